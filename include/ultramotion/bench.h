@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef ULTRAMOTION_BENCH_H
+#define ULTRAMOTION_BENCH_H
+
+#include "ultramotion/detector.h"
+#include "ultramotion/segmenter.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** The networks, measured alone: input and output stay on the device. */
+typedef enum um_bench_stage { UM_BENCH_DETECT, UM_BENCH_ENCODE, UM_BENCH_DECODE } um_bench_stage;
+
+/**
+ * Run one network once on noise and wait for it.
+ *
+ * @param detector  needed for UM_BENCH_DETECT; gray selects its one-channel stem.
+ * @param segmenter needed for UM_BENCH_ENCODE and UM_BENCH_DECODE (box prompt, single mask).
+ * @param ms        receives the device's time in milliseconds.
+ */
+UM_API um_status um_bench_run(um_bench_stage stage, um_detector *detector, um_segmenter *segmenter, int gray, double *ms);
+
+/** One kernel call of a network: its position, operator, output shape, arithmetic and best time. */
+typedef struct um_bench_kernel {
+    int index;
+    const char *op;
+    int h, w, c, k; /**< output rows (h*w) and channels, and what is summed per element (0 where that means nothing) */
+    double gflop;   /**< 0 where that means nothing */
+    double min_ms, median_ms;
+} um_bench_kernel;
+typedef void um_bench_kernel_fn(void *ctx, const um_bench_kernel *kernel);
+/** Time every kernel call of a network `rounds` times in place and report each. */
+UM_API um_status um_bench_kernels(um_bench_stage stage, um_detector *detector, um_segmenter *segmenter, int gray, int rounds,
+                                  um_bench_kernel_fn *report, void *ctx);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

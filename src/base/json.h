@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef UM_BASE_JSON_H
+#define UM_BASE_JSON_H
+
+#include "base/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* A JSON writer into one growing string. Start with `um_json j = {0}`; commas are its business. A
+ * failed allocation is remembered and reported once, by um_json_finish(), so the calls in between
+ * need no checks. */
+typedef struct um_json {
+    char *text;
+    size_t len, cap;
+    int comma;  /* a value was written at this level: the next one needs a comma */
+    int failed; /* memory ran out */
+} um_json;
+
+void um_json_begin(um_json *j, char bracket); /* '{' or '[' */
+void um_json_end(um_json *j, char bracket);   /* '}' or ']' */
+void um_json_key(um_json *j, const char *key);
+void um_json_string(
+    um_json *j, const char *s); /* escaped; bytes that are not UTF-8 become U+FFFD; NULL -> null */
+void um_json_int(um_json *j, int64_t v);
+void um_json_uint(um_json *j, uint64_t v);
+void um_json_float(um_json *j,
+                   float v); /* shortest text that reads back as the same float; NaN, inf -> null */
+void um_json_double(um_json *j, double v); /* the same for double */
+void um_json_bool(um_json *j, int v);
+void um_json_null(um_json *j);
+void um_json_newline(um_json *j); /* before a value, in files that people read */
+
+/* Hand out the text (freed by the caller with um_free() or free()) and empty the writer. UM_ENOMEM:
+ * nothing to free. */
+um_status um_json_finish(um_json *j, char **text);
+void um_json_free(um_json *j);
+
+#endif

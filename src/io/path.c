@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "io/path.h"
+
+#include "base/mem.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+char *um_path_join(const char *folder, const char *name)
+{
+    size_t a = strlen(folder), b = strlen(name);
+    char *path = um_alloc(a + b + 2);
+    if (!path)
+        return NULL;
+    memcpy(path, folder, a);
+    if (a && folder[a - 1] != '/')
+        path[a++] = '/';
+    memcpy(path + a, name, b + 1);
+    return path;
+}
+
+void um_path_stem(const char *path, char *stem, size_t capacity)
+{
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    const char *dot = strrchr(name, '.');
+    size_t n = dot && dot != name ? (size_t)(dot - name) : strlen(name);
+    if (n >= capacity)
+        n = capacity - 1;
+    memcpy(stem, name, n);
+    stem[n] = 0;
+}
+
+static um_status make_one(const char *path)
+{
+    struct stat s;
+    if (mkdir(path, 0777) == 0 || (errno == EEXIST && stat(path, &s) == 0 && S_ISDIR(s.st_mode)))
+        return UM_OK;
+    return um_fail(UM_EIO, "%s: %s", path, strerror(errno == EEXIST ? ENOTDIR : errno));
+}
+
+um_status um_path_make_folder(const char *path)
+{
+    char *copy = um_strdup(path);
+    if (!copy)
+        return um_fail(UM_ENOMEM, "%s", path);
+    um_status st = UM_OK;
+    for (char *p = copy + 1; copy[0] && *p && st == UM_OK; p++) {
+        if (*p != '/')
+            continue;
+        *p = 0;
+        st = make_one(copy);
+        *p = '/';
+    }
+    if (st == UM_OK)
+        st = make_one(copy);
+    um_free(copy);
+    return st;
+}

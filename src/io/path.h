@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef UM_IO_PATH_H
+#define UM_IO_PATH_H
+
+#include "base/status.h"
+
+#include <stddef.h>
+
+/* "folder/name", freed with um_free(); NULL when memory ran out. */
+char *um_path_join(const char *folder, const char *name);
+/* File name without folder and extension; cut to `capacity`. */
+void um_path_stem(const char *path, char *stem, size_t capacity);
+/* Create a folder and those above it. UM_EIO names what could not be created. */
+um_status um_path_make_folder(const char *path);
+
+#endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef UM_IO_PHANTOM_H
+#define UM_IO_PHANTOM_H
+
+#include "base/status.h"
+#include "ultramotion/io.h"
+
+enum { UM_PHANTOM_WIDTH = 422, UM_PHANTOM_HEIGHT = 558, UM_PHANTOM_MIN_SIDE = 32 };
+
+/* A generator of B-mode-like pictures of a bone surface, with truth. Frame `index` of `seed`
+ * depends on nothing else, and is the same bytes on every machine: no libm, no contraction, its own
+ * random numbers. */
+typedef struct um_phantom um_phantom;
+
+um_status um_phantom_open(um_phantom **out, int width, int height,
+                          double empty); /* empty: share of frames without bone */
+void um_phantom_close(um_phantom **phantom);
+
+/* Draw one frame: pixels and mask (0/1) are [height*width] of the caller. truth->mask is set to
+ * `mask`, or NULL without bone. */
+void um_phantom_draw(um_phantom *phantom, uint64_t seed, uint64_t index, uint8_t *pixels,
+                     uint8_t *mask, um_truth *truth);
+
+#endif

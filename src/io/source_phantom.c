@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* "phantom:seed=1,frames=100,…": the generator as a source, and as files with truth. */
+#include "io/path.h"
+#include "io/phantom.h"
+#include "io/source.h"
+
+#include "base/json.h"
+#include "base/mem.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const double EMPTY_SHARE = 0.1;
+
+struct source_phantom {
+    um_phantom *phantom;
+    uint64_t seed;
+    long frames; /* 0 = endless */
+    int width, height;
+    double empty;
+    uint8_t *mask;
+    um_truth truth;
+    int drawn;
+};
+
+enum { KEY_BYTES = 64 };
+
+static um_status set(struct source_phantom *s, const char *key, const char *value)
+{
+    char *end = NULL;
+    errno = 0;
+    if (strcmp(key, "empty") == 0) {
+        s->empty = strtod(value, &end);
+        if (!*value || *end || !(s->empty >= 0 && s->empty <= 1))
+            return um_fail(UM_EINVAL, "phantom: empty=%s must be a number from 0 to 1", value);
+        return UM_OK;
+    }
+    static const char *const keys[] = {"seed", "frames", "width", "height"};
+    size_t k = 0;
+    while (k < 4 && strcmp(key, keys[k]) != 0)
+        k++;
+    if (k == 4)
+        return um_fail(UM_EINVAL,
+                       "phantom: unknown key \"%s\": known are seed, frames, width, height, empty",
+                       key);
+    unsigned long long n = strtoull(value, &end, 10);
+    if (*value < '0' || *value > '9' || *end || errno || (k > 0 && n > 0x7fffffff))
+        return um_fail(UM_EINVAL, "phantom: %s=%s must be a whole number", key, value);
+    if (k == 0)
+        s->seed = n;
+    else if (k == 1)
+        s->frames = (long)n;
+    else
+        *(k == 2 ? &s->width : &s->height) = (int)n;
+    return UM_OK;
+}
+
+static um_status phantom_open(void *priv, const char *spec, const um_source_settings *settings)
+{
+    (void)settings;
+    struct source_phantom *s = priv;
+    s->seed = 1;
+    s->frames = 100;
+    s->width = UM_PHANTOM_WIDTH;
+    s->height = UM_PHANTOM_HEIGHT;
+    s->empty = EMPTY_SHARE;
+    while (*spec) {
+        char key[KEY_BYTES], value[KEY_BYTES];
+        size_t n = strcspn(spec, ","), k = strcspn(spec, "=");
+        if (k >= n || k >= KEY_BYTES || n - k > KEY_BYTES)
+            return um_fail(UM_EINVAL, "phantom: \"%.*s\" is not key=value",
+                           (int)(n < 200 ? n : 200), spec);
+        memcpy(key, spec, k);
+        key[k] = 0;
+        memcpy(value, spec + k + 1, n - k - 1);
+        value[n - k - 1] = 0;
+        um_status st = set(s, key, value);
+        if (st != UM_OK)
+            return st;
+        spec += n + (spec[n] == ',');
+    }
+    um_status st = um_phantom_open(&s->phantom, s->width, s->height, s->empty);
+    if (st == UM_OK && !(s->mask = um_alloc((size_t)s->width * (size_t)s->height)))
+        st = um_fail(UM_ENOMEM, "phantom mask");
+    return st;
+}
+
+static void phantom_close(void *priv)
+{
+    struct source_phantom *s = priv;
+    um_phantom_close(&s->phantom);
+    um_free(s->mask);
+}
+
+static um_status phantom_read(void *priv, uint64_t index, um_frame **frame,
+                              char name[UM_NAME_BYTES])
+{
+    (void)name;
+    struct source_phantom *s = priv;
+    if (s->frames && index >= (uint64_t)s->frames)
+        return UM_EOF;
+    um_status st = um_frame_create(frame, s->width, s->height, 1);
+    if (st != UM_OK)
+        return st;
+    um_phantom_draw(s->phantom, s->seed, index, (*frame)->pixels, s->mask, &s->truth);
+    s->drawn = 1;
+    return UM_OK;
+}
+
+static long phantom_length(const void *priv)
+{
+    const struct source_phantom *s = priv;
+    return s->frames ? s->frames : -1;
+}
+
+static um_status phantom_truth(const void *priv, um_truth *out)
+{
+    const struct source_phantom *s = priv;
+    if (!s->drawn)
+        return UM_AGAIN;
+    *out = s->truth;
+    return UM_OK;
+}
+
+const um_source_type um_source_phantom = {
+    .scheme = "phantom:",
+    .priv_size = sizeof(struct source_phantom),
+    .open = phantom_open,
+    .close = phantom_close,
+    .read = phantom_read,
+    .length = phantom_length,
+    .truth = phantom_truth,
+};
+
+/* ---- files ---- */
+
+struct writer {
+    const char *dir;
+    int width, height;
+    um_phantom *phantom;
+    uint8_t *pixels, *mask;
+    um_json images, annotations;
+};
+
+static um_status write_png(const struct writer *w, const char *name, const uint8_t *pixels)
+{
+    char *path = um_path_join(w->dir, name);
+    um_status st = path ? um_image_write_png(path, pixels, w->width, w->height, 1)
+                        : um_fail(UM_ENOMEM, "%s", name);
+    um_free(path);
+    return st;
+}
+
+static um_status describe(struct writer *w, long id, const char *name, const um_truth *truth)
+{
+    um_json *j = &w->images;
+    um_json_newline(j);
+    um_json_begin(j, '{');
+    um_json_key(j, "id");
+    um_json_int(j, id);
+    um_json_key(j, "file_name");
+    um_json_string(j, name);
+    um_json_key(j, "width");
+    um_json_int(j, w->width);
+    um_json_key(j, "height");
+    um_json_int(j, w->height);
+    um_json_end(j, '}');
+    if (!truth->has_bone)
+        return UM_OK;
+    char *counts = NULL;
+    um_status st = um_rle_encode(w->mask, w->width, w->height, &counts);
+    if (st != UM_OK)
+        return st;
+    int64_t area = 0;
+    for (size_t i = 0; i < (size_t)w->width * (size_t)w->height; i++)
+        area += w->mask[i];
+    j = &w->annotations;
+    um_json_newline(j);
+    um_json_begin(j, '{');
+    um_json_key(j, "id"); /* from 1: to pycocotools 0 means "no match" */
+    um_json_int(j, id + 1);
+    um_json_key(j, "image_id");
+    um_json_int(j, id);
+    um_json_key(j, "category_id");
+    um_json_int(j, 0);
+    um_json_key(j, "bbox");
+    um_json_begin(j, '[');
+    um_json_float(j, truth->box[0]);
+    um_json_float(j, truth->box[1]);
+    um_json_float(j, truth->box[2] - truth->box[0]);
+    um_json_float(j, truth->box[3] - truth->box[1]);
+    um_json_end(j, ']');
+    um_json_key(j, "area");
+    um_json_int(j, area);
+    um_json_key(j, "iscrowd");
+    um_json_int(j, 0);
+    um_json_key(j, "segmentation");
+    um_json_begin(j, '{');
+    um_json_key(j, "size");
+    um_json_begin(j, '[');
+    um_json_int(j, w->height);
+    um_json_int(j, w->width);
+    um_json_end(j, ']');
+    um_json_key(j, "counts");
+    um_json_string(j, counts);
+    um_json_end(j, '}');
+    um_json_key(j, "visibility");
+    um_json_float(j, truth->visibility);
+    um_json_key(j, "pose");
+    um_json_null(j);
+    um_json_end(j, '}');
+    um_free(counts);
+    return UM_OK;
+}
+
+static um_status write_truth(struct writer *w)
+{
+    char *images = NULL, *annotations = NULL;
+    um_json_end(&w->images, ']');
+    um_json_end(&w->annotations, ']');
+    um_status st = um_json_finish(&w->images, &images);
+    if (st == UM_OK)
+        st = um_json_finish(&w->annotations, &annotations);
+    char *path = um_path_join(w->dir, "truth.json");
+    if (st == UM_OK && !path)
+        st = um_fail(UM_ENOMEM, "truth.json");
+    FILE *file = st == UM_OK ? fopen(path, "wb") : NULL;
+    if (st == UM_OK && !file)
+        st = um_fail(UM_EIO, "%s: %s", path, strerror(errno));
+    /* label 0 of the detector is category 0 here */
+    int bad = file && fprintf(file,
+                              "{\"info\":{\"description\":\"ultramotion phantom\"},\n"
+                              "\"categories\":[{\"id\":0,\"name\":\"bone\"}],\n"
+                              "\"images\":%s,\n\"annotations\":%s}\n",
+                              images, annotations) < 0;
+    if (file && (fclose(file) != 0 || bad))
+        st = um_fail(UM_EIO, "%s: %s", path, strerror(errno));
+    um_free(path);
+    um_free(images);
+    um_free(annotations);
+    return st;
+}
+
+static um_status make_folders(const char *dir)
+{
+    static const char *const names[] = {"frames", "masks"};
+    um_status st = um_path_make_folder(dir);
+    for (int i = 0; i < 2 && st == UM_OK; i++) {
+        char *path = um_path_join(dir, names[i]);
+        st = path ? um_path_make_folder(path) : um_fail(UM_ENOMEM, "%s", names[i]);
+        um_free(path);
+    }
+    return st;
+}
+
+um_status um_phantom_write(const char *dir, uint64_t seed, long frames, int width, int height,
+                           void (*progress)(void *ctx, long done), void *ctx)
+{
+    if (!dir || !dir[0] || frames < 1)
+        return um_fail(UM_EINVAL, "phantom: %s", frames < 1 ? "at least one frame" : "no folder");
+    struct writer w = {.dir = dir, .width = width, .height = height};
+    um_status st = um_phantom_open(&w.phantom, width, height, EMPTY_SHARE);
+    if (st == UM_OK)
+        st = make_folders(dir);
+    size_t size = (size_t)width * (size_t)height;
+    if (st == UM_OK && (!(w.pixels = um_alloc(size)) || !(w.mask = um_alloc(size))))
+        st = um_fail(UM_ENOMEM, "phantom of %dx%d pixels", width, height);
+    um_json_begin(&w.images, '[');
+    um_json_begin(&w.annotations, '[');
+    for (long i = 0; i < frames && st == UM_OK; i++) {
+        char frame_name[64], mask_name[64];
+        um_truth truth;
+        snprintf(frame_name, sizeof frame_name, "frames/%05ld.png", i);
+        snprintf(mask_name, sizeof mask_name, "masks/%05ld_mask.png", i);
+        um_phantom_draw(w.phantom, seed, (uint64_t)i, w.pixels, w.mask, &truth);
+        st = write_png(&w, frame_name, w.pixels);
+        if (st == UM_OK)
+            st = describe(&w, i, frame_name, &truth);
+        for (size_t k = 0; k < size; k++)
+            w.mask[k] = w.mask[k] ? 255 : 0;
+        if (st == UM_OK)
+            st = write_png(&w, mask_name, w.mask);
+        if (st == UM_OK && progress)
+            progress(ctx, i + 1);
+    }
+    if (st == UM_OK)
+        st = write_truth(&w);
+    um_json_free(&w.images);
+    um_json_free(&w.annotations);
+    um_free(w.pixels);
+    um_free(w.mask);
+    um_phantom_close(&w.phantom);
+    return st;
+}

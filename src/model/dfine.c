@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* D-FINE (Peterande/D-FINE): one parametric network for the sizes N, S, M, L and X.
+ *
+ *   x [H,W,1|3] -> stem, stride 4 -> stages 0..3 (HGNetV2), strides 4..32
+ * src/nn/backbone/hgnetv2.py the last 2 (N) or 3 maps -> 1x1 to D -> AIFI on the coarsest (one
+ * transformer layer)
+ *   -> top-down fusion (FPN) -> bottom-up fusion (PAN), ELAN blocks src/zoo/dfine/hybrid_encoder.py
+ *   all levels as rows, finest first -> memory [T,d]
+ *   memory -> LayerNorm(Linear) -> class score of every token -> the 300 best are the queries
+ *   3..6 decoder layers: self-attention, deformable attention into the memory, gate, FFN;
+ *   each refines four distributions over 33 bins per side, whose means move the sides of the box
+ *   last layer: class logits + a quality estimate read off the distributions
+ * src/zoo/dfine/dfine_decoder.py
+ */
+#include "base/mem.h"
+#include "model/dfine_net.h"
+#include "nn/op_dfine.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define STAGES_B0                          \
+    16, 16,                                \
+        {{16, 16, 64, 1, false, 3, 3},     \
+         {64, 32, 256, 1, false, 3, 3},    \
+         {256, 64, 512, 2, true, 5, 3},    \
+         {512, 128, 1024, 1, true, 5, 3}}, \
+        true
+#define STAGES_B2                          \
+    24, 32,                                \
+        {{32, 32, 96, 1, false, 3, 4},     \
+         {96, 64, 384, 1, false, 3, 4},    \
+         {384, 128, 768, 3, true, 5, 4},   \
+         {768, 256, 1536, 1, true, 5, 4}}, \
+        true
+#define STAGES_B4                           \
+    32, 48,                                 \
+        {{48, 48, 128, 1, false, 3, 6},     \
+         {128, 96, 512, 1, false, 3, 6},    \
+         {512, 192, 1024, 3, true, 5, 6},   \
+         {1024, 384, 2048, 1, true, 5, 6}}, \
+        false
+#define STAGES_B5                           \
+    32, 64,                                 \
+        {{64, 64, 128, 1, false, 3, 6},     \
+         {128, 128, 512, 2, false, 3, 6},   \
+         {512, 256, 1024, 5, true, 5, 6},   \
+         {1024, 512, 2048, 2, true, 5, 6}}, \
+        false
+
+static const struct size sizes[] = {
+    {"dfine-n", STAGES_B0, 2, 128, 512, 128, 512, 3, false, {6, 6}},
+    {"dfine-s", STAGES_B0, 3, 256, 1024, 256, 1024, 3, false, {3, 6, 3}},
+    {"dfine-m", STAGES_B2, 3, 256, 1024, 256, 1024, 4, false, {3, 6, 3}},
+    {"dfine-l", STAGES_B4, 3, 256, 1024, 256, 1024, 6, false, {3, 6, 3}},
+    {"dfine-x", STAGES_B5, 3, 384, 2048, 256, 1024, 6, true, {3, 6, 3}},
+};
+
+/* ---- forward ---- */
+
+static um_tensor layer_(um_tape *t, const struct layer *l, um_tensor x, struct um_epilogue e)
+{
+    e.act = l->act;
+    e.lab_scale = l->lab_scale;
+    e.lab_shift = l->lab_shift;
+    return um_conv2d_(t, &l->conv, x, e);
+}
+#define layer(t, l, x, ...) layer_(t, l, x, (struct um_epilogue){0, __VA_ARGS__})
+
+static const um_tensor none; /* id 0: no tensor */
+
+static void tap(um_tape *t, const char *what, int i, um_tensor x)
+{
+    char name[32];
+    snprintf(name, sizeof name, "%s%d", what, i);
+    um_tap(t, name, x);
+}
+
+/* x [H,W,1|3] -> [H/4,W/4,m]; stem4 follows in stage 0. The branches read x1 with a zero column
+ * right and a zero row below; in the pool that zero takes part in the maximum. */
+static um_tensor stem(const struct um_dfine *d, um_tape *t, um_tensor x)
+{
+    int m = d->size->stem_mid;
+    um_tensor x1 = layer(t, x.c == 1 ? &d->stem1_gray : &d->stem1_rgb, x); /* 3x3 s2 [H/2,W/2,m] */
+    um_tensor cat = um_tape_new(t, UM_F32, x1.h, x1.w, 2 * m);
+    um_tensor a = layer(t, &d->stem2a, x1, .out_h = x1.h, .out_w = x1.w); /* 2x2 [m/2] */
+    layer(t, &d->stem2b, a, .out = um_slice(cat, m, m), .out_h = x1.h, .out_w = x1.w); /* 2x2 [m] */
+    um_maxpool2(t, x1, um_slice(cat, 0, m));
+    return layer(t, &d->stem3, cat); /* 3x3 s2 [H/4,W/4,m] */
+}
+
+/* A block reads its input and writes its layers in one tensor: what the aggregation reads is the
+ * concatenation. */
+static um_tensor hg_stage(const struct um_dfine *d, um_tape *t, int i, um_tensor x)
+{
+    const struct stage_size *c = &d->size->stage[i];
+    const struct hg_stage *w = &d->stage[i];
+    int stride = w->down.conv.stride;
+    um_tensor cat = um_tape_new(t, UM_F32, x.h / stride, x.w / stride, c->in + c->layers * c->mid);
+    x = layer(t, &w->down, x, .out = um_slice(cat, 0, c->in));
+    if (i == 0)
+        um_tap(t, "stem", x);
+    for (int b = 0; b < c->blocks; b++) {
+        const struct hg_block *hg = &w->block[b];
+        um_tensor y = x, next = none;
+        for (int l = 0; l < c->layers; l++) {
+            um_tensor out = um_slice(cat, x.c + l * c->mid, c->mid);
+            if (c->light)
+                y = layer(t, &hg->pointwise[l], y);
+            y = layer(t, &hg->conv[l], y, .out = out);
+        }
+        y = layer(t, &hg->squeeze, cat);
+        if (b + 1 < c->blocks)
+            next = um_tape_new(t, UM_F32, cat.h, cat.w, c->out + c->layers * c->mid);
+        x = layer(t, &hg->excite, y, .add = b ? x : none, .add_last = true,
+                  .out = next.id ? um_slice(next, 0, c->out) : none);
+        cat = next;
+    }
+    tap(t, "stage", i, x);
+    return x;
+}
+
+/* u = Rep blocks of SiLU(conv1 x); result u + SiLU(conv2 x). */
+static um_tensor csp(um_tape *t, const struct csp *w, int reps, um_tensor x)
+{
+    um_tensor uv = um_conv2d(t, &w->in, x, .act = UM_ACT_SILU);
+    int c = uv.c / 2;
+    um_tensor u = um_slice(uv, 0, c), v = um_slice(uv, c, c);
+    for (int i = 0; i < reps; i++)
+        u = um_conv2d(t, &w->rep[i], u, .act = UM_ACT_SILU, .add = i == reps - 1 ? v : none,
+                      .add_last = true);
+    return u;
+}
+
+/* RepNCSPELAN4. x is the concatenation [h,w,2D] (PAN), or its second half [h,w,D] with `top`, the
+ * first half before it is upsampled, [h/2,w/2,D] (FPN). */
+static um_tensor elan(const struct um_dfine *d, um_tape *t, const struct elan *w, um_tensor x,
+                      um_tensor top, um_tensor out)
+{
+    int width = d->size->width, c = um_dfine_padded(d->c4);
+    um_tensor cat = um_tape_new(t, UM_F32, x.h, x.w, 2 * width + 2 * c);
+    um_tensor add = top.id ? um_conv2d(t, &w->top, top) : none;
+    um_conv2d(t, &w->cv1, x, .act = UM_ACT_SILU, .add = add, .add_up2 = add.id != 0,
+              .out = um_slice(cat, 0, 2 * width));
+    um_tensor y = um_slice(cat, width, width);
+    for (int k = 0; k < 2; k++) {
+        y = csp(t, &w->csp[k], d->reps, y);
+        y = um_conv2d(t, &w->conv[k], y, .act = UM_ACT_SILU,
+                      .out = um_slice(cat, 2 * width + k * c, c));
+    }
+    return um_conv2d(t, &w->cv4, cat, .act = UM_ACT_SILU, .out = out);
+}
+
+/* One post-norm transformer layer on the coarsest level; values carry no position. */
+static um_tensor aifi(const struct um_dfine *d, um_tape *t, um_tensor x)
+{
+    int w = d->size->width;
+    um_tensor position = um_tape_const(t, d->params, d->position, UM_F32, x.h, x.w, 3 * w);
+    um_tensor qkv = um_linear(t, &d->aifi_qkv, x, .add = position);
+    um_tensor a = um_attention(t, um_slice(qkv, 0, w), um_slice(qkv, w, w), um_slice(qkv, 2 * w, w),
+                               HEADS, 1 / sqrtf((float)(w / HEADS)));
+    x = um_layer_norm(t, &d->aifi_norm1, um_linear(t, &d->aifi_out, a, .add = x), none,
+                      UM_ACT_NONE);
+    um_tensor h = um_linear(t, &d->aifi_fc1, x, .act = UM_ACT_GELU);
+    x = um_layer_norm(t, &d->aifi_norm2, um_linear(t, &d->aifi_fc2, h, .add = x), none,
+                      UM_ACT_NONE);
+    um_tap(t, "aifi_tokens", x);
+    return x;
+}
+
+/* feature[l] -> memory [T,d]: every level ends in its rows of the memory. */
+static um_tensor encoder(const struct um_dfine *d, um_tape *t, const um_tensor *feature)
+{
+    const struct size *s = d->size;
+    int n = s->levels, w = s->width, row = 0;
+    um_tensor memory = um_tape_new(t, UM_F32, 1, d->tokens, s->d);
+    um_tensor level[LEVELS_MAX], out[LEVELS_MAX], pan[LEVELS_MAX];
+    for (int l = 0; l < n; l++) {
+        level[l] = um_linear(t, &d->input_proj[l], feature[l]);
+        tap(t, "input_proj", l, level[l]);
+        pan[l] = l ? um_tape_new(t, UM_F32, level[l].h, level[l].w, 2 * w)
+                   : none; /* concat of the bottom-up path */
+        out[l] = um_rows(memory, row, level[l].h * level[l].w);
+        row += level[l].h * level[l].w;
+    }
+    um_tensor x = aifi(d, t, level[n - 1]);
+    for (int j = 0; j + 1 < n; j++) {
+        int l = n - 1 - j;
+        x = um_conv2d(t, &d->lateral[j], x, .out = um_slice(pan[l], w, w));
+        x = elan(d, t, &d->fpn[j], level[l - 1], x, l == 1 && !s->projected ? out[0] : none);
+        tap(t, "fpn", j, x);
+    }
+    if (s->projected)
+        um_conv2d(t, &d->memory_proj[0], x, .out = out[0]);
+    for (int j = 0; j + 1 < n; j++) {
+        um_tensor y = um_conv2d(t, &d->down1[j], x);
+        um_conv2d(t, &d->down2[j], y, .out = um_slice(pan[j + 1], 0, w));
+        x = elan(d, t, &d->pan[j], pan[j + 1], none, s->projected ? none : out[j + 1]);
+        tap(t, "pan", j, x);
+        if (s->projected)
+            um_conv2d(t, &d->memory_proj[j + 1], x, .out = out[j + 1]);
+    }
+    return memory;
+}
+
+static um_tensor mlp(um_tape *t, const struct mlp *w, um_tensor x, um_tensor add)
+{
+    x = um_linear(t, &w->fc[0], x, .act = UM_ACT_RELU);
+    x = um_linear(t, &w->fc[1], x, .act = UM_ACT_RELU);
+    return um_linear(t, &w->fc[2], x, .add = add);
+}
+
+static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tensor memory)
+{
+    const struct size *s = d->size;
+    struct um_deform_args levels = {.heads = HEADS, .levels = s->levels};
+    for (int l = 0; l < s->levels; l++) {
+        levels.h[l] = d->level_h[l];
+        levels.w[l] = d->level_w[l];
+        levels.points[l] = s->points[l];
+    }
+    float scale = 1 / sqrtf((float)(s->d / HEADS));
+
+    /* Query selection. Only this sees the masked memory. */
+    um_tensor seen = memory;
+    if (!d->all_valid)
+        seen = um_scale_rows(t, memory,
+                             um_tape_const(t, d->params, d->valid, UM_F32, 1, d->tokens, 1));
+    um_tensor om =
+        um_layer_norm(t, &d->enc_norm, um_linear(t, &d->enc_output, seen), none, UM_ACT_NONE);
+    um_tap(t, "enc_output", om);
+    um_tensor scores = um_linear(t, &d->enc_score, om);
+    um_tap(t, "enc_score", scores);
+    um_tensor index = um_topk(t, scores, QUERIES);
+    um_tap(t, "query_index", index);
+    um_tensor out = um_gather(t, om, index);
+    um_tensor anchors =
+        um_gather(t, um_tape_const(t, d->params, d->anchors, UM_F32, 1, d->tokens, 4), index);
+    um_tensor ref = um_refine(t, mlp(t, &d->enc_bbox, out, none), anchors, false);
+    um_tap(t, "ref0", ref);
+
+    um_tensor project = um_tape_const(t, d->params, d->project, UM_F32, 1, BINS, 1);
+    um_tensor ref_init = none, corners = none;
+    for (int i = 0; i < s->layers; i++) {
+        const struct decoder_layer *l = &d->layer[i];
+        um_tensor last = out;
+        um_tensor pos = um_linear(t, &d->query_pos[0], ref, .act = UM_ACT_RELU);
+        pos = um_linear(t, &d->query_pos[1], pos, .act = UM_ACT_CLAMP, .limit = 10);
+
+        um_tensor qk = um_linear(t, &l->qk, um_add(t, out, pos, UM_ACT_NONE));
+        um_tensor a = um_attention(t, um_slice(qk, 0, s->d), um_slice(qk, s->d, s->d),
+                                   um_linear(t, &l->v, out), HEADS, scale);
+        out = um_layer_norm(t, &l->norm1, um_linear(t, &l->out, a, .add = out), none, UM_ACT_NONE);
+
+        um_tensor offsets = um_linear(t, &l->offsets, um_add(t, out, pos, UM_ACT_NONE));
+        um_tensor cross = um_deform(t, offsets, ref, memory, &levels);
+        tap(t, "cross", i, cross);
+
+        um_tensor gate = um_linear(t, &l->gate_self, out);
+        gate = um_linear(t, &l->gate_cross, cross, .add = gate, .act = UM_ACT_SIGMOID);
+        out = um_gate_norm(t, &l->gate_norm, gate, out, cross);
+
+        um_tensor h = um_linear(t, &l->fc1, out, .act = UM_ACT_RELU);
+        h = um_linear(t, &l->fc2, h, .add = out, .act = UM_ACT_CLAMP, .limit = 65504);
+        out = um_layer_norm(t, &l->norm3, h, none, UM_ACT_NONE);
+        tap(t, "dec", i, out);
+
+        if (i == 0) { /* the box all layers refine */
+            um_tensor raw = mlp(t, &d->pre_bbox, out, none);
+            um_tap(t, "pre_bbox_raw", raw);
+            ref_init = um_refine(t, raw, ref, true);
+            um_tap(t, "ref_init", ref_init);
+        }
+        corners = mlp(t, &l->corners, i ? um_add(t, out, last, UM_ACT_NONE) : out, corners);
+        tap(t, "corners", i, corners);
+        ref = um_integral(t, corners, ref_init, project, d->reg_scale);
+        tap(t, "box", i, ref);
+    }
+    um_tensor quality = um_linear(t, &d->lqe[0], um_lqe_stats(t, corners), .act = UM_ACT_RELU);
+    quality = um_linear(t, &d->lqe[1], quality);
+    struct um_dfine_out y = {.logits =
+                                 um_add(t, um_linear(t, &d->score, out), quality, UM_ACT_NONE),
+                             .boxes = ref,
+                             .index = index};
+    um_tap(t, "pred_logits", y.logits);
+    um_tap(t, "pred_boxes", y.boxes);
+    return y;
+}
+
+/* ---- public ---- */
+
+void um_dfine_lut(float lut[3][256])
+{
+    for (int c = 0; c < 3; c++)
+        for (int u = 0; u < 256; u++)
+            lut[c][u] = (float)u / 255;
+}
+
+struct um_dfine_out um_dfine_forward(um_dfine *d, um_tape *t, um_tensor x)
+{
+    um_tensor feature[STAGES_MAX];
+    if (um_tape_status(t) == UM_OK && (x.h != d->input_h || x.w != d->input_w ||
+                                       !(x.c == 1 || (x.c == 3 && d->info.channels == 3))))
+        um_tape_fail(t, um_fail(UM_EINVAL, "%s: input is [%d,%d,%d], want [%d,%d,%s]",
+                                d->info.architecture, x.h, x.w, x.c, d->input_h, d->input_w,
+                                d->info.channels == 3 ? "1 or 3" : "1"));
+    if (um_tape_status(t) != UM_OK)
+        return (struct um_dfine_out){none, none, none};
+    x = stem(d, t, x);
+    for (int i = 0; i < STAGES_MAX; i++)
+        feature[i] = x = hg_stage(d, t, i, x);
+    struct um_dfine_out y = decoder(d, t, encoder(d, t, feature + STAGES_MAX - d->size->levels));
+    um_keep(t, y.logits);
+    um_keep(t, y.boxes);
+    um_keep(t, y.index);
+    return y;
+}
+
+/* Sizes of the levels for the input; the network halves it five times. */
+static um_status plan_levels(struct um_dfine *d)
+{
+    const char *name = d->info.architecture;
+    int w = d->input_w, h = d->input_h;
+    if (w < 32 || h < 32 || w > SIDE_MAX || h > SIDE_MAX || w % 32 || h % 32)
+        return um_fail(UM_EINVAL, "%s: input %dx%d, want multiples of 32 up to %d", name, w, h,
+                       SIDE_MAX);
+    for (int l = 0; l < d->size->levels; l++) {
+        int stride = 32 >> (d->size->levels - 1 - l);
+        d->level_w[l] = w / stride;
+        d->level_h[l] = h / stride;
+        d->tokens += d->level_w[l] * d->level_h[l];
+    }
+    if (d->tokens < QUERIES)
+        return um_fail(UM_EINVAL, "%s: input %dx%d gives %d tokens, want at least %d", name, w, h,
+                       d->tokens, QUERIES);
+    return UM_OK;
+}
+
+um_status um_dfine_open(um_dfine **out, um_device *dev, const um_weights *file, int input_w,
+                        int input_h)
+{
+    um_dfine *d = um_zalloc(sizeof *d);
+    um_status st = d ? um_dfine_recognise(file, &d->info) : um_fail(UM_ENOMEM, "D-FINE");
+    if (st == UM_OK) {
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+            if (strcmp(sizes[i].name, d->info.architecture) == 0)
+                d->size = &sizes[i];
+        d->info.queries = QUERIES;
+        d->input_w = input_w ? input_w : d->info.input_size;
+        d->input_h = input_h ? input_h : d->info.input_size;
+        d->info.input_size = d->input_w;
+        st = d->size ? plan_levels(d)
+                     : um_fail(UM_EFORMAT, "%s: unknown size of D-FINE", d->info.architecture);
+    }
+    if (st == UM_OK)
+        st = um_params_open(&d->params, dev);
+    if (st == UM_OK)
+        st = um_dfine_bind(d, file);
+    if (st != UM_OK)
+        um_dfine_close(&d);
+    *out = d;
+    return st;
+}
+
+void um_dfine_close(um_dfine **d)
+{
+    if (!*d)
+        return;
+    um_params_close(&(*d)->params);
+    um_free(*d);
+    *d = NULL;
+}
+
+const struct um_dfine_info *um_dfine_info(const um_dfine *d)
+{
+    return &d->info;
+}
+
+size_t um_dfine_weight_bytes(const um_dfine *d)
+{
+    return um_params_bytes(d->params);
+}

@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* MobileSAM: TinyViT image encoder (tinyvit.c), prompt encoder and mask decoder.
+ *
+ *   image   [S,S,3] -> embedding [n,n,256], n = S/16
+ *   prompt  points, box -> tokens [5 + sparse, 256]: iou token, 4 mask tokens, sparse prompts
+ *           previous logits [4n,4n,1] -> dense prompt [n,n,256], else the row no_mask_embed
+ *   decoder 2 two-way layers: self attention of the tokens, tokens to image, MLP, image to tokens;
+ *           last attention tokens to image
+ *   mask    image side upscaled to [4n,4n,32], times a vector made from the mask token: logits
+ * [4n,4n] iou     MLP of the iou token
+ *
+ * Reference: ChaoningZhang/MobileSAM,
+ * mobile_sam/modeling/{prompt_encoder,mask_decoder,transformer}.py: PromptEncoder, MaskDecoder,
+ * TwoWayTransformer, TwoWayAttentionBlock, Attention; utils/transforms.py. */
+#include "model/sam.h"
+
+#include "base/mem.h"
+#include "model/tinyvit.h"
+#include "nn/op_sam.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DIM = 256, CROSS = 128, HIDDEN = 2048, HEADS = 8, TOKENS = 5, MASKS = 4, UP = 32 };
+static const float NORM_EPS = 1e-5f, NORM2D_EPS = 1e-6f;
+
+/* Tokens look at the image. Keys and, in a layer, the queries of the way back are projected
+ * together. */
+struct to_image {
+    um_conv q, out;
+    um_conv k; /* layers: k of this attention, then q of `to_tokens`: 2*CROSS outputs */
+    um_conv v;
+};
+
+/* The image looks at the tokens; its q is in to_image.k. */
+struct to_tokens {
+    um_conv k, v, out;
+};
+
+struct layer {
+    um_conv self_qkv;        /* layer 0: q, k and v have one input */
+    um_conv self_qk, self_v; /* layer 1 */
+    um_conv self_out;
+    um_norm norm[4];
+    struct to_image to_image;
+    struct um_mlp mlp;
+    struct to_tokens to_tokens;
+};
+
+struct um_sam {
+    um_params *params;
+    int canvas, n;
+    um_tinyvit image;
+
+    um_const table, gauss; /* prompt tokens: op_sam.h */
+    um_const pe;           /* [n,n,256] dense position code */
+    um_const pe_no_mask;   /* the same plus no_mask_embed */
+    um_const no_mask_v;    /* layer 0 without a mask prompt: biases that contain no_mask_embed */
+    um_const no_mask_out;
+    um_conv mask_conv[3];
+    um_norm mask_norm[2];
+
+    struct layer layer[2];
+    struct to_image final;
+    um_norm norm_final;
+    um_conv up[2];
+    um_norm up_norm;
+    um_conv hyper[MASKS][3], iou[3];
+};
+
+/* ---- weights ---- */
+
+static void bind_prompt_table(struct um_sam *s, um_bind *b)
+{
+    static const struct {
+        const char *name;
+        int rows;
+    } part[] = {{"mask_decoder.iou_token.weight", 1},
+                {"mask_decoder.mask_tokens.weight", MASKS},
+                {"prompt_encoder.point_embeddings.0.weight", 1},
+                {"prompt_encoder.point_embeddings.1.weight", 1},
+                {"prompt_encoder.point_embeddings.2.weight", 1},
+                {"prompt_encoder.point_embeddings.3.weight", 1},
+                {"prompt_encoder.not_a_point_embed.weight", 1}};
+    float table[10 * DIM], *out = table;
+    um_bind_scope(b, "%s", "");
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
+        size_t n = (size_t)part[i].rows * DIM;
+        float *row = um_bind_read(b, part[i].name, "", 2, (int64_t[]){part[i].rows, DIM});
+        if (row)
+            memcpy(out, row, n * sizeof *row);
+        um_free(row);
+        out += n;
+    }
+    if (b->status == UM_OK)
+        s->table = um_params_add(s->params, table, sizeof table);
+}
+
+/* PositionEmbeddingRandom on the grid of the embedding. sin(a+b) from the sines of rows and
+ * columns, in double. `add` is added to every row. */
+static um_const dense_position(struct um_sam *s, const float *gauss, const float *add)
+{
+    const double two_pi = 6.283185307179586;
+    int n = s->n, half = DIM / 2;
+    um_const k = {0};
+    double *wave = um_array((size_t)n * (size_t)half * 4, sizeof *wave);
+    float *pe =
+        wave ? um_params_reserve(s->params, (size_t)n * (size_t)n * DIM * sizeof *pe, &k) : NULL;
+    if (!wave)
+        um_params_fail(s->params, um_fail(UM_ENOMEM, "position code %dx%d", n, n));
+    for (int i = 0; pe && i < n; i++)
+        for (int f = 0; f < half; f++) {
+            double u = two_pi * (2 * (i + 0.5) / n - 1),
+                   *at = wave + ((size_t)i * (size_t)half + (size_t)f) * 4;
+            at[0] = sin(u * gauss[f]);
+            at[1] = cos(u * gauss[f]);
+            at[2] = sin(u * gauss[half + f]);
+            at[3] = cos(u * gauss[half + f]);
+        }
+    for (int y = 0; pe && y < n; y++)
+        for (int x = 0; x < n; x++, pe += DIM)
+            for (int f = 0; f < half; f++) {
+                const double *column = wave + ((size_t)x * (size_t)half + (size_t)f) * 4;
+                const double *row = wave + ((size_t)y * (size_t)half + (size_t)f) * 4;
+                pe[f] = (float)(column[0] * row[3] + column[1] * row[2]) + (add ? add[f] : 0);
+                pe[half + f] =
+                    (float)(column[1] * row[3] - column[0] * row[2]) + (add ? add[half + f] : 0);
+            }
+    um_free(wave);
+    return k;
+}
+
+static void bind_prompt_encoder(struct um_sam *s, um_bind *b)
+{
+    um_bind_scope(b, "prompt_encoder.");
+    float *gauss = um_bind_read(b, "pe_layer.positional_encoding_gaussian_matrix", "", 2,
+                                (int64_t[]){2, DIM / 2});
+    float *no_mask = um_bind_read(b, "no_mask_embed", ".weight", 2, (int64_t[]){1, DIM});
+    s->mask_conv[0] = um_bind_conv(b, "mask_downscaling.0", 4, 1, 2, 2, 0, true);
+    s->mask_norm[0] = um_bind_norm(b, "mask_downscaling.1", 4, NORM2D_EPS);
+    s->mask_conv[1] = um_bind_conv(b, "mask_downscaling.3", 16, 4, 2, 2, 0, true);
+    s->mask_norm[1] = um_bind_norm(b, "mask_downscaling.4", 16, NORM2D_EPS);
+    s->mask_conv[2] = um_bind_conv(b, "mask_downscaling.6", DIM, 16, 1, 1, 0, true);
+    um_bind_scope(b, "mask_decoder.transformer.layers.0.");
+    float *v =
+        um_bind_read(b, "cross_attn_token_to_image.v_proj", ".weight", 2, (int64_t[]){CROSS, DIM});
+    float *v_bias =
+        um_bind_read(b, "cross_attn_token_to_image.v_proj", ".bias", 1, (int64_t[]){CROSS});
+    float *out_bias =
+        um_bind_read(b, "cross_attn_image_to_token.out_proj", ".bias", 1, (int64_t[]){DIM});
+    if (b->status == UM_OK) {
+        s->gauss = um_params_add(s->params, gauss, DIM * sizeof *gauss);
+        s->pe = dense_position(s, gauss, NULL);
+        s->pe_no_mask = dense_position(s, gauss, no_mask);
+        for (int o = 0; o < CROSS; o++) {
+            double sum = v_bias[o];
+            for (int i = 0; i < DIM; i++)
+                sum += (double)v[o * DIM + i] * no_mask[i];
+            v_bias[o] = (float)sum;
+        }
+        for (int o = 0; o < DIM; o++)
+            out_bias[o] += no_mask[o];
+        s->no_mask_v = um_params_add(s->params, v_bias, CROSS * sizeof *v_bias);
+        s->no_mask_out = um_params_add(s->params, out_bias, DIM * sizeof *out_bias);
+    }
+    um_free(gauss);
+    um_free(no_mask);
+    um_free(v);
+    um_free(v_bias);
+    um_free(out_bias);
+    bind_prompt_table(s, b);
+}
+
+static void bind_layer(struct layer *l, um_bind *b, int index)
+{
+    static const char *const qkv[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"};
+    static const char *const image[] = {"cross_attn_token_to_image.k_proj",
+                                        "cross_attn_image_to_token.q_proj"};
+    um_bind_scope(b, "mask_decoder.transformer.layers.%d.", index);
+    if (index == 0)
+        l->self_qkv = um_bind_linears(b, qkv, 3, DIM, DIM);
+    else {
+        l->self_qk = um_bind_linears(b, qkv, 2, DIM, DIM);
+        l->self_v = um_bind_linear(b, qkv[2], DIM, DIM);
+    }
+    l->self_out = um_bind_linear(b, "self_attn.out_proj", DIM, DIM);
+    for (int i = 0; i < 4; i++) {
+        char name[] = "norm1";
+        name[4] = (char)('1' + i);
+        l->norm[i] = um_bind_norm(b, name, DIM, NORM_EPS);
+    }
+    l->to_image.q = um_bind_linear(b, "cross_attn_token_to_image.q_proj", CROSS, DIM);
+    l->to_image.k = um_bind_linears(b, image, 2, CROSS, DIM);
+    l->to_image.v = um_bind_linear(b, "cross_attn_token_to_image.v_proj", CROSS, DIM);
+    l->to_image.out = um_bind_linear(b, "cross_attn_token_to_image.out_proj", DIM, CROSS);
+    l->mlp.fc1 = um_bind_linear(b, "mlp.lin1", HIDDEN, DIM);
+    l->mlp.fc2 = um_bind_linear(b, "mlp.lin2", DIM, HIDDEN);
+    l->to_tokens.k = um_bind_linear(b, "cross_attn_image_to_token.k_proj", CROSS, DIM);
+    l->to_tokens.v = um_bind_linear(b, "cross_attn_image_to_token.v_proj", CROSS, DIM);
+    l->to_tokens.out = um_bind_linear(b, "cross_attn_image_to_token.out_proj", DIM, CROSS);
+}
+
+/* ConvTranspose2d 2x2 stride 2: NAME.weight [i,o,2,2], NAME.bias [o]. */
+static um_conv bind_upconv(um_bind *b, const char *name, int o, int i)
+{
+    um_conv conv = {0};
+    float *w = um_bind_read(b, name, ".weight", 4, (int64_t[]){i, o, 2, 2});
+    float *bias = um_bind_read(b, name, ".bias", 1, (int64_t[]){o});
+    if (b->status == UM_OK)
+        conv = um_upconv2_pack(b->params, w, bias, o, i);
+    um_free(w);
+    um_free(bias);
+    return conv;
+}
+
+static void bind_decoder(struct um_sam *s, um_bind *b)
+{
+    static const char *const layers[] = {"layers.0", "layers.1", "layers.2"};
+    for (int i = 0; i < 2; i++)
+        bind_layer(&s->layer[i], b, i);
+    um_bind_scope(b, "mask_decoder.transformer.");
+    s->norm_final = um_bind_norm(b, "norm_final_attn", DIM, NORM_EPS);
+    um_bind_scope(b, "mask_decoder.transformer.final_attn_token_to_image.");
+    s->final.q = um_bind_linear(b, "q_proj", CROSS, DIM);
+    s->final.k = um_bind_linear(b, "k_proj", CROSS, DIM);
+    s->final.v = um_bind_linear(b, "v_proj", CROSS, DIM);
+    s->final.out = um_bind_linear(b, "out_proj", DIM, CROSS);
+    um_bind_scope(b, "mask_decoder.");
+    s->up[0] = bind_upconv(b, "output_upscaling.0", 64, DIM);
+    s->up_norm = um_bind_norm(b, "output_upscaling.1", 64, NORM2D_EPS);
+    s->up[1] = bind_upconv(b, "output_upscaling.3", UP, 64);
+    for (int m = 0; m < MASKS; m++) {
+        um_bind_scope(b, "mask_decoder.output_hypernetworks_mlps.%d.", m);
+        for (int i = 0; i < 3; i++)
+            s->hyper[m][i] = um_bind_linear(b, layers[i], i < 2 ? DIM : UP, DIM);
+    }
+    um_bind_scope(b, "mask_decoder.iou_prediction_head.");
+    for (int i = 0; i < 3; i++)
+        s->iou[i] = um_bind_linear(b, layers[i], i < 2 ? DIM : MASKS, DIM);
+}
+
+/* ---- forward ---- */
+
+um_tensor um_sam_encode(um_sam *s, um_tape *t, um_tensor x)
+{
+    if (um_tape_status(t) == UM_OK && (x.h != s->canvas || x.w != s->canvas || x.c != 3))
+        um_tape_fail(t, um_fail(UM_EINVAL, "image encoder: input is [%d,%d,%d], want [%d,%d,3]",
+                                x.h, x.w, x.c, s->canvas, s->canvas));
+    x = um_tinyvit_record(&s->image, t, x);
+    um_tap(t, "image_embedding", x);
+    return x;
+}
+
+static um_tensor mlp3(um_tape *t, const um_conv *layer, um_tensor x, um_tensor out)
+{
+    x = um_linear(t, &layer[0], x, .act = UM_ACT_RELU);
+    x = um_linear(t, &layer[1], x, .act = UM_ACT_RELU);
+    return um_linear(t, &layer[2], x, .out = out);
+}
+
+/* mask_downscaling: logits [4n,4n,1] -> [n,n,256]. */
+static um_tensor dense_prompt(um_sam *s, um_tape *t, um_tensor x)
+{
+    const um_tensor none = {0};
+    for (int i = 0; i < 2; i++) {
+        x = um_conv2d(t, &s->mask_conv[i], x);
+        x = um_layer_norm(t, &s->mask_norm[i], x, none, UM_ACT_GELU);
+    }
+    return um_conv2d(t, &s->mask_conv[2], x);
+}
+
+/* softmax(q k^T / sqrt(d)) v, projected back and added to `residual` (if any). */
+static um_tensor attend(um_tape *t, um_tensor q, um_tensor k, um_tensor v, const um_conv *out,
+                        um_tensor residual)
+{
+    um_tensor x = um_attention(t, q, k, v, HEADS, 1 / sqrtf((float)(q.c / HEADS)));
+    return um_linear(t, out, x, .add = residual);
+}
+
+/* Self attention. In layer 0 upstream neither adds the position code nor keeps the input. */
+static um_tensor self_attention(um_tape *t, const struct layer *l, bool first, um_tensor x,
+                                um_tensor tokens)
+{
+    const um_tensor none = {0};
+    if (first) {
+        um_tensor qkv = um_linear(t, &l->self_qkv, x);
+        return attend(t, um_slice(qkv, 0, DIM), um_slice(qkv, DIM, DIM),
+                      um_slice(qkv, 2 * DIM, DIM), &l->self_out, none);
+    }
+    um_tensor qk = um_linear(t, &l->self_qk, um_add(t, x, tokens, UM_ACT_NONE));
+    um_tensor v = um_linear(t, &l->self_v, x);
+    return attend(t, um_slice(qk, 0, DIM), um_slice(qk, DIM, DIM), v, &l->self_out, x);
+}
+
+struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_tensor prompt,
+                                int points, bool box, um_tensor mask_input, bool multimask)
+{
+    const um_tensor none = {0};
+    int n = s->n, masks = multimask ? 3 : 1;
+    um_tensor table = um_tape_const(t, s->params, s->table, UM_F32, 1, 10, DIM);
+    um_tensor gauss = um_tape_const(t, s->params, s->gauss, UM_F32, 1, 2, DIM / 2);
+    um_tensor tokens = um_prompt_tokens(t, prompt, table, gauss, s->canvas, points, box);
+    um_tap(t, "sparse_tokens", um_rows(tokens, TOKENS, tokens.w - TOKENS));
+
+    /* keys: the image side; `placed`: with its position code. Without a mask prompt no_mask_embed
+     * is added by constants. */
+    bool bare = !mask_input.id;
+    um_tensor pe = um_tape_const(t, s->params, s->pe, UM_F32, n, n, DIM), placed;
+    um_tensor keys = embedding;
+    if (bare)
+        placed = um_add(t, keys, um_tape_const(t, s->params, s->pe_no_mask, UM_F32, n, n, DIM),
+                        UM_ACT_NONE);
+    else {
+        keys = um_add(t, keys, dense_prompt(s, t, mask_input), UM_ACT_NONE);
+        placed = um_add(t, keys, pe, UM_ACT_NONE);
+    }
+
+    um_tensor x = tokens;
+    for (int i = 0; i < 2; i++) {
+        const struct layer *l = &s->layer[i];
+        um_conv v = l->to_image.v, out = l->to_tokens.out;
+        if (i == 0 && bare) {
+            v.b = s->no_mask_v;
+            out.b = s->no_mask_out;
+        }
+        x = self_attention(t, l, i == 0, x, tokens);
+        x = um_layer_norm(t, &l->norm[0], x, none, UM_ACT_NONE);
+        um_tensor kq = um_linear(t, &l->to_image.k, placed);
+        um_tensor q = um_linear(t, &l->to_image.q, um_add(t, x, tokens, UM_ACT_NONE));
+        x = attend(t, q, um_slice(kq, 0, CROSS), um_linear(t, &v, keys), &l->to_image.out, x);
+        x = um_layer_norm(t, &l->norm[1], x, none, UM_ACT_NONE);
+        x = um_mlp(t, &l->mlp, x, UM_ACT_RELU, true);
+        x = um_layer_norm(t, &l->norm[2], x, none, UM_ACT_NONE);
+        um_tensor k = um_linear(t, &l->to_tokens.k, um_add(t, x, tokens, UM_ACT_NONE));
+        keys =
+            attend(t, um_slice(kq, CROSS, CROSS), k, um_linear(t, &l->to_tokens.v, x), &out, keys);
+        keys = um_layer_norm(t, &l->norm[3], keys, none, UM_ACT_NONE);
+        placed = um_add(t, keys, pe, UM_ACT_NONE);
+    }
+    um_tensor q = um_linear(t, &s->final.q, um_add(t, x, tokens, UM_ACT_NONE));
+    x = attend(t, q, um_linear(t, &s->final.k, placed), um_linear(t, &s->final.v, keys),
+               &s->final.out, x);
+    x = um_layer_norm(t, &s->norm_final, x, none, UM_ACT_NONE);
+
+    um_tensor up = um_upconv2(t, &s->up[0], um_reshape(keys, n, n));
+    up = um_layer_norm(t, &s->up_norm, up, none, UM_ACT_GELU);
+    up = um_upconv2(t, &s->up[1], up, .act = UM_ACT_GELU);
+
+    /* One mask is mask 0; three are masks 1 to 3. Only their hypernetworks run. */
+    int first = multimask ? 1 : 0, side = 4 * n;
+    um_tensor vectors = um_tape_new(t, UM_F32, 1, masks, UP);
+    for (int m = 0; m < masks; m++)
+        mlp3(t, s->hyper[first + m], um_rows(x, 1 + first + m, 1), um_rows(vectors, m, 1));
+    um_tensor all = um_matmul_nt(t, vectors, up); /* masks x (4n*4n): planes */
+    all.h = masks * side;
+    all.w = side;
+    all.c = all.ld = 1;
+    struct um_sam_out out = {.masks = masks};
+    for (int m = 0; m < masks; m++)
+        out.low[m] = um_reshape(um_rows(all, m * side * side, side * side), side, side);
+    out.iou = um_slice(mlp3(t, s->iou, um_rows(x, 0, 1), none), first, masks);
+    um_tap(t, "low_res_logits", all);
+    um_tap(t, "iou", out.iou);
+    return out;
+}
+
+/* ---- preprocessing ---- */
+
+void um_sam_lut(float lut[3][256])
+{
+    static const float mean[3] = {123.675f, 116.28f, 103.53f}, std[3] = {58.395f, 57.12f, 57.375f};
+    for (int c = 0; c < 3; c++)
+        for (int u = 0; u < 256; u++)
+            lut[c][u] = ((float)u - mean[c]) / std[c];
+}
+
+void um_sam_target(int canvas, int h, int w, int *new_h, int *new_w)
+{
+    um_longest_side(canvas, h, w, new_h, new_w);
+}
+
+/* ---- open, close ---- */
+
+/* The canvas asked for, else the file's, else upstream's 1024. */
+static um_status choose_canvas(const um_weights *file, int wanted, int *canvas)
+{
+    const char *meta = um_weights_meta(file, "input_size");
+    *canvas = wanted ? wanted : meta ? atoi(meta) : 1024;
+    if (*canvas < 16 || *canvas > 8192 || *canvas % 16)
+        return um_fail(UM_EINVAL, "%s: canvas %d%s, want a multiple of 16 from 16 to 8192",
+                       um_weights_path(file), *canvas, wanted ? "" : " (metadata input_size)");
+    return UM_OK;
+}
+
+static um_status check_kind(const um_weights *file)
+{
+    switch (um_sam_recognise(file)) {
+    case UM_SAM_MOBILE: return UM_OK;
+    case UM_SAM_LITE_MEDSAM:
+        return um_fail(UM_EUNSUPPORTED,
+                       "%s: LiteMedSAM (1x1 stem, its own preprocessing) is not supported; "
+                       "MobileSAM has a 3x3 stem",
+                       um_weights_path(file));
+    case UM_SAM_VIT:
+        return um_fail(UM_EUNSUPPORTED,
+                       "%s: SAM with a ViT image encoder is not supported; use MobileSAM (TinyViT)",
+                       um_weights_path(file));
+    case UM_SAM_NONE: break;
+    }
+    return um_fail(UM_EFORMAT, "%s: not a SAM checkpoint", um_weights_path(file));
+}
+
+um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int canvas)
+{
+    *out = NULL;
+    um_status st = check_kind(file);
+    if (st == UM_OK)
+        st = choose_canvas(file, canvas, &canvas);
+    if (st != UM_OK)
+        return st;
+    um_sam *s = um_zalloc(sizeof *s);
+    if (!s)
+        return um_fail(UM_ENOMEM, "segmenter");
+    s->canvas = canvas;
+    s->n = canvas / 16;
+    st = um_params_open(&s->params, dev);
+    if (st == UM_OK) {
+        um_bind b = {.file = file, .params = s->params};
+        um_tinyvit_bind(&s->image, &b);
+        bind_prompt_encoder(s, &b);
+        bind_decoder(s, &b);
+        st = b.status;
+    }
+    if (st == UM_OK)
+        st = um_params_upload(s->params);
+    if (st != UM_OK)
+        um_sam_close(&s);
+    *out = s;
+    return st;
+}
+
+void um_sam_close(um_sam **s)
+{
+    if (!*s)
+        return;
+    um_params_close(&(*s)->params);
+    um_free(*s);
+    *s = NULL;
+}
+
+int um_sam_canvas(const um_sam *s)
+{
+    return s->canvas;
+}
+
+size_t um_sam_weight_bytes(const um_sam *s)
+{
+    return um_params_bytes(s->params);
+}

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* TinyViT-5M as MobileSAM uses it: image [S,S,3] -> embedding [n,n,256], n = S/16.
+ *
+ *   stem     conv3x3/2 3->32 GELU, conv3x3/2 32->64                        [S/4, S/4, 64]
+ *   stage 0  2 MBConv 64                      merge 0  64->128 /2          [S/8, S/8, 128]
+ *   stage 1  2 blocks, 4 heads, window 7      merge 1  128->160 /2         [n, n, 160]
+ *   stage 2  6 blocks, 5 heads, window 14     merge 2  160->320, stride 1  [n, n, 320]
+ *   stage 3  2 blocks, 10 heads, window 7
+ *   neck     conv1x1 320->256, LN, conv3x3, LN                             [n, n, 256]
+ *
+ * Reference: ChaoningZhang/MobileSAM, mobile_sam/modeling/tiny_vit_sam.py: PatchEmbed, MBConv,
+ * PatchMerging, TinyViTBlock, Attention, Mlp, TinyViT. Upstream's buffer `ab` is a cache of
+ * attention_biases and is never read here. */
+#include "model/tinyvit.h"
+
+#include "base/mem.h"
+
+#include <stdio.h>
+
+static const float NORM_EPS = 1e-5f, NECK_EPS = 1e-6f;
+
+/* A token of the window padding enters the norm as zero and leaves it as beta: its qkv row is a
+ * constant. */
+static um_const pad_row(um_bind *b, int c)
+{
+    um_const k = {0};
+    float *beta = um_bind_read(b, "attn.norm", ".bias", 1, (int64_t[]){c});
+    float *w = um_bind_read(b, "attn.qkv", ".weight", 2, (int64_t[]){3 * c, c});
+    float *shift = um_bind_read(b, "attn.qkv", ".bias", 1, (int64_t[]){3 * c});
+    float *row =
+        b->status == UM_OK ? um_params_reserve(b->params, 3 * (size_t)c * sizeof *row, &k) : NULL;
+    for (int o = 0; row && o < 3 * c; o++) {
+        double sum = shift[o];
+        for (int i = 0; i < c; i++)
+            sum += (double)w[o * c + i] * beta[i];
+        row[o] = (float)sum;
+    }
+    um_free(beta);
+    um_free(w);
+    um_free(shift);
+    return k;
+}
+
+static struct um_window_block bind_attention(um_bind *b, int c, int heads, int window)
+{
+    return (struct um_window_block){
+        .norm = um_bind_norm(b, "attn.norm", c, NORM_EPS),
+        .qkv = um_bind_linear(b, "attn.qkv", 3 * c, c),
+        .proj = um_bind_linear(b, "attn.proj", c, c),
+        .pad_qkv = pad_row(b, c),
+        .bias = um_bind_table(b, "attn.attention_biases", 2, (int64_t[]){heads, window * window}),
+        .window = window,
+        .heads = heads};
+}
+
+static void bind_blocks(um_bind *b, struct um_vit_block *block, int layer, int depth, int c,
+                        int heads, int window)
+{
+    for (int i = 0; i < depth; i++) {
+        um_bind_scope(b, "image_encoder.layers.%d.blocks.%d.", layer, i);
+        block[i].attn = bind_attention(b, c, heads, window);
+        block[i].local = um_bind_conv_bn(b, "local_conv", c, c, 3, 1, 1, true);
+        block[i].mlp.norm = um_bind_norm(b, "mlp.norm", c, NORM_EPS);
+        block[i].mlp.fc1 = um_bind_linear(b, "mlp.fc1", 4 * c, c);
+        block[i].mlp.fc2 = um_bind_linear(b, "mlp.fc2", c, 4 * c);
+    }
+}
+
+static struct um_mbconv bind_mbconv(um_bind *b, const char *scope, int in, int hidden, int out,
+                                    int stride)
+{
+    um_bind_scope(b, "image_encoder.layers.%s.", scope);
+    return (struct um_mbconv){.expand = um_bind_conv_bn(b, "conv1", hidden, in, 1, 1, 0, false),
+                              .dw = um_bind_conv_bn(b, "conv2", hidden, hidden, 3, stride, 1, true),
+                              .project = um_bind_conv_bn(b, "conv3", out, hidden, 1, 1, 0, false)};
+}
+
+void um_tinyvit_bind(um_tinyvit *v, um_bind *b)
+{
+    um_bind_scope(b, "image_encoder.");
+    const struct um_wtensor *stem =
+        um_weights_find(b->file, "image_encoder.patch_embed.seq.0.c.weight");
+    int k = stem && stem->rank == 4 && stem->dim[2] == 1
+                ? 1
+                : 3; /* 1: LiteMedSAM, which keeps the size */
+    v->stem[0] = um_bind_conv_bn(b, "patch_embed.seq.0", 32, 3, k, k == 3 ? 2 : 1, k / 2, false);
+    v->stem[1] = um_bind_conv_bn(b, "patch_embed.seq.2", 64, 32, k, k == 3 ? 2 : 1, k / 2, false);
+    v->stage0[0] = bind_mbconv(b, "0.blocks.0", 64, 256, 64, 1);
+    v->stage0[1] = bind_mbconv(b, "0.blocks.1", 64, 256, 64, 1);
+    v->merge[0] = bind_mbconv(b, "0.downsample", 64, 128, 128, 2);
+    bind_blocks(b, v->stage1, 1, 2, 128, 4, 7);
+    v->merge[1] = bind_mbconv(b, "1.downsample", 128, 160, 160, 2);
+    bind_blocks(b, v->stage2, 2, 6, 160, 5, 14);
+    v->merge[2] = bind_mbconv(b, "2.downsample", 160, 320, 320, 1);
+    bind_blocks(b, v->stage3, 3, 2, 320, 10, 7);
+    um_bind_scope(b, "image_encoder.");
+    v->neck[0] = um_bind_conv(b, "neck.0", UM_TINYVIT_OUT, 320, 1, 1, 0, false);
+    v->neck_norm[0] = um_bind_norm(b, "neck.1", UM_TINYVIT_OUT, NECK_EPS);
+    v->neck[1] = um_bind_conv(b, "neck.2", UM_TINYVIT_OUT, UM_TINYVIT_OUT, 3, 1, 1, false);
+    v->neck_norm[1] = um_bind_norm(b, "neck.3", UM_TINYVIT_OUT, NECK_EPS);
+}
+
+/* TinyViTBlock: the local convolution stands between attention and MLP and has no skip of its own.
+ */
+static um_tensor blocks(um_tape *t, const struct um_vit_block *block, int layer, int depth,
+                        um_tensor x)
+{
+    for (int i = 0; i < depth; i++) {
+        char name[24];
+        x = um_window_block(t, &block[i].attn, x);
+        x = um_conv2d(t, &block[i].local, x);
+        x = um_mlp(t, &block[i].mlp, x, UM_ACT_GELU, true);
+        snprintf(name, sizeof name, "layer%d_block%d", layer, i);
+        um_tap(t, name, x);
+    }
+    return x;
+}
+
+static um_tensor merge(um_tape *t, const um_tinyvit *v, int i, um_tensor x)
+{
+    static const char *const names[] = {"merge0", "merge1", "merge2"};
+    x = um_mbconv(t, &v->merge[i], x, false);
+    um_tap(t, names[i], x);
+    return x;
+}
+
+um_tensor um_tinyvit_record(const um_tinyvit *v, um_tape *t, um_tensor x)
+{
+    const um_tensor none = {0};
+    x = um_conv2d(t, &v->stem[0], x, .act = UM_ACT_GELU);
+    x = um_conv2d(t, &v->stem[1], x);
+    um_tap(t, "stem", x);
+    x = um_mbconv(t, &v->stage0[0], x, true);
+    um_tap(t, "layer0_block0", x);
+    x = um_mbconv(t, &v->stage0[1], x, true);
+    um_tap(t, "layer0_block1", x);
+    x = merge(t, v, 0, x);
+    x = blocks(t, v->stage1, 1, 2, x);
+    x = merge(t, v, 1, x);
+    x = blocks(t, v->stage2, 2, 6, x);
+    x = merge(t, v, 2, x);
+    x = blocks(t, v->stage3, 3, 2, x);
+    x = um_conv2d(t, &v->neck[0], x);
+    x = um_layer_norm(t, &v->neck_norm[0], x, none, UM_ACT_NONE);
+    x = um_conv2d(t, &v->neck[1], x);
+    return um_layer_norm(t, &v->neck_norm[1], x, none, UM_ACT_NONE);
+}

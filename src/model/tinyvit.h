@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* TinyViT-5M, the image encoder of MobileSAM. */
+#ifndef UM_MODEL_TINYVIT_H
+#define UM_MODEL_TINYVIT_H
+
+#include "model/bind.h"
+#include "nn/block.h"
+
+enum { UM_TINYVIT_OUT = 256 };
+
+struct um_vit_block {
+    struct um_window_block attn;
+    um_conv local; /* depthwise 3x3 */
+    struct um_mlp mlp;
+};
+
+typedef struct um_tinyvit {
+    um_conv stem[2];
+    struct um_mbconv stage0[2], merge[3];
+    struct um_vit_block stage1[2], stage2[6], stage3[2];
+    um_conv neck[2];
+    um_norm neck_norm[2];
+} um_tinyvit;
+
+/* Bind the tensors under "image_encoder.". Errors are in b->status. */
+void um_tinyvit_bind(um_tinyvit *v, um_bind *b);
+/* x [S,S,3] -> [S/16,S/16,256]. */
+um_tensor um_tinyvit_record(const um_tinyvit *v, um_tape *t, um_tensor x);
+
+#endif

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "nn/op_ref.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+static const float *row_of(const struct um_view *v, ptrdiff_t r)
+{
+    return (const float *)v->data + r * v->ld;
+}
+
+static float *out_row(const struct um_view *v, ptrdiff_t r)
+{
+    return (float *)v->data + r * v->ld;
+}
+
+static float activate(enum um_act act, float limit, float x)
+{
+    switch (act) {
+    case UM_ACT_NONE: return x;
+    case UM_ACT_RELU: return x > 0 ? x : (x != x ? x : 0);
+    case UM_ACT_SILU: return x / (1 + expf(-x));
+    case UM_ACT_GELU: return 0.5f * x * (1 + erff(x * 0.70710678118654752f));
+    case UM_ACT_SIGMOID: return 1 / (1 + expf(-x));
+    case UM_ACT_CLAMP: return x < -limit ? -limit : x > limit ? limit : x;
+    }
+    return x;
+}
+
+size_t um_ref_pack_conv(void *dst, const float *w, int o, int kh, int kw, int i)
+{
+    size_t bytes = (size_t)o * (size_t)kh * (size_t)kw * (size_t)i * sizeof *w;
+    if (dst)
+        memcpy(dst, w, bytes);
+    return bytes;
+}
+
+static float finish(const struct um_conv_args *a, const struct um_view *add, int y, int x, int w, int o, float v)
+{
+    ptrdiff_t r = a->add_up2 ? (ptrdiff_t)(y / 2) * (w / 2) + x / 2 : (ptrdiff_t)y * w + x;
+    float residual = add->data ? row_of(add, r)[o] : 0;
+    if (add->data && !a->add_last)
+        v += residual;
+    v = activate(a->act, a->limit, v);
+    if (a->lab_scale != 0)
+        v = v * a->lab_scale + a->lab_shift;
+    if (add->data && a->add_last)
+        v += residual;
+    return v;
+}
+
+struct conv_job {
+    const struct um_call *call;
+    bool depthwise;
+};
+
+static void conv_row(void *ctx, int y, int worker)
+{
+    const struct conv_job *job = ctx;
+    const struct um_conv_args *a = job->call->args;
+    const struct um_view *t = job->call->t, *out = &t[0], *in = &t[1];
+    const float *w = t[2].data, *b = t[3].data;
+    (void)worker;
+    for (int x = 0; x < out->w; x++) {
+        float *dst = out_row(out, (ptrdiff_t)y * out->w + x);
+        for (int o = 0; o < out->c; o++) {
+            float acc = b ? b[o] : 0;
+            for (int ky = 0; ky < a->kh; ky++)
+                for (int kx = 0; kx < a->kw; kx++) {
+                    int iy = y * a->stride - a->pad_top + ky, ix = x * a->stride - a->pad_left + kx;
+                    if (iy < 0 || iy >= in->h || ix < 0 || ix >= in->w)
+                        continue;
+                    const float *src = row_of(in, (ptrdiff_t)iy * in->w + ix);
+                    if (job->depthwise) {
+                        acc += src[o] * w[(ptrdiff_t)(ky * a->kw + kx) * out->c + o];
+                        continue;
+                    }
+                    const float *wk = w + ((ptrdiff_t)(o * a->kh + ky) * a->kw + kx) * in->c;
+                    for (int i = 0; i < in->c; i++)
+                        acc += src[i] * wk[i];
+                }
+            dst[o] = finish(a, &t[4], y, x, out->w, o, acc);
+        }
+    }
+}
+
+void um_ref_conv2d(const struct um_call *call)
+{
+    struct conv_job job = {call, false};
+    um_pool_run(call->pool, call->t[0].h, conv_row, &job);
+}
+
+void um_ref_dwconv(const struct um_call *call)
+{
+    struct conv_job job = {call, true};
+    um_pool_run(call->pool, call->t[0].h, conv_row, &job);
+}
+
+void um_ref_upconv2(const struct um_call *call)
+{
+    const struct um_conv_args *a = call->args;
+    const struct um_view *out = &call->t[0], *in = &call->t[1];
+    const float *w = call->t[2].data, *b = call->t[3].data;
+    for (int y = 0; y < out->h; y++)
+        for (int x = 0; x < out->w; x++) {
+            const float *src = row_of(in, (ptrdiff_t)(y / 2) * in->w + x / 2);
+            float *dst = out_row(out, (ptrdiff_t)y * out->w + x);
+            for (int o = 0; o < out->c; o++) {
+                ptrdiff_t n = (ptrdiff_t)(y % 2 * 2 + x % 2) * out->c + o;
+                float acc = b ? b[n] : 0;
+                for (int i = 0; i < in->c; i++)
+                    acc += src[i] * w[n * in->c + i];
+                dst[o] = activate(a->act, 0, acc);
+            }
+        }
+}
+
+static void norm_row(const struct um_norm_args *a, const float *gamma, const float *beta, float *x, int c)
+{
+    float mean = 0, var = 0;
+    for (int i = 0; i < c; i++)
+        mean += x[i];
+    mean /= (float)c;
+    for (int i = 0; i < c; i++)
+        var += (x[i] - mean) * (x[i] - mean);
+    float scale = 1 / sqrtf(var / (float)c + a->eps);
+    for (int i = 0; i < c; i++)
+        x[i] = activate(a->act, 0, (x[i] - mean) * scale * gamma[i] + beta[i]);
+}
+
+void um_ref_layer_norm(const struct um_call *call)
+{
+    const struct um_view *t = call->t;
+    int c = t[0].c;
+    for (ptrdiff_t r = 0; r < (ptrdiff_t)t[0].h * t[0].w; r++) {
+        float *y = out_row(&t[0], r);
+        for (int i = 0; i < c; i++)
+            y[i] = row_of(&t[1], r)[i] + (t[2].data ? row_of(&t[2], r)[i] : 0);
+        norm_row(call->args, t[3].data, t[4].data, y, c);
+    }
+}
+
+void um_ref_gate_norm(const struct um_call *call)
+{
+    const struct um_view *t = call->t;
+    int c = t[0].c;
+    for (ptrdiff_t r = 0; r < (ptrdiff_t)t[0].h * t[0].w; r++) {
+        float *y = out_row(&t[0], r);
+        const float *g = row_of(&t[1], r);
+        for (int i = 0; i < c; i++)
+            y[i] = g[i] * row_of(&t[2], r)[i] + g[c + i] * row_of(&t[3], r)[i];
+        norm_row(call->args, t[4].data, t[5].data, y, c);
+    }
+}
+
+void um_ref_add(const struct um_call *call)
+{
+    const struct um_add_args *a = call->args;
+    const struct um_view *t = call->t;
+    bool one_row = t[2].h * t[2].w == 1 && t[2].c == t[0].c;
+    for (ptrdiff_t r = 0; r < (ptrdiff_t)t[0].h * t[0].w; r++) {
+        const float *b = row_of(&t[2], one_row ? 0 : r);
+        for (int i = 0; i < t[0].c; i++)
+            out_row(&t[0], r)[i] = activate(a->act, a->limit, row_of(&t[1], r)[i] + b[t[2].c == 1 ? 0 : i]);
+    }
+}
+
+void um_ref_maxpool2(const struct um_call *call)
+{
+    const struct um_view *out = &call->t[0], *in = &call->t[1];
+    for (int y = 0; y < out->h; y++)
+        for (int x = 0; x < out->w; x++)
+            for (int o = 0; o < out->c; o++) {
+                float m = -FLT_MAX;
+                for (int k = 0; k < 4; k++) {
+                    int iy = y + k / 2, ix = x + k % 2;
+                    float v = iy < in->h && ix < in->w ? row_of(in, (ptrdiff_t)iy * in->w + ix)[o] : 0;
+                    m = v > m || v != v ? v : m;
+                }
+                out_row(out, (ptrdiff_t)y * out->w + x)[o] = m;
+            }
+}
+
+
+/* One query against n keys in columns col..col+d-1: two passes over the keys, no scores stored. */
+static void attend(float *out, const float *q, int d, float scale, int n, const struct um_view *k, const struct um_view *v, int col)
+{
+    float best = -FLT_MAX, sum = 0;
+    for (int pass = 0; pass < 2; pass++)
+        for (int j = 0; j < n; j++) {
+            const float *key = row_of(k, j) + col, *val = row_of(v, j) + col;
+            float s = 0;
+            for (int i = 0; i < d; i++)
+                s += q[i] * key[i];
+            s *= scale;
+            if (pass == 0) {
+                best = s > best ? s : best;
+                continue;
+            }
+            float e = expf(s - best);
+            sum += e;
+            for (int i = 0; i < d; i++)
+                out[i] = (j ? out[i] : 0) + e * val[i];
+        }
+    for (int i = 0; i < d; i++)
+        out[i] /= sum;
+}
+
+static void attention_row(void *ctx, int r, int worker)
+{
+    const struct um_call *call = ctx;
+    const struct um_attention_args *a = call->args;
+    const struct um_view *t = call->t;
+    int d = t[0].c / a->heads;
+    (void)worker;
+    for (int h = 0; h < a->heads; h++)
+        attend(out_row(&t[0], r) + h * d, row_of(&t[1], r) + h * d, d, a->scale, t[2].h * t[2].w, &t[2], &t[3], h * d);
+}
+
+void um_ref_attention(const struct um_call *call)
+{
+    um_pool_run(call->pool, call->t[0].h * call->t[0].w, attention_row, (void *)(uintptr_t)call);
+}
+
+static void window_row(void *ctx, int y, int worker)
+{
+    const struct um_call *call = ctx;
+    const struct um_window_args *a = call->args;
+    const struct um_view *out = &call->t[0], *qkv = &call->t[1];
+    const float *pad = call->t[2].data;
+    int ws = a->window, c = out->c, d = c / a->heads;
+    float scale = 1 / sqrtf((float)d);
+    (void)worker;
+    for (int x = 0; x < out->w; x++)
+        for (int h = 0; h < a->heads; h++) {
+            const float *q = row_of(qkv, (ptrdiff_t)y * out->w + x) + 3 * d * h;
+            const float *bias = row_of(&call->t[3], h);
+            float *dst = out_row(out, (ptrdiff_t)y * out->w + x) + d * h, best = -FLT_MAX, sum = 0;
+            for (int i = 0; i < d; i++)
+                dst[i] = 0;
+            for (int pass = 0; pass < 2; pass++)
+                for (int j = 0; j < ws * ws; j++) {
+                    int ky = y / ws * ws + j / ws, kx = x / ws * ws + j % ws;
+                    const float *kv = (ky < out->h && kx < out->w ? row_of(qkv, (ptrdiff_t)ky * out->w + kx) : pad) + 3 * d * h;
+                    int dy = ky > y ? ky - y : y - ky, dx = kx > x ? kx - x : x - kx;
+                    float s = 0;
+                    for (int i = 0; i < d; i++)
+                        s += q[i] * kv[d + i];
+                    s = s * scale + bias[dy * ws + dx];
+                    if (pass == 0) {
+                        best = s > best ? s : best;
+                        continue;
+                    }
+                    float e = expf(s - best);
+                    sum += e;
+                    for (int i = 0; i < d; i++)
+                        dst[i] += e * kv[2 * d + i];
+                }
+            for (int i = 0; i < d; i++)
+                dst[i] /= sum;
+        }
+}
+
+void um_ref_window_attention(const struct um_call *call)
+{
+    um_pool_run(call->pool, call->t[0].h, window_row, (void *)(uintptr_t)call);
+}
+
+void um_ref_matmul_nt(const struct um_call *call)
+{
+    const struct um_view *t = call->t;
+    for (ptrdiff_t m = 0; m < (ptrdiff_t)t[0].h * t[0].w; m++)
+        for (int n = 0; n < t[0].c; n++) {
+            float acc = 0;
+            for (int k = 0; k < t[1].c; k++)
+                acc += row_of(&t[1], m)[k] * row_of(&t[2], n)[k];
+            out_row(&t[0], m)[n] = acc;
+        }
+}
+
+void um_ref_resize(const struct um_call *call)
+{
+    const struct um_resize_args *a = call->args;
+    const struct um_view *out = &call->t[0], *in = &call->t[1], *taps = &call->t[2];
+    int c = in->c;
+    for (int y = 0; y < out->h; y++)
+        for (int x = 0; x < out->w; x++) {
+            const int32_t *k = (const int32_t *)taps->data + (ptrdiff_t)(a->vertical ? y : x) * taps->ld;
+            for (int o = 0; o < c; o++) {
+                int32_t acc = 1 << 21;
+                for (int j = 0; j < k[1]; j++) {
+                    int iy = a->vertical ? k[0] + j : y, ix = a->vertical ? x : k[0] + j;
+                    acc += k[2 + j] * ((const uint8_t *)in->data)[((ptrdiff_t)iy * in->w + ix) * in->ld + o];
+                }
+                acc >>= 22;
+                ((uint8_t *)out->data)[((ptrdiff_t)y * out->w + x) * out->ld + o] = (uint8_t)(acc < 0 ? 0 : acc > 255 ? 255 : acc);
+            }
+        }
+}
+
+void um_ref_normalize(const struct um_call *call)
+{
+    const struct um_view *out = &call->t[0], *in = &call->t[1], *lut = &call->t[2];
+    for (int y = 0; y < out->h; y++)
+        for (int x = 0; x < out->w; x++)
+            for (int o = 0; o < out->c; o++) {
+                float v = 0;
+                if (y < in->h && x < in->w)
+                    v = row_of(lut, o)[((const uint8_t *)in->data)[((ptrdiff_t)y * in->w + x) * in->ld + (in->c == 1 ? 0 : o)]];
+                out_row(out, (ptrdiff_t)y * out->w + x)[o] = v;
+            }
+}
+
+void um_ref_scale_rows(const struct um_call *call)
+{
+    const struct um_view *t = call->t;
+    for (ptrdiff_t r = 0; r < (ptrdiff_t)t[0].h * t[0].w; r++)
+        for (int i = 0; i < t[0].c; i++)
+            out_row(&t[0], r)[i] = row_of(&t[1], r)[i] * row_of(&t[2], r)[0];
+}
+
+void um_ref_gather(const struct um_call *call)
+{
+    const struct um_view *t = call->t;
+    for (ptrdiff_t r = 0; r < (ptrdiff_t)t[0].h * t[0].w; r++)
+        memcpy(out_row(&t[0], r), row_of(&t[1], ((const int32_t *)t[2].data)[r * t[2].ld]), (size_t)t[0].c * sizeof(float));
+}

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* References: src/zoo/dfine/dfine_decoder.py, dfine_utils.py, utils.py and postprocessor.py of
+ * Peterande/D-FINE. */
+#include "nn/op_dfine.h"
+#include "nn/op_ref.h"
+#include "nn/record.h"
+
+#include <math.h>
+#include <string.h>
+
+static const float *row_of(const struct um_view *v, ptrdiff_t r)
+{
+    return (const float *)v->data + r * v->ld;
+}
+
+static float *out_row(const struct um_view *v, ptrdiff_t r)
+{
+    return (float *)v->data + r * v->ld;
+}
+
+static int rows(const struct um_view *v)
+{
+    return v->h * v->w;
+}
+
+static float sigmoid(float x)
+{
+    return 1 / (1 + expf(-x));
+}
+
+void um_ref_topk(const struct um_call *call)
+{
+    struct best {
+        float key;
+        int32_t row;
+    } *best = um_pool_scratch(call->pool, 0);
+    const struct um_view *out = &call->t[0], *scores = &call->t[1];
+    int k = rows(out), n = 0;
+    for (int32_t r = 0; r < rows(scores); r++) {
+        const float *s = row_of(scores, r);
+        float key = -INFINITY;
+        for (int c = 0; c < scores->c; c++)
+            key = s[c] > key ? s[c] : key;
+        if (n == k && !(key > best[n - 1].key))
+            continue;
+        int at = n < k ? n++ : n - 1;
+        for (; at > 0 && key > best[at - 1].key; at--) /* equal keys keep the order of rows */
+            best[at] = best[at - 1];
+        best[at] = (struct best){key, r};
+    }
+    for (int i = 0; i < k; i++)
+        ((int32_t *)out->data)[i * out->ld] = best[i].row;
+}
+
+/* acc += weight * the map [h,w,d] at (x,y) in pixels, bilinear, zero outside (grid_sample,
+ * align_corners = false). The range is tested in float: a huge or NaN coordinate touches nothing.
+ */
+static void sample(float *acc, const struct um_view *memory, int row0, int h, int w, int col, int d,
+                   float x, float y, float weight)
+{
+    if (!(x > -1 && x < (float)w && y > -1 && y < (float)h))
+        return;
+    int x0 = (int)floorf(x), y0 = (int)floorf(y);
+    float fx = x - (float)x0, fy = y - (float)y0;
+    for (int k = 0; k < 4; k++) {
+        int xi = x0 + k % 2, yi = y0 + k / 2;
+        if (xi < 0 || xi >= w || yi < 0 || yi >= h)
+            continue;
+        float tap = weight * (k % 2 ? fx : 1 - fx) * (k / 2 ? fy : 1 - fy);
+        const float *src = row_of(memory, row0 + (ptrdiff_t)yi * w + xi) + col;
+        for (int i = 0; i < d; i++)
+            acc[i] += tap * src[i];
+    }
+}
+
+static void deform_query(void *ctx, int q, int worker)
+{
+    const struct um_call *call = ctx;
+    const struct um_deform_args *a = call->args;
+    const struct um_view *memory = &call->t[3];
+    const float *ref = row_of(&call->t[2], q);
+    int d = memory->c / a->heads, points = 0;
+    (void)worker;
+    for (int l = 0; l < a->levels; l++)
+        points += a->points[l];
+    for (int head = 0; head < a->heads; head++) {
+        const float *offset = row_of(&call->t[1], q) + 2 * points * head;
+        const float *logit = row_of(&call->t[1], q) + 2 * points * a->heads + points * head;
+        float *y = out_row(&call->t[0], q) + d * head;
+        float top = -INFINITY, sum = 0;
+        for (int p = 0; p < points; p++)
+            top = logit[p] > top ? logit[p] : top;
+        for (int p = 0; p < points; p++)
+            sum += expf(logit[p] - top);
+        for (int i = 0; i < d; i++)
+            y[i] = 0;
+        for (int l = 0, p = 0, row0 = 0; l < a->levels; row0 += a->h[l] * a->w[l], l++) {
+            float share = 1 / (float)a->points[l];
+            for (int k = 0; k < a->points[l]; k++, p++) {
+                float x = ref[0] + offset[2 * p] * share * ref[2] * 0.5f;
+                float z = ref[1] + offset[2 * p + 1] * share * ref[3] * 0.5f;
+                sample(y, memory, row0, a->h[l], a->w[l], d * head, d, x * (float)a->w[l] - 0.5f,
+                       z * (float)a->h[l] - 0.5f, expf(logit[p] - top) / sum);
+            }
+        }
+    }
+}
+
+void um_ref_deform(const struct um_call *call)
+{
+    um_pool_run(call->pool, rows(&call->t[0]), deform_query, (void *)(uintptr_t)call);
+}
+
+void um_ref_refine(const struct um_call *call)
+{
+    const struct um_refine_args *a = call->args;
+    const struct um_view *t = call->t;
+    for (int r = 0; r < rows(&t[0]); r++)
+        for (int i = 0; i < t[0].c; i++) {
+            float base = row_of(&t[2], r)[i];
+            if (a->inverse) {
+                float x = base < 0 ? 0 : base > 1 ? 1 : base;
+                base = logf((x > 1e-5f ? x : 1e-5f) / (1 - x > 1e-5f ? 1 - x : 1e-5f));
+            }
+            out_row(&t[0], r)[i] = sigmoid(row_of(&t[1], r)[i] + base);
+        }
+}
+
+static void integral_query(void *ctx, int r, int worker)
+{
+    const struct um_call *call = ctx;
+    const struct um_integral_args *a = call->args;
+    const struct um_view *t = call->t;
+    const float *ref = row_of(&t[2], r);
+    int bins = t[1].c / 4;
+    float half = 0.5f * a->reg_scale, dist[4];
+    (void)worker;
+    for (int side = 0; side < 4; side++) {
+        const float *logit = row_of(&t[1], r) + bins * side;
+        float top = -INFINITY, sum = 0, mean = 0;
+        for (int n = 0; n < bins; n++)
+            top = logit[n] > top ? logit[n] : top;
+        for (int n = 0; n < bins; n++) {
+            float e = expf(logit[n] - top);
+            sum += e;
+            mean += e * row_of(&t[3], n)[0];
+        }
+        dist[side] = mean / sum;
+    }
+    float x1 = ref[0] - (half + dist[0]) * (ref[2] / a->reg_scale);
+    float y1 = ref[1] - (half + dist[1]) * (ref[3] / a->reg_scale);
+    float x2 = ref[0] + (half + dist[2]) * (ref[2] / a->reg_scale);
+    float y2 = ref[1] + (half + dist[3]) * (ref[3] / a->reg_scale);
+    float *y = out_row(&t[0], r);
+    y[0] = (x1 + x2) / 2;
+    y[1] = (y1 + y2) / 2;
+    y[2] = x2 - x1;
+    y[3] = y2 - y1;
+}
+
+void um_ref_integral(const struct um_call *call)
+{
+    um_pool_run(call->pool, rows(&call->t[0]), integral_query, (void *)(uintptr_t)call);
+}
+
+static void lqe_query(void *ctx, int r, int worker)
+{
+    const struct um_call *call = ctx;
+    const struct um_view *t = call->t;
+    int bins = t[1].c / 4;
+    (void)worker;
+    for (int side = 0; side < 4; side++) {
+        const float *logit = row_of(&t[1], r) + bins * side;
+        float *y = out_row(&t[0], r) + 5 * side;
+        float top[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}, sum = 0;
+        for (int n = 0; n < bins; n++) {
+            int at = 4;
+            for (; at > 0 && logit[n] > top[at - 1]; at--)
+                if (at < 4)
+                    top[at] = top[at - 1];
+            if (at < 4)
+                top[at] = logit[n];
+        }
+        for (int n = 0; n < bins; n++)
+            sum += expf(logit[n] - top[0]);
+        for (int k = 0; k < 4; k++)
+            y[k] = expf(top[k] - top[0]) / sum;
+        y[4] = (y[0] + y[1] + y[2] + y[3]) / 4;
+    }
+}
+
+void um_ref_lqe_stats(const struct um_call *call)
+{
+    um_pool_run(call->pool, rows(&call->t[0]), lqe_query, (void *)(uintptr_t)call);
+}
+
+void um_ref_best_box(const struct um_call *call)
+{
+    const struct um_view *logits = &call->t[2], *boxes = &call->t[3];
+    struct um_frame_header header;
+    struct um_gate gate = {.query = -1, .label = -1, .logit = -INFINITY};
+    struct um_prompt prompt = {.has_box = 1};
+    memcpy(&header, call->t[4].data, sizeof header);
+    for (int q = 0; q < rows(logits); q++)
+        for (int c = 0; c < logits->c; c++) {
+            float v = row_of(logits, q)[c];
+            if ((header.label < 0 || header.label == c) && v > gate.logit) {
+                gate.logit = v;
+                gate.query = q;
+                gate.label = c;
+            }
+        }
+    float w = (float)header.width, h = (float)header.height;
+    prompt.width = header.width;
+    prompt.height = header.height;
+    if (gate.query >= 0) {
+        const float *b = row_of(boxes, gate.query);
+        gate.score = sigmoid(gate.logit);
+        gate.box[0] = (b[0] - 0.5f * b[2]) * w;
+        gate.box[1] = (b[1] - 0.5f * b[3]) * h;
+        gate.box[2] = (b[0] + 0.5f * b[2]) * w;
+        gate.box[3] = (b[1] + 0.5f * b[3]) * h;
+    }
+    bool finite = gate.query >= 0 && isfinite(gate.logit);
+    for (int i = 0; i < 4; i++)
+        finite = finite && isfinite(gate.box[i]);
+    if (!finite)
+        gate.flags |= UM_GATE_NONFINITE;
+    if (gate.box[2] < gate.box[0] || gate.box[3] < gate.box[1])
+        gate.flags |= UM_GATE_INVERTED;
+    if (gate.box[2] < 0 || gate.box[3] < 0 || gate.box[0] > w || gate.box[1] > h)
+        gate.flags |= UM_GATE_OUTSIDE;
+    if (!(gate.score >= header.tau_conf))
+        gate.flags |= UM_GATE_BELOW_TAU;
+    if (!gate.flags)
+        gate.flags = UM_GATE_OK;
+    if (finite) {
+        memcpy(prompt.box, gate.box, sizeof prompt.box);
+    } else { /* whoever runs ahead of the verdict must still compute on numbers */
+        prompt.box[2] = w;
+        prompt.box[3] = h;
+    }
+    for (int i = 0; i < UM_POINTS_MAX; i++)
+        prompt.label[i] = -1;
+    memcpy(call->t[0].data, &gate, sizeof gate);
+    memcpy(call->t[1].data, &prompt, sizeof prompt);
+}

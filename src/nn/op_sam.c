@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "nn/op_sam.h"
+
+static int64_t rows(um_tensor x)
+{
+    return (int64_t)x.h * x.w;
+}
+
+um_tensor um_prompt_tokens(um_tape *t, um_tensor prompt, um_tensor table, um_tensor gauss,
+                           int canvas, int points, bool box)
+{
+    int n = points + (box ? 2 : points ? 1 : 0);
+    if (!um_op_check(t, UM_OP_PROMPT,
+                     prompt.dtype == UM_U8 && prompt.c == (int)sizeof(struct um_prompt) &&
+                         rows(table) == 10 && rows(gauss) == 2 && table.c == 2 * gauss.c &&
+                         table.ld == table.c && gauss.ld == gauss.c,
+                     "prompt of %d bytes, table %dx%d, frequencies %dx%d", prompt.c,
+                     (int)rows(table), table.c, (int)rows(gauss), gauss.c) ||
+        !um_op_check(t, UM_OP_PROMPT, points >= 0 && points <= UM_POINTS_MAX && n > 0 && canvas > 0,
+                     "%d points (at most %d) and %s box", points, UM_POINTS_MAX, box ? "a" : "no"))
+        return (um_tensor){0};
+    um_tensor y = um_tape_new(t, UM_F32, 1, 5 + n, table.c);
+    struct um_prompt_args a = {.canvas = canvas, .points = points, .box = box};
+    um_op_step(t, UM_OP_PROMPT, &a, sizeof a, (um_tensor[]){y, prompt, table, gauss}, 4, 1);
+    return y;
+}
+
+static bool is_gate(um_tensor gate)
+{
+    return !gate.id || (gate.dtype == UM_U8 && gate.c == UM_GATE_BYTES);
+}
+
+um_tensor um_mask_upsample(um_tape *t, um_tensor low, um_tensor tx, um_tensor ty, um_tensor gate,
+                           um_tensor logits)
+{
+    int h = (int)rows(ty), w = (int)rows(tx);
+    if (!um_op_check(t, UM_OP_MASK,
+                     low.dtype == UM_F32 && low.c == 1 && low.h >= 3 && low.w >= 3 && tx.c == 4 &&
+                         tx.ld == 4 && ty.c == 4 && ty.ld == 4 && is_gate(gate),
+                     "logits [%d,%d,%d], tables %d and %d wide", low.h, low.w, low.c, tx.c, ty.c) ||
+        !um_op_check(t, UM_OP_MASK, !logits.id || (rows(logits) == (int64_t)h * w && logits.c == 1),
+                     "full-size logits are [%d,%d,%d], want [%d,%d,1]", logits.h, logits.w,
+                     logits.c, h, w))
+        return (um_tensor){0};
+    um_tensor mask = um_tape_new(t, UM_U8, h, w, 1);
+    um_op_step(t, UM_OP_MASK, NULL, 0, (um_tensor[]){mask, logits, low, tx, ty, gate}, 6, 2);
+    return mask;
+}
+
+struct um_mask_stats um_mask_statistics(um_tape *t, um_tensor mask)
+{
+    struct um_mask_stats s = {{0}, {0}};
+    if (!um_op_check(t, UM_OP_MASK_STATS, mask.dtype == UM_U8 && mask.c == 1 && mask.ld == 1,
+                     "mask is [%d,%d,%d]", mask.h, mask.w, mask.c))
+        return s;
+    s.weights = um_tape_new(t, UM_U8, 3 * mask.h, mask.w, 1);
+    s.record = um_tape_new(t, UM_U8, 1, 1, UM_RECORD_BYTES);
+    um_op_step(t, UM_OP_MASK_STATS, NULL, 0, (um_tensor[]){s.weights, s.record, mask}, 3, 2);
+    return s;
+}
+
+um_tensor um_packet_op(um_tape *t, um_tensor stats, um_tensor mask, um_tensor gate, um_tensor iou,
+                       um_tensor low, um_tensor header)
+{
+    if (!um_op_check(t, UM_OP_PACKET,
+                     stats.c == UM_RECORD_BYTES && header.c == UM_HEADER_BYTES && is_gate(gate) &&
+                         mask.dtype == UM_U8 && mask.c == 1 && mask.ld == 1,
+                     "record of %d bytes, header of %d, mask [%d,%d,%d]", stats.c, header.c, mask.h,
+                     mask.w, mask.c))
+        return (um_tensor){0};
+    um_tensor y = um_tape_new(t, UM_U8, 1, 1, UM_RECORD_BYTES + mask.h * um_mask_row_bytes(mask.w));
+    um_op_step(t, UM_OP_PACKET, NULL, 0, (um_tensor[]){y, stats, mask, gate, iou, low, header}, 7,
+               1);
+    return y;
+}
+
+/* src = (dst + 0.5)*in/out - 0.5, clamped at 0 (PyTorch, area_pixel_compute_source_index); taps i,
+ * min(i+1, in-1). */
+static int source(int dst, int in, int out, double *fraction)
+{
+    double src = (dst + 0.5) * ((double)in / out) - 0.5;
+    src = src < 0 ? 0 : src;
+    int i = (int)src;
+    i = i > in - 1 ? in - 1 : i;
+    *fraction = i < in - 1 ? src - i : 0;
+    return i;
+}
+
+void um_mask_taps(float *taps, int n4, int canvas, int used, int out)
+{
+    for (int o = 0; o < out; o++, taps += 4) {
+        double outer, inner, weight[3] = {0};
+        int j = source(o, used, out, &outer);
+        int first = source(j, n4, canvas, &inner);
+        first = first > n4 - 3 ? n4 - 3 : first;
+        for (int k = 0; k < 2; k++) {
+            int canvas_at = j + k < used ? j + k : used - 1;
+            double part = k ? outer : 1 - outer;
+            int at = source(canvas_at, n4, canvas, &inner) - first;
+            if (part == 0)
+                continue;
+            weight[at] += part * (1 - inner);
+            if (inner != 0)
+                weight[at + 1] += part * inner;
+        }
+        taps[0] = (float)first;
+        for (int k = 0; k < 3; k++)
+            taps[1 + k] = (float)weight[k];
+    }
+}

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The core of both attention kernels: softmax(q k^T + bias) v of one head for a block of up to ATTEND_VECTORS * VL queries.
+ * Queries lie in the lanes: scores S[key][query], their maximum, exponentials and sum are then all vertical, keys and values
+ * are broadcast, and the scores of a block never leave the cache. Register tiles: 4 keys x 3 vectors (12 accumulators of 16
+ * registers) at 8 lanes, 6 x 4 (24 of 32) at 16 lanes. */
+#ifndef UM_NN_SIMD_ATTEND_H
+#define UM_NN_SIMD_ATTEND_H
+
+#include "nn/simd/math.h"
+
+#include <stddef.h>
+
+#if VL == 8
+enum { ATTEND_VECTORS = 3 };
+#else
+enum { ATTEND_VECTORS = 4 };
+#endif
+
+struct attend {
+    int d, keys;
+    const float *k, *v; /* row j at j*ld_k, j*ld_v */
+    ptrdiff_t ld_k, ld_v;
+    const float *bias; /* [key][query]: row j at j*ld_bias; NULL: none */
+    ptrdiff_t ld_bias;
+    const float *q; /* [d][query]: transposed and scaled; row i at i*ld_q */
+    ptrdiff_t ld_q;
+    float *s; /* scratch [keys][vectors*VL] */
+    float *o; /* out [d][vectors*VL] */
+};
+
+/* Scores of nk keys from j on; *top becomes the larger of itself and them. */
+UM_INLINE void attend_scores(const struct attend *a, int j, int nk, int nv, vf *top)
+{
+    vf acc[12][ATTEND_VECTORS];
+    const float *k = a->k + j * a->ld_k, *q = a->q;
+    UM_UNROLL for (int m = 0; m < nk; m++)
+        UM_UNROLL for (int v = 0; v < nv; v++)
+            acc[m][v] = a->bias ? vf_load(a->bias + (j + m) * a->ld_bias + v * VL) : vf_zero();
+    for (int i = 0; i < a->d; i++, q += a->ld_q) {
+        vf x[ATTEND_VECTORS];
+        UM_UNROLL for (int v = 0; v < nv; v++)
+            x[v] = vf_load(q + v * VL);
+        UM_UNROLL for (int m = 0; m < nk; m++) {
+            vf y = vf_set1(k[m * a->ld_k + i]);
+            UM_UNROLL for (int v = 0; v < nv; v++)
+                acc[m][v] = vf_fma(x[v], y, acc[m][v]);
+        }
+    }
+    UM_UNROLL for (int v = 0; v < nv; v++) {
+        vf best = top[v];
+        UM_UNROLL for (int m = 0; m < nk; m++) {
+            vf_store(a->s + ((ptrdiff_t)(j + m) * nv + v) * VL, acc[m][v]);
+            best = vf_max(best, acc[m][v]);
+        }
+        top[v] = best;
+    }
+}
+
+/* Rows i..i+nd-1 of the output. */
+UM_INLINE void attend_values(const struct attend *a, int i, int nd, int nv, const vf *inverse)
+{
+    vf acc[8][ATTEND_VECTORS];
+    const float *s = a->s, *val = a->v + i;
+    UM_UNROLL for (int m = 0; m < nd; m++)
+        UM_UNROLL for (int v = 0; v < nv; v++)
+            acc[m][v] = vf_zero();
+    for (int j = 0; j < a->keys; j++, s += nv * VL, val += a->ld_v) {
+        vf x[ATTEND_VECTORS];
+        UM_UNROLL for (int v = 0; v < nv; v++)
+            x[v] = vf_load(s + v * VL);
+        UM_UNROLL for (int m = 0; m < nd; m++) {
+            vf y = vf_set1(val[m]);
+            UM_UNROLL for (int v = 0; v < nv; v++)
+                acc[m][v] = vf_fma(x[v], y, acc[m][v]);
+        }
+    }
+    UM_UNROLL for (int m = 0; m < nd; m++)
+        UM_UNROLL for (int v = 0; v < nv; v++)
+            vf_store(a->o + ((ptrdiff_t)(i + m) * nv + v) * VL, acc[m][v] * inverse[v]);
+}
+
+/* Scores of some keys to their exponentials, which are summed. */
+UM_INLINE void attend_exp(float *s, int nk, int nv, const vf *top, vf *sum)
+{
+    vf e[4];
+    UM_UNROLL for (int k = 0; k < nk; k++)
+        UM_UNROLL for (int v = 0; v < nv; v++)
+            e[k * nv + v] = vf_load(s + (k * nv + v) * VL) - top[v];
+    um_exp_neg_v(e, nk * nv);
+    UM_UNROLL for (int k = 0; k < nk; k++)
+        UM_UNROLL for (int v = 0; v < nv; v++) {
+            sum[v] += e[k * nv + v];
+            vf_store(s + (k * nv + v) * VL, e[k * nv + v]);
+        }
+}
+
+UM_INLINE void attend_block(const struct attend *a, int nv, int nk, int nd)
+{
+    const int group = 4 / nv; /* keys whose exponentials go side by side */
+    vf top[ATTEND_VECTORS], sum[ATTEND_VECTORS];
+    int j = 0, i = 0;
+    UM_UNROLL for (int v = 0; v < nv; v++) {
+        top[v] = vf_set1(-3.0e38f);
+        sum[v] = vf_zero();
+    }
+    for (; j + nk <= a->keys; j += nk)
+        attend_scores(a, j, nk, nv, top);
+    for (; j < a->keys; j++)
+        attend_scores(a, j, 1, nv, top);
+    for (j = 0; j + group <= a->keys; j += group)
+        attend_exp(a->s + (ptrdiff_t)j * nv * VL, group, nv, top, sum);
+    for (; j < a->keys; j++)
+        attend_exp(a->s + (ptrdiff_t)j * nv * VL, 1, nv, top, sum);
+    UM_UNROLL for (int v = 0; v < nv; v++)
+        sum[v] = 1.0f / sum[v];
+    for (; i + nd <= a->d; i += nd)
+        attend_values(a, i, nd, nv, sum);
+    for (; i < a->d; i++)
+        attend_values(a, i, 1, nv, sum);
+}
+
+static __attribute__((noinline)) void attend_1(const struct attend *a)
+{
+    attend_block(a, 1, 8, 8);
+}
+#if VL == 8
+static __attribute__((noinline)) void attend_2(const struct attend *a)
+{
+    attend_block(a, 2, 6, 4);
+}
+static __attribute__((noinline)) void attend_3(const struct attend *a)
+{
+    attend_block(a, 3, 4, 4);
+}
+#else
+static __attribute__((noinline)) void attend_2(const struct attend *a)
+{
+    attend_block(a, 2, 12, 8);
+}
+static __attribute__((noinline)) void attend_3(const struct attend *a)
+{
+    attend_block(a, 3, 8, 8);
+}
+static __attribute__((noinline)) void attend_4(const struct attend *a)
+{
+    attend_block(a, 4, 6, 4);
+}
+#endif
+
+static void attend(const struct attend *a, int vectors)
+{
+    switch (vectors) {
+    case 1: attend_1(a); break;
+    case 2: attend_2(a); break;
+#if VL == 16
+    case 4: attend_4(a); break;
+#endif
+    default: attend_3(a); break;
+    }
+}
+
+/* Queries are cut into blocks of vectors whose sizes differ by at most one: first vector of block b. */
+UM_INLINE int attend_blocks(int queries)
+{
+    return ((queries + VL - 1) / VL + ATTEND_VECTORS - 1) / ATTEND_VECTORS;
+}
+UM_INLINE int attend_first(int queries, int b)
+{
+    return (int)((int64_t)((queries + VL - 1) / VL) * b / attend_blocks(queries));
+}
+
+UM_INLINE void transpose8(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld_src, __m256 scale)
+{
+    __m256 r[8], t[8];
+    for (int i = 0; i < 8; i++)
+        r[i] = _mm256_mul_ps(_mm256_loadu_ps(src + i * ld_src), scale);
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+        r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+        r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+        r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+        r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        _mm256_storeu_ps(dst + i * ld_dst, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+        _mm256_storeu_ps(dst + (i + 4) * ld_dst, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+    }
+}
+
+/* dst[c][r] = src[r][c] * scale */
+UM_INLINE void transpose(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld_src, int rows, int cols, float scale)
+{
+    int r = 0;
+    for (; r + 8 <= rows; r += 8) {
+        int c = 0;
+        for (; c + 8 <= cols; c += 8)
+            transpose8(dst + c * ld_dst + r, ld_dst, src + r * ld_src + c, ld_src, _mm256_set1_ps(scale));
+        for (; c < cols; c++)
+            for (int i = 0; i < 8; i++)
+                dst[c * ld_dst + r + i] = src[(r + i) * ld_src + c] * scale;
+    }
+    for (; r < rows; r++)
+        for (int c = 0; c < cols; c++)
+            dst[c * ld_dst + r] = src[r * ld_src + c] * scale;
+}
+
+#endif

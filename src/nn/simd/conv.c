@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Dense convolutions as matrix products over addresses: a 1x1 convolution is a product on the pixels as they lie, a larger
+ * one reads one pixel address per tap (the indirection of XNNPACK), padding being a row of zeros. Only inputs of a few
+ * channels are copied out, tap beside tap, because a run of three floats is too short to walk. */
+#include "nn/simd/conv.h"
+
+#include "nn/simd/gemm.h"
+
+enum { NARROW = 8 }; /* fewer channels than this are copied */
+
+size_t UM_NAME(pack_conv)(void *dst, const float *w, int o, int kh, int kw, int i)
+{
+    return UM_NAME(gemm_pack)(dst, w, o, kh * kw * i);
+}
+
+static struct gemm gemm_of(const struct um_call *call, int k, int n)
+{
+    const struct um_conv_args *a = call->args;
+    return (struct gemm){.b = call->t[2].data,
+                         .bias = call->t[3].data,
+                         .k = k,
+                         .n = n,
+                         .act = a->act,
+                         .limit = a->limit,
+                         .lab_scale = a->lab_scale,
+                         .lab_shift = a->lab_shift,
+                         .add_last = a->add_last};
+}
+
+struct job {
+    const struct um_call *call;
+    struct gemm g;
+    struct gemm_split split;
+    int panels;
+};
+
+static const float *pixel(const struct um_view *v, ptrdiff_t i)
+{
+    return (const float *)v->data + i * v->ld;
+}
+
+static float *out_pixel(const struct um_view *v, ptrdiff_t i)
+{
+    return (float *)v->data + i * v->ld;
+}
+
+static void linear_item(void *ctx, int item, int worker)
+{
+    const struct job *j = ctx;
+    const struct um_view *out = &j->call->t[0], *x = &j->call->t[1], *add = &j->call->t[4];
+    int block = item % j->split.row_blocks, group = item / j->split.row_blocks, rows = out->h * out->w;
+    int r0 = split_at(rows, j->split.row_blocks, block), r1 = split_at(rows, j->split.row_blocks, block + 1);
+    (void)worker;
+    UM_NAME(gemm_block)
+    (&j->g, pixel(x, r0), x->ld, r1 - r0, out_pixel(out, r0), out->ld, add->data ? pixel(add, r0) : NULL, add->ld,
+     split_at(j->panels, j->split.panel_groups, group), split_at(j->panels, j->split.panel_groups, group + 1));
+}
+
+/* Copy the window of output pixel (oy, ox) to dst [kh][kw][c]. Whole vectors are stored: up to VL floats behind dst are lost. */
+static void copy_window(float *dst, const struct um_view *x, const struct um_conv_args *a, int oy, int ox)
+{
+    int c = x->c, ix = ox * a->stride - a->pad_left;
+    bool dense = x->ld == c && ix >= 0 && ix + a->kw <= x->w;
+    int run = dense ? a->kw * c : c, runs = dense ? 1 : a->kw;
+    for (int ky = 0; ky < a->kh; ky++) {
+        int iy = oy * a->stride - a->pad_top + ky;
+        for (int kx = 0; kx < runs; kx++, dst += run) {
+            bool inside = iy >= 0 && iy < x->h && ix + kx >= 0 && ix + kx < x->w;
+            const float *src = inside ? pixel(x, (ptrdiff_t)iy * x->w + ix + kx) : NULL;
+            for (int i = 0; i < run; i += VL)
+                vf_store(dst + i, src ? vf_load_n(src + i, run - i < VL ? run - i : VL) : vf_zero());
+        }
+    }
+}
+
+static void window_item(void *ctx, int item, int worker)
+{
+    const struct job *j = ctx;
+    const struct um_conv_args *a = j->call->args;
+    const struct um_view *out = &j->call->t[0], *x = &j->call->t[1], *add = &j->call->t[4];
+    int block = item % j->split.row_blocks, group = item / j->split.row_blocks, all = out->h * out->w;
+    int r0 = split_at(all, j->split.row_blocks, block), rows = split_at(all, j->split.row_blocks, block + 1) - r0;
+    bool copied = x->c < NARROW;
+    int taps = copied ? 1 : a->kh * a->kw;
+
+    /* Scratch: addresses of the block's rows, the zero pixel or the copied windows. */
+    const float **in = um_pool_scratch(j->call->pool, worker);
+    float **to = (float **)(in + (ptrdiff_t)rows * taps);
+    const float **plus = (const float **)(to + rows);
+    float *room = (float *)(plus + rows);
+
+    if (!copied)
+        for (int i = 0; i < x->c; i++)
+            room[i] = 0;
+    int y = r0 / out->w, px = r0 % out->w;
+    for (int r = 0; r < rows; r++) {
+        to[r] = out_pixel(out, r0 + r);
+        if (add->data)
+            plus[r] = pixel(add, a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2 : r0 + r);
+        const float **tap = in + (ptrdiff_t)r * taps;
+        if (copied) {
+            *tap = room + (ptrdiff_t)r * j->g.k;
+            copy_window(room + (ptrdiff_t)r * j->g.k, x, a, y, px);
+        } else {
+            for (int ky = 0; ky < a->kh; ky++)
+                for (int kx = 0; kx < a->kw; kx++) {
+                    int iy = y * a->stride - a->pad_top + ky, ix = px * a->stride - a->pad_left + kx;
+                    bool inside = iy >= 0 && iy < x->h && ix >= 0 && ix < x->w;
+                    *tap++ = inside ? pixel(x, (ptrdiff_t)iy * x->w + ix) : room;
+                }
+        }
+        if (++px == out->w) {
+            px = 0;
+            y++;
+        }
+    }
+    struct gemm_rows rp = {in, to, add->data ? plus : NULL, taps};
+    UM_NAME(gemm_rows)
+    (&j->g, &rp, rows, split_at(j->panels, j->split.panel_groups, group),
+     split_at(j->panels, j->split.panel_groups, group + 1));
+}
+
+void UM_NAME(conv2d)(const struct um_call *call)
+{
+    const struct um_conv_args *a = call->args;
+    const struct um_view *out = &call->t[0], *x = &call->t[1];
+    bool linear = a->kh == 1 && a->kw == 1 && a->stride == 1 && a->pad_top == 0 && a->pad_left == 0 && !a->add_up2 &&
+                  out->h * out->w == x->h * x->w;
+    int k = a->kh * a->kw * x->c, rows = out->h * out->w;
+    struct job j = {.call = call, .g = gemm_of(call, k, out->c), .panels = UM_NAME(gemm_panels)(out->c)};
+    int row_floats = linear || x->c < NARROW ? k : x->c * a->stride * a->stride;
+    j.split = UM_NAME(gemm_split)(rows, out->c, k, row_floats, um_pool_threads(call->pool));
+    um_pool_run(call->pool, j.split.row_blocks * j.split.panel_groups, linear ? linear_item : window_item, &j);
+}
+
+/* ---- transposed convolution: a product with 4 times the channels, whose rows are then dealt to four pixels ---- */
+
+static void up_item(void *ctx, int item, int worker)
+{
+    const struct job *j = ctx;
+    const struct um_view *out = &j->call->t[0], *x = &j->call->t[1];
+    int c = out->c, all = x->h * x->w;
+    int r0 = split_at(all, j->split.row_blocks, item), r1 = split_at(all, j->split.row_blocks, item + 1);
+    float *buf = um_pool_scratch(j->call->pool, worker);
+    int chunk = UM_POOL_SCRATCH / 16 / (4 * c * (int)sizeof *buf);
+    if (chunk < 1)
+        chunk = 1;
+    for (int r = r0; r < r1; r += chunk) {
+        int rows = r1 - r < chunk ? r1 - r : chunk;
+        UM_NAME(gemm_block)(&j->g, pixel(x, r), x->ld, rows, buf, 4 * c, NULL, 0, 0, j->panels);
+        for (int i = 0; i < rows; i++)
+            for (int sub = 0; sub < 4; sub++) {
+                int y = (r + i) / x->w * 2 + sub / 2, px = (r + i) % x->w * 2 + sub % 2;
+                memcpy(out_pixel(out, (ptrdiff_t)y * out->w + px), buf + ((ptrdiff_t)i * 4 + sub) * c,
+                       (size_t)c * sizeof *buf);
+            }
+    }
+}
+
+void UM_NAME(upconv2)(const struct um_call *call)
+{
+    const struct um_view *out = &call->t[0], *x = &call->t[1];
+    struct job j = {.call = call, .g = gemm_of(call, x->c, 4 * out->c), .panels = UM_NAME(gemm_panels)(4 * out->c)};
+    j.g.lab_scale = 0;
+    j.split = UM_NAME(gemm_split)(x->h * x->w, 4 * out->c, x->c, x->c, um_pool_threads(call->pool));
+    if (j.split.row_blocks == 1 && j.split.panel_groups > 1)
+        j.split.row_blocks = j.split.panel_groups < x->h * x->w ? j.split.panel_groups : x->h * x->w;
+    um_pool_run(call->pool, j.split.row_blocks, up_item, &j);
+}
+
+/* ---- a [M,K] . b [N,K]^T: b is packed on the fly, panel by panel ---- */
+
+/* dst [8][ldd] = transpose of 8 rows of 8 floats */
+static void transpose8(float *dst, ptrdiff_t ldd, const float *src, ptrdiff_t lds)
+{
+    __m256 r[8], t[8];
+    for (int i = 0; i < 8; i++)
+        r[i] = _mm256_loadu_ps(src + i * lds);
+    for (int i = 0; i < 4; i++) {
+        t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    }
+    for (int i = 0; i < 2; i++) {
+        r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
+        r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
+        r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
+        r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        _mm256_storeu_ps(dst + i * ldd, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+        _mm256_storeu_ps(dst + (i + 4) * ldd, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+    }
+}
+
+/* Rows n0.. of b as one panel [k][nr]; rows beyond b are zeros. */
+static void pack_panel(float *dst, const struct um_view *b, int n0, int nr)
+{
+    int k = b->c, n = b->h * b->w - n0 < nr ? b->h * b->w - n0 : nr;
+    for (int j = 0; j < nr; j += 8) {
+        int i = 0;
+        if (j + 8 <= n)
+            for (; i + 8 <= k; i += 8)
+                transpose8(dst + (ptrdiff_t)i * nr + j, nr, pixel(b, n0 + j) + i, b->ld);
+        for (; i < k; i++)
+            for (int l = j; l < j + 8; l++)
+                dst[(ptrdiff_t)i * nr + l] = l < n ? pixel(b, n0 + l)[i] : 0;
+    }
+}
+
+static void nt_item(void *ctx, int item, int worker)
+{
+    const struct job *j = ctx;
+    const struct um_view *out = &j->call->t[0], *a = &j->call->t[1], *b = &j->call->t[2];
+    int nr = UM_NAME(gemm_nr)(j->g.n), parts = j->split.panel_groups;
+    float *panel = um_pool_scratch(j->call->pool, worker);
+    for (int p = split_at(j->panels, parts, item); p < split_at(j->panels, parts, item + 1); p++) {
+        struct gemm g = {.b = panel, .k = j->g.k, .n = j->g.n - p * nr < nr ? j->g.n - p * nr : nr};
+        pack_panel(panel, b, p * nr, UM_NAME(gemm_nr)(g.n));
+        UM_NAME(gemm_block)
+        (&g, a->data, a->ld, a->h * a->w, (float *)out->data + (ptrdiff_t)p * nr, out->ld, NULL, 0, 0, 1);
+    }
+}
+
+void UM_NAME(matmul_nt)(const struct um_call *call)
+{
+    const struct um_view *a = &call->t[1], *b = &call->t[2];
+    int n = b->h * b->w, m = a->h * a->w;
+    struct job j = {.call = call, .g = {.k = a->c, .n = n}, .panels = UM_NAME(gemm_panels)(n)};
+    int64_t worth = (int64_t)(m + 8) * n * a->c / 200000 + 1, most = 4 * um_pool_threads(call->pool);
+    j.split.panel_groups = (int)(worth < most ? worth : most);
+    if (j.split.panel_groups > j.panels)
+        j.split.panel_groups = j.panels;
+    um_pool_run(call->pool, j.split.panel_groups, nt_item, &j);
+}

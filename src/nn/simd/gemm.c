@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "nn/simd/gemm.h"
+
+#include "nn/simd/math.h"
+
+/* Tiles of MR rows x NV vectors. What limits them are registers (MR*NV sums, NV vectors of B, one broadcast of A) and loads
+ * per FMA, (MR + NV) / (MR*NV), which must stay well under the machine's ratio of loads to FMAs. */
+#if VL == 8
+enum { NV_MAX = 2, MR_MAX = 8 };
+static const int tile_rows[NV_MAX + 1] = {0, 8, 6};
+#else
+enum { NV_MAX = 5, MR_MAX = 9 };
+static const int tile_rows[NV_MAX + 1] = {0, 8, 8, 9, 6, 5};
+#endif
+
+/* Vectors per panel: the fewest padded columns, then the tile with the fewest loads. */
+static int panel_vectors(int n)
+{
+    int need = (n + VL - 1) / VL;
+#if VL == 8
+    return need < 2 ? 1 : 2;
+#else
+    static const int order[] = {4, 5, 3};
+    if (need <= 5)
+        return need;
+    int best = 4, least = INT32_MAX;
+    for (int i = 0; i < 3; i++) {
+        int padded = (need + order[i] - 1) / order[i] * order[i];
+        if (padded < least) {
+            least = padded;
+            best = order[i];
+        }
+    }
+    return best;
+#endif
+}
+
+int UM_NAME(gemm_nr)(int n)
+{
+    return panel_vectors(n) * VL;
+}
+
+int UM_NAME(gemm_mr)(int n)
+{
+    return tile_rows[panel_vectors(n)];
+}
+
+int UM_NAME(gemm_panels)(int n)
+{
+    int nr = panel_vectors(n) * VL;
+    return (n + nr - 1) / nr;
+}
+
+size_t UM_NAME(gemm_pack)(float *dst, const float *w, int n, int k)
+{
+    int nr = panel_vectors(n) * VL, panels = (n + nr - 1) / nr;
+    if (dst)
+        for (int p = 0; p < panels; p++)
+            for (int i = 0; i < k; i++)
+                for (int j = 0; j < nr; j++)
+                    *dst++ = p * nr + j < n ? w[(ptrdiff_t)(p * nr + j) * k + i] : 0;
+    return (size_t)panels * (size_t)nr * (size_t)k * sizeof *w;
+}
+
+/* One tile: `left` columns of the panel are real. */
+struct tile {
+    const struct gemm *g;
+    const float *const *a; /* [row*taps + tap] */
+    float *const *c;
+    const float *const *add; /* NULL: none */
+    const float *b;
+    int taps, depth; /* depth floats per tap */
+    int col, left;
+};
+typedef void tile_fn(const struct tile *t);
+
+#define FOR_EACH_VECTOR(body)                                                                      \
+    do {                                                                                           \
+        int i = 0;                                                                                 \
+        for (; i + VL <= n; i += VL) {                                                             \
+            vf x = vf_load(c + i);                                                                 \
+            body;                                                                                  \
+            vf_store(c + i, x);                                                                    \
+        }                                                                                          \
+        if (i < n) {                                                                               \
+            vf x = vf_load_n(c + i, n - i);                                                        \
+            body;                                                                                  \
+            vf_store_n(c + i, x, n - i);                                                           \
+        }                                                                                          \
+    } while (0)
+
+void UM_NAME(gemm_finish)(const struct gemm *g, float *c, const float *add, int n)
+{
+    switch (g->act) {
+    case UM_ACT_NONE: break;
+    case UM_ACT_RELU: FOR_EACH_VECTOR(x = um_activate(UM_ACT_RELU, 0, x)); break;
+    case UM_ACT_SILU: FOR_EACH_VECTOR(x = um_activate(UM_ACT_SILU, 0, x)); break;
+    case UM_ACT_GELU: FOR_EACH_VECTOR(x = um_activate(UM_ACT_GELU, 0, x)); break;
+    case UM_ACT_SIGMOID: FOR_EACH_VECTOR(x = um_activate(UM_ACT_SIGMOID, 0, x)); break;
+    case UM_ACT_CLAMP: FOR_EACH_VECTOR(x = um_activate(UM_ACT_CLAMP, g->limit, x)); break;
+    }
+    if (g->lab_scale != 0)
+        FOR_EACH_VECTOR(x = vf_fma(x, vf_set1(g->lab_scale), vf_set1(g->lab_shift)));
+    if (g->add_last && add)
+        FOR_EACH_VECTOR(x += i + VL <= n ? vf_load(add + i) : vf_load_n(add + i, n - i));
+}
+
+/* Cheap in registers; the others run over the spilled tile, because their constants do not fit beside the sums. */
+UM_INLINE bool act_is_cheap(enum um_act act)
+{
+    return act == UM_ACT_NONE || act == UM_ACT_RELU || act == UM_ACT_CLAMP;
+}
+
+UM_INLINE void finish_full(const struct tile *t, const float *sums, int m, int nv, enum um_act act)
+{
+    const struct gemm *g = t->g;
+    for (int r = 0; r < m; r++) {
+        float *c = t->c[r] + t->col;
+        const float *add = t->add ? t->add[r] + t->col : NULL;
+        for (int v = 0; v < nv; v++, sums += VL, c += VL) {
+            vf x = um_activate(act, g->limit, vf_load(sums));
+            if (g->lab_scale != 0)
+                x = vf_fma(x, vf_set1(g->lab_scale), vf_set1(g->lab_shift));
+            if (add && g->add_last)
+                x += vf_load(add + v * VL);
+            vf_store(c, x);
+        }
+    }
+}
+
+/* What does not fit in registers, from sums [m][nr] (to which `add` has been added unless it comes last). */
+static __attribute__((noinline)) void finish_tile(const struct tile *t, const float *sums, int m, int nr)
+{
+    const struct gemm *g = t->g;
+    if (t->left >= nr) {
+        if (g->act == UM_ACT_GELU)
+            finish_full(t, sums, m, nr / VL, UM_ACT_GELU);
+        else if (g->act == UM_ACT_SILU)
+            finish_full(t, sums, m, nr / VL, UM_ACT_SILU);
+        else
+            finish_full(t, sums, m, nr / VL, g->act);
+        return;
+    }
+    for (int r = 0; r < m; r++) {
+        float *c = t->c[r] + t->col;
+        const float *add = t->add ? t->add[r] + t->col : NULL;
+        for (int i = 0; i < t->left; i += VL) {
+            int n = t->left - i < VL ? t->left - i : VL;
+            vf x = vf_load(sums + r * nr + i);
+            if (add && !g->add_last)
+                x += vf_load_n(add + i, n);
+            vf_store_n(c + i, x, n);
+        }
+        UM_NAME(gemm_finish)(g, c, add, t->left);
+    }
+}
+
+UM_INLINE void tile_run(const struct tile *t, const int M, const int NV)
+{
+    const struct gemm *g = t->g;
+    const float *b = t->b;
+    bool full = t->left >= NV * VL;
+    vf acc[MR_MAX][NV_MAX];
+
+    UM_UNROLL for (int v = 0; v < NV; v++) {
+        vf start = vf_zero();
+        if (g->bias) {
+            int n = t->left - v * VL;
+            const float *bias = g->bias + t->col + v * VL;
+            start = n >= VL ? vf_load(bias) : n > 0 ? vf_load_n(bias, n) : start;
+        }
+        UM_UNROLL for (int m = 0; m < M; m++)
+            acc[m][v] = start;
+    }
+
+    int taps = t->taps;
+    ptrdiff_t depth = t->depth;
+    for (int tap = 0; tap < taps; tap++) {
+        const float *a[MR_MAX];
+        UM_UNROLL for (int m = 0; m < M; m++)
+            a[m] = t->a[m * taps + tap];
+        for (ptrdiff_t k = 0; k < depth; k++) {
+            vf bv[NV_MAX];
+            UM_UNROLL for (int v = 0; v < NV; v++) {
+                bv[v] = vf_load(b + v * VL);
+                VF_KEEP(bv[v]);
+            }
+            b += NV * VL;
+            UM_UNROLL for (int m = 0; m < M; m++) {
+                vf x = vf_set1(a[m][k]);
+                VF_KEEP(x);
+                UM_UNROLL for (int v = 0; v < NV; v++)
+                    acc[m][v] = vf_fma(x, bv[v], acc[m][v]);
+            }
+        }
+    }
+
+    if (full && t->add && !g->add_last)
+        UM_UNROLL for (int m = 0; m < M; m++) {
+            const float *add = t->add[m] + t->col;
+            UM_UNROLL for (int v = 0; v < NV; v++)
+                acc[m][v] += vf_load(add + v * VL);
+        }
+    if (!full || !act_is_cheap(g->act) || g->lab_scale != 0 || (t->add && g->add_last)) {
+        float sums[MR_MAX * NV_MAX * VL];
+        UM_UNROLL for (int m = 0; m < M; m++)
+            UM_UNROLL for (int v = 0; v < NV; v++)
+                vf_store(sums + (m * NV + v) * VL, acc[m][v]);
+        finish_tile(t, sums, M, NV * VL);
+        return;
+    }
+    if (g->act != UM_ACT_NONE) {
+        vf lo = vf_set1(g->act == UM_ACT_RELU ? 0 : -g->limit);
+        vf hi = vf_set1(g->act == UM_ACT_RELU ? __builtin_inff() : g->limit);
+        UM_UNROLL for (int m = 0; m < M; m++)
+            UM_UNROLL for (int v = 0; v < NV; v++)
+                acc[m][v] = vf_min(hi, vf_max(lo, acc[m][v]));
+    }
+    UM_UNROLL for (int m = 0; m < M; m++) {
+        float *c = t->c[m] + t->col;
+        UM_UNROLL for (int v = 0; v < NV; v++)
+            vf_store(c + v * VL, acc[m][v]);
+    }
+}
+
+#define TILE(m, nv)                                                                                \
+    static void tile_##m##x##nv(const struct tile *t)                                              \
+    {                                                                                              \
+        tile_run(t, m, nv);                                                                        \
+    }
+#define TILES5(nv) TILE(1, nv) TILE(2, nv) TILE(3, nv) TILE(4, nv) TILE(5, nv)
+#define TILES6(nv) TILES5(nv) TILE(6, nv)
+#define TILES8(nv) TILES6(nv) TILE(7, nv) TILE(8, nv)
+#define ROW5(nv) NULL, tile_1x##nv, tile_2x##nv, tile_3x##nv, tile_4x##nv, tile_5x##nv
+#define ROW6(nv) ROW5(nv), tile_6x##nv
+#define ROW8(nv) ROW6(nv), tile_7x##nv, tile_8x##nv
+
+TILES8(1)
+#if VL == 8
+TILES6(2)
+static tile_fn *const tiles[NV_MAX + 1][MR_MAX + 1] = {{NULL}, {ROW8(1)}, {ROW6(2)}};
+#else
+TILES8(2)
+TILES8(3)
+TILE(9, 3)
+TILES6(4)
+TILES5(5)
+static tile_fn *const tiles[NV_MAX + 1][MR_MAX + 1] = {
+    {NULL}, {ROW8(1)}, {ROW8(2)}, {ROW8(3), tile_9x3}, {ROW6(4)}, {ROW5(5)},
+};
+#endif
+
+/* Panels outside, so that one panel stays in the L1 cache while strips of A stream past; rows are dealt to tiles evenly. */
+void UM_NAME(gemm_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0, int panel1)
+{
+    int nv = panel_vectors(g->n), nr = nv * VL, strips = (rows + tile_rows[nv] - 1) / tile_rows[nv];
+    int tall = strips ? rows % strips : 0, height = strips ? rows / strips : 0; /* the first `tall` strips have one row more */
+    struct tile t = {.g = g, .taps = r->taps, .depth = g->k / r->taps};
+
+    for (int p = panel0; p < panel1; p++) {
+        t.b = g->b + (ptrdiff_t)p * nr * g->k;
+        t.col = p * nr;
+        t.left = g->n - t.col;
+        for (int s = 0, row = 0; s < strips; s++) {
+            int m = height + (s < tall);
+            t.a = r->a + (ptrdiff_t)row * r->taps;
+            t.c = r->c + row;
+            t.add = r->add ? r->add + row : NULL;
+            tiles[nv][m](&t);
+            row += m;
+        }
+    }
+}
+
+void UM_NAME(gemm_block)(const struct gemm *g, const float *a, ptrdiff_t lda, int rows, float *c, ptrdiff_t ldc,
+                         const float *add, ptrdiff_t ldadd, int panel0, int panel1)
+{
+    enum { ROWS = 96 };
+    const float *ap[ROWS], *addp[ROWS];
+    float *cp[ROWS];
+    struct gemm_rows r = {ap, cp, add ? addp : NULL, 1};
+    int blocks = (rows + ROWS - 1) / ROWS;
+
+    for (int i = 0; i < blocks; i++) {
+        int r0 = split_at(rows, blocks, i), n = split_at(rows, blocks, i + 1) - r0;
+        for (int j = 0; j < n; j++) {
+            ap[j] = a + (r0 + j) * lda;
+            cp[j] = c + (r0 + j) * ldc;
+            if (add)
+                addp[j] = add + (r0 + j) * ldadd;
+        }
+        UM_NAME(gemm_rows)(g, &r, n, panel0, panel1);
+    }
+}
+
+struct gemm_split UM_NAME(gemm_split)(int m, int n, int k, int row_floats, int threads)
+{
+    enum { BLOCK_FLOATS = 32 << 10, ITEM_FMAS = 100000, ITEMS_PER_THREAD = 4 };
+    int mr = UM_NAME(gemm_mr)(n), panels = UM_NAME(gemm_panels)(n);
+    int64_t worth = (int64_t)m * n * k / ITEM_FMAS; /* items that pay for their hand-over */
+    if (threads == 1 || worth < 2)
+        worth = 1;
+    if (worth > ITEMS_PER_THREAD * threads)
+        worth = ITEMS_PER_THREAD * threads;
+
+    int rows = BLOCK_FLOATS / row_floats / mr * mr; /* of one block */
+    if (rows < 4 * mr)
+        rows = 4 * mr;
+    if (rows > GEMM_BLOCK_ROWS)
+        rows = GEMM_BLOCK_ROWS;
+    struct gemm_split split = {.row_blocks = (m + rows - 1) / rows, .panel_groups = 1};
+    if (split.row_blocks >= worth)
+        return split;
+    /* Few rows: every thread takes its own part of B first, then of A. */
+    int groups = (int)((worth + split.row_blocks - 1) / split.row_blocks);
+    split.panel_groups = groups < panels ? groups : panels;
+    int blocks = (int)((worth + split.panel_groups - 1) / split.panel_groups), most = (m + mr - 1) / mr;
+    if (blocks > split.row_blocks)
+        split.row_blocks = blocks < most ? blocks : most;
+    return split;
+}

@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Vectors of VL floats. A kernel source is compiled once per instruction level with UM_ISA naming the level and UM_VL its
+ * width: 8 (AVX2+FMA) or 16 (AVX-512 F, BW, DQ, VL). 16 without AVX-512 is emulated on pairs of ymm, so that the code paths
+ * of the wide level run in tests on any machine.
+ *
+ * vf and vi are compiler vectors: + - * / & | ^ ~ << >> < > == and mixing in scalars work as written; comparisons give a vi
+ * of 0 or -1. Functions that have no operator are below. Everything is forced inline: no symbol is shared between levels. */
+#ifndef UM_NN_SIMD_VEC_H
+#define UM_NN_SIMD_VEC_H
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef UM_VL
+#define VL UM_VL
+#else
+#error "UM_VL is 8 or 16"
+#endif
+
+#define UM_CAT3_(a, b) um_##a##_##b
+#define UM_CAT2_(a, b) UM_CAT3_(a, b)
+#define UM_NAME(f) UM_CAT2_(f, UM_ISA) /* um_<f>_<isa> */
+#define UM_INLINE static inline __attribute__((always_inline, unused))
+
+/* In front of a loop with a constant count: it vanishes, so that an array indexed by its counter can live in registers. */
+#if defined(__clang__)
+#define UM_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UM_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+/* Vectors wider than the machine's are passed between inlined functions only. */
+#if VL == 16 && !defined(__AVX512F__)
+#define UM_VEC_EMULATED 1
+#pragma GCC diagnostic ignored "-Wpsabi"
+#else
+#define UM_VEC_EMULATED 0
+#endif
+
+typedef float vf __attribute__((vector_size(4 * VL)));
+typedef int32_t vi __attribute__((vector_size(4 * VL)));
+typedef float vf_mem __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+typedef int32_t vi_mem __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+
+/* Keeps a value in a register: the compiler can neither fold the load behind it into its uses nor rematerialise it. */
+#if UM_VEC_EMULATED
+#define VF_KEEP(v) ((void)0)
+#elif VL == 16
+#define VF_KEEP(v) __asm__("" : "+v"(v))
+#else
+#define VF_KEEP(v) __asm__("" : "+x"(v))
+#endif
+
+UM_INLINE vf vf_load(const float *p)
+{
+    return *(const vf_mem *)p;
+}
+UM_INLINE void vf_store(float *p, vf v)
+{
+    *(vf_mem *)p = v;
+}
+UM_INLINE vi vi_load(const int32_t *p)
+{
+    return *(const vi_mem *)p;
+}
+UM_INLINE void vi_store(int32_t *p, vi v)
+{
+    *(vi_mem *)p = v;
+}
+UM_INLINE vf vf_cast(vi v) /* same bits */
+{
+    return (vf)v;
+}
+UM_INLINE vi vi_cast(vf v) /* same bits */
+{
+    return (vi)v;
+}
+UM_INLINE vf vf_of(vi v) /* value, rounded to nearest */
+{
+    return __builtin_convertvector(v, vf);
+}
+UM_INLINE vi vi_trunc(vf v) /* value, towards zero; out of range: INT32_MIN */
+{
+#if VL == 8
+    return (vi)_mm256_cvttps_epi32((__m256)v);
+#elif !UM_VEC_EMULATED
+    return (vi)_mm512_cvttps_epi32((__m512)v);
+#else
+    union {
+        vf f;
+        vi i;
+        __m256 h[2];
+        __m256i k[2];
+    } u = {v};
+    u.k[0] = _mm256_cvttps_epi32(u.h[0]);
+    u.k[1] = _mm256_cvttps_epi32(u.h[1]);
+    return u.i;
+#endif
+}
+
+#if VL == 8
+
+UM_INLINE vf vf_set1(float x)
+{
+    return (vf)_mm256_set1_ps(x);
+}
+UM_INLINE vi vi_set1(int32_t x)
+{
+    return (vi)_mm256_set1_epi32(x);
+}
+UM_INLINE vf vf_fma(vf a, vf b, vf c) /* a*b + c */
+{
+    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+UM_INLINE vf vf_fnma(vf a, vf b, vf c) /* c - a*b */
+{
+    return (vf)_mm256_fnmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+UM_INLINE vf vf_min(vf a, vf b) /* b if either is NaN */
+{
+    return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+}
+UM_INLINE vf vf_max(vf a, vf b) /* b if either is NaN */
+{
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+}
+UM_INLINE vf vf_sqrt(vf a)
+{
+    return (vf)_mm256_sqrt_ps((__m256)a);
+}
+UM_INLINE vf vf_floor(vf a)
+{
+    return (vf)_mm256_floor_ps((__m256)a);
+}
+UM_INLINE vf vf_round(vf a) /* to nearest, ties to even */
+{
+    return (vf)_mm256_round_ps((__m256)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+UM_INLINE vf vf_select(vi mask, vf yes, vf no) /* mask lanes are 0 or -1 */
+{
+    return (vf)_mm256_blendv_ps((__m256)no, (__m256)yes, (__m256)mask);
+}
+UM_INLINE vf vf_lookup8(vf table, vi index) /* table[index & 7] of each half's own first 8 entries; see vf_table8() */
+{
+    return (vf)_mm256_permutevar8x32_ps((__m256)table, (__m256i)index);
+}
+UM_INLINE __m256i vec_mask_(int n)
+{
+    static const int32_t bits[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+    return _mm256_loadu_si256((const __m256i *)(bits + 8 - n));
+}
+UM_INLINE vf vf_load_n(const float *p, int n) /* n of 0..VL floats, other lanes zero; reads nothing beyond */
+{
+    return (vf)_mm256_maskload_ps(p, vec_mask_(n));
+}
+UM_INLINE void vf_store_n(float *p, vf v, int n)
+{
+    _mm256_maskstore_ps(p, vec_mask_(n), (__m256)v);
+}
+UM_INLINE float vf_sum(vf v)
+{
+    __m128 a = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+    a = _mm_add_ss(a, _mm_movehdup_ps(a));
+    return _mm_cvtss_f32(a);
+}
+UM_INLINE float vf_hmax(vf v)
+{
+    __m128 a = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+    a = _mm_max_ss(a, _mm_movehdup_ps(a));
+    return _mm_cvtss_f32(a);
+}
+UM_INLINE vi vi_load_u8(const uint8_t *p) /* VL bytes, zero-extended */
+{
+    return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+}
+/* p[0..VL) = v clamped to 0..255 */
+UM_INLINE void vi_store_u8(uint8_t *p, vi v)
+{
+    __m128i w = _mm_packus_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+    _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(w, w));
+}
+
+#elif !UM_VEC_EMULATED
+
+UM_INLINE vf vf_set1(float x)
+{
+    return (vf)_mm512_set1_ps(x);
+}
+UM_INLINE vi vi_set1(int32_t x)
+{
+    return (vi)_mm512_set1_epi32(x);
+}
+UM_INLINE vf vf_fma(vf a, vf b, vf c)
+{
+    return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+UM_INLINE vf vf_fnma(vf a, vf b, vf c)
+{
+    return (vf)_mm512_fnmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+UM_INLINE vf vf_min(vf a, vf b)
+{
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+}
+UM_INLINE vf vf_max(vf a, vf b)
+{
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+}
+UM_INLINE vf vf_sqrt(vf a)
+{
+    return (vf)_mm512_sqrt_ps((__m512)a);
+}
+UM_INLINE vf vf_floor(vf a)
+{
+    return (vf)_mm512_roundscale_ps((__m512)a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+UM_INLINE vf vf_round(vf a)
+{
+    return (vf)_mm512_roundscale_ps((__m512)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+UM_INLINE vf vf_select(vi mask, vf yes, vf no)
+{
+    return (vf)_mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)mask), (__m512)no, (__m512)yes);
+}
+UM_INLINE vf vf_lookup8(vf table, vi index)
+{
+    return (vf)_mm512_permutexvar_ps((__m512i)index, (__m512)table);
+}
+UM_INLINE __mmask16 vec_mask_(int n)
+{
+    return (__mmask16)((1u << n) - 1);
+}
+UM_INLINE vf vf_load_n(const float *p, int n)
+{
+    return (vf)_mm512_maskz_loadu_ps(vec_mask_(n), p);
+}
+UM_INLINE void vf_store_n(float *p, vf v, int n)
+{
+    _mm512_mask_storeu_ps(p, vec_mask_(n), (__m512)v);
+}
+UM_INLINE __m256 vec_lo_(vf v)
+{
+    return _mm512_castps512_ps256((__m512)v);
+}
+UM_INLINE __m256 vec_hi_(vf v)
+{
+    return _mm512_extractf32x8_ps((__m512)v, 1);
+}
+UM_INLINE vi vi_load_u8(const uint8_t *p)
+{
+    return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+}
+UM_INLINE void vi_store_u8(uint8_t *p, vi v)
+{
+    __m512i w = _mm512_max_epi32((__m512i)v, _mm512_setzero_si512());
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtusepi32_epi8(w));
+}
+
+#else /* two ymm */
+
+typedef union vec_pair {
+    vf f;
+    vi i;
+    __m256 h[2];
+    __m256i k[2];
+} vec_pair;
+
+UM_INLINE vf vf_set1(float x)
+{
+    vec_pair u;
+    u.h[0] = u.h[1] = _mm256_set1_ps(x);
+    return u.f;
+}
+UM_INLINE vi vi_set1(int32_t x)
+{
+    vec_pair u;
+    u.k[0] = u.k[1] = _mm256_set1_epi32(x);
+    return u.i;
+}
+#define VEC_PAIR1(name, op)                                                                        \
+    UM_INLINE vf name(vf a)                                                                        \
+    {                                                                                              \
+        vec_pair x = {a};                                                                          \
+        x.h[0] = op(x.h[0]);                                                                       \
+        x.h[1] = op(x.h[1]);                                                                       \
+        return x.f;                                                                                \
+    }
+#define VEC_PAIR2(name, op)                                                                        \
+    UM_INLINE vf name(vf a, vf b)                                                                  \
+    {                                                                                              \
+        vec_pair x = {a}, y = {b};                                                                 \
+        x.h[0] = op(x.h[0], y.h[0]);                                                               \
+        x.h[1] = op(x.h[1], y.h[1]);                                                               \
+        return x.f;                                                                                \
+    }
+#define VEC_PAIR3(name, op)                                                                        \
+    UM_INLINE vf name(vf a, vf b, vf c)                                                            \
+    {                                                                                              \
+        vec_pair x = {a}, y = {b}, z = {c};                                                        \
+        x.h[0] = op(x.h[0], y.h[0], z.h[0]);                                                       \
+        x.h[1] = op(x.h[1], y.h[1], z.h[1]);                                                       \
+        return x.f;                                                                                \
+    }
+#define VEC_NEAREST_(x) _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+VEC_PAIR3(vf_fma, _mm256_fmadd_ps)
+VEC_PAIR3(vf_fnma, _mm256_fnmadd_ps)
+VEC_PAIR2(vf_min, _mm256_min_ps)
+VEC_PAIR2(vf_max, _mm256_max_ps)
+VEC_PAIR1(vf_sqrt, _mm256_sqrt_ps)
+VEC_PAIR1(vf_floor, _mm256_floor_ps)
+VEC_PAIR1(vf_round, VEC_NEAREST_)
+UM_INLINE vf vf_select(vi mask, vf yes, vf no)
+{
+    return (vf)(((vi)yes & mask) | ((vi)no & ~mask));
+}
+UM_INLINE vf vf_lookup8(vf table, vi index)
+{
+    vec_pair t = {table}, n = {.i = index & 7}, r;
+    r.h[0] = _mm256_permutevar8x32_ps(t.h[0], n.k[0]);
+    r.h[1] = _mm256_permutevar8x32_ps(t.h[0], n.k[1]);
+    return r.f;
+}
+UM_INLINE __m256i vec_mask_(int n)
+{
+    static const int32_t bits[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+    return _mm256_loadu_si256((const __m256i *)(bits + 8 - n));
+}
+UM_INLINE vf vf_load_n(const float *p, int n)
+{
+    vec_pair u;
+    u.h[0] = _mm256_maskload_ps(p, vec_mask_(n < 8 ? n : 8));
+    u.h[1] = n > 8 ? _mm256_maskload_ps(p + 8, vec_mask_(n - 8)) : _mm256_setzero_ps();
+    return u.f;
+}
+UM_INLINE void vf_store_n(float *p, vf v, int n)
+{
+    vec_pair u = {v};
+    _mm256_maskstore_ps(p, vec_mask_(n < 8 ? n : 8), u.h[0]);
+    if (n > 8)
+        _mm256_maskstore_ps(p + 8, vec_mask_(n - 8), u.h[1]);
+}
+UM_INLINE __m256 vec_lo_(vf v)
+{
+    vec_pair u = {v};
+    return u.h[0];
+}
+UM_INLINE __m256 vec_hi_(vf v)
+{
+    vec_pair u = {v};
+    return u.h[1];
+}
+UM_INLINE vi vi_load_u8(const uint8_t *p)
+{
+    vec_pair u;
+    u.k[0] = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+    u.k[1] = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p + 8)));
+    return u.i;
+}
+UM_INLINE void vi_store_u8(uint8_t *p, vi v)
+{
+    vec_pair u = {.i = v};
+    for (int i = 0; i < 2; i++) {
+        __m128i w = _mm_packus_epi32(_mm256_castsi256_si128(u.k[i]), _mm256_extracti128_si256(u.k[i], 1));
+        _mm_storel_epi64((__m128i *)(p + 8 * i), _mm_packus_epi16(w, w));
+    }
+}
+
+#endif
+
+#if VL == 16
+UM_INLINE float vf_sum(vf v)
+{
+    __m256 s = _mm256_add_ps(vec_lo_(v), vec_hi_(v));
+    __m128 a = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+    a = _mm_add_ss(a, _mm_movehdup_ps(a));
+    return _mm_cvtss_f32(a);
+}
+UM_INLINE float vf_hmax(vf v)
+{
+    __m256 s = _mm256_max_ps(vec_lo_(v), vec_hi_(v));
+    __m128 a = _mm_max_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
+    a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+    a = _mm_max_ss(a, _mm_movehdup_ps(a));
+    return _mm_cvtss_f32(a);
+}
+#endif
+
+UM_INLINE vf vf_zero(void)
+{
+    return vf_set1(0.0f);
+}
+UM_INLINE vf vf_abs(vf a)
+{
+    return (vf)((vi)a & 0x7fffffff);
+}
+/* The table of vf_lookup8(): 8 floats, repeated if a vector holds more. Its index is taken modulo 8 on 8 lanes and modulo 16
+ * on 16, where the upper half is the copy: both give t[index & 7]. */
+UM_INLINE vf vf_table8(const float *t)
+{
+    float twice[16];
+    memcpy(twice, t, 32);
+    memcpy(twice + 8, t, 32);
+    return vf_load(twice);
+}
+
+#endif

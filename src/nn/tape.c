@@ -1,0 +1,560 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "nn/tape.h"
+
+#include "base/mem.h"
+#include "nn/op.h"
+
+#include <limits.h>
+#include <string.h>
+
+enum { ALIGN = 128 };
+
+static size_t round_up(size_t n)
+{
+    return (n + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+/* The kernels of a device are chosen when the first params or tape is opened on it. */
+static um_status attach_ops(um_device *dev)
+{
+    const struct um_ops *ops = NULL;
+    if (dev->ops)
+        return UM_OK;
+    um_status st = um_ops_choose(&ops);
+    if (st == UM_OK) {
+        dev->ops = ops;
+        dev->isa = ops->name;
+    }
+    return st;
+}
+
+/* ---- params ---- */
+
+struct um_params {
+    um_device *dev;
+    um_buf *buf;
+    unsigned char *staging;
+    size_t size, capacity;
+    um_status status;
+};
+
+um_status um_params_open(um_params **out, um_device *dev)
+{
+    um_params *p = um_zalloc(sizeof *p);
+    um_status st = p ? attach_ops(dev) : um_fail(UM_ENOMEM, "params");
+    if (st == UM_OK)
+        p->dev = dev;
+    else {
+        um_free(p);
+        p = NULL;
+    }
+    *out = p;
+    return st;
+}
+
+void um_params_close(um_params **params)
+{
+    um_params *p = *params;
+    if (!p)
+        return;
+    um_buf_close(&p->buf);
+    um_free(p->staging);
+    um_free(p);
+    *params = NULL;
+}
+
+void um_params_fail(um_params *p, um_status st)
+{
+    if (p->status == UM_OK)
+        p->status = st;
+}
+
+void *um_params_reserve(um_params *p, size_t size, um_const *out)
+{
+    *out = (um_const){0, 0};
+    if (p->status != UM_OK)
+        return NULL;
+    if (p->buf) {
+        p->status = um_fail(UM_EINVAL, "params: add after upload");
+        return NULL;
+    }
+    size_t off = round_up(p->size);
+    if (size > SIZE_MAX / 4 - off) {
+        p->status = um_fail(UM_ENOMEM, "params: %zu bytes", size);
+        return NULL;
+    }
+    if (off + size > p->capacity) {
+        size_t capacity = (off + size) * 3 / 2 + 65536;
+        unsigned char *grown = um_grow(p->staging, p->size, capacity);
+        if (!grown) {
+            p->status = um_fail(UM_ENOMEM, "params: %zu bytes", capacity);
+            return NULL;
+        }
+        p->staging = grown;
+        p->capacity = capacity;
+    }
+    memset(p->staging + p->size, 0, off + size - p->size);
+    p->size = off + size;
+    *out = (um_const){off, size};
+    return p->staging + off;
+}
+
+um_const um_params_add(um_params *p, const void *data, size_t size)
+{
+    um_const k;
+    void *dst = um_params_reserve(p, size, &k);
+    if (dst)
+        memcpy(dst, data, size);
+    return k;
+}
+
+um_status um_params_upload(um_params *p)
+{
+    if (p->status != UM_OK || p->buf)
+        return p->status;
+    p->status = um_buf_open(&p->buf, p->dev, p->size ? p->size : ALIGN, "weights");
+    if (p->status == UM_OK && p->size)
+        p->status = um_upload_now(p->dev, p->buf, 0, p->staging, p->size, UM_STAGE_SETUP, "weights");
+    um_free(p->staging);
+    p->staging = NULL;
+    return p->status;
+}
+
+size_t um_params_bytes(const um_params *p)
+{
+    return p->size;
+}
+
+um_device *um_params_device(const um_params *p)
+{
+    return p->dev;
+}
+
+/* ---- tape ---- */
+
+struct value {
+    um_params *params; /* constants: buf is known once the params are uploaded */
+    um_buf *buf;       /* NULL: an activation in the arena */
+    size_t off, bytes;
+    int first, last; /* steps between which an activation is alive */
+    bool keep;
+};
+
+struct tap {
+    char name[48];
+    um_tensor x;
+};
+
+struct step_record {
+    um_tensor x[UM_OPERANDS];
+    int n_out;
+    size_t args_off, args_size;
+};
+
+struct um_tape {
+    um_device *dev;
+    char name[24];
+    um_status status;
+    bool keep_taps, compiled;
+    struct value *values;
+    struct um_step *steps;
+    struct step_record *records;
+    struct tap *taps;
+    unsigned char *args;
+    int n_values, n_steps, n_taps, cap_values, cap_steps, cap_records, cap_taps;
+    size_t args_size, cap_args;
+    um_buf *arena;
+    size_t arena_bytes;
+};
+
+/* Make room for one more element; grows by half. */
+static bool room(um_tape *t, void **array, int count, int *capacity, size_t size)
+{
+    if (count < *capacity)
+        return true;
+    int n = *capacity + *capacity / 2 + 64;
+    void *grown = um_grow(*array, (size_t)count * size, (size_t)n * size);
+    if (!grown) {
+        um_tape_fail(t, um_fail(UM_ENOMEM, "tape %s: %d entries", t->name, n));
+        return false;
+    }
+    *array = grown;
+    *capacity = n;
+    return true;
+}
+
+um_status um_tape_open(um_tape **out, um_device *dev, const char *name)
+{
+    *out = NULL;
+    um_status st = attach_ops(dev);
+    if (st != UM_OK)
+        return st;
+    um_tape *t = um_zalloc(sizeof *t);
+    if (!t)
+        return um_fail(UM_ENOMEM, "tape %s", name);
+    t->dev = dev;
+    for (size_t i = 0; i + 1 < sizeof t->name && name[i]; i++)
+        t->name[i] = name[i];
+    *out = t;
+    return UM_OK;
+}
+
+void um_tape_close(um_tape **tape)
+{
+    um_tape *t = *tape;
+    if (!t)
+        return;
+    um_buf_close(&t->arena);
+    um_free(t->values);
+    um_free(t->steps);
+    um_free(t->records);
+    um_free(t->taps);
+    um_free(t->args);
+    um_free(t);
+    *tape = NULL;
+}
+
+um_device *um_tape_device(const um_tape *t)
+{
+    return t->dev;
+}
+
+um_status um_tape_status(const um_tape *t)
+{
+    return t->status;
+}
+
+void um_tape_fail(um_tape *t, um_status st)
+{
+    if (t->status == UM_OK)
+        t->status = st;
+}
+
+static um_tensor add_value(um_tape *t, struct value v, enum um_dtype dtype, int h, int w, int c)
+{
+    um_tensor none = {0};
+    if (t->status != UM_OK)
+        return none;
+    if (t->compiled) {
+        um_tape_fail(t, um_fail(UM_EINVAL, "tape %s: recording after compile", t->name));
+        return none;
+    }
+    if (h < 1 || w < 1 || c < 1 || (int64_t)h * w > INT_MAX || (int64_t)h * w * c > (int64_t)1 << 40) {
+        um_tape_fail(t, um_fail(UM_EINVAL, "tape %s: tensor of shape [%d,%d,%d]", t->name, h, w, c));
+        return none;
+    }
+    if (!room(t, (void **)&t->values, t->n_values, &t->cap_values, sizeof *t->values))
+        return none;
+    v.bytes = (size_t)h * (size_t)w * (size_t)c * um_dtype_size(dtype);
+    v.first = INT_MAX;
+    v.last = -1;
+    t->values[t->n_values++] = v;
+    return (um_tensor){.id = t->n_values, .dtype = dtype, .h = h, .w = w, .c = c, .ld = c};
+}
+
+um_tensor um_tape_new(um_tape *t, enum um_dtype dtype, int h, int w, int c)
+{
+    return add_value(t, (struct value){0}, dtype, h, w, c);
+}
+
+um_tensor um_tape_const(um_tape *t, um_params *p, um_const k, enum um_dtype dtype, int h, int w, int c)
+{
+    if (t->status == UM_OK && (size_t)h * (size_t)w * (size_t)c * um_dtype_size(dtype) > k.size)
+        um_tape_fail(t, um_fail(UM_EINVAL, "tape %s: constant of %zu bytes read as [%d,%d,%d]", t->name, k.size, h, w, c));
+    return add_value(t, (struct value){.params = p, .off = k.off}, dtype, h, w, c);
+}
+
+um_tensor um_tape_buffer(um_tape *t, um_buf *buf, size_t byte_offset, enum um_dtype dtype, int h, int w, int c)
+{
+    um_tensor x = add_value(t, (struct value){.buf = buf, .off = byte_offset}, dtype, h, w, c);
+    if (x.id && (byte_offset > buf->size || t->values[x.id - 1].bytes > buf->size - byte_offset))
+        um_tape_fail(t, um_fail(UM_EINVAL, "tape %s: [%d,%d,%d] at %zu is beyond buffer %s of %zu bytes", t->name, h, w, c,
+                                byte_offset, buf->label, buf->size));
+    return x;
+}
+
+um_tensor um_tape_import(um_tape *t, const um_tape *from, um_tensor x)
+{
+    um_buf *buf = NULL;
+    size_t off = 0;
+    if (t->status != UM_OK || !x.id)
+        return (um_tensor){0};
+    if (!from->compiled) {
+        um_tape_fail(t, um_fail(UM_EINVAL, "tape %s: import from %s before it is compiled", t->name, from->name));
+        return (um_tensor){0};
+    }
+    um_tape_locate(from, x, &buf, &off);
+    um_tensor y = add_value(t, (struct value){.buf = buf, .off = off}, x.dtype, x.h, x.w, x.c);
+    if (y.id) {
+        y.ld = x.ld;
+        t->values[y.id - 1].bytes = ((size_t)(x.h * x.w - 1) * (size_t)x.ld + (size_t)x.c) * um_dtype_size(x.dtype);
+    }
+    return y;
+}
+
+um_tensor um_slice(um_tensor x, int c0, int c)
+{
+    x.off += c0;
+    x.c = c;
+    return x;
+}
+
+um_tensor um_rows(um_tensor x, int row0, int rows)
+{
+    x.off += (int64_t)row0 * x.ld;
+    x.h = 1;
+    x.w = rows;
+    return x;
+}
+
+um_tensor um_reshape(um_tensor x, int h, int w)
+{
+    x.h = h;
+    x.w = w;
+    return x;
+}
+
+um_tensor um_keep(um_tape *t, um_tensor x)
+{
+    if (x.id && t->status == UM_OK)
+        t->values[x.id - 1].keep = true;
+    return x;
+}
+
+void um_tap(um_tape *t, const char *name, um_tensor x)
+{
+    if (!t->keep_taps || t->status != UM_OK || !x.id || !room(t, (void **)&t->taps, t->n_taps, &t->cap_taps, sizeof *t->taps))
+        return;
+    struct tap *tap = &t->taps[t->n_taps++];
+    memset(tap, 0, sizeof *tap);
+    for (size_t i = 0; i + 1 < sizeof tap->name && name[i]; i++)
+        tap->name[i] = name[i];
+    tap->x = um_keep(t, x);
+}
+
+/* Bytes from the first to the last element of x. */
+static size_t span(um_tensor x)
+{
+    return ((size_t)((int64_t)x.h * x.w - 1) * (size_t)x.ld + (size_t)x.c) * um_dtype_size(x.dtype);
+}
+
+void um_tape_step(um_tape *t, const char *name, um_kernel *kernel, const void *args, size_t args_size, const um_tensor *x, int n,
+                  int n_out)
+{
+    if (t->status != UM_OK)
+        return;
+    if (t->compiled || n < 1 || n > UM_OPERANDS || n_out < 1 || n_out > n) {
+        um_tape_fail(t, um_fail(UM_EINVAL, "tape %s, %s: %d operands, %d outputs%s", t->name, name, n, n_out,
+                                t->compiled ? ", recorded after compile" : ""));
+        return;
+    }
+    size_t args_off = (t->args_size + 15) / 16 * 16;
+    if (args_off + args_size > t->cap_args) {
+        size_t capacity = (args_off + args_size) * 2 + 4096;
+        unsigned char *grown = um_grow(t->args, t->args_size, capacity);
+        if (!grown) {
+            um_tape_fail(t, um_fail(UM_ENOMEM, "tape %s: arguments", t->name));
+            return;
+        }
+        t->args = grown;
+        t->cap_args = capacity;
+    }
+    if (!room(t, (void **)&t->steps, t->n_steps, &t->cap_steps, sizeof *t->steps) ||
+        !room(t, (void **)&t->records, t->n_steps, &t->cap_records, sizeof *t->records))
+        return;
+    if (args_size)
+        memcpy(t->args + args_off, args, args_size);
+    t->args_size = args_off + args_size;
+    struct step_record *r = &t->records[t->n_steps];
+    *r = (struct step_record){.n_out = n_out, .args_off = args_off, .args_size = args_size};
+    t->steps[t->n_steps] = (struct um_step){.name = name, .kernel = kernel, .n = n};
+    for (int i = 0; i < n; i++) {
+        r->x[i] = x[i];
+        if (!x[i].id)
+            continue;
+        struct value *v = &t->values[x[i].id - 1];
+        size_t begin = (size_t)x[i].off * um_dtype_size(x[i].dtype);
+        if (x[i].off < 0 || begin > v->bytes || span(x[i]) > v->bytes - begin) {
+            um_tape_fail(t, um_fail(UM_EINVAL, "tape %s, %s: operand %d [%d,%d,%d] lies outside its memory", t->name, name, i,
+                                    x[i].h, x[i].w, x[i].c));
+            return;
+        }
+        v->first = v->first < t->n_steps ? v->first : t->n_steps;
+        v->last = t->n_steps;
+    }
+    t->n_steps++;
+}
+
+/* Offsets for all activations: the largest first, each at the lowest place where no value alive at the same time lies. Two
+ * values share bytes only if one is dead before the other is born. */
+static um_status plan(um_tape *t)
+{
+    int n = 0;
+    int *order = um_array((size_t)t->n_values + 1, 2 * sizeof *order);
+    if (!order)
+        return um_fail(UM_ENOMEM, "tape %s: plan", t->name);
+    int *placed = order + t->n_values + 1; /* by offset */
+    for (int i = 0; i < t->n_values; i++) {
+        struct value *v = &t->values[i];
+        if (v->buf || v->params || v->last < 0)
+            continue;
+        if (v->keep)
+            v->last = INT_MAX;
+        int at = n++;
+        for (; at > 0 && t->values[order[at - 1]].bytes < v->bytes; at--)
+            order[at] = order[at - 1];
+        order[at] = i;
+    }
+    size_t total = 0;
+    for (int k = 0; k < n; k++) {
+        struct value *v = &t->values[order[k]];
+        size_t off = 0;
+        for (int j = 0; j < k; j++) { /* in order of offset: the first gap wins */
+            const struct value *o = &t->values[placed[j]];
+            if (o->first > v->last || v->first > o->last)
+                continue;
+            if (o->off >= off + round_up(v->bytes))
+                break;
+            if (o->off + round_up(o->bytes) > off)
+                off = o->off + round_up(o->bytes);
+        }
+        v->off = off;
+        if (off + round_up(v->bytes) > total)
+            total = off + round_up(v->bytes);
+        int at = k;
+        for (; at > 0 && t->values[placed[at - 1]].off > off; at--)
+            placed[at] = placed[at - 1];
+        placed[at] = order[k];
+    }
+    um_free(order);
+    t->arena_bytes = total;
+    return UM_OK;
+}
+
+um_status um_tape_compile(um_tape *t)
+{
+    if (t->status != UM_OK || t->compiled)
+        return t->status;
+    t->status = plan(t);
+    if (t->status == UM_OK && t->arena_bytes)
+        t->status = um_buf_open(&t->arena, t->dev, t->arena_bytes, "arena");
+    for (int i = 0; i < t->n_values && t->status == UM_OK; i++) {
+        struct value *v = &t->values[i];
+        if (v->params && !v->params->buf)
+            t->status = um_fail(UM_EINVAL, "tape %s: its weights are not uploaded", t->name);
+        else if (v->params)
+            v->buf = v->params->buf;
+        else if (!v->buf)
+            v->buf = t->arena;
+    }
+    for (int s = 0; s < t->n_steps && t->status == UM_OK; s++) {
+        struct um_step *step = &t->steps[s];
+        const struct step_record *r = &t->records[s];
+        step->args = t->args + r->args_off;
+        for (int i = 0; i < step->n; i++) {
+            um_tensor x = r->x[i];
+            struct um_operand *o = &step->operand[i];
+            o->view = (struct um_view){.dtype = x.dtype, .h = x.h, .w = x.w, .c = x.c, .ld = x.ld};
+            if (!x.id)
+                continue;
+            const struct value *v = &t->values[x.id - 1];
+            o->buf = v->buf;
+            o->offset = v->off + (size_t)x.off * um_dtype_size(x.dtype);
+            o->size = span(x);
+            o->write = i < r->n_out;
+        }
+    }
+    t->compiled = t->status == UM_OK;
+    return t->status;
+}
+
+um_status um_tape_run(um_tape *t, enum um_queue q)
+{
+    if (!t->compiled)
+        return um_fail(UM_EINVAL, "tape %s: run before compile", t->name);
+    um_status st = t->arena ? um_discard(t->dev, q, t->arena, 0, t->arena->size) : UM_OK;
+    for (int s = 0; s < t->n_steps && st == UM_OK; s++)
+        st = um_run(t->dev, q, &t->steps[s]);
+    return st;
+}
+
+size_t um_tape_arena_bytes(const um_tape *t)
+{
+    return t->arena_bytes;
+}
+
+int um_tape_steps(const um_tape *t)
+{
+    return t->n_steps;
+}
+
+const struct um_step *um_tape_step_at(const um_tape *t, int i)
+{
+    return &t->steps[i];
+}
+
+void um_tape_locate(const um_tape *t, um_tensor x, um_buf **buf, size_t *byte_offset)
+{
+    const struct value *v = &t->values[x.id - 1];
+    *buf = v->buf;
+    *byte_offset = v->off + (size_t)x.off * um_dtype_size(x.dtype);
+}
+
+/* ---- taps ---- */
+
+void um_tape_keep_taps(um_tape *t)
+{
+    t->keep_taps = true;
+}
+
+int um_tape_taps(const um_tape *t)
+{
+    return t->n_taps;
+}
+
+int um_tape_find_tap(const um_tape *t, const char *name)
+{
+    for (int i = 0; i < t->n_taps; i++)
+        if (strcmp(t->taps[i].name, name) == 0)
+            return i;
+    return -1;
+}
+
+um_status um_tape_read_tap(um_tape *t, int i, const char **name, int *h, int *w, int *c, float **data)
+{
+    um_tensor x = t->taps[i].x;
+    um_buf *buf = NULL;
+    size_t off = 0, bytes = span(x), rows = (size_t)x.h * (size_t)x.w;
+    *data = NULL;
+    um_tape_locate(t, x, &buf, &off);
+    unsigned char *raw = um_alloc(bytes);
+    float *out = um_array(rows * (size_t)x.c, sizeof *out);
+    um_status st = raw && out ? um_download_now(t->dev, raw, buf, off, bytes, UM_STAGE_DEBUG, "tap")
+                              : um_fail(UM_ENOMEM, "tap %s", t->taps[i].name);
+    for (size_t r = 0; r < rows && st == UM_OK; r++)
+        for (size_t k = 0; k < (size_t)x.c; k++) {
+            size_t e = r * (size_t)x.ld + k;
+            float v = 0;
+            if (x.dtype == UM_F32)
+                memcpy(&v, raw + 4 * e, 4);
+            else if (x.dtype == UM_U8)
+                v = raw[e];
+            else if (x.dtype == UM_I32) {
+                int32_t n;
+                memcpy(&n, raw + 4 * e, 4);
+                v = (float)n;
+            }
+            out[k * rows + r] = v;
+        }
+    um_free(raw);
+    if (st != UM_OK) {
+        um_free(out);
+        return st;
+    }
+    *name = t->taps[i].name;
+    *h = x.h;
+    *w = x.w;
+    *c = x.c;
+    *data = out;
+    return UM_OK;
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pipeline/front.h"
+
+#include <string.h>
+
+um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c, const struct um_front_target *target, int n)
+{
+    struct um_resize_plan plan[2];
+    um_const lut[2];
+    *f = (struct um_front){.dev = dev, .w = w, .h = h, .c = c};
+    f->bytes = UM_HEADER_BYTES + (size_t)w * (size_t)h * (size_t)c;
+    um_status st = um_params_open(&f->params, dev);
+    if (st != UM_OK)
+        return st;
+    for (int i = 0; i < n; i++) {
+        plan[i] = um_resize_prepare(f->params, h, w, target[i].new_h, target[i].new_w);
+        lut[i] = um_params_add(f->params, target[i].lut, (size_t)target[i].c * sizeof *target[i].lut);
+    }
+    st = um_params_upload(f->params);
+    if (st == UM_OK)
+        st = um_buf_open(&f->frame, dev, f->bytes, "frame");
+    if (st == UM_OK)
+        st = um_hostbuf_open(&f->slot, dev, f->bytes);
+    if (st == UM_OK)
+        st = um_tape_open(&f->tape, dev, "front");
+    if (st != UM_OK)
+        return st;
+    for (int i = 0; i < n; i++) {
+        um_tensor x = um_tape_buffer(f->tape, f->frame, UM_HEADER_BYTES, UM_U8, h, w, c);
+        um_tensor y = um_tape_buffer(f->tape, target[i].input, 0, UM_F32, target[i].size_h, target[i].size_w, target[i].c);
+        um_tensor table = um_tape_const(f->tape, f->params, lut[i], UM_F32, 1, target[i].c, 256);
+        um_normalize(f->tape, um_resize_record(f->tape, f->params, &plan[i], x), table, y);
+    }
+    return um_tape_compile(f->tape);
+}
+
+void um_front_close(struct um_front *f)
+{
+    um_tape_close(&f->tape);
+    um_params_close(&f->params);
+    um_hostbuf_close(&f->slot);
+    um_buf_close(&f->frame);
+}
+
+/* ITU-R 601 luminance as Pillow's convert("L"): src/libImaging/Convert.c, L24. */
+static uint8_t luminance(const uint8_t *p)
+{
+    return (uint8_t)((p[0] * 19595u + p[1] * 38470u + p[2] * 7471u + 0x8000u) >> 16);
+}
+
+void um_front_fill(struct um_front *f, const struct um_frame_header *header, const um_frame *frame, int x0, int y0)
+{
+    uint8_t *dst = (uint8_t *)f->slot->data + UM_HEADER_BYTES;
+    memcpy(f->slot->data, header, UM_HEADER_BYTES);
+    for (int y = 0; y < f->h; y++) {
+        const uint8_t *src = frame->pixels + (ptrdiff_t)(y0 + y) * frame->stride + (ptrdiff_t)x0 * frame->channels;
+        size_t n = (size_t)f->w * (size_t)f->c;
+        if (f->c == frame->channels)
+            memcpy(dst, src, n);
+        else if (f->c == 1)
+            for (int x = 0; x < f->w; x++)
+                dst[x] = luminance(src + 3 * (ptrdiff_t)x);
+        else
+            for (int x = 0; x < f->w; x++)
+                memset(dst + 3 * (ptrdiff_t)x, src[x], 3);
+        dst += n;
+    }
+}
+
+um_status um_front_upload(struct um_front *f, enum um_queue q, enum um_stage stage)
+{
+    return um_upload(f->dev, q, f->frame, 0, f->slot, 0, f->bytes, stage, "frame");
+}
+
+um_status um_front_run(struct um_front *f, enum um_queue q)
+{
+    return um_tape_run(f->tape, q);
+}
+
+uint64_t um_front_device_bytes(const struct um_front *f)
+{
+    return (uint64_t)f->bytes + um_params_bytes(f->params) + um_tape_arena_bytes(f->tape);
+}
+
+int um_front_channels(const um_frame *frame, int x0, int y0, int w, int h)
+{
+    if (frame->channels == 1)
+        return 1;
+    for (int y = 0; y < h; y++) {
+        const uint8_t *p = frame->pixels + (ptrdiff_t)(y0 + y) * frame->stride + 3 * (ptrdiff_t)x0;
+        unsigned differ = 0;
+        for (int x = 0; x < w; x++, p += 3)
+            differ |= (unsigned)(p[0] ^ p[1]) | (unsigned)(p[0] ^ p[2]);
+        if (differ)
+            return 3;
+    }
+    return 1;
+}

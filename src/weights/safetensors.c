@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* safetensors: 8 bytes of header length, that many bytes of JSON
+ * {"name":{"dtype","shape","data_offsets"}, …}, then the data.
+ * https://github.com/huggingface/safetensors, "Format". */
+#include "base/mem.h"
+#include "weights/view.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { HEADER_MAX = 8 << 20, META_MAX = 256, ALIGN = 8 };
+
+/* ---- reading ---- */
+
+static bool whole_number(const cJSON *x, int64_t *n)
+{
+    if (!cJSON_IsNumber(x) || !(x->valuedouble >= 0 && x->valuedouble <= 0x1p53))
+        return false;
+    *n = (int64_t)x->valuedouble;
+    return (double)*n == x->valuedouble;
+}
+
+static um_status add_tensor(um_weights *w, const unsigned char *data, size_t size, const cJSON *x)
+{
+    const char *name = x->string;
+    char shape[128];
+    struct um_wtensor t = {.rank = 0};
+    const cJSON *dtype = cJSON_GetObjectItemCaseSensitive(x, "dtype");
+    const cJSON *dims = cJSON_GetObjectItemCaseSensitive(x, "shape");
+    const cJSON *span = cJSON_GetObjectItemCaseSensitive(x, "data_offsets");
+    if (!cJSON_IsString(dtype) || !cJSON_IsArray(dims) || !cJSON_IsArray(span))
+        return um_fail(UM_EFORMAT, "tensor %.99s: want dtype, shape and data_offsets", name);
+    bool known = false;
+    for (int i = UM_W_F32; i <= UM_W_BOOL && !known; i++)
+        if (strcmp(dtype->valuestring, um_wtype_name((enum um_wtype)i)) == 0) {
+            t.type = (enum um_wtype)i;
+            known = true;
+        }
+    if (!known)
+        return um_fail(UM_EFORMAT, "tensor %.99s: dtype %.20s is not one that is read", name,
+                       dtype->valuestring);
+    const cJSON *d = NULL;
+    cJSON_ArrayForEach(d, dims)
+    {
+        if (t.rank == UM_W_RANK)
+            return um_fail(UM_EFORMAT, "tensor %.99s: more than %d dimensions", name, UM_W_RANK);
+        if (!whole_number(d, &t.dim[t.rank++]))
+            return um_fail(UM_EFORMAT, "tensor %.99s: dimension %d is no size", name, t.rank - 1);
+    }
+    int64_t elements = um_view_elements(t.rank, t.dim);
+    int64_t from = 0, to = 0;
+    if (!span->child || !whole_number(span->child, &from) || !span->child->next ||
+        !whole_number(span->child->next, &to) || span->child->next->next)
+        return um_fail(UM_EFORMAT, "tensor %.99s: data_offsets are not two sizes", name);
+    if (from > to || (uint64_t)to > size)
+        return um_fail(UM_EFORMAT, "tensor %.99s: bytes %" PRId64 " to %" PRId64 " of %zu", name,
+                       from, to, size);
+    if (elements < 0 || elements > INT64_MAX / 8 ||
+        elements * (int64_t)um_wtype_bytes(t.type) != to - from)
+        return um_fail(UM_EFORMAT, "tensor %.99s: %s %s in %" PRId64 " bytes", name,
+                       dtype->valuestring, um_view_shape(shape, sizeof shape, t.rank, t.dim),
+                       to - from);
+    for (int i = t.rank - 1, known_rank = t.rank; i >= 0; i--)
+        t.stride[i] = i == known_rank - 1 ? 1 : t.stride[i + 1] * (t.dim[i + 1] ? t.dim[i + 1] : 1);
+    t.data = data + from;
+    return um_view_add(w, name, strlen(name), &t);
+}
+
+static um_status add_metadata(um_weights *w, const cJSON *pairs)
+{
+    if (!cJSON_IsObject(pairs))
+        return um_fail(UM_EFORMAT, "__metadata__ is no object");
+    int n = cJSON_GetArraySize(pairs);
+    if (n > META_MAX)
+        return um_fail(UM_EFORMAT, "__metadata__ of %d entries, at most %d", n, META_MAX);
+    w->meta = um_arena_take(&w->arena, (size_t)n * sizeof *w->meta);
+    if (!w->meta)
+        return um_fail(UM_ENOMEM, "metadata");
+    w->meta_count = 0;
+    const cJSON *x = NULL;
+    cJSON_ArrayForEach(x, pairs)
+    {
+        if (!cJSON_IsString(x))
+            return um_fail(UM_EFORMAT, "__metadata__ %.99s is no string", x->string);
+        for (int i = 0; i < w->meta_count; i++)
+            if (strcmp(w->meta[i].key, x->string) == 0)
+                return um_fail(UM_EFORMAT, "__metadata__ %.99s: found twice", x->string);
+        struct um_wpair *m = &w->meta[w->meta_count];
+        m->key = um_arena_string(&w->arena, x->string, strlen(x->string));
+        m->value = um_arena_string(&w->arena, x->valuestring, strlen(x->valuestring));
+        if (!m->key || !m->value)
+            return um_fail(UM_ENOMEM, "metadata");
+        w->meta_count++;
+    }
+    return UM_OK;
+}
+
+static um_status read_header(um_weights *w, const cJSON *header, size_t data_at)
+{
+    const cJSON *x = NULL;
+    um_status st =
+        cJSON_IsObject(header) ? UM_OK : um_fail(UM_EFORMAT, "safetensors header is no object");
+    bool meta = false;
+    cJSON_ArrayForEach(x, header)
+    {
+        if (st != UM_OK)
+            return st;
+        if (strcmp(x->string, "__metadata__") == 0) {
+            st = meta ? um_fail(UM_EFORMAT, "__metadata__: found twice") : add_metadata(w, x);
+            meta = true;
+        } else {
+            st = add_tensor(w, w->bytes + data_at, w->size - data_at, x);
+        }
+    }
+    return st;
+}
+
+um_status um_safetensors_load(um_weights *w)
+{
+    uint64_t n = 0;
+    if (w->size < 8)
+        return um_fail(UM_EFORMAT, "safetensors of %zu bytes", w->size);
+    for (int i = 0; i < 8; i++)
+        n |= (uint64_t)w->bytes[i] << 8 * i;
+    if (n > w->size - 8 || n > HEADER_MAX)
+        return um_fail(UM_EFORMAT,
+                       "safetensors header of %" PRIu64 " bytes in a file of %zu, at most %d", n,
+                       w->size, HEADER_MAX);
+    const char *text = (const char *)w->bytes + 8, *end = NULL;
+    cJSON *header = cJSON_ParseWithLengthOpts(text, (size_t)n, &end, 0);
+    um_status st = UM_OK;
+    if (!header)
+        st = um_fail(UM_EFORMAT, "safetensors header: bad JSON at offset %td",
+                     end ? 8 + (end - text) : 8);
+    for (const char *p = end; st == UM_OK && p < text + n; p++)
+        if (*p != ' ' && *p != '\n' && *p != '\t' && *p != '\r' && *p != 0)
+            st = um_fail(UM_EFORMAT, "safetensors header: more than one JSON value at offset %td",
+                         8 + (p - text));
+    if (st == UM_OK)
+        st = read_header(w, header, 8 + (size_t)n);
+    cJSON_Delete(header);
+    return st;
+}
+
+/* ---- writing ---- */
+
+static cJSON *tensor_entry(const struct um_wout *t, int64_t from, int64_t to)
+{
+    cJSON *x = cJSON_CreateObject(), *dims = NULL, *span = NULL;
+    if (!x || !cJSON_AddStringToObject(x, "dtype", um_wtype_name(t->type)) ||
+        !(dims = cJSON_AddArrayToObject(x, "shape")) ||
+        !(span = cJSON_AddArrayToObject(x, "data_offsets")))
+        goto fail;
+    for (int i = 0; i < t->rank + 2; i++) {
+        int64_t n = i < t->rank ? t->dim[i] : i == t->rank ? from : to;
+        cJSON *number = cJSON_CreateNumber((double)n);
+        if (!number || !cJSON_AddItemToArray(i < t->rank ? dims : span, number)) {
+            cJSON_Delete(number);
+            goto fail;
+        }
+    }
+    return x;
+fail:
+    cJSON_Delete(x);
+    return NULL;
+}
+
+static um_status make_header(const struct um_wout *t, int n, const char *const *meta, char **out)
+{
+    cJSON *header = cJSON_CreateObject(), *pairs = NULL;
+    um_status st = header ? UM_OK : um_fail(UM_ENOMEM, "safetensors header");
+    if (st == UM_OK && meta && meta[0] &&
+        !(pairs = cJSON_AddObjectToObject(header, "__metadata__")))
+        st = um_fail(UM_ENOMEM, "safetensors header");
+    for (int i = 0; st == UM_OK && pairs && meta[i]; i += 2) {
+        if (!meta[i + 1])
+            st = um_fail(UM_EINVAL, "metadata %s has no value", meta[i]);
+        else if (!cJSON_AddStringToObject(pairs, meta[i], meta[i + 1]))
+            st = um_fail(UM_ENOMEM, "safetensors header");
+    }
+    int64_t at = 0;
+    for (int i = 0; st == UM_OK && i < n; i++) {
+        int64_t elements = um_view_elements(t[i].rank, t[i].dim);
+        if (t[i].rank < 0 || t[i].rank > UM_W_RANK || elements < 0 ||
+            elements > ((int64_t)1 << 48)) {
+            st = um_fail(UM_EINVAL, "tensor %s: bad shape", t[i].name);
+            break;
+        }
+        int64_t bytes = elements * (int64_t)um_wtype_bytes(t[i].type);
+        cJSON *x = tensor_entry(&t[i], at, at + bytes);
+        if (!x || !cJSON_AddItemToObject(header, t[i].name, x)) {
+            cJSON_Delete(x);
+            st = um_fail(UM_ENOMEM, "safetensors header");
+        }
+        at += bytes;
+    }
+    if (st == UM_OK && !(*out = cJSON_PrintUnformatted(header)))
+        st = um_fail(UM_ENOMEM, "safetensors header");
+    cJSON_Delete(header);
+    return st;
+}
+
+um_status um_safetensors_write(const char *path, const struct um_wout *t, int n,
+                               const char *const *meta)
+{
+    char *header = NULL, *temporary = NULL;
+    FILE *f = NULL;
+    um_status st = make_header(t, n, meta, &header);
+    if (st != UM_OK)
+        return st;
+    /* Complete or not at all: written beside its place, then renamed. */
+    size_t room = strlen(path) + 32;
+    temporary = um_alloc(room);
+    if (!temporary) {
+        cJSON_free(header);
+        return um_fail(UM_ENOMEM, "%s: name", path);
+    }
+    snprintf(temporary, room, "%s.%ld.part", path, (long)getpid());
+    f = fopen(temporary, "wbx");
+    if (!f)
+        st = um_fail(UM_EIO, "%s: cannot create: %s", temporary, strerror(errno));
+    if (f) {
+        size_t length = strlen(header), padded = (length + ALIGN - 1) / ALIGN * ALIGN;
+        unsigned char size[8];
+        for (int i = 0; i < 8; i++)
+            size[i] = (unsigned char)((uint64_t)padded >> 8 * i);
+        bool good = fwrite(size, 8, 1, f) == 1 && fwrite(header, 1, length, f) == length &&
+                    fprintf(f, "%*s", (int)(padded - length), "") == (int)(padded - length);
+        for (int i = 0; i < n && good; i++) {
+            size_t bytes =
+                (size_t)um_view_elements(t[i].rank, t[i].dim) * um_wtype_bytes(t[i].type);
+            good = fwrite(t[i].data, 1, bytes, f) == bytes;
+        }
+        good = good && fflush(f) == 0 && fsync(fileno(f)) == 0;
+        int error = errno;
+        if (fclose(f) != 0 && good) {
+            good = false;
+            error = errno;
+        }
+        if (good && rename(temporary, path) != 0) {
+            good = false;
+            error = errno;
+        }
+        if (!good) {
+            remove(temporary);
+            st = um_fail(UM_EIO, "%s: cannot write: %s", path, strerror(error));
+        }
+    }
+    um_free(temporary);
+    cJSON_free(header);
+    return st;
+}

@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What torch.save() writes since 1.6: a zip archive with <root>/data.pkl and one entry
+ * <root>/data/<key> per storage. Zip: APPNOTE.TXT 4.3; the central directory alone is trusted for
+ * sizes, so data descriptors do not matter. */
+#include "base/mem.h"
+#include "weights/pickle.h"
+#include "weights/view.h"
+
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+enum {
+    ENTRIES_MAX = 1 << 20,
+    PICKLE_MAX = 16 << 20, /* a checkpoint of D-FINE-X with its optimizer has 1 MB */
+    END_BYTES = 22,
+    END64_BYTES = 56,
+    LOCATOR_BYTES = 20,
+    CENTRAL_BYTES = 46,
+    LOCAL_BYTES = 30,
+    STORED = 0,
+    DEFLATED = 8,
+    DEFLATE_RATIO = 1032, /* no deflate stream expands further */
+};
+
+struct entry {
+    const char *name; /* not terminated */
+    size_t name_bytes;
+    int method;
+    bool encrypted;
+    uint32_t crc;
+    uint64_t packed, size,
+        header;                /* bytes in the file, bytes of content, offset of the local header */
+    const unsigned char *data; /* content once asked for */
+};
+
+struct archive {
+    um_weights *w;
+    struct entry *entry; /* sorted by name */
+    size_t count;
+    const char *root; /* "archive/"; not terminated */
+    size_t root_bytes;
+};
+
+static uint64_t number(const unsigned char *p, int bytes)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < bytes; i++)
+        n |= (uint64_t)p[i] << 8 * i;
+    return n;
+}
+
+/* Is [offset, offset+n) inside the file? */
+static bool inside(const um_weights *w, uint64_t offset, uint64_t n)
+{
+    return offset <= w->size && n <= w->size - offset;
+}
+
+/* ---- directory ---- */
+
+static um_status find_directory(const um_weights *w, uint64_t *offset, uint64_t *bytes,
+                                uint64_t *count)
+{
+    const unsigned char *b = w->bytes;
+    size_t lowest = w->size > END_BYTES + 0xffff ? w->size - END_BYTES - 0xffff : 0;
+    size_t end = w->size; /* position of the end record, searched backwards over its comment */
+    for (size_t i = w->size < END_BYTES ? 0 : w->size - END_BYTES + 1; i-- > lowest;)
+        if (memcmp(b + i, "PK\5\6", 4) == 0 && number(b + i + 20, 2) <= w->size - i - END_BYTES) {
+            end = i;
+            break;
+        }
+    if (end == w->size)
+        return um_fail(UM_EFORMAT, "zip without end record: the file is cut short (%zu bytes)",
+                       w->size);
+    *count = number(b + end + 10, 2);
+    *bytes = number(b + end + 12, 4);
+    *offset = number(b + end + 16, 4);
+    if (end >= LOCATOR_BYTES && memcmp(b + end - LOCATOR_BYTES, "PK\6\7", 4) == 0) {
+        uint64_t at = number(b + end - LOCATOR_BYTES + 8, 8);
+        if (!inside(w, at, END64_BYTES) || memcmp(b + at, "PK\6\6", 4) != 0)
+            return um_fail(UM_EFORMAT, "zip64 end record at %" PRIu64 " of %zu bytes: not there",
+                           at, w->size);
+        *count = number(b + at + 32, 8);
+        *bytes = number(b + at + 40, 8);
+        *offset = number(b + at + 48, 8);
+    }
+    if (!inside(w, *offset, *bytes))
+        return um_fail(UM_EFORMAT,
+                       "zip directory at %" PRIu64 ", %" PRIu64 " bytes: outside the file's %zu",
+                       *offset, *bytes, w->size);
+    if (*count > ENTRIES_MAX || *count > *bytes / CENTRAL_BYTES)
+        return um_fail(UM_EFORMAT,
+                       "zip of %" PRIu64 " entries in a directory of %" PRIu64 " bytes, at most %d",
+                       *count, *bytes, ENTRIES_MAX);
+    return UM_OK;
+}
+
+/* Sizes of 0xffffffff are in the extra field 1, those that need it, in this order. */
+static um_status read_zip64(struct entry *e, const unsigned char *extra, size_t n)
+{
+    for (size_t i = 0; n - i >= 4;) {
+        size_t id = (size_t)number(extra + i, 2), bytes = (size_t)number(extra + i + 2, 2);
+        i += 4;
+        if (bytes > n - i)
+            break;
+        if (id == 1) {
+            uint64_t *field[3] = {&e->size, &e->packed, &e->header};
+            for (size_t k = 0, at = 0; k < 3; k++)
+                if (*field[k] == 0xffffffff && bytes - at >= 8) {
+                    *field[k] = number(extra + i + at, 8);
+                    at += 8;
+                }
+        }
+        i += bytes;
+    }
+    return UM_OK;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct entry *x = a, *y = b;
+    size_t n = x->name_bytes < y->name_bytes ? x->name_bytes : y->name_bytes;
+    int c = memcmp(x->name, y->name, n);
+    return c ? c : (x->name_bytes > y->name_bytes) - (x->name_bytes < y->name_bytes);
+}
+
+static um_status read_directory(struct archive *z)
+{
+    const um_weights *w = z->w;
+    uint64_t offset = 0, left = 0, count = 0;
+    um_status st = find_directory(w, &offset, &left, &count);
+    if (st != UM_OK)
+        return st;
+    z->entry = um_array((size_t)count, sizeof *z->entry);
+    if (!z->entry)
+        return um_fail(UM_ENOMEM, "zip directory of %" PRIu64 " entries", count);
+    const unsigned char *p = w->bytes + offset;
+    for (; z->count < count; z->count++) {
+        struct entry *e = &z->entry[z->count];
+        if (left < CENTRAL_BYTES || memcmp(p, "PK\1\2", 4) != 0)
+            return um_fail(UM_EFORMAT, "zip entry %zu: no directory record at offset %td", z->count,
+                           p - w->bytes);
+        size_t name = (size_t)number(p + 28, 2), extra = (size_t)number(p + 30, 2);
+        size_t record = CENTRAL_BYTES + name + extra + (size_t)number(p + 32, 2);
+        if (record > left)
+            return um_fail(UM_EFORMAT,
+                           "zip entry %zu: its directory record of %zu bytes is cut at %" PRIu64,
+                           z->count, record, left);
+        *e = (struct entry){.name = (const char *)p + CENTRAL_BYTES,
+                            .name_bytes = name,
+                            .encrypted = number(p + 8, 2) & 1,
+                            .method = (int)number(p + 10, 2),
+                            .crc = (uint32_t)number(p + 16, 4),
+                            .packed = number(p + 20, 4),
+                            .size = number(p + 24, 4),
+                            .header = number(p + 42, 4)};
+        read_zip64(e, p + CENTRAL_BYTES + name, extra);
+        for (size_t i = 0; i < name; i++)
+            if (e->name[i] < 0x20 || e->name[i] > 0x7e)
+                return um_fail(UM_EFORMAT, "zip entry %zu: its name is not printable ASCII",
+                               z->count);
+        p += record;
+        left -= record;
+    }
+    if (z->count)
+        qsort(z->entry, z->count, sizeof *z->entry, by_name);
+    for (size_t i = 1; i < z->count; i++)
+        if (by_name(&z->entry[i - 1], &z->entry[i]) == 0)
+            return um_fail(UM_EFORMAT, "zip entry %.*s: found twice", (int)z->entry[i].name_bytes,
+                           z->entry[i].name);
+    return UM_OK;
+}
+
+/* ---- content ---- */
+
+/* <root><name>; NULL if there is none. */
+static struct entry *find(const struct archive *z, const char *name)
+{
+    char full[256];
+    int n = snprintf(full, sizeof full, "%.*s%s", (int)z->root_bytes, z->root, name);
+    struct entry key = {.name = full, .name_bytes = (size_t)n};
+    return z->count && n > 0 && (size_t)n < sizeof full
+               ? bsearch(&key, z->entry, z->count, sizeof key, by_name)
+               : NULL;
+}
+
+static um_status unpack(um_weights *w, struct entry *e, const unsigned char *packed)
+{
+    int name_bytes = (int)e->name_bytes;
+    if (e->size / DEFLATE_RATIO > e->packed || e->size > UINT_MAX || e->packed > UINT_MAX)
+        return um_fail(UM_EFORMAT,
+                       "zip entry %.*s: %" PRIu64 " bytes from %" PRIu64 " deflated ones",
+                       name_bytes, e->name, e->size, e->packed);
+    unsigned char *data = um_arena_take(&w->arena, (size_t)e->size);
+    if (!data)
+        return um_fail(UM_ENOMEM, "zip entry %.*s: %" PRIu64 " bytes", name_bytes, e->name,
+                       e->size);
+    z_stream s = {.next_in = (unsigned char *)packed,
+                  .avail_in = (unsigned)e->packed,
+                  .next_out = data,
+                  .avail_out = (unsigned)e->size};
+    if (inflateInit2(&s, -MAX_WBITS) != Z_OK)
+        return um_fail(UM_ENOMEM, "zip entry %.*s: inflate", name_bytes, e->name);
+    int rc = inflate(&s, Z_FINISH);
+    uint64_t size = s.total_out;
+    inflateEnd(&s);
+    if (rc != Z_STREAM_END || size != e->size)
+        return um_fail(UM_EFORMAT,
+                       "zip entry %.*s: bad deflate stream, %" PRIu64 " bytes of %" PRIu64,
+                       name_bytes, e->name, size, e->size);
+    if (crc32(crc32(0, NULL, 0), data, (unsigned)e->size) != e->crc)
+        return um_fail(UM_EFORMAT, "zip entry %.*s: its checksum is not the stored %08x",
+                       name_bytes, e->name, (unsigned)e->crc);
+    w->inflated += (size_t)e->size;
+    e->data = data;
+    return UM_OK;
+}
+
+/* e->data: in the file for a stored entry (PyTorch may leave its checksum out, so it is not asked
+ * for), unpacked for a deflated one. */
+static um_status open_entry(um_weights *w, struct entry *e)
+{
+    if (e->data)
+        return UM_OK;
+    int name_bytes = (int)e->name_bytes;
+    if (e->encrypted || (e->method != STORED && e->method != DEFLATED))
+        return um_fail(UM_EFORMAT, "zip entry %.*s: %s, want stored or deflated (method %d)",
+                       name_bytes, e->name, e->encrypted ? "encrypted" : "unknown packing",
+                       e->method);
+    const unsigned char *b = w->bytes;
+    if (!inside(w, e->header, LOCAL_BYTES) || memcmp(b + e->header, "PK\3\4", 4) != 0)
+        return um_fail(UM_EFORMAT, "zip entry %.*s: no local header at %" PRIu64 " of %zu bytes",
+                       name_bytes, e->name, e->header, w->size);
+    uint64_t at =
+        e->header + LOCAL_BYTES + number(b + e->header + 26, 2) + number(b + e->header + 28, 2);
+    if (!inside(w, at, e->packed))
+        return um_fail(UM_EFORMAT,
+                       "zip entry %.*s: %" PRIu64 " bytes at %" PRIu64 ": outside the file's %zu",
+                       name_bytes, e->name, e->packed, at, w->size);
+    if (e->method == DEFLATED)
+        return unpack(w, e, b + at);
+    if (e->packed != e->size)
+        return um_fail(UM_EFORMAT, "zip entry %.*s: stored %" PRIu64 " bytes as %" PRIu64,
+                       name_bytes, e->name, e->size, e->packed);
+    e->data = b + at;
+    return UM_OK;
+}
+
+/* The folder with data.pkl, and nothing that says this is a program rather than weights. */
+static um_status find_root(struct archive *z, struct entry **pickle)
+{
+    static const char NAME[] = "data.pkl";
+    enum { NAME_BYTES = sizeof NAME - 1 };
+    *pickle = NULL;
+    for (size_t i = 0; i < z->count; i++) {
+        struct entry *e = &z->entry[i];
+        size_t root = e->name_bytes - NAME_BYTES;
+        if (e->name_bytes < NAME_BYTES || memcmp(e->name + root, NAME, NAME_BYTES) != 0)
+            continue;
+        const char *slash = memchr(e->name, '/', e->name_bytes);
+        if (root == 0 || slash != e->name + root - 1)
+            continue;
+        if (*pickle)
+            return um_fail(UM_EFORMAT, "zip with two data.pkl: %.*s and %.*s",
+                           (int)(*pickle)->name_bytes, (*pickle)->name, (int)e->name_bytes,
+                           e->name);
+        *pickle = e;
+        z->root = e->name;
+        z->root_bytes = root;
+    }
+    if (!*pickle)
+        return um_fail(UM_EFORMAT, "zip of %zu entries without */data.pkl: not a PyTorch file",
+                       z->count);
+    if (z->root_bytes > 128)
+        return um_fail(UM_EFORMAT, "zip folder name of %zu bytes, at most 128", z->root_bytes);
+    bool script = find(z, "constants.pkl") != NULL;
+    for (size_t i = 0; i < z->count && !script; i++)
+        script = z->entry[i].name_bytes > z->root_bytes + 5 &&
+                 memcmp(z->entry[i].name, z->root, z->root_bytes) == 0 &&
+                 memcmp(z->entry[i].name + z->root_bytes, "code/", 5) == 0;
+    if (script)
+        return um_fail(
+            UM_EFORMAT,
+            "a TorchScript archive, want weights: save model.state_dict() with torch.save()");
+    struct entry *order = find(z, "byteorder");
+    um_status st = order ? open_entry(z->w, order) : UM_OK;
+    if (st == UM_OK && order && !(order->size == 6 && memcmp(order->data, "little", 6) == 0))
+        return um_fail(UM_EFORMAT, "byte order is not little-endian");
+    return st;
+}
+
+/* ---- tensors ---- */
+
+static bool storage_type(const char *name, enum um_wtype *t)
+{
+    static const struct {
+        const char *name;
+        enum um_wtype type;
+    } TYPES[] = {{"Float", UM_W_F32},  {"Half", UM_W_F16}, {"BFloat16", UM_W_BF16},
+                 {"Double", UM_W_F64}, {"Long", UM_W_I64}, {"Int", UM_W_I32},
+                 {"Short", UM_W_I16},  {"Char", UM_W_I8},  {"Byte", UM_W_U8},
+                 {"Bool", UM_W_BOOL}};
+    if (strncmp(name, "torch.cuda.", 11) == 0)
+        name += 11;
+    else if (strncmp(name, "torch.", 6) == 0)
+        name += 6;
+    else
+        return false;
+    for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++) {
+        size_t n = strlen(TYPES[i].name);
+        if (strncmp(name, TYPES[i].name, n) == 0 && strcmp(name + n, "Storage") == 0) {
+            *t = TYPES[i].type;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* name: not terminated, not yet known to be printable. */
+static um_status add_tensor(struct archive *z, const struct um_pvalue *name,
+                            const struct um_ptensor *p)
+{
+    const struct um_pvalue *s = p->storage;
+    int n = name->string.length > UM_W_NAME_MAX ? UM_W_NAME_MAX : (int)name->string.length;
+    const char *text = name->string.text;
+    struct um_wtensor t = {.rank = p->rank};
+    if (!storage_type(s->storage.type, &t.type))
+        return um_fail(UM_EFORMAT, "tensor %.*s: storage %s is not one that is read", n, text,
+                       s->storage.type);
+    memcpy(t.dim, p->dim, sizeof t.dim);
+    memcpy(t.stride, p->stride, sizeof t.stride);
+    int64_t elements = um_view_elements(t.rank, t.dim);
+    if (elements < 0)
+        return um_fail(UM_EFORMAT, "tensor %.*s: its shape overflows", n, text);
+    /* Last element used: offset + sum (dim-1)*stride, below the storage's length at every step. */
+    int64_t last = p->offset, have = s->storage.elements;
+    bool fits = elements == 0 ? last <= have : last < have;
+    for (int i = 0; i < t.rank && elements > 0 && fits; i++) {
+        int64_t room = have - 1 - last;
+        fits = t.dim[i] == 1 || t.stride[i] == 0 || t.dim[i] - 1 <= room / t.stride[i];
+        if (fits && t.dim[i] > 1)
+            last += (t.dim[i] - 1) * t.stride[i];
+    }
+    char shape[128];
+    if (!fits)
+        return um_fail(UM_EFORMAT,
+                       "tensor %.*s: %s at offset %" PRId64 " leaves its storage %s of %" PRId64
+                       " elements",
+                       n, text, um_view_shape(shape, sizeof shape, t.rank, t.dim), p->offset,
+                       s->storage.key, have);
+    char path[80];
+    snprintf(path, sizeof path, "data/%s", s->storage.key);
+    struct entry *e = find(z, path);
+    if (!e)
+        return um_fail(UM_EFORMAT, "tensor %.*s: no zip entry %s for its storage", n, text, path);
+    um_status st = open_entry(z->w, e);
+    if (st != UM_OK)
+        return st;
+    if ((uint64_t)have > e->size / um_wtype_bytes(t.type))
+        return um_fail(UM_EFORMAT,
+                       "tensor %.*s: storage %s has %" PRIu64 " bytes, want %" PRId64
+                       " elements of %zu",
+                       n, text, s->storage.key, e->size, have, um_wtype_bytes(t.type));
+    t.data = e->data + (size_t)p->offset * um_wtype_bytes(t.type);
+    return um_view_add(z->w, text, name->string.length, &t);
+}
+
+static bool has_tensor(const struct um_pvalue *dict)
+{
+    if (!dict || dict->kind != UM_P_DICT)
+        return false;
+    for (size_t i = 0; i + 1 < dict->list.count; i += 2)
+        if (dict->list.item[i]->kind == UM_P_STRING && dict->list.item[i + 1]->kind == UM_P_TENSOR)
+            return true;
+    return false;
+}
+
+enum { WRAPPERS = 7 };
+
+/* Where the tensors may be, best first. */
+static const struct um_pvalue *candidate(const struct um_pvalue *file, int i)
+{
+    static const char *const KEYS[WRAPPERS] = {NULL,      "model", "state_dict", "model_state_dict",
+                                               "weights", "net",   NULL};
+    if (i == 0)
+        return um_pickle_get(um_pickle_get(file, "ema"), "module");
+    return KEYS[i] ? um_pickle_get(file, KEYS[i]) : file;
+}
+
+static um_status not_read(const struct um_pvalue *name, const char *made_by)
+{
+    return um_fail(UM_EFORMAT, "tensor %.*s: made by %s, which is not read",
+                   name->string.length > UM_W_NAME_MAX ? UM_W_NAME_MAX : (int)name->string.length,
+                   name->string.text, made_by);
+}
+
+static um_status no_state(const struct um_pvalue *file)
+{
+    for (int i = 0; i < WRAPPERS; i++) {
+        const struct um_pvalue *v = candidate(file, i);
+        if (v && v->kind == UM_P_OTHER)
+            return um_fail(
+                UM_EFORMAT,
+                "holds an object of class %s, want a state dict: save model.state_dict()", v->name);
+        for (size_t k = 0; v && v->kind == UM_P_DICT && k + 1 < v->list.count; k += 2)
+            if (v->list.item[k]->kind == UM_P_STRING && v->list.item[k + 1]->kind == UM_P_OTHER)
+                return not_read(v->list.item[k], v->list.item[k + 1]->name);
+    }
+    return um_fail(UM_EFORMAT,
+                   "no tensors under ema.module, model, state_dict, model_state_dict, weights, net "
+                   "or at the top");
+}
+
+static um_status add_tensors(struct archive *z, const struct um_pvalue *file)
+{
+    const struct um_pvalue *state = NULL;
+    for (int i = 0; i < WRAPPERS && !state; i++)
+        state = has_tensor(candidate(file, i)) ? candidate(file, i) : NULL;
+    if (!state)
+        return no_state(file);
+    for (size_t i = 0; i + 1 < state->list.count; i += 2) {
+        const struct um_pvalue *name = state->list.item[i], *v = state->list.item[i + 1];
+        um_status st = UM_OK;
+        if (name->kind != UM_P_STRING)
+            continue;
+        if (v->kind == UM_P_TENSOR)
+            st = add_tensor(z, name, v->tensor);
+        else if (v->kind ==
+                 UM_P_OTHER) /* perhaps a tensor of a kind we cannot rebuild: never pass over it */
+            st = not_read(name, v->name);
+        if (st != UM_OK)
+            return st;
+    }
+    return UM_OK;
+}
+
+um_status um_torch_zip_load(um_weights *w)
+{
+    struct archive z = {.w = w};
+    struct um_arena values = {NULL};
+    struct entry *pickle = NULL;
+    const struct um_pvalue *file = NULL;
+    um_status st = read_directory(&z);
+    if (st == UM_OK)
+        st = find_root(&z, &pickle);
+    if (st == UM_OK && pickle->size > PICKLE_MAX)
+        st = um_fail(UM_EFORMAT, "zip entry %.*s: %" PRIu64 " bytes, at most %d",
+                     (int)pickle->name_bytes, pickle->name, pickle->size, PICKLE_MAX);
+    if (st == UM_OK)
+        st = open_entry(w, pickle);
+    if (st == UM_OK)
+        st = um_pickle_read(&values, pickle->data, (size_t)pickle->size, &file);
+    if (st == UM_OK)
+        st = add_tensors(&z, file);
+    um_arena_finish(&values);
+    um_free(z.entry);
+    return st;
+}

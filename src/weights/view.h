@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The inside of um_weights, for the loaders: each adds tensors and metadata, weights.c does the
+ * rest. */
+#ifndef UM_WEIGHTS_VIEW_H
+#define UM_WEIGHTS_VIEW_H
+
+#include "weights/arena.h"
+#include "weights/weights.h"
+
+enum { UM_W_NAME_MAX = 255 }; /* bytes of a tensor's name */
+
+struct um_wpair {
+    const char *key, *value;
+};
+
+struct um_weights {
+    char *path;
+    const char *format;
+    unsigned char *bytes; /* the whole file */
+    size_t size;
+    size_t inflated;     /* bytes that the loader unpacked besides */
+    double tensor_bytes; /* of all tensors added */
+    struct um_arena arena;
+    struct um_wtensor *tensor; /* sorted by name once open */
+    int count, capacity;
+    struct um_wpair *meta;
+    int meta_count;
+    char sha256[65];
+};
+
+/* um_weights_open() for a file that is already in memory; `path` is only its name. */
+um_status um_weights_open_bytes(um_weights **out, const char *path, const void *data, size_t size);
+/* Add a tensor: t->name is ignored, name[0..n-1] is checked and copied. data and strides have been
+ * checked by the caller. */
+um_status um_view_add(um_weights *w, const char *name, size_t n, const struct um_wtensor *t);
+size_t um_wtype_bytes(enum um_wtype t);
+/* Elements of a shape, or -1 if a dimension is negative or the product leaves int64. */
+int64_t um_view_elements(int rank, const int64_t *dim);
+/* Copy in row-major order, as stored or as floats. */
+void um_view_copy(const struct um_wtensor *t, void *out);
+void um_view_floats(const struct um_wtensor *t, float *out);
+/* Shape as text, "[1,3,16]". */
+const char *um_view_shape(char *buf, size_t n, int rank, const int64_t *dim);
+
+/* Loaders: read w->bytes. Errors do not name the file; um_weights_open() puts its name in front. */
+um_status um_safetensors_load(um_weights *w);
+um_status um_torch_zip_load(um_weights *w);
+
+/* Hugging Face D-FINE names to upstream names, separate q, k, v joined. Does nothing to other
+ * files. */
+um_status um_hf_rename(um_weights *w);
+
+#endif

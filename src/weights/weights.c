@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "weights/weights.h"
+
+#include "base/mem.h"
+#include "base/sha256.h"
+#include "weights/view.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    TENSORS_MAX = 1 << 20,
+    /* Shared storages and broadcast strides let a small file describe huge tensors; honest ones
+       stay near 1. */
+    EXPANSION_MAX = 8,
+};
+static const int64_t FILE_BYTES_MAX = (int64_t)16 << 30;
+
+static const struct {
+    const char *name;
+    size_t bytes;
+} TYPES[] = {
+    [UM_W_F32] = {"F32", 4},   [UM_W_F16] = {"F16", 2}, [UM_W_BF16] = {"BF16", 2},
+    [UM_W_F64] = {"F64", 8},   [UM_W_I64] = {"I64", 8}, [UM_W_I32] = {"I32", 4},
+    [UM_W_I16] = {"I16", 2},   [UM_W_I8] = {"I8", 1},   [UM_W_U8] = {"U8", 1},
+    [UM_W_BOOL] = {"BOOL", 1},
+};
+
+const char *um_wtype_name(enum um_wtype t)
+{
+    return TYPES[t].name;
+}
+
+size_t um_wtype_bytes(enum um_wtype t)
+{
+    return TYPES[t].bytes;
+}
+
+int64_t um_view_elements(int rank, const int64_t *dim)
+{
+    int64_t n = 1;
+    for (int i = 0; i < rank; i++) {
+        if (dim[i] < 0 || (dim[i] && n > INT64_MAX / dim[i]))
+            return -1;
+        n *= dim[i];
+    }
+    return n;
+}
+
+const char *um_view_shape(char *buf, size_t n, int rank, const int64_t *dim)
+{
+    size_t at = (size_t)snprintf(buf, n, "[");
+    for (int i = 0; i < rank && at < n; i++)
+        at += (size_t)snprintf(buf + at, n - at, i ? ",%" PRId64 : "%" PRId64, dim[i]);
+    if (at < n)
+        snprintf(buf + at, n - at, "]");
+    return buf;
+}
+
+um_status um_view_add(um_weights *w, const char *name, size_t n, const struct um_wtensor *t)
+{
+    if (n == 0 || n > UM_W_NAME_MAX)
+        return um_fail(UM_EFORMAT, "tensor name %.*s…: %zu bytes, want 1 to %d",
+                       n > 40 ? 40 : (int)n, name, n, UM_W_NAME_MAX);
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f)
+            return um_fail(UM_EFORMAT, "tensor name %.*s…: control character at byte %zu", (int)i,
+                           name, i);
+    w->tensor_bytes += (double)um_wtensor_elements(t) * (double)um_wtype_bytes(t->type);
+    if (w->tensor_bytes > EXPANSION_MAX * ((double)w->size + (double)w->inflated))
+        return um_fail(UM_EFORMAT, "tensor %.*s: with it %.0f bytes of tensors in a file of %zu",
+                       (int)n, name, w->tensor_bytes, w->size);
+    if (w->count == TENSORS_MAX)
+        return um_fail(UM_EFORMAT, "more than %d tensors", TENSORS_MAX);
+    if (w->count == w->capacity) {
+        int capacity = w->capacity ? 2 * w->capacity : 256;
+        void *grown = um_grow(w->tensor, sizeof *w->tensor * (size_t)w->count,
+                              sizeof *w->tensor * (size_t)capacity);
+        if (!grown)
+            return um_fail(UM_ENOMEM, "table of %d tensors", capacity);
+        w->tensor = grown;
+        w->capacity = capacity;
+    }
+    /* DistributedDataParallel puts every name under "module.". */
+    if (n > 7 && memcmp(name, "module.", 7) == 0) {
+        name += 7;
+        n -= 7;
+    }
+    char *copy = um_arena_string(&w->arena, name, n);
+    if (!copy)
+        return um_fail(UM_ENOMEM, "name of a tensor");
+    w->tensor[w->count] = *t;
+    w->tensor[w->count++].name = copy;
+    return UM_OK;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct um_wtensor *)a)->name, ((const struct um_wtensor *)b)->name);
+}
+
+/* What holds for every format: unique names, sorted. */
+static um_status finish(um_weights *w)
+{
+    um_status st = um_hf_rename(w);
+    if (st != UM_OK)
+        return st;
+    if (w->count)
+        qsort(w->tensor, (size_t)w->count, sizeof *w->tensor, by_name);
+    for (int i = 1; i < w->count; i++)
+        if (strcmp(w->tensor[i].name, w->tensor[i - 1].name) == 0)
+            return um_fail(UM_EFORMAT, "tensor %s: found twice", w->tensor[i].name);
+    return UM_OK;
+}
+
+static um_status read_file(um_weights *w)
+{
+    int fd = open(w->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return um_fail(UM_EIO, "cannot open: %s", strerror(errno));
+    um_status st = UM_OK;
+    struct stat s;
+    if (fstat(fd, &s) != 0)
+        st = um_fail(UM_EIO, "cannot stat: %s", strerror(errno));
+    else if (!S_ISREG(s.st_mode))
+        st = um_fail(UM_EIO, "not a regular file");
+    else if (s.st_size > FILE_BYTES_MAX)
+        st = um_fail(UM_EFORMAT, "%lld bytes, at most %lld are read", (long long)s.st_size,
+                     (long long)FILE_BYTES_MAX);
+    /* Read, not mapped: a file that another program cuts short would kill us on access. */
+    if (st == UM_OK && !(w->bytes = um_alloc((size_t)s.st_size)))
+        st = um_fail(UM_ENOMEM, "%lld bytes for the file", (long long)s.st_size);
+    while (st == UM_OK && w->size < (size_t)s.st_size) {
+        ssize_t n = read(fd, w->bytes + w->size, (size_t)s.st_size - w->size);
+        if (n < 0 && errno != EINTR)
+            st = um_fail(UM_EIO, "cannot read: %s", strerror(errno));
+        else if (n == 0)
+            st = um_fail(UM_EIO, "ends after %zu bytes, want %lld", w->size, (long long)s.st_size);
+        else if (n > 0)
+            w->size += (size_t)n;
+    }
+    close(fd);
+    return st;
+}
+
+static um_status load(um_weights *w)
+{
+    const unsigned char *b = w->bytes;
+    if (w->size >= 4 && b[0] == 'P' && b[1] == 'K') {
+        w->format = "torch zip";
+        return um_torch_zip_load(w);
+    }
+    if (w->size >= 9 && b[8] == '{') {
+        w->format = "safetensors";
+        return um_safetensors_load(w);
+    }
+    if (w->size >= 2 && b[0] == 0x80 && b[1] <= 5)
+        return um_fail(UM_EFORMAT, "a pickle without archive (PyTorch before 1.6); load it with "
+                                   "PyTorch and save its state dict again");
+    return um_fail(UM_EFORMAT,
+                   "neither safetensors nor a PyTorch archive (%zu bytes, first %02x %02x)",
+                   w->size, w->size > 0 ? b[0] : 0, w->size > 1 ? b[1] : 0);
+}
+
+static um_status copy_bytes(um_weights *w, const void *data, size_t size)
+{
+    w->bytes = um_alloc(size);
+    if (!w->bytes)
+        return um_fail(UM_ENOMEM, "%zu bytes for the file", size);
+    if (size)
+        memcpy(w->bytes, data, size);
+    w->size = size;
+    return UM_OK;
+}
+
+static um_status open_view(um_weights **out, const char *path, const void *data, size_t size)
+{
+    *out = NULL;
+    if (!path || !*path)
+        return um_fail(UM_EINVAL, "um_weights_open: no path");
+    um_weights *w = um_zalloc(sizeof *w);
+    if (!w || !(w->path = um_strdup(path))) {
+        um_weights_close(&w);
+        return um_fail(UM_ENOMEM, "%s: memory for the view", path);
+    }
+    um_status st = data ? copy_bytes(w, data, size) : read_file(w);
+    if (st == UM_OK)
+        st = load(w);
+    if (st == UM_OK)
+        st = finish(w);
+    if (st != UM_OK) {
+        um_weights_close(&w);
+        return um_fail_in(st, path);
+    }
+    um_sha256_hex(w->sha256, w->bytes, w->size);
+    *out = w;
+    return UM_OK;
+}
+
+um_status um_weights_open(um_weights **out, const char *path)
+{
+    return open_view(out, path, NULL, 0);
+}
+
+um_status um_weights_open_bytes(um_weights **out, const char *path, const void *data, size_t size)
+{
+    return open_view(out, path, data ? data : "", size);
+}
+
+void um_weights_close(um_weights **w)
+{
+    if (!w || !*w)
+        return;
+    um_arena_finish(&(*w)->arena);
+    um_free((*w)->tensor);
+    um_free((*w)->bytes);
+    um_free((*w)->path);
+    um_free(*w);
+    *w = NULL;
+}
+
+int um_weights_count(const um_weights *w)
+{
+    return w->count;
+}
+
+const struct um_wtensor *um_weights_at(const um_weights *w, int i)
+{
+    return i >= 0 && i < w->count ? &w->tensor[i] : NULL;
+}
+
+const struct um_wtensor *um_weights_find(const um_weights *w, const char *name)
+{
+    struct um_wtensor key = {.name = name};
+    return w->count ? bsearch(&key, w->tensor, (size_t)w->count, sizeof key, by_name) : NULL;
+}
+
+const char *um_weights_meta(const um_weights *w, const char *key)
+{
+    for (int i = 0; i < w->meta_count; i++)
+        if (strcmp(w->meta[i].key, key) == 0)
+            return w->meta[i].value;
+    return NULL;
+}
+
+const char *um_weights_format(const um_weights *w)
+{
+    return w->format;
+}
+
+const char *um_weights_sha256(const um_weights *w)
+{
+    return w->sha256;
+}
+
+const char *um_weights_path(const um_weights *w)
+{
+    return w->path;
+}
+
+int64_t um_wtensor_elements(const struct um_wtensor *t)
+{
+    return um_view_elements(t->rank, t->dim);
+}
+
+static const unsigned char *element(const struct um_wtensor *t, int64_t i)
+{
+    int64_t offset = 0;
+    for (int d = t->rank - 1; d >= 0; d--) {
+        offset += i % t->dim[d] * t->stride[d];
+        i /= t->dim[d];
+    }
+    return t->data + (size_t)offset * um_wtype_bytes(t->type);
+}
+
+/* Tensors in a file may lie at any address, so every access goes through memcpy. */
+static double value(enum um_wtype type, const unsigned char *p)
+{
+    union {
+        float f32;
+        double f64;
+        uint16_t u16;
+        int64_t i64;
+        int32_t i32;
+        int16_t i16;
+    } v;
+    float f;
+    switch (type) {
+    case UM_W_F32: memcpy(&v.f32, p, 4); return v.f32;
+    case UM_W_F64: memcpy(&v.f64, p, 8); return v.f64;
+    case UM_W_F16:
+        memcpy(&v.u16, p, 2);
+        um_f16_to_f32(&f, &v.u16, 1);
+        return f;
+    case UM_W_BF16: {
+        memcpy(&v.u16, p, 2);
+        uint32_t bits = (uint32_t)v.u16 << 16;
+        memcpy(&f, &bits, 4);
+        return f;
+    }
+    case UM_W_I64: memcpy(&v.i64, p, 8); return (double)v.i64;
+    case UM_W_I32: memcpy(&v.i32, p, 4); return v.i32;
+    case UM_W_I16: memcpy(&v.i16, p, 2); return v.i16;
+    case UM_W_I8: return *(const signed char *)p;
+    case UM_W_U8: return *p;
+    case UM_W_BOOL: return *p != 0;
+    }
+    return 0;
+}
+
+double um_wtensor_at(const struct um_wtensor *t, int64_t i)
+{
+    return i >= 0 && i < um_wtensor_elements(t) ? value(t->type, element(t, i)) : NAN;
+}
+
+static bool contiguous(const struct um_wtensor *t)
+{
+    int64_t want = 1;
+    for (int d = t->rank - 1; d >= 0; d--) {
+        if (t->dim[d] != 1 && t->stride[d] != want)
+            return false;
+        want *= t->dim[d];
+    }
+    return true;
+}
+
+void um_view_copy(const struct um_wtensor *t, void *out)
+{
+    int64_t n = um_wtensor_elements(t);
+    size_t size = um_wtype_bytes(t->type);
+    unsigned char *to = out;
+    if (contiguous(t)) {
+        if (n)
+            memcpy(out, t->data, (size_t)n * size);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++)
+        memcpy(to + (size_t)i * size, element(t, i), size);
+}
+
+void um_view_floats(const struct um_wtensor *t, float *out)
+{
+    int64_t n = um_wtensor_elements(t);
+    size_t size = um_wtype_bytes(t->type);
+    if (contiguous(t) && t->type == UM_W_F32) {
+        if (n)
+            memcpy(out, t->data, (size_t)n * 4);
+    } else if (contiguous(t)) {
+        for (int64_t i = 0; i < n; i++)
+            out[i] = (float)value(t->type, t->data + (size_t)i * size);
+    } else {
+        for (int64_t i = 0; i < n; i++)
+            out[i] = (float)value(t->type, element(t, i));
+    }
+}
+
+um_status um_weights_read(const um_weights *w, const char *name, int rank, const int64_t *dim,
+                          float **out)
+{
+    *out = NULL;
+    char want[128], found[128];
+    const struct um_wtensor *t = um_weights_find(w, name);
+    if (!t)
+        return um_fail(UM_EFORMAT, "%s: missing tensor %s, want %s", w->path, name,
+                       um_view_shape(want, sizeof want, rank, dim));
+    bool same = rank == t->rank;
+    for (int i = 0; same && i < rank; i++)
+        same = dim[i] == t->dim[i];
+    if (!same)
+        return um_fail(UM_EFORMAT, "%s: tensor %s is %s, want %s", w->path, name,
+                       um_view_shape(found, sizeof found, t->rank, t->dim),
+                       um_view_shape(want, sizeof want, rank, dim));
+    int64_t n = um_wtensor_elements(t);
+    float *values = um_array((size_t)n, sizeof *values);
+    if (!values)
+        return um_fail(UM_ENOMEM, "%s: tensor %s: %" PRId64 " floats", w->path, name, n);
+    um_view_floats(t, values);
+    *out = values;
+    return UM_OK;
+}

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The shipped models on a device, and pictures: what the tests of whole predictions start from. */
+#ifndef UM_TEST_FIXTURE_H
+#define UM_TEST_FIXTURE_H
+
+#include "ultramotion/ultramotion.h"
+
+#include "test.h"
+
+#include <stdbool.h>
+
+#define DETECTOR_FILE UM_SOURCE_DIR "/models/dfine_n_bone_320.safetensors"
+#define SEGMENTER_FILE UM_SOURCE_DIR "/models/mobile_sam_bone_256.safetensors"
+
+/* The same test on both devices, as id_on_cpu and id_on_guard. */
+#define TEST_ON_DEVICES(id)             \
+    static void id(const char *device); \
+    TEST(id##_on_cpu)                   \
+    {                                   \
+        id("cpu");                      \
+    }                                   \
+    TEST(id##_on_guard)                 \
+    {                                   \
+        id("guard");                    \
+    }                                   \
+    static void id(const char *device)
+
+struct fixture {
+    um_device *dev;
+    um_detector *detector;
+    um_segmenter *segmenter;
+};
+
+static inline void fixture_die(const char *what)
+{
+    fflush(stdout);
+    fprintf(stderr, "%s: %s\n", what, um_last_error());
+    exit(1);
+}
+
+/* A device of its own with networks of the sizes given (0: the file's). Two threads: enough to be
+ * parallel, few enough for a machine that runs other tests beside. */
+static inline struct fixture fixture_open(const char *device, uint64_t seed, int detector_size,
+                                          int canvas)
+{
+    struct fixture f = {0};
+    um_device_settings s;
+    um_device_settings_default(&s);
+    s.name = device;
+    s.threads = 2;
+    s.guard_seed = seed;
+    if (um_device_open(&f.dev, &s) != UM_OK ||
+        um_detector_open(&f.detector, f.dev, DETECTOR_FILE, detector_size) != UM_OK ||
+        um_segmenter_open(&f.segmenter, f.dev, SEGMENTER_FILE, canvas) != UM_OK)
+        fixture_die(device);
+    return f;
+}
+
+static inline void fixture_close(struct fixture *f)
+{
+    um_segmenter_close(&f->segmenter);
+    um_detector_close(&f->detector);
+    um_device_close(&f->dev);
+}
+
+/* The fixture that tests share: opened at first use, closed at exit. */
+static struct fixture fixture_shared[2];
+
+static inline void fixture_close_shared(void)
+{
+    fixture_close(&fixture_shared[0]);
+    fixture_close(&fixture_shared[1]);
+}
+
+static inline struct fixture *fixture(const char *device)
+{
+    struct fixture *f = &fixture_shared[strcmp(device, "guard") == 0];
+    if (!fixture_shared[0].dev && !fixture_shared[1].dev)
+        atexit(fixture_close_shared);
+    if (!f->dev)
+        *f = fixture_open(device, 1, 0, 0);
+    return f;
+}
+
+/* ---- pictures ---- */
+
+/* A copy of frame i of the golden sequence: 422 x 558, gray. */
+static inline um_frame *golden_frame(int i)
+{
+    char path[512];
+    um_frame *f = NULL;
+    snprintf(path, sizeof path, "%s/phantom_%d.png", UM_GOLDEN_DIR, i);
+    if (um_image_read(path, &f) != UM_OK)
+        fixture_die(path);
+    f->id = (uint64_t)i;
+    return f;
+}
+
+static inline um_frame *new_frame(int width, int height, int channels)
+{
+    um_frame *f = NULL;
+    if (um_frame_create(&f, width, height, channels) != UM_OK)
+        fixture_die("frame");
+    for (int y = 0; y < height; y++)
+        memset(f->pixels + (ptrdiff_t)y * f->stride, 0, (size_t)(width * channels));
+    return f;
+}
+
+static inline uint8_t *pixel(const um_frame *f, int x, int y)
+{
+    return f->pixels + (ptrdiff_t)y * f->stride + (ptrdiff_t)x * f->channels;
+}
+
+/* A gray frame as RGB whose channels are equal. */
+static inline um_frame *rgb_of(const um_frame *gray)
+{
+    um_frame *f = new_frame(gray->width, gray->height, 3);
+    f->id = gray->id;
+    for (int y = 0; y < f->height; y++)
+        for (int x = 0; x < f->width; x++)
+            memset(pixel(f, x, y), *pixel(gray, x, y), 3);
+    return f;
+}
+
+/* The part x0, y0, w, h of a frame as a frame of its own. */
+static inline um_frame *cut(const um_frame *from, int x0, int y0, int w, int h)
+{
+    um_frame *f = new_frame(w, h, from->channels);
+    f->id = from->id;
+    for (int y = 0; y < h; y++)
+        memcpy(pixel(f, 0, y), pixel(from, x0, y0 + y), (size_t)(w * from->channels));
+    return f;
+}
+
+static inline long differing(const uint8_t *a, const uint8_t *b, size_t n)
+{
+    long d = 0;
+    for (size_t i = 0; i < n; i++)
+        d += a[i] != b[i];
+    return d;
+}
+
+static inline long set_pixels(const uint8_t *mask, size_t n)
+{
+    long k = 0;
+    for (size_t i = 0; i < n; i++)
+        k += mask[i] != 0;
+    return k;
+}
+
+#endif

@@ -1,0 +1,392 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The command as a user types it: usage, exit codes, outputs. Standard library only. Usage: test_cli.py COMMAND [TEST]"""
+
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import traceback
+import zlib
+from pathlib import Path
+
+COMMAND = sys.argv[1]
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ROOT / "models"
+DETECTOR, SEGMENTER = MODELS / "dfine_n_bone_320.safetensors", MODELS / "mobile_sam_bone_256.safetensors"
+PACKET_KEYS = ["frame_id", "ts", "state", "tag", "label", "score", "box_xyxy", "mask", "mask_area_px", "stages_ms", "transfers", "pose",
+               "spacing_mm", "device", "precision", "as_numpy", "models"]
+TESTS = []
+
+
+def test(function):
+    TESTS.append(function)
+    return function
+
+
+def um(*arguments, code=0, stdin=None, env=None, cwd=None):
+    """Run the command; check its exit code; return stdout, stderr."""
+    environment = {**os.environ, "ULTRAMOTION_MODELS": str(MODELS), **(env or {})}
+    done = subprocess.run([COMMAND, *map(str, arguments)], input=stdin, capture_output=True, env=environment, cwd=cwd, timeout=300)
+    out, err = done.stdout.decode(), done.stderr.decode()
+    assert done.returncode == code, f"{arguments}: exit {done.returncode}, want {code}\n{err}"
+    return out, err
+
+
+def lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def png(path, width, height, value=lambda x, y: (x * 7 + y * 13) % 256):
+    """A gray PNG written by hand."""
+    rows = b"".join(b"\0" + bytes(value(x, y) for x in range(width)) for y in range(height))
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)) +
+                     chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+@test
+def usage_and_version(tmp):
+    out, _ = um("--version")
+    assert out.startswith("ultramotion ")
+    out, _ = um("--help")
+    assert "usage: ultramotion" in out
+    for command in ("run", "detect", "segment", "val", "phantom", "bench", "inspect", "convert", "doctor"):
+        out, _ = um(command, "--help")
+        assert f"usage: ultramotion {command}" in out and "options:" in out
+    _, err = um(code=2)
+    assert "usage" in err
+    _, err = um("fly", code=2)
+    assert "fly" in err
+    _, err = um("run", code=2)
+    assert "SOURCE" in err
+    _, err = um("run", "phantom:", "--colour", "red", code=2)
+    assert "--colour" in err
+
+
+@test
+def packets_hold_every_key_in_order(tmp):
+    out, err = um("run", "phantom:seed=900003,frames=3", "--device", "guard")
+    packets = lines(out)
+    assert [p["frame_id"] for p in packets] == [0, 1, 2]
+    for p in packets:
+        assert list(p) == PACKET_KEYS, list(p)
+        assert p["transfers"]["up"] == 1 and p["transfers"]["down"] == 1 and p["transfers"]["shared"] is False
+        assert set(p["stages_ms"]) == {"upload", "detect", "segment", "packet", "total"}
+        assert p["device"] == "guard" and p["precision"] == "fp32" and p["models"]["detector"].startswith("sha256:")
+        if p["state"] == "LOST":
+            assert p["box_xyxy"] is None and p["mask"] is None
+        else:
+            assert len(p["box_xyxy"]) == 4 and p["mask"]["size"] == [558, 422] and p["mask_area_px"] > 0
+    assert "VISIBLE" in err and "ledger" in err and "Dice" in err
+
+
+@test
+def residency_is_asserted_on_guard(tmp):
+    um("run", "phantom:seed=900003,frames=3", "--device", "guard", "--assert-transfers", "1,1", "-o", "null:")
+    um("run", "phantom:seed=900003,frames=3", "--device", "guard", "--gate", "sync", "--assert-transfers", "1,2", "-o", "null:")
+    for limit in ("1,1", "1,2"):
+        _, err = um("run", "phantom:seed=900003,frames=3", "--device", "guard", "--sam-as-numpy", "1", "--assert-transfers", limit, "-o",
+                    "null:", code=3)
+        assert "frame 0" in err and "stage segment" in err and "legacy mode" in err, err
+    _, err = um("run", "phantom:frames=1", "--device", "cpu", "--assert-transfers", "1,1", "-o", "null:", code=2)
+    assert "shares" in err
+    shared = lines(um("run", "phantom:frames=1", "--device", "cpu")[0])[0]["transfers"]
+    assert shared == {"up": 0, "down": 0, "up_bytes": 0, "down_bytes": 0, "setup": 0, "shared": True}, shared
+
+
+@test
+def rollback_by_environment_and_option(tmp):
+    device = lines(um("run", "phantom:seed=900003,frames=2")[0])
+    host = lines(um("run", "phantom:seed=900003,frames=2", env={"ULTRAMOTION_SAM_AS_NUMPY": "1"})[0])
+    assert [p["as_numpy"] for p in device] == [0, 0] and [p["as_numpy"] for p in host] == [1, 1]
+    assert [p["mask"] for p in device] == [p["mask"] for p in host]
+    option = lines(um("run", "phantom:seed=900003,frames=1", "--sam-as-numpy", "0", env={"ULTRAMOTION_SAM_AS_NUMPY": "1"})[0])
+    assert option[0]["as_numpy"] == 0
+    _, err = um("run", "phantom:frames=1", env={"ULTRAMOTION_SAM_AS_NUMPY": "yes"}, code=2)
+    assert "ULTRAMOTION_SAM_AS_NUMPY" in err
+
+
+@test
+def both_gates_agree(tmp):
+    def shape(packets):
+        return [(p["state"], p["score"], p["box_xyxy"], p["mask"]) for p in packets]
+    spec = "phantom:seed=900005,frames=6,empty=0.5"
+    assert shape(lines(um("run", spec, "--gate", "sync")[0])) == shape(lines(um("run", spec, "--device", "guard")[0]))
+
+
+@test
+def sinks_write_what_they_say(tmp):
+    out, _ = um("run", "phantom:seed=900003,frames=2", "-o", f"dir:{tmp}/o", "-o", f"jsonl:{tmp}/p.jsonl", "-o", "null:", "--kpi",
+                f"{tmp}/kpi", "--dump", f"{tmp}/taps.safetensors")
+    assert out == ""
+    packets = lines((tmp / "p.jsonl").read_text())
+    visible = [p for p in packets if p["state"] == "VISIBLE"]
+    assert sorted(f.name for f in (tmp / "o").iterdir()) == [f"0000{i}_{k}.png" for i in range(2) for k in ("mask", "overlay")]
+    kpi = lines((tmp / "kpi").read_text())
+    assert len(kpi) == len(visible)
+    for line in kpi:
+        assert list(line)[:4] == ["ts", "event", "as_numpy", "device"] and line["event"] == "sam_mask_output"
+    raw = (tmp / "taps.safetensors").read_bytes()
+    header = json.loads(raw[8:8 + struct.unpack("<Q", raw[:8])[0]])
+    shapes = {k: v["shape"] for k, v in header.items() if k != "__metadata__"}
+    assert shapes["pred_logits"] == [1, 300, 1] and shapes["pred_boxes"] == [1, 300, 4]
+    assert shapes["image_embedding"] == [1, 256, 16, 16] and shapes["low_res_logits"] == [1, 1, 64, 64], shapes
+    assert shapes["iou"] == [1, 1] and shapes["mask"] == [1, 1, 558, 422], shapes
+
+
+@test
+def sink_trouble_is_named(tmp):
+    (tmp / "file").write_text("x")
+    _, err = um("run", "phantom:frames=1", "-o", f"dir:{tmp}/file/o", code=1)
+    assert "file: Not a directory" in err
+    _, err = um("run", "phantom:frames=1", "-o", "carrier-pigeon:", code=2)
+    assert "carrier-pigeon" in err
+    if os.path.exists("/dev/full"):
+        out, err = um("run", "phantom:frames=8", "-o", "jsonl:/dev/full", "-o", "jsonl:-", code=1)
+        assert "/dev/full" in err and len(lines(out)) == 8, err
+
+
+@test
+def missing_and_broken_inputs(tmp):
+    _, err = um("run", tmp / "nothing.png", code=1)
+    assert "nothing.png" in err
+    (tmp / "empty").mkdir()
+    um("run", tmp / "empty", code=1)
+    _, err = um("run", "warp:9", code=2)
+    _, err = um("run", "phantom:colour=red", code=2)
+    assert "colour" in err
+    pictures = tmp / "pictures"
+    pictures.mkdir()
+    png(pictures / "a.png", 96, 80)
+    png(pictures / "c.png", 96, 80)
+    (pictures / "b.png").write_bytes((pictures / "a.png").read_bytes()[:60])
+    out, err = um("run", pictures)
+    assert [p["frame_id"] for p in lines(out)] == [0, 2] and "b.png" in err and "1 unreadable" in err, err
+    out, err = um("run", pictures, "--strict", code=1)
+    assert "b.png" in err
+    (tmp / "only").mkdir()
+    shutil.copy(pictures / "b.png", tmp / "only")
+    _, err = um("run", tmp / "only", code=1)
+    assert "no usable frame" in err
+
+
+@test
+def wrong_models(tmp):
+    _, err = um("run", "phantom:frames=1", "--detector", tmp / "none.pth", code=1)
+    assert "none.pth" in err
+    _, err = um("run", "phantom:frames=1", "--detector", SEGMENTER, code=1)
+    assert "mobile_sam" in err and "D-FINE" in err, err
+    _, err = um("run", "phantom:frames=1", "--segmenter", DETECTOR, code=1)
+    assert "dfine" in err and "SAM" in err, err
+    (tmp / "noise.pt").write_bytes(os.urandom(4096))
+    _, err = um("run", "phantom:frames=1", "--segmenter", tmp / "noise.pt", code=1)
+    assert "noise.pt" in err
+    cut = tmp / "cut.safetensors"
+    cut.write_bytes(DETECTOR.read_bytes()[:100000])
+    _, err = um("inspect", cut, code=1)
+    assert "cut.safetensors" in err
+
+
+@test
+def options_that_mean_nothing(tmp):
+    for arguments in (["--conf", "2"], ["--conf", "x"], ["--gate", "maybe"], ["--frames", "0"], ["--crop", "1,2,3"], ["--threads", "0"],
+                      ["--class", "femur"], ["--class", "7"], ["--device", "toaster"], ["--precision", "fp7"], ["--det-size", "333"],
+                      ["--sam-size", "100"], ["--sam-as-numpy", "2"], ["--assert-transfers", "1"], ["--point", "1,2,1"]):
+        _, err = um("run", "phantom:frames=1", *arguments, code=2)
+        assert err.startswith("ultramotion: ") or "ultramotion: " in err, err
+    um("run", "phantom:frames=1", "--class", "bone", "-o", "null:")
+
+
+@test
+def not_in_this_build(tmp):
+    for arguments in (["run", "phantom:frames=1", "--device", "cuda:0"], ["run", "phantom:frames=1", "--precision", "fp16"],
+                      ["val", tmp], ["bench", "residency"], ["convert", DETECTOR, tmp / "o.safetensors", "--calibrate", "phantom:"],
+                      ["convert", DETECTOR, tmp / "o.safetensors", "--precision", "int8"]):
+        _, err = um(*arguments, code=1)
+        assert "not in this build" in err, err
+
+
+@test
+def detect_prints_boxes_best_first(tmp):
+    frames = lines(um("detect", "phantom:seed=900003,frames=2", "--conf", "0.01")[0])
+    assert [f["frame_id"] for f in frames] == [0, 1]
+    for f in frames:
+        scores = [b["score"] for b in f["boxes"]]
+        assert scores == sorted(scores, reverse=True) and all(0 <= b["box_xyxy"][0] <= b["box_xyxy"][2] <= 422 for b in f["boxes"])
+    best = lines(um("run", "phantom:seed=900003,frames=2")[0])
+    for f, p in zip(frames, best):
+        if p["state"] == "VISIBLE":
+            assert abs(f["boxes"][0]["score"] - p["score"]) < 1e-5
+            assert max(abs(a - b) for a, b in zip(f["boxes"][0]["box_xyxy"], p["box_xyxy"])) < 1e-3
+
+
+@test
+def crop_reports_full_picture_coordinates(tmp):
+    size, origin = (300, 260), (40, 30)
+    png(tmp / "whole.png", 400, 320)
+    png(tmp / "part.png", *size, value=lambda x, y: ((x + origin[0]) * 7 + (y + origin[1]) * 13) % 256)
+    crop = f"{origin[0]},{origin[1]},{size[0]},{size[1]}"
+    a = lines(um("detect", tmp / "whole.png", "--crop", crop, "--conf", "0")[0])[0]["boxes"][0]
+    b = lines(um("detect", tmp / "part.png", "--conf", "0")[0])[0]["boxes"][0]
+    assert a["score"] == b["score"]
+    p = lines(um("run", tmp / "whole.png", "--crop", crop, "--conf", "0")[0])[0]
+    q = lines(um("run", tmp / "part.png", "--conf", "0")[0])[0]
+    assert p["score"] == q["score"] and p["mask_area_px"] == q["mask_area_px"]
+    um("run", tmp / "whole.png", "--crop", "390,0,20,20", code=1)
+
+
+@test
+def segment_takes_boxes_and_points(tmp):
+    picture = ROOT / "tests/golden/end_to_end/phantom_0.png"
+    expected = json.loads((picture.parent / "expected.json").read_text())["phantom_0.png"]
+    box = ",".join(map(str, expected["box_xyxy"]))
+    packet = lines(um("segment", picture, "--box", box)[0])[0]
+    assert packet["mask"]["size"] == expected["mask"]["size"] and packet["mask_area_px"] > 1000
+    point = lines(um("segment", picture, "--point", "250,150,1")[0])[0]
+    assert point["mask"] is not None
+    multi = lines(um("segment", picture, "--box", box, "--point", "250,150,1", "--multimask", "-o", f"dir:{tmp}", "-o", "jsonl:-")[0])[0]
+    assert multi["as_numpy"] == 1 and (tmp / "phantom_0_mask.png").exists()
+    for bad in ("nan,0,10,10", "50,50,10,10", "900,0,990,10"):
+        _, err = um("segment", picture, "--box", bad, code=2)
+        assert "box" in err
+    um("segment", picture, "--box", "1,2,3", code=2)
+    um("segment", picture, code=2)
+
+
+@test
+def raw_frames_on_stdin(tmp):
+    frame = bytes((x * 7 + y * 13) % 256 for y in range(80) for x in range(96))
+    png(tmp / "same.png", 96, 80)
+    out, _ = um("run", "-", "--size", "96x80", "--conf", "0", stdin=frame * 2)
+    same = lines(um("run", tmp / "same.png", "--conf", "0")[0])[0]
+    packets = lines(out)
+    assert len(packets) == 2 and packets[0]["score"] == same["score"] and packets[0]["mask"] == same["mask"]
+    rgb = bytes(v for v in frame for _ in range(3))
+    out, _ = um("run", "-", "--size", "96x80", "--pixel", "rgb8", "--conf", "0", stdin=rgb)
+    assert lines(out)[0]["score"] == same["score"]
+    _, err = um("run", "-", "--size", "96x80", "-o", "null:", stdin=frame + b"rest")
+    assert "4" in err
+    um("run", "-", stdin=b"", code=2)
+    um("run", "-", "--size", "96y80", stdin=b"", code=2)
+
+
+@test
+def config_file_and_command_line(tmp):
+    (tmp / "c.yaml").write_text("conf: 0.0\ndevice: guard\nframes: 2\nsink: [\"jsonl:-\"]\nrealtime: false\n")
+    out, _ = um("run", "phantom:seed=900003", "--config", tmp / "c.yaml")
+    assert len(lines(out)) == 2 and lines(out)[0]["device"] == "guard"
+    out, _ = um("run", "phantom:seed=900003", "--config", tmp / "c.yaml", "--frames", "1", "--device", "cpu")
+    assert len(lines(out)) == 1 and lines(out)[0]["device"] == "cpu"
+    (tmp / "bad.yaml").write_text("konf: 1\n")
+    _, err = um("run", "phantom:", "--config", tmp / "bad.yaml", code=2)
+    assert "konf" in err and "bad.yaml:1" in err
+    (tmp / "broken.yaml").write_text("conf: [1\n")
+    um("run", "phantom:", "--config", tmp / "broken.yaml", code=2)
+    um("run", "phantom:", "--config", tmp / "absent.yaml", code=2)
+
+
+@test
+def interrupt_closes_sinks_and_prints_the_summary(tmp):
+    for number in (signal.SIGINT, signal.SIGTERM):
+        path = tmp / f"{number}.jsonl"
+        process = subprocess.Popen([COMMAND, "run", "phantom:seed=900003,frames=100000", "-o", f"jsonl:{path}", "-o", "jsonl:-"],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ, ULTRAMOTION_MODELS=str(MODELS)))
+        process.stdout.readline()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert b"frames" in err and b"stage ms" in err
+        assert lines(path.read_text()), "every line is whole"
+
+
+@test
+def a_reader_that_leaves_is_no_error(tmp):
+    process = subprocess.Popen([COMMAND, "run", "phantom:seed=900003,frames=100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env=dict(os.environ, ULTRAMOTION_MODELS=str(MODELS)))
+    process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(timeout=60) == 0, err
+
+
+@test
+def inspect_and_convert(tmp):
+    out, _ = um("inspect", DETECTOR, "--json")
+    info = json.loads(out)
+    assert info["architecture"] == "dfine-n" and info["classes"] == 1 and info["input_size"] == 320 and len(info["sha256"]) == 64
+    out, _ = um("inspect", SEGMENTER)
+    assert "mobile-sam" in out and "256" in out
+    um("convert", DETECTOR, tmp / "d32.safetensors")
+    um("convert", tmp / "d32.safetensors", tmp / "d16.safetensors", "--precision", "fp16")
+    assert (tmp / "d16.safetensors").stat().st_size < 0.6 * (tmp / "d32.safetensors").stat().st_size
+    a = lines(um("detect", "phantom:seed=900003,frames=1")[0])[0]["boxes"]
+    b = lines(um("detect", "phantom:seed=900003,frames=1", "--detector", tmp / "d16.safetensors")[0])[0]["boxes"]
+    assert a == b
+    um("convert", tmp / "nothing.pt", tmp / "x.safetensors", code=1)
+
+
+@test
+def phantom_writes_frames_and_truth(tmp):
+    um("phantom", "-o", tmp / "a", "--frames", "4", "--seed", "900009")
+    um("phantom", "-o", tmp / "b", "--frames", "4", "--seed", "900009")
+    truth = json.loads((tmp / "a/truth.json").read_text())
+    assert len(truth["images"]) == 4 and {"bbox", "segmentation"} <= set(truth["annotations"][0])
+    for name in ["frames/00000.png", "frames/00003.png", "masks/00000_mask.png", "truth.json"]:
+        assert (tmp / "a" / name).read_bytes() == (tmp / "b" / name).read_bytes(), name
+    files = lines(um("run", tmp / "a/frames")[0])
+    live = lines(um("run", "phantom:seed=900009,frames=4")[0])
+    assert [p["mask"] for p in files] == [p["mask"] for p in live]
+    um("phantom", code=2)
+
+
+@test
+def doctor_and_bench_speak(tmp):
+    out, _ = um("doctor")
+    for word in ("device", "cpu", "guard", "kernels", "memory", "detector", "segmenter"):
+        assert word in out, out
+    out, _ = um("doctor", env={"ULTRAMOTION_MODELS": str(tmp)}, code=1)
+    assert "MISSING" in out
+    pipeline = lines(um("bench", "pipeline", "--frames", "2")[0])[0]
+    assert pipeline["frames"] == 2 and pipeline["total"]["min"] > 0
+    stages = lines(um("bench", "stages", "--rounds", "1")[0])
+    assert [s["stage"] for s in stages] == ["detect", "encode", "decode"]
+    served = lines(um("bench", "stages", "--serve", stdin=b"decode\ndetect\n")[0])
+    assert [s["stage"] for s in served] == ["decode", "detect"]
+
+
+@test
+def kernel_levels_can_be_forced(tmp):
+    best = lines(um("detect", "phantom:seed=900003,frames=1")[0])[0]["boxes"][0]
+    _, err = um("detect", "phantom:frames=1", env={"ULTRAMOTION_CPU": "abacus"}, code=2)
+    assert "abacus" in err
+    small = ["--det-size", "320"]
+    plain, err = um("detect", "phantom:seed=900003,frames=1", *small, env={"ULTRAMOTION_CPU": "c"})
+    assert "(c," in err and abs(lines(plain)[0]["boxes"][0]["score"] - best["score"]) < 1e-4
+
+
+def main():
+    passed = failed = 0
+    for function in TESTS:
+        if len(sys.argv) > 2 and sys.argv[2] != function.__name__:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                function(Path(folder))
+                passed += 1
+            except Exception:
+                failed += 1
+                traceback.print_exc(file=sys.stdout)
+                print(f"FAILED {function.__name__}", flush=True)
+    print(f"{passed} passed, {failed} failed, 0 skipped")
+    return 1 if failed else 0
+
+
+sys.exit(main())

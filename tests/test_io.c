@@ -1,0 +1,663 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Frames, pictures, sources and sinks. */
+#include "base/mem.h"
+#include "test.h"
+#include "ultramotion/ultramotion.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { W = 13, H = 9 };
+
+/* ---- a folder of its own for every test ---- */
+
+static char tmp[64];
+
+static const char *in_tmp(const char *name)
+{
+    static char path[4][256];
+    static int turn;
+    turn = (turn + 1) % 4;
+    snprintf(path[turn], sizeof path[turn], "%s/%s", tmp, name);
+    return path[turn];
+}
+
+static void tmp_open(void)
+{
+    strcpy(tmp, "/tmp/um_test_XXXXXX");
+    if (!mkdtemp(tmp))
+        abort();
+}
+
+static void remove_all(const char *path)
+{
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        char inner[512];
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        snprintf(inner, sizeof inner, "%s/%s", path, e->d_name);
+        if (unlink(inner) != 0)
+            remove_all(inner);
+    }
+    if (d)
+        closedir(d);
+    rmdir(path);
+}
+
+static void tmp_close(void)
+{
+    remove_all(tmp);
+}
+
+static void spit(const char *path, const void *data, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    if (!f || fwrite(data, 1, n, f) != n || fclose(f) != 0)
+        abort();
+}
+
+static size_t slurp(const char *path, uint8_t *data, size_t capacity)
+{
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(data, 1, capacity, f) : 0;
+    if (f)
+        fclose(f);
+    return n;
+}
+
+static const char *golden(const char *name)
+{
+    static char path[512];
+    snprintf(path, sizeof path, "%s/image/%s", UM_GOLDEN_DIR, name);
+    return path;
+}
+
+/* The picture that tests/gen/images.py draws. */
+static int want(int channels, int x, int y, int c)
+{
+    int rgb[3] = {16 * x, 20 * y, 255 - 8 * (x + y)};
+    return channels == 1 ? 16 * x + 5 * y : rgb[c];
+}
+
+/* ---- frames ---- */
+
+TEST(frame_limits)
+{
+    um_frame *f = (um_frame *)1;
+    CHECK_EQ(um_frame_create(&f, 0, 5, 1), UM_EINVAL);
+    CHECK(f == NULL);
+    CHECK_EQ(um_frame_create(&f, 5, -1, 1), UM_EINVAL);
+    CHECK_EQ(um_frame_create(&f, 5, 5, 2), UM_EINVAL);
+    CHECK_EQ(um_frame_create(&f, UM_FRAME_MAX_SIDE + 1, 1, 1), UM_EINVAL);
+    CHECK_EQ(um_frame_create(&f, UM_FRAME_MAX_SIDE, UM_FRAME_MAX_SIDE, 1), UM_EINVAL);
+    CHECK(strstr(um_last_error(), "16384x16384"));
+    um_mem_fail_at(1);
+    CHECK_EQ(um_frame_create(&f, 5, 5, 1), UM_ENOMEM);
+    um_mem_fail_at(0);
+    CHECK(f == NULL);
+    CHECK_OK(um_frame_create(&f, 5, 7, 3));
+    CHECK_EQ(f->stride, 15);
+    memset(f->pixels, 1, 7 * 15);
+    um_frame_unref(&f);
+}
+
+static void *churn(void *frame)
+{
+    for (int i = 0; i < 10000; i++) {
+        um_frame *f = um_frame_ref(frame);
+        um_frame_unref(&f);
+    }
+    return NULL;
+}
+
+TEST(frame_references)
+{
+    um_frame *f = NULL, *g = NULL;
+    CHECK_OK(um_frame_create(&f, 4, 4, 1));
+    pthread_t a, b;
+    pthread_create(&a, NULL, churn, f);
+    pthread_create(&b, NULL, churn, f);
+    pthread_join(a, NULL);
+    pthread_join(b, NULL);
+    g = um_frame_ref(f);
+    um_frame_unref(&f);
+    CHECK(f == NULL);
+    g->pixels[15] = 1; /* still there: a sanitizer would see it if not */
+    um_frame_unref(&g);
+    um_frame_unref(&g);
+    um_frame_unref(NULL);
+}
+
+/* ---- pictures ---- */
+
+static void check_picture(const char *name, int channels, int tolerance)
+{
+    um_frame *f = NULL;
+    CHECK_OK(um_image_read(golden(name), &f));
+    CHECK_MSG(f->width == W && f->height == H && f->channels == channels, "%s: %dx%dx%d", name,
+              f->width, f->height, f->channels);
+    for (int y = 0; y < H; y++)
+        for (int x = 0; x < W; x++)
+            for (int c = 0; c < channels; c++) {
+                int v = f->pixels[y * f->stride + x * channels + c], t = want(channels, x, y, c);
+                CHECK_MSG(abs(v - t) <= tolerance, "%s: pixel %d,%d,%d is %d, want %d", name, x, y,
+                          c, v, t);
+            }
+    um_frame_unref(&f);
+}
+
+TEST(png_of_every_kind)
+{
+    check_picture("gray8.png", 1, 0);
+    check_picture("gray8_interlaced.png", 1, 0);
+    check_picture("gray16.png", 1, 0);
+    check_picture("gray_alpha.png", 1, 0);
+    check_picture("gray_transparent.png", 1, 0);
+    check_picture("rgb8.png", 3, 0);
+    check_picture("rgb16.png", 3, 0);
+    check_picture("rgba8_interlaced.png", 3, 0);
+    check_picture("palette.png", 3, 0);
+}
+
+TEST(png_of_few_bits)
+{
+    um_frame *f = NULL;
+    CHECK_OK(um_image_read(golden("gray4.png"), &f));
+    CHECK_EQ(f->channels, 1);
+    CHECK_EQ(f->pixels[5], 5 * 17);
+    um_frame_unref(&f);
+    CHECK_OK(um_image_read(golden("gray1.png"), &f));
+    CHECK_EQ(f->pixels[0], 0);
+    CHECK_EQ(f->pixels[1], 255);
+    um_frame_unref(&f);
+}
+
+TEST(jpeg_of_every_kind)
+{
+    check_picture("gray.jpg", 1, 4);
+    check_picture("rgb.jpg", 3, 8);
+    check_picture("rgb_progressive.jpg", 3, 8);
+    check_picture("cmyk.jpg", 3, 8);
+}
+
+/* No prefix of a picture is a picture. */
+TEST(cut_off_pictures_are_errors)
+{
+    static const char *const names[] = {"gray8.png",   "rgba8_interlaced.png",
+                                        "palette.png", "gray.jpg",
+                                        "rgb.jpg",     "rgb_progressive.jpg"};
+    static uint8_t data[65536];
+    tmp_open();
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        size_t n = slurp(golden(names[i]), data, sizeof data);
+        CHECK(n > 50);
+        for (size_t cut = 0; cut < n; cut++) {
+            um_frame *f = NULL;
+            spit(in_tmp("cut"), data, cut);
+            um_status st = um_image_read(in_tmp("cut"), &f);
+            CHECK_MSG(st == UM_EFORMAT && !f, "%s cut to %zu of %zu bytes: %s", names[i], cut, n,
+                      um_status_name(st));
+            CHECK_MSG(strstr(um_last_error(), "/cut: "), "%s", um_last_error());
+        }
+    }
+    tmp_close();
+}
+
+TEST(damaged_pictures_do_no_harm)
+{
+    static const char *const names[] = {"palette.png", "gray8_interlaced.png",
+                                        "rgb_progressive.jpg", "cmyk.jpg"};
+    static uint8_t data[65536];
+    tmp_open();
+    int errors = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        size_t n = slurp(golden(names[i]), data, sizeof data);
+        for (size_t at = 0; at < n; at++) {
+            um_frame *f = NULL;
+            data[at] ^= (uint8_t)(1u << at % 8);
+            spit(in_tmp("bad"), data, n);
+            data[at] ^= (uint8_t)(1u << at % 8);
+            um_status st = um_image_read(in_tmp("bad"), &f);
+            errors += st == UM_EFORMAT;
+            CHECK_MSG(st == UM_EFORMAT || st == UM_OK, "%s, byte %zu: %s", names[i], at,
+                      um_last_error());
+            CHECK((st == UM_OK) == (f != NULL));
+            um_frame_unref(&f);
+        }
+    }
+    CHECK(errors > 100);
+    tmp_close();
+}
+
+TEST(hostile_sizes_are_refused_before_allocation)
+{
+    static uint8_t data[65536];
+    tmp_open();
+    um_frame *f = NULL;
+    size_t n = slurp(golden("gray.jpg"), data, sizeof data);
+    for (size_t i = 2; i + 9 < n; i++)
+        if (data[i] == 0xff && data[i + 1] == 0xc0) {
+            data[i + 5] = data[i + 6] = data[i + 7] = data[i + 8] = 0xff; /* 65535x65535 */
+            break;
+        }
+    spit(in_tmp("big.jpg"), data, n);
+    uint64_t before = um_mem_count();
+    CHECK_EQ(um_image_read(in_tmp("big.jpg"), &f), UM_EFORMAT);
+    CHECK(um_mem_count() - before <= 1); /* the reader itself */
+    n = slurp(golden("gray8.png"), data, sizeof data);
+    data[16] = 0x7f; /* width; its checksum is wrong now too */
+    spit(in_tmp("big.png"), data, n);
+    CHECK_EQ(um_image_read(in_tmp("big.png"), &f), UM_EFORMAT);
+    tmp_close();
+}
+
+TEST(image_errors_name_the_file)
+{
+    tmp_open();
+    um_frame *f = NULL;
+    CHECK_EQ(um_image_read(in_tmp("none.png"), &f), UM_EIO);
+    CHECK(strstr(um_last_error(), "none.png"));
+    CHECK_EQ(um_image_read(tmp, &f), UM_EIO);
+    spit(in_tmp("text.png"), "hello, I am text", 16);
+    CHECK_EQ(um_image_read(in_tmp("text.png"), &f), UM_EFORMAT);
+    CHECK(strstr(um_last_error(), "text.png") && strstr(um_last_error(), "neither PNG nor JPEG"));
+    const uint8_t pixel = 0;
+    CHECK_EQ(um_image_write_png(in_tmp("no/such/folder.png"), &pixel, 1, 1, 1), UM_EIO);
+    CHECK(strstr(um_last_error(), "folder.png"));
+    if (access("/dev/full", W_OK) == 0)
+        CHECK_EQ(um_image_write_png("/dev/full", &pixel, 1, 1, 1), UM_EIO);
+    tmp_close();
+}
+
+TEST(png_round_trip)
+{
+    tmp_open();
+    uint8_t rgb[5 * 4 * 3];
+    for (int i = 0; i < 60; i++)
+        rgb[i] = (uint8_t)(i * 37);
+    for (int channels = 1; channels <= 3; channels += 2) {
+        um_frame *f = NULL;
+        CHECK_OK(um_image_write_png(in_tmp("a.png"), rgb, 5, 4, channels));
+        CHECK_OK(um_image_read(in_tmp("a.png"), &f));
+        CHECK(f->width == 5 && f->height == 4 && f->channels == channels);
+        CHECK(memcmp(f->pixels, rgb, (size_t)(20 * channels)) == 0);
+        um_frame_unref(&f);
+    }
+    tmp_close();
+}
+
+TEST(image_reading_survives_failed_allocations)
+{
+    static const char *const names[] = {"gray8.png", "cmyk.jpg"};
+    for (int i = 0; i < 2; i++) {
+        um_status st = UM_ENOMEM;
+        for (uint64_t k = 1; st != UM_OK && k < 20; k++) {
+            um_frame *f = NULL;
+            um_mem_fail_at(k);
+            st = um_image_read(golden(names[i]), &f);
+            um_mem_fail_at(0);
+            CHECK_MSG(st == UM_OK || (st == UM_ENOMEM && !f), "%s", um_last_error());
+            um_frame_unref(&f);
+        }
+        CHECK_EQ(st, UM_OK);
+    }
+}
+
+/* ---- sources ---- */
+
+static void put_png(const char *name, uint8_t value)
+{
+    uint8_t pixels[4] = {value, value, value, value};
+    if (um_image_write_png(in_tmp(name), pixels, 2, 2, 1) != UM_OK)
+        abort();
+}
+
+TEST(folder_in_natural_order)
+{
+    tmp_open();
+    put_png("f_10.png", 10);
+    put_png("f_9.PNG", 9);
+    put_png("f_1.Jpeg", 1); /* content decides, not the name */
+    put_png("g.jpg", 200);
+    spit(in_tmp("notes.txt"), "x", 1);
+    spit(in_tmp(".hidden.png"), "x", 1);
+    mkdir(in_tmp("sub"), 0777);
+    um_source *s = NULL;
+    CHECK_OK(um_source_open(&s, tmp, NULL));
+    CHECK_EQ(um_source_length(s), 4);
+    static const int values[] = {1, 9, 10, 200};
+    static const char *const names[] = {"f_1", "f_9", "f_10", "g"};
+    for (uint64_t i = 0; i < 4; i++) {
+        um_frame *f = NULL;
+        CHECK_OK(um_source_read(s, &f));
+        CHECK_EQ(f->id, i);
+        CHECK_EQ(f->pixels[0], values[i]);
+        CHECK_STR(um_source_frame_name(s), names[i]);
+        CHECK(f->ts > 1.6e9);
+        um_frame_unref(&f);
+    }
+    um_frame *f = NULL;
+    CHECK_EQ(um_source_read(s, &f), UM_EOF);
+    CHECK_EQ(um_source_read(s, &f), UM_EOF);
+    um_truth truth;
+    CHECK_EQ(um_source_truth(s, &truth), UM_AGAIN);
+    um_source_close(&s);
+    CHECK(s == NULL);
+    um_source_close(&s);
+    tmp_close();
+}
+
+TEST(unreadable_files_use_up_an_id)
+{
+    tmp_open();
+    put_png("0.png", 5);
+    spit(in_tmp("1.png"), "junk", 4);
+    put_png("2.png", 7);
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    CHECK_OK(um_source_open(&s, tmp, NULL));
+    CHECK_OK(um_source_read(s, &f));
+    um_frame_unref(&f);
+    CHECK_EQ(um_source_read(s, &f), UM_EFORMAT);
+    CHECK(strstr(um_last_error(), "1.png") && !f);
+    CHECK_STR(um_source_frame_name(s), "1");
+    CHECK_OK(um_source_read(s, &f));
+    CHECK_EQ(f->id, 2);
+    CHECK_EQ(f->pixels[0], 7);
+    um_frame_unref(&f);
+    CHECK_EQ(um_source_read(s, &f), UM_EOF);
+    um_source_close(&s);
+    tmp_close();
+}
+
+TEST(globs_and_single_files)
+{
+    tmp_open();
+    put_png("a1.png", 1);
+    put_png("a2.png", 2);
+    put_png("b1.png", 3);
+    um_source *s = NULL;
+    CHECK_OK(um_source_open(&s, in_tmp("a*.png"), NULL));
+    CHECK_EQ(um_source_length(s), 2);
+    um_source_close(&s);
+    CHECK_OK(um_source_open(&s, in_tmp("b1.png"), NULL));
+    CHECK_EQ(um_source_length(s), 1);
+    um_source_close(&s);
+    CHECK_EQ(um_source_open(&s, in_tmp("c*.png"), NULL), UM_EIO);
+    CHECK(strstr(um_last_error(), "no file matches"));
+    CHECK_EQ(um_source_open(&s, in_tmp("none.png"), NULL), UM_EIO);
+    CHECK(s == NULL);
+    mkdir(in_tmp("empty"), 0777);
+    CHECK_EQ(um_source_open(&s, in_tmp("empty"), NULL), UM_EIO);
+    CHECK_EQ(um_source_open(&s, "igtl://host:18944", NULL), UM_EINVAL);
+    CHECK(strstr(um_last_error(), "unknown source"));
+    CHECK_EQ(um_source_open(&s, "", NULL), UM_EINVAL);
+    tmp_close();
+}
+
+TEST(limit_and_loop)
+{
+    tmp_open();
+    put_png("0.png", 0);
+    put_png("1.png", 1);
+    um_source_settings set;
+    um_source_settings_default(&set);
+    set.frames = 5;
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    CHECK_OK(um_source_open(&s, tmp, &set));
+    CHECK_EQ(um_source_length(s), 2);
+    um_source_close(&s);
+    set.loop = 1;
+    CHECK_OK(um_source_open(&s, tmp, &set));
+    CHECK_EQ(um_source_length(s), 5);
+    for (uint64_t i = 0; i < 5; i++) {
+        CHECK_OK(um_source_read(s, &f));
+        CHECK_EQ(f->id, i);
+        CHECK_EQ(f->pixels[0], i % 2);
+        um_frame_unref(&f);
+    }
+    CHECK_EQ(um_source_read(s, &f), UM_EOF);
+    um_source_close(&s);
+    /* a loop over nothing readable ends */
+    spit(in_tmp("0.png"), "junk", 4);
+    spit(in_tmp("1.png"), "junk", 4);
+    set.frames = 0;
+    CHECK_OK(um_source_open(&s, tmp, &set));
+    CHECK_EQ(um_source_read(s, &f), UM_EFORMAT);
+    CHECK_EQ(um_source_read(s, &f), UM_EFORMAT);
+    CHECK_EQ(um_source_read(s, &f), UM_EOF);
+    um_source_close(&s);
+    tmp_close();
+}
+
+TEST(raw_frames_on_stdin)
+{
+    int saved = dup(STDIN_FILENO), ends[2];
+    CHECK(saved >= 0 && pipe(ends) == 0);
+    dup2(ends[0], STDIN_FILENO);
+    uint8_t data[2 * 18 + 7]; /* two frames of 3x2 RGB and a bit */
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)i;
+    CHECK(write(ends[1], data, sizeof data) == (ssize_t)sizeof data);
+    close(ends[1]);
+    um_source_settings set;
+    um_source_settings_default(&set);
+    um_source *s = NULL;
+    CHECK_EQ(um_source_open(&s, "-", &set), UM_EINVAL);
+    CHECK(strstr(um_last_error(), "--size"));
+    set.width = 3;
+    set.height = 2;
+    set.channels = 2;
+    CHECK_EQ(um_source_open(&s, "-", &set), UM_EINVAL);
+    set.channels = 3;
+    CHECK_OK(um_source_open(&s, "-", &set));
+    CHECK_EQ(um_source_length(s), -1);
+    um_frame *f = NULL;
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(um_source_read(s, &f));
+        CHECK_EQ(f->pixels[17], i * 18 + 17);
+        CHECK_STR(um_source_frame_name(s), i ? "00001" : "00000");
+        um_frame_unref(&f);
+    }
+    CHECK_EQ(um_source_read(s, &f), UM_EFORMAT);
+    CHECK_MSG(strstr(um_last_error(), "frame 2 ends after 7 of 18 bytes"), "%s", um_last_error());
+    CHECK_EQ(um_source_read(s, &f), UM_EOF);
+    um_source_close(&s);
+    dup2(saved, STDIN_FILENO);
+    close(saved);
+    close(ends[0]);
+}
+
+TEST(source_open_survives_failed_allocations)
+{
+    tmp_open();
+    for (int i = 0; i < 70; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "%d.png", i);
+        put_png(name, 1);
+    }
+    um_status st = UM_ENOMEM;
+    for (uint64_t k = 1; st != UM_OK && k < 200; k++) {
+        um_source *s = NULL;
+        um_mem_fail_at(k);
+        st = um_source_open(&s, tmp, NULL);
+        um_mem_fail_at(0);
+        CHECK(st == UM_OK || (st == UM_ENOMEM && !s));
+        um_source_close(&s);
+    }
+    CHECK_EQ(st, UM_OK);
+    tmp_close();
+}
+
+/* ---- sinks ---- */
+
+static uint8_t bits[4 * 40];
+
+/* A packet of 30x40 with a mask at x 8..20, y 10..30 and a box around it. */
+static um_packet packet(void)
+{
+    um_packet p = {.frame_id = 7,
+                   .ts = 1,
+                   .state = UM_STATE_VISIBLE,
+                   .score = .5f,
+                   .has_box = 1,
+                   .has_mask = 1,
+                   .width = 30,
+                   .height = 40,
+                   .crop = {0, 0, 30, 40},
+                   .box = {7, 9, 21, 31},
+                   .bits = bits};
+    memset(bits, 0, sizeof bits);
+    for (int y = 10; y < 30; y++)
+        for (int x = 8; x < 20; x++)
+            bits[4 * y + x / 8] |= (uint8_t)(1 << x % 8);
+    p.mask_area_px = 240;
+    return p;
+}
+
+static um_frame *gray_frame(void)
+{
+    um_frame *f = NULL;
+    if (um_frame_create(&f, 30, 40, 1) != UM_OK)
+        abort();
+    memset(f->pixels, 100, 30 * 40);
+    return f;
+}
+
+TEST(sink_specs)
+{
+    um_sink *s = NULL;
+    CHECK_EQ(um_sink_open(&s, "video:x"), UM_EINVAL);
+    CHECK_MSG(strstr(um_last_error(), "dir:PATH") && strstr(um_last_error(), "null:"), "%s",
+              um_last_error());
+    CHECK_EQ(um_sink_open(&s, "out"), UM_EINVAL);
+    CHECK_EQ(um_sink_open(&s, ""), UM_EINVAL);
+    CHECK_EQ(um_sink_open(&s, "dir:"), UM_EINVAL);
+    CHECK_EQ(um_sink_open(&s, "jsonl:"), UM_EINVAL);
+    CHECK_EQ(um_sink_open(&s, "null:x"), UM_EINVAL);
+    CHECK_EQ(um_sink_open(&s, "jsonl:/no/such/folder/a.jsonl"), UM_EIO);
+    CHECK(strstr(um_last_error(), "/no/such/folder/a.jsonl"));
+    CHECK(s == NULL);
+    um_packet p = packet();
+    CHECK_OK(um_sink_open(&s, "null:"));
+    CHECK_STR(um_sink_name(s), "null:");
+    CHECK_OK(um_sink_write(s, &p, NULL, NULL));
+    CHECK_OK(um_sink_close(&s));
+    CHECK(s == NULL);
+    CHECK_OK(um_sink_close(&s));
+}
+
+TEST(dir_sink_writes_mask_and_overlay)
+{
+    tmp_open();
+    char spec[128];
+    snprintf(spec, sizeof spec, "dir:%s/a/b", tmp);
+    um_packet p = packet();
+    um_frame *f = gray_frame(), *g = NULL;
+    um_sink *s = NULL;
+    CHECK_OK(um_sink_open(&s, spec));
+    CHECK_OK(um_sink_write(s, &p, f, "x"));
+    CHECK_OK(um_sink_write(s, &p, f, NULL));
+    p.state = UM_STATE_LOST;
+    CHECK_OK(um_sink_write(s, &p, f, "lost"));
+    CHECK_OK(um_sink_close(&s));
+    CHECK_OK(um_image_read(in_tmp("a/b/x_mask.png"), &g));
+    CHECK_EQ(g->channels, 1);
+    for (int y = 0; y < 40; y++)
+        for (int x = 0; x < 30; x++)
+            CHECK_EQ(g->pixels[y * 30 + x], x >= 8 && x < 20 && y >= 10 && y < 30 ? 255 : 0);
+    um_frame_unref(&g);
+    CHECK_OK(um_image_read(in_tmp("a/b/x_overlay.png"), &g));
+    CHECK(g->channels == 3 && g->width == 30 && g->height == 40);
+    um_frame_unref(&g);
+    CHECK(access(in_tmp("a/b/00007_mask.png"), R_OK) == 0);
+    CHECK_OK(um_image_read(in_tmp("a/b/lost_mask.png"), &g));
+    for (int i = 0; i < 30 * 40; i++)
+        CHECK_EQ(g->pixels[i], 0);
+    um_frame_unref(&g);
+    um_frame_unref(&f);
+    spit(in_tmp("file"), "x", 1);
+    snprintf(spec, sizeof spec, "dir:%s/file", tmp);
+    CHECK_EQ(um_sink_open(&s, spec), UM_EIO);
+    CHECK(strstr(um_last_error(), "/file"));
+    tmp_close();
+}
+
+TEST(overlay_pixels)
+{
+    um_packet p = packet();
+    um_frame *f = gray_frame();
+    uint8_t *rgb = NULL;
+    CHECK_OK(um_overlay(&p, f, &rgb));
+    const uint8_t *inside = rgb + 3 * (20 * 30 + 14), *edge = rgb + 3 * (20 * 30 + 8),
+                  *out = rgb + 3 * (38 * 30 + 2), *box = rgb + 3 * (20 * 30 + 7);
+    CHECK(inside[2] > 120 && inside[0] < 100);              /* tinted, the picture still shows */
+    CHECK(edge[2] == 255 && edge[1] > 200);                 /* crisp */
+    CHECK(out[0] == 100 && out[1] == 100 && out[2] == 100); /* untouched */
+    CHECK(box[0] == 255 && box[2] < 100);
+    free(rgb);
+    p.state = UM_STATE_LOST;
+    CHECK_OK(um_overlay(&p, f, &rgb));
+    CHECK(rgb[3 * (20 * 30 + 14)] == 100); /* no mask */
+    int red = 0;
+    for (int i = 0; i < 30 * 20; i++)
+        red += rgb[3 * i] > 200 && rgb[3 * i + 2] < 120;
+    CHECK(red > 50); /* the plate that says LOST */
+    free(rgb);
+    p.width = 31;
+    CHECK_EQ(um_overlay(&p, f, &rgb), UM_EINVAL);
+    CHECK(rgb == NULL);
+    um_frame_unref(&f);
+}
+
+TEST(jsonl_sink_writes_lines)
+{
+    tmp_open();
+    char spec[128], text[8192];
+    snprintf(spec, sizeof spec, "jsonl:%s/a.jsonl", tmp);
+    um_packet p = packet();
+    um_sink *s = NULL;
+    CHECK_OK(um_sink_open(&s, spec));
+    CHECK_OK(um_sink_write(s, &p, NULL, NULL));
+    size_t n = slurp(in_tmp("a.jsonl"), (uint8_t *)text, sizeof text);
+    CHECK(n > 0 && text[n - 1] == '\n'); /* before close */
+    p.frame_id = 8;
+    CHECK_OK(um_sink_write(s, &p, NULL, NULL));
+    CHECK_OK(um_sink_close(&s));
+    n = slurp(in_tmp("a.jsonl"), (uint8_t *)text, sizeof text - 1);
+    text[n] = 0;
+    CHECK(strncmp(text, "{\"frame_id\":7,", 14) == 0 && strstr(text, "}\n{\"frame_id\":8,"));
+    if (access("/dev/full", W_OK) == 0) {
+        CHECK_OK(um_sink_open(&s, "jsonl:/dev/full"));
+        CHECK_EQ(um_sink_write(s, &p, NULL, NULL), UM_EIO);
+        CHECK(strstr(um_last_error(), "/dev/full"));
+        um_sink_close(&s);
+    }
+    tmp_close();
+}
+
+TEST(jsonl_sink_ends_when_the_reader_leaves)
+{
+    tmp_open();
+    char spec[128];
+    snprintf(spec, sizeof spec, "jsonl:%s/fifo", tmp);
+    CHECK(mkfifo(in_tmp("fifo"), 0600) == 0);
+    signal(SIGPIPE, SIG_IGN);
+    int reader = open(in_tmp("fifo"), O_RDONLY | O_NONBLOCK);
+    um_packet p = packet();
+    um_sink *s = NULL;
+    CHECK_OK(um_sink_open(&s, spec));
+    CHECK_OK(um_sink_write(s, &p, NULL, NULL));
+    close(reader);
+    CHECK_EQ(um_sink_write(s, &p, NULL, NULL), UM_EOF);
+    CHECK_OK(um_sink_close(&s));
+    tmp_close();
+}
+
+TEST_MAIN

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The JSON writer, COCO RLE and what a packet looks like outside. */
+#include "base/json.h"
+#include "base/mem.h"
+#include "io/rle.h"
+#include "test.h"
+#include "ultramotion/ultramotion.h"
+
+/* ---- JSON ---- */
+
+static char *text_of(um_json *j)
+{
+    char *text = NULL;
+    if (um_json_finish(j, &text) != UM_OK)
+        abort();
+    return text;
+}
+
+TEST(json_structure_and_escapes)
+{
+    um_json j = {0};
+    um_json_begin(&j, '{');
+    um_json_key(&j, "a");
+    um_json_begin(&j, '[');
+    um_json_end(&j, ']');
+    um_json_key(&j, "b\"");
+    um_json_begin(&j, '[');
+    um_json_int(&j, -3);
+    um_json_uint(&j, 18446744073709551615u);
+    um_json_bool(&j, 1);
+    um_json_null(&j);
+    um_json_string(&j, NULL);
+    um_json_begin(&j, '{');
+    um_json_end(&j, '}');
+    um_json_string(&j, "q\"b\\n\nt\x01 \xc3\xa9 \xff \xed\xa0\x80 \xf0\x9f\xa6\xb4");
+    um_json_end(&j, ']');
+    um_json_end(&j, '}');
+    char *text = text_of(&j);
+    CHECK_STR(text, "{\"a\":[],\"b\\\"\":[-3,18446744073709551615,true,null,null,{},"
+                    "\"q\\\"b\\\\n\\u000at\\u0001 \xc3\xa9 \xef\xbf\xbd "
+                    "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd \xf0\x9f\xa6\xb4\"]}");
+    um_free(text);
+}
+
+TEST(json_numbers_read_back)
+{
+    um_json j = {0};
+    um_json_begin(&j, '[');
+    um_json_float(&j, 0.1f);
+    um_json_float(&j, 0.93f);
+    um_json_float(&j, 16777216.f);
+    um_json_float(&j, 1.f / 3);
+    um_json_float(&j, -0.f);
+    um_json_float(&j, NAN);
+    um_json_float(&j, INFINITY);
+    um_json_double(&j, 0.1);
+    um_json_double(&j, 1.0 / 3);
+    um_json_double(&j, 1732389839.25);
+    um_json_end(&j, ']');
+    char *text = text_of(&j);
+    CHECK_STR(text,
+              "[0.1,0.93,16777216,0.33333334,-0,null,null,0.1,0.3333333333333333,1732389839.25]");
+    um_free(text);
+    uint32_t state = 1;
+    for (int i = 0; i < 20000; i++) { /* any bit pattern that is a number */
+        float v, w;
+        state = state * 1664525u + 1013904223u;
+        memcpy(&v, &state, 4);
+        um_json_float(&j, v);
+        text = text_of(&j);
+        w = strtof(text, NULL);
+        CHECK_MSG(!isfinite(v) || memcmp(&v, &w, 4) == 0, "%s", text);
+        um_free(text);
+    }
+}
+
+/* ---- RLE ---- */
+
+/* Independent of the encoder: maskApi.c's rleFrString, in a loop that fills the mask. Returns the
+ * pixels it covers. */
+static long decode(const char *s, int width, int height, uint8_t *mask)
+{
+    long counts[3] = {0}, n = 0, at = 0;
+    for (; *s; n++) {
+        long x = 0;
+        int k = 0, more = 1;
+        while (more) {
+            int c = *s++ - 48;
+            x |= (long)(c & 0x1f) << 5 * k++;
+            more = c & 0x20;
+            if (!more && (c & 0x10))
+                x -= 1L << 5 * k;
+        }
+        if (n > 2)
+            x += counts[1];
+        counts[2] = counts[1];
+        counts[1] = counts[0];
+        counts[0] = x;
+        for (; x > 0; x--, at++)
+            if (at < (long)width * height)
+                mask[at % height * width + at / height] = (uint8_t)(n & 1);
+    }
+    return at;
+}
+
+static char *read_text(const char *path)
+{
+    static char text[65536];
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    if (f)
+        fclose(f);
+    text[n] = 0;
+    return text;
+}
+
+enum { GW = 422, GH = 558, GROW = (GW + 31) / 32 * 4 };
+
+/* pycocotools' own strings: decode, encode, compare; from bytes and from a packet's bits. */
+TEST(rle_equals_pycocotools)
+{
+    static uint8_t mask[GW * GH], bits[GROW * GH], back[GW * GH];
+    char *text = read_text(UM_GOLDEN_DIR "/expected.json");
+    int found = 0;
+    for (char *at = text; (at = strstr(at, "\"counts\": \"")); found++) {
+        char counts[4096];
+        size_t n = 0;
+        for (at += 11; *at != '"' && n < sizeof counts - 1; at++) {
+            at += *at == '\\';
+            counts[n++] = *at;
+        }
+        counts[n] = 0;
+        memset(mask, 0, sizeof mask);
+        CHECK_EQ(decode(counts, GW, GH, mask), GW * GH);
+        char *mine = NULL;
+        CHECK_OK(um_rle_encode(mask, GW, GH, &mine));
+        CHECK_STR(mine, counts);
+        free(mine);
+        memset(bits, 0, sizeof bits);
+        for (int y = 0; y < GH; y++)
+            for (int x = 0; x < GW; x++)
+                bits[y * GROW + x / 8] |= (uint8_t)(mask[y * GW + x] << x % 8);
+        um_packet p = {
+            .has_mask = 1, .width = GW, .height = GH, .crop = {0, 0, GW, GH}, .bits = bits};
+        CHECK_OK(um_packet_rle(&p, &mine));
+        CHECK_STR(mine, counts);
+        free(mine);
+        um_packet_mask(&p, back, 1);
+        CHECK(memcmp(back, mask, sizeof mask) == 0);
+    }
+    CHECK_EQ(found, 6);
+}
+
+TEST(rle_of_small_masks)
+{
+    static const struct {
+        int w, h;
+        uint8_t mask[6];
+        const char *counts;
+    } cases[] = {
+        {3, 2, {0, 0, 0, 0, 0, 0}, "6"}, /* as pycocotools.mask.encode(np.asfortranarray(mask)) */
+        {3, 2, {1, 1, 1, 1, 1, 1}, "06"},     {3, 2, {1, 0, 0, 0, 0, 0}, "015"},
+        {3, 2, {0, 9, 0, 0, 1, 0}, "222"},    {1, 1, {1}, "01"},
+        {2, 3, {0, 1, 1, 0, 0, 1}, "111000"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *counts = NULL;
+        CHECK_OK(um_rle_encode(cases[i].mask, cases[i].w, cases[i].h, &counts));
+        CHECK_STR(counts, cases[i].counts);
+        free(counts);
+    }
+    char *counts = NULL;
+    CHECK_EQ(um_rle_encode(NULL, 3, 2, &counts), UM_EINVAL);
+    CHECK_EQ(um_rle_encode(cases[0].mask, 0, 2, &counts), UM_EINVAL);
+}
+
+/* Random masks in crops of every alignment, with rubbish in the padding bits. */
+TEST(packet_mask_in_a_crop)
+{
+    uint32_t seed = 7;
+    for (int round = 0; round < 300; round++) {
+        int v[6];
+        for (int i = 0; i < 6; i++) {
+            seed = seed * 1664525u + 1013904223u;
+            v[i] = (int)(seed >> 16);
+        }
+        int cw = 1 + v[0] % 70, ch = 1 + v[1] % 20, x0 = v[2] % 9, y0 = v[3] % 9,
+            w = x0 + cw + v[4] % 9, h = y0 + ch + v[5] % 9;
+        um_packet p = {.has_mask = 1, .width = w, .height = h, .crop = {x0, y0, cw, ch}};
+        int row = um_packet_row_bytes(&p);
+        uint8_t bits[12 * 20], mask[90 * 40], want[90 * 40] = {0};
+        for (int i = 0; i < row * ch; i++) {
+            seed = seed * 1664525u + 1013904223u;
+            bits[i] = round % 3 == 0   ? (uint8_t)(seed >> 24)
+                      : round % 3 == 1 ? (uint8_t)(-(int)(seed >> 29 == 0))
+                                       : 0;
+        }
+        for (int y = 0; y < ch; y++)
+            for (int x = 0; x < cw; x++)
+                want[(y + y0) * w + x + x0] = bits[y * row + x / 8] >> x % 8 & 1 ? 200 : 0;
+        p.bits = bits;
+        um_packet_mask(&p, mask, 200);
+        CHECK(memcmp(mask, want, (size_t)(w * h)) == 0);
+        char *a = NULL, *b = NULL;
+        CHECK_OK(um_packet_rle(&p, &a));
+        CHECK_OK(um_rle_encode(want, w, h, &b));
+        CHECK_STR(a, b);
+        free(a);
+        free(b);
+    }
+}
+
+/* ---- the line ---- */
+
+TEST(packet_json_visible)
+{
+    static const uint8_t bits[8] = {1, 0, 0, 0, 2, 0, 0, 0};
+    um_packet p = {.frame_id = 3,
+                   .ts = 1700000000.25,
+                   .state = UM_STATE_VISIBLE,
+                   .label = 1,
+                   .score = .93f,
+                   .has_box = 1,
+                   .box = {0, .5f, 2, 2},
+                   .has_mask = 1,
+                   .width = 3,
+                   .height = 2,
+                   .crop = {0, 0, 3, 2},
+                   .bits = bits,
+                   .mask_area_px = 2,
+                   .ms = {.1, 12.3456789, 0, 2, 15},
+                   .transfers = {1, 1, 2, 0, 235476, 29760, 0},
+                   .has_spacing = 1,
+                   .spacing_mm = {.1, .2},
+                   .device = "guard",
+                   .precision = "fp32"};
+    for (int i = 0; i < 64; i++)
+        p.detector_sha256[i] = 'a';
+    char *line = NULL;
+    CHECK_OK(um_packet_json(&p, &line));
+    CHECK_STR(line, "{\"frame_id\":3,\"ts\":1700000000.25,\"state\":\"VISIBLE\",\"tag\":\"fresh\","
+                    "\"label\":1,\"score\":0.93,"
+                    "\"box_xyxy\":[0,0.5,2,2],\"mask\":{\"size\":[2,3],\"counts\":\"01200\"},"
+                    "\"mask_area_px\":2,"
+                    "\"stages_ms\":{\"upload\":0.1,\"detect\":12.345679,\"segment\":0,\"packet\":2,"
+                    "\"total\":15},"
+                    "\"transfers\":{\"up\":1,\"down\":1,\"up_bytes\":235476,\"down_bytes\":29760,"
+                    "\"setup\":0,\"shared\":false},"
+                    "\"pose\":null,\"spacing_mm\":[0.1,0.2],\"device\":\"guard\",\"precision\":"
+                    "\"fp32\",\"as_numpy\":0,"
+                    "\"models\":{\"detector\":\"sha256:"
+                    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\","
+                    "\"segmenter\":null}}");
+    free(line);
+}
+
+TEST(packet_json_lost)
+{
+    static const uint8_t bits[8] = {1};
+    um_packet p = {.state = UM_STATE_LOST,
+                   .score = NAN,
+                   .has_box = 1,
+                   .has_mask = 1,
+                   .width = 3,
+                   .height = 2,
+                   .crop = {0, 0, 3, 2},
+                   .bits = bits,
+                   .mask_area_px = 2,
+                   .has_pose = 1,
+                   .pose = {1, 0, 0, 5.5},
+                   .transfers = {.shared = 1},
+                   .device = "cpu"};
+    char *line = NULL;
+    CHECK_OK(um_packet_json(&p, &line));
+    CHECK_STR(
+        line,
+        "{\"frame_id\":0,\"ts\":0,\"state\":\"LOST\",\"tag\":\"fresh\",\"label\":0,\"score\":null,"
+        "\"box_xyxy\":null,\"mask\":null,\"mask_area_px\":0,"
+        "\"stages_ms\":{\"upload\":0,\"detect\":0,\"segment\":0,\"packet\":0,\"total\":0},"
+        "\"transfers\":{\"up\":0,\"down\":0,\"up_bytes\":0,\"down_bytes\":0,\"setup\":0,\"shared\":"
+        "true},"
+        "\"pose\":[1,0,0,5.5,0,0,0,0,0,0,0,0,0,0,0,0],\"spacing_mm\":null,\"device\":\"cpu\","
+        "\"precision\":\"\","
+        "\"as_numpy\":0,\"models\":{\"detector\":null,\"segmenter\":null}}");
+    free(line);
+}
+
+TEST(packet_json_survives_failed_allocations)
+{
+    static const uint8_t bits[8] = {1, 0, 0, 0, 2, 0, 0, 0};
+    um_packet p = {.state = UM_STATE_VISIBLE,
+                   .has_mask = 1,
+                   .width = 3,
+                   .height = 2,
+                   .crop = {0, 0, 3, 2},
+                   .bits = bits};
+    um_status st = UM_ENOMEM;
+    for (uint64_t k = 1; st != UM_OK && k < 50; k++) {
+        char *line = NULL;
+        um_mem_fail_at(k);
+        st = um_packet_json(&p, &line);
+        um_mem_fail_at(0);
+        CHECK(st == UM_OK ? line != NULL : st == UM_ENOMEM && !line);
+        free(line);
+    }
+    CHECK_EQ(st, UM_OK);
+}
+
+TEST_MAIN

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The generator: reproducible, truthful, and written to files that COCO tools read. */
+#include "base/mem.h"
+#include "test.h"
+#include "ultramotion/ultramotion.h"
+
+#include <dirent.h>
+#include <unistd.h>
+
+/* Of frames and masks, frame by frame. */
+static const uint64_t GOLDEN_1 = 0x282d3b17320316d, GOLDEN_2 = 0xba86075fd8d4b377;
+
+static uint64_t hash(uint64_t h, const uint8_t *p, size_t n) /* FNV-1a */
+{
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ p[i]) * 0x100000001b3u;
+    return h;
+}
+
+/* Hash of frames first..last-1 with their masks. */
+static uint64_t hash_of(const char *spec, uint64_t first, uint64_t last)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    if (um_source_open(&s, spec, NULL) != UM_OK)
+        return 0;
+    while (um_source_read(s, &f) == UM_OK) {
+        um_truth t;
+        if (f->id >= first && f->id < last && um_source_truth(s, &t) == UM_OK) {
+            h = hash(h, f->pixels, (size_t)f->width * (size_t)f->height);
+            if (t.mask)
+                h = hash(h, t.mask, (size_t)f->width * (size_t)f->height);
+        }
+        um_frame_unref(&f);
+    }
+    um_source_close(&s);
+    return h;
+}
+
+/* These bytes are the promise "the same seed gives the same bytes", on every compiler and machine.
+ */
+TEST(same_bytes_everywhere)
+{
+    CHECK_MSG(hash_of("phantom:seed=1,frames=4", 0, 4) == GOLDEN_1, "%llx",
+              (unsigned long long)hash_of("phantom:seed=1,frames=4", 0, 4));
+    CHECK_MSG(
+        hash_of("phantom:seed=900001,frames=3,width=131,height=97", 0, 3) == GOLDEN_2, "%llx",
+        (unsigned long long)hash_of("phantom:seed=900001,frames=3,width=131,height=97", 0, 3));
+}
+
+TEST(frames_do_not_depend_on_each_other)
+{
+    const char *spec = "phantom:seed=3,frames=4,width=80,height=64";
+    CHECK(hash_of(spec, 3, 4) == hash_of("phantom:seed=3,frames=9,width=80,height=64", 3, 4));
+    CHECK(hash_of(spec, 0, 1) != hash_of(spec, 1, 2));
+    CHECK(hash_of(spec, 0, 1) != hash_of("phantom:seed=4,frames=4,width=80,height=64", 0, 1));
+    CHECK(hash_of(spec, 1, 2) != hash_of("phantom:seed=4,frames=4,width=80,height=64", 0, 1));
+}
+
+TEST(truth_is_consistent)
+{
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    CHECK_OK(um_source_open(&s, "phantom:seed=11,frames=200,width=200,height=240,empty=0.1", NULL));
+    CHECK_EQ(um_source_length(s), 200);
+    um_truth t;
+    CHECK_EQ(um_source_truth(s, &t), UM_AGAIN);
+    int bones = 0, partly = 0;
+    double on = 0, off = 0;
+    while (um_source_read(s, &f) == UM_OK) {
+        CHECK_OK(um_source_truth(s, &t));
+        CHECK(f->channels == 1 && f->width == 200 && f->height == 240);
+        CHECK(t.has_bone == (t.mask != NULL));
+        CHECK(t.visibility >= 0 && t.visibility <= 1 && (t.has_bone || t.visibility == 0));
+        if (t.has_bone) {
+            int box[4] = {200, 240, 0, 0}, area = 0;
+            double inside = 0, all = 0;
+            for (int y = 0; y < 240; y++)
+                for (int x = 0; x < 200; x++) {
+                    all += f->pixels[y * 200 + x];
+                    if (!t.mask[y * 200 + x])
+                        continue;
+                    CHECK_EQ(t.mask[y * 200 + x], 1);
+                    area++;
+                    inside += f->pixels[y * 200 + x];
+                    box[0] = x < box[0] ? x : box[0];
+                    box[1] = y < box[1] ? y : box[1];
+                    box[2] = x + 1 > box[2] ? x + 1 : box[2];
+                    box[3] = y + 1 > box[3] ? y + 1 : box[3];
+                }
+            for (int i = 0; i < 4; i++)
+                CHECK_EQ(t.box[i], box[i]);
+            on += inside / area;
+            off += (all - inside) / (200 * 240 - area);
+            bones++;
+            partly += t.visibility < .95f;
+        }
+        um_frame_unref(&f);
+    }
+    um_source_close(&s);
+    /* 10 % empty and a few that do not reach into the picture: 160..190 is 4 sigma */
+    CHECK_MSG(bones > 160 && bones < 192, "%d with bone", bones);
+    CHECK(partly > 20 && partly < bones - 20);
+    CHECK_MSG(on / bones > 150 && on / bones - off / bones > 80, "on the bone %g, elsewhere %g",
+              on / bones, off / bones);
+}
+
+TEST(empty_share)
+{
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    CHECK_OK(um_source_open(&s, "phantom:empty=1,frames=5,width=64,height=64", NULL));
+    um_truth t;
+    while (um_source_read(s, &f) == UM_OK) {
+        CHECK_OK(um_source_truth(s, &t));
+        CHECK(!t.has_bone && !t.mask);
+        um_frame_unref(&f);
+    }
+    um_source_close(&s);
+}
+
+TEST(keys)
+{
+    static const char *const bad[] = {
+        "phantom:sed=1",       "phantom:seed",     "phantom:seed=",     "phantom:seed=-1",
+        "phantom:frames=1.5",  "phantom:empty=2",  "phantom:empty=nan", "phantom:width=0",
+        "phantom:width=99999", "phantom:seed=1,,", "phantom:empty=",    "phantom:width=9"};
+    um_source *s = NULL;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK_MSG(um_source_open(&s, bad[i], NULL) == UM_EINVAL, "%s", bad[i]);
+        CHECK(s == NULL);
+    }
+    CHECK_EQ(um_source_open(&s, "phantom:sed=1", NULL), UM_EINVAL);
+    CHECK_MSG(strstr(um_last_error(), "seed, frames, width, height, empty"), "%s", um_last_error());
+    um_source_settings set;
+    um_source_settings_default(&set);
+    set.frames = 7;
+    CHECK_OK(um_source_open(&s, "phantom:frames=0,width=32,height=32", &set));
+    CHECK_EQ(um_source_length(s), 7);
+    um_source_close(&s);
+    CHECK_OK(um_source_open(&s, "phantom:", NULL));
+    CHECK_EQ(um_source_length(s), 100);
+    um_source_close(&s);
+}
+
+TEST(odd_sizes)
+{
+    static const char *const sizes[] = {"width=32,height=32", "width=33,height=700",
+                                        "width=900,height=40", "width=640,height=480"};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        char spec[128];
+        snprintf(spec, sizeof spec, "phantom:empty=0,frames=6,%s", sizes[i]);
+        CHECK(hash_of(spec, 0, 6) != 0);
+    }
+}
+
+static void count_progress(void *ctx, long done)
+{
+    *(long *)ctx = done;
+}
+
+static int count(const char *text, const char *what)
+{
+    int n = 0;
+    for (; (text = strstr(text, what)); text++)
+        n++;
+    return n;
+}
+
+TEST(written_data_set)
+{
+    char dir[] = "/tmp/um_test_XXXXXX", path[128];
+    CHECK(mkdtemp(dir) != NULL);
+    snprintf(path, sizeof path, "%s/deep/set", dir);
+    long done = 0;
+    CHECK_OK(um_phantom_write(path, 5, 12, 64, 80, count_progress, &done));
+    CHECK_EQ(done, 12);
+    um_source *truth = NULL, *files = NULL, *masks = NULL;
+    char spec[160];
+    CHECK_OK(um_source_open(&truth, "phantom:seed=5,frames=12,width=64,height=80", NULL));
+    snprintf(spec, sizeof spec, "%s/frames", path);
+    CHECK_OK(um_source_open(&files, spec, NULL));
+    snprintf(spec, sizeof spec, "%s/masks", path);
+    CHECK_OK(um_source_open(&masks, spec, NULL));
+    CHECK(um_source_length(files) == 12 && um_source_length(masks) == 12);
+    static char text[65536];
+    snprintf(spec, sizeof spec, "%s/truth.json", path);
+    FILE *f = fopen(spec, "rb");
+    CHECK(f != NULL);
+    text[fread(text, 1, sizeof text - 1, f)] = 0;
+    fclose(f);
+    int bones = 0;
+    for (int i = 0; i < 12; i++) {
+        um_frame *a = NULL, *b = NULL, *m = NULL;
+        um_truth t;
+        CHECK_OK(um_source_read(truth, &a));
+        CHECK_OK(um_source_read(files, &b));
+        CHECK_OK(um_source_read(masks, &m));
+        CHECK_OK(um_source_truth(truth, &t));
+        CHECK(memcmp(a->pixels, b->pixels, 64 * 80) == 0);
+        for (int k = 0; k < 64 * 80; k++)
+            CHECK_EQ(m->pixels[k], t.mask && t.mask[k] ? 255 : 0);
+        if (t.has_bone) {
+            char want[128];
+            bones++;
+            snprintf(
+                want, sizeof want,
+                "{\"id\":%d,\"image_id\":%d,\"category_id\":0,\"bbox\":[%g,%g,%g,%g],\"area\":",
+                i + 1, i, (double)t.box[0], (double)t.box[1], (double)(t.box[2] - t.box[0]),
+                (double)(t.box[3] - t.box[1]));
+            CHECK_MSG(strstr(text, want), "no %s", want);
+            char *counts = NULL, quoted[64];
+            CHECK_OK(um_rle_encode(t.mask, 64, 80, &counts));
+            snprintf(quoted, sizeof quoted, "\"counts\":\"%.20s", counts);
+            if (!strchr(quoted, '\\'))
+                CHECK(strstr(text, quoted));
+            free(counts);
+        }
+        um_frame_unref(&a);
+        um_frame_unref(&b);
+        um_frame_unref(&m);
+    }
+    CHECK_EQ(count(text, "\"file_name\":\"frames/"), 12);
+    CHECK_EQ(count(text, "\"image_id\":"), bones);
+    CHECK_EQ(count(text, "\"visibility\":"), bones);
+    CHECK_EQ(count(text, "\"pose\":null"), bones);
+    um_source_close(&truth);
+    um_source_close(&files);
+    um_source_close(&masks);
+    CHECK_EQ(um_phantom_write(path, 5, 0, 64, 80, NULL, NULL), UM_EINVAL);
+    CHECK_EQ(um_phantom_write(path, 5, 1, 8, 80, NULL, NULL), UM_EINVAL);
+    CHECK_EQ(um_phantom_write("/dev/null/x", 5, 1, 64, 80, NULL, NULL), UM_EIO);
+    char command[200];
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    CHECK_EQ(system(command), 0);
+}
+
+TEST(open_survives_failed_allocations)
+{
+    um_status st = UM_ENOMEM;
+    for (uint64_t k = 1; st != UM_OK && k < 50; k++) {
+        um_source *s = NULL;
+        um_mem_fail_at(k);
+        st = um_source_open(&s, "phantom:width=32,height=32", NULL);
+        um_mem_fail_at(0);
+        CHECK(st == UM_OK ? s != NULL : st == UM_ENOMEM && !s);
+        um_source_close(&s);
+    }
+    CHECK_EQ(st, UM_OK);
+}
+
+TEST_MAIN

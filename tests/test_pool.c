@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/pool.h"
+
+#include "base/mem.h"
+#include "test.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { MOST = 1000 };
+
+struct job {
+    atomic_int ran[MOST];
+    atomic_bool bad_worker, kept_denormal;
+    int threads;
+    volatile float tiny;
+};
+
+static void count(void *ctx, int item, int worker)
+{
+    struct job *j = ctx;
+    atomic_fetch_add(&j->ran[item], 1);
+    if (worker < 0 || worker >= j->threads)
+        atomic_store(&j->bad_worker, true);
+}
+
+TEST(every_item_runs_once)
+{
+    static struct job j;
+    for (int threads = 1; threads <= 5; threads++) {
+        um_pool *p = NULL;
+        CHECK_OK(um_pool_open(&p, threads));
+        CHECK_EQ(um_pool_threads(p), threads);
+        j.threads = threads;
+        for (int round = 0; round < 300; round++) {
+            int items = round * 7 % 97;
+            um_pool_run(p, items, count, &j);
+            for (int i = 0; i < MOST; i++)
+                CHECK_EQ(atomic_exchange(&j.ran[i], 0), i < items);
+        }
+        CHECK(!atomic_load(&j.bad_worker));
+        um_pool_close(&p);
+        CHECK(p == NULL);
+    }
+}
+
+TEST(opens_and_closes_without_work)
+{
+    for (int i = 0; i < 20; i++) {
+        um_pool *p = NULL;
+        CHECK_OK(um_pool_open(&p, 4));
+        um_pool_close(&p);
+    }
+    um_pool *none = NULL;
+    um_pool_close(&none);
+    um_pool_close(NULL);
+}
+
+TEST(default_is_at_least_one_thread)
+{
+    um_pool *p = NULL;
+    CHECK_OK(um_pool_open(&p, 0));
+    CHECK(um_pool_threads(p) >= 1);
+    um_pool_close(&p);
+}
+
+TEST(scratch_is_aligned_and_private)
+{
+    um_pool *p = NULL;
+    CHECK_OK(um_pool_open(&p, 3));
+    for (int i = 0; i < 3; i++) {
+        unsigned char *s = um_pool_scratch(p, i);
+        CHECK_EQ((uintptr_t)s % 128, 0);
+        memset(s, i + 1, UM_POOL_SCRATCH);
+    }
+    for (int i = 0; i < 3; i++) {
+        const unsigned char *s = um_pool_scratch(p, i);
+        CHECK(s[0] == i + 1 && s[UM_POOL_SCRATCH - 1] == i + 1);
+    }
+    um_pool_close(&p);
+}
+
+TEST(running_does_not_allocate)
+{
+    static struct job j;
+    um_pool *p = NULL;
+    CHECK_OK(um_pool_open(&p, 3));
+    j.threads = 3;
+    uint64_t before = um_mem_count();
+    for (int i = 0; i < 50; i++)
+        um_pool_run(p, 40, count, &j);
+    CHECK_EQ(um_mem_count(), before);
+    um_pool_close(&p);
+}
+
+TEST(failed_allocation_is_reported)
+{
+    for (int k = 1; k <= 2; k++) {
+        um_pool *p = NULL;
+        um_mem_fail_at((uint64_t)k);
+        um_status st = um_pool_open(&p, 2);
+        um_mem_fail_at(0);
+        CHECK_EQ(st, UM_ENOMEM);
+        CHECK(p == NULL);
+    }
+}
+
+#if defined(__SSE2__)
+static void halve(void *ctx, int item, int worker)
+{
+    struct job *j = ctx;
+    volatile float half = 0.5f;
+    (void)item;
+    (void)worker;
+    if (j->tiny * half != 0)
+        atomic_store(&j->kept_denormal, true);
+}
+
+TEST(denormals_are_zero_inside_only)
+{
+    static struct job j;
+    um_pool *p = NULL;
+    volatile float half = 0.5f;
+    CHECK_OK(um_pool_open(&p, 2));
+    j.tiny = 1.2e-38f; /* half of it is denormal */
+    um_pool_run(p, 1, halve, &j);
+    um_pool_run(p, 64, halve, &j);
+    CHECK(!atomic_load(&j.kept_denormal));
+    CHECK(j.tiny * half != 0);
+    um_pool_close(&p);
+}
+#endif
+
+TEST_MAIN

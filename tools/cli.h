@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The command line as a table: every option is one row. Values come from --config FILE.yaml first, then from the command line. */
+#ifndef UM_CLI_H
+#define UM_CLI_H
+
+#include "ultramotion/ultramotion.h"
+
+#include <stdbool.h>
+
+enum { MAX_LIST = 16, MAX_POSITIONAL = 4 };
+
+enum exit_code { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_ASSERTION = 3 };
+
+/* Commands an option belongs to. */
+enum command_bit {
+    ON_RUN = 1, ON_DETECT = 2, ON_SEGMENT = 4, ON_PHANTOM = 8, ON_BENCH = 16, ON_INSPECT = 32, ON_CONVERT = 64, ON_DOCTOR = 128,
+    ON_VAL = 256
+};
+
+struct options {
+    const char *detector, *segmenter, *device, *precision, *class_name, *gate, *kpi, *dump, *config, *size, *pixel, *calibrate;
+    const char *sink[MAX_LIST];
+    const char *point[MAX_LIST];
+    int sinks, points;
+    int threads, det_size, sam_size;
+    int sam_as_numpy; /* -1 = not said */
+    float conf;
+    bool has_crop, has_box, has_assert;
+    double crop[4], box[4], assert_transfers[2];
+    long frames;
+    uint64_t seed, guard_seed;
+    int rounds;
+    bool loop, realtime, strict, quiet, verbose, multimask, json, serve, help;
+    const char *positional[MAX_POSITIONAL];
+    int positionals;
+};
+
+/* Parse the arguments after the command's name. Messages go to stderr. False: usage error (exit 2). */
+bool cli_parse(struct options *o, enum command_bit command, const char *name, int argc, char **argv);
+/* Option list of a command, to stdout. */
+void cli_print_options(enum command_bit command);
+
+/* "ultramotion: <text>" to stderr; returns the exit code that a status deserves. */
+int cli_fail(um_status st);
+int cli_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* The device of the options, with "not in this build" answered before anything is opened. Prints the choice unless quiet. */
+um_status cli_open_device(um_device **out, const struct options *o);
+um_status cli_open_detector(um_detector **out, um_device *dev, const struct options *o);
+um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct options *o);
+/* Path of a shipped model: ULTRAMOTION_MODELS, beside the source tree's build folder, or the installed share folder. */
+const char *cli_model_path(const char *file, char *buffer, size_t size);
+#define CLI_DEFAULT_DETECTOR "dfine_n_bone_320.safetensors"
+#define CLI_DEFAULT_SEGMENTER "mobile_sam_bone_256.safetensors"
+/* --class NAME|N against the metadata of the detector's file; -1 = the best of all. */
+um_status cli_class(const struct options *o, um_detector *detector, int *label);
+um_status cli_open_source(um_source **out, const struct options *o);
+
+int command_run(const struct options *o);
+int command_detect(const struct options *o);
+int command_segment(const struct options *o);
+int command_phantom(const struct options *o);
+int command_bench(const struct options *o);
+int command_inspect(const struct options *o);
+int command_convert(const struct options *o);
+int command_doctor(const struct options *o);
+int command_val(const struct options *o);
+
+#endif

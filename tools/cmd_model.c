@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* inspect, convert, phantom, val. */
+#include "cli.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static void print_tensor(void *ctx, const char *name, const char *dtype, int rank, const int64_t *dim)
+{
+    (void)ctx;
+    printf("  %s [", name);
+    for (int i = 0; i < rank; i++)
+        printf("%s%" PRId64, i ? "," : "", dim[i]);
+    printf("] %s\n", dtype);
+}
+
+static void print_meta(void *ctx, const char *key, const char *value)
+{
+    (void)ctx;
+    printf("  %s: %s\n", key, value);
+}
+
+static void print_string(const char *s)
+{
+    putchar('"');
+    for (; *s; s++) {
+        if (*s == '"' || *s == '\\')
+            printf("\\%c", *s);
+        else if ((unsigned char)*s < 0x20)
+            printf("\\u%04x", (unsigned char)*s);
+        else
+            putchar(*s);
+    }
+    putchar('"');
+}
+
+static void print_tensor_json(void *ctx, const char *name, const char *dtype, int rank, const int64_t *dim)
+{
+    bool *first = ctx;
+    printf("%s{\"name\":", *first ? "" : ",");
+    *first = false;
+    print_string(name);
+    printf(",\"dtype\":\"%s\",\"shape\":[", dtype);
+    for (int i = 0; i < rank; i++)
+        printf("%s%" PRId64, i ? "," : "", dim[i]);
+    printf("]}");
+}
+
+static void print_meta_json(void *ctx, const char *key, const char *value)
+{
+    bool *first = ctx;
+    printf("%s", *first ? "" : ",");
+    *first = false;
+    print_string(key);
+    putchar(':');
+    print_string(value);
+}
+
+static um_status inspect_json(const char *path, const um_model_info *info)
+{
+    bool first = true;
+    printf("{\"architecture\":\"%s\",\"format\":\"%s\",\"sha256\":\"%s\",\"classes\":%d,\"channels\":%d,\"input_size\":%d,"
+           "\"input_size_from\":\"%s\",\"parameters\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"metadata\":{",
+           info->architecture, info->format, info->sha256, info->classes, info->channels, info->input_size, info->input_size_from,
+           info->parameters, info->bytes);
+    um_status st = um_model_metadata(path, print_meta_json, &first);
+    printf("},\"tensors\":[");
+    first = true;
+    if (st == UM_OK)
+        st = um_model_tensors(path, print_tensor_json, &first);
+    printf("]}\n");
+    return st;
+}
+
+int command_inspect(const struct options *o)
+{
+    um_model_info info = {.struct_size = sizeof info};
+    const char *path = o->positional[0];
+    um_status st = um_model_inspect(path, &info);
+    if (st != UM_OK)
+        return cli_fail(st);
+    if (o->json) {
+        st = inspect_json(path, &info);
+        return st == UM_OK ? EXIT_DONE : cli_fail(st);
+    }
+    printf("file          %s\nformat        %s\nsha256        %s\narchitecture  %s\n", path, info.format, info.sha256, info.architecture);
+    if (info.kind == UM_MODEL_DFINE)
+        printf("classes       %d\nstem          %d channel%s\n", info.classes, info.channels, info.channels == 1 ? "" : "s");
+    if (info.kind != UM_MODEL_UNKNOWN)
+        printf("input size    %d (%s)\n", info.input_size, info.input_size_from);
+    printf("tensors       %d: %" PRIu64 " elements, %" PRIu64 " bytes\nmetadata\n", info.tensors, info.parameters, info.bytes);
+    st = um_model_metadata(path, print_meta, NULL);
+    if (st == UM_OK && !o->quiet) {
+        printf("tensors\n");
+        st = um_model_tensors(path, print_tensor, NULL);
+    }
+    return st == UM_OK ? EXIT_DONE : cli_fail(st);
+}
+
+int command_convert(const struct options *o)
+{
+    const char *precision = o->precision ? o->precision : "fp32";
+    if (o->calibrate) {
+        fprintf(stderr, "ultramotion: convert --calibrate: not in this build\n");
+        return EXIT_FAILED;
+    }
+    if (strcmp(precision, "auto") == 0)
+        precision = "fp32";
+    if (strcmp(precision, "bf16") == 0 || strcmp(precision, "int8") == 0) {
+        fprintf(stderr, "ultramotion: convert --precision %s: not in this build\n", precision);
+        return EXIT_FAILED;
+    }
+    um_status st = um_model_convert(o->positional[0], o->positional[1], precision, 0, NULL);
+    if (st != UM_OK)
+        return cli_fail(st);
+    if (!o->quiet)
+        fprintf(stderr, "%s written (%s)\n", o->positional[1], precision);
+    return EXIT_DONE;
+}
+
+struct phantom_progress {
+    long frames;
+    bool terminal;
+};
+
+static void phantom_shown(void *ctx, long done)
+{
+    const struct phantom_progress *p = ctx;
+    if (p->terminal)
+        fprintf(stderr, "\r%ld/%ld ", done, p->frames);
+}
+
+int command_phantom(const struct options *o)
+{
+    int width = 422, height = 558;
+    char x = 0, rest = 0;
+    struct phantom_progress p = {.frames = o->frames ? o->frames : 100, .terminal = isatty(2) && !o->quiet};
+    if (o->sinks != 1)
+        return cli_usage("phantom: give one folder, -o DIR");
+    if (o->size && (sscanf(o->size, "%d%c%d%c", &width, &x, &height, &rest) != 3 || x != 'x'))
+        return cli_usage("--size: \"%s\" is not WxH", o->size);
+    const char *dir = strncmp(o->sink[0], "dir:", 4) == 0 ? o->sink[0] + 4 : o->sink[0];
+    um_status st = um_phantom_write(dir, o->seed, p.frames, width, height, phantom_shown, &p);
+    if (p.terminal)
+        fprintf(stderr, "\n");
+    if (st != UM_OK)
+        return cli_fail(st);
+    if (!o->quiet)
+        fprintf(stderr, "%ld frames in %s/frames, masks in %s/masks, truth in %s/truth.json\n", p.frames, dir, dir, dir);
+    return EXIT_DONE;
+}
+
+int command_val(const struct options *o)
+{
+    (void)o;
+    fprintf(stderr, "ultramotion: val: not in this build\n");
+    return EXIT_FAILED;
+}

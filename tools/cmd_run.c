@@ -1,0 +1,561 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* run, detect, segment: the commands that read a source. */
+#include "cli.h"
+#include "summary.h"
+
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t stop_requested;
+
+static void request_stop(int sig)
+{
+    (void)sig;
+    stop_requested = 1;
+}
+
+static void catch_signals(void)
+{
+    struct sigaction act = {.sa_handler = request_stop};
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGTERM, &act, NULL);
+}
+
+static double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+struct progress {
+    const struct options *o;
+    struct summary summary;
+    double started, shown;
+    long length;
+    bool terminal, line_open;
+    FILE *kpi;
+    bool kpi_failed;
+};
+
+static void end_line(struct progress *p)
+{
+    if (p->line_open)
+        fprintf(stderr, "\n");
+    p->line_open = false;
+}
+
+static void show(struct progress *p, uint64_t frames, const char *state, double ms)
+{
+    double now = seconds_now();
+    if (!p->terminal || p->o->quiet || now - p->shown < 0.1)
+        return;
+    p->shown = now;
+    p->line_open = true;
+    if (p->length > 0)
+        fprintf(stderr, "\r%llu/%ld  %-8s %7.1f ms  %6.1f fps ", (unsigned long long)frames, p->length, state, ms,
+                (double)frames / (now - p->started));
+    else
+        fprintf(stderr, "\r%llu  %-8s %7.1f ms  %6.1f fps ", (unsigned long long)frames, state, ms, (double)frames / (now - p->started));
+}
+
+static void on_packet(void *ctx, const um_packet *packet, const um_frame *frame, const um_truth *truth)
+{
+    struct progress *p = ctx;
+    (void)frame;
+    summary_add(&p->summary, packet, truth);
+    show(p, p->summary.frames, packet->state == UM_STATE_VISIBLE ? "VISIBLE" : "LOST", packet->ms.total);
+    if (p->o->verbose)
+        fprintf(stderr, "frame %llu %s score %.3f %.1f ms\n", (unsigned long long)packet->frame_id,
+                packet->state == UM_STATE_VISIBLE ? "VISIBLE" : "LOST", (double)packet->score, packet->ms.total);
+}
+
+static void on_problem(void *ctx, const char *text)
+{
+    struct progress *p = ctx;
+    end_line(p);
+    fprintf(stderr, "ultramotion: %s\n", text);
+}
+
+static void write_kpi(void *ctx, const char *line)
+{
+    struct progress *p = ctx;
+    if (fprintf(p->kpi, "%s\n", line) < 0 || fflush(p->kpi) != 0)
+        p->kpi_failed = true;
+}
+
+static bool open_kpi(struct progress *p)
+{
+    if (!p->o->kpi)
+        return true;
+    p->kpi = strcmp(p->o->kpi, "-") == 0 ? stdout : fopen(p->o->kpi, "w");
+    if (!p->kpi)
+        fprintf(stderr, "ultramotion: --kpi %s: %s\n", p->o->kpi, strerror(errno));
+    return p->kpi != NULL;
+}
+
+/* Close the KPI file; false if a line could not be written. */
+static bool close_kpi(struct progress *p)
+{
+    bool ok = !p->kpi_failed;
+    if (p->kpi && p->kpi != stdout)
+        ok = fclose(p->kpi) == 0 && ok;
+    if (!ok)
+        fprintf(stderr, "ultramotion: --kpi %s: could not be written\n", p->o->kpi);
+    p->kpi = NULL;
+    return ok;
+}
+
+static bool open_sinks(const struct options *o, um_sink **sinks, int *n, int *code)
+{
+    const char *standard[] = {"jsonl:-"};
+    const char *const *spec = o->sinks ? o->sink : standard;
+    int count = o->sinks ? o->sinks : 1;
+    for (*n = 0; *n < count; (*n)++) {
+        um_status st = um_sink_open(&sinks[*n], spec[*n]);
+        if (st != UM_OK) {
+            *code = cli_fail(st);
+            return false;
+        }
+    }
+    return true;
+}
+
+static int close_sinks(um_sink **sinks, int n, int code)
+{
+    for (int i = 0; i < n; i++) {
+        um_status st = um_sink_close(&sinks[i]);
+        if (st != UM_OK && code == EXIT_DONE)
+            code = cli_fail(st);
+    }
+    return code;
+}
+
+static int whole_number(const double *v, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (v[i] != floor(v[i]))
+            return 0;
+    return 1;
+}
+
+static bool pipeline_settings(const struct options *o, um_detector *detector, um_segmenter *segmenter, struct progress *p,
+                              um_pipeline_settings *s)
+{
+    um_pipeline_settings_default(s);
+    s->detector = detector;
+    s->segmenter = segmenter;
+    s->conf = o->conf;
+    s->dump = o->dump != NULL;
+    s->sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO : o->sam_as_numpy ? UM_MASK_HOST : UM_MASK_DEVICE;
+    if (o->gate && strcmp(o->gate, "speculative") == 0)
+        s->gate = UM_GATE_SPECULATIVE;
+    else if (o->gate && strcmp(o->gate, "sync") == 0)
+        s->gate = UM_GATE_SYNC;
+    else if (o->gate)
+        return cli_usage("--gate: \"%s\" is not speculative or sync", o->gate), false;
+    if (o->has_crop) {
+        if (!whole_number(o->crop, 4) || o->crop[2] < 1 || o->crop[3] < 1)
+            return cli_usage("--crop: want whole pixels X,Y,W,H with W and H at least 1"), false;
+        for (int i = 0; i < 4; i++)
+            s->crop[i] = (int)o->crop[i];
+    }
+    if (o->has_assert) {
+        if (!whole_number(o->assert_transfers, 2))
+            return cli_usage("--assert-transfers: want whole numbers UP,DOWN"), false;
+        s->assert_up = (int)o->assert_transfers[0];
+        s->assert_down = (int)o->assert_transfers[1];
+    }
+    if (p->kpi) {
+        s->kpi = write_kpi;
+        s->kpi_ctx = p;
+    }
+    return cli_class(o, detector, &s->label) == UM_OK;
+}
+
+static void announce(const struct options *o, const um_device *dev, const um_detector *detector, const um_segmenter *segmenter)
+{
+    if (o->quiet)
+        return;
+    fprintf(stderr, "device %s (%s, %d thread%s)", um_device_name(dev), um_device_isa(dev), um_device_threads(dev),
+            um_device_threads(dev) == 1 ? "" : "s");
+    if (detector)
+        fprintf(stderr, ", %s %d, %d class%s", um_detector_architecture(detector), um_detector_input_size(detector),
+                um_detector_classes(detector), um_detector_classes(detector) == 1 ? "" : "es");
+    if (segmenter)
+        fprintf(stderr, ", mobile-sam %d", um_segmenter_canvas(segmenter));
+    fprintf(stderr, "\n");
+}
+
+int command_run(const struct options *o)
+{
+    um_device *dev = NULL;
+    um_detector *detector = NULL;
+    um_segmenter *segmenter = NULL;
+    um_source *source = NULL;
+    um_sink *sinks[MAX_LIST] = {NULL};
+    um_pipeline *pipeline = NULL;
+    um_pipeline_settings set;
+    um_run_settings run;
+    um_run_stats stats = {0};
+    struct progress p = {.o = o, .terminal = isatty(2), .started = seconds_now()};
+    int n_sinks = 0, code = EXIT_FAILED;
+    catch_signals();
+    um_status st = cli_open_device(&dev, o);
+    if (st == UM_OK)
+        st = cli_open_source(&source, o);
+    if (st == UM_OK)
+        st = cli_open_detector(&detector, dev, o);
+    if (st == UM_OK)
+        st = cli_open_segmenter(&segmenter, dev, o);
+    if (st != UM_OK) {
+        code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
+        goto done;
+    }
+    if (!open_kpi(&p))
+        goto done;
+    if (!pipeline_settings(o, detector, segmenter, &p, &set)) {
+        code = EXIT_USAGE;
+        goto done;
+    }
+    st = um_pipeline_open(&pipeline, &set);
+    if (st != UM_OK) {
+        code = cli_fail(st);
+        goto done;
+    }
+    if (!open_sinks(o, sinks, &n_sinks, &code))
+        goto done;
+    announce(o, dev, detector, segmenter);
+    um_run_settings_default(&run);
+    run.pipeline = pipeline;
+    run.source = source;
+    run.sinks = sinks;
+    run.n_sinks = n_sinks;
+    run.strict = o->strict;
+    run.realtime = o->realtime;
+    run.stop = &stop_requested;
+    run.on_packet = on_packet;
+    run.on_problem = on_problem;
+    run.ctx = &p;
+    p.length = um_source_length(source);
+    p.started = seconds_now();
+    st = um_run_frames(&run, &stats);
+    end_line(&p);
+    code = st == UM_OK ? EXIT_DONE : st == UM_EASSERT ? EXIT_ASSERTION : EXIT_FAILED;
+    if (st != UM_OK)
+        fprintf(stderr, "ultramotion: %s\n", um_last_error());
+    if (st == UM_OK && !stats.frames && !stats.stopped) {
+        fprintf(stderr, "ultramotion: %s: no usable frame\n", o->positional[0]);
+        code = EXIT_FAILED;
+    }
+    if (o->dump && stats.frames) {
+        um_status dumped = um_pipeline_dump(pipeline, o->dump);
+        if (dumped != UM_OK && code == EXIT_DONE)
+            code = cli_fail(dumped);
+    }
+    if (!o->quiet)
+        summary_print(&p.summary, stderr, &stats, seconds_now() - p.started);
+done:
+    code = close_sinks(sinks, n_sinks, code);
+    if (!close_kpi(&p) && code == EXIT_DONE)
+        code = EXIT_FAILED;
+    um_pipeline_close(&pipeline);
+    um_segmenter_close(&segmenter);
+    um_detector_close(&detector);
+    um_source_close(&source);
+    um_device_close(&dev);
+    summary_free(&p.summary);
+    return code;
+}
+
+/* ---- a loop over frames for detect and segment ---- */
+
+struct each {
+    const struct options *o;
+    um_source *source;
+    uint64_t frames, unreadable;
+};
+
+/* The next readable frame; NULL at the end. *code changes with --strict. */
+static um_frame *next_frame(struct each *e, int *code)
+{
+    um_frame *frame = NULL;
+    while (!stop_requested) {
+        um_status st = um_source_read(e->source, &frame);
+        if (st == UM_OK)
+            return frame;
+        if (st == UM_EOF)
+            return NULL;
+        e->unreadable++;
+        fprintf(stderr, "ultramotion: %s\n", um_last_error());
+        if (e->o->strict) {
+            *code = EXIT_FAILED;
+            return NULL;
+        }
+    }
+    return NULL;
+}
+
+static int no_frames(const struct each *e, int code)
+{
+    if (code == EXIT_DONE && !e->frames && !stop_requested) {
+        fprintf(stderr, "ultramotion: %s: no usable frame\n", e->o->positional[0]);
+        return EXIT_FAILED;
+    }
+    if (!e->o->quiet && e->unreadable)
+        fprintf(stderr, "%llu frames, %llu unreadable\n", (unsigned long long)e->frames, (unsigned long long)e->unreadable);
+    return code;
+}
+
+static um_status crop_frame(const struct options *o, um_frame **frame)
+{
+    um_frame *f = *frame, *cut = NULL;
+    int x = (int)o->crop[0], y = (int)o->crop[1], w = (int)o->crop[2], h = (int)o->crop[3];
+    if (!o->has_crop)
+        return UM_OK;
+    if (w < 1 || h < 1 || x > f->width - w || y > f->height - h) {
+        cli_usage("--crop %d,%d,%d,%d reaches beyond the %dx%d picture", x, y, w, h, f->width, f->height);
+        return UM_EINVAL;
+    }
+    um_status st = um_frame_create(&cut, w, h, f->channels);
+    if (st != UM_OK)
+        return st;
+    for (int row = 0; row < h; row++)
+        memcpy(cut->pixels + row * cut->stride, f->pixels + (y + row) * f->stride + (ptrdiff_t)x * f->channels,
+               (size_t)w * (size_t)f->channels);
+    cut->id = f->id;
+    cut->ts = f->ts;
+    um_frame_unref(frame);
+    *frame = cut;
+    return UM_OK;
+}
+
+static double clamp(double v, double hi)
+{
+    return v < 0 ? 0 : v > hi ? hi : v;
+}
+
+/* False when the reader of stdout has left. */
+static bool print_boxes(const struct options *o, const um_frame *f, const um_box *boxes, int n, int label, int width, int height)
+{
+    bool first = true;
+    printf("{\"frame_id\":%llu,\"ts\":%.6f,\"boxes\":[", (unsigned long long)f->id, f->ts);
+    for (int i = 0; i < n; i++) {
+        if (label >= 0 && boxes[i].label != label)
+            continue;
+        printf("%s{\"box_xyxy\":[%.9g,%.9g,%.9g,%.9g],\"score\":%.9g,\"label\":%d}", first ? "" : ",",
+               clamp(boxes[i].x0 + o->crop[0], width), clamp(boxes[i].y0 + o->crop[1], height), clamp(boxes[i].x1 + o->crop[0], width),
+               clamp(boxes[i].y1 + o->crop[1], height), (double)boxes[i].score, boxes[i].label);
+        first = false;
+    }
+    printf("]}\n");
+    return fflush(stdout) == 0;
+}
+
+int command_detect(const struct options *o)
+{
+    enum { BOXES = 300 };
+    um_device *dev = NULL;
+    um_detector *detector = NULL;
+    struct each e = {.o = o};
+    um_box boxes[BOXES];
+    um_frame *frame;
+    int code = EXIT_DONE, n = 0, label = -1;
+    catch_signals();
+    um_status st = cli_open_device(&dev, o);
+    if (st == UM_OK)
+        st = cli_open_source(&e.source, o);
+    if (st == UM_OK)
+        st = cli_open_detector(&detector, dev, o);
+    if (st == UM_OK)
+        st = cli_class(o, detector, &label);
+    if (st == UM_OK && o->has_crop && !whole_number(o->crop, 4)) {
+        cli_usage("--crop: want whole pixels X,Y,W,H");
+        st = UM_EINVAL;
+    }
+    if (st == UM_OK && o->dump)
+        st = um_detector_keep_taps(detector);
+    if (st != UM_OK)
+        code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
+    else
+        announce(o, dev, detector, NULL);
+    while (code == EXIT_DONE && (frame = next_frame(&e, &code))) {
+        int width = frame->width, height = frame->height;
+        st = crop_frame(o, &frame);
+        if (st == UM_OK) {
+            st = um_detector_run(detector, frame, o->conf, boxes, BOXES, &n);
+            if (st != UM_OK)
+                code = cli_fail(st);
+        } else
+            code = EXIT_USAGE;
+        e.frames++;
+        if (st == UM_OK && !print_boxes(o, frame, boxes, n, label, width, height))
+            stop_requested = 1;
+        um_frame_unref(&frame);
+    }
+    code = no_frames(&e, code);
+    if (code == EXIT_DONE && o->dump && e.frames && (st = um_detector_dump(detector, o->dump)) != UM_OK)
+        code = cli_fail(st);
+    um_detector_close(&detector);
+    um_source_close(&e.source);
+    um_device_close(&dev);
+    return code;
+}
+
+/* ---- segment ---- */
+
+struct prompt_list {
+    float box[4], xy[2 * MAX_LIST];
+    int label[MAX_LIST];
+    um_prompts prompts;
+};
+
+static bool read_prompts(const struct options *o, struct prompt_list *l)
+{
+    l->prompts = (um_prompts){.struct_size = sizeof l->prompts, .points = l->xy, .labels = l->label, .n_points = o->points,
+                              .multimask = o->multimask};
+    for (int i = 0; i < 4; i++)
+        l->box[i] = (float)o->box[i];
+    if (o->has_box)
+        l->prompts.box = l->box;
+    for (int i = 0; i < o->points; i++) {
+        char rest = 0;
+        if (sscanf(o->point[i], "%f,%f,%d%c", &l->xy[2 * i], &l->xy[2 * i + 1], &l->label[i], &rest) != 3)
+            return cli_usage("--point: \"%s\" is not X,Y,LABEL", o->point[i]), false;
+    }
+    if (!o->has_box && !o->points)
+        return cli_usage("segment: give --box X0,Y0,X1,Y1 or --point X,Y,LABEL"), false;
+    bool host = o->sam_as_numpy == 1 || o->multimask; /* choosing among three masks needs their scores on the host */
+    l->prompts.as_numpy = host ? UM_MASK_HOST : o->sam_as_numpy == 0 ? UM_MASK_DEVICE : UM_MASK_AUTO;
+    return true;
+}
+
+/* The best mask of a prediction as a packet, so that sinks can write it. bits: (w+31)/32*4*h bytes. */
+static um_status mask_packet(const struct options *o, const um_segmenter *segmenter, const um_frame *f, const um_prediction *pred, double ms,
+                             uint8_t *pixels, uint8_t *bits, um_packet *k)
+{
+    int best = 0, row = (f->width + 31) / 32 * 4;
+    double sx = 0, sy = 0;
+    for (int i = 1; i < pred->count; i++)
+        if (pred->iou[i] > pred->iou[best])
+            best = i;
+    um_status st = um_mask_read(pred->mask[best], pixels);
+    if (st != UM_OK)
+        return st;
+    *k = (um_packet){.frame_id = f->id, .ts = f->ts, .state = UM_STATE_VISIBLE, .has_mask = 1, .width = f->width, .height = f->height,
+                     .crop = {0, 0, f->width, f->height}, .bits = bits, .score = pred->iou[best], .iou = pred->iou[best],
+                     .precision = "fp32", .as_numpy = um_mask_on_host(pred->mask[best]), .mask_box = {f->width, f->height, 0, 0},
+                     .centroid = {NAN, NAN}, .ms = {.segment = ms, .total = ms}};
+    snprintf(k->device, sizeof k->device, "%s", um_device_name(um_segmenter_device(segmenter)));
+    snprintf(k->segmenter_sha256, sizeof k->segmenter_sha256, "%s", um_segmenter_sha256(segmenter));
+    k->has_box = o->has_box;
+    for (int i = 0; i < 4 && o->has_box; i++)
+        k->box[i] = (float)clamp(o->box[i], i % 2 ? f->height : f->width);
+    memset(bits, 0, (size_t)row * (size_t)f->height);
+    for (int y = 0; y < f->height; y++)
+        for (int x = 0; x < f->width; x++) {
+            if (!pixels[(size_t)y * (size_t)f->width + (size_t)x])
+                continue;
+            bits[(size_t)y * (size_t)row + (size_t)x / 8] |= (uint8_t)(1 << x % 8);
+            k->mask_area_px++;
+            sx += x;
+            sy += y;
+            k->mask_box[0] = x < k->mask_box[0] ? x : k->mask_box[0];
+            k->mask_box[1] = y < k->mask_box[1] ? y : k->mask_box[1];
+            k->mask_box[2] = x + 1 > k->mask_box[2] ? x + 1 : k->mask_box[2];
+            k->mask_box[3] = y + 1 > k->mask_box[3] ? y + 1 : k->mask_box[3];
+        }
+    if (k->mask_area_px) {
+        k->centroid[0] = (float)(sx / k->mask_area_px);
+        k->centroid[1] = (float)(sy / k->mask_area_px);
+    } else
+        memset(k->mask_box, 0, sizeof k->mask_box);
+    um_device_transfers(um_segmenter_device(segmenter), &k->transfers);
+    return UM_OK;
+}
+
+static um_status segment_frame(const struct options *o, um_segmenter *segmenter, const struct prompt_list *l, const um_frame *f,
+                               um_sink **sinks, int n_sinks, const char *name)
+{
+    um_packet packet;
+    um_prediction pred = {0};
+    size_t pixels = (size_t)f->width * (size_t)f->height;
+    uint8_t *mask = malloc(pixels), *bits = malloc((size_t)(f->width + 31) / 32 * 4 * (size_t)f->height), *rows = malloc(pixels * (size_t)f->channels);
+    um_image image = {.data = rows, .type = UM_IMAGE_U8, .layout = UM_IMAGE_HWC, .height = f->height, .width = f->width, .channels = f->channels};
+    um_status st = mask && bits && rows ? UM_OK : UM_ENOMEM;
+    double started = seconds_now();
+    for (int y = 0; y < f->height && rows; y++)
+        memcpy(rows + (size_t)y * (size_t)f->width * (size_t)f->channels, f->pixels + y * f->stride, (size_t)f->width * (size_t)f->channels);
+    if (st == UM_OK)
+        st = um_segmenter_set_image(segmenter, &image);
+    if (st == UM_OK)
+        st = um_segmenter_predict(segmenter, &l->prompts, &pred);
+    if (st == UM_OK)
+        st = mask_packet(o, segmenter, f, &pred, 1e3 * (seconds_now() - started), mask, bits, &packet);
+    for (int i = 0; i < n_sinks && st == UM_OK; i++)
+        if (sinks[i]) {
+            st = um_sink_write(sinks[i], &packet, f, name);
+            if (st == UM_EOF) {
+                stop_requested = 1;
+                st = UM_OK;
+            }
+        }
+    um_prediction_close(&pred);
+    free(mask);
+    free(bits);
+    free(rows);
+    return st;
+}
+
+int command_segment(const struct options *o)
+{
+    um_device *dev = NULL;
+    um_segmenter *segmenter = NULL;
+    um_sink *sinks[MAX_LIST] = {NULL};
+    struct each e = {.o = o};
+    struct prompt_list prompts;
+    struct progress p = {.o = o};
+    um_frame *frame;
+    int code = EXIT_DONE, n_sinks = 0;
+    if (!read_prompts(o, &prompts))
+        return EXIT_USAGE;
+    catch_signals();
+    um_status st = cli_open_device(&dev, o);
+    if (st == UM_OK)
+        st = cli_open_source(&e.source, o);
+    if (st == UM_OK)
+        st = cli_open_segmenter(&segmenter, dev, o);
+    if (st == UM_OK && o->dump)
+        st = um_segmenter_keep_taps(segmenter);
+    if (st != UM_OK)
+        code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
+    else if (!open_kpi(&p))
+        code = EXIT_FAILED;
+    else if (open_sinks(o, sinks, &n_sinks, &code)) {
+        announce(o, dev, NULL, segmenter);
+        if (p.kpi)
+            um_segmenter_set_kpi(segmenter, write_kpi, &p);
+    }
+    while (code == EXIT_DONE && (frame = next_frame(&e, &code))) {
+        st = segment_frame(o, segmenter, &prompts, frame, sinks, n_sinks, um_source_frame_name(e.source));
+        e.frames++;
+        um_frame_unref(&frame);
+        if (st != UM_OK)
+            code = cli_fail(st);
+    }
+    code = no_frames(&e, code);
+    if (code == EXIT_DONE && o->dump && e.frames && (st = um_segmenter_dump(segmenter, o->dump)) != UM_OK)
+        code = cli_fail(st);
+    code = close_sinks(sinks, n_sinks, code);
+    if (!close_kpi(&p) && code == EXIT_DONE)
+        code = EXIT_FAILED;
+    um_segmenter_close(&segmenter);
+    um_source_close(&e.source);
+    um_device_close(&dev);
+    return code;
+}
