@@ -75,8 +75,10 @@ static inline void fixture_close_shared(void)
 static inline struct fixture *fixture(const char *device)
 {
     struct fixture *f = &fixture_shared[strcmp(device, "guard") == 0];
-    if (!fixture_shared[0].dev && !fixture_shared[1].dev)
+    if (!fixture_shared[0].dev && !fixture_shared[1].dev) {
+        unsetenv("ULTRAMOTION_SAM_AS_NUMPY");
         atexit(fixture_close_shared);
+    }
     if (!f->dev)
         *f = fixture_open(device, 1, 0, 0);
     return f;

@@ -308,6 +308,17 @@ def interrupt_closes_sinks_and_prints_the_summary(tmp):
 
 
 @test
+def interrupt_while_waiting_for_stdin(tmp):
+    process = subprocess.Popen([COMMAND, "run", "-", "--size", "96x80"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env=dict(os.environ, ULTRAMOTION_MODELS=str(MODELS)))
+    process.stdin.write(bytes(96 * 80))
+    process.stdin.flush()
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0, process.stderr.read()
+
+
+@test
 def a_reader_that_leaves_is_no_error(tmp):
     process = subprocess.Popen([COMMAND, "run", "phantom:seed=900003,frames=100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                env=dict(os.environ, ULTRAMOTION_MODELS=str(MODELS)))

@@ -120,7 +120,7 @@ enum { GW = 422, GH = 558, GROW = (GW + 31) / 32 * 4 };
 TEST(rle_equals_pycocotools)
 {
     static uint8_t mask[GW * GH], bits[GROW * GH], back[GW * GH];
-    char *text = read_text(UM_GOLDEN_DIR "/expected.json");
+    char *text = read_text(UM_GOLDEN_DIR "/end_to_end/expected.json");
     int found = 0;
     for (char *at = text; (at = strstr(at, "\"counts\": \"")); found++) {
         char counts[4096];

@@ -419,6 +419,28 @@ TEST(bad_torch_files_are_named)
     }
 }
 
+TEST(an_offset_behind_the_storage_is_refused)
+{
+    static const unsigned char FIND[] = {'Q', 'K', 0, 'K', 2, 0x85}; /* offset 0, size (2,) */
+    size_t n = 0, at = 0;
+    unsigned char *bytes = slurp(FOLDER "hand.pt", &n);
+    CHECK(bytes != NULL);
+    while (at + sizeof FIND < n && memcmp(bytes + at, FIND, sizeof FIND) != 0)
+        at++;
+    CHECK(at + sizeof FIND < n);
+    bytes[at + 4] = 1; /* one element, at offset 1 and then 2 of 2 */
+    um_weights *w = NULL;
+    bytes[at + 2] = 1;
+    CHECK_OK(um_weights_open_bytes(&w, "last", bytes, n));
+    CHECK(um_wtensor_at(um_weights_find(w, "a"), 0) == 1.25);
+    um_weights_close(&w);
+    bytes[at + 2] = 2;
+    um_status st = um_weights_open_bytes(&w, "behind", bytes, n);
+    free(bytes);
+    CHECK_EQ(st, UM_EFORMAT);
+    CHECK(strstr(um_last_error(), "tensor a: [1] at offset 2 leaves its storage 0 of 2 elements"));
+}
+
 TEST(files_that_are_none)
 {
     um_weights *w = NULL;

@@ -382,7 +382,7 @@ struct class_search {
 static void match_class(void *ctx, const char *key, const char *value)
 {
     struct class_search *s = ctx;
-    if (strcmp(key, "classes") != 0)
+    if (strcmp(key, "classes") != 0 || strspn(value, "0123456789") == strlen(value)) /* a plain number is only their count */
         return;
     snprintf(s->names, sizeof s->names, "%s", value);
     for (int label = 0; value; label++) {
@@ -415,13 +415,14 @@ um_status cli_class(const struct options *o, um_detector *detector, int *label)
     return UM_EINVAL;
 }
 
-um_status cli_open_source(um_source **out, const struct options *o)
+um_status cli_open_source(um_source **out, const struct options *o, const volatile sig_atomic_t *stop)
 {
     um_source_settings s;
     char x = 0, rest = 0;
     um_source_settings_default(&s);
     s.frames = o->frames;
     s.loop = o->loop;
+    s.stop = stop;
     s.channels = 1;
     if (o->pixel && strcmp(o->pixel, "gray8") != 0 && strcmp(o->pixel, "rgb8") != 0) {
         cli_usage("--pixel: \"%s\" is not gray8 or rgb8", o->pixel);

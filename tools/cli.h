@@ -5,6 +5,7 @@
 
 #include "ultramotion/ultramotion.h"
 
+#include <signal.h>
 #include <stdbool.h>
 
 enum { MAX_LIST = 16, MAX_POSITIONAL = 4 };
@@ -54,7 +55,8 @@ const char *cli_model_path(const char *file, char *buffer, size_t size);
 #define CLI_DEFAULT_SEGMENTER "mobile_sam_bone_256.safetensors"
 /* --class NAME|N against the metadata of the detector's file; -1 = the best of all. */
 um_status cli_class(const struct options *o, um_detector *detector, int *label);
-um_status cli_open_source(um_source **out, const struct options *o);
+/* `stop`: set by a signal; a source that waits for input then ends. */
+um_status cli_open_source(um_source **out, const struct options *o, const volatile sig_atomic_t *stop);
 
 int command_run(const struct options *o);
 int command_detect(const struct options *o);

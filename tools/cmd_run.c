@@ -208,7 +208,7 @@ int command_run(const struct options *o)
     catch_signals();
     um_status st = cli_open_device(&dev, o);
     if (st == UM_OK)
-        st = cli_open_source(&source, o);
+        st = cli_open_source(&source, o, &stop_requested);
     if (st == UM_OK)
         st = cli_open_detector(&detector, dev, o);
     if (st == UM_OK)
@@ -369,7 +369,7 @@ int command_detect(const struct options *o)
     catch_signals();
     um_status st = cli_open_device(&dev, o);
     if (st == UM_OK)
-        st = cli_open_source(&e.source, o);
+        st = cli_open_source(&e.source, o, &stop_requested);
     if (st == UM_OK)
         st = cli_open_detector(&detector, dev, o);
     if (st == UM_OK)
@@ -527,7 +527,7 @@ int command_segment(const struct options *o)
     catch_signals();
     um_status st = cli_open_device(&dev, o);
     if (st == UM_OK)
-        st = cli_open_source(&e.source, o);
+        st = cli_open_source(&e.source, o, &stop_requested);
     if (st == UM_OK)
         st = cli_open_segmenter(&segmenter, dev, o);
     if (st == UM_OK && o->dump)

@@ -5,6 +5,8 @@
 #include "ultramotion/frame.h"
 #include "ultramotion/pipeline.h"
 
+#include <signal.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -17,6 +19,7 @@ typedef struct um_source_settings {
     int width, height, channels; /**< raw frames on stdin: --size and --pixel (channels 1 = gray8, 3 = rgb8) */
     long frames;                 /**< stop after this many frame ids; 0 = all */
     int loop;                    /**< files: start again at the end */
+    const volatile sig_atomic_t *stop; /**< nonzero: a read that waits for input answers UM_EOF; or NULL */
 } um_source_settings;
 UM_API void um_source_settings_default(um_source_settings *s);
 

@@ -4,12 +4,25 @@
 #include "io/source.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
 struct raw {
     int width, height, channels;
+    const volatile sig_atomic_t *stop;
 };
+
+/* Wait for bytes or for `stop`, which the reader of a silent pipe would otherwise never see. */
+static bool stopped(const struct raw *r)
+{
+    enum { TICK_MS = 50 };
+    struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
+    while (r->stop && !*r->stop && poll(&in, 1, TICK_MS) == 0)
+        ;
+    return r->stop && *r->stop;
+}
 
 static um_status raw_open(void *priv, const char *spec, const um_source_settings *settings)
 {
@@ -20,7 +33,7 @@ static um_status raw_open(void *priv, const char *spec, const um_source_settings
     um_frame *probe = NULL; /* the limits of a frame are written in one place */
     um_status st = um_frame_create(&probe, settings->width, settings->height, settings->channels);
     um_frame_unref(&probe);
-    *r = (struct raw){settings->width, settings->height, settings->channels};
+    *r = (struct raw){settings->width, settings->height, settings->channels, settings->stop};
     return st;
 }
 
@@ -39,6 +52,10 @@ static um_status raw_read(void *priv, uint64_t index, um_frame **frame, char nam
         return st;
     size_t size = (size_t)f->stride * (size_t)f->height, got = 0;
     while (got < size) {
+        if (stopped(r)) { /* what has come of this frame is dropped with the run */
+            got = 0;
+            break;
+        }
         ssize_t n = read(STDIN_FILENO, f->pixels + got, size - got);
         if (n < 0 && errno == EINTR)
             continue;

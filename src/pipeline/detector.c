@@ -136,9 +136,10 @@ static um_status run_front(um_detector *d, const um_frame *frame, int channels, 
     }
     if (st != UM_OK)
         return st;
-    um_front_fill(f, &header, frame, 0, 0);
     um_ledger_frame(d->dev, frame->id);
-    st = um_front_upload(f, UM_QUEUE_MAIN, UM_STAGE_UPLOAD);
+    st = um_front_fill(f, &header, frame, 0, 0);
+    if (st == UM_OK)
+        st = um_front_upload(f, UM_QUEUE_MAIN, UM_STAGE_UPLOAD);
     return st == UM_OK ? um_front_run(f, UM_QUEUE_MAIN) : st;
 }
 

@@ -48,9 +48,11 @@ static uint8_t luminance(const uint8_t *p)
     return (uint8_t)((p[0] * 19595u + p[1] * 38470u + p[2] * 7471u + 0x8000u) >> 16);
 }
 
-void um_front_fill(struct um_front *f, const struct um_frame_header *header, const um_frame *frame, int x0, int y0)
+um_status um_front_fill(struct um_front *f, const struct um_frame_header *header, const um_frame *frame, int x0, int y0)
 {
     uint8_t *dst = (uint8_t *)f->slot->data + UM_HEADER_BYTES;
+    if (f->dev->lost)
+        return um_fail(UM_EDEVICE, "device %s is lost", f->dev->name);
     memcpy(f->slot->data, header, UM_HEADER_BYTES);
     for (int y = 0; y < f->h; y++) {
         const uint8_t *src = frame->pixels + (ptrdiff_t)(y0 + y) * frame->stride + (ptrdiff_t)x0 * frame->channels;
@@ -65,6 +67,7 @@ void um_front_fill(struct um_front *f, const struct um_frame_header *header, con
                 memset(dst + 3 * (ptrdiff_t)x, src[x], 3);
         dst += n;
     }
+    return UM_OK;
 }
 
 um_status um_front_upload(struct um_front *f, enum um_queue q, enum um_stage stage)

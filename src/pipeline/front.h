@@ -30,8 +30,8 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
 void um_front_close(struct um_front *f); /* accepts a zeroed or half-open front */
 
 /* Write header and pixels of the x0,y0 crop into the slot. An RGB frame feeds a gray front by its luminance. No slot transfer
- * may be pending. */
-void um_front_fill(struct um_front *f, const struct um_frame_header *header, const um_frame *frame, int x0, int y0);
+ * may be pending; on a lost device one may be for ever, so it is refused there. */
+um_status um_front_fill(struct um_front *f, const struct um_frame_header *header, const um_frame *frame, int x0, int y0);
 /* The upload, and the steps that make the network inputs of it. */
 um_status um_front_upload(struct um_front *f, enum um_queue q, enum um_stage stage);
 um_status um_front_run(struct um_front *f, enum um_queue q);

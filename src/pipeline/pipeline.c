@@ -57,7 +57,7 @@ struct um_pipeline {
     um_frame *frame; /* in flight */
     uint64_t frames, sent_ns;
     bool encoded; /* the frame in flight ran the segmenter */
-    um_packet packet;
+    um_packet next, packet; /* of the frame in flight; of the last one received */
 };
 
 void um_pipeline_settings_default(um_pipeline_settings *s)
@@ -449,16 +449,19 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
         return st;
     struct um_frame_header header = {.frame_id = f->id, .width = (uint32_t)g->w, .height = (uint32_t)g->h, .tau_conf = p->set.conf,
                                      .label = p->set.label};
-    um_front_fill(&g->front, &header, f, crop[0], crop[1]);
-    st = um_graph_launch(p->dev, p->speculative ? g->whole : g->first);
+    st = um_front_fill(&g->front, &header, f, crop[0], crop[1]);
+    if (st == UM_OK)
+        st = um_graph_launch(p->dev, p->speculative ? g->whole : g->first);
     if (st != UM_OK)
         return st;
+    if (p->segmenter)
+        p->segmenter->image_w = p->segmenter->image_h = 0; /* this frame goes where the image's embedding was */
     g->used = ++p->frames;
     p->current = g;
     p->sent_ns = now;
     p->frame = *frame;
     *frame = NULL;
-    um_packet *k = &p->packet;
+    um_packet *k = &p->next;
     *k = (um_packet){.frame_id = f->id, .ts = f->ts, .width = f->width, .height = f->height, .has_pose = f->has_pose,
                      .has_spacing = f->has_spacing, .as_numpy = p->host_mode, .precision = "fp32", .centroid = {NAN, NAN}};
     memcpy(k->crop, crop, sizeof crop);
@@ -604,6 +607,7 @@ um_status um_pipeline_receive(um_pipeline *p, const um_packet **packet)
     if (!p->frame)
         return UM_AGAIN;
     um_packet *k = &p->packet;
+    *k = p->next;
     um_status st = finish(p, p->current, k);
     um_frame_unref(&p->frame);
     if (st != UM_OK)

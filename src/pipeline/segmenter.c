@@ -288,6 +288,10 @@ static um_status frame_of(const um_segmenter *s, const um_image *image, um_frame
                        um_device_name(s->dev));
     if (!image->data)
         return um_fail(UM_EINVAL, "image without data");
+    if (image->type != UM_IMAGE_U8 && image->type != UM_IMAGE_F32)
+        return um_fail(UM_EINVAL, "image type %d: want UM_IMAGE_U8 or UM_IMAGE_F32", (int)image->type);
+    if (image->layout != UM_IMAGE_HW && image->layout != UM_IMAGE_HWC && image->layout != UM_IMAGE_CHW)
+        return um_fail(UM_EINVAL, "image layout %d: want UM_IMAGE_HW, UM_IMAGE_HWC or UM_IMAGE_CHW", (int)image->layout);
     if (image->layout == UM_IMAGE_HW && c != 1)
         return um_fail(UM_EINVAL, "image layout HW has 1 channel, not %d", c);
     um_status st = um_frame_create(out, w, h, c);
@@ -313,10 +317,9 @@ static um_status frame_of(const um_segmenter *s, const um_image *image, um_frame
 /* Slots may be written again once their last uploads have passed. */
 static um_status slots_free(um_segmenter *s)
 {
-    if (!s->sent_pending)
-        return UM_OK;
-    s->sent_pending = false;
-    return um_event_sync(s->dev, s->sent, UM_STAGE_SEGMENT, "prompt slot in use");
+    um_status st = s->sent_pending ? um_event_sync(s->dev, s->sent, UM_STAGE_SEGMENT, "prompt slot in use") : UM_OK;
+    s->sent_pending = st != UM_OK;
+    return st;
 }
 
 static um_status slots_sent(um_segmenter *s)
@@ -343,8 +346,9 @@ static um_status set_frame(um_segmenter *s, const um_frame *frame)
     }
     if (st != UM_OK)
         return st;
-    um_front_fill(f, &header, frame, 0, 0);
-    st = um_front_upload(f, UM_QUEUE_MAIN, UM_STAGE_UPLOAD);
+    st = um_front_fill(f, &header, frame, 0, 0);
+    if (st == UM_OK)
+        st = um_front_upload(f, UM_QUEUE_MAIN, UM_STAGE_UPLOAD);
     if (st == UM_OK)
         st = slots_sent(s);
     if (st == UM_OK)
@@ -374,6 +378,8 @@ um_status um_segmenter_set_image(um_segmenter *segmenter, const um_image *image)
 
 static um_status check_prompts(const um_segmenter *s, const um_prompts *p)
 {
+    if (p->struct_size != sizeof *p)
+        return um_fail(UM_EINVAL, "um_prompts is %zu bytes, want %zu: set struct_size", p->struct_size, sizeof *p);
     if (!s->image_w)
         return um_fail(UM_EINVAL, "um_segmenter_predict: no image is set");
     if (p->n_points < 0 || p->n_points > UM_POINTS_MAX)
@@ -614,6 +620,8 @@ um_status um_mask_read(const um_mask *mask, uint8_t *out)
 
 um_status um_mask_from_host(um_mask **out, um_segmenter *segmenter, const float *values, int height, int width)
 {
+    if (out)
+        *out = NULL;
     if (!out || !segmenter || !values || height < 1 || width < 1 || height > UM_FRAME_MAX_SIDE || width > UM_FRAME_MAX_SIDE)
         return um_fail(UM_EINVAL, "um_mask_from_host: %dx%d", width, height);
     size_t n = (size_t)height * (size_t)width;

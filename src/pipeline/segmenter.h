@@ -45,7 +45,7 @@ struct um_segmenter {
     int decodes, next_decode;
     struct um_mask_path mask;
     struct um_front front; /* of the last image */
-    int image_w, image_h;  /* 0: no image */
+    int image_w, image_h;  /* 0: no image, or a pipeline's frame has taken its place */
 };
 
 /* Record and compile the encoder if that has not happened yet. */

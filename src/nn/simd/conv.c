@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Dense convolutions as matrix products over addresses: a 1x1 convolution is a product on the pixels as they lie, a larger
- * one reads one pixel address per tap (the indirection of XNNPACK), padding being a row of zeros. Only inputs of a few
- * channels are copied out, tap beside tap, because a run of three floats is too short to walk. */
+/* Dense convolutions as matrix products over addresses (the indirection of XNNPACK): a 1x1 convolution is a product on the
+ * pixels as they lie; a larger one walks, per output pixel, kh runs of kw neighbouring pixels, which lie side by side in an
+ * NHWC map. Only windows that reach over the left or right border, or maps with gaps between pixels, are copied out. */
 #include "nn/simd/conv.h"
 
 #include "nn/simd/gemm.h"
 
-enum { NARROW = 8 }; /* fewer channels than this are copied */
+enum { ROOM_FLOATS = 512 << 10 }; /* of the scratch, for copied windows */
 
 size_t UM_NAME(pack_conv)(void *dst, const float *w, int o, int kh, int kw, int i)
 {
@@ -60,15 +60,13 @@ static void linear_item(void *ctx, int item, int worker)
 static void copy_window(float *dst, const struct um_view *x, const struct um_conv_args *a, int oy, int ox)
 {
     int c = x->c, ix = ox * a->stride - a->pad_left;
-    bool dense = x->ld == c && ix >= 0 && ix + a->kw <= x->w;
-    int run = dense ? a->kw * c : c, runs = dense ? 1 : a->kw;
     for (int ky = 0; ky < a->kh; ky++) {
         int iy = oy * a->stride - a->pad_top + ky;
-        for (int kx = 0; kx < runs; kx++, dst += run) {
+        for (int kx = 0; kx < a->kw; kx++, dst += c) {
             bool inside = iy >= 0 && iy < x->h && ix + kx >= 0 && ix + kx < x->w;
             const float *src = inside ? pixel(x, (ptrdiff_t)iy * x->w + ix + kx) : NULL;
-            for (int i = 0; i < run; i += VL)
-                vf_store(dst + i, src ? vf_load_n(src + i, run - i < VL ? run - i : VL) : vf_zero());
+            for (int i = 0; i < c; i += VL)
+                vf_store(dst + i, src ? vf_load_n(src + i, c - i < VL ? c - i : VL) : vf_zero());
         }
     }
 }
@@ -80,41 +78,45 @@ static void window_item(void *ctx, int item, int worker)
     const struct um_view *out = &j->call->t[0], *x = &j->call->t[1], *add = &j->call->t[4];
     int block = item % j->split.row_blocks, group = item / j->split.row_blocks, all = out->h * out->w;
     int r0 = split_at(all, j->split.row_blocks, block), rows = split_at(all, j->split.row_blocks, block + 1) - r0;
-    bool copied = x->c < NARROW;
-    int taps = copied ? 1 : a->kh * a->kw;
+    int kh = a->kh, run = a->kw * x->c;
+    bool dense = x->ld == x->c || a->kw == 1;
+    /* Output columns lo..hi-1 have their window inside the row. */
+    int lo = (a->pad_left + a->stride - 1) / a->stride, hi = x->w + a->pad_left - a->kw;
+    hi = hi < 0 ? 0 : hi / a->stride + 1;
 
-    /* Scratch: addresses of the block's rows, the zero pixel or the copied windows. */
+    /* Scratch: addresses of the block's rows, a run of zeros for rows of padding, copied windows. */
     const float **in = um_pool_scratch(j->call->pool, worker);
-    float **to = (float **)(in + (ptrdiff_t)rows * taps);
+    float **to = (float **)(in + (ptrdiff_t)rows * kh);
     const float **plus = (const float **)(to + rows);
-    float *room = (float *)(plus + rows);
+    float *zeros = (float *)(plus + rows), *room = zeros + run;
+    for (int i = 0; i < run; i++)
+        zeros[i] = 0;
 
-    if (!copied)
-        for (int i = 0; i < x->c; i++)
-            room[i] = 0;
-    int y = r0 / out->w, px = r0 % out->w;
-    for (int r = 0; r < rows; r++) {
-        to[r] = out_pixel(out, r0 + r);
-        if (add->data)
-            plus[r] = pixel(add, a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2 : r0 + r);
-        const float **tap = in + (ptrdiff_t)r * taps;
-        if (copied) {
-            *tap = room + (ptrdiff_t)r * j->g.k;
-            copy_window(room + (ptrdiff_t)r * j->g.k, x, a, y, px);
-        } else {
-            for (int ky = 0; ky < a->kh; ky++)
-                for (int kx = 0; kx < a->kw; kx++) {
-                    int iy = y * a->stride - a->pad_top + ky, ix = px * a->stride - a->pad_left + kx;
-                    bool inside = iy >= 0 && iy < x->h && ix >= 0 && ix < x->w;
-                    *tap++ = inside ? pixel(x, (ptrdiff_t)iy * x->w + ix) : room;
-                }
+    for (int r = 0, y = r0 / out->w, px = r0 % out->w; r < rows; y++, px = 0) {
+        int end = out->w - px < rows - r ? out->w : px + rows - r; /* pixels px..end-1 of row y */
+        float *dst = out_pixel(out, r0 + r);
+        const float *from[64];
+        for (int ky = 0; ky < kh; ky++) {
+            int iy = y * a->stride - a->pad_top + ky;
+            from[ky] = iy >= 0 && iy < x->h ? pixel(x, (ptrdiff_t)iy * x->w) : NULL;
         }
-        if (++px == out->w) {
-            px = 0;
-            y++;
+        for (; px < end; px++, r++, dst += out->ld) {
+            const float **at = in + (ptrdiff_t)r * kh;
+            to[r] = dst;
+            if (add->data)
+                plus[r] = pixel(add, a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2 : r0 + r);
+            if (dense && px >= lo && px < hi) {
+                ptrdiff_t ix = (ptrdiff_t)(px * a->stride - a->pad_left) * x->ld;
+                for (int ky = 0; ky < kh; ky++)
+                    at[ky] = from[ky] ? from[ky] + ix : zeros;
+                continue;
+            }
+            copy_window(room, x, a, y, px);
+            for (int ky = 0; ky < kh; ky++, room += run)
+                at[ky] = room;
         }
     }
-    struct gemm_rows rp = {in, to, add->data ? plus : NULL, taps};
+    struct gemm_rows rp = {in, to, add->data ? plus : NULL, kh};
     UM_NAME(gemm_rows)
     (&j->g, &rp, rows, split_at(j->panels, j->split.panel_groups, group),
      split_at(j->panels, j->split.panel_groups, group + 1));
@@ -128,8 +130,12 @@ void UM_NAME(conv2d)(const struct um_call *call)
                   out->h * out->w == x->h * x->w;
     int k = a->kh * a->kw * x->c, rows = out->h * out->w;
     struct job j = {.call = call, .g = gemm_of(call, k, out->c), .panels = UM_NAME(gemm_panels)(out->c)};
-    int row_floats = linear || x->c < NARROW ? k : x->c * a->stride * a->stride;
-    j.split = UM_NAME(gemm_split)(rows, out->c, k, row_floats, um_pool_threads(call->pool));
+    j.split = UM_NAME(gemm_split)(rows, out->c, k, linear ? k : x->c * a->stride * a->stride, um_pool_threads(call->pool));
+    if (!linear) {
+        int most = ROOM_FLOATS / k > 0 ? ROOM_FLOATS / k : 1, blocks = (rows + most - 1) / most;
+        if (j.split.row_blocks < blocks)
+            j.split.row_blocks = blocks;
+    }
     um_pool_run(call->pool, j.split.row_blocks * j.split.panel_groups, linear ? linear_item : window_item, &j);
 }
 

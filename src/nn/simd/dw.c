@@ -9,43 +9,48 @@
 
 enum { P_MAX = 8, K_MAX = 5 };
 
-/* P pixels from x0, all taps inside the row; n lanes from channel i. */
-UM_INLINE void dw_tile(const struct dw_row *d, float *y, int x0, int i, int n, const int P, const int KW, const int S)
+/* P pixels from x0, all taps inside the row; n lanes from channel i. KH 0: d->kh rows, some of them padding. */
+UM_INLINE void dw_tile(const struct dw_row *d, float *y, int x0, int i, int n, const int P, const int KH, const int KW,
+                       const int S)
 {
     vf acc[P_MAX];
     vf start = d->bias ? n == VL ? vf_load(d->bias + i) : vf_load_n(d->bias + i, n) : vf_zero();
     UM_UNROLL for (int p = 0; p < P; p++)
         acc[p] = start;
     ptrdiff_t first = ((ptrdiff_t)x0 * S - d->pad_left) * d->ldx + i;
-    for (int ky = 0; ky < d->kh; ky++) {
-        const float *x = d->in[ky], *w = d->w + (ptrdiff_t)ky * KW * d->ldw + i;
-        if (!x)
+    const float *w = d->w + i;
+    for (int ky = 0; ky < (KH ? KH : d->kh); ky++, w += KW * d->ldw) {
+        const float *x = d->in[ky];
+        if (!KH && !x)
             continue;
         x += first;
         vf wv[K_MAX];
         UM_UNROLL for (int kx = 0; kx < KW; kx++)
             wv[kx] = n == VL ? vf_load(w + kx * d->ldw) : vf_load_n(w + kx * d->ldw, n);
         UM_UNROLL for (int j = 0; j < (P - 1) * S + KW; j++) {
-            vf v = n == VL ? vf_load(x + j * d->ldx) : vf_load_n(x + j * d->ldx, n);
+            vf v = n == VL ? vf_load(x) : vf_load_n(x, n);
+            VF_KEEP(v);
+            x += d->ldx;
             UM_UNROLL for (int p = 0; p < P; p++)
                 if (j - p * S >= 0 && j - p * S < KW)
                     acc[p] = vf_fma(v, wv[j - p * S], acc[p]);
         }
     }
-    UM_UNROLL for (int p = 0; p < P; p++)
+    y += i;
+    UM_UNROLL for (int p = 0; p < P; p++, y += d->ldy)
         if (n == VL)
-            vf_store(y + p * d->ldy + i, acc[p]);
+            vf_store(y, acc[p]);
         else
-            vf_store_n(y + p * d->ldy + i, acc[p], n);
+            vf_store_n(y, acc[p], n);
 }
 
-UM_INLINE void dw_tiles(const struct dw_row *d, float *y, int x0, const int P, const int KW, const int S)
+UM_INLINE void dw_tiles(const struct dw_row *d, float *y, int x0, const int P, const int KH, const int KW, const int S)
 {
     int i = 0;
     for (; i + VL <= d->c; i += VL)
-        dw_tile(d, y, x0, i, VL, P, KW, S);
+        dw_tile(d, y, x0, i, VL, P, KH, KW, S);
     if (i < d->c)
-        dw_tile(d, y, x0, i, d->c - i, P, KW, S);
+        dw_tile(d, y, x0, i, d->c - i, P, 0, KW, S);
 }
 
 /* One pixel, any kernel, taps beyond the row skipped. */
@@ -64,21 +69,28 @@ static void dw_edge(const struct dw_row *d, float *y, int x0)
     }
 }
 
-UM_INLINE void dw_inner(const struct dw_row *d, float *y, int x0, int x1, const int KW, const int S)
+UM_INLINE void dw_inner(const struct dw_row *from, float *y, int x0, int x1, const int KH, const int KW, const int S)
 {
+    struct dw_row copy = *from, *d = &copy; /* stores to y cannot change it */
     int x = x0;
-    for (; x + 8 / S <= x1; x += 8 / S)
-        dw_tiles(d, y + (x - x0) * d->ldy, x, 8 / S, KW, S);
+    for (; x + P_MAX <= x1; x += P_MAX)
+        dw_tiles(d, y + (x - x0) * d->ldy, x, P_MAX, KH, KW, S);
     for (; x + 2 <= x1; x += 2)
-        dw_tiles(d, y + (x - x0) * d->ldy, x, 2, KW, S);
+        dw_tiles(d, y + (x - x0) * d->ldy, x, 2, 0, KW, S);
     for (; x < x1; x++)
-        dw_tiles(d, y + (x - x0) * d->ldy, x, 1, KW, S);
+        dw_tiles(d, y + (x - x0) * d->ldy, x, 1, 0, KW, S);
 }
 
-#define DW_INNER(kw, s)                                                                            \
-    static void dw_inner_##kw##_##s(const struct dw_row *d, float *y, int x0, int x1)              \
+#define DW_INNER(k, s)                                                                             \
+    static void dw_inner_##k##_##s(const struct dw_row *d, float *y, int x0, int x1)               \
     {                                                                                              \
-        dw_inner(d, y, x0, x1, kw, s);                                                             \
+        bool whole = d->kh == k;                                                                   \
+        for (int ky = 0; ky < d->kh; ky++)                                                         \
+            whole = whole && d->in[ky];                                                            \
+        if (whole)                                                                                 \
+            dw_inner(d, y, x0, x1, k, k, s);                                                       \
+        else                                                                                       \
+            dw_inner(d, y, x0, x1, 0, k, s);                                                       \
     }
 DW_INNER(3, 1)
 DW_INNER(3, 2)

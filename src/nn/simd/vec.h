@@ -27,7 +27,7 @@
 #if defined(__clang__)
 #define UM_UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define UM_UNROLL _Pragma("GCC unroll 16")
+#define UM_UNROLL _Pragma("GCC unroll 32")
 #endif
 
 /* Vectors wider than the machine's are passed between inlined functions only. */
