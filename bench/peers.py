@@ -20,7 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = {"dfine-n": "D-FINE-N 640", "dfine-s": "D-FINE-S 640", "encode": "MobileSAM encoder 1024", "decode": "MobileSAM decoder 1024, box"}
-PEERS = ("torch", "onnxruntime", "openvino", "ours")
+PEERS = ("torch", "onnxruntime", "openvino", "ours", "ours-gray")
+OURS = ("ours", "ours-gray")  # on the same three-channel input as the peers; on gray input, the detector only
 FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
 INPUTS = {"dfine-n": ["images"], "dfine-s": ["images"], "encode": ["image"], "decode": ["embedding", "box"]}
 OUTPUTS = {"dfine-n": ["logits", "boxes"], "dfine-s": ["logits", "boxes"], "encode": ["embedding"], "decode": ["low", "iou"]}
@@ -215,15 +216,15 @@ def start(args, folder, files):
     """The children: for each stage and engine whom to ask and what."""
     env = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
     asked, children = {}, []
-    for peer in [p for p in args.peers if p != "ours"]:
+    for peer in [p for p in args.peers if p not in OURS]:
         print(f"starting {peer}", file=sys.stderr)
         command = [sys.executable, __file__, "--child", peer, "--folder", str(folder), "--threads", str(args.threads), "--seed", str(args.seed)]
         children.append(Child([*command, "--only", ",".join(args.stages)], env, True))
         asked.update({(stage, peer): (children[-1], stage) for stage in args.stages})
-    if "ours" in args.peers:
+    if set(OURS) & set(args.peers):
         if not os.access(args.binary, os.X_OK):
             print(f"{args.binary} is not there: peers only", file=sys.stderr)
-            args.peers = [p for p in args.peers if p != "ours"]
+            args.peers = [p for p in args.peers if p not in OURS]
         else:
             print("starting ours", file=sys.stderr)
             base = [args.binary, "bench", "stages", "--det-size", "640", "--sam-size", "1024", "--threads", str(args.threads), "--serve"]
@@ -231,10 +232,11 @@ def start(args, folder, files):
                 words = ["--detector", files[detector]] + (["--segmenter", files["segmenter"]] if "segmenter" in files else [])
                 children.append(Child([*base, *map(str, words)], None, False))
                 if detector in args.stages:
-                    asked[detector, "ours"] = (children[-1], "detect")
+                    asked[detector, "ours"] = (children[-1], "rgb detect")
+                    asked[detector, "ours-gray"] = (children[-1], "detect")
             for stage in set(args.stages) & {"encode", "decode"}:
                 asked[stage, "ours"] = (children[-1], stage)
-    return asked, children
+    return {(s, p): v for (s, p), v in asked.items() if p in args.peers}, children
 
 
 def check_peers(asked, folder, args):
@@ -244,7 +246,7 @@ def check_peers(asked, folder, args):
     errors = {}
     for stage in args.stages:
         outputs = {}
-        for peer in [p for p in args.peers if p != "ours"]:
+        for peer in [p for p in args.peers if p not in OURS]:
             file = folder / f"check-{peer}.npz"
             child, word = asked[stage, peer]
             child.ask(f"{word} {file}")
@@ -275,7 +277,7 @@ def main():
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory(prefix="peers-") as name:
         folder = Path(name)
-        need = set(args.stages) | ({"dfine-n", "encode"} if "ours" in args.peers else set())
+        need = set(args.stages) | ({"dfine-n", "encode"} if set(OURS) & set(args.peers) else set())
         print("drawing weights, exporting", file=sys.stderr)
         modules, inputs, files = networks(folder, args.seed, need)
         export({s: modules[s] for s in args.stages}, inputs, folder)
@@ -291,7 +293,7 @@ def main():
         for turn in range(args.rounds):
             for stage in args.stages:
                 order = args.peers[turn % len(args.peers) :] + args.peers[: turn % len(args.peers)]
-                for peer in order:
+                for peer in [p for p in order if (stage, p) in asked]:
                     child, word = asked[stage, peer]
                     times[stage, peer].append(child.ask(word))
         load.append(os.getloadavg()[0])
@@ -299,7 +301,7 @@ def main():
             child.close()
 
     versions = {p: importlib.metadata.version(p) for p in ("torch", "onnxruntime", "openvino", "onnx", "mobilesam-mirror", "pydfine")}
-    if "ours" in args.peers:
+    if set(OURS) & set(args.peers):
         done = subprocess.run([args.binary, "--version"], capture_output=True, text=True)
         versions["ours"] = done.stdout.strip().splitlines()[0] if done.stdout.strip() else "unknown"
     rows = []
@@ -307,7 +309,7 @@ def main():
         row = {"stage": stage, "peer": peer, "min_ms": min(ms), "median_ms": statistics.median(ms), "ms": ms}
         if (stage, peer) in errors:
             row["max_error_against_torch"] = errors[stage, peer]
-        if peer != "ours" and (stage, "ours") in times:
+        if peer not in OURS and (stage, "ours") in times:
             mine = times[stage, "ours"]
             row["ours_over_peer"] = {"median_of_rounds": statistics.median(a / b for a, b in zip(mine, ms)), "of_minima": min(mine) / min(ms)}
         rows.append(row)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every kernel of every level this machine can run against the plain-C reference: random odd shapes, channel slices (rows
- * further apart than their elements), canaries round every operand, one, two and three threads bit for bit.
+/* Every kernel of every level this machine can run against the plain-C reference: random odd
+ * shapes, channel slices (rows further apart than their elements), canaries round every operand,
+ * one, two and three threads bit for bit.
  *
  *     checkop [--seed N] [OP]            check all, or one op
  *     checkop --bench [--threads N] [OP] time the shapes of MobileSAM at 1024 and D-FINE at 640
@@ -18,7 +19,8 @@
 #include <time.h>
 
 #if defined(__x86_64__)
-UM_LEVEL(emu512, "emu512") /* the 16-lane kernels on pairs of 8-lane registers: for tests on machines without AVX-512 */
+UM_LEVEL(emu512, "emu512") /* the 16-lane kernels on pairs of 8-lane registers: for tests on
+                              machines without AVX-512 */
 #endif
 
 /* ---- random numbers ---- */
@@ -80,7 +82,8 @@ static struct memory memory_new(enum um_dtype dtype, int h, int w, int c, int ga
 
 static bool canaries_alive(const struct memory *m)
 {
-    size_t e = um_dtype_size(m->view.dtype), row = (size_t)m->view.c * e, step = (size_t)m->view.ld * e;
+    size_t e = um_dtype_size(m->view.dtype), row = (size_t)m->view.c * e,
+           step = (size_t)m->view.ld * e;
     size_t rows = (size_t)m->view.h * (size_t)m->view.w;
     for (size_t i = 0; i < m->size; i++) {
         if (i >= GUARD && i < GUARD + rows * step && (i - GUARD) % step < row) {
@@ -127,7 +130,8 @@ struct job {
     struct memory m[UM_OPERANDS];
     struct packing pack[UM_OPERANDS];
     int n, n_out;
-    void (*reference)(const struct job *job, um_pool *pool, struct um_view *t); /* NULL: the op's kernel at level c */
+    void (*reference)(const struct job *job, um_pool *pool,
+                      struct um_view *t); /* NULL: the op's kernel at level c */
     double tolerance; /* absolute error allowed per 1 + |result|; 0 = bit for bit */
     double macs;
     char what[160];
@@ -202,7 +206,8 @@ static struct um_view packed(const struct packing *p, const struct um_ops *ops)
 }
 
 /* Views of a job's operands with weights packed for a level; `out` gets fresh outputs. */
-static void views(const struct job *job, const struct um_ops *ops, struct um_view *t, struct memory *out)
+static void views(const struct job *job, const struct um_ops *ops, struct um_view *t,
+                  struct memory *out)
 {
     for (int i = 0; i < job->n; i++) {
         t[i] = job->m[i].view;
@@ -224,7 +229,8 @@ static void views_free(const struct job *job, struct um_view *t, struct memory *
         free(out[i].base);
 }
 
-static void run(const struct job *job, const struct um_ops *ops, um_pool *pool, const struct um_view *t)
+static void run(const struct job *job, const struct um_ops *ops, um_pool *pool,
+                const struct um_view *t)
 {
     struct um_call call = {.args = &job->args, .t = t, .n = job->n, .pool = pool};
     ops->kernel[job->op](&call);
@@ -240,18 +246,21 @@ static void ref(um_kernel *kernel, const void *args, um_pool *pool, const struct
 static int failures;
 
 /* Largest difference in units of the tolerance; prints the first element beyond it. */
-static bool same(const struct job *job, const char *level, const struct um_view *want, const struct um_view *got)
+static bool same(const struct job *job, const char *level, const struct um_view *want,
+                 const struct um_view *got)
 {
     size_t e = um_dtype_size(want->dtype);
     for (int r = 0; r < want->h * want->w; r++)
         for (int i = 0; i < want->c; i++) {
             size_t off = ((size_t)r * (size_t)want->ld + (size_t)i) * e;
-            const unsigned char *a = (unsigned char *)want->data + off, *b = (unsigned char *)got->data + off;
+            const unsigned char *a = (unsigned char *)want->data + off,
+                                *b = (unsigned char *)got->data + off;
             float x = 0, y = 0;
             if (want->dtype == UM_F32) {
                 memcpy(&x, a, 4);
                 memcpy(&y, b, 4);
-                if (x == y || (isnan(x) && isnan(y)) || fabs((double)x - y) <= job->tolerance * (1 + fabs((double)x)))
+                if (x == y || (isnan(x) && isnan(y)) ||
+                    fabs((double)x - y) <= job->tolerance * (1 + fabs((double)x)))
                     continue;
             } else if (memcmp(a, b, e) == 0) {
                 continue;
@@ -259,14 +268,16 @@ static bool same(const struct job *job, const char *level, const struct um_view 
                 x = *a;
                 y = *b;
             }
-            printf("FAILED %s at %s: %s: row %d of %d, channel %d: %.9g, want %.9g\n", um_op_name(job->op), level, job->what, r,
-                   want->h * want->w, i, (double)y, (double)x);
+            printf("FAILED %s at %s: %s: row %d of %d, channel %d: %.9g, want %.9g\n",
+                   um_op_name(job->op), level, job->what, r, want->h * want->w, i, (double)y,
+                   (double)x);
             return false;
         }
     return true;
 }
 
-static bool check_level(const struct job *job, const struct um_ops *ops, const struct um_view *want, um_pool *const *pools)
+static bool check_level(const struct job *job, const struct um_ops *ops, const struct um_view *want,
+                        um_pool *const *pools)
 {
     struct memory first[UM_OPERANDS] = {{{0}, NULL, 0}}, out[UM_OPERANDS] = {{{0}, NULL, 0}};
     struct um_view t[UM_OPERANDS], u[UM_OPERANDS];
@@ -278,13 +289,15 @@ static bool check_level(const struct job *job, const struct um_ops *ops, const s
             continue;
         ok = same(job, ops->name, &want[i], &t[i]);
         if (ok && !canaries_alive(&first[i])) {
-            printf("FAILED %s at %s: %s: wrote outside output %d\n", um_op_name(job->op), ops->name, job->what, i);
+            printf("FAILED %s at %s: %s: wrote outside output %d\n", um_op_name(job->op), ops->name,
+                   job->what, i);
             ok = false;
         }
     }
     for (int i = job->n_out; i < job->n && ok; i++)
         if (job->m[i].base && !canaries_alive(&job->m[i])) {
-            printf("FAILED %s at %s: %s: wrote round input %d\n", um_op_name(job->op), ops->name, job->what, i);
+            printf("FAILED %s at %s: %s: wrote round input %d\n", um_op_name(job->op), ops->name,
+                   job->what, i);
             ok = false;
         }
     for (int p = 1; p < 3 && ok; p++) {
@@ -292,8 +305,8 @@ static bool check_level(const struct job *job, const struct um_ops *ops, const s
         run(job, ops, pools[p], u);
         for (int i = 0; i < job->n_out && ok; i++)
             if (u[i].data && memcmp(out[i].base, first[i].base, out[i].size) != 0) {
-                printf("FAILED %s at %s: %s: %d threads give another result than one\n", um_op_name(job->op), ops->name,
-                       job->what, p + 1);
+                printf("FAILED %s at %s: %s: %d threads give another result than one\n",
+                       um_op_name(job->op), ops->name, job->what, p + 1);
                 ok = false;
             }
         views_free(job, u, out);
@@ -302,11 +315,13 @@ static bool check_level(const struct job *job, const struct um_ops *ops, const s
     return ok;
 }
 
-/* ---- the ops: each makes a call of the given shape. Tolerances: what a different order of fp32 sums may do. ---- */
+/* ---- the ops: each makes a call of the given shape. Tolerances: what a different order of fp32
+ * sums may do. ---- */
 
 static const char *const act_names[] = {"", " relu", " silu", " gelu", " sigmoid", " clamp"};
 
-static void conv_epilogue(struct job *job, int oh, int ow, int o, enum um_act act, int residual /* 0 none 1 add 2 last 3 up2 */)
+static void conv_epilogue(struct job *job, int oh, int ow, int o, enum um_act act,
+                          int residual /* 0 none 1 add 2 last 3 up2 */)
 {
     struct um_conv_args *a = &job->args.conv;
     a->act = act;
@@ -321,20 +336,22 @@ static void conv_epilogue(struct job *job, int oh, int ow, int o, enum um_act ac
         absent(job);
 }
 
-static void make_conv(struct job *job, int h, int w, int i, int o, int k, int stride, int pad, enum um_act act, int residual,
-                      bool lab, bool bias)
+static void make_conv(struct job *job, int h, int w, int i, int o, int k, int stride, int pad,
+                      enum um_act act, int residual, bool lab, bool bias)
 {
     int oh = (h + 2 * pad - k) / stride + 1, ow = (w + 2 * pad - k) / stride + 1;
-    if (k == 2 && stride == 1) { /* D-FINE's stem: one zero column on the right, one zero row below */
+    if (k == 2 &&
+        stride == 1) { /* D-FINE's stem: one zero column on the right, one zero row below */
         oh = h;
         ow = w;
     }
     job->op = UM_OP_CONV2D;
     job->tolerance = 1e-5; /* sums of unit gain over up to 3000 products, in another order */
     job->macs = (double)oh * ow * o * i * k * k;
-    job->args.conv = (struct um_conv_args){.kh = k, .kw = k, .stride = stride, .pad_top = pad, .pad_left = pad};
-    snprintf(job->what, sizeof job->what, "[%d,%d,%d] -> [%d,%d,%d] k%d s%d p%d%s residual %d%s", h, w, i, oh, ow, o, k, stride, pad,
-             act_names[act], residual, lab ? " lab" : "");
+    job->args.conv =
+        (struct um_conv_args){.kh = k, .kw = k, .stride = stride, .pad_top = pad, .pad_left = pad};
+    snprintf(job->what, sizeof job->what, "[%d,%d,%d] -> [%d,%d,%d] k%d s%d p%d%s residual %d%s", h,
+             w, i, oh, ow, o, k, stride, pad, act_names[act], residual, lab ? " lab" : "");
     output(job, UM_F32, oh, ow, o, gap());
     input(job, h, w, i, gap(), 1);
     weights(job, o, k, k, i);
@@ -353,7 +370,8 @@ static void make_conv(struct job *job, int h, int w, int i, int o, int k, int st
 
 static void random_conv(struct job *job)
 {
-    int k = chance(50) ? 1 : pick(2, 3), stride = k == 3 && chance(40) ? 2 : 1, h = pick(k, 19), w = pick(k, 23);
+    int k = chance(50) ? 1 : pick(2, 3), stride = k == 3 && chance(40) ? 2 : 1, h = pick(k, 19),
+        w = pick(k, 23);
     int i = chance(30) ? pick(1, 7) : pick(1, 130), o = chance(20) ? pick(100, 330) : pick(1, 100);
     if (chance(15)) { /* deep and narrow, or one row as in the token decoder */
         h = 1;
@@ -361,17 +379,21 @@ static void random_conv(struct job *job)
         k = stride = 1;
         i = pick(100, 700);
     }
-    make_conv(job, h, w, i, o, k, stride, k == 3 ? pick(0, 1) : 0, (enum um_act)pick(0, 5), pick(0, 3), chance(20), chance(80));
+    make_conv(job, h, w, i, o, k, stride, k == 3 ? pick(0, 1) : 0, (enum um_act)pick(0, 5),
+              pick(0, 3), chance(20), chance(80));
 }
 
-static void make_dwconv(struct job *job, int h, int w, int c, int k, int stride, enum um_act act, int residual)
+static void make_dwconv(struct job *job, int h, int w, int c, int k, int stride, enum um_act act,
+                        int residual)
 {
     int pad = k / 2, oh = (h + 2 * pad - k) / stride + 1, ow = (w + 2 * pad - k) / stride + 1;
     job->op = UM_OP_DWCONV;
     job->tolerance = 3e-6; /* 25 products */
     job->macs = (double)oh * ow * c * k * k;
-    job->args.conv = (struct um_conv_args){.kh = k, .kw = k, .stride = stride, .pad_top = pad, .pad_left = pad};
-    snprintf(job->what, sizeof job->what, "[%d,%d,%d] k%d s%d%s residual %d", h, w, c, k, stride, act_names[act], residual);
+    job->args.conv =
+        (struct um_conv_args){.kh = k, .kw = k, .stride = stride, .pad_top = pad, .pad_left = pad};
+    snprintf(job->what, sizeof job->what, "[%d,%d,%d] k%d s%d%s residual %d", h, w, c, k, stride,
+             act_names[act], residual);
     output(job, UM_F32, oh, ow, c, gap());
     input(job, h, w, c, gap(), 1);
     input(job, 1, k * k, c, 0, 0.5f);
@@ -381,7 +403,8 @@ static void make_dwconv(struct job *job, int h, int w, int c, int k, int stride,
 
 static void random_dwconv(struct job *job)
 {
-    make_dwconv(job, pick(1, 21), pick(1, 21), pick(1, 100), chance(60) ? 3 : 5, pick(1, 2), (enum um_act)pick(0, 5), pick(0, 2));
+    make_dwconv(job, pick(1, 21), pick(1, 21), pick(1, 100), chance(60) ? 3 : 5, pick(1, 2),
+                (enum um_act)pick(0, 5), pick(0, 2));
 }
 
 static void make_upconv2(struct job *job, int h, int w, int i, int o, enum um_act act)
@@ -399,16 +422,20 @@ static void make_upconv2(struct job *job, int h, int w, int i, int o, enum um_ac
 
 static void random_upconv2(struct job *job)
 {
-    make_upconv2(job, pick(1, 9), pick(1, 13), pick(1, 70), pick(1, 70), (enum um_act)(chance(50) ? UM_ACT_GELU : UM_ACT_NONE));
+    make_upconv2(job, pick(1, 9), pick(1, 13), pick(1, 70), pick(1, 70),
+                 (enum um_act)(chance(50) ? UM_ACT_GELU : UM_ACT_NONE));
 }
 
-static void make_layer_norm(struct job *job, int h, int w, int c, bool add, enum um_act act, float offset)
+static void make_layer_norm(struct job *job, int h, int w, int c, bool add, enum um_act act,
+                            float offset)
 {
     job->op = UM_OP_LAYER_NORM;
-    job->tolerance = 1e-5 + 5e-6 * (double)offset; /* the reference adds 400 numbers near offset one by one */
+    job->tolerance =
+        1e-5 + 5e-6 * (double)offset; /* the reference adds 400 numbers near offset one by one */
     job->macs = (double)h * w * c;
     job->args.norm = (struct um_norm_args){.eps = chance(50) ? 1e-5f : 1e-6f, .act = act};
-    snprintf(job->what, sizeof job->what, "[%d,%d,%d]%s%s offset %g", h, w, c, add ? " add" : "", act_names[act], (double)offset);
+    snprintf(job->what, sizeof job->what, "[%d,%d,%d]%s%s offset %g", h, w, c, add ? " add" : "",
+             act_names[act], (double)offset);
     output(job, UM_F32, h, w, c, gap());
     struct um_view *x = input(job, h, w, c, gap(), 1);
     for (int r = 0; r < h * w; r++)
@@ -426,7 +453,8 @@ static void random_layer_norm(struct job *job)
 {
     static const int widths[] = {2, 4, 16, 64, 128, 160, 256, 320, 384};
     int c = chance(50) ? widths[pick(0, 8)] : pick(2, 400);
-    make_layer_norm(job, pick(1, 9), pick(1, 50), c, chance(40), (enum um_act)pick(0, 4), chance(20) ? 100 : 0);
+    make_layer_norm(job, pick(1, 9), pick(1, 50), c, chance(40), (enum um_act)pick(0, 4),
+                    chance(20) ? 100 : 0);
 }
 
 static void make_gate_norm(struct job *job, int rows, int c)
@@ -449,10 +477,13 @@ static void random_gate_norm(struct job *job)
     make_gate_norm(job, pick(1, 300), pick(3, 260));
 }
 
-static void make_add(struct job *job, int h, int w, int c, int mode /* 0 full 1 row 2 channel */, enum um_act act, int space)
+static void make_add(struct job *job, int h, int w, int c, int mode /* 0 full 1 row 2 channel */,
+                     enum um_act act, int space)
 {
     job->op = UM_OP_ADD;
-    job->tolerance = act == UM_ACT_NONE || act == UM_ACT_RELU || act == UM_ACT_CLAMP ? 0 : 1e-6; /* math.h against libm */
+    job->tolerance = act == UM_ACT_NONE || act == UM_ACT_RELU || act == UM_ACT_CLAMP
+                         ? 0
+                         : 1e-6; /* math.h against libm */
     job->macs = (double)h * w * c;
     job->args.add = (struct um_add_args){.act = act, .limit = 0.5f};
     snprintf(job->what, sizeof job->what, "[%d,%d,%d] mode %d%s", h, w, c, mode, act_names[act]);
@@ -468,7 +499,8 @@ static void make_add(struct job *job, int h, int w, int c, int mode /* 0 full 1 
 
 static void random_add(struct job *job)
 {
-    make_add(job, pick(1, 30), pick(1, 30), pick(1, 130), pick(0, 2), (enum um_act)pick(0, 5), gap());
+    make_add(job, pick(1, 30), pick(1, 30), pick(1, 130), pick(0, 2), (enum um_act)pick(0, 5),
+             gap());
 }
 
 static void make_maxpool2(struct job *job, int h, int w, int c)
@@ -490,10 +522,12 @@ static void random_maxpool2(struct job *job)
 static void make_attention(struct job *job, int queries, int keys, int heads, int d, float spread)
 {
     job->op = UM_OP_ATTENTION;
-    job->tolerance = 1e-5; /* a weighted mean; exp turns absolute errors of the scores (up to 30) into relative ones */
+    job->tolerance = 1e-5; /* a weighted mean; exp turns absolute errors of the scores (up to 30)
+                              into relative ones */
     job->macs = 2.0 * queries * keys * heads * d;
     job->args.attention = (struct um_attention_args){.heads = heads, .scale = 1 / sqrtf((float)d)};
-    snprintf(job->what, sizeof job->what, "%d queries, %d keys, %d heads of %d", queries, keys, heads, d);
+    snprintf(job->what, sizeof job->what, "%d queries, %d keys, %d heads of %d", queries, keys,
+             heads, d);
     output(job, UM_F32, 1, queries, heads * d, gap());
     input(job, 1, queries, heads * d, gap(), spread);
     input(job, 1, keys, heads * d, gap(), spread);
@@ -504,7 +538,8 @@ static void random_attention(struct job *job)
 {
     static const int widths[] = {16, 32, 48};
     int d = chance(70) ? widths[pick(0, 2)] : pick(1, 70);
-    make_attention(job, pick(1, 120), chance(20) ? pick(200, 700) : pick(1, 90), pick(1, 5), d, chance(30) ? 4.0f : 1.5f);
+    make_attention(job, pick(1, 120), chance(20) ? pick(200, 700) : pick(1, 90), pick(1, 5), d,
+                   chance(30) ? 4.0f : 1.5f);
 }
 
 static void make_window(struct job *job, int h, int w, int window, int heads, int d)
@@ -514,7 +549,8 @@ static void make_window(struct job *job, int h, int w, int window, int heads, in
     job->tolerance = 1e-5;
     job->macs = 2.0 * ((h + window - 1) / window) * ((w + window - 1) / window) * n * n * c;
     job->args.window = (struct um_window_args){.window = window, .heads = heads};
-    snprintf(job->what, sizeof job->what, "[%d,%d] window %d, %d heads of %d", h, w, window, heads, d);
+    snprintf(job->what, sizeof job->what, "[%d,%d] window %d, %d heads of %d", h, w, window, heads,
+             d);
     output(job, UM_F32, h, w, c, gap());
     input(job, h, w, 3 * c, gap(), 2);
     input(job, 1, 1, 3 * c, 0, 2);
@@ -549,14 +585,17 @@ static void make_resize(struct job *job, int h, int w, int c, int n, bool vertic
     job->op = UM_OP_RESIZE;
     job->macs = (double)(vertical ? n * w : h * n) * c * (in > n ? 2.0 * in / n : 2);
     job->args.resize = (struct um_resize_args){.vertical = vertical};
-    snprintf(job->what, sizeof job->what, "[%d,%d,%d] -> %d %s", h, w, c, n, vertical ? "rows" : "columns");
+    snprintf(job->what, sizeof job->what, "[%d,%d,%d] -> %d %s", h, w, c, n,
+             vertical ? "rows" : "columns");
     output(job, UM_U8, vertical ? n : h, vertical ? w : n, c, 0);
     input_u8(job, h, w, c);
     struct memory *taps = &job->m[job->n++];
     *taps = memory_new(UM_I32, 1, n, 2 + ksize, 0);
-    for (int o = 0; o < n; o++) { /* triangle of the width Pillow uses; a few overshoot so that clipping is seen */
+    for (int o = 0; o < n;
+         o++) { /* triangle of the width Pillow uses; a few overshoot so that clipping is seen */
         int32_t *k = (int32_t *)taps->view.data + (ptrdiff_t)o * (2 + ksize);
-        double ratio = (double)in / n, reach = ratio > 1 ? ratio : 1, middle = (o + 0.5) * ratio, sum = 0;
+        double ratio = (double)in / n, reach = ratio > 1 ? ratio : 1, middle = (o + 0.5) * ratio,
+               sum = 0;
         int first = (int)(middle - reach + 0.5), last = (int)(middle + reach + 0.5);
         first = first < 0 ? 0 : first;
         last = last > in ? in : last;
@@ -585,7 +624,8 @@ static void make_normalize(struct job *job, int h, int w, int in_c, int size_h, 
 {
     job->op = UM_OP_NORMALIZE;
     job->macs = (double)size_h * size_w * c;
-    snprintf(job->what, sizeof job->what, "[%d,%d,%d] -> [%d,%d,%d]", h, w, in_c, size_h, size_w, c);
+    snprintf(job->what, sizeof job->what, "[%d,%d,%d] -> [%d,%d,%d]", h, w, in_c, size_h, size_w,
+             c);
     output(job, UM_F32, size_h, size_w, c, chance(70) ? 0 : 1);
     input_u8(job, h, w, in_c);
     input(job, 1, c, 256, 0, 2);
@@ -594,7 +634,8 @@ static void make_normalize(struct job *job, int h, int w, int in_c, int size_h, 
 static void random_normalize(struct job *job)
 {
     int h = pick(1, 40), w = pick(1, 40), c = chance(60) ? 3 : pick(1, 4);
-    make_normalize(job, h, w, chance(50) ? 1 : c, h + (chance(50) ? 0 : pick(0, 9)), w + (chance(50) ? 0 : pick(0, 9)), c);
+    make_normalize(job, h, w, chance(50) ? 1 : c, h + (chance(50) ? 0 : pick(0, 9)),
+                   w + (chance(50) ? 0 : pick(0, 9)), c);
 }
 
 static void make_scale_rows(struct job *job, int rows, int c)
@@ -648,7 +689,8 @@ static void random_topk(struct job *job)
     make_topk(job, rows, chance(40) ? 1 : pick(1, 90), pick(1, rows < 300 ? rows : 300));
 }
 
-static void make_deform(struct job *job, int queries, int heads, int d, int levels, const int *size, const int *points)
+static void make_deform(struct job *job, int queries, int heads, int d, int levels, const int *size,
+                        const int *points)
 {
     struct um_deform_args *a = &job->args.deform;
     int tokens = 0, p = 0;
@@ -661,9 +703,11 @@ static void make_deform(struct job *job, int queries, int heads, int d, int leve
         p += points[l];
     }
     job->op = UM_OP_DEFORM;
-    job->tolerance = 1e-4; /* a coordinate of 80 pixels has 8e-6 of rounding, a map of noise a slope of 2 */
+    job->tolerance =
+        1e-4; /* a coordinate of 80 pixels has 8e-6 of rounding, a map of noise a slope of 2 */
     job->macs = 4.0 * queries * heads * d * p;
-    snprintf(job->what, sizeof job->what, "%d queries, %d heads of %d, %d levels, %d points", queries, heads, d, levels, p);
+    snprintf(job->what, sizeof job->what, "%d queries, %d heads of %d, %d levels, %d points",
+             queries, heads, d, levels, p);
     output(job, UM_F32, 1, queries, heads * d, gap());
     input(job, 1, queries, heads * p * 3, gap(), 4);
     struct um_view *box = input(job, 1, queries, 4, gap(), 0.5f);
@@ -682,7 +726,8 @@ static void random_deform(struct job *job)
         size[l] = pick(1, 20);
         points[l] = pick(1, 6);
     }
-    make_deform(job, pick(1, 60), pick(1, 8), chance(60) ? 16 * pick(1, 2) : pick(1, 40), levels, size, points);
+    make_deform(job, pick(1, 60), pick(1, 8), chance(60) ? 16 * pick(1, 2) : pick(1, 40), levels,
+                size, points);
 }
 
 static void make_refine(struct job *job, int rows, int c, bool inverse)
@@ -740,7 +785,8 @@ static void make_mask(struct job *job, int n4, int used_h, int used_w, int h, in
 {
     job->op = UM_OP_MASK; /* equal logits must give equal masks on every level: bit for bit */
     job->macs = 12.0 * h * w;
-    snprintf(job->what, sizeof job->what, "%d -> [%d,%d]%s", n4, h, w, logits ? " with logits" : "");
+    snprintf(job->what, sizeof job->what, "%d -> [%d,%d]%s", n4, h, w,
+             logits ? " with logits" : "");
     output(job, UM_U8, h, w, 1, 0);
     if (logits) {
         output(job, UM_F32, h, w, 1, 0);
@@ -823,24 +869,30 @@ static void mlp_reference(const struct job *job, um_pool *pool, struct um_view *
 {
     const struct um_mlp_args *a = &job->args.mlp;
     struct um_norm_args norm = {.eps = a->eps};
-    struct um_conv_args fc1 = {.kh = 1, .kw = 1, .stride = 1, .act = a->act}, fc2 = {.kh = 1, .kw = 1, .stride = 1};
+    struct um_conv_args fc1 = {.kh = 1, .kw = 1, .stride = 1, .act = a->act},
+                        fc2 = {.kh = 1, .kw = 1, .stride = 1};
     struct um_view x = scratch(t[1].h, t[1].w, t[1].c), h = scratch(t[1].h, t[1].w, a->hidden);
     if (t[2].data)
         ref(um_ref_layer_norm, &norm, pool, (struct um_view[]){x, t[1], none, t[2], t[3]}, 5);
-    ref(um_ref_conv2d, &fc1, pool, (struct um_view[]){h, t[2].data ? x : t[1], t[4], t[5], none}, 5);
-    ref(um_ref_conv2d, &fc2, pool, (struct um_view[]){t[0], h, t[6], t[7], a->residual ? t[1] : none}, 5);
+    ref(um_ref_conv2d, &fc1, pool, (struct um_view[]){h, t[2].data ? x : t[1], t[4], t[5], none},
+        5);
+    ref(um_ref_conv2d, &fc2, pool,
+        (struct um_view[]){t[0], h, t[6], t[7], a->residual ? t[1] : none}, 5);
     free(x.data);
     free(h.data);
 }
 
-static void make_mlp(struct job *job, int h, int w, int c, int hidden, int o, bool norm, enum um_act act)
+static void make_mlp(struct job *job, int h, int w, int c, int hidden, int o, bool norm,
+                     enum um_act act)
 {
     job->op = UM_OP_MLP;
     job->reference = mlp_reference;
     job->tolerance = 3e-5; /* two sums of unit gain after a LayerNorm */
     job->macs = (double)h * w * hidden * (c + o);
-    job->args.mlp = (struct um_mlp_args){.eps = 1e-5f, .hidden = hidden, .act = act, .residual = c == o};
-    snprintf(job->what, sizeof job->what, "[%d,%d,%d] hidden %d -> %d%s%s", h, w, c, hidden, o, norm ? " norm" : "", act_names[act]);
+    job->args.mlp =
+        (struct um_mlp_args){.eps = 1e-5f, .hidden = hidden, .act = act, .residual = c == o};
+    snprintf(job->what, sizeof job->what, "[%d,%d,%d] hidden %d -> %d%s%s", h, w, c, hidden, o,
+             norm ? " norm" : "", act_names[act]);
     output(job, UM_F32, h, w, o, gap());
     input(job, h, w, c, gap(), 1);
     if (norm) {
@@ -859,32 +911,39 @@ static void make_mlp(struct job *job, int h, int w, int c, int hidden, int o, bo
 static void random_mlp(struct job *job)
 {
     int c = pick(2, 130), hidden = pick(1, 300);
-    make_mlp(job, pick(1, 12), pick(1, 25), c, hidden, chance(70) ? c : pick(1, 130), chance(70), chance(70) ? UM_ACT_GELU : UM_ACT_RELU);
+    make_mlp(job, pick(1, 12), pick(1, 25), c, hidden, chance(70) ? c : pick(1, 130), chance(70),
+             chance(70) ? UM_ACT_GELU : UM_ACT_RELU);
 }
 
 static void mbconv_reference(const struct job *job, um_pool *pool, struct um_view *t)
 {
     const struct um_mbconv_args *a = &job->args.mbconv;
-    struct um_conv_args c1 = {.kh = 1, .kw = 1, .stride = 1, .act = UM_ACT_GELU}, c3 = {.kh = 1, .kw = 1, .stride = 1};
-    struct um_conv_args dw = {.kh = 3, .kw = 3, .stride = a->stride, .pad_top = 1, .pad_left = 1, .act = UM_ACT_GELU};
+    struct um_conv_args c1 = {.kh = 1, .kw = 1, .stride = 1, .act = UM_ACT_GELU},
+                        c3 = {.kh = 1, .kw = 1, .stride = 1};
+    struct um_conv_args dw = {
+        .kh = 3, .kw = 3, .stride = a->stride, .pad_top = 1, .pad_left = 1, .act = UM_ACT_GELU};
     struct um_view x = scratch(t[1].h, t[1].w, a->hidden), y = scratch(t[0].h, t[0].w, a->hidden);
     c3.act = a->residual ? UM_ACT_GELU : UM_ACT_NONE;
     ref(um_ref_conv2d, &c1, pool, (struct um_view[]){x, t[1], t[2], t[3], none}, 5);
     ref(um_ref_dwconv, &dw, pool, (struct um_view[]){y, x, t[4], t[5], none}, 5);
-    ref(um_ref_conv2d, &c3, pool, (struct um_view[]){t[0], y, t[6], t[7], a->residual ? t[1] : none}, 5);
+    ref(um_ref_conv2d, &c3, pool,
+        (struct um_view[]){t[0], y, t[6], t[7], a->residual ? t[1] : none}, 5);
     free(x.data);
     free(y.data);
 }
 
-static void make_mbconv(struct job *job, int h, int w, int c, int hidden, int o, int stride, bool residual)
+static void make_mbconv(struct job *job, int h, int w, int c, int hidden, int o, int stride,
+                        bool residual)
 {
     int oh = (h - 1) / stride + 1, ow = (w - 1) / stride + 1;
     job->op = UM_OP_MBCONV;
     job->reference = mbconv_reference;
     job->tolerance = 3e-5;
     job->macs = (double)h * w * c * hidden + (double)oh * ow * hidden * (9 + o);
-    job->args.mbconv = (struct um_mbconv_args){.hidden = hidden, .stride = stride, .residual = residual};
-    snprintf(job->what, sizeof job->what, "[%d,%d,%d] hidden %d -> %d s%d%s", h, w, c, hidden, o, stride, residual ? " residual" : "");
+    job->args.mbconv =
+        (struct um_mbconv_args){.hidden = hidden, .stride = stride, .residual = residual};
+    snprintf(job->what, sizeof job->what, "[%d,%d,%d] hidden %d -> %d s%d%s", h, w, c, hidden, o,
+             stride, residual ? " residual" : "");
     output(job, UM_F32, oh, ow, o, gap());
     input(job, h, w, c, gap(), 1);
     weights(job, hidden, 1, 1, c);
@@ -899,7 +958,8 @@ static void random_mbconv(struct job *job)
 {
     int c = pick(1, 70), stride = pick(1, 2);
     bool residual = stride == 1 && chance(50);
-    make_mbconv(job, pick(1, 30), pick(1, 80), c, pick(1, 130), residual ? c : pick(1, 70), stride, residual);
+    make_mbconv(job, pick(1, 30), pick(1, 80), c, pick(1, 130), residual ? c : pick(1, 70), stride,
+                residual);
 }
 
 static void block_reference(const struct job *job, um_pool *pool, struct um_view *t)
@@ -927,7 +987,8 @@ static void make_block(struct job *job, int h, int w, int window, int heads, int
     job->tolerance = 3e-5;
     job->macs = (double)h * w * c * c * 4 + 2 * windows * window * window * window * window * c;
     job->args.block = (struct um_window_block_args){.eps = 1e-5f, .window = window, .heads = heads};
-    snprintf(job->what, sizeof job->what, "[%d,%d] window %d, %d heads of %d", h, w, window, heads, d);
+    snprintf(job->what, sizeof job->what, "[%d,%d] window %d, %d heads of %d", h, w, window, heads,
+             d);
     output(job, UM_F32, h, w, c, gap());
     input(job, h, w, c, gap(), 1);
     input(job, 1, 1, c, 0, 2);
@@ -1004,7 +1065,8 @@ static bool takes_part(const struct um_ops *level, const struct um_ops *base, en
     return level->kernel[op] && level->kernel[op] != base->kernel[op];
 }
 
-static bool check_op(const struct generator *g, const struct um_ops *base, uint64_t seed, um_pool *const *pools)
+static bool check_op(const struct generator *g, const struct um_ops *base, uint64_t seed,
+                     um_pool *const *pools)
 {
     bool any = false, ok = true;
     for (int l = 0; levels[l]; l++)
@@ -1163,7 +1225,9 @@ static void make(struct job *job, const struct bench *b)
     switch (b->op) {
     case UM_OP_NORMALIZE: make_normalize(job, p[0], p[1], p[2], p[3], p[4], p[5]); break;
     case UM_OP_RESIZE: make_resize(job, p[0], p[1], p[2], p[3], p[4]); break;
-    case UM_OP_CONV2D: make_conv(job, p[0], p[1], p[2], p[3], p[4], p[5], p[6], act, 0, false, true); break;
+    case UM_OP_CONV2D:
+        make_conv(job, p[0], p[1], p[2], p[3], p[4], p[5], p[6], act, 0, false, true);
+        break;
     case UM_OP_DWCONV: make_dwconv(job, p[0], p[1], p[2], p[3], p[4], act, 0); break;
     case UM_OP_UPCONV2: make_upconv2(job, p[0], p[1], p[2], p[3], act); break;
     case UM_OP_MBCONV: make_mbconv(job, p[0], p[1], p[2], p[3], p[4], p[5], p[6]); break;
@@ -1177,7 +1241,10 @@ static void make(struct job *job, const struct bench *b)
     case UM_OP_ATTENTION: make_attention(job, p[0], p[1], p[2], p[3], 1); break;
     case UM_OP_MATMUL_NT: make_matmul_nt(job, p[0], p[1], p[2]); break;
     case UM_OP_TOPK: make_topk(job, p[0], p[1], p[2]); break;
-    case UM_OP_DEFORM: make_deform(job, p[0], p[1], p[2], p[3], sizes + 3 - p[3], p[3] == 2 ? (const int[]){6, 6} : points); break;
+    case UM_OP_DEFORM:
+        make_deform(job, p[0], p[1], p[2], p[3], sizes + 3 - p[3],
+                    p[3] == 2 ? (const int[]){6, 6} : points);
+        break;
     case UM_OP_INTEGRAL: make_integral(job, p[0], p[1]); break;
     case UM_OP_LQE_STATS: make_lqe_stats(job, p[0], p[1]); break;
     case UM_OP_REFINE: make_refine(job, p[0], p[1], p[2]); break;
@@ -1194,7 +1261,8 @@ static int by_time(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* On one thread processor time, which other work on the machine hardly changes; else the time that passes. */
+/* On one thread processor time, which other work on the machine hardly changes; else the time that
+ * passes. */
 static uint64_t now_ns(const um_pool *pool)
 {
     struct timespec t;
@@ -1204,7 +1272,8 @@ static uint64_t now_ns(const um_pool *pool)
 }
 
 /* Quickest and median ms of some 60 ms of runs. */
-static void measure(const struct job *job, const struct um_ops *ops, um_pool *pool, double *best, double *median)
+static void measure(const struct job *job, const struct um_ops *ops, um_pool *pool, double *best,
+                    double *median)
 {
     enum { RUNS = 400 };
     static uint64_t t[RUNS];
@@ -1236,8 +1305,9 @@ static int bench(const char *only, int threads)
     }
     const struct um_ops *ops = um_ops_host()[0];
     double total = 0;
-    printf("level %s, %d threads; per call the quickest run, the median, and the median times calls per frame\n", ops->name,
-           um_pool_threads(pool));
+    printf("level %s, %d threads; per call the quickest run, the median, and the median times "
+           "calls per frame\n",
+           ops->name, um_pool_threads(pool));
     for (size_t i = 0; i < sizeof benches / sizeof *benches; i++) {
         const struct bench *b = &benches[i];
         if ((only && strcmp(only, um_op_name(b->op)) != 0) || !ops->kernel[b->op])
@@ -1248,12 +1318,14 @@ static int bench(const char *only, int threads)
         make(&job, b);
         double bytes = 0;
         for (int k = 0; k < job.n; k++)
-            bytes += job.m[k].base ? (double)job.m[k].size : 4.0 * job.pack[k].o * job.pack[k].kh * job.pack[k].kw * job.pack[k].i;
+            bytes += job.m[k].base
+                         ? (double)job.m[k].size
+                         : 4.0 * job.pack[k].o * job.pack[k].kh * job.pack[k].kw * job.pack[k].i;
         measure(&job, ops, pool, &best, &median);
         total += median * b->count;
-        printf("%-12s %-17s%s %8.3f %8.3f ms %8.2f ms %7.1f GFLOP/s %6.1f GB/s  %s\n", b->net, um_op_name(b->op),
-               takes_part(ops, base, b->op) ? "" : "*", best, median, median * b->count, 2e-6 * job.macs / median,
-               1e-6 * bytes / median, job.what);
+        printf("%-12s %-17s%s %8.3f %8.3f ms %8.2f ms %7.1f GFLOP/s %6.1f GB/s  %s\n", b->net,
+               um_op_name(b->op), takes_part(ops, base, b->op) ? "" : "*", best, median,
+               median * b->count, 2e-6 * job.macs / median, 1e-6 * bytes / median, job.what);
         fflush(stdout);
         job_free(&job);
     }

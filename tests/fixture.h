@@ -91,7 +91,7 @@ static inline um_frame *golden_frame(int i)
 {
     char path[512];
     um_frame *f = NULL;
-    snprintf(path, sizeof path, "%s/phantom_%d.png", UM_GOLDEN_DIR, i);
+    snprintf(path, sizeof path, "%s/end_to_end/phantom_%d.png", UM_GOLDEN_DIR, i);
     if (um_image_read(path, &f) != UM_OK)
         fixture_die(path);
     f->id = (uint64_t)i;

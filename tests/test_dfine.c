@@ -463,6 +463,34 @@ TEST(bad_checkpoints_are_refused_by_name)
             "decoder.decoder.layers.3.norm1");
 }
 
+TEST(running_out_of_memory_while_loading_leaves_nothing_behind)
+{
+    char path[] = "/tmp/test_dfine_XXXXXX";
+    int fd = mkstemp(path), failed = 0, loaded = 0;
+    CHECK(fd >= 0);
+    close(fd);
+    CHECK_OK(dw_write(path, &(struct dw_options){.size = 'n', .classes = 1, .channels = 3}));
+    um_device *dev = NULL;
+    um_weights *file = NULL;
+    CHECK_OK(device_open(&dev));
+    CHECK_OK(um_weights_open(&file, path));
+    for (uint64_t k = 1; loaded == 0; k += 1 + k / 3) {
+        um_dfine *d = NULL;
+        um_mem_fail_at(k);
+        um_status st = um_dfine_open(&d, dev, file, 320, 320);
+        um_mem_fail_at(0);
+        CHECK_MSG(st == UM_OK || st == UM_ENOMEM, "allocation %d: %s", (int)k, um_last_error());
+        CHECK((st == UM_OK) == (d != NULL));
+        failed += st == UM_ENOMEM;
+        loaded += st == UM_OK;
+        um_dfine_close(&d);
+    }
+    CHECK_MSG(failed > 10, "only %d failures", failed);
+    um_weights_close(&file);
+    um_device_close(&dev);
+    unlink(path);
+}
+
 TEST(bad_input_sizes_are_refused)
 {
     refused((struct dw_options){0}, 320, 330, UM_EINVAL, "multiples of 32");

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The vector functions of nn/simd/math.h against the C library's double functions: every 251st of all 2^32 floats, so every
- * exponent, both signs, NaN payloads and infinities. UM_TEST_VERBOSE in the environment prints the worst errors. */
+/* The vector functions of nn/simd/math.h against the C library's double functions: every 251st of
+ * all 2^32 floats, so every exponent, both signs, NaN payloads and infinities. UM_TEST_VERBOSE in
+ * the environment prints the worst errors. */
 #include "test.h"
 
 #include "nn/simd/math_test.h"
@@ -62,23 +63,27 @@ static int levels(struct level *out)
         out[n++] = (struct level){"avx2", um_math_avx2};
         out[n++] = (struct level){"emu512", um_math_emu512};
     }
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         out[n++] = (struct level){"avx512", um_math_avx512};
     return n;
 }
 
 /* Number of floats out of bounds; the first is printed. */
-static long check_block(const struct level *level, const struct function *f, const float *x, const float *y, int n, double *worst)
+static long check_block(const struct level *level, const struct function *f, const float *x,
+                        const float *y, int n, double *worst)
 {
     long bad = 0;
     for (int i = 0; i < n; i++) {
         double want = f->want(x[i]), got = y[i], bound = f->absolute + f->relative * fabs(want);
-        bool ok = isnan(x[i]) ? isnan(y[i]) : isinf(want) || fabs(want) > FLT_MAX ? got == want : fabs(got - want) <= bound;
+        bool ok = isnan(x[i])                           ? isnan(y[i])
+                  : isinf(want) || fabs(want) > FLT_MAX ? got == want
+                                                        : fabs(got - want) <= bound;
         if (!isnan(x[i]) && !isinf(want) && bound > 0 && fabs(got - want) / bound > *worst)
             *worst = fabs(got - want) / bound;
         if (!ok && bad++ == 0)
-            printf("  %s %s(%.9g) = %.9g, want %.9g +- %.3g\n", level->name, f->name, (double)x[i], got, want, bound);
+            printf("  %s %s(%.9g) = %.9g, want %.9g +- %.3g\n", level->name, f->name, (double)x[i],
+                   got, want, bound);
     }
     return bad;
 }
@@ -116,7 +121,8 @@ TEST(accuracy)
         SKIP("no vector level on this machine");
     for (int i = 0; i < n; i++)
         for (int f = 0; f < UM_MATH_FUNCTIONS; f++)
-            CHECK_EQ(sweep(&level[i], (enum um_math_function)f, i == 0 ? STRIDE : 4 * STRIDE - 1), 0);
+            CHECK_EQ(sweep(&level[i], (enum um_math_function)f, i == 0 ? STRIDE : 4 * STRIDE - 1),
+                     0);
 }
 
 TEST(edges)
@@ -125,7 +131,8 @@ TEST(edges)
     int n = levels(level);
     if (!n)
         SKIP("no vector level on this machine");
-    const float x[] = {0.0f, -0.0f, INFINITY, -INFINITY, FLT_MIN / 4, -FLT_MIN / 4, FLT_MAX, -FLT_MAX, NAN};
+    const float x[] = {0.0f,         -0.0f,   INFINITY, -INFINITY, FLT_MIN / 4,
+                       -FLT_MIN / 4, FLT_MAX, -FLT_MAX, NAN};
     enum { N = sizeof x / sizeof *x };
     float y[N + 1];
     for (int i = 0; i < n; i++)
@@ -136,12 +143,14 @@ TEST(edges)
             CHECK(isnan(y[8]));
             if (f == UM_MATH_GELU || f == UM_MATH_SILU) {
                 CHECK(y[0] == 0 && y[1] == 0 && y[2] == INFINITY && fabsf(y[3]) < 1e-7f);
-                CHECK(fabsf(y[4] - x[4] / 2) <= x[4] / 1e6f && fabsf(y[5] - x[5] / 2) <= x[4] / 1e6f && fabsf(y[7]) < 1e-7f);
+                CHECK(fabsf(y[4] - x[4] / 2) <= x[4] / 1e6f &&
+                      fabsf(y[5] - x[5] / 2) <= x[4] / 1e6f && fabsf(y[7]) < 1e-7f);
             }
             if (f == UM_MATH_SIGMOID)
                 CHECK(y[0] == 0.5f && y[2] == 1 && y[3] >= 0 && y[3] < 1e-37f);
             if (f == UM_MATH_EXP)
-                CHECK(y[0] == 1 && y[1] == 1 && y[2] == INFINITY && y[3] == 0 && y[6] == INFINITY && y[7] == 0);
+                CHECK(y[0] == 1 && y[1] == 1 && y[2] == INFINITY && y[3] == 0 && y[6] == INFINITY &&
+                      y[7] == 0);
         }
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Work is split into one contiguous range of items per thread; a thread that has finished its own range takes items from the
- * others'. A range is one word, (job number << 32 | next item), advanced by compare-and-swap: a thread that wakes up late
- * still holds the number of a job that is over, so its swap fails and it touches nothing. The caller therefore waits for
- * items, not for threads. */
+/* Work is split into one contiguous range of items per thread; a thread that has finished its own
+ * range takes items from the others'. A range is one word, (job number << 32 | next item), advanced
+ * by compare-and-swap: a thread that wakes up late still holds the number of a job that is over, so
+ * its swap fails and it touches nothing. The caller therefore waits for items, not for threads. */
 #include "base/pool.h"
 
 #include "base/clock.h"
@@ -22,9 +22,10 @@
 #endif
 
 enum {
-    LINE = 128,       /* two cache lines: the neighbour is prefetched */
-    SPIN_NS = 30000,  /* of waiting awake before sleeping: jobs of one frame follow each other faster */
-    SKEW = 256,       /* shifts every worker's scratch, against 4 KiB aliasing */
+    LINE = 128, /* two cache lines: the neighbour is prefetched */
+    SPIN_NS =
+        30000,  /* of waiting awake before sleeping: jobs of one frame follow each other faster */
+    SKEW = 256, /* shifts every worker's scratch, against 4 KiB aliasing */
     MAX_THREADS = 256,
 };
 
@@ -39,8 +40,10 @@ struct worker {
 };
 
 struct um_pool {
-    _Alignas(LINE) _Atomic uint32_t job; /* number of the current job; workers wait for it to change */
-    /* Written by the caller before `job`; atomic because a late worker may read them while the next job is set up. */
+    _Alignas(
+        LINE) _Atomic uint32_t job; /* number of the current job; workers wait for it to change */
+    /* Written by the caller before `job`; atomic because a late worker may read them while the next
+     * job is set up. */
     _Atomic(um_pool_fn *) fn;
     _Atomic(void *) ctx;
     atomic_int items;
@@ -103,7 +106,8 @@ static void work(um_pool *p, uint32_t job, int self)
         uint32_t end = (uint32_t)range_begin(items, p->threads, victim + 1);
         uint64_t w = atomic_load_explicit(next, memory_order_acquire);
         while ((uint32_t)(w >> 32) == job && (uint32_t)w < end) {
-            if (!atomic_compare_exchange_weak_explicit(next, &w, w + 1, memory_order_acq_rel, memory_order_acquire))
+            if (!atomic_compare_exchange_weak_explicit(next, &w, w + 1, memory_order_acq_rel,
+                                                       memory_order_acquire))
                 continue;
             fn(ctx, (int)(uint32_t)w, self);
             n++;
@@ -180,7 +184,8 @@ void um_pool_run(um_pool *p, int items, um_pool_fn *fn, void *ctx)
     atomic_store_explicit(&p->items, items, memory_order_relaxed);
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
     for (int i = 0; i < p->threads; i++)
-        atomic_store_explicit(&p->range[i].next, (uint64_t)job << 32 | (uint32_t)range_begin(items, p->threads, i),
+        atomic_store_explicit(&p->range[i].next,
+                              (uint64_t)job << 32 | (uint32_t)range_begin(items, p->threads, i),
                               memory_order_release);
     next_job(p);
     work(p, job, 0);
@@ -242,7 +247,8 @@ static int cgroup_file(const char *dir, const char *name, const char *format, do
     return got;
 }
 
-/* The tightest CPU quota of this process's control group and its parents (v2), or of the container (v1); 0 = none. */
+/* The tightest CPU quota of this process's control group and its parents (v2), or of the container
+ * (v1); 0 = none. */
 static int cgroup_limit(void)
 {
     char dir[4096] = "";

@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* D-FINE (Peterande/D-FINE): one parametric network for the sizes N, S, M, L and X.
  *
- *   x [H,W,1|3] -> stem, stride 4 -> stages 0..3 (HGNetV2), strides 4..32
- * src/nn/backbone/hgnetv2.py the last 2 (N) or 3 maps -> 1x1 to D -> AIFI on the coarsest (one
- * transformer layer)
- *   -> top-down fusion (FPN) -> bottom-up fusion (PAN), ELAN blocks src/zoo/dfine/hybrid_encoder.py
+ * backbone, src/nn/backbone/hgnetv2.py:
+ *   x [H,W,1|3] -> stem, stride 4 -> stages 0..3, strides 4..32
+ * encoder, src/zoo/dfine/hybrid_encoder.py:
+ *   the last 2 (N) or 3 maps -> 1x1 to D -> AIFI on the coarsest, one transformer layer
+ *   -> top-down fusion (FPN) -> bottom-up fusion (PAN), both of ELAN blocks
  *   all levels as rows, finest first -> memory [T,d]
+ * decoder, src/zoo/dfine/dfine_decoder.py:
  *   memory -> LayerNorm(Linear) -> class score of every token -> the 300 best are the queries
- *   3..6 decoder layers: self-attention, deformable attention into the memory, gate, FFN;
- *   each refines four distributions over 33 bins per side, whose means move the sides of the box
- *   last layer: class logits + a quality estimate read off the distributions
- * src/zoo/dfine/dfine_decoder.py
- */
+ *   3..6 layers: self-attention, deformable attention into the memory, gate, FFN; each refines four
+ *   distributions over 33 bins, whose means move the sides of the query's box
+ *   last layer: class logits + a quality estimate read off the distributions */
 #include "base/mem.h"
 #include "model/dfine_net.h"
 #include "nn/op_dfine.h"
@@ -20,42 +20,25 @@
 #include <stdio.h>
 #include <string.h>
 
-#define STAGES_B0                          \
-    16, 16,                                \
-        {{16, 16, 64, 1, false, 3, 3},     \
-         {64, 32, 256, 1, false, 3, 3},    \
-         {256, 64, 512, 2, true, 5, 3},    \
-         {512, 128, 1024, 1, true, 5, 3}}, \
-        true
-#define STAGES_B2                          \
-    24, 32,                                \
-        {{32, 32, 96, 1, false, 3, 4},     \
-         {96, 64, 384, 1, false, 3, 4},    \
-         {384, 128, 768, 3, true, 5, 4},   \
-         {768, 256, 1536, 1, true, 5, 4}}, \
-        true
-#define STAGES_B4                           \
-    32, 48,                                 \
-        {{48, 48, 128, 1, false, 3, 6},     \
-         {128, 96, 512, 1, false, 3, 6},    \
-         {512, 192, 1024, 3, true, 5, 6},   \
-         {1024, 384, 2048, 1, true, 5, 6}}, \
-        false
-#define STAGES_B5                           \
-    32, 64,                                 \
-        {{64, 64, 128, 1, false, 3, 6},     \
-         {128, 128, 512, 2, false, 3, 6},   \
-         {512, 256, 1024, 5, true, 5, 6},   \
-         {1024, 512, 2048, 2, true, 5, 6}}, \
-        false
+/* clang-format off */
+static const struct backbone
+    b0 = {16, 16, true, {{16, 16, 64, 1, false, 3, 3}, {64, 32, 256, 1, false, 3, 3},
+                         {256, 64, 512, 2, true, 5, 3}, {512, 128, 1024, 1, true, 5, 3}}},
+    b2 = {24, 32, true, {{32, 32, 96, 1, false, 3, 4}, {96, 64, 384, 1, false, 3, 4},
+                         {384, 128, 768, 3, true, 5, 4}, {768, 256, 1536, 1, true, 5, 4}}},
+    b4 = {32, 48, false, {{48, 48, 128, 1, false, 3, 6}, {128, 96, 512, 1, false, 3, 6},
+                          {512, 192, 1024, 3, true, 5, 6}, {1024, 384, 2048, 1, true, 5, 6}}},
+    b5 = {32, 64, false, {{64, 64, 128, 1, false, 3, 6}, {128, 128, 512, 2, false, 3, 6},
+                          {512, 256, 1024, 5, true, 5, 6}, {1024, 512, 2048, 2, true, 5, 6}}};
 
 static const struct size sizes[] = {
-    {"dfine-n", STAGES_B0, 2, 128, 512, 128, 512, 3, false, {6, 6}},
-    {"dfine-s", STAGES_B0, 3, 256, 1024, 256, 1024, 3, false, {3, 6, 3}},
-    {"dfine-m", STAGES_B2, 3, 256, 1024, 256, 1024, 4, false, {3, 6, 3}},
-    {"dfine-l", STAGES_B4, 3, 256, 1024, 256, 1024, 6, false, {3, 6, 3}},
-    {"dfine-x", STAGES_B5, 3, 384, 2048, 256, 1024, 6, true, {3, 6, 3}},
+    {"dfine-n", &b0, 2, 128, 512, 128, 512, 3, false, {6, 6}},
+    {"dfine-s", &b0, 3, 256, 1024, 256, 1024, 3, false, {3, 6, 3}},
+    {"dfine-m", &b2, 3, 256, 1024, 256, 1024, 4, false, {3, 6, 3}},
+    {"dfine-l", &b4, 3, 256, 1024, 256, 1024, 6, false, {3, 6, 3}},
+    {"dfine-x", &b5, 3, 384, 2048, 256, 1024, 6, true, {3, 6, 3}},
 };
+/* clang-format on */
 
 /* ---- forward ---- */
 
@@ -81,7 +64,7 @@ static void tap(um_tape *t, const char *what, int i, um_tensor x)
  * right and a zero row below; in the pool that zero takes part in the maximum. */
 static um_tensor stem(const struct um_dfine *d, um_tape *t, um_tensor x)
 {
-    int m = d->size->stem_mid;
+    int m = d->size->backbone->stem_mid;
     um_tensor x1 = layer(t, x.c == 1 ? &d->stem1_gray : &d->stem1_rgb, x); /* 3x3 s2 [H/2,W/2,m] */
     um_tensor cat = um_tape_new(t, UM_F32, x1.h, x1.w, 2 * m);
     um_tensor a = layer(t, &d->stem2a, x1, .out_h = x1.h, .out_w = x1.w); /* 2x2 [m/2] */
@@ -94,7 +77,7 @@ static um_tensor stem(const struct um_dfine *d, um_tape *t, um_tensor x)
  * concatenation. */
 static um_tensor hg_stage(const struct um_dfine *d, um_tape *t, int i, um_tensor x)
 {
-    const struct stage_size *c = &d->size->stage[i];
+    const struct stage_size *c = &d->size->backbone->stage[i];
     const struct hg_stage *w = &d->stage[i];
     int stride = w->down.conv.stride;
     um_tensor cat = um_tape_new(t, UM_F32, x.h / stride, x.w / stride, c->in + c->layers * c->mid);

@@ -267,7 +267,7 @@ static struct layer bind_cba(struct binder *b, bool lab, const char *prefix, int
 
 static void bind_backbone(struct um_dfine *d, struct binder *b)
 {
-    const struct size *s = d->size;
+    const struct backbone *s = d->size->backbone;
     int m = s->stem_mid;
     d->stem1_rgb = bind_cba(b, s->lab, "backbone.stem.stem1", m, d->info.channels, 3, 2, true);
     d->stem1_gray = d->stem1_rgb;
@@ -427,13 +427,20 @@ static um_const position_table(struct um_dfine *d, struct binder *b, const float
     return k;
 }
 
+static bool has_rep(const struct binder *b, int i)
+{
+    struct name rep = namef("encoder.fpn_blocks.0.cv2.0.bottlenecks.%d", i);
+    return um_weights_find(b->file, namef("%s.conv1.conv.weight", rep.s).s) ||
+           um_weights_find(b->file, namef("%s.conv.weight", rep.s).s);
+}
+
 static void bind_encoder(struct um_dfine *d, struct binder *b)
 {
     const struct size *s = d->size;
     int w = s->width, first = STAGES_MAX - s->levels;
     for (int l = 0; l < s->levels; l++)
         d->input_proj[l] =
-            bind_cn(b, namef("encoder.input_proj.%d", l).s, w, s->stage[first + l].out);
+            bind_cn(b, namef("encoder.input_proj.%d", l).s, w, s->backbone->stage[first + l].out);
 
     const char *aifi = "encoder.encoder.0.layers.0";
     float *in = take2(b, aifi, ".self_attn.in_proj_weight", 3 * w, w),
@@ -456,17 +463,7 @@ static void bind_encoder(struct um_dfine *d, struct binder *b)
         um_weights_find(b->file, "encoder.fpn_blocks.0.cv2.0.conv1.conv.weight");
     if (!q)
         q = um_weights_find(b->file, "encoder.fpn_blocks.0.cv2.0.conv1.conv_bn_fused.weight");
-    while (
-        d->reps < REPS_MAX &&
-        (um_weights_find(
-             b->file,
-             namef("encoder.fpn_blocks.0.cv2.0.bottlenecks.%d.conv1.conv.weight", d->reps).s) ||
-         um_weights_find(
-             b->file,
-             namef("encoder.fpn_blocks.0.cv2.0.bottlenecks.%d.conv1.conv_bn_fused.weight", d->reps)
-                 .s) ||
-         um_weights_find(
-             b->file, namef("encoder.fpn_blocks.0.cv2.0.bottlenecks.%d.conv.weight", d->reps).s)))
+    while (d->reps < REPS_MAX && has_rep(b, d->reps))
         d->reps++;
     if (b->st == UM_OK && (!q || q->rank != 4 || q->dim[0] < 1 || q->dim[0] > 4096 || !d->reps))
         b->st = um_fail(UM_EFORMAT, "encoder.fpn_blocks.0.cv2.0: %s",
@@ -509,8 +506,7 @@ static void take_anchors(const um_weights *file, float *a, size_t tokens)
 static void anchor_tables(struct um_dfine *d, struct binder *b)
 {
     size_t tokens = (size_t)d->tokens;
-    um_const k;
-    float *v = um_array(tokens, 5 * sizeof *v), *a = v + tokens;
+    float *v = um_array(tokens, 5 * sizeof *v), *a = v ? v + tokens : NULL;
     if (!v) {
         b->st = um_fail(UM_ENOMEM, "anchors of %d tokens", d->tokens);
         return;
@@ -532,8 +528,7 @@ static void anchor_tables(struct um_dfine *d, struct binder *b)
                 d->all_valid = d->all_valid && valid;
             }
     take_anchors(b->file, a, tokens);
-    k = um_params_add(b->params, a, tokens * 4 * sizeof *a);
-    d->anchors = k;
+    d->anchors = um_params_add(b->params, a, tokens * 4 * sizeof *a);
     if (!d->all_valid)
         d->valid = um_params_add(b->params, v, tokens * sizeof *v);
     um_free(v);
@@ -554,8 +549,8 @@ static um_const weighting_function(struct binder *b, double up, double reg_scale
 }
 
 /* The kernel divides an offset by its level's number of points. Upstream multiplies by the buffer
- * num_points_scale, which a file stored in half precision holds rounded: where the file has it, what
- * its value differs by goes into the offsets' weights. */
+ * num_points_scale, which a file stored in half precision holds rounded: where the file has it,
+ * what its value differs by goes into the offsets' weights. */
 static void scale_offsets(const struct um_dfine *d, struct binder *b, const char *layer, float *w,
                           float *bias, int c)
 {

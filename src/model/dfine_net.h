@@ -18,8 +18,7 @@ enum {
     REPS_MAX = 3,
     LEVELS_MAX = 3,
     SIDE_MAX = 8192,
-    PAD_C4 = 8, /* ELAN's inner width is padded to a multiple of this with zero channels: 21 -> 24
-                   in N */
+    PAD_C4 = 8, /* ELAN's inner width is padded with zero channels to a multiple of this */
 };
 
 struct stage_size {
@@ -28,11 +27,15 @@ struct stage_size {
     int k, layers;
 };
 
+struct backbone { /* a size of HGNetV2 */
+    int stem_mid, stem_out;
+    bool lab; /* learnable affine after each ReLU */
+    struct stage_size stage[STAGES_MAX];
+};
+
 struct size {
     const char *name;
-    int stem_mid, stem_out;
-    struct stage_size stage[STAGES_MAX];
-    bool lab;               /* learnable affine after each ReLU of the backbone */
+    const struct backbone *backbone;
     int levels, width, ffn; /* encoder: D */
     int d, d_ffn, layers;   /* decoder */
     bool projected;         /* the decoder has its own input projection */
@@ -118,8 +121,8 @@ struct um_dfine {
     um_conv lqe[2], score;
 };
 
-/* Fold, pack and upload all weights and tables. size, info and the levels are set, params is open.
- */
+/* Fold, pack and upload all weights and tables. Before: size, info and levels are set, params is
+ * open. */
 um_status um_dfine_bind(um_dfine *d, const um_weights *file);
 /* Width of an ELAN's inner tensors: c4 and zero channels. */
 int um_dfine_padded(int c4);

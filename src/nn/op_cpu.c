@@ -14,7 +14,8 @@ static const struct um_ops plain = {
 UM_LEVEL(avx2, "avx2")
 UM_LEVEL(avx512, "avx512")
 
-/* The compiler's CPU model reads CPUID and, through XGETBV, whether the system saves the wide registers. */
+/* The compiler's CPU model reads CPUID and, through XGETBV, whether the system saves the wide
+ * registers. */
 static bool has_avx2(void)
 {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -52,6 +53,8 @@ um_status um_ops_choose(const struct um_ops **out)
             return UM_OK;
         }
     *out = NULL;
-    return um_fail(UM_EINVAL, "ULTRAMOTION_CPU is \"%s\", want \"c\", \"avx2\" or \"avx512\", and a machine that has it (best here: %s)",
+    return um_fail(UM_EINVAL,
+                   "ULTRAMOTION_CPU is \"%s\", want \"c\", \"avx2\" or \"avx512\", and a machine "
+                   "that has it (best here: %s)",
                    want, all[0]->name);
 }

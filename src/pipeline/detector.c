@@ -38,6 +38,7 @@ void um_detector_close(um_detector **detector)
         return;
     um_front_close(&d->front);
     um_hostbuf_close(&d->result);
+    um_event_close(&d->done, d->dev);
     for (int i = 0; i < 2; i++) {
         um_tape_close(&d->path[i].tape);
         um_buf_close(&d->path[i].input);
@@ -147,24 +148,15 @@ static um_status fetch(um_detector *d, struct um_detect_path *path, size_t logit
 {
     um_buf *buf = NULL;
     size_t off = 0;
-    um_event *done = NULL;
-    um_status st = d->result ? UM_OK : um_hostbuf_open(&d->result, d->dev, logits_bytes + boxes_bytes);
-    if (st == UM_OK)
-        st = um_event_open(&done, d->dev);
-    if (st == UM_OK) {
-        um_tape_locate(path->tape, path->out.logits, &buf, &off);
-        st = um_download(d->dev, UM_QUEUE_MAIN, d->result, 0, buf, off, logits_bytes, UM_STAGE_DETECT, "logits");
-    }
+    um_tape_locate(path->tape, path->out.logits, &buf, &off);
+    um_status st = um_download(d->dev, UM_QUEUE_MAIN, d->result, 0, buf, off, logits_bytes, UM_STAGE_DETECT, "logits");
     if (st == UM_OK) {
         um_tape_locate(path->tape, path->out.boxes, &buf, &off);
         st = um_download(d->dev, UM_QUEUE_MAIN, d->result, logits_bytes, buf, off, boxes_bytes, UM_STAGE_DETECT, "boxes");
     }
     if (st == UM_OK)
-        st = um_event_record(d->dev, UM_QUEUE_MAIN, done);
-    if (st == UM_OK)
-        st = um_event_sync(d->dev, done, UM_STAGE_DETECT, "boxes");
-    um_event_close(&done, d->dev);
-    return st;
+        st = um_event_record(d->dev, UM_QUEUE_MAIN, d->done);
+    return st == UM_OK ? um_event_sync(d->dev, d->done, UM_STAGE_DETECT, "boxes") : st;
 }
 
 static int best_first(const void *a, const void *b)
@@ -180,22 +172,27 @@ um_status um_detector_run(um_detector *detector, const um_frame *frame, float co
     if (!d || !frame || !count || (!boxes && capacity > 0) || capacity < 0)
         return um_fail(UM_EINVAL, "um_detector_run: detector, frame and count must be given, boxes for a capacity of %d", capacity);
     *count = 0;
+    int q = um_dfine_info(d->net)->queries, c = um_dfine_info(d->net)->classes;
+    size_t logits_bytes = (size_t)q * (size_t)c * sizeof(float), boxes_bytes = (size_t)q * 4 * sizeof(float);
     int channels = um_detector_channels(d, um_front_channels(frame, 0, 0, frame->width, frame->height));
     um_status st = um_detector_path(d, channels, &path);
+    if (st == UM_OK && !d->result) /* whatever can fail comes before the first command: no copy may stay in flight */
+        st = um_hostbuf_open(&d->result, d->dev, logits_bytes + boxes_bytes);
+    if (st == UM_OK && !d->done)
+        st = um_event_open(&d->done, d->dev);
+    um_box *all = st == UM_OK ? um_array((size_t)q * (size_t)c, sizeof *all) : NULL;
+    if (st == UM_OK && !all)
+        st = um_fail(UM_ENOMEM, "boxes");
     if (st == UM_OK)
         st = run_front(d, frame, channels, path);
     if (st == UM_OK)
         st = um_tape_run(path->tape, UM_QUEUE_MAIN);
-    if (st != UM_OK)
+    if (st == UM_OK)
+        st = fetch(d, path, logits_bytes, boxes_bytes);
+    if (st != UM_OK) {
+        um_free(all);
         return st;
-    int q = um_dfine_info(d->net)->queries, c = um_dfine_info(d->net)->classes;
-    size_t logits_bytes = (size_t)q * (size_t)c * sizeof(float), boxes_bytes = (size_t)q * 4 * sizeof(float);
-    st = fetch(d, path, logits_bytes, boxes_bytes);
-    um_box *all = st == UM_OK ? um_array((size_t)q * (size_t)c, sizeof *all) : NULL;
-    if (st == UM_OK && !all)
-        st = um_fail(UM_ENOMEM, "boxes");
-    if (st != UM_OK)
-        return st;
+    }
     const float *logits = d->result->data, *b = (const float *)d->result->data + (size_t)q * (size_t)c;
     int n = 0;
     for (int i = 0; i < q * c; i++) {

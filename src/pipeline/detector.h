@@ -21,6 +21,7 @@ struct um_detector {
     struct um_detect_path path[2]; /* channels 1, 3 */
     struct um_front front;         /* of um_detector_run(): the last geometry */
     um_hostbuf *result;            /* of um_detector_run(): logits, boxes */
+    um_event *done;                /* of um_detector_run() */
 };
 
 /* The path for frames of `channels` (1 or 3) channels, recorded and compiled. */

@@ -67,6 +67,8 @@ void um_pipeline_settings_default(um_pipeline_settings *s)
 
 static um_status check_settings(const um_pipeline_settings *s)
 {
+    if (!s)
+        return um_fail(UM_EINVAL, "um_pipeline_open: no settings");
     if (s->struct_size != sizeof *s)
         return um_fail(UM_EINVAL, "um_pipeline_settings is %zu bytes, want %zu: use um_pipeline_settings_default()", s->struct_size,
                        sizeof *s);
@@ -85,6 +87,10 @@ static um_status check_settings(const um_pipeline_settings *s)
     if (dev->caps.shared && (s->assert_up >= 0 || s->assert_down >= 0))
         return um_fail(UM_EINVAL, "device %s shares the host's memory: there are no transfers to assert (use guard or cuda)",
                        um_device_name(dev));
+    const um_detector *d = s->detector;
+    if (s->dump && (((d->path[0].tape || d->path[1].tape) && !d->keep_taps) ||
+                    (s->segmenter && s->segmenter->encode && !s->segmenter->keep_taps)))
+        return um_fail(UM_EINVAL, "dump: the networks have already run without keeping their intermediates");
     return UM_OK;
 }
 
@@ -107,10 +113,9 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
     p->host_mode = mode == UM_MASK_HOST && p->segmenter;
     p->speculative = !p->host_mode && p->segmenter &&
                      (settings->gate == UM_GATE_SPECULATIVE || (settings->gate == UM_GATE_AUTO && p->dev->caps.concurrent));
-    if (settings->dump && !p->detector->path[0].tape && !p->detector->path[1].tape)
-        p->detector->keep_taps = true;
-    if (settings->dump && p->segmenter && !p->segmenter->encode)
-        p->segmenter->keep_taps = true;
+    p->detector->keep_taps |= settings->dump != 0;
+    if (p->segmenter)
+        p->segmenter->keep_taps |= settings->dump != 0;
     if (p->segmenter)
         st = um_segmenter_decoder(p->segmenter, 0, true, false, false, &p->decode);
     for (int i = 0; i < MARKS && st == UM_OK; i++)

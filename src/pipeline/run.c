@@ -56,6 +56,7 @@ struct run {
     const um_run_settings *set;
     struct queue arrivals;
     pthread_t reader;
+    um_status reader_status; /* why the reader gave up; read after join */
     atomic_ullong replaced;
     struct sink_thread *sinks;
 };
@@ -157,8 +158,10 @@ static void *read_source(void *ctx)
     um_status st = UM_OK;
     while (st != UM_EOF && !stop_asked(r)) {
         struct arrival *a = um_zalloc(sizeof *a);
-        if (!a)
+        if (!a) {
+            r->reader_status = UM_ENOMEM;
             break;
+        }
         st = um_source_read(r->set->source, &a->frame);
         a->status = st;
         if (st == UM_EOF) {
@@ -348,6 +351,10 @@ um_status um_run_frames(const um_run_settings *settings, um_run_stats *stats)
             queue_end(&r.sinks[i].queue, &r.sinks[i].queue.finished);
     if (reading)
         pthread_join(r.reader, NULL);
+    if (st == UM_OK && r.reader_status != UM_OK) {
+        st = r.reader_status;
+        snprintf(text, sizeof text, "the source's thread has no memory for a frame");
+    }
     for (int i = 0; i < n && r.sinks; i++)
         if (r.sinks[i].started)
             pthread_join(r.sinks[i].thread, NULL);

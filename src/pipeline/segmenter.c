@@ -269,8 +269,10 @@ static um_status mask_path(um_segmenter *s, const struct um_decode_path *decode)
             m->logits[i] = um_keep(m->tape, um_tape_new(m->tape, UM_F32, h, w, 1));
             m->mask[i] = um_keep(m->tape, um_mask_upsample(m->tape, low, um_tape_const(m->tape, m->params, k.tx, UM_F32, 1, w, 4),
                                                   um_tape_const(m->tape, m->params, k.ty, UM_F32, 1, h, 4), (um_tensor){0}, m->logits[i]));
+            char name[16];
+            snprintf(name, sizeof name, decode->out.masks > 1 ? "mask_%d" : "mask", i);
+            um_tap(m->tape, name, m->mask[i]);
         }
-        um_tap(m->tape, "mask", m->mask[0]);
         st = um_tape_compile(m->tape);
     }
     if (st != UM_OK)
@@ -649,6 +651,27 @@ um_status um_segmenter_keep_taps(um_segmenter *segmenter)
     return UM_OK;
 }
 
+/* Of three masks, "mask" is the one with the best score. */
+static um_status dump_best_mask(um_segmenter *s, struct um_dump *dump)
+{
+    um_buf *buf = NULL;
+    size_t off = 0;
+    float iou[3], *data = NULL;
+    int best = 0, h = 0, w = 0, c = 0;
+    const char *name = NULL;
+    char tap[16];
+    um_tape_locate(s->mask.decode->tape, s->mask.decode->out.iou, &buf, &off);
+    um_status st = um_download_now(s->dev, iou, buf, off, sizeof iou, UM_STAGE_DEBUG, "tap");
+    if (st != UM_OK)
+        return st;
+    for (int i = 1; i < 3; i++)
+        if (iou[i] > iou[best])
+            best = i;
+    snprintf(tap, sizeof tap, "mask_%d", best);
+    st = um_tape_read_tap(s->mask.tape, um_tape_find_tap(s->mask.tape, tap), &name, &h, &w, &c, &data);
+    return st == UM_OK ? um_dump_add(dump, "mask", 4, (int64_t[]){1, c, h, w}, data) : st;
+}
+
 um_status um_segmenter_dump(um_segmenter *segmenter, const char *path)
 {
     struct um_dump dump = {0};
@@ -658,6 +681,8 @@ um_status um_segmenter_dump(um_segmenter *segmenter, const char *path)
         st = um_dump_tape(&dump, s->mask.decode->tape);
     if (st == UM_OK)
         st = um_dump_tape(&dump, s->mask.tape);
+    if (st == UM_OK && s->mask.decode->out.masks > 1)
+        st = dump_best_mask(s, &dump);
     if (st == UM_OK)
         st = um_dump_write(&dump, path);
     um_dump_close(&dump);

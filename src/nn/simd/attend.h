@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The core of both attention kernels: softmax(q k^T + bias) v of one head for a block of up to ATTEND_VECTORS * VL queries.
- * Queries lie in the lanes: scores S[key][query], their maximum, exponentials and sum are then all vertical, keys and values
- * are broadcast, and the scores of a block never leave the cache. Register tiles: 4 keys x 3 vectors (12 accumulators of 16
- * registers) at 8 lanes, 6 x 4 (24 of 32) at 16 lanes. */
+/* The core of both attention kernels: softmax(q k^T + bias) v of one head for a block of up to
+ * ATTEND_VECTORS * VL queries. Queries lie in the lanes: scores S[key][query], their maximum,
+ * exponentials and sum are then all vertical, keys and values are broadcast, and the scores of a
+ * block never leave the cache. Register tiles: 4 keys x 3 vectors (12 accumulators of 16 registers)
+ * at 8 lanes, 6 x 4 (24 of 32) at 16 lanes. */
 #ifndef UM_NN_SIMD_ATTEND_H
 #define UM_NN_SIMD_ATTEND_H
 
@@ -33,22 +34,30 @@ UM_INLINE void attend_scores(const struct attend *a, int j, int nk, int nv, vf *
 {
     vf acc[12][ATTEND_VECTORS];
     const float *k = a->k + j * a->ld_k, *q = a->q;
-    UM_UNROLL for (int m = 0; m < nk; m++)
-        UM_UNROLL for (int v = 0; v < nv; v++)
+    UM_UNROLL
+    for (int m = 0; m < nk; m++) {
+        UM_UNROLL
+        for (int v = 0; v < nv; v++)
             acc[m][v] = a->bias ? vf_load(a->bias + (j + m) * a->ld_bias + v * VL) : vf_zero();
+    }
     for (int i = 0; i < a->d; i++, q += a->ld_q) {
         vf x[ATTEND_VECTORS];
-        UM_UNROLL for (int v = 0; v < nv; v++)
+        UM_UNROLL
+        for (int v = 0; v < nv; v++)
             x[v] = vf_load(q + v * VL);
-        UM_UNROLL for (int m = 0; m < nk; m++) {
+        UM_UNROLL
+        for (int m = 0; m < nk; m++) {
             vf y = vf_set1(k[m * a->ld_k + i]);
-            UM_UNROLL for (int v = 0; v < nv; v++)
+            UM_UNROLL
+            for (int v = 0; v < nv; v++)
                 acc[m][v] = vf_fma(x[v], y, acc[m][v]);
         }
     }
-    UM_UNROLL for (int v = 0; v < nv; v++) {
+    UM_UNROLL
+    for (int v = 0; v < nv; v++) {
         vf best = top[v];
-        UM_UNROLL for (int m = 0; m < nk; m++) {
+        UM_UNROLL
+        for (int m = 0; m < nk; m++) {
             vf_store(a->s + ((ptrdiff_t)(j + m) * nv + v) * VL, acc[m][v]);
             best = vf_max(best, acc[m][v]);
         }
@@ -61,37 +70,52 @@ UM_INLINE void attend_values(const struct attend *a, int i, int nd, int nv, cons
 {
     vf acc[8][ATTEND_VECTORS];
     const float *s = a->s, *val = a->v + i;
-    UM_UNROLL for (int m = 0; m < nd; m++)
-        UM_UNROLL for (int v = 0; v < nv; v++)
+    UM_UNROLL
+    for (int m = 0; m < nd; m++) {
+        UM_UNROLL
+        for (int v = 0; v < nv; v++)
             acc[m][v] = vf_zero();
+    }
     for (int j = 0; j < a->keys; j++, s += nv * VL, val += a->ld_v) {
         vf x[ATTEND_VECTORS];
-        UM_UNROLL for (int v = 0; v < nv; v++)
+        UM_UNROLL
+        for (int v = 0; v < nv; v++)
             x[v] = vf_load(s + v * VL);
-        UM_UNROLL for (int m = 0; m < nd; m++) {
+        UM_UNROLL
+        for (int m = 0; m < nd; m++) {
             vf y = vf_set1(val[m]);
-            UM_UNROLL for (int v = 0; v < nv; v++)
+            UM_UNROLL
+            for (int v = 0; v < nv; v++)
                 acc[m][v] = vf_fma(x[v], y, acc[m][v]);
         }
     }
-    UM_UNROLL for (int m = 0; m < nd; m++)
-        UM_UNROLL for (int v = 0; v < nv; v++)
+    UM_UNROLL
+    for (int m = 0; m < nd; m++) {
+        UM_UNROLL
+        for (int v = 0; v < nv; v++)
             vf_store(a->o + ((ptrdiff_t)(i + m) * nv + v) * VL, acc[m][v] * inverse[v]);
+    }
 }
 
 /* Scores of some keys to their exponentials, which are summed. */
 UM_INLINE void attend_exp(float *s, int nk, int nv, const vf *top, vf *sum)
 {
     vf e[4];
-    UM_UNROLL for (int k = 0; k < nk; k++)
-        UM_UNROLL for (int v = 0; v < nv; v++)
+    UM_UNROLL
+    for (int k = 0; k < nk; k++) {
+        UM_UNROLL
+        for (int v = 0; v < nv; v++)
             e[k * nv + v] = vf_load(s + (k * nv + v) * VL) - top[v];
+    }
     um_exp_neg_v(e, nk * nv);
-    UM_UNROLL for (int k = 0; k < nk; k++)
-        UM_UNROLL for (int v = 0; v < nv; v++) {
+    UM_UNROLL
+    for (int k = 0; k < nk; k++) {
+        UM_UNROLL
+        for (int v = 0; v < nv; v++) {
             sum[v] += e[k * nv + v];
             vf_store(s + (k * nv + v) * VL, e[k * nv + v]);
         }
+    }
 }
 
 UM_INLINE void attend_block(const struct attend *a, int nv, int nk, int nd)
@@ -99,7 +123,8 @@ UM_INLINE void attend_block(const struct attend *a, int nv, int nk, int nd)
     const int group = 4 / nv; /* keys whose exponentials go side by side */
     vf top[ATTEND_VECTORS], sum[ATTEND_VECTORS];
     int j = 0, i = 0;
-    UM_UNROLL for (int v = 0; v < nv; v++) {
+    UM_UNROLL
+    for (int v = 0; v < nv; v++) {
         top[v] = vf_set1(-3.0e38f);
         sum[v] = vf_zero();
     }
@@ -111,7 +136,8 @@ UM_INLINE void attend_block(const struct attend *a, int nv, int nk, int nd)
         attend_exp(a->s + (ptrdiff_t)j * nv * VL, group, nv, top, sum);
     for (; j < a->keys; j++)
         attend_exp(a->s + (ptrdiff_t)j * nv * VL, 1, nv, top, sum);
-    UM_UNROLL for (int v = 0; v < nv; v++)
+    UM_UNROLL
+    for (int v = 0; v < nv; v++)
         sum[v] = 1.0f / sum[v];
     for (; i + nd <= a->d; i += nd)
         attend_values(a, i, nd, nv, sum);
@@ -159,7 +185,8 @@ static void attend(const struct attend *a, int vectors)
     }
 }
 
-/* Queries are cut into blocks of vectors whose sizes differ by at most one: first vector of block b. */
+/* Queries are cut into blocks of vectors whose sizes differ by at most one: first vector of block
+ * b. */
 UM_INLINE int attend_blocks(int queries)
 {
     return ((queries + VL - 1) / VL + ATTEND_VECTORS - 1) / ATTEND_VECTORS;
@@ -169,7 +196,8 @@ UM_INLINE int attend_first(int queries, int b)
     return (int)((int64_t)((queries + VL - 1) / VL) * b / attend_blocks(queries));
 }
 
-UM_INLINE void transpose8(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld_src, __m256 scale)
+UM_INLINE void transpose8(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld_src,
+                          __m256 scale)
 {
     __m256 r[8], t[8];
     for (int i = 0; i < 8; i++)
@@ -191,13 +219,15 @@ UM_INLINE void transpose8(float *dst, ptrdiff_t ld_dst, const float *src, ptrdif
 }
 
 /* dst[c][r] = src[r][c] * scale */
-UM_INLINE void transpose(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld_src, int rows, int cols, float scale)
+UM_INLINE void transpose(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld_src, int rows,
+                         int cols, float scale)
 {
     int r = 0;
     for (; r + 8 <= rows; r += 8) {
         int c = 0;
         for (; c + 8 <= cols; c += 8)
-            transpose8(dst + c * ld_dst + r, ld_dst, src + r * ld_src + c, ld_src, _mm256_set1_ps(scale));
+            transpose8(dst + c * ld_dst + r, ld_dst, src + r * ld_src + c, ld_src,
+                       _mm256_set1_ps(scale));
         for (; c < cols; c++)
             for (int i = 0; i < 8; i++)
                 dst[c * ld_dst + r + i] = src[(r + i) * ld_src + c] * scale;

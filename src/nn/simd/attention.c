@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Multi-head attention for any number of queries and keys: one item is a head and some blocks of queries. */
+/* Multi-head attention for any number of queries and keys: one item is a head and some blocks of
+ * queries. */
 #include "nn/op_ref.h"
 #include "nn/simd/attend.h"
 
@@ -20,7 +21,8 @@ static void attention_item(void *ctx, int item, int worker)
     int queries = t[0].h * t[0].w, d = t[0].c / args->heads, col = item / job->items_per_head * d;
     int b = item % job->items_per_head * job->blocks_per_item;
     int end = b + job->blocks_per_item < job->blocks ? b + job->blocks_per_item : job->blocks;
-    float *q = um_pool_scratch(job->call->pool, worker), *o = q + d * ATTEND_VECTORS * VL, *s = o + d * ATTEND_VECTORS * VL;
+    float *q = um_pool_scratch(job->call->pool, worker), *o = q + d * ATTEND_VECTORS * VL,
+          *s = o + d * ATTEND_VECTORS * VL;
     struct attend a = {.d = d,
                        .keys = t[2].h * t[2].w,
                        .k = (const float *)t[2].data + col,
@@ -31,11 +33,13 @@ static void attention_item(void *ctx, int item, int worker)
                        .s = s,
                        .o = o};
     for (; b < end; b++) {
-        int v0 = attend_first(queries, b), vectors = attend_first(queries, b + 1) - v0, lanes = vectors * VL, first = v0 * VL;
+        int v0 = attend_first(queries, b), vectors = attend_first(queries, b + 1) - v0,
+            lanes = vectors * VL, first = v0 * VL;
         int n = queries - first < lanes ? queries - first : lanes;
         if (n < lanes)
             memset(q, 0, (size_t)(d * lanes) * sizeof *q);
-        transpose(q, lanes, (const float *)t[1].data + first * t[1].ld + col, t[1].ld, n, d, args->scale);
+        transpose(q, lanes, (const float *)t[1].data + first * t[1].ld + col, t[1].ld, n, d,
+                  args->scale);
         a.ld_q = lanes;
         attend(&a, vectors);
         transpose((float *)t[0].data + first * t[0].ld + col, t[0].ld, o, lanes, d, n, 1);

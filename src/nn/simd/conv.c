@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Dense convolutions as matrix products over addresses (the indirection of XNNPACK): a 1x1 convolution is a product on the
- * pixels as they lie; a larger one walks, per output pixel, kh runs of kw neighbouring pixels, which lie side by side in an
- * NHWC map. Only windows that reach over the left or right border, or maps with gaps between pixels, are copied out. */
+/* Dense convolutions as matrix products over addresses (the indirection of XNNPACK): a 1x1
+ * convolution is a product on the pixels as they lie. A larger one walks, per output pixel, kh runs
+ * of kw neighbouring pixels, which lie side by side in an NHWC map; only windows that reach over
+ * the left or right border are copied out. A map with gaps between its pixels (a slice of channels)
+ * is copied without them if its pixels are short, with a border of zeros; else single pixels are
+ * walked. */
 #include "nn/simd/conv.h"
 
 #include "nn/simd/gemm.h"
 
-enum { ROOM_FLOATS = 512 << 10 }; /* of the scratch, for copied windows */
+enum {
+    ROOM_FLOATS = 512 << 10, /* of the scratch, for copied windows */
+    SHORT = 64,              /* floats of a pixel that are better copied beside their neighbours */
+};
 
 size_t UM_NAME(pack_conv)(void *dst, const float *w, int o, int kh, int kw, int i)
 {
-    return UM_NAME(gemm_pack)(dst, w, o, kh * kw * i);
+    return um_gemm_pack(dst, w, o, kh * kw * i);
 }
 
 static struct gemm gemm_of(const struct um_call *call, int k, int n)
@@ -48,16 +54,21 @@ static void linear_item(void *ctx, int item, int worker)
 {
     const struct job *j = ctx;
     const struct um_view *out = &j->call->t[0], *x = &j->call->t[1], *add = &j->call->t[4];
-    int block = item % j->split.row_blocks, group = item / j->split.row_blocks, rows = out->h * out->w;
-    int r0 = split_at(rows, j->split.row_blocks, block), r1 = split_at(rows, j->split.row_blocks, block + 1);
+    int block = item % j->split.row_blocks, group = item / j->split.row_blocks,
+        rows = out->h * out->w;
+    int r0 = split_at(rows, j->split.row_blocks, block),
+        r1 = split_at(rows, j->split.row_blocks, block + 1);
     (void)worker;
-    UM_NAME(gemm_block)
-    (&j->g, pixel(x, r0), x->ld, r1 - r0, out_pixel(out, r0), out->ld, add->data ? pixel(add, r0) : NULL, add->ld,
-     split_at(j->panels, j->split.panel_groups, group), split_at(j->panels, j->split.panel_groups, group + 1));
+    um_gemm_block(&j->g, pixel(x, r0), x->ld, r1 - r0, out_pixel(out, r0), out->ld,
+                  add->data ? pixel(add, r0) : NULL, add->ld,
+                  split_at(j->panels, j->split.panel_groups, group),
+                  split_at(j->panels, j->split.panel_groups, group + 1));
 }
 
-/* Copy the window of output pixel (oy, ox) to dst [kh][kw][c]. Whole vectors are stored: up to VL floats behind dst are lost. */
-static void copy_window(float *dst, const struct um_view *x, const struct um_conv_args *a, int oy, int ox)
+/* Copy the window of output pixel (oy, ox) to dst [kh][kw][c]. Whole vectors are stored: up to VL
+ * floats behind dst are lost. */
+static void copy_window(float *dst, const struct um_view *x, const struct um_conv_args *a, int oy,
+                        int ox)
 {
     int c = x->c, ix = ox * a->stride - a->pad_left;
     for (int ky = 0; ky < a->kh; ky++) {
@@ -71,28 +82,68 @@ static void copy_window(float *dst, const struct um_view *x, const struct um_con
     }
 }
 
+/* The part of x that output rows y0..y1 see, zeros around it, as a map of its own in `room`; *a is
+ * made to fit. */
+static struct um_view copy_map(float *room, const struct um_view *x, struct um_conv_args *a, int y0,
+                               int y1, int out_w)
+{
+    int c = x->c, top = y0 * a->stride - a->pad_top;
+    struct um_view to = {.data = room,
+                         .h = (y1 - y0) * a->stride + a->kh,
+                         .w = (out_w - 1) * a->stride + a->kw,
+                         .c = c,
+                         .ld = c};
+    for (int y = 0; y < to.h; y++)
+        for (int px = 0; px < to.w; px++, room += c) {
+            int iy = top + y, ix = px - a->pad_left;
+            bool inside = iy >= 0 && iy < x->h && ix >= 0 && ix < x->w;
+            const float *src = inside ? pixel(x, (ptrdiff_t)iy * x->w + ix) : NULL;
+            for (int i = 0; i < c; i += VL)
+                vf_store(room + i, !src         ? vf_zero()
+                                   : c - i < VL ? vf_load_n(src + i, c - i)
+                                                : vf_load(src + i));
+        }
+    a->pad_top += top;
+    a->pad_left = 0;
+    return to;
+}
+
 static void window_item(void *ctx, int item, int worker)
 {
     const struct job *j = ctx;
     const struct um_conv_args *a = j->call->args;
     const struct um_view *out = &j->call->t[0], *x = &j->call->t[1], *add = &j->call->t[4];
-    int block = item % j->split.row_blocks, group = item / j->split.row_blocks, all = out->h * out->w;
-    int r0 = split_at(all, j->split.row_blocks, block), rows = split_at(all, j->split.row_blocks, block + 1) - r0;
-    int kh = a->kh, run = a->kw * x->c;
+    int block = item % j->split.row_blocks, group = item / j->split.row_blocks,
+        all = out->h * out->w;
+    int r0 = split_at(all, j->split.row_blocks, block),
+        rows = split_at(all, j->split.row_blocks, block + 1) - r0;
+    int kh = a->kh, y0 = r0 / out->w, y1 = (r0 + rows - 1) / out->w;
     bool dense = x->ld == x->c || a->kw == 1;
-    /* Output columns lo..hi-1 have their window inside the row. */
-    int lo = (a->pad_left + a->stride - 1) / a->stride, hi = x->w + a->pad_left - a->kw;
-    hi = hi < 0 ? 0 : hi / a->stride + 1;
+    int64_t copied =
+        ((int64_t)(y1 - y0) * a->stride + kh) * ((int64_t)(out->w - 1) * a->stride + a->kw) * x->c;
+    bool copy = !dense && x->c <= SHORT && copied <= ROOM_FLOATS, single = !dense && !copy;
+    int runs = single ? kh * a->kw : kh, run = j->g.k / runs;
 
-    /* Scratch: addresses of the block's rows, a run of zeros for rows of padding, copied windows. */
+    /* Scratch: addresses of the block's rows, a run of zeros for rows of padding, what is copied.
+     */
     const float **in = um_pool_scratch(j->call->pool, worker);
-    float **to = (float **)(in + (ptrdiff_t)rows * kh);
+    float **to = (float **)(in + (ptrdiff_t)rows * runs);
     const float **plus = (const float **)(to + rows);
     float *zeros = (float *)(plus + rows), *room = zeros + run;
     for (int i = 0; i < run; i++)
         zeros[i] = 0;
+    struct um_conv_args fit = *a;
+    struct um_view map;
+    if (copy) {
+        map = copy_map(room, x, &fit, y0, y1, out->w);
+        x = &map;
+        a = &fit;
+    }
+    /* Output columns lo..hi-1 have their window inside the row. */
+    int lo = (a->pad_left + a->stride - 1) / a->stride, hi = x->w + a->pad_left - a->kw;
+    hi = hi < 0 ? 0 : hi / a->stride + 1;
 
-    for (int r = 0, y = r0 / out->w, px = r0 % out->w; r < rows; y++, px = 0) {
+    for (int r = 0, y = y0, px = r0 % out->w; r < rows; y++, px = 0) {
         int end = out->w - px < rows - r ? out->w : px + rows - r; /* pixels px..end-1 of row y */
         float *dst = out_pixel(out, r0 + r);
         const float *from[64];
@@ -101,14 +152,23 @@ static void window_item(void *ctx, int item, int worker)
             from[ky] = iy >= 0 && iy < x->h ? pixel(x, (ptrdiff_t)iy * x->w) : NULL;
         }
         for (; px < end; px++, r++, dst += out->ld) {
-            const float **at = in + (ptrdiff_t)r * kh;
+            const float **at = in + (ptrdiff_t)r * runs;
             to[r] = dst;
             if (add->data)
-                plus[r] = pixel(add, a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2 : r0 + r);
-            if (dense && px >= lo && px < hi) {
+                plus[r] =
+                    pixel(add, a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2 : r0 + r);
+            if (!single && px >= lo && px < hi) {
                 ptrdiff_t ix = (ptrdiff_t)(px * a->stride - a->pad_left) * x->ld;
                 for (int ky = 0; ky < kh; ky++)
                     at[ky] = from[ky] ? from[ky] + ix : zeros;
+                continue;
+            }
+            if (single) {
+                for (int i = 0; i < runs; i++) {
+                    int ix = px * a->stride - a->pad_left + i % a->kw;
+                    const float *row = ix >= 0 && ix < x->w ? from[i / a->kw] : NULL;
+                    at[i] = row ? row + (ptrdiff_t)ix * x->ld : zeros;
+                }
                 continue;
             }
             copy_window(room, x, a, y, px);
@@ -116,49 +176,52 @@ static void window_item(void *ctx, int item, int worker)
                 at[ky] = room;
         }
     }
-    struct gemm_rows rp = {in, to, add->data ? plus : NULL, kh};
-    UM_NAME(gemm_rows)
-    (&j->g, &rp, rows, split_at(j->panels, j->split.panel_groups, group),
-     split_at(j->panels, j->split.panel_groups, group + 1));
+    struct gemm_rows rp = {in, to, add->data ? plus : NULL, runs};
+    um_gemm_rows(&j->g, &rp, rows, split_at(j->panels, j->split.panel_groups, group),
+                 split_at(j->panels, j->split.panel_groups, group + 1));
 }
 
 void UM_NAME(conv2d)(const struct um_call *call)
 {
     const struct um_conv_args *a = call->args;
     const struct um_view *out = &call->t[0], *x = &call->t[1];
-    bool linear = a->kh == 1 && a->kw == 1 && a->stride == 1 && a->pad_top == 0 && a->pad_left == 0 && !a->add_up2 &&
-                  out->h * out->w == x->h * x->w;
+    bool linear = a->kh == 1 && a->kw == 1 && a->stride == 1 && a->pad_top == 0 &&
+                  a->pad_left == 0 && !a->add_up2 && out->h * out->w == x->h * x->w;
     int k = a->kh * a->kw * x->c, rows = out->h * out->w;
-    struct job j = {.call = call, .g = gemm_of(call, k, out->c), .panels = UM_NAME(gemm_panels)(out->c)};
-    j.split = UM_NAME(gemm_split)(rows, out->c, k, linear ? k : x->c * a->stride * a->stride, um_pool_threads(call->pool));
+    struct job j = {.call = call, .g = gemm_of(call, k, out->c), .panels = um_gemm_panels(out->c)};
+    j.split = um_gemm_split(rows, out->c, k, linear ? k : x->c * a->stride * a->stride,
+                            um_pool_threads(call->pool));
     if (!linear) {
         int most = ROOM_FLOATS / k > 0 ? ROOM_FLOATS / k : 1, blocks = (rows + most - 1) / most;
         if (j.split.row_blocks < blocks)
             j.split.row_blocks = blocks;
     }
-    um_pool_run(call->pool, j.split.row_blocks * j.split.panel_groups, linear ? linear_item : window_item, &j);
+    um_pool_run(call->pool, j.split.row_blocks * j.split.panel_groups,
+                linear ? linear_item : window_item, &j);
 }
 
-/* ---- transposed convolution: a product with 4 times the channels, whose rows are then dealt to four pixels ---- */
+/* ---- transposed convolution: a product with 4 times the channels, whose rows are then dealt to
+ * four pixels ---- */
 
 static void up_item(void *ctx, int item, int worker)
 {
     const struct job *j = ctx;
     const struct um_view *out = &j->call->t[0], *x = &j->call->t[1];
     int c = out->c, all = x->h * x->w;
-    int r0 = split_at(all, j->split.row_blocks, item), r1 = split_at(all, j->split.row_blocks, item + 1);
+    int r0 = split_at(all, j->split.row_blocks, item),
+        r1 = split_at(all, j->split.row_blocks, item + 1);
     float *buf = um_pool_scratch(j->call->pool, worker);
     int chunk = UM_POOL_SCRATCH / 16 / (4 * c * (int)sizeof *buf);
     if (chunk < 1)
         chunk = 1;
     for (int r = r0; r < r1; r += chunk) {
         int rows = r1 - r < chunk ? r1 - r : chunk;
-        UM_NAME(gemm_block)(&j->g, pixel(x, r), x->ld, rows, buf, 4 * c, NULL, 0, 0, j->panels);
+        um_gemm_block(&j->g, pixel(x, r), x->ld, rows, buf, 4 * c, NULL, 0, 0, j->panels);
         for (int i = 0; i < rows; i++)
             for (int sub = 0; sub < 4; sub++) {
                 int y = (r + i) / x->w * 2 + sub / 2, px = (r + i) % x->w * 2 + sub % 2;
-                memcpy(out_pixel(out, (ptrdiff_t)y * out->w + px), buf + ((ptrdiff_t)i * 4 + sub) * c,
-                       (size_t)c * sizeof *buf);
+                memcpy(out_pixel(out, (ptrdiff_t)y * out->w + px),
+                       buf + ((ptrdiff_t)i * 4 + sub) * c, (size_t)c * sizeof *buf);
             }
     }
 }
@@ -166,11 +229,13 @@ static void up_item(void *ctx, int item, int worker)
 void UM_NAME(upconv2)(const struct um_call *call)
 {
     const struct um_view *out = &call->t[0], *x = &call->t[1];
-    struct job j = {.call = call, .g = gemm_of(call, x->c, 4 * out->c), .panels = UM_NAME(gemm_panels)(4 * out->c)};
+    struct job j = {
+        .call = call, .g = gemm_of(call, x->c, 4 * out->c), .panels = um_gemm_panels(4 * out->c)};
     j.g.lab_scale = 0;
-    j.split = UM_NAME(gemm_split)(x->h * x->w, 4 * out->c, x->c, x->c, um_pool_threads(call->pool));
+    j.split = um_gemm_split(x->h * x->w, 4 * out->c, x->c, x->c, um_pool_threads(call->pool));
     if (j.split.row_blocks == 1 && j.split.panel_groups > 1)
-        j.split.row_blocks = j.split.panel_groups < x->h * x->w ? j.split.panel_groups : x->h * x->w;
+        j.split.row_blocks =
+            j.split.panel_groups < x->h * x->w ? j.split.panel_groups : x->h * x->w;
     um_pool_run(call->pool, j.split.row_blocks, up_item, &j);
 }
 
@@ -217,13 +282,13 @@ static void nt_item(void *ctx, int item, int worker)
 {
     const struct job *j = ctx;
     const struct um_view *out = &j->call->t[0], *a = &j->call->t[1], *b = &j->call->t[2];
-    int nr = UM_NAME(gemm_nr)(j->g.n), parts = j->split.panel_groups;
+    int nr = um_gemm_nr(j->g.n), parts = j->split.panel_groups;
     float *panel = um_pool_scratch(j->call->pool, worker);
     for (int p = split_at(j->panels, parts, item); p < split_at(j->panels, parts, item + 1); p++) {
         struct gemm g = {.b = panel, .k = j->g.k, .n = j->g.n - p * nr < nr ? j->g.n - p * nr : nr};
-        pack_panel(panel, b, p * nr, UM_NAME(gemm_nr)(g.n));
-        UM_NAME(gemm_block)
-        (&g, a->data, a->ld, a->h * a->w, (float *)out->data + (ptrdiff_t)p * nr, out->ld, NULL, 0, 0, 1);
+        pack_panel(panel, b, p * nr, um_gemm_nr(g.n));
+        um_gemm_block(&g, a->data, a->ld, a->h * a->w, (float *)out->data + (ptrdiff_t)p * nr,
+                      out->ld, NULL, 0, 0, 1);
     }
 }
 
@@ -231,8 +296,9 @@ void UM_NAME(matmul_nt)(const struct um_call *call)
 {
     const struct um_view *a = &call->t[1], *b = &call->t[2];
     int n = b->h * b->w, m = a->h * a->w;
-    struct job j = {.call = call, .g = {.k = a->c, .n = n}, .panels = UM_NAME(gemm_panels)(n)};
-    int64_t worth = (int64_t)(m + 8) * n * a->c / 200000 + 1, most = 4 * um_pool_threads(call->pool);
+    struct job j = {.call = call, .g = {.k = a->c, .n = n}, .panels = um_gemm_panels(n)};
+    int64_t worth = (int64_t)(m + 8) * n * a->c / 200000 + 1,
+            most = 4 * um_pool_threads(call->pool);
     j.split.panel_groups = (int)(worth < most ? worth : most);
     if (j.split.panel_groups > j.panels)
         j.split.panel_groups = j.panels;

@@ -6,7 +6,8 @@
 #include "nn/simd/vec.h"
 
 /* The kernels of conv.c, dw.c, mlp.c and mbconv.c on this level. */
-um_kernel UM_NAME(conv2d), UM_NAME(upconv2), UM_NAME(matmul_nt), UM_NAME(dwconv), UM_NAME(mlp), UM_NAME(mbconv);
+um_kernel UM_NAME(conv2d), UM_NAME(upconv2), UM_NAME(matmul_nt), UM_NAME(dwconv), UM_NAME(mlp),
+    UM_NAME(mbconv);
 size_t UM_NAME(pack_conv)(void *dst, const float *w, int o, int kh, int kw, int i);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Depthwise convolution, channels in the lanes. A tile is P neighbouring pixels: every input vector is loaded once and feeds
- * the up to kw pixels that see it, so a 3x3 tile of 8 pixels takes 39 loads for 72 FMAs. Channels run innermost: reads are
- * contiguous. */
+/* Depthwise convolution, channels in the lanes. A tile is P neighbouring pixels: every input vector
+ * is loaded once and feeds the up to kw pixels that see it, so a 3x3 tile of 8 pixels takes 39
+ * loads for 72 FMAs. Channels run innermost: reads are contiguous. */
 #include "nn/simd/dw.h"
 
 #include "nn/simd/conv.h"
@@ -9,13 +9,15 @@
 
 enum { P_MAX = 8, K_MAX = 5 };
 
-/* P pixels from x0, all taps inside the row; n lanes from channel i. KH 0: d->kh rows, some of them padding. */
-UM_INLINE void dw_tile(const struct dw_row *d, float *y, int x0, int i, int n, const int P, const int KH, const int KW,
-                       const int S)
+/* P pixels from x0, all taps inside the row; n lanes from channel i. KH 0: d->kh rows, some of them
+ * padding. */
+UM_INLINE void dw_tile(const struct dw_row *d, float *y, int x0, int i, int n, const int P,
+                       const int KH, const int KW, const int S)
 {
     vf acc[P_MAX];
     vf start = d->bias ? n == VL ? vf_load(d->bias + i) : vf_load_n(d->bias + i, n) : vf_zero();
-    UM_UNROLL for (int p = 0; p < P; p++)
+    UM_UNROLL
+    for (int p = 0; p < P; p++)
         acc[p] = start;
     ptrdiff_t first = ((ptrdiff_t)x0 * S - d->pad_left) * d->ldx + i;
     const float *w = d->w + i;
@@ -25,26 +27,31 @@ UM_INLINE void dw_tile(const struct dw_row *d, float *y, int x0, int i, int n, c
             continue;
         x += first;
         vf wv[K_MAX];
-        UM_UNROLL for (int kx = 0; kx < KW; kx++)
+        UM_UNROLL
+        for (int kx = 0; kx < KW; kx++)
             wv[kx] = n == VL ? vf_load(w + kx * d->ldw) : vf_load_n(w + kx * d->ldw, n);
-        UM_UNROLL for (int j = 0; j < (P - 1) * S + KW; j++) {
+        UM_UNROLL
+        for (int j = 0; j < (P - 1) * S + KW; j++) {
             vf v = n == VL ? vf_load(x) : vf_load_n(x, n);
             VF_KEEP(v);
             x += d->ldx;
-            UM_UNROLL for (int p = 0; p < P; p++)
+            UM_UNROLL
+            for (int p = 0; p < P; p++)
                 if (j - p * S >= 0 && j - p * S < KW)
                     acc[p] = vf_fma(v, wv[j - p * S], acc[p]);
         }
     }
     y += i;
-    UM_UNROLL for (int p = 0; p < P; p++, y += d->ldy)
+    UM_UNROLL
+    for (int p = 0; p < P; p++, y += d->ldy)
         if (n == VL)
             vf_store(y, acc[p]);
         else
             vf_store_n(y, acc[p], n);
 }
 
-UM_INLINE void dw_tiles(const struct dw_row *d, float *y, int x0, const int P, const int KH, const int KW, const int S)
+UM_INLINE void dw_tiles(const struct dw_row *d, float *y, int x0, const int P, const int KH,
+                        const int KW, const int S)
 {
     int i = 0;
     for (; i + VL <= d->c; i += VL)
@@ -69,7 +76,8 @@ static void dw_edge(const struct dw_row *d, float *y, int x0)
     }
 }
 
-UM_INLINE void dw_inner(const struct dw_row *from, float *y, int x0, int x1, const int KH, const int KW, const int S)
+UM_INLINE void dw_inner(const struct dw_row *from, float *y, int x0, int x1, const int KH,
+                        const int KW, const int S)
 {
     struct dw_row copy = *from, *d = &copy; /* stores to y cannot change it */
     int x = x0;
@@ -81,16 +89,16 @@ UM_INLINE void dw_inner(const struct dw_row *from, float *y, int x0, int x1, con
         dw_tiles(d, y + (x - x0) * d->ldy, x, 1, 0, KW, S);
 }
 
-#define DW_INNER(k, s)                                                                             \
-    static void dw_inner_##k##_##s(const struct dw_row *d, float *y, int x0, int x1)               \
-    {                                                                                              \
-        bool whole = d->kh == k;                                                                   \
-        for (int ky = 0; ky < d->kh; ky++)                                                         \
-            whole = whole && d->in[ky];                                                            \
-        if (whole)                                                                                 \
-            dw_inner(d, y, x0, x1, k, k, s);                                                       \
-        else                                                                                       \
-            dw_inner(d, y, x0, x1, 0, k, s);                                                       \
+#define DW_INNER(k, s)                                                               \
+    static void dw_inner_##k##_##s(const struct dw_row *d, float *y, int x0, int x1) \
+    {                                                                                \
+        bool whole = d->kh == k;                                                     \
+        for (int ky = 0; ky < d->kh; ky++)                                           \
+            whole = whole && d->in[ky];                                              \
+        if (whole)                                                                   \
+            dw_inner(d, y, x0, x1, k, k, s);                                         \
+        else                                                                         \
+            dw_inner(d, y, x0, x1, 0, k, s);                                         \
     }
 DW_INNER(3, 1)
 DW_INNER(3, 2)
@@ -155,19 +163,22 @@ static void dw_item(void *ctx, int item, int worker)
         float *dst = (float *)out->data + (ptrdiff_t)y * out->w * out->ld;
         for (int ky = 0; ky < a->kh; ky++) {
             int iy = y * a->stride - a->pad_top + ky;
-            rows[ky] = iy >= 0 && iy < in->h ? (const float *)in->data + (ptrdiff_t)iy * in->w * in->ld : NULL;
+            rows[ky] = iy >= 0 && iy < in->h
+                           ? (const float *)in->data + (ptrdiff_t)iy * in->w * in->ld
+                           : NULL;
         }
         for (int x = 0; x < out->w; x += P_MAX) {
             int x1 = x + P_MAX < out->w ? x + P_MAX : out->w;
-            UM_NAME(dw_row)(&d, dst + x * out->ld, x, x1);
+            um_dw_row(&d, dst + x * out->ld, x, x1);
             for (int px = x; px < x1; px++) {
                 float *to = dst + px * out->ld;
-                ptrdiff_t at = a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2 : (ptrdiff_t)y * out->w + px;
+                ptrdiff_t at = a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2
+                                          : (ptrdiff_t)y * out->w + px;
                 const float *plus = add->data ? (const float *)add->data + at * add->ld : NULL;
                 if (plus && !a->add_last)
                     for (int i = 0; i < out->c; i++)
                         to[i] += plus[i];
-                UM_NAME(gemm_finish)(&g, to, plus, out->c);
+                um_gemm_finish(&g, to, plus, out->c);
             }
         }
     }

@@ -3,8 +3,9 @@
 
 #include "nn/simd/math.h"
 
-/* Tiles of MR rows x NV vectors. What limits them are registers (MR*NV sums, NV vectors of B, one broadcast of A) and loads
- * per FMA, (MR + NV) / (MR*NV), which must stay well under the machine's ratio of loads to FMAs. */
+/* Tiles of MR rows x NV vectors. What limits them are registers (MR*NV sums, NV vectors of B, one
+ * broadcast of A) and loads per FMA, (MR + NV) / (MR*NV), which must stay well under the machine's
+ * ratio of loads to FMAs. */
 #if VL == 8
 enum { NV_MAX = 2, MR_MAX = 8 };
 static const int tile_rows[NV_MAX + 1] = {0, 8, 6};
@@ -74,19 +75,19 @@ struct tile {
 };
 typedef void tile_fn(const struct tile *t);
 
-#define FOR_EACH_VECTOR(body)                                                                      \
-    do {                                                                                           \
-        int i = 0;                                                                                 \
-        for (; i + VL <= n; i += VL) {                                                             \
-            vf x = vf_load(c + i);                                                                 \
-            body;                                                                                  \
-            vf_store(c + i, x);                                                                    \
-        }                                                                                          \
-        if (i < n) {                                                                               \
-            vf x = vf_load_n(c + i, n - i);                                                        \
-            body;                                                                                  \
-            vf_store_n(c + i, x, n - i);                                                           \
-        }                                                                                          \
+#define FOR_EACH_VECTOR(body)               \
+    do {                                    \
+        int i = 0;                          \
+        for (; i + VL <= n; i += VL) {      \
+            vf x = vf_load(c + i);          \
+            body;                           \
+            vf_store(c + i, x);             \
+        }                                   \
+        if (i < n) {                        \
+            vf x = vf_load_n(c + i, n - i); \
+            body;                           \
+            vf_store_n(c + i, x, n - i);    \
+        }                                   \
     } while (0)
 
 void UM_NAME(gemm_finish)(const struct gemm *g, float *c, const float *add, int n)
@@ -105,7 +106,8 @@ void UM_NAME(gemm_finish)(const struct gemm *g, float *c, const float *add, int 
         FOR_EACH_VECTOR(x += i + VL <= n ? vf_load(add + i) : vf_load_n(add + i, n - i));
 }
 
-/* Cheap in registers; the others run over the spilled tile, because their constants do not fit beside the sums. */
+/* Cheap in registers; the others run over the spilled tile, because their constants do not fit
+ * beside the sums. */
 UM_INLINE bool act_is_cheap(enum um_act act)
 {
     return act == UM_ACT_NONE || act == UM_ACT_RELU || act == UM_ACT_CLAMP;
@@ -128,8 +130,10 @@ UM_INLINE void finish_full(const struct tile *t, const float *sums, int m, int n
     }
 }
 
-/* What does not fit in registers, from sums [m][nr] (to which `add` has been added unless it comes last). */
-static __attribute__((noinline)) void finish_tile(const struct tile *t, const float *sums, int m, int nr)
+/* What does not fit in registers, from sums [m][nr] (to which `add` has been added unless it comes
+ * last). */
+static __attribute__((noinline)) void finish_tile(const struct tile *t, const float *sums, int m,
+                                                  int nr)
 {
     const struct gemm *g = t->g;
     if (t->left >= nr) {
@@ -151,7 +155,7 @@ static __attribute__((noinline)) void finish_tile(const struct tile *t, const fl
                 x += vf_load_n(add + i, n);
             vf_store_n(c + i, x, n);
         }
-        UM_NAME(gemm_finish)(g, c, add, t->left);
+        um_gemm_finish(g, c, add, t->left);
     }
 }
 
@@ -162,14 +166,16 @@ UM_INLINE void tile_run(const struct tile *t, const int M, const int NV)
     bool full = t->left >= NV * VL;
     vf acc[MR_MAX][NV_MAX];
 
-    UM_UNROLL for (int v = 0; v < NV; v++) {
+    UM_UNROLL
+    for (int v = 0; v < NV; v++) {
         vf start = vf_zero();
         if (g->bias) {
             int n = t->left - v * VL;
             const float *bias = g->bias + t->col + v * VL;
             start = n >= VL ? vf_load(bias) : n > 0 ? vf_load_n(bias, n) : start;
         }
-        UM_UNROLL for (int m = 0; m < M; m++)
+        UM_UNROLL
+        for (int m = 0; m < M; m++)
             acc[m][v] = start;
     }
 
@@ -177,56 +183,84 @@ UM_INLINE void tile_run(const struct tile *t, const int M, const int NV)
     ptrdiff_t depth = t->depth;
     for (int tap = 0; tap < taps; tap++) {
         const float *a[MR_MAX];
-        UM_UNROLL for (int m = 0; m < M; m++)
+        UM_UNROLL
+        for (int m = 0; m < M; m++)
             a[m] = t->a[m * taps + tap];
         for (ptrdiff_t k = 0; k < depth; k++) {
             vf bv[NV_MAX];
-            UM_UNROLL for (int v = 0; v < NV; v++) {
+            UM_UNROLL
+            for (int v = 0; v < NV; v++) {
                 bv[v] = vf_load(b + v * VL);
                 VF_KEEP(bv[v]);
             }
             b += NV * VL;
-            UM_UNROLL for (int m = 0; m < M; m++) {
+            UM_UNROLL
+            for (int m = 0; m < M; m++) {
                 vf x = vf_set1(a[m][k]);
                 VF_KEEP(x);
-                UM_UNROLL for (int v = 0; v < NV; v++)
+                UM_UNROLL
+                for (int v = 0; v < NV; v++)
                     acc[m][v] = vf_fma(x, bv[v], acc[m][v]);
             }
         }
     }
 
     if (full && t->add && !g->add_last)
-        UM_UNROLL for (int m = 0; m < M; m++) {
-            const float *add = t->add[m] + t->col;
-            UM_UNROLL for (int v = 0; v < NV; v++)
-                acc[m][v] += vf_load(add + v * VL);
-        }
-    if (!full || !act_is_cheap(g->act) || g->lab_scale != 0 || (t->add && g->add_last)) {
+        UM_UNROLL
+    for (int m = 0; m < M; m++) {
+        const float *add = t->add[m] + t->col;
+        UM_UNROLL
+        for (int v = 0; v < NV; v++)
+            acc[m][v] += vf_load(add + v * VL);
+    }
+    if (!full || !act_is_cheap(g->act)) {
         float sums[MR_MAX * NV_MAX * VL];
-        UM_UNROLL for (int m = 0; m < M; m++)
-            UM_UNROLL for (int v = 0; v < NV; v++)
-                vf_store(sums + (m * NV + v) * VL, acc[m][v]);
+        UM_UNROLL
+        for (int m = 0; m < M; m++)
+            UM_UNROLL
+        for (int v = 0; v < NV; v++)
+            vf_store(sums + (m * NV + v) * VL, acc[m][v]);
         finish_tile(t, sums, M, NV * VL);
         return;
     }
     if (g->act != UM_ACT_NONE) {
         vf lo = vf_set1(g->act == UM_ACT_RELU ? 0 : -g->limit);
         vf hi = vf_set1(g->act == UM_ACT_RELU ? __builtin_inff() : g->limit);
-        UM_UNROLL for (int m = 0; m < M; m++)
-            UM_UNROLL for (int v = 0; v < NV; v++)
-                acc[m][v] = vf_min(hi, vf_max(lo, acc[m][v]));
+        UM_UNROLL
+        for (int m = 0; m < M; m++)
+            UM_UNROLL
+        for (int v = 0; v < NV; v++)
+            acc[m][v] = vf_min(hi, vf_max(lo, acc[m][v]));
     }
-    UM_UNROLL for (int m = 0; m < M; m++) {
+    if (g->lab_scale != 0) {
+        vf scale = vf_set1(g->lab_scale), shift = vf_set1(g->lab_shift);
+        UM_UNROLL
+        for (int m = 0; m < M; m++)
+            UM_UNROLL
+        for (int v = 0; v < NV; v++)
+            acc[m][v] = vf_fma(acc[m][v], scale, shift);
+    }
+    if (t->add && g->add_last)
+        UM_UNROLL
+    for (int m = 0; m < M; m++) {
+        const float *add = t->add[m] + t->col;
+        UM_UNROLL
+        for (int v = 0; v < NV; v++)
+            acc[m][v] += vf_load(add + v * VL);
+    }
+    UM_UNROLL
+    for (int m = 0; m < M; m++) {
         float *c = t->c[m] + t->col;
-        UM_UNROLL for (int v = 0; v < NV; v++)
+        UM_UNROLL
+        for (int v = 0; v < NV; v++)
             vf_store(c + v * VL, acc[m][v]);
     }
 }
 
-#define TILE(m, nv)                                                                                \
-    static void tile_##m##x##nv(const struct tile *t)                                              \
-    {                                                                                              \
-        tile_run(t, m, nv);                                                                        \
+#define TILE(m, nv)                                   \
+    static void tile_##m##x##nv(const struct tile *t) \
+    {                                                 \
+        tile_run(t, m, nv);                           \
     }
 #define TILES5(nv) TILE(1, nv) TILE(2, nv) TILE(3, nv) TILE(4, nv) TILE(5, nv)
 #define TILES6(nv) TILES5(nv) TILE(6, nv)
@@ -250,11 +284,14 @@ static tile_fn *const tiles[NV_MAX + 1][MR_MAX + 1] = {
 };
 #endif
 
-/* Panels outside, so that one panel stays in the L1 cache while strips of A stream past; rows are dealt to tiles evenly. */
-void UM_NAME(gemm_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0, int panel1)
+/* Panels outside, so that one panel stays in the L1 cache while strips of A stream past; rows are
+ * dealt to tiles evenly. */
+void UM_NAME(gemm_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
+                        int panel1)
 {
     int nv = panel_vectors(g->n), nr = nv * VL, strips = (rows + tile_rows[nv] - 1) / tile_rows[nv];
-    int tall = strips ? rows % strips : 0, height = strips ? rows / strips : 0; /* the first `tall` strips have one row more */
+    int tall = strips ? rows % strips : 0,
+        height = strips ? rows / strips : 0; /* the first `tall` strips have one row more */
     struct tile t = {.g = g, .taps = r->taps, .depth = g->k / r->taps};
 
     for (int p = panel0; p < panel1; p++) {
@@ -272,8 +309,8 @@ void UM_NAME(gemm_rows)(const struct gemm *g, const struct gemm_rows *r, int row
     }
 }
 
-void UM_NAME(gemm_block)(const struct gemm *g, const float *a, ptrdiff_t lda, int rows, float *c, ptrdiff_t ldc,
-                         const float *add, ptrdiff_t ldadd, int panel0, int panel1)
+void UM_NAME(gemm_block)(const struct gemm *g, const float *a, ptrdiff_t lda, int rows, float *c,
+                         ptrdiff_t ldc, const float *add, ptrdiff_t ldadd, int panel0, int panel1)
 {
     enum { ROWS = 96 };
     const float *ap[ROWS], *addp[ROWS];
@@ -289,14 +326,14 @@ void UM_NAME(gemm_block)(const struct gemm *g, const float *a, ptrdiff_t lda, in
             if (add)
                 addp[j] = add + (r0 + j) * ldadd;
         }
-        UM_NAME(gemm_rows)(g, &r, n, panel0, panel1);
+        um_gemm_rows(g, &r, n, panel0, panel1);
     }
 }
 
 struct gemm_split UM_NAME(gemm_split)(int m, int n, int k, int row_floats, int threads)
 {
     enum { BLOCK_FLOATS = 32 << 10, ITEM_FMAS = 100000, ITEMS_PER_THREAD = 4 };
-    int mr = UM_NAME(gemm_mr)(n), panels = UM_NAME(gemm_panels)(n);
+    int mr = um_gemm_mr(n), panels = um_gemm_panels(n);
     int64_t worth = (int64_t)m * n * k / ITEM_FMAS; /* items that pay for their hand-over */
     if (threads == 1 || worth < 2)
         worth = 1;
@@ -314,7 +351,8 @@ struct gemm_split UM_NAME(gemm_split)(int m, int n, int k, int row_floats, int t
     /* Few rows: every thread takes its own part of B first, then of A. */
     int groups = (int)((worth + split.row_blocks - 1) / split.row_blocks);
     split.panel_groups = groups < panels ? groups : panels;
-    int blocks = (int)((worth + split.panel_groups - 1) / split.panel_groups), most = (m + mr - 1) / mr;
+    int blocks = (int)((worth + split.panel_groups - 1) / split.panel_groups),
+        most = (m + mr - 1) / mr;
     if (blocks > split.row_blocks)
         split.row_blocks = blocks < most ? blocks : most;
     return split;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The matrix product under convolutions, linear layers and the fused blocks: C[r][:] = finish(sum_k A[r][k] B[k][:] + bias).
- * Rows of A are pixels of an NHWC map as they lie in memory, never packed. B is packed once at load into panels of a few
- * vectors, [panel][k][panel width], the last one filled with zeros.
+/* The matrix product under convolutions, linear layers and the fused blocks: C[r][:] = finish(sum_k
+ * A[r][k] B[k][:] + bias). Rows of A are pixels of an NHWC map as they lie in memory, never packed.
+ * B is packed once at load into panels of a few vectors, [panel][k][panel width], the last one
+ * filled with zeros.
  *
- * Every output is one chain of FMAs in order of k, whatever the tile that computes it: results depend neither on the split
- * of the work nor on the number of threads. */
+ * Every output is one chain of FMAs in order of k, whatever the tile that computes it: results
+ * depend neither on the split of the work nor on the number of threads. */
 #ifndef UM_NN_SIMD_GEMM_H
 #define UM_NN_SIMD_GEMM_H
 
@@ -20,7 +21,8 @@ struct gemm {
     bool add_last;
 };
 
-/* Rows by address: row r reads taps*c floats, c at each of a[r*taps + tap]; writes c[r][0..n); add (or NULL) likewise. */
+/* Rows by address: row r reads taps*c floats, c at each of a[r*taps + tap]; writes c[r][0..n); add
+ * (or NULL) likewise. */
 struct gemm_rows {
     const float *const *a;
     float *const *c;
@@ -35,20 +37,32 @@ int UM_NAME(gemm_panels)(int n); /* number of panels */
 size_t UM_NAME(gemm_pack)(float *dst, const float *w, int n, int k);
 
 /* Rows lda, ldc, ldadd floats apart; panels panel0..panel1-1 of g. add NULL: none. c may be add. */
-void UM_NAME(gemm_block)(const struct gemm *g, const float *a, ptrdiff_t lda, int rows, float *c, ptrdiff_t ldc,
-                         const float *add, ptrdiff_t ldadd, int panel0, int panel1);
-void UM_NAME(gemm_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0, int panel1);
+void UM_NAME(gemm_block)(const struct gemm *g, const float *a, ptrdiff_t lda, int rows, float *c,
+                         ptrdiff_t ldc, const float *add, ptrdiff_t ldadd, int panel0, int panel1);
+void UM_NAME(gemm_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
+                        int panel1);
 
 /* The epilogue on n finished sums: act, then LAB, then add (if add_last; may be NULL). */
 void UM_NAME(gemm_finish)(const struct gemm *g, float *c, const float *add, int n);
 
-/* How to divide m rows x n columns of depth k among threads: blocks of rows of A (row_floats of memory each) small enough for
- * the L2 cache, then groups of panels; few items if there is little to do. A block has at most GEMM_BLOCK_ROWS rows. */
+/* How to divide m rows x n columns of depth k among threads: blocks of rows of A (row_floats of
+ * memory each) small enough for the L2 cache, then groups of panels; few items if there is little
+ * to do. A block has at most GEMM_BLOCK_ROWS rows. */
 enum { GEMM_BLOCK_ROWS = 1024 };
 struct gemm_split {
     int row_blocks, panel_groups;
 };
 struct gemm_split UM_NAME(gemm_split)(int m, int n, int k, int row_floats, int threads);
+
+/* This level's, by a shorter name. */
+#define um_gemm_nr UM_NAME(gemm_nr)
+#define um_gemm_mr UM_NAME(gemm_mr)
+#define um_gemm_panels UM_NAME(gemm_panels)
+#define um_gemm_pack UM_NAME(gemm_pack)
+#define um_gemm_block UM_NAME(gemm_block)
+#define um_gemm_rows UM_NAME(gemm_rows)
+#define um_gemm_finish UM_NAME(gemm_finish)
+#define um_gemm_split UM_NAME(gemm_split)
 
 UM_INLINE int split_at(int n, int parts, int i) /* where part i of n begins */
 {

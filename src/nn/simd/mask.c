@@ -1,22 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From low-resolution logits to the mask, its weights and statistics, and the packet. All are exact: the same bits as
- * op_ref_sam.c. */
+/* From low-resolution logits to the mask, its weights and statistics, and the packet. All are
+ * exact: the same bits as op_ref_sam.c. */
 #include "nn/op_ref.h"
 #include "nn/op_sam.h"
 #include "nn/simd/vec.h"
 
 um_kernel UM_NAME(mask), UM_NAME(mask_stats), UM_NAME(packet);
 
-/* ---- mask: rows of logits are stretched in x once, then combined in y. The chains of FMAs are the reference's. ---- */
+/* ---- mask: rows of logits are stretched in x once, then combined in y. The chains of FMAs are the
+ * reference's. ---- */
 
 enum { MASK_BAND = 32, MASK_RING = 4 };
 
-static void stretch(float *dst, const struct um_view *low, int row, const struct um_view *taps, int w)
+static void stretch(float *dst, const struct um_view *low, int row, const struct um_view *taps,
+                    int w)
 {
-    const float *src = (const float *)low->data + (ptrdiff_t)row * low->w * low->ld, *t = taps->data;
+    const float *src = (const float *)low->data + (ptrdiff_t)row * low->w * low->ld,
+                *t = taps->data;
     for (int x = 0; x < w; x++, t += 4) {
         const float *v = src + (ptrdiff_t)t[0] * low->ld;
-        dst[x] = __builtin_fmaf(t[3], v[2 * low->ld], __builtin_fmaf(t[2], v[low->ld], t[1] * v[0]));
+        dst[x] =
+            __builtin_fmaf(t[3], v[2 * low->ld], __builtin_fmaf(t[2], v[low->ld], t[1] * v[0]));
     }
 }
 
@@ -24,7 +28,8 @@ static void mask_rows(void *ctx, int item, int worker)
 {
     const struct um_call *call = ctx;
     const struct um_view *t = call->t;
-    int w = t[0].w, y = item * MASK_BAND, end = y + MASK_BAND < t[0].h ? y + MASK_BAND : t[0].h, filled[MASK_RING];
+    int w = t[0].w, y = item * MASK_BAND, end = y + MASK_BAND < t[0].h ? y + MASK_BAND : t[0].h,
+        filled[MASK_RING];
     float *ring = um_pool_scratch(call->pool, worker);
     struct um_gate gate = {.flags = UM_GATE_OK};
     if (t[5].data)
@@ -55,7 +60,8 @@ static void mask_rows(void *ctx, int item, int worker)
                 vf_store(logits + x, v);
         }
         for (; x < w; x++) {
-            float v = __builtin_fmaf(ty[3], r[2][x], __builtin_fmaf(ty[2], r[1][x], ty[1] * r[0][x]));
+            float v =
+                __builtin_fmaf(ty[3], r[2][x], __builtin_fmaf(ty[2], r[1][x], ty[1] * r[0][x]));
             mask[x] = visible && v > 0;
             if (logits)
                 logits[x] = v;
@@ -71,7 +77,8 @@ void UM_NAME(mask)(const struct um_call *call)
         um_ref_mask(call); /* a picture 260000 pixels wide */
         return;
     }
-    um_pool_run(call->pool, (t[0].h + MASK_BAND - 1) / MASK_BAND, mask_rows, (void *)(uintptr_t)call);
+    um_pool_run(call->pool, (t[0].h + MASK_BAND - 1) / MASK_BAND, mask_rows,
+                (void *)(uintptr_t)call);
 }
 
 /* ---- mask weights and statistics: 32 pixels at a time ---- */
@@ -89,9 +96,10 @@ struct stats_job {
 /* Scratch of one band: lines of `line` bytes. */
 struct lines {
     size_t line;
-    uint8_t *zero, *one;        /* what lies above and below the picture for a dilation, for an erosion */
-    uint8_t *any3, *any5, *no3; /* of the column: some of 3, some of 5 are set, some of 3 is not set */
-    uint8_t *tail;              /* one padded row of the mask */
+    uint8_t *zero, *one; /* what lies above and below the picture for a dilation, for an erosion */
+    uint8_t *any3, *any5,
+        *no3;      /* of the column: some of 3, some of 5 are set, some of 3 is not set */
+    uint8_t *tail; /* one padded row of the mask */
 };
 
 UM_INLINE vb load_bytes(const uint8_t *p)
@@ -125,29 +133,31 @@ UM_INLINE uint32_t bits_of(vb v) /* bit i = lowest bit of byte i */
 /* Columns of line y: the masks of the vertical neighbourhoods, zero beyond both ends. */
 static void columns(const struct lines *l, const struct um_view *mask, int y)
 {
-    const uint8_t *or[5], *and[3];
+    const uint8_t * or [5], *and[3];
     int w = mask->w, x = 0;
     for (int k = -2; k <= 2; k++) {
         bool inside = y + k >= 0 && y + k < mask->h;
         const uint8_t *row = (const uint8_t *)mask->data + (ptrdiff_t)(y + k) * w;
-        or[k + 2] = inside ? row : l->zero;
+        or [k + 2] = inside ? row : l->zero;
         if (k >= -1 && k <= 1)
             and[k + 1] = inside ? row : l->one;
     }
     for (; x + BYTES <= w; x += BYTES) {
-        vb three = load_bytes(or[1] + x) | load_bytes(or[2] + x) | load_bytes(or[3] + x);
+        vb three = load_bytes(or [1] + x) | load_bytes(or [2] + x) | load_bytes(or [3] + x);
         *(vb_mem *)(l->any3 + x) = three;
-        *(vb_mem *)(l->any5 + x) = three | load_bytes(or[0] + x) | load_bytes(or[4] + x);
-        *(vb_mem *)(l->no3 + x) = (load_bytes(and[0] + x) & load_bytes(and[1] + x) & load_bytes(and[2] + x)) ^ 1;
+        *(vb_mem *)(l->any5 + x) = three | load_bytes(or [0] + x) | load_bytes(or [4] + x);
+        *(vb_mem *)(l->no3 + x) =
+            (load_bytes(and[0] + x) & load_bytes(and[1] + x) & load_bytes(and[2] + x)) ^ 1;
     }
     for (; x < w; x++) {
-        l->any3[x] = or[1][x] | or[2][x] | or[3][x];
-        l->any5[x] = l->any3[x] | or[0][x] | or[4][x];
+        l->any3[x] = or [1][x] | or [2][x] | or [3][x];
+        l->any5[x] = l->any3[x] | or [0][x] | or [4][x];
         l->no3[x] = (and[0][x] & and[1][x] & and[2][x]) ^ 1;
     }
 }
 
-static void stats_line(const struct um_call *call, int y, struct um_record *s, const struct lines *l)
+static void stats_line(const struct um_call *call, int y, struct um_record *s,
+                       const struct lines *l)
 {
     const struct um_view *mask = &call->t[2];
     int w = mask->w, x0 = -1, x1 = 0;
@@ -169,10 +179,13 @@ static void stats_line(const struct um_call *call, int y, struct um_record *s, c
             memcpy(l->tail + BYTES, m + x, (size_t)n);
             self = load_bytes(l->tail + BYTES);
         }
-        vb dilated = load_bytes(l->any3 + x - 1) | load_bytes(l->any3 + x) | load_bytes(l->any3 + x + 1);
-        vb eroded = (load_bytes(l->no3 + x - 1) | load_bytes(l->no3 + x) | load_bytes(l->no3 + x + 1)) ^ 1;
-        vb wide = load_bytes(l->any5 + x - 2) | load_bytes(l->any5 + x - 1) | load_bytes(l->any5 + x) |
-                  load_bytes(l->any5 + x + 1) | load_bytes(l->any5 + x + 2);
+        vb dilated =
+            load_bytes(l->any3 + x - 1) | load_bytes(l->any3 + x) | load_bytes(l->any3 + x + 1);
+        vb eroded =
+            (load_bytes(l->no3 + x - 1) | load_bytes(l->no3 + x) | load_bytes(l->no3 + x + 1)) ^ 1;
+        vb wide = load_bytes(l->any5 + x - 2) | load_bytes(l->any5 + x - 1) |
+                  load_bytes(l->any5 + x) | load_bytes(l->any5 + x + 1) |
+                  load_bytes(l->any5 + x + 2);
         eroded &= some;
         dilated = (dilated ^ eroded) & some; /* eroded lies inside dilated */
         wide = (wide ^ self) & some;
@@ -189,7 +202,8 @@ static void stats_line(const struct um_call *call, int y, struct um_record *s, c
             area += (uint64_t)__builtin_popcount(bits);
             sum_x += (uint64_t)__builtin_popcount(bits) * (uint64_t)x;
             for (uint32_t b = 0; b < 5; b++) { /* bit b of the positions */
-                static const uint32_t with[5] = {0xaaaaaaaa, 0xcccccccc, 0xf0f0f0f0, 0xff00ff00, 0xffff0000};
+                static const uint32_t with[5] = {0xaaaaaaaa, 0xcccccccc, 0xf0f0f0f0, 0xff00ff00,
+                                                 0xffff0000};
                 sum_x += (uint64_t)__builtin_popcount(bits & with[b]) << b;
             }
         }

@@ -3,7 +3,14 @@
 #ifndef UM_NN_SIMD_MATH_TEST_H
 #define UM_NN_SIMD_MATH_TEST_H
 
-enum um_math_function { UM_MATH_EXP, UM_MATH_EXP_NEG, UM_MATH_SIGMOID, UM_MATH_SILU, UM_MATH_GELU, UM_MATH_FUNCTIONS };
+enum um_math_function {
+    UM_MATH_EXP,
+    UM_MATH_EXP_NEG,
+    UM_MATH_SIGMOID,
+    UM_MATH_SILU,
+    UM_MATH_GELU,
+    UM_MATH_FUNCTIONS
+};
 
 typedef void um_math_fn(enum um_math_function f, float *y, const float *x, int n);
 um_math_fn um_math_avx2, um_math_avx512, um_math_emu512;

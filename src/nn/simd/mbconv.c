@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* TinyViT's MBConv and PatchMerging as one pass: the map is cut into strips of columns and bands of rows; within one, the
- * expanded rows under the depthwise kernel live in a ring of three, and neither hidden map ever leaves the L2 cache.
+/* TinyViT's MBConv and PatchMerging as one pass: the map is cut into strips of columns and bands of
+ * rows; within one, the expanded rows under the depthwise kernel live in a ring of three, and
+ * neither hidden map ever leaves the L2 cache.
  *
- * Hidden channels lie in groups, [group][pixel][width], so that the product writes and the depthwise convolution reads
- * contiguous memory: pixels a power of two apart would share a few sets of the cache. */
+ * Hidden channels lie in groups, [group][pixel][width], so that the product writes and the
+ * depthwise convolution reads contiguous memory: pixels a power of two apart would share a few sets
+ * of the cache. */
 #include "nn/block.h"
 #include "nn/simd/conv.h"
 #include "nn/simd/dw.h"
@@ -32,16 +34,17 @@ static const float *pixel(const struct um_view *v, int y, int x)
 static void expand_row(const struct job *j, float *ring, int y, int x0, int x1)
 {
     const struct um_view *x = &j->call->t[1];
-    int per = j->width / UM_NAME(gemm_nr)(j->expand.n), n = x1 - x0;
+    int per = j->width / um_gemm_nr(j->expand.n), n = x1 - x0;
     if (j->groups == 1) {
-        UM_NAME(gemm_block)
-        (&j->expand, pixel(x, y, x0), x->ld, n, ring, j->width, NULL, 0, 0, UM_NAME(gemm_panels)(j->expand.n));
+        um_gemm_block(&j->expand, pixel(x, y, x0), x->ld, n, ring, j->width, NULL, 0, 0,
+                      um_gemm_panels(j->expand.n));
         return;
     }
     for (int g = 0; g < j->groups; g++) {
         /* A panel stores at its own column: move that column to the start of the group. */
         float *c = ring + (ptrdiff_t)g * n * j->width - (ptrdiff_t)g * j->width;
-        UM_NAME(gemm_block)(&j->expand, pixel(x, y, x0), x->ld, n, c, j->width, NULL, 0, g * per, (g + 1) * per);
+        um_gemm_block(&j->expand, pixel(x, y, x0), x->ld, n, c, j->width, NULL, 0, g * per,
+                      (g + 1) * per);
     }
 }
 
@@ -52,18 +55,19 @@ static void strip_item(void *ctx, int item, int worker)
     const struct um_view *t = j->call->t, *out = &t[0], *x = &t[1];
     int strip = item % j->strips, band = item / j->strips, s = a->stride, hidden = a->hidden;
     int eights = (out->w + 7) / 8; /* strips end where tiles of the depthwise kernel do */
-    int ox0 = 8 * split_at(eights, j->strips, strip), ox1 = 8 * split_at(eights, j->strips, strip + 1);
+    int ox0 = 8 * split_at(eights, j->strips, strip),
+        ox1 = 8 * split_at(eights, j->strips, strip + 1);
     int oy0 = split_at(out->h, j->bands, band), oy1 = split_at(out->h, j->bands, band + 1);
     if (ox1 > out->w)
         ox1 = out->w;
-    int ix0 = ox0 * s - 1 < 0 ? 0 : ox0 * s - 1, ix1 = (ox1 - 1) * s + 2 < x->w ? (ox1 - 1) * s + 2 : x->w;
+    int ix0 = ox0 * s - 1 < 0 ? 0 : ox0 * s - 1,
+        ix1 = (ox1 - 1) * s + 2 < x->w ? (ox1 - 1) * s + 2 : x->w;
     int n = ix1 - ix0, done = oy0 * s - 1 < 0 ? 0 : oy0 * s - 1; /* next row to expand */
 
-    float *ring = um_pool_scratch(j->call->pool, worker);
-    float *mid = ring + (ptrdiff_t)RING * n * hidden;
-    const float **in = (const float **)(mid + (ptrdiff_t)CHUNK * hidden + hidden % 2);
+    const float **in = um_pool_scratch(j->call->pool, worker);
     const float **plus = in + (ptrdiff_t)CHUNK * j->groups;
     float **to = (float **)(plus + CHUNK);
+    float *mid = (float *)(to + CHUNK), *ring = mid + (ptrdiff_t)CHUNK * hidden;
     struct gemm_rows rows = {in, to, a->residual ? plus : NULL, j->groups};
     const float *under[3];
     struct dw_row d = {.in = under,
@@ -86,14 +90,14 @@ static void strip_item(void *ctx, int item, int worker)
                 float *y = mid + (ptrdiff_t)g * m * j->width;
                 for (int ky = 0; ky < 3; ky++) {
                     int iy = oy * s - 1 + ky;
-                    under[ky] = iy >= 0 && iy < x->h
-                                    ? ring + (ptrdiff_t)(iy % RING) * n * hidden + (ptrdiff_t)g * n * j->width
-                                    : NULL;
+                    under[ky] = iy >= 0 && iy < x->h ? ring + (ptrdiff_t)(iy % RING) * n * hidden +
+                                                           (ptrdiff_t)g * n * j->width
+                                                     : NULL;
                 }
                 d.w = (const float *)t[4].data + (ptrdiff_t)g * j->width;
                 d.bias = t[5].data ? (const float *)t[5].data + (ptrdiff_t)g * j->width : NULL;
-                UM_NAME(dw_row)(&d, y, c0 - ox0, c0 - ox0 + m);
-                UM_NAME(gemm_finish)(&j->gelu, y, NULL, m * j->width);
+                um_dw_row(&d, y, c0 - ox0, c0 - ox0 + m);
+                um_gemm_finish(&j->gelu, y, NULL, m * j->width);
                 for (int i = 0; i < m; i++)
                     in[i * j->groups + g] = y + (ptrdiff_t)i * j->width;
             }
@@ -101,7 +105,7 @@ static void strip_item(void *ctx, int item, int worker)
                 to[i] = (float *)pixel(out, oy, c0 + i);
                 plus[i] = a->residual ? pixel(x, oy, c0 + i) : NULL;
             }
-            UM_NAME(gemm_rows)(&j->project, &rows, m, 0, UM_NAME(gemm_panels)(out->c));
+            um_gemm_rows(&j->project, &rows, m, 0, um_gemm_panels(out->c));
         }
     }
 }
@@ -110,10 +114,11 @@ void UM_NAME(mbconv)(const struct um_call *call)
 {
     const struct um_mbconv_args *a = call->args;
     const struct um_view *t = call->t, *out = &t[0], *x = &t[1];
-    int threads = um_pool_threads(call->pool), nr = UM_NAME(gemm_nr)(a->hidden);
+    int threads = um_pool_threads(call->pool), nr = um_gemm_nr(a->hidden);
     struct job j = {
         .call = call,
-        .expand = {.b = t[2].data, .bias = t[3].data, .k = x->c, .n = a->hidden, .act = UM_ACT_GELU},
+        .expand =
+            {.b = t[2].data, .bias = t[3].data, .k = x->c, .n = a->hidden, .act = UM_ACT_GELU},
         .project = {.b = t[6].data,
                     .bias = t[7].data,
                     .k = a->hidden,
@@ -129,7 +134,8 @@ void UM_NAME(mbconv)(const struct um_call *call)
             j.groups = a->hidden / width;
             break;
         }
-    int columns = (RING_FLOATS / (RING * a->hidden) - 2) / a->stride; /* output columns of a strip */
+    int columns =
+        (RING_FLOATS / (RING * a->hidden) - 2) / a->stride; /* output columns of a strip */
     int eights = columns < 16 ? 1 : columns / 8;
     j.strips = (out->w + 8 * eights - 1) / (8 * eights);
     j.bands = (8 * threads + j.strips - 1) / j.strips;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* x + fc2(act(fc1(LN x))) on blocks of rows whose hidden activations stay in the L2 cache. With too few rows to give every
- * thread a block, the two products are divided by columns instead, so that each thread reads its own part of the weights. */
+/* x + fc2(act(fc1(LN x))) on blocks of rows whose hidden activations stay in the L2 cache. With too
+ * few rows to give every thread a block, the two products are divided by columns instead, so that
+ * each thread reads its own part of the weights. */
 #include "nn/block.h"
 #include "nn/simd/conv.h"
 #include "nn/simd/gemm.h"
@@ -42,23 +43,22 @@ static void block_item(void *ctx, int item, int worker)
     const struct um_mlp_args *a = j->call->args;
     const struct um_view *out = &j->call->t[0], *x = &j->call->t[1];
     int r0 = split_at(j->rows, j->blocks, item), n = split_at(j->rows, j->blocks, item + 1) - r0;
-    float *hidden = um_pool_scratch(j->call->pool, worker), *normed = hidden + (ptrdiff_t)n * a->hidden;
+    float *hidden = um_pool_scratch(j->call->pool, worker),
+          *normed = hidden + (ptrdiff_t)n * a->hidden;
     ptrdiff_t ld;
     const float *in = normalise(j->call, r0, n, normed, &ld);
-    UM_NAME(gemm_block)(&j->fc1, in, ld, n, hidden, a->hidden, NULL, 0, 0, UM_NAME(gemm_panels)(a->hidden));
-    UM_NAME(gemm_block)
-    (&j->fc2, hidden, a->hidden, n, row_of(out, r0), out->ld, a->residual ? row_of(x, r0) : NULL, x->ld, 0,
-     UM_NAME(gemm_panels)(out->c));
+    um_gemm_block(&j->fc1, in, ld, n, hidden, a->hidden, NULL, 0, 0, um_gemm_panels(a->hidden));
+    um_gemm_block(&j->fc2, hidden, a->hidden, n, row_of(out, r0), out->ld,
+                  a->residual ? row_of(x, r0) : NULL, x->ld, 0, um_gemm_panels(out->c));
 }
 
 static void fc1_item(void *ctx, int item, int worker)
 {
     const struct job *j = ctx;
-    int hidden = j->fc1.n, panels = UM_NAME(gemm_panels)(hidden);
+    int hidden = j->fc1.n, panels = um_gemm_panels(hidden);
     (void)worker;
-    UM_NAME(gemm_block)
-    (&j->fc1, j->normed, j->ldn, j->rows, j->hidden, hidden, NULL, 0, split_at(panels, j->blocks, item),
-     split_at(panels, j->blocks, item + 1));
+    um_gemm_block(&j->fc1, j->normed, j->ldn, j->rows, j->hidden, hidden, NULL, 0,
+                  split_at(panels, j->blocks, item), split_at(panels, j->blocks, item + 1));
 }
 
 static void fc2_item(void *ctx, int item, int worker)
@@ -66,11 +66,11 @@ static void fc2_item(void *ctx, int item, int worker)
     const struct job *j = ctx;
     const struct um_mlp_args *a = j->call->args;
     const struct um_view *out = &j->call->t[0], *x = &j->call->t[1];
-    int panels = UM_NAME(gemm_panels)(out->c);
+    int panels = um_gemm_panels(out->c);
     (void)worker;
-    UM_NAME(gemm_block)
-    (&j->fc2, j->hidden, j->fc1.n, j->rows, out->data, out->ld, a->residual ? x->data : NULL, x->ld,
-     split_at(panels, j->blocks, item), split_at(panels, j->blocks, item + 1));
+    um_gemm_block(&j->fc2, j->hidden, j->fc1.n, j->rows, out->data, out->ld,
+                  a->residual ? x->data : NULL, x->ld, split_at(panels, j->blocks, item),
+                  split_at(panels, j->blocks, item + 1));
 }
 
 void UM_NAME(mlp)(const struct um_call *call)
@@ -78,12 +78,14 @@ void UM_NAME(mlp)(const struct um_call *call)
     const struct um_mlp_args *a = call->args;
     const struct um_view *t = call->t, *out = &t[0], *x = &t[1];
     int threads = um_pool_threads(call->pool), c = x->c;
-    struct job j = {.call = call,
-                    .fc1 = {.b = t[4].data, .bias = t[5].data, .k = c, .n = a->hidden, .act = a->act},
-                    .fc2 = {.b = t[6].data, .bias = t[7].data, .k = a->hidden, .n = out->c},
-                    .rows = out->h * out->w};
+    struct job j = {
+        .call = call,
+        .fc1 = {.b = t[4].data, .bias = t[5].data, .k = c, .n = a->hidden, .act = a->act},
+        .fc2 = {.b = t[6].data, .bias = t[7].data, .k = a->hidden, .n = out->c},
+        .rows = out->h * out->w};
 
-    if (j.rows <= FEW_ROWS && (size_t)j.rows * (size_t)(c + a->hidden) * sizeof(float) <= UM_POOL_SCRATCH) {
+    if (j.rows <= FEW_ROWS &&
+        (size_t)j.rows * (size_t)(c + a->hidden) * sizeof(float) <= UM_POOL_SCRATCH) {
         float *room = um_pool_scratch(call->pool, 0);
         j.hidden = room + (ptrdiff_t)j.rows * c;
         j.normed = (float *)normalise(call, 0, j.rows, room, &j.ldn);
@@ -93,7 +95,7 @@ void UM_NAME(mlp)(const struct um_call *call)
         um_pool_run(call->pool, j.blocks, fc2_item, &j);
         return;
     }
-    int mr = UM_NAME(gemm_mr)(out->c), rows = BLOCK_FLOATS / (c + a->hidden) / mr * mr;
+    int mr = um_gemm_mr(out->c), rows = BLOCK_FLOATS / (c + a->hidden) / mr * mr;
     if (rows < 2 * mr)
         rows = 2 * mr;
     j.blocks = (j.rows + rows - 1) / rows;

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Row-wise kernels: LayerNorm and its gated form, additions, row scaling and gathering. All are bound by memory. */
+/* Row-wise kernels: LayerNorm and its gated form, additions, row scaling and gathering. All are
+ * bound by memory. */
 #include "nn/simd/math.h"
 #include "nn/simd/math_test.h"
 
-um_kernel UM_NAME(layer_norm), UM_NAME(gate_norm), UM_NAME(add), UM_NAME(scale_rows), UM_NAME(gather);
+um_kernel UM_NAME(layer_norm), UM_NAME(gate_norm), UM_NAME(add), UM_NAME(scale_rows),
+    UM_NAME(gather);
 
-enum { ITEM_FLOATS = 8192 }; /* work of one item: enough to pay for handing it out, few enough to balance */
+enum {
+    ITEM_FLOATS = 8192
+}; /* work of one item: enough to pay for handing it out, few enough to balance */
 
 struct job {
     const struct um_call *call;
@@ -39,7 +43,8 @@ UM_INLINE vi lane_below(int n) /* -1 in the first n lanes */
 }
 
 /* y = act(LN(x)); y may be x. Two passes, so that a large mean does not cancel. */
-UM_INLINE void norm_row(float *y, const float *x, const float *gamma, const float *beta, int c, float eps, enum um_act act)
+UM_INLINE void norm_row(float *y, const float *x, const float *gamma, const float *beta, int c,
+                        float eps, enum um_act act)
 {
     vf s0 = vf_zero(), s1 = vf_zero(), s2 = vf_zero(), s3 = vf_zero();
     int i = 0, tail = c % VL;
@@ -75,17 +80,25 @@ UM_INLINE void norm_row(float *y, const float *x, const float *gamma, const floa
     vf scale = 1.0f / vf_sqrt(var);
     for (i = 0; i + 4 * VL <= c; i += 4 * VL) {
         vf v[4];
-        UM_UNROLL for (int k = 0; k < 4; k++)
-            v[k] = vf_fma((vf_load(x + i + k * VL) - mean) * scale, vf_load(gamma + i + k * VL), vf_load(beta + i + k * VL));
+        UM_UNROLL
+        for (int k = 0; k < 4; k++)
+            v[k] = vf_fma((vf_load(x + i + k * VL) - mean) * scale, vf_load(gamma + i + k * VL),
+                          vf_load(beta + i + k * VL));
         um_activate_v(act, 0, v, 4);
-        UM_UNROLL for (int k = 0; k < 4; k++)
+        UM_UNROLL
+        for (int k = 0; k < 4; k++)
             vf_store(y + i + k * VL, v[k]);
     }
     for (; i + VL <= c; i += VL)
-        vf_store(y + i, um_activate(act, 0, vf_fma((vf_load(x + i) - mean) * scale, vf_load(gamma + i), vf_load(beta + i))));
+        vf_store(y + i, um_activate(act, 0,
+                                    vf_fma((vf_load(x + i) - mean) * scale, vf_load(gamma + i),
+                                           vf_load(beta + i))));
     if (tail) {
         vf v = (vf_load_n(x + i, tail) - mean) * scale;
-        vf_store_n(y + i, um_activate(act, 0, vf_fma(v, vf_load_n(gamma + i, tail), vf_load_n(beta + i, tail))), tail);
+        vf_store_n(
+            y + i,
+            um_activate(act, 0, vf_fma(v, vf_load_n(gamma + i, tail), vf_load_n(beta + i, tail))),
+            tail);
     }
 }
 
@@ -135,7 +148,8 @@ static void gate_norm_rows(void *ctx, int item, int worker)
         float *y = row_at(&t[0], r);
         int i = 0;
         for (; i + VL <= c; i += VL)
-            vf_store(y + i, vf_fma(vf_load(g + i), vf_load(p + i), vf_load(g + c + i) * vf_load(q + i)));
+            vf_store(y + i,
+                     vf_fma(vf_load(g + i), vf_load(p + i), vf_load(g + c + i) * vf_load(q + i)));
         for (; i < c; i++)
             y[i] = g[i] * p[i] + g[c + i] * q[i];
         norm_row(y, y, t[4].data, t[5].data, c, a->eps, a->act);
@@ -148,22 +162,28 @@ void UM_NAME(gate_norm)(const struct um_call *call)
 }
 
 /* One row: y = act(x + b); `one`: b is one value. */
-UM_INLINE void add_row(float *y, const float *x, const float *b, bool one, int c, enum um_act act, float limit)
+UM_INLINE void add_row(float *y, const float *x, const float *b, bool one, int c, enum um_act act,
+                       float limit)
 {
     int i = 0, tail = c % VL;
     vf all = vf_set1(b[0]);
     for (; i + 4 * VL <= c; i += 4 * VL) {
         vf v[4];
-        UM_UNROLL for (int k = 0; k < 4; k++)
+        UM_UNROLL
+        for (int k = 0; k < 4; k++)
             v[k] = vf_load(x + i + k * VL) + (one ? all : vf_load(b + i + k * VL));
         um_activate_v(act, limit, v, 4);
-        UM_UNROLL for (int k = 0; k < 4; k++)
+        UM_UNROLL
+        for (int k = 0; k < 4; k++)
             vf_store(y + i + k * VL, v[k]);
     }
     for (; i + VL <= c; i += VL)
         vf_store(y + i, um_activate(act, limit, vf_load(x + i) + (one ? all : vf_load(b + i))));
     if (tail)
-        vf_store_n(y + i, um_activate(act, limit, vf_load_n(x + i, tail) + (one ? all : vf_load_n(b + i, tail))), tail);
+        vf_store_n(
+            y + i,
+            um_activate(act, limit, vf_load_n(x + i, tail) + (one ? all : vf_load_n(b + i, tail))),
+            tail);
 }
 
 static void add_rows(void *ctx, int item, int worker)
@@ -174,7 +194,8 @@ static void add_rows(void *ctx, int item, int worker)
     bool one_row = t[2].h * t[2].w == 1 && t[2].c == t[0].c, one = t[2].c == 1 && t[0].c != 1;
     int end, r = first_row(job, item, &end), c = t[0].c, step = 1;
     (void)worker;
-    if (!one_row && !one && t[0].ld == c && t[1].ld == c && t[2].ld == c) { /* all dense: the item is one long row */
+    if (!one_row && !one && t[0].ld == c && t[1].ld == c &&
+        t[2].ld == c) { /* all dense: the item is one long row */
         c *= end - r;
         step = end - r;
     }
@@ -223,7 +244,8 @@ static void gather_rows(void *ctx, int item, int worker)
     int end, r = first_row(job, item, &end);
     (void)worker;
     for (; r < end; r++)
-        memcpy(row_at(&t[0], r), row_at(&t[1], ((const int32_t *)t[2].data)[r * t[2].ld]), (size_t)t[0].c * sizeof(float));
+        memcpy(row_at(&t[0], r), row_at(&t[1], ((const int32_t *)t[2].data)[r * t[2].ld]),
+               (size_t)t[0].c * sizeof(float));
 }
 
 void UM_NAME(gather)(const struct um_call *call)
@@ -249,7 +271,8 @@ UM_INLINE void apply_all(enum um_math_function f, float *y, const float *x, int 
 {
     int i = 0;
     for (; i + 4 * VL <= n; i += 4 * VL) {
-        vf v[4] = {vf_load(x + i), vf_load(x + i + VL), vf_load(x + i + 2 * VL), vf_load(x + i + 3 * VL)};
+        vf v[4] = {vf_load(x + i), vf_load(x + i + VL), vf_load(x + i + 2 * VL),
+                   vf_load(x + i + 3 * VL)};
         apply(f, v, 4);
         for (int k = 0; k < 4; k++)
             vf_store(y + i + k * VL, v[k]);

@@ -47,12 +47,14 @@ UM_INLINE void transpose_bytes(uint8_t *dst, const uint8_t *const *line, ptrdiff
     _mm_storeu_si128((__m128i *)(dst + 48), _mm_unpackhi_epi32(r[2], r[3]));
 }
 
-/* Along a row every output has its own taps, so the lanes are eight rows: the band is turned on its side and back. */
+/* Along a row every output has its own taps, so the lanes are eight rows: the band is turned on its
+ * side and back. */
 static void resize_rows(void *ctx, int item, int worker)
 {
     const struct um_call *call = ctx;
     const struct um_view *out = &call->t[0], *in = &call->t[1], *taps = &call->t[2];
-    int end, y0 = band_rows(item, out->h, &end), n_in = in->w * in->c, n_out = out->w * out->c, c = in->c, i = 0;
+    int end, y0 = band_rows(item, out->h, &end), n_in = in->w * in->c, n_out = out->w * out->c,
+             c = in->c, i = 0;
     uint8_t *turned = um_pool_scratch(call->pool, worker), *done = turned + (ptrdiff_t)BAND * n_in;
     const uint8_t *line[BAND];
     for (int r = 0; r < BAND; r++) /* a short band repeats its last row */
@@ -68,11 +70,15 @@ static void resize_rows(void *ctx, int item, int worker)
             const uint8_t *p = turned + ((ptrdiff_t)k[0] * c + o) * BAND;
             __m256i acc = _mm256_set1_epi32(1 << (RESIZE_BITS - 1));
             for (int j = 0; j < k[1]; j++, p += c * BAND)
-                acc = _mm256_add_epi32(acc, _mm256_mullo_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)),
-                                                               _mm256_set1_epi32(k[2 + j])));
+                acc = _mm256_add_epi32(
+                    acc,
+                    _mm256_mullo_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)),
+                                       _mm256_set1_epi32(k[2 + j])));
             acc = _mm256_srai_epi32(acc, RESIZE_BITS);
-            __m128i v = _mm_packus_epi32(_mm256_castsi256_si128(acc), _mm256_extracti128_si256(acc, 1));
-            _mm_storel_epi64((__m128i *)(done + (ptrdiff_t)(x * c + o) * BAND), _mm_packus_epi16(v, v));
+            __m128i v =
+                _mm_packus_epi32(_mm256_castsi256_si128(acc), _mm256_extracti128_si256(acc, 1));
+            _mm_storel_epi64((__m128i *)(done + (ptrdiff_t)(x * c + o) * BAND),
+                             _mm_packus_epi16(v, v));
         }
     uint8_t *to = (uint8_t *)out->data + (ptrdiff_t)y0 * n_out;
     for (i = 0; i + 8 <= n_out; i += 8) {
@@ -120,11 +126,13 @@ void UM_NAME(resize)(const struct um_call *call)
 {
     const struct um_resize_args *a = call->args;
     const struct um_view *out = &call->t[0], *in = &call->t[1];
-    if (in->ld != in->c || out->ld != out->c || ((size_t)in->w + (size_t)out->w) * (size_t)in->c * BAND > UM_POOL_SCRATCH) {
+    if (in->ld != in->c || out->ld != out->c ||
+        ((size_t)in->w + (size_t)out->w) * (size_t)in->c * BAND > UM_POOL_SCRATCH) {
         um_ref_resize(call); /* rows of 500000 bytes */
         return;
     }
-    um_pool_run(call->pool, bands(out->h), a->vertical ? resize_columns : resize_rows, (void *)(uintptr_t)call);
+    um_pool_run(call->pool, bands(out->h), a->vertical ? resize_columns : resize_rows,
+                (void *)(uintptr_t)call);
 }
 
 /* ---- normalize ---- */
@@ -166,7 +174,8 @@ void UM_NAME(normalize)(const struct um_call *call)
 
 /* ---- maxpool2 ---- */
 
-/* NaN wins, as in the reference: the second operand of a max is the result if either is NaN, so test the first. */
+/* NaN wins, as in the reference: the second operand of a max is the result if either is NaN, so
+ * test the first. */
 UM_INLINE vf larger(vf v, vf m)
 {
     return vf_select((vi)(v != v), v, vf_max(v, m));

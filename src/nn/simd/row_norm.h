@@ -5,8 +5,10 @@
 
 #include "nn/simd/vec.h"
 
-/* y = LN(x) gamma + beta over c channels; two passes, so that a large mean does not cancel. y may be x. */
-UM_INLINE void um_row_norm(float *y, const float *x, const float *gamma, const float *beta, int c, float eps)
+/* y = LN(x) gamma + beta over c channels; two passes, so that a large mean does not cancel. y may
+ * be x. */
+UM_INLINE void um_row_norm(float *y, const float *x, const float *gamma, const float *beta, int c,
+                           float eps)
 {
     static const int32_t iota[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     int whole = c / VL * VL, rest = c - whole;
@@ -31,11 +33,12 @@ UM_INLINE void um_row_norm(float *y, const float *x, const float *gamma, const f
     }
     vf scale = 1.0f / vf_sqrt(vf_set1(vf_sum(s0 + s1) / (float)c + eps));
     for (int i = 0; i < whole; i += VL)
-        vf_store(y + i, vf_fma((vf_load(x + i) - mean) * scale, vf_load(gamma + i), vf_load(beta + i)));
+        vf_store(y + i,
+                 vf_fma((vf_load(x + i) - mean) * scale, vf_load(gamma + i), vf_load(beta + i)));
     if (rest)
         vf_store_n(y + whole,
-                   vf_fma((vf_load_n(x + whole, rest) - mean) * scale, vf_load_n(gamma + whole, rest),
-                          vf_load_n(beta + whole, rest)),
+                   vf_fma((vf_load_n(x + whole, rest) - mean) * scale,
+                          vf_load_n(gamma + whole, rest), vf_load_n(beta + whole, rest)),
                    rest);
 }
 

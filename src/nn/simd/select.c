@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* D-FINE's query selection, sampling and box distributions (op_ref_dfine.c is the specification). */
+/* D-FINE's query selection, sampling and box distributions (op_ref_dfine.c is the specification).
+ */
 #include "nn/op_dfine.h"
 #include "nn/op_ref.h"
 #include "nn/simd/math.h"
@@ -48,7 +49,8 @@ void UM_NAME(topk)(const struct um_call *call)
         float key = row_max(row_of(scores, r), scores->c);
         if (n == k && !(key > best[n - 1].key))
             continue;
-        int lo = 0, hi = n; /* first place whose key is smaller: equal keys keep the order of rows */
+        int lo = 0,
+            hi = n; /* first place whose key is smaller: equal keys keep the order of rows */
         while (lo < hi) {
             int mid = (lo + hi) / 2;
             if (key > best[mid].key)
@@ -106,10 +108,12 @@ static void find_corners(struct corners *t, const struct um_call *call, int q, i
         for (int k = 0; k < a->points[l]; k++, p++) {
             float x = (ref[0] + offset[2 * p] * share * ref[2] * 0.5f) * (float)w - 0.5f;
             float y = (ref[1] + offset[2 * p + 1] * share * ref[3] * 0.5f) * (float)h - 0.5f;
-            if (!(x > -1 && x < (float)w && y > -1 && y < (float)h)) /* in float: huge and NaN touch nothing */
+            if (!(x > -1 && x < (float)w && y > -1 &&
+                  y < (float)h)) /* in float: huge and NaN touch nothing */
                 continue;
             int x0 = (int)__builtin_floorf(x), y0 = (int)__builtin_floorf(y);
-            float fx = x - (float)x0, fy = y - (float)y0, wx[2] = {1 - fx, fx}, wy[2] = {1 - fy, fy};
+            float fx = x - (float)x0, fy = y - (float)y0, wx[2] = {1 - fx, fx},
+                  wy[2] = {1 - fy, fy};
             for (int c = 0; c < 4; c++) {
                 int xi = x0 + c % 2, yi = y0 + c / 2;
                 if (xi < 0 || xi >= w || yi < 0 || yi >= h)
@@ -125,14 +129,17 @@ static void find_corners(struct corners *t, const struct um_call *call, int q, i
 UM_INLINE void gather_corners(float *y, const struct corners *t, int col, int nv)
 {
     vf acc[8];
-    UM_UNROLL for (int v = 0; v < nv; v++)
+    UM_UNROLL
+    for (int v = 0; v < nv; v++)
         acc[v] = vf_zero();
     for (int i = 0; i < t->n; i++) {
         vf tap = vf_set1(t->tap[i]);
-        UM_UNROLL for (int v = 0; v < nv; v++)
+        UM_UNROLL
+        for (int v = 0; v < nv; v++)
             acc[v] = vf_fma(tap, vf_load(t->src[i] + col + v * VL), acc[v]);
     }
-    UM_UNROLL for (int v = 0; v < nv; v++)
+    UM_UNROLL
+    for (int v = 0; v < nv; v++)
         vf_store(y + col + v * VL, acc[v]);
 }
 
@@ -162,7 +169,8 @@ static void deform_queries(void *ctx, int item, int worker)
 {
     const struct um_call *call = ctx;
     const struct um_deform_args *a = call->args;
-    int rows = call->t[0].h * call->t[0].w, points = 0, end = (item + 1) * QUERIES < rows ? (item + 1) * QUERIES : rows;
+    int rows = call->t[0].h * call->t[0].w, points = 0,
+        end = (item + 1) * QUERIES < rows ? (item + 1) * QUERIES : rows;
     (void)worker;
     for (int l = 0; l < a->levels; l++)
         points += a->points[l];
@@ -172,13 +180,15 @@ static void deform_queries(void *ctx, int item, int worker)
 
 void UM_NAME(deform)(const struct um_call *call)
 {
-    um_pool_run(call->pool, (call->t[0].h * call->t[0].w + QUERIES - 1) / QUERIES, deform_queries, (void *)(uintptr_t)call);
+    um_pool_run(call->pool, (call->t[0].h * call->t[0].w + QUERIES - 1) / QUERIES, deform_queries,
+                (void *)(uintptr_t)call);
 }
 
 /* ---- distributions of the box sides ---- */
 
 /* Sum of e^(logit - top), and of it weighted by w (stride ld; NULL: not wanted). */
-UM_INLINE float sum_exp(const float *logit, int n, float top, const float *w, ptrdiff_t ld, float *weighted)
+UM_INLINE float sum_exp(const float *logit, int n, float top, const float *w, ptrdiff_t ld,
+                        float *weighted)
 {
     vf sum = vf_zero(), mean = vf_zero();
     for (int i = 0; i < n; i += VL) {
@@ -261,11 +271,13 @@ static void lqe_queries(void *ctx, int item, int worker)
 void UM_NAME(integral)(const struct um_call *call)
 {
     int rows = call->t[0].h * call->t[0].w;
-    um_pool_run(call->pool, (rows + SIDE_QUERIES - 1) / SIDE_QUERIES, integral_queries, (void *)(uintptr_t)call);
+    um_pool_run(call->pool, (rows + SIDE_QUERIES - 1) / SIDE_QUERIES, integral_queries,
+                (void *)(uintptr_t)call);
 }
 
 void UM_NAME(lqe_stats)(const struct um_call *call)
 {
     int rows = call->t[0].h * call->t[0].w;
-    um_pool_run(call->pool, (rows + SIDE_QUERIES - 1) / SIDE_QUERIES, lqe_queries, (void *)(uintptr_t)call);
+    um_pool_run(call->pool, (rows + SIDE_QUERIES - 1) / SIDE_QUERIES, lqe_queries,
+                (void *)(uintptr_t)call);
 }

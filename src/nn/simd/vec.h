@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Vectors of VL floats. A kernel source is compiled once per instruction level with UM_ISA naming the level and UM_VL its
- * width: 8 (AVX2+FMA) or 16 (AVX-512 F, BW, DQ, VL). 16 without AVX-512 is emulated on pairs of ymm, so that the code paths
- * of the wide level run in tests on any machine.
+/* Vectors of VL floats. A kernel source is compiled once per instruction level with UM_ISA naming
+ * the level and UM_VL its width: 8 (AVX2+FMA) or 16 (AVX-512 F, BW, DQ, VL). 16 without AVX-512 is
+ * emulated on pairs of ymm, so that the code paths of the wide level run in tests on any machine.
  *
- * vf and vi are compiler vectors: + - * / & | ^ ~ << >> < > == and mixing in scalars work as written; comparisons give a vi
- * of 0 or -1. Functions that have no operator are below. Everything is forced inline: no symbol is shared between levels. */
+ * vf and vi are compiler vectors: + - * / & | ^ ~ << >> < > == and mixing in scalars work as
+ * written; comparisons give a vi of 0 or -1. Functions that have no operator are below. Everything
+ * is forced inline: no symbol is shared between levels. */
 #ifndef UM_NN_SIMD_VEC_H
 #define UM_NN_SIMD_VEC_H
 
@@ -23,7 +24,8 @@
 #define UM_NAME(f) UM_CAT2_(f, UM_ISA) /* um_<f>_<isa> */
 #define UM_INLINE static inline __attribute__((always_inline, unused))
 
-/* In front of a loop with a constant count: it vanishes, so that an array indexed by its counter can live in registers. */
+/* In front of a loop with a constant count: it vanishes, so that an array indexed by its counter
+ * can live in registers. */
 #if defined(__clang__)
 #define UM_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -43,7 +45,8 @@ typedef int32_t vi __attribute__((vector_size(4 * VL)));
 typedef float vf_mem __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 typedef int32_t vi_mem __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 
-/* Keeps a value in a register: the compiler can neither fold the load behind it into its uses nor rematerialise it. */
+/* Keeps a value in a register: the compiler can neither fold the load behind it into its uses nor
+ * rematerialise it. */
 #if UM_VEC_EMULATED
 #define VF_KEEP(v) ((void)0)
 #elif VL == 16
@@ -141,7 +144,8 @@ UM_INLINE vf vf_select(vi mask, vf yes, vf no) /* mask lanes are 0 or -1 */
 {
     return (vf)_mm256_blendv_ps((__m256)no, (__m256)yes, (__m256)mask);
 }
-UM_INLINE vf vf_lookup8(vf table, vi index) /* table[index & 7] of each half's own first 8 entries; see vf_table8() */
+UM_INLINE vf vf_lookup8(
+    vf table, vi index) /* table[index & 7] of each half's own first 8 entries; see vf_table8() */
 {
     return (vf)_mm256_permutevar8x32_ps((__m256)table, (__m256i)index);
 }
@@ -150,7 +154,8 @@ UM_INLINE __m256i vec_mask_(int n)
     static const int32_t bits[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
     return _mm256_loadu_si256((const __m256i *)(bits + 8 - n));
 }
-UM_INLINE vf vf_load_n(const float *p, int n) /* n of 0..VL floats, other lanes zero; reads nothing beyond */
+UM_INLINE vf vf_load_n(const float *p,
+                       int n) /* n of 0..VL floats, other lanes zero; reads nothing beyond */
 {
     return (vf)_mm256_maskload_ps(p, vec_mask_(n));
 }
@@ -179,7 +184,8 @@ UM_INLINE vi vi_load_u8(const uint8_t *p) /* VL bytes, zero-extended */
 /* p[0..VL) = v clamped to 0..255 */
 UM_INLINE void vi_store_u8(uint8_t *p, vi v)
 {
-    __m128i w = _mm_packus_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+    __m128i w = _mm_packus_epi32(_mm256_castsi256_si128((__m256i)v),
+                                 _mm256_extracti128_si256((__m256i)v, 1));
     _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(w, w));
 }
 
@@ -280,29 +286,29 @@ UM_INLINE vi vi_set1(int32_t x)
     u.k[0] = u.k[1] = _mm256_set1_epi32(x);
     return u.i;
 }
-#define VEC_PAIR1(name, op)                                                                        \
-    UM_INLINE vf name(vf a)                                                                        \
-    {                                                                                              \
-        vec_pair x = {a};                                                                          \
-        x.h[0] = op(x.h[0]);                                                                       \
-        x.h[1] = op(x.h[1]);                                                                       \
-        return x.f;                                                                                \
+#define VEC_PAIR1(name, op)  \
+    UM_INLINE vf name(vf a)  \
+    {                        \
+        vec_pair x = {a};    \
+        x.h[0] = op(x.h[0]); \
+        x.h[1] = op(x.h[1]); \
+        return x.f;          \
     }
-#define VEC_PAIR2(name, op)                                                                        \
-    UM_INLINE vf name(vf a, vf b)                                                                  \
-    {                                                                                              \
-        vec_pair x = {a}, y = {b};                                                                 \
-        x.h[0] = op(x.h[0], y.h[0]);                                                               \
-        x.h[1] = op(x.h[1], y.h[1]);                                                               \
-        return x.f;                                                                                \
+#define VEC_PAIR2(name, op)          \
+    UM_INLINE vf name(vf a, vf b)    \
+    {                                \
+        vec_pair x = {a}, y = {b};   \
+        x.h[0] = op(x.h[0], y.h[0]); \
+        x.h[1] = op(x.h[1], y.h[1]); \
+        return x.f;                  \
     }
-#define VEC_PAIR3(name, op)                                                                        \
-    UM_INLINE vf name(vf a, vf b, vf c)                                                            \
-    {                                                                                              \
-        vec_pair x = {a}, y = {b}, z = {c};                                                        \
-        x.h[0] = op(x.h[0], y.h[0], z.h[0]);                                                       \
-        x.h[1] = op(x.h[1], y.h[1], z.h[1]);                                                       \
-        return x.f;                                                                                \
+#define VEC_PAIR3(name, op)                  \
+    UM_INLINE vf name(vf a, vf b, vf c)      \
+    {                                        \
+        vec_pair x = {a}, y = {b}, z = {c};  \
+        x.h[0] = op(x.h[0], y.h[0], z.h[0]); \
+        x.h[1] = op(x.h[1], y.h[1], z.h[1]); \
+        return x.f;                          \
     }
 #define VEC_NEAREST_(x) _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
 VEC_PAIR3(vf_fma, _mm256_fmadd_ps)
@@ -363,7 +369,8 @@ UM_INLINE void vi_store_u8(uint8_t *p, vi v)
 {
     vec_pair u = {.i = v};
     for (int i = 0; i < 2; i++) {
-        __m128i w = _mm_packus_epi32(_mm256_castsi256_si128(u.k[i]), _mm256_extracti128_si256(u.k[i], 1));
+        __m128i w =
+            _mm_packus_epi32(_mm256_castsi256_si128(u.k[i]), _mm256_extracti128_si256(u.k[i], 1));
         _mm_storel_epi64((__m128i *)(p + 8 * i), _mm_packus_epi16(w, w));
     }
 }
@@ -397,8 +404,8 @@ UM_INLINE vf vf_abs(vf a)
 {
     return (vf)((vi)a & 0x7fffffff);
 }
-/* The table of vf_lookup8(): 8 floats, repeated if a vector holds more. Its index is taken modulo 8 on 8 lanes and modulo 16
- * on 16, where the upper half is the copy: both give t[index & 7]. */
+/* The table of vf_lookup8(): 8 floats, repeated if a vector holds more. Its index is taken modulo 8
+ * on 8 lanes and modulo 16 on 16, where the upper half is the copy: both give t[index & 7]. */
 UM_INLINE vf vf_table8(const float *t)
 {
     float twice[16];

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* TinyViT window attention, alone and as the whole block with LayerNorm, qkv, projection and residual, whose maps then never
- * leave the cache. An item is some windows and some heads; the bias tables of its heads are expanded once to
- * [key][query], so that they are simply the initial values of the scores. */
+/* TinyViT window attention, alone and as the whole block with LayerNorm, qkv, projection and
+ * residual, whose maps then never leave the cache. An item is some windows and some heads; the bias
+ * tables of its heads are expanded once to [key][query], so that they are simply the initial values
+ * of the scores. */
 #include "nn/block.h"
 #include "nn/op_ref.h"
 #include "nn/simd/attend.h"
@@ -10,7 +11,8 @@
 
 um_kernel UM_NAME(window_attention), UM_NAME(window_block);
 
-/* BIAS_BYTES: expanded tables an item keeps of all heads, if they leave room for the window in the L2 cache. */
+/* BIAS_BYTES: expanded tables an item keeps of all heads, if they leave room for the window in the
+ * L2 cache. */
 enum { BIAS_BYTES = 160 << 10, POINTER = 2 /* floats that a pointer takes */ };
 
 struct shape {
@@ -36,13 +38,20 @@ struct job {
     const struct um_call *call;
     struct shape s;
     int heads_per_item, windows_per_item, head_groups;
-    int tables; /* heads whose expanded table has room; if not all, each is expanded when its turn comes */
+    int tables; /* heads whose expanded table has room; if not all, each is expanded when its turn
+                   comes */
     struct gemm qkv, proj; /* the block's */
 };
 
 static struct shape shape_of(const struct um_view *out, int window, int heads)
 {
-    struct shape s = {.ws = window, .n = window * window, .heads = heads, .c = out->c, .d = out->c / heads, .h = out->h, .w = out->w};
+    struct shape s = {.ws = window,
+                      .n = window * window,
+                      .heads = heads,
+                      .c = out->c,
+                      .d = out->c / heads,
+                      .h = out->h,
+                      .w = out->w};
     s.lanes = (s.n + VL - 1) / VL * VL;
     s.across = (s.w + window - 1) / window;
     s.windows = s.across * ((s.h + window - 1) / window);
@@ -56,7 +65,8 @@ static float *take(float *base, size_t *at, size_t floats)
     return base ? base + offset : NULL;
 }
 
-/* Divides the memory at base, for the tables of some heads; returns the floats used. NULL: only these are asked. */
+/* Divides the memory at base, for the tables of some heads; returns the floats used. NULL: only
+ * these are asked. */
 static size_t room_of(struct room *r, const struct shape *s, int heads, float *base)
 {
     size_t n = (size_t)s->n, d = (size_t)s->d, lanes = (size_t)s->lanes, at = 0;
@@ -91,7 +101,8 @@ static void expand_bias(float *bias, float *line, const float *table, const stru
         }
         for (int b = 0; b < blocks; b++) {
             int first = attend_first(s->n, b) * VL, n = attend_first(s->n, b + 1) * VL - first;
-            memcpy(bias + (ptrdiff_t)first * s->n + (ptrdiff_t)key * n, line + first, (size_t)n * sizeof *bias);
+            memcpy(bias + (ptrdiff_t)first * s->n + (ptrdiff_t)key * n, line + first,
+                   (size_t)n * sizeof *bias);
         }
     }
 }
@@ -105,8 +116,10 @@ UM_INLINE void copy_row(float *dst, const float *src, int n)
         dst[i] = src[i];
 }
 
-/* One head of one window: r->row to r->out. Only the first `queries` tokens ask; the others are outside the map. */
-static void attend_window(const struct shape *s, const struct room *r, const float *bias, int head, int queries)
+/* One head of one window: r->row to r->out. Only the first `queries` tokens ask; the others are
+ * outside the map. */
+static void attend_window(const struct shape *s, const struct room *r, const float *bias, int head,
+                          int queries)
 {
     int d = s->d;
     for (int i = 0; i < s->n; i++) {
@@ -117,7 +130,8 @@ static void attend_window(const struct shape *s, const struct room *r, const flo
     }
     transpose(r->qt, s->lanes, r->q, d, s->lanes, d, 1 / (float)__builtin_sqrt((double)d));
     for (int b = 0, blocks = attend_blocks(s->n); b < blocks; b++) {
-        int v0 = attend_first(s->n, b), vectors = attend_first(s->n, b + 1) - v0, first = v0 * VL, lanes = vectors * VL;
+        int v0 = attend_first(s->n, b), vectors = attend_first(s->n, b + 1) - v0, first = v0 * VL,
+            lanes = vectors * VL;
         if (first >= queries)
             break;
         struct attend a = {.d = d,
@@ -150,7 +164,8 @@ static void span_of(const struct job *job, int item, int *w0, int *w1, int *h0, 
     *h1 = *h0 + job->heads_per_item < s->heads ? *h0 + job->heads_per_item : s->heads;
 }
 
-static const float *table_of(const struct job *job, const struct room *r, const struct um_view *table, int head, int h0)
+static const float *table_of(const struct job *job, const struct room *r,
+                             const struct um_view *table, int head, int h0)
 {
     float *bias = r->bias + (ptrdiff_t)(job->tables > 1 ? head - h0 : 0) * job->s.n * job->s.lanes;
     if (job->tables == 1 && job->heads_per_item > 1)
@@ -158,12 +173,16 @@ static const float *table_of(const struct job *job, const struct room *r, const 
     return bias;
 }
 
-static void begin(const struct job *job, struct room *r, const struct um_view *table, int h0, int h1)
+static void begin(const struct job *job, struct room *r, const struct um_view *table, int h0,
+                  int h1)
 {
     const struct shape *s = &job->s;
     for (int h = h0; h < h1 && job->tables == job->heads_per_item; h++)
-        expand_bias(r->bias + (ptrdiff_t)(h - h0) * s->n * s->lanes, r->s, (const float *)table->data + h * table->ld, s);
-    memset(r->q, 0, (size_t)s->lanes * (size_t)s->d * sizeof *r->q); /* lanes beyond the last token stay zero */
+        expand_bias(r->bias + (ptrdiff_t)(h - h0) * s->n * s->lanes, r->s,
+                    (const float *)table->data + h * table->ld, s);
+    memset(r->q, 0,
+           (size_t)s->lanes * (size_t)s->d *
+               sizeof *r->q); /* lanes beyond the last token stay zero */
 }
 
 static void attention_item(void *ctx, int item, int worker)
@@ -191,7 +210,8 @@ static void attention_item(void *ctx, int item, int worker)
     }
 }
 
-/* How many windows an item takes: enough to pay for expanding the tables, few enough for every thread to have some. */
+/* How many windows an item takes: enough to pay for expanding the tables, few enough for every
+ * thread to have some. */
 static int windows_per_item(const struct job *job)
 {
     int n = job->s.windows / (4 * um_pool_threads(job->call->pool));
@@ -219,7 +239,8 @@ void UM_NAME(window_attention)(const struct um_call *call)
 /* ---- the block: x + proj(attention(qkv(LN x))) ---- */
 
 /* As room_of, for both. */
-static size_t block_room_of(struct block_room *b, struct room *r, const struct shape *s, int heads, float *base)
+static size_t block_room_of(struct block_room *b, struct room *r, const struct shape *s, int heads,
+                            float *base)
 {
     size_t n = (size_t)s->n, c = (size_t)s->c, at = room_of(r, s, heads, base);
     b->tokens = take(base, &at, n * c);
@@ -259,7 +280,8 @@ static void block_item(void *ctx, int item, int worker)
             um_row_norm(r.out[i], b.add[m], t[2].data, t[3].data, c, args->eps);
             m++;
         }
-        UM_NAME(gemm_block)(&job->qkv, b.tokens, c, m, b.qkv, 3 * c, NULL, 0, 0, UM_NAME(gemm_panels)(3 * c));
+        UM_NAME(gemm_block)
+        (&job->qkv, b.tokens, c, m, b.qkv, 3 * c, NULL, 0, 0, UM_NAME(gemm_panels)(3 * c));
         int queries = (s->h - y0 < s->ws ? s->h - y0 : s->ws) * s->ws;
         for (int h = h0; h < h1; h++)
             attend_window(s, &r, table_of(job, &r, &t[7], h, h0), h, queries);
@@ -272,7 +294,8 @@ void UM_NAME(window_block)(const struct um_call *call)
 {
     const struct um_window_block_args *args = call->args;
     const struct um_view *t = call->t;
-    struct job job = {.call = call, .s = shape_of(&t[0], args->window, args->heads), .head_groups = 1};
+    struct job job = {
+        .call = call, .s = shape_of(&t[0], args->window, args->heads), .head_groups = 1};
     struct block_room b;
     struct room r;
     int c = job.s.c;
@@ -282,5 +305,6 @@ void UM_NAME(window_block)(const struct um_call *call)
     job.windows_per_item = windows_per_item(&job);
     job.qkv = (struct gemm){.b = t[4].data, .bias = t[5].data, .k = c, .n = 3 * c};
     job.proj = (struct gemm){.b = t[8].data, .bias = t[9].data, .k = c, .n = c};
-    um_pool_run(call->pool, (job.s.windows + job.windows_per_item - 1) / job.windows_per_item, block_item, &job);
+    um_pool_run(call->pool, (job.s.windows + job.windows_per_item - 1) / job.windows_per_item,
+                block_item, &job);
 }
