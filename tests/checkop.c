@@ -794,7 +794,9 @@ static void make_mask(struct job *job, int n4, int used_h, int used_w, int h, in
         absent(job);
         job->n_out++;
     }
-    input(job, n4, n4, 1, chance(50) ? 0 : 3, 2);
+    struct um_view *low = input(job, n4, n4, 1, chance(50) ? 0 : 3, 2);
+    for (int i = 0; i < n4 * n4 && chance(99); i++) /* exact zeros: not part of the mask */
+        *at(low, i, 0) = roundf(*at(low, i, 0) * 0.6f);
     um_mask_taps(input(job, 1, w, 4, 0, 1)->data, n4, 4 * n4, used_w, w);
     um_mask_taps(input(job, 1, h, 4, 0, 1)->data, n4, 4 * n4, used_h, h);
     if (chance(70)) {

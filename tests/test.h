@@ -4,8 +4,8 @@
  *     TEST(name) { CHECK(cond); CHECK_EQ(a, b); }
  *     TEST_MAIN
  *
- * A program exits 0 if all passed, 1 if one failed, and closes with "N passed, N failed, N skipped". Name a test on the command line to
- * run only that one. */
+ * A program exits 0 if all passed, 1 if one failed, and closes with "N passed, N failed, N
+ * skipped". Name a test on the command line to run only that one. */
 #ifndef UM_TEST_H
 #define UM_TEST_H
 
@@ -23,35 +23,37 @@ static struct test *test_first, **test_last = &test_first;
 static int test_failures;
 static const char *test_skip_reason;
 
-#define TEST(id)                                                                                   \
-    static void id(void);                                                                          \
-    __attribute__((constructor)) static void register_##id(void)                                   \
-    {                                                                                              \
-        static struct test t = {#id, id, NULL};                                                    \
-        *test_last = &t;                                                                           \
-        test_last = &t.next;                                                                       \
-    }                                                                                              \
+#define TEST(id)                                                 \
+    static void id(void);                                        \
+    __attribute__((constructor)) static void register_##id(void) \
+    {                                                            \
+        static struct test t = {#id, id, NULL};                  \
+        *test_last = &t;                                         \
+        test_last = &t.next;                                     \
+    }                                                            \
     static void id(void)
 
-#define CHECK_MSG(cond, ...)                                                                       \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            printf("  %s:%d: %s: ", __FILE__, __LINE__, #cond);                                    \
-            printf(__VA_ARGS__);                                                                   \
-            printf("\n");                                                                          \
-            test_failures++;                                                                       \
-            return;                                                                                \
-        }                                                                                          \
+#define CHECK_MSG(cond, ...)                                    \
+    do {                                                        \
+        if (!(cond)) {                                          \
+            printf("  %s:%d: %s: ", __FILE__, __LINE__, #cond); \
+            printf(__VA_ARGS__);                                \
+            printf("\n");                                       \
+            test_failures++;                                    \
+            return;                                             \
+        }                                                       \
     } while (0)
 #define CHECK(cond) CHECK_MSG(cond, "not true")
 #define CHECK_EQ(a, b) CHECK_MSG((a) == (b), "%lld, want %lld", (long long)(a), (long long)(b))
-#define CHECK_NEAR(a, b, tol) CHECK_MSG(fabs((double)(a) - (double)(b)) <= (tol), "%.9g, want %.9g +- %g", (double)(a), (double)(b), (double)(tol))
+#define CHECK_NEAR(a, b, tol)                                                                 \
+    CHECK_MSG(fabs((double)(a) - (double)(b)) <= (tol), "%.9g, want %.9g +- %g", (double)(a), \
+              (double)(b), (double)(tol))
 #define CHECK_STR(a, b) CHECK_MSG(strcmp(a, b) == 0, "\"%s\", want \"%s\"", a, b)
 #define CHECK_OK(call) CHECK_MSG((call) == UM_OK, "%s", um_last_error())
-#define SKIP(reason)                                                                               \
-    do {                                                                                           \
-        test_skip_reason = reason;                                                                 \
-        return;                                                                                    \
+#define SKIP(reason)               \
+    do {                           \
+        test_skip_reason = reason; \
+        return;                    \
     } while (0)
 
 static int test_run_all(int argc, char **argv)
@@ -78,10 +80,10 @@ static int test_run_all(int argc, char **argv)
     return failed ? 1 : 0;
 }
 
-#define TEST_MAIN                                                                                  \
-    int main(int argc, char **argv)                                                                \
-    {                                                                                              \
-        return test_run_all(argc, argv);                                                           \
+#define TEST_MAIN                        \
+    int main(int argc, char **argv)      \
+    {                                    \
+        return test_run_all(argc, argv); \
     }
 
 #endif

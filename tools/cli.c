@@ -16,9 +16,9 @@ struct row {
     const char *name;
     char letter; /* 0: none */
     enum kind kind;
-    size_t offset;  /* of the value in struct options */
-    size_t also;    /* LIST: of its count; NUMBERS: of its "given" flag */
-    int numbers;    /* NUMBERS: how many */
+    size_t offset; /* of the value in struct options */
+    size_t also;   /* LIST: of its count; NUMBERS: of its "given" flag */
+    int numbers;   /* NUMBERS: how many */
     double min, max;
     int commands;
     const char *value, *help;
@@ -30,38 +30,70 @@ struct row {
 #define ALL (STREAM | ON_PHANTOM | ON_BENCH | ON_INSPECT | ON_CONVERT | ON_DOCTOR | ON_VAL)
 
 static const struct row table[] = {
-    {"detector", 0, TEXT, AT(detector), 0, 0, 0, 0, ON_RUN | ON_DETECT | ON_BENCH | ON_DOCTOR | ON_VAL, "FILE", "D-FINE weights (.pt, .pth, .safetensors); default: the model that ships"},
-    {"segmenter", 0, TEXT, AT(segmenter), 0, 0, 0, 0, ON_RUN | ON_SEGMENT | ON_BENCH | ON_DOCTOR | ON_VAL, "FILE", "MobileSAM weights; default: the model that ships"},
-    {"device", 0, TEXT, AT(device), 0, 0, 0, 0, MODELS, "auto|cpu|cuda:N|guard", "where to compute; auto = first GPU that works, else cpu"},
-    {"precision", 0, TEXT, AT(precision), 0, 0, 0, 0, MODELS | ON_CONVERT, "auto|fp32|bf16|fp16|int8", "auto = fp32 on cpu; convert: storage, fp32 or fp16"},
-    {"threads", 0, INTEGER, AT(threads), 0, 0, 1, 1024, MODELS, "N", "threads to compute with; default: all this process may use"},
-    {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, STREAM | ON_VAL | ON_BENCH, "0.5", "score from which a frame is VISIBLE (detect: a box is printed)"},
-    {"class", 0, TEXT, AT(class_name), 0, 0, 0, 0, ON_RUN | ON_DETECT, "NAME|N", "class to follow; default: the best of all"},
-    {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, ON_RUN | ON_BENCH, "speculative|sync", "read nothing back before the packet, or the score first; default: sync on cpu, else speculative"},
-    {"sam-as-numpy", 0, BOOL01, AT(sam_as_numpy), 0, 0, 0, 0, ON_RUN | ON_SEGMENT | ON_BENCH, "0|1", "1 = legacy host mode; default: ULTRAMOTION_SAM_AS_NUMPY, else 0"},
-    {"det-size", 0, INTEGER, AT(det_size), 0, 0, 32, 4096, MODELS, "N", "side of the detector's input; default: what the file says, else 640"},
-    {"sam-size", 0, INTEGER, AT(sam_size), 0, 0, 16, 4096, MODELS, "N", "side of the segmenter's canvas; default: what the file says, else 1024"},
-    {"crop", 0, NUMBERS, AT(crop), AT(has_crop), 4, 0, 16384, ON_RUN | ON_DETECT, "X,Y,W,H", "part of the picture to look at; results are in full-picture coordinates"},
-    {"box", 0, NUMBERS, AT(box), AT(has_box), 4, -1e9, 1e9, ON_SEGMENT, "X0,Y0,X1,Y1", "box prompt in pixels"},
-    {"point", 0, LIST, AT(point), AT(points), 0, 0, 0, ON_SEGMENT, "X,Y,LABEL", "point prompt, label 1 object, 0 background; may be repeated"},
-    {"multimask", 0, FLAG, AT(multimask), 0, 0, 0, 0, ON_SEGMENT, NULL, "three masks; the one with the best predicted IoU is written"},
-    {"sink", 'o', LIST, AT(sink), AT(sinks), 0, 0, 0, ON_RUN | ON_SEGMENT | ON_PHANTOM, "SINK", "dir:PATH, jsonl:PATH, jsonl:-, null: (phantom: the folder to write); may be repeated"},
-    {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15, STREAM | ON_PHANTOM | ON_BENCH, "N", "stop after N frames"},
+    {"detector", 0, TEXT, AT(detector), 0, 0, 0, 0,
+     ON_RUN | ON_DETECT | ON_BENCH | ON_DOCTOR | ON_VAL, "FILE",
+     "D-FINE weights (.pt, .pth, .safetensors); default: the model that ships"},
+    {"segmenter", 0, TEXT, AT(segmenter), 0, 0, 0, 0,
+     ON_RUN | ON_SEGMENT | ON_BENCH | ON_DOCTOR | ON_VAL, "FILE",
+     "MobileSAM weights; default: the model that ships"},
+    {"device", 0, TEXT, AT(device), 0, 0, 0, 0, MODELS, "auto|cpu|cuda:N|guard",
+     "where to compute; auto = first GPU that works, else cpu"},
+    {"precision", 0, TEXT, AT(precision), 0, 0, 0, 0, MODELS | ON_CONVERT,
+     "auto|fp32|bf16|fp16|int8", "auto = fp32 on cpu; convert: storage, fp32 or fp16"},
+    {"threads", 0, INTEGER, AT(threads), 0, 0, 1, 1024, MODELS, "N",
+     "threads to compute with; default: all this process may use"},
+    {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, STREAM | ON_VAL | ON_BENCH, "0.5",
+     "score from which a frame is VISIBLE (detect: a box is printed)"},
+    {"class", 0, TEXT, AT(class_name), 0, 0, 0, 0, ON_RUN | ON_DETECT, "NAME|N",
+     "class to follow; default: the best of all"},
+    {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, ON_RUN | ON_BENCH, "speculative|sync",
+     "read nothing back before the packet, or the score first; default: sync on cpu, else "
+     "speculative"},
+    {"sam-as-numpy", 0, BOOL01, AT(sam_as_numpy), 0, 0, 0, 0, ON_RUN | ON_SEGMENT | ON_BENCH, "0|1",
+     "1 = legacy host mode; default: ULTRAMOTION_SAM_AS_NUMPY, else 0"},
+    {"det-size", 0, INTEGER, AT(det_size), 0, 0, 32, 4096, MODELS, "N",
+     "side of the detector's input; default: what the file says, else 640"},
+    {"sam-size", 0, INTEGER, AT(sam_size), 0, 0, 16, 4096, MODELS, "N",
+     "side of the segmenter's canvas; default: what the file says, else 1024"},
+    {"crop", 0, NUMBERS, AT(crop), AT(has_crop), 4, 0, 16384, ON_RUN | ON_DETECT, "X,Y,W,H",
+     "part of the picture to look at; results are in full-picture coordinates"},
+    {"box", 0, NUMBERS, AT(box), AT(has_box), 4, -1e9, 1e9, ON_SEGMENT, "X0,Y0,X1,Y1",
+     "box prompt in pixels"},
+    {"point", 0, LIST, AT(point), AT(points), 0, 0, 0, ON_SEGMENT, "X,Y,LABEL",
+     "point prompt, label 1 object, 0 background; may be repeated"},
+    {"multimask", 0, FLAG, AT(multimask), 0, 0, 0, 0, ON_SEGMENT, NULL,
+     "three masks; the one with the best predicted IoU is written"},
+    {"sink", 'o', LIST, AT(sink), AT(sinks), 0, 0, 0, ON_RUN | ON_SEGMENT | ON_PHANTOM, "SINK",
+     "dir:PATH, jsonl:PATH, jsonl:-, null: (phantom: the folder to write); may be repeated"},
+    {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15, STREAM | ON_PHANTOM | ON_BENCH, "N",
+     "stop after N frames"},
     {"loop", 0, FLAG, AT(loop), 0, 0, 0, 0, STREAM, NULL, "start again at the end of the source"},
-    {"realtime", 0, FLAG, AT(realtime), 0, 0, 0, 0, ON_RUN, NULL, "a frame that waits is replaced by the newest, and counted"},
+    {"realtime", 0, FLAG, AT(realtime), 0, 0, 0, 0, ON_RUN, NULL,
+     "a frame that waits is replaced by the newest, and counted"},
     {"strict", 0, FLAG, AT(strict), 0, 0, 0, 0, STREAM, NULL, "stop at the first unreadable frame"},
-    {"size", 0, TEXT, AT(size), 0, 0, 0, 0, STREAM | ON_PHANTOM, "WxH", "size of raw frames on stdin (phantom: of the frames made)"},
-    {"pixel", 0, TEXT, AT(pixel), 0, 0, 0, 0, STREAM, "gray8|rgb8", "pixels of raw frames on stdin; default gray8"},
-    {"kpi", 0, TEXT, AT(kpi), 0, 0, 0, 0, ON_RUN | ON_SEGMENT, "FILE|-", "one JSON line per published prediction"},
-    {"assert-transfers", 0, NUMBERS, AT(assert_transfers), AT(has_assert), 2, 0, 1000, ON_RUN, "UP,DOWN", "exit 3 at the first frame with more copies between host and device"},
-    {"dump", 0, TEXT, AT(dump), 0, 0, 0, 0, STREAM, "FILE.safetensors", "write the taps of the last frame"},
-    {"seed", 0, UNSIGNED, AT(seed), 0, 0, 0, 1.8e19, ON_PHANTOM, "N", "seed of the phantom; default 1"},
-    {"guard-seed", 0, UNSIGNED, AT(guard_seed), 0, 0, 0, 1.8e19, MODELS, "N", "order in which the guard device runs what may run in any order"},
-    {"calibrate", 0, TEXT, AT(calibrate), 0, 0, 0, 0, ON_CONVERT, "SOURCE", "int8 calibration: not in this build"},
-    {"rounds", 0, INTEGER, AT(rounds), 0, 0, 1, 1000000, ON_BENCH, "N", "measurements per stage or kernel; default 10"},
-    {"serve", 0, FLAG, AT(serve), 0, 0, 0, 0, ON_BENCH, NULL, "bench stages: run the stage named by each line of stdin, for interleaved comparisons"},
+    {"size", 0, TEXT, AT(size), 0, 0, 0, 0, STREAM | ON_PHANTOM, "WxH",
+     "size of raw frames on stdin (phantom: of the frames made)"},
+    {"pixel", 0, TEXT, AT(pixel), 0, 0, 0, 0, STREAM, "gray8|rgb8",
+     "pixels of raw frames on stdin; default gray8"},
+    {"kpi", 0, TEXT, AT(kpi), 0, 0, 0, 0, ON_RUN | ON_SEGMENT, "FILE|-",
+     "one JSON line per published prediction"},
+    {"assert-transfers", 0, NUMBERS, AT(assert_transfers), AT(has_assert), 2, 0, 1000, ON_RUN,
+     "UP,DOWN", "exit 3 at the first frame with more copies between host and device"},
+    {"dump", 0, TEXT, AT(dump), 0, 0, 0, 0, STREAM, "FILE.safetensors",
+     "write the taps of the last frame"},
+    {"seed", 0, UNSIGNED, AT(seed), 0, 0, 0, 1.8e19, ON_PHANTOM, "N",
+     "seed of the phantom; default 1"},
+    {"guard-seed", 0, UNSIGNED, AT(guard_seed), 0, 0, 0, 1.8e19, MODELS, "N",
+     "order in which the guard device runs what may run in any order"},
+    {"calibrate", 0, TEXT, AT(calibrate), 0, 0, 0, 0, ON_CONVERT, "SOURCE",
+     "int8 calibration: not in this build"},
+    {"rounds", 0, INTEGER, AT(rounds), 0, 0, 1, 1000000, ON_BENCH, "N",
+     "measurements per stage or kernel; default 10"},
+    {"serve", 0, FLAG, AT(serve), 0, 0, 0, 0, ON_BENCH, NULL,
+     "bench stages: run the stage named by each line of stdin, for interleaved comparisons"},
     {"json", 0, FLAG, AT(json), 0, 0, 0, 0, ON_VAL | ON_INSPECT, NULL, "one JSON object on stdout"},
-    {"config", 0, TEXT, AT(config), 0, 0, 0, 0, ALL, "FILE.yaml", "options from a file, same keys; the command line wins"},
+    {"config", 0, TEXT, AT(config), 0, 0, 0, 0, ALL, "FILE.yaml",
+     "options from a file, same keys; the command line wins"},
     {"quiet", 'q', FLAG, AT(quiet), 0, 0, 0, 0, ALL, NULL, "errors only"},
     {"verbose", 'v', FLAG, AT(verbose), 0, 0, 0, 0, ALL, NULL, "say more"},
     {"help", 'h', FLAG, AT(help), 0, 0, 0, 0, ALL, NULL, "this text"},
@@ -134,7 +166,8 @@ static bool set_value(struct options *o, const struct row *r, const char *where,
     case LONG:
     case BOOL01:
         if (!whole_number(text, r->kind == BOOL01 ? 0 : r->min, r->kind == BOOL01 ? 1 : r->max, &n))
-            return cli_usage("%s: \"%s\" is not a whole number from %.0f to %.0f", where, text, r->min, r->kind == BOOL01 ? 1.0 : r->max),
+            return cli_usage("%s: \"%s\" is not a whole number from %.0f to %.0f", where, text,
+                             r->min, r->kind == BOOL01 ? 1.0 : r->max),
                    false;
         if (r->kind == LONG)
             *(long *)(void *)(base + r->offset) = (long)n;
@@ -150,7 +183,9 @@ static bool set_value(struct options *o, const struct row *r, const char *where,
     case FLOAT: {
         double v = strtod(text, &end);
         if (!*text || *end || !(v >= r->min && v <= r->max))
-            return cli_usage("%s: \"%s\" is not a number from %g to %g", where, text, r->min, r->max), false;
+            return cli_usage("%s: \"%s\" is not a number from %g to %g", where, text, r->min,
+                             r->max),
+                   false;
         *(float *)(void *)(base + r->offset) = (float)v;
         return true;
     }
@@ -159,8 +194,10 @@ static bool set_value(struct options *o, const struct row *r, const char *where,
         for (int i = 0; i < r->numbers; i++) {
             double v = strtod(at, &end);
             bool last = i == r->numbers - 1;
-            /* a box may be anything that parses: the library refuses what means nothing, and says why */
-            if (end == at || (r->max < 1e9 && !(v >= r->min && v <= r->max)) || *end != (last ? 0 : ','))
+            /* a box may be anything that parses: the library refuses what means nothing, and says
+             * why */
+            if (end == at || (r->max < 1e9 && !(v >= r->min && v <= r->max)) ||
+                *end != (last ? 0 : ','))
                 return cli_usage("%s: \"%s\" is not %s", where, text, r->value), false;
             ((double *)(void *)(base + r->offset))[i] = v;
             at = end + 1;
@@ -175,12 +212,14 @@ static bool set_value(struct options *o, const struct row *r, const char *where,
 static const struct row *find_row(const char *name, size_t length, enum command_bit command)
 {
     for (int i = 0; i < ROWS; i++)
-        if (strlen(table[i].name) == length && strncmp(table[i].name, name, length) == 0 && (table[i].commands & command))
+        if (strlen(table[i].name) == length && strncmp(table[i].name, name, length) == 0 &&
+            (table[i].commands & command))
             return &table[i];
     return NULL;
 }
 
-/* One mapping of scalars (or lists of scalars, for options that may be repeated). Strings live until the program ends. */
+/* One mapping of scalars (or lists of scalars, for options that may be repeated). Strings live
+ * until the program ends. */
 static bool read_config(struct options *o, enum command_bit command, const char *path)
 {
     FILE *f = fopen(path, "rb");
@@ -195,7 +234,8 @@ static bool read_config(struct options *o, enum command_bit command, const char 
     }
     yaml_parser_set_input_file(&parser, f);
     if (!yaml_parser_load(&parser, &doc)) {
-        cli_usage("%s:%zu: %s", path, parser.problem_mark.line + 1, parser.problem ? parser.problem : "not YAML");
+        cli_usage("%s:%zu: %s", path, parser.problem_mark.line + 1,
+                  parser.problem ? parser.problem : "not YAML");
         yaml_parser_delete(&parser);
         fclose(f);
         return false;
@@ -205,8 +245,10 @@ static bool read_config(struct options *o, enum command_bit command, const char 
         ok = (cli_usage("%s: want a mapping of option names to values", path), false);
     yaml_node_pair_t *pair = root && ok ? root->data.mapping.pairs.start : NULL;
     for (; ok && pair && pair < root->data.mapping.pairs.top; pair++) {
-        yaml_node_t *key = yaml_document_get_node(&doc, pair->key), *value = yaml_document_get_node(&doc, pair->value);
-        const char *name = key->type == YAML_SCALAR_NODE ? (const char *)key->data.scalar.value : "";
+        yaml_node_t *key = yaml_document_get_node(&doc, pair->key),
+                    *value = yaml_document_get_node(&doc, pair->value);
+        const char *name =
+            key->type == YAML_SCALAR_NODE ? (const char *)key->data.scalar.value : "";
         const struct row *r = find_row(name, strlen(name), command);
         char where[512];
         snprintf(where, sizeof where, "%s:%zu: %s", path, key->start_mark.line + 1, name);
@@ -214,17 +256,20 @@ static bool read_config(struct options *o, enum command_bit command, const char 
             bool elsewhere = find_row(name, strlen(name), ALL) != NULL;
             for (int bit = 1; bit <= ON_VAL && !elsewhere; bit *= 2)
                 elsewhere = find_row(name, strlen(name), (enum command_bit)bit) != NULL;
-            if (!elsewhere) /* a key of another command is not for us: one file may serve several commands */
+            if (!elsewhere) /* a key of another command is not for us: one file may serve several
+                               commands */
                 ok = (cli_usage("%s: no such option", where), false);
             continue;
         }
         if (value->type == YAML_SCALAR_NODE)
             ok = set_value(o, r, where, strdup((const char *)value->data.scalar.value));
         else if (value->type == YAML_SEQUENCE_NODE && r->kind == LIST)
-            for (yaml_node_item_t *i = value->data.sequence.items.start; ok && i < value->data.sequence.items.top; i++) {
+            for (yaml_node_item_t *i = value->data.sequence.items.start;
+                 ok && i < value->data.sequence.items.top; i++) {
                 yaml_node_t *item = yaml_document_get_node(&doc, *i);
-                ok = item->type == YAML_SCALAR_NODE ? set_value(o, r, where, strdup((const char *)item->data.scalar.value))
-                                                    : (cli_usage("%s: want plain values", where), false);
+                ok = item->type == YAML_SCALAR_NODE
+                         ? set_value(o, r, where, strdup((const char *)item->data.scalar.value))
+                         : (cli_usage("%s: want plain values", where), false);
             }
         else
             ok = (cli_usage("%s: want a plain value", where), false);
@@ -236,7 +281,8 @@ static bool read_config(struct options *o, enum command_bit command, const char 
 }
 
 /* Walk the arguments; `apply` false only looks for --config. */
-static bool walk(struct options *o, enum command_bit command, const char *name, int argc, char **argv, bool apply)
+static bool walk(struct options *o, enum command_bit command, const char *name, int argc,
+                 char **argv, bool apply)
 {
     bool only_positional = false;
     for (int i = 0; i < argc; i++) {
@@ -268,7 +314,8 @@ static bool walk(struct options *o, enum command_bit command, const char *name, 
                 return cli_usage("%s: %s wants %s", name, a, r->value), false;
             value = argv[i];
         }
-        if (apply ? !set_value(o, r, a, value) : (strcmp(r->name, "config") == 0 && !set_value(o, r, a, value)))
+        if (apply ? !set_value(o, r, a, value)
+                  : (strcmp(r->name, "config") == 0 && !set_value(o, r, a, value)))
             return false;
     }
     return true;
@@ -276,8 +323,10 @@ static bool walk(struct options *o, enum command_bit command, const char *name, 
 
 bool cli_parse(struct options *o, enum command_bit command, const char *name, int argc, char **argv)
 {
-    *o = (struct options){.sam_as_numpy = -1, .conf = 0.5f, .seed = 1, .guard_seed = 1, .rounds = 10};
-    if (!walk(o, command, name, argc, argv, false) || (o->config && !read_config(o, command, o->config)))
+    *o = (struct options){
+        .sam_as_numpy = -1, .conf = 0.5f, .seed = 1, .guard_seed = 1, .rounds = 10};
+    if (!walk(o, command, name, argc, argv, false) ||
+        (o->config && !read_config(o, command, o->config)))
         return false;
     struct options from_file = *o;
     o->sinks = o->points = 0;
@@ -308,7 +357,8 @@ um_status cli_open_device(um_device **out, const struct options *o)
     char text[64];
     *out = NULL;
     if (o->precision && strcmp(o->precision, "auto") != 0 && strcmp(o->precision, "fp32") != 0) {
-        if (strcmp(o->precision, "bf16") != 0 && strcmp(o->precision, "fp16") != 0 && strcmp(o->precision, "int8") != 0) {
+        if (strcmp(o->precision, "bf16") != 0 && strcmp(o->precision, "fp16") != 0 &&
+            strcmp(o->precision, "int8") != 0) {
             cli_usage("--precision: \"%s\" is not auto, fp32, bf16, fp16 or int8", o->precision);
             return UM_EINVAL;
         }
@@ -356,7 +406,10 @@ const char *cli_model_path(const char *file, char *buffer, size_t size)
 um_status cli_open_detector(um_detector **out, um_device *dev, const struct options *o)
 {
     char path[4200];
-    um_status st = um_detector_open(out, dev, o->detector ? o->detector : cli_model_path(CLI_DEFAULT_DETECTOR, path, sizeof path), o->det_size);
+    um_status st = um_detector_open(
+        out, dev,
+        o->detector ? o->detector : cli_model_path(CLI_DEFAULT_DETECTOR, path, sizeof path),
+        o->det_size);
     if (st != UM_OK)
         cli_fail(st);
     return st;
@@ -365,8 +418,10 @@ um_status cli_open_detector(um_detector **out, um_device *dev, const struct opti
 um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct options *o)
 {
     char path[4200];
-    um_status st =
-        um_segmenter_open(out, dev, o->segmenter ? o->segmenter : cli_model_path(CLI_DEFAULT_SEGMENTER, path, sizeof path), o->sam_size);
+    um_status st = um_segmenter_open(
+        out, dev,
+        o->segmenter ? o->segmenter : cli_model_path(CLI_DEFAULT_SEGMENTER, path, sizeof path),
+        o->sam_size);
     if (st != UM_OK)
         cli_fail(st);
     return st;
@@ -382,7 +437,8 @@ struct class_search {
 static void match_class(void *ctx, const char *key, const char *value)
 {
     struct class_search *s = ctx;
-    if (strcmp(key, "classes") != 0 || strspn(value, "0123456789") == strlen(value)) /* a plain number is only their count */
+    if (strcmp(key, "classes") != 0 ||
+        strspn(value, "0123456789") == strlen(value)) /* a plain number is only their count */
         return;
     snprintf(s->names, sizeof s->names, "%s", value);
     for (int label = 0; value; label++) {
@@ -407,15 +463,19 @@ um_status cli_class(const struct options *o, um_detector *detector, int *label)
         return UM_OK;
     }
     struct class_search s = {.name = o->class_name, .label = -1};
-    um_model_metadata(o->detector ? o->detector : cli_model_path(CLI_DEFAULT_DETECTOR, path, sizeof path), match_class, &s);
+    um_model_metadata(o->detector ? o->detector
+                                  : cli_model_path(CLI_DEFAULT_DETECTOR, path, sizeof path),
+                      match_class, &s);
     *label = s.label;
     if (s.label >= 0 && s.label < classes)
         return UM_OK;
-    cli_usage("--class %s: the detector has classes 0 to %d%s%s", o->class_name, classes - 1, s.names[0] ? ": " : " (unnamed)", s.names);
+    cli_usage("--class %s: the detector has classes 0 to %d%s%s", o->class_name, classes - 1,
+              s.names[0] ? ": " : " (unnamed)", s.names);
     return UM_EINVAL;
 }
 
-um_status cli_open_source(um_source **out, const struct options *o, const volatile sig_atomic_t *stop)
+um_status cli_open_source(um_source **out, const struct options *o,
+                          const volatile sig_atomic_t *stop)
 {
     um_source_settings s;
     char x = 0, rest = 0;
@@ -430,7 +490,8 @@ um_status cli_open_source(um_source **out, const struct options *o, const volati
     }
     if (o->pixel && strcmp(o->pixel, "rgb8") == 0)
         s.channels = 3;
-    if (o->size && (sscanf(o->size, "%d%c%d%c", &s.width, &x, &s.height, &rest) != 3 || x != 'x' || s.width < 1 || s.height < 1)) {
+    if (o->size && (sscanf(o->size, "%d%c%d%c", &s.width, &x, &s.height, &rest) != 3 || x != 'x' ||
+                    s.width < 1 || s.height < 1)) {
         cli_usage("--size: \"%s\" is not WxH", o->size);
         return UM_EINVAL;
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The command line as a table: every option is one row. Values come from --config FILE.yaml first, then from the command line. */
+/* The command line as a table: every option is one row. Values come from --config FILE.yaml first,
+ * then from the command line. */
 #ifndef UM_CLI_H
 #define UM_CLI_H
 
@@ -14,12 +15,20 @@ enum exit_code { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_ASSERTION 
 
 /* Commands an option belongs to. */
 enum command_bit {
-    ON_RUN = 1, ON_DETECT = 2, ON_SEGMENT = 4, ON_PHANTOM = 8, ON_BENCH = 16, ON_INSPECT = 32, ON_CONVERT = 64, ON_DOCTOR = 128,
+    ON_RUN = 1,
+    ON_DETECT = 2,
+    ON_SEGMENT = 4,
+    ON_PHANTOM = 8,
+    ON_BENCH = 16,
+    ON_INSPECT = 32,
+    ON_CONVERT = 64,
+    ON_DOCTOR = 128,
     ON_VAL = 256
 };
 
 struct options {
-    const char *detector, *segmenter, *device, *precision, *class_name, *gate, *kpi, *dump, *config, *size, *pixel, *calibrate;
+    const char *detector, *segmenter, *device, *precision, *class_name, *gate, *kpi, *dump, *config,
+        *size, *pixel, *calibrate;
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;
@@ -36,8 +45,10 @@ struct options {
     int positionals;
 };
 
-/* Parse the arguments after the command's name. Messages go to stderr. False: usage error (exit 2). */
-bool cli_parse(struct options *o, enum command_bit command, const char *name, int argc, char **argv);
+/* Parse the arguments after the command's name. Messages go to stderr. False: usage error (exit 2).
+ */
+bool cli_parse(struct options *o, enum command_bit command, const char *name, int argc,
+               char **argv);
 /* Option list of a command, to stdout. */
 void cli_print_options(enum command_bit command);
 
@@ -45,18 +56,21 @@ void cli_print_options(enum command_bit command);
 int cli_fail(um_status st);
 int cli_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* The device of the options, with "not in this build" answered before anything is opened. Prints the choice unless quiet. */
+/* The device of the options, with "not in this build" answered before anything is opened. Prints
+ * the choice unless quiet. */
 um_status cli_open_device(um_device **out, const struct options *o);
 um_status cli_open_detector(um_detector **out, um_device *dev, const struct options *o);
 um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct options *o);
-/* Path of a shipped model: ULTRAMOTION_MODELS, beside the source tree's build folder, or the installed share folder. */
+/* Path of a shipped model: ULTRAMOTION_MODELS, beside the source tree's build folder, or the
+ * installed share folder. */
 const char *cli_model_path(const char *file, char *buffer, size_t size);
 #define CLI_DEFAULT_DETECTOR "dfine_n_bone_320.safetensors"
 #define CLI_DEFAULT_SEGMENTER "mobile_sam_bone_256.safetensors"
 /* --class NAME|N against the metadata of the detector's file; -1 = the best of all. */
 um_status cli_class(const struct options *o, um_detector *detector, int *label);
 /* `stop`: set by a signal; a source that waits for input then ends. */
-um_status cli_open_source(um_source **out, const struct options *o, const volatile sig_atomic_t *stop);
+um_status cli_open_source(um_source **out, const struct options *o,
+                          const volatile sig_atomic_t *stop);
 
 int command_run(const struct options *o);
 int command_detect(const struct options *o);

@@ -14,13 +14,14 @@ static void print_percentiles(const char *name, const double *ms, size_t n)
 {
     double min, p50, p99, max;
     summary_percentiles(ms, n, &min, &p50, &p99, &max);
-    printf("\"%s\":{\"min\":%.4f,\"p50\":%.4f,\"p99\":%.4f,\"max\":%.4f}", name, min, p50, p99, max);
+    printf("\"%s\":{\"min\":%.4f,\"p50\":%.4f,\"p99\":%.4f,\"max\":%.4f}", name, min, p50, p99,
+           max);
 }
 
 static void print_machine(const um_device *dev)
 {
-    printf("\"device\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"version\":\"%s\"", um_device_name(dev), um_device_isa(dev),
-           um_device_threads(dev), um_version());
+    printf("\"device\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"version\":\"%s\"",
+           um_device_name(dev), um_device_isa(dev), um_device_threads(dev), um_version());
 }
 
 static int find_stage(const char *name)
@@ -31,14 +32,16 @@ static int find_stage(const char *name)
     return -1;
 }
 
-/* Peers are measured in turn with us: one stage per line of stdin, one answer per line of stdout. */
+/* Peers are measured in turn with us: one stage per line of stdin, one answer per line of stdout.
+ */
 static int serve_stages(um_detector *detector, um_segmenter *segmenter)
 {
     char line[64];
     while (fgets(line, sizeof line, stdin)) {
         double ms = 0;
         line[strcspn(line, "\r\n")] = 0;
-        bool rgb = strncmp(line, "rgb ", 4) == 0; /* "rgb detect": the three-channel stem, as peers run it */
+        bool rgb = strncmp(line, "rgb ", 4) ==
+                   0; /* "rgb detect": the three-channel stem, as peers run it */
         int stage = find_stage(line + (rgb ? 4 : 0));
         if (stage < 0)
             return cli_usage("bench stages --serve: \"%s\" is not detect, encode or decode", line);
@@ -51,7 +54,8 @@ static int serve_stages(um_detector *detector, um_segmenter *segmenter)
     return EXIT_DONE;
 }
 
-static int bench_stages(const struct options *o, um_device *dev, um_detector *detector, um_segmenter *segmenter)
+static int bench_stages(const struct options *o, um_device *dev, um_detector *detector,
+                        um_segmenter *segmenter)
 {
     double *ms = malloc((size_t)o->rounds * sizeof *ms), warm;
     um_status st = UM_OK;
@@ -61,8 +65,10 @@ static int bench_stages(const struct options *o, um_device *dev, um_detector *de
             st = um_bench_run((um_bench_stage)stage, detector, segmenter, 1, &ms[r]);
         if (st != UM_OK)
             break;
-        printf("{\"bench\":\"stages\",\"stage\":\"%s\",\"det_size\":%d,\"sam_size\":%d,\"rounds\":%d,", stage_names[stage],
-               um_detector_input_size(detector), um_segmenter_canvas(segmenter), o->rounds);
+        printf(
+            "{\"bench\":\"stages\",\"stage\":\"%s\",\"det_size\":%d,\"sam_size\":%d,\"rounds\":%d,",
+            stage_names[stage], um_detector_input_size(detector), um_segmenter_canvas(segmenter),
+            o->rounds);
         print_percentiles("ms", ms, (size_t)o->rounds);
         printf(",");
         print_machine(dev);
@@ -83,32 +89,40 @@ static void report_kernel(void *ctx, const um_bench_kernel *k)
     struct kernel_report *r = ctx;
     r->total_ms += k->min_ms;
     r->total_gflop += k->gflop;
-    printf("{\"bench\":\"kernels\",\"stage\":\"%s\",\"index\":%d,\"op\":\"%s\",\"rows\":[%d,%d],\"channels\":%d,\"k\":%d,\"min_ms\":%.4f,"
+    printf("{\"bench\":\"kernels\",\"stage\":\"%s\",\"index\":%d,\"op\":\"%s\",\"rows\":[%d,%d],"
+           "\"channels\":%d,\"k\":%d,\"min_ms\":%.4f,"
            "\"median_ms\":%.4f,\"gflops\":%.1f}\n",
-           r->stage, k->index, k->op, k->h, k->w, k->c, k->k, k->min_ms, k->median_ms, k->min_ms > 0 ? k->gflop / k->min_ms * 1e3 : 0);
+           r->stage, k->index, k->op, k->h, k->w, k->c, k->k, k->min_ms, k->median_ms,
+           k->min_ms > 0 ? k->gflop / k->min_ms * 1e3 : 0);
 }
 
-static int bench_kernels(const struct options *o, um_device *dev, um_detector *detector, um_segmenter *segmenter)
+static int bench_kernels(const struct options *o, um_device *dev, um_detector *detector,
+                         um_segmenter *segmenter)
 {
     for (int stage = 0; stage < STAGE_COUNT; stage++) {
         struct kernel_report r = {.stage = stage_names[stage]};
-        um_status st = um_bench_kernels((um_bench_stage)stage, detector, segmenter, 1, o->rounds, report_kernel, &r);
+        um_status st = um_bench_kernels((um_bench_stage)stage, detector, segmenter, 1, o->rounds,
+                                        report_kernel, &r);
         if (st != UM_OK)
             return cli_fail(st);
-        printf("{\"bench\":\"kernels\",\"stage\":\"%s\",\"op\":\"sum\",\"min_ms\":%.4f,\"gflop\":%.3f,", r.stage, r.total_ms, r.total_gflop);
+        printf("{\"bench\":\"kernels\",\"stage\":\"%s\",\"op\":\"sum\",\"min_ms\":%.4f,\"gflop\":%."
+               "3f,",
+               r.stage, r.total_ms, r.total_gflop);
         print_machine(dev);
         printf("}\n");
     }
     return EXIT_DONE;
 }
 
-static void add_packet(void *ctx, const um_packet *packet, const um_frame *frame, const um_truth *truth)
+static void add_packet(void *ctx, const um_packet *packet, const um_frame *frame,
+                       const um_truth *truth)
 {
     (void)frame;
     summary_add(ctx, packet, truth);
 }
 
-static int bench_pipeline(const struct options *o, um_device *dev, um_detector *detector, um_segmenter *segmenter)
+static int bench_pipeline(const struct options *o, um_device *dev, um_detector *detector,
+                          um_segmenter *segmenter)
 {
     static const char *const names[STAGES] = {"upload", "detect", "segment", "packet", "total"};
     um_pipeline *pipeline = NULL;
@@ -123,7 +137,9 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
     set.detector = detector;
     set.segmenter = segmenter;
     set.conf = o->conf;
-    set.sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO : o->sam_as_numpy ? UM_MASK_HOST : UM_MASK_DEVICE;
+    set.sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
+                       : o->sam_as_numpy   ? UM_MASK_HOST
+                                           : UM_MASK_DEVICE;
     if (o->gate)
         set.gate = strcmp(o->gate, "sync") == 0 ? UM_GATE_SYNC : UM_GATE_SPECULATIVE;
     um_source_settings_default(&src);
@@ -141,9 +157,11 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
         st = um_run_frames(&run, &stats);
     }
     if (st == UM_OK) {
-        printf("{\"bench\":\"pipeline\",\"frames\":%llu,\"visible\":%llu,\"det_size\":%d,\"sam_size\":%d,\"device_bytes\":%llu,",
-               (unsigned long long)stats.frames, (unsigned long long)stats.visible, um_detector_input_size(detector),
-               um_segmenter_canvas(segmenter), (unsigned long long)um_pipeline_device_bytes(pipeline));
+        printf("{\"bench\":\"pipeline\",\"frames\":%llu,\"visible\":%llu,\"det_size\":%d,\"sam_"
+               "size\":%d,\"device_bytes\":%llu,",
+               (unsigned long long)stats.frames, (unsigned long long)stats.visible,
+               um_detector_input_size(detector), um_segmenter_canvas(segmenter),
+               (unsigned long long)um_pipeline_device_bytes(pipeline));
         for (int i = 0; i < STAGES; i++) {
             print_percentiles(names[i], sum.ms[i], sum.frames);
             printf(",");
@@ -168,7 +186,8 @@ int command_bench(const struct options *o)
         fprintf(stderr, "ultramotion: bench residency: not in this build\n");
         return EXIT_FAILED;
     }
-    if (strcmp(what, "pipeline") != 0 && strcmp(what, "stages") != 0 && strcmp(what, "kernels") != 0)
+    if (strcmp(what, "pipeline") != 0 && strcmp(what, "stages") != 0 &&
+        strcmp(what, "kernels") != 0)
         return cli_usage("bench: \"%s\" is not pipeline, stages, residency or kernels", what);
     if (o->gate && strcmp(o->gate, "sync") != 0 && strcmp(o->gate, "speculative") != 0)
         return cli_usage("--gate: \"%s\" is not speculative or sync", o->gate);
@@ -182,7 +201,8 @@ int command_bench(const struct options *o)
     else if (strcmp(what, "kernels") == 0)
         code = bench_kernels(o, dev, detector, segmenter);
     else if (strcmp(what, "stages") == 0)
-        code = o->serve ? serve_stages(detector, segmenter) : bench_stages(o, dev, detector, segmenter);
+        code = o->serve ? serve_stages(detector, segmenter)
+                        : bench_stages(o, dev, detector, segmenter);
     else
         code = bench_pipeline(o, dev, detector, segmenter);
     um_segmenter_close(&segmenter);
@@ -197,10 +217,12 @@ static bool report_model(const char *role, const char *path)
 {
     um_model_info info = {.struct_size = sizeof info};
     if (um_model_inspect(path, &info) != UM_OK) {
-        printf("%-10s MISSING: %s\n           put a checkpoint there, or name one with --%s FILE\n", role, um_last_error(), role);
+        printf("%-10s MISSING: %s\n           put a checkpoint there, or name one with --%s FILE\n",
+               role, um_last_error(), role);
         return false;
     }
-    printf("%-10s %s: %s, input %d (%s), sha256 %.12s…\n", role, path, info.architecture, info.input_size, info.input_size_from, info.sha256);
+    printf("%-10s %s: %s, input %d (%s), sha256 %.12s…\n", role, path, info.architecture,
+           info.input_size, info.input_size_from, info.sha256);
     return true;
 }
 
@@ -221,8 +243,10 @@ int command_doctor(const struct options *o)
 {
     static const char *const devices[] = {"cpu", "guard", "cuda:0"};
     char det[4200], seg[4200];
-    const char *detector_path = o->detector ? o->detector : cli_model_path(CLI_DEFAULT_DETECTOR, det, sizeof det);
-    const char *segmenter_path = o->segmenter ? o->segmenter : cli_model_path(CLI_DEFAULT_SEGMENTER, seg, sizeof seg);
+    const char *detector_path =
+        o->detector ? o->detector : cli_model_path(CLI_DEFAULT_DETECTOR, det, sizeof det);
+    const char *segmenter_path =
+        o->segmenter ? o->segmenter : cli_model_path(CLI_DEFAULT_SEGMENTER, seg, sizeof seg);
     int code = EXIT_DONE;
     printf("version    ultramotion %s\n", um_version());
     report_cpu();
@@ -271,8 +295,10 @@ int command_doctor(const struct options *o)
     if (st == UM_OK)
         st = um_pipeline_receive(pipeline, &packet);
     if (st == UM_OK) {
-        printf("kernels    level %s on %s (ULTRAMOTION_CPU=c|avx2|avx512 forces a lower one)\n", um_device_isa(dev), um_device_name(dev));
-        printf("memory     %.1f MB planned on the device for 422x558 gray frames: weights, arenas, blocks\n",
+        printf("kernels    level %s on %s (ULTRAMOTION_CPU=c|avx2|avx512 forces a lower one)\n",
+               um_device_isa(dev), um_device_name(dev));
+        printf("memory     %.1f MB planned on the device for 422x558 gray frames: weights, arenas, "
+               "blocks\n",
                (double)um_pipeline_device_bytes(pipeline) / 1048576);
         printf("first frame %.1f ms\n", packet->ms.total);
     } else

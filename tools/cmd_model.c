@@ -7,7 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static void print_tensor(void *ctx, const char *name, const char *dtype, int rank, const int64_t *dim)
+static void print_tensor(void *ctx, const char *name, const char *dtype, int rank,
+                         const int64_t *dim)
 {
     (void)ctx;
     printf("  %s [", name);
@@ -36,7 +37,8 @@ static void print_string(const char *s)
     putchar('"');
 }
 
-static void print_tensor_json(void *ctx, const char *name, const char *dtype, int rank, const int64_t *dim)
+static void print_tensor_json(void *ctx, const char *name, const char *dtype, int rank,
+                              const int64_t *dim)
 {
     bool *first = ctx;
     printf("%s{\"name\":", *first ? "" : ",");
@@ -61,10 +63,12 @@ static void print_meta_json(void *ctx, const char *key, const char *value)
 static um_status inspect_json(const char *path, const um_model_info *info)
 {
     bool first = true;
-    printf("{\"architecture\":\"%s\",\"format\":\"%s\",\"sha256\":\"%s\",\"classes\":%d,\"channels\":%d,\"input_size\":%d,"
-           "\"input_size_from\":\"%s\",\"parameters\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"metadata\":{",
-           info->architecture, info->format, info->sha256, info->classes, info->channels, info->input_size, info->input_size_from,
-           info->parameters, info->bytes);
+    printf("{\"architecture\":\"%s\",\"format\":\"%s\",\"sha256\":\"%s\",\"classes\":%d,"
+           "\"channels\":%d,\"input_size\":%d,"
+           "\"input_size_from\":\"%s\",\"parameters\":%" PRIu64 ",\"bytes\":%" PRIu64
+           ",\"metadata\":{",
+           info->architecture, info->format, info->sha256, info->classes, info->channels,
+           info->input_size, info->input_size_from, info->parameters, info->bytes);
     um_status st = um_model_metadata(path, print_meta_json, &first);
     printf("},\"tensors\":[");
     first = true;
@@ -85,12 +89,15 @@ int command_inspect(const struct options *o)
         st = inspect_json(path, &info);
         return st == UM_OK ? EXIT_DONE : cli_fail(st);
     }
-    printf("file          %s\nformat        %s\nsha256        %s\narchitecture  %s\n", path, info.format, info.sha256, info.architecture);
+    printf("file          %s\nformat        %s\nsha256        %s\narchitecture  %s\n", path,
+           info.format, info.sha256, info.architecture);
     if (info.kind == UM_MODEL_DFINE)
-        printf("classes       %d\nstem          %d channel%s\n", info.classes, info.channels, info.channels == 1 ? "" : "s");
+        printf("classes       %d\nstem          %d channel%s\n", info.classes, info.channels,
+               info.channels == 1 ? "" : "s");
     if (info.kind != UM_MODEL_UNKNOWN)
         printf("input size    %d (%s)\n", info.input_size, info.input_size_from);
-    printf("tensors       %d: %" PRIu64 " elements, %" PRIu64 " bytes\nmetadata\n", info.tensors, info.parameters, info.bytes);
+    printf("tensors       %d: %" PRIu64 " elements, %" PRIu64 " bytes\nmetadata\n", info.tensors,
+           info.parameters, info.bytes);
     st = um_model_metadata(path, print_meta, NULL);
     if (st == UM_OK && !o->quiet) {
         printf("tensors\n");
@@ -136,7 +143,8 @@ int command_phantom(const struct options *o)
 {
     int width = 422, height = 558;
     char x = 0, rest = 0;
-    struct phantom_progress p = {.frames = o->frames ? o->frames : 100, .terminal = isatty(2) && !o->quiet};
+    struct phantom_progress p = {.frames = o->frames ? o->frames : 100,
+                                 .terminal = isatty(2) && !o->quiet};
     if (o->sinks != 1)
         return cli_usage("phantom: give one folder, -o DIR");
     if (o->size && (sscanf(o->size, "%d%c%d%c", &width, &x, &height, &rest) != 3 || x != 'x'))
@@ -148,7 +156,8 @@ int command_phantom(const struct options *o)
     if (st != UM_OK)
         return cli_fail(st);
     if (!o->quiet)
-        fprintf(stderr, "%ld frames in %s/frames, masks in %s/masks, truth in %s/truth.json\n", p.frames, dir, dir, dir);
+        fprintf(stderr, "%ld frames in %s/frames, masks in %s/masks, truth in %s/truth.json\n",
+                p.frames, dir, dir, dir);
     return EXIT_DONE;
 }
 

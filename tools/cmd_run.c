@@ -58,21 +58,25 @@ static void show(struct progress *p, uint64_t frames, const char *state, double 
     p->shown = now;
     p->line_open = true;
     if (p->length > 0)
-        fprintf(stderr, "\r%llu/%ld  %-8s %7.1f ms  %6.1f fps ", (unsigned long long)frames, p->length, state, ms,
-                (double)frames / (now - p->started));
+        fprintf(stderr, "\r%llu/%ld  %-8s %7.1f ms  %6.1f fps ", (unsigned long long)frames,
+                p->length, state, ms, (double)frames / (now - p->started));
     else
-        fprintf(stderr, "\r%llu  %-8s %7.1f ms  %6.1f fps ", (unsigned long long)frames, state, ms, (double)frames / (now - p->started));
+        fprintf(stderr, "\r%llu  %-8s %7.1f ms  %6.1f fps ", (unsigned long long)frames, state, ms,
+                (double)frames / (now - p->started));
 }
 
-static void on_packet(void *ctx, const um_packet *packet, const um_frame *frame, const um_truth *truth)
+static void on_packet(void *ctx, const um_packet *packet, const um_frame *frame,
+                      const um_truth *truth)
 {
     struct progress *p = ctx;
     (void)frame;
     summary_add(&p->summary, packet, truth);
-    show(p, p->summary.frames, packet->state == UM_STATE_VISIBLE ? "VISIBLE" : "LOST", packet->ms.total);
+    show(p, p->summary.frames, packet->state == UM_STATE_VISIBLE ? "VISIBLE" : "LOST",
+         packet->ms.total);
     if (p->o->verbose)
         fprintf(stderr, "frame %llu %s score %.3f %.1f ms\n", (unsigned long long)packet->frame_id,
-                packet->state == UM_STATE_VISIBLE ? "VISIBLE" : "LOST", (double)packet->score, packet->ms.total);
+                packet->state == UM_STATE_VISIBLE ? "VISIBLE" : "LOST", (double)packet->score,
+                packet->ms.total);
 }
 
 static void on_problem(void *ctx, const char *text)
@@ -144,15 +148,17 @@ static int whole_number(const double *v, int n)
     return 1;
 }
 
-static bool pipeline_settings(const struct options *o, um_detector *detector, um_segmenter *segmenter, struct progress *p,
-                              um_pipeline_settings *s)
+static bool pipeline_settings(const struct options *o, um_detector *detector,
+                              um_segmenter *segmenter, struct progress *p, um_pipeline_settings *s)
 {
     um_pipeline_settings_default(s);
     s->detector = detector;
     s->segmenter = segmenter;
     s->conf = o->conf;
     s->dump = o->dump != NULL;
-    s->sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO : o->sam_as_numpy ? UM_MASK_HOST : UM_MASK_DEVICE;
+    s->sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
+                      : o->sam_as_numpy   ? UM_MASK_HOST
+                                          : UM_MASK_DEVICE;
     if (o->gate && strcmp(o->gate, "speculative") == 0)
         s->gate = UM_GATE_SPECULATIVE;
     else if (o->gate && strcmp(o->gate, "sync") == 0)
@@ -178,15 +184,17 @@ static bool pipeline_settings(const struct options *o, um_detector *detector, um
     return cli_class(o, detector, &s->label) == UM_OK;
 }
 
-static void announce(const struct options *o, const um_device *dev, const um_detector *detector, const um_segmenter *segmenter)
+static void announce(const struct options *o, const um_device *dev, const um_detector *detector,
+                     const um_segmenter *segmenter)
 {
     if (o->quiet)
         return;
-    fprintf(stderr, "device %s (%s, %d thread%s)", um_device_name(dev), um_device_isa(dev), um_device_threads(dev),
-            um_device_threads(dev) == 1 ? "" : "s");
+    fprintf(stderr, "device %s (%s, %d thread%s)", um_device_name(dev), um_device_isa(dev),
+            um_device_threads(dev), um_device_threads(dev) == 1 ? "" : "s");
     if (detector)
-        fprintf(stderr, ", %s %d, %d class%s", um_detector_architecture(detector), um_detector_input_size(detector),
-                um_detector_classes(detector), um_detector_classes(detector) == 1 ? "" : "es");
+        fprintf(stderr, ", %s %d, %d class%s", um_detector_architecture(detector),
+                um_detector_input_size(detector), um_detector_classes(detector),
+                um_detector_classes(detector) == 1 ? "" : "es");
     if (segmenter)
         fprintf(stderr, ", mobile-sam %d", um_segmenter_canvas(segmenter));
     fprintf(stderr, "\n");
@@ -308,7 +316,8 @@ static int no_frames(const struct each *e, int code)
         return EXIT_FAILED;
     }
     if (!e->o->quiet && e->unreadable)
-        fprintf(stderr, "%llu frames, %llu unreadable\n", (unsigned long long)e->frames, (unsigned long long)e->unreadable);
+        fprintf(stderr, "%llu frames, %llu unreadable\n", (unsigned long long)e->frames,
+                (unsigned long long)e->unreadable);
     return code;
 }
 
@@ -319,14 +328,16 @@ static um_status crop_frame(const struct options *o, um_frame **frame)
     if (!o->has_crop)
         return UM_OK;
     if (w < 1 || h < 1 || x > f->width - w || y > f->height - h) {
-        cli_usage("--crop %d,%d,%d,%d reaches beyond the %dx%d picture", x, y, w, h, f->width, f->height);
+        cli_usage("--crop %d,%d,%d,%d reaches beyond the %dx%d picture", x, y, w, h, f->width,
+                  f->height);
         return UM_EINVAL;
     }
     um_status st = um_frame_create(&cut, w, h, f->channels);
     if (st != UM_OK)
         return st;
     for (int row = 0; row < h; row++)
-        memcpy(cut->pixels + row * cut->stride, f->pixels + (y + row) * f->stride + (ptrdiff_t)x * f->channels,
+        memcpy(cut->pixels + row * cut->stride,
+               f->pixels + (y + row) * f->stride + (ptrdiff_t)x * f->channels,
                (size_t)w * (size_t)f->channels);
     cut->id = f->id;
     cut->ts = f->ts;
@@ -341,15 +352,17 @@ static double clamp(double v, double hi)
 }
 
 /* False when the reader of stdout has left. */
-static bool print_boxes(const struct options *o, const um_frame *f, const um_box *boxes, int n, int label, int width, int height)
+static bool print_boxes(const struct options *o, const um_frame *f, const um_box *boxes, int n,
+                        int label, int width, int height)
 {
     bool first = true;
     printf("{\"frame_id\":%llu,\"ts\":%.6f,\"boxes\":[", (unsigned long long)f->id, f->ts);
     for (int i = 0; i < n; i++) {
         if (label >= 0 && boxes[i].label != label)
             continue;
-        printf("%s{\"box_xyxy\":[%.9g,%.9g,%.9g,%.9g],\"score\":%.9g,\"label\":%d}", first ? "" : ",",
-               clamp(boxes[i].x0 + o->crop[0], width), clamp(boxes[i].y0 + o->crop[1], height), clamp(boxes[i].x1 + o->crop[0], width),
+        printf("%s{\"box_xyxy\":[%.9g,%.9g,%.9g,%.9g],\"score\":%.9g,\"label\":%d}",
+               first ? "" : ",", clamp(boxes[i].x0 + o->crop[0], width),
+               clamp(boxes[i].y0 + o->crop[1], height), clamp(boxes[i].x1 + o->crop[0], width),
                clamp(boxes[i].y1 + o->crop[1], height), (double)boxes[i].score, boxes[i].label);
         first = false;
     }
@@ -399,7 +412,8 @@ int command_detect(const struct options *o)
         um_frame_unref(&frame);
     }
     code = no_frames(&e, code);
-    if (code == EXIT_DONE && o->dump && e.frames && (st = um_detector_dump(detector, o->dump)) != UM_OK)
+    if (code == EXIT_DONE && o->dump && e.frames &&
+        (st = um_detector_dump(detector, o->dump)) != UM_OK)
         code = cli_fail(st);
     um_detector_close(&detector);
     um_source_close(&e.source);
@@ -417,7 +431,10 @@ struct prompt_list {
 
 static bool read_prompts(const struct options *o, struct prompt_list *l)
 {
-    l->prompts = (um_prompts){.struct_size = sizeof l->prompts, .points = l->xy, .labels = l->label, .n_points = o->points,
+    l->prompts = (um_prompts){.struct_size = sizeof l->prompts,
+                              .points = l->xy,
+                              .labels = l->label,
+                              .n_points = o->points,
                               .multimask = o->multimask};
     for (int i = 0; i < 4; i++)
         l->box[i] = (float)o->box[i];
@@ -425,18 +442,24 @@ static bool read_prompts(const struct options *o, struct prompt_list *l)
         l->prompts.box = l->box;
     for (int i = 0; i < o->points; i++) {
         char rest = 0;
-        if (sscanf(o->point[i], "%f,%f,%d%c", &l->xy[2 * i], &l->xy[2 * i + 1], &l->label[i], &rest) != 3)
+        if (sscanf(o->point[i], "%f,%f,%d%c", &l->xy[2 * i], &l->xy[2 * i + 1], &l->label[i],
+                   &rest) != 3)
             return cli_usage("--point: \"%s\" is not X,Y,LABEL", o->point[i]), false;
     }
     if (!o->has_box && !o->points)
         return cli_usage("segment: give --box X0,Y0,X1,Y1 or --point X,Y,LABEL"), false;
-    bool host = o->sam_as_numpy == 1 || o->multimask; /* choosing among three masks needs their scores on the host */
-    l->prompts.as_numpy = host ? UM_MASK_HOST : o->sam_as_numpy == 0 ? UM_MASK_DEVICE : UM_MASK_AUTO;
+    bool host = o->sam_as_numpy == 1 ||
+                o->multimask; /* choosing among three masks needs their scores on the host */
+    l->prompts.as_numpy = host                   ? UM_MASK_HOST
+                          : o->sam_as_numpy == 0 ? UM_MASK_DEVICE
+                                                 : UM_MASK_AUTO;
     return true;
 }
 
-/* The best mask of a prediction as a packet, so that sinks can write it. bits: (w+31)/32*4*h bytes. */
-static um_status mask_packet(const struct options *o, const um_segmenter *segmenter, const um_frame *f, const um_prediction *pred, double ms,
+/* The best mask of a prediction as a packet, so that sinks can write it. bits: (w+31)/32*4*h bytes.
+ */
+static um_status mask_packet(const struct options *o, const um_segmenter *segmenter,
+                             const um_frame *f, const um_prediction *pred, double ms,
                              uint8_t *pixels, uint8_t *bits, um_packet *k)
 {
     int best = 0, row = (f->width + 31) / 32 * 4;
@@ -447,10 +470,21 @@ static um_status mask_packet(const struct options *o, const um_segmenter *segmen
     um_status st = um_mask_read(pred->mask[best], pixels);
     if (st != UM_OK)
         return st;
-    *k = (um_packet){.frame_id = f->id, .ts = f->ts, .state = UM_STATE_VISIBLE, .has_mask = 1, .width = f->width, .height = f->height,
-                     .crop = {0, 0, f->width, f->height}, .bits = bits, .score = pred->iou[best], .iou = pred->iou[best],
-                     .precision = "fp32", .as_numpy = um_mask_on_host(pred->mask[best]), .mask_box = {f->width, f->height, 0, 0},
-                     .centroid = {NAN, NAN}, .ms = {.segment = ms, .total = ms}};
+    *k = (um_packet){.frame_id = f->id,
+                     .ts = f->ts,
+                     .state = UM_STATE_VISIBLE,
+                     .has_mask = 1,
+                     .width = f->width,
+                     .height = f->height,
+                     .crop = {0, 0, f->width, f->height},
+                     .bits = bits,
+                     .score = pred->iou[best],
+                     .iou = pred->iou[best],
+                     .precision = "fp32",
+                     .as_numpy = um_mask_on_host(pred->mask[best]),
+                     .mask_box = {f->width, f->height, 0, 0},
+                     .centroid = {NAN, NAN},
+                     .ms = {.segment = ms, .total = ms}};
     snprintf(k->device, sizeof k->device, "%s", um_device_name(um_segmenter_device(segmenter)));
     snprintf(k->segmenter_sha256, sizeof k->segmenter_sha256, "%s", um_segmenter_sha256(segmenter));
     k->has_box = o->has_box;
@@ -479,24 +513,34 @@ static um_status mask_packet(const struct options *o, const um_segmenter *segmen
     return UM_OK;
 }
 
-static um_status segment_frame(const struct options *o, um_segmenter *segmenter, const struct prompt_list *l, const um_frame *f,
-                               um_sink **sinks, int n_sinks, const char *name)
+static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
+                               const struct prompt_list *l, const um_frame *f, um_sink **sinks,
+                               int n_sinks, const char *name)
 {
     um_packet packet;
     um_prediction pred = {0};
     size_t pixels = (size_t)f->width * (size_t)f->height;
-    uint8_t *mask = malloc(pixels), *bits = malloc((size_t)(f->width + 31) / 32 * 4 * (size_t)f->height), *rows = malloc(pixels * (size_t)f->channels);
-    um_image image = {.data = rows, .type = UM_IMAGE_U8, .layout = UM_IMAGE_HWC, .height = f->height, .width = f->width, .channels = f->channels};
+    uint8_t *mask = malloc(pixels),
+            *bits = malloc((size_t)(f->width + 31) / 32 * 4 * (size_t)f->height),
+            *rows = malloc(pixels * (size_t)f->channels);
+    um_image image = {.data = rows,
+                      .type = UM_IMAGE_U8,
+                      .layout = UM_IMAGE_HWC,
+                      .height = f->height,
+                      .width = f->width,
+                      .channels = f->channels};
     um_status st = mask && bits && rows ? UM_OK : UM_ENOMEM;
     double started = seconds_now();
     for (int y = 0; y < f->height && rows; y++)
-        memcpy(rows + (size_t)y * (size_t)f->width * (size_t)f->channels, f->pixels + y * f->stride, (size_t)f->width * (size_t)f->channels);
+        memcpy(rows + (size_t)y * (size_t)f->width * (size_t)f->channels, f->pixels + y * f->stride,
+               (size_t)f->width * (size_t)f->channels);
     if (st == UM_OK)
         st = um_segmenter_set_image(segmenter, &image);
     if (st == UM_OK)
         st = um_segmenter_predict(segmenter, &l->prompts, &pred);
     if (st == UM_OK)
-        st = mask_packet(o, segmenter, f, &pred, 1e3 * (seconds_now() - started), mask, bits, &packet);
+        st = mask_packet(o, segmenter, f, &pred, 1e3 * (seconds_now() - started), mask, bits,
+                         &packet);
     for (int i = 0; i < n_sinks && st == UM_OK; i++)
         if (sinks[i]) {
             st = um_sink_write(sinks[i], &packet, f, name);
@@ -542,14 +586,16 @@ int command_segment(const struct options *o)
             um_segmenter_set_kpi(segmenter, write_kpi, &p);
     }
     while (code == EXIT_DONE && (frame = next_frame(&e, &code))) {
-        st = segment_frame(o, segmenter, &prompts, frame, sinks, n_sinks, um_source_frame_name(e.source));
+        st = segment_frame(o, segmenter, &prompts, frame, sinks, n_sinks,
+                           um_source_frame_name(e.source));
         e.frames++;
         um_frame_unref(&frame);
         if (st != UM_OK)
             code = cli_fail(st);
     }
     code = no_frames(&e, code);
-    if (code == EXIT_DONE && o->dump && e.frames && (st = um_segmenter_dump(segmenter, o->dump)) != UM_OK)
+    if (code == EXIT_DONE && o->dump && e.frames &&
+        (st = um_segmenter_dump(segmenter, o->dump)) != UM_OK)
         code = cli_fail(st);
     code = close_sinks(sinks, n_sinks, code);
     if (!close_kpi(&p) && code == EXIT_DONE)

@@ -16,7 +16,8 @@ static int best_first(const void *a, const void *b)
     return (x->score < y->score) - (x->score > y->score);
 }
 
-void summary_percentiles(const double *values, size_t n, double *min, double *p50, double *p99, double *max)
+void summary_percentiles(const double *values, size_t n, double *min, double *p50, double *p99,
+                         double *max)
 {
     double *v = n ? malloc(n * sizeof *v) : NULL;
     *min = *p50 = *p99 = *max = 0;
@@ -52,9 +53,11 @@ static int reserve(struct summary *s)
 
 static double box_iou(const float *a, const float *b)
 {
-    double w = (a[2] < b[2] ? a[2] : b[2]) - (a[0] > b[0] ? a[0] : b[0]), h = (a[3] < b[3] ? a[3] : b[3]) - (a[1] > b[1] ? a[1] : b[1]);
+    double w = (a[2] < b[2] ? a[2] : b[2]) - (a[0] > b[0] ? a[0] : b[0]),
+           h = (a[3] < b[3] ? a[3] : b[3]) - (a[1] > b[1] ? a[1] : b[1]);
     double inter = w > 0 && h > 0 ? w * h : 0;
-    double both = (double)(a[2] - a[0]) * (a[3] - a[1]) + (double)(b[2] - b[0]) * (b[3] - b[1]) - inter;
+    double both =
+        (double)(a[2] - a[0]) * (a[3] - a[1]) + (double)(b[2] - b[0]) * (b[3] - b[1]) - inter;
     return both > 0 ? inter / both : 0;
 }
 
@@ -124,10 +127,12 @@ int summary_add(struct summary *s, const um_packet *p, const um_truth *truth)
     return 1;
 }
 
-/* Average precision at IoU 0.5 with COCO's 101 recall points; one box a frame, frames below --conf have none. */
+/* Average precision at IoU 0.5 with COCO's 101 recall points; one box a frame, frames below --conf
+ * have none. */
 static double average_precision(const struct summary *s)
 {
-    double sum = 0, *precision = malloc((s->n_boxes + 1) * sizeof *precision), *recall = malloc((s->n_boxes + 1) * sizeof *recall);
+    double sum = 0, *precision = malloc((s->n_boxes + 1) * sizeof *precision),
+           *recall = malloc((s->n_boxes + 1) * sizeof *recall);
     struct scored_box *boxes = malloc((s->n_boxes + 1) * sizeof *boxes);
     size_t hits = 0, at = 0;
     if (precision && recall && boxes && s->with_bone) {
@@ -156,8 +161,9 @@ static double average_precision(const struct summary *s)
 void summary_print(const struct summary *s, FILE *f, const um_run_stats *stats, double seconds)
 {
     static const char *const names[STAGES] = {"upload", "detect", "segment", "packet", "total"};
-    fprintf(f, "\nframes     %llu: %llu VISIBLE, %llu LOST, %llu unreadable", (unsigned long long)stats->frames,
-            (unsigned long long)stats->visible, (unsigned long long)stats->lost, (unsigned long long)stats->unreadable);
+    fprintf(f, "\nframes     %llu: %llu VISIBLE, %llu LOST, %llu unreadable",
+            (unsigned long long)stats->frames, (unsigned long long)stats->visible,
+            (unsigned long long)stats->lost, (unsigned long long)stats->unreadable);
     if (stats->replaced)
         fprintf(f, ", %llu replaced by a newer one", (unsigned long long)stats->replaced);
     fprintf(f, "; %.1f s, %.1f fps\n", seconds, seconds > 0 ? (double)stats->frames / seconds : 0);
@@ -170,16 +176,25 @@ void summary_print(const struct summary *s, FILE *f, const um_run_stats *stats, 
     if (s->last.shared)
         fprintf(f, "ledger     host and device share memory: no copies\n");
     else if (s->frames)
-        fprintf(f, "ledger     per frame %u..%u up, %u..%u down, %.1f waits; %.1f KB up, %.1f KB down; %u setup copies\n", s->least.up,
-                s->most.up, s->least.down, s->most.down, (double)s->waits / (double)s->frames,
-                (double)s->up_bytes / 1024 / (double)s->frames, (double)s->down_bytes / 1024 / (double)s->frames, s->most.setup);
+        fprintf(f,
+                "ledger     per frame %u..%u up, %u..%u down, %.1f waits; %.1f KB up, %.1f KB "
+                "down; %u setup copies\n",
+                s->least.up, s->most.up, s->least.down, s->most.down,
+                (double)s->waits / (double)s->frames,
+                (double)s->up_bytes / 1024 / (double)s->frames,
+                (double)s->down_bytes / 1024 / (double)s->frames, s->most.setup);
     if (!s->with_truth)
         return;
-    fprintf(f, "truth      %zu frames, %zu with bone: AP50 %.3f, %zu found at IoU 0.5 (mean box IoU %.3f), %zu false on %zu empty frames\n",
-            s->with_truth, s->with_bone, average_precision(s), s->found, s->found ? s->box_iou_sum / (double)s->found : 0, s->false_found,
+    fprintf(f,
+            "truth      %zu frames, %zu with bone: AP50 %.3f, %zu found at IoU 0.5 (mean box IoU "
+            "%.3f), %zu false on %zu empty frames\n",
+            s->with_truth, s->with_bone, average_precision(s), s->found,
+            s->found ? s->box_iou_sum / (double)s->found : 0, s->false_found,
             s->with_truth - s->with_bone);
     if (s->dice_sum > 0)
-        fprintf(f, "           masks of the whole pipeline: Dice %.3f, IoU %.3f (a missed bone counts 0)\n",
+        fprintf(f,
+                "           masks of the whole pipeline: Dice %.3f, IoU %.3f (a missed bone counts "
+                "0)\n",
                 s->dice_sum / (double)s->with_bone, s->iou_sum / (double)s->with_bone);
 }
 

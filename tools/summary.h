@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a run tells at its end: states, stage times, transfers and, on frames with truth, accuracy. */
+/* What a run tells at its end: states, stage times, transfers and, on frames with truth, accuracy.
+ */
 #ifndef UM_SUMMARY_H
 #define UM_SUMMARY_H
 
@@ -27,10 +28,12 @@ struct summary {
     double dice_sum, iou_sum, box_iou_sum;
 };
 
-int summary_add(struct summary *s, const um_packet *packet, const um_truth *truth); /* 0 = out of memory */
+int summary_add(struct summary *s, const um_packet *packet,
+                const um_truth *truth); /* 0 = out of memory */
 void summary_print(const struct summary *s, FILE *f, const um_run_stats *stats, double seconds);
 void summary_free(struct summary *s);
 /* min, p50 and p99 of n values; sorts a copy. */
-void summary_percentiles(const double *values, size_t n, double *min, double *p50, double *p99, double *max);
+void summary_percentiles(const double *values, size_t n, double *min, double *p50, double *p99,
+                         double *max);
 
 #endif

@@ -19,19 +19,22 @@ typedef enum um_bench_stage { UM_BENCH_DETECT, UM_BENCH_ENCODE, UM_BENCH_DECODE 
  * @param segmenter needed for UM_BENCH_ENCODE and UM_BENCH_DECODE (box prompt, single mask).
  * @param ms        receives the device's time in milliseconds.
  */
-UM_API um_status um_bench_run(um_bench_stage stage, um_detector *detector, um_segmenter *segmenter, int gray, double *ms);
+UM_API um_status um_bench_run(um_bench_stage stage, um_detector *detector, um_segmenter *segmenter,
+                              int gray, double *ms);
 
 /** One kernel call of a network: its position, operator, output shape, arithmetic and best time. */
 typedef struct um_bench_kernel {
     int index;
     const char *op;
-    int h, w, c, k; /**< output rows (h*w) and channels, and what is summed per element (0 where that means nothing) */
+    int h, w, c, k; /**< output rows (h*w) and channels, and what is summed per element (0 where
+                       that means nothing) */
     double gflop;   /**< 0 where that means nothing */
     double min_ms, median_ms;
 } um_bench_kernel;
 typedef void um_bench_kernel_fn(void *ctx, const um_bench_kernel *kernel);
 /** Time every kernel call of a network `rounds` times in place and report each. */
-UM_API um_status um_bench_kernels(um_bench_stage stage, um_detector *detector, um_segmenter *segmenter, int gray, int rounds,
+UM_API um_status um_bench_kernels(um_bench_stage stage, um_detector *detector,
+                                  um_segmenter *segmenter, int gray, int rounds,
                                   um_bench_kernel_fn *report, void *ctx);
 
 #ifdef __cplusplus

@@ -20,34 +20,44 @@ typedef struct um_box {
 } um_box;
 
 /**
- * Load a D-FINE checkpoint (.pt, .pth, .safetensors; N, S, M, L, X by its tensors) and put it on a device.
+ * Load a D-FINE checkpoint (.pt, .pth, .safetensors; N, S, M, L, X by its tensors) and put it on a
+ * device.
  *
  * @param out    receives the detector or NULL; close it before the device.
- * @param input_size  side of the square input in pixels, a multiple of 32; 0 = the file's metadata, else its anchors, else 640.
- * @return UM_OK; UM_EIO, UM_EFORMAT (not a D-FINE file; a tensor missing or of the wrong shape, named), UM_EINVAL (size), UM_ENOMEM.
+ * @param input_size  side of the square input in pixels, a multiple of 32; 0 = the file's metadata,
+ * else its anchors, else 640.
+ * @return UM_OK; UM_EIO, UM_EFORMAT (not a D-FINE file; a tensor missing or of the wrong shape,
+ * named), UM_EINVAL (size), UM_ENOMEM.
  */
-UM_API um_status um_detector_open(um_detector **out, um_device *device, const char *path, int input_size);
+UM_API um_status um_detector_open(um_detector **out, um_device *device, const char *path,
+                                  int input_size);
 /** Close and set to NULL. Accepts NULL. */
 UM_API void um_detector_close(um_detector **detector);
 
 UM_API int um_detector_classes(const um_detector *detector);
 UM_API int um_detector_input_size(const um_detector *detector);
-UM_API const char *um_detector_architecture(const um_detector *detector); /**< "dfine-n" … "dfine-x" */
-UM_API const char *um_detector_sha256(const um_detector *detector);       /**< of the file, 64 hex digits */
+UM_API const char *
+um_detector_architecture(const um_detector *detector); /**< "dfine-n" … "dfine-x" */
+UM_API const char *
+um_detector_sha256(const um_detector *detector); /**< of the file, 64 hex digits */
 UM_API um_device *um_detector_device(const um_detector *detector);
 
 /**
  * Detect in one frame; blocks until done.
  *
- * @param boxes  receives up to `capacity` boxes, best first, every (query, class) pair with score >= conf.
+ * @param boxes  receives up to `capacity` boxes, best first, every (query, class) pair with score
+ * >= conf.
  * @param count  receives how many were written.
  * @return UM_OK (also for none); UM_EINVAL; UM_EDEVICE.
  */
-UM_API um_status um_detector_run(um_detector *detector, const um_frame *frame, float conf, um_box *boxes, int capacity, int *count);
+UM_API um_status um_detector_run(um_detector *detector, const um_frame *frame, float conf,
+                                 um_box *boxes, int capacity, int *count);
 
-/** Keep the named intermediates of every frame for um_detector_dump(); before the first frame. Costs memory. */
+/** Keep the named intermediates of every frame for um_detector_dump(); before the first frame.
+ * Costs memory. */
 UM_API um_status um_detector_keep_taps(um_detector *detector);
-/** Write the taps of the last frame as .safetensors: pred_logits [1,Q,C], pred_boxes [1,Q,4] and the named intermediates. */
+/** Write the taps of the last frame as .safetensors: pred_logits [1,Q,C], pred_boxes [1,Q,4] and
+ * the named intermediates. */
 UM_API um_status um_detector_dump(um_detector *detector, const char *path);
 
 #ifdef __cplusplus

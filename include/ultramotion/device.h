@@ -11,14 +11,15 @@
 extern "C" {
 #endif
 
-/** A place where networks run. Opened first, closed last: everything opened on it must be closed before it. */
+/** A place where networks run. Opened first, closed last: everything opened on it must be closed
+ * before it. */
 typedef struct um_device um_device;
 
 /** How to open a device. Initialise with um_device_settings_default(). */
 typedef struct um_device_settings {
     size_t struct_size;
-    const char *name;    /**< "auto", "cpu", "guard" or "cuda:N" */
-    int threads;         /**< worker threads including the caller; 0 = as many as this process may use */
+    const char *name; /**< "auto", "cpu", "guard" or "cuda:N" */
+    int threads; /**< worker threads including the caller; 0 = as many as this process may use */
     uint64_t guard_seed; /**< order in which `guard` runs what may run in any order */
 } um_device_settings;
 
@@ -28,8 +29,10 @@ UM_API void um_device_settings_default(um_device_settings *s);
 /**
  * Open a device.
  *
- * @param out  receives the device, or NULL on error. The caller owns it and closes it with um_device_close().
- * @return UM_OK; UM_EINVAL for an unknown name; UM_EDEVICE or UM_EUNSUPPORTED where that device is not available here.
+ * @param out  receives the device, or NULL on error. The caller owns it and closes it with
+ * um_device_close().
+ * @return UM_OK; UM_EINVAL for an unknown name; UM_EDEVICE or UM_EUNSUPPORTED where that device is
+ * not available here.
  */
 UM_API um_status um_device_open(um_device **out, const um_device_settings *settings);
 
@@ -45,11 +48,13 @@ UM_API int um_device_threads(const um_device *device);
 /** Instruction level of the host kernels, e.g. "avx512", "avx2", "c". Valid until close. */
 UM_API const char *um_device_isa(const um_device *device);
 
-/** Copies and waits between host and device. On a device that shares the host's memory all counts are 0 and `shared` is 1. */
+/** Copies and waits between host and device. On a device that shares the host's memory all counts
+ * are 0 and `shared` is 1. */
 typedef struct um_transfers {
-    uint32_t up, down;           /**< copies host to device, device to host */
-    uint32_t waits;              /**< times the host waited for the device */
-    uint32_t setup;              /**< copies of stage `setup`: at open and for a geometry seen for the first time */
+    uint32_t up, down; /**< copies host to device, device to host */
+    uint32_t waits;    /**< times the host waited for the device */
+    uint32_t
+        setup; /**< copies of stage `setup`: at open and for a geometry seen for the first time */
     uint64_t up_bytes, down_bytes;
     int shared;
 } um_transfers;

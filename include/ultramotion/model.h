@@ -11,29 +11,38 @@
 extern "C" {
 #endif
 
-typedef enum um_model_kind { UM_MODEL_UNKNOWN, UM_MODEL_DFINE, UM_MODEL_MOBILE_SAM, UM_MODEL_LITE_MEDSAM, UM_MODEL_SAM_VIT } um_model_kind;
+typedef enum um_model_kind {
+    UM_MODEL_UNKNOWN,
+    UM_MODEL_DFINE,
+    UM_MODEL_MOBILE_SAM,
+    UM_MODEL_LITE_MEDSAM,
+    UM_MODEL_SAM_VIT
+} um_model_kind;
 
 /** What a weight file holds, read from its names, shapes and metadata; no weights are loaded. */
 typedef struct um_model_info {
     size_t struct_size;
     um_model_kind kind;
-    char architecture[32];  /**< "dfine-n" … "dfine-x", "mobile-sam", …, or "unknown" */
-    char format[16];        /**< "safetensors" or "torch zip" */
-    char sha256[65];        /**< of the file */
-    int classes;            /**< detector; 0 otherwise */
-    int channels;           /**< of the stem */
-    int input_size;         /**< from metadata, else what the tensors imply, else 640 / 1024 */
+    char architecture[32];       /**< "dfine-n" … "dfine-x", "mobile-sam", …, or "unknown" */
+    char format[16];             /**< "safetensors" or "torch zip" */
+    char sha256[65];             /**< of the file */
+    int classes;                 /**< detector; 0 otherwise */
+    int channels;                /**< of the stem */
+    int input_size;              /**< from metadata, else what the tensors imply, else 640 / 1024 */
     const char *input_size_from; /**< "metadata", "tensors" or "default"; static string */
     int tensors;
-    uint64_t parameters;    /**< elements in all tensors */
-    uint64_t bytes;         /**< of the tensors */
+    uint64_t parameters; /**< elements in all tensors */
+    uint64_t bytes;      /**< of the tensors */
 } um_model_info;
 
-/** Read what a file is. *info: caller sets struct_size. @return UM_OK (kind may be UM_MODEL_UNKNOWN), UM_EIO, UM_EFORMAT. */
+/** Read what a file is. *info: caller sets struct_size. @return UM_OK (kind may be
+ * UM_MODEL_UNKNOWN), UM_EIO, UM_EFORMAT. */
 UM_API um_status um_model_inspect(const char *path, um_model_info *info);
 
-/** Called once per tensor, sorted by name. dim has `rank` entries. Strings are valid during the call. */
-typedef void um_model_tensor_fn(void *ctx, const char *name, const char *dtype, int rank, const int64_t *dim);
+/** Called once per tensor, sorted by name. dim has `rank` entries. Strings are valid during the
+ * call. */
+typedef void um_model_tensor_fn(void *ctx, const char *name, const char *dtype, int rank,
+                                const int64_t *dim);
 /** List the tensors of a file. */
 UM_API um_status um_model_tensors(const char *path, um_model_tensor_fn *fn, void *ctx);
 /** List safetensors metadata as key and value. */
@@ -41,13 +50,15 @@ typedef void um_model_meta_fn(void *ctx, const char *key, const char *value);
 UM_API um_status um_model_metadata(const char *path, um_model_meta_fn *fn, void *ctx);
 
 /**
- * Write a model as .safetensors with metadata (architecture, input size, classes, sha256 of the source file).
+ * Write a model as .safetensors with metadata (architecture, input size, classes, sha256 of the
+ * source file).
  *
  * @param precision  "fp32" or "fp16": storage of floating tensors; others are UM_EUNSUPPORTED.
  * @param input_size 0 = as um_model_inspect() finds it.
  * @param metadata   further key, value, …, NULL pairs, or NULL.
  */
-UM_API um_status um_model_convert(const char *path, const char *out, const char *precision, int input_size, const char *const *metadata);
+UM_API um_status um_model_convert(const char *path, const char *out, const char *precision,
+                                  int input_size, const char *const *metadata);
 
 #ifdef __cplusplus
 }

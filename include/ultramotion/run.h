@@ -11,18 +11,22 @@
 extern "C" {
 #endif
 
-/** A run: one thread reads the source, the caller's thread drives the device, one thread writes each sink. */
+/** A run: one thread reads the source, the caller's thread drives the device, one thread writes
+ * each sink. */
 typedef struct um_run_settings {
     size_t struct_size;
     um_pipeline *pipeline; /**< borrowed */
     um_source *source;     /**< borrowed */
     um_sink **sinks;       /**< borrowed */
     int n_sinks;
-    int strict;            /**< stop at the first unreadable frame */
-    int realtime;          /**< a frame that still waits is replaced by the newest, and counted */
-    const volatile sig_atomic_t *stop; /**< nonzero: finish the frame in flight and return; or NULL */
-    /** Called on the caller's thread for every packet, before the sinks have it. truth: of a phantom frame, else NULL. */
-    void (*on_packet)(void *ctx, const um_packet *packet, const um_frame *frame, const um_truth *truth);
+    int strict;   /**< stop at the first unreadable frame */
+    int realtime; /**< a frame that still waits is replaced by the newest, and counted */
+    const volatile sig_atomic_t
+        *stop; /**< nonzero: finish the frame in flight and return; or NULL */
+    /** Called on the caller's thread for every packet, before the sinks have it. truth: of a
+     * phantom frame, else NULL. */
+    void (*on_packet)(void *ctx, const um_packet *packet, const um_frame *frame,
+                      const um_truth *truth);
     /** Called for every unreadable frame and failed sink with what happened. */
     void (*on_problem)(void *ctx, const char *text);
     void *ctx;
@@ -33,7 +37,7 @@ typedef struct um_run_stats {
     uint64_t unreadable;            /**< frames that gave no packet */
     uint64_t replaced;              /**< realtime: frames that a newer one replaced */
     int sinks_failed;
-    int stopped;                    /**< by `stop` or a pipe's reader that left */
+    int stopped; /**< by `stop` or a pipe's reader that left */
 } um_run_stats;
 
 /** Fill `s` with defaults. */
@@ -42,8 +46,9 @@ UM_API void um_run_settings_default(um_run_settings *s);
 /**
  * Drive frames from the source through the pipeline to the sinks until the source ends.
  *
- * @return UM_OK (also when stopped); UM_EASSERT for a transfer assertion; UM_EIO when a sink failed (the others went on) or all did;
- *         UM_EFORMAT or UM_EIO for an unreadable frame with `strict`; UM_EDEVICE. *stats is filled in every case.
+ * @return UM_OK (also when stopped); UM_EASSERT for a transfer assertion; UM_EIO when a sink failed
+ * (the others went on) or all did; UM_EFORMAT or UM_EIO for an unreadable frame with `strict`;
+ * UM_EDEVICE. *stats is filled in every case.
  */
 UM_API um_status um_run_frames(const um_run_settings *settings, um_run_stats *stats);
 

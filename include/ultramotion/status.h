@@ -12,7 +12,8 @@ extern "C" {
 #define UM_API
 #endif
 
-/** Result of every call that can fail: 0 is success, positive is ordinary news, negative is an error. */
+/** Result of every call that can fail: 0 is success, positive is ordinary news, negative is an
+ * error. */
 typedef enum um_status {
     UM_OK = 0,
     UM_AGAIN = 1,         /**< nothing to deliver yet: call again after sending more */
@@ -29,8 +30,8 @@ typedef enum um_status {
 /**
  * Text of the last error on the calling thread: what, where, expected and found.
  *
- * @return a string owned by the library, valid until the next failing call on this thread; "" if nothing failed yet.
- * Threads: every thread has its own text.
+ * @return a string owned by the library, valid until the next failing call on this thread; "" if
+ * nothing failed yet. Threads: every thread has its own text.
  */
 UM_API const char *um_last_error(void);
 

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-uint64_t um_clock_ns(void);     /* monotonic */
-double um_clock_unix(void);     /* seconds since 1970 */
+uint64_t um_clock_ns(void); /* monotonic */
+double um_clock_unix(void); /* seconds since 1970 */
 
 #endif

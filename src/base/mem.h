@@ -5,15 +5,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Heap memory of the library. All return NULL on failure (or on size overflow) and record no error text. */
-void *um_alloc(size_t size);                    /* uninitialised, 64-byte aligned */
-void *um_zalloc(size_t size);                   /* zeroed, 64-byte aligned */
-void *um_array(size_t count, size_t size);      /* zeroed, count*size checked */
-void *um_grow(void *old, size_t old_size, size_t new_size); /* moves the first old_size bytes; old stays valid on failure */
+/* Heap memory of the library. All return NULL on failure (or on size overflow) and record no error
+ * text. */
+void *um_alloc(size_t size);               /* uninitialised, 64-byte aligned */
+void *um_zalloc(size_t size);              /* zeroed, 64-byte aligned */
+void *um_array(size_t count, size_t size); /* zeroed, count*size checked */
+void *um_grow(void *old, size_t old_size,
+              size_t new_size); /* moves the first old_size bytes; old stays valid on failure */
 char *um_strdup(const char *s);
-void um_free(void *p);                          /* accepts NULL */
+void um_free(void *p); /* accepts NULL */
 
-/* Test hooks: how many allocations happened so far, and make the k-th one from now fail (0 = never). */
+/* Test hooks: how many allocations happened so far, and make the k-th one from now fail (0 =
+ * never). */
 uint64_t um_mem_count(void);
 void um_mem_fail_at(uint64_t k);
 

@@ -9,20 +9,23 @@
 /* A fork-join pool: threads-1 workers plus the caller, created once. */
 typedef struct um_pool um_pool;
 
-/* One item of work. `worker` is 0..um_pool_threads()-1 and names the thread (0 = the caller): it picks the scratch. */
+/* One item of work. `worker` is 0..um_pool_threads()-1 and names the thread (0 = the caller): it
+ * picks the scratch. */
 typedef void um_pool_fn(void *ctx, int item, int worker);
 
 enum { UM_POOL_SCRATCH = 4 << 20 }; /* bytes of scratch every worker owns */
 
-um_status um_pool_open(um_pool **out, int threads); /* threads <= 0: as many as this process may use */
-void um_pool_close(um_pool **pool);                 /* accepts NULL */
+um_status um_pool_open(um_pool **out,
+                       int threads); /* threads <= 0: as many as this process may use */
+void um_pool_close(um_pool **pool);  /* accepts NULL */
 int um_pool_threads(const um_pool *pool);
 
-/* Run fn(ctx, item, worker) for item = 0..items-1 and return when all are done. Not reentrant; never allocates.
- * Which thread takes an item is unspecified, so results must not depend on it. */
+/* Run fn(ctx, item, worker) for item = 0..items-1 and return when all are done. Not reentrant;
+ * never allocates. Which thread takes an item is unspecified, so results must not depend on it. */
 void um_pool_run(um_pool *pool, int items, um_pool_fn *fn, void *ctx);
 
-/* 128-byte aligned scratch of one worker, UM_POOL_SCRATCH bytes, contents undefined between items. */
+/* 128-byte aligned scratch of one worker, UM_POOL_SCRATCH bytes, contents undefined between items.
+ */
 void *um_pool_scratch(const um_pool *pool, int worker);
 
 #endif

@@ -10,10 +10,12 @@
 #define UM_PRINTF(fmt, args)
 #endif
 
-/* Record the error text of this thread (printf style) and return `status`. Called once, at the place that knows. */
+/* Record the error text of this thread (printf style) and return `status`. Called once, at the
+ * place that knows. */
 um_status um_fail(um_status status, const char *fmt, ...) UM_PRINTF(2, 3);
 
-/* Put "prefix: " in front of the recorded text and return `status` unchanged: for callers that know the file or frame. */
+/* Put "prefix: " in front of the recorded text and return `status` unchanged: for callers that know
+ * the file or frame. */
 um_status um_fail_in(um_status status, const char *prefix);
 
 #endif

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The device layer: what a new backend implements (um_device_fns) and what the rest of the library calls (the checked
- * wrappers below). Wrappers validate, backends trust. All transfers are explicit, asynchronous and booked in the ledger.
+/* The device layer: what a new backend implements (um_device_fns) and what the rest of the library
+ * calls (the checked wrappers below). Wrappers validate, backends trust. All transfers are
+ * explicit, asynchronous and booked in the ledger.
  *
  * Memory   um_buf      device memory; its handle is never dereferenced outside kernels
- *          um_hostbuf  pinned host memory, the host side of every transfer: not to be touched from submit to wait
- * Order    queues run in order; queues meet through events only; the host waits with um_event_sync()
- * Work     a um_step is one kernel call on operands; a um_graph is a captured sequence of queue commands, replayed per frame
- * Threads  one thread uses a device at a time. */
+ *          um_hostbuf  pinned host memory, the host side of every transfer: not to be touched from
+ * submit to wait Order    queues run in order; queues meet through events only; the host waits with
+ * um_event_sync() Work     a um_step is one kernel call on operands; a um_graph is a captured
+ * sequence of queue commands, replayed per frame Threads  one thread uses a device at a time. */
 #ifndef UM_DEVICE_BACKEND_H
 #define UM_DEVICE_BACKEND_H
 
@@ -25,12 +26,20 @@ size_t um_dtype_size(enum um_dtype dtype);
 enum um_queue { UM_QUEUE_MAIN, UM_QUEUE_SIDE, UM_QUEUE_COPY, UM_QUEUES };
 
 /* Who is responsible for a transfer: booked in the ledger. Setup copies are outside frames. */
-enum um_stage { UM_STAGE_SETUP, UM_STAGE_UPLOAD, UM_STAGE_DETECT, UM_STAGE_SEGMENT, UM_STAGE_PACKET, UM_STAGE_DEBUG, UM_STAGES };
+enum um_stage {
+    UM_STAGE_SETUP,
+    UM_STAGE_UPLOAD,
+    UM_STAGE_DETECT,
+    UM_STAGE_SEGMENT,
+    UM_STAGE_PACKET,
+    UM_STAGE_DEBUG,
+    UM_STAGES
+};
 const char *um_stage_name(enum um_stage stage);
 
 struct um_device_caps {
-    bool shared;     /* host and device share memory: transfers are not counted */
-    bool concurrent; /* queues may overlap: speculative execution pays */
+    bool shared;         /* host and device share memory: transfers are not counted */
+    bool concurrent;     /* queues may overlap: speculative execution pays */
     size_t memory_bytes; /* 0 = as much as the host has */
 };
 
@@ -52,22 +61,24 @@ typedef struct um_hostbuf {
 /* A backend's event and graph embed these as first member. */
 typedef struct um_event {
     um_device *dev;
-    bool recorded;                /* a record was submitted or launched; set by the backend */
-    uint64_t capture;             /* id of the capture that recorded it last */
-    uint32_t before[UM_QUEUES];   /* commands of each queue of that capture that are ordered before the record */
+    bool recorded;              /* a record was submitted or launched; set by the backend */
+    uint64_t capture;           /* id of the capture that recorded it last */
+    uint32_t before[UM_QUEUES]; /* commands of each queue of that capture that are ordered before
+                                   the record */
 } um_event;
 
 typedef struct um_graph {
     um_device *dev;
-    uint64_t id;                /* of its capture */
-    um_status status;           /* of the first command of the capture that failed */
-    uint32_t before[UM_QUEUES][UM_QUEUES]; /* [q][r]: commands of r that are ordered before the next of q */
+    uint64_t id;      /* of its capture */
+    um_status status; /* of the first command of the capture that failed */
+    uint32_t before[UM_QUEUES]
+                   [UM_QUEUES]; /* [q][r]: commands of r that are ordered before the next of q */
     struct um_booking *booking; /* transfers booked at each launch */
     size_t bookings, room;
 } um_graph;
 
-/* A tensor as a kernel sees it: h*w rows of c elements, `ld` elements apart; data is valid only inside the kernel call.
- * data is NULL for an absent optional operand. */
+/* A tensor as a kernel sees it: h*w rows of c elements, `ld` elements apart; data is valid only
+ * inside the kernel call. data is NULL for an absent optional operand. */
 struct um_view {
     void *data;
     enum um_dtype dtype;
@@ -103,33 +114,42 @@ struct um_step {
     struct um_operand operand[UM_OPERANDS];
 };
 
-/* What a backend implements. Every entry is required. Commands are asynchronous: they may run any time from submit to the
- * wait that covers them, in queue order. While a queue is being captured, commands go into the graph instead. */
+/* What a backend implements. Every entry is required. Commands are asynchronous: they may run any
+ * time from submit to the wait that covers them, in queue order. While a queue is being captured,
+ * commands go into the graph instead. */
 struct um_device_fns {
     void (*close)(um_device *dev);
     um_status (*buf_create)(um_device *dev, um_buf *buf); /* size and label are set */
     void (*buf_destroy)(um_device *dev, um_buf *buf);
     um_status (*host_create)(um_device *dev, um_hostbuf *buf); /* size is set */
     void (*host_destroy)(um_device *dev, um_hostbuf *buf);
-    um_status (*upload)(um_device *dev, enum um_queue q, um_buf *dst, size_t off, um_hostbuf *src, size_t src_off, size_t n);
-    um_status (*download)(um_device *dev, enum um_queue q, um_hostbuf *dst, size_t dst_off, um_buf *src, size_t off, size_t n);
-    um_status (*copy)(um_device *dev, enum um_queue q, um_buf *dst, size_t dst_off, um_buf *src, size_t src_off, size_t n);
-    um_status (*fill)(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n, uint8_t value);
-    um_status (*discard)(um_device *dev, enum um_queue q, um_buf *buf, size_t off, size_t n); /* contents no longer needed */
-    um_status (*run)(um_device *dev, enum um_queue q, const struct um_step *step); /* borrows step until it has run */
+    um_status (*upload)(um_device *dev, enum um_queue q, um_buf *dst, size_t off, um_hostbuf *src,
+                        size_t src_off, size_t n);
+    um_status (*download)(um_device *dev, enum um_queue q, um_hostbuf *dst, size_t dst_off,
+                          um_buf *src, size_t off, size_t n);
+    um_status (*copy)(um_device *dev, enum um_queue q, um_buf *dst, size_t dst_off, um_buf *src,
+                      size_t src_off, size_t n);
+    um_status (*fill)(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n,
+                      uint8_t value);
+    um_status (*discard)(um_device *dev, enum um_queue q, um_buf *buf, size_t off,
+                         size_t n); /* contents no longer needed */
+    um_status (*run)(um_device *dev, enum um_queue q,
+                     const struct um_step *step); /* borrows step until it has run */
     um_status (*event_create)(um_device *dev, um_event **out);
     void (*event_destroy)(um_device *dev, um_event *event);
     um_status (*event_record)(um_device *dev, enum um_queue q, um_event *event);
     um_status (*event_wait)(um_device *dev, enum um_queue q, um_event *event); /* queue q waits */
     um_status (*event_sync)(um_device *dev, um_event *event);                  /* the host waits */
-    um_status (*event_ns)(um_device *dev, um_event *event, uint64_t *ns);      /* device time at which a synced event passed */
+    um_status (*event_ns)(um_device *dev, um_event *event,
+                          uint64_t *ns); /* device time at which a synced event passed */
     um_status (*capture_begin)(um_device *dev, um_graph **graph); /* all queues */
     um_status (*capture_end)(um_device *dev, um_graph *graph);
     um_status (*graph_launch)(um_device *dev, um_graph *graph);
     void (*graph_destroy)(um_device *dev, um_graph *graph);
 };
 
-/* One booked transfer: the first that went beyond the limits set by um_ledger_limit(), for the message. */
+/* One booked transfer: the first that went beyond the limits set by um_ledger_limit(), for the
+ * message. */
 struct um_violation {
     bool found;
     uint64_t frame;
@@ -144,27 +164,31 @@ struct um_device {
     const struct um_device_fns *fns;
     struct um_device_caps caps;
     char name[16];
-    um_pool *pool;    /* host devices: the threads kernels run on */
-    const void *ops;  /* const struct um_ops *: the kernels, chosen by the nn layer at the first params or tape */
-    const char *isa;  /* name of their instruction level; NULL until chosen */
+    um_pool *pool;   /* host devices: the threads kernels run on */
+    const void *ops; /* const struct um_ops *: the kernels, chosen by the nn layer at the first
+                        params or tape */
+    const char *isa; /* name of their instruction level; NULL until chosen */
     struct um_ledger *ledger;
     um_graph *capturing;
     um_status lost; /* sticky: UM_OK, or why the device is gone */
 };
 
-/* ---- checked wrappers (device.c). `reason` is a static string that says what the transfer is for. ---- */
+/* ---- checked wrappers (device.c). `reason` is a static string that says what the transfer is for.
+ * ---- */
 
 um_status um_buf_open(um_buf **out, um_device *dev, size_t size, const char *label);
 void um_buf_close(um_buf **buf);
 um_status um_hostbuf_open(um_hostbuf **out, um_device *dev, size_t size);
 void um_hostbuf_close(um_hostbuf **buf);
 
-um_status um_upload(um_device *dev, enum um_queue q, um_buf *dst, size_t off, um_hostbuf *src, size_t src_off, size_t n,
-                    enum um_stage stage, const char *reason);
-um_status um_download(um_device *dev, enum um_queue q, um_hostbuf *dst, size_t dst_off, um_buf *src, size_t off, size_t n,
-                      enum um_stage stage, const char *reason);
-um_status um_copy(um_device *dev, enum um_queue q, um_buf *dst, size_t dst_off, um_buf *src, size_t src_off, size_t n);
-um_status um_fill(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n, uint8_t value);
+um_status um_upload(um_device *dev, enum um_queue q, um_buf *dst, size_t off, um_hostbuf *src,
+                    size_t src_off, size_t n, enum um_stage stage, const char *reason);
+um_status um_download(um_device *dev, enum um_queue q, um_hostbuf *dst, size_t dst_off, um_buf *src,
+                      size_t off, size_t n, enum um_stage stage, const char *reason);
+um_status um_copy(um_device *dev, enum um_queue q, um_buf *dst, size_t dst_off, um_buf *src,
+                  size_t src_off, size_t n);
+um_status um_fill(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n,
+                  uint8_t value);
 um_status um_discard(um_device *dev, enum um_queue q, um_buf *buf, size_t off, size_t n);
 um_status um_run(um_device *dev, enum um_queue q, const struct um_step *step);
 
@@ -176,26 +200,34 @@ um_status um_event_wait(um_device *dev, enum um_queue q, um_event *event);
 um_status um_event_sync(um_device *dev, um_event *event, enum um_stage stage, const char *reason);
 um_status um_event_ns(um_device *dev, um_event *event, uint64_t *ns);
 
-/* Record all commands submitted between begin and end instead of running them; launch replays them, with their bookings,
- * under the frame set by um_ledger_frame(). Host waits, buffer creation and launches are refused while capturing.
- * A graph is one command of the main queue: it starts after what was submitted there before and ends before what follows.
- * So inside a capture the other queues start by waiting for an event recorded in the capture, and are joined back into the
- * main queue, by an event again, before the end. Events recorded in a graph are recorded at each launch: the host may wait
- * for them and read their time. Steps, events and memory used in a graph outlive it. */
+/* Record all commands submitted between begin and end instead of running them; launch replays them,
+ * with their bookings, under the frame set by um_ledger_frame(). Host waits, buffer creation and
+ * launches are refused while capturing. A graph is one command of the main queue: it starts after
+ * what was submitted there before and ends before what follows. So inside a capture the other
+ * queues start by waiting for an event recorded in the capture, and are joined back into the main
+ * queue, by an event again, before the end. Events recorded in a graph are recorded at each launch:
+ * the host may wait for them and read their time. Steps, events and memory used in a graph outlive
+ * it. */
 um_status um_capture_begin(um_device *dev);
 um_status um_capture_end(um_device *dev, um_graph **out);
 um_status um_graph_launch(um_device *dev, um_graph *graph);
 void um_graph_close(um_graph **graph, um_device *dev);
 
-/* Blocking convenience for setup and debugging: copies through a temporary pinned buffer and waits. */
-um_status um_upload_now(um_device *dev, um_buf *dst, size_t off, const void *src, size_t n, enum um_stage stage, const char *reason);
-um_status um_download_now(um_device *dev, void *dst, um_buf *src, size_t off, size_t n, enum um_stage stage, const char *reason);
+/* Blocking convenience for setup and debugging: copies through a temporary pinned buffer and waits.
+ */
+um_status um_upload_now(um_device *dev, um_buf *dst, size_t off, const void *src, size_t n,
+                        enum um_stage stage, const char *reason);
+um_status um_download_now(um_device *dev, void *dst, um_buf *src, size_t off, size_t n,
+                          enum um_stage stage, const char *reason);
 
 /* ---- ledger ---- */
-void um_ledger_frame(um_device *dev, uint64_t frame);              /* transfers from now on belong to this frame; counts restart */
-void um_ledger_read(const um_device *dev, um_transfers *out);      /* counts of the current frame */
-void um_ledger_limit(um_device *dev, int up, int down);            /* per frame; negative = no limit */
-const struct um_violation *um_ledger_violation(const um_device *dev); /* first violation since open, or NULL */
+void um_ledger_frame(
+    um_device *dev,
+    uint64_t frame); /* transfers from now on belong to this frame; counts restart */
+void um_ledger_read(const um_device *dev, um_transfers *out); /* counts of the current frame */
+void um_ledger_limit(um_device *dev, int up, int down);       /* per frame; negative = no limit */
+const struct um_violation *
+um_ledger_violation(const um_device *dev); /* first violation since open, or NULL */
 
 /* ---- backends ---- */
 um_status um_cpu_open(um_device **out, const um_device_settings *s);

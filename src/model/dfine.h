@@ -16,8 +16,10 @@ struct um_dfine_info {
     int queries;    /* 300 */
 };
 
-/* input_w, input_h: multiples of 32 with at least 300 tokens; 0 = metadata, else anchors in the file, else 640. */
-um_status um_dfine_open(um_dfine **out, um_device *dev, const um_weights *file, int input_w, int input_h);
+/* input_w, input_h: multiples of 32 with at least 300 tokens; 0 = metadata, else anchors in the
+ * file, else 640. */
+um_status um_dfine_open(um_dfine **out, um_device *dev, const um_weights *file, int input_w,
+                        int input_h);
 void um_dfine_close(um_dfine **d);
 const struct um_dfine_info *um_dfine_info(const um_dfine *d);
 size_t um_dfine_weight_bytes(const um_dfine *d);
@@ -30,10 +32,12 @@ struct um_dfine_out {
     um_tensor boxes;  /* [Q,4] cxcywh, 0..1 */
     um_tensor index;  /* i32 [Q,1]: encoder token of each query */
 };
-/* x f32 [input_h, input_w, 1 or 3]; one channel runs the summed stem. Taps: the names of specs (stem, stage0…, pred_logits, pred_boxes). */
+/* x f32 [input_h, input_w, 1 or 3]; one channel runs the summed stem. Taps: the names of specs
+ * (stem, stage0…, pred_logits, pred_boxes). */
 struct um_dfine_out um_dfine_forward(um_dfine *d, um_tape *t, um_tensor x);
 
-/* Is this file a D-FINE checkpoint, and which? Reads names and shapes only. UM_EFORMAT with a reason if not. */
+/* Is this file a D-FINE checkpoint, and which? Reads names and shapes only. UM_EFORMAT with a
+ * reason if not. */
 um_status um_dfine_recognise(const um_weights *file, struct um_dfine_info *info);
 
 #endif

@@ -27,9 +27,10 @@ struct um_sam_out {
     um_tensor low[3]; /* [4n,4n,1] logits each */
     um_tensor iou;    /* [1,1,masks] */
 };
-/* prompt: u8 um_prompt record with `points` points and, if `box`, a box. mask_input: f32 [4n,4n,1] or id 0. */
-struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_tensor prompt, int points, bool box, um_tensor mask_input,
-                                bool multimask);
+/* prompt: u8 um_prompt record with `points` points and, if `box`, a box. mask_input: f32 [4n,4n,1]
+ * or id 0. */
+struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_tensor prompt,
+                                int points, bool box, um_tensor mask_input, bool multimask);
 
 enum um_sam_kind { UM_SAM_NONE, UM_SAM_MOBILE, UM_SAM_LITE_MEDSAM, UM_SAM_VIT };
 /* What the tensors say. UM_SAM_NONE if it is not a SAM checkpoint. Reads names and shapes only. */

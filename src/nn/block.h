@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The blocks models call. Each has a default body of primitives (its reference and its test); a backend may take the whole
- * block as one step (um_tape_takes), so fusion needs no change in a model file. */
+/* The blocks models call. Each has a default body of primitives (its reference and its test); a
+ * backend may take the whole block as one step (um_tape_takes), so fusion needs no change in a
+ * model file. */
 #ifndef UM_NN_BLOCK_H
 #define UM_NN_BLOCK_H
 
@@ -20,8 +21,9 @@ struct um_mlp_args {
 };
 um_tensor um_mlp(um_tape *t, const struct um_mlp *w, um_tensor x, enum um_act act, bool residual);
 
-/* TinyViT MBConv (tiny_vit_sam.py): GELU(x + conv3(GELU(dw(GELU(conv1 x))))), residual; or PatchMerging: no residual, no last
- * activation, the depthwise conv may have stride 2. t: out, x, w1, b1, wd [9,hidden], bd, w3, b3; args um_mbconv_args */
+/* TinyViT MBConv (tiny_vit_sam.py): GELU(x + conv3(GELU(dw(GELU(conv1 x))))), residual; or
+ * PatchMerging: no residual, no last activation, the depthwise conv may have stride 2. t: out, x,
+ * w1, b1, wd [9,hidden], bd, w3, b3; args um_mbconv_args */
 struct um_mbconv {
     um_conv expand, dw, project;
 };
@@ -31,8 +33,9 @@ struct um_mbconv_args {
 };
 um_tensor um_mbconv(um_tape *t, const struct um_mbconv *w, um_tensor x, bool residual);
 
-/* TinyViT window attention block: x + proj(window_attention(qkv(LN(x)))). pad_qkv = qkv(LN beta), made at load.
- * t: out, x, gamma, beta, wqkv, bqkv, pad [1,3c], bias [heads, window*window], wproj, bproj; args um_window_block_args */
+/* TinyViT window attention block: x + proj(window_attention(qkv(LN(x)))). pad_qkv = qkv(LN beta),
+ * made at load. t: out, x, gamma, beta, wqkv, bqkv, pad [1,3c], bias [heads, window*window], wproj,
+ * bproj; args um_window_block_args */
 struct um_window_block {
     um_norm norm;
     um_conv qkv, proj;

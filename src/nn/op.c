@@ -10,9 +10,11 @@
 const char *um_op_name(enum um_op op)
 {
     static const char *const names[UM_OPS] = {
-        "conv2d", "dwconv", "upconv2", "layer_norm", "add", "maxpool2", "attention", "window_attention", "matmul_nt",
-        "resize", "normalize", "scale_rows", "gather", "gate_norm", "topk", "deform", "refine", "integral", "lqe_stats",
-        "best_box", "prompt", "mask", "mask_stats", "packet", "mlp", "mbconv", "window_block"};
+        "conv2d",    "dwconv",           "upconv2",     "layer_norm", "add",        "maxpool2",
+        "attention", "window_attention", "matmul_nt",   "resize",     "normalize",  "scale_rows",
+        "gather",    "gate_norm",        "topk",        "deform",     "refine",     "integral",
+        "lqe_stats", "best_box",         "prompt",      "mask",       "mask_stats", "packet",
+        "mlp",       "mbconv",           "window_block"};
     return names[op];
 }
 
@@ -22,13 +24,15 @@ bool um_tape_takes(const um_tape *t, enum um_op op)
     return ops->kernel[op] != NULL;
 }
 
-void um_op_step(um_tape *t, enum um_op op, const void *args, size_t args_size, const um_tensor *x, int n, int n_out)
+void um_op_step(um_tape *t, enum um_op op, const void *args, size_t args_size, const um_tensor *x,
+                int n, int n_out)
 {
     const struct um_ops *ops = um_tape_device(t)->ops;
     if (um_tape_status(t) != UM_OK)
         return;
     if (!ops->kernel[op]) {
-        um_tape_fail(t, um_fail(UM_EUNSUPPORTED, "%s: no kernel at level %s", um_op_name(op), ops->name));
+        um_tape_fail(
+            t, um_fail(UM_EUNSUPPORTED, "%s: no kernel at level %s", um_op_name(op), ops->name));
         return;
     }
     um_tape_step(t, um_op_name(op), ops->kernel[op], args, args_size, x, n, n_out);
@@ -60,20 +64,29 @@ static bool same_shape(um_tensor a, um_tensor b)
 }
 
 /* `out` if it names a tensor of this shape, else a new one. */
-static um_tensor output(um_tape *t, enum um_op op, um_tensor out, enum um_dtype dtype, int h, int w, int c)
+static um_tensor output(um_tape *t, enum um_op op, um_tensor out, enum um_dtype dtype, int h, int w,
+                        int c)
 {
     if (!out.id)
         return um_tape_new(t, dtype, h, w, c);
-    um_op_check(t, op, rows(out) == (int64_t)h * w && out.c == c && out.dtype == dtype, "output is [%d,%d,%d], want [%d,%d,%d]",
-                out.h, out.w, out.c, h, w, c);
+    um_op_check(t, op, rows(out) == (int64_t)h * w && out.c == c && out.dtype == dtype,
+                "output is [%d,%d,%d], want [%d,%d,%d]", out.h, out.w, out.c, h, w, c);
     return um_reshape(out, h, w);
 }
 
 /* ---- weights ---- */
 
-um_conv um_conv_pack(um_params *p, const float *w, const float *b, int o, int i, int kh, int kw, int stride, int pad, bool depthwise)
+um_conv um_conv_pack(um_params *p, const float *w, const float *b, int o, int i, int kh, int kw,
+                     int stride, int pad, bool depthwise)
 {
-    um_conv conv = {.params = p, .o = o, .i = i, .kh = kh, .kw = kw, .stride = stride, .pad_top = pad, .pad_left = pad,
+    um_conv conv = {.params = p,
+                    .o = o,
+                    .i = i,
+                    .kh = kh,
+                    .kw = kw,
+                    .stride = stride,
+                    .pad_top = pad,
+                    .pad_left = pad,
                     .depthwise = depthwise};
     const struct um_ops *ops = um_params_device(p)->ops;
     int in = depthwise ? 1 : i;
@@ -89,7 +102,8 @@ um_conv um_conv_pack(um_params *p, const float *w, const float *b, int o, int i,
                 if (depthwise)
                     plain[(size_t)k * (size_t)o + (size_t)oo] = v;
                 else
-                    plain[((size_t)oo * (size_t)(kh * kw) + (size_t)k) * (size_t)in + (size_t)ii] = v;
+                    plain[((size_t)oo * (size_t)(kh * kw) + (size_t)k) * (size_t)in + (size_t)ii] =
+                        v;
             }
     if (depthwise)
         conv.w = um_params_add(p, plain, (size_t)o * (size_t)(kh * kw) * sizeof *plain);
@@ -121,7 +135,8 @@ um_conv um_upconv2_pack(um_params *p, const float *w, const float *b, int o, int
         for (int oo = 0; oo < o; oo++) {
             size_t row = (size_t)ab * (size_t)o + (size_t)oo;
             for (int ii = 0; ii < i; ii++)
-                plain[row * (size_t)i + (size_t)ii] = w[((size_t)ii * (size_t)o + (size_t)oo) * 4 + (size_t)ab];
+                plain[row * (size_t)i + (size_t)ii] =
+                    w[((size_t)ii * (size_t)o + (size_t)oo) * 4 + (size_t)ab];
             bias[row] = b ? b[oo] : 0;
         }
     um_conv conv = um_linear_pack(p, plain, bias, 4 * o, i);
@@ -155,63 +170,87 @@ static um_tensor packed(um_tape *t, const um_conv *conv)
 um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e)
 {
     enum um_op op = conv->depthwise ? UM_OP_DWCONV : UM_OP_CONV2D;
-    if (!um_op_check(t, op, x.c == conv->i && x.dtype == UM_F32, "input has %d channels, weights want %d", x.c, conv->i))
+    if (!um_op_check(t, op, x.c == conv->i && x.dtype == UM_F32,
+                     "input has %d channels, weights want %d", x.c, conv->i))
         return (um_tensor){0};
     int oh = e.out_h ? e.out_h : (x.h + 2 * conv->pad_top - conv->kh) / conv->stride + 1;
     int ow = e.out_w ? e.out_w : (x.w + 2 * conv->pad_left - conv->kw) / conv->stride + 1;
     um_tensor y = output(t, op, e.out, UM_F32, oh, ow, conv->o);
     int ah = e.add_up2 ? oh / 2 : oh, aw = e.add_up2 ? ow / 2 : ow;
     if (e.add.id)
-        um_op_check(t, op, rows(e.add) == (int64_t)ah * aw && e.add.c == conv->o && (!e.add_up2 || (oh % 2 == 0 && ow % 2 == 0)),
-                    "residual is [%d,%d,%d], want [%d,%d,%d]", e.add.h, e.add.w, e.add.c, ah, aw, conv->o);
-    struct um_conv_args a = {.kh = conv->kh, .kw = conv->kw, .stride = conv->stride, .pad_top = conv->pad_top,
-                             .pad_left = conv->pad_left, .act = e.act, .limit = e.limit, .lab_scale = e.lab_scale,
-                             .lab_shift = e.lab_shift, .add_last = e.add_last, .add_up2 = e.add_up2};
-    um_op_step(t, op, &a, sizeof a, (um_tensor[]){y, x, packed(t, conv), const_row(t, conv->params, conv->b, conv->o), e.add}, 5, 1);
+        um_op_check(t, op,
+                    rows(e.add) == (int64_t)ah * aw && e.add.c == conv->o &&
+                        (!e.add_up2 || (oh % 2 == 0 && ow % 2 == 0)),
+                    "residual is [%d,%d,%d], want [%d,%d,%d]", e.add.h, e.add.w, e.add.c, ah, aw,
+                    conv->o);
+    struct um_conv_args a = {.kh = conv->kh,
+                             .kw = conv->kw,
+                             .stride = conv->stride,
+                             .pad_top = conv->pad_top,
+                             .pad_left = conv->pad_left,
+                             .act = e.act,
+                             .limit = e.limit,
+                             .lab_scale = e.lab_scale,
+                             .lab_shift = e.lab_shift,
+                             .add_last = e.add_last,
+                             .add_up2 = e.add_up2};
+    um_op_step(
+        t, op, &a, sizeof a,
+        (um_tensor[]){y, x, packed(t, conv), const_row(t, conv->params, conv->b, conv->o), e.add},
+        5, 1);
     return y;
 }
 
 um_tensor um_upconv2_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e)
 {
-    if (!um_op_check(t, UM_OP_UPCONV2, x.c == conv->i, "input has %d channels, weights want %d", x.c, conv->i))
+    if (!um_op_check(t, UM_OP_UPCONV2, x.c == conv->i, "input has %d channels, weights want %d",
+                     x.c, conv->i))
         return (um_tensor){0};
     um_tensor y = output(t, UM_OP_UPCONV2, e.out, UM_F32, 2 * x.h, 2 * x.w, conv->o / 4);
     struct um_conv_args a = {.kh = 2, .kw = 2, .stride = 2, .act = e.act};
     um_op_step(t, UM_OP_UPCONV2, &a, sizeof a,
-               (um_tensor[]){y, x, packed(t, conv), const_row(t, conv->params, conv->b, conv->o)}, 4, 1);
+               (um_tensor[]){y, x, packed(t, conv), const_row(t, conv->params, conv->b, conv->o)},
+               4, 1);
     return y;
 }
 
-um_tensor um_layer_norm(um_tape *t, const um_norm *norm, um_tensor x, um_tensor add, enum um_act act)
+um_tensor um_layer_norm(um_tape *t, const um_norm *norm, um_tensor x, um_tensor add,
+                        enum um_act act)
 {
-    if (!um_op_check(t, UM_OP_LAYER_NORM, x.c == norm->c && (!add.id || same_shape(add, x)), "x is [%d,%d,%d], norm has %d channels",
-                     x.h, x.w, x.c, norm->c))
+    if (!um_op_check(t, UM_OP_LAYER_NORM, x.c == norm->c && (!add.id || same_shape(add, x)),
+                     "x is [%d,%d,%d], norm has %d channels", x.h, x.w, x.c, norm->c))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, x.h, x.w, x.c);
     struct um_norm_args a = {.eps = norm->eps, .act = act};
     um_op_step(t, UM_OP_LAYER_NORM, &a, sizeof a,
-               (um_tensor[]){y, x, add, const_row(t, norm->params, norm->gamma, x.c), const_row(t, norm->params, norm->beta, x.c)}, 5,
-               1);
+               (um_tensor[]){y, x, add, const_row(t, norm->params, norm->gamma, x.c),
+                             const_row(t, norm->params, norm->beta, x.c)},
+               5, 1);
     return y;
 }
 
 um_tensor um_gate_norm(um_tape *t, const um_norm *norm, um_tensor g, um_tensor a, um_tensor b)
 {
-    if (!um_op_check(t, UM_OP_GATE_NORM, same_shape(a, b) && rows(g) == rows(a) && g.c == 2 * a.c && a.c == norm->c,
-                     "gate [%d rows, %d], inputs [%d rows, %d]", (int)rows(g), g.c, (int)rows(a), a.c))
+    if (!um_op_check(t, UM_OP_GATE_NORM,
+                     same_shape(a, b) && rows(g) == rows(a) && g.c == 2 * a.c && a.c == norm->c,
+                     "gate [%d rows, %d], inputs [%d rows, %d]", (int)rows(g), g.c, (int)rows(a),
+                     a.c))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, a.h, a.w, a.c);
     struct um_norm_args args = {.eps = norm->eps};
     um_op_step(t, UM_OP_GATE_NORM, &args, sizeof args,
-               (um_tensor[]){y, g, a, b, const_row(t, norm->params, norm->gamma, a.c), const_row(t, norm->params, norm->beta, a.c)}, 6,
-               1);
+               (um_tensor[]){y, g, a, b, const_row(t, norm->params, norm->gamma, a.c),
+                             const_row(t, norm->params, norm->beta, a.c)},
+               6, 1);
     return y;
 }
 
 um_tensor um_add(um_tape *t, um_tensor a, um_tensor b, enum um_act act)
 {
-    bool row = rows(b) == 1 && b.c == a.c, channel = rows(b) == rows(a) && b.c == 1, full = rows(b) == rows(a) && b.c == a.c;
-    if (!um_op_check(t, UM_OP_ADD, row || channel || full, "[%d,%d,%d] + [%d,%d,%d]", a.h, a.w, a.c, b.h, b.w, b.c))
+    bool row = rows(b) == 1 && b.c == a.c, channel = rows(b) == rows(a) && b.c == 1,
+         full = rows(b) == rows(a) && b.c == a.c;
+    if (!um_op_check(t, UM_OP_ADD, row || channel || full, "[%d,%d,%d] + [%d,%d,%d]", a.h, a.w, a.c,
+                     b.h, b.w, b.c))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, a.h, a.w, a.c);
     struct um_add_args args = {.act = act};
@@ -228,8 +267,11 @@ um_tensor um_maxpool2(um_tape *t, um_tensor x, um_tensor out)
 
 um_tensor um_attention(um_tape *t, um_tensor q, um_tensor k, um_tensor v, int heads, float scale)
 {
-    if (!um_op_check(t, UM_OP_ATTENTION, q.c == k.c && k.c == v.c && rows(k) == rows(v) && heads > 0 && q.c % heads == 0,
-                     "q %dx%d, k %dx%d, v %dx%d, %d heads", (int)rows(q), q.c, (int)rows(k), k.c, (int)rows(v), v.c, heads))
+    if (!um_op_check(t, UM_OP_ATTENTION,
+                     q.c == k.c && k.c == v.c && rows(k) == rows(v) && heads > 0 &&
+                         q.c % heads == 0,
+                     "q %dx%d, k %dx%d, v %dx%d, %d heads", (int)rows(q), q.c, (int)rows(k), k.c,
+                     (int)rows(v), v.c, heads))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, q.h, q.w, q.c);
     struct um_attention_args a = {.heads = heads, .scale = scale};
@@ -237,13 +279,15 @@ um_tensor um_attention(um_tape *t, um_tensor q, um_tensor k, um_tensor v, int he
     return y;
 }
 
-um_tensor um_window_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tensor bias, int window, int heads)
+um_tensor um_window_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tensor bias, int window,
+                              int heads)
 {
     int c = qkv.c / 3;
     if (!um_op_check(t, UM_OP_WINDOW_ATTENTION,
-                     c * 3 == qkv.c && heads > 0 && c % heads == 0 && pad.c == qkv.c && bias.c == window * window &&
-                         rows(bias) == heads,
-                     "qkv has %d channels, %d heads, window %d, bias %dx%d", qkv.c, heads, window, (int)rows(bias), bias.c))
+                     c * 3 == qkv.c && heads > 0 && c % heads == 0 && pad.c == qkv.c &&
+                         bias.c == window * window && rows(bias) == heads,
+                     "qkv has %d channels, %d heads, window %d, bias %dx%d", qkv.c, heads, window,
+                     (int)rows(bias), bias.c))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, qkv.h, qkv.w, c);
     struct um_window_args a = {.window = window, .heads = heads};
@@ -262,7 +306,8 @@ um_tensor um_matmul_nt(um_tape *t, um_tensor a, um_tensor b)
 
 um_tensor um_resize(um_tape *t, um_tensor x, um_tensor taps, bool vertical)
 {
-    if (!um_op_check(t, UM_OP_RESIZE, x.dtype == UM_U8 && taps.dtype == UM_I32 && taps.c > 2 && x.ld == x.c,
+    if (!um_op_check(t, UM_OP_RESIZE,
+                     x.dtype == UM_U8 && taps.dtype == UM_I32 && taps.c > 2 && x.ld == x.c,
                      "wants u8 pixels and i32 taps"))
         return (um_tensor){0};
     int n = (int)rows(taps);
@@ -275,8 +320,8 @@ um_tensor um_resize(um_tape *t, um_tensor x, um_tensor taps, bool vertical)
 um_tensor um_normalize(um_tape *t, um_tensor x, um_tensor lut, um_tensor out)
 {
     if (!um_op_check(t, UM_OP_NORMALIZE,
-                     x.dtype == UM_U8 && lut.c == 256 && rows(lut) == out.c && (x.c == 1 || x.c == out.c) && x.h <= out.h &&
-                         x.w <= out.w,
+                     x.dtype == UM_U8 && lut.c == 256 && rows(lut) == out.c &&
+                         (x.c == 1 || x.c == out.c) && x.h <= out.h && x.w <= out.w,
                      "[%d,%d,%d] to [%d,%d,%d]", x.h, x.w, x.c, out.h, out.w, out.c))
         return (um_tensor){0};
     um_op_step(t, UM_OP_NORMALIZE, NULL, 0, (um_tensor[]){out, x, lut}, 3, 1);
@@ -285,7 +330,8 @@ um_tensor um_normalize(um_tape *t, um_tensor x, um_tensor lut, um_tensor out)
 
 um_tensor um_scale_rows(um_tape *t, um_tensor x, um_tensor m)
 {
-    if (!um_op_check(t, UM_OP_SCALE_ROWS, rows(m) == rows(x) && m.c == 1, "%d rows, %d factors", (int)rows(x), (int)rows(m)))
+    if (!um_op_check(t, UM_OP_SCALE_ROWS, rows(m) == rows(x) && m.c == 1, "%d rows, %d factors",
+                     (int)rows(x), (int)rows(m)))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, x.h, x.w, x.c);
     um_op_step(t, UM_OP_SCALE_ROWS, NULL, 0, (um_tensor[]){y, x, m}, 3, 1);
@@ -294,7 +340,8 @@ um_tensor um_scale_rows(um_tape *t, um_tensor x, um_tensor m)
 
 um_tensor um_gather(um_tape *t, um_tensor x, um_tensor idx)
 {
-    if (!um_op_check(t, UM_OP_GATHER, idx.dtype == UM_I32 && idx.c == 1, "indices must be i32 [n,1]"))
+    if (!um_op_check(t, UM_OP_GATHER, idx.dtype == UM_I32 && idx.c == 1,
+                     "indices must be i32 [n,1]"))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, 1, (int)rows(idx), x.c);
     um_op_step(t, UM_OP_GATHER, NULL, 0, (um_tensor[]){y, x, idx}, 3, 1);

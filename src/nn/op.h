@@ -1,25 +1,56 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The primitive operators. Each function checks shapes, allocates its output (unless `.out` names a tensor to write, e.g. a
- * slice of a concatenation) and appends one step. op_ref.c holds the plain-C loops that specify every op.
+/* The primitive operators. Each function checks shapes, allocates its output (unless `.out` names a
+ * tensor to write, e.g. a slice of a concatenation) and appends one step. op_ref.c holds the
+ * plain-C loops that specify every op.
  *
- * Operand order of a kernel call is written beside each argument struct as t: out, x, …; [opt] operands may be absent
- * (view.data == NULL). All tensors are fp32 unless said otherwise; `rows` = h*w. */
+ * Operand order of a kernel call is written beside each argument struct as t: out, x, …; [opt]
+ * operands may be absent (view.data == NULL). All tensors are fp32 unless said otherwise; `rows` =
+ * h*w. */
 #ifndef UM_NN_OP_H
 #define UM_NN_OP_H
 
 #include "nn/tape.h"
 
-enum um_act { UM_ACT_NONE, UM_ACT_RELU, UM_ACT_SILU, UM_ACT_GELU /* erf */, UM_ACT_SIGMOID, UM_ACT_CLAMP /* to +-limit */ };
+enum um_act {
+    UM_ACT_NONE,
+    UM_ACT_RELU,
+    UM_ACT_SILU,
+    UM_ACT_GELU /* erf */,
+    UM_ACT_SIGMOID,
+    UM_ACT_CLAMP /* to +-limit */
+};
 
 enum um_op {
-    UM_OP_CONV2D, UM_OP_DWCONV, UM_OP_UPCONV2, UM_OP_LAYER_NORM, UM_OP_ADD, UM_OP_MAXPOOL2, UM_OP_ATTENTION,
-    UM_OP_WINDOW_ATTENTION, UM_OP_MATMUL_NT, UM_OP_RESIZE, UM_OP_NORMALIZE, UM_OP_SCALE_ROWS, UM_OP_GATHER, UM_OP_GATE_NORM,
+    UM_OP_CONV2D,
+    UM_OP_DWCONV,
+    UM_OP_UPCONV2,
+    UM_OP_LAYER_NORM,
+    UM_OP_ADD,
+    UM_OP_MAXPOOL2,
+    UM_OP_ATTENTION,
+    UM_OP_WINDOW_ATTENTION,
+    UM_OP_MATMUL_NT,
+    UM_OP_RESIZE,
+    UM_OP_NORMALIZE,
+    UM_OP_SCALE_ROWS,
+    UM_OP_GATHER,
+    UM_OP_GATE_NORM,
     /* D-FINE selection and boxes: op_ref_dfine.c */
-    UM_OP_TOPK, UM_OP_DEFORM, UM_OP_REFINE, UM_OP_INTEGRAL, UM_OP_LQE_STATS, UM_OP_BEST_BOX,
+    UM_OP_TOPK,
+    UM_OP_DEFORM,
+    UM_OP_REFINE,
+    UM_OP_INTEGRAL,
+    UM_OP_LQE_STATS,
+    UM_OP_BEST_BOX,
     /* SAM prompt, mask and packet: op_ref_sam.c */
-    UM_OP_PROMPT, UM_OP_MASK, UM_OP_MASK_STATS, UM_OP_PACKET,
+    UM_OP_PROMPT,
+    UM_OP_MASK,
+    UM_OP_MASK_STATS,
+    UM_OP_PACKET,
     /* blocks a backend may take whole; NULL in the table = record the default body of primitives */
-    UM_OP_MLP, UM_OP_MBCONV, UM_OP_WINDOW_BLOCK,
+    UM_OP_MLP,
+    UM_OP_MBCONV,
+    UM_OP_WINDOW_BLOCK,
     UM_OPS
 };
 const char *um_op_name(enum um_op op);
@@ -28,23 +59,26 @@ const char *um_op_name(enum um_op op);
 struct um_ops {
     const char *name; /* "c", "avx2", "avx512" */
     um_kernel *kernel[UM_OPS];
-    /* Pack dense convolution weights w [o][kh][kw][i] for this level's CONV2D (and UPCONV2, MLP, … kernels). dst NULL: only
-     * return the bytes needed. */
+    /* Pack dense convolution weights w [o][kh][kw][i] for this level's CONV2D (and UPCONV2, MLP, …
+     * kernels). dst NULL: only return the bytes needed. */
     size_t (*pack_conv)(void *dst, const float *w, int o, int kh, int kw, int i);
 };
 /* Every level this machine can run, best first, NULL-terminated; the last is "c" (op_ref only). */
 const struct um_ops *const *um_ops_host(void);
-/* The level to use: the best one, or the one ULTRAMOTION_CPU names. UM_EINVAL if that is unknown or not available here. */
+/* The level to use: the best one, or the one ULTRAMOTION_CPU names. UM_EINVAL if that is unknown or
+ * not available here. */
 um_status um_ops_choose(const struct um_ops **out);
 /* Does the device's backend take block `op` whole? */
 bool um_tape_takes(const um_tape *t, enum um_op op);
 
-/* ---- weights of one layer, folded (BatchNorm, Rep branches) in double by the model, packed for the device ---- */
+/* ---- weights of one layer, folded (BatchNorm, Rep branches) in double by the model, packed for
+ * the device ---- */
 typedef struct um_conv {
     um_params *params;
-    um_const w;    /* packed [o][kh][kw][i], or plain [kh][kw][c] if depthwise */
-    um_const b;    /* [o], absent = zero */
-    int o, i, kh, kw, stride, pad_top, pad_left; /* the output size is given by conv2d: ceil-free, see um_conv2d */
+    um_const w; /* packed [o][kh][kw][i], or plain [kh][kw][c] if depthwise */
+    um_const b; /* [o], absent = zero */
+    int o, i, kh, kw, stride, pad_top,
+        pad_left; /* the output size is given by conv2d: ceil-free, see um_conv2d */
     bool depthwise;
 } um_conv;
 
@@ -55,25 +89,28 @@ typedef struct um_norm { /* gamma, beta [c] */
     float eps;
 } um_norm;
 
-/* w [o][i/groups][kh][kw] as PyTorch stores it; b may be NULL. Depthwise: i == o == groups. pad = padding on every side. */
-um_conv um_conv_pack(um_params *p, const float *w, const float *b, int o, int i, int kh, int kw, int stride, int pad, bool depthwise);
+/* w [o][i/groups][kh][kw] as PyTorch stores it; b may be NULL. Depthwise: i == o == groups. pad =
+ * padding on every side. */
+um_conv um_conv_pack(um_params *p, const float *w, const float *b, int o, int i, int kh, int kw,
+                     int stride, int pad, bool depthwise);
 um_conv um_linear_pack(um_params *p, const float *w /* [o][i] */, const float *b, int o, int i);
 /* ConvTranspose2d k2 s2: w [i][o][2][2], b [o]. For um_upconv2(). */
 um_conv um_upconv2_pack(um_params *p, const float *w, const float *b, int o, int i);
 um_norm um_norm_pack(um_params *p, const float *gamma, const float *beta, int c, float eps);
 
-/* What happens between accumulator and store: y = acc + bias; y += add (unless add_last); y = act(y);
- * y = y*lab_scale + lab_shift (if lab_scale != 0); y += add (if add_last). */
+/* What happens between accumulator and store: y = acc + bias; y += add (unless add_last); y =
+ * act(y); y = y*lab_scale + lab_shift (if lab_scale != 0); y += add (if add_last). */
 struct um_epilogue {
     int unused; /* lets the macros below start with a positional 0 */
     enum um_act act;
-    float limit;               /* UM_ACT_CLAMP */
+    float limit;                /* UM_ACT_CLAMP */
     float lab_scale, lab_shift; /* learnable affine after the activation; scale 0 = none */
-    um_tensor add;             /* residual, same shape as the output */
+    um_tensor add;              /* residual, same shape as the output */
     bool add_last;
-    bool add_up2;              /* `add` is [h/2, w/2, c]: nearest 2x upsampling on the fly */
-    um_tensor out;             /* write here instead of a new tensor */
-    int out_h, out_w;          /* conv2d only: output size if not the symmetric-padding formula (0 = formula) */
+    bool add_up2;  /* `add` is [h/2, w/2, c]: nearest 2x upsampling on the fly */
+    um_tensor out; /* write here instead of a new tensor */
+    int out_h,
+        out_w; /* conv2d only: output size if not the symmetric-padding formula (0 = formula) */
 };
 
 /* t: out, x, w, b[opt], add[opt]. Zero padding. w as packed (u8 view, opaque) */
@@ -85,63 +122,77 @@ struct um_conv_args {
 };
 #define um_conv2d(t, conv, x, ...) um_conv2d_(t, conv, x, (struct um_epilogue){0, __VA_ARGS__})
 #define um_linear um_conv2d
-/* x [h,w,i] -> [oh,ow,o]; oh = (h + 2*pad - kh)/stride + 1. Depthwise if the weights are. 1x1 stride 1 = linear layer. */
+/* x [h,w,i] -> [oh,ow,o]; oh = (h + 2*pad - kh)/stride + 1. Depthwise if the weights are. 1x1
+ * stride 1 = linear layer. */
 um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e);
 
-/* t: out, x, w, b[opt]. Depthwise convolution uses um_conv_args with t: out, x, w [kh*kw, c], b[opt], add[opt]. */
-/* ConvTranspose2d kernel 2 stride 2: x [h,w,i] -> [2h,2w,o]; out[2y+a][2x+b] = bias + x[y][x] . W[a][b]; packed rows ordered
- * (a, b, o), bias repeated 4 times. Only e.act and e.out are used; kernel args: struct um_conv_args (act). */
+/* t: out, x, w, b[opt]. Depthwise convolution uses um_conv_args with t: out, x, w [kh*kw, c],
+ * b[opt], add[opt]. */
+/* ConvTranspose2d kernel 2 stride 2: x [h,w,i] -> [2h,2w,o]; out[2y+a][2x+b] = bias + x[y][x] .
+ * W[a][b]; packed rows ordered (a, b, o), bias repeated 4 times. Only e.act and e.out are used;
+ * kernel args: struct um_conv_args (act). */
 #define um_upconv2(t, conv, x, ...) um_upconv2_(t, conv, x, (struct um_epilogue){0, __VA_ARGS__})
 um_tensor um_upconv2_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e);
 
-/* y = act(LN(x + add)): per row over channels, population variance, two passes. t: out, x, add[opt], gamma [c], beta [c] */
+/* y = act(LN(x + add)): per row over channels, population variance, two passes. t: out, x,
+ * add[opt], gamma [c], beta [c] */
 struct um_norm_args {
     float eps;
     enum um_act act;
 };
-um_tensor um_layer_norm(um_tape *t, const um_norm *norm, um_tensor x, um_tensor add, enum um_act act);
+um_tensor um_layer_norm(um_tape *t, const um_norm *norm, um_tensor x, um_tensor add,
+                        enum um_act act);
 
-/* y = LN(g[:, :c]*a + g[:, c:]*b), g [rows, 2c] already through the sigmoid. t: out, g, a, b, gamma, beta; um_norm_args */
+/* y = LN(g[:, :c]*a + g[:, c:]*b), g [rows, 2c] already through the sigmoid. t: out, g, a, b,
+ * gamma, beta; um_norm_args */
 um_tensor um_gate_norm(um_tape *t, const um_norm *norm, um_tensor g, um_tensor a, um_tensor b);
 
-/* y = act(a + b). b may be one row (broadcast over rows) or one channel (broadcast over channels). t: out, a, b */
+/* y = act(a + b). b may be one row (broadcast over rows) or one channel (broadcast over channels).
+ * t: out, a, b */
 struct um_add_args {
     enum um_act act;
     float limit;
 };
 um_tensor um_add(um_tape *t, um_tensor a, um_tensor b, enum um_act act);
 
-/* 2x2 max, stride 1, output the size of x: a zero column on the right and a zero row at the bottom take part. t: out, x. No args */
+/* 2x2 max, stride 1, output the size of x: a zero column on the right and a zero row at the bottom
+ * take part. t: out, x. No args */
 um_tensor um_maxpool2(um_tape *t, um_tensor x, um_tensor out /* id 0: new */);
 
-/* Multi-head attention: softmax(scale * q k^T) v per head, heads = contiguous channels. q [Tq,C], k, v [Tk,C]. t: out, q, k, v */
+/* Multi-head attention: softmax(scale * q k^T) v per head, heads = contiguous channels. q [Tq,C],
+ * k, v [Tk,C]. t: out, q, k, v */
 struct um_attention_args {
     int heads;
     float scale;
 };
 um_tensor um_attention(um_tape *t, um_tensor q, um_tensor k, um_tensor v, int heads, float scale);
 
-/* TinyViT window attention (tiny_vit_sam.py, Attention): qkv [h,w,3c], per head h: columns [96h,96h+32) q, then k, then v. The
- * map is cut into window x window tiles from the top left; positions beyond the map are keys (not queries) whose qkv row is
- * `pad` [1,3c]. score = q.k*32^-0.5 + bias[head][|dy|*window + |dx|]. out [h,w,c]. t: out, qkv, pad, bias [heads, window*window] */
+/* TinyViT window attention (tiny_vit_sam.py, Attention): qkv [h,w,3c], per head h: columns
+ * [96h,96h+32) q, then k, then v. The map is cut into window x window tiles from the top left;
+ * positions beyond the map are keys (not queries) whose qkv row is `pad` [1,3c]. score =
+ * q.k*32^-0.5 + bias[head][|dy|*window + |dx|]. out [h,w,c]. t: out, qkv, pad, bias [heads,
+ * window*window] */
 struct um_window_args {
     int window, heads;
 };
-um_tensor um_window_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tensor bias, int window, int heads);
+um_tensor um_window_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tensor bias, int window,
+                              int heads);
 
 /* a [M,K] . b [N,K]^T -> [M,N]. t: out, a, b. No args */
 um_tensor um_matmul_nt(um_tape *t, um_tensor a, um_tensor b);
 
-/* One pass of Pillow's bilinear resize on u8 along one axis. taps: i32 [n_out, 2 + ksize]: first index, count, then ksize
- * weights at 2^22 (zero-filled). y = clip8((2^21 + sum k*u) >> 22). t: out u8, x u8, taps i32 */
+/* One pass of Pillow's bilinear resize on u8 along one axis. taps: i32 [n_out, 2 + ksize]: first
+ * index, count, then ksize weights at 2^22 (zero-filled). y = clip8((2^21 + sum k*u) >> 22). t: out
+ * u8, x u8, taps i32 */
 struct um_resize_args {
     bool vertical;
 };
 um_tensor um_resize(um_tape *t, um_tensor x, um_tensor taps, bool vertical);
 
-/* u8 [h,w,1 or 3] -> f32 [size_h,size_w,c]: y[c] = lut[c][u[c]] (one-channel input feeds every c), zero right of and below x.
- * lut f32 [c,256]. t: out, x, lut. No args */
-um_tensor um_normalize(um_tape *t, um_tensor x, um_tensor lut, um_tensor out /* [size_h,size_w,c] */);
+/* u8 [h,w,1 or 3] -> f32 [size_h,size_w,c]: y[c] = lut[c][u[c]] (one-channel input feeds every c),
+ * zero right of and below x. lut f32 [c,256]. t: out, x, lut. No args */
+um_tensor um_normalize(um_tape *t, um_tensor x, um_tensor lut,
+                       um_tensor out /* [size_h,size_w,c] */);
 
 /* y[row] = x[row]*m[row], m [rows,1]. t: out, x, m. No args */
 um_tensor um_scale_rows(um_tape *t, um_tensor x, um_tensor m);
@@ -149,9 +200,12 @@ um_tensor um_scale_rows(um_tape *t, um_tensor x, um_tensor m);
 /* y[i] = x[idx[i]], idx i32 [n,1], indices are trusted. t: out, x, idx. No args */
 um_tensor um_gather(um_tape *t, um_tensor x, um_tensor idx);
 
-/* For the files that define ops: look up the kernel, append the step, make the tape's status sticky if the op is missing. */
-void um_op_step(um_tape *t, enum um_op op, const void *args, size_t args_size, const um_tensor *x, int n, int n_out);
-/* Shape rule helper: sticky UM_EINVAL naming op and reason unless ok. Returns ok && tape status OK. */
+/* For the files that define ops: look up the kernel, append the step, make the tape's status sticky
+ * if the op is missing. */
+void um_op_step(um_tape *t, enum um_op op, const void *args, size_t args_size, const um_tensor *x,
+                int n, int n_out);
+/* Shape rule helper: sticky UM_EINVAL naming op and reason unless ok. Returns ok && tape status OK.
+ */
 bool um_op_check(um_tape *t, enum um_op op, bool ok, const char *fmt, ...) UM_PRINTF(4, 5);
 
 #endif

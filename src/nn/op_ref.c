@@ -36,7 +36,8 @@ size_t um_ref_pack_conv(void *dst, const float *w, int o, int kh, int kw, int i)
     return bytes;
 }
 
-static float finish(const struct um_conv_args *a, const struct um_view *add, int y, int x, int w, int o, float v)
+static float finish(const struct um_conv_args *a, const struct um_view *add, int y, int x, int w,
+                    int o, float v)
 {
     ptrdiff_t r = a->add_up2 ? (ptrdiff_t)(y / 2) * (w / 2) + x / 2 : (ptrdiff_t)y * w + x;
     float residual = add->data ? row_of(add, r)[o] : 0;
@@ -116,7 +117,8 @@ void um_ref_upconv2(const struct um_call *call)
         }
 }
 
-static void norm_row(const struct um_norm_args *a, const float *gamma, const float *beta, float *x, int c)
+static void norm_row(const struct um_norm_args *a, const float *gamma, const float *beta, float *x,
+                     int c)
 {
     float mean = 0, var = 0;
     for (int i = 0; i < c; i++)
@@ -162,7 +164,8 @@ void um_ref_add(const struct um_call *call)
     for (ptrdiff_t r = 0; r < (ptrdiff_t)t[0].h * t[0].w; r++) {
         const float *b = row_of(&t[2], one_row ? 0 : r);
         for (int i = 0; i < t[0].c; i++)
-            out_row(&t[0], r)[i] = activate(a->act, a->limit, row_of(&t[1], r)[i] + b[t[2].c == 1 ? 0 : i]);
+            out_row(&t[0], r)[i] =
+                activate(a->act, a->limit, row_of(&t[1], r)[i] + b[t[2].c == 1 ? 0 : i]);
     }
 }
 
@@ -175,16 +178,17 @@ void um_ref_maxpool2(const struct um_call *call)
                 float m = -FLT_MAX;
                 for (int k = 0; k < 4; k++) {
                     int iy = y + k / 2, ix = x + k % 2;
-                    float v = iy < in->h && ix < in->w ? row_of(in, (ptrdiff_t)iy * in->w + ix)[o] : 0;
+                    float v =
+                        iy < in->h && ix < in->w ? row_of(in, (ptrdiff_t)iy * in->w + ix)[o] : 0;
                     m = v > m || v != v ? v : m;
                 }
                 out_row(out, (ptrdiff_t)y * out->w + x)[o] = m;
             }
 }
 
-
 /* One query against n keys in columns col..col+d-1: two passes over the keys, no scores stored. */
-static void attend(float *out, const float *q, int d, float scale, int n, const struct um_view *k, const struct um_view *v, int col)
+static void attend(float *out, const float *q, int d, float scale, int n, const struct um_view *k,
+                   const struct um_view *v, int col)
 {
     float best = -FLT_MAX, sum = 0;
     for (int pass = 0; pass < 2; pass++)
@@ -215,7 +219,8 @@ static void attention_row(void *ctx, int r, int worker)
     int d = t[0].c / a->heads;
     (void)worker;
     for (int h = 0; h < a->heads; h++)
-        attend(out_row(&t[0], r) + h * d, row_of(&t[1], r) + h * d, d, a->scale, t[2].h * t[2].w, &t[2], &t[3], h * d);
+        attend(out_row(&t[0], r) + h * d, row_of(&t[1], r) + h * d, d, a->scale, t[2].h * t[2].w,
+               &t[2], &t[3], h * d);
 }
 
 void um_ref_attention(const struct um_call *call)
@@ -242,7 +247,10 @@ static void window_row(void *ctx, int y, int worker)
             for (int pass = 0; pass < 2; pass++)
                 for (int j = 0; j < ws * ws; j++) {
                     int ky = y / ws * ws + j / ws, kx = x / ws * ws + j % ws;
-                    const float *kv = (ky < out->h && kx < out->w ? row_of(qkv, (ptrdiff_t)ky * out->w + kx) : pad) + 3 * d * h;
+                    const float *kv =
+                        (ky < out->h && kx < out->w ? row_of(qkv, (ptrdiff_t)ky * out->w + kx)
+                                                    : pad) +
+                        3 * d * h;
                     int dy = ky > y ? ky - y : y - ky, dx = kx > x ? kx - x : x - kx;
                     float s = 0;
                     for (int i = 0; i < d; i++)
@@ -286,15 +294,20 @@ void um_ref_resize(const struct um_call *call)
     int c = in->c;
     for (int y = 0; y < out->h; y++)
         for (int x = 0; x < out->w; x++) {
-            const int32_t *k = (const int32_t *)taps->data + (ptrdiff_t)(a->vertical ? y : x) * taps->ld;
+            const int32_t *k =
+                (const int32_t *)taps->data + (ptrdiff_t)(a->vertical ? y : x) * taps->ld;
             for (int o = 0; o < c; o++) {
                 int32_t acc = 1 << 21;
                 for (int j = 0; j < k[1]; j++) {
                     int iy = a->vertical ? k[0] + j : y, ix = a->vertical ? x : k[0] + j;
-                    acc += k[2 + j] * ((const uint8_t *)in->data)[((ptrdiff_t)iy * in->w + ix) * in->ld + o];
+                    acc += k[2 + j] *
+                           ((const uint8_t *)in->data)[((ptrdiff_t)iy * in->w + ix) * in->ld + o];
                 }
                 acc >>= 22;
-                ((uint8_t *)out->data)[((ptrdiff_t)y * out->w + x) * out->ld + o] = (uint8_t)(acc < 0 ? 0 : acc > 255 ? 255 : acc);
+                ((uint8_t *)out->data)[((ptrdiff_t)y * out->w + x) * out->ld + o] =
+                    (uint8_t)(acc < 0     ? 0
+                              : acc > 255 ? 255
+                                          : acc);
             }
         }
 }
@@ -307,7 +320,9 @@ void um_ref_normalize(const struct um_call *call)
             for (int o = 0; o < out->c; o++) {
                 float v = 0;
                 if (y < in->h && x < in->w)
-                    v = row_of(lut, o)[((const uint8_t *)in->data)[((ptrdiff_t)y * in->w + x) * in->ld + (in->c == 1 ? 0 : o)]];
+                    v = row_of(lut,
+                               o)[((const uint8_t *)in->data)[((ptrdiff_t)y * in->w + x) * in->ld +
+                                                              (in->c == 1 ? 0 : o)]];
                 out_row(out, (ptrdiff_t)y * out->w + x)[o] = v;
             }
 }
@@ -324,5 +339,6 @@ void um_ref_gather(const struct um_call *call)
 {
     const struct um_view *t = call->t;
     for (ptrdiff_t r = 0; r < (ptrdiff_t)t[0].h * t[0].w; r++)
-        memcpy(out_row(&t[0], r), row_of(&t[1], ((const int32_t *)t[2].data)[r * t[2].ld]), (size_t)t[0].c * sizeof(float));
+        memcpy(out_row(&t[0], r), row_of(&t[1], ((const int32_t *)t[2].data)[r * t[2].ld]),
+               (size_t)t[0].c * sizeof(float));
 }

@@ -1,42 +1,51 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Operators of the SAM prompt encoder and of mask, mask weights and packet. References: prompt_encoder.py, sam.py of
- * ChaoningZhang/MobileSAM. Plain-C specification: op_ref_sam.c. */
+/* Operators of the SAM prompt encoder and of mask, mask weights and packet. References:
+ * prompt_encoder.py, sam.py of ChaoningZhang/MobileSAM. Plain-C specification: op_ref_sam.c. */
 #ifndef UM_NN_OP_SAM_H
 #define UM_NN_OP_SAM_H
 
 #include "nn/op.h"
 #include "nn/record.h"
 
-/* Sparse prompt tokens, appended to the 5 output tokens: out [5 + n, 256]. table [10,256]: rows 0-4 iou token and mask tokens,
- * 5..8 point_embeddings 0..3, 9 not_a_point; gauss [2,128]. n tokens: points, then the box's two corners, or the label -1 token
- * when there are points and no box. Coordinates are scaled to the canvas in double (newW/W, newH/H of ResizeLongestSide).
- * t: out, prompt (u8 um_prompt), table, gauss */
+/* Sparse prompt tokens, appended to the 5 output tokens: out [5 + n, 256]. table [10,256]: rows 0-4
+ * iou token and mask tokens, 5..8 point_embeddings 0..3, 9 not_a_point; gauss [2,128]. n tokens:
+ * points, then the box's two corners, or the label -1 token when there are points and no box.
+ * Coordinates are scaled to the canvas in double (newW/W, newH/H of ResizeLongestSide). t: out,
+ * prompt (u8 um_prompt), table, gauss */
 struct um_prompt_args {
     int canvas;
     int points, box; /* how many points, and whether a box: fixed when recorded */
 };
-um_tensor um_prompt_tokens(um_tape *t, um_tensor prompt, um_tensor table, um_tensor gauss, int canvas, int points, bool box);
+um_tensor um_prompt_tokens(um_tape *t, um_tensor prompt, um_tensor table, um_tensor gauss,
+                           int canvas, int points, bool box);
 
-/* Low-res logits [n4,n4,1] -> mask u8 0/1 [h,w,1]: upstream's two bilinear steps (n4 -> canvas, crop, -> h x w), each axis folded
- * into at most 3 taps; v > 0. tx f32 [w,4], ty f32 [h,4]: first index (as float), 3 weights. v = fmaf chain over x taps within a row,
- * then over y taps: the same order everywhere, so equal logits give equal masks. logits f32 [h,w,1] is written if asked for (id != 0).
- * gate absent, or flags OK: as said; else the mask is 0. t: mask, logits[opt], low, tx, ty, gate[opt]. No args */
-um_tensor um_mask_upsample(um_tape *t, um_tensor low, um_tensor tx, um_tensor ty, um_tensor gate, um_tensor logits);
+/* Low-res logits [n4,n4,1] -> mask u8 0/1 [h,w,1]: upstream's two bilinear steps (n4 -> canvas,
+ * crop, -> h x w), each axis folded into at most 3 taps; v > 0. tx f32 [w,4], ty f32 [h,4]: first
+ * index (as float), 3 weights. v = fmaf chain over x taps within a row, then over y taps: the same
+ * order everywhere, so equal logits give equal masks. logits f32 [h,w,1] is written if asked for
+ * (id != 0). gate absent, or flags OK: as said; else the mask is 0. t: mask, logits[opt], low, tx,
+ * ty, gate[opt]. No args */
+um_tensor um_mask_upsample(um_tape *t, um_tensor low, um_tensor tx, um_tensor ty, um_tensor gate,
+                           um_tensor logits);
 
-/* Mask weights (inventory: compute_mask_weights) and statistics. mask u8 [h,w,1] -> weights u8 0/1 [3h,w,1]: planes W_edge = D3 - E3,
- * W_in = E3, W_out = D5 - M, square kernels, outside the picture never wins (dilate sees 0, erode sees 1); record u8 [1,1,256]
- * (um_record) with area, box, sums and pixel counts set, the rest zero. t: weights, record, mask. No args */
+/* Mask weights (inventory: compute_mask_weights) and statistics. mask u8 [h,w,1] -> weights u8 0/1
+ * [3h,w,1]: planes W_edge = D3 - E3, W_in = E3, W_out = D5 - M, square kernels, outside the picture
+ * never wins (dilate sees 0, erode sees 1); record u8 [1,1,256] (um_record) with area, box, sums
+ * and pixel counts set, the rest zero. t: weights, record, mask. No args */
 struct um_mask_stats {
     um_tensor weights, record;
 };
 struct um_mask_stats um_mask_statistics(um_tape *t, um_tensor mask);
 
-/* The packet: out u8 [1,1,256 + h*4*ceil(w/32)] = um_record (stats + gate + iou + non-finite count of low, frame id of header),
- * then the mask bits, row by row in little-endian 32-bit words, pixel x = bit x%32. t: out, stats, mask, gate[opt], iou[opt] (first
- * element), low[opt], header. No args */
-um_tensor um_packet_op(um_tape *t, um_tensor stats, um_tensor mask, um_tensor gate, um_tensor iou, um_tensor low, um_tensor header);
+/* The packet: out u8 [1,1,256 + h*4*ceil(w/32)] = um_record (stats + gate + iou + non-finite count
+ * of low, frame id of header), then the mask bits, row by row in little-endian 32-bit words, pixel
+ * x = bit x%32. t: out, stats, mask, gate[opt], iou[opt] (first element), low[opt], header. No args
+ */
+um_tensor um_packet_op(um_tape *t, um_tensor stats, um_tensor mask, um_tensor gate, um_tensor iou,
+                       um_tensor low, um_tensor header);
 
-/* ResizeLongestSide: size of an h x w picture on a square canvas (transforms.py, get_preprocess_shape). */
+/* ResizeLongestSide: size of an h x w picture on a square canvas (transforms.py,
+ * get_preprocess_shape). */
 static inline void um_longest_side(int canvas, int h, int w, int *new_h, int *new_w)
 {
     double scale = (double)canvas / (h > w ? h : w);
@@ -44,7 +53,8 @@ static inline void um_longest_side(int canvas, int h, int w, int *new_h, int *ne
     *new_w = (int)(w * scale + 0.5);
 }
 
-/* Host tables. Taps of one axis of um_mask_upsample for n4 logits on a canvas of `canvas`, `used` canvas pixels and `out` output pixels. */
+/* Host tables. Taps of one axis of um_mask_upsample for n4 logits on a canvas of `canvas`, `used`
+ * canvas pixels and `out` output pixels. */
 void um_mask_taps(float *taps /* [out][4] */, int n4, int canvas, int used, int out);
 /* Bytes per mask row in the packet. */
 static inline int um_mask_row_bytes(int w)

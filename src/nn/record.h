@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The few bytes that cross between host and device beside the pixels: plain structs, same layout everywhere. */
+/* The few bytes that cross between host and device beside the pixels: plain structs, same layout
+ * everywhere. */
 #ifndef UM_NN_RECORD_H
 #define UM_NN_RECORD_H
 
@@ -7,7 +8,8 @@
 
 enum { UM_HEADER_BYTES = 256, UM_GATE_BYTES = 64, UM_RECORD_BYTES = 256, UM_POINTS_MAX = 16 };
 
-/* In front of the pixels in the one upload of a frame: everything that changes from frame to frame. */
+/* In front of the pixels in the one upload of a frame: everything that changes from frame to frame.
+ */
 struct um_frame_header {
     uint64_t frame_id;
     uint32_t width, height; /* of the picture that follows (after cropping) */
@@ -16,9 +18,16 @@ struct um_frame_header {
     uint8_t reserved[232];
 };
 
-enum um_gate_flag { UM_GATE_OK = 1, UM_GATE_NONFINITE = 2, UM_GATE_INVERTED = 4, UM_GATE_OUTSIDE = 8, UM_GATE_BELOW_TAU = 16 };
+enum um_gate_flag {
+    UM_GATE_OK = 1,
+    UM_GATE_NONFINITE = 2,
+    UM_GATE_INVERTED = 4,
+    UM_GATE_OUTSIDE = 8,
+    UM_GATE_BELOW_TAU = 16
+};
 
-/* The detector's verdict: the best (query, class). `flags` is UM_GATE_OK exactly when the frame is VISIBLE. */
+/* The detector's verdict: the best (query, class). `flags` is UM_GATE_OK exactly when the frame is
+ * VISIBLE. */
 struct um_gate {
     uint32_t flags;
     int32_t query, label;
@@ -40,13 +49,13 @@ struct um_prompt {
 struct um_record {
     uint64_t frame_id;
     struct um_gate gate; /* 64 bytes */
-    float iou;              /* predicted by the mask decoder */
+    float iou;           /* predicted by the mask decoder */
     uint32_t area_px;
-    int32_t mask_box[4];    /* x0, y0, x1, y1 (exclusive); zero if the mask is empty */
-    uint64_t sum_x, sum_y;  /* of mask pixels: the centroid is sum/area */
+    int32_t mask_box[4];             /* x0, y0, x1, y1 (exclusive); zero if the mask is empty */
+    uint64_t sum_x, sum_y;           /* of mask pixels: the centroid is sum/area */
     uint32_t edge_px, in_px, out_px; /* pixels where W_edge, W_in, W_out are 1 */
-    uint32_t nonfinite;     /* low-res logits that are NaN or infinite */
-    float score[8];         /* S1-S4, C1-C3 of the visibility state machine; zero for now */
+    uint32_t nonfinite;              /* low-res logits that are NaN or infinite */
+    float score[8]; /* S1-S4, C1-C3 of the visibility state machine; zero for now */
     uint8_t reserved[256 - 8 - 64 - 4 - 4 - 16 - 16 - 12 - 4 - 32];
 };
 

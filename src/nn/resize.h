@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pillow's bilinear resize as tables (Pillow 13.0, src/libImaging/Resample.c: precompute_coeffs, normalize_coeffs_8bpc). */
+/* Pillow's bilinear resize as tables (Pillow 13.0, src/libImaging/Resample.c: precompute_coeffs,
+ * normalize_coeffs_8bpc). */
 #ifndef UM_NN_RESIZE_H
 #define UM_NN_RESIZE_H
 
@@ -16,6 +17,7 @@ struct um_resize_plan {
     int kx, ky, h_in, w_in, h_out, w_out;
 };
 struct um_resize_plan um_resize_prepare(um_params *p, int h_in, int w_in, int h_out, int w_out);
-um_tensor um_resize_record(um_tape *t, um_params *p, const struct um_resize_plan *plan, um_tensor x);
+um_tensor um_resize_record(um_tape *t, um_params *p, const struct um_resize_plan *plan,
+                           um_tensor x);
 
 #endif

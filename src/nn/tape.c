@@ -114,7 +114,8 @@ um_status um_params_upload(um_params *p)
         return p->status;
     p->status = um_buf_open(&p->buf, p->dev, p->size ? p->size : ALIGN, "weights");
     if (p->status == UM_OK && p->size)
-        p->status = um_upload_now(p->dev, p->buf, 0, p->staging, p->size, UM_STAGE_SETUP, "weights");
+        p->status =
+            um_upload_now(p->dev, p->buf, 0, p->staging, p->size, UM_STAGE_SETUP, "weights");
     um_free(p->staging);
     p->staging = NULL;
     return p->status;
@@ -239,8 +240,10 @@ static um_tensor add_value(um_tape *t, struct value v, enum um_dtype dtype, int 
         um_tape_fail(t, um_fail(UM_EINVAL, "tape %s: recording after compile", t->name));
         return none;
     }
-    if (h < 1 || w < 1 || c < 1 || (int64_t)h * w > INT_MAX || (int64_t)h * w * c > (int64_t)1 << 40) {
-        um_tape_fail(t, um_fail(UM_EINVAL, "tape %s: tensor of shape [%d,%d,%d]", t->name, h, w, c));
+    if (h < 1 || w < 1 || c < 1 || (int64_t)h * w > INT_MAX ||
+        (int64_t)h * w * c > (int64_t)1 << 40) {
+        um_tape_fail(t,
+                     um_fail(UM_EINVAL, "tape %s: tensor of shape [%d,%d,%d]", t->name, h, w, c));
         return none;
     }
     if (!room(t, (void **)&t->values, t->n_values, &t->cap_values, sizeof *t->values))
@@ -257,19 +260,23 @@ um_tensor um_tape_new(um_tape *t, enum um_dtype dtype, int h, int w, int c)
     return add_value(t, (struct value){0}, dtype, h, w, c);
 }
 
-um_tensor um_tape_const(um_tape *t, um_params *p, um_const k, enum um_dtype dtype, int h, int w, int c)
+um_tensor um_tape_const(um_tape *t, um_params *p, um_const k, enum um_dtype dtype, int h, int w,
+                        int c)
 {
     if (t->status == UM_OK && (size_t)h * (size_t)w * (size_t)c * um_dtype_size(dtype) > k.size)
-        um_tape_fail(t, um_fail(UM_EINVAL, "tape %s: constant of %zu bytes read as [%d,%d,%d]", t->name, k.size, h, w, c));
+        um_tape_fail(t, um_fail(UM_EINVAL, "tape %s: constant of %zu bytes read as [%d,%d,%d]",
+                                t->name, k.size, h, w, c));
     return add_value(t, (struct value){.params = p, .off = k.off}, dtype, h, w, c);
 }
 
-um_tensor um_tape_buffer(um_tape *t, um_buf *buf, size_t byte_offset, enum um_dtype dtype, int h, int w, int c)
+um_tensor um_tape_buffer(um_tape *t, um_buf *buf, size_t byte_offset, enum um_dtype dtype, int h,
+                         int w, int c)
 {
     um_tensor x = add_value(t, (struct value){.buf = buf, .off = byte_offset}, dtype, h, w, c);
     if (x.id && (byte_offset > buf->size || t->values[x.id - 1].bytes > buf->size - byte_offset))
-        um_tape_fail(t, um_fail(UM_EINVAL, "tape %s: [%d,%d,%d] at %zu is beyond buffer %s of %zu bytes", t->name, h, w, c,
-                                byte_offset, buf->label, buf->size));
+        um_tape_fail(t, um_fail(UM_EINVAL,
+                                "tape %s: [%d,%d,%d] at %zu is beyond buffer %s of %zu bytes",
+                                t->name, h, w, c, byte_offset, buf->label, buf->size));
     return x;
 }
 
@@ -280,14 +287,16 @@ um_tensor um_tape_import(um_tape *t, const um_tape *from, um_tensor x)
     if (t->status != UM_OK || !x.id)
         return (um_tensor){0};
     if (!from->compiled) {
-        um_tape_fail(t, um_fail(UM_EINVAL, "tape %s: import from %s before it is compiled", t->name, from->name));
+        um_tape_fail(t, um_fail(UM_EINVAL, "tape %s: import from %s before it is compiled", t->name,
+                                from->name));
         return (um_tensor){0};
     }
     um_tape_locate(from, x, &buf, &off);
     um_tensor y = add_value(t, (struct value){.buf = buf, .off = off}, x.dtype, x.h, x.w, x.c);
     if (y.id) {
         y.ld = x.ld;
-        t->values[y.id - 1].bytes = ((size_t)(x.h * x.w - 1) * (size_t)x.ld + (size_t)x.c) * um_dtype_size(x.dtype);
+        t->values[y.id - 1].bytes =
+            ((size_t)(x.h * x.w - 1) * (size_t)x.ld + (size_t)x.c) * um_dtype_size(x.dtype);
     }
     return y;
 }
@@ -323,7 +332,8 @@ um_tensor um_keep(um_tape *t, um_tensor x)
 
 void um_tap(um_tape *t, const char *name, um_tensor x)
 {
-    if (!t->keep_taps || t->status != UM_OK || !x.id || !room(t, (void **)&t->taps, t->n_taps, &t->cap_taps, sizeof *t->taps))
+    if (!t->keep_taps || t->status != UM_OK || !x.id ||
+        !room(t, (void **)&t->taps, t->n_taps, &t->cap_taps, sizeof *t->taps))
         return;
     struct tap *tap = &t->taps[t->n_taps++];
     memset(tap, 0, sizeof *tap);
@@ -338,14 +348,14 @@ static size_t span(um_tensor x)
     return ((size_t)((int64_t)x.h * x.w - 1) * (size_t)x.ld + (size_t)x.c) * um_dtype_size(x.dtype);
 }
 
-void um_tape_step(um_tape *t, const char *name, um_kernel *kernel, const void *args, size_t args_size, const um_tensor *x, int n,
-                  int n_out)
+void um_tape_step(um_tape *t, const char *name, um_kernel *kernel, const void *args,
+                  size_t args_size, const um_tensor *x, int n, int n_out)
 {
     if (t->status != UM_OK)
         return;
     if (t->compiled || n < 1 || n > UM_OPERANDS || n_out < 1 || n_out > n) {
-        um_tape_fail(t, um_fail(UM_EINVAL, "tape %s, %s: %d operands, %d outputs%s", t->name, name, n, n_out,
-                                t->compiled ? ", recorded after compile" : ""));
+        um_tape_fail(t, um_fail(UM_EINVAL, "tape %s, %s: %d operands, %d outputs%s", t->name, name,
+                                n, n_out, t->compiled ? ", recorded after compile" : ""));
         return;
     }
     size_t args_off = (t->args_size + 15) / 16 * 16;
@@ -375,8 +385,9 @@ void um_tape_step(um_tape *t, const char *name, um_kernel *kernel, const void *a
         struct value *v = &t->values[x[i].id - 1];
         size_t begin = (size_t)x[i].off * um_dtype_size(x[i].dtype);
         if (x[i].off < 0 || begin > v->bytes || span(x[i]) > v->bytes - begin) {
-            um_tape_fail(t, um_fail(UM_EINVAL, "tape %s, %s: operand %d [%d,%d,%d] lies outside its memory", t->name, name, i,
-                                    x[i].h, x[i].w, x[i].c));
+            um_tape_fail(t, um_fail(UM_EINVAL,
+                                    "tape %s, %s: operand %d [%d,%d,%d] lies outside its memory",
+                                    t->name, name, i, x[i].h, x[i].w, x[i].c));
             return;
         }
         v->first = v->first < t->n_steps ? v->first : t->n_steps;
@@ -385,8 +396,8 @@ void um_tape_step(um_tape *t, const char *name, um_kernel *kernel, const void *a
     t->n_steps++;
 }
 
-/* Offsets for all activations: the largest first, each at the lowest place where no value alive at the same time lies. Two
- * values share bytes only if one is dead before the other is born. */
+/* Offsets for all activations: the largest first, each at the lowest place where no value alive at
+ * the same time lies. Two values share bytes only if one is dead before the other is born. */
 static um_status plan(um_tape *t)
 {
     int n = 0;
@@ -520,7 +531,8 @@ int um_tape_find_tap(const um_tape *t, const char *name)
     return -1;
 }
 
-um_status um_tape_read_tap(um_tape *t, int i, const char **name, int *h, int *w, int *c, float **data)
+um_status um_tape_read_tap(um_tape *t, int i, const char **name, int *h, int *w, int *c,
+                           float **data)
 {
     um_tensor x = t->taps[i].x;
     um_buf *buf = NULL;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A tape records a network once (each op checks shapes and appends a step), plans one arena for its activations, and is
- * replayed for every frame. Tensors are value types: [h, w, c] rows of c elements (NHWC, batch 1), `ld` elements apart, so
- * pixels and tokens are the same memory and a channel slice is just another tensor: concatenation is a store.
+/* A tape records a network once (each op checks shapes and appends a step), plans one arena for its
+ * activations, and is replayed for every frame. Tensors are value types: [h, w, c] rows of c
+ * elements (NHWC, batch 1), `ld` elements apart, so pixels and tokens are the same memory and a
+ * channel slice is just another tensor: concatenation is a store.
  *
- * The first bad shape makes the tape's status sticky and every later call a no-op that returns an empty tensor, which keeps
- * models free of `if`; um_tape_compile() reports it. */
+ * The first bad shape makes the tape's status sticky and every later call a no-op that returns an
+ * empty tensor, which keeps models free of `if`; um_tape_compile() reports it. */
 #ifndef UM_NN_TAPE_H
 #define UM_NN_TAPE_H
 
@@ -20,7 +21,8 @@ typedef struct um_tensor {
     int64_t off; /* elements from the start of the value */
 } um_tensor;
 
-/* ---- constants: weights and tables, packed on the host, uploaded once, shared by the tapes of a model ---- */
+/* ---- constants: weights and tables, packed on the host, uploaded once, shared by the tapes of a
+ * model ---- */
 typedef struct um_params um_params;
 
 /* A constant on the device: off/size bytes in the params buffer. size 0 = absent. */
@@ -30,11 +32,14 @@ typedef struct um_const {
 
 um_status um_params_open(um_params **out, um_device *dev);
 void um_params_close(um_params **params);
-/* Copy `size` bytes into the staging area. On failure (no memory, or already uploaded) the params' status is sticky. */
+/* Copy `size` bytes into the staging area. On failure (no memory, or already uploaded) the params'
+ * status is sticky. */
 um_const um_params_add(um_params *p, const void *data, size_t size);
-/* Like add, but returns the zeroed staging memory to be filled before the next add; NULL on failure. */
+/* Like add, but returns the zeroed staging memory to be filled before the next add; NULL on
+ * failure. */
 void *um_params_reserve(um_params *p, size_t size, um_const *out);
-um_status um_params_upload(um_params *p); /* one upload, stage setup; frees the staging area; reports the sticky status */
+um_status um_params_upload(
+    um_params *p); /* one upload, stage setup; frees the staging area; reports the sticky status */
 size_t um_params_bytes(const um_params *p);
 um_device *um_params_device(const um_params *p);
 void um_params_fail(um_params *p, um_status st); /* make the status sticky */
@@ -44,23 +49,31 @@ um_status um_tape_open(um_tape **out, um_device *dev, const char *name);
 void um_tape_close(um_tape **tape); /* accepts NULL */
 um_device *um_tape_device(const um_tape *t);
 um_status um_tape_status(const um_tape *t);
-void um_tape_fail(um_tape *t, um_status st); /* st negative, text already recorded; first one wins */
+void um_tape_fail(um_tape *t,
+                  um_status st); /* st negative, text already recorded; first one wins */
 
-um_tensor um_tape_new(um_tape *t, enum um_dtype dtype, int h, int w, int c); /* an activation, to be written by an op */
-um_tensor um_tape_const(um_tape *t, um_params *p, um_const k, enum um_dtype dtype, int h, int w, int c);
-um_tensor um_tape_buffer(um_tape *t, um_buf *buf, size_t byte_offset, enum um_dtype dtype, int h, int w, int c); /* external memory */
+um_tensor um_tape_new(um_tape *t, enum um_dtype dtype, int h, int w,
+                      int c); /* an activation, to be written by an op */
+um_tensor um_tape_const(um_tape *t, um_params *p, um_const k, enum um_dtype dtype, int h, int w,
+                        int c);
+um_tensor um_tape_buffer(um_tape *t, um_buf *buf, size_t byte_offset, enum um_dtype dtype, int h,
+                         int w, int c); /* external memory */
 /* A tensor of an already compiled tape that was kept with um_keep(), as input of this one. */
 um_tensor um_tape_import(um_tape *t, const um_tape *from, um_tensor x);
 
-um_tensor um_slice(um_tensor x, int c0, int c);        /* channels c0..c0+c-1 */
-um_tensor um_rows(um_tensor x, int row0, int rows);    /* rows row0.. as [1, rows, c] */
-um_tensor um_reshape(um_tensor x, int h, int w);       /* same rows, other h*w; channels stay */
-um_tensor um_keep(um_tape *t, um_tensor x);            /* memory not reused inside the tape; readable after it ran */
-void um_tap(um_tape *t, const char *name, um_tensor x); /* name a point of interest: kept only if the tape was opened for dumping */
+um_tensor um_slice(um_tensor x, int c0, int c);     /* channels c0..c0+c-1 */
+um_tensor um_rows(um_tensor x, int row0, int rows); /* rows row0.. as [1, rows, c] */
+um_tensor um_reshape(um_tensor x, int h, int w);    /* same rows, other h*w; channels stay */
+um_tensor um_keep(um_tape *t,
+                  um_tensor x); /* memory not reused inside the tape; readable after it ran */
+void um_tap(
+    um_tape *t, const char *name,
+    um_tensor x); /* name a point of interest: kept only if the tape was opened for dumping */
 
-/* Append one kernel call. operand i is tensor x[i] (id 0 = absent); the first `n_out` operands are written. args is copied. */
-void um_tape_step(um_tape *t, const char *name, um_kernel *kernel, const void *args, size_t args_size, const um_tensor *x, int n,
-                  int n_out);
+/* Append one kernel call. operand i is tensor x[i] (id 0 = absent); the first `n_out` operands are
+ * written. args is copied. */
+void um_tape_step(um_tape *t, const char *name, um_kernel *kernel, const void *args,
+                  size_t args_size, const um_tensor *x, int n, int n_out);
 
 /* ---- replay ---- */
 um_status um_tape_compile(um_tape *t); /* plan and create the arena; reports the sticky status */
@@ -75,8 +88,10 @@ void um_tape_locate(const um_tape *t, um_tensor x, um_buf **buf, size_t *byte_of
 /* ---- taps ---- */
 void um_tape_keep_taps(um_tape *t); /* call before recording: um_tap() then keeps its tensors */
 int um_tape_taps(const um_tape *t);
-/* Download tap i as fp32 (or i32/u8 converted to float) in NCHW order; *name, *h, *w, *c describe it. Caller frees *data with um_free(). */
-um_status um_tape_read_tap(um_tape *t, int i, const char **name, int *h, int *w, int *c, float **data);
+/* Download tap i as fp32 (or i32/u8 converted to float) in NCHW order; *name, *h, *w, *c describe
+ * it. Caller frees *data with um_free(). */
+um_status um_tape_read_tap(um_tape *t, int i, const char **name, int *h, int *w, int *c,
+                           float **data);
 int um_tape_find_tap(const um_tape *t, const char *name); /* -1 = none */
 
 #endif

@@ -9,7 +9,8 @@
 #include <stdlib.h>
 
 /* The tape of a stage, compiled, with noise in its input. */
-static um_status prepare(um_bench_stage stage, um_detector *d, um_segmenter *s, int gray, um_tape **tape)
+static um_status prepare(um_bench_stage stage, um_detector *d, um_segmenter *s, int gray,
+                         um_tape **tape)
 {
     struct um_detect_path *path = NULL;
     struct um_decode_path *decode = NULL;
@@ -47,8 +48,10 @@ static um_status prepare(um_bench_stage stage, um_detector *d, um_segmenter *s, 
     st = um_upload_now(input->dev, input, 0, noise, input->size, UM_STAGE_SETUP, "bench input");
     um_free(noise);
     if (st == UM_OK && s && stage != UM_BENCH_DETECT) {
-        struct um_prompt prompt = {.width = 100, .height = 100, .has_box = 1, .box = {20, 20, 80, 80}};
-        st = um_upload_now(s->dev, s->prompt, 0, &prompt, sizeof prompt, UM_STAGE_SETUP, "bench prompt");
+        struct um_prompt prompt = {
+            .width = 100, .height = 100, .has_box = 1, .box = {20, 20, 80, 80}};
+        st = um_upload_now(s->dev, s->prompt, 0, &prompt, sizeof prompt, UM_STAGE_SETUP,
+                           "bench prompt");
         if (st == UM_OK)
             st = um_tape_run(s->encode, UM_QUEUE_MAIN);
     }
@@ -81,7 +84,8 @@ static um_status timed(um_device *dev, um_tape *tape, const struct um_step *step
     return st;
 }
 
-um_status um_bench_run(um_bench_stage stage, um_detector *detector, um_segmenter *segmenter, int gray, double *ms)
+um_status um_bench_run(um_bench_stage stage, um_detector *detector, um_segmenter *segmenter,
+                       int gray, double *ms)
 {
     um_tape *tape = NULL;
     um_status st = prepare(stage, detector, segmenter, gray, &tape);
@@ -102,7 +106,8 @@ static void describe(const struct um_step *step, um_bench_kernel *k)
     k->h = out->h;
     k->w = out->w;
     k->c = out->c;
-    if (step->kernel && (step->name[0] == 'c' || step->name[0] == 'd') && step->args) { /* conv2d, dwconv */
+    if (step->kernel && (step->name[0] == 'c' || step->name[0] == 'd') &&
+        step->args) { /* conv2d, dwconv */
         const struct um_conv_args *a = step->args;
         if (step->name[0] == 'c')
             k->k = a->kh * a->kw * in->c;
@@ -115,12 +120,13 @@ static void describe(const struct um_step *step, um_bench_kernel *k)
     } else if (step->name[0] == 'm' && step->name[1] == 'b') { /* mbconv */
         const struct um_mbconv_args *a = step->args;
         k->k = a->hidden;
-        k->gflop = 2e-9 * a->hidden * ((double)in->h * in->w * in->c + 9.0 * out->h * out->w + elements);
+        k->gflop =
+            2e-9 * a->hidden * ((double)in->h * in->w * in->c + 9.0 * out->h * out->w + elements);
     }
 }
 
-um_status um_bench_kernels(um_bench_stage stage, um_detector *detector, um_segmenter *segmenter, int gray, int rounds,
-                           um_bench_kernel_fn *report, void *ctx)
+um_status um_bench_kernels(um_bench_stage stage, um_detector *detector, um_segmenter *segmenter,
+                           int gray, int rounds, um_bench_kernel_fn *report, void *ctx)
 {
     um_tape *tape = NULL;
     double ms;
@@ -133,7 +139,8 @@ um_status um_bench_kernels(um_bench_stage stage, um_detector *detector, um_segme
         st = timed(um_tape_device(tape), tape, NULL, &ms); /* warm up */
     for (int r = 0; r < rounds && st == UM_OK; r++)
         for (int i = 0; i < n && st == UM_OK; i++)
-            st = timed(um_tape_device(tape), NULL, um_tape_step_at(tape, i), &times[(size_t)i * (size_t)rounds + (size_t)r]);
+            st = timed(um_tape_device(tape), NULL, um_tape_step_at(tape, i),
+                       &times[(size_t)i * (size_t)rounds + (size_t)r]);
     for (int i = 0; i < n && st == UM_OK; i++) {
         double *t = times + (size_t)i * (size_t)rounds;
         um_bench_kernel k = {.index = i};

@@ -87,14 +87,17 @@ um_status um_detector_path(um_detector *d, int channels, struct um_detect_path *
     if (p->tape)
         return UM_OK;
     if (!p->input)
-        st = um_buf_open(&p->input, d->dev, (size_t)s * (size_t)s * (size_t)channels * sizeof(float), "detector input");
+        st =
+            um_buf_open(&p->input, d->dev, (size_t)s * (size_t)s * (size_t)channels * sizeof(float),
+                        "detector input");
     if (st == UM_OK)
         st = um_tape_open(&p->tape, d->dev, "detect");
     if (st != UM_OK)
         return st;
     if (d->keep_taps)
         um_tape_keep_taps(p->tape);
-    p->out = um_dfine_forward(d->net, p->tape, um_tape_buffer(p->tape, p->input, 0, UM_F32, s, s, channels));
+    p->out = um_dfine_forward(d->net, p->tape,
+                              um_tape_buffer(p->tape, p->input, 0, UM_F32, s, s, channels));
     um_keep(p->tape, p->out.logits);
     um_keep(p->tape, p->out.boxes);
     st = um_tape_compile(p->tape);
@@ -103,13 +106,19 @@ um_status um_detector_path(um_detector *d, int channels, struct um_detect_path *
     return st;
 }
 
-struct um_front_target um_detector_target(um_detector *d, const struct um_detect_path *path, int channels)
+struct um_front_target um_detector_target(um_detector *d, const struct um_detect_path *path,
+                                          int channels)
 {
     static _Thread_local float lut[3][256];
     int s = um_dfine_info(d->net)->input_size;
     um_dfine_lut(lut);
-    return (struct um_front_target){
-        .input = path->input, .size_h = s, .size_w = s, .c = channels, .new_h = s, .new_w = s, .lut = (const float(*)[256])lut};
+    return (struct um_front_target){.input = path->input,
+                                    .size_h = s,
+                                    .size_w = s,
+                                    .c = channels,
+                                    .new_h = s,
+                                    .new_w = s,
+                                    .lut = (const float(*)[256])lut};
 }
 
 uint64_t um_detector_device_bytes(const um_detector *d)
@@ -123,10 +132,14 @@ uint64_t um_detector_device_bytes(const um_detector *d)
 
 /* ---- all boxes of one frame ---- */
 
-static um_status run_front(um_detector *d, const um_frame *frame, int channels, struct um_detect_path *path)
+static um_status run_front(um_detector *d, const um_frame *frame, int channels,
+                           struct um_detect_path *path)
 {
     struct um_front *f = &d->front;
-    struct um_frame_header header = {.frame_id = frame->id, .width = (uint32_t)frame->width, .height = (uint32_t)frame->height, .label = -1};
+    struct um_frame_header header = {.frame_id = frame->id,
+                                     .width = (uint32_t)frame->width,
+                                     .height = (uint32_t)frame->height,
+                                     .label = -1};
     um_status st = UM_OK;
     if (!f->tape || f->w != frame->width || f->h != frame->height || f->c != channels) {
         um_front_close(f);
@@ -144,15 +157,18 @@ static um_status run_front(um_detector *d, const um_frame *frame, int channels, 
     return st == UM_OK ? um_front_run(f, UM_QUEUE_MAIN) : st;
 }
 
-static um_status fetch(um_detector *d, struct um_detect_path *path, size_t logits_bytes, size_t boxes_bytes)
+static um_status fetch(um_detector *d, struct um_detect_path *path, size_t logits_bytes,
+                       size_t boxes_bytes)
 {
     um_buf *buf = NULL;
     size_t off = 0;
     um_tape_locate(path->tape, path->out.logits, &buf, &off);
-    um_status st = um_download(d->dev, UM_QUEUE_MAIN, d->result, 0, buf, off, logits_bytes, UM_STAGE_DETECT, "logits");
+    um_status st = um_download(d->dev, UM_QUEUE_MAIN, d->result, 0, buf, off, logits_bytes,
+                               UM_STAGE_DETECT, "logits");
     if (st == UM_OK) {
         um_tape_locate(path->tape, path->out.boxes, &buf, &off);
-        st = um_download(d->dev, UM_QUEUE_MAIN, d->result, logits_bytes, buf, off, boxes_bytes, UM_STAGE_DETECT, "boxes");
+        st = um_download(d->dev, UM_QUEUE_MAIN, d->result, logits_bytes, buf, off, boxes_bytes,
+                         UM_STAGE_DETECT, "boxes");
     }
     if (st == UM_OK)
         st = um_event_record(d->dev, UM_QUEUE_MAIN, d->done);
@@ -165,18 +181,25 @@ static int best_first(const void *a, const void *b)
     return p->score < q->score ? 1 : p->score > q->score ? -1 : 0;
 }
 
-um_status um_detector_run(um_detector *detector, const um_frame *frame, float conf, um_box *boxes, int capacity, int *count)
+um_status um_detector_run(um_detector *detector, const um_frame *frame, float conf, um_box *boxes,
+                          int capacity, int *count)
 {
     um_detector *d = detector;
     struct um_detect_path *path = NULL;
     if (!d || !frame || !count || (!boxes && capacity > 0) || capacity < 0)
-        return um_fail(UM_EINVAL, "um_detector_run: detector, frame and count must be given, boxes for a capacity of %d", capacity);
+        return um_fail(
+            UM_EINVAL,
+            "um_detector_run: detector, frame and count must be given, boxes for a capacity of %d",
+            capacity);
     *count = 0;
     int q = um_dfine_info(d->net)->queries, c = um_dfine_info(d->net)->classes;
-    size_t logits_bytes = (size_t)q * (size_t)c * sizeof(float), boxes_bytes = (size_t)q * 4 * sizeof(float);
-    int channels = um_detector_channels(d, um_front_channels(frame, 0, 0, frame->width, frame->height));
+    size_t logits_bytes = (size_t)q * (size_t)c * sizeof(float),
+           boxes_bytes = (size_t)q * 4 * sizeof(float);
+    int channels =
+        um_detector_channels(d, um_front_channels(frame, 0, 0, frame->width, frame->height));
     um_status st = um_detector_path(d, channels, &path);
-    if (st == UM_OK && !d->result) /* whatever can fail comes before the first command: no copy may stay in flight */
+    if (st == UM_OK && !d->result) /* whatever can fail comes before the first command: no copy may
+                                      stay in flight */
         st = um_hostbuf_open(&d->result, d->dev, logits_bytes + boxes_bytes);
     if (st == UM_OK && !d->done)
         st = um_event_open(&d->done, d->dev);
@@ -193,14 +216,20 @@ um_status um_detector_run(um_detector *detector, const um_frame *frame, float co
         um_free(all);
         return st;
     }
-    const float *logits = d->result->data, *b = (const float *)d->result->data + (size_t)q * (size_t)c;
+    const float *logits = d->result->data,
+                *b = (const float *)d->result->data + (size_t)q * (size_t)c;
     int n = 0;
     for (int i = 0; i < q * c; i++) {
         float score = 1 / (1 + expf(-logits[i]));
         const float *p = b + 4 * (i / c);
         float w = (float)frame->width, h = (float)frame->height;
         if (score >= conf)
-            all[n++] = (um_box){(p[0] - p[2] / 2) * w, (p[1] - p[3] / 2) * h, (p[0] + p[2] / 2) * w, (p[1] + p[3] / 2) * h, score, i % c};
+            all[n++] = (um_box){(p[0] - p[2] / 2) * w,
+                                (p[1] - p[3] / 2) * h,
+                                (p[0] + p[2] / 2) * w,
+                                (p[1] + p[3] / 2) * h,
+                                score,
+                                i % c};
     }
     qsort(all, (size_t)n, sizeof *all, best_first);
     *count = n < q ? n : q; /* upstream keeps as many as there are queries */
@@ -224,8 +253,9 @@ um_status um_detector_dump(um_detector *detector, const char *path)
 {
     struct um_dump dump = {0};
     const struct um_front *f = &detector->front;
-    um_status st = f->tape && detector->path[f->c == 3].tape ? um_dump_tape(&dump, detector->path[f->c == 3].tape)
-                                                            : um_fail(UM_EINVAL, "um_detector_dump: no frame has run");
+    um_status st = f->tape && detector->path[f->c == 3].tape
+                       ? um_dump_tape(&dump, detector->path[f->c == 3].tape)
+                       : um_fail(UM_EINVAL, "um_detector_dump: no frame has run");
     if (st == UM_OK)
         st = um_dump_write(&dump, path);
     um_dump_close(&dump);

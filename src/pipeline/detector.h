@@ -27,7 +27,8 @@ struct um_detector {
 /* The path for frames of `channels` (1 or 3) channels, recorded and compiled. */
 um_status um_detector_path(um_detector *d, int channels, struct um_detect_path **out);
 /* What the front must deliver for a picture: always stretched to the square input. */
-struct um_front_target um_detector_target(um_detector *d, const struct um_detect_path *path, int channels);
+struct um_front_target um_detector_target(um_detector *d, const struct um_detect_path *path,
+                                          int channels);
 /* Channels the detector runs on for a frame of `channels`: 1 if its stem has one. */
 int um_detector_channels(const um_detector *d, int channels);
 uint64_t um_detector_device_bytes(const um_detector *d);

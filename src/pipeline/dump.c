@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-um_status um_dump_add(struct um_dump *d, const char *name, int rank, const int64_t *dim, float *data)
+um_status um_dump_add(struct um_dump *d, const char *name, int rank, const int64_t *dim,
+                      float *data)
 {
     if (d->n == UM_DUMP_MAX) {
         um_free(data);
@@ -33,12 +34,14 @@ um_status um_dump_tape(struct um_dump *d, um_tape *t)
         st = um_tape_read_tap(t, i, &name, &h, &w, &c, &data);
         if (st != UM_OK)
             break;
-        if (strcmp(name, "low_res_logits") == 0) { /* low-res logits: square planes one after the other */
+        if (strcmp(name, "low_res_logits") ==
+            0) { /* low-res logits: square planes one after the other */
             st = um_dump_add(d, name, 4, (int64_t[]){1, h / w, w, w}, data);
             continue;
         }
         if (h > 1 || w == 1) {
-            st = h > 1 ? um_dump_add(d, name, 4, (int64_t[]){1, c, h, w}, data) : um_dump_add(d, name, 2, (int64_t[]){1, c}, data);
+            st = h > 1 ? um_dump_add(d, name, 4, (int64_t[]){1, c, h, w}, data)
+                       : um_dump_add(d, name, 2, (int64_t[]){1, c}, data);
             continue;
         }
         float *rows = um_array((size_t)w * (size_t)c, sizeof *rows);
@@ -46,7 +49,8 @@ um_status um_dump_tape(struct um_dump *d, um_tape *t)
             for (int k = 0; k < c; k++)
                 rows[(size_t)r * (size_t)c + (size_t)k] = data[(size_t)k * (size_t)w + (size_t)r];
         um_free(data);
-        st = rows ? um_dump_add(d, name, 3, (int64_t[]){1, w, c}, rows) : um_fail(UM_ENOMEM, "dump of %s", name);
+        st = rows ? um_dump_add(d, name, 3, (int64_t[]){1, w, c}, rows)
+                  : um_fail(UM_ENOMEM, "dump of %s", name);
     }
     return st;
 }

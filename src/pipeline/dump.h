@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Taps collected from tapes, written as .safetensors. Maps are [1,C,H,W], token tensors (h = 1) [1,T,C], single rows [1,C]. */
+/* Taps collected from tapes, written as .safetensors. Maps are [1,C,H,W], token tensors (h = 1)
+ * [1,T,C], single rows [1,C]. */
 #ifndef UM_PIPELINE_DUMP_H
 #define UM_PIPELINE_DUMP_H
 
@@ -16,7 +17,8 @@ struct um_dump {
 
 um_status um_dump_tape(struct um_dump *d, um_tape *t);
 /* Takes `data` (from um_alloc). */
-um_status um_dump_add(struct um_dump *d, const char *name, int rank, const int64_t *dim, float *data);
+um_status um_dump_add(struct um_dump *d, const char *name, int rank, const int64_t *dim,
+                      float *data);
 um_status um_dump_write(const struct um_dump *d, const char *path);
 void um_dump_close(struct um_dump *d);
 

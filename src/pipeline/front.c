@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c, const struct um_front_target *target, int n)
+um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
+                        const struct um_front_target *target, int n)
 {
     struct um_resize_plan plan[2];
     um_const lut[2];
@@ -14,7 +15,8 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
         return st;
     for (int i = 0; i < n; i++) {
         plan[i] = um_resize_prepare(f->params, h, w, target[i].new_h, target[i].new_w);
-        lut[i] = um_params_add(f->params, target[i].lut, (size_t)target[i].c * sizeof *target[i].lut);
+        lut[i] =
+            um_params_add(f->params, target[i].lut, (size_t)target[i].c * sizeof *target[i].lut);
     }
     st = um_params_upload(f->params);
     if (st == UM_OK)
@@ -27,7 +29,8 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
         return st;
     for (int i = 0; i < n; i++) {
         um_tensor x = um_tape_buffer(f->tape, f->frame, UM_HEADER_BYTES, UM_U8, h, w, c);
-        um_tensor y = um_tape_buffer(f->tape, target[i].input, 0, UM_F32, target[i].size_h, target[i].size_w, target[i].c);
+        um_tensor y = um_tape_buffer(f->tape, target[i].input, 0, UM_F32, target[i].size_h,
+                                     target[i].size_w, target[i].c);
         um_tensor table = um_tape_const(f->tape, f->params, lut[i], UM_F32, 1, target[i].c, 256);
         um_normalize(f->tape, um_resize_record(f->tape, f->params, &plan[i], x), table, y);
     }
@@ -48,14 +51,16 @@ static uint8_t luminance(const uint8_t *p)
     return (uint8_t)((p[0] * 19595u + p[1] * 38470u + p[2] * 7471u + 0x8000u) >> 16);
 }
 
-um_status um_front_fill(struct um_front *f, const struct um_frame_header *header, const um_frame *frame, int x0, int y0)
+um_status um_front_fill(struct um_front *f, const struct um_frame_header *header,
+                        const um_frame *frame, int x0, int y0)
 {
     uint8_t *dst = (uint8_t *)f->slot->data + UM_HEADER_BYTES;
     if (f->dev->lost)
         return um_fail(UM_EDEVICE, "device %s is lost", f->dev->name);
     memcpy(f->slot->data, header, UM_HEADER_BYTES);
     for (int y = 0; y < f->h; y++) {
-        const uint8_t *src = frame->pixels + (ptrdiff_t)(y0 + y) * frame->stride + (ptrdiff_t)x0 * frame->channels;
+        const uint8_t *src =
+            frame->pixels + (ptrdiff_t)(y0 + y) * frame->stride + (ptrdiff_t)x0 * frame->channels;
         size_t n = (size_t)f->w * (size_t)f->c;
         if (f->c == frame->channels)
             memcpy(dst, src, n);

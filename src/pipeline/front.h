@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The front of the frame path for one geometry: header and pixels cross to the device in one upload, and are resized and
- * normalised there into the inputs of one or two networks. */
+/* The front of the frame path for one geometry: header and pixels cross to the device in one
+ * upload, and are resized and normalised there into the inputs of one or two networks. */
 #ifndef UM_PIPELINE_FRONT_H
 #define UM_PIPELINE_FRONT_H
 
@@ -8,7 +8,8 @@
 #include "nn/resize.h"
 #include "ultramotion/frame.h"
 
-/* What one network wants: the picture resized to [new_h,new_w] in the top left of a f32 [size_h,size_w,c] buffer. */
+/* What one network wants: the picture resized to [new_h,new_w] in the top left of a f32
+ * [size_h,size_w,c] buffer. */
 struct um_front_target {
     um_buf *input;
     int size_h, size_w, c;
@@ -21,23 +22,27 @@ struct um_front {
     int w, h, c;
     um_params *params;
     um_tape *tape;
-    um_buf *frame;      /* device: um_frame_header, then pixels */
-    um_hostbuf *slot;   /* host: the same */
+    um_buf *frame;    /* device: um_frame_header, then pixels */
+    um_hostbuf *slot; /* host: the same */
     size_t bytes;
 };
 
-um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c, const struct um_front_target *target, int n);
+um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
+                        const struct um_front_target *target, int n);
 void um_front_close(struct um_front *f); /* accepts a zeroed or half-open front */
 
-/* Write header and pixels of the x0,y0 crop into the slot. An RGB frame feeds a gray front by its luminance. No slot transfer
- * may be pending; on a lost device one may be for ever, so it is refused there. */
-um_status um_front_fill(struct um_front *f, const struct um_frame_header *header, const um_frame *frame, int x0, int y0);
+/* Write header and pixels of the x0,y0 crop into the slot. An RGB frame feeds a gray front by its
+ * luminance. No slot transfer may be pending; on a lost device one may be for ever, so it is
+ * refused there. */
+um_status um_front_fill(struct um_front *f, const struct um_frame_header *header,
+                        const um_frame *frame, int x0, int y0);
 /* The upload, and the steps that make the network inputs of it. */
 um_status um_front_upload(struct um_front *f, enum um_queue q, enum um_stage stage);
 um_status um_front_run(struct um_front *f, enum um_queue q);
 uint64_t um_front_device_bytes(const struct um_front *f);
 
-/* Channels a frame needs on the device: 1 if it is gray or its channels are equal at every pixel of the crop, else 3. */
+/* Channels a frame needs on the device: 1 if it is gray or its channels are equal at every pixel of
+ * the crop, else 3. */
 int um_front_channels(const um_frame *frame, int x0, int y0, int w, int h);
 
 #endif

@@ -4,8 +4,9 @@
  *     upload -> front -+-> detect -> gate -+-> decode -> mask -> statistics -> packet -> download
  *                      +-> encode ---------+
  *
- * Speculative gate: all of it is one graph per geometry. Sync gate: two graphs with the 64-byte gate record read between; a LOST
- * frame ends there. Legacy host mode: as sync, then the mask's logits come to the host, which makes the packet itself. */
+ * Speculative gate: all of it is one graph per geometry. Sync gate: two graphs with the 64-byte
+ * gate record read between; a LOST frame ends there. Legacy host mode: as sync, then the mask's
+ * logits come to the host, which makes the packet itself. */
 #include "ultramotion/pipeline.h"
 
 #include "base/clock.h"
@@ -23,7 +24,17 @@
 
 enum { GEOMETRIES = 4 };
 
-enum mark { MARK_START, MARK_UPLOADED, MARK_DETECTED, MARK_ENCODE_START, MARK_ENCODED, MARK_DECODE_START, MARK_SEGMENTED, MARK_DONE, MARKS };
+enum mark {
+    MARK_START,
+    MARK_UPLOADED,
+    MARK_DETECTED,
+    MARK_ENCODE_START,
+    MARK_ENCODED,
+    MARK_DECODE_START,
+    MARK_SEGMENTED,
+    MARK_DONE,
+    MARKS
+};
 
 /* Everything that depends on the size of the picture. */
 struct geometry {
@@ -56,13 +67,14 @@ struct um_pipeline {
     struct geometry *current;
     um_frame *frame; /* in flight */
     uint64_t frames, sent_ns;
-    bool encoded; /* the frame in flight ran the segmenter */
+    bool encoded;           /* the frame in flight ran the segmenter */
     um_packet next, packet; /* of the frame in flight; of the last one received */
 };
 
 void um_pipeline_settings_default(um_pipeline_settings *s)
 {
-    *s = (um_pipeline_settings){.struct_size = sizeof *s, .conf = 0.5f, .label = -1, .assert_up = -1, .assert_down = -1};
+    *s = (um_pipeline_settings){
+        .struct_size = sizeof *s, .conf = 0.5f, .label = -1, .assert_up = -1, .assert_down = -1};
 }
 
 static um_status check_settings(const um_pipeline_settings *s)
@@ -70,27 +82,37 @@ static um_status check_settings(const um_pipeline_settings *s)
     if (!s)
         return um_fail(UM_EINVAL, "um_pipeline_open: no settings");
     if (s->struct_size != sizeof *s)
-        return um_fail(UM_EINVAL, "um_pipeline_settings is %zu bytes, want %zu: use um_pipeline_settings_default()", s->struct_size,
-                       sizeof *s);
+        return um_fail(
+            UM_EINVAL,
+            "um_pipeline_settings is %zu bytes, want %zu: use um_pipeline_settings_default()",
+            s->struct_size, sizeof *s);
     if (!s->detector)
         return um_fail(UM_EINVAL, "um_pipeline_open: no detector");
     um_device *dev = um_detector_device(s->detector);
     if (s->segmenter && um_segmenter_device(s->segmenter) != dev)
-        return um_fail(UM_EINVAL, "detector on device %s, segmenter on device %s: both must be opened on the same device",
-                       um_device_name(dev), um_device_name(um_segmenter_device(s->segmenter)));
+        return um_fail(
+            UM_EINVAL,
+            "detector on device %s, segmenter on device %s: both must be opened on the same device",
+            um_device_name(dev), um_device_name(um_segmenter_device(s->segmenter)));
     if (!(s->conf >= 0 && s->conf <= 1))
         return um_fail(UM_EINVAL, "conf %g: want 0 to 1", (double)s->conf);
     if (s->label < -1 || s->label >= um_detector_classes(s->detector))
-        return um_fail(UM_EINVAL, "class %d: the detector has classes 0 to %d", s->label, um_detector_classes(s->detector) - 1);
-    if (s->crop[2] < 0 || s->crop[3] < 0 || s->crop[0] < 0 || s->crop[1] < 0 || (s->crop[2] == 0) != (s->crop[3] == 0))
-        return um_fail(UM_EINVAL, "crop %d,%d,%d,%d: want x,y >= 0 and w,h > 0", s->crop[0], s->crop[1], s->crop[2], s->crop[3]);
+        return um_fail(UM_EINVAL, "class %d: the detector has classes 0 to %d", s->label,
+                       um_detector_classes(s->detector) - 1);
+    if (s->crop[2] < 0 || s->crop[3] < 0 || s->crop[0] < 0 || s->crop[1] < 0 ||
+        (s->crop[2] == 0) != (s->crop[3] == 0))
+        return um_fail(UM_EINVAL, "crop %d,%d,%d,%d: want x,y >= 0 and w,h > 0", s->crop[0],
+                       s->crop[1], s->crop[2], s->crop[3]);
     if (dev->caps.shared && (s->assert_up >= 0 || s->assert_down >= 0))
-        return um_fail(UM_EINVAL, "device %s shares the host's memory: there are no transfers to assert (use guard or cuda)",
+        return um_fail(UM_EINVAL,
+                       "device %s shares the host's memory: there are no transfers to assert (use "
+                       "guard or cuda)",
                        um_device_name(dev));
     const um_detector *d = s->detector;
     if (s->dump && (((d->path[0].tape || d->path[1].tape) && !d->keep_taps) ||
                     (s->segmenter && s->segmenter->encode && !s->segmenter->keep_taps)))
-        return um_fail(UM_EINVAL, "dump: the networks have already run without keeping their intermediates");
+        return um_fail(UM_EINVAL,
+                       "dump: the networks have already run without keeping their intermediates");
     return UM_OK;
 }
 
@@ -100,7 +122,9 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
     *out = NULL;
     um_status st = check_settings(settings);
     if (st == UM_OK)
-        st = um_mask_mode_resolve(settings->sam_as_numpy, settings->segmenter ? settings->segmenter->mode : UM_MASK_AUTO, &mode);
+        st = um_mask_mode_resolve(settings->sam_as_numpy,
+                                  settings->segmenter ? settings->segmenter->mode : UM_MASK_AUTO,
+                                  &mode);
     if (st != UM_OK)
         return st;
     um_pipeline *p = um_zalloc(sizeof *p);
@@ -112,7 +136,8 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
     p->dev = um_detector_device(p->detector);
     p->host_mode = mode == UM_MASK_HOST && p->segmenter;
     p->speculative = !p->host_mode && p->segmenter &&
-                     (settings->gate == UM_GATE_SPECULATIVE || (settings->gate == UM_GATE_AUTO && p->dev->caps.concurrent));
+                     (settings->gate == UM_GATE_SPECULATIVE ||
+                      (settings->gate == UM_GATE_AUTO && p->dev->caps.concurrent));
     p->detector->keep_taps |= settings->dump != 0;
     if (p->segmenter)
         p->segmenter->keep_taps |= settings->dump != 0;
@@ -185,7 +210,8 @@ static um_status record_gate(um_pipeline *p, struct geometry *g)
     um_tensor boxes = um_tape_import(g->gate, g->detect->tape, g->detect->out.boxes);
     um_tensor prompt = {0};
     if (p->segmenter)
-        prompt = um_tape_buffer(g->gate, p->segmenter->prompt, 0, UM_U8, 1, 1, (int)sizeof(struct um_prompt));
+        prompt = um_tape_buffer(g->gate, p->segmenter->prompt, 0, UM_U8, 1, 1,
+                                (int)sizeof(struct um_prompt));
     g->best = um_best_box(g->gate, logits, boxes, header_of(g->gate, g), prompt);
     um_keep(g->gate, g->best.gate);
     return um_tape_compile(g->gate);
@@ -208,7 +234,8 @@ static um_status record_packet(um_pipeline *p, struct geometry *g)
     if (s->keep_taps)
         um_tape_keep_taps(t);
     um_tensor low = um_tape_import(t, p->decode->tape, p->decode->out.low[0]);
-    um_tensor tx = um_tape_const(t, g->tables, k.tx, UM_F32, 1, g->w, 4), ty = um_tape_const(t, g->tables, k.ty, UM_F32, 1, g->h, 4);
+    um_tensor tx = um_tape_const(t, g->tables, k.tx, UM_F32, 1, g->w, 4),
+              ty = um_tape_const(t, g->tables, k.ty, UM_F32, 1, g->h, 4);
     um_tensor gate = um_tape_import(t, g->gate, g->best.gate);
     if (p->host_mode)
         g->logits = um_keep(t, um_tape_new(t, UM_F32, g->h, g->w, 1));
@@ -217,7 +244,8 @@ static um_status record_packet(um_pipeline *p, struct geometry *g)
     if (!p->host_mode) {
         struct um_mask_stats stats = um_mask_statistics(t, mask);
         um_tensor iou = um_tape_import(t, p->decode->tape, p->decode->out.iou);
-        g->record = um_keep(t, um_packet_op(t, stats.record, mask, gate, iou, low, header_of(t, g)));
+        g->record =
+            um_keep(t, um_packet_op(t, stats.record, mask, gate, iou, low, header_of(t, g)));
     }
     return um_tape_compile(t);
 }
@@ -261,7 +289,8 @@ static um_status open_geometry(um_pipeline *p, struct geometry *g, int w, int h,
     return st;
 }
 
-/* ---- the frame as commands; `up` and `down` say who books the copies (warm-up runs book as setup) ---- */
+/* ---- the frame as commands; `up` and `down` say who books the copies (warm-up runs book as setup)
+ * ---- */
 
 static um_status mark(um_pipeline *p, enum um_queue q, enum mark m)
 {
@@ -317,11 +346,13 @@ static um_status submit_packet(um_pipeline *p, struct geometry *g, enum um_stage
     if (st != UM_OK)
         return st;
     um_tape_locate(g->packet, g->record, &buf, &off);
-    st = um_download(p->dev, UM_QUEUE_MAIN, g->packet_slot, 0, buf, off, packet_bytes(g), down, "packet");
+    st = um_download(p->dev, UM_QUEUE_MAIN, g->packet_slot, 0, buf, off, packet_bytes(g), down,
+                     "packet");
     return st == UM_OK ? mark(p, UM_QUEUE_MAIN, MARK_DONE) : st;
 }
 
-static um_status submit_whole(um_pipeline *p, struct geometry *g, enum um_stage up, enum um_stage down)
+static um_status submit_whole(um_pipeline *p, struct geometry *g, enum um_stage up,
+                              enum um_stage down)
 {
     um_status st = submit_detect(p, g, up);
     if (st == UM_OK)
@@ -333,7 +364,8 @@ static um_status submit_whole(um_pipeline *p, struct geometry *g, enum um_stage 
     return st == UM_OK ? submit_packet(p, g, down) : st;
 }
 
-static um_status submit_first(um_pipeline *p, struct geometry *g, enum um_stage up, enum um_stage down)
+static um_status submit_first(um_pipeline *p, struct geometry *g, enum um_stage up,
+                              enum um_stage down)
 {
     um_buf *buf = NULL;
     size_t off = 0;
@@ -372,21 +404,25 @@ static um_status submit_second_frame(um_pipeline *p, struct geometry *g)
     return submit_second(p, g, UM_STAGE_PACKET);
 }
 
-static um_status capture(um_pipeline *p, struct geometry *g, um_status (*submit)(um_pipeline *, struct geometry *), um_graph **out)
+static um_status capture(um_pipeline *p, struct geometry *g,
+                         um_status (*submit)(um_pipeline *, struct geometry *), um_graph **out)
 {
     um_status st = um_capture_begin(p->dev);
     if (st != UM_OK)
         return st;
     st = submit(p, g);
-    um_status ended = um_capture_end(p->dev, out); /* also after an error: the queues must not stay in capture */
+    um_status ended =
+        um_capture_end(p->dev, out); /* also after an error: the queues must not stay in capture */
     return st == UM_OK ? ended : st;
 }
 
-/* Run once on a blank frame, then record the graphs: from now on this geometry's frames only launch. */
+/* Run once on a blank frame, then record the graphs: from now on this geometry's frames only
+ * launch. */
 static um_status warm_up(um_pipeline *p, struct geometry *g)
 {
     um_status st;
-    struct um_frame_header blank = {.width = (uint32_t)g->w, .height = (uint32_t)g->h, .tau_conf = 2, .label = -1};
+    struct um_frame_header blank = {
+        .width = (uint32_t)g->w, .height = (uint32_t)g->h, .tau_conf = 2, .label = -1};
     memset(g->front.slot->data, 0, g->front.bytes);
     memcpy(g->front.slot->data, &blank, sizeof blank);
     if (p->speculative)
@@ -444,15 +480,20 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
         crop[3] = f->height;
     }
     if (crop[0] > f->width - crop[2] || crop[1] > f->height - crop[3])
-        return um_fail(UM_EINVAL, "frame %llu is %dx%d: the crop %d,%d,%d,%d reaches beyond it", (unsigned long long)f->id, f->width,
-                       f->height, crop[0], crop[1], crop[2], crop[3]);
+        return um_fail(UM_EINVAL, "frame %llu is %dx%d: the crop %d,%d,%d,%d reaches beyond it",
+                       (unsigned long long)f->id, f->width, f->height, crop[0], crop[1], crop[2],
+                       crop[3]);
     uint64_t now = um_clock_ns();
-    int c = um_detector_channels(p->detector, um_front_channels(f, crop[0], crop[1], crop[2], crop[3]));
+    int c =
+        um_detector_channels(p->detector, um_front_channels(f, crop[0], crop[1], crop[2], crop[3]));
     um_ledger_frame(p->dev, f->id);
     um_status st = find_geometry(p, crop[2], crop[3], c, &g);
     if (st != UM_OK)
         return st;
-    struct um_frame_header header = {.frame_id = f->id, .width = (uint32_t)g->w, .height = (uint32_t)g->h, .tau_conf = p->set.conf,
+    struct um_frame_header header = {.frame_id = f->id,
+                                     .width = (uint32_t)g->w,
+                                     .height = (uint32_t)g->h,
+                                     .tau_conf = p->set.conf,
                                      .label = p->set.label};
     st = um_front_fill(&g->front, &header, f, crop[0], crop[1]);
     if (st == UM_OK)
@@ -460,15 +501,23 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
     if (st != UM_OK)
         return st;
     if (p->segmenter)
-        p->segmenter->image_w = p->segmenter->image_h = 0; /* this frame goes where the image's embedding was */
+        p->segmenter->image_w = p->segmenter->image_h =
+            0; /* this frame goes where the image's embedding was */
     g->used = ++p->frames;
     p->current = g;
     p->sent_ns = now;
     p->frame = *frame;
     *frame = NULL;
     um_packet *k = &p->next;
-    *k = (um_packet){.frame_id = f->id, .ts = f->ts, .width = f->width, .height = f->height, .has_pose = f->has_pose,
-                     .has_spacing = f->has_spacing, .as_numpy = p->host_mode, .precision = "fp32", .centroid = {NAN, NAN}};
+    *k = (um_packet){.frame_id = f->id,
+                     .ts = f->ts,
+                     .width = f->width,
+                     .height = f->height,
+                     .has_pose = f->has_pose,
+                     .has_spacing = f->has_spacing,
+                     .as_numpy = p->host_mode,
+                     .precision = "fp32",
+                     .centroid = {NAN, NAN}};
     memcpy(k->crop, crop, sizeof crop);
     memcpy(k->pose, f->pose, sizeof k->pose);
     memcpy(k->spacing_mm, f->spacing_mm, sizeof k->spacing_mm);
@@ -479,35 +528,64 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
     return UM_OK;
 }
 
-/* Legacy mode: logits and score come to the host in blocking copies; mask, weights, statistics and packet are made here by the
- * reference kernels, and nothing goes back up. */
+/* Legacy mode: logits and score come to the host in blocking copies; mask, weights, statistics and
+ * packet are made here by the reference kernels, and nothing goes back up. */
 static um_status make_host_packet(um_pipeline *p, struct geometry *g)
 {
     um_buf *buf = NULL;
     size_t off = 0, n = (size_t)g->w * (size_t)g->h;
     float iou = 0;
     um_tape_locate(g->packet, g->logits, &buf, &off);
-    um_status st = um_download_now(p->dev, g->host_logits, buf, off, n * sizeof(float), UM_STAGE_SEGMENT,
-                                   "legacy mode: mask logits to the host");
+    um_status st = um_download_now(p->dev, g->host_logits, buf, off, n * sizeof(float),
+                                   UM_STAGE_SEGMENT, "legacy mode: mask logits to the host");
     if (st != UM_OK)
         return st;
     um_tape_locate(p->decode->tape, p->decode->out.iou, &buf, &off);
-    st = um_download_now(p->dev, &iou, buf, off, sizeof iou, UM_STAGE_SEGMENT, "legacy mode: score to the host");
+    st = um_download_now(p->dev, &iou, buf, off, sizeof iou, UM_STAGE_SEGMENT,
+                         "legacy mode: score to the host");
     if (st != UM_OK)
         return st;
     for (size_t i = 0; i < n; i++)
         g->host_mask[i] = g->host_logits[i] > 0;
-    struct um_view mask = {.data = g->host_mask, .dtype = UM_U8, .h = g->h, .w = g->w, .c = 1, .ld = 1};
-    struct um_view weights = {.data = g->host_weights, .dtype = UM_U8, .h = 3 * g->h, .w = g->w, .c = 1, .ld = 1};
-    struct um_view stats = {.data = g->host_stats, .dtype = UM_U8, .h = 1, .w = 1, .c = UM_RECORD_BYTES, .ld = UM_RECORD_BYTES};
-    um_ref_mask_stats(&(struct um_call){.t = (struct um_view[]){weights, stats, mask}, .n = 3, .pool = p->dev->pool});
-    struct um_view out = {.data = g->packet_slot->data, .dtype = UM_U8, .h = 1, .w = 1, .c = (int)packet_bytes(g), .ld = (int)packet_bytes(g)};
-    struct um_view gate = {.data = g->gate_slot->data, .dtype = UM_U8, .h = 1, .w = 1, .c = UM_GATE_BYTES, .ld = UM_GATE_BYTES};
+    struct um_view mask = {
+        .data = g->host_mask, .dtype = UM_U8, .h = g->h, .w = g->w, .c = 1, .ld = 1};
+    struct um_view weights = {
+        .data = g->host_weights, .dtype = UM_U8, .h = 3 * g->h, .w = g->w, .c = 1, .ld = 1};
+    struct um_view stats = {.data = g->host_stats,
+                            .dtype = UM_U8,
+                            .h = 1,
+                            .w = 1,
+                            .c = UM_RECORD_BYTES,
+                            .ld = UM_RECORD_BYTES};
+    um_ref_mask_stats(&(struct um_call){
+        .t = (struct um_view[]){weights, stats, mask}, .n = 3, .pool = p->dev->pool});
+    struct um_view out = {.data = g->packet_slot->data,
+                          .dtype = UM_U8,
+                          .h = 1,
+                          .w = 1,
+                          .c = (int)packet_bytes(g),
+                          .ld = (int)packet_bytes(g)};
+    struct um_view gate = {.data = g->gate_slot->data,
+                           .dtype = UM_U8,
+                           .h = 1,
+                           .w = 1,
+                           .c = UM_GATE_BYTES,
+                           .ld = UM_GATE_BYTES};
     struct um_view score = {.data = &iou, .dtype = UM_F32, .h = 1, .w = 1, .c = 1, .ld = 1};
-    struct um_view logits = {.data = g->host_logits, .dtype = UM_F32, .h = g->h, .w = g->w, .c = 1, .ld = 1};
-    struct um_frame_header header = {.frame_id = p->frame->id, .width = (uint32_t)g->w, .height = (uint32_t)g->h};
-    struct um_view head = {.data = &header, .dtype = UM_U8, .h = 1, .w = 1, .c = UM_HEADER_BYTES, .ld = UM_HEADER_BYTES};
-    um_ref_packet(&(struct um_call){.t = (struct um_view[]){out, stats, mask, gate, score, logits, head}, .n = 7, .pool = p->dev->pool});
+    struct um_view logits = {
+        .data = g->host_logits, .dtype = UM_F32, .h = g->h, .w = g->w, .c = 1, .ld = 1};
+    struct um_frame_header header = {
+        .frame_id = p->frame->id, .width = (uint32_t)g->w, .height = (uint32_t)g->h};
+    struct um_view head = {.data = &header,
+                           .dtype = UM_U8,
+                           .h = 1,
+                           .w = 1,
+                           .c = UM_HEADER_BYTES,
+                           .ld = UM_HEADER_BYTES};
+    um_ref_packet(
+        &(struct um_call){.t = (struct um_view[]){out, stats, mask, gate, score, logits, head},
+                          .n = 7,
+                          .pool = p->dev->pool});
     return UM_OK;
 }
 
@@ -523,7 +601,8 @@ static void fill_gate(um_packet *k, const struct um_gate *gate)
     k->label = gate->label;
     k->has_box = k->state == UM_STATE_VISIBLE;
     for (int i = 0; i < 4 && k->has_box; i++)
-        k->box[i] = clamp(gate->box[i] + (float)k->crop[i % 2], i % 2 ? (float)k->height : (float)k->width);
+        k->box[i] =
+            clamp(gate->box[i] + (float)k->crop[i % 2], i % 2 ? (float)k->height : (float)k->width);
 }
 
 static void fill_mask(um_packet *k, const struct um_record *r, const uint8_t *bits)
@@ -547,7 +626,8 @@ static void fill_mask(um_packet *k, const struct um_record *r, const uint8_t *bi
 static double between(um_pipeline *p, enum mark from, enum mark to)
 {
     uint64_t a = 0, b = 0;
-    if (um_event_ns(p->dev, p->mark[from], &a) != UM_OK || um_event_ns(p->dev, p->mark[to], &b) != UM_OK || b < a)
+    if (um_event_ns(p->dev, p->mark[from], &a) != UM_OK ||
+        um_event_ns(p->dev, p->mark[to], &b) != UM_OK || b < a)
         return 0;
     return (double)(b - a) * 1e-6;
 }
@@ -557,7 +637,8 @@ static void fill_times(um_pipeline *p, um_packet *k)
     k->ms.upload = between(p, MARK_START, MARK_UPLOADED);
     k->ms.detect = between(p, MARK_UPLOADED, MARK_DETECTED);
     if (p->encoded) {
-        k->ms.segment = between(p, MARK_ENCODE_START, MARK_ENCODED) + between(p, MARK_DECODE_START, MARK_SEGMENTED);
+        k->ms.segment = between(p, MARK_ENCODE_START, MARK_ENCODED) +
+                        between(p, MARK_DECODE_START, MARK_SEGMENTED);
         k->ms.packet = between(p, MARK_SEGMENTED, MARK_DONE);
     } else
         k->ms.packet = between(p, MARK_DETECTED, MARK_DONE);
@@ -568,13 +649,15 @@ static um_status assertion(const um_pipeline *p, uint64_t frame)
     const struct um_violation *v = um_ledger_violation(p->dev);
     if (!v || v->frame != frame || (p->set.assert_up < 0 && p->set.assert_down < 0))
         return UM_OK;
-    return um_fail(UM_EASSERT, "frame %llu, stage %s: %u copies %s, at most %u asserted (%s)", (unsigned long long)v->frame,
-                   um_stage_name(v->stage), v->count, v->direction, v->limit, v->reason);
+    return um_fail(UM_EASSERT, "frame %llu, stage %s: %u copies %s, at most %u asserted (%s)",
+                   (unsigned long long)v->frame, um_stage_name(v->stage), v->count, v->direction,
+                   v->limit, v->reason);
 }
 
 static um_status finish(um_pipeline *p, struct geometry *g, um_packet *k)
 {
-    um_status st = um_event_sync(p->dev, p->mark[MARK_DONE], UM_STAGE_PACKET, p->speculative ? "packet" : "gate");
+    um_status st = um_event_sync(p->dev, p->mark[MARK_DONE], UM_STAGE_PACKET,
+                                 p->speculative ? "packet" : "gate");
     p->encoded = p->speculative;
     if (st != UM_OK)
         return st;
@@ -584,7 +667,9 @@ static um_status finish(um_pipeline *p, struct geometry *g, um_packet *k)
     else
         fill_gate(k, g->gate_slot->data);
     if (!p->speculative && p->segmenter && k->state == UM_STATE_VISIBLE) {
-        double detect = between(p, MARK_DETECTED, MARK_DONE); /* the gate's way to the host is part of the packet stage */
+        double detect =
+            between(p, MARK_DETECTED,
+                    MARK_DONE); /* the gate's way to the host is part of the packet stage */
         st = um_graph_launch(p->dev, g->second);
         if (st == UM_OK)
             st = um_event_sync(p->dev, p->mark[MARK_DONE], UM_STAGE_PACKET, "packet");
@@ -598,7 +683,8 @@ static um_status finish(um_pipeline *p, struct geometry *g, um_packet *k)
     } else
         fill_times(p, k);
     if (p->segmenter && k->state == UM_STATE_VISIBLE) {
-        memcpy(g->bits, (const uint8_t *)g->packet_slot->data + UM_RECORD_BYTES, packet_bytes(g) - UM_RECORD_BYTES);
+        memcpy(g->bits, (const uint8_t *)g->packet_slot->data + UM_RECORD_BYTES,
+               packet_bytes(g) - UM_RECORD_BYTES);
         fill_mask(k, record, g->bits);
     }
     return UM_OK;
@@ -621,9 +707,12 @@ um_status um_pipeline_receive(um_pipeline *p, const um_packet **packet)
     k->ms.total = (double)(um_clock_ns() - p->sent_ns) * 1e-6;
     if (p->set.kpi && k->has_mask) {
         char line[320], more[160];
-        snprintf(more, sizeof more, ", \"frame_id\": %llu, \"up\": %u, \"down\": %u, \"waits\": %u, \"up_bytes\": %llu, \"down_bytes\": %llu",
-                 (unsigned long long)k->frame_id, k->transfers.up, k->transfers.down, k->transfers.waits,
-                 (unsigned long long)k->transfers.up_bytes, (unsigned long long)k->transfers.down_bytes);
+        snprintf(more, sizeof more,
+                 ", \"frame_id\": %llu, \"up\": %u, \"down\": %u, \"waits\": %u, \"up_bytes\": "
+                 "%llu, \"down_bytes\": %llu",
+                 (unsigned long long)k->frame_id, k->transfers.up, k->transfers.down,
+                 k->transfers.waits, (unsigned long long)k->transfers.up_bytes,
+                 (unsigned long long)k->transfers.down_bytes);
         um_kpi_line(line, sizeof line, um_clock_unix(), p->host_mode, p->dev->name, more);
         p->set.kpi(p->set.kpi_ctx, line);
     }

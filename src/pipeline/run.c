@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Threads and queues of a run. Source -> caller is a mailbox (realtime: the newest frame wins) or blocks; caller -> sink is a
- * short blocking queue per sink, so that one slow or dead sink never reorders another. Both ends learn of the end from the other. */
+/* Threads and queues of a run. Source -> caller is a mailbox (realtime: the newest frame wins) or
+ * blocks; caller -> sink is a short blocking queue per sink, so that one slow or dead sink never
+ * reorders another. Both ends learn of the end from the other. */
 #include "ultramotion/run.h"
 
 #include "base/mem.h"
@@ -37,7 +38,7 @@ struct parcel {
 struct queue {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    void *item[QUEUE];  /* guarded by lock, as all below */
+    void *item[QUEUE]; /* guarded by lock, as all below */
     int head, count, capacity;
     bool finished; /* no more will be put */
     bool dead;     /* no more will be taken */
@@ -74,7 +75,8 @@ static void queue_destroy(struct queue *q)
     pthread_mutex_destroy(&q->lock);
 }
 
-/* Put, waiting for room; with `replace` the oldest item makes room instead and is returned in *old. False: the taker left. */
+/* Put, waiting for room; with `replace` the oldest item makes room instead and is returned in *old.
+ * False: the taker left. */
 static bool queue_put(struct queue *q, void *item, bool replace, void **old)
 {
     pthread_mutex_lock(&q->lock);
@@ -202,7 +204,8 @@ static void *write_sink(void *ctx)
     return NULL;
 }
 
-static struct parcel *pack(const um_packet *packet, const um_frame *frame, const char *name, int refs)
+static struct parcel *pack(const um_packet *packet, const um_frame *frame, const char *name,
+                           int refs)
 {
     size_t n = packet->has_mask ? (size_t)um_packet_row_bytes(packet) * (size_t)packet->crop[3] : 0;
     struct parcel *p = um_zalloc(sizeof *p + n);
@@ -220,7 +223,8 @@ static struct parcel *pack(const um_packet *packet, const um_frame *frame, const
 }
 
 /* Hand a packet to every sink that is alive. False when there are sinks and none is. */
-static bool deliver(struct run *r, const um_packet *packet, const um_frame *frame, const char *name, um_status *st)
+static bool deliver(struct run *r, const um_packet *packet, const um_frame *frame, const char *name,
+                    um_status *st)
 {
     int n = r->set->n_sinks, alive = 0;
     if (n == 0)
@@ -303,7 +307,8 @@ static um_status drive(struct run *r, um_run_stats *stats, bool *reported)
             if (r->set->strict)
                 st = um_fail(a->status, "%s", a->problem);
         }
-        if (st == UM_EINVAL && !r->set->strict && a->frame) { /* this frame only: e.g. too small for the crop */
+        if (st == UM_EINVAL && !r->set->strict &&
+            a->frame) { /* this frame only: e.g. too small for the crop */
             stats->unreadable++;
             problem(r, um_last_error());
             st = UM_OK;
@@ -324,7 +329,8 @@ um_status um_run_frames(const um_run_settings *settings, um_run_stats *stats)
     struct run r = {.set = settings};
     int n = settings->n_sinks;
     *stats = (um_run_stats){0};
-    if (settings->struct_size != sizeof *settings || !settings->pipeline || !settings->source || n < 0 || (n && !settings->sinks))
+    if (settings->struct_size != sizeof *settings || !settings->pipeline || !settings->source ||
+        n < 0 || (n && !settings->sinks))
         return um_fail(UM_EINVAL, "um_run_frames: settings are incomplete");
     r.sinks = um_array((size_t)n + 1, sizeof *r.sinks);
     bool *reported = um_array((size_t)n + 1, sizeof *reported);

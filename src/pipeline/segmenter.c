@@ -12,8 +12,8 @@
 
 struct um_mask {
     um_device *dev;
-    um_buf *buf;    /* device mask: u8 0/1 [h,w] */
-    uint8_t *data;  /* host mask */
+    um_buf *buf;   /* device mask: u8 0/1 [h,w] */
+    uint8_t *data; /* host mask */
     int h, w;
 };
 
@@ -106,7 +106,8 @@ void um_segmenter_set_mask_mode(um_segmenter *segmenter, um_mask_mode mode)
     segmenter->mode = mode;
 }
 
-void um_segmenter_set_kpi(um_segmenter *segmenter, void (*write)(void *ctx, const char *line), void *ctx)
+void um_segmenter_set_kpi(um_segmenter *segmenter, void (*write)(void *ctx, const char *line),
+                          void *ctx)
 {
     segmenter->kpi = write;
     segmenter->kpi_ctx = ctx;
@@ -119,7 +120,8 @@ um_status um_mask_mode_resolve(um_mask_mode argument, um_mask_mode option, um_ma
     if (*out == UM_MASK_DEVICE || *out == UM_MASK_HOST)
         return UM_OK;
     if (*out != UM_MASK_AUTO)
-        return um_fail(UM_EINVAL, "mask mode %d: want UM_MASK_AUTO, UM_MASK_DEVICE or UM_MASK_HOST", (int)*out);
+        return um_fail(UM_EINVAL, "mask mode %d: want UM_MASK_AUTO, UM_MASK_DEVICE or UM_MASK_HOST",
+                       (int)*out);
     if (!env || !*env || strcmp(env, "0") == 0)
         *out = UM_MASK_DEVICE;
     else if (strcmp(env, "1") == 0)
@@ -133,18 +135,24 @@ um_status um_box_check(const float box[4], int w, int h)
 {
     for (int i = 0; i < 4; i++)
         if (!isfinite(box[i]))
-            return um_fail(UM_EINVAL, "box %g,%g,%g,%g: not a finite number", box[0], box[1], box[2], box[3]);
+            return um_fail(UM_EINVAL, "box %g,%g,%g,%g: not a finite number", box[0], box[1],
+                           box[2], box[3]);
     if (box[2] < box[0] || box[3] < box[1])
-        return um_fail(UM_EINVAL, "box %g,%g,%g,%g: inverted, want x0 <= x1 and y0 <= y1", box[0], box[1], box[2], box[3]);
+        return um_fail(UM_EINVAL, "box %g,%g,%g,%g: inverted, want x0 <= x1 and y0 <= y1", box[0],
+                       box[1], box[2], box[3]);
     if (box[2] < 0 || box[3] < 0 || box[0] > (float)w || box[1] > (float)h)
-        return um_fail(UM_EINVAL, "box %g,%g,%g,%g does not touch the %dx%d picture", box[0], box[1], box[2], box[3], w, h);
+        return um_fail(UM_EINVAL, "box %g,%g,%g,%g does not touch the %dx%d picture", box[0],
+                       box[1], box[2], box[3], w, h);
     return UM_OK;
 }
 
-void um_kpi_line(char *line, size_t size, double ts, bool as_numpy, const char *device, const char *more)
+void um_kpi_line(char *line, size_t size, double ts, bool as_numpy, const char *device,
+                 const char *more)
 {
-    snprintf(line, size, "{\"ts\": %.6f, \"event\": \"sam_mask_output\", \"as_numpy\": %d, \"device\": \"%s\"%s}", ts, as_numpy,
-             device, more);
+    snprintf(
+        line, size,
+        "{\"ts\": %.6f, \"event\": \"sam_mask_output\", \"as_numpy\": %d, \"device\": \"%s\"%s}",
+        ts, as_numpy, device, more);
 }
 
 /* ---- paths ---- */
@@ -159,21 +167,25 @@ um_status um_segmenter_encoder(um_segmenter *s)
         return st;
     if (s->keep_taps)
         um_tape_keep_taps(s->encode);
-    s->embedding = um_keep(s->encode, um_sam_encode(s->net, s->encode, um_tape_buffer(s->encode, s->input, 0, UM_F32, side, side, 3)));
+    s->embedding = um_keep(
+        s->encode, um_sam_encode(s->net, s->encode,
+                                 um_tape_buffer(s->encode, s->input, 0, UM_F32, side, side, 3)));
     st = um_tape_compile(s->encode);
     if (st != UM_OK)
         um_tape_close(&s->encode);
     return st;
 }
 
-um_status um_segmenter_decoder(um_segmenter *s, int points, bool box, bool mask_input, bool multimask, struct um_decode_path **out)
+um_status um_segmenter_decoder(um_segmenter *s, int points, bool box, bool mask_input,
+                               bool multimask, struct um_decode_path **out)
 {
     um_status st = um_segmenter_encoder(s);
     if (st != UM_OK)
         return st;
     for (int i = 0; i < s->decodes; i++) {
         struct um_decode_path *d = &s->decode[i];
-        if (d->points == points && d->box == box && d->mask_input == mask_input && d->multimask == multimask) {
+        if (d->points == points && d->box == box && d->mask_input == mask_input &&
+            d->multimask == multimask) {
             *out = d;
             return UM_OK;
         }
@@ -187,15 +199,20 @@ um_status um_segmenter_decoder(um_segmenter *s, int points, bool box, bool mask_
         um_tape_close(&d->tape);
     } else
         s->decodes++;
-    *d = (struct um_decode_path){.points = points, .box = box, .mask_input = mask_input, .multimask = multimask};
+    *d = (struct um_decode_path){
+        .points = points, .box = box, .mask_input = mask_input, .multimask = multimask};
     st = um_tape_open(&d->tape, s->dev, "decode");
     if (st == UM_OK) {
         int low = low_side(s);
         if (s->keep_taps)
             um_tape_keep_taps(d->tape);
-        um_tensor prompt = um_tape_buffer(d->tape, s->prompt, 0, UM_U8, 1, 1, (int)sizeof(struct um_prompt));
-        um_tensor previous = mask_input ? um_tape_buffer(d->tape, s->mask_input, 0, UM_F32, low, low, 1) : (um_tensor){0};
-        d->out = um_sam_decode(s->net, d->tape, um_tape_import(d->tape, s->encode, s->embedding), prompt, points, box, previous, multimask);
+        um_tensor prompt =
+            um_tape_buffer(d->tape, s->prompt, 0, UM_U8, 1, 1, (int)sizeof(struct um_prompt));
+        um_tensor previous = mask_input
+                                 ? um_tape_buffer(d->tape, s->mask_input, 0, UM_F32, low, low, 1)
+                                 : (um_tensor){0};
+        d->out = um_sam_decode(s->net, d->tape, um_tape_import(d->tape, s->encode, s->embedding),
+                               prompt, points, box, previous, multimask);
         for (int m = 0; m < d->out.masks; m++)
             um_keep(d->tape, d->out.low[m]);
         um_keep(d->tape, d->out.iou);
@@ -217,8 +234,13 @@ struct um_front_target um_segmenter_target(um_segmenter *s, int w, int h)
     int side = um_sam_canvas(s->net), new_h = 0, new_w = 0;
     um_sam_lut(lut);
     um_sam_target(side, h, w, &new_h, &new_w);
-    return (struct um_front_target){
-        .input = s->input, .size_h = side, .size_w = side, .c = 3, .new_h = new_h, .new_w = new_w, .lut = (const float(*)[256])lut};
+    return (struct um_front_target){.input = s->input,
+                                    .size_h = side,
+                                    .size_w = side,
+                                    .c = 3,
+                                    .new_h = new_h,
+                                    .new_w = new_w,
+                                    .lut = (const float(*)[256])lut};
 }
 
 struct um_mask_tables um_segmenter_tables(um_segmenter *s, um_params *p, int w, int h)
@@ -237,7 +259,8 @@ struct um_mask_tables um_segmenter_tables(um_segmenter *s, um_params *p, int w, 
 
 uint64_t um_segmenter_device_bytes(const um_segmenter *s)
 {
-    uint64_t n = um_sam_weight_bytes(s->net) + s->input->size + s->prompt->size + s->mask_input->size;
+    uint64_t n =
+        um_sam_weight_bytes(s->net) + s->input->size + s->prompt->size + s->mask_input->size;
     if (s->encode)
         n += um_tape_arena_bytes(s->encode);
     for (int i = 0; i < s->decodes; i++)
@@ -267,8 +290,11 @@ static um_status mask_path(um_segmenter *s, const struct um_decode_path *decode)
         for (int i = 0; i < decode->out.masks; i++) {
             um_tensor low = um_tape_import(m->tape, decode->tape, decode->out.low[i]);
             m->logits[i] = um_keep(m->tape, um_tape_new(m->tape, UM_F32, h, w, 1));
-            m->mask[i] = um_keep(m->tape, um_mask_upsample(m->tape, low, um_tape_const(m->tape, m->params, k.tx, UM_F32, 1, w, 4),
-                                                  um_tape_const(m->tape, m->params, k.ty, UM_F32, 1, h, 4), (um_tensor){0}, m->logits[i]));
+            m->mask[i] = um_keep(
+                m->tape, um_mask_upsample(m->tape, low,
+                                          um_tape_const(m->tape, m->params, k.tx, UM_F32, 1, w, 4),
+                                          um_tape_const(m->tape, m->params, k.ty, UM_F32, 1, h, 4),
+                                          (um_tensor){0}, m->logits[i]));
             char name[16];
             snprintf(name, sizeof name, decode->out.masks > 1 ? "mask_%d" : "mask", i);
             um_tap(m->tape, name, m->mask[i]);
@@ -286,14 +312,18 @@ static um_status frame_of(const um_segmenter *s, const um_image *image, um_frame
 {
     int c = image->channels, h = image->height, w = image->width;
     if (image->device && strcmp(image->device, "cpu") != 0)
-        return um_fail(UM_EINVAL, "image is on device %s, the model on %s: put the image into host memory", image->device,
-                       um_device_name(s->dev));
+        return um_fail(UM_EINVAL,
+                       "image is on device %s, the model on %s: put the image into host memory",
+                       image->device, um_device_name(s->dev));
     if (!image->data)
         return um_fail(UM_EINVAL, "image without data");
     if (image->type != UM_IMAGE_U8 && image->type != UM_IMAGE_F32)
-        return um_fail(UM_EINVAL, "image type %d: want UM_IMAGE_U8 or UM_IMAGE_F32", (int)image->type);
-    if (image->layout != UM_IMAGE_HW && image->layout != UM_IMAGE_HWC && image->layout != UM_IMAGE_CHW)
-        return um_fail(UM_EINVAL, "image layout %d: want UM_IMAGE_HW, UM_IMAGE_HWC or UM_IMAGE_CHW", (int)image->layout);
+        return um_fail(UM_EINVAL, "image type %d: want UM_IMAGE_U8 or UM_IMAGE_F32",
+                       (int)image->type);
+    if (image->layout != UM_IMAGE_HW && image->layout != UM_IMAGE_HWC &&
+        image->layout != UM_IMAGE_CHW)
+        return um_fail(UM_EINVAL, "image layout %d: want UM_IMAGE_HW, UM_IMAGE_HWC or UM_IMAGE_CHW",
+                       (int)image->layout);
     if (image->layout == UM_IMAGE_HW && c != 1)
         return um_fail(UM_EINVAL, "image layout HW has 1 channel, not %d", c);
     um_status st = um_frame_create(out, w, h, c);
@@ -305,13 +335,15 @@ static um_status frame_of(const um_segmenter *s, const um_image *image, um_frame
             for (int k = 0; k < c; k++) {
                 size_t i = planar ? ((size_t)k * (size_t)h + (size_t)y) * (size_t)w + (size_t)x
                                   : ((size_t)y * (size_t)w + (size_t)x) * (size_t)c + (size_t)k;
-                uint8_t *dst = (*out)->pixels + (ptrdiff_t)y * (*out)->stride + (ptrdiff_t)x * c + k;
+                uint8_t *dst =
+                    (*out)->pixels + (ptrdiff_t)y * (*out)->stride + (ptrdiff_t)x * c + k;
                 if (image->type == UM_IMAGE_U8) {
                     *dst = ((const uint8_t *)image->data)[i];
                     continue;
                 }
                 float v = ((const float *)image->data)[i];
-                *dst = (uint8_t)((v > 0 ? (v < 1 ? v : 1) : 0) * 255.0f); /* clip, times 255, truncate; NaN is black */
+                *dst = (uint8_t)((v > 0 ? (v < 1 ? v : 1) : 0) *
+                                 255.0f); /* clip, times 255, truncate; NaN is black */
             }
     return UM_OK;
 }
@@ -319,7 +351,9 @@ static um_status frame_of(const um_segmenter *s, const um_image *image, um_frame
 /* Slots may be written again once their last uploads have passed. */
 static um_status slots_free(um_segmenter *s)
 {
-    um_status st = s->sent_pending ? um_event_sync(s->dev, s->sent, UM_STAGE_SEGMENT, "prompt slot in use") : UM_OK;
+    um_status st = s->sent_pending
+                       ? um_event_sync(s->dev, s->sent, UM_STAGE_SEGMENT, "prompt slot in use")
+                       : UM_OK;
     s->sent_pending = st != UM_OK;
     return st;
 }
@@ -334,7 +368,8 @@ static um_status set_frame(um_segmenter *s, const um_frame *frame)
 {
     struct um_front *f = &s->front;
     int w = frame->width, h = frame->height, c = um_front_channels(frame, 0, 0, w, h);
-    struct um_frame_header header = {.frame_id = frame->id, .width = (uint32_t)w, .height = (uint32_t)h, .label = -1};
+    struct um_frame_header header = {
+        .frame_id = frame->id, .width = (uint32_t)w, .height = (uint32_t)h, .label = -1};
     s->image_w = s->image_h = 0;
     um_status st = um_segmenter_encoder(s);
     if (st == UM_OK)
@@ -368,7 +403,8 @@ um_status um_segmenter_set_image(um_segmenter *segmenter, const um_image *image)
 {
     um_frame *frame = NULL;
     if (!segmenter || !image)
-        return um_fail(UM_EINVAL, "um_segmenter_set_image: %s is NULL", segmenter ? "image" : "segmenter");
+        return um_fail(UM_EINVAL, "um_segmenter_set_image: %s is NULL",
+                       segmenter ? "image" : "segmenter");
     um_status st = frame_of(segmenter, image, &frame);
     if (st == UM_OK)
         st = set_frame(segmenter, frame);
@@ -381,7 +417,8 @@ um_status um_segmenter_set_image(um_segmenter *segmenter, const um_image *image)
 static um_status check_prompts(const um_segmenter *s, const um_prompts *p)
 {
     if (p->struct_size != sizeof *p)
-        return um_fail(UM_EINVAL, "um_prompts is %zu bytes, want %zu: set struct_size", p->struct_size, sizeof *p);
+        return um_fail(UM_EINVAL, "um_prompts is %zu bytes, want %zu: set struct_size",
+                       p->struct_size, sizeof *p);
     if (!s->image_w)
         return um_fail(UM_EINVAL, "um_segmenter_predict: no image is set");
     if (p->n_points < 0 || p->n_points > UM_POINTS_MAX)
@@ -394,7 +431,9 @@ static um_status check_prompts(const um_segmenter *s, const um_prompts *p)
         if (!isfinite(p->points[2 * i]) || !isfinite(p->points[2 * i + 1]))
             return um_fail(UM_EINVAL, "point %d is not a finite number", i);
         if (p->labels[i] < -1 || p->labels[i] > 1)
-            return um_fail(UM_EINVAL, "point %d has label %d, want 1 (object), 0 (background) or -1", i, p->labels[i]);
+            return um_fail(UM_EINVAL,
+                           "point %d has label %d, want 1 (object), 0 (background) or -1", i,
+                           p->labels[i]);
     }
     return p->box ? um_box_check(p->box, s->image_w, s->image_h) : UM_OK;
 }
@@ -405,7 +444,9 @@ static um_status send_prompts(um_segmenter *s, const um_prompts *p)
     um_status st = slots_free(s);
     if (st != UM_OK)
         return st;
-    *record = (struct um_prompt){.width = (uint32_t)s->image_w, .height = (uint32_t)s->image_h, .has_box = p->box != NULL,
+    *record = (struct um_prompt){.width = (uint32_t)s->image_w,
+                                 .height = (uint32_t)s->image_h,
+                                 .has_box = p->box != NULL,
                                  .n_points = (uint32_t)p->n_points};
     if (p->box)
         memcpy(record->box, p->box, sizeof record->box);
@@ -414,10 +455,12 @@ static um_status send_prompts(um_segmenter *s, const um_prompts *p)
         record->xy[2 * i + 1] = p->points[2 * i + 1];
         record->label[i] = p->labels[i];
     }
-    st = um_upload(s->dev, UM_QUEUE_MAIN, s->prompt, 0, s->prompt_slot, 0, sizeof *record, UM_STAGE_SEGMENT, "prompt");
+    st = um_upload(s->dev, UM_QUEUE_MAIN, s->prompt, 0, s->prompt_slot, 0, sizeof *record,
+                   UM_STAGE_SEGMENT, "prompt");
     if (st == UM_OK && p->mask_input) {
         memcpy(s->mask_slot->data, p->mask_input, s->mask_slot->size);
-        st = um_upload(s->dev, UM_QUEUE_MAIN, s->mask_input, 0, s->mask_slot, 0, s->mask_slot->size, UM_STAGE_SEGMENT, "mask prompt");
+        st = um_upload(s->dev, UM_QUEUE_MAIN, s->mask_input, 0, s->mask_slot, 0, s->mask_slot->size,
+                       UM_STAGE_SEGMENT, "mask prompt");
     }
     return st == UM_OK ? slots_sent(s) : st;
 }
@@ -461,7 +504,8 @@ static um_status host_mask(um_segmenter *s, um_tensor logits, um_mask **out)
     um_status st = m && m->data && v ? UM_OK : um_fail(UM_ENOMEM, "mask");
     if (st == UM_OK) {
         um_tape_locate(s->mask.tape, logits, &buf, &off);
-        st = um_download_now(s->dev, v, buf, off, n * sizeof *v, UM_STAGE_SEGMENT, "legacy mode: mask logits to the host");
+        st = um_download_now(s->dev, v, buf, off, n * sizeof *v, UM_STAGE_SEGMENT,
+                             "legacy mode: mask logits to the host");
     }
     for (size_t i = 0; st == UM_OK && i < n; i++)
         m->data[i] = v[i] > 0;
@@ -477,21 +521,22 @@ static um_status host_extras(um_segmenter *s, const struct um_decode_path *d, um
     um_buf *buf = NULL;
     size_t off = 0, n = (size_t)low_side(s) * (size_t)low_side(s);
     um_tape_locate(d->tape, d->out.iou, &buf, &off);
-    um_status st = um_download_now(s->dev, out->iou, buf, off, (size_t)out->count * sizeof(float), UM_STAGE_SEGMENT,
-                                   "legacy mode: scores to the host");
+    um_status st = um_download_now(s->dev, out->iou, buf, off, (size_t)out->count * sizeof(float),
+                                   UM_STAGE_SEGMENT, "legacy mode: scores to the host");
     out->low_res_side = low_side(s);
     out->low_res = um_array(n * (size_t)out->count, sizeof(float));
     if (!out->low_res && st == UM_OK)
         st = um_fail(UM_ENOMEM, "low-res logits");
     for (int i = 0; i < out->count && st == UM_OK; i++) {
         um_tape_locate(d->tape, d->out.low[i], &buf, &off);
-        st = um_download_now(s->dev, out->low_res + (size_t)i * n, buf, off, n * sizeof(float), UM_STAGE_SEGMENT,
-                             "legacy mode: low-res logits to the host");
+        st = um_download_now(s->dev, out->low_res + (size_t)i * n, buf, off, n * sizeof(float),
+                             UM_STAGE_SEGMENT, "legacy mode: low-res logits to the host");
     }
     return st;
 }
 
-um_status um_segmenter_predict(um_segmenter *segmenter, const um_prompts *prompts, um_prediction *out)
+um_status um_segmenter_predict(um_segmenter *segmenter, const um_prompts *prompts,
+                               um_prediction *out)
 {
     um_segmenter *s = segmenter;
     struct um_decode_path *d = NULL;
@@ -503,7 +548,8 @@ um_status um_segmenter_predict(um_segmenter *segmenter, const um_prompts *prompt
     if (st == UM_OK)
         st = check_prompts(s, prompts);
     if (st == UM_OK)
-        st = um_segmenter_decoder(s, prompts->n_points, prompts->box != NULL, prompts->mask_input != NULL, prompts->multimask, &d);
+        st = um_segmenter_decoder(s, prompts->n_points, prompts->box != NULL,
+                                  prompts->mask_input != NULL, prompts->multimask, &d);
     if (st == UM_OK)
         st = mask_path(s, d);
     if (st == UM_OK)
@@ -518,7 +564,8 @@ um_status um_segmenter_predict(um_segmenter *segmenter, const um_prompts *prompt
     for (int i = 0; i < out->count; i++)
         out->iou[i] = NAN;
     for (int i = 0; i < out->count && st == UM_OK; i++)
-        st = mode == UM_MASK_HOST ? host_mask(s, s->mask.logits[i], &out->mask[i]) : device_mask(s, s->mask.mask[i], &out->mask[i]);
+        st = mode == UM_MASK_HOST ? host_mask(s, s->mask.logits[i], &out->mask[i])
+                                  : device_mask(s, s->mask.mask[i], &out->mask[i]);
     if (st == UM_OK && mode == UM_MASK_HOST)
         st = host_extras(s, d, out);
     if (st != UM_OK) {
@@ -527,7 +574,8 @@ um_status um_segmenter_predict(um_segmenter *segmenter, const um_prompts *prompt
     }
     if (s->kpi) {
         char line[256];
-        um_kpi_line(line, sizeof line, um_clock_unix(), mode == UM_MASK_HOST, um_device_name(s->dev), "");
+        um_kpi_line(line, sizeof line, um_clock_unix(), mode == UM_MASK_HOST,
+                    um_device_name(s->dev), "");
         s->kpi(s->kpi_ctx, line);
     }
     return UM_OK;
@@ -541,7 +589,8 @@ void um_prediction_close(um_prediction *prediction)
     *prediction = (um_prediction){0};
 }
 
-um_status um_run_segmentation(um_segmenter *segmenter, const um_image *image, const float *bbox_xyxy, um_mask_mode as_numpy, um_mask **out)
+um_status um_run_segmentation(um_segmenter *segmenter, const um_image *image,
+                              const float *bbox_xyxy, um_mask_mode as_numpy, um_mask **out)
 {
     um_prediction prediction;
     if (!out)
@@ -550,7 +599,8 @@ um_status um_run_segmentation(um_segmenter *segmenter, const um_image *image, co
     if (!segmenter || !image)
         return UM_OK;
     float whole[4] = {0, 0, (float)image->width, (float)image->height};
-    um_prompts prompts = {.struct_size = sizeof prompts, .box = bbox_xyxy ? bbox_xyxy : whole, .as_numpy = as_numpy};
+    um_prompts prompts = {
+        .struct_size = sizeof prompts, .box = bbox_xyxy ? bbox_xyxy : whole, .as_numpy = as_numpy};
     um_status st = bbox_xyxy ? um_box_check(bbox_xyxy, image->width, image->height) : UM_OK;
     if (st == UM_OK)
         st = um_segmenter_set_image(segmenter, image);
@@ -564,7 +614,8 @@ um_status um_run_segmentation(um_segmenter *segmenter, const um_image *image, co
     return UM_OK;
 }
 
-um_status um_run_segmentation_legacy(um_segmenter *segmenter, const um_image *roi, um_mask_mode as_numpy, um_mask **out)
+um_status um_run_segmentation_legacy(um_segmenter *segmenter, const um_image *roi,
+                                     um_mask_mode as_numpy, um_mask **out)
 {
     return um_run_segmentation(segmenter, roi, NULL, as_numpy, out);
 }
@@ -615,25 +666,30 @@ um_status um_mask_read(const um_mask *mask, uint8_t *out)
 {
     size_t n = (size_t)mask->h * (size_t)mask->w;
     if (!mask->data)
-        return um_download_now(mask->dev, out, mask->buf, 0, n, UM_STAGE_PACKET, "mask read by the caller");
+        return um_download_now(mask->dev, out, mask->buf, 0, n, UM_STAGE_PACKET,
+                               "mask read by the caller");
     memcpy(out, mask->data, n);
     return UM_OK;
 }
 
-um_status um_mask_from_host(um_mask **out, um_segmenter *segmenter, const float *values, int height, int width)
+um_status um_mask_from_host(um_mask **out, um_segmenter *segmenter, const float *values, int height,
+                            int width)
 {
     if (out)
         *out = NULL;
-    if (!out || !segmenter || !values || height < 1 || width < 1 || height > UM_FRAME_MAX_SIDE || width > UM_FRAME_MAX_SIDE)
+    if (!out || !segmenter || !values || height < 1 || width < 1 || height > UM_FRAME_MAX_SIDE ||
+        width > UM_FRAME_MAX_SIDE)
         return um_fail(UM_EINVAL, "um_mask_from_host: %dx%d", width, height);
     size_t n = (size_t)height * (size_t)width;
     um_mask *m = mask_alloc(segmenter, height, width);
     uint8_t *bits = um_zalloc(n);
-    um_status st = m && bits ? um_buf_open(&m->buf, segmenter->dev, n, "mask") : um_fail(UM_ENOMEM, "mask");
+    um_status st =
+        m && bits ? um_buf_open(&m->buf, segmenter->dev, n, "mask") : um_fail(UM_ENOMEM, "mask");
     for (size_t i = 0; st == UM_OK && i < n; i++)
         bits[i] = values[i] > 0.5f;
     if (st == UM_OK)
-        st = um_upload_now(segmenter->dev, m->buf, 0, bits, n, UM_STAGE_SEGMENT, "host mask to the model's device");
+        st = um_upload_now(segmenter->dev, m->buf, 0, bits, n, UM_STAGE_SEGMENT,
+                           "host mask to the model's device");
     um_free(bits);
     if (st != UM_OK)
         um_mask_close(&m);
@@ -668,7 +724,8 @@ static um_status dump_best_mask(um_segmenter *s, struct um_dump *dump)
         if (iou[i] > iou[best])
             best = i;
     snprintf(tap, sizeof tap, "mask_%d", best);
-    st = um_tape_read_tap(s->mask.tape, um_tape_find_tap(s->mask.tape, tap), &name, &h, &w, &c, &data);
+    st = um_tape_read_tap(s->mask.tape, um_tape_find_tap(s->mask.tape, tap), &name, &h, &w, &c,
+                          &data);
     return st == UM_OK ? um_dump_add(dump, "mask", 4, (int64_t[]){1, c, h, w}, data) : st;
 }
 
@@ -676,7 +733,8 @@ um_status um_segmenter_dump(um_segmenter *segmenter, const char *path)
 {
     struct um_dump dump = {0};
     um_segmenter *s = segmenter;
-    um_status st = s->mask.tape ? um_dump_tape(&dump, s->encode) : um_fail(UM_EINVAL, "um_segmenter_dump: no prediction was made");
+    um_status st = s->mask.tape ? um_dump_tape(&dump, s->encode)
+                                : um_fail(UM_EINVAL, "um_segmenter_dump: no prediction was made");
     if (st == UM_OK)
         st = um_dump_tape(&dump, s->mask.decode->tape);
     if (st == UM_OK)

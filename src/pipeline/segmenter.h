@@ -50,7 +50,8 @@ struct um_segmenter {
 
 /* Record and compile the encoder if that has not happened yet. */
 um_status um_segmenter_encoder(um_segmenter *s);
-um_status um_segmenter_decoder(um_segmenter *s, int points, bool box, bool mask_input, bool multimask, struct um_decode_path **out);
+um_status um_segmenter_decoder(um_segmenter *s, int points, bool box, bool mask_input,
+                               bool multimask, struct um_decode_path **out);
 /* What the front must deliver for an h x w picture. */
 struct um_front_target um_segmenter_target(um_segmenter *s, int w, int h);
 /* Constants of um_mask_upsample() for an h x w picture: tx [w,4], ty [h,4]. */
@@ -60,11 +61,13 @@ struct um_mask_tables {
 struct um_mask_tables um_segmenter_tables(um_segmenter *s, um_params *p, int w, int h);
 uint64_t um_segmenter_device_bytes(const um_segmenter *s);
 
-/* The rollback switch (R10): the argument, else the option, else ULTRAMOTION_SAM_AS_NUMPY, else the device. */
+/* The rollback switch (R10): the argument, else the option, else ULTRAMOTION_SAM_AS_NUMPY, else the
+ * device. */
 um_status um_mask_mode_resolve(um_mask_mode argument, um_mask_mode option, um_mask_mode *out);
 /* NaN, inverted or not touching the picture: UM_EINVAL. */
 um_status um_box_check(const float box[4], int w, int h);
 /* {"ts":…, "event":"sam_mask_output", "as_numpy":0, "device":"…"<more>} */
-void um_kpi_line(char *line, size_t size, double ts, bool as_numpy, const char *device, const char *more);
+void um_kpi_line(char *line, size_t size, double ts, bool as_numpy, const char *device,
+                 const char *more);
 
 #endif

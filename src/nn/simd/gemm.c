@@ -346,8 +346,11 @@ struct gemm_split UM_NAME(gemm_split)(int m, int n, int k, int row_floats, int t
     if (rows > GEMM_BLOCK_ROWS)
         rows = GEMM_BLOCK_ROWS;
     struct gemm_split split = {.row_blocks = (m + rows - 1) / rows, .panel_groups = 1};
-    if (split.row_blocks >= worth)
+    if (split.row_blocks >= worth) {
+        if (worth > 1) /* the same number for every thread */
+            split.row_blocks = (split.row_blocks + threads - 1) / threads * threads;
         return split;
+    }
     /* Few rows: every thread takes its own part of B first, then of A. */
     int groups = (int)((worth + split.row_blocks - 1) / split.row_blocks);
     split.panel_groups = groups < panels ? groups : panels;

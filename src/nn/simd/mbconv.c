@@ -138,8 +138,13 @@ void UM_NAME(mbconv)(const struct um_call *call)
         (RING_FLOATS / (RING * a->hidden) - 2) / a->stride; /* output columns of a strip */
     int eights = columns < 16 ? 1 : columns / 8;
     j.strips = (out->w + 8 * eights - 1) / (8 * eights);
+    /* Bands of at least 16 rows, because each repeats two; the same number of items for every
+     * thread. */
+    int most = (out->h + 15) / 16;
     j.bands = (8 * threads + j.strips - 1) / j.strips;
-    if (j.bands > (out->h + 15) / 16)
-        j.bands = (out->h + 15) / 16;
+    while (j.bands < most && j.strips * j.bands % threads != 0)
+        j.bands++;
+    if (j.bands > most)
+        j.bands = most;
     um_pool_run(call->pool, j.strips * j.bands, strip_item, &j);
 }

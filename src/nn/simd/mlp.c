@@ -99,9 +99,7 @@ void UM_NAME(mlp)(const struct um_call *call)
     if (rows < 2 * mr)
         rows = 2 * mr;
     j.blocks = (j.rows + rows - 1) / rows;
-    /* As many blocks as there are threads to take them, evenly. */
-    if (j.blocks < 8 * threads)
-        j.blocks = (j.blocks + threads - 1) / threads * threads;
+    j.blocks = (j.blocks + threads - 1) / threads * threads; /* the same number for every thread */
     if (j.blocks > j.rows)
         j.blocks = j.rows;
     um_pool_run(call->pool, j.blocks, block_item, &j);
