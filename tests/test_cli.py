@@ -285,6 +285,10 @@ def config_file_and_command_line(tmp):
     assert len(lines(out)) == 2 and lines(out)[0]["device"] == "guard"
     out, _ = um("run", "phantom:seed=900003", "--config", tmp / "c.yaml", "--frames", "1", "--device", "cpu")
     assert len(lines(out)) == 1 and lines(out)[0]["device"] == "cpu"
+    (tmp / "crop.yaml").write_text("crop: [10, 20, 200, 300]\nbox: [1, 2, 3, 4]\n")
+    part, _ = um("run", "phantom:seed=900003,frames=1", "--config", tmp / "crop.yaml", "--conf", "0")
+    same, _ = um("run", "phantom:seed=900003,frames=1", "--crop", "10,20,200,300", "--conf", "0")
+    assert lines(part)[0]["mask"] == lines(same)[0]["mask"]
     (tmp / "bad.yaml").write_text("konf: 1\n")
     _, err = um("run", "phantom:", "--config", tmp / "bad.yaml", code=2)
     assert "konf" in err and "bad.yaml:1" in err
@@ -381,6 +385,18 @@ def kernel_levels_can_be_forced(tmp):
     small = ["--det-size", "320"]
     plain, err = um("detect", "phantom:seed=900003,frames=1", *small, env={"ULTRAMOTION_CPU": "c"})
     assert "(c," in err and abs(lines(plain)[0]["boxes"][0]["score"] - best["score"]) < 1e-4
+
+
+@test
+def readme_example_compiles_and_runs(tmp):
+    text = (ROOT / "README.md").read_text()
+    (tmp / "example.c").write_text(text.split("```c\n")[1].split("```")[0])
+    build = Path(COMMAND).parent
+    sanitizer = ["-fsanitize=address,undefined"] if b"__asan_init" in (build / "libultramotion.so").read_bytes() else []
+    subprocess.run(["cc", "-std=c11", "-Wall", "-Werror", *sanitizer, f"-I{ROOT / 'include'}", "-o", tmp / "example", tmp / "example.c",
+                    f"-L{build}", "-lultramotion", f"-Wl,-rpath,{build}"], check=True)
+    done = subprocess.run([tmp / "example", DETECTOR, SEGMENTER, ROOT / "tests/golden/end_to_end/phantom_0.png"], capture_output=True)
+    assert done.returncode == 0 and done.stdout.startswith(b"score 0.99"), done
 
 
 def main():

@@ -218,6 +218,45 @@ static const struct row *find_row(const char *name, size_t length, enum command_
     return NULL;
 }
 
+/* Text from the configuration file lives as long as the program. */
+static const char *keep(const char *text)
+{
+    static char *kept[256];
+    static size_t n;
+    if (n == sizeof kept / sizeof *kept || !(kept[n] = strdup(text)))
+        return NULL;
+    return kept[n++];
+}
+
+/* A scalar; a list of them for an option that may be repeated, or for one like crop: [X, Y, W, H].
+ */
+static bool config_value(struct options *o, const struct row *r, const char *where,
+                         yaml_document_t *doc, const yaml_node_t *value)
+{
+    char joined[256] = "";
+    if (value->type == YAML_SCALAR_NODE) {
+        const char *text = keep((const char *)value->data.scalar.value);
+        return text ? set_value(o, r, where, text)
+                    : (cli_usage("%s: too many values", where), false);
+    }
+    if (value->type != YAML_SEQUENCE_NODE || (r->kind != LIST && r->kind != NUMBERS))
+        return cli_usage("%s: want a plain value", where), false;
+    for (const yaml_node_item_t *i = value->data.sequence.items.start;
+         i < value->data.sequence.items.top; i++) {
+        const yaml_node_t *item = yaml_document_get_node(doc, *i);
+        const char *element =
+            item->type == YAML_SCALAR_NODE ? keep((const char *)item->data.scalar.value) : NULL;
+        size_t used = strlen(joined);
+        if (!element)
+            return cli_usage("%s: want plain values", where), false;
+        if (r->kind == LIST && !set_value(o, r, where, element))
+            return false;
+        if (r->kind == NUMBERS)
+            snprintf(joined + used, sizeof joined - used, "%s%s", used ? "," : "", element);
+    }
+    return r->kind == LIST || set_value(o, r, where, joined);
+}
+
 /* One mapping of scalars (or lists of scalars, for options that may be repeated). Strings live
  * until the program ends. */
 static bool read_config(struct options *o, enum command_bit command, const char *path)
@@ -261,18 +300,7 @@ static bool read_config(struct options *o, enum command_bit command, const char 
                 ok = (cli_usage("%s: no such option", where), false);
             continue;
         }
-        if (value->type == YAML_SCALAR_NODE)
-            ok = set_value(o, r, where, strdup((const char *)value->data.scalar.value));
-        else if (value->type == YAML_SEQUENCE_NODE && r->kind == LIST)
-            for (yaml_node_item_t *i = value->data.sequence.items.start;
-                 ok && i < value->data.sequence.items.top; i++) {
-                yaml_node_t *item = yaml_document_get_node(&doc, *i);
-                ok = item->type == YAML_SCALAR_NODE
-                         ? set_value(o, r, where, strdup((const char *)item->data.scalar.value))
-                         : (cli_usage("%s: want plain values", where), false);
-            }
-        else
-            ok = (cli_usage("%s: want a plain value", where), false);
+        ok = config_value(o, r, where, &doc, value);
     }
     yaml_document_delete(&doc);
     yaml_parser_delete(&parser);
