@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The command as a user types it: usage, exit codes, outputs. Standard library only. Usage: test_cli.py COMMAND [TEST]"""
+"""The command as a user types it: usage, exit codes, outputs. Standard library only. Usage: test_cli.py COMMAND [TEST]..."""
 
 import json
 import os
@@ -402,7 +402,7 @@ def readme_example_compiles_and_runs(tmp):
 def main():
     passed = failed = 0
     for function in TESTS:
-        if len(sys.argv) > 2 and sys.argv[2] != function.__name__:
+        if len(sys.argv) > 2 and function.__name__ not in sys.argv[2:]:
             continue
         with tempfile.TemporaryDirectory() as folder:
             try:
