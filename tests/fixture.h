@@ -9,6 +9,19 @@
 
 #include <stdbool.h>
 
+/* Under a sanitizer everything takes ten times as long: tests that repeat do so less often. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || \
+    __has_feature(memory_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 #define DETECTOR_FILE UM_SOURCE_DIR "/models/dfine_n_bone_320.safetensors"
 #define SEGMENTER_FILE UM_SOURCE_DIR "/models/mobile_sam_bone_256.safetensors"
 

@@ -562,39 +562,61 @@ TEST_ON_DEVICES(R9_the_packet_is_the_one_conversion)
 
 /* ---- R10 ---- */
 
+static void set_environment(const char *value)
+{
+    if (value)
+        setenv(ENVIRONMENT, value, 1);
+    else
+        unsetenv(ENVIRONMENT);
+}
+
 TEST_ON_DEVICES(R10_call_beats_option_beats_environment)
 {
+    static const char *const environment[] = {NULL, "", "0", "1"};
     um_image image = gray_image();
     um_segmenter *s = fixture(device)->segmenter;
-    static const char *const environment[] = {NULL, "", "0", "1"};
+    CHECK_OK(um_segmenter_set_image(s, &image));
     for (int e = 0; e < 4; e++)
         for (int option = UM_MASK_AUTO; option <= UM_MASK_HOST; option++)
             for (int call = UM_MASK_AUTO; call <= UM_MASK_HOST; call++) {
-                if ((option || call) && e % 3) /* it is not asked */
-                    continue;
-                um_mask *mask = NULL, *legacy = NULL;
-                if (environment[e])
-                    setenv(ENVIRONMENT, environment[e], 1);
-                else
-                    unsetenv(ENVIRONMENT);
+                um_prediction got = {0};
+                um_prompts prompts = {
+                    .struct_size = sizeof prompts, .box = bone, .as_numpy = (um_mask_mode)call};
+                set_environment(environment[e]);
                 um_segmenter_set_mask_mode(s, (um_mask_mode)option);
-                um_status st = um_run_segmentation(s, &image, bone, (um_mask_mode)call, &mask);
-                if (st == UM_OK && e == 3 && !(option && call))
-                    st = um_run_segmentation_legacy(s, &image, (um_mask_mode)call, &legacy);
+                um_status st = um_segmenter_predict(s, &prompts, &got);
                 um_segmenter_set_mask_mode(s, UM_MASK_AUTO);
-                unsetenv(ENVIRONMENT);
+                set_environment(NULL);
                 CHECK_OK(st);
                 int decided = call     ? call
                               : option ? option
                               : e == 3 ? UM_MASK_HOST
                                        : UM_MASK_DEVICE;
-                CHECK_MSG(um_mask_on_host(mask) == (decided == UM_MASK_HOST),
+                CHECK_MSG(um_mask_on_host(got.mask[0]) == (decided == UM_MASK_HOST),
                           "call %d, option %d, environment %s", call, option,
                           environment[e] ? environment[e] : "unset");
-                CHECK(!legacy || um_mask_on_host(legacy) == um_mask_on_host(mask));
-                um_mask_close(&mask);
-                um_mask_close(&legacy);
+                um_prediction_close(&got);
             }
+}
+
+/* Callers that say nothing follow the environment; callers that do are not changed by it. */
+TEST_ON_DEVICES(R10_rollback_without_changing_callers)
+{
+    um_image image = gray_image();
+    um_segmenter *s = fixture(device)->segmenter;
+    for (int call = UM_MASK_AUTO; call <= UM_MASK_DEVICE; call++) {
+        um_mask *mask = NULL, *legacy = NULL;
+        set_environment("1");
+        um_status st = um_run_segmentation(s, &image, bone, (um_mask_mode)call, &mask);
+        if (st == UM_OK)
+            st = um_run_segmentation_legacy(s, &image, (um_mask_mode)call, &legacy);
+        set_environment(NULL);
+        CHECK_OK(st);
+        CHECK(um_mask_on_host(mask) == (call == UM_MASK_AUTO));
+        CHECK(um_mask_on_host(legacy) == (call == UM_MASK_AUTO));
+        um_mask_close(&mask);
+        um_mask_close(&legacy);
+    }
 }
 
 TEST_ON_DEVICES(R10_rollback_of_a_pipeline_by_environment)

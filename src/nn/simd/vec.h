@@ -181,7 +181,7 @@ UM_INLINE vi vi_load_u8(const uint8_t *p) /* VL bytes, zero-extended */
 {
     return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
 }
-/* p[0..VL) = v clamped to 0..255 */
+/* p[0..VL) = v clamped to 0..255; v at most 32767 */
 UM_INLINE void vi_store_u8(uint8_t *p, vi v)
 {
     __m128i w = _mm_packus_epi32(_mm256_castsi256_si128((__m256i)v),
