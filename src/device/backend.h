@@ -227,7 +227,7 @@ void um_ledger_frame(
 void um_ledger_read(const um_device *dev, um_transfers *out); /* counts of the current frame */
 void um_ledger_limit(um_device *dev, int up, int down);       /* per frame; negative = no limit */
 const struct um_violation *
-um_ledger_violation(const um_device *dev); /* first violation since open, or NULL */
+um_ledger_violation(const um_device *dev); /* first violation since the limits were set, or NULL */
 
 /* ---- backends ---- */
 um_status um_cpu_open(um_device **out, const um_device_settings *s);

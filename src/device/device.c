@@ -107,6 +107,7 @@ void um_ledger_limit(um_device *dev, int up, int down)
 {
     dev->ledger->limit_up = up;
     dev->ledger->limit_down = down;
+    dev->ledger->violation.found = false; /* it may be another pipeline's */
 }
 
 const struct um_violation *um_ledger_violation(const um_device *dev)
