@@ -3,11 +3,15 @@
  * calls (the checked wrappers below). Wrappers validate, backends trust. All transfers are
  * explicit, asynchronous and booked in the ledger.
  *
- * Memory   um_buf      device memory; its handle is never dereferenced outside kernels
- *          um_hostbuf  pinned host memory, the host side of every transfer: not to be touched from
- * submit to wait Order    queues run in order; queues meet through events only; the host waits with
- * um_event_sync() Work     a um_step is one kernel call on operands; a um_graph is a captured
- * sequence of queue commands, replayed per frame Threads  one thread uses a device at a time. */
+ * Memory: um_buf is device memory, its handle is never dereferenced outside kernels; um_hostbuf is
+ * pinned host memory, the host side of every transfer, not to be touched from submit to wait.
+ *
+ * Order: queues run in order and meet through events only; the host waits with um_event_sync().
+ *
+ * Work: a um_step is one kernel call on operands; a um_graph is a captured sequence of queue
+ * commands, replayed per frame.
+ *
+ * Threads: one thread uses a device at a time. */
 #ifndef UM_DEVICE_BACKEND_H
 #define UM_DEVICE_BACKEND_H
 

@@ -34,8 +34,7 @@ um_status um_dump_tape(struct um_dump *d, um_tape *t)
         st = um_tape_read_tap(t, i, &name, &h, &w, &c, &data);
         if (st != UM_OK)
             break;
-        if (strcmp(name, "low_res_logits") ==
-            0) { /* low-res logits: square planes one after the other */
+        if (strcmp(name, "low_res_logits") == 0) { /* square planes one after the other */
             st = um_dump_add(d, name, 4, (int64_t[]){1, h / w, w, w}, data);
             continue;
         }
