@@ -20,10 +20,13 @@ typedef struct um_device_settings {
     size_t struct_size;
     const char *name; /**< "auto", "cpu", "guard" or "cuda:N" */
     int threads; /**< worker threads including the caller; 0 = as many as this process may use */
-    uint64_t guard_seed; /**< order in which `guard` runs what may run in any order */
+    uint64_t guard_seed;   /**< order in which `guard` runs what may run in any order */
+    const char *precision; /**< of activations: "auto", "fp32", "fp16" or "bf16"; auto = fp16 on a
+                              GPU, else fp32, the only one there */
 } um_device_settings;
 
-/** Fill `s` with defaults: name "auto", all threads, guard seed 1. Threads: any. */
+/** Fill `s` with defaults: name "auto", all threads, guard seed 1, precision "auto". Threads: any.
+ */
 UM_API void um_device_settings_default(um_device_settings *s);
 
 /**
@@ -41,6 +44,9 @@ UM_API void um_device_close(um_device **device);
 
 /** Name of the device that runs, e.g. "cpu", "guard". Valid until close. */
 UM_API const char *um_device_name(const um_device *device);
+
+/** Precision of activations: "fp32", "fp16" or "bf16". A static string. */
+UM_API const char *um_device_precision(const um_device *device);
 
 /** Worker threads the device computes with. */
 UM_API int um_device_threads(const um_device *device);

@@ -25,6 +25,7 @@
 
 enum um_dtype { UM_F32, UM_F16, UM_BF16, UM_I32, UM_U8, UM_DTYPES };
 size_t um_dtype_size(enum um_dtype dtype);
+const char *um_precision_name(enum um_dtype dtype); /* "fp32", "fp16", "bf16" */
 
 /* Two queues for compute (detector, segmenter) and one for copies. */
 enum um_queue { UM_QUEUE_MAIN, UM_QUEUE_SIDE, UM_QUEUE_COPY, UM_QUEUES };
@@ -43,6 +44,7 @@ const char *um_stage_name(enum um_stage stage);
 
 struct um_device_caps {
     bool shared;         /* host and device share memory: transfers are not counted */
+    bool launches;       /* kernels are launched on a stream (GPU); else they compute on the pool */
     bool concurrent;     /* queues may overlap: speculative execution pays */
     size_t memory_bytes; /* 0 = as much as the host has */
 };
@@ -65,6 +67,7 @@ typedef struct um_hostbuf {
 /* A backend's event and graph embed these as first member. */
 typedef struct um_event {
     um_device *dev;
+    bool timed;
     bool recorded;              /* a record was submitted or launched; set by the backend */
     uint64_t capture;           /* id of the capture that recorded it last */
     uint32_t before[UM_QUEUES]; /* commands of each queue of that capture that are ordered before
@@ -90,15 +93,31 @@ struct um_view {
     ptrdiff_t ld;
 };
 
-enum { UM_OPERANDS = 12 };
+enum { UM_OPERANDS = 16 };
 
-/* One kernel call. Host kernels compute; kernels of a GPU backend launch on `stream`. */
+/* One launch on a GPU: a grid of blocks of `threads` threads with `shared` bytes of dynamic shared
+ * memory. A kernel takes one struct by value. */
+struct um_launch {
+    const char *kernel;
+    unsigned grid[3], threads, shared;
+    const void *args;
+    size_t size; /* of args */
+};
+
+/* Where a step of a GPU backend launches. The first failure is kept in `status`. */
+struct um_stream {
+    void (*launch)(struct um_stream *stream, const struct um_launch *launch);
+    um_status status;
+};
+
+/* One kernel call. Host kernels compute; kernels of a GPU backend launch on `stream`, as often as
+ * they need, in order. */
 struct um_call {
     const void *args; /* the op's argument struct */
     const struct um_view *t;
     int n;
-    um_pool *pool; /* host devices */
-    void *stream;  /* others */
+    um_pool *pool;            /* host devices */
+    struct um_stream *stream; /* others */
 };
 typedef void um_kernel(const struct um_call *call);
 
@@ -139,17 +158,20 @@ struct um_device_fns {
                          size_t n); /* contents no longer needed */
     um_status (*run)(um_device *dev, enum um_queue q,
                      const struct um_step *step); /* borrows step until it has run */
-    um_status (*event_create)(um_device *dev, um_event **out);
+    um_status (*event_create)(um_device *dev, bool timed, um_event **out);
     void (*event_destroy)(um_device *dev, um_event *event);
     um_status (*event_record)(um_device *dev, enum um_queue q, um_event *event);
     um_status (*event_wait)(um_device *dev, enum um_queue q, um_event *event); /* queue q waits */
     um_status (*event_sync)(um_device *dev, um_event *event);                  /* the host waits */
-    um_status (*event_ns)(um_device *dev, um_event *event,
-                          uint64_t *ns); /* device time at which a synced event passed */
+    um_status (*event_elapsed)(um_device *dev, um_event *from, um_event *to,
+                               uint64_t *ns); /* device time between two synced events; 0 if `to`
+                                                 passed first */
     um_status (*capture_begin)(um_device *dev, um_graph **graph); /* all queues */
     um_status (*capture_end)(um_device *dev, um_graph *graph);
     um_status (*graph_launch)(um_device *dev, um_graph *graph);
     void (*graph_destroy)(um_device *dev, um_graph *graph);
+    /* Look up and load the kernels of these names (caps.launches; NULL on host devices). */
+    um_status (*load_kernels)(um_device *dev, const char *const *names, int n);
 };
 
 /* One booked transfer: the first that went beyond the limits set by um_ledger_limit(), for the
@@ -168,7 +190,8 @@ struct um_device {
     const struct um_device_fns *fns;
     struct um_device_caps caps;
     char name[16];
-    um_pool *pool;   /* host devices: the threads kernels run on */
+    enum um_dtype precision; /* in which activations are stored: UM_F32, UM_F16 or UM_BF16 */
+    um_pool *pool;           /* host devices: the threads kernels run on */
     const void *ops; /* const struct um_ops *: the kernels, chosen by the nn layer at the first
                         params or tape */
     const char *isa; /* name of their instruction level; NULL until chosen */
@@ -195,14 +218,19 @@ um_status um_fill(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size
                   uint8_t value);
 um_status um_discard(um_device *dev, enum um_queue q, um_buf *buf, size_t off, size_t n);
 um_status um_run(um_device *dev, enum um_queue q, const struct um_step *step);
+um_status um_load_kernels(um_device *dev, const char *const *names, int n);
 
+/* An event orders queues and is waited for; um_event_open_timed() makes one that keeps the time
+ * too. In a capture one that orders costs nothing and one that is timed is a command of its own,
+ * and only a timed one can be waited for by the host after a launch. */
 um_status um_event_open(um_event **out, um_device *dev);
+um_status um_event_open_timed(um_event **out, um_device *dev);
 void um_event_close(um_event **event, um_device *dev);
 um_status um_event_record(um_device *dev, enum um_queue q, um_event *event);
 um_status um_event_wait(um_device *dev, enum um_queue q, um_event *event);
 /* Host waits until the last record of `event` has passed; booked as a wait of `stage`. */
 um_status um_event_sync(um_device *dev, um_event *event, enum um_stage stage, const char *reason);
-um_status um_event_ns(um_device *dev, um_event *event, uint64_t *ns);
+um_status um_event_elapsed(um_device *dev, um_event *from, um_event *to, uint64_t *ns);
 
 /* Record all commands submitted between begin and end instead of running them; launch replays them,
  * with their bookings, under the frame set by um_ledger_frame(). Host waits, buffer creation and
@@ -236,5 +264,7 @@ um_ledger_violation(const um_device *dev); /* first violation since the limits w
 /* ---- backends ---- */
 um_status um_cpu_open(um_device **out, const um_device_settings *s);
 um_status um_guard_open(um_device **out, const um_device_settings *s);
+um_status um_cuda_open(um_device **out, const um_device_settings *s, int ordinal);
+int um_cuda_count(void); /* GPUs that um_cuda_open() could take; 0 without a driver or kernels */
 
 #endif

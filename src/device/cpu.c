@@ -176,9 +176,9 @@ static void host_destroy(um_device *dev, um_hostbuf *buf)
 
 /* ---- events ---- */
 
-static um_status event_create(um_device *dev, um_event **out)
+static um_status event_create(um_device *dev, bool timed, um_event **out)
 {
-    (void)dev;
+    (void)dev, (void)timed;
     struct cpu_event *e = um_zalloc(sizeof *e);
     *out = (um_event *)e;
     return e ? UM_OK : um_fail(UM_ENOMEM, "event");
@@ -208,10 +208,11 @@ static um_status event_sync(um_device *dev, um_event *event)
     return UM_OK;
 }
 
-static um_status event_ns(um_device *dev, um_event *event, uint64_t *ns)
+static um_status event_elapsed(um_device *dev, um_event *from, um_event *to, uint64_t *ns)
 {
     (void)dev;
-    *ns = ((struct cpu_event *)event)->ns;
+    uint64_t a = ((struct cpu_event *)from)->ns, b = ((struct cpu_event *)to)->ns;
+    *ns = b > a ? b - a : 0;
     return UM_OK;
 }
 
@@ -271,7 +272,7 @@ static const struct um_device_fns fns = {
     .event_record = event_record,
     .event_wait = event_wait,
     .event_sync = event_sync,
-    .event_ns = event_ns,
+    .event_elapsed = event_elapsed,
     .capture_begin = capture_begin,
     .capture_end = capture_end,
     .graph_launch = graph_launch,

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- names ---- */
@@ -22,6 +23,11 @@ size_t um_dtype_size(enum um_dtype dtype)
     case UM_DTYPES: break;
     }
     return 0;
+}
+
+const char *um_precision_name(enum um_dtype dtype)
+{
+    return dtype == UM_F16 ? "fp16" : dtype == UM_BF16 ? "bf16" : "fp32";
 }
 
 const char *um_stage_name(enum um_stage stage)
@@ -472,17 +478,37 @@ um_status um_run(um_device *dev, enum um_queue q, const struct um_step *step)
     return note(dev, dev->fns->run(dev, q, step));
 }
 
+um_status um_load_kernels(um_device *dev, const char *const *names, int n)
+{
+    um_status st = check_idle(__func__, dev);
+    if (st == UM_OK && !dev->caps.launches)
+        st = um_fail(UM_EINVAL, "%s: device %s computes on the host", __func__, dev->name);
+    return st == UM_OK ? note(dev, dev->fns->load_kernels(dev, names, n)) : st;
+}
+
 /* ---- events ---- */
+
+static um_status event_open(const char *fn, um_event **out, um_device *dev, bool timed)
+{
+    *out = NULL;
+    um_status st = check_idle(fn, dev);
+    if (st == UM_OK)
+        st = note(dev, dev->fns->event_create(dev, timed, out));
+    if (st == UM_OK) {
+        (*out)->dev = dev;
+        (*out)->timed = timed;
+    }
+    return st;
+}
 
 um_status um_event_open(um_event **out, um_device *dev)
 {
-    *out = NULL;
-    um_status st = check_idle(__func__, dev);
-    if (st == UM_OK)
-        st = note(dev, dev->fns->event_create(dev, out));
-    if (st == UM_OK)
-        (*out)->dev = dev;
-    return st;
+    return event_open(__func__, out, dev, false);
+}
+
+um_status um_event_open_timed(um_event **out, um_device *dev)
+{
+    return event_open(__func__, out, dev, true);
 }
 
 void um_event_close(um_event **event, um_device *dev)
@@ -537,6 +563,9 @@ um_status um_event_sync(um_device *dev, um_event *event, enum um_stage stage, co
         st = check_stage(__func__, stage, reason);
     if (st == UM_OK && !event->recorded)
         st = um_fail(UM_EINVAL, "%s: %s: the event was never recorded", __func__, reason);
+    if (st == UM_OK && event->capture && !event->timed)
+        st = um_fail(UM_EINVAL, "%s: %s: the event only orders the queues of a graph", __func__,
+                     reason);
     if (st != UM_OK)
         return st;
     st = note(dev, dev->fns->event_sync(dev, event));
@@ -547,15 +576,19 @@ um_status um_event_sync(um_device *dev, um_event *event, enum um_stage stage, co
     return st;
 }
 
-um_status um_event_ns(um_device *dev, um_event *event, uint64_t *ns)
+um_status um_event_elapsed(um_device *dev, um_event *from, um_event *to, uint64_t *ns)
 {
     *ns = 0;
     um_status st = check_idle(__func__, dev);
     if (st == UM_OK)
-        st = check_event(__func__, dev, event);
-    if (st == UM_OK && !event->recorded)
+        st = check_event(__func__, dev, from);
+    if (st == UM_OK)
+        st = check_event(__func__, dev, to);
+    if (st == UM_OK && (!from->timed || !to->timed))
+        st = um_fail(UM_EINVAL, "%s: the event was not opened to keep the time", __func__);
+    if (st == UM_OK && (!from->recorded || !to->recorded))
         st = um_fail(UM_EINVAL, "%s: the event was never recorded", __func__);
-    return st == UM_OK ? note(dev, dev->fns->event_ns(dev, event, ns)) : st;
+    return st == UM_OK ? note(dev, dev->fns->event_elapsed(dev, from, to, ns)) : st;
 }
 
 /* ---- capture ---- */
@@ -711,8 +744,11 @@ um_status um_download_now(um_device *dev, void *dst, um_buf *src, size_t off, si
 
 void um_device_settings_default(um_device_settings *s)
 {
-    *s = (um_device_settings){
-        .struct_size = sizeof *s, .name = "auto", .threads = 0, .guard_seed = 1};
+    *s = (um_device_settings){.struct_size = sizeof *s,
+                              .name = "auto",
+                              .threads = 0,
+                              .guard_seed = 1,
+                              .precision = "auto"};
 }
 
 static bool is_cuda(const char *name)
@@ -723,16 +759,60 @@ static bool is_cuda(const char *name)
     return digits > 0 && digits < 6 && name[5 + digits] == 0;
 }
 
+static um_status find_precision(const char *name, enum um_dtype *dtype)
+{
+    static const enum um_dtype all[] = {UM_F32, UM_F16, UM_BF16};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, um_precision_name(all[i])) == 0) {
+            *dtype = all[i];
+            return UM_OK;
+        }
+    if (strcmp(name, "auto") == 0)
+        return UM_OK;
+    return um_fail(UM_EINVAL, "precision \"%s\" is unknown: want auto, fp32, fp16 or bf16", name);
+}
+
+static um_status open_host(um_device **out, const um_device_settings *s,
+                           um_status (*open)(um_device **, const um_device_settings *))
+{
+    enum um_dtype dtype = UM_F32;
+    um_status st = find_precision(s->precision, &dtype);
+    if (st == UM_OK && dtype != UM_F32)
+        st = um_fail(UM_EUNSUPPORTED, "precision %s: not in this build on device %s, only fp32",
+                     s->precision, s->name);
+    return st == UM_OK ? open(out, s) : st;
+}
+
+static um_status open_cuda(um_device **out, const um_device_settings *s, int ordinal)
+{
+    enum um_dtype dtype = UM_F16;
+    um_status st = find_precision(s->precision, &dtype);
+    if (st == UM_OK)
+        st = um_cuda_open(out, s, ordinal);
+    if (st == UM_OK)
+        (*out)->precision = dtype;
+    return st;
+}
+
+/* auto: the first GPU that works, else the processor. */
+static um_status open_best(um_device **out, const um_device_settings *s)
+{
+    for (int i = 0, n = um_cuda_count(); i < n; i++)
+        if (open_cuda(out, s, i) == UM_OK)
+            return UM_OK;
+    return open_host(out, s, um_cpu_open);
+}
+
 static um_status open_backend(um_device **out, const um_device_settings *s)
 {
-    if (strcmp(s->name, "cpu") == 0 ||
-        strcmp(s->name, "auto") == 0) /* auto: no GPU kernels in this build */
-        return um_cpu_open(out, s);
+    if (strcmp(s->name, "auto") == 0)
+        return open_best(out, s);
+    if (strcmp(s->name, "cpu") == 0)
+        return open_host(out, s, um_cpu_open);
     if (strcmp(s->name, "guard") == 0)
-        return um_guard_open(out, s);
+        return open_host(out, s, um_guard_open);
     if (is_cuda(s->name))
-        return um_fail(UM_EUNSUPPORTED, "device %s: not in this build (built without GPU kernels)",
-                       s->name);
+        return open_cuda(out, s, atoi(s->name + 5));
     return um_fail(UM_EINVAL, "device \"%s\" is unknown: want auto, cpu, guard or cuda:N", s->name);
 }
 
@@ -752,6 +832,8 @@ um_status um_device_open(um_device **out, const um_device_settings *settings)
     }
     if (!s.name)
         s.name = "auto";
+    if (!s.precision)
+        s.precision = "auto";
     if (s.threads < 0)
         return um_fail(UM_EINVAL, "um_device_open: %d threads, want 0 (all) or more", s.threads);
     struct um_ledger *ledger = um_zalloc(sizeof *ledger);
@@ -788,6 +870,11 @@ void um_device_close(um_device **device)
 const char *um_device_name(const um_device *device)
 {
     return device->name;
+}
+
+const char *um_device_precision(const um_device *device)
+{
+    return um_precision_name(device->precision);
 }
 
 int um_device_threads(const um_device *device)

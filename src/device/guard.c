@@ -744,9 +744,9 @@ static void host_destroy(um_device *dev, um_hostbuf *buf)
 
 /* ---- events ---- */
 
-static um_status event_create(um_device *dev, um_event **out)
+static um_status event_create(um_device *dev, bool timed, um_event **out)
 {
-    (void)dev;
+    (void)dev, (void)timed;
     struct guard_event *e = um_zalloc(sizeof *e);
     *out = (um_event *)e;
     return e ? UM_OK : um_fail(UM_ENOMEM, "guard: event");
@@ -781,13 +781,15 @@ static um_status event_sync(um_device *dev, um_event *event)
     return st;
 }
 
-static um_status event_ns(um_device *dev, um_event *event, uint64_t *ns)
+static um_status event_elapsed(um_device *dev, um_event *from, um_event *to, uint64_t *ns)
 {
-    const struct guard_event *e = (struct guard_event *)event;
-    if (((struct guard *)dev)->host.t[e->lane] < e->seq)
-        return um_fail(UM_EINVAL,
-                       "um_event_ns: the host has not waited for the last record of the event");
-    *ns = e->ns;
+    const struct guard *g = (struct guard *)dev;
+    const struct guard_event *a = (struct guard_event *)from, *b = (struct guard_event *)to;
+    if (g->host.t[a->lane] < a->seq || g->host.t[b->lane] < b->seq)
+        return um_fail(
+            UM_EINVAL,
+            "um_event_elapsed: the host has not waited for the last record of the event");
+    *ns = b->ns > a->ns ? b->ns - a->ns : 0;
     return UM_OK;
 }
 
@@ -874,7 +876,7 @@ static const struct um_device_fns fns = {
     .event_record = event_record,
     .event_wait = event_wait,
     .event_sync = event_sync,
-    .event_ns = event_ns,
+    .event_elapsed = event_elapsed,
     .capture_begin = capture_begin,
     .capture_end = capture_end,
     .graph_launch = graph_launch,

@@ -62,10 +62,10 @@ static um_status prepare(um_bench_stage stage, um_detector *d, um_segmenter *s, 
 static um_status timed(um_device *dev, um_tape *tape, const struct um_step *step, double *ms)
 {
     um_event *from = NULL, *to = NULL;
-    uint64_t a = 0, b = 0;
-    um_status st = um_event_open(&from, dev);
+    uint64_t ns = 0;
+    um_status st = um_event_open_timed(&from, dev);
     if (st == UM_OK)
-        st = um_event_open(&to, dev);
+        st = um_event_open_timed(&to, dev);
     if (st == UM_OK)
         st = um_event_record(dev, UM_QUEUE_MAIN, from);
     if (st == UM_OK)
@@ -75,10 +75,8 @@ static um_status timed(um_device *dev, um_tape *tape, const struct um_step *step
     if (st == UM_OK)
         st = um_event_sync(dev, to, UM_STAGE_DEBUG, "bench");
     if (st == UM_OK)
-        st = um_event_ns(dev, from, &a);
-    if (st == UM_OK)
-        st = um_event_ns(dev, to, &b);
-    *ms = (double)(b - a) * 1e-6;
+        st = um_event_elapsed(dev, from, to, &ns);
+    *ms = (double)ns * 1e-6;
     um_event_close(&from, dev);
     um_event_close(&to, dev);
     return st;

@@ -144,7 +144,7 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
     if (p->segmenter)
         st = um_segmenter_decoder(p->segmenter, 0, true, false, false, &p->decode);
     for (int i = 0; i < MARKS && st == UM_OK; i++)
-        st = um_event_open(&p->mark[i], p->dev);
+        st = um_event_open_timed(&p->mark[i], p->dev);
     if (st == UM_OK)
         st = um_event_open(&p->fork, p->dev);
     if (st == UM_OK)
@@ -625,11 +625,9 @@ static void fill_mask(um_packet *k, const struct um_record *r, const uint8_t *bi
 
 static double between(um_pipeline *p, enum mark from, enum mark to)
 {
-    uint64_t a = 0, b = 0;
-    if (um_event_ns(p->dev, p->mark[from], &a) != UM_OK ||
-        um_event_ns(p->dev, p->mark[to], &b) != UM_OK || b < a)
-        return 0;
-    return (double)(b - a) * 1e-6;
+    uint64_t ns = 0;
+    um_event_elapsed(p->dev, p->mark[from], p->mark[to], &ns);
+    return (double)ns * 1e-6;
 }
 
 static void fill_times(um_pipeline *p, um_packet *k)
