@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speed of each network beside its peers on the same machine, threads and weights: PyTorch eager, ONNX Runtime, OpenVINO, ours.
+"""Speed beside our peers on the same machine and weights, in one run.
+
+--device cpu (default): each network alone, on the same threads: PyTorch eager, ONNX Runtime, OpenVINO, ours.
+--device cuda: whole frames, from the picture in host memory to the mask in host memory: PyTorch eager and torch.compile
+(max-autotune), in fp32 and fp16, and ours. In PyTorch everything stays on the GPU too: upload of the u8 frame, resize and
+normalise, D-FINE (upstream's deploy form), best box, MobileSAM with that box, mask > 0, mask to the host.
 
 Every engine is a child process that runs one stage per line on its stdin and answers {"stage":…,"ms":…}; rounds alternate engine
 by engine, so that other load on the machine falls on all of them. Shared machines: compare minima."""
@@ -22,6 +27,9 @@ ROOT = Path(__file__).resolve().parents[1]
 STAGES = {"dfine-n": "D-FINE-N 640", "dfine-s": "D-FINE-S 640", "encode": "MobileSAM encoder 1024", "decode": "MobileSAM decoder 1024, box"}
 PEERS = ("torch", "onnxruntime", "openvino", "ours", "ours-gray")
 OURS = ("ours", "ours-gray")  # on the same three-channel input as the peers; on gray input, the detector only
+FRAME = "frame"
+GPU_PEERS = ("eager-fp32", "eager-fp16", "compile-fp32", "compile-fp16", "ours-fp32", "ours-fp16")
+JUDGE = "eager-fp32"  # the masks of the others are compared with this one's
 FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
 INPUTS = {"dfine-n": ["images"], "dfine-s": ["images"], "encode": ["image"], "decode": ["embedding", "box"]}
 OUTPUTS = {"dfine-n": ["logits", "boxes"], "dfine-s": ["logits", "boxes"], "encode": ["embedding"], "decode": ["low", "iou"]}
@@ -155,6 +163,311 @@ def child_openvino(folder, threads, seed, wanted):
     serve(run, wanted)
 
 
+# ---- whole frames on a GPU ----
+
+
+def read_state(path):
+    """A checkpoint's tensors, in fp32."""
+    import torch
+
+    if str(path).endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        state = load_file(str(path))
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    for key in ("ema", "module", "model", "state_dict"):
+        if isinstance(state.get(key), dict):
+            state = state[key]
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def read_networks(args):
+    import dfine_net
+    import sam_net
+
+    state = read_state(args.detector)
+    sizes = [s for s, keys in dfine_net.KEYS.items() if keys == len(state)]
+    if not sizes:
+        raise SystemExit(f"{args.detector}: {len(state)} tensors: not a checkpoint of D-FINE N, S, M, L or X in upstream's names")
+    detector = dfine_net.load(state, sizes[0], state["decoder.enc_score_head.weight"].shape[0], args.det_size)
+    return detector, sam_net.load(read_state(args.segmenter), args.sam_size)
+
+
+def draw_networks(args, folder, picture):
+    """Checkpoints with random weights, of which the mask is about half set."""
+    import dfine_net
+    import sam_net
+    import torch
+
+    detector, _ = dfine_net.random_network("n", 1, args.det_size, picture, args.seed)
+    out = detector(dfine_net.network_input(picture, args.det_size))
+    x, input_size, (height, width) = sam_net.prepare(picture, args.sam_size)
+    cx, cy, w, h = out["pred_boxes"][0, out["pred_logits"][0].max(-1).values.argmax()].tolist()
+    box = [(cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height]
+    segmenter = sam_net.random_network(args.sam_size, x, args.seed, True)
+    sam_net.balance(segmenter, x, input_size, (height, width), box, None)
+    args.detector, args.segmenter = folder / "dfine-n.pth", folder / "mobile_sam.pt"
+    torch.save({"model": detector.state_dict()}, args.detector)
+    torch.save(segmenter.state_dict(), args.segmenter)
+
+
+def place(module, device, dtype):
+    """Also the tensors that upstream keeps as plain attributes, which would cross to the GPU in every frame."""
+    import torch
+
+    module.to(device, dtype)
+    for m in module.modules():
+        for name, value in list(vars(m).items()):
+            if isinstance(value, torch.Tensor) and not isinstance(value, torch.nn.Parameter):
+                setattr(m, name, value.to(device, dtype if value.is_floating_point() else value.dtype))
+    return module.eval()
+
+
+def frame_module(detector, segmenter, args, height, width, device, dtype):
+    """u8 [H,W] on the device -> mask u8 [H,W]; box x0,y0,x1,y1 and score, f32 [5]. The pipeline of src/pipeline/pipeline.c."""
+    import torch
+    import torch.nn.functional as F
+
+    def resize(image, size):  # as upstream's, by Pillow: first x, then y, whole numbers after each; smoothed where it shrinks
+        for to in ((height, size[1]), size):
+            shrinks = to[0] < image.shape[2] or to[1] < image.shape[3]
+            image = F.interpolate(image, to, mode="bilinear", align_corners=False, antialias=shrinks).round()
+        return image
+
+    class Frame(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.detector, self.segmenter = detector.deploy(), segmenter
+            place(self, device, dtype)
+            place(segmenter.prompt_encoder.pe_layer, device, torch.float32)  # 2 pi times a coordinate: fp16 has no digits for that
+            scale = args.sam_size / max(height, width)
+            self.new = int(height * scale + 0.5), int(width * scale + 0.5)
+            side = (torch.arange(args.sam_size // 16, device=device) + 0.5) / (args.sam_size // 16)
+            y, x = torch.meshgrid(side, side, indexing="ij")
+            prompt = segmenter.prompt_encoder
+            self.place_code = prompt.pe_layer._pe_encoding(torch.stack([x, y], -1)).permute(2, 0, 1)[None].to(dtype)
+            self.size = torch.tensor([width, height, width, height], device=device, dtype=torch.float32)
+            self.to_canvas = torch.tensor([self.new[1] / width, self.new[0] / height] * 2, device=device, dtype=torch.float32)
+
+        def best_box(self, image):
+            x = resize(image, (args.det_size, args.det_size)) / 255
+            out = self.detector(x.expand(1, 3, -1, -1).to(dtype))
+            score, at = out["pred_logits"][0].float().amax(-1).max(0)
+            cx, cy, w, h = out["pred_boxes"][0].float().index_select(0, at[None])[0].unbind()
+            return torch.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]) * self.size, score.sigmoid()
+
+        def outline(self, image, box):
+            sam, prompt = self.segmenter, self.segmenter.prompt_encoder
+            x = resize(image, self.new).expand(1, 3, -1, -1)
+            embedding = sam.image_encoder(sam.preprocess(x.to(dtype)))
+            corners = ((box * self.to_canvas + 0.5) / args.sam_size).reshape(1, 2, 2)
+            edges = torch.stack([prompt.point_embeddings[2].weight[0], prompt.point_embeddings[3].weight[0]])
+            sparse = prompt.pe_layer._pe_encoding(corners).to(dtype) + edges
+            dense = prompt.no_mask_embed.weight.reshape(1, -1, 1, 1).expand(-1, -1, *embedding.shape[-2:])
+            low, _ = sam.mask_decoder(embedding, self.place_code, sparse, dense, False)
+            return sam.postprocess_masks(low, self.new, (height, width))[0, 0] > 0
+
+        def forward(self, pixels):
+            image = pixels[None, None].float()
+            box, score = self.best_box(image)
+            return self.outline(image, box).to(torch.uint8), torch.cat([box, score[None]])
+
+    return Frame()
+
+
+def child_frame(args, picture):
+    """One PyTorch engine, e.g. compile-fp16."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    torch.set_grad_enabled(False)
+    if args.device == "cpu":
+        torch.set_num_threads(args.threads)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.tf32
+    how, _, precision = args.child.partition("-")
+    device, dtype = torch.device(args.device), {"fp32": torch.float32, "fp16": torch.float16}[precision]
+    gpu = device.type == "cuda"
+    frame = torch.from_numpy(np.asarray(Image.open(picture).convert("L")).copy())
+    model = frame_module(*read_networks(args), args, *frame.shape, device, dtype)
+    up, down = torch.empty_like(frame, pin_memory=gpu), torch.empty_like(frame, pin_memory=gpu)
+    found = torch.empty(5, pin_memory=gpu)
+    pixels = torch.empty_like(frame, device=device)
+    if how == "compile":
+        torch._dynamo.mark_static_address(pixels)
+        model = torch.compile(model, mode="max-autotune")
+
+    def run(stage):
+        up.copy_(frame)  # as a frame arrives in memory that is not the GPU's to read
+        pixels.copy_(up, non_blocking=True)
+        if how == "compile":
+            torch.compiler.cudagraph_mark_step_begin()
+        mask, box = model(pixels)
+        down.copy_(mask, non_blocking=True)
+        found.copy_(box, non_blocking=True)
+        if gpu:
+            torch.cuda.synchronize()
+        return down, found
+
+    for _ in range(5):
+        run(FRAME)
+    serve(run, [FRAME])
+
+
+def start_frames(args, folder, picture):
+    asked, children = {}, []
+    sizes = ["--det-size", str(args.det_size), "--sam-size", str(args.sam_size), "--detector", str(args.detector)]
+    sizes += ["--segmenter", str(args.segmenter), *(["--threads", str(args.threads)] if args.device == "cpu" else [])]
+    for peer in list(args.peers):
+        print(f"starting {peer}", file=sys.stderr)
+        if peer.startswith("ours"):
+            if not os.access(args.binary, os.X_OK):
+                print(f"{args.binary} is not there: peers only", file=sys.stderr)
+                args.peers = [p for p in args.peers if not p.startswith("ours")]
+                break
+            device = "cuda:0" if args.device == "cuda" else args.device
+            command = [args.binary, "bench", "pipeline", "--serve", "--conf", "0", "--device", device, "--precision", peer.partition("-")[2]]
+            children.append(Child([*command, *sizes], None, False))
+            asked[FRAME, peer] = children[-1], str(picture)
+        else:
+            command = [sys.executable, __file__, "--device", args.device, "--child", peer, "--folder", str(folder), *sizes]
+            children.append(Child([*command, *(["--tf32"] if args.tf32 else [])], None, True))
+            asked[FRAME, peer] = children[-1], FRAME
+    return asked, children
+
+
+def check_frames(asked, folder, size):
+    """Of each engine: the box and how far its mask is from the judge's. A fast wrong answer is no peer."""
+    import numpy as np
+
+    answers, errors = {}, {}
+    for (_, peer), (child, word) in asked.items():
+        if peer.startswith("ours"):
+            answer = child.tell(word)
+            answers[peer] = answer["box_xyxy"], None, answer["mask_area_px"]
+        else:
+            file = folder / f"check-{peer}.npz"
+            child.ask(f"{word} {file}")
+            with np.load(file) as saved:
+                mask, found = (saved[name] for name in saved.files)
+            answers[peer] = found[:4].tolist(), mask > 0, int((mask > 0).sum())
+    for peer, (box, mask, area) in answers.items():
+        row = {"box_xyxy": [round(v, 3) for v in box], "mask_area_px": area}
+        if peer != JUDGE and JUDGE in answers:
+            judged_box, judged, judged_area = answers[JUDGE]
+            width, height = size
+            clamped = [min(max(v, 0), width if i % 2 == 0 else height) for i, v in enumerate(judged_box)]
+            other = [min(max(v, 0), width if i % 2 == 0 else height) for i, v in enumerate(box)]
+            row["box_error_px"] = max(abs(a - b) for a, b in zip(other, clamped))
+            row["mask_area_ratio"] = area / judged_area if judged_area else None
+            if mask is not None:
+                union = int((mask | judged).sum())
+                row["mask_iou"] = int((mask & judged).sum()) / union if union else 1.0
+        errors[peer] = row
+    return errors
+
+
+def measure(asked, args, stages):
+    """Rounds in turn; who is first changes from round to round."""
+    for child, word in asked.values():  # warm up
+        child.ask(word)
+        child.ask(word)
+    load = [os.getloadavg()[0]]
+    times = {key: [] for key in asked}
+    for turn in range(args.rounds):
+        for stage in stages:
+            order = args.peers[turn % len(args.peers) :] + args.peers[: turn % len(args.peers)]
+            for peer in [p for p in order if (stage, p) in asked]:
+                child, word = asked[stage, peer]
+                times[stage, peer].append(child.ask(word))
+    load.append(os.getloadavg()[0])
+    return times, load
+
+
+def need_cuda():
+    try:
+        import torch
+    except ImportError:
+        raise SystemExit("peers.py --device cuda: PyTorch is not installed here")
+    if not torch.cuda.is_available():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        raise SystemExit(
+            f"peers.py --device cuda: PyTorch {torch.__version__} ({built}) sees no GPU. It needs an NVIDIA GPU with its driver "
+            "(nvidia-smi) and a CUDA build of PyTorch (pip install torch torchvision, without the CPU index of script/parity.txt)"
+        )
+    return {"gpu": torch.cuda.get_device_name(0), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+
+
+def percentile(values, share):
+    return sorted(values)[max(0, -(-len(values) * share // 100) - 1)]
+
+
+def main_frames(args):
+    gpu = need_cuda() if args.device == "cuda" else {}
+    import torch
+    from PIL import Image
+
+    torch.set_grad_enabled(False)
+    sys.path.insert(0, str(ROOT / "tests" / "parity"))
+    import common
+
+    drawn = not (args.detector and args.segmenter)
+    with tempfile.TemporaryDirectory(prefix="peers-") as name:
+        folder = Path(name)
+        picture = common.picture(folder / "picture.png", 422, 558, 1, args.seed) if not args.picture else Path(args.picture).resolve()
+        with Image.open(picture) as image:
+            size = image.size
+            if image.mode != "L":
+                raise SystemExit(f"{picture}: not a gray picture")
+        if drawn:
+            print("drawing weights", file=sys.stderr)
+            draw_networks(args, folder, picture)
+        (folder / "name").write_text(str(picture))
+        asked, children = start_frames(args, folder, picture)
+        checked = check_frames(asked, folder, size)
+        times, load = measure(asked, args, [FRAME])
+        for child in children:
+            child.close()
+    rows = []
+    for (_, peer), ms in times.items():
+        row = {"stage": FRAME, "peer": peer, "min_ms": min(ms), "median_ms": statistics.median(ms), "p99_ms": percentile(ms, 99), **checked[peer]}
+        for mine in [m for m in GPU_PEERS if m.startswith("ours") and (FRAME, m) in times and not peer.startswith("ours")]:
+            pairs = list(zip(times[FRAME, mine], ms))
+            row[f"{mine}_over_peer"] = {
+                "median_of_rounds": statistics.median(a / b for a, b in pairs),
+                "of_minima": min(times[FRAME, mine]) / min(ms),
+            }
+        rows.append({**row, "ms": ms})
+    versions = installed("torch", "mobilesam-mirror", "pydfine", "numpy", "pillow")
+    if any(p.startswith("ours") for p in args.peers):
+        versions["ours"] = our_version(args.binary)
+    result = {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "machine": {**machine(), **gpu},
+        "device": args.device, "load_average": load, "rounds": args.rounds, "det_size": args.det_size, "sam_size": args.sam_size,
+        "picture": list(size), "weights": "random" if drawn else "given", "tf32": args.tf32, "versions": versions, "results": rows,
+    }  # fmt: skip
+    if write_result(result, args.json):
+        return
+    m = result["machine"]
+    print(f"{m.get('gpu', m['cpu'])}; whole frames {size[0]}x{size[1]}, D-FINE {args.det_size}, MobileSAM {args.sam_size}; {args.rounds} rounds, "
+          f"load {load[0]:.1f} to {load[1]:.1f}; fp32 {'with' if args.tf32 else 'without'} TF32 in PyTorch")  # fmt: skip
+    print(", ".join(f"{k} {v}" for k, v in versions.items()), result["date"], sep="; ")
+    print(f"{'engine':<14} {'min ms':>9} {'median ms':>10} {'p99 ms':>9} {'ours-fp32/':>11} {'ours-fp16/':>11}  against {JUDGE}")
+    for row in sorted(rows, key=lambda r: GPU_PEERS.index(r["peer"])):
+        ratios = [row.get(f"ours-{p}_over_peer", {}).get("median_of_rounds") for p in ("fp32", "fp16")]
+        cells = " ".join(f"{r:>11.2f}" if r else f"{'':>11}" for r in ratios)
+        same = []
+        if "box_error_px" in row:
+            same.append(f"box {row['box_error_px']:.2f} px")
+        if "mask_iou" in row:
+            same.append(f"mask IoU {row['mask_iou']:.4f}")
+        elif row.get("mask_area_ratio"):
+            same.append(f"mask area x {row['mask_area_ratio']:.4f}")
+        print(f"{row['peer']:<14} {row['min_ms']:>9.2f} {row['median_ms']:>10.2f} {row['p99_ms']:>9.2f} {cells}  {', '.join(same)}".rstrip())
+
+
 class Child:
     """One engine's process."""
 
@@ -169,10 +482,13 @@ class Child:
             raise RuntimeError(f"{self.process.args[0]} ended with {self.process.wait()}")
         return json.loads(line)
 
-    def ask(self, text):
+    def tell(self, text):
         self.process.stdin.write(text + "\n")
         self.process.stdin.flush()
-        return self.answer()["ms"]
+        return self.answer()
+
+    def ask(self, text):
+        return self.tell(text)["ms"]
 
     def close(self):
         self.process.stdin.close()
@@ -193,22 +509,64 @@ def machine():
     return {"cpu": model, "flags": flags, "cores": len(os.sched_getaffinity(0)), "system": platform.platform()}
 
 
+def installed(*packages):
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return versions
+
+
+def our_version(binary):
+    done = subprocess.run([binary, "--version"], capture_output=True, text=True)
+    return done.stdout.strip().splitlines()[0] if done.stdout.strip() else "unknown"
+
+
+def write_result(result, where):
+    """To the file; true if that was standard output."""
+    if where and where != "-":
+        Path(where).write_text(json.dumps(result, indent=1) + "\n")
+    if where == "-":
+        json.dump(result, sys.stdout, indent=1)
+        print()
+    return where == "-"
+
+
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=os.environ.get("ULTRAMOTION", str(ROOT / "build" / "ultramotion")))
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", default="", help="stages and engines, e.g. dfine-n,openvino,ours; none named of one kind means all of it")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cpu: each network; cuda: whole frames")
+    parser.add_argument("--frames", action="store_true", help="whole frames also on the cpu, in fp32 without torch.compile")
+    parser.add_argument("--rounds", type=int, help="default 10 on cpu, 200 on cuda")
+    parser.add_argument("--threads", type=int, default=2, help="of every engine, networks on the cpu")
+    parser.add_argument("--only", default="", help="stages and engines, e.g. dfine-n,openvino,ours or compile-fp16; none named of one kind means all of it")
     parser.add_argument("--json", metavar="FILE", help="write the result here too; - for standard output instead of the table")
     parser.add_argument("--seed", type=int, default=1)
+    frames = parser.add_argument_group("whole frames")
+    frames.add_argument("--detector", help="D-FINE checkpoint in upstream's names; default: random weights, size N")
+    frames.add_argument("--segmenter", help="MobileSAM checkpoint; default: random weights")
+    frames.add_argument("--det-size", type=int, default=640)
+    frames.add_argument("--sam-size", type=int, default=1024)
+    frames.add_argument("--picture", help="gray picture; default: one like an ultrasound frame, 422 x 558")
+    frames.add_argument("--tf32", action="store_true", help="let PyTorch's fp32 use TF32")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.frames = args.frames or args.device == "cuda"
+    if args.rounds is None:
+        args.rounds = 200 if args.device == "cuda" else 10
+    if bool(args.detector) != bool(args.segmenter):
+        parser.error("--detector and --segmenter go together")
+    stages, peers = ([FRAME], list(GPU_PEERS)) if args.frames else (list(STAGES), list(PEERS))
+    if args.frames and args.device == "cpu":
+        peers = ["eager-fp32", "ours-fp32"]
     words = {w for w in args.only.split(",") if w}
-    if words - set(STAGES) - set(PEERS):
-        parser.error(f"--only: {', '.join(words - set(STAGES) - set(PEERS))}; stages {', '.join(STAGES)}; engines {', '.join(PEERS)}")
-    args.stages = [s for s in STAGES if s in words] or list(STAGES)
-    args.peers = [p for p in PEERS if p in words] or list(PEERS)
+    if words - set(stages) - set(peers):
+        parser.error(f"--only: {', '.join(words - set(stages) - set(peers))}; stages {', '.join(stages)}; engines {', '.join(peers)}")
+    args.stages = [s for s in stages if s in words] or stages
+    args.peers = [p for p in peers if p in words] or peers
     return args
 
 
@@ -267,8 +625,15 @@ def check_peers(asked, folder, args):
 def main():
     args = parse()
     warnings.filterwarnings("ignore")
+    if args.child and args.child in GPU_PEERS:
+        sys.path.insert(0, str(ROOT / "tests" / "parity"))
+        child_frame(args, (Path(args.folder) / "name").read_text())
+        return
     if args.child:
         globals()[f"child_{args.child}"](Path(args.folder), args.threads, args.seed, set(args.stages))
+        return
+    if args.frames:
+        main_frames(args)
         return
     import numpy as np
     import torch
@@ -285,25 +650,13 @@ def main():
             np.savez(folder / f"{stage}.npz", **{k: v.numpy() for k, v in zip(INPUTS[stage], inputs[stage])})
         asked, children = start(args, folder, files)
         errors = check_peers(asked, folder, args)
-        for child, word in asked.values():  # warm up
-            child.ask(word)
-            child.ask(word)
-        load = [os.getloadavg()[0]]
-        times = {key: [] for key in asked}
-        for turn in range(args.rounds):
-            for stage in args.stages:
-                order = args.peers[turn % len(args.peers) :] + args.peers[: turn % len(args.peers)]
-                for peer in [p for p in order if (stage, p) in asked]:
-                    child, word = asked[stage, peer]
-                    times[stage, peer].append(child.ask(word))
-        load.append(os.getloadavg()[0])
+        times, load = measure(asked, args, args.stages)
         for child in children:
             child.close()
 
-    versions = {p: importlib.metadata.version(p) for p in ("torch", "onnxruntime", "openvino", "onnx", "mobilesam-mirror", "pydfine")}
+    versions = installed("torch", "onnxruntime", "openvino", "onnx", "mobilesam-mirror", "pydfine")
     if set(OURS) & set(args.peers):
-        done = subprocess.run([args.binary, "--version"], capture_output=True, text=True)
-        versions["ours"] = done.stdout.strip().splitlines()[0] if done.stdout.strip() else "unknown"
+        versions["ours"] = our_version(args.binary)
     rows = []
     for (stage, peer), ms in times.items():
         row = {"stage": stage, "peer": peer, "min_ms": min(ms), "median_ms": statistics.median(ms), "ms": ms}
@@ -317,11 +670,7 @@ def main():
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": machine(), "load_average": load, "threads": args.threads, "rounds": args.rounds, "versions": versions, "results": rows,
     }  # fmt: skip
-    if args.json and args.json != "-":
-        Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
-    if args.json == "-":
-        json.dump(result, sys.stdout, indent=1)
-        print()
+    if write_result(result, args.json):
         return
     m = result["machine"]
     print(f"{m['cpu']}, {m['cores']} cores, {' '.join(m['flags'])}; {args.threads} threads, {args.rounds} rounds, load {load[0]:.1f} to {load[1]:.1f}")

@@ -1,16 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every kernel of every level this machine can run against the plain-C reference: random odd
  * shapes, channel slices (rows further apart than their elements), canaries round every operand,
- * one, two and three threads bit for bit.
+ * one, two and three threads bit for bit. The GPU's kernels run here too, thread by thread, in
+ * three orders of warps and lanes that must agree bit for bit.
  *
  *     checkop [--seed N] [OP]            check all, or one op
+ *     checkop --device cuda:0 [--precision fp32|fp16|bf16] [--seed N] [OP]
+ *                                        the GPU's kernels on a device, three runs bit for bit
  *     checkop --bench [--threads N] [OP] time the shapes of MobileSAM at 1024 and D-FINE at 640
  */
 #include "base/clock.h"
+#include "base/half.h"
+#include "cuda/host_launch.h"
 #include "nn/block.h"
+#include "nn/cuda/op_cuda.h"
 #include "nn/op_dfine.h"
 #include "nn/op_level.h"
 #include "nn/op_sam.h"
+#include "nn/resize.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -101,6 +108,22 @@ static float *at(const struct um_view *v, int row, int col)
     return (float *)v->data + (ptrdiff_t)row * v->ld + col;
 }
 
+/* ---- halves ---- */
+
+static float half_value(enum um_dtype dtype, uint16_t u)
+{
+    float v;
+    (dtype == UM_F16 ? um_f16_to_f32 : um_bf16_to_f32)(&v, &u, 1);
+    return v;
+}
+
+static uint16_t half_bits(enum um_dtype dtype, float v)
+{
+    uint16_t u;
+    (dtype == UM_F16 ? um_f32_to_f16 : um_f32_to_bf16)(&u, &v, 1);
+    return u;
+}
+
 /* ---- one call: operands, arguments, and what it costs ---- */
 
 struct packing {
@@ -122,6 +145,10 @@ union args {
     struct um_mlp_args mlp;
     struct um_mbconv_args mbconv;
     struct um_window_block_args block;
+    struct um_linear_args linear;
+    struct um_chain_args chain;
+    struct um_tokens_args tokens;
+    struct um_front_args front;
 };
 
 struct job {
@@ -133,6 +160,11 @@ struct job {
     void (*reference)(const struct job *job, um_pool *pool,
                       struct um_view *t); /* NULL: the op's kernel at level c */
     double tolerance; /* absolute error allowed per 1 + |result|; 0 = bit for bit */
+    double rounding;  /* where activations are halves: half steps beside the output's own; 0 = 1 */
+    unsigned halves;  /* operands that may be halves, one bit each */
+    unsigned preset;  /* outputs that start with what is written here, one bit each */
+    bool half[UM_OPERANDS];
+    enum um_dtype act;
     double macs;
     char what[160];
 };
@@ -213,8 +245,16 @@ static void views(const struct job *job, const struct um_ops *ops, struct um_vie
         t[i] = job->m[i].view;
         if (job->pack[i].plain)
             t[i] = packed(&job->pack[i], ops);
-        if (i < job->n_out && t[i].data) {
-            out[i] = memory_new(t[i].dtype, t[i].h, t[i].w, t[i].c, (int)t[i].ld - t[i].c);
+        bool half = ops->act != UM_F32 && job->half[i] && t[i].data;
+        if ((i < job->n_out || half) && t[i].data) {
+            out[i] = memory_new(half ? ops->act : t[i].dtype, t[i].h, t[i].w, t[i].c,
+                                (int)t[i].ld - t[i].c);
+            if (job->preset >> i & 1)
+                memcpy(out[i].base, job->m[i].base, out[i].size);
+            for (int r = 0; i >= job->n_out && r < t[i].h * t[i].w; r++)
+                for (int k = 0; k < t[i].c; k++)
+                    ((uint16_t *)out[i].view.data)[(ptrdiff_t)r * t[i].ld + k] =
+                        half_bits(ops->act, *at(&t[i], r, k));
             t[i] = out[i].view;
         }
     }
@@ -222,18 +262,124 @@ static void views(const struct job *job, const struct um_ops *ops, struct um_vie
 
 static void views_free(const struct job *job, struct um_view *t, struct memory *out)
 {
-    for (int i = 0; i < job->n; i++)
+    for (int i = 0; i < job->n; i++) {
         if (job->pack[i].plain)
             free(t[i].data);
-    for (int i = 0; i < job->n_out; i++)
         free(out[i].base);
+    }
 }
 
-static void run(const struct job *job, const struct um_ops *ops, um_pool *pool,
-                const struct um_view *t)
+/* Which operands are halves, and all of those and the weights rounded: the reference gets the same
+ * numbers. */
+static void round_operands(struct job *job, enum um_dtype act)
 {
-    struct um_call call = {.args = &job->args, .t = t, .n = job->n, .pool = pool};
+    job->act = act;
+    for (int i = 0; i < job->n && act != UM_F32; i++) {
+        const struct um_view *v = &job->m[i].view;
+        struct packing *p = &job->pack[i];
+        job->half[i] = job->halves >> i & 1 && chance(75);
+        for (int r = 0; job->half[i] && i >= job->n_out && v->data && r < v->h * v->w; r++)
+            for (int k = 0; k < v->c; k++)
+                *at(v, r, k) = half_value(act, half_bits(act, *at(v, r, k)));
+        for (int k = 0; p->plain && k < p->o * p->kh * p->kw * p->i; k++)
+            p->plain[k] = half_value(act, half_bits(act, p->plain[k]));
+    }
+}
+
+/* A GPU's stream, and the kernel runs at once. */
+static void launch_here(struct um_stream *stream, const struct um_launch *l)
+{
+    const char *problem =
+        um_host_launch(l->kernel, l->grid, l->threads, l->shared, l->args, l->size);
+    if (problem && stream->status == UM_OK)
+        stream->status = um_fail(UM_EDEVICE, "%s", problem);
+}
+
+static um_device *gpu; /* --device: GPU kernels run there */
+
+/* The same call on the device: each operand's whole memory goes up with its canaries, and comes
+ * down again. Outputs start as NaN; what is no output must come back as it was. */
+static um_status run_on_device(const struct job *job, const struct um_ops *ops,
+                               const struct um_view *t)
+{
+    static um_hostbuf *staging;
+    struct um_step step = {.name = um_op_name(job->op),
+                           .kernel = ops->kernel[job->op],
+                           .args = &job->args,
+                           .n = job->n};
+    um_buf *buf[UM_OPERANDS] = {NULL};
+    size_t size[UM_OPERANDS] = {0}, room = 0;
+    um_event *done = NULL;
+    um_status st = um_event_open(&done, gpu);
+    for (int i = 0; i < job->n; i++) {
+        size_t guard = job->pack[i].plain ? 0 : GUARD;
+        size_t bytes =
+            (size_t)t[i].h * (size_t)t[i].w * (size_t)t[i].ld * um_dtype_size(t[i].dtype);
+        if (!t[i].data)
+            continue;
+        size[i] = guard ? (bytes + 2 * guard + 63) / 64 * 64 : bytes;
+        room += (size[i] + 255) / 256 * 256;
+        if (st == UM_OK)
+            st = um_buf_open(&buf[i], gpu, size[i], "operand");
+        step.operand[i] = (struct um_operand){
+            .buf = buf[i], .offset = guard, .size = bytes, .write = i < job->n_out, .view = t[i]};
+    }
+    if (st == UM_OK && (!staging || staging->size < room)) {
+        um_hostbuf_close(&staging);
+        st = um_hostbuf_open(&staging, gpu, 2 * room);
+    }
+    unsigned char *host = st == UM_OK ? staging->data : NULL;
+    for (int up = 1; up >= 0 && st == UM_OK; up--) {
+        size_t at = 0;
+        for (int i = 0; i < job->n && st == UM_OK; i++) {
+            size_t guard = step.operand[i].offset, row = (size_t)t[i].c * um_dtype_size(t[i].dtype);
+            if (!size[i])
+                continue;
+            if (up) {
+                memcpy(host + at, (unsigned char *)t[i].data - guard, size[i]);
+                for (int r = 0; i < job->n_out && !(job->preset >> i & 1) && r < t[i].h * t[i].w;
+                     r++)
+                    memset(host + at + guard +
+                               (size_t)r * (size_t)t[i].ld * um_dtype_size(t[i].dtype),
+                           0xff, row);
+                st = um_upload(gpu, UM_QUEUE_MAIN, buf[i], 0, staging, at, size[i], UM_STAGE_DEBUG,
+                               "operand");
+            } else
+                st = um_download(gpu, UM_QUEUE_MAIN, staging, at, buf[i], 0, size[i],
+                                 UM_STAGE_DEBUG, "operand");
+            at += (size[i] + 255) / 256 * 256;
+        }
+        if (st == UM_OK && up)
+            st = um_run(gpu, UM_QUEUE_MAIN, &step);
+        if (st == UM_OK)
+            st = um_event_record(gpu, UM_QUEUE_MAIN, done);
+        if (st == UM_OK)
+            st = um_event_sync(gpu, done, UM_STAGE_DEBUG, "checkop");
+    }
+    for (int i = 0; i < job->n && st == UM_OK; i++) {
+        unsigned char *memory = (unsigned char *)t[i].data - step.operand[i].offset;
+        if (i < job->n_out && size[i])
+            memcpy(memory, host, size[i]);
+        else if (size[i] && memcmp(memory, host, size[i]) != 0)
+            st = um_fail(UM_EDEVICE, "operand %d changed, which is no output", i);
+        host += (size[i] + 255) / 256 * 256;
+    }
+    for (int i = 0; i < job->n; i++)
+        um_buf_close(&buf[i]);
+    um_event_close(&done, gpu);
+    return st;
+}
+
+static um_status run(const struct job *job, const struct um_ops *ops, um_pool *pool,
+                     const struct um_view *t)
+{
+    if (gpu && ops->launches)
+        return run_on_device(job, ops, t);
+    struct um_stream stream = {.launch = launch_here};
+    struct um_call call = {
+        .args = &job->args, .t = t, .n = job->n, .pool = pool, .stream = &stream};
     ops->kernel[job->op](&call);
+    return stream.status;
 }
 
 /* A reference kernel on explicit operands, for composing blocks. */
@@ -245,22 +391,33 @@ static void ref(um_kernel *kernel, const void *args, um_pool *pool, const struct
 
 static int failures;
 
-/* Largest difference in units of the tolerance; prints the first element beyond it. */
+/* What rounding to a half may add per 1 + |result|. */
+static double half_tolerance(const struct job *job)
+{
+    double step = job->act == UM_F16 ? 0x1p-11 : job->act == UM_BF16 ? 0x1p-8 : 0;
+    return step * (1 + (job->rounding > 0 ? job->rounding : 1));
+}
+
+/* Prints the first element that differs by more than the tolerance. */
 static bool same(const struct job *job, const char *level, const struct um_view *want,
                  const struct um_view *got)
 {
-    size_t e = um_dtype_size(want->dtype);
+    size_t e = um_dtype_size(want->dtype), f = um_dtype_size(got->dtype);
+    double tolerance = job->tolerance + half_tolerance(job);
     for (int r = 0; r < want->h * want->w; r++)
         for (int i = 0; i < want->c; i++) {
-            size_t off = ((size_t)r * (size_t)want->ld + (size_t)i) * e;
-            const unsigned char *a = (unsigned char *)want->data + off,
-                                *b = (unsigned char *)got->data + off;
+            size_t off = (size_t)r * (size_t)want->ld + (size_t)i;
+            const unsigned char *a = (unsigned char *)want->data + off * e,
+                                *b = (unsigned char *)got->data + off * f;
             float x = 0, y = 0;
             if (want->dtype == UM_F32) {
+                uint16_t half = 0;
                 memcpy(&x, a, 4);
-                memcpy(&y, b, 4);
+                memcpy(got->dtype == UM_F32 ? (void *)&y : (void *)&half, b, f);
+                if (got->dtype != UM_F32)
+                    y = half_value(got->dtype, half);
                 if (x == y || (isnan(x) && isnan(y)) ||
-                    fabs((double)x - y) <= job->tolerance * (1 + fabs((double)x)))
+                    fabs((double)x - y) <= tolerance * (1 + fabs((double)x)))
                     continue;
             } else if (memcmp(a, b, e) == 0) {
                 continue;
@@ -281,9 +438,12 @@ static bool check_level(const struct job *job, const struct um_ops *ops, const s
 {
     struct memory first[UM_OPERANDS] = {{{0}, NULL, 0}}, out[UM_OPERANDS] = {{{0}, NULL, 0}};
     struct um_view t[UM_OPERANDS], u[UM_OPERANDS];
-    bool ok = true;
     views(job, ops, t, first);
-    run(job, ops, pools[0], t);
+    um_host_schedule(UM_HOST_FORWARD, 1);
+    bool ok = run(job, ops, pools[0], t) == UM_OK;
+    if (!ok)
+        printf("FAILED %s at %s: %s: %s\n", um_op_name(job->op), ops->name, job->what,
+               um_last_error());
     for (int i = 0; i < job->n_out && ok; i++) {
         if (!t[i].data)
             continue;
@@ -302,14 +462,20 @@ static bool check_level(const struct job *job, const struct um_ops *ops, const s
         }
     for (int p = 1; p < 3 && ok; p++) {
         views(job, ops, u, out);
-        run(job, ops, pools[p], u);
+        um_host_schedule(p == 1 ? UM_HOST_REVERSE : UM_HOST_SEEDED, (uint64_t)p);
+        ok = run(job, ops, pools[p], u) == UM_OK;
+        if (!ok)
+            printf("FAILED %s at %s: %s: %s\n", um_op_name(job->op), ops->name, job->what,
+                   um_last_error());
         for (int i = 0; i < job->n_out && ok; i++)
             if (u[i].data && memcmp(out[i].base, first[i].base, out[i].size) != 0) {
-                printf("FAILED %s at %s: %s: %d threads give another result than one\n",
-                       um_op_name(job->op), ops->name, job->what, p + 1);
+                printf("FAILED %s at %s: %s: %s %d gives another result than the first\n",
+                       um_op_name(job->op), ops->name, job->what,
+                       ops->launches ? "order" : "number of threads", p + 1);
                 ok = false;
             }
         views_free(job, u, out);
+        memset(out, 0, sizeof out);
     }
     views_free(job, t, first);
     return ok;
@@ -398,13 +564,23 @@ static void make_dwconv(struct job *job, int h, int w, int c, int k, int stride,
     input(job, h, w, c, gap(), 1);
     input(job, 1, k * k, c, 0, 0.5f);
     input(job, 1, 1, c, 0, 0.5f);
-    conv_epilogue(job, oh, ow, c, act, residual == 3 ? 1 : residual);
+    conv_epilogue(job, oh, ow, c, act, residual == 3 && (oh % 2 || ow % 2) ? 1 : residual);
 }
 
 static void random_dwconv(struct job *job)
 {
-    make_dwconv(job, pick(1, 21), pick(1, 21), pick(1, 100), chance(60) ? 3 : 5, pick(1, 2),
-                (enum um_act)pick(0, 5), pick(0, 2));
+    int h = pick(1, 21), w = pick(1, 21), c = chance(50) ? pick(1, 100) : 8 * pick(1, 12);
+    int k = chance(10) ? 7 : chance(60) ? 3 : 5, stride = pick(1, 2);
+    if (chance(6)) { /* large enough for longer strips on a GPU */
+        h = w = 66;
+        c = 248;
+        stride = 1;
+    }
+    make_dwconv(job, h, w, c, k, stride, (enum um_act)pick(0, 5), pick(0, 3));
+    if (chance(20)) {
+        job->args.conv.lab_scale = 0.7f;
+        job->args.conv.lab_shift = -0.2f;
+    }
 }
 
 static void make_upconv2(struct job *job, int h, int w, int i, int o, enum um_act act)
@@ -524,20 +700,34 @@ static void make_attention(struct job *job, int queries, int keys, int heads, in
     job->op = UM_OP_ATTENTION;
     job->tolerance = 1e-5; /* a weighted mean; exp turns absolute errors of the scores (up to 30)
                               into relative ones */
+    job->rounding = 5; /* on tensor cores q and k that were fp32 become halves, and the error of a
+                          score is a relative one of its weight; so do v and the weights */
     job->macs = 2.0 * queries * keys * heads * d;
     job->args.attention = (struct um_attention_args){.heads = heads, .scale = 1 / sqrtf((float)d)};
     snprintf(job->what, sizeof job->what, "%d queries, %d keys, %d heads of %d", queries, keys,
              heads, d);
     output(job, UM_F32, 1, queries, heads * d, gap());
     input(job, 1, queries, heads * d, gap(), spread);
-    input(job, 1, keys, heads * d, gap(), spread);
-    input(job, 1, keys, heads * d, gap(), 1);
+    int space = gap();
+    input(job, 1, keys, heads * d, space, spread);
+    input(job, 1, keys, heads * d, space, 1);
 }
 
 static void random_attention(struct job *job)
 {
     static const int widths[] = {16, 32, 48};
+    static const int shapes[][3] = {/* of the networks: queries, keys, width */
+                                    {300, 300, 32},
+                                    {400, 400, 16},
+                                    {7, 4096, 16},
+                                    {4096, 7, 16},
+                                    {7, 7, 32}};
     int d = chance(70) ? widths[pick(0, 2)] : pick(1, 70);
+    if (chance(30)) {
+        const int *s = shapes[pick(0, 4)];
+        make_attention(job, s[0], s[1], pick(1, 2), s[2], chance(30) ? 4.0f : 1.5f);
+        return;
+    }
     make_attention(job, pick(1, 120), chance(20) ? pick(200, 700) : pick(1, 90), pick(1, 5), d,
                    chance(30) ? 4.0f : 1.5f);
 }
@@ -547,6 +737,7 @@ static void make_window(struct job *job, int h, int w, int window, int heads, in
     int c = heads * d, n = window * window;
     job->op = UM_OP_WINDOW_ATTENTION;
     job->tolerance = 1e-5;
+    job->rounding = 3; /* as above */
     job->macs = 2.0 * ((h + window - 1) / window) * ((w + window - 1) / window) * n * n * c;
     job->args.window = (struct um_window_args){.window = window, .heads = heads};
     snprintf(job->what, sizeof job->what, "[%d,%d] window %d, %d heads of %d", h, w, window, heads,
@@ -560,7 +751,13 @@ static void make_window(struct job *job, int h, int w, int window, int heads, in
 static void random_window(struct job *job)
 {
     int window = chance(60) ? 7 : chance(60) ? 14 : pick(1, 12), d = chance(80) ? 32 : pick(1, 40);
-    make_window(job, pick(1, 30), pick(1, 30), window, pick(1, 3), d);
+    static const int maps[][2] = {{19, 23}, {5, 11}};
+    int h = pick(1, 30), w = pick(1, 30);
+    if (chance(20)) { /* windows of the networks: some beyond the edge, a map smaller than one */
+        const int *map = maps[pick(0, 1)];
+        make_window(job, map[0], map[1], chance(50) ? 7 : 14, pick(1, 2), 32);
+    } else
+        make_window(job, h, w, window, pick(1, 3), d);
 }
 
 static void make_matmul_nt(struct job *job, int m, int n, int k)
@@ -685,8 +882,14 @@ static void make_topk(struct job *job, int rows, int c, int k)
 
 static void random_topk(struct job *job)
 {
-    int rows = pick(1, 500);
-    make_topk(job, rows, chance(40) ? 1 : pick(1, 90), pick(1, rows < 300 ? rows : 300));
+    int rows = chance(90) ? pick(1, 500) : chance(80) ? pick(500, 9000) : pick(20000, 40000);
+    int c = rows > 500 ? pick(1, 3) : chance(40) ? 1 : chance(80) ? pick(1, 90) : pick(90, 400);
+    make_topk(job, rows, c,
+              chance(10) ? (rows < 512 ? rows : 512) : pick(1, rows < 300 ? rows : 300));
+    if (chance(10)) /* all equal, but for the sign of zeros */
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < c; i++)
+                *at(&job->m[1].view, r, i) = chance(50) ? 0.0f : -0.0f;
 }
 
 static void make_deform(struct job *job, int queries, int heads, int d, int levels, const int *size,
@@ -721,13 +924,17 @@ static void make_deform(struct job *job, int queries, int heads, int d, int leve
 
 static void random_deform(struct job *job)
 {
-    int size[UM_LEVELS_MAX], points[UM_LEVELS_MAX], levels = pick(1, 3);
+    int size[UM_LEVELS_MAX], points[UM_LEVELS_MAX], levels = pick(1, UM_LEVELS_MAX),
+                                                    most = chance(80) ? 6 : 64 / levels;
     for (int l = 0; l < levels; l++) {
         size[l] = pick(1, 20);
-        points[l] = pick(1, 6);
+        points[l] = pick(1, most);
     }
-    make_deform(job, pick(1, 60), pick(1, 8), chance(60) ? 16 * pick(1, 2) : pick(1, 40), levels,
-                size, points);
+    make_deform(job, pick(1, 60), pick(1, 8),
+                chance(40)   ? 16 * pick(1, 2)
+                : chance(50) ? 8 * pick(1, 9)
+                             : pick(1, 40),
+                levels, size, points);
 }
 
 static void make_refine(struct job *job, int rows, int c, bool inverse)
@@ -779,6 +986,82 @@ static void make_lqe_stats(struct job *job, int rows, int bins)
 static void random_lqe_stats(struct job *job)
 {
     make_lqe_stats(job, pick(1, 100), chance(50) ? 33 : pick(4, 40));
+}
+
+/* The records bit for bit: expf is the same on every level here. */
+static void make_best_box(struct job *job, int rows, int c)
+{
+    struct um_frame_header header = {.frame_id = 7,
+                                     .width = (uint32_t)pick(1, 2000),
+                                     .height = (uint32_t)pick(1, 2000),
+                                     .tau_conf = chance(90) ? 0.5f + 0.5f * uniform() : NAN,
+                                     .label = chance(60) ? -1 : pick(0, c)}; /* c: no such class */
+    job->op = UM_OP_BEST_BOX;
+    job->macs = (double)rows * c;
+    snprintf(job->what, sizeof job->what, "%d rows of %d, class %d", rows, c, (int)header.label);
+    output(job, UM_U8, 1, 1, UM_GATE_BYTES, 0);
+    output(job, UM_U8, 1, 1, (int)sizeof(struct um_prompt), 0);
+    struct um_view *logits = input(job, 1, rows, c, gap(), 6);
+    bool coarse = chance(60), dead = chance(10);
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < c; i++) { /* ties, both zeros among them; nothing to choose from */
+            float *v = at(logits, r, i);
+            *v = dead        ? (chance(50) ? NAN : -INFINITY)
+                 : chance(3) ? NAN
+                 : chance(3) ? -INFINITY
+                 : coarse    ? (*v < -4  ? -1.0f
+                                : *v < 0 ? -0.0f
+                                         : 0.0f)
+                             : *v;
+        }
+    if (chance(10))
+        *at(logits, pick(0, rows - 1), pick(0, c - 1)) = INFINITY;
+    struct um_view *boxes = input(job, 1, rows, 4, gap(), 0.5f);
+    for (int r = 0; r < rows; r++) {
+        static const float odd[] = {NAN, INFINITY, -INFINITY, -0.4f, 3, -2, 1e38f, 0};
+        for (int i = 0; i < 4; i++)
+            *at(boxes, r, i) += 0.5f;
+        if (chance(30))
+            *at(boxes, r, pick(0, 3)) = odd[pick(0, 7)];
+    }
+    memcpy(input_u8(job, 1, 1, UM_HEADER_BYTES)->data, &header, sizeof header);
+}
+
+static void random_best_box(struct job *job)
+{
+    make_best_box(job, pick(1, 300), chance(30) ? 1 : pick(1, 90));
+}
+
+static void make_prompt(struct job *job, int c, int points, bool box)
+{
+    struct um_prompt_args *a = &job->args.prompt;
+    *a = (struct um_prompt_args){.canvas = pick(16, 1024), .points = points, .box = box};
+    job->op = UM_OP_PROMPT;
+    job->tolerance = 1e-6; /* sinf, cosf */
+    job->rounding = 1e-6;
+    job->macs = 5.0 * c * (points + 2);
+    snprintf(job->what, sizeof job->what, "%d channels, %d points%s, canvas %d", c, points,
+             box ? ", box" : "", a->canvas);
+    output(job, UM_F32, 1, 5 + points + (box ? 2 : points ? 1 : 0), c, gap());
+    struct um_prompt p = {.has_box = box, .n_points = (uint32_t)points};
+    p.width = chance(90) ? (uint32_t)pick(1, 2000) : 0;
+    p.height = chance(90) ? (uint32_t)pick(1, 2000) : 0;
+    for (int i = 0; i < 4; i++)
+        p.box[i] = (0.5f + uniform()) * (float)(i % 2 ? p.height : p.width);
+    for (int i = 0; i < UM_POINTS_MAX; i++) {
+        p.xy[2 * i] = (0.5f + uniform()) * (float)p.width;
+        p.xy[2 * i + 1] = (0.5f + uniform()) * (float)p.height;
+        p.label[i] = pick(-1, 2);
+    }
+    memcpy(input_u8(job, 1, 1, sizeof p)->data, &p, sizeof p);
+    input(job, 1, 10, c, 0, 1);
+    input(job, 1, 2, c / 2, 0, 2);
+}
+
+static void random_prompt(struct job *job)
+{
+    bool box = chance(60);
+    make_prompt(job, chance(50) ? 256 : 2 * pick(1, 150), pick(box ? 0 : 1, UM_POINTS_MAX), box);
 }
 
 static void make_mask(struct job *job, int n4, int used_h, int used_w, int h, int w, bool logits)
@@ -1009,56 +1292,650 @@ static void random_block(struct job *job)
     make_block(job, pick(1, 30), pick(1, 30), window, pick(1, 3), chance(80) ? 32 : pick(2, 33));
 }
 
+static struct um_view bytes(int h, int w, int c)
+{
+    struct um_view v = {.dtype = UM_U8, .h = h, .w = w, .c = c, .ld = c};
+    v.data = need(calloc((size_t)h * (size_t)w, (size_t)c));
+    return v;
+}
+
+static void front_reference(const struct job *job, um_pool *pool, struct um_view *t)
+{
+    const struct um_front_args *a = &job->args.front;
+    for (int i = 0; i < 2; i++) {
+        struct um_view x = t[2], y, *k = &t[3 + 3 * i]; /* table, taps across, taps down */
+        for (int pass = 0; pass < 2 && t[i].data; pass++) {
+            struct um_resize_args axis = {.vertical = (pass == 0) == a->vertical_first[i]};
+            const struct um_view *taps = &k[axis.vertical ? 2 : 1];
+            if (!taps->data)
+                continue;
+            y = axis.vertical ? bytes(a->new_h[i], x.w, x.c) : bytes(x.h, a->new_w[i], x.c);
+            ref(um_ref_resize, &axis, pool, (struct um_view[]){y, x, *taps}, 3);
+            if (x.data != t[2].data)
+                free(x.data);
+            x = y;
+        }
+        if (t[i].data)
+            ref(um_ref_normalize, NULL, pool, (struct um_view[]){t[i], x, k[0]}, 3);
+        if (x.data != t[2].data)
+            free(x.data);
+    }
+}
+
+/* Pillow's taps, some of them changed so that clipping is seen. */
+static void axis_taps(struct job *job, int in, int out)
+{
+    int ld = 2 + um_resize_ksize(in, out);
+    struct memory *m = &job->m[job->n++];
+    if (in == out)
+        return;
+    *m = memory_new(UM_I32, 1, out, ld, 0);
+    um_resize_taps(m->view.data, in, out);
+    for (int32_t *k = m->view.data; out-- > 0; k += ld)
+        if (chance(5))
+            k[2] = chance(50) ? -k[2] : k[2] + k[2] / 4;
+}
+
+static void make_front(struct job *job, int h, int w, int c, int targets, const int *new_h,
+                       const int *new_w, const bool *vertical_first)
+{
+    struct um_front_args *a = &job->args.front;
+    job->op = UM_OP_FRONT;
+    job->reference = front_reference;
+    job->rounding = 1e-6; /* bytes are exact in between: only the output rounds */
+    int n = snprintf(job->what, sizeof job->what, "[%d,%d,%d] ->", h, w, c), channels[2];
+    for (int i = 0; i < 2; i++) {
+        if (i >= targets) {
+            absent(job);
+            job->n_out++;
+            continue;
+        }
+        int size_h = new_h[i] + (chance(50) ? 0 : pick(0, 20)),
+            size_w = new_w[i] + (chance(50) ? 0 : pick(0, 90));
+        a->new_h[i] = new_h[i];
+        a->new_w[i] = new_w[i];
+        a->vertical_first[i] = vertical_first[i];
+        channels[i] = chance(70) ? 3 : 1;
+        struct um_view *v = output(job, UM_F32, size_h, size_w, channels[i], chance(70) ? 0 : 1);
+        n += snprintf(job->what + n, sizeof job->what - (size_t)n, " [%d,%d of %d,%d,%d]%s",
+                      new_h[i], new_w[i], size_h, size_w, v->c, vertical_first[i] ? "v" : "");
+        job->macs += (double)size_h * size_w * v->c;
+    }
+    input_u8(job, h, w, c);
+    for (int i = 0; i < 2; i++) {
+        if (i >= targets) {
+            job->n += 3;
+            continue;
+        }
+        input(job, 1, channels[i], 256, 0, 2);
+        axis_taps(job, w, new_w[i]);
+        axis_taps(job, h, new_h[i]);
+    }
+}
+
+static void random_front(struct job *job)
+{
+    int h = pick(1, 90), w = pick(1, 90), new_h[2], new_w[2], kind = pick(0, 9);
+    bool vertical_first[2];
+    for (int i = 0; i < 2; i++) {
+        new_h[i] = chance(20) ? h : pick(1, 90);
+        new_w[i] = chance(20) ? w : pick(1, 150);
+        vertical_first[i] =
+            chance(80) ? um_resize_vertical_first(h, w, new_h[i], new_w[i]) : chance(50);
+    }
+    if (kind == 0) { /* shrinks much: small tiles */
+        h = pick(300, 900);
+        w = pick(300, 900);
+        new_h[0] = pick(1, 12);
+        new_w[0] = pick(1, 12);
+    } else if (kind == 1) { /* so much that no tile has room */
+        h = vertical_first[0] ? pick(1, 3) : pick(9000, 20000);
+        w = vertical_first[0] ? pick(20000, 50000) : pick(1, 3);
+        new_h[0] = pick(1, 3);
+        new_w[0] = pick(1, 3);
+    }
+    make_front(job, h, w, chance(50) ? 1 : 3, kind > 1 && chance(60) ? 2 : 1, new_h, new_w,
+               vertical_first);
+}
+
+static void absent_output(struct job *job)
+{
+    absent(job);
+    job->n_out++;
+}
+
+/* Rows of floats that may be absent. */
+static void maybe(struct job *job, bool there, int rows, int c, float scale)
+{
+    if (there)
+        input(job, 1, rows, c, gap(), scale);
+    else
+        absent(job);
+}
+
+static void maybe_bias(struct job *job, bool there, int c)
+{
+    if (there)
+        input(job, 1, 1, c, 0, 0.5f);
+    else
+        absent(job);
+}
+
+static void indices(struct job *job, int n, int rows)
+{
+    struct memory *m = &job->m[job->n++];
+    *m = memory_new(UM_I32, 1, n, 1, gap());
+    for (int i = 0; i < n; i++)
+        ((int32_t *)m->view.data)[i * m->view.ld] = pick(0, rows - 1);
+}
+
+static void chain_reference(const struct job *job, um_pool *pool, struct um_view *t)
+{
+    const struct um_chain_args *a = &job->args.chain;
+    struct um_add_args plain = {.act = UM_ACT_NONE};
+    struct um_refine_args refine = {.inverse = a->inverse};
+    struct um_integral_args integral = {.reg_scale = a->reg_scale};
+    int rows = t[0].h * t[0].w;
+    struct um_view x = scratch(1, rows, t[3].c), base = t[13], y[3];
+    for (int i = 0; i < a->layers; i++)
+        y[i] = scratch(1, rows, a->width[i]);
+    if (t[4].data) {
+        ref(um_ref_gather, NULL, pool, (struct um_view[]){x, t[3], t[4]}, 3);
+        if (a->finish == UM_FINISH_REFINE) {
+            base = scratch(1, rows, t[13].c);
+            ref(um_ref_gather, NULL, pool, (struct um_view[]){base, t[13], t[4]}, 3);
+        }
+    } else {
+        for (int r = 0; r < rows; r++)
+            memcpy(at(&x, r, 0), at(&t[3], r, 0), (size_t)x.c * sizeof(float));
+    }
+    for (int r = 0; r < rows && t[2].data; r++)
+        memcpy(at(&t[2], r, 0), at(&x, r, 0), (size_t)x.c * sizeof(float));
+    if (t[5].data)
+        ref(um_ref_add, &plain, pool, (struct um_view[]){x, x, t[5]}, 3);
+    for (int i = 0; i < a->layers; i++) {
+        bool last = i == a->layers - 1;
+        struct um_conv_args fc = {
+            .kh = 1, .kw = 1, .stride = 1, .act = a->act[i], .limit = a->limit, .add_last = true};
+        ref(um_ref_conv2d, &fc, pool,
+            (struct um_view[]){last && a->finish != UM_FINISH_REFINE ? t[0] : y[i],
+                               i ? y[i - 1] : x, t[6 + 2 * i], t[7 + 2 * i], last ? t[12] : none},
+            5);
+    }
+    if (a->finish == UM_FINISH_REFINE)
+        ref(um_ref_refine, &refine, pool, (struct um_view[]){t[0], y[a->layers - 1], base}, 3);
+    if (a->finish == UM_FINISH_BOX)
+        ref(um_ref_integral, &integral, pool, (struct um_view[]){t[1], t[0], base, t[14]}, 4);
+    for (int i = 0; i < a->layers; i++)
+        free(y[i].data);
+    if (base.data != t[13].data)
+        free(base.data);
+    free(x.data);
+}
+
+static void make_chain(struct job *job, int rows, int source /* rows behind an index, or 0 */,
+                       int c, int layers, const int *width, const enum um_act *act,
+                       enum um_finish finish, bool plus, bool add, bool picked)
+{
+    struct um_chain_args *a = &job->args.chain;
+    int o = width[layers - 1], from = source ? source : rows;
+    job->op = UM_OP_CHAIN;
+    job->reference = chain_reference;
+    job->tolerance = 5e-5;  /* up to three sums of unit gain */
+    job->rounding = layers; /* x + plus and every hidden row become halves: one step a layer */
+    *a = (struct um_chain_args){
+        .layers = layers, .limit = 0.5f, .finish = finish, .inverse = chance(50), .reg_scale = 4};
+    for (int i = 0; i < layers; i++) {
+        a->width[i] = width[i];
+        a->act[i] = act[i];
+        job->macs += (double)rows * width[i] * (i ? width[i - 1] : c);
+    }
+    snprintf(job->what, sizeof job->what, "%d of %d rows of %d -> %d%s %d%s %d%s finish %d%s%s%s%s",
+             rows, source, c, width[0], act_names[act[0]], width[1], act_names[act[1]],
+             layers > 2 ? width[2] : 0, layers > 2 ? act_names[act[2]] : "", (int)finish,
+             a->inverse ? " inverse" : "", plus ? " plus" : "", add ? " add" : "",
+             picked ? " picked" : "");
+    output(job, UM_F32, 1, rows, o, gap());
+    if (finish == UM_FINISH_BOX)
+        output(job, UM_F32, 1, rows, 4, gap());
+    else
+        absent_output(job);
+    if (picked)
+        output(job, UM_F32, 1, rows, c, gap());
+    else
+        absent_output(job);
+    struct um_view *x = input(job, 1, from, c, gap(), 1);
+    if (chance(10)) /* stays in its row */
+        *at(x, pick(0, from - 1), pick(0, c - 1)) = NAN;
+    if (source)
+        indices(job, rows, source);
+    else
+        absent(job);
+    maybe(job, plus, rows, c, 1);
+    for (int i = 0; i < 3; i++) {
+        if (i < layers)
+            weights(job, width[i], 1, 1, i ? width[i - 1] : c);
+        else
+            absent(job);
+        maybe_bias(job, i < layers && chance(90), i < layers ? width[i] : 0);
+    }
+    maybe(job, add, rows, o, 1);
+    if (finish == UM_FINISH_NONE) {
+        absent(job);
+        absent(job);
+        return;
+    }
+    struct um_view *base = finish == UM_FINISH_BOX ? input(job, 1, rows, 4, gap(), 1)
+                                                   : input(job, 1, from, o, gap(), 1.1f);
+    if (finish == UM_FINISH_REFINE)
+        *at(base, pick(0, from - 1), pick(0, o - 1)) = INFINITY;
+    if (finish == UM_FINISH_BOX)
+        input(job, 1, o / 4, 1, 0, 2);
+    else
+        absent(job);
+}
+
+static void random_chain(struct job *job)
+{
+    static const int known[] = {4, 20, 64, 128, 256};
+    int layers = pick(2, 3), width[3];
+    enum um_act act[3];
+    enum um_finish finish = (enum um_finish)pick(0, 2);
+    for (int i = 0; i < 3; i++) {
+        width[i] = chance(10) ? pick(300, 512) : chance(30) ? known[pick(0, 4)] : pick(4, 200);
+        act[i] = (enum um_act)pick(0, 5);
+    }
+    if (finish == UM_FINISH_REFINE)
+        width[layers - 1] = chance(80) ? 4 : pick(1, 40);
+    if (finish == UM_FINISH_BOX)
+        width[layers - 1] = 4 * (chance(70) ? 33 : pick(4, 70));
+    if (finish != UM_FINISH_NONE)
+        act[layers - 1] = UM_ACT_NONE;
+    make_chain(job, pick(1, 70), chance(40) ? pick(1, 90) : 0,
+               chance(40) ? known[pick(0, 4)] : pick(1, 300), layers, width, act, finish,
+               chance(40), chance(50), chance(40));
+}
+
+/* Rows through a linear layer and all that may stand around it, as primitives. */
+static void linear_reference(const struct job *job, um_pool *pool, struct um_view *t)
+{
+    const struct um_linear_args *a = &job->args.linear;
+    struct um_norm_args norm = {.eps = a->eps_in};
+    struct um_add_args plain = {.act = UM_ACT_NONE};
+    int rows = t[1].h * t[1].w, n = a->up ? 4 * t[0].c : t[0].c;
+    struct um_view x = t[1], placed, y = scratch(1, rows, n), wide = none;
+    x = scratch(1, rows, t[1].c);
+    if (t[8].data)
+        ref(um_ref_layer_norm, &norm, pool, (struct um_view[]){x, t[1], none, t[8], t[9]}, 5);
+    else
+        for (int r = 0; r < rows; r++)
+            memcpy(at(&x, r, 0), at(&t[1], r, 0), (size_t)x.c * sizeof(float));
+    placed = x;
+    if (t[5].data) {
+        placed = scratch(1, rows, x.c);
+        ref(um_ref_add, &plain, pool, (struct um_view[]){placed, x, t[5]}, 3);
+    }
+    if (t[4].data) { /* one channel is broadcast */
+        wide = scratch(1, rows, n);
+        for (int r = 0; r < rows; r++)
+            for (int k = 0; k < n; k++)
+                *at(&wide, r, k) = *at(&t[4], r, t[4].c > 1 ? k : 0);
+    }
+    for (int part = 0; part < (t[6].data ? 2 : 1); part++) {
+        struct um_conv_args fc = {.kh = 1,
+                                  .kw = 1,
+                                  .stride = 1,
+                                  .act = a->act,
+                                  .limit = a->limit,
+                                  .add_last = a->add_last};
+        struct um_view out = y, add = wide;
+        out.c = part ? n - a->n : a->n;
+        out.data = at(&y, 0, part ? a->n : 0);
+        if (add.data) {
+            add.c = out.c;
+            add.data = at(&wide, 0, part ? a->n : 0);
+        }
+        ref(um_ref_conv2d, &fc, pool,
+            (struct um_view[]){out, part ? x : placed, t[part ? 6 : 2], t[part ? 7 : 3], add}, 5);
+    }
+    norm = (struct um_norm_args){.eps = a->eps_out, .act = a->out_act};
+    for (int g = 0; t[10].data && g < n / a->group; g++) {
+        struct um_view part = y;
+        part.c = a->group;
+        part.data = at(&y, 0, g * a->group);
+        ref(um_ref_layer_norm, &norm, pool, (struct um_view[]){part, part, none, t[10], t[11]}, 5);
+    }
+    int c = t[0].c, w = t[1].w;
+    for (int r = 0; r < rows; r++)
+        for (int k = 0; k < n; k++) {
+            int ab = k / c, up = (2 * (r / w) + ab / 2) * t[0].w + 2 * (r % w) + ab % 2;
+            *at(&t[0], a->up ? up : r, a->up ? k % c : k) = *at(&y, r, k);
+        }
+    if (placed.data != x.data)
+        free(placed.data);
+    free(wide.data);
+    free(x.data);
+    free(y.data);
+}
+
+struct linear_kind {
+    bool norm_in, norm_out, plus, second, up, broadcast;
+    int add; /* 0 none, 1 before, 2 after the activation */
+};
+
+static void make_linear(struct job *job, int h, int w, int k, int n, int n2, int group,
+                        struct linear_kind kind, enum um_act act)
+{
+    struct um_linear_args *a = &job->args.linear;
+    int all = n + n2, rows = h * w;
+    job->op = UM_OP_LINEAR;
+    job->reference = linear_reference;
+    job->tolerance = 3e-5;
+    /* the input becomes halves after its norm and addend; a norm of the output magnifies that where
+     * the sums of a row hardly differ */
+    job->rounding = kind.norm_out ? 8 : 3;
+    job->macs = (double)rows * k * all;
+    *a = (struct um_linear_args){.n = n,
+                                 .act = act,
+                                 .out_act = kind.up ? UM_ACT_GELU : UM_ACT_NONE,
+                                 .limit = 0.5f,
+                                 .add_last = kind.add == 2,
+                                 .up = kind.up,
+                                 .eps_in = 1e-5f,
+                                 .eps_out = 1e-5f,
+                                 .group = kind.norm_out ? group : 0};
+    snprintf(job->what, sizeof job->what, "[%d,%d,%d] -> %d + %d%s%s%s%s%s add %d%s", h, w, k, n,
+             n2, act_names[act], kind.norm_in ? " norm" : "", kind.plus ? " plus" : "",
+             kind.norm_out ? " then norm" : "", kind.up ? " up" : "", kind.add,
+             kind.broadcast ? " broadcast" : "");
+    if (kind.up)
+        output(job, UM_F32, 2 * h, 2 * w, all / 4, gap());
+    else
+        output(job, UM_F32, h, w, all, gap());
+    input(job, h, w, k, gap(), 1);
+    weights(job, n, 1, 1, k);
+    maybe_bias(job, chance(80), n);
+    maybe(job, kind.add > 0, rows, kind.broadcast ? 1 : all, 1);
+    maybe(job, kind.plus, rows, k, 1);
+    if (kind.second)
+        weights(job, n2, 1, 1, k);
+    else
+        absent(job);
+    maybe_bias(job, kind.second && chance(80), n2);
+    for (int i = 0; i < 2; i++)
+        maybe_bias(job, kind.norm_in, k);
+    for (int i = 0; i < 2; i++)
+        maybe_bias(job, kind.norm_out, group);
+}
+
+static void random_linear(struct job *job)
+{
+    struct linear_kind kind = {.norm_in = chance(40), .plus = chance(40), .add = pick(0, 2)};
+    int h = pick(1, 8), w = pick(1, 20), k = chance(70) ? 8 * pick(1, 40) : pick(3, 200);
+    int n = chance(70) ? 8 * pick(1, 40) : pick(1, 200), n2 = 0;
+    if (chance(15)) /* enough rows for the large tiles */
+        w = pick(400, 600);
+    kind.norm_out = chance(40);
+    kind.up = kind.norm_out && chance(40);
+    kind.second = !kind.norm_out && chance(40);
+    if (kind.second)
+        n2 = chance(70) ? 8 * pick(1, 20) : pick(1, 90);
+    int group = n;
+    if (kind.up) {
+        group = chance(70) ? 8 * pick(1, 16) : pick(3, 60);
+        n = 4 * group;
+        kind.plus = kind.norm_in = false;
+        kind.add = 0;
+    } else if (kind.norm_out)
+        group = n < 8 ? 0 : n;
+    if (kind.norm_out && group < 3) /* a norm of one or two numbers is a sign */
+        group = n = 16;
+    kind.broadcast = kind.add && n + n2 > 1 && chance(30);
+    make_linear(job, h, w, k, n, n2, group, kind, kind.up ? UM_ACT_NONE : (enum um_act)pick(0, 5));
+}
+
+static void gate_reference(const struct job *job, um_pool *pool, struct um_view *t)
+{
+    struct um_conv_args fc = {.kh = 1, .kw = 1, .stride = 1};
+    int rows = t[0].w, c = t[0].c;
+    struct um_view g = scratch(1, rows, 2 * c);
+    ref(um_ref_conv2d, &fc, pool, (struct um_view[]){g, t[1], t[3], t[4], none}, 5);
+    fc.act = UM_ACT_SIGMOID;
+    ref(um_ref_conv2d, &fc, pool, (struct um_view[]){g, t[2], t[5], none, g}, 5);
+    ref(um_ref_gate_norm, &job->args, pool, (struct um_view[]){t[0], g, t[1], t[2], t[6], t[7]}, 6);
+    free(g.data);
+}
+
+static void random_gate(struct job *job)
+{
+    int rows = pick(1, 70), c = chance(60) ? 8 * pick(2, 32) : pick(16, 256);
+    job->op = UM_OP_GATE;
+    job->reference = gate_reference;
+    job->tolerance = 3e-5;
+    job->rounding = 6; /* both inputs of the product become halves, and the norm magnifies */
+    job->args.norm = (struct um_norm_args){.eps = 1e-5f};
+    snprintf(job->what, sizeof job->what, "%d rows of %d", rows, c);
+    output(job, UM_F32, 1, rows, c, gap());
+    input(job, 1, rows, c, gap(), 1);
+    input(job, 1, rows, c, gap(), 1);
+    weights(job, 2 * c, 1, 1, c);
+    maybe_bias(job, true, 2 * c);
+    weights(job, 2 * c, 1, 1, c);
+    maybe_bias(job, true, c);
+    maybe_bias(job, true, c);
+}
+
+static void tokens_reference(const struct job *job, um_pool *pool, struct um_view *t)
+{
+    const struct um_tokens_args *a = &job->args.tokens;
+    struct um_conv_args fc = {.kh = 1, .kw = 1, .stride = 1};
+    struct um_attention_args attention = {.heads = a->heads, .scale = a->scale};
+    struct um_norm_args norm = {.eps = a->eps};
+    struct um_add_args plain = {.act = UM_ACT_NONE};
+    int n = t[1].w, c = t[1].c, first = t[5].data ? 2 * c : 3 * c;
+    struct um_view x = scratch(1, n, c), qkv = scratch(1, n, 3 * c), part[4];
+    for (int i = 0; i < 4; i++) { /* q, k, v, and what the first layer writes */
+        part[i] = qkv;
+        part[i].c = i < 3 ? c : first;
+        part[i].data = at(&qkv, 0, i < 3 ? i * c : 0);
+    }
+    if (t[2].data)
+        ref(um_ref_add, &plain, pool, (struct um_view[]){x, t[1], t[2]}, 3);
+    ref(um_ref_conv2d, &fc, pool,
+        (struct um_view[]){part[3], t[2].data ? x : t[1], t[3], t[4], none}, 5);
+    if (t[5].data)
+        ref(um_ref_conv2d, &fc, pool, (struct um_view[]){part[2], t[1], t[5], t[6], none}, 5);
+    ref(um_ref_attention, &attention, pool, (struct um_view[]){x, part[0], part[1], part[2]}, 4);
+    ref(um_ref_conv2d, &fc, pool,
+        (struct um_view[]){part[0], x, t[7], t[8], a->residual ? t[1] : none}, 5);
+    ref(um_ref_layer_norm, &norm, pool, (struct um_view[]){t[0], part[0], none, t[9], t[10]}, 5);
+    free(x.data);
+    free(qkv.data);
+}
+
+static void make_tokens(struct job *job, int n, int heads, int d, bool v, bool plus, bool residual)
+{
+    int c = heads * d;
+    job->op = UM_OP_TOKENS;
+    job->reference = tokens_reference;
+    job->tolerance = 5e-5;
+    /* x, q and k, v and the attention's output become halves; a norm of their mean alone, which is
+     * small against x, magnifies that */
+    job->rounding = residual ? 3 : 5;
+    job->macs = 4.0 * n * c * c + 2.0 * n * n * c;
+    job->args.tokens = (struct um_tokens_args){
+        .heads = heads, .scale = 1 / sqrtf((float)d), .eps = 1e-5f, .residual = residual};
+    snprintf(job->what, sizeof job->what, "%d tokens, %d heads of %d%s%s%s", n, heads, d,
+             v ? " v apart" : "", plus ? " plus" : "", residual ? " residual" : "");
+    output(job, UM_F32, 1, n, c, gap());
+    input(job, 1, n, c, gap(), 1);
+    maybe(job, plus, n, c, 1);
+    weights(job, v ? 2 * c : 3 * c, 1, 1, c);
+    maybe_bias(job, chance(90), v ? 2 * c : 3 * c);
+    if (v)
+        weights(job, c, 1, 1, c);
+    else
+        absent(job);
+    maybe_bias(job, v && chance(90), c);
+    weights(job, c, 1, 1, c);
+    maybe_bias(job, chance(90), c);
+    input(job, 1, 1, c, 0, 2);
+    input(job, 1, 1, c, 0, 1);
+}
+
+static void random_tokens(struct job *job)
+{
+    static const int width[] = {32, 64, 256};
+    int heads = 1 << pick(0, 3), d = width[pick(0, 2)] / heads;
+    if (chance(20)) {
+        heads = pick(1, 7);
+        d = pick(2, 30);
+    }
+    bool v = chance(60);
+    make_tokens(job, chance(60) ? pick(1, 12) : pick(1, 32), heads, d, v, v && chance(70),
+                chance(60));
+}
+
+static void mask_packet_reference(const struct job *job, um_pool *pool, struct um_view *t)
+{
+    int h = t[4].w, w = t[3].w;
+    struct um_view mask = bytes(h, w, 1), weights = bytes(3 * h, w, 1),
+                   record = bytes(1, 1, UM_RECORD_BYTES);
+    (void)job;
+    ref(um_ref_mask, NULL, pool, (struct um_view[]){mask, none, t[2], t[3], t[4], t[5]}, 6);
+    ref(um_ref_mask_stats, NULL, pool, (struct um_view[]){weights, record, mask}, 3);
+    ref(um_ref_packet, NULL, pool, (struct um_view[]){t[0], record, mask, t[5], t[6], t[2], t[7]},
+        7);
+    free(mask.data);
+    free(weights.data);
+    free(record.data);
+}
+
+static void make_mask_packet(struct job *job, int n4, int used_h, int used_w, int h, int w,
+                             float bias)
+{
+    static const float odd[] = {NAN, INFINITY, -INFINITY};
+    job->op = UM_OP_MASK_PACKET;
+    job->reference = mask_packet_reference;
+    job->macs = 12.0 * h * w;
+    output(job, UM_U8, 1, 1, UM_RECORD_BYTES + h * um_mask_row_bytes(w), 0);
+    memset(output(job, UM_U8, 1, 1, UM_MASK_WORK_BYTES, 0)->data, 0, UM_MASK_WORK_BYTES);
+    job->preset = 1u << 1;
+    struct um_view *low = input(job, n4, n4, 1, chance(50) ? 0 : 3, 2);
+    for (int i = 0; i < n4 * n4; i++)
+        *at(low, i, 0) = chance(1) ? odd[pick(0, 2)] : chance(30) ? 0 : *at(low, i, 0) + bias;
+    um_mask_taps(input(job, 1, w, 4, 0, 1)->data, n4, 4 * n4, used_w, w);
+    um_mask_taps(input(job, 1, h, 4, 0, 1)->data, n4, 4 * n4, used_h, h);
+    uint32_t flags = chance(80) ? UM_GATE_OK : chance(50) ? UM_GATE_BELOW_TAU : 0;
+    bool gate = chance(80);
+    if (gate)
+        memcpy(input_u8(job, 1, 1, UM_GATE_BYTES)->data, &flags, sizeof flags);
+    else
+        absent(job);
+    if (chance(80))
+        input(job, 1, 1, 4, 0, 1);
+    else
+        absent(job);
+    input_u8(job, 1, 1, UM_HEADER_BYTES);
+    snprintf(job->what, sizeof job->what, "%d -> [%d,%d] bias %g%s%s", n4, h, w, (double)bias,
+             gate ? " gate" : "", gate && flags != UM_GATE_OK ? " lost" : "");
+}
+
+static void random_mask_packet(struct job *job)
+{
+    static const float bias[] = {-5, -1.5f, 0, 0, 1.5f, 5};
+    int n4 = chance(80) ? pick(3, 20) : pick(30, 60), h = chance(20) ? pick(1, 5) : pick(1, 60),
+        w = chance(20) ? 32 * pick(1, 4) : pick(1, 100);
+    if (chance(10))
+        w = pick(500, 1500);
+    if (chance(4)) { /* fewer rows per block fit into shared memory */
+        h = pick(1, 6);
+        w = pick(32000, 70000);
+    }
+    make_mask_packet(job, n4, pick(1, 4 * n4), pick(1, 4 * n4), h, w, bias[pick(0, 5)]);
+}
+
 /* ---- check ---- */
 
 static const struct generator {
     enum um_op op;
     void (*random)(struct job *job);
     int cases;
+    unsigned halves; /* operands that are activations, one bit each */
 } generators[] = {
-    {UM_OP_CONV2D, random_conv, 120},
-    {UM_OP_DWCONV, random_dwconv, 60},
-    {UM_OP_UPCONV2, random_upconv2, 30},
-    {UM_OP_LAYER_NORM, random_layer_norm, 60},
-    {UM_OP_ADD, random_add, 40},
-    {UM_OP_MAXPOOL2, random_maxpool2, 30},
-    {UM_OP_ATTENTION, random_attention, 60},
-    {UM_OP_WINDOW_ATTENTION, random_window, 40},
-    {UM_OP_MATMUL_NT, random_matmul_nt, 30},
-    {UM_OP_RESIZE, random_resize, 60},
-    {UM_OP_NORMALIZE, random_normalize, 40},
-    {UM_OP_SCALE_ROWS, random_scale_rows, 20},
-    {UM_OP_GATHER, random_gather, 20},
-    {UM_OP_GATE_NORM, random_gate_norm, 30},
-    {UM_OP_TOPK, random_topk, 60},
-    {UM_OP_DEFORM, random_deform, 40},
-    {UM_OP_REFINE, random_refine, 20},
-    {UM_OP_INTEGRAL, random_integral, 30},
-    {UM_OP_LQE_STATS, random_lqe_stats, 30},
-    {UM_OP_MASK, random_mask, 40},
-    {UM_OP_MASK_STATS, random_mask_stats, 40},
-    {UM_OP_PACKET, random_packet, 30},
-    {UM_OP_MLP, random_mlp, 40},
-    {UM_OP_MBCONV, random_mbconv, 40},
-    {UM_OP_WINDOW_BLOCK, random_block, 20},
+    {UM_OP_CONV2D, random_conv, 120, 0x13},
+    {UM_OP_DWCONV, random_dwconv, 60, 0x13},
+    {UM_OP_UPCONV2, random_upconv2, 30, 0x3},
+    {UM_OP_LAYER_NORM, random_layer_norm, 60, 0x7},
+    {UM_OP_ADD, random_add, 40, 0x7},
+    {UM_OP_MAXPOOL2, random_maxpool2, 30, 0x3},
+    {UM_OP_ATTENTION, random_attention, 60, 0xf},
+    {UM_OP_WINDOW_ATTENTION, random_window, 40, 0x3},
+    {UM_OP_MATMUL_NT, random_matmul_nt, 30, 0x6},
+    {UM_OP_RESIZE, random_resize, 60, 0x0},
+    {UM_OP_NORMALIZE, random_normalize, 40, 0x1},
+    {UM_OP_SCALE_ROWS, random_scale_rows, 20, 0x3},
+    {UM_OP_GATHER, random_gather, 20, 0x3},
+    {UM_OP_GATE_NORM, random_gate_norm, 30, 0xf},
+    {UM_OP_TOPK, random_topk, 60, 0x0},
+    {UM_OP_DEFORM, random_deform, 40, 0x9},
+    {UM_OP_REFINE, random_refine, 20, 0x0},
+    {UM_OP_INTEGRAL, random_integral, 30, 0x0},
+    {UM_OP_LQE_STATS, random_lqe_stats, 30, 0x0},
+    {UM_OP_BEST_BOX, random_best_box, 80, 0xc},
+    {UM_OP_MASK, random_mask, 40, 0x0},
+    {UM_OP_MASK_STATS, random_mask_stats, 40, 0x0},
+    {UM_OP_PACKET, random_packet, 30, 0x10},
+    {UM_OP_MLP, random_mlp, 40, 0x3},
+    {UM_OP_MBCONV, random_mbconv, 40, 0x3},
+    {UM_OP_WINDOW_BLOCK, random_block, 20, 0x3},
+    {UM_OP_LINEAR, random_linear, 240, 0x33},
+    {UM_OP_GATE, random_gate, 60, 0x7},
+    {UM_OP_CHAIN, random_chain, 160, 0x102d}, /* out, picked, x, plus, add */
+    {UM_OP_TOKENS, random_tokens, 160, 0x7},
+    {UM_OP_PROMPT, random_prompt, 60, 0x1},
+    {UM_OP_FRONT, random_front, 200, 0x3},
+    {UM_OP_MASK_PACKET, random_mask_packet, 120, 0x40}, /* iou */
 };
 enum { GENERATORS = sizeof generators / sizeof *generators };
 
-static const struct um_ops *levels[8];
+static const struct um_ops *levels[16];
+
+/* With --device the levels are the GPU's, of one precision or of all. */
+static const char *wanted_precision;
+
+static bool wanted(enum um_dtype act)
+{
+    return !wanted_precision || strcmp(wanted_precision, um_precision_name(act)) == 0;
+}
+
+/* Run by the host, thread by thread, a GPU's kernels take long. */
+static int cases_of(const struct generator *g, bool on_host)
+{
+    return gpu && !getenv("ULTRAMOTION_CUDA_DRIVER") ? g->cases
+           : on_host                                 ? 8 + g->cases / 4
+                                                     : g->cases;
+}
 
 static const struct um_ops *find_levels(void) /* returns the reference */
 {
+    static const enum um_dtype precisions[] = {UM_F32, UM_F16, UM_BF16};
     int n = 0;
     const struct um_ops *last = NULL;
     for (const struct um_ops *const *l = um_ops_host(); *l; l++) {
         levels[n++] = *l;
         last = *l;
     }
-    levels[n - 1] = NULL;
+    n = gpu ? 0 : n - 1;
 #if defined(__x86_64__)
-    if (n > 1) /* it needs AVX2, as every level above plain C */
-        levels[n - 1] = &um_ops_emu512;
+    if (n > 0) /* it needs AVX2, as every level above plain C */
+        levels[n++] = &um_ops_emu512;
 #endif
+    for (int p = 0; p < 3; p++)
+        for (int plain = 1; plain >= 0; plain--)
+            if ((p > 0 || plain) && wanted(precisions[p]))
+                levels[n++] = um_cuda_ops(precisions[p], plain);
+    levels[n] = NULL;
     return last;
 }
 
@@ -1067,34 +1944,60 @@ static bool takes_part(const struct um_ops *level, const struct um_ops *base, en
     return level->kernel[op] && level->kernel[op] != base->kernel[op];
 }
 
+/* One random call against every level whose activations are of type `act`. */
+static bool check_case(const struct generator *g, int k, enum um_dtype act,
+                       const struct um_ops *base, uint64_t seed, um_pool *const *pools)
+{
+    struct job job = {.tolerance = 0};
+    struct um_view want[UM_OPERANDS];
+    struct memory out[UM_OPERANDS] = {{{0}, NULL, 0}};
+    bool ok = true;
+    rng_state = seed + (uint64_t)g->op * 1000003u + (uint64_t)k * 7919u;
+    g->random(&job);
+    job.halves = g->halves;
+    round_operands(&job, act);
+    views(&job, base, want, out);
+    if (job.reference)
+        job.reference(&job, pools[1], want);
+    else
+        run(&job, base, pools[1], want);
+    for (int l = 0; levels[l] && ok; l++)
+        if (levels[l]->act == act && takes_part(levels[l], base, g->op) &&
+            k < cases_of(g, levels[l]->launches))
+            ok = check_level(&job, levels[l], want, pools);
+    if (!ok)
+        printf("  case %d of --seed %llu %s\n", k, (unsigned long long)seed, um_op_name(g->op));
+    views_free(&job, want, out);
+    job_free(&job);
+    return ok;
+}
+
 static bool check_op(const struct generator *g, const struct um_ops *base, uint64_t seed,
                      um_pool *const *pools)
 {
     bool any = false, ok = true;
     for (int l = 0; levels[l]; l++)
         any = any || takes_part(levels[l], base, g->op);
-    if (!any)
-        return true;
-    for (int k = 0; k < g->cases && ok; k++) {
-        struct job job = {.tolerance = 0};
-        struct um_view want[UM_OPERANDS];
-        struct memory out[UM_OPERANDS] = {{{0}, NULL, 0}};
-        rng_state = seed + (uint64_t)g->op * 1000003u + (uint64_t)k * 7919u;
-        g->random(&job);
-        views(&job, base, want, out);
-        if (job.reference)
-            job.reference(&job, pools[1], want);
-        else
-            run(&job, base, pools[1], want);
-        for (int l = 0; levels[l] && ok; l++)
-            if (takes_part(levels[l], base, g->op))
-                ok = check_level(&job, levels[l], want, pools);
-        if (!ok)
-            printf("  case %d of --seed %llu %s\n", k, (unsigned long long)seed, um_op_name(g->op));
-        views_free(&job, want, out);
-        job_free(&job);
-    }
+    for (int k = 0; any && k < g->cases && ok; k++)
+        ok = check_case(g, k, UM_F32, base, seed, pools);
+    for (int k = 0; any && k < cases_of(g, true) && ok; k++)
+        ok = check_case(g, k, UM_F16, base, seed, pools) &&
+             check_case(g, k, UM_BF16, base, seed, pools);
     return ok;
+}
+
+static int open_gpu(const char *name)
+{
+    um_device_settings s;
+    int n = 0;
+    const char *const *kernels = um_cuda_kernels(&n);
+    um_device_settings_default(&s);
+    s.name = name;
+    if (um_device_open(&gpu, &s) != UM_OK || um_load_kernels(gpu, kernels, n) != UM_OK) {
+        fprintf(stderr, "checkop: %s\n", um_last_error());
+        return 2;
+    }
+    return 0;
 }
 
 static int check(const char *only, uint64_t seed)
@@ -1338,7 +2241,7 @@ static int bench(const char *only, int threads)
 
 int main(int argc, char **argv)
 {
-    const char *only = NULL;
+    const char *only = NULL, *device = NULL;
     bool timing = false;
     uint64_t seed = 1;
     int threads = 2;
@@ -1349,8 +2252,14 @@ int main(int argc, char **argv)
             seed = strtoull(argv[++i], NULL, 10);
         else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
             threads = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--device") == 0 && i + 1 < argc)
+            device = argv[++i];
+        else if (strcmp(argv[i], "--precision") == 0 && i + 1 < argc)
+            wanted_precision = argv[++i];
         else
             only = argv[i];
     }
+    if (device && open_gpu(device) != 0)
+        return 2;
     return timing ? bench(only, threads) : check(only, seed);
 }

@@ -2,8 +2,17 @@
 /* What every device must do. Each test runs on every device of this machine, by name. */
 #include "base/mem.h"
 #include "device/backend.h"
+#include "device/cuda_driver.h"
 
 #include "test.h"
+
+static const char *const kernels[] = {"um_test_affine", "um_test_count"};
+
+/* With a driver named by the environment the GPU is not optional. */
+static bool standin(void)
+{
+    return getenv("ULTRAMOTION_CUDA_DRIVER") != NULL;
+}
 
 static void on_device(const char *name, void (*test)(um_device *dev))
 {
@@ -13,9 +22,11 @@ static void on_device(const char *name, void (*test)(um_device *dev))
     s.threads = 2;
     um_device *dev = NULL;
     um_status st = um_device_open(&dev, &s);
-    if (st == UM_EUNSUPPORTED)
+    if (st == UM_EUNSUPPORTED && !standin())
         SKIP("device not in this build");
     CHECK_OK(st);
+    if (dev->caps.launches)
+        CHECK_OK(um_load_kernels(dev, kernels, 2));
     test(dev);
     um_device_close(&dev);
     CHECK(dev == NULL);
@@ -49,6 +60,20 @@ static void affine_kernel(const struct um_call *call)
     const struct affine *a = call->args;
     float *y = call->t[0].data;
     const float *x = call->t[1].data;
+    if (call->stream) {
+        struct {
+            float *y;
+            const float *x;
+            int n;
+            float scale, shift;
+        } args = {y, x, call->t[0].w, a->scale, a->shift};
+        call->stream->launch(call->stream, &(struct um_launch){.kernel = kernels[0],
+                                                               .grid = {1, 1, 1},
+                                                               .threads = 256,
+                                                               .args = &args,
+                                                               .size = sizeof args});
+        return;
+    }
     for (int i = 0; i < call->t[0].w; i++)
         y[i] = x[i] * a->scale + a->shift;
 }
@@ -66,11 +91,24 @@ static void fill_item(void *ctx, int item, int worker)
         job->y[item * job->w + i] = 1000 * item + i;
 }
 
-/* t: out, absent. Uses the device's pool; the absent operand must arrive as NULL. */
+/* t: out, absent. Uses the device's pool where it has one; the absent operand must arrive as NULL.
+ */
 static void pool_kernel(const struct um_call *call)
 {
     struct fill_job job = {call->t[0].data, call->t[0].c};
-    if (call->n == 2 && call->t[1].data == NULL)
+    struct {
+        int32_t *y;
+        int rows, w;
+    } args = {job.y, call->t[0].w, job.w};
+    if (call->n != 2 || call->t[1].data != NULL)
+        return;
+    if (call->stream)
+        call->stream->launch(call->stream, &(struct um_launch){.kernel = kernels[1],
+                                                               .grid = {1, 1, 1},
+                                                               .threads = 32,
+                                                               .args = &args,
+                                                               .size = sizeof args});
+    else
         um_pool_run(call->pool, call->t[0].w, fill_item, &job);
 }
 
@@ -659,6 +697,8 @@ static void failing_allocations(const char *name)
         um_mem_fail_at(k);
         um_status st = um_device_open(&dev, &s);
         CHECK((st == UM_OK) == (dev != NULL));
+        if (st == UM_OK && dev->caps.launches)
+            st = um_load_kernels(dev, kernels, 2);
         if (st == UM_OK)
             st = frame_open(&f, dev);
         if (st == UM_OK) {
@@ -694,6 +734,13 @@ TEST(failing_allocations_on_cpu)
 TEST(failing_allocations_on_guard)
 {
     failing_allocations("guard");
+}
+
+TEST(failing_allocations_on_cuda_0)
+{
+    if (um_cuda_count() == 0 && !standin())
+        SKIP("device not in this build");
+    failing_allocations("cuda:0");
 }
 
 /* A backend that loses its device once, to see that the loss is sticky. */
@@ -749,7 +796,7 @@ TEST(device_names)
     CHECK_EQ(s.guard_seed, 1);
     s.threads = 1;
     CHECK_OK(um_device_open(&dev, &s));
-    CHECK_STR(um_device_name(dev), "cpu");
+    CHECK_STR(um_device_name(dev), um_cuda_count() > 0 ? "cuda:0" : "cpu");
     CHECK_EQ(um_device_threads(dev), 1);
     CHECK(um_device_isa(dev) != NULL);
     um_device_close(&dev);
@@ -761,8 +808,20 @@ TEST(device_names)
     CHECK(dev->caps.concurrent && !dev->caps.shared);
     um_device_close(&dev);
     s.name = "cuda:0";
-    CHECK_EQ(um_device_open(&dev, &s), UM_EUNSUPPORTED);
-    CHECK_STR(um_last_error(), "device cuda:0: not in this build (built without GPU kernels)");
+    if (um_cuda_image_count == 0 && !standin()) {
+        CHECK_EQ(um_device_open(&dev, &s), UM_EUNSUPPORTED);
+        CHECK_STR(um_last_error(), "device cuda:0: not in this build (built without GPU kernels)");
+    } else if (um_cuda_count() > 0) {
+        CHECK_OK(um_device_open(&dev, &s));
+        CHECK_STR(um_device_name(dev), "cuda:0");
+        CHECK_STR(um_device_precision(dev), "fp16");
+        CHECK(strncmp(um_device_isa(dev), "sm_", 3) == 0);
+        CHECK(dev->caps.concurrent && dev->caps.launches && !dev->caps.shared);
+        um_device_close(&dev);
+    } else {
+        CHECK_EQ(um_device_open(&dev, &s), UM_EUNSUPPORTED);
+        CHECK(strstr(um_last_error(), "device cuda:0: ") && strstr(um_last_error(), "driver"));
+    }
     const char *unknown[] = {"gpu", "cuda", "cuda:", "cuda:x", "cuda:1x", "", "CPU"};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
         s.name = unknown[i];

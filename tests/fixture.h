@@ -5,6 +5,7 @@
 
 #include "ultramotion/ultramotion.h"
 
+#include "device/backend.h"
 #include "test.h"
 
 #include <stdbool.h>
@@ -25,7 +26,7 @@
 #define DETECTOR_FILE UM_SOURCE_DIR "/models/dfine_n_bone_320.safetensors"
 #define SEGMENTER_FILE UM_SOURCE_DIR "/models/mobile_sam_bone_256.safetensors"
 
-/* The same test on both devices, as id_on_cpu and id_on_guard. */
+/* The same test on every device, as id_on_cpu, id_on_guard and id_on_cuda_0, the latter in fp32. */
 #define TEST_ON_DEVICES(id)             \
     static void id(const char *device); \
     TEST(id##_on_cpu)                   \
@@ -35,6 +36,12 @@
     TEST(id##_on_guard)                 \
     {                                   \
         id("guard");                    \
+    }                                   \
+    TEST(id##_on_cuda_0)                \
+    {                                   \
+        if (um_cuda_count() == 0)       \
+            SKIP("no GPU");             \
+        id("cuda:0");                   \
     }                                   \
     static void id(const char *device)
 
@@ -62,6 +69,7 @@ static inline struct fixture fixture_open(const char *device, uint64_t seed, int
     s.name = device;
     s.threads = 2;
     s.guard_seed = seed;
+    s.precision = "fp32"; /* what the numbers of the tests are made of */
     if (um_device_open(&f.dev, &s) != UM_OK ||
         um_detector_open(&f.detector, f.dev, DETECTOR_FILE, detector_size) != UM_OK ||
         um_segmenter_open(&f.segmenter, f.dev, SEGMENTER_FILE, canvas) != UM_OK)
@@ -77,18 +85,24 @@ static inline void fixture_close(struct fixture *f)
 }
 
 /* The fixture that tests share: opened at first use, closed at exit. */
-static struct fixture fixture_shared[2];
+static struct fixture fixture_shared[3];
 
 static inline void fixture_close_shared(void)
 {
     fixture_close(&fixture_shared[0]);
     fixture_close(&fixture_shared[1]);
+    fixture_close(&fixture_shared[2]);
+}
+
+static inline int fixture_index(const char *device)
+{
+    return strcmp(device, "cpu") == 0 ? 0 : strcmp(device, "guard") == 0 ? 1 : 2;
 }
 
 static inline struct fixture *fixture(const char *device)
 {
-    struct fixture *f = &fixture_shared[strcmp(device, "guard") == 0];
-    if (!fixture_shared[0].dev && !fixture_shared[1].dev) {
+    struct fixture *f = &fixture_shared[fixture_index(device)];
+    if (!fixture_shared[0].dev && !fixture_shared[1].dev && !fixture_shared[2].dev) {
         unsetenv("ULTRAMOTION_SAM_AS_NUMPY");
         atexit(fixture_close_shared);
     }

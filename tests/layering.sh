@@ -29,8 +29,8 @@ if grep -nE '^#include "(base|device|nn|model|weights|io|pipeline)/' tools/*.[ch
     echo "tools may include only public headers"
     status=1
 fi
-if grep -rnE '#if.*CUDA' src | grep -vE '^src/(device|nn/op_cuda)'; then
-    echo "no conditional CUDA code outside src/device and src/nn/op_cuda.c"
+if grep -rnE '#if.*CUDA' src | grep -vE '^src/(device|nn/op_cuda|nn/cuda/)'; then
+    echo "no conditional CUDA code outside src/device, src/nn/cuda and src/nn/op_cuda.c"
     status=1
 fi
 for header in include/ultramotion/*.h src/*/*.h; do

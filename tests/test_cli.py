@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "models"
 DETECTOR, SEGMENTER = MODELS / "dfine_n_bone_320.safetensors", MODELS / "mobile_sam_bone_256.safetensors"
 PACKET_KEYS = ["frame_id", "ts", "state", "tag", "label", "score", "box_xyxy", "mask", "mask_area_px", "stages_ms", "transfers", "pose",
-               "spacing_mm", "device", "precision", "as_numpy", "models"]
+               "spacing_mm", "device", "precision", "as_numpy", "models", "lost_device"]
 TESTS = []
 
 
@@ -29,8 +29,8 @@ def test(function):
 
 
 def um(*arguments, code=0, stdin=None, env=None, cwd=None):
-    """Run the command; check its exit code; return stdout, stderr."""
-    environment = {**os.environ, "ULTRAMOTION_MODELS": str(MODELS), **(env or {})}
+    """Run the command; check its exit code; return stdout, stderr. Without a GPU, so that the default device is the same everywhere."""
+    environment = {**os.environ, "ULTRAMOTION_MODELS": str(MODELS), "CUDA_VISIBLE_DEVICES": "", **(env or {})}
     done = subprocess.run([COMMAND, *map(str, arguments)], input=stdin, capture_output=True, env=environment, cwd=cwd, timeout=300)
     out, err = done.stdout.decode(), done.stderr.decode()
     assert done.returncode == code, f"{arguments}: exit {done.returncode}, want {code}\n{err}"
@@ -81,6 +81,7 @@ def packets_hold_every_key_in_order(tmp):
         assert p["transfers"]["up"] == 1 and p["transfers"]["down"] == 1 and p["transfers"]["shared"] is False
         assert set(p["stages_ms"]) == {"upload", "detect", "segment", "packet", "total"}
         assert p["device"] == "guard" and p["precision"] == "fp32" and p["models"]["detector"].startswith("sha256:")
+        assert p["lost_device"] is None
         if p["state"] == "LOST":
             assert p["box_xyxy"] is None and p["mask"] is None
         else:
@@ -199,7 +200,8 @@ def wrong_models(tmp):
 def options_that_mean_nothing(tmp):
     for arguments in (["--conf", "2"], ["--conf", "x"], ["--gate", "maybe"], ["--frames", "0"], ["--crop", "1,2,3"], ["--threads", "0"],
                       ["--class", "femur"], ["--class", "7"], ["--device", "toaster"], ["--precision", "fp7"], ["--det-size", "333"],
-                      ["--sam-size", "100"], ["--sam-as-numpy", "2"], ["--assert-transfers", "1"], ["--point", "1,2,1"]):
+                      ["--sam-size", "100"], ["--sam-as-numpy", "2"], ["--assert-transfers", "1"], ["--point", "1,2,1"],
+                      ["--on-device-lost", "maybe"]):
         _, err = um("run", "phantom:frames=1", *arguments, code=2)
         assert err.startswith("ultramotion: ") or "ultramotion: " in err, err
     um("run", "phantom:frames=1", "--class", "bone", "-o", "null:")
@@ -207,11 +209,45 @@ def options_that_mean_nothing(tmp):
 
 @test
 def not_in_this_build(tmp):
-    for arguments in (["run", "phantom:frames=1", "--device", "cuda:0"], ["run", "phantom:frames=1", "--precision", "fp16"],
-                      ["val", tmp], ["bench", "residency"], ["convert", DETECTOR, tmp / "o.safetensors", "--calibrate", "phantom:"],
+    for arguments in (["run", "phantom:frames=1", "--precision", "int8"], ["run", "phantom:frames=1", "--precision", "fp16"],
+                      ["val", tmp], ["convert", DETECTOR, tmp / "o.safetensors", "--calibrate", "phantom:"],
                       ["convert", DETECTOR, tmp / "o.safetensors", "--precision", "int8"]):
         _, err = um(*arguments, code=1)
         assert "not in this build" in err, err
+
+
+@test
+def precision_of_the_device(tmp):
+    for device in ("cpu", "guard"):
+        for precision in ("fp16", "bf16"):
+            _, err = um("detect", "phantom:frames=1", "--device", device, "--precision", precision, code=1)
+            assert f"precision {precision}" in err and device in err, err
+        for precision in ("auto", "fp32"):
+            out, err = um("run", "phantom:frames=1", "--device", device, "--precision", precision)
+            assert lines(out)[0]["precision"] == "fp32" and "fp32" in err.splitlines()[0], err
+
+
+@test
+def a_missing_gpu_is_named(tmp):
+    _, err = um("run", "phantom:frames=1", "--device", "cuda:0", code=1)
+    assert "cuda:0" in err and any(why in err for why in ("not in this build", "no NVIDIA driver", "has 0 GPUs")), err
+    out, _ = um("doctor")
+    at = next(i for i, line in enumerate(out.splitlines()) if "cuda:0" in line)
+    assert "MISSING" in out.splitlines()[at] and any(word in out.splitlines()[at + 1] for word in ("CUDA 12", "nvidia-smi")), out
+    _, err = um("run", "phantom:frames=1", "--device", "cuda:0", "--on-device-lost", "cpu", code=1)
+    assert "cuda:0" in err, "a device that was never there is not lost"
+
+
+@test
+def policy_for_a_lost_device(tmp):
+    for value in ("fail", "cpu"):
+        packet = lines(um("run", "phantom:seed=900003,frames=1", "--device", "guard", f"--on-device-lost={value}")[0])[0]
+        assert packet["device"] == "guard" and packet["lost_device"] is None
+    um("run", "phantom:frames=1", "--device", "guard", "--on-device-lost", "fail", "--assert-transfers", "1,1", "-o", "null:")
+    _, err = um("run", "phantom:frames=1", "--device", "guard", "--on-device-lost", "cpu", "--assert-transfers", "1,1", code=2)
+    assert "--assert-transfers" in err, err
+    _, err = um("detect", "phantom:frames=1", "--on-device-lost", "cpu", code=2)
+    assert "--on-device-lost" in err
 
 
 @test
@@ -373,8 +409,46 @@ def doctor_and_bench_speak(tmp):
     assert pipeline["frames"] == 2 and pipeline["total"]["min"] > 0
     stages = lines(um("bench", "stages", "--rounds", "1")[0])
     assert [s["stage"] for s in stages] == ["detect", "encode", "decode"]
+    assert stages[0]["precision"] == "fp32"
     served = lines(um("bench", "stages", "--serve", stdin=b"decode\ndetect\n")[0])
     assert [s["stage"] for s in served] == ["decode", "detect"]
+    picture = ROOT / "tests/golden/end_to_end/phantom_0.png"
+    served = lines(um("bench", "pipeline", "--serve", stdin=f"{picture}\n{picture}\n".encode())[0])
+    assert len(served) == 2 and all(s["ms"] > 0 and s["state"] == "VISIBLE" for s in served)
+    assert served[0]["mask_area_px"] == served[1]["mask_area_px"] > 0
+    _, err = um("bench", "pipeline", "--serve", stdin=b"nothing.png\n", code=1)
+    assert "nothing.png" in err
+
+
+@test
+def bench_residency_counts_the_copies_of_both_modes(tmp):
+    out, err = um("bench", "residency", "--device", "guard", "--frames", "3")
+    legacy, sync, speculative, *compared = lines(out)
+    assert (legacy["mode"], sync["mode"], speculative["mode"]) == ("legacy", "resident", "resident")
+    assert (legacy["up"], legacy["down"], legacy["sam_copies"]) == (1, 3, 2)
+    assert (sync["up"], sync["down"], sync["sam_copies"]) == (1, 2, 0)
+    assert (speculative["up"], speculative["down"], speculative["sam_copies"]) == (1, 1, 0)
+    assert legacy["down_bytes"] - sync["down_bytes"] > 4 * 422 * 558 - 422 * 558, "frame-size logits in fp32"
+    for mode in (legacy, sync, speculative):
+        assert mode["predictions"] == mode["frames"] == 3 and mode["precision"] == "fp32" and mode["device_bytes"] > 0
+        assert mode["frames_per_s"] > 0 and mode["frame_ms"]["min"] > 0
+    for mode in (legacy, sync):
+        assert 0 < mode["sam_ms"]["min"] <= mode["sam_ms"]["p50"] <= mode["sam_ms"]["max"] < mode["frame_ms"]["max"]
+    assert speculative["sam_ms"] is None and compared[1]["sam_ms_percent"] is None, "it overlaps the detection"
+    assert [c["gate"] for c in compared] == ["sync", "speculative"]
+    for c in compared:
+        assert c["mode"] == "compare" and c["sam_copies"] == [2, 0] and c["mask_area_difference_px"] == 0
+        assert c["targets"] == {"sam_copies": [2, 0], "sam_ms_percent": -20, "frames_per_s_percent": [15, 25], "device_bytes_percent": [5, 10]}
+    for word in ("copies in the SAM stage", "2 -> 0", "p99/p50", "frames/s", "device memory", "speculative"):
+        assert word in err, err
+    out, err = um("bench", "residency", "--device", "cpu", "--frames", "2")
+    assert [m["mode"] for m in lines(out)] == ["legacy", "resident", "compare"] and "share memory" in err
+    assert all(m["shared"] and m["down"] == 0 for m in lines(out)[:2])
+    out, err = um("bench", "residency", "--device", "guard", "--frames", "2", "--gate", "speculative", "-q")
+    assert [m["gate"] for m in lines(out)] == ["sync", "speculative", "speculative"] and err == ""
+    um("bench", "residency", "--sam-as-numpy", "1", code=2)
+    _, err = um("bench", "residency", "--frames", "1", "--conf", "1", code=1)
+    assert "nothing to segment" in err
 
 
 @test

@@ -233,7 +233,8 @@ TEST(packet_json_visible)
                    .has_spacing = 1,
                    .spacing_mm = {.1, .2},
                    .device = "guard",
-                   .precision = "fp32"};
+                   .precision = "fp32",
+                   .lost_device = "cuda:0"};
     for (int i = 0; i < 64; i++)
         p.detector_sha256[i] = 'a';
     char *line = NULL;
@@ -250,7 +251,7 @@ TEST(packet_json_visible)
                     "\"fp32\",\"as_numpy\":0,"
                     "\"models\":{\"detector\":\"sha256:"
                     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\","
-                    "\"segmenter\":null}}");
+                    "\"segmenter\":null},\"lost_device\":\"cuda:0\"}");
     free(line);
 }
 
@@ -281,7 +282,7 @@ TEST(packet_json_lost)
         "true},"
         "\"pose\":[1,0,0,5.5,0,0,0,0,0,0,0,0,0,0,0,0],\"spacing_mm\":null,\"device\":\"cpu\","
         "\"precision\":\"\","
-        "\"as_numpy\":0,\"models\":{\"detector\":null,\"segmenter\":null}}");
+        "\"as_numpy\":0,\"models\":{\"detector\":null,\"segmenter\":null},\"lost_device\":null}");
     free(line);
 }
 

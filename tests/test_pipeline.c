@@ -527,18 +527,19 @@ TEST(assertion_with_sync_gate_names_frame_stage_and_reason)
 
 /* ---- small networks: for tests of many frames ---- */
 
-static struct fixture tiny_shared[2];
+static struct fixture tiny_shared[3];
 
 static void tiny_close(void)
 {
     fixture_close(&tiny_shared[0]);
     fixture_close(&tiny_shared[1]);
+    fixture_close(&tiny_shared[2]);
 }
 
 static const struct fixture *tiny(const char *device)
 {
-    struct fixture *f = &tiny_shared[strcmp(device, "guard") == 0];
-    if (!tiny_shared[0].dev && !tiny_shared[1].dev)
+    struct fixture *f = &tiny_shared[fixture_index(device)];
+    if (!tiny_shared[0].dev && !tiny_shared[1].dev && !tiny_shared[2].dev)
         atexit(tiny_close);
     if (!f->dev)
         *f = fixture_open(device, 1, 256, 64);
@@ -703,6 +704,67 @@ TEST_ON_DEVICES(one_frame_is_in_flight)
     um_pipeline_close(&p); /* with a frame in flight */
     CHECK(p == NULL);
     um_pipeline_close(&p);
+}
+
+/* Three frames in flight, of two sizes: the same packets in the same order, each with its own
+ * ledger. */
+TEST_ON_DEVICES(frames_in_flight_keep_their_order)
+{
+    enum { FRAMES = 7 };
+    static struct result want[FRAMES], got;
+    const struct fixture *f = tiny(device);
+    um_frame *frame[FRAMES];
+    const um_packet *k;
+    um_pipeline_settings s = settings_of(f, UM_GATE_SPECULATIVE);
+    s.conf = 0;
+    um_pipeline *one = open_pipeline(&s);
+    for (int i = 0; i < FRAMES; i++) {
+        um_frame *whole = golden_frame(i % 6);
+        frame[i] = cut(whole, 10 * i, 20, i == 3 ? 200 : 260, 300);
+        frame[i]->id = (uint64_t)(100 + i);
+        um_frame_unref(&whole);
+        CHECK_OK(pass(one, frame[i], &k));
+        keep(&want[i], k);
+    }
+    CHECK_EQ(um_pipeline_inflight(one), 1);
+    um_pipeline_close(&one);
+    s.inflight = 3;
+    um_pipeline *p = open_pipeline(&s);
+    CHECK_EQ(um_pipeline_inflight(p), 3);
+    CHECK_EQ(um_pipeline_receive(p, &k), UM_AGAIN);
+    for (int sent = 0, received = 0; received < FRAMES;) {
+        um_frame *mine = sent < FRAMES ? um_frame_ref(frame[sent]) : NULL;
+        um_status st = mine ? um_pipeline_send(p, &mine) : UM_AGAIN;
+        um_frame_unref(&mine);
+        if (st == UM_OK) {
+            sent++;
+            continue;
+        }
+        CHECK_EQ(st, UM_AGAIN);
+        CHECK(sent == FRAMES || sent - received == 3);
+        CHECK_OK(um_pipeline_receive(p, &k));
+        keep(&got, k);
+        check_same(&want[received], &got);
+        if (!k->transfers.shared) {
+            CHECK_EQ(k->transfers.up, 1);
+            CHECK_EQ(k->transfers.down, 1);
+            CHECK_EQ(k->transfers.waits, 1);
+        }
+        received++;
+    }
+    um_frame *mine = um_frame_ref(frame[0]);
+    CHECK_OK(um_pipeline_send(p, &mine)); /* closing waits for it */
+    um_pipeline_close(&p);
+    s.inflight = 4;
+    CHECK_EQ(um_pipeline_open(&p, &s), UM_EINVAL);
+    CHECK(strstr(um_last_error(), "in flight"));
+    s.inflight = 2;
+    s.gate = UM_GATE_SYNC; /* what follows depends on the answer */
+    p = open_pipeline(&s);
+    CHECK_EQ(um_pipeline_inflight(p), 1);
+    um_pipeline_close(&p);
+    for (int i = 0; i < FRAMES; i++)
+        um_frame_unref(&frame[i]);
 }
 
 TEST_ON_DEVICES(settings_that_mean_nothing_are_refused)
@@ -930,12 +992,12 @@ TEST_ON_DEVICES(device_loss_is_sticky_and_closes)
         CHECK_OK(um_run(f.dev, UM_QUEUE_MAIN, &step));
     um_frame *mine = um_frame_ref(frame);
     CHECK_OK(um_pipeline_send(p, &mine));
-    if (strcmp(device, "cpu") == 0) /* a host cannot be lost: said by hand */
+    if (strcmp(device, "guard") != 0) /* those are not lost on demand: said by hand */
         f.dev->lost = UM_EDEVICE;
     k = (const um_packet *)&s;
     CHECK_EQ(um_pipeline_receive(p, &k), UM_EDEVICE);
     CHECK(k == NULL);
-    CHECK(strcmp(device, "cpu") == 0 || strstr(um_last_error(), "overrun"));
+    CHECK(strcmp(device, "guard") != 0 || strstr(um_last_error(), "overrun"));
     CHECK_EQ(um_pipeline_receive(p, &k), UM_AGAIN); /* the frame is gone */
     for (int i = 0; i < 2; i++) {
         mine = um_frame_ref(frame);
@@ -1225,6 +1287,166 @@ TEST_ON_DEVICES(run_in_real_time_counts_what_it_replaces)
                         &stats, &heard));
     CHECK_EQ(stats.frames + stats.replaced, 40);
     CHECK(stats.frames >= 1);
+}
+
+/* ---- a run whose device is lost ---- */
+
+/* A guard device with a pipeline on it that is lost when `victim` is overrun, before frame `at`. */
+struct doomed {
+    struct fixture f;
+    um_buf *victim;
+    struct um_step step;
+    um_pipeline *pipeline;
+    uint64_t at;
+};
+
+static void doomed_open(struct doomed *d, const char *lost_device, uint64_t at, int inflight)
+{
+    *d = (struct doomed){.f = fixture_open("guard", 1, 256, 64), .at = at};
+    um_pipeline_settings s = settings_of(&d->f, UM_GATE_AUTO);
+    s.conf = 0;
+    s.lost_device = lost_device;
+    s.inflight = inflight;
+    d->pipeline = open_pipeline(&s);
+    CHECK_OK(um_buf_open(&d->victim, d->f.dev, 16, "victim"));
+    d->step = (struct um_step){
+        .name = "overrun",
+        .kernel = overrun,
+        .n = 1,
+        .operand = {{.buf = d->victim,
+                     .size = 16,
+                     .write = true,
+                     .view = {.dtype = UM_U8, .h = 1, .w = 1, .c = 16, .ld = 16}}}};
+}
+
+static void doomed_close(struct doomed *d)
+{
+    um_buf_close(&d->victim);
+    um_pipeline_close(&d->pipeline);
+    fixture_close(&d->f);
+}
+
+struct loss {
+    struct doomed first;
+    struct doomed second;     /* where the run goes on, if it is open: itself lost later */
+    um_pipeline *replacement; /* where the run goes on; NULL: it is told that there is nothing */
+    uint64_t next;            /* frame expected next */
+    int asked;
+    char why[512]; /* heard when asked */
+    um_status status;
+    um_run_stats stats;
+};
+
+static void lose_in_time(void *ctx, const um_packet *packet, const um_frame *frame,
+                         const um_truth *truth)
+{
+    struct loss *l = ctx;
+    struct doomed *d = l->asked ? &l->second : &l->first;
+    CHECK(packet->frame_id == l->next && frame->id == l->next && truth);
+    CHECK_STR(packet->device, l->asked && !d->f.dev ? "cpu" : "guard");
+    CHECK_STR(packet->lost_device, l->asked ? "guard" : "");
+    if (++l->next == d->at && d->f.dev)
+        CHECK_OK(um_run(d->f.dev, UM_QUEUE_MAIN, &d->step));
+}
+
+static um_status replace_lost(void *ctx, um_pipeline **pipeline)
+{
+    struct loss *l = ctx;
+    snprintf(l->why, sizeof l->why, "%s", um_last_error());
+    l->asked += *pipeline == l->first.pipeline;
+    if (!l->replacement)
+        return um_fail(UM_EUNSUPPORTED, "nowhere to go");
+    *pipeline = l->replacement;
+    return UM_OK;
+}
+
+enum { LOST_AT = 5, LOST_OF = 12 };
+
+static void run_lost(struct loss *l, bool replace)
+{
+    um_run_settings s = run_settings();
+    um_sink *sink = NULL;
+    char spec[300];
+    snprintf(spec, sizeof spec, "jsonl:%s", in_scratch("lost.jsonl"));
+    if (um_source_open(&s.source, "phantom:seed=3,frames=12,width=64,height=80", NULL) != UM_OK ||
+        um_sink_open(&sink, spec) != UM_OK)
+        fixture_die(spec);
+    s.pipeline = l->first.pipeline;
+    s.sinks = &sink;
+    s.n_sinks = 1;
+    s.on_packet = lose_in_time;
+    s.on_device_lost = replace ? replace_lost : NULL;
+    s.ctx = l;
+    l->status = um_run_frames(&s, &l->stats);
+    CHECK_OK(um_sink_close(&sink));
+    um_source_close(&s.source);
+    CHECK_EQ(lines_of(in_scratch("lost.jsonl")), (int)l->next);
+    CHECK_EQ(l->stats.frames, l->next);
+    scratch_close();
+}
+
+static void check_goes_on(int inflight)
+{
+    struct loss l = {0};
+    um_pipeline_settings s = settings_of(tiny("cpu"), UM_GATE_AUTO);
+    s.conf = 0;
+    s.lost_device = "guard";
+    doomed_open(&l.first, NULL, LOST_AT, inflight);
+    l.replacement = open_pipeline(&s);
+    run_lost(&l, true);
+    CHECK_OK(l.status);
+    CHECK(l.asked == 1 && l.next == LOST_OF);
+    CHECK_MSG(strstr(l.why, "overrun"), "%s", l.why);
+    CHECK(l.stats.device_lost == 1 && l.stats.visible == LOST_OF && !l.stats.unreadable);
+    um_pipeline_close(&l.replacement);
+    doomed_close(&l.first);
+}
+
+TEST(run_goes_on_elsewhere_when_its_device_is_lost)
+{
+    check_goes_on(1);
+}
+
+/* All that was in flight is sent again. */
+TEST(run_goes_on_elsewhere_with_frames_in_flight)
+{
+    check_goes_on(3);
+}
+
+TEST(run_ends_when_its_device_is_lost)
+{
+    struct loss l = {0};
+    doomed_open(&l.first, NULL, LOST_AT, 1);
+    run_lost(&l, false);
+    CHECK_EQ(l.status, UM_EDEVICE);
+    CHECK_MSG(strstr(um_last_error(), "overrun"), "%s", um_last_error());
+    CHECK(l.next == LOST_AT && l.stats.device_lost == 1);
+    doomed_close(&l.first);
+}
+
+TEST(run_ends_with_the_reason_of_the_loss_when_nothing_replaces_the_device)
+{
+    struct loss l = {0};
+    doomed_open(&l.first, NULL, LOST_AT, 1);
+    run_lost(&l, true);
+    CHECK_EQ(l.status, UM_EDEVICE);
+    CHECK_MSG(strstr(um_last_error(), "overrun"), "%s", um_last_error());
+    CHECK(l.asked == 1 && l.next == LOST_AT && l.stats.device_lost == 1);
+    doomed_close(&l.first);
+}
+
+TEST(run_ends_at_the_second_loss)
+{
+    struct loss l = {0};
+    doomed_open(&l.first, NULL, LOST_AT, 1);
+    doomed_open(&l.second, "guard", LOST_AT + 3, 1);
+    l.replacement = l.second.pipeline;
+    run_lost(&l, true);
+    CHECK_EQ(l.status, UM_EDEVICE);
+    CHECK_MSG(strstr(um_last_error(), "overrun"), "%s", um_last_error());
+    CHECK(l.asked == 1 && l.next == LOST_AT + 3 && l.stats.device_lost == 2);
+    doomed_close(&l.second);
+    doomed_close(&l.first);
 }
 
 TEST_MAIN

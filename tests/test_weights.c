@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Weight files: what is read, what is refused and with which words, what is written.
  * tests/gen/weights.py makes the files. */
+#include "base/half.h"
 #include "base/mem.h"
 #include "base/sha256.h"
 #include "model/dfine.h"

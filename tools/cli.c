@@ -39,7 +39,8 @@ static const struct row table[] = {
     {"device", 0, TEXT, AT(device), 0, 0, 0, 0, MODELS, "auto|cpu|cuda:N|guard",
      "where to compute; auto = first GPU that works, else cpu"},
     {"precision", 0, TEXT, AT(precision), 0, 0, 0, 0, MODELS | ON_CONVERT,
-     "auto|fp32|bf16|fp16|int8", "auto = fp32 on cpu; convert: storage, fp32 or fp16"},
+     "auto|fp32|bf16|fp16|int8",
+     "of activations; auto = fp16 on a GPU, else fp32; convert: of storage, fp32 or fp16"},
     {"threads", 0, INTEGER, AT(threads), 0, 0, 1, 1024, MODELS, "N",
      "threads to compute with; default: all this process may use"},
     {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, STREAM | ON_VAL | ON_BENCH, "0.5",
@@ -79,6 +80,8 @@ static const struct row table[] = {
      "one JSON line per published prediction"},
     {"assert-transfers", 0, NUMBERS, AT(assert_transfers), AT(has_assert), 2, 0, 1000, ON_RUN,
      "UP,DOWN", "exit 3 at the first frame with more copies between host and device"},
+    {"on-device-lost", 0, TEXT, AT(on_device_lost), 0, 0, 0, 0, ON_RUN, "fail|cpu",
+     "a device that fails: end the run (default), or go on on cpu from the frame in flight"},
     {"dump", 0, TEXT, AT(dump), 0, 0, 0, 0, STREAM, "FILE.safetensors",
      "write the taps of the last frame"},
     {"seed", 0, UNSIGNED, AT(seed), 0, 0, 0, 1.8e19, ON_PHANTOM, "N",
@@ -90,7 +93,8 @@ static const struct row table[] = {
     {"rounds", 0, INTEGER, AT(rounds), 0, 0, 1, 1000000, ON_BENCH, "N",
      "measurements per stage or kernel; default 10"},
     {"serve", 0, FLAG, AT(serve), 0, 0, 0, 0, ON_BENCH, NULL,
-     "bench stages: run the stage named by each line of stdin, for interleaved comparisons"},
+     "for interleaved comparisons: bench stages runs the stage, bench pipeline the picture that "
+     "each line of stdin names"},
     {"json", 0, FLAG, AT(json), 0, 0, 0, 0, ON_VAL | ON_INSPECT, NULL, "one JSON object on stdout"},
     {"config", 0, TEXT, AT(config), 0, 0, 0, 0, ALL, "FILE.yaml",
      "options from a file, same keys; the command line wins"},
@@ -373,27 +377,29 @@ bool cli_parse(struct options *o, enum command_bit command, const char *name, in
 
 /* ---- what the options name ---- */
 
-static um_status not_in_this_build(const char *what)
+static bool is_one_of(const char *word, const char *const *words)
 {
-    fprintf(stderr, "ultramotion: %s: not in this build\n", what);
-    return UM_EUNSUPPORTED;
+    while (*words && strcmp(word, *words) != 0)
+        words++;
+    return *words != NULL;
 }
 
 um_status cli_open_device(um_device **out, const struct options *o)
 {
+    static const char *const precisions[] = {"auto", "fp32", "bf16", "fp16", "int8", NULL};
     um_device_settings s;
-    char text[64];
     *out = NULL;
-    if (o->precision && strcmp(o->precision, "auto") != 0 && strcmp(o->precision, "fp32") != 0) {
-        if (strcmp(o->precision, "bf16") != 0 && strcmp(o->precision, "fp16") != 0 &&
-            strcmp(o->precision, "int8") != 0) {
-            cli_usage("--precision: \"%s\" is not auto, fp32, bf16, fp16 or int8", o->precision);
-            return UM_EINVAL;
-        }
-        snprintf(text, sizeof text, "--precision %s", o->precision);
-        return not_in_this_build(text);
-    }
     um_device_settings_default(&s);
+    if (o->precision && !is_one_of(o->precision, precisions)) {
+        cli_usage("--precision: \"%s\" is not auto, fp32, bf16, fp16 or int8", o->precision);
+        return UM_EINVAL;
+    }
+    if (o->precision && strcmp(o->precision, "int8") == 0) {
+        fprintf(stderr, "ultramotion: --precision int8: not in this build\n");
+        return UM_EUNSUPPORTED;
+    }
+    if (o->precision)
+        s.precision = o->precision;
     s.name = o->device ? o->device : "auto";
     s.threads = o->threads;
     s.guard_seed = o->guard_seed;

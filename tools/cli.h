@@ -28,7 +28,7 @@ enum command_bit {
 
 struct options {
     const char *detector, *segmenter, *device, *precision, *class_name, *gate, *kpi, *dump, *config,
-        *size, *pixel, *calibrate;
+        *size, *pixel, *calibrate, *on_device_lost;
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;
@@ -56,8 +56,7 @@ void cli_print_options(enum command_bit command);
 int cli_fail(um_status st);
 int cli_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* The device of the options, with "not in this build" answered before anything is opened. Prints
- * the choice unless quiet. */
+/* The device of the options. Messages of these four go to stderr. */
 um_status cli_open_device(um_device **out, const struct options *o);
 um_status cli_open_detector(um_detector **out, um_device *dev, const struct options *o);
 um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct options *o);

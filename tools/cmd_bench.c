@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* bench, doctor. */
-#include "cli.h"
+#include "bench.h"
 #include "summary.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char *const stage_names[] = {"detect", "encode", "decode"};
 enum { STAGE_COUNT = 3 };
 
-static void print_percentiles(const char *name, const double *ms, size_t n)
+void bench_print_ms(const char *name, const double *ms, size_t n)
 {
     double min, p50, p99, max;
     summary_percentiles(ms, n, &min, &p50, &p99, &max);
@@ -18,10 +19,31 @@ static void print_percentiles(const char *name, const double *ms, size_t n)
            max);
 }
 
-static void print_machine(const um_device *dev)
+void bench_print_machine(const um_device *dev)
 {
-    printf("\"device\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"version\":\"%s\"",
-           um_device_name(dev), um_device_isa(dev), um_device_threads(dev), um_version());
+    printf(
+        "\"device\":\"%s\",\"isa\":\"%s\",\"precision\":\"%s\",\"threads\":%d,\"version\":\"%s\"",
+        um_device_name(dev), um_device_isa(dev), um_device_precision(dev), um_device_threads(dev),
+        um_version());
+}
+
+static double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+um_status bench_frame(um_pipeline *pipeline, um_frame *frame, const um_packet **packet, double *ms)
+{
+    um_frame *mine = um_frame_ref(frame);
+    double start = seconds_now();
+    um_status st = um_pipeline_send(pipeline, &mine);
+    if (st == UM_OK)
+        st = um_pipeline_receive(pipeline, packet);
+    *ms = 1e3 * (seconds_now() - start);
+    um_frame_unref(&mine);
+    return st;
 }
 
 static int find_stage(const char *name)
@@ -69,9 +91,9 @@ static int bench_stages(const struct options *o, um_device *dev, um_detector *de
             "{\"bench\":\"stages\",\"stage\":\"%s\",\"det_size\":%d,\"sam_size\":%d,\"rounds\":%d,",
             stage_names[stage], um_detector_input_size(detector), um_segmenter_canvas(segmenter),
             o->rounds);
-        print_percentiles("ms", ms, (size_t)o->rounds);
+        bench_print_ms("ms", ms, (size_t)o->rounds);
         printf(",");
-        print_machine(dev);
+        bench_print_machine(dev);
         printf("}\n");
         fflush(stdout);
     }
@@ -108,7 +130,7 @@ static int bench_kernels(const struct options *o, um_device *dev, um_detector *d
         printf("{\"bench\":\"kernels\",\"stage\":\"%s\",\"op\":\"sum\",\"min_ms\":%.4f,\"gflop\":%."
                "3f,",
                r.stage, r.total_ms, r.total_gflop);
-        print_machine(dev);
+        bench_print_machine(dev);
         printf("}\n");
     }
     return EXIT_DONE;
@@ -121,18 +143,10 @@ static void add_packet(void *ctx, const um_packet *packet, const um_frame *frame
     summary_add(ctx, packet, truth);
 }
 
-static int bench_pipeline(const struct options *o, um_device *dev, um_detector *detector,
-                          um_segmenter *segmenter)
+static um_status open_pipeline(um_pipeline **out, const struct options *o, um_detector *detector,
+                               um_segmenter *segmenter)
 {
-    static const char *const names[STAGES] = {"upload", "detect", "segment", "packet", "total"};
-    um_pipeline *pipeline = NULL;
-    um_source *source = NULL;
     um_pipeline_settings set;
-    um_source_settings src;
-    um_run_settings run;
-    um_run_stats stats;
-    struct summary sum = {0};
-    char spec[64];
     um_pipeline_settings_default(&set);
     set.detector = detector;
     set.segmenter = segmenter;
@@ -142,10 +156,66 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
                                            : UM_MASK_DEVICE;
     if (o->gate)
         set.gate = strcmp(o->gate, "sync") == 0 ? UM_GATE_SYNC : UM_GATE_SPECULATIVE;
+    return um_pipeline_open(out, &set);
+}
+
+/* One frame: the picture of this name, unless it is the one already in *frame. */
+static um_status serve_frame(um_pipeline *pipeline, const char *name, um_frame **frame, char *last,
+                             size_t size)
+{
+    const um_packet *k = NULL;
+    um_status st = UM_OK;
+    double ms = 0;
+    if (!*frame || strcmp(name, last) != 0) {
+        um_frame_unref(frame);
+        st = um_image_read(name, frame);
+        snprintf(last, size, "%s", name);
+    }
+    if (st == UM_OK)
+        st = bench_frame(pipeline, *frame, &k, &ms);
+    if (st != UM_OK)
+        return st;
+    printf("{\"bench\":\"pipeline\",\"ms\":%.4f,\"stages_ms\":{\"upload\":%.4f,\"detect\":%.4f,"
+           "\"segment\":%.4f,\"packet\":%.4f,\"total\":%.4f},\"state\":\"%s\",\"score\":%.6f,"
+           "\"box_xyxy\":[%.3f,%.3f,%.3f,%.3f],\"mask_area_px\":%u}\n",
+           ms, k->ms.upload, k->ms.detect, k->ms.segment, k->ms.packet, k->ms.total,
+           k->state == UM_STATE_VISIBLE ? "VISIBLE" : "LOST", (double)k->score, (double)k->box[0],
+           (double)k->box[1], (double)k->box[2], (double)k->box[3], k->mask_area_px);
+    fflush(stdout);
+    return UM_OK;
+}
+
+/* As serve_stages(): one frame per line of stdin, which names its picture. */
+static int serve_pipeline(const struct options *o, um_detector *detector, um_segmenter *segmenter)
+{
+    char line[4096], last[4096] = "";
+    um_pipeline *pipeline = NULL;
+    um_frame *frame = NULL;
+    um_status st = open_pipeline(&pipeline, o, detector, segmenter);
+    while (st == UM_OK && fgets(line, sizeof line, stdin)) {
+        line[strcspn(line, "\r\n")] = 0;
+        st = serve_frame(pipeline, line, &frame, last, sizeof last);
+    }
+    um_frame_unref(&frame);
+    um_pipeline_close(&pipeline);
+    return st == UM_OK ? EXIT_DONE : cli_fail(st);
+}
+
+static int bench_pipeline(const struct options *o, um_device *dev, um_detector *detector,
+                          um_segmenter *segmenter)
+{
+    static const char *const names[STAGES] = {"upload", "detect", "segment", "packet", "total"};
+    um_pipeline *pipeline = NULL;
+    um_source *source = NULL;
+    um_source_settings src;
+    um_run_settings run;
+    um_run_stats stats;
+    struct summary sum = {0};
+    char spec[64];
     um_source_settings_default(&src);
     src.frames = o->frames ? o->frames : 20;
     snprintf(spec, sizeof spec, "phantom:seed=1,frames=%ld", src.frames);
-    um_status st = um_pipeline_open(&pipeline, &set);
+    um_status st = open_pipeline(&pipeline, o, detector, segmenter);
     if (st == UM_OK)
         st = um_source_open(&source, spec, &src);
     if (st == UM_OK) {
@@ -163,10 +233,10 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
                um_detector_input_size(detector), um_segmenter_canvas(segmenter),
                (unsigned long long)um_pipeline_device_bytes(pipeline));
         for (int i = 0; i < STAGES; i++) {
-            print_percentiles(names[i], sum.ms[i], sum.frames);
+            bench_print_ms(names[i], sum.ms[i], sum.frames);
             printf(",");
         }
-        print_machine(dev);
+        bench_print_machine(dev);
         printf("}\n");
     }
     summary_free(&sum);
@@ -182,13 +252,12 @@ int command_bench(const struct options *o)
     um_detector *detector = NULL;
     um_segmenter *segmenter = NULL;
     int code = EXIT_FAILED;
-    if (strcmp(what, "residency") == 0) {
-        fprintf(stderr, "ultramotion: bench residency: not in this build\n");
-        return EXIT_FAILED;
-    }
-    if (strcmp(what, "pipeline") != 0 && strcmp(what, "stages") != 0 &&
+    bool residency = strcmp(what, "residency") == 0;
+    if (strcmp(what, "pipeline") != 0 && strcmp(what, "stages") != 0 && !residency &&
         strcmp(what, "kernels") != 0)
         return cli_usage("bench: \"%s\" is not pipeline, stages, residency or kernels", what);
+    if (residency && o->sam_as_numpy >= 0)
+        return cli_usage("bench residency runs both modes: no --sam-as-numpy");
     if (o->gate && strcmp(o->gate, "sync") != 0 && strcmp(o->gate, "speculative") != 0)
         return cli_usage("--gate: \"%s\" is not speculative or sync", o->gate);
     um_status st = cli_open_device(&dev, o);
@@ -200,11 +269,14 @@ int command_bench(const struct options *o)
         code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
     else if (strcmp(what, "kernels") == 0)
         code = bench_kernels(o, dev, detector, segmenter);
+    else if (residency)
+        code = bench_residency(o, dev, detector, segmenter);
     else if (strcmp(what, "stages") == 0)
         code = o->serve ? serve_stages(detector, segmenter)
                         : bench_stages(o, dev, detector, segmenter);
     else
-        code = bench_pipeline(o, dev, detector, segmenter);
+        code = o->serve ? serve_pipeline(o, detector, segmenter)
+                        : bench_pipeline(o, dev, detector, segmenter);
     um_segmenter_close(&segmenter);
     um_detector_close(&detector);
     um_device_close(&dev);
@@ -239,9 +311,55 @@ static void report_cpu(void)
         fclose(f);
 }
 
+/* How to get what the text of an error says is missing. */
+static const char *cure(const char *text)
+{
+    static const struct {
+        const char *says, *cure;
+    } cures[] = {
+        {"built without GPU kernels", "install CUDA 12.8 or newer (nvcc) and build again"},
+        {"no NVIDIA driver", "install NVIDIA's driver, for CUDA 12.0 or newer (libcuda.so.1)"},
+        {"the driver is for", "install a newer NVIDIA driver, for CUDA 12.0 or newer"},
+        {"the driver for", "see nvidia-smi and CUDA_VISIBLE_DEVICES for the GPUs there are"},
+        {"no kernels for this GPU", "build again with kernels for it (see CMakeLists.txt)"},
+        {"ULTRAMOTION_", "unset that variable"},
+    };
+    for (size_t i = 0; i < sizeof cures / sizeof *cures; i++)
+        if (strstr(text, cures[i].says))
+            return cures[i].cure;
+    return NULL;
+}
+
+/* Open a device and say what it is, or what is missing and how to get it. */
+static void report_device(const struct options *o, const char *name)
+{
+    char about[256], again[32];
+    um_device *dev = NULL;
+    um_device_settings s;
+    um_device_settings_default(&s);
+    s.name = name;
+    s.threads = o->threads;
+    um_status st = um_device_describe(name, about, sizeof about);
+    if (st == UM_OK)
+        st = um_device_open(&dev, &s);
+    if (st == UM_OK) {
+        printf("device     %s: works, %s", name, um_device_precision(dev));
+        if (strncmp(name, "cuda", 4) != 0)
+            printf(", %d thread%s", um_device_threads(dev), um_device_threads(dev) == 1 ? "" : "s");
+        printf(" (%s)\n", about);
+    } else {
+        const char *text = um_last_error();
+        snprintf(again, sizeof again, "device %s: ", name);
+        text += strncmp(text, again, strlen(again)) == 0 ? strlen(again) : 0;
+        printf("device     %s: MISSING: %s\n", name, text);
+        if (cure(text))
+            printf("           %s\n", cure(text));
+    }
+    um_device_close(&dev);
+}
+
 int command_doctor(const struct options *o)
 {
-    static const char *const devices[] = {"cpu", "guard", "cuda:0"};
     char det[4200], seg[4200];
     const char *detector_path =
         o->detector ? o->detector : cli_model_path(CLI_DEFAULT_DETECTOR, det, sizeof det);
@@ -250,17 +368,12 @@ int command_doctor(const struct options *o)
     int code = EXIT_DONE;
     printf("version    ultramotion %s\n", um_version());
     report_cpu();
-    for (int i = 0; i < 3; i++) {
-        um_device *dev = NULL;
-        um_device_settings s;
-        um_device_settings_default(&s);
-        s.name = devices[i];
-        s.threads = o->threads;
-        if (um_device_open(&dev, &s) == UM_OK)
-            printf("device     %s: works, %d threads\n", devices[i], um_device_threads(dev));
-        else
-            printf("device     %s: %s\n", devices[i], um_last_error());
-        um_device_close(&dev);
+    report_device(o, "cpu");
+    report_device(o, "guard");
+    for (int i = 0, n = um_device_gpus(); i < (n ? n : 1); i++) {
+        char name[16];
+        snprintf(name, sizeof name, "cuda:%d", i);
+        report_device(o, name);
     }
     bool have = report_model("detector", detector_path);
     have = report_model("segmenter", segmenter_path) && have;
@@ -297,9 +410,10 @@ int command_doctor(const struct options *o)
     if (st == UM_OK) {
         printf("kernels    level %s on %s (ULTRAMOTION_CPU=c|avx2|avx512 forces a lower one)\n",
                um_device_isa(dev), um_device_name(dev));
-        printf("memory     %.1f MB planned on the device for 422x558 gray frames: weights, arenas, "
+        printf("memory     %.1f MB planned on %s in %s for 422x558 gray frames: weights, arenas, "
                "blocks\n",
-               (double)um_pipeline_device_bytes(pipeline) / 1048576);
+               (double)um_pipeline_device_bytes(pipeline) / 1048576, um_device_name(dev),
+               um_device_precision(dev));
         printf("first frame %.1f ms\n", packet->ms.total);
     } else
         code = cli_fail(st);

@@ -33,9 +33,18 @@ static double seconds_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* A pipeline and what it stands on. */
+struct engine {
+    um_device *dev;
+    um_detector *detector;
+    um_segmenter *segmenter;
+    um_pipeline *pipeline;
+};
+
 struct progress {
     const struct options *o;
     struct summary summary;
+    struct engine first, spare; /* run: `spare` is opened when the device of `first` is lost */
     double started, shown;
     long length;
     bool terminal, line_open;
@@ -148,12 +157,12 @@ static int whole_number(const double *v, int n)
     return 1;
 }
 
-static bool pipeline_settings(const struct options *o, um_detector *detector,
-                              um_segmenter *segmenter, struct progress *p, um_pipeline_settings *s)
+static bool pipeline_settings(const struct options *o, const struct engine *e, struct progress *p,
+                              um_pipeline_settings *s)
 {
     um_pipeline_settings_default(s);
-    s->detector = detector;
-    s->segmenter = segmenter;
+    s->detector = e->detector;
+    s->segmenter = e->segmenter;
     s->conf = o->conf;
     s->dump = o->dump != NULL;
     s->sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
@@ -181,7 +190,7 @@ static bool pipeline_settings(const struct options *o, um_detector *detector,
         s->kpi = write_kpi;
         s->kpi_ctx = p;
     }
-    return cli_class(o, detector, &s->label) == UM_OK;
+    return cli_class(o, e->detector, &s->label) == UM_OK;
 }
 
 static void announce(const struct options *o, const um_device *dev, const um_detector *detector,
@@ -189,8 +198,9 @@ static void announce(const struct options *o, const um_device *dev, const um_det
 {
     if (o->quiet)
         return;
-    fprintf(stderr, "device %s (%s, %d thread%s)", um_device_name(dev), um_device_isa(dev),
-            um_device_threads(dev), um_device_threads(dev) == 1 ? "" : "s");
+    fprintf(stderr, "device %s (%s, %s, %d thread%s)", um_device_name(dev), um_device_isa(dev),
+            um_device_precision(dev), um_device_threads(dev),
+            um_device_threads(dev) == 1 ? "" : "s");
     if (detector)
         fprintf(stderr, ", %s %d, %d class%s", um_detector_architecture(detector),
                 um_detector_input_size(detector), um_detector_classes(detector),
@@ -200,47 +210,104 @@ static void announce(const struct options *o, const um_device *dev, const um_det
     fprintf(stderr, "\n");
 }
 
+static um_status open_networks(struct engine *e, const struct options *o)
+{
+    um_status st = cli_open_detector(&e->detector, e->dev, o);
+    return st == UM_OK ? cli_open_segmenter(&e->segmenter, e->dev, o) : st;
+}
+
+static void close_engine(struct engine *e)
+{
+    um_pipeline_close(&e->pipeline);
+    um_segmenter_close(&e->segmenter);
+    um_detector_close(&e->detector);
+    um_device_close(&e->dev);
+}
+
+/* --on-device-lost cpu: the same pipeline on the processor. The lost one is closed when the run is
+ * over. */
+static um_status go_on_on_cpu(void *ctx, um_pipeline **pipeline)
+{
+    struct progress *p = ctx;
+    struct engine *e = &p->spare;
+    struct options o = *p->o;
+    um_pipeline_settings set;
+    o.device = "cpu";
+    o.precision = "fp32";
+    end_line(p);
+    fprintf(stderr, "ultramotion: device %s lost (%s): going on on cpu\n",
+            um_device_name(p->first.dev), um_last_error());
+    um_status st = cli_open_device(&e->dev, &o);
+    if (st == UM_OK)
+        st = open_networks(e, &o);
+    if (st != UM_OK)
+        return st;
+    if (!pipeline_settings(&o, e, p, &set))
+        return UM_EINVAL;
+    set.lost_device = um_device_name(p->first.dev);
+    st = um_pipeline_open(&e->pipeline, &set);
+    if (st != UM_OK) {
+        cli_fail(st);
+        return st;
+    }
+    announce(&o, e->dev, e->detector, e->segmenter);
+    *pipeline = e->pipeline;
+    return UM_OK;
+}
+
+/* --on-device-lost; false: said what is wrong. */
+static bool lost_policy(const struct options *o, um_run_settings *run)
+{
+    if (!o->on_device_lost || strcmp(o->on_device_lost, "fail") == 0)
+        return true;
+    if (strcmp(o->on_device_lost, "cpu") != 0)
+        return cli_usage("--on-device-lost: \"%s\" is not fail or cpu", o->on_device_lost), false;
+    if (o->has_assert)
+        return cli_usage("--on-device-lost cpu: cpu has no transfers that --assert-transfers could "
+                         "be held against"),
+               false;
+    run->on_device_lost = go_on_on_cpu;
+    return true;
+}
+
 int command_run(const struct options *o)
 {
-    um_device *dev = NULL;
-    um_detector *detector = NULL;
-    um_segmenter *segmenter = NULL;
     um_source *source = NULL;
     um_sink *sinks[MAX_LIST] = {NULL};
-    um_pipeline *pipeline = NULL;
     um_pipeline_settings set;
     um_run_settings run;
     um_run_stats stats = {0};
     struct progress p = {.o = o, .terminal = isatty(2), .started = seconds_now()};
+    struct engine *e = &p.first;
     int n_sinks = 0, code = EXIT_FAILED;
+    um_run_settings_default(&run);
+    if (!lost_policy(o, &run))
+        return EXIT_USAGE;
     catch_signals();
-    um_status st = cli_open_device(&dev, o);
+    um_status st = cli_open_device(&e->dev, o);
     if (st == UM_OK)
         st = cli_open_source(&source, o, &stop_requested);
     if (st == UM_OK)
-        st = cli_open_detector(&detector, dev, o);
-    if (st == UM_OK)
-        st = cli_open_segmenter(&segmenter, dev, o);
+        st = open_networks(e, o);
     if (st != UM_OK) {
         code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
         goto done;
     }
     if (!open_kpi(&p))
         goto done;
-    if (!pipeline_settings(o, detector, segmenter, &p, &set)) {
+    if (!pipeline_settings(o, e, &p, &set)) {
         code = EXIT_USAGE;
         goto done;
     }
-    st = um_pipeline_open(&pipeline, &set);
+    st = um_pipeline_open(&e->pipeline, &set);
     if (st != UM_OK) {
         code = cli_fail(st);
         goto done;
     }
     if (!open_sinks(o, sinks, &n_sinks, &code))
         goto done;
-    announce(o, dev, detector, segmenter);
-    um_run_settings_default(&run);
-    run.pipeline = pipeline;
+    announce(o, e->dev, e->detector, e->segmenter);
+    run.pipeline = e->pipeline;
     run.source = source;
     run.sinks = sinks;
     run.n_sinks = n_sinks;
@@ -262,7 +329,8 @@ int command_run(const struct options *o)
         code = EXIT_FAILED;
     }
     if (o->dump && stats.frames) {
-        um_status dumped = um_pipeline_dump(pipeline, o->dump);
+        um_status dumped =
+            um_pipeline_dump(p.spare.pipeline ? p.spare.pipeline : e->pipeline, o->dump);
         if (dumped != UM_OK && code == EXIT_DONE)
             code = cli_fail(dumped);
     }
@@ -272,11 +340,9 @@ done:
     code = close_sinks(sinks, n_sinks, code);
     if (!close_kpi(&p) && code == EXIT_DONE)
         code = EXIT_FAILED;
-    um_pipeline_close(&pipeline);
-    um_segmenter_close(&segmenter);
-    um_detector_close(&detector);
+    close_engine(&p.spare); /* it borrows the lost device's name */
+    close_engine(&p.first);
     um_source_close(&source);
-    um_device_close(&dev);
     summary_free(&p.summary);
     return code;
 }

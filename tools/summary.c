@@ -166,6 +166,8 @@ void summary_print(const struct summary *s, FILE *f, const um_run_stats *stats, 
             (unsigned long long)stats->lost, (unsigned long long)stats->unreadable);
     if (stats->replaced)
         fprintf(f, ", %llu replaced by a newer one", (unsigned long long)stats->replaced);
+    if (stats->device_lost)
+        fprintf(f, ", device lost");
     fprintf(f, "; %.1f s, %.1f fps\n", seconds, seconds > 0 ? (double)stats->frames / seconds : 0);
     fprintf(f, "stage ms   %8s %8s %8s %8s\n", "min", "p50", "p99", "max");
     for (int i = 0; i < STAGES; i++) {
@@ -173,7 +175,7 @@ void summary_print(const struct summary *s, FILE *f, const um_run_stats *stats, 
         summary_percentiles(s->ms[i], s->frames, &min, &p50, &p99, &max);
         fprintf(f, "  %-8s %8.2f %8.2f %8.2f %8.2f\n", names[i], min, p50, p99, max);
     }
-    if (s->last.shared)
+    if (s->last.shared && !s->up_bytes && !s->down_bytes) /* both, after the loss of a device */
         fprintf(f, "ledger     host and device share memory: no copies\n");
     else if (s->frames)
         fprintf(f,

@@ -11,26 +11,38 @@ struct command {
     int (*run)(const struct options *o);
     int min_args, max_args;
     const char *arguments, *help;
+    const char *more; /* or NULL */
 };
 
 static const struct command commands[] = {
     {"run", ON_RUN, command_run, 1, 1, "SOURCE [-o SINK]...",
-     "the whole pipeline: detect, outline, one packet a frame"},
-    {"detect", ON_DETECT, command_detect, 1, 1, "SOURCE", "boxes only, JSON lines on stdout"},
+     "the whole pipeline: detect, outline, one packet a frame", NULL},
+    {"detect", ON_DETECT, command_detect, 1, 1, "SOURCE", "boxes only, JSON lines on stdout", NULL},
     {"segment", ON_SEGMENT, command_segment, 1, 1,
-     "SOURCE --box X0,Y0,X1,Y1 [--point X,Y,LABEL]... [-o SINK]...", "outline what a prompt names"},
+     "SOURCE --box X0,Y0,X1,Y1 [--point X,Y,LABEL]... [-o SINK]...", "outline what a prompt names",
+     NULL},
     {"val", ON_VAL, command_val, 1, 1, "DATASET [--json]",
-     "accuracy against truth (not in this build)"},
+     "accuracy against truth (not in this build)", NULL},
     {"phantom", ON_PHANTOM, command_phantom, 0, 0, "-o DIR [--frames N] [--seed N]",
-     "write synthetic ultrasound frames with truth"},
+     "write synthetic ultrasound frames with truth", NULL},
     {"bench", ON_BENCH, command_bench, 0, 1, "[pipeline|stages|residency|kernels]",
-     "measure, JSON lines on stdout"},
+     "measure, JSON lines on stdout",
+     "pipeline   whole frames of the phantom, by stage (default; 20 frames)\n"
+     "stages     each network alone, on noise\n"
+     "kernels    each kernel call of the networks\n"
+     "residency  legacy host mode against device-resident masks, frame by frame in turn (200\n"
+     "           frames); a table on stderr. Legacy: the same kernels, then blocking copies of\n"
+     "           the frame-size fp32 logits and the score, threshold and packet on the host.\n"
+     "           Copies in the SAM stage: all of a frame but the upload, the gate's read and the\n"
+     "           packet. SAM latency: the frame less upload, detection (with resize and gate)\n"
+     "           and packet; with the speculative gate it overlaps the detection, and only the\n"
+     "           whole frame compares. Only frames that every mode segmented count.\n"},
     {"inspect", ON_INSPECT, command_inspect, 1, 1, "MODEL",
-     "architecture, classes, input size, tensors, sha256 of a weight file"},
+     "architecture, classes, input size, tensors, sha256 of a weight file", NULL},
     {"convert", ON_CONVERT, command_convert, 2, 2, "MODEL OUT.safetensors [--precision fp32|fp16]",
-     "write a weight file as .safetensors"},
+     "write a weight file as .safetensors", NULL},
     {"doctor", ON_DOCTOR, command_doctor, 0, 0, "",
-     "devices, kernels chosen, memory plan, what is missing and how to get it"},
+     "devices, kernels chosen, memory plan, what is missing and how to get it", NULL},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
@@ -70,7 +82,8 @@ int main(int argc, char **argv)
         if (!cli_parse(&o, c->bit, c->name, argc - 2, argv + 2))
             return EXIT_USAGE;
         if (o.help) {
-            printf("usage: ultramotion %s %s\n\n%s\n", c->name, c->arguments, c->help);
+            printf("usage: ultramotion %s %s\n\n%s\n%s%s", c->name, c->arguments, c->help,
+                   c->more ? "\n" : "", c->more ? c->more : "");
             cli_print_options(c->bit);
             return EXIT_DONE;
         }

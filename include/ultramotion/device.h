@@ -39,6 +39,20 @@ UM_API void um_device_settings_default(um_device_settings *s);
  */
 UM_API um_status um_device_open(um_device **out, const um_device_settings *settings);
 
+/** GPUs that um_device_open() could take as cuda:0, cuda:1, …; 0 without a driver or without
+ * kernels in this build. */
+UM_API int um_device_gpus(void);
+
+/**
+ * One line about a device, without opening it: of a GPU its model, architecture, memory and driver.
+ *
+ * @param name  "cpu", "guard" or "cuda:N".
+ * @param text  receives at most size - 1 characters; "" on error.
+ * @return UM_OK; UM_EINVAL for an unknown name; UM_EUNSUPPORTED or UM_EDEVICE where it is not
+ * available here (um_last_error() says what is missing).
+ */
+UM_API um_status um_device_describe(const char *name, char *text, size_t size);
+
 /** Close a device and set *device to NULL. Accepts NULL. Waits for work in flight. */
 UM_API void um_device_close(um_device **device);
 

@@ -12,6 +12,8 @@ extern "C" {
 /** Detector, gate, segmenter, mask and packet on one device: frames in, ResultPackets out. */
 typedef struct um_pipeline um_pipeline;
 
+enum { UM_INFLIGHT_MAX = 3 }; /**< frames that may be in flight */
+
 typedef enum um_gate_mode { UM_GATE_AUTO, UM_GATE_SPECULATIVE, UM_GATE_SYNC } um_gate_mode;
 typedef enum um_state { UM_STATE_LOST, UM_STATE_VISIBLE } um_state;
 
@@ -26,9 +28,13 @@ typedef struct um_pipeline_settings {
     int crop[4];                /**< x, y, w, h: part of the picture to look at; w 0 = all */
     int assert_up, assert_down; /**< most copies per frame; -1 = no assertion (default) */
     int dump;                   /**< keep taps for um_pipeline_dump() */
+    int inflight;               /**< frames that may be in flight, 1 (default) to UM_INFLIGHT_MAX;
+                                   more than one only with the speculative gate */
     void (*kpi)(void *ctx,
                 const char *line); /**< one JSON line per published prediction, or NULL */
     void *kpi_ctx;
+    const char *lost_device; /**< borrowed; name of the lost device whose work this pipeline goes on
+                                with, for its packets; NULL = none (default) */
 } um_pipeline_settings;
 
 typedef struct um_stage_times {
@@ -63,6 +69,7 @@ typedef struct um_packet {
     char precision[8];
     int as_numpy;
     char detector_sha256[65], segmenter_sha256[65]; /**< "" = none */
+    char lost_device[16]; /**< the device that was lost before this frame; "" = none */
 } um_packet;
 
 /** Fill `s` with defaults. */
@@ -70,16 +77,19 @@ UM_API void um_pipeline_settings_default(um_pipeline_settings *s);
 UM_API um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settings);
 UM_API void um_pipeline_close(um_pipeline **pipeline); /**< accepts NULL */
 
+/** Frames that may be in flight: settings.inflight, or 1 where the gate is synchronous. */
+UM_API int um_pipeline_inflight(const um_pipeline *pipeline);
+
 /**
  * Submit one frame. On UM_OK the pipeline takes the caller's reference and sets *frame to NULL;
- * else the caller keeps it. One frame is in flight: call um_pipeline_receive() before the next send
- * (UM_AGAIN if not).
+ * else the caller keeps it. With as many frames in flight as the settings allow it answers
+ * UM_AGAIN: call um_pipeline_receive() first.
  */
 UM_API um_status um_pipeline_send(um_pipeline *pipeline, um_frame **frame);
 /**
- * Wait for the result of the frame sent. UM_AGAIN if none was sent. UM_EASSERT when an asserted
- * transfer count was exceeded (um_last_error() names frame, stage and reason; the packet is
- * delivered all the same).
+ * Wait for the result of the oldest frame in flight. UM_AGAIN if there is none. UM_EASSERT when an
+ * asserted transfer count was exceeded (um_last_error() names frame, stage and reason; the packet
+ * is delivered all the same).
  *
  * @param packet receives a packet that stays valid until the next receive or close.
  */

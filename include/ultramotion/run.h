@@ -29,6 +29,15 @@ typedef struct um_run_settings {
                       const um_truth *truth);
     /** Called for every unreadable frame and failed sink with what happened. */
     void (*on_problem)(void *ctx, const char *text);
+    /**
+     * Called on the caller's thread at the first loss of the device; um_last_error() says why it
+     * was lost. With UM_OK and another pipeline in *pipeline (borrowed, on another device) the
+     * frame in flight is sent again there and the run goes on with it: no frame is lost and their
+     * order stays. With anything else, and at a second loss, the run ends with UM_EDEVICE and that
+     * reason, as it does without this function (NULL). The lost pipeline stays the caller's to
+     * close.
+     */
+    um_status (*on_device_lost)(void *ctx, um_pipeline **pipeline);
     void *ctx;
 } um_run_settings;
 
@@ -36,6 +45,7 @@ typedef struct um_run_stats {
     uint64_t frames, visible, lost; /**< packets by state */
     uint64_t unreadable;            /**< frames that gave no packet */
     uint64_t replaced;              /**< realtime: frames that a newer one replaced */
+    int device_lost;                /**< losses of a device, also the one that ended the run */
     int sinks_failed;
     int stopped; /**< by `stop` or a pipe's reader that left */
 } um_run_stats;
@@ -48,7 +58,7 @@ UM_API void um_run_settings_default(um_run_settings *s);
  *
  * @return UM_OK (also when stopped); UM_EASSERT for a transfer assertion; UM_EIO when a sink failed
  * (the others went on) or all did; UM_EFORMAT or UM_EIO for an unreadable frame with `strict`;
- * UM_EDEVICE. *stats is filled in every case.
+ * UM_EDEVICE for a lost device that nothing replaced. *stats is filled in every case.
  */
 UM_API um_status um_run_frames(const um_run_settings *settings, um_run_stats *stats);
 

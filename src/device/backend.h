@@ -17,13 +17,13 @@
 
 #include "base/pool.h"
 #include "base/status.h"
+#include "device/dtype.h"
 #include "ultramotion/device.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum um_dtype { UM_F32, UM_F16, UM_BF16, UM_I32, UM_U8, UM_DTYPES };
 size_t um_dtype_size(enum um_dtype dtype);
 const char *um_precision_name(enum um_dtype dtype); /* "fp32", "fp16", "bf16" */
 
@@ -256,6 +256,8 @@ um_status um_download_now(um_device *dev, void *dst, um_buf *src, size_t off, si
 void um_ledger_frame(
     um_device *dev,
     uint64_t frame); /* transfers from now on belong to this frame; counts restart */
+/* Back to a frame that began earlier, with what was read of it then. */
+void um_ledger_resume(um_device *dev, uint64_t frame, const um_transfers *sofar);
 void um_ledger_read(const um_device *dev, um_transfers *out); /* counts of the current frame */
 void um_ledger_limit(um_device *dev, int up, int down);       /* per frame; negative = no limit */
 const struct um_violation *
@@ -266,5 +268,6 @@ um_status um_cpu_open(um_device **out, const um_device_settings *s);
 um_status um_guard_open(um_device **out, const um_device_settings *s);
 um_status um_cuda_open(um_device **out, const um_device_settings *s, int ordinal);
 int um_cuda_count(void); /* GPUs that um_cuda_open() could take; 0 without a driver or kernels */
+um_status um_cuda_describe(int ordinal, char *text, size_t size); /* one line about a GPU */
 
 #endif

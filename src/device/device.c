@@ -58,9 +58,11 @@ struct um_ledger {
     um_transfers current, total;
     int limit_up, limit_down; /* per frame; negative = none */
     struct um_violation violation;
-    uint64_t captures;        /* ids given to captures */
-    um_event *now[UM_QUEUES]; /* of um_upload_now() and um_download_now(), opened at first use */
-    char why[512];            /* text of the error that lost the device */
+    uint64_t captures; /* ids given to captures */
+    /* of um_upload_now() and um_download_now(), opened at first use */
+    um_event *now[UM_QUEUES];
+    um_hostbuf *bounce;
+    char why[512]; /* text of the error that lost the device */
 };
 
 /* A copy of the frame: counted, then held against the limit. */
@@ -101,6 +103,12 @@ void um_ledger_frame(um_device *dev, uint64_t frame)
     struct um_ledger *l = dev->ledger;
     l->frame = frame;
     l->current = (um_transfers){.shared = dev->caps.shared};
+}
+
+void um_ledger_resume(um_device *dev, uint64_t frame, const um_transfers *sofar)
+{
+    dev->ledger->frame = frame;
+    dev->ledger->current = *sofar;
 }
 
 void um_ledger_read(const um_device *dev, um_transfers *out)
@@ -685,6 +693,27 @@ static um_status gather_queues(um_device *dev)
     return st;
 }
 
+/* The host side of a blocking copy of n bytes: one buffer that grows and stays, so that a frame
+ * that makes such copies allocates once; what is large has one of its own. */
+static um_status bounce_open(um_hostbuf **host, um_device *dev, size_t n)
+{
+    enum { STAYS = 8 << 20 };
+    um_hostbuf **kept = &dev->ledger->bounce;
+    if (n > STAYS)
+        return um_hostbuf_open(host, dev, n);
+    if (*kept && (*kept)->size < n)
+        um_hostbuf_close(kept);
+    um_status st = *kept ? UM_OK : um_hostbuf_open(kept, dev, n);
+    *host = *kept;
+    return st;
+}
+
+static void bounce_close(um_hostbuf **host, const um_device *dev)
+{
+    if (*host != dev->ledger->bounce)
+        um_hostbuf_close(host);
+}
+
 static um_status finish_now(um_device *dev, enum um_stage stage, const char *reason)
 {
     um_event *done = dev->ledger->now[UM_QUEUE_MAIN];
@@ -703,7 +732,7 @@ um_status um_upload_now(um_device *dev, um_buf *dst, size_t off, const void *src
         st = um_fail(UM_EINVAL, "%s: no source", __func__);
     if (st != UM_OK || n == 0)
         return st;
-    st = um_hostbuf_open(&host, dev, n);
+    st = bounce_open(&host, dev, n);
     if (st == UM_OK) {
         memcpy(host->data, src, n);
         st = gather_queues(dev);
@@ -712,7 +741,7 @@ um_status um_upload_now(um_device *dev, um_buf *dst, size_t off, const void *src
         st = um_upload(dev, UM_QUEUE_MAIN, dst, off, host, 0, n, stage, reason);
     if (st == UM_OK)
         st = finish_now(dev, stage, reason);
-    um_hostbuf_close(&host);
+    bounce_close(&host, dev);
     return st;
 }
 
@@ -727,7 +756,7 @@ um_status um_download_now(um_device *dev, void *dst, um_buf *src, size_t off, si
         st = um_fail(UM_EINVAL, "%s: no destination", __func__);
     if (st != UM_OK || n == 0)
         return st;
-    st = um_hostbuf_open(&host, dev, n);
+    st = bounce_open(&host, dev, n);
     if (st == UM_OK)
         st = gather_queues(dev);
     if (st == UM_OK)
@@ -736,7 +765,7 @@ um_status um_download_now(um_device *dev, void *dst, um_buf *src, size_t off, si
         st = finish_now(dev, stage, reason);
     if (st == UM_OK)
         memcpy(dst, host->data, n);
-    um_hostbuf_close(&host);
+    bounce_close(&host, dev);
     return st;
 }
 
@@ -860,6 +889,7 @@ void um_device_close(um_device **device)
         um_capture_end(dev, &g);
         um_graph_close(&g, dev);
     }
+    um_hostbuf_close(&ledger->bounce);
     for (int q = 0; q < UM_QUEUES; q++)
         um_event_close(&ledger->now[q], dev);
     dev->fns->close(dev);
@@ -891,4 +921,26 @@ void um_device_transfers(const um_device *device, um_transfers *out)
 {
     *out = device->ledger->total;
     out->shared = device->caps.shared;
+}
+
+int um_device_gpus(void)
+{
+    return um_cuda_count();
+}
+
+um_status um_device_describe(const char *name, char *text, size_t size)
+{
+    if (!name || !text || !size)
+        return um_fail(UM_EINVAL, "um_device_describe: %s",
+                       name ? "nowhere to put the text" : "no name");
+    text[0] = 0;
+    if (is_cuda(name))
+        return um_cuda_describe(atoi(name + 5), text, size);
+    if (strcmp(name, "cpu") == 0)
+        snprintf(text, size, "the processor, on the host's memory");
+    else if (strcmp(name, "guard") == 0)
+        snprintf(text, size, "for tests: the processor, on memory that pretends to be separate");
+    else
+        return um_fail(UM_EINVAL, "device \"%s\" is unknown: want cpu, guard or cuda:N", name);
+    return UM_OK;
 }

@@ -14,6 +14,7 @@
  *   last layer: class logits + a quality estimate read off the distributions */
 #include "base/mem.h"
 #include "model/dfine_net.h"
+#include "nn/block.h"
 #include "nn/op_dfine.h"
 
 #include <math.h>
@@ -66,7 +67,7 @@ static um_tensor stem(const struct um_dfine *d, um_tape *t, um_tensor x)
 {
     int m = d->size->backbone->stem_mid;
     um_tensor x1 = layer(t, x.c == 1 ? &d->stem1_gray : &d->stem1_rgb, x); /* 3x3 s2 [H/2,W/2,m] */
-    um_tensor cat = um_tape_new(t, UM_F32, x1.h, x1.w, 2 * m);
+    um_tensor cat = um_tape_new(t, x1.dtype, x1.h, x1.w, 2 * m);
     um_tensor a = layer(t, &d->stem2a, x1, .out_h = x1.h, .out_w = x1.w); /* 2x2 [m/2] */
     layer(t, &d->stem2b, a, .out = um_slice(cat, m, m), .out_h = x1.h, .out_w = x1.w); /* 2x2 [m] */
     um_maxpool2(t, x1, um_slice(cat, 0, m));
@@ -80,7 +81,7 @@ static um_tensor hg_stage(const struct um_dfine *d, um_tape *t, int i, um_tensor
     const struct stage_size *c = &d->size->backbone->stage[i];
     const struct hg_stage *w = &d->stage[i];
     int stride = w->down.conv.stride;
-    um_tensor cat = um_tape_new(t, UM_F32, x.h / stride, x.w / stride, c->in + c->layers * c->mid);
+    um_tensor cat = um_tape_new(t, x.dtype, x.h / stride, x.w / stride, c->in + c->layers * c->mid);
     x = layer(t, &w->down, x, .out = um_slice(cat, 0, c->in));
     if (i == 0)
         um_tap(t, "stem", x);
@@ -95,7 +96,7 @@ static um_tensor hg_stage(const struct um_dfine *d, um_tape *t, int i, um_tensor
         }
         y = layer(t, &hg->squeeze, cat);
         if (b + 1 < c->blocks)
-            next = um_tape_new(t, UM_F32, cat.h, cat.w, c->out + c->layers * c->mid);
+            next = um_tape_new(t, cat.dtype, cat.h, cat.w, c->out + c->layers * c->mid);
         x = layer(t, &hg->excite, y, .add = b ? x : none, .add_last = true,
                   .out = next.id ? um_slice(next, 0, c->out) : none);
         cat = next;
@@ -122,7 +123,7 @@ static um_tensor elan(const struct um_dfine *d, um_tape *t, const struct elan *w
                       um_tensor top, um_tensor out)
 {
     int width = d->size->width, c = um_dfine_padded(d->c4);
-    um_tensor cat = um_tape_new(t, UM_F32, x.h, x.w, 2 * width + 2 * c);
+    um_tensor cat = um_tape_new(t, x.dtype, x.h, x.w, 2 * width + 2 * c);
     um_tensor add = top.id ? um_conv2d(t, &w->top, top) : none;
     um_conv2d(t, &w->cv1, x, .act = UM_ACT_SILU, .add = add, .add_up2 = add.id != 0,
               .out = um_slice(cat, 0, 2 * width));
@@ -143,11 +144,9 @@ static um_tensor aifi(const struct um_dfine *d, um_tape *t, um_tensor x)
     um_tensor qkv = um_linear(t, &d->aifi_qkv, x, .add = position);
     um_tensor a = um_attention(t, um_slice(qkv, 0, w), um_slice(qkv, w, w), um_slice(qkv, 2 * w, w),
                                HEADS, 1 / sqrtf((float)(w / HEADS)));
-    x = um_layer_norm(t, &d->aifi_norm1, um_linear(t, &d->aifi_out, a, .add = x), none,
-                      UM_ACT_NONE);
+    x = um_linear(t, &d->aifi_out, a, .add = x, .norm_out = &d->aifi_norm1);
     um_tensor h = um_linear(t, &d->aifi_fc1, x, .act = UM_ACT_GELU);
-    x = um_layer_norm(t, &d->aifi_norm2, um_linear(t, &d->aifi_fc2, h, .add = x), none,
-                      UM_ACT_NONE);
+    x = um_linear(t, &d->aifi_fc2, h, .add = x, .norm_out = &d->aifi_norm2);
     um_tap(t, "aifi_tokens", x);
     return x;
 }
@@ -157,12 +156,12 @@ static um_tensor encoder(const struct um_dfine *d, um_tape *t, const um_tensor *
 {
     const struct size *s = d->size;
     int n = s->levels, w = s->width, row = 0;
-    um_tensor memory = um_tape_new(t, UM_F32, 1, d->tokens, s->d);
+    um_tensor memory = um_tape_new(t, feature[0].dtype, 1, d->tokens, s->d);
     um_tensor level[LEVELS_MAX], out[LEVELS_MAX], pan[LEVELS_MAX];
     for (int l = 0; l < n; l++) {
         level[l] = um_linear(t, &d->input_proj[l], feature[l]);
         tap(t, "input_proj", l, level[l]);
-        pan[l] = l ? um_tape_new(t, UM_F32, level[l].h, level[l].w, 2 * w)
+        pan[l] = l ? um_tape_new(t, level[l].dtype, level[l].h, level[l].w, 2 * w)
                    : none; /* concat of the bottom-up path */
         out[l] = um_rows(memory, row, level[l].h * level[l].w);
         row += level[l].h * level[l].w;
@@ -187,11 +186,11 @@ static um_tensor encoder(const struct um_dfine *d, um_tape *t, const um_tensor *
     return memory;
 }
 
-static um_tensor mlp(um_tape *t, const struct mlp *w, um_tensor x, um_tensor add)
+/* The three layers of a box head. */
+static struct um_chain head(const struct mlp *w)
 {
-    x = um_linear(t, &w->fc[0], x, .act = UM_ACT_RELU);
-    x = um_linear(t, &w->fc[1], x, .act = UM_ACT_RELU);
-    return um_linear(t, &w->fc[2], x, .add = add);
+    return (struct um_chain){
+        .layer = w->fc, .layers = 3, .act = {UM_ACT_RELU, UM_ACT_RELU, UM_ACT_NONE}};
 }
 
 static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tensor memory)
@@ -210,17 +209,19 @@ static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tens
     if (!d->all_valid)
         seen = um_scale_rows(t, memory,
                              um_tape_const(t, d->params, d->valid, UM_F32, 1, d->tokens, 1));
-    um_tensor om =
-        um_layer_norm(t, &d->enc_norm, um_linear(t, &d->enc_output, seen), none, UM_ACT_NONE);
+    um_tensor om = um_linear(t, &d->enc_output, seen, .norm_out = &d->enc_norm);
     um_tap(t, "enc_output", om);
-    um_tensor scores = um_linear(t, &d->enc_score, om);
+    um_tensor scores = um_linear(t, &d->enc_score, om, .fp32 = true);
     um_tap(t, "enc_score", scores);
     um_tensor index = um_topk(t, scores, QUERIES);
     um_tap(t, "query_index", index);
-    um_tensor out = um_gather(t, om, index);
-    um_tensor anchors =
-        um_gather(t, um_tape_const(t, d->params, d->anchors, UM_F32, 1, d->tokens, 4), index);
-    um_tensor ref = um_refine(t, mlp(t, &d->enc_bbox, out, none), anchors, false);
+    struct um_chain select = head(&d->enc_bbox);
+    select.index = index;
+    select.pick = true;
+    select.finish = UM_FINISH_REFINE;
+    select.base = um_tape_const(t, d->params, d->anchors, UM_F32, 1, d->tokens, 4);
+    struct um_chain_out selected = um_chain(t, om, &select);
+    um_tensor out = selected.picked, ref = selected.y;
     um_tap(t, "ref0", ref);
 
     um_tensor project = um_tape_const(t, d->params, d->project, UM_F32, 1, BINS, 1);
@@ -228,44 +229,52 @@ static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tens
     for (int i = 0; i < s->layers; i++) {
         const struct decoder_layer *l = &d->layer[i];
         um_tensor last = out;
-        um_tensor pos = um_linear(t, &d->query_pos[0], ref, .act = UM_ACT_RELU);
-        pos = um_linear(t, &d->query_pos[1], pos, .act = UM_ACT_CLAMP, .limit = 10);
+        struct um_chain place = {
+            .layer = d->query_pos, .layers = 2, .act = {UM_ACT_RELU, UM_ACT_CLAMP}, .limit = 10};
+        um_tensor pos = um_chain(t, ref, &place).y;
 
-        um_tensor qk = um_linear(t, &l->qk, um_add(t, out, pos, UM_ACT_NONE));
-        um_tensor a = um_attention(t, um_slice(qk, 0, s->d), um_slice(qk, s->d, s->d),
-                                   um_linear(t, &l->v, out), HEADS, scale);
-        out = um_layer_norm(t, &l->norm1, um_linear(t, &l->out, a, .add = out), none, UM_ACT_NONE);
+        um_tensor qkv = um_linear(t, &l->qk, out, .plus = pos, .second = &l->v);
+        um_tensor a = um_attention(t, um_slice(qkv, 0, s->d), um_slice(qkv, s->d, s->d),
+                                   um_slice(qkv, 2 * s->d, s->d), HEADS, scale);
+        out = um_linear(t, &l->out, a, .add = out, .norm_out = &l->norm1);
 
-        um_tensor offsets = um_linear(t, &l->offsets, um_add(t, out, pos, UM_ACT_NONE));
+        um_tensor offsets = um_linear(t, &l->offsets, out, .plus = pos);
         um_tensor cross = um_deform(t, offsets, ref, memory, &levels);
         tap(t, "cross", i, cross);
 
-        um_tensor gate = um_linear(t, &l->gate_self, out);
-        gate = um_linear(t, &l->gate_cross, cross, .add = gate, .act = UM_ACT_SIGMOID);
-        out = um_gate_norm(t, &l->gate_norm, gate, out, cross);
+        out = um_gateway(t, &l->gate_self, &l->gate_cross, &l->gate_norm, out, cross);
 
         um_tensor h = um_linear(t, &l->fc1, out, .act = UM_ACT_RELU);
-        h = um_linear(t, &l->fc2, h, .add = out, .act = UM_ACT_CLAMP, .limit = 65504);
-        out = um_layer_norm(t, &l->norm3, h, none, UM_ACT_NONE);
+        out = um_linear(t, &l->fc2, h, .add = out, .act = UM_ACT_CLAMP, .limit = 65504,
+                        .norm_out = &l->norm3);
         tap(t, "dec", i, out);
 
         if (i == 0) { /* the box all layers refine */
-            um_tensor raw = mlp(t, &d->pre_bbox, out, none);
-            um_tap(t, "pre_bbox_raw", raw);
-            ref_init = um_refine(t, raw, ref, true);
+            struct um_chain first = head(&d->pre_bbox);
+            first.tap = "pre_bbox_raw";
+            first.finish = UM_FINISH_REFINE;
+            first.inverse = true;
+            first.base = ref;
+            ref_init = um_chain(t, out, &first).y;
             um_tap(t, "ref_init", ref_init);
         }
-        corners = mlp(t, &l->corners, i ? um_add(t, out, last, UM_ACT_NONE) : out, corners);
+        struct um_chain sides = head(&l->corners);
+        sides.plus = i ? last : none;
+        sides.add = corners;
+        sides.finish = UM_FINISH_BOX;
+        sides.base = ref_init;
+        sides.project = project;
+        sides.reg_scale = d->reg_scale;
+        struct um_chain_out moved = um_chain(t, out, &sides);
+        corners = moved.y;
         tap(t, "corners", i, corners);
-        ref = um_integral(t, corners, ref_init, project, d->reg_scale);
+        ref = moved.box;
         tap(t, "box", i, ref);
     }
-    um_tensor quality = um_linear(t, &d->lqe[0], um_lqe_stats(t, corners), .act = UM_ACT_RELU);
-    quality = um_linear(t, &d->lqe[1], quality);
-    struct um_dfine_out y = {.logits =
-                                 um_add(t, um_linear(t, &d->score, out), quality, UM_ACT_NONE),
-                             .boxes = ref,
-                             .index = index};
+    struct um_chain lqe = {.layer = d->lqe, .layers = 2, .act = {UM_ACT_RELU, UM_ACT_NONE}};
+    um_tensor quality = um_chain(t, um_lqe_stats(t, corners), &lqe).y;
+    struct um_dfine_out y = {
+        .logits = um_linear(t, &d->score, out, .add = quality), .boxes = ref, .index = index};
     um_tap(t, "pred_logits", y.logits);
     um_tap(t, "pred_boxes", y.boxes);
     return y;

@@ -2,6 +2,7 @@
 /* What is in a weight file, and writing it again as safetensors. */
 #include "ultramotion/model.h"
 
+#include "base/half.h"
 #include "base/mem.h"
 #include "model/dfine.h"
 #include "model/recognise.h"

@@ -16,6 +16,7 @@
 
 #include "base/mem.h"
 #include "model/tinyvit.h"
+#include "nn/block.h"
 #include "nn/op_sam.h"
 
 #include <math.h>
@@ -255,9 +256,9 @@ um_tensor um_sam_encode(um_sam *s, um_tape *t, um_tensor x)
 
 static um_tensor mlp3(um_tape *t, const um_conv *layer, um_tensor x, um_tensor out)
 {
-    x = um_linear(t, &layer[0], x, .act = UM_ACT_RELU);
-    x = um_linear(t, &layer[1], x, .act = UM_ACT_RELU);
-    return um_linear(t, &layer[2], x, .out = out);
+    struct um_chain c = {
+        .layer = layer, .layers = 3, .act = {UM_ACT_RELU, UM_ACT_RELU, UM_ACT_NONE}, .out = out};
+    return um_chain(t, x, &c).y;
 }
 
 /* mask_downscaling: logits [4n,4n,1] -> [n,n,256]. */
@@ -271,12 +272,12 @@ static um_tensor dense_prompt(um_sam *s, um_tape *t, um_tensor x)
     return um_conv2d(t, &s->mask_conv[2], x);
 }
 
-/* softmax(q k^T / sqrt(d)) v, projected back and added to `residual` (if any). */
+/* LN(softmax(q k^T / sqrt(d)) v, projected back, + residual). */
 static um_tensor attend(um_tape *t, um_tensor q, um_tensor k, um_tensor v, const um_conv *out,
-                        um_tensor residual)
+                        um_tensor residual, const um_norm *norm)
 {
     um_tensor x = um_attention(t, q, k, v, HEADS, 1 / sqrtf((float)(q.c / HEADS)));
-    return um_linear(t, out, x, .add = residual);
+    return um_linear(t, out, x, .add = residual, .norm_out = norm);
 }
 
 /* Self attention. In layer 0 upstream neither adds the position code nor keeps the input. */
@@ -284,14 +285,13 @@ static um_tensor self_attention(um_tape *t, const struct layer *l, bool first, u
                                 um_tensor tokens)
 {
     const um_tensor none = {0};
-    if (first) {
-        um_tensor qkv = um_linear(t, &l->self_qkv, x);
-        return attend(t, um_slice(qkv, 0, DIM), um_slice(qkv, DIM, DIM),
-                      um_slice(qkv, 2 * DIM, DIM), &l->self_out, none);
-    }
-    um_tensor qk = um_linear(t, &l->self_qk, um_add(t, x, tokens, UM_ACT_NONE));
-    um_tensor v = um_linear(t, &l->self_v, x);
-    return attend(t, um_slice(qk, 0, DIM), um_slice(qk, DIM, DIM), v, &l->self_out, x);
+    struct um_token_attention w = {.qk = first ? &l->self_qkv : &l->self_qk,
+                                   .v = first ? NULL : &l->self_v,
+                                   .out = &l->self_out,
+                                   .norm = &l->norm[0],
+                                   .heads = HEADS,
+                                   .residual = !first};
+    return um_token_attention(t, &w, x, first ? none : tokens);
 }
 
 struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_tensor prompt,
@@ -304,48 +304,42 @@ struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_t
     um_tensor tokens = um_prompt_tokens(t, prompt, table, gauss, s->canvas, points, box);
     um_tap(t, "sparse_tokens", um_rows(tokens, TOKENS, tokens.w - TOKENS));
 
-    /* keys: the image side; `placed`: with its position code. Without a mask prompt no_mask_embed
-     * is added by constants. */
+    /* keys: the image side, which attention sees with its position code. Without a mask prompt
+     * no_mask_embed is added by constants. */
     bool bare = !mask_input.id;
-    um_tensor pe = um_tape_const(t, s->params, s->pe, UM_F32, n, n, DIM), placed;
+    um_tensor pe = um_tape_const(t, s->params, s->pe, UM_F32, n, n, DIM);
     um_tensor keys = embedding;
-    if (bare)
-        placed = um_add(t, keys, um_tape_const(t, s->params, s->pe_no_mask, UM_F32, n, n, DIM),
-                        UM_ACT_NONE);
-    else {
+    if (!bare)
         keys = um_add(t, keys, dense_prompt(s, t, mask_input), UM_ACT_NONE);
-        placed = um_add(t, keys, pe, UM_ACT_NONE);
-    }
 
     um_tensor x = tokens;
     for (int i = 0; i < 2; i++) {
         const struct layer *l = &s->layer[i];
         um_conv v = l->to_image.v, out = l->to_tokens.out;
+        um_tensor place = pe;
         if (i == 0 && bare) {
             v.b = s->no_mask_v;
             out.b = s->no_mask_out;
+            place = um_tape_const(t, s->params, s->pe_no_mask, UM_F32, n, n, DIM);
         }
         x = self_attention(t, l, i == 0, x, tokens);
-        x = um_layer_norm(t, &l->norm[0], x, none, UM_ACT_NONE);
-        um_tensor kq = um_linear(t, &l->to_image.k, placed);
-        um_tensor q = um_linear(t, &l->to_image.q, um_add(t, x, tokens, UM_ACT_NONE));
-        x = attend(t, q, um_slice(kq, 0, CROSS), um_linear(t, &v, keys), &l->to_image.out, x);
-        x = um_layer_norm(t, &l->norm[1], x, none, UM_ACT_NONE);
-        x = um_mlp(t, &l->mlp, x, UM_ACT_RELU, true);
-        x = um_layer_norm(t, &l->norm[2], x, none, UM_ACT_NONE);
-        um_tensor k = um_linear(t, &l->to_tokens.k, um_add(t, x, tokens, UM_ACT_NONE));
-        keys =
-            attend(t, um_slice(kq, CROSS, CROSS), k, um_linear(t, &l->to_tokens.v, x), &out, keys);
-        keys = um_layer_norm(t, &l->norm[3], keys, none, UM_ACT_NONE);
-        placed = um_add(t, keys, pe, UM_ACT_NONE);
+        um_tensor kqv = um_linear(t, &l->to_image.k, keys, .plus = place, .second = &v);
+        um_tensor q = um_linear(t, &l->to_image.q, x, .plus = tokens);
+        x = attend(t, q, um_slice(kqv, 0, CROSS), um_slice(kqv, 2 * CROSS, CROSS), &l->to_image.out,
+                   x, &l->norm[1]);
+        um_tensor h = um_linear(t, &l->mlp.fc1, x, .act = UM_ACT_RELU);
+        x = um_linear(t, &l->mlp.fc2, h, .add = x, .norm_out = &l->norm[2]);
+        um_tensor kv = um_linear(t, &l->to_tokens.k, x, .plus = tokens, .second = &l->to_tokens.v);
+        keys = attend(t, um_slice(kqv, CROSS, CROSS), um_slice(kv, 0, CROSS),
+                      um_slice(kv, CROSS, CROSS), &out, keys, &l->norm[3]);
     }
-    um_tensor q = um_linear(t, &s->final.q, um_add(t, x, tokens, UM_ACT_NONE));
-    x = attend(t, q, um_linear(t, &s->final.k, placed), um_linear(t, &s->final.v, keys),
-               &s->final.out, x);
-    x = um_layer_norm(t, &s->norm_final, x, none, UM_ACT_NONE);
+    um_tensor q = um_linear(t, &s->final.q, x, .plus = tokens);
+    um_tensor kv = um_linear(t, &s->final.k, keys, .plus = pe, .second = &s->final.v);
+    x = attend(t, q, um_slice(kv, 0, CROSS), um_slice(kv, CROSS, CROSS), &s->final.out, x,
+               &s->norm_final);
 
-    um_tensor up = um_upconv2(t, &s->up[0], um_reshape(keys, n, n));
-    up = um_layer_norm(t, &s->up_norm, up, none, UM_ACT_GELU);
+    um_tensor up = um_upconv2(t, &s->up[0], um_reshape(keys, n, n), .norm_out = &s->up_norm,
+                              .norm_act = UM_ACT_GELU);
     up = um_upconv2(t, &s->up[1], up, .act = UM_ACT_GELU);
 
     /* One mask is mask 0; three are masks 1 to 3. Only their hypernetworks run. */

@@ -140,8 +140,7 @@ um_tensor um_tinyvit_record(const um_tinyvit *v, um_tape *t, um_tensor x)
     x = blocks(t, v->stage2, 2, 6, x);
     x = merge(t, v, 2, x);
     x = blocks(t, v->stage3, 3, 2, x);
-    x = um_conv2d(t, &v->neck[0], x);
-    x = um_layer_norm(t, &v->neck_norm[0], x, none, UM_ACT_NONE);
+    x = um_linear(t, &v->neck[0], x, .norm_out = &v->neck_norm[0]);
     x = um_conv2d(t, &v->neck[1], x);
     return um_layer_norm(t, &v->neck_norm[1], x, none, UM_ACT_NONE);
 }

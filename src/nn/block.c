@@ -2,22 +2,127 @@
 /* Default bodies of the blocks, and the one-step form for backends that take a block whole. */
 #include "nn/block.h"
 
-static um_tensor row(um_tape *t, um_params *p, um_const k, int c)
-{
-    return k.size ? um_tape_const(t, p, k, UM_F32, 1, 1, c) : (um_tensor){0};
-}
+#include "nn/op_dfine.h"
 
-static um_tensor packed(um_tape *t, const um_conv *conv)
-{
-    if (conv->depthwise)
-        return um_tape_const(t, conv->params, conv->w, UM_F32, 1, conv->kh * conv->kw, conv->o);
-    return um_tape_const(t, conv->params, conv->w, UM_U8, 1, 1, (int)conv->w.size);
-}
+#include <math.h>
 
 static um_tensor bias(um_tape *t, const um_conv *conv)
 {
-    return row(t, conv->params, conv->b, conv->o);
+    return um_row_const(t, conv->params, conv->b, conv->o);
 }
+
+static um_tensor gamma_of(um_tape *t, const um_norm *norm)
+{
+    return norm ? um_row_const(t, norm->params, norm->gamma, norm->c) : (um_tensor){0};
+}
+
+static um_tensor beta_of(um_tape *t, const um_norm *norm)
+{
+    return norm ? um_row_const(t, norm->params, norm->beta, norm->c) : (um_tensor){0};
+}
+
+static const um_tensor none; /* id 0: no tensor */
+
+/* ---- linear layers ---- */
+
+enum { OWNED_COLUMNS = 512 }; /* a block of threads that normalises a row has all of it */
+
+static um_tensor linear_step(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue *e,
+                             um_tensor y, bool up)
+{
+    const um_conv *second = e->second;
+    struct um_linear_args a = {.n = conv->o,
+                               .act = e->act,
+                               .out_act = e->norm_act,
+                               .limit = e->limit,
+                               .add_last = e->add_last,
+                               .up = up,
+                               .eps_in = e->norm_in ? e->norm_in->eps : 0,
+                               .eps_out = e->norm_out ? e->norm_out->eps : 0,
+                               .group = e->norm_out ? e->norm_out->c : 0};
+    um_op_step(t, UM_OP_LINEAR, &a, sizeof a,
+               (um_tensor[]){y, x, um_conv_weights(t, conv), bias(t, conv), e->add, e->plus,
+                             second ? um_conv_weights(t, second) : none,
+                             second ? bias(t, second) : none, gamma_of(t, e->norm_in),
+                             beta_of(t, e->norm_in), gamma_of(t, e->norm_out),
+                             beta_of(t, e->norm_out)},
+               12, 1);
+    return y;
+}
+
+/* The same as primitives. */
+static um_tensor linear_body(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e)
+{
+    const um_norm *norm_out = e.norm_out;
+    const um_conv *second = e.second;
+    enum um_act norm_act = e.norm_act;
+    if (e.norm_in)
+        x = um_layer_norm(t, e.norm_in, x, none, UM_ACT_NONE);
+    um_tensor placed = e.plus.id ? um_add(t, x, e.plus, UM_ACT_NONE) : x, y = none;
+    bool broadcast = e.add.id && e.add.c == 1 && conv->o > 1;
+    um_tensor add = broadcast ? e.add : none;
+    if (broadcast)
+        e.add = none;
+    if (second) {
+        y = um_tape_new(t, e.fp32 ? UM_F32 : x.dtype, x.h, x.w, conv->o + second->o);
+        e.out = um_slice(y, 0, conv->o);
+        um_conv2d_(t, conv, placed, e);
+        e.out = um_slice(y, conv->o, second->o);
+        um_conv2d_(t, second, x, e);
+    } else
+        y = um_conv2d_(t, conv, placed, e);
+    if (broadcast)
+        y = um_add(t, y, add, UM_ACT_NONE);
+    return norm_out ? um_layer_norm(t, norm_out, y, none, norm_act) : y;
+}
+
+um_tensor um_linear_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e)
+{
+    const um_conv *second = e.second;
+    int columns = conv->o + (second ? second->o : 0);
+    bool around =
+        e.norm_in || e.norm_out || e.plus.id || second || (e.add.id && e.add.c == 1 && conv->o > 1);
+    if (!um_op_check(t, UM_OP_LINEAR,
+                     conv->kh == 1 && conv->kw == 1 && conv->stride == 1 && !conv->depthwise,
+                     "a %dx%d convolution, stride %d", conv->kh, conv->kw, conv->stride) ||
+        !um_op_check(t, UM_OP_LINEAR, !second || (second->i == conv->i && !e.add.id && !e.out.id),
+                     "two layers of %d and %d inputs have no addend and no output in common",
+                     conv->i, second ? second->i : 0) ||
+        !um_op_check(t, UM_OP_LINEAR, !around || e.lab_scale == 0, "no affine goes with a norm"))
+        return none;
+    if (!around)
+        return um_conv2d_(t, conv, x, e);
+    bool fits = !e.norm_out || (columns <= OWNED_COLUMNS && e.norm_out->c == columns);
+    if (!um_tape_takes(t, UM_OP_LINEAR) || !fits || e.add_up2)
+        return linear_body(t, conv, x, e);
+    if (!um_op_check(t, UM_OP_LINEAR,
+                     x.c == conv->i && (!e.norm_in || e.norm_in->c == x.c) &&
+                         (!e.plus.id || (e.plus.h * e.plus.w == x.h * x.w && e.plus.c == x.c)) &&
+                         (!e.add.id ||
+                          (e.add.h * e.add.w == x.h * x.w && (e.add.c == columns || e.add.c == 1))),
+                     "input [%d,%d,%d], weights want %d, plus [%d,%d,%d], residual [%d,%d,%d]", x.h,
+                     x.w, x.c, conv->i, e.plus.h, e.plus.w, e.plus.c, e.add.h, e.add.w, e.add.c))
+        return none;
+    um_tensor y = e.out;
+    if (!y.id)
+        y = um_tape_new(t, e.fp32 ? UM_F32 : x.dtype, x.h, x.w, columns);
+    return linear_step(t, conv, x, &e, y, false);
+}
+
+um_tensor um_upconv2_norm(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e)
+{
+    const um_norm *norm = e.norm_out;
+    int c = conv->o / 4;
+    if (!um_op_check(t, UM_OP_UPCONV2, norm->c == c && !e.out.id, "%d channels, norm has %d", c,
+                     norm->c))
+        return none;
+    if (um_tape_takes(t, UM_OP_LINEAR) && conv->o <= OWNED_COLUMNS)
+        return linear_step(t, conv, x, &e, um_tape_new(t, x.dtype, 2 * x.h, 2 * x.w, c), true);
+    um_tensor y = um_upconv2(t, conv, x, .act = e.act);
+    return um_layer_norm(t, norm, y, none, e.norm_act);
+}
+
+/* ---- blocks ---- */
 
 um_tensor um_mlp(um_tape *t, const struct um_mlp *w, um_tensor x, enum um_act act, bool residual)
 {
@@ -28,22 +133,20 @@ um_tensor um_mlp(um_tape *t, const struct um_mlp *w, um_tensor x, enum um_act ac
                          (!residual || w->fc2.o == x.c),
                      "x has %d channels, fc1 %d -> %d, fc2 %d -> %d", x.c, w->fc1.i, hidden,
                      w->fc2.i, w->fc2.o))
-        return (um_tensor){0};
+        return none;
     if (um_tape_takes(t, UM_OP_MLP)) {
         struct um_mlp_args a = {
             .eps = w->norm.eps, .hidden = hidden, .act = act, .residual = residual};
-        um_tensor y = um_tape_new(t, UM_F32, x.h, x.w, w->fc2.o);
-        um_tensor gamma = norm ? row(t, w->norm.params, w->norm.gamma, x.c) : (um_tensor){0};
-        um_tensor beta = norm ? row(t, w->norm.params, w->norm.beta, x.c) : (um_tensor){0};
+        um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, w->fc2.o);
+        um_tensor gamma = gamma_of(t, norm ? &w->norm : NULL);
+        um_tensor beta = beta_of(t, norm ? &w->norm : NULL);
         um_op_step(t, UM_OP_MLP, &a, sizeof a,
-                   (um_tensor[]){y, x, gamma, beta, packed(t, &w->fc1), bias(t, &w->fc1),
-                                 packed(t, &w->fc2), bias(t, &w->fc2)},
+                   (um_tensor[]){y, x, gamma, beta, um_conv_weights(t, &w->fc1), bias(t, &w->fc1),
+                                 um_conv_weights(t, &w->fc2), bias(t, &w->fc2)},
                    8, 1);
         return y;
     }
-    um_tensor none = {0};
-    um_tensor h = norm ? um_layer_norm(t, &w->norm, x, none, UM_ACT_NONE) : x;
-    h = um_linear(t, &w->fc1, h, .act = act);
+    um_tensor h = um_linear(t, &w->fc1, x, .norm_in = norm ? &w->norm : NULL, .act = act);
     return um_linear(t, &w->fc2, h, .add = residual ? x : none);
 }
 
@@ -56,15 +159,15 @@ um_tensor um_mbconv(um_tape *t, const struct um_mbconv *w, um_tensor x, bool res
                          (!residual || (w->project.o == x.c && w->dw.stride == 1)),
                      "x has %d channels, %d -> %d, depthwise %d stride %d, %d -> %d", x.c,
                      w->expand.i, hidden, w->dw.o, w->dw.stride, w->project.i, w->project.o))
-        return (um_tensor){0};
+        return none;
     if (um_tape_takes(t, UM_OP_MBCONV)) {
         struct um_mbconv_args a = {.hidden = hidden, .stride = w->dw.stride, .residual = residual};
-        um_tensor y = um_tape_new(t, UM_F32, (x.h - 1) / a.stride + 1, (x.w - 1) / a.stride + 1,
+        um_tensor y = um_tape_new(t, x.dtype, (x.h - 1) / a.stride + 1, (x.w - 1) / a.stride + 1,
                                   w->project.o);
         um_op_step(t, UM_OP_MBCONV, &a, sizeof a,
-                   (um_tensor[]){y, x, packed(t, &w->expand), bias(t, &w->expand),
-                                 packed(t, &w->dw), bias(t, &w->dw), packed(t, &w->project),
-                                 bias(t, &w->project)},
+                   (um_tensor[]){y, x, um_conv_weights(t, &w->expand), bias(t, &w->expand),
+                                 um_conv_weights(t, &w->dw), bias(t, &w->dw),
+                                 um_conv_weights(t, &w->project), bias(t, &w->project)},
                    8, 1);
         return y;
     }
@@ -83,22 +186,203 @@ um_tensor um_window_block(um_tape *t, const struct um_window_block *w, um_tensor
                          w->proj.i == x.c && w->proj.o == x.c,
                      "x has %d channels, norm %d, qkv %d -> %d, proj %d -> %d", x.c, w->norm.c,
                      w->qkv.i, w->qkv.o, w->proj.i, w->proj.o))
-        return (um_tensor){0};
+        return none;
     um_tensor pad = um_tape_const(t, p, w->pad_qkv, UM_F32, 1, 1, 3 * x.c);
     um_tensor table = um_tape_const(t, p, w->bias, UM_F32, 1, w->heads, w->window * w->window);
     if (um_tape_takes(t, UM_OP_WINDOW_BLOCK)) {
         struct um_window_block_args a = {
             .eps = w->norm.eps, .window = w->window, .heads = w->heads};
-        um_tensor y = um_tape_new(t, UM_F32, x.h, x.w, x.c);
+        um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, x.c);
         um_op_step(t, UM_OP_WINDOW_BLOCK, &a, sizeof a,
-                   (um_tensor[]){y, x, row(t, p, w->norm.gamma, x.c), row(t, p, w->norm.beta, x.c),
-                                 packed(t, &w->qkv), bias(t, &w->qkv), pad, table,
-                                 packed(t, &w->proj), bias(t, &w->proj)},
+                   (um_tensor[]){y, x, gamma_of(t, &w->norm), beta_of(t, &w->norm),
+                                 um_conv_weights(t, &w->qkv), bias(t, &w->qkv), pad, table,
+                                 um_conv_weights(t, &w->proj), bias(t, &w->proj)},
                    10, 1);
         return y;
     }
-    um_tensor h = um_layer_norm(t, &w->norm, x, (um_tensor){0}, UM_ACT_NONE);
-    h = um_linear(t, &w->qkv, h);
+    um_tensor h = um_linear(t, &w->qkv, x, .norm_in = &w->norm);
     h = um_window_attention(t, h, pad, table, w->window, w->heads);
     return um_linear(t, &w->proj, h, .add = x);
+}
+
+/* ---- chains of layers on rows ---- */
+
+static struct um_chain_out chain_body(um_tape *t, um_tensor x, const struct um_chain *c)
+{
+    struct um_chain_out out = {none, none, none};
+    um_tensor base = c->base;
+    if (c->index.id) {
+        x = um_gather(t, x, c->index);
+        if (base.id)
+            base = um_gather(t, base, c->index);
+    }
+    if (c->pick)
+        out.picked = x;
+    um_tensor y = c->plus.id ? um_add(t, x, c->plus, UM_ACT_NONE) : x;
+    for (int i = 0; i < c->layers; i++) {
+        bool last = i + 1 == c->layers;
+        y = um_linear(t, &c->layer[i], y, .act = c->act[i], .limit = c->limit,
+                      .add = last ? c->add : none,
+                      .out = last && c->finish != UM_FINISH_REFINE ? c->out : none);
+    }
+    if (c->tap)
+        um_tap(t, c->tap, y);
+    out.y = c->finish == UM_FINISH_REFINE ? um_refine(t, y, base, c->inverse) : y;
+    if (c->finish == UM_FINISH_BOX)
+        out.box = um_integral(t, y, base, c->project, c->reg_scale);
+    return out;
+}
+
+struct um_chain_out um_chain(um_tape *t, um_tensor x, const struct um_chain *c)
+{
+    struct um_chain_out out = {none, none, none};
+    struct um_chain_args a = {.layers = c->layers,
+                              .limit = c->limit,
+                              .finish = c->finish,
+                              .inverse = c->inverse,
+                              .reg_scale = c->reg_scale};
+    um_tensor w[3] = {none}, b[3] = {none};
+    bool fits = x.c <= OWNED_COLUMNS;
+    for (int i = 0; i < c->layers && i < 3; i++)
+        fits = fits && c->layer[i].o <= OWNED_COLUMNS;
+    if (!um_op_check(t, UM_OP_CHAIN, c->layers == 2 || c->layers == 3, "%d layers", c->layers))
+        return out;
+    if (!um_tape_takes(t, UM_OP_CHAIN) || !fits)
+        return chain_body(t, x, c);
+    int rows = c->index.id ? c->index.h * c->index.w : x.h * x.w, in = x.c;
+    for (int i = 0; i < c->layers; i++) {
+        if (!um_op_check(t, UM_OP_CHAIN, c->layer[i].i == in, "layer %d has %d inputs, not %d", i,
+                         c->layer[i].i, in))
+            return out;
+        in = a.width[i] = c->layer[i].o;
+        a.act[i] = c->act[i];
+        w[i] = um_conv_weights(t, &c->layer[i]);
+        b[i] = bias(t, &c->layer[i]);
+    }
+    bool refine = c->finish == UM_FINISH_REFINE, box = c->finish == UM_FINISH_BOX;
+    if (!um_op_check(t, UM_OP_CHAIN,
+                     (!refine || (c->base.id && c->base.c == in)) &&
+                         (!box || (c->base.id && c->base.c == 4 && c->project.id &&
+                                   in == 4 * c->project.h * c->project.w)) &&
+                         (!c->plus.id || (c->plus.h * c->plus.w == rows && c->plus.c == x.c)) &&
+                         (!c->add.id || (c->add.h * c->add.w == rows && c->add.c == in)) &&
+                         (!c->out.id || (c->out.h * c->out.w == rows && c->out.c == in)),
+                     "%d rows of %d: base [%d,%d,%d], plus [%d,%d,%d], residual [%d,%d,%d]", rows,
+                     in, c->base.h, c->base.w, c->base.c, c->plus.h, c->plus.w, c->plus.c, c->add.h,
+                     c->add.w, c->add.c))
+        return out;
+    out.y = c->out.id ? c->out : um_tape_new(t, UM_F32, 1, rows, in);
+    if (box)
+        out.box = um_tape_new(t, UM_F32, 1, rows, 4);
+    if (c->pick)
+        out.picked = um_tape_new(t, UM_F32, 1, rows, x.c);
+    um_op_step(t, UM_OP_CHAIN, &a, sizeof a,
+               (um_tensor[]){out.y, out.box, out.picked, x, c->index, c->plus, w[0], b[0], w[1],
+                             b[1], w[2], b[2], c->add, c->base, c->project},
+               15, 3);
+    return out;
+}
+
+/* ---- D-FINE's gateway ---- */
+
+um_tensor um_gateway(um_tape *t, const um_conv *wa, const um_conv *wb, const um_norm *norm,
+                     um_tensor a, um_tensor b)
+{
+    if (!um_tape_takes(t, UM_OP_GATE) || wa->o > OWNED_COLUMNS) {
+        um_tensor g = um_linear(t, wa, a);
+        g = um_linear(t, wb, b, .add = g, .act = UM_ACT_SIGMOID);
+        return um_gate_norm(t, norm, g, a, b);
+    }
+    if (!um_op_check(t, UM_OP_GATE,
+                     a.c == b.c && a.h * a.w == b.h * b.w && wa->i == a.c && wb->i == a.c &&
+                         wa->o == 2 * a.c && wb->o == 2 * a.c && norm->c == a.c,
+                     "inputs [%d rows, %d], [%d rows, %d], weights %d -> %d", a.h * a.w, a.c,
+                     b.h * b.w, b.c, wa->i, wa->o))
+        return none;
+    struct um_norm_args args = {.eps = norm->eps};
+    um_tensor y = um_tape_new(t, a.dtype, a.h, a.w, a.c);
+    um_op_step(t, UM_OP_GATE, &args, sizeof args,
+               (um_tensor[]){y, a, b, um_conv_weights(t, wa), bias(t, wa), um_conv_weights(t, wb),
+                             gamma_of(t, norm), beta_of(t, norm)},
+               8, 1);
+    return y;
+}
+
+/* ---- self-attention of a few tokens ---- */
+
+um_tensor um_token_attention(um_tape *t, const struct um_token_attention *w, um_tensor x,
+                             um_tensor plus)
+{
+    int c = x.c;
+    float scale = 1 / sqrtf((float)(c / w->heads));
+    if (!um_op_check(t, UM_OP_TOKENS,
+                     w->qk->i == c && w->qk->o == (w->v ? 2 : 3) * c && (w->v || !plus.id) &&
+                         c % w->heads == 0,
+                     "%d channels, weights %d -> %d, %d heads", c, w->qk->i, w->qk->o, w->heads))
+        return none;
+    if (um_tape_takes(t, UM_OP_TOKENS) && x.h * x.w <= UM_TOKENS_MAX && c <= 256) {
+        struct um_tokens_args a = {
+            .heads = w->heads, .scale = scale, .eps = w->norm->eps, .residual = w->residual};
+        um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, c);
+        um_op_step(t, UM_OP_TOKENS, &a, sizeof a,
+                   (um_tensor[]){y, x, plus, um_conv_weights(t, w->qk), bias(t, w->qk),
+                                 w->v ? um_conv_weights(t, w->v) : none,
+                                 w->v ? bias(t, w->v) : none, um_conv_weights(t, w->out),
+                                 bias(t, w->out), gamma_of(t, w->norm), beta_of(t, w->norm)},
+                   11, 1);
+        return y;
+    }
+    um_tensor qkv = um_linear(t, w->qk, x, .plus = plus, .second = w->v);
+    um_tensor y = um_attention(t, um_slice(qkv, 0, c), um_slice(qkv, c, c), um_slice(qkv, 2 * c, c),
+                               w->heads, scale);
+    return um_linear(t, w->out, y, .add = w->residual ? x : none, .norm_out = w->norm);
+}
+
+/* ---- both ends of a frame ---- */
+
+void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *in, int n)
+{
+    if (!um_tape_takes(t, UM_OP_FRONT)) {
+        for (int i = 0; i < n; i++)
+            um_normalize(t, um_resize_record(t, p, &in[i].plan, x), in[i].lut, in[i].out);
+        return;
+    }
+    struct um_front_args a = {{0}, {0}, {0}};
+    um_tensor operand[9] = {[2] = x};
+    for (int i = 0; i < n; i++) {
+        const struct um_resize_plan *plan = &in[i].plan;
+        a.new_h[i] = plan->h_out;
+        a.new_w[i] = plan->w_out;
+        a.vertical_first[i] =
+            um_resize_vertical_first(plan->h_in, plan->w_in, plan->h_out, plan->w_out);
+        operand[i] = in[i].out;
+        operand[3 + 3 * i] = in[i].lut;
+        if (plan->tx.size)
+            operand[4 + 3 * i] =
+                um_tape_const(t, p, plan->tx, UM_I32, 1, plan->w_out, 2 + plan->kx);
+        if (plan->ty.size)
+            operand[5 + 3 * i] =
+                um_tape_const(t, p, plan->ty, UM_I32, 1, plan->h_out, 2 + plan->ky);
+    }
+    um_op_step(t, UM_OP_FRONT, &a, sizeof a, operand, 9, 2);
+}
+
+um_tensor um_mask_packet(um_tape *t, const struct um_mask_packet *m)
+{
+    if (!um_tape_takes(t, UM_OP_MASK_PACKET)) {
+        um_tensor mask = um_mask_upsample(t, m->low, m->tx, m->ty, m->gate, none);
+        struct um_mask_stats stats = um_mask_statistics(t, mask);
+        return um_packet_op(t, stats.record, mask, m->gate, m->iou, m->low, m->header);
+    }
+    int h = m->ty.h * m->ty.w, w = m->tx.h * m->tx.w;
+    if (!um_op_check(t, UM_OP_MASK_PACKET,
+                     m->low.dtype == UM_F32 && m->low.c == 1 && m->low.h >= 3 && m->low.w >= 3 &&
+                         m->tx.c == 4 && m->ty.c == 4 && m->work.c == UM_MASK_WORK_BYTES,
+                     "logits [%d,%d,%d], tables %d and %d wide", m->low.h, m->low.w, m->low.c,
+                     m->tx.c, m->ty.c))
+        return none;
+    um_tensor y = um_tape_new(t, UM_U8, 1, 1, UM_RECORD_BYTES + h * um_mask_row_bytes(w));
+    um_op_step(t, UM_OP_MASK_PACKET, NULL, 0,
+               (um_tensor[]){y, m->work, m->low, m->tx, m->ty, m->gate, m->iou, m->header}, 8, 2);
+    return y;
 }

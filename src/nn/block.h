@@ -5,7 +5,8 @@
 #ifndef UM_NN_BLOCK_H
 #define UM_NN_BLOCK_H
 
-#include "nn/op.h"
+#include "nn/op_sam.h"
+#include "nn/resize.h"
 
 /* x + fc2(act(fc1(LN(x)))) [+ final LN]: pre-norm MLP of TinyViT. norm.params NULL: no LN.
  * t of UM_OP_MLP: out, x, gamma[opt], beta[opt], w1, b1, w2, b2; args um_mlp_args */
@@ -47,5 +48,107 @@ struct um_window_block_args {
     int window, heads;
 };
 um_tensor um_window_block(um_tape *t, const struct um_window_block *w, um_tensor x);
+
+/* A linear layer with what stands around it, as one step. h = x, or LN(x) over its channels if
+ * gamma_in is there. Columns 0..n-1 of y are (h + plus) w + b, the others h w2 + b2. Then y += add
+ * (unless add_last; add may have one channel: it is broadcast); y = act(y); y += add (if add_last).
+ * If gamma_out is there (`group` of them): every `group` columns of a row are normalised, y =
+ * out_act(LN(y)). With `up` y is [h*w, 4o] and stored as [2h,2w,o]: column (a, b, o) of row (y, x)
+ * goes to pixel (2y+a, 2x+b).
+ * t: out, x, w, b[opt], add[opt], plus[opt], w2[opt], b2[opt], gamma_in[opt], beta_in[opt],
+ * gamma_out[opt], beta_out[opt] */
+struct um_linear_args {
+    int n;
+    enum um_act act, out_act;
+    float limit; /* UM_ACT_CLAMP */
+    bool add_last, up;
+    float eps_in, eps_out;
+    int group;
+};
+
+/* For um_upconv2() with norm_out. */
+um_tensor um_upconv2_norm(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e);
+
+/* Two or three linear layers on rows, as one step. x row = x[index[r]] (index absent: x[r]), plus
+ * `plus` row r; `picked`, if asked for, gets x[index[r]]. y = the last layer + add. Then
+ *   UM_FINISH_NONE    out = y
+ *   UM_FINISH_REFINE  out = sigmoid(y + base[index[r]]), `inverse`: base through inverse_sigmoid
+ *                     (um_refine)
+ *   UM_FINISH_BOX     out = y, box = um_integral(y, base, project)
+ * t: out, box[opt], picked[opt], x, index[opt], plus[opt], w1, b1, w2, b2, w3[opt], b3[opt],
+ * add[opt], base[opt], project[opt] */
+enum um_finish { UM_FINISH_NONE, UM_FINISH_REFINE, UM_FINISH_BOX };
+struct um_chain_args {
+    int layers;
+    int width[3]; /* outputs of each layer, at most 512 */
+    enum um_act act[3];
+    float limit; /* UM_ACT_CLAMP */
+    enum um_finish finish;
+    bool inverse;
+    float reg_scale;
+};
+struct um_chain {
+    const um_conv *layer; /* [layers] */
+    int layers;
+    enum um_act act[3];
+    float limit;
+    um_tensor index, plus, add, base, project, out; /* id 0: absent */
+    bool pick;                                      /* give `picked` */
+    const char *tap; /* names y before it is refined, where it exists; or NULL */
+    enum um_finish finish;
+    bool inverse;
+    float reg_scale;
+};
+struct um_chain_out {
+    um_tensor y, box, picked;
+};
+struct um_chain_out um_chain(um_tape *t, um_tensor x, const struct um_chain *c);
+
+/* D-FINE's gateway: g = sigmoid(a wa + ba + b wb) [2c], out = LN(g[:c] a + g[c:] b).
+ * t: out, a, b, wa, ba, wb, gamma, beta; um_norm_args (eps) */
+um_tensor um_gateway(um_tape *t, const um_conv *wa, const um_conv *wb, const um_norm *norm,
+                     um_tensor a, um_tensor b);
+
+/* Self-attention of at most 32 tokens: q, k = (x + plus) wqk + bqk, v = x wv + bv (wv absent: wqk
+ * has all three and there is no plus), out = LN(attention wo + bo [+ x]).
+ * t: out, x, plus[opt], wqk, bqk, wv[opt], bv[opt], wo, bo, gamma, beta */
+struct um_tokens_args {
+    int heads;
+    float scale, eps;
+    bool residual;
+};
+enum { UM_TOKENS_MAX = 32 };
+struct um_token_attention {
+    const um_conv *qk, *v; /* v NULL: qk has all three */
+    const um_conv *out;
+    const um_norm *norm;
+    int heads;
+    bool residual;
+};
+um_tensor um_token_attention(um_tape *t, const struct um_token_attention *w, um_tensor x,
+                             um_tensor plus);
+
+/* Resize and normalise one picture for one or two networks: um_resize() in both directions and
+ * um_normalize(), bit for bit. Absent taps: that side keeps its size.
+ * t: out0, out1[opt], x u8, lut0, tx0[opt], ty0[opt], lut1[opt], tx1[opt], ty1[opt] */
+struct um_front_args {
+    bool vertical_first[2];
+    int new_h[2], new_w[2];
+};
+struct um_front_input {
+    um_tensor out, lut;
+    struct um_resize_plan plan;
+};
+void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *in, int n);
+
+/* um_mask_upsample(), um_mask_statistics() and um_packet_op() as one step, bit for bit. `work` is a
+ * constant of UM_MASK_WORK_BYTES zeros that the step leaves as zeros.
+ * t: packet, work, low, tx, ty, gate[opt], iou[opt], header. No args */
+enum { UM_MASK_WORK_BYTES = 128 };
+struct um_mask_packet {
+    um_tensor low, tx, ty, gate, iou, header, work;
+};
+/* The packet of a mask that nobody else wants. */
+um_tensor um_mask_packet(um_tape *t, const struct um_mask_packet *m);
 
 #endif

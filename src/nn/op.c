@@ -2,6 +2,7 @@
 #include "nn/op.h"
 
 #include "base/mem.h"
+#include "nn/block.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,11 +11,13 @@
 const char *um_op_name(enum um_op op)
 {
     static const char *const names[UM_OPS] = {
-        "conv2d",    "dwconv",           "upconv2",     "layer_norm", "add",        "maxpool2",
-        "attention", "window_attention", "matmul_nt",   "resize",     "normalize",  "scale_rows",
-        "gather",    "gate_norm",        "topk",        "deform",     "refine",     "integral",
-        "lqe_stats", "best_box",         "prompt",      "mask",       "mask_stats", "packet",
-        "mlp",       "mbconv",           "window_block"};
+        "conv2d",    "dwconv",       "upconv2",          "layer_norm", "add",
+        "maxpool2",  "attention",    "window_attention", "matmul_nt",  "resize",
+        "normalize", "scale_rows",   "gather",           "gate_norm",  "topk",
+        "deform",    "refine",       "integral",         "lqe_stats",  "best_box",
+        "prompt",    "mask",         "mask_stats",       "packet",     "mlp",
+        "mbconv",    "window_block", "linear",           "chain",      "gate",
+        "tokens",    "front",        "mask_packet"};
     return names[op];
 }
 
@@ -63,13 +66,19 @@ static bool same_shape(um_tensor a, um_tensor b)
     return a.h == b.h && a.w == b.w && a.c == b.c;
 }
 
+/* Convolutions take and make fp32 and the device's type. */
+static bool is_activation(const um_tape *t, um_tensor x)
+{
+    return x.dtype == UM_F32 || (um_tape_status(t) == UM_OK && x.dtype == um_tape_act(t));
+}
+
 /* `out` if it names a tensor of this shape, else a new one. */
 static um_tensor output(um_tape *t, enum um_op op, um_tensor out, enum um_dtype dtype, int h, int w,
                         int c)
 {
     if (!out.id)
         return um_tape_new(t, dtype, h, w, c);
-    um_op_check(t, op, rows(out) == (int64_t)h * w && out.c == c && out.dtype == dtype,
+    um_op_check(t, op, rows(out) == (int64_t)h * w && out.c == c && is_activation(t, out),
                 "output is [%d,%d,%d], want [%d,%d,%d]", out.h, out.w, out.c, h, w, c);
     return um_reshape(out, h, w);
 }
@@ -153,12 +162,12 @@ um_norm um_norm_pack(um_params *p, const float *gamma, const float *beta, int c,
                      .eps = eps};
 }
 
-static um_tensor const_row(um_tape *t, um_params *p, um_const k, int c)
+um_tensor um_row_const(um_tape *t, um_params *p, um_const k, int c)
 {
     return k.size ? um_tape_const(t, p, k, UM_F32, 1, 1, c) : (um_tensor){0};
 }
 
-static um_tensor packed(um_tape *t, const um_conv *conv)
+um_tensor um_conv_weights(um_tape *t, const um_conv *conv)
 {
     if (conv->depthwise)
         return um_tape_const(t, conv->params, conv->w, UM_F32, 1, conv->kh * conv->kw, conv->o);
@@ -170,12 +179,12 @@ static um_tensor packed(um_tape *t, const um_conv *conv)
 um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e)
 {
     enum um_op op = conv->depthwise ? UM_OP_DWCONV : UM_OP_CONV2D;
-    if (!um_op_check(t, op, x.c == conv->i && x.dtype == UM_F32,
+    if (!um_op_check(t, op, x.c == conv->i && is_activation(t, x),
                      "input has %d channels, weights want %d", x.c, conv->i))
         return (um_tensor){0};
     int oh = e.out_h ? e.out_h : (x.h + 2 * conv->pad_top - conv->kh) / conv->stride + 1;
     int ow = e.out_w ? e.out_w : (x.w + 2 * conv->pad_left - conv->kw) / conv->stride + 1;
-    um_tensor y = output(t, op, e.out, UM_F32, oh, ow, conv->o);
+    um_tensor y = output(t, op, e.out, e.fp32 ? UM_F32 : x.dtype, oh, ow, conv->o);
     int ah = e.add_up2 ? oh / 2 : oh, aw = e.add_up2 ? ow / 2 : ow;
     if (e.add.id)
         um_op_check(t, op,
@@ -194,10 +203,10 @@ um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epi
                              .lab_shift = e.lab_shift,
                              .add_last = e.add_last,
                              .add_up2 = e.add_up2};
-    um_op_step(
-        t, op, &a, sizeof a,
-        (um_tensor[]){y, x, packed(t, conv), const_row(t, conv->params, conv->b, conv->o), e.add},
-        5, 1);
+    um_op_step(t, op, &a, sizeof a,
+               (um_tensor[]){y, x, um_conv_weights(t, conv),
+                             um_row_const(t, conv->params, conv->b, conv->o), e.add},
+               5, 1);
     return y;
 }
 
@@ -206,10 +215,13 @@ um_tensor um_upconv2_(um_tape *t, const um_conv *conv, um_tensor x, struct um_ep
     if (!um_op_check(t, UM_OP_UPCONV2, x.c == conv->i, "input has %d channels, weights want %d",
                      x.c, conv->i))
         return (um_tensor){0};
-    um_tensor y = output(t, UM_OP_UPCONV2, e.out, UM_F32, 2 * x.h, 2 * x.w, conv->o / 4);
+    if (e.norm_out)
+        return um_upconv2_norm(t, conv, x, e);
+    um_tensor y = output(t, UM_OP_UPCONV2, e.out, x.dtype, 2 * x.h, 2 * x.w, conv->o / 4);
     struct um_conv_args a = {.kh = 2, .kw = 2, .stride = 2, .act = e.act};
     um_op_step(t, UM_OP_UPCONV2, &a, sizeof a,
-               (um_tensor[]){y, x, packed(t, conv), const_row(t, conv->params, conv->b, conv->o)},
+               (um_tensor[]){y, x, um_conv_weights(t, conv),
+                             um_row_const(t, conv->params, conv->b, conv->o)},
                4, 1);
     return y;
 }
@@ -220,11 +232,11 @@ um_tensor um_layer_norm(um_tape *t, const um_norm *norm, um_tensor x, um_tensor 
     if (!um_op_check(t, UM_OP_LAYER_NORM, x.c == norm->c && (!add.id || same_shape(add, x)),
                      "x is [%d,%d,%d], norm has %d channels", x.h, x.w, x.c, norm->c))
         return (um_tensor){0};
-    um_tensor y = um_tape_new(t, UM_F32, x.h, x.w, x.c);
+    um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, x.c);
     struct um_norm_args a = {.eps = norm->eps, .act = act};
     um_op_step(t, UM_OP_LAYER_NORM, &a, sizeof a,
-               (um_tensor[]){y, x, add, const_row(t, norm->params, norm->gamma, x.c),
-                             const_row(t, norm->params, norm->beta, x.c)},
+               (um_tensor[]){y, x, add, um_row_const(t, norm->params, norm->gamma, x.c),
+                             um_row_const(t, norm->params, norm->beta, x.c)},
                5, 1);
     return y;
 }
@@ -236,11 +248,11 @@ um_tensor um_gate_norm(um_tape *t, const um_norm *norm, um_tensor g, um_tensor a
                      "gate [%d rows, %d], inputs [%d rows, %d]", (int)rows(g), g.c, (int)rows(a),
                      a.c))
         return (um_tensor){0};
-    um_tensor y = um_tape_new(t, UM_F32, a.h, a.w, a.c);
+    um_tensor y = um_tape_new(t, a.dtype, a.h, a.w, a.c);
     struct um_norm_args args = {.eps = norm->eps};
     um_op_step(t, UM_OP_GATE_NORM, &args, sizeof args,
-               (um_tensor[]){y, g, a, b, const_row(t, norm->params, norm->gamma, a.c),
-                             const_row(t, norm->params, norm->beta, a.c)},
+               (um_tensor[]){y, g, a, b, um_row_const(t, norm->params, norm->gamma, a.c),
+                             um_row_const(t, norm->params, norm->beta, a.c)},
                6, 1);
     return y;
 }
@@ -252,7 +264,7 @@ um_tensor um_add(um_tape *t, um_tensor a, um_tensor b, enum um_act act)
     if (!um_op_check(t, UM_OP_ADD, row || channel || full, "[%d,%d,%d] + [%d,%d,%d]", a.h, a.w, a.c,
                      b.h, b.w, b.c))
         return (um_tensor){0};
-    um_tensor y = um_tape_new(t, UM_F32, a.h, a.w, a.c);
+    um_tensor y = um_tape_new(t, a.dtype, a.h, a.w, a.c);
     struct um_add_args args = {.act = act};
     um_op_step(t, UM_OP_ADD, &args, sizeof args, (um_tensor[]){y, a, b}, 3, 1);
     return y;
@@ -260,7 +272,7 @@ um_tensor um_add(um_tape *t, um_tensor a, um_tensor b, enum um_act act)
 
 um_tensor um_maxpool2(um_tape *t, um_tensor x, um_tensor out)
 {
-    um_tensor y = output(t, UM_OP_MAXPOOL2, out, UM_F32, x.h, x.w, x.c);
+    um_tensor y = output(t, UM_OP_MAXPOOL2, out, x.dtype, x.h, x.w, x.c);
     um_op_step(t, UM_OP_MAXPOOL2, NULL, 0, (um_tensor[]){y, x}, 2, 1);
     return y;
 }
@@ -273,7 +285,7 @@ um_tensor um_attention(um_tape *t, um_tensor q, um_tensor k, um_tensor v, int he
                      "q %dx%d, k %dx%d, v %dx%d, %d heads", (int)rows(q), q.c, (int)rows(k), k.c,
                      (int)rows(v), v.c, heads))
         return (um_tensor){0};
-    um_tensor y = um_tape_new(t, UM_F32, q.h, q.w, q.c);
+    um_tensor y = um_tape_new(t, q.dtype, q.h, q.w, q.c);
     struct um_attention_args a = {.heads = heads, .scale = scale};
     um_op_step(t, UM_OP_ATTENTION, &a, sizeof a, (um_tensor[]){y, q, k, v}, 4, 1);
     return y;
@@ -289,7 +301,7 @@ um_tensor um_window_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tenso
                      "qkv has %d channels, %d heads, window %d, bias %dx%d", qkv.c, heads, window,
                      (int)rows(bias), bias.c))
         return (um_tensor){0};
-    um_tensor y = um_tape_new(t, UM_F32, qkv.h, qkv.w, c);
+    um_tensor y = um_tape_new(t, qkv.dtype, qkv.h, qkv.w, c);
     struct um_window_args a = {.window = window, .heads = heads};
     um_op_step(t, UM_OP_WINDOW_ATTENTION, &a, sizeof a, (um_tensor[]){y, qkv, pad, bias}, 4, 1);
     return y;
@@ -333,7 +345,7 @@ um_tensor um_scale_rows(um_tape *t, um_tensor x, um_tensor m)
     if (!um_op_check(t, UM_OP_SCALE_ROWS, rows(m) == rows(x) && m.c == 1, "%d rows, %d factors",
                      (int)rows(x), (int)rows(m)))
         return (um_tensor){0};
-    um_tensor y = um_tape_new(t, UM_F32, x.h, x.w, x.c);
+    um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, x.c);
     um_op_step(t, UM_OP_SCALE_ROWS, NULL, 0, (um_tensor[]){y, x, m}, 3, 1);
     return y;
 }

@@ -4,21 +4,14 @@
  * plain-C loops that specify every op.
  *
  * Operand order of a kernel call is written beside each argument struct as t: out, x, …; [opt]
- * operands may be absent (view.data == NULL). All tensors are fp32 unless said otherwise; `rows` =
- * h*w. */
+ * operands may be absent (view.data == NULL). Activations are of the device's type (um_tape_act),
+ * or fp32: an output has its input's type unless said otherwise. Weights and tables are fp32 or
+ * packed; `rows` = h*w. */
 #ifndef UM_NN_OP_H
 #define UM_NN_OP_H
 
+#include "nn/act.h"
 #include "nn/tape.h"
-
-enum um_act {
-    UM_ACT_NONE,
-    UM_ACT_RELU,
-    UM_ACT_SILU,
-    UM_ACT_GELU /* erf */,
-    UM_ACT_SIGMOID,
-    UM_ACT_CLAMP /* to +-limit */
-};
 
 enum um_op {
     UM_OP_CONV2D,
@@ -51,13 +44,21 @@ enum um_op {
     UM_OP_MLP,
     UM_OP_MBCONV,
     UM_OP_WINDOW_BLOCK,
+    UM_OP_LINEAR,
+    UM_OP_CHAIN,
+    UM_OP_GATE,
+    UM_OP_TOKENS,
+    UM_OP_FRONT,
+    UM_OP_MASK_PACKET,
     UM_OPS
 };
 const char *um_op_name(enum um_op op);
 
 /* The kernels of one backend level. A device points at one of these (um_device.ops). */
 struct um_ops {
-    const char *name; /* "c", "avx2", "avx512" */
+    const char *name;  /* "c", "avx2", "avx512", "cuda fp16", … */
+    enum um_dtype act; /* in which activations are stored */
+    bool launches;     /* kernels launch on call->stream */
     um_kernel *kernel[UM_OPS];
     /* Pack dense convolution weights w [o][kh][kw][i] for this level's CONV2D (and UPCONV2, MLP, …
      * kernels). dst NULL: only return the bytes needed. */
@@ -68,6 +69,9 @@ const struct um_ops *const *um_ops_host(void);
 /* The level to use: the best one, or the one ULTRAMOTION_CPU names. UM_EINVAL if that is unknown or
  * not available here. */
 um_status um_ops_choose(const struct um_ops **out);
+/* The table of a GPU and its precision, kernels loaded. ULTRAMOTION_CUDA=plain takes the plain
+ * twins: one primitive a step, no tensor cores. */
+um_status um_ops_choose_gpu(um_device *dev, const struct um_ops **out);
 /* Does the device's backend take block `op` whole? */
 bool um_tape_takes(const um_tape *t, enum um_op op);
 
@@ -105,12 +109,20 @@ struct um_epilogue {
     enum um_act act;
     float limit;                /* UM_ACT_CLAMP */
     float lab_scale, lab_shift; /* learnable affine after the activation; scale 0 = none */
-    um_tensor add;              /* residual, same shape as the output */
+    um_tensor add; /* residual, same shape as the output; um_linear also: one channel, broadcast */
     bool add_last;
     bool add_up2;  /* `add` is [h/2, w/2, c]: nearest 2x upsampling on the fly */
     um_tensor out; /* write here instead of a new tensor */
     int out_h,
         out_w; /* conv2d only: output size if not the symmetric-padding formula (0 = formula) */
+    bool fp32; /* the output is fp32 whatever the input is */
+    /* What stands around a linear layer. A backend that has UM_OP_LINEAR takes all of it as one
+     * step, else it is recorded as primitives. */
+    const struct um_norm *norm_in;  /* x = LN(x) first */
+    um_tensor plus;                 /* then x + plus, same shape as x */
+    const struct um_conv *second;   /* more outputs, of x without `plus`, behind those of conv */
+    const struct um_norm *norm_out; /* y = norm_act(LN(y)) at the end; upconv2: per pixel */
+    enum um_act norm_act;
 };
 
 /* t: out, x, w, b[opt], add[opt]. Zero padding. w as packed (u8 view, opaque) */
@@ -121,16 +133,17 @@ struct um_conv_args {
     bool add_last, add_up2;
 };
 #define um_conv2d(t, conv, x, ...) um_conv2d_(t, conv, x, (struct um_epilogue){0, __VA_ARGS__})
-#define um_linear um_conv2d
-/* x [h,w,i] -> [oh,ow,o]; oh = (h + 2*pad - kh)/stride + 1. Depthwise if the weights are. 1x1
- * stride 1 = linear layer. */
+/* x [h,w,i] -> [oh,ow,o]; oh = (h + 2*pad - kh)/stride + 1. Depthwise if the weights are. */
 um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e);
+/* A 1x1 convolution with stride 1, and what may stand around it (block.c). */
+#define um_linear(t, conv, x, ...) um_linear_(t, conv, x, (struct um_epilogue){0, __VA_ARGS__})
+um_tensor um_linear_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e);
 
 /* t: out, x, w, b[opt]. Depthwise convolution uses um_conv_args with t: out, x, w [kh*kw, c],
  * b[opt], add[opt]. */
 /* ConvTranspose2d kernel 2 stride 2: x [h,w,i] -> [2h,2w,o]; out[2y+a][2x+b] = bias + x[y][x] .
- * W[a][b]; packed rows ordered (a, b, o), bias repeated 4 times. Only e.act and e.out are used;
- * kernel args: struct um_conv_args (act). */
+ * W[a][b]; packed rows ordered (a, b, o), bias repeated 4 times. Only act, out, norm_out and
+ * norm_act of the epilogue are used; kernel args: struct um_conv_args (act). */
 #define um_upconv2(t, conv, x, ...) um_upconv2_(t, conv, x, (struct um_epilogue){0, __VA_ARGS__})
 um_tensor um_upconv2_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e);
 
@@ -200,6 +213,10 @@ um_tensor um_scale_rows(um_tape *t, um_tensor x, um_tensor m);
 /* y[i] = x[idx[i]], idx i32 [n,1], indices are trusted. t: out, x, idx. No args */
 um_tensor um_gather(um_tape *t, um_tensor x, um_tensor idx);
 
+/* For the files that define ops: a layer's packed weights, and a row of constants (absent: id 0).
+ */
+um_tensor um_conv_weights(um_tape *t, const um_conv *conv);
+um_tensor um_row_const(um_tape *t, um_params *p, um_const k, int c);
 /* For the files that define ops: look up the kernel, append the step, make the tape's status sticky
  * if the op is missing. */
 void um_op_step(um_tape *t, enum um_op op, const void *args, size_t args_size, const um_tensor *x,

@@ -4,6 +4,7 @@
 #ifndef UM_NN_RECORD_H
 #define UM_NN_RECORD_H
 
+#include <assert.h>
 #include <stdint.h>
 
 enum { UM_HEADER_BYTES = 256, UM_GATE_BYTES = 64, UM_RECORD_BYTES = 256, UM_POINTS_MAX = 16 };
@@ -59,8 +60,8 @@ struct um_record {
     uint8_t reserved[256 - 8 - 64 - 4 - 4 - 16 - 16 - 12 - 4 - 32];
 };
 
-_Static_assert(sizeof(struct um_frame_header) == UM_HEADER_BYTES, "frame header is 256 bytes");
-_Static_assert(sizeof(struct um_gate) == UM_GATE_BYTES, "gate record is 64 bytes");
-_Static_assert(sizeof(struct um_record) == UM_RECORD_BYTES, "packet record is 256 bytes");
+static_assert(sizeof(struct um_frame_header) == UM_HEADER_BYTES, "frame header is 256 bytes");
+static_assert(sizeof(struct um_gate) == UM_GATE_BYTES, "gate record is 64 bytes");
+static_assert(sizeof(struct um_record) == UM_RECORD_BYTES, "packet record is 256 bytes");
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "nn/tape.h"
 
+#include "base/half.h"
 #include "base/mem.h"
 #include "nn/op.h"
 
@@ -20,7 +21,7 @@ static um_status attach_ops(um_device *dev)
     const struct um_ops *ops = NULL;
     if (dev->ops)
         return UM_OK;
-    um_status st = um_ops_choose(&ops);
+    um_status st = dev->caps.launches ? um_ops_choose_gpu(dev, &ops) : um_ops_choose(&ops);
     if (st == UM_OK) {
         dev->ops = ops;
         dev->isa = ops->name;
@@ -218,6 +219,11 @@ void um_tape_close(um_tape **tape)
 um_device *um_tape_device(const um_tape *t)
 {
     return t->dev;
+}
+
+enum um_dtype um_tape_act(const um_tape *t)
+{
+    return ((const struct um_ops *)t->dev->ops)->act;
 }
 
 um_status um_tape_status(const um_tape *t)
@@ -549,6 +555,10 @@ um_status um_tape_read_tap(um_tape *t, int i, const char **name, int *h, int *w,
             float v = 0;
             if (x.dtype == UM_F32)
                 memcpy(&v, raw + 4 * e, 4);
+            else if (x.dtype == UM_F16)
+                um_f16_to_f32(&v, (const uint16_t *)raw + e, 1);
+            else if (x.dtype == UM_BF16)
+                um_bf16_to_f32(&v, (const uint16_t *)raw + e, 1);
             else if (x.dtype == UM_U8)
                 v = raw[e];
             else if (x.dtype == UM_I32) {

@@ -48,6 +48,7 @@ void um_params_fail(um_params *p, um_status st); /* make the status sticky */
 um_status um_tape_open(um_tape **out, um_device *dev, const char *name);
 void um_tape_close(um_tape **tape); /* accepts NULL */
 um_device *um_tape_device(const um_tape *t);
+enum um_dtype um_tape_act(const um_tape *t); /* in which the device stores activations */
 um_status um_tape_status(const um_tape *t);
 void um_tape_fail(um_tape *t,
                   um_status st); /* st negative, text already recorded; first one wins */
@@ -88,7 +89,7 @@ void um_tape_locate(const um_tape *t, um_tensor x, um_buf **buf, size_t *byte_of
 /* ---- taps ---- */
 void um_tape_keep_taps(um_tape *t); /* call before recording: um_tap() then keeps its tensors */
 int um_tape_taps(const um_tape *t);
-/* Download tap i as fp32 (or i32/u8 converted to float) in NCHW order; *name, *h, *w, *c describe
+/* Download tap i as fp32 (other types converted to it) in NCHW order; *name, *h, *w, *c describe
  * it. Caller frees *data with um_free(). */
 um_status um_tape_read_tap(um_tape *t, int i, const char **name, int *h, int *w, int *c,
                            float **data);

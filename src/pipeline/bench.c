@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ultramotion/bench.h"
 
+#include "base/half.h"
 #include "base/mem.h"
 #include "nn/block.h"
 #include "pipeline/detector.h"
@@ -37,13 +38,18 @@ static um_status prepare(um_bench_stage stage, um_detector *d, um_segmenter *s, 
     }
     if (st != UM_OK || !input)
         return st;
-    float *noise = um_array(input->size, 1);
+    void *noise = um_array(input->size, 1);
     if (!noise)
         return um_fail(UM_ENOMEM, "bench input");
     uint32_t x = 1;
-    for (size_t i = 0; i < input->size / sizeof *noise; i++) {
+    enum um_dtype dtype = input->dev->precision;
+    for (size_t i = 0; i < input->size / um_dtype_size(dtype); i++) {
         x = x * 1664525u + 1013904223u;
-        noise[i] = (float)(x >> 8) / 16777216.0f;
+        float v = (float)(x >> 8) / 16777216.0f;
+        if (dtype == UM_F32)
+            ((float *)noise)[i] = v;
+        else
+            (dtype == UM_F16 ? um_f32_to_f16 : um_f32_to_bf16)((uint16_t *)noise + i, &v, 1);
     }
     st = um_upload_now(input->dev, input, 0, noise, input->size, UM_STAGE_SETUP, "bench input");
     um_free(noise);

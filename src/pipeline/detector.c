@@ -88,7 +88,8 @@ um_status um_detector_path(um_detector *d, int channels, struct um_detect_path *
         return UM_OK;
     if (!p->input)
         st =
-            um_buf_open(&p->input, d->dev, (size_t)s * (size_t)s * (size_t)channels * sizeof(float),
+            um_buf_open(&p->input, d->dev,
+                        (size_t)s * (size_t)s * (size_t)channels * um_dtype_size(d->dev->precision),
                         "detector input");
     if (st == UM_OK)
         st = um_tape_open(&p->tape, d->dev, "detect");
@@ -96,8 +97,8 @@ um_status um_detector_path(um_detector *d, int channels, struct um_detect_path *
         return st;
     if (d->keep_taps)
         um_tape_keep_taps(p->tape);
-    p->out = um_dfine_forward(d->net, p->tape,
-                              um_tape_buffer(p->tape, p->input, 0, UM_F32, s, s, channels));
+    p->out = um_dfine_forward(
+        d->net, p->tape, um_tape_buffer(p->tape, p->input, 0, d->dev->precision, s, s, channels));
     um_keep(p->tape, p->out.logits);
     um_keep(p->tape, p->out.boxes);
     st = um_tape_compile(p->tape);
@@ -144,16 +145,16 @@ static um_status run_front(um_detector *d, const um_frame *frame, int channels,
     if (!f->tape || f->w != frame->width || f->h != frame->height || f->c != channels) {
         um_front_close(f);
         struct um_front_target target = um_detector_target(d, path, channels);
-        st = um_front_open(f, d->dev, frame->width, frame->height, channels, &target, 1);
+        st = um_front_open(f, d->dev, frame->width, frame->height, channels, &target, 1, 1);
         if (st != UM_OK)
             um_front_close(f);
     }
     if (st != UM_OK)
         return st;
     um_ledger_frame(d->dev, frame->id);
-    st = um_front_fill(f, &header, frame, 0, 0);
+    st = um_front_fill(f, 0, &header, frame, 0, 0);
     if (st == UM_OK)
-        st = um_front_upload(f, UM_QUEUE_MAIN, UM_STAGE_UPLOAD);
+        st = um_front_upload(f, 0, UM_QUEUE_MAIN, UM_STAGE_UPLOAD);
     return st == UM_OK ? um_front_run(f, UM_QUEUE_MAIN) : st;
 }
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pipeline/front.h"
 
+#include "nn/block.h"
+
 #include <string.h>
 
 um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
-                        const struct um_front_target *target, int n)
+                        const struct um_front_target *target, int n, int slots)
 {
     struct um_resize_plan plan[2];
     um_const lut[2];
@@ -21,19 +23,21 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
     st = um_params_upload(f->params);
     if (st == UM_OK)
         st = um_buf_open(&f->frame, dev, f->bytes, "frame");
-    if (st == UM_OK)
-        st = um_hostbuf_open(&f->slot, dev, f->bytes);
+    for (int i = 0; i < slots && st == UM_OK; i++)
+        st = um_hostbuf_open(&f->slot[i], dev, f->bytes);
     if (st == UM_OK)
         st = um_tape_open(&f->tape, dev, "front");
     if (st != UM_OK)
         return st;
-    for (int i = 0; i < n; i++) {
-        um_tensor x = um_tape_buffer(f->tape, f->frame, UM_HEADER_BYTES, UM_U8, h, w, c);
-        um_tensor y = um_tape_buffer(f->tape, target[i].input, 0, UM_F32, target[i].size_h,
-                                     target[i].size_w, target[i].c);
-        um_tensor table = um_tape_const(f->tape, f->params, lut[i], UM_F32, 1, target[i].c, 256);
-        um_normalize(f->tape, um_resize_record(f->tape, f->params, &plan[i], x), table, y);
-    }
+    um_tensor x = um_tape_buffer(f->tape, f->frame, UM_HEADER_BYTES, UM_U8, h, w, c);
+    struct um_front_input in[2];
+    for (int i = 0; i < n; i++)
+        in[i] = (struct um_front_input){
+            .out = um_tape_buffer(f->tape, target[i].input, 0, dev->precision, target[i].size_h,
+                                  target[i].size_w, target[i].c),
+            .lut = um_tape_const(f->tape, f->params, lut[i], UM_F32, 1, target[i].c, 256),
+            .plan = plan[i]};
+    um_front_record(f->tape, f->params, x, in, n);
     return um_tape_compile(f->tape);
 }
 
@@ -41,7 +45,8 @@ void um_front_close(struct um_front *f)
 {
     um_tape_close(&f->tape);
     um_params_close(&f->params);
-    um_hostbuf_close(&f->slot);
+    for (int i = 0; i < UM_FRONT_SLOTS; i++)
+        um_hostbuf_close(&f->slot[i]);
     um_buf_close(&f->frame);
 }
 
@@ -51,13 +56,13 @@ static uint8_t luminance(const uint8_t *p)
     return (uint8_t)((p[0] * 19595u + p[1] * 38470u + p[2] * 7471u + 0x8000u) >> 16);
 }
 
-um_status um_front_fill(struct um_front *f, const struct um_frame_header *header,
+um_status um_front_fill(struct um_front *f, int slot, const struct um_frame_header *header,
                         const um_frame *frame, int x0, int y0)
 {
-    uint8_t *dst = (uint8_t *)f->slot->data + UM_HEADER_BYTES;
+    uint8_t *dst = (uint8_t *)f->slot[slot]->data + UM_HEADER_BYTES;
     if (f->dev->lost)
         return um_fail(UM_EDEVICE, "device %s is lost", f->dev->name);
-    memcpy(f->slot->data, header, UM_HEADER_BYTES);
+    memcpy(f->slot[slot]->data, header, UM_HEADER_BYTES);
     for (int y = 0; y < f->h; y++) {
         const uint8_t *src =
             frame->pixels + (ptrdiff_t)(y0 + y) * frame->stride + (ptrdiff_t)x0 * frame->channels;
@@ -75,9 +80,9 @@ um_status um_front_fill(struct um_front *f, const struct um_frame_header *header
     return UM_OK;
 }
 
-um_status um_front_upload(struct um_front *f, enum um_queue q, enum um_stage stage)
+um_status um_front_upload(struct um_front *f, int slot, enum um_queue q, enum um_stage stage)
 {
-    return um_upload(f->dev, q, f->frame, 0, f->slot, 0, f->bytes, stage, "frame");
+    return um_upload(f->dev, q, f->frame, 0, f->slot[slot], 0, f->bytes, stage, "frame");
 }
 
 um_status um_front_run(struct um_front *f, enum um_queue q)

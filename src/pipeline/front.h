@@ -8,8 +8,8 @@
 #include "nn/resize.h"
 #include "ultramotion/frame.h"
 
-/* What one network wants: the picture resized to [new_h,new_w] in the top left of a f32
- * [size_h,size_w,c] buffer. */
+/* What one network wants: the picture resized to [new_h,new_w] in the top left of a
+ * [size_h,size_w,c] buffer of the device's precision. */
 struct um_front_target {
     um_buf *input;
     int size_h, size_w, c;
@@ -17,27 +17,29 @@ struct um_front_target {
     const float (*lut)[256]; /* [c] */
 };
 
+enum { UM_FRONT_SLOTS = 3 };
+
 struct um_front {
     um_device *dev;
     int w, h, c;
     um_params *params;
     um_tape *tape;
-    um_buf *frame;    /* device: um_frame_header, then pixels */
-    um_hostbuf *slot; /* host: the same */
+    um_buf *frame;                    /* device: um_frame_header, then pixels */
+    um_hostbuf *slot[UM_FRONT_SLOTS]; /* host: the same, one for each frame that may be in flight */
     size_t bytes;
 };
 
 um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
-                        const struct um_front_target *target, int n);
+                        const struct um_front_target *target, int n, int slots);
 void um_front_close(struct um_front *f); /* accepts a zeroed or half-open front */
 
-/* Write header and pixels of the x0,y0 crop into the slot. An RGB frame feeds a gray front by its
+/* Write header and pixels of the x0,y0 crop into a slot. An RGB frame feeds a gray front by its
  * luminance. No slot transfer may be pending; on a lost device one may be for ever, so it is
  * refused there. */
-um_status um_front_fill(struct um_front *f, const struct um_frame_header *header,
+um_status um_front_fill(struct um_front *f, int slot, const struct um_frame_header *header,
                         const um_frame *frame, int x0, int y0);
 /* The upload, and the steps that make the network inputs of it. */
-um_status um_front_upload(struct um_front *f, enum um_queue q, enum um_stage stage);
+um_status um_front_upload(struct um_front *f, int slot, enum um_queue q, enum um_stage stage);
 um_status um_front_run(struct um_front *f, enum um_queue q);
 uint64_t um_front_device_bytes(const struct um_front *f);
 

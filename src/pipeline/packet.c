@@ -173,6 +173,11 @@ um_status um_packet_json(const um_packet *packet, char **line)
     put_model(&j, "detector", p->detector_sha256);
     put_model(&j, "segmenter", p->segmenter_sha256);
     um_json_end(&j, '}');
+    um_json_key(&j, "lost_device");
+    if (p->lost_device[0])
+        um_json_string(&j, p->lost_device);
+    else
+        um_json_null(&j);
     um_json_end(&j, '}');
     um_free(counts);
     return um_json_finish(&j, line);

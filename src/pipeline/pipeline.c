@@ -11,9 +11,9 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "nn/block.h"
 #include "nn/op_dfine.h"
 #include "nn/op_ref.h"
-#include "nn/op_sam.h"
 #include "pipeline/detector.h"
 #include "pipeline/dump.h"
 #include "pipeline/segmenter.h"
@@ -23,6 +23,7 @@
 #include <string.h>
 
 enum { GEOMETRIES = 4 };
+static_assert((int)UM_INFLIGHT_MAX == (int)UM_FRONT_SLOTS, "a slot for each frame in flight");
 
 enum mark {
     MARK_START,
@@ -30,7 +31,6 @@ enum mark {
     MARK_DETECTED,
     MARK_ENCODE_START,
     MARK_ENCODED,
-    MARK_DECODE_START,
     MARK_SEGMENTED,
     MARK_DONE,
     MARKS
@@ -45,14 +45,31 @@ struct geometry {
     um_tape *gate;
     struct um_best_box best;
     um_params *tables;
+    um_const work;   /* of um_mask_packet() */
     um_tape *packet; /* mask, statistics, packet; in host mode only the logits */
     um_tensor logits, record;
-    um_hostbuf *gate_slot, *packet_slot;
-    um_graph *whole, *first, *second;
+    um_hostbuf *gate_slot, *packet_slot[UM_FRONT_SLOTS];
+    um_graph *whole[UM_FRONT_SLOTS], *first, *second;
     uint8_t *bits; /* of the last packet: outlives the slot's next transfer */
     /* host mode: the host's own mask, statistics and packet */
     float *host_logits;
     uint8_t *host_mask, *host_weights, *host_stats;
+};
+
+/* The host's side of a frame in flight: which of the pinned slots are its own, and when its stages
+ * passed. The graphs of a geometry differ in this alone. */
+struct lane {
+    int slot;
+    um_event *mark[MARKS];
+};
+
+/* A frame in flight, and its packet as far as it is known. */
+struct flight {
+    struct geometry *g;
+    um_frame *frame;
+    uint64_t sent_ns;
+    um_packet packet;
+    um_transfers transfers; /* booked when it was sent */
 };
 
 struct um_pipeline {
@@ -61,20 +78,27 @@ struct um_pipeline {
     um_detector *detector;
     um_segmenter *segmenter;
     bool host_mode, speculative;
+    um_pool
+        *pool; /* host mode on a device without one: where the host's part of a packet is made */
     struct um_decode_path *decode;
     struct geometry geometry[GEOMETRIES];
-    um_event *mark[MARKS], *fork, *join;
-    struct geometry *current;
-    um_frame *frame; /* in flight */
-    uint64_t frames, sent_ns;
-    bool encoded;           /* the frame in flight ran the segmenter */
-    um_packet next, packet; /* of the frame in flight; of the last one received */
+    struct lane lane[UM_FRONT_SLOTS], warm; /* warm: of warm-ups, beside frames in flight */
+    um_event *fork, *join;
+    struct flight flight[UM_FRONT_SLOTS]; /* frame n in flight[n % UM_FRONT_SLOTS] */
+    uint64_t sent, received;
+    struct geometry *last; /* of the last packet */
+    bool encoded;          /* the last packet's frame ran the segmenter */
+    um_packet packet;      /* the last one received */
 };
 
 void um_pipeline_settings_default(um_pipeline_settings *s)
 {
-    *s = (um_pipeline_settings){
-        .struct_size = sizeof *s, .conf = 0.5f, .label = -1, .assert_up = -1, .assert_down = -1};
+    *s = (um_pipeline_settings){.struct_size = sizeof *s,
+                                .conf = 0.5f,
+                                .label = -1,
+                                .assert_up = -1,
+                                .assert_down = -1,
+                                .inflight = 1};
 }
 
 static um_status check_settings(const um_pipeline_settings *s)
@@ -103,6 +127,9 @@ static um_status check_settings(const um_pipeline_settings *s)
         (s->crop[2] == 0) != (s->crop[3] == 0))
         return um_fail(UM_EINVAL, "crop %d,%d,%d,%d: want x,y >= 0 and w,h > 0", s->crop[0],
                        s->crop[1], s->crop[2], s->crop[3]);
+    if (s->inflight < 1 || s->inflight > UM_INFLIGHT_MAX)
+        return um_fail(UM_EINVAL, "%d frames in flight, want 1 to %d", s->inflight,
+                       UM_INFLIGHT_MAX);
     if (dev->caps.shared && (s->assert_up >= 0 || s->assert_down >= 0))
         return um_fail(UM_EINVAL,
                        "device %s shares the host's memory: there are no transfers to assert (use "
@@ -114,6 +141,26 @@ static um_status check_settings(const um_pipeline_settings *s)
         return um_fail(UM_EINVAL,
                        "dump: the networks have already run without keeping their intermediates");
     return UM_OK;
+}
+
+int um_pipeline_inflight(const um_pipeline *p)
+{
+    return p->set.inflight;
+}
+
+static um_status open_lane(um_pipeline *p, struct lane *l, int slot)
+{
+    um_status st = UM_OK;
+    l->slot = slot;
+    for (int i = 0; i < MARKS && st == UM_OK; i++)
+        st = um_event_open_timed(&l->mark[i], p->dev);
+    return st;
+}
+
+static void close_lane(um_pipeline *p, struct lane *l)
+{
+    for (int i = 0; i < MARKS; i++)
+        um_event_close(&l->mark[i], p->dev);
 }
 
 um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settings)
@@ -138,13 +185,19 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
     p->speculative = !p->host_mode && p->segmenter &&
                      (settings->gate == UM_GATE_SPECULATIVE ||
                       (settings->gate == UM_GATE_AUTO && p->dev->caps.concurrent));
+    if (!p->speculative) /* what follows depends on the answer */
+        p->set.inflight = 1;
     p->detector->keep_taps |= settings->dump != 0;
     if (p->segmenter)
         p->segmenter->keep_taps |= settings->dump != 0;
-    if (p->segmenter)
+    if (p->host_mode && !p->dev->pool)
+        st = um_pool_open(&p->pool, 0);
+    if (st == UM_OK && p->segmenter)
         st = um_segmenter_decoder(p->segmenter, 0, true, false, false, &p->decode);
-    for (int i = 0; i < MARKS && st == UM_OK; i++)
-        st = um_event_open_timed(&p->mark[i], p->dev);
+    if (st == UM_OK)
+        st = open_lane(p, &p->warm, 0);
+    for (int i = 0; i < p->set.inflight && st == UM_OK; i++)
+        st = open_lane(p, &p->lane[i], i);
     if (st == UM_OK)
         st = um_event_open(&p->fork, p->dev);
     if (st == UM_OK)
@@ -158,10 +211,12 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
 
 static void close_geometry(um_pipeline *p, struct geometry *g)
 {
-    um_graph_close(&g->whole, p->dev);
+    for (int i = 0; i < UM_FRONT_SLOTS; i++)
+        um_graph_close(&g->whole[i], p->dev);
     um_graph_close(&g->first, p->dev);
     um_graph_close(&g->second, p->dev);
-    um_hostbuf_close(&g->packet_slot);
+    for (int i = 0; i < UM_FRONT_SLOTS; i++)
+        um_hostbuf_close(&g->packet_slot[i]);
     um_hostbuf_close(&g->gate_slot);
     um_tape_close(&g->packet);
     um_params_close(&g->tables);
@@ -175,20 +230,34 @@ static void close_geometry(um_pipeline *p, struct geometry *g)
     *g = (struct geometry){0};
 }
 
+static struct lane *lane_of(um_pipeline *p, uint64_t n)
+{
+    return &p->lane[n % (uint64_t)p->set.inflight];
+}
+
+static struct flight *flight_of(um_pipeline *p, uint64_t n)
+{
+    return &p->flight[n % (uint64_t)p->set.inflight];
+}
+
 void um_pipeline_close(um_pipeline **pipeline)
 {
     um_pipeline *p = *pipeline;
     if (!p)
         return;
-    if (p->frame)
-        um_event_sync(p->dev, p->mark[MARK_DONE], UM_STAGE_DEBUG, "close with a frame in flight");
-    um_frame_unref(&p->frame);
+    for (; p->received < p->sent; p->received++) {
+        um_event_sync(p->dev, lane_of(p, p->received)->mark[MARK_DONE], UM_STAGE_DEBUG,
+                      "close with a frame in flight");
+        um_frame_unref(&flight_of(p, p->received)->frame);
+    }
     for (int i = 0; i < GEOMETRIES; i++)
         close_geometry(p, &p->geometry[i]);
-    for (int i = 0; i < MARKS; i++)
-        um_event_close(&p->mark[i], p->dev);
+    for (int i = 0; i < UM_FRONT_SLOTS; i++)
+        close_lane(p, &p->lane[i]);
+    close_lane(p, &p->warm);
     um_event_close(&p->fork, p->dev);
     um_event_close(&p->join, p->dev);
+    um_pool_close(&p->pool);
     um_ledger_limit(p->dev, -1, -1);
     um_free(p);
     *pipeline = NULL;
@@ -224,6 +293,7 @@ static um_status record_packet(um_pipeline *p, struct geometry *g)
     struct um_mask_tables k = {{0, 0}, {0, 0}};
     if (st == UM_OK) {
         k = um_segmenter_tables(s, g->tables, g->w, g->h);
+        um_params_reserve(g->tables, UM_MASK_WORK_BYTES, &g->work);
         st = um_params_upload(g->tables);
     }
     if (st == UM_OK)
@@ -237,16 +307,23 @@ static um_status record_packet(um_pipeline *p, struct geometry *g)
     um_tensor tx = um_tape_const(t, g->tables, k.tx, UM_F32, 1, g->w, 4),
               ty = um_tape_const(t, g->tables, k.ty, UM_F32, 1, g->h, 4);
     um_tensor gate = um_tape_import(t, g->gate, g->best.gate);
-    if (p->host_mode)
+    if (p->host_mode) {
         g->logits = um_keep(t, um_tape_new(t, UM_F32, g->h, g->w, 1));
-    um_tensor mask = um_mask_upsample(t, low, tx, ty, gate, g->logits);
-    um_tap(t, "mask", mask);
-    if (!p->host_mode) {
-        struct um_mask_stats stats = um_mask_statistics(t, mask);
-        um_tensor iou = um_tape_import(t, p->decode->tape, p->decode->out.iou);
-        g->record =
-            um_keep(t, um_packet_op(t, stats.record, mask, gate, iou, low, header_of(t, g)));
+        um_tap(t, "mask", um_mask_upsample(t, low, tx, ty, gate, g->logits));
+        return um_tape_compile(t);
     }
+    um_tensor iou = um_tape_import(t, p->decode->tape, p->decode->out.iou);
+    struct um_mask_packet m = {
+        .low = low,
+        .tx = tx,
+        .ty = ty,
+        .gate = gate,
+        .iou = iou,
+        .header = header_of(t, g),
+        .work = um_tape_const(t, g->tables, g->work, UM_U8, 1, 1, UM_MASK_WORK_BYTES)};
+    if (s->keep_taps) /* a dump wants the mask of its own */
+        um_tap(t, "mask", um_mask_upsample(t, low, tx, ty, gate, (um_tensor){0}));
+    g->record = um_keep(t, um_mask_packet(t, &m));
     return um_tape_compile(t);
 }
 
@@ -266,7 +343,7 @@ static um_status open_geometry(um_pipeline *p, struct geometry *g, int w, int h,
     target[0] = um_detector_target(p->detector, g->detect, c);
     if (p->segmenter)
         target[1] = um_segmenter_target(p->segmenter, w, h);
-    st = um_front_open(&g->front, p->dev, w, h, c, target, p->segmenter ? 2 : 1);
+    st = um_front_open(&g->front, p->dev, w, h, c, target, p->segmenter ? 2 : 1, p->set.inflight);
     if (st == UM_OK)
         st = record_gate(p, g);
     if (st == UM_OK && p->segmenter)
@@ -274,7 +351,9 @@ static um_status open_geometry(um_pipeline *p, struct geometry *g, int w, int h,
     if (st == UM_OK)
         st = um_hostbuf_open(&g->gate_slot, p->dev, UM_GATE_BYTES);
     if (st == UM_OK)
-        st = um_hostbuf_open(&g->packet_slot, p->dev, packet_bytes(g));
+        st = um_hostbuf_open(&g->packet_slot[0], p->dev, packet_bytes(g));
+    for (int i = 1; st == UM_OK && i < p->set.inflight; i++)
+        st = um_hostbuf_open(&g->packet_slot[i], p->dev, packet_bytes(g));
     g->bits = um_zalloc(packet_bytes(g));
     if (st == UM_OK && !g->bits)
         st = um_fail(UM_ENOMEM, "mask of %dx%d", w, h);
@@ -292,9 +371,9 @@ static um_status open_geometry(um_pipeline *p, struct geometry *g, int w, int h,
 /* ---- the frame as commands; `up` and `down` say who books the copies (warm-up runs book as setup)
  * ---- */
 
-static um_status mark(um_pipeline *p, enum um_queue q, enum mark m)
+static um_status mark(um_pipeline *p, const struct lane *l, enum um_queue q, enum mark m)
 {
-    return um_event_record(p->dev, q, p->mark[m]);
+    return um_event_record(p->dev, q, l->mark[m]);
 }
 
 /* Queue `to` continues only after what `from` has been given so far. */
@@ -304,13 +383,14 @@ static um_status order(um_pipeline *p, um_event *event, enum um_queue from, enum
     return st == UM_OK ? um_event_wait(p->dev, to, event) : st;
 }
 
-static um_status submit_detect(um_pipeline *p, struct geometry *g, enum um_stage up)
+static um_status submit_detect(um_pipeline *p, struct geometry *g, const struct lane *l,
+                               enum um_stage up)
 {
-    um_status st = mark(p, UM_QUEUE_MAIN, MARK_START);
+    um_status st = mark(p, l, UM_QUEUE_MAIN, MARK_START);
     if (st == UM_OK)
-        st = um_front_upload(&g->front, UM_QUEUE_MAIN, up);
+        st = um_front_upload(&g->front, l->slot, UM_QUEUE_MAIN, up);
     if (st == UM_OK)
-        st = mark(p, UM_QUEUE_MAIN, MARK_UPLOADED);
+        st = mark(p, l, UM_QUEUE_MAIN, MARK_UPLOADED);
     if (st == UM_OK)
         st = um_front_run(&g->front, UM_QUEUE_MAIN);
     if (st == UM_OK && p->speculative)
@@ -319,26 +399,25 @@ static um_status submit_detect(um_pipeline *p, struct geometry *g, enum um_stage
         st = um_tape_run(g->detect->tape, UM_QUEUE_MAIN);
     if (st == UM_OK)
         st = um_tape_run(g->gate, UM_QUEUE_MAIN);
-    return st == UM_OK ? mark(p, UM_QUEUE_MAIN, MARK_DETECTED) : st;
+    return st == UM_OK ? mark(p, l, UM_QUEUE_MAIN, MARK_DETECTED) : st;
 }
 
-static um_status submit_encode(um_pipeline *p, enum um_queue q)
+static um_status submit_encode(um_pipeline *p, const struct lane *l, enum um_queue q)
 {
-    um_status st = mark(p, q, MARK_ENCODE_START);
+    um_status st = mark(p, l, q, MARK_ENCODE_START);
     if (st == UM_OK)
         st = um_tape_run(p->segmenter->encode, q);
-    return st == UM_OK ? mark(p, q, MARK_ENCODED) : st;
+    return st == UM_OK ? mark(p, l, q, MARK_ENCODED) : st;
 }
 
-static um_status submit_segment(um_pipeline *p)
+static um_status submit_segment(um_pipeline *p, const struct lane *l)
 {
-    um_status st = mark(p, UM_QUEUE_MAIN, MARK_DECODE_START);
-    if (st == UM_OK)
-        st = um_tape_run(p->decode->tape, UM_QUEUE_MAIN);
-    return st == UM_OK ? mark(p, UM_QUEUE_MAIN, MARK_SEGMENTED) : st;
+    um_status st = um_tape_run(p->decode->tape, UM_QUEUE_MAIN);
+    return st == UM_OK ? mark(p, l, UM_QUEUE_MAIN, MARK_SEGMENTED) : st;
 }
 
-static um_status submit_packet(um_pipeline *p, struct geometry *g, enum um_stage down)
+static um_status submit_packet(um_pipeline *p, struct geometry *g, const struct lane *l,
+                               enum um_stage down)
 {
     um_buf *buf = NULL;
     size_t off = 0;
@@ -346,71 +425,61 @@ static um_status submit_packet(um_pipeline *p, struct geometry *g, enum um_stage
     if (st != UM_OK)
         return st;
     um_tape_locate(g->packet, g->record, &buf, &off);
-    st = um_download(p->dev, UM_QUEUE_MAIN, g->packet_slot, 0, buf, off, packet_bytes(g), down,
-                     "packet");
-    return st == UM_OK ? mark(p, UM_QUEUE_MAIN, MARK_DONE) : st;
+    st = um_download(p->dev, UM_QUEUE_MAIN, g->packet_slot[l->slot], 0, buf, off, packet_bytes(g),
+                     down, "packet");
+    return st == UM_OK ? mark(p, l, UM_QUEUE_MAIN, MARK_DONE) : st;
 }
 
-static um_status submit_whole(um_pipeline *p, struct geometry *g, enum um_stage up,
-                              enum um_stage down)
+static um_status submit_whole(um_pipeline *p, struct geometry *g, const struct lane *l,
+                              enum um_stage up, enum um_stage down)
 {
-    um_status st = submit_detect(p, g, up);
+    um_status st = submit_detect(p, g, l, up);
     if (st == UM_OK)
-        st = submit_encode(p, UM_QUEUE_SIDE);
+        st = submit_encode(p, l, UM_QUEUE_SIDE);
     if (st == UM_OK)
         st = order(p, p->join, UM_QUEUE_SIDE, UM_QUEUE_MAIN);
     if (st == UM_OK)
-        st = submit_segment(p);
-    return st == UM_OK ? submit_packet(p, g, down) : st;
+        st = submit_segment(p, l);
+    return st == UM_OK ? submit_packet(p, g, l, down) : st;
 }
 
-static um_status submit_first(um_pipeline *p, struct geometry *g, enum um_stage up,
-                              enum um_stage down)
+static um_status submit_first(um_pipeline *p, struct geometry *g, const struct lane *l,
+                              enum um_stage up, enum um_stage down)
 {
     um_buf *buf = NULL;
     size_t off = 0;
-    um_status st = submit_detect(p, g, up);
+    um_status st = submit_detect(p, g, l, up);
     if (st != UM_OK)
         return st;
     um_tape_locate(g->gate, g->best.gate, &buf, &off);
     st = um_download(p->dev, UM_QUEUE_MAIN, g->gate_slot, 0, buf, off, UM_GATE_BYTES, down, "gate");
-    return st == UM_OK ? mark(p, UM_QUEUE_MAIN, MARK_DONE) : st;
+    return st == UM_OK ? mark(p, l, UM_QUEUE_MAIN, MARK_DONE) : st;
 }
 
-static um_status submit_second(um_pipeline *p, struct geometry *g, enum um_stage down)
+static um_status submit_second(um_pipeline *p, struct geometry *g, const struct lane *l,
+                               enum um_stage up, enum um_stage down)
 {
-    um_status st = submit_encode(p, UM_QUEUE_MAIN);
+    (void)up;
+    um_status st = submit_encode(p, l, UM_QUEUE_MAIN);
     if (st == UM_OK)
-        st = submit_segment(p);
+        st = submit_segment(p, l);
     if (st == UM_OK && !p->host_mode)
-        return submit_packet(p, g, down);
+        return submit_packet(p, g, l, down);
     if (st == UM_OK)
         st = um_tape_run(g->packet, UM_QUEUE_MAIN);
-    return st == UM_OK ? mark(p, UM_QUEUE_MAIN, MARK_DONE) : st;
+    return st == UM_OK ? mark(p, l, UM_QUEUE_MAIN, MARK_DONE) : st;
 }
 
-static um_status submit_whole_frame(um_pipeline *p, struct geometry *g)
-{
-    return submit_whole(p, g, UM_STAGE_UPLOAD, UM_STAGE_PACKET);
-}
-
-static um_status submit_first_frame(um_pipeline *p, struct geometry *g)
-{
-    return submit_first(p, g, UM_STAGE_UPLOAD, UM_STAGE_DETECT);
-}
-
-static um_status submit_second_frame(um_pipeline *p, struct geometry *g)
-{
-    return submit_second(p, g, UM_STAGE_PACKET);
-}
-
-static um_status capture(um_pipeline *p, struct geometry *g,
-                         um_status (*submit)(um_pipeline *, struct geometry *), um_graph **out)
+/* A frame's commands as a graph; `down` is the stage of what comes back. */
+static um_status capture(um_pipeline *p, struct geometry *g, const struct lane *l,
+                         um_status (*submit)(um_pipeline *, struct geometry *, const struct lane *,
+                                             enum um_stage, enum um_stage),
+                         enum um_stage down, um_graph **out)
 {
     um_status st = um_capture_begin(p->dev);
     if (st != UM_OK)
         return st;
-    st = submit(p, g);
+    st = submit(p, g, l, UM_STAGE_UPLOAD, down);
     um_status ended =
         um_capture_end(p->dev, out); /* also after an error: the queues must not stay in capture */
     return st == UM_OK ? ended : st;
@@ -420,26 +489,33 @@ static um_status capture(um_pipeline *p, struct geometry *g,
  * launch. */
 static um_status warm_up(um_pipeline *p, struct geometry *g)
 {
+    const struct lane *l = &p->warm;
     um_status st;
     struct um_frame_header blank = {
         .width = (uint32_t)g->w, .height = (uint32_t)g->h, .tau_conf = 2, .label = -1};
-    memset(g->front.slot->data, 0, g->front.bytes);
-    memcpy(g->front.slot->data, &blank, sizeof blank);
+    memset(g->front.slot[0]->data, 0, g->front.bytes);
+    memcpy(g->front.slot[0]->data, &blank, sizeof blank);
     if (p->speculative)
-        st = submit_whole(p, g, UM_STAGE_SETUP, UM_STAGE_SETUP);
+        st = submit_whole(p, g, l, UM_STAGE_SETUP, UM_STAGE_SETUP);
     else {
-        st = submit_first(p, g, UM_STAGE_SETUP, UM_STAGE_SETUP);
+        st = submit_first(p, g, l, UM_STAGE_SETUP, UM_STAGE_SETUP);
         if (st == UM_OK && p->segmenter)
-            st = submit_second(p, g, UM_STAGE_SETUP);
+            st = submit_second(p, g, l, UM_STAGE_SETUP, UM_STAGE_SETUP);
     }
     if (st == UM_OK)
-        st = um_event_sync(p->dev, p->mark[MARK_DONE], UM_STAGE_SETUP, "warm-up");
+        st = um_event_sync(p->dev, l->mark[MARK_DONE], UM_STAGE_SETUP, "warm-up");
     if (st != UM_OK)
         return st;
-    if (p->speculative)
-        return capture(p, g, submit_whole_frame, &g->whole);
-    st = capture(p, g, submit_first_frame, &g->first);
-    return st == UM_OK && p->segmenter ? capture(p, g, submit_second_frame, &g->second) : st;
+    l = p->lane;
+    if (p->speculative) {
+        for (int i = 0; i < p->set.inflight && st == UM_OK; i++)
+            st = capture(p, g, &l[i], submit_whole, UM_STAGE_PACKET, &g->whole[i]);
+        return st;
+    }
+    st = capture(p, g, l, submit_first, UM_STAGE_DETECT, &g->first);
+    if (st == UM_OK && p->segmenter)
+        st = capture(p, g, l, submit_second, UM_STAGE_PACKET, &g->second);
+    return st;
 }
 
 static um_status find_geometry(um_pipeline *p, int w, int h, int c, struct geometry **out)
@@ -471,7 +547,7 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
     struct geometry *g = NULL;
     if (!p || !frame || !*frame)
         return um_fail(UM_EINVAL, "um_pipeline_send: %s is NULL", p ? "frame" : "pipeline");
-    if (p->frame)
+    if (p->sent - p->received == (uint64_t)p->set.inflight)
         return UM_AGAIN;
     const um_frame *f = *frame;
     int crop[4] = {p->set.crop[0], p->set.crop[1], p->set.crop[2], p->set.crop[3]};
@@ -495,20 +571,23 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
                                      .height = (uint32_t)g->h,
                                      .tau_conf = p->set.conf,
                                      .label = p->set.label};
-    st = um_front_fill(&g->front, &header, f, crop[0], crop[1]);
+    struct lane *l = lane_of(p, p->sent);
+    struct flight *flight = flight_of(p, p->sent);
+    st = um_front_fill(&g->front, l->slot, &header, f, crop[0], crop[1]);
     if (st == UM_OK)
-        st = um_graph_launch(p->dev, p->speculative ? g->whole : g->first);
+        st = um_graph_launch(p->dev, p->speculative ? g->whole[l->slot] : g->first);
     if (st != UM_OK)
         return st;
     if (p->segmenter)
         p->segmenter->image_w = p->segmenter->image_h =
             0; /* this frame goes where the image's embedding was */
-    g->used = ++p->frames;
-    p->current = g;
-    p->sent_ns = now;
-    p->frame = *frame;
+    g->used = ++p->sent;
+    flight->g = g;
+    flight->sent_ns = now;
+    flight->frame = *frame;
+    um_ledger_read(p->dev, &flight->transfers);
     *frame = NULL;
-    um_packet *k = &p->next;
+    um_packet *k = &flight->packet;
     *k = (um_packet){.frame_id = f->id,
                      .ts = f->ts,
                      .width = f->width,
@@ -516,12 +595,14 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
                      .has_pose = f->has_pose,
                      .has_spacing = f->has_spacing,
                      .as_numpy = p->host_mode,
-                     .precision = "fp32",
                      .centroid = {NAN, NAN}};
     memcpy(k->crop, crop, sizeof crop);
     memcpy(k->pose, f->pose, sizeof k->pose);
     memcpy(k->spacing_mm, f->spacing_mm, sizeof k->spacing_mm);
     memcpy(k->device, p->dev->name, sizeof k->device);
+    snprintf(k->precision, sizeof k->precision, "%s", um_device_precision(p->dev));
+    if (p->set.lost_device)
+        snprintf(k->lost_device, sizeof k->lost_device, "%s", p->set.lost_device);
     memcpy(k->detector_sha256, p->detector->sha256, sizeof k->detector_sha256);
     if (p->segmenter)
         memcpy(k->segmenter_sha256, p->segmenter->sha256, sizeof k->segmenter_sha256);
@@ -530,9 +611,10 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
 
 /* Legacy mode: logits and score come to the host in blocking copies; mask, weights, statistics and
  * packet are made here by the reference kernels, and nothing goes back up. */
-static um_status make_host_packet(um_pipeline *p, struct geometry *g)
+static um_status make_host_packet(um_pipeline *p, struct geometry *g, uint64_t frame_id)
 {
     um_buf *buf = NULL;
+    um_pool *pool = p->pool ? p->pool : p->dev->pool;
     size_t off = 0, n = (size_t)g->w * (size_t)g->h;
     float iou = 0;
     um_tape_locate(g->packet, g->logits, &buf, &off);
@@ -557,9 +639,9 @@ static um_status make_host_packet(um_pipeline *p, struct geometry *g)
                             .w = 1,
                             .c = UM_RECORD_BYTES,
                             .ld = UM_RECORD_BYTES};
-    um_ref_mask_stats(&(struct um_call){
-        .t = (struct um_view[]){weights, stats, mask}, .n = 3, .pool = p->dev->pool});
-    struct um_view out = {.data = g->packet_slot->data,
+    um_ref_mask_stats(
+        &(struct um_call){.t = (struct um_view[]){weights, stats, mask}, .n = 3, .pool = pool});
+    struct um_view out = {.data = g->packet_slot[0]->data,
                           .dtype = UM_U8,
                           .h = 1,
                           .w = 1,
@@ -575,7 +657,7 @@ static um_status make_host_packet(um_pipeline *p, struct geometry *g)
     struct um_view logits = {
         .data = g->host_logits, .dtype = UM_F32, .h = g->h, .w = g->w, .c = 1, .ld = 1};
     struct um_frame_header header = {
-        .frame_id = p->frame->id, .width = (uint32_t)g->w, .height = (uint32_t)g->h};
+        .frame_id = frame_id, .width = (uint32_t)g->w, .height = (uint32_t)g->h};
     struct um_view head = {.data = &header,
                            .dtype = UM_U8,
                            .h = 1,
@@ -585,7 +667,7 @@ static um_status make_host_packet(um_pipeline *p, struct geometry *g)
     um_ref_packet(
         &(struct um_call){.t = (struct um_view[]){out, stats, mask, gate, score, logits, head},
                           .n = 7,
-                          .pool = p->dev->pool});
+                          .pool = pool});
     return UM_OK;
 }
 
@@ -623,23 +705,26 @@ static void fill_mask(um_packet *k, const struct um_record *r, const uint8_t *bi
     k->centroid[1] = (float)((double)r->sum_y / r->area_px) + (float)k->crop[1];
 }
 
-static double between(um_pipeline *p, enum mark from, enum mark to)
+static double between(um_pipeline *p, const struct lane *l, enum mark from, enum mark to)
 {
     uint64_t ns = 0;
-    um_event_elapsed(p->dev, p->mark[from], p->mark[to], &ns);
+    um_event_elapsed(p->dev, l->mark[from], l->mark[to], &ns);
     return (double)ns * 1e-6;
 }
 
-static void fill_times(um_pipeline *p, um_packet *k)
+static void fill_times(um_pipeline *p, const struct lane *l, um_packet *k)
 {
-    k->ms.upload = between(p, MARK_START, MARK_UPLOADED);
-    k->ms.detect = between(p, MARK_UPLOADED, MARK_DETECTED);
+    k->ms.upload = between(p, l, MARK_START, MARK_UPLOADED);
+    k->ms.detect = between(p, l, MARK_UPLOADED, MARK_DETECTED);
     if (p->encoded) {
-        k->ms.segment = between(p, MARK_ENCODE_START, MARK_ENCODED) +
-                        between(p, MARK_DECODE_START, MARK_SEGMENTED);
-        k->ms.packet = between(p, MARK_SEGMENTED, MARK_DONE);
+        /* the decoder starts when both the box and the embedding are there */
+        double boxed = between(p, l, MARK_DETECTED, MARK_SEGMENTED);
+        double embedded = between(p, l, MARK_ENCODED, MARK_SEGMENTED);
+        k->ms.segment =
+            between(p, l, MARK_ENCODE_START, MARK_ENCODED) + (boxed < embedded ? boxed : embedded);
+        k->ms.packet = between(p, l, MARK_SEGMENTED, MARK_DONE);
     } else
-        k->ms.packet = between(p, MARK_DETECTED, MARK_DONE);
+        k->ms.packet = between(p, l, MARK_DETECTED, MARK_DONE);
 }
 
 static um_status assertion(const um_pipeline *p, uint64_t frame)
@@ -652,37 +737,36 @@ static um_status assertion(const um_pipeline *p, uint64_t frame)
                    v->limit, v->reason);
 }
 
-static um_status finish(um_pipeline *p, struct geometry *g, um_packet *k)
+static um_status finish(um_pipeline *p, struct geometry *g, const struct lane *l, um_packet *k)
 {
-    um_status st = um_event_sync(p->dev, p->mark[MARK_DONE], UM_STAGE_PACKET,
+    um_status st = um_event_sync(p->dev, l->mark[MARK_DONE], UM_STAGE_PACKET,
                                  p->speculative ? "packet" : "gate");
     p->encoded = p->speculative;
     if (st != UM_OK)
         return st;
-    const struct um_record *record = g->packet_slot->data;
+    const uint8_t *slot = g->packet_slot[l->slot]->data;
+    const struct um_record *record = (const struct um_record *)(const void *)slot;
     if (p->speculative)
         fill_gate(k, &record->gate);
     else
         fill_gate(k, g->gate_slot->data);
     if (!p->speculative && p->segmenter && k->state == UM_STATE_VISIBLE) {
-        double detect =
-            between(p, MARK_DETECTED,
-                    MARK_DONE); /* the gate's way to the host is part of the packet stage */
+        double detect = between(p, l, MARK_DETECTED,
+                                MARK_DONE); /* the gate's way to the host is part of the packet */
         st = um_graph_launch(p->dev, g->second);
         if (st == UM_OK)
-            st = um_event_sync(p->dev, p->mark[MARK_DONE], UM_STAGE_PACKET, "packet");
+            st = um_event_sync(p->dev, l->mark[MARK_DONE], UM_STAGE_PACKET, "packet");
         if (st == UM_OK && p->host_mode)
-            st = make_host_packet(p, g);
+            st = make_host_packet(p, g, k->frame_id);
         if (st != UM_OK)
             return st;
         p->encoded = true;
-        fill_times(p, k);
+        fill_times(p, l, k);
         k->ms.packet += detect;
     } else
-        fill_times(p, k);
+        fill_times(p, l, k);
     if (p->segmenter && k->state == UM_STATE_VISIBLE) {
-        memcpy(g->bits, (const uint8_t *)g->packet_slot->data + UM_RECORD_BYTES,
-               packet_bytes(g) - UM_RECORD_BYTES);
+        memcpy(g->bits, slot + UM_RECORD_BYTES, packet_bytes(g) - UM_RECORD_BYTES);
         fill_mask(k, record, g->bits);
     }
     return UM_OK;
@@ -693,16 +777,20 @@ um_status um_pipeline_receive(um_pipeline *p, const um_packet **packet)
     if (!p || !packet)
         return um_fail(UM_EINVAL, "um_pipeline_receive: %s is NULL", p ? "packet" : "pipeline");
     *packet = NULL;
-    if (!p->frame)
+    if (p->received == p->sent)
         return UM_AGAIN;
+    struct flight *flight = flight_of(p, p->received);
     um_packet *k = &p->packet;
-    *k = p->next;
-    um_status st = finish(p, p->current, k);
-    um_frame_unref(&p->frame);
+    *k = flight->packet;
+    um_ledger_resume(p->dev, k->frame_id, &flight->transfers);
+    um_status st = finish(p, flight->g, lane_of(p, p->received), k);
+    um_frame_unref(&flight->frame);
+    p->received++;
     if (st != UM_OK)
         return st;
+    p->last = flight->g;
     um_ledger_read(p->dev, &k->transfers);
-    k->ms.total = (double)(um_clock_ns() - p->sent_ns) * 1e-6;
+    k->ms.total = (double)(um_clock_ns() - flight->sent_ns) * 1e-6;
     if (p->set.kpi && k->has_mask) {
         char line[320], more[160];
         snprintf(more, sizeof more,
@@ -721,15 +809,15 @@ um_status um_pipeline_receive(um_pipeline *p, const um_packet **packet)
 um_status um_pipeline_dump(um_pipeline *p, const char *path)
 {
     struct um_dump dump = {0};
-    if (!p || !path || !p->set.dump || !p->current)
+    if (!p || !path || !p->set.dump || !p->last)
         return um_fail(UM_EINVAL, "um_pipeline_dump: needs settings.dump and a frame");
-    um_status st = um_dump_tape(&dump, p->current->detect->tape);
+    um_status st = um_dump_tape(&dump, p->last->detect->tape);
     if (st == UM_OK && p->encoded)
         st = um_dump_tape(&dump, p->segmenter->encode);
     if (st == UM_OK && p->encoded)
         st = um_dump_tape(&dump, p->decode->tape);
     if (st == UM_OK && p->encoded)
-        st = um_dump_tape(&dump, p->current->packet);
+        st = um_dump_tape(&dump, p->last->packet);
     if (st == UM_OK)
         st = um_dump_write(&dump, path);
     um_dump_close(&dump);

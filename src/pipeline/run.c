@@ -55,6 +55,9 @@ struct sink_thread {
 
 struct run {
     const um_run_settings *set;
+    um_pipeline *pipeline;                    /* of the settings, or what replaced it */
+    struct arrival *waiting[UM_INFLIGHT_MAX]; /* for their packets, oldest first */
+    int n_waiting, sent;                      /* the first `sent` of them are in the pipeline */
     struct queue arrivals;
     pthread_t reader;
     um_status reader_status; /* why the reader gave up; read after join */
@@ -95,12 +98,12 @@ static bool queue_put(struct queue *q, void *item, bool replace, void **old)
     return ok;
 }
 
-/* Take, waiting; NULL at the end. */
-static void *queue_take(struct queue *q)
+/* Take, waiting if asked to; NULL at the end, or if nothing is there. */
+static void *queue_take(struct queue *q, bool wait)
 {
     void *item = NULL;
     pthread_mutex_lock(&q->lock);
-    while (!q->dead && q->count == 0 && !q->finished)
+    while (wait && !q->dead && q->count == 0 && !q->finished)
         pthread_cond_wait(&q->changed, &q->lock);
     if (q->count > 0) {
         item = q->item[q->head];
@@ -194,7 +197,7 @@ static void *write_sink(void *ctx)
 {
     struct sink_thread *s = ctx;
     struct parcel *p;
-    while (s->status == UM_OK && (p = queue_take(&s->queue))) {
+    while (s->status == UM_OK && (p = queue_take(&s->queue, true))) {
         s->status = um_sink_write(s->sink, &p->packet, p->frame, p->name);
         if (s->status != UM_OK)
             snprintf(s->problem, sizeof s->problem, "%s", um_last_error());
@@ -270,53 +273,112 @@ static void check_sinks(struct run *r, um_run_stats *stats, bool *reported)
     }
 }
 
-static um_status one_frame(struct run *r, struct arrival *a, um_run_stats *stats, bool *go_on)
+/* The device is lost: false if the run must end, with the reason as the error. */
+static bool replace_pipeline(struct run *r, um_run_stats *stats)
+{
+    char why[512];
+    um_pipeline *other = r->pipeline;
+    snprintf(why, sizeof why, "%s", um_last_error());
+    if (++stats->device_lost > 1 || !r->set->on_device_lost)
+        return false;
+    um_status st = r->set->on_device_lost(r->set->ctx, &other);
+    if (st == UM_OK && other && other != r->pipeline) {
+        r->pipeline = other;
+        r->sent = 0; /* what was in flight is sent again */
+        return true;
+    }
+    um_fail(UM_EDEVICE, "%s", why);
+    return false;
+}
+
+/* Take the i-th of the frames that wait for their packets out of the line. */
+static void drop_waiting(struct run *r, int i)
+{
+    drop_arrival(r->waiting[i]);
+    r->n_waiting--;
+    if (i < r->sent)
+        r->sent--;
+    for (; i < r->n_waiting; i++)
+        r->waiting[i] = r->waiting[i + 1];
+}
+
+/* Send what has not been sent, as far as the pipeline takes it. */
+static um_status submit(struct run *r, um_run_stats *stats)
+{
+    while (r->sent < r->n_waiting) {
+        um_frame *frame = um_frame_ref(r->waiting[r->sent]->frame);
+        um_status st = um_pipeline_send(r->pipeline, &frame);
+        um_frame_unref(&frame);
+        if (st == UM_OK)
+            r->sent++;
+        else if (st == UM_AGAIN)
+            return UM_OK;
+        else if (st == UM_EINVAL && !r->set->strict) { /* this frame only: e.g. beyond the crop */
+            stats->unreadable++;
+            problem(r, um_last_error());
+            drop_waiting(r, r->sent);
+        } else if (st != UM_EDEVICE || !replace_pipeline(r, stats))
+            return st;
+    }
+    return UM_OK;
+}
+
+/* The packet of the frame that has waited longest. */
+static um_status collect(struct run *r, um_run_stats *stats, bool *go_on)
 {
     const um_run_settings *set = r->set;
     const um_packet *packet = NULL;
-    um_frame *frame = um_frame_ref(a->frame);
-    um_status st = um_pipeline_send(set->pipeline, &a->frame);
-    if (st == UM_OK)
-        st = um_pipeline_receive(set->pipeline, &packet);
-    if (packet) {
-        stats->frames++;
-        if (packet->state == UM_STATE_VISIBLE)
-            stats->visible++;
-        else
-            stats->lost++;
-        if (set->on_packet)
-            set->on_packet(set->ctx, packet, frame, a->has_truth ? &a->truth : NULL);
-        if (!deliver(r, packet, frame, a->name, &st))
-            *go_on = false;
-    }
-    um_frame_unref(&frame);
+    um_status st = um_pipeline_receive(r->pipeline, &packet);
+    if (!packet)
+        return st == UM_EDEVICE && replace_pipeline(r, stats) ? UM_OK : st;
+    const struct arrival *a = r->waiting[0];
+    stats->frames++;
+    if (packet->state == UM_STATE_VISIBLE)
+        stats->visible++;
+    else
+        stats->lost++;
+    if (set->on_packet)
+        set->on_packet(set->ctx, packet, a->frame, a->has_truth ? &a->truth : NULL);
+    if (!deliver(r, packet, a->frame, a->name, &st))
+        *go_on = false;
+    drop_waiting(r, 0);
     return st;
 }
 
+/* With a pipeline that takes several frames the next one is sent before the packet of the last one
+ * is waited for, if it is there by then. What is in flight is finished before a stop. */
 static um_status drive(struct run *r, um_run_stats *stats, bool *reported)
 {
-    um_status st = UM_OK;
+    char strict[512] = "";
+    um_status st = UM_OK, unreadable = UM_OK;
     bool go_on = true;
-    struct arrival *a;
-    while (go_on && st == UM_OK && !stop_asked(r) && (a = queue_take(&r->arrivals))) {
-        if (a->frame)
-            st = one_frame(r, a, stats, &go_on);
-        else {
+    while (go_on && st == UM_OK) {
+        bool room = r->sent == r->n_waiting && r->n_waiting < um_pipeline_inflight(r->pipeline);
+        struct arrival *a = NULL;
+        if (room && unreadable == UM_OK && !stop_asked(r))
+            a = queue_take(&r->arrivals, r->n_waiting == 0);
+        if (a && a->frame) {
+            r->waiting[r->n_waiting++] = a;
+            st = submit(r, stats);
+        } else if (a) {
             stats->unreadable++;
             problem(r, a->problem);
-            if (r->set->strict)
-                st = um_fail(a->status, "%s", a->problem);
-        }
-        if (st == UM_EINVAL && !r->set->strict &&
-            a->frame) { /* this frame only: e.g. too small for the crop */
-            stats->unreadable++;
-            problem(r, um_last_error());
-            st = UM_OK;
-        }
-        drop_arrival(a);
+            if (r->set->strict) {
+                unreadable = a->status;
+                snprintf(strict, sizeof strict, "%s", a->problem);
+            }
+            drop_arrival(a);
+        } else if (r->n_waiting > 0) {
+            st = submit(r, stats);
+            if (st == UM_OK && r->sent > 0)
+                st = collect(r, stats, &go_on);
+        } else
+            break;
         check_sinks(r, stats, reported);
     }
-    return st;
+    while (r->n_waiting > 0)
+        drop_waiting(r, 0);
+    return st == UM_OK && unreadable != UM_OK ? um_fail(unreadable, "%s", strict) : st;
 }
 
 void um_run_settings_default(um_run_settings *s)
@@ -326,7 +388,7 @@ void um_run_settings_default(um_run_settings *s)
 
 um_status um_run_frames(const um_run_settings *settings, um_run_stats *stats)
 {
-    struct run r = {.set = settings};
+    struct run r = {.set = settings, .pipeline = settings->pipeline};
     int n = settings->n_sinks;
     *stats = (um_run_stats){0};
     if (settings->struct_size != sizeof *settings || !settings->pipeline || !settings->source ||
@@ -366,13 +428,13 @@ um_status um_run_frames(const um_run_settings *settings, um_run_stats *stats)
             pthread_join(r.sinks[i].thread, NULL);
     if (r.sinks && reported)
         check_sinks(&r, stats, reported);
-    for (struct arrival *a; r.arrivals.count > 0 && (a = queue_take(&r.arrivals));)
+    for (struct arrival *a; r.arrivals.count > 0 && (a = queue_take(&r.arrivals, true));)
         drop_arrival(a);
     for (int i = 0; i < n && r.sinks; i++) {
         if (!r.sinks[i].sink)
             continue;
         while (r.sinks[i].queue.count > 0)
-            drop_parcel(queue_take(&r.sinks[i].queue));
+            drop_parcel(queue_take(&r.sinks[i].queue, true));
         queue_destroy(&r.sinks[i].queue);
     }
     queue_destroy(&r.arrivals);

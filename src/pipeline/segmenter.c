@@ -41,7 +41,8 @@ um_status um_segmenter_open(um_segmenter **out, um_device *device, const char *p
     um_weights_close(&file);
     size_t side = st == UM_OK ? (size_t)um_sam_canvas(s->net) : 0, low = side / 4;
     if (st == UM_OK)
-        st = um_buf_open(&s->input, device, side * side * 3 * sizeof(float), "segmenter input");
+        st = um_buf_open(&s->input, device, side * side * 3 * um_dtype_size(device->precision),
+                         "segmenter input");
     if (st == UM_OK)
         st = um_buf_open(&s->prompt, device, sizeof(struct um_prompt), "prompt");
     if (st == UM_OK)
@@ -168,8 +169,9 @@ um_status um_segmenter_encoder(um_segmenter *s)
     if (s->keep_taps)
         um_tape_keep_taps(s->encode);
     s->embedding = um_keep(
-        s->encode, um_sam_encode(s->net, s->encode,
-                                 um_tape_buffer(s->encode, s->input, 0, UM_F32, side, side, 3)));
+        s->encode,
+        um_sam_encode(s->net, s->encode,
+                      um_tape_buffer(s->encode, s->input, 0, s->dev->precision, side, side, 3)));
     st = um_tape_compile(s->encode);
     if (st != UM_OK)
         um_tape_close(&s->encode);
@@ -377,15 +379,15 @@ static um_status set_frame(um_segmenter *s, const um_frame *frame)
     if (st == UM_OK && (!f->tape || f->w != w || f->h != h || f->c != c)) {
         um_front_close(f);
         struct um_front_target target = um_segmenter_target(s, w, h);
-        st = um_front_open(f, s->dev, w, h, c, &target, 1);
+        st = um_front_open(f, s->dev, w, h, c, &target, 1, 1);
         if (st != UM_OK)
             um_front_close(f);
     }
     if (st != UM_OK)
         return st;
-    st = um_front_fill(f, &header, frame, 0, 0);
+    st = um_front_fill(f, 0, &header, frame, 0, 0);
     if (st == UM_OK)
-        st = um_front_upload(f, UM_QUEUE_MAIN, UM_STAGE_UPLOAD);
+        st = um_front_upload(f, 0, UM_QUEUE_MAIN, UM_STAGE_UPLOAD);
     if (st == UM_OK)
         st = slots_sent(s);
     if (st == UM_OK)

@@ -34,7 +34,7 @@ struct um_segmenter {
     void (*kpi)(void *ctx, const char *line);
     void *kpi_ctx;
     bool keep_taps;
-    um_buf *input; /* f32 [S,S,3] */
+    um_buf *input; /* [S,S,3] of the device's precision */
     um_tape *encode;
     um_tensor embedding;
     um_buf *prompt, *mask_input;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "weights/weights.h"
 
+#include "base/half.h"
 #include "base/mem.h"
 #include "base/sha256.h"
 #include "weights/view.h"

@@ -71,7 +71,5 @@ struct um_wout {
 };
 um_status um_safetensors_write(const char *path, const struct um_wout *t, int n,
                                const char *const *meta /* key, value, …, NULL */);
-void um_f32_to_f16(uint16_t *dst, const float *src, size_t n); /* round to nearest even */
-void um_f16_to_f32(float *dst, const uint16_t *src, size_t n);
 
 #endif

@@ -29,6 +29,7 @@ def arguments(description, extra=None):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--binary", default=os.environ.get("ULTRAMOTION", str(ROOT / "build" / "ultramotion")))
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="run the cases whose name contains this text")
@@ -67,7 +68,7 @@ def run(args, *words, ok=(0,)):
     """Run `ultramotion WORDS`, on the device under test; its stdout."""
     command = [args.binary, *map(str, words)]
     if words[0] != "phantom":  # computes nothing on a device
-        command += ["--device", args.device, "--threads", str(args.threads)]
+        command += ["--device", args.device, "--precision", args.precision, "--threads", str(args.threads)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     if done.returncode not in ok:
         tail = done.stderr.strip().splitlines()[-3:]

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* IEEE 754 binary16, round to nearest even, subnormals kept. */
-#include "weights/weights.h"
+/* IEEE 754 binary16, subnormals kept, and bfloat16, the upper half of a float. */
+#include "base/half.h"
 
 #include <string.h>
 
@@ -53,4 +53,21 @@ void um_f16_to_f32(float *dst, const uint16_t *src, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         dst[i] = from_half(src[i]);
+}
+
+void um_f32_to_bf16(uint16_t *dst, const float *src, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, &src[i], 4);
+        dst[i] = src[i] != src[i] ? 0x7fff : (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+    }
+}
+
+void um_bf16_to_f32(float *dst, const uint16_t *src, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u = (uint32_t)src[i] << 16;
+        memcpy(&dst[i], &u, 4);
+    }
 }

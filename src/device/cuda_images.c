@@ -1,0 +1,6 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A build without GPU kernels. */
+#include "device/cuda_driver.h"
+
+const struct um_cuda_image um_cuda_images[1];
+const int um_cuda_image_count = 0;

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From the picture to what the networks read. A pass of Pillow's bilinear resize is sums of int32
+ * over taps, rounded to u8; a table then makes numbers of the bytes. */
+#include "nn/cuda/front.h"
+
+#include "nn/cuda/kernel.h"
+
+enum { THREADS = 256, ONE = 1 << 22 };
+
+/* ---- one axis: a row of taps is first index, count, weights; NULL is the axis as it is ---- */
+
+DEVICE const int32_t *taps_of(const int32_t *table, int ld, int i)
+{
+    return table ? table + (int64_t)i * ld : NULL;
+}
+
+DEVICE int first_of(const int32_t *table, int ld, int i)
+{
+    return table ? table[(int64_t)i * ld] : i;
+}
+
+DEVICE int end_of(const int32_t *table, int ld, int i)
+{
+    return table ? table[(int64_t)i * ld] + table[(int64_t)i * ld + 1] : i + 1;
+}
+
+DEVICE uint8_t clip(int32_t sum)
+{
+    sum >>= 22;
+    return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
+}
+
+/* dst = the taps' sum over pixels of C bytes that lie `step` apart, the first at src. */
+template <int C>
+DEVICE void weigh(uint8_t *dst, const uint8_t *src, int64_t step, const int32_t *taps)
+{
+    int32_t sum[C];
+    int n = taps ? taps[1] : 1;
+    UNROLL
+    for (int o = 0; o < C; o++)
+        sum[o] = ONE / 2;
+    for (int j = 0; j < n; j++, src += step) {
+        int32_t weight = taps ? taps[2 + j] : ONE;
+        UNROLL
+        for (int o = 0; o < C; o++)
+            sum[o] += weight * src[o];
+    }
+    UNROLL
+    for (int o = 0; o < C; o++)
+        dst[o] = clip(sum[o]);
+}
+
+/* The same over the results of another pass. */
+template <int C>
+DEVICE void weigh_twice(uint8_t *dst, const uint8_t *src, int64_t step, const int32_t *taps,
+                        int64_t first_step, const int32_t *first_taps)
+{
+    int32_t sum[C];
+    int n = taps ? taps[1] : 1;
+    UNROLL
+    for (int o = 0; o < C; o++)
+        sum[o] = ONE / 2;
+    for (int j = 0; j < n; j++, src += step) {
+        int32_t weight = taps ? taps[2 + j] : ONE;
+        uint8_t u[C];
+        weigh<C>(u, src, first_step, first_taps);
+        UNROLL
+        for (int o = 0; o < C; o++)
+            sum[o] += weight * u[o];
+    }
+    UNROLL
+    for (int o = 0; o < C; o++)
+        dst[o] = clip(sum[o]);
+}
+
+KERNEL(um_resize_axis, um_resize_axis_args, a, THREADS)
+{
+    int c = a.x.c, i = (int)(blockIdx.x * blockDim.x + threadIdx.x), x = i / c, o = i % c;
+    const int32_t *table = (const int32_t *)a.taps.data;
+    if (x >= a.out.w)
+        return;
+    for (int y = (int)blockIdx.y; y < a.out.h; y += (int)gridDim.y) {
+        const int32_t *k = table + (int64_t)(a.vertical ? y : x) * a.taps.ld;
+        int64_t at = a.vertical ? (int64_t)k[0] * a.x.w + x : (int64_t)y * a.x.w + k[0];
+        weigh<1>((uint8_t *)a.out.data + ((int64_t)y * a.out.w + x) * a.out.ld + o,
+                 (const uint8_t *)a.x.data + at * a.x.ld + o,
+                 (a.vertical ? (int64_t)a.x.w : 1) * a.x.ld, k);
+    }
+}
+
+KERNEL(um_normalize_pixels, um_normalize_pixels_args, a, THREADS)
+{
+    int c = a.out.c, i = (int)(blockIdx.x * blockDim.x + threadIdx.x), x = i / c, o = i % c;
+    if (x >= a.out.w)
+        return;
+    for (int y = (int)blockIdx.y; y < a.out.h; y += (int)gridDim.y) {
+        float v = 0;
+        if (y < a.x.h && x < a.x.w)
+            v = load(a.lut, o,
+                     ((const uint8_t *)a.x.data)[((int64_t)y * a.x.w + x) * a.x.ld +
+                                                 (a.x.c == 1 ? 0 : o)]);
+        store(a.out, (int64_t)y * a.out.w + x, o, v);
+    }
+}
+
+/* ---- both passes and the table, tile by tile ---- */
+
+/* The tile's w x h bytes from (x0, y0) on into `tile`, rows tile_w apart. */
+template <int C>
+DEVICE void resize_tile(uint8_t *tile, uint8_t *between, const um_gview &x,
+                        const um_front_target_args &t, int x0, int y0, int w, int h)
+{
+    const uint8_t *src = (const uint8_t *)x.data;
+    int64_t right = x.ld, down = (int64_t)x.w * x.ld;
+    int left = first_of(t.tx, t.kx, x0), top = first_of(t.ty, t.ky, y0);
+    int columns = end_of(t.tx, t.kx, x0 + w - 1) - left;
+    int lines = end_of(t.ty, t.ky, y0 + h - 1) - top;
+    int items = t.tile_w * h;
+    if ((t.vertical_first ? h * columns : t.tile_w * lines) * C > t.between) {
+        for (int i = threadIdx.x; i < items; i += THREADS) {
+            int px = i % t.tile_w, py = i / t.tile_w;
+            if (px >= w)
+                continue;
+            const int32_t *kx = taps_of(t.tx, t.kx, x0 + px), *ky = taps_of(t.ty, t.ky, y0 + py);
+            const uint8_t *at = src + first_of(t.ty, t.ky, y0 + py) * down +
+                                first_of(t.tx, t.kx, x0 + px) * right;
+            if (t.vertical_first)
+                weigh_twice<C>(tile + i * C, at, right, kx, down, ky);
+            else
+                weigh_twice<C>(tile + i * C, at, down, ky, right, kx);
+        }
+    } else if (t.vertical_first) {
+        for (int i = threadIdx.x; i < h * columns; i += THREADS) {
+            int y = y0 + i / columns;
+            weigh<C>(between + i * C,
+                     src + first_of(t.ty, t.ky, y) * down + (left + i % columns) * right, down,
+                     taps_of(t.ty, t.ky, y));
+        }
+        sync();
+        for (int i = threadIdx.x; i < items; i += THREADS) {
+            int px = i % t.tile_w, py = i / t.tile_w, skip = 0;
+            if (px >= w)
+                continue;
+            skip = first_of(t.tx, t.kx, x0 + px) - left;
+            weigh<C>(tile + i * C, between + (py * columns + skip) * C, C,
+                     taps_of(t.tx, t.kx, x0 + px));
+        }
+    } else {
+        for (int i = threadIdx.x; i < lines * t.tile_w; i += THREADS) {
+            int px = i % t.tile_w;
+            if (px < w)
+                weigh<C>(between + i * C,
+                         src + (top + i / t.tile_w) * down +
+                             first_of(t.tx, t.kx, x0 + px) * right,
+                         right, taps_of(t.tx, t.kx, x0 + px));
+        }
+        sync();
+        for (int i = threadIdx.x; i < items; i += THREADS) {
+            int px = i % t.tile_w, y = y0 + i / t.tile_w;
+            if (px < w)
+                weigh<C>(tile + i * C,
+                         between + ((first_of(t.ty, t.ky, y) - top) * t.tile_w + px) * C,
+                         t.tile_w * C, taps_of(t.ty, t.ky, y));
+        }
+    }
+}
+
+KERNEL(um_front_tiles, um_front_tiles_args, a, THREADS)
+{
+    const um_front_target_args &t = a.target[blockIdx.z];
+    uint8_t *between = shared_memory(), *tile = between + t.between;
+    int at = (int)blockIdx.x, x0 = at % t.tiles_x * t.tile_w, y0 = at / t.tiles_x * t.tile_h;
+    if (at >= t.tiles)
+        return;
+    /* width and height of the picture's part of the tile */
+    int w = t.new_w - x0 < t.tile_w ? t.new_w - x0 : t.tile_w;
+    int h = t.new_h - y0 < t.tile_h ? t.new_h - y0 : t.tile_h;
+    if (w > 0 && h > 0) {
+        if (a.x.c == 1)
+            resize_tile<1>(tile, between, a.x, t, x0, y0, w, h);
+        else
+            resize_tile<3>(tile, between, a.x, t, x0, y0, w, h);
+    }
+    sync();
+    int wide = (t.size_w - x0 < t.tile_w ? t.size_w - x0 : t.tile_w) * t.c, groups = (wide + 7) / 8;
+    int high = t.size_h - y0 < t.tile_h ? t.size_h - y0 : t.tile_h;
+    for (int i = threadIdx.x; i < groups * high; i += THREADS) {
+        int py = i / groups, e = i % groups * 8, px = e / t.c, o = e % t.c;
+        int n = wide - e < 8 ? wide - e : 8;
+        float v[8];
+        UNROLL
+        for (int j = 0; j < 8; j++) {
+            bool inside = px < w && py < h;
+            int byte = (py * t.tile_w + px) * a.x.c + (a.x.c == 1 ? 0 : o);
+            v[j] = inside ? t.lut[o * t.lut_ld + tile[byte]] : 0;
+            if (!t.dense && j < n)
+                store(t.out, (int64_t)(y0 + py) * t.size_w + x0 + px, o, v[j]);
+            if (++o == t.c) {
+                o = 0;
+                px++;
+            }
+        }
+        if (t.dense)
+            store8(t.out, y0 + py, x0 * t.c + e, v, n);
+    }
+}

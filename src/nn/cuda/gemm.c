@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "nn/cuda/gemm.h"
+
+#include "nn/block.h"
+#include "nn/cuda/launch.h"
+#include "nn/cuda/op_cuda.h"
+
+enum { ENOUGH = 120, THREADS = 256 }; /* blocks that fill a big GPU; threads of the plain twins */
+
+struct shape {
+    const char *name[2]; /* fp16, bf16 */
+    int rows, columns, threads;
+};
+
+#define SHAPE(suffix, m, n, down, across) \
+    {{"um_gemm_" #suffix "_f16", "um_gemm_" #suffix "_bf16"}, m, n, 32 * (down) * (across)},
+static const struct shape tiles[] = {UM_CUDA_GEMM_TILES(SHAPE)},
+                          wide[] = {UM_CUDA_GEMM_ROWS(SHAPE)};
+
+/* The largest tile of which there are enough, else the smallest that holds the rows. */
+static const struct shape *choose_tile(int rows, int n, int n2)
+{
+    enum { COUNT = sizeof tiles / sizeof *tiles };
+    for (int i = 0; i < COUNT; i++) {
+        const struct shape *s = &tiles[i];
+        int across = um_blocks(n, s->columns) + um_blocks(n2, s->columns);
+        if (um_blocks(rows, s->rows) * across >= ENOUGH)
+            return s;
+    }
+    return &tiles[rows > 16 ? COUNT - 2 : COUNT - 1];
+}
+
+/* A tile as wide as the output: 32 rows where there are so many that weights would be read too
+ * often. NULL: too wide. */
+static const struct shape *choose_wide(int rows, int n)
+{
+    if (n > 128 && n <= 256 && rows >= 32 * ENOUGH)
+        return &wide[2];
+    for (size_t i = 0; i < sizeof wide / sizeof *wide; i++)
+        if (n <= wide[i].columns)
+            return &wide[i];
+    return NULL;
+}
+
+static int shared_bytes(const struct shape *s)
+{
+    int gathered = 2 * s->rows * UM_GEMM_LD * 2 + 2 * s->rows * 4;
+    int sums = s->rows * (s->columns + UM_GEMM_PAD) * 4;
+    return gathered > sums ? gathered : sums;
+}
+
+static void set_input(struct um_gemm_args *k, const struct um_view *x)
+{
+    k->x = um_gview(x);
+    k->wide = x->c % 8 == 0 && k->x.vec >= (x->dtype == UM_F32 ? 4 : 8);
+}
+
+static void launch(const struct um_call *call, struct um_gemm_args *k, int half)
+{
+    int n = k->n + k->n2;
+    const struct shape *s =
+        k->gamma_out ? choose_wide(k->rows, n) : choose_tile(k->rows, k->n, k->n2);
+    if (!s || (k->gamma_out && (k->n2 || n % k->group))) {
+        call->stream->status =
+            um_fail(UM_EUNSUPPORTED, "linear: a norm over %d + %d columns in groups of %d", k->n,
+                    k->n2, k->group);
+        return;
+    }
+    k->tiles = um_blocks(k->n, s->columns);
+    k->tiles2 = um_blocks(k->n2, s->columns);
+    um_launch_grid(call, s->name[half], *k, s->threads, shared_bytes(s),
+                   (unsigned)um_blocks(k->rows, s->rows), (unsigned)(k->tiles + k->tiles2), 1);
+}
+
+/* Operands and arguments that all convolutions have. */
+static struct um_gemm_args of_conv(const struct um_call *call)
+{
+    const struct um_conv_args *a = call->args;
+    const struct um_view *t = call->t;
+    struct um_gemm_args k = {.out = um_gview(&t[0]),
+                             .w = t[2].data,
+                             .b = t[3].data,
+                             .rows = t[0].h * t[0].w,
+                             .n = t[0].c,
+                             .k = a->kh * a->kw * t[1].c,
+                             .kh = a->kh,
+                             .kw = a->kw,
+                             .stride = a->stride,
+                             .pad_top = a->pad_top,
+                             .pad_left = a->pad_left,
+                             .act = (int)a->act,
+                             .limit = a->limit,
+                             .lab_scale = a->lab_scale,
+                             .lab_shift = a->lab_shift,
+                             .add_last = a->add_last,
+                             .add_up2 = a->add_up2};
+    set_input(&k, &t[1]);
+    return k;
+}
+
+static struct um_gemm_args of_conv2d(const struct um_call *call)
+{
+    struct um_gemm_args k = of_conv(call);
+    k.add = um_gview(&call->t[4]);
+    return k;
+}
+
+/* Four outputs of a pixel of x side by side. */
+static struct um_gemm_args of_upconv2(const struct um_call *call)
+{
+    struct um_gemm_args k = of_conv(call);
+    k.rows = call->t[1].h * call->t[1].w;
+    k.n = 4 * call->t[0].c;
+    k.k = call->t[1].c;
+    k.kh = k.kw = k.stride = 1;
+    k.up = 1;
+    return k;
+}
+
+static struct um_gemm_args of_linear(const struct um_call *call)
+{
+    const struct um_linear_args *a = call->args;
+    const struct um_view *t = call->t;
+    int columns = a->up ? 4 * t[0].c : t[0].c;
+    struct um_gemm_args k = {.out = um_gview(&t[0]),
+                             .add = um_gview(&t[4]),
+                             .plus = um_gview(&t[5]),
+                             .w = t[2].data,
+                             .b = t[3].data,
+                             .w2 = t[6].data,
+                             .b2 = t[7].data,
+                             .gamma_in = t[8].data,
+                             .beta_in = t[9].data,
+                             .gamma_out = t[10].data,
+                             .beta_out = t[11].data,
+                             .rows = t[1].h * t[1].w,
+                             .k = t[1].c,
+                             .n = a->n,
+                             .n2 = columns - a->n,
+                             .kh = 1,
+                             .kw = 1,
+                             .stride = 1,
+                             .act = (int)a->act,
+                             .norm_act = (int)a->out_act,
+                             .limit = a->limit,
+                             .eps_in = a->eps_in,
+                             .eps_out = a->eps_out,
+                             .add_last = a->add_last,
+                             .up = a->up,
+                             .group = a->group};
+    set_input(&k, &t[1]);
+    return k;
+}
+
+#define CONV(op, half_name, half)                               \
+    void um_cuda_##op##_##half_name(const struct um_call *call) \
+    {                                                           \
+        struct um_gemm_args k = of_##op(call);                  \
+        launch(call, &k, half);                                 \
+    }
+CONV(conv2d, f16, 0)
+CONV(conv2d, bf16, 1)
+CONV(upconv2, f16, 0)
+CONV(upconv2, bf16, 1)
+CONV(linear, f16, 0)
+CONV(linear, bf16, 1)
+
+static void launch_gate(const struct um_call *call, int half)
+{
+    static const char *const names[2][2] = {{"um_gate_rows_256_f16", "um_gate_rows_512_f16"},
+                                            {"um_gate_rows_256_bf16", "um_gate_rows_512_bf16"}};
+    const struct um_norm_args *a = call->args;
+    const struct um_view *t = call->t;
+    struct um_gate_rows_args k = {.out = um_gview(&t[0]),
+                                  .a = um_gview(&t[1]),
+                                  .b = um_gview(&t[2]),
+                                  .wa = t[3].data,
+                                  .bias = t[4].data,
+                                  .wb = t[5].data,
+                                  .gamma = t[6].data,
+                                  .beta = t[7].data,
+                                  .eps = a->eps,
+                                  .rows = t[0].h * t[0].w,
+                                  .c = t[0].c};
+    bool big = 2 * k.c > 256;
+    struct shape s = {.rows = 16, .columns = big ? 512 : 256, .threads = 256};
+    if (2 * k.c > 512) {
+        call->stream->status = um_fail(UM_EUNSUPPORTED, "gate: %d channels, at most 256", k.c);
+        return;
+    }
+    um_launch_grid(call, names[half][big], k, s.threads, shared_bytes(&s),
+                   (unsigned)um_blocks(k.rows, s.rows), 1, 1);
+}
+
+void um_cuda_gate_f16(const struct um_call *call)
+{
+    launch_gate(call, 0);
+}
+
+void um_cuda_gate_bf16(const struct um_call *call)
+{
+    launch_gate(call, 1);
+}
+
+static void launch_plain(const struct um_call *call, struct um_gemm_args *k)
+{
+    enum { COLUMNS = 64, K = 16 };
+    int across = um_blocks(k->n, COLUMNS);
+    int rows = k->rows <= 16 || um_blocks(k->rows, 64) * across < ENOUGH ? 16 : 64;
+    int gathered = K * (rows + 1 + COLUMNS + 1) * 4, sums = rows * (COLUMNS + UM_GEMM_PAD) * 4;
+    um_launch_grid(call, rows == 64 ? "um_gemm_plain_64" : "um_gemm_plain_16", *k, THREADS,
+                   gathered > sums ? gathered : sums, (unsigned)um_blocks(k->rows, rows),
+                   (unsigned)across, 1);
+}
+
+void um_cuda_conv2d_plain(const struct um_call *call)
+{
+    struct um_gemm_args k = of_conv2d(call);
+    launch_plain(call, &k);
+}
+
+void um_cuda_upconv2_plain(const struct um_call *call)
+{
+    struct um_gemm_args k = of_upconv2(call);
+    launch_plain(call, &k);
+}
+
+void um_cuda_matmul_nt(const struct um_call *call)
+{
+    const struct um_view *t = call->t;
+    struct um_matmul_nt_args k = {
+        .out = um_gview(&t[0]), .a = um_gview(&t[1]), .b = um_gview(&t[2]), .n = t[0].c};
+    um_launch_grid(call, "um_matmul_nt_rows", k, THREADS, 0, (unsigned)um_blocks(k.n, THREADS),
+                   (unsigned)(t[0].h * t[0].w), 1);
+}

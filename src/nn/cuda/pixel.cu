@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What works on pixels one by one or in small neighbourhoods: memory's speed decides. A thread
+ * takes 8 channels, in 16-byte pieces where the views allow; neighbouring threads take neighbouring
+ * channels. */
+#include "nn/cuda/pixel.h"
+
+#include "nn/cuda/kernel.h"
+
+#include <float.h>
+
+#define ROLL _Pragma("unroll 1") /* a loop whose body is too large to repeat */
+
+enum { GROUP = 8 /* channels */, DW_THREADS = 128, THREADS = 256 };
+
+/* 8 channels as they lie in memory: loads are issued together, and only unpack() waits for them. */
+struct raw {
+    um_words w[2]; /* halves: the first */
+};
+
+template <int DTYPE> DEVICE raw fetch(const void *data, int64_t i)
+{
+    raw u = {{{{0}}}};
+    if (DTYPE == UM_F32) {
+        UNROLL
+        for (int k = 0; k < 2; k++)
+            u.w[k] = ((const um_words *)((const float *)data + i))[k];
+    } else {
+        u.w[0] = *(const um_words *)((const uint16_t *)data + i);
+    }
+    return u;
+}
+
+template <int DTYPE> DEVICE void unpack(const raw &u, float x[GROUP])
+{
+    UNROLL
+    for (int j = 0; j < GROUP; j++)
+        if (DTYPE == UM_F32)
+            x[j] = bits_float(u.w[j / 4].w[j % 4]);
+        else
+            x[j] = half_float(DTYPE, (uint16_t)(u.w[0].w[j / 2] >> (16 * (j % 2))));
+}
+
+/* Does the view give 8 channels in 16-byte pieces? */
+DEVICE bool in_pieces(const um_gview &v, int n)
+{
+    return n == GROUP && v.vec >= (v.dtype == UM_F32 ? 4 : 8);
+}
+
+/* Channels col..col+n-1 of a row, and zeros, of any view. */
+DEVICE raw fetch_group(const um_gview &v, int64_t row, int col, int n)
+{
+    raw u;
+    if (in_pieces(v, n))
+        return v.dtype == UM_F32 ? fetch<UM_F32>(v.data, row * v.ld + col)
+                                 : fetch<UM_F16>(v.data, row * v.ld + col);
+    UNROLL
+    for (int j = 0; j < GROUP; j++)
+        u.w[j / 4].w[j % 4] = float_bits(j < n ? load(v, row, col + j) : 0);
+    return u;
+}
+
+DEVICE void unpack_group(const um_gview &v, int n, const raw &u, float x[GROUP])
+{
+    if (v.dtype == UM_F32 || !in_pieces(v, n))
+        unpack<UM_F32>(u, x);
+    else if (v.dtype == UM_F16)
+        unpack<UM_F16>(u, x);
+    else
+        unpack<UM_BF16>(u, x);
+}
+
+DEVICE void load_group(const um_gview &v, int64_t row, int col, int n, float x[GROUP])
+{
+    unpack_group(v, n, fetch_group(v, row, col, n), x);
+}
+
+template <int ACT> DEVICE void activate_as(float limit, float x[GROUP], bool exact)
+{
+    UNROLL
+    for (int j = 0; j < GROUP; j++)
+        x[j] = activate(ACT, limit, x[j], exact);
+}
+
+DEVICE void activate_group(int act, float limit, float x[GROUP], bool exact)
+{
+    switch (act) {
+    case UM_ACT_RELU: activate_as<UM_ACT_RELU>(limit, x, exact); break;
+    case UM_ACT_SILU: activate_as<UM_ACT_SILU>(limit, x, exact); break;
+    case UM_ACT_GELU: activate_as<UM_ACT_GELU>(limit, x, exact); break;
+    case UM_ACT_SIGMOID: activate_as<UM_ACT_SIGMOID>(limit, x, exact); break;
+    case UM_ACT_CLAMP: activate_as<UM_ACT_CLAMP>(limit, x, exact); break;
+    }
+}
+
+/* ---- depthwise convolution ---- */
+
+/* acc += the K x K taps of the P output pixels from x0, S input pixels apart. An input vector is
+ * loaded once for all the outputs that see it. */
+template <int DTYPE, int K, int S, int P>
+DEVICE void dw_strip(const um_dwconv_vectors_args &a, int y, int x0, int col, float acc[P][GROUP])
+{
+    enum { SPAN = (P - 1) * S + K };
+    int iy0 = y * S - a.pad_top, ix0 = x0 * S - a.pad_left, c = a.x.c;
+    for (int ky = 0; ky < K; ky++) {
+        int iy = iy0 + ky;
+        if (iy < 0 || iy >= a.x.h)
+            continue;
+        raw in[SPAN];
+        float w[K][GROUP];
+        UNROLL
+        for (int j = 0; j < SPAN; j++) { /* outside: a pixel of the edge, made zero below */
+            int ix = ix0 + j < 0 ? 0 : ix0 + j < a.x.w ? ix0 + j : a.x.w - 1;
+            in[j] = fetch<DTYPE>(a.x.data, ((int64_t)iy * a.x.w + ix) * a.x.ld + col);
+        }
+        UNROLL
+        for (int kx = 0; kx < K; kx++)
+            unpack<UM_F32>(fetch<UM_F32>(a.w, (int64_t)(ky * K + kx) * c + col), w[kx]);
+        UNROLL
+        for (int j = 0; j < SPAN; j++) {
+            float v[GROUP];
+            bool inside = ix0 + j >= 0 && ix0 + j < a.x.w;
+            unpack<DTYPE>(in[j], v);
+            UNROLL
+            for (int i = 0; i < GROUP; i++)
+                v[i] = inside ? v[i] : 0;
+            UNROLL
+            for (int p = 0; p < P; p++)
+                if (j - p * S >= 0 && j - p * S < K) {
+                    UNROLL
+                    for (int i = 0; i < GROUP; i++)
+                        acc[p][i] += v[i] * w[j - p * S][i];
+                }
+        }
+    }
+}
+
+/* Everything between accumulator and store. */
+DEVICE void dw_finish(const um_dwconv_vectors_args &a, int y, int x, int col, int n, float v[GROUP])
+{
+    float residual[GROUP] = {0};
+    int64_t pixel = (int64_t)y * a.out.w + x;
+    if (a.add.data)
+        load_group(a.add, a.add_up2 ? (int64_t)(y / 2) * (a.out.w / 2) + x / 2 : pixel, col, n,
+                   residual);
+    UNROLL
+    for (int i = 0; i < GROUP; i++)
+        v[i] += a.add_last ? 0 : residual[i];
+    activate_group(a.act, a.limit, v, a.out.dtype == UM_F32);
+    UNROLL
+    for (int i = 0; i < GROUP; i++) {
+        v[i] = a.lab_scale != 0 ? v[i] * a.lab_scale + a.lab_shift : v[i];
+        v[i] += a.add_last ? residual[i] : 0;
+    }
+    store8(a.out, pixel, col, v, n);
+}
+
+template <int K, int S, int P> DEVICE void dwconv(const um_dwconv_vectors_args &a)
+{
+    int item = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    if (item >= a.items)
+        return;
+    int col = item % a.groups * GROUP, x0 = item / a.groups % a.strips * P,
+        y = item / a.groups / a.strips;
+    float acc[P][GROUP] = {{0}};
+    if (a.b)
+        unpack<UM_F32>(fetch<UM_F32>(a.b, col), acc[0]);
+    UNROLL
+    for (int p = 1; p < P; p++) {
+        UNROLL
+        for (int i = 0; i < GROUP; i++)
+            acc[p][i] = acc[0][i];
+    }
+    if (a.x.dtype == UM_F32)
+        dw_strip<UM_F32, K, S, P>(a, y, x0, col, acc);
+    else if (a.x.dtype == UM_F16)
+        dw_strip<UM_F16, K, S, P>(a, y, x0, col, acc);
+    else
+        dw_strip<UM_BF16, K, S, P>(a, y, x0, col, acc);
+    ROLL
+    for (int p = 0; p < P && x0 + p < a.out.w; p++) {
+        dw_finish(a, y, x0 + p, col, GROUP, acc[0]);
+        UNROLL
+        for (int k = 0; k + 1 < P; k++) { /* the next pixel moves up: acc stays in registers */
+            UNROLL
+            for (int i = 0; i < GROUP; i++)
+                acc[k][i] = acc[k + 1][i];
+        }
+    }
+}
+
+KERNEL(um_dwconv_3s1_strip4, um_dwconv_vectors_args, a, DW_THREADS)
+{
+    dwconv<3, 1, 4>(a);
+}
+
+KERNEL(um_dwconv_3s1_strip2, um_dwconv_vectors_args, a, DW_THREADS)
+{
+    dwconv<3, 1, 2>(a);
+}
+
+KERNEL(um_dwconv_5s1_strip4, um_dwconv_vectors_args, a, DW_THREADS)
+{
+    dwconv<5, 1, 4>(a);
+}
+
+KERNEL(um_dwconv_5s1_strip2, um_dwconv_vectors_args, a, DW_THREADS)
+{
+    dwconv<5, 1, 2>(a);
+}
+
+KERNEL(um_dwconv_3s2_strip2, um_dwconv_vectors_args, a, DW_THREADS)
+{
+    dwconv<3, 2, 2>(a);
+}
+
+KERNEL(um_dwconv_5s2_strip2, um_dwconv_vectors_args, a, DW_THREADS)
+{
+    dwconv<5, 2, 2>(a);
+}
+
+/* Any size of kernel, any number of channels, any alignment: a strip is one pixel. */
+KERNEL(um_dwconv_any, um_dwconv_vectors_args, a, DW_THREADS)
+{
+    int item = (int)(blockIdx.x * blockDim.x + threadIdx.x), c = a.x.c;
+    if (item >= a.items)
+        return;
+    int col = item % a.groups * GROUP, x = item / a.groups % a.strips,
+        y = item / a.groups / a.strips, n = c - col < GROUP ? c - col : GROUP;
+    float acc[GROUP] = {0};
+    UNROLL
+    for (int i = 0; i < GROUP; i++)
+        acc[i] = a.b && i < n ? a.b[col + i] : 0;
+    for (int ky = 0; ky < a.kh; ky++)
+        for (int kx = 0; kx < a.kw; kx++) {
+            int iy = y * a.stride - a.pad_top + ky, ix = x * a.stride - a.pad_left + kx;
+            float v[GROUP];
+            if (iy < 0 || iy >= a.x.h || ix < 0 || ix >= a.x.w)
+                continue;
+            load_group(a.x, (int64_t)iy * a.x.w + ix, col, n, v);
+            const float *w = a.w + (int64_t)(ky * a.kw + kx) * c + col;
+            UNROLL
+            for (int i = 0; i < GROUP; i++)
+                acc[i] += i < n ? v[i] * w[i] : 0;
+        }
+    dw_finish(a, y, x, col, n, acc);
+}
+
+/* ---- element by element ---- */
+
+/* What a thread of the kernels below works on: n channels from col of a row. */
+struct place {
+    int row, col, n;
+};
+
+DEVICE place place_of(int item, int groups, int c)
+{
+    place p = {item / groups, item % groups * GROUP, GROUP};
+    p.n = c - p.col < GROUP ? c - p.col : GROUP;
+    return p;
+}
+
+KERNEL(um_add_vectors, um_add_vectors_args, a, THREADS)
+{
+    int item = (int)(blockIdx.x * THREADS + threadIdx.x);
+    if (item >= a.items)
+        return;
+    place p = place_of(item, a.groups, a.out.c);
+    int row = a.one_row ? 0 : p.row;
+    float x[GROUP], y[GROUP];
+    raw u = fetch_group(a.a, p.row, p.col, p.n);
+    if (a.one_channel) {
+        float v = load(a.b, row, 0);
+        UNROLL
+        for (int i = 0; i < GROUP; i++)
+            y[i] = v;
+    } else {
+        load_group(a.b, row, p.col, p.n, y);
+    }
+    unpack_group(a.a, p.n, u, x);
+    UNROLL
+    for (int i = 0; i < GROUP; i++)
+        x[i] += y[i];
+    activate_group(a.act, a.limit, x, a.out.dtype == UM_F32);
+    store8(a.out, p.row, p.col, x, p.n);
+}
+
+KERNEL(um_maxpool2_vectors, um_maxpool2_vectors_args, a, THREADS)
+{
+    int item = (int)(blockIdx.x * THREADS + threadIdx.x);
+    if (item >= a.items)
+        return;
+    place p = place_of(item, a.groups, a.out.c);
+    int y = p.row / a.out.w, x = p.row % a.out.w;
+    float top[GROUP];
+    raw in[4];
+    UNROLL
+    for (int k = 0; k < 4; k++) { /* outside: a pixel of the edge, made zero below */
+        int iy = y + k / 2 < a.x.h ? y + k / 2 : y, ix = x + k % 2 < a.x.w ? x + k % 2 : x;
+        in[k] = fetch_group(a.x, (int64_t)iy * a.x.w + ix, p.col, p.n);
+    }
+    UNROLL
+    for (int i = 0; i < GROUP; i++)
+        top[i] = -FLT_MAX;
+    UNROLL
+    for (int k = 0; k < 4; k++) {
+        float v[GROUP];
+        bool inside = y + k / 2 < a.x.h && x + k % 2 < a.x.w;
+        unpack_group(a.x, p.n, in[k], v);
+        UNROLL
+        for (int i = 0; i < GROUP; i++) {
+            v[i] = inside ? v[i] : 0;
+            top[i] = v[i] > top[i] || v[i] != v[i] ? v[i] : top[i]; /* NaN wins */
+        }
+    }
+    store8(a.out, p.row, p.col, top, p.n);
+}
+
+KERNEL(um_scale_rows_vectors, um_scale_rows_vectors_args, a, THREADS)
+{
+    int item = (int)(blockIdx.x * THREADS + threadIdx.x);
+    if (item >= a.items)
+        return;
+    place p = place_of(item, a.groups, a.out.c);
+    float x[GROUP], m;
+    raw u = fetch_group(a.x, p.row, p.col, p.n);
+    m = load(a.m, p.row, 0);
+    unpack_group(a.x, p.n, u, x);
+    UNROLL
+    for (int i = 0; i < GROUP; i++)
+        x[i] *= m;
+    store8(a.out, p.row, p.col, x, p.n);
+}
+
+KERNEL(um_gather_vectors, um_gather_vectors_args, a, THREADS)
+{
+    int item = (int)(blockIdx.x * THREADS + threadIdx.x);
+    if (item >= a.items)
+        return;
+    place p = place_of(item, a.groups, a.out.c);
+    float x[GROUP];
+    load_group(a.x, a.index[(int64_t)p.row * a.step], p.col, p.n, x);
+    store8(a.out, p.row, p.col, x, p.n);
+}

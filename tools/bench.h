@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the measurements of `bench` share: parts of their JSON lines. */
+#ifndef UM_BENCH_TOOL_H
+#define UM_BENCH_TOOL_H
+
+#include "cli.h"
+
+#include <stddef.h>
+
+/* "name":{"min":…,"p50":…,"p99":…,"max":…} */
+void bench_print_ms(const char *name, const double *ms, size_t n);
+/* "device":…,"isa":…,"precision":…,"threads":…,"version":… */
+void bench_print_machine(const um_device *dev);
+/* Wall time from send to receive, in ms; frame stays the caller's. */
+um_status bench_frame(um_pipeline *pipeline, um_frame *frame, const um_packet **packet, double *ms);
+
+/* Legacy host mode against device-resident mode: tools/bench_residency.c. */
+int bench_residency(const struct options *o, um_device *dev, um_detector *detector,
+                    um_segmenter *segmenter);
+
+#endif
