@@ -410,9 +410,10 @@ static void run_warp(int w)
     for (int i = 0; i < 32 && !problem[0]; i++)
         if (fibers[32 * w + i].state == AT_COLLECTIVE) {
             current = 32 * w + i;
-            snprintf(problem, sizeof problem,
-                     "%s, block %u,%u,%u, thread %d: waits at a collective that not all lanes reach",
-                     running->name, um_host_block.x, um_host_block.y, um_host_block.z, current);
+            snprintf(
+                problem, sizeof problem,
+                "%s, block %u,%u,%u, thread %d: waits at a collective that not all lanes reach",
+                running->name, um_host_block.x, um_host_block.y, um_host_block.z, current);
             current = -1;
         }
 }
@@ -431,17 +432,19 @@ static void run_block(void)
             order_of[w] = order_of[k];
             order_of[k] = swap;
         }
-        lane_step = order == UM_HOST_FORWARD || (order == UM_HOST_SEEDED && next_random() & 1) ? 1
-                                                                                               : -1;
+        lane_step =
+            order == UM_HOST_FORWARD || (order == UM_HOST_SEEDED && next_random() & 1) ? 1 : -1;
         for (int w = 0; w < warps && !problem[0]; w++)
             run_warp(order_of[w]);
         done = 0;
         for (int t = 0; t < n_threads; t++)
             done += fibers[t].state == DONE;
         if (!problem[0] && done && done < n_threads)
-            snprintf(problem, sizeof problem, "%s, block %u,%u,%u: a barrier that only %d of %d "
-                     "threads reach", running->name, um_host_block.x, um_host_block.y,
-                     um_host_block.z, n_threads - done, n_threads);
+            snprintf(problem, sizeof problem,
+                     "%s, block %u,%u,%u: a barrier that only %d of %d "
+                     "threads reach",
+                     running->name, um_host_block.x, um_host_block.y, um_host_block.z,
+                     n_threads - done, n_threads);
         for (int t = 0; t < n_threads; t++)
             if (fibers[t].state == AT_BARRIER)
                 fibers[t].state = READY;
@@ -462,8 +465,8 @@ const char *um_host_launch(const char *name, const unsigned grid[3], unsigned th
         snprintf(problem, sizeof problem, "%s: %u threads, want a multiple of 32 up to %u", name,
                  threads, running->threads);
     else if (shared > SHARED_MAX)
-        snprintf(problem, sizeof problem, "%s: %u bytes of shared memory, at most %d", name,
-                 shared, SHARED_MAX);
+        snprintf(problem, sizeof problem, "%s: %u bytes of shared memory, at most %d", name, shared,
+                 SHARED_MAX);
     else if (!grid[0] || !grid[1] || !grid[2] || grid[1] > 65535 || grid[2] > 65535)
         snprintf(problem, sizeof problem, "%s: grid %u x %u x %u", name, grid[0], grid[1], grid[2]);
     if (problem[0])

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Device code on the host: what nn/cuda/kernel.h means to a C++ compiler. Every thread of a block is
- * a fiber; collectives exchange through the warp; a tensor core is 32 lanes that deposit fragments
- * and one that multiplies. Blocks run one after another (tests/cuda/kernel_host.cpp). */
+/* Device code on the host: what nn/cuda/kernel.h means to a C++ compiler. Every thread of a block
+ * is a fiber; collectives exchange through the warp; a tensor core is 32 lanes that deposit
+ * fragments and one that multiplies. Blocks run one after another (tests/cuda/kernel_host.cpp). */
 #ifndef UM_TESTS_CUDA_KERNEL_HOST_H
 #define UM_TESTS_CUDA_KERNEL_HOST_H
 
@@ -42,18 +42,17 @@ float um_host_f16_float(uint16_t u);
 #define gridDim um_host_grid
 #define blockDim um_host_threads
 
-#define KERNEL(name_, args_t, args, threads_)                                             \
-    static void name_##_body(const args_t &args);                                         \
-    static void name_##_run(const void *args_)                                            \
-    {                                                                                     \
-        name_##_body(*(const args_t *)args_);                                             \
-    }                                                                                     \
-    __attribute__((constructor)) static void name_##_register(void)                       \
-    {                                                                                     \
-        static struct um_host_kernel k = {#name_, sizeof(args_t), threads_, name_##_run, \
-                                          NULL};                                          \
-        um_host_register(&k);                                                             \
-    }                                                                                     \
+#define KERNEL(name_, args_t, args, threads_)                                                   \
+    static void name_##_body(const args_t &args);                                               \
+    static void name_##_run(const void *args_)                                                  \
+    {                                                                                           \
+        name_##_body(*(const args_t *)args_);                                                   \
+    }                                                                                           \
+    __attribute__((constructor)) static void name_##_register(void)                             \
+    {                                                                                           \
+        static struct um_host_kernel k = {#name_, sizeof(args_t), threads_, name_##_run, NULL}; \
+        um_host_register(&k);                                                                   \
+    }                                                                                           \
     static void name_##_body(const args_t &args)
 #define DEVICE __attribute__((unused)) static inline
 #define UNROLL

@@ -10,21 +10,22 @@ enum { ENOUGH = 120, THREADS = 256 }; /* blocks that fill a big GPU; threads of 
 struct shape {
     const char *name[2]; /* fp16, bf16 */
     int rows, columns, threads;
+    bool bare; /* gemm.h */
 };
 
-#define SHAPE(suffix, m, n, down, across) \
-    {{"um_gemm_" #suffix "_f16", "um_gemm_" #suffix "_bf16"}, m, n, 32 * (down) * (across)},
+#define SHAPE(suffix, m, n, down, across, bare) \
+    {{"um_gemm_" #suffix "_f16", "um_gemm_" #suffix "_bf16"}, m, n, 32 * (down) * (across), bare},
 static const struct shape tiles[] = {UM_CUDA_GEMM_TILES(SHAPE)},
                           wide[] = {UM_CUDA_GEMM_ROWS(SHAPE)};
 
 /* The largest tile of which there are enough, else the smallest that holds the rows. */
-static const struct shape *choose_tile(int rows, int n, int n2)
+static const struct shape *choose_tile(int rows, int n, int n2, bool bare)
 {
     enum { COUNT = sizeof tiles / sizeof *tiles };
     for (int i = 0; i < COUNT; i++) {
         const struct shape *s = &tiles[i];
         int across = um_blocks(n, s->columns) + um_blocks(n2, s->columns);
-        if (um_blocks(rows, s->rows) * across >= ENOUGH)
+        if (um_blocks(rows, s->rows) * across >= ENOUGH && (bare || !s->bare))
             return s;
     }
     return &tiles[rows > 16 ? COUNT - 2 : COUNT - 1];
@@ -55,11 +56,13 @@ static void set_input(struct um_gemm_args *k, const struct um_view *x)
     k->wide = x->c % 8 == 0 && k->x.vec >= (x->dtype == UM_F32 ? 4 : 8);
 }
 
+/* half: 0 fp16, 1 bf16 */
 static void launch(const struct um_call *call, struct um_gemm_args *k, int half)
 {
     int n = k->n + k->n2;
+    bool bare = k->wide && k->x.dtype == (half ? UM_BF16 : UM_F16) && !k->gamma_in && !k->plus.data;
     const struct shape *s =
-        k->gamma_out ? choose_wide(k->rows, n) : choose_tile(k->rows, k->n, k->n2);
+        k->gamma_out ? choose_wide(k->rows, n) : choose_tile(k->rows, k->n, k->n2, bare);
     if (!s || (k->gamma_out && (k->n2 || n % k->group))) {
         call->stream->status =
             um_fail(UM_EUNSUPPORTED, "linear: a norm over %d + %d columns in groups of %d", k->n,
@@ -149,6 +152,8 @@ static struct um_gemm_args of_linear(const struct um_call *call)
                              .up = a->up,
                              .group = a->group};
     set_input(&k, &t[1]);
+    if (k.plus.data) /* both in vectors, or none */
+        k.wide = k.wide && k.plus.vec >= (t[5].dtype == UM_F32 ? 4 : 8);
     return k;
 }
 

@@ -65,30 +65,103 @@ DEVICE void gather(const um_gemm_args &a, int row, place p, int k, int width, fl
     }
 }
 
-/* As halves: as they lie in memory if nothing is to be done to them. */
-template <class H>
-DEVICE um_words gather_halves(const um_gemm_args &a, int row, const place &p, int k, int width,
-                              const float *mean_scale, bool plus)
+/* Rows are gathered in one of three ways. BARE kernels: halves in vectors, nothing to be done to
+ * them. Else in vectors of halves or floats (a.wide), normalised and added to if asked for, or one
+ * by one. */
+
+/* What a thread has on the way for eight neighbours in k of one row: bytes as they lie in memory, so
+ * that nothing waits for them until they are stored. */
+struct arriving {
+    um_words x[2], plus[2]; /* 8 halves in the first, or 8 floats */
+    bool there;
+};
+
+DEVICE void fetch8(um_words to[2], const um_gview &v, int64_t row, int col)
 {
-    um_words u = {{0, 0, 0, 0}};
+    const unsigned char *from =
+        (const unsigned char *)v.data + (row * v.ld + col) * (v.dtype == UM_F32 ? 4 : 2);
+    to[0] = *(const um_words *)from;
+    if (v.dtype == UM_F32)
+        to[1] = *(const um_words *)(from + 16);
+}
+
+DEVICE void unpack8(const um_words from[2], int dtype, float v[8])
+{
+    UNROLL
+    for (int i = 0; i < 8; i++)
+        v[i] = dtype == UM_F32 ? bits_float(from[i / 4].w[i % 4])
+                               : half_float(dtype, (uint16_t)(from[0].w[i / 2] >> (i % 2 * 16)));
+}
+
+template <class H, bool BARE>
+DEVICE void request(arriving &r, const um_gemm_args &a, int row, const place &p, int k, int width,
+                    bool plus)
+{
+    r.there = false;
+    r.x[0] = um_words{{0, 0, 0, 0}};
     if (row >= a.rows || k >= a.k)
-        return u;
-    if (a.wide && a.x.dtype == H::dtype && !a.gamma_in && !plus) {
+        return;
+    if (BARE) {
         int64_t from = source(a, row, p, width);
         if (from >= 0)
-            u = *(const um_words *)((const uint16_t *)a.x.data + from * a.x.ld + p.c);
-        return u;
+            r.x[0] = *(const um_words *)((const uint16_t *)a.x.data + from * a.x.ld + p.c);
+        return;
     }
+    if (!a.wide) { /* no vectors: one by one, and ready */
+        float v[8];
+        gather(a, row, p, k, width, v);
+        if (a.gamma_in || plus) {
+            UNROLL
+            for (int i = 0; i < 8; i++)
+                r.x[i / 4].w[i % 4] = float_bits(v[i]);
+            r.there = true;
+            return;
+        }
+        UNROLL
+        for (int i = 0; i < 4; i++)
+            r.x[0].w[i] = H::pack(v[2 * i], v[2 * i + 1]);
+        return;
+    }
+    int64_t from = source(a, row, p, width);
+    if (from < 0)
+        return;
+    r.there = true;
+    fetch8(r.x, a.x, from, p.c);
+    if (plus)
+        fetch8(r.plus, a.plus, row, k);
+}
+
+/* The same as halves: normalised (statistics: mean, 1/deviation), `plus` added. */
+template <class H, bool BARE>
+DEVICE um_words arrived(const arriving &r, const um_gemm_args &a, int row, int k,
+                        const float *statistics, bool plus)
+{
+    um_words u = r.x[0];
+    if (BARE || !r.there || (a.x.dtype == H::dtype && a.wide && !a.gamma_in && !plus))
+        return u;
     float v[8], w[8];
-    gather(a, row, p, k, width, v);
-    if (a.gamma_in) {
+    unpack8(r.x, a.wide ? a.x.dtype : UM_F32, v);
+    if (a.gamma_in && a.wide) {
+        um_words gamma[2], beta[2];
+        float g[8], b[8];
+        UNROLL
+        for (int i = 0; i < 2; i++) {
+            gamma[i] = *(const um_words *)(a.gamma_in + k + 4 * i);
+            beta[i] = *(const um_words *)(a.beta_in + k + 4 * i);
+        }
+        unpack8(gamma, UM_F32, g);
+        unpack8(beta, UM_F32, b);
+        UNROLL
+        for (int i = 0; i < 8; i++)
+            v[i] = (v[i] - statistics[0]) * statistics[1] * g[i] + b[i];
+    } else if (a.gamma_in) {
         UNROLL
         for (int i = 0; i < 8; i++)
             if (k + i < a.k)
-                v[i] = (v[i] - mean_scale[0]) * mean_scale[1] * a.gamma_in[k + i] + a.beta_in[k + i];
+                v[i] = (v[i] - statistics[0]) * statistics[1] * a.gamma_in[k + i] + a.beta_in[k + i];
     }
-    if (plus && k + 8 <= a.k) {
-        load8(a.plus, row, k, w);
+    if (plus && a.wide) {
+        unpack8(r.plus, a.plus.dtype, w);
         UNROLL
         for (int i = 0; i < 8; i++)
             v[i] += w[i];
@@ -104,21 +177,48 @@ DEVICE um_words gather_halves(const um_gemm_args &a, int row, const place &p, in
     return u;
 }
 
-/* Mean and 1/deviation of the block's rows over all of k, one warp a row, into shared memory. */
+/* Mean and 1/deviation of the block's rows over all of k into shared memory: eight lanes a row, so
+ * that a warp has four rows on the way; the second pass finds them in the first cache. */
 template <int BM, int WARPS> DEVICE void row_statistics(const um_gemm_args &a, int row0, float *to)
 {
-    int lane = threadIdx.x & 31;
-    for (int r = (int)(threadIdx.x >> 5); r < BM; r += WARPS) {
+    enum { LANES = 8, AHEAD = 5 }; /* 5 vectors of 8 by 8 lanes: 320 channels at once */
+    int lane = threadIdx.x % LANES;
+    for (int r = (int)threadIdx.x / LANES; r < BM; r += 32 * WARPS / LANES) {
         int row = row0 + r;
-        float sum = 0, squares = 0;
-        for (int k = lane; row < a.rows && k < a.k; k += 32)
-            sum += load(a.x, row, k);
-        float mean = warp_sum(sum) / (float)a.k;
-        for (int k = lane; row < a.rows && k < a.k; k += 32) {
-            float d = load(a.x, row, k) - mean;
-            squares += d * d;
+        float mean = 0, scale = 0;
+        for (int pass = 0; pass < 2; pass++) {
+            float sum = 0;
+            for (int k0 = 0; row < a.rows && k0 < a.k; k0 += 8 * LANES * AHEAD) {
+                if (!a.wide) {
+                    for (int k = k0 + lane; k < a.k && k < k0 + 8 * LANES * AHEAD; k += LANES) {
+                        float v = load(a.x, row, k) - mean;
+                        sum += pass ? v * v : v;
+                    }
+                    continue;
+                }
+                um_words u[AHEAD][2];
+                UNROLL
+                for (int i = 0; i < AHEAD; i++)
+                    if (k0 + 8 * (lane + LANES * i) < a.k)
+                        fetch8(u[i], a.x, row, k0 + 8 * (lane + LANES * i));
+                UNROLL
+                for (int i = 0; i < AHEAD; i++)
+                    if (k0 + 8 * (lane + LANES * i) < a.k) {
+                        float v[8];
+                        unpack8(u[i], a.x.dtype, v);
+                        UNROLL
+                        for (int e = 0; e < 8; e++)
+                            sum += pass ? (v[e] - mean) * (v[e] - mean) : v[e];
+                    }
+            }
+            UNROLL
+            for (int m = LANES / 2; m; m >>= 1)
+                sum += shfl_xor(sum, m);
+            if (pass)
+                scale = 1 / sqrtf(sum / (float)a.k + a.eps_in);
+            else
+                mean = sum / (float)a.k;
         }
-        float scale = 1 / sqrtf(warp_sum(squares) / (float)a.k + a.eps_in);
         if (lane == 0) {
             to[2 * r] = mean;
             to[2 * r + 1] = scale;
@@ -152,7 +252,7 @@ DEVICE void fetch_weights(um_words *w, const void *packed, int tile0, int tiles,
 
 /* acc += rows row0.. of x times columns col0.. of the packed weights (n of them). `a_tile` is two
  * gathered tiles. */
-template <class H, int BM, int BN, int DOWN, int ACROSS>
+template <class H, int BM, int BN, int DOWN, int ACROSS, bool BARE>
 DEVICE void multiply(const um_gemm_args &a, const void *packed, int row0, int col0, int n, bool plus,
                      uint16_t *a_tile, const float *statistics, float *acc)
 {
@@ -162,14 +262,20 @@ DEVICE void multiply(const um_gemm_args &a, const void *packed, int row0, int co
     int steps = (a.k + STEP - 1) / STEP, tiles = (n + 7) / 8, width = a.up ? a.x.w : a.out.w;
     int tile0 = (col0 + across * T::columns) / 8, k8 = 8 * (int)(threadIdx.x % (STEP / 8));
     place p = {0, 0, 0};
-    um_words w[2][T::nt], g[T::chunks];
+    um_words w[2][T::nt];
+    arriving g[T::chunks];
     move(p, a, k8);
+    UNROLL
+    for (int i = 0; i < T::chunks; i++) {
+        int r = (int)(threadIdx.x + i * T::threads) / (STEP / 8);
+        request<H, BARE>(g[i], a, r < BM ? row0 + r : a.rows, p, k8, width, plus);
+    }
     UNROLL
     for (int i = 0; i < T::chunks; i++) {
         int r = (int)(threadIdx.x + i * T::threads) / (STEP / 8);
         if (r < BM)
             *(um_words *)(a_tile + r * LD + k8) =
-                gather_halves<H>(a, row0 + r, p, k8, width, statistics + 2 * r, plus);
+                arrived<H, BARE>(g[i], a, row0 + r, k8, statistics + 2 * r, plus);
     }
     fetch_weights<T::nt>(w[0], packed, tile0, tiles, 0, steps);
     sync();
@@ -182,9 +288,8 @@ DEVICE void multiply(const um_gemm_args &a, const void *packed, int row0, int co
         UNROLL
         for (int i = 0; i < T::chunks; i++) {
             int r = (int)(threadIdx.x + i * T::threads) / (STEP / 8);
-            g[i] = um_words{{0, 0, 0, 0}};
-            if (r < BM && step + 1 < steps)
-                g[i] = gather_halves<H>(a, row0 + r, p, k, width, statistics + 2 * r, plus);
+            bool more = r < BM && step + 1 < steps;
+            request<H, BARE>(g[i], a, more ? row0 + r : a.rows, p, k, width, plus);
         }
         fetch_weights<T::nt>(w[1], packed, tile0, tiles, step + 1, steps);
         UNROLL
@@ -202,7 +307,8 @@ DEVICE void multiply(const um_gemm_args &a, const void *packed, int row0, int co
         for (int i = 0; i < T::chunks; i++) {
             int r = (int)(threadIdx.x + i * T::threads) / (STEP / 8);
             if (r < BM && step + 1 < steps)
-                *(um_words *)(next + r * LD + k8) = g[i];
+                *(um_words *)(next + r * LD + k8) =
+                    arrived<H, BARE>(g[i], a, row0 + r, k, statistics + 2 * r, plus);
         }
         UNROLL
         for (int i = 0; i < T::nt; i++)
@@ -378,7 +484,8 @@ DEVICE void normalise(const um_gemm_args &a, float *sums, int row0, int n)
     }
 }
 
-template <class H, int BM, int BN, int DOWN, int ACROSS> DEVICE void gemm(const um_gemm_args &a)
+template <class H, int BM, int BN, int DOWN, int ACROSS, bool BARE>
+DEVICE void gemm(const um_gemm_args &a)
 {
     typedef tile<BM, BN, DOWN, ACROSS> T;
     uint16_t *a_tile = (uint16_t *)shared_memory();
@@ -390,11 +497,11 @@ template <class H, int BM, int BN, int DOWN, int ACROSS> DEVICE void gemm(const 
     UNROLL
     for (int i = 0; i < 4 * T::mt * T::nt; i++)
         acc[i] = 0;
-    if (a.gamma_in) {
+    if (!BARE && a.gamma_in) {
         row_statistics<BM, T::warps>(a, row0, statistics);
         sync();
     }
-    multiply<H, BM, BN, DOWN, ACROSS>(a, first ? a.w : a.w2, row0, col0, n, a.plus.data && first,
+    multiply<H, BM, BN, DOWN, ACROSS, BARE>(a, first ? a.w : a.w2, row0, col0, n, a.plus.data && first,
                                       a_tile, statistics, acc);
     put_sums<BM, BN, DOWN, ACROSS>(acc, sums);
     sync();
@@ -405,14 +512,14 @@ template <class H, int BM, int BN, int DOWN, int ACROSS> DEVICE void gemm(const 
     }
 }
 
-#define GEMM(suffix, m, n, down, across)                               \
+#define GEMM(suffix, m, n, down, across, bare)                          \
     KERNEL(um_gemm_##suffix##_f16, um_gemm_args, a, 32 * down * across) \
     {                                                                   \
-        gemm<F16, m, n, down, across>(a);                               \
+        gemm<F16, m, n, down, across, bare>(a);                         \
     }                                                                   \
     KERNEL(um_gemm_##suffix##_bf16, um_gemm_args, a, 32 * down * across) \
     {                                                                   \
-        gemm<BF16, m, n, down, across>(a);                              \
+        gemm<BF16, m, n, down, across, bare>(a);                        \
     }
 UM_CUDA_GEMM_TILES(GEMM)
 UM_CUDA_GEMM_ROWS(GEMM)
@@ -437,7 +544,7 @@ template <class H, int BN> DEVICE void gate(const um_gate_rows_args &a)
         g.x = side ? a.b : a.a;
         g.out = g.x;
         g.wide = g.x.vec >= (g.x.dtype == UM_F32 ? 4 : 8) && c % 8 == 0;
-        multiply<H, BM, BN, 1, WARPS>(g, side ? a.wb : a.wa, row0, 0, 2 * c, false, a_tile, NULL,
+        multiply<H, BM, BN, 1, WARPS, false>(g, side ? a.wb : a.wa, row0, 0, 2 * c, false, a_tile, NULL,
                                       acc);
     }
     put_sums<BM, BN, 1, WARPS>(acc, sums);

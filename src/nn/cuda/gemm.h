@@ -8,23 +8,29 @@
 /* Halves of a gathered row in shared memory, and floats behind a row of sums. */
 enum { UM_GEMM_LD = 40, UM_GEMM_PAD = 4 };
 
-/* X(suffix, rows, columns of a block's tile, warps down, warps across) */
-#define UM_CUDA_GEMM_TILES(X) \
-    X(128x64, 128, 64, 4, 2) X(64x64, 64, 64, 2, 2) X(32x32, 32, 32, 2, 2) X(16x32, 16, 32, 1, 4)
+/* X(suffix, rows, columns of a block's tile, warps down, warps across, bare): a bare one takes
+ * vectors of halves as they are, no norm before and no addend. */
+// clang-format off
+#define UM_CUDA_GEMM_TILES(X)                                       \
+    X(128x64, 128, 64, 4, 2, true) X(64x64, 64, 64, 2, 2, false)    \
+    X(32x32, 32, 32, 2, 2, false) X(16x32, 16, 32, 1, 4, false)
 /* Tiles as wide as the output, for norms of whole rows. */
-#define UM_CUDA_GEMM_ROWS(X) \
-    X(16x128, 16, 128, 1, 8) \
-    X(16x256, 16, 256, 1, 8) X(32x256, 32, 256, 1, 8) X(16x512, 16, 512, 1, 8)
-
-#define UM_CUDA_GEMM_KERNELS(X)                                                                \
-    X(um_gemm_128x64_f16)                                                                      \
-    X(um_gemm_128x64_bf16) X(um_gemm_64x64_f16) X(um_gemm_64x64_bf16) X(um_gemm_32x32_f16)     \
-        X(um_gemm_32x32_bf16) X(um_gemm_16x32_f16) X(um_gemm_16x32_bf16) X(um_gemm_16x128_f16) \
-            X(um_gemm_16x128_bf16) X(um_gemm_16x256_f16) X(um_gemm_16x256_bf16)                \
-                X(um_gemm_32x256_f16) X(um_gemm_32x256_bf16) X(um_gemm_16x512_f16)             \
-                    X(um_gemm_16x512_bf16) X(um_gate_rows_256_f16) X(um_gate_rows_256_bf16)    \
-                        X(um_gate_rows_512_f16) X(um_gate_rows_512_bf16) X(um_gemm_plain_64)   \
-                            X(um_gemm_plain_16) X(um_matmul_nt_rows)
+#define UM_CUDA_GEMM_ROWS(X)                                        \
+    X(16x128, 16, 128, 1, 8, false) X(16x256, 16, 256, 1, 8, false) \
+    X(32x256, 32, 256, 1, 8, false) X(16x512, 16, 512, 1, 8, false)
+#define UM_CUDA_GEMM_KERNELS(X)                                     \
+    X(um_gemm_128x64_f16) X(um_gemm_128x64_bf16)                    \
+    X(um_gemm_64x64_f16) X(um_gemm_64x64_bf16)                      \
+    X(um_gemm_32x32_f16) X(um_gemm_32x32_bf16)                      \
+    X(um_gemm_16x32_f16) X(um_gemm_16x32_bf16)                      \
+    X(um_gemm_16x128_f16) X(um_gemm_16x128_bf16)                    \
+    X(um_gemm_16x256_f16) X(um_gemm_16x256_bf16)                    \
+    X(um_gemm_32x256_f16) X(um_gemm_32x256_bf16)                    \
+    X(um_gemm_16x512_f16) X(um_gemm_16x512_bf16)                    \
+    X(um_gate_rows_256_f16) X(um_gate_rows_256_bf16)                \
+    X(um_gate_rows_512_f16) X(um_gate_rows_512_bf16)                \
+    X(um_gemm_plain_64) X(um_gemm_plain_16) X(um_matmul_nt_rows)
+// clang-format on
 
 /* A convolution as the product of gathered rows x and packed weights w, and all that stands around
  * it: struct um_conv_args, struct um_linear_args. */
