@@ -308,7 +308,7 @@ static um_status run_on_device(const struct job *job, const struct um_ops *ops,
                            .args = &job->args,
                            .n = job->n};
     um_buf *buf[UM_OPERANDS] = {NULL};
-    size_t size[UM_OPERANDS] = {0}, at[UM_OPERANDS] = {0}, room = 0;
+    size_t size[UM_OPERANDS] = {0}, place[UM_OPERANDS] = {0}, room = 0;
     um_event *done = NULL;
     um_status st = um_event_open(&done, gpu);
     for (int i = 0; i < job->n; i++) {
@@ -318,7 +318,7 @@ static um_status run_on_device(const struct job *job, const struct um_ops *ops,
         if (!t[i].data)
             continue;
         size[i] = guard ? (bytes + 2 * guard + 63) / 64 * 64 : bytes;
-        at[i] = room;
+        place[i] = room;
         room += (size[i] + 255) / 256 * 256;
         if (st == UM_OK)
             st = um_buf_open(&buf[i], gpu, size[i], "operand");
@@ -334,21 +334,21 @@ static um_status run_on_device(const struct job *job, const struct um_ops *ops,
         size_t guard = step.operand[i].offset, e = um_dtype_size(t[i].dtype);
         bool poison = i < job->n_out && !(job->preset >> i & 1);
         if (size[i])
-            memcpy(host + at[i], (unsigned char *)t[i].data - guard, size[i]);
+            memcpy(host + place[i], (unsigned char *)t[i].data - guard, size[i]);
         for (int r = 0; size[i] && poison && r < t[i].h * t[i].w; r++)
-            memset(host + at[i] + guard + (size_t)r * (size_t)t[i].ld * e, 0xff,
+            memset(host + place[i] + guard + (size_t)r * (size_t)t[i].ld * e, 0xff,
                    (size_t)t[i].c * e);
     }
     for (int i = 0; i < job->n && st == UM_OK; i++)
         if (size[i])
-            st = um_upload(gpu, UM_QUEUE_MAIN, buf[i], 0, staging, at[i], size[i], UM_STAGE_DEBUG,
-                           "operand");
+            st = um_upload(gpu, UM_QUEUE_MAIN, buf[i], 0, staging, place[i], size[i],
+                           UM_STAGE_DEBUG, "operand");
     if (st == UM_OK)
         st = um_run(gpu, UM_QUEUE_MAIN, &step);
     for (int i = 0; i < job->n && st == UM_OK; i++)
         if (size[i])
-            st = um_download(gpu, UM_QUEUE_MAIN, staging, at[i], buf[i], 0, size[i], UM_STAGE_DEBUG,
-                             "operand");
+            st = um_download(gpu, UM_QUEUE_MAIN, staging, place[i], buf[i], 0, size[i],
+                             UM_STAGE_DEBUG, "operand");
     if (st == UM_OK)
         st = um_event_record(gpu, UM_QUEUE_MAIN, done);
     if (st == UM_OK)
@@ -356,8 +356,8 @@ static um_status run_on_device(const struct job *job, const struct um_ops *ops,
     for (int i = 0; i < job->n && st == UM_OK; i++) {
         unsigned char *memory = (unsigned char *)t[i].data - step.operand[i].offset;
         if (i < job->n_out && size[i])
-            memcpy(memory, host + at[i], size[i]);
-        else if (size[i] && memcmp(memory, host + at[i], size[i]) != 0)
+            memcpy(memory, host + place[i], size[i]);
+        else if (size[i] && memcmp(memory, host + place[i], size[i]) != 0)
             st = um_fail(UM_EDEVICE, "operand %d changed, which is no output", i);
     }
     for (int i = 0; i < job->n; i++)

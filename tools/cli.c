@@ -80,6 +80,8 @@ static const struct row table[] = {
      "one JSON line per published prediction"},
     {"assert-transfers", 0, NUMBERS, AT(assert_transfers), AT(has_assert), 2, 0, 1000, ON_RUN,
      "UP,DOWN", "exit 3 at the first frame with more copies between host and device"},
+    {"inflight", 0, INTEGER, AT(inflight), 0, 0, 1, UM_INFLIGHT_MAX, ON_RUN | ON_BENCH, "N",
+     "frames that may be in flight with the speculative gate; default 1"},
     {"on-device-lost", 0, TEXT, AT(on_device_lost), 0, 0, 0, 0, ON_RUN, "fail|cpu",
      "a device that fails: end the run (default), or go on on cpu from the frame in flight"},
     {"dump", 0, TEXT, AT(dump), 0, 0, 0, 0, STREAM, "FILE.safetensors",
@@ -356,7 +358,7 @@ static bool walk(struct options *o, enum command_bit command, const char *name, 
 bool cli_parse(struct options *o, enum command_bit command, const char *name, int argc, char **argv)
 {
     *o = (struct options){
-        .sam_as_numpy = -1, .conf = 0.5f, .seed = 1, .guard_seed = 1, .rounds = 10};
+        .sam_as_numpy = -1, .conf = 0.5f, .seed = 1, .guard_seed = 1, .rounds = 10, .inflight = 1};
     if (!walk(o, command, name, argc, argv, false) ||
         (o->config && !read_config(o, command, o->config)))
         return false;

@@ -151,6 +151,7 @@ static um_status open_pipeline(um_pipeline **out, const struct options *o, um_de
     set.detector = detector;
     set.segmenter = segmenter;
     set.conf = o->conf;
+    set.inflight = o->inflight;
     set.sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
                        : o->sam_as_numpy   ? UM_MASK_HOST
                                            : UM_MASK_DEVICE;

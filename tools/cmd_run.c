@@ -164,6 +164,7 @@ static bool pipeline_settings(const struct options *o, const struct engine *e, s
     s->detector = e->detector;
     s->segmenter = e->segmenter;
     s->conf = o->conf;
+    s->inflight = o->inflight;
     s->dump = o->dump != NULL;
     s->sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
                       : o->sam_as_numpy   ? UM_MASK_HOST

@@ -808,7 +808,7 @@ static um_status open_host(um_device **out, const um_device_settings *s,
     um_status st = find_precision(s->precision, &dtype);
     if (st == UM_OK && dtype != UM_F32)
         st = um_fail(UM_EUNSUPPORTED, "precision %s: not in this build on device %s, only fp32",
-                     s->precision, s->name);
+                     s->precision, strcmp(s->name, "auto") == 0 ? "cpu (no GPU works)" : s->name);
     return st == UM_OK ? open(out, s) : st;
 }
 

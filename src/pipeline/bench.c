@@ -8,6 +8,7 @@
 #include "pipeline/segmenter.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* The tape of a stage, compiled, with noise in its input. */
 static um_status prepare(um_bench_stage stage, um_detector *d, um_segmenter *s, int gray,
@@ -102,6 +103,7 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* What is summed per output element, and the arithmetic, where that means something. */
 static void describe(const struct um_step *step, um_bench_kernel *k)
 {
     const struct um_view *out = &step->operand[0].view, *in = &step->operand[1].view;
@@ -110,18 +112,21 @@ static void describe(const struct um_step *step, um_bench_kernel *k)
     k->h = out->h;
     k->w = out->w;
     k->c = out->c;
-    if (step->kernel && (step->name[0] == 'c' || step->name[0] == 'd') &&
-        step->args) { /* conv2d, dwconv */
+    if (strcmp(step->name, um_op_name(UM_OP_CONV2D)) == 0) {
         const struct um_conv_args *a = step->args;
-        if (step->name[0] == 'c')
-            k->k = a->kh * a->kw * in->c;
-        else if (step->name[1] == 'w')
-            k->k = a->kh * a->kw;
+        k->k = a->kh * a->kw * in->c;
         k->gflop = 2e-9 * elements * k->k;
-    } else if (step->name[0] == 'm' && step->name[1] == 'l') { /* mlp */
+    } else if (strcmp(step->name, um_op_name(UM_OP_DWCONV)) == 0) {
+        const struct um_conv_args *a = step->args;
+        k->k = a->kh * a->kw;
+        k->gflop = 2e-9 * elements * k->k;
+    } else if (strcmp(step->name, um_op_name(UM_OP_LINEAR)) == 0) {
+        k->k = in->c;
+        k->gflop = 2e-9 * elements * k->k;
+    } else if (strcmp(step->name, um_op_name(UM_OP_MLP)) == 0) {
         k->k = ((const struct um_mlp_args *)step->args)->hidden;
         k->gflop = 4e-9 * elements * k->k;
-    } else if (step->name[0] == 'm' && step->name[1] == 'b') { /* mbconv */
+    } else if (strcmp(step->name, um_op_name(UM_OP_MBCONV)) == 0) {
         const struct um_mbconv_args *a = step->args;
         k->k = a->hidden;
         k->gflop =

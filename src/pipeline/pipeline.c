@@ -88,6 +88,7 @@ struct um_pipeline {
     uint64_t sent, received;
     struct geometry *last; /* of the last packet */
     bool encoded;          /* the last packet's frame ran the segmenter */
+    double host_ms[2];     /* host mode: of the mask, and of the rest of the packet */
     um_packet packet;      /* the last one received */
 };
 
@@ -616,6 +617,7 @@ static um_status make_host_packet(um_pipeline *p, struct geometry *g, uint64_t f
     um_buf *buf = NULL;
     um_pool *pool = p->pool ? p->pool : p->dev->pool;
     size_t off = 0, n = (size_t)g->w * (size_t)g->h;
+    uint64_t start = um_clock_ns();
     float iou = 0;
     um_tape_locate(g->packet, g->logits, &buf, &off);
     um_status st = um_download_now(p->dev, g->host_logits, buf, off, n * sizeof(float),
@@ -629,6 +631,7 @@ static um_status make_host_packet(um_pipeline *p, struct geometry *g, uint64_t f
         return st;
     for (size_t i = 0; i < n; i++)
         g->host_mask[i] = g->host_logits[i] > 0;
+    uint64_t masked = um_clock_ns();
     struct um_view mask = {
         .data = g->host_mask, .dtype = UM_U8, .h = g->h, .w = g->w, .c = 1, .ld = 1};
     struct um_view weights = {
@@ -668,6 +671,8 @@ static um_status make_host_packet(um_pipeline *p, struct geometry *g, uint64_t f
         &(struct um_call){.t = (struct um_view[]){out, stats, mask, gate, score, logits, head},
                           .n = 7,
                           .pool = pool});
+    p->host_ms[0] = (double)(masked - start) * 1e-6;
+    p->host_ms[1] = (double)(um_clock_ns() - masked) * 1e-6;
     return UM_OK;
 }
 
@@ -763,6 +768,10 @@ static um_status finish(um_pipeline *p, struct geometry *g, const struct lane *l
         p->encoded = true;
         fill_times(p, l, k);
         k->ms.packet += detect;
+        if (p->host_mode) {
+            k->ms.segment += p->host_ms[0];
+            k->ms.packet += p->host_ms[1];
+        }
     } else
         fill_times(p, l, k);
     if (p->segmenter && k->state == UM_STATE_VISIBLE) {

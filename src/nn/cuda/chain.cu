@@ -145,25 +145,6 @@ STREAM_TEMPLATE DEVICE void turn(STREAM &s, const um_rows_layer *layer, int laye
         advance<DEPTH>(s.ahead, layer[s.ahead.layer]);
 }
 
-template <int ACT, int N> DEVICE void activate_each(float limit, float *x)
-{
-    UNROLL
-    for (int i = 0; i < N; i++)
-        x[i] = activate(ACT, limit, x[i], false);
-}
-
-/* One branch for all, so that the code of one activation runs straight through. */
-template <int N> DEVICE void activate_all(int act, float limit, float *x)
-{
-    switch (act) {
-    case UM_ACT_RELU: activate_each<UM_ACT_RELU, N>(limit, x); break;
-    case UM_ACT_SILU: activate_each<UM_ACT_SILU, N>(limit, x); break;
-    case UM_ACT_GELU: activate_each<UM_ACT_GELU, N>(limit, x); break;
-    case UM_ACT_SIGMOID: activate_each<UM_ACT_SIGMOID, N>(limit, x); break;
-    case UM_ACT_CLAMP: activate_each<UM_ACT_CLAMP, N>(limit, x); break;
-    }
-}
-
 /* The sums of a pass into shared memory: halves, or (last) floats, added to what is there already
  * if `onto`. */
 STREAM_TEMPLATE DEVICE void keep(const STREAM &s, const um_rows_layer &l, bool last, bool onto)
@@ -194,23 +175,6 @@ STREAM_TEMPLATE DEVICE void keep(const STREAM &s, const um_rows_layer &l, bool l
 }
 
 /* ---- rows in and out ---- */
-
-/* Elements col..col+7 of a row, zeros beyond the columns. */
-DEVICE void load_some(const um_gview &v, int64_t row, int col, float x[8])
-{
-    if (col + 8 <= v.c) {
-        load8(v, row, col, x);
-        return;
-    }
-    UNROLL
-    for (int k = 0; k < 8; k++)
-        x[k] = col + k < v.c ? load(v, row, col + k) : 0;
-}
-
-DEVICE void store_some(const um_gview &v, int64_t row, int col, const float x[8])
-{
-    store8(v, row, col, x, v.c - col < 8 ? v.c - col : 8);
-}
 
 DEVICE void add_some(const um_gview &v, int64_t row, int col, float x[8])
 {
@@ -401,7 +365,7 @@ template <class H> DEVICE void chain(const um_chain_rows_args &a)
         if (s.at.pass == 0 && s.at.k == 0)
             sync(); /* the layer's input is complete, and nobody reads what it overwrites */
         if (round(s, a.layer, a.layers)) {
-            activate_all<4 * UM_CHAIN_TILES>(l.act, a.limit, s.acc);
+            activate_all<4 * UM_CHAIN_TILES>(l.act, a.limit, s.acc, false);
             keep(s, l, s.at.layer == a.layers - 1, onto);
         }
         turn(s, a.layer, a.layers);

@@ -356,25 +356,6 @@ DEVICE void add_residual(const um_gemm_args &a, int row, int col, int count, flo
             v[i] += load(a.add, from, a.add.c > 1 ? col + i : 0);
 }
 
-template <int ACT> DEVICE void activate_each(float limit, float v[8], bool exact)
-{
-    UNROLL
-    for (int i = 0; i < 8; i++)
-        v[i] = activate(ACT, limit, v[i], exact);
-}
-
-/* One branch for all eight. */
-DEVICE void activate8(int act, float limit, float v[8], bool exact)
-{
-    switch (act) {
-    case UM_ACT_RELU: activate_each<UM_ACT_RELU>(limit, v, exact); break;
-    case UM_ACT_SILU: activate_each<UM_ACT_SILU>(limit, v, exact); break;
-    case UM_ACT_GELU: activate_each<UM_ACT_GELU>(limit, v, exact); break;
-    case UM_ACT_SIGMOID: activate_each<UM_ACT_SIGMOID>(limit, v, exact); break;
-    case UM_ACT_CLAMP: activate_each<UM_ACT_CLAMP>(limit, v, exact); break;
-    }
-}
-
 /* Columns col.. of an output row, to where they belong: with `up` column (a, b, o) of pixel (y, x)
  * goes to pixel (2y + a, 2x + b). */
 DEVICE void put(const um_gemm_args &a, int row, int col, int count, const float v[8])
@@ -408,7 +389,7 @@ DEVICE void finish8(const um_gemm_args &a, const float *bias, int row, int col, 
             v[i] += bias[col + i];
     if (a.add.data && !a.add_last)
         add_residual(a, row, out_col, count, v);
-    activate8(a.act, a.limit, v, exact);
+    activate_all<8>(a.act, a.limit, v, exact);
     if (a.lab_scale != 0) {
         UNROLL
         for (int i = 0; i < 8; i++)
@@ -479,7 +460,7 @@ DEVICE void normalise(const um_gemm_args &a, float *sums, int row0, int n)
         if (row0 + r >= a.rows || count <= 0)
             continue;
         read8<BN>(sums, r, col, v);
-        activate8(a.norm_act, 0, v, false);
+        activate_all<8>(a.norm_act, 0, v, false);
         put(a, row0 + r, col, count < 8 ? count : 8, v);
     }
 }

@@ -344,6 +344,23 @@ DEVICE void store8(const um_gview &v, int64_t row, int col, const float x[8], in
     }
 }
 
+/* Elements col..col+7, zeros beyond the row's end; and only those that exist. */
+DEVICE void load_some(const um_gview &v, int64_t row, int col, float x[8])
+{
+    if (col + 8 <= v.c) {
+        load8(v, row, col, x);
+        return;
+    }
+    UNROLL
+    for (int k = 0; k < 8; k++)
+        x[k] = col + k < v.c ? load(v, row, col + k) : 0;
+}
+
+DEVICE void store_some(const um_gview &v, int64_t row, int col, const float x[8])
+{
+    store8(v, row, col, x, v.c - col < 8 ? v.c - col : 8);
+}
+
 /* ---- sums and maxima over a warp: every lane gets the result, in one fixed order ---- */
 
 DEVICE float warp_sum(float v)
@@ -391,6 +408,25 @@ DEVICE float activate(int act, float limit, float x, bool exact)
     case UM_ACT_CLAMP: return x < -limit ? -limit : x > limit ? limit : x;
     }
     return x;
+}
+
+template <int ACT, int N> DEVICE void activate_each(float limit, float *x, bool exact)
+{
+    UNROLL
+    for (int i = 0; i < N; i++)
+        x[i] = activate(ACT, limit, x[i], exact);
+}
+
+/* One branch for all N, so that the code of one activation runs straight through. */
+template <int N> DEVICE void activate_all(int act, float limit, float *x, bool exact)
+{
+    switch (act) {
+    case UM_ACT_RELU: activate_each<UM_ACT_RELU, N>(limit, x, exact); break;
+    case UM_ACT_SILU: activate_each<UM_ACT_SILU, N>(limit, x, exact); break;
+    case UM_ACT_GELU: activate_each<UM_ACT_GELU, N>(limit, x, exact); break;
+    case UM_ACT_SIGMOID: activate_each<UM_ACT_SIGMOID, N>(limit, x, exact); break;
+    case UM_ACT_CLAMP: activate_each<UM_ACT_CLAMP, N>(limit, x, exact); break;
+    }
 }
 
 #endif

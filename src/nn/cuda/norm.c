@@ -6,6 +6,17 @@
 
 enum { ROWS = 8 }; /* per block */
 
+/* A row lies in a warp's registers. */
+static bool fits(const struct um_call *call)
+{
+    enum { CHANNELS = 512 };
+    if (call->t[0].c <= CHANNELS)
+        return true;
+    call->stream->status =
+        um_fail(UM_EUNSUPPORTED, "a norm over %d channels, at most %d", call->t[0].c, CHANNELS);
+    return false;
+}
+
 void um_cuda_layer_norm(const struct um_call *call)
 {
     const struct um_norm_args *a = call->args;
@@ -18,7 +29,8 @@ void um_cuda_layer_norm(const struct um_call *call)
                                         .eps = a->eps,
                                         .act = (int)a->act,
                                         .rows = t[0].h * t[0].w};
-    um_launch_grid(call, "um_layer_norm_rows", k, 32 * ROWS, 0, um_blocks(k.rows, ROWS), 1, 1);
+    if (fits(call))
+        um_launch_grid(call, "um_layer_norm_rows", k, 32 * ROWS, 0, um_blocks(k.rows, ROWS), 1, 1);
 }
 
 void um_cuda_gate_norm(const struct um_call *call)
@@ -33,5 +45,6 @@ void um_cuda_gate_norm(const struct um_call *call)
                                        .beta = t[5].data,
                                        .eps = a->eps,
                                        .rows = t[0].h * t[0].w};
-    um_launch_grid(call, "um_gate_norm_rows", k, 32 * ROWS, 0, um_blocks(k.rows, ROWS), 1, 1);
+    if (fits(call))
+        um_launch_grid(call, "um_gate_norm_rows", k, 32 * ROWS, 0, um_blocks(k.rows, ROWS), 1, 1);
 }

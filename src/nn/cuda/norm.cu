@@ -1,68 +1,107 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Layer normalisation as a node of its own: one warp per row, the row in registers (up to 512
- * channels), mean first and then the squared differences, all in fp32. */
+ * channels, eight neighbours to a lane), mean first and then the squared differences, all in fp32. */
 #include "nn/cuda/norm.h"
 
 #include "nn/cuda/kernel.h"
 
-enum { WARPS = 8, PER_LANE = 16 };
+enum { WARPS = 8, GROUPS = 2 };
 
-/* The row's elements lane, lane + 32, … normalised and stored. */
-DEVICE void normalise(const um_gview &out, int64_t row, const float *v, int lane,
-                      const float *gamma, const float *beta, float eps, int act)
+/* The first of the eight channels that a lane has in group g. */
+DEVICE int channel(int g)
 {
+    return 8 * ((int)(threadIdx.x & 31) + 32 * g);
+}
+
+/* The row in v normalised and stored. */
+DEVICE void normalise(const um_gview &out, int64_t row, float v[GROUPS][8], const float *gamma,
+                      const float *beta, float eps, int act)
+{
+    float g[GROUPS][8], b[GROUPS][8], mean = 0, var = 0;
     int c = out.c;
-    float mean = 0, var = 0;
     UNROLL
-    for (int k = 0; k < PER_LANE; k++)
-        mean += lane + 32 * k < c ? v[k] : 0;
+    for (int k = 0; k < GROUPS; k++)
+        UNROLL
+        for (int i = 0; i < 8; i++) {
+            bool there = channel(k) + i < c;
+            g[k][i] = there ? gamma[channel(k) + i] : 0;
+            b[k][i] = there ? beta[channel(k) + i] : 0;
+            mean += v[k][i];
+        }
     mean = warp_sum(mean) / (float)c;
     UNROLL
-    for (int k = 0; k < PER_LANE; k++) {
-        float d = lane + 32 * k < c ? v[k] - mean : 0;
-        var += d * d;
-    }
+    for (int k = 0; k < GROUPS; k++)
+        UNROLL
+        for (int i = 0; i < 8; i++) {
+            float d = channel(k) + i < c ? v[k][i] - mean : 0;
+            var += d * d;
+        }
     float scale = 1 / sqrtf(warp_sum(var) / (float)c + eps);
     UNROLL
-    for (int k = 0; k < PER_LANE; k++) {
-        int i = lane + 32 * k;
-        if (i < c)
-            store(out, row, i,
-                  activate(act, 0, (v[k] - mean) * scale * gamma[i] + beta[i],
-                           out.dtype == UM_F32));
+    for (int k = 0; k < GROUPS; k++) {
+        UNROLL
+        for (int i = 0; i < 8; i++)
+            v[k][i] = (v[k][i] - mean) * scale * g[k][i] + b[k][i];
+        activate_all<8>(act, 0, v[k], out.dtype == UM_F32);
+        if (channel(k) < c)
+            store_some(out, row, channel(k), v[k]);
     }
+}
+
+/* Zeros where the row has no channels. */
+DEVICE void read_group(const um_gview &x, int64_t row, int col, int end, float v[8])
+{
+    UNROLL
+    for (int i = 0; i < 8; i++)
+        v[i] = 0;
+    if (col + 8 <= end) {
+        load8(x, row, col, v);
+        return;
+    }
+    UNROLL
+    for (int i = 0; i < 8; i++)
+        if (col + i < end)
+            v[i] = load(x, row, col + i);
 }
 
 KERNEL(um_layer_norm_rows, um_layer_norm_rows_args, a, 32 * WARPS)
 {
-    int lane = threadIdx.x & 31;
     int64_t row = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
-    float v[PER_LANE];
+    float v[GROUPS][8], add[8];
     if (row >= a.rows)
         return;
     UNROLL
-    for (int k = 0; k < PER_LANE; k++) {
-        int i = lane + 32 * k;
-        v[k] = i < a.x.c ? load(a.x, row, i) : 0;
-        if (a.add.data && i < a.x.c)
-            v[k] += load(a.add, row, i);
+    for (int k = 0; k < GROUPS; k++) {
+        read_group(a.x, row, channel(k), a.x.c, v[k]);
+        if (a.add.data) {
+            read_group(a.add, row, channel(k), a.x.c, add);
+            UNROLL
+            for (int i = 0; i < 8; i++)
+                v[k][i] += add[i];
+        }
     }
-    normalise(a.out, row, v, lane, a.gamma, a.beta, a.eps, a.act);
+    normalise(a.out, row, v, a.gamma, a.beta, a.eps, a.act);
 }
 
 KERNEL(um_gate_norm_rows, um_gate_norm_rows_args, a, 32 * WARPS)
 {
-    int lane = threadIdx.x & 31, c = a.out.c;
     int64_t row = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
-    float v[PER_LANE];
+    float v[GROUPS][8], to_a[8], to_b[8], x[8], y[8];
+    int c = a.out.c;
     if (row >= a.rows)
         return;
     UNROLL
-    for (int k = 0; k < PER_LANE; k++) {
-        int i = lane + 32 * k;
-        v[k] = i < c ? load(a.g, row, i) * load(a.a, row, i) +
-                           load(a.g, row, c + i) * load(a.b, row, i)
-                     : 0;
+    for (int k = 0; k < GROUPS; k++) {
+        int col = channel(k);
+        read_group(a.g, row, col, c, to_a);
+        UNROLL
+        for (int i = 0; i < 8; i++)
+            to_b[i] = col + i < c ? load(a.g, row, c + col + i) : 0;
+        read_group(a.a, row, col, c, x);
+        read_group(a.b, row, col, c, y);
+        UNROLL
+        for (int i = 0; i < 8; i++)
+            v[k][i] = to_a[i] * x[i] + to_b[i] * y[i];
     }
-    normalise(a.out, row, v, lane, a.gamma, a.beta, a.eps, UM_ACT_NONE);
+    normalise(a.out, row, v, a.gamma, a.beta, a.eps, UM_ACT_NONE);
 }
