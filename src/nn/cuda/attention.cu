@@ -170,7 +170,7 @@ DEVICE void attend_plain(const typename Rows::args &args, const um_place &p, int
             for (int u = 0; u < BATCH; u++) {
                 int j = j0 + u * slices;
                 s[u] *= a.scale;
-                if (row >= 0)
+                if (row >= 0 && j < n)
                     s[u] += Rows::bias(args, p, query, t0 + j);
                 s[u] = j < n ? s[u] : -INFINITY;
                 top = fmaxf(top, s[u]);
