@@ -451,6 +451,52 @@ def bench_residency_counts_the_copies_of_both_modes(tmp):
     assert "nothing to segment" in err
 
 
+STANDIN = Path(COMMAND).resolve().parent / "libum_standin_cuda.so"  # of NVIDIA's driver: kernels run on the host
+SMALL = ("--det-size", 256, "--sam-size", 64)
+
+
+def gpu(*arguments, code=0, env=None):
+    return um(*arguments, *SMALL, code=code, env={"ULTRAMOTION_CUDA_DRIVER": str(STANDIN), **(env or {})})
+
+
+@test
+def a_gpu_is_found_at_run_time(tmp):
+    assert STANDIN.exists(), STANDIN
+    out, err = gpu("run", "phantom:seed=900501,frames=2", "--conf", "0", "--assert-transfers", "1,1", "-o", "jsonl:-")
+    assert "cuda:0" in err and "fp16" in err  # auto takes it
+    packets = lines(out)
+    assert [p["frame_id"] for p in packets] == [0, 1]
+    for p in packets:
+        assert p["device"] == "cuda:0" and p["precision"] == "fp16" and p["lost_device"] is None
+        assert p["transfers"]["up"] == 1 and p["transfers"]["down"] == 1 and not p["transfers"]["shared"]
+    assert packets[1]["transfers"]["setup"] == 0
+    same, _ = um("run", "phantom:seed=900501,frames=2", "--conf", "0", "--device", "cpu", "-o", "jsonl:-", *SMALL)
+    for p, q in zip(packets, lines(same)):
+        assert p["state"] == q["state"] and abs(p["score"] - q["score"]) < 0.02
+        assert all(abs(a - b) < 1 for a, b in zip(p["box_xyxy"], q["box_xyxy"]))
+    out, _ = gpu("doctor")
+    assert "cuda:0: works" in out and "planned on cuda:0" in out
+
+
+@test
+def a_gpu_that_fails_is_named_or_replaced(tmp):
+    assert STANDIN.exists(), STANDIN
+    fault = {"UM_STANDIN_FAIL": "cuGraphLaunch:2:700"}
+    source = ("run", "phantom:seed=900501,frames=4", "--conf", "0", "--device", "cuda:0", "-o", "jsonl:-")
+    out, err = gpu(*source, code=1, env=fault)
+    assert "700" in err or "ILLEGAL_ADDRESS" in err, err
+    assert [p["frame_id"] for p in lines(out)] == [0]  # what was made is delivered
+    out, err = gpu(*source, "--on-device-lost", "cpu", env=fault)
+    packets = lines(out)
+    assert [p["frame_id"] for p in packets] == [0, 1, 2, 3]
+    assert [p["device"] for p in packets] == ["cuda:0", "cpu", "cpu", "cpu"]
+    assert [p["lost_device"] for p in packets] == [None, "cuda:0", "cuda:0", "cuda:0"]
+    assert "cuda:0" in err and "cpu" in err
+    for missing, text in (({"UM_STANDIN_DEVICES": "0"}, "GPU"), ({"UM_STANDIN_DRIVER": "11040"}, "11.4")):
+        _, err = gpu(*source, code=1, env=missing)
+        assert text in err, err
+
+
 @test
 def kernel_levels_can_be_forced(tmp):
     best = lines(um("detect", "phantom:seed=900003,frames=1")[0])[0]["boxes"][0]
