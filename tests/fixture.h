@@ -111,6 +111,18 @@ static inline struct fixture *fixture(const char *device)
     return f;
 }
 
+/* Send a frame that stays the caller's and receive its packet. */
+static inline um_status pass(um_pipeline *p, um_frame *frame, const um_packet **packet)
+{
+    um_frame *mine = um_frame_ref(frame);
+    *packet = NULL;
+    um_status st = um_pipeline_send(p, &mine);
+    if (st == UM_OK)
+        st = um_pipeline_receive(p, packet);
+    um_frame_unref(&mine);
+    return st;
+}
+
 /* ---- pictures ---- */
 
 /* A copy of frame i of the golden sequence: 422 x 558, gray. */

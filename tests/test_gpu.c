@@ -58,17 +58,6 @@ static um_pipeline *pipeline(const struct fixture *f, um_gate_mode gate, float c
     return p;
 }
 
-static um_status pass(um_pipeline *p, um_frame *frame, const um_packet **packet)
-{
-    um_frame *mine = um_frame_ref(frame);
-    *packet = NULL;
-    um_status st = um_pipeline_send(p, &mine);
-    if (st == UM_OK)
-        st = um_pipeline_receive(p, packet);
-    um_frame_unref(&mine);
-    return st;
-}
-
 /* A quarter of a golden frame: the bone is in it. */
 static um_frame *small_frame(int i)
 {

@@ -85,18 +85,6 @@ static um_pipeline *open_pipeline(const um_pipeline_settings *s)
     return p;
 }
 
-/* Send a frame that stays the caller's and receive its packet. */
-static um_status pass(um_pipeline *p, um_frame *frame, const um_packet **packet)
-{
-    um_frame *mine = um_frame_ref(frame);
-    *packet = NULL;
-    um_status st = um_pipeline_send(p, &mine);
-    if (st == UM_OK)
-        st = um_pipeline_receive(p, packet);
-    um_frame_unref(&mine);
-    return st;
-}
-
 /* What a packet says, kept beyond the next one. */
 struct result {
     um_packet packet;
