@@ -56,6 +56,7 @@ float um_host_f16_float(uint16_t u);
     static void name_##_body(const args_t &args)
 #define DEVICE __attribute__((unused)) static inline
 #define UNROLL
+#define ROLL
 
 enum { UM_HOST_SYNC_WARP, UM_HOST_SHFL, UM_HOST_BALLOT, UM_HOST_MMA, UM_HOST_LDMATRIX };
 

@@ -10,13 +10,6 @@
 
 enum { REFINE = 1, BOX = 2 }; /* enum um_finish */
 
-/* A loop that is short or rarely taken: its code is not worth repeating. */
-#ifdef __CUDACC__
-#define ROLL _Pragma("unroll 1")
-#else
-#define ROLL
-#endif
-
 /* ---- a layer: mma on rows in shared memory, weights in registers on their way ---- */
 
 /* Where the stream of weights is: a round is DEPTH tiles of k for one pass over the columns. */

@@ -56,11 +56,13 @@ DEVICE void gather(const um_gemm_args &a, int row, place p, int k, int width, fl
             load8(a.x, from, p.c, v);
         return;
     }
-    UNROLL
-    for (int i = 0; i < 8; i++) {
+    ROLL
+    for (int i = 0; i < 8; i++) { /* each moves the others up: no index that is not a constant */
         int64_t from = k + i < a.k ? source(a, row, p, width) : -1;
-        if (from >= 0)
-            v[i] = load(a.x, from, p.c);
+        UNROLL
+        for (int e = 0; e < 7; e++)
+            v[e] = v[e + 1];
+        v[7] = from >= 0 ? load(a.x, from, p.c) : 0;
         move(p, a, 1);
     }
 }

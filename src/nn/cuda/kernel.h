@@ -28,6 +28,7 @@
     extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ args_t args)
 #define DEVICE static __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
+#define ROLL _Pragma("unroll 1") /* short or rarely taken: not worth repeating */
 
 DEVICE unsigned char *shared_memory(void)
 {

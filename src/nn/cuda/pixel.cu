@@ -8,8 +8,6 @@
 
 #include <float.h>
 
-#define ROLL _Pragma("unroll 1") /* a loop whose body is too large to repeat */
-
 enum { GROUP = 8 /* channels */, DW_THREADS = 128, THREADS = 256 };
 
 /* 8 channels as they lie in memory: loads are issued together, and only unpack() waits for them. */
