@@ -474,6 +474,9 @@ def a_gpu_is_found_at_run_time(tmp):
     for p, q in zip(packets, lines(same)):
         assert p["state"] == q["state"] and abs(p["score"] - q["score"]) < 0.02
         assert all(abs(a - b) < 1 for a, b in zip(p["box_xyxy"], q["box_xyxy"]))
+    out, _ = um("segment", "phantom:seed=900501,frames=1", "--box", "120,60,330,330", "-o", "jsonl:-", "--sam-size", 64,
+                env={"ULTRAMOTION_CUDA_DRIVER": str(STANDIN)})
+    assert lines(out)[0]["device"] == "cuda:0" and lines(out)[0]["precision"] == "fp16"
     out, _ = gpu("doctor")
     assert "cuda:0: works" in out and "planned on cuda:0" in out
 

@@ -547,12 +547,13 @@ static um_status mask_packet(const struct options *o, const um_segmenter *segmen
                      .bits = bits,
                      .score = pred->iou[best],
                      .iou = pred->iou[best],
-                     .precision = "fp32",
                      .as_numpy = um_mask_on_host(pred->mask[best]),
                      .mask_box = {f->width, f->height, 0, 0},
                      .centroid = {NAN, NAN},
                      .ms = {.segment = ms, .total = ms}};
-    snprintf(k->device, sizeof k->device, "%s", um_device_name(um_segmenter_device(segmenter)));
+    const um_device *dev = um_segmenter_device(segmenter);
+    snprintf(k->device, sizeof k->device, "%s", um_device_name(dev));
+    snprintf(k->precision, sizeof k->precision, "%s", um_device_precision(dev));
     snprintf(k->segmenter_sha256, sizeof k->segmenter_sha256, "%s", um_segmenter_sha256(segmenter));
     k->has_box = o->has_box;
     for (int i = 0; i < 4 && o->has_box; i++)
