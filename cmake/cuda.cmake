@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # GPU kernels as images inside the library: one fatbin per source of UM_KERNELS, with machine code for every
-# architecture in UM_CUDA_ARCHS and PTX for newer ones. Sets UM_CUDA_IMAGES, the source that holds them. Without nvcc
+# architecture in UM_CUDA_ARCHS and PTX for others. Sets UM_CUDA_IMAGES, the source that holds them. Without nvcc
 # (12.8 or newer) the library is built without GPU kernels and says so.
 option(UM_CUDA "GPU kernels, where nvcc is" ON)
 set(UM_CUDA_ARCHS "90" CACHE STRING "GPU architectures to build machine code for, e.g. 80;86;89;90;100;120")
@@ -40,7 +40,7 @@ set(fatbins "")
 foreach(name ${UM_KERNELS})
   set(fatbin ${CMAKE_CURRENT_BINARY_DIR}/kernels/${name}.fatbin)
   add_custom_command(OUTPUT ${fatbin}
-    COMMAND ${UM_NVCC} -fatbin ${gencode} -std=c++17 -O3 -Werror all-warnings -MD -MF ${fatbin}.d
+    COMMAND ${UM_NVCC} -fatbin ${gencode} -std=c++17 -O3 -Xfatbin -compress-all -Werror all-warnings -MD -MF ${fatbin}.d
             -I ${PROJECT_SOURCE_DIR}/src -I ${PROJECT_SOURCE_DIR}/include
             ${PROJECT_SOURCE_DIR}/src/nn/cuda/${name}.cu -o ${fatbin}
     DEPENDS ${PROJECT_SOURCE_DIR}/src/nn/cuda/${name}.cu DEPFILE ${fatbin}.d
