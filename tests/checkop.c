@@ -541,6 +541,13 @@ static void random_conv(struct job *job)
         k = stride = 1;
         i = pick(100, 700);
     }
+    if (chance(5)) { /* so many rows that a GPU takes its largest tile */
+        h = 130;
+        w = pick(120, 128);
+        k = stride = 1;
+        i = 8 * pick(1, 2);
+        o = pick(1, 9);
+    }
     make_conv(job, h, w, i, o, k, stride, k == 3 ? pick(0, 1) : 0, (enum um_act)pick(0, 5),
               pick(0, 3), chance(20), chance(80));
 }
