@@ -22,18 +22,6 @@ struct um_place {
     int head, y, x;
 };
 
-/* n of 8 columns of a row, the others zero. */
-DEVICE void load_some(const um_gview &v, int64_t row, int col, int n, float x[8])
-{
-    if (n >= 8)
-        load8(v, row, col, x);
-    else {
-        UNROLL
-        for (int i = 0; i < 8; i++)
-            x[i] = i < n ? load(v, row, col + i) : 0;
-    }
-}
-
 /* Where one head's rows are. query(): the row of query i, -1 if there is none; key(): n columns of
  * key j or its value from column col of the head on. */
 struct um_dense {

@@ -172,7 +172,7 @@ STREAM_TEMPLATE DEVICE void keep(const STREAM &s, const um_rows_layer &l, bool l
 DEVICE void add_some(const um_gview &v, int64_t row, int col, float x[8])
 {
     float y[8];
-    load_some(v, row, col, y);
+    load_some(v, row, col, v.c - col, y);
     UNROLL
     for (int k = 0; k < 8; k++)
         x[k] += y[k];
@@ -229,7 +229,7 @@ template <class H> DEVICE void gather(const um_chain_rows_args &a, int64_t row0)
         int64_t row = row0 + r;
         float x[8] = {0, 0, 0, 0, 0, 0, 0, 0};
         if (row < a.rows && col < a.x.c) {
-            load_some(a.x, source_row(a.index, row), col, x);
+            load_some(a.x, source_row(a.index, row), col, a.x.c - col, x);
             if (a.picked.data)
                 store_some(a.picked, row, col, x);
             if (a.plus.data)
@@ -259,7 +259,7 @@ DEVICE void prepare(const um_chain_rows_args &a, int64_t row0)
             int r = i / groups, col = 8 * (i % groups);
             float x[8] = {0, 0, 0, 0, 0, 0, 0, 0};
             if (row0 + r < a.rows)
-                load_some(a.add, row0 + r, col, x);
+                load_some(a.add, row0 + r, col, a.add.c - col, x);
             put(y + r * l.ld + col, x);
         }
     if (a.add.data && a.finish == REFINE)
@@ -393,7 +393,7 @@ template <class H, int M> DEVICE void place(const um_tokens_rows_args &a)
         bool exists = r < a.rows && col < a.x.c;
         float x[8] = {0, 0, 0, 0, 0, 0, 0, 0};
         if (exists)
-            load_some(a.x, r, col, x);
+            load_some(a.x, r, col, a.x.c - col, x);
         if (alone != placed)
             put<H>(alone + r * l.ld_from + col, x);
         if (a.plus.data && exists)
@@ -466,8 +466,8 @@ DEVICE void normalise(const um_tokens_rows_args &a, const float *y, int row)
     int col = 8 * (threadIdx.x & 31), c = a.out.c;
     float v[8] = {0, 0, 0, 0, 0, 0, 0, 0}, gamma[8], beta[8], mean = 0, var = 0;
     if (col < c) {
-        load_some(a.gamma, 0, col, gamma);
-        load_some(a.beta, 0, col, beta);
+        load_some(a.gamma, 0, col, a.gamma.c - col, gamma);
+        load_some(a.beta, 0, col, a.beta.c - col, beta);
         get(y + col, v);
         if (a.residual)
             add_some(a.x, row, col, v);

@@ -78,23 +78,6 @@ struct arriving {
     bool there;
 };
 
-DEVICE void fetch8(um_words to[2], const um_gview &v, int64_t row, int col)
-{
-    const unsigned char *from =
-        (const unsigned char *)v.data + (row * v.ld + col) * (v.dtype == UM_F32 ? 4 : 2);
-    to[0] = *(const um_words *)from;
-    if (v.dtype == UM_F32)
-        to[1] = *(const um_words *)(from + 16);
-}
-
-DEVICE void unpack8(const um_words from[2], int dtype, float v[8])
-{
-    UNROLL
-    for (int i = 0; i < 8; i++)
-        v[i] = dtype == UM_F32 ? bits_float(from[i / 4].w[i % 4])
-                               : half_float(dtype, (uint16_t)(from[0].w[i / 2] >> (i % 2 * 16)));
-}
-
 template <class H, bool BARE>
 DEVICE void request(arriving &r, const um_gemm_args &a, int row, const place &p, int k, int width,
                     bool plus)
@@ -128,9 +111,9 @@ DEVICE void request(arriving &r, const um_gemm_args &a, int row, const place &p,
     if (from < 0)
         return;
     r.there = true;
-    fetch8(r.x, a.x, from, p.c);
+    fetch8(r.x, a.x.dtype, a.x.data, from * a.x.ld + p.c);
     if (plus)
-        fetch8(r.plus, a.plus, row, k);
+        fetch8(r.plus, a.plus.dtype, a.plus.data, (int64_t)row * a.plus.ld + k);
 }
 
 /* The same as halves: normalised (statistics: mean, 1/deviation), `plus` added. */
@@ -144,15 +127,9 @@ DEVICE um_words arrived(const arriving &r, const um_gemm_args &a, int row, int k
     float v[8], w[8];
     unpack8(r.x, a.wide ? a.x.dtype : UM_F32, v);
     if (a.gamma_in && a.wide) {
-        um_words gamma[2], beta[2];
         float g[8], b[8];
-        UNROLL
-        for (int i = 0; i < 2; i++) {
-            gamma[i] = *(const um_words *)(a.gamma_in + k + 4 * i);
-            beta[i] = *(const um_words *)(a.beta_in + k + 4 * i);
-        }
-        unpack8(gamma, UM_F32, g);
-        unpack8(beta, UM_F32, b);
+        load_floats(a.gamma_in + k, g);
+        load_floats(a.beta_in + k, b);
         UNROLL
         for (int i = 0; i < 8; i++)
             v[i] = (v[i] - statistics[0]) * statistics[1] * g[i] + b[i];
@@ -202,7 +179,7 @@ template <int BM, int WARPS> DEVICE void row_statistics(const um_gemm_args &a, i
                 UNROLL
                 for (int i = 0; i < AHEAD; i++)
                     if (k0 + 8 * (lane + LANES * i) < a.k)
-                        fetch8(u[i], a.x, row, k0 + 8 * (lane + LANES * i));
+                        fetch8(u[i], a.x.dtype, a.x.data, (int64_t)row * a.x.ld + k0 + 8 * (lane + LANES * i));
                 UNROLL
                 for (int i = 0; i < AHEAD; i++)
                     if (k0 + 8 * (lane + LANES * i) < a.k) {

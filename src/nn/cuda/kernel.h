@@ -294,7 +294,34 @@ DEVICE void unpack_half(int dtype, uint32_t u, float *x)
     x[1] = half_float(dtype, (uint16_t)(u >> 16));
 }
 
-/* Elements col..col+7 of a row, which exist. Whole vectors where the view says so (v.vec). */
+/* Eight neighbours of type dtype, the first element i of data, 16-byte pieces as they lie in memory
+ * (halves: to[0] alone): loads are issued together, and only unpack8() waits for them. */
+DEVICE void fetch8(um_words to[2], int dtype, const void *data, int64_t i)
+{
+    const unsigned char *from = (const unsigned char *)data + i * (dtype == UM_F32 ? 4 : 2);
+    to[0] = *(const um_words *)from;
+    if (dtype == UM_F32)
+        to[1] = *(const um_words *)(from + sizeof to[0]);
+}
+
+DEVICE void unpack8(const um_words from[2], int dtype, float x[8])
+{
+    UNROLL
+    for (int j = 0; j < 8; j++)
+        x[j] = dtype == UM_F32 ? bits_float(from[j / 4].w[j % 4])
+                               : half_float(dtype, (uint16_t)(from[0].w[j / 2] >> (16 * (j % 2))));
+}
+
+/* Eight weights, 16-byte aligned. */
+DEVICE void load_floats(const float *from, float x[8])
+{
+    um_words u[2];
+    fetch8(u, UM_F32, from, 0);
+    unpack8(u, UM_F32, x);
+}
+
+/* Elements col..col+7 of a row, which exist. Whole vectors where the view says so (v.vec); through
+ * fetch8() and unpack8() the GEMMs that also call this spill registers. */
 DEVICE void load8(const um_gview &v, int64_t row, int col, float x[8])
 {
     int64_t i = row * v.ld + col;
@@ -345,16 +372,16 @@ DEVICE void store8(const um_gview &v, int64_t row, int col, const float x[8], in
     }
 }
 
-/* Elements col..col+7, zeros beyond the row's end; and only those that exist. */
-DEVICE void load_some(const um_gview &v, int64_t row, int col, float x[8])
+/* Elements col..col+n-1, at most 8, and zeros; and only those of a row that exist. */
+DEVICE void load_some(const um_gview &v, int64_t row, int col, int n, float x[8])
 {
-    if (col + 8 <= v.c) {
+    if (n >= 8) {
         load8(v, row, col, x);
         return;
     }
     UNROLL
     for (int k = 0; k < 8; k++)
-        x[k] = col + k < v.c ? load(v, row, col + k) : 0;
+        x[k] = k < n ? load(v, row, col + k) : 0;
 }
 
 DEVICE void store_some(const um_gview &v, int64_t row, int col, const float x[8])

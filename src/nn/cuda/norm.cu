@@ -48,22 +48,6 @@ DEVICE void normalise(const um_gview &out, int64_t row, float v[GROUPS][8], cons
     }
 }
 
-/* Zeros where the row has no channels. */
-DEVICE void read_group(const um_gview &x, int64_t row, int col, int end, float v[8])
-{
-    UNROLL
-    for (int i = 0; i < 8; i++)
-        v[i] = 0;
-    if (col + 8 <= end) {
-        load8(x, row, col, v);
-        return;
-    }
-    UNROLL
-    for (int i = 0; i < 8; i++)
-        if (col + i < end)
-            v[i] = load(x, row, col + i);
-}
-
 KERNEL(um_layer_norm_rows, um_layer_norm_rows_args, a, 32 * WARPS)
 {
     int64_t row = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
@@ -72,9 +56,9 @@ KERNEL(um_layer_norm_rows, um_layer_norm_rows_args, a, 32 * WARPS)
         return;
     UNROLL
     for (int k = 0; k < GROUPS; k++) {
-        read_group(a.x, row, channel(k), a.x.c, v[k]);
+        load_some(a.x, row, channel(k), a.x.c - channel(k), v[k]);
         if (a.add.data) {
-            read_group(a.add, row, channel(k), a.x.c, add);
+            load_some(a.add, row, channel(k), a.x.c - channel(k), add);
             UNROLL
             for (int i = 0; i < 8; i++)
                 v[k][i] += add[i];
@@ -93,12 +77,12 @@ KERNEL(um_gate_norm_rows, um_gate_norm_rows_args, a, 32 * WARPS)
     UNROLL
     for (int k = 0; k < GROUPS; k++) {
         int col = channel(k);
-        read_group(a.g, row, col, c, to_a);
+        load_some(a.g, row, col, c - col, to_a);
         UNROLL
         for (int i = 0; i < 8; i++)
             to_b[i] = col + i < c ? load(a.g, row, c + col + i) : 0;
-        read_group(a.a, row, col, c, x);
-        read_group(a.b, row, col, c, y);
+        load_some(a.a, row, col, c - col, x);
+        load_some(a.b, row, col, c - col, y);
         UNROLL
         for (int i = 0; i < 8; i++)
             v[k][i] = to_a[i] * x[i] + to_b[i] * y[i];

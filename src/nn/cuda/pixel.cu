@@ -10,34 +10,6 @@
 
 enum { GROUP = 8 /* channels */, DW_THREADS = 128, THREADS = 256 };
 
-/* 8 channels as they lie in memory: loads are issued together, and only unpack() waits for them. */
-struct raw {
-    um_words w[2]; /* halves: the first */
-};
-
-template <int DTYPE> DEVICE raw fetch(const void *data, int64_t i)
-{
-    raw u = {{{{0}}}};
-    if (DTYPE == UM_F32) {
-        UNROLL
-        for (int k = 0; k < 2; k++)
-            u.w[k] = ((const um_words *)((const float *)data + i))[k];
-    } else {
-        u.w[0] = *(const um_words *)((const uint16_t *)data + i);
-    }
-    return u;
-}
-
-template <int DTYPE> DEVICE void unpack(const raw &u, float x[GROUP])
-{
-    UNROLL
-    for (int j = 0; j < GROUP; j++)
-        if (DTYPE == UM_F32)
-            x[j] = bits_float(u.w[j / 4].w[j % 4]);
-        else
-            x[j] = half_float(DTYPE, (uint16_t)(u.w[0].w[j / 2] >> (16 * (j % 2))));
-}
-
 /* Does the view give 8 channels in 16-byte pieces? */
 DEVICE bool in_pieces(const um_gview &v, int n)
 {
@@ -45,49 +17,27 @@ DEVICE bool in_pieces(const um_gview &v, int n)
 }
 
 /* Channels col..col+n-1 of a row, and zeros, of any view. */
-DEVICE raw fetch_group(const um_gview &v, int64_t row, int col, int n)
+DEVICE void fetch_group(um_words to[2], const um_gview &v, int64_t row, int col, int n)
 {
-    raw u;
-    if (in_pieces(v, n))
-        return v.dtype == UM_F32 ? fetch<UM_F32>(v.data, row * v.ld + col)
-                                 : fetch<UM_F16>(v.data, row * v.ld + col);
+    if (in_pieces(v, n)) {
+        fetch8(to, v.dtype, v.data, row * v.ld + col);
+        return;
+    }
     UNROLL
     for (int j = 0; j < GROUP; j++)
-        u.w[j / 4].w[j % 4] = float_bits(j < n ? load(v, row, col + j) : 0);
-    return u;
+        to[j / 4].w[j % 4] = float_bits(j < n ? load(v, row, col + j) : 0);
 }
 
-DEVICE void unpack_group(const um_gview &v, int n, const raw &u, float x[GROUP])
+DEVICE void unpack_group(const um_words from[2], const um_gview &v, int n, float x[GROUP])
 {
-    if (v.dtype == UM_F32 || !in_pieces(v, n))
-        unpack<UM_F32>(u, x);
-    else if (v.dtype == UM_F16)
-        unpack<UM_F16>(u, x);
-    else
-        unpack<UM_BF16>(u, x);
+    unpack8(from, in_pieces(v, n) ? v.dtype : UM_F32, x);
 }
 
 DEVICE void load_group(const um_gview &v, int64_t row, int col, int n, float x[GROUP])
 {
-    unpack_group(v, n, fetch_group(v, row, col, n), x);
-}
-
-template <int ACT> DEVICE void activate_as(float limit, float x[GROUP], bool exact)
-{
-    UNROLL
-    for (int j = 0; j < GROUP; j++)
-        x[j] = activate(ACT, limit, x[j], exact);
-}
-
-DEVICE void activate_group(int act, float limit, float x[GROUP], bool exact)
-{
-    switch (act) {
-    case UM_ACT_RELU: activate_as<UM_ACT_RELU>(limit, x, exact); break;
-    case UM_ACT_SILU: activate_as<UM_ACT_SILU>(limit, x, exact); break;
-    case UM_ACT_GELU: activate_as<UM_ACT_GELU>(limit, x, exact); break;
-    case UM_ACT_SIGMOID: activate_as<UM_ACT_SIGMOID>(limit, x, exact); break;
-    case UM_ACT_CLAMP: activate_as<UM_ACT_CLAMP>(limit, x, exact); break;
-    }
+    um_words u[2];
+    fetch_group(u, v, row, col, n);
+    unpack_group(u, v, n, x);
 }
 
 /* ---- depthwise convolution ---- */
@@ -103,21 +53,21 @@ DEVICE void dw_strip(const um_dwconv_vectors_args &a, int y, int x0, int col, fl
         int iy = iy0 + ky;
         if (iy < 0 || iy >= a.x.h)
             continue;
-        raw in[SPAN];
+        um_words in[SPAN][2];
         float w[K][GROUP];
         UNROLL
         for (int j = 0; j < SPAN; j++) { /* outside: a pixel of the edge, made zero below */
             int ix = ix0 + j < 0 ? 0 : ix0 + j < a.x.w ? ix0 + j : a.x.w - 1;
-            in[j] = fetch<DTYPE>(a.x.data, ((int64_t)iy * a.x.w + ix) * a.x.ld + col);
+            fetch8(in[j], DTYPE, a.x.data, ((int64_t)iy * a.x.w + ix) * a.x.ld + col);
         }
         UNROLL
         for (int kx = 0; kx < K; kx++)
-            unpack<UM_F32>(fetch<UM_F32>(a.w, (int64_t)(ky * K + kx) * c + col), w[kx]);
+            load_floats(a.w + (int64_t)(ky * K + kx) * c + col, w[kx]);
         UNROLL
         for (int j = 0; j < SPAN; j++) {
             float v[GROUP];
             bool inside = ix0 + j >= 0 && ix0 + j < a.x.w;
-            unpack<DTYPE>(in[j], v);
+            unpack8(in[j], DTYPE, v);
             UNROLL
             for (int i = 0; i < GROUP; i++)
                 v[i] = inside ? v[i] : 0;
@@ -143,7 +93,7 @@ DEVICE void dw_finish(const um_dwconv_vectors_args &a, int y, int x, int col, in
     UNROLL
     for (int i = 0; i < GROUP; i++)
         v[i] += a.add_last ? 0 : residual[i];
-    activate_group(a.act, a.limit, v, a.out.dtype == UM_F32);
+    activate_all<GROUP>(a.act, a.limit, v, a.out.dtype == UM_F32);
     UNROLL
     for (int i = 0; i < GROUP; i++) {
         v[i] = a.lab_scale != 0 ? v[i] * a.lab_scale + a.lab_shift : v[i];
@@ -161,7 +111,7 @@ template <int K, int S, int P> DEVICE void dwconv(const um_dwconv_vectors_args &
         y = item / a.groups / a.strips;
     float acc[P][GROUP] = {{0}};
     if (a.b)
-        unpack<UM_F32>(fetch<UM_F32>(a.b, col), acc[0]);
+        load_floats(a.b + col, acc[0]);
     UNROLL
     for (int p = 1; p < P; p++) {
         UNROLL
@@ -265,7 +215,8 @@ KERNEL(um_add_vectors, um_add_vectors_args, a, THREADS)
     place p = place_of(item, a.groups, a.out.c);
     int row = a.one_row ? 0 : p.row;
     float x[GROUP], y[GROUP];
-    raw u = fetch_group(a.a, p.row, p.col, p.n);
+    um_words u[2];
+    fetch_group(u, a.a, p.row, p.col, p.n);
     if (a.one_channel) {
         float v = load(a.b, row, 0);
         UNROLL
@@ -274,11 +225,11 @@ KERNEL(um_add_vectors, um_add_vectors_args, a, THREADS)
     } else {
         load_group(a.b, row, p.col, p.n, y);
     }
-    unpack_group(a.a, p.n, u, x);
+    unpack_group(u, a.a, p.n, x);
     UNROLL
     for (int i = 0; i < GROUP; i++)
         x[i] += y[i];
-    activate_group(a.act, a.limit, x, a.out.dtype == UM_F32);
+    activate_all<GROUP>(a.act, a.limit, x, a.out.dtype == UM_F32);
     store8(a.out, p.row, p.col, x, p.n);
 }
 
@@ -290,11 +241,11 @@ KERNEL(um_maxpool2_vectors, um_maxpool2_vectors_args, a, THREADS)
     place p = place_of(item, a.groups, a.out.c);
     int y = p.row / a.out.w, x = p.row % a.out.w;
     float top[GROUP];
-    raw in[4];
+    um_words in[4][2];
     UNROLL
     for (int k = 0; k < 4; k++) { /* outside: a pixel of the edge, made zero below */
         int iy = y + k / 2 < a.x.h ? y + k / 2 : y, ix = x + k % 2 < a.x.w ? x + k % 2 : x;
-        in[k] = fetch_group(a.x, (int64_t)iy * a.x.w + ix, p.col, p.n);
+        fetch_group(in[k], a.x, (int64_t)iy * a.x.w + ix, p.col, p.n);
     }
     UNROLL
     for (int i = 0; i < GROUP; i++)
@@ -303,7 +254,7 @@ KERNEL(um_maxpool2_vectors, um_maxpool2_vectors_args, a, THREADS)
     for (int k = 0; k < 4; k++) {
         float v[GROUP];
         bool inside = y + k / 2 < a.x.h && x + k % 2 < a.x.w;
-        unpack_group(a.x, p.n, in[k], v);
+        unpack_group(in[k], a.x, p.n, v);
         UNROLL
         for (int i = 0; i < GROUP; i++) {
             v[i] = inside ? v[i] : 0;
@@ -320,9 +271,10 @@ KERNEL(um_scale_rows_vectors, um_scale_rows_vectors_args, a, THREADS)
         return;
     place p = place_of(item, a.groups, a.out.c);
     float x[GROUP], m;
-    raw u = fetch_group(a.x, p.row, p.col, p.n);
+    um_words u[2];
+    fetch_group(u, a.x, p.row, p.col, p.n);
     m = load(a.m, p.row, 0);
-    unpack_group(a.x, p.n, u, x);
+    unpack_group(u, a.x, p.n, x);
     UNROLL
     for (int i = 0; i < GROUP; i++)
         x[i] *= m;

@@ -224,37 +224,18 @@ DEVICE void deform_softmax(const um_deform_heads_args &a, int query, int head, i
         share[k] /= sum;
 }
 
-/* 8 channels of a row as they lie in memory, so that many loads are under way at once. UM_U8 stands
- * for any type and alignment. */
-struct deform_raw {
-    um_words w[2]; /* halves: the first */
-};
-
-template <int DTYPE> DEVICE deform_raw deform_fetch(const um_gview &v, int row, int col)
+/* 8 channels of a row, many loads under way at once. UM_U8 stands for any type and alignment. */
+template <int DTYPE> DEVICE void deform_fetch(um_words to[2], const um_gview &v, int row, int col)
 {
-    deform_raw u = {{{{0}}}};
-    int64_t i = (int64_t)row * v.ld + col;
     if (DTYPE == UM_U8) {
         float x[8];
         load8(v, row, col, x);
         UNROLL
         for (int j = 0; j < 8; j++)
-            u.w[j / 4].w[j % 4] = float_bits(x[j]);
-    } else if (DTYPE == UM_F32) {
-        UNROLL
-        for (int k = 0; k < 2; k++)
-            u.w[k] = ((const um_words *)((const float *)v.data + i))[k];
+            to[j / 4].w[j % 4] = float_bits(x[j]);
     } else {
-        u.w[0] = *(const um_words *)((const uint16_t *)v.data + i);
+        fetch8(to, DTYPE, v.data, (int64_t)row * v.ld + col);
     }
-    return u;
-}
-
-template <int DTYPE> DEVICE float deform_element(const deform_raw &u, int j)
-{
-    if (DTYPE == UM_F16 || DTYPE == UM_BF16)
-        return half_float(DTYPE, (uint16_t)(u.w[0].w[j / 2] >> (16 * (j % 2))));
-    return bits_float(u.w[j / 4].w[j % 4]);
 }
 
 /* acc += 8 channels of the taps from `first`, every step-th. */
@@ -266,7 +247,7 @@ DEVICE void deform_sum(const um_deform_heads_args &a, const um_words2 *taps, int
     enum { AHEAD = DTYPE == UM_U8 ? 1 : DTYPE == UM_F32 ? 3 : 6 };
     for (int t0 = first; t0 < 4 * a.points; t0 += AHEAD * step) {
         um_words2 tap[AHEAD];
-        deform_raw in[AHEAD];
+        um_words in[AHEAD][2];
         UNROLL
         for (int k = 0; k < AHEAD; k++) {
             int t = t0 + k * step;
@@ -275,13 +256,15 @@ DEVICE void deform_sum(const um_deform_heads_args &a, const um_words2 *taps, int
         }
         UNROLL
         for (int k = 0; k < AHEAD; k++) /* nowhere: row 0, not used below */
-            in[k] = deform_fetch<DTYPE>(a.memory, (int)tap[k].w[0] < 0 ? 0 : (int)tap[k].w[0], col);
+            deform_fetch<DTYPE>(in[k], a.memory, (int)tap[k].w[0] < 0 ? 0 : (int)tap[k].w[0], col);
         UNROLL
         for (int k = 0; k < AHEAD; k++) {
             bool real = (int)tap[k].w[0] >= 0;
+            float x[8];
+            unpack8(in[k], DTYPE == UM_U8 ? UM_F32 : DTYPE, x);
             UNROLL
             for (int i = 0; i < 8; i++)
-                acc[i] += real ? bits_float(tap[k].w[1]) * deform_element<DTYPE>(in[k], i) : 0;
+                acc[i] += real ? bits_float(tap[k].w[1]) * x[i] : 0;
         }
     }
 }
