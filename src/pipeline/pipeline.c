@@ -84,7 +84,7 @@ struct um_pipeline {
     struct geometry geometry[GEOMETRIES];
     struct lane lane[UM_FRONT_SLOTS], warm; /* warm: of warm-ups, beside frames in flight */
     um_event *fork, *join;
-    struct flight flight[UM_FRONT_SLOTS]; /* frame n in flight[n % UM_FRONT_SLOTS] */
+    struct flight flight[UM_FRONT_SLOTS]; /* frame n in flight[n % inflight] */
     uint64_t sent, received;
     struct geometry *last; /* of the last packet */
     bool encoded;          /* the last packet's frame ran the segmenter */
@@ -351,9 +351,7 @@ static um_status open_geometry(um_pipeline *p, struct geometry *g, int w, int h,
         st = record_packet(p, g);
     if (st == UM_OK)
         st = um_hostbuf_open(&g->gate_slot, p->dev, UM_GATE_BYTES);
-    if (st == UM_OK)
-        st = um_hostbuf_open(&g->packet_slot[0], p->dev, packet_bytes(g));
-    for (int i = 1; st == UM_OK && i < p->set.inflight; i++)
+    for (int i = 0; st == UM_OK && i < p->set.inflight; i++)
         st = um_hostbuf_open(&g->packet_slot[i], p->dev, packet_bytes(g));
     g->bits = um_zalloc(packet_bytes(g));
     if (st == UM_OK && !g->bits)
