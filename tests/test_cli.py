@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "models"
 DETECTOR, SEGMENTER = MODELS / "dfine_n_bone_320.safetensors", MODELS / "mobile_sam_bone_256.safetensors"
 PACKET_KEYS = ["frame_id", "ts", "state", "tag", "label", "score", "box_xyxy", "mask", "mask_area_px", "stages_ms", "transfers", "pose",
-               "spacing_mm", "device", "precision", "as_numpy", "models", "lost_device"]
+               "spacing_mm", "device", "precision", "as_numpy", "models", "lost_device", "source", "name", "objects"]
 TESTS = []
 
 

@@ -502,7 +502,8 @@ static uint8_t bits[4 * 40];
 /* A packet of 30x40 with a mask at x 8..20, y 10..30 and a box around it. */
 static um_packet packet(void)
 {
-    um_packet p = {.frame_id = 7,
+    um_packet p = {.struct_size = sizeof p,
+                   .frame_id = 7,
                    .ts = 1,
                    .state = UM_STATE_VISIBLE,
                    .score = .5f,
@@ -519,6 +520,29 @@ static um_packet packet(void)
             bits[4 * y + x / 8] |= (uint8_t)(1 << x % 8);
     p.mask_area_px = 240;
     return p;
+}
+
+/* Write a packet of these fields. */
+static um_status put(um_sink *s, const um_packet *fields, const um_frame *frame, const char *name)
+{
+    um_packet *p = NULL;
+    if (um_packet_create(&p, fields, NULL, 0) != UM_OK)
+        abort();
+    um_status st = um_sink_write(s, p, frame, name);
+    const um_packet *done = p;
+    um_packet_unref(&done);
+    return st;
+}
+
+static um_status paint(const um_packet *fields, const um_frame *frame, uint8_t **rgb)
+{
+    um_packet *p = NULL;
+    if (um_packet_create(&p, fields, NULL, 0) != UM_OK)
+        abort();
+    um_status st = um_overlay(p, frame, rgb);
+    const um_packet *done = p;
+    um_packet_unref(&done);
+    return st;
 }
 
 static um_frame *gray_frame(void)
@@ -547,7 +571,7 @@ TEST(sink_specs)
     um_packet p = packet();
     CHECK_OK(um_sink_open(&s, "null:"));
     CHECK_STR(um_sink_name(s), "null:");
-    CHECK_OK(um_sink_write(s, &p, NULL, NULL));
+    CHECK_OK(put(s, &p, NULL, NULL));
     CHECK_OK(um_sink_close(&s));
     CHECK(s == NULL);
     CHECK_OK(um_sink_close(&s));
@@ -562,10 +586,10 @@ TEST(dir_sink_writes_mask_and_overlay)
     um_frame *f = gray_frame(), *g = NULL;
     um_sink *s = NULL;
     CHECK_OK(um_sink_open(&s, spec));
-    CHECK_OK(um_sink_write(s, &p, f, "x"));
-    CHECK_OK(um_sink_write(s, &p, f, NULL));
+    CHECK_OK(put(s, &p, f, "x"));
+    CHECK_OK(put(s, &p, f, NULL));
     p.state = UM_STATE_LOST;
-    CHECK_OK(um_sink_write(s, &p, f, "lost"));
+    CHECK_OK(put(s, &p, f, "lost"));
     CHECK_OK(um_sink_close(&s));
     CHECK_OK(um_image_read(in_tmp("a/b/x_mask.png"), &g));
     CHECK_EQ(g->channels, 1);
@@ -594,7 +618,7 @@ TEST(overlay_pixels)
     um_packet p = packet();
     um_frame *f = gray_frame();
     uint8_t *rgb = NULL;
-    CHECK_OK(um_overlay(&p, f, &rgb));
+    CHECK_OK(paint(&p, f, &rgb));
     const uint8_t *inside = rgb + 3 * (20 * 30 + 14), *edge = rgb + 3 * (20 * 30 + 8),
                   *out = rgb + 3 * (38 * 30 + 2), *box = rgb + 3 * (20 * 30 + 7);
     CHECK(inside[2] > 120 && inside[0] < 100);              /* tinted, the picture still shows */
@@ -603,7 +627,7 @@ TEST(overlay_pixels)
     CHECK(box[0] == 255 && box[2] < 100);
     free(rgb);
     p.state = UM_STATE_LOST;
-    CHECK_OK(um_overlay(&p, f, &rgb));
+    CHECK_OK(paint(&p, f, &rgb));
     CHECK(rgb[3 * (20 * 30 + 14)] == 100); /* no mask */
     int red = 0;
     for (int i = 0; i < 30 * 20; i++)
@@ -611,7 +635,7 @@ TEST(overlay_pixels)
     CHECK(red > 50); /* the plate that says LOST */
     free(rgb);
     p.width = 31;
-    CHECK_EQ(um_overlay(&p, f, &rgb), UM_EINVAL);
+    CHECK_EQ(paint(&p, f, &rgb), UM_EINVAL);
     CHECK(rgb == NULL);
     um_frame_unref(&f);
 }
@@ -624,18 +648,18 @@ TEST(jsonl_sink_writes_lines)
     um_packet p = packet();
     um_sink *s = NULL;
     CHECK_OK(um_sink_open(&s, spec));
-    CHECK_OK(um_sink_write(s, &p, NULL, NULL));
+    CHECK_OK(put(s, &p, NULL, NULL));
     size_t n = slurp(in_tmp("a.jsonl"), (uint8_t *)text, sizeof text);
     CHECK(n > 0 && text[n - 1] == '\n'); /* before close */
     p.frame_id = 8;
-    CHECK_OK(um_sink_write(s, &p, NULL, NULL));
+    CHECK_OK(put(s, &p, NULL, NULL));
     CHECK_OK(um_sink_close(&s));
     n = slurp(in_tmp("a.jsonl"), (uint8_t *)text, sizeof text - 1);
     text[n] = 0;
     CHECK(strncmp(text, "{\"frame_id\":7,", 14) == 0 && strstr(text, "}\n{\"frame_id\":8,"));
     if (access("/dev/full", W_OK) == 0) {
         CHECK_OK(um_sink_open(&s, "jsonl:/dev/full"));
-        CHECK_EQ(um_sink_write(s, &p, NULL, NULL), UM_EIO);
+        CHECK_EQ(put(s, &p, NULL, NULL), UM_EIO);
         CHECK(strstr(um_last_error(), "/dev/full"));
         um_sink_close(&s);
     }
@@ -653,9 +677,9 @@ TEST(jsonl_sink_ends_when_the_reader_leaves)
     um_packet p = packet();
     um_sink *s = NULL;
     CHECK_OK(um_sink_open(&s, spec));
-    CHECK_OK(um_sink_write(s, &p, NULL, NULL));
+    CHECK_OK(put(s, &p, NULL, NULL));
     close(reader);
-    CHECK_EQ(um_sink_write(s, &p, NULL, NULL), UM_EOF);
+    CHECK_EQ(put(s, &p, NULL, NULL), UM_EOF);
     CHECK_OK(um_sink_close(&s));
     tmp_close();
 }

@@ -74,6 +74,16 @@ TEST(json_numbers_read_back)
     }
 }
 
+/* A packet of these fields; the caller drops it. */
+static const um_packet *make(um_packet fields)
+{
+    um_packet *p = NULL;
+    fields.struct_size = sizeof fields;
+    if (um_packet_create(&p, &fields, NULL, 0) != UM_OK)
+        abort();
+    return p;
+}
+
 /* ---- RLE ---- */
 
 /* Independent of the encoder: maskApi.c's rleFrString, in a loop that fills the mask. Returns the
@@ -140,12 +150,17 @@ TEST(rle_equals_pycocotools)
         for (int y = 0; y < GH; y++)
             for (int x = 0; x < GW; x++)
                 bits[y * GROW + x / 8] |= (uint8_t)(mask[y * GW + x] << x % 8);
-        um_packet p = {
-            .has_mask = 1, .width = GW, .height = GH, .crop = {0, 0, GW, GH}, .bits = bits};
-        CHECK_OK(um_packet_rle(&p, &mine));
+        const um_packet *p = make((um_packet){.state = UM_STATE_VISIBLE,
+                                              .has_mask = 1,
+                                              .width = GW,
+                                              .height = GH,
+                                              .crop = {0, 0, GW, GH},
+                                              .bits = bits});
+        CHECK_OK(um_packet_rle(p, &mine));
         CHECK_STR(mine, counts);
         free(mine);
-        um_packet_mask(&p, back, 1);
+        um_packet_mask(p, back, 1);
+        um_packet_unref(&p);
         CHECK(memcmp(back, mask, sizeof mask) == 0);
     }
     CHECK_EQ(found, 6);
@@ -186,8 +201,12 @@ TEST(packet_mask_in_a_crop)
         }
         int cw = 1 + v[0] % 70, ch = 1 + v[1] % 20, x0 = v[2] % 9, y0 = v[3] % 9,
             w = x0 + cw + v[4] % 9, h = y0 + ch + v[5] % 9;
-        um_packet p = {.has_mask = 1, .width = w, .height = h, .crop = {x0, y0, cw, ch}};
-        int row = um_packet_row_bytes(&p);
+        um_packet fields = {.state = UM_STATE_VISIBLE,
+                            .has_mask = 1,
+                            .width = w,
+                            .height = h,
+                            .crop = {x0, y0, cw, ch}};
+        int row = um_packet_row_bytes(&fields);
         uint8_t bits[12 * 20], mask[90 * 40], want[90 * 40] = {0};
         for (int i = 0; i < row * ch; i++) {
             seed = seed * 1664525u + 1013904223u;
@@ -198,11 +217,13 @@ TEST(packet_mask_in_a_crop)
         for (int y = 0; y < ch; y++)
             for (int x = 0; x < cw; x++)
                 want[(y + y0) * w + x + x0] = bits[y * row + x / 8] >> x % 8 & 1 ? 200 : 0;
-        p.bits = bits;
-        um_packet_mask(&p, mask, 200);
+        fields.bits = bits;
+        const um_packet *p = make(fields);
+        um_packet_mask(p, mask, 200);
         CHECK(memcmp(mask, want, (size_t)(w * h)) == 0);
         char *a = NULL, *b = NULL;
-        CHECK_OK(um_packet_rle(&p, &a));
+        CHECK_OK(um_packet_rle(p, &a));
+        um_packet_unref(&p);
         CHECK_OK(um_rle_encode(want, w, h, &b));
         CHECK_STR(a, b);
         free(a);
@@ -215,31 +236,37 @@ TEST(packet_mask_in_a_crop)
 TEST(packet_json_visible)
 {
     static const uint8_t bits[8] = {1, 0, 0, 0, 2, 0, 0, 0};
-    um_packet p = {.frame_id = 3,
-                   .ts = 1700000000.25,
-                   .state = UM_STATE_VISIBLE,
-                   .label = 1,
-                   .score = .93f,
-                   .has_box = 1,
-                   .box = {0, .5f, 2, 2},
-                   .has_mask = 1,
-                   .width = 3,
-                   .height = 2,
-                   .crop = {0, 0, 3, 2},
-                   .bits = bits,
-                   .mask_area_px = 2,
-                   .ms = {.1, 12.3456789, 0, 2, 15},
-                   .transfers = {1, 1, 2, 0, 235476, 29760, 0},
-                   .has_spacing = 1,
-                   .spacing_mm = {.1, .2},
-                   .device = "guard",
-                   .precision = "fp32",
-                   .lost_device = "cuda:0"};
+    um_packet fields = {.frame_id = 3,
+                        .ts = 1700000000.25,
+                        .state = UM_STATE_VISIBLE,
+                        .label = 1,
+                        .score = .93f,
+                        .has_box = 1,
+                        .box = {0, .5f, 2, 2},
+                        .has_mask = 1,
+                        .width = 3,
+                        .height = 2,
+                        .crop = {0, 0, 3, 2},
+                        .bits = bits,
+                        .mask_area_px = 2,
+                        .ms = {.1, 12.3456789, 0, 2, 15},
+                        .transfers = {1, 1, 2, 0, 235476, 29760, 0},
+                        .has_spacing = 1,
+                        .spacing_mm = {.1, .2},
+                        .device = "guard",
+                        .precision = "fp32",
+                        .iou = .75f,
+                        .source = "sweep/a.png",
+                        .name = "bone",
+                        .lost_device = "cuda:0"};
     for (int i = 0; i < 64; i++)
-        p.detector_sha256[i] = 'a';
+        fields.detector_sha256[i] = 'a';
+    const um_packet *p = make(fields);
     char *line = NULL;
-    CHECK_OK(um_packet_json(&p, &line));
-    CHECK_STR(line, "{\"frame_id\":3,\"ts\":1700000000.25,\"state\":\"VISIBLE\",\"tag\":\"fresh\","
+    CHECK_OK(um_packet_json(p, &line));
+    um_packet_unref(&p);
+    CHECK_STR(line, "{\"frame_id\":3,\"ts\":1700000000.25,"
+                    "\"state\":\"VISIBLE\",\"tag\":\"fresh\","
                     "\"label\":1,\"score\":0.93,"
                     "\"box_xyxy\":[0,0.5,2,2],\"mask\":{\"size\":[2,3],\"counts\":\"01200\"},"
                     "\"mask_area_px\":2,"
@@ -251,28 +278,34 @@ TEST(packet_json_visible)
                     "\"fp32\",\"as_numpy\":0,"
                     "\"models\":{\"detector\":\"sha256:"
                     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\","
-                    "\"segmenter\":null},\"lost_device\":\"cuda:0\"}");
+                    "\"segmenter\":null},\"lost_device\":\"cuda:0\","
+                    "\"source\":\"sweep/a.png\",\"name\":\"bone\","
+                    "\"objects\":[{\"label\":1,\"name\":\"bone\",\"score\":0.93,"
+                    "\"box_xyxy\":[0,0.5,2,2],\"mask\":{\"size\":[2,3],\"counts\":\"01200\"},"
+                    "\"mask_area_px\":2,\"iou\":0.75}]}");
     free(line);
 }
 
 TEST(packet_json_lost)
 {
     static const uint8_t bits[8] = {1};
-    um_packet p = {.state = UM_STATE_LOST,
-                   .score = NAN,
-                   .has_box = 1,
-                   .has_mask = 1,
-                   .width = 3,
-                   .height = 2,
-                   .crop = {0, 0, 3, 2},
-                   .bits = bits,
-                   .mask_area_px = 2,
-                   .has_pose = 1,
-                   .pose = {1, 0, 0, 5.5},
-                   .transfers = {.shared = 1},
-                   .device = "cpu"};
+    um_packet fields = {.state = UM_STATE_LOST,
+                        .score = NAN,
+                        .has_box = 1,
+                        .has_mask = 1,
+                        .width = 3,
+                        .height = 2,
+                        .crop = {0, 0, 3, 2},
+                        .bits = bits,
+                        .mask_area_px = 2,
+                        .has_pose = 1,
+                        .pose = {1, 0, 0, 5.5},
+                        .transfers = {.shared = 1},
+                        .device = "cpu"};
     char *line = NULL;
-    CHECK_OK(um_packet_json(&p, &line));
+    const um_packet *p = make(fields);
+    CHECK_OK(um_packet_json(p, &line));
+    um_packet_unref(&p);
     CHECK_STR(
         line,
         "{\"frame_id\":0,\"ts\":0,\"state\":\"LOST\",\"tag\":\"fresh\",\"label\":0,\"score\":null,"
@@ -282,27 +315,135 @@ TEST(packet_json_lost)
         "true},"
         "\"pose\":[1,0,0,5.5,0,0,0,0,0,0,0,0,0,0,0,0],\"spacing_mm\":null,\"device\":\"cpu\","
         "\"precision\":\"\","
-        "\"as_numpy\":0,\"models\":{\"detector\":null,\"segmenter\":null},\"lost_device\":null}");
+        "\"as_numpy\":0,\"models\":{\"detector\":null,\"segmenter\":null},\"lost_device\":null,"
+        "\"source\":\"\",\"name\":null,\"objects\":[]}");
     free(line);
 }
 
 TEST(packet_json_survives_failed_allocations)
 {
     static const uint8_t bits[8] = {1, 0, 0, 0, 2, 0, 0, 0};
-    um_packet p = {.state = UM_STATE_VISIBLE,
-                   .has_mask = 1,
-                   .width = 3,
-                   .height = 2,
-                   .crop = {0, 0, 3, 2},
-                   .bits = bits};
+    um_packet fields = {.state = UM_STATE_VISIBLE,
+                        .has_mask = 1,
+                        .width = 3,
+                        .height = 2,
+                        .crop = {0, 0, 3, 2},
+                        .bits = bits};
+    const um_packet *p = make(fields);
     um_status st = UM_ENOMEM;
     for (uint64_t k = 1; st != UM_OK && k < 50; k++) {
         char *line = NULL;
         um_mem_fail_at(k);
-        st = um_packet_json(&p, &line);
+        st = um_packet_json(p, &line);
         um_mem_fail_at(0);
         CHECK(st == UM_OK ? line != NULL : st == UM_ENOMEM && !line);
         free(line);
+    }
+    CHECK_EQ(st, UM_OK);
+    um_packet_unref(&p);
+}
+
+/* ---- packets as objects ---- */
+
+enum { W = 40, H = 3, ROW = 8 };
+
+/* Three objects with masks of one row each. */
+static um_packet *three(um_status *st)
+{
+    static uint8_t bits[3][ROW * H];
+    um_object o[3];
+    const um_object *list[3] = {&o[0], &o[1], &o[2]};
+    char names[3][8] = {"a", "b", "c"}, source[16] = "one.png";
+    for (int i = 0; i < 3; i++) {
+        memset(bits[i], 0, sizeof bits[i]);
+        bits[i][ROW * i] = 0xff;
+        bits[i][ROW * (i ? i - 1 : 0) + 1] = 1;
+        o[i] = (um_object){.struct_size = sizeof o[i],
+                           .label = 10 + i,
+                           .name = i == 1 ? NULL : names[i],
+                           .score = 0.9f - 0.1f * (float)i,
+                           .has_mask = i < 2,
+                           .bits = bits[i],
+                           .mask_area_px = 9};
+    }
+    um_packet fields = {.struct_size = sizeof fields,
+                        .state = UM_STATE_VISIBLE,
+                        .width = W,
+                        .height = H,
+                        .crop = {0, 0, W, H},
+                        .source = source};
+    um_packet *p = NULL;
+    *st = um_packet_create(&p, &fields, list, 3);
+    memset(names, 'x', sizeof names); /* what was handed in may go */
+    memset(bits, 0x55, sizeof bits);
+    memset(source, 'x', sizeof source);
+    return p;
+}
+
+TEST(packet_owns_its_objects)
+{
+    um_status st;
+    uint8_t map[W * H], mask[W * H];
+    um_packet *p = three(&st), *copy = NULL;
+    CHECK_OK(st);
+    CHECK_OK(um_packet_copy(&copy, p));
+    const um_packet *second = um_packet_ref(p), *first = p;
+    um_packet_unref(&first);
+    CHECK(first == NULL);
+    const um_packet *both[2] = {second, copy};
+    for (int k = 0; k < 2; k++) {
+        const um_packet *q = both[k];
+        CHECK_EQ(q->objects, 3);
+        CHECK_STR(q->source, "one.png");
+        CHECK_STR(um_packet_object(q, 0)->name, "a");
+        CHECK(um_packet_object(q, 1)->name == NULL);
+        CHECK_STR(um_packet_object(q, 2)->name, "c");
+        CHECK(um_packet_object(q, 3) == NULL && um_packet_object(q, -1) == NULL);
+        CHECK(q->label == 10 && q->score == 0.9f && q->bits == um_packet_object(q, 0)->bits);
+        um_packet_label_map(q, map);
+        CHECK(map[0] == 1 && map[7] == 1 && map[8] == 1 && map[W] == 2 && map[2 * W] == 0);
+        um_packet_object_mask(q, 1, mask, 7);
+        CHECK(mask[0] == 0 && mask[8] == 7 && mask[W] == 7 && mask[W + 8] == 0);
+        um_packet_object_mask(q, 2, mask, 7);
+        CHECK(mask[2 * W] == 0); /* has none */
+        char *counts = NULL;
+        CHECK_OK(um_packet_object_rle(q, 1, &counts));
+        um_free(counts);
+        CHECK_EQ(um_packet_object_rle(q, 3, &counts), UM_EINVAL);
+    }
+    um_packet_unref(&second);
+    um_packet_unref(&both[1]);
+}
+
+TEST(packet_fields_that_mean_nothing)
+{
+    um_packet *p = NULL;
+    um_packet f = {.struct_size = sizeof f, .state = UM_STATE_VISIBLE, .width = 4, .height = 4};
+    uint8_t bits[16] = {0};
+    CHECK_OK(um_packet_create(&p, &f, NULL, 0));
+    um_packet_unref((const um_packet **)(uintptr_t)&p);
+    f.has_mask = 1;
+    f.bits = bits;
+    CHECK_EQ(um_packet_create(&p, &f, NULL, 0), UM_EINVAL); /* no crop */
+    CHECK(p == NULL);
+    memcpy(f.crop, (int[]){1, 0, 4, 4}, sizeof f.crop);
+    CHECK_EQ(um_packet_create(&p, &f, NULL, 0), UM_EINVAL);
+    CHECK_EQ(um_packet_create(&p, &f, NULL, 1), UM_EINVAL);
+    f.struct_size = 0;
+    CHECK_EQ(um_packet_create(&p, &f, NULL, 0), UM_EINVAL);
+    CHECK(strstr(um_last_error(), "um_packet.struct_size is 0"));
+}
+
+TEST(packet_survives_failed_allocations)
+{
+    um_status st = UM_ENOMEM;
+    for (uint64_t k = 1; st != UM_OK && k < 50; k++) {
+        um_mem_fail_at(k);
+        um_packet *p = three(&st);
+        um_mem_fail_at(0);
+        CHECK(st == UM_OK ? p != NULL : st == UM_ENOMEM && !p);
+        const um_packet *q = p;
+        um_packet_unref(&q);
     }
     CHECK_EQ(st, UM_OK);
 }

@@ -527,8 +527,9 @@ static bool read_prompts(const struct options *o, struct prompt_list *l)
  */
 static um_status mask_packet(const struct options *o, const um_segmenter *segmenter,
                              const um_frame *f, const um_prediction *pred, double ms,
-                             uint8_t *pixels, uint8_t *bits, um_packet *k)
+                             uint8_t *pixels, uint8_t *bits, um_packet **out)
 {
+    um_packet fields, *k = &fields;
     int best = 0, row = (f->width + 31) / 32 * 4;
     double sx = 0, sy = 0;
     for (int i = 1; i < pred->count; i++)
@@ -537,7 +538,8 @@ static um_status mask_packet(const struct options *o, const um_segmenter *segmen
     um_status st = um_mask_read(pred->mask[best], pixels);
     if (st != UM_OK)
         return st;
-    *k = (um_packet){.frame_id = f->id,
+    *k = (um_packet){.struct_size = sizeof *k,
+                     .frame_id = f->id,
                      .ts = f->ts,
                      .state = UM_STATE_VISIBLE,
                      .has_mask = 1,
@@ -578,14 +580,15 @@ static um_status mask_packet(const struct options *o, const um_segmenter *segmen
     } else
         memset(k->mask_box, 0, sizeof k->mask_box);
     um_device_transfers(um_segmenter_device(segmenter), &k->transfers);
-    return UM_OK;
+    k->source = f->source;
+    return um_packet_create(out, k, NULL, 0);
 }
 
 static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
                                const struct prompt_list *l, const um_frame *f, um_sink **sinks,
                                int n_sinks, const char *name)
 {
-    um_packet packet;
+    um_packet *packet = NULL;
     um_prediction pred = {0};
     size_t pixels = (size_t)f->width * (size_t)f->height;
     uint8_t *mask = malloc(pixels),
@@ -611,12 +614,14 @@ static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
                          &packet);
     for (int i = 0; i < n_sinks && st == UM_OK; i++)
         if (sinks[i]) {
-            st = um_sink_write(sinks[i], &packet, f, name);
+            st = um_sink_write(sinks[i], packet, f, name);
             if (st == UM_EOF) {
                 stop_requested = 1;
                 st = UM_OK;
             }
         }
+    const um_packet *done = packet;
+    um_packet_unref(&done);
     um_prediction_close(&pred);
     free(mask);
     free(bits);

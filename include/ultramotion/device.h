@@ -25,9 +25,10 @@ typedef struct um_device_settings {
                               GPU, else fp32, the only one there */
 } um_device_settings;
 
-/** Fill `s` with defaults: name "auto", all threads, guard seed 1, precision "auto". Threads: any.
- */
-UM_API void um_device_settings_default(um_device_settings *s);
+/** Fill `s`, of which the caller knows `struct_size` bytes, with defaults: name "auto", all
+ * threads, guard seed 1, precision "auto". Threads: any. */
+UM_API void um_device_settings_init(um_device_settings *s, size_t struct_size);
+#define um_device_settings_default(s) um_device_settings_init((s), sizeof *(s))
 
 /**
  * Open a device.

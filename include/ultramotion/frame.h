@@ -14,16 +14,20 @@ extern "C" {
 enum { UM_FRAME_MAX_SIDE = 16384, UM_FRAME_MAX_PIXELS = 64 * 1024 * 1024 };
 
 /** One picture in host memory: 8-bit gray or RGB, rows top to bottom, with its stamp and geometry.
- * Reference counted. */
+ * Made by the library, reference counted, grows at its end. Threads: a frame may be read,
+ * referenced and dropped by any thread; who fills it in is the only one that has it. */
 typedef struct um_frame {
+    size_t struct_size;
     int width, height, channels; /**< channels 1 (gray) or 3 (RGB, interleaved) */
-    ptrdiff_t stride;            /**< bytes from one row to the next */
+    ptrdiff_t stride;            /**< bytes from one row to the next; negative: bottom to top */
     uint8_t *pixels;
     uint64_t id; /**< position in its source, from 0 */
     double ts;   /**< seconds since 1970 */
     int has_pose, has_spacing;
     double pose[16];      /**< probe to tracker, row-major, mm */
     double spacing_mm[2]; /**< x, y */
+    const char *source;   /**< file relative to what was given, or name of the stream; "" = unknown;
+                             um_frame_set_source() */
 } um_frame;
 
 /**
@@ -33,6 +37,22 @@ typedef struct um_frame {
  * UM_FRAME_MAX_PIXELS or channels other than 1, 3; UM_ENOMEM. On error *out is NULL.
  */
 UM_API um_status um_frame_create(um_frame **out, int width, int height, int channels);
+
+/**
+ * Create a frame over the caller's pixels, without a copy.
+ *
+ * @param stride  bytes between rows, at least width * channels, or at most minus that for rows that
+ *                lie bottom to top (pixels is the first row of the picture either way).
+ * @param release called once with ctx when the last reference is dropped, on that thread; NULL:
+ *                nobody is told. On error it is not called and the caller keeps the pixels.
+ * @return UM_OK; UM_EINVAL as um_frame_create(), or for the stride; UM_ENOMEM.
+ */
+UM_API um_status um_frame_wrap(um_frame **out, int width, int height, int channels, uint8_t *pixels,
+                               ptrdiff_t stride, void (*release)(void *ctx), void *ctx);
+
+/** Say where a frame is from; the text is copied, NULL is "". @return UM_OK, UM_ENOMEM (then it
+ * stays as it was). */
+UM_API um_status um_frame_set_source(um_frame *frame, const char *source);
 
 /** Add a reference and return the frame. Threads: any. */
 UM_API um_frame *um_frame_ref(um_frame *frame);

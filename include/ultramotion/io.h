@@ -24,7 +24,9 @@ typedef struct um_source_settings {
     const volatile sig_atomic_t
         *stop; /**< nonzero: a read that waits for input answers UM_EOF; or NULL */
 } um_source_settings;
-UM_API void um_source_settings_default(um_source_settings *s);
+/** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
+UM_API void um_source_settings_init(um_source_settings *s, size_t struct_size);
+#define um_source_settings_default(s) um_source_settings_init((s), sizeof *(s))
 
 /**
  * Open a source.

@@ -3,6 +3,7 @@
 #define ULTRAMOTION_PIPELINE_H
 
 #include "ultramotion/detector.h"
+#include "ultramotion/packet.h"
 #include "ultramotion/segmenter.h"
 
 #ifdef __cplusplus
@@ -15,7 +16,6 @@ typedef struct um_pipeline um_pipeline;
 enum { UM_INFLIGHT_MAX = 3 }; /**< frames that may be in flight */
 
 typedef enum um_gate_mode { UM_GATE_AUTO, UM_GATE_SPECULATIVE, UM_GATE_SYNC } um_gate_mode;
-typedef enum um_state { UM_STATE_LOST, UM_STATE_VISIBLE } um_state;
 
 typedef struct um_pipeline_settings {
     size_t struct_size;
@@ -37,43 +37,9 @@ typedef struct um_pipeline_settings {
                                 with, for its packets; NULL = none (default) */
 } um_pipeline_settings;
 
-typedef struct um_stage_times {
-    double upload, detect, segment, packet, total;
-} um_stage_times; /**< ms */
-
-/** One result. Read-only; mask bits are expanded by um_packet_mask() and um_packet_rle(). */
-typedef struct um_packet {
-    uint64_t frame_id;
-    double ts;
-    um_state state;
-    int label;   /**< of the best box */
-    float score; /**< of the best box, also when LOST */
-    int has_box;
-    float box[4]; /**< xyxy, clamped to the picture; valid if has_box */
-    int has_mask;
-    int width, height;   /**< of the full picture */
-    int crop[4];         /**< x, y, w, h of the part the mask bits cover */
-    const uint8_t *bits; /**< rows of um_packet_row_bytes() bytes, bit x%8 of byte x/8 = pixel x of
-                            the crop; owned by the packet */
-    uint32_t mask_area_px, edge_px, in_px, out_px;
-    int32_t
-        mask_box[4]; /**< x0,y0,x1,y1 (exclusive) in the full picture; zeros if the mask is empty */
-    float centroid[2]; /**< of the mask, in the full picture; NaN if empty */
-    float iou;         /**< predicted by the segmenter */
-    float scores[8];   /**< S1-S4, C1-C3; zero until the state machine lands */
-    um_stage_times ms;
-    um_transfers transfers;
-    int has_pose, has_spacing;
-    double pose[16], spacing_mm[2];
-    char device[16];
-    char precision[8];
-    int as_numpy;
-    char detector_sha256[65], segmenter_sha256[65]; /**< "" = none */
-    char lost_device[16]; /**< the device that was lost before this frame; "" = none */
-} um_packet;
-
-/** Fill `s` with defaults. */
-UM_API void um_pipeline_settings_default(um_pipeline_settings *s);
+/** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
+UM_API void um_pipeline_settings_init(um_pipeline_settings *s, size_t struct_size);
+#define um_pipeline_settings_default(s) um_pipeline_settings_init((s), sizeof *(s))
 UM_API um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settings);
 UM_API void um_pipeline_close(um_pipeline **pipeline); /**< accepts NULL */
 
@@ -98,19 +64,6 @@ UM_API um_status um_pipeline_receive(um_pipeline *pipeline, const um_packet **pa
 UM_API um_status um_pipeline_dump(um_pipeline *pipeline, const char *path);
 /** Bytes the pipeline planned on the device: weights, arenas, blocks of the current geometry. */
 UM_API uint64_t um_pipeline_device_bytes(const um_pipeline *pipeline);
-
-static inline int um_packet_row_bytes(const um_packet *p)
-{
-    return (p->crop[2] + 31) / 32 * 4;
-}
-/** Expand the mask to bytes [height*width] of the full picture: 0 or `on`. All 0 without a mask. */
-UM_API void um_packet_mask(const um_packet *packet, uint8_t *out, uint8_t on);
-/** COCO compressed RLE counts of the mask in the full picture. *counts is owned by the caller
- * (free()). */
-UM_API um_status um_packet_rle(const um_packet *packet, char **counts);
-/** The packet as one JSON line without newline, every key always there. *line is owned by the
- * caller (free()). */
-UM_API um_status um_packet_json(const um_packet *packet, char **line);
 
 #ifdef __cplusplus
 }

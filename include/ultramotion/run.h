@@ -50,8 +50,9 @@ typedef struct um_run_stats {
     int stopped; /**< by `stop` or a pipe's reader that left */
 } um_run_stats;
 
-/** Fill `s` with defaults. */
-UM_API void um_run_settings_default(um_run_settings *s);
+/** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
+UM_API void um_run_settings_init(um_run_settings *s, size_t struct_size);
+#define um_run_settings_default(s) um_run_settings_init((s), sizeof *(s))
 
 /**
  * Drive frames from the source through the pipeline to the sinks until the source ends.

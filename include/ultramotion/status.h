@@ -35,6 +35,10 @@ typedef enum um_status {
  */
 UM_API const char *um_last_error(void);
 
+/** Free memory that a function of this library handed out to be freed by the caller. Accepts NULL.
+ * Threads: any. */
+UM_API void um_free(void *memory);
+
 /** Name of a status, e.g. "UM_EFORMAT". Never NULL. Threads: any. */
 UM_API const char *um_status_name(um_status status);
 

@@ -8,6 +8,7 @@
 #include "ultramotion/frame.h"
 #include "ultramotion/io.h"
 #include "ultramotion/model.h"
+#include "ultramotion/packet.h"
 #include "ultramotion/pipeline.h"
 #include "ultramotion/run.h"
 #include "ultramotion/segmenter.h"

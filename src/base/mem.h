@@ -2,6 +2,8 @@
 #ifndef UM_BASE_MEM_H
 #define UM_BASE_MEM_H
 
+#include "ultramotion/status.h" /* um_free() */
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,7 +15,6 @@ void *um_array(size_t count, size_t size); /* zeroed, count*size checked */
 void *um_grow(void *old, size_t old_size,
               size_t new_size); /* moves the first old_size bytes; old stays valid on failure */
 char *um_strdup(const char *s);
-void um_free(void *p); /* accepts NULL */
 
 /* Test hooks: how many allocations happened so far, and make the k-th one from now fail (0 =
  * never). */

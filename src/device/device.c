@@ -5,6 +5,7 @@
 #include "device/backend.h"
 
 #include "base/mem.h"
+#include "base/record.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -771,13 +772,11 @@ um_status um_download_now(um_device *dev, void *dst, um_buf *src, size_t off, si
 
 /* ---- public ---- */
 
-void um_device_settings_default(um_device_settings *s)
+void um_device_settings_init(um_device_settings *s, size_t struct_size)
 {
-    *s = (um_device_settings){.struct_size = sizeof *s,
-                              .name = "auto",
-                              .threads = 0,
-                              .guard_seed = 1,
-                              .precision = "auto"};
+    static const um_device_settings defaults = {
+        .name = "auto", .guard_seed = 1, .precision = "auto"};
+    um_record_init(s, struct_size, &defaults, sizeof defaults);
 }
 
 static bool is_cuda(const char *name)
@@ -852,13 +851,9 @@ um_status um_device_open(um_device **out, const um_device_settings *settings)
     *out = NULL;
     um_device_settings s;
     um_device_settings_default(&s);
-    if (settings) { /* an older caller's struct is shorter */
-        if (settings->struct_size < sizeof settings->struct_size)
-            return um_fail(
-                UM_EINVAL,
-                "um_device_open: settings not initialised with um_device_settings_default()");
-        memcpy(&s, settings, settings->struct_size < sizeof s ? settings->struct_size : sizeof s);
-    }
+    um_status known = settings ? um_record_in(&s, sizeof s, settings, "um_device_settings") : UM_OK;
+    if (known != UM_OK)
+        return known;
     if (!s.name)
         s.name = "auto";
     if (!s.precision)

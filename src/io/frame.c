@@ -5,17 +5,23 @@
 #include "base/status.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
 
-/* The pixels follow in the same allocation, so a frame is one object with one lifetime. */
+/* Pixels of its own follow in the same allocation, so such a frame is one object with one lifetime.
+ */
 struct frame {
     um_frame pub; /* first: a um_frame * is a struct frame * */
     atomic_int refs;
+    char *source; /* or NULL */
+    void (*release)(void *ctx);
+    void *ctx;
 };
 
 enum { HEAD_BYTES = (sizeof(struct frame) + 63) / 64 * 64 };
 
-um_status um_frame_create(um_frame **out, int width, int height, int channels)
+/* `own`: with room for its pixels. */
+static um_status frame_alloc(um_frame **out, int width, int height, int channels, bool own)
 {
     if (!out)
         return um_fail(UM_EINVAL, "frame: no place for the result");
@@ -28,17 +34,59 @@ um_status um_frame_create(um_frame **out, int width, int height, int channels)
     if (channels != 1 && channels != 3)
         return um_fail(UM_EINVAL, "frame with %d channels: must be 1 or 3", channels);
     size_t row = (size_t)width * (size_t)channels;
-    struct frame *f = um_alloc(HEAD_BYTES + row * (size_t)height);
+    struct frame *f = um_alloc(HEAD_BYTES + (own ? row * (size_t)height : 0));
     if (!f)
         return um_fail(UM_ENOMEM, "frame of %dx%dx%d", width, height, channels);
     memset(f, 0, sizeof *f);
-    f->pub.width = width;
-    f->pub.height = height;
-    f->pub.channels = channels;
-    f->pub.stride = (ptrdiff_t)row;
-    f->pub.pixels = (uint8_t *)f + HEAD_BYTES;
+    f->pub = (um_frame){.struct_size = sizeof f->pub,
+                        .width = width,
+                        .height = height,
+                        .channels = channels,
+                        .stride = (ptrdiff_t)row,
+                        .pixels = own ? (uint8_t *)f + HEAD_BYTES : NULL,
+                        .source = ""};
     atomic_init(&f->refs, 1);
     *out = &f->pub;
+    return UM_OK;
+}
+
+um_status um_frame_create(um_frame **out, int width, int height, int channels)
+{
+    return frame_alloc(out, width, height, channels, true);
+}
+
+um_status um_frame_wrap(um_frame **out, int width, int height, int channels, uint8_t *pixels,
+                        ptrdiff_t stride, void (*release)(void *ctx), void *ctx)
+{
+    um_status st = frame_alloc(out, width, height, channels, false);
+    ptrdiff_t row = st == UM_OK ? (*out)->stride : 0;
+    if (st == UM_OK && (!pixels || (stride < row && stride > -row)))
+        st = um_fail(UM_EINVAL, "frame over memory: %s, rows of %td bytes are %td bytes apart",
+                     pixels ? "pixels" : "no pixels", row, stride);
+    if (st != UM_OK) {
+        if (out)
+            um_frame_unref(out);
+        return st;
+    }
+    struct frame *f = (struct frame *)*out;
+    f->pub.pixels = pixels;
+    f->pub.stride = stride;
+    f->release = release;
+    f->ctx = ctx;
+    return UM_OK;
+}
+
+um_status um_frame_set_source(um_frame *frame, const char *source)
+{
+    if (!frame)
+        return um_fail(UM_EINVAL, "um_frame_set_source: no frame");
+    struct frame *f = (struct frame *)frame;
+    char *copy = source && source[0] ? um_strdup(source) : NULL;
+    if (source && source[0] && !copy)
+        return um_fail(UM_ENOMEM, "name of a frame");
+    um_free(f->source);
+    f->source = copy;
+    frame->source = copy ? copy : "";
     return UM_OK;
 }
 
@@ -55,6 +103,10 @@ void um_frame_unref(um_frame **frame)
         return;
     struct frame *f = (struct frame *)*frame;
     *frame = NULL;
-    if (atomic_fetch_sub_explicit(&f->refs, 1, memory_order_acq_rel) == 1)
-        um_free(f);
+    if (atomic_fetch_sub_explicit(&f->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    if (f->release)
+        f->release(f->ctx);
+    um_free(f->source);
+    um_free(f);
 }

@@ -44,10 +44,7 @@ static um_status dir_write(void *priv, const um_packet *packet, const um_frame *
     if (st == UM_OK && !mask)
         st = um_fail(UM_ENOMEM, "mask of %dx%d", packet->width, packet->height);
     if (st == UM_OK) {
-        um_packet shown = *packet;
-        shown.has_mask &=
-            shown.state == UM_STATE_VISIBLE; /* as in the packet's JSON: LOST has no mask */
-        um_packet_mask(&shown, mask, 255);
+        um_packet_mask(packet, mask, 255);
         st = write_one(s, name, "mask", mask, packet, 1);
     }
     if (st == UM_OK)

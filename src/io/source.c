@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/record.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -21,9 +22,10 @@ struct um_source {
     char name[UM_NAME_BYTES];
 };
 
-void um_source_settings_default(um_source_settings *s)
+void um_source_settings_init(um_source_settings *s, size_t struct_size)
 {
-    *s = (um_source_settings){.struct_size = sizeof *s, .channels = 1};
+    static const um_source_settings defaults = {.channels = 1};
+    um_record_init(s, struct_size, &defaults, sizeof defaults);
 }
 
 /* "abc:" in front, as of "igtl://host": a scheme nobody here knows. A file of that name would have
@@ -63,15 +65,16 @@ um_status um_source_open(um_source **out, const char *spec, const um_source_sett
     *out = NULL;
     um_source_settings own;
     um_source_settings_default(&own);
-    if (settings)
-        memcpy(&own, settings,
-               settings->struct_size < sizeof own ? settings->struct_size : sizeof own);
+    um_status st =
+        settings ? um_record_in(&own, sizeof own, settings, "um_source_settings") : UM_OK;
+    if (st != UM_OK)
+        return st;
     if (!spec || !spec[0])
         return um_fail(UM_EINVAL, "a source without a name");
     if (own.frames < 0)
         return um_fail(UM_EINVAL, "%s: %ld frames", spec, own.frames);
     const um_source_type *type = NULL;
-    um_status st = choose(spec, &type, &spec);
+    st = choose(spec, &type, &spec);
     if (st != UM_OK)
         return st;
     um_source *s = um_zalloc(sizeof *s);

@@ -1,34 +1,355 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a packet's record looks like to people and programs: mask bytes, COCO RLE, one JSON line. */
+/* Packets: their memory, and what they look like to people and programs (mask bytes, COCO RLE, one
+ * JSON line). */
+#include "pipeline/packet.h"
+
 #include "base/json.h"
 #include "base/mem.h"
-#include "base/status.h"
+#include "base/record.h"
 #include "io/rle.h"
-#include "ultramotion/pipeline.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
-static int has_mask(const um_packet *p)
+struct packet {
+    um_packet pub; /* first: a um_packet * of the library is a struct packet * */
+    atomic_int refs;
+    um_packet_pool *pool; /* or NULL */
+    struct packet *next;  /* in the pool */
+    um_object object[UM_OBJECTS_MAX];
+    uint8_t *bits; /* of all objects */
+    char *text;    /* source and names */
+    size_t bits_size, text_size;
+};
+
+struct um_packet_pool {
+    pthread_mutex_t lock;
+    struct packet *spare; /* guarded by lock, as all below */
+    int users;            /* the owner, and packets on their way */
+};
+
+/* ---- memory ---- */
+
+static void destroy(struct packet *p)
+{
+    um_free(p->bits);
+    um_free(p->text);
+    um_free(p);
+}
+
+um_status um_packet_pool_open(um_packet_pool **out)
+{
+    um_packet_pool *pool = um_zalloc(sizeof *pool);
+    *out = pool;
+    if (!pool)
+        return um_fail(UM_ENOMEM, "packets");
+    pthread_mutex_init(&pool->lock, NULL);
+    pool->users = 1;
+    return UM_OK;
+}
+
+/* One user less, who may leave a packet behind; the last one frees the pool. */
+static void leave(um_packet_pool *pool, struct packet *p)
+{
+    pthread_mutex_lock(&pool->lock);
+    if (p) {
+        p->next = pool->spare;
+        pool->spare = p;
+    }
+    int users = --pool->users;
+    pthread_mutex_unlock(&pool->lock);
+    if (users)
+        return;
+    while (pool->spare) {
+        p = pool->spare;
+        pool->spare = p->next;
+        destroy(p);
+    }
+    pthread_mutex_destroy(&pool->lock);
+    um_free(pool);
+}
+
+void um_packet_pool_close(um_packet_pool **pool)
+{
+    if (*pool)
+        leave(*pool, NULL);
+    *pool = NULL;
+}
+
+static struct packet *take(um_packet_pool *pool)
+{
+    struct packet *p = NULL;
+    if (pool) {
+        pthread_mutex_lock(&pool->lock);
+        pool->users++;
+        p = pool->spare;
+        if (p)
+            pool->spare = p->next;
+        pthread_mutex_unlock(&pool->lock);
+    }
+    if (!p)
+        p = um_zalloc(sizeof *p);
+    if (p)
+        p->pool = pool;
+    else if (pool)
+        leave(pool, NULL);
+    return p;
+}
+
+static void give_back(struct packet *p)
+{
+    if (p->pool)
+        leave(p->pool, p);
+    else
+        destroy(p);
+}
+
+/* Room for n bytes, whose old contents are lost. */
+static bool fit(void *memory, size_t *size, size_t n)
+{
+    void **at = memory;
+    if (*size >= n)
+        return true;
+    um_free(*at);
+    *at = um_alloc(n);
+    *size = *at ? n : 0;
+    return *at != NULL;
+}
+
+/* ---- making ---- */
+
+/* The object that a packet's own fields describe. */
+static um_object first_of(const um_packet *p)
+{
+    um_object o = {.struct_size = sizeof o,
+                   .label = p->label,
+                   .name = p->name,
+                   .score = p->score,
+                   .has_box = p->has_box,
+                   .has_mask = p->has_mask,
+                   .bits = p->bits,
+                   .mask_area_px = p->mask_area_px,
+                   .edge_px = p->edge_px,
+                   .in_px = p->in_px,
+                   .out_px = p->out_px,
+                   .iou = p->iou};
+    memcpy(o.box, p->box, sizeof o.box);
+    memcpy(o.mask_box, p->mask_box, sizeof o.mask_box);
+    memcpy(o.centroid, p->centroid, sizeof o.centroid);
+    memcpy(o.scores, p->scores, sizeof o.scores);
+    return o;
+}
+
+static void set_first(um_packet *p, const um_object *o)
+{
+    p->label = o->label;
+    p->name = o->name;
+    p->score = o->score;
+    p->has_box = o->has_box;
+    p->has_mask = o->has_mask;
+    p->bits = o->bits;
+    p->mask_area_px = o->mask_area_px;
+    p->edge_px = o->edge_px;
+    p->in_px = o->in_px;
+    p->out_px = o->out_px;
+    p->iou = o->iou;
+    memcpy(p->box, o->box, sizeof p->box);
+    memcpy(p->mask_box, o->mask_box, sizeof p->mask_box);
+    memcpy(p->centroid, o->centroid, sizeof p->centroid);
+    memcpy(p->scores, o->scores, sizeof p->scores);
+}
+
+static bool crop_fits(const um_packet *p)
 {
     const int *c = p->crop;
-    return p->has_mask && p->bits && c[0] >= 0 && c[1] >= 0 && c[2] > 0 && c[3] > 0 &&
-           c[0] <= p->width - c[2] && c[1] <= p->height - c[3];
+    return c[0] >= 0 && c[1] >= 0 && c[2] > 0 && c[3] > 0 && c[0] <= p->width - c[2] &&
+           c[1] <= p->height - c[3];
+}
+
+static size_t bits_bytes(const um_packet *p)
+{
+    return (size_t)um_packet_row_bytes(p) * (size_t)p->crop[3];
+}
+
+static const char *store(char **at, const char *text)
+{
+    size_t n = strlen(text) + 1;
+    const char *here = memcpy(*at, text, n);
+    *at += n;
+    return here;
+}
+
+static um_status fill(struct packet *p, const um_packet *fields, const um_object *const *objects,
+                      int n)
+{
+    size_t masks = 0, text = strlen(fields->source) + 1;
+    if (fields->name)
+        text += strlen(fields->name) + 1;
+    for (int i = 0; i < n; i++) {
+        p->object[i] = (um_object){0};
+        um_status st = um_record_in(&p->object[i], sizeof p->object[i], objects[i], "um_object");
+        if (st != UM_OK)
+            return st;
+        p->object[i].has_mask = p->object[i].has_mask && p->object[i].bits;
+        masks += p->object[i].has_mask != 0;
+        text += p->object[i].name ? strlen(p->object[i].name) + 1 : 0;
+    }
+    if (masks && !crop_fits(fields))
+        return um_fail(UM_EINVAL, "packet: the masks' part %d,%d,%d,%d of a %dx%d picture",
+                       fields->crop[0], fields->crop[1], fields->crop[2], fields->crop[3],
+                       fields->width, fields->height);
+    size_t each = masks ? bits_bytes(fields) : 0;
+    if (!fit(&p->bits, &p->bits_size, masks * each) || !fit(&p->text, &p->text_size, text))
+        return um_fail(UM_ENOMEM, "packet of a %dx%d picture", fields->width, fields->height);
+    char *at = p->text;
+    uint8_t *bits = p->bits;
+    p->pub = *fields;
+    p->pub.source = store(&at, fields->source);
+    p->pub.name = fields->name ? store(&at, fields->name) : NULL;
+    p->pub.bits = NULL;
+    p->pub.objects = n;
+    for (int i = 0; i < n; i++) {
+        um_object *o = &p->object[i];
+        o->name = o->name ? store(&at, o->name) : NULL;
+        if (o->has_mask) {
+            o->bits = memcpy(bits, o->bits, each);
+            bits += each;
+        } else
+            o->bits = NULL;
+    }
+    if (n)
+        set_first(&p->pub, &p->object[0]);
+    return UM_OK;
+}
+
+um_status um_packet_make(um_packet **out, um_packet_pool *pool, const um_packet *fields,
+                         const um_object *const *objects, int n)
+{
+    um_packet own = {0};
+    *out = NULL;
+    um_status st = um_record_in(&own, sizeof own, fields, "um_packet");
+    if (st == UM_OK &&
+        (n < 0 || n > UM_OBJECTS_MAX || (n && !objects) || own.width < 0 || own.height < 0))
+        st = um_fail(UM_EINVAL, "packet: %d objects, want 0 to %d, in a %dx%d picture", n,
+                     UM_OBJECTS_MAX, own.width, own.height);
+    if (st != UM_OK)
+        return st;
+    if (!own.source)
+        own.source = "";
+    um_object first = first_of(&own);
+    const um_object *one[1] = {&first};
+    if (n == 0 && own.state == UM_STATE_VISIBLE) {
+        objects = one;
+        n = 1;
+    }
+    struct packet *p = take(pool);
+    if (!p)
+        return um_fail(UM_ENOMEM, "packet");
+    st = fill(p, &own, objects, n);
+    if (st != UM_OK) {
+        give_back(p);
+        return st;
+    }
+    atomic_store(&p->refs, 1);
+    *out = &p->pub;
+    return UM_OK;
+}
+
+um_status um_packet_create(um_packet **out, const um_packet *fields,
+                           const um_object *const *objects, int n)
+{
+    if (!out || !fields)
+        return um_fail(UM_EINVAL, "um_packet_create: %s is NULL", out ? "fields" : "out");
+    return um_packet_make(out, NULL, fields, objects, n);
+}
+
+um_status um_packet_copy(um_packet **out, const um_packet *packet)
+{
+    if (!out || !packet)
+        return um_fail(UM_EINVAL, "um_packet_copy: %s is NULL", out ? "packet" : "out");
+    const um_object *objects[UM_OBJECTS_MAX];
+    for (int i = 0; i < packet->objects; i++)
+        objects[i] = um_packet_object(packet, i);
+    return um_packet_make(out, NULL, packet, objects, packet->objects);
+}
+
+const um_packet *um_packet_ref(const um_packet *packet)
+{
+    if (packet)
+        atomic_fetch_add_explicit(&((struct packet *)(uintptr_t)packet)->refs, 1,
+                                  memory_order_relaxed);
+    return packet;
+}
+
+void um_packet_unref(const um_packet **packet)
+{
+    if (!packet || !*packet)
+        return;
+    struct packet *p = (struct packet *)(uintptr_t)*packet;
+    *packet = NULL;
+    if (atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) == 1)
+        give_back(p);
+}
+
+/* ---- reading ---- */
+
+const um_object *um_packet_object(const um_packet *packet, int i)
+{
+    const struct packet *p = (const struct packet *)packet;
+    return packet && i >= 0 && i < packet->objects ? &p->object[i] : NULL;
+}
+
+int um_packet_row_bytes(const um_packet *packet)
+{
+    return (packet->crop[2] + 31) / 32 * 4;
+}
+
+/* Where the mask of object i is 1, `out` becomes `on`. */
+static void paint(const um_packet *packet, int i, uint8_t *out, uint8_t on)
+{
+    const um_object *o = um_packet_object(packet, i);
+    const int *crop = packet->crop;
+    size_t row_bytes = (size_t)um_packet_row_bytes(packet);
+    for (int y = 0; o && o->has_mask && y < crop[3]; y++) {
+        const uint8_t *bits = o->bits + (size_t)y * row_bytes;
+        uint8_t *row = out + (size_t)(crop[1] + y) * (size_t)packet->width + (size_t)crop[0];
+        for (int x = 0; x < crop[2]; x++)
+            if (bits[x >> 3] >> (x & 7) & 1)
+                row[x] = on;
+    }
+}
+
+void um_packet_object_mask(const um_packet *packet, int i, uint8_t *out, uint8_t on)
+{
+    memset(out, 0, (size_t)packet->width * (size_t)packet->height);
+    paint(packet, i, out, on);
 }
 
 void um_packet_mask(const um_packet *packet, uint8_t *out, uint8_t on)
 {
+    um_packet_object_mask(packet, 0, out, on);
+}
+
+void um_packet_label_map(const um_packet *packet, uint8_t *out)
+{
     memset(out, 0, (size_t)packet->width * (size_t)packet->height);
-    if (!has_mask(packet))
-        return;
-    const int *crop = packet->crop;
-    size_t row_bytes = (size_t)um_packet_row_bytes(packet);
-    for (int y = 0; y < crop[3]; y++) {
-        const uint8_t *bits = packet->bits + (size_t)y * row_bytes;
-        uint8_t *row = out + (size_t)(crop[1] + y) * (size_t)packet->width + (size_t)crop[0];
-        for (int x = 0; x < crop[2]; x++)
-            row[x] = (uint8_t)(-(bits[x >> 3] >> (x & 7) & 1) & on);
+    for (int i = packet->objects - 1; i >= 0; i--)
+        paint(packet, i, out, (uint8_t)(i + 1));
+}
+
+static um_status rle_of(const um_packet *packet, const um_object *o, char **counts)
+{
+    if (!o || !o->has_mask) {
+        um_rle empty = {0};
+        um_rle_add(&empty, 0, (uint32_t)packet->width * (uint32_t)packet->height);
+        return um_rle_finish(&empty, counts);
     }
+    const int *c = packet->crop;
+    return um_rle_encode_bits(o->bits, (size_t)um_packet_row_bytes(packet), c[0], c[1], c[2], c[3],
+                              packet->width, packet->height, counts);
 }
 
 um_status um_packet_rle(const um_packet *packet, char **counts)
@@ -36,14 +357,17 @@ um_status um_packet_rle(const um_packet *packet, char **counts)
     if (!packet || !counts)
         return um_fail(UM_EINVAL, "um_packet_rle: %s is NULL", packet ? "counts" : "packet");
     *counts = NULL;
-    if (!has_mask(packet)) {
-        um_rle empty = {0};
-        um_rle_add(&empty, 0, (uint32_t)packet->width * (uint32_t)packet->height);
-        return um_rle_finish(&empty, counts);
-    }
-    const int *c = packet->crop;
-    return um_rle_encode_bits(packet->bits, (size_t)um_packet_row_bytes(packet), c[0], c[1], c[2],
-                              c[3], packet->width, packet->height, counts);
+    return rle_of(packet, um_packet_object(packet, 0), counts);
+}
+
+um_status um_packet_object_rle(const um_packet *packet, int i, char **counts)
+{
+    if (!packet || !counts)
+        return um_fail(UM_EINVAL, "um_packet_object_rle: %s is NULL", packet ? "counts" : "packet");
+    *counts = NULL;
+    if (i < 0 || i >= packet->objects)
+        return um_fail(UM_EINVAL, "um_packet_object_rle: object %d of %d", i, packet->objects);
+    return rle_of(packet, um_packet_object(packet, i), counts);
 }
 
 static void put_floats(um_json *j, const float *v, int n)
@@ -80,6 +404,65 @@ static void put_model(um_json *j, const char *key, const char *sha256)
     um_json_string(j, text);
 }
 
+static void put_text(um_json *j, const char *key, const char *text)
+{
+    um_json_key(j, key);
+    um_json_string(j, text);
+}
+
+static void put_box(um_json *j, int has_box, const float *box)
+{
+    um_json_key(j, "box_xyxy");
+    if (has_box)
+        put_floats(j, box, 4);
+    else
+        um_json_null(j);
+}
+
+static void put_mask(um_json *j, const um_packet *p, int has_mask, const char *counts)
+{
+    um_json_key(j, "mask");
+    if (!has_mask) {
+        um_json_null(j);
+        return;
+    }
+    um_json_begin(j, '{');
+    um_json_key(j, "size");
+    um_json_begin(j, '[');
+    um_json_int(j, p->height);
+    um_json_int(j, p->width);
+    um_json_end(j, ']');
+    um_json_key(j, "counts");
+    um_json_string(j, counts);
+    um_json_end(j, '}');
+}
+
+static um_status put_object(um_json *j, const um_packet *p, const um_object *o)
+{
+    char *counts = NULL;
+    um_status st = o->has_mask ? rle_of(p, o, &counts) : UM_OK;
+    if (st != UM_OK)
+        return st;
+    um_json_begin(j, '{');
+    um_json_key(j, "label");
+    um_json_int(j, o->label);
+    put_text(j, "name", o->name);
+    um_json_key(j, "score");
+    um_json_float(j, o->score);
+    put_box(j, o->has_box, o->box);
+    put_mask(j, p, o->has_mask, counts);
+    um_json_key(j, "mask_area_px");
+    um_json_uint(j, o->has_mask ? o->mask_area_px : 0);
+    um_json_key(j, "iou");
+    if (o->has_mask)
+        um_json_float(j, o->iou);
+    else
+        um_json_null(j);
+    um_json_end(j, '}');
+    um_free(counts);
+    return UM_OK;
+}
+
 um_status um_packet_json(const um_packet *packet, char **line)
 {
     if (!packet || !line)
@@ -108,25 +491,8 @@ um_status um_packet_json(const um_packet *packet, char **line)
     um_json_int(&j, p->label);
     um_json_key(&j, "score");
     um_json_float(&j, p->score);
-    um_json_key(&j, "box_xyxy");
-    if (visible && p->has_box)
-        put_floats(&j, p->box, 4);
-    else
-        um_json_null(&j);
-    um_json_key(&j, "mask");
-    if (masked) {
-        um_json_begin(&j, '{');
-        um_json_key(&j, "size");
-        um_json_begin(&j, '[');
-        um_json_int(&j, p->height);
-        um_json_int(&j, p->width);
-        um_json_end(&j, ']');
-        um_json_key(&j, "counts");
-        um_json_string(&j, counts);
-        um_json_end(&j, '}');
-    } else {
-        um_json_null(&j);
-    }
+    put_box(&j, visible && p->has_box, p->box);
+    put_mask(&j, p, masked, counts);
     um_json_key(&j, "mask_area_px");
     um_json_uint(&j, masked ? p->mask_area_px : 0);
     um_json_key(&j, "stages_ms");
@@ -178,6 +544,19 @@ um_status um_packet_json(const um_packet *packet, char **line)
         um_json_string(&j, p->lost_device);
     else
         um_json_null(&j);
+    put_text(&j, "source", p->source);
+    put_text(&j, "name", visible ? p->name : NULL);
+    um_json_key(&j, "objects");
+    um_json_begin(&j, '[');
+    for (int i = 0; i < p->objects && visible; i++) {
+        um_status st = put_object(&j, p, um_packet_object(p, i));
+        if (st != UM_OK) {
+            um_json_free(&j);
+            um_free(counts);
+            return st;
+        }
+    }
+    um_json_end(&j, ']');
     um_json_end(&j, '}');
     um_free(counts);
     return um_json_finish(&j, line);

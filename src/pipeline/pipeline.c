@@ -11,11 +11,13 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/record.h"
 #include "nn/block.h"
 #include "nn/op_dfine.h"
 #include "nn/op_ref.h"
 #include "pipeline/detector.h"
 #include "pipeline/dump.h"
+#include "pipeline/packet.h"
 #include "pipeline/segmenter.h"
 
 #include <math.h>
@@ -50,7 +52,6 @@ struct geometry {
     um_tensor logits, record;
     um_hostbuf *gate_slot, *packet_slot[UM_FRONT_SLOTS];
     um_graph *whole[UM_FRONT_SLOTS], *first, *second;
-    uint8_t *bits; /* of the last packet: outlives the slot's next transfer */
     /* host mode: the host's own mask, statistics and packet */
     float *host_logits;
     uint8_t *host_mask, *host_weights, *host_stats;
@@ -89,28 +90,20 @@ struct um_pipeline {
     struct geometry *last; /* of the last packet */
     bool encoded;          /* the last packet's frame ran the segmenter */
     double host_ms[2];     /* host mode: of the mask, and of the rest of the packet */
-    um_packet packet;      /* the last one received */
+    um_packet_pool *packets;
+    const um_packet *packet; /* the last one received */
 };
 
-void um_pipeline_settings_default(um_pipeline_settings *s)
+static const um_pipeline_settings defaults = {
+    .conf = 0.5f, .label = -1, .assert_up = -1, .assert_down = -1, .inflight = 1};
+
+void um_pipeline_settings_init(um_pipeline_settings *s, size_t struct_size)
 {
-    *s = (um_pipeline_settings){.struct_size = sizeof *s,
-                                .conf = 0.5f,
-                                .label = -1,
-                                .assert_up = -1,
-                                .assert_down = -1,
-                                .inflight = 1};
+    um_record_init(s, struct_size, &defaults, sizeof defaults);
 }
 
 static um_status check_settings(const um_pipeline_settings *s)
 {
-    if (!s)
-        return um_fail(UM_EINVAL, "um_pipeline_open: no settings");
-    if (s->struct_size != sizeof *s)
-        return um_fail(
-            UM_EINVAL,
-            "um_pipeline_settings is %zu bytes, want %zu: use um_pipeline_settings_default()",
-            s->struct_size, sizeof *s);
     if (!s->detector)
         return um_fail(UM_EINVAL, "um_pipeline_open: no detector");
     um_device *dev = um_detector_device(s->detector);
@@ -167,8 +160,14 @@ static void close_lane(um_pipeline *p, struct lane *l)
 um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settings)
 {
     um_mask_mode mode = UM_MASK_DEVICE;
+    um_pipeline_settings own = defaults;
+    if (!out || !settings)
+        return um_fail(UM_EINVAL, "um_pipeline_open: %s is NULL", out ? "settings" : "out");
     *out = NULL;
-    um_status st = check_settings(settings);
+    um_status st = um_record_in(&own, sizeof own, settings, "um_pipeline_settings");
+    settings = &own;
+    if (st == UM_OK)
+        st = check_settings(settings);
     if (st == UM_OK)
         st = um_mask_mode_resolve(settings->sam_as_numpy,
                                   settings->segmenter ? settings->segmenter->mode : UM_MASK_AUTO,
@@ -191,7 +190,8 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
     p->detector->keep_taps |= settings->dump != 0;
     if (p->segmenter)
         p->segmenter->keep_taps |= settings->dump != 0;
-    if (p->host_mode && !p->dev->pool)
+    st = um_packet_pool_open(&p->packets);
+    if (st == UM_OK && p->host_mode && !p->dev->pool)
         st = um_pool_open(&p->pool, 0);
     if (st == UM_OK && p->segmenter)
         st = um_segmenter_decoder(p->segmenter, 0, true, false, false, &p->decode);
@@ -223,7 +223,6 @@ static void close_geometry(um_pipeline *p, struct geometry *g)
     um_params_close(&g->tables);
     um_tape_close(&g->gate);
     um_front_close(&g->front);
-    um_free(g->bits);
     um_free(g->host_logits);
     um_free(g->host_mask);
     um_free(g->host_weights);
@@ -259,6 +258,8 @@ void um_pipeline_close(um_pipeline **pipeline)
     um_event_close(&p->fork, p->dev);
     um_event_close(&p->join, p->dev);
     um_pool_close(&p->pool);
+    um_packet_unref(&p->packet);
+    um_packet_pool_close(&p->packets);
     um_ledger_limit(p->dev, -1, -1);
     um_free(p);
     *pipeline = NULL;
@@ -353,9 +354,6 @@ static um_status open_geometry(um_pipeline *p, struct geometry *g, int w, int h,
         st = um_hostbuf_open(&g->gate_slot, p->dev, UM_GATE_BYTES);
     for (int i = 0; st == UM_OK && i < p->set.inflight; i++)
         st = um_hostbuf_open(&g->packet_slot[i], p->dev, packet_bytes(g));
-    g->bits = um_zalloc(packet_bytes(g));
-    if (st == UM_OK && !g->bits)
-        st = um_fail(UM_ENOMEM, "mask of %dx%d", w, h);
     if (st == UM_OK && p->host_mode) {
         g->host_logits = um_array(n, sizeof *g->host_logits);
         g->host_mask = um_zalloc(n);
@@ -587,7 +585,9 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
     um_ledger_read(p->dev, &flight->transfers);
     *frame = NULL;
     um_packet *k = &flight->packet;
-    *k = (um_packet){.frame_id = f->id,
+    *k = (um_packet){.struct_size = sizeof *k,
+                     .source = flight->frame->source,
+                     .frame_id = f->id,
                      .ts = f->ts,
                      .width = f->width,
                      .height = f->height,
@@ -773,8 +773,7 @@ static um_status finish(um_pipeline *p, struct geometry *g, const struct lane *l
     } else
         fill_times(p, l, k);
     if (p->segmenter && k->state == UM_STATE_VISIBLE) {
-        memcpy(g->bits, slot + UM_RECORD_BYTES, packet_bytes(g) - UM_RECORD_BYTES);
-        fill_mask(k, record, g->bits);
+        fill_mask(k, record, slot + UM_RECORD_BYTES);
     }
     return UM_OK;
 }
@@ -787,17 +786,21 @@ um_status um_pipeline_receive(um_pipeline *p, const um_packet **packet)
     if (p->received == p->sent)
         return UM_AGAIN;
     struct flight *flight = flight_of(p, p->received);
-    um_packet *k = &p->packet;
-    *k = flight->packet;
+    um_packet *k = &flight->packet;
+    um_packet *made = NULL;
     um_ledger_resume(p->dev, k->frame_id, &flight->transfers);
     um_status st = finish(p, flight->g, lane_of(p, p->received), k);
+    um_ledger_read(p->dev, &k->transfers);
+    k->ms.total = (double)(um_clock_ns() - flight->sent_ns) * 1e-6;
+    um_packet_unref(&p->packet);
+    if (st == UM_OK)
+        st = um_packet_make(&made, p->packets, k, NULL, 0);
+    p->packet = made;
     um_frame_unref(&flight->frame);
     p->received++;
     if (st != UM_OK)
         return st;
     p->last = flight->g;
-    um_ledger_read(p->dev, &k->transfers);
-    k->ms.total = (double)(um_clock_ns() - flight->sent_ns) * 1e-6;
     if (p->set.kpi && k->has_mask) {
         char line[320], more[160];
         snprintf(more, sizeof more,
@@ -809,7 +812,7 @@ um_status um_pipeline_receive(um_pipeline *p, const um_packet **packet)
         um_kpi_line(line, sizeof line, um_clock_unix(), p->host_mode, p->dev->name, more);
         p->set.kpi(p->set.kpi_ctx, line);
     }
-    *packet = k;
+    *packet = p->packet;
     return assertion(p, k->frame_id);
 }
 

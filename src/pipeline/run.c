@@ -5,6 +5,7 @@
 #include "ultramotion/run.h"
 
 #include "base/mem.h"
+#include "base/record.h"
 #include "base/status.h"
 
 #include <pthread.h>
@@ -28,10 +29,9 @@ struct arrival {
 /* A packet on its way to the sinks: shared by them, freed by the last. */
 struct parcel {
     atomic_int refs;
-    um_packet packet;
+    const um_packet *packet;
     um_frame *frame;
     char name[NAME];
-    uint8_t bits[];
 };
 
 /* A bounded queue of pointers with a two-sided end. */
@@ -135,6 +135,7 @@ static void drop_arrival(struct arrival *a)
 static void drop_parcel(struct parcel *p)
 {
     if (p && atomic_fetch_sub(&p->refs, 1) == 1) {
+        um_packet_unref(&p->packet);
         um_frame_unref(&p->frame);
         um_free(p);
     }
@@ -198,7 +199,7 @@ static void *write_sink(void *ctx)
     struct sink_thread *s = ctx;
     struct parcel *p;
     while (s->status == UM_OK && (p = queue_take(&s->queue, true))) {
-        s->status = um_sink_write(s->sink, &p->packet, p->frame, p->name);
+        s->status = um_sink_write(s->sink, p->packet, p->frame, p->name);
         if (s->status != UM_OK)
             snprintf(s->problem, sizeof s->problem, "%s", um_last_error());
         drop_parcel(p);
@@ -210,16 +211,11 @@ static void *write_sink(void *ctx)
 static struct parcel *pack(const um_packet *packet, const um_frame *frame, const char *name,
                            int refs)
 {
-    size_t n = packet->has_mask ? (size_t)um_packet_row_bytes(packet) * (size_t)packet->crop[3] : 0;
-    struct parcel *p = um_zalloc(sizeof *p + n);
+    struct parcel *p = um_zalloc(sizeof *p);
     if (!p)
         return NULL;
     atomic_init(&p->refs, refs);
-    p->packet = *packet;
-    if (n) {
-        memcpy(p->bits, packet->bits, n);
-        p->packet.bits = p->bits;
-    }
+    p->packet = um_packet_ref(packet);
     p->frame = um_frame_ref((um_frame *)(uintptr_t)frame);
     snprintf(p->name, sizeof p->name, "%s", name);
     return p;
@@ -381,9 +377,10 @@ static um_status drive(struct run *r, um_run_stats *stats, bool *reported)
     return st == UM_OK && unreadable != UM_OK ? um_fail(unreadable, "%s", strict) : st;
 }
 
-void um_run_settings_default(um_run_settings *s)
+void um_run_settings_init(um_run_settings *s, size_t struct_size)
 {
-    *s = (um_run_settings){.struct_size = sizeof *s};
+    static const um_run_settings defaults;
+    um_record_init(s, struct_size, &defaults, sizeof defaults);
 }
 
 um_status um_run_frames(const um_run_settings *settings, um_run_stats *stats)

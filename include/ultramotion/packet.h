@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef ULTRAMOTION_PACKET_H
+#define ULTRAMOTION_PACKET_H
+
+#include "ultramotion/device.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { UM_OBJECTS_MAX = 16 }; /**< structures that a packet may hold */
+
+typedef enum um_state { UM_STATE_LOST, UM_STATE_VISIBLE } um_state;
+
+typedef struct um_stage_times {
+    double upload, detect, segment, packet, total;
+} um_stage_times; /**< ms. A value: never grows. */
+
+/** One structure in a picture. Made by the library: grows at its end, so it is reached by pointer
+ * (um_packet_object()), never by index. */
+typedef struct um_object {
+    size_t struct_size;
+    int label;           /**< class index */
+    const char *name;    /**< of the class, or NULL; owned by the packet */
+    float score;         /**< of the detector, 0..1 */
+    int has_box;         /**< 0 where a prompt without a box was outlined */
+    float box[4];        /**< xyxy, clamped to the picture; valid if has_box */
+    int has_mask;        /**< 0 without a segmenter */
+    const uint8_t *bits; /**< mask: rows of um_packet_row_bytes() bytes, bit x%8 of byte x/8 = pixel
+                            x of the packet's crop; owned by the packet */
+    uint32_t mask_area_px, edge_px, in_px, out_px;
+    int32_t
+        mask_box[4]; /**< x0,y0,x1,y1 (exclusive) in the full picture; zeros if the mask is empty */
+    float centroid[2]; /**< of the mask, in the full picture; NaN if empty */
+    float iou;         /**< predicted by the segmenter */
+    float scores[8];   /**< S1-S4, C1-C3; zero until the state machine lands */
+} um_object;
+
+/**
+ * One result: what was found in one picture, with timing and provenance. Read-only, made by the
+ * library, reference counted, grows at its end. The fields of a structure that stand here are those
+ * of the first object. Threads: a packet may be read, referenced and dropped by any thread.
+ */
+typedef struct um_packet {
+    size_t struct_size;
+    uint64_t frame_id;
+    double ts;
+    um_state state;
+    int label;   /**< of the best box */
+    float score; /**< of the best box, also when LOST */
+    int has_box;
+    float box[4]; /**< xyxy, clamped to the picture; valid if has_box */
+    int has_mask;
+    int width, height;   /**< of the full picture */
+    int crop[4];         /**< x, y, w, h of the part the mask bits cover */
+    const uint8_t *bits; /**< as of um_object */
+    uint32_t mask_area_px, edge_px, in_px, out_px;
+    int32_t mask_box[4];
+    float centroid[2];
+    float iou;
+    float scores[8];
+    um_stage_times ms;
+    um_transfers transfers;
+    int has_pose, has_spacing;
+    double pose[16], spacing_mm[2];
+    char device[16];
+    char precision[8];
+    int as_numpy;
+    char detector_sha256[65], segmenter_sha256[65]; /**< "" = none */
+    char lost_device[16]; /**< the device that was lost before this frame; "" = none */
+    const char *source;   /**< the picture: um_frame.source; "" = unknown */
+    const char *name;     /**< of the class of the first object, or NULL */
+    int objects;          /**< how many um_packet_object() has, best first; 0 when LOST */
+} um_packet;
+
+/**
+ * Make a packet on the heap.
+ *
+ * @param out     receives the packet with one reference; NULL on error.
+ * @param fields  what it says; copied with its strings and masks. The fields of its first object
+ *                are replaced by those of objects[0].
+ * @param objects n of them, best first, at most UM_OBJECTS_MAX. NULL with n 0: none, or, in a
+ *                VISIBLE packet, the one that `fields` describes.
+ * @return UM_OK; UM_EINVAL for a size, a crop or a count that means nothing; UM_ENOMEM.
+ */
+UM_API um_status um_packet_create(um_packet **out, const um_packet *fields,
+                                  const um_object *const *objects, int n);
+/** Add a reference and return the packet, which then stays valid until um_packet_unref(). A
+ * pipeline that is asked for its next packet uses another memory for it. Threads: any. */
+UM_API const um_packet *um_packet_ref(const um_packet *packet);
+/** Drop a reference and set *packet to NULL. Accepts NULL. Threads: any. */
+UM_API void um_packet_unref(const um_packet **packet);
+/** An equal packet that shares nothing with this one. @return UM_OK, UM_ENOMEM. */
+UM_API um_status um_packet_copy(um_packet **out, const um_packet *packet);
+
+/** Object i, 0..objects-1, valid as long as the packet; NULL beyond. */
+UM_API const um_object *um_packet_object(const um_packet *packet, int i);
+/** Bytes of a row of mask bits. */
+UM_API int um_packet_row_bytes(const um_packet *packet);
+/** Expand the first object's mask to bytes [height*width] of the full picture: 0 or `on`. All 0
+ * without a mask. */
+UM_API void um_packet_mask(const um_packet *packet, uint8_t *out, uint8_t on);
+/** The same of object i. */
+UM_API void um_packet_object_mask(const um_packet *packet, int i, uint8_t *out, uint8_t on);
+/** All masks in one picture [height*width]: 0, or the index of the object + 1; where several
+ * overlap, the best. */
+UM_API void um_packet_label_map(const um_packet *packet, uint8_t *out);
+/** COCO compressed RLE counts of the first object's mask in the full picture. *counts is owned by
+ * the caller (um_free()). */
+UM_API um_status um_packet_rle(const um_packet *packet, char **counts);
+/** The same of object i. @return UM_OK, UM_EINVAL (no such object), UM_ENOMEM. */
+UM_API um_status um_packet_object_rle(const um_packet *packet, int i, char **counts);
+/** The packet as one JSON line without newline, every key always there. *line is owned by the
+ * caller (um_free()). */
+UM_API um_status um_packet_json(const um_packet *packet, char **line);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
