@@ -559,43 +559,45 @@ DEVICE_TEST(capture_rules)
 
 /* ---- ledger ---- */
 
-/* Copies and waits are counted per frame and in total; setup apart, debug not at all; shared memory
- * counts nothing. */
+/* Copies and waits are counted in the bound ledger and in total; setup apart, debug not at all;
+ * shared memory counts nothing. */
 DEVICE_TEST(ledger_counts)
 {
     struct frame f;
     um_graph *graph = NULL;
     um_transfers t;
+    um_ledger ledger = um_ledger_new(dev, -1, -1);
     uint32_t one = dev->caps.shared ? 0 : 1;
     CHECK_OK(frame_open(&f, dev));
     frame_input(&f, 1);
     float x = 0;
-    um_ledger_frame(dev, 7);
+    CHECK(um_ledger_bind(&ledger) == NULL);
     CHECK_OK(um_upload_now(dev, f.buf, 0, &x, 4, UM_STAGE_SETUP, "table"));
     CHECK_OK(um_download_now(dev, &x, f.buf, 0, 4, UM_STAGE_DEBUG, "look"));
-    um_ledger_read(dev, &t);
+    t = ledger.count;
     CHECK(t.up == 0 && t.down == 0 && t.waits == 0 && t.setup == one && t.up_bytes == 0 &&
           t.down_bytes == 0);
     CHECK_EQ(t.shared, dev->caps.shared);
     CHECK_OK(frame_submit(&f, dev));
     CHECK_OK(um_event_sync(dev, f.done, UM_STAGE_PACKET, "packet"));
-    um_ledger_read(dev, &t);
+    t = ledger.count;
     CHECK(t.up == one && t.down == one && t.waits == one && t.setup == one &&
           t.up_bytes == 32 * one && t.down_bytes == 64 * one);
 
-    um_ledger_frame(dev, 8);
+    ledger = um_ledger_new(dev, -1, -1);
     CHECK_OK(um_capture_begin(dev));
     CHECK_OK(frame_submit(&f, dev));
     CHECK_OK(um_capture_end(dev, &graph));
-    um_ledger_read(dev, &t);
+    t = ledger.count;
     CHECK(t.up == 0 && t.down == 0 && t.setup == 0); /* captured, not done */
     for (int i = 0; i < 3; i++) {
-        um_ledger_frame(dev, 9 + (uint64_t)i);
+        ledger = um_ledger_new(dev, -1, -1);
         CHECK_OK(um_graph_launch(dev, graph));
         CHECK_OK(um_event_sync(dev, f.done, UM_STAGE_PACKET, "packet"));
-        um_ledger_read(dev, &t);
+        t = ledger.count;
         CHECK(t.up == one && t.down == one && t.waits == one && t.setup == 0);
     }
+    CHECK(um_ledger_bind(NULL) == &ledger);
     um_device_transfers(dev, &t);
     CHECK(t.up == 4 * one && t.down == 4 * one && t.waits == 4 * one && t.setup == one);
     CHECK(t.up_bytes == 4 * 32 * one && t.down_bytes == 4 * 64 * one &&
@@ -604,31 +606,36 @@ DEVICE_TEST(ledger_counts)
     frame_close(&f, dev);
 }
 
-/* The first transfer beyond a limit is kept with its frame, stage and reason; later ones do not
- * replace it. */
+/* The first transfer beyond a limit is kept with its stage and reason; later ones do not replace
+ * it, and neither do the transfers of another ledger. */
 DEVICE_TEST(ledger_limit)
 {
     struct frame f;
     CHECK_OK(frame_open(&f, dev));
     frame_input(&f, 1);
-    um_ledger_limit(dev, 1, 1);
-    um_ledger_frame(dev, 41);
+    um_ledger good = um_ledger_new(dev, 1, 1), bad = um_ledger_new(dev, 1, 1),
+              other = um_ledger_new(dev, 0, 0);
+    um_ledger_bind(&good);
     CHECK_OK(frame_submit(&f, dev));
     CHECK_OK(um_event_sync(dev, f.done, UM_STAGE_PACKET, "packet"));
-    CHECK(um_ledger_violation(dev) == NULL);
-    um_ledger_frame(dev, 42);
+    CHECK(!good.violation.found);
+    um_ledger_bind(&bad);
     CHECK_OK(frame_submit(&f, dev));
     CHECK_OK(um_download(dev, UM_QUEUE_MAIN, f.host, 64, f.buf, 32, 4, UM_STAGE_SEGMENT, "peek"));
+    um_ledger_bind(&other);
+    CHECK_OK(um_download(dev, UM_QUEUE_MAIN, f.host, 64, f.buf, 32, 4, UM_STAGE_PACKET, "else"));
+    um_ledger_bind(&bad);
     CHECK_OK(um_upload(dev, UM_QUEUE_MAIN, f.buf, 0, f.host, 0, 4, UM_STAGE_DETECT, "poke"));
     float x;
     CHECK_OK(um_download_now(dev, &x, f.buf, 0, 4, UM_STAGE_DEBUG, "free of charge"));
-    const struct um_violation *v = um_ledger_violation(dev);
-    CHECK((v == NULL) == dev->caps.shared);
-    if (v) {
-        CHECK(v->found && v->frame == 42 && v->stage == UM_STAGE_SEGMENT && v->count == 2 &&
-              v->limit == 1);
+    um_ledger_bind(NULL);
+    const struct um_violation *v = &bad.violation;
+    CHECK(v->found == !dev->caps.shared && other.violation.found == v->found);
+    if (v->found) {
+        CHECK(v->stage == UM_STAGE_SEGMENT && v->count == 2 && v->limit == 1);
         CHECK_STR(v->direction, "down");
         CHECK_STR(v->reason, "peek");
+        CHECK_STR(other.violation.reason, "else");
     }
     frame_close(&f, dev);
 }
@@ -649,7 +656,6 @@ DEVICE_TEST(steady_state_allocates_nothing)
     for (int i = 0; i < 300; i++) {
         if (i == 3)
             before = um_mem_count();
-        um_ledger_frame(dev, (uint64_t)i);
         frame_input(&f, i);
         CHECK_OK(um_graph_launch(dev, graph));
         CHECK_OK(um_discard(dev, UM_QUEUE_MAIN, f.buf, 128, 128));

@@ -574,19 +574,25 @@ static long pass_eagerly(um_detector *d, um_segmenter *s, um_frame *const *pictu
     size_t pixels = pixels_of(picture[0]);
     uint8_t *mask = malloc(pixels), *data = malloc(pixels);
     long differ = 0;
+    um_predictor *own = NULL;
+    need(um_predictor_open(&own, s), "predictor");
     for (int i = 0; i < PICTURES && mask && data; i++) {
         const um_frame *f = picture[i];
-        um_prediction out = {0};
+        um_prediction out = {.struct_size = sizeof out};
         um_prompts prompts = {
             .struct_size = sizeof prompts, .box = want[i].box, .as_numpy = UM_MASK_DEVICE};
-        um_image image = {.data = data, .height = f->height, .width = f->width, .channels = 1};
+        um_image image = {.struct_size = sizeof image,
+                          .data = data,
+                          .height = f->height,
+                          .width = f->width,
+                          .channels = 1};
         int n = 0;
         for (int y = 0; y < f->height; y++)
             memcpy(data + (size_t)y * (size_t)f->width, f->pixels + y * f->stride,
                    (size_t)f->width);
         need(um_detector_run(d, f, 0, boxes, BOXES, &n), "detect");
-        need(um_segmenter_set_image(s, &image), "encode");
-        need(um_segmenter_predict(s, &prompts, &out), "decode");
+        need(um_predictor_set_image(own, &image), "encode");
+        need(um_predictor_predict(own, &prompts, &out), "decode");
         need(um_mask_read(out.mask[0], mask), "mask");
         um_prediction_close(&out);
         bool equal =
@@ -598,6 +604,7 @@ static long pass_eagerly(um_detector *d, um_segmenter *s, um_frame *const *pictu
                     memcmp(mask, want[i].mask, pixels) == 0 ? "equal" : "differs");
         differ += !equal;
     }
+    um_predictor_close(&own);
     free(mask);
     free(data);
     return differ;

@@ -178,7 +178,6 @@ static um_status pipe_frame(struct pipe *p, int seed)
     for (int i = 0; i < 8; i++)
         h[i] = (float)(seed * 100 + i);
     memset(h + 8, 0, 4 * 56);
-    um_ledger_frame(dev, (uint64_t)seed);
     um_status st = p->graph ? um_graph_launch(dev, p->graph) : pipe_submit(p);
     if (st == UM_OK)
         st = um_event_sync(dev, p->done, UM_STAGE_PACKET, "packet");

@@ -668,16 +668,17 @@ TEST(integral_and_quality_read_the_distributions)
     bench_close(&b);
 }
 
-static void best(const float logits[4][2], const float boxes[4][4], int32_t label, float tau,
-                 struct um_gate *gate, struct um_prompt *prompt)
+static void best_of(const float logits[4][2], const float boxes[4][4],
+                    struct um_frame_header header, int n, struct um_gate *gate,
+                    struct um_prompt *prompt)
 {
     struct bench b;
-    const struct um_frame_header header = {
-        .width = 200, .height = 100, .tau_conf = tau, .label = label};
+    header.width = 200;
+    header.height = 100;
     CHECK_OK(bench_open(&b));
     struct um_best_box y =
         um_best_box(b.t, put(&b, logits, UM_F32, 4, 2), put(&b, boxes, UM_F32, 4, 4),
-                    put(&b, &header, UM_U8, 1, UM_HEADER_BYTES), (um_tensor){0});
+                    put(&b, &header, UM_U8, 1, UM_HEADER_BYTES), n, (um_tensor){0});
     um_keep(b.t, y.gate);
     um_keep(b.t, y.prompt);
     CHECK_OK(bench_run(&b));
@@ -686,13 +687,57 @@ static void best(const float logits[4][2], const float boxes[4][4], int32_t labe
     bench_close(&b);
 }
 
+static void best(const float logits[4][2], const float boxes[4][4], int32_t label, float tau,
+                 struct um_gate *gate, struct um_prompt *prompt)
+{
+    best_of(logits, boxes, (struct um_frame_header){.tau_conf = tau, .label = label}, 1, gate,
+            prompt);
+}
+
+/* Several boxes: one of a query, or one of a class; those that are right in front. */
+TEST(best_box_picks_several)
+{
+    const float boxes[4][4] = {{0.5f, 0.5f, 0.2f, 0.4f},
+                               {0.5f, 0.5f, -0.2f, 0.4f},
+                               {0.4f, 0.5f, 0.2f, 0.4f},
+                               {0.3f, 0.5f, 0.2f, 0.4f}};
+    const float logits[4][2] = {{1, 2}, {0, 3}, {0.5f, 1.9f}, {-1, 1}};
+    struct um_gate g[4];
+    struct um_prompt p[4];
+    struct um_frame_header many = {.tau_conf = 0.75f, .label = -1, .objects = 4};
+    best_of(logits, boxes, many, 4, g, p);
+    const int query[4] = {0, 2, 1, 3}; /* query 1 has the best score and an inverted box */
+    const uint32_t flags[4] = {UM_GATE_OK, UM_GATE_OK, UM_GATE_INVERTED, UM_GATE_BELOW_TAU};
+    for (int i = 0; i < 4; i++) {
+        CHECK_EQ(g[i].query, query[i]);
+        CHECK_EQ(g[i].label, 1);
+        CHECK_EQ(g[i].flags, flags[i]);
+        CHECK_EQ(p[i].box[0], g[i].box[0]);
+    }
+    many.objects = 2; /* of four places */
+    best_of(logits, boxes, many, 4, g, p);
+    CHECK(g[0].query == 0 && g[1].query == 1 && g[2].query == -1 && g[3].query == -1);
+    many.objects = 4;
+    many.per_class = 1;
+    many.tau_conf = 0.5f;
+    best_of(logits, boxes, many, 4, g, p);
+    CHECK(g[0].query == 0 && g[0].label == 0 && g[0].flags == UM_GATE_OK);
+    CHECK(g[1].query == 1 && g[1].label == 1 && g[1].flags == UM_GATE_INVERTED);
+    CHECK(g[2].query == -1 && g[3].query == -1);
+    struct um_gate alone;
+    struct um_prompt prompt;
+    many.per_class = many.objects = 0;
+    best_of(logits, boxes, many, 1, &alone, &prompt);
+    CHECK(alone.query == 1 && alone.flags == UM_GATE_INVERTED);
+}
+
 TEST(best_box_picks_scales_and_judges)
 {
     const float boxes[4][4] = {{0.5f, 0.5f, 0.2f, 0.4f},
                                {0.5f, 0.5f, -0.2f, 0.4f},
                                {1.5f, 0.5f, 0.2f, 0.4f},
                                {NAN, 0.5f, 0.2f, 0.4f}};
-    const float first[4][2] = {{1, 2}, {0, 2}, {NAN, 1}, {-1, -1}};
+    const float first[4][2] = {{1, 2}, {0, 2}, {-INFINITY, 1}, {-1, -1}};
     struct um_gate g;
     struct um_prompt p;
     best(first, boxes, -1, 0.5f, &g, &p);
@@ -721,6 +766,10 @@ TEST(best_box_picks_scales_and_judges)
         CHECK_MSG(g.flags == flags[q], "query %d: flags %u", q, g.flags);
         CHECK(isfinite(p.box[0]) && isfinite(p.box[2]));
     }
+    const float partly[4][2] = {{1, 2}, {0, 2}, {NAN, 1}, {-1, -1}};
+    best(partly, boxes, -1, 0.5f, &g, &p);
+    CHECK_EQ(g.query, 0);
+    CHECK_EQ(g.flags, UM_GATE_NAN);
     const float nothing[4][2] = {{NAN, NAN}, {NAN, NAN}, {NAN, NAN}, {NAN, NAN}};
     best(nothing, boxes, -1, 0.5f, &g, &p);
     CHECK_EQ(g.query, -1);

@@ -5,8 +5,7 @@
  * (..._on_cuda_0). */
 #include "dfine_weights.h"
 #include "fixture.h"
-#include "pipeline/detector.h"
-#include "pipeline/segmenter.h"
+#include "pipeline/pipeline.h"
 #include "standin.h"
 #include "ultramotion/run.h"
 

@@ -94,7 +94,7 @@ static void make_packet(struct packet *p, um_device *dev, const uint8_t *mask, i
     um_tensor head = input(t, &buf[4], UM_U8, 1, 1, UM_HEADER_BYTES, &header);
     struct um_mask_stats s = um_mask_statistics(t, m);
     um_keep(t, s.weights);
-    um_tensor out = um_keep(t, um_packet_op(t, s.record, m, g, i, l, head));
+    um_tensor out = um_keep(t, um_packet_op(t, s.record, m, g, i, l, head, (um_tensor){0}));
     CHECK_OK(um_tape_compile(t));
     CHECK_OK(um_tape_run(t, UM_QUEUE_MAIN));
     p->weights = output(t, s.weights);

@@ -863,11 +863,11 @@ static void copy_file(const char *from, const char *to)
     CHECK(fclose(b) == 0);
 }
 
-/* The shipped detector with one tensor of fp16 replaced by NaN. */
-static void poison_tensor(const char *path, const char *tensor)
+/* A shipped model with one tensor of fp16 replaced by NaN. */
+static void poison_tensor(const char *path, const char *model, const char *tensor)
 {
     static char header[1 << 17];
-    copy_file(DETECTOR_FILE, path);
+    copy_file(model, path);
     FILE *f = fopen(path, "r+b");
     CHECK(f != NULL);
     unsigned char size[8];
@@ -886,26 +886,56 @@ static void poison_tensor(const char *path, const char *tensor)
     CHECK(fclose(f) == 0);
 }
 
-/* Scores that are no numbers are never VISIBLE, whatever the threshold. */
-TEST_ON_DEVICES(nan_scores_are_lost)
+/* Results that are no numbers are an error of the frame, whatever the threshold, and of no other.
+ */
+TEST_ON_DEVICES(nan_scores_are_an_error_of_the_frame)
 {
-    static struct result r;
     const char *path = in_scratch("nan.safetensors");
     um_detector *bad = NULL;
+    const um_packet *packet = NULL;
     um_frame *f = golden_frame(0);
-    poison_tensor(path, "\"decoder.dec_score_head.2.bias\"");
+    poison_tensor(path, DETECTOR_FILE, "\"decoder.dec_score_head.2.bias\"");
     CHECK_OK(um_detector_open(&bad, fixture(device)->dev, path, 0));
-    um_pipeline_settings s = settings_of(fixture(device), UM_GATE_SPECULATIVE);
-    s.detector = bad;
-    s.conf = 0;
-    run_once(&s, f, &r);
-    CHECK(r.packet.state == UM_STATE_LOST && !r.packet.has_box && !r.packet.has_mask);
-    CHECK_EQ(set_pixels(r.mask, N), 0);
+    for (int gate = UM_GATE_SPECULATIVE; gate <= UM_GATE_SYNC; gate++) {
+        um_pipeline_settings s = settings_of(fixture(device), (um_gate_mode)gate);
+        s.detector = bad;
+        s.conf = 0;
+        um_pipeline *p = open_pipeline(&s);
+        for (int i = 0; i < 2; i++) {
+            CHECK_EQ(pass(p, f, &packet), UM_ENUMERIC);
+            CHECK(!packet && strstr(um_last_error(), "frame 0") &&
+                  strstr(um_last_error(), "detector"));
+        }
+        um_pipeline_close(&p);
+    }
     um_box boxes[4];
     int count = -1;
-    CHECK_OK(um_detector_run(bad, f, 0, boxes, 4, &count));
+    CHECK_EQ(um_detector_run(bad, f, 0, boxes, 4, &count), UM_ENUMERIC);
     CHECK_EQ(count, 0);
     um_detector_close(&bad);
+    um_frame_unref(&f);
+    scratch_close();
+}
+
+TEST_ON_DEVICES(nan_logits_are_an_error_of_the_frame)
+{
+    const char *path = in_scratch("nan.safetensors");
+    um_segmenter *bad = NULL;
+    const um_packet *packet = NULL;
+    um_frame *f = golden_frame(0);
+    poison_tensor(path, SEGMENTER_FILE, "\"mask_decoder.mask_tokens.weight\"");
+    CHECK_OK(um_segmenter_open(&bad, fixture(device)->dev, path, 0));
+    for (int way = 0; way < 3; way++) {
+        um_pipeline_settings s =
+            settings_of(fixture(device), way ? UM_GATE_SYNC : UM_GATE_SPECULATIVE);
+        s.segmenter = bad;
+        s.sam_as_numpy = way == 2 ? UM_MASK_HOST : UM_MASK_DEVICE;
+        um_pipeline *p = open_pipeline(&s);
+        CHECK_EQ(pass(p, f, &packet), UM_ENUMERIC);
+        CHECK(!packet && strstr(um_last_error(), "segmenter"));
+        um_pipeline_close(&p);
+    }
+    um_segmenter_close(&bad);
     um_frame_unref(&f);
     scratch_close();
 }
@@ -962,8 +992,12 @@ TEST_ON_DEVICES(device_loss_is_sticky_and_closes)
     um_pipeline *p = open_pipeline(&s);
     um_frame *frame = golden_frame(0);
     um_buf *buf = NULL;
-    um_image image = {
-        .data = frame->pixels, .layout = UM_IMAGE_HW, .height = 64, .width = 64, .channels = 1};
+    um_image image = {.struct_size = sizeof image,
+                      .data = frame->pixels,
+                      .layout = UM_IMAGE_HW,
+                      .height = 64,
+                      .width = 64,
+                      .channels = 1};
     um_mask *mask = NULL;
     um_box box;
     int count = 0;
@@ -1070,20 +1104,6 @@ TEST_ON_DEVICES(dump_has_the_taps)
     um_pipeline_close(&p);
     fixture_close(&f);
     scratch_close();
-}
-
-/* Networks that have run without keeping taps cannot begin to. */
-TEST_ON_DEVICES(dump_of_networks_in_use_is_refused)
-{
-    static struct result r;
-    um_pipeline_settings s = settings_of(fixture(device), UM_GATE_AUTO);
-    um_frame *frame = golden_frame(0);
-    run_once(&s, frame, &r);
-    um_frame_unref(&frame);
-    um_pipeline *p = NULL;
-    s.dump = 1;
-    CHECK_EQ(um_pipeline_open(&p, &s), UM_EINVAL);
-    CHECK(p == NULL);
 }
 
 /* ---- runs: source, pipeline, sinks ---- */

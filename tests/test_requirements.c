@@ -37,8 +37,12 @@ static const uint8_t *picture(void)
 
 static um_image gray_image(void)
 {
-    return (um_image){
-        .data = picture(), .layout = UM_IMAGE_HW, .height = H, .width = W, .channels = 1};
+    return (um_image){.struct_size = sizeof(um_image),
+                      .data = picture(),
+                      .layout = UM_IMAGE_HW,
+                      .height = H,
+                      .width = W,
+                      .channels = 1};
 }
 
 static um_transfers ledger(const char *device)
@@ -112,7 +116,8 @@ TEST_ON_DEVICES(R1_every_kind_of_image_gives_the_same_mask)
                         f32[at] = p[i] == 255 ? 1.5f
                                               : ((float)p[i] + 0.5f) / 255; /* clipped, truncated */
                     }
-                image = (um_image){.data = type == UM_IMAGE_U8 ? (const void *)u8 : f32,
+                image = (um_image){.struct_size = sizeof image,
+                                   .data = type == UM_IMAGE_U8 ? (const void *)u8 : f32,
                                    .type = (um_image_type)type,
                                    .layout = (um_image_layout)layout,
                                    .height = H,
@@ -136,7 +141,12 @@ TEST_ON_DEVICES(R1_colours_keep_their_order)
             rgb[3 * i + c] = planes[c * N + i] = (uint8_t)(c == 0   ? p[i]
                                                            : c == 1 ? p[i] / 4
                                                                     : 255 - p[i]);
-    um_image image = {.data = rgb, .layout = UM_IMAGE_HWC, .height = H, .width = W, .channels = 3};
+    um_image image = {.struct_size = sizeof image,
+                      .data = rgb,
+                      .layout = UM_IMAGE_HWC,
+                      .height = H,
+                      .width = W,
+                      .channels = 3};
     predict(device, &image, bone, UM_MASK_AUTO, want);
     image.layout = UM_IMAGE_CHW;
     image.data = planes;
@@ -452,20 +462,28 @@ TEST_ON_DEVICES(R8_pipeline_passes_the_switch_through)
     CHECK(set_pixels(want, N) > 1000);
 }
 
+static um_predictor *open_predictor(const char *device)
+{
+    um_predictor *p = NULL;
+    if (um_predictor_open(&p, fixture(device)->segmenter) != UM_OK)
+        fixture_die("predictor");
+    return p;
+}
+
 TEST_ON_DEVICES(R8_predictions_reuse_the_embedding)
 {
     static uint8_t want[N], got[N];
     um_image image = gray_image();
-    um_segmenter *s = fixture(device)->segmenter;
+    um_predictor *s = open_predictor(device);
     bool shared = strcmp(device, "cpu") == 0;
     const float other[4] = {10, 10, 200, 200};
-    um_prediction r = {0};
+    um_prediction r = {.struct_size = sizeof r};
     um_prompts prompts = {.struct_size = sizeof prompts};
-    CHECK_OK(um_segmenter_set_image(s, &image));
+    CHECK_OK(um_predictor_set_image(s, &image));
     um_transfers a = ledger(device);
     for (int i = 0; i < 2; i++) { /* two boxes, one picture */
         prompts.box = i ? bone : other;
-        CHECK_OK(um_segmenter_predict(s, &prompts, &r));
+        CHECK_OK(um_predictor_predict(s, &prompts, &r));
         CHECK_EQ(r.count, 1);
         CHECK(!um_mask_on_host(r.mask[0]) && !r.low_res &&
               isnan(r.iou[0])); /* as_numpy is off by default */
@@ -478,14 +496,15 @@ TEST_ON_DEVICES(R8_predictions_reuse_the_embedding)
     CHECK(b.up_bytes - a.up_bytes < 2048);
     predict(device, &image, bone, UM_MASK_AUTO, want);
     CHECK_EQ(differing(want, got, N), 0);
+    um_predictor_close(&s);
 }
 
 TEST_ON_DEVICES(R8_points_masks_and_three_answers)
 {
     static uint8_t got[N];
     um_image image = gray_image();
-    um_segmenter *s = fixture(device)->segmenter;
-    um_prediction r = {0}, refined = {0};
+    um_predictor *s = open_predictor(device);
+    um_prediction r = {.struct_size = sizeof r}, refined = {.struct_size = sizeof r};
     const float xy[2] = {250, 300};
     const int label[1] = {1};
     um_prompts prompts = {.struct_size = sizeof prompts,
@@ -494,39 +513,48 @@ TEST_ON_DEVICES(R8_points_masks_and_three_answers)
                           .n_points = 1,
                           .multimask = true,
                           .as_numpy = UM_MASK_HOST};
-    CHECK_OK(um_segmenter_set_image(s, &image));
-    CHECK_OK(um_segmenter_predict(s, &prompts, &r));
+    CHECK_OK(um_predictor_set_image(s, &image));
+    CHECK_OK(um_predictor_predict(s, &prompts, &r));
     CHECK_EQ(r.count, 3);
-    CHECK_EQ(r.low_res_side, um_segmenter_canvas(s) / 4);
+    CHECK_EQ(r.low_res_side, um_segmenter_canvas(fixture(device)->segmenter) / 4);
     for (int i = 0; i < 3; i++)
         CHECK(um_mask_on_host(r.mask[i]) && isfinite(r.iou[i]));
     prompts.mask_input = r.low_res; /* the first answer as the next prompt */
     prompts.multimask = false;
-    CHECK_OK(um_segmenter_predict(s, &prompts, &refined));
+    CHECK_OK(um_predictor_predict(s, &prompts, &refined));
     CHECK_EQ(refined.count, 1);
     CHECK_OK(um_mask_read(refined.mask[0], got));
     um_prediction_close(&r);
     um_prediction_close(&refined);
     prompts = (um_prompts){.struct_size = sizeof prompts};
-    CHECK_EQ(um_segmenter_predict(s, &prompts, &r), UM_EINVAL); /* no prompt at all */
+    CHECK_EQ(um_predictor_predict(s, &prompts, &r), UM_EINVAL); /* no prompt at all */
     prompts.box = bone;
     prompts.struct_size = 3;
-    CHECK_EQ(um_segmenter_predict(s, &prompts, &r), UM_EINVAL);
+    CHECK_EQ(um_predictor_predict(s, &prompts, &r), UM_EINVAL);
+    um_predictor_close(&s);
 }
 
-/* A pipeline's frame takes the place of the image: predicting on it by accident is an error. */
-TEST_ON_DEVICES(R8_a_pipelines_frame_ends_the_embedding)
+/* A session is nobody else's: what pipelines do with the same weights does not touch its image. */
+TEST_ON_DEVICES(R8_a_pipeline_leaves_the_embedding_alone)
 {
+    static uint8_t want[N], got[N];
     um_image image = gray_image();
     um_pipeline *p = NULL;
     const um_packet *packet = NULL;
-    um_prediction r = {0};
+    um_prediction r = {.struct_size = sizeof r};
     um_prompts prompts = {.struct_size = sizeof prompts, .box = bone};
-    um_pipeline_settings s = pipeline_settings(device);
-    CHECK_OK(um_segmenter_set_image(s.segmenter, &image));
-    run_frame(&s, 2, &p, &packet);
-    CHECK_EQ(um_segmenter_predict(s.segmenter, &prompts, &r), UM_EINVAL);
+    um_pipeline_settings set = pipeline_settings(device);
+    um_predictor *s = open_predictor(device);
+    CHECK_EQ(um_predictor_predict(s, &prompts, &r), UM_EINVAL); /* no image yet */
+    CHECK_OK(um_predictor_set_image(s, &image));
+    run_frame(&set, 2, &p, &packet);
+    CHECK_OK(um_predictor_predict(s, &prompts, &r));
+    CHECK_OK(um_mask_read(r.mask[0], got));
+    predict(device, &image, bone, UM_MASK_DEVICE, want);
+    CHECK_EQ(differing(want, got, N), 0);
+    um_prediction_close(&r);
     um_pipeline_close(&p);
+    um_predictor_close(&s);
 }
 
 /* ---- R9 ---- */
@@ -575,16 +603,17 @@ TEST_ON_DEVICES(R10_call_beats_option_beats_environment)
     static const char *const environment[] = {NULL, "", "0", "1"};
     um_image image = gray_image();
     um_segmenter *s = fixture(device)->segmenter;
-    CHECK_OK(um_segmenter_set_image(s, &image));
+    um_predictor *own = open_predictor(device);
+    CHECK_OK(um_predictor_set_image(own, &image));
     for (int e = 0; e < 4; e++)
         for (int option = UM_MASK_AUTO; option <= UM_MASK_HOST; option++)
             for (int call = UM_MASK_AUTO; call <= UM_MASK_HOST; call++) {
-                um_prediction got = {0};
+                um_prediction got = {.struct_size = sizeof got};
                 um_prompts prompts = {
                     .struct_size = sizeof prompts, .box = bone, .as_numpy = (um_mask_mode)call};
                 set_environment(environment[e]);
                 um_segmenter_set_mask_mode(s, (um_mask_mode)option);
-                um_status st = um_segmenter_predict(s, &prompts, &got);
+                um_status st = um_predictor_predict(own, &prompts, &got);
                 um_segmenter_set_mask_mode(s, UM_MASK_AUTO);
                 set_environment(NULL);
                 CHECK_OK(st);
@@ -597,6 +626,7 @@ TEST_ON_DEVICES(R10_call_beats_option_beats_environment)
                           environment[e] ? environment[e] : "unset");
                 um_prediction_close(&got);
             }
+    um_predictor_close(&own);
 }
 
 /* Callers that say nothing follow the environment; callers that do are not changed by it. */

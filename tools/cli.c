@@ -47,6 +47,10 @@ static const struct row table[] = {
      "score from which a frame is VISIBLE (detect: a box is printed)"},
     {"class", 0, TEXT, AT(class_name), 0, 0, 0, 0, ON_RUN | ON_DETECT, "NAME|N",
      "class to follow; default: the best of all"},
+    {"objects", 0, INTEGER, AT(objects), 0, 0, 1, UM_OBJECTS_MAX, ON_RUN | ON_BENCH, "N",
+     "structures to outline: the N best boxes from --conf on; default 1"},
+    {"per-class", 0, FLAG, AT(per_class), 0, 0, 0, 0, ON_RUN | ON_BENCH, NULL,
+     "with --objects: at most one structure of each class"},
     {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, ON_RUN | ON_BENCH, "speculative|sync",
      "read nothing back before the packet, or the score first; default: sync on cpu, else "
      "speculative"},
@@ -357,8 +361,13 @@ static bool walk(struct options *o, enum command_bit command, const char *name, 
 
 bool cli_parse(struct options *o, enum command_bit command, const char *name, int argc, char **argv)
 {
-    *o = (struct options){
-        .sam_as_numpy = -1, .conf = 0.5f, .seed = 1, .guard_seed = 1, .rounds = 10, .inflight = 1};
+    *o = (struct options){.sam_as_numpy = -1,
+                          .conf = 0.5f,
+                          .seed = 1,
+                          .guard_seed = 1,
+                          .rounds = 10,
+                          .inflight = 1,
+                          .objects = 1};
     if (!walk(o, command, name, argc, argv, false) ||
         (o->config && !read_config(o, command, o->config)))
         return false;

@@ -39,7 +39,8 @@ struct options {
     double crop[4], box[4], assert_transfers[2];
     long frames;
     uint64_t seed, guard_seed;
-    int rounds, inflight;
+    int rounds, inflight, objects;
+    bool per_class;
     bool loop, realtime, strict, quiet, verbose, multimask, json, serve, help;
     const char *positional[MAX_POSITIONAL];
     int positionals;

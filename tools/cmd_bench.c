@@ -59,21 +59,32 @@ static int find_stage(const char *name)
 static int serve_stages(um_detector *detector, um_segmenter *segmenter)
 {
     char line[64];
-    while (fgets(line, sizeof line, stdin)) {
+    um_bench *bench[2][STAGE_COUNT] = {{NULL}}; /* gray, RGB */
+    int code = EXIT_DONE;
+    while (code == EXIT_DONE && fgets(line, sizeof line, stdin)) {
         double ms = 0;
         line[strcspn(line, "\r\n")] = 0;
         bool rgb = strncmp(line, "rgb ", 4) ==
                    0; /* "rgb detect": the three-channel stem, as peers run it */
         int stage = find_stage(line + (rgb ? 4 : 0));
-        if (stage < 0)
-            return cli_usage("bench stages --serve: \"%s\" is not detect, encode or decode", line);
-        um_status st = um_bench_run((um_bench_stage)stage, detector, segmenter, !rgb, &ms);
+        if (stage < 0) {
+            code = cli_usage("bench stages --serve: \"%s\" is not detect, encode or decode", line);
+            break;
+        }
+        um_bench **b = &bench[rgb][stage];
+        um_status st =
+            *b ? UM_OK : um_bench_open(b, (um_bench_stage)stage, detector, segmenter, !rgb);
+        if (st == UM_OK)
+            st = um_bench_run(*b, &ms);
         if (st != UM_OK)
-            return cli_fail(st);
-        printf("{\"stage\":\"%s\",\"ms\":%.4f}\n", stage_names[stage], ms);
+            code = cli_fail(st);
+        else
+            printf("{\"stage\":\"%s\",\"ms\":%.4f}\n", stage_names[stage], ms);
         fflush(stdout);
     }
-    return EXIT_DONE;
+    for (int i = 0; i < 2 * STAGE_COUNT; i++)
+        um_bench_close(&bench[i / STAGE_COUNT][i % STAGE_COUNT]);
+    return code;
 }
 
 static int bench_stages(const struct options *o, um_device *dev, um_detector *detector,
@@ -82,9 +93,13 @@ static int bench_stages(const struct options *o, um_device *dev, um_detector *de
     double *ms = malloc((size_t)o->rounds * sizeof *ms), warm;
     um_status st = UM_OK;
     for (int stage = 0; stage < STAGE_COUNT && st == UM_OK && ms; stage++) {
-        st = um_bench_run((um_bench_stage)stage, detector, segmenter, 1, &warm);
+        um_bench *bench = NULL;
+        st = um_bench_open(&bench, (um_bench_stage)stage, detector, segmenter, 1);
+        if (st == UM_OK)
+            st = um_bench_run(bench, &warm);
         for (int r = 0; r < o->rounds && st == UM_OK; r++)
-            st = um_bench_run((um_bench_stage)stage, detector, segmenter, 1, &ms[r]);
+            st = um_bench_run(bench, &ms[r]);
+        um_bench_close(&bench);
         if (st != UM_OK)
             break;
         printf(
@@ -123,8 +138,11 @@ static int bench_kernels(const struct options *o, um_device *dev, um_detector *d
 {
     for (int stage = 0; stage < STAGE_COUNT; stage++) {
         struct kernel_report r = {.stage = stage_names[stage]};
-        um_status st = um_bench_kernels((um_bench_stage)stage, detector, segmenter, 1, o->rounds,
-                                        report_kernel, &r);
+        um_bench *bench = NULL;
+        um_status st = um_bench_open(&bench, (um_bench_stage)stage, detector, segmenter, 1);
+        if (st == UM_OK)
+            st = um_bench_kernels(bench, o->rounds, report_kernel, &r);
+        um_bench_close(&bench);
         if (st != UM_OK)
             return cli_fail(st);
         printf("{\"bench\":\"kernels\",\"stage\":\"%s\",\"op\":\"sum\",\"min_ms\":%.4f,\"gflop\":%."

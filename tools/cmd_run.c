@@ -164,6 +164,8 @@ static bool pipeline_settings(const struct options *o, const struct engine *e, s
     s->detector = e->detector;
     s->segmenter = e->segmenter;
     s->conf = o->conf;
+    s->objects = o->objects;
+    s->per_class = o->per_class;
     s->inflight = o->inflight;
     s->dump = o->dump != NULL;
     s->sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
@@ -585,16 +587,17 @@ static um_status mask_packet(const struct options *o, const um_segmenter *segmen
 }
 
 static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
-                               const struct prompt_list *l, const um_frame *f, um_sink **sinks,
-                               int n_sinks, const char *name)
+                               um_predictor *predictor, const struct prompt_list *l,
+                               const um_frame *f, um_sink **sinks, int n_sinks, const char *name)
 {
     um_packet *packet = NULL;
-    um_prediction pred = {0};
+    um_prediction pred = {.struct_size = sizeof pred};
     size_t pixels = (size_t)f->width * (size_t)f->height;
     uint8_t *mask = malloc(pixels),
             *bits = malloc((size_t)(f->width + 31) / 32 * 4 * (size_t)f->height),
             *rows = malloc(pixels * (size_t)f->channels);
-    um_image image = {.data = rows,
+    um_image image = {.struct_size = sizeof image,
+                      .data = rows,
                       .type = UM_IMAGE_U8,
                       .layout = UM_IMAGE_HWC,
                       .height = f->height,
@@ -606,9 +609,9 @@ static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
         memcpy(rows + (size_t)y * (size_t)f->width * (size_t)f->channels, f->pixels + y * f->stride,
                (size_t)f->width * (size_t)f->channels);
     if (st == UM_OK)
-        st = um_segmenter_set_image(segmenter, &image);
+        st = um_predictor_set_image(predictor, &image);
     if (st == UM_OK)
-        st = um_segmenter_predict(segmenter, &l->prompts, &pred);
+        st = um_predictor_predict(predictor, &l->prompts, &pred);
     if (st == UM_OK)
         st = mask_packet(o, segmenter, f, &pred, 1e3 * (seconds_now() - started), mask, bits,
                          &packet);
@@ -633,6 +636,7 @@ int command_segment(const struct options *o)
 {
     um_device *dev = NULL;
     um_segmenter *segmenter = NULL;
+    um_predictor *predictor = NULL;
     um_sink *sinks[MAX_LIST] = {NULL};
     struct each e = {.o = o};
     struct prompt_list prompts;
@@ -647,8 +651,10 @@ int command_segment(const struct options *o)
         st = cli_open_source(&e.source, o, &stop_requested);
     if (st == UM_OK)
         st = cli_open_segmenter(&segmenter, dev, o);
+    if (st == UM_OK)
+        st = um_predictor_open(&predictor, segmenter);
     if (st == UM_OK && o->dump)
-        st = um_segmenter_keep_taps(segmenter);
+        st = um_predictor_keep_taps(predictor);
     if (st != UM_OK)
         code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
     else if (!open_kpi(&p))
@@ -659,7 +665,7 @@ int command_segment(const struct options *o)
             um_segmenter_set_kpi(segmenter, write_kpi, &p);
     }
     while (code == EXIT_DONE && (frame = next_frame(&e, &code))) {
-        st = segment_frame(o, segmenter, &prompts, frame, sinks, n_sinks,
+        st = segment_frame(o, segmenter, predictor, &prompts, frame, sinks, n_sinks,
                            um_source_frame_name(e.source));
         e.frames++;
         um_frame_unref(&frame);
@@ -668,11 +674,12 @@ int command_segment(const struct options *o)
     }
     code = no_frames(&e, code);
     if (code == EXIT_DONE && o->dump && e.frames &&
-        (st = um_segmenter_dump(segmenter, o->dump)) != UM_OK)
+        (st = um_predictor_dump(predictor, o->dump)) != UM_OK)
         code = cli_fail(st);
     code = close_sinks(sinks, n_sinks, code);
     if (!close_kpi(&p) && code == EXIT_DONE)
         code = EXIT_FAILED;
+    um_predictor_close(&predictor);
     um_segmenter_close(&segmenter);
     um_source_close(&e.source);
     um_device_close(&dev);

@@ -12,15 +12,22 @@ extern "C" {
 /** The networks, measured alone: input and output stay on the device. */
 typedef enum um_bench_stage { UM_BENCH_DETECT, UM_BENCH_ENCODE, UM_BENCH_DECODE } um_bench_stage;
 
+/** A network with noise in its input. Threads: one call at a time on one bench. */
+typedef struct um_bench um_bench;
+
 /**
- * Run one network once on noise and wait for it.
+ * Open a network to be measured.
  *
  * @param detector  needed for UM_BENCH_DETECT; gray selects its one-channel stem.
  * @param segmenter needed for UM_BENCH_ENCODE and UM_BENCH_DECODE (box prompt, single mask).
- * @param ms        receives the device's time in milliseconds.
+ * @return UM_OK; UM_EINVAL; UM_ENOMEM; UM_EDEVICE. On error *out is NULL.
  */
-UM_API um_status um_bench_run(um_bench_stage stage, um_detector *detector, um_segmenter *segmenter,
-                              int gray, double *ms);
+UM_API um_status um_bench_open(um_bench **out, um_bench_stage stage, um_detector *detector,
+                               um_segmenter *segmenter, int gray);
+/** Close and set to NULL, before the networks. Accepts NULL. */
+UM_API void um_bench_close(um_bench **bench);
+/** Run it once and wait for it. @param ms receives the device's time in milliseconds. */
+UM_API um_status um_bench_run(um_bench *bench, double *ms);
 
 /** One kernel call of a network: its position, operator, output shape, arithmetic and best time. */
 typedef struct um_bench_kernel {
@@ -32,10 +39,9 @@ typedef struct um_bench_kernel {
     double min_ms, median_ms;
 } um_bench_kernel;
 typedef void um_bench_kernel_fn(void *ctx, const um_bench_kernel *kernel);
-/** Time every kernel call of a network `rounds` times in place and report each. */
-UM_API um_status um_bench_kernels(um_bench_stage stage, um_detector *detector,
-                                  um_segmenter *segmenter, int gray, int rounds,
-                                  um_bench_kernel_fn *report, void *ctx);
+/** Time every kernel call `rounds` times in place and report each. */
+UM_API um_status um_bench_kernels(um_bench *bench, int rounds, um_bench_kernel_fn *report,
+                                  void *ctx);
 
 #ifdef __cplusplus
 }

@@ -9,7 +9,8 @@
 extern "C" {
 #endif
 
-/** A D-FINE network on a device. */
+/** A D-FINE network on a device: immutable weights, shared by any number of pipelines and threads.
+ * Threads: any, unless a function says otherwise; open and close are the owner's. */
 typedef struct um_detector um_detector;
 
 /** One detection, in pixels of the frame; the box is not clamped to the picture. */
@@ -34,21 +35,28 @@ UM_API um_status um_detector_open(um_detector **out, um_device *device, const ch
 /** Close and set to NULL. Accepts NULL. */
 UM_API void um_detector_close(um_detector **detector);
 
+/** Number of classes. */
 UM_API int um_detector_classes(const um_detector *detector);
+/** Name of a class (metadata "classes" of the file: names separated by commas), or NULL. Valid
+ * until close. */
+UM_API const char *um_detector_class_name(const um_detector *detector, int label);
+/** Side of the square input in pixels. */
 UM_API int um_detector_input_size(const um_detector *detector);
-UM_API const char *
-um_detector_architecture(const um_detector *detector); /**< "dfine-n" … "dfine-x" */
-UM_API const char *
-um_detector_sha256(const um_detector *detector); /**< of the file, 64 hex digits */
+/** "dfine-n" … "dfine-x". Valid until close. */
+UM_API const char *um_detector_architecture(const um_detector *detector);
+/** SHA-256 of the file, 64 hex digits. Valid until close. */
+UM_API const char *um_detector_sha256(const um_detector *detector);
+/** The device it was opened on. */
 UM_API um_device *um_detector_device(const um_detector *detector);
 
 /**
  * Detect in one frame; blocks until done.
  *
- * @param boxes  receives up to `capacity` boxes, best first, every (query, class) pair with score
- * >= conf.
+ * @param boxes  receives the pairs of a query and a class with score >= conf, best first: at most
+ * `capacity`, and at most as many as the network has queries (300), as upstream.
  * @param count  receives how many were written.
- * @return UM_OK (also for none); UM_EINVAL; UM_EDEVICE.
+ * @return UM_OK (also for none); UM_EINVAL; UM_ENUMERIC; UM_EDEVICE.
+ * Threads: any; calls on one detector take turns.
  */
 UM_API um_status um_detector_run(um_detector *detector, const um_frame *frame, float conf,
                                  um_box *boxes, int capacity, int *count);

@@ -10,7 +10,10 @@
 extern "C" {
 #endif
 
-/** Detector, gate, segmenter, mask and packet on one device: frames in, ResultPackets out. */
+/** Detector, gate, segmenter, mask and packet on one device: frames in, ResultPackets out. A
+ * session: the models are shared, everything else is its own. Threads: one that sends and one that
+ * receives, or one that does both; functions that say so may be called from any other at the same
+ * time. */
 typedef struct um_pipeline um_pipeline;
 
 enum { UM_INFLIGHT_MAX = 3 }; /**< frames that may be in flight */
@@ -35,13 +38,37 @@ typedef struct um_pipeline_settings {
     void *kpi_ctx;
     const char *lost_device; /**< borrowed; name of the lost device whose work this pipeline goes on
                                 with, for its packets; NULL = none (default) */
+    int objects;   /**< structures to outline, 1 (default) to UM_OBJECTS_MAX: the best boxes with a
+                      score of at least conf, at most one of each of the detector's queries */
+    int per_class; /**< 1: at most one of each class instead */
 } um_pipeline_settings;
 
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
 UM_API void um_pipeline_settings_init(um_pipeline_settings *s, size_t struct_size);
 #define um_pipeline_settings_default(s) um_pipeline_settings_init((s), sizeof *(s))
+/** Open a pipeline; what the settings borrow must outlive it. @return UM_OK; UM_EINVAL for a
+ * setting that means nothing, named; UM_ENOMEM; UM_EDEVICE. On error *out is NULL. */
 UM_API um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settings);
-UM_API void um_pipeline_close(um_pipeline **pipeline); /**< accepts NULL */
+/** Close and set to NULL; waits for frames in flight. Packets that are still referenced stay.
+ * Accepts NULL. */
+UM_API void um_pipeline_close(um_pipeline **pipeline);
+
+/**
+ * Plan for pictures of a size before the first of them is sent, so that none is planned in
+ * um_pipeline_send(). Frames go on meanwhile; where none is in flight the plan is also tried on a
+ * blank picture. The last four sizes are kept.
+ *
+ * @param channels 3: pictures with colour; 1: gray, also RGB whose channels are equal.
+ * @return UM_OK, also where it is known; UM_EINVAL; UM_ENOMEM; UM_EDEVICE. Threads: any.
+ */
+UM_API um_status um_pipeline_prepare(um_pipeline *pipeline, int width, int height, int channels);
+
+/** From the next frame on: the score from which a box counts, 0 to 1. Threads: any. */
+UM_API um_status um_pipeline_set_conf(um_pipeline *pipeline, float conf);
+/** From the next frame on: the class to follow, -1 = the best of all. Threads: any. */
+UM_API um_status um_pipeline_set_label(um_pipeline *pipeline, int label);
+/** From the next frame on: structures to outline, 1 to settings.objects. Threads: any. */
+UM_API um_status um_pipeline_set_objects(um_pipeline *pipeline, int objects);
 
 /** Frames that may be in flight: settings.inflight, or 1 where the gate is synchronous. */
 UM_API int um_pipeline_inflight(const um_pipeline *pipeline);
@@ -55,9 +82,11 @@ UM_API um_status um_pipeline_send(um_pipeline *pipeline, um_frame **frame);
 /**
  * Wait for the result of the oldest frame in flight. UM_AGAIN if there is none. UM_EASSERT when an
  * asserted transfer count was exceeded (um_last_error() names frame, stage and reason; the packet
- * is delivered all the same).
+ * is delivered all the same). UM_ENUMERIC when a network's results are not finite numbers: this
+ * frame has no packet, the next may have one.
  *
- * @param packet receives a packet that stays valid until the next receive or close.
+ * @param packet receives a packet that stays valid until the next receive or close, or longer with
+ * um_packet_ref().
  */
 UM_API um_status um_pipeline_receive(um_pipeline *pipeline, const um_packet **packet);
 /** Taps of the last frame (settings.dump) as .safetensors. */

@@ -6,12 +6,15 @@
 #include "ultramotion/frame.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/** A MobileSAM network on a device, with the embedding of the last image. */
+/** A MobileSAM network on a device: immutable weights, shared by any number of predictors,
+ * pipelines and threads. Threads: any, unless a function says otherwise; open and close are the
+ * owner's. */
 typedef struct um_segmenter um_segmenter;
 
 /** Where a mask lives. AUTO asks um_segmenter_set_mask_mode(), then the environment
@@ -27,16 +30,20 @@ typedef enum um_mask_mode { UM_MASK_AUTO = 0, UM_MASK_DEVICE = 1, UM_MASK_HOST =
  */
 UM_API um_status um_segmenter_open(um_segmenter **out, um_device *device, const char *path,
                                    int canvas);
-/** Close and set to NULL; masks made by it must be closed first. Accepts NULL. */
+/** Close and set to NULL; predictors, pipelines, embeddings and masks of it must be closed first.
+ * Accepts NULL. */
 UM_API void um_segmenter_close(um_segmenter **segmenter);
+/** Side S of the square canvas. */
 UM_API int um_segmenter_canvas(const um_segmenter *segmenter);
+/** SHA-256 of the file, 64 hex digits. Valid until close. */
 UM_API const char *um_segmenter_sha256(const um_segmenter *segmenter);
+/** The device it was opened on. */
 UM_API um_device *um_segmenter_device(const um_segmenter *segmenter);
 /** What UM_MASK_AUTO means for this segmenter: UM_MASK_DEVICE or UM_MASK_HOST; UM_MASK_AUTO = ask
  * the environment (default). */
 UM_API void um_segmenter_set_mask_mode(um_segmenter *segmenter, um_mask_mode mode);
-/** Where the KPI line of each prediction goes: called with one JSON object, no newline. NULL:
- * nowhere (default). */
+/** Where the KPI line of each prediction goes: called with one JSON object, no newline, on the
+ * thread that predicts. NULL: nowhere (default). */
 UM_API void um_segmenter_set_kpi(um_segmenter *segmenter,
                                  void (*write)(void *ctx, const char *line), void *ctx);
 
@@ -46,22 +53,29 @@ typedef enum um_image_type { UM_IMAGE_U8, UM_IMAGE_F32 } um_image_type;
 typedef enum um_image_layout { UM_IMAGE_HW, UM_IMAGE_HWC, UM_IMAGE_CHW } um_image_layout;
 
 typedef struct um_image {
-    const void *data; /**< host memory, contiguous */
+    size_t struct_size;
+    const void *data; /**< host memory */
     um_image_type type;
     um_image_layout layout;      /**< CHW also for NCHW with N = 1 */
     int height, width, channels; /**< channels 1 or 3 */
-    const char *device; /**< where the caller says it is: NULL or "cpu" = host memory; the name of
-                           another device is an error */
+    const char *device;  /**< where the caller says it is: NULL or "cpu" = host memory; the name of
+                            another device is an error */
+    ptrdiff_t row_bytes; /**< from one row to the next; 0 = contiguous */
 } um_image;
 
 /** The result of a prediction: a boolean mask the size of the image. Device masks are [1,1,H,W],
  * host masks [H,W]. */
 typedef struct um_mask um_mask;
-UM_API void um_mask_close(um_mask **mask); /**< accepts NULL */
+/** Close and set to NULL. Accepts NULL. */
+UM_API void um_mask_close(um_mask **mask);
+/** Is it in host memory? */
 UM_API bool um_mask_on_host(const um_mask *mask);
-UM_API int um_mask_rank(const um_mask *mask); /**< 4 on the device, 2 on the host */
-UM_API void um_mask_shape(const um_mask *mask, int64_t shape[4]); /**< `rank` entries */
-UM_API const char *um_mask_device(const um_mask *mask);           /**< "cpu" for host masks */
+/** 4 on the device, 2 on the host. */
+UM_API int um_mask_rank(const um_mask *mask);
+/** Its shape, `rank` entries. */
+UM_API void um_mask_shape(const um_mask *mask, int64_t shape[4]);
+/** The device it is on; "cpu" for host masks. */
+UM_API const char *um_mask_device(const um_mask *mask);
 /** Host mask: its bytes, 0 or 1, row-major [H,W]. Device mask: NULL. */
 UM_API const uint8_t *um_mask_data(const um_mask *mask);
 /** Copy a mask to host bytes 0/1 [H*W]; a device mask costs one download, booked in the ledger. */
@@ -84,6 +98,7 @@ UM_API um_status um_mask_from_host(um_mask **out, um_segmenter *segmenter, const
  * @param as_numpy   where the mask should be; UM_MASK_AUTO by default.
  * @param out        receives the mask; closed by the caller with um_mask_close() before the
  * segmenter.
+ * Threads: any; such calls on one segmenter take turns.
  */
 UM_API um_status um_run_segmentation(um_segmenter *segmenter, const um_image *image,
                                      const float *bbox_xyxy, um_mask_mode as_numpy, um_mask **out);
@@ -91,44 +106,6 @@ UM_API um_status um_run_segmentation(um_segmenter *segmenter, const um_image *im
  * means UM_MASK_HOST only by rollback. */
 UM_API um_status um_run_segmentation_legacy(um_segmenter *segmenter, const um_image *roi,
                                             um_mask_mode as_numpy, um_mask **out);
-
-/** Prompts in pixels of the image. */
-typedef struct um_prompts {
-    size_t struct_size;
-    const float *box;    /**< x0,y0,x1,y1 or NULL */
-    const float *points; /**< n_points x,y pairs */
-    const int *labels;   /**< n_points: 1 object, 0 background, -1 padding */
-    int n_points;        /**< at most 16 */
-    const float
-        *mask_input; /**< low-res logits [4n,4n] of an earlier prediction, or NULL; n = canvas/16 */
-    bool multimask;  /**< three masks instead of one */
-    bool want_logits; /**< also full-resolution logits f32 */
-    um_mask_mode as_numpy;
-} um_prompts;
-
-/** What predict() returns. Everything in it is owned by the caller and freed with
- * um_prediction_close(). */
-typedef struct um_prediction {
-    int count; /**< 1 or 3 */
-    um_mask *mask[3];
-    float iou[3];   /**< host mode only; NaN in device mode (they stay on the device) */
-    float *low_res; /**< host mode: [count,4n,4n] logits; NULL in device mode */
-    int low_res_side;
-} um_prediction;
-
-/** Encode an image; its embedding stays on the device for any number of predictions. */
-UM_API um_status um_segmenter_set_image(um_segmenter *segmenter, const um_image *image);
-/** Predict on the last image. UM_EINVAL without an image or prompt, or for a bad box. */
-UM_API um_status um_segmenter_predict(um_segmenter *segmenter, const um_prompts *prompts,
-                                      um_prediction *out);
-UM_API void um_prediction_close(um_prediction *prediction);
-
-/** Keep the named intermediates of every prediction for um_segmenter_dump(); before the first
- * image. Costs memory. */
-UM_API um_status um_segmenter_keep_taps(um_segmenter *segmenter);
-/** Write the taps of the last prediction as .safetensors: image_embedding, low_res_logits, iou,
- * mask and the named intermediates. */
-UM_API um_status um_segmenter_dump(um_segmenter *segmenter, const char *path);
 
 #ifdef __cplusplus
 }

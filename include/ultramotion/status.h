@@ -24,7 +24,8 @@ typedef enum um_status {
     UM_EFORMAT = -4,      /**< a file's content is not what it must be */
     UM_EDEVICE = -5,      /**< the device failed; from now on only close is useful */
     UM_EUNSUPPORTED = -6, /**< valid, but not in this build */
-    UM_EASSERT = -7       /**< an assertion asked for by the caller did not hold */
+    UM_EASSERT = -7,      /**< an assertion asked for by the caller did not hold */
+    UM_ENUMERIC = -8      /**< a network's result is not finite; the next frame may be right */
 } um_status;
 
 /**

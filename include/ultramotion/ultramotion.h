@@ -10,6 +10,7 @@
 #include "ultramotion/model.h"
 #include "ultramotion/packet.h"
 #include "ultramotion/pipeline.h"
+#include "ultramotion/predictor.h"
 #include "ultramotion/run.h"
 #include "ultramotion/segmenter.h"
 #include "ultramotion/status.h"

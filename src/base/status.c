@@ -44,6 +44,7 @@ const char *um_status_name(um_status status)
     case UM_EDEVICE: return "UM_EDEVICE";
     case UM_EUNSUPPORTED: return "UM_EUNSUPPORTED";
     case UM_EASSERT: return "UM_EASSERT";
+    case UM_ENUMERIC: return "UM_ENUMERIC";
     }
     return "unknown status";
 }

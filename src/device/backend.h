@@ -11,15 +11,18 @@
  * Work: a um_step is one kernel call on operands; a um_graph is a captured sequence of queue
  * commands, replayed per frame.
  *
- * Threads: one thread uses a device at a time. */
+ * Threads: any; one at a time is inside a wrapper, but for waits for a GPU. */
 #ifndef UM_DEVICE_BACKEND_H
 #define UM_DEVICE_BACKEND_H
 
 #include "base/pool.h"
 #include "base/status.h"
 #include "device/dtype.h"
+#include "device/ledger.h"
 #include "ultramotion/device.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,18 +32,6 @@ const char *um_precision_name(enum um_dtype dtype); /* "fp32", "fp16", "bf16" */
 
 /* Two queues for compute (detector, segmenter) and one for copies. */
 enum um_queue { UM_QUEUE_MAIN, UM_QUEUE_SIDE, UM_QUEUE_COPY, UM_QUEUES };
-
-/* Who is responsible for a transfer: booked in the ledger. Setup copies are outside frames. */
-enum um_stage {
-    UM_STAGE_SETUP,
-    UM_STAGE_UPLOAD,
-    UM_STAGE_DETECT,
-    UM_STAGE_SEGMENT,
-    UM_STAGE_PACKET,
-    UM_STAGE_DEBUG,
-    UM_STAGES
-};
-const char *um_stage_name(enum um_stage stage);
 
 struct um_device_caps {
     bool shared;         /* host and device share memory: transfers are not counted */
@@ -174,17 +165,6 @@ struct um_device_fns {
     um_status (*load_kernels)(um_device *dev, const char *const *names, int n);
 };
 
-/* One booked transfer: the first that went beyond the limits set by um_ledger_limit(), for the
- * message. */
-struct um_violation {
-    bool found;
-    uint64_t frame;
-    enum um_stage stage;
-    const char *direction; /* "up" or "down" */
-    const char *reason;
-    uint32_t count, limit;
-};
-
 /* A concrete device embeds this as its first member. */
 struct um_device {
     const struct um_device_fns *fns;
@@ -195,9 +175,15 @@ struct um_device {
     const void *ops; /* const struct um_ops *: the kernels, chosen by the nn layer at the first
                         params or tape */
     const char *isa; /* name of their instruction level; NULL until chosen */
-    struct um_ledger *ledger;
     um_graph *capturing;
-    um_status lost; /* sticky: UM_OK, or why the device is gone */
+    _Atomic(um_status) lost; /* sticky: UM_OK, or why the device is gone */
+    /* Of the wrappers: */
+    pthread_mutex_t lock; /* recursive; of all that is here, and of the backend */
+    um_transfers total;
+    uint64_t captures;        /* ids given to captures */
+    um_event *now[UM_QUEUES]; /* of um_upload_now() and um_download_now(), opened at first use */
+    um_hostbuf *bounce;
+    char why[512]; /* text of the error that lost the device */
 };
 
 /* ---- checked wrappers (device.c). `reason` is a static string that says what the transfer is for.
@@ -233,7 +219,7 @@ um_status um_event_sync(um_device *dev, um_event *event, enum um_stage stage, co
 um_status um_event_elapsed(um_device *dev, um_event *from, um_event *to, uint64_t *ns);
 
 /* Record all commands submitted between begin and end instead of running them; launch replays them,
- * with their bookings, under the frame set by um_ledger_frame(). Host waits, buffer creation and
+ * with their bookings. Host waits, buffer creation and
  * launches are refused while capturing. A graph is one command of the main queue: it starts after
  * what was submitted there before and ends before what follows. So inside a capture the other
  * queues start by waiting for an event recorded in the capture, and are joined back into the main
@@ -252,16 +238,10 @@ um_status um_upload_now(um_device *dev, um_buf *dst, size_t off, const void *src
 um_status um_download_now(um_device *dev, void *dst, um_buf *src, size_t off, size_t n,
                           enum um_stage stage, const char *reason);
 
-/* ---- ledger ---- */
-void um_ledger_frame(
-    um_device *dev,
-    uint64_t frame); /* transfers from now on belong to this frame; counts restart */
-/* Back to a frame that began earlier, with what was read of it then. */
-void um_ledger_resume(um_device *dev, uint64_t frame, const um_transfers *sofar);
-void um_ledger_read(const um_device *dev, um_transfers *out); /* counts of the current frame */
-void um_ledger_limit(um_device *dev, int up, int down);       /* per frame; negative = no limit */
-const struct um_violation *
-um_ledger_violation(const um_device *dev); /* first violation since the limits were set, or NULL */
+/* A section in which nobody else uses the device; nests. Every wrapper is one; a caller whose
+ * commands belong together makes one around them. Not around a wait for a GPU. Accept NULL. */
+void um_device_lock(um_device *dev);
+void um_device_unlock(um_device *dev);
 
 /* ---- backends ---- */
 um_status um_cpu_open(um_device **out, const um_device_settings *s);

@@ -34,8 +34,7 @@ struct cuda {
     struct um_cuda_driver cu;
     um_cu_device device;
     um_cu_context context;
-    um_cu_context outer; /* the caller's, during a call */
-    bool adopted;        /* a thread that had none got ours */
+    atomic_bool adopted; /* a thread that had none got ours */
     um_cu_stream stream[UM_QUEUES];
     um_cu_event join[UM_QUEUES]; /* of a queue into the main one, at the end of a capture */
     um_cu_module *module;
@@ -124,21 +123,24 @@ static um_status check_wait(struct cuda *c, um_cu_result r, const char *call)
 
 /* Every call works in the device's primary context, and leaves the caller's current again. A thread
  * that had none keeps ours, so that it is set once. A failure shows in the call that follows. */
+static _Thread_local um_cu_context outer; /* the caller's, during a call */
+
 static struct cuda *enter(um_device *dev)
 {
     struct cuda *c = (struct cuda *)dev;
-    c->outer = NULL;
-    c->cu.cuCtxGetCurrent(&c->outer);
-    c->adopted |= !c->outer;
-    if (c->outer != c->context)
+    outer = NULL;
+    c->cu.cuCtxGetCurrent(&outer);
+    if (!outer)
+        c->adopted = true;
+    if (outer != c->context)
         c->cu.cuCtxSetCurrent(c->context);
     return c;
 }
 
 static um_status leave(struct cuda *c, um_status st)
 {
-    if (c->outer && c->outer != c->context)
-        c->cu.cuCtxSetCurrent(c->outer);
+    if (outer && outer != c->context)
+        c->cu.cuCtxSetCurrent(outer);
     return st;
 }
 
@@ -620,7 +622,7 @@ static void cuda_close(um_device *dev)
                 check(c, c->cu.cuStreamDestroy(c->stream[q]), "cuStreamDestroy", "closing");
         }
         leave(c, UM_OK);
-        if (c->adopted && (!c->outer || c->outer == c->context))
+        if (c->adopted && (!outer || outer == c->context))
             c->cu.cuCtxSetCurrent(NULL);
         check(c, c->cu.cuDevicePrimaryCtxRelease(c->device), "cuDevicePrimaryCtxRelease",
               "closing");

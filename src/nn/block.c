@@ -372,7 +372,7 @@ um_tensor um_mask_packet(um_tape *t, const struct um_mask_packet *m)
     if (!um_tape_takes(t, UM_OP_MASK_PACKET)) {
         um_tensor mask = um_mask_upsample(t, m->low, m->tx, m->ty, m->gate, none);
         struct um_mask_stats stats = um_mask_statistics(t, mask);
-        return um_packet_op(t, stats.record, mask, m->gate, m->iou, m->low, m->header);
+        return um_packet_op(t, stats.record, mask, m->gate, m->iou, m->low, m->header, m->out);
     }
     int h = m->ty.h * m->ty.w, w = m->tx.h * m->tx.w;
     if (!um_op_check(t, UM_OP_MASK_PACKET,
@@ -381,7 +381,11 @@ um_tensor um_mask_packet(um_tape *t, const struct um_mask_packet *m)
                      "logits [%d,%d,%d], tables %d and %d wide", m->low.h, m->low.w, m->low.c,
                      m->tx.c, m->ty.c))
         return none;
-    um_tensor y = um_tape_new(t, UM_U8, 1, 1, UM_RECORD_BYTES + h * um_mask_row_bytes(w));
+    int bytes = UM_RECORD_BYTES + h * um_mask_row_bytes(w);
+    if (!um_op_check(t, UM_OP_MASK_PACKET, !m->out.id || m->out.c == bytes,
+                     "packet of %d bytes, want %d", m->out.c, bytes))
+        return none;
+    um_tensor y = m->out.id ? m->out : um_tape_new(t, UM_U8, 1, 1, bytes);
     um_op_step(t, UM_OP_MASK_PACKET, NULL, 0,
                (um_tensor[]){y, m->work, m->low, m->tx, m->ty, m->gate, m->iou, m->header}, 8, 2);
     return y;

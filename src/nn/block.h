@@ -147,6 +147,7 @@ void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_fron
 enum { UM_MASK_WORK_BYTES = 128 };
 struct um_mask_packet {
     um_tensor low, tx, ty, gate, iou, header, work;
+    um_tensor out; /* write here instead of a new tensor */
 };
 /* The packet of a mask that nobody else wants. */
 um_tensor um_mask_packet(um_tape *t, const struct um_mask_packet *m);

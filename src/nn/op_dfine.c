@@ -79,19 +79,21 @@ um_tensor um_lqe_stats(um_tape *t, um_tensor corners)
 }
 
 struct um_best_box um_best_box(um_tape *t, um_tensor logits, um_tensor boxes, um_tensor header,
-                               um_tensor prompt)
+                               int n, um_tensor prompt)
 {
     int prompt_bytes = (int)sizeof(struct um_prompt);
     if (!um_op_check(t, UM_OP_BEST_BOX,
                      boxes.c == 4 && rows(boxes) == rows(logits) && header.dtype == UM_U8 &&
-                         header.c == UM_HEADER_BYTES &&
-                         (!prompt.id || (prompt.dtype == UM_U8 && prompt.c == prompt_bytes)),
-                     "logits %dx%d, boxes %dx%d, header of %d bytes, prompt of %d",
-                     (int)rows(logits), logits.c, (int)rows(boxes), boxes.c, header.c, prompt.c))
+                         header.c == UM_HEADER_BYTES && n > 0 && n <= UM_BOXES_MAX &&
+                         (!prompt.id || (prompt.dtype == UM_U8 && prompt.c == prompt_bytes &&
+                                         prompt.ld == prompt_bytes && rows(prompt) == n)),
+                     "%d of logits %dx%d, boxes %dx%d, header of %d bytes, %d prompts of %d", n,
+                     (int)rows(logits), logits.c, (int)rows(boxes), boxes.c, header.c,
+                     (int)rows(prompt), prompt.c))
         return (struct um_best_box){{0}, {0}};
-    struct um_best_box best = {.gate = um_tape_new(t, UM_U8, 1, 1, UM_GATE_BYTES),
+    struct um_best_box best = {.gate = um_tape_new(t, UM_U8, 1, n, UM_GATE_BYTES),
                                .prompt =
-                                   prompt.id ? prompt : um_tape_new(t, UM_U8, 1, 1, prompt_bytes)};
+                                   prompt.id ? prompt : um_tape_new(t, UM_U8, 1, n, prompt_bytes)};
     um_op_step(t, UM_OP_BEST_BOX, NULL, 0,
                (um_tensor[]){best.gate, best.prompt, logits, boxes, header}, 5, 2);
     return best;

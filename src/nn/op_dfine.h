@@ -6,6 +6,7 @@
 #define UM_NN_OP_DFINE_H
 
 #include "nn/op.h"
+#include "nn/record.h"
 
 /* Indices of the k rows of scores [T,C] whose maximum over classes is largest, descending; equal
  * scores: lowest row first; NaN counts as -inf. out i32 [k,1]. t: out, scores. No args (k = out
@@ -44,16 +45,18 @@ um_tensor um_integral(um_tape *t, um_tensor corners, um_tensor ref, um_tensor pr
  * out, corners. No args */
 um_tensor um_lqe_stats(um_tape *t, um_tensor corners);
 
-/* The best (query, class) of logits [Q,C], boxes [Q,4] cxcywh normalised: score = sigmoid(logit),
- * ties to the lowest query, then class. header u8 [1,1,256] (um_frame_header: size, class to
- * follow, tau). Writes a um_gate (u8 [1,1,64]) and the um_prompt made of its box (u8 [1,1,sizeof]).
- * A box that is not finite, inverted or off the picture clears UM_GATE_OK. t: gate, prompt, logits,
- * boxes, header. No args */
+/* The n best (query, class) of logits [Q,C], boxes [Q,4] cxcywh normalised, n <= UM_BOXES_MAX:
+ * score = sigmoid(logit), one after the other the best whose query (or, if the header says so,
+ * whose class) was not yet taken; ties to the lowest query, then class. header u8 [1,1,256]
+ * (um_frame_header: size, class to follow, tau, how many). Writes n um_gate (u8 [1,n,64]) and the
+ * um_prompt made of each box (u8 [1,n,sizeof]), those that are UM_GATE_OK in front, else in order.
+ * A box that is not finite, inverted or off the picture is not OK; where a logit is NaN, none is.
+ * t: gate, prompt, logits, boxes, header. No args */
 struct um_best_box {
     um_tensor gate, prompt;
 };
-/* prompt: where to write the um_prompt; id 0 = a new tensor. */
+/* prompt: where to write the um_prompts; id 0 = a new tensor. */
 struct um_best_box um_best_box(um_tape *t, um_tensor logits, um_tensor boxes, um_tensor header,
-                               um_tensor prompt);
+                               int n, um_tensor prompt);
 
 #endif

@@ -194,25 +194,48 @@ void um_ref_lqe_stats(const struct um_call *call)
     um_pool_run(call->pool, rows(&call->t[0]), lqe_query, (void *)(uintptr_t)call);
 }
 
-void um_ref_best_box(const struct um_call *call)
+/* A (query, class) that may be picked; query -1: none is left. */
+struct pick {
+    int query, label;
+    float logit;
+};
+
+static bool taken(const struct pick *picked, int n, int query, int label, bool per_class)
 {
-    const struct um_view *logits = &call->t[2], *boxes = &call->t[3];
-    struct um_frame_header header;
-    struct um_gate gate = {.query = -1, .label = -1, .logit = -INFINITY};
-    struct um_prompt prompt = {.has_box = 1};
-    memcpy(&header, call->t[4].data, sizeof header);
+    for (int i = 0; i < n; i++)
+        if (per_class ? picked[i].label == label : picked[i].query == query)
+            return true;
+    return false;
+}
+
+static struct pick pick_next(const struct um_view *logits, const struct um_frame_header *header,
+                             const struct pick *picked, int n)
+{
+    struct pick best = {.query = -1, .label = -1, .logit = -INFINITY};
     for (int q = 0; q < rows(logits); q++)
         for (int c = 0; c < logits->c; c++) {
             float v = row_of(logits, q)[c];
-            if ((header.label < 0 || header.label == c) && v > gate.logit) {
-                gate.logit = v;
-                gate.query = q;
-                gate.label = c;
-            }
+            if ((header->label < 0 || header->label == c) && v > best.logit &&
+                !taken(picked, n, q, c, header->per_class))
+                best = (struct pick){q, c, v};
         }
-    float w = (float)header.width, h = (float)header.height;
-    prompt.width = header.width;
-    prompt.height = header.height;
+    return best;
+}
+
+static bool any_nan(const struct um_view *logits)
+{
+    for (int q = 0; q < rows(logits); q++)
+        for (int c = 0; c < logits->c; c++)
+            if (isnan(row_of(logits, q)[c]))
+                return true;
+    return false;
+}
+
+static struct um_gate judge(struct pick pick, const struct um_view *boxes,
+                            const struct um_frame_header *header, bool nan)
+{
+    struct um_gate gate = {.query = pick.query, .label = pick.label, .logit = pick.logit};
+    float w = (float)header->width, h = (float)header->height;
     if (gate.query >= 0) {
         const float *b = row_of(boxes, gate.query);
         gate.score = sigmoid(gate.logit);
@@ -230,18 +253,52 @@ void um_ref_best_box(const struct um_call *call)
         gate.flags |= UM_GATE_INVERTED;
     if (gate.box[2] < 0 || gate.box[3] < 0 || gate.box[0] > w || gate.box[1] > h)
         gate.flags |= UM_GATE_OUTSIDE;
-    if (!(gate.score >= header.tau_conf))
+    if (!(gate.score >= header->tau_conf))
         gate.flags |= UM_GATE_BELOW_TAU;
+    if (nan)
+        gate.flags |= UM_GATE_NAN;
     if (!gate.flags)
         gate.flags = UM_GATE_OK;
-    if (finite) {
-        memcpy(prompt.box, gate.box, sizeof prompt.box);
+    return gate;
+}
+
+static struct um_prompt prompt_of(const struct um_gate *gate, const struct um_frame_header *header)
+{
+    struct um_prompt prompt = {.width = header->width, .height = header->height, .has_box = 1};
+    if (!(gate->flags & UM_GATE_NONFINITE)) {
+        memcpy(prompt.box, gate->box, sizeof prompt.box);
     } else { /* whoever runs ahead of the verdict must still compute on numbers */
-        prompt.box[2] = w;
-        prompt.box[3] = h;
+        prompt.box[2] = (float)header->width;
+        prompt.box[3] = (float)header->height;
     }
     for (int i = 0; i < UM_POINTS_MAX; i++)
         prompt.label[i] = -1;
-    memcpy(call->t[0].data, &gate, sizeof gate);
-    memcpy(call->t[1].data, &prompt, sizeof prompt);
+    return prompt;
+}
+
+void um_ref_best_box(const struct um_call *call)
+{
+    const struct um_view *logits = &call->t[2], *boxes = &call->t[3];
+    struct um_gate *gates = call->t[0].data;
+    struct um_prompt *prompts = call->t[1].data;
+    struct um_frame_header header;
+    struct pick picked[UM_BOXES_MAX];
+    struct um_gate gate[UM_BOXES_MAX];
+    int n = rows(&call->t[0]), at = 0;
+    memcpy(&header, call->t[4].data, sizeof header);
+    int wanted = header.objects ? (int)header.objects : 1;
+    bool nan = any_nan(logits);
+    for (int i = 0; i < n; i++) {
+        picked[i] =
+            i < wanted ? pick_next(logits, &header, picked, i) : (struct pick){-1, -1, -INFINITY};
+        gate[i] = judge(picked[i], boxes, &header, nan);
+    }
+    for (int ok = 1; ok >= 0; ok--)
+        for (int i = 0; i < n; i++) {
+            if ((gate[i].flags == UM_GATE_OK) != ok)
+                continue;
+            struct um_prompt prompt = prompt_of(&gate[i], &header);
+            memcpy(&gates[at], &gate[i], sizeof gate[i]);
+            memcpy(&prompts[at++], &prompt, sizeof prompt);
+        }
 }

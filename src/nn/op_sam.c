@@ -60,15 +60,18 @@ struct um_mask_stats um_mask_statistics(um_tape *t, um_tensor mask)
 }
 
 um_tensor um_packet_op(um_tape *t, um_tensor stats, um_tensor mask, um_tensor gate, um_tensor iou,
-                       um_tensor low, um_tensor header)
+                       um_tensor low, um_tensor header, um_tensor out)
 {
-    if (!um_op_check(t, UM_OP_PACKET,
+    int bytes = UM_RECORD_BYTES + mask.h * um_mask_row_bytes(mask.w);
+    if (!um_op_check(t, UM_OP_PACKET, !out.id || (out.dtype == UM_U8 && out.c == bytes),
+                     "packet of %d bytes, want %d", out.c, bytes) ||
+        !um_op_check(t, UM_OP_PACKET,
                      stats.c == UM_RECORD_BYTES && header.c == UM_HEADER_BYTES && is_gate(gate) &&
                          mask.dtype == UM_U8 && mask.c == 1 && mask.ld == 1,
                      "record of %d bytes, header of %d, mask [%d,%d,%d]", stats.c, header.c, mask.h,
                      mask.w, mask.c))
         return (um_tensor){0};
-    um_tensor y = um_tape_new(t, UM_U8, 1, 1, UM_RECORD_BYTES + mask.h * um_mask_row_bytes(mask.w));
+    um_tensor y = out.id ? out : um_tape_new(t, UM_U8, 1, 1, bytes);
     um_op_step(t, UM_OP_PACKET, NULL, 0, (um_tensor[]){y, stats, mask, gate, iou, low, header}, 7,
                1);
     return y;

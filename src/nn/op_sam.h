@@ -42,7 +42,7 @@ struct um_mask_stats um_mask_statistics(um_tape *t, um_tensor mask);
  * x = bit x%32. t: out, stats, mask, gate[opt], iou[opt] (first element), low[opt], header. No args
  */
 um_tensor um_packet_op(um_tape *t, um_tensor stats, um_tensor mask, um_tensor gate, um_tensor iou,
-                       um_tensor low, um_tensor header);
+                       um_tensor low, um_tensor header, um_tensor out /* id 0: new */);
 
 /* ResizeLongestSide: size of an h x w picture on a square canvas (transforms.py,
  * get_preprocess_shape). */

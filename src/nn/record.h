@@ -7,7 +7,13 @@
 #include <assert.h>
 #include <stdint.h>
 
-enum { UM_HEADER_BYTES = 256, UM_GATE_BYTES = 64, UM_RECORD_BYTES = 256, UM_POINTS_MAX = 16 };
+enum {
+    UM_HEADER_BYTES = 256,
+    UM_GATE_BYTES = 64,
+    UM_RECORD_BYTES = 256,
+    UM_POINTS_MAX = 16,
+    UM_BOXES_MAX = 16 /* gates of a frame */
+};
 
 /* In front of the pixels in the one upload of a frame: everything that changes from frame to frame.
  */
@@ -16,7 +22,9 @@ struct um_frame_header {
     uint32_t width, height; /* of the picture that follows (after cropping) */
     float tau_conf;         /* score >= tau_conf -> VISIBLE */
     int32_t label;          /* class to follow; -1 = the best of all */
-    uint8_t reserved[232];
+    uint32_t objects;       /* how many boxes to pick, at most as many as there are gates; 0 = 1 */
+    uint32_t per_class;     /* 1: at most one box of a class; 0: at most one of a query */
+    uint8_t reserved[224];
 };
 
 enum um_gate_flag {
@@ -24,11 +32,12 @@ enum um_gate_flag {
     UM_GATE_NONFINITE = 2,
     UM_GATE_INVERTED = 4,
     UM_GATE_OUTSIDE = 8,
-    UM_GATE_BELOW_TAU = 16
+    UM_GATE_BELOW_TAU = 16,
+    UM_GATE_NAN = 32 /* a score of the detector is not a number: nothing of this frame is right */
 };
 
-/* The detector's verdict: the best (query, class). `flags` is UM_GATE_OK exactly when the frame is
- * VISIBLE. */
+/* The detector's verdict on one box, a (query, class). `flags` is UM_GATE_OK exactly when it is to
+ * be outlined; the frame is VISIBLE when one is. query -1: there was nothing to pick. */
 struct um_gate {
     uint32_t flags;
     int32_t query, label;

@@ -1,105 +1,43 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The one file that knows the topology of a frame:
- *
- *     upload -> front -+-> detect -> gate -+-> decode -> mask -> statistics -> packet -> download
- *                      +-> encode ---------+
- *
- * Speculative gate: all of it is one graph per geometry. Sync gate: two graphs with the 64-byte
- * gate record read between; a LOST frame ends there. Legacy host mode: as sync, then the mask's
- * logits come to the host, which makes the packet itself. */
-#include "ultramotion/pipeline.h"
+/* Frames in, packets out: what is sent, what is in flight, what comes back. */
+#include "pipeline/pipeline.h"
 
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/record.h"
-#include "nn/block.h"
-#include "nn/op_dfine.h"
-#include "nn/op_ref.h"
-#include "pipeline/detector.h"
-#include "pipeline/dump.h"
-#include "pipeline/packet.h"
-#include "pipeline/segmenter.h"
+#include "engine/dump.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { GEOMETRIES = 4 };
-static_assert((int)UM_INFLIGHT_MAX == (int)UM_FRONT_SLOTS, "a slot for each frame in flight");
-
-enum mark {
-    MARK_START,
-    MARK_UPLOADED,
-    MARK_DETECTED,
-    MARK_ENCODE_START,
-    MARK_ENCODED,
-    MARK_SEGMENTED,
-    MARK_DONE,
-    MARKS
-};
-
-/* Everything that depends on the size of the picture. */
-struct geometry {
-    int w, h, c;
-    uint64_t used; /* frame count at last use: the oldest of four makes room */
-    struct um_front front;
-    struct um_detect_path *detect;
-    um_tape *gate;
-    struct um_best_box best;
-    um_params *tables;
-    um_const work;   /* of um_mask_packet() */
-    um_tape *packet; /* mask, statistics, packet; in host mode only the logits */
-    um_tensor logits, record;
-    um_hostbuf *gate_slot, *packet_slot[UM_FRONT_SLOTS];
-    um_graph *whole[UM_FRONT_SLOTS], *first, *second;
-    /* host mode: the host's own mask, statistics and packet */
-    float *host_logits;
-    uint8_t *host_mask, *host_weights, *host_stats;
-};
-
-/* The host's side of a frame in flight: which of the pinned slots are its own, and when its stages
- * passed. The graphs of a geometry differ in this alone. */
-struct lane {
-    int slot;
-    um_event *mark[MARKS];
-};
-
-/* A frame in flight, and its packet as far as it is known. */
-struct flight {
-    struct geometry *g;
-    um_frame *frame;
-    uint64_t sent_ns;
-    um_packet packet;
-    um_transfers transfers; /* booked when it was sent */
-};
-
-struct um_pipeline {
-    um_pipeline_settings set;
-    um_device *dev;
-    um_detector *detector;
-    um_segmenter *segmenter;
-    bool host_mode, speculative;
-    um_pool
-        *pool; /* host mode on a device without one: where the host's part of a packet is made */
-    struct um_decode_path *decode;
-    struct geometry geometry[GEOMETRIES];
-    struct lane lane[UM_FRONT_SLOTS], warm; /* warm: of warm-ups, beside frames in flight */
-    um_event *fork, *join;
-    struct flight flight[UM_FRONT_SLOTS]; /* frame n in flight[n % inflight] */
-    uint64_t sent, received;
-    struct geometry *last; /* of the last packet */
-    bool encoded;          /* the last packet's frame ran the segmenter */
-    double host_ms[2];     /* host mode: of the mask, and of the rest of the packet */
-    um_packet_pool *packets;
-    const um_packet *packet; /* the last one received */
-};
-
 static const um_pipeline_settings defaults = {
-    .conf = 0.5f, .label = -1, .assert_up = -1, .assert_down = -1, .inflight = 1};
+    .conf = 0.5f, .label = -1, .assert_up = -1, .assert_down = -1, .inflight = 1, .objects = 1};
 
 void um_pipeline_settings_init(um_pipeline_settings *s, size_t struct_size)
 {
     um_record_init(s, struct_size, &defaults, sizeof defaults);
+}
+
+/* ---- settings ---- */
+
+static um_status check_conf(float conf)
+{
+    return conf >= 0 && conf <= 1 ? UM_OK
+                                  : um_fail(UM_EINVAL, "conf %g: want 0 to 1", (double)conf);
+}
+
+static um_status check_label(const um_detector *d, int label)
+{
+    return label >= -1 && label < um_detector_classes(d)
+               ? UM_OK
+               : um_fail(UM_EINVAL, "class %d: the detector has classes 0 to %d", label,
+                         um_detector_classes(d) - 1);
+}
+
+static um_status check_objects(int n, int max)
+{
+    return n >= 1 && n <= max ? UM_OK : um_fail(UM_EINVAL, "%d objects: want 1 to %d", n, max);
 }
 
 static um_status check_settings(const um_pipeline_settings *s)
@@ -112,11 +50,13 @@ static um_status check_settings(const um_pipeline_settings *s)
             UM_EINVAL,
             "detector on device %s, segmenter on device %s: both must be opened on the same device",
             um_device_name(dev), um_device_name(um_segmenter_device(s->segmenter)));
-    if (!(s->conf >= 0 && s->conf <= 1))
-        return um_fail(UM_EINVAL, "conf %g: want 0 to 1", (double)s->conf);
-    if (s->label < -1 || s->label >= um_detector_classes(s->detector))
-        return um_fail(UM_EINVAL, "class %d: the detector has classes 0 to %d", s->label,
-                       um_detector_classes(s->detector) - 1);
+    um_status st = check_conf(s->conf);
+    if (st == UM_OK)
+        st = check_label(s->detector, s->label);
+    if (st == UM_OK)
+        st = check_objects(s->objects, UM_OBJECTS_MAX);
+    if (st != UM_OK)
+        return st;
     if (s->crop[2] < 0 || s->crop[3] < 0 || s->crop[0] < 0 || s->crop[1] < 0 ||
         (s->crop[2] == 0) != (s->crop[3] == 0))
         return um_fail(UM_EINVAL, "crop %d,%d,%d,%d: want x,y >= 0 and w,h > 0", s->crop[0],
@@ -129,11 +69,6 @@ static um_status check_settings(const um_pipeline_settings *s)
                        "device %s shares the host's memory: there are no transfers to assert (use "
                        "guard or cuda)",
                        um_device_name(dev));
-    const um_detector *d = s->detector;
-    if (s->dump && (((d->path[0].tape || d->path[1].tape) && !d->keep_taps) ||
-                    (s->segmenter && s->segmenter->encode && !s->segmenter->keep_taps)))
-        return um_fail(UM_EINVAL,
-                       "dump: the networks have already run without keeping their intermediates");
     return UM_OK;
 }
 
@@ -141,6 +76,43 @@ int um_pipeline_inflight(const um_pipeline *p)
 {
     return p->set.inflight;
 }
+
+um_status um_pipeline_set_conf(um_pipeline *p, float conf)
+{
+    um_status st = p ? check_conf(conf) : um_fail(UM_EINVAL, "um_pipeline_set_conf: no pipeline");
+    if (st != UM_OK)
+        return st;
+    pthread_mutex_lock(&p->lock);
+    p->conf = conf;
+    pthread_mutex_unlock(&p->lock);
+    return UM_OK;
+}
+
+um_status um_pipeline_set_label(um_pipeline *p, int label)
+{
+    um_status st = p ? check_label(p->detector, label)
+                     : um_fail(UM_EINVAL, "um_pipeline_set_label: no pipeline");
+    if (st != UM_OK)
+        return st;
+    pthread_mutex_lock(&p->lock);
+    p->label = label;
+    pthread_mutex_unlock(&p->lock);
+    return UM_OK;
+}
+
+um_status um_pipeline_set_objects(um_pipeline *p, int objects)
+{
+    um_status st = p ? check_objects(objects, p->set.objects)
+                     : um_fail(UM_EINVAL, "um_pipeline_set_objects: no pipeline");
+    if (st != UM_OK)
+        return st;
+    pthread_mutex_lock(&p->lock);
+    p->objects = objects;
+    pthread_mutex_unlock(&p->lock);
+    return UM_OK;
+}
+
+/* ---- open and close ---- */
 
 static um_status open_lane(um_pipeline *p, struct lane *l, int slot)
 {
@@ -157,6 +129,25 @@ static void close_lane(um_pipeline *p, struct lane *l)
         um_event_close(&l->mark[i], p->dev);
 }
 
+/* The segmenter's session of this pipeline. */
+static um_status open_segmenter(um_pipeline *p)
+{
+    bool dump = p->set.dump != 0;
+    um_status st = um_encode_open(&p->encode, p->segmenter, dump);
+    if (st == UM_OK)
+        st = um_buf_open(&p->prompt, p->dev, sizeof(struct um_prompt), "prompt");
+    p->prompts = p->prompt;
+    if (st == UM_OK && p->set.objects > 1) {
+        p->prompts = NULL;
+        st = um_buf_open(&p->prompts, p->dev, (size_t)p->set.objects * sizeof(struct um_prompt),
+                         "prompts");
+    }
+    struct um_decode_input in = {.encode = &p->encode, .prompt = p->prompt};
+    return st == UM_OK ? um_decode_open(&p->decode, p->segmenter,
+                                        (struct um_prompt_kind){.box = true}, &in, dump)
+                       : st;
+}
+
 um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settings)
 {
     um_mask_mode mode = UM_MASK_DEVICE;
@@ -165,36 +156,36 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
         return um_fail(UM_EINVAL, "um_pipeline_open: %s is NULL", out ? "settings" : "out");
     *out = NULL;
     um_status st = um_record_in(&own, sizeof own, settings, "um_pipeline_settings");
-    settings = &own;
     if (st == UM_OK)
-        st = check_settings(settings);
+        st = check_settings(&own);
     if (st == UM_OK)
-        st = um_mask_mode_resolve(settings->sam_as_numpy,
-                                  settings->segmenter ? settings->segmenter->mode : UM_MASK_AUTO,
-                                  &mode);
+        st = um_mask_mode_resolve(own.sam_as_numpy, own.segmenter, &mode);
     if (st != UM_OK)
         return st;
     um_pipeline *p = um_zalloc(sizeof *p);
     if (!p)
         return um_fail(UM_ENOMEM, "pipeline");
-    p->set = *settings;
-    p->detector = settings->detector;
-    p->segmenter = settings->segmenter;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_mutex_init(&p->planning, NULL);
+    p->set = own;
+    p->conf = own.conf;
+    p->label = own.label;
+    p->objects = own.objects;
+    p->detector = own.detector;
+    p->segmenter = own.segmenter;
     p->dev = um_detector_device(p->detector);
     p->host_mode = mode == UM_MASK_HOST && p->segmenter;
-    p->speculative = !p->host_mode && p->segmenter &&
-                     (settings->gate == UM_GATE_SPECULATIVE ||
-                      (settings->gate == UM_GATE_AUTO && p->dev->caps.concurrent));
+    p->speculative =
+        !p->host_mode && p->segmenter &&
+        (own.gate == UM_GATE_SPECULATIVE || (own.gate == UM_GATE_AUTO && p->dev->caps.concurrent));
     if (!p->speculative) /* what follows depends on the answer */
         p->set.inflight = 1;
-    p->detector->keep_taps |= settings->dump != 0;
-    if (p->segmenter)
-        p->segmenter->keep_taps |= settings->dump != 0;
+    um_detect_open(&p->detect, p->detector, own.dump != 0);
     st = um_packet_pool_open(&p->packets);
     if (st == UM_OK && p->host_mode && !p->dev->pool)
         st = um_pool_open(&p->pool, 0);
     if (st == UM_OK && p->segmenter)
-        st = um_segmenter_decoder(p->segmenter, 0, true, false, false, &p->decode);
+        st = open_segmenter(p);
     if (st == UM_OK)
         st = open_lane(p, &p->warm, 0);
     for (int i = 0; i < p->set.inflight && st == UM_OK; i++)
@@ -203,31 +194,10 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
         st = um_event_open(&p->fork, p->dev);
     if (st == UM_OK)
         st = um_event_open(&p->join, p->dev);
-    um_ledger_limit(p->dev, settings->assert_up, settings->assert_down);
     if (st != UM_OK)
         um_pipeline_close(&p);
     *out = p;
     return st;
-}
-
-static void close_geometry(um_pipeline *p, struct geometry *g)
-{
-    for (int i = 0; i < UM_FRONT_SLOTS; i++)
-        um_graph_close(&g->whole[i], p->dev);
-    um_graph_close(&g->first, p->dev);
-    um_graph_close(&g->second, p->dev);
-    for (int i = 0; i < UM_FRONT_SLOTS; i++)
-        um_hostbuf_close(&g->packet_slot[i]);
-    um_hostbuf_close(&g->gate_slot);
-    um_tape_close(&g->packet);
-    um_params_close(&g->tables);
-    um_tape_close(&g->gate);
-    um_front_close(&g->front);
-    um_free(g->host_logits);
-    um_free(g->host_mask);
-    um_free(g->host_weights);
-    um_free(g->host_stats);
-    *g = (struct geometry){0};
 }
 
 static struct lane *lane_of(um_pipeline *p, uint64_t n)
@@ -242,7 +212,7 @@ static struct flight *flight_of(um_pipeline *p, uint64_t n)
 
 void um_pipeline_close(um_pipeline **pipeline)
 {
-    um_pipeline *p = *pipeline;
+    um_pipeline *p = pipeline ? *pipeline : NULL;
     if (!p)
         return;
     for (; p->received < p->sent; p->received++) {
@@ -251,461 +221,203 @@ void um_pipeline_close(um_pipeline **pipeline)
         um_frame_unref(&flight_of(p, p->received)->frame);
     }
     for (int i = 0; i < GEOMETRIES; i++)
-        close_geometry(p, &p->geometry[i]);
+        um_geometry_close(p, &p->geometry[i]);
     for (int i = 0; i < UM_FRONT_SLOTS; i++)
         close_lane(p, &p->lane[i]);
     close_lane(p, &p->warm);
     um_event_close(&p->fork, p->dev);
     um_event_close(&p->join, p->dev);
+    um_decode_close(&p->decode);
+    if (p->prompts != p->prompt)
+        um_buf_close(&p->prompts);
+    um_buf_close(&p->prompt);
+    um_encode_close(&p->encode);
+    um_detect_close(&p->detect);
     um_pool_close(&p->pool);
     um_packet_unref(&p->packet);
     um_packet_pool_close(&p->packets);
-    um_ledger_limit(p->dev, -1, -1);
+    pthread_mutex_destroy(&p->planning);
+    pthread_mutex_destroy(&p->lock);
     um_free(p);
     *pipeline = NULL;
 }
 
-/* ---- one geometry ---- */
+/* ---- geometries ---- */
 
-static um_tensor header_of(um_tape *t, struct geometry *g)
+static struct geometry *known_geometry(um_pipeline *p, int w, int h, int c)
 {
-    return um_tape_buffer(t, g->front.frame, 0, UM_U8, 1, 1, UM_HEADER_BYTES);
-}
-
-static um_status record_gate(um_pipeline *p, struct geometry *g)
-{
-    um_status st = um_tape_open(&g->gate, p->dev, "gate");
-    if (st != UM_OK)
-        return st;
-    um_tensor logits = um_tape_import(g->gate, g->detect->tape, g->detect->out.logits);
-    um_tensor boxes = um_tape_import(g->gate, g->detect->tape, g->detect->out.boxes);
-    um_tensor prompt = {0};
-    if (p->segmenter)
-        prompt = um_tape_buffer(g->gate, p->segmenter->prompt, 0, UM_U8, 1, 1,
-                                (int)sizeof(struct um_prompt));
-    g->best = um_best_box(g->gate, logits, boxes, header_of(g->gate, g), prompt);
-    um_keep(g->gate, g->best.gate);
-    return um_tape_compile(g->gate);
-}
-
-static um_status record_packet(um_pipeline *p, struct geometry *g)
-{
-    um_segmenter *s = p->segmenter;
-    um_status st = um_params_open(&g->tables, p->dev);
-    struct um_mask_tables k = {{0, 0}, {0, 0}};
-    if (st == UM_OK) {
-        k = um_segmenter_tables(s, g->tables, g->w, g->h);
-        um_params_reserve(g->tables, UM_MASK_WORK_BYTES, &g->work);
-        st = um_params_upload(g->tables);
+    for (int i = 0; i < GEOMETRIES; i++) {
+        struct geometry *g = &p->geometry[i];
+        if (g->front.tape && g->w == w && g->h == h && g->c == c)
+            return g;
     }
-    if (st == UM_OK)
-        st = um_tape_open(&g->packet, p->dev, "packet");
-    if (st != UM_OK)
-        return st;
-    um_tape *t = g->packet;
-    if (s->keep_taps)
-        um_tape_keep_taps(t);
-    um_tensor low = um_tape_import(t, p->decode->tape, p->decode->out.low[0]);
-    um_tensor tx = um_tape_const(t, g->tables, k.tx, UM_F32, 1, g->w, 4),
-              ty = um_tape_const(t, g->tables, k.ty, UM_F32, 1, g->h, 4);
-    um_tensor gate = um_tape_import(t, g->gate, g->best.gate);
-    if (p->host_mode) {
-        g->logits = um_keep(t, um_tape_new(t, UM_F32, g->h, g->w, 1));
-        um_tap(t, "mask", um_mask_upsample(t, low, tx, ty, gate, g->logits));
-        return um_tape_compile(t);
+    return NULL;
+}
+
+/* The place of the one that was not used for the longest time; what is in flight stays. */
+static struct geometry *free_place(um_pipeline *p)
+{
+    struct geometry *oldest = NULL;
+    for (int i = 0; i < GEOMETRIES; i++) {
+        struct geometry *g = &p->geometry[i];
+        bool flies = false;
+        for (uint64_t n = p->received; n < p->sent; n++)
+            flies = flies || flight_of(p, n)->g == g;
+        if (!flies && (!oldest || g->used < oldest->used))
+            oldest = g;
     }
-    um_tensor iou = um_tape_import(t, p->decode->tape, p->decode->out.iou);
-    struct um_mask_packet m = {
-        .low = low,
-        .tx = tx,
-        .ty = ty,
-        .gate = gate,
-        .iou = iou,
-        .header = header_of(t, g),
-        .work = um_tape_const(t, g->tables, g->work, UM_U8, 1, 1, UM_MASK_WORK_BYTES)};
-    if (s->keep_taps) /* a dump wants the mask of its own */
-        um_tap(t, "mask", um_mask_upsample(t, low, tx, ty, gate, (um_tensor){0}));
-    g->record = um_keep(t, um_mask_packet(t, &m));
-    return um_tape_compile(t);
+    if (p->last == oldest)
+        p->last = NULL;
+    um_geometry_close(p, oldest); /* there are more places than frames in flight */
+    return oldest;
 }
 
-static size_t packet_bytes(const struct geometry *g)
-{
-    return UM_RECORD_BYTES + (size_t)g->h * (size_t)um_mask_row_bytes(g->w);
-}
-
-static um_status open_geometry(um_pipeline *p, struct geometry *g, int w, int h, int c)
-{
-    size_t n = (size_t)w * (size_t)h;
-    struct um_front_target target[2];
-    *g = (struct geometry){.w = w, .h = h, .c = c};
-    um_status st = um_detector_path(p->detector, c, &g->detect);
-    if (st != UM_OK)
-        return st;
-    target[0] = um_detector_target(p->detector, g->detect, c);
-    if (p->segmenter)
-        target[1] = um_segmenter_target(p->segmenter, w, h);
-    st = um_front_open(&g->front, p->dev, w, h, c, target, p->segmenter ? 2 : 1, p->set.inflight);
-    if (st == UM_OK)
-        st = record_gate(p, g);
-    if (st == UM_OK && p->segmenter)
-        st = record_packet(p, g);
-    if (st == UM_OK)
-        st = um_hostbuf_open(&g->gate_slot, p->dev, UM_GATE_BYTES);
-    for (int i = 0; st == UM_OK && i < p->set.inflight; i++)
-        st = um_hostbuf_open(&g->packet_slot[i], p->dev, packet_bytes(g));
-    if (st == UM_OK && p->host_mode) {
-        g->host_logits = um_array(n, sizeof *g->host_logits);
-        g->host_mask = um_zalloc(n);
-        g->host_weights = um_zalloc(3 * n);
-        g->host_stats = um_zalloc(UM_RECORD_BYTES);
-        if (!g->host_logits || !g->host_mask || !g->host_weights || !g->host_stats)
-            st = um_fail(UM_ENOMEM, "host masks of %dx%d", w, h);
-    }
-    return st;
-}
-
-/* ---- the frame as commands; `up` and `down` say who books the copies (warm-up runs book as setup)
- * ---- */
-
-static um_status mark(um_pipeline *p, const struct lane *l, enum um_queue q, enum mark m)
-{
-    return um_event_record(p->dev, q, l->mark[m]);
-}
-
-/* Queue `to` continues only after what `from` has been given so far. */
-static um_status order(um_pipeline *p, um_event *event, enum um_queue from, enum um_queue to)
-{
-    um_status st = um_event_record(p->dev, from, event);
-    return st == UM_OK ? um_event_wait(p->dev, to, event) : st;
-}
-
-static um_status submit_detect(um_pipeline *p, struct geometry *g, const struct lane *l,
-                               enum um_stage up)
-{
-    um_status st = mark(p, l, UM_QUEUE_MAIN, MARK_START);
-    if (st == UM_OK)
-        st = um_front_upload(&g->front, l->slot, UM_QUEUE_MAIN, up);
-    if (st == UM_OK)
-        st = mark(p, l, UM_QUEUE_MAIN, MARK_UPLOADED);
-    if (st == UM_OK)
-        st = um_front_run(&g->front, UM_QUEUE_MAIN);
-    if (st == UM_OK && p->speculative)
-        st = order(p, p->fork, UM_QUEUE_MAIN, UM_QUEUE_SIDE);
-    if (st == UM_OK)
-        st = um_tape_run(g->detect->tape, UM_QUEUE_MAIN);
-    if (st == UM_OK)
-        st = um_tape_run(g->gate, UM_QUEUE_MAIN);
-    return st == UM_OK ? mark(p, l, UM_QUEUE_MAIN, MARK_DETECTED) : st;
-}
-
-static um_status submit_encode(um_pipeline *p, const struct lane *l, enum um_queue q)
-{
-    um_status st = mark(p, l, q, MARK_ENCODE_START);
-    if (st == UM_OK)
-        st = um_tape_run(p->segmenter->encode, q);
-    return st == UM_OK ? mark(p, l, q, MARK_ENCODED) : st;
-}
-
-static um_status submit_segment(um_pipeline *p, const struct lane *l)
-{
-    um_status st = um_tape_run(p->decode->tape, UM_QUEUE_MAIN);
-    return st == UM_OK ? mark(p, l, UM_QUEUE_MAIN, MARK_SEGMENTED) : st;
-}
-
-static um_status submit_packet(um_pipeline *p, struct geometry *g, const struct lane *l,
-                               enum um_stage down)
-{
-    um_buf *buf = NULL;
-    size_t off = 0;
-    um_status st = um_tape_run(g->packet, UM_QUEUE_MAIN);
-    if (st != UM_OK)
-        return st;
-    um_tape_locate(g->packet, g->record, &buf, &off);
-    st = um_download(p->dev, UM_QUEUE_MAIN, g->packet_slot[l->slot], 0, buf, off, packet_bytes(g),
-                     down, "packet");
-    return st == UM_OK ? mark(p, l, UM_QUEUE_MAIN, MARK_DONE) : st;
-}
-
-static um_status submit_whole(um_pipeline *p, struct geometry *g, const struct lane *l,
-                              enum um_stage up, enum um_stage down)
-{
-    um_status st = submit_detect(p, g, l, up);
-    if (st == UM_OK)
-        st = submit_encode(p, l, UM_QUEUE_SIDE);
-    if (st == UM_OK)
-        st = order(p, p->join, UM_QUEUE_SIDE, UM_QUEUE_MAIN);
-    if (st == UM_OK)
-        st = submit_segment(p, l);
-    return st == UM_OK ? submit_packet(p, g, l, down) : st;
-}
-
-static um_status submit_first(um_pipeline *p, struct geometry *g, const struct lane *l,
-                              enum um_stage up, enum um_stage down)
-{
-    um_buf *buf = NULL;
-    size_t off = 0;
-    um_status st = submit_detect(p, g, l, up);
-    if (st != UM_OK)
-        return st;
-    um_tape_locate(g->gate, g->best.gate, &buf, &off);
-    st = um_download(p->dev, UM_QUEUE_MAIN, g->gate_slot, 0, buf, off, UM_GATE_BYTES, down, "gate");
-    return st == UM_OK ? mark(p, l, UM_QUEUE_MAIN, MARK_DONE) : st;
-}
-
-static um_status submit_second(um_pipeline *p, struct geometry *g, const struct lane *l,
-                               enum um_stage up, enum um_stage down)
-{
-    (void)up;
-    um_status st = submit_encode(p, l, UM_QUEUE_MAIN);
-    if (st == UM_OK)
-        st = submit_segment(p, l);
-    if (st == UM_OK && !p->host_mode)
-        return submit_packet(p, g, l, down);
-    if (st == UM_OK)
-        st = um_tape_run(g->packet, UM_QUEUE_MAIN);
-    return st == UM_OK ? mark(p, l, UM_QUEUE_MAIN, MARK_DONE) : st;
-}
-
-/* A frame's commands as a graph; `down` is the stage of what comes back. */
-static um_status capture(um_pipeline *p, struct geometry *g, const struct lane *l,
-                         um_status (*submit)(um_pipeline *, struct geometry *, const struct lane *,
-                                             enum um_stage, enum um_stage),
-                         enum um_stage down, um_graph **out)
-{
-    um_status st = um_capture_begin(p->dev);
-    if (st != UM_OK)
-        return st;
-    st = submit(p, g, l, UM_STAGE_UPLOAD, down);
-    um_status ended =
-        um_capture_end(p->dev, out); /* also after an error: the queues must not stay in capture */
-    return st == UM_OK ? ended : st;
-}
-
-/* Run once on a blank frame, then record the graphs: from now on this geometry's frames only
- * launch. */
-static um_status warm_up(um_pipeline *p, struct geometry *g)
-{
-    const struct lane *l = &p->warm;
-    um_status st;
-    struct um_frame_header blank = {
-        .width = (uint32_t)g->w, .height = (uint32_t)g->h, .tau_conf = 2, .label = -1};
-    memset(g->front.slot[0]->data, 0, g->front.bytes);
-    memcpy(g->front.slot[0]->data, &blank, sizeof blank);
-    if (p->speculative)
-        st = submit_whole(p, g, l, UM_STAGE_SETUP, UM_STAGE_SETUP);
-    else {
-        st = submit_first(p, g, l, UM_STAGE_SETUP, UM_STAGE_SETUP);
-        if (st == UM_OK && p->segmenter)
-            st = submit_second(p, g, l, UM_STAGE_SETUP, UM_STAGE_SETUP);
-    }
-    if (st == UM_OK)
-        st = um_event_sync(p->dev, l->mark[MARK_DONE], UM_STAGE_SETUP, "warm-up");
-    if (st != UM_OK)
-        return st;
-    l = p->lane;
-    if (p->speculative) {
-        for (int i = 0; i < p->set.inflight && st == UM_OK; i++)
-            st = capture(p, g, &l[i], submit_whole, UM_STAGE_PACKET, &g->whole[i]);
-        return st;
-    }
-    st = capture(p, g, l, submit_first, UM_STAGE_DETECT, &g->first);
-    if (st == UM_OK && p->segmenter)
-        st = capture(p, g, l, submit_second, UM_STAGE_PACKET, &g->second);
-    return st;
-}
-
+/* The geometry of a size, planned if it is new, without the lock that frames need. Called and left
+ * with that lock held. */
 static um_status find_geometry(um_pipeline *p, int w, int h, int c, struct geometry **out)
 {
-    struct geometry *g = &p->geometry[0];
-    for (int i = 0; i < GEOMETRIES; i++) {
-        struct geometry *o = &p->geometry[i];
-        if (o->front.tape && o->w == w && o->h == h && o->c == c) {
-            *out = o;
-            return UM_OK;
-        }
-        if (o->used < g->used)
-            g = o;
+    struct geometry planned;
+    *out = known_geometry(p, w, h, c);
+    if (*out)
+        return UM_OK;
+    pthread_mutex_unlock(&p->lock);
+    pthread_mutex_lock(&p->planning);
+    um_status st = um_geometry_open(p, &planned, w, h, c);
+    pthread_mutex_lock(&p->lock);
+    struct geometry *g = st == UM_OK ? known_geometry(p, w, h, c) : NULL;
+    if (g) { /* another thread was faster */
+        um_geometry_close(p, &planned);
+    } else if (st == UM_OK) {
+        g = free_place(p);
+        *g = planned;
+        st = um_geometry_capture(p, g, p->sent == p->received);
+        if (st != UM_OK)
+            um_geometry_close(p, g);
+        else
+            g->used = p->sent + 1;
     }
-    close_geometry(p, g);
-    um_status st = open_geometry(p, g, w, h, c);
-    if (st == UM_OK)
-        st = warm_up(p, g);
-    if (st != UM_OK)
-        close_geometry(p, g);
+    pthread_mutex_unlock(&p->planning);
     *out = g;
     return st;
 }
 
-/* ---- frames ---- */
+/* The part of a picture that is looked at. */
+static um_status find_crop(const um_pipeline *p, int width, int height, int crop[4])
+{
+    memcpy(crop, p->set.crop, sizeof p->set.crop);
+    if (!crop[2]) {
+        crop[2] = width;
+        crop[3] = height;
+    }
+    if (crop[0] > width - crop[2] || crop[1] > height - crop[3])
+        return um_fail(UM_EINVAL, "a picture of %dx%d: the crop %d,%d,%d,%d reaches beyond it",
+                       width, height, crop[0], crop[1], crop[2], crop[3]);
+    return UM_OK;
+}
 
-um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
+um_status um_pipeline_prepare(um_pipeline *p, int width, int height, int channels)
 {
     struct geometry *g = NULL;
-    if (!p || !frame || !*frame)
-        return um_fail(UM_EINVAL, "um_pipeline_send: %s is NULL", p ? "frame" : "pipeline");
+    int crop[4];
+    if (!p || width < 1 || height < 1 || width > UM_FRAME_MAX_SIDE || height > UM_FRAME_MAX_SIDE ||
+        (int64_t)width * height > UM_FRAME_MAX_PIXELS || (channels != 1 && channels != 3))
+        return um_fail(UM_EINVAL, "um_pipeline_prepare: a picture of %dx%d, %d channels", width,
+                       height, channels);
+    um_status st = find_crop(p, width, height, crop);
+    if (st != UM_OK)
+        return st;
+    um_ledger *before = um_ledger_bind(NULL);
+    pthread_mutex_lock(&p->lock);
+    st = find_geometry(p, crop[2], crop[3], um_detector_channels(p->detector, channels), &g);
+    pthread_mutex_unlock(&p->lock);
+    um_ledger_bind(before);
+    return st;
+}
+
+/* ---- send ---- */
+
+/* What is known of a packet when its frame is sent. */
+static um_packet begin_packet(const um_pipeline *p, const um_frame *f, const int crop[4])
+{
+    um_packet k = {.struct_size = sizeof k,
+                   .frame_id = f->id,
+                   .ts = f->ts,
+                   .width = f->width,
+                   .height = f->height,
+                   .has_pose = f->has_pose,
+                   .has_spacing = f->has_spacing,
+                   .as_numpy = p->host_mode,
+                   .centroid = {NAN, NAN},
+                   .source = f->source};
+    memcpy(k.crop, crop, sizeof k.crop);
+    memcpy(k.pose, f->pose, sizeof k.pose);
+    memcpy(k.spacing_mm, f->spacing_mm, sizeof k.spacing_mm);
+    memcpy(k.device, p->dev->name, sizeof k.device);
+    snprintf(k.precision, sizeof k.precision, "%s", um_device_precision(p->dev));
+    if (p->set.lost_device)
+        snprintf(k.lost_device, sizeof k.lost_device, "%s", p->set.lost_device);
+    memcpy(k.detector_sha256, p->detector->sha256, sizeof k.detector_sha256);
+    if (p->segmenter)
+        memcpy(k.segmenter_sha256, p->segmenter->sha256, sizeof k.segmenter_sha256);
+    return k;
+}
+
+static um_status send(um_pipeline *p, um_frame **frame)
+{
+    struct geometry *g = NULL;
+    const um_frame *f = *frame;
+    int crop[4];
     if (p->sent - p->received == (uint64_t)p->set.inflight)
         return UM_AGAIN;
-    const um_frame *f = *frame;
-    int crop[4] = {p->set.crop[0], p->set.crop[1], p->set.crop[2], p->set.crop[3]};
-    if (!crop[2]) {
-        crop[2] = f->width;
-        crop[3] = f->height;
-    }
-    if (crop[0] > f->width - crop[2] || crop[1] > f->height - crop[3])
-        return um_fail(UM_EINVAL, "frame %llu is %dx%d: the crop %d,%d,%d,%d reaches beyond it",
-                       (unsigned long long)f->id, f->width, f->height, crop[0], crop[1], crop[2],
-                       crop[3]);
+    um_status st = find_crop(p, f->width, f->height, crop);
+    if (st != UM_OK)
+        return st;
     uint64_t now = um_clock_ns();
     int c =
         um_detector_channels(p->detector, um_front_channels(f, crop[0], crop[1], crop[2], crop[3]));
-    um_ledger_frame(p->dev, f->id);
-    um_status st = find_geometry(p, crop[2], crop[3], c, &g);
-    if (st != UM_OK)
-        return st;
-    struct um_frame_header header = {.frame_id = f->id,
-                                     .width = (uint32_t)g->w,
-                                     .height = (uint32_t)g->h,
-                                     .tau_conf = p->set.conf,
-                                     .label = p->set.label};
-    struct lane *l = lane_of(p, p->sent);
     struct flight *flight = flight_of(p, p->sent);
-    st = um_front_fill(&g->front, l->slot, &header, f, crop[0], crop[1]);
+    flight->ledger = um_ledger_new(p->dev, p->set.assert_up, p->set.assert_down);
+    um_ledger *before = um_ledger_bind(&flight->ledger);
+    st = find_geometry(p, crop[2], crop[3], c, &g);
+    struct um_frame_header header = {.frame_id = f->id,
+                                     .width = (uint32_t)crop[2],
+                                     .height = (uint32_t)crop[3],
+                                     .tau_conf = p->conf,
+                                     .label = p->label,
+                                     .objects = (uint32_t)p->objects,
+                                     .per_class = p->set.per_class != 0};
+    struct lane *l = lane_of(p, p->sent);
+    if (st == UM_OK)
+        st = um_front_fill(&g->front, l->slot, &header, f, crop[0], crop[1]);
     if (st == UM_OK)
         st = um_graph_launch(p->dev, p->speculative ? g->whole[l->slot] : g->first);
+    um_ledger_bind(before);
     if (st != UM_OK)
         return st;
-    if (p->segmenter)
-        p->segmenter->image_w = p->segmenter->image_h =
-            0; /* this frame goes where the image's embedding was */
     g->used = ++p->sent;
     flight->g = g;
     flight->sent_ns = now;
+    flight->packet = begin_packet(p, f, crop);
     flight->frame = *frame;
-    um_ledger_read(p->dev, &flight->transfers);
     *frame = NULL;
-    um_packet *k = &flight->packet;
-    *k = (um_packet){.struct_size = sizeof *k,
-                     .source = flight->frame->source,
-                     .frame_id = f->id,
-                     .ts = f->ts,
-                     .width = f->width,
-                     .height = f->height,
-                     .has_pose = f->has_pose,
-                     .has_spacing = f->has_spacing,
-                     .as_numpy = p->host_mode,
-                     .centroid = {NAN, NAN}};
-    memcpy(k->crop, crop, sizeof crop);
-    memcpy(k->pose, f->pose, sizeof k->pose);
-    memcpy(k->spacing_mm, f->spacing_mm, sizeof k->spacing_mm);
-    memcpy(k->device, p->dev->name, sizeof k->device);
-    snprintf(k->precision, sizeof k->precision, "%s", um_device_precision(p->dev));
-    if (p->set.lost_device)
-        snprintf(k->lost_device, sizeof k->lost_device, "%s", p->set.lost_device);
-    memcpy(k->detector_sha256, p->detector->sha256, sizeof k->detector_sha256);
-    if (p->segmenter)
-        memcpy(k->segmenter_sha256, p->segmenter->sha256, sizeof k->segmenter_sha256);
     return UM_OK;
 }
 
-/* Legacy mode: logits and score come to the host in blocking copies; mask, weights, statistics and
- * packet are made here by the reference kernels, and nothing goes back up. */
-static um_status make_host_packet(um_pipeline *p, struct geometry *g, uint64_t frame_id)
+um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
 {
-    um_buf *buf = NULL;
-    um_pool *pool = p->pool ? p->pool : p->dev->pool;
-    size_t off = 0, n = (size_t)g->w * (size_t)g->h;
-    uint64_t start = um_clock_ns();
-    float iou = 0;
-    um_tape_locate(g->packet, g->logits, &buf, &off);
-    um_status st = um_download_now(p->dev, g->host_logits, buf, off, n * sizeof(float),
-                                   UM_STAGE_SEGMENT, "legacy mode: mask logits to the host");
-    if (st != UM_OK)
-        return st;
-    um_tape_locate(p->decode->tape, p->decode->out.iou, &buf, &off);
-    st = um_download_now(p->dev, &iou, buf, off, sizeof iou, UM_STAGE_SEGMENT,
-                         "legacy mode: score to the host");
-    if (st != UM_OK)
-        return st;
-    for (size_t i = 0; i < n; i++)
-        g->host_mask[i] = g->host_logits[i] > 0;
-    uint64_t masked = um_clock_ns();
-    struct um_view mask = {
-        .data = g->host_mask, .dtype = UM_U8, .h = g->h, .w = g->w, .c = 1, .ld = 1};
-    struct um_view weights = {
-        .data = g->host_weights, .dtype = UM_U8, .h = 3 * g->h, .w = g->w, .c = 1, .ld = 1};
-    struct um_view stats = {.data = g->host_stats,
-                            .dtype = UM_U8,
-                            .h = 1,
-                            .w = 1,
-                            .c = UM_RECORD_BYTES,
-                            .ld = UM_RECORD_BYTES};
-    um_ref_mask_stats(
-        &(struct um_call){.t = (struct um_view[]){weights, stats, mask}, .n = 3, .pool = pool});
-    struct um_view out = {.data = g->packet_slot[0]->data,
-                          .dtype = UM_U8,
-                          .h = 1,
-                          .w = 1,
-                          .c = (int)packet_bytes(g),
-                          .ld = (int)packet_bytes(g)};
-    struct um_view gate = {.data = g->gate_slot->data,
-                           .dtype = UM_U8,
-                           .h = 1,
-                           .w = 1,
-                           .c = UM_GATE_BYTES,
-                           .ld = UM_GATE_BYTES};
-    struct um_view score = {.data = &iou, .dtype = UM_F32, .h = 1, .w = 1, .c = 1, .ld = 1};
-    struct um_view logits = {
-        .data = g->host_logits, .dtype = UM_F32, .h = g->h, .w = g->w, .c = 1, .ld = 1};
-    struct um_frame_header header = {
-        .frame_id = frame_id, .width = (uint32_t)g->w, .height = (uint32_t)g->h};
-    struct um_view head = {.data = &header,
-                           .dtype = UM_U8,
-                           .h = 1,
-                           .w = 1,
-                           .c = UM_HEADER_BYTES,
-                           .ld = UM_HEADER_BYTES};
-    um_ref_packet(
-        &(struct um_call){.t = (struct um_view[]){out, stats, mask, gate, score, logits, head},
-                          .n = 7,
-                          .pool = pool});
-    p->host_ms[0] = (double)(masked - start) * 1e-6;
-    p->host_ms[1] = (double)(um_clock_ns() - masked) * 1e-6;
-    return UM_OK;
+    if (!p || !frame || !*frame)
+        return um_fail(UM_EINVAL, "um_pipeline_send: %s is NULL", p ? "frame" : "pipeline");
+    pthread_mutex_lock(&p->lock);
+    um_status st = send(p, frame);
+    pthread_mutex_unlock(&p->lock);
+    return st;
 }
+
+/* ---- receive ---- */
 
 static float clamp(float v, float hi)
 {
     return v < 0 ? 0 : v > hi ? hi : v;
-}
-
-static void fill_gate(um_packet *k, const struct um_gate *gate)
-{
-    k->state = gate->flags & UM_GATE_OK ? UM_STATE_VISIBLE : UM_STATE_LOST;
-    k->score = gate->score;
-    k->label = gate->label;
-    k->has_box = k->state == UM_STATE_VISIBLE;
-    for (int i = 0; i < 4 && k->has_box; i++)
-        k->box[i] =
-            clamp(gate->box[i] + (float)k->crop[i % 2], i % 2 ? (float)k->height : (float)k->width);
-}
-
-static void fill_mask(um_packet *k, const struct um_record *r, const uint8_t *bits)
-{
-    k->has_mask = 1;
-    k->bits = bits;
-    k->mask_area_px = r->area_px;
-    k->edge_px = r->edge_px;
-    k->in_px = r->in_px;
-    k->out_px = r->out_px;
-    k->iou = r->iou;
-    memcpy(k->scores, r->score, sizeof k->scores);
-    if (!r->area_px)
-        return;
-    for (int i = 0; i < 4; i++)
-        k->mask_box[i] = r->mask_box[i] + k->crop[i % 2];
-    k->centroid[0] = (float)((double)r->sum_x / r->area_px) + (float)k->crop[0];
-    k->centroid[1] = (float)((double)r->sum_y / r->area_px) + (float)k->crop[1];
 }
 
 static double between(um_pipeline *p, const struct lane *l, enum mark from, enum mark to)
@@ -730,52 +442,184 @@ static void fill_times(um_pipeline *p, const struct lane *l, um_packet *k)
         k->ms.packet = between(p, l, MARK_DETECTED, MARK_DONE);
 }
 
-static um_status assertion(const um_pipeline *p, uint64_t frame)
+static um_status assertion(const um_ledger *l, uint64_t frame)
 {
-    const struct um_violation *v = um_ledger_violation(p->dev);
-    if (!v || v->frame != frame || (p->set.assert_up < 0 && p->set.assert_down < 0))
+    const struct um_violation *v = &l->violation;
+    if (!v->found)
         return UM_OK;
     return um_fail(UM_EASSERT, "frame %llu, stage %s: %u copies %s, at most %u asserted (%s)",
-                   (unsigned long long)v->frame, um_stage_name(v->stage), v->count, v->direction,
+                   (unsigned long long)frame, um_stage_name(v->stage), v->count, v->direction,
                    v->limit, v->reason);
 }
 
-static um_status finish(um_pipeline *p, struct geometry *g, const struct lane *l, um_packet *k)
+/* What the detector decided on each object. */
+struct verdicts {
+    int found; /* the first of them are to be outlined */
+    struct um_gate gate[UM_OBJECTS_MAX];
+};
+
+static um_status check_gates(const um_pipeline *p, const struct verdicts *v, uint64_t frame)
 {
+    for (int i = 0; i < p->set.objects; i++) {
+        const struct um_gate *g = &v->gate[i];
+        if (g->flags & UM_GATE_NAN || (g->flags & UM_GATE_NONFINITE && (i == 0 || g->query >= 0)))
+            return um_fail(UM_ENUMERIC,
+                           "frame %llu: the detector's scores or boxes are not finite numbers "
+                           "(model %.12s)",
+                           (unsigned long long)frame, p->detector->sha256);
+    }
+    return UM_OK;
+}
+
+static void read_gates(const um_pipeline *p, const struct geometry *g, const uint8_t *slot,
+                       struct verdicts *v)
+{
+    const uint8_t *gates = g->gate_slot->data;
+    v->found = 0;
+    for (int i = 0; i < p->set.objects; i++) {
+        const uint8_t *at = p->speculative
+                                ? slot + (size_t)i * g->stride + offsetof(struct um_record, gate)
+                                : gates + (size_t)i * UM_GATE_BYTES;
+        memcpy(&v->gate[i], at, sizeof v->gate[i]);
+        v->found += v->gate[i].flags == UM_GATE_OK;
+    }
+}
+
+/* The rest of a frame behind the gates, for those that were found. */
+static um_status finish_second(um_pipeline *p, struct geometry *g, const struct lane *l,
+                               const struct verdicts *v, um_packet *k)
+{
+    double detect = between(p, l, MARK_DETECTED,
+                            MARK_DONE); /* the gate's way to the host is part of the packet */
+    um_status st = UM_OK;
+    p->host_ms[0] = p->host_ms[1] = 0;
+    p->encoded = true;
+    for (int i = 0; st == UM_OK && i < (p->host_mode ? v->found : 1); i++) {
+        st = um_graph_launch(p->dev, g->second[p->host_mode ? i : v->found - 1]);
+        if (st == UM_OK)
+            st = um_event_sync(p->dev, l->mark[MARK_DONE], UM_STAGE_PACKET, "packet");
+        if (st == UM_OK && p->host_mode)
+            st = um_host_packet(p, g, i, k->frame_id);
+    }
+    if (st != UM_OK)
+        return st;
+    fill_times(p, l, k);
+    k->ms.packet += detect + p->host_ms[1];
+    k->ms.segment += p->host_ms[0];
+    return UM_OK;
+}
+
+static um_status fill_mask(const um_pipeline *p, const um_packet *k, const uint8_t *slot,
+                           um_object *o)
+{
+    struct um_record r;
+    memcpy(&r, slot, sizeof r);
+    if (r.nonfinite)
+        return um_fail(UM_ENUMERIC,
+                       "frame %llu: %u of the segmenter's logits are not finite numbers (model "
+                       "%.12s)",
+                       (unsigned long long)k->frame_id, r.nonfinite, p->segmenter->sha256);
+    o->has_mask = 1;
+    o->bits = slot + UM_RECORD_BYTES;
+    o->mask_area_px = r.area_px;
+    o->edge_px = r.edge_px;
+    o->in_px = r.in_px;
+    o->out_px = r.out_px;
+    o->iou = r.iou;
+    memcpy(o->scores, r.score, sizeof o->scores);
+    if (!r.area_px)
+        return UM_OK;
+    for (int i = 0; i < 4; i++)
+        o->mask_box[i] = r.mask_box[i] + k->crop[i % 2];
+    o->centroid[0] = (float)((double)r.sum_x / r.area_px) + (float)k->crop[0];
+    o->centroid[1] = (float)((double)r.sum_y / r.area_px) + (float)k->crop[1];
+    return UM_OK;
+}
+
+static um_object object_of(const um_pipeline *p, const um_packet *k, const struct um_gate *gate)
+{
+    um_object o = {.struct_size = sizeof o,
+                   .label = gate->label,
+                   .name = um_detector_class_name(p->detector, gate->label),
+                   .score = gate->score,
+                   .has_box = 1,
+                   .centroid = {NAN, NAN}};
+    for (int i = 0; i < 4; i++)
+        o.box[i] =
+            clamp(gate->box[i] + (float)k->crop[i % 2], i % 2 ? (float)k->height : (float)k->width);
+    return o;
+}
+
+/* Wait for the frame and make its packet. */
+static um_status finish(um_pipeline *p, struct flight *flight, const struct lane *l,
+                        um_packet **out)
+{
+    struct geometry *g = flight->g;
+    um_packet *k = &flight->packet;
+    struct verdicts v;
+    um_object object[UM_OBJECTS_MAX];
+    const um_object *objects[UM_OBJECTS_MAX];
     um_status st = um_event_sync(p->dev, l->mark[MARK_DONE], UM_STAGE_PACKET,
                                  p->speculative ? "packet" : "gate");
     p->encoded = p->speculative;
     if (st != UM_OK)
         return st;
     const uint8_t *slot = g->packet_slot[l->slot]->data;
-    const struct um_record *record = (const struct um_record *)(const void *)slot;
-    if (p->speculative)
-        fill_gate(k, &record->gate);
+    read_gates(p, g, slot, &v);
+    st = check_gates(p, &v, k->frame_id);
+    if (st == UM_OK && p->segmenter && !p->speculative && v.found)
+        st = finish_second(p, g, l, &v, k);
     else
-        fill_gate(k, g->gate_slot->data);
-    if (!p->speculative && p->segmenter && k->state == UM_STATE_VISIBLE) {
-        double detect = between(p, l, MARK_DETECTED,
-                                MARK_DONE); /* the gate's way to the host is part of the packet */
-        st = um_graph_launch(p->dev, g->second);
-        if (st == UM_OK)
-            st = um_event_sync(p->dev, l->mark[MARK_DONE], UM_STAGE_PACKET, "packet");
-        if (st == UM_OK && p->host_mode)
-            st = make_host_packet(p, g, k->frame_id);
-        if (st != UM_OK)
-            return st;
-        p->encoded = true;
         fill_times(p, l, k);
-        k->ms.packet += detect;
-        if (p->host_mode) {
-            k->ms.segment += p->host_ms[0];
-            k->ms.packet += p->host_ms[1];
-        }
-    } else
-        fill_times(p, l, k);
-    if (p->segmenter && k->state == UM_STATE_VISIBLE) {
-        fill_mask(k, record, slot + UM_RECORD_BYTES);
+    k->state = v.found ? UM_STATE_VISIBLE : UM_STATE_LOST;
+    k->score = v.gate[0].score;
+    k->label = v.gate[0].label;
+    for (int i = 0; i < v.found && st == UM_OK; i++) {
+        object[i] = object_of(p, k, &v.gate[i]);
+        objects[i] = &object[i];
+        if (p->segmenter)
+            st = fill_mask(p, k, slot + (size_t)i * g->stride, &object[i]);
     }
-    return UM_OK;
+    if (st != UM_OK)
+        return st;
+    k->transfers = flight->ledger.count;
+    k->ms.total = (double)(um_clock_ns() - flight->sent_ns) * 1e-6;
+    return um_packet_make(out, p->packets, k, objects, v.found);
+}
+
+static void write_kpi(const um_pipeline *p, const um_packet *k)
+{
+    char line[320], more[160];
+    if (!p->set.kpi || !k->has_mask)
+        return;
+    snprintf(more, sizeof more,
+             ", \"frame_id\": %llu, \"up\": %u, \"down\": %u, \"waits\": %u, \"up_bytes\": "
+             "%llu, \"down_bytes\": %llu",
+             (unsigned long long)k->frame_id, k->transfers.up, k->transfers.down,
+             k->transfers.waits, (unsigned long long)k->transfers.up_bytes,
+             (unsigned long long)k->transfers.down_bytes);
+    um_kpi_line(line, sizeof line, um_clock_unix(), p->host_mode, p->dev->name, more);
+    p->set.kpi(p->set.kpi_ctx, line);
+}
+
+static um_status receive(um_pipeline *p, const um_packet **packet)
+{
+    um_packet *made = NULL;
+    if (p->received == p->sent)
+        return UM_AGAIN;
+    struct flight *flight = flight_of(p, p->received);
+    um_packet_unref(&p->packet);
+    um_ledger *before = um_ledger_bind(&flight->ledger);
+    um_status st = finish(p, flight, lane_of(p, p->received), &made);
+    um_ledger_bind(before);
+    um_frame_unref(&flight->frame);
+    p->received++;
+    if (st != UM_OK)
+        return st;
+    p->last = flight->g;
+    p->packet = *packet = made;
+    write_kpi(p, made);
+    return assertion(&flight->ledger, made->frame_id);
 }
 
 um_status um_pipeline_receive(um_pipeline *p, const um_packet **packet)
@@ -783,38 +627,13 @@ um_status um_pipeline_receive(um_pipeline *p, const um_packet **packet)
     if (!p || !packet)
         return um_fail(UM_EINVAL, "um_pipeline_receive: %s is NULL", p ? "packet" : "pipeline");
     *packet = NULL;
-    if (p->received == p->sent)
-        return UM_AGAIN;
-    struct flight *flight = flight_of(p, p->received);
-    um_packet *k = &flight->packet;
-    um_packet *made = NULL;
-    um_ledger_resume(p->dev, k->frame_id, &flight->transfers);
-    um_status st = finish(p, flight->g, lane_of(p, p->received), k);
-    um_ledger_read(p->dev, &k->transfers);
-    k->ms.total = (double)(um_clock_ns() - flight->sent_ns) * 1e-6;
-    um_packet_unref(&p->packet);
-    if (st == UM_OK)
-        st = um_packet_make(&made, p->packets, k, NULL, 0);
-    p->packet = made;
-    um_frame_unref(&flight->frame);
-    p->received++;
-    if (st != UM_OK)
-        return st;
-    p->last = flight->g;
-    if (p->set.kpi && k->has_mask) {
-        char line[320], more[160];
-        snprintf(more, sizeof more,
-                 ", \"frame_id\": %llu, \"up\": %u, \"down\": %u, \"waits\": %u, \"up_bytes\": "
-                 "%llu, \"down_bytes\": %llu",
-                 (unsigned long long)k->frame_id, k->transfers.up, k->transfers.down,
-                 k->transfers.waits, (unsigned long long)k->transfers.up_bytes,
-                 (unsigned long long)k->transfers.down_bytes);
-        um_kpi_line(line, sizeof line, um_clock_unix(), p->host_mode, p->dev->name, more);
-        p->set.kpi(p->set.kpi_ctx, line);
-    }
-    *packet = p->packet;
-    return assertion(p, k->frame_id);
+    pthread_mutex_lock(&p->lock);
+    um_status st = receive(p, packet);
+    pthread_mutex_unlock(&p->lock);
+    return st;
 }
+
+/* ---- the rest ---- */
 
 um_status um_pipeline_dump(um_pipeline *p, const char *path)
 {
@@ -823,11 +642,11 @@ um_status um_pipeline_dump(um_pipeline *p, const char *path)
         return um_fail(UM_EINVAL, "um_pipeline_dump: needs settings.dump and a frame");
     um_status st = um_dump_tape(&dump, p->last->detect->tape);
     if (st == UM_OK && p->encoded)
-        st = um_dump_tape(&dump, p->segmenter->encode);
+        st = um_dump_tape(&dump, p->encode.tape);
     if (st == UM_OK && p->encoded)
-        st = um_dump_tape(&dump, p->decode->tape);
+        st = um_dump_tape(&dump, p->decode.tape);
     if (st == UM_OK && p->encoded)
-        st = um_dump_tape(&dump, p->last->packet);
+        st = um_dump_tape(&dump, p->last->packet[0]);
     if (st == UM_OK)
         st = um_dump_write(&dump, path);
     um_dump_close(&dump);
@@ -836,16 +655,12 @@ um_status um_pipeline_dump(um_pipeline *p, const char *path)
 
 uint64_t um_pipeline_device_bytes(const um_pipeline *p)
 {
-    uint64_t n = um_detector_device_bytes(p->detector);
+    uint64_t n = um_dfine_weight_bytes(p->detector->net) + um_detect_device_bytes(&p->detect);
     if (p->segmenter)
-        n += um_segmenter_device_bytes(p->segmenter);
-    for (int i = 0; i < GEOMETRIES; i++) {
-        const struct geometry *g = &p->geometry[i];
-        if (!g->front.tape)
-            continue;
-        n += um_front_device_bytes(&g->front) + um_tape_arena_bytes(g->gate);
-        if (g->packet)
-            n += um_tape_arena_bytes(g->packet) + um_params_bytes(g->tables);
-    }
+        n += um_sam_weight_bytes(p->segmenter->net) + um_encode_device_bytes(&p->encode) +
+             um_tape_arena_bytes(p->decode.tape) + p->prompt->size +
+             (p->prompts != p->prompt ? p->prompts->size : 0);
+    for (int i = 0; i < GEOMETRIES; i++)
+        n += um_geometry_device_bytes(&p->geometry[i]);
     return n;
 }

@@ -325,6 +325,12 @@ static um_status collect(struct run *r, um_run_stats *stats, bool *go_on)
     const um_run_settings *set = r->set;
     const um_packet *packet = NULL;
     um_status st = um_pipeline_receive(r->pipeline, &packet);
+    if (st == UM_ENUMERIC && !set->strict) { /* this frame only */
+        stats->unreadable++;
+        problem(r, um_last_error());
+        drop_waiting(r, 0);
+        return UM_OK;
+    }
     if (!packet)
         return st == UM_EDEVICE && replace_pipeline(r, stats) ? UM_OK : st;
     const struct arrival *a = r->waiting[0];

@@ -455,6 +455,10 @@ static void run_kernel(const struct work *w)
     const char *trouble = NULL;
     if (!g.shapes_only)
         trouble = um_host_launch(f->name, w->grid, w->threads, w->shared, w->args, f->size);
+    for (size_t i = 0; g.shapes_only && i < w->accesses;
+         i++) /* a number, though not the right one */
+        if (w->access[i].write)
+            memset((void *)w->access[i].at, 0, w->access[i].n);
     if (trouble)
         VIOLATION("kernel \"%s\" of step \"%s\": %s", f->name, w->step, trouble);
     if (g.kernel_k > 0 && --g.kernel_k == 0 && !g.pending) {

@@ -146,10 +146,12 @@ void um_cuda_best_box(const struct um_call *call)
                                       .logits = um_gview(&t[2]),
                                       .boxes = um_gview(&t[3]),
                                       .header = t[4].data,
-                                      .queries = (int)rows_of(&t[2])};
+                                      .queries = (int)rows_of(&t[2]),
+                                      .n = (int)rows_of(&t[0])};
     if (rows_of(&t[2]) * t[2].c > UINT32_MAX) {
         unsupported(call, "best_box: logits", rows_of(&t[2]) * t[2].c, UINT32_MAX);
         return;
     }
-    um_launch_grid(call, "um_best_box_pick", a, PICK_THREADS, PICK_THREADS / 32 * 8, 1, 1, 1);
+    um_launch_grid(call, "um_best_box_pick", a, PICK_THREADS,
+                   PICK_THREADS / 32 * 8 + UM_BOXES_MAX * 8 + 4, 1, 1, 1);
 }

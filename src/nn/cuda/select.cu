@@ -446,52 +446,70 @@ DEVICE bool finite(float v)
 }
 
 /* Thread 0: the records of the best logit, `at` = query * classes + class, or -1. */
-DEVICE void write_records(const um_best_box_pick_args &a, const um_frame_header *header, int64_t at)
+struct verdict {
+    int query, label;
+    float logit, score, box[4];
+    uint32_t flags;
+};
+
+/* at: query * classes + class, or -1 */
+DEVICE verdict judge(const um_best_box_pick_args &a, const um_frame_header *header, int64_t at,
+                     bool nan)
 {
-    um_gate *gate = (um_gate *)a.gate;
-    um_prompt *prompt = (um_prompt *)a.prompt;
-    float w = (float)header->width, h = (float)header->height, box[4] = {0};
-    float logit = -INFINITY, score = 0;
-    int query = -1, label = -1;
-    uint32_t flags = 0;
+    float w = (float)header->width, h = (float)header->height;
+    verdict v = {-1, -1, -INFINITY, 0, {0, 0, 0, 0}, 0};
     bool good = at >= 0;
     if (at >= 0) {
-        query = (int)(at / a.logits.c);
-        label = (int)(at % a.logits.c);
-        logit = load(a.logits, query, label);
-        score = sigmoid(logit);
+        v.query = (int)(at / a.logits.c);
+        v.label = (int)(at % a.logits.c);
+        v.logit = load(a.logits, v.query, v.label);
+        v.score = sigmoid(v.logit);
         UNROLL
         for (int i = 0; i < 4; i++) {
-            float centre = load(a.boxes, query, i % 2), size = load(a.boxes, query, 2 + i % 2);
-            box[i] = mul_rn(add_rn(centre, mul_rn(i < 2 ? -0.5f : 0.5f, size)), i % 2 ? h : w);
+            float centre = load(a.boxes, v.query, i % 2), size = load(a.boxes, v.query, 2 + i % 2);
+            v.box[i] = mul_rn(add_rn(centre, mul_rn(i < 2 ? -0.5f : 0.5f, size)), i % 2 ? h : w);
         }
-        good = finite(logit);
+        good = finite(v.logit);
     }
     UNROLL
     for (int i = 0; i < 4; i++)
-        good = good && finite(box[i]);
+        good = good && finite(v.box[i]);
     if (!good)
-        flags |= UM_GATE_NONFINITE;
-    if (box[2] < box[0] || box[3] < box[1])
-        flags |= UM_GATE_INVERTED;
-    if (box[2] < 0 || box[3] < 0 || box[0] > w || box[1] > h)
-        flags |= UM_GATE_OUTSIDE;
-    if (!(score >= header->tau_conf))
-        flags |= UM_GATE_BELOW_TAU;
-    gate->flags = flags ? flags : (uint32_t)UM_GATE_OK;
-    gate->query = query;
-    gate->label = label;
-    gate->score = score;
-    gate->logit = logit;
+        v.flags |= UM_GATE_NONFINITE;
+    if (v.box[2] < v.box[0] || v.box[3] < v.box[1])
+        v.flags |= UM_GATE_INVERTED;
+    if (v.box[2] < 0 || v.box[3] < 0 || v.box[0] > w || v.box[1] > h)
+        v.flags |= UM_GATE_OUTSIDE;
+    if (!(v.score >= header->tau_conf))
+        v.flags |= UM_GATE_BELOW_TAU;
+    if (nan)
+        v.flags |= UM_GATE_NAN;
+    if (!v.flags)
+        v.flags = UM_GATE_OK;
+    return v;
+}
+
+DEVICE void write_records(um_gate *gate, um_prompt *prompt, const um_frame_header *header,
+                          const verdict &v)
+{
+    bool good = !(v.flags & UM_GATE_NONFINITE);
+    gate->flags = v.flags;
+    gate->query = v.query;
+    gate->label = v.label;
+    gate->score = v.score;
+    gate->logit = v.logit;
     prompt->width = header->width;
     prompt->height = header->height;
     prompt->has_box = 1;
     prompt->n_points = 0;
     UNROLL
     for (int i = 0; i < 4; i++) {
-        gate->box[i] = box[i];
+        gate->box[i] = v.box[i];
         /* whoever runs ahead of the verdict must still compute on numbers */
-        prompt->box[i] = good ? box[i] : i == 2 ? w : i == 3 ? h : 0;
+        prompt->box[i] = good     ? v.box[i]
+                         : i == 2 ? (float)header->width
+                         : i == 3 ? (float)header->height
+                                  : 0;
     }
     for (int i = 0; i < 7; i++)
         gate->reserved[i] = 0;
@@ -501,37 +519,70 @@ DEVICE void write_records(const um_best_box_pick_args &a, const um_frame_header 
     }
 }
 
+/* One pick after the other; what is taken lies in shared memory behind the warps' keys. */
 KERNEL(um_best_box_pick, um_best_box_pick_args, a, PICK_THREADS)
 {
     const um_frame_header *header = (const um_frame_header *)a.header;
-    uint64_t *of_warp = (uint64_t *)shared_memory(), best = 0;
+    uint64_t *of_warp = (uint64_t *)shared_memory();
+    int64_t *picked = (int64_t *)(of_warp + PICK_THREADS / 32);
+    uint32_t *nan = (uint32_t *)(picked + UM_BOXES_MAX);
     int t = (int)threadIdx.x, c = a.logits.c, lanes = 1;
     int first = header->label, end = first < c ? first + 1 : first; /* may be no such class */
+    int wanted = header->objects ? (int)header->objects : 1;
+    bool per_class = header->per_class != 0, bad = false;
     if (first < 0) {
         first = 0;
         end = c;
     }
     while (lanes < 32 && lanes * 4 < end - first)
         lanes *= 2;
-    for (int q = t / lanes; q < a.queries; q += PICK_THREADS / lanes)
-        for (int k = first + t % lanes; k < end; k += lanes) {
-            float v = load(a.logits, q, k);
-            uint64_t key = (uint64_t)ordered(v) << 32 | ~((uint32_t)q * (uint32_t)c + (uint32_t)k);
-            if (v > -INFINITY && key > best) /* ties: the first */
-                best = key;
-        }
-    UNROLL
-    for (int m = 16; m; m >>= 1) {
-        uint64_t other = (uint64_t)shfl_xor((uint32_t)(best >> 32), m) << 32;
-        other |= shfl_xor((uint32_t)best, m);
-        best = other > best ? other : best;
-    }
-    if (t % 32 == 0)
-        of_warp[t / 32] = best;
+    if (t == 0)
+        *nan = 0;
     sync();
-    if (t == 0) {
-        for (int i = 1; i < PICK_THREADS / 32; i++)
-            best = of_warp[i] > best ? of_warp[i] : best;
-        write_records(a, header, best ? (int64_t)(uint32_t)~best : -1);
+    for (int64_t i = t; i < (int64_t)a.queries * c; i += PICK_THREADS) {
+        float v = load(a.logits, (int)(i / c), (int)(i % c));
+        bad = bad || v != v;
     }
+    if (bad)
+        *nan = 1;
+    for (int n = 0; n < a.n && n < wanted; n++) {
+        uint64_t best = 0;
+        for (int q = t / lanes; q < a.queries; q += PICK_THREADS / lanes)
+            for (int k = first + t % lanes; k < end; k += lanes) {
+                float v = load(a.logits, q, k);
+                uint64_t key =
+                    (uint64_t)ordered(v) << 32 | ~((uint32_t)q * (uint32_t)c + (uint32_t)k);
+                bool open = v > -INFINITY && key > best; /* ties: the first */
+                for (int i = 0; open && i < n; i++)
+                    open = picked[i] < 0 || (per_class ? picked[i] % c != k : picked[i] / c != q);
+                if (open)
+                    best = key;
+            }
+        UNROLL
+        for (int m = 16; m; m >>= 1) {
+            uint64_t other = (uint64_t)shfl_xor((uint32_t)(best >> 32), m) << 32;
+            other |= shfl_xor((uint32_t)best, m);
+            best = other > best ? other : best;
+        }
+        if (t % 32 == 0)
+            of_warp[t / 32] = best;
+        sync();
+        if (t == 0) {
+            for (int i = 1; i < PICK_THREADS / 32; i++)
+                best = of_warp[i] > best ? of_warp[i] : best;
+            picked[n] = best ? (int64_t)(uint32_t)~best : -1;
+        }
+        sync();
+    }
+    if (t)
+        return;
+    int at = 0;
+    for (int ok = 1; ok >= 0; ok--)
+        for (int n = 0; n < a.n; n++) {
+            verdict v = judge(a, header, n < wanted ? picked[n] : -1, *nan != 0);
+            if ((v.flags == UM_GATE_OK) != (ok != 0))
+                continue;
+            write_records((um_gate *)a.gate + at, (um_prompt *)a.prompt + at, header, v);
+            at++;
+        }
 }

@@ -62,8 +62,8 @@ struct um_lqe_rows_args {
 struct um_best_box_pick_args {
     struct um_gview logits, boxes;
     const void *header;  /* struct um_frame_header */
-    void *gate, *prompt; /* struct um_gate, um_prompt */
-    int queries;
+    void *gate, *prompt; /* struct um_gate, um_prompt [n] */
+    int queries, n;
 };
 
 #endif

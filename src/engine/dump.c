@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "pipeline/dump.h"
+#include "engine/dump.h"
 
 #include "base/mem.h"
 

@@ -3,42 +3,37 @@
 
 #include "base/half.h"
 #include "base/mem.h"
+#include "engine/detector.h"
+#include "engine/segmenter.h"
 #include "nn/block.h"
-#include "pipeline/detector.h"
-#include "pipeline/segmenter.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* The tape of a stage, compiled, with noise in its input. */
-static um_status prepare(um_bench_stage stage, um_detector *d, um_segmenter *s, int gray,
-                         um_tape **tape)
+/* A stage alone: a session of its own with noise in its input. */
+struct um_bench {
+    um_detect detect;
+    um_encode encode;
+    um_decode decode;
+    um_buf *prompt;
+    um_tape *tape; /* of one of them */
+};
+
+void um_bench_close(um_bench **bench)
 {
-    struct um_detect_path *path = NULL;
-    struct um_decode_path *decode = NULL;
-    um_buf *input = NULL;
-    um_status st = UM_OK;
-    if (stage == UM_BENCH_DETECT ? !d : !s)
-        return um_fail(UM_EINVAL, "um_bench_run: the stage's network is not given");
-    if (stage == UM_BENCH_DETECT) {
-        int channels = um_detector_channels(d, gray ? 1 : 3);
-        if (d->path[channels == 3].tape) {
-            *tape = d->path[channels == 3].tape;
-            return UM_OK;
-        }
-        st = um_detector_path(d, channels, &path);
-        input = path->input;
-        *tape = path->tape;
-    } else {
-        bool fresh = !s->encode;
-        st = um_segmenter_decoder(s, 0, true, false, false, &decode);
-        if (st == UM_OK && fresh)
-            input = s->input;
-        if (st == UM_OK)
-            *tape = stage == UM_BENCH_ENCODE ? s->encode : decode->tape;
-    }
-    if (st != UM_OK || !input)
-        return st;
+    um_bench *s = bench ? *bench : NULL;
+    if (!s)
+        return;
+    um_decode_close(&s->decode);
+    um_buf_close(&s->prompt);
+    um_encode_close(&s->encode);
+    um_detect_close(&s->detect);
+    um_free(s);
+    *bench = NULL;
+}
+
+static um_status fill_noise(um_buf *input)
+{
     void *noise = um_array(input->size, 1);
     if (!noise)
         return um_fail(UM_ENOMEM, "bench input");
@@ -52,16 +47,55 @@ static um_status prepare(um_bench_stage stage, um_detector *d, um_segmenter *s, 
         else
             (dtype == UM_F16 ? um_f32_to_f16 : um_f32_to_bf16)((uint16_t *)noise + i, &v, 1);
     }
-    st = um_upload_now(input->dev, input, 0, noise, input->size, UM_STAGE_SETUP, "bench input");
+    um_status st =
+        um_upload_now(input->dev, input, 0, noise, input->size, UM_STAGE_SETUP, "bench input");
     um_free(noise);
-    if (st == UM_OK && s && stage != UM_BENCH_DETECT) {
-        struct um_prompt prompt = {
-            .width = 100, .height = 100, .has_box = 1, .box = {20, 20, 80, 80}};
-        st = um_upload_now(s->dev, s->prompt, 0, &prompt, sizeof prompt, UM_STAGE_SETUP,
+    return st;
+}
+
+static um_status open_detect(um_bench *s, const um_detector *d, int gray)
+{
+    struct um_detect_path *path = NULL;
+    um_detect_open(&s->detect, d, false);
+    um_status st = um_detect_path(&s->detect, um_detector_channels(d, gray ? 1 : 3), &path);
+    if (st == UM_OK)
+        st = fill_noise(path->input);
+    s->tape = path->tape;
+    return st;
+}
+
+static um_status open_segment(um_bench *s, const um_segmenter *m, bool decode)
+{
+    struct um_prompt prompt = {.width = 100, .height = 100, .has_box = 1, .box = {20, 20, 80, 80}};
+    um_status st = um_encode_open(&s->encode, m, false);
+    if (st == UM_OK)
+        st = um_buf_open(&s->prompt, m->dev, sizeof prompt, "bench prompt");
+    struct um_decode_input in = {.encode = &s->encode, .prompt = s->prompt};
+    if (st == UM_OK)
+        st = um_decode_open(&s->decode, m, (struct um_prompt_kind){.box = true}, &in, false);
+    if (st == UM_OK)
+        st = fill_noise(s->encode.input);
+    if (st == UM_OK)
+        st = um_upload_now(m->dev, s->prompt, 0, &prompt, sizeof prompt, UM_STAGE_SETUP,
                            "bench prompt");
-        if (st == UM_OK)
-            st = um_tape_run(s->encode, UM_QUEUE_MAIN);
-    }
+    if (st == UM_OK)
+        st = um_tape_run(s->encode.tape, UM_QUEUE_MAIN);
+    s->tape = decode ? s->decode.tape : s->encode.tape;
+    return st;
+}
+
+um_status um_bench_open(um_bench **out, um_bench_stage stage, um_detector *detector,
+                        um_segmenter *segmenter, int gray)
+{
+    if (!out || (stage == UM_BENCH_DETECT ? !detector : !segmenter))
+        return um_fail(UM_EINVAL, "um_bench_open: the stage's network is not given");
+    um_bench *s = *out = um_zalloc(sizeof *s);
+    if (!s)
+        return um_fail(UM_ENOMEM, "bench");
+    um_status st = stage == UM_BENCH_DETECT ? open_detect(s, detector, gray)
+                                            : open_segment(s, segmenter, stage == UM_BENCH_DECODE);
+    if (st != UM_OK)
+        um_bench_close(out);
     return st;
 }
 
@@ -89,12 +123,11 @@ static um_status timed(um_device *dev, um_tape *tape, const struct um_step *step
     return st;
 }
 
-um_status um_bench_run(um_bench_stage stage, um_detector *detector, um_segmenter *segmenter,
-                       int gray, double *ms)
+um_status um_bench_run(um_bench *bench, double *ms)
 {
-    um_tape *tape = NULL;
-    um_status st = prepare(stage, detector, segmenter, gray, &tape);
-    return st == UM_OK ? timed(um_tape_device(tape), tape, NULL, ms) : st;
+    if (!bench || !ms)
+        return um_fail(UM_EINVAL, "um_bench_run: %s is NULL", bench ? "ms" : "bench");
+    return timed(um_tape_device(bench->tape), bench->tape, NULL, ms);
 }
 
 static int ascending(const void *a, const void *b)
@@ -134,13 +167,15 @@ static void describe(const struct um_step *step, um_bench_kernel *k)
     }
 }
 
-um_status um_bench_kernels(um_bench_stage stage, um_detector *detector, um_segmenter *segmenter,
-                           int gray, int rounds, um_bench_kernel_fn *report, void *ctx)
+um_status um_bench_kernels(um_bench *bench, int rounds, um_bench_kernel_fn *report, void *ctx)
 {
-    um_tape *tape = NULL;
     double ms;
-    um_status st = prepare(stage, detector, segmenter, gray, &tape);
-    int n = st == UM_OK ? um_tape_steps(tape) : 0;
+    if (!bench || !report || rounds < 1)
+        return um_fail(UM_EINVAL, "um_bench_kernels: bench and report must be given, and %d rounds",
+                       rounds);
+    um_tape *tape = bench->tape;
+    int n = um_tape_steps(tape);
+    um_status st = UM_OK;
     double *times = um_array((size_t)n * (size_t)rounds + 1, sizeof *times);
     if (st == UM_OK && !times)
         st = um_fail(UM_ENOMEM, "bench times");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "pipeline/front.h"
+#include "engine/front.h"
 
 #include "nn/block.h"
 

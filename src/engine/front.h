@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The front of the frame path for one geometry: header and pixels cross to the device in one
  * upload, and are resized and normalised there into the inputs of one or two networks. */
-#ifndef UM_PIPELINE_FRONT_H
-#define UM_PIPELINE_FRONT_H
+#ifndef UM_ENGINE_FRONT_H
+#define UM_ENGINE_FRONT_H
 
 #include "nn/record.h"
 #include "nn/resize.h"

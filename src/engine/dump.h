@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Taps collected from tapes, written as .safetensors. Maps are [1,C,H,W], token tensors (h = 1)
  * [1,T,C], single rows [1,C]. */
-#ifndef UM_PIPELINE_DUMP_H
-#define UM_PIPELINE_DUMP_H
+#ifndef UM_ENGINE_DUMP_H
+#define UM_ENGINE_DUMP_H
 
 #include "nn/tape.h"
 #include "weights/weights.h"

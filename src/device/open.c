@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening devices, and what the public header says of them. */
+#include "device/backend.h"
+
+#include "base/record.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+size_t um_dtype_size(enum um_dtype dtype)
+{
+    switch (dtype) {
+    case UM_F32: return 4;
+    case UM_F16: return 2;
+    case UM_BF16: return 2;
+    case UM_I32: return 4;
+    case UM_U8: return 1;
+    case UM_DTYPES: break;
+    }
+    return 0;
+}
+
+const char *um_precision_name(enum um_dtype dtype)
+{
+    return dtype == UM_F16 ? "fp16" : dtype == UM_BF16 ? "bf16" : "fp32";
+}
+
+void um_device_settings_init(um_device_settings *s, size_t struct_size)
+{
+    static const um_device_settings defaults = {
+        .name = "auto", .guard_seed = 1, .precision = "auto"};
+    um_record_init(s, struct_size, &defaults, sizeof defaults);
+}
+
+static bool is_cuda(const char *name)
+{
+    if (strncmp(name, "cuda:", 5) != 0)
+        return false;
+    size_t digits = strspn(name + 5, "0123456789");
+    return digits > 0 && digits < 6 && name[5 + digits] == 0;
+}
+
+static um_status find_precision(const char *name, enum um_dtype *dtype)
+{
+    static const enum um_dtype all[] = {UM_F32, UM_F16, UM_BF16};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, um_precision_name(all[i])) == 0) {
+            *dtype = all[i];
+            return UM_OK;
+        }
+    if (strcmp(name, "auto") == 0)
+        return UM_OK;
+    return um_fail(UM_EINVAL, "precision \"%s\" is unknown: want auto, fp32, fp16 or bf16", name);
+}
+
+static um_status open_host(um_device **out, const um_device_settings *s,
+                           um_status (*open)(um_device **, const um_device_settings *))
+{
+    enum um_dtype dtype = UM_F32;
+    um_status st = find_precision(s->precision, &dtype);
+    if (st == UM_OK && dtype != UM_F32)
+        st = um_fail(UM_EUNSUPPORTED, "precision %s: not in this build on device %s, only fp32",
+                     s->precision, strcmp(s->name, "auto") == 0 ? "cpu (no GPU works)" : s->name);
+    return st == UM_OK ? open(out, s) : st;
+}
+
+static um_status open_cuda(um_device **out, const um_device_settings *s, int ordinal)
+{
+    enum um_dtype dtype = UM_F16;
+    um_status st = find_precision(s->precision, &dtype);
+    if (st == UM_OK)
+        st = um_cuda_open(out, s, ordinal);
+    if (st == UM_OK)
+        (*out)->precision = dtype;
+    return st;
+}
+
+/* auto: the first GPU that works, else the processor. */
+static um_status open_best(um_device **out, const um_device_settings *s)
+{
+    for (int i = 0, n = um_cuda_count(); i < n; i++)
+        if (open_cuda(out, s, i) == UM_OK)
+            return UM_OK;
+    return open_host(out, s, um_cpu_open);
+}
+
+static um_status open_backend(um_device **out, const um_device_settings *s)
+{
+    if (strcmp(s->name, "auto") == 0)
+        return open_best(out, s);
+    if (strcmp(s->name, "cpu") == 0)
+        return open_host(out, s, um_cpu_open);
+    if (strcmp(s->name, "guard") == 0)
+        return open_host(out, s, um_guard_open);
+    if (is_cuda(s->name))
+        return open_cuda(out, s, atoi(s->name + 5));
+    return um_fail(UM_EINVAL, "device \"%s\" is unknown: want auto, cpu, guard or cuda:N", s->name);
+}
+
+um_status um_device_open(um_device **out, const um_device_settings *settings)
+{
+    if (!out)
+        return um_fail(UM_EINVAL, "um_device_open: nowhere to put the device");
+    *out = NULL;
+    um_device_settings s;
+    um_device_settings_default(&s);
+    um_status st = settings ? um_record_in(&s, sizeof s, settings, "um_device_settings") : UM_OK;
+    if (st != UM_OK)
+        return st;
+    if (!s.name)
+        s.name = "auto";
+    if (!s.precision)
+        s.precision = "auto";
+    if (s.threads < 0)
+        return um_fail(UM_EINVAL, "um_device_open: %d threads, want 0 (all) or more", s.threads);
+    st = open_backend(out, &s);
+    if (st != UM_OK)
+        return st;
+    pthread_mutexattr_t recursive;
+    pthread_mutexattr_init(&recursive);
+    pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&(*out)->lock, &recursive);
+    pthread_mutexattr_destroy(&recursive);
+    return UM_OK;
+}
+
+void um_device_close(um_device **device)
+{
+    if (!device || !*device)
+        return;
+    um_device *dev = *device;
+    if (dev->capturing) {
+        um_graph *g = NULL;
+        um_capture_end(dev, &g);
+        um_graph_close(&g, dev);
+    }
+    um_hostbuf_close(&dev->bounce);
+    for (int q = 0; q < UM_QUEUES; q++)
+        um_event_close(&dev->now[q], dev);
+    pthread_mutex_destroy(&dev->lock);
+    dev->fns->close(dev);
+    *device = NULL;
+}
+
+const char *um_device_name(const um_device *device)
+{
+    return device->name;
+}
+
+const char *um_device_precision(const um_device *device)
+{
+    return um_precision_name(device->precision);
+}
+
+int um_device_threads(const um_device *device)
+{
+    return device->pool ? um_pool_threads(device->pool) : 1;
+}
+
+const char *um_device_isa(const um_device *device)
+{
+    return device->isa ? device->isa : "not chosen yet";
+}
+
+void um_device_transfers(const um_device *device, um_transfers *out)
+{
+    um_device *dev = (um_device *)(uintptr_t)device;
+    um_device_lock(dev);
+    *out = dev->total;
+    um_device_unlock(dev);
+    out->shared = device->caps.shared;
+}
+
+int um_device_gpus(void)
+{
+    return um_cuda_count();
+}
+
+um_status um_device_describe(const char *name, char *text, size_t size)
+{
+    if (!name || !text || !size)
+        return um_fail(UM_EINVAL, "um_device_describe: %s",
+                       name ? "nowhere to put the text" : "no name");
+    text[0] = 0;
+    if (is_cuda(name))
+        return um_cuda_describe(atoi(name + 5), text, size);
+    if (strcmp(name, "cpu") == 0)
+        snprintf(text, size, "the processor, on the host's memory");
+    else if (strcmp(name, "guard") == 0)
+        snprintf(text, size, "for tests: the processor, on memory that pretends to be separate");
+    else
+        return um_fail(UM_EINVAL, "device \"%s\" is unknown: want cpu, guard or cuda:N", name);
+    return UM_OK;
+}

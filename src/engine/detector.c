@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/detector.h"
+
+#include "base/mem.h"
+#include "engine/dump.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the model ---- */
+
+/* Metadata "classes": names separated by commas, in the order of the labels; a plain number is only
+ * their count. */
+static um_status read_names(um_detector *d, const um_weights *file)
+{
+    const char *at = um_weights_meta(file, "classes");
+    int classes = um_dfine_info(d->net)->classes;
+    d->names = um_array((size_t)classes, sizeof *d->names);
+    if (!d->names)
+        return um_fail(UM_ENOMEM, "names of %d classes", classes);
+    if (!at || strspn(at, "0123456789") == strlen(at))
+        return UM_OK;
+    for (int i = 0; i < classes && at; i++) {
+        size_t n = strcspn(at, ",");
+        char *name = n ? um_zalloc(n + 1) : NULL;
+        if (n && !name)
+            return um_fail(UM_ENOMEM, "name of class %d", i);
+        d->names[i] = n ? memcpy(name, at, n) : NULL;
+        at = at[n] ? at + n + 1 : NULL;
+    }
+    return UM_OK;
+}
+
+static um_status open_file(um_detector **out, um_device *device, um_weights *file, int input_size)
+{
+    um_detector *d = um_zalloc(sizeof *d);
+    if (!d)
+        return um_fail(UM_ENOMEM, "detector");
+    pthread_mutex_init(&d->own.lock, NULL);
+    d->dev = device;
+    memcpy(d->sha256, um_weights_sha256(file), sizeof d->sha256);
+    um_status st = um_dfine_open(&d->net, device, file, input_size, input_size);
+    if (st == UM_OK)
+        st = read_names(d, file);
+    um_detect_open(&d->own.session, d, false);
+    if (st != UM_OK)
+        um_detector_close(&d);
+    *out = d;
+    return st;
+}
+
+um_status um_detector_open(um_detector **out, um_device *device, const char *path, int input_size)
+{
+    um_weights *file = NULL;
+    if (!out || !device || !path)
+        return um_fail(UM_EINVAL, "um_detector_open: %s is NULL",
+                       !out      ? "out"
+                       : !device ? "device"
+                                 : "path");
+    *out = NULL;
+    um_status st = um_weights_open(&file, path);
+    if (st == UM_OK)
+        st = open_file(out, device, file, input_size);
+    um_weights_close(&file);
+    return st;
+}
+
+void um_detector_close(um_detector **detector)
+{
+    um_detector *d = detector ? *detector : NULL;
+    if (!d)
+        return;
+    um_front_close(&d->own.front);
+    um_hostbuf_close(&d->own.result);
+    um_event_close(&d->own.done, d->dev);
+    um_detect_close(&d->own.session);
+    um_free(d->own.boxes);
+    pthread_mutex_destroy(&d->own.lock);
+    for (int i = 0; d->names && i < um_dfine_info(d->net)->classes; i++)
+        um_free(d->names[i]);
+    um_free(d->names);
+    um_dfine_close(&d->net);
+    um_free(d);
+    *detector = NULL;
+}
+
+const char *um_detector_class_name(const um_detector *detector, int label)
+{
+    bool known = label >= 0 && label < um_dfine_info(detector->net)->classes;
+    return known ? detector->names[label] : NULL;
+}
+
+int um_detector_classes(const um_detector *detector)
+{
+    return um_dfine_info(detector->net)->classes;
+}
+
+int um_detector_input_size(const um_detector *detector)
+{
+    return um_dfine_info(detector->net)->input_size;
+}
+
+const char *um_detector_architecture(const um_detector *detector)
+{
+    return um_dfine_info(detector->net)->architecture;
+}
+
+const char *um_detector_sha256(const um_detector *detector)
+{
+    return detector->sha256;
+}
+
+um_device *um_detector_device(const um_detector *detector)
+{
+    return detector->dev;
+}
+
+int um_detector_channels(const um_detector *d, int channels)
+{
+    return um_dfine_info(d->net)->channels == 1 ? 1 : channels;
+}
+
+/* ---- a session ---- */
+
+void um_detect_open(um_detect *s, const um_detector *model, bool keep_taps)
+{
+    *s = (um_detect){.model = model, .keep_taps = keep_taps};
+}
+
+void um_detect_close(um_detect *s)
+{
+    for (int i = 0; i < 2; i++) {
+        um_tape_close(&s->path[i].tape);
+        um_buf_close(&s->path[i].input);
+    }
+}
+
+um_status um_detect_path(um_detect *s, int channels, struct um_detect_path **out)
+{
+    const um_detector *d = s->model;
+    struct um_detect_path *p = &s->path[channels == 3];
+    int side = um_dfine_info(d->net)->input_size;
+    size_t bytes =
+        (size_t)side * (size_t)side * (size_t)channels * um_dtype_size(d->dev->precision);
+    um_tape *t = NULL;
+    *out = p;
+    if (p->tape)
+        return UM_OK;
+    um_status st = p->input ? UM_OK : um_buf_open(&p->input, d->dev, bytes, "detector input");
+    if (st == UM_OK)
+        st = um_tape_open(&t, d->dev, "detect");
+    if (st != UM_OK)
+        return st;
+    if (s->keep_taps)
+        um_tape_keep_taps(t);
+    p->out = um_dfine_forward(
+        d->net, t, um_tape_buffer(t, p->input, 0, d->dev->precision, side, side, channels));
+    um_keep(t, p->out.logits);
+    um_keep(t, p->out.boxes);
+    st = um_tape_compile(t);
+    if (st != UM_OK)
+        um_tape_close(&t);
+    p->tape = t;
+    return st;
+}
+
+struct um_front_target um_detect_target(const um_detect *s, const struct um_detect_path *path)
+{
+    static _Thread_local float lut[3][256];
+    int side = um_dfine_info(s->model->net)->input_size;
+    um_dfine_lut(lut);
+    return (struct um_front_target){.input = path->input,
+                                    .size_h = side,
+                                    .size_w = side,
+                                    .c = path == &s->path[1] ? 3 : 1,
+                                    .new_h = side,
+                                    .new_w = side,
+                                    .lut = (const float(*)[256])lut};
+}
+
+uint64_t um_detect_device_bytes(const um_detect *s)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < 2; i++)
+        if (s->path[i].tape)
+            n += um_tape_arena_bytes(s->path[i].tape) + s->path[i].input->size;
+    return n;
+}
+
+/* ---- all boxes of one frame ---- */
+
+static um_status run_front(um_detector *d, const um_frame *frame, int channels,
+                           struct um_detect_path *path)
+{
+    struct um_front *f = &d->own.front;
+    struct um_frame_header header = {.frame_id = frame->id,
+                                     .width = (uint32_t)frame->width,
+                                     .height = (uint32_t)frame->height,
+                                     .label = -1};
+    um_status st = UM_OK;
+    if (!f->tape || f->w != frame->width || f->h != frame->height || f->c != channels) {
+        um_front_close(f);
+        struct um_front_target target = um_detect_target(&d->own.session, path);
+        st = um_front_open(f, d->dev, frame->width, frame->height, channels, &target, 1, 1);
+        if (st != UM_OK)
+            um_front_close(f);
+    }
+    if (st != UM_OK)
+        return st;
+    st = um_front_fill(f, 0, &header, frame, 0, 0);
+    if (st == UM_OK)
+        st = um_front_upload(f, 0, UM_QUEUE_MAIN, UM_STAGE_UPLOAD);
+    return st == UM_OK ? um_front_run(f, UM_QUEUE_MAIN) : st;
+}
+
+static um_status fetch(um_detector *d, struct um_detect_path *path, size_t logits_bytes,
+                       size_t boxes_bytes)
+{
+    um_buf *buf = NULL;
+    size_t off = 0;
+    um_tape_locate(path->tape, path->out.logits, &buf, &off);
+    um_status st = um_download(d->dev, UM_QUEUE_MAIN, d->own.result, 0, buf, off, logits_bytes,
+                               UM_STAGE_DETECT, "logits");
+    if (st == UM_OK) {
+        um_tape_locate(path->tape, path->out.boxes, &buf, &off);
+        st = um_download(d->dev, UM_QUEUE_MAIN, d->own.result, logits_bytes, buf, off, boxes_bytes,
+                         UM_STAGE_DETECT, "boxes");
+    }
+    if (st == UM_OK)
+        st = um_event_record(d->dev, UM_QUEUE_MAIN, d->own.done);
+    return st == UM_OK ? um_event_sync(d->dev, d->own.done, UM_STAGE_DETECT, "boxes") : st;
+}
+
+static int best_first(const void *a, const void *b)
+{
+    const um_box *p = a, *q = b;
+    return p->score < q->score ? 1 : p->score > q->score ? -1 : 0;
+}
+
+/* Whatever can fail comes before the first command: no copy may stay in flight. */
+static um_status reserve(um_detector *d, size_t bytes, size_t pairs)
+{
+    struct um_detector_own *own = &d->own;
+    um_status st = own->result ? UM_OK : um_hostbuf_open(&own->result, d->dev, bytes);
+    if (st == UM_OK && !own->done)
+        st = um_event_open(&own->done, d->dev);
+    if (st == UM_OK && !own->boxes && !(own->boxes = um_array(pairs, sizeof *own->boxes)))
+        st = um_fail(UM_ENOMEM, "%zu boxes", pairs);
+    return st;
+}
+
+/* Every pair of a query and a class with a score of at least conf, best first; how many.
+ * UM_ENUMERIC if a number of them is none. */
+static um_status read_boxes(um_detector *d, const um_frame *frame, float conf, int *count)
+{
+    int q = um_dfine_info(d->net)->queries, c = um_dfine_info(d->net)->classes;
+    const float *logits = d->own.result->data, *b = logits + (size_t)q * (size_t)c;
+    float w = (float)frame->width, h = (float)frame->height;
+    int n = 0;
+    for (int i = 0; i < q * c; i++) {
+        float score = 1 / (1 + expf(-logits[i]));
+        const float *p = b + 4 * (i / c);
+        if (isnan(logits[i]))
+            return um_fail(UM_ENUMERIC,
+                           "frame %llu: the detector's score of query %d, class %d is not a number",
+                           (unsigned long long)frame->id, i / c, i % c);
+        if (!(score >= conf))
+            continue;
+        um_box box = {(p[0] - p[2] / 2) * w,
+                      (p[1] - p[3] / 2) * h,
+                      (p[0] + p[2] / 2) * w,
+                      (p[1] + p[3] / 2) * h,
+                      score,
+                      i % c};
+        if (!isfinite(box.x0) || !isfinite(box.y0) || !isfinite(box.x1) || !isfinite(box.y1))
+            return um_fail(UM_ENUMERIC, "frame %llu: the detector's box of query %d is not finite",
+                           (unsigned long long)frame->id, i / c);
+        d->own.boxes[n++] = box;
+    }
+    qsort(d->own.boxes, (size_t)n, sizeof *d->own.boxes, best_first);
+    *count = n < q ? n : q; /* upstream keeps as many as there are queries */
+    return UM_OK;
+}
+
+static um_status detect(um_detector *d, const um_frame *frame, float conf, int *count)
+{
+    struct um_detect_path *path = NULL;
+    size_t q = (size_t)um_dfine_info(d->net)->queries, c = (size_t)um_dfine_info(d->net)->classes;
+    size_t logits_bytes = q * c * sizeof(float), boxes_bytes = q * 4 * sizeof(float);
+    int channels =
+        um_detector_channels(d, um_front_channels(frame, 0, 0, frame->width, frame->height));
+    um_status st = um_detect_path(&d->own.session, channels, &path);
+    if (st == UM_OK)
+        st = reserve(d, logits_bytes + boxes_bytes, q * c);
+    if (st == UM_OK)
+        st = run_front(d, frame, channels, path);
+    if (st == UM_OK)
+        st = um_tape_run(path->tape, UM_QUEUE_MAIN);
+    if (st == UM_OK)
+        st = fetch(d, path, logits_bytes, boxes_bytes);
+    return st == UM_OK ? read_boxes(d, frame, conf, count) : st;
+}
+
+um_status um_detector_run(um_detector *detector, const um_frame *frame, float conf, um_box *boxes,
+                          int capacity, int *count)
+{
+    um_detector *d = detector;
+    if (!d || !frame || !count || (!boxes && capacity > 0) || capacity < 0)
+        return um_fail(
+            UM_EINVAL,
+            "um_detector_run: detector, frame and count must be given, boxes for a capacity of %d",
+            capacity);
+    *count = 0;
+    pthread_mutex_lock(&d->own.lock);
+    um_status st = detect(d, frame, conf, count);
+    if (*count > capacity)
+        *count = capacity;
+    if (*count)
+        memcpy(boxes, d->own.boxes, (size_t)*count * sizeof *boxes);
+    pthread_mutex_unlock(&d->own.lock);
+    return st;
+}
+
+um_status um_detector_keep_taps(um_detector *detector)
+{
+    if (!detector || detector->own.session.path[0].tape || detector->own.session.path[1].tape)
+        return um_fail(UM_EINVAL, "um_detector_keep_taps: call it before the first frame");
+    detector->own.session.keep_taps = true;
+    return UM_OK;
+}
+
+um_status um_detector_dump(um_detector *detector, const char *path)
+{
+    struct um_dump dump = {0};
+    struct um_detector_own *own = &detector->own;
+    pthread_mutex_lock(&own->lock);
+    um_status st = own->front.tape ? um_dump_tape(&dump, own->session.path[own->front.c == 3].tape)
+                                   : um_fail(UM_EINVAL, "um_detector_dump: no frame has run");
+    if (st == UM_OK)
+        st = um_dump_write(&dump, path);
+    um_dump_close(&dump);
+    pthread_mutex_unlock(&own->lock);
+    return st;
+}

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/segmenter.h"
+
+#include "base/mem.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the model ---- */
+
+static um_status open_file(um_segmenter **out, um_device *device, um_weights *file, int canvas)
+{
+    um_segmenter *s = um_zalloc(sizeof *s);
+    if (!s)
+        return um_fail(UM_ENOMEM, "segmenter");
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_mutex_init(&s->own_lock, NULL);
+    s->dev = device;
+    memcpy(s->sha256, um_weights_sha256(file), sizeof s->sha256);
+    um_status st = um_sam_open(&s->net, device, file, canvas);
+    if (st != UM_OK)
+        um_segmenter_close(&s);
+    *out = s;
+    return st;
+}
+
+um_status um_segmenter_open(um_segmenter **out, um_device *device, const char *path, int canvas)
+{
+    um_weights *file = NULL;
+    if (!out || !device || !path)
+        return um_fail(UM_EINVAL, "um_segmenter_open: %s is NULL",
+                       !out      ? "out"
+                       : !device ? "device"
+                                 : "path");
+    *out = NULL;
+    um_status st = um_weights_open(&file, path);
+    if (st == UM_OK)
+        st = open_file(out, device, file, canvas);
+    um_weights_close(&file);
+    return st;
+}
+
+void um_segmenter_close(um_segmenter **segmenter)
+{
+    um_segmenter *s = segmenter ? *segmenter : NULL;
+    if (!s)
+        return;
+    if (s->own)
+        s->close_own(&s->own);
+    um_sam_close(&s->net);
+    pthread_mutex_destroy(&s->own_lock);
+    pthread_mutex_destroy(&s->lock);
+    um_free(s);
+    *segmenter = NULL;
+}
+
+int um_segmenter_canvas(const um_segmenter *segmenter)
+{
+    return um_sam_canvas(segmenter->net);
+}
+
+int um_segmenter_low_side(const um_segmenter *s)
+{
+    return um_sam_canvas(s->net) / 4;
+}
+
+const char *um_segmenter_sha256(const um_segmenter *segmenter)
+{
+    return segmenter->sha256;
+}
+
+um_device *um_segmenter_device(const um_segmenter *segmenter)
+{
+    return segmenter->dev;
+}
+
+void um_segmenter_set_mask_mode(um_segmenter *segmenter, um_mask_mode mode)
+{
+    pthread_mutex_lock(&segmenter->lock);
+    segmenter->mode = mode;
+    pthread_mutex_unlock(&segmenter->lock);
+}
+
+void um_segmenter_set_kpi(um_segmenter *segmenter, void (*write)(void *ctx, const char *line),
+                          void *ctx)
+{
+    pthread_mutex_lock(&segmenter->lock);
+    segmenter->kpi = write;
+    segmenter->kpi_ctx = ctx;
+    pthread_mutex_unlock(&segmenter->lock);
+}
+
+um_status um_mask_mode_resolve(um_mask_mode argument, const um_segmenter *s, um_mask_mode *out)
+{
+    const char *env = getenv("ULTRAMOTION_SAM_AS_NUMPY");
+    *out = argument;
+    if (argument == UM_MASK_AUTO && s) {
+        pthread_mutex_lock((pthread_mutex_t *)(uintptr_t)&s->lock);
+        *out = s->mode;
+        pthread_mutex_unlock((pthread_mutex_t *)(uintptr_t)&s->lock);
+    }
+    if (*out == UM_MASK_DEVICE || *out == UM_MASK_HOST)
+        return UM_OK;
+    if (*out != UM_MASK_AUTO)
+        return um_fail(UM_EINVAL, "mask mode %d: want UM_MASK_AUTO, UM_MASK_DEVICE or UM_MASK_HOST",
+                       (int)*out);
+    if (!env || !*env || strcmp(env, "0") == 0)
+        *out = UM_MASK_DEVICE;
+    else if (strcmp(env, "1") == 0)
+        *out = UM_MASK_HOST;
+    else
+        return um_fail(UM_EINVAL, "ULTRAMOTION_SAM_AS_NUMPY is \"%s\", want 0 or 1", env);
+    return UM_OK;
+}
+
+um_status um_box_check(const float box[4], int w, int h)
+{
+    for (int i = 0; i < 4; i++)
+        if (!isfinite(box[i]))
+            return um_fail(UM_EINVAL, "box %g,%g,%g,%g: not a finite number", box[0], box[1],
+                           box[2], box[3]);
+    if (box[2] < box[0] || box[3] < box[1])
+        return um_fail(UM_EINVAL, "box %g,%g,%g,%g: inverted, want x0 <= x1 and y0 <= y1", box[0],
+                       box[1], box[2], box[3]);
+    if (box[2] < 0 || box[3] < 0 || box[0] > (float)w || box[1] > (float)h)
+        return um_fail(UM_EINVAL, "box %g,%g,%g,%g does not touch the %dx%d picture", box[0],
+                       box[1], box[2], box[3], w, h);
+    return UM_OK;
+}
+
+void um_kpi_line(char *line, size_t size, double ts, bool as_numpy, const char *device,
+                 const char *more)
+{
+    snprintf(
+        line, size,
+        "{\"ts\": %.6f, \"event\": \"sam_mask_output\", \"as_numpy\": %d, \"device\": \"%s\"%s}",
+        ts, as_numpy, device, more);
+}
+
+/* ---- image encoder ---- */
+
+um_status um_encode_open(um_encode *s, const um_segmenter *model, bool keep_taps)
+{
+    um_device *dev = model->dev;
+    int side = um_sam_canvas(model->net);
+    *s = (um_encode){.model = model};
+    um_status st =
+        um_buf_open(&s->input, dev, (size_t)side * (size_t)side * 3 * um_dtype_size(dev->precision),
+                    "segmenter input");
+    if (st == UM_OK)
+        st = um_tape_open(&s->tape, dev, "encode");
+    if (st != UM_OK)
+        return st;
+    if (keep_taps)
+        um_tape_keep_taps(s->tape);
+    um_tensor x = um_tape_buffer(s->tape, s->input, 0, dev->precision, side, side, 3);
+    s->embedding = um_keep(s->tape, um_sam_encode(model->net, s->tape, x));
+    return um_tape_compile(s->tape);
+}
+
+void um_encode_close(um_encode *s)
+{
+    um_tape_close(&s->tape);
+    um_buf_close(&s->input);
+}
+
+uint64_t um_encode_device_bytes(const um_encode *s)
+{
+    return s->tape ? um_tape_arena_bytes(s->tape) + s->input->size : 0;
+}
+
+struct um_front_target um_encode_target(const um_encode *s, int w, int h)
+{
+    static _Thread_local float lut[3][256];
+    int side = um_sam_canvas(s->model->net), new_h = 0, new_w = 0;
+    um_sam_lut(lut);
+    um_sam_target(side, h, w, &new_h, &new_w);
+    return (struct um_front_target){.input = s->input,
+                                    .size_h = side,
+                                    .size_w = side,
+                                    .c = 3,
+                                    .new_h = new_h,
+                                    .new_w = new_w,
+                                    .lut = (const float(*)[256])lut};
+}
+
+/* ---- prompt encoder and mask decoder ---- */
+
+um_status um_decode_open(um_decode *s, const um_segmenter *model, struct um_prompt_kind kind,
+                         const struct um_decode_input *in, bool keep_taps)
+{
+    int low = um_segmenter_low_side(model), n = low / 4;
+    *s = (um_decode){.kind = kind};
+    um_status st = um_tape_open(&s->tape, model->dev, "decode");
+    if (st != UM_OK)
+        return st;
+    um_tape *t = s->tape;
+    if (keep_taps)
+        um_tape_keep_taps(t);
+    um_tensor embedding =
+        in->encode ? um_tape_import(t, in->encode->tape, in->encode->embedding)
+                   : um_tape_buffer(t, in->embedding, 0, model->dev->precision, n, n, 256);
+    um_tensor prompt = um_tape_buffer(t, in->prompt, 0, UM_U8, 1, 1, (int)sizeof(struct um_prompt));
+    um_tensor previous = kind.mask_input ? um_tape_buffer(t, in->mask_input, 0, UM_F32, low, low, 1)
+                                         : (um_tensor){0};
+    s->out = um_sam_decode(model->net, t, embedding, prompt, kind.points, kind.box, previous,
+                           kind.multimask);
+    for (int m = 0; m < s->out.masks; m++)
+        um_keep(t, s->out.low[m]);
+    um_keep(t, s->out.iou);
+    return um_tape_compile(t);
+}
+
+void um_decode_close(um_decode *s)
+{
+    um_tape_close(&s->tape);
+}
+
+struct um_mask_tables um_segmenter_tables(const um_segmenter *s, um_params *p, int w, int h)
+{
+    struct um_mask_tables k = {{0, 0}, {0, 0}};
+    int side = um_sam_canvas(s->net), new_h = 0, new_w = 0;
+    um_sam_target(side, h, w, &new_h, &new_w);
+    float *tx = um_params_reserve(p, (size_t)w * 4 * sizeof *tx, &k.tx);
+    if (tx)
+        um_mask_taps(tx, side / 4, side, new_w, w);
+    float *ty = um_params_reserve(p, (size_t)h * 4 * sizeof *ty, &k.ty);
+    if (ty)
+        um_mask_taps(ty, side / 4, side, new_h, h);
+    return k;
+}

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Inside of a pipeline, shared by pipeline.c (frames), geometry.c (what is recorded for a size of
+ * picture) and host.c (legacy host mode). */
+#ifndef UM_PIPELINE_PIPELINE_H
+#define UM_PIPELINE_PIPELINE_H
+
+#include "engine/detector.h"
+#include "engine/segmenter.h"
+#include "nn/block.h"
+#include "nn/op_dfine.h"
+#include "pipeline/packet.h"
+#include "ultramotion/pipeline.h"
+
+enum { GEOMETRIES = 4 };
+static_assert((int)UM_INFLIGHT_MAX == (int)UM_FRONT_SLOTS, "a slot for each frame in flight");
+static_assert((int)UM_OBJECTS_MAX == (int)UM_BOXES_MAX, "a gate for each object");
+
+enum mark {
+    MARK_START,
+    MARK_UPLOADED,
+    MARK_DETECTED,
+    MARK_ENCODE_START,
+    MARK_ENCODED,
+    MARK_SEGMENTED,
+    MARK_DONE,
+    MARKS
+};
+
+/* Everything that depends on the size of the picture. Objects: as many as the pipeline was opened
+ * for. */
+struct geometry {
+    int w, h, c;
+    uint64_t used; /* frame count at last use: the oldest that is not in flight makes room */
+    struct um_front front;
+    const struct um_detect_path *detect;
+    um_tape *gate;
+    struct um_best_box best; /* [objects] */
+    um_params *tables;
+    um_const work;                   /* of um_mask_packet() */
+    um_tape *packet[UM_OBJECTS_MAX]; /* mask, statistics, packet of an object; in host mode only
+                                        packet[0], the logits */
+    um_tensor logits;
+    um_buf *packets;      /* a record and mask bits for each object, `stride` bytes apart */
+    size_t bytes, stride; /* bytes: of a record and its bits */
+    um_hostbuf *gate_slot, *packet_slot[UM_FRONT_SLOTS];
+    /* Speculative: the whole frame. Sync: up to the gates; then the rest for n objects in
+     * second[n - 1]. Host mode: second[0] is the encoder and the first object, second[i] object i.
+     */
+    um_graph *whole[UM_FRONT_SLOTS], *first, *second[UM_OBJECTS_MAX];
+    /* host mode: the host's own mask, statistics and packet */
+    float *host_logits;
+    uint8_t *host_mask, *host_weights, *host_stats;
+};
+
+/* The host's side of a frame in flight: which of the pinned slots are its own, and when its stages
+ * passed. The graphs of a geometry differ in this alone. */
+struct lane {
+    int slot;
+    um_event *mark[MARKS];
+};
+
+/* A frame in flight, and its packet as far as it is known. */
+struct flight {
+    struct geometry *g;
+    um_frame *frame;
+    uint64_t sent_ns;
+    um_packet packet;
+    um_ledger ledger;
+};
+
+struct um_pipeline {
+    um_pipeline_settings set;
+    um_device *dev;
+    um_detector *detector;
+    um_segmenter *segmenter; /* or NULL */
+    um_detect detect;
+    um_encode encode;
+    um_decode decode;
+    um_buf *prompt;  /* that the decoder reads */
+    um_buf *prompts; /* of all objects; with one object, `prompt` */
+    bool host_mode, speculative;
+    um_pool
+        *pool; /* host mode on a device without one: where the host's part of a packet is made */
+    pthread_mutex_t planning; /* one geometry is planned at a time, aside of the frames */
+    pthread_mutex_t lock;     /* of frames and the table of geometries, as all below */
+    float conf;               /* those of the settings, as changed since */
+    int label, objects;
+    struct geometry geometry[GEOMETRIES];
+    struct lane lane[UM_FRONT_SLOTS], warm; /* warm: of warm-ups, beside frames in flight */
+    um_event *fork, *join;
+    struct flight flight[UM_FRONT_SLOTS]; /* frame n in flight[n % inflight] */
+    uint64_t sent, received;
+    struct geometry *last; /* of the last packet */
+    bool encoded;          /* the last packet's frame ran the segmenter */
+    double host_ms[2];     /* host mode: of the mask, and of the rest of the packet */
+    um_packet_pool *packets;
+    const um_packet *packet; /* the last one received */
+};
+
+/* Plan a geometry in *g, which nobody else sees. On error it is closed. */
+um_status um_geometry_open(um_pipeline *p, struct geometry *g, int w, int h, int c);
+void um_geometry_close(um_pipeline *p, struct geometry *g); /* accepts a zeroed one */
+/* Record the graphs: from then on its frames only launch. `warm`: run once on a blank frame first;
+ * nothing may be in flight. */
+um_status um_geometry_capture(um_pipeline *p, struct geometry *g, bool warm);
+uint64_t um_geometry_device_bytes(const struct geometry *g);
+
+/* Legacy host mode: logits and score of object i come to the host, which makes its record and mask
+ * bits in the packet's slot. */
+um_status um_host_packet(um_pipeline *p, struct geometry *g, int i, uint64_t frame_id);
+um_status um_host_open(struct geometry *g);
+void um_host_close(struct geometry *g);
+
+#endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A predictor: one user's session on a segmenter. Its decoders read the embedding from a buffer of
+ * its own, into which the encoder's result or a um_embedding is copied on the device. */
+#ifndef UM_PREDICT_PREDICTOR_H
+#define UM_PREDICT_PREDICTOR_H
+
+#include "engine/segmenter.h"
+#include "predict/mask.h"
+#include "ultramotion/predictor.h"
+
+#include <stdatomic.h>
+
+/* Low-res logits to masks of one picture size. */
+struct um_mask_path {
+    int w, h;
+    const um_decode *decode;
+    um_params *params;
+    um_tape *tape;
+    um_tensor mask[3], logits[3]; /* u8 0/1 [h,w,1], f32 [h,w,1] */
+};
+
+enum { UM_DECODE_PATHS = 8 };
+
+struct um_predictor {
+    um_segmenter *model;
+    um_device *dev;
+    bool keep_taps;
+    um_encode encode; /* recorded at the first image */
+    um_buf *embedding, *prompt, *mask_input;
+    um_hostbuf *prompt_slot, *mask_slot;
+    um_event *sent; /* uploads from the slots have passed */
+    bool sent_pending;
+    um_decode *decode[UM_DECODE_PATHS]; /* the last kinds of prompt */
+    uint64_t used[UM_DECODE_PATHS], uses;
+    struct um_mask_path mask;
+    struct um_front front; /* of the last image */
+    int image_w, image_h;  /* 0: no image */
+    uint64_t holds;        /* id of the um_embedding in `embedding`; 0 = of an image */
+};
+
+struct um_embedding {
+    atomic_int refs;
+    uint64_t id; /* unique in this process */
+    um_device *dev;
+    um_buf *buf; /* [n,n,256] of the device's precision */
+    int n, w, h; /* w, h: of the picture */
+    char sha256[65];
+};
+
+um_status um_embedding_new(um_embedding **out, const um_segmenter *s, int w, int h);
+/* A contiguous frame of an image in host memory. */
+um_status um_image_frame(const um_segmenter *s, const um_image *image, um_frame **out);
+
+#endif

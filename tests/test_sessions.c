@@ -1,0 +1,568 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a file gives is shared; what a user does with it is his own: predictors, embeddings and
+ * pipelines on one set of weights, one after the other and at the same time. */
+#include "fixture.h"
+
+#include "base/mem.h"
+#include "engine/segmenter.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+enum { DET = 256, SAM = 64, SIDE = 96, AREA = SIDE * SIDE };
+
+/* A part of golden frame i. */
+static um_frame *part(int i)
+{
+    um_frame *whole = golden_frame(i % 6), *f = cut(whole, 60 + 8 * i, 200 + 4 * i, SIDE, SIDE);
+    f->id = (uint64_t)i;
+    um_frame_unref(&whole);
+    return f;
+}
+
+static um_image image_of(const um_frame *f)
+{
+    return (um_image){.struct_size = sizeof(um_image),
+                      .data = f->pixels,
+                      .layout = UM_IMAGE_HW,
+                      .height = f->height,
+                      .width = f->width,
+                      .channels = 1,
+                      .row_bytes = f->stride};
+}
+
+static um_predictor *open_predictor(um_segmenter *s)
+{
+    um_predictor *p = NULL;
+    if (um_predictor_open(&p, s) != UM_OK)
+        fixture_die("predictor");
+    return p;
+}
+
+static um_pipeline *open_pipeline(const struct fixture *f, int objects)
+{
+    um_pipeline *p = NULL;
+    um_pipeline_settings s;
+    um_pipeline_settings_default(&s);
+    s.detector = f->detector;
+    s.segmenter = f->segmenter;
+    s.conf = 0;
+    s.objects = objects;
+    if (um_pipeline_open(&p, &s) != UM_OK)
+        fixture_die("pipeline");
+    return p;
+}
+
+/* Prompts of `kind`: points, and a box with every third. */
+static um_prompts prompts_of(int kind, float *numbers, int *labels)
+{
+    int points = kind % 10, box = points == 0 || kind % 3 == 0;
+    for (int i = 0; i < 2 * points; i++)
+        numbers[i] = (float)(8 + (i * 37 + kind * 11) % 80);
+    for (int i = 0; i < points; i++)
+        labels[i] = i % 2 == 0;
+    float *corners = numbers + 2 * points;
+    memcpy(corners, (float[]){10, 12, (float)(40 + kind), 80}, 4 * sizeof *corners);
+    return (um_prompts){.struct_size = sizeof(um_prompts),
+                        .points = points ? numbers : NULL,
+                        .labels = points ? labels : NULL,
+                        .n_points = points,
+                        .box = box ? corners : NULL,
+                        .as_numpy = UM_MASK_HOST};
+}
+
+/* A prediction's numbers: FNV-1a of its logits and score. */
+static uint64_t hash(uint64_t h, const void *data, size_t n)
+{
+    const unsigned char *p = data;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ p[i]) * 0x100000001b3u;
+    return h;
+}
+
+static uint64_t result_of(const um_prediction *r)
+{
+    size_t side = (size_t)r->low_res_side;
+    uint64_t h = hash(0xcbf29ce484222325u, r->low_res, side * side * sizeof(float));
+    h = hash(h, r->iou, sizeof(float));
+    return hash(h, um_mask_data(r->mask[0]), AREA);
+}
+
+static uint64_t packet_hash(const um_packet *k)
+{
+    uint64_t h = hash(0xcbf29ce484222325u, &k->objects, sizeof k->objects);
+    for (int i = 0; i < k->objects; i++) {
+        const um_object *o = um_packet_object(k, i);
+        h = hash(h, o->box, sizeof o->box);
+        h = hash(h, &o->score, sizeof o->score);
+        h = hash(h, &o->iou, sizeof o->iou);
+        if (o->has_mask)
+            h = hash(h, o->bits, (size_t)um_packet_row_bytes(k) * (size_t)k->crop[3]);
+    }
+    return h;
+}
+
+/* ---- one after the other ---- */
+
+/* More kinds of prompts than a predictor keeps, beside a pipeline that is open all the while. */
+TEST_ON_DEVICES(prompts_of_every_kind_beside_a_pipeline)
+{
+    struct fixture f = fixture_open(device, 1, DET, SAM);
+    float numbers[24];
+    int labels[10];
+    um_frame *frame = part(0);
+    um_image image = image_of(frame);
+    um_predictor *p = open_predictor(f.segmenter);
+    const um_packet *packet = NULL;
+    uint64_t first[10], want = 0;
+    CHECK_OK(um_predictor_set_image(p, &image));
+    um_pipeline *pipe = NULL;
+    for (int round = 0; round < 3; round++)
+        for (int kind = 0; kind < 10; kind++) {
+            um_prediction r = {.struct_size = sizeof r};
+            um_prompts prompts = prompts_of(kind, numbers, labels);
+            CHECK_OK(um_predictor_predict(p, &prompts, &r));
+            uint64_t got = result_of(&r);
+            if (round)
+                CHECK_EQ(got, first[kind]);
+            first[kind] = got;
+            um_prediction_close(&r);
+            if (kind == 1 && !pipe)
+                pipe = open_pipeline(&f, 1);
+            if (pipe) {
+                CHECK_OK(pass(pipe, frame, &packet));
+                if (want)
+                    CHECK_EQ(packet_hash(packet), want);
+                want = packet_hash(packet);
+            }
+        }
+    um_pipeline_close(&pipe);
+    um_predictor_close(&p);
+    um_frame_unref(&frame);
+    fixture_close(&f);
+}
+
+/* Whichever allocation fails while a new kind of prompt is recorded, the predictor goes on. */
+TEST(a_decoder_that_cannot_be_made_disturbs_no_other)
+{
+    struct fixture f = fixture_open("cpu", 1, DET, SAM);
+    float numbers[24];
+    int labels[10];
+    um_frame *frame = part(0);
+    um_image image = image_of(frame);
+    um_predictor *p = open_predictor(f.segmenter);
+    um_prediction r = {.struct_size = sizeof r};
+    CHECK_OK(um_predictor_set_image(p, &image));
+    for (int kind = 0; kind < 9; kind++) { /* the places are taken */
+        um_prompts prompts = prompts_of(kind, numbers, labels);
+        CHECK_OK(um_predictor_predict(p, &prompts, &r));
+        um_prediction_close(&r);
+    }
+    um_prompts last = prompts_of(8, numbers, labels);
+    CHECK_OK(um_predictor_predict(p, &last, &r));
+    uint64_t want = result_of(&r);
+    um_prediction_close(&r);
+    um_status st = UM_ENOMEM;
+    for (uint64_t k = 1; st != UM_OK && k < 400; k++) {
+        float other[24];
+        int other_labels[10];
+        um_prompts prompts = prompts_of(9, other, other_labels);
+        um_mem_fail_at(k);
+        st = um_predictor_predict(p, &prompts, &r);
+        um_mem_fail_at(0);
+        CHECK(st == UM_OK || (st == UM_ENOMEM && r.count == 0));
+        um_prediction_close(&r);
+        CHECK_OK(um_predictor_predict(p, &last, &r));
+        CHECK_EQ(result_of(&r), want);
+        um_prediction_close(&r);
+    }
+    CHECK_EQ(st, UM_OK);
+    um_predictor_close(&p);
+    um_frame_unref(&frame);
+    fixture_close(&f);
+}
+
+/* An assertion holds as long as its pipeline, whatever others open and close, and every frame that
+ * breaks it says so. */
+TEST(transfer_assertions_are_their_pipelines)
+{
+    struct fixture f = fixture_open("guard", 1, DET, SAM);
+    um_pipeline *strict = NULL, *other = NULL;
+    um_pipeline_settings s;
+    um_frame *frame = part(0);
+    const um_packet *packet = NULL;
+    um_pipeline_settings_default(&s);
+    s.detector = f.detector;
+    s.segmenter = f.segmenter;
+    s.conf = 0;
+    CHECK_OK(um_pipeline_open(&other, &s));
+    s.assert_up = 1;
+    s.assert_down = 0;
+    CHECK_OK(um_pipeline_open(&strict, &s));
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(pass(strict, frame, &packet), UM_EASSERT);
+        CHECK(packet && strstr(um_last_error(), "copies down"));
+        CHECK_OK(pass(other, frame, &packet));
+        if (i == 1)
+            um_pipeline_close(&other);
+        if (!other) {
+            s.assert_up = s.assert_down = -1;
+            CHECK_OK(um_pipeline_open(&other, &s));
+        }
+    }
+    um_pipeline_close(&strict);
+    um_pipeline_close(&other);
+    um_frame_unref(&frame);
+    fixture_close(&f);
+}
+
+/* Several embeddings at once, each as good as setting its image; as numbers and as a file. */
+TEST_ON_DEVICES(embeddings_are_values)
+{
+    enum { IMAGES = 3 };
+    struct fixture f = fixture_open(device, 1, DET, SAM);
+    float numbers[24];
+    int labels[10];
+    um_embedding *e[IMAGES] = {NULL}, *read = NULL;
+    um_predictor *p = open_predictor(f.segmenter);
+    um_prediction r = {.struct_size = sizeof r};
+    um_prompts prompts = prompts_of(3, numbers, labels);
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/um_embedding_%d.safetensors", (int)getpid());
+    for (int i = 0; i < IMAGES; i++) {
+        um_frame *frame = part(i);
+        um_image image = image_of(frame);
+        CHECK_OK(um_segmenter_encode(f.segmenter, &image, &e[i]));
+        um_frame_unref(&frame);
+    }
+    for (int i = IMAGES; i-- > 0;) {
+        um_frame *frame = part(i);
+        um_image image = image_of(frame);
+        CHECK_OK(um_predictor_set_image(p, &image));
+        CHECK_OK(um_predictor_predict(p, &prompts, &r));
+        uint64_t want = result_of(&r);
+        um_prediction_close(&r);
+        CHECK_OK(um_segmenter_predict(f.segmenter, e[i], &prompts, &r));
+        CHECK_EQ(result_of(&r), want);
+        um_prediction_close(&r);
+        CHECK_OK(um_embedding_save(e[i], path));
+        CHECK_OK(um_embedding_load(&read, f.segmenter, path));
+        int w = 0, h = 0;
+        um_embedding_image_size(read, &w, &h);
+        CHECK(w == SIDE && h == SIDE && um_embedding_side(read) == SAM / 16);
+        CHECK_OK(um_predictor_set_embedding(p, read));
+        CHECK_OK(um_predictor_predict(p, &prompts, &r));
+        CHECK_EQ(result_of(&r), want);
+        um_prediction_close(&r);
+        um_embedding_unref(&read);
+        um_frame_unref(&frame);
+    }
+    um_predictor_close(&p);
+    struct fixture g = fixture_open(device, 1, DET, 2 * SAM);
+    p = open_predictor(g.segmenter);
+    CHECK_EQ(um_predictor_set_embedding(p, e[0]), UM_EINVAL);
+    CHECK_EQ(um_embedding_load(&read, g.segmenter, path), UM_EFORMAT);
+    CHECK(read == NULL);
+    um_predictor_close(&p);
+    fixture_close(&g);
+    unlink(path);
+    for (int i = 0; i < IMAGES; i++)
+        um_embedding_unref(&e[i]);
+    fixture_close(&f);
+}
+
+/* The first frame of a prepared size finds everything made: no setup, no allocation but its packet.
+ */
+TEST_ON_DEVICES(prepared_sizes_are_not_planned_in_the_stream)
+{
+    struct fixture f = fixture_open(device, 1, DET, SAM);
+    um_pipeline *p = open_pipeline(&f, 1);
+    um_frame *gray = part(0), *rgb = new_frame(80, 64, 3);
+    const um_packet *packet = NULL;
+    *pixel(rgb, 3, 3) = 200;
+    CHECK_OK(um_pipeline_prepare(p, SIDE, SIDE, 1));
+    CHECK_OK(um_pipeline_prepare(p, 80, 64, 3));
+    CHECK_OK(pass(p, gray, &packet)); /* the first packet's memory */
+    uint64_t before = um_mem_count();
+    CHECK_OK(pass(p, rgb, &packet));
+    CHECK_EQ(packet->transfers.setup, 0);
+    CHECK(um_mem_count() - before <= 2); /* a larger mask, a longer name */
+    uint64_t want = packet_hash(packet);
+    CHECK_OK(um_pipeline_prepare(p, 80, 64, 3)); /* known */
+    CHECK_OK(pass(p, rgb, &packet));
+    CHECK_EQ(packet_hash(packet), want);
+    CHECK_EQ(um_pipeline_prepare(p, 0, 64, 3), UM_EINVAL);
+    CHECK_EQ(um_pipeline_prepare(p, 80, 64, 2), UM_EINVAL);
+    um_pipeline_close(&p);
+    p = open_pipeline(&f, 1); /* the same without preparation */
+    CHECK_OK(pass(p, rgb, &packet));
+    CHECK_EQ(packet_hash(packet), want);
+    um_pipeline_close(&p);
+    um_frame_unref(&gray);
+    um_frame_unref(&rgb);
+    fixture_close(&f);
+}
+
+TEST_ON_DEVICES(legacy_mode_allocates_nothing_per_frame)
+{
+    struct fixture f = fixture_open(device, 1, DET, SAM);
+    um_pipeline *p = NULL;
+    um_pipeline_settings s;
+    um_frame *frame = part(0);
+    const um_packet *packet = NULL;
+    um_pipeline_settings_default(&s);
+    s.detector = f.detector;
+    s.segmenter = f.segmenter;
+    s.sam_as_numpy = UM_MASK_HOST;
+    s.conf = 0;
+    s.objects = 2;
+    CHECK_OK(um_pipeline_open(&p, &s));
+    uint64_t before = 0;
+    for (int i = 0; i < 8; i++) {
+        if (i == 3)
+            before = um_mem_count();
+        CHECK_OK(pass(p, frame, &packet));
+        CHECK_EQ(packet->objects, 2);
+    }
+    CHECK_EQ(um_mem_count() - before, 0);
+    um_pipeline_close(&p);
+    um_frame_unref(&frame);
+    fixture_close(&f);
+}
+
+/* ---- changed while running ---- */
+
+TEST_ON_DEVICES(threshold_class_and_objects_change_at_run_time)
+{
+    struct fixture f = fixture_open(device, 1, DET, SAM);
+    um_pipeline *p = open_pipeline(&f, 3);
+    um_frame *frame = part(0);
+    const um_packet *packet = NULL;
+    CHECK_OK(pass(p, frame, &packet));
+    CHECK_EQ(packet->objects, 3);
+    CHECK_OK(um_pipeline_set_objects(p, 1));
+    CHECK_OK(pass(p, frame, &packet));
+    CHECK_EQ(packet->objects, 1);
+    CHECK_OK(um_pipeline_set_conf(p, 1));
+    CHECK_OK(pass(p, frame, &packet));
+    CHECK(packet->objects == 0 && packet->state == UM_STATE_LOST);
+    CHECK_OK(um_pipeline_set_label(p, 0));
+    CHECK_OK(um_pipeline_set_conf(p, 0));
+    CHECK_OK(um_pipeline_set_objects(p, 3));
+    CHECK_OK(pass(p, frame, &packet));
+    CHECK_EQ(packet->objects, 3);
+    CHECK_EQ(um_pipeline_set_conf(p, NAN), UM_EINVAL);
+    CHECK_EQ(um_pipeline_set_label(p, 1), UM_EINVAL);
+    CHECK_EQ(um_pipeline_set_objects(p, 4), UM_EINVAL);
+    CHECK_EQ(um_pipeline_set_objects(p, 0), UM_EINVAL);
+    um_pipeline_close(&p);
+    um_frame_unref(&frame);
+    fixture_close(&f);
+}
+
+/* ---- several objects ---- */
+
+static uint64_t object_hash(const um_packet *k, const um_object *o)
+{
+    uint64_t h = hash(0xcbf29ce484222325u, o->box, sizeof o->box);
+    h = hash(h, &o->score, sizeof o->score);
+    h = hash(h, &o->iou, sizeof o->iou);
+    h = hash(h, &o->mask_area_px, sizeof o->mask_area_px);
+    h = hash(h, &o->edge_px, sizeof o->edge_px);
+    h = hash(h, o->mask_box, sizeof o->mask_box);
+    return hash(h, o->bits, (size_t)um_packet_row_bytes(k) * (size_t)k->crop[3]);
+}
+
+/* Each object is what a run for its box alone gives, bit for bit; with one more upload for none. */
+TEST_ON_DEVICES(objects_are_what_each_alone_would_be)
+{
+    enum { OBJECTS = 4 };
+    struct fixture f = fixture_open(device, 1, DET, SAM);
+    um_frame *frame = part(1);
+    um_box boxes[300];
+    int found = 0;
+    CHECK_OK(um_detector_run(f.detector, frame, 0, boxes, 300, &found));
+    uint64_t want[OBJECTS] = {0};
+    for (int way = 0; way < 3; way++) {
+        um_pipeline *p = NULL;
+        um_pipeline_settings s;
+        const um_packet *packet = NULL;
+        um_pipeline_settings_default(&s);
+        s.detector = f.detector;
+        s.segmenter = f.segmenter;
+        s.conf = 0;
+        s.objects = OBJECTS;
+        s.gate = way ? UM_GATE_SYNC : UM_GATE_SPECULATIVE;
+        s.sam_as_numpy = way == 2 ? UM_MASK_HOST : UM_MASK_DEVICE;
+        CHECK_OK(um_pipeline_open(&p, &s));
+        for (int round = 0; round < 2; round++)
+            CHECK_OK(pass(p, frame, &packet));
+        CHECK_EQ(packet->objects, OBJECTS);
+        if (way == 0 && strcmp(device, "cpu") != 0)
+            CHECK(packet->transfers.up == 1 && packet->transfers.down == 1);
+        for (int i = 0; i < OBJECTS; i++) {
+            const um_object *o = um_packet_object(packet, i);
+            CHECK_EQ(o->score, boxes[i].score);
+            uint64_t got = object_hash(packet, o);
+            if (way)
+                CHECK_EQ(got, want[i]);
+            want[i] = got;
+        }
+        um_pipeline_close(&p);
+    }
+    um_predictor *alone = open_predictor(f.segmenter);
+    um_image image = image_of(frame);
+    CHECK_OK(um_predictor_set_image(alone, &image));
+    um_pipeline *p = open_pipeline(&f, OBJECTS);
+    const um_packet *packet = NULL;
+    CHECK_OK(pass(p, frame, &packet));
+    for (int i = 0; i < OBJECTS; i++) {
+        static uint8_t one[AREA], mine[AREA];
+        um_prediction r = {.struct_size = sizeof r};
+        const float box[4] = {boxes[i].x0, boxes[i].y0, boxes[i].x1, boxes[i].y1};
+        um_prompts prompts = {.struct_size = sizeof prompts, .box = box, .as_numpy = UM_MASK_HOST};
+        CHECK_OK(um_predictor_predict(alone, &prompts, &r));
+        CHECK_OK(um_mask_read(r.mask[0], one));
+        um_packet_object_mask(packet, i, mine, 1);
+        CHECK_EQ(differing(one, mine, AREA), 0);
+        CHECK_EQ(r.iou[0], um_packet_object(packet, i)->iou);
+        um_prediction_close(&r);
+    }
+    um_pipeline_close(&p);
+    um_predictor_close(&alone);
+    um_frame_unref(&frame);
+    fixture_close(&f);
+}
+
+/* ---- at the same time ---- */
+
+enum { PREDICTORS = 8, PIPELINES = 2, IMAGES = 4, KINDS = 10 };
+
+/* Results made alone, to be met again. */
+struct alone {
+    uint64_t prediction[IMAGES][KINDS], packet[PIPELINES][IMAGES];
+    um_embedding *embedding[IMAGES];
+};
+
+struct worker {
+    const struct fixture *f;
+    const struct alone *want;
+    int index, calls;
+    pthread_t thread;
+    int wrong;
+};
+
+static void *work_predictor(void *ctx)
+{
+    struct worker *w = ctx;
+    um_predictor *p = open_predictor(w->f->segmenter);
+    uint32_t x = (uint32_t)w->index * 7919u + 1;
+    int current = -1;
+    for (int i = 0; i < w->calls; i++) {
+        float numbers[24];
+        int labels[10];
+        x = x * 1664525u + 1013904223u;
+        int image = (int)(x >> 24) % IMAGES, kind = (int)(x >> 16) % KINDS, way = (int)(x >> 8) % 4;
+        um_prompts prompts = prompts_of(kind, numbers, labels);
+        um_prediction r = {.struct_size = sizeof r};
+        um_status st = UM_OK;
+        if (way == 0) { /* without a session */
+            st = um_segmenter_predict(w->f->segmenter, w->want->embedding[image], &prompts, &r);
+        } else {
+            if (way == 1 || current < 0) {
+                um_frame *frame = part(image);
+                um_image pixels = image_of(frame);
+                st = um_predictor_set_image(p, &pixels);
+                um_frame_unref(&frame);
+                current = image;
+            } else if (way == 2) {
+                st = um_predictor_set_embedding(p, w->want->embedding[image]);
+                current = image;
+            }
+            image = current;
+            if (st == UM_OK)
+                st = um_predictor_predict(p, &prompts, &r);
+        }
+        w->wrong += st != UM_OK || result_of(&r) != w->want->prediction[image][kind];
+        um_prediction_close(&r);
+    }
+    um_predictor_close(&p);
+    return NULL;
+}
+
+static void *work_pipeline(void *ctx)
+{
+    struct worker *w = ctx;
+    um_pipeline *p = open_pipeline(w->f, 1 + 2 * w->index);
+    for (int i = 0; i < w->calls; i++) {
+        const um_packet *packet = NULL;
+        um_frame *frame = part(i % IMAGES);
+        um_status st = pass(p, frame, &packet);
+        w->wrong += st != UM_OK || packet_hash(packet) != w->want->packet[w->index][i % IMAGES];
+        um_frame_unref(&frame);
+    }
+    um_pipeline_close(&p);
+    return NULL;
+}
+
+static void alone_open(struct alone *a, const struct fixture *f)
+{
+    um_predictor *p = open_predictor(f->segmenter);
+    for (int i = 0; i < IMAGES; i++) {
+        um_frame *frame = part(i);
+        um_image image = image_of(frame);
+        CHECK_OK(um_predictor_set_image(p, &image));
+        CHECK_OK(um_predictor_embedding(p, &a->embedding[i]));
+        for (int kind = 0; kind < KINDS; kind++) {
+            float numbers[24];
+            int labels[10];
+            um_prompts prompts = prompts_of(kind, numbers, labels);
+            um_prediction r = {.struct_size = sizeof r};
+            CHECK_OK(um_predictor_predict(p, &prompts, &r));
+            a->prediction[i][kind] = result_of(&r);
+            um_prediction_close(&r);
+        }
+        um_frame_unref(&frame);
+    }
+    um_predictor_close(&p);
+    for (int k = 0; k < PIPELINES; k++) {
+        um_pipeline *pipe = open_pipeline(f, 1 + 2 * k);
+        for (int i = 0; i < IMAGES; i++) {
+            const um_packet *packet = NULL;
+            um_frame *frame = part(i);
+            CHECK_OK(pass(pipe, frame, &packet));
+            a->packet[k][i] = packet_hash(packet);
+            um_frame_unref(&frame);
+        }
+        um_pipeline_close(&pipe);
+    }
+}
+
+/* UM_CALLS: how many mixed calls in all. */
+TEST_ON_DEVICES(many_threads_share_one_set_of_weights)
+{
+    struct fixture f = fixture_open(device, 1, DET, SAM);
+    struct alone want;
+    struct worker w[PREDICTORS + PIPELINES];
+    const char *calls = getenv("UM_CALLS");
+    int each = (calls ? atoi(calls) : 200) / (PREDICTORS + PIPELINES);
+    memset(&want, 0, sizeof want);
+    alone_open(&want, &f);
+    for (int i = 0; i < PREDICTORS + PIPELINES; i++) {
+        bool pipe = i >= PREDICTORS;
+        w[i] = (struct worker){
+            .f = &f, .want = &want, .index = pipe ? i - PREDICTORS : i, .calls = each};
+        if (pthread_create(&w[i].thread, NULL, pipe ? work_pipeline : work_predictor, &w[i]) != 0)
+            fixture_die("thread");
+    }
+    for (int i = 0; i < PREDICTORS + PIPELINES; i++) {
+        pthread_join(w[i].thread, NULL);
+        CHECK_EQ(w[i].wrong, 0);
+    }
+    for (int i = 0; i < IMAGES; i++)
+        um_embedding_unref(&want.embedding[i]);
+    fixture_close(&f);
+}
+
+TEST_MAIN
