@@ -229,6 +229,55 @@ TEST(every_way_through_gives_the_same_packet)
     end();
 }
 
+/* Each object of a frame is what its box alone gives; all of them cross in one copy. */
+TEST(objects_are_what_each_alone_would_be)
+{
+    enum { OBJECTS = 3 };
+    static uint8_t one[200 * 240], mine[200 * 240];
+    const um_packet *k;
+    um_pipeline *p = NULL;
+    um_pipeline_settings s;
+    um_predictor *alone = NULL;
+    begin("fp16", "fused", DET, SAM, NULL);
+    um_frame *frame = small_frame(0);
+    um_image image = {.struct_size = sizeof image,
+                      .data = frame->pixels,
+                      .layout = UM_IMAGE_HW,
+                      .height = frame->height,
+                      .width = frame->width,
+                      .channels = 1,
+                      .row_bytes = frame->stride};
+    um_pipeline_settings_default(&s);
+    s.detector = gpu.detector;
+    s.segmenter = gpu.segmenter;
+    s.objects = OBJECTS;
+    s.conf = 0;
+    CHECK_OK(um_pipeline_open(&p, &s));
+    CHECK_OK(pass(p, frame, &k));
+    CHECK_EQ(k->objects, OBJECTS);
+    CHECK(k->transfers.up == 1 && k->transfers.down == 1 && k->transfers.waits == 1);
+    CHECK_OK(um_predictor_open(&alone, gpu.segmenter));
+    CHECK_OK(um_predictor_set_image(alone, &image));
+    for (int i = 0; i < OBJECTS; i++) {
+        const um_object *o = um_packet_object(k, i);
+        um_prediction r = {.struct_size = sizeof r};
+        um_prompts prompts = {
+            .struct_size = sizeof prompts, .box = o->box, .as_numpy = UM_MASK_HOST};
+        if (o->box[0] <= 0 || o->box[1] <= 0 || o->box[2] >= 200 || o->box[3] >= 240)
+            continue; /* clamped: not the prompt */
+        CHECK_OK(um_predictor_predict(alone, &prompts, &r));
+        CHECK_OK(um_mask_read(r.mask[0], one));
+        um_packet_object_mask(k, i, mine, 1);
+        CHECK_EQ(differing(one, mine, sizeof one), 0);
+        CHECK_EQ(r.iou[0], o->iou);
+        um_prediction_close(&r);
+    }
+    um_predictor_close(&alone);
+    um_pipeline_close(&p);
+    um_frame_unref(&frame);
+    end();
+}
+
 /* ---- transfers ---- */
 
 /* The ledger against the driver's own count: 1 up, 1 down, 1 wait per frame, no setup on a known

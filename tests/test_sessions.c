@@ -272,6 +272,61 @@ TEST_ON_DEVICES(embeddings_are_values)
     fixture_close(&f);
 }
 
+/* A picture that is on the device is copied there; nothing but a header crosses. */
+TEST_ON_DEVICES(images_on_the_device_stay_there)
+{
+    struct fixture f = fixture_open(device, 1, DET, SAM);
+    float numbers[24];
+    int labels[10];
+    um_frame *frame = part(0);
+    um_image image = image_of(frame);
+    um_predictor *p = open_predictor(f.segmenter);
+    um_prediction r = {.struct_size = sizeof r};
+    um_prompts prompts = prompts_of(0, numbers, labels);
+    um_buf *there = NULL;
+    um_transfers before, after;
+    enum { PITCH = SIDE + 32 };
+    CHECK_OK(um_predictor_set_image(p, &image));
+    CHECK_OK(um_predictor_predict(p, &prompts, &r));
+    uint64_t want = result_of(&r);
+    um_prediction_close(&r);
+    CHECK_OK(um_buf_open(&there, f.dev, PITCH * SIDE, "the caller's"));
+    for (int y = 0; y < SIDE; y++)
+        CHECK_OK(um_upload_now(f.dev, there, (size_t)(y * PITCH), pixel(frame, 0, y), SIDE,
+                               UM_STAGE_DEBUG, "the caller's"));
+    image.data = (const void *)um_buf_address(there);
+    image.device = um_device_name(f.dev);
+    image.row_bytes = PITCH;
+    um_device_transfers(f.dev, &before);
+    CHECK_OK(um_predictor_set_image(p, &image));
+    um_device_transfers(f.dev, &after);
+    if (strcmp(device, "cpu") != 0)
+        CHECK_EQ(after.up_bytes - before.up_bytes, 256);
+    CHECK_OK(um_predictor_predict(p, &prompts, &r));
+    CHECK_EQ(result_of(&r), want);
+    um_prediction_close(&r);
+    prompts.as_numpy = UM_MASK_DEVICE;
+    CHECK_OK(um_predictor_predict(p, &prompts, &r));
+    um_device_array a = {.struct_size = sizeof a};
+    CHECK_OK(um_mask_describe(r.mask[0], &a));
+    CHECK(a.rank == 4 && a.shape[0] == 1 && a.shape[2] == SIDE && a.shape[3] == SIDE);
+    CHECK(a.strides[3] == 1 && a.strides[2] == SIDE && a.type == UM_ARRAY_BOOL && a.data);
+    CHECK_STR(a.device, um_device_name(f.dev));
+    um_prediction_close(&r);
+    if (strcmp(device, "cpu") != 0) {
+        image.type = UM_IMAGE_F32;
+        CHECK_EQ(um_predictor_set_image(p, &image), UM_EUNSUPPORTED);
+        image.type = UM_IMAGE_U8;
+        image.data = numbers; /* on guard: no memory of the device */
+        if (strcmp(device, "guard") == 0)
+            CHECK_EQ(um_predictor_set_image(p, &image), UM_EINVAL);
+    }
+    um_predictor_close(&p);
+    um_buf_close(&there);
+    um_frame_unref(&frame);
+    fixture_close(&f);
+}
+
 /* The first frame of a prepared size finds everything made: no setup, no allocation but its packet.
  */
 TEST_ON_DEVICES(prepared_sizes_are_not_planned_in_the_stream)

@@ -93,6 +93,9 @@ UM_API void um_embedding_unref(um_embedding **embedding);
 UM_API int um_embedding_side(const um_embedding *embedding);
 /** Size of the picture it was made of. */
 UM_API void um_embedding_image_size(const um_embedding *embedding, int *width, int *height);
+/** Describe it as a tensor [1,256,n,n], for DLPack. @param out its struct_size is set by the
+ * caller. */
+UM_API um_status um_embedding_describe(const um_embedding *embedding, um_device_array *out);
 /** Copy it to f32 [1,256,n,n] on the host; one download, booked. */
 UM_API um_status um_embedding_read(const um_embedding *embedding, float *out);
 /** Write it as .safetensors, with the model's sha256 and the picture's size as metadata. */

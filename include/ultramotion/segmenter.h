@@ -2,6 +2,7 @@
 #ifndef ULTRAMOTION_SEGMENTER_H
 #define ULTRAMOTION_SEGMENTER_H
 
+#include "ultramotion/array.h"
 #include "ultramotion/device.h"
 #include "ultramotion/frame.h"
 
@@ -54,13 +55,15 @@ typedef enum um_image_layout { UM_IMAGE_HW, UM_IMAGE_HWC, UM_IMAGE_CHW } um_imag
 
 typedef struct um_image {
     size_t struct_size;
-    const void *data; /**< host memory */
+    const void *data; /**< an address on `device` */
     um_image_type type;
     um_image_layout layout;      /**< CHW also for NCHW with N = 1 */
     int height, width, channels; /**< channels 1 or 3 */
-    const char *device;  /**< where the caller says it is: NULL or "cpu" = host memory; the name of
-                            another device is an error */
+    const char *device;  /**< where the pixels are: NULL or "cpu" = host memory, or the segmenter's
+                            device (u8 HW or HWC only); another is UM_EINVAL, naming both */
     ptrdiff_t row_bytes; /**< from one row to the next; 0 = contiguous */
+    void *stream; /**< on a GPU: the CUstream in whose order the pixels are there, and which waits
+                     until they were read; NULL: they are there, and stay until a result was */
 } um_image;
 
 /** The result of a prediction: a boolean mask the size of the image. Device masks are [1,1,H,W],
@@ -78,6 +81,9 @@ UM_API void um_mask_shape(const um_mask *mask, int64_t shape[4]);
 UM_API const char *um_mask_device(const um_mask *mask);
 /** Host mask: its bytes, 0 or 1, row-major [H,W]. Device mask: NULL. */
 UM_API const uint8_t *um_mask_data(const um_mask *mask);
+/** Describe it as a tensor of booleans, for DLPack. @param out its struct_size is set by the
+ * caller. */
+UM_API um_status um_mask_describe(const um_mask *mask, um_device_array *out);
 /** Copy a mask to host bytes 0/1 [H*W]; a device mask costs one download, booked in the ledger. */
 UM_API um_status um_mask_read(const um_mask *mask, uint8_t *out);
 /**

@@ -2,6 +2,7 @@
 #ifndef ULTRAMOTION_H
 #define ULTRAMOTION_H
 
+#include "ultramotion/array.h"
 #include "ultramotion/bench.h"
 #include "ultramotion/detector.h"
 #include "ultramotion/device.h"

@@ -161,6 +161,11 @@ struct um_device_fns {
     um_status (*capture_end)(um_device *dev, um_graph *graph);
     um_status (*graph_launch)(um_device *dev, um_graph *graph);
     void (*graph_destroy)(um_device *dev, um_graph *graph);
+    /* n bytes at an address of this device that is no um_buf, in the order of the caller's stream
+     * (NULL: they are there already), which in turn waits for the copy. */
+    um_status (*copy_from)(um_device *dev, enum um_queue q, um_buf *dst, size_t off, uintptr_t src,
+                           size_t n, void *stream);
+    void *(*stream)(um_device *dev, enum um_queue q); /* the queue as others know it, or NULL */
     /* Look up and load the kernels of these names (caps.launches; NULL on host devices). */
     um_status (*load_kernels)(um_device *dev, const char *const *names, int n);
 };
@@ -191,6 +196,7 @@ struct um_device {
 
 um_status um_buf_open(um_buf **out, um_device *dev, size_t size, const char *label);
 void um_buf_close(um_buf **buf);
+uintptr_t um_buf_address(const um_buf *buf); /* as others on the device know it */
 um_status um_hostbuf_open(um_hostbuf **out, um_device *dev, size_t size);
 void um_hostbuf_close(um_hostbuf **buf);
 
@@ -200,6 +206,9 @@ um_status um_download(um_device *dev, enum um_queue q, um_hostbuf *dst, size_t d
                       size_t off, size_t n, enum um_stage stage, const char *reason);
 um_status um_copy(um_device *dev, enum um_queue q, um_buf *dst, size_t dst_off, um_buf *src,
                   size_t src_off, size_t n);
+um_status um_copy_from(um_device *dev, enum um_queue q, um_buf *dst, size_t off, const void *src,
+                       size_t n, void *stream);
+void *um_queue_stream(um_device *dev, enum um_queue q);
 um_status um_fill(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n,
                   uint8_t value);
 um_status um_discard(um_device *dev, enum um_queue q, um_buf *buf, size_t off, size_t n);

@@ -113,6 +113,21 @@ static um_status copy(um_device *dev, enum um_queue q, um_buf *dst, size_t dst_o
                                          .n = n});
 }
 
+static um_status copy_from(um_device *dev, enum um_queue q, um_buf *dst, size_t off, uintptr_t src,
+                           size_t n, void *stream)
+{
+    (void)q, (void)stream;
+    return submit(
+        dev, &(struct command){
+                 .kind = COPY, .dst = (char *)dst->priv + off, .src = (const void *)src, .n = n});
+}
+
+static void *no_stream(um_device *dev, enum um_queue q)
+{
+    (void)dev, (void)q;
+    return NULL;
+}
+
 static um_status fill(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n,
                       uint8_t value)
 {
@@ -264,6 +279,8 @@ static const struct um_device_fns fns = {
     .upload = upload,
     .download = download,
     .copy = copy,
+    .copy_from = copy_from,
+    .stream = no_stream,
     .fill = fill,
     .discard = discard,
     .run = run,

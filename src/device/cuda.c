@@ -36,6 +36,7 @@ struct cuda {
     um_cu_context context;
     atomic_bool adopted; /* a thread that had none got ours */
     um_cu_stream stream[UM_QUEUES];
+    um_cu_event foreign;         /* between a queue and a stream of the caller; or NULL */
     um_cu_event join[UM_QUEUES]; /* of a queue into the main one, at the end of a capture */
     um_cu_module *module;
     int modules;
@@ -226,6 +227,40 @@ static um_status copy(um_device *dev, enum um_queue q, um_buf *dst, size_t dst_o
         c->cu.cuMemcpyDtoDAsync(dst->handle + dst_off, src->handle + src_off, n, c->stream[q]);
     return leave(c, check(c, r, "cuMemcpyDtoDAsync", "%zu bytes from buffer \"%s\" to \"%s\"", n,
                           src->label, dst->label));
+}
+
+/* `to` continues after what `from` has been given so far; either may be the caller's. */
+static um_status follow(struct cuda *c, um_cu_stream from, um_cu_stream to)
+{
+    um_status st = UM_OK;
+    if (!c->foreign)
+        st = check(c, c->cu.cuEventCreate(&c->foreign, UM_CU_EVENT_DISABLE_TIMING), "cuEventCreate",
+                   "the caller's stream");
+    if (st == UM_OK)
+        st =
+            check(c, c->cu.cuEventRecord(c->foreign, from), "cuEventRecord", "the caller's stream");
+    return st == UM_OK ? check(c, c->cu.cuStreamWaitEvent(to, c->foreign, 0), "cuStreamWaitEvent",
+                               "the caller's stream")
+                       : st;
+}
+
+static um_status copy_from(um_device *dev, enum um_queue q, um_buf *dst, size_t off, uintptr_t src,
+                           size_t n, void *stream)
+{
+    struct cuda *c = enter(dev);
+    um_status st = stream ? follow(c, stream, c->stream[q]) : UM_OK;
+    if (st == UM_OK)
+        st = check(c, c->cu.cuMemcpyDtoDAsync(dst->handle + off, src, n, c->stream[q]),
+                   "cuMemcpyDtoDAsync", "%zu bytes at %#zx to buffer \"%s\"", n, (size_t)src,
+                   dst->label);
+    if (st == UM_OK && stream)
+        st = follow(c, c->stream[q], stream);
+    return leave(c, st);
+}
+
+static void *stream_of(um_device *dev, enum um_queue q)
+{
+    return ((struct cuda *)dev)->stream[q];
 }
 
 static um_status fill(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n,
@@ -621,6 +656,8 @@ static void cuda_close(um_device *dev)
             if (c->stream[q])
                 check(c, c->cu.cuStreamDestroy(c->stream[q]), "cuStreamDestroy", "closing");
         }
+        if (c->foreign)
+            check(c, c->cu.cuEventDestroy(c->foreign), "cuEventDestroy", "closing");
         leave(c, UM_OK);
         if (c->adopted && (!outer || outer == c->context))
             c->cu.cuCtxSetCurrent(NULL);
@@ -641,6 +678,8 @@ static const struct um_device_fns fns = {
     .upload = upload,
     .download = download,
     .copy = copy,
+    .copy_from = copy_from,
+    .stream = stream_of,
     .fill = fill,
     .discard = discard,
     .run = run,

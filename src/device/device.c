@@ -89,6 +89,11 @@ void um_buf_close(um_buf **buf)
     *buf = NULL;
 }
 
+uintptr_t um_buf_address(const um_buf *buf)
+{
+    return buf->dev->caps.shared ? (uintptr_t)buf->priv : buf->handle;
+}
+
 um_status um_hostbuf_open(um_hostbuf **out, um_device *dev, size_t size)
 {
     *out = NULL;
@@ -219,6 +224,28 @@ um_status um_copy(um_device *dev, enum um_queue q, um_buf *dst, size_t dst_off, 
         return unlocked(dev, st);
     count_captured(dev, q);
     return unlocked(dev, note(dev, dev->fns->copy(dev, q, dst, dst_off, src, src_off, n)));
+}
+
+um_status um_copy_from(um_device *dev, enum um_queue q, um_buf *dst, size_t off, const void *src,
+                       size_t n, void *stream)
+{
+    um_device_lock(dev);
+    um_status st = um_check_queue(__func__, dev, q);
+    if (st == UM_OK)
+        st = um_check_idle(__func__, dev);
+    if (st == UM_OK)
+        st = um_check_buf(__func__, dev, dst, off, n);
+    if (st == UM_OK && !src && n)
+        st = um_fail(UM_EINVAL, "%s: no address", __func__);
+    if (st != UM_OK || n == 0)
+        return unlocked(dev, st);
+    return unlocked(dev,
+                    note(dev, dev->fns->copy_from(dev, q, dst, off, (uintptr_t)src, n, stream)));
+}
+
+void *um_queue_stream(um_device *dev, enum um_queue q)
+{
+    return dev->fns->stream(dev, q);
 }
 
 um_status um_fill(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n, uint8_t value)

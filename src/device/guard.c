@@ -601,6 +601,27 @@ static um_status copy(um_device *dev, enum um_queue q, um_buf *dst, size_t dst_o
             .kind = COPY, .dst = dst, .dst_off = dst_off, .src = src, .src_off = src_off, .n = n});
 }
 
+static um_status copy_from(um_device *dev, enum um_queue q, um_buf *dst, size_t off, uintptr_t src,
+                           size_t n, void *stream)
+{
+    struct guard *g = (struct guard *)dev;
+    (void)stream;
+    for (struct guard_buf *b = g->bufs; b; b = b->next) {
+        um_buf *buf = (um_buf *)(uintptr_t)b->buf;
+        if (src >= buf->handle && src - buf->handle < buf->size &&
+            n <= buf->size - (src - buf->handle))
+            return copy(dev, q, dst, off, buf, src - buf->handle, n);
+    }
+    return um_fail(UM_EINVAL, "guard: %zu bytes at %#zx are not memory of this device", n,
+                   (size_t)src);
+}
+
+static void *no_stream(um_device *dev, enum um_queue q)
+{
+    (void)dev, (void)q;
+    return NULL;
+}
+
 static um_status fill(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n,
                       uint8_t value)
 {
@@ -868,6 +889,8 @@ static const struct um_device_fns fns = {
     .upload = upload,
     .download = download,
     .copy = copy,
+    .copy_from = copy_from,
+    .stream = no_stream,
     .fill = fill,
     .discard = discard,
     .run = run,

@@ -40,6 +40,9 @@ um_status um_front_fill(struct um_front *f, int slot, const struct um_frame_head
                         const um_frame *frame, int x0, int y0);
 /* The upload, and the steps that make the network inputs of it. */
 um_status um_front_upload(struct um_front *f, int slot, enum um_queue q, enum um_stage stage);
+/* The same for a picture that is on the device: the header crosses, the pixels are copied there. */
+um_status um_front_copy(struct um_front *f, int slot, const struct um_frame_header *header,
+                        enum um_queue q, const void *pixels, ptrdiff_t row_bytes, void *stream);
 um_status um_front_run(struct um_front *f, enum um_queue q);
 uint64_t um_front_device_bytes(const struct um_front *f);
 

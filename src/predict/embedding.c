@@ -3,6 +3,7 @@
 
 #include "base/half.h"
 #include "base/mem.h"
+#include "base/record.h"
 #include "weights/weights.h"
 
 #include <inttypes.h>
@@ -64,6 +65,25 @@ void um_embedding_image_size(const um_embedding *embedding, int *width, int *hei
 {
     *width = embedding->w;
     *height = embedding->h;
+}
+
+um_status um_embedding_describe(const um_embedding *embedding, um_device_array *out)
+{
+    const um_embedding *e = embedding;
+    if (!e || !out)
+        return um_fail(UM_EINVAL, "um_embedding_describe: %s is NULL", e ? "out" : "embedding");
+    static const um_device_array_type types[UM_DTYPES] = {
+        [UM_F32] = UM_ARRAY_F32, [UM_F16] = UM_ARRAY_F16, [UM_BF16] = UM_ARRAY_BF16};
+    um_device_array a = {
+        .struct_size = sizeof a,
+        .data = (void *)um_buf_address(e->buf),
+        .device = um_device_name(e->dev),
+        .type = types[e->dev->precision],
+        .rank = 4,
+        .shape = {1, CHANNELS, e->n, e->n},
+        .strides = {(int64_t)CHANNELS * e->n * e->n, 1, (int64_t)CHANNELS * e->n, CHANNELS},
+        .stream = um_queue_stream(e->dev, UM_QUEUE_MAIN)};
+    return um_record_out(out, &a, sizeof a, "um_device_array");
 }
 
 /* ---- as numbers: [n,n,256] of the device's precision <-> f32 [1,256,n,n] ---- */

@@ -2,6 +2,7 @@
 #include "predict/mask.h"
 
 #include "base/mem.h"
+#include "base/record.h"
 #include "engine/segmenter.h"
 
 #include <string.h>
@@ -52,6 +53,22 @@ const char *um_mask_device(const um_mask *mask)
 const uint8_t *um_mask_data(const um_mask *mask)
 {
     return mask->data;
+}
+
+um_status um_mask_describe(const um_mask *mask, um_device_array *out)
+{
+    if (!mask || !out)
+        return um_fail(UM_EINVAL, "um_mask_describe: %s is NULL", mask ? "out" : "mask");
+    um_device_array a = {.struct_size = sizeof a,
+                         .data = mask->data ? mask->data : (void *)um_buf_address(mask->buf),
+                         .device = um_mask_device(mask),
+                         .type = UM_ARRAY_BOOL,
+                         .rank = um_mask_rank(mask),
+                         .stream = mask->data ? NULL : um_queue_stream(mask->dev, UM_QUEUE_MAIN)};
+    um_mask_shape(mask, a.shape);
+    for (int i = a.rank; i-- > 0;)
+        a.strides[i] = i + 1 == a.rank ? 1 : a.strides[i + 1] * a.shape[i + 1];
+    return um_record_out(out, &a, sizeof a, "um_device_array");
 }
 
 um_status um_mask_read(const um_mask *mask, uint8_t *out)

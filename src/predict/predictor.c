@@ -169,17 +169,21 @@ static um_status mask_path(um_predictor *s, const um_decode *decode)
 
 /* ---- images ---- */
 
-um_status um_image_frame(const um_segmenter *s, const um_image *given, um_frame **out)
+static bool on_device(const um_image *image)
 {
-    um_image own = {0}, *image = &own;
-    um_status st = um_record_in(&own, sizeof own, given, "um_image");
-    if (st != UM_OK)
-        return st;
-    int c = image->channels, h = image->height, w = image->width;
-    if (image->device && strcmp(image->device, "cpu") != 0)
-        return um_fail(UM_EINVAL,
-                       "image is on device %s, the model on %s: put the image into host memory",
-                       image->device, um_device_name(s->dev));
+    return image->device && strcmp(image->device, "cpu") != 0;
+}
+
+static um_status check_image(const um_predictor *s, const um_image *image)
+{
+    int c = image->channels;
+    if (on_device(image) && strcmp(image->device, um_device_name(s->dev)) != 0)
+        return um_fail(UM_EINVAL, "image is on device %s, the model on %s", image->device,
+                       um_device_name(s->dev));
+    if (on_device(image) && (image->type != UM_IMAGE_U8 || image->layout == UM_IMAGE_CHW))
+        return um_fail(UM_EUNSUPPORTED,
+                       "image on device %s: want UM_IMAGE_U8 in UM_IMAGE_HW or UM_IMAGE_HWC",
+                       image->device);
     if (!image->data)
         return um_fail(UM_EINVAL, "image without data");
     if (image->type != UM_IMAGE_U8 && image->type != UM_IMAGE_F32)
@@ -191,7 +195,17 @@ um_status um_image_frame(const um_segmenter *s, const um_image *given, um_frame 
                        (int)image->layout);
     if (image->layout == UM_IMAGE_HW && c != 1)
         return um_fail(UM_EINVAL, "image layout HW has 1 channel, not %d", c);
-    st = um_frame_create(out, w, h, c);
+    um_frame *probe = NULL; /* the limits of a frame are written in one place */
+    um_status st = um_frame_wrap(&probe, image->width, image->height, c, (uint8_t *)"",
+                                 (ptrdiff_t)image->width * c, NULL, NULL);
+    um_frame_unref(&probe);
+    return st;
+}
+
+static um_status frame_of(const um_image *image, um_frame **out)
+{
+    int c = image->channels, h = image->height, w = image->width;
+    um_status st = um_frame_create(out, w, h, c);
     if (st != UM_OK)
         return st;
     bool planar = image->layout == UM_IMAGE_CHW;
@@ -233,12 +247,13 @@ static um_status slots_sent(um_predictor *s)
     return um_event_record(s->dev, UM_QUEUE_MAIN, s->sent);
 }
 
-static um_status set_frame(um_predictor *s, const um_frame *frame)
+/* frame NULL: the picture is on the device. */
+static um_status set_picture(um_predictor *s, const um_frame *frame, const um_image *image)
 {
     struct um_front *f = &s->front;
-    int w = frame->width, h = frame->height, c = um_front_channels(frame, 0, 0, w, h);
-    struct um_frame_header header = {
-        .frame_id = frame->id, .width = (uint32_t)w, .height = (uint32_t)h, .label = -1};
+    int w = image->width, h = image->height,
+        c = frame ? um_front_channels(frame, 0, 0, w, h) : image->channels;
+    struct um_frame_header header = {.width = (uint32_t)w, .height = (uint32_t)h, .label = -1};
     um_buf *buf = NULL;
     size_t off = 0;
     s->image_w = s->image_h = 0;
@@ -255,8 +270,11 @@ static um_status set_frame(um_predictor *s, const um_frame *frame)
     }
     if (st != UM_OK)
         return st;
-    st = um_front_fill(f, 0, &header, frame, 0, 0);
-    if (st == UM_OK)
+    st = frame
+             ? um_front_fill(f, 0, &header, frame, 0, 0)
+             : um_front_copy(f, 0, &header, UM_QUEUE_MAIN, image->data,
+                             image->row_bytes ? image->row_bytes : (ptrdiff_t)w * c, image->stream);
+    if (st == UM_OK && frame)
         st = um_front_upload(f, 0, UM_QUEUE_MAIN, UM_STAGE_UPLOAD);
     if (st == UM_OK)
         st = slots_sent(s);
@@ -278,12 +296,17 @@ static um_status set_frame(um_predictor *s, const um_frame *frame)
 um_status um_predictor_set_image(um_predictor *predictor, const um_image *image)
 {
     um_frame *frame = NULL;
+    um_image own = {0};
     if (!predictor || !image)
         return um_fail(UM_EINVAL, "um_predictor_set_image: %s is NULL",
                        predictor ? "image" : "predictor");
-    um_status st = um_image_frame(predictor->model, image, &frame);
+    um_status st = um_record_in(&own, sizeof own, image, "um_image");
     if (st == UM_OK)
-        st = set_frame(predictor, frame);
+        st = check_image(predictor, &own);
+    if (st == UM_OK && !on_device(&own))
+        st = frame_of(&own, &frame);
+    if (st == UM_OK)
+        st = set_picture(predictor, frame, &own);
     um_frame_unref(&frame);
     return st;
 }

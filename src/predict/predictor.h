@@ -48,7 +48,4 @@ struct um_embedding {
 };
 
 um_status um_embedding_new(um_embedding **out, const um_segmenter *s, int w, int h);
-/* A contiguous frame of an image in host memory. */
-um_status um_image_frame(const um_segmenter *s, const um_image *image, um_frame **out);
-
 #endif
