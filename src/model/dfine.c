@@ -43,14 +43,14 @@ static const struct size sizes[] = {
 
 /* ---- forward ---- */
 
-static um_tensor layer_(um_tape *t, const struct layer *l, um_tensor x, struct um_epilogue e)
+static um_tensor layer_(um_tape *t, const struct layer *l, um_tensor x, struct um_conv_opts e)
 {
     e.act = l->act;
     e.lab_scale = l->lab_scale;
     e.lab_shift = l->lab_shift;
     return um_conv2d_(t, &l->conv, x, e);
 }
-#define layer(t, l, x, ...) layer_(t, l, x, (struct um_epilogue){0, __VA_ARGS__})
+#define layer(t, l, x, ...) layer_(t, l, x, (struct um_conv_opts){0, __VA_ARGS__})
 
 static const um_tensor none; /* id 0: no tensor */
 

@@ -310,7 +310,7 @@ struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_t
     um_tensor pe = um_tape_const(t, s->params, s->pe, UM_F32, n, n, DIM);
     um_tensor keys = embedding;
     if (!bare)
-        keys = um_add(t, keys, dense_prompt(s, t, mask_input), UM_ACT_NONE);
+        keys = um_add(t, keys, dense_prompt(s, t, mask_input));
 
     um_tensor x = tokens;
     for (int i = 0; i < 2; i++) {
@@ -338,8 +338,7 @@ struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_t
     x = attend(t, q, um_slice(kv, 0, CROSS), um_slice(kv, CROSS, CROSS), &s->final.out, x,
                &s->norm_final);
 
-    um_tensor up = um_upconv2(t, &s->up[0], um_reshape(keys, n, n), .norm_out = &s->up_norm,
-                              .norm_act = UM_ACT_GELU);
+    um_tensor up = um_upconv2_norm(t, &s->up[0], um_reshape(keys, n, n), &s->up_norm, UM_ACT_GELU);
     up = um_upconv2(t, &s->up[1], up, .act = UM_ACT_GELU);
 
     /* One mask is mask 0; three are masks 1 to 3. Only their hypernetworks run. */

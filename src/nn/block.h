@@ -8,7 +8,8 @@
 #include "nn/op_sam.h"
 #include "nn/resize.h"
 
-/* x + fc2(act(fc1(LN(x)))) [+ final LN]: pre-norm MLP of TinyViT. norm.params NULL: no LN.
+/* x + fc2(act(fc1(LN(x)))) [+ final LN]: pre-norm MLP of TinyViT. norm.params NULL: no LN. Any
+ * activation but UM_ACT_CLAMP.
  * t of UM_OP_MLP: out, x, gamma[opt], beta[opt], w1, b1, w2, b2; args um_mlp_args */
 struct um_mlp {
     um_norm norm;
@@ -49,14 +50,38 @@ struct um_window_block_args {
 };
 um_tensor um_window_block(um_tape *t, const struct um_window_block *w, um_tensor x);
 
-/* A linear layer with what stands around it, as one step. h = x, or LN(x) over its channels if
- * gamma_in is there. Columns 0..n-1 of y are (h + plus) w + b, the others h w2 + b2. Then y += add
- * (unless add_last; add may have one channel: it is broadcast); y = act(y); y += add (if add_last).
- * If gamma_out is there (`group` of them): every `group` columns of a row are normalised, y =
- * out_act(LN(y)). With `up` y is [h*w, 4o] and stored as [2h,2w,o]: column (a, b, o) of row (y, x)
- * goes to pixel (2y+a, 2x+b).
- * t: out, x, w, b[opt], add[opt], plus[opt], w2[opt], b2[opt], gamma_in[opt], beta_in[opt],
- * gamma_out[opt], beta_out[opt] */
+/* A linear layer, which is a 1x1 convolution, and what may stand around it, in the order of the
+ * fields. */
+struct um_linear_opts {
+    int unused;
+    const um_norm *norm_in; /* x = LN(x) first */
+    um_tensor plus;         /* then x + plus, same shape as x */
+    const um_conv *second;  /* more outputs, of x without `plus`, behind those of conv: then no add,
+                               out or norm_out */
+    um_tensor add;          /* y += add: same shape as the output, or one channel, broadcast */
+    enum um_act act;        /* y = act(y) */
+    float limit;            /* UM_ACT_CLAMP */
+    bool add_last;          /* y += add here and not before */
+    const um_norm *norm_out; /* y = norm_act(LN(y)) */
+    enum um_act norm_act;    /* any but UM_ACT_CLAMP */
+    um_tensor out; /* write here instead of a new tensor; not with norm_out or a broadcast add */
+    bool fp32;     /* the output is fp32 whatever the input is */
+};
+#define um_linear(t, conv, x, ...) um_linear_(t, conv, x, (struct um_linear_opts){0, __VA_ARGS__})
+um_tensor um_linear_(um_tape *t, const um_conv *conv, um_tensor x, struct um_linear_opts e);
+
+/* act(LN(um_upconv2(x))), the norm of each pixel; as one step it is a linear layer with `up`. Any
+ * activation but UM_ACT_CLAMP. */
+um_tensor um_upconv2_norm(um_tape *t, const um_conv *conv, um_tensor x, const um_norm *norm,
+                          enum um_act act);
+
+/* Both as one step. h = x, or LN(x) over its channels if gamma_in is there. Columns 0..n-1 of y are
+ * (h + plus) w + b, the others h w2 + b2. Then y += add (unless add_last; add may have one channel:
+ * it is broadcast); y = act(y); y += add (if add_last). If gamma_out is there (`group` of them):
+ * every `group` columns of a row are normalised, y = out_act(LN(y)). With `up` y is [h*w, 4o] and
+ * stored as [2h,2w,o]: column (a, b, o) of row (y, x) goes to pixel (2y+a, 2x+b). t: out, x, w,
+ * b[opt], add[opt], plus[opt], w2[opt], b2[opt], gamma_in[opt], beta_in[opt], gamma_out[opt],
+ * beta_out[opt] */
 struct um_linear_args {
     int n;
     enum um_act act, out_act;
@@ -65,9 +90,6 @@ struct um_linear_args {
     float eps_in, eps_out;
     int group;
 };
-
-/* For um_upconv2() with norm_out. */
-um_tensor um_upconv2_norm(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e);
 
 /* Two or three linear layers on rows, as one step. x row = x[index[r]] (index absent: x[r]), plus
  * `plus` row r; `picked`, if asked for, gets x[index[r]]. y = the last layer + add. Then

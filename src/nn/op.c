@@ -2,7 +2,6 @@
 #include "nn/op.h"
 
 #include "base/mem.h"
-#include "nn/block.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -70,6 +69,12 @@ static bool same_shape(um_tensor a, um_tensor b)
 static bool is_activation(const um_tape *t, um_tensor x)
 {
     return x.dtype == UM_F32 || (um_tape_status(t) == UM_OK && x.dtype == um_tape_act(t));
+}
+
+/* Where a limit cannot be given, it would be zero. */
+static bool has_no_limit(um_tape *t, enum um_op op, enum um_act act)
+{
+    return um_op_check(t, op, act != UM_ACT_CLAMP, "no limit to clamp to");
 }
 
 /* `out` if it names a tensor of this shape, else a new one. */
@@ -176,7 +181,7 @@ um_tensor um_conv_weights(um_tape *t, const um_conv *conv)
 
 /* ---- primitives ---- */
 
-um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e)
+um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_conv_opts e)
 {
     enum um_op op = conv->depthwise ? UM_OP_DWCONV : UM_OP_CONV2D;
     if (!um_op_check(t, op, x.c == conv->i && is_activation(t, x),
@@ -210,13 +215,12 @@ um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epi
     return y;
 }
 
-um_tensor um_upconv2_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e)
+um_tensor um_upconv2_(um_tape *t, const um_conv *conv, um_tensor x, struct um_upconv_opts e)
 {
     if (!um_op_check(t, UM_OP_UPCONV2, x.c == conv->i, "input has %d channels, weights want %d",
-                     x.c, conv->i))
+                     x.c, conv->i) ||
+        !has_no_limit(t, UM_OP_UPCONV2, e.act))
         return (um_tensor){0};
-    if (e.norm_out)
-        return um_upconv2_norm(t, conv, x, e);
     um_tensor y = output(t, UM_OP_UPCONV2, e.out, x.dtype, 2 * x.h, 2 * x.w, conv->o / 4);
     struct um_conv_args a = {.kh = 2, .kw = 2, .stride = 2, .act = e.act};
     um_op_step(t, UM_OP_UPCONV2, &a, sizeof a,
@@ -230,7 +234,8 @@ um_tensor um_layer_norm(um_tape *t, const um_norm *norm, um_tensor x, um_tensor 
                         enum um_act act)
 {
     if (!um_op_check(t, UM_OP_LAYER_NORM, x.c == norm->c && (!add.id || same_shape(add, x)),
-                     "x is [%d,%d,%d], norm has %d channels", x.h, x.w, x.c, norm->c))
+                     "x is [%d,%d,%d], norm has %d channels", x.h, x.w, x.c, norm->c) ||
+        !has_no_limit(t, UM_OP_LAYER_NORM, act))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, x.c);
     struct um_norm_args a = {.eps = norm->eps, .act = act};
@@ -257,7 +262,7 @@ um_tensor um_gate_norm(um_tape *t, const um_norm *norm, um_tensor g, um_tensor a
     return y;
 }
 
-um_tensor um_add(um_tape *t, um_tensor a, um_tensor b, enum um_act act)
+um_tensor um_add_(um_tape *t, um_tensor a, um_tensor b, struct um_add_opts e)
 {
     bool row = rows(b) == 1 && b.c == a.c, channel = rows(b) == rows(a) && b.c == 1,
          full = rows(b) == rows(a) && b.c == a.c;
@@ -265,7 +270,7 @@ um_tensor um_add(um_tape *t, um_tensor a, um_tensor b, enum um_act act)
                      b.h, b.w, b.c))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, a.dtype, a.h, a.w, a.c);
-    struct um_add_args args = {.act = act};
+    struct um_add_args args = {.act = e.act, .limit = e.limit};
     um_op_step(t, UM_OP_ADD, &args, sizeof args, (um_tensor[]){y, a, b}, 3, 1);
     return y;
 }

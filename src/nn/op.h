@@ -102,27 +102,23 @@ um_conv um_linear_pack(um_params *p, const float *w /* [o][i] */, const float *b
 um_conv um_upconv2_pack(um_params *p, const float *w, const float *b, int o, int i);
 um_norm um_norm_pack(um_params *p, const float *gamma, const float *beta, int c, float eps);
 
+/* Options of an operator are a struct of its own with exactly the fields that it obeys; a macro
+ * makes it of named arguments: um_conv2d(t, &conv, x, .act = UM_ACT_RELU). `unused` lets it start
+ * with a positional 0. */
+
 /* What happens between accumulator and store: y = acc + bias; y += add (unless add_last); y =
  * act(y); y = y*lab_scale + lab_shift (if lab_scale != 0); y += add (if add_last). */
-struct um_epilogue {
-    int unused; /* lets the macros below start with a positional 0 */
+struct um_conv_opts {
+    int unused;
     enum um_act act;
     float limit;                /* UM_ACT_CLAMP */
     float lab_scale, lab_shift; /* learnable affine after the activation; scale 0 = none */
-    um_tensor add; /* residual, same shape as the output; um_linear also: one channel, broadcast */
+    um_tensor add;              /* residual, same shape as the output */
     bool add_last;
-    bool add_up2;  /* `add` is [h/2, w/2, c]: nearest 2x upsampling on the fly */
-    um_tensor out; /* write here instead of a new tensor */
-    int out_h,
-        out_w; /* conv2d only: output size if not the symmetric-padding formula (0 = formula) */
-    bool fp32; /* the output is fp32 whatever the input is */
-    /* What stands around a linear layer. A backend that has UM_OP_LINEAR takes all of it as one
-     * step, else it is recorded as primitives. */
-    const struct um_norm *norm_in;  /* x = LN(x) first */
-    um_tensor plus;                 /* then x + plus, same shape as x */
-    const struct um_conv *second;   /* more outputs, of x without `plus`, behind those of conv */
-    const struct um_norm *norm_out; /* y = norm_act(LN(y)) at the end; upconv2: per pixel */
-    enum um_act norm_act;
+    bool add_up2;     /* `add` is [h/2, w/2, c]: nearest 2x upsampling on the fly */
+    um_tensor out;    /* write here instead of a new tensor */
+    int out_h, out_w; /* output size if not the symmetric-padding formula (0 = formula) */
+    bool fp32;        /* the output is fp32 whatever the input is */
 };
 
 /* t: out, x, w, b[opt], add[opt]. Zero padding. w as packed (u8 view, opaque) */
@@ -132,23 +128,24 @@ struct um_conv_args {
     float limit, lab_scale, lab_shift;
     bool add_last, add_up2;
 };
-#define um_conv2d(t, conv, x, ...) um_conv2d_(t, conv, x, (struct um_epilogue){0, __VA_ARGS__})
-/* x [h,w,i] -> [oh,ow,o]; oh = (h + 2*pad - kh)/stride + 1. Depthwise if the weights are. */
-um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e);
-/* A 1x1 convolution with stride 1, and what may stand around it (block.c). */
-#define um_linear(t, conv, x, ...) um_linear_(t, conv, x, (struct um_epilogue){0, __VA_ARGS__})
-um_tensor um_linear_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e);
+#define um_conv2d(t, conv, x, ...) um_conv2d_(t, conv, x, (struct um_conv_opts){0, __VA_ARGS__})
+/* x [h,w,i] -> [oh,ow,o]; oh = (h + 2*pad - kh)/stride + 1. Depthwise if the weights are: then w is
+ * [kh*kw, c]. */
+um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_conv_opts e);
 
-/* t: out, x, w, b[opt]. Depthwise convolution uses um_conv_args with t: out, x, w [kh*kw, c],
- * b[opt], add[opt]. */
-/* ConvTranspose2d kernel 2 stride 2: x [h,w,i] -> [2h,2w,o]; out[2y+a][2x+b] = bias + x[y][x] .
- * W[a][b]; packed rows ordered (a, b, o), bias repeated 4 times. Only act, out, norm_out and
- * norm_act of the epilogue are used; kernel args: struct um_conv_args (act). */
-#define um_upconv2(t, conv, x, ...) um_upconv2_(t, conv, x, (struct um_epilogue){0, __VA_ARGS__})
-um_tensor um_upconv2_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e);
+/* ConvTranspose2d kernel 2 stride 2: x [h,w,i] -> [2h,2w,o]; out[2y+a][2x+b] = act(bias + x[y][x] .
+ * W[a][b]); packed rows ordered (a, b, o), bias repeated 4 times. t: out, x, w, b[opt]; kernel
+ * args: struct um_conv_args (act). */
+struct um_upconv_opts {
+    int unused;
+    enum um_act act; /* any but UM_ACT_CLAMP */
+    um_tensor out;   /* write here instead of a new tensor */
+};
+#define um_upconv2(t, conv, x, ...) um_upconv2_(t, conv, x, (struct um_upconv_opts){0, __VA_ARGS__})
+um_tensor um_upconv2_(um_tape *t, const um_conv *conv, um_tensor x, struct um_upconv_opts e);
 
-/* y = act(LN(x + add)): per row over channels, population variance, two passes. t: out, x,
- * add[opt], gamma [c], beta [c] */
+/* y = act(LN(x + add)): per row over channels, population variance, two passes. Any activation but
+ * UM_ACT_CLAMP. t: out, x, add[opt], gamma [c], beta [c] */
 struct um_norm_args {
     float eps;
     enum um_act act;
@@ -166,7 +163,13 @@ struct um_add_args {
     enum um_act act;
     float limit;
 };
-um_tensor um_add(um_tape *t, um_tensor a, um_tensor b, enum um_act act);
+struct um_add_opts {
+    int unused;
+    enum um_act act;
+    float limit; /* UM_ACT_CLAMP */
+};
+#define um_add(t, a, b, ...) um_add_(t, a, b, (struct um_add_opts){0, __VA_ARGS__})
+um_tensor um_add_(um_tape *t, um_tensor a, um_tensor b, struct um_add_opts e);
 
 /* 2x2 max, stride 1, output the size of x: a zero column on the right and a zero row at the bottom
  * take part. t: out, x. No args */
