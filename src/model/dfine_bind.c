@@ -6,6 +6,7 @@
 #include "base/mem.h"
 #include "model/bind.h"
 #include "model/dfine_net.h"
+#include "nn/op_dfine.h"
 
 #include <float.h>
 #include <math.h>
@@ -125,7 +126,7 @@ static struct layer bind_cba(um_bind *b, bool lab, const char *prefix, int o, in
 
 static void bind_backbone(struct um_dfine *d, um_bind *b)
 {
-    const struct backbone *s = d->size->backbone;
+    const struct um_hgnet *s = &d->size.backbone;
     int m = s->stem_mid;
     d->stem1_rgb = bind_cba(b, s->lab, "backbone.stem.stem1", m, d->info.channels, 3, 2, true);
     d->stem1_gray = d->stem1_rgb;
@@ -143,8 +144,8 @@ static void bind_backbone(struct um_dfine *d, um_bind *b)
     d->stem2a = bind_cba(b, s->lab, "backbone.stem.stem2a", m / 2, m, 2, 1, true);
     d->stem2b = bind_cba(b, s->lab, "backbone.stem.stem2b", m, m / 2, 2, 1, true);
     d->stem3 = bind_cba(b, s->lab, "backbone.stem.stem3", m, 2 * m, 3, 2, true);
-    for (int i = 0; i < STAGES_MAX; i++) {
-        const struct stage_size *c = &s->stage[i];
+    for (int i = 0; i < UM_DFINE_STAGES; i++) {
+        const struct um_hgnet_stage *c = &s->stage[i];
         struct hg_stage *w = &d->stage[i];
         if (i)
             w->down = bind_cba(b, s->lab, namef("backbone.stages.%d.downsample", i).s, c->in, 0, 3,
@@ -179,7 +180,8 @@ static void bind_backbone(struct um_dfine *d, um_bind *b)
 
 int um_dfine_padded(int c4)
 {
-    return (c4 + PAD_C4 - 1) / PAD_C4 * PAD_C4;
+    enum { MULTIPLE = 8 };
+    return (c4 + MULTIPLE - 1) / MULTIPLE * MULTIPLE;
 }
 
 /* conv3x3 + BatchNorm, plus conv1x1 + BatchNorm on the same input, as one 3x3. */
@@ -202,7 +204,7 @@ static struct um_fold rep(um_bind *b, const char *prefix, int c)
 static struct elan bind_elan(struct um_dfine *d, um_bind *b, const char *prefix, bool fpn)
 {
     struct elan e;
-    int w = d->size->width, c = d->c4, wide = um_dfine_padded(c);
+    int w = d->size.width, c = d->c4, wide = um_dfine_padded(c);
     memset(&e, 0, sizeof e);
     struct um_fold cv1 = conv_bn(b, namef("%s.cv1", prefix).s, "norm", 2 * w, 2 * w, 1);
     if (fpn) { /* cv1 of concat[upsampled, side]: a 1x1 convolution commutes with nearest upsampling
@@ -239,7 +241,7 @@ static struct elan bind_elan(struct um_dfine *d, um_bind *b, const char *prefix,
  * meshgrid does this when H != W. So PE*W is a sum of one row for a and one for b. w [3D][D]. */
 static um_const position_table(struct um_dfine *d, um_bind *b, const float *w)
 {
-    int dim = d->size->width, quarter = dim / 4, level = d->size->levels - 1;
+    int dim = d->size.width, quarter = dim / 4, level = d->size.levels - 1;
     int h = d->level_h[level], wd = d->level_w[level], longest = h > wd ? h : wd;
     um_const k;
     double *half = um_array((size_t)2 * (size_t)longest * (size_t)(2 * dim) + (size_t)(2 * quarter),
@@ -284,11 +286,11 @@ static bool has_rep(const um_bind *b, int i)
 
 static void bind_encoder(struct um_dfine *d, um_bind *b)
 {
-    const struct size *s = d->size;
-    int w = s->width, first = STAGES_MAX - s->levels;
+    const struct um_dfine_size *s = &d->size;
+    int w = s->width;
     for (int l = 0; l < s->levels; l++)
         d->input_proj[l] =
-            bind_cn(b, namef("encoder.input_proj.%d", l).s, w, s->backbone->stage[first + l].out);
+            bind_cn(b, namef("encoder.input_proj.%d", l).s, w, um_dfine_channels(s, l));
 
     const char *aifi = "encoder.encoder.0.layers.0";
     float *in = um_bind_matrix(b, aifi, ".self_attn.in_proj_weight", 3 * w, w),
@@ -311,7 +313,7 @@ static void bind_encoder(struct um_dfine *d, um_bind *b)
         um_weights_find(b->file, "encoder.fpn_blocks.0.cv2.0.conv1.conv.weight");
     if (!q)
         q = um_weights_find(b->file, "encoder.fpn_blocks.0.cv2.0.conv1.conv_bn_fused.weight");
-    while (d->reps < REPS_MAX && has_rep(b, d->reps))
+    while (d->reps < UM_DFINE_REPS_MAX && has_rep(b, d->reps))
         d->reps++;
     if (b->status == UM_OK && (!q || q->rank != 4 || q->dim[0] < 1 || q->dim[0] > 4096 || !d->reps))
         b->status = um_fail(UM_EFORMAT, "encoder.fpn_blocks.0.cv2.0: %s",
@@ -361,7 +363,7 @@ static void anchor_tables(struct um_dfine *d, um_bind *b)
     }
     d->all_valid = true;
     size_t t = 0;
-    for (int l = 0; l < d->size->levels; l++)
+    for (int l = 0; l < d->size.levels; l++)
         for (int y = 0; y < d->level_h[l]; y++)
             for (int x = 0; x < d->level_w[l]; x++, t++) {
                 float side = 0.05f * (float)(1 << l);
@@ -384,16 +386,16 @@ static void anchor_tables(struct um_dfine *d, um_bind *b)
 
 /* W(n), dfine_utils.py, weighting_function: steps that grow geometrically away from the middle bin.
  */
-static um_const weighting_function(um_bind *b, double up, double reg_scale)
+static um_const weighting_function(um_bind *b, int bins, double up, double reg_scale)
 {
-    enum { MIDDLE = BINS / 2, REG_MAX = BINS - 1 };
-    double bound = fabs(up) * reg_scale, step = pow(bound + 1, 2.0 / (REG_MAX - 2));
-    float w[BINS];
-    for (int n = 0; n < BINS; n++) {
-        double m = pow(step, abs(n - MIDDLE)) - 1;
-        w[n] = (float)(n == 0 ? -2 * bound : n == REG_MAX ? 2 * bound : n < MIDDLE ? -m : m);
+    int middle = bins / 2, reg_max = bins - 1;
+    double bound = fabs(up) * reg_scale, step = pow(bound + 1, 2.0 / (reg_max - 2));
+    float w[UM_DFINE_BINS_MAX];
+    for (int n = 0; n < bins; n++) {
+        double m = pow(step, abs(n - middle)) - 1;
+        w[n] = (float)(n == 0 ? -2 * bound : n == reg_max ? 2 * bound : n < middle ? -m : m);
     }
-    return um_params_add(b->params, w, sizeof w);
+    return um_params_add(b->params, w, (size_t)bins * sizeof *w);
 }
 
 /* The kernel divides an offset by its level's number of points. Upstream multiplies by the buffer
@@ -404,19 +406,20 @@ static void scale_offsets(const struct um_dfine *d, um_bind *b, const char *laye
 {
     const struct um_wtensor *scale =
         um_weights_find(b->file, namef("%s.cross_attn.num_points_scale", layer).s);
+    int points = um_dfine_points(&d->size);
     if (!scale)
         return;
-    if (um_wtensor_elements(scale) != POINTS) {
+    if (um_wtensor_elements(scale) != points) {
         b->status = um_fail(UM_EFORMAT, "%s.cross_attn.num_points_scale: %lld elements, want %d",
-                            layer, (long long)um_wtensor_elements(scale), POINTS);
+                            layer, (long long)um_wtensor_elements(scale), points);
         return;
     }
-    for (int h = 0; h < HEADS; h++)
-        for (int level = 0, point = 0; point < POINTS; level++)
-            for (int k = 0; k < d->size->points[level]; k++, point++) {
-                double factor = um_wtensor_at(scale, point) * d->size->points[level];
+    for (int h = 0; h < d->size.heads; h++)
+        for (int level = 0, point = 0; point < points; level++)
+            for (int k = 0; k < d->size.points[level]; k++, point++) {
+                double factor = um_wtensor_at(scale, point) * d->size.points[level];
                 for (int xy = 0; xy < 2; xy++) {
-                    size_t row = (size_t)((h * POINTS + point) * 2 + xy);
+                    size_t row = (size_t)((h * points + point) * 2 + xy);
                     for (int i = 0; i < c; i++)
                         w[row * (size_t)c + (size_t)i] =
                             (float)(w[row * (size_t)c + (size_t)i] * factor);
@@ -430,7 +433,8 @@ static void bind_decoder_layer(struct um_dfine *d, um_bind *b, int i)
     struct decoder_layer *l = &d->layer[i];
     struct name layer = namef("decoder.decoder.layers.%d", i);
     const char *p = layer.s;
-    int c = d->size->d, n_offsets = HEADS * POINTS * 2, n_weights = HEADS * POINTS;
+    int c = d->size.d, n_weights = d->size.heads * um_dfine_points(&d->size);
+    int n_offsets = 2 * n_weights;
     size_t dd = (size_t)c * (size_t)c;
     float *w = um_bind_matrix(b, p, ".self_attn.in_proj_weight", 3 * c, c),
           *bias = um_bind_vector(b, p, ".self_attn.in_proj_bias", 3 * c);
@@ -481,15 +485,15 @@ static void bind_decoder_layer(struct um_dfine *d, um_bind *b, int i)
     um_free(gate_w);
     um_free(gate_b);
     l->gate_norm = um_bind_norm(b, namef("%s.gateway.norm", p).s, c, EPS);
-    l->fc1 = um_bind_linear(b, namef("%s.linear1", p).s, d->size->d_ffn, c);
-    l->fc2 = um_bind_linear(b, namef("%s.linear2", p).s, c, d->size->d_ffn);
+    l->fc1 = um_bind_linear(b, namef("%s.linear1", p).s, d->size.d_ffn, c);
+    l->fc2 = um_bind_linear(b, namef("%s.linear2", p).s, c, d->size.d_ffn);
     l->norm3 = um_bind_norm(b, namef("%s.norm3", p).s, c, EPS);
-    l->corners = bind_mlp(b, namef("decoder.dec_bbox_head.%d", i).s, c, 4 * BINS);
+    l->corners = bind_mlp(b, namef("decoder.dec_bbox_head.%d", i).s, c, 4 * d->size.bins);
 }
 
 static void bind_decoder(struct um_dfine *d, um_bind *b)
 {
-    const struct size *s = d->size;
+    const struct um_dfine_size *s = &d->size;
     int c = s->d, last = s->layers - 1;
     for (int l = 0; s->projected && l < s->levels; l++)
         d->memory_proj[l] = bind_cn(b, namef("decoder.input_proj.%d", l).s, c, s->width);
@@ -505,9 +509,9 @@ static void bind_decoder(struct um_dfine *d, um_bind *b)
     for (int i = 0; i < s->layers; i++)
         bind_decoder_layer(d, b, i);
     d->lqe[0] = um_bind_linear(b, namef("decoder.decoder.lqe_layers.%d.reg_conf.layers.0", last).s,
-                               LQE_HIDDEN, LQE_STATS);
+                               s->lqe_hidden, UM_LQE_STATS);
     d->lqe[1] = um_bind_linear(b, namef("decoder.decoder.lqe_layers.%d.reg_conf.layers.1", last).s,
-                               1, LQE_HIDDEN);
+                               1, s->lqe_hidden);
     d->score = um_bind_linear(b, namef("decoder.dec_score_head.%d", last).s, d->info.classes, c);
     double up = um_bind_scalar(b, "decoder.up"),
            reg_scale = fabs(um_bind_scalar(b, "decoder.reg_scale"));
@@ -515,7 +519,7 @@ static void bind_decoder(struct um_dfine *d, um_bind *b)
     if (b->status == UM_OK && !(reg_scale > 0 && reg_scale < 1e6 && fabs(up) < 1e6))
         b->status = um_fail(UM_EFORMAT, "decoder.reg_scale is %g, decoder.up is %g", reg_scale, up);
     if (b->status == UM_OK)
-        d->project = weighting_function(b, up, reg_scale);
+        d->project = weighting_function(b, s->bins, up, reg_scale);
 }
 
 /* ---- the rest of the file ---- */

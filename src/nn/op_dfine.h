@@ -42,6 +42,7 @@ um_tensor um_integral(um_tape *t, um_tensor corners, um_tensor ref, um_tensor pr
 
 /* Per side the 4 largest probabilities of softmax(corners), descending, and their mean: [Q,20]. t:
  * out, corners. No args */
+enum { UM_LQE_STATS = 4 * (4 + 1) };
 um_tensor um_lqe_stats(um_tape *t, um_tensor corners);
 
 /* The best (query, class) of logits [Q,C], boxes [Q,4] cxcywh normalised: score = sigmoid(logit),
