@@ -52,7 +52,7 @@ fi
 # An option that an operator does not obey does not compile; those that it obeys do, together.
 compiles() {
     local args='um_tape *t, const um_conv *w, const um_norm *n, um_tensor x'
-    printf '#include "nn/block.h"\num_tensor f(%s);\num_tensor f(%s)\n{\n    return (void)n, %s;\n}\n' "$args" "$args" "$1" |
+    printf '#include "nn/block.h"\num_tensor f(%s);\num_tensor f(%s)\n{\n    return (void)w, (void)n, %s;\n}\n' "$args" "$args" "$1" |
         ${CC:-gcc} -std=c11 -Wall -Wextra -Werror -D_POSIX_C_SOURCE=200809L -Iinclude -Isrc -x c -fsyntax-only - 2>/dev/null
 }
 # options OPERATOR OBEYED… -- OTHERS…
@@ -81,6 +81,14 @@ options um_linear .norm_in=n .plus=x .second=w .add=x .act=1 .limit=1 .add_last=
     .lab_scale=1 .lab_shift=1 .add_up2=1 .out_h=1 .out_w=1
 options um_upconv2 .act=1 .out=x -- .limit=1 .lab_scale=1 .lab_shift=1 .add=x .add_last=1 .add_up2=1 .out_h=1 .out_w=1 .fp32=1 \
     .norm_in=n .plus=x .second=w .norm_out=n .norm_act=1
+# A step has the argument struct of its operator.
+step() {
+    compiles "(um_op_step(t, UM_OP_ADD, &(struct $1){0}, sizeof(struct $1), &x, 1, 1), x)"
+}
+if ! step um_add_args || step um_norm_args; then
+    echo "um_op_step does not tell argument structs apart"
+    status=1
+fi
 library=build/libultramotion.so
 if [ -e "$library" ]; then
     bad=$(nm -D --defined-only "$library" | awk '{ print $3 }' | grep -v '^um_')

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Blocks mean one thing: recorded as primitives (the processor) and taken as one step (the GPU's
  * kernels, on the stand-in of the driver) they give what a loop in double gives, and what an
- * operator does not obey it refuses on both. */
+ * operator does not obey it refuses on both; steps are as the table of operators says. */
 #include "base/mem.h"
 #include "nn/block.h"
 #include "test.h"
@@ -288,6 +288,44 @@ TEST(where_no_limit_can_be_given_nothing_is_clamped)
     CHECK_REFUSED("no limit", um_upconv2_norm(b.t, &b.up, b.x, &b.norm_up, UM_ACT_CLAMP));
     CHECK_REFUSED("no limit",
                   um_linear(b.t, &b.fc, b.x, .norm_out = &b.norm, .norm_act = UM_ACT_CLAMP));
+}
+
+/* ---- steps against the table of operators ---- */
+
+TEST(a_step_has_the_operands_of_its_operator)
+{
+    const struct um_add_args add = {.act = UM_ACT_NONE};
+    um_tensor none = {0};
+    CHECK_REFUSED("add: 2 operands, 1 of them written, want 3 and 1",
+                  um_op_step(b.t, UM_OP_ADD, &add, sizeof add, ((um_tensor[]){b.x, b.plus}), 2, 1));
+    CHECK_REFUSED(
+        "add: 3 operands, 2 of them written, want 3 and 1",
+        um_op_step(b.t, UM_OP_ADD, &add, sizeof add, ((um_tensor[]){b.x, b.x, b.plus}), 3, 2));
+    CHECK_REFUSED("add: no operand b", um_op_step(b.t, UM_OP_ADD, &add, sizeof add,
+                                                  ((um_tensor[]){b.x, b.x, none}), 3, 1));
+    CHECK_REFUSED("layer_norm: no operand gamma",
+                  um_op_step(b.t, UM_OP_LAYER_NORM, &(struct um_norm_args){0},
+                             sizeof(struct um_norm_args),
+                             ((um_tensor[]){b.x, b.x, none, none, none}), 5, 1));
+}
+
+TEST(an_operand_outside_its_memory_is_named)
+{
+    CHECK_REFUSED("tape block: add: operand a [1,20,32] lies outside its memory",
+                  um_add(b.t, um_slice(b.x, 1, IN), b.plus));
+}
+
+TEST(every_operator_writes_something_and_names_all_it_reads)
+{
+    for (int op = 0; op < UM_OPS; op++) {
+        const struct um_op_info *o = um_op_info((enum um_op)op);
+        CHECK_MSG(o->name && o->n_out > 0 && o->n_out < o->n && o->n <= UM_OPERANDS, "row %d", op);
+        CHECK_MSG(!strchr(o->operand[0], '?'), "%s: its first output may be absent", o->name);
+        for (int i = 0; i < o->n; i++)
+            for (int k = 0; k < i; k++)
+                CHECK_MSG(strcmp(o->operand[i], o->operand[k]) != 0, "%s: two operands %s", o->name,
+                          o->operand[i]);
+    }
 }
 
 TEST_MAIN

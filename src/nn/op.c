@@ -7,17 +7,26 @@
 #include <stdio.h>
 #include <string.h>
 
+#define PRIMITIVE_SIMD true
+#define PRIMITIVE_PLAIN true
+#define PRIMITIVE_BLOCK false
+#define PRIMITIVE_NONE false
+#define INFO(with, entry, op_name, host, gpu, args, outputs, ...)                   \
+    [UM_OP_##entry] = {.name = #op_name,                                            \
+                       .primitive = PRIMITIVE_##host,                               \
+                       .n = sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *), \
+                       .n_out = (outputs),                                          \
+                       .operand = {__VA_ARGS__}},
+static const struct um_op_info table[UM_OPS] = {UM_OPERATORS(INFO, )};
+
+const struct um_op_info *um_op_info(enum um_op op)
+{
+    return &table[op];
+}
+
 const char *um_op_name(enum um_op op)
 {
-    static const char *const names[UM_OPS] = {
-        "conv2d",    "dwconv",       "upconv2",          "layer_norm", "add",
-        "maxpool2",  "attention",    "window_attention", "matmul_nt",  "resize",
-        "normalize", "scale_rows",   "gather",           "gate_norm",  "topk",
-        "deform",    "refine",       "integral",         "lqe_stats",  "best_box",
-        "prompt",    "mask",         "mask_stats",       "packet",     "mlp",
-        "mbconv",    "window_block", "linear",           "chain",      "gate",
-        "tokens",    "front",        "mask_packet"};
-    return names[op];
+    return table[op].name;
 }
 
 bool um_tape_takes(const um_tape *t, enum um_op op)
@@ -26,18 +35,31 @@ bool um_tape_takes(const um_tape *t, enum um_op op)
     return ops->kernel[op] != NULL;
 }
 
-void um_op_step(um_tape *t, enum um_op op, const void *args, size_t args_size, const um_tensor *x,
-                int n, int n_out)
+/* All operands are there that must be. */
+static bool complete(um_tape *t, enum um_op op, const um_tensor *x, int n, int n_out)
+{
+    const struct um_op_info *o = um_op_info(op);
+    if (!um_op_check(t, op, n == o->n && n_out == o->n_out,
+                     "%d operands, %d of them written, want %d and %d", n, n_out, o->n, o->n_out))
+        return false;
+    for (int i = 0; i < n; i++)
+        if (!um_op_check(t, op, x[i].id || strchr(o->operand[i], '?'), "no operand %s",
+                         o->operand[i]))
+            return false;
+    return true;
+}
+
+void um_op_step_(um_tape *t, enum um_op op, const void *args, size_t args_size, const um_tensor *x,
+                 int n, int n_out)
 {
     const struct um_ops *ops = um_tape_device(t)->ops;
     if (um_tape_status(t) != UM_OK)
         return;
-    if (!ops->kernel[op]) {
+    if (!ops->kernel[op])
         um_tape_fail(
             t, um_fail(UM_EUNSUPPORTED, "%s: no kernel at level %s", um_op_name(op), ops->name));
-        return;
-    }
-    um_tape_step(t, um_op_name(op), ops->kernel[op], args, args_size, x, n, n_out);
+    else if (complete(t, op, x, n, n_out))
+        um_tape_step(t, um_op_info(op), ops->kernel[op], args, args_size, x);
 }
 
 bool um_op_check(um_tape *t, enum um_op op, bool ok, const char *fmt, ...)
@@ -208,10 +230,12 @@ um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_con
                              .lab_shift = e.lab_shift,
                              .add_last = e.add_last,
                              .add_up2 = e.add_up2};
-    um_op_step(t, op, &a, sizeof a,
-               (um_tensor[]){y, x, um_conv_weights(t, conv),
-                             um_row_const(t, conv->params, conv->b, conv->o), e.add},
-               5, 1);
+    um_tensor operand[] = {y, x, um_conv_weights(t, conv),
+                           um_row_const(t, conv->params, conv->b, conv->o), e.add};
+    if (conv->depthwise)
+        um_op_step(t, UM_OP_DWCONV, &a, sizeof a, operand, 5, 1);
+    else
+        um_op_step(t, UM_OP_CONV2D, &a, sizeof a, operand, 5, 1);
     return y;
 }
 
