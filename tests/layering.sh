@@ -26,6 +26,13 @@ may model nn weights device
 may io
 may pipeline model nn weights io device
 
+# Inside nn the tape lies below the operators, and they below the blocks made of them.
+if grep -nE '#include "nn/(op|op_(cpu|cuda|dfine|level|ref|sam)|resize|block)\.h"' src/nn/tape.[ch] src/nn/op_table.h ||
+    grep -n '#include "nn/block.h"' src/nn/act.h src/nn/op*.[ch] src/nn/record.h src/nn/resize.[ch]; then
+    echo "src/nn: tape, operators and blocks may include only what lies below them"
+    status=1
+fi
+
 if grep -nE '^#include "(base|device|nn|model|weights|io|pipeline)/' tools/*.[ch]; then
     echo "tools may include only public headers"
     status=1
