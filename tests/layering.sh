@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Who may include whom (CONTRIBUTING.md), that headers compile alone in C and C++, and that the library exports only um_*.
+# Who may include whom (CONTRIBUTING.md), that headers compile alone in C and C++, that operators take only options they obey,
+# and that the library exports only um_*.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 status=0
@@ -25,6 +26,13 @@ may model nn weights device
 may io
 may pipeline model nn weights io device
 
+# Inside nn the tape lies below the operators, and they below the blocks made of them.
+if grep -nE '#include "nn/(op|op_(cpu|cuda|dfine|level|ref|sam)|resize|block)\.h"' src/nn/tape.[ch] src/nn/op_table.h ||
+    grep -n '#include "nn/block.h"' src/nn/act.h src/nn/op*.[ch] src/nn/record.h src/nn/resize.[ch]; then
+    echo "src/nn: tape, operators and blocks may include only what lies below them"
+    status=1
+fi
+
 if grep -nE '^#include "(base|device|nn|model|weights|io|pipeline)/' tools/*.[ch]; then
     echo "tools may include only public headers"
     status=1
@@ -47,6 +55,46 @@ if command -v g++ >/dev/null; then
             status=1
         }
     done
+fi
+# An option that an operator does not obey does not compile; those that it obeys do, together.
+compiles() {
+    local args='um_tape *t, const um_conv *w, const um_norm *n, um_tensor x'
+    printf '#include "nn/block.h"\num_tensor f(%s);\num_tensor f(%s)\n{\n    return (void)w, (void)n, %s;\n}\n' "$args" "$args" "$1" |
+        ${CC:-gcc} -std=c11 -Wall -Wextra -Werror -D_POSIX_C_SOURCE=200809L -Iinclude -Isrc -x c -fsyntax-only - 2>/dev/null
+}
+# options OPERATOR OBEYED… -- OTHERS…
+options() {
+    local call=$1 obeyed= option
+    shift
+    while [ "$1" != -- ]; do
+        obeyed="$obeyed, $1"
+        shift
+    done
+    shift
+    if ! compiles "$call(t, w, x$obeyed)"; then
+        echo "$call(${obeyed#, }) does not compile"
+        status=1
+    fi
+    for option in "$@"; do
+        if compiles "$call(t, w, x, $option)"; then
+            echo "$call($option) compiles and has no effect"
+            status=1
+        fi
+    done
+}
+options um_conv2d .act=1 .limit=1 .lab_scale=1 .lab_shift=1 .add=x .add_last=1 .add_up2=1 .out=x .out_h=1 .out_w=1 .fp32=1 -- \
+    .norm_in=n .plus=x .second=w .norm_out=n .norm_act=1
+options um_linear .norm_in=n .plus=x .second=w .add=x .act=1 .limit=1 .add_last=1 .norm_out=n .norm_act=1 .out=x .fp32=1 -- \
+    .lab_scale=1 .lab_shift=1 .add_up2=1 .out_h=1 .out_w=1
+options um_upconv2 .act=1 .out=x -- .limit=1 .lab_scale=1 .lab_shift=1 .add=x .add_last=1 .add_up2=1 .out_h=1 .out_w=1 .fp32=1 \
+    .norm_in=n .plus=x .second=w .norm_out=n .norm_act=1
+# A step has the argument struct of its operator.
+step() {
+    compiles "(um_op_step(t, UM_OP_ADD, &(struct $1){0}, sizeof(struct $1), &x, 1, 1), x)"
+}
+if ! step um_add_args || step um_norm_args; then
+    echo "um_op_step does not tell argument structs apart"
+    status=1
 fi
 library=build/libultramotion.so
 if [ -e "$library" ]; then

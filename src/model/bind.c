@@ -8,6 +8,22 @@
 #include <stdio.h>
 #include <string.h>
 
+um_bind um_bind_begin(const um_weights *file, um_params *params)
+{
+    um_bind b = {.file = file, .params = params};
+    b.used = um_zalloc((size_t)um_weights_count(file) + 1);
+    if (!b.used)
+        b.status = um_fail(UM_ENOMEM, "list of tensors");
+    return b;
+}
+
+um_status um_bind_finish(um_bind *b)
+{
+    um_free(b->used);
+    b->used = NULL;
+    return b->status;
+}
+
 void um_bind_scope(um_bind *b, const char *fmt, ...)
 {
     va_list ap;
@@ -16,15 +32,67 @@ void um_bind_scope(um_bind *b, const char *fmt, ...)
     va_end(ap);
 }
 
+/* Of a tensor that is there. */
+static void mark_used(um_bind *b, const char *name)
+{
+    int lo = 0, hi = um_weights_count(b->file);
+    while (lo < hi) {
+        int mid = lo + (hi - lo) / 2, c = strcmp(um_weights_at(b->file, mid)->name, name);
+        if (c == 0)
+            b->used[mid] = 1;
+        if (c < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+}
+
+void um_bind_all_used(um_bind *b, bool (*ignorable)(const char *name))
+{
+    for (int i = 0; b->status == UM_OK && i < um_weights_count(b->file); i++) {
+        const char *name = um_weights_at(b->file, i)->name;
+        if (!b->used[i] && !ignorable(name))
+            b->status = um_fail(UM_EFORMAT, "%s: unknown tensor", name);
+    }
+}
+
 float *um_bind_read(um_bind *b, const char *name, const char *suffix, int rank, const int64_t *dim)
 {
-    char full[192];
+    char full[256];
     float *data = NULL;
     if (b->status != UM_OK)
         return NULL;
     snprintf(full, sizeof full, "%s%s%s", b->scope, name, suffix);
     b->status = um_weights_read(b->file, full, rank, dim, &data);
-    return b->status == UM_OK ? data : NULL;
+    if (b->status != UM_OK)
+        return NULL;
+    mark_used(b, full);
+    return data;
+}
+
+float *um_bind_vector(um_bind *b, const char *name, const char *suffix, int n)
+{
+    return um_bind_read(b, name, suffix, 1, (int64_t[]){n});
+}
+
+float *um_bind_matrix(um_bind *b, const char *name, const char *suffix, int o, int i)
+{
+    return um_bind_read(b, name, suffix, 2, (int64_t[]){o, i});
+}
+
+double um_bind_scalar(um_bind *b, const char *name)
+{
+    char full[256];
+    snprintf(full, sizeof full, "%s%s", b->scope, name);
+    const struct um_wtensor *t = um_weights_find(b->file, full);
+    if (b->status != UM_OK)
+        return 0;
+    if (!t || um_wtensor_elements(t) != 1) {
+        b->status = um_fail(UM_EFORMAT, t ? "%s: want one number" : "%s: missing tensor", full);
+        return 0;
+    }
+    mark_used(b, full);
+    return um_wtensor_at(t, 0);
 }
 
 um_const um_bind_table(um_bind *b, const char *name, int rank, const int64_t *dim)
@@ -45,7 +113,7 @@ um_conv um_bind_conv(um_bind *b, const char *name, int o, int i, int k, int stri
 {
     um_conv conv = {0};
     float *w = um_bind_read(b, name, ".weight", 4, (int64_t[]){o, i, k, k});
-    float *shift = bias ? um_bind_read(b, name, ".bias", 1, (int64_t[]){o}) : NULL;
+    float *shift = bias ? um_bind_vector(b, name, ".bias", o) : NULL;
     if (b->status == UM_OK)
         conv = um_conv_pack(b->params, w, shift, o, i, k, k, stride, pad, false);
     um_free(w);
@@ -61,8 +129,8 @@ um_conv um_bind_linears(um_bind *b, const char *const *names, int n, int o, int 
     if (!all && b->status == UM_OK)
         b->status = um_fail(UM_ENOMEM, "%s%s: %d x %d weights", b->scope, names[0], n * o, i);
     for (int k = 0; k < n; k++) {
-        float *w = um_bind_read(b, names[k], ".weight", 2, (int64_t[]){o, i});
-        float *s = um_bind_read(b, names[k], ".bias", 1, (int64_t[]){o});
+        float *w = um_bind_matrix(b, names[k], ".weight", o, i);
+        float *s = um_bind_vector(b, names[k], ".bias", o);
         if (b->status == UM_OK) {
             memcpy(all + (size_t)k * one, w, one * sizeof *w);
             memcpy(all + (size_t)n * one + (size_t)k * (size_t)o, s, (size_t)o * sizeof *s);
@@ -84,39 +152,93 @@ um_conv um_bind_linear(um_bind *b, const char *name, int o, int i)
 um_conv um_bind_conv_bn(um_bind *b, const char *name, int o, int i, int k, int stride, int pad,
                         bool depthwise)
 {
-    um_conv conv = {0};
-    int in = depthwise ? 1 : i;
-    size_t per_output = (size_t)in * (size_t)k * (size_t)k;
-    float *w = um_bind_read(b, name, ".c.weight", 4, (int64_t[]){o, in, k, k});
-    float *gamma = um_bind_read(b, name, ".bn.weight", 1, (int64_t[]){o});
-    float *beta = um_bind_read(b, name, ".bn.bias", 1, (int64_t[]){o});
-    float *mean = um_bind_read(b, name, ".bn.running_mean", 1, (int64_t[]){o});
-    float *var = um_bind_read(b, name, ".bn.running_var", 1, (int64_t[]){o});
-    if (b->status == UM_OK) {
-        for (int n = 0; n < o; n++) {
-            double scale = gamma[n] / sqrt((double)var[n] + 1e-5);
-            for (size_t e = 0; e < per_output; e++)
-                w[(size_t)n * per_output + e] = (float)(w[(size_t)n * per_output + e] * scale);
-            beta[n] = (float)(beta[n] - mean[n] * scale);
-        }
-        conv = um_conv_pack(b->params, w, beta, o, i, k, k, stride, pad, depthwise);
+    char conv[96], bn[96];
+    snprintf(conv, sizeof conv, "%s.c", name);
+    snprintf(bn, sizeof bn, "%s.bn", name);
+    struct um_fold f = um_fold_conv_bn(b, conv, bn, o, depthwise ? 1 : i, k);
+    return um_fold_pack(b, f, stride, pad, depthwise, true);
+}
+
+um_norm um_bind_norm(um_bind *b, const char *name, int c, float eps)
+{
+    um_norm norm = {0};
+    float *gamma = um_bind_vector(b, name, ".weight", c);
+    float *beta = um_bind_vector(b, name, ".bias", c);
+    if (b->status == UM_OK)
+        norm = um_norm_pack(b->params, gamma, beta, c, eps);
+    um_free(gamma);
+    um_free(beta);
+    return norm;
+}
+
+/* ---- folding ---- */
+
+struct um_fold um_fold_new(um_bind *b, int o, int i, int k)
+{
+    struct um_fold f = {NULL, NULL, o, i, k};
+    if (b->status != UM_OK)
+        return f;
+    size_t n = (size_t)o * (size_t)i * (size_t)(k * k);
+    f.w = um_array(n + (size_t)o, sizeof *f.w);
+    if (f.w)
+        f.b = f.w + n;
+    else
+        b->status = um_fail(UM_ENOMEM, "convolution weights %dx%dx%dx%d", o, i, k, k);
+    return f;
+}
+
+struct um_fold um_fold_conv(um_bind *b, const char *name, int o, int i, int k)
+{
+    struct um_fold f = um_fold_new(b, o, i, k);
+    size_t n = (size_t)o * (size_t)i * (size_t)(k * k);
+    float *w = um_bind_read(b, name, ".weight", 4, (int64_t[]){o, i, k, k});
+    float *bias = um_bind_vector(b, name, ".bias", o);
+    for (size_t e = 0; b->status == UM_OK && e < n; e++)
+        f.w[e] = w[e];
+    for (int r = 0; b->status == UM_OK && r < o; r++)
+        f.b[r] = bias[r];
+    um_free(w);
+    um_free(bias);
+    return f;
+}
+
+struct um_fold um_fold_conv_bn(um_bind *b, const char *conv, const char *bn, int o, int i, int k)
+{
+    struct um_fold f = um_fold_new(b, o, i, k);
+    size_t per_output = (size_t)i * (size_t)(k * k);
+    float *w = um_bind_read(b, conv, ".weight", 4, (int64_t[]){o, i, k, k});
+    float *gamma = um_bind_vector(b, bn, ".weight", o);
+    float *beta = um_bind_vector(b, bn, ".bias", o);
+    float *mean = um_bind_vector(b, bn, ".running_mean", o);
+    float *var = um_bind_vector(b, bn, ".running_var", o);
+    for (size_t r = 0; b->status == UM_OK && r < (size_t)o; r++) {
+        double scale = gamma[r] / sqrt((double)var[r] + 1e-5);
+        for (size_t e = r * per_output; e < (r + 1) * per_output; e++)
+            f.w[e] = w[e] * scale;
+        f.b[r] = beta[r] - mean[r] * scale;
     }
     um_free(w);
     um_free(gamma);
     um_free(beta);
     um_free(mean);
     um_free(var);
-    return conv;
+    return f;
 }
 
-um_norm um_bind_norm(um_bind *b, const char *name, int c, float eps)
+um_conv um_fold_pack(um_bind *b, struct um_fold f, int stride, int pad, bool depthwise, bool bias)
 {
-    um_norm norm = {0};
-    float *gamma = um_bind_read(b, name, ".weight", 1, (int64_t[]){c});
-    float *beta = um_bind_read(b, name, ".bias", 1, (int64_t[]){c});
-    if (b->status == UM_OK)
-        norm = um_norm_pack(b->params, gamma, beta, c, eps);
-    um_free(gamma);
-    um_free(beta);
-    return norm;
+    um_conv conv = {0};
+    size_t n = (size_t)f.o * (size_t)f.i * (size_t)(f.k * f.k);
+    float *w = b->status == UM_OK ? um_array(n + (size_t)f.o, sizeof *w) : NULL;
+    if (w) {
+        for (size_t i = 0; i < n + (size_t)f.o; i++)
+            w[i] = (float)f.w[i];
+        conv = um_conv_pack(b->params, w, bias ? w + n : NULL, f.o, depthwise ? f.o : f.i, f.k, f.k,
+                            stride, pad, depthwise);
+    } else if (b->status == UM_OK) {
+        b->status = um_fail(UM_ENOMEM, "convolution weights %dx%dx%dx%d", f.o, f.i, f.k, f.k);
+    }
+    um_free(w);
+    um_free(f.w);
+    return conv;
 }

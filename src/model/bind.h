@@ -11,15 +11,25 @@ typedef struct um_bind {
     const um_weights *file;
     um_params *params;
     um_status status;
-    char scope[96]; /* what all names start with */
+    unsigned char *used; /* one flag per tensor of the file: it has been read */
+    char scope[96];      /* what all names start with */
 } um_bind;
+
+um_bind um_bind_begin(const um_weights *file, um_params *params);
+um_status um_bind_finish(um_bind *b); /* the first failure */
+/* A tensor of the file that has not been read, and that `ignorable` does not excuse, is a failure.
+ */
+void um_bind_all_used(um_bind *b, bool (*ignorable)(const char *name));
 
 /* Set the scope, printf style: "image_encoder.layers.0." */
 void um_bind_scope(um_bind *b, const char *fmt, ...) UM_PRINTF(2, 3);
 /* Tensor SCOPE NAME SUFFIX of exactly this shape; NULL once anything has failed. The caller frees
  * it with um_free(). */
 float *um_bind_read(um_bind *b, const char *name, const char *suffix, int rank, const int64_t *dim);
-/* The same as a constant on the device. */
+float *um_bind_vector(um_bind *b, const char *name, const char *suffix, int n);        /* [n] */
+float *um_bind_matrix(um_bind *b, const char *name, const char *suffix, int o, int i); /* [o,i] */
+double um_bind_scalar(um_bind *b, const char *name); /* of any type, with one element */
+/* Tensor SCOPE NAME as a constant on the device. */
 um_const um_bind_table(um_bind *b, const char *name, int rank, const int64_t *dim);
 /* NAME.weight [o,i,k,k] and, if asked for, NAME.bias [o]. */
 um_conv um_bind_conv(um_bind *b, const char *name, int o, int i, int k, int stride, int pad,
@@ -32,5 +42,20 @@ um_conv um_bind_conv_bn(um_bind *b, const char *name, int o, int i, int k, int s
                         bool depthwise);
 /* NAME.weight, NAME.bias [c]. */
 um_norm um_bind_norm(um_bind *b, const char *name, int c, float eps);
+
+/* A convolution while it is being folded, in double: w [o][i][k*k] and behind it b [o]; both NULL
+ * after a failure. */
+struct um_fold {
+    double *w, *b;
+    int o, i, k;
+};
+struct um_fold um_fold_new(um_bind *b, int o, int i, int k);
+/* NAME.weight [o,i,k,k], NAME.bias [o]. */
+struct um_fold um_fold_conv(um_bind *b, const char *name, int o, int i, int k);
+/* CONV.weight [o,i,k,k] with BN.weight, BN.bias, BN.running_mean and BN.running_var folded in: eps
+ * 1e-5. */
+struct um_fold um_fold_conv_bn(um_bind *b, const char *conv, const char *bn, int o, int i, int k);
+/* Round to fp32, pack and free. i = 1 if depthwise. */
+um_conv um_fold_pack(um_bind *b, struct um_fold f, int stride, int pad, bool depthwise, bool bias);
 
 #endif

@@ -14,43 +14,23 @@
  *   last layer: class logits + a quality estimate read off the distributions */
 #include "base/mem.h"
 #include "model/dfine_net.h"
+#include "model/recognise.h"
 #include "nn/block.h"
 #include "nn/op_dfine.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
-
-/* clang-format off */
-static const struct backbone
-    b0 = {16, 16, true, {{16, 16, 64, 1, false, 3, 3}, {64, 32, 256, 1, false, 3, 3},
-                         {256, 64, 512, 2, true, 5, 3}, {512, 128, 1024, 1, true, 5, 3}}},
-    b2 = {24, 32, true, {{32, 32, 96, 1, false, 3, 4}, {96, 64, 384, 1, false, 3, 4},
-                         {384, 128, 768, 3, true, 5, 4}, {768, 256, 1536, 1, true, 5, 4}}},
-    b4 = {32, 48, false, {{48, 48, 128, 1, false, 3, 6}, {128, 96, 512, 1, false, 3, 6},
-                          {512, 192, 1024, 3, true, 5, 6}, {1024, 384, 2048, 1, true, 5, 6}}},
-    b5 = {32, 64, false, {{64, 64, 128, 1, false, 3, 6}, {128, 128, 512, 2, false, 3, 6},
-                          {512, 256, 1024, 5, true, 5, 6}, {1024, 512, 2048, 2, true, 5, 6}}};
-
-static const struct size sizes[] = {
-    {"dfine-n", &b0, 2, 128, 512, 128, 512, 3, false, {6, 6}},
-    {"dfine-s", &b0, 3, 256, 1024, 256, 1024, 3, false, {3, 6, 3}},
-    {"dfine-m", &b2, 3, 256, 1024, 256, 1024, 4, false, {3, 6, 3}},
-    {"dfine-l", &b4, 3, 256, 1024, 256, 1024, 6, false, {3, 6, 3}},
-    {"dfine-x", &b5, 3, 384, 2048, 256, 1024, 6, true, {3, 6, 3}},
-};
-/* clang-format on */
 
 /* ---- forward ---- */
 
-static um_tensor layer_(um_tape *t, const struct layer *l, um_tensor x, struct um_epilogue e)
+static um_tensor layer_(um_tape *t, const struct layer *l, um_tensor x, struct um_conv_opts e)
 {
     e.act = l->act;
     e.lab_scale = l->lab_scale;
     e.lab_shift = l->lab_shift;
     return um_conv2d_(t, &l->conv, x, e);
 }
-#define layer(t, l, x, ...) layer_(t, l, x, (struct um_epilogue){0, __VA_ARGS__})
+#define layer(t, l, x, ...) layer_(t, l, x, (struct um_conv_opts){0, __VA_ARGS__})
 
 static const um_tensor none; /* id 0: no tensor */
 
@@ -65,7 +45,7 @@ static void tap(um_tape *t, const char *what, int i, um_tensor x)
  * right and a zero row below; in the pool that zero takes part in the maximum. */
 static um_tensor stem(const struct um_dfine *d, um_tape *t, um_tensor x)
 {
-    int m = d->size->backbone->stem_mid;
+    int m = d->size.backbone.stem_mid;
     um_tensor x1 = layer(t, x.c == 1 ? &d->stem1_gray : &d->stem1_rgb, x); /* 3x3 s2 [H/2,W/2,m] */
     um_tensor cat = um_tape_new(t, x1.dtype, x1.h, x1.w, 2 * m);
     um_tensor a = layer(t, &d->stem2a, x1, .out_h = x1.h, .out_w = x1.w); /* 2x2 [m/2] */
@@ -78,7 +58,7 @@ static um_tensor stem(const struct um_dfine *d, um_tape *t, um_tensor x)
  * concatenation. */
 static um_tensor hg_stage(const struct um_dfine *d, um_tape *t, int i, um_tensor x)
 {
-    const struct stage_size *c = &d->size->backbone->stage[i];
+    const struct um_hgnet_stage *c = &d->size.backbone.stage[i];
     const struct hg_stage *w = &d->stage[i];
     int stride = w->down.conv.stride;
     um_tensor cat = um_tape_new(t, x.dtype, x.h / stride, x.w / stride, c->in + c->layers * c->mid);
@@ -122,7 +102,7 @@ static um_tensor csp(um_tape *t, const struct csp *w, int reps, um_tensor x)
 static um_tensor elan(const struct um_dfine *d, um_tape *t, const struct elan *w, um_tensor x,
                       um_tensor top, um_tensor out)
 {
-    int width = d->size->width, c = um_dfine_padded(d->c4);
+    int width = d->size.width, c = um_dfine_padded(d->c4);
     um_tensor cat = um_tape_new(t, x.dtype, x.h, x.w, 2 * width + 2 * c);
     um_tensor add = top.id ? um_conv2d(t, &w->top, top) : none;
     um_conv2d(t, &w->cv1, x, .act = UM_ACT_SILU, .add = add, .add_up2 = add.id != 0,
@@ -139,11 +119,11 @@ static um_tensor elan(const struct um_dfine *d, um_tape *t, const struct elan *w
 /* One post-norm transformer layer on the coarsest level; values carry no position. */
 static um_tensor aifi(const struct um_dfine *d, um_tape *t, um_tensor x)
 {
-    int w = d->size->width;
+    int w = d->size.width, heads = d->size.heads;
     um_tensor position = um_tape_const(t, d->params, d->position, UM_F32, x.h, x.w, 3 * w);
     um_tensor qkv = um_linear(t, &d->aifi_qkv, x, .add = position);
     um_tensor a = um_attention(t, um_slice(qkv, 0, w), um_slice(qkv, w, w), um_slice(qkv, 2 * w, w),
-                               HEADS, 1 / sqrtf((float)(w / HEADS)));
+                               heads, 1 / sqrtf((float)(w / heads)));
     x = um_linear(t, &d->aifi_out, a, .add = x, .norm_out = &d->aifi_norm1);
     um_tensor h = um_linear(t, &d->aifi_fc1, x, .act = UM_ACT_GELU);
     x = um_linear(t, &d->aifi_fc2, h, .add = x, .norm_out = &d->aifi_norm2);
@@ -154,10 +134,10 @@ static um_tensor aifi(const struct um_dfine *d, um_tape *t, um_tensor x)
 /* feature[l] -> memory [T,d]: every level ends in its rows of the memory. */
 static um_tensor encoder(const struct um_dfine *d, um_tape *t, const um_tensor *feature)
 {
-    const struct size *s = d->size;
+    const struct um_dfine_size *s = &d->size;
     int n = s->levels, w = s->width, row = 0;
     um_tensor memory = um_tape_new(t, feature[0].dtype, 1, d->tokens, s->d);
-    um_tensor level[LEVELS_MAX], out[LEVELS_MAX], pan[LEVELS_MAX];
+    um_tensor level[UM_DFINE_LEVELS_MAX], out[UM_DFINE_LEVELS_MAX], pan[UM_DFINE_LEVELS_MAX];
     for (int l = 0; l < n; l++) {
         level[l] = um_linear(t, &d->input_proj[l], feature[l]);
         tap(t, "input_proj", l, level[l]);
@@ -195,14 +175,14 @@ static struct um_chain head(const struct mlp *w)
 
 static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tensor memory)
 {
-    const struct size *s = d->size;
-    struct um_deform_args levels = {.heads = HEADS, .levels = s->levels};
+    const struct um_dfine_size *s = &d->size;
+    struct um_deform_args levels = {.heads = s->heads, .levels = s->levels};
     for (int l = 0; l < s->levels; l++) {
         levels.h[l] = d->level_h[l];
         levels.w[l] = d->level_w[l];
         levels.points[l] = s->points[l];
     }
-    float scale = 1 / sqrtf((float)(s->d / HEADS));
+    float scale = 1 / sqrtf((float)(s->d / s->heads));
 
     /* Query selection. Only this sees the masked memory. */
     um_tensor seen = memory;
@@ -213,7 +193,7 @@ static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tens
     um_tap(t, "enc_output", om);
     um_tensor scores = um_linear(t, &d->enc_score, om, .fp32 = true);
     um_tap(t, "enc_score", scores);
-    um_tensor index = um_topk(t, scores, QUERIES);
+    um_tensor index = um_topk(t, scores, s->queries);
     um_tap(t, "query_index", index);
     struct um_chain select = head(&d->enc_bbox);
     select.index = index;
@@ -224,7 +204,7 @@ static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tens
     um_tensor out = selected.picked, ref = selected.y;
     um_tap(t, "ref0", ref);
 
-    um_tensor project = um_tape_const(t, d->params, d->project, UM_F32, 1, BINS, 1);
+    um_tensor project = um_tape_const(t, d->params, d->project, UM_F32, 1, s->bins, 1);
     um_tensor ref_init = none, corners = none;
     for (int i = 0; i < s->layers; i++) {
         const struct decoder_layer *l = &d->layer[i];
@@ -235,7 +215,7 @@ static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tens
 
         um_tensor qkv = um_linear(t, &l->qk, out, .plus = pos, .second = &l->v);
         um_tensor a = um_attention(t, um_slice(qkv, 0, s->d), um_slice(qkv, s->d, s->d),
-                                   um_slice(qkv, 2 * s->d, s->d), HEADS, scale);
+                                   um_slice(qkv, 2 * s->d, s->d), s->heads, scale);
         out = um_linear(t, &l->out, a, .add = out, .norm_out = &l->norm1);
 
         um_tensor offsets = um_linear(t, &l->offsets, out, .plus = pos);
@@ -291,7 +271,7 @@ void um_dfine_lut(float lut[3][256])
 
 struct um_dfine_out um_dfine_forward(um_dfine *d, um_tape *t, um_tensor x)
 {
-    um_tensor feature[STAGES_MAX];
+    um_tensor feature[UM_DFINE_STAGES];
     if (um_tape_status(t) == UM_OK && (x.h != d->input_h || x.w != d->input_w ||
                                        !(x.c == 1 || (x.c == 3 && d->info.channels == 3))))
         um_tape_fail(t, um_fail(UM_EINVAL, "%s: input is [%d,%d,%d], want [%d,%d,%s]",
@@ -300,32 +280,34 @@ struct um_dfine_out um_dfine_forward(um_dfine *d, um_tape *t, um_tensor x)
     if (um_tape_status(t) != UM_OK)
         return (struct um_dfine_out){none, none, none};
     x = stem(d, t, x);
-    for (int i = 0; i < STAGES_MAX; i++)
+    for (int i = 0; i < UM_DFINE_STAGES; i++)
         feature[i] = x = hg_stage(d, t, i, x);
-    struct um_dfine_out y = decoder(d, t, encoder(d, t, feature + STAGES_MAX - d->size->levels));
+    struct um_dfine_out y =
+        decoder(d, t, encoder(d, t, feature + UM_DFINE_STAGES - d->size.levels));
     um_keep(t, y.logits);
     um_keep(t, y.boxes);
     um_keep(t, y.index);
     return y;
 }
 
-/* Sizes of the levels for the input; the network halves it five times. */
+/* Sizes of the levels for the input. */
 static um_status plan_levels(struct um_dfine *d)
 {
     const char *name = d->info.architecture;
     int w = d->input_w, h = d->input_h;
-    if (w < 32 || h < 32 || w > SIDE_MAX || h > SIDE_MAX || w % 32 || h % 32)
-        return um_fail(UM_EINVAL, "%s: input %dx%d, want multiples of 32 up to %d", name, w, h,
-                       SIDE_MAX);
-    for (int l = 0; l < d->size->levels; l++) {
-        int stride = 32 >> (d->size->levels - 1 - l);
+    if (w < UM_DFINE_STEP || h < UM_DFINE_STEP || w > UM_INPUT_MAX || h > UM_INPUT_MAX ||
+        w % UM_DFINE_STEP || h % UM_DFINE_STEP)
+        return um_fail(UM_EINVAL, "%s: input %dx%d, want multiples of %d up to %d", name, w, h,
+                       UM_DFINE_STEP, UM_INPUT_MAX);
+    for (int l = 0; l < d->size.levels; l++) {
+        int stride = UM_DFINE_STEP >> (d->size.levels - 1 - l);
         d->level_w[l] = w / stride;
         d->level_h[l] = h / stride;
         d->tokens += d->level_w[l] * d->level_h[l];
     }
-    if (d->tokens < QUERIES)
+    if (d->tokens < d->size.queries)
         return um_fail(UM_EINVAL, "%s: input %dx%d gives %d tokens, want at least %d", name, w, h,
-                       d->tokens, QUERIES);
+                       d->tokens, d->size.queries);
     return UM_OK;
 }
 
@@ -334,16 +316,13 @@ um_status um_dfine_open(um_dfine **out, um_device *dev, const um_weights *file, 
 {
     um_dfine *d = um_zalloc(sizeof *d);
     um_status st = d ? um_dfine_recognise(file, &d->info) : um_fail(UM_ENOMEM, "D-FINE");
+    if (st == UM_OK)
+        st = um_dfine_measure(file, &d->size);
     if (st == UM_OK) {
-        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-            if (strcmp(sizes[i].name, d->info.architecture) == 0)
-                d->size = &sizes[i];
-        d->info.queries = QUERIES;
         d->input_w = input_w ? input_w : d->info.input_size;
         d->input_h = input_h ? input_h : d->info.input_size;
         d->info.input_size = d->input_w;
-        st = d->size ? plan_levels(d)
-                     : um_fail(UM_EFORMAT, "%s: unknown size of D-FINE", d->info.architecture);
+        st = plan_levels(d);
     }
     if (st == UM_OK)
         st = um_params_open(&d->params, dev);

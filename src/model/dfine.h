@@ -13,7 +13,7 @@ struct um_dfine_info {
     int classes;
     int channels;   /* of the stem in the file: 1 or 3 */
     int input_size; /* side of the square input */
-    int queries;    /* 300 */
+    int queries;
 };
 
 /* input_w, input_h: multiples of 32 with at least 300 tokens; 0 = metadata, else anchors in the

@@ -4,7 +4,9 @@
  * position encoding of AIFI through Wq and Wk into a table, the first convolution of an FPN block
  * split in two so that its upsampled half runs at the lower resolution. */
 #include "base/mem.h"
+#include "model/bind.h"
 #include "model/dfine_net.h"
+#include "nn/op_dfine.h"
 
 #include <float.h>
 #include <math.h>
@@ -14,13 +16,6 @@
 #include <string.h>
 
 static const float EPS = 1e-5f; /* of every BatchNorm and LayerNorm */
-
-struct binder {
-    const um_weights *file;
-    um_params *params;
-    unsigned char *seen; /* one flag per tensor of the file */
-    um_status st;        /* the first failure; all that follow do nothing */
-};
 
 struct name {
     char s[160];
@@ -36,121 +31,28 @@ static struct name UM_PRINTF(1, 2) namef(const char *fmt, ...)
     return n;
 }
 
-static void mark(struct binder *b, const char *name)
-{
-    int lo = 0, hi = um_weights_count(b->file);
-    while (lo < hi) {
-        int mid = lo + (hi - lo) / 2, c = strcmp(um_weights_at(b->file, mid)->name, name);
-        if (c == 0)
-            b->seen[mid] = 1;
-        if (c < 0)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-}
-
-/* prefix + suffix as contiguous fp32, NULL after a failure; um_free() it. */
-static float *take(struct binder *b, const char *prefix, const char *suffix, int rank,
-                   const int64_t *dim)
-{
-    float *data = NULL;
-    struct name n = namef("%s%s", prefix, suffix);
-    if (b->st == UM_OK)
-        b->st = um_weights_read(b->file, n.s, rank, dim, &data);
-    if (b->st != UM_OK)
-        return NULL;
-    mark(b, n.s);
-    return data;
-}
-
-static float *take1(struct binder *b, const char *prefix, const char *suffix, int c)
-{
-    return take(b, prefix, suffix, 1, (int64_t[]){c});
-}
-
-static float *take2(struct binder *b, const char *prefix, const char *suffix, int o, int i)
-{
-    return take(b, prefix, suffix, 2, (int64_t[]){o, i});
-}
-
-static double scalar(struct binder *b, const char *name)
-{
-    const struct um_wtensor *t = um_weights_find(b->file, name);
-    if (b->st != UM_OK)
-        return 0;
-    if (!t || um_wtensor_elements(t) != 1) {
-        b->st = um_fail(UM_EFORMAT, t ? "%s: want one number" : "%s: missing tensor", name);
-        return 0;
-    }
-    mark(b, name);
-    return um_wtensor_at(t, 0);
-}
-
-/* A convolution while it is being folded. w [o][i][k*k], or all NULL after a failure. */
-struct dense {
-    double *w, *b;
-    int o, i, k;
-};
-
-static struct dense dense_new(struct binder *b, int o, int i, int k)
-{
-    struct dense d = {NULL, NULL, o, i, k};
-    if (b->st != UM_OK)
-        return d;
-    size_t n = (size_t)o * (size_t)i * (size_t)(k * k);
-    d.w = um_array(n + (size_t)o, sizeof *d.w);
-    if (d.w)
-        d.b = d.w + n;
-    else
-        b->st = um_fail(UM_ENOMEM, "convolution weights %dx%dx%dx%d", o, i, k, k);
-    return d;
-}
-
-static double *at(const struct dense *d, int o, int i)
+/* Of weights [i][k*k] of output o, the first of input i. */
+static double *at(const struct um_fold *d, int o, int i)
 {
     return d->w + ((size_t)o * (size_t)d->i + (size_t)i) * (size_t)(d->k * d->k);
 }
 
 /* w [o,i,k,k] at P.conv with the BatchNorm at P.bn (backbone) or P.norm (encoder), or both already
  * fused. */
-static struct dense conv_bn(struct binder *b, const char *prefix, const char *bn, int o, int i,
-                            int k)
+static struct um_fold conv_bn(um_bind *b, const char *prefix, const char *bn, int o, int i, int k)
 {
-    struct dense d = dense_new(b, o, i, k);
-    size_t per = (size_t)i * (size_t)(k * k);
-    int64_t dim[4] = {o, i, k, k};
-    bool fused = um_weights_find(b->file, namef("%s.conv_bn_fused.weight", prefix).s) != NULL;
-    float *w = take(b, prefix, fused ? ".conv_bn_fused.weight" : ".conv.weight", 4, dim);
-    float *gamma = NULL, *beta = NULL, *mean = NULL, *var = NULL;
-    if (fused) {
-        beta = take1(b, prefix, ".conv_bn_fused.bias", o);
-    } else {
-        gamma = take1(b, prefix, namef(".%s.weight", bn).s, o);
-        beta = take1(b, prefix, namef(".%s.bias", bn).s, o);
-        mean = take1(b, prefix, namef(".%s.running_mean", bn).s, o);
-        var = take1(b, prefix, namef(".%s.running_var", bn).s, o);
-    }
-    for (size_t r = 0; b->st == UM_OK && r < (size_t)o; r++) {
-        double s = fused ? 1 : gamma[r] / sqrt((double)var[r] + 1e-5);
-        for (size_t n = r * per; n < (r + 1) * per; n++)
-            d.w[n] = w[n] * s;
-        d.b[r] = fused ? beta[r] : beta[r] - mean[r] * s;
-    }
-    um_free(w);
-    um_free(gamma);
-    um_free(beta);
-    um_free(mean);
-    um_free(var);
-    return d;
+    struct name fused = namef("%s.conv_bn_fused", prefix);
+    if (um_weights_find(b->file, namef("%s.weight", fused.s).s))
+        return um_fold_conv(b, fused.s, o, i, k);
+    return um_fold_conv_bn(b, namef("%s.conv", prefix).s, namef("%s.%s", prefix, bn).s, o, i, k);
 }
 
 /* Two convolutions of the same input as one: outputs of x, then of y. Frees both. */
-static struct dense stack(struct binder *b, struct dense x, struct dense y)
+static struct um_fold stack(um_bind *b, struct um_fold x, struct um_fold y)
 {
-    struct dense d = dense_new(b, x.o + y.o, x.i, x.k);
+    struct um_fold d = um_fold_new(b, x.o + y.o, x.i, x.k);
     size_t per = (size_t)x.i * (size_t)(x.k * x.k);
-    if (b->st == UM_OK) {
+    if (b->status == UM_OK) {
         memcpy(d.w, x.w, (size_t)x.o * per * sizeof *d.w);
         memcpy(d.w + (size_t)x.o * per, y.w, (size_t)y.o * per * sizeof *d.w);
         memcpy(d.b, x.b, (size_t)x.o * sizeof *d.b);
@@ -162,11 +64,10 @@ static struct dense stack(struct binder *b, struct dense x, struct dense y)
 }
 
 /* Inputs first, count of x, as a convolution of their own; the bias goes with it if asked for. */
-static struct dense columns(struct binder *b, const struct dense *x, int first, int count,
-                            bool bias)
+static struct um_fold columns(um_bind *b, const struct um_fold *x, int first, int count, bool bias)
 {
-    struct dense d = dense_new(b, x->o, count, x->k);
-    for (int o = 0; b->st == UM_OK && o < x->o; o++) {
+    struct um_fold d = um_fold_new(b, x->o, count, x->k);
+    for (int o = 0; b->status == UM_OK && o < x->o; o++) {
         memcpy(at(&d, o, 0), at(x, o, first), (size_t)count * (size_t)(x->k * x->k) * sizeof *d.w);
         d.b[o] = bias ? x->b[o] : 0;
     }
@@ -175,11 +76,11 @@ static struct dense columns(struct binder *b, const struct dense *x, int first, 
 
 /* Zero outputs at the end up to o; zero inputs: the inputs from `keep` on come in groups of c,
  * which become groups of wide. Frees x. */
-static struct dense widen(struct binder *b, struct dense x, int o, int keep, int c, int wide)
+static struct um_fold widen(um_bind *b, struct um_fold x, int o, int keep, int c, int wide)
 {
     int groups = (x.i - keep) / c;
-    struct dense d = dense_new(b, o, keep + groups * wide, x.k);
-    for (int r = 0; b->st == UM_OK && r < x.o; r++) {
+    struct um_fold d = um_fold_new(b, o, keep + groups * wide, x.k);
+    for (int r = 0; b->status == UM_OK && r < x.o; r++) {
         for (int i = 0; i < x.i; i++) {
             int to = i < keep ? i : keep + (i - keep) / c * wide + (i - keep) % c;
             memcpy(at(&d, r, to), at(&x, r, i), (size_t)(x.k * x.k) * sizeof *d.w);
@@ -190,59 +91,17 @@ static struct dense widen(struct binder *b, struct dense x, int o, int keep, int
     return d;
 }
 
-/* Round, pack and free. */
-static um_conv pack(struct binder *b, struct dense d, int stride, int pad, bool depthwise,
-                    bool bias)
-{
-    um_conv conv = {.params = b->params};
-    size_t n = (size_t)d.o * (size_t)d.i * (size_t)(d.k * d.k);
-    float *w = b->st == UM_OK ? um_array(n + (size_t)d.o, sizeof *w) : NULL;
-    if (w) {
-        for (size_t i = 0; i < n + (size_t)d.o; i++)
-            w[i] = (float)d.w[i];
-        conv = um_conv_pack(b->params, w, bias ? w + n : NULL, d.o, depthwise ? d.o : d.i, d.k, d.k,
-                            stride, pad, depthwise);
-    } else if (b->st == UM_OK) {
-        b->st = um_fail(UM_ENOMEM, "convolution weights %dx%dx%dx%d", d.o, d.i, d.k, d.k);
-    }
-    um_free(w);
-    um_free(d.w);
-    return conv;
-}
-
 /* An encoder unit: convolution + BatchNorm at P.conv and P.norm. */
-static um_conv bind_cn(struct binder *b, const char *prefix, int o, int i)
+static um_conv bind_cn(um_bind *b, const char *prefix, int o, int i)
 {
-    return pack(b, conv_bn(b, prefix, "norm", o, i, 1), 1, 0, false, true);
+    return um_fold_pack(b, conv_bn(b, prefix, "norm", o, i, 1), 1, 0, false, true);
 }
 
-static um_conv bind_linear(struct binder *b, const char *prefix, int o, int i)
-{
-    um_conv conv = {.params = b->params};
-    float *w = take2(b, prefix, ".weight", o, i), *bias = take1(b, prefix, ".bias", o);
-    if (b->st == UM_OK)
-        conv = um_linear_pack(b->params, w, bias, o, i);
-    um_free(w);
-    um_free(bias);
-    return conv;
-}
-
-static um_norm bind_norm(struct binder *b, const char *prefix, int c)
-{
-    um_norm norm = {.params = b->params};
-    float *gamma = take1(b, prefix, ".weight", c), *beta = take1(b, prefix, ".bias", c);
-    if (b->st == UM_OK)
-        norm = um_norm_pack(b->params, gamma, beta, c, EPS);
-    um_free(gamma);
-    um_free(beta);
-    return norm;
-}
-
-static struct mlp bind_mlp(struct binder *b, const char *prefix, int d, int o)
+static struct mlp bind_mlp(um_bind *b, const char *prefix, int d, int o)
 {
     struct mlp m;
     for (int l = 0; l < 3; l++)
-        m.fc[l] = bind_linear(b, namef("%s.layers.%d", prefix, l).s, l == 2 ? o : d, d);
+        m.fc[l] = um_bind_linear(b, namef("%s.layers.%d", prefix, l).s, l == 2 ? o : d, d);
     return m;
 }
 
@@ -250,43 +109,43 @@ static struct mlp bind_mlp(struct binder *b, const char *prefix, int d, int o)
 
 /* The unit of HGNetV2: conv, BatchNorm, then ReLU and the affine, in this order; without activation
  * there is no affine. */
-static struct layer bind_cba(struct binder *b, bool lab, const char *prefix, int o, int i, int k,
+static struct layer bind_cba(um_bind *b, bool lab, const char *prefix, int o, int i, int k,
                              int stride, bool act)
 {
     bool depthwise = i == 0; /* written as i = 0: one input per output */
     struct layer l = {.act = act ? UM_ACT_RELU : UM_ACT_NONE};
-    struct dense d = conv_bn(b, prefix, "bn", o, depthwise ? 1 : i, k);
-    l.conv = pack(b, d, stride, (k - 1) / 2, depthwise, true);
+    struct um_fold d = conv_bn(b, prefix, "bn", o, depthwise ? 1 : i, k);
+    l.conv = um_fold_pack(b, d, stride, (k - 1) / 2, depthwise, true);
     if (lab && act) {
-        double scale = scalar(b, namef("%s.lab.scale", prefix).s);
+        double scale = um_bind_scalar(b, namef("%s.lab.scale", prefix).s);
         l.lab_scale = scale != 0 ? (float)scale : FLT_MIN; /* 0 would mean: no affine */
-        l.lab_shift = (float)scalar(b, namef("%s.lab.bias", prefix).s);
+        l.lab_shift = (float)um_bind_scalar(b, namef("%s.lab.bias", prefix).s);
     }
     return l;
 }
 
-static void bind_backbone(struct um_dfine *d, struct binder *b)
+static void bind_backbone(struct um_dfine *d, um_bind *b)
 {
-    const struct backbone *s = d->size->backbone;
+    const struct um_hgnet *s = &d->size.backbone;
     int m = s->stem_mid;
     d->stem1_rgb = bind_cba(b, s->lab, "backbone.stem.stem1", m, d->info.channels, 3, 2, true);
     d->stem1_gray = d->stem1_rgb;
     if (d->info.channels == 3) { /* three equal channels equal one with the summed weights */
-        struct dense rgb = conv_bn(b, "backbone.stem.stem1", "bn", m, 3, 3),
-                     gray = dense_new(b, m, 1, 3);
-        for (int o = 0; b->st == UM_OK && o < m; o++) {
+        struct um_fold rgb = conv_bn(b, "backbone.stem.stem1", "bn", m, 3, 3),
+                       gray = um_fold_new(b, m, 1, 3);
+        for (int o = 0; b->status == UM_OK && o < m; o++) {
             for (int k = 0; k < 9; k++)
                 at(&gray, o, 0)[k] = at(&rgb, o, 0)[k] + at(&rgb, o, 1)[k] + at(&rgb, o, 2)[k];
             gray.b[o] = rgb.b[o];
         }
         um_free(rgb.w);
-        d->stem1_gray.conv = pack(b, gray, 2, 1, false, true);
+        d->stem1_gray.conv = um_fold_pack(b, gray, 2, 1, false, true);
     }
     d->stem2a = bind_cba(b, s->lab, "backbone.stem.stem2a", m / 2, m, 2, 1, true);
     d->stem2b = bind_cba(b, s->lab, "backbone.stem.stem2b", m, m / 2, 2, 1, true);
     d->stem3 = bind_cba(b, s->lab, "backbone.stem.stem3", m, 2 * m, 3, 2, true);
-    for (int i = 0; i < STAGES_MAX; i++) {
-        const struct stage_size *c = &s->stage[i];
+    for (int i = 0; i < UM_DFINE_STAGES; i++) {
+        const struct um_hgnet_stage *c = &s->stage[i];
         struct hg_stage *w = &d->stage[i];
         if (i)
             w->down = bind_cba(b, s->lab, namef("backbone.stages.%d.downsample", i).s, c->in, 0, 3,
@@ -321,28 +180,19 @@ static void bind_backbone(struct um_dfine *d, struct binder *b)
 
 int um_dfine_padded(int c4)
 {
-    return (c4 + PAD_C4 - 1) / PAD_C4 * PAD_C4;
+    enum { MULTIPLE = 8 };
+    return (c4 + MULTIPLE - 1) / MULTIPLE * MULTIPLE;
 }
 
 /* conv3x3 + BatchNorm, plus conv1x1 + BatchNorm on the same input, as one 3x3. */
-static struct dense rep(struct binder *b, const char *prefix, int c)
+static struct um_fold rep(um_bind *b, const char *prefix, int c)
 {
-    if (um_weights_find(b->file,
-                        namef("%s.conv.weight", prefix).s)) { /* written by upstream's deploy() */
-        struct dense d = dense_new(b, c, c, 3);
-        float *w = take(b, prefix, ".conv.weight", 4, (int64_t[]){c, c, 3, 3}),
-              *bias = take1(b, prefix, ".conv.bias", c);
-        for (int i = 0; b->st == UM_OK && i < c * c * 9; i++)
-            d.w[i] = w[i];
-        for (int i = 0; b->st == UM_OK && i < c; i++)
-            d.b[i] = bias[i];
-        um_free(w);
-        um_free(bias);
-        return d;
-    }
-    struct dense wide = conv_bn(b, namef("%s.conv1", prefix).s, "norm", c, c, 3);
-    struct dense point = conv_bn(b, namef("%s.conv2", prefix).s, "norm", c, c, 1);
-    for (int o = 0; b->st == UM_OK && o < c; o++) {
+    struct name deployed = namef("%s.conv", prefix); /* written by upstream's deploy() */
+    if (um_weights_find(b->file, namef("%s.weight", deployed.s).s))
+        return um_fold_conv(b, deployed.s, c, c, 3);
+    struct um_fold wide = conv_bn(b, namef("%s.conv1", prefix).s, "norm", c, c, 3);
+    struct um_fold point = conv_bn(b, namef("%s.conv2", prefix).s, "norm", c, c, 1);
+    for (int o = 0; b->status == UM_OK && o < c; o++) {
         for (int i = 0; i < c; i++)
             at(&wide, o, i)[4] += *at(&point, o, i);
         wide.b[o] += point.b[o];
@@ -351,47 +201,47 @@ static struct dense rep(struct binder *b, const char *prefix, int c)
     return wide;
 }
 
-static struct elan bind_elan(struct um_dfine *d, struct binder *b, const char *prefix, bool fpn)
+static struct elan bind_elan(struct um_dfine *d, um_bind *b, const char *prefix, bool fpn)
 {
     struct elan e;
-    int w = d->size->width, c = d->c4, wide = um_dfine_padded(c);
+    int w = d->size.width, c = d->c4, wide = um_dfine_padded(c);
     memset(&e, 0, sizeof e);
-    struct dense cv1 = conv_bn(b, namef("%s.cv1", prefix).s, "norm", 2 * w, 2 * w, 1);
+    struct um_fold cv1 = conv_bn(b, namef("%s.cv1", prefix).s, "norm", 2 * w, 2 * w, 1);
     if (fpn) { /* cv1 of concat[upsampled, side]: a 1x1 convolution commutes with nearest upsampling
                 */
-        e.top = pack(b, columns(b, &cv1, 0, w, false), 1, 0, false, false);
-        e.cv1 = pack(b, columns(b, &cv1, w, w, true), 1, 0, false, true);
+        e.top = um_fold_pack(b, columns(b, &cv1, 0, w, false), 1, 0, false, false);
+        e.cv1 = um_fold_pack(b, columns(b, &cv1, w, w, true), 1, 0, false, true);
         um_free(cv1.w);
     } else {
-        e.cv1 = pack(b, cv1, 1, 0, false, true);
+        e.cv1 = um_fold_pack(b, cv1, 1, 0, false, true);
     }
     for (int k = 0; k < 2; k++) {
         struct name q = namef("%s.cv%d", prefix, k + 2);
         int in = k ? c : w, keep = k ? 0 : w;
-        struct dense u = conv_bn(b, namef("%s.0.conv1", q.s).s, "norm", c, in, 1);
-        struct dense v = conv_bn(b, namef("%s.0.conv2", q.s).s, "norm", c, in, 1);
+        struct um_fold u = conv_bn(b, namef("%s.0.conv1", q.s).s, "norm", c, in, 1);
+        struct um_fold v = conv_bn(b, namef("%s.0.conv2", q.s).s, "norm", c, in, 1);
         u = widen(b, u, wide, keep, c, wide);
         v = widen(b, v, wide, keep, c, wide);
-        e.csp[k].in = pack(b, stack(b, u, v), 1, 0, false, true);
+        e.csp[k].in = um_fold_pack(b, stack(b, u, v), 1, 0, false, true);
         for (int i = 0; i < d->reps; i++)
-            e.csp[k].rep[i] = pack(
+            e.csp[k].rep[i] = um_fold_pack(
                 b, widen(b, rep(b, namef("%s.0.bottlenecks.%d", q.s, i).s, c), wide, 0, c, wide), 1,
                 1, false, true);
-        e.conv[k] =
-            pack(b, widen(b, conv_bn(b, namef("%s.1", q.s).s, "norm", c, c, 3), wide, 0, c, wide),
-                 1, 1, false, true);
+        e.conv[k] = um_fold_pack(
+            b, widen(b, conv_bn(b, namef("%s.1", q.s).s, "norm", c, c, 3), wide, 0, c, wide), 1, 1,
+            false, true);
     }
-    struct dense cv4 = conv_bn(b, namef("%s.cv4", prefix).s, "norm", w, 2 * w + 2 * c, 1);
-    e.cv4 = pack(b, widen(b, cv4, w, 2 * w, c, wide), 1, 0, false, true);
+    struct um_fold cv4 = conv_bn(b, namef("%s.cv4", prefix).s, "norm", w, 2 * w + 2 * c, 1);
+    e.cv4 = um_fold_pack(b, widen(b, cv4, w, 2 * w, c, wide), 1, 0, false, true);
     return e;
 }
 
 /* (X + PE)*W = X*W + PE*W for the rows of q and k; v sees X alone. PE[t] = [sin, cos of a*omega |
  * sin, cos of b*omega] with a = t div H and b = t mod H although tokens are row-major: upstream's
  * meshgrid does this when H != W. So PE*W is a sum of one row for a and one for b. w [3D][D]. */
-static um_const position_table(struct um_dfine *d, struct binder *b, const float *w)
+static um_const position_table(struct um_dfine *d, um_bind *b, const float *w)
 {
-    int dim = d->size->width, quarter = dim / 4, level = d->size->levels - 1;
+    int dim = d->size.width, quarter = dim / 4, level = d->size.levels - 1;
     int h = d->level_h[level], wd = d->level_w[level], longest = h > wd ? h : wd;
     um_const k;
     double *half = um_array((size_t)2 * (size_t)longest * (size_t)(2 * dim) + (size_t)(2 * quarter),
@@ -421,41 +271,41 @@ static um_const position_table(struct um_dfine *d, struct binder *b, const float
                     (float)(half[(size_t)(t / h) * (size_t)(2 * dim) + (size_t)o] +
                             half[(size_t)(longest + t % h) * (size_t)(2 * dim) + (size_t)o]);
     } else if (!half) {
-        b->st = um_fail(UM_ENOMEM, "position table of %d tokens", h * wd);
+        b->status = um_fail(UM_ENOMEM, "position table of %d tokens", h * wd);
     }
     um_free(half);
     return k;
 }
 
-static bool has_rep(const struct binder *b, int i)
+static bool has_rep(const um_bind *b, int i)
 {
     struct name rep = namef("encoder.fpn_blocks.0.cv2.0.bottlenecks.%d", i);
     return um_weights_find(b->file, namef("%s.conv1.conv.weight", rep.s).s) ||
            um_weights_find(b->file, namef("%s.conv.weight", rep.s).s);
 }
 
-static void bind_encoder(struct um_dfine *d, struct binder *b)
+static void bind_encoder(struct um_dfine *d, um_bind *b)
 {
-    const struct size *s = d->size;
-    int w = s->width, first = STAGES_MAX - s->levels;
+    const struct um_dfine_size *s = &d->size;
+    int w = s->width;
     for (int l = 0; l < s->levels; l++)
         d->input_proj[l] =
-            bind_cn(b, namef("encoder.input_proj.%d", l).s, w, s->backbone->stage[first + l].out);
+            bind_cn(b, namef("encoder.input_proj.%d", l).s, w, um_dfine_channels(s, l));
 
     const char *aifi = "encoder.encoder.0.layers.0";
-    float *in = take2(b, aifi, ".self_attn.in_proj_weight", 3 * w, w),
-          *bias = take1(b, aifi, ".self_attn.in_proj_bias", 3 * w);
-    if (b->st == UM_OK) {
+    float *in = um_bind_matrix(b, aifi, ".self_attn.in_proj_weight", 3 * w, w),
+          *bias = um_bind_vector(b, aifi, ".self_attn.in_proj_bias", 3 * w);
+    if (b->status == UM_OK) {
         d->aifi_qkv = um_linear_pack(b->params, in, bias, 3 * w, w);
         d->position = position_table(d, b, in);
     }
     um_free(in);
     um_free(bias);
-    d->aifi_out = bind_linear(b, namef("%s.self_attn.out_proj", aifi).s, w, w);
-    d->aifi_fc1 = bind_linear(b, namef("%s.linear1", aifi).s, s->ffn, w);
-    d->aifi_fc2 = bind_linear(b, namef("%s.linear2", aifi).s, w, s->ffn);
-    d->aifi_norm1 = bind_norm(b, namef("%s.norm1", aifi).s, w);
-    d->aifi_norm2 = bind_norm(b, namef("%s.norm2", aifi).s, w);
+    d->aifi_out = um_bind_linear(b, namef("%s.self_attn.out_proj", aifi).s, w, w);
+    d->aifi_fc1 = um_bind_linear(b, namef("%s.linear1", aifi).s, s->ffn, w);
+    d->aifi_fc2 = um_bind_linear(b, namef("%s.linear2", aifi).s, w, s->ffn);
+    d->aifi_norm1 = um_bind_norm(b, namef("%s.norm1", aifi).s, w, EPS);
+    d->aifi_norm2 = um_bind_norm(b, namef("%s.norm2", aifi).s, w, EPS);
 
     /* Width and number of the Rep blocks come from roundings of the training code (21, 2 in N):
      * read them off the file. */
@@ -463,12 +313,12 @@ static void bind_encoder(struct um_dfine *d, struct binder *b)
         um_weights_find(b->file, "encoder.fpn_blocks.0.cv2.0.conv1.conv.weight");
     if (!q)
         q = um_weights_find(b->file, "encoder.fpn_blocks.0.cv2.0.conv1.conv_bn_fused.weight");
-    while (d->reps < REPS_MAX && has_rep(b, d->reps))
+    while (d->reps < UM_DFINE_REPS_MAX && has_rep(b, d->reps))
         d->reps++;
-    if (b->st == UM_OK && (!q || q->rank != 4 || q->dim[0] < 1 || q->dim[0] > 4096 || !d->reps))
-        b->st = um_fail(UM_EFORMAT, "encoder.fpn_blocks.0.cv2.0: %s",
-                        d->reps ? "missing tensor conv1" : "no bottlenecks");
-    if (b->st != UM_OK)
+    if (b->status == UM_OK && (!q || q->rank != 4 || q->dim[0] < 1 || q->dim[0] > 4096 || !d->reps))
+        b->status = um_fail(UM_EFORMAT, "encoder.fpn_blocks.0.cv2.0: %s",
+                            d->reps ? "missing tensor conv1" : "no bottlenecks");
+    if (b->status != UM_OK)
         return;
     d->c4 = (int)q->dim[0];
 
@@ -476,9 +326,9 @@ static void bind_encoder(struct um_dfine *d, struct binder *b)
         d->lateral[j] = bind_cn(b, namef("encoder.lateral_convs.%d", j).s, w, w);
         d->fpn[j] = bind_elan(d, b, namef("encoder.fpn_blocks.%d", j).s, true);
         d->down1[j] = bind_cn(b, namef("encoder.downsample_convs.%d.0.cv1", j).s, w, w);
-        d->down2[j] =
-            pack(b, conv_bn(b, namef("encoder.downsample_convs.%d.0.cv2", j).s, "norm", w, 1, 3), 2,
-                 1, true, true);
+        d->down2[j] = um_fold_pack(
+            b, conv_bn(b, namef("encoder.downsample_convs.%d.0.cv2", j).s, "norm", w, 1, 3), 2, 1,
+            true, true);
         d->pan[j] = bind_elan(d, b, namef("encoder.pan_blocks.%d", j).s, false);
     }
 }
@@ -503,17 +353,17 @@ static void take_anchors(const um_weights *file, float *a, size_t tokens)
 
 /* Anchor logits ln(a/(1-a)) of a = centre and size of each cell, in fp32 as upstream computes them;
  * cells within 0.01 of an edge are not valid: +inf, and their memory is masked. */
-static void anchor_tables(struct um_dfine *d, struct binder *b)
+static void anchor_tables(struct um_dfine *d, um_bind *b)
 {
     size_t tokens = (size_t)d->tokens;
     float *v = um_array(tokens, 5 * sizeof *v), *a = v ? v + tokens : NULL;
     if (!v) {
-        b->st = um_fail(UM_ENOMEM, "anchors of %d tokens", d->tokens);
+        b->status = um_fail(UM_ENOMEM, "anchors of %d tokens", d->tokens);
         return;
     }
     d->all_valid = true;
     size_t t = 0;
-    for (int l = 0; l < d->size->levels; l++)
+    for (int l = 0; l < d->size.levels; l++)
         for (int y = 0; y < d->level_h[l]; y++)
             for (int x = 0; x < d->level_w[l]; x++, t++) {
                 float side = 0.05f * (float)(1 << l);
@@ -536,39 +386,40 @@ static void anchor_tables(struct um_dfine *d, struct binder *b)
 
 /* W(n), dfine_utils.py, weighting_function: steps that grow geometrically away from the middle bin.
  */
-static um_const weighting_function(struct binder *b, double up, double reg_scale)
+static um_const weighting_function(um_bind *b, int bins, double up, double reg_scale)
 {
-    enum { MIDDLE = BINS / 2, REG_MAX = BINS - 1 };
-    double bound = fabs(up) * reg_scale, step = pow(bound + 1, 2.0 / (REG_MAX - 2));
-    float w[BINS];
-    for (int n = 0; n < BINS; n++) {
-        double m = pow(step, abs(n - MIDDLE)) - 1;
-        w[n] = (float)(n == 0 ? -2 * bound : n == REG_MAX ? 2 * bound : n < MIDDLE ? -m : m);
+    int middle = bins / 2, reg_max = bins - 1;
+    double bound = fabs(up) * reg_scale, step = pow(bound + 1, 2.0 / (reg_max - 2));
+    float w[UM_DFINE_BINS_MAX];
+    for (int n = 0; n < bins; n++) {
+        double m = pow(step, abs(n - middle)) - 1;
+        w[n] = (float)(n == 0 ? -2 * bound : n == reg_max ? 2 * bound : n < middle ? -m : m);
     }
-    return um_params_add(b->params, w, sizeof w);
+    return um_params_add(b->params, w, (size_t)bins * sizeof *w);
 }
 
 /* The kernel divides an offset by its level's number of points. Upstream multiplies by the buffer
  * num_points_scale, which a file stored in half precision holds rounded: where the file has it,
  * what its value differs by goes into the offsets' weights. */
-static void scale_offsets(const struct um_dfine *d, struct binder *b, const char *layer, float *w,
+static void scale_offsets(const struct um_dfine *d, um_bind *b, const char *layer, float *w,
                           float *bias, int c)
 {
     const struct um_wtensor *scale =
         um_weights_find(b->file, namef("%s.cross_attn.num_points_scale", layer).s);
+    int points = um_dfine_points(&d->size);
     if (!scale)
         return;
-    if (um_wtensor_elements(scale) != POINTS) {
-        b->st = um_fail(UM_EFORMAT, "%s.cross_attn.num_points_scale: %lld elements, want %d", layer,
-                        (long long)um_wtensor_elements(scale), POINTS);
+    if (um_wtensor_elements(scale) != points) {
+        b->status = um_fail(UM_EFORMAT, "%s.cross_attn.num_points_scale: %lld elements, want %d",
+                            layer, (long long)um_wtensor_elements(scale), points);
         return;
     }
-    for (int h = 0; h < HEADS; h++)
-        for (int level = 0, point = 0; point < POINTS; level++)
-            for (int k = 0; k < d->size->points[level]; k++, point++) {
-                double factor = um_wtensor_at(scale, point) * d->size->points[level];
+    for (int h = 0; h < d->size.heads; h++)
+        for (int level = 0, point = 0; point < points; level++)
+            for (int k = 0; k < d->size.points[level]; k++, point++) {
+                double factor = um_wtensor_at(scale, point) * d->size.points[level];
                 for (int xy = 0; xy < 2; xy++) {
-                    size_t row = (size_t)((h * POINTS + point) * 2 + xy);
+                    size_t row = (size_t)((h * points + point) * 2 + xy);
                     for (int i = 0; i < c; i++)
                         w[row * (size_t)c + (size_t)i] =
                             (float)(w[row * (size_t)c + (size_t)i] * factor);
@@ -577,30 +428,31 @@ static void scale_offsets(const struct um_dfine *d, struct binder *b, const char
             }
 }
 
-static void bind_decoder_layer(struct um_dfine *d, struct binder *b, int i)
+static void bind_decoder_layer(struct um_dfine *d, um_bind *b, int i)
 {
     struct decoder_layer *l = &d->layer[i];
     struct name layer = namef("decoder.decoder.layers.%d", i);
     const char *p = layer.s;
-    int c = d->size->d, n_offsets = HEADS * POINTS * 2, n_weights = HEADS * POINTS;
+    int c = d->size.d, n_weights = d->size.heads * um_dfine_points(&d->size);
+    int n_offsets = 2 * n_weights;
     size_t dd = (size_t)c * (size_t)c;
-    float *w = take2(b, p, ".self_attn.in_proj_weight", 3 * c, c),
-          *bias = take1(b, p, ".self_attn.in_proj_bias", 3 * c);
-    if (b->st == UM_OK) {
+    float *w = um_bind_matrix(b, p, ".self_attn.in_proj_weight", 3 * c, c),
+          *bias = um_bind_vector(b, p, ".self_attn.in_proj_bias", 3 * c);
+    if (b->status == UM_OK) {
         l->qk = um_linear_pack(b->params, w, bias, 2 * c, c);
         l->v = um_linear_pack(b->params, w + 2 * dd, bias + 2 * c, c, c);
     }
     um_free(w);
     um_free(bias);
-    l->out = bind_linear(b, namef("%s.self_attn.out_proj", p).s, c, c);
-    l->norm1 = bind_norm(b, namef("%s.norm1", p).s, c);
+    l->out = um_bind_linear(b, namef("%s.self_attn.out_proj", p).s, c, c);
+    l->norm1 = um_bind_norm(b, namef("%s.norm1", p).s, c, EPS);
 
-    float *offset = take2(b, p, ".cross_attn.sampling_offsets.weight", n_offsets, c);
-    float *offset_b = take1(b, p, ".cross_attn.sampling_offsets.bias", n_offsets);
-    float *weight = take2(b, p, ".cross_attn.attention_weights.weight", n_weights, c);
-    float *weight_b = take1(b, p, ".cross_attn.attention_weights.bias", n_weights);
+    float *offset = um_bind_matrix(b, p, ".cross_attn.sampling_offsets.weight", n_offsets, c);
+    float *offset_b = um_bind_vector(b, p, ".cross_attn.sampling_offsets.bias", n_offsets);
+    float *weight = um_bind_matrix(b, p, ".cross_attn.attention_weights.weight", n_weights, c);
+    float *weight_b = um_bind_vector(b, p, ".cross_attn.attention_weights.bias", n_weights);
     size_t rows = (size_t)(n_offsets + n_weights);
-    float *both = b->st == UM_OK ? um_array(rows, ((size_t)c + 1) * sizeof *both) : NULL;
+    float *both = b->status == UM_OK ? um_array(rows, ((size_t)c + 1) * sizeof *both) : NULL;
     if (both) {
         float *both_b = both + rows * (size_t)c;
         memcpy(both, offset, (size_t)n_offsets * (size_t)c * sizeof *both);
@@ -610,8 +462,8 @@ static void bind_decoder_layer(struct um_dfine *d, struct binder *b, int i)
         memcpy(both_b + n_offsets, weight_b, (size_t)n_weights * sizeof *both);
         scale_offsets(d, b, p, both, both_b, c);
         l->offsets = um_linear_pack(b->params, both, both_b, n_offsets + n_weights, c);
-    } else if (b->st == UM_OK) {
-        b->st = um_fail(UM_ENOMEM, "%s.cross_attn", p);
+    } else if (b->status == UM_OK) {
+        b->status = um_fail(UM_ENOMEM, "%s.cross_attn", p);
     }
     um_free(both);
     um_free(offset);
@@ -619,54 +471,55 @@ static void bind_decoder_layer(struct um_dfine *d, struct binder *b, int i)
     um_free(weight);
     um_free(weight_b);
 
-    struct dense gate =
-        dense_new(b, 2 * c, 2 * c, 1); /* of concat[self, cross]: two halves that are added */
-    float *gate_w = take2(b, p, ".gateway.gate.weight", 2 * c, 2 * c),
-          *gate_b = take1(b, p, ".gateway.gate.bias", 2 * c);
-    for (size_t n = 0; b->st == UM_OK && n < 4 * dd; n++)
+    struct um_fold gate =
+        um_fold_new(b, 2 * c, 2 * c, 1); /* of concat[self, cross]: two halves that are added */
+    float *gate_w = um_bind_matrix(b, p, ".gateway.gate.weight", 2 * c, 2 * c),
+          *gate_b = um_bind_vector(b, p, ".gateway.gate.bias", 2 * c);
+    for (size_t n = 0; b->status == UM_OK && n < 4 * dd; n++)
         gate.w[n] = gate_w[n];
-    for (int n = 0; b->st == UM_OK && n < 2 * c; n++)
+    for (int n = 0; b->status == UM_OK && n < 2 * c; n++)
         gate.b[n] = gate_b[n];
-    l->gate_self = pack(b, columns(b, &gate, 0, c, true), 1, 0, false, true);
-    l->gate_cross = pack(b, columns(b, &gate, c, c, false), 1, 0, false, false);
+    l->gate_self = um_fold_pack(b, columns(b, &gate, 0, c, true), 1, 0, false, true);
+    l->gate_cross = um_fold_pack(b, columns(b, &gate, c, c, false), 1, 0, false, false);
     um_free(gate.w);
     um_free(gate_w);
     um_free(gate_b);
-    l->gate_norm = bind_norm(b, namef("%s.gateway.norm", p).s, c);
-    l->fc1 = bind_linear(b, namef("%s.linear1", p).s, d->size->d_ffn, c);
-    l->fc2 = bind_linear(b, namef("%s.linear2", p).s, c, d->size->d_ffn);
-    l->norm3 = bind_norm(b, namef("%s.norm3", p).s, c);
-    l->corners = bind_mlp(b, namef("decoder.dec_bbox_head.%d", i).s, c, 4 * BINS);
+    l->gate_norm = um_bind_norm(b, namef("%s.gateway.norm", p).s, c, EPS);
+    l->fc1 = um_bind_linear(b, namef("%s.linear1", p).s, d->size.d_ffn, c);
+    l->fc2 = um_bind_linear(b, namef("%s.linear2", p).s, c, d->size.d_ffn);
+    l->norm3 = um_bind_norm(b, namef("%s.norm3", p).s, c, EPS);
+    l->corners = bind_mlp(b, namef("decoder.dec_bbox_head.%d", i).s, c, 4 * d->size.bins);
 }
 
-static void bind_decoder(struct um_dfine *d, struct binder *b)
+static void bind_decoder(struct um_dfine *d, um_bind *b)
 {
-    const struct size *s = d->size;
+    const struct um_dfine_size *s = &d->size;
     int c = s->d, last = s->layers - 1;
     for (int l = 0; s->projected && l < s->levels; l++)
         d->memory_proj[l] = bind_cn(b, namef("decoder.input_proj.%d", l).s, c, s->width);
-    if (b->st == UM_OK)
+    if (b->status == UM_OK)
         anchor_tables(d, b);
-    d->enc_output = bind_linear(b, "decoder.enc_output.proj", c, c);
-    d->enc_norm = bind_norm(b, "decoder.enc_output.norm", c);
-    d->enc_score = bind_linear(b, "decoder.enc_score_head", d->info.classes, c);
+    d->enc_output = um_bind_linear(b, "decoder.enc_output.proj", c, c);
+    d->enc_norm = um_bind_norm(b, "decoder.enc_output.norm", c, EPS);
+    d->enc_score = um_bind_linear(b, "decoder.enc_score_head", d->info.classes, c);
     d->enc_bbox = bind_mlp(b, "decoder.enc_bbox_head", c, 4);
     d->pre_bbox = bind_mlp(b, "decoder.pre_bbox_head", c, 4);
-    d->query_pos[0] = bind_linear(b, "decoder.query_pos_head.layers.0", 2 * c, 4);
-    d->query_pos[1] = bind_linear(b, "decoder.query_pos_head.layers.1", c, 2 * c);
+    d->query_pos[0] = um_bind_linear(b, "decoder.query_pos_head.layers.0", 2 * c, 4);
+    d->query_pos[1] = um_bind_linear(b, "decoder.query_pos_head.layers.1", c, 2 * c);
     for (int i = 0; i < s->layers; i++)
         bind_decoder_layer(d, b, i);
-    d->lqe[0] = bind_linear(b, namef("decoder.decoder.lqe_layers.%d.reg_conf.layers.0", last).s,
-                            LQE_HIDDEN, LQE_STATS);
-    d->lqe[1] = bind_linear(b, namef("decoder.decoder.lqe_layers.%d.reg_conf.layers.1", last).s, 1,
-                            LQE_HIDDEN);
-    d->score = bind_linear(b, namef("decoder.dec_score_head.%d", last).s, d->info.classes, c);
-    double up = scalar(b, "decoder.up"), reg_scale = fabs(scalar(b, "decoder.reg_scale"));
+    d->lqe[0] = um_bind_linear(b, namef("decoder.decoder.lqe_layers.%d.reg_conf.layers.0", last).s,
+                               s->lqe_hidden, UM_LQE_STATS);
+    d->lqe[1] = um_bind_linear(b, namef("decoder.decoder.lqe_layers.%d.reg_conf.layers.1", last).s,
+                               1, s->lqe_hidden);
+    d->score = um_bind_linear(b, namef("decoder.dec_score_head.%d", last).s, d->info.classes, c);
+    double up = um_bind_scalar(b, "decoder.up"),
+           reg_scale = fabs(um_bind_scalar(b, "decoder.reg_scale"));
     d->reg_scale = (float)reg_scale;
-    if (b->st == UM_OK && !(reg_scale > 0 && reg_scale < 1e6 && fabs(up) < 1e6))
-        b->st = um_fail(UM_EFORMAT, "decoder.reg_scale is %g, decoder.up is %g", reg_scale, up);
-    if (b->st == UM_OK)
-        d->project = weighting_function(b, up, reg_scale);
+    if (b->status == UM_OK && !(reg_scale > 0 && reg_scale < 1e6 && fabs(up) < 1e6))
+        b->status = um_fail(UM_EFORMAT, "decoder.reg_scale is %g, decoder.up is %g", reg_scale, up);
+    if (b->status == UM_OK)
+        d->project = weighting_function(b, s->bins, up, reg_scale);
 }
 
 /* ---- the rest of the file ---- */
@@ -694,25 +547,13 @@ static bool ignorable(const char *name)
            ends_with(name, ".cross_attn.num_points_scale");
 }
 
-static void check_all_seen(struct binder *b)
-{
-    for (int i = 0; b->st == UM_OK && i < um_weights_count(b->file); i++) {
-        const char *name = um_weights_at(b->file, i)->name;
-        if (!b->seen[i] && !ignorable(name))
-            b->st = um_fail(UM_EFORMAT, "%s: unknown tensor", name);
-    }
-}
-
 um_status um_dfine_bind(um_dfine *d, const um_weights *file)
 {
-    struct binder b = {.file = file, .params = d->params};
-    b.seen = um_zalloc((size_t)um_weights_count(file) + 1);
-    if (!b.seen)
-        b.st = um_fail(UM_ENOMEM, "list of tensors");
+    um_bind b = um_bind_begin(file, d->params);
     bind_backbone(d, &b);
     bind_encoder(d, &b);
     bind_decoder(d, &b);
-    check_all_seen(&b);
-    um_free(b.seen);
-    return b.st == UM_OK ? um_params_upload(d->params) : b.st;
+    um_bind_all_used(&b, ignorable);
+    um_status st = um_bind_finish(&b);
+    return st == UM_OK ? um_params_upload(d->params) : st;
 }

@@ -4,43 +4,7 @@
 #define UM_MODEL_DFINE_NET_H
 
 #include "model/dfine.h"
-
-enum {
-    QUERIES = 300,
-    HEADS = 8,
-    POINTS = 12, /* sampling points of a head, all levels together */
-    BINS = 33,
-    LQE_STATS = 20,
-    LQE_HIDDEN = 64,
-    STAGES_MAX = 4,
-    BLOCKS_MAX = 5,
-    LAYERS_MAX = 6, /* of a block, and of the decoder */
-    REPS_MAX = 3,
-    LEVELS_MAX = 3,
-    SIDE_MAX = 8192,
-    PAD_C4 = 8, /* ELAN's inner width is padded with zero channels to a multiple of this */
-};
-
-struct stage_size {
-    int in, mid, out, blocks;
-    bool light; /* layers are 1x1 + depthwise k x k instead of 3x3 */
-    int k, layers;
-};
-
-struct backbone { /* a size of HGNetV2 */
-    int stem_mid, stem_out;
-    bool lab; /* learnable affine after each ReLU */
-    struct stage_size stage[STAGES_MAX];
-};
-
-struct size {
-    const char *name;
-    const struct backbone *backbone;
-    int levels, width, ffn; /* encoder: D */
-    int d, d_ffn, layers;   /* decoder */
-    bool projected;         /* the decoder has its own input projection */
-    int points[LEVELS_MAX];
-};
+#include "model/dfine_size.h"
 
 /* ---- weights ---- */
 
@@ -51,19 +15,19 @@ struct layer { /* convolution, activation, learnable affine */
 };
 
 struct hg_block {
-    struct layer pointwise[LAYERS_MAX]; /* light blocks only */
-    struct layer conv[LAYERS_MAX];
+    struct layer pointwise[UM_DFINE_LAYERS_MAX]; /* light blocks only */
+    struct layer conv[UM_DFINE_LAYERS_MAX];
     struct layer squeeze, excite; /* aggregation.0 and .1: plain 1x1 convolutions */
 };
 
 struct hg_stage {
     struct layer down; /* depthwise 3x3 stride 2; stage 0: stem4 */
-    struct hg_block block[BLOCKS_MAX];
+    struct hg_block block[UM_DFINE_BLOCKS_MAX];
 };
 
 struct csp {
     um_conv in; /* conv1 and conv2, which share their input: D -> 2*c4 */
-    um_conv rep[REPS_MAX];
+    um_conv rep[UM_DFINE_REPS_MAX];
 };
 
 struct elan {
@@ -81,7 +45,7 @@ struct mlp {
 struct decoder_layer {
     um_conv qk, v, out; /* self-attention */
     um_norm norm1;
-    um_conv offsets; /* sampling offsets, then attention weights: d -> 288 */
+    um_conv offsets; /* sampling offsets, then attention weights */
     um_conv gate_self, gate_cross;
     um_norm gate_norm;
     um_conv fc1, fc2;
@@ -91,32 +55,32 @@ struct decoder_layer {
 
 struct um_dfine {
     struct um_dfine_info info;
-    const struct size *size;
+    struct um_dfine_size size;
     um_params *params;
     int input_w, input_h;
-    int level_w[LEVELS_MAX], level_h[LEVELS_MAX], tokens;
-    int c4, reps;
+    int level_w[UM_DFINE_LEVELS_MAX], level_h[UM_DFINE_LEVELS_MAX], tokens;
+    int c4, reps; /* of an ELAN: inner width, Rep blocks; read off the tensors */
 
     struct layer stem1_gray, stem1_rgb, stem2a, stem2b, stem3;
-    struct hg_stage stage[STAGES_MAX];
+    struct hg_stage stage[UM_DFINE_STAGES];
 
-    um_conv input_proj[LEVELS_MAX];
+    um_conv input_proj[UM_DFINE_LEVELS_MAX];
     um_const position; /* [tokens of the last level, 3D]: PE*Wq, PE*Wk, 0 */
     um_conv aifi_qkv, aifi_out, aifi_fc1, aifi_fc2;
     um_norm aifi_norm1, aifi_norm2;
-    um_conv lateral[LEVELS_MAX - 1];
-    struct elan fpn[LEVELS_MAX - 1], pan[LEVELS_MAX - 1];
-    um_conv down1[LEVELS_MAX - 1], down2[LEVELS_MAX - 1];
+    um_conv lateral[UM_DFINE_LEVELS_MAX - 1];
+    struct elan fpn[UM_DFINE_LEVELS_MAX - 1], pan[UM_DFINE_LEVELS_MAX - 1];
+    um_conv down1[UM_DFINE_LEVELS_MAX - 1], down2[UM_DFINE_LEVELS_MAX - 1];
 
-    um_conv memory_proj[LEVELS_MAX];
+    um_conv memory_proj[UM_DFINE_LEVELS_MAX];
     um_const anchors, valid; /* [T,4] logits, +inf where not valid; [T,1] 0 or 1 */
     bool all_valid;
     um_conv enc_output, enc_score;
     um_norm enc_norm;
     struct mlp enc_bbox, pre_bbox;
     um_conv query_pos[2];
-    struct decoder_layer layer[LAYERS_MAX];
-    um_const project; /* the weighting function W [33] */
+    struct decoder_layer layer[UM_DFINE_LAYERS_MAX];
+    um_const project; /* the weighting function W [bins] */
     float reg_scale;
     um_conv lqe[2], score;
 };
@@ -124,7 +88,7 @@ struct um_dfine {
 /* Fold, pack and upload all weights and tables. Before: size, info and levels are set, params is
  * open. */
 um_status um_dfine_bind(um_dfine *d, const um_weights *file);
-/* Width of an ELAN's inner tensors: c4 and zero channels. */
+/* Width of an ELAN's inner tensors: c4 and zero channels, a multiple of 8. */
 int um_dfine_padded(int c4);
 
 #endif

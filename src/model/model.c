@@ -15,14 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum {
-    SAM_CANVAS = 1024,
-    LITE_CANVAS = 256,
-    SAM_STEP = 16,
-    DFINE_STEP = 32,
-    INPUT_MAX = 8192,
-    PAIRS_MAX = 512
-};
+enum { SAM_CANVAS = 1024, LITE_CANVAS = 256, SAM_STEP = 16, PAIRS_MAX = 512 };
 
 /* ---- inspect ---- */
 
@@ -62,7 +55,7 @@ static um_status describe_sam(const um_weights *file, enum um_sam_kind kind, um_
     info->input_size_from = "default";
     if (kind == UM_SAM_VIT) { /* one entry of the position table per 16x16 patch */
         int64_t side = um_weights_find(file, "image_encoder.pos_embed")->dim[1];
-        if (side >= 1 && side <= INPUT_MAX / SAM_STEP) {
+        if (side >= 1 && side <= UM_INPUT_MAX / SAM_STEP) {
             info->input_size = (int)side * SAM_STEP;
             info->input_size_from = "tensors";
         }
@@ -91,7 +84,7 @@ static um_status describe(const um_weights *file, um_model_info *info)
     int side = 0;
     um_status st = um_dfine_recognise(file, &dfine);
     if (st != UM_OK) /* a relative (RT-DETR), unless only the metadata is wrong */
-        return um_input_size(file, DFINE_STEP, &side);
+        return um_input_size(file, UM_DFINE_STEP, &side);
     info->kind = UM_MODEL_DFINE;
     snprintf(info->architecture, sizeof info->architecture, "%s", dfine.architecture);
     info->classes = dfine.classes;
@@ -230,10 +223,10 @@ static um_status check_target(const char *path, const char *out)
 
 static um_status check_size(const um_model_info *info, int input_size)
 {
-    int step = info->kind == UM_MODEL_DFINE ? DFINE_STEP : SAM_STEP;
-    if (input_size < 0 || input_size > INPUT_MAX || input_size % step)
+    int step = info->kind == UM_MODEL_DFINE ? UM_DFINE_STEP : SAM_STEP;
+    if (input_size < 0 || input_size > UM_INPUT_MAX || input_size % step)
         return um_fail(UM_EINVAL, "input size %d: want a multiple of %d up to %d", input_size, step,
-                       INPUT_MAX);
+                       UM_INPUT_MAX);
     return UM_OK;
 }
 

@@ -89,7 +89,7 @@ static void bind_prompt_table(struct um_sam *s, um_bind *b)
     um_bind_scope(b, "%s", "");
     for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
         size_t n = (size_t)part[i].rows * DIM;
-        float *row = um_bind_read(b, part[i].name, "", 2, (int64_t[]){part[i].rows, DIM});
+        float *row = um_bind_matrix(b, part[i].name, "", part[i].rows, DIM);
         if (row)
             memcpy(out, row, n * sizeof *row);
         um_free(row);
@@ -136,21 +136,18 @@ static um_const dense_position(struct um_sam *s, const float *gauss, const float
 static void bind_prompt_encoder(struct um_sam *s, um_bind *b)
 {
     um_bind_scope(b, "prompt_encoder.");
-    float *gauss = um_bind_read(b, "pe_layer.positional_encoding_gaussian_matrix", "", 2,
-                                (int64_t[]){2, DIM / 2});
-    float *no_mask = um_bind_read(b, "no_mask_embed", ".weight", 2, (int64_t[]){1, DIM});
+    float *gauss =
+        um_bind_matrix(b, "pe_layer.positional_encoding_gaussian_matrix", "", 2, DIM / 2);
+    float *no_mask = um_bind_matrix(b, "no_mask_embed", ".weight", 1, DIM);
     s->mask_conv[0] = um_bind_conv(b, "mask_downscaling.0", 4, 1, 2, 2, 0, true);
     s->mask_norm[0] = um_bind_norm(b, "mask_downscaling.1", 4, NORM2D_EPS);
     s->mask_conv[1] = um_bind_conv(b, "mask_downscaling.3", 16, 4, 2, 2, 0, true);
     s->mask_norm[1] = um_bind_norm(b, "mask_downscaling.4", 16, NORM2D_EPS);
     s->mask_conv[2] = um_bind_conv(b, "mask_downscaling.6", DIM, 16, 1, 1, 0, true);
     um_bind_scope(b, "mask_decoder.transformer.layers.0.");
-    float *v =
-        um_bind_read(b, "cross_attn_token_to_image.v_proj", ".weight", 2, (int64_t[]){CROSS, DIM});
-    float *v_bias =
-        um_bind_read(b, "cross_attn_token_to_image.v_proj", ".bias", 1, (int64_t[]){CROSS});
-    float *out_bias =
-        um_bind_read(b, "cross_attn_image_to_token.out_proj", ".bias", 1, (int64_t[]){DIM});
+    float *v = um_bind_matrix(b, "cross_attn_token_to_image.v_proj", ".weight", CROSS, DIM);
+    float *v_bias = um_bind_vector(b, "cross_attn_token_to_image.v_proj", ".bias", CROSS);
+    float *out_bias = um_bind_vector(b, "cross_attn_image_to_token.out_proj", ".bias", DIM);
     if (b->status == UM_OK) {
         s->gauss = um_params_add(s->params, gauss, DIM * sizeof *gauss);
         s->pe = dense_position(s, gauss, NULL);
@@ -208,7 +205,7 @@ static um_conv bind_upconv(um_bind *b, const char *name, int o, int i)
 {
     um_conv conv = {0};
     float *w = um_bind_read(b, name, ".weight", 4, (int64_t[]){i, o, 2, 2});
-    float *bias = um_bind_read(b, name, ".bias", 1, (int64_t[]){o});
+    float *bias = um_bind_vector(b, name, ".bias", o);
     if (b->status == UM_OK)
         conv = um_upconv2_pack(b->params, w, bias, o, i);
     um_free(w);
@@ -310,7 +307,7 @@ struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_t
     um_tensor pe = um_tape_const(t, s->params, s->pe, UM_F32, n, n, DIM);
     um_tensor keys = embedding;
     if (!bare)
-        keys = um_add(t, keys, dense_prompt(s, t, mask_input), UM_ACT_NONE);
+        keys = um_add(t, keys, dense_prompt(s, t, mask_input));
 
     um_tensor x = tokens;
     for (int i = 0; i < 2; i++) {
@@ -338,8 +335,7 @@ struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_t
     x = attend(t, q, um_slice(kv, 0, CROSS), um_slice(kv, CROSS, CROSS), &s->final.out, x,
                &s->norm_final);
 
-    um_tensor up = um_upconv2(t, &s->up[0], um_reshape(keys, n, n), .norm_out = &s->up_norm,
-                              .norm_act = UM_ACT_GELU);
+    um_tensor up = um_upconv2_norm(t, &s->up[0], um_reshape(keys, n, n), &s->up_norm, UM_ACT_GELU);
     up = um_upconv2(t, &s->up[1], up, .act = UM_ACT_GELU);
 
     /* One mask is mask 0; three are masks 1 to 3. Only their hypernetworks run. */
@@ -421,11 +417,11 @@ um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int 
     s->n = canvas / 16;
     st = um_params_open(&s->params, dev);
     if (st == UM_OK) {
-        um_bind b = {.file = file, .params = s->params};
+        um_bind b = um_bind_begin(file, s->params);
         um_tinyvit_bind(&s->image, &b);
         bind_prompt_encoder(s, &b);
         bind_decoder(s, &b);
-        st = b.status;
+        st = um_bind_finish(&b);
     }
     if (st == UM_OK)
         st = um_params_upload(s->params);

@@ -24,9 +24,9 @@ static const float NORM_EPS = 1e-5f, NECK_EPS = 1e-6f;
 static um_const pad_row(um_bind *b, int c)
 {
     um_const k = {0};
-    float *beta = um_bind_read(b, "attn.norm", ".bias", 1, (int64_t[]){c});
-    float *w = um_bind_read(b, "attn.qkv", ".weight", 2, (int64_t[]){3 * c, c});
-    float *shift = um_bind_read(b, "attn.qkv", ".bias", 1, (int64_t[]){3 * c});
+    float *beta = um_bind_vector(b, "attn.norm", ".bias", c);
+    float *w = um_bind_matrix(b, "attn.qkv", ".weight", 3 * c, c);
+    float *shift = um_bind_vector(b, "attn.qkv", ".bias", 3 * c);
     float *row =
         b->status == UM_OK ? um_params_reserve(b->params, 3 * (size_t)c * sizeof *row, &k) : NULL;
     for (int o = 0; row && o < 3 * c; o++) {

@@ -27,8 +27,8 @@ static const um_tensor none; /* id 0: no tensor */
 
 enum { OWNED_COLUMNS = 512 }; /* a block of threads that normalises a row has all of it */
 
-static um_tensor linear_step(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue *e,
-                             um_tensor y, bool up)
+static um_tensor linear_step(um_tape *t, const um_conv *conv, um_tensor x,
+                             const struct um_linear_opts *e, um_tensor y, bool up)
 {
     const um_conv *second = e->second;
     struct um_linear_args a = {.n = conv->o,
@@ -50,76 +50,113 @@ static um_tensor linear_step(um_tape *t, const um_conv *conv, um_tensor x, struc
     return y;
 }
 
-/* The same as primitives. */
-static um_tensor linear_body(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e)
+/* One channel for all columns: no residual of a convolution. */
+static bool is_broadcast(const um_conv *conv, um_tensor add)
 {
-    const um_norm *norm_out = e.norm_out;
-    const um_conv *second = e.second;
-    enum um_act norm_act = e.norm_act;
-    if (e.norm_in)
-        x = um_layer_norm(t, e.norm_in, x, none, UM_ACT_NONE);
-    um_tensor placed = e.plus.id ? um_add(t, x, e.plus, UM_ACT_NONE) : x, y = none;
-    bool broadcast = e.add.id && e.add.c == 1 && conv->o > 1;
-    um_tensor add = broadcast ? e.add : none;
-    if (broadcast)
-        e.add = none;
-    if (second) {
-        y = um_tape_new(t, e.fp32 ? UM_F32 : x.dtype, x.h, x.w, conv->o + second->o);
-        e.out = um_slice(y, 0, conv->o);
-        um_conv2d_(t, conv, placed, e);
-        e.out = um_slice(y, conv->o, second->o);
-        um_conv2d_(t, second, x, e);
-    } else
-        y = um_conv2d_(t, conv, placed, e);
-    if (broadcast)
-        y = um_add(t, y, add, UM_ACT_NONE);
-    return norm_out ? um_layer_norm(t, norm_out, y, none, norm_act) : y;
+    return add.id && add.c == 1 && conv->o > 1;
 }
 
-um_tensor um_linear_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e)
+/* The same as primitives. */
+static um_tensor linear_body(um_tape *t, const um_conv *conv, um_tensor x,
+                             const struct um_linear_opts *e)
 {
-    const um_conv *second = e.second;
-    int columns = conv->o + (second ? second->o : 0);
-    bool around =
-        e.norm_in || e.norm_out || e.plus.id || second || (e.add.id && e.add.c == 1 && conv->o > 1);
-    if (!um_op_check(t, UM_OP_LINEAR,
-                     conv->kh == 1 && conv->kw == 1 && conv->stride == 1 && !conv->depthwise,
-                     "a %dx%d convolution, stride %d", conv->kh, conv->kw, conv->stride) ||
-        !um_op_check(t, UM_OP_LINEAR, !second || (second->i == conv->i && !e.add.id && !e.out.id),
-                     "two layers of %d and %d inputs have no addend and no output in common",
-                     conv->i, second ? second->i : 0) ||
-        !um_op_check(t, UM_OP_LINEAR, !around || e.lab_scale == 0, "no affine goes with a norm"))
+    struct um_conv_opts c = {.act = e->act,
+                             .limit = e->limit,
+                             .add = e->add,
+                             .add_last = e->add_last,
+                             .out = e->out,
+                             .fp32 = e->fp32};
+    struct um_add_opts after = {.act = UM_ACT_NONE};
+    if (e->norm_in)
+        x = um_layer_norm(t, e->norm_in, x, none, UM_ACT_NONE);
+    um_tensor placed = e->plus.id ? um_add(t, x, e->plus) : x, y = none;
+    bool broadcast = is_broadcast(conv, e->add);
+    if (broadcast) {
+        c.add = none;
+        if (!e->add_last) { /* the activation comes after the sum */
+            after = (struct um_add_opts){.act = e->act, .limit = e->limit};
+            c.act = UM_ACT_NONE;
+        }
+    }
+    if (e->second) {
+        y = um_tape_new(t, e->fp32 ? UM_F32 : x.dtype, x.h, x.w, conv->o + e->second->o);
+        c.out = um_slice(y, 0, conv->o);
+        um_conv2d_(t, conv, placed, c);
+        c.out = um_slice(y, conv->o, e->second->o);
+        um_conv2d_(t, e->second, x, c);
+    } else
+        y = um_conv2d_(t, conv, placed, c);
+    if (broadcast)
+        y = um_add_(t, y, e->add, after);
+    return e->norm_out ? um_layer_norm(t, e->norm_out, y, none, e->norm_act) : y;
+}
+
+/* Absent, or c channels for each row of x. */
+static bool fits_rows(um_tensor x, um_tensor y, int c)
+{
+    return !y.id || (y.h * y.w == x.h * x.w && y.c == c);
+}
+
+/* What does not go together: nothing that is asked for is left out in silence. */
+static bool linear_makes_sense(um_tape *t, const um_conv *conv, const struct um_linear_opts *e)
+{
+    const um_conv *second = e->second;
+    return um_op_check(t, UM_OP_LINEAR,
+                       conv->kh == 1 && conv->kw == 1 && conv->stride == 1 && !conv->depthwise,
+                       "a %dx%d convolution, stride %d", conv->kh, conv->kw, conv->stride) &&
+           um_op_check(t, UM_OP_LINEAR,
+                       !second ||
+                           (second->i == conv->i && !e->add.id && !e->out.id && !e->norm_out),
+                       "two layers of %d and %d inputs have no addend, output or norm in common",
+                       conv->i, second ? second->i : 0) &&
+           um_op_check(t, UM_OP_LINEAR, !e->out.id || !(e->norm_out || is_broadcast(conv, e->add)),
+                       "what is normalised or broadcast at the end makes its own output") &&
+           um_op_check(t, UM_OP_LINEAR, e->norm_out || e->norm_act == UM_ACT_NONE,
+                       "an activation after the norm, and no norm") &&
+           um_op_check(t, UM_OP_LINEAR, e->norm_act != UM_ACT_CLAMP, "no limit to clamp to");
+}
+
+um_tensor um_linear_(um_tape *t, const um_conv *conv, um_tensor x, struct um_linear_opts e)
+{
+    int columns = conv->o + (e.second ? e.second->o : 0);
+    bool around = e.norm_in || e.norm_out || e.plus.id || e.second || is_broadcast(conv, e.add);
+    if (!linear_makes_sense(t, conv, &e))
         return none;
     if (!around)
-        return um_conv2d_(t, conv, x, e);
-    bool fits = !e.norm_out || (columns <= OWNED_COLUMNS && e.norm_out->c == columns);
-    if (!um_tape_takes(t, UM_OP_LINEAR) || !fits || e.add_up2)
-        return linear_body(t, conv, x, e);
+        return um_conv2d(t, conv, x, .act = e.act, .limit = e.limit, .add = e.add,
+                         .add_last = e.add_last, .out = e.out, .fp32 = e.fp32);
     if (!um_op_check(t, UM_OP_LINEAR,
                      x.c == conv->i && (!e.norm_in || e.norm_in->c == x.c) &&
-                         (!e.plus.id || (e.plus.h * e.plus.w == x.h * x.w && e.plus.c == x.c)) &&
-                         (!e.add.id ||
-                          (e.add.h * e.add.w == x.h * x.w && (e.add.c == columns || e.add.c == 1))),
-                     "input [%d,%d,%d], weights want %d, plus [%d,%d,%d], residual [%d,%d,%d]", x.h,
-                     x.w, x.c, conv->i, e.plus.h, e.plus.w, e.plus.c, e.add.h, e.add.w, e.add.c))
+                         (!e.norm_out || e.norm_out->c == columns) && fits_rows(x, e.plus, x.c) &&
+                         fits_rows(x, e.out, columns) &&
+                         (fits_rows(x, e.add, columns) || fits_rows(x, e.add, 1)),
+                     "input [%d,%d,%d], weights %d -> %d, plus [%d,%d,%d], residual [%d,%d,%d], "
+                     "output [%d,%d,%d]",
+                     x.h, x.w, x.c, conv->i, columns, e.plus.h, e.plus.w, e.plus.c, e.add.h,
+                     e.add.w, e.add.c, e.out.h, e.out.w, e.out.c))
         return none;
+    bool fits = !e.norm_out || columns <= OWNED_COLUMNS;
+    if (!um_tape_takes(t, UM_OP_LINEAR) || !fits)
+        return linear_body(t, conv, x, &e);
     um_tensor y = e.out;
     if (!y.id)
         y = um_tape_new(t, e.fp32 ? UM_F32 : x.dtype, x.h, x.w, columns);
     return linear_step(t, conv, x, &e, y, false);
 }
 
-um_tensor um_upconv2_norm(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e)
+um_tensor um_upconv2_norm(um_tape *t, const um_conv *conv, um_tensor x, const um_norm *norm,
+                          enum um_act act)
 {
-    const um_norm *norm = e.norm_out;
     int c = conv->o / 4;
-    if (!um_op_check(t, UM_OP_UPCONV2, norm->c == c && !e.out.id, "%d channels, norm has %d", c,
-                     norm->c))
+    if (!um_op_check(t, UM_OP_UPCONV2, x.c == conv->i && norm->c == c,
+                     "input has %d channels, weights %d -> %d, norm %d", x.c, conv->i, c,
+                     norm->c) ||
+        !um_op_check(t, UM_OP_UPCONV2, act != UM_ACT_CLAMP, "no limit to clamp to"))
         return none;
-    if (um_tape_takes(t, UM_OP_LINEAR) && conv->o <= OWNED_COLUMNS)
-        return linear_step(t, conv, x, &e, um_tape_new(t, x.dtype, 2 * x.h, 2 * x.w, c), true);
-    um_tensor y = um_upconv2(t, conv, x, .act = e.act);
-    return um_layer_norm(t, norm, y, none, e.norm_act);
+    if (!um_tape_takes(t, UM_OP_LINEAR) || conv->o > OWNED_COLUMNS)
+        return um_layer_norm(t, norm, um_upconv2(t, conv, x), none, act);
+    struct um_linear_opts e = {.norm_out = norm, .norm_act = act};
+    return linear_step(t, conv, x, &e, um_tape_new(t, x.dtype, 2 * x.h, 2 * x.w, c), true);
 }
 
 /* ---- blocks ---- */
@@ -132,7 +169,8 @@ um_tensor um_mlp(um_tape *t, const struct um_mlp *w, um_tensor x, enum um_act ac
                      x.c == w->fc1.i && w->fc2.i == hidden && (!norm || w->norm.c == x.c) &&
                          (!residual || w->fc2.o == x.c),
                      "x has %d channels, fc1 %d -> %d, fc2 %d -> %d", x.c, w->fc1.i, hidden,
-                     w->fc2.i, w->fc2.o))
+                     w->fc2.i, w->fc2.o) ||
+        !um_op_check(t, UM_OP_MLP, act != UM_ACT_CLAMP, "no limit to clamp to"))
         return none;
     if (um_tape_takes(t, UM_OP_MLP)) {
         struct um_mlp_args a = {
@@ -218,7 +256,7 @@ static struct um_chain_out chain_body(um_tape *t, um_tensor x, const struct um_c
     }
     if (c->pick)
         out.picked = x;
-    um_tensor y = c->plus.id ? um_add(t, x, c->plus, UM_ACT_NONE) : x;
+    um_tensor y = c->plus.id ? um_add(t, x, c->plus) : x;
     for (int i = 0; i < c->layers; i++) {
         bool last = i + 1 == c->layers;
         y = um_linear(t, &c->layer[i], y, .act = c->act[i], .limit = c->limit,

@@ -8,8 +8,8 @@
 #include "nn/op_sam.h"
 #include "nn/resize.h"
 
-/* x + fc2(act(fc1(LN(x)))) [+ final LN]: pre-norm MLP of TinyViT. norm.params NULL: no LN.
- * t of UM_OP_MLP: out, x, gamma[opt], beta[opt], w1, b1, w2, b2; args um_mlp_args */
+/* x + fc2(act(fc1(LN(x)))) [+ final LN]: pre-norm MLP of TinyViT. norm.params NULL: no LN. Any
+ * activation but UM_ACT_CLAMP. */
 struct um_mlp {
     um_norm norm;
     um_conv fc1, fc2;
@@ -23,8 +23,8 @@ struct um_mlp_args {
 um_tensor um_mlp(um_tape *t, const struct um_mlp *w, um_tensor x, enum um_act act, bool residual);
 
 /* TinyViT MBConv (tiny_vit_sam.py): GELU(x + conv3(GELU(dw(GELU(conv1 x))))), residual; or
- * PatchMerging: no residual, no last activation, the depthwise conv may have stride 2. t: out, x,
- * w1, b1, wd [9,hidden], bd, w3, b3; args um_mbconv_args */
+ * PatchMerging: no residual, no last activation, the depthwise conv may have stride 2. wd
+ * [9,hidden]. */
 struct um_mbconv {
     um_conv expand, dw, project;
 };
@@ -35,8 +35,7 @@ struct um_mbconv_args {
 um_tensor um_mbconv(um_tape *t, const struct um_mbconv *w, um_tensor x, bool residual);
 
 /* TinyViT window attention block: x + proj(window_attention(qkv(LN(x)))). pad_qkv = qkv(LN beta),
- * made at load. t: out, x, gamma, beta, wqkv, bqkv, pad [1,3c], bias [heads, window*window], wproj,
- * bproj; args um_window_block_args */
+ * made at load. pad [1,3c], bias [heads, window*window]. */
 struct um_window_block {
     um_norm norm;
     um_conv qkv, proj;
@@ -49,14 +48,36 @@ struct um_window_block_args {
 };
 um_tensor um_window_block(um_tape *t, const struct um_window_block *w, um_tensor x);
 
-/* A linear layer with what stands around it, as one step. h = x, or LN(x) over its channels if
- * gamma_in is there. Columns 0..n-1 of y are (h + plus) w + b, the others h w2 + b2. Then y += add
- * (unless add_last; add may have one channel: it is broadcast); y = act(y); y += add (if add_last).
- * If gamma_out is there (`group` of them): every `group` columns of a row are normalised, y =
- * out_act(LN(y)). With `up` y is [h*w, 4o] and stored as [2h,2w,o]: column (a, b, o) of row (y, x)
- * goes to pixel (2y+a, 2x+b).
- * t: out, x, w, b[opt], add[opt], plus[opt], w2[opt], b2[opt], gamma_in[opt], beta_in[opt],
- * gamma_out[opt], beta_out[opt] */
+/* A linear layer, which is a 1x1 convolution, and what may stand around it, in the order of the
+ * fields. */
+struct um_linear_opts {
+    int unused;
+    const um_norm *norm_in; /* x = LN(x) first */
+    um_tensor plus;         /* then x + plus, same shape as x */
+    const um_conv *second;  /* more outputs, of x without `plus`, behind those of conv: then no add,
+                               out or norm_out */
+    um_tensor add;          /* y += add: same shape as the output, or one channel, broadcast */
+    enum um_act act;        /* y = act(y) */
+    float limit;            /* UM_ACT_CLAMP */
+    bool add_last;          /* y += add here and not before */
+    const um_norm *norm_out; /* y = norm_act(LN(y)) */
+    enum um_act norm_act;    /* any but UM_ACT_CLAMP */
+    um_tensor out; /* write here instead of a new tensor; not with norm_out or a broadcast add */
+    bool fp32;     /* the output is fp32 whatever the input is */
+};
+#define um_linear(t, conv, x, ...) um_linear_(t, conv, x, (struct um_linear_opts){0, __VA_ARGS__})
+um_tensor um_linear_(um_tape *t, const um_conv *conv, um_tensor x, struct um_linear_opts e);
+
+/* act(LN(um_upconv2(x))), the norm of each pixel; as one step it is a linear layer with `up`. Any
+ * activation but UM_ACT_CLAMP. */
+um_tensor um_upconv2_norm(um_tape *t, const um_conv *conv, um_tensor x, const um_norm *norm,
+                          enum um_act act);
+
+/* Both as one step. h = x, or LN(x) over its channels if gamma_in is there. Columns 0..n-1 of y are
+ * (h + plus) w + b, the others h w2 + b2. Then y += add (unless add_last; add may have one channel:
+ * it is broadcast); y = act(y); y += add (if add_last). If gamma_out is there (`group` of them):
+ * every `group` columns of a row are normalised, y = out_act(LN(y)). With `up` y is [h*w, 4o] and
+ * stored as [2h,2w,o]: column (a, b, o) of row (y, x) goes to pixel (2y+a, 2x+b). */
 struct um_linear_args {
     int n;
     enum um_act act, out_act;
@@ -66,17 +87,12 @@ struct um_linear_args {
     int group;
 };
 
-/* For um_upconv2() with norm_out. */
-um_tensor um_upconv2_norm(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e);
-
 /* Two or three linear layers on rows, as one step. x row = x[index[r]] (index absent: x[r]), plus
  * `plus` row r; `picked`, if asked for, gets x[index[r]]. y = the last layer + add. Then
  *   UM_FINISH_NONE    out = y
  *   UM_FINISH_REFINE  out = sigmoid(y + base[index[r]]), `inverse`: base through inverse_sigmoid
  *                     (um_refine)
- *   UM_FINISH_BOX     out = y, box = um_integral(y, base, project)
- * t: out, box[opt], picked[opt], x, index[opt], plus[opt], w1, b1, w2, b2, w3[opt], b3[opt],
- * add[opt], base[opt], project[opt] */
+ *   UM_FINISH_BOX     out = y, box = um_integral(y, base, project) */
 enum um_finish { UM_FINISH_NONE, UM_FINISH_REFINE, UM_FINISH_BOX };
 struct um_chain_args {
     int layers;
@@ -104,14 +120,12 @@ struct um_chain_out {
 };
 struct um_chain_out um_chain(um_tape *t, um_tensor x, const struct um_chain *c);
 
-/* D-FINE's gateway: g = sigmoid(a wa + ba + b wb) [2c], out = LN(g[:c] a + g[c:] b).
- * t: out, a, b, wa, ba, wb, gamma, beta; um_norm_args (eps) */
+/* D-FINE's gateway: g = sigmoid(a wa + ba + b wb) [2c], out = LN(g[:c] a + g[c:] b). */
 um_tensor um_gateway(um_tape *t, const um_conv *wa, const um_conv *wb, const um_norm *norm,
                      um_tensor a, um_tensor b);
 
 /* Self-attention of at most 32 tokens: q, k = (x + plus) wqk + bqk, v = x wv + bv (wv absent: wqk
- * has all three and there is no plus), out = LN(attention wo + bo [+ x]).
- * t: out, x, plus[opt], wqk, bqk, wv[opt], bv[opt], wo, bo, gamma, beta */
+ * has all three and there is no plus), out = LN(attention wo + bo [+ x]). */
 struct um_tokens_args {
     int heads;
     float scale, eps;
@@ -129,8 +143,7 @@ um_tensor um_token_attention(um_tape *t, const struct um_token_attention *w, um_
                              um_tensor plus);
 
 /* Resize and normalise one picture for one or two networks: um_resize() in both directions and
- * um_normalize(), bit for bit. Absent taps: that side keeps its size.
- * t: out0, out1[opt], x u8, lut0, tx0[opt], ty0[opt], lut1[opt], tx1[opt], ty1[opt] */
+ * um_normalize(), bit for bit. Absent taps: that side keeps its size. */
 struct um_front_args {
     bool vertical_first[2];
     int new_h[2], new_w[2];

@@ -2,23 +2,31 @@
 #include "nn/op.h"
 
 #include "base/mem.h"
-#include "nn/block.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
+#define PRIMITIVE_SIMD true
+#define PRIMITIVE_PLAIN true
+#define PRIMITIVE_BLOCK false
+#define PRIMITIVE_NONE false
+#define INFO(with, entry, op_name, host, gpu, args, outputs, ...)                   \
+    [UM_OP_##entry] = {.name = #op_name,                                            \
+                       .primitive = PRIMITIVE_##host,                               \
+                       .n = sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *), \
+                       .n_out = (outputs),                                          \
+                       .operand = {__VA_ARGS__}},
+static const struct um_op_info table[UM_OPS] = {UM_OPERATORS(INFO, )};
+
+const struct um_op_info *um_op_info(enum um_op op)
+{
+    return &table[op];
+}
+
 const char *um_op_name(enum um_op op)
 {
-    static const char *const names[UM_OPS] = {
-        "conv2d",    "dwconv",       "upconv2",          "layer_norm", "add",
-        "maxpool2",  "attention",    "window_attention", "matmul_nt",  "resize",
-        "normalize", "scale_rows",   "gather",           "gate_norm",  "topk",
-        "deform",    "refine",       "integral",         "lqe_stats",  "best_box",
-        "prompt",    "mask",         "mask_stats",       "packet",     "mlp",
-        "mbconv",    "window_block", "linear",           "chain",      "gate",
-        "tokens",    "front",        "mask_packet"};
-    return names[op];
+    return table[op].name;
 }
 
 bool um_tape_takes(const um_tape *t, enum um_op op)
@@ -27,18 +35,31 @@ bool um_tape_takes(const um_tape *t, enum um_op op)
     return ops->kernel[op] != NULL;
 }
 
-void um_op_step(um_tape *t, enum um_op op, const void *args, size_t args_size, const um_tensor *x,
-                int n, int n_out)
+/* All operands are there that must be. */
+static bool complete(um_tape *t, enum um_op op, const um_tensor *x, int n, int n_out)
+{
+    const struct um_op_info *o = um_op_info(op);
+    if (!um_op_check(t, op, n == o->n && n_out == o->n_out,
+                     "%d operands, %d of them written, want %d and %d", n, n_out, o->n, o->n_out))
+        return false;
+    for (int i = 0; i < n; i++)
+        if (!um_op_check(t, op, x[i].id || strchr(o->operand[i], '?'), "no operand %s",
+                         o->operand[i]))
+            return false;
+    return true;
+}
+
+void um_op_step_(um_tape *t, enum um_op op, const void *args, size_t args_size, const um_tensor *x,
+                 int n, int n_out)
 {
     const struct um_ops *ops = um_tape_device(t)->ops;
     if (um_tape_status(t) != UM_OK)
         return;
-    if (!ops->kernel[op]) {
+    if (!ops->kernel[op])
         um_tape_fail(
             t, um_fail(UM_EUNSUPPORTED, "%s: no kernel at level %s", um_op_name(op), ops->name));
-        return;
-    }
-    um_tape_step(t, um_op_name(op), ops->kernel[op], args, args_size, x, n, n_out);
+    else if (complete(t, op, x, n, n_out))
+        um_tape_step(t, um_op_info(op), ops->kernel[op], args, args_size, x);
 }
 
 bool um_op_check(um_tape *t, enum um_op op, bool ok, const char *fmt, ...)
@@ -70,6 +91,12 @@ static bool same_shape(um_tensor a, um_tensor b)
 static bool is_activation(const um_tape *t, um_tensor x)
 {
     return x.dtype == UM_F32 || (um_tape_status(t) == UM_OK && x.dtype == um_tape_act(t));
+}
+
+/* Where a limit cannot be given, it would be zero. */
+static bool has_no_limit(um_tape *t, enum um_op op, enum um_act act)
+{
+    return um_op_check(t, op, act != UM_ACT_CLAMP, "no limit to clamp to");
 }
 
 /* `out` if it names a tensor of this shape, else a new one. */
@@ -176,7 +203,7 @@ um_tensor um_conv_weights(um_tape *t, const um_conv *conv)
 
 /* ---- primitives ---- */
 
-um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e)
+um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_conv_opts e)
 {
     enum um_op op = conv->depthwise ? UM_OP_DWCONV : UM_OP_CONV2D;
     if (!um_op_check(t, op, x.c == conv->i && is_activation(t, x),
@@ -203,20 +230,21 @@ um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epi
                              .lab_shift = e.lab_shift,
                              .add_last = e.add_last,
                              .add_up2 = e.add_up2};
-    um_op_step(t, op, &a, sizeof a,
-               (um_tensor[]){y, x, um_conv_weights(t, conv),
-                             um_row_const(t, conv->params, conv->b, conv->o), e.add},
-               5, 1);
+    um_tensor operand[] = {y, x, um_conv_weights(t, conv),
+                           um_row_const(t, conv->params, conv->b, conv->o), e.add};
+    if (conv->depthwise)
+        um_op_step(t, UM_OP_DWCONV, &a, sizeof a, operand, 5, 1);
+    else
+        um_op_step(t, UM_OP_CONV2D, &a, sizeof a, operand, 5, 1);
     return y;
 }
 
-um_tensor um_upconv2_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e)
+um_tensor um_upconv2_(um_tape *t, const um_conv *conv, um_tensor x, struct um_upconv_opts e)
 {
     if (!um_op_check(t, UM_OP_UPCONV2, x.c == conv->i, "input has %d channels, weights want %d",
-                     x.c, conv->i))
+                     x.c, conv->i) ||
+        !has_no_limit(t, UM_OP_UPCONV2, e.act))
         return (um_tensor){0};
-    if (e.norm_out)
-        return um_upconv2_norm(t, conv, x, e);
     um_tensor y = output(t, UM_OP_UPCONV2, e.out, x.dtype, 2 * x.h, 2 * x.w, conv->o / 4);
     struct um_conv_args a = {.kh = 2, .kw = 2, .stride = 2, .act = e.act};
     um_op_step(t, UM_OP_UPCONV2, &a, sizeof a,
@@ -230,7 +258,8 @@ um_tensor um_layer_norm(um_tape *t, const um_norm *norm, um_tensor x, um_tensor 
                         enum um_act act)
 {
     if (!um_op_check(t, UM_OP_LAYER_NORM, x.c == norm->c && (!add.id || same_shape(add, x)),
-                     "x is [%d,%d,%d], norm has %d channels", x.h, x.w, x.c, norm->c))
+                     "x is [%d,%d,%d], norm has %d channels", x.h, x.w, x.c, norm->c) ||
+        !has_no_limit(t, UM_OP_LAYER_NORM, act))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, x.c);
     struct um_norm_args a = {.eps = norm->eps, .act = act};
@@ -257,7 +286,7 @@ um_tensor um_gate_norm(um_tape *t, const um_norm *norm, um_tensor g, um_tensor a
     return y;
 }
 
-um_tensor um_add(um_tape *t, um_tensor a, um_tensor b, enum um_act act)
+um_tensor um_add_(um_tape *t, um_tensor a, um_tensor b, struct um_add_opts e)
 {
     bool row = rows(b) == 1 && b.c == a.c, channel = rows(b) == rows(a) && b.c == 1,
          full = rows(b) == rows(a) && b.c == a.c;
@@ -265,7 +294,7 @@ um_tensor um_add(um_tape *t, um_tensor a, um_tensor b, enum um_act act)
                      b.h, b.w, b.c))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, a.dtype, a.h, a.w, a.c);
-    struct um_add_args args = {.act = act};
+    struct um_add_args args = {.act = e.act, .limit = e.limit};
     um_op_step(t, UM_OP_ADD, &args, sizeof args, (um_tensor[]){y, a, b}, 3, 1);
     return y;
 }

@@ -1,77 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The primitive operators. Each function checks shapes, allocates its output (unless `.out` names a
  * tensor to write, e.g. a slice of a concatenation) and appends one step. op_ref.c holds the
- * plain-C loops that specify every op.
+ * plain-C loops that specify every op; the operands of its kernels are in op_table.h.
  *
- * Operand order of a kernel call is written beside each argument struct as t: out, x, …; [opt]
- * operands may be absent (view.data == NULL). Activations are of the device's type (um_tape_act),
- * or fp32: an output has its input's type unless said otherwise. Weights and tables are fp32 or
- * packed; `rows` = h*w. */
+ * Activations are of the device's type (um_tape_act), or fp32: an output has its input's type
+ * unless said otherwise. Weights and tables are fp32 or packed; `rows` = h*w. */
 #ifndef UM_NN_OP_H
 #define UM_NN_OP_H
 
 #include "nn/act.h"
+#include "nn/op_table.h"
 #include "nn/tape.h"
 
-enum um_op {
-    UM_OP_CONV2D,
-    UM_OP_DWCONV,
-    UM_OP_UPCONV2,
-    UM_OP_LAYER_NORM,
-    UM_OP_ADD,
-    UM_OP_MAXPOOL2,
-    UM_OP_ATTENTION,
-    UM_OP_WINDOW_ATTENTION,
-    UM_OP_MATMUL_NT,
-    UM_OP_RESIZE,
-    UM_OP_NORMALIZE,
-    UM_OP_SCALE_ROWS,
-    UM_OP_GATHER,
-    UM_OP_GATE_NORM,
-    /* D-FINE selection and boxes: op_ref_dfine.c */
-    UM_OP_TOPK,
-    UM_OP_DEFORM,
-    UM_OP_REFINE,
-    UM_OP_INTEGRAL,
-    UM_OP_LQE_STATS,
-    UM_OP_BEST_BOX,
-    /* SAM prompt, mask and packet: op_ref_sam.c */
-    UM_OP_PROMPT,
-    UM_OP_MASK,
-    UM_OP_MASK_STATS,
-    UM_OP_PACKET,
-    /* blocks a backend may take whole; NULL in the table = record the default body of primitives */
-    UM_OP_MLP,
-    UM_OP_MBCONV,
-    UM_OP_WINDOW_BLOCK,
-    UM_OP_LINEAR,
-    UM_OP_CHAIN,
-    UM_OP_GATE,
-    UM_OP_TOKENS,
-    UM_OP_FRONT,
-    UM_OP_MASK_PACKET,
-    UM_OPS
-};
-const char *um_op_name(enum um_op op);
-
-/* The kernels of one backend level. A device points at one of these (um_device.ops). */
-struct um_ops {
-    const char *name;  /* "c", "avx2", "avx512", "cuda fp16", … */
-    enum um_dtype act; /* in which activations are stored */
-    bool launches;     /* kernels launch on call->stream */
-    um_kernel *kernel[UM_OPS];
-    /* Pack dense convolution weights w [o][kh][kw][i] for this level's CONV2D (and UPCONV2, MLP, …
-     * kernels). dst NULL: only return the bytes needed. */
-    size_t (*pack_conv)(void *dst, const float *w, int o, int kh, int kw, int i);
-};
-/* Every level this machine can run, best first, NULL-terminated; the last is "c" (op_ref only). */
-const struct um_ops *const *um_ops_host(void);
-/* The level to use: the best one, or the one ULTRAMOTION_CPU names. UM_EINVAL if that is unknown or
- * not available here. */
-um_status um_ops_choose(const struct um_ops **out);
-/* The table of a GPU and its precision, kernels loaded. ULTRAMOTION_CUDA=plain takes the plain
- * twins: one primitive a step, no tensor cores. */
-um_status um_ops_choose_gpu(um_device *dev, const struct um_ops **out);
 /* Does the device's backend take block `op` whole? */
 bool um_tape_takes(const um_tape *t, enum um_op op);
 
@@ -102,53 +42,50 @@ um_conv um_linear_pack(um_params *p, const float *w /* [o][i] */, const float *b
 um_conv um_upconv2_pack(um_params *p, const float *w, const float *b, int o, int i);
 um_norm um_norm_pack(um_params *p, const float *gamma, const float *beta, int c, float eps);
 
+/* Options of an operator are a struct of its own with exactly the fields that it obeys; a macro
+ * makes it of named arguments: um_conv2d(t, &conv, x, .act = UM_ACT_RELU). `unused` lets it start
+ * with a positional 0. */
+
 /* What happens between accumulator and store: y = acc + bias; y += add (unless add_last); y =
  * act(y); y = y*lab_scale + lab_shift (if lab_scale != 0); y += add (if add_last). */
-struct um_epilogue {
-    int unused; /* lets the macros below start with a positional 0 */
+struct um_conv_opts {
+    int unused;
     enum um_act act;
     float limit;                /* UM_ACT_CLAMP */
     float lab_scale, lab_shift; /* learnable affine after the activation; scale 0 = none */
-    um_tensor add; /* residual, same shape as the output; um_linear also: one channel, broadcast */
+    um_tensor add;              /* residual, same shape as the output */
     bool add_last;
-    bool add_up2;  /* `add` is [h/2, w/2, c]: nearest 2x upsampling on the fly */
-    um_tensor out; /* write here instead of a new tensor */
-    int out_h,
-        out_w; /* conv2d only: output size if not the symmetric-padding formula (0 = formula) */
-    bool fp32; /* the output is fp32 whatever the input is */
-    /* What stands around a linear layer. A backend that has UM_OP_LINEAR takes all of it as one
-     * step, else it is recorded as primitives. */
-    const struct um_norm *norm_in;  /* x = LN(x) first */
-    um_tensor plus;                 /* then x + plus, same shape as x */
-    const struct um_conv *second;   /* more outputs, of x without `plus`, behind those of conv */
-    const struct um_norm *norm_out; /* y = norm_act(LN(y)) at the end; upconv2: per pixel */
-    enum um_act norm_act;
+    bool add_up2;     /* `add` is [h/2, w/2, c]: nearest 2x upsampling on the fly */
+    um_tensor out;    /* write here instead of a new tensor */
+    int out_h, out_w; /* output size if not the symmetric-padding formula (0 = formula) */
+    bool fp32;        /* the output is fp32 whatever the input is */
 };
 
-/* t: out, x, w, b[opt], add[opt]. Zero padding. w as packed (u8 view, opaque) */
+/* Zero padding. w as packed (u8 view, opaque) */
 struct um_conv_args {
     int kh, kw, stride, pad_top, pad_left;
     enum um_act act;
     float limit, lab_scale, lab_shift;
     bool add_last, add_up2;
 };
-#define um_conv2d(t, conv, x, ...) um_conv2d_(t, conv, x, (struct um_epilogue){0, __VA_ARGS__})
-/* x [h,w,i] -> [oh,ow,o]; oh = (h + 2*pad - kh)/stride + 1. Depthwise if the weights are. */
-um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e);
-/* A 1x1 convolution with stride 1, and what may stand around it (block.c). */
-#define um_linear(t, conv, x, ...) um_linear_(t, conv, x, (struct um_epilogue){0, __VA_ARGS__})
-um_tensor um_linear_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e);
+#define um_conv2d(t, conv, x, ...) um_conv2d_(t, conv, x, (struct um_conv_opts){0, __VA_ARGS__})
+/* x [h,w,i] -> [oh,ow,o]; oh = (h + 2*pad - kh)/stride + 1. Depthwise if the weights are: then w is
+ * [kh*kw, c]. */
+um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_conv_opts e);
 
-/* t: out, x, w, b[opt]. Depthwise convolution uses um_conv_args with t: out, x, w [kh*kw, c],
- * b[opt], add[opt]. */
-/* ConvTranspose2d kernel 2 stride 2: x [h,w,i] -> [2h,2w,o]; out[2y+a][2x+b] = bias + x[y][x] .
- * W[a][b]; packed rows ordered (a, b, o), bias repeated 4 times. Only act, out, norm_out and
- * norm_act of the epilogue are used; kernel args: struct um_conv_args (act). */
-#define um_upconv2(t, conv, x, ...) um_upconv2_(t, conv, x, (struct um_epilogue){0, __VA_ARGS__})
-um_tensor um_upconv2_(um_tape *t, const um_conv *conv, um_tensor x, struct um_epilogue e);
+/* ConvTranspose2d kernel 2 stride 2: x [h,w,i] -> [2h,2w,o]; out[2y+a][2x+b] = act(bias + x[y][x] .
+ * W[a][b]); packed rows ordered (a, b, o), bias repeated 4 times. Of struct um_conv_args the kernel
+ * reads act. */
+struct um_upconv_opts {
+    int unused;
+    enum um_act act; /* any but UM_ACT_CLAMP */
+    um_tensor out;   /* write here instead of a new tensor */
+};
+#define um_upconv2(t, conv, x, ...) um_upconv2_(t, conv, x, (struct um_upconv_opts){0, __VA_ARGS__})
+um_tensor um_upconv2_(um_tape *t, const um_conv *conv, um_tensor x, struct um_upconv_opts e);
 
-/* y = act(LN(x + add)): per row over channels, population variance, two passes. t: out, x,
- * add[opt], gamma [c], beta [c] */
+/* y = act(LN(x + add)): per row over channels, population variance, two passes. Any activation but
+ * UM_ACT_CLAMP. */
 struct um_norm_args {
     float eps;
     enum um_act act;
@@ -156,24 +93,30 @@ struct um_norm_args {
 um_tensor um_layer_norm(um_tape *t, const um_norm *norm, um_tensor x, um_tensor add,
                         enum um_act act);
 
-/* y = LN(g[:, :c]*a + g[:, c:]*b), g [rows, 2c] already through the sigmoid. t: out, g, a, b,
- * gamma, beta; um_norm_args */
+/* y = LN(g[:, :c]*a + g[:, c:]*b), g [rows, 2c] already through the sigmoid. Of um_norm_args the
+ * kernel reads eps. */
 um_tensor um_gate_norm(um_tape *t, const um_norm *norm, um_tensor g, um_tensor a, um_tensor b);
 
 /* y = act(a + b). b may be one row (broadcast over rows) or one channel (broadcast over channels).
- * t: out, a, b */
+ */
 struct um_add_args {
     enum um_act act;
     float limit;
 };
-um_tensor um_add(um_tape *t, um_tensor a, um_tensor b, enum um_act act);
+struct um_add_opts {
+    int unused;
+    enum um_act act;
+    float limit; /* UM_ACT_CLAMP */
+};
+#define um_add(t, a, b, ...) um_add_(t, a, b, (struct um_add_opts){0, __VA_ARGS__})
+um_tensor um_add_(um_tape *t, um_tensor a, um_tensor b, struct um_add_opts e);
 
 /* 2x2 max, stride 1, output the size of x: a zero column on the right and a zero row at the bottom
- * take part. t: out, x. No args */
+ * take part. */
 um_tensor um_maxpool2(um_tape *t, um_tensor x, um_tensor out /* id 0: new */);
 
 /* Multi-head attention: softmax(scale * q k^T) v per head, heads = contiguous channels. q [Tq,C],
- * k, v [Tk,C]. t: out, q, k, v */
+ * k, v [Tk,C]. */
 struct um_attention_args {
     int heads;
     float scale;
@@ -183,44 +126,44 @@ um_tensor um_attention(um_tape *t, um_tensor q, um_tensor k, um_tensor v, int he
 /* TinyViT window attention (tiny_vit_sam.py, Attention): qkv [h,w,3c], per head h: columns
  * [96h,96h+32) q, then k, then v. The map is cut into window x window tiles from the top left;
  * positions beyond the map are keys (not queries) whose qkv row is `pad` [1,3c]. score =
- * q.k*32^-0.5 + bias[head][|dy|*window + |dx|]. out [h,w,c]. t: out, qkv, pad, bias [heads,
- * window*window] */
+ * q.k*32^-0.5 + bias[head][|dy|*window + |dx|]. bias [heads, window*window]. out [h,w,c]. */
 struct um_window_args {
     int window, heads;
 };
 um_tensor um_window_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tensor bias, int window,
                               int heads);
 
-/* a [M,K] . b [N,K]^T -> [M,N]. t: out, a, b. No args */
+/* a [M,K] . b [N,K]^T -> [M,N]. */
 um_tensor um_matmul_nt(um_tape *t, um_tensor a, um_tensor b);
 
 /* One pass of Pillow's bilinear resize on u8 along one axis. taps: i32 [n_out, 2 + ksize]: first
- * index, count, then ksize weights at 2^22 (zero-filled). y = clip8((2^21 + sum k*u) >> 22). t: out
- * u8, x u8, taps i32 */
+ * index, count, then ksize weights at 2^22 (zero-filled). y = clip8((2^21 + sum k*u) >> 22). */
 struct um_resize_args {
     bool vertical;
 };
 um_tensor um_resize(um_tape *t, um_tensor x, um_tensor taps, bool vertical);
 
 /* u8 [h,w,1 or 3] -> f32 [size_h,size_w,c]: y[c] = lut[c][u[c]] (one-channel input feeds every c),
- * zero right of and below x. lut f32 [c,256]. t: out, x, lut. No args */
+ * zero right of and below x. lut f32 [c,256]. */
 um_tensor um_normalize(um_tape *t, um_tensor x, um_tensor lut,
                        um_tensor out /* [size_h,size_w,c] */);
 
-/* y[row] = x[row]*m[row], m [rows,1]. t: out, x, m. No args */
+/* y[row] = x[row]*m[row], m [rows,1]. */
 um_tensor um_scale_rows(um_tape *t, um_tensor x, um_tensor m);
 
-/* y[i] = x[idx[i]], idx i32 [n,1], indices are trusted. t: out, x, idx. No args */
+/* y[i] = x[idx[i]], idx i32 [n,1], indices are trusted. */
 um_tensor um_gather(um_tape *t, um_tensor x, um_tensor idx);
 
 /* For the files that define ops: a layer's packed weights, and a row of constants (absent: id 0).
  */
 um_tensor um_conv_weights(um_tape *t, const um_conv *conv);
 um_tensor um_row_const(um_tape *t, um_params *p, um_const k, int c);
-/* For the files that define ops: look up the kernel, append the step, make the tape's status sticky
- * if the op is missing. */
-void um_op_step(um_tape *t, enum um_op op, const void *args, size_t args_size, const um_tensor *x,
-                int n, int n_out);
+/* For the files that define ops: look up the kernel, hold the operands against the table, append
+ * the step. Another argument struct than the table's does not compile. The tape's status is sticky
+ * if the op is missing, their number is wrong or one is absent that may not be. */
+#define um_op_step(t, op, args, ...) um_op_step_(t, op, (const op##_args *){args}, __VA_ARGS__)
+void um_op_step_(um_tape *t, enum um_op op, const void *args, size_t args_size, const um_tensor *x,
+                 int n, int n_out);
 /* Shape rule helper: sticky UM_EINVAL naming op and reason unless ok. Returns ok && tape status OK.
  */
 bool um_op_check(um_tape *t, enum um_op op, bool ok, const char *fmt, ...) UM_PRINTF(4, 5);

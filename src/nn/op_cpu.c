@@ -6,7 +6,7 @@
 
 static const struct um_ops plain = {
     .name = "c",
-    .kernel = {UM_LEVEL_KERNELS(UM_LEVEL_REF_, c) UM_LEVEL_PLAIN(UM_LEVEL_REF_, c)},
+    .kernel = {UM_OPERATORS(UM_LEVEL_C_, c)},
     .pack_conv = um_ref_pack_conv,
 };
 

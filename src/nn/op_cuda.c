@@ -16,59 +16,41 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Kernels that serve every table: they take fp32 and halves alike. */
-#define COMMON                                                                                     \
-    [UM_OP_LAYER_NORM] = um_cuda_layer_norm, [UM_OP_GATE_NORM] = um_cuda_gate_norm,                \
-    [UM_OP_RESIZE] = um_cuda_resize, [UM_OP_NORMALIZE] = um_cuda_normalize,                        \
-    [UM_OP_PROMPT] = um_cuda_prompt, [UM_OP_MASK] = um_cuda_mask,                                  \
-    [UM_OP_MASK_STATS] = um_cuda_mask_stats, [UM_OP_PACKET] = um_cuda_packet,                      \
-    [UM_OP_MATMUL_NT] = um_cuda_matmul_nt, [UM_OP_DWCONV] = um_cuda_dwconv,                        \
-    [UM_OP_ADD] = um_cuda_add, [UM_OP_MAXPOOL2] = um_cuda_maxpool2,                                \
-    [UM_OP_SCALE_ROWS] = um_cuda_scale_rows, [UM_OP_GATHER] = um_cuda_gather,                      \
-    [UM_OP_TOPK] = um_cuda_topk, [UM_OP_DEFORM] = um_cuda_deform, [UM_OP_REFINE] = um_cuda_refine, \
-    [UM_OP_INTEGRAL] = um_cuda_integral, [UM_OP_LQE_STATS] = um_cuda_lqe_stats,                    \
-    [UM_OP_BEST_BOX] = um_cuda_best_box
+/* Launchers of a row in the tables: plain, fp32, fp16, bf16. */
+#define GPU_SHARED(name) um_cuda_##name, um_cuda_##name, um_cuda_##name, um_cuda_##name
+#define GPU_TWIN(name) \
+    um_cuda_##name##_plain, um_cuda_##name##_plain, um_cuda_##name##_f16, um_cuda_##name##_bf16
+#define GPU_HALF(name) NULL, NULL, um_cuda_##name##_f16, um_cuda_##name##_bf16
+#define GPU_FUSED(name) NULL, um_cuda_##name, um_cuda_##name, um_cuda_##name
+#define GPU_NONE(name) NULL, NULL, NULL, NULL
 
-/* The plain twins of what has a kernel on tensor cores. */
-#define PLAIN                                                                       \
-    [UM_OP_CONV2D] = um_cuda_conv2d_plain, [UM_OP_UPCONV2] = um_cuda_upconv2_plain, \
-    [UM_OP_ATTENTION] = um_cuda_attention, [UM_OP_WINDOW_ATTENTION] = um_cuda_window_attention
-
-/* Both ends of a frame in one step each. */
-#define ENDS [UM_OP_FRONT] = um_cuda_front, [UM_OP_MASK_PACKET] = um_cuda_mask_packet
-
-/* On tensor cores: a launcher for each kind of half. */
-#define HALF(type)                                                                    \
-    [UM_OP_CONV2D] = um_cuda_conv2d_##type, [UM_OP_UPCONV2] = um_cuda_upconv2_##type, \
-    [UM_OP_LINEAR] = um_cuda_linear_##type, [UM_OP_GATE] = um_cuda_gate_##type,       \
-    [UM_OP_ATTENTION] = um_cuda_attention_##type,                                     \
-    [UM_OP_WINDOW_ATTENTION] = um_cuda_window_attention_##type,                       \
-    [UM_OP_CHAIN] = um_cuda_chain_##type, [UM_OP_TOKENS] = um_cuda_tokens_##type
+#define PICK(n, ...) UM_PICK_##n(__VA_ARGS__, )
+#define LAUNCHER(n, entry, name, host, gpu, ...) [UM_OP_##entry] = PICK(n, GPU_##gpu(name)),
 
 static const struct um_ops fp32 = {.name = "cuda fp32",
                                    .act = UM_F32,
                                    .launches = true,
-                                   .kernel = {COMMON, PLAIN, ENDS},
+                                   .kernel = {UM_OPERATORS(LAUNCHER, 1)},
                                    .pack_conv = um_ref_pack_conv};
 static const struct um_ops fp16_plain = {.name = "cuda fp16 plain",
                                          .act = UM_F16,
                                          .launches = true,
-                                         .kernel = {COMMON, PLAIN},
+                                         .kernel = {UM_OPERATORS(LAUNCHER, 0)},
                                          .pack_conv = um_ref_pack_conv};
 static const struct um_ops bf16_plain = {.name = "cuda bf16 plain",
                                          .act = UM_BF16,
                                          .launches = true,
-                                         .kernel = {COMMON, PLAIN},
+                                         .kernel = {UM_OPERATORS(LAUNCHER, 0)},
                                          .pack_conv = um_ref_pack_conv};
 static const struct um_ops fp16 = {.name = "cuda fp16",
                                    .act = UM_F16,
                                    .launches = true,
-                                   .kernel = {COMMON, HALF(f16), ENDS},
+                                   .kernel = {UM_OPERATORS(LAUNCHER, 2)},
                                    .pack_conv = um_cuda_pack_f16};
 static const struct um_ops bf16 = {.name = "cuda bf16",
                                    .act = UM_BF16,
                                    .launches = true,
-                                   .kernel = {COMMON, HALF(bf16), ENDS},
+                                   .kernel = {UM_OPERATORS(LAUNCHER, 3)},
                                    .pack_conv = um_cuda_pack_bf16};
 
 const struct um_ops *um_cuda_ops(enum um_dtype precision, bool plain)

@@ -73,7 +73,7 @@ um_tensor um_lqe_stats(um_tape *t, um_tensor corners)
     if (!um_op_check(t, UM_OP_LQE_STATS, corners.c % 4 == 0 && corners.c >= 16, "%d corner logits",
                      corners.c))
         return (um_tensor){0};
-    um_tensor y = um_tape_new(t, UM_F32, corners.h, corners.w, 20);
+    um_tensor y = um_tape_new(t, UM_F32, corners.h, corners.w, UM_LQE_STATS);
     um_op_step(t, UM_OP_LQE_STATS, NULL, 0, (um_tensor[]){y, corners}, 2, 1);
     return y;
 }

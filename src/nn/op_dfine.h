@@ -9,14 +9,13 @@
 #include "nn/record.h"
 
 /* Indices of the k rows of scores [T,C] whose maximum over classes is largest, descending; equal
- * scores: lowest row first; NaN counts as -inf. out i32 [k,1]. t: out, scores. No args (k = out
- * rows) */
+ * scores: lowest row first; NaN counts as -inf. out i32 [k,1]. */
 um_tensor um_topk(um_tape *t, um_tensor scores, int k);
 
 /* Multi-scale deformable attention, "default" method, no value or output projection. ow [Q,
  * heads*P*3]: heads*P*2 sampling offsets [heads][P][x,y], then heads*P attention logits [heads][P]
  * (softmax over P here). ref [Q,4] cxcywh. memory [T,d]: levels finest first, row-major. out [Q,d].
- * t: out, ow, ref, memory */
+ */
 enum { UM_LEVELS_MAX = 4 };
 struct um_deform_args {
     int heads, levels;
@@ -26,23 +25,22 @@ um_tensor um_deform(um_tape *t, um_tensor ow, um_tensor ref, um_tensor memory,
                     const struct um_deform_args *a);
 
 /* y = sigmoid(delta + base) with base a logit (+inf allowed), or, if `inverse`, base a probability
- * taken through inverse_sigmoid: ln(max(x,1e-5)/max(1-x,1e-5)), x clamped to [0,1]. t: out, delta,
- * base */
+ * taken through inverse_sigmoid: ln(max(x,1e-5)/max(1-x,1e-5)), x clamped to [0,1]. */
 struct um_refine_args {
     bool inverse;
 };
 um_tensor um_refine(um_tape *t, um_tensor delta, um_tensor base, bool inverse);
 
 /* Integral and distance2bbox: corners [Q, 4*bins], ref [Q,4], project [bins,1] (the weighting
- * function W) -> boxes cxcywh [Q,4]. t: out, corners, ref, project */
+ * function W) -> boxes cxcywh [Q,4]. */
 struct um_integral_args {
     float reg_scale;
 };
 um_tensor um_integral(um_tape *t, um_tensor corners, um_tensor ref, um_tensor project,
                       float reg_scale);
 
-/* Per side the 4 largest probabilities of softmax(corners), descending, and their mean: [Q,20]. t:
- * out, corners. No args */
+/* Per side the 4 largest probabilities of softmax(corners), descending, and their mean: [Q,20]. */
+enum { UM_LQE_STATS = 4 * (4 + 1) };
 um_tensor um_lqe_stats(um_tape *t, um_tensor corners);
 
 /* The n best (query, class) of logits [Q,C], boxes [Q,4] cxcywh normalised, n <= UM_BOXES_MAX:

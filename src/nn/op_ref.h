@@ -5,12 +5,12 @@
 
 #include "nn/op.h"
 
-um_kernel um_ref_conv2d, um_ref_dwconv, um_ref_upconv2, um_ref_layer_norm, um_ref_add,
-    um_ref_maxpool2, um_ref_attention, um_ref_window_attention, um_ref_matmul_nt, um_ref_resize,
-    um_ref_normalize, um_ref_scale_rows, um_ref_gather, um_ref_gate_norm; /* op_ref.c */
-um_kernel um_ref_topk, um_ref_deform, um_ref_refine, um_ref_integral, um_ref_lqe_stats,
-    um_ref_best_box;                                                    /* op_ref_dfine.c */
-um_kernel um_ref_prompt, um_ref_mask, um_ref_mask_stats, um_ref_packet; /* op_ref_sam.c */
+#define UM_REF_SIMD_(name) um_kernel um_ref_##name;
+#define UM_REF_PLAIN_(name) um_kernel um_ref_##name;
+#define UM_REF_BLOCK_(name)
+#define UM_REF_NONE_(name)
+#define UM_REF_(with, entry, name, host, ...) UM_REF_##host##_(name)
+UM_OPERATORS(UM_REF_, ) /* op_ref.c, op_ref_dfine.c, op_ref_sam.c */
 
 size_t um_ref_pack_conv(void *dst, const float *w, int o, int kh, int kw, int i);
 

@@ -3,7 +3,7 @@
 
 #include "base/half.h"
 #include "base/mem.h"
-#include "nn/op.h"
+#include "nn/op_table.h"
 
 #include <limits.h>
 #include <string.h>
@@ -354,14 +354,14 @@ static size_t span(um_tensor x)
     return ((size_t)((int64_t)x.h * x.w - 1) * (size_t)x.ld + (size_t)x.c) * um_dtype_size(x.dtype);
 }
 
-void um_tape_step(um_tape *t, const char *name, um_kernel *kernel, const void *args,
-                  size_t args_size, const um_tensor *x, int n, int n_out)
+void um_tape_step(um_tape *t, const struct um_op_info *op, um_kernel *kernel, const void *args,
+                  size_t args_size, const um_tensor *x)
 {
     if (t->status != UM_OK)
         return;
-    if (t->compiled || n < 1 || n > UM_OPERANDS || n_out < 1 || n_out > n) {
-        um_tape_fail(t, um_fail(UM_EINVAL, "tape %s, %s: %d operands, %d outputs%s", t->name, name,
-                                n, n_out, t->compiled ? ", recorded after compile" : ""));
+    if (t->compiled) {
+        um_tape_fail(t,
+                     um_fail(UM_EINVAL, "tape %s: %s recorded after compile", t->name, op->name));
         return;
     }
     size_t args_off = (t->args_size + 15) / 16 * 16;
@@ -382,9 +382,9 @@ void um_tape_step(um_tape *t, const char *name, um_kernel *kernel, const void *a
         memcpy(t->args + args_off, args, args_size);
     t->args_size = args_off + args_size;
     struct step_record *r = &t->records[t->n_steps];
-    *r = (struct step_record){.n_out = n_out, .args_off = args_off, .args_size = args_size};
-    t->steps[t->n_steps] = (struct um_step){.name = name, .kernel = kernel, .n = n};
-    for (int i = 0; i < n; i++) {
+    *r = (struct step_record){.n_out = op->n_out, .args_off = args_off, .args_size = args_size};
+    t->steps[t->n_steps] = (struct um_step){.name = op->name, .kernel = kernel, .n = op->n};
+    for (int i = 0; i < op->n; i++) {
         r->x[i] = x[i];
         if (!x[i].id)
             continue;
@@ -392,8 +392,8 @@ void um_tape_step(um_tape *t, const char *name, um_kernel *kernel, const void *a
         size_t begin = (size_t)x[i].off * um_dtype_size(x[i].dtype);
         if (x[i].off < 0 || begin > v->bytes || span(x[i]) > v->bytes - begin) {
             um_tape_fail(t, um_fail(UM_EINVAL,
-                                    "tape %s, %s: operand %d [%d,%d,%d] lies outside its memory",
-                                    t->name, name, i, x[i].h, x[i].w, x[i].c));
+                                    "tape %s: %s: operand %s [%d,%d,%d] lies outside its memory",
+                                    t->name, op->name, op->operand[i], x[i].h, x[i].w, x[i].c));
             return;
         }
         v->first = v->first < t->n_steps ? v->first : t->n_steps;

@@ -12,6 +12,7 @@
 #include "device/backend.h"
 
 typedef struct um_tape um_tape;
+struct um_op_info; /* nn/op_table.h */
 
 typedef struct um_tensor {
     int32_t id; /* value in the tape; 0 = no tensor */
@@ -71,10 +72,10 @@ void um_tap(
     um_tape *t, const char *name,
     um_tensor x); /* name a point of interest: kept only if the tape was opened for dumping */
 
-/* Append one kernel call. operand i is tensor x[i] (id 0 = absent); the first `n_out` operands are
- * written. args is copied. */
-void um_tape_step(um_tape *t, const char *name, um_kernel *kernel, const void *args,
-                  size_t args_size, const um_tensor *x, int n, int n_out);
+/* Append one kernel call. Operand i of those that `op` has is tensor x[i] (id 0 = absent). args is
+ * copied. */
+void um_tape_step(um_tape *t, const struct um_op_info *op, um_kernel *kernel, const void *args,
+                  size_t args_size, const um_tensor *x);
 
 /* ---- replay ---- */
 um_status um_tape_compile(um_tape *t); /* plan and create the arena; reports the sticky status */

@@ -61,7 +61,7 @@ static int plain_shared(const struct um_attend *a)
     return at_least(2 * a->tile * UM_ATTEND_STRIDE(a->parts), merge) * (int)sizeof(float);
 }
 
-void um_cuda_attention(const struct um_call *call)
+void um_cuda_attention_plain(const struct um_call *call)
 {
     const struct um_attention_args *a = call->args;
     const struct um_view *t = call->t;
@@ -79,7 +79,7 @@ void um_cuda_attention(const struct um_call *call)
                    um_blocks(queries, THREADS / k.a.lanes), a->heads, 1);
 }
 
-void um_cuda_window_attention(const struct um_call *call)
+void um_cuda_window_attention_plain(const struct um_call *call)
 {
     const struct um_window_args *a = call->args;
     const struct um_view *t = call->t;
@@ -110,7 +110,7 @@ static void attention(const struct um_call *call, const char *kernel_16, const c
     const struct um_view *t = call->t;
     int d = t[0].c / a->heads;
     if ((d != 16 && d != 32) || !(a->scale > 0)) {
-        um_cuda_attention(call);
+        um_cuda_attention_plain(call);
         return;
     }
     struct um_attention_mma_args k = {.out = um_gview(&t[0]),
@@ -156,7 +156,7 @@ static void window_attention(const struct um_call *call, const char *kernel_49,
         windows = windows_x * um_blocks(t[0].h, a->window);
     int tiles = um_blocks(a->window * a->window, 16), columns = a->window > 7 ? 25 : 7;
     if (d != 32 || a->window > 14) {
-        um_cuda_window_attention(call);
+        um_cuda_window_attention_plain(call);
         return;
     }
     struct um_window_attention_mma_args k = {.out = um_gview(&t[0]),

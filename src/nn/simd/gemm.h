@@ -16,7 +16,7 @@ struct gemm {
     const float *b;    /* packed */
     const float *bias; /* [n] or NULL */
     int k, n;
-    enum um_act act; /* then as struct um_epilogue says */
+    enum um_act act; /* then as struct um_conv_opts says */
     float limit, lab_scale, lab_shift;
     bool add_last;
 };
