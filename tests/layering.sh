@@ -24,7 +24,9 @@ may weights
 may nn device
 may model nn weights device
 may io
-may pipeline model nn weights io device
+may engine model nn weights device
+may predict engine model nn weights device
+may pipeline engine nn io device
 
 # Inside nn the tape lies below the operators, and they below the blocks made of them.
 if grep -nE '#include "nn/(op|op_(cpu|cuda|dfine|level|ref|sam)|resize|block)\.h"' src/nn/tape.[ch] src/nn/op_table.h ||
@@ -33,7 +35,7 @@ if grep -nE '#include "nn/(op|op_(cpu|cuda|dfine|level|ref|sam)|resize|block)\.h
     status=1
 fi
 
-if grep -nE '^#include "(base|device|nn|model|weights|io|pipeline)/' tools/*.[ch]; then
+if grep -nE '^#include "(base|device|nn|model|weights|engine|predict|io|pipeline|stream)/' tools/*.[ch]; then
     echo "tools may include only public headers"
     status=1
 fi

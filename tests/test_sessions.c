@@ -289,6 +289,7 @@ TEST_ON_DEVICES(images_on_the_device_stay_there)
     CHECK_OK(um_predictor_set_image(p, &image));
     CHECK_OK(um_predictor_predict(p, &prompts, &r));
     uint64_t want = result_of(&r);
+    float iou = r.iou[0];
     um_prediction_close(&r);
     CHECK_OK(um_buf_open(&there, f.dev, PITCH * SIDE, "the caller's"));
     for (int y = 0; y < SIDE; y++)
@@ -307,6 +308,9 @@ TEST_ON_DEVICES(images_on_the_device_stay_there)
     um_prediction_close(&r);
     prompts.as_numpy = UM_MASK_DEVICE;
     CHECK_OK(um_predictor_predict(p, &prompts, &r));
+    float score = 0;
+    CHECK_OK(um_predictor_scores(p, &score));
+    CHECK(score == iou && isnan(r.iou[0]));
     um_device_array a = {.struct_size = sizeof a};
     CHECK_OK(um_mask_describe(r.mask[0], &a));
     CHECK(a.rank == 4 && a.shape[0] == 1 && a.shape[2] == SIDE && a.shape[3] == SIDE);

@@ -395,6 +395,12 @@ static bool is_one_of(const char *word, const char *const *words)
     return *words != NULL;
 }
 
+static void say(void *ctx, const char *text)
+{
+    (void)ctx;
+    fprintf(stderr, "ultramotion: %s\n", text);
+}
+
 um_status cli_open_device(um_device **out, const struct options *o)
 {
     static const char *const precisions[] = {"auto", "fp32", "bf16", "fp16", "int8", NULL};
@@ -414,6 +420,8 @@ um_status cli_open_device(um_device **out, const struct options *o)
     s.name = o->device ? o->device : "auto";
     s.threads = o->threads;
     s.guard_seed = o->guard_seed;
+    if (o->verbose)
+        s.log = say;
     um_status st = um_device_open(out, &s);
     if (st != UM_OK)
         cli_fail(st);

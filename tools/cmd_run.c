@@ -613,6 +613,8 @@ static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
     if (st == UM_OK)
         st = um_predictor_predict(predictor, &l->prompts, &pred);
     if (st == UM_OK)
+        st = um_predictor_scores(predictor, pred.iou);
+    if (st == UM_OK)
         st = mask_packet(o, segmenter, f, &pred, 1e3 * (seconds_now() - started), mask, bits,
                          &packet);
     for (int i = 0; i < n_sinks && st == UM_OK; i++)

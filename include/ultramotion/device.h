@@ -12,7 +12,8 @@ extern "C" {
 #endif
 
 /** A place where networks run. Opened first, closed last: everything opened on it must be closed
- * before it. */
+ * before it. Threads: a device may be used by any number of threads through what is opened on it.
+ */
 typedef struct um_device um_device;
 
 /** How to open a device. Initialise with um_device_settings_default(). */
@@ -23,6 +24,9 @@ typedef struct um_device_settings {
     uint64_t guard_seed;   /**< order in which `guard` runs what may run in any order */
     const char *precision; /**< of activations: "auto", "fp32", "fp16" or "bf16"; auto = fp16 on a
                               GPU, else fp32, the only one there */
+    void (*log)(void *ctx, const char *text); /**< told, while opening, why "auto" passes a GPU
+                                                 over; or NULL */
+    void *log_ctx;
 } um_device_settings;
 
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults: name "auto", all
@@ -66,7 +70,8 @@ UM_API const char *um_device_precision(const um_device *device);
 /** Worker threads the device computes with. */
 UM_API int um_device_threads(const um_device *device);
 
-/** Instruction level of the host kernels, e.g. "avx512", "avx2", "c". Valid until close. */
+/** Which kernels it computes with, e.g. "avx512", "avx2", "c", "cuda fp16"; "none" where
+ * ULTRAMOTION_CPU or ULTRAMOTION_CUDA asks for some that it has not. Valid until close. */
 UM_API const char *um_device_isa(const um_device *device);
 
 /** Copies and waits between host and device. On a device that shares the host's memory all counts
@@ -80,7 +85,7 @@ typedef struct um_transfers {
     int shared;
 } um_transfers;
 
-/** Totals since open. Threads: the thread that uses the device. */
+/** Totals since open, of all threads. Threads: any. */
 UM_API void um_device_transfers(const um_device *device, um_transfers *out);
 
 #ifdef __cplusplus

@@ -65,6 +65,15 @@ UM_API um_status um_predictor_embedding(um_predictor *predictor, um_embedding **
  */
 UM_API um_status um_predictor_predict(um_predictor *predictor, const um_prompts *prompts,
                                       um_prediction *out);
+/**
+ * The scores (predicted IoU) of the last prediction, wherever its masks are: one small download,
+ * booked.
+ *
+ * @param iou receives as many as the prediction has masks, 1 or 3.
+ * @return UM_OK; UM_EINVAL without a prediction; UM_ENUMERIC if one is not a finite number, and
+ * then the masks mean nothing; UM_EDEVICE.
+ */
+UM_API um_status um_predictor_scores(um_predictor *predictor, float *iou);
 /** Free what a prediction holds and empty it. Accepts an empty one and NULL. */
 UM_API void um_prediction_close(um_prediction *prediction);
 

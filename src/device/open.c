@@ -76,12 +76,28 @@ static um_status open_cuda(um_device **out, const um_device_settings *s, int ord
     return st;
 }
 
+/* "what: why", the why being the last error. */
+static void tell(const um_device_settings *s, const char *what)
+{
+    char text[1200];
+    snprintf(text, sizeof text, "%s: %s", what, um_last_error());
+    if (s->log)
+        s->log(s->log_ctx, text);
+}
+
 /* auto: the first GPU that works, else the processor. */
 static um_status open_best(um_device **out, const um_device_settings *s)
 {
-    for (int i = 0, n = um_cuda_count(); i < n; i++)
+    char text[400];
+    int n = um_cuda_count();
+    if (n == 0 && um_cuda_describe(0, text, sizeof text) != UM_OK)
+        tell(s, "no GPU");
+    for (int i = 0; i < n; i++) {
         if (open_cuda(out, s, i) == UM_OK)
             return UM_OK;
+        snprintf(text, sizeof text, "cuda:%d is passed over", i);
+        tell(s, text);
+    }
     return open_host(out, s, um_cpu_open);
 }
 
@@ -156,11 +172,6 @@ const char *um_device_precision(const um_device *device)
 int um_device_threads(const um_device *device)
 {
     return device->pool ? um_pool_threads(device->pool) : 1;
-}
-
-const char *um_device_isa(const um_device *device)
-{
-    return device->isa ? device->isa : "not chosen yet";
 }
 
 void um_device_transfers(const um_device *device, um_transfers *out)

@@ -18,15 +18,26 @@ static size_t round_up(size_t n)
 /* The kernels of a device are chosen when the first params or tape is opened on it. */
 static um_status attach_ops(um_device *dev)
 {
-    const struct um_ops *ops = NULL;
-    if (dev->ops)
-        return UM_OK;
-    um_status st = dev->caps.launches ? um_ops_choose_gpu(dev, &ops) : um_ops_choose(&ops);
+    um_device_lock(dev);
+    const struct um_ops *ops = dev->ops;
+    um_status st = dev->ops             ? UM_OK
+                   : dev->caps.launches ? um_ops_choose_gpu(dev, &ops)
+                                        : um_ops_choose(&ops);
     if (st == UM_OK) {
         dev->ops = ops;
         dev->isa = ops->name;
     }
+    um_device_unlock(dev);
     return st;
+}
+
+const char *um_device_isa(const um_device *device)
+{
+    um_device *dev = (um_device *)(uintptr_t)device;
+    um_device_lock(dev);
+    const char *isa = attach_ops(dev) == UM_OK ? dev->isa : "none";
+    um_device_unlock(dev);
+    return isa;
 }
 
 /* ---- params ---- */

@@ -546,6 +546,23 @@ um_status um_predictor_predict(um_predictor *predictor, const um_prompts *prompt
     return st;
 }
 
+um_status um_predictor_scores(um_predictor *predictor, float *iou)
+{
+    um_buf *buf = NULL;
+    size_t off = 0;
+    if (!predictor || !iou || !predictor->mask.tape)
+        return um_fail(UM_EINVAL, "um_predictor_scores: %s", iou ? "no prediction" : "iou is NULL");
+    const um_decode *d = predictor->mask.decode;
+    um_tape_locate(d->tape, d->out.iou, &buf, &off);
+    um_status st =
+        um_download_now(predictor->dev, iou, buf, off, (size_t)d->out.masks * sizeof *iou,
+                        UM_STAGE_SEGMENT, "scores read by the caller");
+    for (int i = 0; i < d->out.masks && st == UM_OK; i++)
+        if (!isfinite(iou[i]))
+            st = um_fail(UM_ENUMERIC, "the segmenter's score of mask %d is not a finite number", i);
+    return st;
+}
+
 void um_prediction_close(um_prediction *prediction)
 {
     um_prediction own = {0};
