@@ -2,7 +2,7 @@
 /* The picture people look at: the frame in gray, the mask as a tint with a crisp outline, the box,
  * and a caption. */
 #include "base/mem.h"
-#include "base/status.h"
+#include "base/number.h"
 #include "ultramotion/io.h"
 
 #include <math.h>
@@ -147,7 +147,7 @@ um_status um_overlay(const um_packet *packet, const um_frame *frame, uint8_t **o
     int line = 1 + side / 800, scale = 1 + side / 350;
     char text[32];
     if (packet->state == UM_STATE_LOST) {
-        snprintf(text, sizeof text, "LOST %.2f", (double)packet->score);
+        um_number_print(text, sizeof text, "LOST %.2f", (double)packet->score);
         caption(&c, 2 * scale, 2 * scale + (GLYPH_H + 4) * scale, scale, text, LOST);
     } else {
         if (packet->has_mask) {
@@ -160,7 +160,7 @@ um_status um_overlay(const um_packet *packet, const um_frame *frame, uint8_t **o
             paint_mask(&c, mask);
             um_free(mask);
         }
-        snprintf(text, sizeof text, "%.2f", (double)packet->score);
+        um_number_print(text, sizeof text, "%.2f", (double)packet->score);
         if (packet->has_box) {
             paint_box(&c, packet->box, line);
             caption(&c, (int)floorf(packet->box[0]), (int)floorf(packet->box[1]), scale, text, BOX);
