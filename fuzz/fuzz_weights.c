@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     um_weights *w = NULL;
-    if (um_weights_open_bytes(&w, "input", data, size) != UM_OK)
+    if (um_weights_open_memory(&w, data, size, "input") != UM_OK)
         return 0;
     struct um_dfine_info info;
     um_dfine_recognise(w, &info);
