@@ -51,7 +51,7 @@ um_status um_part_open(struct um_part *part, const char *path)
     enum { NAME_BYTES = 64 };
     struct stat old;
     bool replaces = stat(path, &old) == 0;
-    *part = (struct um_part){NULL};
+    *part = (struct um_part){.path = NULL};
     if (replaces && !S_ISREG(old.st_mode))
         return um_fail(UM_EIO, "%s: cannot be written: not a regular file", path);
     const char *slash = strrchr(path, '/');
@@ -77,7 +77,7 @@ um_status um_part_open(struct um_part *part, const char *path)
     if (st != UM_OK) {
         um_free(part->path);
         um_free(part->temporary);
-        *part = (struct um_part){NULL};
+        *part = (struct um_part){.path = NULL};
     }
     return st;
 }
@@ -106,6 +106,6 @@ um_status um_part_close(struct um_part *part, um_status st)
         st = um_fail(UM_EIO, "%s: cannot be written: %s", part->path, strerror(part->error));
     um_free(part->path);
     um_free(part->temporary);
-    *part = (struct um_part){NULL};
+    *part = (struct um_part){.path = NULL};
     return st;
 }

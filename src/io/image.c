@@ -291,7 +291,7 @@ um_status um_image_write_png(const char *path, const uint8_t *pixels, int width,
     if (!path || !pixels || width < 1 || height < 1 || (channels != 1 && channels != 3))
         return um_fail(UM_EINVAL, "PNG of %dx%dx%d: %s", width, height, channels,
                        path ? path : "no path");
-    struct png_writer w = {NULL};
+    struct png_writer w = {.png = NULL};
     um_status st = um_part_open(&w.part, path);
     if (st != UM_OK)
         return st;

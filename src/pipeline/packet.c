@@ -9,15 +9,23 @@
 #include <stdio.h>
 #include <string.h>
 
+static int sized(const um_packet *p)
+{
+    return p->width > 0 && p->height > 0 && p->width <= UM_FRAME_MAX_SIDE &&
+           p->height <= UM_FRAME_MAX_SIDE;
+}
+
 static int has_mask(const um_packet *p)
 {
     const int *c = p->crop;
-    return p->has_mask && p->bits && c[0] >= 0 && c[1] >= 0 && c[2] > 0 && c[3] > 0 &&
+    return sized(p) && p->has_mask && p->bits && c[0] >= 0 && c[1] >= 0 && c[2] > 0 && c[3] > 0 &&
            c[0] <= p->width - c[2] && c[1] <= p->height - c[3];
 }
 
 void um_packet_mask(const um_packet *packet, uint8_t *out, uint8_t on)
 {
+    if (!sized(packet))
+        return;
     memset(out, 0, (size_t)packet->width * (size_t)packet->height);
     if (!has_mask(packet))
         return;
@@ -36,6 +44,8 @@ um_status um_packet_rle(const um_packet *packet, char **counts)
     if (!packet || !counts)
         return um_fail(UM_EINVAL, "um_packet_rle: %s is NULL", packet ? "counts" : "packet");
     *counts = NULL;
+    if (!sized(packet))
+        return um_fail(UM_EINVAL, "packet of %dx%d pixels", packet->width, packet->height);
     if (!has_mask(packet)) {
         um_rle empty = {0};
         um_rle_add(&empty, 0, (uint32_t)packet->width * (uint32_t)packet->height);
