@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A --config file. */
+#include "memory_file.h"
+
 #include "config.h"
 
-#include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -23,5 +23,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 abort();
     }
     config_free(&c);
+    if (size % 8 == 0) { /* from a file, too */
+        char path[MEMORY_PATH];
+        int fd = memory_file(data, size, path);
+        if (config_read(&c, path, problem) != good)
+            abort();
+        config_free(&c);
+        close(fd);
+    }
     return 0;
 }

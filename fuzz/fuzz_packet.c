@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A packet whose fields may be anything, as JSON, RLE, mask and overlay. Pointers and the ends of
  * strings are the caller's promise. */
+#include "base/mem.h"
 #include "ultramotion/ultramotion.h"
 
 #include <stdbool.h>
@@ -76,7 +77,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         p.bits = bits;
     }
     char *text = NULL, *counts = NULL;
+    um_mem_fail_at(1 + flags % 8);
     um_status st = um_packet_json(&p, &text);
+    um_mem_fail_at(0);
+    if ((st == UM_OK) != (text != NULL))
+        abort();
+    free(text);
+    st = um_packet_json(&p, &text);
     if ((st == UM_OK) != (text != NULL) || (text && strpbrk(text, "\n\x1b")))
         abort(); /* one line, whatever is in it */
     free(text);
@@ -89,6 +96,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         um_frame_create(&frame, p.width, p.height, flags & 64 ? 3 : 1) == UM_OK) {
         uint8_t *rgb = NULL, *mask = malloc((size_t)p.width * (size_t)p.height);
         memset(frame->pixels, 100, (size_t)frame->stride * (size_t)p.height);
+        um_mem_fail_at(1 + flags % 3);
+        if ((um_overlay(&p, frame, &rgb) == UM_OK) != (rgb != NULL))
+            abort();
+        um_mem_fail_at(0);
+        free(rgb);
         if (um_overlay(&p, frame, &rgb) != UM_OK || !mask)
             abort();
         um_packet_mask(&p, mask, 255);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Raw frames on stdin: width, height (16 bits each), channels, then the stream. */
 #include "memory_file.h"
+
 #include "ultramotion/ultramotion.h"
 
 #include <string.h>
@@ -16,8 +17,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     set.width = (int16_t)(data[0] | data[1] << 8);
     set.height = (int16_t)(data[2] | data[3] << 8);
     set.channels = data[4] % 5;
+    static const sig_atomic_t go_on = 0;
+    set.stop = data[4] & 0x80 ? &go_on : NULL;
     size_t bytes = size - 5, frames = 0;
-    int saved = dup(STDIN_FILENO), fd = memory_file(data + 5, bytes);
+    char path[MEMORY_PATH];
+    int saved = dup(STDIN_FILENO), fd = memory_file(data + 5, bytes, path);
     if (dup2(fd, STDIN_FILENO) < 0)
         abort();
     um_source *source = NULL;

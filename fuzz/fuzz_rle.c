@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* COCO RLE there and back: width, height, x0, y0, then rows of mask bits. */
+#include "base/mem.h"
 #include "io/rle.h"
 #include "ultramotion/ultramotion.h"
 
@@ -51,6 +52,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (int x = 0; x < bits_w; x++)
             mask[(size_t)(y0 + y) * (size_t)w + (size_t)(x0 + x)] =
                 bits[(size_t)y * row + (size_t)x / 8] >> x % 8 & 1;
+    um_mem_fail_at(1 + data[0] % 4);
+    if ((um_rle_encode(mask, w, h, &a) == UM_OK) != (a != NULL))
+        abort();
+    um_mem_fail_at(0);
+    free(a);
     if (um_rle_encode(mask, w, h, &a) != UM_OK ||
         um_rle_encode_bits(bits, row, x0, y0, bits_w, bits_h, w, h, &b) != UM_OK ||
         strcmp(a, b) != 0)

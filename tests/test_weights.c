@@ -500,6 +500,8 @@ TEST(bad_safetensors_headers_are_named)
         refuses_header(ENTRY("F32", "[1,1,1,1,1,1,1,1,1]", "[0,4]"), 8, "more than 8 dimensions"));
     CHECK(refuses_header(ENTRY("F32", "[4294967296,4294967296,4294967296]", "[0,8]"), 8,
                          "in 8 bytes"));
+    CHECK(refuses_header(ENTRY("F32", "[0,2199023255552]", "[0,0]"), 0,
+                         "tensor a: dimension 1 is 2199023255552"));
     CHECK(refuses_header(ENTRY("F8_E4M3", "[8]", "[0,8]"), 8, "dtype F8_E4M3"));
     CHECK(refuses_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8,
                          "want dtype, shape and data_offsets"));

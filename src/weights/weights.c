@@ -25,6 +25,7 @@ enum {
     SLACK_BYTES = 1 << 20, /* what a file may take besides, however small it is */
 };
 static const int64_t FILE_BYTES_MAX = (int64_t)16 << 30;
+static const int64_t DIM_MAX = (int64_t)1 << 40; /* also beside a dimension of 0 */
 
 static const struct {
     const char *name;
@@ -90,6 +91,10 @@ static um_status check_name(const char *name, size_t n)
 um_status um_view_add(um_weights *w, const char *name, size_t n, const struct um_wtensor *t)
 {
     um_status st = check_name(name, n);
+    for (int i = 0; st == UM_OK && i < t->rank; i++)
+        if (t->dim[i] > DIM_MAX)
+            st = um_fail(UM_EFORMAT, "tensor %.*s: dimension %d is %" PRId64, (int)n, name, i,
+                         t->dim[i]);
     if (st != UM_OK)
         return st;
     w->tensor_bytes += (double)um_wtensor_elements(t) * (double)um_wtype_bytes(t->type);

@@ -50,6 +50,7 @@ def raw():
     put("raw", "gray", struct.pack("<HHB", 4, 3, 1) + bytes(36))
     put("raw", "color", struct.pack("<HHB", 4, 3, 3) + bytes(range(72)))
     put("raw", "rest", struct.pack("<HHB", 4, 3, 1) + bytes(30))
+    put("raw", "stop", struct.pack("<HHB", 4, 3, 0x83) + bytes(36))  # 131 % 5 is one channel
     put("raw", "nothing", struct.pack("<HHB", 4, 3, 1))
     put("raw", "zero", struct.pack("<HHB", 0, 3, 1) + bytes(3))
     put("raw", "huge", struct.pack("<HHB", 0x7fff, 0x7fff, 3) + bytes(3))
@@ -152,6 +153,7 @@ def pickle():
     put("pickle", "offset", pickled(tensor_pickle(rest=b"K\7K\1\x85K\1\x85\x89Nt")))
     put("pickle", "broadcast", pickled(tensor_pickle(rest=b"K\0J\0\0\0\1\x85K\0\x85\x89Nt")))
     put("pickle", "huge", pickled(tensor_pickle(rest=b"K\0\x8a\x08" + b"\0" * 7 + b"\x40\x8a\x08" + b"\0" * 7 + b"\x40\x86K\1K\1\x86\x89Nt")))
+    put("pickle", "huge_beside_zero", pickled(tensor_pickle(rest=b"K\0K\0\x8a\x08" + b"\0" * 7 + b"\x40\x86K\1K\1\x86\x89Nt")))
     put("pickle", "ranks", pickled(tensor_pickle(rest=b"K\0K\1\x85K\1K\1\x86\x89Nt")))
     put("pickle", "nine_ranks", pickled(tensor_pickle(rest=b"K\0(" + b"K\1" * 9 + b"tK\1\x85\x89Nt")))
     put("pickle", "negative_size", pickled(tensor_pickle(rest=b"K\0\x8a\1\xff\x85K\1\x85\x89Nt")))
