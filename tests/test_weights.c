@@ -853,6 +853,83 @@ TEST(archives_take_memory_by_the_size_of_their_file)
     free(zeros);
 }
 
+/* Every byte of a pickle or of a header may cost this many in memory. */
+enum { BYTES_A_BYTE = 96 };
+
+static int open_dense(void *ctx)
+{
+    const struct bomb *b = ctx;
+    um_weights *w = NULL;
+    long before = child_peak_kb();
+    um_status st = um_weights_open_memory(&w, b->bytes, b->size, "dense");
+    um_weights_close(&w);
+    if (st != UM_EFORMAT)
+        return 2;
+#ifndef CHILD_SANITIZED
+    if (child_peak_kb() - before > (long)(b->size >> 10) * BYTES_A_BYTE)
+        return 3;
+#else
+    (void)before;
+#endif
+    return 0;
+}
+
+TEST(nesting_and_density_cost_memory_by_the_size_of_their_file)
+{
+    enum { BYTES = 1 << 20 };
+    static const char *const PICKLES[] = {"]",     "}",     "(",         "N",     "K\1",
+                                          "N\x94", "N\x85", "]\x94h\0a", "(NNNt", "\x8c\0"};
+    static const char *const HEADERS[] = {"[", "{\"\":", "[],", "1,", "\"\",", "{},"};
+    char *text = malloc(BYTES + 16);
+    CHECK(text != NULL);
+    for (size_t k = 0; k < sizeof PICKLES / sizeof *PICKLES; k++) {
+        size_t period = k == 7 ? 5 : strlen(PICKLES[k]) + (k == 9);
+        memcpy(text, "\x80\2]\x94", 4);
+        for (size_t i = 4; i < BYTES; i++)
+            text[i] = PICKLES[k][(i - 4) % period];
+        text[BYTES] = '.';
+        struct zip_entry e = {"x/data.pkl", text, BYTES + 1, false, 0};
+        struct bomb b = {.bytes = NULL};
+        unsigned char *bytes = zip(&e, 1, &b.size);
+        b.bytes = bytes;
+        int rc = child_run(open_dense, &b);
+        free(bytes);
+        CHECK_MSG(rc == 0, "pickle %zu: %d", k, rc);
+    }
+    for (size_t k = 0; k < sizeof HEADERS / sizeof *HEADERS; k++) {
+        size_t period = strlen(HEADERS[k]);
+        put_number((unsigned char *)text, BYTES - 8, 8);
+        memcpy(text + 8, "{\"a\":[", 6);
+        for (size_t i = 14; i < BYTES; i++)
+            text[i] = HEADERS[k][(i - 14) % period];
+        struct bomb b = {.bytes = (unsigned char *)text, .size = BYTES};
+        int rc = child_run(open_dense, &b);
+        CHECK_MSG(rc == 0, "header %zu: %d", k, rc);
+    }
+    free(text);
+}
+
+TEST(a_file_cut_at_every_hundredth_is_refused)
+{
+    static const char *const MODELS[] = {UM_SOURCE_DIR "/models/dfine_n_bone_320.safetensors",
+                                         UM_SOURCE_DIR "/models/mobile_sam_bone_256.safetensors"};
+    for (int f = 0; f < FILE_COUNT + 2; f++) {
+        char path[512];
+        snprintf(path, sizeof path, f < FILE_COUNT ? FOLDER "%s" : "%s",
+                 f < FILE_COUNT ? FILES[f] : MODELS[f - FILE_COUNT]);
+        size_t n = 0;
+        unsigned char *bytes = slurp(path, &n);
+        CHECK(bytes != NULL);
+        for (size_t k = 0; k < 100; k++) {
+            um_model_info info = {.struct_size = sizeof info};
+            um_status st = um_model_inspect_memory(bytes, n * k / 100, "cut", &info);
+            CHECK_MSG(st == UM_EFORMAT && strncmp(um_last_error(), "cut: ", 5) == 0,
+                      "%s cut to %zu %%: %s", path, k, um_last_error());
+        }
+        free(bytes);
+    }
+}
+
 static int files_of(const char *prefix)
 {
     char folder[256];
