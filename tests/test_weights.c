@@ -4,6 +4,7 @@
 #include "base/half.h"
 #include "base/mem.h"
 #include "base/sha256.h"
+#include "base/status.h"
 #include "child.h"
 #include "model/dfine.h"
 #include "model/sam.h"
@@ -669,9 +670,11 @@ TEST(every_failing_allocation_is_reported)
         int k = 1;
         for (;; k++) {
             um_weights *w = NULL;
+            FORGET_ERROR();
             um_mem_fail_at((uint64_t)k);
             um_status st = um_weights_open(&w, path);
             um_mem_fail_at(0);
+            CHECK_MEMORY(st);
             bool open = w != NULL;
             um_weights_close(&w);
             if (st == UM_OK)
@@ -1313,9 +1316,11 @@ TEST(convert_survives_every_failing_allocation)
     const char *out = temporary("alloc.safetensors");
     int k = 1;
     for (;; k++) {
+        FORGET_ERROR();
         um_mem_fail_at((uint64_t)k);
         um_status st = um_model_convert(FOLDER "state.pt", out, "fp16", 0, NULL);
         um_mem_fail_at(0);
+        CHECK_MEMORY(st);
         if (st == UM_OK)
             break;
         CHECK_MSG(st == UM_ENOMEM, "allocation %d: %s", k, um_last_error());
