@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What every device must do. Each test runs on every device of this machine, by name. */
 #include "base/mem.h"
+#include "base/status.h"
 #include "device/backend.h"
 #include "device/cuda_driver.h"
 
@@ -700,6 +701,7 @@ static void failing_allocations(const char *name)
         um_device *dev = NULL;
         um_graph *graph = NULL;
         struct frame f = {0};
+        FORGET_ERROR();
         um_mem_fail_at(k);
         um_status st = um_device_open(&dev, &s);
         CHECK((st == UM_OK) == (dev != NULL));
@@ -721,6 +723,7 @@ static void failing_allocations(const char *name)
         if (st == UM_OK)
             st = um_event_sync(dev, f.done, UM_STAGE_PACKET, "packet");
         um_mem_fail_at(0);
+        CHECK_MEMORY(st);
         CHECK_MSG(st == UM_OK || st == UM_ENOMEM, "%s", um_last_error());
         done = st == UM_OK;
         if (dev) {

@@ -50,6 +50,11 @@ static const char *test_skip_reason;
               (double)(b), (double)(tol))
 #define CHECK_STR(a, b) CHECK_MSG(strcmp(a, b) == 0, "\"%s\", want \"%s\"", a, b)
 #define CHECK_OK(call) CHECK_MSG((call) == UM_OK, "%s", um_last_error())
+/* Sweeps of um_mem_fail_at(): FORGET_ERROR() before the call, CHECK_MEMORY(st) behind it. */
+#define FORGET_ERROR() (void)um_fail(UM_EINVAL, "an error from before")
+#define CHECK_MEMORY(st)                                                                        \
+    CHECK_MSG((st) == UM_OK || ((st) == UM_ENOMEM && strstr(um_last_error(), "out of memory")), \
+              "%s: %s", um_status_name(st), um_last_error())
 #define SKIP(reason)               \
     do {                           \
         test_skip_reason = reason; \

@@ -201,7 +201,9 @@ def options_that_mean_nothing(tmp):
     for arguments in (["--conf", "2"], ["--conf", "x"], ["--gate", "maybe"], ["--frames", "0"], ["--crop", "1,2,3"], ["--threads", "0"],
                       ["--class", "femur"], ["--class", "7"], ["--device", "toaster"], ["--precision", "fp7"], ["--det-size", "333"],
                       ["--sam-size", "100"], ["--sam-as-numpy", "2"], ["--assert-transfers", "1"], ["--point", "1,2,1"],
-                      ["--on-device-lost", "maybe"]):
+                      ["--on-device-lost", "maybe"], ["--conf", " 0.5"], ["--conf", "0x1p-1"], ["--conf", "nan"], ["--threads", " 1"],
+                      ["--threads", "+1"], ["--threads", "4294967297"], ["--frames", "1e3"], ["--crop", "0,0,5,"], ["--crop", "0,0,nan,5"],
+                      ["--guard-seed", "-1"], ["--guard-seed", " 1"], ["--guard-seed", "18446744073709551616"]):
         _, err = um("run", "phantom:frames=1", *arguments, code=2)
         assert err.startswith("ultramotion: ") or "ultramotion: " in err, err
     um("run", "phantom:frames=1", "--class", "bone", "-o", "null:")
@@ -294,6 +296,9 @@ def segment_takes_boxes_and_points(tmp):
         _, err = um("segment", picture, "--box", bad, code=2)
         assert "box" in err
     um("segment", picture, "--box", "1,2,3", code=2)
+    for bad in ("250,150", "250,150,4294967297", "250,150,2", "250,150,1,", "nan,150,1", "250,150,1x"):
+        _, err = um("segment", picture, "--point", bad, code=2)
+        assert "is not X,Y,LABEL" in err, err
     um("segment", picture, code=2)
 
 
@@ -311,7 +316,10 @@ def raw_frames_on_stdin(tmp):
     _, err = um("run", "-", "--size", "96x80", "-o", "null:", stdin=frame + b"rest")
     assert "4" in err
     um("run", "-", stdin=b"", code=2)
-    um("run", "-", "--size", "96y80", stdin=b"", code=2)
+    for size in ("96y80", "4294967392x80", "96x4294967376", "96x80x", " 96x80", "+96x80", "96x-80", "96", "x", "0x80", "0x60x80"):
+        _, err = um("run", "-", "--size", size, stdin=frame, code=2)
+        assert "is not WxH" in err, (size, err)
+        um("phantom", "-o", tmp / "none", "--size", size, code=2)
 
 
 @test
@@ -331,6 +339,28 @@ def config_file_and_command_line(tmp):
     (tmp / "broken.yaml").write_text("conf: [1\n")
     um("run", "phantom:", "--config", tmp / "broken.yaml", code=2)
     um("run", "phantom:", "--config", tmp / "absent.yaml", code=2)
+    for text, words in ((b"conf: 0\nconf: 0.5\n", "hostile.yaml:2: conf: found twice, first in line 1"),
+                        (b"conf: 0\n---\nconf: 0.5\n", "hostile.yaml:2: a second document"),
+                        (b"conf: 0\n\0sink: x\n", "hostile.yaml: a zero at byte 8"),
+                        (b'conf: "0\\0"\n', "hostile.yaml:1: a zero in a value"),
+                        (b"conf: " + b"[" * 60000, "hostile.yaml:1: conf: want plain values"),
+                        (b"[" * 200000, "hostile.yaml: more than 65536 bytes"),
+                        (b"[" * 60000, "hostile.yaml:1: want a mapping"),
+                        (b"{" * 60000, "hostile.yaml:1: want the name of an option"),
+                        (b"- " * 30000, "hostile.yaml:1: want a mapping"),
+                        (b"conf: &a 0\nsink: *a\n", "hostile.yaml:2: sink: want a plain value or a list"),
+                        (b"conf: {a: 1}\n", "hostile.yaml:1: conf: want a plain value or a list"),
+                        (b"sink: [" + b"x," * 100 + b"]\n", "hostile.yaml:1: sink: more than 64 values"),
+                        (b"".join(b"k%d: 1\n" % i for i in range(300)), "hostile.yaml:257: more than 256 options"),
+                        (b"conf: \x1b[2J\n", "hostile.yaml:1: control characters are not allowed"),
+                        (b'conf: "\\e[2J\\u009b"\n', 'hostile.yaml:1: conf: "\\x1b[2J\\xc2\\x9b" is not a number'),
+                        (b"conf: 0\xff\n", "hostile.yaml:1: ")):
+        (tmp / "hostile.yaml").write_bytes(text)
+        _, err = um("run", "phantom:frames=1", "--config", tmp / "hostile.yaml", code=2)
+        assert words in err, (text[:40], err)
+    for text in (b"", b"# nothing\n", b"{}\n", b"\xef\xbb\xbf{frames: 1}\n", b"---\nframes: 1\n...\n"):
+        (tmp / "small.yaml").write_bytes(text)
+        um("run", "phantom:frames=1", "--config", tmp / "small.yaml", "-o", "null:")
 
 
 @test
@@ -382,6 +412,20 @@ def inspect_and_convert(tmp):
     b = lines(um("detect", "phantom:seed=900003,frames=1", "--detector", tmp / "d16.safetensors")[0])[0]["boxes"]
     assert a == b
     um("convert", tmp / "nothing.pt", tmp / "x.safetensors", code=1)
+    # a file that may not grow, here to 100 blocks of 512 bytes: an error, and nothing is left
+    (tmp / "limited").mkdir()
+    limited = subprocess.run(["sh", "-c", 'ulimit -f 100; exec "$0" "$@"', COMMAND, "convert", DETECTOR, tmp / "limited/o.safetensors"],
+                             capture_output=True)
+    assert limited.returncode == 1 and b"File too large" in limited.stderr, limited
+    assert not list((tmp / "limited").iterdir())
+    # what metadata says to a terminal stays in the file
+    entry = {"__metadata__": {"note\u009b": "\x1b]0;owned\x07\n\u009b2J\x7f"}, "a": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}}
+    header = json.dumps(entry).encode()
+    (tmp / "loud.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    out, _ = um("inspect", tmp / "loud.safetensors")
+    assert "  note\\xc2\\x9b: \\x1b]0;owned\\x07\\x0a\\xc2\\x9b2J\\x7f\n" in out, out
+    out, _ = um("inspect", "--json", tmp / "loud.safetensors")
+    assert json.loads(out)["metadata"] == entry["__metadata__"] and all(c >= " " for c in out[:-1]) and "\x9b" not in out
 
 
 @test

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Frames, pictures, sources and sinks. */
 #include "base/mem.h"
+#include "base/status.h"
+#include "child.h"
 #include "test.h"
 #include "ultramotion/ultramotion.h"
 
@@ -8,8 +10,11 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
+#include <zlib.h>
 
 enum { W = 13, H = 9 };
 
@@ -75,6 +80,13 @@ static const char *golden(const char *name)
     static char path[512];
     snprintf(path, sizeof path, "%s/image/%s", UM_GOLDEN_DIR, name);
     return path;
+}
+
+static void put_png(const char *name, uint8_t value)
+{
+    uint8_t pixels[4] = {value, value, value, value};
+    if (um_image_write_png(in_tmp(name), pixels, 2, 2, 1) != UM_OK)
+        abort();
 }
 
 /* The picture that tests/gen/images.py draws. */
@@ -274,6 +286,194 @@ TEST(image_errors_name_the_file)
     tmp_close();
 }
 
+/* Opening one would wait for a writer, and reading it for data. */
+TEST(a_picture_is_a_regular_file)
+{
+    tmp_open();
+    um_frame *f = NULL;
+    CHECK_EQ(mkfifo(in_tmp("fifo.png"), 0666), 0);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof address.sun_path, "%.60s/socket.png", tmp);
+    int s = socket(AF_UNIX, SOCK_STREAM, 0);
+    CHECK_EQ(bind(s, (struct sockaddr *)&address, sizeof address), 0);
+    CHECK_EQ(um_image_read(in_tmp("fifo.png"), &f), UM_EIO);
+    CHECK(strstr(um_last_error(), "/fifo.png: not a regular file"));
+    CHECK_EQ(um_image_read("/dev/zero", &f), UM_EIO);
+    CHECK_STR(um_last_error(), "/dev/zero: not a regular file");
+    CHECK_EQ(um_image_read(tmp, &f), UM_EIO);
+    CHECK(strstr(um_last_error(), "not a regular file"));
+    CHECK_EQ(um_image_read(in_tmp("socket.png"), &f), UM_EIO);
+    CHECK(!f);
+    close(s);
+    put_png("a.png", 3);
+    um_source *source = NULL; /* in a folder it costs one frame id and the run goes on */
+    CHECK_OK(um_source_open(&source, tmp, NULL));
+    CHECK_OK(um_source_read(source, &f));
+    um_frame_unref(&f);
+    CHECK_EQ(um_source_read(source, &f), UM_EIO);
+    CHECK_EQ(um_source_read(source, &f), UM_EIO);
+    CHECK_EQ(um_source_read(source, &f), UM_EOF);
+    um_source_close(&source);
+    tmp_close();
+}
+
+static int files_in_tmp(void)
+{
+    int n = 0;
+    DIR *d = opendir(tmp);
+    for (struct dirent *e; d && (e = readdir(d));)
+        n += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+    if (d)
+        closedir(d);
+    return n;
+}
+
+static uint8_t noise[64 * 64];
+
+/* No file may pass 1000 bytes: neither a picture nor a truth is left, a picture that was there is
+ * as it was. */
+static int write_into_a_limit(void *ctx)
+{
+    (void)ctx;
+    struct rlimit limit = {1000, 1000};
+    um_frame *f = NULL;
+    signal(SIGXFSZ, SIG_IGN);
+    if (um_image_write_png(in_tmp("old.png"), noise, 8, 8, 1) != UM_OK ||
+        setrlimit(RLIMIT_FSIZE, &limit) != 0)
+        return 1;
+    if (um_image_write_png(in_tmp("new.png"), noise, 64, 64, 1) != UM_EIO ||
+        !strstr(um_last_error(), "new.png: cannot be written: File too large"))
+        return 2;
+    if (um_image_write_png(in_tmp("old.png"), noise, 64, 64, 1) != UM_EIO ||
+        um_image_read(in_tmp("old.png"), &f) != UM_OK || f->width != 8)
+        return 3;
+    um_frame_unref(&f);
+    return files_in_tmp() == 1 ? 0 : 4;
+}
+
+TEST(a_picture_is_whole_or_not_there)
+{
+    tmp_open();
+    for (size_t i = 0; i < sizeof noise; i++)
+        noise[i] = (uint8_t)(i * i * 31 >> 3);
+    CHECK_EQ(child_run(write_into_a_limit, NULL), 0);
+    CHECK_EQ(um_image_write_png(tmp, noise, 8, 8, 1), UM_EIO);
+    CHECK(strstr(um_last_error(), "not a regular file"));
+    CHECK_EQ(mkfifo(in_tmp("fifo"), 0666), 0);
+    CHECK_EQ(um_image_write_png(in_tmp("fifo"), noise, 8, 8, 1), UM_EIO);
+    CHECK_EQ(um_image_write_png(in_tmp(""), noise, 8, 8, 1), UM_EIO);
+    CHECK_EQ(chmod(in_tmp("old.png"), 0600), 0);
+    CHECK_OK(um_image_write_png(in_tmp("old.png"), noise, 8, 8, 1));
+    struct stat s;
+    CHECK(stat(in_tmp("old.png"), &s) == 0 && (s.st_mode & 0777) == 0600);
+    for (int k = 1; k <= 2; k++) {
+        FORGET_ERROR();
+        um_mem_fail_at((uint64_t)k);
+        CHECK_EQ(um_image_write_png(in_tmp("new.png"), noise, 8, 8, 1), UM_ENOMEM);
+        um_mem_fail_at(0);
+        CHECK(strstr(um_last_error(), "out of memory: name of "));
+    }
+    CHECK_EQ(files_in_tmp(), 2);
+    tmp_close();
+}
+
+static int truth_into_a_limit(void *ctx)
+{
+    (void)ctx;
+    struct rlimit limit = {20000, 20000}; /* pictures of 64x64 fit, the truth of 100 does not */
+    signal(SIGXFSZ, SIG_IGN);
+    if (setrlimit(RLIMIT_FSIZE, &limit) != 0)
+        return 1;
+    if (um_phantom_write(tmp, 1, 100, 64, 64, NULL, NULL) != UM_EIO ||
+        !strstr(um_last_error(), "truth.json: cannot be written: File too large"))
+        return 2;
+    return files_in_tmp() == 2 ? 0 : 3; /* the folders frames and masks */
+}
+
+TEST(a_truth_is_whole_or_not_there)
+{
+    tmp_open();
+    CHECK_EQ(child_run(truth_into_a_limit, NULL), 0);
+    tmp_close();
+}
+
+static size_t put_chunk(uint8_t *to, const char *kind, const uint8_t *data, uint32_t n)
+{
+    for (int i = 0; i < 4; i++)
+        to[i] = (uint8_t)(n >> (24 - 8 * i));
+    memcpy(to + 4, kind, 4);
+    if (n)
+        memcpy(to + 8, data, n);
+    uint32_t crc = (uint32_t)crc32(0, to + 4, n + 4);
+    for (int i = 0; i < 4; i++)
+        to[8 + n + (uint32_t)i] = (uint8_t)(crc >> (24 - 8 * i));
+    return 12 + n;
+}
+
+/* A PNG of w x h gray pixels, all 'A', with `texts` compressed texts of 4 MB each in front of them;
+ * without texts only the first row is there. */
+static size_t plain_png(uint8_t *to, uint32_t w, uint32_t h, int texts)
+{
+    static uint8_t text[4 << 20], packed[8192];
+    uint8_t head[13] = {0,          0, (uint8_t)(w >> 8), (uint8_t)w, 0, 0, (uint8_t)(h >> 8),
+                        (uint8_t)h, 8};
+    memset(text, 'A', sizeof text);
+    memcpy(to, "\x89PNG\r\n\x1a\n", 8);
+    size_t n = 8 + put_chunk(to + 8, "IHDR", head, sizeof head);
+    uLongf size = sizeof packed - 3;
+    memcpy(packed, "t\0", 3);
+    if (compress2(packed + 3, &size, text, sizeof text, 9) != Z_OK)
+        abort();
+    for (int i = 0; i < texts; i++)
+        n += put_chunk(to + n, "zTXt", packed, (uint32_t)size + 3);
+    for (uint32_t y = 0; y < h; y++)
+        if (texts || y == 0)
+            text[y * (w + 1)] = 0; /* no filter */
+    size = sizeof packed;
+    if (compress2(packed, &size, text, (w + 1) * (texts ? h : 1), 9) != Z_OK)
+        abort();
+    n += put_chunk(to + n, "IDAT", packed, (uint32_t)size);
+    return n + put_chunk(to + n, "IEND", NULL, 0);
+}
+
+static int read_bomb(void *path)
+{
+    long before = child_peak_kb();
+    um_frame *f = NULL;
+    um_status st = um_image_read(path, &f);
+    um_frame_unref(&f);
+    return child_peak_kb() - before > 16 << 10 ? 2 : st != UM_OK;
+}
+
+TEST(pictures_take_memory_by_the_size_of_their_file)
+{
+    static uint8_t data[1 << 20];
+    tmp_open();
+    um_frame *f = NULL;
+    spit(in_tmp("texts.png"), data, plain_png(data, 100, 100, 200)); /* 800 MB of text */
+#ifdef CHILD_SANITIZED
+    CHECK_OK(um_image_read(in_tmp("texts.png"), &f));
+    um_frame_unref(&f);
+#else
+    CHECK_EQ(child_run(read_bomb, (void *)in_tmp("texts.png")), 0);
+#endif
+    spit(in_tmp("big.png"), data, plain_png(data, 8000, 8000, 0));
+    uint64_t before = um_mem_count();
+    CHECK_EQ(um_image_read(in_tmp("big.png"), &f), UM_EFORMAT);
+    CHECK(strstr(um_last_error(), "big.png: PNG of 8000x8000 pixels cannot come from"));
+    CHECK_EQ(um_mem_count(), before);
+    size_t n = slurp(golden("gray.jpg"), data, sizeof data);
+    for (size_t i = 2; i + 9 < n; i++)
+        if (data[i] == 0xff && data[i + 1] == 0xc0) {
+            data[i + 5] = data[i + 7] = 0x1f; /* about 8000x8000 */
+            break;
+        }
+    spit(in_tmp("big.jpg"), data, n);
+    CHECK_EQ(um_image_read(in_tmp("big.jpg"), &f), UM_EFORMAT);
+    CHECK_MSG(strstr(um_last_error(), "pixels cannot come from"), "%s", um_last_error());
+    tmp_close();
+}
+
 TEST(png_round_trip)
 {
     tmp_open();
@@ -298,9 +498,11 @@ TEST(image_reading_survives_failed_allocations)
         um_status st = UM_ENOMEM;
         for (uint64_t k = 1; st != UM_OK && k < 20; k++) {
             um_frame *f = NULL;
+            FORGET_ERROR();
             um_mem_fail_at(k);
             st = um_image_read(golden(names[i]), &f);
             um_mem_fail_at(0);
+            CHECK_MEMORY(st);
             CHECK_MSG(st == UM_OK || (st == UM_ENOMEM && !f), "%s", um_last_error());
             um_frame_unref(&f);
         }
@@ -309,13 +511,6 @@ TEST(image_reading_survives_failed_allocations)
 }
 
 /* ---- sources ---- */
-
-static void put_png(const char *name, uint8_t value)
-{
-    uint8_t pixels[4] = {value, value, value, value};
-    if (um_image_write_png(in_tmp(name), pixels, 2, 2, 1) != UM_OK)
-        abort();
-}
 
 TEST(folder_in_natural_order)
 {
@@ -485,9 +680,11 @@ TEST(source_open_survives_failed_allocations)
     um_status st = UM_ENOMEM;
     for (uint64_t k = 1; st != UM_OK && k < 200; k++) {
         um_source *s = NULL;
+        FORGET_ERROR();
         um_mem_fail_at(k);
         st = um_source_open(&s, tmp, NULL);
         um_mem_fail_at(0);
+        CHECK_MEMORY(st);
         CHECK(st == UM_OK || (st == UM_ENOMEM && !s));
         um_source_close(&s);
     }

@@ -2,9 +2,16 @@
 /* The JSON writer, COCO RLE and what a packet looks like outside. */
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/number.h"
+#include "base/status.h"
+#include "base/text.h"
 #include "io/rle.h"
+#include "engine/segmenter.h"
 #include "test.h"
 #include "ultramotion/ultramotion.h"
+
+#include <locale.h>
+#include <unistd.h>
 
 /* ---- JSON ---- */
 
@@ -333,9 +340,11 @@ TEST(packet_json_survives_failed_allocations)
     um_status st = UM_ENOMEM;
     for (uint64_t k = 1; st != UM_OK && k < 50; k++) {
         char *line = NULL;
+        FORGET_ERROR();
         um_mem_fail_at(k);
         st = um_packet_json(p, &line);
         um_mem_fail_at(0);
+        CHECK_MEMORY(st);
         CHECK(st == UM_OK ? line != NULL : st == UM_ENOMEM && !line);
         free(line);
     }
@@ -446,6 +455,114 @@ TEST(packet_survives_failed_allocations)
         um_packet_unref(&q);
     }
     CHECK_EQ(st, UM_OK);
+}
+
+/* ---- numbers and text ---- */
+
+TEST(numbers_are_read_whole_or_not_at_all)
+{
+    static const char *const GOOD[] = {"0", "0.5", "-1.25e-3", "+3.", "1e30", ".5"};
+    static const double WANT[] = {0, 0.5, -1.25e-3, 3, 1e30, 0.5};
+    static const char *const BAD[] = {"",      " 1",  "1 ",  "0x10",  "nan", "inf", "1,5",
+                                      "1e999", "1e+", "--1", "1.2.3", "e5",  ".",   "5x"};
+    double v = 0;
+    uint64_t n = 0;
+    for (size_t i = 0; i < sizeof GOOD / sizeof *GOOD; i++)
+        CHECK_MSG(um_number_read(GOOD[i], &v) && v == WANT[i], "%s is %g", GOOD[i], v);
+    for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++)
+        CHECK_MSG(!um_number_read(BAD[i], &v), "\"%s\" is %g", BAD[i], v);
+    CHECK(um_number_whole("18446744073709551615", UINT64_MAX, &n) && n == UINT64_MAX);
+    CHECK(um_number_whole("007", 7, &n) && n == 7);
+    static const char *const NOT_WHOLE[] = {
+        "", "-1", "+1", " 1", "1 ", "1.0", "0x1", "8", "4294967303", "18446744073709551616"};
+    for (size_t i = 0; i < sizeof NOT_WHOLE / sizeof *NOT_WHOLE; i++)
+        CHECK_MSG(!um_number_whole(NOT_WHOLE[i], 7, &n), "\"%s\"", NOT_WHOLE[i]);
+}
+
+TEST(text_is_shown_without_controls)
+{
+    char out[64], small[8];
+    um_text_show(out, sizeof out, "a\x1b[0m\n\x7f\xc2\x9b\xff\xc3\xa4\xc2\xa0\xe2\x80");
+    CHECK_STR(out, "a\\x1b[0m\\x0a\\x7f\\xc2\\x9b\\xff\xc3\xa4\xc2\xa0\\xe2\\x80");
+    um_text_show(small, sizeof small, "12345\n7"); /* an escape is whole or not there */
+    CHECK_STR(small, "12345");
+    um_text_show(small, 1, "1");
+    CHECK_STR(small, "");
+    um_json j = {0};
+    um_json_string(&j, "\xc2\x9b\x7f\xc2\xa0");
+    char *text = text_of(&j);
+    CHECK_STR(text, "\"\\u009b\\u007f\xc2\xa0\"");
+    um_free(text);
+}
+
+TEST(errors_say_memory_once)
+{
+    CHECK_EQ(um_fail(UM_ENOMEM, "%d floats", 3), UM_ENOMEM);
+    CHECK_STR(um_last_error(), "out of memory: 3 floats");
+    um_fail_in(UM_ENOMEM, "file\n");
+    CHECK_STR(um_last_error(), "file\\x0a: out of memory: 3 floats");
+    um_fail(UM_EIO, "again: %s", um_last_error()); /* of itself */
+    CHECK_STR(um_last_error(), "again: file\\x0a: out of memory: 3 floats");
+}
+
+/* A locale with a decimal comma: the machine's, or one made for this test. */
+static bool comma_locale(void)
+{
+    char folder[] = "/tmp/um_locale_XXXXXX", command[200];
+    if (setlocale(LC_ALL, "de_DE.UTF-8") || !mkdtemp(folder))
+        return strcmp(localeconv()->decimal_point, ",") == 0;
+    snprintf(command, sizeof command, "localedef -i de_DE -f UTF-8 %s/de_DE.UTF-8 >/dev/null 2>&1",
+             folder);
+    setenv("LOCPATH", folder, 1);
+    bool good = system(command) == 0 && setlocale(LC_ALL, "de_DE.UTF-8");
+    unsetenv("LOCPATH");
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    return system(command) == 0 && good && strcmp(localeconv()->decimal_point, ",") == 0;
+}
+
+TEST(a_comma_locale_changes_nothing)
+{
+    if (!comma_locale())
+        SKIP("no locale with a decimal comma, and localedef cannot make one");
+    char text[200];
+    snprintf(text, sizeof text, "%.1f", 0.5);
+    CHECK_STR(text, "0,5"); /* so it is in force */
+    um_kpi_line(text, sizeof text, 1732389839.25, false, "cpu", "");
+    um_json j = {0};
+    um_json_begin(&j, '[');
+    um_json_float(&j, 0.1f);
+    um_json_double(&j, 1.0 / 3);
+    um_json_end(&j, ']');
+    char *list = text_of(&j), error[200];
+    um_source *source = NULL;
+    um_status opened = um_source_open(&source, "phantom:width=64,height=64,empty=0.5", NULL);
+    um_source_close(&source);
+    um_status comma = um_source_open(&source, "phantom:empty=1.5", NULL);
+    snprintf(error, sizeof error, "%s", um_last_error());
+    um_packet p = {.score = .5f, .state = UM_STATE_LOST, .width = 40, .height = 30};
+    um_frame *f = NULL;
+    uint8_t *here = NULL, *there = NULL;
+    um_status made = um_frame_create(&f, 40, 30, 1);
+    if (made == UM_OK) {
+        memset(f->pixels, 9, 40 * 30);
+        made = um_overlay(&p, f, &there);
+    }
+    um_fail(UM_EINVAL, "%g", 0.5);
+    setlocale(LC_ALL, "C");
+    CHECK_STR(um_last_error(), "0.5");
+    CHECK_STR(text, "{\"ts\": 1732389839.250000, \"event\": \"sam_mask_output\", \"as_numpy\": 0, "
+                    "\"device\": \"cpu\"}");
+    CHECK_STR(list, "[0.1,0.3333333333333333]");
+    CHECK_EQ(opened, UM_OK);
+    CHECK_EQ(comma, UM_EINVAL);
+    CHECK_STR(error, "phantom: empty=1.5 must be a number from 0 to 1");
+    CHECK_EQ(made, UM_OK);
+    CHECK_OK(um_overlay(&p, f, &here));
+    CHECK(memcmp(here, there, 40 * 30 * 3) == 0); /* the caption says 0.50 too */
+    um_free(list);
+    free(here);
+    free(there);
+    um_frame_unref(&f);
 }
 
 TEST_MAIN

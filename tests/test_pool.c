@@ -2,6 +2,7 @@
 #include "base/pool.h"
 
 #include "base/mem.h"
+#include "base/status.h"
 #include "test.h"
 
 #include <stdatomic.h>
@@ -98,9 +99,11 @@ TEST(failed_allocation_is_reported)
 {
     for (int k = 1; k <= 2; k++) {
         um_pool *p = NULL;
+        FORGET_ERROR();
         um_mem_fail_at((uint64_t)k);
         um_status st = um_pool_open(&p, 2);
         um_mem_fail_at(0);
+        CHECK_MEMORY(st);
         CHECK_EQ(st, UM_ENOMEM);
         CHECK(p == NULL);
     }

@@ -4,6 +4,7 @@
 #include "test.h"
 
 #include "base/mem.h"
+#include "base/status.h"
 #include "hashed.h"
 #include "model/sam.h"
 #include "nn/record.h"
@@ -297,9 +298,11 @@ TEST(out_of_memory)
     CHECK_OK(um_device_open(&dev, &settings));
     CHECK_OK(open_weights(&file));
     for (uint64_t k = 1; st != UM_OK; k += k / 2 + 1) {
+        FORGET_ERROR();
         um_mem_fail_at(k);
         st = um_sam_open(&sam, dev, file, CANVAS);
         um_mem_fail_at(0);
+        CHECK_MEMORY(st);
         CHECK_MSG(st == UM_OK || (st == UM_ENOMEM && !sam), "allocation %d: %s", (int)k,
                   um_last_error());
         CHECK(k < 100000);

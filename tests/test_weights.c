@@ -4,6 +4,8 @@
 #include "base/half.h"
 #include "base/mem.h"
 #include "base/sha256.h"
+#include "base/status.h"
+#include "child.h"
 #include "model/dfine.h"
 #include "model/sam.h"
 #include "test.h"
@@ -11,9 +13,12 @@
 #include "weights/pickle.h"
 #include "weights/view.h"
 
+#include <dirent.h>
+#include <signal.h>
 #include <stdint.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #define FOLDER UM_GOLDEN_DIR "/weights/"
 
@@ -99,16 +104,23 @@ static bool refuses(const char *path, um_status want, const char *words)
     return good;
 }
 
-static um_status safetensors(um_weights **w, const char *header, size_t data_bytes)
+/* The file lies in one block until the next call. */
+static um_status safetensors_of(um_weights **w, const char *header, size_t n, size_t data_bytes)
 {
-    size_t n = strlen(header);
-    unsigned char *p = calloc(1, 8 + n + data_bytes);
+    static unsigned char *p;
+    free(p);
+    p = calloc(1, 8 + n + data_bytes);
+    if (!p)
+        return um_fail(UM_ENOMEM, "test file");
     for (int i = 0; i < 8; i++)
         p[i] = (unsigned char)((uint64_t)n >> 8 * i);
     memcpy(p + 8, header, n);
-    um_status st = um_weights_open_bytes(w, "made", p, 8 + n + data_bytes);
-    free(p);
-    return st;
+    return um_weights_open_memory(w, p, 8 + n + data_bytes, "made");
+}
+
+static um_status safetensors(um_weights **w, const char *header, size_t data_bytes)
+{
+    return safetensors_of(w, header, strlen(header), data_bytes);
 }
 
 static bool refuses_header(const char *header, size_t data_bytes, const char *words)
@@ -432,11 +444,11 @@ TEST(an_offset_behind_the_storage_is_refused)
     bytes[at + 4] = 1; /* one element, at offset 1 and then 2 of 2 */
     um_weights *w = NULL;
     bytes[at + 2] = 1;
-    CHECK_OK(um_weights_open_bytes(&w, "last", bytes, n));
+    CHECK_OK(um_weights_open_memory(&w, bytes, n, "last"));
     CHECK(um_wtensor_at(um_weights_find(w, "a"), 0) == 1.25);
     um_weights_close(&w);
     bytes[at + 2] = 2;
-    um_status st = um_weights_open_bytes(&w, "behind", bytes, n);
+    um_status st = um_weights_open_memory(&w, bytes, n, "behind");
     free(bytes);
     CHECK_EQ(st, UM_EFORMAT);
     CHECK(strstr(um_last_error(), "tensor a: [1] at offset 2 leaves its storage 0 of 2 elements"));
@@ -448,10 +460,15 @@ TEST(files_that_are_none)
     CHECK(refuses("/nowhere/at/all.pt", UM_EIO, "No such file"));
     CHECK(refuses(UM_GOLDEN_DIR, UM_EIO, "not a regular file"));
     CHECK(refuses("/dev/null", UM_EIO, "not a regular file"));
+    const char *fifo = temporary("fifo.pt");
+    CHECK_EQ(mkfifo(fifo, 0600), 0);
+    CHECK(refuses(fifo, UM_EIO, "not a regular file")); /* at once: nobody writes */
+    CHECK_EQ(um_model_convert(FOLDER "hand.pt", fifo, "fp32", 0, NULL), UM_EIO);
+    remove(fifo);
     CHECK_EQ(um_weights_open(&w, ""), UM_EINVAL);
     CHECK_EQ(um_weights_open(&w, NULL), UM_EINVAL);
-    CHECK_EQ(um_weights_open_bytes(&w, "empty", "", 0), UM_EFORMAT);
-    CHECK_EQ(um_weights_open_bytes(&w, "text", "hello world", 11), UM_EFORMAT);
+    CHECK_EQ(um_weights_open_memory(&w, "", 0, "empty"), UM_EFORMAT);
+    CHECK_EQ(um_weights_open_memory(&w, "hello world", 11, "text"), UM_EFORMAT);
     CHECK(strstr(um_last_error(), "neither safetensors nor"));
     um_weights_close(NULL);
     um_weights_close(&w);
@@ -484,6 +501,8 @@ TEST(bad_safetensors_headers_are_named)
         refuses_header(ENTRY("F32", "[1,1,1,1,1,1,1,1,1]", "[0,4]"), 8, "more than 8 dimensions"));
     CHECK(refuses_header(ENTRY("F32", "[4294967296,4294967296,4294967296]", "[0,8]"), 8,
                          "in 8 bytes"));
+    CHECK(refuses_header(ENTRY("F32", "[0,2199023255552]", "[0,0]"), 0,
+                         "tensor a: dimension 1 is 2199023255552"));
     CHECK(refuses_header(ENTRY("F8_E4M3", "[8]", "[0,8]"), 8, "dtype F8_E4M3"));
     CHECK(refuses_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8,
                          "want dtype, shape and data_offsets"));
@@ -498,15 +517,74 @@ TEST(bad_safetensors_headers_are_named)
     CHECK(refuses_header("{\"\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8,
                          "tensor name"));
     CHECK(refuses_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
-                         "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
-                         8, "tensor a: found twice"));
+                         "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,16]}}",
+                         16, "tensor a: found twice"));
     CHECK(refuses_header("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
-                         "\"module.a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
-                         8, "tensor a: found twice"));
+                         "\"module.a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,16]}}",
+                         16, "tensor a: found twice"));
+    CHECK(refuses_header("{\"a\":{\"dtype\":\"F32\",\"dtype\":\"I32\",\"shape\":[2],"
+                         "\"data_offsets\":[0,8]}}",
+                         8, "each once"));
     static const unsigned char HUGE_HEADER[9] = {0xff, 0xff, 0xff, 0xff, 0xff,
                                                  0xff, 0xff, 0xff, '{'};
-    CHECK_EQ(um_weights_open_bytes(&w, "huge", HUGE_HEADER, sizeof HUGE_HEADER), UM_EFORMAT);
+    CHECK_EQ(um_weights_open_memory(&w, HUGE_HEADER, sizeof HUGE_HEADER, "huge"), UM_EFORMAT);
     CHECK(strstr(um_last_error(), "header of 18446744073709551615 bytes in a file of 9"));
+}
+
+#define TENSOR(name, bytes, from, to) \
+    "\"" name "\":{\"dtype\":\"U8\",\"shape\":[" bytes "],\"data_offsets\":[" from "," to "]}"
+
+/* The format's rule: sorted by offset, tensors cover the data without holes. */
+TEST(every_byte_of_data_belongs_to_one_tensor)
+{
+    um_weights *w = NULL;
+    CHECK_OK(safetensors(&w,
+                         "{" TENSOR("c", "2", "6", "8") "," TENSOR("b", "0", "4", "4") "," TENSOR(
+                             "a", "4", "0", "4") "," TENSOR("d", "2", "4", "6") "}",
+                         8));
+    CHECK_EQ(um_weights_count(w), 4);
+    um_weights_close(&w);
+    CHECK(refuses_header("{" TENSOR("a", "4", "0", "4") "," TENSOR("b", "4", "3", "7") "}", 7,
+                         "tensor b: its bytes from 3 overlap those of others up to 4"));
+    CHECK(refuses_header("{" TENSOR("a", "4", "0", "4") "," TENSOR("b", "4", "0", "4") "}", 4,
+                         "its bytes from 0 overlap"));
+    CHECK(refuses_header("{" TENSOR("a", "4", "0", "4") "," TENSOR("b", "3", "5", "8") "}", 8,
+                         "tensor b: its bytes from 5 leave a hole from 4"));
+    CHECK(refuses_header("{" TENSOR("a", "4", "1", "5") "}", 5, "leave a hole from 0"));
+    CHECK(refuses_header("{" TENSOR("a", "4", "0", "4") "}", 6,
+                         "2 of 6 bytes of data belong to no tensor"));
+    CHECK(refuses_header("{}", 6, "6 of 6 bytes of data belong to no tensor"));
+    CHECK(refuses_header("{" TENSOR("a", "0", "4", "4") "}", 4, "leave a hole from 0"));
+}
+
+/* What cJSON would cut or pass through. */
+TEST(names_are_text)
+{
+    um_weights *w = NULL;
+    CHECK(refuses_header("{" TENSOR("a\\u0000b", "4", "0", "4") "}", 4, "a zero at offset 11"));
+    CHECK(refuses_header("{\"__metadata__\":{\"k\":\"a\\u0000\"}}", 0, "a zero at offset"));
+    CHECK(refuses_header("{" TENSOR("a\xff", "4", "0", "4") "}", 4, "no UTF-8 at offset 11"));
+    CHECK(refuses_header("{" TENSOR("a\\u009b2J", "4", "0", "4") "}", 4,
+                         "control character at byte 1"));
+    CHECK(refuses_header("{" TENSOR("\\u001b[2J", "4", "0", "4") "}", 4,
+                         "control character at byte 0"));
+    CHECK_OK(safetensors(&w, "{" TENSOR("a\\\\u0000", "4", "0", "4") "}", 4)); /* a backslash */
+    CHECK(um_weights_find(w, "a\\u0000") != NULL);
+    um_weights_close(&w);
+    static const char ZERO[] = "{" TENSOR("a", "4", "0", "4") "}\0";
+    CHECK_EQ(safetensors_of(&w, ZERO, sizeof ZERO - 1, 4), UM_EFORMAT);
+    CHECK(strstr(um_last_error(), "a zero at offset"));
+}
+
+/* Whatever is in a name, a message about it does not speak to the terminal. */
+TEST(messages_hold_no_control_characters)
+{
+    um_weights *w = NULL;
+    CHECK(refuses_header("{\"\\u001b]0;x\\u0007\\u009b\":3}", 0,
+                         "tensor \\x1b]0;x\\x07\\xc2\\x9b: want dtype"));
+    CHECK_EQ(um_weights_open(&w, "/nowhere/\x1b[2J\n\xff\xc3\xa4"), UM_EIO);
+    CHECK_STR(um_last_error(),
+              "/nowhere/\\x1b[2J\\x0a\\xff\xc3\xa4: cannot open: No such file or directory");
 }
 
 TEST(deep_json_is_refused)
@@ -542,7 +620,7 @@ TEST(a_file_cut_at_any_byte_is_refused)
                 malloc(k ? k : 1); /* its own block, so that a sanitizer sees the end */
             memcpy(part, bytes, k);
             um_weights *w = NULL;
-            um_status st = um_weights_open_bytes(&w, FILES[f], part, k);
+            um_status st = um_weights_open_memory(&w, part, k, FILES[f]);
             um_weights_close(&w);
             free(part);
             CHECK_MSG(st == UM_EFORMAT, "%s cut at %zu of %zu: %s", FILES[f], k, n,
@@ -568,7 +646,7 @@ TEST(a_file_with_any_byte_changed_is_survived)
             for (size_t c = 0; c < sizeof FLIP; c++) {
                 bytes[k] ^= FLIP[c];
                 um_weights *w = NULL;
-                if (um_weights_open_bytes(&w, "changed", bytes, n) == UM_OK) {
+                if (um_weights_open_memory(&w, bytes, n, "changed") == UM_OK) {
                     opened++;
                     for (int i = 0; i < um_weights_count(w); i++) {
                         const struct um_wtensor *t = um_weights_at(w, i);
@@ -592,9 +670,11 @@ TEST(every_failing_allocation_is_reported)
         int k = 1;
         for (;; k++) {
             um_weights *w = NULL;
+            FORGET_ERROR();
             um_mem_fail_at((uint64_t)k);
             um_status st = um_weights_open(&w, path);
             um_mem_fail_at(0);
+            CHECK_MEMORY(st);
             bool open = w != NULL;
             um_weights_close(&w);
             if (st == UM_OK)
@@ -605,6 +685,318 @@ TEST(every_failing_allocation_is_reported)
         }
         CHECK_MSG(k > 3, "%s needed %d allocations", FILES[f], k - 1);
     }
+}
+
+/* ---- bombs ---- */
+
+static size_t put_number(unsigned char *p, uint64_t n, int bytes)
+{
+    for (int i = 0; i < bytes; i++)
+        p[i] = (unsigned char)(n >> 8 * i);
+    return (size_t)bytes;
+}
+
+struct zip_entry {
+    const char *name;
+    const void *data;
+    size_t size;
+    bool deflated;
+    size_t at; /* of an earlier local header to point at, or 0 */
+};
+
+/* A zip archive in one block, freed by the caller. */
+static unsigned char *zip(const struct zip_entry *e, int count, size_t *size)
+{
+    size_t room = 1 << 16, n = 0, head[8];
+    for (int i = 0; i < count; i++)
+        room += e[i].size + e[i].size / 100 + 1000;
+    unsigned char *p = calloc(1, room), *directory = calloc(1, 4096);
+    size_t d = 0;
+    if (!p || !directory)
+        abort();
+    for (int i = 0; i < count; i++) {
+        size_t name = strlen(e[i].name);
+        uint32_t crc = (uint32_t)crc32(0, e[i].data, (uInt)e[i].size);
+        head[i] = n;
+        memcpy(p + n, "PK\3\4", 4);
+        put_number(p + n + 26, name, 2);
+        memcpy(p + n + 30, e[i].name, name);
+        size_t packed = e[i].size, body = n + 30 + name;
+        if (e[i].deflated) {
+            z_stream s = {.next_in = (unsigned char *)e[i].data,
+                          .avail_in = (uInt)e[i].size,
+                          .next_out = p + body,
+                          .avail_out = (uInt)(room - body)};
+            if (deflateInit2(&s, 9, Z_DEFLATED, -MAX_WBITS, 9, Z_DEFAULT_STRATEGY) != Z_OK ||
+                deflate(&s, Z_FINISH) != Z_STREAM_END)
+                abort();
+            packed = s.total_out;
+            deflateEnd(&s);
+        } else if (packed) {
+            memcpy(p + body, e[i].data, packed);
+        }
+        n = body + packed;
+        unsigned char *c = directory + d;
+        memcpy(c, "PK\1\2", 4);
+        put_number(c + 10, e[i].deflated ? 8 : 0, 2);
+        put_number(c + 16, crc, 4);
+        put_number(c + 20, packed, 4);
+        put_number(c + 24, e[i].size, 4);
+        put_number(c + 28, name, 2);
+        put_number(c + 42, e[i].at ? head[e[i].at - 1] : head[i], 4);
+        memcpy(c + 46, e[i].name, name);
+        d += 46 + name;
+    }
+    memcpy(p + n, directory, d);
+    memcpy(p + n + d, "PK\5\6", 4);
+    put_number(p + n + d + 10, (uint64_t)count, 2);
+    put_number(p + n + d + 12, d, 4);
+    put_number(p + n + d + 16, n, 4);
+    free(directory);
+    *size = n + d + 22;
+    return p;
+}
+
+/* {"a": tensor of `elements` floats [dim] in a storage of `storage`}: all numbers below 2^31. */
+static size_t tensor_pickle(char *p, uint32_t dim, uint32_t stride, uint32_t storage)
+{
+    size_t n = 0;
+#define PUT(text) (memcpy(p + n, text, sizeof text - 1), n += sizeof text - 1)
+#define PUT_INT(v) (PUT("J"), n += put_number((unsigned char *)p + n, v, 4))
+    PUT("\x80\2}"
+        "X\1\0\0\0actorch._utils\n_rebuild_tensor_v2\n(("
+        "X\7\0\0\0storagectorch\nFloatStorage\n"
+        "X\1\0\0\0"
+        "0X\3\0\0\0cpu");
+    PUT_INT(storage);
+    PUT("tQK\0");
+    PUT_INT(dim);
+    PUT("\x85");
+    PUT_INT(stride);
+    PUT("\x85\x89"
+        "ccollections\nOrderedDict\n)RtRs.");
+    return n;
+}
+
+struct bomb {
+    const unsigned char *bytes;
+    size_t size;
+    um_status want;
+    const char *words;
+};
+
+/* A refusal costs no more than the bound says: 8 times the file and a few megabytes. */
+static int open_bomb(void *ctx)
+{
+    const struct bomb *b = ctx;
+    um_weights *w = NULL;
+    long before = child_peak_kb();
+    um_status st = um_weights_open_memory(&w, b->bytes, b->size, "bomb");
+    um_weights_close(&w);
+    if (st != b->want || (st != UM_OK && !strstr(um_last_error(), b->words))) {
+        printf("  %s: %s, want %s\n", um_status_name(st), um_last_error(), b->words);
+        fflush(stdout);
+        return 2;
+    }
+#ifndef CHILD_SANITIZED
+    if (child_peak_kb() - before > (long)(8 * b->size >> 10) + (4 << 10))
+        return 3;
+#else
+    (void)before;
+#endif
+    return 0;
+}
+
+static int bomb(const struct zip_entry *e, int count, um_status want, const char *words)
+{
+    struct bomb b = {.want = want, .words = words};
+    unsigned char *bytes = zip(e, count, &b.size);
+    b.bytes = bytes;
+    int rc = child_run(open_bomb, &b);
+    free(bytes);
+    return rc;
+}
+
+TEST(archives_take_memory_by_the_size_of_their_file)
+{
+    enum { MB = 1 << 20, HUGE_BYTES = 200 * MB };
+    char pickle[512];
+    unsigned char *zeros = calloc(1, HUGE_BYTES);
+    CHECK(zeros != NULL);
+    size_t n = tensor_pickle(pickle, 1, 1, HUGE_BYTES / 4);
+    struct zip_entry e[] = {{"x/data.pkl", pickle, n, false, 0},
+                            {"x/data/0", zeros, HUGE_BYTES, true, 0},
+                            {"x/data/1", zeros, 4 * MB, true, 0}};
+    CHECK_EQ(bomb(e, 2, UM_EFORMAT, "bomb: zip entry x/data/0: with it the file of "), 0);
+    /* an honest file of zeros still opens */
+    n = tensor_pickle(pickle, MB / 8, 1, MB / 8);
+    e[0].size = n;
+    e[1].size = MB / 2;
+    CHECK_EQ(bomb(e, 2, UM_OK, ""), 0);
+    /* a pickle that inflates */
+    e[0] = (struct zip_entry){"x/data.pkl", zeros, 15 * MB, true, 0};
+    CHECK_EQ(bomb(e, 1, UM_EFORMAT, "zip entry x/data.pkl: with it the file of "), 0);
+    /* two names for the same bytes; one inside another */
+    e[0] = (struct zip_entry){"x/data.pkl", pickle, n, false, 0};
+    e[2] = (struct zip_entry){"x/data/1", zeros, 100, false, 2};
+    CHECK_EQ(bomb(e, 3, UM_EFORMAT, "overlap at"), 0);
+    /* a broadcast that describes more than the file has */
+    n = tensor_pickle(pickle, HUGE_BYTES / 4, 0, 1);
+    e[0].size = n;
+    e[1] = (struct zip_entry){"x/data/0", zeros, 4, false, 0};
+    CHECK_EQ(bomb(e, 2, UM_EFORMAT, "tensor a: with it 209715200 bytes of tensors in a file of "),
+             0);
+    /* a storage whose entry is longer than it says */
+    n = tensor_pickle(pickle, 1, 1, 1);
+    e[0].size = n;
+    e[1].size = 8;
+    CHECK_EQ(bomb(e, 2, UM_EFORMAT, "storage 0 has 8 bytes, want 1 elements of 4"), 0);
+    e[1].size = 4;
+    CHECK_EQ(bomb(e, 2, UM_OK, ""), 0);
+    free(zeros);
+}
+
+/* Every byte of a pickle or of a header may cost this many in memory. */
+enum { BYTES_A_BYTE = 96 };
+
+static int open_dense(void *ctx)
+{
+    const struct bomb *b = ctx;
+    um_weights *w = NULL;
+    long before = child_peak_kb();
+    um_status st = um_weights_open_memory(&w, b->bytes, b->size, "dense");
+    um_weights_close(&w);
+    if (st != UM_EFORMAT)
+        return 2;
+#ifndef CHILD_SANITIZED
+    if (child_peak_kb() - before > (long)(b->size >> 10) * BYTES_A_BYTE)
+        return 3;
+#else
+    (void)before;
+#endif
+    return 0;
+}
+
+TEST(nesting_and_density_cost_memory_by_the_size_of_their_file)
+{
+    enum { BYTES = 1 << 20 };
+    static const char *const PICKLES[] = {"]",     "}",     "(",         "N",     "K\1",
+                                          "N\x94", "N\x85", "]\x94h\0a", "(NNNt", "\x8c\0"};
+    static const char *const HEADERS[] = {"[", "{\"\":", "[],", "1,", "\"\",", "{},"};
+    char *text = malloc(BYTES + 16);
+    CHECK(text != NULL);
+    for (size_t k = 0; k < sizeof PICKLES / sizeof *PICKLES; k++) {
+        size_t period = k == 7 ? 5 : strlen(PICKLES[k]) + (k == 9);
+        memcpy(text, "\x80\2]\x94", 4);
+        for (size_t i = 4; i < BYTES; i++)
+            text[i] = PICKLES[k][(i - 4) % period];
+        text[BYTES] = '.';
+        struct zip_entry e = {"x/data.pkl", text, BYTES + 1, false, 0};
+        struct bomb b = {.bytes = NULL};
+        unsigned char *bytes = zip(&e, 1, &b.size);
+        b.bytes = bytes;
+        int rc = child_run(open_dense, &b);
+        free(bytes);
+        CHECK_MSG(rc == 0, "pickle %zu: %d", k, rc);
+    }
+    for (size_t k = 0; k < sizeof HEADERS / sizeof *HEADERS; k++) {
+        size_t period = strlen(HEADERS[k]);
+        put_number((unsigned char *)text, BYTES - 8, 8);
+        memcpy(text + 8, "{\"a\":[", 6);
+        for (size_t i = 14; i < BYTES; i++)
+            text[i] = HEADERS[k][(i - 14) % period];
+        struct bomb b = {.bytes = (unsigned char *)text, .size = BYTES};
+        int rc = child_run(open_dense, &b);
+        CHECK_MSG(rc == 0, "header %zu: %d", k, rc);
+    }
+    free(text);
+}
+
+TEST(a_file_cut_at_every_hundredth_is_refused)
+{
+    static const char *const MODELS[] = {UM_SOURCE_DIR "/models/dfine_n_bone_320.safetensors",
+                                         UM_SOURCE_DIR "/models/mobile_sam_bone_256.safetensors"};
+    for (int f = 0; f < FILE_COUNT + 2; f++) {
+        char path[512];
+        snprintf(path, sizeof path, f < FILE_COUNT ? FOLDER "%s" : "%s",
+                 f < FILE_COUNT ? FILES[f] : MODELS[f - FILE_COUNT]);
+        size_t n = 0;
+        unsigned char *bytes = slurp(path, &n);
+        CHECK(bytes != NULL);
+        for (size_t k = 0; k < 100; k++) {
+            um_model_info info = {.struct_size = sizeof info};
+            um_status st = um_model_inspect_memory(bytes, n * k / 100, "cut", &info);
+            CHECK_MSG(st == UM_EFORMAT && strncmp(um_last_error(), "cut: ", 5) == 0,
+                      "%s cut to %zu %%: %s", path, k, um_last_error());
+        }
+        free(bytes);
+    }
+}
+
+static int files_of(const char *prefix)
+{
+    char folder[256];
+    snprintf(folder, sizeof folder, "%s", prefix);
+    *strrchr(folder, '/') = 0;
+    int n = 0;
+    DIR *d = opendir(folder);
+    for (struct dirent *x; d && (x = readdir(d));)
+        n += strstr(x->d_name, ".ultramotion.") == x->d_name ||
+             strcmp(x->d_name, strrchr(prefix, '/') + 1) == 0;
+    if (d)
+        closedir(d);
+    return n;
+}
+
+static int convert_into_a_limit(void *out)
+{
+    struct rlimit limit = {600, 600};
+    signal(SIGXFSZ, SIG_IGN);
+    if (setrlimit(RLIMIT_FSIZE, &limit) != 0)
+        return 1;
+    um_status st = um_model_convert(FOLDER "state.pt", out, "fp32", 0, NULL);
+    return st == UM_EIO && strstr(um_last_error(), "cannot be written: File too large") ? 0 : 2;
+}
+
+TEST(convert_leaves_nothing_where_it_fails)
+{
+    char folder[300], out[320];
+    snprintf(folder, sizeof folder, "%s", temporary("convert"));
+    snprintf(out, sizeof out, "%s/out.safetensors", folder);
+    CHECK_EQ(mkdir(folder, 0700), 0);
+    CHECK_EQ(child_run(convert_into_a_limit, out), 0);
+    CHECK_EQ(files_of(out), 0);
+    CHECK_EQ(rmdir(folder), 0);
+}
+
+TEST(models_in_memory_are_as_on_disk)
+{
+    size_t n = 0;
+    unsigned char *bytes = slurp(FOLDER "types.safetensors", &n);
+    um_weights *a = NULL, *b = NULL;
+    CHECK(bytes != NULL);
+    CHECK_OK(um_weights_open(&a, FOLDER "types.safetensors"));
+    uint64_t before = um_mem_count();
+    CHECK_OK(um_weights_open_memory(&b, bytes, n, "types"));
+    CHECK(um_mem_count() > before);
+    CHECK_STR(um_weights_path(b), "types");
+    CHECK_STR(um_weights_sha256(b), um_weights_sha256(a));
+    CHECK_EQ(um_weights_count(b), um_weights_count(a));
+    for (int i = 0; i < um_weights_count(a); i++)
+        CHECK(um_weights_at(b, i)->data >= bytes && um_weights_at(b, i)->data <= bytes + n);
+    CHECK(has_all_types(b));
+    um_weights_close(&a);
+    um_weights_close(&b);
+    um_model_info x = {.struct_size = sizeof x}, y = {.struct_size = sizeof y};
+    CHECK_OK(um_model_inspect(FOLDER "types.safetensors", &x));
+    CHECK_OK(um_model_inspect_memory(bytes, n, "types", &y));
+    CHECK(memcmp(&x, &y, sizeof x) == 0);
+    CHECK_EQ(um_weights_open_memory(&b, NULL, 5, "x"), UM_EINVAL);
+    CHECK_EQ(um_weights_open_memory(&b, bytes, n, NULL), UM_EINVAL);
+    CHECK_EQ(um_weights_open_memory(&b, NULL, 0, "nothing"), UM_EFORMAT);
+    CHECK_EQ(um_model_inspect_memory(bytes, n / 2, "half", &y), UM_EFORMAT);
+    CHECK(strncmp(um_last_error(), "half: ", 6) == 0);
+    free(bytes);
 }
 
 /* ---- recognising ---- */
@@ -685,8 +1077,9 @@ TEST(dfine_sizes_are_recognised)
 
 TEST(bad_input_size_in_metadata_is_an_error)
 {
-    static const char *const BAD[] = {
-        "300", "abc", "320x320", "", "-320", "0", "99999999999999999999"};
+    static const char *const BAD[] = {"300",  "abc",  "320x320", "",
+                                      "-320", "0",    " 320",    "+320",
+                                      "320 ", "0x20", "320.",    "99999999999999999999"};
     static const struct shape S[] = {{"backbone.stem.stem1.conv.weight", {16, 3, 3, 3}, 4},
                                      {"decoder.enc_score_head.weight", {3, 128}, 2},
                                      {"decoder.up", {1}, 1},
@@ -923,9 +1316,11 @@ TEST(convert_survives_every_failing_allocation)
     const char *out = temporary("alloc.safetensors");
     int k = 1;
     for (;; k++) {
+        FORGET_ERROR();
         um_mem_fail_at((uint64_t)k);
         um_status st = um_model_convert(FOLDER "state.pt", out, "fp16", 0, NULL);
         um_mem_fail_at(0);
+        CHECK_MEMORY(st);
         if (st == UM_OK)
             break;
         CHECK_MSG(st == UM_ENOMEM, "allocation %d: %s", k, um_last_error());

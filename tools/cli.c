@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli.h"
 
+#include "config.h"
+
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <yaml.h>
 
 enum kind { FLAG, TEXT, LIST, INTEGER, LONG, UNSIGNED, FLOAT, BOOL01, NUMBERS };
 
@@ -110,14 +112,30 @@ static const struct row table[] = {
 };
 enum { ROWS = sizeof table / sizeof *table };
 
+void cli_put(FILE *f, const char *text)
+{
+    for (const unsigned char *s = (const unsigned char *)text; *s; s++) {
+        bool c1 = *s == 0xc2 && s[1] >= 0x80 && s[1] < 0xa0; /* U+0080 to U+009F */
+        if (c1)
+            fprintf(f, "\\x%02x\\x%02x", s[0], s[1]);
+        else if (*s < 0x20 || *s == 0x7f)
+            fprintf(f, "\\x%02x", *s);
+        else
+            putc(*s, f);
+        s += c1;
+    }
+}
+
 int cli_usage(const char *fmt, ...)
 {
+    char text[1024]; /* names and values may be anything */
     va_list ap;
     va_start(ap, fmt);
-    fprintf(stderr, "ultramotion: ");
-    vfprintf(stderr, fmt, ap);
-    fprintf(stderr, "\n");
+    vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    fprintf(stderr, "ultramotion: ");
+    cli_put(stderr, text);
+    fprintf(stderr, "\n");
     return EXIT_USAGE;
 }
 
@@ -145,18 +163,53 @@ void cli_print_options(enum command_bit command)
     }
 }
 
+/* Digits, and nothing else: strtoll() would also take a sign, spaces and, wrapped, anything. */
 static bool whole_number(const char *text, double min, double max, long long *out)
 {
-    char *end = NULL;
     errno = 0;
-    *out = strtoll(text, &end, 10);
-    return *text && !*end && !errno && (double)*out >= min && (double)*out <= max;
+    *out = strtoll(text, NULL, 10);
+    return *text && strspn(text, "0123456789") == strlen(text) && !errno && (double)*out >= min &&
+           (double)*out <= max;
+}
+
+bool cli_numbers(const char *text, int count, double *out)
+{
+    for (int i = 0; i < count; i++) {
+        size_t n = strcspn(text, ",");
+        char number[64], *end = NULL;
+        if (n == 0 || n >= sizeof number || (text[n] == ',') != (i + 1 < count))
+            return false;
+        memcpy(number, text, n);
+        number[n] = 0;
+        out[i] = strtod(number, &end);
+        if (strspn(number, "0123456789.eE+-") != n || *end || !(out[i] - out[i] == 0))
+            return false;
+        text += n + 1;
+    }
+    return true;
+}
+
+bool cli_size(const char *text, int *width, int *height)
+{
+    char number[2][16];
+    long long n[2];
+    const char *x = strchr(text, 'x');
+    if (!x || (size_t)(x - text) >= sizeof *number || strlen(x + 1) >= sizeof *number)
+        return cli_usage("--size: \"%s\" is not WxH", text), false;
+    snprintf(number[0], sizeof *number, "%.*s", (int)(x - text), text);
+    snprintf(number[1], sizeof *number, "%s", x + 1);
+    for (int i = 0; i < 2; i++)
+        if (!whole_number(number[i], 1, INT_MAX, &n[i]))
+            return cli_usage("--size: \"%s\" is not WxH", text), false;
+    *width = (int)n[0];
+    *height = (int)n[1];
+    return true;
 }
 
 /* Where the text came from, for messages: "--name" or "FILE.yaml: name". */
 static bool set_value(struct options *o, const struct row *r, const char *where, const char *text)
 {
-    char *base = (char *)o, *end = NULL;
+    char *base = (char *)o;
     long long n = 0;
     switch (r->kind) {
     case FLAG:
@@ -186,13 +239,13 @@ static bool set_value(struct options *o, const struct row *r, const char *where,
         return true;
     case UNSIGNED:
         errno = 0;
-        *(uint64_t *)(void *)(base + r->offset) = strtoull(text, &end, 10);
-        if (!*text || *end || errno || strchr(text, '-'))
+        *(uint64_t *)(void *)(base + r->offset) = strtoull(text, NULL, 10);
+        if (!*text || errno || strspn(text, "0123456789") != strlen(text))
             return cli_usage("%s: \"%s\" is not a whole number", where, text), false;
         return true;
     case FLOAT: {
-        double v = strtod(text, &end);
-        if (!*text || *end || !(v >= r->min && v <= r->max))
+        double v = 0;
+        if (!cli_numbers(text, 1, &v) || v < r->min || v > r->max)
             return cli_usage("%s: \"%s\" is not a number from %g to %g", where, text, r->min,
                              r->max),
                    false;
@@ -200,18 +253,13 @@ static bool set_value(struct options *o, const struct row *r, const char *where,
         return true;
     }
     case NUMBERS: {
-        const char *at = text;
-        for (int i = 0; i < r->numbers; i++) {
-            double v = strtod(at, &end);
-            bool last = i == r->numbers - 1;
-            /* a box may be anything that parses: the library refuses what means nothing, and says
-             * why */
-            if (end == at || (r->max < 1e9 && !(v >= r->min && v <= r->max)) ||
-                *end != (last ? 0 : ','))
-                return cli_usage("%s: \"%s\" is not %s", where, text, r->value), false;
-            ((double *)(void *)(base + r->offset))[i] = v;
-            at = end + 1;
-        }
+        double v[4];
+        bool good = cli_numbers(text, r->numbers, v);
+        for (int i = 0; good && i < r->numbers; i++)
+            good = v[i] >= r->min && v[i] <= r->max;
+        if (!good)
+            return cli_usage("%s: \"%s\" is not %s", where, text, r->value), false;
+        memcpy(base + r->offset, v, (size_t)r->numbers * sizeof *v);
         *(bool *)(void *)(base + r->also) = true;
         return true;
     }
@@ -228,79 +276,40 @@ static const struct row *find_row(const char *name, size_t length, enum command_
     return NULL;
 }
 
-/* Text from the configuration file lives as long as the program. */
-static const char *keep(const char *text)
-{
-    static char *kept[256];
-    static size_t n;
-    if (n == sizeof kept / sizeof *kept || !(kept[n] = strdup(text)))
-        return NULL;
-    return kept[n++];
-}
-
-/* A scalar; a list of them for an option that may be repeated, or for one like crop: [X, Y, W, H].
- */
-static bool config_value(struct options *o, const struct row *r, const char *where,
-                         yaml_document_t *doc, const yaml_node_t *value)
+/* Values of a list are set one by one if the option may be repeated, else joined: crop: [X, Y, W,
+ * H]. */
+static bool set_pair(struct options *o, const struct row *r, const char *where,
+                     const struct config_pair *p)
 {
     char joined[256] = "";
-    if (value->type == YAML_SCALAR_NODE) {
-        const char *text = keep((const char *)value->data.scalar.value);
-        return text ? set_value(o, r, where, text)
-                    : (cli_usage("%s: too many values", where), false);
-    }
-    if (value->type != YAML_SEQUENCE_NODE || (r->kind != LIST && r->kind != NUMBERS))
+    if (!p->list)
+        return set_value(o, r, where, p->value[0]);
+    if (r->kind != LIST && r->kind != NUMBERS)
         return cli_usage("%s: want a plain value", where), false;
-    for (const yaml_node_item_t *i = value->data.sequence.items.start;
-         i < value->data.sequence.items.top; i++) {
-        const yaml_node_t *item = yaml_document_get_node(doc, *i);
-        const char *element =
-            item->type == YAML_SCALAR_NODE ? keep((const char *)item->data.scalar.value) : NULL;
+    bool good = true;
+    for (int i = 0; i < p->values && good; i++) {
         size_t used = strlen(joined);
-        if (!element)
-            return cli_usage("%s: want plain values", where), false;
-        if (r->kind == LIST && !set_value(o, r, where, element))
-            return false;
-        if (r->kind == NUMBERS)
-            snprintf(joined + used, sizeof joined - used, "%s%s", used ? "," : "", element);
+        if (r->kind == LIST)
+            good = set_value(o, r, where, p->value[i]);
+        else
+            snprintf(joined + used, sizeof joined - used, "%s%s", i ? "," : "", p->value[i]);
     }
-    return r->kind == LIST || set_value(o, r, where, joined);
+    return good && (r->kind == LIST || set_value(o, r, where, joined));
 }
 
-/* One mapping of scalars (or lists of scalars, for options that may be repeated). Strings live
- * until the program ends. */
+/* The options point into the file's text, which lives until the program ends. */
 static bool read_config(struct options *o, enum command_bit command, const char *path)
 {
-    FILE *f = fopen(path, "rb");
-    yaml_parser_t parser;
-    yaml_document_t doc;
-    bool ok = true;
-    if (!f)
-        return cli_usage("--config %s: %s", path, strerror(errno)), false;
-    if (!yaml_parser_initialize(&parser)) {
-        fclose(f);
-        return cli_usage("--config %s: out of memory", path), false;
-    }
-    yaml_parser_set_input_file(&parser, f);
-    if (!yaml_parser_load(&parser, &doc)) {
-        cli_usage("%s:%zu: %s", path, parser.problem_mark.line + 1,
-                  parser.problem ? parser.problem : "not YAML");
-        yaml_parser_delete(&parser);
-        fclose(f);
-        return false;
-    }
-    yaml_node_t *root = yaml_document_get_root_node(&doc);
-    if (root && root->type != YAML_MAPPING_NODE)
-        ok = (cli_usage("%s: want a mapping of option names to values", path), false);
-    yaml_node_pair_t *pair = root && ok ? root->data.mapping.pairs.start : NULL;
-    for (; ok && pair && pair < root->data.mapping.pairs.top; pair++) {
-        yaml_node_t *key = yaml_document_get_node(&doc, pair->key),
-                    *value = yaml_document_get_node(&doc, pair->value);
-        const char *name =
-            key->type == YAML_SCALAR_NODE ? (const char *)key->data.scalar.value : "";
+    static struct config config;
+    char problem[CONFIG_PROBLEM], where[512];
+    bool ok = config_read(&config, path, problem);
+    if (!ok)
+        cli_usage("--config %s", problem);
+    for (int i = 0; ok && i < config.pairs; i++) {
+        const struct config_pair *p = &config.pair[i];
+        const char *name = p->key;
         const struct row *r = find_row(name, strlen(name), command);
-        char where[512];
-        snprintf(where, sizeof where, "%s:%zu: %s", path, key->start_mark.line + 1, name);
+        snprintf(where, sizeof where, "%s:%zu: %s", path, p->line, name);
         if (!r) {
             bool elsewhere = find_row(name, strlen(name), ALL) != NULL;
             for (int bit = 1; bit <= ON_VAL && !elsewhere; bit *= 2)
@@ -310,11 +319,8 @@ static bool read_config(struct options *o, enum command_bit command, const char 
                 ok = (cli_usage("%s: no such option", where), false);
             continue;
         }
-        ok = config_value(o, r, where, &doc, value);
+        ok = set_pair(o, r, where, p);
     }
-    yaml_document_delete(&doc);
-    yaml_parser_delete(&parser);
-    fclose(f);
     return ok;
 }
 
@@ -531,7 +537,6 @@ um_status cli_open_source(um_source **out, const struct options *o,
                           const volatile sig_atomic_t *stop)
 {
     um_source_settings s;
-    char x = 0, rest = 0;
     um_source_settings_default(&s);
     s.frames = o->frames;
     s.loop = o->loop;
@@ -543,11 +548,8 @@ um_status cli_open_source(um_source **out, const struct options *o,
     }
     if (o->pixel && strcmp(o->pixel, "rgb8") == 0)
         s.channels = 3;
-    if (o->size && (sscanf(o->size, "%d%c%d%c", &s.width, &x, &s.height, &rest) != 3 || x != 'x' ||
-                    s.width < 1 || s.height < 1)) {
-        cli_usage("--size: \"%s\" is not WxH", o->size);
+    if (o->size && !cli_size(o->size, &s.width, &s.height))
         return UM_EINVAL;
-    }
     um_status st = um_source_open(out, o->positional[0], &s);
     if (st != UM_OK)
         cli_fail(st);

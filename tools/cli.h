@@ -8,6 +8,7 @@
 
 #include <signal.h>
 #include <stdbool.h>
+#include <stdio.h>
 
 enum { MAX_LIST = 16, MAX_POSITIONAL = 4 };
 
@@ -53,6 +54,13 @@ bool cli_parse(struct options *o, enum command_bit command, const char *name, in
 /* Option list of a command, to stdout. */
 void cli_print_options(enum command_bit command);
 
+/* Text that came from a file or an argument: control characters, which a terminal would obey, are
+ * written as \xNN. */
+void cli_put(FILE *f, const char *text);
+/* Exactly `count` finite decimal numbers with commas between them. */
+bool cli_numbers(const char *text, int count, double *out);
+/* The value of --size, "WxH"; false after a message. */
+bool cli_size(const char *text, int *width, int *height);
 /* "ultramotion: <text>" to stderr; returns the exit code that a status deserves. */
 int cli_fail(um_status st);
 int cli_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -11,7 +11,9 @@ static void print_tensor(void *ctx, const char *name, const char *dtype, int ran
                          const int64_t *dim)
 {
     (void)ctx;
-    printf("  %s [", name);
+    printf("  ");
+    cli_put(stdout, name);
+    printf(" [");
     for (int i = 0; i < rank; i++)
         printf("%s%" PRId64, i ? "," : "", dim[i]);
     printf("] %s\n", dtype);
@@ -20,7 +22,11 @@ static void print_tensor(void *ctx, const char *name, const char *dtype, int ran
 static void print_meta(void *ctx, const char *key, const char *value)
 {
     (void)ctx;
-    printf("  %s: %s\n", key, value);
+    printf("  ");
+    cli_put(stdout, key);
+    printf(": ");
+    cli_put(stdout, value);
+    printf("\n");
 }
 
 static void print_string(const char *s)
@@ -29,8 +35,10 @@ static void print_string(const char *s)
     for (; *s; s++) {
         if (*s == '"' || *s == '\\')
             printf("\\%c", *s);
-        else if ((unsigned char)*s < 0x20)
+        else if ((unsigned char)*s < 0x20 || *s == 0x7f)
             printf("\\u%04x", (unsigned char)*s);
+        else if ((unsigned char)s[0] == 0xc2 && (unsigned char)s[1] < 0xa0) /* U+0080 to U+009F */
+            printf("\\u%04x", (unsigned char)*++s);
         else
             putchar(*s);
     }
@@ -89,8 +97,10 @@ int command_inspect(const struct options *o)
         st = inspect_json(path, &info);
         return st == UM_OK ? EXIT_DONE : cli_fail(st);
     }
-    printf("file          %s\nformat        %s\nsha256        %s\narchitecture  %s\n", path,
-           info.format, info.sha256, info.architecture);
+    printf("file          ");
+    cli_put(stdout, path);
+    printf("\nformat        %s\nsha256        %s\narchitecture  %s\n", info.format, info.sha256,
+           info.architecture);
     if (info.kind == UM_MODEL_DFINE)
         printf("classes       %d\nstem          %d channel%s\n", info.classes, info.channels,
                info.channels == 1 ? "" : "s");
@@ -142,13 +152,12 @@ static void phantom_shown(void *ctx, long done)
 int command_phantom(const struct options *o)
 {
     int width = 422, height = 558;
-    char x = 0, rest = 0;
     struct phantom_progress p = {.frames = o->frames ? o->frames : 100,
                                  .terminal = isatty(2) && !o->quiet};
     if (o->sinks != 1)
         return cli_usage("phantom: give one folder, -o DIR");
-    if (o->size && (sscanf(o->size, "%d%c%d%c", &width, &x, &height, &rest) != 3 || x != 'x'))
-        return cli_usage("--size: \"%s\" is not WxH", o->size);
+    if (o->size && !cli_size(o->size, &width, &height))
+        return EXIT_USAGE;
     const char *dir = strncmp(o->sink[0], "dir:", 4) == 0 ? o->sink[0] + 4 : o->sink[0];
     um_status st = um_phantom_write(dir, o->seed, p.frames, width, height, phantom_shown, &p);
     if (p.terminal)

@@ -510,10 +510,12 @@ static bool read_prompts(const struct options *o, struct prompt_list *l)
     if (o->has_box)
         l->prompts.box = l->box;
     for (int i = 0; i < o->points; i++) {
-        char rest = 0;
-        if (sscanf(o->point[i], "%f,%f,%d%c", &l->xy[2 * i], &l->xy[2 * i + 1], &l->label[i],
-                   &rest) != 3)
+        double v[3];
+        if (!cli_numbers(o->point[i], 3, v) || (v[2] != 0 && v[2] != 1))
             return cli_usage("--point: \"%s\" is not X,Y,LABEL", o->point[i]), false;
+        l->xy[2 * i] = (float)v[0];
+        l->xy[2 * i + 1] = (float)v[1];
+        l->label[i] = (int)v[2];
     }
     if (!o->has_box && !o->points)
         return cli_usage("segment: give --box X0,Y0,X1,Y1 or --point X,Y,LABEL"), false;

@@ -62,6 +62,7 @@ int main(int argc, char **argv)
 {
     struct options o;
     signal(SIGPIPE, SIG_IGN); /* a reader that leaves is an ordinary end, seen by the sink */
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of the write */
     if (argc < 2) {
         print_usage(stderr);
         return EXIT_USAGE;

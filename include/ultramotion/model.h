@@ -39,6 +39,11 @@ typedef struct um_model_info {
  * UM_MODEL_UNKNOWN), UM_EIO, UM_EFORMAT. */
 UM_API um_status um_model_inspect(const char *path, um_model_info *info);
 
+/** The same for a file in memory; `label` stands for its path in messages. The bytes are not kept.
+ */
+UM_API um_status um_model_inspect_memory(const void *data, size_t size, const char *label,
+                                         um_model_info *info);
+
 /** Called once per tensor, sorted by name. dim has `rank` entries. Strings are valid during the
  * call. */
 typedef void um_model_tensor_fn(void *ctx, const char *name, const char *dtype, int rank,

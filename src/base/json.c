@@ -2,11 +2,12 @@
 #include "base/json.h"
 
 #include "base/mem.h"
+#include "base/number.h"
+#include "base/text.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static void put(um_json *j, const char *s, size_t n)
@@ -55,34 +56,18 @@ void um_json_end(um_json *j, char bracket)
     j->comma = 1;
 }
 
-/* Length of the UTF-8 sequence at s, 0 if it is none (overlong forms and surrogates included). */
-static size_t utf8_length(const unsigned char *s)
-{
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t n = s[0] < 0x80 ? 1 : s[0] >> 5 == 6 ? 2 : s[0] >> 4 == 14 ? 3 : s[0] >> 3 == 30 ? 4 : 0;
-    if (n < 2)
-        return n;
-    uint32_t code = s[0] & (0x7fu >> n);
-    for (size_t i = 1; i < n; i++) {
-        if (s[i] >> 6 != 2)
-            return 0;
-        code = code << 6 | (s[i] & 0x3f);
-    }
-    return code < least[n] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000) ? 0 : n;
-}
-
 static void quoted(um_json *j, const char *s)
 {
     put(j, "\"", 1);
     while (*s) {
-        unsigned char c = (unsigned char)*s;
-        size_t n = utf8_length((const unsigned char *)s);
-        if (c == '"' || c == '\\') {
+        uint32_t c = 0;
+        size_t n = um_text_utf8(s, 4, &c); /* the zero at the end is no part of a longer one */
+        if (n && (c == '"' || c == '\\')) {
             char text[2] = {'\\', (char)c};
             put(j, text, 2);
-        } else if (c < 0x20 || c == 0x7f) {
-            char text[8];
-            put(j, text, (size_t)snprintf(text, sizeof text, "\\u%04x", c));
+        } else if (n && um_text_is_control(c)) {
+            char text[12];
+            put(j, text, (size_t)snprintf(text, sizeof text, "\\u%04x", (unsigned)c));
         } else if (n) {
             put(j, s, n);
         } else {
@@ -124,43 +109,26 @@ void um_json_uint(um_json *j, uint64_t v)
     value(j, text, (size_t)snprintf(text, sizeof text, "%" PRIu64, v));
 }
 
-/* printf writes the decimal point of the program's locale; JSON has only one. */
-static void number(um_json *j, char *text)
-{
-    char *comma = strchr(text, ',');
-    if (comma)
-        *comma = '.';
-    value(j, text, strlen(text));
-}
-
 void um_json_float(um_json *j, float v)
 {
-    char text[40];
+    char text[UM_NUMBER_BYTES];
     if (!isfinite(v)) {
         um_json_null(j);
         return;
     }
-    for (int digits = 6; digits <= 9; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, (double)v);
-        if (strtof(text, NULL) == v)
-            break;
-    }
-    number(j, text);
+    um_number_float(text, v);
+    value(j, text, strlen(text));
 }
 
 void um_json_double(um_json *j, double v)
 {
-    char text[40];
+    char text[UM_NUMBER_BYTES];
     if (!isfinite(v)) {
         um_json_null(j);
         return;
     }
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, v);
-        if (strtod(text, NULL) == v)
-            break;
-    }
-    number(j, text);
+    um_number_double(text, v);
+    value(j, text, strlen(text));
 }
 
 void um_json_bool(um_json *j, int v)

@@ -313,7 +313,7 @@ um_status um_pool_open(um_pool **out, int threads)
     if (!memory || !work_memory) {
         um_free(memory);
         um_free(work_memory);
-        return um_fail(UM_ENOMEM, "thread pool: no memory for %d threads", threads);
+        return um_fail(UM_ENOMEM, "thread pool of %d threads", threads);
     }
     memset(memory, 0, head + ranges + workers);
     um_pool *p = (um_pool *)(((uintptr_t)memory + LINE - 1) / LINE * LINE);

@@ -1,28 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/status.h"
 
+#include "base/number.h"
+#include "base/text.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { TEXT_BYTES = 1024 };
+enum { TEXT_BYTES = 1024, PREFIX_BYTES = 401 };
 static _Thread_local char text[TEXT_BYTES];
 
 um_status um_fail(um_status status, const char *fmt, ...)
 {
+    static const char MEMORY[] = "out of memory: ";
+    char raw[TEXT_BYTES]; /* the arguments may be the text itself */
+    size_t n = status == UM_ENOMEM ? sizeof MEMORY - 1 : 0;
     va_list ap;
+    memcpy(raw, MEMORY, n);
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    um_number_vprint(raw + n, sizeof raw - n, fmt, ap);
     va_end(ap);
+    um_text_show(text, sizeof text, raw);
     return status;
 }
 
 um_status um_fail_in(um_status status, const char *prefix)
 {
-    char old[TEXT_BYTES / 2];
-    memcpy(old, text, sizeof old - 1);
+    char old[TEXT_BYTES - PREFIX_BYTES - 1], shown[PREFIX_BYTES];
+    memcpy(old, text, sizeof old);
     old[sizeof old - 1] = 0;
-    snprintf(text, sizeof text, "%.400s: %s", prefix, old);
+    um_text_show(shown, sizeof shown, prefix);
+    snprintf(text, sizeof text, "%s: %s", shown, old);
     return status;
 }
 

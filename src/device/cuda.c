@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/number.h"
 #include "device/backend.h"
 
 #include <stdarg.h>
@@ -830,9 +831,9 @@ um_status um_cuda_describe(int ordinal, char *text, size_t size)
             c.cu.cuDeviceGetAttribute(&sms, UM_CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, c.device),
             "cuDeviceGetAttribute", "GPU %d", ordinal);
     if (st == UM_OK)
-        snprintf(text, size, "%s, %s, %d SMs, %.1f GiB, driver for CUDA %d.%d", name, c.isa, sms,
-                 (double)c.base.caps.memory_bytes / (1 << 30), c.cu.version / 1000,
-                 c.cu.version % 1000 / 10);
+        um_number_print(text, size, "%s, %s, %d SMs, %.1f GiB, driver for CUDA %d.%d", name, c.isa,
+                        sms, (double)c.base.caps.memory_bytes / (1 << 30), c.cu.version / 1000,
+                        c.cu.version % 1000 / 10);
     return st;
 }
 

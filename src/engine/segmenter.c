@@ -2,6 +2,7 @@
 #include "engine/segmenter.h"
 
 #include "base/mem.h"
+#include "base/number.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -133,7 +134,7 @@ um_status um_box_check(const float box[4], int w, int h)
 void um_kpi_line(char *line, size_t size, double ts, bool as_numpy, const char *device,
                  const char *more)
 {
-    snprintf(
+    um_number_print(
         line, size,
         "{\"ts\": %.6f, \"event\": \"sam_mask_output\", \"as_numpy\": %d, \"device\": \"%s\"%s}",
         ts, as_numpy, device, more);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* PNG and JPEG in, PNG out. Both libraries report errors by longjmp, so each codec keeps what it
  * must release in a struct outside the frame that setjmp() was called in. */
+#include "base/file.h"
 #include "base/mem.h"
-#include "base/status.h"
 #include "ultramotion/io.h"
 
 #include <errno.h>
@@ -10,13 +10,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <jerror.h>
 #include <jpeglib.h>
 #include <png.h>
 
 enum {
-    PNG_CHUNK_BYTES = 8 << 20, /* a text or colour profile larger than this is an attack */
+    PNG_CHUNK_BYTES = 8 << 20, /* a chunk larger than this is an attack */
+    PNG_RATIO = 1032,          /* no deflate stream expands further */
+    /* A block of 8x8 pixels takes a bit of Huffman code at least; arithmetic code may take less. */
+    JPEG_BLOCKS = 8,
+    JPEG_ARITHMETIC_BLOCKS = 64, /* a byte */
     JPEG_SCANS = 500, /* a progressive file with more scans than this costs time, not quality */
     PNG_LEVEL = 2     /* twice as fast as zlib's default, 3 % larger on ultrasound */
 };
@@ -25,7 +30,7 @@ struct png_reader {
     png_structp png;
     png_infop info;
     um_frame *frame;
-    um_status status;
+    int64_t file_bytes;
     char text[200];
 };
 
@@ -45,14 +50,20 @@ static void png_warned(png_structp png, png_const_charp text)
 static um_status read_png_body(struct png_reader *r, FILE *file)
 {
     if (setjmp(png_jmpbuf(r->png)))
-        return r->status;
+        return strcmp(r->text, "Out of memory") == 0 ? um_fail(UM_ENOMEM, "PNG")
+                                                     : um_fail(UM_EFORMAT, "bad PNG: %s", r->text);
     png_init_io(r->png, file);
     png_set_user_limits(r->png, UM_FRAME_MAX_SIDE, UM_FRAME_MAX_SIDE);
     png_set_chunk_malloc_max(r->png, PNG_CHUNK_BYTES);
+    /* Only what pixels are made of: thousands of texts that inflate to megabytes stay unread. */
+    png_set_keep_unknown_chunks(r->png, PNG_HANDLE_CHUNK_NEVER, NULL, -1);
     png_read_info(r->png, r->info);
     int width = (int)png_get_image_width(r->png, r->info);
     int height = (int)png_get_image_height(r->png, r->info);
     int gray = !(png_get_color_type(r->png, r->info) & PNG_COLOR_MASK_COLOR);
+    if (png_get_rowbytes(r->png, r->info) * (size_t)height / PNG_RATIO > (size_t)r->file_bytes)
+        return um_fail(UM_EFORMAT, "PNG of %dx%d pixels cannot come from %lld bytes", width, height,
+                       (long long)r->file_bytes);
     um_status st = um_frame_create(&r->frame, width, height, gray ? 1 : 3);
     if (st != UM_OK)
         return st == UM_EINVAL ? UM_EFORMAT : st;
@@ -70,19 +81,12 @@ static um_status read_png_body(struct png_reader *r, FILE *file)
     return UM_OK;
 }
 
-static um_status read_png(FILE *file, um_frame **out)
+static um_status read_png(FILE *file, int64_t file_bytes, um_frame **out)
 {
-    struct png_reader r = {.status = UM_EFORMAT};
-    um_status st = UM_ENOMEM;
+    struct png_reader r = {.file_bytes = file_bytes};
     r.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &r, png_failed, png_warned);
     r.info = r.png ? png_create_info_struct(r.png) : NULL;
-    if (r.info) {
-        st = read_png_body(&r, file);
-        if (st == UM_EFORMAT && r.text[0])
-            um_fail(st, "bad PNG: %s", r.text);
-    } else {
-        um_fail(st, "PNG reader");
-    }
+    um_status st = r.info ? read_png_body(&r, file) : um_fail(UM_ENOMEM, "PNG reader");
     png_destroy_read_struct(&r.png, &r.info, NULL);
     if (st != UM_OK)
         um_frame_unref(&r.frame);
@@ -97,6 +101,7 @@ struct jpeg_reader {
     jmp_buf jump;
     um_frame *frame;
     uint8_t *row; /* CMYK rows before their conversion */
+    int64_t file_bytes;
     char text[JMSG_LENGTH_MAX];
 };
 
@@ -147,7 +152,9 @@ static um_status read_jpeg_body(struct jpeg_reader *r, FILE *file)
 {
     struct jpeg_decompress_struct *jpeg = &r->jpeg;
     if (setjmp(r->jump))
-        return um_fail(UM_EFORMAT, "bad JPEG: %s", r->text);
+        return r->errors.msg_code == JERR_OUT_OF_MEMORY
+                   ? um_fail(UM_ENOMEM, "JPEG")
+                   : um_fail(UM_EFORMAT, "bad JPEG: %s", r->text);
     jpeg_create_decompress(jpeg);
     jpeg->progress = &r->progress;
     jpeg_stdio_src(jpeg, file);
@@ -155,11 +162,15 @@ static um_status read_jpeg_body(struct jpeg_reader *r, FILE *file)
     int gray = jpeg->jpeg_color_space == JCS_GRAYSCALE;
     int cmyk = jpeg->jpeg_color_space == JCS_CMYK || jpeg->jpeg_color_space == JCS_YCCK;
     jpeg->out_color_space = gray ? JCS_GRAYSCALE : cmyk ? JCS_CMYK : JCS_RGB;
-    um_status st = jpeg->image_width > UM_FRAME_MAX_SIDE || jpeg->image_height > UM_FRAME_MAX_SIDE
-                       ? um_fail(UM_EFORMAT, "JPEG of %ux%u pixels: sides must be at most %d",
-                                 jpeg->image_width, jpeg->image_height, (int)UM_FRAME_MAX_SIDE)
-                       : um_frame_create(&r->frame, (int)jpeg->image_width, (int)jpeg->image_height,
-                                         gray ? 1 : 3);
+    if (jpeg->image_width > UM_FRAME_MAX_SIDE || jpeg->image_height > UM_FRAME_MAX_SIDE)
+        return um_fail(UM_EFORMAT, "JPEG of %ux%u pixels: sides must be at most %d",
+                       jpeg->image_width, jpeg->image_height, (int)UM_FRAME_MAX_SIDE);
+    int64_t blocks = (int64_t)((jpeg->image_width + 7) / 8) * ((jpeg->image_height + 7) / 8);
+    if (blocks / (jpeg->arith_code ? JPEG_ARITHMETIC_BLOCKS : JPEG_BLOCKS) > r->file_bytes)
+        return um_fail(UM_EFORMAT, "JPEG of %ux%u pixels cannot come from %lld bytes",
+                       jpeg->image_width, jpeg->image_height, (long long)r->file_bytes);
+    um_status st =
+        um_frame_create(&r->frame, (int)jpeg->image_width, (int)jpeg->image_height, gray ? 1 : 3);
     if (st != UM_OK)
         return st == UM_EINVAL ? UM_EFORMAT : st;
     if (cmyk && !(r->row = um_alloc((size_t)jpeg->image_width * 4)))
@@ -175,12 +186,13 @@ static um_status read_jpeg_body(struct jpeg_reader *r, FILE *file)
     return UM_OK;
 }
 
-static um_status read_jpeg(FILE *file, um_frame **out)
+static um_status read_jpeg(FILE *file, int64_t file_bytes, um_frame **out)
 {
     *out = NULL;
     struct jpeg_reader *r = um_zalloc(sizeof *r);
     if (!r)
         return um_fail(UM_ENOMEM, "JPEG reader");
+    r->file_bytes = file_bytes;
     r->jpeg.err = jpeg_std_error(&r->errors);
     r->errors.error_exit = jpeg_failed;
     r->errors.emit_message = jpeg_message;
@@ -195,55 +207,72 @@ static um_status read_jpeg(FILE *file, um_frame **out)
     return st;
 }
 
+/* Errors do not name the file. */
+static um_status read_file(FILE *file, int64_t file_bytes, um_frame **out)
+{
+    uint8_t head[8];
+    size_t n = fread(head, 1, sizeof head, file);
+    if (ferror(file) || fseek(file, 0, SEEK_SET) != 0)
+        return um_fail(UM_EIO, "cannot read: %s", strerror(errno));
+    if (n == 0)
+        return um_fail(UM_EFORMAT, "empty file");
+    if (n == 8 && png_sig_cmp(head, 0, 8) == 0)
+        return read_png(file, file_bytes, out);
+    if (n >= 3 && head[0] == 0xff && head[1] == 0xd8 && head[2] == 0xff)
+        return read_jpeg(file, file_bytes, out);
+    return um_fail(UM_EFORMAT, "neither PNG nor JPEG");
+}
+
 um_status um_image_read(const char *path, um_frame **out)
 {
     if (!path || !out)
         return um_fail(UM_EINVAL, "um_image_read: %s is NULL", path ? "out" : "path");
     *out = NULL;
-    FILE *file = fopen(path, "rb");
-    if (!file)
-        return um_fail(UM_EIO, "%s: %s", path, strerror(errno));
-    uint8_t head[8];
-    size_t n = fread(head, 1, sizeof head, file);
-    um_status st = UM_OK;
-    if (ferror(file))
-        st = um_fail(UM_EIO, "%s: %s", path, strerror(errno)); /* a folder ends here too */
-    else if (n == 0)
-        st = um_fail(UM_EFORMAT, "%s: empty file", path);
-    else if (fseek(file, 0, SEEK_SET) != 0)
-        st = um_fail(UM_EIO, "%s: %s", path, strerror(errno));
-    else if (n == 8 && png_sig_cmp(head, 0, 8) == 0)
-        st = read_png(file, out);
-    else if (n >= 3 && head[0] == 0xff && head[1] == 0xd8 && head[2] == 0xff)
-        st = read_jpeg(file, out);
-    else
-        st = um_fail(UM_EFORMAT, "%s: neither PNG nor JPEG", path);
-    int told = strncmp(um_last_error(), path, strlen(path)) == 0;
-    if (st != UM_OK && !told)
-        st = um_fail_in(st, path);
-    fclose(file);
-    return st;
+    int fd = -1;
+    int64_t size = 0;
+    um_status st = um_file_open(path, &fd, &size);
+    FILE *file = st == UM_OK ? fdopen(fd, "rb") : NULL;
+    if (st == UM_OK && !file) {
+        st = um_fail(UM_ENOMEM, "stream");
+        close(fd);
+    }
+    if (st == UM_OK)
+        st = read_file(file, size, out);
+    if (file)
+        fclose(file);
+    return st == UM_OK ? st : um_fail_in(st, path);
 }
 
 struct png_writer {
     png_structp png;
     png_infop info;
+    struct um_part part;
     char text[200];
 };
 
 static void png_write_failed(png_structp png, png_const_charp text)
 {
     struct png_writer *w = png_get_error_ptr(png);
-    snprintf(w->text, sizeof w->text, "%s", errno ? strerror(errno) : text);
+    snprintf(w->text, sizeof w->text, "%s", text);
     longjmp(png_jmpbuf(png), 1);
 }
 
-static um_status write_png_body(struct png_writer *w, FILE *file, const uint8_t *pixels, int width,
-                                int height, int channels)
+static void png_write_bytes(png_structp png, png_bytep data, size_t size)
+{
+    struct png_writer *w = png_get_io_ptr(png);
+    if (!um_part_write(&w->part, data, size))
+        png_error(png, "write error");
+}
+
+static um_status write_png_body(struct png_writer *w, const uint8_t *pixels, int width, int height,
+                                int channels)
 {
     if (setjmp(png_jmpbuf(w->png)))
-        return UM_EIO;
-    png_init_io(w->png, file);
+        return strcmp(w->text, "Out of memory") == 0
+                   ? um_fail(UM_ENOMEM, "PNG")
+                   : um_fail(UM_EIO, "%s: cannot be written: %s", w->part.path,
+                             w->part.error ? strerror(w->part.error) : w->text);
+    png_set_write_fn(w->png, w, png_write_bytes, NULL);
     png_set_IHDR(w->png, w->info, (png_uint_32)width, (png_uint_32)height, 8,
                  channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
                  PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
@@ -262,24 +291,14 @@ um_status um_image_write_png(const char *path, const uint8_t *pixels, int width,
     if (!path || !pixels || width < 1 || height < 1 || (channels != 1 && channels != 3))
         return um_fail(UM_EINVAL, "PNG of %dx%dx%d: %s", width, height, channels,
                        path ? path : "no path");
-    FILE *file = fopen(path, "wb");
-    if (!file)
-        return um_fail(UM_EIO, "%s: %s", path, strerror(errno));
-    struct png_writer w = {0};
-    um_status st = UM_ENOMEM;
-    errno = 0;
+    struct png_writer w = {.png = NULL};
+    um_status st = um_part_open(&w.part, path);
+    if (st != UM_OK)
+        return st;
     w.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &w, png_write_failed, png_warned);
     w.info = w.png ? png_create_info_struct(w.png) : NULL;
-    if (w.info)
-        st = write_png_body(&w, file, pixels, width, height, channels);
-    else
-        snprintf(w.text, sizeof w.text, "PNG writer");
+    st = w.info ? write_png_body(&w, pixels, width, height, channels)
+                : um_fail(UM_ENOMEM, "PNG writer");
     png_destroy_write_struct(&w.png, &w.info);
-    if (fclose(file) != 0 && st == UM_OK) {
-        st = UM_EIO;
-        snprintf(w.text, sizeof w.text, "%s", strerror(errno));
-    }
-    if (st != UM_OK)
-        um_fail(st, "%s: %s", path, w.text);
-    return st;
+    return um_part_close(&w.part, st);
 }

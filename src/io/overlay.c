@@ -2,7 +2,7 @@
 /* The picture people look at: the frame in gray, the mask as a tint with a crisp outline, the box,
  * and a caption. */
 #include "base/mem.h"
-#include "base/status.h"
+#include "base/number.h"
 #include "ultramotion/io.h"
 
 #include <math.h>
@@ -99,10 +99,17 @@ static void paint_mask(struct canvas *c, const uint8_t *mask)
         }
 }
 
+/* A whole number of pixels; far outside every picture is all the same, and so is NaN. */
+static int pixel(float v)
+{
+    enum { FAR = 1 << 20 };
+    return v < -FAR ? -FAR : v < FAR ? (int)v : FAR;
+}
+
 static void paint_box(struct canvas *c, const float box[4], int line)
 {
-    int x0 = (int)floorf(box[0]), y0 = (int)floorf(box[1]), x1 = (int)ceilf(box[2]),
-        y1 = (int)ceilf(box[3]);
+    int x0 = pixel(floorf(box[0])), y0 = pixel(floorf(box[1])), x1 = pixel(ceilf(box[2])),
+        y1 = pixel(ceilf(box[3]));
     x1 = x1 > x0 + line ? x1 : x0 + line;
     y1 = y1 > y0 + line ? y1 : y0 + line;
     fill(c, x0, y0, x1, y0 + line, BOX);
@@ -147,7 +154,7 @@ um_status um_overlay(const um_packet *packet, const um_frame *frame, uint8_t **o
     int line = 1 + side / 800, scale = 1 + side / 350;
     char text[32];
     if (packet->state == UM_STATE_LOST) {
-        snprintf(text, sizeof text, "LOST %.2f", (double)packet->score);
+        um_number_print(text, sizeof text, "LOST %.2f", (double)packet->score);
         caption(&c, 2 * scale, 2 * scale + (GLYPH_H + 4) * scale, scale, text, LOST);
     } else {
         if (packet->has_mask) {
@@ -160,10 +167,11 @@ um_status um_overlay(const um_packet *packet, const um_frame *frame, uint8_t **o
             paint_mask(&c, mask);
             um_free(mask);
         }
-        snprintf(text, sizeof text, "%.2f", (double)packet->score);
+        um_number_print(text, sizeof text, "%.2f", (double)packet->score);
         if (packet->has_box) {
             paint_box(&c, packet->box, line);
-            caption(&c, (int)floorf(packet->box[0]), (int)floorf(packet->box[1]), scale, text, BOX);
+            caption(&c, pixel(floorf(packet->box[0])), pixel(floorf(packet->box[1])), scale, text,
+                    BOX);
         }
     }
     *out = c.rgb;

@@ -68,7 +68,7 @@ um_status um_rle_encode(const uint8_t *mask, int width, int height, char **count
     if (!counts)
         return um_fail(UM_EINVAL, "RLE: no place for the result");
     *counts = NULL;
-    if (!mask || width < 1 || height < 1)
+    if (!mask || width < 1 || height < 1 || (uint64_t)width * (uint64_t)height > UINT32_MAX)
         return um_fail(UM_EINVAL, "RLE of a mask of %dx%d pixels", width, height);
     um_rle r = {0};
     for (int x = 0; x < width; x++)

@@ -4,12 +4,13 @@
 #include "io/phantom.h"
 #include "io/source.h"
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/number.h"
 
-#include <errno.h>
+#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const double EMPTY_SHARE = 0.1;
@@ -29,11 +30,8 @@ enum { KEY_BYTES = 64 };
 
 static um_status set(struct source_phantom *s, const char *key, const char *value)
 {
-    char *end = NULL;
-    errno = 0;
     if (strcmp(key, "empty") == 0) {
-        s->empty = strtod(value, &end);
-        if (!*value || *end || !(s->empty >= 0 && s->empty <= 1))
+        if (!um_number_read(value, &s->empty) || s->empty < 0 || s->empty > 1)
             return um_fail(UM_EINVAL, "phantom: empty=%s must be a number from 0 to 1", value);
         return UM_OK;
     }
@@ -45,8 +43,8 @@ static um_status set(struct source_phantom *s, const char *key, const char *valu
         return um_fail(UM_EINVAL,
                        "phantom: unknown key \"%s\": known are seed, frames, width, height, empty",
                        key);
-    unsigned long long n = strtoull(value, &end, 10);
-    if (*value < '0' || *value > '9' || *end || errno || (k > 0 && n > 0x7fffffff))
+    uint64_t n = 0;
+    if (!um_number_whole(value, k == 0 ? UINT64_MAX : INT_MAX, &n))
         return um_fail(UM_EINVAL, "phantom: %s=%s must be a whole number", key, value);
     if (k == 0)
         s->seed = n;
@@ -226,17 +224,22 @@ static um_status write_truth(struct writer *w)
     char *path = um_path_join(w->dir, "truth.json");
     if (st == UM_OK && !path)
         st = um_fail(UM_ENOMEM, "truth.json");
-    FILE *file = st == UM_OK ? fopen(path, "wb") : NULL;
-    if (st == UM_OK && !file)
-        st = um_fail(UM_EIO, "%s: %s", path, strerror(errno));
-    /* label 0 of the detector is category 0 here */
-    int bad = file && fprintf(file,
-                              "{\"info\":{\"description\":\"ultramotion phantom\"},\n"
-                              "\"categories\":[{\"id\":0,\"name\":\"bone\"}],\n"
-                              "\"images\":%s,\n\"annotations\":%s}\n",
-                              images, annotations) < 0;
-    if (file && (fclose(file) != 0 || bad))
-        st = um_fail(UM_EIO, "%s: %s", path, strerror(errno));
+    struct um_part part;
+    if (st == UM_OK)
+        st = um_part_open(&part, path);
+    if (st == UM_OK) {
+        /* label 0 of the detector is category 0 here */
+        static const char *const TEXT[] = {"{\"info\":{\"description\":\"ultramotion phantom\"},\n"
+                                           "\"categories\":[{\"id\":0,\"name\":\"bone\"}],\n"
+                                           "\"images\":",
+                                           ",\n\"annotations\":", "}\n"};
+        um_part_write(&part, TEXT[0], strlen(TEXT[0]));
+        um_part_write(&part, images, strlen(images));
+        um_part_write(&part, TEXT[1], strlen(TEXT[1]));
+        um_part_write(&part, annotations, strlen(annotations));
+        um_part_write(&part, TEXT[2], strlen(TEXT[2]));
+        st = um_part_close(&part, UM_OK);
+    }
     um_free(path);
     um_free(images);
     um_free(annotations);

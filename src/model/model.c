@@ -96,20 +96,42 @@ static um_status describe(const um_weights *file, um_model_info *info)
     return UM_OK;
 }
 
-um_status um_model_inspect(const char *path, um_model_info *info)
+/* Takes the file, which was opened with `st`. */
+static um_status inspect(um_weights *file, um_status st, um_model_info *info)
 {
-    if (!path || !info || info->struct_size < sizeof info->struct_size)
-        return um_fail(UM_EINVAL,
-                       "um_model_inspect: want a path and an info whose struct_size is set");
     um_model_info found = {.struct_size = info->struct_size};
-    um_weights *file = NULL;
-    um_status st = um_weights_open(&file, path);
     if (st == UM_OK)
         st = describe(file, &found);
     um_weights_close(&file);
     if (st == UM_OK) /* a caller built with an older header has a shorter struct */
         memcpy(info, &found, info->struct_size < sizeof found ? info->struct_size : sizeof found);
     return st;
+}
+
+static bool sized(const um_model_info *info)
+{
+    return info && info->struct_size >= sizeof info->struct_size;
+}
+
+um_status um_model_inspect(const char *path, um_model_info *info)
+{
+    if (!path || !sized(info))
+        return um_fail(UM_EINVAL,
+                       "um_model_inspect: want a path and an info whose struct_size is set");
+    um_weights *file = NULL;
+    um_status st = um_weights_open(&file, path);
+    return inspect(file, st, info);
+}
+
+um_status um_model_inspect_memory(const void *data, size_t size, const char *label,
+                                  um_model_info *info)
+{
+    if (!data || !label || !sized(info))
+        return um_fail(UM_EINVAL, "um_model_inspect_memory: want data, a label and an info whose "
+                                  "struct_size is set");
+    um_weights *file = NULL;
+    um_status st = um_weights_open_memory(&file, data, size, label);
+    return inspect(file, st, info);
 }
 
 um_status um_model_tensors(const char *path, um_model_tensor_fn *fn, void *ctx)

@@ -2,12 +2,13 @@
 /* Which network a file holds, from names and shapes alone. */
 #include "model/recognise.h"
 
+#include "base/number.h"
 #include "model/dfine.h"
 #include "model/sam.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
 
 enum { CHANNELS_MAX = 8192 }; /* of a map: more is no D-FINE */
 
@@ -38,9 +39,8 @@ um_status um_input_size(const um_weights *file, int step, int *side)
     const char *text = um_weights_meta(file, "input_size");
     if (!text)
         return UM_OK;
-    char *end = NULL;
-    long n = strtol(text, &end, 10);
-    if (end == text || *end || n < step || n > UM_INPUT_MAX || n % step)
+    uint64_t n = 0;
+    if (!um_number_whole(text, UM_INPUT_MAX, &n) || n == 0 || n % (uint64_t)step)
         return um_fail(UM_EFORMAT,
                        "%s: metadata input_size is \"%.40s\", want a multiple of %d up to %d",
                        um_weights_path(file), text, step, UM_INPUT_MAX);

@@ -15,13 +15,13 @@
 #include "model/sam.h"
 
 #include "base/mem.h"
+#include "model/recognise.h"
 #include "model/tinyvit.h"
 #include "nn/block.h"
 #include "nn/op_sam.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { DIM = 256, CROSS = 128, HIDDEN = 2048, HEADS = 8, TOKENS = 5, MASKS = 4, UP = 32 };
@@ -376,12 +376,14 @@ void um_sam_target(int canvas, int h, int w, int *new_h, int *new_w)
 /* The canvas asked for, else the file's, else upstream's 1024. */
 static um_status choose_canvas(const um_weights *file, int wanted, int *canvas)
 {
-    const char *meta = um_weights_meta(file, "input_size");
-    *canvas = wanted ? wanted : meta ? atoi(meta) : 1024;
-    if (*canvas < 16 || *canvas > 8192 || *canvas % 16)
-        return um_fail(UM_EINVAL, "%s: canvas %d%s, want a multiple of 16 from 16 to 8192",
-                       um_weights_path(file), *canvas, wanted ? "" : " (metadata input_size)");
-    return UM_OK;
+    *canvas = wanted;
+    um_status st = wanted ? UM_OK : um_input_size(file, 16, canvas);
+    if (st == UM_OK && !*canvas)
+        *canvas = 1024;
+    if (st == UM_OK && (*canvas < 16 || *canvas > 8192 || *canvas % 16))
+        st = um_fail(UM_EINVAL, "%s: canvas %d, want a multiple of 16 from 16 to 8192",
+                     um_weights_path(file), *canvas);
+    return st;
 }
 
 static um_status check_kind(const um_weights *file)

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/record.h"
 #include "io/rle.h"
+#include "ultramotion/frame.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -207,6 +208,11 @@ static um_status fill(struct packet *p, const um_packet *fields, const um_object
     char *at = p->text;
     uint8_t *bits = p->bits;
     p->pub = *fields;
+    p->pub.device[sizeof p->pub.device - 1] = 0;
+    p->pub.precision[sizeof p->pub.precision - 1] = 0;
+    p->pub.detector_sha256[sizeof p->pub.detector_sha256 - 1] = 0;
+    p->pub.segmenter_sha256[sizeof p->pub.segmenter_sha256 - 1] = 0;
+    p->pub.lost_device[sizeof p->pub.lost_device - 1] = 0;
     p->pub.source = store(&at, fields->source);
     p->pub.name = fields->name ? store(&at, fields->name) : NULL;
     p->pub.bits = NULL;
@@ -232,7 +238,8 @@ um_status um_packet_make(um_packet **out, um_packet_pool *pool, const um_packet 
     *out = NULL;
     um_status st = um_record_in(&own, sizeof own, fields, "um_packet");
     if (st == UM_OK &&
-        (n < 0 || n > UM_OBJECTS_MAX || (n && !objects) || own.width < 0 || own.height < 0))
+        (n < 0 || n > UM_OBJECTS_MAX || (n && !objects) || own.width < 0 || own.height < 0 ||
+         own.width > UM_FRAME_MAX_SIDE || own.height > UM_FRAME_MAX_SIDE))
         st = um_fail(UM_EINVAL, "packet: %d objects, want 0 to %d, in a %dx%d picture", n,
                      UM_OBJECTS_MAX, own.width, own.height);
     if (st != UM_OK)

@@ -3,6 +3,7 @@
 
 #include "base/half.h"
 #include "base/mem.h"
+#include "base/number.h"
 #include "base/record.h"
 #include "weights/weights.h"
 
@@ -165,9 +166,8 @@ um_status um_embedding_save(const um_embedding *embedding, const char *path)
 static um_status read_side(const um_weights *file, const char *key, int *out)
 {
     const char *text = um_weights_meta(file, key);
-    char *end = NULL;
-    long v = text ? strtol(text, &end, 10) : 0;
-    if (!text || *end || v < 1 || v > UM_FRAME_MAX_SIDE)
+    uint64_t v = 0;
+    if (!text || !um_number_whole(text, UM_FRAME_MAX_SIDE, &v) || v < 1)
         return um_fail(UM_EFORMAT, "%s: metadata %s is %s, want 1 to %d", um_weights_path(file),
                        key, text ? text : "missing", UM_FRAME_MAX_SIDE);
     *out = (int)v;

@@ -42,7 +42,7 @@ static um_status fail_at(const struct machine *m, const char *what)
 
 static um_status no_memory(const struct machine *m)
 {
-    return um_fail(UM_ENOMEM, "pickle offset %zu: memory for a value", m->op_at);
+    return um_fail(UM_ENOMEM, "a value at pickle offset %zu", m->op_at);
 }
 
 /* ---- input ---- */

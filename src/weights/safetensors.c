@@ -2,16 +2,16 @@
 /* safetensors: 8 bytes of header length, that many bytes of JSON
  * {"name":{"dtype","shape","data_offsets"}, …}, then the data.
  * https://github.com/huggingface/safetensors, "Format". */
+#include "base/file.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "weights/view.h"
 
 #include <cjson/cJSON.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { HEADER_MAX = 8 << 20, META_MAX = 256, ALIGN = 8 };
 
@@ -25,16 +25,37 @@ static bool whole_number(const cJSON *x, int64_t *n)
     return (double)*n == x->valuedouble;
 }
 
-static um_status add_tensor(um_weights *w, const unsigned char *data, size_t size, const cJSON *x)
+struct span {
+    int64_t from, to;
+    const char *name;
+};
+
+/* The value of a key that a tensor's entry must have exactly once; NULL if it has not. */
+static const cJSON *only(const cJSON *entry, const char *key)
+{
+    const cJSON *found = NULL, *x = NULL;
+    cJSON_ArrayForEach(x, entry)
+    {
+        if (!x->string || strcmp(x->string, key) != 0)
+            continue;
+        if (found)
+            return NULL;
+        found = x;
+    }
+    return found;
+}
+
+static um_status add_tensor(um_weights *w, const unsigned char *data, size_t size, const cJSON *x,
+                            struct span *place)
 {
     const char *name = x->string;
     char shape[128];
     struct um_wtensor t = {.rank = 0};
-    const cJSON *dtype = cJSON_GetObjectItemCaseSensitive(x, "dtype");
-    const cJSON *dims = cJSON_GetObjectItemCaseSensitive(x, "shape");
-    const cJSON *span = cJSON_GetObjectItemCaseSensitive(x, "data_offsets");
+    const cJSON *dtype = only(x, "dtype"), *dims = only(x, "shape"),
+                *span = only(x, "data_offsets");
     if (!cJSON_IsString(dtype) || !cJSON_IsArray(dims) || !cJSON_IsArray(span))
-        return um_fail(UM_EFORMAT, "tensor %.99s: want dtype, shape and data_offsets", name);
+        return um_fail(UM_EFORMAT, "tensor %.99s: want dtype, shape and data_offsets, each once",
+                       name);
     bool known = false;
     for (int i = UM_W_F32; i <= UM_W_BOOL && !known; i++)
         if (strcmp(dtype->valuestring, um_wtype_name((enum um_wtype)i)) == 0) {
@@ -68,6 +89,7 @@ static um_status add_tensor(um_weights *w, const unsigned char *data, size_t siz
     for (int i = t.rank - 1, known_rank = t.rank; i >= 0; i--)
         t.stride[i] = i == known_rank - 1 ? 1 : t.stride[i + 1] * (t.dim[i + 1] ? t.dim[i + 1] : 1);
     t.data = data + from;
+    *place = (struct span){from, to, name};
     return um_view_add(w, name, strlen(name), &t);
 }
 
@@ -100,11 +122,37 @@ static um_status add_metadata(um_weights *w, const cJSON *pairs)
     return UM_OK;
 }
 
-static um_status read_header(um_weights *w, const cJSON *header, size_t data_at)
+static int by_place(const void *a, const void *b)
+{
+    const struct span *x = a, *y = b;
+    return x->from != y->from ? (x->from > y->from) - (x->from < y->from)
+                              : (x->to > y->to) - (x->to < y->to);
+}
+
+/* Each byte of the data belongs to one tensor: no overlaps, no holes. */
+static um_status check_places(struct span *place, size_t n, size_t size)
+{
+    int64_t at = 0;
+    if (n)
+        qsort(place, n, sizeof *place, by_place);
+    for (size_t i = 0; i < n; at = place[i++].to)
+        if (place[i].from != at)
+            return um_fail(
+                UM_EFORMAT, "tensor %.99s: its bytes from %" PRId64 " %s %" PRId64, place[i].name,
+                place[i].from,
+                place[i].from < at ? "overlap those of others up to" : "leave a hole from", at);
+    if ((uint64_t)at != size)
+        return um_fail(UM_EFORMAT, "%" PRIu64 " of %zu bytes of data belong to no tensor",
+                       size - (uint64_t)at, size);
+    return UM_OK;
+}
+
+static um_status read_entries(um_weights *w, const cJSON *header, size_t data_at,
+                              struct span *place)
 {
     const cJSON *x = NULL;
-    um_status st =
-        cJSON_IsObject(header) ? UM_OK : um_fail(UM_EFORMAT, "safetensors header is no object");
+    um_status st = UM_OK;
+    size_t n = 0;
     bool meta = false;
     cJSON_ArrayForEach(x, header)
     {
@@ -114,17 +162,43 @@ static um_status read_header(um_weights *w, const cJSON *header, size_t data_at)
             st = meta ? um_fail(UM_EFORMAT, "__metadata__: found twice") : add_metadata(w, x);
             meta = true;
         } else {
-            st = add_tensor(w, w->bytes + data_at, w->size - data_at, x);
+            st = add_tensor(w, w->bytes + data_at, w->size - data_at, x, &place[n++]);
         }
     }
+    return st == UM_OK ? check_places(place, n, w->size - data_at) : st;
+}
+
+static um_status read_header(um_weights *w, const cJSON *header, size_t data_at)
+{
+    struct span *place = um_array((size_t)cJSON_GetArraySize(header) + 1, sizeof *place);
+    um_status st = place ? read_entries(w, header, data_at, place)
+                         : um_fail(UM_ENOMEM, "places of the tensors");
+    um_free(place);
     return st;
 }
 
+/* cJSON ends strings at a zero and takes any bytes for text, so a name could say one thing to us
+ * and another to the next reader. */
+static um_status check_text(const char *text, size_t n)
+{
+    for (size_t i = 0, bytes = 0; i < n; i += bytes) {
+        bytes = um_text_utf8(text + i, n - i, NULL);
+        if (bytes == 0 || text[i] == 0)
+            return um_fail(UM_EFORMAT, "safetensors header: %s at offset %zu",
+                           bytes ? "a zero" : "no UTF-8", 8 + i);
+        if (text[i] != '\\' || i + 1 == n)
+            continue;
+        if (n - i >= 6 && memcmp(text + i, "\\u0000", 6) == 0)
+            return um_fail(UM_EFORMAT, "safetensors header: a zero at offset %zu", 8 + i);
+        bytes = 2; /* what is escaped starts no escape */
+    }
+    return UM_OK;
+}
+
+/* The header is there and starts with '{': that is how the format is known. */
 um_status um_safetensors_load(um_weights *w)
 {
     uint64_t n = 0;
-    if (w->size < 8)
-        return um_fail(UM_EFORMAT, "safetensors of %zu bytes", w->size);
     for (int i = 0; i < 8; i++)
         n |= (uint64_t)w->bytes[i] << 8 * i;
     if (n > w->size - 8 || n > HEADER_MAX)
@@ -132,13 +206,15 @@ um_status um_safetensors_load(um_weights *w)
                        "safetensors header of %" PRIu64 " bytes in a file of %zu, at most %d", n,
                        w->size, HEADER_MAX);
     const char *text = (const char *)w->bytes + 8, *end = NULL;
+    um_status st = check_text(text, (size_t)n);
+    if (st != UM_OK)
+        return st;
     cJSON *header = cJSON_ParseWithLengthOpts(text, (size_t)n, &end, 0);
-    um_status st = UM_OK;
     if (!header)
         st = um_fail(UM_EFORMAT, "safetensors header: bad JSON at offset %td",
                      end ? 8 + (end - text) : 8);
     for (const char *p = end; st == UM_OK && p < text + n; p++)
-        if (*p != ' ' && *p != '\n' && *p != '\t' && *p != '\r' && *p != 0)
+        if (*p != ' ' && *p != '\n' && *p != '\t' && *p != '\r')
             st = um_fail(UM_EFORMAT, "safetensors header: more than one JSON value at offset %td",
                          8 + (p - text));
     if (st == UM_OK)
@@ -208,50 +284,25 @@ static um_status make_header(const struct um_wout *t, int n, const char *const *
 um_status um_safetensors_write(const char *path, const struct um_wout *t, int n,
                                const char *const *meta)
 {
-    char *header = NULL, *temporary = NULL;
-    FILE *f = NULL;
+    char *header = NULL;
     um_status st = make_header(t, n, meta, &header);
     if (st != UM_OK)
         return st;
-    /* Complete or not at all: written beside its place, then renamed. */
-    size_t room = strlen(path) + 32;
-    temporary = um_alloc(room);
-    if (!temporary) {
-        cJSON_free(header);
-        return um_fail(UM_ENOMEM, "%s: name", path);
-    }
-    snprintf(temporary, room, "%s.%ld.part", path, (long)getpid());
-    f = fopen(temporary, "wbx");
-    if (!f)
-        st = um_fail(UM_EIO, "%s: cannot create: %s", temporary, strerror(errno));
-    if (f) {
+    struct um_part part;
+    st = um_part_open(&part, path);
+    if (st == UM_OK) {
         size_t length = strlen(header), padded = (length + ALIGN - 1) / ALIGN * ALIGN;
         unsigned char size[8];
         for (int i = 0; i < 8; i++)
             size[i] = (unsigned char)((uint64_t)padded >> 8 * i);
-        bool good = fwrite(size, 8, 1, f) == 1 && fwrite(header, 1, length, f) == length &&
-                    fprintf(f, "%*s", (int)(padded - length), "") == (int)(padded - length);
-        for (int i = 0; i < n && good; i++) {
-            size_t bytes =
-                (size_t)um_view_elements(t[i].rank, t[i].dim) * um_wtype_bytes(t[i].type);
-            good = fwrite(t[i].data, 1, bytes, f) == bytes;
-        }
-        good = good && fflush(f) == 0 && fsync(fileno(f)) == 0;
-        int error = errno;
-        if (fclose(f) != 0 && good) {
-            good = false;
-            error = errno;
-        }
-        if (good && rename(temporary, path) != 0) {
-            good = false;
-            error = errno;
-        }
-        if (!good) {
-            remove(temporary);
-            st = um_fail(UM_EIO, "%s: cannot write: %s", path, strerror(error));
-        }
+        bool good = um_part_write(&part, size, 8) && um_part_write(&part, header, length) &&
+                    um_part_write(&part, "       ", padded - length);
+        for (int i = 0; i < n && good; i++)
+            good = um_part_write(&part, t[i].data,
+                                 (size_t)um_view_elements(t[i].rank, t[i].dim) *
+                                     um_wtype_bytes(t[i].type));
+        st = um_part_close(&part, UM_OK);
     }
-    um_free(temporary);
     cJSON_free(header);
     return st;
 }

@@ -23,7 +23,6 @@ enum {
     LOCAL_BYTES = 30,
     STORED = 0,
     DEFLATED = 8,
-    DEFLATE_RATIO = 1032, /* no deflate stream expands further */
 };
 
 struct entry {
@@ -32,8 +31,8 @@ struct entry {
     int method;
     bool encrypted;
     uint32_t crc;
-    uint64_t packed, size,
-        header;                /* bytes in the file, bytes of content, offset of the local header */
+    uint64_t packed, size;     /* bytes in the file, bytes of content */
+    uint64_t header, at;       /* offsets of the local header and of what follows it */
     const unsigned char *data; /* content once asked for */
 };
 
@@ -127,6 +126,40 @@ static int by_name(const void *a, const void *b)
     return c ? c : (x->name_bytes > y->name_bytes) - (x->name_bytes < y->name_bytes);
 }
 
+static int by_header(const void *a, const void *b)
+{
+    const struct entry *x = a, *y = b;
+    return (x->header > y->header) - (x->header < y->header);
+}
+
+/* Every entry in its own part of the file. */
+static um_status locate(struct archive *z)
+{
+    const um_weights *w = z->w;
+    const unsigned char *b = w->bytes;
+    if (z->count)
+        qsort(z->entry, z->count, sizeof *z->entry, by_header);
+    for (size_t i = 0; i < z->count; i++) {
+        struct entry *e = &z->entry[i];
+        int name_bytes = (int)e->name_bytes;
+        if (!inside(w, e->header, LOCAL_BYTES) || memcmp(b + e->header, "PK\3\4", 4) != 0)
+            return um_fail(UM_EFORMAT,
+                           "zip entry %.*s: no local header at %" PRIu64 " of %zu bytes",
+                           name_bytes, e->name, e->header, w->size);
+        e->at =
+            e->header + LOCAL_BYTES + number(b + e->header + 26, 2) + number(b + e->header + 28, 2);
+        if (!inside(w, e->at, e->packed))
+            return um_fail(UM_EFORMAT,
+                           "zip entry %.*s: %" PRIu64 " bytes at %" PRIu64
+                           ": outside the file's %zu",
+                           name_bytes, e->name, e->packed, e->at, w->size);
+        if (i > 0 && e->header < e[-1].at + e[-1].packed)
+            return um_fail(UM_EFORMAT, "zip entries %.*s and %.*s overlap at %" PRIu64,
+                           (int)e[-1].name_bytes, e[-1].name, name_bytes, e->name, e->header);
+    }
+    return UM_OK;
+}
+
 static um_status read_directory(struct archive *z)
 {
     const um_weights *w = z->w;
@@ -165,6 +198,9 @@ static um_status read_directory(struct archive *z)
         p += record;
         left -= record;
     }
+    st = locate(z);
+    if (st != UM_OK)
+        return st;
     if (z->count)
         qsort(z->entry, z->count, sizeof *z->entry, by_name);
     for (size_t i = 1; i < z->count; i++)
@@ -187,18 +223,23 @@ static struct entry *find(const struct archive *z, const char *name)
                : NULL;
 }
 
-static um_status unpack(um_weights *w, struct entry *e, const unsigned char *packed)
+static um_status unpack(um_weights *w, struct entry *e)
 {
     int name_bytes = (int)e->name_bytes;
-    if (e->size / DEFLATE_RATIO > e->packed || e->size > UINT_MAX || e->packed > UINT_MAX)
+    if (e->size > UINT_MAX || e->packed > UINT_MAX)
         return um_fail(UM_EFORMAT,
                        "zip entry %.*s: %" PRIu64 " bytes from %" PRIu64 " deflated ones",
                        name_bytes, e->name, e->size, e->packed);
+    if (e->size > um_view_budget(w) - w->inflated)
+        return um_fail(UM_EFORMAT,
+                       "zip entry %.*s: with it the file of %zu bytes inflates to %" PRIu64
+                       ", at most %" PRIu64,
+                       name_bytes, e->name, w->size, w->inflated + e->size, um_view_budget(w));
     unsigned char *data = um_arena_take(&w->arena, (size_t)e->size);
     if (!data)
         return um_fail(UM_ENOMEM, "zip entry %.*s: %" PRIu64 " bytes", name_bytes, e->name,
                        e->size);
-    z_stream s = {.next_in = (unsigned char *)packed,
+    z_stream s = {.next_in = (unsigned char *)w->bytes + e->at,
                   .avail_in = (unsigned)e->packed,
                   .next_out = data,
                   .avail_out = (unsigned)e->size};
@@ -214,7 +255,7 @@ static um_status unpack(um_weights *w, struct entry *e, const unsigned char *pac
     if (crc32(crc32(0, NULL, 0), data, (unsigned)e->size) != e->crc)
         return um_fail(UM_EFORMAT, "zip entry %.*s: its checksum is not the stored %08x",
                        name_bytes, e->name, (unsigned)e->crc);
-    w->inflated += (size_t)e->size;
+    w->inflated += e->size;
     e->data = data;
     return UM_OK;
 }
@@ -230,22 +271,12 @@ static um_status open_entry(um_weights *w, struct entry *e)
         return um_fail(UM_EFORMAT, "zip entry %.*s: %s, want stored or deflated (method %d)",
                        name_bytes, e->name, e->encrypted ? "encrypted" : "unknown packing",
                        e->method);
-    const unsigned char *b = w->bytes;
-    if (!inside(w, e->header, LOCAL_BYTES) || memcmp(b + e->header, "PK\3\4", 4) != 0)
-        return um_fail(UM_EFORMAT, "zip entry %.*s: no local header at %" PRIu64 " of %zu bytes",
-                       name_bytes, e->name, e->header, w->size);
-    uint64_t at =
-        e->header + LOCAL_BYTES + number(b + e->header + 26, 2) + number(b + e->header + 28, 2);
-    if (!inside(w, at, e->packed))
-        return um_fail(UM_EFORMAT,
-                       "zip entry %.*s: %" PRIu64 " bytes at %" PRIu64 ": outside the file's %zu",
-                       name_bytes, e->name, e->packed, at, w->size);
     if (e->method == DEFLATED)
-        return unpack(w, e, b + at);
+        return unpack(w, e);
     if (e->packed != e->size)
         return um_fail(UM_EFORMAT, "zip entry %.*s: stored %" PRIu64 " bytes as %" PRIu64,
                        name_bytes, e->name, e->size, e->packed);
-    e->data = b + at;
+    e->data = w->bytes + e->at;
     return UM_OK;
 }
 
@@ -359,7 +390,7 @@ static um_status add_tensor(struct archive *z, const struct um_pvalue *name,
     um_status st = open_entry(z->w, e);
     if (st != UM_OK)
         return st;
-    if ((uint64_t)have > e->size / um_wtype_bytes(t.type))
+    if ((uint64_t)have != e->size / um_wtype_bytes(t.type))
         return um_fail(UM_EFORMAT,
                        "tensor %.*s: storage %s has %" PRIu64 " bytes, want %" PRId64
                        " elements of %zu",

@@ -16,9 +16,10 @@ struct um_wpair {
 struct um_weights {
     char *path;
     const char *format;
-    unsigned char *bytes; /* the whole file */
+    const unsigned char *bytes; /* the whole file */
     size_t size;
-    size_t inflated;     /* bytes that the loader unpacked besides */
+    unsigned char *own;  /* the same if it was read from a path */
+    uint64_t inflated;   /* bytes that the loader unpacked besides */
     double tensor_bytes; /* of all tensors added */
     struct um_arena arena;
     struct um_wtensor *tensor; /* sorted by name once open */
@@ -28,8 +29,9 @@ struct um_weights {
     char sha256[65];
 };
 
-/* um_weights_open() for a file that is already in memory; `path` is only its name. */
-um_status um_weights_open_bytes(um_weights **out, const char *path, const void *data, size_t size);
+/* Bytes that the tensors of a file may have in all, and that its deflated parts may inflate to:
+ * eight times its own and a megabyte. */
+uint64_t um_view_budget(const um_weights *w);
 /* Add a tensor: t->name is ignored, name[0..n-1] is checked and copied. data and strides have been
  * checked by the caller. */
 um_status um_view_add(um_weights *w, const char *name, size_t n, const struct um_wtensor *t);

@@ -1,29 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "weights/weights.h"
 
+#include "base/file.h"
 #include "base/half.h"
 #include "base/mem.h"
 #include "base/sha256.h"
+#include "base/text.h"
 #include "weights/view.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
     TENSORS_MAX = 1 << 20,
-    /* Shared storages and broadcast strides let a small file describe huge tensors; honest ones
-       stay near 1. */
+    /* Shared storages, broadcast strides and deflate let a small file describe huge tensors; honest
+       ones stay near 1. */
     EXPANSION_MAX = 8,
+    SLACK_BYTES = 1 << 20, /* what a file may take besides, however small it is */
 };
 static const int64_t FILE_BYTES_MAX = (int64_t)16 << 30;
+static const int64_t DIM_MAX = (int64_t)1 << 40; /* also beside a dimension of 0 */
 
 static const struct {
     const char *name;
@@ -66,19 +68,41 @@ const char *um_view_shape(char *buf, size_t n, int rank, const int64_t *dim)
     return buf;
 }
 
-um_status um_view_add(um_weights *w, const char *name, size_t n, const struct um_wtensor *t)
+uint64_t um_view_budget(const um_weights *w)
+{
+    return (uint64_t)w->size * EXPANSION_MAX + SLACK_BYTES;
+}
+
+static um_status check_name(const char *name, size_t n)
 {
     if (n == 0 || n > UM_W_NAME_MAX)
         return um_fail(UM_EFORMAT, "tensor name %.*s…: %zu bytes, want 1 to %d",
                        n > 40 ? 40 : (int)n, name, n, UM_W_NAME_MAX);
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f)
-            return um_fail(UM_EFORMAT, "tensor name %.*s…: control character at byte %zu", (int)i,
-                           name, i);
+    for (size_t i = 0, bytes = 0; i < n; i += bytes) {
+        uint32_t code = 0;
+        bytes = um_text_utf8(name + i, n - i, &code);
+        if (bytes == 0 || um_text_is_control(code))
+            return um_fail(UM_EFORMAT, "tensor name %.*s…: %s at byte %zu", (int)i, name,
+                           bytes ? "control character" : "no UTF-8", i);
+    }
+    return UM_OK;
+}
+
+um_status um_view_add(um_weights *w, const char *name, size_t n, const struct um_wtensor *t)
+{
+    um_status st = check_name(name, n);
+    for (int i = 0; st == UM_OK && i < t->rank; i++)
+        if (t->dim[i] > DIM_MAX)
+            st = um_fail(UM_EFORMAT, "tensor %.*s: dimension %d is %" PRId64, (int)n, name, i,
+                         t->dim[i]);
+    if (st != UM_OK)
+        return st;
     w->tensor_bytes += (double)um_wtensor_elements(t) * (double)um_wtype_bytes(t->type);
-    if (w->tensor_bytes > EXPANSION_MAX * ((double)w->size + (double)w->inflated))
-        return um_fail(UM_EFORMAT, "tensor %.*s: with it %.0f bytes of tensors in a file of %zu",
-                       (int)n, name, w->tensor_bytes, w->size);
+    if (w->tensor_bytes > (double)um_view_budget(w))
+        return um_fail(UM_EFORMAT,
+                       "tensor %.*s: with it %.0f bytes of tensors in a file of %zu, at most "
+                       "%" PRIu64,
+                       (int)n, name, w->tensor_bytes, w->size, um_view_budget(w));
     if (w->count == TENSORS_MAX)
         return um_fail(UM_EFORMAT, "more than %d tensors", TENSORS_MAX);
     if (w->count == w->capacity) {
@@ -124,30 +148,27 @@ static um_status finish(um_weights *w)
 
 static um_status read_file(um_weights *w)
 {
-    int fd = open(w->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0)
-        return um_fail(UM_EIO, "cannot open: %s", strerror(errno));
-    um_status st = UM_OK;
-    struct stat s;
-    if (fstat(fd, &s) != 0)
-        st = um_fail(UM_EIO, "cannot stat: %s", strerror(errno));
-    else if (!S_ISREG(s.st_mode))
-        st = um_fail(UM_EIO, "not a regular file");
-    else if (s.st_size > FILE_BYTES_MAX)
-        st = um_fail(UM_EFORMAT, "%lld bytes, at most %lld are read", (long long)s.st_size,
+    int fd = -1;
+    int64_t size = 0;
+    um_status st = um_file_open(w->path, &fd, &size);
+    if (st != UM_OK)
+        return st;
+    if (size > FILE_BYTES_MAX)
+        st = um_fail(UM_EFORMAT, "%lld bytes, at most %lld are read", (long long)size,
                      (long long)FILE_BYTES_MAX);
     /* Read, not mapped: a file that another program cuts short would kill us on access. */
-    if (st == UM_OK && !(w->bytes = um_alloc((size_t)s.st_size)))
-        st = um_fail(UM_ENOMEM, "%lld bytes for the file", (long long)s.st_size);
-    while (st == UM_OK && w->size < (size_t)s.st_size) {
-        ssize_t n = read(fd, w->bytes + w->size, (size_t)s.st_size - w->size);
+    if (st == UM_OK && !(w->own = um_alloc((size_t)size)))
+        st = um_fail(UM_ENOMEM, "%lld bytes for the file", (long long)size);
+    while (st == UM_OK && w->size < (size_t)size) {
+        ssize_t n = read(fd, w->own + w->size, (size_t)size - w->size);
         if (n < 0 && errno != EINTR)
             st = um_fail(UM_EIO, "cannot read: %s", strerror(errno));
         else if (n == 0)
-            st = um_fail(UM_EIO, "ends after %zu bytes, want %lld", w->size, (long long)s.st_size);
+            st = um_fail(UM_EIO, "ends after %zu bytes, want %lld", w->size, (long long)size);
         else if (n > 0)
             w->size += (size_t)n;
     }
+    w->bytes = w->own;
     close(fd);
     return st;
 }
@@ -171,35 +192,23 @@ static um_status load(um_weights *w)
                    w->size, w->size > 0 ? b[0] : 0, w->size > 1 ? b[1] : 0);
 }
 
-static um_status copy_bytes(um_weights *w, const void *data, size_t size)
+static um_status open_view(um_weights **out, const char *label, const void *data, size_t size)
 {
-    w->bytes = um_alloc(size);
-    if (!w->bytes)
-        return um_fail(UM_ENOMEM, "%zu bytes for the file", size);
-    if (size)
-        memcpy(w->bytes, data, size);
-    w->size = size;
-    return UM_OK;
-}
-
-static um_status open_view(um_weights **out, const char *path, const void *data, size_t size)
-{
-    *out = NULL;
-    if (!path || !*path)
-        return um_fail(UM_EINVAL, "um_weights_open: no path");
     um_weights *w = um_zalloc(sizeof *w);
-    if (!w || !(w->path = um_strdup(path))) {
+    if (!w || !(w->path = um_strdup(label))) {
         um_weights_close(&w);
-        return um_fail(UM_ENOMEM, "%s: memory for the view", path);
+        return um_fail_in(um_fail(UM_ENOMEM, "view of a weight file"), label);
     }
-    um_status st = data ? copy_bytes(w, data, size) : read_file(w);
+    w->bytes = data;
+    w->size = size;
+    um_status st = data ? UM_OK : read_file(w);
     if (st == UM_OK)
         st = load(w);
     if (st == UM_OK)
         st = finish(w);
     if (st != UM_OK) {
         um_weights_close(&w);
-        return um_fail_in(st, path);
+        return um_fail_in(st, label);
     }
     um_sha256_hex(w->sha256, w->bytes, w->size);
     *out = w;
@@ -208,12 +217,18 @@ static um_status open_view(um_weights **out, const char *path, const void *data,
 
 um_status um_weights_open(um_weights **out, const char *path)
 {
-    return open_view(out, path, NULL, 0);
+    *out = NULL;
+    return path && *path ? open_view(out, path, NULL, 0)
+                         : um_fail(UM_EINVAL, "um_weights_open: no path");
 }
 
-um_status um_weights_open_bytes(um_weights **out, const char *path, const void *data, size_t size)
+um_status um_weights_open_memory(um_weights **out, const void *data, size_t size, const char *label)
 {
-    return open_view(out, path, data ? data : "", size);
+    *out = NULL;
+    if ((!data && size) || !label || !*label)
+        return um_fail(UM_EINVAL, "um_weights_open_memory: no %s",
+                       label && *label ? "data" : "label");
+    return open_view(out, label, data ? data : "", size);
 }
 
 void um_weights_close(um_weights **w)
@@ -222,7 +237,7 @@ void um_weights_close(um_weights **w)
         return;
     um_arena_finish(&(*w)->arena);
     um_free((*w)->tensor);
-    um_free((*w)->bytes);
+    um_free((*w)->own);
     um_free((*w)->path);
     um_free(*w);
     *w = NULL;

@@ -39,6 +39,10 @@ typedef struct um_weights um_weights;
  * {"ema":{"module":…}}, {"state_dict":…}, …) are unwrapped: order ema.module, model, state_dict,
  * model_state_dict, weights, net, flat. */
 um_status um_weights_open(um_weights **out, const char *path);
+/* The same for a file in memory: data[0..size-1] is borrowed until close; `label` stands for its
+ * path in messages. */
+um_status um_weights_open_memory(um_weights **out, const void *data, size_t size,
+                                 const char *label);
 void um_weights_close(um_weights **w);
 int um_weights_count(const um_weights *w);
 const struct um_wtensor *um_weights_at(const um_weights *w, int i); /* sorted by name */

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Raw frames on stdin: width, height (16 bits each), channels, then the stream. */
+#include "memory_file.h"
+
+#include "ultramotion/ultramotion.h"
+
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size < 5)
+        return 0;
+    um_source_settings set;
+    um_source_settings_default(&set);
+    set.width = (int16_t)(data[0] | data[1] << 8);
+    set.height = (int16_t)(data[2] | data[3] << 8);
+    set.channels = data[4] % 5;
+    static const sig_atomic_t go_on = 0;
+    set.stop = data[4] & 0x80 ? &go_on : NULL;
+    size_t bytes = size - 5, frames = 0;
+    char path[MEMORY_PATH];
+    int saved = dup(STDIN_FILENO), fd = memory_file(data + 5, bytes, path);
+    if (dup2(fd, STDIN_FILENO) < 0)
+        abort();
+    um_source *source = NULL;
+    um_status st = um_source_open(&source, "-", &set);
+    while (st == UM_OK) {
+        um_frame *frame = NULL;
+        st = um_source_read(source, &frame);
+        size_t whole = (size_t)set.width * (size_t)set.height * (size_t)set.channels;
+        if (st == UM_OK && memcmp(frame->pixels, data + 5 + whole * frames++, whole) != 0)
+            abort();
+        if (st == UM_EFORMAT ? bytes % whole == 0 : st == UM_EOF && bytes != whole * frames)
+            abort(); /* a rest is an error, and only a rest */
+        um_frame_unref(&frame);
+    }
+    um_source_close(&source);
+    if (saved >= 0)
+        dup2(saved, STDIN_FILENO);
+    close(saved);
+    close(fd);
+    return 0;
+}

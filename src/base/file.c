@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/file.h"
+
+#include "base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+um_status um_file_open(const char *path, int *fd, int64_t *size)
+{
+    struct stat s;
+    um_status st = UM_OK;
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (*fd < 0)
+        return um_fail(UM_EIO, "cannot open: %s", strerror(errno));
+    if (fstat(*fd, &s) != 0)
+        st = um_fail(UM_EIO, "cannot stat: %s", strerror(errno));
+    else if (!S_ISREG(s.st_mode))
+        st = um_fail(UM_EIO, "not a regular file");
+    else if (size)
+        *size = s.st_size;
+    if (st != UM_OK) {
+        close(*fd);
+        *fd = -1;
+    }
+    return st;
+}
+
+/* Create the hidden file; a name that a killed process left behind is passed over. */
+static int create(struct um_part *part, size_t folder_bytes)
+{
+    enum { TRIES = 100 };
+    static atomic_uint_fast64_t turn;
+    int fd = -1;
+    for (int i = 0; i < TRIES && fd < 0; i++) {
+        sprintf(part->temporary + folder_bytes, ".ultramotion.%ld.%llu.part", (long)getpid(),
+                (unsigned long long)atomic_fetch_add(&turn, 1));
+        fd = open(part->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+        if (fd < 0 && errno != EEXIST)
+            break;
+    }
+    return fd;
+}
+
+um_status um_part_open(struct um_part *part, const char *path)
+{
+    enum { NAME_BYTES = 64 };
+    struct stat old;
+    bool replaces = stat(path, &old) == 0;
+    *part = (struct um_part){.path = NULL};
+    if (replaces && !S_ISREG(old.st_mode))
+        return um_fail(UM_EIO, "%s: cannot be written: not a regular file", path);
+    const char *slash = strrchr(path, '/');
+    size_t folder = slash ? (size_t)(slash + 1 - path) : 0;
+    part->path = um_strdup(path);
+    part->temporary = um_alloc(folder + NAME_BYTES);
+    um_status st = UM_OK;
+    if (!part->path || !part->temporary) {
+        st = um_fail(UM_ENOMEM, "name of %s", path);
+    } else {
+        memcpy(part->temporary, path, folder);
+        int fd = create(part, folder);
+        if (fd >= 0 && replaces)
+            (void)!fchmod(fd, old.st_mode & 0777); /* may be refused: then it has our default */
+        part->file = fd >= 0 ? fdopen(fd, "wb") : NULL;
+        if (!part->file)
+            st = um_fail(UM_EIO, "%s: cannot be written: %s", path, strerror(errno));
+        if (fd >= 0 && !part->file) {
+            close(fd);
+            remove(part->temporary);
+        }
+    }
+    if (st != UM_OK) {
+        um_free(part->path);
+        um_free(part->temporary);
+        *part = (struct um_part){.path = NULL};
+    }
+    return st;
+}
+
+bool um_part_write(struct um_part *part, const void *data, size_t size)
+{
+    errno = 0;
+    if (!part->error && size && fwrite(data, 1, size, part->file) != size)
+        part->error = errno ? errno : EIO;
+    return !part->error;
+}
+
+um_status um_part_close(struct um_part *part, um_status st)
+{
+    errno = 0;
+    if (fclose(part->file) != 0 && !part->error)
+        part->error = errno ? errno : EIO;
+    bool good = st == UM_OK && !part->error;
+    if (good && rename(part->temporary, part->path) != 0) {
+        part->error = errno;
+        good = false;
+    }
+    if (!good)
+        remove(part->temporary);
+    if (st == UM_OK && !good)
+        st = um_fail(UM_EIO, "%s: cannot be written: %s", part->path, strerror(part->error));
+    um_free(part->path);
+    um_free(part->temporary);
+    *part = (struct um_part){.path = NULL};
+    return st;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Files as the library opens them: reading never waits for anyone, writing leaves a whole file or
+ * none. Error texts of um_file_open() do not name the file, its callers do. */
+#ifndef UM_BASE_FILE_H
+#define UM_BASE_FILE_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* Open a regular file for reading: a FIFO, device or socket could block for good. `size` may be
+ * NULL. */
+um_status um_file_open(const char *path, int *fd, int64_t *size);
+
+/* A file in the making: written under a hidden name in the folder of its final one. Only regular
+ * files are replaced, and keep their permissions. */
+struct um_part {
+    char *path, *temporary;
+    FILE *file;
+    int error; /* errno of the first write that failed */
+};
+um_status um_part_open(struct um_part *part, const char *path); /* on error nothing to close */
+/* Failures are remembered; false: no use to go on. */
+bool um_part_write(struct um_part *part, const void *data, size_t size);
+/* With UM_OK the file gets its name, else it is removed and `st` comes back; UM_EIO if any write
+ * failed. Errors of this and um_part_open() name the file. */
+um_status um_part_close(struct um_part *part, um_status st);
+
+#endif
