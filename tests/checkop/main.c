@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every kernel of every level this machine can run against the plain-C reference: random odd
+ * shapes, channel slices (rows further apart than their elements), canaries round every operand,
+ * one, two and three threads bit for bit. The GPU's kernels run here too, thread by thread, in
+ * three orders of warps and lanes that must agree bit for bit.
+ *
+ *     checkop [--seed N] [OP]            check all, or one op
+ *     checkop --device cuda:0 [--precision fp32|fp16|bf16] [--seed N] [OP]
+ *                                        the GPU's kernels on a device, three runs bit for bit
+ *     checkop --bench [--threads N] [OP] time the shapes of MobileSAM at 1024 and D-FINE at 640
+ *
+ * An operator without a case is a failure. Cases are in one file per family (checkop.h says how one
+ * is written), operands in job.c, levels and devices in run.c, times in bench.c. */
+#include "checkop.h"
+
+#include "cuda/host_launch.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const struct op_case *find_case(enum um_op op)
+{
+    static const struct op_case *const families[] = {
+        convolution_cases, norm_cases, attention_cases, linear_cases,
+        select_cases,      sam_cases,  pixel_cases,     block_cases};
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+        for (const struct op_case *c = families[i]; c->random; c++)
+            if (c->op == op)
+                return c;
+    return NULL;
+}
+
+static int failures;
+
+/* What rounding to a half may add per 1 + |result|. */
+static double half_tolerance(const struct job *job)
+{
+    double step = job->act == UM_F16 ? 0x1p-11 : job->act == UM_BF16 ? 0x1p-8 : 0;
+    return step * (1 + (job->rounding > 0 ? job->rounding : 1));
+}
+
+/* Prints the first element that differs by more than the tolerance. */
+static bool same(const struct job *job, const char *level, const struct um_view *want,
+                 const struct um_view *got)
+{
+    size_t e = um_dtype_size(want->dtype), f = um_dtype_size(got->dtype);
+    double tolerance = job->tolerance + half_tolerance(job);
+    for (int r = 0; r < want->h * want->w; r++)
+        for (int i = 0; i < want->c; i++) {
+            size_t off = (size_t)r * (size_t)want->ld + (size_t)i;
+            const unsigned char *a = (unsigned char *)want->data + off * e,
+                                *b = (unsigned char *)got->data + off * f;
+            float x = 0, y = 0;
+            if (want->dtype == UM_F32) {
+                uint16_t half = 0;
+                memcpy(&x, a, 4);
+                memcpy(got->dtype == UM_F32 ? (void *)&y : (void *)&half, b, f);
+                if (got->dtype != UM_F32)
+                    y = half_value(got->dtype, half);
+                if (x == y || (isnan(x) && isnan(y)) ||
+                    fabs((double)x - y) <= tolerance * (1 + fabs((double)x)))
+                    continue;
+            } else if (memcmp(a, b, e) == 0) {
+                continue;
+            } else {
+                x = *a;
+                y = *b;
+            }
+            printf("FAILED %s at %s: %s: row %d of %d, channel %d: %.9g, want %.9g\n",
+                   um_op_name(job->op), level, job->what, r, want->h * want->w, i, (double)y,
+                   (double)x);
+            return false;
+        }
+    return true;
+}
+
+static bool check_level(const struct job *job, const struct um_ops *ops, const struct um_view *want,
+                        um_pool *const *pools)
+{
+    struct memory first[UM_OPERANDS] = {{{0}, NULL, 0}}, out[UM_OPERANDS] = {{{0}, NULL, 0}};
+    struct um_view t[UM_OPERANDS], u[UM_OPERANDS];
+    views(job, ops, t, first);
+    um_host_schedule(UM_HOST_FORWARD, 1);
+    bool ok = run(job, ops, pools[0], t) == UM_OK;
+    if (!ok)
+        printf("FAILED %s at %s: %s: %s\n", um_op_name(job->op), ops->name, job->what,
+               um_last_error());
+    for (int i = 0; i < job->n_out && ok; i++) {
+        if (!t[i].data)
+            continue;
+        ok = same(job, ops->name, &want[i], &t[i]);
+        if (ok && !canaries_alive(&first[i])) {
+            printf("FAILED %s at %s: %s: wrote outside output %d\n", um_op_name(job->op), ops->name,
+                   job->what, i);
+            ok = false;
+        }
+    }
+    for (int i = job->n_out; i < job->n && ok; i++)
+        if (job->m[i].base && !canaries_alive(&job->m[i])) {
+            printf("FAILED %s at %s: %s: wrote round input %d\n", um_op_name(job->op), ops->name,
+                   job->what, i);
+            ok = false;
+        }
+    for (int p = 1; p < 3 && ok; p++) {
+        views(job, ops, u, out);
+        um_host_schedule(p == 1 ? UM_HOST_REVERSE : UM_HOST_SEEDED, (uint64_t)p);
+        ok = run(job, ops, pools[p], u) == UM_OK;
+        if (!ok)
+            printf("FAILED %s at %s: %s: %s\n", um_op_name(job->op), ops->name, job->what,
+                   um_last_error());
+        for (int i = 0; i < job->n_out && ok; i++)
+            if (u[i].data && memcmp(out[i].base, first[i].base, out[i].size) != 0) {
+                printf("FAILED %s at %s: %s: %s %d gives another result than the first\n",
+                       um_op_name(job->op), ops->name, job->what,
+                       ops->launches ? "order" : "number of threads", p + 1);
+                ok = false;
+            }
+        views_free(job, u, out);
+        memset(out, 0, sizeof out);
+    }
+    views_free(job, t, first);
+    return ok;
+}
+
+/* Run by the host, thread by thread, a GPU's kernels take long. */
+static int cases_of(const struct op_case *g, bool on_host)
+{
+    return gpu && !getenv("ULTRAMOTION_CUDA_DRIVER") ? g->cases
+           : on_host                                 ? 8 + g->cases / 4
+                                                     : g->cases;
+}
+
+/* One random call against every level whose activations are of type `act`. */
+static bool check_case(const struct op_case *g, int k, enum um_dtype act, const struct um_ops *base,
+                       uint64_t seed, um_pool *const *pools)
+{
+    struct job job = {.tolerance = 0};
+    struct um_view want[UM_OPERANDS];
+    struct memory out[UM_OPERANDS] = {{{0}, NULL, 0}};
+    bool ok = true;
+    rng_state = seed + (uint64_t)g->op * 1000003u + (uint64_t)k * 7919u;
+    g->random(&job);
+    job.halves = g->halves;
+    round_operands(&job, act);
+    views(&job, base, want, out);
+    if (job.reference)
+        job.reference(&job, pools[1], want);
+    else
+        run(&job, base, pools[1], want);
+    for (int l = 0; levels[l] && ok; l++)
+        if (levels[l]->act == act && takes_part(levels[l], base, g->op) &&
+            k < cases_of(g, levels[l]->launches))
+            ok = check_level(&job, levels[l], want, pools);
+    if (!ok)
+        printf("  case %d of --seed %llu %s\n", k, (unsigned long long)seed, um_op_name(g->op));
+    views_free(&job, want, out);
+    job_free(&job);
+    return ok;
+}
+
+static bool check_op(const struct op_case *g, const struct um_ops *base, uint64_t seed,
+                     um_pool *const *pools)
+{
+    bool any = false, ok = true;
+    for (int l = 0; levels[l]; l++)
+        any = any || takes_part(levels[l], base, g->op);
+    for (int k = 0; any && k < g->cases && ok; k++)
+        ok = check_case(g, k, UM_F32, base, seed, pools);
+    for (int k = 0; any && k < cases_of(g, true) && ok; k++)
+        ok = check_case(g, k, UM_F16, base, seed, pools) &&
+             check_case(g, k, UM_BF16, base, seed, pools);
+    return ok;
+}
+
+static int check(const char *only, uint64_t seed)
+{
+    const struct um_ops *base = find_levels();
+    um_pool *pools[3] = {NULL};
+    int checked = 0;
+    for (int i = 0; i < 3; i++)
+        if (um_pool_open(&pools[i], i + 1) != UM_OK) {
+            fprintf(stderr, "checkop: %s\n", um_last_error());
+            return 2;
+        }
+    printf("levels:");
+    for (int l = 0; levels[l]; l++)
+        printf(" %s", levels[l]->name);
+    printf(", against %s, seed %llu\n", base->name, (unsigned long long)seed);
+    for (enum um_op op = 0; op < UM_OPS; op++) {
+        const struct op_case *g = find_case(op);
+        if (only && strcmp(only, um_op_name(op)) != 0)
+            continue;
+        checked++;
+        if (!g)
+            printf("FAILED %s: no case\n", um_op_name(op));
+        if (!g || !check_op(g, base, seed, pools))
+            failures++;
+    }
+    for (int i = 0; i < 3; i++)
+        um_pool_close(&pools[i]);
+    printf("%d ops checked, %d failed\n", checked, failures);
+    return failures || !checked ? 1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+    const char *only = NULL, *device = NULL;
+    bool timing = false;
+    uint64_t seed = 1;
+    int threads = 2;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--bench") == 0)
+            timing = true;
+        else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
+            seed = strtoull(argv[++i], NULL, 10);
+        else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
+            threads = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--device") == 0 && i + 1 < argc)
+            device = argv[++i];
+        else if (strcmp(argv[i], "--precision") == 0 && i + 1 < argc)
+            wanted_precision = argv[++i];
+        else
+            only = argv[i];
+    }
+    if (device && open_gpu(device) != 0)
+        return 2;
+    return timing ? bench(only, threads) : check(only, seed);
+}

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a picture's bytes to a network's input. */
+#include "checkop.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void make_resize(struct job *job, int h, int w, int c, int n, bool vertical)
+{
+    int in = vertical ? h : w, support = in > n ? (in + n - 1) / n + 1 : 2, ksize = 2 * support + 1;
+    job->op = UM_OP_RESIZE;
+    job->macs = (double)(vertical ? n * w : h * n) * c * (in > n ? 2.0 * in / n : 2);
+    job->args.resize = (struct um_resize_args){.vertical = vertical};
+    snprintf(job->what, sizeof job->what, "[%d,%d,%d] -> %d %s", h, w, c, n,
+             vertical ? "rows" : "columns");
+    output(job, UM_U8, vertical ? n : h, vertical ? w : n, c, 0);
+    input_u8(job, h, w, c);
+    struct memory *taps = &job->m[job->n++];
+    *taps = memory_new(UM_I32, 1, n, 2 + ksize, 0);
+    for (int o = 0; o < n;
+         o++) { /* triangle of the width Pillow uses; a few overshoot so that clipping is seen */
+        int32_t *k = (int32_t *)taps->view.data + (ptrdiff_t)o * (2 + ksize);
+        double ratio = (double)in / n, reach = ratio > 1 ? ratio : 1, middle = (o + 0.5) * ratio,
+               sum = 0;
+        int first = (int)(middle - reach + 0.5), last = (int)(middle + reach + 0.5);
+        first = first < 0 ? 0 : first;
+        last = last > in ? in : last;
+        memset(k, 0, (size_t)(2 + ksize) * sizeof *k);
+        k[0] = first;
+        k[1] = last - first < ksize ? last - first : ksize;
+        for (int pass = 0; pass < 2; pass++)
+            for (int j = 0; j < k[1]; j++) {
+                double x = fabs((first + j - middle + 0.5) / reach), v = x < 1 ? 1 - x : 0;
+                if (pass == 0)
+                    sum += v;
+                else
+                    k[2 + j] = (int32_t)lrint(v / sum * (1 << 22) * (chance(3) ? 1.3 : 1));
+            }
+        if (chance(3))
+            k[2] = -k[2];
+    }
+}
+
+static void random_resize(struct job *job)
+{
+    make_resize(job, pick(1, 60), pick(1, 60), chance(50) ? 1 : 3, pick(1, 90), chance(50));
+}
+
+static void bench_resize(struct job *job, const struct bench *b)
+{
+    const int *p = b->p;
+    make_resize(job, p[0], p[1], p[2], p[3], p[4]);
+}
+
+static void make_normalize(struct job *job, int h, int w, int in_c, int size_h, int size_w, int c)
+{
+    job->op = UM_OP_NORMALIZE;
+    job->macs = (double)size_h * size_w * c;
+    snprintf(job->what, sizeof job->what, "[%d,%d,%d] -> [%d,%d,%d]", h, w, in_c, size_h, size_w,
+             c);
+    output(job, UM_F32, size_h, size_w, c, chance(70) ? 0 : 1);
+    input_u8(job, h, w, in_c);
+    input(job, 1, c, 256, 0, 2);
+}
+
+static void random_normalize(struct job *job)
+{
+    int h = pick(1, 40), w = pick(1, 40), c = chance(60) ? 3 : pick(1, 4);
+    make_normalize(job, h, w, chance(50) ? 1 : c, h + (chance(50) ? 0 : pick(0, 9)),
+                   w + (chance(50) ? 0 : pick(0, 9)), c);
+}
+
+static void bench_normalize(struct job *job, const struct bench *b)
+{
+    const int *p = b->p;
+    make_normalize(job, p[0], p[1], p[2], p[3], p[4], p[5]);
+}
+
+static void front_reference(const struct job *job, um_pool *pool, struct um_view *t)
+{
+    const struct um_front_args *a = &job->args.front;
+    for (int i = 0; i < 2; i++) {
+        struct um_view x = t[2], y, *k = &t[3 + 3 * i]; /* table, taps across, taps down */
+        for (int pass = 0; pass < 2 && t[i].data; pass++) {
+            struct um_resize_args axis = {.vertical = (pass == 0) == a->vertical_first[i]};
+            const struct um_view *taps = &k[axis.vertical ? 2 : 1];
+            if (!taps->data)
+                continue;
+            y = axis.vertical ? bytes(a->new_h[i], x.w, x.c) : bytes(x.h, a->new_w[i], x.c);
+            ref(um_ref_resize, &axis, pool, (struct um_view[]){y, x, *taps}, 3);
+            if (x.data != t[2].data)
+                free(x.data);
+            x = y;
+        }
+        if (t[i].data)
+            ref(um_ref_normalize, NULL, pool, (struct um_view[]){t[i], x, k[0]}, 3);
+        if (x.data != t[2].data)
+            free(x.data);
+    }
+}
+
+/* Pillow's taps, some of them changed so that clipping is seen. */
+static void axis_taps(struct job *job, int in, int out)
+{
+    int ld = 2 + um_resize_ksize(in, out);
+    struct memory *m = &job->m[job->n++];
+    if (in == out)
+        return;
+    *m = memory_new(UM_I32, 1, out, ld, 0);
+    um_resize_taps(m->view.data, in, out);
+    for (int32_t *k = m->view.data; out-- > 0; k += ld)
+        if (chance(5))
+            k[2] = chance(50) ? -k[2] : k[2] + k[2] / 4;
+}
+
+static void make_front(struct job *job, int h, int w, int c, int targets, const int *new_h,
+                       const int *new_w, const bool *vertical_first)
+{
+    struct um_front_args *a = &job->args.front;
+    job->op = UM_OP_FRONT;
+    job->reference = front_reference;
+    job->rounding = 1e-6; /* bytes are exact in between: only the output rounds */
+    int n = snprintf(job->what, sizeof job->what, "[%d,%d,%d] ->", h, w, c), channels[2];
+    for (int i = 0; i < 2; i++) {
+        if (i >= targets) {
+            absent(job);
+            job->n_out++;
+            continue;
+        }
+        int size_h = new_h[i] + (chance(50) ? 0 : pick(0, 20)),
+            size_w = new_w[i] + (chance(50) ? 0 : pick(0, 90));
+        a->new_h[i] = new_h[i];
+        a->new_w[i] = new_w[i];
+        a->vertical_first[i] = vertical_first[i];
+        channels[i] = chance(70) ? 3 : 1;
+        struct um_view *v = output(job, UM_F32, size_h, size_w, channels[i], chance(70) ? 0 : 1);
+        n += snprintf(job->what + n, sizeof job->what - (size_t)n, " [%d,%d of %d,%d,%d]%s",
+                      new_h[i], new_w[i], size_h, size_w, v->c, vertical_first[i] ? "v" : "");
+        job->macs += (double)size_h * size_w * v->c;
+    }
+    input_u8(job, h, w, c);
+    for (int i = 0; i < 2; i++) {
+        if (i >= targets) {
+            job->n += 3;
+            continue;
+        }
+        input(job, 1, channels[i], 256, 0, 2);
+        axis_taps(job, w, new_w[i]);
+        axis_taps(job, h, new_h[i]);
+    }
+}
+
+static void random_front(struct job *job)
+{
+    int h = pick(1, 90), w = pick(1, 90), new_h[2], new_w[2], kind = pick(0, 9);
+    bool vertical_first[2];
+    for (int i = 0; i < 2; i++) {
+        new_h[i] = chance(20) ? h : pick(1, 90);
+        new_w[i] = chance(20) ? w : pick(1, 150);
+        vertical_first[i] =
+            chance(80) ? um_resize_vertical_first(h, w, new_h[i], new_w[i]) : chance(50);
+    }
+    if (kind == 0) { /* shrinks much: small tiles */
+        h = pick(300, 900);
+        w = pick(300, 900);
+        new_h[0] = pick(1, 12);
+        new_w[0] = pick(1, 12);
+    } else if (kind == 1) { /* so much that no tile has room */
+        h = vertical_first[0] ? pick(1, 3) : pick(9000, 20000);
+        w = vertical_first[0] ? pick(20000, 50000) : pick(1, 3);
+        new_h[0] = pick(1, 3);
+        new_w[0] = pick(1, 3);
+    }
+    make_front(job, h, w, chance(50) ? 1 : 3, kind > 1 && chance(60) ? 2 : 1, new_h, new_w,
+               vertical_first);
+}
+
+const struct op_case pixel_cases[] = {
+    {UM_OP_RESIZE, random_resize, 60, 0x0, bench_resize},
+    {UM_OP_NORMALIZE, random_normalize, 40, 0x1, bench_normalize},
+    {UM_OP_FRONT, random_front, 200, 0x3, NULL},
+    {0},
+};

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Operators of SAM: prompt, mask, statistics, packet. */
+#include "checkop.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void make_prompt(struct job *job, int c, int points, bool box)
+{
+    struct um_prompt_args *a = &job->args.prompt;
+    *a = (struct um_prompt_args){.canvas = pick(16, 1024), .points = points, .box = box};
+    job->op = UM_OP_PROMPT;
+    job->tolerance = 1e-6; /* sinf, cosf */
+    job->rounding = 1e-6;
+    job->macs = 5.0 * c * (points + 2);
+    snprintf(job->what, sizeof job->what, "%d channels, %d points%s, canvas %d", c, points,
+             box ? ", box" : "", a->canvas);
+    output(job, UM_F32, 1, 5 + points + (box ? 2 : points ? 1 : 0), c, gap());
+    struct um_prompt p = {.has_box = box, .n_points = (uint32_t)points};
+    p.width = chance(90) ? (uint32_t)pick(1, 2000) : 0;
+    p.height = chance(90) ? (uint32_t)pick(1, 2000) : 0;
+    for (int i = 0; i < 4; i++)
+        p.box[i] = (0.5f + uniform()) * (float)(i % 2 ? p.height : p.width);
+    for (int i = 0; i < UM_POINTS_MAX; i++) {
+        p.xy[2 * i] = (0.5f + uniform()) * (float)p.width;
+        p.xy[2 * i + 1] = (0.5f + uniform()) * (float)p.height;
+        p.label[i] = pick(-1, 2);
+    }
+    memcpy(input_u8(job, 1, 1, sizeof p)->data, &p, sizeof p);
+    input(job, 1, 10, c, 0, 1);
+    input(job, 1, 2, c / 2, 0, 2);
+}
+
+static void random_prompt(struct job *job)
+{
+    bool box = chance(60);
+    make_prompt(job, chance(50) ? 256 : 2 * pick(1, 150), pick(box ? 0 : 1, UM_POINTS_MAX), box);
+}
+
+static void make_mask(struct job *job, int n4, int used_h, int used_w, int h, int w, bool logits)
+{
+    job->op = UM_OP_MASK; /* equal logits must give equal masks on every level: bit for bit */
+    job->macs = 12.0 * h * w;
+    snprintf(job->what, sizeof job->what, "%d -> [%d,%d]%s", n4, h, w,
+             logits ? " with logits" : "");
+    output(job, UM_U8, h, w, 1, 0);
+    if (logits) {
+        output(job, UM_F32, h, w, 1, 0);
+    } else {
+        absent(job);
+        job->n_out++;
+    }
+    struct um_view *low = input(job, n4, n4, 1, chance(50) ? 0 : 3, 2);
+    for (int i = 0; i < n4 * n4 && chance(99); i++) /* exact zeros: not part of the mask */
+        *at(low, i, 0) = roundf(*at(low, i, 0) * 0.6f);
+    um_mask_taps(input(job, 1, w, 4, 0, 1)->data, n4, 4 * n4, used_w, w);
+    um_mask_taps(input(job, 1, h, 4, 0, 1)->data, n4, 4 * n4, used_h, h);
+    if (chance(70)) {
+        struct um_view *gate = input_u8(job, 1, 1, UM_GATE_BYTES);
+        uint32_t flags = chance(80) ? UM_GATE_OK : UM_GATE_BELOW_TAU;
+        memcpy(gate->data, &flags, sizeof flags);
+    } else {
+        absent(job);
+    }
+}
+
+static void random_mask(struct job *job)
+{
+    int n4 = pick(3, 20);
+    make_mask(job, n4, pick(1, 4 * n4), 4 * n4, pick(1, 90), pick(1, 90), chance(50));
+}
+
+static void bench_mask(struct job *job, const struct bench *b)
+{
+    const int *p = b->p;
+    make_mask(job, p[0], p[1], p[2], p[3], p[4], false);
+}
+
+static void make_mask_stats(struct job *job, int h, int w, int density)
+{
+    job->op = UM_OP_MASK_STATS;
+    job->macs = (double)h * w;
+    snprintf(job->what, sizeof job->what, "[%d,%d] %d %%", h, w, density);
+    output(job, UM_U8, 3 * h, w, 1, 0);
+    output(job, UM_U8, 1, 1, UM_RECORD_BYTES, 0);
+    struct um_view *m = input_u8(job, h, w, 1);
+    for (int i = 0; i < h * w; i++)
+        ((uint8_t *)m->data)[i] = chance(density);
+}
+
+static void random_mask_stats(struct job *job)
+{
+    static const int density[] = {0, 2, 50, 97, 100};
+    make_mask_stats(job, pick(1, 50), pick(1, 90), density[pick(0, 4)]);
+}
+
+static void bench_mask_stats(struct job *job, const struct bench *b)
+{
+    const int *p = b->p;
+    make_mask_stats(job, p[0], p[1], p[2]);
+}
+
+static void make_packet(struct job *job, int h, int w)
+{
+    job->op = UM_OP_PACKET;
+    job->macs = (double)h * w;
+    snprintf(job->what, sizeof job->what, "[%d,%d]", h, w);
+    output(job, UM_U8, 1, 1, UM_RECORD_BYTES + h * um_mask_row_bytes(w), 0);
+    input_u8(job, 1, 1, UM_RECORD_BYTES);
+    struct um_view *m = input_u8(job, h, w, 1);
+    for (int i = 0; i < h * w; i++)
+        ((uint8_t *)m->data)[i] &= 1;
+    struct um_view *gate = input_u8(job, 1, 1, UM_GATE_BYTES);
+    uint32_t flags = chance(80) ? UM_GATE_OK : UM_GATE_OUTSIDE;
+    memcpy(gate->data, &flags, sizeof flags);
+    input(job, 1, 1, 4, 0, 1);
+    struct um_view *low = input(job, 8, 8, 1, 0, 1);
+    *at(low, 3, 0) = chance(50) ? NAN : INFINITY;
+    input_u8(job, 1, 1, UM_HEADER_BYTES);
+}
+
+static void random_packet(struct job *job)
+{
+    make_packet(job, pick(1, 40), pick(1, 90));
+}
+
+static void bench_packet(struct job *job, const struct bench *b)
+{
+    const int *p = b->p;
+    make_packet(job, p[0], p[1]);
+}
+
+static void mask_packet_reference(const struct job *job, um_pool *pool, struct um_view *t)
+{
+    int h = t[4].w, w = t[3].w;
+    struct um_view mask = bytes(h, w, 1), weights = bytes(3 * h, w, 1),
+                   record = bytes(1, 1, UM_RECORD_BYTES);
+    (void)job;
+    ref(um_ref_mask, NULL, pool, (struct um_view[]){mask, none, t[2], t[3], t[4], t[5]}, 6);
+    ref(um_ref_mask_stats, NULL, pool, (struct um_view[]){weights, record, mask}, 3);
+    ref(um_ref_packet, NULL, pool, (struct um_view[]){t[0], record, mask, t[5], t[6], t[2], t[7]},
+        7);
+    free(mask.data);
+    free(weights.data);
+    free(record.data);
+}
+
+static void make_mask_packet(struct job *job, int n4, int used_h, int used_w, int h, int w,
+                             float bias)
+{
+    static const float odd[] = {NAN, INFINITY, -INFINITY};
+    job->op = UM_OP_MASK_PACKET;
+    job->reference = mask_packet_reference;
+    job->macs = 12.0 * h * w;
+    output(job, UM_U8, 1, 1, UM_RECORD_BYTES + h * um_mask_row_bytes(w), 0);
+    memset(output(job, UM_U8, 1, 1, UM_MASK_WORK_BYTES, 0)->data, 0, UM_MASK_WORK_BYTES);
+    job->preset = 1u << 1;
+    struct um_view *low = input(job, n4, n4, 1, chance(50) ? 0 : 3, 2);
+    for (int i = 0; i < n4 * n4; i++)
+        *at(low, i, 0) = chance(1) ? odd[pick(0, 2)] : chance(30) ? 0 : *at(low, i, 0) + bias;
+    um_mask_taps(input(job, 1, w, 4, 0, 1)->data, n4, 4 * n4, used_w, w);
+    um_mask_taps(input(job, 1, h, 4, 0, 1)->data, n4, 4 * n4, used_h, h);
+    uint32_t flags = chance(80) ? UM_GATE_OK : chance(50) ? UM_GATE_BELOW_TAU : 0;
+    bool gate = chance(80);
+    if (gate)
+        memcpy(input_u8(job, 1, 1, UM_GATE_BYTES)->data, &flags, sizeof flags);
+    else
+        absent(job);
+    if (chance(80))
+        input(job, 1, 1, 4, 0, 1);
+    else
+        absent(job);
+    input_u8(job, 1, 1, UM_HEADER_BYTES);
+    snprintf(job->what, sizeof job->what, "%d -> [%d,%d] bias %g%s%s", n4, h, w, (double)bias,
+             gate ? " gate" : "", gate && flags != UM_GATE_OK ? " lost" : "");
+}
+
+static void random_mask_packet(struct job *job)
+{
+    static const float bias[] = {-5, -1.5f, 0, 0, 1.5f, 5};
+    int n4 = chance(80) ? pick(3, 20) : pick(30, 60), h = chance(20) ? pick(1, 5) : pick(1, 60),
+        w = chance(20) ? 32 * pick(1, 4) : pick(1, 100);
+    if (chance(10))
+        w = pick(500, 1500);
+    if (chance(4)) { /* fewer rows per block fit into shared memory */
+        h = pick(1, 6);
+        w = pick(32000, 70000);
+    }
+    make_mask_packet(job, n4, pick(1, 4 * n4), pick(1, 4 * n4), h, w, bias[pick(0, 5)]);
+}
+
+const struct op_case sam_cases[] = {
+    {UM_OP_PROMPT, random_prompt, 60, 0x1, NULL},
+    {UM_OP_MASK, random_mask, 40, 0x0, bench_mask},
+    {UM_OP_MASK_STATS, random_mask_stats, 40, 0x0, bench_mask_stats},
+    {UM_OP_PACKET, random_packet, 30, 0x10, bench_packet},
+    {UM_OP_MASK_PACKET, random_mask_packet, 120, 0x40, NULL}, /* iou */
+    {0},
+};
