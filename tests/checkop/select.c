@@ -182,24 +182,28 @@ static void make_best_box(struct job *job, int rows, int c)
                                      .width = (uint32_t)pick(1, 2000),
                                      .height = (uint32_t)pick(1, 2000),
                                      .tau_conf = chance(90) ? 0.5f + 0.5f * uniform() : NAN,
-                                     .label = chance(60) ? -1 : pick(0, c)}; /* c: no such class */
+                                     .label = chance(60) ? -1 : pick(0, c), /* c: no such class */
+                                     .objects = (uint32_t)pick(0, UM_BOXES_MAX),
+                                     .per_class = chance(30)};
+    int n = chance(40) ? 1 : pick(1, UM_BOXES_MAX);
     job->op = UM_OP_BEST_BOX;
     job->macs = (double)rows * c;
-    snprintf(job->what, sizeof job->what, "%d rows of %d, class %d", rows, c, (int)header.label);
-    output(job, UM_U8, 1, 1, UM_GATE_BYTES, 0);
-    output(job, UM_U8, 1, 1, (int)sizeof(struct um_prompt), 0);
+    snprintf(job->what, sizeof job->what, "%d of %d rows of %d, class %d", n, rows, c,
+             (int)header.label);
+    output(job, UM_U8, 1, n, UM_GATE_BYTES, 0);
+    output(job, UM_U8, 1, n, (int)sizeof(struct um_prompt), 0);
     struct um_view *logits = input(job, 1, rows, c, gap(), 6);
-    bool coarse = chance(60), dead = chance(10);
+    bool coarse = chance(60), dead = chance(10), bad = chance(20);
     for (int r = 0; r < rows; r++)
         for (int i = 0; i < c; i++) { /* ties, both zeros among them; nothing to choose from */
             float *v = at(logits, r, i);
-            *v = dead        ? (chance(50) ? NAN : -INFINITY)
-                 : chance(3) ? NAN
-                 : chance(3) ? -INFINITY
-                 : coarse    ? (*v < -4  ? -1.0f
-                                : *v < 0 ? -0.0f
-                                         : 0.0f)
-                             : *v;
+            *v = dead               ? (chance(50) ? NAN : -INFINITY)
+                 : bad && chance(1) ? NAN
+                 : chance(3)        ? -INFINITY
+                 : coarse           ? (*v < -4  ? -1.0f
+                                       : *v < 0 ? -0.0f
+                                                : 0.0f)
+                                    : *v;
         }
     if (chance(10))
         *at(logits, pick(0, rows - 1), pick(0, c - 1)) = INFINITY;
