@@ -331,6 +331,45 @@ TEST_ON_DEVICES(images_on_the_device_stay_there)
     fixture_close(&f);
 }
 
+/* A model's file may come from anywhere. */
+TEST(models_are_opened_from_memory)
+{
+    struct fixture f = fixture_open("cpu", 1, DET, SAM);
+    um_frame *frame = part(0);
+    const char *const files[2] = {DETECTOR_FILE, SEGMENTER_FILE};
+    um_detector *detector = NULL;
+    um_segmenter *segmenter = NULL;
+    for (int i = 0; i < 2; i++) {
+        FILE *file = fopen(files[i], "rb");
+        CHECK(file && fseek(file, 0, SEEK_END) == 0);
+        long size = ftell(file);
+        void *data = malloc((size_t)size);
+        rewind(file);
+        CHECK_EQ(fread(data, 1, (size_t)size, file), (size_t)size);
+        fclose(file);
+        if (i)
+            CHECK_OK(um_segmenter_open_memory(&segmenter, f.dev, data, (size_t)size, "here", SAM));
+        else
+            CHECK_OK(um_detector_open_memory(&detector, f.dev, data, (size_t)size, "here", DET));
+        um_detector *none = NULL;
+        CHECK_EQ(um_detector_open_memory(&none, f.dev, data, (size_t)size / 2, "half", 0),
+                 UM_EFORMAT);
+        CHECK(!none && strstr(um_last_error(), "half"));
+        memset(data, 0, (size_t)size);
+        free(data);
+    }
+    CHECK_STR(um_detector_sha256(detector), um_detector_sha256(f.detector));
+    um_box a[4], b[4];
+    int n = 0, m = 0;
+    CHECK_OK(um_detector_run(f.detector, frame, 0, a, 4, &n));
+    CHECK_OK(um_detector_run(detector, frame, 0, b, 4, &m));
+    CHECK(n == 4 && m == 4 && memcmp(a, b, sizeof a) == 0);
+    um_detector_close(&detector);
+    um_segmenter_close(&segmenter);
+    um_frame_unref(&frame);
+    fixture_close(&f);
+}
+
 /* The first frame of a prepared size finds everything made: no setup, no allocation but its packet.
  */
 TEST_ON_DEVICES(prepared_sizes_are_not_planned_in_the_stream)

@@ -32,6 +32,10 @@ typedef struct um_box {
  */
 UM_API um_status um_detector_open(um_detector **out, um_device *device, const char *path,
                                   int input_size);
+/** The same from a file's bytes in memory, which are needed no more when it returns. @param label
+ * its name in messages. */
+UM_API um_status um_detector_open_memory(um_detector **out, um_device *device, const void *data,
+                                         size_t size, const char *label, int input_size);
 /** Close and set to NULL. Accepts NULL. */
 UM_API void um_detector_close(um_detector **detector);
 

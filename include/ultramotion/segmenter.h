@@ -31,6 +31,10 @@ typedef enum um_mask_mode { UM_MASK_AUTO = 0, UM_MASK_DEVICE = 1, UM_MASK_HOST =
  */
 UM_API um_status um_segmenter_open(um_segmenter **out, um_device *device, const char *path,
                                    int canvas);
+/** The same from a file's bytes in memory, which are needed no more when it returns. @param label
+ * its name in messages. */
+UM_API um_status um_segmenter_open_memory(um_segmenter **out, um_device *device, const void *data,
+                                          size_t size, const char *label, int canvas);
 /** Close and set to NULL; predictors, pipelines, embeddings and masks of it must be closed first.
  * Accepts NULL. */
 UM_API void um_segmenter_close(um_segmenter **segmenter);

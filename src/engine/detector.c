@@ -67,6 +67,24 @@ um_status um_detector_open(um_detector **out, um_device *device, const char *pat
     return st;
 }
 
+um_status um_detector_open_memory(um_detector **out, um_device *device, const void *data,
+                                  size_t size, const char *label, int input_size)
+{
+    um_weights *file = NULL;
+    if (!out || !device || !data || !label)
+        return um_fail(UM_EINVAL, "um_detector_open_memory: %s is NULL",
+                       !out      ? "out"
+                       : !device ? "device"
+                       : !data   ? "data"
+                                 : "label");
+    *out = NULL;
+    um_status st = um_weights_open_memory(&file, data, size, label);
+    if (st == UM_OK)
+        st = open_file(out, device, file, input_size);
+    um_weights_close(&file);
+    return st;
+}
+
 void um_detector_close(um_detector **detector)
 {
     um_detector *d = detector ? *detector : NULL;

@@ -43,6 +43,24 @@ um_status um_segmenter_open(um_segmenter **out, um_device *device, const char *p
     return st;
 }
 
+um_status um_segmenter_open_memory(um_segmenter **out, um_device *device, const void *data,
+                                   size_t size, const char *label, int canvas)
+{
+    um_weights *file = NULL;
+    if (!out || !device || !data || !label)
+        return um_fail(UM_EINVAL, "um_segmenter_open_memory: %s is NULL",
+                       !out      ? "out"
+                       : !device ? "device"
+                       : !data   ? "data"
+                                 : "label");
+    *out = NULL;
+    um_status st = um_weights_open_memory(&file, data, size, label);
+    if (st == UM_OK)
+        st = open_file(out, device, file, canvas);
+    um_weights_close(&file);
+    return st;
+}
+
 void um_segmenter_close(um_segmenter **segmenter)
 {
     um_segmenter *s = segmenter ? *segmenter : NULL;
