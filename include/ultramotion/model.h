@@ -11,6 +11,8 @@
 extern "C" {
 #endif
 
+/* Threads: any, of every function here. */
+
 typedef enum um_model_kind {
     UM_MODEL_UNKNOWN,
     UM_MODEL_DFINE,

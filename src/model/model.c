@@ -4,6 +4,7 @@
 
 #include "base/half.h"
 #include "base/mem.h"
+#include "base/record.h"
 #include "model/dfine.h"
 #include "model/recognise.h"
 #include "model/sam.h"
@@ -99,25 +100,17 @@ static um_status describe(const um_weights *file, um_model_info *info)
 /* Takes the file, which was opened with `st`. */
 static um_status inspect(um_weights *file, um_status st, um_model_info *info)
 {
-    um_model_info found = {.struct_size = info->struct_size};
+    um_model_info found = {.struct_size = sizeof found};
     if (st == UM_OK)
         st = describe(file, &found);
     um_weights_close(&file);
-    if (st == UM_OK) /* a caller built with an older header has a shorter struct */
-        memcpy(info, &found, info->struct_size < sizeof found ? info->struct_size : sizeof found);
-    return st;
-}
-
-static bool sized(const um_model_info *info)
-{
-    return info && info->struct_size >= sizeof info->struct_size;
+    return st == UM_OK ? um_record_out(info, &found, sizeof found, "um_model_info") : st;
 }
 
 um_status um_model_inspect(const char *path, um_model_info *info)
 {
-    if (!path || !sized(info))
-        return um_fail(UM_EINVAL,
-                       "um_model_inspect: want a path and an info whose struct_size is set");
+    if (!path || !info)
+        return um_fail(UM_EINVAL, "um_model_inspect: %s is NULL", path ? "info" : "path");
     um_weights *file = NULL;
     um_status st = um_weights_open(&file, path);
     return inspect(file, st, info);
@@ -126,9 +119,8 @@ um_status um_model_inspect(const char *path, um_model_info *info)
 um_status um_model_inspect_memory(const void *data, size_t size, const char *label,
                                   um_model_info *info)
 {
-    if (!data || !label || !sized(info))
-        return um_fail(UM_EINVAL, "um_model_inspect_memory: want data, a label and an info whose "
-                                  "struct_size is set");
+    if (!data || !label || !info)
+        return um_fail(UM_EINVAL, "um_model_inspect_memory: want data, a label and an info");
     um_weights *file = NULL;
     um_status st = um_weights_open_memory(&file, data, size, label);
     return inspect(file, st, info);
