@@ -5,8 +5,8 @@
 #include "base/number.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "io/rle.h"
 #include "engine/segmenter.h"
+#include "io/rle.h"
 #include "test.h"
 #include "ultramotion/ultramotion.h"
 
