@@ -68,6 +68,7 @@ def packet():
     put("packet", "box_nowhere", fields(30, 40, (0, 0, 30, 40), 3, box=(float("nan"), -1e30, 1e30, float("inf"))))
     put("packet", "crop_outside", fields(30, 40, (20, 0, 30, 40), 3))
     put("packet", "no_size", fields(0, 40, (0, 0, 0, 40), 3))
+    put("packet", "objects", fields(30, 40, (0, 0, 30, 40), 0x1b, bits=bytes(range(256)) * 3))
     put("packet", "noise", bytes((i * i * 7 + i) % 256 for i in range(900)))
 
 
