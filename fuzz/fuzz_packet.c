@@ -10,6 +10,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+enum { OBJECTS = 4 };
+
 static const uint8_t *from;
 static size_t left;
 
@@ -31,6 +33,11 @@ static int side(void)
     int32_t v = 0;
     TAKE(v);
     return v & 1 ? v >> 1 : v >> 1 & 0x7f;
+}
+
+static void drop(const um_packet *packet)
+{
+    um_packet_unref(&packet);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -76,9 +83,36 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         take(bits, n);
         p.bits = bits;
     }
-    char *text = NULL, *counts = NULL;
-    um_packet *made = NULL;
-    if ((um_packet_create(&made, &p, NULL, 0) == UM_OK) != (made != NULL))
+    char *text = NULL, *again = NULL, *counts = NULL, source[40], names[OBJECTS][12];
+    um_object object[OBJECTS] = {{0}};
+    const um_object *objects[OBJECTS];
+    uint8_t n = 0;
+    TAKE(n);
+    n %= OBJECTS + 1;
+    take(source, sizeof source);
+    source[sizeof source - 1] = 0;
+    p.source = source;
+    for (int i = 0; i < n; i++) {
+        um_object *o = &object[i];
+        objects[i] = o;
+        *o = (um_object){.struct_size = sizeof *o, .bits = bits, .name = names[i]};
+        take(names[i], sizeof names[i]);
+        names[i][sizeof names[i] - 1] = 0;
+        uint8_t has = 0;
+        TAKE(has);
+        o->has_box = has & 1;
+        o->has_mask = has >> 1 & 1;
+        TAKE(o->box);
+        TAKE(o->score);
+        TAKE(o->label);
+    }
+    um_packet *made = NULL, *copy = NULL;
+    um_mem_fail_at(1 + flags % 4);
+    if ((um_packet_create(&made, &p, objects, n) == UM_OK) != (made != NULL))
+        abort();
+    um_mem_fail_at(0);
+    drop(made);
+    if ((um_packet_create(&made, &p, objects, n) == UM_OK) != (made != NULL))
         abort();
     if (!made) { /* fields that mean nothing */
         free(bits);
@@ -93,7 +127,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     st = um_packet_json(made, &text);
     if ((st == UM_OK) != (text != NULL) || (text && strpbrk(text, "\n\x1b")))
         abort(); /* one line, whatever is in it */
+    if (um_packet_copy(&copy, made) != UM_OK || um_packet_json(copy, &again) != UM_OK ||
+        strcmp(text, again) != 0)
+        abort();
+    drop(copy);
     free(text);
+    free(again);
+    for (int i = -1; i <= made->objects; i++) {
+        st = um_packet_object_rle(made, i, &counts);
+        if ((st == UM_OK) != (um_packet_object(made, i) != NULL) ||
+            (st == UM_OK) != (counts != NULL))
+            abort();
+        free(counts);
+    }
     st = um_packet_rle(made, &counts);
     if ((st == UM_OK) != (counts != NULL))
         abort();
@@ -111,12 +157,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (um_overlay(made, frame, &rgb) != UM_OK || !mask)
             abort();
         um_packet_mask(made, mask, 255);
+        um_packet_object_mask(made, made->objects - 1, mask, 1);
+        um_packet_label_map(made, mask);
         free(rgb);
         free(mask);
     }
     um_frame_unref(&frame);
-    const um_packet *done = made;
-    um_packet_unref(&done);
+    drop(made);
     free(bits);
     return 0;
 }

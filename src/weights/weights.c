@@ -73,11 +73,19 @@ uint64_t um_view_budget(const um_weights *w)
     return (uint64_t)w->size * EXPANSION_MAX + SLACK_BYTES;
 }
 
+static um_status check_length(const char *name, size_t n)
+{
+    return n > 0 && n <= UM_W_NAME_MAX
+               ? UM_OK
+               : um_fail(UM_EFORMAT, "tensor name %.*s…: %zu bytes, want 1 to %d",
+                         n > 40 ? 40 : (int)n, name, n, UM_W_NAME_MAX);
+}
+
 static um_status check_name(const char *name, size_t n)
 {
-    if (n == 0 || n > UM_W_NAME_MAX)
-        return um_fail(UM_EFORMAT, "tensor name %.*s…: %zu bytes, want 1 to %d",
-                       n > 40 ? 40 : (int)n, name, n, UM_W_NAME_MAX);
+    um_status st = check_length(name, n);
+    if (st != UM_OK)
+        return st;
     for (size_t i = 0, bytes = 0; i < n; i += bytes) {
         uint32_t code = 0;
         bytes = um_text_utf8(name + i, n - i, &code);
@@ -114,8 +122,8 @@ um_status um_view_add(um_weights *w, const char *name, size_t n, const struct um
         w->tensor = grown;
         w->capacity = capacity;
     }
-    /* DistributedDataParallel puts every name under "module.". */
-    if (n > 7 && memcmp(name, "module.", 7) == 0) {
+    /* DistributedDataParallel puts every name under "module.", some trainers do so twice. */
+    while (n > 7 && memcmp(name, "module.", 7) == 0) {
         name += 7;
         n -= 7;
     }
@@ -132,10 +140,12 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct um_wtensor *)a)->name, ((const struct um_wtensor *)b)->name);
 }
 
-/* What holds for every format: unique names, sorted. */
+/* What holds for every format: unique names, sorted, also those that were made longer. */
 static um_status finish(um_weights *w)
 {
     um_status st = um_hf_rename(w);
+    for (int i = 0; st == UM_OK && i < w->count; i++)
+        st = check_length(w->tensor[i].name, strlen(w->tensor[i].name));
     if (st != UM_OK)
         return st;
     if (w->count)

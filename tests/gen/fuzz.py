@@ -68,6 +68,7 @@ def packet():
     put("packet", "box_nowhere", fields(30, 40, (0, 0, 30, 40), 3, box=(float("nan"), -1e30, 1e30, float("inf"))))
     put("packet", "crop_outside", fields(30, 40, (20, 0, 30, 40), 3))
     put("packet", "no_size", fields(0, 40, (0, 0, 0, 40), 3))
+    put("packet", "objects", fields(30, 40, (0, 0, 30, 40), 0x1b, bits=bytes(range(256)) * 3))
     put("packet", "noise", bytes((i * i * 7 + i) % 256 for i in range(900)))
 
 
@@ -109,6 +110,9 @@ def safetensors():
     put("safetensors", "long_name", header({"a" * 256: tensor("U8", [1], 0, 1)}, 1))
     put("safetensors", "length", struct.pack("<Q", 1 << 32) + b"{}")
     put("safetensors", "length_past_end", struct.pack("<Q", 100) + b"{}")
+    put("safetensors", "renamed_long", header({"model.backbone.model.x": tensor("U8", [1], 0, 1),
+                                               "model.enc_score_head." + "0" * 234: tensor("U8", [1], 1, 2)}, 2))
+    put("safetensors", "module_twice", header({"module.module.a": tensor("U8", [1], 0, 1)}, 1))
     q = "model.decoder.layers.0.self_attn."
     hf = {"model.backbone.model.embedder.stem1.convolution.weight": tensor("U8", [1], 0, 1)}
     joined = {f"{q}{c}_proj.weight": tensor("U8", [1, 1], 1 + i, 2 + i) for i, c in enumerate("qkv")}
