@@ -17,8 +17,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     set.width = (int16_t)(data[0] | data[1] << 8);
     set.height = (int16_t)(data[2] | data[3] << 8);
     set.channels = data[4] % 5;
-    static const sig_atomic_t go_on = 0;
-    set.stop = data[4] & 0x80 ? &go_on : NULL;
     size_t bytes = size - 5, frames = 0;
     char path[MEMORY_PATH];
     int saved = dup(STDIN_FILENO), fd = memory_file(data + 5, bytes, path);

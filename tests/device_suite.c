@@ -289,9 +289,9 @@ DEVICE_TEST(steps)
     struct um_step p = {.name = "pool", .kernel = pool_kernel, .n = 2};
     p.operand[0] = floats(ints, 4, 60, true);
     p.operand[0].view = (struct um_view){.dtype = UM_I32, .h = 1, .w = 20, .c = 3, .ld = 3};
-    CHECK_OK(um_run(dev, UM_QUEUE_MAIN, &a));
-    CHECK_OK(um_run(dev, UM_QUEUE_MAIN, &b));
-    CHECK_OK(um_run(dev, UM_QUEUE_MAIN, &p));
+    CHECK_OK(um_step_run(dev, UM_QUEUE_MAIN, &a));
+    CHECK_OK(um_step_run(dev, UM_QUEUE_MAIN, &b));
+    CHECK_OK(um_step_run(dev, UM_QUEUE_MAIN, &p));
     CHECK_OK(um_download_now(dev, y, buf, 4 * 40, sizeof y, UM_STAGE_DEBUG, "y"));
     for (int i = 0; i < 8; i++)
         CHECK(y[i] == 2 * x[i] + 101);
@@ -310,25 +310,25 @@ DEVICE_TEST(step_checks)
     CHECK_OK(um_buf_open(&buf, dev, 4 * 16, "floats"));
     struct affine a = {1, 0};
     const struct um_step good = affine_step(&a, buf, 8, buf, 0, 8);
-    CHECK_OK(um_run(dev, UM_QUEUE_MAIN, &good));
+    CHECK_OK(um_step_run(dev, UM_QUEUE_MAIN, &good));
     struct um_step s = good;
     s.operand[0].offset += 1;
-    CHECK_EQ(um_run(dev, UM_QUEUE_MAIN, &s), UM_EINVAL);
+    CHECK_EQ(um_step_run(dev, UM_QUEUE_MAIN, &s), UM_EINVAL);
     CHECK(strstr(um_last_error(), "affine") && strstr(um_last_error(), "floats"));
     s = good;
     s.operand[1].size = 28;
-    CHECK_EQ(um_run(dev, UM_QUEUE_MAIN, &s), UM_EINVAL);
+    CHECK_EQ(um_step_run(dev, UM_QUEUE_MAIN, &s), UM_EINVAL);
     s = good;
     s.operand[1].view.ld = 2;
-    CHECK_EQ(um_run(dev, UM_QUEUE_MAIN, &s), UM_EINVAL);
+    CHECK_EQ(um_step_run(dev, UM_QUEUE_MAIN, &s), UM_EINVAL);
     s.operand[1].view.w = -1;
-    CHECK_EQ(um_run(dev, UM_QUEUE_MAIN, &s), UM_EINVAL);
+    CHECK_EQ(um_step_run(dev, UM_QUEUE_MAIN, &s), UM_EINVAL);
     s = good;
     s.n = UM_OPERANDS + 1;
-    CHECK_EQ(um_run(dev, UM_QUEUE_MAIN, &s), UM_EINVAL);
+    CHECK_EQ(um_step_run(dev, UM_QUEUE_MAIN, &s), UM_EINVAL);
     s.n = 2;
     s.kernel = NULL;
-    CHECK_EQ(um_run(dev, UM_QUEUE_MAIN, &s), UM_EINVAL);
+    CHECK_EQ(um_step_run(dev, UM_QUEUE_MAIN, &s), UM_EINVAL);
     float y[16];
     CHECK_OK(um_download_now(dev, y, buf, 0, sizeof y, UM_STAGE_DEBUG, "drain"));
     um_buf_close(&buf);
@@ -362,10 +362,10 @@ DEVICE_TEST(queues)
         CHECK_OK(um_event_record(dev, UM_QUEUE_COPY, up));
         CHECK_OK(um_event_wait(dev, UM_QUEUE_MAIN, up));
         CHECK_OK(um_event_wait(dev, UM_QUEUE_SIDE, up));
-        CHECK_OK(um_run(dev, UM_QUEUE_MAIN, &l0));
-        CHECK_OK(um_run(dev, UM_QUEUE_SIDE, &r0));
-        CHECK_OK(um_run(dev, UM_QUEUE_MAIN, &l1));
-        CHECK_OK(um_run(dev, UM_QUEUE_SIDE, &r1));
+        CHECK_OK(um_step_run(dev, UM_QUEUE_MAIN, &l0));
+        CHECK_OK(um_step_run(dev, UM_QUEUE_SIDE, &r0));
+        CHECK_OK(um_step_run(dev, UM_QUEUE_MAIN, &l1));
+        CHECK_OK(um_step_run(dev, UM_QUEUE_SIDE, &r1));
         CHECK_OK(um_event_record(dev, UM_QUEUE_MAIN, left));
         CHECK_OK(um_event_record(dev, UM_QUEUE_SIDE, right));
         CHECK_OK(um_event_wait(dev, UM_QUEUE_COPY, left));
@@ -458,9 +458,9 @@ static um_status frame_submit(struct frame *f, um_device *dev)
     if (st == UM_OK)
         st = um_event_wait(dev, UM_QUEUE_SIDE, f->up);
     if (st == UM_OK)
-        st = um_run(dev, UM_QUEUE_MAIN, &f->left);
+        st = um_step_run(dev, UM_QUEUE_MAIN, &f->left);
     if (st == UM_OK)
-        st = um_run(dev, UM_QUEUE_SIDE, &f->right);
+        st = um_step_run(dev, UM_QUEUE_SIDE, &f->right);
     if (st == UM_OK)
         st = um_event_record(dev, UM_QUEUE_SIDE, f->side);
     if (st == UM_OK)
@@ -537,7 +537,7 @@ DEVICE_TEST(capture_rules)
     CHECK_EQ(um_event_open(&e, dev), UM_EINVAL);
     CHECK_EQ(um_event_sync(dev, f.side, UM_STAGE_PACKET, "t"), UM_EINVAL);
     CHECK_EQ(um_graph_launch(dev, graph), UM_EINVAL);
-    CHECK_EQ(um_run(dev, UM_QUEUE_SIDE, &f.right),
+    CHECK_EQ(um_step_run(dev, UM_QUEUE_SIDE, &f.right),
              UM_EINVAL); /* the side queue is not part of the capture yet */
     CHECK_EQ(um_event_wait(dev, UM_QUEUE_MAIN, f.side), UM_EINVAL); /* recorded outside */
     CHECK_OK(frame_submit(&f, dev));
@@ -546,7 +546,7 @@ DEVICE_TEST(capture_rules)
     CHECK_OK(um_capture_begin(dev));
     CHECK_OK(um_event_record(dev, UM_QUEUE_MAIN, f.up));
     CHECK_OK(um_event_wait(dev, UM_QUEUE_SIDE, f.up));
-    CHECK_OK(um_run(dev, UM_QUEUE_SIDE, &f.right));
+    CHECK_OK(um_step_run(dev, UM_QUEUE_SIDE, &f.right));
     CHECK_EQ(um_capture_end(dev, &other), UM_EINVAL); /* the side queue was not joined */
     CHECK(other == NULL && strstr(um_last_error(), "does not wait") != NULL);
 
@@ -785,7 +785,7 @@ DEVICE_TEST(loss_is_sticky)
     um_buf *buf = NULL;
     float x;
     CHECK_EQ(um_buf_open(&buf, dev, 4, "late"), UM_EDEVICE);
-    CHECK_EQ(um_run(dev, UM_QUEUE_MAIN, &f.left), UM_EDEVICE);
+    CHECK_EQ(um_step_run(dev, UM_QUEUE_MAIN, &f.left), UM_EDEVICE);
     CHECK_EQ(um_event_sync(dev, f.done, UM_STAGE_PACKET, "t"), UM_EDEVICE);
     CHECK_EQ(um_capture_begin(dev), UM_EDEVICE);
     CHECK_EQ(um_download_now(dev, &x, f.buf, 0, 4, UM_STAGE_DEBUG, "t"), UM_EDEVICE);

@@ -111,6 +111,28 @@ static inline struct fixture *fixture(const char *device)
     return f;
 }
 
+/* ---- small networks: for tests of many frames ---- */
+
+/* Shared as those above. */
+static struct fixture tiny_shared[3];
+
+static inline void tiny_close(void)
+{
+    fixture_close(&tiny_shared[0]);
+    fixture_close(&tiny_shared[1]);
+    fixture_close(&tiny_shared[2]);
+}
+
+static inline const struct fixture *tiny(const char *device)
+{
+    struct fixture *f = &tiny_shared[fixture_index(device)];
+    if (!tiny_shared[0].dev && !tiny_shared[1].dev && !tiny_shared[2].dev)
+        atexit(tiny_close);
+    if (!f->dev)
+        *f = fixture_open(device, 1, 256, 64);
+    return f;
+}
+
 /* Send a frame that stays the caller's and receive its packet. */
 static inline um_status pass(um_pipeline *p, um_frame *frame, const um_packet **packet)
 {
@@ -170,6 +192,17 @@ static inline um_frame *cut(const um_frame *from, int x0, int y0, int w, int h)
     f->id = from->id;
     for (int y = 0; y < h; y++)
         memcpy(pixel(f, 0, y), pixel(from, x0, y0 + y), (size_t)(w * from->channels));
+    return f;
+}
+
+/* Noise. */
+static inline um_frame *tiny_frame(int w, int h, int channels)
+{
+    um_frame *f = new_frame(w, h, channels);
+    uint32_t x = 1;
+    for (int y = 0; y < h; y++)
+        for (int i = 0; i < w * channels; i++)
+            pixel(f, 0, y)[i] = (uint8_t)((x = x * 1664525u + 1013904223u) >> 24);
     return f;
 }
 

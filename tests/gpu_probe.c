@@ -202,7 +202,7 @@ static void submit(struct probe *p, const struct chain *c)
     for (int i = 0; i < c->nodes; i++)
         for (int b = 0; b < c->branches && st == UM_OK; b++) {
             enum um_queue q = b ? UM_QUEUE_SIDE : UM_QUEUE_MAIN;
-            st = um_run(p->dev, q, &p->step[b][i % 2]);
+            st = um_step_run(p->dev, q, &p->step[b][i % 2]);
             if (st == UM_OK && c->marks)
                 st = um_event_record(p->dev, q, p->mark);
         }
@@ -688,7 +688,7 @@ static int lose(const struct options *o)
     step.name = "wild";
     step.kernel = getenv("UM_STANDIN_FAIL") ? affine_kernel : wild_kernel;
     uint64_t start = um_clock_ns();
-    um_status run = um_run(p.dev, UM_QUEUE_MAIN, &step);
+    um_status run = um_step_run(p.dev, UM_QUEUE_MAIN, &step);
     if (run == UM_OK)
         run = um_event_record(p.dev, UM_QUEUE_MAIN, p.to);
     um_status wait = um_event_sync(p.dev, p.to, UM_STAGE_DEBUG, "wild");

@@ -150,9 +150,9 @@ static um_status pipe_submit(struct pipe *p)
     if (st == UM_OK)
         st = um_fill(dev, main, p->buf, 96, 32, 7);
     if (st == UM_OK)
-        st = um_run(dev, main, &p->left);
+        st = um_step_run(dev, main, &p->left);
     if (st == UM_OK)
-        st = um_run(dev, side, &p->right);
+        st = um_step_run(dev, side, &p->right);
     if (st == UM_OK)
         st = um_event_record(dev, side, p->side);
     if (st == UM_OK)
@@ -369,15 +369,15 @@ TEST(kernels)
     CHECK(said("device cuda:0", "\"um_no_such\"", "not in this build"));
     CHECK_OK(pipe_open(&p));
     odd.kernel = "um_test_count";
-    CHECK_EQ(um_run(dev, UM_QUEUE_MAIN, &p.left), UM_EINVAL);
+    CHECK_EQ(um_step_run(dev, UM_QUEUE_MAIN, &p.left), UM_EINVAL);
     CHECK(said("\"left\"", "\"um_test_count\"", "not loaded"));
     odd.kernel = NULL;
     odd.size = 20;
-    CHECK_EQ(um_run(dev, UM_QUEUE_MAIN, &p.left), UM_EINVAL);
+    CHECK_EQ(um_step_run(dev, UM_QUEUE_MAIN, &p.left), UM_EINVAL);
     CHECK(said("\"left\"", "\"um_test_affine\"", "32 bytes, not 20"));
     odd.size = 0;
     odd.threads = 2048;
-    CHECK_EQ(um_run(dev, UM_QUEUE_MAIN, &p.left), UM_EINVAL);
+    CHECK_EQ(um_step_run(dev, UM_QUEUE_MAIN, &p.left), UM_EINVAL);
     CHECK(said("\"left\"", "cuLaunchKernel", "2048 threads"));
     odd.threads = 0;
     um_standin_shapes_only(1);
@@ -446,7 +446,7 @@ static void check_lost(struct pipe *p, const char *code)
     CHECK_EQ(um_event_sync(dev, p->done, UM_STAGE_PACKET, "packet"), UM_EDEVICE);
     CHECK(said("is lost", code, "error"));
     CHECK_EQ(um_buf_open(&buf, dev, 4, "late"), UM_EDEVICE);
-    CHECK_EQ(um_run(dev, UM_QUEUE_MAIN, &p->left), UM_EDEVICE);
+    CHECK_EQ(um_step_run(dev, UM_QUEUE_MAIN, &p->left), UM_EDEVICE);
     CHECK_EQ(um_graph_launch(dev, p->graph), UM_EDEVICE);
     CHECK_EQ(um_download_now(dev, &x, p->buf, 0, 4, UM_STAGE_DEBUG, "t"), UM_EDEVICE);
     CHECK_EQ(um_capture_begin(dev), UM_EDEVICE);
@@ -568,7 +568,7 @@ TEST(graphs_and_queues)
         CHECK_OK(um_graph_launch(dev, p.graph));
         if (!forgetful)
             CHECK_OK(um_event_wait(dev, UM_QUEUE_SIDE, p.up)); /* an event inside the graph */
-        CHECK_OK(um_run(dev, UM_QUEUE_SIDE, &p.right));
+        CHECK_OK(um_step_run(dev, UM_QUEUE_SIDE, &p.right));
         um_status st = um_event_sync(dev, p.done, UM_STAGE_PACKET, "packet");
         CHECK_EQ(st, forgetful ? UM_EDEVICE : UM_OK);
         pipe_close(&p);

@@ -402,7 +402,7 @@ static um_status go_on(void *ctx, um_pipeline **pipeline)
 }
 
 /* A run of 6 frames whose kernel fails in the third. */
-static um_status lose(struct lost_run *l, um_run_stats *stats)
+static um_status lose(struct lost_run *l, um_run_counts *stats)
 {
     um_run_settings run;
     um_source *source = NULL;
@@ -427,7 +427,7 @@ static um_status lose(struct lost_run *l, um_run_stats *stats)
 TEST(an_illegal_address_ends_the_run_within_the_frame)
 {
     struct lost_run l = {0};
-    um_run_stats stats;
+    um_run_counts stats = {.struct_size = sizeof stats};
     struct um_standin_counts a, b;
     begin("fp16", "fused", DET, SAM, NULL);
     um_standin_shapes_only(1);
@@ -446,7 +446,7 @@ TEST(an_illegal_address_ends_the_run_within_the_frame)
 TEST(a_lost_gpu_is_taken_over_by_the_processor)
 {
     struct lost_run l = {0};
-    um_run_stats stats;
+    um_run_counts stats = {.struct_size = sizeof stats};
     struct fixture cpu = fixture_open("cpu", 1, DET, SAM);
     begin("fp16", "fused", DET, SAM, NULL);
     um_standin_shapes_only(1);

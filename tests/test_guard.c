@@ -171,15 +171,15 @@ TEST(missing_event)
         begin(seed);
         struct um_step a = set_step("first", 0, 8), b = set_step("second", 28, 8),
                        c = set_step("third", 64, 8);
-        CHECK_OK(um_run(dev, UM_QUEUE_MAIN, &a));
-        CHECK_OK(um_run(dev, UM_QUEUE_SIDE, &c));
+        CHECK_OK(um_step_run(dev, UM_QUEUE_MAIN, &a));
+        CHECK_OK(um_step_run(dev, UM_QUEUE_SIDE, &c));
         CHECK_OK(um_event_record(dev, UM_QUEUE_MAIN, event));
         CHECK_OK(um_event_wait(dev, UM_QUEUE_SIDE, event));
-        CHECK_OK(um_run(dev, UM_QUEUE_SIDE, &b));
-        CHECK_EQ(um_run(dev, UM_QUEUE_MAIN, &a), UM_EDEVICE);
+        CHECK_OK(um_step_run(dev, UM_QUEUE_SIDE, &b));
+        CHECK_EQ(um_step_run(dev, UM_QUEUE_MAIN, &a), UM_EDEVICE);
         CHECK(said("missing event", "\"first\" (queue main)", "\"second\" (queue side)") &&
               strstr(um_last_error(), "arena"));
-        CHECK_EQ(um_run(dev, UM_QUEUE_MAIN, &a), UM_EDEVICE);
+        CHECK_EQ(um_step_run(dev, UM_QUEUE_MAIN, &a), UM_EDEVICE);
         end();
     }
 }
@@ -190,7 +190,7 @@ TEST(missing_event_of_a_transfer)
 {
     begin(1);
     struct um_step a = set_step("make", 0, 8);
-    CHECK_OK(um_run(dev, UM_QUEUE_MAIN, &a));
+    CHECK_OK(um_step_run(dev, UM_QUEUE_MAIN, &a));
     CHECK_EQ(um_download(dev, UM_QUEUE_COPY, host, 0, buf, 0, 4, UM_STAGE_PACKET, "t"), UM_EDEVICE);
     CHECK(said("missing event", "\"make\" (queue main)", "\"download\" (queue copy)"));
     end();
@@ -211,10 +211,10 @@ TEST(host_wait_orders)
 {
     begin(3);
     struct um_step a = set_step("first", 0, 8);
-    CHECK_OK(um_run(dev, UM_QUEUE_MAIN, &a));
+    CHECK_OK(um_step_run(dev, UM_QUEUE_MAIN, &a));
     CHECK_OK(um_event_record(dev, UM_QUEUE_MAIN, event));
     CHECK_OK(um_event_sync(dev, event, UM_STAGE_PACKET, "t"));
-    CHECK_OK(um_run(dev, UM_QUEUE_SIDE, &a));
+    CHECK_OK(um_step_run(dev, UM_QUEUE_SIDE, &a));
     end();
 }
 
@@ -231,7 +231,7 @@ TEST(host_wait_covers_no_more)
         CHECK_OK(um_event_record(dev, UM_QUEUE_MAIN, event));
         CHECK_OK(um_event_sync(dev, event, UM_STAGE_PACKET, "t"));
         CHECK(faults(host->data, false));
-        CHECK_EQ(um_run(dev, UM_QUEUE_MAIN, &a), UM_EDEVICE);
+        CHECK_EQ(um_step_run(dev, UM_QUEUE_MAIN, &a), UM_EDEVICE);
         CHECK(said("missing event", "\"upload\" (queue side)", "\"first\" (queue main)"));
         end();
     }
@@ -249,8 +249,8 @@ TEST(missing_event_in_a_graph)
     CHECK_OK(um_capture_begin(dev));
     CHECK_OK(um_event_record(dev, UM_QUEUE_MAIN, fork));
     CHECK_OK(um_event_wait(dev, UM_QUEUE_SIDE, fork));
-    CHECK_OK(um_run(dev, UM_QUEUE_MAIN, &a));
-    CHECK_OK(um_run(dev, UM_QUEUE_SIDE, &b));
+    CHECK_OK(um_step_run(dev, UM_QUEUE_MAIN, &a));
+    CHECK_OK(um_step_run(dev, UM_QUEUE_SIDE, &b));
     CHECK_OK(um_event_record(dev, UM_QUEUE_SIDE, event));
     CHECK_OK(um_event_wait(dev, UM_QUEUE_MAIN, event));
     CHECK_OK(um_capture_end(dev, &graph));
@@ -266,11 +266,11 @@ TEST(missing_event_in_a_graph)
     CHECK_OK(um_capture_begin(dev));
     CHECK_OK(um_event_record(dev, UM_QUEUE_MAIN, fork));
     CHECK_OK(um_event_wait(dev, UM_QUEUE_SIDE, fork));
-    CHECK_OK(um_run(dev, UM_QUEUE_SIDE, &b));
+    CHECK_OK(um_step_run(dev, UM_QUEUE_SIDE, &b));
     CHECK_OK(um_event_record(dev, UM_QUEUE_SIDE, event));
     CHECK_OK(um_event_wait(dev, UM_QUEUE_MAIN, event));
     CHECK_OK(um_capture_end(dev, &graph));
-    CHECK_OK(um_run(dev, UM_QUEUE_SIDE, &b));
+    CHECK_OK(um_step_run(dev, UM_QUEUE_SIDE, &b));
     CHECK_EQ(um_graph_launch(dev, graph), UM_EDEVICE);
     CHECK(said("missing event", "(queue side)", "(queue side, in a graph)"));
     um_graph_close(&graph, dev);
@@ -297,7 +297,7 @@ TEST(stale_graph)
     um_graph *graph = NULL;
     struct um_step a = set_step("first", 0, 8);
     CHECK_OK(um_capture_begin(dev));
-    CHECK_OK(um_run(dev, UM_QUEUE_MAIN, &a));
+    CHECK_OK(um_step_run(dev, UM_QUEUE_MAIN, &a));
     CHECK_OK(um_capture_end(dev, &graph));
     CHECK_OK(um_graph_launch(dev, graph));
     um_buf_close(&buf);
@@ -331,7 +331,7 @@ TEST(seeded_order)
         CHECK_OK(um_event_open(&side, dev));
         for (int i = 0; i < 8; i++) {
             step[i] = (struct um_step){.name = "log", .kernel = log_kernel, .args = &id[i]};
-            CHECK_OK(um_run(dev, i < 4 ? UM_QUEUE_MAIN : UM_QUEUE_SIDE, &step[i]));
+            CHECK_OK(um_step_run(dev, i < 4 ? UM_QUEUE_MAIN : UM_QUEUE_SIDE, &step[i]));
         }
         CHECK_OK(um_event_record(dev, UM_QUEUE_MAIN, event));
         CHECK_OK(um_event_record(dev, UM_QUEUE_SIDE, side));
@@ -404,7 +404,7 @@ TEST(overrun)
         struct um_step s = set_step("careless", cases[i].off, 10);
         s.kernel = overrun_kernel;
         s.args = &cases[i].write_at;
-        CHECK_OK(um_run(dev, UM_QUEUE_MAIN, &s));
+        CHECK_OK(um_step_run(dev, UM_QUEUE_MAIN, &s));
         CHECK_OK(um_event_record(dev, UM_QUEUE_MAIN, event));
         CHECK_EQ(um_event_sync(dev, event, UM_STAGE_PACKET, "t"), UM_EDEVICE);
         CHECK_MSG(said("\"careless\"", "\"arena\"", cases[i].where), "%s", um_last_error());
@@ -417,7 +417,7 @@ TEST(overrun)
     s.operand[0].view = (struct um_view){.dtype = UM_F32, .h = 1, .w = 4, .c = 3, .ld = 10};
     s.kernel = overrun_kernel;
     s.args = &at;
-    CHECK_OK(um_run(dev, UM_QUEUE_MAIN, &s));
+    CHECK_OK(um_step_run(dev, UM_QUEUE_MAIN, &s));
     CHECK_OK(um_event_record(dev, UM_QUEUE_MAIN, event));
     CHECK_EQ(um_event_sync(dev, event, UM_STAGE_PACKET, "t"), UM_EDEVICE);
     CHECK(said("\"wide\"", "\"arena\"", "offset 52 "));
@@ -444,7 +444,7 @@ TEST(two_outputs)
                                 .size = 4 * 35,
                                 .write = true,
                                 .view = {.dtype = UM_F32, .h = 4, .w = 1, .c = 5, .ld = 10}};
-    CHECK_OK(um_run(dev, UM_QUEUE_MAIN, &s));
+    CHECK_OK(um_step_run(dev, UM_QUEUE_MAIN, &s));
     CHECK_OK(um_event_record(dev, UM_QUEUE_MAIN, event));
     CHECK_OK(um_event_sync(dev, event, UM_STAGE_PACKET, "t"));
     end();

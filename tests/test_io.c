@@ -534,7 +534,7 @@ TEST(folder_in_natural_order)
     um_frame *f = NULL;
     CHECK_EQ(um_source_read(s, &f), UM_EOF);
     CHECK_EQ(um_source_read(s, &f), UM_EOF);
-    um_truth truth;
+    um_truth truth = {.struct_size = sizeof truth};
     CHECK_EQ(um_source_truth(s, &truth), UM_AGAIN);
     um_source_close(&s);
     CHECK(s == NULL);
@@ -749,19 +749,19 @@ static um_frame *gray_frame(void)
 TEST(sink_specs)
 {
     um_sink *s = NULL;
-    CHECK_EQ(um_sink_open(&s, "video:x"), UM_EINVAL);
+    CHECK_EQ(um_sink_open(&s, "video:x", NULL), UM_EINVAL);
     CHECK_MSG(strstr(um_last_error(), "dir:PATH") && strstr(um_last_error(), "null:"), "%s",
               um_last_error());
-    CHECK_EQ(um_sink_open(&s, "out"), UM_EINVAL);
-    CHECK_EQ(um_sink_open(&s, ""), UM_EINVAL);
-    CHECK_EQ(um_sink_open(&s, "dir:"), UM_EINVAL);
-    CHECK_EQ(um_sink_open(&s, "jsonl:"), UM_EINVAL);
-    CHECK_EQ(um_sink_open(&s, "null:x"), UM_EINVAL);
-    CHECK_EQ(um_sink_open(&s, "jsonl:/no/such/folder/a.jsonl"), UM_EIO);
+    CHECK_EQ(um_sink_open(&s, "out", NULL), UM_EINVAL);
+    CHECK_EQ(um_sink_open(&s, "", NULL), UM_EINVAL);
+    CHECK_EQ(um_sink_open(&s, "dir:", NULL), UM_EINVAL);
+    CHECK_EQ(um_sink_open(&s, "jsonl:", NULL), UM_EINVAL);
+    CHECK_EQ(um_sink_open(&s, "null:x", NULL), UM_EINVAL);
+    CHECK_EQ(um_sink_open(&s, "jsonl:/no/such/folder/a.jsonl", NULL), UM_EIO);
     CHECK(strstr(um_last_error(), "/no/such/folder/a.jsonl"));
     CHECK(s == NULL);
     um_packet p = packet();
-    CHECK_OK(um_sink_open(&s, "null:"));
+    CHECK_OK(um_sink_open(&s, "null:", NULL));
     CHECK_STR(um_sink_name(s), "null:");
     CHECK_OK(put(s, &p, NULL, NULL));
     CHECK_OK(um_sink_close(&s));
@@ -777,7 +777,7 @@ TEST(dir_sink_writes_mask_and_overlay)
     um_packet p = packet();
     um_frame *f = gray_frame(), *g = NULL;
     um_sink *s = NULL;
-    CHECK_OK(um_sink_open(&s, spec));
+    CHECK_OK(um_sink_open(&s, spec, NULL));
     CHECK_OK(put(s, &p, f, "x"));
     CHECK_OK(put(s, &p, f, NULL));
     p.state = UM_STATE_LOST;
@@ -800,7 +800,7 @@ TEST(dir_sink_writes_mask_and_overlay)
     um_frame_unref(&f);
     spit(in_tmp("file"), "x", 1);
     snprintf(spec, sizeof spec, "dir:%s/file", tmp);
-    CHECK_EQ(um_sink_open(&s, spec), UM_EIO);
+    CHECK_EQ(um_sink_open(&s, spec, NULL), UM_EIO);
     CHECK(strstr(um_last_error(), "/file"));
     tmp_close();
 }
@@ -839,7 +839,7 @@ TEST(jsonl_sink_writes_lines)
     snprintf(spec, sizeof spec, "jsonl:%s/a.jsonl", tmp);
     um_packet p = packet();
     um_sink *s = NULL;
-    CHECK_OK(um_sink_open(&s, spec));
+    CHECK_OK(um_sink_open(&s, spec, NULL));
     CHECK_OK(put(s, &p, NULL, NULL));
     size_t n = slurp(in_tmp("a.jsonl"), (uint8_t *)text, sizeof text);
     CHECK(n > 0 && text[n - 1] == '\n'); /* before close */
@@ -850,7 +850,7 @@ TEST(jsonl_sink_writes_lines)
     text[n] = 0;
     CHECK(strncmp(text, "{\"frame_id\":7,", 14) == 0 && strstr(text, "}\n{\"frame_id\":8,"));
     if (access("/dev/full", W_OK) == 0) {
-        CHECK_OK(um_sink_open(&s, "jsonl:/dev/full"));
+        CHECK_OK(um_sink_open(&s, "jsonl:/dev/full", NULL));
         CHECK_EQ(put(s, &p, NULL, NULL), UM_EIO);
         CHECK(strstr(um_last_error(), "/dev/full"));
         um_sink_close(&s);
@@ -868,7 +868,7 @@ TEST(jsonl_sink_ends_when_the_reader_leaves)
     int reader = open(in_tmp("fifo"), O_RDONLY | O_NONBLOCK);
     um_packet p = packet();
     um_sink *s = NULL;
-    CHECK_OK(um_sink_open(&s, spec));
+    CHECK_OK(um_sink_open(&s, spec, NULL));
     CHECK_OK(put(s, &p, NULL, NULL));
     close(reader);
     CHECK_EQ(put(s, &p, NULL, NULL), UM_EOF);

@@ -27,7 +27,7 @@ static uint64_t hash_of(const char *spec, uint64_t first, uint64_t last)
     if (um_source_open(&s, spec, NULL) != UM_OK)
         return 0;
     while (um_source_read(s, &f) == UM_OK) {
-        um_truth t;
+        um_truth t = {.struct_size = sizeof t};
         if (f->id >= first && f->id < last && um_source_truth(s, &t) == UM_OK) {
             h = hash(h, f->pixels, (size_t)f->width * (size_t)f->height);
             if (t.mask)
@@ -65,7 +65,7 @@ TEST(truth_is_consistent)
     um_frame *f = NULL;
     CHECK_OK(um_source_open(&s, "phantom:seed=11,frames=200,width=200,height=240,empty=0.1", NULL));
     CHECK_EQ(um_source_length(s), 200);
-    um_truth t;
+    um_truth t = {.struct_size = sizeof t};
     CHECK_EQ(um_source_truth(s, &t), UM_AGAIN);
     int bones = 0, partly = 0;
     double on = 0, off = 0;
@@ -112,7 +112,7 @@ TEST(empty_share)
     um_source *s = NULL;
     um_frame *f = NULL;
     CHECK_OK(um_source_open(&s, "phantom:empty=1,frames=5,width=64,height=64", NULL));
-    um_truth t;
+    um_truth t = {.struct_size = sizeof t};
     while (um_source_read(s, &f) == UM_OK) {
         CHECK_OK(um_source_truth(s, &t));
         CHECK(!t.has_bone && !t.mask);
@@ -194,7 +194,7 @@ TEST(written_data_set)
     int bones = 0;
     for (int i = 0; i < 12; i++) {
         um_frame *a = NULL, *b = NULL, *m = NULL;
-        um_truth t;
+        um_truth t = {.struct_size = sizeof t};
         CHECK_OK(um_source_read(truth, &a));
         CHECK_OK(um_source_read(files, &b));
         CHECK_OK(um_source_read(masks, &m));

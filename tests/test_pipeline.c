@@ -5,14 +5,12 @@
                      */
 #include "device/backend.h"
 #include "fixture.h"
-#include "ultramotion/run.h"
+#include "scratch.h"
 
 #include "base/mem.h"
 #include "base/status.h"
 #include "dfine_weights.h"
 
-#include <dirent.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
@@ -516,41 +514,12 @@ TEST(assertion_with_sync_gate_names_frame_stage_and_reason)
 
 /* ---- small networks: for tests of many frames ---- */
 
-static struct fixture tiny_shared[3];
-
-static void tiny_close(void)
-{
-    fixture_close(&tiny_shared[0]);
-    fixture_close(&tiny_shared[1]);
-    fixture_close(&tiny_shared[2]);
-}
-
-static const struct fixture *tiny(const char *device)
-{
-    struct fixture *f = &tiny_shared[fixture_index(device)];
-    if (!tiny_shared[0].dev && !tiny_shared[1].dev && !tiny_shared[2].dev)
-        atexit(tiny_close);
-    if (!f->dev)
-        *f = fixture_open(device, 1, 256, 64);
-    return f;
-}
-
 /* Always VISIBLE. */
 static um_pipeline *tiny_pipeline(const struct fixture *f, um_gate_mode gate)
 {
     um_pipeline_settings s = settings_of(f, gate);
     s.conf = 0;
     return open_pipeline(&s);
-}
-
-static um_frame *tiny_frame(int w, int h, int channels)
-{
-    um_frame *f = new_frame(w, h, channels);
-    uint32_t x = 1;
-    for (int y = 0; y < h; y++)
-        for (int i = 0; i < w * channels; i++)
-            pixel(f, 0, y)[i] = (uint8_t)((x = x * 1664525u + 1013904223u) >> 24);
-    return f;
 }
 
 /* Four geometries are kept; a fifth takes the place of the one not used for longest. Setup copies
@@ -823,36 +792,6 @@ TEST_ON_DEVICES(threshold_is_inclusive)
     um_frame_unref(&f);
 }
 
-/* A scratch folder and its files. */
-static char scratch[64];
-
-static const char *in_scratch(const char *name)
-{
-    static char path[4][400];
-    static int turn;
-    if (!scratch[0]) {
-        strcpy(scratch, "/tmp/um_pipeline_XXXXXX");
-        if (!mkdtemp(scratch))
-            fixture_die("mkdtemp");
-    }
-    turn = (turn + 1) % 4;
-    snprintf(path[turn], sizeof path[turn], "%s/%s", scratch, name);
-    return path[turn];
-}
-
-static void scratch_close(void)
-{
-    DIR *d = scratch[0] ? opendir(scratch) : NULL;
-    for (struct dirent *e; d && (e = readdir(d));)
-        if (e->d_name[0] != '.')
-            unlink(in_scratch(e->d_name));
-    if (d)
-        closedir(d);
-    if (scratch[0])
-        rmdir(scratch);
-    scratch[0] = 0;
-}
-
 static void copy_file(const char *from, const char *to)
 {
     static char data[1 << 16];
@@ -1014,7 +953,7 @@ TEST_ON_DEVICES(device_loss_is_sticky_and_closes)
                      .write = true,
                      .view = {.dtype = UM_U8, .h = 1, .w = 1, .c = 16, .ld = 16}}}};
     if (strcmp(device, "guard") == 0)
-        CHECK_OK(um_run(f.dev, UM_QUEUE_MAIN, &step));
+        CHECK_OK(um_step_run(f.dev, UM_QUEUE_MAIN, &step));
     um_frame *mine = um_frame_ref(frame);
     CHECK_OK(um_pipeline_send(p, &mine));
     if (strcmp(device, "guard") != 0) /* those are not lost on demand: said by hand */
@@ -1109,357 +1048,5 @@ TEST_ON_DEVICES(dump_has_the_taps)
     scratch_close();
 }
 
-/* ---- runs: source, pipeline, sinks ---- */
-
-struct heard {
-    int packets, problems, truths;
-    char last[512];
-};
-
-static void on_packet(void *ctx, const um_packet *packet, const um_frame *frame,
-                      const um_truth *truth)
-{
-    struct heard *h = ctx;
-    h->packets += packet->frame_id == frame->id;
-    h->truths += truth != NULL;
-}
-
-static void on_problem(void *ctx, const char *text)
-{
-    struct heard *h = ctx;
-    h->problems++;
-    snprintf(h->last, sizeof h->last, "%s", text);
-}
-
-/* A run of a source into sinks. */
-static um_status run_source(const char *device, const char *spec, const char *const *sink,
-                            int sinks, const um_run_settings *how, um_run_stats *stats,
-                            struct heard *heard)
-{
-    um_run_settings s = *how;
-    um_source *source = NULL;
-    um_sink *open[4] = {NULL};
-    *heard = (struct heard){0};
-    if (um_source_open(&source, spec, NULL) != UM_OK)
-        fixture_die(spec);
-    for (int i = 0; i < sinks; i++)
-        if (um_sink_open(&open[i], sink[i]) != UM_OK)
-            fixture_die(sink[i]);
-    s.pipeline = tiny_pipeline(tiny(device), UM_GATE_AUTO);
-    s.source = source;
-    s.sinks = open;
-    s.n_sinks = sinks;
-    s.on_packet = on_packet;
-    s.on_problem = on_problem;
-    s.ctx = heard;
-    um_status st = um_run_frames(&s, stats);
-    char text[512];
-    snprintf(text, sizeof text, "%s", um_last_error());
-    for (int i = 0; i < sinks; i++)
-        um_sink_close(&open[i]);
-    um_source_close(&source);
-    um_pipeline_close(&s.pipeline);
-    return st == UM_OK ? st : um_fail(st, "%s", text);
-}
-
-static um_run_settings run_settings(void)
-{
-    um_run_settings s;
-    um_run_settings_default(&s);
-    return s;
-}
-
-static int lines_of(const char *path)
-{
-    FILE *f = fopen(path, "rb");
-    int n = 0;
-    for (int c; f && (c = fgetc(f)) != EOF;)
-        n += c == '\n';
-    if (f)
-        fclose(f);
-    return n;
-}
-
-TEST_ON_DEVICES(run_delivers_every_frame)
-{
-    um_run_settings how = run_settings();
-    um_run_stats stats;
-    struct heard heard;
-    char sink[300];
-    snprintf(sink, sizeof sink, "jsonl:%s", in_scratch("all.jsonl"));
-    const char *const sinks[] = {sink, "null:"};
-    CHECK_OK(run_source(device, "phantom:seed=3,frames=12,width=64,height=80", sinks, 2, &how,
-                        &stats, &heard));
-    CHECK(stats.frames == 12 && stats.visible == 12 && !stats.lost && !stats.unreadable &&
-          !stats.replaced);
-    CHECK(heard.packets == 12 && heard.truths == 12 && heard.problems == 0);
-    CHECK_EQ(lines_of(in_scratch("all.jsonl")), 12);
-    scratch_close();
-}
-
-TEST_ON_DEVICES(run_names_a_failing_sink_and_the_others_go_on)
-{
-    um_run_settings how = run_settings();
-    um_run_stats stats;
-    struct heard heard;
-    char sink[300];
-    snprintf(sink, sizeof sink, "jsonl:%s", in_scratch("rest.jsonl"));
-    const char *const sinks[] = {"null:", "jsonl:/dev/full", sink};
-    if (access("/dev/full", W_OK) != 0)
-        SKIP("no /dev/full");
-    CHECK_EQ(run_source(device, "phantom:seed=3,frames=12,width=64,height=80", sinks, 3, &how,
-                        &stats, &heard),
-             UM_EIO);
-    CHECK(strstr(um_last_error(), "1 of 3"));
-    CHECK_EQ(stats.sinks_failed, 1);
-    CHECK_EQ(heard.problems, 1);
-    CHECK_MSG(strstr(heard.last, "/dev/full"), "%s", heard.last);
-    CHECK_EQ(stats.frames, 12);
-    CHECK_EQ(lines_of(in_scratch("rest.jsonl")), 12);
-    scratch_close();
-}
-
-TEST_ON_DEVICES(run_stops_when_no_sink_is_left)
-{
-    um_run_settings how = run_settings();
-    um_run_stats stats;
-    struct heard heard;
-    const char *const sinks[] = {"jsonl:/dev/full", "jsonl:/dev/full"};
-    if (access("/dev/full", W_OK) != 0)
-        SKIP("no /dev/full");
-    CHECK_EQ(run_source(device, "phantom:seed=3,frames=500,width=64,height=80", sinks, 2, &how,
-                        &stats, &heard),
-             UM_EIO);
-    CHECK_EQ(stats.sinks_failed, 2);
-    CHECK_EQ(heard.problems, 2);
-    CHECK(stats.frames >= 1 && stats.frames < 20); /* no more than the queues hold */
-}
-
-/* A folder with a picture, a file that only looks like one, and two more pictures. */
-static const char *mixed_folder(void)
-{
-    static const char *const names[] = {"frame_0.png", "frame_1.png", "frame_2.png", "frame_3.png"};
-    for (int i = 0; i < 4; i++) {
-        um_frame *f = tiny_frame(48 + i, 40, 1);
-        if (um_image_write_png(in_scratch(names[i]), f->pixels, f->width, f->height, 1) != UM_OK)
-            fixture_die(names[i]);
-        um_frame_unref(&f);
-    }
-    FILE *f = fopen(in_scratch(names[1]), "wb");
-    if (!f || fputs("no picture", f) == EOF || fclose(f) != 0)
-        fixture_die(names[1]);
-    return scratch;
-}
-
-TEST_ON_DEVICES(run_counts_unreadable_frames)
-{
-    um_run_settings how = run_settings();
-    um_run_stats stats;
-    struct heard heard;
-    CHECK_OK(run_source(device, mixed_folder(), NULL, 0, &how, &stats, &heard));
-    CHECK_EQ(stats.frames, 3);
-    CHECK_EQ(stats.unreadable, 1);
-    CHECK(heard.packets == 3 && heard.truths == 0 && heard.problems == 1);
-    CHECK_MSG(strstr(heard.last, "frame_1.png"), "%s", heard.last);
-    scratch_close();
-}
-
-TEST_ON_DEVICES(run_stops_at_an_unreadable_frame_when_strict)
-{
-    um_run_settings how = run_settings();
-    um_run_stats stats;
-    struct heard heard;
-    how.strict = 1;
-    CHECK_EQ(run_source(device, mixed_folder(), NULL, 0, &how, &stats, &heard), UM_EFORMAT);
-    CHECK_MSG(strstr(um_last_error(), "frame_1.png"), "%s", um_last_error());
-    CHECK_EQ(stats.frames, 1);
-    CHECK_EQ(stats.unreadable, 1);
-    scratch_close();
-}
-
-TEST_ON_DEVICES(run_stops_when_asked)
-{
-    static volatile sig_atomic_t stop = 1;
-    um_run_settings how = run_settings();
-    um_run_stats stats;
-    struct heard heard;
-    how.stop = &stop;
-    CHECK_OK(run_source(device, "phantom:seed=3,frames=0,width=64,height=80", NULL, 0, &how, &stats,
-                        &heard));
-    CHECK(stats.stopped && stats.frames == 0);
-}
-
-/* Whatever the pace, each frame either gives a packet or is counted as replaced. */
-TEST_ON_DEVICES(run_in_real_time_counts_what_it_replaces)
-{
-    um_run_settings how = run_settings();
-    um_run_stats stats;
-    struct heard heard;
-    how.realtime = 1;
-    CHECK_OK(run_source(device, "phantom:seed=3,frames=40,width=64,height=80", NULL, 0, &how,
-                        &stats, &heard));
-    CHECK_EQ(stats.frames + stats.replaced, 40);
-    CHECK(stats.frames >= 1);
-}
-
-/* ---- a run whose device is lost ---- */
-
-/* A guard device with a pipeline on it that is lost when `victim` is overrun, before frame `at`. */
-struct doomed {
-    struct fixture f;
-    um_buf *victim;
-    struct um_step step;
-    um_pipeline *pipeline;
-    uint64_t at;
-};
-
-static void doomed_open(struct doomed *d, const char *lost_device, uint64_t at, int inflight)
-{
-    *d = (struct doomed){.f = fixture_open("guard", 1, 256, 64), .at = at};
-    um_pipeline_settings s = settings_of(&d->f, UM_GATE_AUTO);
-    s.conf = 0;
-    s.lost_device = lost_device;
-    s.inflight = inflight;
-    d->pipeline = open_pipeline(&s);
-    CHECK_OK(um_buf_open(&d->victim, d->f.dev, 16, "victim"));
-    d->step = (struct um_step){
-        .name = "overrun",
-        .kernel = overrun,
-        .n = 1,
-        .operand = {{.buf = d->victim,
-                     .size = 16,
-                     .write = true,
-                     .view = {.dtype = UM_U8, .h = 1, .w = 1, .c = 16, .ld = 16}}}};
-}
-
-static void doomed_close(struct doomed *d)
-{
-    um_buf_close(&d->victim);
-    um_pipeline_close(&d->pipeline);
-    fixture_close(&d->f);
-}
-
-struct loss {
-    struct doomed first;
-    struct doomed second;     /* where the run goes on, if it is open: itself lost later */
-    um_pipeline *replacement; /* where the run goes on; NULL: it is told that there is nothing */
-    uint64_t next;            /* frame expected next */
-    int asked;
-    char why[512]; /* heard when asked */
-    um_status status;
-    um_run_stats stats;
-};
-
-static void lose_in_time(void *ctx, const um_packet *packet, const um_frame *frame,
-                         const um_truth *truth)
-{
-    struct loss *l = ctx;
-    struct doomed *d = l->asked ? &l->second : &l->first;
-    CHECK(packet->frame_id == l->next && frame->id == l->next && truth);
-    CHECK_STR(packet->device, l->asked && !d->f.dev ? "cpu" : "guard");
-    CHECK_STR(packet->lost_device, l->asked ? "guard" : "");
-    if (++l->next == d->at && d->f.dev)
-        CHECK_OK(um_run(d->f.dev, UM_QUEUE_MAIN, &d->step));
-}
-
-static um_status replace_lost(void *ctx, um_pipeline **pipeline)
-{
-    struct loss *l = ctx;
-    snprintf(l->why, sizeof l->why, "%s", um_last_error());
-    l->asked += *pipeline == l->first.pipeline;
-    if (!l->replacement)
-        return um_fail(UM_EUNSUPPORTED, "nowhere to go");
-    *pipeline = l->replacement;
-    return UM_OK;
-}
-
-enum { LOST_AT = 5, LOST_OF = 12 };
-
-static void run_lost(struct loss *l, bool replace)
-{
-    um_run_settings s = run_settings();
-    um_sink *sink = NULL;
-    char spec[300];
-    snprintf(spec, sizeof spec, "jsonl:%s", in_scratch("lost.jsonl"));
-    if (um_source_open(&s.source, "phantom:seed=3,frames=12,width=64,height=80", NULL) != UM_OK ||
-        um_sink_open(&sink, spec) != UM_OK)
-        fixture_die(spec);
-    s.pipeline = l->first.pipeline;
-    s.sinks = &sink;
-    s.n_sinks = 1;
-    s.on_packet = lose_in_time;
-    s.on_device_lost = replace ? replace_lost : NULL;
-    s.ctx = l;
-    l->status = um_run_frames(&s, &l->stats);
-    CHECK_OK(um_sink_close(&sink));
-    um_source_close(&s.source);
-    CHECK_EQ(lines_of(in_scratch("lost.jsonl")), (int)l->next);
-    CHECK_EQ(l->stats.frames, l->next);
-    scratch_close();
-}
-
-static void check_goes_on(int inflight)
-{
-    struct loss l = {0};
-    um_pipeline_settings s = settings_of(tiny("cpu"), UM_GATE_AUTO);
-    s.conf = 0;
-    s.lost_device = "guard";
-    doomed_open(&l.first, NULL, LOST_AT, inflight);
-    l.replacement = open_pipeline(&s);
-    run_lost(&l, true);
-    CHECK_OK(l.status);
-    CHECK(l.asked == 1 && l.next == LOST_OF);
-    CHECK_MSG(strstr(l.why, "overrun"), "%s", l.why);
-    CHECK(l.stats.device_lost == 1 && l.stats.visible == LOST_OF && !l.stats.unreadable);
-    um_pipeline_close(&l.replacement);
-    doomed_close(&l.first);
-}
-
-TEST(run_goes_on_elsewhere_when_its_device_is_lost)
-{
-    check_goes_on(1);
-}
-
-/* All that was in flight is sent again. */
-TEST(run_goes_on_elsewhere_with_frames_in_flight)
-{
-    check_goes_on(3);
-}
-
-TEST(run_ends_when_its_device_is_lost)
-{
-    struct loss l = {0};
-    doomed_open(&l.first, NULL, LOST_AT, 1);
-    run_lost(&l, false);
-    CHECK_EQ(l.status, UM_EDEVICE);
-    CHECK_MSG(strstr(um_last_error(), "overrun"), "%s", um_last_error());
-    CHECK(l.next == LOST_AT && l.stats.device_lost == 1);
-    doomed_close(&l.first);
-}
-
-TEST(run_ends_with_the_reason_of_the_loss_when_nothing_replaces_the_device)
-{
-    struct loss l = {0};
-    doomed_open(&l.first, NULL, LOST_AT, 1);
-    run_lost(&l, true);
-    CHECK_EQ(l.status, UM_EDEVICE);
-    CHECK_MSG(strstr(um_last_error(), "overrun"), "%s", um_last_error());
-    CHECK(l.asked == 1 && l.next == LOST_AT && l.stats.device_lost == 1);
-    doomed_close(&l.first);
-}
-
-TEST(run_ends_at_the_second_loss)
-{
-    struct loss l = {0};
-    doomed_open(&l.first, NULL, LOST_AT, 1);
-    doomed_open(&l.second, "guard", LOST_AT + 3, 1);
-    l.replacement = l.second.pipeline;
-    run_lost(&l, true);
-    CHECK_EQ(l.status, UM_EDEVICE);
-    CHECK_MSG(strstr(um_last_error(), "overrun"), "%s", um_last_error());
-    CHECK(l.asked == 1 && l.next == LOST_AT + 3 && l.stats.device_lost == 2);
-    doomed_close(&l.second);
-    doomed_close(&l.first);
-}
 
 TEST_MAIN

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <unistd.h>
 
 enum { MOST = 1000 };
 
@@ -44,6 +45,26 @@ TEST(every_item_runs_once)
         um_pool_close(&p);
         CHECK(p == NULL);
     }
+}
+
+/* More threads than any machine of ours has processors, so that some come late to a job that others
+ * have finished, while the next one, of another size, is set up. */
+TEST(who_comes_late_takes_nothing)
+{
+    enum { THREADS = 64, JOBS = 50000, FEW = 2, MANY = 250 };
+    static struct job j;
+    um_pool *p = NULL;
+    alarm(300); /* an item that ran twice is waited for in vain */
+    CHECK_OK(um_pool_open(&p, THREADS));
+    j.threads = THREADS;
+    for (int round = 0; round < JOBS; round++) {
+        int items = round % 2 ? MANY : FEW;
+        um_pool_run(p, items, count, &j);
+        for (int i = 0; i < MANY; i++)
+            CHECK_EQ(atomic_exchange(&j.ran[i], 0), i < items);
+    }
+    um_pool_close(&p);
+    alarm(0);
 }
 
 TEST(opens_and_closes_without_work)

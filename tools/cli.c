@@ -84,6 +84,10 @@ static const struct row table[] = {
      "pixels of raw frames on stdin; default gray8"},
     {"kpi", 0, TEXT, AT(kpi), 0, 0, 0, 0, ON_RUN | ON_SEGMENT, "FILE|-",
      "one JSON line per published prediction"},
+    {"on-sink-full", 0, TEXT, AT(on_sink_full), 0, 0, 0, 0, ON_RUN, "block|drop",
+     "a sink that is behind: wait for it (default), or drop the oldest packet and count it"},
+    {"sink-deadline", 0, FLOAT, AT(sink_deadline), 0, 0, 0, 86400, ON_RUN, "SECONDS",
+     "give up a sink that takes longer for a packet; default 10, 0 = never"},
     {"assert-transfers", 0, NUMBERS, AT(assert_transfers), AT(has_assert), 2, 0, 1000, ON_RUN,
      "UP,DOWN", "exit 3 at the first frame with more copies between host and device"},
     {"inflight", 0, INTEGER, AT(inflight), 0, 0, 1, UM_INFLIGHT_MAX, ON_RUN | ON_BENCH, "N",
@@ -373,7 +377,8 @@ bool cli_parse(struct options *o, enum command_bit command, const char *name, in
                           .guard_seed = 1,
                           .rounds = 10,
                           .inflight = 1,
-                          .objects = 1};
+                          .objects = 1,
+                          .sink_deadline = 10};
     if (!walk(o, command, name, argc, argv, false) ||
         (o->config && !read_config(o, command, o->config)))
         return false;
@@ -533,14 +538,12 @@ um_status cli_class(const struct options *o, um_detector *detector, int *label)
     return UM_EINVAL;
 }
 
-um_status cli_open_source(um_source **out, const struct options *o,
-                          const volatile sig_atomic_t *stop)
+um_status cli_open_source(um_source **out, const struct options *o)
 {
     um_source_settings s;
     um_source_settings_default(&s);
     s.frames = o->frames;
     s.loop = o->loop;
-    s.stop = stop;
     s.channels = 1;
     if (o->pixel && strcmp(o->pixel, "gray8") != 0 && strcmp(o->pixel, "rgb8") != 0) {
         cli_usage("--pixel: \"%s\" is not gray8 or rgb8", o->pixel);

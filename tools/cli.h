@@ -6,7 +6,6 @@
 
 #include "ultramotion/ultramotion.h"
 
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 
@@ -29,13 +28,13 @@ enum command_bit {
 
 struct options {
     const char *detector, *segmenter, *device, *precision, *class_name, *gate, *kpi, *dump, *config,
-        *size, *pixel, *calibrate, *on_device_lost;
+        *size, *pixel, *calibrate, *on_device_lost, *on_sink_full;
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;
     int threads, det_size, sam_size;
     int sam_as_numpy; /* -1 = not said */
-    float conf;
+    float conf, sink_deadline;
     bool has_crop, has_box, has_assert;
     double crop[4], box[4], assert_transfers[2];
     long frames;
@@ -76,9 +75,7 @@ const char *cli_model_path(const char *file, char *buffer, size_t size);
 #define CLI_DEFAULT_SEGMENTER "mobile_sam_bone_256.safetensors"
 /* --class NAME|N against the metadata of the detector's file; -1 = the best of all. */
 um_status cli_class(const struct options *o, um_detector *detector, int *label);
-/* `stop`: set by a signal; a source that waits for input then ends. */
-um_status cli_open_source(um_source **out, const struct options *o,
-                          const volatile sig_atomic_t *stop);
+um_status cli_open_source(um_source **out, const struct options *o);
 
 int command_run(const struct options *o);
 int command_detect(const struct options *o);

@@ -61,7 +61,7 @@ static int serve_stages(um_detector *detector, um_segmenter *segmenter)
     char line[64];
     um_bench *bench[2][STAGE_COUNT] = {{NULL}}; /* gray, RGB */
     int code = EXIT_DONE;
-    while (code == EXIT_DONE && fgets(line, sizeof line, stdin)) {
+    while (code == EXIT_DONE && !ferror(stdout) && fgets(line, sizeof line, stdin)) {
         double ms = 0;
         line[strcspn(line, "\r\n")] = 0;
         bool rgb = strncmp(line, "rgb ", 4) ==
@@ -92,7 +92,7 @@ static int bench_stages(const struct options *o, um_device *dev, um_detector *de
 {
     double *ms = malloc((size_t)o->rounds * sizeof *ms), warm;
     um_status st = UM_OK;
-    for (int stage = 0; stage < STAGE_COUNT && st == UM_OK && ms; stage++) {
+    for (int stage = 0; stage < STAGE_COUNT && st == UM_OK && ms && !ferror(stdout); stage++) {
         um_bench *bench = NULL;
         st = um_bench_open(&bench, (um_bench_stage)stage, detector, segmenter, 1);
         if (st == UM_OK)
@@ -136,7 +136,7 @@ static void report_kernel(void *ctx, const um_bench_kernel *k)
 static int bench_kernels(const struct options *o, um_device *dev, um_detector *detector,
                          um_segmenter *segmenter)
 {
-    for (int stage = 0; stage < STAGE_COUNT; stage++) {
+    for (int stage = 0; stage < STAGE_COUNT && !ferror(stdout); stage++) {
         struct kernel_report r = {.stage = stage_names[stage]};
         um_bench *bench = NULL;
         um_status st = um_bench_open(&bench, (um_bench_stage)stage, detector, segmenter, 1);
@@ -154,11 +154,23 @@ static int bench_kernels(const struct options *o, um_device *dev, um_detector *d
     return EXIT_DONE;
 }
 
+/* Every frame's times, for exact percentiles. */
+struct recorded {
+    double *ms[STAGES]; /* `capacity` of each, in one piece */
+    size_t n, capacity;
+};
+
 static void add_packet(void *ctx, const um_packet *packet, const um_frame *frame,
                        const um_truth *truth)
 {
+    struct recorded *r = ctx;
+    double ms[STAGES] = {packet->ms.upload, packet->ms.detect, packet->ms.segment,
+                         packet->ms.packet, packet->ms.total};
     (void)frame;
-    summary_add(ctx, packet, truth);
+    (void)truth;
+    for (int i = 0; i < STAGES && r->n < r->capacity; i++)
+        r->ms[i][r->n] = ms[i];
+    r->n += r->n < r->capacity;
 }
 
 static um_status open_pipeline(um_pipeline **out, const struct options *o, um_detector *detector,
@@ -211,7 +223,7 @@ static int serve_pipeline(const struct options *o, um_detector *detector, um_seg
     um_pipeline *pipeline = NULL;
     um_frame *frame = NULL;
     um_status st = open_pipeline(&pipeline, o, detector, segmenter);
-    while (st == UM_OK && fgets(line, sizeof line, stdin)) {
+    while (st == UM_OK && !ferror(stdout) && fgets(line, sizeof line, stdin)) {
         line[strcspn(line, "\r\n")] = 0;
         st = serve_frame(pipeline, line, &frame, last, sizeof last);
     }
@@ -228,12 +240,19 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
     um_source *source = NULL;
     um_source_settings src;
     um_run_settings run;
-    um_run_stats stats;
-    struct summary sum = {0};
+    um_run_counts counts;
+    struct recorded r = {{NULL}, 0, 0};
     char spec[64];
     um_source_settings_default(&src);
     src.frames = o->frames ? o->frames : 20;
     snprintf(spec, sizeof spec, "phantom:seed=1,frames=%ld", src.frames);
+    um_run_counts_default(&counts);
+    r.capacity = (size_t)src.frames;
+    r.ms[0] = calloc(r.capacity, STAGES * sizeof(double));
+    if (!r.ms[0])
+        return cli_fail(um_set_error(UM_ENOMEM, "out of memory: times of so many frames"));
+    for (int i = 1; i < STAGES; i++)
+        r.ms[i] = r.ms[0] + (size_t)i * r.capacity;
     um_status st = open_pipeline(&pipeline, o, detector, segmenter);
     if (st == UM_OK)
         st = um_source_open(&source, spec, &src);
@@ -242,23 +261,23 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
         run.pipeline = pipeline;
         run.source = source;
         run.on_packet = add_packet;
-        run.ctx = &sum;
-        st = um_run_frames(&run, &stats);
+        run.ctx = &r;
+        st = um_run_frames(&run, &counts);
     }
     if (st == UM_OK) {
         printf("{\"bench\":\"pipeline\",\"frames\":%llu,\"visible\":%llu,\"det_size\":%d,\"sam_"
                "size\":%d,\"device_bytes\":%llu,",
-               (unsigned long long)stats.frames, (unsigned long long)stats.visible,
+               (unsigned long long)counts.frames, (unsigned long long)counts.visible,
                um_detector_input_size(detector), um_segmenter_canvas(segmenter),
                (unsigned long long)um_pipeline_device_bytes(pipeline));
         for (int i = 0; i < STAGES; i++) {
-            bench_print_ms(names[i], sum.ms[i], sum.frames);
+            bench_print_ms(names[i], r.ms[i], r.n);
             printf(",");
         }
         bench_print_machine(dev);
         printf("}\n");
     }
-    summary_free(&sum);
+    free(r.ms[0]);
     um_source_close(&source);
     um_pipeline_close(&pipeline);
     return st == UM_OK ? EXIT_DONE : cli_fail(st);

@@ -1,30 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* run, detect, segment: the commands that read a source. */
 #include "cli.h"
+#include "json.h"
+#include "kpi.h"
+#include "stop.h"
 #include "summary.h"
 
-#include <errno.h>
 #include <math.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-static volatile sig_atomic_t stop_requested;
-
-static void request_stop(int sig)
-{
-    (void)sig;
-    stop_requested = 1;
-}
-
-static void catch_signals(void)
-{
-    struct sigaction act = {.sa_handler = request_stop};
-    sigaction(SIGINT, &act, NULL);
-    sigaction(SIGTERM, &act, NULL);
-}
 
 static double seconds_now(void)
 {
@@ -48,8 +34,6 @@ struct progress {
     double started, shown;
     long length;
     bool terminal, line_open;
-    FILE *kpi;
-    bool kpi_failed;
 };
 
 static void end_line(struct progress *p)
@@ -95,54 +79,48 @@ static void on_problem(void *ctx, const char *text)
     fprintf(stderr, "ultramotion: %s\n", text);
 }
 
-static void write_kpi(void *ctx, const char *line)
+/* Where the command writes: the sinks of the options, and the KPI file as one more. */
+struct outputs {
+    um_sink *sink[MAX_LIST + 1];
+    int n;
+};
+
+static bool sink_settings(const struct options *o, um_sink_settings *s)
 {
-    struct progress *p = ctx;
-    if (fprintf(p->kpi, "%s\n", line) < 0 || fflush(p->kpi) != 0)
-        p->kpi_failed = true;
+    um_sink_settings_default(s);
+    s->deadline_ms = (int)(o->sink_deadline * 1000);
+    if (o->on_sink_full && strcmp(o->on_sink_full, "drop") == 0)
+        s->policy = UM_SINK_DROP;
+    else if (o->on_sink_full && strcmp(o->on_sink_full, "block") != 0)
+        return cli_usage("--on-sink-full: \"%s\" is not block or drop", o->on_sink_full), false;
+    return true;
 }
 
-static bool open_kpi(struct progress *p)
-{
-    if (!p->o->kpi)
-        return true;
-    p->kpi = strcmp(p->o->kpi, "-") == 0 ? stdout : fopen(p->o->kpi, "w");
-    if (!p->kpi)
-        fprintf(stderr, "ultramotion: --kpi %s: %s\n", p->o->kpi, strerror(errno));
-    return p->kpi != NULL;
-}
-
-/* Close the KPI file; false if a line could not be written. */
-static bool close_kpi(struct progress *p)
-{
-    bool ok = !p->kpi_failed;
-    if (p->kpi && p->kpi != stdout)
-        ok = fclose(p->kpi) == 0 && ok;
-    if (!ok)
-        fprintf(stderr, "ultramotion: --kpi %s: could not be written\n", p->o->kpi);
-    p->kpi = NULL;
-    return ok;
-}
-
-static bool open_sinks(const struct options *o, um_sink **sinks, int *n, int *code)
+static bool open_outputs(const struct options *o, struct outputs *out, int *code)
 {
     const char *standard[] = {"jsonl:-"};
     const char *const *spec = o->sinks ? o->sink : standard;
     int count = o->sinks ? o->sinks : 1;
-    for (*n = 0; *n < count; (*n)++) {
-        um_status st = um_sink_open(&sinks[*n], spec[*n]);
-        if (st != UM_OK) {
-            *code = cli_fail(st);
-            return false;
-        }
+    um_sink_settings set;
+    um_status st = UM_OK;
+    if (!sink_settings(o, &set)) {
+        *code = EXIT_USAGE;
+        return false;
     }
-    return true;
+    for (; out->n < count && st == UM_OK; out->n += st == UM_OK)
+        st = um_sink_open(&out->sink[out->n], spec[out->n], &set);
+    set.auxiliary = 1;
+    if (st == UM_OK && o->kpi && (st = kpi_open(&out->sink[out->n], o->kpi, &set)) == UM_OK)
+        out->n++;
+    if (st != UM_OK)
+        *code = cli_fail(st);
+    return st == UM_OK;
 }
 
-static int close_sinks(um_sink **sinks, int n, int code)
+static int close_outputs(struct outputs *out, int code)
 {
-    for (int i = 0; i < n; i++) {
-        um_status st = um_sink_close(&sinks[i]);
+    for (int i = 0; i < out->n; i++) {
+        um_status st = um_sink_close(&out->sink[i]);
         if (st != UM_OK && code == EXIT_DONE)
             code = cli_fail(st);
     }
@@ -157,7 +135,7 @@ static int whole_number(const double *v, int n)
     return 1;
 }
 
-static bool pipeline_settings(const struct options *o, const struct engine *e, struct progress *p,
+static bool pipeline_settings(const struct options *o, const struct engine *e,
                               um_pipeline_settings *s)
 {
     um_pipeline_settings_default(s);
@@ -189,10 +167,8 @@ static bool pipeline_settings(const struct options *o, const struct engine *e, s
         s->assert_up = (int)o->assert_transfers[0];
         s->assert_down = (int)o->assert_transfers[1];
     }
-    if (p->kpi) {
-        s->kpi = write_kpi;
-        s->kpi_ctx = p;
-    }
+    if (o->kpi)
+        s->kpi = kpi_line;
     return cli_class(o, e->detector, &s->label) == UM_OK;
 }
 
@@ -245,7 +221,7 @@ static um_status go_on_on_cpu(void *ctx, um_pipeline **pipeline)
         st = open_networks(e, &o);
     if (st != UM_OK)
         return st;
-    if (!pipeline_settings(&o, e, p, &set))
+    if (!pipeline_settings(&o, e, &set))
         return UM_EINVAL;
     set.lost_device = um_device_name(p->first.dev);
     st = um_pipeline_open(&e->pipeline, &set);
@@ -273,32 +249,50 @@ static bool lost_policy(const struct options *o, um_run_settings *run)
     return true;
 }
 
+/* The run itself, which can be stopped. */
+static um_status run_frames(const um_run_settings *settings, um_run_counts *counts)
+{
+    um_run *run = NULL;
+    um_status st = um_run_open(&run, settings);
+    stop_ends_run(run);
+    if (st == UM_OK)
+        st = um_run_start(run);
+    if (st == UM_OK)
+        st = um_run_join(run);
+    if (st != UM_OK)
+        fprintf(stderr, "ultramotion: %s\n", um_last_error());
+    if (run)
+        um_run_stats(run, counts);
+    stop_ends_run(NULL);
+    um_run_close(&run);
+    return st;
+}
+
 int command_run(const struct options *o)
 {
     um_source *source = NULL;
-    um_sink *sinks[MAX_LIST] = {NULL};
+    struct outputs out = {{NULL}, 0};
     um_pipeline_settings set;
     um_run_settings run;
-    um_run_stats stats = {0};
+    um_run_counts counts;
     struct progress p = {.o = o, .terminal = isatty(2), .started = seconds_now()};
     struct engine *e = &p.first;
-    int n_sinks = 0, code = EXIT_FAILED;
+    int code = EXIT_FAILED;
     um_run_settings_default(&run);
+    um_run_counts_default(&counts);
     if (!lost_policy(o, &run))
         return EXIT_USAGE;
-    catch_signals();
+    stop_catch();
     um_status st = cli_open_device(&e->dev, o);
     if (st == UM_OK)
-        st = cli_open_source(&source, o, &stop_requested);
+        st = cli_open_source(&source, o);
     if (st == UM_OK)
         st = open_networks(e, o);
     if (st != UM_OK) {
         code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
         goto done;
     }
-    if (!open_kpi(&p))
-        goto done;
-    if (!pipeline_settings(o, e, &p, &set)) {
+    if (!pipeline_settings(o, e, &set)) {
         code = EXIT_USAGE;
         goto done;
     }
@@ -307,46 +301,42 @@ int command_run(const struct options *o)
         code = cli_fail(st);
         goto done;
     }
-    if (!open_sinks(o, sinks, &n_sinks, &code))
+    if (!open_outputs(o, &out, &code))
         goto done;
     announce(o, e->dev, e->detector, e->segmenter);
     run.pipeline = e->pipeline;
     run.source = source;
-    run.sinks = sinks;
-    run.n_sinks = n_sinks;
+    run.sinks = out.sink;
+    run.n_sinks = out.n;
     run.strict = o->strict;
     run.realtime = o->realtime;
-    run.stop = &stop_requested;
     run.on_packet = on_packet;
     run.on_problem = on_problem;
     run.ctx = &p;
     p.length = um_source_length(source);
     p.started = seconds_now();
-    st = um_run_frames(&run, &stats);
+    st = run_frames(&run, &counts);
     end_line(&p);
     code = st == UM_OK ? EXIT_DONE : st == UM_EASSERT ? EXIT_ASSERTION : EXIT_FAILED;
-    if (st != UM_OK)
-        fprintf(stderr, "ultramotion: %s\n", um_last_error());
-    if (st == UM_OK && !stats.frames && !stats.stopped) {
+    if (st == UM_OK && !counts.frames && !counts.stopped) {
         fprintf(stderr, "ultramotion: %s: no usable frame\n", o->positional[0]);
         code = EXIT_FAILED;
     }
-    if (o->dump && stats.frames) {
+    if (o->dump && counts.frames) {
         um_status dumped =
             um_pipeline_dump(p.spare.pipeline ? p.spare.pipeline : e->pipeline, o->dump);
         if (dumped != UM_OK && code == EXIT_DONE)
             code = cli_fail(dumped);
     }
     if (!o->quiet)
-        summary_print(&p.summary, stderr, &stats, seconds_now() - p.started);
+        summary_print(&p.summary, stderr, &counts, seconds_now() - p.started);
 done:
-    code = close_sinks(sinks, n_sinks, code);
-    if (!close_kpi(&p) && code == EXIT_DONE)
-        code = EXIT_FAILED;
+    code = close_outputs(&out, code);
     close_engine(&p.spare); /* it borrows the lost device's name */
     close_engine(&p.first);
     um_source_close(&source);
-    summary_free(&p.summary);
+    if (counts.left_behind) /* exit() might wait for what such a thread holds */
+        _exit(code);
     return code;
 }
 
@@ -362,7 +352,7 @@ struct each {
 static um_frame *next_frame(struct each *e, int *code)
 {
     um_frame *frame = NULL;
-    while (!stop_requested) {
+    while (!stop_requested()) {
         um_status st = um_source_read(e->source, &frame);
         if (st == UM_OK)
             return frame;
@@ -380,7 +370,7 @@ static um_frame *next_frame(struct each *e, int *code)
 
 static int no_frames(const struct each *e, int code)
 {
-    if (code == EXIT_DONE && !e->frames && !stop_requested) {
+    if (code == EXIT_DONE && !e->frames && !stop_requested()) {
         fprintf(stderr, "ultramotion: %s: no usable frame\n", e->o->positional[0]);
         return EXIT_FAILED;
     }
@@ -388,6 +378,20 @@ static int no_frames(const struct each *e, int code)
         fprintf(stderr, "%llu frames, %llu unreadable\n", (unsigned long long)e->frames,
                 (unsigned long long)e->unreadable);
     return code;
+}
+
+static um_status open_each(struct each *e)
+{
+    um_status st = cli_open_source(&e->source, e->o);
+    if (st == UM_OK)
+        stop_ends_source(e->source);
+    return st;
+}
+
+static void close_each(struct each *e)
+{
+    stop_ends_source(NULL);
+    um_source_close(&e->source);
 }
 
 static um_status crop_frame(const struct options *o, um_frame **frame)
@@ -410,9 +414,11 @@ static um_status crop_frame(const struct options *o, um_frame **frame)
                (size_t)w * (size_t)f->channels);
     cut->id = f->id;
     cut->ts = f->ts;
-    um_frame_unref(frame);
-    *frame = cut;
-    return UM_OK;
+    st = um_frame_set_source(cut, f->source);
+    um_frame_unref(st == UM_OK ? frame : &cut);
+    if (st == UM_OK)
+        *frame = cut;
+    return st;
 }
 
 static double clamp(double v, double hi)
@@ -420,72 +426,140 @@ static double clamp(double v, double hi)
     return v < 0 ? 0 : v > hi ? hi : v;
 }
 
-/* False when the reader of stdout has left. */
-static bool print_boxes(const struct options *o, const um_frame *f, const um_box *boxes, int n,
-                        int label, int width, int height)
+/* Names of the classes, in the order of the labels, from the metadata of the detector's file. */
+struct class_names {
+    char text[1024];
+    const char *name[256];
+    int count;
+};
+
+static void split_classes(void *ctx, const char *key, const char *value)
+{
+    struct class_names *c = ctx;
+    if (strcmp(key, "classes") != 0 || strspn(value, "0123456789") == strlen(value) ||
+        strlen(value) >= sizeof c->text) /* a plain number is only their count */
+        return;
+    strcpy(c->text, value);
+    for (char *at = c->text; at && c->count < 256;) {
+        c->name[c->count++] = at;
+        at = strchr(at, ',');
+        if (at)
+            *at++ = 0;
+    }
+}
+
+static void read_classes(const struct options *o, struct class_names *c)
+{
+    char path[4200];
+    um_model_metadata(o->detector ? o->detector
+                                  : cli_model_path(CLI_DEFAULT_DETECTOR, path, sizeof path),
+                      split_classes, c);
+}
+
+struct found {
+    um_box box[300];
+    int n, label; /* of the class to print, -1 = all */
+    int width, height;
+    struct class_names names;
+};
+
+static void print_boxes(const struct options *o, const um_frame *f, const struct found *found,
+                        FILE *out)
 {
     bool first = true;
-    printf("{\"frame_id\":%llu,\"ts\":%.6f,\"boxes\":[", (unsigned long long)f->id, f->ts);
-    for (int i = 0; i < n; i++) {
-        if (label >= 0 && boxes[i].label != label)
+    fprintf(out, "{\"frame_id\":%llu,\"ts\":%.6f,\"source\":", (unsigned long long)f->id, f->ts);
+    json_string(out, f->source);
+    fprintf(out, ",\"boxes\":[");
+    for (int i = 0; i < found->n; i++) {
+        const um_box *b = &found->box[i];
+        if (found->label >= 0 && b->label != found->label)
             continue;
-        printf("%s{\"box_xyxy\":[%.9g,%.9g,%.9g,%.9g],\"score\":%.9g,\"label\":%d}",
-               first ? "" : ",", clamp(boxes[i].x0 + o->crop[0], width),
-               clamp(boxes[i].y0 + o->crop[1], height), clamp(boxes[i].x1 + o->crop[0], width),
-               clamp(boxes[i].y1 + o->crop[1], height), (double)boxes[i].score, boxes[i].label);
+        fprintf(out, "%s{\"box_xyxy\":[%.9g,%.9g,%.9g,%.9g],\"score\":%.9g,\"label\":%d,\"name\":",
+                first ? "" : ",", clamp(b->x0 + o->crop[0], found->width),
+                clamp(b->y0 + o->crop[1], found->height), clamp(b->x1 + o->crop[0], found->width),
+                clamp(b->y1 + o->crop[1], found->height), (double)b->score, b->label);
+        json_string(out, b->label < found->names.count ? found->names.name[b->label] : NULL);
+        fprintf(out, "}");
         first = false;
     }
-    printf("]}\n");
-    return fflush(stdout) == 0;
+    fprintf(out, "]}");
+}
+
+/* UM_EOF when the reader has left, UM_AGAIN when it took nothing after a signal. */
+static um_status write_boxes(const struct options *o, const um_frame *f, const struct found *found,
+                             um_lines *lines)
+{
+    char *line = NULL;
+    size_t n = 0;
+    FILE *out = open_memstream(&line, &n);
+    if (out)
+        print_boxes(o, f, found, out);
+    bool whole = out && !ferror(out);
+    whole = out && fclose(out) == 0 && whole;
+    um_status st = whole ? um_lines_write(lines, line, stop_fd())
+                         : um_set_error(UM_ENOMEM, "out of memory: a line of boxes");
+    free(line);
+    return st;
 }
 
 int command_detect(const struct options *o)
 {
-    enum { BOXES = 300 };
     um_device *dev = NULL;
     um_detector *detector = NULL;
+    um_lines *lines = NULL;
     struct each e = {.o = o};
-    um_box boxes[BOXES];
+    struct found found = {.label = -1};
     um_frame *frame;
-    int code = EXIT_DONE, n = 0, label = -1;
-    catch_signals();
+    int code = EXIT_DONE;
+    stop_catch();
     um_status st = cli_open_device(&dev, o);
     if (st == UM_OK)
-        st = cli_open_source(&e.source, o, &stop_requested);
+        st = open_each(&e);
     if (st == UM_OK)
         st = cli_open_detector(&detector, dev, o);
     if (st == UM_OK)
-        st = cli_class(o, detector, &label);
+        st = cli_class(o, detector, &found.label);
     if (st == UM_OK && o->has_crop && !whole_number(o->crop, 4)) {
         cli_usage("--crop: want whole pixels X,Y,W,H");
         st = UM_EINVAL;
     }
     if (st == UM_OK && o->dump)
         st = um_detector_keep_taps(detector);
-    if (st != UM_OK)
+    if (st == UM_OK && (st = um_lines_open(&lines, "-")) != UM_OK)
+        cli_fail(st);
+    if (st != UM_OK) {
         code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
-    else
+    } else {
+        read_classes(o, &found.names);
         announce(o, dev, detector, NULL);
+    }
     while (code == EXIT_DONE && (frame = next_frame(&e, &code))) {
-        int width = frame->width, height = frame->height;
+        found.width = frame->width;
+        found.height = frame->height;
         st = crop_frame(o, &frame);
         if (st == UM_OK) {
-            st = um_detector_run(detector, frame, o->conf, boxes, BOXES, &n);
+            st = um_detector_run(detector, frame, o->conf, found.box,
+                                 (int)(sizeof found.box / sizeof *found.box), &found.n);
             if (st != UM_OK)
                 code = cli_fail(st);
         } else
             code = EXIT_USAGE;
         e.frames++;
-        if (st == UM_OK && !print_boxes(o, frame, boxes, n, label, width, height))
-            stop_requested = 1;
+        if (st == UM_OK)
+            st = write_boxes(o, frame, &found, lines);
+        if (st == UM_EOF)
+            stop_request();
+        else if (st != UM_OK && code == EXIT_DONE)
+            code = cli_fail(st);
         um_frame_unref(&frame);
     }
     code = no_frames(&e, code);
     if (code == EXIT_DONE && o->dump && e.frames &&
         (st = um_detector_dump(detector, o->dump)) != UM_OK)
         code = cli_fail(st);
+    um_lines_close(&lines);
     um_detector_close(&detector);
-    um_source_close(&e.source);
+    close_each(&e);
     um_device_close(&dev);
     return code;
 }
@@ -623,7 +697,7 @@ static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
         if (sinks[i]) {
             st = um_sink_write(sinks[i], packet, f, name);
             if (st == UM_EOF) {
-                stop_requested = 1;
+                stop_request();
                 st = UM_OK;
             }
         }
@@ -641,18 +715,17 @@ int command_segment(const struct options *o)
     um_device *dev = NULL;
     um_segmenter *segmenter = NULL;
     um_predictor *predictor = NULL;
-    um_sink *sinks[MAX_LIST] = {NULL};
+    struct outputs out = {{NULL}, 0};
     struct each e = {.o = o};
     struct prompt_list prompts;
-    struct progress p = {.o = o};
     um_frame *frame;
-    int code = EXIT_DONE, n_sinks = 0;
+    int code = EXIT_DONE;
     if (!read_prompts(o, &prompts))
         return EXIT_USAGE;
-    catch_signals();
+    stop_catch();
     um_status st = cli_open_device(&dev, o);
     if (st == UM_OK)
-        st = cli_open_source(&e.source, o, &stop_requested);
+        st = open_each(&e);
     if (st == UM_OK)
         st = cli_open_segmenter(&segmenter, dev, o);
     if (st == UM_OK)
@@ -661,15 +734,14 @@ int command_segment(const struct options *o)
         st = um_predictor_keep_taps(predictor);
     if (st != UM_OK)
         code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
-    else if (!open_kpi(&p))
-        code = EXIT_FAILED;
-    else if (open_sinks(o, sinks, &n_sinks, &code)) {
+    else if (open_outputs(o, &out, &code)) {
+        stop_ends_sinks(out.sink, out.n);
         announce(o, dev, NULL, segmenter);
-        if (p.kpi)
-            um_segmenter_set_kpi(segmenter, write_kpi, &p);
+        if (o->kpi)
+            um_segmenter_set_kpi(segmenter, kpi_line, NULL);
     }
     while (code == EXIT_DONE && (frame = next_frame(&e, &code))) {
-        st = segment_frame(o, segmenter, predictor, &prompts, frame, sinks, n_sinks,
+        st = segment_frame(o, segmenter, predictor, &prompts, frame, out.sink, out.n,
                            um_source_frame_name(e.source));
         e.frames++;
         um_frame_unref(&frame);
@@ -680,12 +752,11 @@ int command_segment(const struct options *o)
     if (code == EXIT_DONE && o->dump && e.frames &&
         (st = um_predictor_dump(predictor, o->dump)) != UM_OK)
         code = cli_fail(st);
-    code = close_sinks(sinks, n_sinks, code);
-    if (!close_kpi(&p) && code == EXIT_DONE)
-        code = EXIT_FAILED;
+    stop_ends_sinks(NULL, 0);
+    code = close_outputs(&out, code);
     um_predictor_close(&predictor);
     um_segmenter_close(&segmenter);
-    um_source_close(&e.source);
+    close_each(&e);
     um_device_close(&dev);
     return code;
 }

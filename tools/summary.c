@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "summary.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,12 +9,6 @@ static int ascending(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
-}
-
-static int best_first(const void *a, const void *b)
-{
-    const struct scored_box *x = a, *y = b;
-    return (x->score < y->score) - (x->score > y->score);
 }
 
 void summary_percentiles(const double *values, size_t n, double *min, double *p50, double *p99,
@@ -32,24 +27,35 @@ void summary_percentiles(const double *values, size_t n, double *min, double *p5
     free(v);
 }
 
-static int reserve(struct summary *s)
+/* ---- times ---- */
+
+static const double SHORTEST = 1e-3, GROWTH = 1.02; /* ms; of a bucket's end over its beginning */
+
+void times_add(struct times *t, double ms)
 {
-    if (s->frames < s->capacity)
-        return 1;
-    size_t n = s->capacity * 2 + 1024;
-    for (int i = 0; i < STAGES; i++) {
-        double *grown = realloc(s->ms[i], n * sizeof *grown);
-        if (!grown)
-            return 0;
-        s->ms[i] = grown;
-    }
-    struct scored_box *boxes = realloc(s->boxes, n * sizeof *boxes);
-    if (!boxes)
-        return 0;
-    s->boxes = boxes;
-    s->capacity = n;
-    return 1;
+    double at = ms > SHORTEST ? ceil(log(ms / SHORTEST) / log(GROWTH)) : 0;
+    int i = at < TIME_BUCKETS - 1 ? (int)at : TIME_BUCKETS - 1;
+    t->bucket[i]++;
+    t->least = t->count && t->least < ms ? t->least : ms;
+    t->most = t->count && t->most > ms ? t->most : ms;
+    t->sum += ms;
+    t->count++;
 }
+
+double times_quantile(const struct times *t, double q)
+{
+    uint64_t rank = (uint64_t)ceil(q * (double)t->count), seen = 0;
+    int i = 0;
+    for (; i < TIME_BUCKETS - 1; i++) {
+        seen += t->bucket[i];
+        if (seen >= rank && seen > 0)
+            break;
+    }
+    double v = SHORTEST * pow(GROWTH, i - 0.5); /* the bucket's middle: half of 2 % off at most */
+    return v < t->least ? t->least : v > t->most ? t->most : v;
+}
+
+/* ---- accuracy ---- */
 
 static double box_iou(const float *a, const float *b)
 {
@@ -88,7 +94,9 @@ static void score(struct summary *s, const um_packet *p, const um_truth *truth)
     s->with_bone += truth->has_bone != 0;
     if (p->has_box) {
         double iou = truth->has_bone ? box_iou(p->box, truth->box) : 0;
-        s->boxes[s->n_boxes++] = (struct scored_box){p->score, iou >= 0.5};
+        double at = (double)p->score * (SCORE_BUCKETS - 1);
+        struct scored *b = &s->boxes[at > 0 && at < SCORE_BUCKETS ? (int)at : 0];
+        *(iou >= 0.5 ? &b->hits : &b->misses) += 1;
         s->found += iou >= 0.5;
         s->false_found += !truth->has_bone;
         if (iou >= 0.5)
@@ -103,13 +111,11 @@ static uint32_t max32(uint32_t a, uint32_t b)
     return a > b ? a : b;
 }
 
-int summary_add(struct summary *s, const um_packet *p, const um_truth *truth)
+void summary_add(struct summary *s, const um_packet *p, const um_truth *truth)
 {
-    if (!reserve(s))
-        return 0;
     double ms[STAGES] = {p->ms.upload, p->ms.detect, p->ms.segment, p->ms.packet, p->ms.total};
     for (int i = 0; i < STAGES; i++)
-        s->ms[i][s->frames] = ms[i];
+        times_add(&s->ms[i], ms[i]);
     if (!s->frames)
         s->least = p->transfers;
     s->last = p->transfers;
@@ -124,56 +130,55 @@ int summary_add(struct summary *s, const um_packet *p, const um_truth *truth)
     s->frames++;
     if (truth)
         score(s, p, truth);
-    return 1;
 }
 
-/* Average precision at IoU 0.5 with COCO's 101 recall points; one box a frame, frames below --conf
- * have none. */
-static double average_precision(const struct summary *s)
+double summary_precision(const struct summary *s)
 {
-    double sum = 0, *precision = malloc((s->n_boxes + 1) * sizeof *precision),
-           *recall = malloc((s->n_boxes + 1) * sizeof *recall);
-    struct scored_box *boxes = malloc((s->n_boxes + 1) * sizeof *boxes);
-    size_t hits = 0, at = 0;
-    if (precision && recall && boxes && s->with_bone) {
-        memcpy(boxes, s->boxes, s->n_boxes * sizeof *boxes);
-        qsort(boxes, s->n_boxes, sizeof *boxes, best_first);
-        for (size_t i = 0; i < s->n_boxes; i++) {
-            hits += (size_t)boxes[i].hit;
-            precision[i] = (double)hits / (double)(i + 1);
-            recall[i] = (double)hits / (double)s->with_bone;
-        }
-        for (size_t i = s->n_boxes; i-- > 1;)
-            if (precision[i - 1] < precision[i])
-                precision[i - 1] = precision[i];
-        for (int r = 0; r <= 100; r++) {
-            while (at < s->n_boxes && recall[at] < r / 100.0)
-                at++;
-            sum += at < s->n_boxes ? precision[at] : 0;
-        }
+    uint64_t hits = 0, all = 0;
+    double best = 0, sum = 0;
+    int r = 100;
+    /* From the lowest score up: the precision of a recall point is the best that any threshold
+     * reaches at it or beyond. */
+    for (int i = 0; i < SCORE_BUCKETS; i++) {
+        hits += s->boxes[i].hits;
+        all += s->boxes[i].hits + s->boxes[i].misses;
     }
-    free(precision);
-    free(recall);
-    free(boxes);
+    for (int i = 0; i < SCORE_BUCKETS && all > 0 && s->with_bone; i++) {
+        const struct scored *b = &s->boxes[i];
+        if (!b->hits && !b->misses)
+            continue;
+        double recall = (double)hits / (double)s->with_bone, p = (double)hits / (double)all;
+        for (; r >= 0 && recall < r / 100.0; r--)
+            sum += best;
+        best = p > best ? p : best;
+        hits -= b->hits;
+        all -= b->hits + b->misses;
+    }
+    for (; r >= 0; r--)
+        sum += best;
     return sum / 101;
 }
 
-void summary_print(const struct summary *s, FILE *f, const um_run_stats *stats, double seconds)
+void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts, double seconds)
 {
     static const char *const names[STAGES] = {"upload", "detect", "segment", "packet", "total"};
     fprintf(f, "\nframes     %llu: %llu VISIBLE, %llu LOST, %llu unreadable",
-            (unsigned long long)stats->frames, (unsigned long long)stats->visible,
-            (unsigned long long)stats->lost, (unsigned long long)stats->unreadable);
-    if (stats->replaced)
-        fprintf(f, ", %llu replaced by a newer one", (unsigned long long)stats->replaced);
-    if (stats->device_lost)
+            (unsigned long long)counts->frames, (unsigned long long)counts->visible,
+            (unsigned long long)counts->lost, (unsigned long long)counts->unreadable);
+    if (counts->not_finite)
+        fprintf(f, ", %llu without a finite result", (unsigned long long)counts->not_finite);
+    if (counts->replaced)
+        fprintf(f, ", %llu replaced by a newer one", (unsigned long long)counts->replaced);
+    if (counts->dropped)
+        fprintf(f, ", %llu packets dropped by sinks", (unsigned long long)counts->dropped);
+    if (counts->device_lost)
         fprintf(f, ", device lost");
-    fprintf(f, "; %.1f s, %.1f fps\n", seconds, seconds > 0 ? (double)stats->frames / seconds : 0);
+    fprintf(f, "; %.1f s, %.1f fps\n", seconds, seconds > 0 ? (double)counts->frames / seconds : 0);
     fprintf(f, "stage ms   %8s %8s %8s %8s\n", "min", "p50", "p99", "max");
     for (int i = 0; i < STAGES; i++) {
-        double min, p50, p99, max;
-        summary_percentiles(s->ms[i], s->frames, &min, &p50, &p99, &max);
-        fprintf(f, "  %-8s %8.2f %8.2f %8.2f %8.2f\n", names[i], min, p50, p99, max);
+        const struct times *t = &s->ms[i];
+        fprintf(f, "  %-8s %8.2f %8.2f %8.2f %8.2f\n", names[i], t->least, times_quantile(t, 0.5),
+                times_quantile(t, 0.99), t->most);
     }
     if (s->last.shared && !s->up_bytes && !s->down_bytes) /* both, after the loss of a device */
         fprintf(f, "ledger     host and device share memory: no copies\n");
@@ -187,22 +192,16 @@ void summary_print(const struct summary *s, FILE *f, const um_run_stats *stats, 
                 (double)s->down_bytes / 1024 / (double)s->frames, s->most.setup);
     if (!s->with_truth)
         return;
-    fprintf(f,
-            "truth      %zu frames, %zu with bone: AP50 %.3f, %zu found at IoU 0.5 (mean box IoU "
-            "%.3f), %zu false on %zu empty frames\n",
-            s->with_truth, s->with_bone, average_precision(s), s->found,
-            s->found ? s->box_iou_sum / (double)s->found : 0, s->false_found,
-            s->with_truth - s->with_bone);
+    fprintf(
+        f,
+        "truth      %llu frames, %llu with bone: AP50 %.3f, %llu found at IoU 0.5 (mean box IoU "
+        "%.3f), %llu false on %llu empty frames\n",
+        (unsigned long long)s->with_truth, (unsigned long long)s->with_bone, summary_precision(s),
+        (unsigned long long)s->found, s->found ? s->box_iou_sum / (double)s->found : 0,
+        (unsigned long long)s->false_found, (unsigned long long)(s->with_truth - s->with_bone));
     if (s->dice_sum > 0)
         fprintf(f,
                 "           masks of the whole pipeline: Dice %.3f, IoU %.3f (a missed bone counts "
                 "0)\n",
                 s->dice_sum / (double)s->with_bone, s->iou_sum / (double)s->with_bone);
-}
-
-void summary_free(struct summary *s)
-{
-    for (int i = 0; i < STAGES; i++)
-        free(s->ms[i]);
-    free(s->boxes);
 }

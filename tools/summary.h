@@ -6,32 +6,47 @@
 
 #include "ultramotion/ultramotion.h"
 
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
 enum { STAGES = 5 }; /* upload, detect, segment, packet, total */
 
-struct scored_box {
-    float score;
-    int hit;
+/* Times of any number of frames in bounded memory: least, most, count and sum are exact, quantiles
+ * are within 1 % (each bucket is 2 % wide; below 1 us and above 1000 s the ends of that range). */
+enum { TIME_BUCKETS = 1048 };
+struct times {
+    uint64_t bucket[TIME_BUCKETS], count;
+    double least, most, sum; /* ms */
+};
+
+/* Boxes by score, to 1/4096: boxes nearer than that count as tied. */
+enum { SCORE_BUCKETS = 4097 };
+struct scored {
+    uint64_t hits, misses;
 };
 
 struct summary {
-    double *ms[STAGES]; /* one value per frame */
-    size_t frames, capacity;
+    struct times ms[STAGES];
+    uint64_t frames;
     /* ledger: most and least per frame */
     um_transfers last, most, least;
     uint64_t up_bytes, down_bytes, waits;
     /* accuracy */
-    struct scored_box *boxes; /* one per VISIBLE frame with truth */
-    size_t n_boxes;
-    size_t with_truth, with_bone, found, false_found;
+    struct scored boxes[SCORE_BUCKETS]; /* of VISIBLE frames with truth */
+    uint64_t with_truth, with_bone, found, false_found;
     double dice_sum, iou_sum, box_iou_sum;
 };
 
-int summary_add(struct summary *s, const um_packet *packet,
-                const um_truth *truth); /* 0 = out of memory */
-void summary_print(const struct summary *s, FILE *f, const um_run_stats *stats, double seconds);
-void summary_free(struct summary *s);
+void times_add(struct times *t, double ms);
+/* The value that a share `q` (0..1) of all is not above. */
+double times_quantile(const struct times *t, double q);
+
+void summary_add(struct summary *s, const um_packet *packet, const um_truth *truth);
+/* Average precision at IoU 0.5 with COCO's 101 recall points; one box a frame, frames below --conf
+ * have none. */
+double summary_precision(const struct summary *s);
+void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts, double seconds);
 /* min, p50 and p99 of n values; sorts a copy. */
 void summary_percentiles(const double *values, size_t n, double *min, double *p50, double *p99,
                          double *max);

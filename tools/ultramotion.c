@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 struct command {
     const char *name;
@@ -58,11 +62,41 @@ static void print_usage(FILE *f)
                "a medical device.\n");
 }
 
-int main(int argc, char **argv)
+/* A file that this program opens must not take the place of a standard stream: what is written
+ * there would land in it. A closed one is opened so that using it fails, as it should. */
+static void open_standard_streams(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+            if (open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) != fd)
+                _exit(EXIT_FAILED);
+}
+
+/* Has the reader of stdout left? That is an ordinary end; any other failure to write is none. */
+static bool reader_left(void)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return poll(&out, 1, 0) == 1 && (out.revents & (POLLERR | POLLHUP));
+}
+
+static int close_stdout(int code)
+{
+    errno = 0;
+    bool failed = fflush(stdout) != 0 || ferror(stdout);
+    int error = errno;
+    bool departed = failed && reader_left();
+    errno = 0;
+    failed = fclose(stdout) != 0 || failed;
+    error = error ? error : errno;
+    if (!failed || departed)
+        return code;
+    fprintf(stderr, "ultramotion: stdout: %s\n", error ? strerror(error) : "cannot be written");
+    return code == EXIT_DONE ? EXIT_FAILED : code;
+}
+
+static int dispatch(int argc, char **argv)
 {
     struct options o;
-    signal(SIGPIPE, SIG_IGN); /* a reader that leaves is an ordinary end, seen by the sink */
-    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of the write */
     if (argc < 2) {
         print_usage(stderr);
         return EXIT_USAGE;
@@ -95,4 +129,12 @@ int main(int argc, char **argv)
     cli_usage("no command \"%s\"", argv[1]);
     print_usage(stderr);
     return EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    open_standard_streams();
+    signal(SIGPIPE, SIG_IGN); /* a reader that leaves is an ordinary end, seen by the sink */
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is a failed write */
+    return close_stdout(dispatch(argc, argv));
 }

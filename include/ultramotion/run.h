@@ -2,66 +2,111 @@
 #ifndef ULTRAMOTION_RUN_H
 #define ULTRAMOTION_RUN_H
 
-#include "ultramotion/io.h"
 #include "ultramotion/pipeline.h"
-
-#include <signal.h>
+#include "ultramotion/sink.h"
+#include "ultramotion/source.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/** A run: one thread reads the source, the caller's thread drives the device, one thread writes
- * each sink. */
+/**
+ * A run: frames from a source through a pipeline to sinks and to um_run_receive(). One thread reads
+ * the source, one drives the pipeline, one writes each sink. Its memory does not depend on how many
+ * frames there are.
+ *
+ * It always ends: within 2 s after um_run_stop(), an error or the last sink's end (the frames in
+ * flight are finished first), whatever its source and sinks wait for. Who does not answer is given
+ * up, named and left behind.
+ */
+typedef struct um_run um_run;
+
 typedef struct um_run_settings {
     size_t struct_size;
-    um_pipeline *pipeline; /**< borrowed */
-    um_source *source;     /**< borrowed */
-    um_sink **sinks;       /**< borrowed */
+    um_pipeline *pipeline; /**< borrowed until um_run_close() */
+    um_source *source;     /**< the run takes a reference, and cancels it at its end */
+    um_sink **sinks;       /**< n_sinks of them; the run takes references */
     int n_sinks;
     int strict;   /**< stop at the first unreadable frame */
     int realtime; /**< a frame that still waits is replaced by the newest, and counted */
-    const volatile sig_atomic_t
-        *stop; /**< nonzero: finish the frame in flight and return; or NULL */
-    /** Called on the caller's thread for every packet, before the sinks have it. truth: of a
-     * phantom frame, else NULL. */
+    int receive;  /**< packets that may wait for um_run_receive(), at most 1024; 0 (default) = it is
+                     not used */
+    um_sink_policy receive_policy; /**< what happens when that many wait */
+    /** Called on the run's thread for every packet, before the sinks have it. truth: of a phantom
+     * frame, else NULL. */
     void (*on_packet)(void *ctx, const um_packet *packet, const um_frame *frame,
                       const um_truth *truth);
-    /** Called for every unreadable frame and failed sink with what happened. */
+    /** Called on the run's thread for every frame without a packet and every failed sink with what
+     * happened. */
     void (*on_problem)(void *ctx, const char *text);
     /**
-     * Called on the caller's thread at the first loss of the device; um_last_error() says why it
-     * was lost. With UM_OK and another pipeline in *pipeline (borrowed, on another device) the
-     * frame in flight is sent again there and the run goes on with it: no frame is lost and their
-     * order stays. With anything else, and at a second loss, the run ends with UM_EDEVICE and that
+     * Called on the run's thread at the first loss of the device; um_last_error() says why it was
+     * lost. With UM_OK and another pipeline in *pipeline (borrowed, on another device) the frame in
+     * flight is sent again there and the run goes on with it: no frame is lost and their order
+     * stays. With anything else, and at a second loss, the run ends with UM_EDEVICE and that
      * reason, as it does without this function (NULL). The lost pipeline stays the caller's to
-     * close.
+     * close, after um_run_close().
      */
     um_status (*on_device_lost)(void *ctx, um_pipeline **pipeline);
     void *ctx;
 } um_run_settings;
-
-typedef struct um_run_stats {
-    uint64_t frames, visible, lost; /**< packets by state */
-    uint64_t unreadable;            /**< frames that gave no packet */
-    uint64_t replaced;              /**< realtime: frames that a newer one replaced */
-    int device_lost;                /**< losses of a device, also the one that ended the run */
-    int sinks_failed;
-    int stopped; /**< by `stop` or a pipe's reader that left */
-} um_run_stats;
-
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
 UM_API void um_run_settings_init(um_run_settings *s, size_t struct_size);
 #define um_run_settings_default(s) um_run_settings_init((s), sizeof *(s))
 
+/** What a run has done so far. */
+typedef struct um_run_counts {
+    size_t struct_size;
+    uint64_t frames, visible, lost; /**< packets by state */
+    uint64_t unreadable;            /**< frames that could not be read or used */
+    uint64_t not_finite;            /**< frames whose result was NaN or infinite: no packet */
+    uint64_t replaced; /**< frames that a newer one replaced: realtime, or in a "push:" source */
+    uint64_t dropped;  /**< packets that a sink or um_run_receive() did not get, being behind */
+    int device_lost;   /**< losses of a device, also the one that ended the run */
+    int sinks_failed;  /**< those given up included */
+    int stopped;       /**< by um_run_stop() or a pipe's reader that left */
+    int left_behind;   /**< threads of source or sinks that did not come back: the process should
+                          end with _exit(), as exit() might wait for what they hold */
+} um_run_counts;
+/** Fill `c`, of which the caller knows `struct_size` bytes, with zeros. Threads: any. */
+UM_API void um_run_counts_init(um_run_counts *c, size_t struct_size);
+#define um_run_counts_default(c) um_run_counts_init((c), sizeof *(c))
+
+/** Open a run; nothing starts yet. @return UM_OK; UM_EINVAL; UM_ENOMEM; UM_EIO without descriptors.
+ */
+UM_API um_status um_run_open(um_run **out, const um_run_settings *settings);
+/** Start it, once. @return UM_OK; UM_EINVAL the second time; UM_ENOMEM without a thread. */
+UM_API um_status um_run_start(um_run *run);
+/** Ask it to end; returns at once. Before um_run_start(): it ends before its first frame. Threads:
+ * any, and signal handlers, as long as the caller knows that the run is not closed. */
+UM_API void um_run_stop(um_run *run);
 /**
- * Drive frames from the source through the pipeline to the sinks until the source ends.
+ * Wait until it has ended.
  *
  * @return UM_OK (also when stopped); UM_EASSERT for a transfer assertion; UM_EIO when a sink failed
- * (the others went on) or all did; UM_EFORMAT or UM_EIO for an unreadable frame with `strict`;
- * UM_EDEVICE for a lost device that nothing replaced. *stats is filled in every case.
+ * (the others went on) or all did; UM_EFORMAT or UM_EIO for an unreadable frame, UM_ENUMERIC for a
+ * result that is not finite, with `strict`; UM_EDEVICE for a lost device that nothing replaced;
+ * UM_EINVAL if it was not started. Threads: any but the run's own.
  */
-UM_API um_status um_run_frames(const um_run_settings *settings, um_run_stats *stats);
+UM_API um_status um_run_join(um_run *run);
+/** What it has done so far; out->struct_size says what the caller knows. Threads: any. */
+UM_API um_status um_run_stats(const um_run *run, um_run_counts *out);
+/**
+ * The next packet, which the caller owns (um_packet_unref()).
+ * @param timeout_ms how long to wait for one; 0 = not at all, -1 = until the end.
+ * @return UM_OK; UM_AGAIN after the time; UM_EOF when the run has ended and no packet waits;
+ * UM_EINVAL without settings.receive or before the start. Threads: any.
+ */
+UM_API um_status um_run_receive(um_run *run, int timeout_ms, const um_packet **packet);
+/** A descriptor for poll(): readable while packets wait for um_run_receive(), and at the end. -1
+ * without settings.receive. Valid until um_run_close(). Threads: any. */
+UM_API int um_run_fd(const um_run *run);
+/** Stop it, wait for its end, close and set to NULL. Accepts NULL. Not on the run's own thread. */
+UM_API void um_run_close(um_run **run);
+
+/** Open, start, join and close a run. *counts (or NULL) is filled in every case; its struct_size
+ * says what the caller knows. @return as um_run_open(), um_run_start(), um_run_join(). */
+UM_API um_status um_run_frames(const um_run_settings *settings, um_run_counts *counts);
 
 #ifdef __cplusplus
 }

@@ -36,6 +36,10 @@ typedef enum um_status {
  */
 UM_API const char *um_last_error(void);
 
+/** Set the text of um_last_error() on the calling thread and return `status`: for functions that a
+ * program hands to the library. Threads: any. */
+UM_API um_status um_set_error(um_status status, const char *text);
+
 /** Free memory that a function of this library handed out to be freed by the caller. Accepts NULL.
  * Threads: any. */
 UM_API void um_free(void *memory);

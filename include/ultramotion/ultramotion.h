@@ -14,6 +14,8 @@
 #include "ultramotion/predictor.h"
 #include "ultramotion/run.h"
 #include "ultramotion/segmenter.h"
+#include "ultramotion/sink.h"
+#include "ultramotion/source.h"
 #include "ultramotion/status.h"
 
 #ifdef __cplusplus

@@ -97,7 +97,7 @@ static void work(um_pool *p, uint32_t job, int self)
 {
     um_pool_fn *fn = atomic_load_explicit(&p->fn, memory_order_relaxed);
     void *ctx = atomic_load_explicit(&p->ctx, memory_order_relaxed);
-    int items = atomic_load_explicit(&p->items, memory_order_relaxed);
+    int items = atomic_load_explicit(&p->items, memory_order_acquire);
     int n = 0;
 
     for (int i = 0; i < p->threads; i++) {
@@ -179,9 +179,14 @@ void um_pool_run(um_pool *p, int items, um_pool_fn *fn, void *ctx)
     }
 
     uint32_t job = atomic_load_explicit(&p->job, memory_order_relaxed) + 1;
+    /* A worker that comes late to the last job may read this one's fn, ctx and items, and would
+     * believe that the last one's ranges go on to their ends: they are closed before. */
+    for (int i = 0; i < p->threads; i++)
+        atomic_store_explicit(&p->range[i].next, (uint64_t)job << 32 | UINT32_MAX,
+                              memory_order_relaxed);
     atomic_store_explicit(&p->fn, fn, memory_order_relaxed);
     atomic_store_explicit(&p->ctx, ctx, memory_order_relaxed);
-    atomic_store_explicit(&p->items, items, memory_order_relaxed);
+    atomic_store_explicit(&p->items, items, memory_order_release);
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
     for (int i = 0; i < p->threads; i++)
         atomic_store_explicit(&p->range[i].next,

@@ -35,6 +35,11 @@ um_status um_fail_in(um_status status, const char *prefix)
     return status;
 }
 
+um_status um_set_error(um_status status, const char *said)
+{
+    return um_fail(status, "%s", said ? said : "");
+}
+
 const char *um_last_error(void)
 {
     return text;

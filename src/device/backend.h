@@ -212,7 +212,7 @@ void *um_queue_stream(um_device *dev, enum um_queue q);
 um_status um_fill(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n,
                   uint8_t value);
 um_status um_discard(um_device *dev, enum um_queue q, um_buf *buf, size_t off, size_t n);
-um_status um_run(um_device *dev, enum um_queue q, const struct um_step *step);
+um_status um_step_run(um_device *dev, enum um_queue q, const struct um_step *step);
 um_status um_load_kernels(um_device *dev, const char *const *names, int n);
 
 /* An event orders queues and is waited for; um_event_open_timed() makes one that keeps the time

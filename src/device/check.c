@@ -95,7 +95,7 @@ static um_status check_view(const struct um_step *step, int i)
     size_t elt = um_dtype_size(o->view.dtype);
     if (elt == 0 || o->view.h < 0 || o->view.w < 0 || o->view.c < 0 || o->view.ld < 0)
         return um_fail(
-            UM_EINVAL, "um_run: step %s: operand %d: a view of dtype %d, %d x %d x %d, ld %td",
+            UM_EINVAL, "um_step_run: step %s: operand %d: a view of dtype %d, %d x %d x %d, ld %td",
             step->name, i, (int)o->view.dtype, o->view.h, o->view.w, o->view.c, o->view.ld);
     uint64_t rows = (uint64_t)o->view.h * (uint64_t)o->view.w;
     if (rows == 0 || o->view.c == 0)
@@ -104,7 +104,7 @@ static um_status check_view(const struct um_step *step, int i)
     if (bytes > (double)o->size)
         return um_fail(
             UM_EINVAL,
-            "um_run: step %s: operand %d: a view of %d x %d x %d, ld %td needs %.0f bytes, not %zu",
+            "um_step_run: step %s: operand %d: a view of %d x %d x %d, ld %td needs %.0f bytes, not %zu",
             step->name, i, o->view.h, o->view.w, o->view.c, o->view.ld, bytes, o->size);
     return UM_OK;
 }
@@ -112,9 +112,9 @@ static um_status check_view(const struct um_step *step, int i)
 um_status um_check_step(const um_device *dev, const struct um_step *step)
 {
     if (!step || !step->name || !step->kernel)
-        return um_fail(UM_EINVAL, "um_run: no step, or one without name or kernel");
+        return um_fail(UM_EINVAL, "um_step_run: no step, or one without name or kernel");
     if (step->n < 0 || step->n > UM_OPERANDS)
-        return um_fail(UM_EINVAL, "um_run: step %s: %d operands, want 0..%d", step->name, step->n,
+        return um_fail(UM_EINVAL, "um_step_run: step %s: %d operands, want 0..%d", step->name, step->n,
                        UM_OPERANDS);
     um_status st = UM_OK;
     for (int i = 0; st == UM_OK && i < step->n; i++) {
@@ -122,12 +122,12 @@ um_status um_check_step(const um_device *dev, const struct um_step *step)
         if (!o->buf)
             continue;
         if (o->buf->dev != dev)
-            return um_fail(UM_EINVAL, "um_run: step %s: operand %d is of device %s, not %s",
+            return um_fail(UM_EINVAL, "um_step_run: step %s: operand %d is of device %s, not %s",
                            step->name, i, o->buf->dev->name, dev->name);
         if (o->offset > o->buf->size || o->size > o->buf->size - o->offset)
             return um_fail(
                 UM_EINVAL,
-                "um_run: step %s: operand %d is bytes %zu..+%zu of buffer \"%s\", which has %zu",
+                "um_step_run: step %s: operand %d is bytes %zu..+%zu of buffer \"%s\", which has %zu",
                 step->name, i, o->offset, o->size, o->buf->label, o->buf->size);
         st = check_view(step, i);
     }

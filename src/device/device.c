@@ -276,7 +276,7 @@ um_status um_discard(um_device *dev, enum um_queue q, um_buf *buf, size_t off, s
     return unlocked(dev, note(dev, dev->fns->discard(dev, q, buf, off, n)));
 }
 
-um_status um_run(um_device *dev, enum um_queue q, const struct um_step *step)
+um_status um_step_run(um_device *dev, enum um_queue q, const struct um_step *step)
 {
     um_device_lock(dev);
     um_status st = um_check_queue(__func__, dev, q);

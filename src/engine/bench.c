@@ -110,7 +110,7 @@ static um_status timed(um_device *dev, um_tape *tape, const struct um_step *step
     if (st == UM_OK)
         st = um_event_record(dev, UM_QUEUE_MAIN, from);
     if (st == UM_OK)
-        st = step ? um_run(dev, UM_QUEUE_MAIN, step) : um_tape_run(tape, UM_QUEUE_MAIN);
+        st = step ? um_step_run(dev, UM_QUEUE_MAIN, step) : um_tape_run(tape, UM_QUEUE_MAIN);
     if (st == UM_OK)
         st = um_event_record(dev, UM_QUEUE_MAIN, to);
     if (st == UM_OK)

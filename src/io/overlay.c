@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The picture people look at: the frame in gray, the mask as a tint with a crisp outline, the box,
- * and a caption. */
+/* The picture people look at: the frame in gray, each object's mask as a tint with a crisp outline,
+ * its box, and a caption. */
 #include "base/mem.h"
 #include "base/number.h"
 #include "ultramotion/io.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,10 +14,19 @@ typedef struct rgb {
     uint8_t r, g, b;
 } rgb;
 
-static const rgb TINT = {0, 190, 255}, OUTLINE = {60, 235, 255}, BOX = {255, 196, 40},
-                 LOST = {255, 96, 80}, INK = {16, 16, 16};
+/* Objects in turn, best first. */
+static const struct look {
+    rgb tint, outline, box;
+} looks[] = {
+    {{0, 190, 255}, {60, 235, 255}, {255, 196, 40}},
+    {{60, 220, 90}, {130, 255, 150}, {130, 255, 150}},
+    {{235, 90, 220}, {255, 150, 245}, {255, 150, 245}},
+    {{255, 140, 60}, {255, 180, 120}, {255, 180, 120}},
+};
+enum { LOOKS = sizeof looks / sizeof *looks };
+static const rgb LOST = {255, 96, 80}, INK = {16, 16, 16};
 
-enum { GLYPH_W = 5, GLYPH_H = 7, TINT_PERCENT = 30 };
+enum { GLYPH_W = 5, GLYPH_H = 7, TINT_PERCENT = 30, TEXT_BYTES = 48 };
 
 /* Rows from the top, bit 4 is the leftmost pixel. */
 static const struct glyph {
@@ -35,10 +45,35 @@ static const struct glyph {
     {'9', {0x0e, 0x11, 0x11, 0x0f, 0x01, 0x02, 0x0c}},
     {'.', {0x00, 0x00, 0x00, 0x00, 0x00, 0x0c, 0x0c}},
     {'-', {0x00, 0x00, 0x00, 0x1f, 0x00, 0x00, 0x00}},
+    {'A', {0x0e, 0x11, 0x11, 0x1f, 0x11, 0x11, 0x11}},
+    {'B', {0x1e, 0x11, 0x11, 0x1e, 0x11, 0x11, 0x1e}},
+    {'C', {0x0e, 0x11, 0x10, 0x10, 0x10, 0x11, 0x0e}},
+    {'D', {0x1e, 0x11, 0x11, 0x11, 0x11, 0x11, 0x1e}},
+    {'E', {0x1f, 0x10, 0x10, 0x1e, 0x10, 0x10, 0x1f}},
+    {'F', {0x1f, 0x10, 0x10, 0x1e, 0x10, 0x10, 0x10}},
+    {'G', {0x0e, 0x11, 0x10, 0x17, 0x11, 0x11, 0x0f}},
+    {'H', {0x11, 0x11, 0x11, 0x1f, 0x11, 0x11, 0x11}},
+    {'I', {0x0e, 0x04, 0x04, 0x04, 0x04, 0x04, 0x0e}},
+    {'J', {0x07, 0x02, 0x02, 0x02, 0x02, 0x12, 0x0c}},
+    {'K', {0x11, 0x12, 0x14, 0x18, 0x14, 0x12, 0x11}},
     {'L', {0x10, 0x10, 0x10, 0x10, 0x10, 0x10, 0x1f}},
+    {'M', {0x11, 0x1b, 0x15, 0x15, 0x11, 0x11, 0x11}},
+    {'N', {0x11, 0x11, 0x19, 0x15, 0x13, 0x11, 0x11}},
     {'O', {0x0e, 0x11, 0x11, 0x11, 0x11, 0x11, 0x0e}},
+    {'P', {0x1e, 0x11, 0x11, 0x1e, 0x10, 0x10, 0x10}},
+    {'Q', {0x0e, 0x11, 0x11, 0x11, 0x15, 0x12, 0x0d}},
+    {'R', {0x1e, 0x11, 0x11, 0x1e, 0x14, 0x12, 0x11}},
     {'S', {0x0f, 0x10, 0x10, 0x0e, 0x01, 0x01, 0x1e}},
     {'T', {0x1f, 0x04, 0x04, 0x04, 0x04, 0x04, 0x04}},
+    {'U', {0x11, 0x11, 0x11, 0x11, 0x11, 0x11, 0x0e}},
+    {'V', {0x11, 0x11, 0x11, 0x11, 0x11, 0x0a, 0x04}},
+    {'W', {0x11, 0x11, 0x11, 0x15, 0x15, 0x15, 0x0a}},
+    {'X', {0x11, 0x11, 0x0a, 0x04, 0x0a, 0x11, 0x11}},
+    {'Y', {0x11, 0x11, 0x0a, 0x04, 0x04, 0x04, 0x04}},
+    {'Z', {0x1f, 0x01, 0x02, 0x04, 0x08, 0x10, 0x1f}},
+    {'_', {0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x1f}},
+    {'/', {0x01, 0x01, 0x02, 0x04, 0x08, 0x10, 0x10}},
+    {'?', {0x0e, 0x11, 0x01, 0x02, 0x04, 0x00, 0x04}},
 };
 
 struct canvas {
@@ -77,7 +112,7 @@ static void caption(struct canvas *c, int x, int bottom, int scale, const char *
                 }
 }
 
-static void paint_mask(struct canvas *c, const uint8_t *mask)
+static void paint_mask(struct canvas *c, const uint8_t *mask, const struct look *look)
 {
     int w = c->width, h = c->height;
     for (int y = 0; y < h; y++)
@@ -89,8 +124,9 @@ static void paint_mask(struct canvas *c, const uint8_t *mask)
             /* the picture's border is no outline: the structure goes on outside */
             int edge = (x > 0 && !m[-1]) || (x < w - 1 && !m[1]) || (y > 0 && !m[-w]) ||
                        (y < h - 1 && !m[w]);
-            const uint8_t color[3] = {edge ? OUTLINE.r : TINT.r, edge ? OUTLINE.g : TINT.g,
-                                      edge ? OUTLINE.b : TINT.b};
+            const uint8_t color[3] = {edge ? look->outline.r : look->tint.r,
+                                      edge ? look->outline.g : look->tint.g,
+                                      edge ? look->outline.b : look->tint.b};
             for (int i = 0; i < 3; i++)
                 p[i] =
                     edge ? color[i]
@@ -106,16 +142,16 @@ static int pixel(float v)
     return v < -FAR ? -FAR : v < FAR ? (int)v : FAR;
 }
 
-static void paint_box(struct canvas *c, const float box[4], int line)
+static void paint_box(struct canvas *c, const float box[4], int line, rgb color)
 {
     int x0 = pixel(floorf(box[0])), y0 = pixel(floorf(box[1])), x1 = pixel(ceilf(box[2])),
         y1 = pixel(ceilf(box[3]));
     x1 = x1 > x0 + line ? x1 : x0 + line;
     y1 = y1 > y0 + line ? y1 : y0 + line;
-    fill(c, x0, y0, x1, y0 + line, BOX);
-    fill(c, x0, y1 - line, x1, y1, BOX);
-    fill(c, x0, y0, x0 + line, y1, BOX);
-    fill(c, x1 - line, y0, x1, y1, BOX);
+    fill(c, x0, y0, x1, y0 + line, color);
+    fill(c, x0, y1 - line, x1, y1, color);
+    fill(c, x0, y0, x0 + line, y1, color);
+    fill(c, x1 - line, y0, x1, y1, color);
 }
 
 static void copy_gray(struct canvas *c, const um_frame *f)
@@ -132,6 +168,47 @@ static void copy_gray(struct canvas *c, const um_frame *f)
             memset(to, (int)v, 3);
         }
     }
+}
+
+/* "BONE 0.93": what the font has of a class's name, and the score. */
+static void describe(const um_object *o, char text[TEXT_BYTES])
+{
+    enum { NAME = 32 };
+    size_t n = 0;
+    for (const char *s = o->name ? o->name : ""; *s && n < NAME; s++) {
+        unsigned char c = (unsigned char)*s;
+        bool known = strchr(" .-_/", c) || (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z');
+        if (c >= 'a' && c <= 'z')
+            text[n++] = (char)(c - 'a' + 'A');
+        else if ((c & 0xc0) != 0x80) /* one for each character that it has not */
+            text[n++] = known ? (char)c : '?';
+    }
+    snprintf(text + n, TEXT_BYTES - n, "%s%.2f", n ? " " : "", (double)o->score);
+}
+
+/* The worst first, so that the best lies on top. */
+static um_status paint_objects(struct canvas *c, const um_packet *packet, int line, int scale)
+{
+    uint8_t *mask = um_alloc((size_t)c->width * (size_t)c->height);
+    if (!mask)
+        return um_fail(UM_ENOMEM, "mask of %dx%d", c->width, c->height);
+    for (int i = packet->objects - 1; i >= 0; i--)
+        if (um_packet_object(packet, i)->has_mask) {
+            um_packet_object_mask(packet, i, mask, 1);
+            paint_mask(c, mask, &looks[i % LOOKS]);
+        }
+    um_free(mask);
+    for (int i = packet->objects - 1; i >= 0; i--) {
+        const um_object *o = um_packet_object(packet, i);
+        rgb color = looks[i % LOOKS].box;
+        char text[TEXT_BYTES];
+        if (!o->has_box)
+            continue;
+        describe(o, text);
+        paint_box(c, o->box, line, color);
+        caption(c, (int)floorf(o->box[0]), (int)floorf(o->box[1]), scale, text, color);
+    }
+    return UM_OK;
 }
 
 um_status um_overlay(const um_packet *packet, const um_frame *frame, uint8_t **out)
@@ -152,28 +229,16 @@ um_status um_overlay(const um_packet *packet, const um_frame *frame, uint8_t **o
     copy_gray(&c, frame);
     int side = c.width < c.height ? c.width : c.height;
     int line = 1 + side / 800, scale = 1 + side / 350;
-    char text[32];
+    um_status st = UM_OK;
     if (packet->state == UM_STATE_LOST) {
+        char text[TEXT_BYTES];
         um_number_print(text, sizeof text, "LOST %.2f", (double)packet->score);
         caption(&c, 2 * scale, 2 * scale + (GLYPH_H + 4) * scale, scale, text, LOST);
-    } else {
-        if (packet->has_mask) {
-            uint8_t *mask = um_alloc((size_t)c.width * (size_t)c.height);
-            if (!mask) {
-                um_free(c.rgb);
-                return um_fail(UM_ENOMEM, "mask of %dx%d", c.width, c.height);
-            }
-            um_packet_mask(packet, mask, 1);
-            paint_mask(&c, mask);
-            um_free(mask);
-        }
-        um_number_print(text, sizeof text, "%.2f", (double)packet->score);
-        if (packet->has_box) {
-            paint_box(&c, packet->box, line);
-            caption(&c, pixel(floorf(packet->box[0])), pixel(floorf(packet->box[1])), scale, text,
-                    BOX);
-        }
-    }
-    *out = c.rgb;
-    return UM_OK;
+    } else
+        st = paint_objects(&c, packet, line, scale);
+    if (st != UM_OK)
+        um_free(c.rgb);
+    else
+        *out = c.rgb;
+    return st;
 }

@@ -4,7 +4,6 @@
 #include "base/mem.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -19,18 +18,6 @@ char *um_path_join(const char *folder, const char *name)
         path[a++] = '/';
     memcpy(path + a, name, b + 1);
     return path;
-}
-
-void um_path_stem(const char *path, char *stem, size_t capacity)
-{
-    const char *slash = strrchr(path, '/');
-    const char *name = slash ? slash + 1 : path;
-    const char *dot = strrchr(name, '.');
-    size_t n = dot && dot != name ? (size_t)(dot - name) : strlen(name);
-    if (n >= capacity)
-        n = capacity - 1;
-    memcpy(stem, name, n);
-    stem[n] = 0;
 }
 
 static um_status make_one(const char *path)

@@ -8,8 +8,6 @@
 
 /* "folder/name", freed with um_free(); NULL when memory ran out. */
 char *um_path_join(const char *folder, const char *name);
-/* File name without folder and extension; cut to `capacity`. */
-void um_path_stem(const char *path, char *stem, size_t capacity);
 /* Create a folder and those above it. UM_EIO names what could not be created. */
 um_status um_path_make_folder(const char *path);
 

@@ -593,7 +593,7 @@ void um_phantom_draw(um_phantom *phantom, uint64_t seed, uint64_t index, uint8_t
         mix(r.state ^
             0xa0761d6478bd642fu)}; /* the pixels' noise: how much is drawn changes no parameter */
     float left = 0, right = 0;
-    *truth = (um_truth){0};
+    *truth = (um_truth){.struct_size = sizeof *truth};
     memset(mask, 0, (size_t)g->w * (size_t)g->h);
     draw_layers(g, &r);
     draw_texture(g, &r, &field);

@@ -3,7 +3,7 @@
 #define UM_IO_PHANTOM_H
 
 #include "base/status.h"
-#include "ultramotion/io.h"
+#include "ultramotion/source.h"
 
 enum { UM_PHANTOM_WIDTH = 422, UM_PHANTOM_HEIGHT = 558, UM_PHANTOM_MIN_SIDE = 32 };
 

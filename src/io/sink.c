@@ -2,61 +2,129 @@
 #include "io/sink.h"
 
 #include "base/mem.h"
+#include "base/record.h"
+#include "base/wake.h"
+#include "io/scheme.h"
 
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
-static const um_sink_type *const types[] = {&um_sink_dir, &um_sink_jsonl, &um_sink_null, NULL};
-
-struct um_sink {
-    const um_sink_type *type;
-    void *priv;
-    char *spec;
+static struct um_schemes schemes = {
+    .what = "sink",
+    .lock = PTHREAD_MUTEX_INITIALIZER,
+    .count = 3,
+    .row = {{"dir", "dir:PATH", &um_sink_dir},
+            {"jsonl", "jsonl:PATH or jsonl:-", &um_sink_jsonl},
+            {"null", "null:", &um_sink_null}},
 };
 
-static um_status unknown(const char *spec)
+struct um_sink {
+    atomic_int refs;
+    const um_sink_ops *ops;
+    void *priv;
+    char *spec;
+    um_sink_settings set;
+    int wake; /* readable once cancelled */
+    atomic_bool cancelled;
+};
+
+void um_sink_settings_init(um_sink_settings *s, size_t struct_size)
 {
-    char known[200] = "";
-    size_t n = 0;
-    for (int i = 0; types[i] && n < sizeof known; i++)
-        n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", types[i]->usage);
-    return um_fail(UM_EINVAL, "unknown sink \"%s\": known are %s", spec, known);
+    static const um_sink_settings defaults = {.objects = 1, .capacity = 4, .deadline_ms = 10000};
+    um_record_init(s, struct_size, &defaults, sizeof defaults);
 }
 
-um_status um_sink_open(um_sink **out, const char *spec)
+um_status um_sink_register(const um_sink_ops *ops)
+{
+    um_sink_ops own = {0};
+    if (!ops)
+        return um_fail(UM_EINVAL, "um_sink_register: no table");
+    um_status st = um_record_in(&own, sizeof own, ops, "um_sink_ops");
+    if (st == UM_OK && (!own.open || !own.write))
+        st = um_fail(UM_EINVAL, "um_sink_register: \"%s\" has no open or no write",
+                     own.scheme ? own.scheme : "");
+    if (st != UM_OK)
+        return st;
+    um_sink_ops *kept = um_alloc(sizeof *kept); /* as long as the program */
+    if (!kept)
+        return um_fail(UM_ENOMEM, "kind of sink");
+    *kept = own;
+    st = um_schemes_add(&schemes, own.scheme, own.usage, kept);
+    if (st != UM_OK)
+        um_free(kept);
+    return st;
+}
+
+static um_status read_settings(um_sink_settings *own, const um_sink_settings *theirs)
+{
+    enum { MOST = 1024 };
+    um_sink_settings_default(own);
+    um_status st = theirs ? um_record_in(own, sizeof *own, theirs, "um_sink_settings") : UM_OK;
+    if (st == UM_OK && (own->objects < 1 || own->objects > UM_OBJECTS_MAX || own->capacity < 1 ||
+                        own->capacity > MOST || own->deadline_ms < 0 ||
+                        (own->policy != UM_SINK_BLOCK && own->policy != UM_SINK_DROP)))
+        st = um_fail(UM_EINVAL,
+                     "sink: %d objects (1 to %d), capacity %d (1 to %d), deadline %d ms (from 0), "
+                     "policy %d",
+                     own->objects, UM_OBJECTS_MAX, own->capacity, MOST, own->deadline_ms,
+                     (int)own->policy);
+    return st;
+}
+
+um_status um_sink_open(um_sink **out, const char *spec, const um_sink_settings *settings)
 {
     if (!out)
         return um_fail(UM_EINVAL, "um_sink_open: out is NULL");
     *out = NULL;
+    um_sink_settings own;
+    um_status st = read_settings(&own, settings);
+    if (st != UM_OK)
+        return st;
     if (!spec || !spec[0])
         return um_fail(UM_EINVAL, "a sink without a name");
-    size_t n = strcspn(spec, ":");
-    const um_sink_type *type = NULL;
-    for (int i = 0; types[i] && spec[n] && !type; i++)
-        if (strlen(types[i]->scheme) == n && memcmp(types[i]->scheme, spec, n) == 0)
-            type = types[i];
-    if (!type)
-        return unknown(spec);
-    um_sink *s = um_zalloc(sizeof *s);
-    void *priv = um_zalloc(type->priv_size);
-    char *copy = um_strdup(spec);
-    if (!s || !priv || !copy) {
-        um_free(s);
-        um_free(priv);
-        um_free(copy);
-        return um_fail(UM_ENOMEM, "sink");
+    const char *arg = NULL;
+    const um_sink_ops *ops = um_schemes_find(&schemes, spec, &arg);
+    if (!ops) {
+        char known[1024];
+        um_schemes_usages(&schemes, known, sizeof known);
+        return um_fail(UM_EINVAL, "unknown sink \"%s\": known are %s", spec, known);
     }
-    *s = (um_sink){type, priv, copy};
-    um_status st = type->open(priv, copy + n + 1);
+    um_sink *s = um_zalloc(sizeof *s);
+    if (!s)
+        return um_fail(UM_ENOMEM, "sink");
+    atomic_init(&s->refs, 1);
+    s->wake = -1;
+    s->set = own;
+    s->spec = um_strdup(spec);
+    s->priv = um_zalloc(ops->priv_size + 1);
+    if (!s->spec || !s->priv)
+        st = um_fail(UM_ENOMEM, "sink");
+    else
+        st = um_wake_open(&s->wake, spec);
+    if (st == UM_OK) {
+        s->ops = ops;
+        um_set_error(UM_OK, "");
+        st = ops->open(s->priv, s->spec + (arg - spec), &own, s->wake);
+        if (st != UM_OK && !um_last_error()[0])
+            um_fail(st, "%s: %s", spec, um_status_name(st));
+    }
     if (st != UM_OK) {
-        type->close(priv);
-        um_free(priv);
-        um_free(copy);
-        um_free(s);
-        s = NULL;
+        char why[512];
+        snprintf(why, sizeof why, "%s", um_last_error());
+        um_sink_close(&s);
+        return um_fail(st, "%s", why);
     }
     *out = s;
     return st;
+}
+
+um_sink *um_sink_ref(um_sink *sink)
+{
+    if (sink)
+        atomic_fetch_add_explicit(&sink->refs, 1, memory_order_relaxed);
+    return sink;
 }
 
 um_status um_sink_write(um_sink *sink, const um_packet *packet, const um_frame *frame,
@@ -64,12 +132,27 @@ um_status um_sink_write(um_sink *sink, const um_packet *packet, const um_frame *
 {
     if (!sink || !packet)
         return um_fail(UM_EINVAL, "um_sink_write: %s is NULL", sink ? "packet" : "sink");
+    if (atomic_load(&sink->cancelled))
+        return um_fail(UM_AGAIN, "%s: given up", sink->spec);
     char number[24];
     if (!name || !name[0]) {
         snprintf(number, sizeof number, "%05llu", (unsigned long long)packet->frame_id);
         name = number;
     }
-    return sink->type->write(sink->priv, packet, frame, name);
+    um_set_error(UM_OK, "");
+    um_status st = sink->ops->write(sink->priv, packet, frame, name);
+    if (st != UM_OK && !um_last_error()[0])
+        um_fail(st, "%s: frame %llu: %s", sink->spec, (unsigned long long)packet->frame_id,
+                um_status_name(st));
+    return st;
+}
+
+void um_sink_cancel(um_sink *sink)
+{
+    if (!sink)
+        return;
+    atomic_store(&sink->cancelled, true);
+    um_wake_set(sink->wake);
 }
 
 um_status um_sink_close(um_sink **sink)
@@ -78,7 +161,10 @@ um_status um_sink_close(um_sink **sink)
         return UM_OK;
     um_sink *s = *sink;
     *sink = NULL;
-    um_status st = s->type->close(s->priv);
+    if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
+        return UM_OK;
+    um_status st = s->ops && s->ops->close ? s->ops->close(s->priv) : UM_OK;
+    um_wake_close(&s->wake);
     um_free(s->priv);
     um_free(s->spec);
     um_free(s);
@@ -88,4 +174,12 @@ um_status um_sink_close(um_sink **sink)
 const char *um_sink_name(const um_sink *sink)
 {
     return sink ? sink->spec : "";
+}
+
+um_status um_sink_settings_of(const um_sink *sink, um_sink_settings *out)
+{
+    if (!sink || !out)
+        return um_fail(UM_EINVAL, "um_sink_settings_of: no %s",
+                       sink ? "place for the result" : "sink");
+    return um_record_out(out, &sink->set, sizeof sink->set, "um_sink_settings");
 }

@@ -1,34 +1,95 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* "dir:PATH": two pictures per packet, <name>_mask.png (0/255) and <name>_overlay.png. */
+/* "dir:PATH": two pictures per packet, <name>_mask.png (0 and 255; with several objects asked for,
+ * the object's index + 1) and <name>_overlay.png. */
 #include "io/path.h"
 #include "io/sink.h"
 
 #include "base/mem.h"
+#include "base/sha256.h"
+#include "ultramotion/io.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 struct dir {
     const char *path;
+    bool labels; /* masks are label maps */
+    int lock;    /* the folder, held against others that would write there */
 };
 
-static um_status dir_open(void *priv, const char *arg)
+static um_status dir_open(void *priv, const char *arg, const um_sink_settings *settings,
+                          int wake_fd)
 {
+    (void)wake_fd;
     struct dir *s = priv;
-    s->path = arg;
+    *s = (struct dir){.path = arg, .labels = settings->objects > 1, .lock = -1};
     if (!arg[0])
         return um_fail(UM_EINVAL, "dir: needs a path");
-    return um_path_make_folder(arg);
+    um_status st = um_path_make_folder(arg);
+    if (st == UM_OK && access(arg, W_OK | X_OK) != 0)
+        st = um_fail(UM_EIO, "%s: cannot be written to: %s", arg, strerror(errno));
+    if (st != UM_OK)
+        return st;
+    s->lock = open(arg, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (s->lock >= 0 && flock(s->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        st = um_fail(UM_EIO, "%s: another one writes to this folder", arg);
+    return st; /* a file system without locks is taken as it is */
+}
+
+static bool leaves(const char *name)
+{
+    if (name[0] == '/')
+        return true;
+    for (const char *p = name; p; p = strchr(p, '/')) {
+        p += *p == '/';
+        if (strncmp(p, "..", 2) == 0 && (p[2] == '/' || !p[2]))
+            return true;
+    }
+    return false;
+}
+
+/* "<name>_<kind>.png". Of a name that no file system takes as long, the end is replaced by a hash
+ * of all of it. */
+static char *file_of(const char *name, const char *kind)
+{
+    enum { LONGEST = 255, HASH = 16 };
+    const char *slash = strrchr(name, '/'), *last = slash ? slash + 1 : name;
+    size_t n = strlen(name), ending = strlen(kind) + strlen("_.png");
+    char *file = um_alloc(n + HASH + ending + 2), hash[65];
+    if (!file)
+        return NULL;
+    if (strlen(last) + ending <= LONGEST) {
+        snprintf(file, n + ending + 1, "%s_%s.png", name, kind);
+        return file;
+    }
+    um_sha256_hex(hash, name, n);
+    size_t keep = (size_t)(last - name) + LONGEST - ending - HASH - 1;
+    while ((name[keep] & 0xc0) == 0x80) /* no half characters */
+        keep--;
+    snprintf(file, n + HASH + ending + 2, "%.*s~%.*s_%s.png", (int)keep, name, HASH, hash, kind);
+    return file;
 }
 
 static um_status write_one(const struct dir *s, const char *name, const char *kind,
                            const uint8_t *pixels, const um_packet *p, int channels)
 {
-    char file[300];
-    snprintf(file, sizeof file, "%.255s_%s.png", name, kind);
-    char *path = um_path_join(s->path, file);
-    if (!path)
-        return um_fail(UM_ENOMEM, "%s", file);
-    um_status st = um_image_write_png(path, pixels, p->width, p->height, channels);
+    char *file = file_of(name, kind);
+    char *path = file ? um_path_join(s->path, file) : NULL;
+    um_status st = path ? UM_OK : um_fail(UM_ENOMEM, "%s", name);
+    char *slash = path && strchr(file, '/') ? strrchr(path, '/') : NULL;
+    if (slash) { /* of a glob over several folders */
+        *slash = 0;
+        st = um_path_make_folder(path);
+        *slash = '/';
+    }
+    if (st == UM_OK)
+        st = um_image_write_png(path, pixels, p->width, p->height, channels);
+    um_free(file);
     um_free(path);
     return st;
 }
@@ -38,13 +99,18 @@ static um_status dir_write(void *priv, const um_packet *packet, const um_frame *
 {
     struct dir *s = priv;
     uint8_t *rgb = NULL;
+    if (leaves(name))
+        return um_fail(UM_EINVAL, "%s: \"%s\" would be written elsewhere", s->path, name);
     um_status st =
         um_overlay(packet, frame, &rgb); /* also checks that packet and frame belong together */
     uint8_t *mask = st == UM_OK ? um_alloc((size_t)packet->width * (size_t)packet->height) : NULL;
     if (st == UM_OK && !mask)
         st = um_fail(UM_ENOMEM, "mask of %dx%d", packet->width, packet->height);
     if (st == UM_OK) {
-        um_packet_mask(packet, mask, 255);
+        if (s->labels)
+            um_packet_label_map(packet, mask);
+        else
+            um_packet_mask(packet, mask, 255);
         st = write_one(s, name, "mask", mask, packet, 1);
     }
     if (st == UM_OK)
@@ -56,11 +122,14 @@ static um_status dir_write(void *priv, const um_packet *packet, const um_frame *
 
 static um_status dir_close(void *priv)
 {
-    (void)priv;
+    struct dir *s = priv;
+    if (s->lock >= 0)
+        close(s->lock);
     return UM_OK;
 }
 
-const um_sink_type um_sink_dir = {
+const um_sink_ops um_sink_dir = {
+    .struct_size = sizeof um_sink_dir,
     .scheme = "dir",
     .usage = "dir:PATH",
     .priv_size = sizeof(struct dir),

@@ -1,36 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* "jsonl:PATH" and "jsonl:-": one packet per line, each line flushed so that a reader sees it at
- * once. */
+/* "jsonl:PATH" and "jsonl:-": one packet per line. */
 #include "io/sink.h"
 
 #include "base/mem.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <string.h>
-
 struct jsonl {
-    FILE *file;
-    const char *path;
-    int failed; /* told once; closing has nothing to add */
+    um_lines *lines;
+    int wake;
 };
 
-static um_status jsonl_open(void *priv, const char *arg)
+static um_status jsonl_open(void *priv, const char *arg, const um_sink_settings *settings,
+                            int wake_fd)
 {
+    (void)settings;
     struct jsonl *s = priv;
     if (!arg[0])
         return um_fail(UM_EINVAL, "jsonl: needs a path, or - for stdout");
-    int is_stdout = strcmp(arg, "-") == 0;
-    s->path = is_stdout ? "stdout" : arg;
-    s->file = is_stdout ? stdout : fopen(arg, "wb");
-    return s->file ? UM_OK : um_fail(UM_EIO, "jsonl:%s: %s", arg, strerror(errno));
-}
-
-static um_status failed(struct jsonl *s)
-{
-    int error = errno;
-    s->failed = 1;
-    return um_fail(error == EPIPE ? UM_EOF : UM_EIO, "jsonl: %s: %s", s->path, strerror(error));
+    s->wake = wake_fd;
+    return um_lines_open(&s->lines, arg);
 }
 
 static um_status jsonl_write(void *priv, const um_packet *packet, const um_frame *frame,
@@ -41,11 +28,8 @@ static um_status jsonl_write(void *priv, const um_packet *packet, const um_frame
     struct jsonl *s = priv;
     char *line = NULL;
     um_status st = um_packet_json(packet, &line);
-    if (st != UM_OK)
-        return st;
-    errno = 0;
-    if (fputs(line, s->file) == EOF || fputc('\n', s->file) == EOF || fflush(s->file) == EOF)
-        st = failed(s);
+    if (st == UM_OK)
+        st = um_lines_write(s->lines, line, s->wake);
     um_free(line);
     return st;
 }
@@ -53,18 +37,11 @@ static um_status jsonl_write(void *priv, const um_packet *packet, const um_frame
 static um_status jsonl_close(void *priv)
 {
     struct jsonl *s = priv;
-    if (!s->file)
-        return UM_OK;
-    errno = 0;
-    int bad = s->file == stdout ? fflush(stdout) : fclose(s->file);
-    s->file = NULL;
-    if (!bad || s->failed)
-        return UM_OK;
-    um_status st = failed(s);
-    return st == UM_EOF ? UM_OK : st;
+    return um_lines_close(&s->lines);
 }
 
-const um_sink_type um_sink_jsonl = {
+const um_sink_ops um_sink_jsonl = {
+    .struct_size = sizeof um_sink_jsonl,
     .scheme = "jsonl",
     .usage = "jsonl:PATH or jsonl:-",
     .priv_size = sizeof(struct jsonl),

@@ -2,9 +2,12 @@
 /* "null:" takes everything and keeps nothing: for timing the rest. */
 #include "io/sink.h"
 
-static um_status null_open(void *priv, const char *arg)
+static um_status null_open(void *priv, const char *arg, const um_sink_settings *settings,
+                           int wake_fd)
 {
     (void)priv;
+    (void)settings;
+    (void)wake_fd;
     return arg[0] ? um_fail(UM_EINVAL, "null: takes no argument, got \"%s\"", arg) : UM_OK;
 }
 
@@ -18,17 +21,10 @@ static um_status null_write(void *priv, const um_packet *packet, const um_frame 
     return UM_OK;
 }
 
-static um_status null_close(void *priv)
-{
-    (void)priv;
-    return UM_OK;
-}
-
-const um_sink_type um_sink_null = {
+const um_sink_ops um_sink_null = {
+    .struct_size = sizeof um_sink_null,
     .scheme = "null",
     .usage = "null:",
-    .priv_size = 1,
     .open = null_open,
     .write = null_write,
-    .close = null_close,
 };

@@ -4,58 +4,87 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/record.h"
+#include "base/wake.h"
+#include "io/scheme.h"
 
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
-static const um_source_type *const types[] = {&um_source_phantom, &um_source_raw, &um_source_dir,
-                                              NULL};
+static struct um_schemes schemes = {
+    .what = "source",
+    .lock = PTHREAD_MUTEX_INITIALIZER,
+    .count = 3,
+    .row = {{"phantom", "phantom:seed=1,frames=100", &um_source_phantom},
+            {"-", "-", &um_source_raw},
+            {"push", "push:", &um_source_push_ops}},
+};
 
 struct um_source {
-    const um_source_type *type;
+    atomic_int refs;
+    const um_source_ops *ops;
     void *priv;
+    char *spec;
+    int wake; /* readable once cancelled */
+    atomic_bool cancelled;
     long limit; /* ids to hand out; 0 = all */
-    int loop, ended;
-    int round_frames;   /* this round had a readable one: a loop over none would never end */
+    bool loop, ended;
+    bool round_frames;  /* this round had a readable one: a loop over none would never end */
     uint64_t id, index; /* of the next frame: in this run, and in the source's own round */
-    char name[UM_NAME_BYTES];
+    char number[24];    /* the last frame's id, as a name */
 };
 
 void um_source_settings_init(um_source_settings *s, size_t struct_size)
 {
-    static const um_source_settings defaults = {.channels = 1};
+    static const um_source_settings defaults = {.channels = 1, .capacity = 4};
     um_record_init(s, struct_size, &defaults, sizeof defaults);
 }
 
-/* "abc:" in front, as of "igtl://host": a scheme nobody here knows. A file of that name would have
- * been found before. */
-static int has_scheme(const char *spec)
+void um_truth_init(um_truth *t, size_t struct_size)
 {
-    size_t n = strspn(spec, "abcdefghijklmnopqrstuvwxyz0123456789-");
-    return n > 1 && spec[n] == ':';
+    static const um_truth zero;
+    um_record_init(t, struct_size, &zero, sizeof zero);
 }
 
-static um_status choose(const char *spec, const um_source_type **type, const char **rest)
+um_status um_source_register(const um_source_ops *ops)
+{
+    um_source_ops own = {0};
+    if (!ops)
+        return um_fail(UM_EINVAL, "um_source_register: no table");
+    um_status st = um_record_in(&own, sizeof own, ops, "um_source_ops");
+    if (st == UM_OK && (!own.open || !own.read))
+        st = um_fail(UM_EINVAL, "um_source_register: \"%s\" has no open or no read",
+                     own.scheme ? own.scheme : "");
+    if (st != UM_OK)
+        return st;
+    um_source_ops *kept = um_alloc(sizeof *kept); /* as long as the program */
+    if (!kept)
+        return um_fail(UM_ENOMEM, "kind of source");
+    *kept = own;
+    st = um_schemes_add(&schemes, own.scheme, own.usage, kept);
+    if (st != UM_OK)
+        um_free(kept);
+    return st;
+}
+
+/* Who opens this, and with what. Something like "igtl://host" is a scheme that nobody here knows,
+ * unless it is a file. */
+static um_status choose(const char *spec, const um_source_ops **ops, const char **arg)
 {
     struct stat s;
-    for (int i = 0; types[i]; i++) {
-        const char *scheme = types[i]->scheme;
-        size_t n = scheme ? strlen(scheme) : 0;
-        /* "phantom:" goes on after its scheme, "-" is all there is */
-        int match = !scheme || (n > 1 ? strncmp(spec, scheme, n) == 0 : strcmp(spec, scheme) == 0);
-        if (match && !scheme && has_scheme(spec) && stat(spec, &s) != 0)
-            break;
-        if (match) {
-            *type = types[i];
-            *rest = spec + n;
-            return UM_OK;
-        }
-    }
-    return um_fail(UM_EINVAL,
-                   "unknown source \"%s\": known are a file, a folder, a glob, "
-                   "phantom:seed=1,frames=100 and -",
-                   spec);
+    char known[1024];
+    *ops = um_schemes_find(&schemes, spec, arg);
+    if (*ops)
+        return UM_OK;
+    *ops = &um_source_dir;
+    *arg = spec;
+    if (!um_scheme_length(spec) || stat(spec, &s) == 0)
+        return UM_OK;
+    um_schemes_usages(&schemes, known, sizeof known);
+    return um_fail(UM_EINVAL, "unknown source \"%s\": known are a file, a folder, a glob, %s", spec,
+                   known);
 }
 
 um_status um_source_open(um_source **out, const char *spec, const um_source_settings *settings)
@@ -73,23 +102,42 @@ um_status um_source_open(um_source **out, const char *spec, const um_source_sett
         return um_fail(UM_EINVAL, "a source without a name");
     if (own.frames < 0)
         return um_fail(UM_EINVAL, "%s: %ld frames", spec, own.frames);
-    const um_source_type *type = NULL;
-    st = choose(spec, &type, &spec);
+    const um_source_ops *ops = NULL;
+    const char *arg = NULL;
+    st = choose(spec, &ops, &arg);
     if (st != UM_OK)
         return st;
     um_source *s = um_zalloc(sizeof *s);
-    void *priv = um_zalloc(type->priv_size);
-    if (!s || !priv) {
-        um_free(s);
-        um_free(priv);
+    if (!s)
         return um_fail(UM_ENOMEM, "source");
+    atomic_init(&s->refs, 1);
+    s->wake = -1;
+    s->limit = own.frames;
+    s->loop = own.loop != 0;
+    s->spec = um_strdup(spec);
+    s->priv = um_zalloc(ops->priv_size + 1);
+    if (!s->spec || !s->priv)
+        st = um_fail(UM_ENOMEM, "source");
+    else
+        st = um_wake_open(&s->wake, spec);
+    if (st == UM_OK) {
+        s->ops = ops;
+        um_set_error(UM_OK, "");
+        st = ops->open(s->priv, s->spec + (arg - spec), &own, s->wake);
+        if (st != UM_OK && !um_last_error()[0])
+            um_fail(st, "%s: %s", spec, um_status_name(st));
     }
-    *s = (um_source){.type = type, .priv = priv, .limit = own.frames, .loop = own.loop};
-    st = type->open(priv, spec, &own);
     if (st != UM_OK)
         um_source_close(&s);
     *out = s;
     return st;
+}
+
+um_source *um_source_ref(um_source *source)
+{
+    if (source)
+        atomic_fetch_add_explicit(&source->refs, 1, memory_order_relaxed);
+    return source;
 }
 
 void um_source_close(um_source **source)
@@ -98,9 +146,31 @@ void um_source_close(um_source **source)
         return;
     um_source *s = *source;
     *source = NULL;
-    s->type->close(s->priv);
+    if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    if (s->ops && s->ops->close)
+        s->ops->close(s->priv);
+    um_wake_close(&s->wake);
     um_free(s->priv);
+    um_free(s->spec);
     um_free(s);
+}
+
+/* One frame of the kind's own. An error has a text, and a frame a source. */
+static um_status read_one(um_source *s, um_frame **frame)
+{
+    um_set_error(UM_OK, "");
+    um_status st = s->ops->read(s->priv, s->index, frame);
+    if (st == UM_OK && !*frame)
+        st = um_fail(UM_EINVAL, "%s: frame %llu was read, and is not there", s->spec,
+                     (unsigned long long)s->id);
+    if (st == UM_OK && !(*frame)->source[0])
+        st = um_frame_set_source(*frame, s->spec);
+    if (st != UM_OK)
+        um_frame_unref(frame);
+    if (st != UM_OK && st != UM_EOF && !um_last_error()[0])
+        um_fail(st, "%s: frame %llu: %s", s->spec, (unsigned long long)s->id, um_status_name(st));
+    return st;
 }
 
 um_status um_source_read(um_source *source, um_frame **frame)
@@ -109,40 +179,46 @@ um_status um_source_read(um_source *source, um_frame **frame)
         return um_fail(UM_EINVAL, "um_source_read: %s is NULL", source ? "frame" : "source");
     *frame = NULL;
     um_source *s = source;
-    if (s->ended || (s->limit && s->id >= (uint64_t)s->limit))
+    if (s->ended || atomic_load(&s->cancelled) || (s->limit && s->id >= (uint64_t)s->limit))
         return UM_EOF;
-    s->name[0] = 0;
-    um_status st = s->type->read(s->priv, s->index, frame, s->name);
-    if (st == UM_EOF && s->loop && s->round_frames > 0) {
+    um_status st = read_one(s, frame);
+    if (st == UM_EOF && s->loop && s->round_frames && !atomic_load(&s->cancelled)) {
         s->index = 0;
-        s->round_frames = 0;
-        st = s->type->read(s->priv, s->index, frame, s->name);
+        s->round_frames = false;
+        st = read_one(s, frame);
     }
     if (st == UM_EOF) {
-        s->ended = 1;
+        s->ended = true;
         return st;
     }
-    if (!s->name[0])
-        snprintf(s->name, sizeof s->name, "%05llu", (unsigned long long)s->id);
+    snprintf(s->number, sizeof s->number, "%05llu", (unsigned long long)s->id);
     if (st == UM_OK) {
-        s->round_frames = 1;
+        s->round_frames = true;
         (*frame)->id = s->id;
         if ((*frame)->ts == 0)
             (*frame)->ts = um_clock_unix();
-    } else if (s->type->ends_on_error) {
-        s->ended = 1;
+    } else if (s->ops->stream) {
+        s->ended = true;
     }
     s->id++;
     s->index++;
     return st;
 }
 
+void um_source_cancel(um_source *source)
+{
+    if (!source)
+        return;
+    atomic_store(&source->cancelled, true);
+    um_wake_set(source->wake);
+}
+
 long um_source_length(const um_source *source)
 {
     if (!source)
         return -1;
-    long n = source->type->length(source->priv), limit = source->limit;
-    if (n < 0 && source->type->ends_on_error)
+    long n = source->ops->length ? source->ops->length(source->priv) : -1, limit = source->limit;
+    if (n < 0 && source->ops->stream)
         return -1; /* a stream may end before any limit */
     if (n < 0 || source->loop)
         return limit ? limit : -1;
@@ -151,13 +227,46 @@ long um_source_length(const um_source *source)
 
 const char *um_source_frame_name(const um_source *source)
 {
-    return source ? source->name : "";
+    if (!source)
+        return "";
+    const char *name =
+        source->ops->name && source->number[0] ? source->ops->name(source->priv) : NULL;
+    return name && name[0] ? name : source->number;
 }
 
 um_status um_source_truth(const um_source *source, um_truth *out)
 {
+    um_truth own = {.struct_size = sizeof own};
     if (!source || !out)
         return um_fail(UM_EINVAL, "um_source_truth: %s is NULL", source ? "out" : "source");
-    *out = (um_truth){0};
-    return source->type->truth ? source->type->truth(source->priv, out) : UM_AGAIN;
+    const um_truth *known = source->ops->truth ? source->ops->truth(source->priv) : NULL;
+    um_status st = known ? um_record_in(&own, sizeof own, known, "um_truth") : UM_OK;
+    if (st == UM_OK)
+        st = um_record_out(out, &own, sizeof own, "um_truth");
+    return st == UM_OK && !known ? UM_AGAIN : st;
+}
+
+/* ---- frames that the program has ---- */
+
+um_status um_source_push(um_source *source, um_frame **frame)
+{
+    if (!source || !frame || !*frame)
+        return um_fail(UM_EINVAL, "um_source_push: no %s", source ? "frame" : "source");
+    if (source->ops != &um_source_push_ops)
+        return um_fail(UM_EINVAL, "um_source_push: %s is not \"push:\"", source->spec);
+    return um_push_frame(source->priv, frame);
+}
+
+um_status um_source_finish(um_source *source)
+{
+    if (!source || source->ops != &um_source_push_ops)
+        return um_fail(UM_EINVAL, "um_source_finish: %s is not \"push:\"",
+                       source ? source->spec : "NULL");
+    um_push_finish(source->priv);
+    return UM_OK;
+}
+
+uint64_t um_source_replaced(const um_source *source)
+{
+    return source && source->ops == &um_source_push_ops ? um_push_replaced(source->priv) : 0;
 }

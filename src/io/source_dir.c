@@ -1,23 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Pictures on disk: one file, all of a folder, or a glob, in the natural order of their names
- * (frame_2 before frame_10). */
+ * (frame_2 before frame_10). What outputs are called is settled here, where all names are known. */
 #include "io/path.h"
 #include "io/source.h"
 
 #include "base/mem.h"
+#include "ultramotion/io.h"
 
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <glob.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
 
+struct file {
+    char *path;
+    const char *rel;  /* the part of it that frames and outputs are called by */
+    bool with_ending; /* without it, it would meet another */
+};
+
 struct dir {
-    char **paths;
+    struct file *files;
     size_t count, capacity;
+    char *name; /* of the last frame, with room for the longest */
 };
 
 /* Digits compare as numbers, all else byte by byte. */
@@ -45,7 +54,7 @@ static int natural(const char *a, const char *b)
 
 static int by_name(const void *a, const void *b)
 {
-    const char *x = *(char *const *)a, *y = *(char *const *)b;
+    const char *x = ((const struct file *)a)->path, *y = ((const struct file *)b)->path;
     int order = natural(x, y);
     return order ? order : strcmp(x, y);
 }
@@ -58,14 +67,15 @@ static int is_picture(const char *name)
             strcasecmp(dot, ".jpeg") == 0);
 }
 
-/* Takes `path` (NULL: its allocation failed). */
-static um_status add(struct dir *d, char *path)
+/* Takes `path` (NULL: its allocation failed), of which the first `fixed` bytes are no part of the
+ * name. */
+static um_status add(struct dir *d, char *path, size_t fixed)
 {
     if (path && d->count == d->capacity) {
         size_t capacity = d->capacity ? d->capacity * 2 : 64;
-        char **paths = um_grow(d->paths, d->count * sizeof *paths, capacity * sizeof *paths);
-        if (paths) {
-            d->paths = paths;
+        struct file *files = um_grow(d->files, d->count * sizeof *files, capacity * sizeof *files);
+        if (files) {
+            d->files = files;
             d->capacity = capacity;
         } else {
             um_free(path);
@@ -74,8 +84,14 @@ static um_status add(struct dir *d, char *path)
     }
     if (!path)
         return um_fail(UM_ENOMEM, "list of %zu files", d->count);
-    d->paths[d->count++] = path;
+    d->files[d->count++] = (struct file){.path = path, .rel = path + fixed};
     return UM_OK;
+}
+
+static um_status add_file(struct dir *d, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return add(d, um_strdup(path), slash ? (size_t)(slash + 1 - path) : 0);
 }
 
 static um_status add_folder(struct dir *d, const char *path)
@@ -84,13 +100,42 @@ static um_status add_folder(struct dir *d, const char *path)
     if (!folder)
         return um_fail(UM_EIO, "%s: %s", path, strerror(errno));
     um_status st = UM_OK;
-    for (struct dirent *e; st == UM_OK && (e = readdir(folder));)
-        if (e->d_name[0] != '.' && is_picture(e->d_name))
-            st = add(d, um_path_join(path, e->d_name));
+    struct dirent *e;
+    for (errno = 0; st == UM_OK && (e = readdir(folder)); errno = 0)
+        if (e->d_name[0] != '.' && is_picture(e->d_name)) {
+            char *file = um_path_join(path, e->d_name);
+            st = add(d, file, file ? strlen(file) - strlen(e->d_name) : 0);
+        }
+    if (st == UM_OK && errno)
+        st = um_fail(UM_EIO, "%s: %s", path, strerror(errno));
     closedir(folder);
     if (st == UM_OK && d->count == 0)
         st = um_fail(UM_EIO, "%s: no .png, .jpg or .jpeg in this folder", path);
     return st;
+}
+
+/* Bytes of a pattern's folders before its first wildcard, as they stand in what it finds: without
+ * the backslashes. */
+static size_t fixed_part(const char *pattern)
+{
+    size_t n = 0, folders = 0;
+    for (const char *p = pattern; *p && !strchr("*?[", *p); p++) {
+        if (*p == '\\' && p[1])
+            p++;
+        n++;
+        folders = *p == '/' ? n : folders;
+    }
+    return folders;
+}
+
+static bool steps_up(const char *rel)
+{
+    for (const char *p = rel; p; p = strchr(p, '/')) {
+        p += *p == '/';
+        if (strncmp(p, "..", 2) == 0 && (p[2] == '/' || !p[2]))
+            return true;
+    }
+    return false;
 }
 
 static um_status add_glob(struct dir *d, const char *pattern)
@@ -100,30 +145,93 @@ static um_status add_glob(struct dir *d, const char *pattern)
     um_status st = rc == 0 || rc == GLOB_NOMATCH ? UM_OK
                    : rc == GLOB_NOSPACE          ? um_fail(UM_ENOMEM, "%s", pattern)
                                         : um_fail(UM_EIO, "%s: cannot be searched", pattern);
+    size_t fixed = fixed_part(pattern);
     struct stat s;
-    for (size_t i = 0; rc == 0 && i < found.gl_pathc && st == UM_OK; i++)
-        if (stat(found.gl_pathv[i], &s) != 0 || !S_ISDIR(s.st_mode))
-            st = add(d, um_strdup(found.gl_pathv[i]));
+    for (size_t i = 0; rc == 0 && i < found.gl_pathc && st == UM_OK; i++) {
+        const char *path = found.gl_pathv[i];
+        if (stat(path, &s) == 0 && S_ISDIR(s.st_mode))
+            continue;
+        if (fixed > strlen(path) || steps_up(path + fixed))
+            st = um_fail(UM_EINVAL, "%s: \"..\" behind a wildcard leaves no names for the outputs",
+                         pattern);
+        else
+            st = add(d, um_strdup(path), fixed);
+    }
     globfree(&found);
     if (st == UM_OK && d->count == 0)
         st = um_fail(UM_EIO, "%s: no file matches", pattern);
     return st;
 }
 
-static um_status dir_open(void *priv, const char *spec, const um_source_settings *settings)
+/* ---- names of outputs ---- */
+
+/* Bytes of a name without its ending. */
+static size_t stem(const char *rel)
+{
+    const char *slash = strrchr(rel, '/'), *name = slash ? slash + 1 : rel;
+    const char *dot = strrchr(name, '.');
+    return dot && dot != name ? (size_t)(dot - rel) : strlen(rel);
+}
+
+/* A name that a file might take: with its ending, or without. */
+struct claim {
+    struct file *file;
+    size_t length;
+};
+
+static int by_claim(const void *a, const void *b)
+{
+    const struct claim *x = a, *y = b;
+    size_t n = x->length < y->length ? x->length : y->length;
+    int order = memcmp(x->file->rel, y->file->rel, n);
+    return order ? order : (x->length > y->length) - (x->length < y->length);
+}
+
+/* A file goes by its stem, if that is neither another's stem nor another's whole name. */
+static um_status settle_names(struct dir *d)
+{
+    size_t longest = 0, n = 2 * d->count;
+    struct claim *claims = um_array(n, sizeof *claims);
+    if (!claims)
+        return um_fail(UM_ENOMEM, "names of %zu files", d->count);
+    for (size_t i = 0; i < d->count; i++) {
+        struct file *f = &d->files[i];
+        size_t whole = strlen(f->rel);
+        claims[2 * i] = (struct claim){f, whole};
+        claims[2 * i + 1] = (struct claim){f, stem(f->rel)};
+        longest = whole > longest ? whole : longest;
+    }
+    qsort(claims, n, sizeof *claims, by_claim);
+    for (size_t i = 0, end; i < n; i = end) {
+        bool meet = false;
+        for (end = i + 1; end < n && by_claim(&claims[i], &claims[end]) == 0; end++)
+            meet = meet || claims[end].file != claims[i].file;
+        for (size_t k = i; meet && k < end; k++)
+            claims[k].file->with_ending = true;
+    }
+    um_free(claims);
+    d->name = um_zalloc(longest + 1);
+    return d->name ? UM_OK : um_fail(UM_ENOMEM, "names of %zu files", d->count);
+}
+
+static um_status dir_open(void *priv, const char *arg, const um_source_settings *settings,
+                          int wake_fd)
 {
     (void)settings;
+    (void)wake_fd; /* a file is there or not: nothing waits */
     struct dir *d = priv;
     struct stat s;
     um_status st;
-    if (stat(spec, &s) == 0)
-        st = S_ISDIR(s.st_mode) ? add_folder(d, spec) : add(d, um_strdup(spec));
-    else if (strpbrk(spec, "*?["))
-        st = add_glob(d, spec);
+    if (stat(arg, &s) == 0)
+        st = S_ISDIR(s.st_mode) ? add_folder(d, arg) : add_file(d, arg);
+    else if (strpbrk(arg, "*?["))
+        st = add_glob(d, arg);
     else
-        st = um_fail(UM_EIO, "%s: %s", spec, strerror(errno));
-    if (st == UM_OK)
-        qsort(d->paths, d->count, sizeof *d->paths, by_name);
+        st = um_fail(UM_EIO, "%s: %s", arg, strerror(errno));
+    if (st == UM_OK) {
+        qsort(d->files, d->count, sizeof *d->files, by_name);
+        st = settle_names(d);
+    }
     return st;
 }
 
@@ -131,17 +239,25 @@ static void dir_close(void *priv)
 {
     struct dir *d = priv;
     for (size_t i = 0; i < d->count; i++)
-        um_free(d->paths[i]);
-    um_free(d->paths);
+        um_free(d->files[i].path);
+    um_free(d->files);
+    um_free(d->name);
 }
 
-static um_status dir_read(void *priv, uint64_t index, um_frame **frame, char name[UM_NAME_BYTES])
+static um_status dir_read(void *priv, uint64_t index, um_frame **frame)
 {
     struct dir *d = priv;
+    struct stat s;
     if (index >= d->count)
         return UM_EOF;
-    um_path_stem(d->paths[index], name, UM_NAME_BYTES);
-    return um_image_read(d->paths[index], frame);
+    const struct file *f = &d->files[index];
+    size_t n = f->with_ending ? strlen(f->rel) : stem(f->rel);
+    memcpy(d->name, f->rel, n);
+    d->name[n] = 0;
+    if (stat(f->path, &s) == 0 && !S_ISREG(s.st_mode)) /* opening a FIFO would wait for a writer */
+        return um_fail(UM_EIO, "%s: not a regular file", f->path);
+    um_status st = um_image_read(f->path, frame);
+    return st == UM_OK ? um_frame_set_source(*frame, f->rel) : st;
 }
 
 static long dir_length(const void *priv)
@@ -149,11 +265,17 @@ static long dir_length(const void *priv)
     return (long)((const struct dir *)priv)->count;
 }
 
-const um_source_type um_source_dir = {
-    .scheme = NULL,
+static const char *dir_name(const void *priv)
+{
+    return ((const struct dir *)priv)->name;
+}
+
+const um_source_ops um_source_dir = {
+    .struct_size = sizeof um_source_dir,
     .priv_size = sizeof(struct dir),
     .open = dir_open,
     .close = dir_close,
     .read = dir_read,
     .length = dir_length,
+    .name = dir_name,
 };

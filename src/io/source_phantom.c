@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/number.h"
+#include "ultramotion/io.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -55,9 +56,11 @@ static um_status set(struct source_phantom *s, const char *key, const char *valu
     return UM_OK;
 }
 
-static um_status phantom_open(void *priv, const char *spec, const um_source_settings *settings)
+static um_status phantom_open(void *priv, const char *spec, const um_source_settings *settings,
+                              int wake_fd)
 {
     (void)settings;
+    (void)wake_fd; /* nothing waits */
     struct source_phantom *s = priv;
     s->seed = 1;
     s->frames = 100;
@@ -92,10 +95,8 @@ static void phantom_close(void *priv)
     um_free(s->mask);
 }
 
-static um_status phantom_read(void *priv, uint64_t index, um_frame **frame,
-                              char name[UM_NAME_BYTES])
+static um_status phantom_read(void *priv, uint64_t index, um_frame **frame)
 {
-    (void)name;
     struct source_phantom *s = priv;
     if (s->frames && index >= (uint64_t)s->frames)
         return UM_EOF;
@@ -113,17 +114,16 @@ static long phantom_length(const void *priv)
     return s->frames ? s->frames : -1;
 }
 
-static um_status phantom_truth(const void *priv, um_truth *out)
+static const um_truth *phantom_truth(const void *priv)
 {
     const struct source_phantom *s = priv;
-    if (!s->drawn)
-        return UM_AGAIN;
-    *out = s->truth;
-    return UM_OK;
+    return s->drawn ? &s->truth : NULL;
 }
 
-const um_source_type um_source_phantom = {
-    .scheme = "phantom:",
+const um_source_ops um_source_phantom = {
+    .struct_size = sizeof um_source_phantom,
+    .scheme = "phantom",
+    .usage = "phantom:seed=1,frames=100",
     .priv_size = sizeof(struct source_phantom),
     .open = phantom_open,
     .close = phantom_close,

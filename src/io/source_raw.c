@@ -3,94 +3,77 @@
  * from the settings. */
 #include "io/source.h"
 
+#include "base/wake.h"
+
 #include <errno.h>
 #include <poll.h>
-#include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
 struct raw {
     int width, height, channels;
-    const volatile sig_atomic_t *stop;
+    int wake;
 };
 
-/* Wait for bytes or for `stop`, which the reader of a silent pipe would otherwise never see. */
-static bool stopped(const struct raw *r)
+static um_status raw_open(void *priv, const char *arg, const um_source_settings *settings,
+                          int wake_fd)
 {
-    enum { TICK_MS = 50 };
-    struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
-    while (r->stop && !*r->stop && poll(&in, 1, TICK_MS) == 0)
-        ;
-    return r->stop && *r->stop;
-}
-
-static um_status raw_open(void *priv, const char *spec, const um_source_settings *settings)
-{
-    (void)spec;
+    (void)arg;
     struct raw *r = priv;
     if (settings->width == 0 || settings->height == 0)
         return um_fail(UM_EINVAL, "raw frames on stdin need a size: --size WxH");
     um_frame *probe = NULL; /* the limits of a frame are written in one place */
     um_status st = um_frame_create(&probe, settings->width, settings->height, settings->channels);
     um_frame_unref(&probe);
-    *r = (struct raw){settings->width, settings->height, settings->channels, settings->stop};
+    *r = (struct raw){settings->width, settings->height, settings->channels, wake_fd};
     return st;
 }
 
-static void raw_close(void *priv)
+/* Fill a frame's pixels. UM_EOF before its first byte, or when cancelled: what has come of it by
+ * then is dropped. */
+static um_status fill(const struct raw *r, uint64_t index, um_frame *f)
 {
-    (void)priv;
-}
-
-static um_status raw_read(void *priv, uint64_t index, um_frame **frame, char name[UM_NAME_BYTES])
-{
-    (void)name;
-    struct raw *r = priv;
-    um_frame *f = NULL;
-    um_status st = um_frame_create(&f, r->width, r->height, r->channels);
-    if (st != UM_OK)
-        return st;
     size_t size = (size_t)f->stride * (size_t)f->height, got = 0;
     while (got < size) {
-        if (stopped(r)) { /* what has come of this frame is dropped with the run */
-            got = 0;
-            break;
-        }
+        if (!um_wake_poll(STDIN_FILENO, POLLIN, r->wake, -1))
+            return UM_EOF;
         ssize_t n = read(STDIN_FILENO, f->pixels + got, size - got);
-        if (n < 0 && errno == EINTR)
+        if (n < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
         if (n < 0)
-            st = um_fail(UM_EIO, "stdin: frame %llu: %s", (unsigned long long)index,
-                         strerror(errno));
-        if (n <= 0)
-            break;
+            return um_fail(UM_EIO, "stdin: frame %llu: %s", (unsigned long long)index,
+                           strerror(errno));
+        if (n == 0 && got == 0)
+            return UM_EOF;
+        if (n == 0)
+            return um_fail(UM_EFORMAT,
+                           "stdin: frame %llu ends after %zu of %zu bytes (%dx%d, %d channel%s)",
+                           (unsigned long long)index, got, size, r->width, r->height, r->channels,
+                           r->channels == 1 ? "" : "s");
         got += (size_t)n;
     }
-    if (st == UM_OK && got == 0)
-        st = UM_EOF;
-    else if (st == UM_OK && got < size)
-        st = um_fail(UM_EFORMAT,
-                     "stdin: frame %llu ends after %zu of %zu bytes (%dx%d, %d channel%s)",
-                     (unsigned long long)index, got, size, r->width, r->height, r->channels,
-                     r->channels == 1 ? "" : "s");
+    return UM_OK;
+}
+
+static um_status raw_read(void *priv, uint64_t index, um_frame **frame)
+{
+    struct raw *r = priv;
+    um_status st = um_frame_create(frame, r->width, r->height, r->channels);
+    if (st == UM_OK)
+        st = um_frame_set_source(*frame, "stdin");
+    if (st == UM_OK)
+        st = fill(r, index, *frame);
     if (st != UM_OK)
-        um_frame_unref(&f);
-    *frame = f;
+        um_frame_unref(frame);
     return st;
 }
 
-static long raw_length(const void *priv)
-{
-    (void)priv;
-    return -1;
-}
-
-const um_source_type um_source_raw = {
+const um_source_ops um_source_raw = {
+    .struct_size = sizeof um_source_raw,
     .scheme = "-",
+    .usage = "-",
     .priv_size = sizeof(struct raw),
     .open = raw_open,
-    .close = raw_close,
     .read = raw_read,
-    .length = raw_length,
-    .ends_on_error = 1,
+    .stream = 1,
 };

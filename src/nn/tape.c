@@ -502,7 +502,7 @@ um_status um_tape_run(um_tape *t, enum um_queue q)
         return um_fail(UM_EINVAL, "tape %s: run before compile", t->name);
     um_status st = t->arena ? um_discard(t->dev, q, t->arena, 0, t->arena->size) : UM_OK;
     for (int s = 0; s < t->n_steps && st == UM_OK; s++)
-        st = um_run(t->dev, q, &t->steps[s]);
+        st = um_step_run(t->dev, q, &t->steps[s]);
     return st;
 }
 

@@ -124,7 +124,7 @@ static um_status run_on_device(const struct job *job, const struct um_ops *ops,
             st = um_upload(gpu, UM_QUEUE_MAIN, buf[i], 0, staging, place[i], size[i],
                            UM_STAGE_DEBUG, "operand");
     if (st == UM_OK)
-        st = um_run(gpu, UM_QUEUE_MAIN, &step);
+        st = um_step_run(gpu, UM_QUEUE_MAIN, &step);
     for (int i = 0; i < job->n && st == UM_OK; i++)
         if (size[i])
             st = um_download(gpu, UM_QUEUE_MAIN, staging, place[i], buf[i], 0, size[i],

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef ULTRAMOTION_SOURCE_H
+#define ULTRAMOTION_SOURCE_H
+
+#include "ultramotion/frame.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Where frames come from: a file, a folder, a glob, "phantom:seed=1,frames=100,…", "-" (raw frames
+ * on stdin), "push:" (frames that the program has), or what um_source_register() added.
+ * Reference counted. Threads: one at a time, unless a function says otherwise. */
+typedef struct um_source um_source;
+
+typedef struct um_source_settings {
+    size_t struct_size;
+    int width, height,
+        channels; /**< raw frames on stdin: --size and --pixel (channels 1 = gray8, 3 = rgb8) */
+    long frames;  /**< stop after this many frame ids; 0 = all */
+    int loop;     /**< files: start again at the end */
+    int capacity; /**< "push:": frames that may wait, 1 to 1024; default 4 */
+    int replace;  /**< "push:": 1 = a frame that finds no room replaces the oldest one that waits,
+                     and  is counted; 0 (default) = um_source_push() waits for room */
+} um_source_settings;
+/** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
+UM_API void um_source_settings_init(um_source_settings *s, size_t struct_size);
+#define um_source_settings_default(s) um_source_settings_init((s), sizeof *(s))
+
+/** Truth of a frame of the phantom. A source says what it knows; grows at its end. */
+typedef struct um_truth {
+    size_t struct_size;
+    const uint8_t *mask; /**< bytes 0/1 [H*W] or NULL (no bone); of the source, valid until the next
+                            read */
+    int has_bone;
+    float box[4];     /**< x0,y0,x1,y1 */
+    float visibility; /**< 0..1: part of the ridge that is inside the picture and in contact */
+} um_truth;
+/** Fill `t`, of which the caller knows `struct_size` bytes, with zeros. Threads: any. */
+UM_API void um_truth_init(um_truth *t, size_t struct_size);
+#define um_truth_default(t) um_truth_init((t), sizeof *(t))
+
+/**
+ * Open a source.
+ * @param settings NULL = defaults.
+ * @return UM_OK; UM_EINVAL for a spec that means nothing (unknown scheme, bad phantom key); UM_EIO
+ * for a missing file, an empty folder or a glob without match.
+ */
+UM_API um_status um_source_open(um_source **out, const char *spec,
+                                const um_source_settings *settings);
+/** Add a reference and return the source. Threads: any. */
+UM_API um_source *um_source_ref(um_source *source);
+/** Drop a reference and set *source to NULL; the last one closes it. Accepts NULL. Threads: any. */
+UM_API void um_source_close(um_source **source);
+/**
+ * The next frame, with a reference for the caller: its id is set, its time if it had none, and
+ * frame->source: the file relative to the folder or the glob's fixed part that was given (a single
+ * file: its name), or the stream's name.
+ * @return UM_OK; UM_EOF; UM_EFORMAT or UM_EIO for one unreadable frame, named in um_last_error():
+ * its id is used up, call again for the next; a source that cannot go on answers UM_EOF after the
+ * error.
+ */
+UM_API um_status um_source_read(um_source *source, um_frame **frame);
+/** End a source: a read that waits, and all later ones, answer UM_EOF. For good. Threads: any, and
+ * signal handlers, as long as the caller knows that it is open. */
+UM_API void um_source_cancel(um_source *source);
+/** Frames the source will give, or -1 if unknown. */
+UM_API long um_source_length(const um_source *source);
+/** What outputs of the last frame read are called: unique within the source, a path relative to
+ * the output's folder. The file's path as in frame->source without its ending (with it, where two
+ * would meet), else the id as 5 digits. Valid until the next read. */
+UM_API const char *um_source_frame_name(const um_source *source);
+/** Truth of the last frame read. @return UM_OK; UM_AGAIN if the source has none; UM_EINVAL. */
+UM_API um_status um_source_truth(const um_source *source, um_truth *out);
+
+/**
+ * Hand a frame to a source opened as "push:". On UM_OK the source takes the caller's reference and
+ * sets *frame to NULL, else the caller keeps it. It gets its id when it is read, so nobody else may
+ * be reading it; without a time it gets that of the call.
+ * @return UM_OK; UM_EOF after um_source_finish() or um_source_cancel(); UM_EINVAL for another
+ * source. Threads: any, also while another thread reads.
+ */
+UM_API um_status um_source_push(um_source *source, um_frame **frame);
+/** No more frames will be pushed: who reads gets those that wait, then UM_EOF. Threads: any. */
+UM_API um_status um_source_finish(um_source *source);
+/** Frames that um_source_push() replaced. Threads: any. */
+UM_API uint64_t um_source_replaced(const um_source *source);
+
+/**
+ * A kind of source. To add one, fill this in and register it; the built-in ones are made the same
+ * way. Every function is called by one thread at a time. A source that counts down:
+ *
+ *     struct down { int wake_fd; };
+ *
+ *     static um_status down_open(void *priv, const char *arg, const um_source_settings *settings,
+ *                                int wake_fd)
+ *     {
+ *         ((struct down *)priv)->wake_fd = wake_fd;
+ *         return *arg ? UM_EINVAL : UM_OK;
+ *     }
+ *     static um_status down_read(void *priv, uint64_t index, um_frame **frame)
+ *     {
+ *         struct pollfd woken = {.fd = ((struct down *)priv)->wake_fd, .events = POLLIN};
+ *         if (index == 10 || poll(&woken, 1, 100) > 0)
+ *             return UM_EOF;                               // the end, or cancelled while it waited
+ *         um_status st = um_frame_create(frame, 64, 64, 1);
+ *         if (st == UM_OK)
+ *             memset((*frame)->pixels, 10 - (int)index, 64 * 64);
+ *         return st;
+ *     }
+ *     static const um_source_ops down = {.struct_size = sizeof down, .scheme = "down",
+ *                                        .usage = "down:", .priv_size = sizeof(struct down),
+ *                                        .open = down_open, .read = down_read};
+ *     um_source_register(&down);                           // then: um_source_open(&s, "down:",
+ * NULL)
+ */
+typedef struct um_source_ops {
+    size_t struct_size;
+    const char *scheme; /**< what stands before the colon: letters, digits and '-', at least two */
+    const char *usage;  /**< for messages, e.g. "down:" */
+    size_t priv_size;   /**< bytes of a source's own state, zeroed before open; may be 0 */
+    /** `arg` is what follows the colon and outlives the source; `settings` are whole, whatever the
+     * caller gave. `wake_fd` becomes readable for good when the source is cancelled: who waits for
+     * something polls it too, and answers UM_EOF. close() is called after a failed open too. */
+    um_status (*open)(void *priv, const char *arg, const um_source_settings *settings, int wake_fd);
+    /** Frame number `index`: asked for in order, from 0 again after UM_EOF when the source is
+     * looped. Sets ts if the frame has a stamp, and um_frame_set_source() if it has a better name
+     * than the source's spec. An error says what happened with um_set_error(). */
+    um_status (*read)(void *priv, uint64_t index, um_frame **frame);
+    void (*close)(void *priv);                  /**< or NULL */
+    long (*length)(const void *priv);           /**< -1 = unknown or endless; or NULL: the same */
+    const char *(*name)(const void *priv);      /**< um_source_frame_name(); NULL: the id */
+    const um_truth *(*truth)(const void *priv); /**< of the last frame; or NULL: has none */
+    int stream; /**< 1: what follows an unreadable frame cannot be found, the source ends there */
+} um_source_ops;
+
+/**
+ * Make a kind of source known, before it is opened. The table is copied, its texts are not.
+ * @return UM_OK; UM_EINVAL for a table without scheme, usage, open or read, or a scheme that is
+ * taken or means nothing; UM_ENOMEM after 32. Threads: any.
+ */
+UM_API um_status um_source_register(const um_source_ops *ops);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

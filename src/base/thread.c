@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/thread.h"
+
+#include <signal.h>
+#include <stddef.h>
+#include <string.h>
+
+um_status um_thread_start(pthread_t *thread, void *(*run)(void *ctx), void *ctx, const char *what)
+{
+    /* what a thread does itself stays its own; SIGPIPE is not among it: a write then says EPIPE */
+    static const int own[] = {SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP, SIGPROF};
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        sigdelset(&blocked, own[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    int error = pthread_create(thread, NULL, run, ctx);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error ? um_fail(UM_ENOMEM, "a thread for %s: %s", what, strerror(error)) : UM_OK;
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "io/scheme.h"
+
+#include <stdio.h>
+#include <string.h>
+
+size_t um_scheme_length(const char *spec)
+{
+    size_t n = strspn(spec, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-");
+    return n > 1 && spec[n] == ':' ? n : 0;
+}
+
+const void *um_schemes_find(struct um_schemes *s, const char *spec, const char **arg)
+{
+    const void *found = NULL;
+    size_t n = um_scheme_length(spec);
+    pthread_mutex_lock(&s->lock);
+    for (int i = 0; i < s->count && !found; i++) {
+        const char *scheme = s->row[i].scheme;
+        size_t length = strlen(scheme);
+        if (n && length == n && memcmp(scheme, spec, n) == 0) {
+            found = s->row[i].ops;
+            *arg = spec + n + 1;
+        } else if (length == 1 && strcmp(scheme, spec) == 0) { /* "-" is all there is */
+            found = s->row[i].ops;
+            *arg = spec + 1;
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+    return found;
+}
+
+um_status um_schemes_add(struct um_schemes *s, const char *scheme, const char *usage,
+                         const void *ops)
+{
+    char with_colon[64] = "";
+    if (scheme && usage)
+        snprintf(with_colon, sizeof with_colon, "%s:", scheme);
+    if (!um_scheme_length(with_colon) || strlen(with_colon) != strlen(scheme) + 1)
+        return um_fail(UM_EINVAL,
+                       "a kind of %s needs a usage, and a scheme of 2 to 62 letters, digits and "
+                       "'-', not \"%s\"",
+                       s->what, scheme ? scheme : "");
+    um_status st = UM_OK;
+    pthread_mutex_lock(&s->lock);
+    for (int i = 0; i < s->count && st == UM_OK; i++)
+        if (strcmp(s->row[i].scheme, scheme) == 0)
+            st = um_fail(UM_EINVAL, "%s \"%s\" is known already", s->what, with_colon);
+    if (st == UM_OK && s->count == UM_SCHEMES_MAX)
+        st = um_fail(UM_ENOMEM, "%s \"%s\": there are %d already", s->what, with_colon, s->count);
+    if (st == UM_OK)
+        s->row[s->count++] = (struct um_scheme){scheme, usage, ops};
+    pthread_mutex_unlock(&s->lock);
+    return st;
+}
+
+void um_schemes_usages(struct um_schemes *s, char *out, size_t capacity)
+{
+    size_t n = 0;
+    out[0] = 0;
+    pthread_mutex_lock(&s->lock);
+    for (int i = 0; i < s->count && n < capacity; i++)
+        n += (size_t)snprintf(out + n, capacity - n, "%s%s", i ? ", " : "", s->row[i].usage);
+    pthread_mutex_unlock(&s->lock);
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What stands before the colon of "phantom:seed=1" or "jsonl:out.jsonl", and who answers to it. */
+#ifndef UM_IO_SCHEME_H
+#define UM_IO_SCHEME_H
+
+#include "base/status.h"
+
+#include <pthread.h>
+#include <stddef.h>
+
+enum { UM_SCHEMES_MAX = 40 }; /* a few of our own and 32 of the program's */
+
+/* Starts with the built-in rows, and grows. Rows are never taken away. */
+struct um_schemes {
+    const char *what; /* "source" or "sink", for messages */
+    pthread_mutex_t lock;
+    int count; /* guarded by lock, as all below */
+    struct um_scheme {
+        const char *scheme, *usage;
+        const void *ops;
+    } row[UM_SCHEMES_MAX];
+};
+
+/* The table that answers to a spec, NULL if none does; *arg is what it is about. */
+const void *um_schemes_find(struct um_schemes *s, const char *spec, const char **arg);
+/* Add a table, which stays the caller's and as it is. */
+um_status um_schemes_add(struct um_schemes *s, const char *scheme, const char *usage,
+                         const void *ops);
+/* Every usage, separated by commas. */
+void um_schemes_usages(struct um_schemes *s, char *out, size_t capacity);
+/* Length of what looks like a scheme in front of a colon; 0 if nothing does. */
+size_t um_scheme_length(const char *spec);
+
+#endif

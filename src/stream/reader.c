@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "stream/reader.h"
+
+#include "base/mem.h"
+#include "base/thread.h"
+#include "base/wake.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void um_arrival_drop(struct um_arrival *a)
+{
+    if (!a)
+        return;
+    um_frame_unref(&a->frame);
+    um_free(a->name);
+    um_free(a->truth_mask);
+    um_free(a);
+}
+
+um_status um_reader_init(struct um_reader *r)
+{
+    return um_queue_init(&r->arrivals, r->realtime ? 1 : 2);
+}
+
+static bool copy_truth(const um_source *source, struct um_arrival *a)
+{
+    a->truth.struct_size = sizeof a->truth;
+    a->has_truth = um_source_truth(source, &a->truth) == UM_OK;
+    if (!a->has_truth || !a->truth.mask)
+        return true;
+    size_t n = (size_t)a->frame->width * (size_t)a->frame->height;
+    a->truth_mask = um_alloc(n);
+    if (!a->truth_mask)
+        return false;
+    memcpy(a->truth_mask, a->truth.mask, n);
+    a->truth.mask = a->truth_mask;
+    return true;
+}
+
+/* The next arrival; NULL at the end. */
+static struct um_arrival *read_one(struct um_reader *r)
+{
+    struct um_arrival *a = um_zalloc(sizeof *a);
+    bool memory = a != NULL;
+    if (memory)
+        a->status = um_source_read(r->source, &a->frame);
+    if (memory && a->status == UM_EOF) {
+        um_arrival_drop(a);
+        return NULL;
+    }
+    if (memory && a->status != UM_OK)
+        snprintf(a->problem, sizeof a->problem, "%s", um_last_error());
+    else if (memory)
+        memory = (a->name = um_strdup(um_source_frame_name(r->source))) &&
+                 (!r->want_truth || copy_truth(r->source, a));
+    if (!memory) {
+        r->no_memory = true;
+        um_arrival_drop(a);
+        return NULL;
+    }
+    return a;
+}
+
+static void *read_source(void *ctx)
+{
+    struct um_reader *r = ctx;
+    struct um_arrival *a;
+    enum um_queue_put put = UM_QUEUE_PUT;
+    bool waits_frame = false; /* the one that may be waiting, in realtime */
+    while (put == UM_QUEUE_PUT && (a = read_one(r))) {
+        /* only frames make room, and only for frames: an unreadable one is always told */
+        bool is_frame = a->frame != NULL, replace = r->realtime && is_frame && waits_frame;
+        void *old = NULL;
+        put = um_queue_put(&r->arrivals, a, replace ? UM_QUEUE_REPLACE : UM_QUEUE_WAIT, &old);
+        if (old) {
+            um_arrival_drop(old);
+            atomic_fetch_add(&r->replaced, 1);
+        }
+        if (put != UM_QUEUE_PUT)
+            um_arrival_drop(a);
+        waits_frame = is_frame;
+        um_wake_set(r->wake);
+    }
+    um_queue_end(&r->arrivals);
+    atomic_store(&r->done, true);
+    um_wake_set(r->wake);
+    r->leave(r->owner);
+    return NULL;
+}
+
+um_status um_reader_start(struct um_reader *r)
+{
+    um_status st = um_thread_start(&r->thread, read_source, r, "the source");
+    r->started = st == UM_OK;
+    return st;
+}
+
+void um_reader_finish(struct um_reader *r)
+{
+    for (struct um_arrival *a; r->arrivals.item && (a = um_queue_take(&r->arrivals, false));)
+        um_arrival_drop(a);
+    um_queue_finish(&r->arrivals);
+    um_source_close(&r->source);
+}

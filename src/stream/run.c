@@ -1,0 +1,688 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The handle, and the thread that drives the pipeline: it alone decides when a run ends. It never
+ * waits for one thing only: whatever changes sets its wake descriptor, so that a silent source
+ * hides no dead sink, and a stuck sink no stop. */
+#include "ultramotion/run.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/record.h"
+#include "base/status.h"
+#include "base/thread.h"
+#include "base/wake.h"
+#include "stream/queue.h"
+#include "stream/reader.h"
+#include "stream/writer.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { RECEIVE_MOST = 1024, TEXT = 1024 };
+static const uint64_t MS = 1000000;
+/* A run that must end is over within 2 s: so long sinks may still write, so long they may take to
+ * notice that they were given up. */
+static const uint64_t LAST_MS = 1500, GRACE_MS = 300;
+
+struct um_run {
+    atomic_int refs; /* the handle, and the threads that may be left behind */
+    um_run_settings set;
+    int wake, fd; /* something changed for the driver; for um_run_receive() */
+    atomic_bool stop;
+    struct um_reader reader;
+    struct um_writer *writers;
+    struct um_queue received; /* packets that wait for um_run_receive() */
+    pthread_t driver;
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+    bool locked;
+    bool started, over; /* guarded by lock, as all below */
+    um_run_counts counts;
+    um_status status;
+    char text[TEXT];
+    /* of the driver alone */
+    um_pipeline *pipeline;                       /* of the settings, or what replaced it */
+    struct um_arrival *waiting[UM_INFLIGHT_MAX]; /* for their packets, oldest first */
+    int n_waiting, sent;                         /* the first `sent` of them are in the pipeline */
+    uint64_t last; /* when all must have ended; UINT64_MAX = there is time */
+};
+
+void um_run_settings_init(um_run_settings *s, size_t struct_size)
+{
+    static const um_run_settings defaults;
+    um_record_init(s, struct_size, &defaults, sizeof defaults);
+}
+
+void um_run_counts_init(um_run_counts *c, size_t struct_size)
+{
+    static const um_run_counts zero;
+    um_record_init(c, struct_size, &zero, sizeof zero);
+}
+
+/* ---- what the driver tells ---- */
+
+/* Add to the counts, which others read. */
+#define COUNT(r, what)                    \
+    do {                                  \
+        pthread_mutex_lock(&(r)->lock);   \
+        (r)->counts.what++;               \
+        pthread_mutex_unlock(&(r)->lock); \
+    } while (0)
+
+static void set_stopped(struct um_run *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->counts.stopped = 1;
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void problem(const struct um_run *r, const char *text)
+{
+    if (r->set.on_problem)
+        r->set.on_problem(r->set.ctx, text);
+}
+
+/* ---- ending ---- */
+
+/* From now on there is little time: nothing more is read. */
+static void hurry(struct um_run *r)
+{
+    if (r->last != UINT64_MAX)
+        return;
+    r->last = um_clock_ns() + LAST_MS * MS;
+    um_queue_leave(&r->reader.arrivals);
+    um_source_cancel(r->reader.source);
+}
+
+static bool stopping(struct um_run *r)
+{
+    if (atomic_load(&r->stop)) {
+        set_stopped(r);
+        hurry(r);
+    }
+    return r->last != UINT64_MAX;
+}
+
+/* A sink that ended, or that is given up, is told once. */
+static void check_sinks(struct um_run *r)
+{
+    for (int i = 0; i < r->set.n_sinks; i++) {
+        struct um_writer *w = &r->writers[i];
+        uint64_t now = um_clock_ns();
+        char text[TEXT];
+        if (w->over || !w->started)
+            continue;
+        if (atomic_load(&w->done)) {
+            w->over = true;
+            if (w->status == UM_EOF) {
+                set_stopped(r);
+            } else if (w->status != UM_OK) {
+                COUNT(r, sinks_failed);
+                problem(r, w->problem);
+            }
+        } else if (um_writer_due(w, r->last) <= now) {
+            bool late = r->last <= now;
+            w->over = true;
+            um_writer_give_up(w, now);
+            COUNT(r, sinks_failed);
+            snprintf(text, sizeof text, "%s: given up: it took nothing for %.1f s",
+                     um_sink_name(w->sink),
+                     late ? (double)LAST_MS / 1e3 : (double)w->set.deadline_ms / 1e3);
+            problem(r, text);
+        }
+    }
+}
+
+/* Does anybody still want packets? */
+static bool wanted(const struct um_run *r)
+{
+    bool any = false, alive = false;
+    for (int i = 0; i < r->set.n_sinks; i++)
+        if (!r->writers[i].set.auxiliary) {
+            any = true;
+            alive = alive || !r->writers[i].over;
+        }
+    return alive || !any || r->set.receive;
+}
+
+/* Wait until something changes, a sink's time is up or the last moment is there. */
+static void rest(struct um_run *r, uint64_t until)
+{
+    for (int i = 0; i < r->set.n_sinks; i++)
+        if (r->writers[i].started && !r->writers[i].over) {
+            uint64_t due = um_writer_due(&r->writers[i], r->last);
+            until = due < until ? due : until;
+        }
+    uint64_t now = um_clock_ns(), left = until > now ? (until - now + MS - 1) / MS : 0;
+    um_wake_wait(r->wake, until == UINT64_MAX ? -1 : left > 60000 ? 60000 : (int)left);
+    um_wake_clear(r->wake);
+    stopping(r);
+    check_sinks(r);
+}
+
+/* ---- packets to sinks ---- */
+
+/* Try to hand it to those who have not got it. False: somebody has no room, and may still wait. */
+static bool hand_out(struct um_run *r, struct um_parcel *p)
+{
+    bool all = true;
+    for (int i = 0; i < r->set.n_sinks; i++) {
+        struct um_writer *w = &r->writers[i];
+        void *old = NULL;
+        if (!w->pending)
+            continue;
+        atomic_fetch_add(&p->refs, 1);
+        enum um_queue_put put = um_queue_put(
+            &w->queue, p, w->set.policy == UM_SINK_DROP ? UM_QUEUE_REPLACE : UM_QUEUE_REFUSE, &old);
+        if (put != UM_QUEUE_PUT)
+            um_parcel_drop(p);
+        if (old) {
+            um_parcel_drop(old);
+            COUNT(r, dropped);
+        }
+        w->pending = put == UM_QUEUE_FULL;
+        all = all && !w->pending;
+    }
+    return all;
+}
+
+/* The same for um_run_receive(), which is nobody's thread: a run that ends does not wait for it. */
+static bool hand_over(struct um_run *r, const um_packet *packet)
+{
+    void *old = NULL;
+    bool replace = r->set.receive_policy == UM_SINK_DROP || r->last != UINT64_MAX;
+    const um_packet *own = um_packet_ref(packet);
+    enum um_queue_put put = um_queue_put(&r->received, (void *)(uintptr_t)own,
+                                         replace ? UM_QUEUE_REPLACE : UM_QUEUE_REFUSE, &old);
+    if (put != UM_QUEUE_PUT)
+        um_packet_unref(&own);
+    if (old) {
+        const um_packet *oldest = old;
+        um_packet_unref(&oldest);
+        COUNT(r, dropped);
+    }
+    um_wake_set(r->fd);
+    return put == UM_QUEUE_PUT;
+}
+
+/* Hand a packet to everyone who is there. False when nobody is. */
+static bool deliver(struct um_run *r, const um_packet *packet, const struct um_arrival *a,
+                    um_status *st)
+{
+    bool to_sinks = r->set.n_sinks > 0, to_caller = r->set.receive > 0;
+    struct um_parcel *p = to_sinks ? um_parcel_pack(packet, a->frame, a->name) : NULL;
+    if (to_sinks && !p) {
+        *st = um_fail(UM_ENOMEM, "packet of frame %llu", (unsigned long long)packet->frame_id);
+        return false;
+    }
+    for (int i = 0; i < r->set.n_sinks; i++)
+        r->writers[i].pending = !r->writers[i].over;
+    for (;;) {
+        bool all = !p || hand_out(r, p);
+        if (to_caller && hand_over(r, packet))
+            to_caller = false;
+        if (all && !to_caller)
+            break;
+        rest(r, UINT64_MAX);
+    }
+    um_parcel_drop(p);
+    check_sinks(r);
+    return wanted(r);
+}
+
+/* ---- frames through the pipeline ---- */
+
+/* The device is lost: false if the run must end, with the reason as the error. */
+static bool replace_pipeline(struct um_run *r)
+{
+    char why[TEXT];
+    um_pipeline *other = r->pipeline;
+    snprintf(why, sizeof why, "%s", um_last_error());
+    COUNT(r, device_lost);
+    if (r->counts.device_lost > 1 || !r->set.on_device_lost)
+        return false;
+    um_status st = r->set.on_device_lost(r->set.ctx, &other);
+    if (st == UM_OK && other && other != r->pipeline) {
+        r->pipeline = other;
+        r->sent = 0; /* what was in flight is sent again */
+        return true;
+    }
+    um_fail(UM_EDEVICE, "%s", why);
+    return false;
+}
+
+/* Take the i-th of the frames that wait for their packets out of the line. */
+static void drop_waiting(struct um_run *r, int i)
+{
+    um_arrival_drop(r->waiting[i]);
+    r->n_waiting--;
+    if (i < r->sent)
+        r->sent--;
+    for (; i < r->n_waiting; i++)
+        r->waiting[i] = r->waiting[i + 1];
+}
+
+/* Send what has not been sent, as far as the pipeline takes it. */
+static um_status submit(struct um_run *r)
+{
+    while (r->sent < r->n_waiting) {
+        um_frame *frame = um_frame_ref(r->waiting[r->sent]->frame);
+        um_status st = um_pipeline_send(r->pipeline, &frame);
+        um_frame_unref(&frame);
+        if (st == UM_OK)
+            r->sent++;
+        else if (st == UM_AGAIN)
+            return UM_OK;
+        else if (st == UM_EINVAL && !r->set.strict) { /* this frame only: e.g. beyond the crop */
+            COUNT(r, unreadable);
+            problem(r, um_last_error());
+            drop_waiting(r, r->sent);
+        } else if (st != UM_EDEVICE || !replace_pipeline(r))
+            return st;
+    }
+    return UM_OK;
+}
+
+/* The packet of the frame that has waited longest. */
+static um_status collect(struct um_run *r, bool *go_on)
+{
+    const um_packet *packet = NULL;
+    uint64_t begun = um_clock_ns();
+    um_status st = um_pipeline_receive(r->pipeline, &packet);
+    if (r->last != UINT64_MAX) /* the time that frames in flight take is not the sinks' */
+        r->last += um_clock_ns() - begun;
+    if (!packet && st == UM_ENUMERIC) { /* this frame only */
+        COUNT(r, not_finite);
+        problem(r, um_last_error());
+        drop_waiting(r, 0);
+        return r->set.strict ? st : UM_OK;
+    }
+    if (!packet)
+        return st == UM_EDEVICE && replace_pipeline(r) ? UM_OK : st;
+    char text[TEXT];
+    snprintf(text, sizeof text, "%s", um_last_error());
+    const struct um_arrival *a = r->waiting[0];
+    pthread_mutex_lock(&r->lock);
+    r->counts.frames++;
+    if (packet->state == UM_STATE_VISIBLE)
+        r->counts.visible++;
+    else
+        r->counts.lost++;
+    pthread_mutex_unlock(&r->lock);
+    if (r->set.on_packet)
+        r->set.on_packet(r->set.ctx, packet, a->frame, a->has_truth ? &a->truth : NULL);
+    um_status delivered = UM_OK;
+    if (!deliver(r, packet, a, &delivered))
+        *go_on = false;
+    drop_waiting(r, 0);
+    return st != UM_OK ? um_fail(st, "%s", text) : delivered;
+}
+
+/* With a pipeline that takes several frames the next one is sent before the packet of the last one
+ * is waited for, if it is there by then. What is in flight is finished before a stop. */
+static um_status drive(struct um_run *r)
+{
+    char strict[TEXT] = "";
+    um_status st = UM_OK, unreadable = UM_OK;
+    bool go_on = true;
+    while (go_on && st == UM_OK) {
+        bool room = r->sent == r->n_waiting && r->n_waiting < um_pipeline_inflight(r->pipeline);
+        bool more = unreadable == UM_OK && !stopping(r);
+        struct um_arrival *a = room && more ? um_queue_take(&r->reader.arrivals, false) : NULL;
+        if (a && a->frame) {
+            r->waiting[r->n_waiting++] = a;
+            st = submit(r);
+        } else if (a) {
+            COUNT(r, unreadable);
+            problem(r, a->problem);
+            if (r->set.strict) {
+                unreadable = a->status;
+                snprintf(strict, sizeof strict, "%s", a->problem);
+            }
+            um_arrival_drop(a);
+        } else if (r->n_waiting > 0) {
+            st = submit(r);
+            if (st == UM_OK && r->sent > 0)
+                st = collect(r, &go_on);
+        } else if (more && !um_queue_over(&r->reader.arrivals)) {
+            rest(r, UINT64_MAX);
+        } else {
+            break;
+        }
+        check_sinks(r);
+        go_on = go_on && wanted(r);
+    }
+    while (r->n_waiting > 0)
+        drop_waiting(r, 0);
+    return st == UM_OK && unreadable != UM_OK ? um_fail(unreadable, "%s", strict) : st;
+}
+
+/* ---- the driver's thread ---- */
+
+static um_status start_threads(struct um_run *r)
+{
+    um_status st = UM_OK;
+    for (int i = 0; i < r->set.n_sinks && st == UM_OK; i++) {
+        atomic_fetch_add(&r->refs, 1);
+        st = um_writer_start(&r->writers[i]);
+        if (st != UM_OK)
+            atomic_fetch_sub(&r->refs, 1);
+    }
+    if (st == UM_OK) {
+        atomic_fetch_add(&r->refs, 1);
+        st = um_reader_start(&r->reader);
+        if (st != UM_OK)
+            atomic_fetch_sub(&r->refs, 1);
+    }
+    return st;
+}
+
+/* Is a thread still to be waited for? Those given up have a short time to notice. */
+static bool still_there(struct um_run *r, uint64_t *until)
+{
+    uint64_t now = um_clock_ns();
+    bool there = false;
+    *until = UINT64_MAX;
+    for (int i = 0; i < r->set.n_sinks; i++) {
+        const struct um_writer *w = &r->writers[i];
+        if (!w->started || atomic_load(&w->done))
+            continue;
+        uint64_t limit = w->over ? w->given_up_at + GRACE_MS * MS : UINT64_MAX;
+        there = there || limit > now;
+        *until = limit > now && limit < *until ? limit : *until;
+    }
+    if (r->reader.started && !atomic_load(&r->reader.done)) {
+        uint64_t limit = r->last == UINT64_MAX ? UINT64_MAX : r->last + GRACE_MS * MS;
+        there = there || limit > now;
+        *until = limit > now && limit < *until ? limit : *until;
+    }
+    return there;
+}
+
+/* Join a thread that is done; leave another behind, with its reference to the run. */
+static void part(struct um_run *r, pthread_t thread, bool done)
+{
+    if (done) {
+        pthread_join(thread, NULL);
+    } else {
+        pthread_detach(thread);
+        COUNT(r, left_behind);
+    }
+}
+
+static void end_threads(struct um_run *r)
+{
+    uint64_t until;
+    um_source_cancel(r->reader.source);
+    um_queue_leave(&r->reader.arrivals);
+    for (int i = 0; i < r->set.n_sinks; i++)
+        um_queue_end(&r->writers[i].queue);
+    while (still_there(r, &until))
+        rest(r, until);
+    check_sinks(r);
+    for (int i = 0; i < r->set.n_sinks; i++) {
+        struct um_writer *w = &r->writers[i];
+        bool done = atomic_load(&w->done);
+        if (w->started)
+            part(r, w->thread, done);
+        if (done || !w->started)
+            um_sink_close(&w->sink); /* the caller's own closing says how it ended */
+    }
+    pthread_mutex_lock(&r->lock);
+    r->counts.replaced = atomic_load(&r->reader.replaced) + um_source_replaced(r->reader.source);
+    pthread_mutex_unlock(&r->lock);
+    bool done = atomic_load(&r->reader.done);
+    if (r->reader.started)
+        part(r, r->reader.thread, done);
+    if (done || !r->reader.started)
+        um_source_close(&r->reader.source);
+}
+
+static void leave(void *owner);
+
+static void *drive_run(void *ctx)
+{
+    struct um_run *r = ctx;
+    um_status st = start_threads(r);
+    if (st == UM_OK)
+        st = drive(r);
+    char text[TEXT];
+    snprintf(text, sizeof text, "%s", um_last_error());
+    if (st != UM_OK || !wanted(r))
+        hurry(r);
+    end_threads(r);
+    if (st == UM_OK && r->reader.started && atomic_load(&r->reader.done) && r->reader.no_memory) {
+        st = UM_ENOMEM;
+        snprintf(text, sizeof text, "the source's thread has no memory for a frame");
+    }
+    pthread_mutex_lock(&r->lock);
+    if (st == UM_OK && r->counts.sinks_failed) {
+        st = UM_EIO;
+        snprintf(text, sizeof text, "%d of %d sinks failed", r->counts.sinks_failed,
+                 r->set.n_sinks);
+    }
+    r->status = st;
+    memcpy(r->text, text, sizeof text);
+    r->over = true;
+    um_queue_end(&r->received);
+    um_wake_set(r->fd);
+    pthread_cond_broadcast(&r->ended);
+    pthread_mutex_unlock(&r->lock);
+    return NULL;
+}
+
+/* ---- the handle ---- */
+
+/* One less who needs the run: the last one frees it. */
+static void leave(void *owner)
+{
+    struct um_run *r = owner;
+    if (atomic_fetch_sub(&r->refs, 1) != 1)
+        return;
+    um_reader_finish(&r->reader);
+    for (int i = 0; r->writers && i < r->set.n_sinks; i++)
+        um_writer_finish(&r->writers[i]);
+    for (const um_packet *p; r->received.item && (p = um_queue_take(&r->received, false));)
+        um_packet_unref(&p);
+    um_queue_finish(&r->received);
+    um_wake_close(&r->wake);
+    um_wake_close(&r->fd);
+    if (r->locked) {
+        pthread_cond_destroy(&r->ended);
+        pthread_mutex_destroy(&r->lock);
+    }
+    um_free(r->writers);
+    um_free(r);
+}
+
+static um_status check_settings(const um_run_settings *s)
+{
+    if (!s->pipeline || !s->source || s->n_sinks < 0 || (s->n_sinks && !s->sinks))
+        return um_fail(UM_EINVAL, "um_run_open: no %s",
+                       !s->pipeline ? "pipeline"
+                       : !s->source ? "source"
+                                    : "sinks");
+    if (s->receive < 0 || s->receive > RECEIVE_MOST)
+        return um_fail(UM_EINVAL, "um_run_open: %d packets may wait, want 0 to %d", s->receive,
+                       RECEIVE_MOST);
+    for (int i = 0; i < s->n_sinks; i++)
+        if (!s->sinks[i])
+            return um_fail(UM_EINVAL, "um_run_open: sink %d of %d is NULL", i, s->n_sinks);
+    return UM_OK;
+}
+
+static um_status prepare(struct um_run *r)
+{
+    const um_run_settings *s = &r->set;
+    um_status st = um_wake_open(&r->wake, "a run");
+    if (st == UM_OK && s->receive) {
+        st = um_wake_open(&r->fd, "a run");
+        if (st == UM_OK)
+            st = um_queue_init(&r->received, s->receive);
+    }
+    r->reader = (struct um_reader){.source = um_source_ref(s->source),
+                                   .realtime = s->realtime != 0,
+                                   .want_truth = s->on_packet != NULL,
+                                   .wake = r->wake,
+                                   .leave = leave,
+                                   .owner = r};
+    if (st == UM_OK)
+        st = um_reader_init(&r->reader);
+    r->writers = um_array((size_t)s->n_sinks + 1, sizeof *r->writers);
+    if (st == UM_OK && !r->writers)
+        st = um_fail(UM_ENOMEM, "%d sinks", s->n_sinks);
+    for (int i = 0; st == UM_OK && i < s->n_sinks; i++) {
+        struct um_writer *w = &r->writers[i];
+        w->sink = um_sink_ref(s->sinks[i]);
+        w->wake = r->wake;
+        w->leave = leave;
+        w->owner = r;
+        st = um_writer_init(w);
+    }
+    return st;
+}
+
+um_status um_run_open(um_run **out, const um_run_settings *settings)
+{
+    um_run_settings own;
+    if (!out || !settings)
+        return um_fail(UM_EINVAL, "um_run_open: no %s", out ? "settings" : "place for the result");
+    *out = NULL;
+    um_run_settings_default(&own);
+    um_status st = um_record_in(&own, sizeof own, settings, "um_run_settings");
+    if (st == UM_OK)
+        st = check_settings(&own);
+    if (st != UM_OK)
+        return st;
+    struct um_run *r = um_zalloc(sizeof *r);
+    if (!r)
+        return um_fail(UM_ENOMEM, "run");
+    atomic_init(&r->refs, 1);
+    r->set = own;
+    r->wake = r->fd = -1;
+    r->pipeline = own.pipeline;
+    r->last = UINT64_MAX;
+    r->locked = pthread_mutex_init(&r->lock, NULL) == 0 && pthread_cond_init(&r->ended, NULL) == 0;
+    st = r->locked ? prepare(r) : um_fail(UM_ENOMEM, "run");
+    if (st != UM_OK)
+        leave(r);
+    else
+        *out = r;
+    return st;
+}
+
+um_status um_run_start(um_run *run)
+{
+    if (!run)
+        return um_fail(UM_EINVAL, "um_run_start: no run");
+    pthread_mutex_lock(&run->lock);
+    um_status st = run->started ? um_fail(UM_EINVAL, "um_run_start: it was started already")
+                                : um_thread_start(&run->driver, drive_run, run, "a run");
+    run->started = run->started || st == UM_OK;
+    pthread_mutex_unlock(&run->lock);
+    return st;
+}
+
+void um_run_stop(um_run *run)
+{
+    if (!run)
+        return;
+    atomic_store(&run->stop, true);
+    um_wake_set(run->wake);
+}
+
+um_status um_run_join(um_run *run)
+{
+    char text[TEXT];
+    if (!run)
+        return um_fail(UM_EINVAL, "um_run_join: no run");
+    pthread_mutex_lock(&run->lock);
+    while (run->started && !run->over)
+        pthread_cond_wait(&run->ended, &run->lock);
+    bool started = run->started;
+    um_status st = run->status;
+    memcpy(text, run->text, sizeof text);
+    pthread_mutex_unlock(&run->lock);
+    if (!started)
+        return um_fail(UM_EINVAL, "um_run_join: it was not started");
+    return st == UM_OK ? UM_OK : um_fail(st, "%s", text);
+}
+
+um_status um_run_stats(const um_run *run, um_run_counts *out)
+{
+    struct um_run *r = (struct um_run *)(uintptr_t)run;
+    if (!run || !out)
+        return um_fail(UM_EINVAL, "um_run_stats: no %s", run ? "place for the result" : "run");
+    pthread_mutex_lock(&r->lock);
+    um_run_counts now = r->counts;
+    pthread_mutex_unlock(&r->lock);
+    return um_record_out(out, &now, sizeof now, "um_run_counts");
+}
+
+um_status um_run_receive(um_run *run, int timeout_ms, const um_packet **packet)
+{
+    if (!run || !packet)
+        return um_fail(UM_EINVAL, "um_run_receive: no %s", run ? "place for the result" : "run");
+    *packet = NULL;
+    pthread_mutex_lock(&run->lock);
+    bool started = run->started;
+    pthread_mutex_unlock(&run->lock);
+    if (!run->set.receive || !started)
+        return um_fail(UM_EINVAL, "um_run_receive: %s",
+                       started ? "settings.receive is 0" : "the run was not started");
+    uint64_t until = um_clock_ns() + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * MS;
+    for (;;) {
+        *packet = um_queue_take(&run->received, false);
+        um_wake_set(run->wake); /* there is room */
+        if (um_queue_count(&run->received) == 0) {
+            um_wake_clear(run->fd);
+            if (um_queue_count(&run->received) > 0 || um_queue_over(&run->received))
+                um_wake_set(run->fd); /* told meanwhile, and perhaps cleared */
+        }
+        if (*packet)
+            return UM_OK;
+        if (um_queue_over(&run->received))
+            return UM_EOF;
+        uint64_t now = um_clock_ns();
+        if (timeout_ms >= 0 && now >= until)
+            return UM_AGAIN;
+        um_wake_wait(run->fd, timeout_ms < 0 ? -1 : (int)((until - now + MS - 1) / MS));
+    }
+}
+
+int um_run_fd(const um_run *run)
+{
+    return run ? run->fd : -1;
+}
+
+void um_run_close(um_run **run)
+{
+    if (!run || !*run)
+        return;
+    struct um_run *r = *run;
+    *run = NULL;
+    if (r->started) {
+        um_run_stop(r);
+        pthread_join(r->driver, NULL);
+    }
+    leave(r);
+}
+
+um_status um_run_frames(const um_run_settings *settings, um_run_counts *counts)
+{
+    um_run *run = NULL;
+    um_run_counts none = {.struct_size = sizeof none};
+    um_status st = um_run_open(&run, settings);
+    if (st == UM_OK)
+        st = um_run_start(run);
+    if (st == UM_OK)
+        st = um_run_join(run);
+    char text[TEXT];
+    snprintf(text, sizeof text, "%s", um_last_error());
+    um_status told = UM_OK;
+    if (counts)
+        told = run ? um_run_stats(run, counts)
+                   : um_record_out(counts, &none, sizeof none, "um_run_counts");
+    um_run_close(&run);
+    return st != UM_OK ? um_fail(st, "%s", text) : told;
+}
