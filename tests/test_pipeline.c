@@ -1048,5 +1048,4 @@ TEST_ON_DEVICES(dump_has_the_taps)
     scratch_close();
 }
 
-
 TEST_MAIN

@@ -102,10 +102,10 @@ static um_status check_view(const struct um_step *step, int i)
         return UM_OK;
     double bytes = ((double)(rows - 1) * (double)o->view.ld + o->view.c) * (double)elt;
     if (bytes > (double)o->size)
-        return um_fail(
-            UM_EINVAL,
-            "um_step_run: step %s: operand %d: a view of %d x %d x %d, ld %td needs %.0f bytes, not %zu",
-            step->name, i, o->view.h, o->view.w, o->view.c, o->view.ld, bytes, o->size);
+        return um_fail(UM_EINVAL,
+                       "um_step_run: step %s: operand %d: a view of %d x %d x %d, ld %td needs "
+                       "%.0f bytes, not %zu",
+                       step->name, i, o->view.h, o->view.w, o->view.c, o->view.ld, bytes, o->size);
     return UM_OK;
 }
 
@@ -114,8 +114,8 @@ um_status um_check_step(const um_device *dev, const struct um_step *step)
     if (!step || !step->name || !step->kernel)
         return um_fail(UM_EINVAL, "um_step_run: no step, or one without name or kernel");
     if (step->n < 0 || step->n > UM_OPERANDS)
-        return um_fail(UM_EINVAL, "um_step_run: step %s: %d operands, want 0..%d", step->name, step->n,
-                       UM_OPERANDS);
+        return um_fail(UM_EINVAL, "um_step_run: step %s: %d operands, want 0..%d", step->name,
+                       step->n, UM_OPERANDS);
     um_status st = UM_OK;
     for (int i = 0; st == UM_OK && i < step->n; i++) {
         const struct um_operand *o = &step->operand[i];
@@ -125,10 +125,10 @@ um_status um_check_step(const um_device *dev, const struct um_step *step)
             return um_fail(UM_EINVAL, "um_step_run: step %s: operand %d is of device %s, not %s",
                            step->name, i, o->buf->dev->name, dev->name);
         if (o->offset > o->buf->size || o->size > o->buf->size - o->offset)
-            return um_fail(
-                UM_EINVAL,
-                "um_step_run: step %s: operand %d is bytes %zu..+%zu of buffer \"%s\", which has %zu",
-                step->name, i, o->offset, o->size, o->buf->label, o->buf->size);
+            return um_fail(UM_EINVAL,
+                           "um_step_run: step %s: operand %d is bytes %zu..+%zu of buffer \"%s\", "
+                           "which has %zu",
+                           step->name, i, o->offset, o->size, o->buf->label, o->buf->size);
         st = check_view(step, i);
     }
     return st;
