@@ -268,6 +268,35 @@ TEST(hostile_sizes_are_refused_before_allocation)
     tmp_close();
 }
 
+/* Each scan of a progressive file costs a pass over all blocks, and a few bytes. */
+TEST(a_jpeg_of_too_many_scans_is_refused)
+{
+    static uint8_t data[65536], many[1 << 20];
+    tmp_open();
+    size_t n = slurp(golden("rgb_progressive.jpg"), data, sizeof data), from = 2;
+    while (from + 1 < n && !(data[from] == 0xff && data[from + 1] == 0xda))
+        from++;
+    size_t to = from + 2 + data[from + 3]; /* where the scan's code starts */
+    data[to - 1] &= 0xf0;                  /* all bits at once: nothing is left to refine */
+    while (to + 1 < n && !(data[to] == 0xff && data[to + 1] != 0))
+        to++;
+    CHECK(from > 100 && to + 2 < n);
+    for (int scans = 500; scans <= 501; scans++) {
+        um_frame *f = NULL;
+        size_t at = from;
+        memcpy(many, data, from);
+        for (int i = 0; i < scans; i++, at += to - from)
+            memcpy(many + at, data + from, to - from);
+        memcpy(many + at, "\xff\xd9", 2);
+        spit(in_tmp("scans.jpg"), many, at + 2);
+        um_status st = um_image_read(in_tmp("scans.jpg"), &f);
+        CHECK_MSG(st == (scans == 500 ? UM_OK : UM_EFORMAT), "%d: %s", scans, um_last_error());
+        um_frame_unref(&f);
+    }
+    CHECK(strstr(um_last_error(), "scans.jpg: bad JPEG: more than 500 scans"));
+    tmp_close();
+}
+
 TEST(image_errors_name_the_file)
 {
     tmp_open();

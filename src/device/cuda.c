@@ -117,7 +117,7 @@ static um_status check_wait(struct cuda *c, um_cu_result r, const char *call)
 {
     um_status st = check(c, r, call, "waiting");
     if (st == UM_ENOMEM || st == UM_EUNSUPPORTED || r == UM_CU_ERROR_LAUNCH_OUT_OF_RESOURCES)
-        st = c->base.lost = UM_EDEVICE;
+        c->base.lost = st = UM_EDEVICE;
     return st;
 }
 

@@ -270,6 +270,13 @@ def image():
     at = jpeg.index(b"\xff\xc0")
     for name, size in (("claims.jpg", b"\x1f\x40\x1f\x40"), ("wide.jpg", b"\0\1\xff\xff"), ("zero.jpg", b"\0\0\0\0")):
         put("image", name, bytes(jpeg[:at + 5]) + size + bytes(jpeg[at + 9:]))
+    jpeg = bytearray((OUT.parent.parent / "tests/golden/image/rgb_progressive.jpg").read_bytes())
+    at = jpeg.index(b"\xff\xda")
+    end = at + 2 + jpeg[at + 3]
+    jpeg[end - 1] &= 0xf0  # nothing is left to refine, so the scan may come again
+    while not (jpeg[end] == 0xff and jpeg[end + 1]):
+        end += 1
+    put("image", "scans.jpg", bytes(jpeg[:at] + jpeg[at:end] * 501) + b"\xff\xd9")
 
 
 for make in (config, rle, raw, packet, safetensors, pickle, zips, image):
