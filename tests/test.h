@@ -5,7 +5,7 @@
  *     TEST_MAIN
  *
  * A program exits 0 if all passed, 1 if one failed, and closes with "N passed, N failed, N
- * skipped". Name a test on the command line to run only that one. */
+ * skipped". Names on the command line: only those tests, and one that does not exist fails. */
 #ifndef UM_TEST_H
 #define UM_TEST_H
 
@@ -61,11 +61,28 @@ static const char *test_skip_reason;
         return;                    \
     } while (0)
 
+static int test_wanted(const struct test *t, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], t->name) == 0)
+            return 1;
+    return argc <= 1;
+}
+
 static int test_run_all(int argc, char **argv)
 {
     int passed = 0, failed = 0, skipped = 0;
+    for (int i = 1; i < argc; i++) {
+        const struct test *t = test_first;
+        while (t && strcmp(argv[i], t->name) != 0)
+            t = t->next;
+        if (!t) {
+            printf("FAILED %s: no such test\n", argv[i]);
+            failed++;
+        }
+    }
     for (struct test *t = test_first; t; t = t->next) {
-        if (argc > 1 && strcmp(argv[1], t->name) != 0)
+        if (!test_wanted(t, argc, argv))
             continue;
         int before = test_failures;
         test_skip_reason = NULL;

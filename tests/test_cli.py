@@ -568,8 +568,12 @@ def readme_example_compiles_and_runs(tmp):
 
 def main():
     passed = failed = 0
+    names = sys.argv[2:]
+    for name in set(names) - {function.__name__ for function in TESTS}:
+        failed += 1
+        print(f"FAILED {name}: no such test")
     for function in TESTS:
-        if len(sys.argv) > 2 and function.__name__ not in sys.argv[2:]:
+        if names and function.__name__ not in names:
             continue
         with tempfile.TemporaryDirectory() as folder:
             try:
