@@ -182,6 +182,8 @@ static um_status open_pipeline(um_pipeline **out, const struct options *o, um_de
     set.segmenter = segmenter;
     set.conf = o->conf;
     set.inflight = o->inflight;
+    set.objects = o->objects;
+    set.per_class = o->per_class;
     set.sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
                        : o->sam_as_numpy   ? UM_MASK_HOST
                                            : UM_MASK_DEVICE;
@@ -236,6 +238,7 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
                           um_segmenter *segmenter)
 {
     static const char *const names[STAGES] = {"upload", "detect", "segment", "packet", "total"};
+    enum { WIDTH = 422, HEIGHT = 558 };
     um_pipeline *pipeline = NULL;
     um_source *source = NULL;
     um_source_settings src;
@@ -245,7 +248,8 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
     char spec[64];
     um_source_settings_default(&src);
     src.frames = o->frames ? o->frames : 20;
-    snprintf(spec, sizeof spec, "phantom:seed=1,frames=%ld", src.frames);
+    snprintf(spec, sizeof spec, "phantom:seed=1,frames=%ld,width=%d,height=%d", src.frames, WIDTH,
+             HEIGHT);
     um_run_counts_default(&counts);
     r.capacity = (size_t)src.frames;
     r.ms[0] = calloc(r.capacity, STAGES * sizeof(double));
@@ -254,6 +258,8 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
     for (int i = 1; i < STAGES; i++)
         r.ms[i] = r.ms[0] + (size_t)i * r.capacity;
     um_status st = open_pipeline(&pipeline, o, detector, segmenter);
+    if (st == UM_OK)
+        st = um_pipeline_prepare(pipeline, WIDTH, HEIGHT, 1);
     if (st == UM_OK)
         st = um_source_open(&source, spec, &src);
     if (st == UM_OK) {
@@ -266,10 +272,11 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
     }
     if (st == UM_OK) {
         printf("{\"bench\":\"pipeline\",\"frames\":%llu,\"visible\":%llu,\"det_size\":%d,\"sam_"
-               "size\":%d,\"device_bytes\":%llu,",
+               "size\":%d,\"objects\":%d,\"device_bytes\":%llu,\"first_ms\":%.3f,",
                (unsigned long long)counts.frames, (unsigned long long)counts.visible,
-               um_detector_input_size(detector), um_segmenter_canvas(segmenter),
-               (unsigned long long)um_pipeline_device_bytes(pipeline));
+               um_detector_input_size(detector), um_segmenter_canvas(segmenter), o->objects,
+               (unsigned long long)um_pipeline_device_bytes(pipeline),
+               r.n ? r.ms[STAGES - 1][0] : 0);
         for (int i = 0; i < STAGES; i++) {
             bench_print_ms(names[i], r.ms[i], r.n);
             printf(",");
