@@ -27,6 +27,7 @@ may io
 may engine model nn weights device
 may predict engine model nn weights device
 may pipeline engine nn io device
+may stream
 
 # Inside nn the tape lies below the operators, and they below the blocks made of them.
 if grep -nE '#include "nn/(op|op_(cpu|cuda|dfine|level|ref|sam)|resize|block)\.h"' src/nn/tape.[ch] src/nn/op_table.h ||
