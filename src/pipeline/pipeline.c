@@ -485,6 +485,16 @@ static void read_gates(const um_pipeline *p, const struct geometry *g, const uin
     }
 }
 
+/* Wait for a frame; others may be sent meanwhile, and the one that is waited for keeps its place.
+ */
+static um_status wait_done(um_pipeline *p, const struct lane *l, const char *reason)
+{
+    pthread_mutex_unlock(&p->lock);
+    um_status st = um_event_sync(p->dev, l->mark[MARK_DONE], UM_STAGE_PACKET, reason);
+    pthread_mutex_lock(&p->lock);
+    return st;
+}
+
 /* The rest of a frame behind the gates, for those that were found. */
 static um_status finish_second(um_pipeline *p, struct geometry *g, const struct lane *l,
                                const struct verdicts *v, um_packet *k)
@@ -497,7 +507,7 @@ static um_status finish_second(um_pipeline *p, struct geometry *g, const struct 
     for (int i = 0; st == UM_OK && i < (p->host_mode ? v->found : 1); i++) {
         st = um_graph_launch(p->dev, g->second[p->host_mode ? i : v->found - 1]);
         if (st == UM_OK)
-            st = um_event_sync(p->dev, l->mark[MARK_DONE], UM_STAGE_PACKET, "packet");
+            st = wait_done(p, l, "packet");
         if (st == UM_OK && p->host_mode)
             st = um_host_packet(p, g, i, k->frame_id);
     }
@@ -559,8 +569,7 @@ static um_status finish(um_pipeline *p, struct flight *flight, const struct lane
     struct verdicts v;
     um_object object[UM_OBJECTS_MAX];
     const um_object *objects[UM_OBJECTS_MAX];
-    um_status st = um_event_sync(p->dev, l->mark[MARK_DONE], UM_STAGE_PACKET,
-                                 p->speculative ? "packet" : "gate");
+    um_status st = wait_done(p, l, p->speculative ? "packet" : "gate");
     p->encoded = p->speculative;
     if (st != UM_OK)
         return st;
