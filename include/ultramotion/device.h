@@ -70,7 +70,7 @@ UM_API const char *um_device_precision(const um_device *device);
 /** Worker threads the device computes with. */
 UM_API int um_device_threads(const um_device *device);
 
-/** Which kernels it computes with, e.g. "avx512", "avx2", "c", "cuda fp16"; "none" where
+/** Which kernels it computes with, e.g. "avx512", "avx2", "c", "sm_90"; "none" where
  * ULTRAMOTION_CPU or ULTRAMOTION_CUDA asks for some that it has not. Valid until close. */
 UM_API const char *um_device_isa(const um_device *device);
 

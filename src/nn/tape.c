@@ -35,7 +35,7 @@ const char *um_device_isa(const um_device *device)
 {
     um_device *dev = (um_device *)(uintptr_t)device;
     um_device_lock(dev);
-    const char *isa = attach_ops(dev) == UM_OK ? dev->isa : "none";
+    const char *isa = dev->isa || attach_ops(dev) == UM_OK ? dev->isa : "none";
     um_device_unlock(dev);
     return isa;
 }
