@@ -8,48 +8,12 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
-import tempfile
-import traceback
-import zlib
 from pathlib import Path
 
-COMMAND = sys.argv[1]
-ROOT = Path(__file__).resolve().parent.parent
-MODELS = ROOT / "models"
-DETECTOR, SEGMENTER = MODELS / "dfine_n_bone_320.safetensors", MODELS / "mobile_sam_bone_256.safetensors"
+from command import COMMAND, DETECTOR, MODELS, ROOT, SEGMENTER, lines, main, png, test, um
+
 PACKET_KEYS = ["frame_id", "ts", "state", "tag", "label", "score", "box_xyxy", "mask", "mask_area_px", "stages_ms", "transfers", "pose",
                "spacing_mm", "device", "precision", "as_numpy", "models", "lost_device", "source", "name", "objects"]
-TESTS = []
-
-
-def test(function):
-    TESTS.append(function)
-    return function
-
-
-def um(*arguments, code=0, stdin=None, env=None, cwd=None):
-    """Run the command; check its exit code; return stdout, stderr. Without a GPU, so that the default device is the same everywhere."""
-    environment = {**os.environ, "ULTRAMOTION_MODELS": str(MODELS), "CUDA_VISIBLE_DEVICES": "", **(env or {})}
-    done = subprocess.run([COMMAND, *map(str, arguments)], input=stdin, capture_output=True, env=environment, cwd=cwd, timeout=300)
-    out, err = done.stdout.decode(), done.stderr.decode()
-    assert done.returncode == code, f"{arguments}: exit {done.returncode}, want {code}\n{err}"
-    return out, err
-
-
-def lines(text):
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def png(path, width, height, value=lambda x, y: (x * 7 + y * 13) % 256):
-    """A gray PNG written by hand."""
-    rows = b"".join(b"\0" + bytes(value(x, y) for x in range(width)) for y in range(height))
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)) +
-                     chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
 @test
@@ -257,6 +221,8 @@ def detect_prints_boxes_best_first(tmp):
     frames = lines(um("detect", "phantom:seed=900003,frames=2", "--conf", "0.01")[0])
     assert [f["frame_id"] for f in frames] == [0, 1]
     for f in frames:
+        assert list(f) == ["frame_id", "ts", "source", "boxes"] and f["source"] == "phantom:seed=900003,frames=2"
+        assert all(list(b) == ["box_xyxy", "score", "label", "name"] and b["name"] == "bone" for b in f["boxes"])
         scores = [b["score"] for b in f["boxes"]]
         assert scores == sorted(scores, reverse=True) and all(0 <= b["box_xyxy"][0] <= b["box_xyxy"][2] <= 422 for b in f["boxes"])
     best = lines(um("run", "phantom:seed=900003,frames=2")[0])
@@ -554,37 +520,60 @@ def kernel_levels_can_be_forced(tmp):
     assert "(c," in err and abs(lines(plain)[0]["boxes"][0]["score"] - best["score"]) < 1e-4
 
 
-@test
-def readme_example_compiles_and_runs(tmp):
-    text = (ROOT / "README.md").read_text()
-    (tmp / "example.c").write_text(text.split("```c\n")[1].split("```")[0])
+def compile_example(tmp, text):
+    (tmp / "example.c").write_text(text)
     build = Path(COMMAND).parent
     sanitizer = ["-fsanitize=address,undefined"] if b"__asan_init" in (build / "libultramotion.so").read_bytes() else []
     subprocess.run(["cc", "-std=c11", "-Wall", "-Werror", *sanitizer, f"-I{ROOT / 'include'}", "-o", tmp / "example", tmp / "example.c",
                     f"-L{build}", "-lultramotion", f"-Wl,-rpath,{build}"], check=True)
+
+
+@test
+def header_examples_compile_and_run(tmp):
+    """The source and the sink that the headers show: everything but their last line stands outside functions."""
+    def example(header):
+        text = (ROOT / "include/ultramotion" / header).read_text().split(" * way. Every function")[1].split(" */")[0]
+        code = [line[7:] for line in text.splitlines() if line.startswith(" *     ")]
+        return "\n".join(code[:-1]), code[-1].split("//")[0]
+
+    source, register_source = example("source.h")
+    sink, register_sink = example("sink.h")
+    compile_example(tmp, f"""
+        #include <poll.h>
+        #include <stdio.h>
+        #include <string.h>
+        #include <ultramotion/ultramotion.h>
+        {source}
+        {sink}
+        int main(void)
+        {{
+            um_source *s = NULL;
+            um_sink *t = NULL;
+            um_frame *f = NULL;
+            um_packet fields = {{.struct_size = sizeof fields, .score = 0.5f}}, *p = NULL;
+            {register_source} {register_sink}
+            if (um_source_open(&s, "down:", NULL) || um_sink_open(&t, "scores:{tmp}/out.txt", NULL) || um_packet_create(&p, &fields, NULL, 0))
+                return 1;
+            while (um_source_read(s, &f) == UM_OK) {{
+                if (f->pixels[0] == 10 - f->id && um_sink_write(t, p, f, um_source_frame_name(s)))
+                    return 1;
+                um_frame_unref(&f);
+            }}
+            const um_packet *done = p;
+            um_packet_unref(&done);
+            um_source_close(&s);
+            return um_sink_close(&t);
+        }}""")
+    subprocess.run([tmp / "example"], check=True)
+    assert (tmp / "out.txt").read_text() == "".join(f"{i:05d} 0.500\n" for i in range(10))
+
+
+@test
+def readme_example_compiles_and_runs(tmp):
+    text = (ROOT / "README.md").read_text()
+    compile_example(tmp, text.split("```c\n")[1].split("```")[0])
     done = subprocess.run([tmp / "example", DETECTOR, SEGMENTER, ROOT / "tests/golden/end_to_end/phantom_0.png"], capture_output=True)
     assert done.returncode == 0 and done.stdout.startswith(b"score 0.99"), done
 
 
-def main():
-    passed = failed = 0
-    names = sys.argv[2:]
-    for name in set(names) - {function.__name__ for function in TESTS}:
-        failed += 1
-        print(f"FAILED {name}: no such test")
-    for function in TESTS:
-        if names and function.__name__ not in names:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                function(Path(folder))
-                passed += 1
-            except Exception:
-                failed += 1
-                traceback.print_exc(file=sys.stdout)
-                print(f"FAILED {function.__name__}", flush=True)
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    return 1 if failed else 0
-
-
-sys.exit(main())
+main()

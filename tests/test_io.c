@@ -619,6 +619,116 @@ TEST(globs_and_single_files)
     tmp_close();
 }
 
+/* ---- names ---- */
+
+/* The frames of a source as "source=name source=name …", unreadable ones as "!". */
+static const char *names_of(const char *spec)
+{
+    static char text[4096];
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    size_t n = 0;
+    text[0] = 0;
+    if (um_source_open(&s, spec, NULL) != UM_OK)
+        return um_last_error();
+    for (um_status st; n < sizeof text && (st = um_source_read(s, &f)) != UM_EOF;) {
+        n += (size_t)snprintf(text + n, sizeof text - n, "%s%s=%s", n ? " " : "",
+                              st == UM_OK ? f->source : "!", um_source_frame_name(s));
+        um_frame_unref(&f);
+    }
+    um_source_close(&s);
+    return text;
+}
+
+TEST(frames_carry_where_they_are_from)
+{
+    tmp_open();
+    mkdir(in_tmp("p1"), 0777);
+    mkdir(in_tmp("p2"), 0777);
+    put_png("p1/frame.png", 1);
+    put_png("p2/frame.png", 2);
+    put_png("p1/x [1].png", 3);
+    CHECK_STR(names_of(in_tmp("p1")), "frame.png=frame x [1].png=x [1]");
+    CHECK_STR(names_of(in_tmp("p1/frame.png")), "frame.png=frame");
+    CHECK_STR(names_of(in_tmp("p1/x [1].png")), "x [1].png=x [1]");
+    CHECK_STR(names_of(in_tmp("p?/frame.png")), "p1/frame.png=p1/frame p2/frame.png=p2/frame");
+    CHECK_STR(names_of(in_tmp("p1/f*.png")), "frame.png=frame");
+    CHECK_STR(names_of(in_tmp("p1/x \\[*.png")), "x [1].png=x [1]");
+    CHECK_STR(names_of("phantom:frames=2,width=32,height=32"),
+              "phantom:frames=2,width=32,height=32=00000 "
+              "phantom:frames=2,width=32,height=32=00001");
+    CHECK_MSG(strstr(names_of(in_tmp("p?/../p1/frame.png")), "leaves no names"), "%s",
+              um_last_error());
+    tmp_close();
+}
+
+/* No two files of a source give outputs of one name. */
+TEST(stems_that_meet_keep_their_endings)
+{
+    tmp_open();
+    put_png("scan.png", 1);
+    put_png("scan.jpg", 2);
+    put_png("other.png", 3);
+    CHECK_STR(names_of(tmp), "other.png=other scan.jpg=scan.jpg scan.png=scan.png");
+    put_png("scan.png.png", 4); /* its stem is the whole name of another */
+    put_png("Other.PNG", 5);
+    CHECK_STR(names_of(tmp), "Other.PNG=Other other.png=other scan.jpg=scan.jpg scan.png=scan.png "
+                             "scan.png.png=scan.png.png");
+    tmp_close();
+}
+
+TEST(odd_names_are_read)
+{
+    static const char *const odd[] = {"-o.png", "new\nline.png", "\xff\xfe.png", "a b'\"$.png",
+                                      "\xc3\xa9t\xc3\xa9.png"};
+    char want[512] = "";
+    tmp_open();
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++)
+        put_png(odd[i], (uint8_t)i);
+    const int order[] = {0, 3, 1, 4, 2}; /* byte by byte */
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        const char *name = odd[order[i]];
+        snprintf(want + strlen(want), sizeof want - strlen(want), "%s%s=%.*s", i ? " " : "", name,
+                 (int)strlen(name) - 4, name);
+    }
+    CHECK_STR(names_of(tmp), want);
+    tmp_close();
+}
+
+TEST(what_is_no_file_is_named)
+{
+    tmp_open();
+    put_png("a.png", 1);
+    put_png("c.png", 3);
+    CHECK(mkfifo(in_tmp("b.png"), 0600) == 0);
+    mkdir(in_tmp("d.png"), 0777);
+    CHECK(symlink("a.png", in_tmp("e.png")) == 0 && symlink("none", in_tmp("f.png")) == 0);
+    CHECK_STR(names_of(tmp), "a.png=a !=b c.png=c !=d e.png=e !=f");
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    CHECK_OK(um_source_open(&s, in_tmp("b.png"), NULL));
+    CHECK_EQ(um_source_read(s, &f), UM_EIO);
+    CHECK_MSG(strstr(um_last_error(), "b.png") && strstr(um_last_error(), "not a regular file"),
+              "%s", um_last_error());
+    um_source_close(&s);
+    tmp_close();
+}
+
+TEST(a_cancelled_source_has_ended)
+{
+    um_source *s = NULL, *t = NULL;
+    um_frame *f = NULL;
+    CHECK_OK(um_source_open(&s, "phantom:frames=0,width=32,height=32", NULL));
+    CHECK_OK(um_source_read(s, &f));
+    um_frame_unref(&f);
+    t = um_source_ref(s);
+    um_source_close(&s);
+    um_source_cancel(t);
+    CHECK_EQ(um_source_read(t, &f), UM_EOF);
+    um_source_close(&t);
+    um_source_cancel(NULL);
+}
+
 TEST(limit_and_loop)
 {
     tmp_open();
@@ -832,6 +942,184 @@ TEST(dir_sink_writes_mask_and_overlay)
     CHECK_EQ(um_sink_open(&s, spec, NULL), UM_EIO);
     CHECK(strstr(um_last_error(), "/file"));
     tmp_close();
+}
+
+TEST(dir_sink_writes_label_maps)
+{
+    tmp_open();
+    char spec[128];
+    snprintf(spec, sizeof spec, "dir:%s/o", tmp);
+    um_packet fields = packet();
+    um_object a = {.struct_size = sizeof a,
+                   .has_mask = 1,
+                   .bits = bits,
+                   .name = "b\xc3\xb6ne, x",
+                   .has_box = 1,
+                   .box = {7, 9, 21, 31},
+                   .score = .9f},
+              b = a;
+    static uint8_t right[sizeof bits];
+    for (int y = 5; y < 15; y++)
+        right[4 * y + 3] = 0x0f; /* x 24..27 */
+    right[4 * 12 + 1] = 0xff;    /* and a part of the first's */
+    b.bits = right;
+    b.box[0] = 24;
+    b.box[1] = 5;
+    b.box[2] = 28;
+    b.box[3] = 15;
+    const um_object *both[] = {&a, &b};
+    um_packet *p = NULL;
+    um_frame *f = gray_frame(), *g = NULL;
+    um_sink *s = NULL;
+    CHECK_OK(um_packet_create(&p, &fields, both, 2));
+    for (int objects = 1; objects <= 2; objects++) { /* as asked for, whatever a packet has */
+        um_sink_settings set;
+        um_sink_settings_default(&set);
+        set.objects = objects;
+        CHECK_OK(um_sink_open(&s, spec, &set));
+        CHECK_OK(um_sink_write(s, p, f, "x"));
+        CHECK_OK(um_sink_close(&s));
+        CHECK_OK(um_image_read(in_tmp("o/x_mask.png"), &g));
+        CHECK_EQ(g->pixels[20 * 30 + 14], objects == 1 ? 255 : 1);
+        CHECK_EQ(g->pixels[12 * 30 + 10], objects == 1 ? 255 : 1); /* the best lies on top */
+        CHECK_EQ(g->pixels[6 * 30 + 25], objects == 1 ? 0 : 2);
+        CHECK_EQ(g->pixels[0], 0);
+        um_frame_unref(&g);
+    }
+    CHECK_OK(um_image_read(in_tmp("o/x_overlay.png"), &g));
+    const uint8_t *first = g->pixels + 3 * (20 * 30 + 14), *second = g->pixels + 3 * (8 * 30 + 26);
+    CHECK(first[2] > first[1] && second[1] > second[2]); /* of a colour each */
+    um_frame_unref(&g);
+    const um_packet *done = p;
+    um_packet_unref(&done);
+    um_frame_unref(&f);
+    tmp_close();
+}
+
+TEST(dir_sink_keeps_names_apart_and_inside)
+{
+    tmp_open();
+    char spec[128], stem[252], file[300];
+    snprintf(spec, sizeof spec, "dir:%s/o", tmp);
+    um_packet p = packet();
+    um_frame *f = gray_frame();
+    um_sink *s = NULL, *t = NULL;
+    CHECK_OK(um_sink_open(&s, spec, NULL));
+    CHECK_OK(put(s, &p, f, "p1/frame"));
+    CHECK_OK(put(s, &p, f, "p2/frame"));
+    CHECK(access(in_tmp("o/p1/frame_mask.png"), R_OK) == 0);
+    CHECK(access(in_tmp("o/p2/frame_overlay.png"), R_OK) == 0);
+    static const char *const bad[] = {"../x", "a/../../x", "/tmp/x", "..", "a/.."};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        CHECK_MSG(put(s, &p, f, bad[i]) == UM_EINVAL, "%s", bad[i]);
+    /* two long names that differ at their ends only; a character of two bytes where it is cut */
+    memset(stem, 'n', sizeof stem);
+    stem[sizeof stem - 1] = 0;
+    memcpy(stem + 226, "\xc3\xa9", 2);
+    CHECK_OK(put(s, &p, f, stem));
+    stem[sizeof stem - 2] = 'm';
+    CHECK_OK(put(s, &p, f, stem));
+    int files = 0;
+    DIR *d = opendir(in_tmp("o"));
+    for (struct dirent *e; (e = readdir(d));)
+        files += e->d_name[0] == 'n' && strlen(e->d_name) <= 255;
+    closedir(d);
+    CHECK_EQ(files, 4);
+    /* as long as fits: left as it is */
+    stem[243] = 0;
+    CHECK_OK(put(s, &p, f, stem));
+    snprintf(file, sizeof file, "%s_overlay.png", stem);
+    snprintf(spec, sizeof spec, "%s/o", tmp);
+    char *path = um_alloc(strlen(spec) + strlen(file) + 2);
+    sprintf(path, "%s/%s", spec, file);
+    CHECK(access(path, R_OK) == 0);
+    um_free(path);
+    snprintf(spec, sizeof spec, "dir:%s/o", tmp);
+    CHECK_EQ(um_sink_open(&t, spec, NULL), UM_EIO); /* two that write to one folder */
+    CHECK_MSG(strstr(um_last_error(), "another one writes"), "%s", um_last_error());
+    CHECK_OK(um_sink_close(&s));
+    CHECK_OK(um_sink_open(&t, spec, NULL));
+    CHECK_OK(um_sink_close(&t));
+    um_frame_unref(&f);
+    tmp_close();
+}
+
+TEST(jsonl_sink_has_its_file_for_itself)
+{
+    tmp_open();
+    char spec[128], text[4096];
+    snprintf(spec, sizeof spec, "jsonl:%s/a.jsonl", tmp);
+    um_packet p = packet();
+    um_sink *s = NULL, *t = NULL;
+    CHECK_OK(um_sink_open(&s, spec, NULL));
+    CHECK_OK(put(s, &p, NULL, NULL));
+    CHECK_EQ(um_sink_open(&t, spec, NULL), UM_EIO);
+    CHECK_MSG(strstr(um_last_error(), "a.jsonl: another one writes"), "%s", um_last_error());
+    CHECK(slurp(in_tmp("a.jsonl"), (uint8_t *)text, sizeof text) > 0); /* and it is still there */
+    CHECK_OK(um_sink_close(&s));
+    CHECK_OK(um_sink_open(&t, spec, NULL));
+    CHECK_EQ(slurp(in_tmp("a.jsonl"), (uint8_t *)text, sizeof text), 0); /* begun anew */
+    CHECK_OK(um_sink_close(&t));
+    tmp_close();
+}
+
+/* What does not fit waits for its reader; a cancelled sink writes no more. */
+TEST(lines_wait_for_their_reader)
+{
+    tmp_open();
+    um_lines *l = NULL;
+    int wake[2], reader;
+    static char line[100000], back[sizeof line + 1];
+    memset(line, 'x', sizeof line - 1);
+    CHECK(mkfifo(in_tmp("fifo"), 0600) == 0 && pipe(wake) == 0);
+    CHECK_OK(um_lines_open(&l, in_tmp("fifo")));
+    CHECK(write(wake[1], "", 1) == 1);
+    CHECK_EQ(um_lines_write(l, "nobody reads", wake[0]), UM_AGAIN);
+    CHECK_EQ(um_lines_write(l, "nor later", wake[0]), UM_AGAIN);
+    CHECK_OK(um_lines_close(&l));
+    reader = open(in_tmp("fifo"), O_RDONLY | O_NONBLOCK);
+    CHECK_OK(um_lines_open(&l, in_tmp("fifo")));
+    CHECK_OK(um_lines_write(l, "short", wake[0])); /* there is room: woken or not */
+    CHECK_EQ(um_lines_write(l, line, wake[0]), UM_AGAIN);
+    CHECK(read(reader, back, 6) == 6 && memcmp(back, "short\n", 6) == 0);
+    CHECK_EQ(um_lines_write(l, "after half a line", -1), UM_AGAIN);
+    CHECK_OK(um_lines_close(&l));
+    CHECK_OK(um_lines_close(&l));
+    close(reader);
+    close(wake[0]);
+    close(wake[1]);
+    tmp_close();
+}
+
+TEST(sink_settings_that_mean_nothing_are_refused)
+{
+    um_sink *s = NULL;
+    um_sink_settings set, was;
+    um_sink_settings_default(&set);
+    CHECK(set.objects == 1 && set.capacity == 4 && set.deadline_ms == 10000 && !set.policy);
+    set.capacity = 0;
+    CHECK_EQ(um_sink_open(&s, "null:", &set), UM_EINVAL);
+    um_sink_settings_default(&set);
+    set.objects = UM_OBJECTS_MAX + 1;
+    CHECK_EQ(um_sink_open(&s, "null:", &set), UM_EINVAL);
+    um_sink_settings_default(&set);
+    set.deadline_ms = -1;
+    CHECK_EQ(um_sink_open(&s, "null:", &set), UM_EINVAL);
+    set.deadline_ms = 0;
+    set.struct_size = 3;
+    CHECK_EQ(um_sink_open(&s, "null:", &set), UM_EINVAL);
+    CHECK(s == NULL);
+    set.struct_size = offsetof(um_sink_settings, auxiliary); /* an older caller's */
+    set.auxiliary = 77;
+    CHECK_OK(um_sink_open(&s, "null:", &set));
+    um_sink_settings_default(&was);
+    CHECK_OK(um_sink_settings_of(s, &was));
+    CHECK(was.deadline_ms == 0 && was.auxiliary == 0);
+    um_packet p = packet();
+    um_sink_cancel(s);
+    CHECK_EQ(put(s, &p, NULL, NULL), UM_AGAIN);
+    um_sink_close(&s);
+    um_sink_cancel(NULL);
 }
 
 TEST(overlay_pixels)

@@ -905,6 +905,7 @@ TEST(a_sink_that_drops_holds_nobody_up)
     um_sink_settings_default(&set);
     set.policy = UM_SINK_DROP;
     set.capacity = 2;
+    set.deadline_ms = 0;
     held_begin();
     bench_init(&b, "cpu", "phantom:seed=3,frames=20" SMALL);
     bench_sink(&b, "held:", &set);

@@ -125,9 +125,9 @@ static void check_sinks(struct um_run *r)
             w->over = true;
             um_writer_give_up(w, now);
             COUNT(r, sinks_failed);
-            snprintf(text, sizeof text, "%s: given up: it took nothing for %.1f s",
-                     um_sink_name(w->sink),
-                     late ? (double)LAST_MS / 1e3 : (double)w->set.deadline_ms / 1e3);
+            snprintf(text, sizeof text, "%s: given up: %s %.1f s", um_sink_name(w->sink),
+                     late ? "the run ended, and it was not done after" : "a packet took more than",
+                     (double)(late ? (int)LAST_MS : w->set.deadline_ms) / 1e3);
             problem(r, text);
         }
     }

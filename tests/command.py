@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tests of the command share: running it, small pictures, and a runner. Standard library only."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import traceback
+import zlib
+from pathlib import Path
+
+COMMAND = str(Path(sys.argv[1]).resolve())
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ROOT / "models"
+DETECTOR, SEGMENTER = MODELS / "dfine_n_bone_320.safetensors", MODELS / "mobile_sam_bone_256.safetensors"
+# Without a GPU, so that the default device is the same everywhere.
+ENVIRONMENT = {**os.environ, "ULTRAMOTION_MODELS": str(MODELS), "CUDA_VISIBLE_DEVICES": ""}
+TESTS = []
+
+
+def test(function):
+    TESTS.append(function)
+    return function
+
+
+def um(*arguments, code=0, stdin=None, env=None, cwd=None):
+    """Run the command; check its exit code; return stdout, stderr."""
+    environment = {**ENVIRONMENT, **(env or {})}
+    done = subprocess.run([COMMAND, *map(str, arguments)], input=stdin, capture_output=True, env=environment, cwd=cwd, timeout=300)
+    out, err = done.stdout.decode(), done.stderr.decode()
+    assert done.returncode == code, f"{arguments}: exit {done.returncode}, want {code}\n{err}"
+    return out, err
+
+
+def lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def png(path, width, height, value=lambda x, y: (x * 7 + y * 13) % 256):
+    """A gray PNG written by hand."""
+    rows = b"".join(b"\0" + bytes(value(x, y) for x in range(width)) for y in range(height))
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)) +
+                     chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+def main():
+    """Run the tests, or those named on the command line, and exit."""
+    passed = failed = 0
+    names = sys.argv[2:]
+    for name in set(names) - {function.__name__ for function in TESTS}:
+        failed += 1
+        print(f"FAILED {name}: no such test")
+    for function in TESTS:
+        if names and function.__name__ not in names:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                function(Path(folder))
+                passed += 1
+            except Exception:
+                failed += 1
+                traceback.print_exc(file=sys.stdout)
+                print(f"FAILED {function.__name__}", flush=True)
+    print(f"{passed} passed, {failed} failed, 0 skipped")
+    sys.exit(1 if failed else 0)
