@@ -141,6 +141,27 @@ def a_full_disk_fails_its_sink_only(tmp):
 
 
 @test
+def nothing_half_written_has_a_final_name(tmp):
+    """A file system with room for some pictures and a part of the next."""
+    small = tmp / "small"
+    small.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small], capture_output=True).returncode != 0:
+        return  # only root may
+    try:
+        source = "phantom:seed=900003,frames=40,empty=0"
+        err = end(start("run", source, "-o", f"dir:{small}", "-o", f"jsonl:{tmp}/rest", *SMALL), 1)
+        assert "No space left on device" in err and "1 of 2 sinks failed" in err, err
+        assert len(lines((tmp / "rest").read_text())) == 40
+        assert 0 < len(whole_pictures(small)) < 80
+        assert not [p.name for p in small.rglob("*.part")]
+        err = end(start("run", source, "-o", f"dir:{small}", *SMALL), 1)  # the only sink: it stops
+        assert "No space left on device" in err, err
+        whole_pictures(small)
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
+
+
+@test
 def folders_that_cannot_be_written(tmp):
     _, err = um("run", ENDLESS, "-o", "dir:/proc/nothing", *SMALL, code=1)
     assert "/proc/nothing" in err
@@ -170,7 +191,7 @@ def a_stuck_reader_is_given_up(tmp):
     err = end(process, 1)
     assert "jsonl:-: given up" in err and "1 of 2 sinks failed" in err and "stage ms" in err, err
     assert len(lines((tmp / "rest").read_text())) == 12
-    process = start("run", ENDLESS, "--frames", "12", "-o", "jsonl:-", "--on-sink-full", "drop", "--sink-deadline", "0.3", *SMALL,
+    process = start("run", ENDLESS, "--frames", "12", "-o", "jsonl:-", "--on-sink-full", "drop", "--sink-deadline", "3", *SMALL,
                     stdout=writer)
     assert "packets dropped" in end(process, 1)
     os.close(reader)

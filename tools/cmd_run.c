@@ -88,6 +88,7 @@ struct outputs {
 static bool sink_settings(const struct options *o, um_sink_settings *s)
 {
     um_sink_settings_default(s);
+    s->objects = o->objects;
     s->deadline_ms = (int)(o->sink_deadline * 1000);
     if (o->on_sink_full && strcmp(o->on_sink_full, "drop") == 0)
         s->policy = UM_SINK_DROP;
@@ -426,41 +427,11 @@ static double clamp(double v, double hi)
     return v < 0 ? 0 : v > hi ? hi : v;
 }
 
-/* Names of the classes, in the order of the labels, from the metadata of the detector's file. */
-struct class_names {
-    char text[1024];
-    const char *name[256];
-    int count;
-};
-
-static void split_classes(void *ctx, const char *key, const char *value)
-{
-    struct class_names *c = ctx;
-    if (strcmp(key, "classes") != 0 || strspn(value, "0123456789") == strlen(value) ||
-        strlen(value) >= sizeof c->text) /* a plain number is only their count */
-        return;
-    strcpy(c->text, value);
-    for (char *at = c->text; at && c->count < 256;) {
-        c->name[c->count++] = at;
-        at = strchr(at, ',');
-        if (at)
-            *at++ = 0;
-    }
-}
-
-static void read_classes(const struct options *o, struct class_names *c)
-{
-    char path[4200];
-    um_model_metadata(o->detector ? o->detector
-                                  : cli_model_path(CLI_DEFAULT_DETECTOR, path, sizeof path),
-                      split_classes, c);
-}
-
 struct found {
     um_box box[300];
     int n, label; /* of the class to print, -1 = all */
     int width, height;
-    struct class_names names;
+    const um_detector *detector; /* that knows the classes' names */
 };
 
 static void print_boxes(const struct options *o, const um_frame *f, const struct found *found,
@@ -478,7 +449,7 @@ static void print_boxes(const struct options *o, const um_frame *f, const struct
                 first ? "" : ",", clamp(b->x0 + o->crop[0], found->width),
                 clamp(b->y0 + o->crop[1], found->height), clamp(b->x1 + o->crop[0], found->width),
                 clamp(b->y1 + o->crop[1], found->height), (double)b->score, b->label);
-        json_string(out, b->label < found->names.count ? found->names.name[b->label] : NULL);
+        json_string(out, um_detector_class_name(found->detector, b->label));
         fprintf(out, "}");
         first = false;
     }
@@ -530,7 +501,7 @@ int command_detect(const struct options *o)
     if (st != UM_OK) {
         code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
     } else {
-        read_classes(o, &found.names);
+        found.detector = detector;
         announce(o, dev, detector, NULL);
     }
     while (code == EXIT_DONE && (frame = next_frame(&e, &code))) {
