@@ -8,6 +8,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import zlib
 from pathlib import Path
 
 from command import COMMAND, DETECTOR, MODELS, ROOT, SEGMENTER, lines, main, png, test, um
@@ -105,6 +106,36 @@ def sinks_write_what_they_say(tmp):
     assert shapes["pred_logits"] == [1, 300, 1] and shapes["pred_boxes"] == [1, 300, 4]
     assert shapes["image_embedding"] == [1, 256, 16, 16] and shapes["low_res_logits"] == [1, 1, 64, 64], shapes
     assert shapes["iou"] == [1, 1] and shapes["mask"] == [1, 1, 558, 422], shapes
+
+
+def gray_values(path):
+    """The values that the pixels of a gray PNG of our own have: every row is stored with filter 0 or 1."""
+    data, at, packed, width = path.read_bytes(), 8, b"", 0
+    while at < len(data):
+        size, kind = struct.unpack(">I4s", data[at:at + 8])
+        if kind == b"IHDR":
+            width = struct.unpack(">I", data[at + 8:at + 12])[0]
+        packed += data[at + 8:at + 8 + size] if kind == b"IDAT" else b""
+        at += size + 12
+    rows, values = zlib.decompress(packed), set()
+    for row in range(0, len(rows), width + 1):
+        value = 0
+        assert rows[row] <= 1, rows[row]
+        for byte in rows[row + 1:row + 1 + width]:
+            value = (value + byte) % 256 if rows[row] else byte
+            values.add(value)
+    return values
+
+
+@test
+def masks_of_several_objects_are_label_maps(tmp):
+    source = "phantom:seed=900003,frames=1,empty=0"
+    um("run", source, "-o", f"dir:{tmp}/one")
+    assert gray_values(tmp / "one/00000_mask.png") == {0, 255}
+    out, _ = um("run", source, "--objects", "3", "--conf", "0", "-o", f"dir:{tmp}/three", "-o", "jsonl:-")
+    found = len(lines(out)[0]["objects"])
+    values = gray_values(tmp / "three/00000_mask.png")
+    assert found == 3 and 1 in values and values <= {0, 1, 2, 3}, values
 
 
 @test
