@@ -42,6 +42,14 @@ static void event_add(struct event *e)
     pthread_mutex_unlock(&e->lock);
 }
 
+static int event_count(struct event *e)
+{
+    pthread_mutex_lock(&e->lock);
+    int count = e->count;
+    pthread_mutex_unlock(&e->lock);
+    return count;
+}
+
 /* Until it has happened n times. */
 static bool event_wait(struct event *e, int n)
 {
@@ -915,10 +923,10 @@ TEST(a_sink_that_drops_holds_nobody_up)
     CHECK_OK(um_run_join(b.run));
     um_run_counts c = bench_counts(&b);
     CHECK(c.frames == 20 && !c.sinks_failed && c.dropped >= 15);
-    CHECK_EQ(c.dropped + (uint64_t)held_writes.count, 20);
+    CHECK_EQ(c.dropped + (uint64_t)event_count(&held_writes), 20);
     bench_finish(&b);
     held_end();
-    CHECK_EQ(held_closed.count, 1);
+    CHECK_EQ(event_count(&held_closed), 1);
 }
 
 /* The thread that never comes back is left behind, with what it needs; it closes the sink. */
@@ -937,7 +945,7 @@ TEST(a_sink_that_hears_nothing_is_left_behind)
     CHECK_EQ(bench_counts(&b).left_behind, 1);
     CHECK_MSG(strstr(b.last, "held:deaf: given up"), "%s", b.last);
     bench_finish(&b);
-    CHECK_EQ(held_closed.count, 0);
+    CHECK_EQ(event_count(&held_closed), 0);
     held_let_go();
     CHECK(event_wait(&held_closed, 1));
     held_end();
@@ -991,7 +999,7 @@ TEST(a_source_that_hears_nothing_is_left_behind)
     CHECK_MSG(seconds_since(begun) < AT_ONCE_S, "%.1f s", seconds_since(begun));
     CHECK_EQ(bench_counts(&b).left_behind, 1);
     bench_finish(&b);
-    CHECK_EQ(deaf_closed.count, 0);
+    CHECK_EQ(event_count(&deaf_closed), 0);
     close(deaf_gate[1]);
     CHECK(event_wait(&deaf_closed, 1));
     close(deaf_gate[0]);

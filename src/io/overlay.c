@@ -206,7 +206,7 @@ static um_status paint_objects(struct canvas *c, const um_packet *packet, int li
             continue;
         describe(o, text);
         paint_box(c, o->box, line, color);
-        caption(c, (int)floorf(o->box[0]), (int)floorf(o->box[1]), scale, text, color);
+        caption(c, pixel(floorf(o->box[0])), pixel(floorf(o->box[1])), scale, text, color);
     }
     return UM_OK;
 }
