@@ -18,14 +18,13 @@ static size_t round_up(size_t n)
 /* The kernels of a device are chosen when the first params or tape is opened on it. */
 static um_status attach_ops(um_device *dev)
 {
+    const struct um_ops *ops = NULL;
+    um_status st = UM_OK;
     um_device_lock(dev);
-    const struct um_ops *ops = dev->ops;
-    um_status st = dev->ops             ? UM_OK
-                   : dev->caps.launches ? um_ops_choose_gpu(dev, &ops)
-                                        : um_ops_choose(&ops);
-    if (st == UM_OK) {
+    if (!dev->ops) { /* written once: whoever has a tape reads it without the lock */
+        st = dev->caps.launches ? um_ops_choose_gpu(dev, &ops) : um_ops_choose(&ops);
+        dev->isa = st == UM_OK ? ops->name : dev->isa;
         dev->ops = ops;
-        dev->isa = ops->name;
     }
     um_device_unlock(dev);
     return st;

@@ -4,7 +4,7 @@
  * one, two and three threads bit for bit. The GPU's kernels run here too, thread by thread, in
  * three orders of warps and lanes that must agree bit for bit.
  *
- *     checkop [--seed N] [OP]            check all, or one op
+ *     checkop [--seed N] [--once] [OP]   check all, or one op; once: one thread, one order
  *     checkop --device cuda:0 [--precision fp32|fp16|bf16] [--seed N] [OP]
  *                                        the GPU's kernels on a device, three runs bit for bit
  *     checkop --bench [--threads N] [OP] time the shapes of MobileSAM at 1024 and D-FINE at 640
@@ -33,6 +33,7 @@ const struct op_case *find_case(enum um_op op)
 }
 
 static int failures;
+static int repeats = 3; /* threads of the host, orders of the GPU's warps: all the same bits */
 
 /* What rounding to a half may add per 1 + |result|. */
 static double half_tolerance(const struct job *job)
@@ -103,7 +104,7 @@ static bool check_level(const struct job *job, const struct um_ops *ops, const s
                    job->what, i);
             ok = false;
         }
-    for (int p = 1; p < 3 && ok; p++) {
+    for (int p = 1; p < repeats && ok; p++) {
         views(job, ops, u, out);
         um_host_schedule(p == 1 ? UM_HOST_REVERSE : UM_HOST_SEEDED, (uint64_t)p);
         ok = run(job, ops, pools[p], u) == UM_OK;
@@ -213,6 +214,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--bench") == 0)
             timing = true;
+        else if (strcmp(argv[i], "--once") == 0)
+            repeats = 1;
         else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
             seed = strtoull(argv[++i], NULL, 10);
         else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
