@@ -1067,6 +1067,33 @@ TEST(packets_are_received_with_a_deadline)
     um_packet_unref(&p);
 }
 
+/* A live stream in colour shows gray, then something coloured: everything for that is there. */
+TEST(colour_is_not_planned_in_a_live_stream)
+{
+    for (int live = 0; live <= 1; live++) {
+        struct bench b;
+        const um_packet *p = NULL;
+        bench_init(&b, "guard", "push:"); /* it counts copies of planning */
+        b.set.receive = 2;
+        b.set.realtime = live;
+        bench_start(&b);
+        for (int i = 0; i < 2; i++) {
+            um_frame *f = tiny_frame(32, 32, 3);
+            for (int k = 0; k < 32 * 32 * 3; k++)
+                f->pixels[k] = 90;
+            f->pixels[5] = i ? 200 : 90;
+            CHECK_OK(um_source_push(b.source, &f));
+            CHECK_OK(um_run_receive(b.run, -1, &p));
+            CHECK_MSG((p->transfers.setup == 0) == (live && i == 1), "frame %d: %u setup copies", i,
+                      (unsigned)p->transfers.setup);
+            um_packet_unref(&p);
+        }
+        CHECK_OK(um_source_finish(b.source));
+        CHECK_OK(um_run_join(b.run));
+        bench_finish(&b);
+    }
+}
+
 TEST(who_does_not_receive_holds_up_nobody_that_drops)
 {
     struct bench b;

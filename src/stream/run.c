@@ -44,6 +44,7 @@ struct um_run {
     um_pipeline *pipeline;                       /* of the settings, or what replaced it */
     struct um_arrival *waiting[UM_INFLIGHT_MAX]; /* for their packets, oldest first */
     int n_waiting, sent;                         /* the first `sent` of them are in the pipeline */
+    int color_size[2];                           /* the path for colour is planned for it */
     uint64_t last; /* when all must have ended; UINT64_MAX = there is time */
 };
 
@@ -262,16 +263,30 @@ static void drop_waiting(struct um_run *r, int i)
         r->waiting[i] = r->waiting[i + 1];
 }
 
+/* A live stream in colour is gray until something coloured comes into the picture. The path for
+ * that is planned with the first frame of a size, not in the middle of the stream; what fails here
+ * is said when such a frame is sent. */
+static void prepare_color(struct um_run *r, const um_frame *f)
+{
+    if (!r->set.realtime || f->channels != 3 ||
+        (f->width == r->color_size[0] && f->height == r->color_size[1]))
+        return;
+    r->color_size[0] = f->width;
+    r->color_size[1] = f->height;
+    (void)um_pipeline_prepare(r->pipeline, f->width, f->height, f->channels);
+}
+
 /* Send what has not been sent, as far as the pipeline takes it. */
 static um_status submit(struct um_run *r)
 {
     while (r->sent < r->n_waiting) {
-        um_frame *frame = um_frame_ref(r->waiting[r->sent]->frame);
+        um_frame *f = r->waiting[r->sent]->frame, *frame = um_frame_ref(f);
         um_status st = um_pipeline_send(r->pipeline, &frame);
         um_frame_unref(&frame);
-        if (st == UM_OK)
+        if (st == UM_OK) {
+            prepare_color(r, f);
             r->sent++;
-        else if (st == UM_AGAIN)
+        } else if (st == UM_AGAIN)
             return UM_OK;
         else if (st == UM_EINVAL && !r->set.strict) { /* this frame only: e.g. beyond the crop */
             COUNT(r, unreadable);
