@@ -23,41 +23,46 @@ um_status um_reader_init(struct um_reader *r)
     return um_queue_init(&r->arrivals, r->realtime ? 1 : 2);
 }
 
-static bool copy_truth(const um_source *source, struct um_arrival *a)
+static um_status copy_truth(const um_source *source, struct um_arrival *a)
 {
     a->truth.struct_size = sizeof a->truth;
-    a->has_truth = um_source_truth(source, &a->truth) == UM_OK;
+    um_status st = um_source_truth(source, &a->truth);
+    a->has_truth = st == UM_OK;
     if (!a->has_truth || !a->truth.mask)
-        return true;
+        return st == UM_AGAIN ? UM_OK : st; /* again: the source knows none */
     size_t n = (size_t)a->frame->width * (size_t)a->frame->height;
     a->truth_mask = um_alloc(n);
     if (!a->truth_mask)
-        return false;
+        return UM_ENOMEM;
     memcpy(a->truth_mask, a->truth.mask, n);
     a->truth.mask = a->truth_mask;
-    return true;
+    return UM_OK;
 }
 
 /* The next arrival; NULL at the end. */
 static struct um_arrival *read_one(struct um_reader *r)
 {
     struct um_arrival *a = um_zalloc(sizeof *a);
-    bool memory = a != NULL;
-    if (memory)
-        a->status = um_source_read(r->source, &a->frame);
-    if (memory && a->status == UM_EOF) {
+    if (!a) {
+        r->no_memory = true;
+        return NULL;
+    }
+    a->status = um_source_read(r->source, &a->frame);
+    if (a->status == UM_OK) {
+        a->name = um_strdup(um_source_frame_name(r->source));
+        r->no_memory = !a->name;
+    }
+    if (a->name && r->want_truth) {
+        a->status = copy_truth(r->source, a);
+        r->no_memory = a->status == UM_ENOMEM;
+    }
+    if (a->status == UM_EOF || r->no_memory) {
         um_arrival_drop(a);
         return NULL;
     }
-    if (memory && a->status != UM_OK)
+    if (a->status != UM_OK) {
         snprintf(a->problem, sizeof a->problem, "%s", um_last_error());
-    else if (memory)
-        memory = (a->name = um_strdup(um_source_frame_name(r->source))) &&
-                 (!r->want_truth || copy_truth(r->source, a));
-    if (!memory) {
-        r->no_memory = true;
-        um_arrival_drop(a);
-        return NULL;
+        um_frame_unref(&a->frame);
     }
     return a;
 }
