@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "io/notice.h"
+
+#include "base/file.h"
+#include "base/text.h"
+#include "io/clip.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void tell(const struct um_notices *n, const char *fmt, ...) UM_PRINTF(2, 3);
+
+static void tell(const struct um_notices *n, const char *fmt, ...)
+{
+    char text[UM_NOTICE_BYTES], shown[UM_NOTICE_BYTES];
+    va_list args;
+    if (!n->tell)
+        return;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    um_text_show(shown, sizeof shown, text);
+    n->tell(n->ctx, shown);
+}
+
+void um_notices_init(struct um_notices *n, const um_source_settings *settings)
+{
+    n->tell = settings->on_notice;
+    n->ctx = settings->ctx;
+}
+
+void um_notices_see(struct um_notices *n, const char *file, const struct um_image_facts *f)
+{
+    n->any = true;
+    if (f->orientation > 1 && n->seen[UM_NOTICE_TURNED]++ == 0)
+        tell(n,
+             "%s: turned by its orientation (%d); boxes and masks are those of the turned picture",
+             file, f->orientation);
+    if (f->bits && n->seen[UM_NOTICE_BITS]++ == 0)
+        tell(n, "%s: samples of %d bits in 16 (sBIT): %d is white", file, f->bits,
+             (1 << f->bits) - 1);
+    if (f->greatest && n->seen[UM_NOTICE_DARK]++ == 0)
+        tell(n,
+             "%s: warning: 16-bit samples, and none is over %d of 65535, so the picture is dark: "
+             "--window auto stretches it, or --window 0,%d",
+             file, f->greatest, f->greatest);
+    if (f->animation && n->seen[UM_NOTICE_ANIMATED]++ == 0)
+        tell(n,
+             "%s: an animated PNG of %u frames, of which only the still picture is read%s: save "
+             "it as a video or as single pictures to have all",
+             file, (unsigned)f->animation, f->still_apart ? ", and it is none of them" : "");
+    if (f->copies && n->seen[UM_NOTICE_COPIES]++ == 0)
+        tell(n, "%s: %d smaller copies or masks in it were passed over", file, f->copies);
+}
+
+void um_notices_pass(struct um_notices *n, const char *path)
+{
+    uint8_t head[UM_KIND_HEAD];
+    struct um_kind kind = {UM_KIND_UNKNOWN, "", ""};
+    char name[sizeof n->passed[0].name];
+    int fd = -1;
+    ssize_t got = 0;
+    if (um_file_open(path, &fd, NULL) == UM_OK) {
+        got = read(fd, head, sizeof head);
+        close(fd);
+        if (got >= 0)
+            kind = um_kind_of(head, (size_t)got);
+    }
+    const char *slash = strrchr(path, '/'), *dot = strrchr(slash ? slash + 1 : path, '.');
+    if (kind.name[0])
+        snprintf(name, sizeof name, "%s", kind.name);
+    else
+        snprintf(name, sizeof name, "%.*s file", (int)sizeof name - 6, dot ? dot : "nameless");
+    int i = 0;
+    while (i < n->kinds && strcmp(n->passed[i].name, name) != 0)
+        i++;
+    if (i == UM_NOTICE_KINDS) {
+        i--;
+        snprintf(n->passed[i].name, sizeof n->passed[i].name, "other");
+        n->passed[i].sort = UM_KIND_UNKNOWN;
+    } else if (i == n->kinds) {
+        snprintf(n->passed[i].name, sizeof n->passed[i].name, "%s", name);
+        n->passed[i].sort = kind.sort;
+        n->kinds++;
+    }
+    n->passed[i].count++;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct um_passed *)a)->name, ((const struct um_passed *)b)->name);
+}
+
+void um_notices_pass_folder(struct um_notices *n)
+{
+    n->folders++;
+}
+
+void um_notices_passed(struct um_notices *n, char text[UM_NOTICE_BYTES])
+{
+    size_t at = 0;
+    text[0] = 0;
+    qsort(n->passed, (size_t)n->kinds, sizeof *n->passed, by_name);
+    for (int i = 0; i < n->kinds && at < UM_NOTICE_BYTES; i++) {
+        enum um_kind_sort sort = n->passed[i].sort;
+        const char *advice = sort == UM_KIND_DICOM || sort == UM_KIND_OTHER_PICTURE ||
+                                     sort == UM_KIND_VOLUME || sort == UM_KIND_ENCRYPTED ||
+                                     sort == UM_KIND_POINTER
+                                 ? um_clip_advice(sort)
+                             : sort == UM_KIND_PICTURE || sort == UM_KIND_VIDEO
+                                 ? "under another ending, give it by name"
+                                 : NULL;
+        at += (size_t)snprintf(text + at, UM_NOTICE_BYTES - at, "%s%lu %s%s%s%s", at ? ", " : "",
+                               n->passed[i].count, n->passed[i].name, advice ? " (" : "",
+                               advice ? advice : "", advice ? ")" : "");
+    }
+    if (n->folders && at < UM_NOTICE_BYTES)
+        snprintf(text + at, UM_NOTICE_BYTES - at, "%s%lu folder%s (--recursive looks into them)",
+                 at ? ", " : "", n->folders, n->folders == 1 ? "" : "s");
+}
+
+void um_notices_end(struct um_notices *n, const char *source)
+{
+    static const char *const what[UM_NOTICES] = {
+        "were turned by their orientation", "had fewer than 16 bits (sBIT)",
+        "were dark samples of 16 bits: --window stretches them",
+        "were the still ones of animated PNGs", "had smaller copies or masks beside them"};
+    char passed[UM_NOTICE_BYTES];
+    if (n->ended || !n->any)
+        return;
+    n->ended = true;
+    for (int i = 0; i < UM_NOTICES; i++)
+        if (n->seen[i] > 1)
+            tell(n, "%s: %lu pictures %s", source, n->seen[i], what[i]);
+    um_notices_passed(n, passed);
+    if (passed[0])
+        tell(n, "%s: passed over: %s", source, passed);
+}
