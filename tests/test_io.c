@@ -61,6 +61,7 @@ static void tmp_close(void)
 
 static void spit(const char *path, const void *data, size_t n)
 {
+    remove(path); /* some file systems wait for the disk when a file is emptied and written again */
     FILE *f = fopen(path, "wb");
     if (!f || fwrite(data, 1, n, f) != n || fclose(f) != 0)
         abort();

@@ -108,7 +108,7 @@ um_status um_clip_read(struct um_clip *c, um_frame **out)
 
 bool um_clip_many(const struct um_clip *c)
 {
-    return c->video || (c->tiff && um_tiff_pages(c->tiff) > 1);
+    return c->video || (c->tiff && um_tiff_many(c->tiff));
 }
 
 void um_clip_close(struct um_clip *c)

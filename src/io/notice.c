@@ -31,28 +31,41 @@ void um_notices_init(struct um_notices *n, const um_source_settings *settings)
     n->ctx = settings->ctx;
 }
 
-void um_notices_see(struct um_notices *n, const char *file, const struct um_image_facts *f)
+/* Is this the first file of which it is true? */
+static bool first(struct um_notices *n, enum um_notice what, bool is)
+{
+    if (!is || n->in_file[what])
+        return false;
+    n->in_file[what] = true;
+    return n->files[what]++ == 0;
+}
+
+void um_notices_see(struct um_notices *n, const char *file, bool begins,
+                    const struct um_image_facts *f)
 {
     n->any = true;
-    if (f->orientation > 1 && n->seen[UM_NOTICE_TURNED]++ == 0)
+    if (begins)
+        memset(n->in_file, 0, sizeof n->in_file);
+    if (first(n, UM_NOTICE_TURNED, f->orientation > 1))
         tell(n,
              "%s: turned by its orientation (%d); boxes and masks are those of the turned picture",
              file, f->orientation);
-    if (f->bits && n->seen[UM_NOTICE_BITS]++ == 0)
+    if (first(n, UM_NOTICE_BITS, f->bits))
         tell(n, "%s: samples of %d bits in 16 (sBIT): %d is white", file, f->bits,
              (1 << f->bits) - 1);
-    if (f->greatest && n->seen[UM_NOTICE_DARK]++ == 0)
+    if (first(n, UM_NOTICE_DARK, f->greatest))
         tell(n,
              "%s: warning: 16-bit samples, and none is over %d of 65535, so the picture is dark: "
              "--window auto stretches it, or --window 0,%d",
              file, f->greatest, f->greatest);
-    if (f->animation && n->seen[UM_NOTICE_ANIMATED]++ == 0)
+    if (first(n, UM_NOTICE_ANIMATED, f->animation))
         tell(n,
              "%s: an animated PNG of %u frames, of which only the still picture is read%s: save "
              "it as a video or as single pictures to have all",
              file, (unsigned)f->animation, f->still_apart ? ", and it is none of them" : "");
-    if (f->copies && n->seen[UM_NOTICE_COPIES]++ == 0)
-        tell(n, "%s: %d smaller copies or masks in it were passed over", file, f->copies);
+    if (first(n, UM_NOTICE_COPIES, f->copies))
+        tell(n, "%s: %d smaller cop%s passed over", file, f->copies,
+             f->copies == 1 ? "y or mask in it was" : "ies or masks in it were");
 }
 
 void um_notices_pass(struct um_notices *n, const char *path)
@@ -124,16 +137,16 @@ void um_notices_passed(struct um_notices *n, char text[UM_NOTICE_BYTES])
 void um_notices_end(struct um_notices *n, const char *source)
 {
     static const char *const what[UM_NOTICES] = {
-        "were turned by their orientation", "had fewer than 16 bits (sBIT)",
-        "were dark samples of 16 bits: --window stretches them",
-        "were the still ones of animated PNGs", "had smaller copies or masks beside them"};
+        "were turned by their orientation", "have fewer than 16 bits in 16 (sBIT)",
+        "have dark samples of 16 bits: --window stretches them", "are animated PNGs",
+        "have smaller copies or masks inside"};
     char passed[UM_NOTICE_BYTES];
     if (n->ended || !n->any)
         return;
     n->ended = true;
     for (int i = 0; i < UM_NOTICES; i++)
-        if (n->seen[i] > 1)
-            tell(n, "%s: %lu pictures %s", source, n->seen[i], what[i]);
+        if (n->files[i] > 1)
+            tell(n, "%s: %lu files %s", source, n->files[i], what[i]);
     um_notices_passed(n, passed);
     if (passed[0])
         tell(n, "%s: passed over: %s", source, passed);

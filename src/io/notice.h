@@ -27,7 +27,8 @@ struct um_passed {
 struct um_notices {
     void (*tell)(void *ctx, const char *text);
     void *ctx;
-    unsigned long seen[UM_NOTICES];           /* frames */
+    unsigned long files[UM_NOTICES];          /* of which it is true */
+    bool in_file[UM_NOTICES];                 /* of the one that is read */
     bool any, ended;                          /* frames were read; all was told */
     struct um_passed passed[UM_NOTICE_KINDS]; /* the last one holds what found no room */
     int kinds;
@@ -35,8 +36,9 @@ struct um_notices {
 };
 
 void um_notices_init(struct um_notices *n, const um_source_settings *settings);
-/* A frame of this file was read. */
-void um_notices_see(struct um_notices *n, const char *file, const struct um_image_facts *facts);
+/* A frame of this file was read, the file's first or a later one. */
+void um_notices_see(struct um_notices *n, const char *file, bool begins,
+                    const struct um_image_facts *facts);
 /* A file, or a folder, was passed over. */
 void um_notices_pass(struct um_notices *n, const char *path);
 void um_notices_pass_folder(struct um_notices *n);

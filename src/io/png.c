@@ -71,7 +71,7 @@ static void read_rows(struct png_reader *r, int height)
     for (int pass = 0; pass < passes; pass++)
         for (int y = 0; y < height; y++)
             png_read_row(r->png, to + (size_t)y * row, NULL);
-    png_read_end(r->png, NULL); /* a file cut off after its pixels is a cut-off file */
+    png_read_end(r->png, r->info); /* a file cut off after its pixels is a cut-off file */
 }
 
 static um_status read_png_body(struct png_reader *r)

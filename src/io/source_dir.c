@@ -523,7 +523,7 @@ static um_status dir_read(void *priv, uint64_t index, um_frame **frame)
             name_frame(d);
         d->frame++;
         if (st == UM_OK) {
-            um_notices_see(&d->notices, f->rel, &d->clip.f.facts);
+            um_notices_see(&d->notices, f->rel, d->frame == 1, &d->clip.f.facts);
             st = um_frame_set_source(*frame, f->rel);
         }
         if (!d->open || st == UM_EOF)

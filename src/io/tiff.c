@@ -18,7 +18,8 @@ struct um_tiff {
     int pages, copies, next; /* next: the page that is read next */
     bool begun;              /* libtiff stands at a page that was read */
     bool broken;             /* behind the last page there should be another */
-    char text[200];          /* libtiff's first complaint about what is being done */
+    bool many;
+    char text[200]; /* libtiff's first complaint about what is being done */
 };
 
 /* What a page is made of. */
@@ -91,6 +92,22 @@ static bool is_page(TIFF *tif)
            !(kind & (FILETYPE_REDUCEDIMAGE | FILETYPE_MASK));
 }
 
+/* A directory ends with where the next one is; libtiff takes a missing end for "nowhere". */
+static bool has_link(struct um_tiff *t)
+{
+    bool wide = TIFFIsBigTIFF(t->tif), from_top = TIFFIsBigEndian(t->tif);
+    int bytes = wide ? 8 : 2;
+    uint64_t at = TIFFCurrentDirOffset(t->tif), entries = 0;
+    uint8_t count[8];
+    if (fseeko(t->f->file, (off_t)at, SEEK_SET) != 0 ||
+        fread(count, 1, (size_t)bytes, t->f->file) != (size_t)bytes)
+        return false;
+    for (int i = 0; i < bytes; i++)
+        entries |= (uint64_t)count[i] << 8 * (from_top ? bytes - 1 - i : i);
+    uint64_t end = at + (wide ? 8 + 20 * entries + 8 : 2 + 12 * entries + 4);
+    return entries <= UINT16_MAX && end <= (uint64_t)t->f->bytes;
+}
+
 static TIFF *open_tiff(struct um_tiff *t)
 {
     enum {
@@ -125,11 +142,12 @@ um_status um_tiff_open(struct um_tiff **out, struct um_image_file *f)
             t->pages += page;
             t->copies += !page;
             more = !TIFFLastDirectory(t->tif);
-            if (more && !TIFFReadDirectory(t->tif)) {
+            if (more ? !TIFFReadDirectory(t->tif) : !has_link(t)) {
                 t->broken = true; /* told when that page's turn has come */
                 more = false;
             }
         }
+    t->many = t->pages > 1 || t->broken;
     if (st == UM_OK && !TIFFSetDirectory(t->tif, 0))
         st = bad(t, "no directory");
     if (st == UM_OK && !t->pages)
@@ -140,9 +158,9 @@ um_status um_tiff_open(struct um_tiff **out, struct um_image_file *f)
     return st;
 }
 
-int um_tiff_pages(const struct um_tiff *t)
+bool um_tiff_many(const struct um_tiff *t)
 {
-    return t->pages;
+    return t->many;
 }
 
 void um_tiff_close(struct um_tiff **t)
@@ -326,7 +344,7 @@ static um_status advance(struct um_tiff *t)
     if (t->next >= t->pages && !t->broken)
         return UM_EOF;
     do {
-        if (t->begun && !TIFFReadDirectory(t->tif)) {
+        if (t->begun && (TIFFLastDirectory(t->tif) || !TIFFReadDirectory(t->tif))) {
             t->next = t->pages + 1;
             t->broken = false;
             return bad(t, "a page that is not there");
@@ -358,7 +376,7 @@ um_status um_tiff_read(struct um_tiff *t, um_frame **out)
         st = plain ? read_plain(t, &p, *out) : read_rare(t, &p, *out);
     if (st != UM_OK)
         um_frame_unref(out);
-    if (st != UM_OK && t->pages > 1) {
+    if (st != UM_OK && t->many) {
         char page[32];
         snprintf(page, sizeof page, "page %d", t->next);
         um_fail_in(st, page);

@@ -11,10 +11,10 @@ um_status um_tiff_open(struct um_tiff **out, struct um_image_file *f)
                                     "install libtiff-dev and build again, or save it as PNG");
 }
 
-int um_tiff_pages(const struct um_tiff *t)
+bool um_tiff_many(const struct um_tiff *t)
 {
     (void)t;
-    return 0;
+    return false;
 }
 
 um_status um_tiff_read(struct um_tiff *t, um_frame **out)

@@ -121,13 +121,24 @@ static int turned(struct um_video *v)
     return angle == -90 ? 6 : fabs(angle) == 180 ? 3 : angle == 90 ? 8 : 0;
 }
 
+static um_status no_decoder(const struct um_video *v)
+{
+    for (unsigned i = 0; i < v->format->nb_streams; i++) {
+        const AVCodecParameters *p = v->format->streams[i]->codecpar;
+        if (p->codec_type == AVMEDIA_TYPE_VIDEO && p->codec_id != AV_CODEC_ID_NONE)
+            return um_fail(UM_EUNSUPPORTED,
+                           "a video in %s, which libav here cannot decode: convert it to H.264",
+                           v->av->avcodec_get_name(p->codec_id));
+    }
+    return um_fail(UM_EFORMAT, "a video whose header does not say how it is coded" UM_IMAGE_AGAIN);
+}
+
 static um_status open_codec(struct um_video *v)
 {
     const AVCodec *decoder = NULL;
     int i = v->av->av_find_best_stream(v->format, AVMEDIA_TYPE_VIDEO, -1, -1, &decoder, 0);
     if (i == AVERROR_DECODER_NOT_FOUND)
-        return um_fail(UM_EUNSUPPORTED,
-                       "a video that libav here has no decoder for: convert it to H.264");
+        return no_decoder(v);
     if (i < 0 || !decoder)
         return um_fail(UM_EFORMAT, "a file of sound or data without a video in it: give one with "
                                    "pictures");
