@@ -50,7 +50,8 @@ def raw():
     put("raw", "gray", struct.pack("<HHB", 4, 3, 1) + bytes(36))
     put("raw", "color", struct.pack("<HHB", 4, 3, 3) + bytes(range(72)))
     put("raw", "rest", struct.pack("<HHB", 4, 3, 1) + bytes(30))
-    put("raw", "stop", struct.pack("<HHB", 4, 3, 0x83) + bytes(36))  # 131 % 5 is one channel
+    put("raw", "stop", struct.pack("<HHB", 4, 3, 0x81) + bytes(36))  # cancelled
+    put("raw", "unreadable", struct.pack("<HHB", 4, 3, 0x41) + bytes(36))
     put("raw", "nothing", struct.pack("<HHB", 4, 3, 1))
     put("raw", "zero", struct.pack("<HHB", 0, 3, 1) + bytes(3))
     put("raw", "huge", struct.pack("<HHB", 0x7fff, 0x7fff, 3) + bytes(3))
