@@ -27,8 +27,10 @@
     X(avutil, av_frame_make_writable)                                                              \
     X(avutil, av_frame_unref)                                                                      \
     X(avutil, av_freep)                                                                            \
-    X(avutil, av_log_get_level) X(avutil, av_log_set_level) X(avutil, av_malloc) X(                \
-        avutil, av_opt_set) X(avutil, av_pix_fmt_desc_get) X(avutil, av_strerror)                  \
+    X(avutil, av_log_get_level)                                                                    \
+    X(avutil, av_log_set_level)                                                                    \
+    X(avutil, av_malloc)                                                                           \
+    X(avutil, av_opt_set) X(avutil, av_pix_fmt_desc_get) X(avutil, av_strerror)                    \
         X(avcodec, av_packet_alloc) X(avcodec, av_packet_free) X(avcodec, av_packet_rescale_ts) X( \
             avcodec, av_packet_unref) X(avcodec, avcodec_alloc_context3)                           \
             X(avcodec, avcodec_find_decoder) X(avcodec, avcodec_find_encoder) X(                   \

@@ -4,6 +4,8 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "io/clip.h"
+#include "io/tiff.h"
+#include "io/video.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -111,23 +113,35 @@ void um_notices_pass_folder(struct um_notices *n)
     n->folders++;
 }
 
+/* What to do about files of a kind in a folder; NULL: nothing. */
+static const char *advice(const struct um_passed *p)
+{
+    bool left_out =
+        p->sort == UM_KIND_VIDEO ? !um_video_built : strcmp(p->name, "TIFF") == 0 && !um_tiff_built;
+    switch (p->sort) {
+    case UM_KIND_DICOM:
+    case UM_KIND_OTHER_PICTURE:
+    case UM_KIND_VOLUME:
+    case UM_KIND_ENCRYPTED:
+    case UM_KIND_POINTER: return um_clip_advice(p->sort);
+    case UM_KIND_PICTURE:
+    case UM_KIND_VIDEO:
+        return left_out ? "this build was made without: see ultramotion doctor"
+                        : "under another ending, give it by name";
+    default: return NULL;
+    }
+}
+
 void um_notices_passed(struct um_notices *n, char text[UM_NOTICE_BYTES])
 {
     size_t at = 0;
     text[0] = 0;
     qsort(n->passed, (size_t)n->kinds, sizeof *n->passed, by_name);
     for (int i = 0; i < n->kinds && at < UM_NOTICE_BYTES; i++) {
-        enum um_kind_sort sort = n->passed[i].sort;
-        const char *advice = sort == UM_KIND_DICOM || sort == UM_KIND_OTHER_PICTURE ||
-                                     sort == UM_KIND_VOLUME || sort == UM_KIND_ENCRYPTED ||
-                                     sort == UM_KIND_POINTER
-                                 ? um_clip_advice(sort)
-                             : sort == UM_KIND_PICTURE || sort == UM_KIND_VIDEO
-                                 ? "under another ending, give it by name"
-                                 : NULL;
+        const char *todo = advice(&n->passed[i]);
         at += (size_t)snprintf(text + at, UM_NOTICE_BYTES - at, "%s%lu %s%s%s%s", at ? ", " : "",
-                               n->passed[i].count, n->passed[i].name, advice ? " (" : "",
-                               advice ? advice : "", advice ? ")" : "");
+                               n->passed[i].count, n->passed[i].name, todo ? " (" : "",
+                               todo ? todo : "", todo ? ")" : "");
     }
     if (n->folders && at < UM_NOTICE_BYTES)
         snprintf(text + at, UM_NOTICE_BYTES - at, "%s%lu folder%s (--recursive looks into them)",

@@ -6,6 +6,7 @@
 #include "io/notice.h"
 #include "io/path.h"
 #include "io/source.h"
+#include "io/tiff.h"
 #include "io/video.h"
 
 #include "base/file.h"
@@ -90,7 +91,8 @@ static bool is_sequence(const char *name)
     static const char *const pages[] = {".tif", ".tiff", NULL};
     static const char *const videos[] = {".mp4", ".m4v", ".mov",  ".mkv", ".webm", ".avi",
                                          ".wmv", ".mpg", ".mpeg", ".gif", NULL};
-    return has_ending(name, pages) || (um_video_built && has_ending(name, videos));
+    return (um_tiff_built && has_ending(name, pages)) ||
+           (um_video_built && has_ending(name, videos));
 }
 
 static bool is_picture(const char *name)

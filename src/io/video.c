@@ -36,7 +36,9 @@ struct um_video {
     double ts;               /* of the last frame */
     double end;              /* of the latest packet of any stream */
     bool beyond;             /* something that was looked for lies behind the file's end */
-    bool draining, told;     /* no more packets; that it breaks off */
+    bool draining, emptied;  /* no more packets; nor frames that the decoder still held */
+    bool failed;             /* the last frame was an error */
+    bool told;               /* that it breaks off */
 };
 
 /* ---- the file, as libav sees it ---- */
@@ -287,7 +289,7 @@ static um_status finish(struct um_video *v)
                 fseeko(v->f->file, 0, SEEK_SET) == 0 && fread(head, 1, 8, v->f->file) == 8;
     uint32_t size = (uint32_t)head[4] | (uint32_t)head[5] << 8 | (uint32_t)head[6] << 16 |
                     (uint32_t)head[7] << 24;
-    if (v->told)
+    if (v->told || v->failed) /* where it was cut was an error already */
         return UM_EOF;
     v->told = true;
     if (counted && v->packets < v->stream->nb_frames)
@@ -299,14 +301,26 @@ static um_status finish(struct um_video *v)
                        "the video breaks off after frame %lld, at %.3f s: the file has %lld of %u "
                        "bytes: copy or export it again",
                        (long long)v->frames, v->ts, (long long)v->f->bytes, (unsigned)size + 8);
-    if (v->beyond || (!riff && header > 0 && v->end - start + 1.5 * step(v) < header))
-        return um_fail(UM_EFORMAT, "the video breaks off after frame %lld, at %.3f s%s: %s",
-                       (long long)v->frames, v->ts, header > 0 ? " of what should be more" : "",
-                       "copy or export it again");
+    if (v->beyond || (!riff && header > 0 && v->end - start + 1.5 * step(v) < header)) {
+        char of[32] = "";
+        if (header > v->ts)
+            snprintf(of, sizeof of, " of %.3f s", header);
+        return um_fail(
+            UM_EFORMAT,
+            "the video breaks off after frame %lld, at %.3f s%s: copy or export it again",
+            (long long)v->frames, v->ts, of);
+    }
     return UM_EOF;
 }
 
-/* Give the decoder the next packet. */
+static um_status undecodable(struct um_video *v, int code)
+{
+    char what[64];
+    snprintf(what, sizeof what, "frame %lld cannot be decoded", (long long)++v->frames);
+    return um_libav_fail(UM_EFORMAT, what, code);
+}
+
+/* Give the decoder, which has asked for it, the next packet. */
 static um_status feed(struct um_video *v)
 {
     int code = v->av->av_read_frame(v->format, v->packet);
@@ -326,11 +340,8 @@ static um_status feed(struct um_video *v)
     if (s == v->stream && whole) {
         v->packets++;
         code = v->av->avcodec_send_packet(v->codec, v->packet);
-        if (code < 0 && code != AVERROR(EAGAIN) && code != AVERROR_EOF) {
-            char what[64];
-            snprintf(what, sizeof what, "frame %lld cannot be decoded", (long long)++v->frames);
-            st = um_libav_fail(UM_EFORMAT, what, code);
-        }
+        if (code < 0)
+            st = undecodable(v, code);
     } else if (s == v->stream) {
         v->beyond = true;
     }
@@ -338,17 +349,25 @@ static um_status feed(struct um_video *v)
     return st;
 }
 
-um_status um_video_read(struct um_video *v, um_frame **out)
+static um_status read_one(struct um_video *v, um_frame **out)
 {
-    *out = NULL;
     for (;;) {
         int code = v->av->avcodec_receive_frame(v->codec, v->frame);
         if (code >= 0)
             return take_frame(v, out);
-        if (code != AVERROR(EAGAIN) || v->draining)
+        if (code == AVERROR_EOF || v->emptied)
             return finish(v);
-        um_status st = feed(v);
+        v->emptied = v->draining;
+        um_status st = code == AVERROR(EAGAIN) ? feed(v) : undecodable(v, code);
         if (st != UM_OK)
             return st;
     }
+}
+
+um_status um_video_read(struct um_video *v, um_frame **out)
+{
+    *out = NULL;
+    um_status st = read_one(v, out);
+    v->failed = st < 0;
+    return st;
 }
