@@ -4,6 +4,7 @@
 #include "io/video.h"
 
 #include "base/mem.h"
+#include "base/number.h"
 #include "io/libav.h"
 
 #include <math.h>
@@ -304,7 +305,7 @@ static um_status finish(struct um_video *v)
     if (v->beyond || (!riff && header > 0 && v->end - start + 1.5 * step(v) < header)) {
         char of[32] = "";
         if (header > v->ts)
-            snprintf(of, sizeof of, " of %.3f s", header);
+            um_number_print(of, sizeof of, " of %.3f s", header);
         return um_fail(
             UM_EFORMAT,
             "the video breaks off after frame %lld, at %.3f s%s: copy or export it again",
