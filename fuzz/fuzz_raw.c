@@ -2,6 +2,7 @@
 /* Raw frames on stdin: width, height (16 bits each), channels and flags, then the stream. */
 #include "memory_file.h"
 
+#include "io/source.h"
 #include "ultramotion/ultramotion.h"
 
 #include <fcntl.h>
@@ -9,6 +10,21 @@
 #include <string.h>
 
 enum { CHANNELS = 15, UNREADABLE = 0x40, CANCELLED = 0x80 };
+
+/* Woken while it waits for a silent stdin: the end. */
+static void read_woken(const um_source_settings *set, int wake_fd)
+{
+    um_frame *frame = NULL;
+    void *state = calloc(1, um_source_raw.priv_size);
+    int ends[2];
+    if (!state || pipe(ends) != 0 || dup2(ends[0], STDIN_FILENO) < 0 ||
+        um_source_raw.open(state, "", set, wake_fd) != UM_OK ||
+        um_source_raw.read(state, 0, &frame) != UM_EOF || frame)
+        abort();
+    close(ends[0]);
+    close(ends[1]);
+    free(state);
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -46,6 +62,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         um_frame_unref(&frame);
     }
     um_source_close(&source);
+    if (cancelled && st == UM_EOF)
+        read_woken(&set, fd); /* a file is always readable */
     if (saved >= 0)
         dup2(saved, STDIN_FILENO);
     close(saved);
