@@ -547,6 +547,10 @@ TEST(a_list_is_read_in_its_own_order)
     CHECK_STR(read_all(spec, NULL), "b=3 a=2");
     spit(in_scratch("list.txt"), "p1/a.png\np1/a.png\n", 18);
     CHECK_MSG(strstr(read_all(spec, NULL), "is in it twice"), "%s", um_last_error());
+    spit(in_scratch("list.txt"), "./p1//a.png\n././p2/./a.png\n", 27);
+    CHECK_STR(read_all(spec, NULL), "p1/a=1 p2/a=2");
+    spit(in_scratch("list.txt"), "./p1/a.png\np1//a.png\n", 21);
+    CHECK_MSG(strstr(read_all(spec, NULL), "is in it twice"), "%s", um_last_error());
     spit(in_scratch("list.txt"), "p1/a.png\np1/../p2/a.png\n", 24);
     CHECK_MSG(strstr(read_all(spec, NULL), "leaves no name"), "%s", um_last_error());
     spit(in_scratch("list.txt"), "\n\r\n", 3);

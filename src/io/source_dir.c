@@ -277,6 +277,22 @@ static size_t common_folders(const struct dir *d)
     return common;
 }
 
+/* Without "./" and doubled slashes, so that a file has one name. */
+static void tidy(char *path)
+{
+    char *to = path;
+    for (const char *p = path; *p;) {
+        bool begins = to == path || to[-1] == '/';
+        if (begins && p[0] == '.' && p[1] == '/')
+            p += 2;
+        else if (begins && to != path && p[0] == '/')
+            p++;
+        else
+            *to++ = *p++;
+    }
+    *to = 0;
+}
+
 /* Lines of `text`, which ends in a zero: paths, relative to the list's folder. */
 static um_status add_lines(struct dir *d, const char *list, char *text)
 {
@@ -293,16 +309,17 @@ static um_status add_lines(struct dir *d, const char *list, char *text)
         size_t n = strlen(line);
         if (n && line[n - 1] == '\r')
             line[--n] = 0;
-        if (n)
+        tidy(line);
+        if (line[0])
             st = add(d, line[0] == '/' ? um_strdup(line) : um_path_join(folder, line), 0);
     }
     um_free(folder);
     return st;
 }
 
-static int by_path(const void *a, const void *b)
+static int by_rel(const void *a, const void *b)
 {
-    return strcmp((*(const struct file *const *)a)->path, (*(const struct file *const *)b)->path);
+    return strcmp((*(const struct file *const *)a)->rel, (*(const struct file *const *)b)->rel);
 }
 
 /* Each file goes by what its path has of its own, and comes once. */
@@ -313,15 +330,16 @@ static um_status name_lines(struct dir *d, const char *list)
     um_status st = sorted ? UM_OK : um_fail(UM_ENOMEM, "names of %zu files", d->count);
     for (size_t i = 0; i < d->count && st == UM_OK; i++) {
         sorted[i] = &d->files[i];
-        d->files[i].rel = d->files[i].path + common;
+        const char *rel = d->files[i].path + common;
+        d->files[i].rel = rel + strspn(rel, "/"); /* absolute beside relative ones */
         if (steps_up(d->files[i].rel))
             st = um_fail(UM_EINVAL, "%s: \"%s\": \"..\" leaves no name for the outputs", list,
                          d->files[i].path);
     }
     if (st == UM_OK)
-        qsort(sorted, d->count, sizeof *sorted, by_path);
+        qsort(sorted, d->count, sizeof *sorted, by_rel);
     for (size_t i = 1; i < d->count && st == UM_OK; i++)
-        if (by_path(&sorted[i - 1], &sorted[i]) == 0)
+        if (by_rel(&sorted[i - 1], &sorted[i]) == 0)
             st = um_fail(UM_EINVAL, "%s: \"%s\" is in it twice", list, sorted[i]->path);
     um_free(sorted);
     return st;
