@@ -164,10 +164,10 @@ TEST(tiff_of_every_kind)
     check_picture("rgb_jpeg.tif", 3, 14);
     um_frame *f = NULL;
     CHECK_EQ(um_image_read(golden("image", "float.tif"), &f), UM_EFORMAT);
-    CHECK_MSG(strstr(um_last_error(), "samples of format 3 is not read: save it"), "%s",
+    CHECK_MSG(strstr(um_last_error(), "with floating-point samples is not read: save it"), "%s",
               um_last_error());
     CHECK_EQ(um_image_read(golden("image", "fax.tif"), &f), UM_EFORMAT);
-    CHECK(strstr(um_last_error(), "compression 4"));
+    CHECK(strstr(um_last_error(), "compression 4 (CCITT Group 4)"));
 }
 
 TEST(a_tiff_is_its_pages)

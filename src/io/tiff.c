@@ -175,12 +175,27 @@ void um_tiff_close(struct um_tiff **t)
 
 /* ---- one page ---- */
 
-static um_status refuse(const char *what, unsigned value)
+static um_status refuse(const char *what)
 {
     return um_fail(UM_EFORMAT,
-                   "TIFF with %s %u is not read: save it with 8 or 16 bits, gray or RGB, "
-                   "uncompressed or with LZW, Deflate, PackBits or JPEG",
-                   what, value);
+                   "TIFF with %s is not read: save it with 8 or 16 bits, gray or RGB, uncompressed "
+                   "or with LZW, Deflate, PackBits or JPEG",
+                   what);
+}
+
+static um_status refuse_bits(int bits)
+{
+    char what[32];
+    snprintf(what, sizeof what, "%d-bit samples", bits);
+    return refuse(what);
+}
+
+static um_status refuse_coding(int coding)
+{
+    const TIFFCodec *codec = TIFFFindCODEC((uint16_t)coding);
+    char what[64];
+    snprintf(what, sizeof what, "compression %d (%s)", coding, codec ? codec->name : "unknown");
+    return refuse(what);
 }
 
 /* Bytes that one byte of a file can stand for. */
@@ -216,9 +231,13 @@ static um_status describe(struct um_tiff *t, struct page *p)
     if (p->coding != COMPRESSION_NONE && p->coding != COMPRESSION_LZW &&
         p->coding != COMPRESSION_ADOBE_DEFLATE && p->coding != COMPRESSION_DEFLATE &&
         p->coding != COMPRESSION_PACKBITS && p->coding != COMPRESSION_JPEG)
-        return refuse("compression", p->coding);
+        return refuse_coding(p->coding);
     if (p->format != SAMPLEFORMAT_UINT)
-        return refuse("samples of format", p->format);
+        return refuse(p->format == SAMPLEFORMAT_INT      ? "signed samples"
+                      : p->format == SAMPLEFORMAT_IEEEFP ? "floating-point samples"
+                                                         : "samples that are no numbers");
+    if (p->bits > 8 && p->bits != 16)
+        return refuse_bits(p->bits);
     uint64_t row = ((uint64_t)p->width * p->bits * p->samples + 7) / 8;
     if (row * p->height / ratio(p->coding) > (uint64_t)t->f->bytes)
         return um_fail(UM_EFORMAT,
