@@ -275,43 +275,65 @@ static um_status take_frame(struct um_video *v, um_frame **out)
 
 /* ---- the end ---- */
 
-/* Does the file end before its video does? Said once. */
-static um_status finish(struct um_video *v)
+/* Seconds that the container's header promises; 0 = it does not say. */
+static double promised(const struct um_video *v)
 {
-    enum { RIFF_SIZE = 4, RIFF_OPEN = 0x7fffffff };
-    uint8_t head[8] = {0};
-    double header = v->format->duration_estimation_method == AVFMT_DURATION_FROM_STREAM
-                        ? (double)v->format->duration / AV_TIME_BASE
-                        : 0;
-    double start =
-        v->format->start_time == AV_NOPTS_VALUE ? 0 : (double)v->format->start_time / AV_TIME_BASE;
-    bool counted = strncmp(v->format->iformat->name, "mov", 3) == 0;
-    bool riff = strcmp(v->format->iformat->name, "avi") == 0 &&
-                fseeko(v->f->file, 0, SEEK_SET) == 0 && fread(head, 1, 8, v->f->file) == 8;
+    return v->format->duration_estimation_method == AVFMT_DURATION_FROM_STREAM
+               ? (double)v->format->duration / AV_TIME_BASE
+               : 0;
+}
+
+/* Does a frame of the index lie behind the file's end? */
+static bool index_goes_on(const struct um_video *v)
+{
+    int n = v->av->avformat_index_get_entries_count(v->stream);
+    for (int i = 0; i < n; i++) {
+        const AVIndexEntry *e = v->av->avformat_index_get_entry(v->stream, i);
+        if (e && e->pos + e->size > v->f->bytes)
+            return true;
+    }
+    return false;
+}
+
+/* Is the file shorter than its header says? Of an AVI, which has its index at its end. */
+static bool riff_goes_on(const struct um_video *v)
+{
+    enum { OPEN = 0x7fffffff }; /* and more: written by who could not go back */
+    uint8_t head[8];
+    if (strcmp(v->format->iformat->name, "avi") != 0 || fseeko(v->f->file, 0, SEEK_SET) != 0 ||
+        fread(head, 1, sizeof head, v->f->file) != sizeof head)
+        return false;
     uint32_t size = (uint32_t)head[4] | (uint32_t)head[5] << 8 | (uint32_t)head[6] << 16 |
                     (uint32_t)head[7] << 24;
-    if (v->told || v->failed) /* where it was cut was an error already */
+    return size < OPEN && (int64_t)size + 8 > v->f->bytes + 1; /* some forget a filling byte */
+}
+
+/* Do all packets end before the time that the header promises? An index says it better, where
+ * edits leave parts out. */
+static bool time_goes_on(const struct um_video *v)
+{
+    double start =
+        v->format->start_time == AV_NOPTS_VALUE ? 0 : (double)v->format->start_time / AV_TIME_BASE;
+    bool indexed = strncmp(v->format->iformat->name, "mov", 3) == 0 && v->stream->nb_frames > 0;
+    return !indexed && strcmp(v->format->iformat->name, "avi") != 0 &&
+           v->end - start + 1.5 * step(v) < promised(v);
+}
+
+/* The end; if the file ends before its video does, an error, once. */
+static um_status finish(struct um_video *v)
+{
+    char of[32] = "", until[32] = "";
+    if (v->told || v->failed || /* where it was cut was an error already */
+        (v->frames > 0 && !v->beyond && !index_goes_on(v) && !riff_goes_on(v) && !time_goes_on(v)))
         return UM_EOF;
     v->told = true;
-    if (counted && v->packets < v->stream->nb_frames)
-        return um_fail(UM_EFORMAT, "the video breaks off after frame %lld of %lld, at %.3f s: %s",
-                       (long long)v->frames, (long long)v->stream->nb_frames, v->ts,
-                       "copy or export it again");
-    if (riff && size && size < RIFF_OPEN && (int64_t)size + 8 > v->f->bytes + 1)
-        return um_fail(UM_EFORMAT,
-                       "the video breaks off after frame %lld, at %.3f s: the file has %lld of %u "
-                       "bytes: copy or export it again",
-                       (long long)v->frames, v->ts, (long long)v->f->bytes, (unsigned)size + 8);
-    if (v->beyond || (!riff && header > 0 && v->end - start + 1.5 * step(v) < header)) {
-        char of[32] = "";
-        if (header > v->ts)
-            um_number_print(of, sizeof of, " of %.3f s", header);
-        return um_fail(
-            UM_EFORMAT,
-            "the video breaks off after frame %lld, at %.3f s%s: copy or export it again",
-            (long long)v->frames, v->ts, of);
-    }
-    return UM_EOF;
+    if (v->stream->nb_frames > v->frames)
+        snprintf(of, sizeof of, " of %lld", (long long)v->stream->nb_frames);
+    if (promised(v) > v->ts)
+        um_number_print(until, sizeof until, " of %.3f s", promised(v));
+    return um_fail(UM_EFORMAT,
+                   "the video breaks off after frame %lld%s, at %.3f s%s: copy or export it again",
+                   (long long)v->frames, of, v->ts, until);
 }
 
 static um_status undecodable(struct um_video *v, int code)
