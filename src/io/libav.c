@@ -3,6 +3,8 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 
 /* The versions whose headers this was compiled with: structs are laid out as they say. */
@@ -33,8 +35,19 @@ static void *load(const char *name)
     return library;
 }
 
+/* Does the program use libav itself? Then its settings, which are the process's, are left alone. */
+static bool in_use(void)
+{
+    void *library = dlopen(NAME_AVUTIL, RTLD_LAZY | RTLD_NOLOAD);
+    if (library)
+        dlclose(library);
+    return library != NULL;
+}
+
 static void load_all(void)
 {
+    enum { MOST = 1 << 28 }; /* bytes at once, whatever an index claims; a plane of 64 Mpx fits */
+    bool theirs = in_use();
     void *avutil = load(NAME_AVUTIL), *avcodec = load(NAME_AVCODEC),
          *avformat = load(NAME_AVFORMAT), *swscale = load(NAME_SWSCALE);
 #define UM_LIBAV_LOAD(library, name)       \
@@ -43,9 +56,10 @@ static void load_all(void)
         memcpy(&table.name, &f, sizeof f); \
     }
     UM_LIBAV(UM_LIBAV_LOAD)
-    /* It would write to stderr; what a program has asked for stays. */
-    if (!problem[0] && table.av_log_get_level() == AV_LOG_INFO)
-        table.av_log_set_level(AV_LOG_QUIET);
+    if (problem[0] || theirs)
+        return;
+    table.av_max_alloc(MOST);
+    table.av_log_set_level(AV_LOG_QUIET); /* it would write to stderr */
 }
 
 const struct um_libav *um_libav(void)
