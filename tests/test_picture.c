@@ -511,6 +511,16 @@ TEST(folders_in_folders_keep_their_names)
     snprintf(slash, sizeof slash, "%s/", scratch);
     CHECK_STR(read_all(scratch, &set), "p1/frame=1 p2/deep/frame=4 p2/frame.jpg=3 p2/frame.png=2");
     CHECK_STR(read_all(slash, &set), "p1/frame=1 p2/deep/frame=4 p2/frame.jpg=3 p2/frame.png=2");
+    /* folders that a pattern finds */
+    char glob[80];
+    snprintf(glob, sizeof glob, "%s/p*", scratch);
+    CHECK_STR(read_all(glob, &set), "p1/frame=1 p2/deep/frame=4 p2/frame.jpg=3 p2/frame.png=2");
+    set.recursive = 0;
+    CHECK_MSG(strstr(read_all(glob, &set), "no file matches, only 2 folders (--recursive looks"),
+              "%s", um_last_error());
+    snprintf(glob, sizeof glob, "%s/p2/*", scratch);
+    CHECK_STR(read_all(glob, &set), "frame.jpg=3 frame.png=2");
+    CHECK_MSG(strstr(told, "passed over: 1 folder ("), "%s", told);
     remove_tree();
 }
 
@@ -643,6 +653,7 @@ TEST(what_is_no_picture_is_named_with_what_to_do)
                "ELF\2\1"),
          "a program", "give a picture"},
         {BYTES("\xde\xad\xbe\xef\x01\x02\x03"), "a file of unknown content", "encrypted"},
+        {BYTES("\x08\0\5\0CS\12\0ISO_IR 100"), "a DICOM file", "Python package"},
         {(const char *)dicom, sizeof dicom, "a DICOM file", "pip install ultramotion[dicom]"},
         {(const char *)tar, sizeof tar, "a tar archive", "unpack"},
         {(const char *)nifti, sizeof nifti, "a NIfTI volume", "slices"},

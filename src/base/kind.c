@@ -28,6 +28,8 @@ static const struct mark marks[] = {
     MARK(0, "II+\0", PICTURE, "a TIFF picture", "TIFF"),
     MARK(0, "MM\0+", PICTURE, "a TIFF picture", "TIFF"),
     MARK(128, "DICM", DICOM, "a DICOM file", "DICOM"),
+    MARK(0, "\x08\0\5\0", DICOM, "a DICOM file", "DICOM"), /* without its preamble */
+    MARK(0, "\x08\0\0\0\4\0\0\0", DICOM, "a DICOM file", "DICOM"),
     MARK(8, "WEBP", OTHER_PICTURE, "a WebP picture", "WebP"),
     MARK(4, "ftypheic", OTHER_PICTURE, "a HEIC picture", "HEIC"),
     MARK(4, "ftypheix", OTHER_PICTURE, "a HEIC picture", "HEIC"),

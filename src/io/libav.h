@@ -30,12 +30,12 @@
                                                                                                    \
     X(avutil, av_log_set_level)                                                                    \
     X(avutil, av_malloc)                                                                           \
-    X(avutil, av_max_alloc) X(avutil, av_opt_set) X(avutil, av_pix_fmt_desc_get) X(                \
-        avutil, av_strerror) X(avcodec, av_packet_alloc) X(avcodec, av_packet_free)                \
-        X(avcodec, av_packet_rescale_ts) X(avcodec, av_packet_unref) X(                            \
-            avcodec, avcodec_alloc_context3) X(avcodec, avcodec_find_decoder)                      \
-            X(avcodec, avcodec_find_encoder) X(avcodec, avcodec_free_context) X(avcodec,           \
-                                                                                avcodec_get_name)  \
+    X(avutil, av_max_alloc)                                                                        \
+    X(avutil, av_opt_set) X(avutil, av_pix_fmt_desc_get) X(avutil, av_strerror)                    \
+        X(avcodec, av_packet_alloc) X(avcodec, av_packet_free) X(avcodec, av_packet_rescale_ts) X( \
+            avcodec, av_packet_unref) X(avcodec, avcodec_alloc_context3)                           \
+            X(avcodec, avcodec_find_decoder) X(avcodec, avcodec_find_encoder) X(                   \
+                avcodec, avcodec_free_context) X(avcodec, avcodec_get_name)                        \
                 X(avcodec, avcodec_open2) X(avcodec, avcodec_parameters_from_context) X(           \
                     avcodec, avcodec_parameters_to_context) X(avcodec, avcodec_receive_frame)      \
                     X(avcodec, avcodec_receive_packet) X(avcodec, avcodec_send_frame) X(           \

@@ -192,16 +192,23 @@ static um_status read_folder(struct dir *d, struct folders *todo, const char *pa
     return st;
 }
 
-static um_status add_folder(struct dir *d, const char *path)
+/* A folder, and with --recursive those in it. The first `fixed` bytes of paths are no names. */
+static um_status walk(struct dir *d, const char *path, size_t fixed)
 {
     struct folders todo = {NULL, 0, 0};
-    size_t n = strlen(path), fixed = n + (n && path[n - 1] != '/');
     um_status st = push_folder(&todo, um_strdup(path));
     for (size_t i = 0; st == UM_OK && i < todo.count; i++)
         st = read_folder(d, &todo, todo.path[i], fixed);
     for (size_t i = 0; i < todo.count; i++)
         um_free(todo.path[i]);
     um_free(todo.path);
+    return st;
+}
+
+static um_status add_folder(struct dir *d, const char *path)
+{
+    size_t n = strlen(path);
+    um_status st = walk(d, path, n + (n && path[n - 1] != '/'));
     if (st == UM_OK && d->count == 0) {
         char held[UM_NOTICE_BYTES];
         um_notices_passed(&d->notices, held);
@@ -246,17 +253,21 @@ static um_status add_glob(struct dir *d, const char *pattern)
     struct stat s;
     for (size_t i = 0; rc == 0 && i < found.gl_pathc && st == UM_OK; i++) {
         const char *path = found.gl_pathv[i];
-        if (stat(path, &s) == 0 && S_ISDIR(s.st_mode))
-            continue;
-        if (fixed > strlen(path) || steps_up(path + fixed))
+        bool folder = stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+        if (folder && !d->set.recursive)
+            um_notices_pass_folder(&d->notices);
+        else if (fixed > strlen(path) || steps_up(path + fixed))
             st = um_fail(UM_EINVAL, "%s: \"..\" behind a wildcard leaves no names for the outputs",
                          pattern);
         else
-            st = add(d, um_strdup(path), fixed);
+            st = folder ? walk(d, path, fixed) : add(d, um_strdup(path), fixed);
     }
     globfree(&found);
-    if (st == UM_OK && d->count == 0)
-        st = um_fail(UM_EIO, "%s: no file matches", pattern);
+    if (st == UM_OK && d->count == 0) {
+        char held[UM_NOTICE_BYTES];
+        um_notices_passed(&d->notices, held);
+        st = um_fail(UM_EIO, "%s: no file matches%s%s", pattern, held[0] ? ", only " : "", held);
+    }
     return st;
 }
 
