@@ -709,7 +709,14 @@ TEST(videos_give_frames_and_times)
     check_video("intra.mp4", 3, 48, 6);
     check_video("intra.avi", 3, 48, 6);
     check_video("turned.mp4", 3, 32, 6);
-    um_frame *f = NULL;
+    um_frame *f = read_first(golden("video", "wide.mkv"), UM_WINDOW_RANGE, 0, 4080);
+    CHECK(f && f->channels == 1 && f->pixels[0] == 0 && f->pixels[47] == 47);
+    um_frame_unref(&f);
+    CHECK_STR(told, "");
+    f = read_first(golden("video", "wide.mkv"), UM_WINDOW_NONE, 0, 0);
+    CHECK(f && f->pixels[47] == 3);
+    um_frame_unref(&f);
+    CHECK_MSG(strstr(told, "none is over 752 of 65535"), "%s", told);
     CHECK_OK(um_image_read(golden("video", "exact.mkv"), &f));
     CHECK(f->width == 48 && f->pixels[1] == 1);
     um_frame_unref(&f);

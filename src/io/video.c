@@ -18,7 +18,7 @@ const bool um_video_built = true;
 
 /* What a conversion to gray or RGB was set up for. */
 struct look {
-    int width, height, format, space, range;
+    int width, height, from, to, space, range;
 };
 
 struct um_video {
@@ -202,7 +202,7 @@ void um_video_close(struct um_video **video)
 static um_status set_up(struct um_video *v, int format)
 {
     const AVFrame *a = v->frame;
-    struct look look = {a->width, a->height, a->format, a->colorspace, a->color_range};
+    struct look look = {a->width, a->height, a->format, format, a->colorspace, a->color_range};
     if (v->scale && memcmp(&look, &v->look, sizeof look) == 0)
         return UM_OK;
     v->scale = v->av->sws_getCachedContext(v->scale, a->width, a->height, a->format, a->width,
@@ -219,22 +219,46 @@ static um_status set_up(struct um_video *v, int format)
     return UM_OK;
 }
 
+static um_status scale(struct um_video *v, int format, void *pixels, ptrdiff_t stride)
+{
+    uint8_t *rows[4] = {pixels};
+    int strides[4] = {(int)stride};
+    um_status st = set_up(v, format);
+    if (st == UM_OK)
+        v->av->sws_scale(v->scale, (const uint8_t *const *)v->frame->data, v->frame->linesize, 0,
+                         v->frame->height, rows, strides);
+    return st;
+}
+
+/* Gray and RGB of 16 bits: which of them count is for the window to say. */
+static um_status scale_wide(struct um_video *v, um_frame *f)
+{
+    size_t n = (size_t)f->stride * (size_t)f->height;
+    uint16_t *wide = um_alloc(2 * n);
+    um_status st = wide ? scale(v, f->channels == 1 ? AV_PIX_FMT_GRAY16 : AV_PIX_FMT_RGB48, wide,
+                                2 * f->stride)
+                        : um_fail(UM_ENOMEM, "video of 16 bits");
+    if (st == UM_OK)
+        st = um_image_levels(v->f, wide, n, 0, f->pixels);
+    um_free(wide);
+    return st;
+}
+
 static um_status convert(struct um_video *v, um_frame **out)
 {
     const AVFrame *a = v->frame;
     const AVPixFmtDescriptor *d = v->av->av_pix_fmt_desc_get(a->format);
     if (!d || d->flags & AV_PIX_FMT_FLAG_HWACCEL)
         return um_fail(UM_EFORMAT, "pixels of a kind that is not read");
-    bool gray = d->nb_components <= 2 && !(d->flags & (AV_PIX_FMT_FLAG_PAL | AV_PIX_FMT_FLAG_RGB));
+    bool rgb = d->flags & (AV_PIX_FMT_FLAG_PAL | AV_PIX_FMT_FLAG_RGB);
+    bool gray = d->nb_components <= 2 && !rgb;
     um_status st = um_frame_create(out, a->width, a->height, gray ? 1 : 3);
     if (st != UM_OK)
         return st == UM_EINVAL ? UM_EFORMAT : st;
-    st = set_up(v, gray ? AV_PIX_FMT_GRAY8 : AV_PIX_FMT_RGB24);
-    uint8_t *rows[4] = {(*out)->pixels};
-    int strides[4] = {(int)(*out)->stride};
-    if (st == UM_OK)
-        v->av->sws_scale(v->scale, (const uint8_t *const *)a->data, a->linesize, 0, a->height, rows,
-                         strides);
+    if ((gray || rgb) && d->comp[0].depth == 16)
+        st = scale_wide(v, *out);
+    else
+        st = scale(v, gray ? AV_PIX_FMT_GRAY8 : AV_PIX_FMT_RGB24, (*out)->pixels, (*out)->stride);
     if (st != UM_OK)
         um_frame_unref(out);
     return st;
@@ -259,6 +283,7 @@ static um_status take_frame(struct um_video *v, um_frame **out)
 {
     v->frames++;
     v->ts = time_of(v);
+    v->f->facts = (struct um_image_facts){.orientation = v->orientation};
     um_status st = UM_OK;
     if (v->frame->flags & AV_FRAME_FLAG_CORRUPT || v->frame->decode_error_flags)
         st = um_fail(UM_EFORMAT, "frame %lld at %.3f s is damaged", (long long)v->frames, v->ts);
@@ -267,7 +292,6 @@ static um_status take_frame(struct um_video *v, um_frame **out)
     if (st == UM_OK) {
         (*out)->ts = v->ts;
         (*out)->has_ts = 1;
-        v->f->facts = (struct um_image_facts){.orientation = v->orientation};
     }
     v->av->av_frame_unref(v->frame);
     return st;

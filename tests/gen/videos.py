@@ -12,20 +12,22 @@ out = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent / 
 out.mkdir(parents=True, exist_ok=True)
 
 
-def video(name, codec, pixels, options=None, **stream_options):
-    with av.open(str(out / name), "w", options=options or {}) as container:
+def video(name, codec, pixels, options=None, scale=0, **stream_options):
+    with av.open(str(out / name), "w", options={"fflags": "+bitexact", **(options or {})}) as container:
         s = container.add_stream(codec, rate=25)
         s.width, s.height, s.pix_fmt = W, H, pixels
         s.codec_context.time_base = Fraction(1, 1000)
         s.options = stream_options
         for i, t in enumerate(TIMES):
-            frame = av.VideoFrame.from_ndarray(np.tile(np.uint8(40 * i) + np.arange(W, dtype=np.uint8), (H, 1)), format="gray")
+            rows = np.tile(np.uint8(40 * i) + np.arange(W, dtype=np.uint8), (H, 1))
+            frame = av.VideoFrame.from_ndarray(rows.astype(np.uint16) * scale if scale else rows, format="gray16le" if scale else "gray")
             frame.pts, frame.time_base = t, Fraction(1, 1000)
             container.mux(s.encode(frame))
         container.mux(s.encode())
 
 
 video("exact.mkv", "ffv1", "gray")
+video("wide.mkv", "ffv1", "gray16le", scale=16)
 video("intra.mp4", "mpeg4", "yuv420p", {"movflags": "faststart"}, g="1", qscale="2")
 video("intra.avi", "mjpeg", "yuvj420p", qscale="2")
 turned = out / "turned.mp4"
