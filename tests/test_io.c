@@ -61,6 +61,7 @@ static void tmp_close(void)
 
 static void spit(const char *path, const void *data, size_t n)
 {
+    remove(path); /* some file systems wait for the disk when a file is emptied and written again */
     FILE *f = fopen(path, "wb");
     if (!f || fwrite(data, 1, n, f) != n || fclose(f) != 0)
         abort();
@@ -306,7 +307,8 @@ TEST(image_errors_name_the_file)
     CHECK_EQ(um_image_read(tmp, &f), UM_EIO);
     spit(in_tmp("text.png"), "hello, I am text", 16);
     CHECK_EQ(um_image_read(in_tmp("text.png"), &f), UM_EFORMAT);
-    CHECK(strstr(um_last_error(), "text.png") && strstr(um_last_error(), "neither PNG nor JPEG"));
+    CHECK(strstr(um_last_error(), "text.png") &&
+          strstr(um_last_error(), "a text, not a picture (PNG, "));
     const uint8_t pixel = 0;
     CHECK_EQ(um_image_write_png(in_tmp("no/such/folder.png"), &pixel, 1, 1, 1), UM_EIO);
     CHECK(strstr(um_last_error(), "folder.png"));
@@ -888,7 +890,7 @@ static um_frame *gray_frame(void)
 TEST(sink_specs)
 {
     um_sink *s = NULL;
-    CHECK_EQ(um_sink_open(&s, "video:x", NULL), UM_EINVAL);
+    CHECK_EQ(um_sink_open(&s, "film:x", NULL), UM_EINVAL);
     CHECK_MSG(strstr(um_last_error(), "dir:PATH") && strstr(um_last_error(), "null:"), "%s",
               um_last_error());
     CHECK_EQ(um_sink_open(&s, "out", NULL), UM_EINVAL);

@@ -71,10 +71,16 @@ static const struct row table[] = {
     {"multimask", 0, FLAG, AT(multimask), 0, 0, 0, 0, ON_SEGMENT, NULL,
      "three masks; the one with the best predicted IoU is written"},
     {"sink", 'o', LIST, AT(sink), AT(sinks), 0, 0, 0, ON_RUN | ON_SEGMENT | ON_PHANTOM, "SINK",
-     "dir:PATH, jsonl:PATH, jsonl:-, null: (phantom: the folder to write); may be repeated"},
+     "dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, null: (phantom: the folder to write); may be "
+     "repeated"},
     {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15, STREAM | ON_PHANTOM | ON_BENCH, "N",
      "stop after N frames"},
     {"loop", 0, FLAG, AT(loop), 0, 0, 0, 0, STREAM, NULL, "start again at the end of the source"},
+    {"recursive", 0, FLAG, AT(recursive), 0, 0, 0, 0, STREAM, NULL,
+     "a folder: also what lies in its folders"},
+    {"window", 0, TEXT, AT(window), 0, 0, 0, 0, STREAM, "LO,HI|auto",
+     "16-bit pictures: sample LO becomes black and HI white; auto = each picture's least and "
+     "greatest"},
     {"realtime", 0, FLAG, AT(realtime), 0, 0, 0, 0, ON_RUN, NULL,
      "a frame that waits is replaced by the newest, and counted"},
     {"strict", 0, FLAG, AT(strict), 0, 0, 0, 0, STREAM, NULL, "stop at the first unreadable frame"},
@@ -538,13 +544,44 @@ um_status cli_class(const struct options *o, um_detector *detector, int *label)
     return UM_EINVAL;
 }
 
+/* In place of the progress line, where there is one. */
+static void tell_notice(void *ctx, const char *text)
+{
+    (void)ctx;
+    fprintf(stderr, "%sultramotion: %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", text);
+}
+
+/* The value of --window. */
+static bool read_window(const char *text, um_source_settings *s)
+{
+    double v[2];
+    s->window = strcmp(text, "auto") == 0 ? UM_WINDOW_AUTO : UM_WINDOW_RANGE;
+    if (s->window == UM_WINDOW_AUTO)
+        return true;
+    if (!cli_numbers(text, 2, v) || v[0] < 0 || v[0] >= v[1] || v[1] > UINT16_MAX ||
+        v[0] != (int)v[0] || v[1] != (int)v[1])
+        return cli_usage(
+                   "--window: \"%s\" is not auto or LO,HI, whole numbers from 0 to 65535 with "
+                   "LO less than HI",
+                   text),
+               false;
+    s->window_lo = (int)v[0];
+    s->window_hi = (int)v[1];
+    return true;
+}
+
 um_status cli_open_source(um_source **out, const struct options *o)
 {
     um_source_settings s;
     um_source_settings_default(&s);
     s.frames = o->frames;
     s.loop = o->loop;
+    s.recursive = o->recursive;
     s.channels = 1;
+    if (!o->quiet)
+        s.on_notice = tell_notice;
+    if (o->window && !read_window(o->window, &s))
+        return UM_EINVAL;
     if (o->pixel && strcmp(o->pixel, "gray8") != 0 && strcmp(o->pixel, "rgb8") != 0) {
         cli_usage("--pixel: \"%s\" is not gray8 or rgb8", o->pixel);
         return UM_EINVAL;

@@ -28,7 +28,7 @@ enum command_bit {
 
 struct options {
     const char *detector, *segmenter, *device, *precision, *class_name, *gate, *kpi, *dump, *config,
-        *size, *pixel, *calibrate, *on_device_lost, *on_sink_full;
+        *size, *pixel, *calibrate, *on_device_lost, *on_sink_full, *window;
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;
@@ -41,7 +41,7 @@ struct options {
     uint64_t seed, guard_seed;
     int rounds, inflight, objects;
     bool per_class;
-    bool loop, realtime, strict, quiet, verbose, multimask, json, serve, help;
+    bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, serve, help;
     const char *positional[MAX_POSITIONAL];
     int positionals;
 };

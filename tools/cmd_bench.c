@@ -403,6 +403,23 @@ static void report_device(const struct options *o, const char *name)
     um_device_close(&dev);
 }
 
+static void report_pictures(void)
+{
+    static const struct {
+        const char *part, *missing;
+    } parts[] = {
+        {"TIFF",
+         "TIFF: MISSING: built without libtiff\n           install libtiff-dev 4.5 or newer "
+         "and build again"},
+        {"videos", "videos: MISSING: built without libav\n           install libavformat-dev, "
+                   "libavcodec-dev and libswscale-dev and build again"},
+    };
+    printf("reads      %s\n", um_image_kinds());
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (!strstr(um_image_kinds(), parts[i].part))
+            printf("           %s\n", parts[i].missing);
+}
+
 int command_doctor(const struct options *o)
 {
     char det[4200], seg[4200];
@@ -420,6 +437,7 @@ int command_doctor(const struct options *o)
         snprintf(name, sizeof name, "cuda:%d", i);
         report_device(o, name);
     }
+    report_pictures();
     bool have = report_model("detector", detector_path);
     have = report_model("segmenter", segmenter_path) && have;
     if (!have)

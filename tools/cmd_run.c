@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -250,6 +251,13 @@ static bool lost_policy(const struct options *o, um_run_settings *run)
     return true;
 }
 
+/* A single file that could not be read: that was said, and is all there is to say. */
+static bool said_all(const struct options *o, uint64_t unreadable)
+{
+    struct stat s;
+    return unreadable == 1 && stat(o->positional[0], &s) == 0 && S_ISREG(s.st_mode);
+}
+
 /* The run itself, which can be stopped. */
 static um_status run_frames(const um_run_settings *settings, um_run_counts *counts)
 {
@@ -319,17 +327,19 @@ int command_run(const struct options *o)
     st = run_frames(&run, &counts);
     end_line(&p);
     code = st == UM_OK ? EXIT_DONE : st == UM_EASSERT ? EXIT_ASSERTION : EXIT_FAILED;
-    if (st == UM_OK && !counts.frames && !counts.stopped) {
+    bool nothing = st == UM_OK && !counts.frames && !counts.stopped,
+         silent = nothing && said_all(o, counts.unreadable);
+    if (nothing && !silent)
         fprintf(stderr, "ultramotion: %s: no usable frame\n", o->positional[0]);
+    if (nothing)
         code = EXIT_FAILED;
-    }
     if (o->dump && counts.frames) {
         um_status dumped =
             um_pipeline_dump(p.spare.pipeline ? p.spare.pipeline : e->pipeline, o->dump);
         if (dumped != UM_OK && code == EXIT_DONE)
             code = cli_fail(dumped);
     }
-    if (!o->quiet)
+    if (!o->quiet && !silent)
         summary_print(&p.summary, stderr, &counts, seconds_now() - p.started);
 done:
     code = close_outputs(&out, code);
@@ -372,7 +382,8 @@ static um_frame *next_frame(struct each *e, int *code)
 static int no_frames(const struct each *e, int code)
 {
     if (code == EXIT_DONE && !e->frames && !stop_requested()) {
-        fprintf(stderr, "ultramotion: %s: no usable frame\n", e->o->positional[0]);
+        if (!said_all(e->o, e->unreadable))
+            fprintf(stderr, "ultramotion: %s: no usable frame\n", e->o->positional[0]);
         return EXIT_FAILED;
     }
     if (!e->o->quiet && e->unreadable)

@@ -55,11 +55,13 @@ static void print_usage(FILE *f)
     fprintf(f, "usage: ultramotion COMMAND [ARGUMENTS]\n\n");
     for (int i = 0; i < COMMANDS; i++)
         fprintf(f, "  %-8s %s\n", commands[i].name, commands[i].help);
-    fprintf(f, "\nSOURCE  a file, a folder, a glob (PNG, JPEG), phantom:seed=1,frames=100, or - "
-               "(raw frames on stdin)\n"
-               "SINK    dir:PATH, jsonl:PATH, jsonl:-, null:\n\n"
-               "ultramotion COMMAND --help lists the options of a command. Research software, not "
-               "a medical device.\n");
+    fprintf(f,
+            "\nSOURCE  a file, a folder, a glob (%s), @LIST.txt (one path a line),\n"
+            "        phantom:seed=1,frames=100, or - (raw frames on stdin)\n"
+            "SINK    dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, null:\n\n"
+            "ultramotion COMMAND --help lists the options of a command. Research software, not a "
+            "medical device.\n",
+            um_image_kinds());
 }
 
 /* A file that this program opens must not take the place of a standard stream: what is written

@@ -22,12 +22,14 @@ typedef struct um_frame {
     ptrdiff_t stride;            /**< bytes from one row to the next; negative: bottom to top */
     uint8_t *pixels;
     uint64_t id; /**< position in its source, from 0 */
-    double ts;   /**< seconds since 1970 */
+    double ts;   /**< seconds since 1970; of a video's frame: since the video's start */
     int has_pose, has_spacing;
     double pose[16];      /**< probe to tracker, row-major, mm */
     double spacing_mm[2]; /**< x, y */
     const char *source;   /**< file relative to what was given, or name of the stream; "" = unknown;
                              um_frame_set_source() */
+    int has_ts; /**< ts is a stamp of the source's own, 0 included; else it is the time of receipt
+                 */
 } um_frame;
 
 /**

@@ -10,9 +10,12 @@
 extern "C" {
 #endif
 
-/** Read a PNG or JPEG by content. Gray stays gray; everything else becomes RGB; alpha is dropped;
- * 16 bits become 8. */
+/** Read a PNG, JPEG, BMP, the first page of a TIFF or the first frame of a video, by content. Gray
+ * stays gray; everything else becomes RGB; alpha is dropped; 16 bits become 8. A picture whose file
+ * says how it is to be turned (EXIF) is turned. */
 UM_API um_status um_image_read(const char *path, um_frame **out);
+/** The kinds of pictures and videos that this build reads, for people. */
+UM_API const char *um_image_kinds(void);
 /** Write 8-bit PNG, channels 1 or 3, rows contiguous. */
 UM_API um_status um_image_write_png(const char *path, const uint8_t *pixels, int width, int height,
                                     int channels);

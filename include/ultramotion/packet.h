@@ -44,7 +44,7 @@ typedef struct um_object {
 typedef struct um_packet {
     size_t struct_size;
     uint64_t frame_id;
-    double ts;
+    double ts; /**< of the frame, see um_frame */
     um_state state;
     int label;   /**< of the best box */
     float score; /**< of the best box, also when LOST */

@@ -9,9 +9,9 @@
 extern "C" {
 #endif
 
-/** Where packets go: "dir:PATH", "jsonl:PATH", "jsonl:-" (stdout), "null:", or what
- * um_sink_register() added. Reference counted. Threads: one at a time, unless a function says
- * otherwise. */
+/** Where packets go: "dir:PATH", "jsonl:PATH", "jsonl:-" (stdout), "video:OUT.mp4" (overlays, at
+ * the frames' times), "null:", or what um_sink_register() added. Reference counted. Threads: one at
+ * a time, unless a function says otherwise. */
 typedef struct um_sink um_sink;
 
 /** What a run does with a packet for a sink that still has as many waiting as it may. */

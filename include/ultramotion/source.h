@@ -8,20 +8,37 @@
 extern "C" {
 #endif
 
-/** Where frames come from: a file, a folder, a glob, "phantom:seed=1,frames=100,…", "-" (raw frames
- * on stdin), "push:" (frames that the program has), or what um_source_register() added.
+/** Where frames come from: a file (PNG, JPEG, BMP, TIFF with all its pages, a video), a folder, a
+ * glob, "@LIST.txt" (files, one a line), "phantom:seed=1,frames=100,…", "-" (raw frames on stdin),
+ * "push:" (frames that the program has), or what um_source_register() added.
  * Reference counted. Threads: one at a time, unless a function says otherwise. */
 typedef struct um_source um_source;
+
+/** What becomes of samples of 16 bits, as PNG and TIFF have them. */
+typedef enum um_window {
+    UM_WINDOW_NONE,  /**< all 16 bits become 8, or those that the file calls significant (sBIT) */
+    UM_WINDOW_RANGE, /**< window_lo and less become 0, window_hi and more 255 */
+    UM_WINDOW_AUTO   /**< the same, from the least sample of each picture to its greatest */
+} um_window;
 
 typedef struct um_source_settings {
     size_t struct_size;
     int width, height,
-        channels; /**< raw frames on stdin: --size and --pixel (channels 1 = gray8, 3 = rgb8) */
-    long frames;  /**< stop after this many frame ids; 0 = all */
-    int loop;     /**< files: start again at the end */
-    int capacity; /**< "push:": frames that may wait, 1 to 1024; default 4 */
-    int replace;  /**< "push:": 1 = a frame that finds no room replaces the oldest one that waits,
-                     and  is counted; 0 (default) = um_source_push() waits for room */
+        channels;  /**< raw frames on stdin: --size and --pixel (channels 1 = gray8, 3 = rgb8) */
+    long frames;   /**< stop after this many frame ids; 0 = all */
+    int loop;      /**< files: start again at the end */
+    int capacity;  /**< "push:": frames that may wait, 1 to 1024; default 4 */
+    int replace;   /**< "push:": 1 = a frame that finds no room replaces the oldest one that waits,
+                      and  is counted; 0 (default) = um_source_push() waits for room */
+    int recursive; /**< folders: also what lies in their folders */
+    um_window window;
+    int window_lo, window_hi; /**< 0 <= lo < hi <= 65535 */
+    /** Told once what a user should know about what was read, and what was not: pictures turned by
+     * their EXIF orientation, 16-bit samples that look dark, files of a folder that were passed
+     * over. Called by who reads or closes the source, on its thread; the text lasts for the call.
+     */
+    void (*on_notice)(void *ctx, const char *text);
+    void *ctx;
 } um_source_settings;
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
 UM_API void um_source_settings_init(um_source_settings *s, size_t struct_size);
@@ -64,7 +81,7 @@ UM_API um_status um_source_read(um_source *source, um_frame **frame);
 /** End a source: a read that waits, and all later ones, answer UM_EOF. For good. Threads: any, and
  * signal handlers, as long as the caller knows that it is open. */
 UM_API void um_source_cancel(um_source *source);
-/** Frames the source will give, or -1 if unknown. */
+/** Frames the source will give, or -1 if unknown or endless. */
 UM_API long um_source_length(const um_source *source);
 /** What outputs of the last frame read are called: unique within the source, a path relative to
  * the output's folder. The file's path as in frame->source without its ending (with it, where two
@@ -127,9 +144,9 @@ typedef struct um_source_ops {
      * looped. Sets ts if the frame has a stamp, and um_frame_set_source() if it has a better name
      * than the source's spec. An error says what happened with um_set_error(). */
     um_status (*read)(void *priv, uint64_t index, um_frame **frame);
-    void (*close)(void *priv);                  /**< or NULL */
-    long (*length)(const void *priv);           /**< -1 = unknown or endless; or NULL: the same */
-    const char *(*name)(const void *priv);      /**< um_source_frame_name(); NULL: the id */
+    void (*close)(void *priv);             /**< or NULL */
+    long (*length)(const void *priv);      /**< -1 = unknown, LONG_MAX = endless; NULL: unknown */
+    const char *(*name)(const void *priv); /**< um_source_frame_name(); NULL: the id */
     const um_truth *(*truth)(const void *priv); /**< of the last frame; or NULL: has none */
     int stream; /**< 1: what follows an unreadable frame cannot be found, the source ends there */
 } um_source_ops;

@@ -14,10 +14,11 @@
 static struct um_schemes schemes = {
     .what = "sink",
     .lock = PTHREAD_MUTEX_INITIALIZER,
-    .count = 3,
+    .count = 4,
     .row = {{"dir", "dir:PATH", &um_sink_dir},
             {"jsonl", "jsonl:PATH or jsonl:-", &um_sink_jsonl},
-            {"null", "null:", &um_sink_null}},
+            {"null", "null:", &um_sink_null},
+            {"video", "video:OUT.mp4", &um_sink_video}},
 };
 
 struct um_sink {

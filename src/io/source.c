@@ -7,6 +7,7 @@
 #include "base/wake.h"
 #include "io/scheme.h"
 
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -83,7 +84,8 @@ static um_status choose(const char *spec, const um_source_ops **ops, const char 
     if (!um_scheme_length(spec) || stat(spec, &s) == 0)
         return UM_OK;
     um_schemes_usages(&schemes, known, sizeof known);
-    return um_fail(UM_EINVAL, "unknown source \"%s\": known are a file, a folder, a glob, %s", spec,
+    return um_fail(UM_EINVAL,
+                   "unknown source \"%s\": known are a file, a folder, a glob, @LIST.txt, %s", spec,
                    known);
 }
 
@@ -102,6 +104,11 @@ um_status um_source_open(um_source **out, const char *spec, const um_source_sett
         return um_fail(UM_EINVAL, "a source without a name");
     if (own.frames < 0)
         return um_fail(UM_EINVAL, "%s: %ld frames", spec, own.frames);
+    if (own.window < UM_WINDOW_NONE || own.window > UM_WINDOW_AUTO ||
+        (own.window == UM_WINDOW_RANGE &&
+         (own.window_lo < 0 || own.window_lo >= own.window_hi || own.window_hi > UINT16_MAX)))
+        return um_fail(UM_EINVAL, "%s: a window from %d to %d: want two samples, 0 to 65535", spec,
+                       own.window_lo, own.window_hi);
     const um_source_ops *ops = NULL;
     const char *arg = NULL;
     st = choose(spec, &ops, &arg);
@@ -195,7 +202,9 @@ um_status um_source_read(um_source *source, um_frame **frame)
     if (st == UM_OK) {
         s->round_frames = true;
         (*frame)->id = s->id;
-        if ((*frame)->ts == 0)
+        if ((*frame)->ts != 0)
+            (*frame)->has_ts = 1;
+        else if (!(*frame)->has_ts)
             (*frame)->ts = um_clock_unix();
     } else if (s->ops->stream) {
         s->ended = true;
@@ -218,9 +227,9 @@ long um_source_length(const um_source *source)
     if (!source)
         return -1;
     long n = source->ops->length ? source->ops->length(source->priv) : -1, limit = source->limit;
-    if (n < 0 && source->ops->stream)
-        return -1; /* a stream may end before any limit */
-    if (n < 0 || source->loop)
+    if (n < 0)
+        return -1; /* it may end before any limit */
+    if (n == LONG_MAX || source->loop)
         return limit ? limit : -1;
     return limit && limit < n ? limit : n;
 }

@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pictures on disk: one file, all of a folder, or a glob, in the natural order of their names
- * (frame_2 before frame_10). What outputs are called is settled here, where all names are known. */
+/* Pictures and videos on disk: one file, all of a folder, a glob, in the natural order of their
+ * names (frame_2 before frame_10), or a list in its own. What outputs are called is settled here,
+ * where all names are known. */
+#include "io/clip.h"
+#include "io/notice.h"
 #include "io/path.h"
 #include "io/source.h"
+#include "io/tiff.h"
+#include "io/video.h"
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "ultramotion/io.h"
 
@@ -12,21 +18,31 @@
 #include <errno.h>
 #include <glob.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 struct file {
     char *path;
-    const char *rel;  /* the part of it that frames and outputs are called by */
-    bool with_ending; /* without it, it would meet another */
+    const char *rel;       /* the part of it that frames and outputs are called by */
+    bool with_ending;      /* without it, it would meet another */
+    bool many_with_ending; /* the same, where its frames are numbered */
 };
 
 struct dir {
+    um_source_settings set;
     struct file *files;
-    size_t count, capacity;
-    char *name; /* of the last frame, with room for the longest */
+    size_t count, capacity, at; /* at: the file that is read */
+    struct um_clip clip;        /* of it */
+    bool open;
+    unsigned frame;    /* of it, from 0 */
+    char *name;        /* of the last frame, with room for the longest */
+    bool may_be_many;  /* a file that may hold several frames is among them */
+    const char *given; /* the source's argument */
+    struct um_notices notices;
 };
 
 /* Digits compare as numbers, all else byte by byte. */
@@ -59,12 +75,30 @@ static int by_name(const void *a, const void *b)
     return order ? order : strcmp(x, y);
 }
 
-static int is_picture(const char *name)
+static bool has_ending(const char *name, const char *const *endings)
 {
     const char *dot = strrchr(name, '.');
-    return dot && dot != name &&
-           (strcasecmp(dot, ".png") == 0 || strcasecmp(dot, ".jpg") == 0 ||
-            strcasecmp(dot, ".jpeg") == 0);
+    if (!dot || dot == name)
+        return false;
+    while (*endings && strcasecmp(dot, *endings) != 0)
+        endings++;
+    return *endings != NULL;
+}
+
+/* What may hold several frames, and is taken from a folder. */
+static bool is_sequence(const char *name)
+{
+    static const char *const pages[] = {".tif", ".tiff", NULL};
+    static const char *const videos[] = {".mp4", ".m4v", ".mov",  ".mkv", ".webm", ".avi",
+                                         ".wmv", ".mpg", ".mpeg", ".gif", NULL};
+    return (um_tiff_built && has_ending(name, pages)) ||
+           (um_video_built && has_ending(name, videos));
+}
+
+static bool is_picture(const char *name)
+{
+    static const char *const stills[] = {".png", ".jpg", ".jpeg", ".bmp", NULL};
+    return has_ending(name, stills) || is_sequence(name);
 }
 
 /* Takes `path` (NULL: its allocation failed), of which the first `fixed` bytes are no part of the
@@ -94,7 +128,55 @@ static um_status add_file(struct dir *d, const char *path)
     return add(d, um_strdup(path), slash ? (size_t)(slash + 1 - path) : 0);
 }
 
-static um_status add_folder(struct dir *d, const char *path)
+/* Folders that are still to be looked into. */
+struct folders {
+    char **path;
+    size_t count, capacity;
+};
+
+/* Takes `path`, NULL: its allocation failed. */
+static um_status push_folder(struct folders *f, char *path)
+{
+    if (path && f->count == f->capacity) {
+        size_t capacity = f->capacity ? f->capacity * 2 : 16;
+        char **grown = um_grow(f->path, f->count * sizeof *grown, capacity * sizeof *grown);
+        if (grown) {
+            f->path = grown;
+            f->capacity = capacity;
+        } else {
+            um_free(path);
+            path = NULL;
+        }
+    }
+    if (!path)
+        return um_fail(UM_ENOMEM, "list of %zu folders", f->count);
+    f->path[f->count++] = path;
+    return UM_OK;
+}
+
+/* A file of a folder: taken if it is called like a picture; else counted by what is in it. Linked
+ * folders are not followed, they might lead round. */
+static um_status sort_in(struct dir *d, struct folders *todo, char *path, const char *name,
+                         size_t fixed)
+{
+    struct stat s;
+    if (!path)
+        return um_fail(UM_ENOMEM, "%s", name);
+    if (is_picture(name))
+        return add(d, path, fixed);
+    um_status st = UM_OK;
+    if (lstat(path, &s) == 0 && S_ISDIR(s.st_mode)) {
+        if (d->set.recursive)
+            return push_folder(todo, path);
+        um_notices_pass_folder(&d->notices);
+    } else {
+        um_notices_pass(&d->notices, path);
+    }
+    um_free(path);
+    return st;
+}
+
+static um_status read_folder(struct dir *d, struct folders *todo, const char *path, size_t fixed)
 {
     DIR *folder = opendir(path);
     if (!folder)
@@ -102,15 +184,37 @@ static um_status add_folder(struct dir *d, const char *path)
     um_status st = UM_OK;
     struct dirent *e;
     for (errno = 0; st == UM_OK && (e = readdir(folder)); errno = 0)
-        if (e->d_name[0] != '.' && is_picture(e->d_name)) {
-            char *file = um_path_join(path, e->d_name);
-            st = add(d, file, file ? strlen(file) - strlen(e->d_name) : 0);
-        }
+        if (e->d_name[0] != '.')
+            st = sort_in(d, todo, um_path_join(path, e->d_name), e->d_name, fixed);
     if (st == UM_OK && errno)
         st = um_fail(UM_EIO, "%s: %s", path, strerror(errno));
     closedir(folder);
-    if (st == UM_OK && d->count == 0)
-        st = um_fail(UM_EIO, "%s: no .png, .jpg or .jpeg in this folder", path);
+    return st;
+}
+
+/* A folder, and with --recursive those in it. The first `fixed` bytes of paths are no names. */
+static um_status walk(struct dir *d, const char *path, size_t fixed)
+{
+    struct folders todo = {NULL, 0, 0};
+    um_status st = push_folder(&todo, um_strdup(path));
+    for (size_t i = 0; st == UM_OK && i < todo.count; i++)
+        st = read_folder(d, &todo, todo.path[i], fixed);
+    for (size_t i = 0; i < todo.count; i++)
+        um_free(todo.path[i]);
+    um_free(todo.path);
+    return st;
+}
+
+static um_status add_folder(struct dir *d, const char *path)
+{
+    size_t n = strlen(path);
+    um_status st = walk(d, path, n + (n && path[n - 1] != '/'));
+    if (st == UM_OK && d->count == 0) {
+        char held[UM_NOTICE_BYTES];
+        um_notices_passed(&d->notices, held);
+        st = um_fail(UM_EIO, "%s: no picture in this folder (%s)%s%s", path, um_image_kinds(),
+                     held[0] ? ", only " : ": it is empty", held);
+    }
     return st;
 }
 
@@ -149,18 +253,140 @@ static um_status add_glob(struct dir *d, const char *pattern)
     struct stat s;
     for (size_t i = 0; rc == 0 && i < found.gl_pathc && st == UM_OK; i++) {
         const char *path = found.gl_pathv[i];
-        if (stat(path, &s) == 0 && S_ISDIR(s.st_mode))
-            continue;
-        if (fixed > strlen(path) || steps_up(path + fixed))
+        bool folder = stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+        if (folder && !d->set.recursive)
+            um_notices_pass_folder(&d->notices);
+        else if (fixed > strlen(path) || steps_up(path + fixed))
             st = um_fail(UM_EINVAL, "%s: \"..\" behind a wildcard leaves no names for the outputs",
                          pattern);
         else
-            st = add(d, um_strdup(path), fixed);
+            st = folder ? walk(d, path, fixed) : add(d, um_strdup(path), fixed);
     }
     globfree(&found);
-    if (st == UM_OK && d->count == 0)
-        st = um_fail(UM_EIO, "%s: no file matches", pattern);
+    if (st == UM_OK && d->count == 0) {
+        char held[UM_NOTICE_BYTES];
+        um_notices_passed(&d->notices, held);
+        st = um_fail(UM_EIO, "%s: no file matches%s%s", pattern, held[0] ? ", only " : "", held);
+    }
     return st;
+}
+
+/* ---- a list ---- */
+
+/* Bytes of the folders that all paths begin with. */
+static size_t common_folders(const struct dir *d)
+{
+    size_t common = d->count ? strlen(d->files[0].path) : 0;
+    for (size_t i = 0; i < d->count; i++) {
+        size_t n = 0;
+        while (n < common && d->files[i].path[n] == d->files[0].path[n])
+            n++;
+        common = n;
+    }
+    while (common && d->files[0].path[common - 1] != '/')
+        common--;
+    return common;
+}
+
+/* Without "./" and doubled slashes, so that a file has one name. */
+static void tidy(char *path)
+{
+    char *to = path;
+    for (const char *p = path; *p;) {
+        bool begins = to == path || to[-1] == '/';
+        if (begins && p[0] == '.' && p[1] == '/')
+            p += 2;
+        else if (begins && to != path && p[0] == '/')
+            p++;
+        else
+            *to++ = *p++;
+    }
+    *to = 0;
+}
+
+/* Lines of `text`, which ends in a zero: paths, relative to the list's folder. */
+static um_status add_lines(struct dir *d, const char *list, char *text)
+{
+    const char *slash = strrchr(list, '/');
+    char *folder = um_strdup(list);
+    um_status st = folder ? UM_OK : um_fail(UM_ENOMEM, "%s", list);
+    if (folder)
+        folder[slash ? slash + 1 - list : 0] = 0;
+    text += strncmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+    for (char *line = text, *next; st == UM_OK && line; line = next) {
+        next = strchr(line, '\n');
+        if (next)
+            *next++ = 0;
+        size_t n = strlen(line);
+        if (n && line[n - 1] == '\r')
+            line[--n] = 0;
+        tidy(line);
+        if (line[0])
+            st = add(d, line[0] == '/' ? um_strdup(line) : um_path_join(folder, line), 0);
+    }
+    um_free(folder);
+    return st;
+}
+
+static int by_rel(const void *a, const void *b)
+{
+    return strcmp((*(const struct file *const *)a)->rel, (*(const struct file *const *)b)->rel);
+}
+
+/* Each file goes by what its path has of its own, and comes once. */
+static um_status name_lines(struct dir *d, const char *list)
+{
+    size_t common = common_folders(d);
+    const struct file **sorted = um_array(d->count, sizeof *sorted);
+    um_status st = sorted ? UM_OK : um_fail(UM_ENOMEM, "names of %zu files", d->count);
+    for (size_t i = 0; i < d->count && st == UM_OK; i++) {
+        sorted[i] = &d->files[i];
+        const char *rel = d->files[i].path + common;
+        d->files[i].rel = rel + strspn(rel, "/"); /* absolute beside relative ones */
+        if (steps_up(d->files[i].rel))
+            st = um_fail(UM_EINVAL, "%s: \"%s\": \"..\" leaves no name for the outputs", list,
+                         d->files[i].path);
+    }
+    if (st == UM_OK)
+        qsort(sorted, d->count, sizeof *sorted, by_rel);
+    for (size_t i = 1; i < d->count && st == UM_OK; i++)
+        if (by_rel(&sorted[i - 1], &sorted[i]) == 0)
+            st = um_fail(UM_EINVAL, "%s: \"%s\" is in it twice", list, sorted[i]->path);
+    um_free(sorted);
+    return st;
+}
+
+static um_status add_list(struct dir *d, const char *list)
+{
+    enum { MOST = 64 << 20 };
+    int fd = -1;
+    int64_t bytes = 0;
+    um_status st = um_file_open(list, &fd, &bytes);
+    if (st != UM_OK)
+        return um_fail_in(st, list);
+    FILE *file = fdopen(fd, "rb");
+    char *text = bytes <= MOST ? um_alloc((size_t)bytes + 1) : NULL;
+    size_t n = text && file ? fread(text, 1, (size_t)bytes, file) : 0;
+    if (bytes > MOST)
+        st = um_fail(UM_EFORMAT, "%s: a list of more than %d MB", list, MOST >> 20);
+    else if (!text || !file)
+        st = um_fail(UM_ENOMEM, "%s", list);
+    else if (ferror(file))
+        st = um_fail(UM_EIO, "%s: cannot read: %s", list, strerror(errno));
+    else if (memchr(text, 0, n))
+        st = um_fail(UM_EFORMAT, "%s: not a list: want a text with one path a line", list);
+    else {
+        text[n] = 0;
+        st = add_lines(d, list, text);
+    }
+    um_free(text);
+    if (file)
+        fclose(file);
+    else
+        close(fd);
+    if (st == UM_OK && d->count == 0)
+        st = um_fail(UM_EIO, "%s: an empty list: want one path a line", list);
+    return st == UM_OK ? name_lines(d, list) : st;
 }
 
 /* ---- names of outputs ---- */
@@ -172,6 +398,8 @@ static size_t stem(const char *rel)
     const char *dot = strrchr(name, '.');
     return dot && dot != name ? (size_t)(dot - rel) : strlen(rel);
 }
+
+enum { NUMBER = 16 }; /* "_00000" and a zero */
 
 /* A name that a file might take: with its ending, or without. */
 struct claim {
@@ -185,6 +413,38 @@ static int by_claim(const void *a, const void *b)
     size_t n = x->length < y->length ? x->length : y->length;
     int order = memcmp(x->file->rel, y->file->rel, n);
     return order ? order : (x->length > y->length) - (x->length < y->length);
+}
+
+/* Bytes of `n` before "_" and at least five digits, as frames of one file are numbered; 0 if it is
+ * not called like that. */
+static size_t numbered(const char *rel, size_t n)
+{
+    size_t base = n;
+    while (base && isdigit((unsigned char)rel[base - 1]))
+        base--;
+    return n - base >= 5 && base > 1 && rel[base - 1] == '_' ? base - 1 : 0;
+}
+
+/* A file called like a frame of another one: that one's frames keep its ending. */
+static um_status keep_frames_apart(const struct claim *claims, size_t n, struct dir *d)
+{
+    for (size_t i = 0; i < d->count; i++) {
+        struct file *f = &d->files[i];
+        struct claim key = {f, numbered(f->rel, stem(f->rel))};
+        const struct claim *found =
+            key.length ? bsearch(&key, claims, n, sizeof *claims, by_claim) : NULL;
+        while (found && found > claims && by_claim(found - 1, &key) == 0)
+            found--;
+        for (; found && found < claims + n && by_claim(found, &key) == 0; found++) {
+            bool whole = found->length == strlen(found->file->rel);
+            if (whole && is_sequence(found->file->rel))
+                return um_fail(UM_EINVAL,
+                               "%s is called like a frame of %s: rename one, or give them apart",
+                               f->path, found->file->path);
+            found->file->many_with_ending = true;
+        }
+    }
+    return UM_OK;
 }
 
 /* A file goes by its stem, if that is neither another's stem nor another's whole name. */
@@ -209,57 +469,107 @@ static um_status settle_names(struct dir *d)
         for (size_t k = i; meet && k < end; k++)
             claims[k].file->with_ending = true;
     }
+    um_status st = keep_frames_apart(claims, n, d);
     um_free(claims);
-    d->name = um_zalloc(longest + 1);
-    return d->name ? UM_OK : um_fail(UM_ENOMEM, "names of %zu files", d->count);
+    d->name = um_zalloc(longest + NUMBER);
+    return d->name ? st : um_fail(UM_ENOMEM, "names of %zu files", d->count);
 }
 
 static um_status dir_open(void *priv, const char *arg, const um_source_settings *settings,
                           int wake_fd)
 {
-    (void)settings;
     (void)wake_fd; /* a file is there or not: nothing waits */
     struct dir *d = priv;
     struct stat s;
+    d->set = *settings;
+    d->given = arg;
+    um_notices_init(&d->notices, settings);
+    bool list = false;
     um_status st;
     if (stat(arg, &s) == 0)
         st = S_ISDIR(s.st_mode) ? add_folder(d, arg) : add_file(d, arg);
+    else if ((list = arg[0] == '@' && arg[1]))
+        st = add_list(d, arg + 1);
     else if (strpbrk(arg, "*?["))
         st = add_glob(d, arg);
     else
         st = um_fail(UM_EIO, "%s: %s", arg, strerror(errno));
-    if (st == UM_OK) {
+    if (st == UM_OK && !list)
         qsort(d->files, d->count, sizeof *d->files, by_name);
-        st = settle_names(d);
-    }
-    return st;
+    for (size_t i = 0; i < d->count; i++)
+        d->may_be_many = d->may_be_many || is_sequence(d->files[i].rel);
+    return st == UM_OK ? settle_names(d) : st;
+}
+
+static void close_clip(struct dir *d)
+{
+    if (d->open)
+        um_clip_close(&d->clip);
+    d->open = false;
+    d->frame = 0;
+    d->at++;
 }
 
 static void dir_close(void *priv)
 {
     struct dir *d = priv;
+    um_notices_end(&d->notices, d->given);
+    if (d->open)
+        um_clip_close(&d->clip);
     for (size_t i = 0; i < d->count; i++)
         um_free(d->files[i].path);
     um_free(d->files);
     um_free(d->name);
 }
 
+static void name_frame(struct dir *d)
+{
+    const struct file *f = &d->files[d->at];
+    bool many = d->open && um_clip_many(&d->clip);
+    size_t n = f->with_ending || (many && f->many_with_ending) ? strlen(f->rel) : stem(f->rel);
+    memcpy(d->name, f->rel, n);
+    d->name[n] = 0;
+    if (many)
+        snprintf(d->name + n, NUMBER, "_%05u", d->frame);
+}
+
+/* The next frame of the file, or of the next that has one. */
 static um_status dir_read(void *priv, uint64_t index, um_frame **frame)
 {
     struct dir *d = priv;
-    if (index >= d->count)
-        return UM_EOF;
-    const struct file *f = &d->files[index];
-    size_t n = f->with_ending ? strlen(f->rel) : stem(f->rel);
-    memcpy(d->name, f->rel, n);
-    d->name[n] = 0;
-    um_status st = um_image_read(f->path, frame);
-    return st == UM_OK ? um_frame_set_source(*frame, f->rel) : st;
+    if (index == 0 && (d->at || d->open)) { /* another round */
+        close_clip(d);
+        d->at = 0;
+    }
+    while (d->at < d->count) {
+        const struct file *f = &d->files[d->at];
+        um_status st = UM_OK;
+        if (!d->open) {
+            st = um_clip_open(&d->clip, f->path, &d->set);
+            d->open = st == UM_OK;
+        }
+        if (st == UM_OK)
+            st = um_clip_read(&d->clip, frame);
+        if (st != UM_EOF)
+            name_frame(d);
+        d->frame++;
+        if (st == UM_OK) {
+            um_notices_see(&d->notices, f->rel, d->frame == 1, &d->clip.f.facts);
+            st = um_frame_set_source(*frame, f->rel);
+        }
+        if (!d->open || st == UM_EOF)
+            close_clip(d);
+        if (st != UM_EOF)
+            return st;
+    }
+    um_notices_end(&d->notices, d->given);
+    return UM_EOF;
 }
 
 static long dir_length(const void *priv)
 {
-    return (long)((const struct dir *)priv)->count;
+    const struct dir *d = priv;
+    return d->may_be_many ? -1 : (long)d->count;
 }
 
 static const char *dir_name(const void *priv)

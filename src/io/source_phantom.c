@@ -111,7 +111,7 @@ static um_status phantom_read(void *priv, uint64_t index, um_frame **frame)
 static long phantom_length(const void *priv)
 {
     const struct source_phantom *s = priv;
-    return s->frames ? s->frames : -1;
+    return s->frames ? s->frames : LONG_MAX;
 }
 
 static const um_truth *phantom_truth(const void *priv)

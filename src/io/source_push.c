@@ -86,7 +86,7 @@ um_status um_push_frame(void *priv, um_frame **frame)
 {
     struct push *p = priv;
     um_frame *old = NULL;
-    if ((*frame)->ts == 0)
+    if ((*frame)->ts == 0 && !(*frame)->has_ts)
         (*frame)->ts = um_clock_unix();
     for (;;) {
         bool cancelled = um_wake_wait(p->wake, 0);

@@ -50,7 +50,8 @@ def raw():
     put("raw", "gray", struct.pack("<HHB", 4, 3, 1) + bytes(36))
     put("raw", "color", struct.pack("<HHB", 4, 3, 3) + bytes(range(72)))
     put("raw", "rest", struct.pack("<HHB", 4, 3, 1) + bytes(30))
-    put("raw", "stop", struct.pack("<HHB", 4, 3, 0x83) + bytes(36))  # 131 % 5 is one channel
+    put("raw", "stop", struct.pack("<HHB", 4, 3, 0x81) + bytes(36))  # cancelled
+    put("raw", "unreadable", struct.pack("<HHB", 4, 3, 0x41) + bytes(36))
     put("raw", "nothing", struct.pack("<HHB", 4, 3, 1))
     put("raw", "zero", struct.pack("<HHB", 0, 3, 1) + bytes(3))
     put("raw", "huge", struct.pack("<HHB", 0x7fff, 0x7fff, 3) + bytes(3))
@@ -264,6 +265,26 @@ def image():
     put("image", "texts.png", png(2, 2, 8, 2, bytes(14), chunk(b"zTXt", b"t\0\0" + zlib.compress(b"A" * 9999)) * 3))
     put("image", "claims.png", png(16000, 4000, 8, 2, bytes(6)))
     put("image", "wide.png", png(20000, 1, 8, 0, bytes(20001)))
+    golden = OUT.parent.parent / "tests/golden/image"
+    bitmap = bytearray((golden / "palette4.bmp").read_bytes())
+    for name, at, value in (("packed.bmp", 30, b"\1"), ("header.bmp", 14, b"\xff\xff"), ("bits.bmp", 28, b"\7"), ("tall.bmp", 22, b"\0\0\0\x80"),
+                            ("claims.bmp", 18, b"\x10\x27\0\0\x10\x27\0\0"), ("colors.bmp", 46, b"\2"), ("far.bmp", 10, b"\xff\xff\xff\x7f")):
+        put("image", name, bytes(bitmap[:at]) + value + bytes(bitmap[at + len(value):]))
+    put("image", "masks.bmp", (golden / "rgb16.bmp").read_bytes().replace(struct.pack("<I", 0xf800), struct.pack("<I", 0xa800)))
+    pages = (golden / "pages.tif").read_bytes()
+    last = pages.rindex(b"\0\0\0\0")
+    put("image", "round.tif", pages[:last] + pages[4:8])  # the last page's next is the first
+    put("image", "nowhere.tif", pages[:last] + b"\xff\xff\xff\x7f")
+    put("image", "big.tif", b"II+\0\x08\0\0\0\x10" + bytes(7) + bytes(16))
+    lines = (golden / "gray8.tif").read_bytes()
+    at = lines.index(struct.pack("<HHII", 257, 4, 1, 9))
+    put("image", "claims.tif", lines[:at + 8] + struct.pack("<I", 16000) + lines[at + 12:])
+    tiles = (golden / "rgb8_tiles.tif").read_bytes()
+    at = tiles.index(struct.pack("<HHII", 322, 4, 1, 16))
+    put("image", "tiles.tif", tiles[:at + 8] + struct.pack("<I", 1 << 30) + tiles[at + 12:])
+    for name, kind in (("dicom", b"\0" * 128 + b"DICM"), ("page", b"<!doctype html>"), ("zip", b"PK\3\4" + bytes(30) + b"a/data.pkl"),
+                       ("stream", (b"\x47" + bytes(187)) * 6), ("utf8", "ä".encode() * 600)):
+        put("image", name, kind)
     put("image", "empty", b"")
     put("image", "text", b"hello, text")
     jpeg = bytearray((OUT.parent.parent / "tests/golden/image/gray.jpg").read_bytes())
@@ -279,5 +300,24 @@ def image():
     put("image", "scans.jpg", bytes(jpeg[:at] + jpeg[at:end] * 501) + b"\xff\xd9")
 
 
-for make in (config, rle, raw, packet, safetensors, pickle, zips, image):
+def lists():
+    put("list", "three.txt", b"\xef\xbb\xbfp1/a.png\r\n\np1/b.png\np2/a.tif")
+    put("list", "absolute.txt", b"/x/p1/a.png\n/x/p1/a_00001.png\n/x/p1/a.tif\n")
+    put("list", "twice.txt", b"a.png\na.png\n")
+    put("list", "up.txt", b"a/../b.png\na/c.png\n")
+    put("list", "met.txt", b"a.png\na.jpg\na.png.png\na.jpg_00001.png\na.tif\na_00000.png\n")
+    put("list", "refused.txt", b"a.tif\na.tif_00001.png\n")
+    put("list", "empty.txt", b"\n\r\n")
+    put("list", "zero.txt", b"a\0b")
+
+
+def videos():
+    golden = OUT.parent.parent / "tests/golden/video"
+    put("video", "cut.mp4", (golden / "intra.mp4").read_bytes()[:1150])
+    put("video", "cut.mkv", (golden / "exact.mkv").read_bytes()[:1500])
+    put("video", "cut.avi", (golden / "intra.avi").read_bytes()[:8000])
+    put("video", "still.gif", b"GIF89a\2\0\2\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\2\0\2\0\0\2\2\x44\x52\0;")
+
+
+for make in (config, lists, videos, rle, raw, packet, safetensors, pickle, zips, image):
     make()

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "io/clip.h"
+
+#include "base/file.h"
+#include "base/kind.h"
+#include "io/tiff.h"
+#include "io/video.h"
+#include "ultramotion/io.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+const char *um_image_kinds(void)
+{
+    return um_tiff_built && um_video_built ? "PNG, JPEG, BMP, TIFF, videos"
+           : um_tiff_built                 ? "PNG, JPEG, BMP, TIFF"
+           : um_video_built                ? "PNG, JPEG, BMP, videos"
+                                           : "PNG, JPEG, BMP";
+}
+
+const char *um_clip_advice(enum um_kind_sort sort)
+{
+    static const char *const advice[] = {
+        [UM_KIND_OTHER_PICTURE] = "convert it to PNG",
+        [UM_KIND_DICOM] = "the Python package reads it (pip install ultramotion[dicom]), or export "
+                          "it as PNG",
+        [UM_KIND_VOLUME] = "export its slices as PNG",
+        [UM_KIND_WEIGHTS] = "weights are given with --detector or --segmenter, here goes a picture",
+        [UM_KIND_ARCHIVE] = "unpack it and give what is in it",
+        [UM_KIND_ENCRYPTED] = "decrypt it first",
+        [UM_KIND_POINTER] = "fetch the file itself with \"git lfs pull\"",
+        [UM_KIND_PAGE] = "download the file itself again, this is what the server said instead",
+        [UM_KIND_DOCUMENT] = "export its pictures as PNG",
+        [UM_KIND_TEXT] = "give the picture itself; a list of files is given as @LIST.txt",
+        [UM_KIND_PROGRAM] = "give a picture",
+        [UM_KIND_EMPTY] = "copy or export it again",
+        [UM_KIND_UNKNOWN] = "it may be damaged or encrypted: copy or export it again",
+    };
+    return advice[sort];
+}
+
+/* What it is, what was expected, what to do. */
+static um_status refuse(const struct um_kind *kind)
+{
+    return um_fail(UM_EFORMAT, "%s, not a picture (%s): %s",
+                   kind->what[0] ? kind->what : "a file of unknown content", um_image_kinds(),
+                   um_clip_advice(kind->sort));
+}
+
+/* Errors do not name the file. */
+static um_status open_kind(struct um_clip *c)
+{
+    uint8_t head[UM_KIND_HEAD];
+    size_t n = fread(head, 1, sizeof head, c->f.file);
+    if (ferror(c->f.file) || fseek(c->f.file, 0, SEEK_SET) != 0)
+        return um_fail(UM_EIO, "cannot read: %s", strerror(errno));
+    struct um_kind kind = um_kind_of(head, n);
+    if (kind.sort == UM_KIND_VIDEO)
+        return um_video_open(&c->video, &c->f);
+    if (kind.sort != UM_KIND_PICTURE)
+        return refuse(&kind);
+    if (strcmp(kind.name, "TIFF") == 0)
+        return um_tiff_open(&c->tiff, &c->f);
+    c->still = strcmp(kind.name, "PNG") == 0    ? um_png_read
+               : strcmp(kind.name, "JPEG") == 0 ? um_jpeg_read
+                                                : um_bmp_read;
+    return UM_OK;
+}
+
+um_status um_clip_open(struct um_clip *c, const char *path, const um_source_settings *how)
+{
+    int fd = -1;
+    *c = (struct um_clip){.path = path};
+    if (how) {
+        c->f.window = how->window;
+        c->f.window_lo = how->window_lo;
+        c->f.window_hi = how->window_hi;
+    }
+    um_status st = um_file_open(path, &fd, &c->f.bytes);
+    if (st == UM_OK && !(c->f.file = fdopen(fd, "rb"))) {
+        st = um_fail(UM_ENOMEM, "stream");
+        close(fd);
+    }
+    if (st == UM_OK)
+        st = open_kind(c);
+    if (st == UM_OK)
+        return st;
+    um_clip_close(c);
+    return um_fail_in(st, path);
+}
+
+um_status um_clip_read(struct um_clip *c, um_frame **out)
+{
+    um_status st = UM_EOF;
+    *out = NULL;
+    if (c->tiff)
+        st = um_tiff_read(c->tiff, out);
+    else if (c->video)
+        st = um_video_read(c->video, out);
+    else if (!c->done)
+        st = c->still(&c->f, out);
+    c->done = true;
+    if (st == UM_OK && (st = um_image_turn(out, c->f.facts.orientation)) != UM_OK)
+        um_frame_unref(out);
+    return st == UM_OK || st == UM_EOF ? st : um_fail_in(st, c->path);
+}
+
+bool um_clip_many(const struct um_clip *c)
+{
+    return c->video || (c->tiff && um_tiff_many(c->tiff));
+}
+
+void um_clip_close(struct um_clip *c)
+{
+    um_tiff_close(&c->tiff);
+    um_video_close(&c->video);
+    if (c->f.file)
+        fclose(c->f.file);
+    *c = (struct um_clip){.done = true};
+}
+
+um_status um_image_read(const char *path, um_frame **out)
+{
+    if (!path || !out)
+        return um_fail(UM_EINVAL, "um_image_read: %s is NULL", path ? "out" : "path");
+    *out = NULL;
+    struct um_clip c;
+    um_status st = um_clip_open(&c, path, NULL);
+    if (st == UM_OK)
+        st = um_clip_read(&c, out);
+    if (st == UM_EOF)
+        st = um_fail(UM_EFORMAT, "%s: a video without a frame: copy or export it again", path);
+    um_clip_close(&c);
+    return st;
+}

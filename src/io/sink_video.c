@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* "video:OUT.mp4": what overlays show, as a video. Frames keep the times of their source; where it
+ * has none they come at 25 a second. */
+#include "io/libav.h"
+#include "io/sink.h"
+
+#include "base/mem.h"
+#include "ultramotion/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Of its clock, ticks a second: 24, 25, 30 and 60 frames, and their NTSC kin, are whole numbers. */
+enum { TICKS = 60000, STEP = TICKS / 25, BUFFER = 32 << 10, QUALITY = 3 };
+
+struct video {
+    const struct um_libav *av;
+    const char *path;
+    int fd;
+    int error; /* errno of the first write that failed */
+    bool own, failed, begun;
+    AVIOContext *io;
+    AVFormatContext *format;
+    AVCodecContext *codec;
+    AVStream *stream;
+    AVFrame *picture;
+    AVPacket *packet;
+    struct SwsContext *scale;
+    uint8_t *padded; /* RGB of even sides */
+    int width, height;
+    int64_t last, step; /* ticks */
+    double zero;        /* the source's time at tick 0 */
+};
+
+/* ---- the file ---- */
+
+static int write_bytes(void *ctx, uint8_t *bytes, int n)
+{
+    struct video *s = ctx;
+    for (int done = 0; done < n;) {
+        ssize_t k = write(s->fd, bytes + done, (size_t)(n - done));
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k < 0) {
+            s->error = s->error ? s->error : errno;
+            return AVERROR(errno);
+        }
+        done += (int)k;
+    }
+    return n;
+}
+
+static int64_t seek(void *ctx, int64_t offset, int whence)
+{
+    struct video *s = ctx;
+    struct stat st;
+    if (whence & AVSEEK_SIZE)
+        return fstat(s->fd, &st) == 0 ? (int64_t)st.st_size : AVERROR(errno);
+    off_t at = lseek(s->fd, (off_t)offset, whence & ~AVSEEK_FORCE);
+    return at < 0 ? AVERROR(errno) : (int64_t)at;
+}
+
+static um_status open_file(struct video *s)
+{
+    struct stat st;
+    s->fd = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
+    if (s->fd < 0)
+        return um_fail(UM_EIO, "%s: cannot be written: %s", s->path, strerror(errno));
+    if (fstat(s->fd, &st) != 0 || !S_ISREG(st.st_mode))
+        return um_fail(UM_EIO, "%s: not a regular file", s->path);
+    if (flock(s->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return um_fail(UM_EIO, "%s: another one writes to this file", s->path);
+    s->own = true;
+    if (ftruncate(s->fd, 0) != 0)
+        return um_fail(UM_EIO, "%s: cannot be written: %s", s->path, strerror(errno));
+    return UM_OK;
+}
+
+static um_status video_open(void *priv, const char *arg, const um_sink_settings *settings,
+                            int wake_fd)
+{
+    static const char *const endings[] = {".mp4", ".m4v", ".mov", ".mkv"};
+    struct video *s = priv;
+    (void)settings;
+    (void)wake_fd;
+    s->path = arg;
+    s->fd = -1;
+    const char *ending = strrchr(arg, '.');
+    bool known = false;
+    for (size_t i = 0; ending && i < sizeof endings / sizeof *endings; i++)
+        known = known || strcasecmp(ending, endings[i]) == 0;
+    if (!known)
+        return um_fail(UM_EINVAL, "video:%s: the name must end in .mp4, .m4v, .mov or .mkv", arg);
+    s->av = um_libav();
+    return s->av ? open_file(s) : UM_EUNSUPPORTED;
+}
+
+/* ---- encoding ---- */
+
+static um_status cannot(struct video *s, const char *what, int code)
+{
+    char text[AV_ERROR_MAX_STRING_SIZE] = "";
+    s->failed = true;
+    s->av->av_strerror(code, text, sizeof text);
+    return um_fail(code == AVERROR(ENOMEM) ? UM_ENOMEM : UM_EIO, "%s: %s: %s", s->path, what,
+                   s->error ? strerror(s->error) : text);
+}
+
+/* H.264 if this libav has it, else MPEG-4. */
+static int open_encoder(struct video *s)
+{
+    static const enum AVCodecID ids[] = {AV_CODEC_ID_H264, AV_CODEC_ID_MPEG4};
+    int code = AVERROR_ENCODER_NOT_FOUND;
+    for (size_t i = 0; code < 0 && i < sizeof ids / sizeof *ids; i++) {
+        const AVCodec *encoder = s->av->avcodec_find_encoder(ids[i]);
+        AVCodecContext *c = encoder ? s->av->avcodec_alloc_context3(encoder) : NULL;
+        if (!c)
+            continue;
+        c->width = (s->width + 1) & ~1;
+        c->height = (s->height + 1) & ~1;
+        c->pix_fmt = AV_PIX_FMT_YUV420P;
+        c->time_base = (AVRational){1, TICKS};
+        c->framerate = (AVRational){TICKS, STEP};
+        c->color_range = AVCOL_RANGE_MPEG;
+        c->colorspace = AVCOL_SPC_SMPTE170M;
+        c->max_b_frames = 0;
+        c->thread_count = 1;
+        c->flags |= AV_CODEC_FLAG_QSCALE;
+        c->global_quality = QUALITY * FF_QP2LAMBDA;
+        if (s->format->oformat->flags & AVFMT_GLOBALHEADER)
+            c->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
+        if (c->priv_data && ids[i] == AV_CODEC_ID_H264) {
+            c->flags &= ~AV_CODEC_FLAG_QSCALE;
+            s->av->av_opt_set(c->priv_data, "preset", "veryfast", 0);
+            s->av->av_opt_set(c->priv_data, "crf", "18", 0);
+        }
+        code = s->av->avcodec_open2(c, encoder, NULL);
+        if (code < 0)
+            s->av->avcodec_free_context(&c);
+        s->codec = c;
+    }
+    return code;
+}
+
+/* At the first frame, whose size it is. */
+static um_status begin(struct video *s, int width, int height)
+{
+    s->width = width;
+    s->height = height;
+    int code = s->av->avformat_alloc_output_context2(&s->format, NULL, NULL, s->path);
+    if (code < 0)
+        return cannot(s, "container", code);
+    uint8_t *buffer = s->av->av_malloc(BUFFER);
+    s->io =
+        buffer ? s->av->avio_alloc_context(buffer, BUFFER, 1, s, NULL, write_bytes, seek) : NULL;
+    if (buffer && !s->io)
+        s->av->av_freep(&buffer);
+    s->format->pb = s->io;
+    s->picture = s->av->av_frame_alloc();
+    s->packet = s->av->av_packet_alloc();
+    s->stream = s->io ? s->av->avformat_new_stream(s->format, NULL) : NULL;
+    if (!s->stream || !s->picture || !s->packet)
+        return cannot(s, "video writer", AVERROR(ENOMEM));
+    if ((code = open_encoder(s)) < 0)
+        return cannot(s, "no encoder for H.264 or MPEG-4 takes these frames", code);
+    s->stream->time_base = s->codec->time_base;
+    s->picture->width = s->codec->width;
+    s->picture->height = s->codec->height;
+    s->picture->format = s->codec->pix_fmt;
+    s->padded = um_alloc((size_t)s->codec->width * (size_t)s->codec->height * 3);
+    s->scale = s->av->sws_getCachedContext(
+        NULL, s->codec->width, s->codec->height, AV_PIX_FMT_RGB24, s->codec->width,
+        s->codec->height, AV_PIX_FMT_YUV420P, SWS_BILINEAR | SWS_ACCURATE_RND, NULL, NULL, NULL);
+    if (!s->padded || !s->scale || s->av->av_frame_get_buffer(s->picture, 0) < 0)
+        return cannot(s, "video writer", AVERROR(ENOMEM));
+    code = s->av->avcodec_parameters_from_context(s->stream->codecpar, s->codec);
+    if (code >= 0)
+        code = s->av->avformat_write_header(s->format, NULL);
+    if (code < 0)
+        return cannot(s, "cannot be begun", code);
+    s->begun = true;
+    s->last = -STEP;
+    s->step = STEP;
+    return UM_OK;
+}
+
+/* The codecs take even sides: a last row or column comes twice. */
+static void fill_picture(struct video *s, const uint8_t *rgb)
+{
+    int width = s->codec->width, height = s->codec->height;
+    size_t row = 3 * (size_t)s->width, wide = 3 * (size_t)width;
+    for (int y = 0; y < height; y++) {
+        uint8_t *to = s->padded + (size_t)y * wide;
+        memcpy(to, rgb + (size_t)(y < s->height ? y : s->height - 1) * row, row);
+        if (wide > row)
+            memcpy(to + row, to + row - 3, 3);
+    }
+    const uint8_t *rows[4] = {s->padded};
+    int strides[4] = {(int)wide};
+    s->av->sws_scale(s->scale, rows, strides, 0, height, s->picture->data, s->picture->linesize);
+}
+
+/* The tick of a frame. Where time stands or goes back, as in a loop, it goes on by a step. */
+static int64_t tick(struct video *s, const um_frame *frame)
+{
+    static const double FAR = 1e15;
+    double t = (double)(s->last + s->step), own = (frame->ts - s->zero) * TICKS;
+    if (frame->has_ts && s->last >= 0 && own > (double)s->last && own < FAR)
+        t = own;
+    else if (frame->has_ts)
+        s->zero = frame->ts - t / TICKS;
+    int64_t now = llround(t);
+    now = now > s->last ? now : s->last + 1;
+    if (s->last >= 0)
+        s->step = now - s->last;
+    s->last = now;
+    return now;
+}
+
+/* Everything that the encoder has ready. */
+static um_status write_ready(struct video *s)
+{
+    for (;;) {
+        int code = s->av->avcodec_receive_packet(s->codec, s->packet);
+        if (code == AVERROR(EAGAIN) || code == AVERROR_EOF)
+            return UM_OK;
+        if (code >= 0) {
+            s->packet->duration = s->step;
+            s->packet->stream_index = s->stream->index;
+            s->av->av_packet_rescale_ts(s->packet, s->codec->time_base, s->stream->time_base);
+            code = s->av->av_interleaved_write_frame(s->format, s->packet);
+        }
+        if (code >= 0 && s->error)
+            code = AVERROR(EIO);
+        if (code < 0)
+            return cannot(s, "cannot be written", code);
+    }
+}
+
+static um_status video_write(void *priv, const um_packet *packet, const um_frame *frame,
+                             const char *name)
+{
+    struct video *s = priv;
+    uint8_t *rgb = NULL;
+    (void)name;
+    um_status st = um_overlay(packet, frame, &rgb); /* also checks that they belong together */
+    if (st == UM_OK && !s->begun)
+        st = begin(s, frame->width, frame->height);
+    if (st == UM_OK && (frame->width != s->width || frame->height != s->height))
+        st = um_fail(UM_EIO,
+                     "%s: frame %llu is %dx%d, the video is %dx%d: pictures of several sizes "
+                     "need dir:PATH",
+                     s->path, (unsigned long long)packet->frame_id, frame->width, frame->height,
+                     s->width, s->height);
+    int code = st == UM_OK ? s->av->av_frame_make_writable(s->picture) : 0;
+    if (st == UM_OK && code >= 0) {
+        fill_picture(s, rgb);
+        s->picture->pts = tick(s, frame);
+        code = s->av->avcodec_send_frame(s->codec, s->picture);
+    }
+    if (st == UM_OK && code < 0)
+        st = cannot(s, "cannot be encoded", code);
+    if (st == UM_OK)
+        st = write_ready(s);
+    um_free(rgb);
+    return st;
+}
+
+static um_status finish(struct video *s)
+{
+    s->av->avcodec_send_frame(s->codec, NULL);
+    um_status st = write_ready(s);
+    int code = st == UM_OK ? s->av->av_write_trailer(s->format) : 0;
+    s->av->avio_flush(s->io);
+    if (st == UM_OK && (code < 0 || s->error))
+        st = cannot(s, "cannot be written", code < 0 ? code : AVERROR(EIO));
+    return st;
+}
+
+static um_status video_close(void *priv)
+{
+    struct video *s = priv;
+    um_status st = s->begun && !s->failed ? finish(s) : UM_OK;
+    if (s->av) {
+        s->av->sws_freeContext(s->scale);
+        s->av->av_frame_free(&s->picture);
+        s->av->av_packet_free(&s->packet);
+        s->av->avcodec_free_context(&s->codec);
+        s->av->avformat_free_context(s->format);
+        if (s->io)
+            s->av->av_freep(&s->io->buffer);
+        s->av->avio_context_free(&s->io);
+    }
+    um_free(s->padded);
+    if (s->own && (!s->begun || s->failed)) /* no video */
+        unlink(s->path);
+    if (s->fd >= 0)
+        close(s->fd);
+    return st;
+}
+
+const um_sink_ops um_sink_video = {
+    .struct_size = sizeof um_sink_video,
+    .scheme = "video",
+    .usage = "video:OUT.mp4",
+    .priv_size = sizeof(struct video),
+    .open = video_open,
+    .write = video_write,
+    .close = video_close,
+};

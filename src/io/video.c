@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Frames of a video through libav. It sees one open file and may open no other: formats that name
+ * further files or addresses are not among those it may take this one for. */
+#include "io/video.h"
+
+#include "base/mem.h"
+#include "base/number.h"
+#include "io/libav.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { BUFFER = 32 << 10, SCALE = SWS_BILINEAR | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT };
+static const char formats[] = "mov,matroska,avi,asf,flv,ogg,mpeg,mpegvideo,mpegts,mxf,nut,"
+                              "yuv4mpegpipe,ivf,gif";
+
+const bool um_video_built = true;
+
+/* What a conversion to gray or RGB was set up for. */
+struct look {
+    int width, height, from, to, space, range;
+};
+
+struct um_video {
+    const struct um_libav *av;
+    struct um_image_file *f;
+    AVIOContext *io;
+    AVFormatContext *format;
+    AVCodecContext *codec;
+    AVPacket *packet;
+    AVFrame *frame;
+    struct SwsContext *scale;
+    struct look look;
+    AVStream *stream;
+    int orientation;
+    int64_t packets, frames; /* of the stream, so far */
+    double ts;               /* of the last frame */
+    double end;              /* of the latest packet of any stream */
+    bool beyond;             /* something that was looked for lies behind the file's end */
+    bool draining, emptied;  /* no more packets; nor frames that the decoder still held */
+    bool failed;             /* the last frame was an error */
+    bool told;               /* that it breaks off */
+};
+
+/* ---- the file, as libav sees it ---- */
+
+static int read_bytes(void *ctx, uint8_t *to, int n)
+{
+    struct um_video *v = ctx;
+    size_t got = fread(to, 1, (size_t)n, v->f->file);
+    return got ? (int)got : ferror(v->f->file) ? AVERROR(EIO) : AVERROR_EOF;
+}
+
+static int64_t seek(void *ctx, int64_t offset, int whence)
+{
+    struct um_video *v = ctx;
+    if (whence & AVSEEK_SIZE)
+        return v->f->bytes;
+    whence &= ~AVSEEK_FORCE;
+    v->beyond = v->beyond || (whence == SEEK_SET && offset > v->f->bytes);
+    return fseeko(v->f->file, (off_t)offset, whence) == 0 ? (int64_t)ftello(v->f->file)
+                                                          : AVERROR(EIO);
+}
+
+static int open_nothing(AVFormatContext *format, AVIOContext **io, const char *url, int flags,
+                        AVDictionary **options)
+{
+    (void)format, (void)url, (void)flags, (void)options;
+    *io = NULL;
+    return AVERROR(EACCES);
+}
+
+/* ---- open ---- */
+
+/* Streams whose headers do not say all are decoded a little; their pictures have a limit too. */
+static int find_streams(struct um_video *v)
+{
+    unsigned n = v->format->nb_streams;
+    AVDictionary **options = um_zalloc((n + 1) * sizeof(AVDictionary *));
+    char most[24];
+    if (!options)
+        return AVERROR(ENOMEM);
+    snprintf(most, sizeof most, "%d", (int)UM_FRAME_MAX_PIXELS);
+    for (unsigned i = 0; i < n; i++)
+        v->av->av_dict_set(&options[i], "max_pixels", most, 0);
+    int code = v->av->avformat_find_stream_info(v->format, n ? options : NULL);
+    for (unsigned i = 0; i < n; i++)
+        v->av->av_dict_free(&options[i]);
+    um_free(options);
+    return code;
+}
+
+static um_status open_format(struct um_video *v)
+{
+    AVDictionary *options = NULL;
+    uint8_t *buffer = v->av->av_malloc(BUFFER);
+    v->io = buffer ? v->av->avio_alloc_context(buffer, BUFFER, 0, v, read_bytes, NULL, seek) : NULL;
+    if (buffer && !v->io)
+        v->av->av_freep(&buffer);
+    v->format = v->io ? v->av->avformat_alloc_context() : NULL;
+    if (!v->format)
+        return um_fail(UM_ENOMEM, "video reader");
+    v->format->pb = v->io;
+    v->format->io_open = open_nothing;
+    v->av->av_dict_set(&options, "format_whitelist", formats, 0);
+    v->av->av_dict_set(&options, "protocol_whitelist", "none", 0);
+    int code = v->av->avformat_open_input(&v->format, "", NULL, &options);
+    v->av->av_dict_free(&options);
+    if (code >= 0)
+        code = find_streams(v);
+    return code < 0 ? um_libav_fail(UM_EFORMAT, "a video whose index cannot be read" UM_IMAGE_AGAIN,
+                                    code)
+                    : UM_OK;
+}
+
+static int turned(struct um_video *v)
+{
+    size_t n = 0;
+    const uint8_t *matrix =
+        v->av->av_stream_get_side_data(v->stream, AV_PKT_DATA_DISPLAYMATRIX, &n);
+    if (!matrix || n < 9 * sizeof(int32_t))
+        return 0;
+    double angle = v->av->av_display_rotation_get((const int32_t *)(const void *)matrix);
+    return angle == -90 ? 6 : fabs(angle) == 180 ? 3 : angle == 90 ? 8 : 0;
+}
+
+static um_status no_decoder(const struct um_video *v)
+{
+    for (unsigned i = 0; i < v->format->nb_streams; i++) {
+        const AVCodecParameters *p = v->format->streams[i]->codecpar;
+        if (p->codec_type == AVMEDIA_TYPE_VIDEO && p->codec_id != AV_CODEC_ID_NONE)
+            return um_fail(UM_EUNSUPPORTED,
+                           "a video in %s, which libav here cannot decode: convert it to H.264",
+                           v->av->avcodec_get_name(p->codec_id));
+    }
+    return um_fail(UM_EFORMAT, "a video whose header does not say how it is coded" UM_IMAGE_AGAIN);
+}
+
+static um_status open_codec(struct um_video *v)
+{
+    const AVCodec *decoder = NULL;
+    int i = v->av->av_find_best_stream(v->format, AVMEDIA_TYPE_VIDEO, -1, -1, &decoder, 0);
+    if (i == AVERROR_DECODER_NOT_FOUND)
+        return no_decoder(v);
+    if (i < 0 || !decoder)
+        return um_fail(UM_EFORMAT, "a file of sound or data without a video in it: give one with "
+                                   "pictures");
+    v->stream = v->format->streams[i];
+    v->orientation = turned(v);
+    v->codec = v->av->avcodec_alloc_context3(decoder);
+    v->packet = v->av->av_packet_alloc();
+    v->frame = v->av->av_frame_alloc();
+    if (!v->codec || !v->packet || !v->frame)
+        return um_fail(UM_ENOMEM, "video decoder");
+    int code = v->av->avcodec_parameters_to_context(v->codec, v->stream->codecpar);
+    v->codec->max_pixels = UM_FRAME_MAX_PIXELS;
+    v->codec->thread_count = 1;
+    v->codec->pkt_timebase = v->stream->time_base;
+    if (code >= 0)
+        code = v->av->avcodec_open2(v->codec, decoder, NULL);
+    return code < 0 ? um_libav_fail(UM_EFORMAT, "a video whose decoder refuses it", code) : UM_OK;
+}
+
+um_status um_video_open(struct um_video **out, struct um_image_file *f)
+{
+    *out = NULL;
+    const struct um_libav *av = um_libav();
+    if (!av)
+        return UM_EUNSUPPORTED;
+    struct um_video *v = *out = um_zalloc(sizeof *v);
+    if (!v)
+        return um_fail(UM_ENOMEM, "video reader");
+    v->av = av;
+    v->f = f;
+    um_status st = open_format(v);
+    if (st == UM_OK)
+        st = open_codec(v);
+    if (st != UM_OK)
+        um_video_close(out);
+    return st;
+}
+
+void um_video_close(struct um_video **video)
+{
+    struct um_video *v = *video;
+    *video = NULL;
+    if (!v)
+        return;
+    v->av->sws_freeContext(v->scale);
+    v->av->av_frame_free(&v->frame);
+    v->av->av_packet_free(&v->packet);
+    v->av->avcodec_free_context(&v->codec);
+    v->av->avformat_close_input(&v->format);
+    if (v->io)
+        v->av->av_freep(&v->io->buffer);
+    v->av->avio_context_free(&v->io);
+    um_free(v);
+}
+
+/* ---- frames ---- */
+
+static um_status set_up(struct um_video *v, int format)
+{
+    const AVFrame *a = v->frame;
+    struct look look = {a->width, a->height, a->format, format, a->colorspace, a->color_range};
+    if (v->scale && memcmp(&look, &v->look, sizeof look) == 0)
+        return UM_OK;
+    v->scale = v->av->sws_getCachedContext(v->scale, a->width, a->height, a->format, a->width,
+                                           a->height, format, SCALE, NULL, NULL, NULL);
+    if (!v->scale)
+        return um_fail(UM_EFORMAT, "pixels of a kind that is not read");
+    const AVPixFmtDescriptor *d = v->av->av_pix_fmt_desc_get(a->format);
+    /* "yuvj…", and gray unless it says otherwise, use all 256 values */
+    bool full = a->color_range == AVCOL_RANGE_JPEG || strncmp(d->name, "yuvj", 4) == 0 ||
+                (d->nb_components <= 2 && a->color_range != AVCOL_RANGE_MPEG);
+    const int *space = v->av->sws_getCoefficients(a->colorspace);
+    v->av->sws_setColorspaceDetails(v->scale, space, full, space, 1, 0, 1 << 16, 1 << 16);
+    v->look = look;
+    return UM_OK;
+}
+
+static um_status scale(struct um_video *v, int format, void *pixels, ptrdiff_t stride)
+{
+    uint8_t *rows[4] = {pixels};
+    int strides[4] = {(int)stride};
+    um_status st = set_up(v, format);
+    if (st == UM_OK)
+        v->av->sws_scale(v->scale, (const uint8_t *const *)v->frame->data, v->frame->linesize, 0,
+                         v->frame->height, rows, strides);
+    return st;
+}
+
+/* Gray and RGB of 16 bits: which of them count is for the window to say. */
+static um_status scale_wide(struct um_video *v, um_frame *f)
+{
+    size_t n = (size_t)f->stride * (size_t)f->height;
+    uint16_t *wide = um_alloc(2 * n);
+    um_status st = wide ? scale(v, f->channels == 1 ? AV_PIX_FMT_GRAY16 : AV_PIX_FMT_RGB48, wide,
+                                2 * f->stride)
+                        : um_fail(UM_ENOMEM, "video of 16 bits");
+    if (st == UM_OK)
+        st = um_image_levels(v->f, wide, n, 0, f->pixels);
+    um_free(wide);
+    return st;
+}
+
+static um_status convert(struct um_video *v, um_frame **out)
+{
+    const AVFrame *a = v->frame;
+    const AVPixFmtDescriptor *d = v->av->av_pix_fmt_desc_get(a->format);
+    if (!d || d->flags & AV_PIX_FMT_FLAG_HWACCEL)
+        return um_fail(UM_EFORMAT, "pixels of a kind that is not read");
+    bool rgb = d->flags & (AV_PIX_FMT_FLAG_PAL | AV_PIX_FMT_FLAG_RGB);
+    bool gray = d->nb_components <= 2 && !rgb;
+    um_status st = um_frame_create(out, a->width, a->height, gray ? 1 : 3);
+    if (st != UM_OK)
+        return st == UM_EINVAL ? UM_EFORMAT : st;
+    if ((gray || rgb) && d->comp[0].depth == 16)
+        st = scale_wide(v, *out);
+    else
+        st = scale(v, gray ? AV_PIX_FMT_GRAY8 : AV_PIX_FMT_RGB24, (*out)->pixels, (*out)->stride);
+    if (st != UM_OK)
+        um_frame_unref(out);
+    return st;
+}
+
+/* Seconds from one frame to the next. */
+static double step(const struct um_video *v)
+{
+    AVRational rate = v->stream->avg_frame_rate;
+    return rate.num > 0 && rate.den > 0 ? av_q2d(av_inv_q(rate)) : 1.0 / 25;
+}
+
+/* A frame's own time, else one step after the last. */
+static double time_of(const struct um_video *v)
+{
+    if (v->frame->best_effort_timestamp != AV_NOPTS_VALUE)
+        return (double)v->frame->best_effort_timestamp * av_q2d(v->stream->time_base);
+    return v->frames > 1 ? v->ts + step(v) : 0;
+}
+
+static um_status take_frame(struct um_video *v, um_frame **out)
+{
+    v->frames++;
+    v->ts = time_of(v);
+    v->f->facts = (struct um_image_facts){.orientation = v->orientation};
+    um_status st = UM_OK;
+    if (v->frame->flags & AV_FRAME_FLAG_CORRUPT || v->frame->decode_error_flags)
+        st = um_fail(UM_EFORMAT, "frame %lld at %.3f s is damaged", (long long)v->frames, v->ts);
+    else
+        st = convert(v, out);
+    if (st == UM_OK) {
+        (*out)->ts = v->ts;
+        (*out)->has_ts = 1;
+    }
+    v->av->av_frame_unref(v->frame);
+    return st;
+}
+
+/* ---- the end ---- */
+
+/* Seconds that the container's header promises; 0 = it does not say. */
+static double promised(const struct um_video *v)
+{
+    return v->format->duration_estimation_method == AVFMT_DURATION_FROM_STREAM
+               ? (double)v->format->duration / AV_TIME_BASE
+               : 0;
+}
+
+/* Does a frame of the index lie behind the file's end? */
+static bool index_goes_on(const struct um_video *v)
+{
+    int n = v->av->avformat_index_get_entries_count(v->stream);
+    for (int i = 0; i < n; i++) {
+        const AVIndexEntry *e = v->av->avformat_index_get_entry(v->stream, i);
+        if (e && e->pos + e->size > v->f->bytes)
+            return true;
+    }
+    return false;
+}
+
+/* Is the file shorter than its header says? Of an AVI, which has its index at its end. */
+static bool riff_goes_on(const struct um_video *v)
+{
+    enum { OPEN = 0x7fffffff }; /* and more: written by who could not go back */
+    uint8_t head[8];
+    if (strcmp(v->format->iformat->name, "avi") != 0 || fseeko(v->f->file, 0, SEEK_SET) != 0 ||
+        fread(head, 1, sizeof head, v->f->file) != sizeof head)
+        return false;
+    uint32_t size = (uint32_t)head[4] | (uint32_t)head[5] << 8 | (uint32_t)head[6] << 16 |
+                    (uint32_t)head[7] << 24;
+    return size < OPEN && (int64_t)size + 8 > v->f->bytes + 1; /* some forget a filling byte */
+}
+
+/* Do all packets end before the time that the header promises? An index says it better, where
+ * edits leave parts out. */
+static bool time_goes_on(const struct um_video *v)
+{
+    double start =
+        v->format->start_time == AV_NOPTS_VALUE ? 0 : (double)v->format->start_time / AV_TIME_BASE;
+    bool indexed = strncmp(v->format->iformat->name, "mov", 3) == 0 && v->stream->nb_frames > 0;
+    return !indexed && strcmp(v->format->iformat->name, "avi") != 0 &&
+           v->end - start + 1.5 * step(v) < promised(v);
+}
+
+/* The end; if the file ends before its video does, an error, once. */
+static um_status finish(struct um_video *v)
+{
+    char of[32] = "", until[32] = "";
+    if (v->told || v->failed || /* where it was cut was an error already */
+        (v->frames > 0 && !v->beyond && !index_goes_on(v) && !riff_goes_on(v) && !time_goes_on(v)))
+        return UM_EOF;
+    v->told = true;
+    if (v->stream->nb_frames > v->frames)
+        snprintf(of, sizeof of, " of %lld", (long long)v->stream->nb_frames);
+    if (promised(v) > v->ts)
+        um_number_print(until, sizeof until, " of %.3f s", promised(v));
+    return um_fail(UM_EFORMAT,
+                   "the video breaks off after frame %lld%s, at %.3f s%s: copy or export it again",
+                   (long long)v->frames, of, v->ts, until);
+}
+
+static um_status undecodable(struct um_video *v, int code)
+{
+    char what[64];
+    snprintf(what, sizeof what, "frame %lld cannot be decoded", (long long)++v->frames);
+    return um_libav_fail(UM_EFORMAT, what, code);
+}
+
+/* Give the decoder, which has asked for it, the next packet. */
+static um_status feed(struct um_video *v)
+{
+    int code = v->av->av_read_frame(v->format, v->packet);
+    if (code < 0) { /* the end, or a place where it cannot go on */
+        v->beyond = v->beyond || code != AVERROR_EOF;
+        v->draining = true;
+        v->av->avcodec_send_packet(v->codec, NULL);
+        return UM_OK;
+    }
+    const AVStream *s = v->format->streams[v->packet->stream_index];
+    if (v->packet->pts != AV_NOPTS_VALUE) {
+        double end = (double)(v->packet->pts + v->packet->duration) * av_q2d(s->time_base);
+        v->end = end > v->end ? end : v->end;
+    }
+    bool whole = !(v->packet->flags & AV_PKT_FLAG_CORRUPT);
+    um_status st = UM_OK;
+    if (s == v->stream && whole) {
+        v->packets++;
+        code = v->av->avcodec_send_packet(v->codec, v->packet);
+        if (code < 0)
+            st = undecodable(v, code);
+    } else if (s == v->stream) {
+        v->beyond = true;
+    }
+    v->av->av_packet_unref(v->packet);
+    return st;
+}
+
+static um_status read_one(struct um_video *v, um_frame **out)
+{
+    for (;;) {
+        int code = v->av->avcodec_receive_frame(v->codec, v->frame);
+        if (code >= 0)
+            return take_frame(v, out);
+        if (code == AVERROR_EOF || v->emptied)
+            return finish(v);
+        v->emptied = v->draining;
+        um_status st = code == AVERROR(EAGAIN) ? feed(v) : undecodable(v, code);
+        if (st != UM_OK)
+            return st;
+    }
+}
+
+um_status um_video_read(struct um_video *v, um_frame **out)
+{
+    *out = NULL;
+    um_status st = read_one(v, out);
+    v->failed = st < 0;
+    return st;
+}

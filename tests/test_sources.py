@@ -1,0 +1,354 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What users bring, given to the command: test_sources.py COMMAND [TEST…]. Each kind is right, or answered by one sentence."""
+
+import gzip
+import io
+import json
+import os
+import pickle
+import struct
+import tarfile
+import zipfile
+import zlib
+
+from command import DETECTOR, ROOT, lines, main, test, um
+
+GOLDEN = ROOT / "tests" / "golden"
+FRAME = GOLDEN / "end_to_end" / "phantom_0.png"
+HELP = um("--help")[0]
+TIFF, VIDEOS = "TIFF" in HELP, "videos" in HELP
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def gray(path):
+    """Rows of an 8-bit gray PNG that um_image_write_png() or Pillow wrote."""
+    data, width, height, body = path.read_bytes(), 0, 0, b""
+    at = 8
+    while at < len(data):
+        n, kind = struct.unpack(">I4s", data[at:at + 8])
+        if kind == b"IHDR":
+            width, height, depth, color = struct.unpack(">IIBB", data[at + 8:at + 18])
+            assert (depth, color) == (8, 0)
+        if kind == b"IDAT":
+            body += data[at + 8:at + 8 + n]
+        at += 12 + n
+    raw, rows, above = zlib.decompress(body), [], bytearray(width)
+    for y in range(height):
+        kind, row = raw[y * (width + 1)], bytearray(raw[y * (width + 1) + 1:(y + 1) * (width + 1)])
+        for x in range(width):
+            a, b, c = (row[x - 1] if x else 0), above[x], (above[x - 1] if x else 0)
+            p = a + b - c
+            nearest = min((abs(p - a), 0, a), (abs(p - b), 1, b), (abs(p - c), 2, c))[2]
+            row[x] = (row[x] + (0, a, b, (a + b) // 2, nearest)[kind]) & 255
+        rows.append(bytes(row))
+        above = row
+    return rows
+
+
+def write_png(path, rows, extra=b"", scale=0):
+    """Gray; with a scale of 16 bits, each sample times it."""
+    def packed(r):
+        return struct.pack(f">{len(r)}H", *(v * scale for v in r)) if scale else r
+
+    body = zlib.compress(b"".join(b"\0" + packed(r) for r in rows), 1)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", len(rows[0]), len(rows), 16 if scale else 8, 0, 0, 0, 0)) +
+                     extra + chunk(b"IDAT", body) + chunk(b"IEND", b""))
+
+
+def write_bmp(path, rows):
+    width, height = len(rows[0]), len(rows)
+    body = b"".join(bytes(v for g in r for v in (g, g, g)) + b"\0" * (-3 * width % 4) for r in reversed(rows))
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 54 + len(body), 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0) +
+                     body)
+
+
+def write_tiff(path, pages):
+    """Gray pages of 8 bits, or of 16 where samples are tuples."""
+    data, link = b"II*\0" + bytes(4), 4
+    for rows in pages:
+        wide = not isinstance(rows[0], bytes)
+        place, body = len(data), b"".join(struct.pack(f"<{len(r)}H", *r) if wide else r for r in rows)
+        data += body + b"\0" * (len(body) % 2)
+        entries = ((256, len(rows[0])), (257, len(rows)), (258, 16 if wide else 8), (259, 1), (262, 1), (273, place), (277, 1), (278, len(rows)),
+                   (279, len(body)))
+        data = data[:link] + struct.pack("<I", len(data)) + data[link + 4:]
+        data += struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", t, 4, 1, v) for t, v in entries)
+        link = len(data)
+        data += bytes(4)
+    path.write_bytes(data)
+
+
+def exif(orientation):
+    return b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x112, 3, 1, orientation, 0, 0)
+
+
+def box(source, *options):
+    out, err = um("detect", source, *options)
+    return [line["boxes"][0]["box_xyxy"] if line["boxes"] else None for line in lines(out)], err
+
+
+def near(a, b, tolerance=1.5):
+    return a is not None and max(abs(x - y) for x, y in zip(a, b)) <= tolerance
+
+
+@test
+def pictures_are_turned(tmp):
+    rows, (want, *_) = gray(FRAME), box(FRAME)[0]
+    write_png(tmp / "6.png", [bytes(c) for c in zip(*rows)][::-1], chunk(b"eXIf", exif(6)))  # a quarter to the left
+    write_png(tmp / "3.png", [r[::-1] for r in rows[::-1]], chunk(b"eXIf", exif(3)))
+    write_png(tmp / "2.png", [r[::-1] for r in rows], chunk(b"eXIf", exif(2)))
+    found, err = box(tmp)
+    assert len(found) == 3 and all(near(b, want, .01) for b in found), (found, want)
+    assert err.count("turned by its orientation") == 1 and "3 files were turned" in err, err
+    _, err = um("run", tmp, "-o", f"dir:{tmp}/out", "-q")
+    assert err == "" and len(gray(tmp / "out" / "6_mask.png")) == len(rows)
+    # as a phone writes it
+    found, err = box(GOLDEN / "image" / "turned6.jpg")
+    assert len(found) == 1 and "turned6.jpg: turned by its orientation (6)" in err, err
+
+
+@test
+def few_bits_in_sixteen(tmp):
+    rows, (want, *_) = gray(FRAME), box(FRAME)[0]
+    for bits, scale in ((8, 1), (10, 4), (12, 16)):
+        said, plain = tmp / f"said{bits}.png", tmp / f"plain{bits}.png"
+        write_png(said, rows, chunk(b"sBIT", bytes([bits])), scale)
+        write_png(plain, rows, scale=scale)
+        found, err = box(said)
+        assert near(found[0], want) and f"samples of {bits} bits in 16" in err, (bits, found, err)
+        most = max(max(r) for r in rows) * scale
+        _, err = box(plain)
+        assert f"none is over {most} of 65535" in err and "--window auto" in err, err
+        for window in ("auto", f"0,{most}", f"0,{256 * scale - 1}"):
+            found, err = box(plain, "--window", window)
+            assert near(found[0], want) and "warning" not in err, (bits, window, found, err)
+    if TIFF:
+        write_tiff(tmp / "wide.tif", [[tuple(16 * v for v in r) for r in rows]])
+        found, err = box(tmp / "wide.tif", "--window", "0,4080")
+        assert near(found[0], want, .01), found
+        _, err = box(tmp / "wide.tif")
+        assert "none is over" in err
+    for bad in ("5", "5,5", "6,5", "-1,5", "0,65536", "0.5,9", "0,5,6", "Auto", ""):
+        _, err = um("detect", FRAME, "--window", bad, code=2)
+        assert "--window" in err
+
+
+@test
+def names_stay_apart(tmp):
+    rows = [r[::-1] for r in gray(FRAME)]
+    for folder in ("p1", "p2/p1"):
+        (tmp / "in" / folder).mkdir(parents=True)
+        write_png(tmp / "in" / folder / "frame.png", rows)
+    write_bmp(tmp / "in" / "p1" / "frame.bmp", rows)
+    out, _ = um("run", tmp / "in", "--recursive", "-o", f"dir:{tmp}/out", "-o", "jsonl:-")
+    sources = [p["source"] for p in lines(out)]
+    assert sources == ["p1/frame.bmp", "p1/frame.png", "p2/p1/frame.png"], sources
+    names = sorted(str(p.relative_to(tmp / "out")) for p in (tmp / "out").rglob("*_mask.png"))
+    assert names == ["p1/frame.bmp_mask.png", "p1/frame.png_mask.png", "p2/p1/frame_mask.png"], names
+    _, err = um("run", tmp / "in", code=1)
+    assert "no picture in this folder" in err and "2 folders (--recursive looks into them)" in err, err
+
+
+@test
+def folders_say_what_they_passed_over(tmp):
+    rows = gray(FRAME)
+    write_png(tmp / "a.png", rows)
+    write_bmp(tmp / "b.bmp", rows)
+    write_tiff(tmp / "c.tif", [rows])
+    for name in ("d.dcm", "IM0001"):
+        (tmp / name).write_bytes(bytes(128) + b"DICM" + bytes(50))
+    (tmp / "e.webp").write_bytes(b"RIFF\x20\0\0\0WEBPVP8 " + bytes(20))
+    (tmp / "f.jp2").write_bytes(b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(20))
+    out, err = um("detect", tmp)
+    boxes = [line["boxes"][0]["box_xyxy"] for line in lines(out)]
+    assert len(boxes) == 2 + TIFF and all(b == boxes[0] for b in boxes)
+    said = next(line for line in err.splitlines() if "passed over" in line)
+    for part in ("2 DICOM (", "pip install ultramotion[dicom]", "1 WebP", "1 JPEG 2000") + (() if TIFF else ("TIFF",)):
+        assert part in said, said
+    _, err = um("run", tmp, "--frames", "1", "-o", "null:")
+    assert "2 DICOM (" in err
+    _, err = um("detect", tmp, "-q")
+    assert err == ""
+
+
+@test
+def an_animated_png_is_told(tmp):
+    rows = gray(FRAME)
+    control = struct.pack(">IIIIIHHBB", 0, len(rows[0]), len(rows), 0, 0, 1, 20, 0, 0)
+    animation = chunk(b"acTL", struct.pack(">II", 5, 0))
+    write_png(tmp / "loop.png", rows, animation + chunk(b"fcTL", control))
+    write_png(tmp / "card.png", rows, animation)
+    _, err = um("detect", tmp / "loop.png")
+    assert "loop.png: an animated PNG of 5 frames, of which only the still picture is read: " in err, err
+    _, err = um("detect", tmp / "card.png")
+    assert "is read, and it is none of them" in err, err
+
+
+@test
+def lists_are_read_in_their_order(tmp):
+    rows = gray(FRAME)
+    (tmp / "x").mkdir()
+    write_bmp(tmp / "x" / "2.bmp", rows)
+    write_png(tmp / "x" / "1.png", rows)
+    (tmp / "list.txt").write_text("x/2.bmp\nx/none.png\n\nx/1.png\n")
+    out, err = um("run", f"@{tmp}/list.txt", "-o", "jsonl:-", "-o", f"dir:{tmp}/out", cwd="/")
+    assert [(p["frame_id"], p["source"]) for p in lines(out)] == [(0, "2.bmp"), (2, "1.png")] and "none.png" in err
+    assert (tmp / "out" / "2_mask.png").exists()
+    out, _ = um("detect", "@list.txt", cwd=tmp)
+    assert len(lines(out)) == 2
+    _, err = um("detect", f"@{tmp}/none.txt", code=1)
+    assert "none.txt" in err
+
+
+@test
+def pages_come_in_order(tmp):
+    if not TIFF:
+        _, err = um("detect", GOLDEN / "image" / "pages.tif", code=1)
+        assert "built without libtiff" in err or "made without libtiff" in err, err
+        return
+    rows = gray(FRAME)
+    pages = [rows, [r[::-1] for r in rows], [bytes(len(r)) for r in rows]]
+    write_tiff(tmp / "cine.tif", pages)
+    out, _ = um("run", tmp / "cine.tif", "-o", "jsonl:-", "-o", f"dir:{tmp}/out", "--conf", "0.3")
+    packets = lines(out)
+    assert [p["frame_id"] for p in packets] == [0, 1, 2] and {p["source"] for p in packets} == {"cine.tif"}
+    (want, *_), width = box(FRAME)[0], len(rows[0])
+    assert near(packets[0]["box_xyxy"], want, .001) and packets[2]["box_xyxy"] is None
+    mirrored = packets[1]["box_xyxy"]
+    assert near([width - mirrored[2], mirrored[1], width - mirrored[0], mirrored[3]], want, 12), (mirrored, want)
+    assert sorted(p.name for p in (tmp / "out").glob("*_mask.png")) == [f"cine_{i:05d}_mask.png" for i in range(3)]
+    data = (tmp / "cine.tif").read_bytes()
+    (tmp / "cut.tif").write_bytes(data[:len(data) // 2])
+    out, err = um("detect", tmp / "cut.tif")
+    assert len(lines(out)) == 1 and "cut.tif: page 2: bad TIFF" in err, err
+
+
+@test
+def videos_come_with_their_times(tmp):
+    if not VIDEOS:
+        _, err = um("detect", GOLDEN / "video" / "exact.mkv", code=1)
+        assert "install libavformat-dev" in err, err
+        _, err = um("run", "phantom:frames=1", "-o", f"video:{tmp}/o.mp4", code=1)
+        assert "install libavformat-dev" in err, err
+        return
+    out, _ = um("detect", GOLDEN / "video" / "intra.mp4")
+    assert [round(line["ts"], 6) for line in lines(out)] == [0, .04, .1, .14, .2, .28]
+    assert [line["frame_id"] for line in lines(out)] == list(range(6))
+    # a run's own video: as many frames, 25 a second, and under the overlay the bone is where it was
+    um("run", "phantom:seed=900003,frames=8", "-o", f"video:{tmp}/run.mp4", "-o", f"jsonl:{tmp}/run.jsonl")
+    first = lines((tmp / "run.jsonl").read_text())
+    out, _ = um("run", tmp / "run.mp4", "-o", "jsonl:-", "-o", f"video:{tmp}/again.mkv", "-o", f"dir:{tmp}/out")
+    second = lines(out)
+    assert [round(p["ts"], 6) for p in second] == [i / 25 for i in range(8)]
+    assert [p["source"] for p in second] == ["run.mp4"] * 8
+    close = [near(p["box_xyxy"], q["box_xyxy"], 15) for p, q in zip(first, second) if p["box_xyxy"] and q["box_xyxy"]]
+    assert sum(close) >= 5, close
+    assert len(list((tmp / "out").glob("run_0000?_mask.png"))) == 8
+    out, _ = um("detect", tmp / "again.mkv")
+    assert [round(line["ts"], 3) for line in lines(out)] == [i / 25 for i in range(8)]
+    # cut in the middle: its frames, then one error
+    for name, share in (("intra.avi", .6), ("exact.mkv", .7)):
+        data = (GOLDEN / "video" / name).read_bytes()
+        (tmp / name).write_bytes(data[:int(len(data) * share)])
+        out, err = um("detect", tmp / name, "-q")
+        assert 2 <= len(lines(out)) <= 5 and err.count("\n") == 1 and f"{name}: the video breaks off after frame" in err, err
+
+
+def wrong_files(folder):
+    """Fifty of ten kinds: path -> what the answer must say."""
+    files = {}
+
+    def put(name, data, *words):
+        (folder / name).write_bytes(data)
+        files[folder / name] = words
+
+    def packed(name, write, *words):
+        b = io.BytesIO()
+        write(b)
+        put(name, b.getvalue(), *words)
+
+    def zipped(*entries):
+        def write(b):
+            with zipfile.ZipFile(b, "w") as z:
+                for name, data in entries:
+                    z.writestr(name, data)
+        return write
+
+    def tarred(b):
+        with tarfile.open(fileobj=b, mode="w") as t:
+            t.addfile(tarfile.TarInfo("scan.png"))
+
+    for i, name in enumerate(("a.png", "b.jpg", "c.tif", "d.mp4", "e.bmp")):
+        put(f"pointer_{name}", b"version https://git-lfs.github.com/spec/v1\noid sha256:%064x\nsize %d\n" % (i, 9 + i), "Git LFS pointer", "git lfs pull")
+    for name, data in (("a.png", b"<!DOCTYPE html>\n<html><body>404"), ("b.jpg", b"<html lang=en>"), ("c.tif", b"\n\n<!doctype HTML>"),
+                       ("d.png", b"\xef\xbb\xbf<!DOCTYPE html><html>"), ("e.png", b"<?xml version='1.0'?>\n<html xmlns='a'>")):
+        put(f"page_{name}", data, "web page", "download")
+    packed("archive_a.zip", zipped(("scan.png", b"x")), "zip archive", "unpack")
+    put("archive_b.gz", gzip.compress(b"x"), "gzip archive", "unpack")
+    packed("archive_c.tar", tarred, "tar archive", "unpack")
+    put("archive_d.7z", b"7z\xbc\xaf\x27\x1c\0\4" + bytes(40), "7z archive", "unpack")
+    put("archive_e.xz", b"\xfd7zXZ\0\0\4" + bytes(40), "xz archive", "unpack")
+    put("network_a.safetensors", DETECTOR.read_bytes()[:200000], "safetensors", "--detector")
+    packed("network_b.pt", zipped(("archive/data.pkl", pickle.dumps({})), ("archive/data/0", b"0123")), "PyTorch", "--detector")
+    put("network_c.pth", pickle.dumps({"model": {}}, protocol=2), "pickle", "--detector")
+    put("network_d.png", b"\x08\0\0\0\0\0\0\0{\"a\":{}}", "safetensors", "--segmenter")
+    packed("network_e.jpg", zipped(("sam/data.pkl", b"x"),), "PyTorch", "--segmenter")
+    put("framework_a.onnx", b"\x08\x08\x12\x07pytorch\x1a\x05" + bytes(20), "ONNX", "--detector")
+    put("framework_b.tflite", b"\x1c\0\0\0TFL3" + bytes(30), "TensorFlow Lite", "--detector")
+    put("framework_c.h5", b"\x89HDF\r\n\x1a\n" + bytes(30), "HDF5", "--detector")
+    put("framework_d.gguf", b"GGUF\3\0\0\0" + bytes(30), "GGUF", "--detector")
+    put("framework_e.engine", b"ftrt" + bytes(30), "TensorRT", "--detector")
+    header = json.dumps({"decoder.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    for name in ("a.safetensors", "b.png"):
+        put(f"part_{name}", struct.pack("<Q", len(header)) + header + bytes(4), "safetensors", "picture")
+    packed("part_c.pt", zipped(("decoder/data.pkl", pickle.dumps({}))), "PyTorch", "picture")
+    put("part_d.mp4", (GOLDEN / "video" / "sound.mp4").read_bytes(), *(("sound", "pictures") if VIDEOS else ("libav",)))
+    put("part_e.dcm", bytes(128) + b"DICM" + bytes(30), "DICOM", "pip install ultramotion[dicom]")
+    for name, source, share in (("a.png", FRAME, .6), ("b.jpg", GOLDEN / "image" / "rgb.jpg", .7), ("c.bmp", GOLDEN / "image" / "rgb24.bmp", .5)):
+        data = source.read_bytes()
+        put(f"cut_{name}", data[:int(len(data) * share)], "cut off or damaged, copy or export it again")
+    put("cut_d.tif", (GOLDEN / "image" / "gray8.tif").read_bytes()[:90], *(("bad TIFF", "copy or export it again") if TIFF else ("libtiff",)))
+    put("cut_e.mp4", (GOLDEN / "video" / "intra.mp4").read_bytes()[:400], *(("cut off", "copy or export it again") if VIDEOS else ("libav",)))
+    put("secret_a.png", b"Salted__" + os.urandom(60), "encrypted", "decrypt")
+    put("secret_b.png", b"-----BEGIN PGP MESSAGE-----\n\nhQEMA", "encrypted", "decrypt")
+    put("secret_c.png", b"age-encryption.org/v1\n-> X25519", "encrypted", "decrypt")
+    put("secret_d.zip", b"PK\3\4\x14\0\1\0\0\0" + bytes(20) + b"a.png", "encrypted", "decrypt")
+    put("secret_e.png", b"\xfe\xdc" + bytes((i * i * 97 + i * 31 + 128) % 256 for i in range(300)), "unknown content", "encrypted")
+    for name in ("folder_a", "folder_b.png", "folder_c", "folder_d", "folder_e"):
+        (folder / name).mkdir()
+        files[folder / name] = ("no picture in this folder",)
+    files[folder / "folder_a"] += ("it is empty",)
+    files[folder / "folder_b.png"] += ("it is empty",)
+    (folder / "folder_c" / "config.json").write_text("{}")
+    (folder / "folder_c" / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    files[folder / "folder_c"] += ("1 JSON, 1 safetensors file",)
+    (folder / "folder_d" / "in").mkdir()
+    files[folder / "folder_d"] += ("1 folder (--recursive",)
+    (folder / "folder_e" / "scan.dcm").write_bytes(bytes(128) + b"DICM")
+    files[folder / "folder_e"] += ("1 DICOM (the Python package",)
+    put("text_a.png", b"hello\n", "a text", "picture")
+    put("text_b.json", b'{"images": []}', "JSON", "picture")
+    put("text_c.xml", b"<?xml version='1.0'?><annotation/>", "XML", "picture")
+    put("text_d.csv", "frame,größe\n1,2\n".encode(), "a text", "@LIST.txt")
+    put("text_e.png", b"", "empty file", "again")
+    return files
+
+
+@test
+def fifty_wrong_files_get_one_sentence_each(tmp):
+    files = wrong_files(tmp)
+    assert len(files) == 50
+    for path, words in files.items():
+        out, err = um("detect", path, "-q", code=1)
+        assert out == "" and err.count("\n") == 1 and path.name in err and all(w in err for w in words), (path.name, words, err)
+    # the whole pipeline answers the same
+    for name in ("pointer_a.png", "cut_a.png", "folder_c"):
+        _, err = um("run", tmp / name, "-q", code=1)
+        assert err.count("\n") == 1, err
+
+
+main()
