@@ -88,6 +88,8 @@ UM_API const uint8_t *um_mask_data(const um_mask *mask);
 /** Describe it as a tensor of booleans, for DLPack. @param out its struct_size is set by the
  * caller. */
 UM_API um_status um_mask_describe(const um_mask *mask, um_device_array *out);
+/** Its numbers, one reference for the caller: they stay when the mask is closed. */
+UM_API um_values *um_mask_values(const um_mask *mask);
 /** Copy a mask to host bytes 0/1 [H*W]; a device mask costs one download, booked in the ledger. */
 UM_API um_status um_mask_read(const um_mask *mask, uint8_t *out);
 /**

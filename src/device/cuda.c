@@ -264,6 +264,12 @@ static void *stream_of(um_device *dev, enum um_queue q)
     return ((struct cuda *)dev)->stream[q];
 }
 
+static um_status lead(um_device *dev, enum um_queue q, void *stream)
+{
+    struct cuda *c = enter(dev);
+    return leave(c, follow(c, c->stream[q], stream));
+}
+
 static um_status fill(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n,
                       uint8_t value)
 {
@@ -681,6 +687,7 @@ static const struct um_device_fns fns = {
     .copy = copy,
     .copy_from = copy_from,
     .stream = stream_of,
+    .lead = lead,
     .fill = fill,
     .discard = discard,
     .run = run,
