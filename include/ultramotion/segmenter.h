@@ -47,6 +47,10 @@ UM_API um_device *um_segmenter_device(const um_segmenter *segmenter);
 /** What UM_MASK_AUTO means for this segmenter: UM_MASK_DEVICE or UM_MASK_HOST; UM_MASK_AUTO = ask
  * the environment (default). */
 UM_API void um_segmenter_set_mask_mode(um_segmenter *segmenter, um_mask_mode mode);
+/** What the argument of a call comes to, UM_MASK_DEVICE or UM_MASK_HOST. @return UM_OK; UM_EINVAL
+ * for a mode that is none, also in the environment. */
+UM_API um_status um_segmenter_mask_mode(const um_segmenter *segmenter, um_mask_mode as_numpy,
+                                        um_mask_mode *out);
 /** Where the KPI line of each prediction goes: called with one JSON object, no newline, on the
  * thread that predicts. NULL: nowhere (default). */
 UM_API void um_segmenter_set_kpi(um_segmenter *segmenter,
