@@ -20,6 +20,14 @@ import ultramotion  # noqa: E402
 BOX = [20.0, 70.0, 100.0, 250.0]
 
 
+def pytest_terminal_summary(terminalreporter):
+    """One closing line, as all test programs have it."""
+    count = {k: len(terminalreporter.stats.get(k, [])) for k in ("passed", "failed", "error", "skipped")}
+    for report in terminalreporter.stats.get("skipped", []):
+        print(f"\nskipped {report.nodeid.partition('::')[2]}: {report.longrepr[2].removeprefix('Skipped: ')}", end="")
+    print(f"\n{count['passed']} passed, {count['failed'] + count['error']} failed, {count['skipped']} skipped")
+
+
 @pytest.fixture(scope="session")
 def device():
     with ultramotion.Device("cpu", threads=2) as opened:
