@@ -14,6 +14,7 @@ from ._c import (
     UnsupportedError,
 )
 from .compat import compute_mask_weights, prepare_inference_inputs, run_dfine_detection
+from .dicom import frames
 from .image import Frame
 from .models import Detection, Detector, Device, Embedding, Prediction, Segmenter, models_path
 from .packet import Object, Packet, ResultPacket

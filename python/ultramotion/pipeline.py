@@ -408,9 +408,13 @@ def run(
 ) -> Run:
     """Packets of a source: `for packet in ultramotion.run("frames/"): …`
 
-    `source` is what the command takes (a file, a folder, a glob, `"phantom:seed=1,frames=100"`, `"-"`), or
-    any iterable of pictures or `Frame`s. `detector` and `segmenter` are models or their files, or give a whole
+    `source` is what the command takes (a file, a folder, a glob, `"phantom:seed=1,frames=100"`, `"-"`), a DICOM
+    file (`.dcm`), or any iterable of pictures or `Frame`s. `detector` and `segmenter` are models or their files, or give a whole
     `pipeline`; `options` are those of `Pipeline`. `sinks` are the command's: `"dir:out"`, `"jsonl:out.jsonl"`."""
+    if isinstance(source, (str, os.PathLike)) and os.fspath(source).lower().endswith((".dcm", ".dicom")):
+        from .dicom import frames as dicom_frames
+
+        source = dicom_frames(source)
     owned = pipeline is None
     if pipeline is None:
         pipeline = Pipeline(detector, segmenter, **options)
