@@ -3,6 +3,7 @@
 import json
 import struct
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def checkpoint_of(path, folder):
 def test_the_example_gives_mobilesams_masks(picture, tmp_path):
     torch = pytest.importorskip("torch")
     peer = pytest.importorskip("mobile_sam")
-    checkpoint = checkpoint_of(ultramotion.models_path() / "mobile_sam_bone_256.safetensors", tmp_path)
+    checkpoint = checkpoint_of(Path(ultramotion.models_path()) / "mobile_sam_bone_256.safetensors", tmp_path)
     image = np.repeat(picture[..., None], 3, axis=2)
     image[100:140, 30:70, 1] //= 2  # colour
     theirs, their = example(peer.sam_model_registry, peer.SamPredictor, checkpoint, image)

@@ -13,11 +13,10 @@ import threading
 import weakref
 from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_long
 from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
-from pathlib import Path
 from typing import Any, Callable
 
 ABI = 3  # um_abi() that this file was written for
-FOLDER = Path(__file__).resolve().parent
+FOLDER = os.path.dirname(os.path.realpath(__file__))
 
 
 # ---- errors ----
@@ -605,10 +604,10 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
-def _find() -> Path:
+def _find() -> str:
     named = os.environ.get("ULTRAMOTION_LIBRARY")
-    path = Path(named) if named else FOLDER / "libultramotion.so"
-    if not path.exists():
+    path = named or os.path.join(FOLDER, "libultramotion.so")
+    if not os.path.exists(path):
         raise ImportError(
             f"ultramotion: no library at {path}"
             + ("" if named else "; install the package, or name one in ULTRAMOTION_LIBRARY")
@@ -643,7 +642,7 @@ def _misfits(found: ctypes.CDLL) -> list[str]:
 def _load() -> ctypes.CDLL:
     path = _find()
     try:
-        found = ctypes.CDLL(str(path))
+        found = ctypes.CDLL(path)
         found.um_version.restype = c_char_p
         version, abi = found.um_version().decode(), found.um_abi()
     except (OSError, AttributeError) as problem:

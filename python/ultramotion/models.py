@@ -8,7 +8,6 @@ import logging
 import os
 import threading
 from ctypes import byref, c_int, c_void_p
-from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
@@ -38,9 +37,9 @@ def mask_mode(as_numpy: Any) -> int:
     return 0 if as_numpy is UNSET or as_numpy is None else 2 if as_numpy else 1
 
 
-def models_path() -> Path:
+def models_path() -> str:
     """Folder of the models that ship: `ULTRAMOTION_MODELS`, else that of the package."""
-    return Path(os.environ.get("ULTRAMOTION_MODELS") or _c.FOLDER / "models")
+    return os.environ.get("ULTRAMOTION_MODELS") or os.path.join(_c.FOLDER, "models")
 
 
 class Device:
@@ -155,7 +154,7 @@ class Detector:
 
     def __init__(self, model: Any = None, *, device: Device | Any | None = None, input_size: int = 0) -> None:
         self._device = device_of(device)
-        pointer = _open("detector", self._device, models_path() / DETECTOR if model is None else model, input_size)
+        pointer = _open("detector", self._device, os.path.join(models_path(), DETECTOR) if model is None else model, input_size)
         self._handle = _c.Handle("detector", pointer, lib.um_detector_close, self._device._handle)
         _c.close_at_exit(self)
 
@@ -309,7 +308,7 @@ class Segmenter:
         sam_as_numpy: bool | None = None,
         kpi: Callable[[str], object] | None = None,
     ) -> None:
-        self._model = models_path() / SEGMENTER if model is None else model
+        self._model = os.path.join(models_path(), SEGMENTER) if model is None else model
         self._canvas, self._mode = canvas, sam_as_numpy
         self._kpi = _c.LOG(lambda _, line: _tell(kpi, line))
         self._open(device_of(device))

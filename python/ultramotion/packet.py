@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 from ctypes import byref, c_void_p
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -280,14 +280,15 @@ class Packet:
 
     def save(self, path: Any) -> None:
         """`.png`: the picture as `plot()` shows it; `.json`: the packet's line."""
-        name = Path(path)
-        if name.suffix == ".json":
-            name.write_text(self.json() + "\n")
-        elif name.suffix == ".png":
+        name = os.fspath(path)
+        if name.endswith(".json"):
+            with open(name, "w") as file:
+                file.write(self.json() + "\n")
+        elif name.endswith(".png"):
             rgb = self.plot()
             _c.check(lib.um_image_write_png(_c.path_bytes(name), rgb.ctypes.data, self.width, self.height, 3))
         else:
-            raise _c.InvalidError(f"save: {name.name}: want .png or .json")
+            raise _c.InvalidError(f"save: {name}: want .png or .json")
 
     def __repr__(self) -> str:
         return f"ultramotion.Packet(frame_id={self.frame_id}, {self.state}, score={self.score:.3f})"

@@ -3,19 +3,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import logging
 import os
 import threading
 from ctypes import byref, c_void_p
-from typing import Any, AsyncIterator, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterable, Iterator
 
 from . import _c
 from ._c import lib
 from .image import Frame
 from .models import KPI, UNSET, Detector, Device, Segmenter, _tell, device_of, mask_mode
 from .packet import Packet
+
+if TYPE_CHECKING:
+    import asyncio
 
 LOG = logging.getLogger("ultramotion")
 _GATES = {"auto": 0, "speculative": 1, "sync": 2}
@@ -316,6 +318,8 @@ class Run:
         return self
 
     async def __anext__(self) -> Packet:
+        import asyncio  # takes longer than all the rest
+
         loop = asyncio.get_running_loop()
         while True:
             packet = self._take(0)
