@@ -131,6 +131,20 @@ def test_a_run_ends_when_it_is_told_to(pipeline, packets):
     assert time.monotonic() - begun < 15
 
 
+def test_a_pipeline_is_in_one_run_at_a_time(pipeline, packets):
+    picture = packets[0].frame
+    with run("phantom:seed=1,width=64,height=64", pipeline=pipeline) as frames:
+        next(frames)
+        with pytest.raises(ultramotion.InvalidError, match="in a run"):
+            pipeline(picture)
+        with pytest.raises(ultramotion.InvalidError, match="in a run"):
+            run(SOURCE, pipeline=pipeline)
+    assert pipeline(picture).state == "VISIBLE"
+    with pytest.raises(ultramotion.InvalidError, match="unknown"):
+        run(SOURCE, pipeline=pipeline, sinks=["paper:"])
+    assert len(list(run(SOURCE, pipeline=pipeline))) == 6
+
+
 def test_sinks_and_errors_of_sources(pipeline, tmp_path):
     list(run(SOURCE, pipeline=pipeline, sinks=[f"dir:{tmp_path}/out", f"jsonl:{tmp_path}/out.jsonl"]))
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]

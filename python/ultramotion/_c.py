@@ -708,7 +708,7 @@ class Handle:
         self.what = what
         self._pointer = pointer
         self._close = close
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a collection may close a child while its parent's lock is held
         self._uses = 0
         self._closed = False
         self._forks = _forks

@@ -80,9 +80,8 @@ class Pipeline:
             else:
                 _c.check(lib.um_pipeline_open(byref(pointer), byref(settings)))
             self._handle = _c.Handle("pipeline", pointer, lib.um_pipeline_close, *models)
-        self._frames: list[Frame] = []
         self._turn = threading.Lock()
-        self._sent = 0
+        self._running = False  # guarded by _turn: a run has it
         _c.close_at_exit(self)
 
     def _label(self, label: int | str | None) -> int:
@@ -117,11 +116,20 @@ class Pipeline:
         """The packet of one picture."""
         frame = picture if isinstance(picture, Frame) else Frame(picture)
         with self._turn:
+            if self._running:
+                raise _c.InvalidError("this pipeline is in a run: end that, or open another on the same models")
             return self._pass(frame)
 
+    def _take(self) -> None:
+        with self._turn:
+            if self._running:
+                raise _c.InvalidError("this pipeline is in a run already")
+            self._running = True
+
+    def _give_back(self) -> None:
+        self._running = False
+
     def _pass(self, frame: Frame) -> Packet:
-        if not isinstance(frame, Frame):
-            raise _c.InvalidError("want a Frame")
         with self._handle as p, frame._handle as f:
             mine = c_void_p(lib.um_frame_ref(f))
             status = lib.um_pipeline_send(p, byref(mine))
@@ -228,7 +236,12 @@ class Run:
         spec = _c.path_bytes(source) if is_spec else b"push:"
         _c.check(lib.um_source_open(byref(pointer), spec, byref(settings)))
         self._source = _c.Handle("source", pointer, lib.um_source_close)
-        self._handle = self._open(list(sinks), strict, realtime, receive)
+        pipeline._take()
+        try:
+            self._handle = self._open(list(sinks), strict, realtime, receive)
+        except BaseException:
+            pipeline._give_back()
+            raise
         if progress:
             self._bar = _bar(None if not is_spec else int(lib.um_source_length(pointer)))
         if not is_spec:
@@ -298,6 +311,7 @@ class Run:
             self._bar.close()
         with self._handle as r:
             status = lib.um_run_join(r)
+            self.pipeline._give_back()
             problem = _c.error(status) if status < 0 else None
         fed = self._feed.problem if self._feed is not None else None
         if fed is not None:
@@ -355,13 +369,15 @@ class Run:
         """Stop, wait for the end, and let go of everything."""
         if self._handle.closed:
             return
-        self._done = True
+        ended, self._done = self._done, True
         with self._source as s:
             lib.um_source_cancel(s)
         with self._handle as r:
             lib.um_run_stop(r)
             lib.um_run_join(r)
         self._handle.close()
+        if not ended:
+            self.pipeline._give_back()
         if self._feed is not None and self._feed is not threading.current_thread():
             self._feed.join(2)
         self._source.close()
