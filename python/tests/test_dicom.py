@@ -130,3 +130,26 @@ def test_files_that_are_none(tmp_path):
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(ultramotion.FormatError, match="short.dcm"):
         list(frames(path))
+
+
+def test_outlines_as_dicom_seg(device, tmp_path):
+    pytest.importorskip("highdicom")
+    phantom = next(ultramotion.run("phantom:seed=900001,frames=1", detector=ultramotion.Detector(device=device), segmenter=False))
+    arrays = phantom.frame.numpy()[None].copy()
+    path = made_file(tmp_path / "scan.dcm", arrays, StudyInstanceUID="1.2.4", SeriesInstanceUID="1.2.5", Modality="US")
+    single = pydicom.dcmread(path)
+    single.SOPClassUID = single.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.6.1"
+    del single.NumberOfFrames
+    for tag in ("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "PatientSex", "ReferringPhysicianName"):
+        setattr(single, tag, "")
+    single.save_as(path)
+    with ultramotion.Pipeline(ultramotion.Detector(device=device), device=device) as own:
+        packet = own(next(frames(path)))
+        ultramotion.dicom.save_segmentation(packet, path, tmp_path / "seg.dcm")
+        written = pydicom.dcmread(tmp_path / "seg.dcm")
+        assert np.array_equal(written.pixel_array.reshape(packet.mask.shape) > 0, packet.mask)
+        assert written.SegmentSequence[0].SegmentLabel == "bone" and written.StudyInstanceUID == "1.2.4"
+        with pytest.raises(ultramotion.InvalidError, match="without outlines"):
+            ultramotion.dicom.save_segmentation(own(np.zeros(packet.mask.shape, np.uint8)), path, tmp_path / "no.dcm")
+        with pytest.raises(ultramotion.UnsupportedError, match="frame of reference"):
+            ultramotion.dicom.save_segmentation(packet, examples.get_path("ybr_color"), tmp_path / "no.dcm")

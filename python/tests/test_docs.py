@@ -52,5 +52,5 @@ def test_every_public_name_is_typed():
 def test_mypy_is_strict_and_content():
     api = pytest.importorskip("mypy.api")
     source = ROOT / "python" / "ultramotion"
-    out, err, status = api.run(["--strict", "--no-incremental", "--cache-dir=/dev/null", str(source)])
+    out, err, status = api.run(["--config-file", str(ROOT / "python" / "pyproject.toml"), "--no-incremental", "--cache-dir=/dev/null", str(source)])
     assert status == 0, out + err

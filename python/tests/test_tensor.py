@@ -201,6 +201,22 @@ assert cu.cuStreamSynchronize(them.stream) == 0, "work that nobody ordered"
 got = np.frombuffer(ctypes.string_at(copied, pixels.size), bool).reshape(pixels.shape)
 assert np.array_equal(got, want)
 mask.__dlpack__(stream=-1, max_version=(1, 0))
+
+# a graph that the consumer captures: it waits at each launch for what was on its way then
+mask = um.run_segmentation(model, pixels, box)
+target, graph, exec = ctypes.c_uint64(), P(), P()
+assert cu.cuMemAlloc(ctypes.byref(target), ctypes.c_size_t(pixels.size)) == 0
+del capsule  # no memory may be freed in a capture
+assert cu.cuStreamBeginCapture(them.stream, 1) == 0
+capsule = mask.__dlpack__(stream=them.stream.value)
+assert cu.cuMemcpyDtoDAsync(target, ctypes.c_uint64(mask.data_ptr()), ctypes.c_size_t(pixels.size), them.stream) == 0
+assert cu.cuStreamEndCapture(them.stream, ctypes.byref(graph)) == 0, "the capture did not survive"
+assert cu.cuGraphInstantiateWithFlags(ctypes.byref(exec), graph, ctypes.c_ulonglong(0)) == 0
+for _ in range(2):
+    assert cu.cuGraphLaunch(exec, them.stream) == 0
+    assert cu.cuMemcpyDtoHAsync(copied, target, ctypes.c_size_t(pixels.size), them.stream) == 0
+    assert cu.cuStreamSynchronize(them.stream) == 0, "work that nobody ordered"
+    assert np.array_equal(np.frombuffer(ctypes.string_at(copied, pixels.size), bool).reshape(pixels.shape), want)
 for wrong in (lambda: mask.__dlpack__(stream=0), lambda: mask.__dlpack__(copy=True)):
     try:
         wrong()

@@ -13,6 +13,7 @@ import numpy as np
 
 from . import _c
 from .image import Frame
+from .packet import Packet
 
 LOG = logging.getLogger("ultramotion")
 _PALETTE = [
@@ -139,3 +140,63 @@ def _acquired(data: Any, name: str) -> float | None:
     except ValueError as problem:
         raise _c.FormatError(f"{name}: AcquisitionDateTime: {problem}") from problem
     return when.timestamp() if isinstance(when, datetime) else None
+
+
+def save_segmentation(packet: Packet, scan: Any, path: Any, *, structure: Any = None) -> None:
+    """Write the outlines of a packet as a DICOM SEG of the single-frame file `scan`, by highdicom (`ultramotion[dicom]`).
+
+    `structure` is a pydicom `Code` of what is outlined; without one a class called "bone" is SNOMED's, and others are refused.
+    A SEG belongs to a study: it says the same patient as `scan`, and is the only result that does. Of multi-frame files
+    highdicom makes none without a frame of reference, which ultrasound has not: UnsupportedError."""
+    try:
+        import highdicom as hd
+        import pydicom
+        from pydicom.sr.codedict import codes
+    except ImportError as problem:
+        raise _c.UnsupportedError(f"DICOM SEG wants highdicom: pip install 'ultramotion[dicom]' ({problem})") from problem
+    name = os.fspath(scan)
+    try:
+        data = pydicom.dcmread(name)
+    except OSError as problem:
+        raise _c.FileError(f"{name}: {problem.strerror or problem}") from problem
+    except pydicom.errors.InvalidDicomError as problem:
+        raise _c.FormatError(f"{name}: {problem}") from problem
+    if int(data.get("NumberOfFrames") or 1) > 1 and "FrameOfReferenceUID" not in data:
+        raise _c.UnsupportedError(f"{name}: a DICOM SEG of several frames wants a frame of reference, which this file has not")
+    masks = [(o, m) for o in packet.objects if (m := o.mask) is not None and m.any()]
+    if not masks:
+        raise _c.InvalidError("a DICOM SEG of a packet without outlines")
+    if (data.Rows, data.Columns) != (packet.height, packet.width):
+        raise _c.InvalidError(f"{name}: {data.Columns}x{data.Rows}, the packet is {packet.width}x{packet.height}")
+    described = []
+    for number, (found, _) in enumerate(masks, 1):
+        code = structure or (codes.SCT.Bone if (found.name or "").lower() == "bone" else None)
+        if code is None:
+            raise _c.InvalidError(f"class {found.name or found.label}: say with structure= what it is")
+        described.append(
+            hd.seg.SegmentDescription(
+                segment_number=number,
+                segment_label=found.name or f"class {found.label}",
+                segmented_property_category=codes.SCT.AnatomicalStructure,
+                segmented_property_type=code,
+                algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+                algorithm_identification=hd.AlgorithmIdentificationSequence(
+                    name="ultramotion", version=_c.text(_c.lib.um_version()), family=codes.DCM.ArtificialIntelligence
+                ),
+            )
+        )
+    segments = np.stack([m for _, m in masks], axis=-1)[None]  # [1,H,W,segments]
+    hd.seg.Segmentation(
+        [data],
+        segments.astype(np.uint8),
+        hd.seg.SegmentationTypeValues.BINARY,
+        described,
+        series_instance_uid=hd.UID(),
+        series_number=int(data.get("SeriesNumber") or 0) + 1,
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer="ultramotion",
+        manufacturer_model_name="ultramotion",
+        software_versions=_c.text(_c.lib.um_version()),
+        device_serial_number=(packet.models["segmenter"] or "none").removeprefix("sha256:")[:16],
+    ).save_as(os.fspath(path))

@@ -250,7 +250,7 @@ class Packet:
 
     def to_supervision(self) -> Any:
         """supervision's `Detections`; wants that package."""
-        import supervision  # type: ignore[import-not-found,unused-ignore]
+        import supervision
 
         objects = self.objects
         if not objects:

@@ -402,7 +402,7 @@ def _wake(ready: asyncio.Future[None]) -> None:
 
 def _bar(length: int | None) -> Any:
     try:
-        from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
+        from tqdm.auto import tqdm
     except ImportError:
         LOG.info("no progress bar without tqdm")
         return None
