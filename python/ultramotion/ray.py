@@ -177,6 +177,8 @@ def process(
         for done in data.iter_rows():
             made["done"] += 1
             made["frames"] += int(done["frames"])
+    for name in glob.glob(os.path.join(glob.escape(out), "part-*.tmp")):  # of those who died
+        os.remove(name)
     return made
 
 
