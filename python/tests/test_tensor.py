@@ -187,15 +187,16 @@ def test_on_a_gpu_the_consumers_stream_waits_for_ours(python):
     out = standin(
         python,
         """
-mask = um.run_segmentation(model, pixels, box)
-want = mask.numpy()[0, 0]
+embedding = model.encode(pixels)
+want = model.predict(embedding, box=box).masks.numpy()[0]
+them, copied = Theirs(), P()
+assert cu.cuMemHostAlloc(ctypes.byref(copied), ctypes.c_size_t(pixels.size), 0) == 0
+made = model.predict(embedding, box=box)  # on its way: nobody has waited, and nothing is freed, which waits too
+mask = made.masks
 assert mask.is_cuda and mask.__dlpack_device__() == (2, 0), mask
 assert mask.__cuda_array_interface__["data"][0] == mask.data_ptr()
 assert mask.__cuda_array_interface__["stream"] == mask._stream
-them = Theirs()
 capsule = mask.__dlpack__(stream=them.stream.value)
-copied = P()
-assert cu.cuMemHostAlloc(ctypes.byref(copied), ctypes.c_size_t(pixels.size), 0) == 0
 assert cu.cuMemcpyDtoHAsync(copied, ctypes.c_uint64(mask.data_ptr()), ctypes.c_size_t(pixels.size), them.stream) == 0
 assert cu.cuStreamSynchronize(them.stream) == 0, "work that nobody ordered"
 got = np.frombuffer(ctypes.string_at(copied, pixels.size), bool).reshape(pixels.shape)
@@ -203,9 +204,10 @@ assert np.array_equal(got, want)
 mask.__dlpack__(stream=-1, max_version=(1, 0))
 
 # a graph that the consumer captures: it waits at each launch for what was on its way then
-mask = um.run_segmentation(model, pixels, box)
 target, graph, exec = ctypes.c_uint64(), P(), P()
 assert cu.cuMemAlloc(ctypes.byref(target), ctypes.c_size_t(pixels.size)) == 0
+made = model.predict(embedding, box=box)
+mask = made.masks
 del capsule  # no memory may be freed in a capture
 assert cu.cuStreamBeginCapture(them.stream, 1) == 0
 capsule = mask.__dlpack__(stream=them.stream.value)
