@@ -869,6 +869,17 @@ TEST(capture_forks_and_joins)
     CHECK_EQ(r.cu.cuStreamWaitEvent(r.a, r.f, 0), UM_CU_ERROR_STREAM_CAPTURE_ISOLATION);
     check_killed(&r);
 
+    raw_begin(&r); /* one that the graph waits for at each launch */
+    unsigned status = 7;
+    CHECK_EQ(r.cu.cuStreamIsCapturing(r.b, &status), 0);
+    CHECK_EQ(status, 0);
+    CHECK_EQ(r.cu.cuStreamWaitEvent(r.b, r.f, UM_CU_EVENT_WAIT_EXTERNAL),
+             UM_CU_ERROR_INVALID_VALUE);
+    CHECK_EQ(r.cu.cuStreamIsCapturing(r.a, &status), 0);
+    CHECK_EQ(status, UM_CU_STREAM_CAPTURE_STATUS_ACTIVE);
+    CHECK_EQ(r.cu.cuStreamWaitEvent(r.a, r.f, UM_CU_EVENT_WAIT_EXTERNAL), 0);
+    CHECK_EQ(r.cu.cuStreamEndCapture(r.a, &r.graph), 0);
+
     raw_begin(&r); /* an event of another capture */
     CHECK_EQ(r.cu.cuStreamBeginCapture(r.b, UM_CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), 0);
     CHECK_EQ(r.cu.cuStreamWaitEvent(r.b, r.e, 0), UM_CU_ERROR_STREAM_CAPTURE_MERGE);

@@ -33,6 +33,25 @@ typedef struct um_device_array {
     void *stream; /**< the CUstream in whose order the data is there; NULL: it is there */
 } um_device_array;
 
+/** Numbers that the library made and a caller keeps: masks, scores, logits, an embedding. Reference
+ * counted. It keeps its device alive and outlives everything else: the prediction, its predictor,
+ * the model, um_device_close(). Threads: any. */
+typedef struct um_values um_values;
+
+/** Add a reference and return the values. */
+UM_API um_values *um_values_ref(um_values *values);
+/** Drop a reference and set *values to NULL; the last one frees it. Accepts NULL. */
+UM_API void um_values_unref(um_values **values);
+/** Describe it. @param out its struct_size is set by the caller. */
+UM_API um_status um_values_describe(const um_values *values, um_device_array *out);
+/** 1 where others use the same memory, so that it must not be written to: embeddings. */
+UM_API int um_values_read_only(const um_values *values);
+/** Copy it to host memory, row-major and contiguous, elements of its type (booleans are bytes 0 and
+ * 1); on a device of its own one download, booked. */
+UM_API um_status um_values_read(const um_values *values, void *out);
+/** Make a CUstream of its GPU wait until the numbers are there. Nothing to do on other devices. */
+UM_API um_status um_values_wait(const um_values *values, void *stream);
+
 #ifdef __cplusplus
 }
 #endif

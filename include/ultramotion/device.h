@@ -58,7 +58,9 @@ UM_API int um_device_gpus(void);
  */
 UM_API um_status um_device_describe(const char *name, char *text, size_t size);
 
-/** Close a device and set *device to NULL. Accepts NULL. Waits for work in flight. */
+/** Close a device and set *device to NULL. Accepts NULL. Waits for work in flight. Masks,
+ * embeddings and values of predictions that somebody still has keep it until the last of them is
+ * gone. */
 UM_API void um_device_close(um_device **device);
 
 /** Name of the device that runs, e.g. "cpu", "guard". Valid until close. */
@@ -69,6 +71,10 @@ UM_API const char *um_device_precision(const um_device *device);
 
 /** Worker threads the device computes with. */
 UM_API int um_device_threads(const um_device *device);
+
+/** The CUstream in whose order everything of the library happens on a GPU; NULL on other devices.
+ * Valid until close. */
+UM_API void *um_device_stream(const um_device *device);
 
 /** Which kernels it computes with, e.g. "avx512", "avx2", "c", "sm_90"; "none" where
  * ULTRAMOTION_CPU or ULTRAMOTION_CUDA asks for some that it has not. Valid until close. */

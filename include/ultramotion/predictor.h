@@ -2,6 +2,7 @@
 #ifndef ULTRAMOTION_PREDICTOR_H
 #define ULTRAMOTION_PREDICTOR_H
 
+#include "ultramotion/array.h"
 #include "ultramotion/segmenter.h"
 
 #ifdef __cplusplus
@@ -26,8 +27,9 @@ typedef struct um_prompts {
     const float
         *mask_input; /**< low-res logits [4n,4n] of an earlier prediction, or NULL; n = canvas/16 */
     bool multimask;  /**< three masks instead of one */
-    bool want_logits; /**< also full-resolution logits f32 */
+    bool want_logits; /**< with want_values: full-size logits f32 instead of booleans */
     um_mask_mode as_numpy;
+    bool want_values; /**< fill in um_prediction.masks, scores, low instead of mask, iou, low_res */
 } um_prompts;
 
 /** What predict() returns. The caller sets struct_size; everything else in it is owned by the
@@ -39,6 +41,9 @@ typedef struct um_prediction {
     float iou[3];   /**< host mode only; NaN in device mode (they stay on the device) */
     float *low_res; /**< host mode: [count,4n,4n] logits; NULL in device mode */
     int low_res_side;
+    um_values *masks;  /**< with want_values: [count,H,W] booleans or logits, */
+    um_values *scores; /**< [count] predicted IoU, */
+    um_values *low;    /**< [count,4n,4n] logits; all where as_numpy says */
 } um_prediction;
 
 /**
@@ -105,6 +110,13 @@ UM_API void um_embedding_image_size(const um_embedding *embedding, int *width, i
 /** Describe it as a tensor [1,256,n,n], for DLPack. @param out its struct_size is set by the
  * caller. */
 UM_API um_status um_embedding_describe(const um_embedding *embedding, um_device_array *out);
+/** Its numbers, read-only, one reference for the caller. */
+UM_API um_values *um_embedding_values(const um_embedding *embedding);
+/** The same embedding, as that of a picture of another size: for who resized the picture before it
+ * was encoded, and prompts and outlines in the picture as it was. Shares its memory. @return UM_OK;
+ * UM_EINVAL; UM_ENOMEM. */
+UM_API um_status um_embedding_resized(um_embedding **out, const um_embedding *embedding, int width,
+                                      int height);
 /** Copy it to f32 [1,256,n,n] on the host; one download, booked. */
 UM_API um_status um_embedding_read(const um_embedding *embedding, float *out);
 /** Write it as .safetensors, with the model's sha256 and the picture's size as metadata. */

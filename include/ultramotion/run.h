@@ -98,6 +98,9 @@ UM_API um_status um_run_stats(const um_run *run, um_run_counts *out);
  * UM_EINVAL without settings.receive or before the start. Threads: any.
  */
 UM_API um_status um_run_receive(um_run *run, int timeout_ms, const um_packet **packet);
+/** The same, with the packet's picture, which the caller owns too (um_frame_unref()). */
+UM_API um_status um_run_receive_with_frame(um_run *run, int timeout_ms, const um_packet **packet,
+                                           um_frame **frame);
 /** A descriptor for poll(): readable while packets wait for um_run_receive(), and at the end. -1
  * without settings.receive. Valid until um_run_close(). Threads: any. */
 UM_API int um_run_fd(const um_run *run);

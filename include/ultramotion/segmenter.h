@@ -47,6 +47,10 @@ UM_API um_device *um_segmenter_device(const um_segmenter *segmenter);
 /** What UM_MASK_AUTO means for this segmenter: UM_MASK_DEVICE or UM_MASK_HOST; UM_MASK_AUTO = ask
  * the environment (default). */
 UM_API void um_segmenter_set_mask_mode(um_segmenter *segmenter, um_mask_mode mode);
+/** What the argument of a call comes to, UM_MASK_DEVICE or UM_MASK_HOST. @return UM_OK; UM_EINVAL
+ * for a mode that is none, also in the environment. */
+UM_API um_status um_segmenter_mask_mode(const um_segmenter *segmenter, um_mask_mode as_numpy,
+                                        um_mask_mode *out);
 /** Where the KPI line of each prediction goes: called with one JSON object, no newline, on the
  * thread that predicts. NULL: nowhere (default). */
 UM_API void um_segmenter_set_kpi(um_segmenter *segmenter,
@@ -88,6 +92,8 @@ UM_API const uint8_t *um_mask_data(const um_mask *mask);
 /** Describe it as a tensor of booleans, for DLPack. @param out its struct_size is set by the
  * caller. */
 UM_API um_status um_mask_describe(const um_mask *mask, um_device_array *out);
+/** Its numbers, one reference for the caller: they stay when the mask is closed. */
+UM_API um_values *um_mask_values(const um_mask *mask);
 /** Copy a mask to host bytes 0/1 [H*W]; a device mask costs one download, booked in the ledger. */
 UM_API um_status um_mask_read(const um_mask *mask, uint8_t *out);
 /**

@@ -6,6 +6,7 @@
 #include "ultramotion/bench.h"
 #include "ultramotion/detector.h"
 #include "ultramotion/device.h"
+#include "ultramotion/dlpack.h"
 #include "ultramotion/frame.h"
 #include "ultramotion/io.h"
 #include "ultramotion/model.h"
@@ -26,6 +27,17 @@ extern "C" {
 UM_API const char *um_version(void);
 /** Number of the binary interface; equal numbers are compatible. */
 UM_API int um_abi(void);
+
+/** A fact of the binary interface, as the compiler of this library sees it. */
+typedef struct um_layout {
+    const char *record; /**< a struct, or "" for a constant */
+    const char *field;  /**< of the struct, or "" for all of it; or the constant's name */
+    long offset;        /**< of the field in bytes; or the constant's value */
+    size_t size;        /**< of the field or the struct; 0 for a constant */
+} um_layout;
+/** All structs with their fields, and all constants: for bindings that repeat the headers in
+ * another language and want to know that they are right. @param count how many there are. */
+UM_API const um_layout *um_abi_layout(size_t *count);
 
 #ifdef __cplusplus
 }

@@ -166,6 +166,8 @@ struct um_device_fns {
     um_status (*copy_from)(um_device *dev, enum um_queue q, um_buf *dst, size_t off, uintptr_t src,
                            size_t n, void *stream);
     void *(*stream)(um_device *dev, enum um_queue q); /* the queue as others know it, or NULL */
+    um_status (*lead)(um_device *dev, enum um_queue q,
+                      void *stream); /* the caller's stream waits for queue q */
     /* Look up and load the kernels of these names (caps.launches; NULL on host devices). */
     um_status (*load_kernels)(um_device *dev, const char *const *names, int n);
 };
@@ -183,6 +185,7 @@ struct um_device {
     um_graph *capturing;
     _Atomic(um_status) lost; /* sticky: UM_OK, or why the device is gone */
     /* Of the wrappers: */
+    atomic_int refs;      /* the owner's, and those of values that callers keep */
     pthread_mutex_t lock; /* recursive; of all that is here, and of the backend */
     um_transfers total;
     uint64_t captures;        /* ids given to captures */
@@ -193,6 +196,8 @@ struct um_device {
 
 /* ---- checked wrappers (device.c). `reason` is a static string that says what the transfer is for.
  * ---- */
+
+um_device *um_device_ref(um_device *dev); /* dropped with um_device_close() */
 
 um_status um_buf_open(um_buf **out, um_device *dev, size_t size, const char *label);
 void um_buf_close(um_buf **buf);
@@ -209,6 +214,7 @@ um_status um_copy(um_device *dev, enum um_queue q, um_buf *dst, size_t dst_off, 
 um_status um_copy_from(um_device *dev, enum um_queue q, um_buf *dst, size_t off, const void *src,
                        size_t n, void *stream);
 void *um_queue_stream(um_device *dev, enum um_queue q);
+um_status um_queue_lead(um_device *dev, enum um_queue q, void *stream);
 um_status um_fill(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n,
                   uint8_t value);
 um_status um_discard(um_device *dev, enum um_queue q, um_buf *buf, size_t off, size_t n);

@@ -38,6 +38,7 @@ struct cuda {
     atomic_bool adopted; /* a thread that had none got ours */
     um_cu_stream stream[UM_QUEUES];
     um_cu_event foreign;         /* between a queue and a stream of the caller; or NULL */
+    um_cu_event ahead;           /* what graphs of a caller wait for; or NULL */
     um_cu_event join[UM_QUEUES]; /* of a queue into the main one, at the end of a capture */
     um_cu_module *module;
     int modules;
@@ -262,6 +263,28 @@ static um_status copy_from(um_device *dev, enum um_queue q, um_buf *dst, size_t 
 static void *stream_of(um_device *dev, enum um_queue q)
 {
     return ((struct cuda *)dev)->stream[q];
+}
+
+/* A caller who captures his stream gets a graph that waits, at each launch, for what the queue had
+ * been given by then. */
+static um_status lead(um_device *dev, enum um_queue q, void *stream)
+{
+    struct cuda *c = enter(dev);
+    unsigned capturing = 0;
+    um_status st = check(c, c->cu.cuStreamIsCapturing(stream, &capturing), "cuStreamIsCapturing",
+                         "the caller's stream");
+    if (st != UM_OK || capturing != UM_CU_STREAM_CAPTURE_STATUS_ACTIVE)
+        return leave(c, st == UM_OK ? follow(c, c->stream[q], stream) : st);
+    if (!c->ahead)
+        st = check(c, c->cu.cuEventCreate(&c->ahead, UM_CU_EVENT_DISABLE_TIMING), "cuEventCreate",
+                   "the caller's graph");
+    if (st == UM_OK)
+        st = check(c, c->cu.cuEventRecord(c->ahead, c->stream[q]), "cuEventRecord",
+                   "the caller's graph");
+    if (st == UM_OK)
+        st = check(c, c->cu.cuStreamWaitEvent(stream, c->ahead, UM_CU_EVENT_WAIT_EXTERNAL),
+                   "cuStreamWaitEvent", "the caller's graph");
+    return leave(c, st);
 }
 
 static um_status fill(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n,
@@ -657,6 +680,8 @@ static void cuda_close(um_device *dev)
             if (c->stream[q])
                 check(c, c->cu.cuStreamDestroy(c->stream[q]), "cuStreamDestroy", "closing");
         }
+        if (c->ahead)
+            check(c, c->cu.cuEventDestroy(c->ahead), "cuEventDestroy", "closing");
         if (c->foreign)
             check(c, c->cu.cuEventDestroy(c->foreign), "cuEventDestroy", "closing");
         leave(c, UM_OK);
@@ -681,6 +706,7 @@ static const struct um_device_fns fns = {
     .copy = copy,
     .copy_from = copy_from,
     .stream = stream_of,
+    .lead = lead,
     .fill = fill,
     .discard = discard,
     .run = run,

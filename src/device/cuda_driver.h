@@ -68,7 +68,9 @@ typedef struct CUgraphExec_st *um_cu_graph_exec;
     X(STREAM_CAPTURE_MODE_THREAD_LOCAL, 1)                    \
     X(EVENT_BLOCKING_SYNC, 1)                                 \
     X(EVENT_DISABLE_TIMING, 2)                                \
-    X(EVENT_RECORD_EXTERNAL, 1)
+    X(EVENT_RECORD_EXTERNAL, 1)                               \
+    X(EVENT_WAIT_EXTERNAL, 1)                                 \
+    X(STREAM_CAPTURE_STATUS_ACTIVE, 1)
 
 #define UM_CU_ERROR(name, value) UM_CU_ERROR_##name = (value),
 #define UM_CU_VALUE(name, value) UM_CU_##name = (value),
@@ -112,6 +114,7 @@ enum { UM_CU_VALUES(UM_CU_VALUE) };
     X(cuStreamSynchronize, 2000, true, (um_cu_stream stream))                                         \
     X(cuStreamWaitEvent, 3020, true, (um_cu_stream stream, um_cu_event event, unsigned flags))        \
     X(cuStreamBeginCapture, 10010, true, (um_cu_stream stream, unsigned mode))                        \
+    X(cuStreamIsCapturing, 10000, true, (um_cu_stream stream, unsigned *status))                      \
     X(cuStreamEndCapture, 10000, true, (um_cu_stream stream, um_cu_graph *graph))                     \
     X(cuEventCreate, 2000, true, (um_cu_event *event, unsigned flags))                                \
     X(cuEventDestroy, 4000, true, (um_cu_event event))                                                \

@@ -248,6 +248,17 @@ void *um_queue_stream(um_device *dev, enum um_queue q)
     return dev->fns->stream(dev, q);
 }
 
+um_status um_queue_lead(um_device *dev, enum um_queue q, void *stream)
+{
+    um_device_lock(dev);
+    um_status st = um_check_queue(__func__, dev, q);
+    if (st == UM_OK)
+        st = um_check_idle(__func__, dev);
+    if (st != UM_OK)
+        return unlocked(dev, st);
+    return unlocked(dev, note(dev, dev->fns->lead(dev, q, stream)));
+}
+
 um_status um_fill(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n, uint8_t value)
 {
     um_device_lock(dev);

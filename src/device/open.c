@@ -138,7 +138,14 @@ um_status um_device_open(um_device **out, const um_device_settings *settings)
     pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
     pthread_mutex_init(&(*out)->lock, &recursive);
     pthread_mutexattr_destroy(&recursive);
+    atomic_init(&(*out)->refs, 1);
     return UM_OK;
+}
+
+um_device *um_device_ref(um_device *dev)
+{
+    atomic_fetch_add_explicit(&dev->refs, 1, memory_order_relaxed);
+    return dev;
 }
 
 void um_device_close(um_device **device)
@@ -146,6 +153,9 @@ void um_device_close(um_device **device)
     if (!device || !*device)
         return;
     um_device *dev = *device;
+    *device = NULL;
+    if (atomic_fetch_sub_explicit(&dev->refs, 1, memory_order_acq_rel) != 1)
+        return;
     if (dev->capturing) {
         um_graph *g = NULL;
         um_capture_end(dev, &g);
@@ -156,7 +166,6 @@ void um_device_close(um_device **device)
         um_event_close(&dev->now[q], dev);
     pthread_mutex_destroy(&dev->lock);
     dev->fns->close(dev);
-    *device = NULL;
 }
 
 const char *um_device_name(const um_device *device)
@@ -167,6 +176,11 @@ const char *um_device_name(const um_device *device)
 const char *um_device_precision(const um_device *device)
 {
     return um_precision_name(device->precision);
+}
+
+void *um_device_stream(const um_device *device)
+{
+    return um_queue_stream((um_device *)(uintptr_t)device, UM_QUEUE_MAIN);
 }
 
 int um_device_threads(const um_device *device)

@@ -134,6 +134,15 @@ um_status um_mask_mode_resolve(um_mask_mode argument, const um_segmenter *s, um_
     return UM_OK;
 }
 
+um_status um_segmenter_mask_mode(const um_segmenter *segmenter, um_mask_mode as_numpy,
+                                 um_mask_mode *out)
+{
+    if (!segmenter || !out)
+        return um_fail(UM_EINVAL, "um_segmenter_mask_mode: %s is NULL",
+                       segmenter ? "out" : "segmenter");
+    return um_mask_mode_resolve(as_numpy, segmenter, out);
+}
+
 um_status um_box_check(const float box[4], int w, int h)
 {
     for (int i = 0; i < 4; i++)

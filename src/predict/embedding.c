@@ -4,7 +4,6 @@
 #include "base/half.h"
 #include "base/mem.h"
 #include "base/number.h"
-#include "base/record.h"
 #include "weights/weights.h"
 
 #include <inttypes.h>
@@ -14,26 +13,38 @@
 
 enum { CHANNELS = 256 };
 
-um_status um_embedding_new(um_embedding **out, const um_segmenter *s, int w, int h)
+static uint64_t new_id(void)
 {
     static atomic_ullong ids;
+    return 1 + atomic_fetch_add(&ids, 1);
+}
+
+um_status um_embedding_new(um_embedding **out, const um_segmenter *s, int w, int h)
+{
     int n = um_segmenter_low_side(s) / 4;
     um_embedding *e = um_zalloc(sizeof *e);
     *out = NULL;
     if (!e)
         return um_fail(UM_ENOMEM, "embedding");
     atomic_init(&e->refs, 1);
-    e->id = 1 + atomic_fetch_add(&ids, 1);
+    e->id = new_id();
     e->dev = s->dev;
     e->n = n;
     e->w = w;
     e->h = h;
     memcpy(e->sha256, s->sha256, sizeof e->sha256);
-    um_status st = um_buf_open(&e->buf, e->dev,
-                               (size_t)n * (size_t)n * CHANNELS * um_dtype_size(e->dev->precision),
-                               "embedding");
-    if (st != UM_OK)
+    static const um_device_array_type types[UM_DTYPES] = {
+        [UM_F32] = UM_ARRAY_F32, [UM_F16] = UM_ARRAY_F16, [UM_BF16] = UM_ARRAY_BF16};
+    um_status st = um_values_open(&e->values, e->dev, false, types[e->dev->precision], 4,
+                                  (int64_t[]){1, CHANNELS, n, n}, "embedding");
+    if (st == UM_OK) {
+        const int64_t strides[] = {(int64_t)CHANNELS * n * n, 1, (int64_t)CHANNELS * n, CHANNELS};
+        memcpy(e->values->strides, strides, sizeof strides);
+        e->values->read_only = true;
+        e->buf = e->values->buf;
+    } else {
         um_embedding_unref(&e);
+    }
     *out = e;
     return st;
 }
@@ -53,8 +64,27 @@ void um_embedding_unref(um_embedding **embedding)
     *embedding = NULL;
     if (atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
         return;
-    um_buf_close(&e->buf);
+    um_values_unref(&e->values);
     um_free(e);
+}
+
+um_status um_embedding_resized(um_embedding **out, const um_embedding *embedding, int width,
+                               int height)
+{
+    if (!out || !embedding || width < 1 || height < 1 || width > UM_FRAME_MAX_SIDE ||
+        height > UM_FRAME_MAX_SIDE)
+        return um_fail(UM_EINVAL, "um_embedding_resized: %dx%d", width, height);
+    um_embedding *e = um_zalloc(sizeof *e);
+    *out = e;
+    if (!e)
+        return um_fail(UM_ENOMEM, "embedding");
+    *e = *embedding;
+    atomic_init(&e->refs, 1);
+    e->id = new_id();
+    e->values = um_values_ref(embedding->values);
+    e->w = width;
+    e->h = height;
+    return UM_OK;
 }
 
 int um_embedding_side(const um_embedding *embedding)
@@ -70,21 +100,15 @@ void um_embedding_image_size(const um_embedding *embedding, int *width, int *hei
 
 um_status um_embedding_describe(const um_embedding *embedding, um_device_array *out)
 {
-    const um_embedding *e = embedding;
-    if (!e || !out)
-        return um_fail(UM_EINVAL, "um_embedding_describe: %s is NULL", e ? "out" : "embedding");
-    static const um_device_array_type types[UM_DTYPES] = {
-        [UM_F32] = UM_ARRAY_F32, [UM_F16] = UM_ARRAY_F16, [UM_BF16] = UM_ARRAY_BF16};
-    um_device_array a = {
-        .struct_size = sizeof a,
-        .data = (void *)um_buf_address(e->buf),
-        .device = um_device_name(e->dev),
-        .type = types[e->dev->precision],
-        .rank = 4,
-        .shape = {1, CHANNELS, e->n, e->n},
-        .strides = {(int64_t)CHANNELS * e->n * e->n, 1, (int64_t)CHANNELS * e->n, CHANNELS},
-        .stream = um_queue_stream(e->dev, UM_QUEUE_MAIN)};
-    return um_record_out(out, &a, sizeof a, "um_device_array");
+    if (!embedding || !out)
+        return um_fail(UM_EINVAL, "um_embedding_describe: %s is NULL",
+                       embedding ? "out" : "embedding");
+    return um_values_describe(embedding->values, out);
+}
+
+um_values *um_embedding_values(const um_embedding *embedding)
+{
+    return um_values_ref(embedding->values);
 }
 
 /* ---- as numbers: [n,n,256] of the device's precision <-> f32 [1,256,n,n] ---- */

@@ -2,17 +2,15 @@
 #ifndef UM_PREDICT_MASK_H
 #define UM_PREDICT_MASK_H
 
-#include "device/backend.h"
+#include "predict/values.h"
 #include "ultramotion/segmenter.h"
 
 struct um_mask {
-    um_device *dev;
-    um_buf *buf;   /* device mask: u8 0/1 [h,w] */
-    uint8_t *data; /* host mask */
+    um_values *values; /* [1,1,h,w] on the device, [h,w] on the host */
     int h, w;
 };
 
-/* A mask without memory, or NULL. */
-um_mask *um_mask_new(um_device *dev, int h, int w);
+/* A mask yet to be filled in. On error *out is NULL. */
+um_status um_mask_open(um_mask **out, um_device *dev, bool host, int h, int w);
 
 #endif

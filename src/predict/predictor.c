@@ -368,6 +368,8 @@ static um_status check_prompts(const um_predictor *s, const um_prompts *p)
         return um_fail(UM_EINVAL, "points without coordinates or labels");
     if (!p->box && !p->n_points && !p->mask_input)
         return um_fail(UM_EINVAL, "um_predictor_predict: no box, no points, no mask");
+    if (p->want_logits && !p->want_values)
+        return um_fail(UM_EINVAL, "um_predictor_predict: want_logits without want_values");
     for (int i = 0; i < p->n_points; i++) {
         if (!isfinite(p->points[2 * i]) || !isfinite(p->points[2 * i + 1]))
             return um_fail(UM_EINVAL, "point %d is not a finite number", i);
@@ -410,11 +412,11 @@ static um_status device_mask(um_predictor *s, um_tensor x, um_mask **out)
 {
     um_buf *buf = NULL;
     size_t off = 0, n = (size_t)s->image_h * (size_t)s->image_w;
-    um_mask *m = um_mask_new(s->dev, s->image_h, s->image_w);
-    um_status st = m ? um_buf_open(&m->buf, s->dev, n, "mask") : um_fail(UM_ENOMEM, "mask");
+    um_mask *m = NULL;
+    um_status st = um_mask_open(&m, s->dev, false, s->image_h, s->image_w);
     if (st == UM_OK) {
         um_tape_locate(s->mask.tape, x, &buf, &off);
-        st = um_copy(s->dev, UM_QUEUE_MAIN, m->buf, 0, buf, off, n);
+        st = um_copy(s->dev, UM_QUEUE_MAIN, m->values->buf, 0, buf, off, n);
     }
     if (st != UM_OK)
         um_mask_close(&m);
@@ -423,26 +425,74 @@ static um_status device_mask(um_predictor *s, um_tensor x, um_mask **out)
 }
 
 /* Legacy: full-size logits come to the host, which thresholds them. */
-static um_status host_mask(um_predictor *s, um_tensor logits, um_mask **out)
+static um_status host_bits(um_predictor *s, um_tensor logits, uint8_t *bits)
 {
     um_buf *buf = NULL;
     size_t off = 0, n = (size_t)s->image_h * (size_t)s->image_w;
-    um_mask *m = um_mask_new(s->dev, s->image_h, s->image_w);
     float *v = um_array(n, sizeof *v);
-    if (m)
-        m->data = um_zalloc(n);
-    um_status st = m && m->data && v ? UM_OK : um_fail(UM_ENOMEM, "mask");
-    if (st == UM_OK) {
-        um_tape_locate(s->mask.tape, logits, &buf, &off);
-        st = um_download_now(s->dev, v, buf, off, n * sizeof *v, UM_STAGE_SEGMENT,
-                             "legacy mode: mask logits to the host");
-    }
+    if (!v)
+        return um_fail(UM_ENOMEM, "mask");
+    um_tape_locate(s->mask.tape, logits, &buf, &off);
+    um_status st = um_download_now(s->dev, v, buf, off, n * sizeof *v, UM_STAGE_SEGMENT,
+                                   "legacy mode: mask logits to the host");
     for (size_t i = 0; st == UM_OK && i < n; i++)
-        m->data[i] = v[i] > 0;
+        bits[i] = v[i] > 0;
     um_free(v);
+    return st;
+}
+
+static um_status host_mask(um_predictor *s, um_tensor logits, um_mask **out)
+{
+    um_mask *m = NULL;
+    um_status st = um_mask_open(&m, s->dev, true, s->image_h, s->image_w);
+    if (st == UM_OK)
+        st = host_bits(s, logits, m->values->host);
     if (st != UM_OK)
         um_mask_close(&m);
     *out = m;
+    return st;
+}
+
+/* n bytes of a tape's result to byte `at` of the values, on the device or to the host. */
+static um_status take(um_predictor *s, um_tape *tape, um_tensor x, um_values *to, size_t at,
+                      size_t n, const char *reason)
+{
+    um_buf *buf = NULL;
+    size_t off = 0;
+    um_tape_locate(tape, x, &buf, &off);
+    if (to->buf)
+        return um_copy(s->dev, UM_QUEUE_MAIN, to->buf, at, buf, off, n);
+    return um_download_now(s->dev, (char *)to->host + at, buf, off, n, UM_STAGE_SEGMENT, reason);
+}
+
+/* What was predicted, as values on the device or, in legacy mode, on the host. */
+static um_status make_values(um_predictor *s, const um_decode *d, bool host, bool logits,
+                             um_prediction *out)
+{
+    int low = um_segmenter_low_side(s->model), count = out->count;
+    size_t n = (size_t)s->image_h * (size_t)s->image_w, n_low = (size_t)low * (size_t)low,
+           element = logits ? sizeof(float) : 1;
+    um_status st = um_values_open(&out->masks, s->dev, host, logits ? UM_ARRAY_F32 : UM_ARRAY_BOOL,
+                                  3, (int64_t[]){count, s->image_h, s->image_w}, "masks");
+    if (st == UM_OK)
+        st = um_values_open(&out->scores, s->dev, host, UM_ARRAY_F32, 1, (int64_t[]){count},
+                            "scores");
+    if (st == UM_OK)
+        st = um_values_open(&out->low, s->dev, host, UM_ARRAY_F32, 3, (int64_t[]){count, low, low},
+                            "low-res logits");
+    for (int i = 0; i < count && st == UM_OK; i++) {
+        if (host && !logits)
+            st = host_bits(s, s->mask.logits[i], (uint8_t *)out->masks->host + (size_t)i * n);
+        else
+            st = take(s, s->mask.tape, logits ? s->mask.logits[i] : s->mask.mask[i], out->masks,
+                      (size_t)i * n * element, n * element, "legacy mode: mask logits to the host");
+        if (st == UM_OK)
+            st = take(s, d->tape, d->out.low[i], out->low, (size_t)i * n_low * sizeof(float),
+                      n_low * sizeof(float), "legacy mode: low-res logits to the host");
+    }
+    if (st == UM_OK)
+        st = take(s, d->tape, d->out.iou, out->scores, 0, (size_t)count * sizeof(float),
+                  "legacy mode: scores to the host");
     return st;
 }
 
@@ -466,14 +516,14 @@ static um_status host_extras(um_predictor *s, const um_decode *d, um_prediction 
     return st;
 }
 
-static um_status check_finite(const um_prediction *p)
+static um_status check_finite(int count, const float *iou, const float *low, int side)
 {
-    size_t n = (size_t)p->count * (size_t)p->low_res_side * (size_t)p->low_res_side;
+    size_t n = (size_t)count * (size_t)side * (size_t)side;
     bool finite = true;
-    for (int i = 0; i < p->count; i++)
-        finite = finite && isfinite(p->iou[i]);
+    for (int i = 0; i < count; i++)
+        finite = finite && isfinite(iou[i]);
     for (size_t i = 0; finite && i < n; i++)
-        finite = isfinite(p->low_res[i]);
+        finite = isfinite(low[i]);
     return finite ? UM_OK
                   : um_fail(UM_ENUMERIC, "the segmenter's logits or scores are not finite numbers");
 }
@@ -515,15 +565,23 @@ static um_status predict(um_predictor *s, const um_prompts *prompts, um_predicti
     out->count = d ? d->out.masks : 0;
     for (int i = 0; i < out->count; i++)
         out->iou[i] = NAN;
-    for (int i = 0; i < out->count && st == UM_OK; i++)
-        st = mode == UM_MASK_HOST ? host_mask(s, s->mask.logits[i], &out->mask[i])
-                                  : device_mask(s, s->mask.mask[i], &out->mask[i]);
-    if (st == UM_OK && mode == UM_MASK_HOST)
-        st = host_extras(s, d, out);
-    if (st == UM_OK && mode == UM_MASK_HOST)
-        st = check_finite(out);
+    bool host = mode == UM_MASK_HOST;
+    if (st == UM_OK && prompts->want_values) {
+        st = make_values(s, d, host, prompts->want_logits, out);
+        if (st == UM_OK && host)
+            st = check_finite(out->count, out->scores->host, out->low->host,
+                              um_segmenter_low_side(s->model));
+    } else {
+        for (int i = 0; i < out->count && st == UM_OK; i++)
+            st = host ? host_mask(s, s->mask.logits[i], &out->mask[i])
+                      : device_mask(s, s->mask.mask[i], &out->mask[i]);
+        if (st == UM_OK && host)
+            st = host_extras(s, d, out);
+        if (st == UM_OK && host)
+            st = check_finite(out->count, out->iou, out->low_res, out->low_res_side);
+    }
     if (st == UM_OK)
-        write_kpi(s, mode == UM_MASK_HOST);
+        write_kpi(s, host);
     return st;
 }
 
@@ -571,6 +629,9 @@ void um_prediction_close(um_prediction *prediction)
     for (int i = 0; i < 3; i++)
         um_mask_close(&own.mask[i]);
     um_free(own.low_res);
+    um_values_unref(&own.masks);
+    um_values_unref(&own.scores);
+    um_values_unref(&own.low);
     um_record_init(prediction, prediction->struct_size, &(um_prediction){0}, sizeof own);
 }
 

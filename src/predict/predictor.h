@@ -6,6 +6,7 @@
 
 #include "engine/segmenter.h"
 #include "predict/mask.h"
+#include "predict/values.h"
 #include "ultramotion/predictor.h"
 
 #include <stdatomic.h>
@@ -40,10 +41,11 @@ struct um_predictor {
 
 struct um_embedding {
     atomic_int refs;
-    uint64_t id; /* unique in this process */
-    um_device *dev;
-    um_buf *buf; /* [n,n,256] of the device's precision */
-    int n, w, h; /* w, h: of the picture */
+    uint64_t id;       /* unique in this process */
+    um_device *dev;    /* the values' */
+    um_values *values; /* [1,256,n,n] of the device's precision, in memory [n,n,256] */
+    um_buf *buf;       /* the values' */
+    int n, w, h;       /* w, h: of the picture */
     char sha256[65];
 };
 

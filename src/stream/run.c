@@ -31,7 +31,7 @@ struct um_run {
     atomic_bool stop;
     struct um_reader reader;
     struct um_writer *writers;
-    struct um_queue received; /* packets that wait for um_run_receive() */
+    struct um_queue received; /* parcels that wait for um_run_receive() */
     pthread_t driver;
     pthread_mutex_t lock;
     pthread_cond_t ended;
@@ -188,18 +188,17 @@ static bool hand_out(struct um_run *r, struct um_parcel *p)
 }
 
 /* The same for um_run_receive(), which is nobody's thread: a run that ends does not wait for it. */
-static bool hand_over(struct um_run *r, const um_packet *packet)
+static bool hand_over(struct um_run *r, struct um_parcel *p)
 {
     void *old = NULL;
     bool replace = r->set.receive_policy == UM_SINK_DROP || r->last != UINT64_MAX;
-    const um_packet *own = um_packet_ref(packet);
-    enum um_queue_put put = um_queue_put(&r->received, (void *)(uintptr_t)own,
-                                         replace ? UM_QUEUE_REPLACE : UM_QUEUE_REFUSE, &old);
+    atomic_fetch_add(&p->refs, 1);
+    enum um_queue_put put =
+        um_queue_put(&r->received, p, replace ? UM_QUEUE_REPLACE : UM_QUEUE_REFUSE, &old);
     if (put != UM_QUEUE_PUT)
-        um_packet_unref(&own);
+        um_parcel_drop(p);
     if (old) {
-        const um_packet *oldest = old;
-        um_packet_unref(&oldest);
+        um_parcel_drop(old);
         COUNT(r, dropped);
     }
     um_wake_set(r->fd);
@@ -211,8 +210,8 @@ static bool deliver(struct um_run *r, const um_packet *packet, const struct um_a
                     um_status *st)
 {
     bool to_sinks = r->set.n_sinks > 0, to_caller = r->set.receive > 0;
-    struct um_parcel *p = to_sinks ? um_parcel_pack(packet, a->frame, a->name) : NULL;
-    if (to_sinks && !p) {
+    struct um_parcel *p = to_sinks || to_caller ? um_parcel_pack(packet, a->frame, a->name) : NULL;
+    if ((to_sinks || to_caller) && !p) {
         *st = um_fail(UM_ENOMEM, "packet of frame %llu", (unsigned long long)packet->frame_id);
         return false;
     }
@@ -220,7 +219,7 @@ static bool deliver(struct um_run *r, const um_packet *packet, const struct um_a
         r->writers[i].pending = !r->writers[i].over;
     for (;;) {
         bool all = !p || hand_out(r, p);
-        if (to_caller && hand_over(r, packet))
+        if (to_caller && hand_over(r, p))
             to_caller = false;
         if (all && !to_caller)
             break;
@@ -497,8 +496,8 @@ static void leave(void *owner)
     um_reader_finish(&r->reader);
     for (int i = 0; r->writers && i < r->set.n_sinks; i++)
         um_writer_finish(&r->writers[i]);
-    for (const um_packet *p; r->received.item && (p = um_queue_take(&r->received, false));)
-        um_packet_unref(&p);
+    for (struct um_parcel *p; r->received.item && (p = um_queue_take(&r->received, false));)
+        um_parcel_drop(p);
     um_queue_finish(&r->received);
     um_wake_close(&r->wake);
     um_wake_close(&r->fd);
@@ -636,9 +635,17 @@ um_status um_run_stats(const um_run *run, um_run_counts *out)
 
 um_status um_run_receive(um_run *run, int timeout_ms, const um_packet **packet)
 {
+    return um_run_receive_with_frame(run, timeout_ms, packet, NULL);
+}
+
+um_status um_run_receive_with_frame(um_run *run, int timeout_ms, const um_packet **packet,
+                                    um_frame **frame)
+{
     if (!run || !packet)
         return um_fail(UM_EINVAL, "um_run_receive: no %s", run ? "place for the result" : "run");
     *packet = NULL;
+    if (frame)
+        *frame = NULL;
     pthread_mutex_lock(&run->lock);
     bool started = run->started;
     pthread_mutex_unlock(&run->lock);
@@ -647,15 +654,20 @@ um_status um_run_receive(um_run *run, int timeout_ms, const um_packet **packet)
                        started ? "settings.receive is 0" : "the run was not started");
     uint64_t until = um_clock_ns() + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * MS;
     for (;;) {
-        *packet = um_queue_take(&run->received, false);
+        struct um_parcel *p = um_queue_take(&run->received, false);
         um_wake_set(run->wake); /* there is room */
         if (um_queue_count(&run->received) == 0) {
             um_wake_clear(run->fd);
             if (um_queue_count(&run->received) > 0 || um_queue_over(&run->received))
                 um_wake_set(run->fd); /* told meanwhile, and perhaps cleared */
         }
-        if (*packet)
+        if (p) {
+            *packet = um_packet_ref(p->packet);
+            if (frame)
+                *frame = um_frame_ref(p->frame);
+            um_parcel_drop(p);
             return UM_OK;
+        }
         if (um_queue_over(&run->received))
             return UM_EOF;
         uint64_t now = um_clock_ns();

@@ -57,9 +57,10 @@ struct access {
     bool write;
 };
 
-enum kind { KERNEL, UP, DOWN, COPY, FILL, DISCARD, RECORD, JOIN };
-static const char *const kind_name[] = {"kernel", "upload",  "download", "copy",
-                                        "fill",   "discard", "record",   "end of a graph"};
+enum kind { KERNEL, UP, DOWN, COPY, FILL, DISCARD, RECORD, JOIN, AWAIT };
+static const char *const kind_name[] = {"kernel", "upload",         "download",
+                                        "copy",   "fill",           "discard",
+                                        "record", "end of a graph", "external wait"};
 
 /* What a command does: of a node of a graph and of each of its launches, or of one submit. */
 struct work {
@@ -487,7 +488,8 @@ static void execute(const struct op *o)
         if (w->event->id == o->id)
             w->event->ns = now();
         break;
-    case JOIN: break;
+    case JOIN:
+    case AWAIT: break;
     }
 }
 
@@ -1370,11 +1372,17 @@ static um_cu_result cuEventRecordWithFlags(um_cu_event e, um_cu_stream s, unsign
 static um_cu_result cuStreamWaitEvent(um_cu_stream s, um_cu_event e, unsigned flags)
 {
     ENTER(cuStreamWaitEvent, CONTEXT);
-    (void)flags;
     um_cu_result r = check_stream(s);
     r = r ? r : check_event(e);
+    if (r == 0 && flags && (flags != UM_CU_EVENT_WAIT_EXTERNAL || !s->capture))
+        r = refuse(UM_CU_ERROR_INVALID_VALUE, "an external wait outside of a capture");
     if (r)
         return r;
+    if (flags) { /* a node of its own: what it waits for is known at each launch */
+        struct work *w = work_new(AWAIT);
+        w->event = e;
+        return submit(s, w);
+    }
     struct capture *c = e->capture;
     if (!c && !s->capture) {
         if (find(e->id))
@@ -1486,6 +1494,15 @@ static um_cu_result cuStreamBeginCapture(um_cu_stream s, unsigned mode)
     return 0;
 }
 
+static um_cu_result cuStreamIsCapturing(um_cu_stream s, unsigned *status)
+{
+    ENTER(cuStreamIsCapturing, CONTEXT);
+    um_cu_result r = check_stream(s);
+    if (r == 0)
+        *status = !s->capture ? 0 : s->capture->invalid ? 2 : UM_CU_STREAM_CAPTURE_STATUS_ACTIVE;
+    return r;
+}
+
 /* "The capture sequence contains a fork that was not joined to the primary stream." */
 static bool is_joined(const struct CUgraph_st *graph, const struct set *end)
 {
@@ -1588,7 +1605,13 @@ static um_cu_result cuGraphLaunch(um_cu_graph_exec exec, um_cu_stream s)
         before.n = 0;
         for (size_t k = 0; k < node->before.n; k++)
             set_add(&before, id[node->before.v[k]]);
-        id[i] = op_add(node->work, node->before.n ? &before : &s->tail, node->stream);
+        if (!node->before.n)
+            set_join(&before, &s->tail);
+        if (node->work->kind == AWAIT && is_live(g.event, node->work->event))
+            set_add(&before, node->work->event->id);
+        else if (node->work->kind == AWAIT)
+            VIOLATION("a graph waits for an event that was destroyed%s", "");
+        id[i] = op_add(node->work, &before, node->stream);
         set_add(&end, id[i]);
     }
     set_one(&s->tail, op_add(work_new(JOIN), &end, s->number));

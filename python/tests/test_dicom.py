@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clinical files: pydicom's own ultrasound examples, and made ones."""
+import json
+import logging
+
+import numpy as np
+import pytest
+
+import ultramotion
+from ultramotion import frames
+
+pydicom = pytest.importorskip("pydicom", minversion="3")
+from pydicom import examples  # noqa: E402
+from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
+from pydicom.uid import ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def pipeline(device, detector):
+    with ultramotion.Pipeline(detector, ultramotion.Segmenter(device=device, canvas=64)) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    "name, count, shape, spacing",
+    [
+        ("ybr_color", 30, (240, 320, 3), 0.5104970559477806),
+        ("palette_color", 1, (350, 800, 3), 0.2622878876619700),
+        ("rgb_color", 1, (240, 320, 3), None),
+        ("jpeg2k", 1, (480, 640, 3), None),
+    ],
+)
+def test_pydicoms_examples(pipeline, name, count, shape, spacing):
+    path = examples.get_path(name)
+    try:
+        made = list(frames(path))
+    except ultramotion.FormatError as problem:
+        if "plugin" in str(problem) or "missing" in str(problem):
+            pytest.skip(str(problem))
+        raise
+    assert [f.numpy().shape for f in made] == [shape] * count
+    if spacing is None:
+        assert made[0].spacing_mm is None
+    else:
+        assert made[0].spacing_mm == pytest.approx((spacing, spacing))
+    theirs = pydicom.dcmread(path)
+    if name == "rgb_color":
+        assert np.array_equal(made[0].numpy(), theirs.pixel_array)
+    if name == "palette_color":
+        colors = pydicom.pixels.apply_color_lut(theirs.pixel_array, theirs)
+        assert np.abs(made[0].numpy().astype(int) - colors / 257.0).max() <= 0.51
+    steps = np.diff([f.ts for f in made])
+    assert np.allclose(steps, 0.033333, atol=1e-5)
+    packets = list(ultramotion.run(path, pipeline=pipeline))
+    assert len(packets) == count and packets[0].spacing_mm == made[0].spacing_mm
+    assert str(theirs.get("PatientName", "-")) not in packets[0].json().replace("ultra", "")
+
+
+def made_file(path, arrays, bits=8, **tags):
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = UltrasoundMultiFrameImageStorage
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    data.PatientName, data.PatientID, data.InstitutionName = "Quxley^Zorba", "ZQ-777", "Saint Xylo"
+    data.PatientBirthDate = "19010203"
+    data.NumberOfFrames, data.Rows, data.Columns = arrays.shape[0], arrays.shape[1], arrays.shape[2]
+    data.SamplesPerPixel = 3 if arrays.ndim == 4 else 1
+    data.PhotometricInterpretation = "RGB" if arrays.ndim == 4 else "MONOCHROME2"
+    if arrays.ndim == 4:
+        data.PlanarConfiguration = 0
+    data.BitsAllocated, data.BitsStored, data.HighBit = arrays.dtype.itemsize * 8, bits, bits - 1
+    data.PixelRepresentation = 0
+    data.PixelData = arrays.tobytes()
+    for tag, value in tags.items():
+        setattr(data, tag, value)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_of_the_patient_nothing_comes_out(pipeline, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    arrays = np.random.default_rng(1).integers(0, 255, (3, 64, 80), np.uint8)
+    path = made_file(tmp_path / "scan.dcm", arrays, AcquisitionDateTime="20010101120000")
+    out = tmp_path / "out"
+    packets = list(ultramotion.run(path, pipeline=pipeline, sinks=[f"dir:{out}", f"jsonl:{tmp_path}/out.jsonl"]))
+    assert len(packets) == 3 and packets[0].source == "scan.dcm"
+    said = "".join(p.json() + repr(p) + json.dumps(p.to_coco()) for p in packets) + caplog.text
+    raw = said.encode() + b"".join(f.read_bytes() for f in [*out.rglob("*"), tmp_path / "out.jsonl"] if f.is_file())
+    for secret in (b"Quxley", b"Zorba", b"ZQ-777", b"Xylo", b"19010203", b"20010101"):
+        assert secret not in raw
+    assert all(p.ts > 1.6e9 for p in packets)
+    assert next(frames(path, dates=True)).ts == pytest.approx(978346800, abs=86400)
+
+
+def test_times_by_the_vector(tmp_path):
+    arrays = np.zeros((4, 8, 8), np.uint8)
+    path = made_file(tmp_path / "a.dcm", arrays, FrameTimeVector=[0, 40, 20, 100], FrameTime="33")
+    ts = [f.ts for f in frames(path)]
+    assert np.allclose(np.diff(ts), [0.04, 0.02, 0.1], atol=1e-5)
+    ts = [f.ts for f in frames(made_file(tmp_path / "b.dcm", arrays, CineRate="25"))]
+    assert np.allclose(np.diff(ts), 0.04, atol=1e-5)
+
+
+def test_more_than_eight_bits(tmp_path):
+    arrays = np.array([[[0, 1023, 2048, 4095]]], np.uint16)
+    path = made_file(tmp_path / "a.dcm", arrays, bits=12)
+    assert next(frames(path)).numpy().tolist() == [[0, 64, 128, 255]]
+    path = made_file(tmp_path / "b.dcm", arrays, bits=12, PhotometricInterpretation="MONOCHROME1")
+    assert next(frames(path)).numpy().tolist() == [[255, 191, 127, 0]]
+    path = made_file(tmp_path / "c.dcm", arrays, bits=12, WindowCenter="1024", WindowWidth="2048")
+    assert next(frames(path)).numpy().tolist() == [[0, 127, 255, 255]]
+
+
+def test_gray_of_colour(tmp_path):
+    arrays = np.zeros((1, 4, 4, 3), np.uint8)
+    arrays[..., 0] = 200
+    path = made_file(tmp_path / "a.dcm", arrays)
+    assert next(frames(path)).numpy().shape == (4, 4, 3)
+    assert next(frames(path, color=False)).numpy().tolist() == [[60] * 4] * 4
+
+
+def test_files_that_are_none(tmp_path):
+    (tmp_path / "text.dcm").write_text("no DICOM at all, but long enough to be one" * 10)
+    with pytest.raises(ultramotion.FormatError, match="text.dcm"):
+        list(frames(tmp_path / "text.dcm"))
+    with pytest.raises(ultramotion.FileError):
+        list(frames(tmp_path / "nothing.dcm"))
+    path = made_file(tmp_path / "short.dcm", np.zeros((2, 64, 64), np.uint8))
+    path.write_bytes(path.read_bytes()[:-3000])
+    with pytest.raises(ultramotion.FormatError, match="short.dcm"):
+        list(frames(path))
+
+
+def test_outlines_as_dicom_seg(device, tmp_path):
+    pytest.importorskip("highdicom")
+    phantom = next(ultramotion.run("phantom:seed=900001,frames=1", detector=ultramotion.Detector(device=device), segmenter=False))
+    arrays = phantom.frame.numpy()[None].copy()
+    path = made_file(tmp_path / "scan.dcm", arrays, StudyInstanceUID="1.2.4", SeriesInstanceUID="1.2.5", Modality="US")
+    single = pydicom.dcmread(path)
+    single.SOPClassUID = single.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.6.1"
+    del single.NumberOfFrames
+    for tag in ("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "PatientSex", "ReferringPhysicianName"):
+        setattr(single, tag, "")
+    single.save_as(path)
+    with ultramotion.Pipeline(ultramotion.Detector(device=device), device=device) as own:
+        packet = own(next(frames(path)))
+        ultramotion.dicom.save_segmentation(packet, path, tmp_path / "seg.dcm")
+        written = pydicom.dcmread(tmp_path / "seg.dcm")
+        assert np.array_equal(written.pixel_array.reshape(packet.mask.shape) > 0, packet.mask)
+        assert written.SegmentSequence[0].SegmentLabel == "bone" and written.StudyInstanceUID == "1.2.4"
+        with pytest.raises(ultramotion.InvalidError, match="without outlines"):
+            ultramotion.dicom.save_segmentation(own(np.zeros(packet.mask.shape, np.uint8)), path, tmp_path / "no.dcm")
+        with pytest.raises(ultramotion.UnsupportedError, match="frame of reference"):
+            ultramotion.dicom.save_segmentation(packet, examples.get_path("ybr_color"), tmp_path / "no.dcm")

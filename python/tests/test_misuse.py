@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever is done wrong raises with C's text; nothing crashes."""
+import gc
+import os
+import threading
+
+import numpy as np
+import pytest
+
+import ultramotion
+from conftest import BOX
+from ultramotion import Frame, InvalidError, SamPredictor, run_segmentation
+
+
+@pytest.mark.parametrize(
+    "wrong, text",
+    [
+        (np.zeros((8, 8), np.int32), "want u8"),
+        (np.zeros((8, 8), bool), "want u8"),
+        (np.zeros((8, 8), np.complex64), "want u8"),
+        (np.zeros((8, 8, 4), np.uint8), "shape \\[8,8,4\\]"),
+        (np.zeros((2, 3, 8, 8), np.uint8), "shape \\[2,3,8,8\\]"),
+        (np.zeros(8, np.uint8), "shape \\[8\\]"),
+        (np.zeros((0, 8), np.uint8), "sides must be"),
+        (np.zeros((1, 20000), np.uint8), "sides must be"),
+        (np.array([["a"]]), "want u8"),
+        (np.array([[None]]), "want u8"),
+        ("a text", "want u8"),
+        (7, "want u8"),
+    ],
+)
+def test_pictures(segmenter, detector, wrong, text):
+    for call in (lambda: run_segmentation(segmenter, wrong, BOX), lambda: segmenter.encode(wrong)):
+        with pytest.raises((InvalidError, TypeError), match=text):
+            call()
+    with pytest.raises((InvalidError, TypeError)):
+        detector.detect(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong, text",
+    [
+        ([1, 2, 3], "want \\[4\\]"),
+        ([5, 5, 1, 1], "inverted"),
+        ([np.nan, 0, 1, 1], "not a finite number"),
+        ([900, 900, 901, 901], "does not touch"),
+        ("box", "could not convert|no array"),
+        ([[1, 2], [3]], "inhomogeneous|no array|setting an array"),
+    ],
+)
+def test_boxes(segmenter, picture, wrong, text):
+    with pytest.raises(ValueError, match=text):
+        run_segmentation(segmenter, picture, wrong)
+
+
+def test_prompts(segmenter, picture):
+    embedding = segmenter.encode(picture)
+    for text, prompts in {
+        "no box, no points": {},
+        "belong together": {"points": [[1, 2]]},
+        "labels of shape": {"points": [[1, 2]], "labels": [1, 1]},
+        "label 7": {"points": [[1, 2]], "labels": [7]},
+        "17 points": {"points": np.ones((17, 2)), "labels": np.ones(17)},
+        "points of shape": {"points": [1, 2], "labels": [1]},
+        "mask_input of shape": {"mask_input": np.zeros((3, 3))},
+    }.items():
+        with pytest.raises(InvalidError, match=text):
+            segmenter.predict(embedding, **prompts)
+
+
+def test_files(device, tmp_path):
+    with pytest.raises(ultramotion.FileError, match="nowhere"):
+        ultramotion.Segmenter(tmp_path / "nowhere.pt", device=device)
+    (tmp_path / "broken.pt").write_bytes(b"PK\x03\x04 nothing")
+    with pytest.raises(ultramotion.FormatError, match="broken"):
+        ultramotion.Segmenter(tmp_path / "broken.pt", device=device)
+    with pytest.raises(ultramotion.FormatError):
+        ultramotion.Detector(ultramotion.models_path() + "/mobile_sam_bone_256.safetensors", device=device)
+    with pytest.raises(ultramotion.FormatError):
+        ultramotion.Segmenter(b"some bytes", device=device)
+    with pytest.raises(InvalidError, match="NUL"):
+        ultramotion.Segmenter("a\0b", device=device)
+    with pytest.raises(OSError):
+        Frame.read(tmp_path / "no.png")
+    problem = ultramotion.FileError("text")
+    assert (problem.status, problem.name, str(problem)) == (-3, "UM_EIO", "text")
+
+
+def test_devices_and_models_of_two_devices(detector, segmenter, picture):
+    with pytest.raises(InvalidError, match='"tpu" is unknown'):
+        ultramotion.Device("tpu")
+    with pytest.raises((ultramotion.UnsupportedError, ultramotion.DeviceError)):
+        ultramotion.Device("cuda:99")
+    with pytest.raises(ultramotion.UnsupportedError, match="fp16"):
+        ultramotion.Device("cpu", precision="fp16")
+    other = ultramotion.Segmenter(device="guard", canvas=64)
+    with pytest.raises(InvalidError, match="cpu.*guard|guard.*cpu"):
+        ultramotion.Pipeline(detector, other)
+    with pytest.raises(InvalidError, match="device"):
+        segmenter.predict(other.encode(picture), box=BOX)
+
+
+def test_things_that_are_something_else(segmenter, detector, picture):
+    for call in (
+        lambda: SamPredictor(detector),
+        lambda: run_segmentation(detector, picture, BOX),
+        lambda: ultramotion.run_dfine_detection(segmenter, picture),
+        lambda: ultramotion.compute_mask_weights(np.zeros((2, 2, 2))),
+        lambda: ultramotion.Pipeline(detector, gate="sometimes"),
+        lambda: ultramotion.Pipeline(detector, label="tendon"),
+        lambda: ultramotion.Pipeline(detector, objects=99),
+        lambda: SamPredictor(segmenter).set_image(picture, "HSV"),
+        lambda: SamPredictor(segmenter).set_torch_image(picture, picture.shape),
+    ):
+        with pytest.raises(InvalidError):
+            call()
+
+
+class Capsules:
+    """What claims to speak DLPack."""
+
+    def __init__(self, given):
+        self.given = given
+
+    def __dlpack_device__(self):
+        return (1, 0)
+
+    def __dlpack__(self, **_):
+        return self.given
+
+
+def test_capsules_that_are_none(segmenter):
+    taken = np.zeros((4, 4), np.uint8).__dlpack__()
+    np.from_dlpack(Capsules(taken))
+    for given in (None, 7, object(), taken):
+        with pytest.raises((ValueError, TypeError)):
+            segmenter.encode(Capsules(given))
+        with pytest.raises((ValueError, TypeError)):
+            Frame(Capsules(given))
+
+
+def test_use_after_close(device, picture):
+    model = ultramotion.Segmenter(device=device, canvas=64)
+    predictor, embedding = SamPredictor(model), model.encode(picture)
+    predictor.set_image(picture)
+    model.close()
+    model.close()
+    for call in (
+        lambda: predictor.predict(box=BOX),
+        lambda: predictor.set_image(picture),
+        lambda: model.predict(embedding, box=BOX),
+        lambda: run_segmentation(model, picture, BOX),
+        lambda: ultramotion.Pipeline(segmenter=model),
+        lambda: model.canvas,
+    ):
+        with pytest.raises(ultramotion.ClosedError, match="segmenter is closed"):
+            call()
+    assert embedding.tensor.numpy().shape == (1, 256, 4, 4)  # what it made stays
+    own = ultramotion.Device("cpu", threads=1)
+    own.close()
+    with pytest.raises(ultramotion.ClosedError, match="device cpu is closed"):
+        ultramotion.Segmenter(device=own)
+
+
+def test_closing_what_others_still_use(picture):
+    """Children keep their parents; calls in other threads end before what they use does."""
+    device = ultramotion.Device("cpu", threads=2)
+    detector, segmenter = ultramotion.Detector(device=device), ultramotion.Segmenter(device=device, canvas=64)
+    pipeline = ultramotion.Pipeline(detector, segmenter)
+    want = pipeline(picture).json().split('"objects"')[1]
+    for opened in (segmenter, detector, device):
+        opened.close()
+    assert pipeline(picture).json().split('"objects"')[1] == want
+    ends = []
+
+    def work():
+        try:
+            while True:
+                pipeline(picture)
+        except ultramotion.ClosedError:
+            ends.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for t in threads:
+        t.start()
+    pipeline.close()
+    for t in threads:
+        t.join()
+    assert len(ends) == 3
+    del pipeline, detector, segmenter, device
+    gc.collect()
+
+
+def test_after_fork(segmenter, device, picture):
+    """A child has the memory but none of the threads: it is told so, and ends as it should."""
+    embedding = segmenter.encode(picture)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        said = []
+        for call in (lambda: segmenter.predict(embedding, box=BOX), lambda: segmenter.encode(picture), lambda: device.name):
+            try:
+                call()
+                said.append("no exception")
+            except ultramotion.DeviceError as problem:
+                said.append(str(problem))
+        segmenter.close()
+        with ultramotion.Device("cpu", threads=2) as own:  # here it can be opened
+            mask = run_segmentation(ultramotion.Segmenter(device=own, canvas=64), picture, BOX, as_numpy=True)
+        os.write(writer, "\n".join([*said, str(mask.shape)]).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as f:
+        said = f.read().split("\n")
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(said) == 4 and all("before fork()" in line for line in said[:3]) and said[3] == str(picture.shape)
+
+
+def test_processes_end_cleanly_with_everything_open(python):
+    """Also with tensors that others hold, a run in its middle, and a thread inside."""
+    text = """
+import threading, numpy as np, ultramotion as um
+model = um.Segmenter(device="cpu", canvas=64)
+mask = um.run_segmentation(model, np.zeros((64, 64), np.uint8))
+view, capsule = np.asarray(mask), mask.__dlpack__()
+run = um.run("phantom:seed=1,frames=1000,width=64,height=64", segmenter=False)
+next(run)
+fed = um.run((np.zeros((64, 64), np.uint8) for _ in range(10**9)), segmenter=model)
+next(fed)
+def forever():
+    while True:
+        model.encode(np.zeros((64, 64), np.uint8))
+threading.Thread(target=forever, daemon=True).start()
+print("end")
+"""
+    for _ in range(2):
+        assert python(text) == "end\n"
+
+
+def wrong_library(python, source, folder, compiler="cc"):
+    import shutil
+    import subprocess
+
+    if not shutil.which(compiler):
+        pytest.skip("no compiler")
+    path = folder / "wrong.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", str(path)], input=source, text=True, check=True)
+    return python(
+        "try:\n    import ultramotion\nexcept ImportError as problem:\n    print(problem)", ULTRAMOTION_LIBRARY=str(path)
+    )
+
+
+def test_a_library_of_another_version(python, tmp_path):
+    said = wrong_library(python, 'const char *um_version(void) { return "9.9.9"; } int um_abi(void) { return 999; }', tmp_path)
+    assert "version 9.9.9 with binary interface 999" in said
+    assert "is not a library of ultramotion" in wrong_library(python, "int nothing;", tmp_path)
+    (tmp_path / "text.so").write_text("no library")
+    text = "try:\n    import ultramotion\nexcept ImportError as problem:\n    print(problem)"
+    assert "is not a library of ultramotion" in python(text, ULTRAMOTION_LIBRARY=str(tmp_path / "text.so"))
+    assert "no library at /nowhere.so" in python(text, ULTRAMOTION_LIBRARY="/nowhere.so")
+
+
+def test_a_struct_that_moved_is_found(python):
+    said = python(
+        """
+import ctypes, ultramotion._c as c
+assert c._misfits(c.lib) == []
+class Moved(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t), ("id", ctypes.c_uint64)]
+c.STRUCTS["um_frame"], c.CONSTANTS["UM_EIO"] = Moved, 5
+print("\\n".join(c._misfits(c.lib)))
+"""
+    )
+    assert "um_frame has 216 bytes, want 16" in said and "um_frame.id is not at byte 8" in said and "UM_EIO is not 5" in said

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs and their packets."""
+import asyncio
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import ultramotion
+from ultramotion import Frame, Pipeline, run
+
+SOURCE = "phantom:seed=900001,frames=6,width=128,height=128"
+
+
+@pytest.fixture(scope="module")
+def pipeline(detector, device):
+    with Pipeline(detector, ultramotion.Segmenter(device=device, canvas=64), conf=0.3) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def packets(pipeline):
+    with run(SOURCE, pipeline=pipeline) as frames:
+        return list(frames)
+
+
+def results(packet):
+    """What does not depend on when and where it ran."""
+    said = packet.to_dict()
+    return json.dumps({k: said[k] for k in ("frame_id", "state", "label", "score", "box_xyxy", "mask", "objects")})
+
+
+def test_a_run_gives_every_frame_in_order(packets):
+    assert [p.frame_id for p in packets] == list(range(6))
+    assert {p.state for p in packets} == {"VISIBLE", "LOST"}
+    assert all(p.source == SOURCE and p.frame.numpy().shape == (128, 128) for p in packets)
+
+
+def test_packets_say_what_their_line_says(packets):
+    for p in packets:
+        line = json.loads(p.json())
+        assert line == p.to_dict()
+        assert (line["state"], line["frame_id"], line["device"]) == (p.state, p.frame_id, p.device)
+        assert line["score"] == pytest.approx(p.score, abs=1e-4)
+        assert len(p.objects) == len(line["objects"]) == (p.state == "VISIBLE")
+        for o, said in zip(p.objects, line["objects"]):
+            assert said["name"] == o.name == "bone" and said["mask_area_px"] == o.mask_area_px == o.mask.sum()
+            assert said["mask"] == o.rle
+            assert np.allclose(o.box_xyxy, said["box_xyxy"], atol=1e-2)
+            bits = np.unpackbits(o.bits, axis=1, bitorder="little")[:, : p.width]
+            assert np.array_equal(bits.astype(bool), o.mask) and np.array_equal(o.mask, p.mask)
+            assert np.array_equal(p.label_map() > 0, o.mask)
+        assert (p.mask is None) == (p.state == "LOST")
+        assert p.stages_ms["total"] > 0 and p.transfers["shared"] == 1 and p.models["detector"].startswith("sha256:")
+
+
+def test_the_views_of_a_packet_outlive_it(pipeline, packets):
+    picture = packets[0].frame
+    packet = pipeline(picture)
+    bits, want = packet.objects[0].bits, packets[0].objects[0].bits.copy()
+    del packet
+    pipeline(packets[1].frame)
+    assert np.array_equal(bits, want)
+
+
+def test_every_way_in_gives_the_same(pipeline, packets):
+    pictures = [np.array(p.frame) for p in packets]
+    want = [results(p) for p in packets]
+    assert [results(p) for p in run(pictures, pipeline=pipeline)] == want
+    assert [results(p) for p in run(iter(pictures), pipeline=pipeline)] == want
+    assert [results(p) for p in run((Frame(p) for p in pictures), pipeline=pipeline)] == want
+    singles = [json.loads(results(p)) for p in pipeline.map(pictures)]
+    assert [dict(s, frame_id=i) for i, s in enumerate(singles)] == [json.loads(w) for w in want]
+
+    async def gather():
+        return [results(p) async for p in run(pictures, pipeline=pipeline)]
+
+    assert asyncio.run(gather()) == want
+
+
+def test_frames_keep_their_time_spacing_pose_and_source(pipeline, packets):
+    pose = np.arange(16.0).reshape(4, 4)
+    frame = Frame(np.array(packets[0].frame), ts=12.5, spacing_mm=(0.1, 0.2), pose=pose, source="here")
+    for packet in (pipeline(frame), next(run([frame], pipeline=pipeline))):
+        assert (packet.ts, packet.spacing_mm, packet.source) == (12.5, (0.1, 0.2), "here")
+        assert np.array_equal(packet.pose, pose)
+
+
+def test_what_goes_wrong_in_the_pictures_is_raised(pipeline, packets):
+    def pictures():
+        yield np.array(packets[0].frame)
+        raise KeyError("lost")
+
+    frames = run(pictures(), pipeline=pipeline)
+    assert next(frames).frame_id == 0
+    with pytest.raises(KeyError, match="lost"):
+        next(frames)
+    assert list(frames) == []
+    with pytest.raises(ultramotion.InvalidError, match="want u8"):
+        list(run([np.zeros((4, 4), np.int64)], pipeline=pipeline))
+
+
+def test_a_run_ends_when_it_is_told_to(pipeline, packets):
+    endless = "phantom:seed=1,width=64,height=64"
+    begun = time.monotonic()
+    with run(endless, pipeline=pipeline) as frames:
+        next(frames)
+    with pytest.raises(ultramotion.ClosedError):
+        frames.stats
+    frames = run(endless, pipeline=pipeline)
+    next(frames)
+    frames.stop()
+    assert len(list(frames)) < 20
+    assert frames.stats["stopped"] == 1
+    dropped = run(endless, pipeline=pipeline)
+    next(dropped)
+    del dropped
+    waits = threading.Event()
+
+    def silent():
+        yield np.array(packets[0].frame)
+        waits.wait(20)
+
+    with run(silent(), pipeline=pipeline) as frames:
+        next(frames)
+        with pytest.raises(TimeoutError):
+            frames.receive(0.05)
+        waits.set()
+    assert time.monotonic() - begun < 15
+
+
+def test_a_pipeline_is_in_one_run_at_a_time(pipeline, packets):
+    picture = packets[0].frame
+    with run("phantom:seed=1,width=64,height=64", pipeline=pipeline) as frames:
+        next(frames)
+        with pytest.raises(ultramotion.InvalidError, match="in a run"):
+            pipeline(picture)
+        with pytest.raises(ultramotion.InvalidError, match="in a run"):
+            run(SOURCE, pipeline=pipeline)
+    assert pipeline(picture).state == "VISIBLE"
+    with pytest.raises(ultramotion.InvalidError, match="unknown"):
+        run(SOURCE, pipeline=pipeline, sinks=["paper:"])
+    assert len(list(run(SOURCE, pipeline=pipeline))) == 6
+
+
+def test_sinks_and_errors_of_sources(pipeline, tmp_path):
+    list(run(SOURCE, pipeline=pipeline, sinks=[f"dir:{tmp_path}/out", f"jsonl:{tmp_path}/out.jsonl"]))
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["frame_id"] for line in lines] == list(range(6))
+    assert len(list((tmp_path / "out").glob("*_mask.png"))) > 0
+    with pytest.raises(ultramotion.FileError):
+        run(tmp_path / "nothing", pipeline=pipeline)
+    with pytest.raises(ultramotion.InvalidError, match="unknown"):
+        run(SOURCE, pipeline=pipeline, sinks=["paper:"])
+    with pytest.raises(ultramotion.InvalidError, match="has its models"):
+        run(SOURCE, pipeline=pipeline, conf=0.2)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
+    with pytest.raises(ultramotion.Error, match="a.png"):
+        list(run(tmp_path / "bad", pipeline=pipeline, strict=True))
+
+
+def test_changes_from_the_next_frame_on(pipeline, packets):
+    picture = packets[0].frame
+    pipeline.set(conf=1.0)
+    assert pipeline(picture).state == "LOST"
+    pipeline.set(conf=0.3, label="bone", objects=1)
+    assert pipeline(picture).state == "VISIBLE"
+    pipeline.prepare(96, 64)
+    assert pipeline.device_bytes > 0
+
+
+def test_asserted_transfers_are_raised(device):
+    with Pipeline(ultramotion.Detector(device="guard"), False, assert_transfers=(0, 1)) as strict:
+        with pytest.raises(ultramotion.TransferError, match="frame 0"):
+            strict(np.zeros((64, 64), np.uint8))
+
+
+def test_kpi_lines(detector, device, packets, caplog):
+    lines = []
+    with Pipeline(detector, ultramotion.Segmenter(device=device, canvas=64), kpi=lines.append) as told:
+        told(packets[0].frame)
+    assert json.loads(lines[0])["event"] == "sam_mask_output"
+
+
+def test_plot_save_and_coco(packets, tmp_path):
+    visible = packets[0]
+    rgb = visible.plot()
+    assert rgb.shape == (128, 128, 3) and rgb.dtype == np.uint8
+    assert not np.array_equal(rgb[..., 0], visible.frame.numpy())
+    assert np.array_equal(visible.plot(visible.frame.numpy()), rgb)
+    visible.save(tmp_path / "a.png")
+    visible.save(tmp_path / "a.json")
+    assert np.array_equal(Frame.read(tmp_path / "a.png").numpy(), rgb)
+    assert json.loads((tmp_path / "a.json").read_text()) == visible.to_dict()
+    with pytest.raises(ultramotion.InvalidError, match="want .png or .json"):
+        visible.save(tmp_path / "a.gif")
+    (one,) = visible.to_coco()
+    x, y, w, h = one["bbox"]
+    assert (one["category_id"], one["image_id"], one["area"]) == (1, 0, visible.mask_area_px)
+    assert np.allclose([x, y, x + w, y + h], visible.box_xyxy, atol=1e-3)
+    assert [p.to_coco() for p in packets if p.state == "LOST"] == [[]]
+    coco = pytest.importorskip("pycocotools.mask")
+    assert np.array_equal(coco.decode(one["segmentation"]).astype(bool), visible.mask)
+
+
+def test_supervision(packets):
+    pytest.importorskip("supervision")
+    found = packets[0].to_supervision()
+    assert len(found) == 1 and np.array_equal(found.mask[0], packets[0].mask)
+    assert [len(p.to_supervision()) for p in packets if p.state == "LOST"] == [0]
+
+
+def test_progress(pipeline, capsys):
+    pytest.importorskip("tqdm")
+    list(run(SOURCE, pipeline=pipeline, progress=True))
+    assert "6/6" in capsys.readouterr().err

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MobileSAM's predictor example, with only the import changed, against MobileSAM itself with the same checkpoint."""
+import json
+import struct
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ultramotion
+from conftest import BOX
+from ultramotion import SamPredictor, sam_model_registry
+
+POINT, LABEL = np.array([[60, 150]]), np.array([1])
+
+
+def example(registry, predictor_of, checkpoint, image):
+    """The calls of notebooks/predictor_example.ipynb: one point, several, a previous mask, a box, a box and a point."""
+    sam = registry["vit_t"](checkpoint=checkpoint)
+    sam.to(device="cpu")
+    sam.eval()
+    predictor = predictor_of(sam)
+    predictor.set_image(image)
+    made = [predictor.predict(point_coords=POINT, point_labels=LABEL, multimask_output=True)]
+    masks, scores, logits = made[0]
+    for i, (mask, score) in enumerate(zip(masks, scores)):
+        assert f"Mask {i + 1}, Score: {score:.3f}" and mask.shape[-2:] == image.shape[:2]
+    mask_input = logits[np.argmax(scores), :, :]  # choose the model's best mask
+    points, labels = np.array([[60, 150], [80, 200]]), np.array([1, 1])
+    made.append(predictor.predict(points, labels, mask_input=mask_input[None, :, :], multimask_output=False))
+    made.append(predictor.predict(points, np.array([1, 0]), mask_input=mask_input[None, :, :], multimask_output=False))
+    made.append(predictor.predict(point_coords=None, point_labels=None, box=np.array(BOX)[None, :], multimask_output=False))
+    made.append(predictor.predict(point_coords=POINT, point_labels=np.array([0]), box=np.array(BOX), multimask_output=False))
+    made.append(predictor.predict(box=np.array(BOX), multimask_output=True, return_logits=True))
+    made.append((predictor.get_image_embedding(),))
+    return [[np.asarray(x) for x in part] for part in made], predictor
+
+
+def checkpoint_of(path, folder):
+    """The model that ships as MobileSAM's own kind of file."""
+    import torch
+
+    raw = path.read_bytes()
+    (size,) = struct.unpack("<Q", raw[:8])
+    kinds, state = {"F16": np.float16, "F32": np.float32, "I64": np.int64}, {}
+    for name, entry in json.loads(raw[8 : 8 + size]).items():
+        if name != "__metadata__":
+            a, b = entry["data_offsets"]
+            values = np.frombuffer(raw[8 + size + a : 8 + size + b], kinds[entry["dtype"]]).reshape(entry["shape"])
+            state[name] = torch.from_numpy(values.astype(np.float32) if values.dtype == np.float16 else values.copy())
+    torch.save(state, folder / "mobile_sam.pt")
+    return str(folder / "mobile_sam.pt")
+
+
+def test_the_example_gives_mobilesams_masks(picture, tmp_path):
+    torch = pytest.importorskip("torch")
+    peer = pytest.importorskip("mobile_sam")
+    checkpoint = checkpoint_of(Path(ultramotion.models_path()) / "mobile_sam_bone_256.safetensors", tmp_path)
+    image = np.repeat(picture[..., None], 3, axis=2)
+    image[100:140, 30:70, 1] //= 2  # colour
+    theirs, their = example(peer.sam_model_registry, peer.SamPredictor, checkpoint, image)
+    ours, our = example(sam_model_registry, SamPredictor, checkpoint, image)
+    logits = {}
+    for name, (want, got) in enumerate(zip(theirs, ours)):
+        for w, g in zip(want, got):
+            assert w.shape == g.shape and w.dtype == g.dtype, name
+            if w.dtype == bool:
+                assert (w != g).mean() < 1e-4, name
+            else:
+                assert np.abs(w - g).max() < 1e-3, name
+                logits[name] = np.abs(w - g).max()
+    print("largest differences", logits)
+
+    # the batched interface, and a picture that the caller resized
+    boxes = torch.tensor([BOX, [30.0, 60.0, 200.0, 180.0]])
+    for p in (their, our):
+        scaled = p.transform.apply_boxes_torch(boxes, image.shape[:2])
+        part = p.predict_torch(None, None, boxes=scaled, multimask_output=False, return_logits=True)
+        logits[p] = [x.detach().cpu().numpy() for x in part]
+        assert all(isinstance(x, torch.Tensor) for x in part)
+    for w, g in zip(logits[their], logits[our]):
+        assert w.shape == g.shape and np.abs(w - g).max() < 1e-3
+
+    resized = torch.as_tensor(their.transform.apply_image(image)).permute(2, 0, 1)[None]
+    for p in (their, our):
+        p.set_torch_image(resized, image.shape[:2])
+        part = p.predict(box=np.array(BOX), multimask_output=False, return_logits=True)
+        logits[p] = [np.array(x) for x in part]
+    for w, g in zip(logits[their], logits[our]):
+        assert w.shape == g.shape and np.abs(w - g).max() < 1e-3
+
+
+def test_the_example_runs_on_the_model_that_ships(picture):
+    made, predictor = example(sam_model_registry, SamPredictor, None, np.repeat(picture[..., None], 3, axis=2))
+    assert [x[0].shape for x in made[:2]] == [(3, *picture.shape), (1, *picture.shape)]
+    assert made[0][2].shape == (3, 64, 64) and made[5][0].dtype == np.float32
+    assert predictor.model.image_encoder.img_size == 256 and predictor.is_image_set
+
+
+def test_the_predictor_is_a_shell_on_embeddings(segmenter, picture):
+    predictor = SamPredictor(segmenter)
+    with pytest.raises(RuntimeError, match="An image must be set"):
+        predictor.predict(box=BOX)
+    predictor.set_image(picture)
+    kept = predictor.embedding
+    want = predictor.predict(box=BOX, as_numpy=True)
+    predictor.set_image(picture[::-1])
+    again = segmenter.predict(kept, box=BOX, multimask=True, as_numpy=True)
+    assert all(np.array_equal(a, b) for a, b in zip(want, again))
+    assert predictor.predict(box=BOX, return_low_res=False)[2] is None
+    assert all(isinstance(x, np.ndarray) for x in want)
+    predictor.reset_image()
+    assert not predictor.is_image_set
+
+
+def test_bgr(segmenter):
+    image = np.zeros((60, 80, 3), np.uint8)
+    image[20:40, 20:60] = (200, 60, 10)
+    one, two = SamPredictor(segmenter), SamPredictor(segmenter)
+    one.set_image(image)
+    two.set_image(np.ascontiguousarray(image[..., ::-1]), image_format="BGR")
+    assert np.array_equal(one.features.numpy(), two.features.numpy())
+
+
+def test_pil(segmenter, picture):
+    pil = pytest.importorskip("PIL.Image")
+    want = segmenter.encode(picture).tensor.numpy()
+    for mode in ("L", "RGB", "RGBA"):
+        assert np.array_equal(segmenter.encode(pil.fromarray(picture).convert(mode)).tensor.numpy(), want)
+
+
+def test_an_embedding_is_saved_and_loaded(segmenter, device, picture, tmp_path):
+    embedding = segmenter.encode(picture)
+    embedding.save(tmp_path / "e.safetensors")
+    loaded = segmenter.load_embedding(tmp_path / "e.safetensors")
+    assert loaded.image_size == picture.shape
+    a, b = (segmenter.predict(e, box=BOX, logits=True, as_numpy=True) for e in (embedding, loaded))
+    assert np.array_equal(a.masks, b.masks)
+    other = ultramotion.Segmenter(device=device, canvas=64)
+    with pytest.raises(ultramotion.FormatError):
+        other.load_embedding(tmp_path / "e.safetensors")
+
+
+def test_predictors_of_many_threads_do_not_race(segmenter, picture):
+    """The public pain: predictors that race because set_image changes them."""
+    pictures = [np.roll(picture, 16 * i, axis=1) for i in range(4)]
+    want = [segmenter.predict(segmenter.encode(p), box=BOX, as_numpy=True) for p in pictures]
+    wrong = []
+
+    def work(i):
+        predictor = SamPredictor(segmenter)
+        for k in range(10):
+            n = (i + k) % 4
+            predictor.set_image(pictures[n])
+            masks, scores, low = predictor.predict(box=BOX, multimask_output=False, as_numpy=True)
+            if not (np.array_equal(masks, want[n].masks) and np.array_equal(low, want[n].low_res)):
+                wrong.append((i, k))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong

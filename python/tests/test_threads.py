@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many threads on one model, calls of every kind: the same numbers as alone, and memory that does not grow.
+
+ULTRAMOTION_CALLS=100000 makes it long."""
+import os
+import sys
+import threading
+
+import numpy as np
+
+import ultramotion
+from test_tensor import memory_mib
+
+THREADS, CALLS = 8, int(os.environ.get("ULTRAMOTION_CALLS", 600))
+GROWTH_MIB = 30
+
+
+def test_eight_threads_on_one_model(device):
+    segmenter = ultramotion.Segmenter(device=device, canvas=64)
+    detector = ultramotion.Detector(device=device, input_size=256)
+    rng = np.random.default_rng(1)
+    pictures = [rng.integers(0, 255, (72, 96), np.uint8) for _ in range(3)]
+    embeddings = [segmenter.encode(p) for p in pictures]
+    prompts = [
+        {"box": [10, 10, 60, 60]},
+        {"points": [[30, 30]], "labels": [1], "multimask": True},
+        {"points": [[30, 30], [5, 60]], "labels": [1, 0], "logits": True},
+        {"box": [0, 0, 90, 70], "points": [[40, 20]], "labels": [0], "multimask": True},
+    ]
+    pipelines = threading.local()
+
+    def predicted(p, k, host):
+        return [np.array(x) for x in segmenter.predict(embeddings[p], **prompts[k], as_numpy=host)]
+
+    def packet(p):
+        if not hasattr(pipelines, "own"):
+            pipelines.own = ultramotion.Pipeline(detector, segmenter, conf=0.0)
+        made = pipelines.own(pictures[p])
+        return [made.box_xyxy, made.mask]
+
+    kinds = {
+        **{("predict", p, k): (lambda p=p, k=k: predicted(p, k, k % 2 == 0)) for p in range(3) for k in range(4)},
+        **{("encode", p): (lambda p=p: [np.array(segmenter.encode(pictures[p]).tensor)]) for p in range(3)},
+        **{("run", p): (lambda p=p: [np.array(ultramotion.run_segmentation(segmenter, pictures[p], [9, 9, 50, 50]))]) for p in range(3)},
+        **{("detect", p): (lambda p=p: [np.array(detector.detect(pictures[p], 0.0, limit=3)[0].box_xyxy)]) for p in range(3)},
+        **{("packet", p): (lambda p=p: packet(p)) for p in range(3)},
+    }
+    want = {kind: call() for kind, call in kinds.items()}
+    weights = {"predict": 40, "encode": 3, "run": 3, "detect": 0.3, "packet": 0.3}
+    names = list(kinds)
+    odds = np.array([weights[n[0]] for n in names])
+    wrong, problems, done, early = [], [], [0] * THREADS, []
+
+    def work(thread):
+        chosen = np.random.default_rng(thread).choice(len(names), CALLS // THREADS, p=odds / odds.sum())
+        try:
+            for i in chosen:
+                name = names[i]
+                got = kinds[name]()
+                if not all(np.array_equal(a, b) for a, b in zip(got, want[name])):
+                    wrong.append(name)
+                done[thread] += 1
+                if thread == 0 and done[0] == CALLS // THREADS // 5:
+                    early.append(memory_mib())
+        except Exception as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(THREADS)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    print(f"{sum(done)} calls, {len(wrong)} wrong, {early[0]:.0f} to {memory_mib():.0f} MiB, GIL {'on' if gil else 'off'}")
+    assert not problems, problems[:3]
+    assert not wrong, wrong[:10]
+    assert sum(done) == CALLS // THREADS * THREADS
+    assert memory_mib() < early[0] + GROWTH_MIB

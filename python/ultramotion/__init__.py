@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds and outlines a structure in ultrasound frames: D-FINE and MobileSAM in C, from Python."""
+
+from ._c import (
+    ClosedError,
+    DeviceError,
+    Error,
+    FileError,
+    FormatError,
+    InvalidError,
+    NumericError,
+    OutOfMemoryError,
+    TransferError,
+    UnsupportedError,
+)
+from .compat import compute_mask_weights, prepare_inference_inputs, run_dfine_detection
+from .dicom import frames
+from .image import Frame
+from .models import Detection, Detector, Device, Embedding, Prediction, Segmenter, models_path
+from .packet import Object, Packet, ResultPacket
+from .pipeline import Pipeline, Run, run
+from .sam import (
+    NoImageError,
+    ResizeLongestSide,
+    Sam,
+    SamPredictor,
+    _run_segmentation_legacy,
+    build_sam,
+    run_segmentation,
+    sam_model_registry,
+)
+from .tensor import ExportError, Tensor

@@ -1,0 +1,777 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C library: where it is, its structs and functions, its errors, and who still uses what.
+
+Nothing is computed here. The structs repeat include/ultramotion; at import every field is held
+against what the library itself says (um_abi_layout())."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import threading
+import weakref
+from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_long
+from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
+from typing import Any, Callable
+
+ABI = 3  # um_abi() that this file was written for
+FOLDER = os.path.dirname(os.path.realpath(__file__))
+
+
+# ---- errors ----
+
+
+class Error(Exception):
+    """What the library refused or could not do. `status` is C's number, `name` its name, the text C's."""
+
+    status: int = 0
+    name: str = "UM_OK"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidError(Error, ValueError):
+    """The caller passed something that means nothing (UM_EINVAL)."""
+
+    status, name = -1, "UM_EINVAL"
+
+
+class ClosedError(InvalidError):
+    """Something was used after it was closed."""
+
+
+class OutOfMemoryError(Error, MemoryError):
+    """Host or device memory ran out (UM_ENOMEM)."""
+
+    status, name = -2, "UM_ENOMEM"
+
+
+class FileError(Error, OSError):
+    """A file or stream could not be read or written (UM_EIO)."""
+
+    status, name = -3, "UM_EIO"
+
+
+class FormatError(Error, ValueError):
+    """A file's content is not what it must be (UM_EFORMAT)."""
+
+    status, name = -4, "UM_EFORMAT"
+
+
+class DeviceError(Error, RuntimeError):
+    """The device failed; only closing is useful now (UM_EDEVICE)."""
+
+    status, name = -5, "UM_EDEVICE"
+
+
+class UnsupportedError(Error, NotImplementedError):
+    """Valid, but not in this build (UM_EUNSUPPORTED)."""
+
+    status, name = -6, "UM_EUNSUPPORTED"
+
+
+class TransferError(Error, AssertionError):
+    """An asserted number of transfers was exceeded (UM_EASSERT)."""
+
+    status, name = -7, "UM_EASSERT"
+
+
+class NumericError(Error, ArithmeticError):
+    """A network's result is not finite (UM_ENUMERIC)."""
+
+    status, name = -8, "UM_ENUMERIC"
+
+
+OK, AGAIN, EOF = 0, 1, 2
+_ERRORS: dict[int, type[Error]] = {
+    kind.status: kind
+    for kind in (
+        InvalidError,
+        OutOfMemoryError,
+        FileError,
+        FormatError,
+        DeviceError,
+        UnsupportedError,
+        TransferError,
+        NumericError,
+    )
+}
+
+
+def error(status: int) -> Error:
+    """The exception for a status, with the text of this thread's last error."""
+    text = lib.um_last_error().decode("utf-8", "replace")
+    return _ERRORS.get(status, Error)(text or f"status {status}")
+
+
+def check(status: int) -> int:
+    """Raise for an error; news (UM_AGAIN, UM_EOF) is returned."""
+    if status < 0:
+        raise error(status)
+    return status
+
+
+# ---- structs ----
+
+
+class Record(ctypes.Structure):
+    """A struct that starts with its size."""
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+        self.struct_size = ctypes.sizeof(self)
+
+
+class DeviceArray(Record):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("data", c_void_p),
+        ("device", c_char_p),
+        ("type", c_int),
+        ("rank", c_int),
+        ("shape", c_int64 * 4),
+        ("strides", c_int64 * 4),
+        ("stream", c_void_p),
+    ]
+
+
+LOG = ctypes.CFUNCTYPE(None, c_void_p, c_char_p)  # also of KPI lines
+
+
+class DeviceSettings(Record):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("name", c_char_p),
+        ("threads", c_int),
+        ("guard_seed", c_uint64),
+        ("precision", c_char_p),
+        ("log", LOG),
+        ("log_ctx", c_void_p),
+    ]
+
+
+class Transfers(ctypes.Structure):
+    _fields_ = [
+        ("up", c_uint32),
+        ("down", c_uint32),
+        ("waits", c_uint32),
+        ("setup", c_uint32),
+        ("up_bytes", c_uint64),
+        ("down_bytes", c_uint64),
+        ("shared", c_int),
+    ]
+
+
+class Frame(Record):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("width", c_int),
+        ("height", c_int),
+        ("channels", c_int),
+        ("stride", c_ssize_t),
+        ("pixels", c_void_p),
+        ("id", c_uint64),
+        ("ts", c_double),
+        ("has_pose", c_int),
+        ("has_spacing", c_int),
+        ("pose", c_double * 16),
+        ("spacing_mm", c_double * 2),
+        ("source", c_char_p),
+    ]
+
+
+class ModelInfo(Record):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("kind", c_int),
+        ("architecture", c_char * 32),
+        ("format", c_char * 16),
+        ("sha256", c_char * 65),
+        ("classes", c_int),
+        ("channels", c_int),
+        ("input_size", c_int),
+        ("input_size_from", c_char_p),
+        ("tensors", c_int),
+        ("parameters", c_uint64),
+        ("bytes", c_uint64),
+    ]
+
+
+class Box(ctypes.Structure):
+    _fields_ = [
+        ("x0", c_float),
+        ("y0", c_float),
+        ("x1", c_float),
+        ("y1", c_float),
+        ("score", c_float),
+        ("label", c_int),
+    ]
+
+
+class Image(Record):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("data", c_void_p),
+        ("type", c_int),
+        ("layout", c_int),
+        ("height", c_int),
+        ("width", c_int),
+        ("channels", c_int),
+        ("device", c_char_p),
+        ("row_bytes", c_ssize_t),
+        ("stream", c_void_p),
+    ]
+
+
+class Prompts(Record):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("box", c_void_p),
+        ("points", c_void_p),
+        ("labels", c_void_p),
+        ("n_points", c_int),
+        ("mask_input", c_void_p),
+        ("multimask", c_bool),
+        ("want_logits", c_bool),
+        ("as_numpy", c_int),
+        ("want_values", c_bool),
+    ]
+
+
+class Prediction(Record):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("count", c_int),
+        ("mask", c_void_p * 3),
+        ("iou", c_float * 3),
+        ("low_res", c_void_p),
+        ("low_res_side", c_int),
+        ("masks", c_void_p),
+        ("scores", c_void_p),
+        ("low", c_void_p),
+    ]
+
+
+class StageTimes(ctypes.Structure):
+    _fields_ = [(name, c_double) for name in ("upload", "detect", "segment", "packet", "total")]
+
+
+class Object(Record):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("label", c_int),
+        ("name", c_char_p),
+        ("score", c_float),
+        ("has_box", c_int),
+        ("box", c_float * 4),
+        ("has_mask", c_int),
+        ("bits", c_void_p),
+        ("mask_area_px", c_uint32),
+        ("edge_px", c_uint32),
+        ("in_px", c_uint32),
+        ("out_px", c_uint32),
+        ("mask_box", c_int32 * 4),
+        ("centroid", c_float * 2),
+        ("iou", c_float),
+        ("scores", c_float * 8),
+    ]
+
+
+class Packet(Record):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("frame_id", c_uint64),
+        ("ts", c_double),
+        ("state", c_int),
+        ("label", c_int),
+        ("score", c_float),
+        ("has_box", c_int),
+        ("box", c_float * 4),
+        ("has_mask", c_int),
+        ("width", c_int),
+        ("height", c_int),
+        ("crop", c_int * 4),
+        ("bits", c_void_p),
+        ("mask_area_px", c_uint32),
+        ("edge_px", c_uint32),
+        ("in_px", c_uint32),
+        ("out_px", c_uint32),
+        ("mask_box", c_int32 * 4),
+        ("centroid", c_float * 2),
+        ("iou", c_float),
+        ("scores", c_float * 8),
+        ("ms", StageTimes),
+        ("transfers", Transfers),
+        ("has_pose", c_int),
+        ("has_spacing", c_int),
+        ("pose", c_double * 16),
+        ("spacing_mm", c_double * 2),
+        ("device", c_char * 16),
+        ("precision", c_char * 8),
+        ("as_numpy", c_int),
+        ("detector_sha256", c_char * 65),
+        ("segmenter_sha256", c_char * 65),
+        ("lost_device", c_char * 16),
+        ("source", c_char_p),
+        ("name", c_char_p),
+        ("objects", c_int),
+    ]
+
+
+class PipelineSettings(Record):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("detector", c_void_p),
+        ("segmenter", c_void_p),
+        ("conf", c_float),
+        ("label", c_int),
+        ("gate", c_int),
+        ("sam_as_numpy", c_int),
+        ("crop", c_int * 4),
+        ("assert_up", c_int),
+        ("assert_down", c_int),
+        ("dump", c_int),
+        ("inflight", c_int),
+        ("kpi", LOG),
+        ("kpi_ctx", c_void_p),
+        ("lost_device", c_char_p),
+        ("objects", c_int),
+        ("per_class", c_int),
+    ]
+
+
+class SourceSettings(Record):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("width", c_int),
+        ("height", c_int),
+        ("channels", c_int),
+        ("frames", c_long),
+        ("loop", c_int),
+        ("capacity", c_int),
+        ("replace", c_int),
+    ]
+
+
+class SinkSettings(Record):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("objects", c_int),
+        ("policy", c_int),
+        ("capacity", c_int),
+        ("deadline_ms", c_int),
+        ("auxiliary", c_int),
+    ]
+
+
+class RunSettings(Record):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("pipeline", c_void_p),
+        ("source", c_void_p),
+        ("sinks", POINTER(c_void_p)),
+        ("n_sinks", c_int),
+        ("strict", c_int),
+        ("realtime", c_int),
+        ("receive", c_int),
+        ("receive_policy", c_int),
+        ("on_packet", c_void_p),
+        ("on_problem", LOG),
+        ("on_device_lost", c_void_p),
+        ("ctx", c_void_p),
+    ]
+
+
+class RunCounts(Record):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("frames", c_uint64),
+        ("visible", c_uint64),
+        ("lost", c_uint64),
+        ("unreadable", c_uint64),
+        ("not_finite", c_uint64),
+        ("replaced", c_uint64),
+        ("dropped", c_uint64),
+        ("device_lost", c_int),
+        ("sinks_failed", c_int),
+        ("stopped", c_int),
+        ("left_behind", c_int),
+    ]
+
+
+class Layout(ctypes.Structure):
+    _fields_ = [("record", c_char_p), ("field", c_char_p), ("offset", c_long), ("size", c_size_t)]
+
+
+# DLPack's own, not the library's: what a capsule holds.
+class DLTensor(ctypes.Structure):
+    _fields_ = [
+        ("data", c_void_p),
+        ("device_type", c_int32),
+        ("device_id", c_int32),
+        ("ndim", c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", c_void_p),
+        ("strides", c_void_p),
+        ("byte_offset", c_uint64),
+    ]
+
+
+class DLManaged(ctypes.Structure):
+    _fields_ = [("tensor", DLTensor), ("context", c_void_p), ("deleter", c_void_p)]
+
+
+class DLManagedVersioned(ctypes.Structure):
+    _fields_ = [
+        ("major", c_uint32),
+        ("minor", c_uint32),
+        ("context", c_void_p),
+        ("deleter", c_void_p),
+        ("flags", c_uint64),
+        ("tensor", DLTensor),
+    ]
+
+
+STRUCTS: dict[str, type[ctypes.Structure]] = {
+    "um_device_array": DeviceArray,
+    "um_device_settings": DeviceSettings,
+    "um_transfers": Transfers,
+    "um_frame": Frame,
+    "um_model_info": ModelInfo,
+    "um_box": Box,
+    "um_image": Image,
+    "um_prompts": Prompts,
+    "um_prediction": Prediction,
+    "um_stage_times": StageTimes,
+    "um_object": Object,
+    "um_packet": Packet,
+    "um_pipeline_settings": PipelineSettings,
+    "um_source_settings": SourceSettings,
+    "um_sink_settings": SinkSettings,
+    "um_run_settings": RunSettings,
+    "um_run_counts": RunCounts,
+    "um_layout": Layout,
+}
+CONSTANTS = {
+    "UM_OK": OK,
+    "UM_AGAIN": AGAIN,
+    "UM_EOF": EOF,
+    "UM_ARRAY_RANK": 4,
+    "UM_ARRAY_BOOL": 0,
+    "UM_ARRAY_F32": 1,
+    "UM_ARRAY_F16": 2,
+    "UM_ARRAY_BF16": 3,
+    "UM_STATE_LOST": 0,
+    "UM_STATE_VISIBLE": 1,
+    "UM_GATE_AUTO": 0,
+    "UM_GATE_SPECULATIVE": 1,
+    "UM_GATE_SYNC": 2,
+    "UM_MASK_AUTO": 0,
+    "UM_MASK_DEVICE": 1,
+    "UM_MASK_HOST": 2,
+    "UM_IMAGE_U8": 0,
+    "UM_IMAGE_F32": 1,
+    "UM_IMAGE_HW": 0,
+    "UM_IMAGE_HWC": 1,
+    "UM_IMAGE_CHW": 2,
+    "UM_SINK_BLOCK": 0,
+    "UM_SINK_DROP": 1,
+    **{kind.name: kind.status for kind in _ERRORS.values()},
+}
+
+
+# ---- the library ----
+
+P, S = c_void_p, c_char_p
+PP = POINTER(c_void_p)
+# name: (result, arguments). int results of those in _STATUS_FREE are no status.
+FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
+    "um_version": (S, []),
+    "um_abi": (c_int, []),
+    "um_abi_layout": (POINTER(Layout), [POINTER(c_size_t)]),
+    "um_last_error": (S, []),
+    "um_free": (None, [P]),
+    "um_device_settings_init": (None, [POINTER(DeviceSettings), c_size_t]),
+    "um_device_open": (c_int, [PP, POINTER(DeviceSettings)]),
+    "um_device_gpus": (c_int, []),
+    "um_device_describe": (c_int, [S, P, c_size_t]),
+    "um_device_close": (None, [PP]),
+    "um_device_name": (S, [P]),
+    "um_device_precision": (S, [P]),
+    "um_device_threads": (c_int, [P]),
+    "um_device_isa": (S, [P]),
+    "um_device_stream": (P, [P]),
+    "um_device_transfers": (None, [P, POINTER(Transfers)]),
+    "um_frame_create": (c_int, [PP, c_int, c_int, c_int]),
+    "um_frame_set_source": (c_int, [P, S]),
+    "um_frame_ref": (P, [P]),
+    "um_frame_unref": (None, [PP]),
+    "um_model_inspect": (c_int, [S, POINTER(ModelInfo)]),
+    "um_model_convert": (c_int, [S, S, S, c_int, P]),
+    "um_detector_open": (c_int, [PP, P, S, c_int]),
+    "um_detector_open_memory": (c_int, [PP, P, P, c_size_t, S, c_int]),
+    "um_detector_close": (None, [PP]),
+    "um_detector_classes": (c_int, [P]),
+    "um_detector_class_name": (S, [P, c_int]),
+    "um_detector_input_size": (c_int, [P]),
+    "um_detector_architecture": (S, [P]),
+    "um_detector_sha256": (S, [P]),
+    "um_detector_run": (c_int, [P, P, c_float, POINTER(Box), c_int, POINTER(c_int)]),
+    "um_segmenter_open": (c_int, [PP, P, S, c_int]),
+    "um_segmenter_open_memory": (c_int, [PP, P, P, c_size_t, S, c_int]),
+    "um_segmenter_close": (None, [PP]),
+    "um_segmenter_canvas": (c_int, [P]),
+    "um_segmenter_sha256": (S, [P]),
+    "um_segmenter_set_mask_mode": (None, [P, c_int]),
+    "um_segmenter_mask_mode": (c_int, [P, c_int, POINTER(c_int)]),
+    "um_segmenter_set_kpi": (None, [P, LOG, P]),
+    "um_segmenter_encode": (c_int, [P, POINTER(Image), PP]),
+    "um_segmenter_predict": (c_int, [P, P, POINTER(Prompts), POINTER(Prediction)]),
+    "um_run_segmentation": (c_int, [P, POINTER(Image), P, c_int, PP]),
+    "um_run_segmentation_legacy": (c_int, [P, POINTER(Image), c_int, PP]),
+    "um_mask_from_host": (c_int, [PP, P, P, c_int, c_int]),
+    "um_mask_values": (P, [P]),
+    "um_mask_close": (None, [PP]),
+    "um_prediction_close": (None, [POINTER(Prediction)]),
+    "um_embedding_unref": (None, [PP]),
+    "um_embedding_side": (c_int, [P]),
+    "um_embedding_image_size": (None, [P, POINTER(c_int), POINTER(c_int)]),
+    "um_embedding_resized": (c_int, [PP, P, c_int, c_int]),
+    "um_embedding_values": (P, [P]),
+    "um_embedding_save": (c_int, [P, S]),
+    "um_embedding_load": (c_int, [PP, P, S]),
+    "um_values_ref": (P, [P]),
+    "um_values_unref": (None, [PP]),
+    "um_values_describe": (c_int, [P, POINTER(DeviceArray)]),
+    "um_values_read_only": (c_int, [P]),
+    "um_values_read": (c_int, [P, P]),
+    "um_values_wait": (c_int, [P, P]),
+    "um_dlpack_export": (c_int, [P, PP]),
+    "um_dlpack_export_versioned": (c_int, [P, PP]),
+    "um_dlpack_image": (c_int, [P, POINTER(Image)]),
+    "um_dlpack_frame": (c_int, [PP, P, P, P]),
+    "um_capsule_bind": (None, [P, P]),
+    "um_image_read": (c_int, [S, PP]),
+    "um_image_write_png": (c_int, [S, P, c_int, c_int, c_int]),
+    "um_overlay": (c_int, [P, P, PP]),
+    "um_packet_ref": (P, [P]),
+    "um_packet_unref": (None, [PP]),
+    "um_packet_object": (POINTER(Object), [P, c_int]),
+    "um_packet_row_bytes": (c_int, [P]),
+    "um_packet_object_mask": (None, [P, c_int, P, ctypes.c_uint8]),
+    "um_packet_label_map": (None, [P, P]),
+    "um_packet_object_rle": (c_int, [P, c_int, PP]),
+    "um_packet_json": (c_int, [P, PP]),
+    "um_pipeline_settings_init": (None, [POINTER(PipelineSettings), c_size_t]),
+    "um_pipeline_open": (c_int, [PP, POINTER(PipelineSettings)]),
+    "um_pipeline_close": (None, [PP]),
+    "um_pipeline_prepare": (c_int, [P, c_int, c_int, c_int]),
+    "um_pipeline_set_conf": (c_int, [P, c_float]),
+    "um_pipeline_set_label": (c_int, [P, c_int]),
+    "um_pipeline_set_objects": (c_int, [P, c_int]),
+    "um_pipeline_inflight": (c_int, [P]),
+    "um_pipeline_send": (c_int, [P, PP]),
+    "um_pipeline_receive": (c_int, [P, PP]),
+    "um_pipeline_device_bytes": (c_uint64, [P]),
+    "um_source_settings_init": (None, [POINTER(SourceSettings), c_size_t]),
+    "um_source_open": (c_int, [PP, S, POINTER(SourceSettings)]),
+    "um_source_close": (None, [PP]),
+    "um_source_read": (c_int, [P, PP]),
+    "um_source_cancel": (None, [P]),
+    "um_source_length": (c_long, [P]),
+    "um_source_push": (c_int, [P, PP]),
+    "um_source_finish": (c_int, [P]),
+    "um_sink_settings_init": (None, [POINTER(SinkSettings), c_size_t]),
+    "um_sink_open": (c_int, [PP, S, POINTER(SinkSettings)]),
+    "um_sink_close": (c_int, [PP]),
+    "um_run_settings_init": (None, [POINTER(RunSettings), c_size_t]),
+    "um_run_open": (c_int, [PP, POINTER(RunSettings)]),
+    "um_run_start": (c_int, [P]),
+    "um_run_stop": (None, [P]),
+    "um_run_join": (c_int, [P]),
+    "um_run_stats": (c_int, [P, POINTER(RunCounts)]),
+    "um_run_receive_with_frame": (c_int, [P, c_int, PP, PP]),
+    "um_run_fd": (c_int, [P]),
+    "um_run_close": (None, [PP]),
+}
+
+
+def _find() -> str:
+    named = os.environ.get("ULTRAMOTION_LIBRARY")
+    path = named or os.path.join(FOLDER, "libultramotion.so")
+    if not os.path.exists(path):
+        raise ImportError(
+            f"ultramotion: no library at {path}"
+            + ("" if named else "; install the package, or name one in ULTRAMOTION_LIBRARY")
+        )
+    return path
+
+
+def _misfits(found: ctypes.CDLL) -> list[str]:
+    """Where the structs and constants of this file are not those of the library."""
+    count = c_size_t()
+    rows = found.um_abi_layout(byref(count))
+    told = {}
+    for i in range(count.value):
+        row = rows[i]
+        told[row.record, row.field] = (row.offset, row.size)
+    wrong = []
+    for name, kind in STRUCTS.items():
+        record = name.encode()
+        size = told.get((record, b""), (0, -1))[1]
+        if size != ctypes.sizeof(kind):
+            wrong.append(f"{name} has {size} bytes, want {ctypes.sizeof(kind)}")
+        for field in kind._fields_:
+            member = getattr(kind, field[0])
+            if told.get((record, field[0].encode())) != (member.offset, member.size):
+                wrong.append(f"{name}.{field[0]} is not at byte {member.offset} with {member.size} bytes")
+    for name, value in CONSTANTS.items():
+        if told.get((b"", name.encode()), (None,))[0] != value:
+            wrong.append(f"{name} is not {value}")
+    return wrong
+
+
+def _load() -> ctypes.CDLL:
+    path = _find()
+    try:
+        found = ctypes.CDLL(path)
+        found.um_version.restype = c_char_p
+        version, abi = found.um_version().decode(), found.um_abi()
+    except (OSError, AttributeError) as problem:
+        raise ImportError(f"ultramotion: {path} is not a library of ultramotion: {problem}") from problem
+    if abi != ABI:
+        raise ImportError(
+            f"ultramotion: {path} is version {version} with binary interface {abi}; this package wants interface {ABI}"
+        )
+    try:
+        for name, (result, arguments) in FUNCTIONS.items():
+            function = getattr(found, name)
+            function.restype, function.argtypes = result, arguments
+    except AttributeError as problem:
+        raise ImportError(f"ultramotion: {path}, version {version}: {problem}") from problem
+    wrong = _misfits(found)
+    if wrong:
+        raise ImportError(f"ultramotion: {path}, version {version}: {'; '.join(wrong[:5])}")
+    return found
+
+
+lib = _load()
+
+_python = ctypes.pythonapi
+lib.um_capsule_bind(
+    ctypes.cast(_python.PyCapsule_IsValid, c_void_p), ctypes.cast(_python.PyCapsule_GetPointer, c_void_p)
+)
+
+
+def text(value: bytes | None) -> str:
+    return value.decode("utf-8", "replace") if value else ""
+
+
+def path_bytes(path: str | os.PathLike[str]) -> bytes:
+    """A path as C takes it; one with a NUL inside would be cut short."""
+    raw = os.fsencode(path)
+    if b"\0" in raw:
+        raise InvalidError(f"path {path!r} has a NUL inside")
+    return raw
+
+
+# ---- who still uses what ----
+
+_forks = 0  # how many forks this process comes after
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+class Handle:
+    """A C object that closes when nobody uses it any more: its owner closed it or lost it, no call is
+    inside (whatever thread), and nothing that was opened on it is left.
+
+    `with handle as pointer:` is a use. Parents are used for as long as the handle lives."""
+
+    __slots__ = ("_pointer", "_close", "_parents", "_lock", "_uses", "_closed", "_forks", "what", "__weakref__")
+
+    def __init__(self, what: str, pointer: c_void_p, close: Callable[[Any], Any], *parents: Handle) -> None:
+        self.what = what
+        self._pointer = pointer
+        self._close = close
+        self._lock = threading.RLock()  # a collection may close a child while its parent's lock is held
+        self._uses = 0
+        self._closed = False
+        self._forks = _forks
+        self._parents: tuple[Handle, ...] = ()
+        try:
+            for parent in parents:
+                parent.__enter__()
+                self._parents += (parent,)
+        except Error:  # closed by another thread in this moment
+            self.close()
+            raise
+
+    def __enter__(self) -> c_void_p:
+        if self._forks != _forks:
+            raise DeviceError(f"{self.what} was opened before fork(): its threads are not in this process, open it here")
+        with self._lock:
+            if self._closed:
+                raise ClosedError(f"{self.what} is closed")
+            self._uses += 1
+        return self._pointer
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._uses -= 1
+            last = self._closed and self._uses == 0
+        if last:
+            self._free()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """Refuse further use, and close as soon as nobody is left who uses it."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            last = self._uses == 0
+        if last:
+            self._free()
+
+    def _free(self) -> None:
+        if self._forks != _forks:  # the parent's threads are not here: closing would wait for them
+            return
+        self._close(byref(self._pointer))
+        for parent in self._parents:
+            parent.__exit__()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self.close()
+
+
+_owned: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def close_at_exit(owner: Any) -> None:
+    """Close `owner` before the interpreter goes: what has threads, and what they use."""
+    _owned.add(owner)
+
+
+@atexit.register
+def _close_all() -> None:
+    for owner in sorted(_owned, key=lambda o: int(getattr(o, "_close_order", 1))):
+        owner.close()

@@ -1,0 +1,467 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Devices, networks on them, and what they give: all immutable and for any thread."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import threading
+from ctypes import byref, c_int, c_void_p
+from typing import Any, Callable, NamedTuple
+
+import numpy as np
+
+from . import _c
+from ._c import lib
+from .image import Frame, Picture
+from .tensor import Tensor
+
+KPI = logging.getLogger("ultramotion.kpi")
+LOG = logging.getLogger("ultramotion")
+DETECTOR, SEGMENTER = "dfine_n_bone_320.safetensors", "mobile_sam_bone_256.safetensors"
+
+
+class _Unset:
+    """What an argument is that nobody gave: not the same as False for `as_numpy`."""
+
+    def __repr__(self) -> str:
+        return "False"
+
+
+UNSET: Any = _Unset()
+
+
+def mask_mode(as_numpy: Any) -> int:
+    """UM_MASK_AUTO, _DEVICE or _HOST of an argument `as_numpy`."""
+    return 0 if as_numpy is UNSET or as_numpy is None else 2 if as_numpy else 1
+
+
+def models_path() -> str:
+    """Folder of the models that ship: `ULTRAMOTION_MODELS`, else that of the package."""
+    return os.environ.get("ULTRAMOTION_MODELS") or os.path.join(_c.FOLDER, "models")
+
+
+class Device:
+    """A place where networks run: `"auto"` (first GPU that works, else the processor), `"cpu"`, `"cuda:N"` or the
+    test device `"guard"`. `precision` is of activations: `"auto"`, `"fp32"`, `"fp16"`, `"bf16"`."""
+
+    _close_order = 9
+
+    def __init__(self, name: str = "auto", *, threads: int = 0, precision: str = "auto") -> None:
+        settings = _c.DeviceSettings()
+        lib.um_device_settings_init(byref(settings), ctypes.sizeof(settings))
+        settings.name, settings.precision, settings.threads = _device_name(name).encode(), precision.encode(), threads
+        told: list[str] = []  # the library speaks on this thread; logging is for afterwards
+        settings.log = _c.LOG(lambda _, line: told.append(_c.text(line)))
+        pointer = c_void_p()
+        _c.check(lib.um_device_open(byref(pointer), byref(settings)))
+        self._handle = _c.Handle(f"device {_c.text(lib.um_device_name(pointer))}", pointer, lib.um_device_close)
+        _c.close_at_exit(self)
+        for line in told:
+            LOG.info("%s", line)
+
+    @property
+    def name(self) -> str:
+        with self._handle as device:
+            return _c.text(lib.um_device_name(device))
+
+    @property
+    def precision(self) -> str:
+        with self._handle as device:
+            return _c.text(lib.um_device_precision(device))
+
+    @property
+    def threads(self) -> int:
+        with self._handle as device:
+            return int(lib.um_device_threads(device))
+
+    @property
+    def isa(self) -> str:
+        """Which kernels it computes with, e.g. `"avx512"`, `"sm_90"`."""
+        with self._handle as device:
+            return _c.text(lib.um_device_isa(device))
+
+    @property
+    def transfers(self) -> dict[str, int]:
+        """Copies and waits between host and device since it was opened."""
+        counts = _c.Transfers()
+        with self._handle as device:
+            lib.um_device_transfers(device, byref(counts))
+        return {field[0]: int(getattr(counts, field[0])) for field in counts._fields_}
+
+    def close(self) -> None:
+        """Refuse further use; it goes when the last model on it does."""
+        self._handle.close()
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"ultramotion.Device({self.name!r}, {self.precision!r})" if not self._handle.closed else "a closed device"
+
+
+def _device_name(name: Any) -> str:
+    text = str(name)
+    return "cuda:0" if text == "cuda" else text
+
+
+_shared: dict[str, Device] = {}
+_shared_lock = threading.Lock()
+
+
+def device_of(device: Device | Any | None) -> Device:
+    """A device, or the one that all who give the same name (None: "auto") share."""
+    if isinstance(device, Device):
+        return device
+    name = "auto" if device is None else _device_name(device)
+    with _shared_lock:
+        found = _shared.get(name)
+        if found is None or found._handle.closed or found._handle._forks != _c._forks:
+            found = _shared[name] = Device(name)
+        return found
+
+
+def _open(kind: str, device: Device, model: Any, size: int) -> c_void_p:
+    """Open a model from a path or from bytes."""
+    pointer = c_void_p()
+    with device._handle as on:
+        if isinstance(model, (bytes, bytearray, memoryview)):
+            raw = bytes(model)
+            call = getattr(lib, f"um_{kind}_open_memory")
+            _c.check(call(byref(pointer), on, raw, len(raw), b"bytes", size))
+        else:
+            _c.check(getattr(lib, f"um_{kind}_open")(byref(pointer), on, _c.path_bytes(model), size))
+    return pointer
+
+
+class Detection(NamedTuple):
+    """One box in pixels of the picture, not clamped to it."""
+
+    box_xyxy: tuple[float, float, float, float]
+    score: float
+    label: int
+    name: str | None
+
+
+class Detector:
+    """A D-FINE network (`.pt`, `.pth`, `.safetensors`, or a file's bytes; None: the one that ships)."""
+
+    _close_order = 8
+
+    def __init__(self, model: Any = None, *, device: Device | Any | None = None, input_size: int = 0) -> None:
+        self._device = device_of(device)
+        pointer = _open("detector", self._device, os.path.join(models_path(), DETECTOR) if model is None else model, input_size)
+        self._handle = _c.Handle("detector", pointer, lib.um_detector_close, self._device._handle)
+        _c.close_at_exit(self)
+
+    @property
+    def device(self) -> Device:
+        return self._device
+
+    @property
+    def classes(self) -> list[str | None]:
+        """Names of the classes, None where the file has none."""
+        with self._handle as d:
+            names = [lib.um_detector_class_name(d, i) for i in range(lib.um_detector_classes(d))]
+        return [None if n is None else _c.text(n) for n in names]
+
+    @property
+    def architecture(self) -> str:
+        with self._handle as d:
+            return _c.text(lib.um_detector_architecture(d))
+
+    @property
+    def input_size(self) -> int:
+        with self._handle as d:
+            return int(lib.um_detector_input_size(d))
+
+    @property
+    def sha256(self) -> str:
+        with self._handle as d:
+            return _c.text(lib.um_detector_sha256(d))
+
+    def detect(self, picture: Any, conf: float = 0.5, *, limit: int = 300) -> list[Detection]:
+        """Boxes with a score of at least `conf`, best first. From any thread; calls take turns."""
+        frame = picture if isinstance(picture, Frame) else Frame(picture)
+        boxes, count = (_c.Box * max(limit, 1))(), c_int()
+        with self._handle as d, frame._handle as f:
+            _c.check(lib.um_detector_run(d, f, conf, boxes, limit, byref(count)))
+            found = boxes[: count.value]
+            names = {b.label: lib.um_detector_class_name(d, b.label) for b in found}
+        return [
+            Detection((b.x0, b.y0, b.x1, b.y1), b.score, b.label, None if (n := names[b.label]) is None else _c.text(n))
+            for b in found
+        ]
+
+    def eval(self) -> Detector:
+        return self
+
+    def close(self) -> None:
+        self._handle.close()
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Prediction(NamedTuple):
+    """What a prompt gave: `masks` [C,H,W] (booleans, or logits where those were asked for), `scores` [C] (predicted
+    IoU), `low_res` [C,4n,4n] (logits, to be given as `mask_input`). Tensors on the device, or numpy arrays."""
+
+    masks: Any
+    scores: Any
+    low_res: Any
+
+
+class Embedding:
+    """What the image encoder made of one picture: a value. Keep several, use each from any thread, save and load
+    it (`Embedding.save`, `Segmenter.load_embedding`)."""
+
+    __slots__ = ("_handle", "_kept")
+
+    def __init__(self, pointer: c_void_p, kept: Any = None) -> None:
+        self._handle = _c.Handle("embedding", pointer, lib.um_embedding_unref)
+        self._kept = kept  # a picture on a GPU, which may still be read
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the picture."""
+        width, height = c_int(), c_int()
+        with self._handle as e:
+            lib.um_embedding_image_size(e, byref(width), byref(height))
+        return height.value, width.value
+
+    @property
+    def tensor(self) -> Tensor:
+        """[1,256,n,n], read-only, without a copy."""
+        with self._handle as e:
+            return Tensor(lib.um_embedding_values(e))
+
+    def resized(self, height: int, width: int) -> Embedding:
+        """The same as that of a picture of another size, for who resized it before it was encoded."""
+        pointer = c_void_p()
+        with self._handle as e:
+            _c.check(lib.um_embedding_resized(byref(pointer), e, width, height))
+        return Embedding(pointer, self._kept)
+
+    def save(self, path: Any) -> None:
+        """Write it as .safetensors."""
+        with self._handle as e:
+            _c.check(lib.um_embedding_save(e, _c.path_bytes(path)))
+
+    def __repr__(self) -> str:
+        return "ultramotion.Embedding({}x{})".format(*reversed(self.image_size))
+
+
+def floats(values: Any, shape: tuple[int, ...], what: str) -> np.ndarray[Any, Any] | None:
+    """Numbers of a list, an array or a tensor on any device as float32 of a shape (-1: any); None stays."""
+    if values is None:
+        return None
+    array = host_array(values).astype(np.float32, copy=False)
+    fits = array.ndim == len(shape) and all(want in (-1, n) for want, n in zip(shape, array.shape))
+    if not fits:
+        want = ",".join("N" if n < 0 else str(n) for n in shape)
+        raise _c.InvalidError(f"{what} of shape {list(array.shape)}: want [{want}]")
+    return np.ascontiguousarray(array)
+
+
+def host_array(values: Any) -> np.ndarray[Any, Any]:
+    """An array of numbers that may be a tensor on any device."""
+    if isinstance(values, Tensor):
+        return values.numpy()
+    if hasattr(values, "detach"):
+        values = values.detach()
+    device = getattr(values, "__dlpack_device__", None)
+    if device is not None and tuple(device())[0] != 1:
+        for way in ("cpu", "get"):  # PyTorch's and CuPy's
+            if hasattr(values, way):
+                return np.asarray(getattr(values, way)())
+    array = np.asarray(values)
+    if array.dtype == object:
+        raise _c.InvalidError(f"{type(values).__name__} is no array of numbers")
+    return array
+
+
+class Segmenter:
+    """A MobileSAM network (`.pt`, `.safetensors`, or a file's bytes; None: the one that ships).
+
+    `sam_as_numpy` is the rollback switch for all calls that do not say `as_numpy`: True makes masks on the host.
+    Unset, the environment `ULTRAMOTION_SAM_AS_NUMPY` says so, else masks stay on the device. `kpi` is called with a
+    JSON line for each prediction; by default it goes to the logger `ultramotion.kpi`."""
+
+    _close_order = 8
+    mask_threshold = 0.0
+    image_format = "RGB"
+
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        device: Device | Any | None = None,
+        canvas: int = 0,
+        sam_as_numpy: bool | None = None,
+        kpi: Callable[[str], object] | None = None,
+    ) -> None:
+        self._model = os.path.join(models_path(), SEGMENTER) if model is None else model
+        self._canvas, self._mode = canvas, sam_as_numpy
+        self._kpi = _c.LOG(lambda _, line: _tell(kpi, line))
+        self._open(device_of(device))
+
+    def _open(self, device: Device) -> None:
+        pointer = _open("segmenter", device, self._model, self._canvas)
+        handle = _c.Handle("segmenter", pointer, lib.um_segmenter_close, device._handle)
+        with handle as s:
+            lib.um_segmenter_set_kpi(s, self._kpi, None)
+            lib.um_segmenter_set_mask_mode(s, 0 if self._mode is None else 2 if self._mode else 1)
+        self._device, self._handle = device, handle
+        _c.close_at_exit(self)
+
+    # ---- what it is ----
+
+    @property
+    def device(self) -> Device:
+        return self._device
+
+    @property
+    def canvas(self) -> int:
+        """Side of the square into which pictures are fitted."""
+        with self._handle as s:
+            return int(lib.um_segmenter_canvas(s))
+
+    @property
+    def sha256(self) -> str:
+        with self._handle as s:
+            return _c.text(lib.um_segmenter_sha256(s))
+
+    def to(self, device: Any) -> Segmenter:
+        """Move it, for code that says `sam.to(device)`: it is opened again there, and closed here."""
+        target = device_of(device)
+        if target is not self._device:
+            old = self._handle
+            self._open(target)
+            old.close()
+        return self
+
+    def eval(self) -> Segmenter:
+        return self
+
+    # ---- pictures and prompts ----
+
+    def as_numpy(self, argument: Any = UNSET) -> bool:
+        """What `as_numpy` comes to: the argument, else this segmenter's `sam_as_numpy`, else the environment."""
+        mode = c_int()
+        with self._handle as s:
+            _c.check(lib.um_segmenter_mask_mode(s, mask_mode(argument), byref(mode)))
+        return mode.value == 2
+
+    def encode(self, picture: Any) -> Embedding:
+        """The embedding of a picture: u8 0..255 or floats 0..1, `[H,W]`, `[H,W,C]`, `[C,H,W]` or `[1,C,H,W]` with C = 1
+        or 3. From any thread."""
+        seen = Picture(picture, self._stream())
+        pointer = c_void_p()
+        with self._handle as s:
+            _c.check(lib.um_segmenter_encode(s, byref(seen.image), byref(pointer)))
+        return Embedding(pointer, seen if seen.image.device not in (None, b"cpu") else None)
+
+    def _stream(self) -> int | None:
+        with self._device._handle as d:
+            stream: int | None = lib.um_device_stream(d)
+            return stream
+
+    def predict(
+        self,
+        embedding: Embedding,
+        *,
+        box: Any = None,
+        points: Any = None,
+        labels: Any = None,
+        mask_input: Any = None,
+        multimask: bool = False,
+        logits: bool = False,
+        as_numpy: Any = UNSET,
+    ) -> Prediction:
+        """Outline what the prompts mean, in pixels of the picture: `box` x0,y0,x1,y1, `points` [N,2] with `labels` [N] (1
+        object, 0 background), `mask_input` low-res logits of an earlier prediction. From any thread."""
+        corners = floats(box, (4,), "box")
+        xy = floats(points, (-1, 2), "points")
+        if (xy is None) != (labels is None):
+            raise _c.InvalidError("points and labels belong together")
+        kinds = None if labels is None else np.ascontiguousarray(host_array(labels).astype(np.int32))
+        if xy is not None and kinds is not None and kinds.shape != (len(xy),):
+            raise _c.InvalidError(f"labels of shape {list(kinds.shape)} for {len(xy)} points")
+        side = self.canvas // 4
+        low = None
+        if mask_input is not None:
+            low = host_array(mask_input)
+            low = floats(low[0] if low.ndim == 3 and len(low) == 1 else low, (side, side), "mask_input")
+        host = self.as_numpy(as_numpy)
+        prompts = _c.Prompts(
+            box=_address(corners),
+            points=_address(xy),
+            labels=_address(kinds),
+            n_points=0 if xy is None else len(xy),
+            mask_input=_address(low),
+            multimask=multimask,
+            want_logits=logits,
+            as_numpy=2 if host else 1,
+            want_values=True,
+        )
+        out = _c.Prediction()
+        with self._handle as s, embedding._handle as e:
+            _c.check(lib.um_segmenter_predict(s, e, byref(prompts), byref(out)))
+        results = [Tensor(out.masks), Tensor(out.scores), Tensor(out.low)]  # their references are ours now
+        return Prediction(*(r.numpy() if host else r for r in results))
+
+    def load_embedding(self, path: Any) -> Embedding:
+        """Read a file of `Embedding.save`, of this model."""
+        pointer = c_void_p()
+        with self._handle as s:
+            _c.check(lib.um_embedding_load(byref(pointer), s, _c.path_bytes(path)))
+        return Embedding(pointer)
+
+    def mask(self, values: Any) -> Tensor:
+        """A mask that somebody else made ([H,W], numbers or booleans) on this model's device: [1,1,H,W], value > 0.5."""
+        numbers = floats(values, (-1, -1), "mask")
+        assert numbers is not None
+        pointer = c_void_p()
+        with self._handle as s:
+            _c.check(lib.um_mask_from_host(byref(pointer), s, numbers.ctypes.data, *numbers.shape))
+        return mask_tensor(pointer)
+
+    def close(self) -> None:
+        self._handle.close()
+
+    def __enter__(self) -> Segmenter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def mask_tensor(mask: c_void_p, kept: Any = None) -> Tensor:
+    """The numbers of a um_mask, which is closed."""
+    try:
+        return Tensor(lib.um_mask_values(mask), kept)
+    finally:
+        lib.um_mask_close(byref(mask))
+
+
+def _address(array: np.ndarray[Any, Any] | None) -> int | None:
+    return None if array is None or array.size == 0 else array.ctypes.data
+
+
+def _tell(kpi: Callable[[str], object] | None, line: bytes) -> None:
+    """A KPI line, from inside C: nothing may be raised there."""
+    try:
+        if kpi is not None:
+            kpi(_c.text(line))
+        else:
+            KPI.info("%s", _c.text(line))
+    except Exception:
+        LOG.exception("a KPI line was not taken")

@@ -1,0 +1,461 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames in, packets out: one at a time (`Pipeline`), or a whole source (`run`)."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import threading
+from ctypes import byref, c_void_p
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterable, Iterator
+
+from . import _c
+from ._c import lib
+from .image import Frame
+from .models import KPI, UNSET, Detector, Device, Segmenter, _tell, device_of, mask_mode
+from .packet import Packet
+
+if TYPE_CHECKING:
+    import asyncio
+
+LOG = logging.getLogger("ultramotion")
+_GATES = {"auto": 0, "speculative": 1, "sync": 2}
+
+
+class Pipeline:
+    """Detector, gate, segmenter and packet on one device. Models are shared; all else is its own. One thread at a time.
+
+    Without `segmenter=` it uses the one that ships; `segmenter=False` means boxes only."""
+
+    _close_order = 5
+
+    def __init__(
+        self,
+        detector: Detector | Any = None,
+        segmenter: Segmenter | Any = None,
+        *,
+        device: Device | Any | None = None,
+        conf: float = 0.5,
+        label: int | str | None = None,
+        objects: int = 1,
+        per_class: bool = False,
+        crop: tuple[int, int, int, int] | None = None,
+        gate: str = "auto",
+        sam_as_numpy: Any = UNSET,
+        inflight: int = 1,
+        assert_transfers: tuple[int, int] | None = None,
+        kpi: Callable[[str], object] | None = None,
+    ) -> None:
+        if device is None:
+            device = next((m.device for m in (detector, segmenter) if isinstance(m, (Detector, Segmenter))), None)
+        self.detector = detector if isinstance(detector, Detector) else Detector(detector, device=device)
+        self.segmenter: Segmenter | None = None
+        if isinstance(segmenter, Segmenter):
+            self.segmenter = segmenter
+        elif segmenter is not False:
+            self.segmenter = Segmenter(segmenter, device=self.detector.device)
+        if gate not in _GATES:
+            raise _c.InvalidError(f"gate {gate!r}: want auto, speculative or sync")
+        settings = _c.PipelineSettings()
+        lib.um_pipeline_settings_init(byref(settings), ctypes.sizeof(settings))
+        settings.conf, settings.objects, settings.per_class = conf, objects, per_class
+        settings.label = self._label(label)
+        settings.gate, settings.inflight = _GATES[gate], inflight
+        settings.sam_as_numpy = mask_mode(sam_as_numpy)
+        if crop is not None:
+            settings.crop[:] = [int(v) for v in crop]
+        if assert_transfers is not None:
+            settings.assert_up, settings.assert_down = assert_transfers
+        if kpi is not None or KPI.isEnabledFor(logging.INFO):  # a call into Python for every frame
+            self._kpi = settings.kpi = _c.LOG(lambda _, line: _tell(kpi, line))
+        pointer = c_void_p()
+        models = [self.detector._handle] + ([self.segmenter._handle] if self.segmenter else [])
+        with models[0] as d:
+            settings.detector = d
+            if self.segmenter:
+                with models[1] as s:
+                    settings.segmenter = s
+                    _c.check(lib.um_pipeline_open(byref(pointer), byref(settings)))
+            else:
+                _c.check(lib.um_pipeline_open(byref(pointer), byref(settings)))
+            self._handle = _c.Handle("pipeline", pointer, lib.um_pipeline_close, *models)
+        self._turn = threading.Lock()
+        self._running = False  # guarded by _turn: a run has it
+        _c.close_at_exit(self)
+
+    def _label(self, label: int | str | None) -> int:
+        if isinstance(label, str):
+            names = self.detector.classes
+            if label not in names:
+                raise _c.InvalidError(f"class {label!r}: this detector has {', '.join(str(n) for n in names)}")
+            return names.index(label)
+        return -1 if label is None else label
+
+    def prepare(self, width: int, height: int, channels: int = 1) -> None:
+        """Plan for pictures of a size before the first of them comes."""
+        with self._handle as p:
+            _c.check(lib.um_pipeline_prepare(p, width, height, channels))
+
+    @property
+    def device_bytes(self) -> int:
+        with self._handle as p:
+            return int(lib.um_pipeline_device_bytes(p))
+
+    def set(self, *, conf: float | None = None, label: int | str | None = UNSET, objects: int | None = None) -> None:
+        """Change what is looked for, from the next frame on."""
+        with self._handle as p:
+            if conf is not None:
+                _c.check(lib.um_pipeline_set_conf(p, conf))
+            if label is not UNSET:
+                _c.check(lib.um_pipeline_set_label(p, self._label(label)))
+            if objects is not None:
+                _c.check(lib.um_pipeline_set_objects(p, objects))
+
+    def __call__(self, picture: Any) -> Packet:
+        """The packet of one picture."""
+        frame = picture if isinstance(picture, Frame) else Frame(picture)
+        with self._turn:
+            if self._running:
+                raise _c.InvalidError("this pipeline is in a run: end that, or open another on the same models")
+            return self._pass(frame)
+
+    def _take(self) -> None:
+        with self._turn:
+            if self._running:
+                raise _c.InvalidError("this pipeline is in a run already")
+            self._running = True
+
+    def _give_back(self) -> None:
+        self._running = False
+
+    def _pass(self, frame: Frame) -> Packet:
+        with self._handle as p, frame._handle as f:
+            mine = c_void_p(lib.um_frame_ref(f))
+            status = lib.um_pipeline_send(p, byref(mine))
+            if status != _c.OK:
+                problem = _c.error(status)
+                lib.um_frame_unref(byref(mine))
+                raise problem
+            packet = c_void_p()
+            status = lib.um_pipeline_receive(p, byref(packet))
+            if not packet:
+                raise _c.error(status)
+            made = Packet(c_void_p(lib.um_packet_ref(packet)), frame)
+            _c.check(status)  # an assertion of transfers did not hold
+            return made
+
+    def map(self, pictures: Iterable[Any]) -> Iterator[Packet]:
+        """Packets of pictures, one after the other, on the caller's thread."""
+        for picture in pictures:
+            yield self(picture)
+
+    def close(self) -> None:
+        self._handle.close()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Feed(threading.Thread):
+    """Pushes an iterable's pictures into a source. Ends with the iterable, or when the source was cancelled."""
+
+    def __init__(self, source: _c.Handle, pictures: Iterable[Any]) -> None:
+        super().__init__(name="ultramotion feed", daemon=True)
+        self.source, self.pictures = source, pictures
+        self.problem: BaseException | None = None
+
+    def run(self) -> None:
+        with self.source as s:
+            try:
+                for picture in self.pictures:
+                    if not self._push(s, picture):
+                        break
+            except BaseException as problem:
+                self.problem = problem  # before the source ends, and with it the run
+            finally:
+                lib.um_source_finish(s)
+        close = getattr(self.pictures, "close", None)
+        if callable(close):
+            close()
+
+    def _push(self, source: c_void_p, picture: Any) -> bool:
+        frame = picture if isinstance(picture, Frame) else Frame(picture)
+        with frame._handle as f:
+            mine = c_void_p(lib.um_frame_ref(f))
+        status = lib.um_source_push(source, byref(mine))
+        if status == _c.OK:
+            return True
+        problem = _c.error(status)
+        lib.um_frame_unref(byref(mine))
+        if status != _c.EOF:
+            raise problem
+        return False
+
+
+class Run:
+    """A run: an iterator of packets, a context manager, and an asynchronous iterator. Made by `run()`.
+
+    It reads, computes and writes in threads of the library, whatever Python does meanwhile; `receive` packets wait for
+    who iterates, then the run waits too. It ends at the source's end, with `stop()`, at the end of a `with`, and when it
+    is dropped."""
+
+    _close_order = 1
+
+    def __init__(
+        self,
+        source: Any,
+        pipeline: Pipeline,
+        *,
+        owned: bool,
+        sinks: Iterable[str] = (),
+        frames: int = 0,
+        loop: bool = False,
+        strict: bool = False,
+        realtime: bool = False,
+        receive: int = 4,
+        size: tuple[int, int] | None = None,
+        pixel: str = "gray8",
+        progress: bool = False,
+    ) -> None:
+        self.pipeline, self._owned = pipeline, owned
+        self._feed: _Feed | None = None
+        self._done = False
+        self._bar: Any = None
+        is_spec = isinstance(source, (str, os.PathLike))
+        settings = _c.SourceSettings()
+        lib.um_source_settings_init(byref(settings), ctypes.sizeof(settings))
+        settings.frames, settings.loop = frames, loop
+        if size is not None:
+            settings.width, settings.height = size
+            settings.channels = {"gray8": 1, "rgb8": 3}[pixel]
+        pointer = c_void_p()
+        spec = _c.path_bytes(source) if is_spec else b"push:"
+        _c.check(lib.um_source_open(byref(pointer), spec, byref(settings)))
+        self._source = _c.Handle("source", pointer, lib.um_source_close)
+        pipeline._take()
+        try:
+            self._handle = self._open(list(sinks), strict, realtime, receive)
+        except BaseException:
+            pipeline._give_back()
+            raise
+        if progress:
+            self._bar = _bar(None if not is_spec else int(lib.um_source_length(pointer)))
+        if not is_spec:
+            self._feed = _Feed(self._source, source)
+        _c.close_at_exit(self)
+        with self._handle as r:
+            _c.check(lib.um_run_start(r))
+        if self._feed is not None:
+            self._feed.start()
+
+    def _open(self, specs: list[str], strict: bool, realtime: bool, receive: int) -> _c.Handle:
+        settings = _c.RunSettings()
+        lib.um_run_settings_init(byref(settings), ctypes.sizeof(settings))
+        settings.strict, settings.realtime, settings.receive = strict, realtime, receive
+        self._problem = settings.on_problem = _c.LOG(lambda _, line: LOG.warning("%s", _c.text(line)))
+        sinks = (c_void_p * max(len(specs), 1))()
+        pointer = c_void_p()
+        try:
+            for i, spec in enumerate(specs):
+                sink = c_void_p()
+                _c.check(lib.um_sink_open(byref(sink), spec.encode(), None))
+                sinks[i] = sink.value
+            settings.sinks, settings.n_sinks = sinks, len(specs)
+            with self.pipeline._handle as p, self._source as s:
+                settings.pipeline, settings.source = p, s
+                _c.check(lib.um_run_open(byref(pointer), byref(settings)))
+                return _c.Handle("run", pointer, lib.um_run_close, self.pipeline._handle, self._source)
+        finally:
+            for value in sinks:
+                if value:
+                    lib.um_sink_close(byref(c_void_p(value)))
+
+    # ---- packets ----
+
+    def receive(self, timeout: float | None = None) -> Packet | None:
+        """The next packet; None at the end. TimeoutError after `timeout` seconds."""
+        left = timeout
+        while True:
+            wait = 0.1 if left is None else min(left, 0.1)  # between waits Python sees its signals
+            packet = self._take(int(wait * 1000))
+            if packet is not None or self._done:
+                return packet
+            if left is not None:
+                left -= wait
+                if left <= 0:
+                    raise TimeoutError(f"no packet within {timeout} s")
+
+    def _take(self, ms: int) -> Packet | None:
+        """A packet; None after the time and, with `_done`, at the end."""
+        if self._done:
+            return None
+        packet, frame = c_void_p(), c_void_p()
+        with self._handle as r:
+            status = _c.check(lib.um_run_receive_with_frame(r, ms, byref(packet), byref(frame)))
+        if status == _c.EOF:
+            self._end()
+        if not packet:
+            return None
+        if self._bar is not None:
+            self._bar.update()
+        return Packet(packet, Frame._of(frame))
+
+    def _end(self) -> None:
+        """The run is over: what went wrong is raised, once."""
+        self._done = True
+        if self._bar is not None:
+            self._bar.close()
+        with self._handle as r:
+            status = lib.um_run_join(r)
+            self.pipeline._give_back()
+            problem = _c.error(status) if status < 0 else None
+        fed = self._feed.problem if self._feed is not None else None
+        if fed is not None:
+            raise fed
+        if problem is not None:
+            raise problem
+
+    def __iter__(self) -> Run:
+        return self
+
+    def __next__(self) -> Packet:
+        packet = self.receive()
+        if packet is None:
+            raise StopIteration
+        return packet
+
+    def __aiter__(self) -> AsyncIterator[Packet]:
+        return self
+
+    async def __anext__(self) -> Packet:
+        import asyncio  # takes longer than all the rest
+
+        loop = asyncio.get_running_loop()
+        while True:
+            packet = self._take(0)
+            if packet is not None:
+                return packet
+            if self._done:
+                raise StopAsyncIteration
+            with self._handle as r:
+                fd = lib.um_run_fd(r)
+                ready: asyncio.Future[None] = loop.create_future()
+                loop.add_reader(fd, _wake, ready)
+                try:
+                    await ready
+                finally:
+                    loop.remove_reader(fd)
+
+    # ---- the run ----
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """What it has done so far: frames, visible, lost, unreadable, replaced, dropped, …"""
+        counts = _c.RunCounts()
+        with self._handle as r:
+            _c.check(lib.um_run_stats(r, byref(counts)))
+        return {field[0]: int(getattr(counts, field[0])) for field in counts._fields_[1:]}
+
+    def stop(self) -> None:
+        """Ask it to end: what is in flight still comes."""
+        with self._handle as r:
+            lib.um_run_stop(r)
+
+    def close(self) -> None:
+        """Stop, wait for the end, and let go of everything."""
+        if self._handle.closed:
+            return
+        ended, self._done = self._done, True
+        with self._source as s:
+            lib.um_source_cancel(s)
+        with self._handle as r:
+            lib.um_run_stop(r)
+            lib.um_run_join(r)
+        self._handle.close()
+        if not ended:
+            self.pipeline._give_back()
+        if self._feed is not None and self._feed is not threading.current_thread():
+            self._feed.join(2)
+        self._source.close()
+        if self._owned:
+            self.pipeline.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None and self._handle._forks == _c._forks:
+            self.close()
+
+
+def _wake(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def _bar(length: int | None) -> Any:
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        LOG.info("no progress bar without tqdm")
+        return None
+    return tqdm(total=length if length and length > 0 else None, unit="frame")
+
+
+def run(
+    source: Any,
+    *,
+    detector: Detector | Any = None,
+    segmenter: Segmenter | Any = None,
+    pipeline: Pipeline | None = None,
+    sinks: Iterable[str] = (),
+    frames: int = 0,
+    loop: bool = False,
+    strict: bool = False,
+    realtime: bool = False,
+    receive: int = 4,
+    size: tuple[int, int] | None = None,
+    pixel: str = "gray8",
+    progress: bool = False,
+    **options: Any,
+) -> Run:
+    """Packets of a source: `for packet in ultramotion.run("frames/"): …`
+
+    `source` is what the command takes (a file, a folder, a glob, `"phantom:seed=1,frames=100"`, `"-"`), a DICOM
+    file (`.dcm`), or any iterable of pictures or `Frame`s. `detector` and `segmenter` are models or their files, or give a whole
+    `pipeline`; `options` are those of `Pipeline`. `sinks` are the command's: `"dir:out"`, `"jsonl:out.jsonl"`."""
+    if isinstance(source, (str, os.PathLike)) and os.fspath(source).lower().endswith((".dcm", ".dicom")):
+        from .dicom import frames as dicom_frames
+
+        source = dicom_frames(source)
+    owned = pipeline is None
+    if pipeline is None:
+        pipeline = Pipeline(detector, segmenter, **options)
+    elif options or detector is not None or segmenter is not None:
+        raise _c.InvalidError("run: a pipeline has its models and options already")
+    try:
+        return Run(
+            source,
+            pipeline,
+            owned=owned,
+            sinks=sinks,
+            frames=frames,
+            loop=loop,
+            strict=strict,
+            realtime=realtime,
+            receive=receive,
+            size=size,
+            pixel=pixel,
+            progress=progress,
+        )
+    except BaseException:
+        if owned:
+            pipeline.close()
+        raise

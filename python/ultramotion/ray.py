@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An archive of pictures, videos and DICOM files on many machines, by Ray Data (`pip install "ultramotion[ray]"`).
+
+    import ultramotion.ray
+    ultramotion.ray.process("archive/", "results/", workers=4)
+    table = ultramotion.ray.read("results/")
+
+The archive is cut into parts: some pictures of a folder, or one video or DICOM file. Each part becomes one Parquet file, which
+appears whole or not at all. So whoever dies is replaced and his part is done again; and a run that was stopped goes on
+where it was when it is started again with the same arguments."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+from typing import Any, Iterable, Iterator
+
+from . import _c
+from .image import Frame
+from .packet import Packet
+from .pipeline import Pipeline, run
+
+_PICTURES = (".png", ".jpg", ".jpeg")
+_SEQUENCES = (".dcm", ".dicom", ".mp4", ".avi", ".mkv", ".mov", ".mha", ".mhd", ".nrrd")
+
+
+def parts(archive: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], frames_per_part: int = 64) -> list[list[str]]:
+    """The files of an archive (a folder, a glob, a file, or a list of these) in order, as the parts they are done in."""
+    if isinstance(archive, (str, os.PathLike)):
+        archive = [archive]
+    if frames_per_part < 1:
+        raise _c.InvalidError(f"{frames_per_part} frames in a part: want 1 or more")
+    files: list[str] = []
+    for entry in archive:
+        name = os.fspath(entry)
+        if os.path.isdir(name):
+            found = [os.path.join(folder, f) for folder, _, names in os.walk(name) for f in names]
+            files += sorted(f for f in found if f.lower().endswith(_PICTURES + _SEQUENCES))
+        elif os.path.exists(name):
+            files.append(name)
+        else:
+            matches = sorted(glob.glob(name))
+            if not matches:
+                raise _c.FileError(f"{name}: no such file, and nothing that it matches")
+            files += matches
+    cut: list[list[str]] = []
+    for file in files:
+        fits = cut and file.lower().endswith(_PICTURES) and cut[-1][-1].lower().endswith(_PICTURES)
+        if fits and len(cut[-1]) < frames_per_part and os.path.dirname(cut[-1][-1]) == os.path.dirname(file):
+            cut[-1].append(file)
+        else:
+            cut.append([file])
+    return cut
+
+
+def row(packet: Packet, source: str) -> dict[str, Any]:
+    """A packet as a row: what is asked for most in columns of its own, all of it in `json`."""
+    first = packet.objects[0] if packet.objects else None
+    rle = first.rle if first else None
+    box = packet.box_xyxy
+    return {
+        "source": source,
+        "frame_id": packet.frame_id,
+        "ts": packet.ts,
+        "state": packet.state,
+        "score": packet.score,
+        "name": first.name if first else None,
+        "box_xyxy": None if box is None else [float(v) for v in box],
+        "mask_height": packet.height,
+        "mask_width": packet.width,
+        "mask_counts": rle["counts"] if rle else None,
+        "mask_area_px": packet.mask_area_px,
+        "json": packet.json(),
+        "problem": None,
+    }
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("part", pa.int64()),
+            ("source", pa.string()),
+            ("frame_id", pa.int64()),
+            ("ts", pa.float64()),
+            ("state", pa.string()),
+            ("score", pa.float64()),
+            ("name", pa.string()),
+            ("box_xyxy", pa.list_(pa.float32())),
+            ("mask_height", pa.int64()),
+            ("mask_width", pa.int64()),
+            ("mask_counts", pa.string()),
+            ("mask_area_px", pa.int64()),
+            ("json", pa.string()),
+            ("problem", pa.string()),
+            ("worker", pa.string()),
+        ]
+    )
+
+
+class Worker:
+    """One actor: a pipeline on its device, opened once."""
+
+    def __init__(self, out: str, options: dict[str, Any]) -> None:
+        self.out = out
+        self.pipeline = Pipeline(**options)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        done = [self.part(int(n), json.loads(files)) for n, files in zip(batch["part"], batch["files"])]
+        return {"part": list(batch["part"]), "frames": done}
+
+    def part(self, number: int, files: list[str]) -> int:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        name = _name(self.out, number)
+        worker = f"{os.uname().nodename}:{os.getpid()}"
+        rows = [{**made, "part": number, "worker": worker} for file in files for made in self.file(file)]
+        table = pa.Table.from_pylist(rows, schema=_schema())
+        temporary = f"{name}.{os.uname().nodename}.{os.getpid()}.tmp"
+        pq.write_table(table, temporary, compression="zstd")
+        os.replace(temporary, name)
+        return len(rows)
+
+    def file(self, file: str) -> Iterator[dict[str, Any]]:
+        """Rows of a file; what cannot be read is a row that says so."""
+        try:
+            if file.lower().endswith(_PICTURES):
+                yield row(self.pipeline(Frame.read(file)), file)
+            else:
+                with run(file, pipeline=self.pipeline, strict=True) as packets:
+                    for packet in packets:
+                        yield row(packet, file)
+        except _c.DeviceError:
+            raise  # this actor's end; another one does the part again
+        except _c.Error as problem:
+            yield {"source": file, "state": "ERROR", "problem": str(problem)}
+
+
+def _name(out: str, number: int) -> str:
+    return os.path.join(out, f"part-{number:06d}.parquet")
+
+
+def process(
+    archive: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    workers: int = 1,
+    cpus: float = 1,
+    gpus: float = 0,
+    frames_per_part: int = 64,
+    **options: Any,
+) -> dict[str, int]:
+    """Run a pipeline (`options` are `Pipeline`'s, as names and numbers; models as their files) over an archive, in `workers` actors that
+    each take `cpus` and `gpus` of the cluster. `out` is a folder that all of them see. How many parts there are, were done
+    now, and frames in these."""
+    import ray
+
+    out = os.path.abspath(out)
+    os.makedirs(out, exist_ok=True)
+    cut = parts(archive, frames_per_part)
+    _same_work(out, {"parts": cut, "options": {k: repr(v) for k, v in sorted(options.items())}})
+    left = [{"part": n, "files": json.dumps(files)} for n, files in enumerate(cut) if not os.path.exists(_name(out, n))]
+    made = {"parts": len(cut), "done": 0, "frames": 0}
+    if left:
+        data = ray.data.from_items(left, override_num_blocks=len(left)).map_batches(
+            Worker,
+            fn_constructor_args=(out, options),
+            batch_size=1,
+            concurrency=min(workers, len(left)),
+            num_cpus=cpus,
+            num_gpus=gpus,
+        )
+        for done in data.iter_rows():
+            made["done"] += 1
+            made["frames"] += int(done["frames"])
+    for name in glob.glob(os.path.join(glob.escape(out), "part-*.tmp")):  # of those who died
+        os.remove(name)
+    return made
+
+
+def _same_work(out: str, work: dict[str, Any]) -> None:
+    """A folder belongs to one archive, cut in one way, with one pipeline."""
+    digest = hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()
+    name = os.path.join(out, "work.json")
+    try:
+        with open(name, "x") as file:
+            json.dump({"sha256": digest, "parts": len(work["parts"]), "options": work["options"]}, file)
+    except FileExistsError:
+        with open(name) as file:
+            if json.load(file)["sha256"] != digest:
+                raise _c.InvalidError(
+                    f"{out} has results of another archive or other options: take another folder"
+                ) from None
+
+
+def read(out: str | os.PathLike[str]) -> Any:
+    """All rows in the archive's order, as a pyarrow table."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = sorted(glob.glob(os.path.join(glob.escape(os.fspath(out)), "part-*.parquet")))
+    if not files:
+        raise _c.FileError(f"{os.fspath(out)}: no results")
+    return pa.concat_tables([pq.read_table(file) for file in files])

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reference: include/dlpack/dlpack.h of DLPack 1.1. */
+#include "ultramotion/dlpack.h"
+
+#include "base/mem.h"
+#include "base/record.h"
+#include "predict/values.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DL_CPU = 1, DL_CUDA = 2, DL_CUDA_HOST = 3, DL_CUDA_MANAGED = 13 };
+enum { DL_INT, DL_UINT, DL_FLOAT, DL_BFLOAT = 4, DL_BOOL = 6 };
+enum { DL_MAJOR = 1, DL_MINOR = 1, DL_READ_ONLY = 1 };
+
+struct DLTensor {
+    void *data;
+    struct {
+        int32_t type, id;
+    } device;
+    int32_t ndim;
+    struct {
+        uint8_t code, bits;
+        uint16_t lanes;
+    } dtype;
+    int64_t *shape, *strides; /* strides in elements; NULL: contiguous */
+    uint64_t byte_offset;
+};
+
+struct DLManagedTensor {
+    struct DLTensor tensor;
+    void *context;
+    void (*deleter)(struct DLManagedTensor *self);
+};
+
+struct DLManagedTensorVersioned {
+    uint32_t major, minor;
+    void *context;
+    void (*deleter)(struct DLManagedTensorVersioned *self);
+    uint64_t flags;
+    struct DLTensor tensor;
+};
+
+/* ---- out ---- */
+
+static um_status describe(um_values *v, struct DLTensor *out)
+{
+    static const struct {
+        uint8_t code, bits;
+    } types[] = {[UM_ARRAY_BOOL] = {DL_BOOL, 8},
+                 [UM_ARRAY_F32] = {DL_FLOAT, 32},
+                 [UM_ARRAY_F16] = {DL_FLOAT, 16},
+                 [UM_ARRAY_BF16] = {DL_BFLOAT, 16}};
+    um_device_array a = {.struct_size = sizeof a};
+    um_status st = um_values_describe(v, &a);
+    if (st != UM_OK)
+        return st;
+    bool cuda = strncmp(a.device, "cuda:", 5) == 0;
+    if (!cuda && strcmp(a.device, "cpu") != 0)
+        return um_fail(UM_EUNSUPPORTED,
+                       "DLPack: memory of device %s is not to be touched by others", a.device);
+    out->data = a.data;
+    out->device.type = cuda ? DL_CUDA : DL_CPU;
+    out->device.id = cuda ? atoi(a.device + 5) : 0;
+    out->ndim = a.rank;
+    out->dtype.code = types[a.type].code;
+    out->dtype.bits = types[a.type].bits;
+    out->dtype.lanes = 1;
+    out->shape = v->shape; /* as long as the reference */
+    out->strides = v->strides;
+    return UM_OK;
+}
+
+static void drop(struct DLManagedTensor *self)
+{
+    um_values *v = self->context;
+    um_values_unref(&v);
+    um_free(self);
+}
+
+static void drop_versioned(struct DLManagedTensorVersioned *self)
+{
+    um_values *v = self->context;
+    um_values_unref(&v);
+    um_free(self);
+}
+
+um_status um_dlpack_export(um_values *values, struct DLManagedTensor **out)
+{
+    if (!values || !out)
+        return um_fail(UM_EINVAL, "um_dlpack_export: %s is NULL", values ? "out" : "values");
+    *out = NULL;
+    if (values->read_only)
+        return um_fail(UM_EUNSUPPORTED, "DLPack: read-only values, which only DLPack 1.0 can say");
+    struct DLManagedTensor *m = um_zalloc(sizeof *m);
+    um_status st = m ? describe(values, &m->tensor) : um_fail(UM_ENOMEM, "DLPack tensor");
+    if (st != UM_OK) {
+        um_free(m);
+        return st;
+    }
+    m->context = um_values_ref(values);
+    m->deleter = drop;
+    *out = m;
+    return UM_OK;
+}
+
+um_status um_dlpack_export_versioned(um_values *values, struct DLManagedTensorVersioned **out)
+{
+    if (!values || !out)
+        return um_fail(UM_EINVAL, "um_dlpack_export_versioned: %s is NULL",
+                       values ? "out" : "values");
+    *out = NULL;
+    struct DLManagedTensorVersioned *m = um_zalloc(sizeof *m);
+    um_status st = m ? describe(values, &m->tensor) : um_fail(UM_ENOMEM, "DLPack tensor");
+    if (st != UM_OK) {
+        um_free(m);
+        return st;
+    }
+    m->major = DL_MAJOR;
+    m->minor = DL_MINOR;
+    m->context = um_values_ref(values);
+    m->deleter = drop_versioned;
+    m->flags = values->read_only ? DL_READ_ONLY : 0;
+    *out = m;
+    return UM_OK;
+}
+
+/* ---- in ---- */
+
+static um_status device_of(const struct DLTensor *t, const char **out)
+{
+    static const char gpu[][8] = {"cuda:0",  "cuda:1",  "cuda:2",  "cuda:3", "cuda:4",  "cuda:5",
+                                  "cuda:6",  "cuda:7",  "cuda:8",  "cuda:9", "cuda:10", "cuda:11",
+                                  "cuda:12", "cuda:13", "cuda:14", "cuda:15"};
+    int type = t->device.type, id = t->device.id;
+    *out = "cpu";
+    if (type == DL_CPU || type == DL_CUDA_HOST)
+        return UM_OK;
+    if ((type != DL_CUDA && type != DL_CUDA_MANAGED) || id < 0 ||
+        id >= (int)(sizeof gpu / sizeof *gpu))
+        return um_fail(UM_EINVAL, "tensor on DLPack device %d:%d, want the processor or a GPU",
+                       type, id);
+    *out = gpu[id];
+    return UM_OK;
+}
+
+static const char *shape_text(const struct DLTensor *t, char *text, size_t size)
+{
+    size_t n = 0;
+    text[0] = 0;
+    for (int i = 0; i < t->ndim && i < 8 && n < size; i++)
+        n += (size_t)snprintf(text + n, size - n, "%s%lld", i ? "," : "", (long long)t->shape[i]);
+    return text;
+}
+
+static int64_t stride_of(const struct DLTensor *t, int axis)
+{
+    if (t->strides)
+        return t->strides[axis];
+    int64_t step = 1;
+    for (int i = t->ndim - 1; i > axis; i--)
+        step *= t->shape[i];
+    return step;
+}
+
+static bool is_channels(int64_t n)
+{
+    return n == 1 || n == 3;
+}
+
+um_status um_dlpack_image(const struct DLTensor *tensor, um_image *out)
+{
+    const struct DLTensor *t = tensor;
+    um_image image = {.struct_size = sizeof image};
+    char text[200];
+    if (!t || !out)
+        return um_fail(UM_EINVAL, "um_dlpack_image: %s is NULL", t ? "out" : "tensor");
+    bool u8 = t->dtype.code == DL_UINT && t->dtype.bits == 8,
+         f32 = t->dtype.code == DL_FLOAT && t->dtype.bits == 32;
+    if ((!u8 && !f32) || t->dtype.lanes != 1)
+        return um_fail(UM_EINVAL,
+                       "picture of DLPack type %d with %d bits and %d lanes: want u8 (0 to 255) or "
+                       "f32 (0 to 1)",
+                       t->dtype.code, t->dtype.bits, t->dtype.lanes);
+    um_status st = device_of(t, &image.device);
+    if (st != UM_OK)
+        return st;
+    int first = t->ndim == 4 && t->shape[0] == 1, rank = t->ndim - first;
+    const int64_t *shape = t->shape + first;
+    bool last = rank == 3 && is_channels(shape[2]);
+    if (rank != 2 && (rank != 3 || (!last && !is_channels(shape[0]))))
+        return um_fail(
+            UM_EINVAL,
+            "picture of shape [%s]: want [H,W], [H,W,C], [C,H,W] or [1,C,H,W] with C = 1 "
+            "or 3",
+            shape_text(t, text, sizeof text));
+    int h = rank == 2 || last ? 0 : 1, c = rank == 2 ? -1 : last ? 2 : 0; /* their axes */
+    image.layout = rank == 2 ? UM_IMAGE_HW : last ? UM_IMAGE_HWC : UM_IMAGE_CHW;
+    if (shape[h] < 1 || shape[h + 1] < 1 || shape[h] > UM_FRAME_MAX_SIDE ||
+        shape[h + 1] > UM_FRAME_MAX_SIDE || !t->data)
+        return um_fail(UM_EINVAL, "picture of shape [%s]: sides must be 1 to %d",
+                       shape_text(t, text, sizeof text), (int)UM_FRAME_MAX_SIDE);
+    image.type = u8 ? UM_IMAGE_U8 : UM_IMAGE_F32;
+    image.height = (int)shape[h];
+    image.width = (int)shape[h + 1];
+    image.channels = c < 0 ? 1 : (int)shape[c];
+    int64_t row = stride_of(t, first + h), pixel = stride_of(t, first + h + 1),
+            channel = c < 0 ? 1 : stride_of(t, first + c);
+    bool planar = image.layout == UM_IMAGE_CHW, rows = row != 0 || image.height == 1;
+    bool packed = (pixel == (planar ? 1 : image.channels) || image.width == 1) &&
+                  (image.channels == 1 || channel == (planar ? row * image.height : 1)) &&
+                  (image.channels > 1 || pixel == 1 || image.width == 1);
+    if (!packed || !rows)
+        return um_fail(UM_EINVAL,
+                       "picture of shape [%s] is not contiguous: pixels are %lld, "
+                       "channels %lld elements apart",
+                       shape_text(t, text, sizeof text), (long long)pixel, (long long)channel);
+    image.row_bytes = (ptrdiff_t)row * (u8 ? 1 : 4);
+    image.data = (const char *)t->data + t->byte_offset;
+    if (image.height == 1)
+        image.row_bytes = 0;
+    return um_record_out(out, &image, sizeof image, "um_image");
+}
+
+um_status um_dlpack_frame(um_frame **out, const struct DLTensor *tensor, void (*release)(void *ctx),
+                          void *ctx)
+{
+    um_image image = {.struct_size = sizeof image};
+    if (!out)
+        return um_fail(UM_EINVAL, "um_dlpack_frame: out is NULL");
+    *out = NULL;
+    um_status st = um_dlpack_image(tensor, &image);
+    if (st != UM_OK)
+        return st;
+    if (strcmp(image.device, "cpu") != 0)
+        return um_fail(UM_EINVAL, "a frame is in host memory, the tensor on device %s",
+                       image.device);
+    if (image.type != UM_IMAGE_U8 || (image.layout == UM_IMAGE_CHW && image.channels != 1))
+        return um_fail(UM_EINVAL, "a frame is u8 with channels last, the tensor is %s",
+                       image.type == UM_IMAGE_U8 ? "[C,H,W]" : "f32");
+    ptrdiff_t row = image.row_bytes ? image.row_bytes : (ptrdiff_t)image.width * image.channels;
+    return um_frame_wrap(out, image.width, image.height, image.channels,
+                         (uint8_t *)(uintptr_t)image.data, row, release, ctx);
+}
+
+/* ---- capsules of Python ---- */
+
+static _Atomic(int (*)(void *, const char *)) capsule_is_valid;
+static _Atomic(void *(*)(void *, const char *)) capsule_pointer;
+
+void um_capsule_bind(int (*is_valid)(void *capsule, const char *name),
+                     void *(*pointer)(void *capsule, const char *name))
+{
+    atomic_store(&capsule_pointer, pointer);
+    atomic_store(&capsule_is_valid, is_valid);
+}
+
+void um_capsule_drop(void *capsule)
+{
+    static const char plain[] = "dltensor", versioned[] = "dltensor_versioned";
+    int (*is_valid)(void *, const char *) = atomic_load(&capsule_is_valid);
+    void *(*pointer)(void *, const char *) = atomic_load(&capsule_pointer);
+    if (!is_valid || !pointer)
+        return;
+    if (is_valid(capsule, plain)) {
+        struct DLManagedTensor *m = pointer(capsule, plain);
+        m->deleter(m);
+    } else if (is_valid(capsule, versioned)) {
+        struct DLManagedTensorVersioned *m = pointer(capsule, versioned);
+        m->deleter(m);
+    } /* else it was taken, and renamed */
+}
