@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pillow's bilinear resize, byte for byte (tests/gen/resize_golden.py), on every instruction level.
- */
+/* Pillow's bilinear resize and OpenCV's area filter, byte for byte (tests/gen/resize_golden.py,
+ * area_golden.py), on every instruction level. */
 #include "test.h"
 
 #include "base/mem.h"
@@ -13,7 +13,9 @@ struct golden {
     unsigned fnv;
 };
 
-static void check_case(um_device *dev, const struct golden *g)
+typedef struct um_resize_plan prepare(um_params *p, int h_in, int w_in, int h_out, int w_out);
+
+static void check_case(um_device *dev, prepare *prepare, const struct golden *g)
 {
     size_t n_in = (size_t)g->w * (size_t)g->h * (size_t)g->c;
     size_t n_out = (size_t)g->new_w * (size_t)g->new_h * (size_t)g->c;
@@ -28,13 +30,14 @@ static void check_case(um_device *dev, const struct golden *g)
     CHECK_OK(um_buf_open(&in, dev, n_in, "picture"));
     CHECK_OK(um_upload_now(dev, in, 0, pixels, n_in, UM_STAGE_SETUP, "test"));
     CHECK_OK(um_params_open(&p, dev));
-    struct um_resize_plan plan = um_resize_prepare(p, g->h, g->w, g->new_h, g->new_w);
+    struct um_resize_plan plan = prepare(p, g->h, g->w, g->new_h, g->new_w);
     CHECK_OK(um_params_upload(p));
     CHECK_OK(um_tape_open(&t, dev, "resize"));
     um_tensor x = um_tape_buffer(t, in, 0, UM_U8, g->h, g->w, g->c);
     um_tensor y = um_keep(t, um_resize_record(t, p, &plan, x));
     CHECK_OK(um_tape_compile(t));
-    CHECK_EQ(um_tape_steps(t), (g->w != g->new_w) + (g->h != g->new_h));
+    int axes = (g->w != g->new_w) + (g->h != g->new_h);
+    CHECK_EQ(um_tape_steps(t), plan.by_area ? axes > 0 : axes);
     CHECK_EQ(y.h, g->new_h);
     CHECK_EQ(y.w, g->new_w);
     CHECK_OK(um_tape_run(t, UM_QUEUE_MAIN));
@@ -55,7 +58,7 @@ static void check_case(um_device *dev, const struct golden *g)
               dev->isa, g->w, g->h, g->c, g->new_w, g->new_h, sum, g->sum);
 }
 
-TEST(same_bytes_as_pillow)
+static void check_file(const char *path, prepare *prepare)
 {
     um_device_settings settings;
     um_device_settings_default(&settings);
@@ -65,19 +68,29 @@ TEST(same_bytes_as_pillow)
         CHECK_OK(um_device_open(&dev, &settings));
         dev->ops = *level;
         dev->isa = (*level)->name;
-        FILE *f = fopen(UM_GOLDEN_DIR "/resize.txt", "r");
+        FILE *f = fopen(path, "r");
         CHECK(f != NULL);
         struct golden g;
         int cases = 0;
         while (fscanf(f, "%d %d %d %d %d %llu %x", &g.w, &g.h, &g.c, &g.new_w, &g.new_h, &g.sum,
                       &g.fnv) == 7) {
-            check_case(dev, &g);
+            check_case(dev, prepare, &g);
             cases++;
         }
         fclose(f);
         um_device_close(&dev);
         CHECK(cases >= 20);
     }
+}
+
+TEST(same_bytes_as_pillow)
+{
+    check_file(UM_GOLDEN_DIR "/resize.txt", um_resize_prepare);
+}
+
+TEST(same_bytes_as_opencv)
+{
+    check_file(UM_GOLDEN_DIR "/area.txt", um_area_prepare);
 }
 
 TEST(order_of_passes)

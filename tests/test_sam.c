@@ -129,7 +129,7 @@ static um_status run_open(struct run *r, const char *device, const struct um_ops
     if (st == UM_OK)
         st = open_weights(&file);
     if (st == UM_OK)
-        st = um_sam_open(&r->sam, r->dev, file, 0);
+        st = um_sam_open(&r->sam, r->dev, file, 0, NULL);
     um_weights_close(&file);
     if (st == UM_OK)
         st = upload(r, &r->image, image, sizeof image);
@@ -267,7 +267,7 @@ static void check_refused(const char *skip, bool lite, int canvas, um_status wan
     CHECK_OK(write_weights(path, skip, lite, NULL));
     CHECK_OK(um_device_open(&dev, &settings));
     CHECK_OK(um_weights_open(&file, path));
-    CHECK_EQ(um_sam_open(&sam, dev, file, canvas), want);
+    CHECK_EQ(um_sam_open(&sam, dev, file, canvas, NULL), want);
     CHECK_MSG(strstr(um_last_error(), text), "\"%s\" does not say \"%s\"", um_last_error(), text);
     CHECK(sam == NULL);
     um_weights_close(&file);
@@ -281,7 +281,6 @@ TEST(refuses_with_a_reason)
                   "mask_decoder.transformer.layers.1.norm4.bias");
     check_refused("image_encoder.layers.2.blocks.3.attn.attention_biases", false, 64, UM_EFORMAT,
                   "image_encoder.layers.2.blocks.3.attn.attention_biases");
-    check_refused(NULL, true, 256, UM_EUNSUPPORTED, "LiteMedSAM");
     check_refused(NULL, false, 100, UM_EINVAL, "canvas 100");
 }
 
@@ -300,7 +299,7 @@ TEST(out_of_memory)
     for (uint64_t k = 1; st != UM_OK; k += k / 2 + 1) {
         FORGET_ERROR();
         um_mem_fail_at(k);
-        st = um_sam_open(&sam, dev, file, CANVAS);
+        st = um_sam_open(&sam, dev, file, CANVAS, NULL);
         um_mem_fail_at(0);
         CHECK_MEMORY(st);
         CHECK_MSG(st == UM_OK || (st == UM_ENOMEM && !sam), "allocation %d: %s", (int)k,

@@ -18,7 +18,9 @@ typedef enum um_model_kind {
     UM_MODEL_DFINE,
     UM_MODEL_MOBILE_SAM,
     UM_MODEL_LITE_MEDSAM,
-    UM_MODEL_SAM_VIT
+    UM_MODEL_SAM_VIT,
+    UM_MODEL_TINY_SAM,
+    UM_MODEL_MEDSAM
 } um_model_kind;
 
 /** What a weight file holds, read from its names, shapes and metadata; no weights are loaded. */

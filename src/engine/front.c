@@ -16,9 +16,11 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
     if (st != UM_OK)
         return st;
     for (int i = 0; i < n; i++) {
-        plan[i] = um_resize_prepare(f->params, h, w, target[i].new_h, target[i].new_w);
-        lut[i] =
-            um_params_add(f->params, target[i].lut, (size_t)target[i].c * sizeof *target[i].lut);
+        plan[i] = (target[i].by_area ? um_area_prepare : um_resize_prepare)(
+            f->params, h, w, target[i].new_h, target[i].new_w);
+        lut[i] = target[i].lut ? um_params_add(f->params, target[i].lut,
+                                               (size_t)target[i].c * sizeof *target[i].lut)
+                               : (um_const){0, 0};
     }
     st = um_params_upload(f->params);
     if (st == UM_OK)
@@ -35,7 +37,9 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
         in[i] = (struct um_front_input){
             .out = um_tape_buffer(f->tape, target[i].input, 0, dev->precision, target[i].size_h,
                                   target[i].size_w, target[i].c),
-            .lut = um_tape_const(f->tape, f->params, lut[i], UM_F32, 1, target[i].c, 256),
+            .lut = target[i].lut
+                       ? um_tape_const(f->tape, f->params, lut[i], UM_F32, 1, target[i].c, 256)
+                       : (um_tensor){0},
             .plan = plan[i]};
     um_front_record(f->tape, f->params, x, in, n);
     return um_tape_compile(f->tape);

@@ -14,7 +14,8 @@ struct um_front_target {
     um_buf *input;
     int size_h, size_w, c;
     int new_h, new_w;
-    const float (*lut)[256]; /* [c] */
+    const float (*lut)[256]; /* [c]; NULL: the picture's levels stretched over 0..1 */
+    bool by_area;            /* resized with OpenCV's INTER_AREA, else with Pillow's bilinear */
 };
 
 enum { UM_FRONT_SLOTS = 3 };

@@ -11,7 +11,8 @@
 
 /* ---- the model ---- */
 
-static um_status open_file(um_segmenter **out, um_device *device, um_weights *file, int canvas)
+static um_status open_file(um_segmenter **out, um_device *device, um_weights *file, int canvas,
+                           const char *family)
 {
     um_segmenter *s = um_zalloc(sizeof *s);
     if (!s)
@@ -20,7 +21,7 @@ static um_status open_file(um_segmenter **out, um_device *device, um_weights *fi
     pthread_mutex_init(&s->own_lock, NULL);
     s->dev = device;
     memcpy(s->sha256, um_weights_sha256(file), sizeof s->sha256);
-    um_status st = um_sam_open(&s->net, device, file, canvas);
+    um_status st = um_sam_open(&s->net, device, file, canvas, family);
     if (st != UM_OK)
         um_segmenter_close(&s);
     *out = s;
@@ -28,6 +29,12 @@ static um_status open_file(um_segmenter **out, um_device *device, um_weights *fi
 }
 
 um_status um_segmenter_open(um_segmenter **out, um_device *device, const char *path, int canvas)
+{
+    return um_segmenter_open_as(out, device, path, canvas, NULL);
+}
+
+um_status um_segmenter_open_as(um_segmenter **out, um_device *device, const char *path, int canvas,
+                               const char *family)
 {
     um_weights *file = NULL;
     if (!out || !device || !path)
@@ -38,7 +45,7 @@ um_status um_segmenter_open(um_segmenter **out, um_device *device, const char *p
     *out = NULL;
     um_status st = um_weights_open(&file, path);
     if (st == UM_OK)
-        st = open_file(out, device, file, canvas);
+        st = open_file(out, device, file, canvas, family);
     um_weights_close(&file);
     return st;
 }
@@ -56,7 +63,7 @@ um_status um_segmenter_open_memory(um_segmenter **out, um_device *device, const 
     *out = NULL;
     um_status st = um_weights_open_memory(&file, data, size, label);
     if (st == UM_OK)
-        st = open_file(out, device, file, canvas);
+        st = open_file(out, device, file, canvas, NULL);
     um_weights_close(&file);
     return st;
 }
@@ -82,7 +89,7 @@ int um_segmenter_canvas(const um_segmenter *segmenter)
 
 int um_segmenter_low_side(const um_segmenter *s)
 {
-    return um_sam_canvas(s->net) / 4;
+    return 4 * um_sam_grid(s->net);
 }
 
 const char *um_segmenter_sha256(const um_segmenter *segmenter)
@@ -194,6 +201,7 @@ struct um_front_target um_encode_target(const um_encode *s, int w, int h)
 {
     static _Thread_local float lut[3][256];
     int side = um_sam_canvas(s->model->net), new_h = 0, new_w = 0;
+    bool by_area = um_sam_family(s->model->net)->fit == UM_FIT_RATIO;
     um_sam_lut(lut);
     um_sam_target(side, h, w, &new_h, &new_w);
     return (struct um_front_target){.input = s->input,
@@ -202,7 +210,8 @@ struct um_front_target um_encode_target(const um_encode *s, int w, int h)
                                     .c = 3,
                                     .new_h = new_h,
                                     .new_w = new_w,
-                                    .lut = (const float(*)[256])lut};
+                                    .by_area = by_area,
+                                    .lut = by_area ? NULL : (const float(*)[256])lut};
 }
 
 /* ---- prompt encoder and mask decoder ---- */
@@ -240,13 +249,13 @@ void um_decode_close(um_decode *s)
 struct um_mask_tables um_segmenter_tables(const um_segmenter *s, um_params *p, int w, int h)
 {
     struct um_mask_tables k = {{0, 0}, {0, 0}};
-    int side = um_sam_canvas(s->net), new_h = 0, new_w = 0;
+    int side = um_sam_canvas(s->net), low = um_segmenter_low_side(s), new_h = 0, new_w = 0;
     um_sam_target(side, h, w, &new_h, &new_w);
     float *tx = um_params_reserve(p, (size_t)w * 4 * sizeof *tx, &k.tx);
     if (tx)
-        um_mask_taps(tx, side / 4, side, new_w, w);
+        um_mask_taps(tx, low, side, new_w, w);
     float *ty = um_params_reserve(p, (size_t)h * 4 * sizeof *ty, &k.ty);
     if (ty)
-        um_mask_taps(ty, side / 4, side, new_h, h);
+        um_mask_taps(ty, low, side, new_h, h);
     return k;
 }

@@ -378,13 +378,25 @@ um_tensor um_token_attention(um_tape *t, const struct um_token_attention *w, um_
 
 /* ---- both ends of a frame ---- */
 
-void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *in, int n)
+/* One input made of primitives. */
+static void front_default(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *in)
 {
-    if (!um_tape_takes(t, UM_OP_FRONT)) {
-        for (int i = 0; i < n; i++)
-            um_normalize(t, um_resize_record(t, p, &in[i].plan, x), in[i].lut, in[i].out);
+    um_tensor small = um_resize_record(t, p, &in->plan, x);
+    um_normalize(t, small, in->lut.id ? in->lut : um_levels(t, small, in->out.c), in->out);
+}
+
+void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *all,
+                     int inputs)
+{
+    struct um_front_input in[2]; /* of the fused step */
+    int n = 0;
+    for (int i = 0; i < inputs; i++)
+        if (um_tape_takes(t, UM_OP_FRONT) && !all[i].plan.by_area && all[i].lut.id)
+            in[n++] = all[i];
+        else
+            front_default(t, p, x, &all[i]);
+    if (!n)
         return;
-    }
     struct um_front_args a = {{0}, {0}, {0}};
     um_tensor operand[9] = {[2] = x};
     for (int i = 0; i < n; i++) {

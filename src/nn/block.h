@@ -149,10 +149,12 @@ struct um_front_args {
     int new_h[2], new_w[2];
 };
 struct um_front_input {
-    um_tensor out, lut;
+    um_tensor out, lut; /* lut absent: um_levels() of the resized picture */
     struct um_resize_plan plan;
 };
-void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *in, int n);
+/* Only Pillow's filter with a table goes into the fused step. */
+void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *all,
+                     int inputs);
 
 /* um_mask_upsample(), um_mask_statistics() and um_packet_op() as one step, bit for bit. `work` is a
  * constant of UM_MASK_WORK_BYTES zeros that the step leaves as zeros.

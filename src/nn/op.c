@@ -358,6 +358,27 @@ um_tensor um_resize(um_tape *t, um_tensor x, um_tensor taps, bool vertical)
     return y;
 }
 
+um_tensor um_area(um_tape *t, um_tensor x, um_tensor tx, um_tensor ty, const struct um_area_args *a)
+{
+    if (!um_op_check(t, UM_OP_AREA,
+                     x.dtype == UM_U8 && tx.dtype == UM_F32 && ty.dtype == UM_F32 && tx.c > 2 &&
+                         ty.c > 2,
+                     "wants u8 pixels and f32 taps"))
+        return (um_tensor){0};
+    um_tensor y = um_tape_new(t, UM_U8, (int)rows(ty), (int)rows(tx), x.c);
+    um_op_step(t, UM_OP_AREA, a, sizeof *a, (um_tensor[]){y, x, tx, ty}, 4, 1);
+    return y;
+}
+
+um_tensor um_levels(um_tape *t, um_tensor x, int c)
+{
+    if (!um_op_check(t, UM_OP_LEVELS, x.dtype == UM_U8 && c > 0, "wants u8 pixels"))
+        return (um_tensor){0};
+    um_tensor y = um_tape_new(t, UM_F32, 1, c, 256);
+    um_op_step(t, UM_OP_LEVELS, NULL, 0, (um_tensor[]){y, x}, 2, 1);
+    return y;
+}
+
 um_tensor um_normalize(um_tape *t, um_tensor x, um_tensor lut, um_tensor out)
 {
     if (!um_op_check(t, UM_OP_NORMALIZE,

@@ -143,6 +143,22 @@ struct um_resize_args {
 };
 um_tensor um_resize(um_tape *t, um_tensor x, um_tensor taps, bool vertical);
 
+/* OpenCV's INTER_AREA on u8, bit for bit (modules/imgproc/src/resize.cpp). tx f32 [w, 2 + k], ty
+ * f32 [h, 2 + k]: first index, count, then weights. Sums of float products in the order of the
+ * taps, first along the row; then times scale, rounded to even or (half_up) halves up. `linear`,
+ * which OpenCV takes where the picture grows: whole-number weights at 2^11 in its fixed point.
+ * Tables: resize.h */
+struct um_area_args {
+    bool linear, half_up;
+    float scale;
+};
+um_tensor um_area(um_tape *t, um_tensor x, um_tensor tx, um_tensor ty,
+                  const struct um_area_args *a);
+
+/* A table for um_normalize() that stretches what is in x u8 over 0..1: out f32 [c,256], every row
+ * (u - min)/(max - min) over all of x; u - min where all are equal. */
+um_tensor um_levels(um_tape *t, um_tensor x, int c);
+
 /* u8 [h,w,1 or 3] -> f32 [size_h,size_w,c]: y[c] = lut[c][u[c]] (one-channel input feeds every c),
  * zero right of and below x. lut f32 [c,256]. */
 um_tensor um_normalize(um_tape *t, um_tensor x, um_tensor lut,

@@ -312,6 +312,58 @@ void um_ref_resize(const struct um_call *call)
         }
 }
 
+static void area_row(void *ctx, int y, int worker)
+{
+    const struct um_call *call = ctx;
+    const struct um_area_args *a = call->args;
+    const struct um_view *out = &call->t[0], *in = &call->t[1];
+    const float *ky = row_of(&call->t[3], y);
+    (void)worker;
+    for (int x = 0; x < out->w; x++)
+        for (int o = 0; o < out->c; o++) {
+            const float *kx = row_of(&call->t[2], x);
+            float sum = 0;
+            int32_t fixed = 0;
+            for (int j = 0; j < (int)ky[1]; j++) {
+                const uint8_t *p =
+                    (const uint8_t *)in->data +
+                    ((ptrdiff_t)((int)ky[0] + j) * in->w + (ptrdiff_t)kx[0]) * in->ld + o;
+                float line = 0;
+                for (int i = 0; i < (int)kx[1]; i++, p += in->ld)
+                    line += (float)*p * kx[2 + i];
+                sum += line * ky[2 + j];
+                fixed += (int32_t)ky[2 + j] * ((int32_t)line >> 4) >> 16;
+            }
+            float v = sum * a->scale;
+            v = a->half_up ? v + 0.5f : rintf(v);
+            ((uint8_t *)out->data)[((ptrdiff_t)y * out->w + x) * out->ld + o] =
+                (uint8_t)(a->linear ? (fixed + 2) >> 2
+                          : v < 0   ? 0
+                          : v > 255 ? 255
+                                    : (int)v);
+        }
+}
+
+void um_ref_area(const struct um_call *call)
+{
+    um_pool_run(call->pool, call->t[0].h, area_row, (void *)(uintptr_t)call);
+}
+
+void um_ref_levels(const struct um_call *call)
+{
+    const struct um_view *out = &call->t[0], *in = &call->t[1];
+    int lo = 255, hi = 0;
+    for (ptrdiff_t r = 0; r < (ptrdiff_t)in->h * in->w; r++)
+        for (int o = 0; o < in->c; o++) {
+            int u = ((const uint8_t *)in->data)[r * in->ld + o];
+            lo = u < lo ? u : lo;
+            hi = u > hi ? u : hi;
+        }
+    for (ptrdiff_t r = 0; r < (ptrdiff_t)out->h * out->w; r++)
+        for (int u = 0; u < 256; u++)
+            out_row(out, r)[u] = (float)(u - lo) / (float)(hi > lo ? hi - lo : 1);
+}
+
 void um_ref_normalize(const struct um_call *call)
 {
     const struct um_view *out = &call->t[0], *in = &call->t[1], *lut = &call->t[2];

@@ -26,6 +26,30 @@ void um_cuda_resize(const struct um_call *call)
                    um_blocks((int64_t)k.out.w * k.x.c, THREADS), (unsigned)rows(k.out.h), 1);
 }
 
+void um_cuda_area(const struct um_call *call)
+{
+    const struct um_area_args *a = call->args;
+    const struct um_view *t = call->t;
+    struct um_area_pixels_args k = {.out = um_gview(&t[0]),
+                                    .x = um_gview(&t[1]),
+                                    .tx = t[2].data,
+                                    .ty = t[3].data,
+                                    .kx = (int)t[2].ld,
+                                    .ky = (int)t[3].ld,
+                                    .linear = a->linear,
+                                    .half_up = a->half_up,
+                                    .scale = a->scale};
+    um_launch_grid(call, "um_area_pixels", k, THREADS, 0,
+                   um_blocks((int64_t)k.out.w * k.x.c, THREADS), (unsigned)rows(k.out.h), 1);
+}
+
+void um_cuda_levels(const struct um_call *call)
+{
+    const struct um_view *t = call->t;
+    struct um_levels_table_args k = {.out = um_gview(&t[0]), .x = um_gview(&t[1])};
+    um_launch_grid(call, "um_levels_table", k, THREADS, 2 * sizeof(int), 1, 1, 1);
+}
+
 void um_cuda_normalize(const struct um_call *call)
 {
     const struct um_view *t = call->t;

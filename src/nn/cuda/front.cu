@@ -88,6 +88,56 @@ KERNEL(um_resize_axis, um_resize_axis_args, a, THREADS)
     }
 }
 
+KERNEL(um_area_pixels, um_area_pixels_args, a, THREADS)
+{
+    int c = a.x.c, i = (int)(blockIdx.x * blockDim.x + threadIdx.x), x = i / c, o = i % c;
+    if (x >= a.out.w)
+        return;
+    const float *kx = a.tx + (int64_t)x * a.kx;
+    for (int y = (int)blockIdx.y; y < a.out.h; y += (int)gridDim.y) {
+        const float *ky = a.ty + (int64_t)y * a.ky;
+        float sum = 0;
+        int fixed = 0;
+        for (int j = 0; j < (int)ky[1]; j++) {
+            const uint8_t *p = (const uint8_t *)a.x.data +
+                               ((int64_t)((int)ky[0] + j) * a.x.w + (int)kx[0]) * a.x.ld + o;
+            float line = 0;
+            for (int k = 0; k < (int)kx[1]; k++, p += a.x.ld)
+                line = add_rn(line, mul_rn((float)*p, kx[2 + k]));
+            sum = add_rn(sum, mul_rn(line, ky[2 + j]));
+            fixed += (int)ky[2 + j] * ((int)line >> 4) >> 16;
+        }
+        float v = mul_rn(sum, a.scale);
+        v = a.half_up ? add_rn(v, 0.5f) : rintf(v);
+        int u = a.linear ? (fixed + 2) >> 2 : v < 0 ? 0 : v > 255 ? 255 : (int)v;
+        ((uint8_t *)a.out.data)[((int64_t)y * a.out.w + x) * a.out.ld + o] = (uint8_t)u;
+    }
+}
+
+KERNEL(um_levels_table, um_levels_table_args, a, THREADS)
+{
+    int *range = (int *)shared_memory(), lo = 255, hi = 0;
+    int64_t n = (int64_t)a.x.h * a.x.w;
+    if (threadIdx.x == 0) {
+        range[0] = 255;
+        range[1] = 0;
+    }
+    sync();
+    for (int64_t r = threadIdx.x; r < n; r += THREADS)
+        for (int o = 0; o < a.x.c; o++) {
+            int u = ((const uint8_t *)a.x.data)[r * a.x.ld + o];
+            lo = u < lo ? u : lo;
+            hi = u > hi ? u : hi;
+        }
+    atomic_min(range, lo);
+    atomic_max(range + 1, hi);
+    sync();
+    lo = range[0];
+    hi = range[1];
+    for (int row = 0; row < a.out.w; row++)
+        store(a.out, row, threadIdx.x, (float)((int)threadIdx.x - lo) / (float)(hi > lo ? hi - lo : 1));
+}
+
 KERNEL(um_normalize_pixels, um_normalize_pixels_args, a, THREADS)
 {
     int c = a.out.c, i = (int)(blockIdx.x * blockDim.x + threadIdx.x), x = i / c, o = i % c;

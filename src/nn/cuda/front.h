@@ -7,12 +7,27 @@
 
 #include <stdint.h>
 
-#define UM_CUDA_FRONT_KERNELS(X) X(um_resize_axis) X(um_normalize_pixels) X(um_front_tiles)
+#define UM_CUDA_FRONT_KERNELS(X) \
+    X(um_resize_axis) X(um_area_pixels) X(um_levels_table) X(um_normalize_pixels) X(um_front_tiles)
 
 /* One pass of a resize: one thread per element */
 struct um_resize_axis_args {
     struct um_gview out, x, taps; /* u8, u8, i32 */
     int vertical;
+};
+
+/* OpenCV's area filter: one thread per element */
+struct um_area_pixels_args {
+    struct um_gview out, x; /* u8 */
+    const float *tx, *ty;
+    int kx, ky; /* floats per output index */
+    int linear, half_up;
+    float scale;
+};
+
+/* (u - min)/(max - min): one block */
+struct um_levels_table_args {
+    struct um_gview out, x;
 };
 
 /* y = lut[c][u], zero outside x: one thread per element */
