@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "hashed.h"
+#include "nn/area.h"
 #include "nn/resize.h"
 
 struct golden {
@@ -13,9 +14,7 @@ struct golden {
     unsigned fnv;
 };
 
-typedef struct um_resize_plan prepare(um_params *p, int h_in, int w_in, int h_out, int w_out);
-
-static void check_case(um_device *dev, prepare *prepare, const struct golden *g)
+static void check_case(um_device *dev, bool by_area, const struct golden *g)
 {
     size_t n_in = (size_t)g->w * (size_t)g->h * (size_t)g->c;
     size_t n_out = (size_t)g->new_w * (size_t)g->new_h * (size_t)g->c;
@@ -30,14 +29,20 @@ static void check_case(um_device *dev, prepare *prepare, const struct golden *g)
     CHECK_OK(um_buf_open(&in, dev, n_in, "picture"));
     CHECK_OK(um_upload_now(dev, in, 0, pixels, n_in, UM_STAGE_SETUP, "test"));
     CHECK_OK(um_params_open(&p, dev));
-    struct um_resize_plan plan = prepare(p, g->h, g->w, g->new_h, g->new_w);
+    struct um_resize_plan plan = {.h_in = 0};
+    struct um_area_plan area = {.h_in = 0};
+    if (by_area)
+        area = um_area_prepare(p, g->h, g->w, g->new_h, g->new_w);
+    else
+        plan = um_resize_prepare(p, g->h, g->w, g->new_h, g->new_w);
     CHECK_OK(um_params_upload(p));
     CHECK_OK(um_tape_open(&t, dev, "resize"));
     um_tensor x = um_tape_buffer(t, in, 0, UM_U8, g->h, g->w, g->c);
-    um_tensor y = um_keep(t, um_resize_record(t, p, &plan, x));
+    um_tensor y =
+        um_keep(t, by_area ? um_area_record(t, p, &area, x) : um_resize_record(t, p, &plan, x));
     CHECK_OK(um_tape_compile(t));
     int axes = (g->w != g->new_w) + (g->h != g->new_h);
-    CHECK_EQ(um_tape_steps(t), plan.by_area ? axes > 0 : axes);
+    CHECK_EQ(um_tape_steps(t), by_area ? axes > 0 : axes);
     CHECK_EQ(y.h, g->new_h);
     CHECK_EQ(y.w, g->new_w);
     CHECK_OK(um_tape_run(t, UM_QUEUE_MAIN));
@@ -58,7 +63,7 @@ static void check_case(um_device *dev, prepare *prepare, const struct golden *g)
               dev->isa, g->w, g->h, g->c, g->new_w, g->new_h, sum, g->sum);
 }
 
-static void check_file(const char *path, prepare *prepare)
+static void check_file(const char *path, bool by_area)
 {
     um_device_settings settings;
     um_device_settings_default(&settings);
@@ -74,7 +79,7 @@ static void check_file(const char *path, prepare *prepare)
         int cases = 0;
         while (fscanf(f, "%d %d %d %d %d %llu %x", &g.w, &g.h, &g.c, &g.new_w, &g.new_h, &g.sum,
                       &g.fnv) == 7) {
-            check_case(dev, prepare, &g);
+            check_case(dev, by_area, &g);
             cases++;
         }
         fclose(f);
@@ -85,12 +90,12 @@ static void check_file(const char *path, prepare *prepare)
 
 TEST(same_bytes_as_pillow)
 {
-    check_file(UM_GOLDEN_DIR "/resize.txt", um_resize_prepare);
+    check_file(UM_GOLDEN_DIR "/resize.txt", false);
 }
 
 TEST(same_bytes_as_opencv)
 {
-    check_file(UM_GOLDEN_DIR "/area.txt", um_area_prepare);
+    check_file(UM_GOLDEN_DIR "/area.txt", true);
 }
 
 TEST(order_of_passes)

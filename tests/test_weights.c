@@ -1135,7 +1135,7 @@ TEST(sam_kinds_are_recognised)
     CHECK(tiny != NULL);
     CHECK_OK(um_model_inspect(tiny, &info));
     remove(tiny);
-    CHECK_EQ(info.kind, UM_MODEL_TINY_SAM);
+    CHECK_EQ(info.kind, UM_MODEL_MOBILE_SAM);
     CHECK_STR(info.architecture, "tiny-sam");
     const char *wrong = write_shapes("wrong.safetensors", s, 3,
                                      (const char *const[]){"architecture", "lite-medsam", NULL});

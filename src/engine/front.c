@@ -8,7 +8,8 @@
 um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
                         const struct um_front_target *target, int n, int slots)
 {
-    struct um_resize_plan plan[2];
+    struct um_resize_plan plan[2] = {{.kx = 0}};
+    struct um_area_plan area[2] = {{.kx = 0}};
     um_const lut[2];
     *f = (struct um_front){.dev = dev, .w = w, .h = h, .c = c};
     f->bytes = UM_HEADER_BYTES + (size_t)w * (size_t)h * (size_t)c;
@@ -16,8 +17,10 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
     if (st != UM_OK)
         return st;
     for (int i = 0; i < n; i++) {
-        plan[i] = (target[i].by_area ? um_area_prepare : um_resize_prepare)(
-            f->params, h, w, target[i].new_h, target[i].new_w);
+        if (target[i].by_area)
+            area[i] = um_area_prepare(f->params, h, w, target[i].new_h, target[i].new_w);
+        else
+            plan[i] = um_resize_prepare(f->params, h, w, target[i].new_h, target[i].new_w);
         lut[i] = target[i].lut ? um_params_add(f->params, target[i].lut,
                                                (size_t)target[i].c * sizeof *target[i].lut)
                                : (um_const){0, 0};
@@ -40,7 +43,9 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
             .lut = target[i].lut
                        ? um_tape_const(f->tape, f->params, lut[i], UM_F32, 1, target[i].c, 256)
                        : (um_tensor){0},
-            .plan = plan[i]};
+            .plan = plan[i],
+            .by_area = target[i].by_area,
+            .area = area[i]};
     um_front_record(f->tape, f->params, x, in, n);
     return um_tape_compile(f->tape);
 }

@@ -242,9 +242,13 @@ static um_status convert(const um_weights *file, const char *out, bool half, int
         st = set(p, "source_sha256", info.sha256);
     if (st == UM_OK)
         st = set(p, "producer", producer);
-    for (int i = 0; st == UM_OK && metadata && metadata[i]; i += 2)
+    const struct um_sam_family *family = NULL;
+    for (int i = 0; st == UM_OK && metadata && metadata[i]; i += 2) {
         st = metadata[i + 1] ? set(p, metadata[i], metadata[i + 1])
                              : um_fail(UM_EINVAL, "metadata %s has no value", metadata[i]);
+        if (st == UM_OK && strcmp(metadata[i], "architecture") == 0 && um_sam_recognise(file))
+            st = um_sam_family_find(file, metadata[i + 1], &family);
+    }
     if (st != UM_OK)
         return st;
 

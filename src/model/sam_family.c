@@ -13,7 +13,7 @@ static const char TABLE[] = "image_encoder.pos_embed";                 /* ViT: [
 static const struct um_sam_family FAMILIES[] = {
     {.name = "mobile-sam", .kind = UM_MODEL_MOBILE_SAM, .patch = 16, .canvas = 1024},
     {.name = "tiny-sam",
-     .kind = UM_MODEL_TINY_SAM,
+     .kind = UM_MODEL_MOBILE_SAM,
      .patch = 16,
      .canvas = 1024,
      .best_of_three = true},
@@ -70,7 +70,7 @@ um_status um_sam_family_find(const um_weights *file, const char *wanted,
         return um_fail(UM_EFORMAT, "%s: not a SAM checkpoint", path);
     const struct um_sam_family *said = name ? by_name(name) : NULL;
     if (wanted && !said)
-        return um_fail(UM_EINVAL, "segmenter family %.40s: want %s", wanted, NAMES);
+        return um_fail(UM_EINVAL, "family %.40s: want %s", wanted, NAMES);
     if (!said)
         return UM_OK;
     if (said->vit != (*out)->vit || said->patch != (*out)->patch)

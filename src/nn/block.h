@@ -5,6 +5,7 @@
 #ifndef UM_NN_BLOCK_H
 #define UM_NN_BLOCK_H
 
+#include "nn/area.h"
 #include "nn/op_sam.h"
 #include "nn/resize.h"
 
@@ -151,6 +152,8 @@ struct um_front_args {
 struct um_front_input {
     um_tensor out, lut; /* lut absent: um_levels() of the resized picture */
     struct um_resize_plan plan;
+    bool by_area; /* resized as `area` says, not as `plan` */
+    struct um_area_plan area;
 };
 /* Only Pillow's filter with a table goes into the fused step. */
 void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *all,

@@ -147,7 +147,7 @@ um_tensor um_resize(um_tape *t, um_tensor x, um_tensor taps, bool vertical);
  * f32 [h, 2 + k]: first index, count, then weights. Sums of float products in the order of the
  * taps, first along the row; then times scale, rounded to even or (half_up) halves up. `linear`,
  * which OpenCV takes where the picture grows: whole-number weights at 2^11 in its fixed point.
- * Tables: resize.h */
+ * Tables: area.h */
 struct um_area_args {
     bool linear, half_up;
     float scale;
