@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "model/recognise.h"
 #include "model/tinyvit.h"
+#include "model/vit.h"
 #include "nn/block.h"
 #include "nn/op_dfine.h"
 #include "nn/op_sam.h"
@@ -57,7 +58,8 @@ struct um_sam {
     um_params *params;
     const struct um_sam_family *family;
     int canvas, n;
-    um_tinyvit image;
+    um_tinyvit image; /* or */
+    um_vit vit;
     um_conv neck[2];
     um_norm neck_norm[2];
 
@@ -261,7 +263,7 @@ um_tensor um_sam_encode(um_sam *s, um_tape *t, um_tensor x)
     if (um_tape_status(t) == UM_OK && (x.h != s->canvas || x.w != s->canvas || x.c != 3))
         um_tape_fail(t, um_fail(UM_EINVAL, "image encoder: input is [%d,%d,%d], want [%d,%d,3]",
                                 x.h, x.w, x.c, s->canvas, s->canvas));
-    x = um_tinyvit_record(&s->image, t, x);
+    x = s->family->vit ? um_vit_record(&s->vit, t, x) : um_tinyvit_record(&s->image, t, x);
     x = um_linear(t, &s->neck[0], x, .norm_out = &s->neck_norm[0]);
     x = um_conv2d(t, &s->neck[1], x);
     x = um_layer_norm(t, &s->neck_norm[1], x, (um_tensor){0}, UM_ACT_NONE);
@@ -441,10 +443,6 @@ um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int 
     const struct um_sam_family *family = NULL;
     *out = NULL;
     um_status st = um_sam_family_find(file, family_name, &family);
-    if (st == UM_OK && family->vit)
-        st = um_fail(UM_EUNSUPPORTED,
-                     "%s: SAM with a ViT image encoder is not supported; use MobileSAM (TinyViT)",
-                     um_weights_path(file));
     if (st == UM_OK)
         st = choose_canvas(file, family, canvas, &canvas);
     if (st != UM_OK)
@@ -458,8 +456,11 @@ um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int 
     st = um_params_open(&s->params, dev);
     if (st == UM_OK) {
         um_bind b = um_bind_begin(file, s->params);
-        um_tinyvit_bind(&s->image, &b, family->patch);
-        bind_neck(s, &b, UM_TINYVIT_OUT);
+        if (family->vit)
+            um_vit_bind(&s->vit, &b, s->n);
+        else
+            um_tinyvit_bind(&s->image, &b, family->patch);
+        bind_neck(s, &b, family->vit ? s->vit.width : UM_TINYVIT_OUT);
         bind_prompt_encoder(s, &b);
         bind_decoder(s, &b);
         um_bind_all_used(&b, ignorable);
@@ -477,6 +478,7 @@ void um_sam_close(um_sam **s)
 {
     if (!*s)
         return;
+    um_vit_close(&(*s)->vit);
     um_params_close(&(*s)->params);
     um_free(*s);
     *s = NULL;

@@ -336,6 +336,25 @@ um_tensor um_window_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tenso
     return y;
 }
 
+um_tensor um_relative_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tensor y_table,
+                                um_tensor x_table, int window, int heads)
+{
+    int c = qkv.c / 3, entries = 2 * window - 1;
+    if (!um_op_check(t, UM_OP_RELATIVE_ATTENTION,
+                     c * 3 == qkv.c && heads > 0 && c % heads == 0 && pad.c == qkv.c &&
+                         window > 0 && window <= UM_RELATIVE_MAX && rows(y_table) == entries &&
+                         rows(x_table) == entries && y_table.c == c / heads &&
+                         x_table.c == c / heads,
+                     "qkv has %d channels, %d heads, window %d, tables %dx%d and %dx%d", qkv.c,
+                     heads, window, (int)rows(y_table), y_table.c, (int)rows(x_table), x_table.c))
+        return (um_tensor){0};
+    um_tensor y = um_tape_new(t, qkv.dtype, qkv.h, qkv.w, c);
+    struct um_window_args a = {.window = window, .heads = heads};
+    um_op_step(t, UM_OP_RELATIVE_ATTENTION, &a, sizeof a,
+               (um_tensor[]){y, qkv, pad, y_table, x_table}, 5, 1);
+    return y;
+}
+
 um_tensor um_matmul_nt(um_tape *t, um_tensor a, um_tensor b)
 {
     if (!um_op_check(t, UM_OP_MATMUL_NT, a.c == b.c, "K is %d and %d", a.c, b.c))

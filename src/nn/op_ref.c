@@ -275,6 +275,60 @@ void um_ref_window_attention(const struct um_call *call)
     um_pool_run(call->pool, call->t[0].h, window_row, (void *)(uintptr_t)call);
 }
 
+static float dot(const float *a, const float *b, int n)
+{
+    float sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += a[i] * b[i];
+    return sum;
+}
+
+static void relative_row(void *ctx, int y, int worker)
+{
+    const struct um_call *call = ctx;
+    const struct um_window_args *a = call->args;
+    const struct um_view *out = &call->t[0], *qkv = &call->t[1];
+    const float *pad = call->t[2].data;
+    int ws = a->window, c = out->c, d = c / a->heads;
+    float scale = 1 / sqrtf((float)d), down[UM_RELATIVE_MAX], across[UM_RELATIVE_MAX];
+    (void)worker;
+    for (int x = 0; x < out->w; x++)
+        for (int h = 0; h < a->heads; h++) {
+            const float *q = row_of(qkv, (ptrdiff_t)y * out->w + x) + d * h;
+            float *dst = out_row(out, (ptrdiff_t)y * out->w + x) + d * h, best = -FLT_MAX, sum = 0;
+            for (int i = 0; i < ws; i++) {
+                down[i] = dot(q, row_of(&call->t[3], y % ws - i + ws - 1), d);
+                across[i] = dot(q, row_of(&call->t[4], x % ws - i + ws - 1), d);
+            }
+            for (int i = 0; i < d; i++)
+                dst[i] = 0;
+            for (int pass = 0; pass < 2; pass++)
+                for (int j = 0; j < ws * ws; j++) {
+                    int ky = y / ws * ws + j / ws, kx = x / ws * ws + j % ws;
+                    const float *kv =
+                        (ky < out->h && kx < out->w ? row_of(qkv, (ptrdiff_t)ky * out->w + kx)
+                                                    : pad) +
+                        d * h;
+                    float s = dot(q, kv + c, d) * scale + down[j / ws] + across[j % ws];
+                    if (pass == 0) {
+                        best = s > best ? s : best;
+                        continue;
+                    }
+                    float e = expf(s - best);
+                    sum += e;
+                    for (int i = 0; i < d; i++)
+                        dst[i] += e * kv[2 * c + i];
+                }
+            for (int i = 0; i < d; i++)
+                dst[i] /= sum;
+        }
+}
+
+void um_ref_relative_attention(const struct um_call *call)
+{
+    um_pool_run(call->pool, call->t[0].h, relative_row, (void *)(uintptr_t)call);
+}
+
 void um_ref_matmul_nt(const struct um_call *call)
 {
     const struct um_view *t = call->t;
