@@ -269,8 +269,9 @@ TEST(families_are_the_processors)
 {
     static const struct family all[] = {{"tiny-sam", UM_GOLDEN_DIR "/sam_64.txt", "64"},
                                         {"lite-medsam", UM_GOLDEN_DIR "/sam_lite_32.txt", "32"},
-                                        {"sam-vit", UM_GOLDEN_DIR "/sam_vit_64.txt", "64"}};
-    for (int i = 0; i < 3; i++)
+                                        {"sam-vit", UM_GOLDEN_DIR "/sam_vit_64.txt", "64"},
+                                        {"medsam-vit", UM_GOLDEN_DIR "/sam_vit_64.txt", "64"}};
+    for (int i = 0; i < 4; i++)
         check_family(&all[i], "fp32", "plain", 1e-4f);
     check_family(&all[2], "fp16", "plain", 0.03f);
     check_family(&all[2], "bf16", "fused", 0.1f);

@@ -63,7 +63,7 @@ static const struct row table[] = {
     {"sam-size", 0, INTEGER, AT(sam_size), 0, 0, 16, 4096, MODELS, "N",
      "side of the segmenter's canvas; default: what the file says, else 1024"},
     {"sam-family", 0, TEXT, AT(sam_family), 0, 0, 0, 0, MODELS | ON_CONVERT,
-     "mobile-sam|tiny-sam|lite-medsam|sam-vit",
+     "mobile-sam|tiny-sam|lite-medsam|sam-vit|medsam-vit",
      "what the segmenter's file is where it cannot tell; default: what it says"},
     {"crop", 0, NUMBERS, AT(crop), AT(has_crop), 4, 0, 16384, ON_RUN | ON_DETECT, "X,Y,W,H",
      "part of the picture to look at; results are in full-picture coordinates"},

@@ -200,18 +200,19 @@ uint64_t um_encode_device_bytes(const um_encode *s)
 struct um_front_target um_encode_target(const um_encode *s, int w, int h)
 {
     static _Thread_local float lut[3][256];
-    int side = um_sam_canvas(s->model->net), new_h = 0, new_w = 0;
-    bool by_area = um_sam_family(s->model->net)->fit == UM_FIT_RATIO;
+    int side = um_sam_canvas(s->model->net), new_h = side, new_w = side;
+    enum um_fit fit = um_sam_family(s->model->net)->fit;
     um_sam_lut(lut);
-    um_sam_target(side, h, w, &new_h, &new_w);
+    if (fit != UM_FIT_STRETCH)
+        um_sam_target(side, h, w, &new_h, &new_w);
     return (struct um_front_target){.input = s->input,
                                     .size_h = side,
                                     .size_w = side,
                                     .c = 3,
                                     .new_h = new_h,
                                     .new_w = new_w,
-                                    .by_area = by_area,
-                                    .lut = by_area ? NULL : (const float(*)[256])lut};
+                                    .fit = fit,
+                                    .lut = fit == UM_FIT_LONGEST ? (const float(*)[256])lut : NULL};
 }
 
 /* ---- prompt encoder and mask decoder ---- */
@@ -248,9 +249,16 @@ void um_decode_close(um_decode *s)
 
 struct um_mask_tables um_segmenter_tables(const um_segmenter *s, um_params *p, int w, int h)
 {
-    struct um_mask_tables k = {{0, 0}, {0, 0}};
-    int side = um_sam_canvas(s->net), low = um_segmenter_low_side(s), new_h = 0, new_w = 0;
-    um_sam_target(side, h, w, &new_h, &new_w);
+    static const float bias[2] = {0, -0.5f};
+    struct um_mask_tables k = {.tx = {0, 0}};
+    int side = um_sam_canvas(s->net), low = um_segmenter_low_side(s), new_h = low, new_w = low;
+    if (um_sam_family(s->net)->fit == UM_FIT_STRETCH) {
+        side = low; /* from the logits to the picture in one step */
+        for (int i = 0; i < 2; i++)
+            k.bias[i] = um_params_add(p, &bias[i], sizeof bias[i]);
+    } else {
+        um_sam_target(side, h, w, &new_h, &new_w);
+    }
     float *tx = um_params_reserve(p, (size_t)w * 4 * sizeof *tx, &k.tx);
     if (tx)
         um_mask_taps(tx, low, side, new_w, w);
@@ -258,4 +266,14 @@ struct um_mask_tables um_segmenter_tables(const um_segmenter *s, um_params *p, i
     if (ty)
         um_mask_taps(ty, low, side, new_h, h);
     return k;
+}
+
+um_tensor um_segmenter_scores(const um_segmenter *s, um_tape *t, um_params *p,
+                              struct um_mask_tables k, um_tensor low)
+{
+    if (um_sam_family(s->net)->fit != UM_FIT_STRETCH)
+        return low;
+    um_tensor zero = um_tape_const(t, p, k.bias[0], UM_F32, 1, 1, 1),
+              half = um_tape_const(t, p, k.bias[1], UM_F32, 1, 1, 1);
+    return um_add(t, um_add(t, low, zero, .act = UM_ACT_SIGMOID), half);
 }

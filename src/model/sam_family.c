@@ -23,9 +23,15 @@ static const struct um_sam_family FAMILIES[] = {
      .canvas = 256,
      .fit = UM_FIT_RATIO},
     {.name = "sam-vit", .kind = UM_MODEL_SAM_VIT, .vit = true, .patch = 16, .canvas = 1024},
+    {.name = "medsam-vit",
+     .kind = UM_MODEL_SAM_VIT,
+     .vit = true,
+     .patch = 16,
+     .canvas = 1024,
+     .fit = UM_FIT_STRETCH},
 };
 enum { FAMILY_COUNT = sizeof FAMILIES / sizeof *FAMILIES };
-static const char NAMES[] = "mobile-sam, tiny-sam, lite-medsam or sam-vit";
+static const char NAMES[] = "mobile-sam, tiny-sam, lite-medsam, sam-vit or medsam-vit";
 
 /* What the tensors say; NULL: no SAM, or an image encoder that no family has. */
 static const struct um_sam_family *by_tensors(const um_weights *file)

@@ -20,7 +20,9 @@ struct um_sam_family {
      *   LONGEST  Pillow's bilinear, mean and deviation of ImageNet, zeros right and below; the
      *            logits to the canvas, cropped, to the picture
      *   RATIO    OpenCV's area, levels over 0..1, zeros right and below; the logits, which have the
-     *            canvas' size, cropped, to the picture */
+     *            canvas' size, cropped, to the picture
+     *   STRETCH  scikit-image's cubic splines, aspect not kept, levels over 0..1; the probabilities
+     * to the picture */
     enum um_fit fit;
     bool best_of_three; /* one mask is the best of masks 1 to 3, else mask 0 */
 };

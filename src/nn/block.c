@@ -381,9 +381,11 @@ um_tensor um_token_attention(um_tape *t, const struct um_token_attention *w, um_
 /* One input made of primitives. */
 static void front_default(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *in)
 {
-    um_tensor small =
-        in->by_area ? um_area_record(t, p, &in->area, x) : um_resize_record(t, p, &in->plan, x);
-    um_normalize(t, small, in->lut.id ? in->lut : um_levels(t, small, in->out.c), in->out);
+    um_tensor small = in->fit == UM_FIT_RATIO     ? um_area_record(t, p, &in->area, x)
+                      : in->fit == UM_FIT_STRETCH ? um_spline_record(t, p, &in->spline, x)
+                                                  : um_resize_record(t, p, &in->plan, x);
+    um_tensor lut = in->lut.id ? in->lut : um_levels(t, um_range(t, small), in->out.c);
+    um_normalize(t, small, lut, in->out);
 }
 
 void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *all,
@@ -392,7 +394,7 @@ void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_fron
     struct um_front_input in[2]; /* of the fused step */
     int n = 0;
     for (int i = 0; i < inputs; i++)
-        if (um_tape_takes(t, UM_OP_FRONT) && !all[i].by_area && all[i].lut.id)
+        if (um_tape_takes(t, UM_OP_FRONT) && all[i].fit == UM_FIT_LONGEST && all[i].lut.id)
             in[n++] = all[i];
         else
             front_default(t, p, x, &all[i]);

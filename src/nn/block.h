@@ -8,6 +8,7 @@
 #include "nn/area.h"
 #include "nn/op_sam.h"
 #include "nn/resize.h"
+#include "nn/spline.h"
 
 /* x + fc2(act(fc1(LN(x)))) [+ final LN]: pre-norm MLP of TinyViT. norm.params NULL: no LN. Any
  * activation but UM_ACT_CLAMP. */
@@ -152,8 +153,9 @@ struct um_front_args {
 struct um_front_input {
     um_tensor out, lut; /* lut absent: um_levels() of the resized picture */
     struct um_resize_plan plan;
-    bool by_area; /* resized as `area` says, not as `plan` */
+    enum um_fit fit; /* resized by plan (LONGEST), area (RATIO) or spline (STRETCH) */
     struct um_area_plan area;
+    struct um_spline_plan spline;
 };
 /* Only Pillow's filter with a table goes into the fused step. */
 void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *all,

@@ -389,12 +389,38 @@ um_tensor um_area(um_tape *t, um_tensor x, um_tensor tx, um_tensor ty, const str
     return y;
 }
 
-um_tensor um_levels(um_tape *t, um_tensor x, int c)
+um_tensor um_fir(um_tape *t, um_tensor x, um_tensor taps, um_tensor range, bool vertical)
 {
-    if (!um_op_check(t, UM_OP_LEVELS, x.dtype == UM_U8 && c > 0, "wants u8 pixels"))
+    bool bytes = x.dtype == UM_U8;
+    if (!um_op_check(t, UM_OP_FIR,
+                     (bytes || (x.dtype == UM_F32 && x.c % 2 == 0)) && x.ld == x.c &&
+                         taps.dtype == UM_F32 && taps.c > 2 && (!range.id || range.c == 2),
+                     "wants u8 or pairs of f32, and f32 taps"))
+        return (um_tensor){0};
+    int n = (int)rows(taps), c = bytes ? x.c : x.c / 2;
+    um_tensor y = um_tape_new(t, range.id ? UM_U8 : UM_F32, vertical ? n : x.h, vertical ? x.w : n,
+                              range.id ? c : 2 * c);
+    struct um_resize_args a = {.vertical = vertical};
+    um_op_step(t, UM_OP_FIR, &a, sizeof a, (um_tensor[]){y, x, taps, range}, 4, 1);
+    return y;
+}
+
+um_tensor um_range(um_tape *t, um_tensor x)
+{
+    if (!um_op_check(t, UM_OP_RANGE, x.dtype == UM_U8, "wants u8 pixels"))
+        return (um_tensor){0};
+    um_tensor y = um_tape_new(t, UM_F32, 1, 1, 2);
+    um_op_step(t, UM_OP_RANGE, NULL, 0, (um_tensor[]){y, x}, 2, 1);
+    return y;
+}
+
+um_tensor um_levels(um_tape *t, um_tensor range, int c)
+{
+    if (!um_op_check(t, UM_OP_LEVELS, range.c == 2 && range.dtype == UM_F32 && c > 0,
+                     "range of %d numbers", range.c))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, 1, c, 256);
-    um_op_step(t, UM_OP_LEVELS, NULL, 0, (um_tensor[]){y, x}, 2, 1);
+    um_op_step(t, UM_OP_LEVELS, NULL, 0, (um_tensor[]){y, range}, 2, 1);
     return y;
 }
 

@@ -164,9 +164,18 @@ struct um_area_args {
 um_tensor um_area(um_tape *t, um_tensor x, um_tensor tx, um_tensor ty,
                   const struct um_area_args *a);
 
-/* A table for um_normalize() that stretches what is in x u8 over 0..1: out f32 [c,256], every row
- * (u - min)/(max - min) over all of x; u - min where all are equal. */
-um_tensor um_levels(um_tape *t, um_tensor x, int c);
+/* One axis of a linear filter, in double: where two floats stand for a number, it is their sum. x
+ * u8, or f32 of two floats per channel, without gaps; taps f32 [n, 2 + 2k]: first index, count,
+ * then weights of two floats. out f32 of two floats per channel, or with `range` (um_range) u8:
+ * clamped to it, then truncated; a value within 1e-9 of a whole number is that number. */
+um_tensor um_fir(um_tape *t, um_tensor x, um_tensor taps, um_tensor range, bool vertical);
+
+/* Least and greatest value of u8 x: f32 [1,1,2]. */
+um_tensor um_range(um_tape *t, um_tensor x);
+
+/* A table for um_normalize() that stretches a range over 0..1: out f32 [c,256], every row (u -
+ * min)/(max - min), or u - min where they are equal. */
+um_tensor um_levels(um_tape *t, um_tensor range, int c);
 
 /* u8 [h,w,1 or 3] -> f32 [size_h,size_w,c]: y[c] = lut[c][u[c]] (one-channel input feeds every c),
  * zero right of and below x. lut f32 [c,256]. */

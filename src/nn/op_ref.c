@@ -403,9 +403,45 @@ void um_ref_area(const struct um_call *call)
     um_pool_run(call->pool, call->t[0].h, area_row, (void *)(uintptr_t)call);
 }
 
-void um_ref_levels(const struct um_call *call)
+static void fir_row(void *ctx, int y, int worker)
 {
+    const struct um_call *call = ctx;
+    const struct um_resize_args *a = call->args;
     const struct um_view *out = &call->t[0], *in = &call->t[1];
+    const float *range = call->t[3].data, *f = in->data;
+    const uint8_t *u = in->data;
+    int c = range ? out->c : out->c / 2;
+    ptrdiff_t step = a->vertical ? (ptrdiff_t)in->w * c : c;
+    (void)worker;
+    for (int x = 0; x < out->w; x++) {
+        const float *k = row_of(&call->t[2], a->vertical ? y : x);
+        ptrdiff_t at = a->vertical ? (ptrdiff_t)k[0] * in->w + x : (ptrdiff_t)y * in->w + (int)k[0];
+        for (int o = 0; o < c; o++) {
+            double sum = 0;
+            ptrdiff_t i = at * c + o, to = ((ptrdiff_t)y * out->w + x) * c + o;
+            for (int j = 0; j < (int)k[1]; j++, i += step)
+                sum += ((double)k[2 + 2 * j] + k[3 + 2 * j]) *
+                       (in->dtype == UM_U8 ? (double)u[i] : (double)f[2 * i] + f[2 * i + 1]);
+            if (!range) {
+                float *pair = (float *)out->data + 2 * to;
+                pair[0] = (float)sum;
+                pair[1] = (float)(sum - pair[0]);
+                continue;
+            }
+            sum = sum < range[0] ? range[0] : sum > range[1] ? range[1] : sum;
+            ((uint8_t *)out->data)[to] = (uint8_t)(sum + 1e-9);
+        }
+    }
+}
+
+void um_ref_fir(const struct um_call *call)
+{
+    um_pool_run(call->pool, call->t[0].h, fir_row, (void *)(uintptr_t)call);
+}
+
+void um_ref_range(const struct um_call *call)
+{
+    const struct um_view *in = &call->t[1];
     int lo = 255, hi = 0;
     for (ptrdiff_t r = 0; r < (ptrdiff_t)in->h * in->w; r++)
         for (int o = 0; o < in->c; o++) {
@@ -413,9 +449,17 @@ void um_ref_levels(const struct um_call *call)
             lo = u < lo ? u : lo;
             hi = u > hi ? u : hi;
         }
+    ((float *)call->t[0].data)[0] = (float)lo;
+    ((float *)call->t[0].data)[1] = (float)hi;
+}
+
+void um_ref_levels(const struct um_call *call)
+{
+    const struct um_view *out = &call->t[0];
+    const float *range = call->t[1].data, span = range[1] - range[0];
     for (ptrdiff_t r = 0; r < (ptrdiff_t)out->h * out->w; r++)
         for (int u = 0; u < 256; u++)
-            out_row(out, r)[u] = (float)(u - lo) / (float)(hi > lo ? hi - lo : 1);
+            out_row(out, r)[u] = ((float)u - range[0]) / (span > 0 ? span : 1);
 }
 
 void um_ref_normalize(const struct um_call *call)

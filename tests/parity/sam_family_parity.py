@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from sam_net import balance, doubled, load, predict, prepare, random_network, random_vit
 from sam_parity import check_mask
+from skimage import transform
 
 BOX = (120.5, 90.25, 301.75, 402.5)
 SMALL = {"window": 5}
@@ -57,11 +58,13 @@ def tiny_sam(case, source, folder, args):
     x, input_size, original = prepare(source, 256)
     net = random_network(256, x, args.seed, True)
     balance(net, x, input_size, original, case.box, case.points)
-    file = store(case, net, folder)
     net = load(net.state_dict(), 256)
     if case.storage == "pt":
         case.words += ["--sam-family", "tiny-sam"]
+    else:
+        case.meta = {"architecture": "tiny-sam"}
     case.words += ["--sam-size", "256"]
+    file = store(case, net, folder)
     results = []
     for n in (net, doubled(net)):
         found = predict(n, x, input_size, original, case.box, case.points, True)
@@ -141,6 +144,43 @@ def lite_medsam_real(case, source, folder, args):
     return get_asset_path(), lite_predict(net, x, new, size, case.box), lite_predict(lite_doubled(net), x, new, size, case.box)
 
 
+def medsam(*shape, **window):
+    """SAM's ViT with what MedSAM_Inference.py does before and after it."""
+
+    def make(case, source, folder, args):
+        canvas = shape[0]
+        net = random_vit(args.seed, *shape, **window)
+        image = np.asarray(Image.open(source).convert("RGB"))
+        height, width = image.shape[:2]
+        small = transform.resize(image, (canvas, canvas), order=3, preserve_range=True, anti_aliasing=True).astype(np.uint8)
+        levels = (small - small.min()) / np.clip(small.max() - small.min(), a_min=1e-8, a_max=None)
+        x = torch.tensor(levels).float().permute(2, 0, 1)[None]
+        box = torch.as_tensor(np.array([case.box]) / np.array([width, height, width, height]) * canvas, dtype=torch.float)
+
+        def answer(n):
+            dtype = n.pixel_mean.dtype
+            embedding = n.image_encoder(x.to(dtype))
+            sparse, dense = n.prompt_encoder(points=None, boxes=box[:, None], masks=None)
+            low, iou = n.mask_decoder(
+                image_embeddings=embedding, image_pe=n.prompt_encoder.get_dense_pe(), sparse_prompt_embeddings=sparse.to(dtype),
+                dense_prompt_embeddings=dense, multimask_output=False,
+            )  # fmt: skip
+            chance = torch.nn.functional.interpolate(torch.sigmoid(low), size=(height, width), mode="bilinear", align_corners=False)
+            return {"image_embedding": embedding, "low_res_logits": low, "iou": iou, "logits": 4 * (chance - 0.5)}  # as steep as logits at 0
+
+        head, seen = net.mask_decoder.output_hypernetworks_mlps[0].layers[-1], []
+        hook = net.mask_decoder.output_upscaling.register_forward_hook(lambda m, i, o: seen.append(o.sum(1)))
+        head.bias.sub_((answer(net)["low_res_logits"][0] / seen[-1][0]).median())
+        hook.remove()
+        if case.storage == "pt":
+            case.words += ["--sam-family", "medsam-vit"]
+        else:
+            case.meta = {"architecture": "medsam-vit-b"}
+        return store(case, net, folder), answer(net), answer(doubled(net))
+
+    return make
+
+
 def vit(*shape, **window):
     def make(case, source, folder, args):
         return sam(case, source, random_vit(args.seed, *shape, **window), shape[0], folder)
@@ -159,6 +199,9 @@ CASES = [
     Case("vit-small", vit(160, 64, 4, 2, (1, 3), **SMALL), (422, 558, 1)),
     Case("vit-small-one-window", vit(224, 96, 3, 3, (1,)), (640, 480, 3), BOX, [(200, 300, 1)]),
     Case("vit-small-multimask", vit(320, 80, 3, 1, (2,)), (422, 558, 1), None, [(200.5, 300.25, 1)], True, "safetensors"),
+    Case("medsam-small", medsam(160, 64, 4, 2, (1, 3), **SMALL), (422, 558, 1)),
+    Case("medsam-small-metadata", medsam(320, 64, 2, 2, (1,)), (200, 150, 3), (20.5, 30, 120, 140), storage="safetensors"),
+    Case("medsam-b", medsam(*VIT_B), (422, 558, 1), slow=True),
     Case("vit-b", vit(*VIT_B), (422, 558, 1)),
     Case("vit-l", vit(*VIT_L), (422, 558, 1), slow=True),
     Case("vit-h", vit(*VIT_H), (640, 480, 3), slow=True),
@@ -197,7 +240,6 @@ def compare(report, args, folder, case, source, file, want, exact):
 
 def check(report, args, folder, case):
     source = picture(folder / f"{case.name}.png", *case.size, args.seed)
-    case.meta = {"architecture": "tiny-sam"} if case.make is tiny_sam else {}
     compare(report, args, folder, case, source, *case.make(case, source, folder, args))
 
 
