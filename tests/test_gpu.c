@@ -6,11 +6,14 @@
 #include "dfine_weights.h"
 #include "fixture.h"
 #include "pipeline/pipeline.h"
+#include "sam_weights.h"
 #include "standin.h"
+#include "ultramotion/predictor.h"
 #include "ultramotion/run.h"
 
 #include "base/mem.h"
 
+#include <math.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -193,6 +196,85 @@ TEST(fp16_plain_twins_are_close)
 TEST(bf16_is_close)
 {
     check_frames("bf16", "fused", UM_GATE_SYNC, 1, brain);
+}
+
+/* ---- SAM's families: their fronts, encoders and masks, against the processor ---- */
+
+struct family {
+    const char *name, *golden, *canvas;
+};
+
+static um_status family_predict(um_device *dev, const char *path, const char *family,
+                                um_prediction *out)
+{
+    static const float box[4] = {30, 40, 150, 190};
+    um_segmenter *s = NULL;
+    um_predictor *p = NULL;
+    um_frame *frame = small_frame(0);
+    um_image image = {.struct_size = sizeof image,
+                      .data = frame->pixels,
+                      .layout = UM_IMAGE_HW,
+                      .height = frame->height,
+                      .width = frame->width,
+                      .channels = 1,
+                      .row_bytes = frame->stride};
+    um_prompts prompts = {.struct_size = sizeof prompts, .box = box, .as_numpy = UM_MASK_HOST};
+    um_status st = um_segmenter_open_as(&s, dev, path, 0, family);
+    if (st == UM_OK)
+        st = um_predictor_open(&p, s);
+    if (st == UM_OK)
+        st = um_predictor_set_image(p, &image);
+    if (st == UM_OK)
+        st = um_predictor_predict(p, &prompts, out);
+    um_mask_close(&out->mask[0]);
+    um_predictor_close(&p);
+    um_segmenter_close(&s);
+    um_frame_unref(&frame);
+    return st;
+}
+
+static void check_family(const struct family *f, const char *precision, const char *tier,
+                         float allowed)
+{
+    char path[64];
+    const char *const meta[] = {"input_size", f->canvas, NULL};
+    um_prediction want = {.struct_size = sizeof want}, got = {.struct_size = sizeof got};
+    snprintf(path, sizeof path, "/tmp/um_gpu_%s_%d.safetensors", f->name, (int)getpid());
+    CHECK_OK(sw_write(path, f->golden, (struct sw_damage){NULL, NULL}, meta));
+    struct fixture cpu = fixture_open("cpu", 1, DET, SAM);
+    begin(precision, tier, DET, 0, NULL);
+    CHECK_OK(family_predict(cpu.dev, path, f->name, &want));
+    CHECK_OK(family_predict(gpu.dev, path, f->name, &got));
+    remove(path);
+    CHECK_EQ(got.count, 1);
+    if (want.low_res && got.low_res) {
+        int n = want.low_res_side * want.low_res_side;
+        double worst = 0, top = 0;
+        for (int i = 0; i < n; i++) {
+            worst = fmax(worst, fabs((double)want.low_res[i] - (double)got.low_res[i]));
+            top = fmax(top, fabs((double)want.low_res[i]));
+        }
+        printf("  %s %s %s: %.1e of %.1f, iou %+.1e\n", f->name, precision, tier, worst, top,
+               (double)(got.iou[0] - want.iou[0]));
+        CHECK_MSG(worst <= (double)allowed * top, "%s: %g of %g", f->name, worst, top);
+        CHECK_NEAR(got.iou[0], want.iou[0], allowed);
+    }
+    um_prediction_close(&want);
+    um_prediction_close(&got);
+    end();
+    fixture_close(&cpu);
+}
+
+TEST(families_are_the_processors)
+{
+    static const struct family all[] = {{"tiny-sam", UM_GOLDEN_DIR "/sam_64.txt", "64"},
+                                        {"lite-medsam", UM_GOLDEN_DIR "/sam_lite_32.txt", "32"},
+                                        {"sam-vit", UM_GOLDEN_DIR "/sam_vit_64.txt", "64"},
+                                        {"medsam-vit", UM_GOLDEN_DIR "/sam_vit_64.txt", "64"}};
+    for (int i = 0; i < 4; i++)
+        check_family(&all[i], "fp32", "plain", 1e-4f);
+    check_family(&all[2], "fp16", "plain", 0.03f);
+    check_family(&all[2], "bf16", "fused", 0.1f);
 }
 
 /* A launched graph of two branches, two graphs with the gate between, and the legacy mode's

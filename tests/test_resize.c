@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pillow's bilinear resize, byte for byte (tests/gen/resize_golden.py), on every instruction level.
- */
+/* Pillow's bilinear resize, OpenCV's area filter and scikit-image's splines, byte for byte
+ * (tests/gen/resize_golden.py, area_golden.py, spline_golden.py), on every instruction level. */
 #include "test.h"
 
 #include "base/mem.h"
 #include "hashed.h"
+#include "nn/area.h"
+#include "nn/record.h"
 #include "nn/resize.h"
+#include "nn/spline.h"
 
 struct golden {
     int w, h, c, new_w, new_h;
@@ -13,7 +16,7 @@ struct golden {
     unsigned fnv;
 };
 
-static void check_case(um_device *dev, const struct golden *g)
+static void check_case(um_device *dev, enum um_fit fit, const struct golden *g)
 {
     size_t n_in = (size_t)g->w * (size_t)g->h * (size_t)g->c;
     size_t n_out = (size_t)g->new_w * (size_t)g->new_h * (size_t)g->c;
@@ -28,13 +31,24 @@ static void check_case(um_device *dev, const struct golden *g)
     CHECK_OK(um_buf_open(&in, dev, n_in, "picture"));
     CHECK_OK(um_upload_now(dev, in, 0, pixels, n_in, UM_STAGE_SETUP, "test"));
     CHECK_OK(um_params_open(&p, dev));
-    struct um_resize_plan plan = um_resize_prepare(p, g->h, g->w, g->new_h, g->new_w);
+    struct um_resize_plan plan = {.h_in = 0};
+    struct um_area_plan area = {.h_in = 0};
+    struct um_spline_plan spline = {.h_in = 0};
+    if (fit == UM_FIT_RATIO)
+        area = um_area_prepare(p, g->h, g->w, g->new_h, g->new_w);
+    else if (fit == UM_FIT_STRETCH)
+        spline = um_spline_prepare(p, g->h, g->w, g->new_h, g->new_w);
+    else
+        plan = um_resize_prepare(p, g->h, g->w, g->new_h, g->new_w);
     CHECK_OK(um_params_upload(p));
     CHECK_OK(um_tape_open(&t, dev, "resize"));
     um_tensor x = um_tape_buffer(t, in, 0, UM_U8, g->h, g->w, g->c);
-    um_tensor y = um_keep(t, um_resize_record(t, p, &plan, x));
+    um_tensor y = um_keep(t, fit == UM_FIT_RATIO     ? um_area_record(t, p, &area, x)
+                             : fit == UM_FIT_STRETCH ? um_spline_record(t, p, &spline, x)
+                                                     : um_resize_record(t, p, &plan, x));
     CHECK_OK(um_tape_compile(t));
-    CHECK_EQ(um_tape_steps(t), (g->w != g->new_w) + (g->h != g->new_h));
+    int axes = (g->w != g->new_w) + (g->h != g->new_h);
+    CHECK_EQ(um_tape_steps(t), fit == UM_FIT_RATIO ? axes > 0 : fit == UM_FIT_STRETCH ? 3 : axes);
     CHECK_EQ(y.h, g->new_h);
     CHECK_EQ(y.w, g->new_w);
     CHECK_OK(um_tape_run(t, UM_QUEUE_MAIN));
@@ -55,7 +69,7 @@ static void check_case(um_device *dev, const struct golden *g)
               dev->isa, g->w, g->h, g->c, g->new_w, g->new_h, sum, g->sum);
 }
 
-TEST(same_bytes_as_pillow)
+static void check_file(const char *path, enum um_fit fit)
 {
     um_device_settings settings;
     um_device_settings_default(&settings);
@@ -65,19 +79,34 @@ TEST(same_bytes_as_pillow)
         CHECK_OK(um_device_open(&dev, &settings));
         dev->ops = *level;
         dev->isa = (*level)->name;
-        FILE *f = fopen(UM_GOLDEN_DIR "/resize.txt", "r");
+        FILE *f = fopen(path, "r");
         CHECK(f != NULL);
         struct golden g;
         int cases = 0;
         while (fscanf(f, "%d %d %d %d %d %llu %x", &g.w, &g.h, &g.c, &g.new_w, &g.new_h, &g.sum,
                       &g.fnv) == 7) {
-            check_case(dev, &g);
+            check_case(dev, fit, &g);
             cases++;
         }
         fclose(f);
         um_device_close(&dev);
         CHECK(cases >= 20);
     }
+}
+
+TEST(same_bytes_as_pillow)
+{
+    check_file(UM_GOLDEN_DIR "/resize.txt", UM_FIT_LONGEST);
+}
+
+TEST(same_bytes_as_opencv)
+{
+    check_file(UM_GOLDEN_DIR "/area.txt", UM_FIT_RATIO);
+}
+
+TEST(same_bytes_as_scikit_image)
+{
+    check_file(UM_GOLDEN_DIR "/spline.txt", UM_FIT_STRETCH);
 }
 
 TEST(order_of_passes)

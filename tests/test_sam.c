@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* MobileSAM against upstream's PyTorch on a 64 px canvas with formula-made weights
- * (tests/gen/sam_golden.py), on every instruction level of this machine and on the guard device. */
+/* SAM's families against upstream's PyTorch on small canvases with formula-made weights
+ * (tests/gen/sam_golden.py, sam_family_golden.py), on every instruction level of this machine and
+ * on the guard device. */
 #include "test.h"
 
 #include "base/mem.h"
@@ -8,77 +9,61 @@
 #include "hashed.h"
 #include "model/sam.h"
 #include "nn/record.h"
+#include "sam_weights.h"
 
-enum { CANVAS = 64, LOW = CANVAS / 4, SAMPLES = 29, PARAMS_MAX = 512 };
-static const char golden_path[] = UM_GOLDEN_DIR "/sam_64.txt";
-static char weights_path[] = "/tmp/ultramotion_test_sam_XXXXXX";
+#include <unistd.h>
 
-struct param {
-    char name[128];
-    struct um_wout out;
+enum { CANVAS_MAX = 64, LOW_MAX = 32, SAMPLES = 29, TAPS_MAX = 12 };
+
+/* A network: its golden file, and what of it is compared. */
+struct net {
+    const char *golden, *canvas; /* canvas: as metadata */
+    int side, low;
+    const char *taps[TAPS_MAX];
+    char path[64]; /* its checkpoint, once written */
 };
+static struct net mobile = {.golden = UM_GOLDEN_DIR "/sam_64.txt",
+                            .canvas = "64",
+                            .side = 64,
+                            .low = 16,
+                            .taps = {"stem", "layer0_block1", "merge0", "layer1_block0",
+                                     "layer1_block1", "merge1", "layer2_block5", "merge2",
+                                     "layer3_block1", "image_embedding"}};
+static struct net lite = {.golden = UM_GOLDEN_DIR "/sam_lite_32.txt",
+                          .canvas = "32",
+                          .side = 32,
+                          .low = 32,
+                          .taps = {"stem", "merge1", "layer3_block1", "image_embedding"}};
+static struct net vit = {.golden = UM_GOLDEN_DIR "/sam_vit_64.txt",
+                         .canvas = "64",
+                         .side = 64,
+                         .low = 16,
+                         .taps = {"block0", "block1", "image_embedding"}};
 
-/* The parameters listed in the golden file, with their values; `skip` and `lite` make damaged
- * files. */
-static um_status write_weights(const char *path, const char *skip, bool lite,
-                               const char *const *meta)
+/* Its file, written once. */
+static um_status open_weights(struct net *net, um_weights **file)
 {
-    static struct param params[PARAMS_MAX];
-    static struct um_wout list[PARAMS_MAX];
-    char line[512];
-    int n = 0;
-    FILE *f = fopen(golden_path, "r");
-    if (!f)
-        return UM_EIO;
-    while (n < PARAMS_MAX && fgets(line, sizeof line, f)) {
-        struct param *p = &params[n];
-        int at = 0, used;
-        memset(p, 0, sizeof *p);
-        if (sscanf(line, "param %127s%n", p->name, &at) != 1 ||
-            (skip && strcmp(skip, p->name) == 0))
-            continue;
-        size_t count = 1;
-        long dim;
-        for (; sscanf(line + at, "%ld%n", &dim, &used) == 1; at += used)
-            p->out.dim[p->out.rank++] = dim;
-        if (lite && strcmp(p->name, "image_encoder.patch_embed.seq.0.c.weight") == 0)
-            p->out.dim[2] = p->out.dim[3] = 1;
-        for (int i = 0; i < p->out.rank; i++)
-            count *= (size_t)p->out.dim[i];
-        float *data = um_array(count, sizeof *data);
-        if (!data)
-            break;
-        hashed_sam_weight(data, p->name, p->out.rank, p->out.dim);
-        p->out.name = p->name;
-        p->out.type = UM_W_F32;
-        p->out.data = data;
-        list[n++] = p->out;
-    }
-    fclose(f);
-    um_status st = um_safetensors_write(path, list, n, meta);
-    for (int i = 0; i < n; i++)
-        um_free((void *)(uintptr_t)list[i].data);
-    return st;
-}
-
-/* The standard file, written once. */
-static um_status open_weights(um_weights **file)
-{
-    static const char *const meta[] = {"input_size", "64", NULL};
-    static bool written;
-    if (!written) {
-        int fd = mkstemp(weights_path);
-        um_status st = fd < 0 ? UM_EIO : write_weights(weights_path, NULL, false, meta);
+    const char *const meta[] = {"input_size", net->canvas, NULL};
+    if (!*net->path) {
+        snprintf(net->path, sizeof net->path, "/tmp/ultramotion_test_sam_XXXXXX");
+        int fd = mkstemp(net->path);
+        um_status st = fd < 0
+                           ? UM_EIO
+                           : sw_write(net->path, net->golden, (struct sw_damage){NULL, NULL}, meta);
+        if (fd >= 0)
+            close(fd);
         if (st != UM_OK)
             return st;
-        written = true;
     }
-    return um_weights_open(file, weights_path);
+    return um_weights_open(file, net->path);
 }
 
 __attribute__((destructor)) static void remove_weights(void)
 {
-    remove(weights_path);
+    struct net *all[] = {&mobile, &lite, &vit};
+    for (int i = 0; i < 3; i++)
+        if (*all[i]->path)
+            remove(all[i]->path);
 }
 
 struct run {
@@ -87,6 +72,7 @@ struct run {
     um_buf *image, *prompt, *mask;
     um_tape *encode, *decode;
     um_tensor embedding;
+    int low;
 };
 
 static void run_close(struct run *r)
@@ -112,13 +98,15 @@ static um_status upload(struct run *r, um_buf **buf, const void *data, size_t si
     return st == UM_OK ? um_upload_now(r->dev, *buf, 0, data, size, UM_STAGE_SETUP, "test") : st;
 }
 
-static um_status run_open(struct run *r, const char *device, const struct um_ops *level)
+static um_status run_open(struct run *r, struct net *net, const char *family, const char *device,
+                          const struct um_ops *level)
 {
-    static float image[CANVAS * CANVAS * 3], mask[LOW * LOW];
+    static float image[CANVAS_MAX * CANVAS_MAX * 3], mask[LOW_MAX * LOW_MAX];
+    int side = net->side, low = net->low;
     um_device_settings settings;
     um_weights *file = NULL;
-    fill(image, "image", CANVAS * CANVAS * 3, 2);
-    fill(mask, "mask", LOW * LOW, 8);
+    fill(image, "image", side * side * 3, 2);
+    fill(mask, "mask", low * low, 8);
     um_device_settings_default(&settings);
     settings.name = device;
     um_status st = um_device_open(&r->dev, &settings);
@@ -127,22 +115,23 @@ static um_status run_open(struct run *r, const char *device, const struct um_ops
         r->dev->isa = level->name;
     }
     if (st == UM_OK)
-        st = open_weights(&file);
+        st = open_weights(net, &file);
     if (st == UM_OK)
-        st = um_sam_open(&r->sam, r->dev, file, 0);
+        st = um_sam_open(&r->sam, r->dev, file, 0, family);
     um_weights_close(&file);
     if (st == UM_OK)
-        st = upload(r, &r->image, image, sizeof image);
+        st = upload(r, &r->image, image, (size_t)(side * side) * 3 * sizeof *image);
     if (st == UM_OK)
-        st = upload(r, &r->mask, mask, sizeof mask);
+        st = upload(r, &r->mask, mask, (size_t)(low * low) * sizeof *mask);
     if (st == UM_OK)
         st = upload(r, &r->prompt, &(struct um_prompt){0}, sizeof(struct um_prompt));
     if (st == UM_OK)
         st = um_tape_open(&r->encode, r->dev, "encode");
     if (st != UM_OK)
         return st;
+    r->low = low;
     um_tape_keep_taps(r->encode);
-    um_tensor x = um_tape_buffer(r->encode, r->image, 0, UM_F32, CANVAS, CANVAS, 3);
+    um_tensor x = um_tape_buffer(r->encode, r->image, 0, UM_F32, side, side, 3);
     r->embedding = um_keep(r->encode, um_sam_encode(r->sam, r->encode, x));
     st = um_tape_compile(r->encode);
     return st == UM_OK ? um_tape_run(r->encode, UM_QUEUE_MAIN) : st;
@@ -158,12 +147,13 @@ static um_status run_decode(struct run *r, const struct um_prompt *p, bool use_m
         return st;
     um_tape *t = r->decode;
     um_tape_keep_taps(t);
-    um_tensor mask = use_mask ? um_tape_buffer(t, r->mask, 0, UM_F32, LOW, LOW, 1) : (um_tensor){0};
+    um_tensor mask =
+        use_mask ? um_tape_buffer(t, r->mask, 0, UM_F32, r->low, r->low, 1) : (um_tensor){0};
     struct um_sam_out out = um_sam_decode(r->sam, t, um_tape_import(t, r->encode, r->embedding),
                                           um_tape_buffer(t, r->prompt, 0, UM_U8, 1, 1, sizeof *p),
                                           (int)p->n_points, p->has_box != 0, mask, multimask);
     for (int m = 0; m < out.masks; m++)
-        if (out.low[m].h != LOW || out.low[m].w != LOW || out.low[m].c != 1)
+        if (out.low[m].h != r->low || out.low[m].w != r->low || out.low[m].c != 1)
             um_tape_fail(t, UM_EINVAL);
     st = um_tape_compile(t);
     return st == UM_OK ? um_tape_run(t, UM_QUEUE_MAIN) : st;
@@ -171,12 +161,12 @@ static um_status run_decode(struct run *r, const struct um_prompt *p, bool use_m
 
 /* Compare tap `name` of the tape with the golden entry `tag`. Tolerance relative to the largest
  * value. */
-static void check_tap(um_tape *t, const char *tag, const char *name)
+static void check_tap(const char *golden, um_tape *t, const char *tag, const char *name)
 {
     char line[1024], found[64];
     int n = -1, h, w, c;
     double max = 0, sum = 0;
-    FILE *f = fopen(golden_path, "r");
+    FILE *f = fopen(golden, "r");
     CHECK(f != NULL);
     while (fgets(line, sizeof line, f))
         if (sscanf(line, "tap %63s %d %lf %lf", found, &n, &max, &sum) == 4 &&
@@ -206,11 +196,8 @@ static void check_tap(um_tape *t, const char *tag, const char *name)
     CHECK_MSG(fabs(total - sum) <= 1e-5 * sum + tol, "%s: sum %.9g, want %.9g", tag, total, sum);
 }
 
-static void check_all(const char *device, const struct um_ops *level)
+static void check_all(struct net *net, const char *device, const struct um_ops *level)
 {
-    static const char *const taps[] = {
-        "stem",   "layer0_block1", "merge0", "layer1_block0", "layer1_block1",
-        "merge1", "layer2_block5", "merge2", "layer3_block1", "image_embedding"};
     static const struct {
         const char *name;
         struct um_prompt prompt;
@@ -222,38 +209,95 @@ static void check_all(const char *device, const struct um_ops *level)
         {"mask", {40, 64, 1, 0, {5.25f, 10.5f, 30.75f, 50}, {0}, {0}}, true, false},
     };
     struct run r = {0};
-    CHECK_OK(run_open(&r, device, level));
-    CHECK_EQ(um_sam_canvas(r.sam), CANVAS);
-    for (size_t i = 0; i < sizeof taps / sizeof *taps; i++)
-        check_tap(r.encode, taps[i], taps[i]);
+    CHECK_OK(run_open(&r, net, NULL, device, level));
+    CHECK_EQ(um_sam_canvas(r.sam), net->side);
+    for (int i = 0; i < TAPS_MAX && net->taps[i]; i++)
+        check_tap(net->golden, r.encode, net->taps[i], net->taps[i]);
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
         CHECK_OK(run_decode(&r, &cases[k].prompt, cases[k].mask, cases[k].multimask));
         static const char *const outputs[] = {"sparse_tokens", "low_res_logits", "iou"};
         for (int i = 0; i < 3; i++) {
             char tag[64];
             snprintf(tag, sizeof tag, "%s/%s", cases[k].name, outputs[i]);
-            check_tap(r.decode, tag, outputs[i]);
+            check_tap(net->golden, r.decode, tag, outputs[i]);
         }
     }
     run_close(&r);
 }
 
-TEST(matches_upstream_on_every_level)
+static void check_levels(struct net *net)
 {
     for (const struct um_ops *const *level = um_ops_host(); *level; level++) {
         int before = test_failures;
-        check_all("cpu", *level);
+        check_all(net, "cpu", *level);
         if (test_failures != before)
             printf("  (level %s)\n", (*level)->name);
     }
+    check_all(net, "guard", NULL);
 }
 
-TEST(matches_upstream_on_guard)
+TEST(mobile_sam_matches_upstream)
 {
-    check_all("guard", NULL);
+    check_levels(&mobile);
 }
 
-static void check_refused(const char *skip, bool lite, int canvas, um_status want, const char *text)
+TEST(lite_medsam_matches_upstream)
+{
+    check_levels(&lite);
+}
+
+TEST(sam_vit_matches_upstream)
+{
+    check_levels(&vit);
+}
+
+static void read_output(um_tape *t, const char *name, float **data)
+{
+    const char *found;
+    int h, w, c;
+    CHECK_OK(um_tape_read_tap(t, um_tape_find_tap(t, name), &found, &h, &w, &c, data));
+}
+
+/* Equal weights: TinySAM's one mask is the best of the three that MobileSAM gives when asked for
+ * them. */
+TEST(tiny_sam_gives_the_best_of_three)
+{
+    static const char *const devices[] = {"cpu", "guard"};
+    struct um_prompt boxes[] = {{40, 64, 1, 0, {5.25f, 10.5f, 30.75f, 50}, {0}, {0}},
+                                {40, 64, 1, 0, {20, 2, 39, 20}, {0}, {0}},
+                                {40, 64, 0, 1, {0}, {12.5f, 20.25f}, {1}}};
+    size_t n = (size_t)mobile.low * (size_t)mobile.low;
+    int seen = 0;
+    for (int k = 0; k < 6; k++) {
+        struct run r = {0};
+        float *three = NULL, *scores = NULL, *one = NULL, *score = NULL;
+        const struct um_prompt *box = &boxes[k % 3];
+        CHECK_OK(run_open(&r, &mobile, "tiny-sam", devices[k / 3], NULL));
+        CHECK_OK(run_decode(&r, box, false, true));
+        read_output(r.decode, "low_res_logits", &three);
+        read_output(r.decode, "iou", &scores);
+        CHECK_OK(run_decode(&r, box, false, false));
+        read_output(r.decode, "low_res_logits", &one);
+        read_output(r.decode, "iou", &score);
+        if (three && scores && one && score) {
+            int best = scores[1] > scores[0] ? 1 : 0;
+            best = scores[2] > scores[best] ? 2 : best;
+            seen |= 1 << best;
+            CHECK_NEAR(score[0], scores[best], 1e-6);
+            for (size_t i = 0; i < n; i++)
+                CHECK_NEAR(one[i], three[(size_t)best * n + i], 1e-5);
+        }
+        um_free(three);
+        um_free(scores);
+        um_free(one);
+        um_free(score);
+        run_close(&r);
+    }
+    CHECK(seen != 0);
+}
+
+static void check_refused(struct net *net, struct sw_damage damage, int canvas, const char *family,
+                          um_status want, const char *text)
 {
     char path[] = "/tmp/ultramotion_test_sam_XXXXXX";
     um_device *dev = NULL;
@@ -264,10 +308,11 @@ static void check_refused(const char *skip, bool lite, int canvas, um_status wan
     settings.name = "cpu";
     int fd = mkstemp(path);
     CHECK(fd >= 0);
-    CHECK_OK(write_weights(path, skip, lite, NULL));
+    close(fd);
+    CHECK_OK(sw_write(path, net->golden, damage, NULL));
     CHECK_OK(um_device_open(&dev, &settings));
     CHECK_OK(um_weights_open(&file, path));
-    CHECK_EQ(um_sam_open(&sam, dev, file, canvas), want);
+    CHECK_EQ(um_sam_open(&sam, dev, file, canvas, family), want);
     CHECK_MSG(strstr(um_last_error(), text), "\"%s\" does not say \"%s\"", um_last_error(), text);
     CHECK(sam == NULL);
     um_weights_close(&file);
@@ -277,12 +322,25 @@ static void check_refused(const char *skip, bool lite, int canvas, um_status wan
 
 TEST(refuses_with_a_reason)
 {
-    check_refused("mask_decoder.transformer.layers.1.norm4.bias", false, 64, UM_EFORMAT,
-                  "mask_decoder.transformer.layers.1.norm4.bias");
-    check_refused("image_encoder.layers.2.blocks.3.attn.attention_biases", false, 64, UM_EFORMAT,
-                  "image_encoder.layers.2.blocks.3.attn.attention_biases");
-    check_refused(NULL, true, 256, UM_EUNSUPPORTED, "LiteMedSAM");
-    check_refused(NULL, false, 100, UM_EINVAL, "canvas 100");
+    static const char *const missing[] = {"mask_decoder.transformer.layers.1.norm4.bias",
+                                          "image_encoder.layers.2.blocks.3.attn.attention_biases"};
+    static const char *const lost[] = {"image_encoder.blocks.1.attn.rel_pos_w",
+                                       "image_encoder.blocks.0.attn.rel_pos_h"};
+    static const char *const unknown[] = {"image_encoder.blocks.0.adapter.weight",
+                                          "mask_decoder.hf_token.weight"};
+    const struct sw_damage none = {NULL, NULL};
+    for (int i = 0; i < 2; i++) {
+        check_refused(&mobile, (struct sw_damage){missing[i], NULL}, 64, NULL, UM_EFORMAT,
+                      missing[i]);
+        check_refused(&vit, (struct sw_damage){lost[i], NULL}, 0, NULL, UM_EFORMAT, lost[i]);
+        check_refused(&vit, (struct sw_damage){NULL, unknown[i]}, 0, NULL, UM_EFORMAT, unknown[i]);
+        check_refused(&lite, (struct sw_damage){NULL, unknown[i]}, 32, NULL, UM_EFORMAT,
+                      unknown[i]);
+    }
+    check_refused(&mobile, none, 100, NULL, UM_EINVAL, "canvas 100");
+    check_refused(&vit, none, 128, NULL, UM_EINVAL, "a canvas of 64");
+    check_refused(&vit, none, 0, "tiny-sam", UM_EINVAL, "tiny-sam");
+    check_refused(&mobile, none, 64, "sam-hq", UM_EINVAL, "sam-hq");
 }
 
 /* Whichever allocation fails, opening says so and leaves nothing behind. */
@@ -296,11 +354,11 @@ TEST(out_of_memory)
     um_device_settings_default(&settings);
     settings.name = "cpu";
     CHECK_OK(um_device_open(&dev, &settings));
-    CHECK_OK(open_weights(&file));
+    CHECK_OK(open_weights(&vit, &file));
     for (uint64_t k = 1; st != UM_OK; k += k / 2 + 1) {
         FORGET_ERROR();
         um_mem_fail_at(k);
-        st = um_sam_open(&sam, dev, file, CANVAS);
+        st = um_sam_open(&sam, dev, file, 0, NULL);
         um_mem_fail_at(0);
         CHECK_MEMORY(st);
         CHECK_MSG(st == UM_OK || (st == UM_ENOMEM && !sam), "allocation %d: %s", (int)k,

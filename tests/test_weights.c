@@ -1128,6 +1128,21 @@ TEST(sam_kinds_are_recognised)
         CHECK_STR(info.architecture, TINY[i].name);
         CHECK_EQ(info.input_size, TINY[i].input);
     }
+    /* equal tensors: metadata decides, unless they are another family's */
+    s[2].dim[2] = s[2].dim[3] = 3;
+    const char *tiny = write_shapes("tiny.safetensors", s, 3,
+                                    (const char *const[]){"architecture", "tiny-sam", NULL});
+    CHECK(tiny != NULL);
+    CHECK_OK(um_model_inspect(tiny, &info));
+    remove(tiny);
+    CHECK_EQ(info.kind, UM_MODEL_MOBILE_SAM);
+    CHECK_STR(info.architecture, "tiny-sam");
+    const char *wrong = write_shapes("wrong.safetensors", s, 3,
+                                     (const char *const[]){"architecture", "lite-medsam", NULL});
+    CHECK(wrong != NULL);
+    CHECK_EQ(um_model_inspect(wrong, &info), UM_EFORMAT);
+    remove(wrong);
+    CHECK(strstr(um_last_error(), "lite-medsam") && strstr(um_last_error(), "mobile-sam"));
     s[2] = (struct shape){"image_encoder.pos_embed", {1, 16, 16, 768}, 4};
     const char *path = write_shapes("vit.safetensors", s, 3, NULL);
     CHECK(path != NULL);
@@ -1154,7 +1169,7 @@ TEST(an_unknown_file_is_no_error)
     struct um_dfine_info dfine;
     CHECK_EQ(um_dfine_recognise(w, &dfine), UM_EFORMAT);
     CHECK(strstr(um_last_error(), "not a D-FINE checkpoint: no tensor backbone.stem"));
-    CHECK_EQ(um_sam_recognise(w), UM_SAM_NONE);
+    CHECK(!um_sam_recognise(w));
     um_weights_close(&w);
     CHECK_EQ(um_model_inspect("/nowhere", &info), UM_EIO);
     info.struct_size = 0;

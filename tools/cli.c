@@ -62,6 +62,9 @@ static const struct row table[] = {
      "side of the detector's input; default: what the file says, else 640"},
     {"sam-size", 0, INTEGER, AT(sam_size), 0, 0, 16, 4096, MODELS, "N",
      "side of the segmenter's canvas; default: what the file says, else 1024"},
+    {"sam-family", 0, TEXT, AT(sam_family), 0, 0, 0, 0, MODELS | ON_CONVERT,
+     "mobile-sam|tiny-sam|lite-medsam|sam-vit|medsam-vit",
+     "what the segmenter's file is where it cannot tell; default: what it says"},
     {"crop", 0, NUMBERS, AT(crop), AT(has_crop), 4, 0, 16384, ON_RUN | ON_DETECT, "X,Y,W,H",
      "part of the picture to look at; results are in full-picture coordinates"},
     {"box", 0, NUMBERS, AT(box), AT(has_box), 4, -1e9, 1e9, ON_SEGMENT, "X0,Y0,X1,Y1",
@@ -488,10 +491,10 @@ um_status cli_open_detector(um_detector **out, um_device *dev, const struct opti
 um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct options *o)
 {
     char path[4200];
-    um_status st = um_segmenter_open(
+    um_status st = um_segmenter_open_as(
         out, dev,
         o->segmenter ? o->segmenter : cli_model_path(CLI_DEFAULT_SEGMENTER, path, sizeof path),
-        o->sam_size);
+        o->sam_size, o->sam_family);
     if (st != UM_OK)
         cli_fail(st);
     return st;

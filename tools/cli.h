@@ -27,8 +27,8 @@ enum command_bit {
 };
 
 struct options {
-    const char *detector, *segmenter, *device, *precision, *class_name, *gate, *kpi, *dump, *config,
-        *size, *pixel, *calibrate, *on_device_lost, *on_sink_full, *window;
+    const char *detector, *segmenter, *sam_family, *device, *precision, *class_name, *gate, *kpi,
+        *dump, *config, *size, *pixel, *calibrate, *on_device_lost, *on_sink_full, *window;
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;

@@ -129,7 +129,9 @@ int command_convert(const struct options *o)
         fprintf(stderr, "ultramotion: convert --precision %s: not in this build\n", precision);
         return EXIT_FAILED;
     }
-    um_status st = um_model_convert(o->positional[0], o->positional[1], precision, 0, NULL);
+    const char *const family[] = {"architecture", o->sam_family, NULL};
+    um_status st = um_model_convert(o->positional[0], o->positional[1], precision, 0,
+                                    o->sam_family ? family : NULL);
     if (st != UM_OK)
         return cli_fail(st);
     if (!o->quiet)

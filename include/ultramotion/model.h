@@ -16,9 +16,9 @@ extern "C" {
 typedef enum um_model_kind {
     UM_MODEL_UNKNOWN,
     UM_MODEL_DFINE,
-    UM_MODEL_MOBILE_SAM,
+    UM_MODEL_MOBILE_SAM, /* also TinySAM, which is the same network: architecture says which */
     UM_MODEL_LITE_MEDSAM,
-    UM_MODEL_SAM_VIT
+    UM_MODEL_SAM_VIT /* also MedSAM */
 } um_model_kind;
 
 /** What a weight file holds, read from its names, shapes and metadata; no weights are loaded. */

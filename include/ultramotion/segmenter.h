@@ -13,9 +13,9 @@
 extern "C" {
 #endif
 
-/** A MobileSAM network on a device: immutable weights, shared by any number of predictors,
- * pipelines and threads. Threads: any, unless a function says otherwise; open and close are the
- * owner's. */
+/** A network of SAM's families on a device (docs/MODELS.md): immutable weights, shared by any
+ * number of predictors, pipelines and threads. Threads: any, unless a function says otherwise; open
+ * and close are the owner's. */
 typedef struct um_segmenter um_segmenter;
 
 /** Where a mask lives. AUTO asks um_segmenter_set_mask_mode(), then the environment
@@ -23,14 +23,23 @@ typedef struct um_segmenter um_segmenter;
 typedef enum um_mask_mode { UM_MASK_AUTO = 0, UM_MASK_DEVICE = 1, UM_MASK_HOST = 2 } um_mask_mode;
 
 /**
- * Load a MobileSAM checkpoint and put it on a device.
+ * Load a checkpoint of SAM's families and put it on a device.
  *
- * @param canvas  side S of the square canvas, a multiple of 16; 0 = the file's metadata, else 1024.
- * @return UM_OK; UM_EIO, UM_EFORMAT, UM_EINVAL, UM_EUNSUPPORTED (SAM ViT, LiteMedSAM: not in this
- * build), UM_ENOMEM.
+ * @param canvas  side S of the square canvas, a multiple of 16; 0 = the file's metadata, else
+ * upstream's: 1024, of LiteMedSAM 256.
+ * @return UM_OK; UM_EIO, UM_EFORMAT, UM_EINVAL, UM_ENOMEM.
  */
 UM_API um_status um_segmenter_open(um_segmenter **out, um_device *device, const char *path,
                                    int canvas);
+/**
+ * The same for a checkpoint that cannot tell its family, and whose metadata "architecture" does
+ * not.
+ *
+ * @param family  "mobile-sam", "tiny-sam", "lite-medsam"; NULL = what the file says. UM_EINVAL if
+ * its tensors are another's.
+ */
+UM_API um_status um_segmenter_open_as(um_segmenter **out, um_device *device, const char *path,
+                                      int canvas, const char *family);
 /** The same from a file's bytes in memory, which are needed no more when it returns. @param label
  * its name in messages. */
 UM_API um_status um_segmenter_open_memory(um_segmenter **out, um_device *device, const void *data,

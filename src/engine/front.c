@@ -8,7 +8,9 @@
 um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
                         const struct um_front_target *target, int n, int slots)
 {
-    struct um_resize_plan plan[2];
+    struct um_resize_plan plan[2] = {{.kx = 0}};
+    struct um_area_plan area[2] = {{.kx = 0}};
+    struct um_spline_plan spline[2] = {{.kx = 0}};
     um_const lut[2];
     *f = (struct um_front){.dev = dev, .w = w, .h = h, .c = c};
     f->bytes = UM_HEADER_BYTES + (size_t)w * (size_t)h * (size_t)c;
@@ -16,9 +18,15 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
     if (st != UM_OK)
         return st;
     for (int i = 0; i < n; i++) {
-        plan[i] = um_resize_prepare(f->params, h, w, target[i].new_h, target[i].new_w);
-        lut[i] =
-            um_params_add(f->params, target[i].lut, (size_t)target[i].c * sizeof *target[i].lut);
+        int new_h = target[i].new_h, new_w = target[i].new_w;
+        switch (target[i].fit) {
+        case UM_FIT_LONGEST: plan[i] = um_resize_prepare(f->params, h, w, new_h, new_w); break;
+        case UM_FIT_RATIO: area[i] = um_area_prepare(f->params, h, w, new_h, new_w); break;
+        case UM_FIT_STRETCH: spline[i] = um_spline_prepare(f->params, h, w, new_h, new_w); break;
+        }
+        lut[i] = target[i].lut ? um_params_add(f->params, target[i].lut,
+                                               (size_t)target[i].c * sizeof *target[i].lut)
+                               : (um_const){0, 0};
     }
     st = um_params_upload(f->params);
     if (st == UM_OK)
@@ -35,8 +43,13 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
         in[i] = (struct um_front_input){
             .out = um_tape_buffer(f->tape, target[i].input, 0, dev->precision, target[i].size_h,
                                   target[i].size_w, target[i].c),
-            .lut = um_tape_const(f->tape, f->params, lut[i], UM_F32, 1, target[i].c, 256),
-            .plan = plan[i]};
+            .lut = target[i].lut
+                       ? um_tape_const(f->tape, f->params, lut[i], UM_F32, 1, target[i].c, 256)
+                       : (um_tensor){0},
+            .plan = plan[i],
+            .fit = target[i].fit,
+            .area = area[i],
+            .spline = spline[i]};
     um_front_record(f->tape, f->params, x, in, n);
     return um_tape_compile(f->tape);
 }

@@ -14,7 +14,9 @@ struct um_front_target {
     um_buf *input;
     int size_h, size_w, c;
     int new_h, new_w;
-    const float (*lut)[256]; /* [c] */
+    const float (*lut)[256]; /* [c]; NULL: the picture's levels stretched over 0..1 */
+    enum um_fit fit; /* resized with Pillow's bilinear (LONGEST), OpenCV's INTER_AREA (RATIO),
+                        scikit-image's cubic splines (STRETCH) */
 };
 
 enum { UM_FRONT_SLOTS = 3 };

@@ -11,7 +11,8 @@
 
 /* ---- the model ---- */
 
-static um_status open_file(um_segmenter **out, um_device *device, um_weights *file, int canvas)
+static um_status open_file(um_segmenter **out, um_device *device, um_weights *file, int canvas,
+                           const char *family)
 {
     um_segmenter *s = um_zalloc(sizeof *s);
     if (!s)
@@ -20,7 +21,7 @@ static um_status open_file(um_segmenter **out, um_device *device, um_weights *fi
     pthread_mutex_init(&s->own_lock, NULL);
     s->dev = device;
     memcpy(s->sha256, um_weights_sha256(file), sizeof s->sha256);
-    um_status st = um_sam_open(&s->net, device, file, canvas);
+    um_status st = um_sam_open(&s->net, device, file, canvas, family);
     if (st != UM_OK)
         um_segmenter_close(&s);
     *out = s;
@@ -28,6 +29,12 @@ static um_status open_file(um_segmenter **out, um_device *device, um_weights *fi
 }
 
 um_status um_segmenter_open(um_segmenter **out, um_device *device, const char *path, int canvas)
+{
+    return um_segmenter_open_as(out, device, path, canvas, NULL);
+}
+
+um_status um_segmenter_open_as(um_segmenter **out, um_device *device, const char *path, int canvas,
+                               const char *family)
 {
     um_weights *file = NULL;
     if (!out || !device || !path)
@@ -38,7 +45,7 @@ um_status um_segmenter_open(um_segmenter **out, um_device *device, const char *p
     *out = NULL;
     um_status st = um_weights_open(&file, path);
     if (st == UM_OK)
-        st = open_file(out, device, file, canvas);
+        st = open_file(out, device, file, canvas, family);
     um_weights_close(&file);
     return st;
 }
@@ -56,7 +63,7 @@ um_status um_segmenter_open_memory(um_segmenter **out, um_device *device, const 
     *out = NULL;
     um_status st = um_weights_open_memory(&file, data, size, label);
     if (st == UM_OK)
-        st = open_file(out, device, file, canvas);
+        st = open_file(out, device, file, canvas, NULL);
     um_weights_close(&file);
     return st;
 }
@@ -82,7 +89,7 @@ int um_segmenter_canvas(const um_segmenter *segmenter)
 
 int um_segmenter_low_side(const um_segmenter *s)
 {
-    return um_sam_canvas(s->net) / 4;
+    return 4 * um_sam_grid(s->net);
 }
 
 const char *um_segmenter_sha256(const um_segmenter *segmenter)
@@ -202,16 +209,19 @@ uint64_t um_encode_device_bytes(const um_encode *s)
 struct um_front_target um_encode_target(const um_encode *s, int w, int h)
 {
     static _Thread_local float lut[3][256];
-    int side = um_sam_canvas(s->model->net), new_h = 0, new_w = 0;
+    int side = um_sam_canvas(s->model->net), new_h = side, new_w = side;
+    enum um_fit fit = um_sam_family(s->model->net)->fit;
     um_sam_lut(lut);
-    um_sam_target(side, h, w, &new_h, &new_w);
+    if (fit != UM_FIT_STRETCH)
+        um_sam_target(side, h, w, &new_h, &new_w);
     return (struct um_front_target){.input = s->input,
                                     .size_h = side,
                                     .size_w = side,
                                     .c = 3,
                                     .new_h = new_h,
                                     .new_w = new_w,
-                                    .lut = (const float(*)[256])lut};
+                                    .fit = fit,
+                                    .lut = fit == UM_FIT_LONGEST ? (const float(*)[256])lut : NULL};
 }
 
 /* ---- prompt encoder and mask decoder ---- */
@@ -248,14 +258,31 @@ void um_decode_close(um_decode *s)
 
 struct um_mask_tables um_segmenter_tables(const um_segmenter *s, um_params *p, int w, int h)
 {
-    struct um_mask_tables k = {{0, 0}, {0, 0}};
-    int side = um_sam_canvas(s->net), new_h = 0, new_w = 0;
-    um_sam_target(side, h, w, &new_h, &new_w);
+    static const float bias[2] = {0, -0.5f};
+    struct um_mask_tables k = {.tx = {0, 0}};
+    int side = um_sam_canvas(s->net), low = um_segmenter_low_side(s), new_h = low, new_w = low;
+    if (um_sam_family(s->net)->fit == UM_FIT_STRETCH) {
+        side = low; /* from the logits to the picture in one step */
+        for (int i = 0; i < 2; i++)
+            k.bias[i] = um_params_add(p, &bias[i], sizeof bias[i]);
+    } else {
+        um_sam_target(side, h, w, &new_h, &new_w);
+    }
     float *tx = um_params_reserve(p, (size_t)w * 4 * sizeof *tx, &k.tx);
     if (tx)
-        um_mask_taps(tx, side / 4, side, new_w, w);
+        um_mask_taps(tx, low, side, new_w, w);
     float *ty = um_params_reserve(p, (size_t)h * 4 * sizeof *ty, &k.ty);
     if (ty)
-        um_mask_taps(ty, side / 4, side, new_h, h);
+        um_mask_taps(ty, low, side, new_h, h);
     return k;
+}
+
+um_tensor um_segmenter_scores(const um_segmenter *s, um_tape *t, um_params *p,
+                              struct um_mask_tables k, um_tensor low)
+{
+    if (um_sam_family(s->net)->fit != UM_FIT_STRETCH)
+        return low;
+    um_tensor zero = um_tape_const(t, p, k.bias[0], UM_F32, 1, 1, 1),
+              half = um_tape_const(t, p, k.bias[1], UM_F32, 1, 1, 1);
+    return um_add(t, um_add(t, low, zero, .act = UM_ACT_SIGMOID), half);
 }

@@ -66,9 +66,13 @@ void um_decode_close(um_decode *s); /* accepts a zeroed one */
 
 /* Constants of um_mask_upsample() for an h x w picture: tx [w,4], ty [h,4]. */
 struct um_mask_tables {
-    um_const tx, ty;
+    um_const tx, ty, bias[2];
 };
 struct um_mask_tables um_segmenter_tables(const um_segmenter *s, um_params *p, int w, int h);
+/* What the mask is made of, positive inside: the logits; of MedSAM their probabilities minus a
+ * half, because it thresholds after it has interpolated those. */
+um_tensor um_segmenter_scores(const um_segmenter *s, um_tape *t, um_params *p,
+                              struct um_mask_tables k, um_tensor low);
 /* Side of the low-resolution logits. */
 int um_segmenter_low_side(const um_segmenter *s);
 

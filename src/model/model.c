@@ -16,51 +16,25 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { SAM_CANVAS = 1024, LITE_CANVAS = 256, SAM_STEP = 16, PAIRS_MAX = 512 };
+enum { SAM_STEP = 16, PAIRS_MAX = 512 };
 
 /* ---- inspect ---- */
 
-/* Widths of SAM's image encoders: segment_anything/build_sam.py. */
-static const char *vit_name(const um_weights *file)
+static um_status describe_sam(const um_weights *file, um_model_info *info)
 {
-    const struct um_wtensor *table =
-        um_weights_find(file, "image_encoder.pos_embed"); /* [1,n,n,C] */
-    switch (table->dim[3]) {
-    case 768: return "sam-vit-b";
-    case 1024: return "sam-vit-l";
-    case 1280: return "sam-vit-h";
-    default: return "sam-vit";
-    }
-}
-
-static um_status describe_sam(const um_weights *file, enum um_sam_kind kind, um_model_info *info)
-{
-    static const struct {
-        um_model_kind kind;
-        const char *name;
-        int canvas;
-    } KINDS[] = {
-        [UM_SAM_MOBILE] = {UM_MODEL_MOBILE_SAM, "mobile-sam", SAM_CANVAS},
-        [UM_SAM_LITE_MEDSAM] = {UM_MODEL_LITE_MEDSAM, "lite-medsam", LITE_CANVAS},
-        [UM_SAM_VIT] = {UM_MODEL_SAM_VIT, NULL, SAM_CANVAS},
-    };
-    info->kind = KINDS[kind].kind;
+    const struct um_sam_family *family = NULL;
+    um_status st = um_sam_family_find(file, NULL, &family);
+    if (st != UM_OK)
+        return st;
+    info->kind = family->kind;
     info->channels = 3;
-    const char *name = kind == UM_SAM_VIT ? vit_name(file) : KINDS[kind].name;
-    snprintf(info->architecture, sizeof info->architecture, "%s", name);
-    um_status st = um_input_size(file, SAM_STEP, &info->input_size);
+    um_sam_architecture(family, file, info->architecture, sizeof info->architecture);
+    st = um_input_size(file, SAM_STEP, &info->input_size);
     info->input_size_from = "metadata";
     if (st != UM_OK || info->input_size)
         return st;
-    info->input_size = KINDS[kind].canvas;
-    info->input_size_from = "default";
-    if (kind == UM_SAM_VIT) { /* one entry of the position table per 16x16 patch */
-        int64_t side = um_weights_find(file, "image_encoder.pos_embed")->dim[1];
-        if (side >= 1 && side <= UM_INPUT_MAX / SAM_STEP) {
-            info->input_size = (int)side * SAM_STEP;
-            info->input_size_from = "tensors";
-        }
-    }
+    info->input_size = um_sam_native_canvas(family, file);
+    info->input_size_from = family->vit ? "tensors" : "default";
     return UM_OK;
 }
 
@@ -76,9 +50,8 @@ static um_status describe(const um_weights *file, um_model_info *info)
         info->parameters += (uint64_t)um_wtensor_elements(t);
         info->bytes += (uint64_t)um_wtensor_elements(t) * um_wtype_bytes(t->type);
     }
-    enum um_sam_kind sam = um_sam_recognise(file);
-    if (sam != UM_SAM_NONE)
-        return describe_sam(file, sam, info);
+    if (um_sam_recognise(file))
+        return describe_sam(file, info);
     if (!um_weights_find(file, "decoder.enc_score_head.weight"))
         return UM_OK;
     struct um_dfine_info dfine;
@@ -269,9 +242,13 @@ static um_status convert(const um_weights *file, const char *out, bool half, int
         st = set(p, "source_sha256", info.sha256);
     if (st == UM_OK)
         st = set(p, "producer", producer);
-    for (int i = 0; st == UM_OK && metadata && metadata[i]; i += 2)
+    const struct um_sam_family *family = NULL;
+    for (int i = 0; st == UM_OK && metadata && metadata[i]; i += 2) {
         st = metadata[i + 1] ? set(p, metadata[i], metadata[i + 1])
                              : um_fail(UM_EINVAL, "metadata %s has no value", metadata[i]);
+        if (st == UM_OK && strcmp(metadata[i], "architecture") == 0 && um_sam_recognise(file))
+            st = um_sam_family_find(file, metadata[i + 1], &family);
+    }
     if (st != UM_OK)
         return st;
 

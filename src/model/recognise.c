@@ -4,7 +4,6 @@
 
 #include "base/number.h"
 #include "model/dfine.h"
-#include "model/sam.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -123,19 +122,4 @@ um_status um_dfine_recognise(const um_weights *file, struct um_dfine_info *info)
     if (st == UM_OK && !info->input_size)
         info->input_size = UM_DFINE_SIDE;
     return st;
-}
-
-enum um_sam_kind um_sam_recognise(const um_weights *file)
-{
-    if (!um_weights_find(file, "mask_decoder.iou_token.weight") ||
-        !um_weights_find(file, "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"))
-        return UM_SAM_NONE;
-    const struct um_wtensor *stem =
-        um_weights_find(file, "image_encoder.patch_embed.seq.0.c.weight");
-    if (stem && stem->rank == 4)
-        return stem->dim[2] == 3   ? UM_SAM_MOBILE
-               : stem->dim[2] == 1 ? UM_SAM_LITE_MEDSAM
-                                   : UM_SAM_NONE;
-    const struct um_wtensor *table = um_weights_find(file, "image_encoder.pos_embed");
-    return table && table->rank == 4 ? UM_SAM_VIT : UM_SAM_NONE;
 }

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* MobileSAM: TinyViT image encoder (tinyvit.c), prompt encoder and mask decoder.
+/* SAM: image encoder (tinyvit.c, vit.c) and its neck, prompt encoder and mask decoder. What the
+ * families differ in is in sam_family.c.
  *
- *   image   [S,S,3] -> embedding [n,n,256], n = S/16
+ *   image   [S,S,3] -> embedding [n,n,256], n = S/16 (LiteMedSAM: S/4)
  *   prompt  points, box -> tokens [5 + sparse, 256]: iou token, 4 mask tokens, sparse prompts
  *           previous logits [4n,4n,1] -> dense prompt [n,n,256], else the row no_mask_embed
  *   decoder 2 two-way layers: self attention of the tokens, tokens to image, MLP, image to tokens;
  *           last attention tokens to image
  *   mask    image side upscaled to [4n,4n,32], times a vector made from the mask token: logits
- * [4n,4n] iou     MLP of the iou token
+ *           [4n,4n]
+ *   iou     MLP of the iou token
  *
  * Reference: ChaoningZhang/MobileSAM,
  * mobile_sam/modeling/{prompt_encoder,mask_decoder,transformer}.py: PromptEncoder, MaskDecoder,
@@ -17,7 +19,9 @@
 #include "base/mem.h"
 #include "model/recognise.h"
 #include "model/tinyvit.h"
+#include "model/vit.h"
 #include "nn/block.h"
+#include "nn/op_dfine.h"
 #include "nn/op_sam.h"
 
 #include <math.h>
@@ -52,8 +56,12 @@ struct layer {
 
 struct um_sam {
     um_params *params;
+    const struct um_sam_family *family;
     int canvas, n;
-    um_tinyvit image;
+    um_tinyvit image; /* or */
+    um_vit vit;
+    um_conv neck[2];
+    um_norm neck_norm[2];
 
     um_const table, gauss; /* prompt tokens: op_sam.h */
     um_const pe;           /* [n,n,256] dense position code */
@@ -72,6 +80,15 @@ struct um_sam {
 };
 
 /* ---- weights ---- */
+
+static void bind_neck(struct um_sam *s, um_bind *b, int channels)
+{
+    um_bind_scope(b, "image_encoder.");
+    s->neck[0] = um_bind_conv(b, "neck.0", DIM, channels, 1, 1, 0, false);
+    s->neck_norm[0] = um_bind_norm(b, "neck.1", DIM, NORM2D_EPS);
+    s->neck[1] = um_bind_conv(b, "neck.2", DIM, DIM, 3, 1, 1, false);
+    s->neck_norm[1] = um_bind_norm(b, "neck.3", DIM, NORM2D_EPS);
+}
 
 static void bind_prompt_table(struct um_sam *s, um_bind *b)
 {
@@ -246,7 +263,10 @@ um_tensor um_sam_encode(um_sam *s, um_tape *t, um_tensor x)
     if (um_tape_status(t) == UM_OK && (x.h != s->canvas || x.w != s->canvas || x.c != 3))
         um_tape_fail(t, um_fail(UM_EINVAL, "image encoder: input is [%d,%d,%d], want [%d,%d,3]",
                                 x.h, x.w, x.c, s->canvas, s->canvas));
-    x = um_tinyvit_record(&s->image, t, x);
+    x = s->family->vit ? um_vit_record(&s->vit, t, x) : um_tinyvit_record(&s->image, t, x);
+    x = um_linear(t, &s->neck[0], x, .norm_out = &s->neck_norm[0]);
+    x = um_conv2d(t, &s->neck[1], x);
+    x = um_layer_norm(t, &s->neck_norm[1], x, (um_tensor){0}, UM_ACT_NONE);
     um_tap(t, "image_embedding", x);
     return x;
 }
@@ -295,10 +315,12 @@ struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_t
                                 int points, bool box, um_tensor mask_input, bool multimask)
 {
     const um_tensor none = {0};
-    int n = s->n, masks = multimask ? 3 : 1;
+    int n = s->n;
     um_tensor table = um_tape_const(t, s->params, s->table, UM_F32, 1, 10, DIM);
     um_tensor gauss = um_tape_const(t, s->params, s->gauss, UM_F32, 1, 2, DIM / 2);
-    um_tensor tokens = um_prompt_tokens(t, prompt, table, gauss, s->canvas, points, box);
+    struct um_prompt_args where = {
+        .canvas = s->canvas, .fit = s->family->fit, .points = points, .box = box};
+    um_tensor tokens = um_prompt_tokens(t, prompt, table, gauss, &where);
     um_tap(t, "sparse_tokens", um_rows(tokens, TOKENS, tokens.w - TOKENS));
 
     /* keys: the image side, which attention sees with its position code. Without a mask prompt
@@ -338,19 +360,29 @@ struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_t
     um_tensor up = um_upconv2_norm(t, &s->up[0], um_reshape(keys, n, n), &s->up_norm, UM_ACT_GELU);
     up = um_upconv2(t, &s->up[1], up, .act = UM_ACT_GELU);
 
-    /* One mask is mask 0; three are masks 1 to 3. Only their hypernetworks run. */
-    int first = multimask ? 1 : 0, side = 4 * n;
-    um_tensor vectors = um_tape_new(t, UM_F32, 1, masks, UP);
-    for (int m = 0; m < masks; m++)
+    /* One mask is mask 0; three are masks 1 to 3. Only their hypernetworks run. Of a decoder that
+     * always gives three, one mask is that of the best score. */
+    bool best = !multimask && s->family->best_of_three;
+    int first = multimask || best ? 1 : 0, asked = first ? 3 : 1, side = 4 * n;
+    um_tensor vectors = um_tape_new(t, UM_F32, 1, asked, UP);
+    for (int m = 0; m < asked; m++)
         mlp3(t, s->hyper[first + m], um_rows(x, 1 + first + m, 1), um_rows(vectors, m, 1));
+    um_tensor iou = um_slice(mlp3(t, s->iou, um_rows(x, 0, 1), none), first, asked);
+    if (best) {
+        um_tensor scores = iou; /* as rows */
+        scores.w = asked;
+        scores.c = scores.ld = 1;
+        um_tensor index = um_topk(t, scores, 1);
+        vectors = um_gather(t, vectors, index);
+        iou = um_gather(t, scores, index);
+    }
+    struct um_sam_out out = {.masks = multimask ? 3 : 1, .iou = iou};
     um_tensor all = um_matmul_nt(t, vectors, up); /* masks x (4n*4n): planes */
-    all.h = masks * side;
+    all.h = out.masks * side;
     all.w = side;
     all.c = all.ld = 1;
-    struct um_sam_out out = {.masks = masks};
-    for (int m = 0; m < masks; m++)
+    for (int m = 0; m < out.masks; m++)
         out.low[m] = um_reshape(um_rows(all, m * side * side, side * side), side, side);
-    out.iou = um_slice(mlp3(t, s->iou, um_rows(x, 0, 1), none), first, masks);
     um_tap(t, "low_res_logits", all);
     um_tap(t, "iou", out.iou);
     return out;
@@ -373,56 +405,65 @@ void um_sam_target(int canvas, int h, int w, int *new_h, int *new_w)
 
 /* ---- open, close ---- */
 
-/* The canvas asked for, else the file's, else upstream's 1024. */
-static um_status choose_canvas(const um_weights *file, int wanted, int *canvas)
+/* The canvas asked for, else the file's, else upstream's. */
+static um_status choose_canvas(const um_weights *file, const struct um_sam_family *family,
+                               int wanted, int *canvas)
 {
     *canvas = wanted;
     um_status st = wanted ? UM_OK : um_input_size(file, 16, canvas);
     if (st == UM_OK && !*canvas)
-        *canvas = 1024;
+        *canvas = um_sam_native_canvas(family, file);
     if (st == UM_OK && (*canvas < 16 || *canvas > 8192 || *canvas % 16))
         st = um_fail(UM_EINVAL, "%s: canvas %d, want a multiple of 16 from 16 to 8192",
                      um_weights_path(file), *canvas);
     return st;
 }
 
-static um_status check_kind(const um_weights *file)
+/* What upstream itself does not use when it predicts: counters of BatchNorm, the classifier that
+ * the encoder was once trained with, a cache of the biases, and how pixels are normalised. */
+static bool ignorable(const char *name)
 {
-    switch (um_sam_recognise(file)) {
-    case UM_SAM_MOBILE: return UM_OK;
-    case UM_SAM_LITE_MEDSAM:
-        return um_fail(UM_EUNSUPPORTED,
-                       "%s: LiteMedSAM (1x1 stem, its own preprocessing) is not supported; "
-                       "MobileSAM has a 3x3 stem",
-                       um_weights_path(file));
-    case UM_SAM_VIT:
-        return um_fail(UM_EUNSUPPORTED,
-                       "%s: SAM with a ViT image encoder is not supported; use MobileSAM (TinyViT)",
-                       um_weights_path(file));
-    case UM_SAM_NONE: break;
-    }
-    return um_fail(UM_EFORMAT, "%s: not a SAM checkpoint", um_weights_path(file));
+    static const char *const start[] = {"image_encoder.norm_head.", "image_encoder.head.",
+                                        "pixel_mean", "pixel_std"};
+    static const char *const end[] = {".num_batches_tracked", ".attn.ab",
+                                      ".attn.attention_bias_idxs"};
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof start / sizeof *start; i++)
+        if (strncmp(name, start[i], strlen(start[i])) == 0)
+            return true;
+    for (size_t i = 0; i < sizeof end / sizeof *end; i++)
+        if (n > strlen(end[i]) && strcmp(name + n - strlen(end[i]), end[i]) == 0)
+            return true;
+    return false;
 }
 
-um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int canvas)
+um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int canvas,
+                      const char *family_name)
 {
+    const struct um_sam_family *family = NULL;
     *out = NULL;
-    um_status st = check_kind(file);
+    um_status st = um_sam_family_find(file, family_name, &family);
     if (st == UM_OK)
-        st = choose_canvas(file, canvas, &canvas);
+        st = choose_canvas(file, family, canvas, &canvas);
     if (st != UM_OK)
         return st;
     um_sam *s = um_zalloc(sizeof *s);
     if (!s)
         return um_fail(UM_ENOMEM, "segmenter");
+    s->family = family;
     s->canvas = canvas;
-    s->n = canvas / 16;
+    s->n = canvas / family->patch;
     st = um_params_open(&s->params, dev);
     if (st == UM_OK) {
         um_bind b = um_bind_begin(file, s->params);
-        um_tinyvit_bind(&s->image, &b);
+        if (family->vit)
+            um_vit_bind(&s->vit, &b, s->n);
+        else
+            um_tinyvit_bind(&s->image, &b, family->patch);
+        bind_neck(s, &b, family->vit ? s->vit.width : UM_TINYVIT_OUT);
         bind_prompt_encoder(s, &b);
         bind_decoder(s, &b);
+        um_bind_all_used(&b, ignorable);
         st = um_bind_finish(&b);
     }
     if (st == UM_OK)
@@ -437,14 +478,25 @@ void um_sam_close(um_sam **s)
 {
     if (!*s)
         return;
+    um_vit_close(&(*s)->vit);
     um_params_close(&(*s)->params);
     um_free(*s);
     *s = NULL;
 }
 
+const struct um_sam_family *um_sam_family(const um_sam *s)
+{
+    return s->family;
+}
+
 int um_sam_canvas(const um_sam *s)
 {
     return s->canvas;
+}
+
+int um_sam_grid(const um_sam *s)
+{
+    return s->n;
 }
 
 size_t um_sam_weight_bytes(const um_sam *s)

@@ -2,16 +2,20 @@
 #ifndef UM_MODEL_SAM_H
 #define UM_MODEL_SAM_H
 
+#include "model/sam_family.h"
 #include "nn/op.h"
-#include "weights/weights.h"
 
-/* MobileSAM: weights of one checkpoint, folded, packed and on the device. */
+/* A network of SAM's families: weights of one checkpoint, folded, packed and on the device. */
 typedef struct um_sam um_sam;
 
-/* canvas: side S, multiple of 16; 0 = metadata "input_size", else 1024. */
-um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int canvas);
+/* canvas: side S, multiple of 16; 0 = metadata "input_size", else what the file was made for.
+ * family: as um_sam_family_find() wants it, or NULL. */
+um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int canvas,
+                      const char *family);
 void um_sam_close(um_sam **s);
+const struct um_sam_family *um_sam_family(const um_sam *s);
 int um_sam_canvas(const um_sam *s);
+int um_sam_grid(const um_sam *s); /* n: side of the embedding */
 size_t um_sam_weight_bytes(const um_sam *s);
 
 /* Values of the 256 gray levels after normalisation, per channel: (u - mean)/std in fp32. */
@@ -19,7 +23,8 @@ void um_sam_lut(float lut[3][256]);
 /* ResizeLongestSide: size of an h x w picture on the canvas. */
 void um_sam_target(int canvas, int h, int w, int *new_h, int *new_w);
 
-/* x f32 [S,S,3], normalised and zero-padded -> image embedding [n,n,256], n = S/16. */
+/* x f32 [S,S,3], normalised and zero-padded -> image embedding [n,n,256], n = S/16 (LiteMedSAM:
+ * S/4). */
 um_tensor um_sam_encode(um_sam *s, um_tape *t, um_tensor x);
 
 struct um_sam_out {
@@ -31,9 +36,5 @@ struct um_sam_out {
  * or id 0. */
 struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_tensor prompt,
                                 int points, bool box, um_tensor mask_input, bool multimask);
-
-enum um_sam_kind { UM_SAM_NONE, UM_SAM_MOBILE, UM_SAM_LITE_MEDSAM, UM_SAM_VIT };
-/* What the tensors say. UM_SAM_NONE if it is not a SAM checkpoint. Reads names and shapes only. */
-enum um_sam_kind um_sam_recognise(const um_weights *file);
 
 #endif

@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* TinyViT-5M as MobileSAM uses it: image [S,S,3] -> embedding [n,n,256], n = S/16.
+/* TinyViT-5M as MobileSAM uses it: image [S,S,3] -> [n,n,320], n = S/16.
  *
  *   stem     conv3x3/2 3->32 GELU, conv3x3/2 32->64                        [S/4, S/4, 64]
  *   stage 0  2 MBConv 64                      merge 0  64->128 /2          [S/8, S/8, 128]
  *   stage 1  2 blocks, 4 heads, window 7      merge 1  128->160 /2         [n, n, 160]
  *   stage 2  6 blocks, 5 heads, window 14     merge 2  160->320, stride 1  [n, n, 320]
  *   stage 3  2 blocks, 10 heads, window 7
- *   neck     conv1x1 320->256, LN, conv3x3, LN                             [n, n, 256]
  *
  * Reference: ChaoningZhang/MobileSAM, mobile_sam/modeling/tiny_vit_sam.py: PatchEmbed, MBConv,
  * PatchMerging, TinyViTBlock, Attention, Mlp, TinyViT. Upstream's buffer `ab` is a cache of
- * attention_biases and is never read here. */
+ * attention_biases and is never read here. LiteMedSAM has the same network but for its stem, two
+ * 1x1 convolutions of stride 1: there n = S/4. */
 #include "model/tinyvit.h"
 
 #include "base/mem.h"
 
 #include <stdio.h>
 
-static const float NORM_EPS = 1e-5f, NECK_EPS = 1e-6f;
+static const float NORM_EPS = 1e-5f;
 
 /* A token of the window padding enters the norm as zero and leaves it as beta: its qkv row is a
  * constant. */
@@ -75,14 +75,10 @@ static struct um_mbconv bind_mbconv(um_bind *b, const char *scope, int in, int h
                               .project = um_bind_conv_bn(b, "conv3", out, hidden, 1, 1, 0, false)};
 }
 
-void um_tinyvit_bind(um_tinyvit *v, um_bind *b)
+void um_tinyvit_bind(um_tinyvit *v, um_bind *b, int patch)
 {
+    int k = patch == 16 ? 3 : 1;
     um_bind_scope(b, "image_encoder.");
-    const struct um_wtensor *stem =
-        um_weights_find(b->file, "image_encoder.patch_embed.seq.0.c.weight");
-    int k = stem && stem->rank == 4 && stem->dim[2] == 1
-                ? 1
-                : 3; /* 1: LiteMedSAM, which keeps the size */
     v->stem[0] = um_bind_conv_bn(b, "patch_embed.seq.0", 32, 3, k, k == 3 ? 2 : 1, k / 2, false);
     v->stem[1] = um_bind_conv_bn(b, "patch_embed.seq.2", 64, 32, k, k == 3 ? 2 : 1, k / 2, false);
     v->stage0[0] = bind_mbconv(b, "0.blocks.0", 64, 256, 64, 1);
@@ -93,11 +89,6 @@ void um_tinyvit_bind(um_tinyvit *v, um_bind *b)
     bind_blocks(b, v->stage2, 2, 6, 160, 5, 14);
     v->merge[2] = bind_mbconv(b, "2.downsample", 160, 320, 320, 1);
     bind_blocks(b, v->stage3, 3, 2, 320, 10, 7);
-    um_bind_scope(b, "image_encoder.");
-    v->neck[0] = um_bind_conv(b, "neck.0", UM_TINYVIT_OUT, 320, 1, 1, 0, false);
-    v->neck_norm[0] = um_bind_norm(b, "neck.1", UM_TINYVIT_OUT, NECK_EPS);
-    v->neck[1] = um_bind_conv(b, "neck.2", UM_TINYVIT_OUT, UM_TINYVIT_OUT, 3, 1, 1, false);
-    v->neck_norm[1] = um_bind_norm(b, "neck.3", UM_TINYVIT_OUT, NECK_EPS);
 }
 
 /* TinyViTBlock: the local convolution stands between attention and MLP and has no skip of its own.
@@ -126,7 +117,6 @@ static um_tensor merge(um_tape *t, const um_tinyvit *v, int i, um_tensor x)
 
 um_tensor um_tinyvit_record(const um_tinyvit *v, um_tape *t, um_tensor x)
 {
-    const um_tensor none = {0};
     x = um_conv2d(t, &v->stem[0], x, .act = UM_ACT_GELU);
     x = um_conv2d(t, &v->stem[1], x);
     um_tap(t, "stem", x);
@@ -139,8 +129,5 @@ um_tensor um_tinyvit_record(const um_tinyvit *v, um_tape *t, um_tensor x)
     x = merge(t, v, 1, x);
     x = blocks(t, v->stage2, 2, 6, x);
     x = merge(t, v, 2, x);
-    x = blocks(t, v->stage3, 3, 2, x);
-    x = um_linear(t, &v->neck[0], x, .norm_out = &v->neck_norm[0]);
-    x = um_conv2d(t, &v->neck[1], x);
-    return um_layer_norm(t, &v->neck_norm[1], x, none, UM_ACT_NONE);
+    return blocks(t, v->stage3, 3, 2, x);
 }

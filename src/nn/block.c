@@ -378,13 +378,28 @@ um_tensor um_token_attention(um_tape *t, const struct um_token_attention *w, um_
 
 /* ---- both ends of a frame ---- */
 
-void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *in, int n)
+/* One input made of primitives. */
+static void front_default(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *in)
 {
-    if (!um_tape_takes(t, UM_OP_FRONT)) {
-        for (int i = 0; i < n; i++)
-            um_normalize(t, um_resize_record(t, p, &in[i].plan, x), in[i].lut, in[i].out);
+    um_tensor small = in->fit == UM_FIT_RATIO     ? um_area_record(t, p, &in->area, x)
+                      : in->fit == UM_FIT_STRETCH ? um_spline_record(t, p, &in->spline, x)
+                                                  : um_resize_record(t, p, &in->plan, x);
+    um_tensor lut = in->lut.id ? in->lut : um_levels(t, um_range(t, small), in->out.c);
+    um_normalize(t, small, lut, in->out);
+}
+
+void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *all,
+                     int inputs)
+{
+    struct um_front_input in[2]; /* of the fused step */
+    int n = 0;
+    for (int i = 0; i < inputs; i++)
+        if (um_tape_takes(t, UM_OP_FRONT) && all[i].fit == UM_FIT_LONGEST && all[i].lut.id)
+            in[n++] = all[i];
+        else
+            front_default(t, p, x, &all[i]);
+    if (!n)
         return;
-    }
     struct um_front_args a = {{0}, {0}, {0}};
     um_tensor operand[9] = {[2] = x};
     for (int i = 0; i < n; i++) {

@@ -5,8 +5,10 @@
 #ifndef UM_NN_BLOCK_H
 #define UM_NN_BLOCK_H
 
+#include "nn/area.h"
 #include "nn/op_sam.h"
 #include "nn/resize.h"
+#include "nn/spline.h"
 
 /* x + fc2(act(fc1(LN(x)))) [+ final LN]: pre-norm MLP of TinyViT. norm.params NULL: no LN. Any
  * activation but UM_ACT_CLAMP. */
@@ -149,10 +151,15 @@ struct um_front_args {
     int new_h[2], new_w[2];
 };
 struct um_front_input {
-    um_tensor out, lut;
+    um_tensor out, lut; /* lut absent: um_levels() of the resized picture */
     struct um_resize_plan plan;
+    enum um_fit fit; /* resized by plan (LONGEST), area (RATIO) or spline (STRETCH) */
+    struct um_area_plan area;
+    struct um_spline_plan spline;
 };
-void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *in, int n);
+/* Only Pillow's filter with a table goes into the fused step. */
+void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *all,
+                     int inputs);
 
 /* um_mask_upsample(), um_mask_statistics() and um_packet_op() as one step, bit for bit. `work` is a
  * constant of UM_MASK_WORK_BYTES zeros that the step leaves as zeros.

@@ -336,6 +336,25 @@ um_tensor um_window_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tenso
     return y;
 }
 
+um_tensor um_relative_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tensor y_table,
+                                um_tensor x_table, int window, int heads)
+{
+    int c = qkv.c / 3, entries = 2 * window - 1;
+    if (!um_op_check(t, UM_OP_RELATIVE_ATTENTION,
+                     c * 3 == qkv.c && heads > 0 && c % heads == 0 && pad.c == qkv.c &&
+                         window > 0 && window <= UM_RELATIVE_MAX && rows(y_table) == entries &&
+                         rows(x_table) == entries && y_table.c == c / heads &&
+                         x_table.c == c / heads,
+                     "qkv has %d channels, %d heads, window %d, tables %dx%d and %dx%d", qkv.c,
+                     heads, window, (int)rows(y_table), y_table.c, (int)rows(x_table), x_table.c))
+        return (um_tensor){0};
+    um_tensor y = um_tape_new(t, qkv.dtype, qkv.h, qkv.w, c);
+    struct um_window_args a = {.window = window, .heads = heads};
+    um_op_step(t, UM_OP_RELATIVE_ATTENTION, &a, sizeof a,
+               (um_tensor[]){y, qkv, pad, y_table, x_table}, 5, 1);
+    return y;
+}
+
 um_tensor um_matmul_nt(um_tape *t, um_tensor a, um_tensor b)
 {
     if (!um_op_check(t, UM_OP_MATMUL_NT, a.c == b.c, "K is %d and %d", a.c, b.c))
@@ -355,6 +374,53 @@ um_tensor um_resize(um_tape *t, um_tensor x, um_tensor taps, bool vertical)
     um_tensor y = um_tape_new(t, UM_U8, vertical ? n : x.h, vertical ? x.w : n, x.c);
     struct um_resize_args a = {.vertical = vertical};
     um_op_step(t, UM_OP_RESIZE, &a, sizeof a, (um_tensor[]){y, x, taps}, 3, 1);
+    return y;
+}
+
+um_tensor um_area(um_tape *t, um_tensor x, um_tensor tx, um_tensor ty, const struct um_area_args *a)
+{
+    if (!um_op_check(t, UM_OP_AREA,
+                     x.dtype == UM_U8 && tx.dtype == UM_F32 && ty.dtype == UM_F32 && tx.c > 2 &&
+                         ty.c > 2,
+                     "wants u8 pixels and f32 taps"))
+        return (um_tensor){0};
+    um_tensor y = um_tape_new(t, UM_U8, (int)rows(ty), (int)rows(tx), x.c);
+    um_op_step(t, UM_OP_AREA, a, sizeof *a, (um_tensor[]){y, x, tx, ty}, 4, 1);
+    return y;
+}
+
+um_tensor um_fir(um_tape *t, um_tensor x, um_tensor taps, um_tensor range, bool vertical)
+{
+    bool bytes = x.dtype == UM_U8;
+    if (!um_op_check(t, UM_OP_FIR,
+                     (bytes || (x.dtype == UM_F32 && x.c % 2 == 0)) && x.ld == x.c &&
+                         taps.dtype == UM_F32 && taps.c > 2 && (!range.id || range.c == 2),
+                     "wants u8 or pairs of f32, and f32 taps"))
+        return (um_tensor){0};
+    int n = (int)rows(taps), c = bytes ? x.c : x.c / 2;
+    um_tensor y = um_tape_new(t, range.id ? UM_U8 : UM_F32, vertical ? n : x.h, vertical ? x.w : n,
+                              range.id ? c : 2 * c);
+    struct um_resize_args a = {.vertical = vertical};
+    um_op_step(t, UM_OP_FIR, &a, sizeof a, (um_tensor[]){y, x, taps, range}, 4, 1);
+    return y;
+}
+
+um_tensor um_range(um_tape *t, um_tensor x)
+{
+    if (!um_op_check(t, UM_OP_RANGE, x.dtype == UM_U8, "wants u8 pixels"))
+        return (um_tensor){0};
+    um_tensor y = um_tape_new(t, UM_F32, 1, 1, 2);
+    um_op_step(t, UM_OP_RANGE, NULL, 0, (um_tensor[]){y, x}, 2, 1);
+    return y;
+}
+
+um_tensor um_levels(um_tape *t, um_tensor range, int c)
+{
+    if (!um_op_check(t, UM_OP_LEVELS, range.c == 2 && range.dtype == UM_F32 && c > 0,
+                     "range of %d numbers", range.c))
+        return (um_tensor){0};
+    um_tensor y = um_tape_new(t, UM_F32, 1, c, 256);
+    um_op_step(t, UM_OP_LEVELS, NULL, 0, (um_tensor[]){y, range}, 2, 1);
     return y;
 }
 

@@ -133,6 +133,15 @@ struct um_window_args {
 um_tensor um_window_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tensor bias, int window,
                               int heads);
 
+/* SAM's attention with decomposed relative positions (image_encoder.py, Attention): qkv [h,w,3c]: q
+ * of all heads, then k, then v. The map is cut into window x window tiles from the top left;
+ * positions beyond the map are keys (not queries) whose qkv row is `pad` [1,3c]. score =
+ * q.k*d^-0.5 + q.rows[dy + window - 1] + q.columns[dx + window - 1], dy and dx from key to query.
+ * rows, columns [2*window - 1, d], of all heads. out [h,w,c]. */
+enum { UM_RELATIVE_MAX = 512 }; /* the largest window */
+um_tensor um_relative_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tensor rows,
+                                um_tensor columns, int window, int heads);
+
 /* a [M,K] . b [N,K]^T -> [M,N]. */
 um_tensor um_matmul_nt(um_tape *t, um_tensor a, um_tensor b);
 
@@ -142,6 +151,31 @@ struct um_resize_args {
     bool vertical;
 };
 um_tensor um_resize(um_tape *t, um_tensor x, um_tensor taps, bool vertical);
+
+/* OpenCV's INTER_AREA on u8, bit for bit (modules/imgproc/src/resize.cpp). tx f32 [w, 2 + k], ty
+ * f32 [h, 2 + k]: first index, count, then weights. Sums of float products in the order of the
+ * taps, first along the row; then times scale, rounded to even or (half_up) halves up. `linear`,
+ * which OpenCV takes where the picture grows: whole-number weights at 2^11 in its fixed point.
+ * Tables: area.h */
+struct um_area_args {
+    bool linear, half_up;
+    float scale;
+};
+um_tensor um_area(um_tape *t, um_tensor x, um_tensor tx, um_tensor ty,
+                  const struct um_area_args *a);
+
+/* One axis of a linear filter, in double: where two floats stand for a number, it is their sum. x
+ * u8, or f32 of two floats per channel, without gaps; taps f32 [n, 2 + 2k]: first index, count,
+ * then weights of two floats. out f32 of two floats per channel, or with `range` (um_range) u8:
+ * clamped to it, then truncated; a value within 1e-9 of a whole number is that number. */
+um_tensor um_fir(um_tape *t, um_tensor x, um_tensor taps, um_tensor range, bool vertical);
+
+/* Least and greatest value of u8 x: f32 [1,1,2]. */
+um_tensor um_range(um_tape *t, um_tensor x);
+
+/* A table for um_normalize() that stretches a range over 0..1: out f32 [c,256], every row (u -
+ * min)/(max - min), or u - min where they are equal. */
+um_tensor um_levels(um_tape *t, um_tensor range, int c);
 
 /* u8 [h,w,1 or 3] -> f32 [size_h,size_w,c]: y[c] = lut[c][u[c]] (one-channel input feeds every c),
  * zero right of and below x. lut f32 [c,256]. */

@@ -275,6 +275,60 @@ void um_ref_window_attention(const struct um_call *call)
     um_pool_run(call->pool, call->t[0].h, window_row, (void *)(uintptr_t)call);
 }
 
+static float dot(const float *a, const float *b, int n)
+{
+    float sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += a[i] * b[i];
+    return sum;
+}
+
+static void relative_row(void *ctx, int y, int worker)
+{
+    const struct um_call *call = ctx;
+    const struct um_window_args *a = call->args;
+    const struct um_view *out = &call->t[0], *qkv = &call->t[1];
+    const float *pad = call->t[2].data;
+    int ws = a->window, c = out->c, d = c / a->heads;
+    float scale = 1 / sqrtf((float)d), down[UM_RELATIVE_MAX], across[UM_RELATIVE_MAX];
+    (void)worker;
+    for (int x = 0; x < out->w; x++)
+        for (int h = 0; h < a->heads; h++) {
+            const float *q = row_of(qkv, (ptrdiff_t)y * out->w + x) + d * h;
+            float *dst = out_row(out, (ptrdiff_t)y * out->w + x) + d * h, best = -FLT_MAX, sum = 0;
+            for (int i = 0; i < ws; i++) {
+                down[i] = dot(q, row_of(&call->t[3], y % ws - i + ws - 1), d);
+                across[i] = dot(q, row_of(&call->t[4], x % ws - i + ws - 1), d);
+            }
+            for (int i = 0; i < d; i++)
+                dst[i] = 0;
+            for (int pass = 0; pass < 2; pass++)
+                for (int j = 0; j < ws * ws; j++) {
+                    int ky = y / ws * ws + j / ws, kx = x / ws * ws + j % ws;
+                    const float *kv =
+                        (ky < out->h && kx < out->w ? row_of(qkv, (ptrdiff_t)ky * out->w + kx)
+                                                    : pad) +
+                        d * h;
+                    float s = dot(q, kv + c, d) * scale + down[j / ws] + across[j % ws];
+                    if (pass == 0) {
+                        best = s > best ? s : best;
+                        continue;
+                    }
+                    float e = expf(s - best);
+                    sum += e;
+                    for (int i = 0; i < d; i++)
+                        dst[i] += e * kv[2 * c + i];
+                }
+            for (int i = 0; i < d; i++)
+                dst[i] /= sum;
+        }
+}
+
+void um_ref_relative_attention(const struct um_call *call)
+{
+    um_pool_run(call->pool, call->t[0].h, relative_row, (void *)(uintptr_t)call);
+}
+
 void um_ref_matmul_nt(const struct um_call *call)
 {
     const struct um_view *t = call->t;
@@ -310,6 +364,102 @@ void um_ref_resize(const struct um_call *call)
                                           : acc);
             }
         }
+}
+
+static void area_row(void *ctx, int y, int worker)
+{
+    const struct um_call *call = ctx;
+    const struct um_area_args *a = call->args;
+    const struct um_view *out = &call->t[0], *in = &call->t[1];
+    const float *ky = row_of(&call->t[3], y);
+    (void)worker;
+    for (int x = 0; x < out->w; x++)
+        for (int o = 0; o < out->c; o++) {
+            const float *kx = row_of(&call->t[2], x);
+            float sum = 0;
+            int32_t fixed = 0;
+            for (int j = 0; j < (int)ky[1]; j++) {
+                const uint8_t *p =
+                    (const uint8_t *)in->data +
+                    ((ptrdiff_t)((int)ky[0] + j) * in->w + (ptrdiff_t)kx[0]) * in->ld + o;
+                float line = 0;
+                for (int i = 0; i < (int)kx[1]; i++, p += in->ld)
+                    line += (float)*p * kx[2 + i];
+                sum += line * ky[2 + j];
+                fixed += (int32_t)ky[2 + j] * ((int32_t)line >> 4) >> 16;
+            }
+            float v = sum * a->scale;
+            v = a->half_up ? v + 0.5f : rintf(v);
+            ((uint8_t *)out->data)[((ptrdiff_t)y * out->w + x) * out->ld + o] =
+                (uint8_t)(a->linear ? (fixed + 2) >> 2
+                          : v < 0   ? 0
+                          : v > 255 ? 255
+                                    : (int)v);
+        }
+}
+
+void um_ref_area(const struct um_call *call)
+{
+    um_pool_run(call->pool, call->t[0].h, area_row, (void *)(uintptr_t)call);
+}
+
+static void fir_row(void *ctx, int y, int worker)
+{
+    const struct um_call *call = ctx;
+    const struct um_resize_args *a = call->args;
+    const struct um_view *out = &call->t[0], *in = &call->t[1];
+    const float *range = call->t[3].data, *f = in->data;
+    const uint8_t *u = in->data;
+    int c = range ? out->c : out->c / 2;
+    ptrdiff_t step = a->vertical ? (ptrdiff_t)in->w * c : c;
+    (void)worker;
+    for (int x = 0; x < out->w; x++) {
+        const float *k = row_of(&call->t[2], a->vertical ? y : x);
+        ptrdiff_t at = a->vertical ? (ptrdiff_t)k[0] * in->w + x : (ptrdiff_t)y * in->w + (int)k[0];
+        for (int o = 0; o < c; o++) {
+            double sum = 0;
+            ptrdiff_t i = at * c + o, to = ((ptrdiff_t)y * out->w + x) * c + o;
+            for (int j = 0; j < (int)k[1]; j++, i += step)
+                sum += ((double)k[2 + 2 * j] + k[3 + 2 * j]) *
+                       (in->dtype == UM_U8 ? (double)u[i] : (double)f[2 * i] + f[2 * i + 1]);
+            if (!range) {
+                float *pair = (float *)out->data + 2 * to;
+                pair[0] = (float)sum;
+                pair[1] = (float)(sum - pair[0]);
+                continue;
+            }
+            sum = sum < range[0] ? range[0] : sum > range[1] ? range[1] : sum;
+            ((uint8_t *)out->data)[to] = (uint8_t)(sum + 1e-9);
+        }
+    }
+}
+
+void um_ref_fir(const struct um_call *call)
+{
+    um_pool_run(call->pool, call->t[0].h, fir_row, (void *)(uintptr_t)call);
+}
+
+void um_ref_range(const struct um_call *call)
+{
+    const struct um_view *in = &call->t[1];
+    int lo = 255, hi = 0;
+    for (ptrdiff_t r = 0; r < (ptrdiff_t)in->h * in->w; r++)
+        for (int o = 0; o < in->c; o++) {
+            int u = ((const uint8_t *)in->data)[r * in->ld + o];
+            lo = u < lo ? u : lo;
+            hi = u > hi ? u : hi;
+        }
+    ((float *)call->t[0].data)[0] = (float)lo;
+    ((float *)call->t[0].data)[1] = (float)hi;
+}
+
+void um_ref_levels(const struct um_call *call)
+{
+    const struct um_view *out = &call->t[0];
+    const float *range = call->t[1].data, span = range[1] - range[0];
+    for (ptrdiff_t r = 0; r < (ptrdiff_t)out->h * out->w; r++)
+        for (int u = 0; u < 256; u++)
+            out_row(out, r)[u] = ((float)u - range[0]) / (span > 0 ? span : 1);
 }
 
 void um_ref_normalize(const struct um_call *call)

@@ -36,19 +36,29 @@ static void position(float *out, const float *gauss, int half, float x, float y,
     }
 }
 
+/* A coordinate of the picture, whose size along this axis is `side`, on the canvas. */
+static float on_canvas(const struct um_prompt_args *a, float at, int side, int other)
+{
+    int size, unused, longest = other > side ? other : side;
+    switch (a->fit) {
+    case UM_FIT_RATIO: return (float)trunc(at * ((double)a->canvas / longest));
+    case UM_FIT_STRETCH: return (float)((double)at / side * a->canvas);
+    case UM_FIT_LONGEST: break;
+    }
+    um_longest_side(a->canvas, side, other, &size, &unused);
+    return (float)(at * ((double)size / side));
+}
+
 void um_ref_prompt(const struct um_call *call)
 {
     enum { POINT = 5, CORNER = 7, NOT_A_POINT = 9 };
     const struct um_prompt_args *a = call->args;
     const struct um_view *t = call->t;
     const float *table = t[2].data, *gauss = t[3].data;
-    int c = t[0].c, new_h, new_w;
+    int c = t[0].c;
     struct um_prompt p;
     memcpy(&p, t[1].data, sizeof p);
-    p.width = p.width ? p.width : 1;
-    p.height = p.height ? p.height : 1;
-    um_longest_side(a->canvas, (int)p.height, (int)p.width, &new_h, &new_w);
-    double sx = (double)new_w / p.width, sy = (double)new_h / p.height;
+    int w = p.width ? (int)p.width : 1, h = p.height ? (int)p.height : 1;
     size_t row_bytes = (size_t)c * sizeof(float);
     float *out = t[0].data;
     for (int i = 0; i < 5; i++, out += t[0].ld)
@@ -59,16 +69,17 @@ void um_ref_prompt(const struct um_call *call)
             continue;
         }
         bool known = p.label[i] == 0 || p.label[i] == 1;
-        position(out, gauss, c / 2, (float)(p.xy[2 * i] * sx), (float)(p.xy[2 * i + 1] * sy),
-                 a->canvas, known ? table + (POINT + p.label[i]) * c : NULL);
+        position(out, gauss, c / 2, on_canvas(a, p.xy[2 * i], w, h),
+                 on_canvas(a, p.xy[2 * i + 1], h, w), a->canvas,
+                 known ? table + (POINT + p.label[i]) * c : NULL);
     }
     if (!a->box) {
         memcpy(out, table + NOT_A_POINT * c, row_bytes);
         return;
     }
     for (int i = 0; i < 2; i++, out += t[0].ld)
-        position(out, gauss, c / 2, (float)(p.box[2 * i] * sx), (float)(p.box[2 * i + 1] * sy),
-                 a->canvas, table + (CORNER + i) * c);
+        position(out, gauss, c / 2, on_canvas(a, p.box[2 * i], w, h),
+                 on_canvas(a, p.box[2 * i + 1], h, w), a->canvas, table + (CORNER + i) * c);
 }
 
 /* ---- mask ---- */

@@ -7,21 +7,21 @@ static int64_t rows(um_tensor x)
 }
 
 um_tensor um_prompt_tokens(um_tape *t, um_tensor prompt, um_tensor table, um_tensor gauss,
-                           int canvas, int points, bool box)
+                           const struct um_prompt_args *a)
 {
-    int n = points + (box ? 2 : points ? 1 : 0);
+    int points = a->points, n = points + (a->box ? 2 : points ? 1 : 0);
     if (!um_op_check(t, UM_OP_PROMPT,
                      prompt.dtype == UM_U8 && prompt.c == (int)sizeof(struct um_prompt) &&
                          rows(table) == 10 && rows(gauss) == 2 && table.c == 2 * gauss.c &&
                          table.ld == table.c && gauss.ld == gauss.c,
                      "prompt of %d bytes, table %dx%d, frequencies %dx%d", prompt.c,
                      (int)rows(table), table.c, (int)rows(gauss), gauss.c) ||
-        !um_op_check(t, UM_OP_PROMPT, points >= 0 && points <= UM_POINTS_MAX && n > 0 && canvas > 0,
-                     "%d points (at most %d) and %s box", points, UM_POINTS_MAX, box ? "a" : "no"))
+        !um_op_check(
+            t, UM_OP_PROMPT, points >= 0 && points <= UM_POINTS_MAX && n > 0 && a->canvas > 0,
+            "%d points (at most %d) and %s box", points, UM_POINTS_MAX, a->box ? "a" : "no"))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, 1, 5 + n, table.c);
-    struct um_prompt_args a = {.canvas = canvas, .points = points, .box = box};
-    um_op_step(t, UM_OP_PROMPT, &a, sizeof a, (um_tensor[]){y, prompt, table, gauss}, 4, 1);
+    um_op_step(t, UM_OP_PROMPT, a, sizeof *a, (um_tensor[]){y, prompt, table, gauss}, 4, 1);
     return y;
 }
 

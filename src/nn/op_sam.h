@@ -10,14 +10,15 @@
 /* Sparse prompt tokens, appended to the 5 output tokens: out [5 + n, 256]. table [10,256]: rows 0-4
  * iou token and mask tokens, 5..8 point_embeddings 0..3, 9 not_a_point; gauss [2,128]. n tokens:
  * points, then the box's two corners, or the label -1 token when there are points and no box.
- * Coordinates are scaled to the canvas in double (newW/W, newH/H of ResizeLongestSide). t: out,
- * prompt (u8 um_prompt), table, gauss */
+ * Coordinates are brought to the canvas in double, as `fit` says. t: out, prompt (u8 um_prompt),
+ * table, gauss */
 struct um_prompt_args {
     int canvas;
+    enum um_fit fit;
     int points, box; /* how many points, and whether a box: fixed when recorded */
 };
 um_tensor um_prompt_tokens(um_tape *t, um_tensor prompt, um_tensor table, um_tensor gauss,
-                           int canvas, int points, bool box);
+                           const struct um_prompt_args *a);
 
 /* Low-res logits [n4,n4,1] -> mask u8 0/1 [h,w,1]: upstream's two bilinear steps (n4 -> canvas,
  * crop, -> h x w), each axis folded into at most 3 taps; v > 0. tx f32 [w,4], ty f32 [h,4]: first

@@ -36,8 +36,14 @@
     X(with, ATTENTION, attention, SIMD, TWIN, um_attention_args, 1, "out", "q", "k", "v")          \
     X(with, WINDOW_ATTENTION, window_attention, SIMD, TWIN, um_window_args, 1,                     \
       "out", "qkv", "pad", "bias")                                                                 \
+    X(with, RELATIVE_ATTENTION, relative_attention, SIMD, SHARED, um_window_args, 1,               \
+      "out", "qkv", "pad", "rows", "columns")                                                      \
     X(with, MATMUL_NT, matmul_nt, SIMD, SHARED, um_no_args, 1, "out", "a", "b")                    \
     X(with, RESIZE, resize, SIMD, SHARED, um_resize_args, 1, "out", "x", "taps")                   \
+    X(with, AREA, area, PLAIN, SHARED, um_area_args, 1, "out", "x", "tx", "ty")                    \
+    X(with, FIR, fir, PLAIN, SHARED, um_resize_args, 1, "out", "x", "taps", "range?")              \
+    X(with, RANGE, range, PLAIN, SHARED, um_no_args, 1, "out", "x")                                \
+    X(with, LEVELS, levels, PLAIN, SHARED, um_no_args, 1, "out", "range")                          \
     X(with, NORMALIZE, normalize, SIMD, SHARED, um_no_args, 1, "out", "x", "lut")                  \
     X(with, SCALE_ROWS, scale_rows, SIMD, SHARED, um_no_args, 1, "out", "x", "m")                  \
     X(with, GATHER, gather, SIMD, SHARED, um_no_args, 1, "out", "x", "idx")                        \

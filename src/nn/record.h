@@ -55,6 +55,13 @@ struct um_prompt {
     int32_t label[UM_POINTS_MAX]; /* 1 object, 0 background, -1 padding */
 };
 
+/* How its coordinates come to the canvas. */
+enum um_fit {
+    UM_FIT_LONGEST, /* times newW/W and newH/H of ResizeLongestSide */
+    UM_FIT_RATIO,   /* times canvas/max(W,H), to whole pixels toward zero */
+    UM_FIT_STRETCH  /* times canvas/W and canvas/H */
+};
+
 /* In front of the mask bits in the one download of a frame. Zero where the state is LOST. */
 struct um_record {
     uint64_t frame_id;

@@ -43,7 +43,8 @@ static um_status record_packet(um_pipeline *p, struct geometry *g, struct um_mas
     um_tape *t = g->packet[i];
     if (p->set.dump)
         um_tape_keep_taps(t);
-    um_tensor low = um_tape_import(t, p->decode.tape, p->decode.out.low[0]);
+    um_tensor low = um_segmenter_scores(p->segmenter, t, g->tables, k,
+                                        um_tape_import(t, p->decode.tape, p->decode.out.low[0]));
     um_tensor tx = um_tape_const(t, g->tables, k.tx, UM_F32, 1, g->w, 4),
               ty = um_tape_const(t, g->tables, k.ty, UM_F32, 1, g->h, 4);
     um_tensor gate = um_tape_import(t, g->gate, um_rows(g->best.gate, i, 1));
@@ -69,7 +70,7 @@ static um_status record_packet(um_pipeline *p, struct geometry *g, struct um_mas
 
 static um_status record_packets(um_pipeline *p, struct geometry *g)
 {
-    struct um_mask_tables k = {{0, 0}, {0, 0}};
+    struct um_mask_tables k = {.tx = {0, 0}};
     um_status st = um_params_open(&g->tables, p->dev);
     if (st == UM_OK) {
         k = um_segmenter_tables(p->segmenter, g->tables, g->w, g->h);

@@ -138,7 +138,7 @@ static um_status mask_path(um_predictor *s, const um_decode *decode)
     close_mask_path(m);
     *m = (struct um_mask_path){.w = w, .h = h, .decode = decode};
     um_status st = um_params_open(&m->params, s->dev);
-    struct um_mask_tables k = {{0, 0}, {0, 0}};
+    struct um_mask_tables k = {.tx = {0, 0}};
     if (st == UM_OK) {
         k = um_segmenter_tables(s->model, m->params, w, h);
         st = um_params_upload(m->params);
@@ -149,7 +149,9 @@ static um_status mask_path(um_predictor *s, const um_decode *decode)
         if (s->keep_taps)
             um_tape_keep_taps(m->tape);
         for (int i = 0; i < decode->out.masks; i++) {
-            um_tensor low = um_tape_import(m->tape, decode->tape, decode->out.low[i]);
+            um_tensor low =
+                um_segmenter_scores(s->model, m->tape, m->params, k,
+                                    um_tape_import(m->tape, decode->tape, decode->out.low[i]));
             m->logits[i] = um_keep(m->tape, um_tape_new(m->tape, UM_F32, h, w, 1));
             m->mask[i] = um_keep(
                 m->tape, um_mask_upsample(m->tape, low,

@@ -77,6 +77,38 @@ static void random_window(struct job *job)
         make_window(job, h, w, window, pick(1, 3), d);
 }
 
+static void make_relative(struct job *job, int h, int w, int window, int heads, int d)
+{
+    int c = heads * d, n = window * window;
+    job->op = UM_OP_RELATIVE_ATTENTION;
+    job->tolerance = 2e-5;
+    job->rounding = 3; /* as above */
+    job->macs = 2.0 * ((h + window - 1) / window) * ((w + window - 1) / window) * n * n * c;
+    job->args.window = (struct um_window_args){.window = window, .heads = heads};
+    snprintf(job->what, sizeof job->what, "[%d,%d] window %d, %d heads of %d", h, w, window, heads,
+             d);
+    output(job, UM_F32, h, w, c, gap());
+    input(job, h, w, 3 * c, gap(), 1.5f);
+    input(job, 1, 1, 3 * c, 0, 1.5f);
+    input(job, 1, 2 * window - 1, d, gap(), 0.7f);
+    input(job, 1, 2 * window - 1, d, gap(), 0.7f);
+}
+
+static void random_relative(struct job *job)
+{
+    int d = chance(40)   ? 64
+            : chance(40) ? 80
+                         : pick(1, 40),
+        heads = pick(1, 3), window = pick(1, 9);
+    int h = pick(1, 20), w = pick(1, 20);
+    if (chance(30)) { /* one window is the whole map, as in SAM's global blocks */
+        h = w = window = pick(1, 16);
+    } else if (chance(20)) {
+        window = 14;
+    }
+    make_relative(job, h, w, window, heads, d);
+}
+
 static void bench_window(struct job *job, const struct bench *b)
 {
     const int *p = b->p;
@@ -157,6 +189,7 @@ static void random_tokens(struct job *job)
 const struct op_case attention_cases[] = {
     {UM_OP_ATTENTION, random_attention, 60, 0xf, bench_attention},
     {UM_OP_WINDOW_ATTENTION, random_window, 40, 0x3, bench_window},
+    {UM_OP_RELATIVE_ATTENTION, random_relative, 60, 0x3, NULL},
     {UM_OP_TOKENS, random_tokens, 160, 0x7, NULL},
     {0},
 };

@@ -78,6 +78,7 @@ union args {
     struct um_attention_args attention;
     struct um_window_args window;
     struct um_resize_args resize;
+    struct um_area_args area;
     struct um_deform_args deform;
     struct um_refine_args refine;
     struct um_integral_args integral;

@@ -54,6 +54,96 @@ static void bench_resize(struct job *job, const struct bench *b)
     make_resize(job, p[0], p[1], p[2], p[3], p[4]);
 }
 
+static void area_axis(struct job *job, const struct um_area *a, int ksize, int in, int out)
+{
+    struct um_view *taps = input(job, 1, out, 2 + ksize, 0, 1);
+    um_area_taps(taps->data, a, ksize, in, out);
+}
+
+/* OpenCV's filter in all its ways: cells, whole blocks, and linear where an axis grows. */
+static void random_area(struct job *job)
+{
+    int kind = pick(0, 3), h = pick(1, 60), w = pick(1, 60), c = chance(50) ? 1 : 3;
+    int new_h = kind == 0 ? pick(1, h) : pick(1, 40), new_w = kind == 0 ? pick(1, w) : pick(1, 40);
+    if (kind == 1) {
+        int down = pick(1, 4), across = chance(60) ? down : pick(1, 4);
+        h = new_h * down;
+        w = new_w * across;
+    }
+    struct um_area a = um_area_of(h, w, new_h, new_w);
+    job->op = UM_OP_AREA;
+    job->macs = (double)new_h * new_w * c * a.kx * a.ky;
+    job->args.area = a.args;
+    snprintf(job->what, sizeof job->what, "[%d,%d,%d] -> [%d,%d]%s", h, w, c, new_h, new_w,
+             a.args.linear ? " linear"
+             : a.blocks    ? " blocks"
+                           : "");
+    output(job, UM_U8, new_h, new_w, c, 0);
+    input_u8(job, h, w, c);
+    area_axis(job, &a, a.kx, w, new_w);
+    area_axis(job, &a, a.ky, h, new_h);
+}
+
+static void make_fir(struct job *job, int h, int w, int c, int n, bool vertical, bool last)
+{
+    int in = vertical ? h : w, ksize = um_spline_ksize(in, n);
+    job->op = UM_OP_FIR;
+    job->tolerance = last ? 0 : 1e-6;
+    job->macs = (double)(vertical ? n * w : h * n) * c * ksize;
+    job->args.resize = (struct um_resize_args){.vertical = vertical};
+    snprintf(job->what, sizeof job->what, "[%d,%d,%d] -> %d %s%s", h, w, c, n,
+             vertical ? "rows" : "columns", last ? " to bytes" : "");
+    output(job, last ? UM_U8 : UM_F32, vertical ? n : h, vertical ? w : n, last ? c : 2 * c, 0);
+    if (last) { /* what a first pass leaves: bytes and what lies between and round them */
+        float *v = input(job, h, w, 2 * c, 0, 1)->data;
+        for (int i = 0; i < h * w * c; i++) {
+            v[2 * i] = 128 + 140 * v[2 * i];
+            v[2 * i + 1] *= 1e-6f;
+        }
+    } else {
+        input_u8(job, h, w, c);
+    }
+    if (!um_spline_taps(input(job, 1, n, 2 + 2 * ksize, 0, 1)->data, in, n))
+        exit(1);
+    if (!last) {
+        absent(job);
+        return;
+    }
+    float *range = input(job, 1, 1, 2, 0, 1)->data;
+    range[0] = (float)pick(0, 40);
+    range[1] = (float)pick(200, 255);
+}
+
+static void random_fir(struct job *job)
+{
+    make_fir(job, pick(1, 60), pick(1, 60), chance(50) ? 1 : 3, pick(1, 90), chance(50),
+             chance(50));
+}
+
+static void random_range(struct job *job)
+{
+    int h = pick(1, 40), w = pick(1, 40), c = chance(50) ? 1 : 3, lo = pick(0, 255),
+        span = 256 - lo;
+    job->op = UM_OP_RANGE;
+    job->macs = (double)h * w * c;
+    snprintf(job->what, sizeof job->what, "[%d,%d,%d]", h, w, c);
+    output(job, UM_F32, 1, 1, 2, 0);
+    uint8_t *x = input_u8(job, h, w, c)->data;
+    for (int i = 0; i < h * w * c; i++)
+        x[i] = (uint8_t)(lo + x[i] % span);
+}
+
+static void random_levels(struct job *job)
+{
+    job->op = UM_OP_LEVELS;
+    job->macs = 256;
+    output(job, UM_F32, 1, pick(1, 3), 256, 0);
+    float *range = input(job, 1, 1, 2, 0, 1)->data;
+    range[0] = (float)pick(0, 255);
+    range[1] = range[0] + (chance(20) ? 0 : (float)pick(0, 255 - (int)range[0]));
+    snprintf(job->what, sizeof job->what, "%g to %g", (double)range[0], (double)range[1]);
+}
+
 static void make_normalize(struct job *job, int h, int w, int in_c, int size_h, int size_w, int c)
 {
     job->op = UM_OP_NORMALIZE;
@@ -179,6 +269,10 @@ static void random_front(struct job *job)
 
 const struct op_case pixel_cases[] = {
     {UM_OP_RESIZE, random_resize, 60, 0x0, bench_resize},
+    {UM_OP_AREA, random_area, 120, 0x0, NULL},
+    {UM_OP_FIR, random_fir, 80, 0x0, NULL},
+    {UM_OP_RANGE, random_range, 40, 0x0, NULL},
+    {UM_OP_LEVELS, random_levels, 40, 0x0, NULL},
     {UM_OP_NORMALIZE, random_normalize, 40, 0x1, bench_normalize},
     {UM_OP_FRONT, random_front, 200, 0x3, NULL},
     {0},

@@ -10,13 +10,15 @@
 static void make_prompt(struct job *job, int c, int points, bool box)
 {
     struct um_prompt_args *a = &job->args.prompt;
-    *a = (struct um_prompt_args){.canvas = pick(16, 1024), .points = points, .box = box};
+    static const enum um_fit fits[] = {UM_FIT_LONGEST, UM_FIT_RATIO, UM_FIT_STRETCH};
+    *a = (struct um_prompt_args){
+        .canvas = pick(16, 1024), .fit = fits[pick(0, 2)], .points = points, .box = box};
     job->op = UM_OP_PROMPT;
     job->tolerance = 1e-6; /* sinf, cosf */
     job->rounding = 1e-6;
     job->macs = 5.0 * c * (points + 2);
-    snprintf(job->what, sizeof job->what, "%d channels, %d points%s, canvas %d", c, points,
-             box ? ", box" : "", a->canvas);
+    snprintf(job->what, sizeof job->what, "%d channels, %d points%s, canvas %d, fit %d", c, points,
+             box ? ", box" : "", a->canvas, (int)a->fit);
     output(job, UM_F32, 1, 5 + points + (box ? 2 : points ? 1 : 0), c, gap());
     struct um_prompt p = {.has_box = box, .n_points = (uint32_t)points};
     p.width = chance(90) ? (uint32_t)pick(1, 2000) : 0;

@@ -55,4 +55,5 @@ def main():
             show(name + "/" + tap, value)
 
 
-main()
+if __name__ == "__main__":
+    main()

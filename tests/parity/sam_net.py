@@ -3,11 +3,12 @@
 
 import copy
 import types
+from functools import partial
 
 import numpy as np
 import torch
 from common import calibrate, random_parameters
-from mobile_sam.modeling import MaskDecoder, PromptEncoder, Sam, TinyViT, TwoWayTransformer
+from mobile_sam.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TinyViT, TwoWayTransformer
 from mobile_sam.utils.transforms import ResizeLongestSide
 from PIL import Image
 
@@ -36,15 +37,11 @@ def _dense_pe(self):
     return pe._pe_encoding(torch.stack([x, y], -1).to(pe.positional_encoding_gaussian_matrix.dtype)).permute(2, 0, 1)[None]
 
 
-def build(canvas):
-    """Upstream's build_sam_vit_t() with the canvas as a parameter."""
+def _assemble(image_encoder, canvas):
+    """Upstream's build_sam functions with the canvas as a parameter."""
     side = canvas // 16
     net = Sam(
-        image_encoder=TinyViT(
-            img_size=canvas, in_chans=3, num_classes=1000, embed_dims=[64, 128, 160, 320], depths=[2, 2, 6, 2], num_heads=[2, 4, 5, 10],
-            window_sizes=[7, 7, 14, 7], mlp_ratio=4.0, drop_rate=0.0, drop_path_rate=0.0, use_checkpoint=False, mbconv_expand_ratio=4.0,
-            local_conv_size=3, layer_lr_decay=0.8,
-        ),
+        image_encoder=image_encoder,
         prompt_encoder=PromptEncoder(embed_dim=256, image_embedding_size=(side, side), input_image_size=(canvas, canvas), mask_in_chans=16),
         mask_decoder=MaskDecoder(
             num_multimask_outputs=3, transformer=TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=2048, num_heads=8), transformer_dim=256,
@@ -53,11 +50,51 @@ def build(canvas):
         pixel_mean=[123.675, 116.28, 103.53],
         pixel_std=[58.395, 57.12, 57.375],
     )  # fmt: skip
+    net.prompt_encoder.pe_layer.forward_with_coords = types.MethodType(_forward_with_coords, net.prompt_encoder.pe_layer)
+    net.prompt_encoder.get_dense_pe = types.MethodType(_dense_pe, net.prompt_encoder)
+    return net.eval()
+
+
+def build(canvas):
+    """Upstream's build_sam_vit_t() at any canvas."""
+    net = _assemble(
+        TinyViT(
+            img_size=canvas, in_chans=3, num_classes=1000, embed_dims=[64, 128, 160, 320], depths=[2, 2, 6, 2], num_heads=[2, 4, 5, 10],
+            window_sizes=[7, 7, 14, 7], mlp_ratio=4.0, drop_rate=0.0, drop_path_rate=0.0, use_checkpoint=False, mbconv_expand_ratio=4.0,
+            local_conv_size=3, layer_lr_decay=0.8,
+        ),
+        canvas,
+    )  # fmt: skip
     if len(net.state_dict()) != KEYS:
         raise RuntimeError(f"MobileSAM: {len(net.state_dict())} keys, upstream has {KEYS}: not upstream's architecture")
     net.image_encoder.forward = types.MethodType(_forward_features, net.image_encoder)
-    net.prompt_encoder.pe_layer.forward_with_coords = types.MethodType(_forward_with_coords, net.prompt_encoder.pe_layer)
-    net.prompt_encoder.get_dense_pe = types.MethodType(_dense_pe, net.prompt_encoder)
+    return net.eval()
+
+
+def build_vit(canvas, width, depth, heads, global_layers, window=14):
+    """Upstream's _build_sam(): SAM with its own image encoder."""
+    return _assemble(
+        ImageEncoderViT(
+            depth=depth, embed_dim=width, img_size=canvas, mlp_ratio=4, norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), num_heads=heads,
+            patch_size=16, qkv_bias=True, use_rel_pos=True, global_attn_indexes=global_layers, window_size=window, out_chans=256,
+        ),
+        canvas,
+    )  # fmt: skip
+
+
+def random_vit(seed, *shape, **window):
+    """Well conditioned: residual branches damped."""
+    generator = torch.Generator().manual_seed(seed)
+    net = build_vit(*shape, **window)
+    random_parameters(net, generator)
+    gauss = net.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+    gauss.copy_(torch.randn(gauss.shape, generator=generator))
+    for name, parameter in net.named_parameters():
+        if "rel_pos" in name or "pos_embed" in name:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    for block in net.image_encoder.blocks:
+        block.attn.proj.weight.mul_(0.35)
+        block.mlp.lin2.weight.mul_(0.35)
     return net.eval()
 
 
@@ -70,7 +107,7 @@ def load(state, canvas):
 def doubled(net):
     twin = copy.deepcopy(net).double()
     for module, name, function in (
-        (twin.image_encoder, "forward", _forward_features),
+        *([(twin.image_encoder, "forward", _forward_features)] if hasattr(twin.image_encoder, "layers") else []),
         (twin.prompt_encoder.pe_layer, "forward_with_coords", _forward_with_coords),
         (twin.prompt_encoder, "get_dense_pe", _dense_pe),
     ):  # the copies of the bound methods still belong to the original
@@ -140,8 +177,11 @@ def taps(net):
         hooks.append(module.register_forward_hook(lambda m, i, o: found.update({name: grid(o)})))
 
     encoder = net.image_encoder
-    tap(encoder.patch_embed, "stem")
-    for i, layer in enumerate(encoder.layers):
+    for i, block in enumerate(getattr(encoder, "blocks", [])):  # SAM's ViT, channels last
+        hooks.append(block.register_forward_hook(lambda m, i, o, name=f"block{i}": found.update({name: o.permute(0, 3, 1, 2).clone()})))
+    if hasattr(encoder, "layers"):
+        tap(encoder.patch_embed, "stem")
+    for i, layer in enumerate(getattr(encoder, "layers", [])):
         for j, block in enumerate(layer.blocks):
             if hasattr(block, "local_conv"):
                 tap(block.local_conv, f"layer{i}_block{j}_local")

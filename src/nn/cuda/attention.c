@@ -37,16 +37,17 @@ static bool supported(const struct um_call *call, int d)
     return false;
 }
 
-/* `queries` are those of all heads (and windows). */
-static struct um_attend plan(int d, int keys, int64_t queries, float scale)
+/* `queries` are those of all heads (and windows); a block has at most `most_queries`. */
+static struct um_attend plan(int d, int keys, int64_t queries, int most_queries, float scale)
 {
     struct um_attend a = {.d = d, .keys = keys, .parts = 1, .scale = scale};
     int slices = 1;
     while (UM_ATTEND_PART * a.parts < d)
         a.parts *= 2;
     /* more lanes a query until they fill the chip or run out of keys */
-    while (a.parts * slices < THREADS / 2 && queries * a.parts * slices < 65536 &&
-           slices * UM_ATTEND_BATCH < keys)
+    while (a.parts * slices < THREADS / 2 &&
+           ((queries * a.parts * slices < 65536 && slices * UM_ATTEND_BATCH < keys) ||
+            THREADS / (a.parts * slices) > most_queries))
         slices *= 2;
     a.lanes = a.parts * slices;
     int row = 2 * UM_ATTEND_STRIDE(a.parts) * (int)sizeof(float), step = UM_ATTEND_BATCH * slices;
@@ -73,7 +74,7 @@ void um_cuda_attention_plain(const struct um_call *call)
         .q = by_heads(&t[1], d),
         .k = by_heads(&t[2], d),
         .v = by_heads(&t[3], d),
-        .a = plan(d, t[2].h * t[2].w, (int64_t)queries * a->heads, a->scale),
+        .a = plan(d, t[2].h * t[2].w, (int64_t)queries * a->heads, THREADS, a->scale),
         .queries = queries};
     um_launch_grid(call, "um_attention_plain", k, THREADS, plain_shared(&k.a),
                    um_blocks(queries, THREADS / k.a.lanes), a->heads, 1);
@@ -93,12 +94,39 @@ void um_cuda_window_attention_plain(const struct um_call *call)
         .qkv = by_heads(&t[1], d),
         .pad = by_heads(&t[2], d),
         .bias = um_gview(&t[3]),
-        .a = plan(d, n, (int64_t)windows * n * a->heads, 1 / sqrtf((float)d)),
+        .a = plan(d, n, (int64_t)windows * n * a->heads, THREADS, 1 / sqrtf((float)d)),
         .window = a->window,
         .windows_x = windows_x,
         .reciprocal = 0xffffffffu / (uint32_t)a->window + 1};
     k.groups = um_blocks(n, THREADS / k.a.lanes);
     um_launch_grid(call, "um_window_attention_plain", k, THREADS, plain_shared(&k.a),
+                   windows * k.groups, a->heads, 1);
+}
+
+void um_cuda_relative_attention(const struct um_call *call)
+{
+    enum { SUMS = 32 << 10 }; /* bytes for what positions add */
+    const struct um_window_args *a = call->args;
+    const struct um_view *t = call->t;
+    int d = t[0].c / a->heads, n = a->window * a->window, one = 2 * a->window * (int)sizeof(float);
+    int windows_x = um_blocks(t[0].w, a->window),
+        windows = windows_x * um_blocks(t[0].h, a->window);
+    if (!supported(call, d))
+        return;
+    struct um_relative_attention_plain_args k = {
+        .out = by_heads(&t[0], d),
+        .qkv = by_heads(&t[1], d),
+        .pad = by_heads(&t[2], d),
+        .rows = by_heads(&t[3], d),
+        .columns = by_heads(&t[4], d),
+        .a = plan(d, n, (int64_t)windows * n * a->heads, SUMS / one, 1 / sqrtf((float)d)),
+        .window = a->window,
+        .windows_x = windows_x,
+        .reciprocal = 0xffffffffu / (uint32_t)a->window + 1};
+    int queries = THREADS / k.a.lanes, shared = plain_shared(&k.a);
+    k.groups = um_blocks(n, queries);
+    k.sums = shared / (int)sizeof(float);
+    um_launch_grid(call, "um_relative_attention_plain", k, THREADS, shared + queries * one,
                    windows * k.groups, a->heads, 1);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* softmax(scale q k^T + bias) v by heads, for any queries and keys and for TinyViT's windows.
+/* softmax(scale q k^T + bias) v by heads, for any queries and keys and for TinyViT's and SAM's windows.
  * Scores and softmax are fp32 everywhere; softmaxes over some of the keys, (maximum m, sum l,
  * weighted values o), merge in a fixed order. */
 #include "nn/cuda/attention.h"
@@ -23,7 +23,8 @@ struct um_place {
 };
 
 /* Where one head's rows are. query(): the row of query i, -1 if there is none; key(): n columns of
- * key j or its value from column col of the head on. */
+ * key j or its value from column col of the head on; prepare(): what bias() needs of the thread's
+ * columns of the query. */
 struct um_dense {
     typedef um_attention_plain_args args;
     DEVICE const um_gview &queries(const args &a)
@@ -42,19 +43,23 @@ struct um_dense {
     {
         load_some(value ? a.v : a.k, j, p.head * a.a.d + col, n, x);
     }
+    DEVICE void prepare(const args &, int, const float *)
+    {
+    }
     DEVICE float bias(const args &, const um_place &, int, int)
     {
         return 0;
     }
 };
 
+/* Lines of window^2 tokens: i / a.window for i < window^2. */
+template <class A> DEVICE int line_of(const A &a, int i)
+{
+    return (int)((uint64_t)(uint32_t)i * a.reciprocal >> 32);
+}
+
 struct um_tiled {
     typedef um_window_attention_plain_args args;
-    /* i / a.window for i < window^2 */
-    DEVICE int line(const args &a, int i)
-    {
-        return (int)((uint64_t)(uint32_t)i * a.reciprocal >> 32);
-    }
     DEVICE const um_gview &queries(const args &a)
     {
         return a.qkv;
@@ -76,13 +81,78 @@ struct um_tiled {
         int row = inside ? ky * a.out.w + kx : 0;
         load_some(from, row, (3 * p.head + (value ? 2 : 1)) * d + col, n, x);
     }
+    DEVICE void prepare(const args &, int, const float *)
+    {
+    }
     DEVICE float bias(const args &a, const um_place &p, int i, int j)
     {
-        int iy = line(a, i), jy = line(a, j);
+        int iy = line_of(a, i), jy = line_of(a, j);
         int dy = iy - jy, dx = i - j - dy * a.window;
         dy = dy < 0 ? -dy : dy;
         dx = dx < 0 ? -dx : dx;
         return ((const float *)a.bias.data)[(int64_t)p.head * a.bias.ld + dy * a.window + dx];
+    }
+};
+
+struct um_related {
+    typedef um_relative_attention_plain_args args;
+    DEVICE const um_gview &queries(const args &a)
+    {
+        return a.qkv;
+    }
+    DEVICE int column(const args &a, const um_place &p)
+    {
+        return p.head * a.a.d;
+    }
+    DEVICE int query(const args &a, const um_place &p, int i)
+    {
+        int y = p.y + i / a.window, x = p.x + i % a.window;
+        return i < a.a.keys && y < a.out.h && x < a.out.w ? y * a.out.w + x : -1;
+    }
+    DEVICE void key(const args &a, const um_place &p, int j, bool value, int col, int n, float *x)
+    {
+        int ky = p.y + j / a.window, kx = p.x + j % a.window;
+        bool inside = ky < a.out.h && kx < a.out.w;
+        um_gview from = inside ? a.qkv : a.pad;
+        int row = inside ? ky * a.out.w + kx : 0;
+        load_some(from, row, (value ? 2 : 1) * a.out.c + p.head * a.a.d + col, n, x);
+    }
+    DEVICE float *sums(const args &a)
+    {
+        return (float *)shared_memory() + a.sums + (int)threadIdx.x / a.a.lanes * 2 * a.window;
+    }
+    /* The query times what the tables have for its distance to each line and each column. */
+    DEVICE void prepare(const args &a, int query, const float *q)
+    {
+        int i = query < a.a.keys ? query : a.a.keys - 1, y = i / a.window, x = i % a.window;
+        int part = threadIdx.x % a.a.parts, slice = threadIdx.x % a.a.lanes / a.a.parts,
+            slices = a.a.lanes / a.a.parts, most = 2 * a.window - 1;
+        float *to = sums(a);
+        for (int e0 = 0; e0 <= most; e0 += slices) {
+            int e = e0 + slice < most ? e0 + slice : most;
+            bool line = e < a.window;
+            int row = line ? y - e : x - (e - a.window);
+            float sum = 0;
+            UNROLL
+            for (int c = 0; c < PART; c += 8) {
+                float r[8];
+                load_some(line ? a.rows : a.columns, row + a.window - 1, PART * part + c,
+                          a.a.d - PART * part - c, r);
+                UNROLL
+                for (int k = 0; k < 8; k++)
+                    sum += q[c + k] * r[k];
+            }
+            for (int mask = 1; mask < a.a.parts; mask <<= 1)
+                sum += shfl_xor(sum, mask);
+            if (part == 0 && e0 + slice <= most)
+                to[e] = sum;
+        }
+    }
+    DEVICE float bias(const args &a, const um_place &, int, int j)
+    {
+        int line = line_of(a, j);
+        const float *from = sums(a);
+        return from[line] + from[a.window + j - line * a.window];
     }
 };
 
@@ -117,6 +187,7 @@ DEVICE void attend_plain(const typename Rows::args &args, const um_place &p, int
     UNROLL
     for (int i = 0; i < PART; i += 8)
         load_some(Rows::queries(args), row < 0 ? 0 : row, col + i, here - i, q + i);
+    Rows::prepare(args, query, q);
     UNROLL
     for (int i = 0; i < PART; i++)
         o[i] = 0;
@@ -249,6 +320,14 @@ KERNEL(um_window_attention_plain, um_window_attention_plain_args, a, PLAIN_THREA
     um_place p = {(int)blockIdx.y, tile / a.windows_x * a.window, tile % a.windows_x * a.window};
     attend_plain<um_tiled>(a, p,
                            (int)blockIdx.x % a.groups * per_block + (int)threadIdx.x / a.a.lanes);
+}
+
+KERNEL(um_relative_attention_plain, um_relative_attention_plain_args, a, PLAIN_THREADS)
+{
+    int per_block = PLAIN_THREADS / a.a.lanes, tile = (int)blockIdx.x / a.groups;
+    um_place p = {(int)blockIdx.y, tile / a.windows_x * a.window, tile % a.windows_x * a.window};
+    attend_plain<um_related>(a, p,
+                             (int)blockIdx.x % a.groups * per_block + (int)threadIdx.x / a.a.lanes);
 }
 
 /* ---- on tensor cores ----

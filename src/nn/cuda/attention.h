@@ -10,6 +10,7 @@
 /* clang-format off */
 #define UM_CUDA_ATTENTION_KERNELS(X)                             \
     X(um_attention_plain) X(um_window_attention_plain)           \
+    X(um_relative_attention_plain)                               \
     X(um_attention_16_f16) X(um_attention_16_bf16)               \
     X(um_attention_32_f16) X(um_attention_32_bf16)               \
     X(um_window_attention_49_f16) X(um_window_attention_49_bf16) \
@@ -22,7 +23,7 @@ enum {
     UM_ATTEND_CHUNK = 32 /* tensor cores: keys that a warp takes at once */
 };
 
-/* What both plain kernels share. A query has `lanes` threads of a block: `parts` of the head's
+/* What the plain kernels share. A query has `lanes` threads of a block: `parts` of the head's
  * columns times lanes/parts slices of the keys. Powers of two. */
 struct um_attend {
     int d, keys, parts, lanes;
@@ -46,6 +47,15 @@ struct um_window_attention_plain_args {
     struct um_attend a;
     int window, windows_x, groups;
     uint32_t reciprocal; /* 2^32 / window, rounded up */
+};
+
+/* The same for relative positions: what they add for a query, window lines and window columns, lies
+ * in shared memory from float `sums` on. */
+struct um_relative_attention_plain_args {
+    struct um_gview out, qkv, pad, rows, columns;
+    struct um_attend a;
+    int window, windows_x, groups, sums;
+    uint32_t reciprocal;
 };
 
 /* block x: 16 queries for every `splits` warps, which share the keys; y: head. Scale is times

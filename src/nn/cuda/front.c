@@ -26,6 +26,52 @@ void um_cuda_resize(const struct um_call *call)
                    um_blocks((int64_t)k.out.w * k.x.c, THREADS), (unsigned)rows(k.out.h), 1);
 }
 
+void um_cuda_area(const struct um_call *call)
+{
+    const struct um_area_args *a = call->args;
+    const struct um_view *t = call->t;
+    struct um_area_pixels_args k = {.out = um_gview(&t[0]),
+                                    .x = um_gview(&t[1]),
+                                    .tx = t[2].data,
+                                    .ty = t[3].data,
+                                    .kx = (int)t[2].ld,
+                                    .ky = (int)t[3].ld,
+                                    .linear = a->linear,
+                                    .half_up = a->half_up,
+                                    .scale = a->scale};
+    um_launch_grid(call, "um_area_pixels", k, THREADS, 0,
+                   um_blocks((int64_t)k.out.w * k.x.c, THREADS), (unsigned)rows(k.out.h), 1);
+}
+
+void um_cuda_fir(const struct um_call *call)
+{
+    const struct um_resize_args *a = call->args;
+    const struct um_view *t = call->t;
+    struct um_fir_axis_args k = {.out = um_gview(&t[0]),
+                                 .x = um_gview(&t[1]),
+                                 .taps = t[2].data,
+                                 .range = t[3].data,
+                                 .k = (int)t[2].ld,
+                                 .vertical = a->vertical};
+    um_launch_grid(call, "um_fir_axis", k, THREADS, 0,
+                   um_blocks((int64_t)k.out.w * (k.range ? k.out.c : k.out.c / 2), THREADS),
+                   (unsigned)rows(k.out.h), 1);
+}
+
+void um_cuda_range(const struct um_call *call)
+{
+    const struct um_view *t = call->t;
+    struct um_range_values_args k = {.out = um_gview(&t[0]), .x = um_gview(&t[1])};
+    um_launch_grid(call, "um_range_values", k, THREADS, 2 * sizeof(int), 1, 1, 1);
+}
+
+void um_cuda_levels(const struct um_call *call)
+{
+    const struct um_view *t = call->t;
+    struct um_levels_table_args k = {.out = um_gview(&t[0]), .range = t[1].data};
+    um_launch_grid(call, "um_levels_table", k, THREADS, 0, 1, 1, 1);
+}
+
 void um_cuda_normalize(const struct um_call *call)
 {
     const struct um_view *t = call->t;

@@ -88,6 +88,92 @@ KERNEL(um_resize_axis, um_resize_axis_args, a, THREADS)
     }
 }
 
+KERNEL(um_area_pixels, um_area_pixels_args, a, THREADS)
+{
+    int c = a.x.c, i = (int)(blockIdx.x * blockDim.x + threadIdx.x), x = i / c, o = i % c;
+    if (x >= a.out.w)
+        return;
+    const float *kx = a.tx + (int64_t)x * a.kx;
+    for (int y = (int)blockIdx.y; y < a.out.h; y += (int)gridDim.y) {
+        const float *ky = a.ty + (int64_t)y * a.ky;
+        float sum = 0;
+        int fixed = 0;
+        for (int j = 0; j < (int)ky[1]; j++) {
+            const uint8_t *p = (const uint8_t *)a.x.data +
+                               ((int64_t)((int)ky[0] + j) * a.x.w + (int)kx[0]) * a.x.ld + o;
+            float line = 0;
+            for (int k = 0; k < (int)kx[1]; k++, p += a.x.ld)
+                line = add_rn(line, mul_rn((float)*p, kx[2 + k]));
+            sum = add_rn(sum, mul_rn(line, ky[2 + j]));
+            fixed += (int)ky[2 + j] * ((int)line >> 4) >> 16;
+        }
+        float v = mul_rn(sum, a.scale);
+        v = a.half_up ? add_rn(v, 0.5f) : rintf(v);
+        int u = a.linear ? (fixed + 2) >> 2 : v < 0 ? 0 : v > 255 ? 255 : (int)v;
+        ((uint8_t *)a.out.data)[((int64_t)y * a.out.w + x) * a.out.ld + o] = (uint8_t)u;
+    }
+}
+
+KERNEL(um_fir_axis, um_fir_axis_args, a, THREADS)
+{
+    int c = a.range ? a.out.c : a.out.c / 2, i = (int)(blockIdx.x * blockDim.x + threadIdx.x),
+        x = i / c, o = i % c;
+    const uint8_t *u = (const uint8_t *)a.x.data;
+    const float *f = (const float *)a.x.data;
+    if (x >= a.out.w)
+        return;
+    for (int y = (int)blockIdx.y; y < a.out.h; y += (int)gridDim.y) {
+        const float *k = a.taps + (int64_t)(a.vertical ? y : x) * a.k;
+        int64_t at = a.vertical ? (int64_t)(int)k[0] * a.x.w + x : (int64_t)y * a.x.w + (int)k[0];
+        int64_t step = a.vertical ? (int64_t)a.x.w * c : c,
+                to = ((int64_t)y * a.out.w + x) * c + o;
+        at = at * c + o;
+        double sum = 0;
+        for (int j = 0; j < (int)k[1]; j++, at += step) {
+            double v = a.x.dtype == UM_U8 ? (double)u[at]
+                                          : add_rn((double)f[2 * at], (double)f[2 * at + 1]);
+            sum = add_rn(sum, mul_rn(add_rn((double)k[2 + 2 * j], (double)k[3 + 2 * j]), v));
+        }
+        if (!a.range) {
+            float *pair = (float *)a.out.data + 2 * to;
+            pair[0] = (float)sum;
+            pair[1] = (float)add_rn(sum, -(double)pair[0]);
+            continue;
+        }
+        sum = sum < a.range[0] ? a.range[0] : sum > a.range[1] ? a.range[1] : sum;
+        ((uint8_t *)a.out.data)[to] = (uint8_t)add_rn(sum, 1e-9);
+    }
+}
+
+KERNEL(um_range_values, um_range_values_args, a, THREADS)
+{
+    int *range = (int *)shared_memory(), lo = 255, hi = 0;
+    int64_t n = (int64_t)a.x.h * a.x.w;
+    if (threadIdx.x == 0) {
+        range[0] = 255;
+        range[1] = 0;
+    }
+    sync();
+    for (int64_t r = threadIdx.x; r < n; r += THREADS)
+        for (int o = 0; o < a.x.c; o++) {
+            int u = ((const uint8_t *)a.x.data)[r * a.x.ld + o];
+            lo = u < lo ? u : lo;
+            hi = u > hi ? u : hi;
+        }
+    atomic_min(range, lo);
+    atomic_max(range + 1, hi);
+    sync();
+    if (threadIdx.x < 2)
+        store(a.out, 0, threadIdx.x, (float)range[threadIdx.x]);
+}
+
+KERNEL(um_levels_table, um_levels_table_args, a, THREADS)
+{
+    float lo = a.range[0], span = a.range[1] - lo;
+    for (int row = 0; row < a.out.w; row++)
+        store(a.out, row, threadIdx.x, ((float)threadIdx.x - lo) / (span > 0 ? span : 1));
+}
+
 KERNEL(um_normalize_pixels, um_normalize_pixels_args, a, THREADS)
 {
     int c = a.out.c, i = (int)(blockIdx.x * blockDim.x + threadIdx.x), x = i / c, o = i % c;

@@ -7,12 +7,42 @@
 
 #include <stdint.h>
 
-#define UM_CUDA_FRONT_KERNELS(X) X(um_resize_axis) X(um_normalize_pixels) X(um_front_tiles)
+#define UM_CUDA_FRONT_KERNELS(X) \
+    X(um_resize_axis)            \
+    X(um_area_pixels)            \
+    X(um_fir_axis) X(um_range_values) X(um_levels_table) X(um_normalize_pixels) X(um_front_tiles)
 
 /* One pass of a resize: one thread per element */
 struct um_resize_axis_args {
     struct um_gview out, x, taps; /* u8, u8, i32 */
     int vertical;
+};
+
+/* OpenCV's area filter: one thread per element */
+struct um_area_pixels_args {
+    struct um_gview out, x; /* u8 */
+    const float *tx, *ty;
+    int kx, ky; /* floats per output index */
+    int linear, half_up;
+    float scale;
+};
+
+/* One axis of a linear filter: one thread per element */
+struct um_fir_axis_args {
+    struct um_gview out, x; /* u8, or pairs of f32 */
+    const float *taps, *range;
+    int k, vertical; /* floats per output index */
+};
+
+/* Least and greatest value: one block */
+struct um_range_values_args {
+    struct um_gview out, x;
+};
+
+/* (u - min)/(max - min): one block, a thread per value */
+struct um_levels_table_args {
+    struct um_gview out;
+    const float *range;
 };
 
 /* y = lut[c][u], zero outside x: one thread per element */

@@ -25,6 +25,7 @@ void um_cuda_prompt(const struct um_call *call)
                                     .table = t[2].data,
                                     .gauss = t[3].data,
                                     .canvas = a->canvas,
+                                    .fit = (int)a->fit,
                                     .points = a->points,
                                     .box = a->box};
     um_launch_grid(call, "um_prompt_rows", k, 128, 2 * sizeof(float), (unsigned)(t[0].h * t[0].w),

@@ -27,11 +27,14 @@ DEVICE uint32_t larger(uint32_t a, uint32_t b)
 
 /* A coordinate of the picture, whose size along this axis is `side`, on the canvas, in -1..1. The
  * scale in double, as um_longest_side() and um_ref_prompt(). */
-DEVICE float on_canvas(float at, uint32_t side, uint32_t other, int canvas)
+DEVICE float on_canvas(float at, uint32_t side, uint32_t other, int canvas, int fit)
 {
     double scale = (double)canvas / (int)(other > side ? other : side);
     int size = (int)add_rn(mul_rn((double)side, scale), 0.5);
-    float x = (float)(at * ((double)size / side));
+    double where = fit == UM_FIT_RATIO     ? trunc(mul_rn((double)at, scale))
+                   : fit == UM_FIT_STRETCH ? mul_rn((double)at / side, (double)canvas)
+                                           : mul_rn((double)at, (double)size / side);
+    float x = (float)where;
     return 2 * ((x + 0.5f) / (float)canvas) - 1;
 }
 
@@ -62,8 +65,8 @@ KERNEL(um_prompt_rows, um_prompt_rows_args, a, TOKEN)
     float *uv = (float *)shared_memory();
     if (threadIdx.x < 2) {
         uint32_t w = larger(p.width, 1), h = larger(p.height, 1);
-        uv[threadIdx.x] = threadIdx.x ? on_canvas(at[1], h, w, a.canvas)
-                                      : on_canvas(at[0], w, h, a.canvas);
+        uv[threadIdx.x] = threadIdx.x ? on_canvas(at[1], h, w, a.canvas, a.fit)
+                                      : on_canvas(at[0], w, h, a.canvas, a.fit);
     }
     sync();
     float u = uv[0], v = uv[1];

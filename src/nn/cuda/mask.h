@@ -19,8 +19,8 @@
 struct um_prompt_rows_args {
     struct um_gview out;
     const struct um_prompt *prompt;
-    const float *table, *gauss; /* [10,c], [2,c/2] */
-    int canvas, points, box;
+    const float *table, *gauss;   /* [10,c], [2,c/2] */
+    int canvas, fit, points, box; /* enum um_fit */
 };
 
 /* The full-size mask, and logits if asked for: one thread per pixel */
