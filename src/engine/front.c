@@ -16,9 +16,12 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
     if (st != UM_OK)
         return st;
     for (int i = 0; i < n; i++) {
-        plan[i] = um_resize_prepare(f->params, h, w, target[i].new_h, target[i].new_w);
-        lut[i] =
-            um_params_add(f->params, target[i].lut, (size_t)target[i].c * sizeof *target[i].lut);
+        const struct um_front_target *to = &target[i];
+        struct um_margin margin = {to->top, to->left, to->new_h, to->new_w};
+        plan[i] = to->letterbox
+                      ? um_resize_prepare_in(f->params, h, w, to->size_h, to->size_w, margin)
+                      : um_resize_prepare(f->params, h, w, to->new_h, to->new_w);
+        lut[i] = um_params_add(f->params, to->lut, (size_t)to->c * sizeof *to->lut);
     }
     st = um_params_upload(f->params);
     if (st == UM_OK)

@@ -15,6 +15,7 @@
 #include "model/sam.h"
 
 #include "base/mem.h"
+#include "model/network.h"
 #include "model/recognise.h"
 #include "model/tinyvit.h"
 #include "nn/block.h"
@@ -401,7 +402,24 @@ static um_status check_kind(const um_weights *file)
                        um_weights_path(file));
     case UM_SAM_NONE: break;
     }
-    return um_fail(UM_EFORMAT, "%s: not a SAM checkpoint", um_weights_path(file));
+    return um_network_refuse(file, "a SAM checkpoint");
+}
+
+/* What upstream passes over as well: pictures' statistics, the classifier's head, tables made of
+ * other tensors. */
+static bool ignorable(const char *name)
+{
+    static const char *const BEGIN[] = {"pixel_mean", "pixel_std", "image_encoder.head.",
+                                        "image_encoder.norm_head."};
+    static const char *const END[] = {".attention_bias_idxs", ".attn.ab"};
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof BEGIN / sizeof *BEGIN; i++)
+        if (strncmp(name, BEGIN[i], strlen(BEGIN[i])) == 0)
+            return true;
+    for (size_t i = 0; i < sizeof END / sizeof *END; i++)
+        if (n > strlen(END[i]) && strcmp(name + n - strlen(END[i]), END[i]) == 0)
+            return true;
+    return false;
 }
 
 um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int canvas)
@@ -423,6 +441,7 @@ um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int 
         um_tinyvit_bind(&s->image, &b);
         bind_prompt_encoder(s, &b);
         bind_decoder(s, &b);
+        um_bind_all_used(&b, ignorable);
         st = um_bind_finish(&b);
     }
     if (st == UM_OK)
