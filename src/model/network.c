@@ -14,7 +14,7 @@ static const char DETECTOR[] = "give it as --detector", SEGMENTER[] = "give it a
 static const struct row {
     const char *one, *two, *no, *what, *mend;
 } ROWS[] = {
-    {"decoder.up", "decoder.enc_score_head.weight", NULL, "a D-FINE detector", DETECTOR},
+    {"decoder.up", "backbone.stem.stem1.conv.weight", NULL, "a D-FINE detector", DETECTOR},
     {"*lora_", NULL, "backbone.*", "low-rank additions (LoRA) to a network", WHOLE},
     {"sam_mask_decoder.*", NULL, NULL, "a SAM 2 segmenter", OTHER},
     {"image_encoder.trunk.*", NULL, NULL, "a SAM 2 segmenter", OTHER},

@@ -5,6 +5,7 @@
  * value that the network here has. */
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "weights/labels.h"
 #include "weights/view.h"
 
@@ -16,27 +17,10 @@
 #include <unistd.h>
 
 enum { CONFIG_BYTES_MAX = 4 << 20, LABELS_MAX = 1 << 16 };
-static const char CONFIG[] = "config.json", PREPROCESSOR[] = "preprocessor_config.json";
-
-/* *out NULL: there is no such file. */
-static um_status read_json(const char *path, cJSON **out)
-{
-    unsigned char *text = NULL;
-    size_t size = 0;
-    *out = NULL;
-    if (access(path, F_OK) != 0)
-        return UM_OK;
-    um_status st = um_file_read(path, CONFIG_BYTES_MAX, &text, &size);
-    if (st != UM_OK)
-        return um_fail_in(st, path);
-    *out = cJSON_ParseWithLength((const char *)text, size);
-    um_free(text);
-    return *out ? UM_OK : um_fail(UM_EFORMAT, "%s: not JSON", path);
-}
 
 static um_status add(um_weights *w, const char *key, const char *value)
 {
-    enum { FACTS_MAX = 16 };
+    enum { FACTS_MAX = 8 }; /* five keys, and a size twice */
     if (!w->fact)
         w->fact = um_arena_take(&w->arena, FACTS_MAX * sizeof *w->fact);
     char *copy = w->fact ? um_arena_string(&w->arena, value, strlen(value)) : NULL;
@@ -107,16 +91,27 @@ static um_status check_fixed(const char *path, const cJSON *config)
     return UM_OK;
 }
 
+static bool is_text(const char *s)
+{
+    size_t n = strlen(s), bytes = 1;
+    for (size_t i = 0; i < n && bytes; i += bytes)
+        bytes = um_text_utf8(s + i, n - i, NULL);
+    return bytes > 0;
+}
+
 /* id2label, {"0": "bone", …}, as our list of names. */
 static um_status add_labels(um_weights *w, const char *path, const cJSON *labels)
 {
     int n = 0;
     const cJSON *x = NULL;
+    if (labels && !cJSON_IsNull(labels) && !cJSON_IsObject(labels))
+        return um_fail(UM_EFORMAT, "%s: id2label is no object", path);
     cJSON_ArrayForEach(x, labels)
     {
         char *end = NULL;
         long id = strtol(x->string, &end, 10);
-        if (!*x->string || *end || id < 0 || id >= LABELS_MAX || !cJSON_IsString(x))
+        if (!*x->string || *end || id < 0 || id >= LABELS_MAX || !cJSON_IsString(x) ||
+            !is_text(x->valuestring))
             return um_fail(UM_EFORMAT, "%s: id2label: \"%.40s\" is no label with a name", path,
                            x->string);
         n = id >= n ? (int)id + 1 : n;
@@ -190,34 +185,57 @@ static bool is_dfine(const cJSON *config)
                                       strcmp(first->valuestring, "DFineForObjectDetection") == 0;
 }
 
-um_status um_config_read(um_weights *w)
+um_status um_config_parse(um_weights *w, const char *path, const void *text, size_t n)
+{
+    cJSON *config = cJSON_ParseWithLength(text, n);
+    um_status st = UM_OK;
+    if (config && is_dfine(config))
+        st = add_config(w, path, config);
+    else if (w->hugging_face) /* any trainer may leave a config.json beside other weights */
+        st = config ? um_fail(UM_EFORMAT,
+                              "%s: is of another model, want model_type d_fine as the tensors of "
+                              "%s; give the folder that both are from",
+                              path, w->path)
+                    : um_fail(UM_EFORMAT, "%s: not JSON", path);
+    cJSON_Delete(config);
+    return st;
+}
+
+um_status um_preprocessor_parse(um_weights *w, const char *path, const void *text, size_t n)
+{
+    cJSON *config = cJSON_ParseWithLength(text, n);
+    um_status st =
+        config ? add_preprocessor(w, path, config) : um_fail(UM_EFORMAT, "%s: not JSON", path);
+    cJSON_Delete(config);
+    return st;
+}
+
+/* FOLDER NAME, if it is there. */
+static um_status read_beside(um_weights *w, const char *name,
+                             um_status (*parse)(um_weights *, const char *, const void *, size_t))
 {
     const char *slash = strrchr(w->path, '/');
-    size_t folder = slash ? (size_t)(slash - w->path) + 1 : 0;
-    char *path = um_alloc(folder + sizeof PREPROCESSOR);
-    cJSON *config = NULL, *preprocessor = NULL;
+    size_t folder = slash ? (size_t)(slash - w->path) + 1 : 0, size = 0;
+    unsigned char *text = NULL;
+    char *path = um_alloc(folder + strlen(name) + 1);
     if (!path)
-        return um_fail(UM_ENOMEM, "path of config.json");
+        return um_fail(UM_ENOMEM, "path of %s", name);
     memcpy(path, w->path, folder);
-    memcpy(path + folder, CONFIG, sizeof CONFIG);
-    um_status st = read_json(path, &config);
-    /* Any trainer may leave a config.json beside weights that are not Hugging Face's. */
-    bool ours = st == UM_OK && config && is_dfine(config);
-    if (st != UM_OK && !w->hugging_face)
-        st = UM_OK;
-    if (st == UM_OK && config && w->hugging_face && !ours)
-        st = um_fail(UM_EFORMAT,
-                     "%s: is of another model, want model_type d_fine as the tensors of %s", path,
-                     w->path);
-    if (ours && st == UM_OK)
-        st = add_config(w, path, config);
-    memcpy(path + folder, PREPROCESSOR, sizeof PREPROCESSOR);
-    if (ours && st == UM_OK)
-        st = read_json(path, &preprocessor);
-    if (preprocessor && st == UM_OK)
-        st = add_preprocessor(w, path, preprocessor);
-    cJSON_Delete(config);
-    cJSON_Delete(preprocessor);
+    strcpy(path + folder, name);
+    um_status st = UM_OK;
+    if (access(path, F_OK) == 0) {
+        st = um_file_read(path, CONFIG_BYTES_MAX, &text, &size);
+        st = st == UM_OK ? parse(w, path, text, size) : um_fail_in(st, path);
+    }
+    um_free(text);
     um_free(path);
     return st;
+}
+
+um_status um_config_read(um_weights *w)
+{
+    um_status st = read_beside(w, "config.json", um_config_parse);
+    return st == UM_OK && w->fact_count
+               ? read_beside(w, "preprocessor_config.json", um_preprocessor_parse)
+               : st;
 }

@@ -81,7 +81,7 @@ static um_status add_tensor(um_weights *w, const unsigned char *data, size_t siz
     if (from > to || (uint64_t)to > size)
         return um_fail(UM_EFORMAT,
                        "tensor %.99s: bytes %" PRId64 " to %" PRId64
-                       " of %zu: want a whole file; if it is cut short, download or copy it again",
+                       " of %zu, want a whole file; if it is cut short, download or copy it again",
                        name, from, to, size);
     if (elements < 0 || elements > INT64_MAX / 8 ||
         elements * (int64_t)um_wtype_bytes(t.type) != to - from)
@@ -206,7 +206,7 @@ um_status um_safetensors_load(um_weights *w)
     if (n > w->size - 8 || n > HEADER_MAX)
         return um_fail(UM_EFORMAT,
                        "safetensors header of %" PRIu64
-                       " bytes in a file of %zu, at most %d; if it "
+                       " bytes in a file of %zu, want at most %d; if it "
                        "is cut short, download or copy it again",
                        n, w->size, HEADER_MAX);
     const char *text = (const char *)w->bytes + 8, *end = NULL;

@@ -62,6 +62,9 @@ um_status um_hf_rename(um_weights *w);
 
 /* The config.json of Hugging Face in the file's folder, if it is of a D-FINE. */
 um_status um_config_read(um_weights *w);
+/* The text of a config.json and a preprocessor_config.json; `path` is for messages. */
+um_status um_config_parse(um_weights *w, const char *path, const void *text, size_t n);
+um_status um_preprocessor_parse(um_weights *w, const char *path, const void *text, size_t n);
 /* *out: the weight file in a folder, freed by the caller; NULL if `path` is none. */
 um_status um_folder_resolve(const char *path, char **out);
 /* UM_EFORMAT that says what it is instead of a weight file, what was expected and what to do. */
