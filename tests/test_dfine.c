@@ -46,7 +46,7 @@ static um_status load(um_dfine **d, um_device *dev, const struct dw_options *o, 
     if (st == UM_OK)
         st = um_weights_open(&file, path);
     if (st == UM_OK)
-        st = um_dfine_open(d, dev, file, w, h);
+        st = um_dfine_open(d, dev, file, &(struct um_dfine_wish){.input_w = w, .input_h = h});
     um_weights_close(&file);
     unlink(path);
     return st;
@@ -479,7 +479,8 @@ TEST(running_out_of_memory_while_loading_leaves_nothing_behind)
         um_dfine *d = NULL;
         FORGET_ERROR();
         um_mem_fail_at(k);
-        um_status st = um_dfine_open(&d, dev, file, 320, 320);
+        um_status st =
+            um_dfine_open(&d, dev, file, &(struct um_dfine_wish){.input_w = 320, .input_h = 320});
         um_mem_fail_at(0);
         CHECK_MEMORY(st);
         CHECK_MSG(st == UM_OK || st == UM_ENOMEM, "allocation %d: %s", (int)k, um_last_error());

@@ -277,6 +277,57 @@ TEST(families_are_the_processors)
     check_family(&all[2], "bf16", "fused", 0.1f);
 }
 
+/* A letterbox in an input that is not square, with 100 queries and SiLU: what the processor finds,
+ * in pixels of the picture. */
+static void check_letterbox(const char *precision, const char *tier, float box)
+{
+    um_detector_settings s;
+    um_detector *mine = NULL, *theirs = NULL;
+    um_detector_settings_default(&s);
+    s.input_width = 192;
+    s.input_height = 288;
+    s.queries = 100;
+    s.activation = "silu";
+    s.fit = "letterbox";
+    struct fixture cpu = fixture_open("cpu", 1, DET, SAM);
+    begin(precision, tier, DET, SAM, NULL);
+    CHECK_OK(um_detector_open_with(&mine, cpu.dev, DETECTOR_FILE, &s));
+    CHECK_OK(um_detector_open_with(&theirs, gpu.dev, DETECTOR_FILE, &s));
+    struct fixture f = {cpu.dev, mine, cpu.segmenter}, g = {gpu.dev, theirs, gpu.segmenter};
+    um_pipeline *p = pipeline(&f, UM_GATE_AUTO, 0), *q = pipeline(&g, UM_GATE_SPECULATIVE, 0);
+    const um_packet *x, *y;
+    um_frame *frame = small_frame(0);
+    um_box own[100];
+    int count = 0;
+    CHECK_OK(pass(p, frame, &x));
+    CHECK_OK(pass(q, frame, &y));
+    CHECK_NEAR(y->score, x->score, box / 20);
+    for (int k = 0; k < 4; k++)
+        CHECK_NEAR(y->box[k], x->box[k], box);
+    /* and the detector alone, which maps boxes on the host */
+    CHECK_OK(um_detector_run(mine, frame, 0, own, 100, &count));
+    CHECK_EQ(count, 100);
+    CHECK_EQ(own[0].score == x->score, 1);
+    CHECK_NEAR(own[0].y0, x->box[1], 1e-3);
+    um_frame_unref(&frame);
+    um_pipeline_close(&q);
+    um_pipeline_close(&p);
+    um_detector_close(&theirs);
+    um_detector_close(&mine);
+    end();
+    fixture_close(&cpu);
+}
+
+TEST(a_letterbox_is_the_processors)
+{
+    check_letterbox("fp32", "plain", 0.01f);
+}
+
+TEST(a_letterbox_of_fused_kernels_is_close)
+{
+    check_letterbox("fp16", "fused", 1.0f);
+}
+
 /* A launched graph of two branches, two graphs with the gate between, and the legacy mode's
  * blocking copies: the same kernels, so the same packet, whatever order the driver chose. */
 TEST(every_way_through_gives_the_same_packet)

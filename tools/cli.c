@@ -42,7 +42,7 @@ static const struct row table[] = {
      "where to compute; auto = first GPU that works, else cpu"},
     {"precision", 0, TEXT, AT(precision), 0, 0, 0, 0, MODELS | ON_CONVERT,
      "auto|fp32|bf16|fp16|int8",
-     "of activations; auto = fp16 on a GPU, else fp32; convert: of storage, fp32 or fp16"},
+     "of activations; auto = fp16 on a GPU, else fp32; convert: of storage, fp32, fp16 or bf16"},
     {"threads", 0, INTEGER, AT(threads), 0, 0, 1, 1024, MODELS, "N",
      "threads to compute with; default: all this process may use"},
     {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, STREAM | ON_VAL | ON_BENCH, "0.5",
@@ -58,8 +58,18 @@ static const struct row table[] = {
      "speculative"},
     {"sam-as-numpy", 0, BOOL01, AT(sam_as_numpy), 0, 0, 0, 0, ON_RUN | ON_SEGMENT | ON_BENCH, "0|1",
      "1 = legacy host mode; default: ULTRAMOTION_SAM_AS_NUMPY, else 0"},
-    {"det-size", 0, INTEGER, AT(det_size), 0, 0, 32, 4096, MODELS, "N",
-     "side of the detector's input; default: what the file says, else 640"},
+    {"det-size", 0, TEXT, AT(det_size), 0, 0, 0, 0, MODELS | ON_CONVERT, "N|WxH",
+     "size of the detector's input; default: what the file says, else 640"},
+    {"queries", 0, INTEGER, AT(queries), 0, 0, 1, 1024, MODELS | ON_CONVERT, "N",
+     "queries of the detector; default: what the file says, else 300"},
+    {"det-act", 0, TEXT, AT(det_act), 0, 0, 0, 0, MODELS | ON_CONVERT, "relu|silu",
+     "activation of the detector's decoder: silu for DEIM, whose files do not tell"},
+    {"det-fit", 0, TEXT, AT(det_fit), 0, 0, 0, 0, MODELS | ON_CONVERT, "stretch|letterbox",
+     "how pictures fill the detector's input; default: what the file says, else stretch"},
+    {"names", 0, TEXT, AT(names), 0, 0, 0, 0, MODELS | ON_CONVERT, "FILE",
+     "names of the classes, one per line; default: what the file says"},
+    {"upstream", 0, FLAG, AT(upstream), 0, 0, 0, 0, ON_CONVERT, NULL,
+     "write a PyTorch file that upstream's own code loads"},
     {"sam-size", 0, INTEGER, AT(sam_size), 0, 0, 16, 4096, MODELS, "N",
      "side of the segmenter's canvas; default: what the file says, else 1024"},
     {"sam-family", 0, TEXT, AT(sam_family), 0, 0, 0, 0, MODELS | ON_CONVERT,
@@ -202,18 +212,18 @@ bool cli_numbers(const char *text, int count, double *out)
     return true;
 }
 
-bool cli_size(const char *text, int *width, int *height)
+bool cli_size(const char *option, const char *text, int *width, int *height)
 {
     char number[2][16];
     long long n[2];
     const char *x = strchr(text, 'x');
     if (!x || (size_t)(x - text) >= sizeof *number || strlen(x + 1) >= sizeof *number)
-        return cli_usage("--size: \"%s\" is not WxH", text), false;
+        return cli_usage("%s: \"%s\" is not WxH", option, text), false;
     snprintf(number[0], sizeof *number, "%.*s", (int)(x - text), text);
     snprintf(number[1], sizeof *number, "%s", x + 1);
     for (int i = 0; i < 2; i++)
         if (!whole_number(number[i], 1, INT_MAX, &n[i]))
-            return cli_usage("--size: \"%s\" is not WxH", text), false;
+            return cli_usage("%s: \"%s\" is not WxH", option, text), false;
     *width = (int)n[0];
     *height = (int)n[1];
     return true;
@@ -476,15 +486,48 @@ const char *cli_model_path(const char *file, char *buffer, size_t size)
     return buffer;
 }
 
+bool cli_detector_settings(const struct options *o, um_detector_settings *s)
+{
+    static const char *const acts[] = {"relu", "silu", NULL};
+    static const char *const fits[] = {"stretch", "letterbox", NULL};
+    long long n = 0;
+    um_detector_settings_default(s);
+    if (o->det_act && !is_one_of(o->det_act, acts))
+        return cli_usage("--det-act: \"%s\" is not relu or silu", o->det_act), false;
+    if (o->det_fit && !is_one_of(o->det_fit, fits))
+        return cli_usage("--det-fit: \"%s\" is not stretch or letterbox", o->det_fit), false;
+    if (o->det_size && !strchr(o->det_size, 'x')) {
+        if (!whole_number(o->det_size, 32, 4096, &n))
+            return cli_usage("--det-size: \"%s\" is not a whole number from 32 to 4096, or WxH",
+                             o->det_size),
+                   false;
+        s->input_width = s->input_height = (int)n;
+    } else if (o->det_size &&
+               !cli_size("--det-size", o->det_size, &s->input_width, &s->input_height)) {
+        return false;
+    }
+    s->queries = o->queries;
+    s->activation = o->det_act;
+    s->fit = o->det_fit;
+    s->names = o->names;
+    return true;
+}
+
 um_status cli_open_detector(um_detector **out, um_device *dev, const struct options *o)
 {
     char path[4200];
-    um_status st = um_detector_open(
+    um_detector_settings s;
+    *out = NULL;
+    if (!cli_detector_settings(o, &s))
+        return UM_EINVAL;
+    um_status st = um_detector_open_with(
         out, dev,
-        o->detector ? o->detector : cli_model_path(CLI_DEFAULT_DETECTOR, path, sizeof path),
-        o->det_size);
+        o->detector ? o->detector : cli_model_path(CLI_DEFAULT_DETECTOR, path, sizeof path), &s);
     if (st != UM_OK)
         cli_fail(st);
+    else if (um_detector_warning(*out))
+        fprintf(stderr, "ultramotion: warning: %s: %s\n",
+                o->detector ? o->detector : CLI_DEFAULT_DETECTOR, um_detector_warning(*out));
     return st;
 }
 
@@ -500,32 +543,8 @@ um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct op
     return st;
 }
 
-struct class_search {
-    const char *name;
-    int label;
-    char names[512];
-};
-
-/* Metadata "classes": names separated by commas, in the order of the labels. */
-static void match_class(void *ctx, const char *key, const char *value)
-{
-    struct class_search *s = ctx;
-    if (strcmp(key, "classes") != 0 ||
-        strspn(value, "0123456789") == strlen(value)) /* a plain number is only their count */
-        return;
-    snprintf(s->names, sizeof s->names, "%s", value);
-    for (int label = 0; value; label++) {
-        const char *comma = strchr(value, ',');
-        size_t n = comma ? (size_t)(comma - value) : strlen(value);
-        if (n == strlen(s->name) && strncmp(value, s->name, n) == 0)
-            s->label = label;
-        value = comma ? comma + 1 : NULL;
-    }
-}
-
 um_status cli_class(const struct options *o, um_detector *detector, int *label)
 {
-    char path[4200];
     long long n;
     int classes = um_detector_classes(detector);
     *label = -1;
@@ -535,15 +554,20 @@ um_status cli_class(const struct options *o, um_detector *detector, int *label)
         *label = (int)n;
         return UM_OK;
     }
-    struct class_search s = {.name = o->class_name, .label = -1};
-    um_model_metadata(o->detector ? o->detector
-                                  : cli_model_path(CLI_DEFAULT_DETECTOR, path, sizeof path),
-                      match_class, &s);
-    *label = s.label;
-    if (s.label >= 0 && s.label < classes)
+    char names[512] = "";
+    bool named = false;
+    for (int i = 0; i < classes && *label < 0; i++) {
+        const char *name = um_detector_class_name(detector, i);
+        size_t used = strlen(names);
+        named = named || name;
+        if (name && strcmp(name, o->class_name) == 0)
+            *label = i;
+        snprintf(names + used, sizeof names - used, "%s%s", i ? "," : "", name ? name : "");
+    }
+    if (*label >= 0)
         return UM_OK;
     cli_usage("--class %s: the detector has classes 0 to %d%s%s", o->class_name, classes - 1,
-              s.names[0] ? ": " : " (unnamed)", s.names);
+              named ? ": " : " (unnamed)", named ? names : "");
     return UM_EINVAL;
 }
 
@@ -591,7 +615,7 @@ um_status cli_open_source(um_source **out, const struct options *o)
     }
     if (o->pixel && strcmp(o->pixel, "rgb8") == 0)
         s.channels = 3;
-    if (o->size && !cli_size(o->size, &s.width, &s.height))
+    if (o->size && !cli_size("--size", o->size, &s.width, &s.height))
         return UM_EINVAL;
     um_status st = um_source_open(out, o->positional[0], &s);
     if (st != UM_OK)

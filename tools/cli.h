@@ -28,11 +28,12 @@ enum command_bit {
 
 struct options {
     const char *detector, *segmenter, *sam_family, *device, *precision, *class_name, *gate, *kpi,
-        *dump, *config, *size, *pixel, *calibrate, *on_device_lost, *on_sink_full, *window;
+        *dump, *config, *size, *pixel, *calibrate, *on_device_lost, *on_sink_full, *window, *det_size,
+        *det_act, *det_fit, *names;
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;
-    int threads, det_size, sam_size;
+    int threads, queries, sam_size;
     int sam_as_numpy; /* -1 = not said */
     float conf, sink_deadline;
     bool has_crop, has_box, has_assert;
@@ -41,7 +42,7 @@ struct options {
     uint64_t seed, guard_seed;
     int rounds, inflight, objects;
     bool per_class;
-    bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, serve, help;
+    bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, serve, upstream, help;
     const char *positional[MAX_POSITIONAL];
     int positionals;
 };
@@ -58,14 +59,16 @@ void cli_print_options(enum command_bit command);
 void cli_put(FILE *f, const char *text);
 /* Exactly `count` finite decimal numbers with commas between them. */
 bool cli_numbers(const char *text, int count, double *out);
-/* The value of --size, "WxH"; false after a message. */
-bool cli_size(const char *text, int *width, int *height);
+/* The value "WxH" of an option; false after a message. */
+bool cli_size(const char *option, const char *text, int *width, int *height);
 /* "ultramotion: <text>" to stderr; returns the exit code that a status deserves. */
 int cli_fail(um_status st);
 int cli_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
-/* The device of the options. Messages of these four go to stderr. */
+/* The device of the options. Messages of all these go to stderr. */
 um_status cli_open_device(um_device **out, const struct options *o);
+/* Of --det-size, --queries, --det-act, --det-fit and --names; false after a message. */
+bool cli_detector_settings(const struct options *o, um_detector_settings *s);
 um_status cli_open_detector(um_detector **out, um_device *dev, const struct options *o);
 um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct options *o);
 /* Path of a shipped model: ULTRAMOTION_MODELS, beside the source tree's build folder, or the
@@ -73,7 +76,7 @@ um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct op
 const char *cli_model_path(const char *file, char *buffer, size_t size);
 #define CLI_DEFAULT_DETECTOR "dfine_n_bone_320.safetensors"
 #define CLI_DEFAULT_SEGMENTER "mobile_sam_bone_256.safetensors"
-/* --class NAME|N against the metadata of the detector's file; -1 = the best of all. */
+/* --class NAME|N against the names of the detector's classes; -1 = the best of all. */
 um_status cli_class(const struct options *o, um_detector *detector, int *label);
 um_status cli_open_source(um_source **out, const struct options *o);
 

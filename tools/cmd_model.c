@@ -68,15 +68,35 @@ static void print_meta_json(void *ctx, const char *key, const char *value)
     print_string(value);
 }
 
+static void print_fact_json(const char *key, const char *value, const char *from)
+{
+    if (!value)
+        return;
+    printf("\"%s\":\"%s\",\"%s_from\":\"%s\",", key, value, key, from);
+}
+
 static um_status inspect_json(const char *path, const um_model_info *info)
 {
     bool first = true;
     printf("{\"architecture\":\"%s\",\"format\":\"%s\",\"sha256\":\"%s\",\"classes\":%d,"
            "\"channels\":%d,\"input_size\":%d,"
-           "\"input_size_from\":\"%s\",\"parameters\":%" PRIu64 ",\"bytes\":%" PRIu64
-           ",\"metadata\":{",
+           "\"input_size_from\":\"%s\",\"input_width\":%d,\"input_height\":%d,",
            info->architecture, info->format, info->sha256, info->classes, info->channels,
-           info->input_size, info->input_size_from, info->parameters, info->bytes);
+           info->input_size, info->input_size_from, info->input_width, info->input_height);
+    if (info->queries)
+        printf("\"family\":\"%s\",\"queries\":%d,\"queries_from\":\"%s\",", info->family,
+               info->queries, info->queries_from);
+    print_fact_json("activation", info->activation, info->activation_from);
+    print_fact_json("fit", info->fit, info->fit_from);
+    if (info->names_from)
+        printf("\"names_from\":\"%s\",", info->names_from);
+    if (info->warning) {
+        printf("\"warning\":");
+        print_string(info->warning);
+        putchar(',');
+    }
+    printf("\"parameters\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"metadata\":{", info->parameters,
+           info->bytes);
     um_status st = um_model_metadata(path, print_meta_json, &first);
     printf("},\"tensors\":[");
     first = true;
@@ -84,6 +104,18 @@ static um_status inspect_json(const char *path, const um_model_info *info)
         st = um_model_tensors(path, print_tensor_json, &first);
     printf("]}\n");
     return st;
+}
+
+static void print_detector(const um_model_info *info)
+{
+    printf("family        %s\nclasses       %d%s%s%s\nstem          %d channel%s\n", info->family,
+           info->classes, info->names_from ? " (names: " : "",
+           info->names_from ? info->names_from : "", info->names_from ? ")" : "", info->channels,
+           info->channels == 1 ? "" : "s");
+    printf("queries       %d (%s)\nactivation    %s (%s)\nfit           %s (%s)\n", info->queries,
+           info->queries_from, info->activation, info->activation_from, info->fit, info->fit_from);
+    if (info->warning)
+        printf("warning       %s\n", info->warning);
 }
 
 int command_inspect(const struct options *o)
@@ -102,10 +134,12 @@ int command_inspect(const struct options *o)
     printf("\nformat        %s\nsha256        %s\narchitecture  %s\n", info.format, info.sha256,
            info.architecture);
     if (info.kind == UM_MODEL_DFINE)
-        printf("classes       %d\nstem          %d channel%s\n", info.classes, info.channels,
-               info.channels == 1 ? "" : "s");
-    if (info.kind != UM_MODEL_UNKNOWN)
+        print_detector(&info);
+    if (info.kind != UM_MODEL_UNKNOWN && info.input_width == info.input_height)
         printf("input size    %d (%s)\n", info.input_size, info.input_size_from);
+    else if (info.kind != UM_MODEL_UNKNOWN)
+        printf("input size    %dx%d (%s)\n", info.input_width, info.input_height,
+               info.input_size_from);
     printf("tensors       %d: %" PRIu64 " elements, %" PRIu64 " bytes\nmetadata\n", info.tensors,
            info.parameters, info.bytes);
     st = um_model_metadata(path, print_meta, NULL);
@@ -125,13 +159,26 @@ int command_convert(const struct options *o)
     }
     if (strcmp(precision, "auto") == 0)
         precision = "fp32";
-    if (strcmp(precision, "bf16") == 0 || strcmp(precision, "int8") == 0) {
+    if (strcmp(precision, "int8") == 0) {
         fprintf(stderr, "ultramotion: convert --precision %s: not in this build\n", precision);
         return EXIT_FAILED;
     }
     const char *const family[] = {"architecture", o->sam_family, NULL};
-    um_status st = um_model_convert(o->positional[0], o->positional[1], precision, 0,
-                                    o->sam_family ? family : NULL);
+    um_detector_settings detector;
+    um_convert_settings s;
+    if (!cli_detector_settings(o, &detector))
+        return EXIT_USAGE;
+    um_convert_settings_default(&s);
+    s.precision = precision;
+    s.upstream = o->upstream;
+    s.input_width = detector.input_width;
+    s.input_height = detector.input_height;
+    s.queries = detector.queries;
+    s.activation = detector.activation;
+    s.fit = detector.fit;
+    s.names = detector.names;
+    s.metadata = o->sam_family ? family : NULL;
+    um_status st = um_model_convert_with(o->positional[0], o->positional[1], &s);
     if (st != UM_OK)
         return cli_fail(st);
     if (!o->quiet)
@@ -158,7 +205,7 @@ int command_phantom(const struct options *o)
                                  .terminal = isatty(2) && !o->quiet};
     if (o->sinks != 1)
         return cli_usage("phantom: give one folder, -o DIR");
-    if (o->size && !cli_size(o->size, &width, &height))
+    if (o->size && !cli_size("--size", o->size, &width, &height))
         return EXIT_USAGE;
     const char *dir = strncmp(o->sink[0], "dir:", 4) == 0 ? o->sink[0] + 4 : o->sink[0];
     um_status st = um_phantom_write(dir, o->seed, p.frames, width, height, phantom_shown, &p);

@@ -182,10 +182,15 @@ static void announce(const struct options *o, const um_device *dev, const um_det
     fprintf(stderr, "device %s (%s, %s, %d thread%s)", um_device_name(dev), um_device_isa(dev),
             um_device_precision(dev), um_device_threads(dev),
             um_device_threads(dev) == 1 ? "" : "s");
-    if (detector)
-        fprintf(stderr, ", %s %d, %d class%s", um_detector_architecture(detector),
-                um_detector_input_size(detector), um_detector_classes(detector),
+    int w = 0, h = 0;
+    if (detector) {
+        um_detector_input(detector, &w, &h);
+        fprintf(stderr, ", %s %d", um_detector_architecture(detector), w);
+        if (h != w)
+            fprintf(stderr, "x%d", h);
+        fprintf(stderr, ", %d class%s", um_detector_classes(detector),
                 um_detector_classes(detector) == 1 ? "" : "es");
+    }
     if (segmenter)
         fprintf(stderr, ", mobile-sam %d", um_segmenter_canvas(segmenter));
     fprintf(stderr, "\n");

@@ -43,8 +43,9 @@ static const struct command commands[] = {
      "           whole frame compares. Only frames that every mode segmented count.\n"},
     {"inspect", ON_INSPECT, command_inspect, 1, 1, "MODEL",
      "architecture, classes, input size, tensors, sha256 of a weight file", NULL},
-    {"convert", ON_CONVERT, command_convert, 2, 2, "MODEL OUT.safetensors [--precision fp32|fp16]",
-     "write a weight file as .safetensors", NULL},
+    {"convert", ON_CONVERT, command_convert, 2, 2,
+     "MODEL OUT [--precision fp32|fp16|bf16] [--upstream]", "write a weight file as .safetensors",
+     NULL},
     {"doctor", ON_DOCTOR, command_doctor, 0, 0, "",
      "devices, kernels chosen, memory plan, what is missing and how to get it", NULL},
 };

@@ -20,9 +20,24 @@ typedef struct um_box {
     int label;   /**< class index */
 } um_box;
 
+/** What the file does not say, or shall not decide. Initialise with
+ * um_detector_settings_default(): all as the file has it. */
+typedef struct um_detector_settings {
+    size_t struct_size;
+    int input_width, input_height; /**< of the input, multiples of 32; 0 = the file's */
+    int queries;                   /**< 0 = the file's, else 300 */
+    const char *activation;        /**< of the decoder: "auto", "relu" (D-FINE) or "silu" (DEIM) */
+    const char *fit; /**< of pictures into the input: "auto", "stretch" or "letterbox": as large as
+                        they fit, in the middle, black around */
+    const char *names; /**< a text file with one name per class and line; or NULL */
+} um_detector_settings;
+UM_API void um_detector_settings_init(um_detector_settings *s, size_t struct_size);
+#define um_detector_settings_default(s) um_detector_settings_init((s), sizeof *(s))
+
 /**
- * Load a D-FINE checkpoint (.pt, .pth, .safetensors; N, S, M, L, X by its tensors) and put it on a
- * device.
+ * Load a D-FINE checkpoint (.pt, .pth, .safetensors, or a folder of Hugging Face; its sizes are
+ * read off its tensors) and put it on a device. A config.json of Hugging Face beside the file is
+ * obeyed.
  *
  * @param out    receives the detector or NULL; close it before the device.
  * @param input_size  side of the square input in pixels, a multiple of 32; 0 = the file's metadata,
@@ -36,17 +51,30 @@ UM_API um_status um_detector_open(um_detector **out, um_device *device, const ch
  * its name in messages. */
 UM_API um_status um_detector_open_memory(um_detector **out, um_device *device, const void *data,
                                          size_t size, const char *label, int input_size);
+/** The same two with settings, which may be NULL. @return also UM_EINVAL for settings that mean
+ * nothing, UM_EUNSUPPORTED for a config.json that asks for what is not computed here. */
+UM_API um_status um_detector_open_with(um_detector **out, um_device *device, const char *path,
+                                       const um_detector_settings *settings);
+UM_API um_status um_detector_open_memory_with(um_detector **out, um_device *device,
+                                              const void *data, size_t size, const char *label,
+                                              const um_detector_settings *settings);
 /** Close and set to NULL. Accepts NULL. */
 UM_API void um_detector_close(um_detector **detector);
 
 /** Number of classes. */
 UM_API int um_detector_classes(const um_detector *detector);
-/** Name of a class (metadata "classes" of the file: names separated by commas), or NULL. Valid
- * until close. */
+/** Name of a class (of the text file in the settings, else of the file's metadata or config.json),
+ * or NULL. Valid until close. */
 UM_API const char *um_detector_class_name(const um_detector *detector, int label);
-/** Side of the square input in pixels. */
+/** Side of the square input in pixels; of one that is not square its width. */
 UM_API int um_detector_input_size(const um_detector *detector);
-/** "dfine-n" … "dfine-x". Valid until close. */
+/** Size of the input in pixels; either may be NULL. */
+UM_API void um_detector_input(const um_detector *detector, int *width, int *height);
+/** Number of queries: at most so many boxes. */
+UM_API int um_detector_queries(const um_detector *detector);
+/** What the user of this file should know, or NULL. A static string. */
+UM_API const char *um_detector_warning(const um_detector *detector);
+/** "dfine-n" … "dfine-x", or "dfine" for other sizes. Valid until close. */
 UM_API const char *um_detector_architecture(const um_detector *detector);
 /** SHA-256 of the file, 64 hex digits. Valid until close. */
 UM_API const char *um_detector_sha256(const um_detector *detector);
@@ -57,7 +85,7 @@ UM_API um_device *um_detector_device(const um_detector *detector);
  * Detect in one frame; blocks until done.
  *
  * @param boxes  receives the pairs of a query and a class with score >= conf, best first: at most
- * `capacity`, and at most as many as the network has queries (300), as upstream.
+ * `capacity`, and at most as many as the network has queries, as upstream.
  * @param count  receives how many were written.
  * @return UM_OK (also for none); UM_EINVAL; UM_ENUMERIC; UM_EDEVICE.
  * Threads: any; calls on one detector take turns.

@@ -25,16 +25,27 @@ typedef enum um_model_kind {
 typedef struct um_model_info {
     size_t struct_size;
     um_model_kind kind;
-    char architecture[32];       /**< "dfine-n" … "dfine-x", "mobile-sam", …, or "unknown" */
-    char format[16];             /**< "safetensors" or "torch zip" */
-    char sha256[65];             /**< of the file */
-    int classes;                 /**< detector; 0 otherwise */
-    int channels;                /**< of the stem */
-    int input_size;              /**< from metadata, else what the tensors imply, else 640 / 1024 */
-    const char *input_size_from; /**< "metadata", "tensors" or "default"; static string */
+    char architecture[32]; /**< "dfine-n" … "dfine-x", "dfine", "mobile-sam", …, "unknown" */
+    char format[16];       /**< "safetensors" or "torch zip" */
+    char sha256[65];       /**< of the file */
+    int classes;           /**< detector; 0 otherwise */
+    int channels;          /**< of the stem */
+    int input_size;        /**< from metadata, else config.json, else what the tensors imply,
+                              else 640 / 1024; of an input that is not square its width */
+    const char *input_size_from; /**< "metadata", "config.json", "tensors" or "default"; static
+                                    string, as all below */
     int tensors;
     uint64_t parameters; /**< elements in all tensors */
     uint64_t bytes;      /**< of the tensors */
+    int input_width, input_height;
+    /* of a detector, with where they are from; NULL and 0 otherwise */
+    const char *family; /**< "d-fine", "deim-d-fine", "hugging-face-d-fine" */
+    int queries;
+    const char *queries_from;
+    const char *activation, *activation_from; /**< "relu" or "silu" */
+    const char *fit, *fit_from;               /**< "stretch" or "letterbox" */
+    const char *names_from;                   /**< of the classes; NULL = they have none */
+    const char *warning; /**< what the user of this file should know, or NULL */
 } um_model_info;
 
 /** Read what a file is. *info: caller sets struct_size. @return UM_OK (kind may be
@@ -56,11 +67,28 @@ UM_API um_status um_model_tensors(const char *path, um_model_tensor_fn *fn, void
 typedef void um_model_meta_fn(void *ctx, const char *key, const char *value);
 UM_API um_status um_model_metadata(const char *path, um_model_meta_fn *fn, void *ctx);
 
+/** How to write a model. Initialise with um_convert_settings_default(). What is said here of a
+ * detector replaces what its file says. */
+typedef struct um_convert_settings {
+    size_t struct_size;
+    const char *precision; /**< storage of floating tensors: "fp32", "fp16" or "bf16" */
+    int upstream; /**< 1: a PyTorch file that upstream's own code loads, without metadata */
+    int input_width, input_height, queries;
+    const char *activation, *fit, *names; /**< as in um_detector_settings */
+    const char *const *metadata;          /**< further key, value, …, NULL pairs, or NULL */
+} um_convert_settings;
+UM_API void um_convert_settings_init(um_convert_settings *s, size_t struct_size);
+#define um_convert_settings_default(s) um_convert_settings_init((s), sizeof *(s))
+
+/** Write a model as .safetensors whose metadata keeps every fact: architecture, family, input size,
+ * queries, activation, fit, classes, sha256 of the source file. In fp32 it gives the same bits.
+ * @return UM_EUNSUPPORTED for another precision. */
+UM_API um_status um_model_convert_with(const char *path, const char *out,
+                                       const um_convert_settings *settings);
 /**
- * Write a model as .safetensors with metadata (architecture, input size, classes, sha256 of the
- * source file).
+ * The same with the settings that most need.
  *
- * @param precision  "fp32" or "fp16": storage of floating tensors; others are UM_EUNSUPPORTED.
+ * @param precision  "fp32", "fp16" or "bf16"; others are UM_EUNSUPPORTED.
  * @param input_size 0 = as um_model_inspect() finds it.
  * @param metadata   further key, value, …, NULL pairs, or NULL.
  */

@@ -30,6 +30,42 @@ um_status um_file_open(const char *path, int *fd, int64_t *size)
     return st;
 }
 
+um_status um_file_read(const char *path, int64_t max, unsigned char **data, size_t *size)
+{
+    int fd = -1;
+    int64_t bytes = 0;
+    size_t have = 0;
+    *data = NULL;
+    *size = 0;
+    um_status st = um_file_open(path, &fd, &bytes);
+    if (st != UM_OK)
+        return st;
+    if (bytes > max)
+        st = um_fail(UM_EFORMAT, "%lld bytes, at most %lld are read", (long long)bytes,
+                     (long long)max);
+    unsigned char *p = st == UM_OK ? um_alloc((size_t)bytes + 1) : NULL;
+    if (st == UM_OK && !p)
+        st = um_fail(UM_ENOMEM, "%lld bytes for the file", (long long)bytes);
+    while (st == UM_OK && have < (size_t)bytes) {
+        ssize_t n = read(fd, p + have, (size_t)bytes - have);
+        if (n < 0 && errno != EINTR)
+            st = um_fail(UM_EIO, "cannot read: %s", strerror(errno));
+        else if (n == 0)
+            st = um_fail(UM_EIO, "ends after %zu bytes, want %lld", have, (long long)bytes);
+        else if (n > 0)
+            have += (size_t)n;
+    }
+    close(fd);
+    if (st != UM_OK) {
+        um_free(p);
+        return st;
+    }
+    p[have] = 0;
+    *data = p;
+    *size = have;
+    return UM_OK;
+}
+
 /* Create the hidden file; a name that a killed process left behind is passed over. */
 static int create(struct um_part *part, size_t folder_bytes)
 {

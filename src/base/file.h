@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Files as the library opens them: reading never waits for anyone, writing leaves a whole file or
- * none. Error texts of um_file_open() do not name the file, its callers do. */
+ * none. Error texts of um_file_open() and
+ * um_file_read() do not name the file, their callers do. */
 #ifndef UM_BASE_FILE_H
 #define UM_BASE_FILE_H
 
@@ -14,6 +15,11 @@
 /* Open a regular file for reading: a FIFO, device or socket could block for good. `size` may be
  * NULL. */
 um_status um_file_open(const char *path, int *fd, int64_t *size);
+
+/* The whole of a regular file of at most `max` bytes, and a zero behind it; freed by the caller
+ * with um_free(). Read, not mapped: a file that another program cuts short would kill us on access.
+ */
+um_status um_file_read(const char *path, int64_t max, unsigned char **data, size_t *size);
 
 /* A file in the making: written under a hidden name in the folder of its final one. Only regular
  * files are replaced, and keep their permissions. */

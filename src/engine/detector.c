@@ -2,7 +2,9 @@
 #include "engine/detector.h"
 
 #include "base/mem.h"
+#include "base/record.h"
 #include "engine/dump.h"
+#include "weights/labels.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -11,39 +13,37 @@
 
 /* ---- the model ---- */
 
-/* Metadata "classes": names separated by commas, in the order of the labels; a plain number is only
- * their count. */
-static um_status read_names(um_detector *d, const um_weights *file)
+/* The names of a text file, else those that the model's file or its config.json has. */
+static um_status read_names(um_detector *d, const um_weights *file, const char *path)
 {
-    const char *at = um_weights_meta(file, "classes");
     int classes = um_dfine_info(d->net)->classes;
+    const char *text = um_weights_fact(file, "classes", NULL);
     d->names = um_array((size_t)classes, sizeof *d->names);
     if (!d->names)
         return um_fail(UM_ENOMEM, "names of %d classes", classes);
-    if (!at || strspn(at, "0123456789") == strlen(at))
-        return UM_OK;
-    for (int i = 0; i < classes && at; i++) {
-        size_t n = strcspn(at, ",");
-        char *name = n ? um_zalloc(n + 1) : NULL;
-        if (n && !name)
-            return um_fail(UM_ENOMEM, "name of class %d", i);
-        d->names[i] = n ? memcpy(name, at, n) : NULL;
-        at = at[n] ? at + n + 1 : NULL;
-    }
-    return UM_OK;
+    if (path)
+        return um_labels_read_file(path, d->names, classes);
+    return text ? um_labels_read(text, d->names, classes) : UM_OK;
 }
 
-static um_status open_file(um_detector **out, um_device *device, um_weights *file, int input_size)
+static um_status open_file(um_detector **out, um_device *device, um_weights *file,
+                           const um_detector_settings *settings)
 {
+    struct um_dfine_wish wish;
+    um_status st = um_dfine_wish_read(&wish, settings->input_width, settings->input_height,
+                                      settings->queries, settings->activation, settings->fit);
+    if (st != UM_OK)
+        return st;
     um_detector *d = um_zalloc(sizeof *d);
     if (!d)
         return um_fail(UM_ENOMEM, "detector");
     pthread_mutex_init(&d->own.lock, NULL);
     d->dev = device;
+    d->warning = um_weights_warning(file);
     memcpy(d->sha256, um_weights_sha256(file), sizeof d->sha256);
-    um_status st = um_dfine_open(&d->net, device, file, input_size, input_size);
+    st = um_dfine_open(&d->net, device, file, &wish);
     if (st == UM_OK)
-        st = read_names(d, file);
+        st = read_names(d, file, settings->names);
     um_detect_open(&d->own.session, d, false);
     if (st != UM_OK)
         um_detector_close(&d);
@@ -51,26 +51,41 @@ static um_status open_file(um_detector **out, um_device *device, um_weights *fil
     return st;
 }
 
-um_status um_detector_open(um_detector **out, um_device *device, const char *path, int input_size)
+static const um_detector_settings DEFAULTS = {
+    .struct_size = sizeof DEFAULTS, .activation = "auto", .fit = "auto"};
+
+void um_detector_settings_init(um_detector_settings *s, size_t struct_size)
+{
+    um_record_init(s, struct_size, &DEFAULTS, sizeof DEFAULTS);
+}
+
+um_status um_detector_open_with(um_detector **out, um_device *device, const char *path,
+                                const um_detector_settings *settings)
 {
     um_weights *file = NULL;
+    um_detector_settings own = DEFAULTS;
     if (!out || !device || !path)
         return um_fail(UM_EINVAL, "um_detector_open: %s is NULL",
                        !out      ? "out"
                        : !device ? "device"
                                  : "path");
     *out = NULL;
-    um_status st = um_weights_open(&file, path);
+    um_status st =
+        settings ? um_record_in(&own, sizeof own, settings, "um_detector_settings") : UM_OK;
     if (st == UM_OK)
-        st = open_file(out, device, file, input_size);
+        st = um_weights_open(&file, path);
+    if (st == UM_OK)
+        st = open_file(out, device, file, &own);
     um_weights_close(&file);
     return st;
 }
 
-um_status um_detector_open_memory(um_detector **out, um_device *device, const void *data,
-                                  size_t size, const char *label, int input_size)
+um_status um_detector_open_memory_with(um_detector **out, um_device *device, const void *data,
+                                       size_t size, const char *label,
+                                       const um_detector_settings *settings)
 {
     um_weights *file = NULL;
+    um_detector_settings own = DEFAULTS;
     if (!out || !device || !data || !label)
         return um_fail(UM_EINVAL, "um_detector_open_memory: %s is NULL",
                        !out      ? "out"
@@ -78,11 +93,34 @@ um_status um_detector_open_memory(um_detector **out, um_device *device, const vo
                        : !data   ? "data"
                                  : "label");
     *out = NULL;
-    um_status st = um_weights_open_memory(&file, data, size, label);
+    um_status st =
+        settings ? um_record_in(&own, sizeof own, settings, "um_detector_settings") : UM_OK;
     if (st == UM_OK)
-        st = open_file(out, device, file, input_size);
+        st = um_weights_open_memory(&file, data, size, label);
+    if (st == UM_OK)
+        st = open_file(out, device, file, &own);
     um_weights_close(&file);
     return st;
+}
+
+static um_detector_settings of_size(int input_size)
+{
+    um_detector_settings s = DEFAULTS;
+    s.input_width = s.input_height = input_size;
+    return s;
+}
+
+um_status um_detector_open(um_detector **out, um_device *device, const char *path, int input_size)
+{
+    um_detector_settings s = of_size(input_size);
+    return um_detector_open_with(out, device, path, &s);
+}
+
+um_status um_detector_open_memory(um_detector **out, um_device *device, const void *data,
+                                  size_t size, const char *label, int input_size)
+{
+    um_detector_settings s = of_size(input_size);
+    return um_detector_open_memory_with(out, device, data, size, label, &s);
 }
 
 void um_detector_close(um_detector **detector)
@@ -117,7 +155,26 @@ int um_detector_classes(const um_detector *detector)
 
 int um_detector_input_size(const um_detector *detector)
 {
-    return um_dfine_info(detector->net)->input_size;
+    return um_dfine_info(detector->net)->input_w;
+}
+
+void um_detector_input(const um_detector *detector, int *width, int *height)
+{
+    const struct um_dfine_info *info = um_dfine_info(detector->net);
+    if (width)
+        *width = info->input_w;
+    if (height)
+        *height = info->input_h;
+}
+
+int um_detector_queries(const um_detector *detector)
+{
+    return um_dfine_info(detector->net)->queries;
+}
+
+const char *um_detector_warning(const um_detector *detector)
+{
+    return detector->warning;
 }
 
 const char *um_detector_architecture(const um_detector *detector)
@@ -159,9 +216,8 @@ um_status um_detect_path(um_detect *s, int channels, struct um_detect_path **out
 {
     const um_detector *d = s->model;
     struct um_detect_path *p = &s->path[channels == 3];
-    int side = um_dfine_info(d->net)->input_size;
-    size_t bytes =
-        (size_t)side * (size_t)side * (size_t)channels * um_dtype_size(d->dev->precision);
+    int w = um_dfine_info(d->net)->input_w, h = um_dfine_info(d->net)->input_h;
+    size_t bytes = (size_t)w * (size_t)h * (size_t)channels * um_dtype_size(d->dev->precision);
     um_tape *t = NULL;
     *out = p;
     if (p->tape)
@@ -173,8 +229,8 @@ um_status um_detect_path(um_detect *s, int channels, struct um_detect_path **out
         return st;
     if (s->keep_taps)
         um_tape_keep_taps(t);
-    p->out = um_dfine_forward(
-        d->net, t, um_tape_buffer(t, p->input, 0, d->dev->precision, side, side, channels));
+    p->out = um_dfine_forward(d->net, t,
+                              um_tape_buffer(t, p->input, 0, d->dev->precision, h, w, channels));
     um_keep(t, p->out.logits);
     um_keep(t, p->out.boxes);
     st = um_tape_compile(t);
@@ -184,18 +240,52 @@ um_status um_detect_path(um_detect *s, int channels, struct um_detect_path **out
     return st;
 }
 
-struct um_front_target um_detect_target(const um_detect *s, const struct um_detect_path *path)
+/* Where a w x h picture lies in the input. A letterbox is upstream's tools/inference/onnx_inf.py:
+ * as large as it fits, both sides cut to whole pixels, in the middle. */
+static struct um_margin place(const struct um_dfine_info *info, int w, int h)
+{
+    struct um_margin m = {0, 0, info->input_h, info->input_w};
+    if (!info->letterbox)
+        return m;
+    double x = (double)info->input_w / w, y = (double)info->input_h / h, ratio = x < y ? x : y;
+    m.inner_w = (int)(w * ratio);
+    m.inner_h = (int)(h * ratio);
+    m.inner_w = m.inner_w < 1 ? 1 : m.inner_w; /* a picture of one row */
+    m.inner_h = m.inner_h < 1 ? 1 : m.inner_h;
+    m.left = (info->input_w - m.inner_w) / 2;
+    m.top = (info->input_h - m.inner_h) / 2;
+    return m;
+}
+
+struct um_front_target um_detect_target(const um_detect *s, const struct um_detect_path *path,
+                                        int w, int h)
 {
     static _Thread_local float lut[3][256];
-    int side = um_dfine_info(s->model->net)->input_size;
+    const struct um_dfine_info *info = um_dfine_info(s->model->net);
+    struct um_margin m = place(info, w, h);
     um_dfine_lut(lut);
     return (struct um_front_target){.input = path->input,
-                                    .size_h = side,
-                                    .size_w = side,
+                                    .size_h = info->input_h,
+                                    .size_w = info->input_w,
                                     .c = path == &s->path[1] ? 3 : 1,
-                                    .new_h = side,
-                                    .new_w = side,
+                                    .new_h = m.inner_h,
+                                    .new_w = m.inner_w,
+                                    .letterbox = info->letterbox,
+                                    .top = m.top,
+                                    .left = m.left,
                                     .lut = (const float(*)[256])lut};
+}
+
+void um_detector_map_boxes(const um_detector *d, struct um_frame_header *header)
+{
+    const struct um_dfine_info *info = um_dfine_info(d->net);
+    struct um_margin m = place(info, (int)header->width, (int)header->height);
+    if (!info->letterbox)
+        return;
+    header->box_scale[0] = (float)((double)info->input_w / m.inner_w);
+    header->box_scale[1] = (float)((double)info->input_h / m.inner_h);
+    header->box_shift[0] = (float)(-(double)m.left / m.inner_w);
+    header->box_shift[1] = (float)(-(double)m.top / m.inner_h);
 }
 
 uint64_t um_detect_device_bytes(const um_detect *s)
@@ -220,7 +310,8 @@ static um_status run_front(um_detector *d, const um_frame *frame, int channels,
     um_status st = UM_OK;
     if (!f->tape || f->w != frame->width || f->h != frame->height || f->c != channels) {
         um_front_close(f);
-        struct um_front_target target = um_detect_target(&d->own.session, path);
+        struct um_front_target target =
+            um_detect_target(&d->own.session, path, frame->width, frame->height);
         st = um_front_open(f, d->dev, frame->width, frame->height, channels, &target, 1, 1);
         if (st != UM_OK)
             um_front_close(f);
@@ -276,6 +367,9 @@ static um_status read_boxes(um_detector *d, const um_frame *frame, float conf, i
     int q = um_dfine_info(d->net)->queries, c = um_dfine_info(d->net)->classes;
     const float *logits = d->own.result->data, *b = logits + (size_t)q * (size_t)c;
     float w = (float)frame->width, h = (float)frame->height;
+    struct um_frame_header header = {.width = (uint32_t)frame->width,
+                                     .height = (uint32_t)frame->height};
+    um_detector_map_boxes(d, &header);
     int n = 0;
     for (int i = 0; i < q * c; i++) {
         float score = 1 / (1 + expf(-logits[i]));
@@ -286,12 +380,10 @@ static um_status read_boxes(um_detector *d, const um_frame *frame, float conf, i
                            (unsigned long long)frame->id, i / c, i % c);
         if (!(score >= conf))
             continue;
-        um_box box = {(p[0] - p[2] / 2) * w,
-                      (p[1] - p[3] / 2) * h,
-                      (p[0] + p[2] / 2) * w,
-                      (p[1] + p[3] / 2) * h,
-                      score,
-                      i % c};
+        float side[4] = {p[0] - p[2] / 2, p[1] - p[3] / 2, p[0] + p[2] / 2, p[1] + p[3] / 2};
+        for (int k = 0; k < 4 && header.box_scale[0] != 0; k++)
+            side[k] = side[k] * header.box_scale[k % 2] + header.box_shift[k % 2];
+        um_box box = {side[0] * w, side[1] * h, side[2] * w, side[3] * h, score, i % c};
         if (!isfinite(box.x0) || !isfinite(box.y0) || !isfinite(box.x1) || !isfinite(box.y1))
             return um_fail(UM_ENUMERIC, "frame %llu: the detector's box of query %d is not finite",
                            (unsigned long long)frame->id, i / c);

@@ -37,7 +37,8 @@ struct um_detector {
     um_device *dev;
     um_dfine *net;
     char sha256[65];
-    char **names; /* [classes]; NULL where unnamed */
+    const char *warning; /* static text or NULL */
+    char **names;        /* [classes]; NULL where unnamed */
     struct um_detector_own own;
 };
 
@@ -46,8 +47,12 @@ void um_detect_open(um_detect *s, const um_detector *model, bool keep_taps);
 void um_detect_close(um_detect *s);
 /* The path for frames of `channels` (1 or 3) channels, recorded and compiled. */
 um_status um_detect_path(um_detect *s, int channels, struct um_detect_path **out);
-/* What the front must deliver for a picture: always stretched to the square input. */
-struct um_front_target um_detect_target(const um_detect *s, const struct um_detect_path *path);
+/* What the front must deliver for a w x h picture. */
+struct um_front_target um_detect_target(const um_detect *s, const struct um_detect_path *path,
+                                        int w, int h);
+/* Says in a header that has its picture's size how boxes of the input become boxes of the picture.
+ */
+void um_detector_map_boxes(const um_detector *d, struct um_frame_header *header);
 /* Bytes on the device beside the weights. */
 uint64_t um_detect_device_bytes(const um_detect *s);
 

@@ -18,15 +18,21 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
     if (st != UM_OK)
         return st;
     for (int i = 0; i < n; i++) {
-        int new_h = target[i].new_h, new_w = target[i].new_w;
-        switch (target[i].fit) {
-        case UM_FIT_LONGEST: plan[i] = um_resize_prepare(f->params, h, w, new_h, new_w); break;
-        case UM_FIT_RATIO: area[i] = um_area_prepare(f->params, h, w, new_h, new_w); break;
-        case UM_FIT_STRETCH: spline[i] = um_spline_prepare(f->params, h, w, new_h, new_w); break;
+        const struct um_front_target *to = &target[i];
+        struct um_margin margin = {to->top, to->left, to->new_h, to->new_w};
+        switch (to->fit) {
+        case UM_FIT_LONGEST:
+            plan[i] = to->letterbox
+                          ? um_resize_prepare_in(f->params, h, w, to->size_h, to->size_w, margin)
+                          : um_resize_prepare(f->params, h, w, to->new_h, to->new_w);
+            break;
+        case UM_FIT_RATIO: area[i] = um_area_prepare(f->params, h, w, to->new_h, to->new_w); break;
+        case UM_FIT_STRETCH:
+            spline[i] = um_spline_prepare(f->params, h, w, to->new_h, to->new_w);
+            break;
         }
-        lut[i] = target[i].lut ? um_params_add(f->params, target[i].lut,
-                                               (size_t)target[i].c * sizeof *target[i].lut)
-                               : (um_const){0, 0};
+        lut[i] = to->lut ? um_params_add(f->params, to->lut, (size_t)to->c * sizeof *to->lut)
+                         : (um_const){0, 0};
     }
     st = um_params_upload(f->params);
     if (st == UM_OK)

@@ -9,11 +9,14 @@
 #include "ultramotion/frame.h"
 
 /* What one network wants: the picture resized to [new_h,new_w] in the top left of a
- * [size_h,size_w,c] buffer of the device's precision. */
+ * [size_h,size_w,c] buffer of the device's precision; what is left of it is 0. With `letterbox` the
+ * picture lies at (top, left), and what is left of the buffer is what black becomes. */
 struct um_front_target {
     um_buf *input;
     int size_h, size_w, c;
     int new_h, new_w;
+    bool letterbox; /* D-FINE's: the picture lies at top, left of the input */
+    int top, left;
     const float (*lut)[256]; /* [c]; NULL: the picture's levels stretched over 0..1 */
     enum um_fit fit; /* resized with Pillow's bilinear (LONGEST), OpenCV's INTER_AREA (RATIO),
                         scikit-image's cubic splines (STRETCH) */

@@ -47,13 +47,40 @@ static void mark_used(um_bind *b, const char *name)
     }
 }
 
+/* What PyTorch, its averaging of weights and profilers count beside any network. */
+static bool is_counter(const char *name)
+{
+    static const char *const END[] = {".num_batches_tracked", ".total_ops", ".total_params"};
+    static const char *const WHOLE[] = {"total_ops", "total_params", "n_averaged", "updates",
+                                        "initted",   "step",         "decay",      "num_updates"};
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof END / sizeof *END; i++) {
+        size_t m = strlen(END[i]);
+        if (n >= m && strcmp(name + n - m, END[i]) == 0)
+            return true;
+    }
+    for (size_t i = 0; i < sizeof WHOLE / sizeof *WHOLE; i++)
+        if (strcmp(name, WHOLE[i]) == 0)
+            return true;
+    return false;
+}
+
 void um_bind_all_used(um_bind *b, bool (*ignorable)(const char *name))
 {
+    const char *first = NULL;
+    int unused = 0;
     for (int i = 0; b->status == UM_OK && i < um_weights_count(b->file); i++) {
         const char *name = um_weights_at(b->file, i)->name;
-        if (!b->used[i] && !ignorable(name))
-            b->status = um_fail(UM_EFORMAT, "%s: unknown tensor", name);
+        if (b->used[i] || is_counter(name) || ignorable(name))
+            continue;
+        first = first ? first : name;
+        unused++;
     }
+    if (first)
+        b->status = um_fail(UM_EFORMAT,
+                            "%s: tensor %s is none of the network's (%d of %d are not), want "
+                            "nothing that changes its result; give a checkpoint without additions",
+                            um_weights_path(b->file), first, unused, um_weights_count(b->file));
 }
 
 float *um_bind_read(um_bind *b, const char *name, const char *suffix, int rank, const int64_t *dim)

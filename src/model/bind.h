@@ -17,8 +17,8 @@ typedef struct um_bind {
 
 um_bind um_bind_begin(const um_weights *file, um_params *params);
 um_status um_bind_finish(um_bind *b); /* the first failure */
-/* A tensor of the file that has not been read, and that `ignorable` does not excuse, is a failure.
- */
+/* A tensor of the file that has not been read is a failure, unless it is a counter of training or
+ * of a profiler, or `ignorable` knows that upstream itself passes over it. */
 void um_bind_all_used(um_bind *b, bool (*ignorable)(const char *name));
 
 /* Set the scope, printf style: "image_encoder.layers.0." */

@@ -102,14 +102,14 @@ static um_tensor csp(um_tape *t, const struct csp *w, int reps, um_tensor x)
 static um_tensor elan(const struct um_dfine *d, um_tape *t, const struct elan *w, um_tensor x,
                       um_tensor top, um_tensor out)
 {
-    int width = d->size.width, c = um_dfine_padded(d->c4);
+    int width = d->size.width, c = um_dfine_padded(d->size.c4);
     um_tensor cat = um_tape_new(t, x.dtype, x.h, x.w, 2 * width + 2 * c);
     um_tensor add = top.id ? um_conv2d(t, &w->top, top) : none;
     um_conv2d(t, &w->cv1, x, .act = UM_ACT_SILU, .add = add, .add_up2 = add.id != 0,
               .out = um_slice(cat, 0, 2 * width));
     um_tensor y = um_slice(cat, width, width);
     for (int k = 0; k < 2; k++) {
-        y = csp(t, &w->csp[k], d->reps, y);
+        y = csp(t, &w->csp[k], d->size.reps, y);
         y = um_conv2d(t, &w->conv[k], y, .act = UM_ACT_SILU,
                       .out = um_slice(cat, 2 * width + k * c, c));
     }
@@ -167,10 +167,10 @@ static um_tensor encoder(const struct um_dfine *d, um_tape *t, const um_tensor *
 }
 
 /* The three layers of a box head. */
-static struct um_chain head(const struct mlp *w)
+static struct um_chain head(const struct um_dfine *d, const struct mlp *w)
 {
-    return (struct um_chain){
-        .layer = w->fc, .layers = 3, .act = {UM_ACT_RELU, UM_ACT_RELU, UM_ACT_NONE}};
+    enum um_act act = d->info.head_act;
+    return (struct um_chain){.layer = w->fc, .layers = 3, .act = {act, act, UM_ACT_NONE}};
 }
 
 static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tensor memory)
@@ -193,9 +193,9 @@ static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tens
     um_tap(t, "enc_output", om);
     um_tensor scores = um_linear(t, &d->enc_score, om, .fp32 = true);
     um_tap(t, "enc_score", scores);
-    um_tensor index = um_topk(t, scores, s->queries);
+    um_tensor index = um_topk(t, scores, d->info.queries);
     um_tap(t, "query_index", index);
-    struct um_chain select = head(&d->enc_bbox);
+    struct um_chain select = head(d, &d->enc_bbox);
     select.index = index;
     select.pick = true;
     select.finish = UM_FINISH_REFINE;
@@ -209,8 +209,10 @@ static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tens
     for (int i = 0; i < s->layers; i++) {
         const struct decoder_layer *l = &d->layer[i];
         um_tensor last = out;
-        struct um_chain place = {
-            .layer = d->query_pos, .layers = 2, .act = {UM_ACT_RELU, UM_ACT_CLAMP}, .limit = 10};
+        struct um_chain place = {.layer = d->query_pos,
+                                 .layers = 2,
+                                 .act = {d->info.head_act, UM_ACT_CLAMP},
+                                 .limit = 10};
         um_tensor pos = um_chain(t, ref, &place).y;
 
         um_tensor qkv = um_linear(t, &l->qk, out, .plus = pos, .second = &l->v);
@@ -224,13 +226,13 @@ static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tens
 
         out = um_gateway(t, &l->gate_self, &l->gate_cross, &l->gate_norm, out, cross);
 
-        um_tensor h = um_linear(t, &l->fc1, out, .act = UM_ACT_RELU);
+        um_tensor h = um_linear(t, &l->fc1, out, .act = d->info.act);
         out = um_linear(t, &l->fc2, h, .add = out, .act = UM_ACT_CLAMP, .limit = 65504,
                         .norm_out = &l->norm3);
         tap(t, "dec", i, out);
 
         if (i == 0) { /* the box all layers refine */
-            struct um_chain first = head(&d->pre_bbox);
+            struct um_chain first = head(d, &d->pre_bbox);
             first.tap = "pre_bbox_raw";
             first.finish = UM_FINISH_REFINE;
             first.inverse = true;
@@ -238,7 +240,7 @@ static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tens
             ref_init = um_chain(t, out, &first).y;
             um_tap(t, "ref_init", ref_init);
         }
-        struct um_chain sides = head(&l->corners);
+        struct um_chain sides = head(d, &l->corners);
         sides.plus = i ? last : none;
         sides.add = corners;
         sides.finish = UM_FINISH_BOX;
@@ -251,7 +253,7 @@ static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tens
         ref = moved.box;
         tap(t, "box", i, ref);
     }
-    struct um_chain lqe = {.layer = d->lqe, .layers = 2, .act = {UM_ACT_RELU, UM_ACT_NONE}};
+    struct um_chain lqe = {.layer = d->lqe, .layers = 2, .act = {d->info.lqe_act, UM_ACT_NONE}};
     um_tensor quality = um_chain(t, um_lqe_stats(t, corners), &lqe).y;
     struct um_dfine_out y = {
         .logits = um_linear(t, &d->score, out, .add = quality), .boxes = ref, .index = index};
@@ -305,23 +307,26 @@ static um_status plan_levels(struct um_dfine *d)
         d->level_h[l] = h / stride;
         d->tokens += d->level_w[l] * d->level_h[l];
     }
-    if (d->tokens < d->size.queries)
-        return um_fail(UM_EINVAL, "%s: input %dx%d gives %d tokens, want at least %d", name, w, h,
-                       d->tokens, d->size.queries);
+    if (d->tokens < d->info.queries)
+        return um_fail(UM_EINVAL,
+                       "%s: input %dx%d gives %d tokens, want at least one for each of "
+                       "%d queries",
+                       name, w, h, d->tokens, d->info.queries);
     return UM_OK;
 }
 
-um_status um_dfine_open(um_dfine **out, um_device *dev, const um_weights *file, int input_w,
-                        int input_h)
+um_status um_dfine_open(um_dfine **out, um_device *dev, const um_weights *file,
+                        const struct um_dfine_wish *wish)
 {
     um_dfine *d = um_zalloc(sizeof *d);
     um_status st = d ? um_dfine_recognise(file, &d->info) : um_fail(UM_ENOMEM, "D-FINE");
+    if (st == UM_OK && wish)
+        um_dfine_obey(&d->info, wish);
     if (st == UM_OK)
         st = um_dfine_measure(file, &d->size);
     if (st == UM_OK) {
-        d->input_w = input_w ? input_w : d->info.input_size;
-        d->input_h = input_h ? input_h : d->info.input_size;
-        d->info.input_size = d->input_w;
+        d->input_w = d->info.input_w;
+        d->input_h = d->info.input_h;
         st = plan_levels(d);
     }
     if (st == UM_OK)

@@ -5,21 +5,44 @@
 #include "nn/op.h"
 #include "weights/weights.h"
 
-/* D-FINE N/S/M/L/X: weights of one checkpoint, folded, packed and on the device. */
+/* D-FINE N/S/M/L/X and its relatives: weights of one checkpoint, folded, packed and on the device.
+ */
 typedef struct um_dfine um_dfine;
 
 struct um_dfine_info {
-    char architecture[16]; /* "dfine-n" … "dfine-x" */
+    char architecture[16]; /* "dfine-n" … "dfine-x", "dfine" */
+    const char *family;    /* "d-fine", "deim-d-fine", "hugging-face-d-fine" */
     int classes;
-    int channels;   /* of the stem in the file: 1 or 3 */
-    int input_size; /* side of the square input */
+    int channels; /* of the stem in the file: 1 or 3 */
+    int input_w, input_h;
     int queries;
+    enum um_act act;      /* of the decoder's feed-forward layers */
+    enum um_act lqe_act;  /* of the head that estimates a box's quality */
+    enum um_act head_act; /* of the heads that make boxes and place queries */
+    bool letterbox;       /* what the weights want of a picture's shape */
+    /* where these are from: "option", "metadata", "config.json", "tensors" or "default" */
+    const char *size_from, *queries_from, *act_from, *fit_from;
 };
 
-/* input_w, input_h: multiples of 32 with at least 300 tokens; 0 = metadata, else anchors in the
- * file, else 640. */
-um_status um_dfine_open(um_dfine **out, um_device *dev, const um_weights *file, int input_w,
-                        int input_h);
+/* What a caller says instead of the file; 0 = as the file has it. */
+struct um_dfine_wish {
+    int input_w, input_h; /* multiples of 32 with at least as many tokens as queries */
+    int queries;
+    enum um_act act; /* UM_ACT_RELU, UM_ACT_SILU */
+    int fit;         /* UM_DFINE_STRETCH, UM_DFINE_LETTERBOX */
+};
+enum { UM_DFINE_STRETCH = 1, UM_DFINE_LETTERBOX = 2 };
+
+/* activation: "auto", "relu", "silu"; fit: "auto", "stretch", "letterbox"; NULL is "auto".
+ * UM_EINVAL for what means nothing. */
+um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queries,
+                             const char *activation, const char *fit);
+/* The wish holds, and its source is "option". */
+void um_dfine_obey(struct um_dfine_info *info, const struct um_dfine_wish *wish);
+
+/* wish may be NULL. */
+um_status um_dfine_open(um_dfine **out, um_device *dev, const um_weights *file,
+                        const struct um_dfine_wish *wish);
 void um_dfine_close(um_dfine **d);
 const struct um_dfine_info *um_dfine_info(const um_dfine *d);
 size_t um_dfine_weight_bytes(const um_dfine *d);
@@ -36,8 +59,11 @@ struct um_dfine_out {
  * (stem, stage0…, pred_logits, pred_boxes). */
 struct um_dfine_out um_dfine_forward(um_dfine *d, um_tape *t, um_tensor x);
 
-/* Is this file a D-FINE checkpoint, and which? Reads names and shapes only. UM_EFORMAT with a
- * reason if not. */
+/* Is this file a D-FINE checkpoint, and which? Reads names, shapes, anchors and what the file says
+ * of itself only. UM_EFORMAT with a reason if not. */
 um_status um_dfine_recognise(const um_weights *file, struct um_dfine_info *info);
+/* The input that a checkpoint's anchors were made for; false without anchors or where they fit
+ * none. */
+bool um_dfine_anchor_extent(const um_weights *file, int *w, int *h);
 
 #endif

@@ -204,7 +204,7 @@ static struct um_fold rep(um_bind *b, const char *prefix, int c)
 static struct elan bind_elan(struct um_dfine *d, um_bind *b, const char *prefix, bool fpn)
 {
     struct elan e;
-    int w = d->size.width, c = d->c4, wide = um_dfine_padded(c);
+    int w = d->size.width, c = d->size.c4, wide = um_dfine_padded(c);
     memset(&e, 0, sizeof e);
     struct um_fold cv1 = conv_bn(b, namef("%s.cv1", prefix).s, "norm", 2 * w, 2 * w, 1);
     if (fpn) { /* cv1 of concat[upsampled, side]: a 1x1 convolution commutes with nearest upsampling
@@ -223,7 +223,7 @@ static struct elan bind_elan(struct um_dfine *d, um_bind *b, const char *prefix,
         u = widen(b, u, wide, keep, c, wide);
         v = widen(b, v, wide, keep, c, wide);
         e.csp[k].in = um_fold_pack(b, stack(b, u, v), 1, 0, false, true);
-        for (int i = 0; i < d->reps; i++)
+        for (int i = 0; i < d->size.reps; i++)
             e.csp[k].rep[i] = um_fold_pack(
                 b, widen(b, rep(b, namef("%s.0.bottlenecks.%d", q.s, i).s, c), wide, 0, c, wide), 1,
                 1, false, true);
@@ -238,11 +238,13 @@ static struct elan bind_elan(struct um_dfine *d, um_bind *b, const char *prefix,
 
 /* (X + PE)*W = X*W + PE*W for the rows of q and k; v sees X alone. PE[t] = [sin, cos of a*omega |
  * sin, cos of b*omega] with a = t div H and b = t mod H although tokens are row-major: upstream's
- * meshgrid does this when H != W. So PE*W is a sum of one row for a and one for b. w [3D][D]. */
+ * meshgrid does this when H != W. transformers divides by W. So PE*W is a sum of one row for a and
+ * one for b. w [3D][D]. */
 static um_const position_table(struct um_dfine *d, um_bind *b, const float *w)
 {
     int dim = d->size.width, quarter = dim / 4, level = d->size.levels - 1;
     int h = d->level_h[level], wd = d->level_w[level], longest = h > wd ? h : wd;
+    int line = um_dfine_is_hugging_face(&d->info) ? wd : h;
     um_const k;
     double *half = um_array((size_t)2 * (size_t)longest * (size_t)(2 * dim) + (size_t)(2 * quarter),
                             sizeof *half);
@@ -268,20 +270,13 @@ static um_const position_table(struct um_dfine *d, um_bind *b, const float *w)
         for (int t = 0; t < h * wd; t++)
             for (int o = 0; o < 2 * dim; o++)
                 table[(size_t)t * (size_t)(3 * dim) + (size_t)o] =
-                    (float)(half[(size_t)(t / h) * (size_t)(2 * dim) + (size_t)o] +
-                            half[(size_t)(longest + t % h) * (size_t)(2 * dim) + (size_t)o]);
+                    (float)(half[(size_t)(t / line) * (size_t)(2 * dim) + (size_t)o] +
+                            half[(size_t)(longest + t % line) * (size_t)(2 * dim) + (size_t)o]);
     } else if (!half) {
         b->status = um_fail(UM_ENOMEM, "position table of %d tokens", h * wd);
     }
     um_free(half);
     return k;
-}
-
-static bool has_rep(const um_bind *b, int i)
-{
-    struct name rep = namef("encoder.fpn_blocks.0.cv2.0.bottlenecks.%d", i);
-    return um_weights_find(b->file, namef("%s.conv1.conv.weight", rep.s).s) ||
-           um_weights_find(b->file, namef("%s.conv.weight", rep.s).s);
 }
 
 static void bind_encoder(struct um_dfine *d, um_bind *b)
@@ -307,21 +302,6 @@ static void bind_encoder(struct um_dfine *d, um_bind *b)
     d->aifi_norm1 = um_bind_norm(b, namef("%s.norm1", aifi).s, w, EPS);
     d->aifi_norm2 = um_bind_norm(b, namef("%s.norm2", aifi).s, w, EPS);
 
-    /* Width and number of the Rep blocks come from roundings of the training code (21, 2 in N):
-     * read them off the file. */
-    const struct um_wtensor *q =
-        um_weights_find(b->file, "encoder.fpn_blocks.0.cv2.0.conv1.conv.weight");
-    if (!q)
-        q = um_weights_find(b->file, "encoder.fpn_blocks.0.cv2.0.conv1.conv_bn_fused.weight");
-    while (d->reps < UM_DFINE_REPS_MAX && has_rep(b, d->reps))
-        d->reps++;
-    if (b->status == UM_OK && (!q || q->rank != 4 || q->dim[0] < 1 || q->dim[0] > 4096 || !d->reps))
-        b->status = um_fail(UM_EFORMAT, "encoder.fpn_blocks.0.cv2.0: %s",
-                            d->reps ? "missing tensor conv1" : "no bottlenecks");
-    if (b->status != UM_OK)
-        return;
-    d->c4 = (int)q->dim[0];
-
     for (int j = 0; j + 1 < s->levels; j++) {
         d->lateral[j] = bind_cn(b, namef("encoder.lateral_convs.%d", j).s, w, w);
         d->fpn[j] = bind_elan(d, b, namef("encoder.fpn_blocks.%d", j).s, true);
@@ -339,10 +319,10 @@ static void bind_encoder(struct um_dfine *d, um_bind *b)
  * rounded. Take the file's values where it has them for this very grid. */
 static void take_anchors(const um_weights *file, float *a, size_t tokens)
 {
-    const double rounding = 4e-3; /* of fp16 at the largest logit, 4.6 */
     const struct um_wtensor *stored = um_weights_find(file, "decoder.anchors");
     if (!stored || um_wtensor_elements(stored) != (int64_t)tokens * 4)
         return;
+    double rounding = um_dfine_anchor_rounding(stored);
     for (size_t i = 0; i < tokens * 4; i++)
         if (isfinite(a[i]) && !(fabs(um_wtensor_at(stored, (int64_t)i) - a[i]) <= rounding))
             return;
@@ -351,8 +331,7 @@ static void take_anchors(const um_weights *file, float *a, size_t tokens)
             a[i] = (float)um_wtensor_at(stored, (int64_t)i);
 }
 
-/* Anchor logits ln(a/(1-a)) of a = centre and size of each cell, in fp32 as upstream computes them;
- * cells within 0.01 of an edge are not valid: +inf, and their memory is masked. */
+/* The memory of cells that are not valid is masked. */
 static void anchor_tables(struct um_dfine *d, um_bind *b)
 {
     size_t tokens = (size_t)d->tokens;
@@ -366,14 +345,7 @@ static void anchor_tables(struct um_dfine *d, um_bind *b)
     for (int l = 0; l < d->size.levels; l++)
         for (int y = 0; y < d->level_h[l]; y++)
             for (int x = 0; x < d->level_w[l]; x++, t++) {
-                float side = 0.05f * (float)(1 << l);
-                float box[4] = {((float)x + 0.5f) / (float)d->level_w[l],
-                                ((float)y + 0.5f) / (float)d->level_h[l], side, side};
-                bool valid = true;
-                for (int i = 0; i < 4; i++)
-                    valid = valid && box[i] > 0.01f && box[i] < 0.99f;
-                for (int i = 0; i < 4; i++)
-                    a[4 * t + (size_t)i] = valid ? logf(box[i] / (1 - box[i])) : INFINITY;
+                bool valid = um_dfine_anchor(l, x, y, d->level_w[l], d->level_h[l], &a[4 * t]);
                 v[t] = valid;
                 d->all_valid = d->all_valid && valid;
             }
@@ -524,27 +496,37 @@ static void bind_decoder(struct um_dfine *d, um_bind *b)
 
 /* ---- the rest of the file ---- */
 
-static bool ends_with(const char *s, const char *end)
+/* Does `name` fit? '#' stands for a number. */
+static bool fits(const char *name, const char *pattern)
 {
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
+    for (; *pattern; pattern++) {
+        size_t digits = *pattern == '#' ? strspn(name, "0123456789") : 1;
+        if (!digits || (*pattern != '#' && *pattern != *name))
+            return false;
+        name += digits;
+    }
+    return !*name;
 }
 
-/* Counters, tables that are recomputed, aliases, and what only training uses. */
+/* Tables that are recomputed, aliases, and what only training uses. */
 static bool ignorable(const char *name)
 {
-    static const char *const begin[] = {"decoder.anchors",
-                                        "decoder.valid_mask",
-                                        "decoder.decoder.up",
-                                        "decoder.decoder.reg_scale",
-                                        "decoder.denoising_class_embed.",
-                                        "decoder.dec_score_head.",
-                                        "decoder.decoder.lqe_layers."};
-    for (size_t i = 0; i < sizeof begin / sizeof *begin; i++)
-        if (strncmp(name, begin[i], strlen(begin[i])) == 0)
+    static const char *const KNOWN[] = {
+        "decoder.anchors",
+        "decoder.valid_mask",
+        "decoder.decoder.up",
+        "decoder.decoder.reg_scale",
+        "decoder.denoising_class_embed.weight",
+        "decoder.dec_score_head.#.weight",
+        "decoder.dec_score_head.#.bias",
+        "decoder.decoder.lqe_layers.#.reg_conf.layers.#.weight",
+        "decoder.decoder.lqe_layers.#.reg_conf.layers.#.bias",
+        "decoder.decoder.layers.#.cross_attn.num_points_scale",
+    };
+    for (size_t i = 0; i < sizeof KNOWN / sizeof *KNOWN; i++)
+        if (fits(name, KNOWN[i]))
             return true;
-    return ends_with(name, ".num_batches_tracked") ||
-           ends_with(name, ".cross_attn.num_points_scale");
+    return false;
 }
 
 um_status um_dfine_bind(um_dfine *d, const um_weights *file)

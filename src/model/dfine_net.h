@@ -15,8 +15,8 @@ struct layer { /* convolution, activation, learnable affine */
 };
 
 struct hg_block {
-    struct layer pointwise[UM_DFINE_LAYERS_MAX]; /* light blocks only */
-    struct layer conv[UM_DFINE_LAYERS_MAX];
+    struct layer pointwise[UM_DFINE_UNITS_MAX]; /* light blocks only */
+    struct layer conv[UM_DFINE_UNITS_MAX];
     struct layer squeeze, excite; /* aggregation.0 and .1: plain 1x1 convolutions */
 };
 
@@ -59,7 +59,6 @@ struct um_dfine {
     um_params *params;
     int input_w, input_h;
     int level_w[UM_DFINE_LEVELS_MAX], level_h[UM_DFINE_LEVELS_MAX], tokens;
-    int c4, reps; /* of an ELAN: inner width, Rep blocks; read off the tensors */
 
     struct layer stem1_gray, stem1_rgb, stem2a, stem2b, stem3;
     struct hg_stage stage[UM_DFINE_STAGES];
@@ -88,6 +87,14 @@ struct um_dfine {
 /* Fold, pack and upload all weights and tables. Before: size, info and levels are set, params is
  * open. */
 um_status um_dfine_bind(um_dfine *d, const um_weights *file);
+/* Anchor of cell x, y of a w x h level as logits ln(a/(1-a)), in fp32 as upstream computes them; a
+ * cell within 0.01 of an edge is not valid: false, and +inf. */
+bool um_dfine_anchor(int level, int x, int y, int w, int h, float logit[4]);
+/* What the anchors in a file may differ from these by, rounded as they are stored. */
+double um_dfine_anchor_rounding(const struct um_wtensor *stored);
+/* Activation of the feed-forward layers, and what follows of it. */
+void um_dfine_set_act(struct um_dfine_info *info, enum um_act act);
+bool um_dfine_is_hugging_face(const struct um_dfine_info *info);
 /* Width of an ELAN's inner tensors: c4 and zero channels, a multiple of 8. */
 int um_dfine_padded(int c4);
 

@@ -1,40 +1,231 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* References: configs/dfine/include/dfine_hgnetv2.yml and dfine_hgnetv2_{n,s,m,l,x}_coco.yml,
- * src/nn/backbone/hgnetv2.py of Peterande/D-FINE. */
+/* References: src/nn/backbone/hgnetv2.py, src/zoo/dfine/{hybrid_encoder,dfine_decoder}.py and
+ * configs/dfine of Peterande/D-FINE. */
 #include "model/dfine_size.h"
 
-#include <stddef.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
 
-/* clang-format off */
-#define B0 {16, 16, true, {{16, 16, 64, 1, false, 3, 3}, {64, 32, 256, 1, false, 3, 3}, \
-                           {256, 64, 512, 2, true, 5, 3}, {512, 128, 1024, 1, true, 5, 3}}}
-#define B2 {24, 32, true, {{32, 32, 96, 1, false, 3, 4}, {96, 64, 384, 1, false, 3, 4}, \
-                           {384, 128, 768, 3, true, 5, 4}, {768, 256, 1536, 1, true, 5, 4}}}
-#define B4 {32, 48, false, {{48, 48, 128, 1, false, 3, 6}, {128, 96, 512, 1, false, 3, 6}, \
-                            {512, 192, 1024, 3, true, 5, 6}, {1024, 384, 2048, 1, true, 5, 6}}}
-#define B5 {32, 64, false, {{64, 64, 128, 1, false, 3, 6}, {128, 128, 512, 2, false, 3, 6}, \
-                            {512, 256, 1024, 5, true, 5, 6}, {1024, 512, 2048, 2, true, 5, 6}}}
-#define COMMON .heads = 8, .queries = 300, .bins = 33, .lqe_hidden = 64
+enum { CHANNELS_MAX = 8192, HEADS = 8 };
 
-static const struct um_dfine_size sizes[] = {
-    {"dfine-n", B0, 2, 128, 512, 128, 512, 3, false, {6, 6}, COMMON},
-    {"dfine-s", B0, 3, 256, 1024, 256, 1024, 3, false, {3, 6, 3}, COMMON},
-    {"dfine-m", B2, 3, 256, 1024, 256, 1024, 4, false, {3, 6, 3}, COMMON},
-    {"dfine-l", B4, 3, 256, 1024, 256, 1024, 6, false, {3, 6, 3}, COMMON},
-    {"dfine-x", B5, 3, 384, 2048, 256, 1024, 6, true, {3, 6, 3}, COMMON},
+/* The published sizes. */
+static const struct {
+    const char *name;
+    struct um_dfine_maps maps;
+} SIZES[] = {
+    {"dfine-n", {2, 128, {512, 1024}}},       {"dfine-s", {3, 256, {256, 512, 1024}}},
+    {"dfine-m", {3, 256, {384, 768, 1536}}},  {"dfine-l", {3, 256, {512, 1024, 2048}}},
+    {"dfine-x", {3, 384, {512, 1024, 2048}}},
 };
-/* clang-format on */
 
-const struct um_dfine_size *um_dfine_size_find(int levels, int width, const int *channels)
+/* Tensors are asked for one after the other; the first failure stays. */
+struct ruler {
+    const um_weights *file;
+    um_status status;
+};
+
+static const struct um_wtensor *UM_PRINTF(2, 3) find(const um_weights *file, const char *fmt, ...)
 {
-    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
-        bool same = sizes[k].levels == levels && sizes[k].width == width;
-        for (int l = 0; same && l < levels; l++)
-            same = um_dfine_channels(&sizes[k], l) == channels[l];
-        if (same)
-            return &sizes[k];
+    char name[192];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(name, sizeof name, fmt, ap);
+    va_end(ap);
+    return um_weights_find(file, name);
+}
+
+/* Dimension `axis` of tensor PREFIX NAME, which must have `rank` of them. */
+static int size_of(struct ruler *r, int rank, int axis, int max, const char *prefix,
+                   const char *name)
+{
+    const struct um_wtensor *t = find(r->file, "%s%s", prefix, name);
+    if (r->status != UM_OK)
+        return 1;
+    if (!t)
+        r->status = um_fail(UM_EFORMAT, "%s: not a whole D-FINE: missing tensor %s%s",
+                            um_weights_path(r->file), prefix, name);
+    else if (t->rank != rank)
+        r->status = um_fail(UM_EFORMAT, "%s: tensor %s has %d dimensions, want %d",
+                            um_weights_path(r->file), t->name, t->rank, rank);
+    else if (t->dim[axis] < 1 || t->dim[axis] > max)
+        r->status = um_fail(UM_EFORMAT, "%s: tensor %s: dimension %d is %" PRId64 ", want 1 to %d",
+                            um_weights_path(r->file), t->name, axis, t->dim[axis], max);
+    return r->status == UM_OK ? (int)t->dim[axis] : 1;
+}
+
+/* How many of PREFIX 0 NAME, PREFIX 1 NAME, … there are. */
+static int count(struct ruler *r, int max, const char *prefix, const char *name)
+{
+    int n = 0;
+    while (r->status == UM_OK && find(r->file, "%s%d%s", prefix, n, name))
+        if (++n > max)
+            r->status = um_fail(UM_EFORMAT, "%s: tensor %s%d%s: more than %d of them are not read",
+                                um_weights_path(r->file), prefix, n - 1, name, max);
+    if (r->status == UM_OK && n == 0)
+        r->status = um_fail(UM_EFORMAT, "%s: not a whole D-FINE: missing tensor %s0%s",
+                            um_weights_path(r->file), prefix, name);
+    return n;
+}
+
+static void measure_stage(struct ruler *r, int i, int in, struct um_hgnet_stage *s)
+{
+    char block[64], layer[96];
+    snprintf(block, sizeof block, "backbone.stages.%d.blocks.", i);
+    s->in = in;
+    s->blocks = count(r, UM_DFINE_BLOCKS_MAX, block, ".aggregation.0.conv.weight");
+    s->out = size_of(r, 4, 0, CHANNELS_MAX, block, "0.aggregation.1.conv.weight");
+    snprintf(layer, sizeof layer, "%s0.layers.", block);
+    s->light = find(r->file, "%s0.conv1.conv.weight", layer) != NULL;
+    s->layers =
+        count(r, UM_DFINE_UNITS_MAX, layer, s->light ? ".conv1.conv.weight" : ".conv.weight");
+    s->mid =
+        size_of(r, 4, 0, CHANNELS_MAX, layer, s->light ? "0.conv1.conv.weight" : "0.conv.weight");
+    s->k = size_of(r, 4, 2, 7, layer, s->light ? "0.conv2.conv.weight" : "0.conv.weight");
+}
+
+static void measure_backbone(struct ruler *r, struct um_hgnet *b)
+{
+    b->stem_mid = size_of(r, 4, 0, CHANNELS_MAX, "backbone.stem.stem1", ".conv.weight");
+    b->stem_out = size_of(r, 4, 0, CHANNELS_MAX, "backbone.stem.stem4", ".conv.weight");
+    b->lab = um_weights_find(r->file, "backbone.stem.stem1.lab.scale") != NULL;
+    for (int i = 0; i < UM_DFINE_STAGES; i++)
+        measure_stage(r, i, i ? b->stage[i - 1].out : b->stem_out, &b->stage[i]);
+}
+
+static bool has_rep(const um_weights *file, int i)
+{
+    static const char REP[] = "encoder.fpn_blocks.0.cv2.0.bottlenecks";
+    return find(file, "%s.%d.conv1.conv.weight", REP, i) ||
+           find(file, "%s.%d.conv.weight", REP, i) ||
+           find(file, "%s.%d.conv1.conv_bn_fused.weight", REP, i);
+}
+
+static void measure_encoder(struct ruler *r, struct um_dfine_size *s)
+{
+    struct um_dfine_maps maps = um_dfine_maps(r->file);
+    static const char CSP[] = "encoder.fpn_blocks.0.cv2.0.conv1";
+    s->levels = maps.levels;
+    s->width = maps.width;
+    s->ffn = size_of(r, 2, 0, CHANNELS_MAX, "encoder.encoder.0.layers.0", ".linear1.weight");
+    bool fused = find(r->file, "%s.conv_bn_fused.weight", CSP) != NULL;
+    s->c4 = size_of(r, 4, 0, CHANNELS_MAX, CSP, fused ? ".conv_bn_fused.weight" : ".conv.weight");
+    while (s->reps < UM_DFINE_REPS_MAX && has_rep(r->file, s->reps))
+        s->reps++;
+    if (r->status == UM_OK && !s->reps)
+        r->status = um_fail(UM_EFORMAT, "%s: encoder.fpn_blocks.0.cv2.0: no bottlenecks",
+                            um_weights_path(r->file));
+    if (r->status == UM_OK && s->levels < 2)
+        r->status = um_fail(UM_EFORMAT, "%s: not a whole D-FINE: %d input projections, want 2 or 3",
+                            um_weights_path(r->file), s->levels);
+    if (r->status == UM_OK && s->width % (4 * HEADS))
+        r->status = um_fail(UM_EFORMAT, "%s: encoder of width %d, want a multiple of %d",
+                            um_weights_path(r->file), s->width, 4 * HEADS);
+}
+
+/* The buffer num_points_scale holds 1/n once for each of the n points of a level. */
+static bool points_of_scale(const struct um_wtensor *scale, int levels, int *points)
+{
+    int64_t total = scale ? um_wtensor_elements(scale) : 0, at = 0;
+    for (int l = 0; l < levels && total; l++) {
+        double n = at < total ? round(1 / um_wtensor_at(scale, at)) : 0;
+        if (!(n >= 1 && n <= (double)(total - at)))
+            return false;
+        points[l] = (int)n;
+        at += points[l];
     }
-    return NULL;
+    return total > 0 && at == total;
+}
+
+/* Sampling points from the buffer that tells them; else (Hugging Face's files, which have none)
+ * from config.json; else their total as it is dealt out in the published sizes. */
+static void measure_points(struct ruler *r, struct um_dfine_size *s)
+{
+    static const char LAYER[] = "decoder.decoder.layers.0.cross_attn";
+    int rows = size_of(r, 2, 0, CHANNELS_MAX, LAYER, ".sampling_offsets.weight");
+    const char *said = um_weights_fact(r->file, "points", NULL);
+    int total = rows / (2 * HEADS), given = 0;
+    if (r->status != UM_OK)
+        return;
+    s->heads = HEADS;
+    if (!points_of_scale(find(r->file, "%s.num_points_scale", LAYER), s->levels, s->points)) {
+        int n = 0, at = 0;
+        for (int l = 0; said && l < s->levels && sscanf(said, "%d%n", &s->points[l], &n) == 1;
+             l++) {
+            given++;
+            said += n + (said[n] == ',');
+        }
+        for (at = 0; given != s->levels && at < s->levels; at++)
+            s->points[at] = s->levels == 3 && total == 12 ? (at == 1 ? 6 : 3) : total / s->levels;
+    }
+    if (rows % (2 * HEADS) || um_dfine_points(s) != total || total < 1 || total > 64)
+        r->status =
+            um_fail(UM_EFORMAT,
+                    "%s: tensor %s.sampling_offsets.weight has %d rows, want %d heads of "
+                    "%d points on %d levels",
+                    um_weights_path(r->file), LAYER, rows, HEADS, um_dfine_points(s), s->levels);
+    for (int l = 0; l < s->levels && r->status == UM_OK; l++)
+        if (s->points[l] < 1)
+            r->status = um_fail(UM_EFORMAT, "%s: level %d has %d sampling points",
+                                um_weights_path(r->file), l, s->points[l]);
+}
+
+static void measure_decoder(struct ruler *r, struct um_dfine_size *s)
+{
+    char last[64];
+    s->d = size_of(r, 2, 1, CHANNELS_MAX, "decoder.enc_score_head", ".weight");
+    s->layers = count(r, UM_DFINE_LAYERS_MAX, "decoder.decoder.layers.", ".linear1.weight");
+    s->d_ffn = size_of(r, 2, 0, CHANNELS_MAX, "decoder.decoder.layers.0", ".linear1.weight");
+    s->projected = um_weights_find(r->file, "decoder.input_proj.0.conv.weight") != NULL;
+    int sides =
+        size_of(r, 2, 0, 4 * UM_DFINE_BINS_MAX, "decoder.dec_bbox_head.0.layers.2", ".weight");
+    s->bins = sides / 4;
+    if (r->status == UM_OK && (sides % 4 || s->bins % 2 == 0 || s->bins < 5))
+        r->status = um_fail(UM_EFORMAT,
+                            "%s: tensor decoder.dec_bbox_head.0.layers.2.weight has %d rows, want "
+                            "four sides of an odd number of bins up to %d",
+                            um_weights_path(r->file), sides, UM_DFINE_BINS_MAX);
+    snprintf(last, sizeof last, "decoder.decoder.lqe_layers.%d.reg_conf.layers.0", s->layers - 1);
+    s->lqe_hidden = size_of(r, 2, 0, CHANNELS_MAX, last, ".weight");
+    measure_points(r, s);
+    if (r->status == UM_OK && s->d % HEADS)
+        r->status = um_fail(UM_EFORMAT, "%s: decoder of width %d, want a multiple of %d",
+                            um_weights_path(r->file), s->d, HEADS);
+}
+
+struct um_dfine_maps um_dfine_maps(const um_weights *file)
+{
+    struct um_dfine_maps m = {.levels = 0};
+    for (int i = 0; i < UM_DFINE_LEVELS_MAX; i++) {
+        const struct um_wtensor *t = find(file, "encoder.input_proj.%d.conv.weight", i);
+        if (!t || t->rank != 4 || t->dim[0] < 1 || t->dim[0] > CHANNELS_MAX || t->dim[1] < 1 ||
+            t->dim[1] > CHANNELS_MAX)
+            break;
+        m.levels = i + 1;
+        m.width = (int)t->dim[0];
+        m.channels[i] = (int)t->dim[1];
+    }
+    return m;
+}
+
+const char *um_dfine_name(const struct um_dfine_maps *m)
+{
+    for (size_t k = 0; k < sizeof SIZES / sizeof *SIZES; k++)
+        if (memcmp(&SIZES[k].maps, m, sizeof *m) == 0)
+            return SIZES[k].name;
+    return "dfine";
+}
+
+um_status um_dfine_measure(const um_weights *file, struct um_dfine_size *out)
+{
+    struct ruler r = {.file = file};
+    *out = (struct um_dfine_size){.levels = 0};
+    measure_backbone(&r, &out->backbone);
+    measure_encoder(&r, out);
+    measure_decoder(&r, out);
+    return r.status;
 }
 
 int um_dfine_channels(const struct um_dfine_size *s, int l)

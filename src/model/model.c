@@ -5,10 +5,12 @@
 #include "base/half.h"
 #include "base/mem.h"
 #include "base/record.h"
-#include "model/dfine.h"
+#include "model/dfine_net.h"
 #include "model/recognise.h"
 #include "model/sam.h"
+#include "model/upstream.h"
 #include "ultramotion/ultramotion.h"
+#include "weights/labels.h"
 #include "weights/view.h"
 
 #include <math.h>
@@ -38,6 +40,46 @@ static um_status describe_sam(const um_weights *file, um_model_info *info)
     return UM_OK;
 }
 
+static const char *act_name(enum um_act act)
+{
+    return act == UM_ACT_SILU ? "silu" : "relu";
+}
+
+static const char *fit_name(const struct um_dfine_info *d)
+{
+    return d->letterbox ? "letterbox" : "stretch";
+}
+
+static void describe_dfine(const um_weights *file, const struct um_dfine_info *d,
+                           um_model_info *info)
+{
+    const char *from = NULL, *names = um_weights_fact(file, "classes", &from);
+    info->kind = UM_MODEL_DFINE;
+    snprintf(info->architecture, sizeof info->architecture, "%s", d->architecture);
+    info->family = d->family;
+    info->classes = d->classes;
+    info->channels = d->channels;
+    info->input_size = info->input_width = d->input_w;
+    info->input_height = d->input_h;
+    info->input_size_from = d->size_from;
+    info->queries = d->queries;
+    info->queries_from = d->queries_from;
+    info->activation = act_name(d->act);
+    info->activation_from = d->act_from;
+    info->fit = fit_name(d);
+    info->fit_from = d->fit_from;
+    if (names && strspn(names, "0123456789") < strlen(names)) /* a plain number is their count */
+        info->names_from = from;
+    info->warning = um_weights_warning(file);
+}
+
+static bool is_dfine(const um_weights *file)
+{
+    return um_weights_find(file, "decoder.up") &&
+           um_weights_find(file, "decoder.enc_score_head.weight") &&
+           um_weights_find(file, "backbone.stem.stem1.conv.weight");
+}
+
 static um_status describe(const um_weights *file, um_model_info *info)
 {
     snprintf(info->architecture, sizeof info->architecture, "unknown");
@@ -50,24 +92,21 @@ static um_status describe(const um_weights *file, um_model_info *info)
         info->parameters += (uint64_t)um_wtensor_elements(t);
         info->bytes += (uint64_t)um_wtensor_elements(t) * um_wtype_bytes(t->type);
     }
-    if (um_sam_recognise(file))
-        return describe_sam(file, info);
+    if (um_sam_recognise(file)) {
+        um_status st = describe_sam(file, info);
+        info->input_width = info->input_height = info->input_size;
+        return st;
+    }
     if (!um_weights_find(file, "decoder.enc_score_head.weight"))
         return UM_OK;
     struct um_dfine_info dfine;
     int side = 0;
-    um_status st = um_dfine_recognise(file, &dfine);
-    if (st != UM_OK) /* a relative (RT-DETR), unless only the metadata is wrong */
+    if (!is_dfine(file)) /* a relative (RT-DETR), unless its metadata is wrong */
         return um_input_size(file, UM_DFINE_STEP, &side);
-    info->kind = UM_MODEL_DFINE;
-    snprintf(info->architecture, sizeof info->architecture, "%s", dfine.architecture);
-    info->classes = dfine.classes;
-    info->channels = dfine.channels;
-    info->input_size = dfine.input_size;
-    info->input_size_from = um_weights_meta(file, "input_size") ? "metadata"
-                            : um_dfine_anchor_side(file)        ? "tensors"
-                                                                : "default";
-    return UM_OK;
+    um_status st = um_dfine_recognise(file, &dfine);
+    if (st == UM_OK)
+        describe_dfine(file, &dfine, info);
+    return st;
 }
 
 /* Takes the file, which was opened with `st`. */
@@ -146,30 +185,57 @@ static um_status set(struct pairs *p, const char *key, const char *value)
     return UM_OK;
 }
 
+static const struct precision {
+    const char *name;
+    enum um_wtype type;
+} PRECISIONS[] = {{"fp32", UM_W_F32}, {"fp16", UM_W_F16}, {"bf16", UM_W_BF16}};
+
 static bool floating(enum um_wtype t)
 {
     return t == UM_W_F32 || t == UM_W_F16 || t == UM_W_BF16 || t == UM_W_F64;
 }
 
 /* Counters of training, and tables made for one input size when the file shall say another. */
-static bool dropped(const char *name, bool same_size)
+static bool dropped(const char *name, bool same_size, bool counters)
 {
     static const char COUNTER[] = ".num_batches_tracked";
     size_t n = strlen(name), c = sizeof COUNTER - 1;
     if (n >= c && strcmp(name + n - c, COUNTER) == 0)
-        return true;
+        return !counters;
     return !same_size &&
            (strcmp(name, "decoder.anchors") == 0 || strcmp(name, "decoder.valid_mask") == 0);
 }
 
-static um_status convert_tensor(struct um_arena *arena, const struct um_wtensor *t, bool half,
-                                struct um_wout *out)
+static void round_to(enum um_wtype type, void *data, const float *values, size_t n)
+{
+    if (type == UM_W_F16)
+        um_f32_to_f16(data, values, n);
+    else
+        um_f32_to_bf16(data, values, n);
+}
+
+/* Does a number that was finite still be one? 65520 and more round to infinity in fp16, and F64 may
+ * already have left fp32. */
+static bool survives(enum um_wtype type, float v)
+{
+    uint16_t half = 0;
+    if (type == UM_W_F16)
+        return fabsf(v) < 65520.0f;
+    if (type == UM_W_BF16) {
+        um_f32_to_bf16(&half, &v, 1);
+        um_bf16_to_f32(&v, &half, 1);
+    }
+    return isfinite(v);
+}
+
+static um_status convert_tensor(struct um_arena *arena, const struct um_wtensor *t,
+                                const struct precision *to, struct um_wout *out)
 {
     *out = (struct um_wout){.name = t->name, .type = t->type, .rank = t->rank};
     memcpy(out->dim, t->dim, sizeof out->dim);
     size_t n = (size_t)um_wtensor_elements(t), bytes = um_wtype_bytes(t->type);
     if (floating(t->type)) {
-        out->type = half ? UM_W_F16 : UM_W_F32;
+        out->type = to->type;
         bytes = um_wtype_bytes(out->type);
     }
     void *data = um_arena_take(arena, n * bytes);
@@ -180,21 +246,19 @@ static um_status convert_tensor(struct um_arena *arena, const struct um_wtensor 
         um_view_copy(t, data);
         return UM_OK;
     }
+    bool half = out->type != UM_W_F32;
     float *values = half ? um_array(n, sizeof *values) : data;
     if (!values)
         return um_fail(UM_ENOMEM, "tensor %s: %zu floats", t->name, n);
     um_view_floats(t, values);
     um_status st = UM_OK;
-    for (size_t i = 0; i < n && st == UM_OK; i++) {
-        /* 65520 and more round to infinity in fp16; F64 may already have left fp32. */
-        bool lost = half ? isfinite(values[i]) && fabsf(values[i]) >= 65520.0f : isinf(values[i]);
-        if ((lost || (half && isinf(values[i]))) && isfinite(um_wtensor_at(t, (int64_t)i)))
+    for (size_t i = 0; i < n && st == UM_OK; i++)
+        if (!survives(out->type, values[i]) && isfinite(um_wtensor_at(t, (int64_t)i)))
             st = um_fail(UM_EFORMAT, "tensor %s: value %g at %zu does not fit %s", t->name,
-                         um_wtensor_at(t, (int64_t)i), i, half ? "fp16" : "fp32");
-    }
+                         um_wtensor_at(t, (int64_t)i), i, to->name);
     if (half) {
         if (st == UM_OK)
-            um_f32_to_f16(data, values, n);
+            round_to(out->type, data, values, n);
         um_free(values);
     }
     return st;
@@ -208,62 +272,117 @@ static um_status check_target(const char *path, const char *out)
     return UM_OK;
 }
 
-static um_status check_size(const um_model_info *info, int input_size)
+/* What the metadata of the new file says beside the old one's, in texts that live until it is
+ * written. */
+struct facts {
+    char size[32], classes[16], queries[16], producer[48], *names;
+};
+
+static um_status check_size(const um_model_info *info, const um_convert_settings *s)
 {
     int step = info->kind == UM_MODEL_DFINE ? UM_DFINE_STEP : SAM_STEP;
-    if (input_size < 0 || input_size > UM_INPUT_MAX || input_size % step)
-        return um_fail(UM_EINVAL, "input size %d: want a multiple of %d up to %d", input_size, step,
-                       UM_INPUT_MAX);
+    bool square = info->kind == UM_MODEL_DFINE || s->input_width == s->input_height;
+    const int side[2] = {s->input_width, s->input_height};
+    for (int i = 0; i < 2; i++)
+        if (side[i] < 0 || side[i] > UM_INPUT_MAX || side[i] % step || !square)
+            return um_fail(UM_EINVAL, "input size %dx%d: want %smultiples of %d up to %d", side[0],
+                           side[1], square ? "" : "a square, ", step, UM_INPUT_MAX);
     return UM_OK;
 }
 
-static um_status convert(const um_weights *file, const char *out, bool half, int input_size,
-                         const char *const *metadata, struct pairs *p)
+/* The names of a text file as one text. */
+static um_status read_names(const char *path, int classes, char **text)
 {
-    um_model_info info = {.struct_size = sizeof info};
-    um_status st = describe(file, &info);
+    char **name = um_array((size_t)classes, sizeof *name);
+    um_status st = name ? um_labels_read_file(path, name, classes)
+                        : um_fail(UM_ENOMEM, "names of %d classes", classes);
     if (st == UM_OK)
-        st = check_size(&info, input_size);
-    char size[16], classes[16], producer[48];
-    bool same_size = input_size == 0 || input_size == info.input_size;
-    snprintf(size, sizeof size, "%d", input_size ? input_size : info.input_size);
-    snprintf(classes, sizeof classes, "%d", info.classes);
-    snprintf(producer, sizeof producer, "ultramotion %s", um_version());
+        st = um_labels_print((const char *const *)name, classes, text);
+    for (int i = 0; name && i < classes; i++)
+        um_free(name[i]);
+    um_free(name);
+    return st;
+}
+
+static um_status set_dfine(struct pairs *p, struct facts *f, const um_weights *file,
+                           const struct um_dfine_info *d, const um_convert_settings *s)
+{
+    struct um_dfine_info plain = *d;
+    const char *names = um_weights_fact(file, "classes", NULL);
+    const char *points = um_weights_fact(file, "points", NULL);
+    um_dfine_set_act(&plain, d->act);
+    snprintf(f->queries, sizeof f->queries, "%d", d->queries);
+    um_status st = s->names ? read_names(s->names, d->classes, &f->names) : UM_OK;
+    /* A list of names says more than a number. */
+    snprintf(f->classes, sizeof f->classes, "%d", d->classes);
+    const char *const pair[][2] = {
+        {"family", d->family},
+        {"queries", f->queries},
+        {"activation", act_name(d->act)},
+        {"head_activation", d->head_act == plain.head_act ? NULL : act_name(d->head_act)},
+        {"fit", fit_name(d)},
+        {"points", points},
+        {"classes", f->names ? f->names
+                    : names  ? names
+                             : f->classes}};
+    for (size_t i = 0; i < sizeof pair / sizeof *pair && st == UM_OK; i++)
+        if (pair[i][1])
+            st = set(p, pair[i][0], pair[i][1]);
+    return st;
+}
+
+static um_status set_all(struct pairs *p, struct facts *f, const um_weights *file,
+                         const um_model_info *info, const struct um_dfine_info *dfine,
+                         const um_convert_settings *s)
+{
+    int w = s->input_width ? s->input_width : info->input_width,
+        h = s->input_height ? s->input_height : info->input_height;
+    um_status st = UM_OK;
+    int n = snprintf(f->size, sizeof f->size, "%d", w);
+    if (h != w)
+        snprintf(f->size + n, sizeof f->size - (size_t)n, "x%d", h);
+    snprintf(f->producer, sizeof f->producer, "ultramotion %s", um_version());
     for (int i = 0; st == UM_OK && i < file->meta_count; i++)
         st = set(p, file->meta[i].key, file->meta[i].value);
     if (st == UM_OK)
-        st = set(p, "architecture", info.architecture);
-    if (st == UM_OK && strcmp(size, "0") != 0)
-        st = set(p, "input_size", size);
-    /* A list of names that the file already has says more than a number. */
-    if (st == UM_OK && info.classes && !um_weights_meta(file, "classes"))
-        st = set(p, "classes", classes);
+        st = set(p, "architecture", info->architecture);
+    if (st == UM_OK && w)
+        st = set(p, "input_size", f->size);
+    if (st == UM_OK && dfine)
+        st = set_dfine(p, f, file, dfine, s);
     if (st == UM_OK)
-        st = set(p, "source_sha256", info.sha256);
+        st = set(p, "source_sha256", info->sha256);
     if (st == UM_OK)
-        st = set(p, "producer", producer);
+        st = set(p, "producer", f->producer);
     const struct um_sam_family *family = NULL;
-    for (int i = 0; st == UM_OK && metadata && metadata[i]; i += 2) {
-        st = metadata[i + 1] ? set(p, metadata[i], metadata[i + 1])
-                             : um_fail(UM_EINVAL, "metadata %s has no value", metadata[i]);
-        if (st == UM_OK && strcmp(metadata[i], "architecture") == 0 && um_sam_recognise(file))
-            st = um_sam_family_find(file, metadata[i + 1], &family);
+    for (int i = 0; st == UM_OK && s->metadata && s->metadata[i]; i += 2) {
+        st = s->metadata[i + 1] ? set(p, s->metadata[i], s->metadata[i + 1])
+                                : um_fail(UM_EINVAL, "metadata %s has no value", s->metadata[i]);
+        if (st == UM_OK && strcmp(s->metadata[i], "architecture") == 0 && um_sam_recognise(file))
+            st = um_sam_family_find(file, s->metadata[i + 1], &family);
     }
-    if (st != UM_OK)
-        return st;
+    return st;
+}
 
+static um_status write_model(const um_weights *file, const char *out, const struct precision *to,
+                             bool same_size, const struct um_dfine_info *dfine, struct pairs *p,
+                             bool upstream)
+{
     struct um_arena arena = {NULL};
-    struct um_wout *tensor = um_array((size_t)um_weights_count(file) + 1, sizeof *tensor);
-    int n = 0;
-    if (!tensor)
-        st = um_fail(UM_ENOMEM, "table of tensors");
-    for (int i = 0; st == UM_OK && i < um_weights_count(file); i++) {
+    int count = um_weights_count(file), n = 0;
+    struct um_wout *tensor = um_array((size_t)count + UM_UPSTREAM_MAX + 1, sizeof *tensor);
+    um_status st = tensor ? UM_OK : um_fail(UM_ENOMEM, "table of tensors");
+    for (int i = 0; st == UM_OK && i < count; i++) {
         const struct um_wtensor *t = um_weights_at(file, i);
-        if (!dropped(t->name, same_size))
-            st = convert_tensor(&arena, t, half, &tensor[n++]);
+        if (!dropped(t->name, same_size, upstream))
+            st = convert_tensor(&arena, t, to, &tensor[n++]);
     }
+    if (st == UM_OK && upstream)
+        st = um_upstream_complete(&arena, file, dfine, tensor, &n);
     if (st != UM_OK)
         st = um_fail_in(st, um_weights_path(file));
+    else if (upstream)
+        st = um_torch_write(out, tensor, n, dfine ? "model" : NULL);
     else
         st = um_safetensors_write(out, tensor, n, p->text);
     um_free(tensor);
@@ -271,23 +390,84 @@ static um_status convert(const um_weights *file, const char *out, bool half, int
     return st;
 }
 
-um_status um_model_convert(const char *path, const char *out, const char *precision, int input_size,
-                           const char *const *metadata)
+static um_status convert(const um_weights *file, const char *out, const struct precision *to,
+                         const um_convert_settings *s, struct pairs *p)
 {
-    if (!path || !out || !*out || !precision)
-        return um_fail(UM_EINVAL, "um_model_convert: want an input, an output and a precision");
-    bool half = strcmp(precision, "fp16") == 0;
-    if (!half && strcmp(precision, "fp32") != 0)
-        return um_fail(UM_EUNSUPPORTED, "precision %.20s: want fp32 or fp16", precision);
-    um_status st = check_target(path, out);
+    um_model_info info = {.struct_size = sizeof info};
+    struct um_dfine_info dfine;
+    struct um_dfine_wish wish;
+    struct facts f = {.names = NULL};
+    um_status st = describe(file, &info);
+    bool detector = info.kind == UM_MODEL_DFINE;
+    if (st == UM_OK)
+        st = check_size(&info, s);
+    if (st == UM_OK && detector)
+        st = um_dfine_wish_read(&wish, s->input_width, s->input_height, s->queries, s->activation,
+                                s->fit);
+    if (st == UM_OK && detector)
+        st = um_dfine_recognise(file, &dfine);
+    if (st == UM_OK && detector)
+        um_dfine_obey(&dfine, &wish);
+    else if (st == UM_OK && (s->queries || s->activation || s->fit || s->names))
+        st = um_fail(UM_EINVAL, "%s: queries, activation, fit and names are a detector's",
+                     um_weights_path(file));
+    if (st == UM_OK && s->upstream && info.kind == UM_MODEL_UNKNOWN)
+        st = um_fail(UM_EUNSUPPORTED, "%s: no network whose upstream is known",
+                     um_weights_path(file));
+    bool same_size = (!s->input_width || s->input_width == info.input_width) &&
+                     (!s->input_height || s->input_height == info.input_height);
+    if (st == UM_OK)
+        st = set_all(p, &f, file, &info, detector ? &dfine : NULL, s);
+    if (st == UM_OK)
+        st = write_model(file, out, to, same_size, detector ? &dfine : NULL, p, s->upstream != 0);
+    um_free(f.names);
+    return st;
+}
+
+static const um_convert_settings DEFAULTS = {.struct_size = sizeof DEFAULTS, .precision = "fp32"};
+
+void um_convert_settings_init(um_convert_settings *s, size_t struct_size)
+{
+    um_record_init(s, struct_size, &DEFAULTS, sizeof DEFAULTS);
+}
+
+um_status um_model_convert_with(const char *path, const char *out,
+                                const um_convert_settings *settings)
+{
+    um_convert_settings own = DEFAULTS;
+    const struct precision *to = NULL;
+    if (!path || !out || !*out)
+        return um_fail(UM_EINVAL, "um_model_convert: want an input and an output");
+    um_status st =
+        settings ? um_record_in(&own, sizeof own, settings, "um_convert_settings") : UM_OK;
+    if (st != UM_OK)
+        return st;
+    for (size_t i = 0; i < sizeof PRECISIONS / sizeof *PRECISIONS && own.precision; i++)
+        if (strcmp(own.precision, PRECISIONS[i].name) == 0)
+            to = &PRECISIONS[i];
+    if (!own.precision)
+        return um_fail(UM_EINVAL, "um_model_convert: want a precision");
+    if (!to)
+        return um_fail(UM_EUNSUPPORTED, "precision %.20s: want fp32, fp16 or bf16", own.precision);
+    st = check_target(path, out);
     if (st != UM_OK)
         return st;
     um_weights *file = NULL;
     struct pairs *p = um_zalloc(sizeof *p);
     st = p ? um_weights_open(&file, path) : um_fail(UM_ENOMEM, "metadata");
     if (st == UM_OK)
-        st = convert(file, out, half, input_size, metadata, p);
+        st = convert(file, out, to, &own, p);
     um_weights_close(&file);
     um_free(p);
     return st;
+}
+
+um_status um_model_convert(const char *path, const char *out, const char *precision, int input_size,
+                           const char *const *metadata)
+{
+    um_convert_settings s = DEFAULTS;
+    s.precision = precision;
+    s.input_width = s.input_height = input_size;
+    s.metadata = metadata;
+    return um_model_convert_with(path, out, &s);
 }

@@ -17,6 +17,7 @@
 #include "model/sam.h"
 
 #include "base/mem.h"
+#include "model/network.h"
 #include "model/recognise.h"
 #include "model/tinyvit.h"
 #include "model/vit.h"

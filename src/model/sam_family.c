@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/sam_family.h"
 
+#include "model/network.h"
 #include "model/recognise.h"
 
 #include <stdio.h>
@@ -73,7 +74,7 @@ um_status um_sam_family_find(const um_weights *file, const char *wanted,
     const char *name = wanted ? wanted : um_weights_meta(file, "architecture");
     *out = by_tensors(file);
     if (!*out)
-        return um_fail(UM_EFORMAT, "%s: not a SAM checkpoint", path);
+        return um_network_refuse(file, "a SAM checkpoint");
     const struct um_sam_family *said = name ? by_name(name) : NULL;
     if (wanted && !said)
         return um_fail(UM_EINVAL, "family %.40s: want %s", wanted, NAMES);

@@ -400,14 +400,16 @@ void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_fron
             front_default(t, p, x, &all[i]);
     if (!n)
         return;
-    struct um_front_args a = {{0}, {0}, {0}};
+    struct um_front_args a = {.new_h = {0}};
     um_tensor operand[9] = {[2] = x};
     for (int i = 0; i < n; i++) {
         const struct um_resize_plan *plan = &in[i].plan;
         a.new_h[i] = plan->h_out;
         a.new_w[i] = plan->w_out;
+        a.inner_h[i] = plan->inner_h;
+        a.inner_w[i] = plan->inner_w;
         a.vertical_first[i] =
-            um_resize_vertical_first(plan->h_in, plan->w_in, plan->h_out, plan->w_out);
+            um_resize_vertical_first(plan->h_in, plan->w_in, plan->inner_h, plan->inner_w);
         operand[i] = in[i].out;
         operand[3 + 3 * i] = in[i].lut;
         if (plan->tx.size)

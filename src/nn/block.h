@@ -149,6 +149,7 @@ um_tensor um_token_attention(um_tape *t, const struct um_token_attention *w, um_
 struct um_front_args {
     bool vertical_first[2];
     int new_h[2], new_w[2];
+    int inner_h[2], inner_w[2]; /* without margins, which the taps make */
 };
 struct um_front_input {
     um_tensor out, lut; /* lut absent: um_levels() of the resized picture */

@@ -239,10 +239,13 @@ static struct um_gate judge(struct pick pick, const struct um_view *boxes,
     if (gate.query >= 0) {
         const float *b = row_of(boxes, gate.query);
         gate.score = sigmoid(gate.logit);
-        gate.box[0] = (b[0] - 0.5f * b[2]) * w;
-        gate.box[1] = (b[1] - 0.5f * b[3]) * h;
-        gate.box[2] = (b[0] + 0.5f * b[2]) * w;
-        gate.box[3] = (b[1] + 0.5f * b[3]) * h;
+        for (int i = 0; i < 4; i++) {
+            int xy = i % 2;
+            float side = b[xy] + (i < 2 ? -0.5f : 0.5f) * b[2 + xy];
+            if (header->box_scale[xy] != 0)
+                side = side * header->box_scale[xy] + header->box_shift[xy];
+            gate.box[i] = side * (xy ? h : w);
+        }
     }
     bool finite = gate.query >= 0 && isfinite(gate.logit);
     for (int i = 0; i < 4; i++)

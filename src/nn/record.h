@@ -24,7 +24,10 @@ struct um_frame_header {
     int32_t label;          /* class to follow; -1 = the best of all */
     uint32_t objects;       /* how many boxes to pick, at most as many as there are gates; 0 = 1 */
     uint32_t per_class;     /* 1: at most one box of a class; 0: at most one of a query */
-    uint8_t reserved[224];
+    /* Where the picture lies in the detector's input: a side of a box at 0..1 of the input is at
+     * scale * side + shift of the picture. Scale 0: it fills the input. */
+    float box_scale[2], box_shift[2]; /* x, y */
+    uint8_t reserved[208];
 };
 
 enum um_gate_flag {

@@ -5,6 +5,7 @@
 #include "nn/resize.h"
 
 #include <math.h>
+#include <string.h>
 
 enum { PRECISION = 22 };
 
@@ -54,27 +55,43 @@ bool um_resize_vertical_first(int h_in, int w_in, int h_out, int w_out)
     return h_in - h_out > 2 * (shrink > 0 ? shrink : 0);
 }
 
-static um_const table(um_params *p, int n_in, int n_out)
+/* n_out indices, `inner` of them from `first` on those of the picture; none where nothing changes.
+ */
+static um_const table(um_params *p, int n_in, int n_out, int first, int inner)
 {
     um_const k = {0};
-    size_t ints = (size_t)n_out * (size_t)(2 + um_resize_ksize(n_in, n_out));
-    int32_t *taps = n_in == n_out ? NULL : um_params_reserve(p, ints * sizeof *taps, &k);
-    if (taps)
-        um_resize_taps(taps, n_in, n_out);
+    size_t stride = (size_t)(2 + um_resize_ksize(n_in, inner)), ints = (size_t)n_out * stride;
+    bool same = n_in == n_out && inner == n_out;
+    int32_t *taps = same ? NULL : um_params_reserve(p, ints * sizeof *taps, &k);
+    if (!taps)
+        return k;
+    memset(taps, 0, ints * sizeof *taps);
+    um_resize_taps(taps + (size_t)first * stride, n_in, inner);
+    for (int i = first + inner; i < n_out; i++) /* where a run of indices ends, its source ends */
+        taps[(size_t)i * stride] = n_in;
     return k;
+}
+
+struct um_resize_plan um_resize_prepare_in(um_params *p, int h_in, int w_in, int h_out, int w_out,
+                                           struct um_margin m)
+{
+    struct um_resize_plan plan = {.kx = um_resize_ksize(w_in, m.inner_w),
+                                  .ky = um_resize_ksize(h_in, m.inner_h),
+                                  .h_in = h_in,
+                                  .w_in = w_in,
+                                  .h_out = h_out,
+                                  .w_out = w_out,
+                                  .inner_h = m.inner_h,
+                                  .inner_w = m.inner_w};
+    plan.tx = table(p, w_in, w_out, m.left, m.inner_w);
+    plan.ty = table(p, h_in, h_out, m.top, m.inner_h);
+    return plan;
 }
 
 struct um_resize_plan um_resize_prepare(um_params *p, int h_in, int w_in, int h_out, int w_out)
 {
-    struct um_resize_plan plan = {.kx = um_resize_ksize(w_in, w_out),
-                                  .ky = um_resize_ksize(h_in, h_out),
-                                  .h_in = h_in,
-                                  .w_in = w_in,
-                                  .h_out = h_out,
-                                  .w_out = w_out};
-    plan.tx = table(p, w_in, w_out);
-    plan.ty = table(p, h_in, h_out);
-    return plan;
+    return um_resize_prepare_in(p, h_in, w_in, h_out, w_out,
+                                (struct um_margin){.inner_h = h_out, .inner_w = w_out});
 }
 
 static um_tensor pass(um_tape *t, um_params *p, const struct um_resize_plan *plan, um_tensor x,
@@ -89,7 +106,7 @@ static um_tensor pass(um_tape *t, um_params *p, const struct um_resize_plan *pla
 
 um_tensor um_resize_record(um_tape *t, um_params *p, const struct um_resize_plan *plan, um_tensor x)
 {
-    bool first = um_resize_vertical_first(plan->h_in, plan->w_in, plan->h_out, plan->w_out);
+    bool first = um_resize_vertical_first(plan->h_in, plan->w_in, plan->inner_h, plan->inner_w);
     if (!um_op_check(t, UM_OP_RESIZE, x.h == plan->h_in && x.w == plan->w_in,
                      "picture is %dx%d, the tables are for %dx%d", x.w, x.h, plan->w_in,
                      plan->h_in))

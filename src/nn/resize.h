@@ -15,8 +15,16 @@ bool um_resize_vertical_first(int h_in, int w_in, int h_out, int w_out);
 struct um_resize_plan {
     um_const tx, ty;
     int kx, ky, h_in, w_in, h_out, w_out;
+    int inner_h, inner_w; /* without the margins */
 };
 struct um_resize_plan um_resize_prepare(um_params *p, int h_in, int w_in, int h_out, int w_out);
+/* The same with the picture resized to inner_h x inner_w at (top, left) of h_out x w_out; the rest
+ * is 0, from indices without taps. */
+struct um_margin {
+    int top, left, inner_h, inner_w;
+};
+struct um_resize_plan um_resize_prepare_in(um_params *p, int h_in, int w_in, int h_out, int w_out,
+                                           struct um_margin margin);
 um_tensor um_resize_record(um_tape *t, um_params *p, const struct um_resize_plan *plan,
                            um_tensor x);
 

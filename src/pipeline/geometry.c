@@ -100,7 +100,7 @@ static um_status plan(um_pipeline *p, struct geometry *g)
     if (st != UM_OK)
         return st;
     g->detect = detect;
-    target[0] = um_detect_target(&p->detect, detect);
+    target[0] = um_detect_target(&p->detect, detect, g->w, g->h);
     if (p->segmenter)
         target[1] = um_encode_target(&p->encode, g->w, g->h);
     st = um_front_open(&g->front, p->dev, g->w, g->h, g->c, target, p->segmenter ? 2 : 1,

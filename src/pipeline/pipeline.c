@@ -386,6 +386,7 @@ static um_status send(um_pipeline *p, um_frame **frame)
                                      .label = p->label,
                                      .objects = (uint32_t)p->objects,
                                      .per_class = p->set.per_class != 0};
+    um_detector_map_boxes(p->detector, &header);
     struct lane *l = lane_of(p, p->sent);
     if (st == UM_OK)
         st = um_front_fill(&g->front, l->slot, &header, f, crop[0], crop[1]);

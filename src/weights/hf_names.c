@@ -78,6 +78,12 @@ static const struct rule DECODER_LAYER[] = {
  * control characters. */
 static const char ALIAS_MARK[] = "\001";
 
+/* Its conversion script took k from the rows of v before August 2025. */
+static const char SAME_KV[] =
+    "its k_proj and v_proj are equal, as Hugging Face's conversion wrote them before August 2025: "
+    "boxes will be wrong; convert the original .pth again with a newer transformers, or use the "
+    ".pth itself";
+
 enum { LONG_NAME = 2 * UM_W_NAME_MAX };
 
 static bool starts(const char *s, const char *prefix)
@@ -194,6 +200,8 @@ static um_status join(um_weights *w, struct um_wtensor *q, size_t stem, const ch
         return um_fail(UM_ENOMEM, "tensor %s: %zu bytes", q->name, 3 * bytes);
     for (int i = 0; i < 3; i++)
         um_view_copy(part[i], data + (size_t)i * bytes);
+    if (strcmp(kind, "weight") == 0 && memcmp(data + bytes, data + 2 * bytes, bytes) == 0)
+        w->warning = SAME_KV;
     q->dim[0] *= 3;
     q->data = data;
     for (int d = q->rank - 1; d >= 0; d--)
@@ -257,5 +265,6 @@ um_status um_hf_rename(um_weights *w)
         return st;
     qsort(w->tensor, (size_t)w->count, sizeof *w->tensor, by_name);
     drop_aliases(w);
+    w->hugging_face = true;
     return join_all(w);
 }

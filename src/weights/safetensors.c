@@ -79,8 +79,10 @@ static um_status add_tensor(um_weights *w, const unsigned char *data, size_t siz
         !whole_number(span->child->next, &to) || span->child->next->next)
         return um_fail(UM_EFORMAT, "tensor %.99s: data_offsets are not two sizes", name);
     if (from > to || (uint64_t)to > size)
-        return um_fail(UM_EFORMAT, "tensor %.99s: bytes %" PRId64 " to %" PRId64 " of %zu", name,
-                       from, to, size);
+        return um_fail(UM_EFORMAT,
+                       "tensor %.99s: bytes %" PRId64 " to %" PRId64
+                       " of %zu, want a whole file; if it is cut short, download or copy it again",
+                       name, from, to, size);
     if (elements < 0 || elements > INT64_MAX / 8 ||
         elements * (int64_t)um_wtype_bytes(t.type) != to - from)
         return um_fail(UM_EFORMAT, "tensor %.99s: %s %s in %" PRId64 " bytes", name,
@@ -203,8 +205,10 @@ um_status um_safetensors_load(um_weights *w)
         n |= (uint64_t)w->bytes[i] << 8 * i;
     if (n > w->size - 8 || n > HEADER_MAX)
         return um_fail(UM_EFORMAT,
-                       "safetensors header of %" PRIu64 " bytes in a file of %zu, at most %d", n,
-                       w->size, HEADER_MAX);
+                       "safetensors header of %" PRIu64
+                       " bytes in a file of %zu, want at most %d; if it "
+                       "is cut short, download or copy it again",
+                       n, w->size, HEADER_MAX);
     const char *text = (const char *)w->bytes + 8, *end = NULL;
     um_status st = check_text(text, (size_t)n);
     if (st != UM_OK)

@@ -72,7 +72,9 @@ static um_status find_directory(const um_weights *w, uint64_t *offset, uint64_t 
             break;
         }
     if (end == w->size)
-        return um_fail(UM_EFORMAT, "zip without end record: the file is cut short (%zu bytes)",
+        return um_fail(UM_EFORMAT,
+                       "zip without end record: the file is cut short (%zu bytes), want a whole "
+                       ".pt or .pth file; download or copy it again",
                        w->size);
     *count = number(b + end + 10, 2);
     *bytes = number(b + end + 12, 4);
@@ -280,6 +282,41 @@ static um_status open_entry(um_weights *w, struct entry *e)
     return UM_OK;
 }
 
+static bool ends_with(const struct entry *e, const char *end)
+{
+    size_t n = strlen(end);
+    return e->name_bytes >= n && memcmp(e->name + e->name_bytes - n, end, n) == 0;
+}
+
+/* A zip archive that torch.save() did not write. */
+static um_status other_zip(const struct archive *z)
+{
+    static const struct {
+        const char *end, *what, *mend;
+    } KINDS[] = {
+        {".pth", "a zip archive with a .pth file in it", "unpack it and give that file"},
+        {".pt", "a zip archive with a .pt file in it", "unpack it and give that file"},
+        {".ckpt", "a zip archive with a .ckpt file in it", "unpack it and give that file"},
+        {".safetensors", "a zip archive with weights in it", "unpack it and give that file"},
+        {".weights.h5", "a Keras model", "give the PyTorch checkpoint that it was made of"},
+        {".npy", "NumPy arrays (.npz)", "save the network's state dict with torch.save()"},
+        {".mlmodel", "a Core ML model", "give the PyTorch checkpoint that it was made of"},
+        {"AndroidManifest.xml", "an Android program", "give the weights themselves"},
+        {"[Content_Types].xml", "an Office document", "give the weights themselves"},
+    };
+    for (size_t i = 0; i < z->count; i++)
+        if (z->entry[i].encrypted)
+            return um_stranger_fail("an encrypted zip archive", "decrypt and unpack it first");
+    for (size_t k = 0; k < sizeof KINDS / sizeof *KINDS; k++)
+        for (size_t i = 0; i < z->count; i++)
+            if (ends_with(&z->entry[i], KINDS[k].end))
+                return um_stranger_fail(KINDS[k].what, KINDS[k].mend);
+    char what[96];
+    snprintf(what, sizeof what, "a zip of %zu entries without */data.pkl: not a PyTorch file",
+             z->count);
+    return um_stranger_fail(what, "unpack it and give the weight file in it");
+}
+
 /* The folder with data.pkl, and nothing that says this is a program rather than weights. */
 static um_status find_root(struct archive *z, struct entry **pickle)
 {
@@ -303,8 +340,9 @@ static um_status find_root(struct archive *z, struct entry **pickle)
         z->root_bytes = root;
     }
     if (!*pickle)
-        return um_fail(UM_EFORMAT, "zip of %zu entries without */data.pkl: not a PyTorch file",
-                       z->count);
+        return other_zip(z);
+    if ((*pickle)->encrypted)
+        return um_stranger_fail("an encrypted zip archive", "decrypt and unpack it first");
     if (z->root_bytes > 128)
         return um_fail(UM_EFORMAT, "zip folder name of %zu bytes, at most 128", z->root_bytes);
     bool script = find(z, "constants.pkl") != NULL;
@@ -315,7 +353,7 @@ static um_status find_root(struct archive *z, struct entry **pickle)
     if (script)
         return um_fail(
             UM_EFORMAT,
-            "a TorchScript archive, want weights: save model.state_dict() with torch.save()");
+            "a TorchScript archive, want weights; save model.state_dict() with torch.save()");
     struct entry *order = find(z, "byteorder");
     um_status st = order ? open_entry(z->w, order) : UM_OK;
     if (st == UM_OK && order && !(order->size == 6 && memcmp(order->data, "little", 6) == 0))
@@ -399,26 +437,59 @@ static um_status add_tensor(struct archive *z, const struct um_pvalue *name,
     return um_view_add(z->w, text, name->string.length, &t);
 }
 
-static bool has_tensor(const struct um_pvalue *dict)
+/* Does it hold tensors of at least so many dimensions? */
+static bool has_tensor(const struct um_pvalue *dict, int rank)
 {
     if (!dict || dict->kind != UM_P_DICT)
         return false;
     for (size_t i = 0; i + 1 < dict->list.count; i += 2)
-        if (dict->list.item[i]->kind == UM_P_STRING && dict->list.item[i + 1]->kind == UM_P_TENSOR)
+        if (dict->list.item[i]->kind == UM_P_STRING &&
+            dict->list.item[i + 1]->kind == UM_P_TENSOR &&
+            dict->list.item[i + 1]->tensor->rank >= rank)
             return true;
     return false;
 }
 
-enum { WRAPPERS = 7 };
+/* Where the tensors may be, best first; averaged weights are what trainers evaluate. Those kept
+ * flat lie beside a counter, which may be a tensor without dimensions. */
+static const struct {
+    const char *outer, *inner;
+    int rank;
+} PLACE[] = {{"ema", "module", 0},
+             {"ema", "state_dict", 0},
+             {"ema", NULL, 1},
+             {"ema_state_dict", NULL, 0},
+             {"state_dict_ema", NULL, 0},
+             {"model_ema", NULL, 0},
+             {"ema_model", NULL, 0},
+             {"params_ema", NULL, 0},
+             {"model", NULL, 0},
+             {"state_dict", NULL, 0},
+             {"model_state_dict", NULL, 0},
+             {"model_state", NULL, 0},
+             {"weights", NULL, 0},
+             {"net", NULL, 0},
+             {"network", NULL, 0},
+             {"params", NULL, 0},
+             {NULL, NULL, 0}};
+enum { PLACES = sizeof PLACE / sizeof *PLACE, WRAPPED_MAX = 3 };
 
-/* Where the tensors may be, best first. */
 static const struct um_pvalue *candidate(const struct um_pvalue *file, int i)
 {
-    static const char *const KEYS[WRAPPERS] = {NULL,      "model", "state_dict", "model_state_dict",
-                                               "weights", "net",   NULL};
-    if (i == 0)
-        return um_pickle_get(um_pickle_get(file, "ema"), "module");
-    return KEYS[i] ? um_pickle_get(file, KEYS[i]) : file;
+    const struct um_pvalue *v = PLACE[i].outer ? um_pickle_get(file, PLACE[i].outer) : file;
+    return PLACE[i].inner ? um_pickle_get(v, PLACE[i].inner) : v;
+}
+
+static const struct um_pvalue *find_state(const struct um_pvalue *file, int depth)
+{
+    for (int i = 0; i < PLACES; i++) {
+        const struct um_pvalue *v = candidate(file, i), *inside = NULL;
+        if (has_tensor(v, PLACE[i].rank))
+            return v;
+        if (v && v != file && depth < WRAPPED_MAX && (inside = find_state(v, depth + 1)))
+            return inside;
+    }
+    return NULL;
 }
 
 static um_status not_read(const struct um_pvalue *name, const char *made_by)
@@ -430,26 +501,25 @@ static um_status not_read(const struct um_pvalue *name, const char *made_by)
 
 static um_status no_state(const struct um_pvalue *file)
 {
-    for (int i = 0; i < WRAPPERS; i++) {
+    for (int i = 0; i < PLACES; i++) {
         const struct um_pvalue *v = candidate(file, i);
         if (v && v->kind == UM_P_OTHER)
-            return um_fail(
-                UM_EFORMAT,
-                "holds an object of class %s, want a state dict: save model.state_dict()", v->name);
+            return um_fail(UM_EFORMAT,
+                           "holds an object of class %s, want a state dict; load it with the "
+                           "program that wrote it and save model.state_dict() with torch.save()",
+                           v->name);
         for (size_t k = 0; v && v->kind == UM_P_DICT && k + 1 < v->list.count; k += 2)
             if (v->list.item[k]->kind == UM_P_STRING && v->list.item[k + 1]->kind == UM_P_OTHER)
                 return not_read(v->list.item[k], v->list.item[k + 1]->name);
     }
-    return um_fail(UM_EFORMAT,
-                   "no tensors under ema.module, model, state_dict, model_state_dict, weights, net "
-                   "or at the top");
+    return um_fail(UM_EFORMAT, "a PyTorch file without tensors under ema, model, state_dict, "
+                               "weights, net or at the top, want a state dict; save "
+                               "model.state_dict() with torch.save()");
 }
 
 static um_status add_tensors(struct archive *z, const struct um_pvalue *file)
 {
-    const struct um_pvalue *state = NULL;
-    for (int i = 0; i < WRAPPERS && !state; i++)
-        state = has_tensor(candidate(file, i)) ? candidate(file, i) : NULL;
+    const struct um_pvalue *state = find_state(file, 0);
     if (!state)
         return no_state(file);
     for (size_t i = 0; i + 1 < state->list.count; i += 2) {

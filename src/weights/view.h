@@ -26,6 +26,10 @@ struct um_weights {
     int count, capacity;
     struct um_wpair *meta;
     int meta_count;
+    struct um_wpair *fact; /* of a config.json beside the file, in the words of our metadata */
+    int fact_count;
+    bool hugging_face;   /* the names were Hugging Face's */
+    const char *warning; /* static text or NULL */
     char sha256[65];
 };
 
@@ -48,8 +52,24 @@ const char *um_view_shape(char *buf, size_t n, int rank, const int64_t *dim);
 um_status um_safetensors_load(um_weights *w);
 um_status um_torch_zip_load(um_weights *w);
 
+/* Without what trainers, compilers and wrappers put in front of names; of the averaged and the raw
+ * weights of a checkpoint that has both, the averaged ones. */
+um_status um_names_strip(um_weights *w);
+
 /* Hugging Face D-FINE names to upstream names, separate q, k, v joined. Does nothing to other
  * files. */
 um_status um_hf_rename(um_weights *w);
+
+/* The config.json of Hugging Face in the file's folder, if it is of a D-FINE. */
+um_status um_config_read(um_weights *w);
+/* The text of a config.json and a preprocessor_config.json; `path` is for messages. */
+um_status um_config_parse(um_weights *w, const char *path, const void *text, size_t n);
+um_status um_preprocessor_parse(um_weights *w, const char *path, const void *text, size_t n);
+/* *out: the weight file in a folder, freed by the caller; NULL if `path` is none. */
+um_status um_folder_resolve(const char *path, char **out);
+/* UM_EFORMAT that says what it is instead of a weight file, what was expected and what to do. */
+um_status um_stranger(const unsigned char *bytes, size_t size);
+/* The same for what was found to be `what`: "WHAT, want weights …; MEND". */
+um_status um_stranger_fail(const char *what, const char *mend);
 
 #endif

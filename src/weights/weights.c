@@ -8,14 +8,12 @@
 #include "base/text.h"
 #include "weights/view.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     TENSORS_MAX = 1 << 20,
@@ -122,11 +120,6 @@ um_status um_view_add(um_weights *w, const char *name, size_t n, const struct um
         w->tensor = grown;
         w->capacity = capacity;
     }
-    /* DistributedDataParallel puts every name under "module.", some trainers do so twice. */
-    while (n > 7 && memcmp(name, "module.", 7) == 0) {
-        name += 7;
-        n -= 7;
-    }
     char *copy = um_arena_string(&w->arena, name, n);
     if (!copy)
         return um_fail(UM_ENOMEM, "name of a tensor");
@@ -140,10 +133,39 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct um_wtensor *)a)->name, ((const struct um_wtensor *)b)->name);
 }
 
+/* safetensors.torch.save_model() leaves out all but one of the tensors that share memory and says
+ * so in the metadata: the name left out, and the one that is there. */
+static um_status add_shared(um_weights *w)
+{
+    int kept = 0, there = w->count;
+    um_status st = UM_OK;
+    for (int i = 0; i < w->meta_count && st == UM_OK; i++) {
+        const struct um_wpair *pair = &w->meta[i];
+        const struct um_wtensor *t = NULL;
+        bool whole = false;
+        for (int k = 0; k < there; k++) {
+            t = strcmp(w->tensor[k].name, pair->value) == 0 ? &w->tensor[k] : t;
+            whole = whole || strcmp(w->tensor[k].name, pair->key) == 0;
+        }
+        if (!t)
+            w->meta[kept++] = *pair;
+        else if (!whole) {
+            struct um_wtensor copy = *t; /* the table may move */
+            st = um_view_add(w, pair->key, strlen(pair->key), &copy);
+        }
+    }
+    w->meta_count = kept;
+    return st;
+}
+
 /* What holds for every format: unique names, sorted, also those that were made longer. */
 static um_status finish(um_weights *w)
 {
-    um_status st = um_hf_rename(w);
+    um_status st = add_shared(w);
+    if (st == UM_OK)
+        st = um_names_strip(w);
+    if (st == UM_OK)
+        st = um_hf_rename(w);
     for (int i = 0; st == UM_OK && i < w->count; i++)
         st = check_length(w->tensor[i].name, strlen(w->tensor[i].name));
     if (st != UM_OK)
@@ -156,33 +178,6 @@ static um_status finish(um_weights *w)
     return UM_OK;
 }
 
-static um_status read_file(um_weights *w)
-{
-    int fd = -1;
-    int64_t size = 0;
-    um_status st = um_file_open(w->path, &fd, &size);
-    if (st != UM_OK)
-        return st;
-    if (size > FILE_BYTES_MAX)
-        st = um_fail(UM_EFORMAT, "%lld bytes, at most %lld are read", (long long)size,
-                     (long long)FILE_BYTES_MAX);
-    /* Read, not mapped: a file that another program cuts short would kill us on access. */
-    if (st == UM_OK && !(w->own = um_alloc((size_t)size)))
-        st = um_fail(UM_ENOMEM, "%lld bytes for the file", (long long)size);
-    while (st == UM_OK && w->size < (size_t)size) {
-        ssize_t n = read(fd, w->own + w->size, (size_t)size - w->size);
-        if (n < 0 && errno != EINTR)
-            st = um_fail(UM_EIO, "cannot read: %s", strerror(errno));
-        else if (n == 0)
-            st = um_fail(UM_EIO, "ends after %zu bytes, want %lld", w->size, (long long)size);
-        else if (n > 0)
-            w->size += (size_t)n;
-    }
-    w->bytes = w->own;
-    close(fd);
-    return st;
-}
-
 static um_status load(um_weights *w)
 {
     const unsigned char *b = w->bytes;
@@ -190,16 +185,12 @@ static um_status load(um_weights *w)
         w->format = "torch zip";
         return um_torch_zip_load(w);
     }
-    if (w->size >= 9 && b[8] == '{') {
+    /* A text may have a brace there, too, but no such length before it. */
+    if (w->size >= 9 && b[8] == '{' && (b[7] < '\t' || b[7] > '~')) {
         w->format = "safetensors";
         return um_safetensors_load(w);
     }
-    if (w->size >= 2 && b[0] == 0x80 && b[1] <= 5)
-        return um_fail(UM_EFORMAT, "a pickle without archive (PyTorch before 1.6); load it with "
-                                   "PyTorch and save its state dict again");
-    return um_fail(UM_EFORMAT,
-                   "neither safetensors nor a PyTorch archive (%zu bytes, first %02x %02x)",
-                   w->size, w->size > 0 ? b[0] : 0, w->size > 1 ? b[1] : 0);
+    return um_stranger(b, w->size);
 }
 
 static um_status open_view(um_weights **out, const char *label, const void *data, size_t size)
@@ -211,11 +202,20 @@ static um_status open_view(um_weights **out, const char *label, const void *data
     }
     w->bytes = data;
     w->size = size;
-    um_status st = data ? UM_OK : read_file(w);
+    um_status st = data ? UM_OK : um_file_read(label, FILE_BYTES_MAX, &w->own, &w->size);
+    if (w->own)
+        w->bytes = w->own;
     if (st == UM_OK)
         st = load(w);
     if (st == UM_OK)
         st = finish(w);
+    if (st == UM_OK && !data) {
+        st = um_config_read(w);
+        if (st != UM_OK) { /* names its own file */
+            um_weights_close(&w);
+            return st;
+        }
+    }
     if (st != UM_OK) {
         um_weights_close(&w);
         return um_fail_in(st, label);
@@ -228,8 +228,14 @@ static um_status open_view(um_weights **out, const char *label, const void *data
 um_status um_weights_open(um_weights **out, const char *path)
 {
     *out = NULL;
-    return path && *path ? open_view(out, path, NULL, 0)
-                         : um_fail(UM_EINVAL, "um_weights_open: no path");
+    if (!path || !*path)
+        return um_fail(UM_EINVAL, "um_weights_open: no path");
+    char *inside = NULL;
+    um_status st = um_folder_resolve(path, &inside);
+    if (st == UM_OK)
+        st = open_view(out, inside ? inside : path, NULL, 0);
+    um_free(inside);
+    return st;
 }
 
 um_status um_weights_open_memory(um_weights **out, const void *data, size_t size, const char *label)
@@ -275,6 +281,29 @@ const char *um_weights_meta(const um_weights *w, const char *key)
         if (strcmp(w->meta[i].key, key) == 0)
             return w->meta[i].value;
     return NULL;
+}
+
+const char *um_weights_fact(const um_weights *w, const char *key, const char **from)
+{
+    const char *value = um_weights_meta(w, key), *where = "metadata";
+    for (int i = 0; i < w->fact_count && !value; i++)
+        if (strcmp(w->fact[i].key, key) == 0) {
+            value = w->fact[i].value;
+            where = "config.json";
+        }
+    if (value && from)
+        *from = where;
+    return value;
+}
+
+bool um_weights_hugging_face(const um_weights *w)
+{
+    return w->hugging_face;
+}
+
+const char *um_weights_warning(const um_weights *w)
+{
+    return w->warning;
 }
 
 const char *um_weights_format(const um_weights *w)

@@ -35,9 +35,9 @@ struct um_wtensor {
 
 typedef struct um_weights um_weights;
 
-/* Open .safetensors, .pt or .pth (by content, not by name). Wrappers ({"model":…},
- * {"ema":{"module":…}}, {"state_dict":…}, …) are unwrapped: order ema.module, model, state_dict,
- * model_state_dict, weights, net, flat. */
+/* Open .safetensors, .pt or .pth (by content, not by name), or a folder of Hugging Face. Wrappers
+ * ({"model":…}, {"ema":{"module":…}}, {"state_dict":…}, …) are unwrapped, averaged weights first,
+ * and prefixes of all names ("_orig_mod.", "model.", …) are dropped. */
 um_status um_weights_open(um_weights **out, const char *path);
 /* The same for a file in memory: data[0..size-1] is borrowed until close; `label` stands for its
  * path in messages. */
@@ -48,9 +48,15 @@ int um_weights_count(const um_weights *w);
 const struct um_wtensor *um_weights_at(const um_weights *w, int i); /* sorted by name */
 const struct um_wtensor *um_weights_find(const um_weights *w, const char *name); /* NULL = none */
 const char *um_weights_meta(const um_weights *w,
-                            const char *key);       /* safetensors metadata; NULL = none */
-const char *um_weights_format(const um_weights *w); /* "safetensors", "torch zip" */
-const char *um_weights_sha256(const um_weights *w); /* 64 hex digits, of the file */
+                            const char *key); /* safetensors metadata; NULL = none */
+/* What a file says in words: its metadata, else the config.json beside it. *from (may be NULL):
+ * "metadata" or "config.json". NULL = nothing. Keys: input_size ("320", "WxH"), queries,
+ * activation, head_activation, fit, classes, family, points. */
+const char *um_weights_fact(const um_weights *w, const char *key, const char **from);
+bool um_weights_hugging_face(const um_weights *w);   /* were the names Hugging Face's? */
+const char *um_weights_warning(const um_weights *w); /* what its user should know, or NULL */
+const char *um_weights_format(const um_weights *w);  /* "safetensors", "torch zip" */
+const char *um_weights_sha256(const um_weights *w);  /* 64 hex digits, of the file */
 const char *um_weights_path(const um_weights *w);
 
 /* Copy a tensor as contiguous row-major fp32. The shape must be exactly `dim[0..rank-1]`; else
@@ -75,5 +81,8 @@ struct um_wout {
 };
 um_status um_safetensors_write(const char *path, const struct um_wout *t, int n,
                                const char *const *meta /* key, value, …, NULL */);
+
+/* Writing what torch.load() reads: {wrapper: state dict}, or the state dict if wrapper is NULL. */
+um_status um_torch_write(const char *path, const struct um_wout *t, int n, const char *wrapper);
 
 #endif

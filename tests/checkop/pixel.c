@@ -191,17 +191,22 @@ static void front_reference(const struct job *job, um_pool *pool, struct um_view
     }
 }
 
-/* Pillow's taps, some of them changed so that clipping is seen. */
-static void axis_taps(struct job *job, int in, int out)
+/* Pillow's taps, some of them changed so that clipping is seen, behind `before` indices that have
+ * none and in front of others. */
+static void axis_taps(struct job *job, int in, int inner, int before, int out)
 {
-    int ld = 2 + um_resize_ksize(in, out);
+    int ld = 2 + um_resize_ksize(in, inner);
     struct memory *m = &job->m[job->n++];
-    if (in == out)
+    if (in == inner && inner == out)
         return;
     *m = memory_new(UM_I32, 1, out, ld, 0);
-    um_resize_taps(m->view.data, in, out);
-    for (int32_t *k = m->view.data; out-- > 0; k += ld)
-        if (chance(5))
+    int32_t *k = m->view.data;
+    memset(k, 0, (size_t)out * (size_t)ld * sizeof *k);
+    um_resize_taps(k + before * ld, in, inner);
+    for (int i = 0; i < out; i++, k += ld)
+        if (i >= before + inner)
+            k[0] = in;
+        else if (i >= before && chance(5))
             k[2] = chance(50) ? -k[2] : k[2] + k[2] / 4;
 }
 
@@ -213,21 +218,27 @@ static void make_front(struct job *job, int h, int w, int c, int targets, const 
     job->reference = front_reference;
     job->rounding = 1e-6; /* bytes are exact in between: only the output rounds */
     int n = snprintf(job->what, sizeof job->what, "[%d,%d,%d] ->", h, w, c), channels[2];
+    int top[2] = {0}, left[2] = {0};
     for (int i = 0; i < 2; i++) {
         if (i >= targets) {
             absent(job);
             job->n_out++;
             continue;
         }
-        int size_h = new_h[i] + (chance(50) ? 0 : pick(0, 20)),
-            size_w = new_w[i] + (chance(50) ? 0 : pick(0, 90));
-        a->new_h[i] = new_h[i];
-        a->new_w[i] = new_w[i];
+        bool margins = chance(30); /* made by the taps; what is left of the output has none */
+        a->inner_h[i] = new_h[i];
+        a->inner_w[i] = new_w[i];
+        top[i] = margins ? pick(0, 30) : 0;
+        left[i] = margins ? pick(0, 80) : 0;
+        a->new_h[i] = new_h[i] + top[i] + (margins ? pick(0, 30) : 0);
+        a->new_w[i] = new_w[i] + left[i] + (margins ? pick(0, 80) : 0);
+        int size_h = a->new_h[i] + (chance(50) ? 0 : pick(0, 20)),
+            size_w = a->new_w[i] + (chance(50) ? 0 : pick(0, 90));
         a->vertical_first[i] = vertical_first[i];
         channels[i] = chance(70) ? 3 : 1;
         struct um_view *v = output(job, UM_F32, size_h, size_w, channels[i], chance(70) ? 0 : 1);
         n += snprintf(job->what + n, sizeof job->what - (size_t)n, " [%d,%d of %d,%d,%d]%s",
-                      new_h[i], new_w[i], size_h, size_w, v->c, vertical_first[i] ? "v" : "");
+                      a->new_h[i], a->new_w[i], size_h, size_w, v->c, vertical_first[i] ? "v" : "");
         job->macs += (double)size_h * size_w * v->c;
     }
     input_u8(job, h, w, c);
@@ -237,8 +248,8 @@ static void make_front(struct job *job, int h, int w, int c, int targets, const 
             continue;
         }
         input(job, 1, channels[i], 256, 0, 2);
-        axis_taps(job, w, new_w[i]);
-        axis_taps(job, h, new_h[i]);
+        axis_taps(job, w, new_w[i], left[i], a->new_w[i]);
+        axis_taps(job, h, new_h[i], top[i], a->new_h[i]);
     }
 }
 

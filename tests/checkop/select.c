@@ -186,6 +186,10 @@ static void make_best_box(struct job *job, int rows, int c)
                                      .objects = (uint32_t)pick(0, UM_BOXES_MAX),
                                      .per_class = chance(30)};
     int n = chance(40) ? 1 : pick(1, UM_BOXES_MAX);
+    for (int i = 0; i < 2 && chance(30); i++) { /* a letterbox */
+        header.box_scale[i] = 1 + uniform() * uniform();
+        header.box_shift[i] = -0.5f * uniform() * uniform();
+    }
     job->op = UM_OP_BEST_BOX;
     job->macs = (double)rows * c;
     snprintf(job->what, sizeof job->what, "%d of %d rows of %d, class %d", n, rows, c,

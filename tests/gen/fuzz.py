@@ -16,6 +16,18 @@ def put(target, name, data):
     (OUT / target / name).write_bytes(data)
 
 
+def beside():
+    whole = {"model_type": "d_fine", "num_queries": 300, "decoder_activation_function": "silu", "decoder_n_points": [6, 6],
+             "id2label": {"0": "bone", "2": "a, b"}, "anchor_image_size": [256, 320], "decoder_layers": 3, "eval_idx": 2,
+             "size": {"height": 320, "width": 320}, "do_normalize": False, "layer_norm_eps": 1e-5, "normalize_before": False}
+    put("beside", "config.json", json.dumps(whole).encode())
+    put("beside", "list.json", json.dumps({"model_type": "d_fine", "id2label": {"0": "[x"}}).encode())
+    put("beside", "number.json", json.dumps({"model_type": "d_fine", "id2label": {"0": "7"}}).encode())
+    put("beside", "array.json", json.dumps({"model_type": "d_fine", "id2label": ["bone"]}).encode())
+    put("beside", "other.json", b'{"architectures":["RTDetrForObjectDetection"]}')
+    put("beside", "names.txt", b"bone\r\n\xc3\xa9\n\n" * 6 + b"x")
+
+
 def config():
     put("config", "options.yaml", b"# run\nconf: 0.5\ndevice: guard\nsink: [\"jsonl:-\", 'dir:out']\ncrop: [10, 20, 200, 300]\n"
         b"realtime: false\nnote: |\n  two\n  lines\nsize: \"96x80\\u00e4\\0\"\n")
@@ -319,5 +331,5 @@ def videos():
     put("video", "still.gif", b"GIF89a\2\0\2\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\2\0\2\0\0\2\2\x44\x52\0;")
 
 
-for make in (config, lists, videos, rle, raw, packet, safetensors, pickle, zips, image):
+for make in (config, beside, lists, videos, rle, raw, packet, safetensors, pickle, zips, image):
     make()

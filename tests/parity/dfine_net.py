@@ -12,17 +12,44 @@ from PIL import Image
 
 # State dict keys of upstream's repository at 80 classes; a package that drifts from it is no judge.
 KEYS = {"n": 674, "s": 794, "m": 1053, "l": 1173, "x": 1441}
-QUERIES = 300
 
 
 class NearTie(Exception):
-    """Rank 300 and 301 of the encoder's scores are too close: rounding decides which query lives."""
+    """The last query and the next of the encoder's scores are too close: rounding decides which query lives."""
 
 
-def build(size, classes, side):
-    net = DFINE.from_config(DFINEConfig.preset(size, backbone_pretrained=False, num_classes=classes, imgsz=side)).eval()
-    if len(net.state_dict()) != KEYS[size]:
+def extent(side):
+    """Width and height of an input: a number is a square."""
+    return side if isinstance(side, tuple) else (side, side)
+
+
+def reshape(net, width, height):
+    """The tables of an input that is not square (eval_spatial_size is [height, width])."""
+    net.encoder.eval_spatial_size = net.decoder.eval_spatial_size = [height, width]
+    net.encoder._reset_parameters()
+    net.decoder.anchors, net.decoder.valid_mask = net.decoder._generate_anchors()
+
+
+def deim(net):
+    """DEIM-D-FINE (Intellindust-AI-Lab/DEIM, engine/deim/dfine_decoder.py): the same modules, SiLU in the decoder's feed-forward
+    layers (activation, which its quality heads take too) and in all box heads (mlp_act)."""
+    for module in net.decoder.modules():
+        if type(module).__name__ == "MLP":
+            module.act = torch.nn.SiLU()
+        elif type(module).__name__ == "TransformerDecoderLayer":
+            module.activation = torch.nn.SiLU()
+
+
+def build(size, classes, side, silu=False, **sizes):
+    """sizes: fields of the package's config that differ from the published size's."""
+    width, height = extent(side)
+    net = DFINE.from_config(DFINEConfig.preset(size, backbone_pretrained=False, num_classes=classes, imgsz=width, **sizes)).eval()
+    if not sizes and len(net.state_dict()) != KEYS[size]:
         raise RuntimeError(f"D-FINE-{size}: {len(net.state_dict())} keys, upstream has {KEYS[size]}: not upstream's architecture")
+    if width != height:
+        reshape(net, width, height)
+    if silu:
+        deim(net)
     return net
 
 
@@ -35,9 +62,22 @@ def load(state, size, classes, side):
     return net
 
 
-def network_input(path, side):
-    """RGB, stretched to side x side with Pillow's bilinear filter, value/255."""
-    image = Image.open(path).convert("RGB").resize((side, side), Image.BILINEAR)
+def place(path, side, letterbox=False):
+    """Where a picture lies in the input: left, top, width, height. A letterbox is that of upstream's tools/inference/onnx_inf.py."""
+    width, height = extent(side)
+    if not letterbox:
+        return 0, 0, width, height
+    w, h = Image.open(path).size
+    ratio = min(width / w, height / h)
+    inner = int(w * ratio), int(h * ratio)
+    return (width - inner[0]) // 2, (height - inner[1]) // 2, *inner
+
+
+def network_input(path, side, letterbox=False):
+    """RGB, resized with Pillow's bilinear filter, black around a letterbox, value/255."""
+    left, top, width, height = place(path, side, letterbox)
+    image = Image.new("RGB", extent(side))
+    image.paste(Image.open(path).convert("RGB").resize((width, height), Image.BILINEAR), (left, top))
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None].float() / 255
 
 
@@ -56,17 +96,17 @@ def randomise(net, x, generator):
     calibrate(net, lambda: net(x))
 
 
-def check_gap(scores):
+def check_gap(scores, queries=300):
     top = scores.max(-1).values.flatten().sort(descending=True).values
-    if (top[QUERIES - 1] - top[QUERIES]).item() < 3e-4 * top.abs().max().item():
+    if queries < len(top) and (top[queries - 1] - top[queries]).item() < 3e-4 * top.abs().max().item():
         raise NearTie
 
 
-def random_network(size, classes, side, path, seed, half=False):
+def random_network(size, classes, side, path, seed, half=False, letterbox=False, **variant):
     """A random network whose query set for the picture at `path` is beyond doubt; draws again after a near tie."""
     for draw in range(20):
-        net = build(size, classes, side)
-        x = network_input(path, side)
+        net = build(size, classes, side, **variant)
+        x = network_input(path, side, letterbox)
         randomise(net, x, torch.Generator().manual_seed(1000 * seed + draw))
         if half:
             net.half().float()  # its tables of anchors too, as in files
@@ -75,7 +115,7 @@ def random_network(size, classes, side, path, seed, half=False):
         net(x)
         hook.remove()
         try:
-            check_gap(seen[0])
+            check_gap(seen[0], net.decoder.num_queries)
             return net, draw
         except NearTie:
             continue

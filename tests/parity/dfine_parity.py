@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""D-FINE N, S, M, L, X: `ultramotion detect --dump` against upstream's network in PyTorch, random weights."""
+"""D-FINE N, S, M, L, X and their relatives: `ultramotion detect --dump` against upstream's network in PyTorch, random weights."""
+
+import shutil
 
 import torch
-from common import AIM, LIMIT, CommandFailed, Folder, Report, arguments, picture, read_dump, run, stopwatch, worst
-from dfine_net import in_double, match, network_input, random_network, taps
+from common import AIM, LIMIT, CommandFailed, Folder, Report, arguments, json_lines, picture, read_dump, run, stopwatch, worst
+from dfine_net import extent, in_double, match, network_input, place, random_network, taps
+from PIL import Image
 from safetensors.torch import save_file
 
 # name, size, classes, input side, picture (width, height, channels), wrapper, half precision storage, slow
@@ -30,6 +33,39 @@ CASES = [
     ("hf-n-1-320", "n", 1, 320, (422, 558, 1), "hf", False, False),
     ("hf-s-80-320", "s", 80, 320, (640, 480, 3), "hf", False, False),
 ]
+
+
+# What tells relatives apart. name, size, classes, input (a side, or width and height), picture, wrapper, variant of the network,
+# options of the command
+VARIANTS = [
+    ("deim-n-320", "n", 1, 320, (422, 558, 1), "model", {"silu": True}, ["--det-act", "silu"]),
+    ("deim-s-320-rgb-ema", "s", 80, 320, (640, 480, 3), "ema", {"silu": True}, ["--det-act", "silu"]),
+    ("deim-l-320", "l", 1, 320, (422, 558, 1), "model", {"silu": True}, ["--det-act", "silu"]),
+    ("n-320x256-anchors", "n", 1, (320, 256), (422, 558, 1), "model", {}, []),
+    ("n-256x416-anchors-fp16", "n", 2, (256, 416), (640, 480, 3), "half", {}, []),
+    ("s-512x320-anchors", "s", 1, (512, 320), (640, 480, 1), "model", {}, []),
+    ("n-384x320-mono-stem", "n", 1, (384, 320), (422, 558, 1), "mono", {}, []),
+    ("n-100-queries", "n", 1, 320, (422, 558, 1), "model", {"num_queries": 100, "num_top_queries": 100}, ["--queries", "100"]),
+    ("s-500-queries", "s", 3, 320, (422, 558, 1), "model", {"num_queries": 500}, ["--queries", "500"]),
+    ("s-ffn-512", "s", 1, 320, (422, 558, 1), "model", {"decoder_dim_feedforward": 512}, []),
+    ("s-encoder-ffn-768", "s", 1, 320, (422, 558, 1), "model", {"encoder_dim_feedforward": 768}, []),
+    ("s-points-4-4-4", "s", 1, 320, (422, 558, 1), "model", {"num_points": [4, 4, 4]}, []),
+    ("n-points-8-4", "n", 1, 320, (422, 558, 1), "model", {"num_points": [8, 4]}, []),
+    ("s-5-layers", "s", 1, 320, (422, 558, 1), "model", {"decoder_layers": 5}, []),
+    ("n-width-160", "n", 1, 320, (422, 558, 1), "model", {"hidden_dim": 160, "feat_channels": [160, 160]}, []),
+    ("s-width-192-128", "s", 1, 320, (422, 558, 1), "model", {"hidden_dim": 192, "decoder_hidden_dim": 128, "feat_channels": [192] * 3}, []),
+    ("n-reg-max-16", "n", 1, 320, (422, 558, 1), "model", {"reg_max": 16}, []),
+    ("b1", "s", 1, 320, (422, 558, 1), "model", {"backbone": "hgnetv2_b1"}, []),
+    ("b3", "m", 1, 320, (422, 558, 1), "model", {"backbone": "hgnetv2_b3", "in_channels": [512, 1024, 2048]}, []),
+    ("n-320-letterbox", "n", 1, 320, (422, 558, 1), "model", {"letterbox": True}, ["--det-fit", "letterbox"]),
+    ("n-320-letterbox-wide", "n", 1, 320, (1280, 500, 3), "model", {"letterbox": True}, ["--det-fit", "letterbox"]),
+    ("n-512x256-letterbox", "n", 1, (512, 256), (300, 301, 1), "model", {"letterbox": True}, ["--det-fit", "letterbox"]),
+    ("hf-n-silu", "n", 3, 320, (422, 558, 1), "hf", {"decoder_activation_function": "silu"}, []),
+    ("hf-n-200-queries", "n", 1, 320, (422, 558, 1), "hf", {"num_queries": 200}, []),
+    ("hf-n-320x256", "n", 1, (320, 256), (422, 558, 1), "hf", {}, []),
+    ("hf-s-ffn-512", "s", 1, 320, (422, 558, 1), "hf", {"decoder_ffn_dim": 512}, []),
+    ("hf-n-points-8-4", "n", 1, 320, (422, 558, 1), "hf", {"decoder_n_points": [8, 4]}, []),
+]  # fmt: skip
 
 
 def save(net, wrapper, half, path):
@@ -62,7 +98,7 @@ def save(net, wrapper, half, path):
     torch.save(whole, path)
 
 
-def hugging_face(size, classes, side, path, seed, folder):
+def hugging_face(size, classes, side, path, seed, folder, name, variant):
     """A random network of the transformers package, saved by it; returns its file and its outputs in fp32 and fp64."""
     import copy
 
@@ -79,13 +115,14 @@ def hugging_face(size, classes, side, path, seed, folder):
     )  # fmt: skip
     common = dict(backbone_config=backbone, num_labels=classes, decoder_layers=3, freeze_backbone_batch_norms=False)
     if nano:
-        config = DFineConfig(
-            **common, encoder_hidden_dim=128, d_model=128, encoder_in_channels=[512, 1024], feat_strides=[16, 32],
+        common |= dict(
+            encoder_hidden_dim=128, d_model=128, encoder_in_channels=[512, 1024], feat_strides=[16, 32],
             encode_proj_layers=[1], encoder_ffn_dim=512, decoder_ffn_dim=512, hidden_expansion=0.34, depth_mult=0.5,
             decoder_in_channels=[128, 128], num_feature_levels=2, decoder_n_points=[6, 6],
         )  # fmt: skip
     else:
-        config = DFineConfig(**common, encoder_in_channels=[256, 512, 1024], hidden_expansion=0.5, depth_mult=0.34, decoder_n_points=[3, 6, 3])
+        common |= dict(encoder_in_channels=[256, 512, 1024], hidden_expansion=0.5, depth_mult=0.34, decoder_n_points=[3, 6, 3])
+    config = DFineConfig(**{**common, **variant})
     x = network_input(path, side)
     for draw in range(20):
         generator = torch.Generator().manual_seed(1000 * seed + draw)
@@ -100,10 +137,10 @@ def hugging_face(size, classes, side, path, seed, folder):
         out = net(pixel_values=x)
         hook.remove()
         try:
-            check_gap(seen[0])
+            check_gap(seen[0], config.num_queries)
         except NearTie:
             continue
-        target = folder / f"hf-{size}"
+        target = folder / f"{name}.hf"
         net.save_pretrained(target)
         exact = copy.deepcopy(net).double()(pixel_values=x.double())
         keys = ("pred_logits", "pred_boxes")
@@ -111,20 +148,34 @@ def hugging_face(size, classes, side, path, seed, folder):
     raise RuntimeError("twenty near ties in a row")
 
 
+def best_box(out, path, side, letterbox):
+    """The box with the best score in pixels of the picture."""
+    left, top, width, height = place(path, side, letterbox)
+    (w, h), (whole_w, whole_h) = Image.open(path).size, extent(side)
+    query = out["pred_logits"][0].max(-1).values.argmax()
+    x, y, bw, bh = out["pred_boxes"][0][query].double().tolist()
+    return torch.tensor([((x + s * bw / 2) * whole_w - left) * w / width if axis == 0 else ((y + s * bh / 2) * whole_h - top) * h / height
+                         for s in (-1, 1) for axis in (0, 1)])
+
+
 def check(report, args, folder, case):
-    name, size, classes, side, (width, height, channels), wrapper, half, _ = case
+    variant, options = {}, None
+    if len(case) == len(VARIANTS[0]) and isinstance(case[6], dict):
+        name, size, classes, side, (width, height, channels), wrapper, variant, options = case
+        half, wrapper = wrapper == "half", "model" if wrapper == "half" else wrapper
+    else:
+        name, size, classes, side, (width, height, channels), wrapper, half, _ = case
+    letterbox = variant.get("letterbox", False)
     picture_path = picture(folder / f"{name}.png", width, height, channels or 1, args.seed)
     if channels == 0:  # gray content in an RGB file
-        from PIL import Image
-
         Image.open(picture_path).convert("RGB").save(picture_path)
     file = folder / f"{name}{'.safetensors' if wrapper == 'safetensors' else '.pth'}"
     if wrapper == "hf":
-        file, want, exact, draw = hugging_face(size, classes, side, picture_path, args.seed, folder)
+        file, want, exact, draw = hugging_face(size, classes, side, picture_path, args.seed, folder, name, variant)
     else:
-        net, draw = random_network(size, classes, side, picture_path, args.seed, half)
+        net, draw = random_network(size, classes, side, picture_path, args.seed, half, **variant)
         save(net, wrapper, half, file)
-        x = network_input(picture_path, side)
+        x = network_input(picture_path, side, letterbox)
         want, exact = taps(net, x), in_double(net, x)
     same = match(want, exact)
     if same is None:
@@ -136,7 +187,9 @@ def check(report, args, folder, case):
             report.oracle(name, f"{key} ({draw})", rounding[key])
         return
     dump = folder / f"{name}.dump.safetensors"
-    run(args, "detect", picture_path, "--detector", file, "--det-size", side, "--precision", "fp32", "--dump", dump)
+    # a variant's size is in its file, a Hugging Face one's is not
+    of_size = ["--det-size", "x".join(map(str, extent(side)))] if options is None or wrapper == "hf" else []
+    printed = run(args, "detect", picture_path, "--detector", file, *of_size, *(options or []), "--conf", "0", "--precision", "fp32", "--dump", dump)
     got = read_dump(dump)
     for key in keys:
         if key not in got or got[key].shape != want[key].shape:
@@ -152,6 +205,12 @@ def check(report, args, folder, case):
         limit = max(LIMIT, 3 * rounding[key])
         note = f"torch rounds by {rounding[key]:.0e}" + ("" if error <= AIM or error <= 3 * rounding[key] else f", above the aim of {AIM:.0e}")
         good &= report.line(name, key, error, limit, note)
+    if options is not None and letterbox:
+        ours = torch.tensor(json_lines(printed)[0]["boxes"][0]["box_xyxy"])
+        w, h = Image.open(picture_path).size
+        box = best_box(want, picture_path, side, letterbox)
+        clamped = torch.stack([box[0::2].clamp(0, w), box[1::2].clamp(0, h)], 1).flatten()
+        good &= report.line(name, "box in pixels", worst(ours, clamped), 0.02)
     if args.taps or not good:
         report.taps(got, want, index)
 
@@ -159,8 +218,8 @@ def check(report, args, folder, case):
 def main():
     args = arguments(__doc__)
     report, folder = Report("D-FINE", args), Folder(args.keep)
-    for case in CASES:
-        if args.only not in case[0] or (case[-1] and not args.full and not args.only):
+    for case in CASES + VARIANTS:
+        if args.only not in case[0] or (case[-1] is True and not args.full and not args.only):
             continue
         seconds = stopwatch()
         try:
@@ -173,7 +232,7 @@ def main():
             print(f"    {seconds():.1f} s")
         if not args.keep:
             for file in folder.path.glob(f"{case[0]}*"):
-                file.unlink()
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
     report.finish()
 
 

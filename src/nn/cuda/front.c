@@ -93,7 +93,8 @@ static int64_t span(int n, int in, int out)
 
 /* The largest tile whose pass in between fits into shared memory, beside the tile itself. Where
  * none does, the kernel works out every pixel from the taps of both axes. */
-static void choose_tile(struct um_front_target_args *k, const struct um_view *x)
+static void choose_tile(struct um_front_target_args *k, const struct um_view *x, int inner_h,
+                        int inner_w)
 {
     static const int tiles[2][7][2] = {
         {{64, 8}, {32, 8}, {16, 8}, {8, 8}, {8, 4}, {8, 2}, {8, 1}},
@@ -102,8 +103,8 @@ static void choose_tile(struct um_front_target_args *k, const struct um_view *x)
     for (int i = 0; i < 7; i++) {
         k->tile_w = tiles[k->vertical_first][i][0];
         k->tile_h = tiles[k->vertical_first][i][1];
-        bytes = x->c * (k->vertical_first ? k->tile_h * span(k->tile_w, x->w, k->new_w)
-                                          : k->tile_w * span(k->tile_h, x->h, k->new_h));
+        bytes = x->c * (k->vertical_first ? k->tile_h * span(k->tile_w, x->w, inner_w)
+                                          : k->tile_w * span(k->tile_h, x->h, inner_h));
         room = SHARED - k->tile_w * k->tile_h * x->c;
         if (bytes <= room)
             break;
@@ -152,7 +153,7 @@ void um_cuda_front(const struct um_call *call)
                                            .c = out->c,
                                            .dense = out->ld == out->c};
         b->out = um_gview(b->dense ? &dense : out);
-        choose_tile(b, x);
+        choose_tile(b, x, a->inner_h[i], a->inner_w[i]);
         int bytes = b->between + b->tile_w * b->tile_h * x->c;
         shared = bytes > shared ? bytes : shared;
         tiles = b->tiles > tiles ? b->tiles : tiles;

@@ -467,7 +467,10 @@ DEVICE verdict judge(const um_best_box_pick_args &a, const um_frame_header *head
         UNROLL
         for (int i = 0; i < 4; i++) {
             float centre = load(a.boxes, v.query, i % 2), size = load(a.boxes, v.query, 2 + i % 2);
-            v.box[i] = mul_rn(add_rn(centre, mul_rn(i < 2 ? -0.5f : 0.5f, size)), i % 2 ? h : w);
+            float side = add_rn(centre, mul_rn(i < 2 ? -0.5f : 0.5f, size));
+            if (header->box_scale[i % 2] != 0)
+                side = add_rn(mul_rn(side, header->box_scale[i % 2]), header->box_shift[i % 2]);
+            v.box[i] = mul_rn(side, i % 2 ? h : w);
         }
         good = finite(v.logit);
     }

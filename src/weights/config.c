@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What Hugging Face keeps beside a model: config.json and preprocessor_config.json, in the words of
+ * our own metadata. transformers, models/d_fine/configuration_d_fine.py: a key that is left out has
+ * its default, and one that would change the network without a trace in the tensors must have the
+ * value that the network here has. */
+#include "base/file.h"
+#include "base/mem.h"
+#include "base/text.h"
+#include "weights/labels.h"
+#include "weights/view.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { CONFIG_BYTES_MAX = 4 << 20, LABELS_MAX = 1 << 16 };
+
+static um_status add(um_weights *w, const char *key, const char *value)
+{
+    enum { FACTS_MAX = 8 }; /* five keys, and a size twice */
+    if (!w->fact)
+        w->fact = um_arena_take(&w->arena, FACTS_MAX * sizeof *w->fact);
+    char *copy = w->fact ? um_arena_string(&w->arena, value, strlen(value)) : NULL;
+    if (!copy)
+        return um_fail(UM_ENOMEM, "config.json");
+    w->fact[w->fact_count++] = (struct um_wpair){key, copy};
+    return UM_OK;
+}
+
+/* A side of at most five digits in a two-number array [h,w], or one number. */
+static bool side(const cJSON *x, int axis, int *out)
+{
+    const cJSON *n = cJSON_IsArray(x) ? cJSON_GetArrayItem(x, axis) : x;
+    if (!cJSON_IsNumber(n) || !(n->valuedouble >= 1 && n->valuedouble <= 99999) ||
+        n->valuedouble != floor(n->valuedouble))
+        return false;
+    *out = (int)n->valuedouble;
+    return true;
+}
+
+static um_status add_size(um_weights *w, const cJSON *h_of, int h_axis, const cJSON *w_of,
+                          int w_axis)
+{
+    int width = 0, height = 0;
+    char text[32];
+    if (!side(h_of, h_axis, &height) || !side(w_of, w_axis, &width))
+        return UM_OK;
+    snprintf(text, sizeof text, "%dx%d", width, height);
+    return add(w, "input_size", text);
+}
+
+/* Keys of config.json that leave no trace in the tensors, and what the network here computes. */
+static um_status check_fixed(const char *path, const cJSON *config)
+{
+    static const struct {
+        const char *key, *text; /* text NULL: a number (false is 0) */
+        double number;
+    } FIXED[] = {
+        {"activation_function", "silu", 0},   {"encoder_activation_function", "gelu", 0},
+        {"decoder_method", "default", 0},     {"normalize_before", NULL, 0},
+        {"learn_initial_query", NULL, 0},     {"encoder_attention_heads", NULL, 8},
+        {"decoder_attention_heads", NULL, 8}, {"encoder_layers", NULL, 1},
+        {"decoder_offset_scale", NULL, 0.5},  {"positional_encoding_temperature", NULL, 10000},
+        {"layer_norm_eps", NULL, 1e-5},       {"batch_norm_eps", NULL, 1e-5},
+        {"top_prob_values", NULL, 4},         {"lqe_layers", NULL, 2},
+    };
+    for (size_t i = 0; i < sizeof FIXED / sizeof *FIXED; i++) {
+        const cJSON *x = cJSON_GetObjectItemCaseSensitive(config, FIXED[i].key);
+        double number = cJSON_IsNumber(x) ? x->valuedouble : cJSON_IsTrue(x) ? 1 : 0;
+        if (!x || cJSON_IsNull(x))
+            continue;
+        if (FIXED[i].text ? !cJSON_IsString(x) || strcmp(x->valuestring, FIXED[i].text) != 0
+                          : !(fabs(number - FIXED[i].number) <= 1e-6 * fabs(FIXED[i].number)))
+            return FIXED[i].text
+                       ? um_fail(UM_EUNSUPPORTED, "%s: %s is %.40s, only %s is computed", path,
+                                 FIXED[i].key, cJSON_IsString(x) ? x->valuestring : "no text",
+                                 FIXED[i].text)
+                       : um_fail(UM_EUNSUPPORTED, "%s: %s is %g, only %g is computed", path,
+                                 FIXED[i].key, number, FIXED[i].number);
+    }
+    const cJSON *layers = cJSON_GetObjectItemCaseSensitive(config, "decoder_layers");
+    const cJSON *last = cJSON_GetObjectItemCaseSensitive(config, "eval_idx");
+    int count = cJSON_IsNumber(layers) ? layers->valueint : 6;
+    if (cJSON_IsNumber(last) && last->valueint != -1 && last->valueint != count - 1)
+        return um_fail(UM_EUNSUPPORTED,
+                       "%s: eval_idx is %d of %d layers, only the last is computed", path,
+                       last->valueint, count);
+    return UM_OK;
+}
+
+static bool is_text(const char *s)
+{
+    size_t n = strlen(s), bytes = 1;
+    for (size_t i = 0; i < n && bytes; i += bytes)
+        bytes = um_text_utf8(s + i, n - i, NULL);
+    return bytes > 0;
+}
+
+/* id2label, {"0": "bone", …}, as our list of names. */
+static um_status add_labels(um_weights *w, const char *path, const cJSON *labels)
+{
+    int n = 0;
+    const cJSON *x = NULL;
+    if (labels && !cJSON_IsNull(labels) && !cJSON_IsObject(labels))
+        return um_fail(UM_EFORMAT, "%s: id2label is no object", path);
+    cJSON_ArrayForEach(x, labels)
+    {
+        char *end = NULL;
+        long id = strtol(x->string, &end, 10);
+        if (!*x->string || *end || id < 0 || id >= LABELS_MAX || !cJSON_IsString(x) ||
+            !is_text(x->valuestring))
+            return um_fail(UM_EFORMAT, "%s: id2label: \"%.40s\" is no label with a name", path,
+                           x->string);
+        n = id >= n ? (int)id + 1 : n;
+    }
+    if (!n)
+        return UM_OK;
+    const char **name = um_array((size_t)n, sizeof *name);
+    if (!name)
+        return um_fail(UM_ENOMEM, "%s: %d names", path, n);
+    memset(name, 0, (size_t)n * sizeof *name);
+    cJSON_ArrayForEach(x, labels) name[strtol(x->string, NULL, 10)] = x->valuestring;
+    char *list = NULL;
+    um_status st = um_labels_print(name, n, &list);
+    if (st == UM_OK)
+        st = add(w, "classes", list);
+    um_free(list);
+    um_free(name);
+    return st;
+}
+
+static um_status add_points(um_weights *w, const cJSON *x)
+{
+    char text[64] = "";
+    if (!cJSON_IsArray(x))
+        return UM_OK; /* one number for all levels: the total tells it */
+    for (int i = 0; i < cJSON_GetArraySize(x) && i < 4; i++) {
+        size_t used = strlen(text);
+        snprintf(text + used, sizeof text - used, "%s%d", i ? "," : "",
+                 cJSON_GetArrayItem(x, i)->valueint);
+    }
+    return add(w, "points", text);
+}
+
+static um_status add_config(um_weights *w, const char *path, const cJSON *config)
+{
+    char number[16];
+    um_status st = check_fixed(path, config);
+    if (st != UM_OK)
+        return st;
+    const cJSON *act = cJSON_GetObjectItemCaseSensitive(config, "decoder_activation_function");
+    const cJSON *queries = cJSON_GetObjectItemCaseSensitive(config, "num_queries");
+    const cJSON *anchors = cJSON_GetObjectItemCaseSensitive(config, "anchor_image_size");
+    st = add(w, "activation", cJSON_IsString(act) ? act->valuestring : "relu");
+    snprintf(number, sizeof number, "%d", cJSON_IsNumber(queries) ? queries->valueint : 300);
+    if (st == UM_OK)
+        st = add(w, "queries", number);
+    if (st == UM_OK)
+        st = add_labels(w, path, cJSON_GetObjectItemCaseSensitive(config, "id2label"));
+    if (st == UM_OK)
+        st = add_points(w, cJSON_GetObjectItemCaseSensitive(config, "decoder_n_points"));
+    return st == UM_OK ? add_size(w, anchors, 0, anchors, 1) : st;
+}
+
+static um_status add_preprocessor(um_weights *w, const char *path, const cJSON *config)
+{
+    const cJSON *size = cJSON_GetObjectItemCaseSensitive(config, "size");
+    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(config, "do_normalize")))
+        return um_fail(UM_EUNSUPPORTED,
+                       "%s: do_normalize is true, only pictures divided by 255 are computed", path);
+    return add_size(w, cJSON_GetObjectItemCaseSensitive(size, "height"), 0,
+                    cJSON_GetObjectItemCaseSensitive(size, "width"), 0);
+}
+
+static bool is_dfine(const cJSON *config)
+{
+    const cJSON *type = cJSON_GetObjectItemCaseSensitive(config, "model_type");
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(config, "architectures");
+    const cJSON *first = cJSON_IsArray(list) ? cJSON_GetArrayItem(list, 0) : NULL;
+    return cJSON_IsString(type) ? strcmp(type->valuestring, "d_fine") == 0
+                                : cJSON_IsString(first) &&
+                                      strcmp(first->valuestring, "DFineForObjectDetection") == 0;
+}
+
+um_status um_config_parse(um_weights *w, const char *path, const void *text, size_t n)
+{
+    cJSON *config = cJSON_ParseWithLength(text, n);
+    um_status st = UM_OK;
+    if (config && is_dfine(config))
+        st = add_config(w, path, config);
+    else if (w->hugging_face) /* any trainer may leave a config.json beside other weights */
+        st = config ? um_fail(UM_EFORMAT,
+                              "%s: is of another model, want model_type d_fine as the tensors of "
+                              "%s; give the folder that both are from",
+                              path, w->path)
+                    : um_fail(UM_EFORMAT, "%s: not JSON", path);
+    cJSON_Delete(config);
+    return st;
+}
+
+um_status um_preprocessor_parse(um_weights *w, const char *path, const void *text, size_t n)
+{
+    cJSON *config = cJSON_ParseWithLength(text, n);
+    um_status st =
+        config ? add_preprocessor(w, path, config) : um_fail(UM_EFORMAT, "%s: not JSON", path);
+    cJSON_Delete(config);
+    return st;
+}
+
+/* FOLDER NAME, if it is there. */
+static um_status read_beside(um_weights *w, const char *name,
+                             um_status (*parse)(um_weights *, const char *, const void *, size_t))
+{
+    const char *slash = strrchr(w->path, '/');
+    size_t folder = slash ? (size_t)(slash - w->path) + 1 : 0, size = 0;
+    unsigned char *text = NULL;
+    char *path = um_alloc(folder + strlen(name) + 1);
+    if (!path)
+        return um_fail(UM_ENOMEM, "path of %s", name);
+    memcpy(path, w->path, folder);
+    strcpy(path + folder, name);
+    um_status st = UM_OK;
+    if (access(path, F_OK) == 0) {
+        st = um_file_read(path, CONFIG_BYTES_MAX, &text, &size);
+        st = st == UM_OK ? parse(w, path, text, size) : um_fail_in(st, path);
+    }
+    um_free(text);
+    um_free(path);
+    return st;
+}
+
+um_status um_config_read(um_weights *w)
+{
+    um_status st = read_beside(w, "config.json", um_config_parse);
+    return st == UM_OK && w->fact_count
+               ? read_beside(w, "preprocessor_config.json", um_preprocessor_parse)
+               : st;
+}

@@ -1,0 +1,570 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What users bring as models, and what they are told. Files are made of the shipped ones; the boxes are those of upstream's code in
+PyTorch for the same weights. Standard library only. Usage: test_models.py COMMAND [TEST]..."""
+
+import json
+import math
+import re
+import struct
+import zipfile
+
+from command import DETECTOR, ROOT, SEGMENTER, lines, main, png, test, um
+
+FRAMES = [ROOT / f"tests/golden/end_to_end/phantom_{i}.png" for i in range(3)]
+BOX = ["--box", "130,127,379,510"]
+SIZES = {"F32": 4, "F16": 2, "I64": 8, "BOOL": 1, "U8": 1}
+STORAGES = {"F32": "Float", "F16": "Half", "I64": "Long", "BOOL": "Bool", "U8": "Byte"}
+
+
+# ---- files; a tensor is (type, shape, bytes) ----
+
+def read(path):
+    raw = path.read_bytes()
+    size = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8:8 + size])
+    meta = header.pop("__metadata__", {})
+    cut = lambda span: raw[8 + size + span[0]:8 + size + span[1]]
+    return meta, {k: (v["dtype"], v["shape"], cut(v["data_offsets"])) for k, v in header.items()}
+
+
+def write(path, tensors, meta=None):
+    header, at = {"__metadata__": meta} if meta else {}, 0
+    for name, (dtype, shape, data) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + len(data)]}
+        at += len(data)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(data for _, _, data in tensors.values()))
+    return path
+
+
+def write_torch(path, value):
+    """As torch.save(): nested dicts of tensors and numbers."""
+    storages = []
+
+    def text(s):
+        return b"X" + struct.pack("<I", len(s.encode())) + s.encode()
+
+    def number(n):
+        return b"J" + struct.pack("<i", n)
+
+    def pickled(v):
+        if isinstance(v, dict):
+            return b"}(" + b"".join(text(k) + pickled(x) for k, x in v.items()) + b"u"
+        if isinstance(v, int):
+            return number(v)
+        dtype, shape, data = v
+        strides = [math.prod(shape[i + 1:]) for i in range(len(shape))]
+        storages.append(data)
+        return (b"ctorch._utils\n_rebuild_tensor_v2\n((" + text("storage") + f"ctorch\n{STORAGES[dtype]}Storage\n".encode() +
+                text(str(len(storages) - 1)) + text("cpu") + number(len(data) // SIZES[dtype]) + b"tQ" + number(0) + b"(" +
+                b"".join(map(number, shape)) + b"t(" + b"".join(map(number, strides)) + b"t\x89ccollections\nOrderedDict\n)RtR")
+
+    pickle = b"\x80\x02" + pickled(value) + b"."
+    with zipfile.ZipFile(path, "w") as z:
+        z.writestr("archive/data.pkl", pickle)
+        for i, data in enumerate(storages):
+            z.writestr(f"archive/data/{i}", data)
+    return path
+
+
+def floats(*values):
+    return "F32", [len(values)], struct.pack(f"<{len(values)}f", *values)
+
+
+def noise(*shape):
+    n = math.prod(shape)
+    return "F32", list(shape), struct.pack(f"<{n}f", *(((7 * i + 3) % 11 - 5) / 20 for i in range(n)))
+
+
+def anchors(width, height):
+    """decoder.anchors of D-FINE-N: logits of each cell's centre and size, the finer level first."""
+    out = []
+    for level, stride in enumerate((16, 32)):
+        w, h, side = width // stride, height // stride, 0.05 * 2**level
+        for y in range(h):
+            for x in range(w):
+                box = ((x + 0.5) / w, (y + 0.5) / h, side, side)
+                out += [math.log(a / (1 - a)) if all(0.01 < b < 0.99 for b in box) else math.inf for a in box]
+    return "F32", [1, len(out) // 4, 4], struct.pack(f"<{len(out)}f", *out)
+
+
+def detector():
+    return read(DETECTOR)[1]
+
+
+def segmenter():
+    return read(SEGMENTER)[1]
+
+
+HUGGING_FACE = [  # upstream's spelling, the other's
+    (r"^backbone\.stem\.", "model.backbone.model.embedder."), (r"^backbone\.", "model.backbone.model.encoder."),
+    (r"^encoder\.input_proj\.(\d)\.conv\.", r"model.encoder_input_proj.\1.0."),
+    (r"^encoder\.input_proj\.(\d)\.norm\.", r"model.encoder_input_proj.\1.1."),
+    (r"^(encoder\.\w+_blocks\.\d)\.cv1\.", r"model.\1.conv1."), (r"^(encoder\.\w+_blocks\.\d)\.cv4\.", r"model.\1.conv4."),
+    (r"^(encoder\.\w+_blocks\.\d)\.cv2\.0\.", r"model.\1.csp_rep1."), (r"^(encoder\.\w+_blocks\.\d)\.cv2\.1\.", r"model.\1.conv2."),
+    (r"^(encoder\.\w+_blocks\.\d)\.cv3\.0\.", r"model.\1.csp_rep2."), (r"^(encoder\.\w+_blocks\.\d)\.cv3\.1\.", r"model.\1.conv3."),
+    (r"^encoder\.downsample_convs\.(\d)\.0\.cv(\d)\.", r"model.encoder.downsample_convs.\1.conv\2."), (r"^encoder\.", "model.encoder."),
+    (r"^decoder\.enc_output\.proj\.", "model.enc_output.0."), (r"^decoder\.enc_output\.norm\.", "model.enc_output.1."),
+    (r"^decoder\.(enc_score_head|enc_bbox_head|denoising_class_embed)\.", r"model.\1."),
+    (r"^decoder\.dec_score_head\.", "model.decoder.class_embed."), (r"^decoder\.dec_bbox_head\.", "model.decoder.bbox_embed."),
+    (r"^decoder\.decoder\.(layers|lqe_layers)\.", r"model.decoder.\1."), (r"^decoder\.", "model.decoder."),
+]  # fmt: skip
+
+
+def hugging_face(tensors):
+    """A D-FINE as transformers saves it: its names, and q, k, v apart."""
+    out = {}
+    for name, (dtype, shape, data) in tensors.items():
+        if re.match(r"decoder\.(anchors|valid_mask|decoder\.up|decoder\.reg_scale)|.*num_(batches_tracked|points_scale)", name):
+            continue
+        for pattern, to in HUGGING_FACE:
+            renamed, n = re.subn(pattern, to, name)
+            if n:
+                break
+        if ".backbone." in renamed:
+            renamed = renamed.replace(".conv.", ".convolution.").replace(".bn.", ".normalization.")
+        elif re.search(r"(en|de)coder(\.encoder\.0)?\.layers\.\d", renamed):
+            last = "norm2" if ".encoder.encoder." in renamed else "norm3"
+            for a, b in (("cross_attn", "encoder_attn"), ("norm1", "self_attn_layer_norm"), (last, "final_layer_norm"), ("linear1", "fc1"),
+                         ("linear2", "fc2")):
+                renamed = renamed.replace(f".{a}.", f".{b}.")
+        if "in_proj_" in renamed:
+            for i, part in enumerate("qkv"):
+                third = len(data) // 3
+                key = renamed.replace("in_proj_", f"{part}_proj.")
+                out[key] = dtype, [shape[0] // 3, *shape[1:]], data[i * third:(i + 1) * third]
+        else:
+            out[renamed] = dtype, shape, data
+    return out
+
+
+# ---- what is found ----
+
+def best(frame, *options):
+    """Box and score of the best detection."""
+    found = lines(um("detect", frame, *options, "--conf", "0")[0])[0]["boxes"][0]
+    return found["box_xyxy"], found["score"], found
+
+
+def near(frame, box, score, *options, slack=0.02):
+    got, s, _ = best(frame, *options)
+    want = [min(max(v, 0), limit) for v, limit in zip(box, (422, 558, 422, 558))]
+    assert all(abs(a - b) < slack for a, b in zip(got, want)) and abs(s - score) < 2e-4, f"{got} {s}, want {want} {score}"
+
+
+def refused(file, *words, role="--detector"):
+    """One sentence: the file, what it is, what was expected, what to do."""
+    arguments = ["detect", FRAMES[0]] if role == "--detector" else ["segment", FRAMES[0], *BOX]
+    _, err = um(*arguments, role, file, code=1)
+    assert err.count("\n") == 1 and err.startswith(f"ultramotion: {file}") and ", want " in err and "; " in err, err
+    for word in words:
+        assert word in err, f"{word}: {err}"
+    return err
+
+
+PLAIN = ([130.17, 127.38, 379.42, 510.58], 0.9903)
+
+
+def mask(*options):
+    out, _ = um("segment", FRAMES[0], *BOX, "-o", "jsonl:-", *options)
+    return lines(out)[0]["mask"]
+
+
+@test
+def additions_to_a_segmenter_are_refused(tmp):
+    whole = segmenter()
+    block = "image_encoder.layers.1.blocks.0."
+    added = {
+        "adapter": [block + "MLP_Adapter.D_fc1.weight"], "lora": [block + "attn.qkv.lora_A", block + "attn.qkv.lora_B"],
+        "tokens": ["mask_decoder.hf_token.weight"], "prompt": ["prompt_encoder.mask_adapter.weight"],
+    }  # fmt: skip
+    for kind, names in added.items():
+        file = write_torch(tmp / f"{kind}.pt", {**whole, **{n: noise(4, 4) for n in names}})
+        assert f"tensor {names[0]} is none" in refused(file, role="--segmenter")
+    known = {"image_encoder.head.weight": noise(4, 4), "image_encoder.norm_head.bias": noise(4), "pixel_mean": noise(3), "pixel_std": noise(3),
+             block + "attn.ab": noise(4, 4), block + "local_conv.bn.num_batches_tracked": ("I64", [], bytes(8)),
+             block + "mlp.total_ops": noise(1)}
+    assert mask("--segmenter", write_torch(tmp / "known.pt", {**whole, **known}), "--sam-size", "256") == mask()
+
+
+@test
+def additions_to_a_detector_are_refused(tmp):
+    for name in ("decoder.decoder.layers.0.linear1.lora_A", "decoder.dec_score_head.0.adapter.weight", "decoder.tgt_embed.weight",
+                 "encoder.encoder.0.layers.1.norm1.bias"):
+        refused(write_torch(tmp / "more.pth", {"model": {**detector(), name: noise(4, 4)}}), f"tensor {name} is none")
+    counted = {**detector(), "total_ops": noise(1), "total_params": noise(1), "backbone.stem.stem1.conv.total_ops": noise(1),
+               "n_averaged": ("I64", [], bytes(8)), "encoder.input_proj.0.norm.num_batches_tracked": ("I64", [], bytes(8))}
+    near(FRAMES[0], *PLAIN, "--detector", write_torch(tmp / "thop.pth", counted), "--det-size", "320")
+
+
+@test
+def inputs_that_are_not_square(tmp):
+    tensors = detector()
+    for width, height, frame, box, score in NOT_SQUARE:
+        file = write_torch(tmp / f"{width}x{height}.pth", {"model": {**tensors, "decoder.anchors": anchors(width, height)}})
+        for device in ("cpu", "guard"):
+            near(FRAMES[frame], box, score, "--detector", file, "--device", device)
+        near(FRAMES[frame], box, score, "--det-size", f"{width}x{height}")
+        assert f"input size    {width}x{height} (tensors)" in um("inspect", file)[0]
+        said = write(tmp / "said.safetensors", tensors, {"input_size": f"{width}x{height}"})
+        near(FRAMES[frame], box, score, "--detector", said)
+        assert f"{width}x{height} (metadata)" in um("inspect", said)[0]
+    for wrong in ("320x", "x320", "320x300", "300", "0x320", "320x320x320", "-320x320", "320X320"):
+        um("detect", FRAMES[0], "--det-size", wrong, code=2)
+
+
+@test
+def silu_is_said(tmp):
+    tensors = detector()
+    said = write(tmp / "said.safetensors", tensors, {"input_size": "320", "activation": "silu"})
+    for frame, box, score in DEIM:
+        near(FRAMES[frame], box, score, "--det-act", "silu")
+        near(FRAMES[frame], box, score, "--det-act", "silu", "--device", "guard")
+        near(FRAMES[frame], box, score, "--detector", said)
+        near(FRAMES[frame], box, score, "--detector", write_torch(tmp / "deim.pth", {"model": tensors}), "--det-act", "silu", "--det-size", "320")
+    out, _ = um("inspect", said)
+    assert "activation    silu (metadata)" in out and "deim-d-fine" in out, out
+    near(FRAMES[0], *PLAIN, "--detector", said, "--det-act", "relu")
+    um("detect", FRAMES[0], "--det-act", "gelu", code=2)
+    refused_value = write(tmp / "wrong.safetensors", tensors, {"activation": "gelu"})
+    _, err = um("detect", FRAMES[0], "--detector", refused_value, code=1)
+    assert "activation is \"gelu\", want relu or silu" in err, err
+
+
+@test
+def folders_of_hugging_face(tmp):
+    folder = tmp / "hf"
+    folder.mkdir()
+    tensors = hugging_face(detector())
+    write(folder / "model.safetensors", tensors, {"format": "pt"})
+    config = {"model_type": "d_fine", "architectures": ["DFineForObjectDetection"], "id2label": {"0": "bone, proximal"}}
+    size = ["--det-size", "320"]
+    # without config.json: what transformers computes with its defaults, and no name
+    near(FRAMES[0], *HF_PLAIN, "--detector", folder, *size)
+    (folder / "config.json").write_text(json.dumps(config))
+    for given in (folder, folder / "model.safetensors"):
+        near(FRAMES[0], *HF_PLAIN, "--detector", given, *size, "--class", "bone, proximal")
+        assert best(FRAMES[0], "--detector", given, *size)[2]["name"] == "bone, proximal"
+    (folder / "config.json").write_text(json.dumps({**config, "decoder_activation_function": "silu", "num_queries": 100}))
+    (folder / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False, "size": {"height": 320, "width": 320}}))
+    out, _ = um("inspect", folder)
+    for fact in ("silu (config.json)", "100 (config.json)", "320 (config.json)", "names: config.json", "hugging-face"):
+        assert fact in out, out
+    near(FRAMES[0], *HF_SILU_100, "--detector", folder)
+    assert len(lines(um("detect", FRAMES[0], "--detector", folder, "--conf", "0")[0])[0]["boxes"]) == 100
+    # what is kept: the file that is made of it needs no folder
+    um("convert", folder, tmp / "one.safetensors")
+    near(FRAMES[0], *HF_SILU_100, "--detector", tmp / "one.safetensors", "--class", "bone, proximal")
+    # what cannot be computed is said
+    for key, value in (("decoder_method", "discrete"), ("encoder_activation_function", "relu"), ("normalize_before", True),
+                       ("decoder_attention_heads", 4), ("decoder_offset_scale", 1.0)):
+        (folder / "config.json").write_text(json.dumps({**config, key: value}))
+        _, err = um("detect", FRAMES[0], "--detector", folder, code=1)
+        assert f"config.json: {key} is" in err, err
+    for text, words in (("{", "not JSON"), (json.dumps({"model_type": "rt_detr"}), "of another model")):
+        (folder / "config.json").write_text(text)
+        _, err = um("detect", FRAMES[0], "--detector", folder, code=1)
+        assert words in err, err
+    # somebody else's config.json beside upstream's layout is nobody's business
+    (tmp / "config.json").write_text("{")
+    near(FRAMES[0], *PLAIN, "--detector", write(tmp / "plain.safetensors", detector(), {"input_size": "320"}))
+
+
+@test
+def keys_equal_to_values_are_a_warning(tmp):
+    tensors = hugging_face(detector())
+    for name in [n for n in tensors if ".k_proj." in n]:
+        tensors[name] = tensors[name.replace(".k_proj.", ".v_proj.")]
+    file = write(tmp / "old.safetensors", tensors)
+    _, err = um("detect", FRAMES[0], "--detector", file, "--det-size", "320")
+    assert "warning" in err and "k_proj and v_proj are equal" in err and "convert the original .pth again" in err, err
+    assert "warning       its k_proj" in um("inspect", file)[0]
+    _, err = um("detect", FRAMES[0], "--detector", write(tmp / "new.safetensors", hugging_face(detector())), "--det-size", "320")
+    assert "warning" not in err, err
+
+
+@test
+def shared_tensors_that_save_model_left_out(tmp):
+    tensors = detector()
+    for dropped, kept in (("decoder.up", "decoder.decoder.up"), ("decoder.reg_scale", "decoder.decoder.reg_scale")):
+        tensors[kept] = tensors.pop(dropped)
+    shared = {"decoder.up": "decoder.decoder.up", "decoder.reg_scale": "decoder.decoder.reg_scale"}
+    size = ["--det-size", "320"]
+    near(FRAMES[0], *PLAIN, "--detector", write(tmp / "shared.safetensors", tensors, shared), *size)
+    # the same under a prefix, and of a segmenter
+    under = {f"model.{k}": v for k, v in tensors.items()}
+    near(FRAMES[0], *PLAIN, "--detector", write(tmp / "under.safetensors", under, {f"model.{k}": f"model.{v}" for k, v in shared.items()}), *size)
+    whole = segmenter()
+    whole["twin"] = whole.pop("mask_decoder.iou_token.weight")
+    # an extra name that no network has is still refused
+    refused(write(tmp / "s.safetensors", whole, {"mask_decoder.iou_token.weight": "twin"}), "tensor twin is none", role="--segmenter")
+    del tensors["decoder.decoder.up"]
+    refused(write(tmp / "missing.safetensors", tensors), "want a D-FINE checkpoint")
+
+
+@test
+def prefixes_and_averages(tmp):
+    d, s = detector(), segmenter()
+    wrong = {k: (t, shape, bytes(len(data))) for k, (t, shape, data) in d.items()}
+    put = lambda prefix, tensors=d: {prefix + k: v for k, v in tensors.items()}
+    files = {
+        "compile": {"state_dict": put("_orig_mod.")}, "lightning": {"state_dict": put("model.")},
+        "both": {"state_dict": put("model._orig_mod.module.")}, "wrapper": put("trainer.student.network."),
+        "part": {"model": {k.replace("backbone.", "backbone._orig_mod.", 1): v for k, v in d.items()}},
+        "flat-ema": {"model": wrong, "ema": {**d, "updates": ("I64", [], bytes(8))}, "epoch": 3},
+        "timm": {"state_dict": wrong, "state_dict_ema": d}, "nested": {"model": {"state_dict": d}},
+        "averaged": {"n_averaged": ("I64", [], bytes(8)), **put("module.")},
+        "ema-beside": {"state_dict": {**put("model.", wrong), **put("ema_model.module.")}},
+        "ema-pytorch": {"initted": ("BOOL", [], b"\1"), "step": ("I64", [], bytes(8)), **put("online_model.", wrong), **put("ema_model.")},
+    }  # fmt: skip
+    for name, content in files.items():
+        near(FRAMES[0], *PLAIN, "--detector", write_torch(tmp / f"{name}.ckpt", content), "--det-size", "320")
+    hf = hugging_face(d)
+    near(FRAMES[0], *HF_PLAIN, "--detector", write(tmp / "hf.safetensors", {f"net.{k}": v for k, v in hf.items()}), "--det-size", "320")
+    for name in ("model.", "_orig_mod.", "sam.module."):
+        assert mask("--segmenter", write_torch(tmp / "s.pt", put(name, s)), "--sam-size", "256") == mask()
+    refused_two = write_torch(tmp / "two.pt", {**put("student."), **put("teacher.")})
+    refused_text = um("detect", FRAMES[0], "--detector", refused_two, code=1)[1]
+    assert "several networks" in refused_text and "student." in refused_text, refused_text
+
+
+@test
+def names_of_classes(tmp):
+    (tmp / "names.txt").write_text("femur\n")
+    for option in (["--names", tmp / "names.txt"], ["--detector", write(tmp / "named.safetensors", detector(), {"input_size": "320", "classes": "femur"})],
+                   ["--detector", write(tmp / "list.safetensors", detector(), {"input_size": "320", "classes": "[\"femur\"]"})]):
+        assert best(FRAMES[0], *option)[2]["name"] == "femur"
+        um("detect", FRAMES[0], *option, "--class", "femur")
+        _, err = um("detect", FRAMES[0], *option, "--class", "tibia", code=2)
+        assert "femur" in err, err
+        packet = lines(um("run", FRAMES[0], *option, "--class", "femur")[0])[0]
+        assert packet["name"] == "femur" and packet["objects"][0]["name"] == "femur"
+    for text, words in (("a\nb\n", "2 names, the detector has 1 class"), ("", "0 names"), ("a\0b\n", "no text at byte 1"), ("a\x1bb\n", "no text at byte 1")):
+        (tmp / "wrong.txt").write_text(text)
+        _, err = um("detect", FRAMES[0], "--names", tmp / "wrong.txt", code=1)
+        assert words in err, err
+    _, err = um("detect", FRAMES[0], "--names", tmp / "none.txt", code=1)
+    assert "none.txt" in err
+    (tmp / "dos.txt").write_bytes(b"\xef\xbb\xbff\xc3\xa9mur\r\n")
+    assert best(FRAMES[0], "--names", tmp / "dos.txt")[2]["name"] == "fémur"
+
+
+@test
+def convert_keeps_every_fact(tmp):
+    (tmp / "names.txt").write_text("os, longum\n")
+    source = write_torch(tmp / "deim.pth", {"model": {**detector(), "decoder.anchors": anchors(416, 320)}})
+    options = ["--det-act", "silu", "--queries", "200", "--names", tmp / "names.txt", "--det-fit", "letterbox"]
+    before = best(FRAMES[1], "--detector", source, *options)
+    for precision, limit in (("fp32", 0), ("fp16", 2.0), ("bf16", 20.0)):
+        out = tmp / f"{precision}.safetensors"
+        um("convert", source, out, "--precision", precision, *options)
+        meta, tensors = read(out)
+        assert {t for t, _, _ in tensors.values() if t in ("F32", "F16", "BF16")} == {{"fp32": "F32", "fp16": "F16", "bf16": "BF16"}[precision]}
+        facts = {"input_size": "416x320", "activation": "silu", "queries": "200", "family": "deim-d-fine", "fit": "letterbox",
+                 "classes": "[\"os, longum\"]", "architecture": "dfine-n"}
+        assert facts.items() <= meta.items(), meta
+        after = best(FRAMES[1], "--detector", out)
+        assert after[2]["name"] == "os, longum"
+        assert max(abs(a - b) for a, b in zip(before[0], after[0])) <= limit, (precision, before, after)
+        if precision == "fp32":
+            assert before == after
+            um("convert", out, tmp / "again.safetensors")
+            assert read(tmp / "again.safetensors")[1] == tensors
+    info = json.loads(um("inspect", tmp / "fp32.safetensors", "--json")[0])
+    assert (info["input_width"], info["input_height"], info["queries"], info["activation"], info["fit"]) == (416, 320, 200, "silu", "letterbox")
+    assert info["activation_from"] == info["queries_from"] == info["fit_from"] == info["names_from"] == "metadata"
+    _, err = um("convert", SEGMENTER, tmp / "s.safetensors", "--det-act", "silu", code=2)
+    assert "detector's" in err
+
+
+@test
+def upstream_can_load_what_convert_writes(tmp):
+    folder = tmp / "hf"
+    folder.mkdir()
+    write(folder / "model.safetensors", hugging_face(detector()))
+    for source, size in ((DETECTOR, []), (folder, ["--det-size", "320x256"]), (SEGMENTER, [])):
+        out = tmp / "out.pth"
+        um("convert", source, out, "--upstream", *size)
+        with zipfile.ZipFile(out) as z:
+            assert z.testzip() is None and z.namelist()[0] == "archive/data.pkl" and all(i.compress_type == 0 for i in z.infolist())
+            for i in z.infolist():  # where torch may map it
+                extra = struct.unpack("<H", out.read_bytes()[i.header_offset + 28:i.header_offset + 30])[0]
+                assert (i.header_offset + 30 + len(i.filename) + extra) % 64 == 0
+        info = json.loads(um("inspect", out, "--json")[0])
+        names = {t["name"]: t["shape"] for t in info["tensors"]}
+        if source is SEGMENTER:
+            assert names["image_encoder.head.weight"] == [1000, 320]
+            assert mask("--segmenter", out, "--sam-size", "256") == mask()
+            continue
+        side = (320, 256) if size else (320, 320)
+        cells = side[0] * side[1] // 1024
+        assert names["decoder.anchors"] == [1, 5 * cells, 4] and names["decoder.valid_mask"] == [1, 5 * cells, 1]
+        assert "decoder.decoder.up" in names and names["decoder.decoder.layers.2.cross_attn.num_points_scale"] == [12]
+        assert (info["input_width"], info["input_height"]) == side
+        # without the fp16 tables of the shipped file, which round a box by 0.05
+        near(FRAMES[0], *(NOT_SQUARE[0][3:] if size else PLAIN), "--detector", out, slack=0.06 if size else 0.02)
+
+
+@test
+def letterbox_is_the_picture_in_the_middle(tmp):
+    for frame, box, score in LETTERBOX:
+        near(FRAMES[frame], box, score, "--det-fit", "letterbox")
+    gray = lambda x, y: (40 + 7 * (x // 5) + 13 * (y // 3) + (90 if abs(y - 90 - x // 4) < 5 else 0)) % 256
+    # A picture that needs no resizing, against the same with its margins drawn: the same numbers, moved.
+    for name, size, left, top in (("tall", (160, 320), 80, 0), ("wide", (320, 201), 0, 59)):
+        png(tmp / f"{name}.png", *size, gray)
+        inside = lambda x, y: gray(x - left, y - top) if 0 <= x - left < size[0] and 0 <= y - top < size[1] else 0
+        png(tmp / "drawn.png", 320, 320, inside)
+        for device in ("cpu", "guard"):
+            boxes = lambda file, *fit: [(b["score"], b["box_xyxy"]) for b in lines(um("detect", file, *fit, "--conf", "0", "--device", device)[0])[0]["boxes"]]
+            ours, drawn = boxes(tmp / f"{name}.png", "--det-fit", "letterbox"), boxes(tmp / "drawn.png")
+            assert [s for s, _ in ours] == [s for s, _ in drawn]
+            for (_, a), (_, b) in zip(ours[:20], drawn[:20]):
+                moved = [min(max(v - m, 0), w) for v, m, w in zip(b, (left, top) * 2, size * 2)]
+                assert all(abs(x - y) < 1e-3 for x, y in zip(a, moved)), (a, moved)
+            # and through the whole pipeline, on the device
+            p = lines(um("run", tmp / f"{name}.png", "--det-fit", "letterbox", "--conf", "0", "--device", device, "--gate", "speculative")[0])[0]
+            assert abs(p["score"] - ours[0][0]) < 1e-6 and all(abs(a - b) < 1e-3 for a, b in zip(p["box_xyxy"], ours[0][1])), p
+    for pixels in ((1, 300), (300, 1), (2000, 3)):
+        png(tmp / "thin.png", *pixels, lambda x, y: 128)
+        um("detect", tmp / "thin.png", "--det-fit", "letterbox")
+    um("detect", FRAMES[0], "--det-fit", "crop", code=2)
+
+
+@test
+def queries_are_counted(tmp):
+    for frame, box, score in QUERIES_100:
+        near(FRAMES[frame], box, score, "--queries", "100")
+    said = write(tmp / "said.safetensors", detector(), {"input_size": "320", "queries": "7"})
+    assert len(lines(um("detect", FRAMES[0], "--detector", said, "--conf", "0")[0])[0]["boxes"]) == 7
+    _, err = um("detect", FRAMES[0], "--queries", "501", code=2)
+    assert "500 tokens" in err, err
+    um("detect", FRAMES[0], "--queries", "0", code=2)
+    wrong = write(tmp / "wrong.safetensors", detector(), {"queries": "many"})
+    assert "queries is \"many\"" in um("detect", FRAMES[0], "--detector", wrong, code=1)[1]
+
+
+# ---- what is no model ----
+
+def wrong_files(tmp):
+    """Name, content, words of the answer; several of each kind."""
+    lfs = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 15123456\n"
+    onnx = b"\x08\x08\x12\x07pytorch\x1a\x052.1.0:\x1a\n\x10\n\x01x\x12\x01y\"\x08Identity\x12\x01g"
+    legacy = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}q\x00."
+    d, s = detector(), segmenter()
+    pick = lambda tensors, *begin: {k: v for k, v in tensors.items() if k.startswith(begin)}
+    net = lambda *names: {n: noise(2, 2) for n in names}
+    state = lambda tensors: write_torch(tmp / "made", tensors).read_bytes()
+
+    def archive(**files):
+        with zipfile.ZipFile(tmp / "made", "w") as z:
+            for name, content in files.items():
+                z.writestr(name.replace("__", "/").replace("_DOT_", "."), content)
+        return (tmp / "made").read_bytes()
+
+    def locked(data):  # the flag that says encrypted, in both headers
+        at, central = data.index(b"PK\3\4"), data.index(b"PK\1\2")
+        data = bytearray(data)
+        data[at + 6] |= 1
+        data[central + 8] |= 1
+        return bytes(data)
+
+    whole, sam = state({"model": d}), SEGMENTER.read_bytes()
+    return [
+        # pointers and links
+        ("pointer.pth", lfs, "Git LFS pointer"), ("pointer.safetensors", lfs, "git lfs pull"), ("link.pth", b"https://host/weights.pth\n", "a text"),
+        ("shortcut.url", b"[InternetShortcut]\nURL=https://host/w.pth\n", "a "),
+        # pages
+        ("page.pth", b"<!DOCTYPE html>\n<html><head><title>Virus scan warning</title></head></html>\n", "web page"),
+        ("login.pt", b"\n\n  <html lang=en><body>Sign in</body></html>", "web page"), ("error.pth", b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "XML"),
+        ("answer.safetensors", b"{\"error\": \"Repository not found\"}", "JSON"), ("gone.pth", b"404: Not Found", "a text"),
+        # archives
+        ("w.zip", archive(dfine_DOT_pth=b"x" * 100), "with a .pth file in it"), ("w.tar.gz", b"\x1f\x8b\x08\0" + bytes(60), "gzip"),
+        ("w.tar", b"w.pth" + bytes(252) + b"ustar\x0000" + bytes(300), "tar archive"), ("w.7z", b"7z\xbc\xaf\x27\x1c" + bytes(60), "7-Zip"),
+        ("w.rar", b"Rar!\x1a\x07\0" + bytes(60), "RAR"), ("w.xz", b"\xfd7zXZ\0" + bytes(60), "xz archive"),
+        # other networks
+        ("sam2.pt", state({"model": net("image_encoder.trunk.pos_embed", "sam_mask_decoder.iou_token.weight")}), "SAM 2"),
+        ("yolo.pt", state({"model": net("model.0.conv.weight", "model.22.dfl.conv.weight")}), "YOLO"),
+        ("detr.pth", state({"model": net("query_embed.weight", "transformer.encoder.layers.0.linear1.weight")}), "DETR"),
+        ("rtdetr.pth", state({"ema": {"module": net("backbone.conv1.conv1_1.conv.weight", "decoder.enc_score_head.weight")}}), "RT-DETR"),
+        ("resnet.pth", state(net("conv1.weight", "layer1.0.conv1.weight", "fc.weight")), "ResNet"),
+        ("rcnn.pth", state(net("roi_heads.box_predictor.cls_score.weight")), "R-CNN"), ("unet.pth", state(net("inc.double_conv.0.weight")), "U-Net"),
+        ("llm.safetensors", write(tmp / "made", net("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight")).read_bytes(), "language model"),
+        ("hfsam.safetensors", write(tmp / "made", net("vision_encoder.patch_embed.projection.weight", "mask_decoder.iou_token.weight")).read_bytes(), "Hugging Face"),
+        ("mine.pt", state(net("a.weight", "b.weight")), "unknown network of 2 tensors"),
+        # other frameworks
+        ("model.onnx", onnx, "ONNX"), ("model.tflite", b"\x1c\0\0\0TFL3" + bytes(60), "TensorFlow Lite"), ("model.h5", b"\x89HDF\r\n\x1a\n" + bytes(60), "HDF5"),
+        ("model.engine", b"ftrt" + bytes(60), "TensorRT"), ("model.xml", b"<?xml version=\"1.0\"?><net name=\"x\" version=\"11\"></net>", "OpenVINO"),
+        ("model.gguf", b"GGUF" + bytes(60), "GGUF"), ("model.npz", archive(a_DOT_npy=b"x"), "NumPy"), ("model.npy", b"\x93NUMPY\x01\0" + bytes(60), "NumPy"),
+        ("model.keras", archive(config_DOT_json=b"{}", model_DOT_weights_DOT_h5=b"x"), "Keras"), ("model.pdparams", b"\x80\x02}q\0X\x1a\0\0\0StructuredToParameterName@@.", "Paddle"),
+        ("old.pth", legacy, "before 1.6"), ("model.pkl", b"\x80\x04\x95\x05\0\0\0\0\0\0\0}\x94.", "a pickle"),
+        # parts
+        ("backbone.pth", state({"model": pick(d, "backbone.")}), "D-FINE without its decoder"), ("decoder.pth", state(pick(d, "decoder.")), "D-FINE without its backbone"),
+        ("hgnet.pth", state({k[9:]: v for k, v in pick(d, "backbone.").items()}), "HGNetV2 backbone alone"),
+        ("headless.pth", state(pick(d, "backbone.", "encoder.")), "D-FINE without its decoder"),
+        ("vit.pt", state(pick(s, "image_encoder.")), "image encoder of a SAM alone"), ("maskdecoder.pt", state(pick(s, "mask_decoder.")), "mask decoder of a SAM alone"),
+        ("promptless.pt", state(pick(s, "image_encoder.", "mask_decoder.")), "without its prompt encoder"),
+        ("lora.safetensors", write(tmp / "made", net("base.q.lora_A.weight", "base.q.lora_B.weight")).read_bytes(), "LoRA"),
+        ("nothing.pt", state({}), "without tensors"), ("none.safetensors", write(tmp / "made", {}).read_bytes(), "without tensors"),
+        # cut
+        ("empty.pth", b"", "empty file"), ("half.pth", whole[:len(whole) // 2], "cut short"), ("half.safetensors", sam[:len(sam) // 2], "cut short"),
+        ("start.safetensors", sam[:2000], "cut short"), ("zeros.pth", bytes(4096), "cut or damaged"),
+        # encrypted
+        ("secret.pth", b"Salted__" + bytes(range(200)), "OpenSSL"), ("secret.age", b"age-encryption.org/v1\n-> X25519 abc\n", "age"),
+        ("secret.asc", b"-----BEGIN PGP MESSAGE-----\n\nabc\n", "PGP"), ("secret.zip", locked(archive(w_DOT_pth=b"x" * 50)), "encrypted zip"),
+        # texts
+        ("config.json", b"{\n  \"architectures\": [\"DFineForObjectDetection\"]\n}\n", "JSON"), ("config.yml", b"__include__: [\n  '../a.yml']\nname: x\n", "configuration"),
+        ("model.py", b"#!/usr/bin/env python\nimport torch\n", "program's text"), ("readme.pth", b"# Weights\n\nAsk for access.\n", "a text"),
+        ("index.json", b"{\"metadata\": {}, \"weight_map\": {\"a\": \"model-00001-of-00002.safetensors\"}}", "JSON"),
+        # pictures and others
+        ("frame.png", FRAMES[0].read_bytes(), "PNG"), ("frame.dcm", bytes(128) + b"DICM" + bytes(60), "DICOM"), ("program.pth", b"\x7fELF" + bytes(60), "program"),
+    ]  # fmt: skip
+
+
+@test
+def fifty_wrong_files_get_a_sentence(tmp):
+    files = wrong_files(tmp)
+    assert len(files) >= 50, len(files)
+    for name, content, *words in files:
+        (tmp / name).write_bytes(content)
+        for role in ("--detector", "--segmenter"):
+            refused(tmp / name, *words, role=role)
+
+
+@test
+def folders_get_a_sentence(tmp):
+    for name in ("nothing", "shards", "many"):
+        (tmp / name).mkdir()
+    (tmp / "shards/model.safetensors.index.json").write_text("{}")
+    for file in ("a.pth", "b.pth"):
+        (tmp / "many" / file).write_bytes(b"x")
+    for role in ("--detector", "--segmenter"):
+        refused(tmp / "nothing", "a folder without a weight file", role=role)
+        refused(tmp / "shards", "several files", "max_shard_size", role=role)
+        refused(tmp / "many", "a folder with 2 weight files", role=role)
+    (tmp / "one").mkdir()
+    write(tmp / "one/best.safetensors", detector(), {"input_size": "320"})
+    near(FRAMES[0], *PLAIN, "--detector", tmp / "one")
+
+
+@test
+def each_network_says_its_role(tmp):
+    refused(SEGMENTER, "a SAM segmenter", "give it as --segmenter")
+    refused(DETECTOR, "a D-FINE detector", "give it as --detector", role="--segmenter")
+
+
+# ---- the numbers of upstream's code: frame, box, score ----
+
+NOT_SQUARE = [  # width, height, then the same
+    (320, 256, 0, [130.74, 126.35, 379.46, 505.51], 0.9896), (320, 256, 2, [6.93, 76.89, 127.13, 170.26], 0.9730),
+    (416, 320, 0, [161.16, 129.21, 364.57, 507.35], 0.7978), (256, 416, 2, [5.81, 77.34, 127.23, 165.44], 0.9725),
+]  # fmt: skip
+DEIM = [(0, [125.89, 124.20, 385.07, 506.74], 0.9812), (2, [5.03, 78.29, 129.08, 166.88], 0.9559)]
+LETTERBOX = [(0, [130.254, 126.155, 378.447, 509.558], 0.99028), (2, [4.669, 77.092, 127.932, 169.966], 0.97082)]
+QUERIES_100 = [(0, [130.79, 126.84, 379.21, 509.66], 0.9905), (2, [6.57, 76.38, 127.63, 170.48], 0.9634)]
+HF_PLAIN = ([130.195, 127.425, 379.390, 510.534], 0.99028)  # of transformers
+HF_SILU_100 = ([129.687, 126.033, 380.730, 512.188], 0.98686)
+
+if __name__ == "__main__":
+    main()
