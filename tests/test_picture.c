@@ -835,6 +835,15 @@ TEST(a_video_keeps_the_times_of_its_frames)
         CHECK_EQ(um_source_read(in, &f), UM_EOF);
         um_source_close(&in);
     }
+    /* its index stands in front: cut, it still shows what is there */
+    static uint8_t data[1 << 20];
+    size_t n = slurp(in_scratch("o.mp4"), data, sizeof data);
+    spit(in_scratch("cut.mp4"), data, n - 20);
+    const char *text = read_all(in_scratch("cut.mp4"), NULL), *error = strchr(text, '!');
+    CHECK_MSG(strstr(text, "cut_00001=") && error && !strchr(error, ' '), "%s", text);
+    CHECK_MSG(strstr(last_problem, "the video breaks off after frame ") &&
+                  strstr(last_problem, " of 6, at "),
+              "%s", last_problem);
     /* time that goes back, as in a loop, goes on */
     um_source *in = NULL;
     um_frame *f = NULL;
