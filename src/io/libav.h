@@ -9,13 +9,13 @@
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
 #include <libavutil/display.h>
-#include <libavutil/imgutils.h>
 #include <libavutil/log.h>
 #include <libavutil/opt.h>
 #include <libavutil/pixdesc.h>
 #include <libswscale/swscale.h>
 
-/* What is used of it. */
+/* What is used of it. __typeof__, which gcc and clang have, takes each type from its header: fifty
+ * types written again could be wrong. */
 #define UM_LIBAV(X)                                                                                \
     X(avutil, av_dict_get)                                                                         \
     X(avutil, av_dict_set)                                                                         \
@@ -35,7 +35,8 @@
     X(avutil, av_pix_fmt_desc_get)                                                                 \
     X(avutil, av_strerror)                                                                         \
     X(avcodec, av_packet_alloc)                                                                    \
-    X(avcodec, av_packet_free) X(avcodec, av_packet_rescale_ts) X(avcodec, av_packet_unref) X(     \
+    X(avcodec, av_packet_free)                                                                     \
+    X(avcodec, av_packet_rescale_ts) X(avcodec, av_packet_unref) X(                                \
         avcodec, avcodec_alloc_context3) X(avcodec, avcodec_find_decoder) X(avcodec,               \
                                                                             avcodec_find_encoder)  \
         X(avcodec, avcodec_free_context) X(avcodec, avcodec_get_name) X(avcodec, avcodec_open2) X( \

@@ -153,13 +153,13 @@ static int open_encoder(struct video *s)
 static um_status begin(struct video *s, int width, int height)
 {
     static const char scheme[] = "file:"; /* a path may have colons of its own */
-    char *url = um_alloc(sizeof scheme + strlen(s->path));
+    size_t bytes = sizeof scheme + strlen(s->path);
+    char *url = um_alloc(bytes);
     s->width = width;
     s->height = height;
     if (!url)
         return um_fail(UM_ENOMEM, "%s", s->path);
-    strcpy(url, scheme);
-    strcat(url, s->path);
+    snprintf(url, bytes, "%s%s", scheme, s->path);
     int code = s->av->avformat_alloc_output_context2(&s->format, NULL, NULL, url);
     um_free(url);
     if (code < 0)
