@@ -36,9 +36,9 @@
     X(avutil, av_strerror)                                                                         \
     X(avcodec, av_packet_alloc)                                                                    \
     X(avcodec, av_packet_free)                                                                     \
-    X(avcodec, av_packet_rescale_ts) X(avcodec, av_packet_unref) X(                                \
-        avcodec, avcodec_alloc_context3) X(avcodec, avcodec_find_decoder) X(avcodec,               \
-                                                                            avcodec_find_encoder)  \
+    X(avcodec, av_packet_rescale_ts)                                                               \
+    X(avcodec, av_packet_unref) X(avcodec, avcodec_alloc_context3) X(                              \
+        avcodec, avcodec_find_decoder) X(avcodec, avcodec_find_encoder)                            \
         X(avcodec, avcodec_free_context) X(avcodec, avcodec_get_name) X(avcodec, avcodec_open2) X( \
             avcodec, avcodec_parameters_from_context) X(avcodec, avcodec_parameters_to_context)    \
             X(avcodec, avcodec_receive_frame) X(avcodec, avcodec_receive_packet) X(                \
