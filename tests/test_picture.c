@@ -4,10 +4,12 @@
 #include "base/kind.h"
 #include "base/mem.h"
 #include "base/status.h"
+#include "child.h"
 #include "scratch.h"
 #include "test.h"
 #include "ultramotion/ultramotion.h"
 
+#include <signal.h>
 #include <sys/stat.h>
 
 enum { W = 13, H = 9 };
@@ -835,6 +837,15 @@ TEST(a_video_keeps_the_times_of_its_frames)
         CHECK_EQ(um_source_read(in, &f), UM_EOF);
         um_source_close(&in);
     }
+    /* its index stands in front: cut, it still shows what is there */
+    static uint8_t data[1 << 20];
+    size_t n = slurp(in_scratch("o.mp4"), data, sizeof data);
+    spit(in_scratch("cut.mp4"), data, n - 20);
+    const char *text = read_all(in_scratch("cut.mp4"), NULL), *error = strchr(text, '!');
+    CHECK_MSG(strstr(text, "cut_00001=") && error && !strchr(error, ' '), "%s", text);
+    CHECK_MSG(strstr(last_problem, "the video breaks off after frame ") &&
+                  strstr(last_problem, " of 6, at "),
+              "%s", last_problem);
     /* time that goes back, as in a loop, goes on */
     um_source *in = NULL;
     um_frame *f = NULL;
@@ -850,6 +861,35 @@ TEST(a_video_keeps_the_times_of_its_frames)
         um_frame_unref(&f);
     }
     um_source_close(&in);
+    scratch_close();
+}
+
+/* No file may pass 1000 bytes: an error that says so, and no video. */
+static int video_into_a_limit(void *spec)
+{
+    struct rlimit limit = {1000, 1000};
+    um_sink *s = NULL;
+    signal(SIGXFSZ, SIG_IGN);
+    if (setrlimit(RLIMIT_FSIZE, &limit) != 0 || um_sink_open(&s, spec, NULL) != UM_OK)
+        return 1;
+    um_status st = UM_OK, closed;
+    for (int i = 0; st == UM_OK && i < 6; i++)
+        st = put(s, i, 320, 240, 0, false);
+    closed = um_sink_close(&s);
+    if (st == UM_OK ? closed != UM_EIO : st != UM_EIO)
+        return 2;
+    if (!strstr(um_last_error(), ": File too large"))
+        return 3;
+    return access((char *)spec + strlen("video:"), F_OK) == 0 ? 4 : 0;
+}
+
+TEST(a_video_is_whole_or_not_there)
+{
+    char spec[96];
+    if (!reads("videos"))
+        SKIP("built without libav");
+    snprintf(spec, sizeof spec, "video:%s", in_scratch("o.mp4"));
+    CHECK_EQ(child_run(video_into_a_limit, spec), 0);
     scratch_close();
 }
 

@@ -141,8 +141,9 @@ typedef struct um_source_ops {
      * something polls it too, and answers UM_EOF. close() is called after a failed open too. */
     um_status (*open)(void *priv, const char *arg, const um_source_settings *settings, int wake_fd);
     /** Frame number `index`: asked for in order, from 0 again after UM_EOF when the source is
-     * looped. Sets ts if the frame has a stamp, and um_frame_set_source() if it has a better name
-     * than the source's spec. An error says what happened with um_set_error(). */
+     * looped. Sets ts if the frame has a stamp (and has_ts, if that may be 0), and
+     * um_frame_set_source() if it has a better name than the source's spec. An error says what
+     * happened with um_set_error(). */
     um_status (*read)(void *priv, uint64_t index, um_frame **frame);
     void (*close)(void *priv);             /**< or NULL */
     long (*length)(const void *priv);      /**< -1 = unknown, LONG_MAX = endless; NULL: unknown */

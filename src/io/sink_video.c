@@ -152,9 +152,16 @@ static int open_encoder(struct video *s)
 /* At the first frame, whose size it is. */
 static um_status begin(struct video *s, int width, int height)
 {
+    static const char scheme[] = "file:"; /* a path may have colons of its own */
+    size_t bytes = sizeof scheme + strlen(s->path);
+    char *url = um_alloc(bytes);
     s->width = width;
     s->height = height;
-    int code = s->av->avformat_alloc_output_context2(&s->format, NULL, NULL, s->path);
+    if (!url)
+        return um_fail(UM_ENOMEM, "%s", s->path);
+    snprintf(url, bytes, "%s%s", scheme, s->path);
+    int code = s->av->avformat_alloc_output_context2(&s->format, NULL, NULL, url);
+    um_free(url);
     if (code < 0)
         return cannot(s, "container", code);
     uint8_t *buffer = s->av->av_malloc(BUFFER);
@@ -181,8 +188,11 @@ static um_status begin(struct video *s, int width, int height)
     if (!s->padded || !s->scale || s->av->av_frame_get_buffer(s->picture, 0) < 0)
         return cannot(s, "video writer", AVERROR(ENOMEM));
     code = s->av->avcodec_parameters_from_context(s->stream->codecpar, s->codec);
+    AVDictionary *options = NULL;
+    s->av->av_dict_set(&options, "movflags", "+faststart", 0); /* what is cut still shows */
     if (code >= 0)
-        code = s->av->avformat_write_header(s->format, NULL);
+        code = s->av->avformat_write_header(s->format, &options);
+    s->av->av_dict_free(&options);
     if (code < 0)
         return cannot(s, "cannot be begun", code);
     s->begun = true;
