@@ -116,6 +116,16 @@ def test_things_that_are_something_else(segmenter, detector, picture):
             call()
 
 
+def test_pictures_on_another_device(segmenter, detector):
+    class Elsewhere:
+        __cuda_array_interface__ = {"version": 3, "shape": (8, 8), "typestr": "|u1", "data": (4096, False)}
+
+    with pytest.raises(InvalidError, match="image is on device cuda:0, the model on cpu"):
+        segmenter.encode(Elsewhere())
+    with pytest.raises((InvalidError, TypeError)):
+        detector.detect(Elsewhere())
+
+
 class Capsules:
     """What claims to speak DLPack."""
 

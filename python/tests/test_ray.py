@@ -17,6 +17,9 @@ ray = pytest.importorskip("ray")
 pytest.importorskip("pyarrow")
 import ultramotion.ray  # noqa: E402
 
+if "asan" in os.environ.get("LD_PRELOAD", ""):
+    pytest.skip("a cluster of sanitized processes", allow_module_level=True)
+
 FRAMES, WORKERS = int(os.environ.get("ULTRAMOTION_FRAMES", 60)), 4
 OPTIONS = {"segmenter": False, "device": "cpu", "conf": 0.3}
 
