@@ -10,9 +10,9 @@ import pytest
 import ultramotion
 from conftest import ROOT
 
-PAGES = [ROOT / "python" / "README.md"]
+PAGES = [ROOT / "README.md", ROOT / "python" / "README.md"]
 BLOCKS = [
-    pytest.param(page, block, id=f"{page.name}-{i}")
+    pytest.param(page, block, id=f"{page.parent.name}-{i}")
     for page in PAGES
     for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M))
 ]

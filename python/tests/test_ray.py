@@ -21,6 +21,7 @@ if "asan" in os.environ.get("LD_PRELOAD", ""):
     pytest.skip("a cluster of sanitized processes", allow_module_level=True)
 
 FRAMES, WORKERS = int(os.environ.get("ULTRAMOTION_FRAMES", 60)), 4
+PART = max(5, FRAMES // 40)  # frames
 OPTIONS = {"segmenter": False, "device": "cpu", "conf": 0.3}
 
 
@@ -64,7 +65,7 @@ def test_a_killed_worker_is_replaced_and_a_run_goes_on(cluster, archive, tmp_pat
 
     def kill():
         """Kill a worker of ours when half of the parts are there."""
-        total = len(ultramotion.ray.parts(archive, 5))
+        total = len(ultramotion.ray.parts(archive, PART))
         while not killed:
             time.sleep(0.02)
             if out.exists() and len(there := sorted(out.glob("part-*.parquet"), key=os.path.getmtime)) >= total // 2:
@@ -76,7 +77,7 @@ def test_a_killed_worker_is_replaced_and_a_run_goes_on(cluster, archive, tmp_pat
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    made = ultramotion.ray.process(archive, out, workers=WORKERS, frames_per_part=5, **OPTIONS)
+    made = ultramotion.ray.process(archive, out, workers=WORKERS, frames_per_part=PART, **OPTIONS)
     killer.join(5)
     assert killed
     table = ultramotion.ray.read(out)
@@ -91,11 +92,11 @@ def test_a_killed_worker_is_replaced_and_a_run_goes_on(cluster, archive, tmp_pat
 
     # what is there is not done again, what is missing is
     (out / "part-000001.parquet").unlink()
-    again = ultramotion.ray.process(archive, out, workers=2, frames_per_part=5, **OPTIONS)
+    again = ultramotion.ray.process(archive, out, workers=2, frames_per_part=PART, **OPTIONS)
     assert again["done"] == 1 and ultramotion.ray.read(out)["source"].to_pylist() == want
-    assert ultramotion.ray.process(archive, out, frames_per_part=5, **OPTIONS)["done"] == 0
+    assert ultramotion.ray.process(archive, out, frames_per_part=PART, **OPTIONS)["done"] == 0
     with pytest.raises(ultramotion.InvalidError, match="another archive or other options"):
-        ultramotion.ray.process(archive, out, frames_per_part=6, **OPTIONS)
+        ultramotion.ray.process(archive, out, frames_per_part=PART + 1, **OPTIONS)
 
 
 def test_rows_are_packets(cluster, archive, tmp_path, device, picture):
