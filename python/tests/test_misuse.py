@@ -226,6 +226,19 @@ def test_after_fork(segmenter, device, picture):
     assert len(said) == 4 and all("before fork()" in line for line in said[:3]) and said[3] == str(picture.shape)
 
 
+def test_a_child_ends_with_its_parents_things_open(python):
+    text = """
+import os, sys, ultramotion as um
+run = um.run("phantom:seed=1,width=64,height=64", segmenter=False, device="cpu")
+next(run)
+child = os.fork()
+if child == 0:
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), next(run).frame_id)
+"""
+    assert python(text) == "7 1\n"
+
+
 def test_processes_end_cleanly_with_everything_open(python):
     """Also with tensors that others hold, a run in its middle, and a thread inside."""
     text = """

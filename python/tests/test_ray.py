@@ -38,13 +38,13 @@ def cluster():
 def archive(tmp_path_factory):
     """Two folders of pictures, one of which cannot be read."""
     folder = tmp_path_factory.mktemp("archive")
-    with ultramotion.run(f"phantom:seed=5,frames={FRAMES},width=64,height=48", segmenter=False, device="cpu", sinks=()) as frames:
-        for packet in frames:
-            sub = folder / ("a" if packet.frame_id < FRAMES // 3 else "b")
-            sub.mkdir(exist_ok=True)
-            pixels = np.ascontiguousarray(packet.frame.numpy())
-            name = os.fsencode(sub / f"{packet.frame_id:05d}.png")
-            assert ultramotion._c.lib.um_image_write_png(name, pixels.ctypes.data, 64, 48, 1) == 0
+    rng = np.random.default_rng(5)
+    for i in range(FRAMES):
+        sub = folder / ("a" if i < FRAMES // 3 else "b")
+        sub.mkdir(exist_ok=True)
+        pixels = rng.integers(0, 255, (48, 64), np.uint8)
+        name = os.fsencode(sub / f"{i:05d}.png")
+        assert ultramotion._c.lib.um_image_write_png(name, pixels.ctypes.data, 64, 48, 1) == 0
     (folder / "b" / f"{FRAMES - 1:05d}.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     return folder
 
