@@ -24,7 +24,7 @@ def pytest_terminal_summary(terminalreporter):
     """One closing line, as all test programs have it."""
     count = {k: len(terminalreporter.stats.get(k, [])) for k in ("passed", "failed", "error", "skipped")}
     for report in terminalreporter.stats.get("skipped", []):
-        print(f"\nskipped {report.nodeid.partition('::')[2]}: {report.longrepr[2].removeprefix('Skipped: ')}", end="")
+        print(f"\nskipped {report.nodeid.partition('::')[2] or report.nodeid.rpartition('/')[2]}: {report.longrepr[2].removeprefix('Skipped: ')}", end="")
     print(f"\n{count['passed']} passed, {count['failed'] + count['error']} failed, {count['skipped']} skipped")
 
 

@@ -2,15 +2,17 @@
 """What the documentation says is done: every block of Python in it runs, and every name that is public says what it is."""
 import inspect
 import re
+import subprocess
+import sys
 
 import pytest
 
 import ultramotion
 from conftest import ROOT
 
-PAGES = [ROOT / "python" / "README.md"]
+PAGES = [ROOT / "README.md", ROOT / "python" / "README.md"]
 BLOCKS = [
-    pytest.param(page, block, id=f"{page.name}-{i}")
+    pytest.param(page, block, id=f"{page.parent.name}-{i}")
     for page in PAGES
     for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M))
 ]
@@ -20,6 +22,18 @@ BLOCKS = [
 def test_code_of_the_documentation_runs(page, block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, str(page), "exec"), {"__name__": "example"})
+
+
+def test_the_c_reference_is_whole(tmp_path):
+    """Every public function stands in it with its comment."""
+    subprocess.run([sys.executable, str(ROOT / "docs" / "site.py"), str(tmp_path / "pages")], check=True)
+    page = (tmp_path / "pages" / "c.md").read_text()
+    headers = "".join(p.read_text() for p in (ROOT / "include" / "ultramotion").glob("*.h"))
+    functions = set(re.findall(r"^UM_API [^;]*?(um_\w+)\(", headers, re.M))
+    assert len(functions) > 100
+    missing = [f for f in functions if not re.search(rf"\b{f}\(", page)]
+    assert not missing
+    assert (tmp_path / "pages" / "reference.md").read_text().count(":::") > 30
 
 
 def public():

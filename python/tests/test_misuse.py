@@ -116,6 +116,16 @@ def test_things_that_are_something_else(segmenter, detector, picture):
             call()
 
 
+def test_pictures_on_another_device(segmenter, detector):
+    class Elsewhere:
+        __cuda_array_interface__ = {"version": 3, "shape": (8, 8), "typestr": "|u1", "data": (4096, False)}
+
+    with pytest.raises(InvalidError, match="image is on device cuda:0, the model on cpu"):
+        segmenter.encode(Elsewhere())
+    with pytest.raises((InvalidError, TypeError)):
+        detector.detect(Elsewhere())
+
+
 class Capsules:
     """What claims to speak DLPack."""
 
@@ -214,6 +224,19 @@ def test_after_fork(segmenter, device, picture):
         said = f.read().split("\n")
     assert os.waitpid(child, 0)[1] == 0
     assert len(said) == 4 and all("before fork()" in line for line in said[:3]) and said[3] == str(picture.shape)
+
+
+def test_a_child_ends_with_its_parents_things_open(python):
+    text = """
+import os, sys, ultramotion as um
+run = um.run("phantom:seed=1,width=64,height=64", segmenter=False, device="cpu")
+next(run)
+child = os.fork()
+if child == 0:
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), next(run).frame_id)
+"""
+    assert python(text) == "7 1\n"
 
 
 def test_processes_end_cleanly_with_everything_open(python):

@@ -686,11 +686,13 @@ def path_bytes(path: str | os.PathLike[str]) -> bytes:
 # ---- who still uses what ----
 
 _forks = 0  # how many forks this process comes after
+_owned: weakref.WeakSet[Any] = weakref.WeakSet()  # what close_at_exit() closes
 
 
 def _forked() -> None:
     global _forks
     _forks += 1
+    _owned.clear()  # those are the parent's to close
 
 
 os.register_at_fork(after_in_child=_forked)
@@ -761,9 +763,6 @@ class Handle:
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
             self.close()
-
-
-_owned: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def close_at_exit(owner: Any) -> None:
