@@ -49,6 +49,8 @@ UM_API um_status um_segmenter_open_memory(um_segmenter **out, um_device *device,
 UM_API void um_segmenter_close(um_segmenter **segmenter);
 /** Side S of the square canvas. */
 UM_API int um_segmenter_canvas(const um_segmenter *segmenter);
+/** "mobile-sam", "tiny-sam", "lite-medsam", "sam-vit-b", "medsam-vit-b", … Valid until close. */
+UM_API const char *um_segmenter_architecture(const um_segmenter *segmenter);
 /** SHA-256 of the file, 64 hex digits. Valid until close. */
 UM_API const char *um_segmenter_sha256(const um_segmenter *segmenter);
 /** The device it was opened on. */
