@@ -13,20 +13,20 @@ extern "C" {
 typedef struct um_predictor um_predictor;
 
 /** What the image encoder made of one picture: f32, fp16 or bf16 [1,256,n,n] on the device, n =
- * canvas/16. Immutable and reference counted: keep several, use each from any thread. */
+ * canvas/16 (LiteMedSAM: canvas/4). Immutable and reference counted: keep several, use each from
+ * any thread. */
 typedef struct um_embedding um_embedding;
 
 /** Prompts in pixels of the image. */
 typedef struct um_prompts {
     size_t struct_size;
-    const float *box;    /**< x0,y0,x1,y1 or NULL */
-    const float *points; /**< n_points x,y pairs */
-    const int *labels;   /**< n_points: 1 object, 0 background, -1 padding */
-    int n_points;        /**< at most 16 */
-    const float
-        *mask_input; /**< low-res logits [4n,4n] of an earlier prediction, or NULL; n = canvas/16 */
-    bool multimask;  /**< three masks instead of one */
-    bool want_logits; /**< also full-resolution logits f32 */
+    const float *box;        /**< x0,y0,x1,y1 or NULL */
+    const float *points;     /**< n_points x,y pairs */
+    const int *labels;       /**< n_points: 1 object, 0 background, -1 padding */
+    int n_points;            /**< at most 16 */
+    const float *mask_input; /**< low-res logits [4n,4n] of an earlier prediction, or NULL */
+    bool multimask;          /**< three masks instead of one */
+    bool want_logits;        /**< also full-resolution logits f32 */
     um_mask_mode as_numpy;
 } um_prompts;
 

@@ -35,8 +35,8 @@ UM_API um_status um_segmenter_open(um_segmenter **out, um_device *device, const 
  * The same for a checkpoint that cannot tell its family, and whose metadata "architecture" does
  * not.
  *
- * @param family  "mobile-sam", "tiny-sam", "lite-medsam"; NULL = what the file says. UM_EINVAL if
- * its tensors are another's.
+ * @param family  "mobile-sam", "tiny-sam", "lite-medsam", "sam-vit", "medsam-vit"; NULL = what the
+ * file says. UM_EINVAL if its tensors are another's.
  */
 UM_API um_status um_segmenter_open_as(um_segmenter **out, um_device *device, const char *path,
                                       int canvas, const char *family);
