@@ -24,7 +24,7 @@
 
 enum {
     LAYERS_MAX = 256,
-    WIDTH_MAX = 8192,
+    WIDTH_MAX = 4096,
     WINDOW_MAX = 32 /* of one that is larger than the map */
 };
 static const float NORM_EPS = 1e-6f;
