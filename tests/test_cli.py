@@ -279,6 +279,27 @@ def crop_reports_full_picture_coordinates(tmp):
 
 
 @test
+def families_of_segmenters(tmp):
+    picture = ROOT / "tests/golden/end_to_end/phantom_0.png"
+    prompt = (picture, "--point", "250,150,1", "-o", "jsonl:-")
+    um("convert", SEGMENTER, tmp / "tiny.safetensors", "--sam-family", "tiny-sam")
+    said = json.loads(um("inspect", tmp / "tiny.safetensors", "--json")[0])
+    assert said["architecture"] == "tiny-sam" and said["input_size"] == 256, said["architecture"]
+    told, err = um("segment", *prompt, "--sam-family", "tiny-sam")
+    assert "tiny-sam 256" in err, err
+    written = lines(um("segment", *prompt, "--segmenter", tmp / "tiny.safetensors")[0])[0]
+    assert lines(told)[0]["mask"] == written["mask"] and lines(told)[0]["score"] == written["score"]
+    three = lines(um("segment", *prompt, "--multimask")[0])[0]  # the best of them, chosen on the host
+    assert three["mask"] == written["mask"] and abs(three["score"] - written["score"]) < 1e-6
+    one = lines(um("segment", *prompt)[0])[0]
+    assert one["score"] != written["score"]
+    for family in ("lite-medsam", "sam-vit", "medsam-vit", "nothing"):
+        _, err = um("segment", *prompt, "--sam-family", family, code=2)
+        assert family in err and "mobile-sam" in err, err
+        um("convert", SEGMENTER, tmp / "x.safetensors", "--sam-family", family, code=2)
+
+
+@test
 def segment_takes_boxes_and_points(tmp):
     picture = ROOT / "tests/golden/end_to_end/phantom_0.png"
     expected = json.loads((picture.parent / "expected.json").read_text())["phantom_0.png"]

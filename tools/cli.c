@@ -37,7 +37,7 @@ static const struct row table[] = {
      "D-FINE weights (.pt, .pth, .safetensors); default: the model that ships"},
     {"segmenter", 0, TEXT, AT(segmenter), 0, 0, 0, 0,
      ON_RUN | ON_SEGMENT | ON_BENCH | ON_DOCTOR | ON_VAL, "FILE",
-     "MobileSAM weights; default: the model that ships"},
+     "weights of MobileSAM or another of SAM's families; default: the model that ships"},
     {"device", 0, TEXT, AT(device), 0, 0, 0, 0, MODELS, "auto|cpu|cuda:N|guard",
      "where to compute; auto = first GPU that works, else cpu"},
     {"precision", 0, TEXT, AT(precision), 0, 0, 0, 0, MODELS | ON_CONVERT,

@@ -192,7 +192,8 @@ static void announce(const struct options *o, const um_device *dev, const um_det
                 um_detector_classes(detector) == 1 ? "" : "es");
     }
     if (segmenter)
-        fprintf(stderr, ", mobile-sam %d", um_segmenter_canvas(segmenter));
+        fprintf(stderr, ", %s %d", um_segmenter_architecture(segmenter),
+                um_segmenter_canvas(segmenter));
     fprintf(stderr, "\n");
 }
 

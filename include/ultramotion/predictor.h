@@ -14,7 +14,8 @@ extern "C" {
 typedef struct um_predictor um_predictor;
 
 /** What the image encoder made of one picture: f32, fp16 or bf16 [1,256,n,n] on the device, n =
- * canvas/16. Immutable and reference counted: keep several, use each from any thread. */
+ * canvas/16 (LiteMedSAM: canvas/4). Immutable and reference counted: keep several, use each from
+ * any thread. */
 typedef struct um_embedding um_embedding;
 
 /** Prompts in pixels of the image. */
@@ -25,7 +26,7 @@ typedef struct um_prompts {
     const int *labels;   /**< n_points: 1 object, 0 background, -1 padding */
     int n_points;        /**< at most 16 */
     const float
-        *mask_input; /**< low-res logits [4n,4n] of an earlier prediction, or NULL; n = canvas/16 */
+        *mask_input; /**< low-res logits [side,side] of an earlier prediction, or NULL; um_segmenter_low_side() */
     bool multimask;  /**< three masks instead of one */
     bool want_logits; /**< with want_values: full-size logits f32 instead of booleans */
     um_mask_mode as_numpy;

@@ -35,8 +35,8 @@ UM_API um_status um_segmenter_open(um_segmenter **out, um_device *device, const 
  * The same for a checkpoint that cannot tell its family, and whose metadata "architecture" does
  * not.
  *
- * @param family  "mobile-sam", "tiny-sam", "lite-medsam"; NULL = what the file says. UM_EINVAL if
- * its tensors are another's.
+ * @param family  "mobile-sam", "tiny-sam", "lite-medsam", "sam-vit", "medsam-vit"; NULL = what the
+ * file says. UM_EINVAL if its tensors are another's.
  */
 UM_API um_status um_segmenter_open_as(um_segmenter **out, um_device *device, const char *path,
                                       int canvas, const char *family);
@@ -49,6 +49,8 @@ UM_API um_status um_segmenter_open_memory(um_segmenter **out, um_device *device,
 UM_API void um_segmenter_close(um_segmenter **segmenter);
 /** Side S of the square canvas. */
 UM_API int um_segmenter_canvas(const um_segmenter *segmenter);
+/** "mobile-sam", "tiny-sam", "lite-medsam", "sam-vit-b", "medsam-vit-b", … Valid until close. */
+UM_API const char *um_segmenter_architecture(const um_segmenter *segmenter);
 /** SHA-256 of the file, 64 hex digits. Valid until close. */
 UM_API const char *um_segmenter_sha256(const um_segmenter *segmenter);
 /** The device it was opened on. */

@@ -22,7 +22,9 @@ static um_status open_file(um_segmenter **out, um_device *device, um_weights *fi
     s->dev = device;
     memcpy(s->sha256, um_weights_sha256(file), sizeof s->sha256);
     um_status st = um_sam_open(&s->net, device, file, canvas, family);
-    if (st != UM_OK)
+    if (st == UM_OK)
+        um_sam_architecture(um_sam_family(s->net), file, s->architecture, sizeof s->architecture);
+    else
         um_segmenter_close(&s);
     *out = s;
     return st;
@@ -90,6 +92,11 @@ int um_segmenter_canvas(const um_segmenter *segmenter)
 int um_segmenter_low_side(const um_segmenter *s)
 {
     return 4 * um_sam_grid(s->net);
+}
+
+const char *um_segmenter_architecture(const um_segmenter *segmenter)
+{
+    return segmenter->architecture;
 }
 
 const char *um_segmenter_sha256(const um_segmenter *segmenter)

@@ -15,7 +15,7 @@
 struct um_segmenter {
     um_device *dev;
     um_sam *net;
-    char sha256[65];
+    char sha256[65], architecture[32];
     pthread_mutex_t lock;
     um_mask_mode
         mode; /* guarded by lock, as all below; what AUTO means; AUTO = ask the environment */

@@ -22,7 +22,11 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { LAYERS_MAX = 256, WIDTH_MAX = 8192 };
+enum {
+    LAYERS_MAX = 256,
+    WIDTH_MAX = 4096,
+    WINDOW_MAX = 32 /* of one that is larger than the map */
+};
 static const float NORM_EPS = 1e-6f;
 
 static void refuse(um_bind *b, um_status st)
@@ -80,6 +84,11 @@ static void bind_layer(um_vit *v, um_bind *b, int i)
     int rows = 0, head = 0, c = v->width;
     table_of(b, i, &rows, &head);
     l->window = (rows + 1) / 2;
+    if (l->window > v->n && l->window > WINDOW_MAX)
+        refuse(b, um_fail(UM_EFORMAT,
+                          "%s: image_encoder.blocks.%d.attn.rel_pos_h has %d rows, for windows of "
+                          "%d; the map is %dx%d",
+                          um_weights_path(b->file), i, rows, l->window, v->n, v->n));
     um_bind_scope(b, "image_encoder.blocks.%d.", i);
     l->norm = um_bind_norm(b, "norm1", c, NORM_EPS);
     l->qkv = um_bind_linear(b, "attn.qkv", 3 * c, c);

@@ -41,11 +41,21 @@ const char *um_device_isa(const um_device *device)
 
 /* ---- params ---- */
 
+/* What is added is staged in blocks, each of which is uploaded and freed on its own: the weights of
+ * a big model then never lie in host memory twice. */
+enum { BLOCK = 256 << 20 };
+
+struct block {
+    struct block *next;
+    unsigned char *data;
+    size_t off, size, capacity; /* off: in the buffer */
+};
+
 struct um_params {
     um_device *dev;
     um_buf *buf;
-    unsigned char *staging;
-    size_t size, capacity;
+    struct block *first, *last;
+    size_t size;
     um_status status;
 };
 
@@ -63,13 +73,22 @@ um_status um_params_open(um_params **out, um_device *dev)
     return st;
 }
 
+static void drop_block(um_params *p)
+{
+    struct block *b = p->first;
+    p->first = b->next;
+    um_free(b->data);
+    um_free(b);
+}
+
 void um_params_close(um_params **params)
 {
     um_params *p = *params;
     if (!p)
         return;
     um_buf_close(&p->buf);
-    um_free(p->staging);
+    while (p->first)
+        drop_block(p);
     um_free(p);
     *params = NULL;
 }
@@ -78,6 +97,33 @@ void um_params_fail(um_params *p, um_status st)
 {
     if (p->status == UM_OK)
         p->status = st;
+}
+
+/* A block with room for `size` bytes from `off` on. */
+static struct block *find_block(um_params *p, size_t off, size_t size)
+{
+    struct block *b = p->last;
+    if (!b || (b->size && off + size - b->off > BLOCK)) {
+        b = um_zalloc(sizeof *b);
+        if (!b)
+            return NULL;
+        b->off = off;
+        if (p->first)
+            p->last->next = b;
+        else
+            p->first = b;
+        p->last = b;
+    }
+    if (off + size - b->off > b->capacity) {
+        size_t need = off + size - b->off, more = need + need / 2 + 65536;
+        size_t capacity = more <= BLOCK ? more : need > BLOCK ? need : BLOCK;
+        unsigned char *grown = um_grow(b->data, b->size, capacity);
+        if (!grown)
+            return NULL;
+        b->data = grown;
+        b->capacity = capacity;
+    }
+    return b;
 }
 
 void *um_params_reserve(um_params *p, size_t size, um_const *out)
@@ -90,24 +136,16 @@ void *um_params_reserve(um_params *p, size_t size, um_const *out)
         return NULL;
     }
     size_t off = round_up(p->size);
-    if (size > SIZE_MAX / 4 - off) {
+    struct block *b = size <= SIZE_MAX / 4 - off ? find_block(p, off, size) : NULL;
+    if (!b) {
         p->status = um_fail(UM_ENOMEM, "params: %zu bytes", size);
         return NULL;
     }
-    if (off + size > p->capacity) {
-        size_t capacity = (off + size) * 3 / 2 + 65536;
-        unsigned char *grown = um_grow(p->staging, p->size, capacity);
-        if (!grown) {
-            p->status = um_fail(UM_ENOMEM, "params: %zu bytes", capacity);
-            return NULL;
-        }
-        p->staging = grown;
-        p->capacity = capacity;
-    }
-    memset(p->staging + p->size, 0, off + size - p->size);
+    memset(b->data + b->size, 0, off + size - b->off - b->size);
+    b->size = off + size - b->off;
     p->size = off + size;
     *out = (um_const){off, size};
-    return p->staging + off;
+    return b->data + (off - b->off);
 }
 
 um_const um_params_add(um_params *p, const void *data, size_t size)
@@ -124,11 +162,12 @@ um_status um_params_upload(um_params *p)
     if (p->status != UM_OK || p->buf)
         return p->status;
     p->status = um_buf_open(&p->buf, p->dev, p->size ? p->size : ALIGN, "weights");
-    if (p->status == UM_OK && p->size)
-        p->status =
-            um_upload_now(p->dev, p->buf, 0, p->staging, p->size, UM_STAGE_SETUP, "weights");
-    um_free(p->staging);
-    p->staging = NULL;
+    while (p->first) {
+        if (p->status == UM_OK && p->first->size)
+            p->status = um_upload_now(p->dev, p->buf, p->first->off, p->first->data, p->first->size,
+                                      UM_STAGE_SETUP, "weights");
+        drop_block(p);
+    }
     return p->status;
 }
 

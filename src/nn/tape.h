@@ -39,8 +39,8 @@ um_const um_params_add(um_params *p, const void *data, size_t size);
 /* Like add, but returns the zeroed staging memory to be filled before the next add; NULL on
  * failure. */
 void *um_params_reserve(um_params *p, size_t size, um_const *out);
-um_status um_params_upload(
-    um_params *p); /* one upload, stage setup; frees the staging area; reports the sticky status */
+um_status um_params_upload(um_params *p); /* one upload, stage setup (more of more than 256 MB);
+                                             frees the staging area; reports the sticky status */
 size_t um_params_bytes(const um_params *p);
 um_device *um_params_device(const um_params *p);
 void um_params_fail(um_params *p, um_status st); /* make the status sticky */

@@ -96,8 +96,11 @@ void UM_NAME(mlp)(const struct um_call *call)
         return;
     }
     int mr = um_gemm_mr(out->c), rows = BLOCK_FLOATS / (c + a->hidden) / mr * mr;
+    int most = UM_POOL_SCRATCH / (int)sizeof(float) / (c + a->hidden);
     if (rows < 2 * mr)
         rows = 2 * mr;
+    if (rows > most)
+        rows = most;
     j.blocks = (j.rows + rows - 1) / rows;
     j.blocks = (j.blocks + threads - 1) / threads * threads; /* the same number for every thread */
     if (j.blocks > j.rows)
