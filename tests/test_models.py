@@ -280,6 +280,9 @@ def keys_equal_to_values_are_a_warning(tmp):
     _, err = um("detect", FRAMES[0], "--detector", file, "--det-size", "320")
     assert "warning" in err and "k_proj and v_proj are equal" in err and "convert the original .pth again" in err, err
     assert "warning       its k_proj" in um("inspect", file)[0]
+    _, err = um("convert", file, tmp / "joined.safetensors")  # joined or not
+    assert "warning" in err, err
+    assert "warning       its k_proj" in um("inspect", tmp / "joined.safetensors")[0]
     _, err = um("detect", FRAMES[0], "--detector", write(tmp / "new.safetensors", hugging_face(detector())), "--det-size", "320")
     assert "warning" not in err, err
 
@@ -498,7 +501,7 @@ def wrong_files(tmp):
         ("model.engine", b"ftrt" + bytes(60), "TensorRT"), ("model.xml", b"<?xml version=\"1.0\"?><net name=\"x\" version=\"11\"></net>", "OpenVINO"),
         ("model.gguf", b"GGUF" + bytes(60), "GGUF"), ("model.npz", archive(a_DOT_npy=b"x"), "NumPy"), ("model.npy", b"\x93NUMPY\x01\0" + bytes(60), "NumPy"),
         ("model.keras", archive(config_DOT_json=b"{}", model_DOT_weights_DOT_h5=b"x"), "Keras"), ("model.pdparams", b"\x80\x02}q\0X\x1a\0\0\0StructuredToParameterName@@.", "Paddle"),
-        ("old.pth", legacy, "before 1.6"), ("model.pkl", b"\x80\x04\x95\x05\0\0\0\0\0\0\0}\x94.", "a pickle"),
+        ("model.mlmodel", b"\x08\x04\x12\x1a\x0a\x05input" + bytes(40), "Core ML"), ("old.pth", legacy, "before 1.6"), ("model.pkl", b"\x80\x04\x95\x05\0\0\0\0\0\0\0}\x94.", "a pickle"),
         # parts
         ("backbone.pth", state({"model": pick(d, "backbone.")}), "D-FINE without its decoder"), ("decoder.pth", state(pick(d, "decoder.")), "D-FINE without its backbone"),
         ("hgnet.pth", state({k[9:]: v for k, v in pick(d, "backbone.").items()}), "HGNetV2 backbone alone"),
@@ -534,14 +537,16 @@ def fifty_wrong_files_get_a_sentence(tmp):
 
 @test
 def folders_get_a_sentence(tmp):
-    for name in ("nothing", "shards", "many"):
+    for name in ("nothing", "shards", "many", "saved"):
         (tmp / name).mkdir()
+    (tmp / "saved/saved_model.pb").write_bytes(b"x")
     (tmp / "shards/model.safetensors.index.json").write_text("{}")
     for file in ("a.pth", "b.pth"):
         (tmp / "many" / file).write_bytes(b"x")
     for role in ("--detector", "--segmenter"):
         refused(tmp / "nothing", "a folder without a weight file", role=role)
         refused(tmp / "shards", "several files", "max_shard_size", role=role)
+        refused(tmp / "saved", "TensorFlow SavedModel", role=role)
         refused(tmp / "many", "a folder with 2 weight files", role=role)
     (tmp / "one").mkdir()
     write(tmp / "one/best.safetensors", detector(), {"input_size": "320"})

@@ -176,9 +176,14 @@ int command_convert(const struct options *o)
     s.activation = detector.activation;
     s.fit = detector.fit;
     s.names = detector.names;
+    um_model_info info = {.struct_size = sizeof info};
     um_status st = um_model_convert_with(o->positional[0], o->positional[1], &s);
+    if (st == UM_OK)
+        st = um_model_inspect(o->positional[0], &info);
     if (st != UM_OK)
         return cli_fail(st);
+    if (info.warning)
+        cli_warn(o->positional[0], info.warning);
     if (!o->quiet)
         fprintf(stderr, "%s written (%s)\n", o->positional[1], precision);
     return EXIT_DONE;

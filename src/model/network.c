@@ -41,6 +41,7 @@ static const struct row {
      "the prompt encoder of a SAM alone", WHOLE},
     {"patch_embed.seq.0.c.weight", NULL, NULL, "the TinyViT image encoder of a SAM alone", WHOLE},
     {"stem.stem1.conv.weight", NULL, NULL, "an HGNetV2 backbone alone", WHOLE},
+    {"backbone.model.embedder.*", NULL, NULL, "a D-FINE of Hugging Face without its heads", WHOLE},
     {"backbone.stem.embedder.*", NULL, NULL, "an RT-DETR detector in Hugging Face's layout", OTHER},
     {"backbone.stem.stem1.conv.weight", NULL, "decoder.*", "a D-FINE without its decoder", WHOLE},
     {"decoder.dec_bbox_head.*", "decoder.up", "backbone.*", "a D-FINE without its backbone", WHOLE},
