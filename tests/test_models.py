@@ -210,6 +210,9 @@ def inputs_that_are_not_square(tmp):
         said = write(tmp / "said.safetensors", tensors, {"input_size": f"{width}x{height}"})
         near(FRAMES[frame], box, score, "--detector", said)
         assert f"{width}x{height} (metadata)" in um("inspect", said)[0]
+    odd = write_torch(tmp / "odd.pth", {"model": {**tensors, "decoder.anchors": noise(1, 77, 4)}})
+    refused(odd, "decoder.anchors fits no input", "--det-size WxH")
+    near(FRAMES[0], *PLAIN, "--detector", odd, "--det-size", "320")
     for wrong in ("320x", "x320", "320x300", "300", "0x320", "320x320x320", "-320x320", "320X320"):
         um("detect", FRAMES[0], "--det-size", wrong, code=2)
 
@@ -253,6 +256,12 @@ def folders_of_hugging_face(tmp):
         assert fact in out, out
     near(FRAMES[0], *HF_SILU_100, "--detector", folder)
     assert len(lines(um("detect", FRAMES[0], "--detector", folder, "--conf", "0")[0])[0]["boxes"]) == 100
+    # what else lies there is not meant
+    write(folder / "sam.safetensors", segmenter(), {"input_size": "256"})
+    assert mask("--segmenter", folder / "sam.safetensors") == mask()
+    write(folder / "sam.safetensors", segmenter())
+    assert json.loads(um("inspect", folder / "sam.safetensors", "--json")[0])["input_size"] == 1024
+    (folder / "sam.safetensors").unlink()
     # what is kept: the file that is made of it needs no folder
     um("convert", folder, tmp / "one.safetensors")
     near(FRAMES[0], *HF_SILU_100, "--detector", tmp / "one.safetensors", "--class", "bone, proximal")
@@ -495,6 +504,7 @@ def wrong_files(tmp):
         ("rcnn.pth", state(net("roi_heads.box_predictor.cls_score.weight")), "R-CNN"), ("unet.pth", state(net("inc.double_conv.0.weight")), "U-Net"),
         ("llm.safetensors", write(tmp / "made", net("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight")).read_bytes(), "language model"),
         ("hfsam.safetensors", write(tmp / "made", net("vision_encoder.patch_embed.projection.weight", "mask_decoder.iou_token.weight")).read_bytes(), "Hugging Face"),
+        ("deimv2.pth", state({"model": net("backbone.dinov3.cls_token", "decoder.up", "decoder.enc_score_head.weight")}), "another backbone"),
         ("mine.pt", state(net("a.weight", "b.weight")), "unknown network of 2 tensors"),
         # other frameworks
         ("model.onnx", onnx, "ONNX"), ("model.tflite", b"\x1c\0\0\0TFL3" + bytes(60), "TensorFlow Lite"), ("model.h5", b"\x89HDF\r\n\x1a\n" + bytes(60), "HDF5"),

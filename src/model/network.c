@@ -47,6 +47,7 @@ static const struct row {
     {"decoder.dec_bbox_head.*", "decoder.up", "backbone.*", "a D-FINE without its backbone", WHOLE},
     {"decoder.enc_score_head.weight", NULL, "decoder.up", "an RT-DETR detector", OTHER},
     {"backbone.stem.stem1.conv.weight", "decoder.*", NULL, "a part of a D-FINE", WHOLE},
+    {"decoder.up", "backbone.*", NULL, "a D-FINE with another backbone (DEIMv2)", OTHER},
     {"encoder.input_proj.*", NULL, "backbone.*", "the encoder of a D-FINE or RT-DETR alone", WHOLE},
     {"model.backbone.*", "model.decoder.*", NULL, "a detector in Hugging Face's layout", OTHER},
     {"transformer.level_embed", NULL, NULL, "a Deformable DETR or DINO detector", OTHER},

@@ -234,6 +234,8 @@ static um_status read_beside(um_weights *w, const char *name,
 
 um_status um_config_read(um_weights *w)
 {
+    if (!w->hugging_face && !um_weights_find(w, "decoder.up"))
+        return UM_OK; /* a segmenter that lies beside a D-FINE */
     um_status st = read_beside(w, "config.json", um_config_parse);
     return st == UM_OK && w->fact_count
                ? read_beside(w, "preprocessor_config.json", um_preprocessor_parse)

@@ -197,5 +197,5 @@ um_status um_stranger(const unsigned char *b, size_t n)
     snprintf(first, sizeof first,
              "neither safetensors nor a PyTorch archive (%zu bytes, first %02x %02x)", n, b[0],
              n > 1 ? b[1] : 0);
-    return um_stranger_fail(first, "download it again if it is cut or damaged");
+    return um_stranger_fail(first, "download it again if it is cut or damaged, or decrypt it");
 }
