@@ -153,6 +153,7 @@ int command_inspect(const struct options *o)
 int command_convert(const struct options *o)
 {
     const char *precision = o->precision ? o->precision : "fp32";
+    um_model_info info = {.struct_size = sizeof info};
     if (o->calibrate) {
         fprintf(stderr, "ultramotion: convert --calibrate: not in this build\n");
         return EXIT_FAILED;
@@ -176,7 +177,6 @@ int command_convert(const struct options *o)
     s.activation = detector.activation;
     s.fit = detector.fit;
     s.names = detector.names;
-    um_model_info info = {.struct_size = sizeof info};
     um_status st = um_model_convert_with(o->positional[0], o->positional[1], &s);
     if (st == UM_OK)
         st = um_model_inspect(o->positional[0], &info);
