@@ -229,6 +229,14 @@ def silu_is_said(tmp):
     out, _ = um("inspect", said)
     assert "activation    silu (metadata)" in out and "deim-d-fine" in out, out
     near(FRAMES[0], *PLAIN, "--detector", said, "--det-act", "relu")
+    # a config.json beside upstream's layout
+    (tmp / "beside").mkdir()
+    write_torch(tmp / "beside/deim.pth", {"model": tensors})
+    for config in ({"model_type": "d_fine", "decoder_activation_function": "silu"}, {"decoder_activation_function": "silu"}):
+        (tmp / "beside/config.json").write_text(json.dumps(config))
+        near(FRAMES[0], *DEIM[0][1:], "--detector", tmp / "beside", "--det-size", "320")
+    (tmp / "beside/config.json").write_text(json.dumps({"model_type": "detr", "decoder_activation_function": "silu"}))
+    near(FRAMES[0], *PLAIN, "--detector", tmp / "beside/deim.pth", "--det-size", "320")
     um("detect", FRAMES[0], "--det-act", "gelu", code=2)
     refused_value = write(tmp / "wrong.safetensors", tensors, {"activation": "gelu"})
     _, err = um("detect", FRAMES[0], "--detector", refused_value, code=1)
