@@ -17,6 +17,7 @@ struct dw_options {
     char size; /* 'n' 's' 'm' 'l' 'x' */
     int classes, channels;
     bool deployed; /* encoder as upstream's deploy() leaves it: BatchNorm and Rep branches fused */
+    int d_ffn;     /* width of the decoder's feed-forward layers; 0 = the size's */
     float offsets_scale; /* of sampling_offsets.*; 0 = 1 */
     const char *omit;    /* leave this tensor out */
     const char *extra;   /* add a tensor of this name */
@@ -307,7 +308,7 @@ static um_status dw_write(const char *path, const struct dw_options *o)
         s++;
     const int *b = B[s->backbone];
     struct dw *g = calloc(1, sizeof *g);
-    int m = b[0], w = s->width, d = s->d;
+    int m = b[0], w = s->width, d = s->d, d_ffn = o->d_ffn ? o->d_ffn : s->d_ffn;
     g->o = o;
     g->lab = s->backbone < 2;
     dw_cba(g, m, o->channels, 3, true, "backbone.stem.stem1");
@@ -350,8 +351,8 @@ static um_status dw_write(const char *path, const struct dw_options *o)
         dw_points(g, p);
         dw_linear(g, 2 * d, 2 * d, "%s.gateway.gate", p);
         dw_norm(g, d, "%s.gateway.norm", p);
-        dw_linear(g, s->d_ffn, d, "%s.linear1", p);
-        dw_linear(g, d, s->d_ffn, "%s.linear2", p);
+        dw_linear(g, d_ffn, d, "%s.linear1", p);
+        dw_linear(g, d, d_ffn, "%s.linear2", p);
         dw_norm(g, d, "%s.norm3", p);
         dw_mlp(g, d, 132, head);
         dw_linear(g, o->classes, d, "decoder.dec_score_head.%d", i); /* only the last is used */

@@ -355,8 +355,6 @@ TEST(a_deployed_checkpoint_gives_the_same_detections)
     free(x);
 }
 
-/* ---- robustness ---- */
-
 static bool all_finite(const struct net *n)
 {
     bool ok = true;
@@ -366,6 +364,44 @@ static bool all_finite(const struct net *n)
         ok = ok && isfinite(n->boxes[i]);
     return ok;
 }
+
+/* ---- sizes of one's own ---- */
+
+TEST(sizes_are_read_off_the_tensors)
+{
+    struct net n = {0};
+    char path[] = "/tmp/test_dfine_XXXXXX";
+    um_weights *file = NULL;
+    float *x = golden_input(320, 416, 1);
+    int fd = mkstemp(path);
+    CHECK(fd >= 0);
+    close(fd);
+    CHECK_OK(device_open(&n.dev));
+    CHECK_OK(dw_write(
+        path, &(struct dw_options){.size = 's', .classes = 5, .channels = 1, .d_ffn = 320}));
+    CHECK_OK(um_weights_open(&file, path));
+    CHECK_OK(um_dfine_open(&n.d, n.dev, file,
+                           &(struct um_dfine_wish){.input_w = 416,
+                                                   .input_h = 320,
+                                                   .queries = 123,
+                                                   .act = UM_ACT_SILU,
+                                                   .fit = UM_DFINE_LETTERBOX}));
+    const struct um_dfine_info *info = um_dfine_info(n.d);
+    CHECK_STR(info->architecture, "dfine-s");
+    CHECK_STR(info->family, "deim-d-fine");
+    CHECK(info->queries == 123 && info->classes == 5 && info->letterbox && !info->warning);
+    CHECK_STR(info->queries_from, "option");
+    CHECK_OK(prepare(&n, 320, 416, 1, false));
+    CHECK_EQ(n.queries, 123);
+    CHECK_OK(net_run(&n, x));
+    CHECK(all_finite(&n));
+    um_weights_close(&file);
+    unlink(path);
+    net_close(&n);
+    free(x);
+}
+
+/* ---- robustness ---- */
 
 TEST(blank_and_white_pictures_give_finite_results)
 {

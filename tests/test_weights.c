@@ -705,6 +705,61 @@ TEST(every_failing_allocation_is_reported)
 
 /* ---- bombs ---- */
 
+static bool write_text(const char *path, const void *data, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    bool good = f && fwrite(data, 1, n, f) == n;
+    return f && fclose(f) == 0 && good;
+}
+
+/* A folder of Hugging Face: its config.json in our words, and no memory. */
+TEST(a_folder_says_what_its_config_says)
+{
+    static const char CONFIG[] =
+        "{\"model_type\": \"d_fine\", \"num_queries\": 77, \"decoder_n_points\": [4, 8], "
+        "\"id2label\": {\"0\": \"a\", \"2\": \"c\"}, \"anchor_image_size\": [256, 320]}";
+    char folder[256], model[300], config[300];
+    size_t n = 0;
+    unsigned char *bytes = slurp(FOLDER "hf_file.safetensors", &n);
+    snprintf(folder, sizeof folder, "%s", temporary("folder"));
+    snprintf(model, sizeof model, "%s/model.safetensors", folder);
+    snprintf(config, sizeof config, "%s/config.json", folder);
+    CHECK(bytes && mkdir(folder, 0700) == 0 && write_text(model, bytes, n) &&
+          write_text(config, CONFIG, sizeof CONFIG - 1));
+    free(bytes);
+    um_weights *w = NULL;
+    const char *from = NULL;
+    for (int k = 1; !w; k++) {
+        FORGET_ERROR();
+        um_mem_fail_at((uint64_t)k);
+        um_status st = um_weights_open(&w, folder);
+        um_mem_fail_at(0);
+        CHECK_MEMORY(st);
+        CHECK((st == UM_OK) == (w != NULL));
+    }
+    CHECK(um_weights_hugging_face(w));
+    CHECK_STR(um_weights_fact(w, "queries", &from), "77");
+    CHECK_STR(from, "config.json");
+    CHECK_STR(um_weights_fact(w, "activation", NULL), "relu");
+    CHECK_STR(um_weights_fact(w, "points", NULL), "4,8");
+    CHECK_STR(um_weights_fact(w, "classes", NULL), "a,,c");
+    CHECK_STR(um_weights_fact(w, "input_size", NULL), "320x256");
+    CHECK(!um_weights_fact(w, "fit", NULL));
+    CHECK_STR(um_weights_path(w), model);
+    um_weights_close(&w);
+    CHECK(write_text(config, "[", 1));
+    CHECK_EQ(um_weights_open(&w, folder), UM_EFORMAT);
+    CHECK(strncmp(um_last_error(), config, strlen(config)) == 0); /* the file that is wrong */
+    remove(config);
+    CHECK_OK(um_weights_open(&w, model));
+    CHECK(!um_weights_fact(w, "queries", NULL));
+    um_weights_close(&w);
+    remove(model);
+    CHECK_EQ(um_weights_open(&w, folder), UM_EFORMAT);
+    CHECK(strstr(um_last_error(), "a folder without a weight file"));
+    rmdir(folder);
+}
+
 static size_t put_number(unsigned char *p, uint64_t n, int bytes)
 {
     for (int i = 0; i < bytes; i++)

@@ -162,6 +162,13 @@ int cli_usage(const char *fmt, ...)
     return EXIT_USAGE;
 }
 
+void cli_warn(const char *file, const char *text)
+{
+    fprintf(stderr, "ultramotion: warning: ");
+    cli_put(stderr, file);
+    fprintf(stderr, ": %s\n", text);
+}
+
 int cli_fail(um_status st)
 {
     fprintf(stderr, "ultramotion: %s\n", um_last_error());
@@ -526,8 +533,7 @@ um_status cli_open_detector(um_detector **out, um_device *dev, const struct opti
     if (st != UM_OK)
         cli_fail(st);
     else if (um_detector_warning(*out))
-        fprintf(stderr, "ultramotion: warning: %s: %s\n",
-                o->detector ? o->detector : CLI_DEFAULT_DETECTOR, um_detector_warning(*out));
+        cli_warn(o->detector ? o->detector : CLI_DEFAULT_DETECTOR, um_detector_warning(*out));
     return st;
 }
 

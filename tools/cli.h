@@ -63,6 +63,8 @@ bool cli_numbers(const char *text, int count, double *out);
 bool cli_size(const char *option, const char *text, int *width, int *height);
 /* "ultramotion: <text>" to stderr; returns the exit code that a status deserves. */
 int cli_fail(um_status st);
+/* "ultramotion: warning: FILE: TEXT" to stderr. */
+void cli_warn(const char *file, const char *text);
 int cli_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* The device of the options. Messages of all these go to stderr. */

@@ -153,6 +153,7 @@ int command_inspect(const struct options *o)
 int command_convert(const struct options *o)
 {
     const char *precision = o->precision ? o->precision : "fp32";
+    um_model_info info = {.struct_size = sizeof info};
     if (o->calibrate) {
         fprintf(stderr, "ultramotion: convert --calibrate: not in this build\n");
         return EXIT_FAILED;
@@ -179,8 +180,12 @@ int command_convert(const struct options *o)
     s.names = detector.names;
     s.metadata = o->sam_family ? family : NULL;
     um_status st = um_model_convert_with(o->positional[0], o->positional[1], &s);
+    if (st == UM_OK)
+        st = um_model_inspect(o->positional[0], &info);
     if (st != UM_OK)
         return cli_fail(st);
+    if (info.warning)
+        cli_warn(o->positional[0], info.warning);
     if (!o->quiet)
         fprintf(stderr, "%s written (%s)\n", o->positional[1], precision);
     return EXIT_DONE;

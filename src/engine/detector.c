@@ -39,7 +39,6 @@ static um_status open_file(um_detector **out, um_device *device, um_weights *fil
         return um_fail(UM_ENOMEM, "detector");
     pthread_mutex_init(&d->own.lock, NULL);
     d->dev = device;
-    d->warning = um_weights_warning(file);
     memcpy(d->sha256, um_weights_sha256(file), sizeof d->sha256);
     st = um_dfine_open(&d->net, device, file, &wish);
     if (st == UM_OK)
@@ -174,7 +173,7 @@ int um_detector_queries(const um_detector *detector)
 
 const char *um_detector_warning(const um_detector *detector)
 {
-    return detector->warning;
+    return um_dfine_info(detector->net)->warning;
 }
 
 const char *um_detector_architecture(const um_detector *detector)

@@ -37,8 +37,7 @@ struct um_detector {
     um_device *dev;
     um_dfine *net;
     char sha256[65];
-    const char *warning; /* static text or NULL */
-    char **names;        /* [classes]; NULL where unnamed */
+    char **names; /* [classes]; NULL where unnamed */
     struct um_detector_own own;
 };
 

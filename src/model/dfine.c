@@ -20,6 +20,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 /* ---- forward ---- */
 
@@ -315,6 +316,18 @@ static um_status plan_levels(struct um_dfine *d)
     return UM_OK;
 }
 
+/* Anchors of an input that cannot be told are no reason to take another one in silence. */
+static um_status check_size_known(const um_weights *file, const struct um_dfine_info *info)
+{
+    const struct um_wtensor *a = um_weights_find(file, "decoder.anchors");
+    if (!a || strcmp(info->size_from, "default") != 0)
+        return UM_OK;
+    return um_fail(UM_EFORMAT,
+                   "%s: decoder.anchors fits no input with sides of multiples of %d, want one; say "
+                   "the size that it was trained for (--det-size WxH)",
+                   um_weights_path(file), UM_DFINE_STEP);
+}
+
 um_status um_dfine_open(um_dfine **out, um_device *dev, const um_weights *file,
                         const struct um_dfine_wish *wish)
 {
@@ -322,6 +335,8 @@ um_status um_dfine_open(um_dfine **out, um_device *dev, const um_weights *file,
     um_status st = d ? um_dfine_recognise(file, &d->info) : um_fail(UM_ENOMEM, "D-FINE");
     if (st == UM_OK && wish)
         um_dfine_obey(&d->info, wish);
+    if (st == UM_OK)
+        st = check_size_known(file, &d->info);
     if (st == UM_OK)
         st = um_dfine_measure(file, &d->size);
     if (st == UM_OK) {

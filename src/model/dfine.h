@@ -20,6 +20,7 @@ struct um_dfine_info {
     enum um_act lqe_act;  /* of the head that estimates a box's quality */
     enum um_act head_act; /* of the heads that make boxes and place queries */
     bool letterbox;       /* what the weights want of a picture's shape */
+    const char *warning;  /* what its user should know, a static text; or NULL */
     /* where these are from: "option", "metadata", "config.json", "tensors" or "default" */
     const char *size_from, *queries_from, *act_from, *fit_from;
 };

@@ -170,6 +170,33 @@ void um_dfine_set_act(struct um_dfine_info *info, enum um_act act)
         info->family = act == UM_ACT_SILU ? "deim-d-fine" : "d-fine";
 }
 
+/* ---- files that are known to be wrong ---- */
+
+/* Are the rows of k those of v in one of its attentions? */
+static bool same_kv(const um_weights *file, const char *layers, int i)
+{
+    char name[96];
+    snprintf(name, sizeof name, "%s.%d.self_attn.in_proj_weight", layers, i);
+    const struct um_wtensor *t = um_weights_find(file, name);
+    int64_t part = t && t->rank == 2 && t->dim[0] % 3 == 0 ? um_wtensor_elements(t) / 3 : 0, n = 0;
+    while (n < part && um_wtensor_at(t, part + n) == um_wtensor_at(t, 2 * part + n))
+        n++;
+    return part > 0 && n == part;
+}
+
+/* The conversion script of transformers took k from the rows of v before August 2025. */
+static const char *find_warning(const um_weights *file)
+{
+    bool wrong = same_kv(file, "encoder.encoder.0.layers", 0);
+    for (int i = 0; i < UM_DFINE_LAYERS_MAX && !wrong; i++)
+        wrong = same_kv(file, "decoder.decoder.layers", i);
+    return wrong
+               ? "its k_proj and v_proj are equal, as Hugging Face's conversion wrote them before "
+                 "August 2025: boxes will be wrong; convert the original .pth again with a newer "
+                 "transformers, or use the .pth itself"
+               : NULL;
+}
+
 um_status um_dfine_recognise(const um_weights *file, struct um_dfine_info *info)
 {
     const struct um_wtensor *stem = um_weights_find(file, STEM),
@@ -190,6 +217,7 @@ um_status um_dfine_recognise(const um_weights *file, struct um_dfine_info *info)
     snprintf(info->architecture, sizeof info->architecture, "%s", um_dfine_name(&maps));
     info->classes = (int)head->dim[0];
     info->channels = (int)stem->dim[1];
+    info->warning = find_warning(file);
     um_status st = read_family(file, info);
     if (st == UM_OK)
         st = read_acts(file, info);

@@ -70,7 +70,7 @@ static void describe_dfine(const um_weights *file, const struct um_dfine_info *d
     info->fit_from = d->fit_from;
     if (names && strspn(names, "0123456789") < strlen(names)) /* a plain number is their count */
         info->names_from = from;
-    info->warning = um_weights_warning(file);
+    info->warning = d->warning;
 }
 
 static bool is_dfine(const um_weights *file)

@@ -98,6 +98,9 @@ static um_status complete_dfine(struct adder *a, const struct um_dfine_info *d)
     if (um_weights_find(a->file, "encoder.lateral_convs.0.conv_bn_fused.weight"))
         return um_fail(UM_EUNSUPPORTED, "its BatchNorms are fused (deploy), which upstream's code "
                                         "does not load; convert the training checkpoint");
+    if (um_dfine_is_hugging_face(d) && d->input_w != d->input_h)
+        return um_fail(UM_EUNSUPPORTED, "transformers and upstream count positions of an input "
+                                        "that is not square differently; give a square --det-size");
     add_alias(a, "decoder.decoder.up", "decoder.up");
     add_alias(a, "decoder.decoder.reg_scale", "decoder.reg_scale");
     add_points(a, &size);

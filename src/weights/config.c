@@ -175,21 +175,29 @@ static um_status add_preprocessor(um_weights *w, const char *path, const cJSON *
                     cJSON_GetObjectItemCaseSensitive(size, "width"), 0);
 }
 
-static bool is_dfine(const cJSON *config)
+/* By its type, else, where it has none, by a key that other models' configs have not. */
+static bool is_dfine(const um_weights *w, const cJSON *config)
 {
+    static const char *const KEYS[] = {"decoder_activation_function", "decoder_n_points",
+                                       "num_queries"};
     const cJSON *type = cJSON_GetObjectItemCaseSensitive(config, "model_type");
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(config, "architectures");
     const cJSON *first = cJSON_IsArray(list) ? cJSON_GetArrayItem(list, 0) : NULL;
-    return cJSON_IsString(type) ? strcmp(type->valuestring, "d_fine") == 0
-                                : cJSON_IsString(first) &&
-                                      strcmp(first->valuestring, "DFineForObjectDetection") == 0;
+    bool known = w->hugging_face && cJSON_IsObject(config);
+    if (cJSON_IsString(type))
+        return strcmp(type->valuestring, "d_fine") == 0;
+    if (cJSON_IsString(first))
+        return strcmp(first->valuestring, "DFineForObjectDetection") == 0;
+    for (size_t i = 0; i < sizeof KEYS / sizeof *KEYS; i++)
+        known = known || cJSON_GetObjectItemCaseSensitive(config, KEYS[i]) != NULL;
+    return known;
 }
 
 um_status um_config_parse(um_weights *w, const char *path, const void *text, size_t n)
 {
     cJSON *config = cJSON_ParseWithLength(text, n);
     um_status st = UM_OK;
-    if (config && is_dfine(config))
+    if (config && is_dfine(w, config))
         st = add_config(w, path, config);
     else if (w->hugging_face) /* any trainer may leave a config.json beside other weights */
         st = config ? um_fail(UM_EFORMAT,
@@ -234,6 +242,8 @@ static um_status read_beside(um_weights *w, const char *name,
 
 um_status um_config_read(um_weights *w)
 {
+    if (!w->hugging_face && !um_weights_find(w, "decoder.up"))
+        return UM_OK; /* a segmenter that lies beside a D-FINE */
     um_status st = read_beside(w, "config.json", um_config_parse);
     return st == UM_OK && w->fact_count
                ? read_beside(w, "preprocessor_config.json", um_preprocessor_parse)

@@ -80,6 +80,20 @@ um_status um_folder_resolve(const char *path, char **out)
     um_free(shards);
     if (st != UM_OK)
         return st;
+    static const char *const FOREIGN[][2] = {{"saved_model.pb", "a TensorFlow SavedModel"},
+                                             {"Manifest.json", "a Core ML package"}};
+    for (int i = 0; i < 2; i++) {
+        char *there = NULL;
+        st = look_for(path, FOREIGN[i][0], &there);
+        if (st == UM_OK && there)
+            st = um_fail(UM_EFORMAT,
+                         "%s: %s, want weights of D-FINE or SAM as .safetensors, .pt or .pth; give "
+                         "the PyTorch checkpoint that it was made of",
+                         path, FOREIGN[i][1]);
+        um_free(there);
+        if (st != UM_OK)
+            return st;
+    }
     int n = count_weights(path, only);
     if (n == 1) {
         *out = join(path, only);

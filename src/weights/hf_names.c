@@ -78,12 +78,6 @@ static const struct rule DECODER_LAYER[] = {
  * control characters. */
 static const char ALIAS_MARK[] = "\001";
 
-/* Its conversion script took k from the rows of v before August 2025. */
-static const char SAME_KV[] =
-    "its k_proj and v_proj are equal, as Hugging Face's conversion wrote them before August 2025: "
-    "boxes will be wrong; convert the original .pth again with a newer transformers, or use the "
-    ".pth itself";
-
 enum { LONG_NAME = 2 * UM_W_NAME_MAX };
 
 static bool starts(const char *s, const char *prefix)
@@ -200,8 +194,6 @@ static um_status join(um_weights *w, struct um_wtensor *q, size_t stem, const ch
         return um_fail(UM_ENOMEM, "tensor %s: %zu bytes", q->name, 3 * bytes);
     for (int i = 0; i < 3; i++)
         um_view_copy(part[i], data + (size_t)i * bytes);
-    if (strcmp(kind, "weight") == 0 && memcmp(data + bytes, data + 2 * bytes, bytes) == 0)
-        w->warning = SAME_KV;
     q->dim[0] *= 3;
     q->data = data;
     for (int d = q->rank - 1; d >= 0; d--)

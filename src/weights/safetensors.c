@@ -215,7 +215,9 @@ um_status um_safetensors_load(um_weights *w)
         return st;
     cJSON *header = cJSON_ParseWithLengthOpts(text, (size_t)n, &end, 0);
     if (!header)
-        st = um_fail(UM_EFORMAT, "safetensors header: bad JSON at offset %td",
+        st = um_fail(UM_EFORMAT,
+                     "safetensors header: bad JSON at offset %td, want a whole file; download or "
+                     "copy it again",
                      end ? 8 + (end - text) : 8);
     for (const char *p = end; st == UM_OK && p < text + n; p++)
         if (*p != ' ' && *p != '\n' && *p != '\t' && *p != '\r')

@@ -69,6 +69,7 @@ static const struct kind KINDS[] = {
     AT(0, "\x85\x01", "a file encrypted with PGP", DECRYPT),
     AT(0, "\x85\x02", "a file encrypted with PGP", DECRYPT),
     AT(0, "\x8c\x0d", "a file encrypted with PGP", DECRYPT),
+    AT(0, "MATLAB 5.0", "a MATLAB file", CONVERTED),
     AT(0, "SQLite format 3", "an SQLite database", "download the weights themselves"),
     AT(0, "7767517", "an ncnn model", CONVERTED),
 };
@@ -142,7 +143,13 @@ static um_status text(const char *s, size_t n)
     return um_stranger_fail("a text", "download the weights themselves");
 }
 
-/* An ONNX file is a protobuf: field 1 (version), a number, then field 2 (producer) or 7, 8. */
+/* A protobuf whose field 1 is a version: of ONNX, then field 2 is a name (or 7, 8), of Core ML a
+ * message. */
+static bool is_coreml(const unsigned char *b, size_t n)
+{
+    return n > 4 && b[0] == 0x08 && b[1] < 0x20 && b[2] == 0x12 && b[4] == 0x0a;
+}
+
 static bool is_onnx(const unsigned char *b, size_t n)
 {
     return n > 4 && b[0] == 0x08 && b[1] < 0x20 &&
@@ -180,6 +187,8 @@ um_status um_stranger(const unsigned char *b, size_t n)
                    : um_stranger_fail(
                          "a pickle, not written by torch.save()",
                          "load it in Python and save the network's state dict with torch.save()");
+    if (is_coreml(b, n))
+        return um_stranger_fail("a Core ML model", CONVERTED);
     if (is_onnx(b, n))
         return um_stranger_fail("an ONNX model", CONVERTED);
     if (is_text((const char *)b, n < SEEN ? n : SEEN))
@@ -188,5 +197,5 @@ um_status um_stranger(const unsigned char *b, size_t n)
     snprintf(first, sizeof first,
              "neither safetensors nor a PyTorch archive (%zu bytes, first %02x %02x)", n, b[0],
              n > 1 ? b[1] : 0);
-    return um_stranger_fail(first, "download it again if it is cut or damaged");
+    return um_stranger_fail(first, "download it again if it is cut or damaged, or decrypt it");
 }

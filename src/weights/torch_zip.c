@@ -494,7 +494,9 @@ static const struct um_pvalue *find_state(const struct um_pvalue *file, int dept
 
 static um_status not_read(const struct um_pvalue *name, const char *made_by)
 {
-    return um_fail(UM_EFORMAT, "tensor %.*s: made by %s, which is not read",
+    return um_fail(UM_EFORMAT,
+                   "tensor %.*s: made by %s, which is not read, want plain tensors; save "
+                   "model.state_dict() with torch.save()",
                    name->string.length > UM_W_NAME_MAX ? UM_W_NAME_MAX : (int)name->string.length,
                    name->string.text, made_by);
 }

@@ -28,8 +28,7 @@ struct um_weights {
     int meta_count;
     struct um_wpair *fact; /* of a config.json beside the file, in the words of our metadata */
     int fact_count;
-    bool hugging_face;   /* the names were Hugging Face's */
-    const char *warning; /* static text or NULL */
+    bool hugging_face; /* the names were Hugging Face's */
     char sha256[65];
 };
 

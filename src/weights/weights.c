@@ -301,11 +301,6 @@ bool um_weights_hugging_face(const um_weights *w)
     return w->hugging_face;
 }
 
-const char *um_weights_warning(const um_weights *w)
-{
-    return w->warning;
-}
-
 const char *um_weights_format(const um_weights *w)
 {
     return w->format;

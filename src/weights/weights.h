@@ -53,10 +53,9 @@ const char *um_weights_meta(const um_weights *w,
  * "metadata" or "config.json". NULL = nothing. Keys: input_size ("320", "WxH"), queries,
  * activation, head_activation, fit, classes, family, points. */
 const char *um_weights_fact(const um_weights *w, const char *key, const char **from);
-bool um_weights_hugging_face(const um_weights *w);   /* were the names Hugging Face's? */
-const char *um_weights_warning(const um_weights *w); /* what its user should know, or NULL */
-const char *um_weights_format(const um_weights *w);  /* "safetensors", "torch zip" */
-const char *um_weights_sha256(const um_weights *w);  /* 64 hex digits, of the file */
+bool um_weights_hugging_face(const um_weights *w);  /* were the names Hugging Face's? */
+const char *um_weights_format(const um_weights *w); /* "safetensors", "torch zip" */
+const char *um_weights_sha256(const um_weights *w); /* 64 hex digits, of the file */
 const char *um_weights_path(const um_weights *w);
 
 /* Copy a tensor as contiguous row-major fp32. The shape must be exactly `dim[0..rank-1]`; else
