@@ -28,8 +28,8 @@ enum command_bit {
 
 struct options {
     const char *detector, *segmenter, *sam_family, *device, *precision, *class_name, *gate, *kpi,
-        *dump, *config, *size, *pixel, *calibrate, *on_device_lost, *on_sink_full, *window, *det_size,
-        *det_act, *det_fit, *names;
+        *dump, *config, *size, *pixel, *calibrate, *on_device_lost, *on_sink_full, *window,
+        *det_size, *det_act, *det_fit, *names;
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;

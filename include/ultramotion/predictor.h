@@ -21,14 +21,14 @@ typedef struct um_embedding um_embedding;
 /** Prompts in pixels of the image. */
 typedef struct um_prompts {
     size_t struct_size;
-    const float *box;    /**< x0,y0,x1,y1 or NULL */
-    const float *points; /**< n_points x,y pairs */
-    const int *labels;   /**< n_points: 1 object, 0 background, -1 padding */
-    int n_points;        /**< at most 16 */
-    const float
-        *mask_input; /**< low-res logits [side,side] of an earlier prediction, or NULL; um_segmenter_low_side() */
-    bool multimask;  /**< three masks instead of one */
-    bool want_logits; /**< with want_values: full-size logits f32 instead of booleans */
+    const float *box;        /**< x0,y0,x1,y1 or NULL */
+    const float *points;     /**< n_points x,y pairs */
+    const int *labels;       /**< n_points: 1 object, 0 background, -1 padding */
+    int n_points;            /**< at most 16 */
+    const float *mask_input; /**< low-res logits [side,side] of an earlier prediction, or NULL; side
+                                as in low_res_side */
+    bool multimask;          /**< three masks instead of one */
+    bool want_logits;        /**< with want_values: full-size logits f32 instead of booleans */
     um_mask_mode as_numpy;
     bool want_values; /**< fill in um_prediction.masks, scores, low instead of mask, iou, low_res */
 } um_prompts;
