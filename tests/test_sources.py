@@ -290,7 +290,7 @@ def wrong_files(folder):
     packed("archive_a.zip", zipped(("scan.png", b"x")), "zip archive", "unpack")
     put("archive_b.gz", gzip.compress(b"x"), "gzip archive", "unpack")
     packed("archive_c.tar", tarred, "tar archive", "unpack")
-    put("archive_d.7z", b"7z\xbc\xaf\x27\x1c\0\4" + bytes(40), "7z archive", "unpack")
+    put("archive_d.7z", b"7z\xbc\xaf\x27\x1c\0\4" + bytes(40), "7-Zip archive", "unpack")
     put("archive_e.xz", b"\xfd7zXZ\0\0\4" + bytes(40), "xz archive", "unpack")
     put("network_a.safetensors", DETECTOR.read_bytes()[:200000], "safetensors", "--detector")
     packed("network_b.pt", zipped(("archive/data.pkl", pickle.dumps({})), ("archive/data/0", b"0123")), "PyTorch", "--detector")

@@ -65,7 +65,12 @@ static const struct mark marks[] = {
     MARK(0, "MATLAB 5.0 MAT-file", VOLUME, "a MATLAB file", "MATLAB file"),
     MARK(4, "TFL3", WEIGHTS, "a TensorFlow Lite network", "TensorFlow Lite network"),
     MARK(0, "GGUF", WEIGHTS, "a GGUF network", "GGUF network"),
+    MARK(4, "ORTM", WEIGHTS, "an ONNX Runtime network", "ONNX Runtime network"),
+    MARK(0, "ggml", WEIGHTS, "a GGML network", "GGML network"),
+    MARK(0, "lmgg", WEIGHTS, "a GGML network", "GGML network"),
     MARK(0, "ftrt", WEIGHTS, "a TensorRT engine", "TensorRT engine"),
+    MARK(0, "ptrt", WEIGHTS, "a TensorRT engine", "TensorRT engine"),
+    MARK(0, "7767517", WEIGHTS, "an ncnn network", "ncnn network"),
     MARK(0, "\x89HDF\r\n\x1a\n", WEIGHTS, "an HDF5 file, as Keras writes them", "HDF5 file"),
     MARK(0, "\x80\x02", WEIGHTS, "a pickle, as PyTorch writes weights", "pickle"),
     MARK(0, "\x80\x03", WEIGHTS, "a pickle, as PyTorch writes weights", "pickle"),
@@ -74,10 +79,14 @@ static const struct mark marks[] = {
     MARK(0, "version https://git-lfs", POINTER, "a Git LFS pointer", "Git LFS pointer"),
     MARK(0, "Salted__", ENCRYPTED, "an encrypted file (OpenSSL)", "encrypted file"),
     MARK(0, "-----BEGIN PGP MESSAGE", ENCRYPTED, "an encrypted file (PGP)", "encrypted file"),
+    MARK(0, "\x85\x01", ENCRYPTED, "an encrypted file (PGP)", "encrypted file"),
+    MARK(0, "\x85\x02", ENCRYPTED, "an encrypted file (PGP)", "encrypted file"),
+    MARK(0, "\x8c\x0d", ENCRYPTED, "an encrypted file (PGP)", "encrypted file"),
+    MARK(0, "-----BEGIN AGE", ENCRYPTED, "an encrypted file (age)", "encrypted file"),
     MARK(0, "age-encryption.org/", ENCRYPTED, "an encrypted file (age)", "encrypted file"),
     MARK(0, "LUKS\xba\xbe", ENCRYPTED, "an encrypted disk", "encrypted file"),
     MARK(0, "\x1f\x8b", ARCHIVE, "a gzip archive", "gzip archive"),
-    MARK(0, "7z\xbc\xaf\x27\x1c", ARCHIVE, "a 7z archive", "7z archive"),
+    MARK(0, "7z\xbc\xaf\x27\x1c", ARCHIVE, "a 7-Zip archive", "7-Zip archive"),
     MARK(0, "Rar!\x1a\x07", ARCHIVE, "a RAR archive", "RAR archive"),
     MARK(0,
          "\xfd"
@@ -86,6 +95,7 @@ static const struct mark marks[] = {
     MARK(0, "\x28\xb5\x2f\xfd", ARCHIVE, "a zstd archive", "zstd archive"),
     MARK(0, "BZh", ARCHIVE, "a bzip2 archive", "bzip2 archive"),
     MARK(257, "ustar", ARCHIVE, "a tar archive", "tar archive"),
+    MARK(0, "SQLite format 3", DOCUMENT, "an SQLite database", "SQLite database"),
     MARK(0, "%PDF-", DOCUMENT, "a PDF document", "PDF"),
     MARK(0, "%!PS", DOCUMENT, "a PostScript document", "PostScript"),
     MARK(0, "\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", DOCUMENT, "an Office document", "Office document"),
@@ -167,7 +177,7 @@ static bool is_safetensors(const uint8_t *head, size_t n)
 static bool is_onnx(const uint8_t *head, size_t n)
 {
     return n > 4 && head[0] == 8 && head[1] > 0 && head[1] < 32 &&
-           (head[2] == 0x12 || head[2] == 0x3a || head[2] == 0x42);
+           (head[2] == 0x12 || head[2] == 0x1a || head[2] == 0x3a || head[2] == 0x42);
 }
 
 static bool is_bmp(const uint8_t *head, size_t n)
