@@ -9,7 +9,8 @@ extern "C" {
 #endif
 
 /** Where frames come from: a file, a folder, a glob, "phantom:seed=1,frames=100,…", "-" (raw frames
- * on stdin), "push:" (frames that the program has), or what um_source_register() added.
+ * on stdin), "push:" (frames that the program has), "igtl://HOST:PORT" and "igtl-listen::PORT"
+ * (OpenIGTLink), or what um_source_register() added.
  * Reference counted. Threads: one at a time, unless a function says otherwise. */
 typedef struct um_source um_source;
 
@@ -22,6 +23,10 @@ typedef struct um_source_settings {
     int capacity; /**< "push:": frames that may wait, 1 to 1024; default 4 */
     int replace;  /**< "push:": 1 = a frame that finds no room replaces the oldest one that waits,
                      and  is counted; 0 (default) = um_source_push() waits for room */
+    /** News of a live source (connected, lost, refused), on a thread of its own, which must
+     * not call back; NULL: nobody is told. */
+    void (*log)(void *ctx, const char *text);
+    void *log_ctx;
 } um_source_settings;
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
 UM_API void um_source_settings_init(um_source_settings *s, size_t struct_size);
@@ -83,8 +88,16 @@ UM_API um_status um_source_truth(const um_source *source, um_truth *out);
 UM_API um_status um_source_push(um_source *source, um_frame **frame);
 /** No more frames will be pushed: who reads gets those that wait, then UM_EOF. Threads: any. */
 UM_API um_status um_source_finish(um_source *source);
-/** Frames that um_source_push() replaced. Threads: any. */
+/** Frames that a newer one replaced before they were read. Threads: any. */
 UM_API uint64_t um_source_replaced(const um_source *source);
+
+/** Does it give frames at their own time, so that who falls behind wants the newest? Threads: any.
+ */
+UM_API int um_source_live(const um_source *source);
+/** Everything that a live source counts: images, what replaced or refused them, connections.
+ * `each` is called on the calling thread. Threads: any. */
+UM_API void um_source_counts(const um_source *source,
+                             void (*each)(void *ctx, const char *name, uint64_t n), void *ctx);
 
 /**
  * A kind of source. To add one, fill this in and register it; the built-in ones are made the same
@@ -132,6 +145,12 @@ typedef struct um_source_ops {
     const char *(*name)(const void *priv);      /**< um_source_frame_name(); NULL: the id */
     const um_truth *(*truth)(const void *priv); /**< of the last frame; or NULL: has none */
     int stream; /**< 1: what follows an unreadable frame cannot be found, the source ends there */
+    int live;   /**< 1: frames come at their own time; a run replaces those that wait by the newest
+                 */
+    /** um_source_counts(); or NULL: counts nothing. Threads: any. */
+    void (*counts)(const void *priv, void (*each)(void *ctx, const char *name, uint64_t n),
+                   void *ctx);
+    uint64_t (*replaced)(const void *priv); /**< um_source_replaced(); or NULL. Threads: any */
 } um_source_ops;
 
 /**

@@ -14,10 +14,12 @@
 static struct um_schemes schemes = {
     .what = "sink",
     .lock = PTHREAD_MUTEX_INITIALIZER,
-    .count = 3,
+    .count = 5,
     .row = {{"dir", "dir:PATH", &um_sink_dir},
             {"jsonl", "jsonl:PATH or jsonl:-", &um_sink_jsonl},
-            {"null", "null:", &um_sink_null}},
+            {"null", "null:", &um_sink_null},
+            {"igtl", "igtl::PORT", &um_sink_igtl},
+            {"igtl-connect", "igtl-connect:HOST:PORT", &um_sink_igtl_connect}},
 };
 
 struct um_sink {
@@ -174,6 +176,13 @@ um_status um_sink_close(um_sink **sink)
 const char *um_sink_name(const um_sink *sink)
 {
     return sink ? sink->spec : "";
+}
+
+void um_sink_counts(const um_sink *sink, void (*each)(void *ctx, const char *name, uint64_t n),
+                    void *ctx)
+{
+    if (sink && each && sink->ops->counts)
+        sink->ops->counts(sink->priv, each, ctx);
 }
 
 um_status um_sink_settings_of(const um_sink *sink, um_sink_settings *out)
