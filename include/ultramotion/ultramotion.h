@@ -7,6 +7,7 @@
 #include "ultramotion/detector.h"
 #include "ultramotion/device.h"
 #include "ultramotion/frame.h"
+#include "ultramotion/igtl.h"
 #include "ultramotion/io.h"
 #include "ultramotion/model.h"
 #include "ultramotion/packet.h"

@@ -941,8 +941,12 @@ static um_status open_server(void *priv, const char *arg, const um_sink_settings
         st = um_wake_open(&s->stop, s->spec);
     if (st == UM_OK)
         st = um_wake_open(&s->wake_up, s->spec);
-    if (st == UM_OK && !connects)
-        st = um_igtl_listen(&s->listening, &s->port, &s->address);
+    if (st == UM_OK && !connects &&
+        (st = um_igtl_listen(&s->listening, &s->port, &s->address)) == UM_OK) {
+        char port[8];
+        snprintf(port, sizeof port, "%d", s->port);
+        say(s, "listening on port", port, "");
+    }
     if (st == UM_OK)
         st = um_thread_start(&s->thread, run_server, s, s->spec);
     s->started = st == UM_OK;

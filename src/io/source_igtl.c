@@ -558,8 +558,12 @@ static um_status open_live(struct source *s, const char *arg, const um_source_se
         st = um_wake_open(&l->done, l->spec);
     if (st == UM_OK)
         st = um_wake_open(&l->ready, l->spec);
-    if (st == UM_OK && listens)
-        st = um_igtl_listen(&l->listening, &l->port, &l->address);
+    if (st == UM_OK && listens &&
+        (st = um_igtl_listen(&l->listening, &l->port, &l->address)) == UM_OK) {
+        char port[8];
+        snprintf(port, sizeof port, "%d", l->port);
+        say(l, "listening on port", port);
+    }
     if (st != UM_OK)
         return st;
     atomic_fetch_add(&l->refs, 1);
