@@ -634,7 +634,8 @@ def openigtlink_from_end_to_end(tmp):
     assert len(masks) >= 3
     for m in masks:
         p = packets[m["ts"]]
-        assert p["pose"][3] == poses[m["stamp"]]["transform"][3] and p["spacing_mm"] is not None
+        assert abs(p["pose"][3] - poses[m["stamp"]]["transform"][3]) < 1e-6  # of the same stamp
+        assert [round(v, 6) for v in p["spacing_mm"]] == [0.1, 0.1]
         for key in ("size", "t", "s", "n", "p"):
             assert m["image"][key] == images[m["stamp"]]["image"][key]
         assert m["image"]["most"] == (p["state"] == "VISIBLE")
