@@ -560,9 +560,9 @@ static um_status open_live(struct source *s, const char *arg, const um_source_se
         st = um_wake_open(&l->ready, l->spec);
     if (st == UM_OK && listens &&
         (st = um_igtl_listen(&l->listening, &l->port, &l->address)) == UM_OK) {
-        char port[8];
-        snprintf(port, sizeof port, "%d", l->port);
-        say(l, "listening on port", port);
+        char text[40];
+        snprintf(text, sizeof text, "listening on port %d", l->port);
+        say(l, text, "");
     }
     if (st != UM_OK)
         return st;

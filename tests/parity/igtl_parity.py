@@ -11,7 +11,6 @@ Images, stamps and geometry must arrive bit for bit; every frame is delivered or
 import argparse
 import json
 import os
-import queue
 import random
 import re
 import signal
@@ -48,24 +47,19 @@ class Ours:
 
     def __init__(self, build, *arguments):
         self.process = subprocess.Popen([str(build / "ultramotion"), *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.lines, self.said = queue.Queue(), []
+        self.said = []
         threading.Thread(target=self.listen, daemon=True).start()
 
     def listen(self):
         for line in self.process.stderr:
             self.said.append(line)
-            self.lines.put(line)
 
     def wait_for(self, pattern, seconds=60):
         end = time.time() + seconds
-        while time.time() < end:
-            try:
-                line = self.lines.get(timeout=max(0.01, end - time.time()))
-            except queue.Empty:
-                break
-            if re.search(pattern, line):
-                return line
-        raise SystemExit(f"ultramotion did not say {pattern}: {''.join(self.said)}")
+        while not any(re.search(pattern, line) for line in list(self.said)):
+            if time.time() > end:
+                raise SystemExit(f"ultramotion did not say {pattern}: {''.join(self.said)}")
+            time.sleep(0.02)
 
     def stop(self):
         self.process.send_signal(signal.SIGINT)
@@ -285,7 +279,7 @@ def oracle(build, folder, inputs, seed):
         data = (corpus / "negative" / entry["path"]).read_bytes()
         kind = data[2:14].rstrip(b"\0").decode("latin-1")
         if entry["path"].startswith("content/") and kind not in known:
-            continue # types that we do not read
+            continue  # types that we do not read
         refused += check(verdict([data])[0].startswith("0"), f"negative file {name} is refused")
     print(f"  {len(good)} fixtures read, {refused} negative files refused")
     draw, agreed, purpose, accepted = random.Random(seed), 0, {}, 0
@@ -300,7 +294,7 @@ def oracle(build, folder, inputs, seed):
                 continue
             why = next((k for k in ON_PURPOSE if k in theirs.error.lower()), None) if mine else None
             if why is None and not mine and re.search("metadata|version", line):
-                why = "metadata or version that we refuse" # they read on
+                why = "metadata or version that we refuse"  # they read on
             if why is None:
                 check(False, f"{data.hex()}: we say {line}, they {theirs.ok} {theirs.error}")
                 if failures > 20:
