@@ -400,7 +400,7 @@ static void put_relay(struct server *s, struct um_igtl_outbox *out, const struct
     if (!o || !f)
         return;
     for (int i = 0; s->relay_transforms && i < o->transforms; i++) {
-        um_igtl_begin(out, version, "TRANSFORM", o->transform[i].name, o->stamp, c->id);
+        um_igtl_begin(out, version, "TRANSFORM", o->transform[i].name, c->stamp, c->id);
         um_igtl_transform_write(out, o->transform[i].matrix);
         um_igtl_end(out, NULL, 0);
     }
@@ -409,7 +409,7 @@ static void put_relay(struct server *s, struct um_igtl_outbox *out, const struct
     struct um_igtl_image image = o->image;
     image.endian = UM_IGTL_LITTLE;
     image.coordinates = UM_IGTL_RAS;
-    um_igtl_begin(out, version, "IMAGE", o->device, o->stamp, c->id);
+    um_igtl_begin(out, version, "IMAGE", o->device, c->stamp, c->id);
     um_igtl_image_write(out, &image);
     for (int y = 0; y < f->height; y++)
         um_igtl_bytes(out, f->pixels + y * f->stride, (size_t)f->width * (size_t)f->channels);

@@ -71,7 +71,7 @@ um_status um_source_register(const um_source_ops *ops)
     return st;
 }
 
-/* Who opens this, and with what. Something like "igtl://host" is a scheme that nobody here knows,
+/* Who opens this, and with what. Something like "rtsp://host" is a scheme that nobody here knows,
  * unless it is a file. */
 static um_status choose(const char *spec, const um_source_ops **ops, const char **arg)
 {

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """OpenIGTLink against peers that others made.
 
-    igtl_parity.py [--build build]            pyigtl as PlusServer and as 3D Slicer, in both TCP roles
+    igtl_parity.py [--build build]            pyigtl and the reference library (libopenigtlink-dev, if it is installed) as
+                                              PlusServer and as 3D Slicer, in both TCP roles; a sender killed 100 times
     igtl_parity.py --oracle DIR [--inputs N]  openigtlink-ng, checked out in DIR: its fixtures, its
                                               negative files, and N inputs of our own, on which both must agree
 
@@ -165,6 +166,62 @@ def accounting(build, fps, n):
     print(f"  {n} sent, {done} done, {replaced} replaced, {len(masks)} delivered")
 
 
+def reference(build):
+    """The reference library as PlusServer and as Slicer."""
+    header = Path("/usr/include/openigtlink/igtlMessageBase.h")
+    if not header.exists():
+        print("skipped the reference library: no libopenigtlink-dev")
+        return
+    peer = build / "igtl_reference"
+    subprocess.run(["g++", "-std=c++14", "-O1", "-w", "-I", str(header.parent), str(ROOT / "tests/parity/igtl_reference.cpp"), "-o", str(peer),
+                    "-lOpenIGTLink", "-lpthread"], check=True)
+    n = 3
+    for plus_role, slicer_role in (("listen", "connect"), ("listen", "listen"), ("connect", "connect"), ("connect", "listen")):
+        print(f"the reference {plus_role}s -> serve -> the reference {slicer_role}s")
+        inward, outward = free_port(), free_port()
+        source = f"igtl://127.0.0.1:{inward}" if plus_role == "listen" else f"igtl-listen:127.0.0.1:{inward}"
+        sink = f"igtl-connect:127.0.0.1:{outward}" if slicer_role == "listen" else f"igtl:127.0.0.1:{outward}"
+        ours = Ours(build, "serve", source, "-o", sink + "?relay=all", "--threads", "1", "--device", "cpu")
+        ours.wait_for("device cpu")
+        slicer = subprocess.Popen([str(peer), "slicer", slicer_role, str(outward), str(n)], stdout=subprocess.PIPE, text=True)
+        ours.wait_for("client ")
+        plus = subprocess.Popen([str(peer), "plus", plus_role, str(inward), str(n)], stdout=subprocess.DEVNULL)
+        out, _ = slicer.communicate(timeout=120)
+        plus.kill()
+        said = ours.stop()
+        got = [line.split(" ", 3) for line in out.splitlines()]
+        for i in range(n):
+            at = {g[1]: g[3] for g in got if len(g) == 4 and g[2] == "good" and g[3].startswith(f"{1700000000 + i}.")}
+            if not check({"Image_Reference", "Mask_Reference", "Box", "State", "ProbeToReference"} <= set(at), f"frame {i} is whole: {out} {said}"):
+                break
+            check(len({line.split()[0] for line in at.values()}) == 1, f"one stamp for all: {at}")
+            image, mask = at["Image_Reference"].split(" most "), at["Mask_Reference"].split(" most ")
+            check(image[1].endswith("wrong 0"), f"pixels bit for bit: {image}")
+            check(image[0] == mask[0], f"the mask lies where the image lies: {image[0]}, {mask[0]}")
+            check("422x558x1 0.25,0.5,1 0.8,0.6,0,4.5" in image[0], f"where it was sent from: {image[0]}")
+            check(at["ProbeToReference"].endswith(f" {i}"), "the pose of that frame")
+            check(at["State"].endswith(("VISIBLE", "LOST")), "the state")
+        check("BAD" not in out, "every CRC is right")
+
+
+def killed(build, times):
+    """A sender that is killed comes back, and so do we."""
+    print(f"fake-plus killed {times} times")
+    inward = free_port()
+    serve = Ours(build, "serve", f"igtl://127.0.0.1:{inward}", "-o", "null:", "--threads", "1", "--device", "cpu")
+    for i in range(times):
+        plus = subprocess.Popen([str(build / "ultramotion"), "igtl", "fake-plus", f":{inward}", "phantom:seed=1,frames=2", "--loop", "--fps", "50", "-q"])
+        end = time.time() + 30
+        while sum(": connected: " in line for line in list(serve.said)) <= i and time.time() < end:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        plus.kill()
+        plus.wait()
+    said = serve.stop()
+    check(f"connections {times}" in said and f"lost {times}" in said, f"{times} connections: {said[-600:]}")
+    check(serve.process.returncode == 0, "it ends well")
+
+
 # ---- the oracle ----
 
 def crc64(data, table=[]):
@@ -312,16 +369,23 @@ def main():
     parser.add_argument("--inputs", type=int, default=1000000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--frames", type=int, default=100)
+    parser.add_argument("--only", help="pyigtl, reference, killed or accounting")
     o, _ = parser.parse_known_args()
     o.build = o.build.resolve()
     if o.oracle:
         oracle(o.build, o.oracle.resolve(), o.inputs, o.seed)
     else:
-        for plus_listens in (True, False):
-            for slicer_listens in (False, True):
-                exchange(o.build, plus_listens, slicer_listens)
-        for fps in (25, 60):
-            accounting(o.build, fps, o.frames)
+        if o.only in (None, "pyigtl"):
+            for plus_listens in (True, False):
+                for slicer_listens in (False, True):
+                    exchange(o.build, plus_listens, slicer_listens)
+        if o.only in (None, "reference"):
+            reference(o.build)
+        if o.only in (None, "killed"):
+            killed(o.build, 100)
+        if o.only in (None, "accounting"):
+            for fps in (25, 60):
+                accounting(o.build, fps, o.frames)
     print(f"{'FAILED' if failures else 'passed'} igtl_parity")
     sys.exit(bool(failures))
 
