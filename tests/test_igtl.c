@@ -1233,4 +1233,78 @@ TEST(a_sink_connects_and_our_source_listens)
     close(news[1]);
 }
 
+TEST(opening_and_writing_survive_failed_allocations)
+{
+    static uint8_t room[4096];
+    const int one[] = {0};
+    um_status st = UM_ENOMEM;
+    um_source *source = NULL;
+    um_sink *sink = NULL;
+    struct um_igtl_message m;
+    const um_packet *packet = make_packet(3, one, 1);
+    int port = 0;
+    for (uint64_t k = 1; st != UM_OK; k++) {
+        FORGET_ERROR();
+        um_mem_fail_at(k);
+        st = um_source_open(&source, "igtl-listen:127.0.0.1:0", NULL);
+        um_mem_fail_at(0);
+        CHECK_MEMORY(st);
+        CHECK((st == UM_OK) == (source != NULL) && k < 50);
+        um_source_close(&source);
+    }
+    st = UM_ENOMEM;
+    for (uint64_t k = 1; st != UM_OK; k++) {
+        FORGET_ERROR();
+        um_mem_fail_at(k);
+        st = um_sink_open(&sink, "igtl:127.0.0.1:0", NULL);
+        um_mem_fail_at(0);
+        CHECK_MEMORY(st);
+        CHECK((st == UM_OK) == (sink != NULL) && k < 50);
+        um_sink_close(&sink);
+    }
+    sink = open_sink("", 1, &port);
+    int fd = join(port, 2);
+    st = UM_ENOMEM;
+    for (uint64_t k = 1; st != UM_OK; k++) {
+        FORGET_ERROR();
+        um_mem_fail_at(k);
+        st = um_sink_write(sink, packet, NULL, NULL);
+        um_mem_fail_at(0);
+        CHECK_MEMORY(st);
+        CHECK(k < 50);
+    }
+    CHECK(receive_type(fd, "IMAGE", &m, room, sizeof room)); /* and then it comes */
+    close(fd);
+    um_packet_unref(&packet);
+    CHECK_OK(um_sink_close(&sink));
+}
+
+TEST(long_names_are_cut_and_counted)
+{
+    static uint8_t room[4096];
+    const int one[] = {0};
+    struct wire w;
+    struct um_igtl_outbox out = {0};
+    struct um_igtl_message m;
+    um_frame *f = NULL;
+    int port = 0;
+    const um_packet *packet = make_packet(3, one, 1);
+    CHECK(wire_open(&w, ""));
+    put_image(&out, 1, "I_ABCDEFGHIJKLMNOPQR", 1, W, H, 1, 3); /* 20 characters, no end */
+    CHECK(send_box(w.fd, &out));
+    CHECK_OK(um_source_read(w.source, &f));
+    um_sink *sink = open_sink("", 1, &port);
+    int fd = join(port, 1);
+    CHECK_OK(um_sink_write(sink, packet, f, NULL));
+    CHECK_OK(um_sink_write(sink, packet, f, NULL));
+    CHECK(receive_type(fd, "IMAGE", &m, room, sizeof room));
+    CHECK_STR(m.header.device, "Mask_ABCDEFGHIJKLMNO");
+    CHECK_EQ(sink_count(sink, "cut"), 1);
+    close(fd);
+    um_frame_unref(&f);
+    um_packet_unref(&packet);
+    wire_close(&w);
+    CHECK_OK(um_sink_close(&sink));
+}
+
 TEST_MAIN

@@ -189,20 +189,17 @@ struct content {
     uint32_t id;
 };
 
-/* "Image_Reference" -> "Mask_Reference": what is in front of the frame it lies in changes. */
-static void mask_name(struct server *s, char *to, const char *device, int class)
+/* "Image_Reference" -> "Mask_Reference": what is in front of the frame it lies in changes. `class`
+ * -1: of all. True: it had to be cut. */
+static bool mask_name(const struct server *s, char *to, const char *device, int class)
 {
-    char name[64];
-    const char *in = device[0] ? strchr(device, '_') : NULL;
+    char name[64], number[12] = "";
+    const char *in = s->name[0] ? NULL : strchr(device, '_');
     if (class >= 0)
-        snprintf(name, sizeof name, "%.20s%d%s", s->name[0] ? s->name : "Mask", class + 1,
-                 in && !s->name[0] ? in : "");
-    else
-        snprintf(name, sizeof name, "%.20s%s", s->name[0] ? s->name : "Mask",
-                 in && !s->name[0] ? in : "");
-    if (strlen(name) > UM_IGTL_NAME)
-        count(s, CUT);
+        snprintf(number, sizeof number, "%d", class + 1);
+    snprintf(name, sizeof name, "%s%s%s", s->name[0] ? s->name : "Mask", number, in ? in : "");
     snprintf(to, UM_IGTL_NAME + 1, "%.20s", name);
+    return strlen(name) > UM_IGTL_NAME;
 }
 
 /* Pictures that came from elsewhere lie with their first pixel at the origin. */
@@ -218,7 +215,7 @@ static void place_plainly(struct um_igtl_image *image, const um_packet *p)
     um_igtl_image_place(image, m);
 }
 
-static void describe(struct server *s, struct content *c, const um_packet *packet,
+static void describe(const struct server *s, struct content *c, const um_packet *packet,
                      const um_frame *frame)
 {
     *c = (struct content){.packet = packet, .frame = frame, .origin = um_frame_origin(frame)};
@@ -466,6 +463,9 @@ static void learn_labels(struct server *s, const struct content *c)
         s->labelled_size[0] = c->image.size[0];
         s->labelled_size[1] = c->image.size[1];
         s->labels_changed = true;
+        char name[UM_IGTL_NAME + 1];
+        if (mask_name(s, name, c->owner, -1))
+            count(s, CUT);
     }
 }
 
@@ -801,7 +801,7 @@ static void look_for(struct server *s, double *backoff)
 
 static void *run_server(void *ctx)
 {
-    enum { BEAT_MS = 250 };
+    enum { BEAT_MS = 250, PAUSE_MS = 20 };
     struct server *s = ctx;
     double backoff = 100;
     while (!atomic_load(&s->ending)) {
@@ -825,9 +825,12 @@ static void *run_server(void *ctx)
         pthread_mutex_lock(&s->lock);
         for (int i = n - 1; i >= 0; i--) /* from behind: who goes is replaced by the last */
             look_after(s, i, p[i + 2].revents);
-        while (p[1].revents && um_igtl_accept(&fd, s->listening, peer) == UM_OK)
+        bool knocked = p[1].revents != 0, came = false;
+        for (; knocked && um_igtl_accept(&fd, s->listening, peer) == UM_OK; came = true)
             client_come(s, fd, peer);
         pthread_mutex_unlock(&s->lock);
+        if (knocked && !came) /* no descriptors left: they do not come faster by asking faster */
+            um_wake_wait(s->stop, PAUSE_MS);
     }
     return NULL;
 }

@@ -407,14 +407,17 @@ static bool serve(struct live *l)
 /* @return UM_OK, UM_AGAIN: it is time to end; UM_EIO: nobody there. */
 static um_status reach(struct live *l)
 {
+    enum { PAUSE_MS = 20 };
+    int pause = -1;
     if (!l->listens) {
         snprintf(l->peer, sizeof l->peer, "%.60s:%s", l->address.host, l->address.port);
         return um_igtl_connect(&l->link.fd, &l->address, l->stop, (int)l->connect_ms);
     }
     while (um_igtl_accept(&l->link.fd, l->listening, l->peer) != UM_OK) {
-        um_wake_poll(l->listening, POLLIN, l->stop, -1);
-        if (um_wake_wait(l->stop, 0))
-            return UM_AGAIN;
+        bool knocked = um_wake_poll(l->listening, POLLIN, l->stop, pause);
+        if (um_wake_wait(l->stop, knocked && pause > 0 ? pause : 0))
+            return UM_AGAIN; /* who knocks twice in vain waits: there are no descriptors left */
+        pause = knocked ? PAUSE_MS : -1;
     }
     return UM_OK;
 }
