@@ -359,6 +359,17 @@ TEST(extended_headers_that_are_refused)
         CHECK_MSG(read_body(2, "STRING", b, n, &m) == UM_EFORMAT, "%u at %u", bad[i].value,
                   bad[i].at);
     }
+    /* one entry whose description lacks its last byte, then one whose key is a byte too long */
+    static const uint8_t entry[] = {0, 12, 0, 10, 0, 0, 0, 3, 0, 0,   0,   0,  0,
+                                    1, 0,  3, 0,  3, 0, 0, 0, 0, 'k', 'e', 'y'};
+    CHECK_OK(read_body(2, "STRING", entry, sizeof entry, &m));
+    memcpy(b, entry, sizeof entry);
+    b[3] = 9;
+    b[7] = 4;
+    CHECK_EQ(read_body(2, "STRING", b, sizeof entry, &m), UM_EFORMAT);
+    memcpy(b, entry, sizeof entry);
+    b[15] = 4;
+    CHECK_EQ(read_body(2, "STRING", b, sizeof entry, &m), UM_EFORMAT);
     /* an extended header that has grown is skipped by its size */
     memcpy(b, good, 12);
     memset(b + 12, 0xee, 4);
@@ -711,12 +722,12 @@ TEST(a_source_reads_images_with_stamp_place_and_pose)
     wire_close(&w);
 }
 
-TEST(a_source_counts_what_it_does_not_take)
+static void count_refusals(const char *options, uint64_t images, uint64_t bad_crc)
 {
     struct wire w;
     struct um_igtl_outbox out = {0};
     um_frame *f = NULL;
-    CHECK(wire_open(&w, "device=Image_Reference"));
+    CHECK(wire_open(&w, options));
     put_image(&out, 1, "Other", 1, 4, 4, 1, 0);
     put_image(&out, 1, "Image_Reference", 2, 4, 4, 4, 0); /* RGBA */
     put_image(&out, 3, "Image_Reference", 3, 4, 4, 1, 0); /* a later version */
@@ -736,17 +747,29 @@ TEST(a_source_counts_what_it_does_not_take)
         CHECK(send_all(w.fd, out.data + at, out.size - at < 11 ? out.size - at : 11));
     um_igtl_outbox_finish(&out);
     um_status st;
-    while ((st = um_source_read(w.source, &f)) == UM_EFORMAT)
-        CHECK(strstr(um_last_error(), "neither gray nor RGB"));
-    CHECK_OK(st);
-    CHECK_EQ(f->pixels[0], 100);
-    um_frame_unref(&f);
+    int first = 0; /* of the pixels: 100 is the last image, that of the wrong CRC may come before */
+    do {
+        while ((st = um_source_read(w.source, &f)) == UM_EFORMAT)
+            CHECK(strstr(um_last_error(), "neither gray nor RGB"));
+        CHECK_OK(st);
+        first = f->pixels[0];
+        um_frame_unref(&f);
+    } while (first != 100);
     CHECK_EQ(source_count(w.source, "other_device"), 1);
     CHECK_EQ(source_count(w.source, "unsupported"), 1);
-    CHECK_EQ(source_count(w.source, "bad_crc"), 1);
+    CHECK_EQ(source_count(w.source, "bad_crc"), bad_crc);
+    CHECK_EQ(source_count(w.source, "images"), images);
+    CHECK_EQ(source_count(w.source, "skipped"), 1);
     CHECK_EQ(source_count(w.source, "malformed"), 1);
     CHECK_EQ(source_count(w.source, "other_type"), 1);
     wire_close(&w);
+}
+
+TEST(a_source_counts_what_it_does_not_take)
+{
+    count_refusals("device=Image_Reference", 2, 1);
+    count_refusals("device=Image_Reference&crc=count", 3, 1);
+    count_refusals("crc=ignore,device=Image_Reference", 3, 0);
 }
 
 TEST(the_newest_image_wins_and_every_other_is_counted)
