@@ -23,7 +23,8 @@ may device
 may weights
 may nn device
 may model nn weights device
-may io
+may igtl
+may io igtl
 may engine model nn weights device
 may predict engine model nn weights device
 may pipeline engine nn io device
@@ -36,7 +37,7 @@ if grep -nE '#include "nn/(op|op_(cpu|cuda|dfine|level|ref|sam)|area|resize|spli
     status=1
 fi
 
-if grep -nE '^#include "(base|device|nn|model|weights|engine|predict|io|pipeline|stream)/' tools/*.[ch]; then
+if grep -nE '^#include "(base|device|nn|model|weights|engine|predict|io|igtl|pipeline|stream)/' tools/*.[ch]; then
     echo "tools may include only public headers"
     status=1
 fi

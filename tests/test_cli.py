@@ -11,7 +11,7 @@ import subprocess
 import zlib
 from pathlib import Path
 
-from command import COMMAND, DETECTOR, MODELS, ROOT, SEGMENTER, lines, main, png, test, um
+from command import COMMAND, DETECTOR, ENVIRONMENT, MODELS, ROOT, SEGMENTER, lines, main, png, test, um
 
 PACKET_KEYS = ["frame_id", "ts", "state", "tag", "label", "score", "box_xyxy", "mask", "mask_area_px", "stages_ms", "transfers", "pose",
                "spacing_mm", "device", "precision", "as_numpy", "models", "lost_device", "source", "name", "objects"]
@@ -23,7 +23,7 @@ def usage_and_version(tmp):
     assert out.startswith("ultramotion ")
     out, _ = um("--help")
     assert "usage: ultramotion" in out
-    for command in ("run", "detect", "segment", "val", "phantom", "bench", "inspect", "convert", "doctor"):
+    for command in ("run", "detect", "segment", "val", "phantom", "bench", "inspect", "convert", "doctor", "serve", "igtl"):
         out, _ = um(command, "--help")
         assert f"usage: ultramotion {command}" in out and "options:" in out
     _, err = um(code=2)
@@ -618,6 +618,50 @@ def header_examples_compile_and_run(tmp):
         }}""")
     subprocess.run([tmp / "example"], check=True)
     assert (tmp / "out.txt").read_text() == "".join(f"{i:05d} 0.500\n" for i in range(10))
+
+
+def background(*arguments, **streams):
+    return subprocess.Popen([COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, **streams)
+
+
+def said_port(process):
+    """The port in the next line of stderr that has one."""
+    for line in process.stderr:
+        if "listening on port" in line:
+            return int(line.split()[-1])
+    raise AssertionError("no port")
+
+
+@test
+def openigtlink_from_end_to_end(tmp):
+    um("igtl", "dance", ":0", code=2)
+    um("serve", "igtl://127.0.0.1:1?nonsense=1", code=2)
+    um("serve", "igtl://127.0.0.1:1", "--igtl-crc", "perhaps", code=2)
+    plus = background("igtl", "fake-plus", ":0", "phantom:seed=900003,frames=2", "--loop", "--fps", 20)
+    serve = background("serve", f"igtl://127.0.0.1:{said_port(plus)}", "-o", "igtl:127.0.0.1:0?relay=all", "-o", f"jsonl:{tmp}/out.jsonl",
+                       "--threads", 1)
+    out, _ = um("igtl", "fake-slicer", f"127.0.0.1:{said_port(serve)}", "--frames", 21, "-q")
+    serve.send_signal(signal.SIGINT)
+    _, err = serve.communicate(timeout=60)
+    plus.send_signal(signal.SIGINT)
+    plus.communicate(timeout=60)
+    assert serve.returncode == 0 and "images" in err and "connections 1" in err, err
+    messages = lines(out)
+    assert [m for m in messages if m["type"] == "LBMETA"][0]["labels"][0]["owner"] == "Image_Reference"
+    packets = {p["ts"]: p for p in lines((tmp / "out.jsonl").read_text())}
+    masks = [m for m in messages if m["device"] == "Mask_Reference" and m["type"] == "IMAGE"]
+    images = {m["stamp"]: m for m in messages if m["device"] == "Image_Reference"}
+    poses = {m["stamp"]: m for m in messages if m["device"] == "ProbeToReference"}
+    assert len(masks) >= 3
+    for m in masks:
+        p = packets[m["ts"]]
+        assert abs(p["pose"][3] - poses[m["stamp"]]["transform"][3]) < 1e-6  # of the same stamp
+        assert [round(v, 6) for v in p["spacing_mm"]] == [0.1, 0.1]
+        for key in ("size", "t", "s", "n", "p"):
+            assert m["image"][key] == images[m["stamp"]]["image"][key]
+        assert m["image"]["most"] == (p["state"] == "VISIBLE")
+        assert m["version"] == 1 or m["metadata"]["State"] == p["state"] and int(m["metadata"]["FrameId"]) == p["frame_id"]
+    assert any(m["version"] == 2 for m in masks)
 
 
 @test

@@ -615,7 +615,7 @@ TEST(globs_and_single_files)
     CHECK(s == NULL);
     mkdir(in_tmp("empty"), 0777);
     CHECK_EQ(um_source_open(&s, in_tmp("empty"), NULL), UM_EIO);
-    CHECK_EQ(um_source_open(&s, "igtl://host:18944", NULL), UM_EINVAL);
+    CHECK_EQ(um_source_open(&s, "rtsp://host:554", NULL), UM_EINVAL);
     CHECK(strstr(um_last_error(), "unknown source"));
     CHECK_EQ(um_source_open(&s, "", NULL), UM_EINVAL);
     tmp_close();

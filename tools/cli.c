@@ -27,16 +27,17 @@ struct row {
 };
 
 #define AT(field) offsetof(struct options, field)
-#define MODELS (ON_RUN | ON_DETECT | ON_SEGMENT | ON_BENCH | ON_DOCTOR | ON_VAL)
-#define STREAM (ON_RUN | ON_DETECT | ON_SEGMENT)
-#define ALL (STREAM | ON_PHANTOM | ON_BENCH | ON_INSPECT | ON_CONVERT | ON_DOCTOR | ON_VAL)
+#define RUN (ON_RUN | ON_SERVE)
+#define MODELS (RUN | ON_DETECT | ON_SEGMENT | ON_BENCH | ON_DOCTOR | ON_VAL)
+#define STREAM (RUN | ON_DETECT | ON_SEGMENT)
+#define ALL \
+    (STREAM | ON_PHANTOM | ON_BENCH | ON_INSPECT | ON_CONVERT | ON_DOCTOR | ON_VAL | ON_IGTL)
 
 static const struct row table[] = {
-    {"detector", 0, TEXT, AT(detector), 0, 0, 0, 0,
-     ON_RUN | ON_DETECT | ON_BENCH | ON_DOCTOR | ON_VAL, "FILE",
-     "D-FINE weights (.pt, .pth, .safetensors); default: the model that ships"},
+    {"detector", 0, TEXT, AT(detector), 0, 0, 0, 0, RUN | ON_DETECT | ON_BENCH | ON_DOCTOR | ON_VAL,
+     "FILE", "D-FINE weights (.pt, .pth, .safetensors); default: the model that ships"},
     {"segmenter", 0, TEXT, AT(segmenter), 0, 0, 0, 0,
-     ON_RUN | ON_SEGMENT | ON_BENCH | ON_DOCTOR | ON_VAL, "FILE",
+     RUN | ON_SEGMENT | ON_BENCH | ON_DOCTOR | ON_VAL, "FILE",
      "weights of MobileSAM or another of SAM's families; default: the model that ships"},
     {"device", 0, TEXT, AT(device), 0, 0, 0, 0, MODELS, "auto|cpu|cuda:N|guard",
      "where to compute; auto = first GPU that works, else cpu"},
@@ -47,16 +48,16 @@ static const struct row table[] = {
      "threads to compute with; default: all this process may use"},
     {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, STREAM | ON_VAL | ON_BENCH, "0.5",
      "score from which a frame is VISIBLE (detect: a box is printed)"},
-    {"class", 0, TEXT, AT(class_name), 0, 0, 0, 0, ON_RUN | ON_DETECT, "NAME|N",
+    {"class", 0, TEXT, AT(class_name), 0, 0, 0, 0, RUN | ON_DETECT, "NAME|N",
      "class to follow; default: the best of all"},
-    {"objects", 0, INTEGER, AT(objects), 0, 0, 1, UM_OBJECTS_MAX, ON_RUN | ON_BENCH, "N",
+    {"objects", 0, INTEGER, AT(objects), 0, 0, 1, UM_OBJECTS_MAX, RUN | ON_BENCH, "N",
      "structures to outline: the N best boxes from --conf on; default 1"},
-    {"per-class", 0, FLAG, AT(per_class), 0, 0, 0, 0, ON_RUN | ON_BENCH, NULL,
+    {"per-class", 0, FLAG, AT(per_class), 0, 0, 0, 0, RUN | ON_BENCH, NULL,
      "with --objects: at most one structure of each class"},
-    {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, ON_RUN | ON_BENCH, "speculative|sync",
+    {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, RUN | ON_BENCH, "speculative|sync",
      "read nothing back before the packet, or the score first; default: sync on cpu, else "
      "speculative"},
-    {"sam-as-numpy", 0, BOOL01, AT(sam_as_numpy), 0, 0, 0, 0, ON_RUN | ON_SEGMENT | ON_BENCH, "0|1",
+    {"sam-as-numpy", 0, BOOL01, AT(sam_as_numpy), 0, 0, 0, 0, RUN | ON_SEGMENT | ON_BENCH, "0|1",
      "1 = legacy host mode; default: ULTRAMOTION_SAM_AS_NUMPY, else 0"},
     {"det-size", 0, TEXT, AT(det_size), 0, 0, 0, 0, MODELS | ON_CONVERT, "N|WxH",
      "size of the detector's input; default: what the file says, else 640"},
@@ -75,7 +76,7 @@ static const struct row table[] = {
     {"sam-family", 0, TEXT, AT(sam_family), 0, 0, 0, 0, MODELS | ON_CONVERT,
      "mobile-sam|tiny-sam|lite-medsam|sam-vit|medsam-vit",
      "what the segmenter's file is where it cannot tell; default: what it says"},
-    {"crop", 0, NUMBERS, AT(crop), AT(has_crop), 4, 0, 16384, ON_RUN | ON_DETECT, "X,Y,W,H",
+    {"crop", 0, NUMBERS, AT(crop), AT(has_crop), 4, 0, 16384, RUN | ON_DETECT, "X,Y,W,H",
      "part of the picture to look at; results are in full-picture coordinates"},
     {"box", 0, NUMBERS, AT(box), AT(has_box), 4, -1e9, 1e9, ON_SEGMENT, "X0,Y0,X1,Y1",
      "box prompt in pixels"},
@@ -83,35 +84,45 @@ static const struct row table[] = {
      "point prompt, label 1 object, 0 background; may be repeated"},
     {"multimask", 0, FLAG, AT(multimask), 0, 0, 0, 0, ON_SEGMENT, NULL,
      "three masks; the one with the best predicted IoU is written"},
-    {"sink", 'o', LIST, AT(sink), AT(sinks), 0, 0, 0, ON_RUN | ON_SEGMENT | ON_PHANTOM, "SINK",
+    {"sink", 'o', LIST, AT(sink), AT(sinks), 0, 0, 0, RUN | ON_SEGMENT | ON_PHANTOM, "SINK",
      "dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, null: (phantom: the folder to write); may be "
      "repeated"},
-    {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15, STREAM | ON_PHANTOM | ON_BENCH, "N",
-     "stop after N frames"},
-    {"loop", 0, FLAG, AT(loop), 0, 0, 0, 0, STREAM, NULL, "start again at the end of the source"},
+    {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15, STREAM | ON_PHANTOM | ON_BENCH | ON_IGTL, "N",
+     "stop after N frames (igtl sniff: messages)"},
+    {"fps", 0, FLOAT, AT(fps), 0, 0, 0, 10000, ON_IGTL, "N",
+     "frames a second to send; default: as fast as they are taken"},
+    {"igtl-crc", 0, TEXT, AT(igtl_crc), 0, 0, 0, 0, RUN, "check|count|ignore",
+     "wrong CRCs of an OpenIGTLink source: refused (default), counted, or not looked at"},
+    {"igtl-coord", 0, TEXT, AT(igtl_coord), 0, 0, 0, 0, RUN, "assume-ras|honour",
+     "images say RAS or LPS: take all as RAS as everybody does (default), or believe them"},
+    {"igtl-max-fps", 0, TEXT, AT(igtl_max_fps), 0, 0, 0, 0, RUN, "N",
+     "OpenIGTLink sinks send at most N frames a second"},
+    {"igtl-version", 0, TEXT, AT(igtl_version), 0, 0, 0, 0, RUN, "1|2",
+     "of the headers to send; default: as each client speaks, and 2 to a server"},
+    {"loop", 0, FLAG, AT(loop), 0, 0, 0, 0, STREAM | ON_IGTL, NULL, "start again at the end of the source"},
     {"recursive", 0, FLAG, AT(recursive), 0, 0, 0, 0, STREAM, NULL,
      "a folder: also what lies in its folders"},
     {"window", 0, TEXT, AT(window), 0, 0, 0, 0, STREAM, "LO,HI|auto",
      "16-bit pictures: sample LO becomes black and HI white; auto = each picture's least and "
      "greatest"},
-    {"realtime", 0, FLAG, AT(realtime), 0, 0, 0, 0, ON_RUN, NULL,
+    {"realtime", 0, FLAG, AT(realtime), 0, 0, 0, 0, RUN, NULL,
      "a frame that waits is replaced by the newest, and counted"},
     {"strict", 0, FLAG, AT(strict), 0, 0, 0, 0, STREAM, NULL, "stop at the first unreadable frame"},
     {"size", 0, TEXT, AT(size), 0, 0, 0, 0, STREAM | ON_PHANTOM, "WxH",
      "size of raw frames on stdin (phantom: of the frames made)"},
     {"pixel", 0, TEXT, AT(pixel), 0, 0, 0, 0, STREAM, "gray8|rgb8",
      "pixels of raw frames on stdin; default gray8"},
-    {"kpi", 0, TEXT, AT(kpi), 0, 0, 0, 0, ON_RUN | ON_SEGMENT, "FILE|-",
+    {"kpi", 0, TEXT, AT(kpi), 0, 0, 0, 0, RUN | ON_SEGMENT, "FILE|-",
      "one JSON line per published prediction"},
-    {"on-sink-full", 0, TEXT, AT(on_sink_full), 0, 0, 0, 0, ON_RUN, "block|drop",
+    {"on-sink-full", 0, TEXT, AT(on_sink_full), 0, 0, 0, 0, RUN, "block|drop",
      "a sink that is behind: wait for it (default), or drop the oldest packet and count it"},
-    {"sink-deadline", 0, FLOAT, AT(sink_deadline), 0, 0, 0, 86400, ON_RUN, "SECONDS",
+    {"sink-deadline", 0, FLOAT, AT(sink_deadline), 0, 0, 0, 86400, RUN, "SECONDS",
      "give up a sink that takes longer for a packet; default 10, 0 = never"},
-    {"assert-transfers", 0, NUMBERS, AT(assert_transfers), AT(has_assert), 2, 0, 1000, ON_RUN,
+    {"assert-transfers", 0, NUMBERS, AT(assert_transfers), AT(has_assert), 2, 0, 1000, RUN,
      "UP,DOWN", "exit 3 at the first frame with more copies between host and device"},
-    {"inflight", 0, INTEGER, AT(inflight), 0, 0, 1, UM_INFLIGHT_MAX, ON_RUN | ON_BENCH, "N",
+    {"inflight", 0, INTEGER, AT(inflight), 0, 0, 1, UM_INFLIGHT_MAX, RUN | ON_BENCH, "N",
      "frames that may be in flight with the speculative gate; default 1"},
-    {"on-device-lost", 0, TEXT, AT(on_device_lost), 0, 0, 0, 0, ON_RUN, "fail|cpu",
+    {"on-device-lost", 0, TEXT, AT(on_device_lost), 0, 0, 0, 0, RUN, "fail|cpu",
      "a device that fails: end the run (default), or go on on cpu from the frame in flight"},
     {"dump", 0, TEXT, AT(dump), 0, 0, 0, 0, STREAM, "FILE.safetensors",
      "write the taps of the last frame"},
@@ -342,7 +353,7 @@ static bool read_config(struct options *o, enum command_bit command, const char 
         snprintf(where, sizeof where, "%s:%zu: %s", path, p->line, name);
         if (!r) {
             bool elsewhere = find_row(name, strlen(name), ALL) != NULL;
-            for (int bit = 1; bit <= ON_VAL && !elsewhere; bit *= 2)
+            for (int bit = 1; bit <= ON_SERVE && !elsewhere; bit *= 2)
                 elsewhere = find_row(name, strlen(name), (enum command_bit)bit) != NULL;
             if (!elsewhere) /* a key of another command is not for us: one file may serve several
                                commands */
@@ -623,8 +634,28 @@ um_status cli_open_source(um_source **out, const struct options *o)
         s.channels = 3;
     if (o->size && !cli_size("--size", o->size, &s.width, &s.height))
         return UM_EINVAL;
-    um_status st = um_source_open(out, o->positional[0], &s);
+    char *spec = cli_with_options(o->positional[0], "igtl", "crc", o->igtl_crc, "coord",
+                                  o->igtl_coord, "version", o->igtl_version);
+    um_status st = spec ? um_source_open(out, spec, &s) : um_set_error(UM_ENOMEM, "out of memory");
     if (st != UM_OK)
         cli_fail(st);
+    free(spec);
     return st;
+}
+
+char *cli_with_options(const char *spec, const char *scheme, const char *a, const char *av,
+                       const char *b, const char *bv, const char *c, const char *cv)
+{
+    const char *pair[3][2] = {{a, av}, {b, bv}, {c, cv}};
+    size_t n = strlen(spec) + 4 + (av ? strlen(a) + strlen(av) + 2 : 0) +
+               (bv ? strlen(b) + strlen(bv) + 2 : 0) + (cv ? strlen(c) + strlen(cv) + 2 : 0);
+    char *text = malloc(n);
+    size_t used = text ? (size_t)snprintf(text, n, "%s", spec) : 0;
+    size_t head = strcspn(spec, ":"), own = strlen(scheme);
+    bool ours = strncmp(spec, scheme, own) == 0 && (head == own || spec[own] == '-');
+    for (int i = 0; text && ours && i < 3; i++)
+        if (pair[i][1])
+            used += (size_t)snprintf(text + used, n - used, "%s%s=%s",
+                                     strchr(text, '?') ? "&" : "?", pair[i][0], pair[i][1]);
+    return text;
 }

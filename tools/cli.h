@@ -23,19 +23,21 @@ enum command_bit {
     ON_INSPECT = 32,
     ON_CONVERT = 64,
     ON_DOCTOR = 128,
-    ON_VAL = 256
+    ON_VAL = 256,
+    ON_IGTL = 512,
+    ON_SERVE = 1024
 };
 
 struct options {
     const char *detector, *segmenter, *sam_family, *device, *precision, *class_name, *gate, *kpi,
         *dump, *config, *size, *pixel, *calibrate, *on_device_lost, *on_sink_full, *window,
-        *det_size, *det_act, *det_fit, *names;
+        *det_size, *det_act, *det_fit, *names, *igtl_crc, *igtl_coord, *igtl_max_fps, *igtl_version;
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;
     int threads, queries, sam_size;
     int sam_as_numpy; /* -1 = not said */
-    float conf, sink_deadline;
+    float conf, sink_deadline, fps;
     bool has_crop, has_box, has_assert;
     double crop[4], box[4], assert_transfers[2];
     long frames;
@@ -81,6 +83,10 @@ const char *cli_model_path(const char *file, char *buffer, size_t size);
 /* --class NAME|N against the names of the detector's classes; -1 = the best of all. */
 um_status cli_class(const struct options *o, um_detector *detector, int *label);
 um_status cli_open_source(um_source **out, const struct options *o);
+/* A spec of `scheme` (or scheme-…) with options of the command line behind it, those that are not
+ * NULL; any other as it is. Freed with free(). */
+char *cli_with_options(const char *spec, const char *scheme, const char *a, const char *av,
+                       const char *b, const char *bv, const char *c, const char *cv);
 
 int command_run(const struct options *o);
 int command_detect(const struct options *o);
@@ -91,5 +97,7 @@ int command_inspect(const struct options *o);
 int command_convert(const struct options *o);
 int command_doctor(const struct options *o);
 int command_val(const struct options *o);
+int command_serve(const struct options *o);
+int command_igtl(const struct options *o);
 
 #endif

@@ -98,6 +98,44 @@ static bool sink_settings(const struct options *o, um_sink_settings *s)
     return true;
 }
 
+static void say(void *ctx, const char *text)
+{
+    (void)ctx;
+    fprintf(stderr, "ultramotion: %s\n", text);
+}
+
+/* What sources and sinks with connections have counted, without the zeros. */
+struct tally {
+    FILE *f;
+    const char *name;
+    bool any;
+};
+
+static void tally_one(void *ctx, const char *name, uint64_t n)
+{
+    struct tally *t = ctx;
+    if (!n || strcmp(name, "port") == 0)
+        return;
+    if (!t->any)
+        fprintf(t->f, "%-10s ", t->name);
+    fprintf(t->f, "%s%s %llu", t->any ? ", " : "", name, (unsigned long long)n);
+    t->any = true;
+}
+
+static void print_tally(const um_source *source, const struct outputs *out)
+{
+    struct tally t = {.f = stderr, .name = "source"};
+    um_source_counts(source, tally_one, &t);
+    if (t.any)
+        fprintf(stderr, "\n");
+    for (int i = 0; i < out->n; i++) {
+        t = (struct tally){.f = stderr, .name = um_sink_name(out->sink[i])};
+        um_sink_counts(out->sink[i], tally_one, &t);
+        if (t.any)
+            fprintf(stderr, "\n");
+    }
+}
+
 static bool open_outputs(const struct options *o, struct outputs *out, int *code)
 {
     const char *standard[] = {"jsonl:-"};
@@ -109,8 +147,14 @@ static bool open_outputs(const struct options *o, struct outputs *out, int *code
         *code = EXIT_USAGE;
         return false;
     }
-    for (; out->n < count && st == UM_OK; out->n += st == UM_OK)
-        st = um_sink_open(&out->sink[out->n], spec[out->n], &set);
+    set.log = o->quiet ? NULL : say;
+    for (; out->n < count && st == UM_OK; out->n += st == UM_OK) {
+        char *whole = cli_with_options(spec[out->n], "igtl", "max-fps", o->igtl_max_fps, "version",
+                                       o->igtl_version, "", NULL);
+        st = whole ? um_sink_open(&out->sink[out->n], whole, &set)
+                   : um_set_error(UM_ENOMEM, "out of memory");
+        free(whole);
+    }
     set.auxiliary = 1;
     if (st == UM_OK && o->kpi && (st = kpi_open(&out->sink[out->n], o->kpi, &set)) == UM_OK)
         out->n++;
@@ -347,6 +391,8 @@ int command_run(const struct options *o)
     }
     if (!o->quiet && !silent)
         summary_print(&p.summary, stderr, &counts, seconds_now() - p.started);
+    if (!o->quiet)
+        print_tally(source, &out);
 done:
     code = close_outputs(&out, code);
     close_engine(&p.spare); /* it borrows the lost device's name */
@@ -488,6 +534,19 @@ static um_status write_boxes(const struct options *o, const um_frame *f, const s
                          : um_set_error(UM_ENOMEM, "out of memory: a line of boxes");
     free(line);
     return st;
+}
+
+int command_serve(const struct options *o)
+{
+    struct options live = *o;
+    live.realtime = true;
+    if (!live.on_sink_full)
+        live.on_sink_full = "drop";
+    if (!live.sinks) {
+        live.sink[0] = "igtl::18945";
+        live.sinks = 1;
+    }
+    return command_run(&live);
 }
 
 int command_detect(const struct options *o)

@@ -21,6 +21,17 @@ struct command {
 static const struct command commands[] = {
     {"run", ON_RUN, command_run, 1, 1, "SOURCE [-o SINK]...",
      "the whole pipeline: detect, outline, one packet a frame", NULL},
+    {"serve", ON_SERVE, command_serve, 1, 1, "SOURCE [-o SINK]...",
+     "run for live use: newest frames first, sinks never waited for",
+     "As run, with other defaults: the sink is igtl::18945, --on-sink-full drop, --realtime.\n"},
+    {"igtl", ON_IGTL, command_igtl, 2, 3,
+     "sniff|fake-slicer ADDRESS\n       ultramotion igtl send|fake-plus ADDRESS SOURCE",
+     "the other ends of an OpenIGTLink stream",
+     "ADDRESS      HOST:PORT connects, :PORT waits for who connects\n"
+     "sniff        every message as a line of JSON\n"
+     "fake-slicer  the same, greeting as 3D Slicer does\n"
+     "send         frames of a source as images\n"
+     "fake-plus    with stamps and poses as PlusServer, to one client after the other\n"},
     {"detect", ON_DETECT, command_detect, 1, 1, "SOURCE", "boxes only, JSON lines on stdout", NULL},
     {"segment", ON_SEGMENT, command_segment, 1, 1,
      "SOURCE --box X0,Y0,X1,Y1 [--point X,Y,LABEL]... [-o SINK]...", "outline what a prompt names",
@@ -59,7 +70,9 @@ static void print_usage(FILE *f)
     fprintf(f,
             "\nSOURCE  a file, a folder, a glob (%s), @LIST.txt (one path a line),\n"
             "        phantom:seed=1,frames=100, or - (raw frames on stdin)\n"
-            "SINK    dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, null:\n\n"
+            "        live: igtl://HOST:18944 (OpenIGTLink), igtl-listen::PORT\n"
+            "SINK    dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, null:, igtl::18945,\n"
+            "        igtl-connect:HOST:PORT\n\n"
             "ultramotion COMMAND --help lists the options of a command. Research software, not a "
             "medical device.\n",
             um_image_kinds());

@@ -28,7 +28,8 @@ typedef struct um_run_settings {
     um_sink **sinks;       /**< n_sinks of them; the run takes references */
     int n_sinks;
     int strict;   /**< stop at the first unreadable frame */
-    int realtime; /**< a frame that still waits is replaced by the newest, and counted */
+    int realtime; /**< a frame that still waits is replaced by the newest, and counted; always so
+                     where the source is live */
     int receive;  /**< packets that may wait for um_run_receive(), at most 1024; 0 (default) = it is
                      not used */
     um_sink_policy receive_policy; /**< what happens when that many wait */
@@ -60,7 +61,7 @@ typedef struct um_run_counts {
     uint64_t frames, visible, lost; /**< packets by state */
     uint64_t unreadable;            /**< frames that could not be read or used */
     uint64_t not_finite;            /**< frames whose result was NaN or infinite: no packet */
-    uint64_t replaced; /**< frames that a newer one replaced: realtime, or in a "push:" source */
+    uint64_t replaced; /**< frames that a newer one replaced: realtime, or in the source */
     uint64_t dropped;  /**< packets that a sink or um_run_receive() did not get, being behind */
     int device_lost;   /**< losses of a device, also the one that ended the run */
     int sinks_failed;  /**< those given up included */

@@ -10,8 +10,9 @@ extern "C" {
 #endif
 
 /** Where packets go: "dir:PATH", "jsonl:PATH", "jsonl:-" (stdout), "video:OUT.mp4" (overlays, at
- * the frames' times), "null:", or what um_sink_register() added. Reference counted. Threads: one at
- * a time, unless a function says otherwise. */
+ * the frames' times), "null:", "igtl::PORT" and "igtl-connect:HOST:PORT" (OpenIGTLink), or what
+ * um_sink_register() added. Reference counted. Threads: one at a time, unless a function says
+ * otherwise. */
 typedef struct um_sink um_sink;
 
 /** What a run does with a packet for a sink that still has as many waiting as it may. */
@@ -29,6 +30,10 @@ typedef struct um_sink_settings {
     int deadline_ms; /**< a run gives up a sink that takes longer for one packet; 0 = never; default
                         10000 */
     int auxiliary;   /**< 1: does not keep a run going when all others have ended; default 0 */
+    /** News of a sink with clients (listening, come, gone), on a thread of its own, which must
+     * not call back; NULL: nobody is told. */
+    void (*log)(void *ctx, const char *text);
+    void *log_ctx;
 } um_sink_settings;
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
 UM_API void um_sink_settings_init(um_sink_settings *s, size_t struct_size);
@@ -59,6 +64,10 @@ UM_API void um_sink_cancel(um_sink *sink);
 UM_API um_status um_sink_close(um_sink **sink);
 /** The spec it was opened with. Valid until close. Threads: any. */
 UM_API const char *um_sink_name(const um_sink *sink);
+/** Everything that a sink with clients counts: messages, what they missed, its port. `each` is
+ * called on the calling thread. Threads: any. */
+UM_API void um_sink_counts(const um_sink *sink,
+                           void (*each)(void *ctx, const char *name, uint64_t n), void *ctx);
 /** The settings it was opened with; out->struct_size says what the caller knows. Threads: any. */
 UM_API um_status um_sink_settings_of(const um_sink *sink, um_sink_settings *out);
 
@@ -107,6 +116,9 @@ typedef struct um_sink_ops {
     um_status (*write)(void *priv, const um_packet *packet, const um_frame *frame,
                        const char *name);
     um_status (*close)(void *priv); /**< or NULL */
+    /** um_sink_counts(); or NULL: counts nothing. Threads: any. */
+    void (*counts)(const void *priv, void (*each)(void *ctx, const char *name, uint64_t n),
+                   void *ctx);
 } um_sink_ops;
 
 /**

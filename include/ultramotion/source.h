@@ -10,7 +10,8 @@ extern "C" {
 
 /** Where frames come from: a file (PNG, JPEG, BMP, TIFF with all its pages, a video), a folder, a
  * glob, "@LIST.txt" (files, one a line), "phantom:seed=1,frames=100,…", "-" (raw frames on stdin),
- * "push:" (frames that the program has), or what um_source_register() added.
+ * "push:" (frames that the program has), "igtl://HOST:PORT" and "igtl-listen::PORT" (OpenIGTLink),
+ * or what um_source_register() added.
  * Reference counted. Threads: one at a time, unless a function says otherwise. */
 typedef struct um_source um_source;
 
@@ -35,8 +36,9 @@ typedef struct um_source_settings {
     int window_lo, window_hi; /**< 0 <= lo < hi <= 65535 */
     /** Told once what a user should know about what was read, and what was not: pictures turned by
      * their EXIF orientation, 16-bit samples that look dark, files of a folder that were passed
-     * over. Called by who reads or closes the source, on its thread; the text lasts for the call.
-     */
+     * over; and news of a live source (connected, lost, refused). Called by who reads or closes the
+     * source, or on a thread of the source's own; must not call the source. The text lasts for the
+     * call. NULL: nobody is told. */
     void (*on_notice)(void *ctx, const char *text);
     void *ctx;
 } um_source_settings;
@@ -100,8 +102,16 @@ UM_API um_status um_source_truth(const um_source *source, um_truth *out);
 UM_API um_status um_source_push(um_source *source, um_frame **frame);
 /** No more frames will be pushed: who reads gets those that wait, then UM_EOF. Threads: any. */
 UM_API um_status um_source_finish(um_source *source);
-/** Frames that um_source_push() replaced. Threads: any. */
+/** Frames that a newer one replaced before they were read. Threads: any. */
 UM_API uint64_t um_source_replaced(const um_source *source);
+
+/** Does it give frames at their own time, so that who falls behind wants the newest? Threads: any.
+ */
+UM_API int um_source_live(const um_source *source);
+/** Everything that a live source counts: images, what replaced or refused them, connections.
+ * `each` is called on the calling thread. Threads: any. */
+UM_API void um_source_counts(const um_source *source,
+                             void (*each)(void *ctx, const char *name, uint64_t n), void *ctx);
 
 /**
  * A kind of source. To add one, fill this in and register it; the built-in ones are made the same
@@ -150,6 +160,12 @@ typedef struct um_source_ops {
     const char *(*name)(const void *priv); /**< um_source_frame_name(); NULL: the id */
     const um_truth *(*truth)(const void *priv); /**< of the last frame; or NULL: has none */
     int stream; /**< 1: what follows an unreadable frame cannot be found, the source ends there */
+    int live;   /**< 1: frames come at their own time; a run replaces those that wait by the newest
+                 */
+    /** um_source_counts(); or NULL: counts nothing. Threads: any. */
+    void (*counts)(const void *priv, void (*each)(void *ctx, const char *name, uint64_t n),
+                   void *ctx);
+    uint64_t (*replaced)(const void *priv); /**< um_source_replaced(); or NULL. Threads: any */
 } um_source_ops;
 
 /**

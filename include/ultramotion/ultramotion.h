@@ -8,6 +8,7 @@
 #include "ultramotion/device.h"
 #include "ultramotion/dlpack.h"
 #include "ultramotion/frame.h"
+#include "ultramotion/igtl.h"
 #include "ultramotion/io.h"
 #include "ultramotion/model.h"
 #include "ultramotion/packet.h"

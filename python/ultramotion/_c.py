@@ -356,6 +356,12 @@ class SourceSettings(Record):
         ("loop", c_int),
         ("capacity", c_int),
         ("replace", c_int),
+        ("recursive", c_int),
+        ("window", c_int),
+        ("window_lo", c_int),
+        ("window_hi", c_int),
+        ("on_notice", LOG),
+        ("ctx", c_void_p),
     ]
 
 
@@ -367,6 +373,8 @@ class SinkSettings(Record):
         ("capacity", c_int),
         ("deadline_ms", c_int),
         ("auxiliary", c_int),
+        ("log", LOG),
+        ("log_ctx", c_void_p),
     ]
 
 

@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "base/status.h"
+#include "io/origin.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -14,6 +15,7 @@ struct frame {
     um_frame pub; /* first: a um_frame * is a struct frame * */
     atomic_int refs;
     char *source; /* or NULL */
+    struct um_origin *origin;
     void (*release)(void *ctx);
     void *ctx;
 };
@@ -108,5 +110,18 @@ void um_frame_unref(um_frame **frame)
     if (f->release)
         f->release(f->ctx);
     um_free(f->source);
+    um_free(f->origin);
     um_free(f);
+}
+
+void um_frame_set_origin(um_frame *frame, struct um_origin *origin)
+{
+    struct frame *f = (struct frame *)frame;
+    um_free(f->origin);
+    f->origin = origin;
+}
+
+const struct um_origin *um_frame_origin(const um_frame *frame)
+{
+    return frame ? ((const struct frame *)frame)->origin : NULL;
 }

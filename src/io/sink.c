@@ -14,11 +14,13 @@
 static struct um_schemes schemes = {
     .what = "sink",
     .lock = PTHREAD_MUTEX_INITIALIZER,
-    .count = 4,
+    .count = 6,
     .row = {{"dir", "dir:PATH", &um_sink_dir},
             {"jsonl", "jsonl:PATH or jsonl:-", &um_sink_jsonl},
             {"null", "null:", &um_sink_null},
-            {"video", "video:OUT.mp4", &um_sink_video}},
+            {"video", "video:OUT.mp4", &um_sink_video},
+            {"igtl", "igtl::PORT", &um_sink_igtl},
+            {"igtl-connect", "igtl-connect:HOST:PORT", &um_sink_igtl_connect}},
 };
 
 struct um_sink {
@@ -175,6 +177,13 @@ um_status um_sink_close(um_sink **sink)
 const char *um_sink_name(const um_sink *sink)
 {
     return sink ? sink->spec : "";
+}
+
+void um_sink_counts(const um_sink *sink, void (*each)(void *ctx, const char *name, uint64_t n),
+                    void *ctx)
+{
+    if (sink && each && sink->ops->counts)
+        sink->ops->counts(sink->priv, each, ctx);
 }
 
 um_status um_sink_settings_of(const um_sink *sink, um_sink_settings *out)

@@ -6,6 +6,7 @@
 #include "ultramotion/sink.h"
 
 /* The built-in kinds. */
-extern const um_sink_ops um_sink_dir, um_sink_jsonl, um_sink_null, um_sink_video;
+extern const um_sink_ops um_sink_dir, um_sink_jsonl, um_sink_null, um_sink_video, um_sink_igtl,
+    um_sink_igtl_connect;
 
 #endif

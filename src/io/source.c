@@ -17,10 +17,12 @@
 static struct um_schemes schemes = {
     .what = "source",
     .lock = PTHREAD_MUTEX_INITIALIZER,
-    .count = 3,
+    .count = 5,
     .row = {{"phantom", "phantom:seed=1,frames=100", &um_source_phantom},
             {"-", "-", &um_source_raw},
-            {"push", "push:", &um_source_push_ops}},
+            {"push", "push:", &um_source_push_ops},
+            {"igtl", "igtl://HOST:PORT", &um_source_igtl},
+            {"igtl-listen", "igtl-listen::PORT", &um_source_igtl_listen}},
 };
 
 struct um_source {
@@ -70,7 +72,7 @@ um_status um_source_register(const um_source_ops *ops)
     return st;
 }
 
-/* Who opens this, and with what. Something like "igtl://host" is a scheme that nobody here knows,
+/* Who opens this, and with what. Something like "rtsp://host" is a scheme that nobody here knows,
  * unless it is a file. */
 static um_status choose(const char *spec, const um_source_ops **ops, const char **arg)
 {
@@ -277,5 +279,17 @@ um_status um_source_finish(um_source *source)
 
 uint64_t um_source_replaced(const um_source *source)
 {
-    return source && source->ops == &um_source_push_ops ? um_push_replaced(source->priv) : 0;
+    return source && source->ops->replaced ? source->ops->replaced(source->priv) : 0;
+}
+
+int um_source_live(const um_source *source)
+{
+    return source && source->ops->live;
+}
+
+void um_source_counts(const um_source *source,
+                      void (*each)(void *ctx, const char *name, uint64_t n), void *ctx)
+{
+    if (source && each && source->ops->counts)
+        source->ops->counts(source->priv, each, ctx);
 }

@@ -6,12 +6,11 @@
 #include "ultramotion/source.h"
 
 /* The built-in kinds; um_source_dir has no scheme and takes what nobody else does. */
-extern const um_source_ops um_source_dir, um_source_phantom, um_source_raw, um_source_push_ops;
+extern const um_source_ops um_source_dir, um_source_phantom, um_source_raw, um_source_push_ops,
+    um_source_igtl, um_source_igtl_listen;
 
-/* What um_source_push(), um_source_finish() and um_source_replaced() do to a "push:" source's
- * state. */
+/* What um_source_push() and um_source_finish() do to a "push:" source's state. */
 um_status um_push_frame(void *priv, um_frame **frame);
 void um_push_finish(void *priv);
-uint64_t um_push_replaced(const void *priv);
 
 #endif

@@ -121,7 +121,7 @@ void um_push_finish(void *priv)
     pthread_mutex_unlock(&p->lock);
 }
 
-uint64_t um_push_replaced(const void *priv)
+static uint64_t push_replaced(const void *priv)
 {
     struct push *p = (struct push *)(uintptr_t)priv;
     pthread_mutex_lock(&p->lock);
@@ -156,4 +156,5 @@ const um_source_ops um_source_push_ops = {
     .open = push_open,
     .close = push_close,
     .read = push_read,
+    .replaced = push_replaced,
 };

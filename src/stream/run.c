@@ -535,7 +535,7 @@ static um_status prepare(struct um_run *r)
             st = um_queue_init(&r->received, s->receive);
     }
     r->reader = (struct um_reader){.source = um_source_ref(s->source),
-                                   .realtime = s->realtime != 0,
+                                   .realtime = s->realtime || um_source_live(s->source),
                                    .want_truth = s->on_packet != NULL,
                                    .wake = r->wake,
                                    .leave = leave,

@@ -70,6 +70,42 @@ def raw():
     put("raw", "negative", struct.pack("<HHB", 0x8000, 3, 1) + bytes(3))
 
 
+def igtl():
+    def message(kind, content, version=1, device=b"Device", meta=None, ext=12):
+        body = content
+        if version > 1:
+            pairs = meta or []
+            head = struct.pack(">H", len(pairs)) + b"".join(struct.pack(">HHI", len(k), 3, len(v)) for k, v in pairs)
+            text = b"".join(k + v for k, v in pairs)
+            body = struct.pack(">HHII", ext, len(head), len(text), 7) + bytes(ext - 12) + content + head + text
+        crc = 0
+        for byte in body:
+            crc ^= byte << 56
+            for _ in range(8):
+                crc = (crc << 1 ^ (0x42F0E1EBA9EA3693 if crc >> 63 else 0)) & (1 << 64) - 1
+        return struct.pack(">H12s20sQQQ", version, kind, device, 0x6553F10080000000, len(body), crc) + body
+
+    def image(scalar=3, components=1, size=(4, 2, 1), part=None, bytes_=None):
+        part = part or size
+        n = components * part[0] * part[1] * part[2] * {3: 1, 5: 2, 10: 4, 11: 8}[scalar]
+        return struct.pack(">HBBBB3H12f3H3H", 1, components, scalar, 2, 1, *size, .5, 0, 0, 0, .25, 0, 0, 0, 1, 1, 2, 3,
+            0, 0, 0, *part) + bytes(range(n if bytes_ is None else bytes_))
+
+    meta = [(b"FrameId", b"42"), (b"State", b"VISIBLE"), (b"", b"")]
+    every = [message(b"IMAGE", image()), message(b"IMAGE", image(5, 3), 2, b"Image_Reference", meta),
+        message(b"IMAGE", image(11, 1, (3, 2, 2), (2, 1, 2)), 2, ext=16), message(b"TRANSFORM", struct.pack(">12f", *range(12))),
+        message(b"POSITION", bytes(12)), message(b"POSITION", bytes(24)), message(b"POSITION", bytes(28), 2),
+        message(b"STATUS", struct.pack(">Hq20s", 1, -1, b"OK") + b"fine\0"), message(b"STRING", struct.pack(">HH", 3, 2) + b"OK", 2, b"State", meta),
+        message(b"CAPABILITY", b"IMAGE".ljust(12, b"\0") + b"STATUS".ljust(12, b"\0")),
+        message(b"LBMETA", b"bone".ljust(64, b"\0") + b"Mask".ljust(20, b"\0") + bytes(12) + b"Image".ljust(20, b"\0")),
+        message(b"GET_TRANSFOR", b""), message(b"SENSOR", b"", 3)]
+    for i, one in enumerate(every):
+        put("igtl", "%02d_%s" % (i, one[2:14].rstrip(b"\0").decode().lower()), b"\0" + one)
+    put("igtl", "stream", b"\x11" + b"".join(every))
+    put("igtl", "bad_size", b"\0" + message(b"IMAGE", image(bytes_=7)))
+    put("igtl", "huge", b"\0" + struct.pack(">H12s20sQQQ", 1, b"IMAGE", b"", 0, (1 << 64) - 1, 0))
+
+
 def packet():
     def fields(width, height, crop, flags, box=(3, 4, 20, 21), bits=b"\x0f\xf0" * 64, score=.5, text=b"cpu"):
         return b"".join(struct.pack("<I", v * 2 & 0xffffffff) for v in (width, height, *crop)) + bytes([flags]) + struct.pack(
@@ -331,5 +367,5 @@ def videos():
     put("video", "still.gif", b"GIF89a\2\0\2\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\2\0\2\0\0\2\2\x44\x52\0;")
 
 
-for make in (config, beside, lists, videos, rle, raw, packet, safetensors, pickle, zips, image):
+for make in (config, beside, lists, videos, rle, raw, igtl, packet, safetensors, pickle, zips, image):
     make()

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "io/igtl_link.h"
+
+#include "base/number.h"
+#include "base/wake.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* ---- addresses ---- */
+
+um_status um_igtl_address_read(struct um_igtl_address *a, const char *scheme, const char *arg)
+{
+    uint64_t port = 0;
+    const char *from = strncmp(arg, "//", 2) == 0 ? arg + 2 : arg;
+    size_t length = strcspn(from, "?");
+    const char *colon = NULL;
+    for (size_t i = 0; i < length; i++)
+        if (from[i] == ':')
+            colon = from + i;
+    size_t host = colon ? (size_t)(colon - from) : 0, digits = colon ? length - host - 1 : 0;
+    *a = (struct um_igtl_address){.options = from[length] ? from + length + 1 : ""};
+    if (!colon || host >= sizeof a->host || digits >= sizeof a->port)
+        return um_fail(UM_EINVAL, "%s: \"%s\" is not HOST:PORT", scheme, arg);
+    bool bracketed = host >= 2 && from[0] == '[' && from[host - 1] == ']'; /* [::1] */
+    memcpy(a->host, from + bracketed, host - 2 * (size_t)bracketed);
+    memcpy(a->port, colon + 1, digits);
+    if (!um_number_whole(a->port, 65535, &port))
+        return um_fail(UM_EINVAL, "%s: \"%s\" has no port from 0 to 65535", scheme, arg);
+    return UM_OK;
+}
+
+um_status um_igtl_option(const char **at, char key[32], char value[128])
+{
+    const char *from = *at;
+    if (!*from)
+        return UM_EOF;
+    size_t length = strcspn(from, "&,"), name = strcspn(from, "=&,");
+    size_t text = name < length ? length - name - 1 : 0;
+    if (name == 0 || name >= 32 || text >= 128)
+        return um_fail(UM_EINVAL, "\"%.*s\" is not KEY=VALUE", (int)length, from);
+    memcpy(key, from, name);
+    key[name] = 0;
+    memcpy(value, from + length - text, text);
+    value[text] = 0;
+    *at = from + length + (from[length] != 0);
+    return UM_OK;
+}
+
+um_status um_igtl_option_number(const char *key, const char *value, double min, double max,
+                                double *number)
+{
+    if (!um_number_read(value, number) || *number < min || *number > max)
+        return um_fail(UM_EINVAL, "%s: \"%s\" is not a number from %g to %g", key, value, min, max);
+    return UM_OK;
+}
+
+/* ---- sockets ---- */
+
+static bool prepare(int fd)
+{
+    const int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* a frame must not wait for more */
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    return fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 &&
+           fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0;
+}
+
+static um_status resolve(struct addrinfo **list, const struct um_igtl_address *a, int flags)
+{
+    struct addrinfo hints = {
+        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV};
+    if (flags & AI_PASSIVE && !a->host[0])
+        hints.ai_family = AF_INET; /* as all peers do; an address says otherwise */
+    int error = getaddrinfo(a->host[0] ? a->host : NULL, a->port, &hints, list);
+    return error ? um_fail(UM_EIO, "%s:%s: %s", a->host, a->port, gai_strerror(error)) : UM_OK;
+}
+
+um_status um_igtl_listen(int *fd, int *port, const struct um_igtl_address *a)
+{
+    enum { WAITING = 16 };
+    struct addrinfo *list = NULL;
+    struct sockaddr_storage own = {0};
+    socklen_t size = sizeof own;
+    const int on = 1;
+    *fd = -1;
+    um_status st = resolve(&list, a, AI_PASSIVE);
+    if (st != UM_OK)
+        return st;
+    *fd = socket(list->ai_family, list->ai_socktype, list->ai_protocol);
+    bool good = *fd >= 0 && prepare(*fd) &&
+                setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+                bind(*fd, list->ai_addr, list->ai_addrlen) == 0 && listen(*fd, WAITING) == 0 &&
+                getsockname(*fd, (struct sockaddr *)&own, &size) == 0;
+    freeaddrinfo(list);
+    if (!good) {
+        st = um_fail(UM_EIO, "cannot listen on %s:%s: %s", a->host, a->port, strerror(errno));
+        if (*fd >= 0)
+            close(*fd);
+        *fd = -1;
+        return st;
+    }
+    *port = own.ss_family == AF_INET6 ? ntohs(((struct sockaddr_in6 *)&own)->sin6_port)
+                                      : ntohs(((struct sockaddr_in *)&own)->sin_port);
+    return UM_OK;
+}
+
+um_status um_igtl_accept(int *fd, int listening, char peer[UM_IGTL_PEER])
+{
+    struct sockaddr_storage from = {0};
+    socklen_t size = sizeof from;
+    char host[64] = "?", port[8] = "?";
+    *fd = accept(listening, (struct sockaddr *)&from, &size);
+    if (*fd < 0)
+        return UM_AGAIN; /* who knocked is gone, or there are no descriptors: both may change */
+    getnameinfo((struct sockaddr *)&from, size, host, sizeof host, port, sizeof port,
+                NI_NUMERICHOST | NI_NUMERICSERV);
+    snprintf(peer, UM_IGTL_PEER, "%s:%s", host, port);
+    if (prepare(*fd))
+        return UM_OK;
+    close(*fd);
+    *fd = -1;
+    return UM_AGAIN;
+}
+
+/* One of the addresses of a name. */
+static um_status connect_one(int *fd, const struct addrinfo *to, int stop, int ms)
+{
+    *fd = socket(to->ai_family, to->ai_socktype, to->ai_protocol);
+    if (*fd < 0 || !prepare(*fd))
+        return um_fail(UM_EIO, "no socket: %s", strerror(errno));
+    if (connect(*fd, to->ai_addr, to->ai_addrlen) == 0)
+        return UM_OK;
+    int error = errno;
+    socklen_t size = sizeof error;
+    if (error == EINPROGRESS) {
+        if (!um_wake_poll(*fd, POLLOUT, stop, ms))
+            return um_wake_wait(stop, 0) ? UM_AGAIN : um_fail(UM_EIO, "no answer for %d ms", ms);
+        getsockopt(*fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    }
+    return error ? um_fail(UM_EIO, "%s", strerror(error)) : UM_OK;
+}
+
+um_status um_igtl_connect(int *fd, const struct um_igtl_address *a, int stop, int ms)
+{
+    struct addrinfo *list = NULL;
+    *fd = -1;
+    um_status st = resolve(&list, a, 0);
+    if (st != UM_OK)
+        return st;
+    st = UM_EIO;
+    for (const struct addrinfo *to = list; to && st != UM_OK && st != UM_AGAIN; to = to->ai_next) {
+        st = connect_one(fd, to, stop, ms);
+        if (st != UM_OK && *fd >= 0)
+            close(*fd);
+        if (st != UM_OK)
+            *fd = -1;
+    }
+    freeaddrinfo(list);
+    return st;
+}
+
+/* ---- a connection ---- */
+
+void um_igtl_link_close(struct um_igtl_link *l)
+{
+    if (l->fd >= 0)
+        close(l->fd);
+    l->fd = -1;
+    l->version = 1;
+    um_igtl_inbox_finish(&l->in);
+}
+
+um_status um_igtl_link_receive(struct um_igtl_link *l)
+{
+    enum { PIECES = 64 }; /* so that one who never stops does not keep others waiting */
+    for (int i = 0; i < PIECES; i++) {
+        uint8_t *to = NULL;
+        size_t room = 0;
+        um_status st = um_igtl_inbox_room(&l->in, &to, &room);
+        if (st != UM_OK)
+            return st;
+        ssize_t n = recv(l->fd, to, room, MSG_DONTWAIT);
+        if (n == 0)
+            return UM_EOF;
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            return UM_AGAIN;
+        if (n < 0 && errno != EINTR)
+            return um_fail(UM_EIO, "%s", strerror(errno));
+        st = n > 0 ? um_igtl_inbox_filled(&l->in, (size_t)n) : UM_AGAIN;
+        if (st == UM_OK && l->in.header.version > l->version)
+            l->version = l->in.header.version;
+        if (st != UM_AGAIN)
+            return st;
+    }
+    return UM_AGAIN;
+}
+
+/* ---- queries ---- */
+
+void um_igtl_reply(struct um_igtl_outbox *out, const struct um_igtl_message *m, int version,
+                   uint8_t status)
+{
+    char type[UM_IGTL_TYPE + 1];
+    snprintf(type, sizeof type, "RTS_%.8s", m->header.type + 4);
+    um_igtl_begin(out, version, type, m->header.device, 0, m->id);
+    um_igtl_u8(out, status);
+    um_igtl_end(out, NULL, 0);
+}
+
+bool um_igtl_answer(struct um_igtl_outbox *out, const struct um_igtl_message *m, int version)
+{
+    static const char *const types[] = {"IMAGE",      "TRANSFORM",   "STRING",     "STATUS",
+                                        "LBMETA",     "CAPABILITY",  "GET_STATUS", "GET_IMAGE",
+                                        "GET_LBMETA", "GET_CAPABIL", "STT_IMAGE",  "STP_IMAGE",
+                                        "STT_TRANS",  "STP_TRANS"};
+    const char *type = m->header.type;
+    if (um_igtl_asks(type, "GET_", "STATUS")) {
+        um_igtl_begin(out, version, "STATUS", m->header.device, 0, m->id);
+        um_igtl_status_write(out, UM_IGTL_OK, 0, "", "");
+        um_igtl_end(out, NULL, 0);
+    } else if (um_igtl_asks(type, "GET_", "CAPABILITY")) {
+        um_igtl_begin(out, version, "CAPABILITY", m->header.device, 0, m->id);
+        for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+            um_igtl_name(out, types[i], UM_IGTL_TYPE);
+        um_igtl_end(out, NULL, 0);
+    } else if (strncmp(type, "GET_", 4) == 0 || strncmp(type, "STT_", 4) == 0 ||
+               strncmp(type, "STP_", 4) == 0) {
+        um_igtl_reply(out, m, version, 1);
+    } else {
+        return false;
+    }
+    return true;
+}

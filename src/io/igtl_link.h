@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the source and the sink of OpenIGTLink share: addresses with options, sockets that never
+ * block, and one connection's receiving side. */
+#ifndef UM_IO_IGTL_LINK_H
+#define UM_IO_IGTL_LINK_H
+
+#include "igtl/content.h"
+
+enum { UM_IGTL_PEER = 80 };
+
+/* "HOST:PORT?key=value&key=value", also with "//" in front; options may be apart by commas too. */
+struct um_igtl_address {
+    char host[256]; /* "" = any */
+    char port[6];
+    const char *options;
+};
+um_status um_igtl_address_read(struct um_igtl_address *a, const char *scheme, const char *arg);
+/* The next option, from a->options on. UM_EOF at the end, UM_EINVAL for what is none. */
+um_status um_igtl_option(const char **at, char key[32], char value[128]);
+/* The number of an option, in a range. */
+um_status um_igtl_option_number(const char *key, const char *value, double min, double max,
+                                double *number);
+
+um_status um_igtl_listen(int *fd, int *port, const struct um_igtl_address *a);
+/* *fd -1 and UM_AGAIN: nobody is there. */
+um_status um_igtl_accept(int *fd, int listening, char peer[UM_IGTL_PEER]);
+/* UM_AGAIN: `stop` became readable; UM_EIO: it did not answer within `ms`, or said no. */
+um_status um_igtl_connect(int *fd, const struct um_igtl_address *a, int stop, int ms);
+
+struct um_igtl_link {
+    int fd; /* -1 = none */
+    struct um_igtl_inbox in;
+    int version; /* the highest that came */
+};
+void um_igtl_link_close(struct um_igtl_link *l);
+/* What has come by now. @return UM_OK: a message is whole (l->in); UM_AGAIN: not yet; UM_EOF: the
+ * other side left; an error: the connection is of no more use. */
+um_status um_igtl_link_receive(struct um_igtl_link *l);
+
+/* The answer to a query that needs no data; false for what is no query. Whoever knows more answers
+ * before. */
+bool um_igtl_answer(struct um_igtl_outbox *out, const struct um_igtl_message *m, int version);
+/* RTS_… of a query: 0 = it will be done. */
+void um_igtl_reply(struct um_igtl_outbox *out, const struct um_igtl_message *m, int version,
+                   uint8_t status);
+
+#endif

@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One connection, message by message. */
+#include "ultramotion/igtl.h"
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/sha256.h"
+#include "base/wake.h"
+#include "io/igtl_link.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct um_igtl {
+    struct um_igtl_address address;
+    struct um_igtl_link link;
+    int listening, port;
+    char peer[UM_IGTL_PEER];
+};
+
+um_status um_igtl_open(um_igtl **out, const char *address)
+{
+    if (!out || !address)
+        return um_fail(UM_EINVAL, "um_igtl_open: no %s", out ? "address" : "place for the result");
+    *out = NULL;
+    struct um_igtl *l = um_zalloc(sizeof *l);
+    if (!l)
+        return um_fail(UM_ENOMEM, "OpenIGTLink connection");
+    l->listening = l->link.fd = -1;
+    l->link.version = 1;
+    l->link.in.image_limit = 64 << 20;
+    l->link.in.limit = 1 << 20;
+    um_status st = um_igtl_address_read(&l->address, "igtl", address);
+    if (st == UM_OK && l->address.options[0])
+        st = um_fail(UM_EINVAL, "igtl: \"%s\": options mean nothing here", address);
+    if (st == UM_OK && !l->address.host[0])
+        st = um_igtl_listen(&l->listening, &l->port, &l->address);
+    if (st != UM_OK)
+        um_igtl_close(&l);
+    *out = l;
+    return st;
+}
+
+um_status um_igtl_wait(um_igtl *link, int wake_fd, int timeout_ms)
+{
+    if (!link)
+        return um_fail(UM_EINVAL, "um_igtl_wait: no connection");
+    um_igtl_link_close(&link->link);
+    if (link->listening < 0) {
+        um_status st = um_igtl_connect(&link->link.fd, &link->address, wake_fd, timeout_ms);
+        if (st == UM_EIO) /* nobody yet: not faster than somebody can come */
+            um_wake_wait(wake_fd, timeout_ms < 100 ? timeout_ms : 100);
+        return st;
+    }
+    if (!um_wake_poll(link->listening, POLLIN, wake_fd, timeout_ms))
+        return UM_AGAIN;
+    return um_igtl_accept(&link->link.fd, link->listening, link->peer);
+}
+
+int um_igtl_port(const um_igtl *link)
+{
+    return link ? link->port : 0;
+}
+
+void um_igtl_close(um_igtl **link)
+{
+    if (!link || !*link)
+        return;
+    struct um_igtl *l = *link;
+    *link = NULL;
+    um_igtl_link_close(&l->link);
+    if (l->listening >= 0)
+        close(l->listening);
+    um_free(l);
+}
+
+/* ---- a message as JSON ---- */
+
+/* Text that ends nowhere. */
+static void json_text(um_json *j, const char *text, size_t n)
+{
+    char *copy = um_alloc(n + 1);
+    if (!copy) {
+        j->failed = 1;
+        return;
+    }
+    memcpy(copy, text, n);
+    copy[n] = 0;
+    um_json_string(j, copy);
+    um_free(copy);
+}
+
+static void json_floats(um_json *j, const char *key, const float *v, int n)
+{
+    um_json_key(j, key);
+    um_json_begin(j, '[');
+    for (int i = 0; i < n; i++)
+        um_json_float(j, v[i]);
+    um_json_end(j, ']');
+}
+
+static void json_number(um_json *j, const char *key, int64_t v)
+{
+    um_json_key(j, key);
+    um_json_int(j, v);
+}
+
+static um_status json_image(um_json *j, const struct um_igtl_message *m)
+{
+    struct um_igtl_image image;
+    double matrix[16];
+    char sha[65];
+    um_status st = um_igtl_image_read(&image, m);
+    if (st != UM_OK)
+        return st;
+    um_igtl_image_matrix(&image, matrix);
+    um_sha256_hex(sha, image.pixels, image.bytes);
+    um_json_key(j, "image");
+    um_json_begin(j, '{');
+    um_json_key(j, "size");
+    um_json_begin(j, '[');
+    for (int i = 0; i < 3; i++)
+        um_json_int(j, image.size[i]);
+    um_json_end(j, ']');
+    json_number(j, "components", image.components);
+    json_number(j, "scalar", image.scalar);
+    json_number(j, "coordinates", image.coordinates);
+    json_floats(j, "t", image.t, 3);
+    json_floats(j, "s", image.s, 3);
+    json_floats(j, "n", image.n, 3);
+    json_floats(j, "p", image.p, 3);
+    um_json_key(j, "origin");
+    um_json_begin(j, '[');
+    for (int i = 0; i < 3; i++)
+        um_json_double(j, matrix[4 * i + 3]);
+    um_json_end(j, ']');
+    uint8_t most = 0;
+    for (size_t i = 0; i < image.bytes; i++)
+        most = image.pixels[i] > most ? image.pixels[i] : most;
+    json_number(j, "most", most);
+    um_json_key(j, "sha256");
+    um_json_string(j, sha);
+    um_json_end(j, '}');
+    return UM_OK;
+}
+
+static um_status json_labels(um_json *j, const struct um_igtl_message *m)
+{
+    struct um_igtl_label label;
+    int n = 0;
+    um_status st = um_igtl_label_count(&n, m);
+    if (st != UM_OK)
+        return st;
+    um_json_key(j, "labels");
+    um_json_begin(j, '[');
+    for (int i = 0; i < n; i++) {
+        um_igtl_label_read(&label, m, i);
+        um_json_begin(j, '{');
+        um_json_key(j, "name");
+        um_json_string(j, label.name);
+        um_json_key(j, "device");
+        um_json_string(j, label.device);
+        json_number(j, "label", label.label);
+        um_json_key(j, "owner");
+        um_json_string(j, label.owner);
+        um_json_end(j, '}');
+    }
+    um_json_end(j, ']');
+    return UM_OK;
+}
+
+static um_status json_content(um_json *j, const struct um_igtl_message *m)
+{
+    const char *type = m->header.type;
+    float v[12], quaternion[4];
+    struct um_igtl_status status;
+    struct um_igtl_string string;
+    int n = 0;
+    um_status st = UM_OK;
+    if (strcmp(type, "IMAGE") == 0) {
+        st = json_image(j, m);
+    } else if (strcmp(type, "LBMETA") == 0) {
+        st = json_labels(j, m);
+    } else if (strcmp(type, "TRANSFORM") == 0) {
+        if ((st = um_igtl_transform_read(v, m)) == UM_OK)
+            json_floats(j, "transform", v, 12);
+    } else if (strcmp(type, "POSITION") == 0) {
+        if ((st = um_igtl_position_read(v, quaternion, m)) == UM_OK) {
+            json_floats(j, "position", v, 3);
+            json_floats(j, "quaternion", quaternion, 4);
+        }
+    } else if (strcmp(type, "STRING") == 0) {
+        if ((st = um_igtl_string_read(&string, m)) == UM_OK) {
+            um_json_key(j, "string");
+            json_text(j, string.text, string.size);
+        }
+    } else if (strcmp(type, "CAPABILITY") == 0) {
+        if ((st = um_igtl_capability_read(&n, m)) == UM_OK) {
+            um_json_key(j, "capability");
+            um_json_begin(j, '[');
+            for (int i = 0; i < n; i++)
+                json_text(
+                    j, (const char *)m->content + (size_t)i * UM_IGTL_TYPE,
+                    strnlen((const char *)m->content + (size_t)i * UM_IGTL_TYPE, UM_IGTL_TYPE));
+            um_json_end(j, ']');
+        }
+    } else if (strcmp(type, "STATUS") == 0) {
+        if ((st = um_igtl_status_read(&status, m)) == UM_OK) {
+            um_json_key(j, "status");
+            um_json_begin(j, '{');
+            json_number(j, "code", status.code);
+            json_number(j, "subcode", status.subcode);
+            um_json_key(j, "name");
+            um_json_string(j, status.name);
+            um_json_key(j, "text");
+            um_json_string(j, status.text);
+            um_json_end(j, '}');
+        }
+    }
+    return st;
+}
+
+static um_status to_json(const struct um_igtl_message *m, char **text)
+{
+    um_json j = {0};
+    char stamp[17];
+    struct um_igtl_pair pair;
+    size_t at = 0;
+    snprintf(stamp, sizeof stamp, "%016llx", (unsigned long long)m->header.stamp);
+    um_json_begin(&j, '{');
+    um_json_key(&j, "type");
+    um_json_string(&j, m->header.type);
+    um_json_key(&j, "device");
+    um_json_string(&j, m->header.device);
+    json_number(&j, "version", m->header.version);
+    um_json_key(&j, "stamp");
+    um_json_string(&j, stamp);
+    um_json_key(&j, "ts");
+    um_json_double(&j, um_igtl_seconds(m->header.stamp));
+    json_number(&j, "id", m->id);
+    um_json_key(&j, "body_bytes");
+    um_json_uint(&j, m->header.body_size);
+    um_json_key(&j, "metadata");
+    um_json_begin(&j, '{');
+    while (um_igtl_message_pair(m, &at, &pair)) {
+        char key[256];
+        size_t n = pair.key_size < sizeof key ? pair.key_size : sizeof key - 1;
+        memcpy(key, pair.key, n);
+        key[n] = 0;
+        um_json_key(&j, key);
+        json_text(&j, pair.value, pair.value_size);
+    }
+    um_json_end(&j, '}');
+    if (json_content(&j, m) != UM_OK) {
+        um_json_key(&j, "problem");
+        um_json_string(&j, um_last_error());
+    }
+    um_json_end(&j, '}');
+    return um_json_finish(&j, text);
+}
+
+um_status um_igtl_receive(um_igtl *link, int wake_fd, int timeout_ms, char **json)
+{
+    struct um_igtl_message m;
+    if (!link || !json || link->link.fd < 0)
+        return um_fail(UM_EINVAL, "um_igtl_receive: no %s", json ? "connection" : "place");
+    *json = NULL;
+    uint64_t until = um_clock_ns() + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * 1000000;
+    for (;;) {
+        struct um_igtl_link *l = &link->link;
+        um_status st = um_igtl_link_receive(l);
+        if (st == UM_OK)
+            st = um_igtl_message_read(&m, &l->in.header, l->in.body, l->in.have, true);
+        if (st == UM_OK)
+            return to_json(&m, json);
+        if (st != UM_AGAIN)
+            return st;
+        uint64_t now = um_clock_ns();
+        int left = timeout_ms < 0 ? -1 : now >= until ? 0 : (int)((until - now) / 1000000) + 1;
+        if (left == 0 || !um_wake_poll(l->fd, POLLIN, wake_fd, left))
+            return UM_AGAIN;
+    }
+}
+
+/* ---- sending ---- */
+
+static um_status send_box(um_igtl *link, struct um_igtl_outbox *out)
+{
+    enum { PATIENCE_MS = 10000 };
+    um_status st = out->failed ? um_fail(UM_ENOMEM, "a message") : UM_OK;
+    for (size_t at = 0; st == UM_OK && at < out->size;) {
+        ssize_t n =
+            send(link->link.fd, out->data + at, out->size - at, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n >= 0)
+            at += (size_t)n;
+        else if (errno == EPIPE || errno == ECONNRESET)
+            st = UM_EOF;
+        else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+            st = um_fail(UM_EIO, "%s", strerror(errno));
+        else if (!um_wake_poll(link->link.fd, POLLOUT, -1, PATIENCE_MS))
+            st = um_fail(UM_EIO, "the other side takes nothing");
+    }
+    um_igtl_outbox_finish(out);
+    return st;
+}
+
+um_status um_igtl_send_frame(um_igtl *link, const um_frame *frame, const char *device)
+{
+    struct um_igtl_outbox out = {0};
+    if (!link || !frame || !device || link->link.fd < 0)
+        return um_fail(UM_EINVAL, "um_igtl_send_frame: no %s", frame ? "connection" : "frame");
+    uint64_t stamp = um_igtl_stamp(frame->ts);
+    uint32_t id = (uint32_t)frame->id;
+    double place[16] = {0};
+    struct um_igtl_image image = {.components = frame->channels,
+                                  .scalar = UM_IGTL_U8,
+                                  .endian = UM_IGTL_LITTLE,
+                                  .coordinates = UM_IGTL_RAS,
+                                  .size = {(uint16_t)frame->width, (uint16_t)frame->height, 1},
+                                  .part = {(uint16_t)frame->width, (uint16_t)frame->height, 1}};
+    place[0] = frame->has_spacing ? frame->spacing_mm[0] : 1;
+    place[5] = frame->has_spacing ? frame->spacing_mm[1] : 1;
+    place[10] = place[15] = 1;
+    um_igtl_image_place(&image, place);
+    if (frame->has_pose) {
+        float matrix[12];
+        for (int i = 0; i < 12; i++)
+            matrix[i] = (float)frame->pose[i];
+        um_igtl_begin(&out, link->link.version, "TRANSFORM", "ProbeToReference", stamp, id);
+        um_igtl_transform_write(&out, matrix);
+        um_igtl_end(&out, NULL, 0);
+    }
+    um_igtl_begin(&out, link->link.version, "IMAGE", device, stamp, id);
+    um_igtl_image_write(&out, &image);
+    for (int y = 0; y < frame->height; y++)
+        um_igtl_bytes(&out, frame->pixels + y * frame->stride,
+                      (size_t)frame->width * (size_t)frame->channels);
+    um_igtl_end(&out, NULL, 0);
+    return send_box(link, &out);
+}
+
+um_status um_igtl_send_text(um_igtl *link, const char *type, const char *device, const char *text)
+{
+    static const struct um_igtl_pair pair = {"Client", "ultramotion", 6, 11, UM_IGTL_ASCII};
+    struct um_igtl_outbox out = {0};
+    if (!link || !type || !device || !text || link->link.fd < 0)
+        return um_fail(UM_EINVAL, "um_igtl_send_text: no %s", text ? "connection" : "text");
+    bool status = strcmp(type, "STATUS") == 0;
+    um_igtl_begin(&out, status ? 2 : 1, type, device, 0, 0);
+    if (status)
+        um_igtl_status_write(&out, UM_IGTL_OK, 0, "", text);
+    else if (strcmp(type, "STRING") == 0)
+        um_igtl_string_write(&out, text);
+    um_igtl_end(&out, &pair, 1);
+    return send_box(link, &out);
+}

@@ -1,0 +1,678 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* "igtl://HOST:PORT" and "igtl-listen:[HOST]:PORT": images from an OpenIGTLink peer. A thread reads
+ * the socket to its end at all times, because a sender such as PlusServer waits for its slowest
+ * reader; the newest image waits to be read, and whatever becomes of the others is counted. */
+#include "io/source.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/text.h"
+#include "base/thread.h"
+#include "base/wake.h"
+#include "io/igtl_link.h"
+#include "io/origin.h"
+
+#include <math.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum count {
+    IMAGES,       /* messages that were pictures of the device */
+    REPLACED,     /* by a newer one before they were read */
+    WITHOUT_POSE, /* the pose of that stamp never came */
+    OTHER_DEVICE,
+    UNSUPPORTED, /* volumes, parts, scalars that are no 8-bit gray or RGB */
+    MALFORMED,
+    BAD_CRC,
+    SKIPPED, /* versions above 2 */
+    TRANSFORMS,
+    OTHER_TYPE,
+    CONNECTIONS,
+    LOST,    /* connections that ended by themselves */
+    SILENT,  /* ended because nothing came */
+    REFUSED, /* a second sender */
+    COUNTS
+};
+static const char *const count_names[COUNTS] = {
+    "images",  "replaced",   "without_pose", "other_device", "unsupported", "malformed", "bad_crc",
+    "skipped", "transforms", "other_type",   "connections",  "lost",        "silent",    "refused"};
+
+enum crc { CRC_CHECK, CRC_COUNT, CRC_IGNORE };
+enum { POSES = 64 };
+
+struct pose {
+    uint64_t stamp; /* 0 = none */
+    char name[UM_IGTL_NAME + 1];
+    float matrix[12];
+};
+
+/* Outlives the source where its thread is inside a call that cannot be woken: the resolver's. */
+struct live {
+    atomic_int refs;
+    bool listens;
+    struct um_igtl_address address;
+    char *spec;
+    void (*log)(void *ctx, const char *text);
+    void *log_ctx;
+    /* options */
+    char device[UM_IGTL_NAME + 1], pose[UM_IGTL_NAME + 1];
+    enum crc crc;
+    bool honour, quiet; /* coordinates; quiet: say nothing of version 2 */
+    double idle_ms, pair_ms, connect_ms;
+    int stop, done, ready; /* descriptors: end; the thread has; a frame or a problem waits */
+    int listening, port;
+    atomic_ullong count[COUNTS];
+    pthread_mutex_t lock;
+    um_frame *newest;  /* guarded by lock, as all below */
+    char problem[256]; /* of the sender's images; "" = none */
+    bool muted;        /* from now on: nobody may be told */
+    /* of the thread alone */
+    struct um_igtl_link link;
+    char peer[UM_IGTL_PEER], following[UM_IGTL_NAME + 1];
+    bool following_set, complained;
+    um_frame *held; /* waits for its pose */
+    uint64_t held_since, heard;
+    struct pose poses[POSES];
+    unsigned next_pose;
+    bool pose_comes; /* its name has been seen on this connection */
+};
+
+struct source {
+    struct live *live;
+    int wake;
+    pthread_t thread;
+    bool started;
+};
+
+static void leave(struct live *l)
+{
+    if (!l || atomic_fetch_sub(&l->refs, 1) != 1)
+        return;
+    um_igtl_link_close(&l->link);
+    um_frame_unref(&l->held);
+    um_frame_unref(&l->newest);
+    if (l->listening >= 0)
+        close(l->listening);
+    um_wake_close(&l->stop);
+    um_wake_close(&l->done);
+    um_wake_close(&l->ready);
+    pthread_mutex_destroy(&l->lock);
+    um_free(l->spec);
+    um_free(l);
+}
+
+static void count(struct live *l, enum count what)
+{
+    atomic_fetch_add_explicit(&l->count[what], 1, memory_order_relaxed);
+}
+
+static void say(struct live *l, const char *what, const char *why)
+{
+    char text[512];
+    snprintf(text, sizeof text, "%s: %s%s%s", l->spec, what, why[0] ? ": " : "", why);
+    pthread_mutex_lock(&l->lock);
+    if (l->log && !l->muted)
+        l->log(l->log_ctx, text);
+    pthread_mutex_unlock(&l->lock);
+}
+
+/* ---- frames ---- */
+
+static void deliver(struct live *l, um_frame *frame)
+{
+    pthread_mutex_lock(&l->lock);
+    um_frame *old = l->newest;
+    l->newest = frame;
+    pthread_mutex_unlock(&l->lock);
+    if (old)
+        count(l, REPLACED);
+    um_frame_unref(&old);
+    um_wake_set(l->ready);
+}
+
+/* An image that is no picture for us: said once a connection, always counted. */
+static void refuse(struct live *l, const struct um_igtl_message *m, const char *why)
+{
+    count(l, UNSUPPORTED);
+    if (l->complained)
+        return;
+    l->complained = true;
+    pthread_mutex_lock(&l->lock);
+    snprintf(l->problem, sizeof l->problem, "%s: image \"%s\": %s", l->spec, m->header.device, why);
+    pthread_mutex_unlock(&l->lock);
+    um_wake_set(l->ready);
+}
+
+/* What came with the same stamp belongs to the frame. */
+static void take_poses(struct live *l, um_frame *frame, struct um_origin *o)
+{
+    o->transforms = 0;
+    for (int i = 0; i < POSES && o->stamp; i++) {
+        const struct pose *p = &l->poses[i];
+        if (p->stamp != o->stamp || o->transforms == UM_ORIGIN_TRANSFORMS)
+            continue;
+        memcpy(o->transform[o->transforms].name, p->name, sizeof p->name);
+        memcpy(o->transform[o->transforms++].matrix, p->matrix, sizeof p->matrix);
+        if (strcmp(p->name, l->pose) != 0)
+            continue;
+        frame->has_pose = 1;
+        for (int k = 0; k < 12; k++)
+            frame->pose[k] = p->matrix[k];
+        frame->pose[15] = 1;
+    }
+}
+
+/* The held frame goes, with the transforms that are there. */
+static void release(struct live *l)
+{
+    um_frame *frame = l->held;
+    if (!frame)
+        return;
+    l->held = NULL;
+    take_poses(l, frame, (struct um_origin *)(uintptr_t)um_frame_origin(frame));
+    if (l->pose_comes && !frame->has_pose)
+        count(l, WITHOUT_POSE);
+    deliver(l, frame);
+}
+
+static float length(const float v[3])
+{
+    return sqrtf(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
+}
+
+static um_status make_frame(const struct live *l, um_frame **frame,
+                            const struct um_igtl_image *image, const struct um_igtl_message *m)
+{
+    struct um_origin *o = um_zalloc(sizeof *o);
+    if (!o)
+        return um_fail(UM_ENOMEM, "an image's origin");
+    um_status st = um_frame_create(frame, image->size[0], image->size[1], image->components);
+    if (st != UM_OK) {
+        um_free(o);
+        return st;
+    }
+    um_frame *f = *frame;
+    memcpy(f->pixels, image->pixels, image->bytes);
+    memcpy(o->device, m->header.device, sizeof o->device);
+    o->stamp = m->header.stamp;
+    o->image = *image;
+    o->image.pixels = NULL;
+    o->received = um_clock_unix();
+    if (l->honour && image->coordinates == UM_IGTL_LPS)
+        um_igtl_image_mirror(&o->image);
+    f->ts = o->stamp ? um_igtl_seconds(o->stamp) : o->received;
+    f->spacing_mm[0] = length(image->t);
+    f->spacing_mm[1] = length(image->s);
+    f->has_spacing = f->spacing_mm[0] > 0 && f->spacing_mm[1] > 0 && isfinite(f->spacing_mm[0]) &&
+                     isfinite(f->spacing_mm[1]);
+    um_frame_set_origin(f, o);
+    return UM_OK;
+}
+
+static const char *unfit(const struct um_igtl_image *image)
+{
+    for (int i = 0; i < 3; i++)
+        if (image->offset[i] || image->part[i] != image->size[i])
+            return "a part of a volume";
+    if (image->size[2] != 1)
+        return "a volume of several slices";
+    if (image->scalar != UM_IGTL_U8)
+        return "its pixels are not 8 bits";
+    if (image->components != 1 && image->components != 3)
+        return "neither gray nor RGB";
+    return NULL;
+}
+
+static bool pose_of(const struct live *l, uint64_t stamp)
+{
+    for (int i = 0; i < POSES; i++)
+        if (l->poses[i].stamp == stamp && strcmp(l->poses[i].name, l->pose) == 0)
+            return true;
+    return false;
+}
+
+static um_status on_image(struct live *l, const struct um_igtl_message *m)
+{
+    struct um_igtl_image image;
+    um_frame *frame = NULL;
+    um_status st = um_igtl_image_read(&image, m);
+    if (st != UM_OK)
+        return st;
+    if (!l->following_set) { /* the first one, unless one was asked for */
+        memcpy(l->following, l->device[0] ? l->device : m->header.device, sizeof l->following);
+        l->following_set = true;
+    }
+    if (strcmp(m->header.device, l->following) != 0) {
+        count(l, OTHER_DEVICE);
+        return UM_OK;
+    }
+    count(l, IMAGES);
+    const char *why = unfit(&image);
+    st = why ? UM_OK : make_frame(l, &frame, &image, m);
+    if (why || st != UM_OK) {
+        refuse(l, m, why ? why : um_last_error());
+        return UM_OK;
+    }
+    release(l); /* its pose will not come any more */
+    l->held = frame;
+    l->held_since = um_clock_ns();
+    uint64_t stamp = m->header.stamp;
+    if (!stamp || !l->pose_comes || pose_of(l, stamp))
+        release(l);
+    return UM_OK;
+}
+
+static um_status on_transform(struct live *l, const struct um_igtl_message *m)
+{
+    struct pose *p = &l->poses[l->next_pose % POSES];
+    float matrix[12];
+    um_status st = um_igtl_transform_read(matrix, m);
+    if (st != UM_OK)
+        return st;
+    count(l, TRANSFORMS);
+    l->next_pose++;
+    p->stamp = m->header.stamp;
+    memcpy(p->name, m->header.device, sizeof p->name);
+    memcpy(p->matrix, matrix, sizeof matrix);
+    bool is_pose = strcmp(p->name, l->pose) == 0;
+    l->pose_comes = l->pose_comes || is_pose;
+    const struct um_origin *held = um_frame_origin(l->held);
+    if (held && (m->header.stamp > held->stamp || (is_pose && m->header.stamp == held->stamp)))
+        release(l); /* a later one says that no more comes for this stamp */
+    return UM_OK;
+}
+
+/* ---- the connection ---- */
+
+/* Small, and nobody waits for it: what does not fit into the socket is not worth waiting for. */
+static void send_box(struct live *l, struct um_igtl_outbox *out)
+{
+    if (!out->failed && out->size)
+        (void)!send(l->link.fd, out->data, out->size, MSG_NOSIGNAL | MSG_DONTWAIT);
+    um_igtl_outbox_finish(out);
+}
+
+/* PlusServer sends metadata to those only who have sent a message of version 2. */
+static void greet(struct live *l)
+{
+    static const struct um_igtl_pair pair = {"Client", "ultramotion", 6, 11, UM_IGTL_ASCII};
+    struct um_igtl_outbox out = {0};
+    if (l->quiet)
+        return;
+    um_igtl_begin(&out, 2, "STATUS", "Ultramotion", 0, 0);
+    um_igtl_status_write(&out, UM_IGTL_OK, 0, "", "");
+    um_igtl_end(&out, &pair, 1);
+    send_box(l, &out);
+}
+
+static void on_message(struct live *l)
+{
+    const struct um_igtl_header *h = &l->link.in.header;
+    struct um_igtl_message m;
+    struct um_igtl_outbox out = {0};
+    size_t n = l->link.in.have;
+    if (l->crc != CRC_IGNORE && um_igtl_crc(0, l->link.in.body, n) != h->crc) {
+        count(l, BAD_CRC);
+        if (l->crc == CRC_CHECK)
+            return;
+    }
+    um_status st = um_igtl_message_read(&m, h, l->link.in.body, n, false);
+    if (st == UM_OK && strcmp(h->type, "IMAGE") == 0)
+        st = on_image(l, &m);
+    else if (st == UM_OK && strcmp(h->type, "TRANSFORM") == 0)
+        st = on_transform(l, &m);
+    else if (st == UM_OK && um_igtl_answer(&out, &m, l->link.version))
+        send_box(l, &out);
+    else if (st == UM_OK && strcmp(h->type, "STATUS") != 0)
+        count(l, OTHER_TYPE);
+    if (st != UM_OK)
+        count(l, MALFORMED);
+}
+
+static int ms_until(uint64_t since, double ms, uint64_t now)
+{
+    double left = ms - (double)(now - since) * 1e-6;
+    return left <= 0 ? 0 : left > 1e6 ? 1000000 : (int)left + 1;
+}
+
+/* Someone else knocks while a sender is there. */
+static void turn_away(struct live *l)
+{
+    char peer[UM_IGTL_PEER];
+    int fd = -1;
+    struct um_igtl_outbox out = {0};
+    if (um_igtl_accept(&fd, l->listening, peer) != UM_OK)
+        return;
+    count(l, REFUSED);
+    um_igtl_begin(&out, 1, "STATUS", "Ultramotion", 0, 0);
+    um_igtl_status_write(&out, UM_IGTL_BUSY, 0, "", "another sender is connected");
+    um_igtl_end(&out, NULL, 0);
+    if (!out.failed)
+        (void)!send(fd, out.data, out.size, MSG_NOSIGNAL | MSG_DONTWAIT);
+    um_igtl_outbox_finish(&out);
+    close(fd);
+    say(l, "refused a second sender", peer);
+}
+
+/* Until the connection is of no more use; false: it is time to end. */
+static bool serve(struct live *l)
+{
+    enum { TURN = 256 }; /* messages before the other descriptors are looked at */
+    l->heard = um_clock_ns();
+    for (;;) {
+        uint64_t now = um_clock_ns();
+        int wait = l->idle_ms > 0 ? ms_until(l->heard, l->idle_ms, now) : -1;
+        if (l->held) {
+            int hold = ms_until(l->held_since, l->pair_ms, now);
+            wait = wait < 0 || hold < wait ? hold : wait;
+        }
+        struct pollfd p[3] = {{.fd = l->stop, .events = POLLIN},
+                              {.fd = l->link.fd, .events = POLLIN},
+                              {.fd = l->listening, .events = POLLIN}};
+        poll(p, 3, wait);
+        if (p[0].revents)
+            return false;
+        if (p[2].revents)
+            turn_away(l);
+        now = um_clock_ns();
+        if (p[1].revents) {
+            um_status st = UM_OK;
+            for (int i = 0; i < TURN && (st = um_igtl_link_receive(&l->link)) == UM_OK; i++)
+                on_message(l);
+            l->heard = now;
+            uint64_t skipped = l->link.in.skipped;
+            l->link.in.skipped = 0;
+            atomic_fetch_add(&l->count[SKIPPED], skipped);
+            if (st != UM_OK && st != UM_AGAIN) {
+                if (st == UM_EFORMAT)
+                    count(l, MALFORMED);
+                count(l, LOST);
+                say(l, "disconnected", st == UM_EOF ? "the other side left" : um_last_error());
+                return true;
+            }
+        } else if (l->idle_ms > 0 && ms_until(l->heard, l->idle_ms, now) == 0) {
+            count(l, SILENT);
+            say(l, "disconnected", "nothing came for too long");
+            return true;
+        }
+        if (l->held && ms_until(l->held_since, l->pair_ms, now) == 0)
+            release(l);
+    }
+}
+
+/* @return UM_OK, UM_AGAIN: it is time to end; UM_EIO: nobody there. */
+static um_status reach(struct live *l)
+{
+    enum { PAUSE_MS = 20 };
+    int pause = -1;
+    if (!l->listens) {
+        snprintf(l->peer, sizeof l->peer, "%.60s:%s", l->address.host, l->address.port);
+        return um_igtl_connect(&l->link.fd, &l->address, l->stop, (int)l->connect_ms);
+    }
+    while (um_igtl_accept(&l->link.fd, l->listening, l->peer) != UM_OK) {
+        bool knocked = um_wake_poll(l->listening, POLLIN, l->stop, pause);
+        if (um_wake_wait(l->stop, knocked && pause > 0 ? pause : 0))
+            return UM_AGAIN; /* who knocks twice in vain waits: there are no descriptors left */
+        pause = knocked ? PAUSE_MS : -1;
+    }
+    return UM_OK;
+}
+
+static void *receive(void *ctx)
+{
+    const double least_ms = 100, most_ms = 5000;
+    struct live *l = ctx;
+    double backoff = least_ms;
+    bool going = true, told = false;
+    while (going) {
+        um_status st = reach(l);
+        if (st == UM_AGAIN)
+            break;
+        if (st == UM_OK) {
+            uint64_t images = atomic_load(&l->count[IMAGES]);
+            count(l, CONNECTIONS);
+            say(l, "connected", l->peer);
+            l->link.version = 1;
+            l->following_set = l->complained = l->pose_comes = told = false;
+            memset(l->poses, 0, sizeof l->poses);
+            greet(l);
+            going = serve(l);
+            release(l);
+            um_igtl_link_close(&l->link);
+            if (atomic_load(&l->count[IMAGES]) != images)
+                backoff = least_ms;
+        } else if (!told) {
+            say(l, "nobody there yet", um_last_error());
+            told = true;
+        }
+        if (going && !l->listens) {
+            going = !um_wake_wait(l->stop, (int)backoff);
+            backoff = backoff * 2 < most_ms ? backoff * 2 : most_ms;
+        }
+    }
+    um_wake_set(l->done);
+    leave(l);
+    return NULL;
+}
+
+/* ---- the table ---- */
+
+static um_status copy_name(char to[UM_IGTL_NAME + 1], const char *key, const char *value)
+{
+    if (strlen(value) > UM_IGTL_NAME)
+        return um_fail(UM_EINVAL, "%s: \"%s\" is longer than %d characters", key, value,
+                       UM_IGTL_NAME);
+    strcpy(to, value);
+    return UM_OK;
+}
+
+static um_status set_option(struct live *l, const char *key, const char *value)
+{
+    static const char *const crc[] = {"check", "count", "ignore"};
+    double version = 2, megabytes = 0;
+    if (strcmp(key, "device") == 0)
+        return copy_name(l->device, key, value);
+    if (strcmp(key, "pose") == 0)
+        return copy_name(l->pose, key, value);
+    if (strcmp(key, "idle-ms") == 0)
+        return um_igtl_option_number(key, value, 0, 3.6e6, &l->idle_ms);
+    if (strcmp(key, "pair-ms") == 0)
+        return um_igtl_option_number(key, value, 0, 10000, &l->pair_ms);
+    if (strcmp(key, "connect-ms") == 0)
+        return um_igtl_option_number(key, value, 1, 60000, &l->connect_ms);
+    if (strcmp(key, "limit-mb") == 0) {
+        um_status st = um_igtl_option_number(key, value, 1, 1024, &megabytes);
+        l->link.in.image_limit = (uint64_t)(megabytes * 1048576);
+        return st;
+    }
+    if (strcmp(key, "version") == 0) {
+        um_status st = um_igtl_option_number(key, value, 1, 2, &version);
+        l->quiet = version < 2;
+        return st;
+    }
+    if (strcmp(key, "coord") == 0) {
+        l->honour = strcmp(value, "honour") == 0;
+        return l->honour || strcmp(value, "assume-ras") == 0
+                   ? UM_OK
+                   : um_fail(UM_EINVAL, "coord: \"%s\" is not assume-ras or honour", value);
+    }
+    for (int i = 0; strcmp(key, "crc") == 0 && i < 3; i++)
+        if (strcmp(value, crc[i]) == 0) {
+            l->crc = (enum crc)i;
+            return UM_OK;
+        }
+    return um_fail(UM_EINVAL,
+                   "no option %s=%s: known are device, pose, crc=check|count|ignore, "
+                   "coord=assume-ras|honour, version, idle-ms, pair-ms, connect-ms, limit-mb",
+                   key, value);
+}
+
+static um_status read_options(struct live *l)
+{
+    char key[32], value[128];
+    um_status st;
+    const char *at = l->address.options;
+    while ((st = um_igtl_option(&at, key, value)) == UM_OK)
+        if ((st = set_option(l, key, value)) != UM_OK)
+            break;
+    return st == UM_EOF ? UM_OK : um_fail_in(st, l->spec);
+}
+
+static um_status open_live(struct source *s, const char *arg, const um_source_settings *settings,
+                           int wake_fd, bool listens)
+{
+    const char *scheme = listens ? "igtl-listen" : "igtl";
+    struct live *l = um_zalloc(sizeof *l);
+    if (!l)
+        return um_fail(UM_ENOMEM, "OpenIGTLink source");
+    s->wake = wake_fd;
+    s->live = l;
+    atomic_init(&l->refs, 1);
+    pthread_mutex_init(&l->lock, NULL);
+    l->listens = listens;
+    l->log = settings->on_notice;
+    l->log_ctx = settings->ctx;
+    l->stop = l->done = l->ready = l->listening = l->link.fd = -1;
+    l->link.in.image_limit = 64 << 20;
+    l->link.in.limit = 1 << 20;
+    l->idle_ms = 5000;
+    l->pair_ms = 20;
+    l->connect_ms = 2000;
+    strcpy(l->pose, "ProbeToReference");
+    if (settings->loop)
+        return um_fail(UM_EINVAL, "%s: what was received is gone and cannot be looped", scheme);
+    um_status st = um_igtl_address_read(&l->address, scheme, arg);
+    size_t shown = strlen(scheme) + strcspn(arg, "?") + 2;
+    if (st == UM_OK && !(l->spec = um_alloc(shown)))
+        st = um_fail(UM_ENOMEM, "OpenIGTLink source");
+    if (st == UM_OK) {
+        snprintf(l->spec, shown, "%s:%s", scheme, arg);
+        st = read_options(l);
+    }
+    if (st == UM_OK && !listens && !l->address.host[0])
+        st = um_fail(UM_EINVAL, "%s: no host; igtl-listen:%s waits for a sender", l->spec, arg);
+    if (st == UM_OK)
+        st = um_wake_open(&l->stop, l->spec);
+    if (st == UM_OK)
+        st = um_wake_open(&l->done, l->spec);
+    if (st == UM_OK)
+        st = um_wake_open(&l->ready, l->spec);
+    if (st == UM_OK && listens &&
+        (st = um_igtl_listen(&l->listening, &l->port, &l->address)) == UM_OK) {
+        char text[40];
+        snprintf(text, sizeof text, "listening on port %d", l->port);
+        say(l, text, "");
+    }
+    if (st != UM_OK)
+        return st;
+    atomic_fetch_add(&l->refs, 1);
+    st = um_thread_start(&s->thread, receive, l, l->spec);
+    if (st != UM_OK)
+        leave(l);
+    s->started = st == UM_OK;
+    return st;
+}
+
+static um_status igtl_open(void *priv, const char *arg, const um_source_settings *settings,
+                           int wake_fd)
+{
+    return open_live(priv, arg, settings, wake_fd, false);
+}
+
+static um_status igtl_listen(void *priv, const char *arg, const um_source_settings *settings,
+                             int wake_fd)
+{
+    return open_live(priv, arg, settings, wake_fd, true);
+}
+
+static void igtl_close(void *priv)
+{
+    enum { PATIENCE_MS = 1000 };
+    struct source *s = priv;
+    struct live *l = s->live;
+    if (!l)
+        return;
+    pthread_mutex_lock(&l->lock);
+    l->muted = true;
+    pthread_mutex_unlock(&l->lock);
+    if (s->started) {
+        um_wake_set(l->stop);
+        if (um_wake_wait(l->done, PATIENCE_MS))
+            pthread_join(s->thread, NULL);
+        else
+            pthread_detach(s->thread);
+    }
+    leave(l);
+}
+
+static um_status igtl_read(void *priv, uint64_t index, um_frame **frame)
+{
+    (void)index;
+    struct source *s = priv;
+    struct live *l = s->live;
+    char problem[sizeof l->problem];
+    for (;;) {
+        um_wake_clear(l->ready);
+        pthread_mutex_lock(&l->lock);
+        *frame = l->newest;
+        l->newest = NULL;
+        memcpy(problem, l->problem, sizeof problem);
+        if (!*frame)
+            l->problem[0] = 0;
+        else if (problem[0])
+            um_wake_set(l->ready); /* it waits for the next call */
+        pthread_mutex_unlock(&l->lock);
+        if (*frame)
+            return UM_OK;
+        if (problem[0])
+            return um_fail(UM_EFORMAT, "%s", problem);
+        if (um_wake_wait(s->wake, 0))
+            return UM_EOF;
+        um_wake_poll(l->ready, POLLIN, s->wake, -1);
+    }
+}
+
+static void igtl_counts(const void *priv, void (*each)(void *ctx, const char *name, uint64_t n),
+                        void *ctx)
+{
+    const struct live *l = ((const struct source *)priv)->live;
+    for (int i = 0; i < COUNTS; i++)
+        each(ctx, count_names[i], atomic_load(&l->count[i]));
+    if (l->listens)
+        each(ctx, "port", (uint64_t)l->port);
+}
+
+static uint64_t igtl_replaced(const void *priv)
+{
+    return atomic_load(&((const struct source *)priv)->live->count[REPLACED]);
+}
+
+const um_source_ops um_source_igtl = {
+    .struct_size = sizeof um_source_igtl,
+    .scheme = "igtl",
+    .usage = "igtl://HOST:PORT",
+    .priv_size = sizeof(struct source),
+    .open = igtl_open,
+    .close = igtl_close,
+    .read = igtl_read,
+    .live = 1,
+    .counts = igtl_counts,
+    .replaced = igtl_replaced,
+};
+
+const um_source_ops um_source_igtl_listen = {
+    .struct_size = sizeof um_source_igtl_listen,
+    .scheme = "igtl-listen",
+    .usage = "igtl-listen::PORT",
+    .priv_size = sizeof(struct source),
+    .open = igtl_listen,
+    .close = igtl_close,
+    .read = igtl_read,
+    .live = 1,
+    .counts = igtl_counts,
+    .replaced = igtl_replaced,
+};

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* igtl sniff|send|fake-plus|fake-slicer: the other ends of a stream, for people who connect things
+ * and for tests. */
+#include "cli.h"
+#include "stop.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { BEAT_MS = 200 };
+
+/* Wait until somebody is there; false: stopped. */
+static bool meet(um_igtl *link, const struct options *o)
+{
+    bool told = o->quiet;
+    while (!stop_requested()) {
+        um_status st = um_igtl_wait(link, -1, BEAT_MS);
+        if (st == UM_OK)
+            return true;
+        if (st != UM_AGAIN && !told)
+            fprintf(stderr, "ultramotion: %s: %s; trying on\n", o->positional[1], um_last_error());
+        told = told || st != UM_AGAIN;
+    }
+    return false;
+}
+
+static um_status open_link(um_igtl **link, const struct options *o)
+{
+    um_status st = um_igtl_open(link, o->positional[1]);
+    if (st == UM_OK && um_igtl_port(*link) && !o->quiet) {
+        fprintf(stderr, "ultramotion: listening on port %d\n", um_igtl_port(*link));
+        fflush(stderr);
+    }
+    return st;
+}
+
+/* Every message as a line of JSON; a Slicer greets first, so that the peer speaks version 2. */
+static int listen_in(const struct options *o, bool greets)
+{
+    um_igtl *link = NULL;
+    um_lines *lines = NULL;
+    long messages = 0;
+    um_status st = open_link(&link, o);
+    if (st == UM_OK)
+        st = um_lines_open(&lines, "-");
+    while (st == UM_OK && meet(link, o)) {
+        if (greets)
+            um_igtl_send_text(link, "STATUS", "Slicer", "");
+        um_status got = UM_OK;
+        while (st == UM_OK && !stop_requested() && (got == UM_OK || got == UM_AGAIN) &&
+               (!o->frames || messages < o->frames)) {
+            char *json = NULL;
+            got = um_igtl_receive(link, -1, BEAT_MS, &json);
+            if (got == UM_OK)
+                st = um_lines_write(lines, json, -1);
+            messages += got == UM_OK;
+            um_free(json);
+        }
+        if (o->frames && messages >= o->frames)
+            break;
+        if (!o->quiet && !stop_requested() && st == UM_OK)
+            fprintf(stderr, "ultramotion: %s: %s\n", o->positional[1],
+                    got == UM_EOF ? "the other side left" : um_last_error());
+    }
+    int code = st == UM_OK || st == UM_EOF ? EXIT_DONE : cli_fail(st);
+    um_lines_close(&lines);
+    um_igtl_close(&link);
+    return code;
+}
+
+static void pace(const struct options *o, struct timespec *next)
+{
+    if (!(o->fps > 0))
+        return;
+    long ns = (long)(1e9 / (double)o->fps);
+    next->tv_nsec += ns % 1000000000;
+    next->tv_sec += ns / 1000000000 + next->tv_nsec / 1000000000;
+    next->tv_nsec %= 1000000000;
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, next, NULL);
+}
+
+/* Plus stamps, and tells where the probe is: here it moves along x, a tenth of a mm a frame. */
+static void as_plus(um_frame *frame)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    frame->ts = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    frame->has_pose = frame->has_spacing = 1;
+    for (int i = 0; i < 16; i++)
+        frame->pose[i] = i % 5 == 0;
+    frame->pose[3] = 0.1 * (double)frame->id;
+    frame->spacing_mm[0] = frame->spacing_mm[1] = 0.1;
+}
+
+static int send_frames(const struct options *o, bool plus)
+{
+    um_igtl *link = NULL;
+    um_source *source = NULL;
+    um_source_settings set;
+    um_frame *frame = NULL;
+    long sent = 0;
+    um_source_settings_default(&set);
+    set.frames = o->frames;
+    set.loop = o->loop;
+    if (o->positionals < 3)
+        return cli_usage("igtl %s: want ADDRESS SOURCE", o->positional[0]);
+    um_status st = um_source_open(&source, o->positional[2], &set);
+    if (st == UM_OK)
+        st = open_link(&link, o);
+    if (st == UM_OK)
+        stop_ends_source(source);
+    struct timespec next;
+    bool there = st == UM_OK && meet(link, o);
+    clock_gettime(CLOCK_MONOTONIC, &next);
+    while (there && st == UM_OK && (st = um_source_read(source, &frame)) == UM_OK) {
+        if (plus)
+            as_plus(frame);
+        um_status said = um_igtl_send_frame(link, frame, "Image_Reference");
+        sent += said == UM_OK;
+        um_frame_unref(&frame);
+        char *json = NULL; /* what it has to say is read, or it would be stuck */
+        while (said == UM_OK && um_igtl_receive(link, -1, 0, &json) == UM_OK)
+            um_free(json);
+        if (said == UM_EOF && plus)
+            there = meet(link, o); /* the next client */
+        else
+            st = said;
+        pace(o, &next);
+    }
+    stop_ends_source(NULL);
+    int code = st == UM_OK || st == UM_EOF ? EXIT_DONE : cli_fail(st);
+    if (!o->quiet)
+        fprintf(stderr, "ultramotion: %ld frames sent\n", sent);
+    um_igtl_close(&link);
+    um_source_close(&source);
+    return code;
+}
+
+int command_igtl(const struct options *o)
+{
+    const char *what = o->positional[0];
+    stop_catch();
+    if (strcmp(what, "sniff") == 0)
+        return listen_in(o, false);
+    if (strcmp(what, "fake-slicer") == 0)
+        return listen_in(o, true);
+    if (strcmp(what, "send") == 0)
+        return send_frames(o, false);
+    if (strcmp(what, "fake-plus") == 0)
+        return send_frames(o, true);
+    return cli_usage("igtl: \"%s\" is not sniff, send, fake-plus or fake-slicer", what);
+}
