@@ -294,4 +294,4 @@ c.STRUCTS["um_frame"], c.CONSTANTS["UM_EIO"] = Moved, 5
 print("\\n".join(c._misfits(c.lib)))
 """
     )
-    assert "um_frame has 216 bytes, want 16" in said and "um_frame.id is not at byte 8" in said and "UM_EIO is not 5" in said
+    assert "um_frame has 224 bytes, want 16" in said and "um_frame.id is not at byte 8" in said and "UM_EIO is not 5" in said

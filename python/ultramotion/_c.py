@@ -183,6 +183,7 @@ class Frame(Record):
         ("pose", c_double * 16),
         ("spacing_mm", c_double * 2),
         ("source", c_char_p),
+        ("has_ts", c_int),
     ]
 
 
@@ -200,6 +201,17 @@ class ModelInfo(Record):
         ("tensors", c_int),
         ("parameters", c_uint64),
         ("bytes", c_uint64),
+        ("input_width", c_int),
+        ("input_height", c_int),
+        ("family", c_char_p),
+        ("queries", c_int),
+        ("queries_from", c_char_p),
+        ("activation", c_char_p),
+        ("activation_from", c_char_p),
+        ("fit", c_char_p),
+        ("fit_from", c_char_p),
+        ("names_from", c_char_p),
+        ("warning", c_char_p),
     ]
 
 

@@ -162,7 +162,7 @@ class Frame:
         pointer = _frame_over(picture)
         self._take(pointer)
         if ts is not None:
-            self._c.ts = ts
+            self._c.ts, self._c.has_ts = ts, 1
         if spacing_mm is not None:
             self._c.spacing_mm[:] = [float(s) for s in spacing_mm]
             self._c.has_spacing = 1
