@@ -644,7 +644,7 @@ TEST_ON_DEVICES(many_threads_share_one_set_of_weights)
     struct alone want;
     struct worker w[PREDICTORS + PIPELINES];
     const char *calls = getenv("UM_CALLS");
-    int each = (calls ? atoi(calls) : 200) / (PREDICTORS + PIPELINES);
+    int each = (calls ? atoi(calls) : SANITIZED ? 50 : 200) / (PREDICTORS + PIPELINES);
     memset(&want, 0, sizeof want);
     alone_open(&want, &f);
     for (int i = 0; i < PREDICTORS + PIPELINES; i++) {
