@@ -3,6 +3,7 @@
 #define UM_TEST_SCRATCH_H
 
 #include <dirent.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,25 @@ static inline void scratch_close(void)
     if (scratch[0])
         rmdir(scratch);
     scratch[0] = 0;
+}
+
+/* ---- whole files ---- */
+
+static inline void spit(const char *path, const void *data, size_t n)
+{
+    remove(path); /* some file systems wait for the disk when a file is emptied and written again */
+    FILE *f = fopen(path, "wb");
+    if (!f || fwrite(data, 1, n, f) != n || fclose(f) != 0)
+        abort();
+}
+
+static inline size_t slurp(const char *path, uint8_t *data, size_t capacity)
+{
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(data, 1, capacity, f) : 0;
+    if (f)
+        fclose(f);
+    return n;
 }
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/status.h"
 #include "child.h"
+#include "scratch.h"
 #include "test.h"
 #include "ultramotion/ultramotion.h"
 
@@ -57,23 +58,6 @@ static void remove_all(const char *path)
 static void tmp_close(void)
 {
     remove_all(tmp);
-}
-
-static void spit(const char *path, const void *data, size_t n)
-{
-    remove(path); /* some file systems wait for the disk when a file is emptied and written again */
-    FILE *f = fopen(path, "wb");
-    if (!f || fwrite(data, 1, n, f) != n || fclose(f) != 0)
-        abort();
-}
-
-static size_t slurp(const char *path, uint8_t *data, size_t capacity)
-{
-    FILE *f = fopen(path, "rb");
-    size_t n = f ? fread(data, 1, capacity, f) : 0;
-    if (f)
-        fclose(f);
-    return n;
 }
 
 static const char *golden(const char *name)

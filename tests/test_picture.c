@@ -26,23 +26,6 @@ static bool reads(const char *kind)
     return strstr(um_image_kinds(), kind) != NULL;
 }
 
-static void spit(const char *path, const void *data, size_t n)
-{
-    remove(path); /* some file systems wait for the disk when a file is emptied and written again */
-    FILE *f = fopen(path, "wb");
-    if (!f || fwrite(data, 1, n, f) != n || fclose(f) != 0)
-        abort();
-}
-
-static size_t slurp(const char *path, uint8_t *data, size_t capacity)
-{
-    FILE *f = fopen(path, "rb");
-    size_t n = f ? fread(data, 1, capacity, f) : 0;
-    if (f)
-        fclose(f);
-    return n;
-}
-
 static int want(int channels, int x, int y, int c)
 {
     int rgb[3] = {16 * x, 20 * y, 255 - 8 * (x + y)};

@@ -40,7 +40,8 @@ um_status um_igtl_address_read(struct um_igtl_address *a, const char *scheme, co
     return UM_OK;
 }
 
-um_status um_igtl_option(const char **at, char key[32], char value[128])
+/* The next option; UM_EOF at the end, UM_EINVAL for what is none. */
+static um_status next_option(const char **at, char key[32], char value[128])
 {
     const char *from = *at;
     if (!*from)
@@ -55,6 +56,18 @@ um_status um_igtl_option(const char **at, char key[32], char value[128])
     value[text] = 0;
     *at = from + length + (from[length] != 0);
     return UM_OK;
+}
+
+um_status um_igtl_options(const struct um_igtl_address *a, const char *spec, um_igtl_set_fn *set,
+                          void *ctx)
+{
+    char key[32], value[128];
+    um_status st;
+    const char *at = a->options;
+    while ((st = next_option(&at, key, value)) == UM_OK)
+        if ((st = set(ctx, key, value)) != UM_OK)
+            break;
+    return st == UM_EOF ? UM_OK : um_fail_in(st, spec);
 }
 
 um_status um_igtl_option_number(const char *key, const char *value, double min, double max,

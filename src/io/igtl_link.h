@@ -15,8 +15,10 @@ struct um_igtl_address {
     const char *options;
 };
 um_status um_igtl_address_read(struct um_igtl_address *a, const char *scheme, const char *arg);
-/* The next option, from a->options on. UM_EOF at the end, UM_EINVAL for what is none. */
-um_status um_igtl_option(const char **at, char key[32], char value[128]);
+/* Give each option to `set`, to the first that fails; errors name the spec. */
+typedef um_status um_igtl_set_fn(void *ctx, const char *key, const char *value);
+um_status um_igtl_options(const struct um_igtl_address *a, const char *spec, um_igtl_set_fn *set,
+                          void *ctx);
 /* The number of an option, in a range. */
 um_status um_igtl_option_number(const char *key, const char *value, double min, double max,
                                 double *number);

@@ -857,8 +857,9 @@ static void last_words(struct server *s)
 
 /* ---- the table ---- */
 
-static um_status set_option(struct server *s, const char *key, const char *value)
+static um_status set_option(void *ctx, const char *key, const char *value)
 {
+    struct server *s = ctx;
     double number = 0;
     if (strcmp(key, "name") == 0) {
         if (!value[0] || strlen(value) > UM_IGTL_NAME)
@@ -901,17 +902,6 @@ static um_status set_option(struct server *s, const char *key, const char *value
                    key, value);
 }
 
-static um_status read_options(struct server *s)
-{
-    char key[32], value[128];
-    um_status st;
-    const char *at = s->address.options;
-    while ((st = um_igtl_option(&at, key, value)) == UM_OK)
-        if ((st = set_option(s, key, value)) != UM_OK)
-            break;
-    return st == UM_EOF ? UM_OK : um_fail_in(st, s->spec);
-}
-
 static um_status open_server(void *priv, const char *arg, const um_sink_settings *settings,
                              bool connects)
 {
@@ -936,7 +926,7 @@ static um_status open_server(void *priv, const char *arg, const um_sink_settings
         st = um_fail(UM_ENOMEM, "OpenIGTLink sink");
     if (st == UM_OK) {
         snprintf(s->spec, shown, "%s:%s", scheme, arg);
-        st = read_options(s);
+        st = um_igtl_options(&s->address, s->spec, set_option, s);
     }
     if (st == UM_OK && connects && !s->address.host[0])
         st = um_fail(UM_EINVAL, "%s: no host; igtl:%s waits for clients", s->spec, arg);

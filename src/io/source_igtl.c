@@ -470,8 +470,9 @@ static um_status copy_name(char to[UM_IGTL_NAME + 1], const char *key, const cha
     return UM_OK;
 }
 
-static um_status set_option(struct live *l, const char *key, const char *value)
+static um_status set_option(void *ctx, const char *key, const char *value)
 {
+    struct live *l = ctx;
     static const char *const crc[] = {"check", "count", "ignore"};
     double version = 2, megabytes = 0;
     if (strcmp(key, "device") == 0)
@@ -511,17 +512,6 @@ static um_status set_option(struct live *l, const char *key, const char *value)
                    key, value);
 }
 
-static um_status read_options(struct live *l)
-{
-    char key[32], value[128];
-    um_status st;
-    const char *at = l->address.options;
-    while ((st = um_igtl_option(&at, key, value)) == UM_OK)
-        if ((st = set_option(l, key, value)) != UM_OK)
-            break;
-    return st == UM_EOF ? UM_OK : um_fail_in(st, l->spec);
-}
-
 static um_status open_live(struct source *s, const char *arg, const um_source_settings *settings,
                            int wake_fd, bool listens)
 {
@@ -551,7 +541,7 @@ static um_status open_live(struct source *s, const char *arg, const um_source_se
         st = um_fail(UM_ENOMEM, "OpenIGTLink source");
     if (st == UM_OK) {
         snprintf(l->spec, shown, "%s:%s", scheme, arg);
-        st = read_options(l);
+        st = um_igtl_options(&l->address, l->spec, set_option, l);
     }
     if (st == UM_OK && !listens && !l->address.host[0])
         st = um_fail(UM_EINVAL, "%s: no host; igtl-listen:%s waits for a sender", l->spec, arg);
