@@ -3,6 +3,7 @@
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -51,6 +52,7 @@ def png(path, width, height, value=lambda x, y: (x * 7 + y * 13) % 256):
 
 def main():
     """Run the tests, or those named on the command line, and exit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it runs in the background, and so would the command
     passed = failed = 0
     names = sys.argv[2:]
     for name in set(names) - {function.__name__ for function in TESTS}:

@@ -4,7 +4,9 @@
  * one, two and three threads bit for bit. The GPU's kernels run here too, thread by thread, in
  * three orders of warps and lanes that must agree bit for bit.
  *
- *     checkop [--seed N] [--once] [OP]   check all, or one op; once: one thread, one order
+ *     checkop [--seed N] [--once] [--few] [OP]
+ *                                        check all, or one op; once: one thread, one order;
+ *                                        few: a quarter of the cases
  *     checkop --device cuda:0 [--precision fp32|fp16|bf16] [--seed N] [OP]
  *                                        the GPU's kernels on a device, three runs bit for bit
  *     checkop --bench [--threads N] [OP] time the shapes of MobileSAM at 1024 and D-FINE at 640
@@ -125,12 +127,13 @@ static bool check_level(const struct job *job, const struct um_ops *ops, const s
     return ok;
 }
 
+static int share = 1; /* of the cases, one in so many */
+
 /* Run by the host, thread by thread, a GPU's kernels take long. */
 static int cases_of(const struct op_case *g, bool on_host)
 {
-    return gpu && !getenv("ULTRAMOTION_CUDA_DRIVER") ? g->cases
-           : on_host                                 ? 8 + g->cases / 4
-                                                     : g->cases;
+    bool fewer = on_host && (!gpu || getenv("ULTRAMOTION_CUDA_DRIVER"));
+    return ((fewer ? 8 + g->cases / 4 : g->cases) + share - 1) / share;
 }
 
 /* One random call against every level whose activations are of type `act`. */
@@ -167,7 +170,7 @@ static bool check_op(const struct op_case *g, const struct um_ops *base, uint64_
     bool any = false, ok = true;
     for (int l = 0; levels[l]; l++)
         any = any || takes_part(levels[l], base, g->op);
-    for (int k = 0; any && k < g->cases && ok; k++)
+    for (int k = 0; any && k < cases_of(g, false) && ok; k++)
         ok = check_case(g, k, UM_F32, base, seed, pools);
     for (int k = 0; any && k < cases_of(g, true) && ok; k++)
         ok = check_case(g, k, UM_F16, base, seed, pools) &&
@@ -216,6 +219,8 @@ int main(int argc, char **argv)
             timing = true;
         else if (strcmp(argv[i], "--once") == 0)
             repeats = 1;
+        else if (strcmp(argv[i], "--few") == 0)
+            share = 4;
         else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
             seed = strtoull(argv[++i], NULL, 10);
         else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
