@@ -667,12 +667,13 @@ static void remember(struct track *t, const um_packet *k, const struct um_gate *
         t->follow.box[i] = (float)(o->mask_box[i] - k->crop[i % 2]);
 }
 
-/* State, tag and reason of a frame, and what of its object is shown. `object` is that of the frame,
- * or NULL; what is returned is to be published, or NULL. */
+/* State, tag and reason of a frame. `object` is what it shows, if something was found; what is to
+ * be published is left there. NULL: nothing is. */
 static const um_object *judge(um_pipeline *p, struct flight *flight, const struct um_gate *gate,
-                              um_object *object)
+                              bool found, um_object *object)
 {
     struct track *t = &p->track;
+    um_object *seen = found ? object : NULL;
     um_packet *k = &flight->packet;
     struct um_visibility_rules rules = {.tau_conf = p->conf,
                                         .theta_on = p->set.theta_on,
@@ -680,21 +681,21 @@ static const um_object *judge(um_pipeline *p, struct flight *flight, const struc
                                         .theta_cont = p->set.theta_cont,
                                         .detect_every = p->set.detect_every};
     struct um_sight sight = {.detected = flight->detected,
-                             .outlined = object && object->mask_area_px,
+                             .outlined = seen && seen->mask_area_px,
                              .same = same_pixels(flight->frame, t->before, k->crop),
                              .conf = gate->score};
     for (int i = 0; i < UM_SCORES; i++)
-        sight.score[i] = object ? object->scores[i] : NAN;
+        sight.score[i] = seen ? seen->scores[i] : NAN;
     sight.score[UM_SCORE_CONTACT] = gate->contact;
-    if (object) {
-        struct um_place here = place_of(k, object);
+    if (seen) {
+        struct um_place here = place_of(k, seen);
         if (t->previous)
             sight.score[UM_SCORE_DEPTH] = um_visibility_depth(&here, &t->place);
-        memcpy(object->scores, sight.score, sizeof object->scores);
+        memcpy(seen->scores, sight.score, sizeof seen->scores);
     }
     struct um_verdict v = um_visibility_step(&t->seen, &rules, &sight);
     bool own = sight.outlined && v.state == UM_STATE_VISIBLE && v.tag != UM_TAG_WITHHELD;
-    remember(t, k, gate, object, own);
+    remember(t, k, gate, seen, own);
     um_frame_unref(&t->before);
     t->before = um_frame_ref(flight->frame);
     t->detect = v.detect;
@@ -704,19 +705,25 @@ static const um_object *judge(um_pipeline *p, struct flight *flight, const struc
     memcpy(k->scores, sight.score, sizeof k->scores);
     if (v.state == UM_STATE_LOST)
         return NULL;
-    if (object && sight.outlined && !flight->detected) /* the gate's is the prompt */
+    if (sight.outlined && !flight->detected) /* the gate's is the prompt */
         for (int i = 0; i < 4; i++)
-            object->box[i] = (float)object->mask_box[i];
-    if (object && !own) { /* its box alone */
-        object->has_mask = 0;
-        object->bits = NULL;
+            seen->box[i] = (float)seen->mask_box[i];
+    if (seen && !own) { /* its box alone */
+        seen->has_mask = 0;
+        seen->bits = NULL;
     }
     if (v.tag == UM_TAG_STALE && !own) {
-        if (t->shown)
-            return um_packet_object(t->shown, 0);
-        k->tag = UM_TAG_WITHHELD;
+        const um_object *shown = um_packet_object(t->shown, 0);
+        if (!shown) {
+            k->tag = UM_TAG_WITHHELD;
+            return seen;
+        }
+        *object = *shown;
+        object->score = gate->score;
+        memcpy(object->scores, sight.score, sizeof object->scores);
+        return object;
     }
-    return object;
+    return seen;
 }
 
 /* ---- one packet ---- */
@@ -753,7 +760,7 @@ static um_status finish(um_pipeline *p, struct flight *flight, const struct lane
             st = fill_mask(p, k, slot + (size_t)i * g->stride, &object[i]);
     }
     if (st == UM_OK && p->set.track) {
-        objects[0] = judge(p, flight, &v.gate[0], v.found ? object : NULL);
+        objects[0] = judge(p, flight, &v.gate[0], v.found > 0, object);
         v.found = objects[0] != NULL;
     }
     if (st != UM_OK)
