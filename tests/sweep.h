@@ -92,12 +92,15 @@ struct shot {
     bool lifted; /* nothing but the probe's own echoes */
 };
 
-static inline um_frame *shoot(struct sweep *s, const struct shot *shot, enum truth *truth)
+/* *left: the window's left side, which trembles. */
+static inline um_frame *shoot(struct sweep *s, const struct shot *shot, enum truth *truth,
+                              int *left)
 {
     um_frame *f = new_frame(SWEEP_W, SWEEP_H, 1);
-    long seen = 0;
+    long seen = 0, faint = 0;
     int x0 = shot->x + (int)(sweep_random(s) % 3) - 1;
     x0 = x0 < 0 ? 0 : x0 > SWEEP_WIDE - SWEEP_W ? SWEEP_WIDE - SWEEP_W : x0;
+    *left = x0;
     for (int y = 0; y < SWEEP_H; y++)
         for (int x = 0; x < SWEEP_W; x++) {
             size_t at = (size_t)y * SWEEP_WIDE + (size_t)(x0 + x);
@@ -107,11 +110,13 @@ static inline um_frame *shoot(struct sweep *s, const struct shot *shot, enum tru
             if (shot->lifted)
                 v = (y < 40 ? 120.f * (y % 12 < 3) : 0) + (float)(sweep_random(s) % 5);
             *pixel(f, x, y) = (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
-            seen += shot->v->mask[at] && gain >= 0.3f && !shot->lifted;
+            bool bone = shot->v->mask[at] && !shot->lifted;
+            seen += bone && gain >= 0.3f;
+            faint += bone && gain >= 0.05f;
         }
-    *truth = seen >= 0.4 * (double)shot->v->bone    ? PRESENT
-             : seen <= 0.01 * (double)shot->v->bone ? ABSENT
-                                                    : BETWEEN;
+    *truth = seen >= 0.4 * (double)shot->v->bone     ? PRESENT
+             : faint <= 0.01 * (double)shot->v->bone ? ABSENT
+                                                     : BETWEEN;
     return f;
 }
 
@@ -124,7 +129,7 @@ static inline int between(int a, int b, int i, int n)
 static inline um_frame *sweep_next(struct sweep *s, struct moment *m)
 {
     static const float gains[] = {.8f, .65f, .5f, .5f, .8f, 1.1f, 1.3f, 1.f};
-    static const float shades[] = {.7f, .4f, .1f, .05f, .05f, .05f, .05f, .05f, .3f, .6f};
+    static const float shades[] = {.7f, .4f, .15f, .02f, .02f, .02f, .02f, .02f, .3f, .6f};
     static const struct {
         const char *event;
         int frames;
@@ -155,7 +160,8 @@ static inline um_frame *sweep_next(struct sweep *s, struct moment *m)
         f = um_frame_ref(s->last);
         m->truth = PRESENT;
     } else {
-        f = shoot(s, &shot, &m->truth);
+        int left;
+        f = shoot(s, &shot, &m->truth, &left);
         um_frame_unref(&s->last);
         s->last = um_frame_ref(f);
     }
