@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What um_scores() remembers from frame to frame, and how its scores come of whole-number sums, for
  * plain C and for the GPU. docs/STATE.md has the formulas and their sources. Products that are
- * summed go through mul(): no compiler makes an fma of them, so that every device gives the same
- * bits. Include nn/cuda/kernel.h first in device code. */
+ * summed go through UM_TRACK_MUL(): no compiler makes an fma of them, so that every device gives
+ * the same bits. */
 #ifndef UM_NN_TRACK_H
 #define UM_NN_TRACK_H
 
@@ -60,10 +60,7 @@ struct um_track {
     uint8_t inside[2][UM_PATCH_PIXELS]; /* 1: in the mask */
 };
 
-#ifdef __CUDACC__
-#define UM_TRACK static __device__ __forceinline__
-#define UM_TRACK_MUL(a, b) __dmul_rn(a, b)
-#else
+#ifndef UM_TRACK /* a GPU's source says both in its own words */
 #define UM_TRACK static inline
 #define UM_TRACK_MUL(a, b) ((a) * (b)) /* -ffp-contract=off */
 #endif

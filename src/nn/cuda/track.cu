@@ -5,6 +5,9 @@
 
 #include "nn/cuda/kernel.h"
 #include "nn/cuda/strip.h"
+
+#define UM_TRACK DEVICE
+#define UM_TRACK_MUL(a, b) mul_rn(a, b)
 #include "nn/track.h"
 
 enum { THREADS = 32 * UM_TRACK_WARPS };
