@@ -7,12 +7,7 @@
 #include "fixture.h"
 #include "io/phantom.h"
 
-enum {
-    SWEEP_W = UM_PHANTOM_WIDTH,
-    SWEEP_H = UM_PHANTOM_HEIGHT,
-    SWEEP_WIDE = 4 * SWEEP_W,
-    SWEEP_FRAMES = 144
-};
+enum { SWEEP_W = UM_PHANTOM_WIDTH, SWEEP_H = UM_PHANTOM_HEIGHT, SWEEP_WIDE = 4 * SWEEP_W };
 
 enum truth { ABSENT, PRESENT, BETWEEN /* partly seen: either state will do */ };
 
@@ -133,9 +128,9 @@ static inline um_frame *sweep_next(struct sweep *s, struct moment *m)
     static const struct {
         const char *event;
         int frames;
-    } script[] = {{"away", 6},  {"approach", 20}, {"dwell", 14}, {"gain", 8},      {"freeze", 7},
-                  {"dwell", 4}, {"shadow", 10},   {"dwell", 10}, {"lift", 8},      {"dwell", 10},
-                  {"jump", 12}, {"slide", 20},    {"away", 6},   {"jump back", 9}, {NULL, 0}};
+    } script[] = {{"away", 8},  {"approach", 10}, {"dwell", 7}, {"gain", 8},      {"freeze", 6},
+                  {"dwell", 2}, {"shadow", 10},   {"dwell", 6}, {"lift", 8},      {"dwell", 7},
+                  {"jump", 7},  {"slide", 10},    {"away", 9},  {"jump back", 7}, {NULL, 0}};
     int part = 0, i = s->frame;
     while (script[part].event && i >= script[part].frames)
         i -= script[part++].frames;

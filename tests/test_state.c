@@ -6,7 +6,6 @@
 #include "nn/op_sam.h"
 #include "nn/op_track.h"
 #include "pipeline/visibility.h"
-#include "sweep.h"
 
 /* ---- the state machine on scripted scores ---- */
 
@@ -33,12 +32,13 @@ static struct um_sight sight_of(char c)
         break;                           /* clearly absent */
     case 'e': s.outlined = false; break; /* an empty mask */
     case 'z': s.same = true; break;      /* the picture before */
-    case 'd': s.conf = .9f; break;       /* dark: no speckle */
+    case 'k': s.outlined = false; break; /* dark, and an empty mask */
+    case 'd': break;                     /* dark: no speckle */
     }
     for (int i = 0; i < UM_SCORES; i++)
         s.score[i] = i <= UM_SCORE_COHERENCE ? total : again;
     s.score[UM_SCORE_DEPTH] = NAN;
-    s.score[UM_SCORE_CONTACT] = c == 'd' ? .1f : .9f;
+    s.score[UM_SCORE_CONTACT] = c == 'd' || c == 'k' ? .1f : .9f;
     if (!s.outlined)
         for (int i = 0; i < UM_SCORE_CONTACT; i++)
             s.score[i] = NAN;
@@ -110,6 +110,7 @@ TEST(frozen_pictures_and_lost_contact_are_said)
     play("gzzzzz", "RRVVVV", "wwfsss", "uu-zzz");     /* the third equal one is no evidence */
     play("aazzzz", "LLRRRR", "wwwwww", "nnuuzz");     /* nor a reason to believe */
     play("gggdddg", "RRVVLLR", "wwffwww", "uu--ccu"); /* whatever the detector says */
+    play("gggkg", "RRVLR", "wwfww", "uu-nu");         /* dark, and an empty mask */
     play("gggeg", "RRVVV", "wwfsf", "uu-n-");
     play("gggeeg", "RRVVLR", "wwfsww", "uu-nnu");
 }
@@ -353,7 +354,7 @@ TEST(depth)
 
 /* ---- through the pipeline ---- */
 
-enum { W = SWEEP_W, H = SWEEP_H };
+enum { W = 422, H = 558 };
 
 static um_pipeline_settings tracked(const struct fixture *f, um_gate_mode gate, int every)
 {
@@ -547,155 +548,6 @@ TEST(settings_that_mean_nothing_are_refused)
     CHECK_OK(um_pipeline_open(&p, &s));
     CHECK_EQ(um_pipeline_inflight(p), 1);
     um_pipeline_close(&p);
-}
-
-/* ---- the schedule on a steady sweep ---- */
-
-/* Mean Dice with the truth, of all frames; *detected: how many ran the detector. */
-static double steady_dice(int every, int frames, int *detected)
-{
-    static uint8_t got[W * H];
-    struct sweep sweep;
-    um_pipeline_settings s = tracked(fixture("cpu"), UM_GATE_AUTO, every);
-    um_pipeline *p = open_pipeline(&s);
-    double sum = 0;
-    int shown = 0;
-    *detected = 0;
-    sweep_open(&sweep, 3);
-    for (int i = 0; i < frames; i++) {
-        const struct view *v = &sweep.view[0];
-        struct shot shot = {.v = v, .x = v->home - frames + 2 * i, .gain = 1, .shade = 1};
-        const um_packet *k = NULL;
-        enum truth truth;
-        int x0 = 0;
-        um_frame *f = shoot(&sweep, &shot, &truth, &x0);
-        long both = 0, all = 0;
-        if (pass(p, f, &k) != UM_OK)
-            fixture_die("sweep");
-        um_frame_unref(&f);
-        *detected += k->detected;
-        if (!k->has_mask)
-            continue;
-        um_packet_mask(k, got, 1);
-        for (int y = 0; y < H; y++)
-            for (int x = 0; x < W; x++) {
-                int m = got[y * W + x], t = v->mask[y * SWEEP_WIDE + x0 + x];
-                both += m & t;
-                all += m + t;
-            }
-        sum += 2. * (double)both / (double)all;
-        shown++;
-    }
-    sweep_close(&sweep);
-    um_pipeline_close(&p);
-    return shown >= frames - 2 ? sum / shown : 0;
-}
-
-TEST(a_third_of_the_detections_give_the_same_masks)
-{
-    if (SANITIZED)
-        SKIP("shows nothing that the frames before do not");
-    enum { FRAMES = 44 };
-    int each = 0, some = 0;
-    double with = steady_dice(1, FRAMES, &each), without = steady_dice(8, FRAMES, &some);
-    CHECK_EQ(each, FRAMES);
-    CHECK_MSG(3 * some <= FRAMES, "%d of %d frames", some, FRAMES);
-    CHECK_MSG(with > .8 && fabs(with - without) <= .01, "Dice %.4f, without the detector %.4f",
-              with, without);
-}
-
-/* ---- sweeps with the shipped models ---- */
-
-struct tally {
-    int frames, absent, false_visible, changes, late, flicker, detected, reasons_missed;
-};
-
-static void follow_sweep(struct um_pipeline_settings *set, uint64_t seed, struct tally *t)
-{
-    struct sweep sweep;
-    struct moment m;
-    um_pipeline *p = NULL;
-    um_frame *f;
-    enum truth known = ABSENT;
-    enum truth before = ABSENT;
-    bool visible = false;
-    int since = 0, turns = 0, frozen = 0, lifted = 0;
-    bool settled = true;
-    CHECK_OK(um_pipeline_open(&p, set));
-    sweep_open(&sweep, seed);
-    while ((f = sweep_next(&sweep, &m))) {
-        const um_packet *k = NULL;
-        CHECK_OK(pass(p, f, &k));
-        um_frame_unref(&f);
-        bool now = k->state == UM_STATE_VISIBLE;
-        t->frames++;
-        t->detected += k->detected;
-        if (m.truth != before && before == known) /* a change begins */
-            turns = 0;
-        before = m.truth;
-        if (m.truth != BETWEEN && m.truth != known) {
-            if (!settled)
-                t->late++;
-            known = m.truth;
-            t->changes++;
-            since = 0;
-            settled = false;
-        }
-        turns += now != visible;
-        t->flicker += now != visible && turns > 1;
-        visible = now;
-        if (m.truth != BETWEEN) {
-            since++;
-            bool there = known == PRESENT ? now : k->state == UM_STATE_LOST;
-            if (!settled && there)
-                settled = true;
-            if (!settled && since == (known == PRESENT ? 5 : 3)) {
-                t->late++;
-                settled = true;
-            }
-        }
-        if (m.truth == ABSENT) {
-            t->absent++;
-            t->false_visible += now;
-        }
-        frozen = m.frozen ? frozen + 1 : 0;
-        lifted = m.lifted ? lifted + 1 : 0;
-        if (frozen >= 4 && k->reason != UM_REASON_FROZEN)
-            t->reasons_missed++;
-        if (lifted >= 3 && k->reason != UM_REASON_NO_CONTACT)
-            t->reasons_missed++;
-        if (getenv("SWEEP"))
-            printf("%3llu %-9s %d %-12s %-9s %-11s %d conf %.2f S %.2f C %.2f: %.2f %.2f %.2f %.2f "
-                   "| %.2f "
-                   "%.2f | %.2f\n",
-                   (unsigned long long)k->frame_id, m.event, m.truth, um_state_name(k->state),
-                   um_tag_name(k->tag), um_reason_name(k->reason) ? um_reason_name(k->reason) : "",
-                   k->detected, (double)k->score, (double)um_visibility_total(k->scores),
-                   (double)um_visibility_continuity(k->scores), (double)k->scores[0],
-                   (double)k->scores[1], (double)k->scores[2], (double)k->scores[3],
-                   (double)k->scores[4], (double)k->scores[5], (double)k->scores[7]);
-    }
-    um_pipeline_close(&p);
-    sweep_close(&sweep);
-}
-
-TEST(sweeps)
-{
-    const struct fixture *f = fixture("cpu");
-    um_pipeline_settings s;
-    um_pipeline_settings_default(&s);
-    s.detector = f->detector;
-    s.segmenter = f->segmenter;
-    s.track = 1;
-    s.detect_every = getenv("EVERY") ? atoi(getenv("EVERY")) : 1;
-    int n = getenv("SEEDS") ? atoi(getenv("SEEDS")) : 1,
-        from = getenv("FROM") ? atoi(getenv("FROM")) : 1;
-    struct tally t = {0};
-    for (int i = from; i < from + n; i++)
-        follow_sweep(&s, (uint64_t)i, &t);
-    printf("frames %d absent %d false %d changes %d late %d flicker %d detected %d reasons %d\n",
-           t.frames, t.absent, t.false_visible, t.changes, t.late, t.flicker, t.detected,
-           t.reasons_missed);
 }
 
 TEST_MAIN

@@ -59,7 +59,7 @@ static struct evidence weigh(const struct um_visibility *v, const struct um_visi
         e.reason = UM_REASON_NO_CONTACT;
     } else if (unseen || !s->outlined) {
         e.missed = true;
-        e.against = unseen && s->conf < r->tau_conf / 2 ? CLEARLY : 1;
+        e.against = v->dark || (unseen && s->conf < r->tau_conf / 2) ? CLEARLY : 1;
         e.reason = UM_REASON_NOT_FOUND;
     } else if (!(total >= r->theta_off)) {
         e.weak = true;
