@@ -129,7 +129,8 @@ static void watch_reason(struct watch *w, const struct moment *m, const um_packe
     t->unsaid += w->frozen >= 3 && (k->reason != UM_REASON_FROZEN || k->tag != UM_TAG_STALE);
     t->unsaid += w->lifted >= 2 && k->reason != UM_REASON_NO_CONTACT;
     t->unsaid += !w->frozen && k->reason == UM_REASON_FROZEN;
-    t->unsaid += !w->lifted && k->reason == UM_REASON_NO_CONTACT;
+    /* under a shadow as wide as the picture there is no speckle either */
+    t->unsaid += m->truth == PRESENT && k->reason == UM_REASON_NO_CONTACT;
 }
 
 static void follow(int every, uint64_t seed, struct tally *t)
