@@ -232,12 +232,12 @@ TEST(sharpness_and_contrast)
     /* W_edge: columns 7, 8, 11, 12, where L is 100, -100, 0, 0 and g 100, 200, 200, 200 */
     CHECK_NEAR(v[UM_SCORE_SHARPNESS], 5000. / (5000 + 1875), 1e-6);
     /* W_in: columns 9, 10 of 200; W_out: columns 6, 7, 12, 13 of mean 150, variance 2500 */
-    CHECK_NEAR(v[UM_SCORE_CONTRAST], 1. / (1 + .5), 1e-6);
+    CHECK_NEAR(v[UM_SCORE_CONTRAST], 1. / (1 + .25), 1e-6);
     for (int i = 0; i < 64 * 80; i++)
         s.x[i] /= 2; /* gain */
     v = score(&s);
     CHECK_NEAR(v[UM_SCORE_SHARPNESS], 5000. / 6875, 1e-6);
-    CHECK_NEAR(v[UM_SCORE_CONTRAST], 1 / 1.5, 1e-6);
+    CHECK_NEAR(v[UM_SCORE_CONTRAST], 1 / 1.25, 1e-6);
     for (int i = 0; i < 64 * 80; i++)
         s.x[i] = (uint8_t)(200 - s.x[i]); /* darker inside */
     CHECK_NEAR(score(&s)[UM_SCORE_CONTRAST], 0, 0);

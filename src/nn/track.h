@@ -108,7 +108,7 @@ UM_TRACK float um_track_contrast(const uint64_t sum[UM_TRACK_SUMS], uint32_t in_
     double v = um_track_variance(in, (double)sum[UM_SUM_IN_GG], in_px) +
                um_track_variance(out, (double)sum[UM_SUM_OUT_GG], out_px);
     double dd = UM_TRACK_MUL(d, d);
-    return d > 0 ? (float)(dd / (dd + (v > 0 ? v / 2 : 0))) : 0;
+    return d > 0 ? (float)(dd / (dd + (v > 0 ? v / 4 : 0))) : 0;
 }
 
 /* Is the structure there on this line, and brighter than beside it by a quarter? */
