@@ -22,6 +22,7 @@ PAGES = {
     "device.md": "docs/DEVICE.md",
     "speed.md": "docs/SPEED.md",
     "security.md": "docs/SECURITY.md",
+    "state.md": "docs/STATE.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }

@@ -54,6 +54,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     p.has_box = flags & 1;
     p.has_mask = flags >> 1 & 1;
     p.state = flags & 4 ? UM_STATE_LOST : UM_STATE_VISIBLE;
+    p.tag = (um_tag)(flags % 5);
+    p.reason = (um_reason)(flags % 7);
+    p.has_scores = flags & 1;
     p.has_pose = flags >> 3 & 1;
     p.has_spacing = flags >> 4 & 1;
     p.as_numpy = flags >> 5 & 1;

@@ -14,7 +14,7 @@ from pathlib import Path
 from command import COMMAND, DETECTOR, ENVIRONMENT, MODELS, ROOT, SEGMENTER, lines, main, png, test, um
 
 PACKET_KEYS = ["frame_id", "ts", "state", "tag", "label", "score", "box_xyxy", "mask", "mask_area_px", "stages_ms", "transfers", "pose",
-               "spacing_mm", "device", "precision", "as_numpy", "models", "lost_device", "source", "name", "objects"]
+               "spacing_mm", "device", "precision", "as_numpy", "models", "lost_device", "source", "name", "objects", "detected", "reason", "scores"]
 
 
 @test
@@ -633,13 +633,33 @@ def said_port(process):
 
 
 @test
+def what_is_visible_is_tracked(tmp):
+    same = ("run", "phantom:seed=900000,frames=1", "--loop", "-o", "jsonl:-", "--frames")
+    out, err = um(*same, 6, "--track", 1)
+    packets = lines(out)
+    assert [p["state"] for p in packets] == 2 * ["RELOCALIZING"] + 4 * ["VISIBLE"]
+    assert [p["tag"] for p in packets] == 2 * ["withheld"] + ["fresh"] + 3 * ["stale"]
+    assert [p["reason"] for p in packets] == 2 * ["unconfirmed"] + [None] + 3 * ["frozen"]
+    assert [p["mask"] is None for p in packets] == 2 * [True] + 4 * [False] and all(p["box_xyxy"] for p in packets)
+    assert all(p["detected"] and set(p["scores"]) == {"s1", "s2", "s3", "s4", "c1", "c2", "c3", "contact"} for p in packets)
+    assert "1 fresh" in err and "6 of 6 frames" in err
+    out, _ = um(*same, 1, "--detect-every", 3)  # implies it
+    assert lines(out)[0]["state"] == "RELOCALIZING"
+    out, _ = um(*same, 1)
+    assert [(p["state"], p["tag"], p["detected"], p["reason"], p["scores"]) for p in lines(out)] == [("VISIBLE", "fresh", True, None, None)]
+    for wrong in (("--track", 1, "--objects", 2), ("--detect-every", 2, "--track", 0), ("--detect-every", 0), ("--track", 1, "--theta-off", 0.7),
+                  ("--theta-on", 1.5)):
+        um(*same, 1, *wrong, code=2)
+
+
+@test
 def openigtlink_from_end_to_end(tmp):
     um("igtl", "dance", ":0", code=2)
     um("serve", "igtl://127.0.0.1:1?nonsense=1", code=2)
     um("serve", "igtl://127.0.0.1:1", "--igtl-crc", "perhaps", code=2)
     plus = background("igtl", "fake-plus", ":0", "phantom:seed=900003,frames=2", "--loop", "--fps", 20)
     serve = background("serve", f"igtl://127.0.0.1:{said_port(plus)}", "-o", "igtl:127.0.0.1:0?relay=all", "-o", f"jsonl:{tmp}/out.jsonl",
-                       "--threads", 1)
+                       "--threads", 1, "--track", 0)  # two pictures in turn: no structure that could be followed
     out, _ = um("igtl", "fake-slicer", f"127.0.0.1:{said_port(serve)}", "--frames", 21, "-q")
     serve.send_signal(signal.SIGINT)
     _, err = serve.communicate(timeout=60)

@@ -289,7 +289,8 @@ TEST(packet_json_visible)
                     "\"source\":\"sweep/a.png\",\"name\":\"bone\","
                     "\"objects\":[{\"label\":1,\"name\":\"bone\",\"score\":0.93,"
                     "\"box_xyxy\":[0,0.5,2,2],\"mask\":{\"size\":[2,3],\"counts\":\"01200\"},"
-                    "\"mask_area_px\":2,\"iou\":0.75}]}");
+                    "\"mask_area_px\":2,\"iou\":0.75}],"
+                    "\"detected\":false,\"reason\":null,\"scores\":null}");
     free(line);
 }
 
@@ -308,14 +309,20 @@ TEST(packet_json_lost)
                         .has_pose = 1,
                         .pose = {1, 0, 0, 5.5},
                         .transfers = {.shared = 1},
-                        .device = "cpu"};
+                        .device = "cpu",
+                        .tag = UM_TAG_WITHHELD,
+                        .reason = UM_REASON_NO_CONTACT,
+                        .detected = 1,
+                        .has_scores = 1,
+                        .scores = {.5f, .25f, 1, NAN, .75f, 0, NAN, .125f}};
     char *line = NULL;
     const um_packet *p = make(fields);
     CHECK_OK(um_packet_json(p, &line));
     um_packet_unref(&p);
     CHECK_STR(
         line,
-        "{\"frame_id\":0,\"ts\":0,\"state\":\"LOST\",\"tag\":\"fresh\",\"label\":0,\"score\":null,"
+        "{\"frame_id\":0,\"ts\":0,\"state\":\"LOST\",\"tag\":\"withheld\",\"label\":0,\"score\":"
+        "null,"
         "\"box_xyxy\":null,\"mask\":null,\"mask_area_px\":0,"
         "\"stages_ms\":{\"upload\":0,\"detect\":0,\"segment\":0,\"packet\":0,\"total\":0},"
         "\"transfers\":{\"up\":0,\"down\":0,\"up_bytes\":0,\"down_bytes\":0,\"setup\":0,\"shared\":"
@@ -323,8 +330,26 @@ TEST(packet_json_lost)
         "\"pose\":[1,0,0,5.5,0,0,0,0,0,0,0,0,0,0,0,0],\"spacing_mm\":null,\"device\":\"cpu\","
         "\"precision\":\"\","
         "\"as_numpy\":0,\"models\":{\"detector\":null,\"segmenter\":null},\"lost_device\":null,"
-        "\"source\":\"\",\"name\":null,\"objects\":[]}");
+        "\"source\":\"\",\"name\":null,\"objects\":[],\"detected\":true,\"reason\":\"no_contact\","
+        "\"scores\":{\"s1\":0.5,\"s2\":0.25,\"s3\":1,\"s4\":null,\"c1\":0.75,\"c2\":0,\"c3\":null,"
+        "\"contact\":0.125}}");
     free(line);
+    fields.struct_size = sizeof fields;
+    fields.state = UM_STATE_RELOCALIZING; /* a box, and no mask */
+    fields.has_mask = 0;
+    const um_object box = {
+        .struct_size = sizeof box, .has_box = 1, .box = {0, 1, 2, 2}, .score = .5f};
+    um_packet *made = NULL;
+    CHECK_OK(um_packet_create(&made, &fields, (const um_object *const[]){&box}, 1));
+    CHECK_OK(um_packet_json(made, &line));
+    p = made;
+    um_packet_unref(&p);
+    CHECK(strstr(line, "\"state\":\"RELOCALIZING\"") && strstr(line, "\"mask\":null") &&
+          strstr(line, "\"box_xyxy\":[0,1,2,2]"));
+    free(line);
+    CHECK_STR(um_state_name((um_state)7), "LOST");
+    CHECK_STR(um_tag_name((um_tag)7), "withheld");
+    CHECK(um_reason_name((um_reason)7) == NULL);
 }
 
 TEST(packet_json_survives_failed_allocations)

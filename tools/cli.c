@@ -54,6 +54,18 @@ static const struct row table[] = {
      "structures to outline: the N best boxes from --conf on; default 1"},
     {"per-class", 0, FLAG, AT(per_class), 0, 0, 0, 0, RUN | ON_BENCH, NULL,
      "with --objects: at most one structure of each class"},
+    {"track", 0, BOOL01, AT(track), 0, 0, 0, 0, RUN, "0|1",
+     "1 = the state follows from how well the mask fits picture and past (docs/STATE.md), 0 = from "
+     "--conf alone; default: 0, serve: 1"},
+    {"theta-on", 0, FLOAT, AT(theta_on), 0, 0, 0, 1, RUN, "0.6",
+     "with --track: mean score S above which a mask can become VISIBLE"},
+    {"theta-off", 0, FLOAT, AT(theta_off), 0, 0, 0, 1, RUN, "0.4",
+     "with --track: mean score S below which it is doubted"},
+    {"theta-cont", 0, FLOAT, AT(theta_cont), 0, 0, 0, 1, RUN, "0.5",
+     "with --track: mean score C above which a structure that was lost is the same again"},
+    {"detect-every", 0, INTEGER, AT(detect_every), 0, 0, 1, UM_DETECT_EVERY_MAX, RUN, "K",
+     "while the structure is steady run the detector on every K-th frame, and prompt from the mask "
+     "before; above 1 it means --track 1; default 1"},
     {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, RUN | ON_BENCH, "speculative|sync",
      "read nothing back before the packet, or the score first; default: sync on cpu, else "
      "speculative"},
@@ -416,6 +428,11 @@ bool cli_parse(struct options *o, enum command_bit command, const char *name, in
                           .rounds = 10,
                           .inflight = 1,
                           .objects = 1,
+                          .track = -1,
+                          .theta_on = 0.6f,
+                          .theta_off = 0.4f,
+                          .theta_cont = 0.5f,
+                          .detect_every = 1,
                           .sink_deadline = 10};
     if (!walk(o, command, name, argc, argv, false) ||
         (o->config && !read_config(o, command, o->config)))

@@ -36,13 +36,13 @@ struct options {
     const char *point[MAX_LIST];
     int sinks, points;
     int threads, queries, sam_size;
-    int sam_as_numpy; /* -1 = not said */
-    float conf, sink_deadline, fps;
+    int sam_as_numpy, track; /* -1 = not said */
+    float conf, sink_deadline, fps, theta_on, theta_off, theta_cont;
     bool has_crop, has_box, has_assert;
     double crop[4], box[4], assert_transfers[2];
     long frames;
     uint64_t seed, guard_seed;
-    int rounds, inflight, objects;
+    int rounds, inflight, objects, detect_every;
     bool per_class;
     bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, serve, upstream, help;
     const char *positional[MAX_POSITIONAL];

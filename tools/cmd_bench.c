@@ -212,8 +212,8 @@ static um_status serve_frame(um_pipeline *pipeline, const char *name, um_frame *
            "\"segment\":%.4f,\"packet\":%.4f,\"total\":%.4f},\"state\":\"%s\",\"score\":%.6f,"
            "\"box_xyxy\":[%.3f,%.3f,%.3f,%.3f],\"mask_area_px\":%u}\n",
            ms, k->ms.upload, k->ms.detect, k->ms.segment, k->ms.packet, k->ms.total,
-           k->state == UM_STATE_VISIBLE ? "VISIBLE" : "LOST", (double)k->score, (double)k->box[0],
-           (double)k->box[1], (double)k->box[2], (double)k->box[3], k->mask_area_px);
+           um_state_name(k->state), (double)k->score, (double)k->box[0], (double)k->box[1],
+           (double)k->box[2], (double)k->box[3], k->mask_area_px);
     fflush(stdout);
     return UM_OK;
 }

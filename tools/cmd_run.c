@@ -52,10 +52,10 @@ static void show(struct progress *p, uint64_t frames, const char *state, double 
     p->shown = now;
     p->line_open = true;
     if (p->length > 0)
-        fprintf(stderr, "\r%llu/%ld  %-8s %7.1f ms  %6.1f fps ", (unsigned long long)frames,
+        fprintf(stderr, "\r%llu/%ld  %-12s %7.1f ms  %6.1f fps ", (unsigned long long)frames,
                 p->length, state, ms, (double)frames / (now - p->started));
     else
-        fprintf(stderr, "\r%llu  %-8s %7.1f ms  %6.1f fps ", (unsigned long long)frames, state, ms,
+        fprintf(stderr, "\r%llu  %-12s %7.1f ms  %6.1f fps ", (unsigned long long)frames, state, ms,
                 (double)frames / (now - p->started));
 }
 
@@ -65,12 +65,10 @@ static void on_packet(void *ctx, const um_packet *packet, const um_frame *frame,
     struct progress *p = ctx;
     (void)frame;
     summary_add(&p->summary, packet, truth);
-    show(p, p->summary.frames, packet->state == UM_STATE_VISIBLE ? "VISIBLE" : "LOST",
-         packet->ms.total);
+    show(p, p->summary.frames, um_state_name(packet->state), packet->ms.total);
     if (p->o->verbose)
         fprintf(stderr, "frame %llu %s score %.3f %.1f ms\n", (unsigned long long)packet->frame_id,
-                packet->state == UM_STATE_VISIBLE ? "VISIBLE" : "LOST", (double)packet->score,
-                packet->ms.total);
+                um_state_name(packet->state), (double)packet->score, packet->ms.total);
 }
 
 static void on_problem(void *ctx, const char *text)
@@ -191,6 +189,11 @@ static bool pipeline_settings(const struct options *o, const struct engine *e,
     s->objects = o->objects;
     s->per_class = o->per_class;
     s->inflight = o->inflight;
+    s->track = o->track >= 0 ? o->track : o->detect_every > 1;
+    s->theta_on = o->theta_on;
+    s->theta_off = o->theta_off;
+    s->theta_cont = o->theta_cont;
+    s->detect_every = o->detect_every;
     s->dump = o->dump != NULL;
     s->sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
                       : o->sam_as_numpy   ? UM_MASK_HOST
@@ -540,6 +543,8 @@ int command_serve(const struct options *o)
 {
     struct options live = *o;
     live.realtime = true;
+    if (live.track < 0) /* several structures have no common state */
+        live.track = live.objects == 1;
     if (!live.on_sink_full)
         live.on_sink_full = "drop";
     if (!live.sinks) {

@@ -128,6 +128,11 @@ void summary_add(struct summary *s, const um_packet *p, const um_truth *truth)
     s->down_bytes += p->transfers.down_bytes;
     s->waits += p->transfers.waits;
     s->frames++;
+    if (p->has_scores) {
+        s->tracked++;
+        s->detected += p->detected != 0;
+        s->tag[p->tag & 3]++;
+    }
     if (truth)
         score(s, p, truth);
 }
@@ -190,6 +195,14 @@ void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts
                 (double)s->waits / (double)s->frames,
                 (double)s->up_bytes / 1024 / (double)s->frames,
                 (double)s->down_bytes / 1024 / (double)s->frames, s->most.setup);
+    if (s->tracked)
+        fprintf(
+            f,
+            "track      masks %llu fresh, %llu predicted, %llu stale, %llu withheld; the detector "
+            "ran on %llu of %llu frames\n",
+            (unsigned long long)s->tag[UM_TAG_FRESH], (unsigned long long)s->tag[UM_TAG_PREDICTED],
+            (unsigned long long)s->tag[UM_TAG_STALE], (unsigned long long)s->tag[UM_TAG_WITHHELD],
+            (unsigned long long)s->detected, (unsigned long long)s->tracked);
     if (!s->with_truth)
         return;
     fprintf(

@@ -32,6 +32,8 @@ struct summary {
     /* ledger: most and least per frame */
     um_transfers last, most, least;
     uint64_t up_bytes, down_bytes, waits;
+    /* of frames of a pipeline that keeps track */
+    uint64_t tracked, detected, tag[4];
     /* accuracy */
     struct scored boxes[SCORE_BUCKETS]; /* of VISIBLE frames with truth */
     uint64_t with_truth, with_bone, found, false_found;

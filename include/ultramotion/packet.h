@@ -10,7 +10,47 @@ extern "C" {
 
 enum { UM_OBJECTS_MAX = 16 }; /**< structures that a packet may hold */
 
-typedef enum um_state { UM_STATE_LOST, UM_STATE_VISIBLE } um_state;
+/** Of the structure. Where nothing keeps track (um_pipeline_settings.track) it is VISIBLE exactly
+ * when its score is at least conf. */
+typedef enum um_state {
+    UM_STATE_LOST,
+    UM_STATE_VISIBLE,
+    UM_STATE_RELOCALIZING /**< seen, and not yet, or no longer, believed */
+} um_state;
+UM_API const char *um_state_name(um_state state); /**< "VISIBLE", … */
+
+/** What a packet's mask is. */
+typedef enum um_tag {
+    UM_TAG_FRESH,     /**< of this picture, prompted by its detection (also where nothing is) */
+    UM_TAG_PREDICTED, /**< of this picture, prompted by the mask before */
+    UM_TAG_STALE,     /**< of an earlier moment: the mask before, or the picture is frozen */
+    UM_TAG_WITHHELD   /**< there is none, or it is not to be believed */
+} um_tag;
+UM_API const char *um_tag_name(um_tag tag); /**< "fresh", … */
+
+/** What is wrong, where something is. */
+typedef enum um_reason {
+    UM_REASON_NONE,
+    UM_REASON_NOT_FOUND,   /**< score below conf, or an empty mask */
+    UM_REASON_LOW_SCORE,   /**< S1 to S4 say that the mask is not the structure */
+    UM_REASON_UNCONFIRMED, /**< found again; C1 to C3 have not yet said that it is */
+    UM_REASON_FROZEN,      /**< the same picture, pixel by pixel, several times in a row */
+    UM_REASON_NO_CONTACT   /**< no speckle: the probe touches nothing */
+} um_reason;
+UM_API const char *um_reason_name(um_reason reason); /**< "not_found", …; NULL of NONE */
+
+/** Places in um_packet.scores, all 0 to 1; NaN = not defined. docs/STATE.md has the formulas. */
+enum um_score {
+    UM_SCORE_SHARPNESS,  /**< S1, of the edge */
+    UM_SCORE_CONTRAST,   /**< S2, inside against outside */
+    UM_SCORE_LINE,       /**< S3, continuity of the bone line */
+    UM_SCORE_COHERENCE,  /**< S4, with the mask before */
+    UM_SCORE_AGREEMENT,  /**< C1, of box and mask, and with the box before */
+    UM_SCORE_APPEARANCE, /**< C2, correlation with the last good frame */
+    UM_SCORE_DEPTH,      /**< C3, with poses */
+    UM_SCORE_CONTACT,    /**< share of the picture with speckle */
+    UM_SCORES
+};
 
 typedef struct um_stage_times {
     double upload, detect, segment, packet, total;
@@ -31,9 +71,9 @@ typedef struct um_object {
     uint32_t mask_area_px, edge_px, in_px, out_px;
     int32_t
         mask_box[4]; /**< x0,y0,x1,y1 (exclusive) in the full picture; zeros if the mask is empty */
-    float centroid[2]; /**< of the mask, in the full picture; NaN if empty */
-    float iou;         /**< predicted by the segmenter */
-    float scores[8];   /**< S1-S4, C1-C3; zero until the state machine lands */
+    float centroid[2];       /**< of the mask, in the full picture; NaN if empty */
+    float iou;               /**< predicted by the segmenter */
+    float scores[UM_SCORES]; /**< see um_packet */
 } um_object;
 
 /**
@@ -58,7 +98,7 @@ typedef struct um_packet {
     int32_t mask_box[4];
     float centroid[2];
     float iou;
-    float scores[8];
+    float scores[UM_SCORES]; /**< valid if has_scores */
     um_stage_times ms;
     um_transfers transfers;
     int has_pose, has_spacing;
@@ -71,6 +111,10 @@ typedef struct um_packet {
     const char *source;   /**< the picture: um_frame.source; "" = unknown */
     const char *name;     /**< of the class of the first object, or NULL */
     int objects;          /**< how many um_packet_object() has, best first; 0 when LOST */
+    um_tag tag;
+    um_reason reason;
+    int detected;   /**< 0: the detector was left out; `score` is of the frame that it last saw */
+    int has_scores; /**< a pipeline that keeps track made this */
 } um_packet;
 
 /**

@@ -16,7 +16,8 @@ extern "C" {
  * time. */
 typedef struct um_pipeline um_pipeline;
 
-enum { UM_INFLIGHT_MAX = 3 }; /**< frames that may be in flight */
+enum { UM_INFLIGHT_MAX = 3 };        /**< frames that may be in flight */
+enum { UM_DETECT_EVERY_MAX = 1000 }; /**< the longest heartbeat of the detector, in frames */
 
 typedef enum um_gate_mode { UM_GATE_AUTO, UM_GATE_SPECULATIVE, UM_GATE_SYNC } um_gate_mode;
 
@@ -41,6 +42,12 @@ typedef struct um_pipeline_settings {
     int objects;   /**< structures to outline, 1 (default) to UM_OBJECTS_MAX: the best boxes with a
                       score of at least conf, at most one of each of the detector's queries */
     int per_class; /**< 1: at most one of each class instead */
+    int track;     /**< 1: keep track of one structure: scores, and the state that follows from
+                      them and from the frames before (docs/STATE.md). One frame is in flight then.
+                      Needs a segmenter. 0 (default): the state is the detector's score */
+    float theta_on, theta_off, theta_cont; /**< of `track`: 0.6, 0.4, 0.5 */
+    int detect_every; /**< of `track`: when it is steady, only every n-th frame runs the detector;
+                         1 (default) to UM_DETECT_EVERY_MAX */
 } um_pipeline_settings;
 
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
@@ -70,7 +77,8 @@ UM_API um_status um_pipeline_set_label(um_pipeline *pipeline, int label);
 /** From the next frame on: structures to outline, 1 to settings.objects. Threads: any. */
 UM_API um_status um_pipeline_set_objects(um_pipeline *pipeline, int objects);
 
-/** Frames that may be in flight: settings.inflight, or 1 where the gate is synchronous. */
+/** Frames that may be in flight: settings.inflight, or 1 where the gate is synchronous or the
+ * pipeline keeps track. */
 UM_API int um_pipeline_inflight(const um_pipeline *pipeline);
 
 /**

@@ -15,7 +15,7 @@ from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_float, 
 from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from typing import Any, Callable
 
-ABI = 3  # um_abi() that this file was written for
+ABI = 4  # um_abi() that this file was written for
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
 
@@ -333,6 +333,10 @@ class Packet(Record):
         ("source", c_char_p),
         ("name", c_char_p),
         ("objects", c_int),
+        ("tag", c_int),
+        ("reason", c_int),
+        ("detected", c_int),
+        ("has_scores", c_int),
     ]
 
 
@@ -355,6 +359,11 @@ class PipelineSettings(Record):
         ("lost_device", c_char_p),
         ("objects", c_int),
         ("per_class", c_int),
+        ("track", c_int),
+        ("theta_on", c_float),
+        ("theta_off", c_float),
+        ("theta_cont", c_float),
+        ("detect_every", c_int),
     ]
 
 
@@ -491,6 +500,19 @@ CONSTANTS = {
     "UM_ARRAY_BF16": 3,
     "UM_STATE_LOST": 0,
     "UM_STATE_VISIBLE": 1,
+    "UM_STATE_RELOCALIZING": 2,
+    "UM_TAG_FRESH": 0,
+    "UM_TAG_PREDICTED": 1,
+    "UM_TAG_STALE": 2,
+    "UM_TAG_WITHHELD": 3,
+    "UM_REASON_NONE": 0,
+    "UM_REASON_NOT_FOUND": 1,
+    "UM_REASON_LOW_SCORE": 2,
+    "UM_REASON_UNCONFIRMED": 3,
+    "UM_REASON_FROZEN": 4,
+    "UM_REASON_NO_CONTACT": 5,
+    "UM_SCORE_SHARPNESS": 0,
+    "UM_SCORES": 8,
     "UM_GATE_AUTO": 0,
     "UM_GATE_SPECULATIVE": 1,
     "UM_GATE_SYNC": 2,
@@ -590,6 +612,9 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_packet_label_map": (None, [P, P]),
     "um_packet_object_rle": (c_int, [P, c_int, PP]),
     "um_packet_json": (c_int, [P, PP]),
+    "um_state_name": (c_char_p, [c_int]),
+    "um_tag_name": (c_char_p, [c_int]),
+    "um_reason_name": (c_char_p, [c_int]),
     "um_pipeline_settings_init": (None, [POINTER(PipelineSettings), c_size_t]),
     "um_pipeline_open": (c_int, [PP, POINTER(PipelineSettings)]),
     "um_pipeline_close": (None, [PP]),

@@ -26,7 +26,8 @@ _GATES = {"auto": 0, "speculative": 1, "sync": 2}
 class Pipeline:
     """Detector, gate, segmenter and packet on one device. Models are shared; all else is its own. One thread at a time.
 
-    Without `segmenter=` it uses the one that ships; `segmenter=False` means boxes only."""
+    Without `segmenter=` it uses the one that ships; `segmenter=False` means boxes only. `track=True` follows one structure
+    from picture to picture (scores, state, `RELOCALIZING`); `detect_every=K` also leaves the detector out where it can."""
 
     _close_order = 5
 
@@ -44,6 +45,8 @@ class Pipeline:
         gate: str = "auto",
         sam_as_numpy: Any = UNSET,
         inflight: int = 1,
+        track: bool = False,
+        detect_every: int = 1,
         assert_transfers: tuple[int, int] | None = None,
         kpi: Callable[[str], object] | None = None,
     ) -> None:
@@ -63,6 +66,7 @@ class Pipeline:
         settings.label = self._label(label)
         settings.gate, settings.inflight = _GATES[gate], inflight
         settings.sam_as_numpy = mask_mode(sam_as_numpy)
+        settings.track, settings.detect_every = track or detect_every > 1, detect_every
         if crop is not None:
             settings.crop[:] = [int(v) for v in crop]
         if assert_transfers is not None:

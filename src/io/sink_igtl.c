@@ -240,7 +240,7 @@ static void describe(const struct server *s, struct content *c, const um_packet 
 
 static const char *state_name(const um_packet *p)
 {
-    return p->state == UM_STATE_VISIBLE ? "VISIBLE" : "LOST";
+    return um_state_name(p->state);
 }
 
 /* ---- metadata ---- */

@@ -11,6 +11,7 @@
 #include "nn/cuda/pack.h"
 #include "nn/cuda/pixel.h"
 #include "nn/cuda/select.h"
+#include "nn/cuda/track.h"
 #include "nn/op_ref.h"
 
 #include <stdlib.h>
@@ -78,7 +79,7 @@ um_status um_ops_choose_gpu(um_device *dev, const struct um_ops **out)
 static const char *const names[] = {
     UM_CUDA_GEMM_KERNELS(NAME) UM_CUDA_ATTENTION_KERNELS(NAME) UM_CUDA_SELECT_KERNELS(NAME)
         UM_CUDA_PIXEL_KERNELS(NAME) UM_CUDA_CHAIN_KERNELS(NAME) UM_CUDA_FRONT_KERNELS(NAME)
-            UM_CUDA_MASK_KERNELS(NAME) UM_CUDA_NORM_KERNELS(NAME)};
+            UM_CUDA_MASK_KERNELS(NAME) UM_CUDA_NORM_KERNELS(NAME) UM_CUDA_TRACK_KERNELS(NAME)};
 
 const char *const *um_cuda_kernels(int *n)
 {

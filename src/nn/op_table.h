@@ -65,6 +65,10 @@
     X(with, MASK_STATS, mask_stats, SIMD, SHARED, um_no_args, 2, "weights", "record", "mask")      \
     X(with, PACKET, packet, SIMD, SHARED, um_no_args, 1,                                           \
       "out", "stats", "mask", "gate?", "iou?", "low?", "header")                                   \
+    /* keeping track; what they write they also read */                                            \
+    X(with, CONTACT, contact, PLAIN, SHARED, um_no_args, 1, "gate", "x")                           \
+    X(with, FOLLOW, follow, PLAIN, SHARED, um_no_args, 2, "gate", "prompt", "header")              \
+    X(with, SCORES, scores, PLAIN, SHARED, um_no_args, 2, "packet", "memory", "x", "header")       \
     /* blocks */                                                                                   \
     X(with, MLP, mlp, BLOCK, NONE, um_mlp_args, 1,                                                 \
       "out", "x", "gamma?", "beta?", "w1", "b1", "w2", "b2")                                       \

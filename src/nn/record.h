@@ -27,7 +27,18 @@ struct um_frame_header {
     /* Where the picture lies in the detector's input: a side of a box at 0..1 of the input is at
      * scale * side + shift of the picture. Scale 0: it fills the input. */
     float box_scale[2], box_shift[2]; /* x, y */
-    uint8_t reserved[208];
+    /* Of a pipeline that keeps track (nn/op_track.h) */
+    uint32_t track; /* enum um_track_flag */
+    int32_t follow_label;
+    float follow_score, follow_box[4]; /* the structure of the frame before: prompt of a frame
+                                          without a detector */
+    uint8_t reserved[180];
+};
+
+enum um_track_flag {
+    UM_TRACK_PREVIOUS = 1, /* the memory holds mask, box and patch of the frame before */
+    UM_TRACK_GOOD = 2,     /* it holds the patch of a good frame */
+    UM_TRACK_KEEP = 4      /* the patch of the frame before is that of a good one from now on */
 };
 
 enum um_gate_flag {
@@ -45,8 +56,9 @@ struct um_gate {
     uint32_t flags;
     int32_t query, label;
     float score, logit;
-    float box[4]; /* xyxy, pixels of the uploaded picture, not clamped */
-    uint32_t reserved[7];
+    float box[4];  /* xyxy, pixels of the uploaded picture, not clamped */
+    float contact; /* of gate 0 of a pipeline that keeps track: um_contact(); else 0 */
+    uint32_t reserved[6];
 };
 
 /* What the prompt encoder reads. Coordinates in pixels of the uploaded picture. */
@@ -75,7 +87,7 @@ struct um_record {
     uint64_t sum_x, sum_y;           /* of mask pixels: the centroid is sum/area */
     uint32_t edge_px, in_px, out_px; /* pixels where W_edge, W_in, W_out are 1 */
     uint32_t nonfinite;              /* low-res logits that are NaN or infinite */
-    float score[8]; /* S1-S4, C1-C3 of the visibility state machine; zero for now */
+    float score[8]; /* um_scores(): S1-S4, C1-C3, contact; zero where nobody keeps track */
     uint8_t reserved[256 - 8 - 64 - 4 - 4 - 16 - 16 - 12 - 4 - 32];
 };
 

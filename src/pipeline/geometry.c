@@ -7,7 +7,8 @@
  *
  * Speculative gate: all of it is one graph per geometry. Sync gate: two graphs with the gates'
  * records read between; a LOST frame ends there. Legacy host mode: as sync, then each mask's logits
- * come to the host, which makes the packet itself. */
+ * come to the host, which makes the packet itself. Keeping track: each packet is scored, and one
+ * more graph has, instead of the detector, the prompt that the header brings. */
 #include "pipeline/pipeline.h"
 
 #include "base/mem.h"
@@ -17,6 +18,11 @@
 static um_tensor header_of(um_tape *t, struct geometry *g)
 {
     return um_tape_buffer(t, g->front.frame, 0, UM_U8, 1, 1, UM_HEADER_BYTES);
+}
+
+static um_tensor picture_of(um_tape *t, struct geometry *g)
+{
+    return um_tape_buffer(t, g->front.frame, UM_HEADER_BYTES, UM_U8, g->h, g->w, g->c);
 }
 
 static um_status record_gate(um_pipeline *p, struct geometry *g)
@@ -32,7 +38,22 @@ static um_status record_gate(um_pipeline *p, struct geometry *g)
                                  (int)sizeof(struct um_prompt));
     g->best = um_best_box(g->gate, logits, boxes, header_of(g->gate, g), p->set.objects, prompts);
     um_keep(g->gate, g->best.gate);
+    if (p->set.track)
+        um_contact(g->gate, g->best.gate, picture_of(g->gate, g));
     return um_tape_compile(g->gate);
+}
+
+static um_status record_follow(um_pipeline *p, struct geometry *g)
+{
+    um_status st = um_tape_open(&g->follow, p->dev, "follow");
+    if (st != UM_OK)
+        return st;
+    um_tensor gate = um_tape_import(g->follow, g->gate, g->best.gate);
+    um_tensor prompt =
+        um_tape_buffer(g->follow, p->prompts, 0, UM_U8, 1, 1, (int)sizeof(struct um_prompt));
+    um_follow(g->follow, gate, prompt, header_of(g->follow, g));
+    um_contact(g->follow, gate, picture_of(g->follow, g));
+    return um_tape_compile(g->follow);
 }
 
 static um_status record_packet(um_pipeline *p, struct geometry *g, struct um_mask_tables k, int i)
@@ -65,6 +86,11 @@ static um_status record_packet(um_pipeline *p, struct geometry *g, struct um_mas
     if (p->set.dump) /* a dump wants the mask of its own */
         um_tap(t, "mask", um_mask_upsample(t, low, tx, ty, gate, (um_tensor){0}));
     um_mask_packet(t, &m);
+    if (p->set.track)
+        um_scores(
+            t, m.out,
+            um_tape_const(t, g->tables, g->memory, UM_U8, 1, 1, (int)um_track_bytes(g->h, g->w)),
+            picture_of(t, g), m.header);
     return um_tape_compile(t);
 }
 
@@ -75,6 +101,8 @@ static um_status record_packets(um_pipeline *p, struct geometry *g)
     if (st == UM_OK) {
         k = um_segmenter_tables(p->segmenter, g->tables, g->w, g->h);
         um_params_reserve(g->tables, UM_MASK_WORK_BYTES, &g->work);
+        if (p->set.track)
+            um_params_reserve(g->tables, um_track_bytes(g->h, g->w), &g->memory);
         st = um_params_upload(g->tables);
     }
     for (int i = 0; i < (p->host_mode ? 1 : p->set.objects) && st == UM_OK; i++)
@@ -109,6 +137,8 @@ static um_status plan(um_pipeline *p, struct geometry *g)
         st = um_buf_open(&g->packets, p->dev, packets_bytes(g, n), "packets");
     if (st == UM_OK)
         st = record_gate(p, g);
+    if (st == UM_OK && p->set.track)
+        st = record_follow(p, g);
     if (st == UM_OK && p->segmenter)
         st = record_packets(p, g);
     if (st == UM_OK)
@@ -116,7 +146,7 @@ static um_status plan(um_pipeline *p, struct geometry *g)
     for (int i = 0; st == UM_OK && i < p->set.inflight; i++)
         st = um_hostbuf_open(&g->packet_slot[i], p->dev, packets_bytes(g, n));
     if (st == UM_OK && p->host_mode)
-        st = um_host_open(g);
+        st = um_host_open(p, g);
     return st;
 }
 
@@ -134,6 +164,7 @@ void um_geometry_close(um_pipeline *p, struct geometry *g)
     for (int i = 0; i < UM_FRONT_SLOTS; i++)
         um_graph_close(&g->whole[i], p->dev);
     um_graph_close(&g->first, p->dev);
+    um_graph_close(&g->followed, p->dev);
     for (int i = 0; i < UM_OBJECTS_MAX; i++)
         um_graph_close(&g->second[i], p->dev);
     for (int i = 0; i < UM_FRONT_SLOTS; i++)
@@ -143,6 +174,7 @@ void um_geometry_close(um_pipeline *p, struct geometry *g)
         um_tape_close(&g->packet[i]);
     um_buf_close(&g->packets);
     um_params_close(&g->tables);
+    um_tape_close(&g->follow);
     um_tape_close(&g->gate);
     um_front_close(&g->front);
     um_host_close(g);
@@ -153,7 +185,8 @@ uint64_t um_geometry_device_bytes(const struct geometry *g)
 {
     if (!g->front.tape)
         return 0;
-    uint64_t n = um_front_device_bytes(&g->front) + um_tape_arena_bytes(g->gate);
+    uint64_t n = um_front_device_bytes(&g->front) + um_tape_arena_bytes(g->gate) +
+                 (g->follow ? um_tape_arena_bytes(g->follow) : 0);
     for (int i = 0; i < UM_OBJECTS_MAX; i++)
         if (g->packet[i])
             n += um_tape_arena_bytes(g->packet[i]);
@@ -185,7 +218,8 @@ static um_status order(um_pipeline *p, um_event *event, enum um_queue from, enum
     return st == UM_OK ? um_event_wait(p->dev, to, event) : st;
 }
 
-static um_status submit_detect(const struct part *f)
+/* Upload, front, and the box: of the detector, or followed. */
+static um_status submit_box(const struct part *f, bool detect)
 {
     um_pipeline *p = f->p;
     struct geometry *g = f->g;
@@ -196,12 +230,12 @@ static um_status submit_detect(const struct part *f)
         st = mark(f, UM_QUEUE_MAIN, MARK_UPLOADED);
     if (st == UM_OK)
         st = um_front_run(&g->front, UM_QUEUE_MAIN);
-    if (st == UM_OK && p->speculative)
+    if (st == UM_OK && p->speculative && detect)
         st = order(p, p->fork, UM_QUEUE_MAIN, UM_QUEUE_SIDE);
-    if (st == UM_OK)
+    if (st == UM_OK && detect)
         st = um_tape_run(g->detect->tape, UM_QUEUE_MAIN);
     if (st == UM_OK)
-        st = um_tape_run(g->gate, UM_QUEUE_MAIN);
+        st = um_tape_run(detect ? g->gate : g->follow, UM_QUEUE_MAIN);
     return st == UM_OK ? mark(f, UM_QUEUE_MAIN, MARK_DETECTED) : st;
 }
 
@@ -243,7 +277,7 @@ static um_status submit_objects(const struct part *f)
 
 static um_status submit_whole(const struct part *f)
 {
-    um_status st = submit_detect(f);
+    um_status st = submit_box(f, true);
     if (st == UM_OK)
         st = submit_encode(f, UM_QUEUE_SIDE);
     if (st == UM_OK)
@@ -251,24 +285,36 @@ static um_status submit_whole(const struct part *f)
     return st == UM_OK ? submit_objects(f) : st;
 }
 
-static um_status submit_first(const struct part *f)
+/* The gates' way to the host. */
+static um_status submit_gates(const struct part *f)
 {
     struct geometry *g = f->g;
     um_buf *buf = NULL;
     size_t off = 0;
-    um_status st = submit_detect(f);
-    if (st != UM_OK)
-        return st;
     um_tape_locate(g->gate, g->best.gate, &buf, &off);
-    st = um_download(f->p->dev, UM_QUEUE_MAIN, g->gate_slot, 0, buf, off,
-                     (size_t)f->n * UM_GATE_BYTES, f->down, "gate");
+    um_status st = um_download(f->p->dev, UM_QUEUE_MAIN, g->gate_slot, 0, buf, off,
+                               (size_t)f->n * UM_GATE_BYTES, f->down, "gate");
     return st == UM_OK ? mark(f, UM_QUEUE_MAIN, MARK_DONE) : st;
+}
+
+static um_status submit_first(const struct part *f)
+{
+    um_status st = submit_box(f, true);
+    return st == UM_OK ? submit_gates(f) : st;
 }
 
 static um_status submit_second(const struct part *f)
 {
     um_status st = submit_encode(f, UM_QUEUE_MAIN);
     return st == UM_OK ? submit_objects(f) : st;
+}
+
+static um_status submit_followed(const struct part *f)
+{
+    um_status st = submit_box(f, false);
+    if (st != UM_OK || f->p->host_mode)
+        return st == UM_OK ? submit_gates(f) : st;
+    return submit_second(f);
 }
 
 /* Host mode: object n - 1, with the encoder before the first; its logits stay on the device. */
@@ -311,7 +357,9 @@ static um_status warm_up(um_pipeline *p, struct geometry *g)
                                     .objects = (uint32_t)p->set.objects};
     memset(g->front.slot[0]->data, 0, g->front.bytes);
     memcpy(g->front.slot[0]->data, &blank, sizeof blank);
-    um_status st = p->speculative ? submit_whole(&f) : submit_first(&f);
+    um_status st = p->set.track ? submit_followed(&f) : UM_OK;
+    if (st == UM_OK)
+        st = p->speculative ? submit_whole(&f) : submit_first(&f);
     if (st == UM_OK && p->segmenter && !p->speculative && !p->host_mode)
         st = submit_second(&f);
     for (f.n = 1; st == UM_OK && p->host_mode && f.n <= p->set.objects; f.n++)
@@ -329,6 +377,11 @@ um_status um_geometry_capture(um_pipeline *p, struct geometry *g, bool warm)
                      .up = UM_STAGE_UPLOAD,
                      .down = UM_STAGE_PACKET,
                      .n = p->set.objects};
+    if (st == UM_OK && p->set.track) {
+        f.down = p->host_mode ? UM_STAGE_DETECT : UM_STAGE_PACKET;
+        st = capture(&f, submit_followed, &g->followed);
+        f.down = UM_STAGE_PACKET;
+    }
     if (p->speculative) {
         for (int i = 0; i < p->set.inflight && st == UM_OK; i++) {
             f.l = &p->lane[i];

@@ -5,14 +5,17 @@
 #include "base/mem.h"
 #include "nn/op_ref.h"
 
-um_status um_host_open(struct geometry *g)
+um_status um_host_open(const um_pipeline *p, struct geometry *g)
 {
     size_t n = (size_t)g->w * (size_t)g->h;
     g->host_logits = um_array(n, sizeof *g->host_logits);
     g->host_mask = um_zalloc(n);
     g->host_weights = um_zalloc(3 * n);
     g->host_stats = um_zalloc(UM_RECORD_BYTES);
-    return g->host_logits && g->host_mask && g->host_weights && g->host_stats
+    if (p->set.track)
+        g->host_memory = um_zalloc(um_track_bytes(g->h, g->w));
+    return g->host_logits && g->host_mask && g->host_weights && g->host_stats &&
+                   (g->host_memory || !p->set.track)
                ? UM_OK
                : um_fail(UM_ENOMEM, "host masks of %dx%d", g->w, g->h);
 }
@@ -23,11 +26,12 @@ void um_host_close(struct geometry *g)
     um_free(g->host_mask);
     um_free(g->host_weights);
     um_free(g->host_stats);
+    um_free(g->host_memory);
 }
 
 /* Legacy mode: logits and score come to the host in blocking copies; mask, weights, statistics and
  * packet are made here by the reference kernels, and nothing goes back up. */
-um_status um_host_packet(um_pipeline *p, struct geometry *g, int i, uint64_t frame_id)
+um_status um_host_packet(um_pipeline *p, struct geometry *g, int i)
 {
     um_buf *buf = NULL;
     um_pool *pool = p->pool ? p->pool : p->dev->pool;
@@ -75,18 +79,29 @@ um_status um_host_packet(um_pipeline *p, struct geometry *g, int i, uint64_t fra
     struct um_view score = {.data = &iou, .dtype = UM_F32, .h = 1, .w = 1, .c = 1, .ld = 1};
     struct um_view logits = {
         .data = g->host_logits, .dtype = UM_F32, .h = g->h, .w = g->w, .c = 1, .ld = 1};
-    struct um_frame_header header = {
-        .frame_id = frame_id, .width = (uint32_t)g->w, .height = (uint32_t)g->h};
-    struct um_view head = {.data = &header,
-                           .dtype = UM_U8,
-                           .h = 1,
-                           .w = 1,
-                           .c = UM_HEADER_BYTES,
-                           .ld = UM_HEADER_BYTES};
+    uint8_t *sent = g->front.slot[0]->data; /* header, pixels */
+    struct um_view head = {
+        .data = sent, .dtype = UM_U8, .h = 1, .w = 1, .c = UM_HEADER_BYTES, .ld = UM_HEADER_BYTES};
     um_ref_packet(
         &(struct um_call){.t = (struct um_view[]){out, stats, mask, gate, score, logits, head},
                           .n = 7,
                           .pool = pool});
+    if (p->set.track) {
+        struct um_view memory = {.data = g->host_memory,
+                                 .dtype = UM_U8,
+                                 .h = 1,
+                                 .w = 1,
+                                 .c = (int)um_track_bytes(g->h, g->w),
+                                 .ld = (int)um_track_bytes(g->h, g->w)};
+        struct um_view x = {.data = sent + UM_HEADER_BYTES,
+                            .dtype = UM_U8,
+                            .h = g->h,
+                            .w = g->w,
+                            .c = g->c,
+                            .ld = g->c};
+        um_ref_scores(
+            &(struct um_call){.t = (struct um_view[]){out, memory, x, head}, .n = 4, .pool = pool});
+    }
     um_device_unlock(p->dev);
     p->host_ms[0] += (double)(masked - start) * 1e-6;
     p->host_ms[1] += (double)(um_clock_ns() - masked) * 1e-6;

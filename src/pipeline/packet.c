@@ -32,6 +32,27 @@ struct um_packet_pool {
     int users;            /* the owner, and packets on their way */
 };
 
+/* ---- names ---- */
+
+const char *um_state_name(um_state state)
+{
+    static const char *const names[] = {"LOST", "VISIBLE", "RELOCALIZING"};
+    return (unsigned)state < 3 ? names[state] : names[UM_STATE_LOST];
+}
+
+const char *um_tag_name(um_tag tag)
+{
+    static const char *const names[] = {"fresh", "predicted", "stale", "withheld"};
+    return (unsigned)tag < 4 ? names[tag] : names[UM_TAG_WITHHELD];
+}
+
+const char *um_reason_name(um_reason reason)
+{
+    static const char *const names[] = {NULL,          "not_found", "low_score",
+                                        "unconfirmed", "frozen",    "no_contact"};
+    return (unsigned)reason < 6 ? names[reason] : NULL;
+}
+
 /* ---- memory ---- */
 
 static void destroy(struct packet *p)
@@ -417,6 +438,24 @@ static void put_text(um_json *j, const char *key, const char *text)
     um_json_string(j, text);
 }
 
+/* NaN: a score that is not defined. */
+static void put_scores(um_json *j, const um_packet *p)
+{
+    static const char *const names[UM_SCORES] = {"s1", "s2", "s3", "s4",
+                                                 "c1", "c2", "c3", "contact"};
+    um_json_key(j, "scores");
+    if (!p->has_scores) {
+        um_json_null(j);
+        return;
+    }
+    um_json_begin(j, '{');
+    for (int i = 0; i < UM_SCORES; i++) {
+        um_json_key(j, names[i]);
+        um_json_float(j, p->scores[i]);
+    }
+    um_json_end(j, '}');
+}
+
 static void put_box(um_json *j, int has_box, const float *box)
 {
     um_json_key(j, "box_xyxy");
@@ -476,8 +515,8 @@ um_status um_packet_json(const um_packet *packet, char **line)
         return um_fail(UM_EINVAL, "um_packet_json: %s is NULL", packet ? "line" : "packet");
     *line = NULL;
     const um_packet *p = packet;
-    int visible = p->state == UM_STATE_VISIBLE;
-    int masked = visible && p->has_mask;
+    int seen = p->state != UM_STATE_LOST;
+    int masked = seen && p->has_mask;
     char *counts = NULL;
     if (masked) {
         um_status st = um_packet_rle(p, &counts);
@@ -491,14 +530,14 @@ um_status um_packet_json(const um_packet *packet, char **line)
     um_json_key(&j, "ts");
     um_json_double(&j, p->ts);
     um_json_key(&j, "state");
-    um_json_string(&j, visible ? "VISIBLE" : "LOST");
+    um_json_string(&j, um_state_name(p->state));
     um_json_key(&j, "tag");
-    um_json_string(&j, "fresh");
+    um_json_string(&j, um_tag_name(p->tag));
     um_json_key(&j, "label");
     um_json_int(&j, p->label);
     um_json_key(&j, "score");
     um_json_float(&j, p->score);
-    put_box(&j, visible && p->has_box, p->box);
+    put_box(&j, seen && p->has_box, p->box);
     put_mask(&j, p, masked, counts);
     um_json_key(&j, "mask_area_px");
     um_json_uint(&j, masked ? p->mask_area_px : 0);
@@ -552,10 +591,10 @@ um_status um_packet_json(const um_packet *packet, char **line)
     else
         um_json_null(&j);
     put_text(&j, "source", p->source);
-    put_text(&j, "name", visible ? p->name : NULL);
+    put_text(&j, "name", seen ? p->name : NULL);
     um_json_key(&j, "objects");
     um_json_begin(&j, '[');
-    for (int i = 0; i < p->objects && visible; i++) {
+    for (int i = 0; i < p->objects && seen; i++) {
         um_status st = put_object(&j, p, um_packet_object(p, i));
         if (st != UM_OK) {
             um_json_free(&j);
@@ -564,6 +603,10 @@ um_status um_packet_json(const um_packet *packet, char **line)
         }
     }
     um_json_end(&j, ']');
+    um_json_key(&j, "detected");
+    um_json_bool(&j, p->detected != 0);
+    put_text(&j, "reason", um_reason_name(p->reason));
+    put_scores(&j, p);
     um_json_end(&j, '}');
     um_free(counts);
     return um_json_finish(&j, line);

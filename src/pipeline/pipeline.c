@@ -11,8 +11,16 @@
 #include <stdio.h>
 #include <string.h>
 
-static const um_pipeline_settings defaults = {
-    .conf = 0.5f, .label = -1, .assert_up = -1, .assert_down = -1, .inflight = 1, .objects = 1};
+static const um_pipeline_settings defaults = {.conf = 0.5f,
+                                              .label = -1,
+                                              .assert_up = -1,
+                                              .assert_down = -1,
+                                              .inflight = 1,
+                                              .objects = 1,
+                                              .theta_on = 0.6f,
+                                              .theta_off = 0.4f,
+                                              .theta_cont = 0.5f,
+                                              .detect_every = 1};
 
 void um_pipeline_settings_init(um_pipeline_settings *s, size_t struct_size)
 {
@@ -40,6 +48,27 @@ static um_status check_objects(int n, int max)
     return n >= 1 && n <= max ? UM_OK : um_fail(UM_EINVAL, "%d objects: want 1 to %d", n, max);
 }
 
+static um_status check_track(const um_pipeline_settings *s)
+{
+    const float theta[] = {s->theta_on, s->theta_off, s->theta_cont};
+    for (int i = 0; i < 3; i++)
+        if (!(theta[i] >= 0 && theta[i] <= 1) || s->theta_off > s->theta_on)
+            return um_fail(UM_EINVAL,
+                           "theta_on %g, theta_off %g, theta_cont %g: want 0 to 1, and theta_off "
+                           "not above theta_on",
+                           (double)theta[0], (double)theta[1], (double)theta[2]);
+    if (s->detect_every < 1 || s->detect_every > UM_DETECT_EVERY_MAX)
+        return um_fail(UM_EINVAL, "detect_every %d: want 1 to %d", s->detect_every,
+                       UM_DETECT_EVERY_MAX);
+    if (s->detect_every > 1 && !s->track)
+        return um_fail(UM_EINVAL, "detect_every %d needs track", s->detect_every);
+    if (s->track && !s->segmenter)
+        return um_fail(UM_EINVAL, "track needs a segmenter: it is masks that are scored");
+    if (s->track && s->objects > 1)
+        return um_fail(UM_EINVAL, "track follows one structure, not %d", s->objects);
+    return UM_OK;
+}
+
 static um_status check_settings(const um_pipeline_settings *s)
 {
     if (!s->detector)
@@ -55,6 +84,8 @@ static um_status check_settings(const um_pipeline_settings *s)
         st = check_label(s->detector, s->label);
     if (st == UM_OK)
         st = check_objects(s->objects, UM_OBJECTS_MAX);
+    if (st == UM_OK)
+        st = check_track(s);
     if (st != UM_OK)
         return st;
     if (s->crop[2] < 0 || s->crop[3] < 0 || s->crop[0] < 0 || s->crop[1] < 0 ||
@@ -96,6 +127,7 @@ um_status um_pipeline_set_label(um_pipeline *p, int label)
         return st;
     pthread_mutex_lock(&p->lock);
     p->label = label;
+    p->track.detect = true; /* what is followed may be of another class */
     pthread_mutex_unlock(&p->lock);
     return UM_OK;
 }
@@ -178,7 +210,7 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
     p->speculative =
         !p->host_mode && p->segmenter &&
         (own.gate == UM_GATE_SPECULATIVE || (own.gate == UM_GATE_AUTO && p->dev->caps.concurrent));
-    if (!p->speculative) /* what follows depends on the answer */
+    if (!p->speculative || own.track) /* what follows depends on the answer */
         p->set.inflight = 1;
     um_detect_open(&p->detect, p->detector, own.dump != 0);
     st = um_packet_pool_open(&p->packets);
@@ -234,6 +266,8 @@ void um_pipeline_close(um_pipeline **pipeline)
     um_encode_close(&p->encode);
     um_detect_close(&p->detect);
     um_pool_close(&p->pool);
+    um_frame_unref(&p->track.before);
+    um_packet_unref(&p->track.shown);
     um_packet_unref(&p->packet);
     um_packet_pool_close(&p->packets);
     pthread_mutex_destroy(&p->planning);
@@ -347,6 +381,7 @@ static um_packet begin_packet(const um_pipeline *p, const um_frame *f, const int
                    .has_pose = f->has_pose,
                    .has_spacing = f->has_spacing,
                    .as_numpy = p->host_mode,
+                   .has_scores = p->set.track != 0,
                    .centroid = {NAN, NAN},
                    .source = f->source};
     memcpy(k.crop, crop, sizeof k.crop);
@@ -360,6 +395,26 @@ static um_packet begin_packet(const um_pipeline *p, const um_frame *f, const int
     if (p->segmenter)
         memcpy(k.segmenter_sha256, p->segmenter->sha256, sizeof k.segmenter_sha256);
     return k;
+}
+
+/* A new geometry is a new picture: nothing is known of it. */
+static void enter_geometry(struct track *t, const struct geometry *g)
+{
+    if (t->g == g)
+        return;
+    um_frame_unref(&t->before);
+    um_packet_unref(&t->shown);
+    *t = (struct track){.g = g, .detect = true};
+}
+
+/* What a frame's header says of the frames before. */
+static void tell_track(const struct track *t, struct um_frame_header *header)
+{
+    header->track = (t->previous ? UM_TRACK_PREVIOUS : 0u) | (t->good ? UM_TRACK_GOOD : 0u) |
+                    (t->keep ? UM_TRACK_KEEP : 0u);
+    header->follow_label = t->follow.label;
+    header->follow_score = t->follow.score;
+    memcpy(header->follow_box, t->follow.box, sizeof header->follow_box);
 }
 
 static um_status send(um_pipeline *p, um_frame **frame)
@@ -387,17 +442,26 @@ static um_status send(um_pipeline *p, um_frame **frame)
                                      .objects = (uint32_t)p->objects,
                                      .per_class = p->set.per_class != 0};
     um_detector_map_boxes(p->detector, &header);
+    bool detect = true;
+    if (st == UM_OK && p->set.track) {
+        enter_geometry(&p->track, g);
+        tell_track(&p->track, &header);
+        detect = p->track.detect;
+    }
     struct lane *l = lane_of(p, p->sent);
     if (st == UM_OK)
         st = um_front_fill(&g->front, l->slot, &header, f, crop[0], crop[1]);
     if (st == UM_OK)
-        st = um_graph_launch(p->dev, p->speculative ? g->whole[l->slot] : g->first);
+        st = um_graph_launch(p->dev, !detect          ? g->followed
+                                     : p->speculative ? g->whole[l->slot]
+                                                      : g->first);
     um_ledger_bind(before);
     if (st != UM_OK)
         return st;
     g->used = ++p->sent;
     flight->g = g;
     flight->sent_ns = now;
+    flight->detected = detect;
     flight->packet = begin_packet(p, f, crop);
     flight->frame = *frame;
     *frame = NULL;
@@ -472,15 +536,15 @@ static um_status check_gates(const um_pipeline *p, const struct verdicts *v, uin
     return UM_OK;
 }
 
+/* whole: they lie in the packets; else they came on their own. */
 static void read_gates(const um_pipeline *p, const struct geometry *g, const uint8_t *slot,
-                       struct verdicts *v)
+                       bool whole, struct verdicts *v)
 {
     const uint8_t *gates = g->gate_slot->data;
     v->found = 0;
     for (int i = 0; i < p->set.objects; i++) {
-        const uint8_t *at = p->speculative
-                                ? slot + (size_t)i * g->stride + offsetof(struct um_record, gate)
-                                : gates + (size_t)i * UM_GATE_BYTES;
+        const uint8_t *at = whole ? slot + (size_t)i * g->stride + offsetof(struct um_record, gate)
+                                  : gates + (size_t)i * UM_GATE_BYTES;
         memcpy(&v->gate[i], at, sizeof v->gate[i]);
         v->found += v->gate[i].flags == UM_GATE_OK;
     }
@@ -510,7 +574,7 @@ static um_status finish_second(um_pipeline *p, struct geometry *g, const struct 
         if (st == UM_OK)
             st = wait_done(p, l, "packet");
         if (st == UM_OK && p->host_mode)
-            st = um_host_packet(p, g, i, k->frame_id);
+            st = um_host_packet(p, g, i);
     }
     if (st != UM_OK)
         return st;
@@ -561,6 +625,109 @@ static um_object object_of(const um_pipeline *p, const um_packet *k, const struc
     return o;
 }
 
+/* ---- keeping track ---- */
+
+static bool same_pixels(const um_frame *a, const um_frame *b, const int crop[4])
+{
+    if (!b || a->width != b->width || a->height != b->height || a->channels != b->channels)
+        return false;
+    if (a->pixels == b->pixels)
+        return true;
+    for (int y = crop[1]; y < crop[1] + crop[3]; y++) {
+        ptrdiff_t x = (ptrdiff_t)crop[0] * a->channels;
+        if (memcmp(a->pixels + y * a->stride + x, b->pixels + y * b->stride + x,
+                   (size_t)crop[2] * (size_t)a->channels) != 0)
+            return false;
+    }
+    return true;
+}
+
+static struct um_place place_of(const um_packet *k, const um_object *o)
+{
+    struct um_place at = {.known = k->has_pose && k->has_spacing && o->mask_area_px,
+                          .centroid = {(double)o->centroid[0], (double)o->centroid[1]}};
+    memcpy(at.pose, k->pose, sizeof at.pose);
+    memcpy(at.spacing_mm, k->spacing_mm, sizeof at.spacing_mm);
+    return at;
+}
+
+/* What the next frame has to know of this one. */
+static void remember(struct track *t, const um_packet *k, const struct um_gate *gate,
+                     const um_object *o, bool good)
+{
+    t->previous = o != NULL;
+    if (!o) /* its memory is as it was, and what was to be kept still is */
+        return;
+    t->good = t->good || t->keep;
+    t->keep = good;
+    t->place = place_of(k, o);
+    t->follow.label = gate->label;
+    t->follow.score = gate->score;
+    for (int i = 0; i < 4; i++)
+        t->follow.box[i] = (float)(o->mask_box[i] - k->crop[i % 2]);
+}
+
+/* State, tag and reason of a frame. `object` is what it shows, if something was found; what is to
+ * be published is left there. NULL: nothing is. */
+static const um_object *judge(um_pipeline *p, struct flight *flight, const struct um_gate *gate,
+                              bool found, um_object *object)
+{
+    struct track *t = &p->track;
+    um_object *seen = found ? object : NULL;
+    um_packet *k = &flight->packet;
+    struct um_visibility_rules rules = {.tau_conf = p->conf,
+                                        .theta_on = p->set.theta_on,
+                                        .theta_off = p->set.theta_off,
+                                        .theta_cont = p->set.theta_cont,
+                                        .detect_every = p->set.detect_every};
+    struct um_sight sight = {.detected = flight->detected,
+                             .outlined = seen && seen->mask_area_px,
+                             .same = same_pixels(flight->frame, t->before, k->crop),
+                             .conf = gate->score};
+    for (int i = 0; i < UM_SCORES; i++)
+        sight.score[i] = seen ? seen->scores[i] : NAN;
+    sight.score[UM_SCORE_CONTACT] = gate->contact;
+    if (seen) {
+        struct um_place here = place_of(k, seen);
+        if (t->previous)
+            sight.score[UM_SCORE_DEPTH] = um_visibility_depth(&here, &t->place);
+        memcpy(seen->scores, sight.score, sizeof seen->scores);
+    }
+    struct um_verdict v = um_visibility_step(&t->seen, &rules, &sight);
+    bool own = sight.outlined && v.state == UM_STATE_VISIBLE && v.tag != UM_TAG_WITHHELD;
+    remember(t, k, gate, seen, own);
+    um_frame_unref(&t->before);
+    t->before = um_frame_ref(flight->frame);
+    t->detect = v.detect;
+    k->state = v.state;
+    k->tag = v.tag;
+    k->reason = v.reason;
+    memcpy(k->scores, sight.score, sizeof k->scores);
+    if (v.state == UM_STATE_LOST)
+        return NULL;
+    if (sight.outlined && !flight->detected) /* the gate's is the prompt */
+        for (int i = 0; i < 4; i++)
+            seen->box[i] = (float)seen->mask_box[i];
+    if (seen && !own) { /* its box alone */
+        seen->has_mask = 0;
+        seen->bits = NULL;
+    }
+    if (v.tag == UM_TAG_STALE && !own) {
+        const um_object *shown = um_packet_object(t->shown, 0);
+        if (!shown) {
+            k->tag = UM_TAG_WITHHELD;
+            return seen;
+        }
+        *object = *shown;
+        object->score = gate->score;
+        memcpy(object->scores, sight.score, sizeof object->scores);
+        return object;
+    }
+    return seen;
+}
+
+/* ---- one packet ---- */
+
 /* Wait for the frame and make its packet. */
 static um_status finish(um_pipeline *p, struct flight *flight, const struct lane *l,
                         um_packet **out)
@@ -570,18 +737,20 @@ static um_status finish(um_pipeline *p, struct flight *flight, const struct lane
     struct verdicts v;
     um_object object[UM_OBJECTS_MAX];
     const um_object *objects[UM_OBJECTS_MAX];
-    um_status st = wait_done(p, l, p->speculative ? "packet" : "gate");
-    p->encoded = p->speculative;
+    bool whole = p->speculative || (!flight->detected && !p->host_mode);
+    um_status st = wait_done(p, l, whole ? "packet" : "gate");
+    p->encoded = whole;
     if (st != UM_OK)
         return st;
     const uint8_t *slot = g->packet_slot[l->slot]->data;
-    read_gates(p, g, slot, &v);
+    read_gates(p, g, slot, whole, &v);
     st = check_gates(p, &v, k->frame_id);
-    if (st == UM_OK && p->segmenter && !p->speculative && v.found)
+    if (st == UM_OK && p->segmenter && !whole && v.found)
         st = finish_second(p, g, l, &v, k);
     else
         fill_times(p, l, k);
     k->state = v.found ? UM_STATE_VISIBLE : UM_STATE_LOST;
+    k->detected = flight->detected;
     k->score = v.gate[0].score;
     k->label = v.gate[0].label;
     for (int i = 0; i < v.found && st == UM_OK; i++) {
@@ -589,6 +758,10 @@ static um_status finish(um_pipeline *p, struct flight *flight, const struct lane
         objects[i] = &object[i];
         if (p->segmenter)
             st = fill_mask(p, k, slot + (size_t)i * g->stride, &object[i]);
+    }
+    if (st == UM_OK && p->set.track) {
+        objects[0] = judge(p, flight, &v.gate[0], v.found > 0, object);
+        v.found = objects[0] != NULL;
     }
     if (st != UM_OK)
         return st;
@@ -624,10 +797,16 @@ static um_status receive(um_pipeline *p, const um_packet **packet)
     um_ledger_bind(before);
     um_frame_unref(&flight->frame);
     p->received++;
-    if (st != UM_OK)
+    if (st != UM_OK) { /* nobody knows what it left behind */
+        enter_geometry(&p->track, NULL);
         return st;
+    }
     p->last = flight->g;
     p->packet = *packet = made;
+    if (p->set.track && made->has_mask && made->tag <= UM_TAG_PREDICTED) {
+        um_packet_unref(&p->track.shown);
+        p->track.shown = um_packet_ref(made);
+    }
     write_kpi(p, made);
     return assertion(&flight->ledger, made->frame_id);
 }

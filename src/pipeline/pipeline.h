@@ -8,7 +8,9 @@
 #include "engine/segmenter.h"
 #include "nn/block.h"
 #include "nn/op_dfine.h"
+#include "nn/op_track.h"
 #include "pipeline/packet.h"
+#include "pipeline/visibility.h"
 #include "ultramotion/pipeline.h"
 
 enum { GEOMETRIES = 4 };
@@ -37,6 +39,8 @@ struct geometry {
     struct um_best_box best; /* [objects] */
     um_params *tables;
     um_const work;                   /* of um_mask_packet() */
+    um_tape *follow;                 /* keeping track: in place of detector and gate */
+    um_const memory;                 /* of um_scores() */
     um_tape *packet[UM_OBJECTS_MAX]; /* mask, statistics, packet of an object; in host mode only
                                         packet[0], the logits */
     um_tensor logits;
@@ -45,11 +49,12 @@ struct geometry {
     um_hostbuf *gate_slot, *packet_slot[UM_FRONT_SLOTS];
     /* Speculative: the whole frame. Sync: up to the gates; then the rest for n objects in
      * second[n - 1]. Host mode: second[0] is the encoder and the first object, second[i] object i.
+     * Keeping track: `followed` is the frame without the detector; in host mode, up to its gate.
      */
-    um_graph *whole[UM_FRONT_SLOTS], *first, *second[UM_OBJECTS_MAX];
+    um_graph *whole[UM_FRONT_SLOTS], *first, *second[UM_OBJECTS_MAX], *followed;
     /* host mode: the host's own mask, statistics and packet */
     float *host_logits;
-    uint8_t *host_mask, *host_weights, *host_stats;
+    uint8_t *host_mask, *host_weights, *host_stats, *host_memory;
 };
 
 /* The host's side of a frame in flight: which of the pinned slots are its own, and when its stages
@@ -64,8 +69,21 @@ struct flight {
     struct geometry *g;
     um_frame *frame;
     uint64_t sent_ns;
+    bool detected; /* by the detector, or followed without it */
     um_packet packet;
     um_ledger ledger;
+};
+
+/* Of a pipeline that keeps track: what is known of the frames before. */
+struct track {
+    const struct geometry *g; /* whose memory it is */
+    struct um_visibility seen;
+    bool detect;               /* on the next frame */
+    bool previous, good, keep; /* um_track_flag of the next frame */
+    struct um_gate follow;     /* of the structure: box of its mask, label, score */
+    struct um_place place;     /* of its mask */
+    um_frame *before;          /* the picture before */
+    const um_packet *shown;    /* the last one with a mask of its own */
 };
 
 struct um_pipeline {
@@ -90,6 +108,7 @@ struct um_pipeline {
     um_event *fork, *join;
     struct flight flight[UM_FRONT_SLOTS]; /* frame n in flight[n % inflight] */
     uint64_t sent, received;
+    struct track track;
     struct geometry *last; /* of the last packet */
     bool encoded;          /* the last packet's frame ran the segmenter */
     double host_ms[2];     /* host mode: of the mask, and of the rest of the packet */
@@ -107,8 +126,8 @@ uint64_t um_geometry_device_bytes(const struct geometry *g);
 
 /* Legacy host mode: logits and score of object i come to the host, which makes its record and mask
  * bits in the packet's slot. */
-um_status um_host_packet(um_pipeline *p, struct geometry *g, int i, uint64_t frame_id);
-um_status um_host_open(struct geometry *g);
+um_status um_host_packet(um_pipeline *p, struct geometry *g, int i);
+um_status um_host_open(const um_pipeline *p, struct geometry *g);
 void um_host_close(struct geometry *g);
 
 #endif

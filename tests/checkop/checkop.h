@@ -25,7 +25,7 @@ struct op_case {
 
 /* One table per family; a row without `random` ends it. */
 extern const struct op_case attention_cases[], block_cases[], convolution_cases[], linear_cases[],
-    norm_cases[], pixel_cases[], sam_cases[], select_cases[];
+    norm_cases[], pixel_cases[], sam_cases[], select_cases[], track_cases[];
 
 /* The case of an operator; NULL if there is none. */
 const struct op_case *find_case(enum um_op op);

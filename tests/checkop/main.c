@@ -25,8 +25,8 @@
 const struct op_case *find_case(enum um_op op)
 {
     static const struct op_case *const families[] = {
-        convolution_cases, norm_cases, attention_cases, linear_cases,
-        select_cases,      sam_cases,  pixel_cases,     block_cases};
+        convolution_cases, norm_cases,  attention_cases, linear_cases, select_cases,
+        sam_cases,         pixel_cases, block_cases,     track_cases};
     for (size_t i = 0; i < sizeof families / sizeof *families; i++)
         for (const struct op_case *c = families[i]; c->random; c++)
             if (c->op == op)

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sweeps of which the truth is known, with the models that ship: what becomes of the state, and
+ * what of the masks where the detector is left out. */
+#include "fixture.h"
+#include "sweep.h"
+
+static um_pipeline *open_tracking(int every)
+{
+    const struct fixture *f = fixture("cpu");
+    um_pipeline_settings s;
+    um_pipeline *p = NULL;
+    um_pipeline_settings_default(&s);
+    s.detector = f->detector;
+    s.segmenter = f->segmenter;
+    s.track = 1;
+    s.detect_every = every;
+    if (um_pipeline_open(&p, &s) != UM_OK)
+        fixture_die("pipeline");
+    return p;
+}
+
+/* ---- the schedule on a steady sweep ---- */
+
+/* Mean Dice with the truth, of all frames; *detected: how many ran the detector. */
+static double steady_dice(int every, int frames, int *detected)
+{
+    static uint8_t got[SWEEP_W * SWEEP_H];
+    struct sweep sweep;
+    um_pipeline *p = open_tracking(every);
+    double sum = 0;
+    int shown = 0;
+    *detected = 0;
+    sweep_open(&sweep, 3);
+    for (int i = 0; i < frames; i++) {
+        const struct view *v = &sweep.view[0];
+        struct shot shot = {.v = v, .x = v->home - frames + 2 * i, .gain = 1, .shade = 1};
+        const um_packet *k = NULL;
+        enum truth truth;
+        int x0 = 0;
+        um_frame *f = shoot(&sweep, &shot, &truth, &x0);
+        long both = 0, all = 0;
+        if (pass(p, f, &k) != UM_OK)
+            fixture_die("sweep");
+        um_frame_unref(&f);
+        *detected += k->detected;
+        if (!k->has_mask)
+            continue;
+        um_packet_mask(k, got, 1);
+        for (int y = 0; y < SWEEP_H; y++)
+            for (int x = 0; x < SWEEP_W; x++) {
+                int m = got[y * SWEEP_W + x], t = v->mask[y * SWEEP_WIDE + x0 + x];
+                both += m & t;
+                all += m + t;
+            }
+        sum += 2. * (double)both / (double)all;
+        shown++;
+    }
+    sweep_close(&sweep);
+    um_pipeline_close(&p);
+    return shown >= frames - 2 ? sum / shown : 0;
+}
+
+TEST(a_third_of_the_detections_give_the_same_masks)
+{
+    if (SANITIZED)
+        SKIP("shows nothing that the frames before do not");
+    enum { FRAMES = 36 };
+    int each = 0, some = 0;
+    double with = steady_dice(1, FRAMES, &each), without = steady_dice(8, FRAMES, &some);
+    CHECK_EQ(each, FRAMES);
+    CHECK_MSG(3 * some <= FRAMES, "%d of %d frames", some, FRAMES);
+    CHECK_MSG(with > .8 && fabs(with - without) <= .01, "Dice %.4f, without the detector %.4f",
+              with, without);
+}
+
+/* ---- states ---- */
+
+struct tally {
+    int frames, changes, late, flicker, false_visible, unsaid;
+};
+
+/* The state against the truth, frame by frame. */
+struct watch {
+    enum truth known, before; /* the last that was definite; of the frame before */
+    bool visible, settled;
+    int since; /* frames since the truth changed, of those that are definite */
+    int turns; /* of VISIBLE since a change began */
+    int frozen, lifted;
+};
+
+static void watch_truth(struct watch *w, enum truth truth, struct tally *t)
+{
+    if (truth != w->before && w->before == w->known) /* a change begins */
+        w->turns = 0;
+    w->before = truth;
+    if (truth == BETWEEN || truth == w->known)
+        return;
+    t->late += !w->settled; /* it never got there */
+    t->changes++;
+    w->known = truth;
+    w->since = 0;
+    w->settled = false;
+}
+
+static void watch_state(struct watch *w, const struct moment *m, const um_packet *k,
+                        struct tally *t)
+{
+    enum { TO_VISIBLE = 5, TO_LOST = 3 };
+    bool now = k->state == UM_STATE_VISIBLE;
+    if (now != w->visible && ++w->turns > 1)
+        t->flicker++;
+    w->visible = now;
+    t->false_visible += now && m->truth == ABSENT;
+    if (m->truth == BETWEEN)
+        return;
+    w->since++;
+    w->settled = w->settled || (w->known == PRESENT ? now : k->state == UM_STATE_LOST);
+    if (!w->settled && w->since == (w->known == PRESENT ? TO_VISIBLE : TO_LOST)) {
+        t->late++;
+        w->settled = true;
+    }
+}
+
+static void watch_reason(struct watch *w, const struct moment *m, const um_packet *k,
+                         struct tally *t)
+{
+    w->frozen = m->frozen ? w->frozen + 1 : 0;
+    w->lifted = m->lifted ? w->lifted + 1 : 0;
+    t->unsaid += w->frozen >= 3 && (k->reason != UM_REASON_FROZEN || k->tag != UM_TAG_STALE);
+    t->unsaid += w->lifted >= 2 && k->reason != UM_REASON_NO_CONTACT;
+    t->unsaid += !w->frozen && k->reason == UM_REASON_FROZEN;
+    /* under a shadow as wide as the picture there is no speckle either */
+    t->unsaid += m->truth == PRESENT && k->reason == UM_REASON_NO_CONTACT;
+}
+
+static void follow(int every, uint64_t seed, struct tally *t)
+{
+    struct sweep sweep;
+    struct moment m;
+    struct watch w = {.settled = true};
+    um_pipeline *p = open_tracking(every);
+    sweep_open(&sweep, seed);
+    for (um_frame *f; (f = sweep_next(&sweep, &m)); t->frames++) {
+        const um_packet *k = NULL;
+        struct tally old = *t;
+        if (pass(p, f, &k) != UM_OK)
+            fixture_die("sweep");
+        um_frame_unref(&f);
+        watch_truth(&w, m.truth, t);
+        watch_state(&w, &m, k, t);
+        watch_reason(&w, &m, k, t);
+        old.changes = t->changes;
+        if (memcmp(&old, t, sizeof old) != 0) /* what a failure is made of */
+            printf("  seed %llu, frame %llu (%s): %s, %s, score %.2f\n", (unsigned long long)seed,
+                   (unsigned long long)k->frame_id, m.event, um_state_name(k->state),
+                   um_tag_name(k->tag), (double)k->score);
+    }
+    sweep_close(&sweep);
+    um_pipeline_close(&p);
+}
+
+/* Set ULTRAMOTION_LONG_TESTS for more of them. */
+TEST(states_follow_the_truth)
+{
+    struct tally t = {0};
+    if (SANITIZED)
+        SKIP("shows nothing that shorter ones do not");
+    int seeds = getenv("ULTRAMOTION_LONG_TESTS") ? 10 : 1;
+    for (int seed = 1; seed <= seeds; seed++) {
+        follow(4, (uint64_t)seed, &t);
+        if (seeds > 1)
+            follow(1, (uint64_t)seed, &t);
+    }
+    printf("  %d frames, %d changes: %d late, %d flicker, %d false VISIBLE\n", t.frames, t.changes,
+           t.late, t.flicker, t.false_visible);
+    CHECK(t.changes >= 7 * seeds);
+    CHECK(20 * t.late <= t.changes);
+    CHECK_EQ(t.flicker, 0);
+    CHECK(100 * t.false_visible < t.frames);
+    CHECK_EQ(t.unsaid, 0);
+}
+
+TEST_MAIN
