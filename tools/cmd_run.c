@@ -31,6 +31,7 @@ struct engine {
 struct progress {
     const struct options *o;
     struct summary summary;
+    um_monitor *monitor;
     struct engine first, spare; /* run: `spare` is opened when the device of `first` is lost */
     double started, shown;
     long length;
@@ -82,7 +83,7 @@ static void on_problem(void *ctx, const char *text)
 
 /* Where the command writes: the sinks of the options, and the KPI file as one more. */
 struct outputs {
-    um_sink *sink[MAX_LIST + 1];
+    um_sink *sink[MAX_LIST + 2];
     int n;
 };
 
@@ -136,7 +137,8 @@ static void print_tally(const um_source *source, const struct outputs *out)
     }
 }
 
-static bool open_outputs(const struct options *o, struct outputs *out, int *code)
+static bool open_outputs(const struct options *o, um_monitor *monitor, struct outputs *out,
+                         int *code)
 {
     const char *standard[] = {"jsonl:-"};
     const char *const *spec = o->sinks ? o->sink : standard;
@@ -148,6 +150,7 @@ static bool open_outputs(const struct options *o, struct outputs *out, int *code
         return false;
     }
     set.log = o->quiet ? NULL : say;
+    set.monitor = monitor;
     for (; out->n < count && st == UM_OK; out->n += st == UM_OK) {
         char *whole = cli_with_options(spec[out->n], "igtl", "max-fps", o->igtl_max_fps, "version",
                                        o->igtl_version, "", NULL);
@@ -342,7 +345,10 @@ int command_run(const struct options *o)
     if (!lost_policy(o, &run))
         return EXIT_USAGE;
     stop_catch();
-    um_status st = cli_open_device(&e->dev, o);
+    um_status st = um_monitor_open(&p.monitor);
+    if (st != UM_OK)
+        return cli_fail(st);
+    st = cli_open_device(&e->dev, o);
     if (st == UM_OK)
         st = cli_open_source(&source, o);
     if (st == UM_OK)
@@ -360,7 +366,7 @@ int command_run(const struct options *o)
         code = cli_fail(st);
         goto done;
     }
-    if (!open_outputs(o, &out, &code))
+    if (!open_outputs(o, p.monitor, &out, &code))
         goto done;
     announce(o, e->dev, e->detector, e->segmenter);
     run.pipeline = e->pipeline;
@@ -372,6 +378,7 @@ int command_run(const struct options *o)
     run.on_packet = on_packet;
     run.on_problem = on_problem;
     run.ctx = &p;
+    run.monitor = p.monitor;
     p.length = um_source_length(source);
     p.started = seconds_now();
     st = run_frames(&run, &counts);
@@ -389,8 +396,12 @@ int command_run(const struct options *o)
         if (dumped != UM_OK && code == EXIT_DONE)
             code = cli_fail(dumped);
     }
-    if (!o->quiet && !silent)
-        summary_print(&p.summary, stderr, &counts, seconds_now() - p.started);
+    if (!o->quiet && !silent) {
+        um_monitor_view view;
+        um_monitor_view_default(&view);
+        um_monitor_read(p.monitor, &view);
+        summary_print(&p.summary, stderr, &counts, &view, seconds_now() - p.started);
+    }
     if (!o->quiet)
         print_tally(source, &out);
 done:
@@ -398,6 +409,7 @@ done:
     close_engine(&p.spare); /* it borrows the lost device's name */
     close_engine(&p.first);
     um_source_close(&source);
+    um_monitor_close(&p.monitor);
     if (counts.left_behind) /* exit() might wait for what such a thread holds */
         _exit(code);
     return code;
@@ -781,7 +793,7 @@ int command_segment(const struct options *o)
         st = um_predictor_keep_taps(predictor);
     if (st != UM_OK)
         code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
-    else if (open_outputs(o, &out, &code)) {
+    else if (open_outputs(o, NULL, &out, &code)) {
         stop_ends_sinks(out.sink, out.n);
         announce(o, dev, NULL, segmenter);
         if (o->kpi)
