@@ -3,6 +3,7 @@
 #include "cli.h"
 #include "json.h"
 #include "kpi.h"
+#include "periodic.h"
 #include "stop.h"
 #include "summary.h"
 
@@ -96,6 +97,9 @@ static bool sink_settings(const struct options *o, um_sink_settings *s)
         s->policy = UM_SINK_DROP;
     else if (o->on_sink_full && strcmp(o->on_sink_full, "block") != 0)
         return cli_usage("--on-sink-full: \"%s\" is not block or drop", o->on_sink_full), false;
+    if (o->kpi_events && strcmp(o->kpi_events, "all") != 0 &&
+        strcmp(o->kpi_events, "predictions") != 0)
+        return cli_usage("--kpi-events: \"%s\" is not predictions or all", o->kpi_events), false;
     return true;
 }
 
@@ -137,6 +141,24 @@ static void print_tally(const um_source *source, const struct outputs *out)
     }
 }
 
+/* --kpi-events, which was checked. */
+static bool kpi_all(const struct options *o)
+{
+    return o->kpi && o->kpi_events && strcmp(o->kpi_events, "all") == 0;
+}
+
+static um_status open_trace(um_sink **out, const char *path, const um_sink_settings *settings)
+{
+    size_t n = strlen(path) + sizeof "trace:";
+    char *spec = malloc(n);
+    if (!spec)
+        return um_set_error(UM_ENOMEM, "--trace");
+    snprintf(spec, n, "trace:%s", path);
+    um_status st = um_sink_open(out, spec, settings);
+    free(spec);
+    return st;
+}
+
 static bool open_outputs(const struct options *o, um_monitor *monitor, struct outputs *out,
                          int *code)
 {
@@ -159,7 +181,11 @@ static bool open_outputs(const struct options *o, um_monitor *monitor, struct ou
         free(whole);
     }
     set.auxiliary = 1;
-    if (st == UM_OK && o->kpi && (st = kpi_open(&out->sink[out->n], o->kpi, &set)) == UM_OK)
+    const struct kpi_settings kpi = {o->kpi, kpi_all(o), (uint64_t)((double)o->kpi_max_mb * 1e6),
+                                     o->kpi_keep};
+    if (st == UM_OK && o->kpi && (st = kpi_open(&out->sink[out->n], &kpi, &set)) == UM_OK)
+        out->n++;
+    if (st == UM_OK && o->trace && (st = open_trace(&out->sink[out->n], o->trace, &set)) == UM_OK)
         out->n++;
     if (st != UM_OK)
         *code = cli_fail(st);
@@ -258,6 +284,17 @@ static void close_engine(struct engine *e)
     um_device_close(&e->dev);
 }
 
+static void tell_models(const struct engine *e, const struct options *o, double ms)
+{
+    char detector[4200], segmenter[4200];
+    kpi_models(um_device_name(e->dev), um_device_precision(e->dev), ms,
+               um_pipeline_device_bytes(e->pipeline),
+               o->detector ? o->detector
+                           : cli_model_path(CLI_DEFAULT_DETECTOR, detector, sizeof detector),
+               o->segmenter ? o->segmenter
+                            : cli_model_path(CLI_DEFAULT_SEGMENTER, segmenter, sizeof segmenter));
+}
+
 /* --on-device-lost cpu: the same pipeline on the processor. The lost one is closed when the run is
  * over. */
 static um_status go_on_on_cpu(void *ctx, um_pipeline **pipeline)
@@ -339,6 +376,7 @@ int command_run(const struct options *o)
     um_run_counts counts;
     struct progress p = {.o = o, .terminal = isatty(2), .started = seconds_now()};
     struct engine *e = &p.first;
+    const double opened = p.started;
     int code = EXIT_FAILED;
     um_run_settings_default(&run);
     um_run_counts_default(&counts);
@@ -381,7 +419,15 @@ int command_run(const struct options *o)
     run.monitor = p.monitor;
     p.length = um_source_length(source);
     p.started = seconds_now();
-    st = run_frames(&run, &counts);
+    if (kpi_all(o))
+        tell_models(e, o, 1e3 * (p.started - opened));
+    struct periodic periodic;
+    st = periodic_start(&periodic, p.monitor, (double)o->summary_every, kpi_all(o));
+    if (st == UM_OK)
+        st = run_frames(&run, &counts);
+    else
+        fprintf(stderr, "ultramotion: %s\n", um_last_error());
+    periodic_stop(&periodic);
     end_line(&p);
     code = st == UM_OK ? EXIT_DONE : st == UM_EASSERT ? EXIT_ASSERTION : EXIT_FAILED;
     bool nothing = st == UM_OK && !counts.frames && !counts.stopped,
@@ -554,6 +600,8 @@ int command_serve(const struct options *o)
     live.realtime = true;
     if (!live.on_sink_full)
         live.on_sink_full = "drop";
+    if (!live.kpi_events)
+        live.kpi_events = "all";
     if (!live.sinks) {
         live.sink[0] = "igtl::18945";
         live.sinks = 1;

@@ -51,6 +51,7 @@ struct um_monitor {
     float score;
     const char *state;
     char device[16], precision[8];
+    um_run_counts told;              /* in KPI lines */
     uint64_t busy_since, busy_frame; /* 0 = the driver is not in the pipeline */
 };
 
@@ -401,6 +402,15 @@ void um_monitor_look(um_monitor *m, struct um_monitor_moment *o)
     pthread_mutex_lock(&m->trace.lock);
     o->trace_lost = m->trace.lost;
     pthread_mutex_unlock(&m->trace.lock);
+}
+
+um_run_counts um_monitor_told(um_monitor *m, const um_run_counts *now)
+{
+    pthread_mutex_lock(&m->lock);
+    um_run_counts before = m->told;
+    m->told = *now;
+    pthread_mutex_unlock(&m->lock);
+    return before;
 }
 
 int um_monitor_seconds(um_monitor *m, struct um_second out[UM_MONITOR_SECONDS])

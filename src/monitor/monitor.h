@@ -89,6 +89,8 @@ struct um_monitor_moment {
     float score;
 };
 void um_monitor_look(um_monitor *m, struct um_monitor_moment *out);
+/* What the last KPI lines told; it becomes `now`. */
+um_run_counts um_monitor_told(um_monitor *m, const um_run_counts *now);
 /* The seconds that are over, oldest first; how many. */
 int um_monitor_seconds(um_monitor *m, struct um_second out[UM_MONITOR_SECONDS]);
 void um_monitor_each_count(um_monitor *m,

@@ -488,6 +488,19 @@ static void end(struct kpi *k, um_json *j)
     um_free(line);
 }
 
+static void drop_event(struct kpi *k, const char *cause, uint64_t before, uint64_t now, int waiting)
+{
+    um_json j = {0};
+    if (now <= before)
+        return;
+    begin(&j, "drop_event");
+    put_text(&j, "cause", cause);
+    put_uint(&j, "removed", now - before);
+    put_uint(&j, "total", now);
+    put_uint(&j, "qsize", (uint64_t)waiting);
+    end(k, &j);
+}
+
 um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line), void *ctx)
 {
     struct um_monitor_moment *o = NULL;
@@ -522,6 +535,11 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
         put_uint(&j, "dropped", s->dropped);
         end(&k, &j);
     }
+    um_run_counts old = um_monitor_told(m, c);
+    drop_event(&k, "replaced", old.replaced, c->replaced, o->live.waiting);
+    drop_event(&k, "unreadable", old.unreadable, c->unreadable, o->live.waiting);
+    drop_event(&k, "not_finite", old.not_finite, c->not_finite, o->live.waiting);
+    drop_event(&k, "sink_full", old.dropped, c->dropped, o->live.waiting);
     um_free(o);
     return k.status;
 }
