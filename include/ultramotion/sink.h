@@ -11,7 +11,8 @@ extern "C" {
 #endif
 
 /** Where packets go: "dir:PATH", "jsonl:PATH", "jsonl:-" (stdout), "video:OUT.mp4" (overlays, at
- * the frames' times), "null:", "igtl::PORT" and "igtl-connect:HOST:PORT" (OpenIGTLink), or what
+ * the frames' times), "null:", "igtl::PORT" and "igtl-connect:HOST:PORT" (OpenIGTLink),
+ * "web::PORT" (a viewer), "trace:FILE", or what
  * um_sink_register() added. Reference counted. Threads: one at a time, unless a function says
  * otherwise. */
 typedef struct um_sink um_sink;

@@ -49,7 +49,7 @@ static const char *const count_names[COUNTS] = {
     "viewers", "gone",   "refused", "forbidden", "malformed", "stalled", "requests",
     "changes", "frames", "unseen",  "limited",   "encoded",   "sent",    "skipped"};
 
-enum { VIEWERS_MOST = 256, DESCRIPTORS_SPARE = 32, HEAD = 24, PATH = 64 };
+enum { VIEWERS_MOST = 256, DESCRIPTORS_SPARE = 128, HEAD = 24, PATH = 64 };
 static const uint64_t STALL_NS = 10000000000;
 static const int TICK_US = 500000;
 
@@ -366,7 +366,9 @@ static int request(struct server *s, struct lws *wsi, struct peer *p)
 /* A part of a request's body. What follows a refusal is read, so that the refusal is, too. */
 static int body(struct peer *p, const void *in, size_t n)
 {
-    if (n > sizeof p->body - p->body_size)
+    enum { PATIENCE = 1 << 16 };
+    size_t most = p->post_good ? sizeof p->body : PATIENCE;
+    if (n > most - p->body_size)
         return -1;
     if (p->post_good)
         memcpy(p->body + p->body_size, in, n);
@@ -618,7 +620,8 @@ static um_status open_context(struct server *s)
         .timeout_secs = 5, /* a head or a body that does not come */
         .keepalive_timeout = 5,
         .max_http_header_data = 4096,
-        .max_http_header_pool = 32,
+        .max_http_header_pool = (unsigned short)((int)s->most + DESCRIPTORS_SPARE), /* who says
+                                                  nothing holds one, too */
         .server_string = "ultramotion",
         .retry_and_idle_policy = &patience,
         .options = LWS_SERVER_OPTION_FAIL_UPON_UNABLE_TO_BIND |
