@@ -8,7 +8,9 @@
 """
 
 import base64
+import contextlib
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import zlib
 from pathlib import Path
 
 import browser
-from command import COMMAND, ENVIRONMENT, Skip, main, test
+from command import COMMAND, Skip, main, test
 from served import Run, frame_of
 from websocket import WebSocket
 
@@ -201,62 +203,61 @@ def page_comes_back_when_the_server_does(tmp):
 # ---- measuring ----
 
 
-class Stream:
-    """Frames of the phantom's size at a steady rate, and a run that shows them."""
+class Feed:
+    """Frames at a steady rate without a network's time, into a viewer's server."""
 
-    def __init__(self, fps):
-        self.port = 18990
-        self.plus = subprocess.Popen([COMMAND, "igtl", "fake-plus", f":{self.port}", SWEEP, "--loop", "--fps", str(fps)], env=ENVIRONMENT,
-                                     stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        time.sleep(0.5)
-        self.run = Run(source=[f"igtl://127.0.0.1:{self.port}"], command="serve")
+    def __init__(self, fps, seconds):
+        self.process = subprocess.Popen([Path(COMMAND).parent / "web_feed", "web::0", str(fps), str(seconds)], text=True,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.port = int(re.search(r":(\d+)/", self.process.stderr.readline())[1])
+        self.fps, self.seconds = fps, seconds
 
-    def __enter__(self):
-        return self.run
-
-    def __exit__(self, *_):
-        self.run.__exit__()
-        self.plus.kill()
-        self.plus.wait()
+    def end(self):
+        return json.loads(self.process.communicate(timeout=120)[0])
 
 
-def share(run, seconds):
-    """CPU time of the server and of making messages, as a share of one core, by frame and in all."""
-    def now():
-        c = run.counts()
-        return time.monotonic(), c["server_cpu_us"] + c["encoding_cpu_us"], c["encoded"], c["skipped"], c["sent"]
+def lags(fps):
+    with opened() as page:
+        feed = Feed(fps, 25)
+        page.go(f"http://127.0.0.1:{feed.port}/")
+        page.wait("ultramotion.lags.length > 30", 60)
+        page.run("ultramotion.lags.length = 0")
+        time.sleep(12)
+        got = page.run("ultramotion.lags")
+        counts = feed.end()
+        out = {"measured": "packet to pixel, ms", "fps": fps, "frames": len(got), "skipped": counts["skipped"]}
+        for what in ("drawn", "shown"):
+            values = sorted(lag[what] for lag in got)
+            out[what] = {f"p{q}": round(values[-(-q * len(values) // 100) - 1], 1) for q in (50, 95, 99)}
+        print(json.dumps(out), flush=True)
 
-    before = now()
-    time.sleep(seconds)
-    t, cpu, encoded, skipped, sent = (b - a for a, b in zip(before, now(), strict=True))
-    return {"cpu_share": cpu / 1e6 / t, "fps": encoded / t, "us_per_frame": cpu / max(1, encoded), "sent": sent, "skipped": skipped}
+
+def crowd(fps, n):
+    feed = Feed(fps, 15)
+    got = [0] * n
+
+    def read(i, viewer):
+        with contextlib.suppress(EOFError, ConnectionResetError):
+            while True:
+                frame_of(viewer)
+                got[i] += 1
+
+    readers = [threading.Thread(target=read, args=(i, WebSocket(feed.port, "/live"))) for i in range(n)]
+    for reader in readers:
+        reader.start()
+    counts = feed.end()
+    for reader in readers:
+        reader.join()
+    cpu = {what: round(counts[f"{what}_cpu_us"] / 1e6 / feed.seconds, 4) for what in ("server", "encoding")}
+    print(json.dumps({"measured": "share of one core", "viewers": n, "fps": fps, **cpu, "frames": counts["encoded"], "least": min(got),
+                      "skipped": counts["skipped"]}), flush=True)
 
 
 def measure():
-    for fps in (30, 60):
-        with Stream(fps) as run, opened() as page:
-            page.go(f"http://127.0.0.1:{run.port}/")
-            page.wait("ultramotion.lags.length > 30", 60)
-            page.run("ultramotion.lags.length = 0")
-            time.sleep(10)
-            lags = page.run("ultramotion.lags")
-            out = {"measured": "packet to pixel, ms", "asked_fps": fps, "frames": len(lags)}
-            for what in ("drawn", "shown"):
-                values = sorted(lag[what] for lag in lags)
-                out[what] = {f"p{q}": round(values[-(-q * len(values) // 100) - 1], 1) for q in (50, 95, 99)}
-            print(json.dumps(out), flush=True)
-    with Stream(30) as run:
-        viewers, stop = [WebSocket(run.port, "/live") for _ in range(20)], threading.Event()
-
-        def read(viewer):
-            while not stop.is_set():
-                frame_of(viewer)
-
-        for viewer in viewers:
-            threading.Thread(target=read, args=(viewer,), daemon=True).start()
-        time.sleep(2)
-        print(json.dumps({"measured": "20 viewers", **share(run, 10)}), flush=True)
-        stop.set()
+    lags(30)
+    lags(60)
+    crowd(30, 1)
+    crowd(30, 20)
 
 
 def screenshots(folder):
