@@ -5,6 +5,7 @@
 
 #include <cjson/cJSON.h>
 
+#include <ctype.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -43,13 +44,23 @@ static bool is_v4(const char *s, size_t n)
     return parts == 4;
 }
 
+/* What stands before a ']', also with a zone: "fe80::1%eth0". */
+static bool is_v6(const char *s, size_t n)
+{
+    size_t i = strspn(s, "0123456789abcdefABCDEF:.");
+    if (i > 1 && s[i] == '%')
+        for (i++; isalnum((unsigned char)s[i]) || s[i] == '-' || s[i] == '_';)
+            i++;
+    return i > 1 && i == n;
+}
+
 bool um_web_host_good(const char *host, const char *names)
 {
     size_t n = name_length(host);
     if (!n)
         return false;
     if (host[0] == '[')
-        return strspn(host + 1, "0123456789abcdefABCDEF:.%") == n - 2;
+        return is_v6(host + 1, n - 2);
     if (is_v4(host, n) || (n == 9 && strncasecmp(host, "localhost", n) == 0))
         return true;
     for (const char *at = names; *at;) {
