@@ -63,13 +63,14 @@ int main(int argc, char **argv)
     um_sink_settings_default(&set);
     um_truth_default(&truth);
     set.log = say;
-    if (argc != 4 || um_sink_open(&sink, argv[1], &set) ||
-        um_source_open(&source, "phantom:seed=900001,frames=60,empty=0", NULL))
+    if (argc != 4 || um_source_open(&source, "phantom:seed=900001,frames=60,empty=0", NULL))
         return fprintf(stderr, "%s\n", um_last_error()), 1;
     for (int i = 0; i < KEPT; i++)
         if (um_source_read(source, &frame[i]) || um_source_truth(source, &truth) ||
             make(&packet[i], frame[i], &truth))
             return fprintf(stderr, "%s\n", um_last_error()), 1;
+    if (um_sink_open(&sink, argv[1], &set))
+        return fprintf(stderr, "%s\n", um_last_error()), 1;
     struct timespec at;
     clock_gettime(CLOCK_MONOTONIC, &at);
     double fps = strtod(argv[2], NULL), frames = fps * strtod(argv[3], NULL);
