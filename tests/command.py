@@ -21,6 +21,10 @@ ENVIRONMENT = {**os.environ, "ULTRAMOTION_MODELS": str(MODELS), "CUDA_VISIBLE_DE
 TESTS = []
 
 
+class Skip(Exception):
+    """Raised by a test that lacks what it needs; says what."""
+
+
 def test(function):
     TESTS.append(function)
     return function
@@ -53,7 +57,7 @@ def png(path, width, height, value=lambda x, y: (x * 7 + y * 13) % 256):
 def main():
     """Run the tests, or those named on the command line, and exit."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it runs in the background, and so would the command
-    passed = failed = 0
+    passed = failed = skipped = 0
     names = sys.argv[2:]
     for name in set(names) - {function.__name__ for function in TESTS}:
         failed += 1
@@ -65,9 +69,12 @@ def main():
             try:
                 function(Path(folder))
                 passed += 1
+            except Skip as reason:
+                skipped += 1
+                print(f"skipped {function.__name__}: {reason}", flush=True)
             except Exception:
                 failed += 1
                 traceback.print_exc(file=sys.stdout)
                 print(f"FAILED {function.__name__}", flush=True)
-    print(f"{passed} passed, {failed} failed, 0 skipped")
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
     sys.exit(1 if failed else 0)

@@ -24,11 +24,13 @@ may weights
 may nn device
 may model nn weights device
 may igtl
-may io igtl
+may monitor
+may io igtl monitor
+may web io monitor
 may engine model nn weights device
 may predict engine model nn weights device
 may pipeline engine nn io device
-may stream
+may stream monitor
 
 # Inside nn the tape lies below the operators, and they below the blocks made of them.
 if grep -nE '#include "nn/(op|op_(cpu|cuda|dfine|level|ref|sam)|area|resize|spline|block)\.h"' src/nn/tape.[ch] src/nn/op_table.h ||
@@ -37,7 +39,7 @@ if grep -nE '#include "nn/(op|op_(cpu|cuda|dfine|level|ref|sam)|area|resize|spli
     status=1
 fi
 
-if grep -nE '^#include "(base|device|nn|model|weights|engine|predict|io|igtl|pipeline|stream)/' tools/*.[ch]; then
+if grep -nE '^#include "(base|device|nn|model|weights|engine|predict|io|igtl|monitor|web|pipeline|stream)/' tools/*.[ch]; then
     echo "tools may include only public headers"
     status=1
 fi

@@ -97,7 +97,8 @@ static const struct row table[] = {
     {"multimask", 0, FLAG, AT(multimask), 0, 0, 0, 0, ON_SEGMENT, NULL,
      "three masks; the one with the best predicted IoU is written"},
     {"sink", 'o', LIST, AT(sink), AT(sinks), 0, 0, 0, RUN | ON_SEGMENT | ON_PHANTOM, "SINK",
-     "dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, null: (phantom: the folder to write); may be "
+     "dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, web::8080, null: (phantom: the folder to "
+     "write); may be "
      "repeated"},
     {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15, STREAM | ON_PHANTOM | ON_BENCH | ON_IGTL, "N",
      "stop after N frames (igtl sniff: messages)"},
@@ -126,7 +127,18 @@ static const struct row table[] = {
     {"pixel", 0, TEXT, AT(pixel), 0, 0, 0, 0, STREAM, "gray8|rgb8",
      "pixels of raw frames on stdin; default gray8"},
     {"kpi", 0, TEXT, AT(kpi), 0, 0, 0, 0, RUN | ON_SEGMENT, "FILE|-",
-     "one JSON line per published prediction"},
+     "one JSON line per published prediction; what lies there is kept as FILE.1, FILE.2, ..."},
+    {"kpi-events", 0, TEXT, AT(kpi_events), 0, 0, 0, 0, RUN, "predictions|all",
+     "KPI lines: published predictions alone, or all events; default: serve: all, run: "
+     "predictions"},
+    {"kpi-max-mb", 0, FLOAT, AT(kpi_max_mb), 0, 0, 0, 1e6, RUN, "N",
+     "go on in a new KPI file after N MB; default 64, 0 = never"},
+    {"kpi-keep", 0, INTEGER, AT(kpi_keep), 0, 0, 0, 1000000, RUN, "N",
+     "older KPI files to keep when a new one is begun; default 0 = all"},
+    {"trace", 0, TEXT, AT(trace), 0, 0, 0, 0, RUN, "FILE",
+     "each frame's stages by thread, for ui.perfetto.dev or chrome://tracing"},
+    {"summary-every", 0, FLOAT, AT(summary_every), 0, 0, 0, 86400, RUN, "SECONDS",
+     "a line on stderr about the run so far; default 0 = none"},
     {"on-sink-full", 0, TEXT, AT(on_sink_full), 0, 0, 0, 0, RUN, "block|drop",
      "a sink that is behind: wait for it (default), or drop the oldest packet and count it"},
     {"sink-deadline", 0, FLOAT, AT(sink_deadline), 0, 0, 0, 86400, RUN, "SECONDS",
@@ -433,7 +445,8 @@ bool cli_parse(struct options *o, enum command_bit command, const char *name, in
                           .theta_off = 0.4f,
                           .theta_cont = 0.5f,
                           .detect_every = 1,
-                          .sink_deadline = 10};
+                          .sink_deadline = 10,
+                          .kpi_max_mb = 64};
     if (!walk(o, command, name, argc, argv, false) ||
         (o->config && !read_config(o, command, o->config)))
         return false;

@@ -116,6 +116,8 @@ static int bench_stages(const struct options *o, um_device *dev, um_detector *de
     return st == UM_OK ? EXIT_DONE : cli_fail(st);
 }
 
+enum { STAGES = 5 }; /* upload, detect, segment, packet, total */
+
 struct kernel_report {
     const char *stage;
     double total_ms, total_gflop;

@@ -3,6 +3,7 @@
 #include "cli.h"
 #include "json.h"
 #include "kpi.h"
+#include "periodic.h"
 #include "stop.h"
 #include "summary.h"
 
@@ -31,6 +32,7 @@ struct engine {
 struct progress {
     const struct options *o;
     struct summary summary;
+    um_monitor *monitor;
     struct engine first, spare; /* run: `spare` is opened when the device of `first` is lost */
     double started, shown;
     long length;
@@ -80,7 +82,7 @@ static void on_problem(void *ctx, const char *text)
 
 /* Where the command writes: the sinks of the options, and the KPI file as one more. */
 struct outputs {
-    um_sink *sink[MAX_LIST + 1];
+    um_sink *sink[MAX_LIST + 2];
     int n;
 };
 
@@ -93,6 +95,9 @@ static bool sink_settings(const struct options *o, um_sink_settings *s)
         s->policy = UM_SINK_DROP;
     else if (o->on_sink_full && strcmp(o->on_sink_full, "block") != 0)
         return cli_usage("--on-sink-full: \"%s\" is not block or drop", o->on_sink_full), false;
+    if (o->kpi_events && strcmp(o->kpi_events, "all") != 0 &&
+        strcmp(o->kpi_events, "predictions") != 0)
+        return cli_usage("--kpi-events: \"%s\" is not predictions or all", o->kpi_events), false;
     return true;
 }
 
@@ -134,7 +139,26 @@ static void print_tally(const um_source *source, const struct outputs *out)
     }
 }
 
-static bool open_outputs(const struct options *o, struct outputs *out, int *code)
+/* --kpi-events, which was checked. */
+static bool kpi_all(const struct options *o)
+{
+    return o->kpi && o->kpi_events && strcmp(o->kpi_events, "all") == 0;
+}
+
+static um_status open_trace(um_sink **out, const char *path, const um_sink_settings *settings)
+{
+    size_t n = strlen(path) + sizeof "trace:";
+    char *spec = malloc(n);
+    if (!spec)
+        return um_set_error(UM_ENOMEM, "--trace");
+    snprintf(spec, n, "trace:%s", path);
+    um_status st = um_sink_open(out, spec, settings);
+    free(spec);
+    return st;
+}
+
+static bool open_outputs(const struct options *o, um_monitor *monitor, struct outputs *out,
+                         int *code)
 {
     const char *standard[] = {"jsonl:-"};
     const char *const *spec = o->sinks ? o->sink : standard;
@@ -146,6 +170,7 @@ static bool open_outputs(const struct options *o, struct outputs *out, int *code
         return false;
     }
     set.log = o->quiet ? NULL : say;
+    set.monitor = monitor;
     for (; out->n < count && st == UM_OK; out->n += st == UM_OK) {
         char *whole = cli_with_options(spec[out->n], "igtl", "max-fps", o->igtl_max_fps, "version",
                                        o->igtl_version, "", NULL);
@@ -154,7 +179,11 @@ static bool open_outputs(const struct options *o, struct outputs *out, int *code
         free(whole);
     }
     set.auxiliary = 1;
-    if (st == UM_OK && o->kpi && (st = kpi_open(&out->sink[out->n], o->kpi, &set)) == UM_OK)
+    const struct kpi_settings kpi = {o->kpi, kpi_all(o), (uint64_t)((double)o->kpi_max_mb * 1e6),
+                                     o->kpi_keep};
+    if (st == UM_OK && o->kpi && (st = kpi_open(&out->sink[out->n], &kpi, &set)) == UM_OK)
+        out->n++;
+    if (st == UM_OK && o->trace && (st = open_trace(&out->sink[out->n], o->trace, &set)) == UM_OK)
         out->n++;
     if (st != UM_OK)
         *code = cli_fail(st);
@@ -258,6 +287,17 @@ static void close_engine(struct engine *e)
     um_device_close(&e->dev);
 }
 
+static void tell_models(const struct engine *e, const struct options *o, double ms)
+{
+    char detector[4200], segmenter[4200];
+    kpi_models(um_device_name(e->dev), um_device_precision(e->dev), ms,
+               um_pipeline_device_bytes(e->pipeline),
+               o->detector ? o->detector
+                           : cli_model_path(CLI_DEFAULT_DETECTOR, detector, sizeof detector),
+               o->segmenter ? o->segmenter
+                            : cli_model_path(CLI_DEFAULT_SEGMENTER, segmenter, sizeof segmenter));
+}
+
 /* --on-device-lost cpu: the same pipeline on the processor. The lost one is closed when the run is
  * over. */
 static um_status go_on_on_cpu(void *ctx, um_pipeline **pipeline)
@@ -339,13 +379,17 @@ int command_run(const struct options *o)
     um_run_counts counts;
     struct progress p = {.o = o, .terminal = isatty(2), .started = seconds_now()};
     struct engine *e = &p.first;
+    const double opened = p.started;
     int code = EXIT_FAILED;
     um_run_settings_default(&run);
     um_run_counts_default(&counts);
     if (!lost_policy(o, &run))
         return EXIT_USAGE;
     stop_catch();
-    um_status st = cli_open_device(&e->dev, o);
+    um_status st = um_monitor_open(&p.monitor);
+    if (st != UM_OK)
+        return cli_fail(st);
+    st = cli_open_device(&e->dev, o);
     if (st == UM_OK)
         st = cli_open_source(&source, o);
     if (st == UM_OK)
@@ -363,7 +407,7 @@ int command_run(const struct options *o)
         code = cli_fail(st);
         goto done;
     }
-    if (!open_outputs(o, &out, &code))
+    if (!open_outputs(o, p.monitor, &out, &code))
         goto done;
     announce(o, e->dev, e->detector, e->segmenter);
     run.pipeline = e->pipeline;
@@ -375,9 +419,18 @@ int command_run(const struct options *o)
     run.on_packet = on_packet;
     run.on_problem = on_problem;
     run.ctx = &p;
+    run.monitor = p.monitor;
     p.length = um_source_length(source);
     p.started = seconds_now();
-    st = run_frames(&run, &counts);
+    if (kpi_all(o))
+        tell_models(e, o, 1e3 * (p.started - opened));
+    struct periodic periodic;
+    st = periodic_start(&periodic, p.monitor, (double)o->summary_every, kpi_all(o));
+    if (st == UM_OK)
+        st = run_frames(&run, &counts);
+    else
+        fprintf(stderr, "ultramotion: %s\n", um_last_error());
+    periodic_stop(&periodic);
     end_line(&p);
     code = st == UM_OK ? EXIT_DONE : st == UM_EASSERT ? EXIT_ASSERTION : EXIT_FAILED;
     bool nothing = st == UM_OK && !counts.frames && !counts.stopped,
@@ -392,8 +445,12 @@ int command_run(const struct options *o)
         if (dumped != UM_OK && code == EXIT_DONE)
             code = cli_fail(dumped);
     }
-    if (!o->quiet && !silent)
-        summary_print(&p.summary, stderr, &counts, seconds_now() - p.started);
+    if (!o->quiet && !silent) {
+        um_monitor_view view;
+        um_monitor_view_default(&view);
+        um_monitor_read(p.monitor, &view);
+        summary_print(&p.summary, stderr, &counts, &view, seconds_now() - p.started);
+    }
     if (!o->quiet)
         print_tally(source, &out);
 done:
@@ -401,6 +458,7 @@ done:
     close_engine(&p.spare); /* it borrows the lost device's name */
     close_engine(&p.first);
     um_source_close(&source);
+    um_monitor_close(&p.monitor);
     if (counts.left_behind) /* exit() might wait for what such a thread holds */
         _exit(code);
     return code;
@@ -547,6 +605,8 @@ int command_serve(const struct options *o)
         live.track = live.objects == 1;
     if (!live.on_sink_full)
         live.on_sink_full = "drop";
+    if (!live.kpi_events)
+        live.kpi_events = "all";
     if (!live.sinks) {
         live.sink[0] = "igtl::18945";
         live.sinks = 1;
@@ -786,7 +846,7 @@ int command_segment(const struct options *o)
         st = um_predictor_keep_taps(predictor);
     if (st != UM_OK)
         code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
-    else if (open_outputs(o, &out, &code)) {
+    else if (open_outputs(o, NULL, &out, &code)) {
         stop_ends_sinks(out.sink, out.n);
         announce(o, dev, NULL, segmenter);
         if (o->kpi)

@@ -1,10 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kpi.h"
 
+#include "json.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 /* A line comes before its packet, which waits for room: few can be here. */
 enum { MOST = 1024 };
@@ -37,33 +46,191 @@ static char *take(void)
     return line;
 }
 
+static double unix_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void kpi_models(const char *device, const char *precision, double load_ms, uint64_t device_bytes,
+                const char *detector, const char *segmenter)
+{
+    char *line = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&line, &size);
+    if (!f)
+        return;
+    fprintf(f, "{\"ts\":%.6f,\"event\":\"init_models\",\"device\":", unix_now());
+    json_string(f, device);
+    fprintf(f, ",\"precision\":");
+    json_string(f, precision);
+    fprintf(f, ",\"total_ms\":%.1f,\"gpu_mem_MB\":%.1f,\"dfine_path\":", load_ms,
+            (double)device_bytes / 1e6);
+    json_string(f, detector);
+    fprintf(f, ",\"mobilesam_path\":");
+    json_string(f, segmenter);
+    fprintf(f, "}");
+    if (fclose(f) == 0)
+        kpi_line(NULL, line);
+    free(line);
+}
+
+/* ---- the file ---- */
+
+static struct kpi_settings chosen; /* there is one for the program */
+
 struct kpi {
     um_lines *out;
+    uint64_t bytes; /* in the file */
     int wake;
+    bool regular;
 };
+
+/* The numbers behind "PATH.": the greatest and the least, 0 = there are none; how many there are.
+ */
+static int numbers(const char *path, unsigned long *least, unsigned long *greatest)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    size_t n = strlen(name);
+    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    DIR *d = folder ? opendir(folder) : NULL;
+    int found = 0;
+    *least = *greatest = 0;
+    for (struct dirent *e; d && (e = readdir(d));) {
+        const char *digits = e->d_name + n + 1;
+        if (strncmp(e->d_name, name, n) != 0 || e->d_name[n] != '.' || !*digits ||
+            strspn(digits, "0123456789") != strlen(digits) || strlen(digits) > 9)
+            continue;
+        unsigned long number = strtoul(digits, NULL, 10);
+        *greatest = number > *greatest ? number : *greatest;
+        *least = !found || number < *least ? number : *least;
+        found++;
+    }
+    if (d)
+        closedir(d);
+    free(folder);
+    return found;
+}
+
+/* What lies at the path gets the next number; a file that another run writes stays its own. */
+static um_status put_aside(const char *path)
+{
+    struct stat s;
+    if (stat(path, &s) != 0 || !S_ISREG(s.st_mode) || s.st_size == 0)
+        return UM_OK;
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return UM_OK; /* opening it says why */
+    unsigned long least, greatest;
+    size_t size = strlen(path) + 24;
+    char *to = malloc(size);
+    bool ours = flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+    um_status st = to ? UM_OK : um_set_error(UM_ENOMEM, "--kpi");
+    if (st == UM_OK && ours) {
+        numbers(path, &least, &greatest);
+        snprintf(to, size, "%s.%lu", path, greatest + 1);
+        if (rename(path, to) != 0) {
+            char why[512];
+            snprintf(why, sizeof why, "%.200s: cannot become %.200s: %s", path, to,
+                     strerror(errno));
+            st = um_set_error(UM_EIO, why);
+        }
+    }
+    close(fd);
+    free(to);
+    return st;
+}
+
+/* Older ones go, if only some are to be kept. */
+static void thin_out(const char *path)
+{
+    unsigned long least, greatest;
+    size_t size = strlen(path) + 24;
+    char *name = malloc(size);
+    while (name && numbers(path, &least, &greatest) > chosen.keep) {
+        snprintf(name, size, "%s.%lu", path, least);
+        if (unlink(name) != 0)
+            break;
+    }
+    free(name);
+}
+
+static um_status begin_file(struct kpi *k)
+{
+    struct stat s;
+    k->bytes = 0;
+    um_status st = um_lines_open(&k->out, chosen.path);
+    k->regular = st == UM_OK && strcmp(chosen.path, "-") != 0 && stat(chosen.path, &s) == 0 &&
+                 S_ISREG(s.st_mode);
+    return st;
+}
 
 static um_status open_file(void *priv, const char *arg, const um_sink_settings *settings,
                            int wake_fd)
 {
-    (void)settings;
+    (void)arg, (void)settings;
     struct kpi *k = priv;
     k->wake = wake_fd;
-    return um_lines_open(&k->out, arg);
+    um_status st = put_aside(chosen.path);
+    return st == UM_OK ? begin_file(k) : st;
+}
+
+static um_status write_line(struct kpi *k, const char *line)
+{
+    um_status st = UM_OK;
+    size_t n = strlen(line) + 1;
+    if (k->regular && chosen.max_bytes && k->bytes && k->bytes + n > chosen.max_bytes) {
+        st = um_lines_close(&k->out);
+        if (st == UM_OK)
+            st = put_aside(chosen.path);
+        if (st == UM_OK && chosen.keep)
+            thin_out(chosen.path);
+        if (st == UM_OK)
+            st = begin_file(k);
+    }
+    k->bytes += n;
+    return st == UM_OK ? um_lines_write(k->out, line, k->wake) : st;
+}
+
+/* A packet's own events; names and fields are those of the Python project. */
+static um_status write_packet(struct kpi *k, const um_packet *p)
+{
+    char line[512];
+    double ts = unix_now();
+    unsigned long long frame = (unsigned long long)p->frame_id;
+    snprintf(line, sizeof line,
+             "{\"ts\":%.6f,\"event\":\"copy_async\",\"device\":\"%s\",\"H\":%d,\"W\":%d,"
+             "\"copy_ms\":%.3f,\"up\":%u,\"down\":%u,\"bytes\":%llu,\"frame\":%llu}",
+             ts, p->device, p->height, p->width, p->ms.upload, p->transfers.up, p->transfers.down,
+             (unsigned long long)(p->transfers.up_bytes + p->transfers.down_bytes), frame);
+    um_status st = write_line(k, line);
+    snprintf(line, sizeof line,
+             "{\"ts\":%.6f,\"event\":\"infer_dfine\",\"infer_ms\":%.3f,\"conf_max\":%.4f,\"H\":%d,"
+             "\"W\":%d,\"frame\":%llu}",
+             ts, p->ms.detect, (double)p->score, p->height, p->width, frame);
+    if (st == UM_OK)
+        st = write_line(k, line);
+    snprintf(line, sizeof line,
+             "{\"ts\":%.6f,\"event\":\"infer_frame\",\"frame\":%llu,\"latency_ms\":%.3f,"
+             "\"conf\":%.4f,\"state\":\"%s\"}",
+             ts, frame, p->ms.total, (double)p->score,
+             p->state == UM_STATE_VISIBLE ? "VISIBLE" : "LOST");
+    return st == UM_OK ? write_line(k, line) : st;
 }
 
 static um_status write_lines(void *priv, const um_packet *packet, const um_frame *frame,
                              const char *name)
 {
-    (void)packet;
     (void)frame;
     (void)name;
     struct kpi *k = priv;
     um_status st = UM_OK;
     for (char *line; st == UM_OK && (line = take());) {
-        st = um_lines_write(k->out, line, k->wake);
+        st = write_line(k, line);
         free(line);
     }
-    return st;
+    return st == UM_OK && chosen.all ? write_packet(k, packet) : st;
 }
 
 static um_status close_file(void *priv)
@@ -74,7 +241,7 @@ static um_status close_file(void *priv)
     return um_lines_close(&k->out);
 }
 
-um_status kpi_open(um_sink **out, const char *path, const um_sink_settings *settings)
+um_status kpi_open(um_sink **out, const struct kpi_settings *kpi, const um_sink_settings *settings)
 {
     static const um_sink_ops ops = {.struct_size = sizeof ops,
                                     .scheme = "kpi",
@@ -83,13 +250,14 @@ um_status kpi_open(um_sink **out, const char *path, const um_sink_settings *sett
                                     .open = open_file,
                                     .write = write_lines,
                                     .close = close_file};
+    chosen = *kpi;
     um_status st = um_sink_register(&ops);
-    size_t n = strlen(path) + sizeof "kpi:";
+    size_t n = strlen(kpi->path) + sizeof "kpi:";
     char *spec = malloc(n);
     if (st == UM_OK && !spec)
         st = um_set_error(UM_ENOMEM, "--kpi");
     if (st == UM_OK) {
-        snprintf(spec, n, "kpi:%s", path);
+        snprintf(spec, n, "kpi:%s", kpi->path);
         st = um_sink_open(out, spec, settings);
     }
     free(spec);

@@ -6,9 +6,23 @@
 
 #include "ultramotion/ultramotion.h"
 
-/* A sink that writes, with each packet, the lines that have come by then. */
-um_status kpi_open(um_sink **out, const char *path, const um_sink_settings *settings);
+#include <stdbool.h>
+#include <stdint.h>
+
+struct kpi_settings {
+    const char *path;   /* - = stdout */
+    bool all;           /* also a frame's other events */
+    uint64_t max_bytes; /* a file that has more gets a number, and a new one is begun; 0 = never */
+    int keep;           /* of those with numbers, when one is added; 0 = all */
+};
+
+/* A sink that writes, with each packet, the lines that have come by then. What lies at the path
+ * gets the next number: FILE.1, FILE.2 ... */
+um_status kpi_open(um_sink **out, const struct kpi_settings *kpi, const um_sink_settings *settings);
 /* Where they come from: um_pipeline_settings.kpi, um_segmenter_set_kpi(). */
 void kpi_line(void *ctx, const char *line);
+/* What was loaded, as the first line. */
+void kpi_models(const char *device, const char *precision, double load_ms, uint64_t device_bytes,
+                const char *detector, const char *segmenter);
 
 #endif

@@ -27,34 +27,6 @@ void summary_percentiles(const double *values, size_t n, double *min, double *p5
     free(v);
 }
 
-/* ---- times ---- */
-
-static const double SHORTEST = 1e-3, GROWTH = 1.02; /* ms; of a bucket's end over its beginning */
-
-void times_add(struct times *t, double ms)
-{
-    double at = ms > SHORTEST ? ceil(log(ms / SHORTEST) / log(GROWTH)) : 0;
-    int i = at < TIME_BUCKETS - 1 ? (int)at : TIME_BUCKETS - 1;
-    t->bucket[i]++;
-    t->least = t->count && t->least < ms ? t->least : ms;
-    t->most = t->count && t->most > ms ? t->most : ms;
-    t->sum += ms;
-    t->count++;
-}
-
-double times_quantile(const struct times *t, double q)
-{
-    uint64_t rank = (uint64_t)ceil(q * (double)t->count), seen = 0;
-    int i = 0;
-    for (; i < TIME_BUCKETS - 1; i++) {
-        seen += t->bucket[i];
-        if (seen >= rank && seen > 0)
-            break;
-    }
-    double v = SHORTEST * pow(GROWTH, i - 0.5); /* the bucket's middle: half of 2 % off at most */
-    return v < t->least ? t->least : v > t->most ? t->most : v;
-}
-
 /* ---- accuracy ---- */
 
 static double box_iou(const float *a, const float *b)
@@ -106,27 +78,8 @@ static void score(struct summary *s, const um_packet *p, const um_truth *truth)
         score_mask(s, p, truth);
 }
 
-static uint32_t max32(uint32_t a, uint32_t b)
-{
-    return a > b ? a : b;
-}
-
 void summary_add(struct summary *s, const um_packet *p, const um_truth *truth)
 {
-    double ms[STAGES] = {p->ms.upload, p->ms.detect, p->ms.segment, p->ms.packet, p->ms.total};
-    for (int i = 0; i < STAGES; i++)
-        times_add(&s->ms[i], ms[i]);
-    if (!s->frames)
-        s->least = p->transfers;
-    s->last = p->transfers;
-    s->most.up = max32(s->most.up, p->transfers.up);
-    s->most.down = max32(s->most.down, p->transfers.down);
-    s->most.setup += p->transfers.setup;
-    s->least.up = p->transfers.up < s->least.up ? p->transfers.up : s->least.up;
-    s->least.down = p->transfers.down < s->least.down ? p->transfers.down : s->least.down;
-    s->up_bytes += p->transfers.up_bytes;
-    s->down_bytes += p->transfers.down_bytes;
-    s->waits += p->transfers.waits;
     s->frames++;
     if (p->has_scores) {
         s->tracked++;
@@ -164,9 +117,42 @@ double summary_precision(const struct summary *s)
     return sum / 101;
 }
 
-void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts, double seconds)
+/* Lines of the table: the pipeline's stages and their sum, then the frame's way from its receipt.
+ */
+static void print_times(FILE *f, const um_monitor_view *view)
 {
-    static const char *const names[STAGES] = {"upload", "detect", "segment", "packet", "total"};
+    static const struct {
+        const char *name;
+        int time;
+    } rows[] = {{"upload", UM_TIME_UPLOAD},   {"detect", UM_TIME_DETECT},
+                {"segment", UM_TIME_SEGMENT}, {"packet", UM_TIME_PACKET},
+                {"total", UM_TIME_TOTAL},     {"wait", UM_TIME_WAIT},
+                {"latency", UM_TIME_LATENCY}};
+    fprintf(f, "stage ms   %8s %8s %8s %8s %8s\n", "min", "p50", "p95", "p99", "max");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const um_times *t = &view->time[rows[i].time];
+        fprintf(f, "  %-8s %8.2f %8.2f %8.2f %8.2f %8.2f\n", rows[i].name, t->least, t->p50, t->p95,
+                t->p99, t->most);
+    }
+}
+
+static void print_ledger(FILE *f, const um_monitor_view *v)
+{
+    if (v->last.shared && !v->copies) /* both, after the loss of a device */
+        fprintf(f, "ledger     host and device share memory: no copies\n");
+    else if (v->packets)
+        fprintf(
+            f,
+            "ledger     per frame %u..%u up, %u..%u down, %.1f waits; %.1f KB up, %.1f KB "
+            "down; %llu setup copies\n",
+            v->least.up, v->most.up, v->least.down, v->most.down,
+            (double)v->waits / (double)v->packets, (double)v->up_bytes / 1024 / (double)v->packets,
+            (double)v->down_bytes / 1024 / (double)v->packets, (unsigned long long)v->setup_copies);
+}
+
+void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts,
+                   const um_monitor_view *view, double seconds)
+{
     fprintf(f, "\nframes     %llu: %llu VISIBLE, %llu LOST, %llu unreadable",
             (unsigned long long)counts->frames, (unsigned long long)counts->visible,
             (unsigned long long)counts->lost, (unsigned long long)counts->unreadable);
@@ -179,22 +165,8 @@ void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts
     if (counts->device_lost)
         fprintf(f, ", device lost");
     fprintf(f, "; %.1f s, %.1f fps\n", seconds, seconds > 0 ? (double)counts->frames / seconds : 0);
-    fprintf(f, "stage ms   %8s %8s %8s %8s\n", "min", "p50", "p99", "max");
-    for (int i = 0; i < STAGES; i++) {
-        const struct times *t = &s->ms[i];
-        fprintf(f, "  %-8s %8.2f %8.2f %8.2f %8.2f\n", names[i], t->least, times_quantile(t, 0.5),
-                times_quantile(t, 0.99), t->most);
-    }
-    if (s->last.shared && !s->up_bytes && !s->down_bytes) /* both, after the loss of a device */
-        fprintf(f, "ledger     host and device share memory: no copies\n");
-    else if (s->frames)
-        fprintf(f,
-                "ledger     per frame %u..%u up, %u..%u down, %.1f waits; %.1f KB up, %.1f KB "
-                "down; %u setup copies\n",
-                s->least.up, s->most.up, s->least.down, s->most.down,
-                (double)s->waits / (double)s->frames,
-                (double)s->up_bytes / 1024 / (double)s->frames,
-                (double)s->down_bytes / 1024 / (double)s->frames, s->most.setup);
+    print_times(f, view);
+    print_ledger(f, view);
     if (s->tracked)
         fprintf(
             f,

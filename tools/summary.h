@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a run tells at its end: states, stage times, transfers and, on frames with truth, accuracy.
- */
+/* What a run tells at its end: its counts, the monitor's times and transfers and, on frames with
+ * truth, accuracy, which is reckoned here. */
 #ifndef UM_SUMMARY_H
 #define UM_SUMMARY_H
 
@@ -10,16 +10,6 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum { STAGES = 5 }; /* upload, detect, segment, packet, total */
-
-/* Times of any number of frames in bounded memory: least, most, count and sum are exact, quantiles
- * are within 1 % (each bucket is 2 % wide; below 1 us and above 1000 s the ends of that range). */
-enum { TIME_BUCKETS = 1048 };
-struct times {
-    uint64_t bucket[TIME_BUCKETS], count;
-    double least, most, sum; /* ms */
-};
-
 /* Boxes by score, to 1/4096: boxes nearer than that count as tied. */
 enum { SCORE_BUCKETS = 4097 };
 struct scored {
@@ -27,11 +17,7 @@ struct scored {
 };
 
 struct summary {
-    struct times ms[STAGES];
     uint64_t frames;
-    /* ledger: most and least per frame */
-    um_transfers last, most, least;
-    uint64_t up_bytes, down_bytes, waits;
     /* of frames of a pipeline that keeps track */
     uint64_t tracked, detected, tag[4];
     /* accuracy */
@@ -40,15 +26,12 @@ struct summary {
     double dice_sum, iou_sum, box_iou_sum;
 };
 
-void times_add(struct times *t, double ms);
-/* The value that a share `q` (0..1) of all is not above. */
-double times_quantile(const struct times *t, double q);
-
 void summary_add(struct summary *s, const um_packet *packet, const um_truth *truth);
 /* Average precision at IoU 0.5 with COCO's 101 recall points; one box a frame, frames below --conf
  * have none. */
 double summary_precision(const struct summary *s);
-void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts, double seconds);
+void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts,
+                   const um_monitor_view *view, double seconds);
 /* min, p50 and p99 of n values; sorts a copy. */
 void summary_percentiles(const double *values, size_t n, double *min, double *p50, double *p99,
                          double *max);

@@ -72,7 +72,7 @@ static void print_usage(FILE *f)
             "        phantom:seed=1,frames=100, or - (raw frames on stdin)\n"
             "        live: igtl://HOST:18944 (OpenIGTLink), igtl-listen::PORT\n"
             "SINK    dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, null:, igtl::18945,\n"
-            "        igtl-connect:HOST:PORT\n\n"
+            "        igtl-connect:HOST:PORT, web::8080 (a viewer for browsers)\n\n"
             "ultramotion COMMAND --help lists the options of a command. Research software, not a "
             "medical device.\n",
             um_image_kinds());

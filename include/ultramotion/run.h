@@ -2,6 +2,7 @@
 #ifndef ULTRAMOTION_RUN_H
 #define ULTRAMOTION_RUN_H
 
+#include "ultramotion/monitor.h"
 #include "ultramotion/pipeline.h"
 #include "ultramotion/sink.h"
 #include "ultramotion/source.h"
@@ -50,6 +51,8 @@ typedef struct um_run_settings {
      */
     um_status (*on_device_lost)(void *ctx, um_pipeline **pipeline);
     void *ctx;
+    um_monitor *monitor; /**< is told everything and may be asked; the run takes a reference. NULL:
+                            nobody is told */
 } um_run_settings;
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
 UM_API void um_run_settings_init(um_run_settings *s, size_t struct_size);

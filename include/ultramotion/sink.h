@@ -3,6 +3,7 @@
 #define ULTRAMOTION_SINK_H
 
 #include "ultramotion/frame.h"
+#include "ultramotion/monitor.h"
 #include "ultramotion/packet.h"
 
 #ifdef __cplusplus
@@ -10,7 +11,8 @@ extern "C" {
 #endif
 
 /** Where packets go: "dir:PATH", "jsonl:PATH", "jsonl:-" (stdout), "video:OUT.mp4" (overlays, at
- * the frames' times), "null:", "igtl::PORT" and "igtl-connect:HOST:PORT" (OpenIGTLink), or what
+ * the frames' times), "null:", "igtl::PORT" and "igtl-connect:HOST:PORT" (OpenIGTLink),
+ * "web::PORT" (a viewer), "trace:FILE", or what
  * um_sink_register() added. Reference counted. Threads: one at a time, unless a function says
  * otherwise. */
 typedef struct um_sink um_sink;
@@ -34,6 +36,8 @@ typedef struct um_sink_settings {
      * not call back; NULL: nobody is told. */
     void (*log)(void *ctx, const char *text);
     void *log_ctx;
+    um_monitor *monitor; /**< what sinks that show numbers show; such a sink takes a reference.
+                            NULL: none */
 } um_sink_settings;
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
 UM_API void um_sink_settings_init(um_sink_settings *s, size_t struct_size);

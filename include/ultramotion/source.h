@@ -83,6 +83,8 @@ UM_API um_status um_source_read(um_source *source, um_frame **frame);
 /** End a source: a read that waits, and all later ones, answer UM_EOF. For good. Threads: any, and
  * signal handlers, as long as the caller knows that it is open. */
 UM_API void um_source_cancel(um_source *source);
+/** The spec it was opened with. Valid until close. Threads: any. */
+UM_API const char *um_source_name(const um_source *source);
 /** Frames the source will give, or -1 if unknown or endless. */
 UM_API long um_source_length(const um_source *source);
 /** What outputs of the last frame read are called: unique within the source, a path relative to

@@ -11,6 +11,7 @@
 #include "ultramotion/igtl.h"
 #include "ultramotion/io.h"
 #include "ultramotion/model.h"
+#include "ultramotion/monitor.h"
 #include "ultramotion/packet.h"
 #include "ultramotion/pipeline.h"
 #include "ultramotion/predictor.h"

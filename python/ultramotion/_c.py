@@ -396,6 +396,7 @@ class SinkSettings(Record):
         ("auxiliary", c_int),
         ("log", LOG),
         ("log_ctx", c_void_p),
+        ("monitor", c_void_p),
     ]
 
 
@@ -414,6 +415,7 @@ class RunSettings(Record):
         ("on_problem", LOG),
         ("on_device_lost", c_void_p),
         ("ctx", c_void_p),
+        ("monitor", c_void_p),
     ]
 
 

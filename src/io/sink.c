@@ -14,13 +14,15 @@
 static struct um_schemes schemes = {
     .what = "sink",
     .lock = PTHREAD_MUTEX_INITIALIZER,
-    .count = 6,
+    .count = 8,
     .row = {{"dir", "dir:PATH", &um_sink_dir},
             {"jsonl", "jsonl:PATH or jsonl:-", &um_sink_jsonl},
             {"null", "null:", &um_sink_null},
             {"video", "video:OUT.mp4", &um_sink_video},
             {"igtl", "igtl::PORT", &um_sink_igtl},
-            {"igtl-connect", "igtl-connect:HOST:PORT", &um_sink_igtl_connect}},
+            {"igtl-connect", "igtl-connect:HOST:PORT", &um_sink_igtl_connect},
+            {"web", "web::PORT", &um_sink_web},
+            {"trace", "trace:FILE", &um_sink_trace}},
 };
 
 struct um_sink {

@@ -277,6 +277,11 @@ um_status um_source_finish(um_source *source)
     return UM_OK;
 }
 
+const char *um_source_name(const um_source *source)
+{
+    return source ? source->spec : "";
+}
+
 uint64_t um_source_replaced(const um_source *source)
 {
     return source && source->ops->replaced ? source->ops->replaced(source->priv) : 0;

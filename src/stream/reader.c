@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "stream/reader.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/thread.h"
 #include "base/wake.h"
@@ -47,8 +48,11 @@ static struct um_arrival *read_one(struct um_reader *r)
         r->no_memory = true;
         return NULL;
     }
+    a->way.read_begin = um_clock_ns();
     a->status = um_source_read(r->source, &a->frame);
+    a->way.read = um_clock_ns();
     if (a->status == UM_OK) {
+        atomic_fetch_add_explicit(&r->frames, 1, memory_order_relaxed);
         a->name = um_strdup(um_source_frame_name(r->source));
         r->no_memory = !a->name;
     }

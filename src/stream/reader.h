@@ -2,6 +2,7 @@
 #ifndef UM_STREAM_READER_H
 #define UM_STREAM_READER_H
 
+#include "monitor/monitor.h"
 #include "stream/queue.h"
 #include "ultramotion/source.h"
 
@@ -16,6 +17,7 @@ struct um_arrival {
     bool has_truth;
     um_truth truth;
     uint8_t *truth_mask; /* copy: the source's own lasts only until its next read */
+    struct um_passage way;
 };
 void um_arrival_drop(struct um_arrival *a); /* accepts NULL */
 
@@ -28,7 +30,7 @@ struct um_reader {
     void (*leave)(void *owner); /* the thread's last word: this struct may go */
     void *owner;
     struct um_queue arrivals;
-    atomic_ullong replaced;
+    atomic_ullong replaced, frames; /* frames: those replaced are among them */
     atomic_bool done;
     bool started, no_memory; /* the latter is read when done */
     pthread_t thread;

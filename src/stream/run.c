@@ -10,10 +10,12 @@
 #include "base/status.h"
 #include "base/thread.h"
 #include "base/wake.h"
+#include "monitor/monitor.h"
 #include "stream/queue.h"
 #include "stream/reader.h"
 #include "stream/writer.h"
 
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,6 +31,7 @@ struct um_run {
     um_run_settings set;
     int wake, fd; /* something changed for the driver; for um_run_receive() */
     atomic_bool stop;
+    atomic_int in_flight; /* = sent, for who looks */
     struct um_reader reader;
     struct um_writer *writers;
     struct um_queue received; /* parcels that wait for um_run_receive() */
@@ -37,11 +40,17 @@ struct um_run {
     pthread_cond_t ended;
     bool locked;
     bool started, over; /* guarded by lock, as all below */
+    bool released;      /* the source may be gone, and counts.replaced is whole */
     um_run_counts counts;
     um_status status;
     char text[TEXT];
+    struct { /* through the monitor: for a pipeline that replaces this one, too */
+        bool conf, label, objects;
+        float conf_to;
+        int label_to, objects_to;
+    } changed;
+    um_pipeline *pipeline; /* of the settings, or what replaced it; changed by the driver alone */
     /* of the driver alone */
-    um_pipeline *pipeline;                       /* of the settings, or what replaced it */
     struct um_arrival *waiting[UM_INFLIGHT_MAX]; /* for their packets, oldest first */
     int n_waiting, sent;                         /* the first `sent` of them are in the pipeline */
     int color_size[2];                           /* the path for colour is planned for it */
@@ -179,6 +188,7 @@ static bool hand_out(struct um_run *r, struct um_parcel *p)
             um_parcel_drop(p);
         if (old) {
             um_parcel_drop(old);
+            atomic_fetch_add_explicit(&w->dropped, 1, memory_order_relaxed);
             COUNT(r, dropped);
         }
         w->pending = put == UM_QUEUE_FULL;
@@ -243,7 +253,15 @@ static bool replace_pipeline(struct um_run *r)
         return false;
     um_status st = r->set.on_device_lost(r->set.ctx, &other);
     if (st == UM_OK && other && other != r->pipeline) {
+        pthread_mutex_lock(&r->lock);
         r->pipeline = other;
+        if (r->changed.conf)
+            (void)um_pipeline_set_conf(other, r->changed.conf_to);
+        if (r->changed.label)
+            (void)um_pipeline_set_label(other, r->changed.label_to);
+        if (r->changed.objects)
+            (void)um_pipeline_set_objects(other, r->changed.objects_to);
+        pthread_mutex_unlock(&r->lock);
         r->sent = 0; /* what was in flight is sent again */
         return true;
     }
@@ -258,6 +276,7 @@ static void drop_waiting(struct um_run *r, int i)
     r->n_waiting--;
     if (i < r->sent)
         r->sent--;
+    atomic_store(&r->in_flight, r->sent);
     for (; i < r->n_waiting; i++)
         r->waiting[i] = r->waiting[i + 1];
 }
@@ -280,11 +299,14 @@ static um_status submit(struct um_run *r)
 {
     while (r->sent < r->n_waiting) {
         um_frame *f = r->waiting[r->sent]->frame, *frame = um_frame_ref(f);
+        r->waiting[r->sent]->way.sent = um_clock_ns();
+        um_monitor_busy(r->set.monitor, true, f->id);
         um_status st = um_pipeline_send(r->pipeline, &frame);
+        um_monitor_busy(r->set.monitor, false, 0);
         um_frame_unref(&frame);
         if (st == UM_OK) {
             prepare_color(r, f);
-            r->sent++;
+            atomic_store(&r->in_flight, ++r->sent);
         } else if (st == UM_AGAIN)
             return UM_OK;
         else if (st == UM_EINVAL && !r->set.strict) { /* this frame only: e.g. beyond the crop */
@@ -302,7 +324,9 @@ static um_status collect(struct um_run *r, bool *go_on)
 {
     const um_packet *packet = NULL;
     uint64_t begun = um_clock_ns();
+    um_monitor_busy(r->set.monitor, true, r->waiting[0]->frame->id);
     um_status st = um_pipeline_receive(r->pipeline, &packet);
+    um_monitor_busy(r->set.monitor, false, 0);
     if (r->last != UINT64_MAX) /* the time that frames in flight take is not the sinks' */
         r->last += um_clock_ns() - begun;
     if (!packet && st == UM_ENUMERIC) { /* this frame only */
@@ -315,7 +339,8 @@ static um_status collect(struct um_run *r, bool *go_on)
         return st == UM_EDEVICE && replace_pipeline(r) ? UM_OK : st;
     char text[TEXT];
     snprintf(text, sizeof text, "%s", um_last_error());
-    const struct um_arrival *a = r->waiting[0];
+    struct um_arrival *a = r->waiting[0];
+    a->way.done = um_clock_ns();
     pthread_mutex_lock(&r->lock);
     r->counts.frames++;
     if (packet->state == UM_STATE_VISIBLE)
@@ -323,6 +348,8 @@ static um_status collect(struct um_run *r, bool *go_on)
     else
         r->counts.lost++;
     pthread_mutex_unlock(&r->lock);
+    if (r->set.monitor)
+        um_monitor_packet(r->set.monitor, packet, &a->way, um_pipeline_device_bytes(r->pipeline));
     if (r->set.on_packet)
         r->set.on_packet(r->set.ctx, packet, a->frame, a->has_truth ? &a->truth : NULL);
     um_status delivered = UM_OK;
@@ -434,29 +461,122 @@ static void end_threads(struct um_run *r)
     while (still_there(r, &until))
         rest(r, until);
     check_sinks(r);
-    for (int i = 0; i < r->set.n_sinks; i++) {
-        struct um_writer *w = &r->writers[i];
-        bool done = atomic_load(&w->done);
-        if (w->started)
-            part(r, w->thread, done);
-        if (done || !w->started)
-            um_sink_close(&w->sink); /* the caller's own closing says how it ended */
-    }
-    pthread_mutex_lock(&r->lock);
-    r->counts.replaced = atomic_load(&r->reader.replaced) + um_source_replaced(r->reader.source);
-    pthread_mutex_unlock(&r->lock);
+    for (int i = 0; i < r->set.n_sinks; i++)
+        if (r->writers[i].started)
+            part(r, r->writers[i].thread, atomic_load(&r->writers[i].done));
     bool done = atomic_load(&r->reader.done);
     if (r->reader.started)
         part(r, r->reader.thread, done);
-    if (done || !r->reader.started)
+}
+
+/* Source and sinks whose threads have ended, when the monitor asks no more. */
+static void release(struct um_run *r)
+{
+    for (int i = 0; i < r->set.n_sinks; i++)
+        if (atomic_load(&r->writers[i].done) || !r->writers[i].started)
+            um_sink_close(&r->writers[i].sink); /* the caller's own closing says how it ended */
+    if (atomic_load(&r->reader.done) || !r->reader.started)
         um_source_close(&r->reader.source);
 }
+
+/* ---- what the monitor asks; on the threads of those who look ---- */
+
+static uint64_t replaced(const struct um_run *r)
+{
+    return atomic_load(&r->reader.replaced) + um_source_replaced(r->reader.source);
+}
+
+static void monitor_collect(void *run, struct um_monitor_live *out)
+{
+    struct um_run *r = run;
+    *out = (struct um_monitor_live){.running = true,
+                                    .frames_in = atomic_load(&r->reader.frames) +
+                                                 um_source_replaced(r->reader.source),
+                                    .waiting = um_queue_count(&r->reader.arrivals),
+                                    .in_flight = atomic_load(&r->in_flight)};
+    snprintf(out->source, sizeof out->source, "%s", um_source_name(r->reader.source));
+    for (int i = 0; i < r->set.n_sinks && i < UM_MONITOR_SINKS; i++) {
+        struct um_writer *w = &r->writers[i];
+        struct um_monitor_sink *s = &out->sink[out->sinks++];
+        snprintf(s->name, sizeof s->name, "%s", um_sink_name(w->sink));
+        s->waiting = um_queue_count(&w->queue);
+        s->capacity = w->set.capacity;
+        s->written = atomic_load(&w->written);
+        s->dropped = atomic_load(&w->dropped);
+        s->busy_since = atomic_load(&w->busy_since);
+        s->failed = atomic_load(&w->given_up) || (atomic_load(&w->done) && w->status < UM_OK);
+    }
+    pthread_mutex_lock(&r->lock);
+    out->counts = r->counts;
+    out->counts.replaced = replaced(r);
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* One who counts, and who wants to hear of it. */
+struct census {
+    void (*each)(void *ctx, const char *who, const char *name, uint64_t n);
+    void *ctx;
+    const char *who;
+};
+
+static void count_one(void *ctx, const char *name, uint64_t n)
+{
+    const struct census *c = ctx;
+    c->each(c->ctx, c->who, name, n);
+}
+
+static void monitor_counts(void *run,
+                           void (*each)(void *ctx, const char *who, const char *name, uint64_t n),
+                           void *ctx)
+{
+    struct um_run *r = run;
+    struct census c = {each, ctx, "source"};
+    um_source_counts(r->reader.source, count_one, &c);
+    for (int i = 0; i < r->set.n_sinks; i++) {
+        c.who = um_sink_name(r->writers[i].sink);
+        um_sink_counts(r->writers[i].sink, count_one, &c);
+    }
+}
+
+static um_status monitor_set(void *run, const char *key, double value)
+{
+    struct um_run *r = run;
+    bool whole = value >= INT_MIN && value <= INT_MAX && value == (double)(int)value;
+    um_status st = UM_OK;
+    pthread_mutex_lock(&r->lock);
+    if (strcmp(key, "conf") == 0) {
+        st = um_pipeline_set_conf(r->pipeline, (float)value);
+        if (st == UM_OK) {
+            r->changed.conf = true;
+            r->changed.conf_to = (float)value;
+        }
+    } else if (strcmp(key, "label") == 0 && whole) {
+        st = um_pipeline_set_label(r->pipeline, (int)value);
+        if (st == UM_OK) {
+            r->changed.label = true;
+            r->changed.label_to = (int)value;
+        }
+    } else if (strcmp(key, "objects") == 0 && whole) {
+        st = um_pipeline_set_objects(r->pipeline, (int)value);
+        if (st == UM_OK) {
+            r->changed.objects = true;
+            r->changed.objects_to = (int)value;
+        }
+    } else {
+        st = um_fail(UM_EINVAL, "%s: %g is not a value of conf, label or objects", key, value);
+    }
+    pthread_mutex_unlock(&r->lock);
+    return st;
+}
+
+static const struct um_monitor_ops monitor_ops = {monitor_collect, monitor_counts, monitor_set};
 
 static void leave(void *owner);
 
 static void *drive_run(void *ctx)
 {
     struct um_run *r = ctx;
+    um_monitor_attach(r->set.monitor, &monitor_ops, r);
     um_status st = start_threads(r);
     if (st == UM_OK)
         st = drive(r);
@@ -465,6 +585,12 @@ static void *drive_run(void *ctx)
     if (st != UM_OK || !wanted(r))
         hurry(r);
     end_threads(r);
+    um_monitor_detach(r->set.monitor);
+    pthread_mutex_lock(&r->lock);
+    r->counts.replaced = replaced(r);
+    r->released = true;
+    pthread_mutex_unlock(&r->lock);
+    release(r);
     if (st == UM_OK && r->reader.started && atomic_load(&r->reader.done) && r->reader.no_memory) {
         st = UM_ENOMEM;
         snprintf(text, sizeof text, "the source's thread has no memory for a frame");
@@ -505,6 +631,7 @@ static void leave(void *owner)
         pthread_cond_destroy(&r->ended);
         pthread_mutex_destroy(&r->lock);
     }
+    um_monitor_close(&r->set.monitor);
     um_free(r->writers);
     um_free(r);
 }
@@ -549,9 +676,13 @@ static um_status prepare(struct um_run *r)
         struct um_writer *w = &r->writers[i];
         w->sink = um_sink_ref(s->sinks[i]);
         w->wake = r->wake;
+        w->monitor = s->monitor;
+        w->number = i < UM_TRACE_SINKS ? i : UM_TRACE_SINKS - 1;
         w->leave = leave;
         w->owner = r;
         st = um_writer_init(w);
+        if (s->monitor)
+            um_trace_name_sink(um_monitor_trace(s->monitor), i, um_sink_name(w->sink));
     }
     return st;
 }
@@ -573,6 +704,7 @@ um_status um_run_open(um_run **out, const um_run_settings *settings)
         return um_fail(UM_ENOMEM, "run");
     atomic_init(&r->refs, 1);
     r->set = own;
+    um_monitor_ref(own.monitor);
     r->wake = r->fd = -1;
     r->pipeline = own.pipeline;
     r->last = UINT64_MAX;
@@ -629,6 +761,8 @@ um_status um_run_stats(const um_run *run, um_run_counts *out)
         return um_fail(UM_EINVAL, "um_run_stats: no %s", run ? "place for the result" : "run");
     pthread_mutex_lock(&r->lock);
     um_run_counts now = r->counts;
+    if (!r->released)
+        now.replaced = replaced(r);
     pthread_mutex_unlock(&r->lock);
     return um_record_out(out, &now, sizeof now, "um_run_counts");
 }

@@ -45,12 +45,17 @@ static void *write_sink(void *ctx)
     struct um_writer *w = ctx;
     struct um_parcel *p;
     while (w->status == UM_OK && (p = um_queue_take(&w->queue, true))) {
-        atomic_store(&w->busy_since, um_clock_ns());
+        uint64_t begin = um_clock_ns();
+        atomic_store(&w->busy_since, begin);
         um_wake_set(w->wake); /* there is room, and a deadline */
         if (!atomic_load(&w->given_up))
             w->status = um_sink_write(w->sink, p->packet, p->frame, p->name);
         atomic_store(&w->busy_since, 0);
-        if (w->status != UM_OK)
+        um_monitor_span(w->monitor, UM_TRACK_SINK + w->number, "write", begin, um_clock_ns(),
+                        p->packet->frame_id);
+        if (w->status == UM_OK)
+            atomic_fetch_add_explicit(&w->written, 1, memory_order_relaxed);
+        else
             snprintf(w->problem, sizeof w->problem, "%s", um_last_error());
         um_parcel_drop(p);
     }

@@ -2,6 +2,7 @@
 #ifndef UM_STREAM_WRITER_H
 #define UM_STREAM_WRITER_H
 
+#include "monitor/monitor.h"
 #include "stream/queue.h"
 #include "ultramotion/sink.h"
 
@@ -26,7 +27,10 @@ struct um_writer {
     void (*leave)(void *owner); /* the thread's last word: this struct may go */
     void *owner;
     struct um_queue queue;
+    um_monitor *monitor;      /* of the run, or NULL */
+    int number;               /* among the run's sinks */
     atomic_ullong busy_since; /* ns; 0 = it waits for a packet */
+    atomic_ullong written, dropped;
     atomic_bool done, given_up;
     um_status status; /* with `problem`, read when done */
     char problem[512];

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef ULTRAMOTION_MONITOR_H
+#define ULTRAMOTION_MONITOR_H
+
+#include "ultramotion/device.h"
+#include "ultramotion/status.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/**
+ * What a run counts, in one place: given to a run (um_run_settings) and to the sinks and functions
+ * that tell of it, so that a viewer, Prometheus, log lines and the report at the end show the same
+ * numbers. One run at a time; it stays readable when that has ended. Reference counted. Threads:
+ * any.
+ */
+typedef struct um_monitor um_monitor;
+
+/** Where a frame's time goes. */
+enum {
+    UM_TIME_WAIT,    /**< from its receipt until the pipeline takes it */
+    UM_TIME_UPLOAD,  /**< of the packet's stages */
+    UM_TIME_DETECT,  /**< of the packet's stages */
+    UM_TIME_SEGMENT, /**< of the packet's stages; frames without one do not count */
+    UM_TIME_PACKET,  /**< of the packet's stages */
+    UM_TIME_TOTAL,   /**< in the pipeline */
+    UM_TIME_LATENCY, /**< from its receipt until sinks are given the packet */
+    UM_TIMES
+};
+
+/** Times in ms. least, most, sum and count are exact, quantiles within 1 %. A value: never grows.
+ */
+typedef struct um_times {
+    uint64_t count;
+    double least, most, sum, p50, p95, p99;
+} um_times;
+
+/** All packets so far. */
+typedef struct um_monitor_view {
+    size_t struct_size;
+    uint64_t packets;
+    uint64_t copies, setup_copies; /**< between host and device: of frames, and of stage `setup` */
+    uint64_t up_bytes, down_bytes, waits;
+    um_transfers last, least, most; /**< of a frame: the last one's, and each count's extremes */
+    um_times time[UM_TIMES];
+} um_monitor_view;
+/** Fill `v`, of which the caller knows `struct_size` bytes, with zeros. */
+UM_API void um_monitor_view_init(um_monitor_view *v, size_t struct_size);
+#define um_monitor_view_default(v) um_monitor_view_init((v), sizeof *(v))
+
+/** Open one. @return UM_OK; UM_ENOMEM. */
+UM_API um_status um_monitor_open(um_monitor **out);
+/** Add a reference and return the monitor. */
+UM_API um_monitor *um_monitor_ref(um_monitor *monitor);
+/** Drop a reference and set *monitor to NULL. Accepts NULL. */
+UM_API void um_monitor_close(um_monitor **monitor);
+
+/** The numbers of all packets so far; out->struct_size says what the caller knows. */
+UM_API um_status um_monitor_read(um_monitor *monitor, um_monitor_view *out);
+/** Everything as one JSON object (docs/VIEWER.md), freed by the caller with um_free(). @return
+ * UM_OK; UM_ENOMEM. */
+UM_API um_status um_monitor_json(um_monitor *monitor, char **text);
+/** The same for Prometheus, in its text format 0.0.4. */
+UM_API um_status um_monitor_prometheus(um_monitor *monitor, char **text);
+/** The last minutes, second by second, as one JSON object. */
+UM_API um_status um_monitor_history(um_monitor *monitor, char **text);
+/** KPI lines about the state of a run (docs/VIEWER.md), each given to `each` without newline. */
+UM_API um_status um_monitor_kpi(um_monitor *monitor, void (*each)(void *ctx, const char *line),
+                                void *ctx);
+/** One line for people: frames, rates, times, losses. At most size - 1 characters. */
+UM_API void um_monitor_line(um_monitor *monitor, char *text, size_t size);
+
+/** Is it alive: no stage has been at the same frame for more than 10 s? `why` receives at most
+ * size - 1 characters; "" if so. @return 1, or 0. */
+UM_API int um_monitor_alive(um_monitor *monitor, char *why, size_t size);
+/** Is it ready: a run goes on, is alive, and its last packet is at most 5 s old? */
+UM_API int um_monitor_ready(um_monitor *monitor, char *why, size_t size);
+
+/**
+ * Change the run that goes on, from the next frame on.
+ * @param key "conf" (0 to 1), "label" (a class, -1 = the best of all), "objects" (1 to what the
+ * pipeline was opened for).
+ * @return UM_OK; UM_EINVAL naming what means nothing; UM_AGAIN when no run goes on.
+ */
+UM_API um_status um_monitor_set(um_monitor *monitor, const char *key, double value);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

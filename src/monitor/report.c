@@ -1,0 +1,563 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The numbers of one moment as JSON, for Prometheus, as KPI lines and as a line for people. */
+#include "monitor/monitor.h"
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/number.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *const um_time_names[UM_TIMES] = {"wait",   "upload", "detect", "segment",
+                                             "packet", "total",  "latency"};
+
+static um_status look(um_monitor *m, struct um_monitor_moment **out)
+{
+    *out = m ? um_alloc(sizeof **out) : NULL;
+    if (!m)
+        return um_fail(UM_EINVAL, "no monitor");
+    if (!*out)
+        return um_fail(UM_ENOMEM, "numbers of a run");
+    um_monitor_look(m, *out);
+    return UM_OK;
+}
+
+/* ---- JSON ---- */
+
+static void put_uint(um_json *j, const char *key, uint64_t v)
+{
+    um_json_key(j, key);
+    um_json_uint(j, v);
+}
+
+/* Six digits are plenty for what was measured. */
+static void put_number(um_json *j, const char *key, double v)
+{
+    um_json_key(j, key);
+    um_json_float(j, (float)v);
+}
+
+static void put_text(um_json *j, const char *key, const char *text)
+{
+    um_json_key(j, key);
+    um_json_string(j, text);
+}
+
+static void put_times(um_json *j, const char *key, const um_times *t)
+{
+    um_json_key(j, key);
+    um_json_begin(j, '{');
+    put_uint(j, "count", t->count);
+    um_json_key(j, "sum");
+    um_json_double(j, t->sum);
+    put_number(j, "min", t->least);
+    put_number(j, "p50", t->p50);
+    put_number(j, "p95", t->p95);
+    put_number(j, "p99", t->p99);
+    put_number(j, "max", t->most);
+    um_json_end(j, '}');
+}
+
+/* What somebody counts, grouped by who. */
+struct groups {
+    um_json *j;
+    char who[128];
+    bool open;
+};
+
+static void put_count(void *ctx, const char *who, const char *name, uint64_t n)
+{
+    struct groups *g = ctx;
+    if (!g->open || strcmp(g->who, who) != 0) {
+        if (g->open)
+            um_json_end(g->j, '}');
+        snprintf(g->who, sizeof g->who, "%s", who);
+        um_json_key(g->j, g->who);
+        um_json_begin(g->j, '{');
+        g->open = true;
+    }
+    put_uint(g->j, name, n);
+}
+
+static void put_transfers(um_json *j, const struct um_monitor_moment *o)
+{
+    const um_monitor_view *v = &o->view;
+    um_json_key(j, "transfers");
+    um_json_begin(j, '{');
+    put_uint(j, "copies_total", v->copies);
+    put_uint(j, "setup_total", v->setup_copies);
+    put_uint(j, "up_bytes_total", v->up_bytes);
+    put_uint(j, "down_bytes_total", v->down_bytes);
+    put_uint(j, "waits_total", v->waits);
+    put_uint(j, "up", v->last.up);
+    put_uint(j, "down", v->last.down);
+    put_uint(j, "up_most", v->most.up);
+    put_uint(j, "down_most", v->most.down);
+    um_json_key(j, "shared");
+    um_json_bool(j, o->shared);
+    um_json_end(j, '}');
+}
+
+static void put_sinks(um_json *j, const struct um_monitor_moment *o)
+{
+    um_json_key(j, "sinks");
+    um_json_begin(j, '[');
+    for (int i = 0; i < o->live.sinks; i++) {
+        const struct um_monitor_sink *s = &o->live.sink[i];
+        um_json_begin(j, '{');
+        put_text(j, "name", s->name);
+        put_uint(j, "waiting", (uint64_t)s->waiting);
+        put_uint(j, "capacity", (uint64_t)s->capacity);
+        put_uint(j, "written", s->written);
+        put_uint(j, "dropped", s->dropped);
+        um_json_key(j, "failed");
+        um_json_bool(j, s->failed);
+        um_json_end(j, '}');
+    }
+    um_json_end(j, ']');
+}
+
+static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment *o)
+{
+    const um_run_counts *c = &o->live.counts;
+    um_json_begin(j, '{');
+    um_json_key(j, "ts");
+    um_json_double(j, um_clock_unix());
+    put_text(j, "source", o->live.source);
+    um_json_key(j, "running");
+    um_json_bool(j, o->live.running);
+    put_number(j, "uptime_s", o->uptime_s);
+    put_text(j, "device", o->device);
+    put_text(j, "precision", o->precision);
+    put_text(j, "state", o->state);
+    put_number(j, "score", (double)o->score);
+    put_uint(j, "frame_id", o->frame);
+    um_json_key(j, "frames");
+    um_json_begin(j, '{');
+    put_uint(j, "in", o->live.frames_in);
+    put_uint(j, "out", c->frames);
+    put_uint(j, "visible", c->visible);
+    put_uint(j, "lost", c->lost);
+    um_json_end(j, '}');
+    um_json_key(j, "drops"); /* by cause */
+    um_json_begin(j, '{');
+    put_uint(j, "unreadable", c->unreadable);
+    put_uint(j, "not_finite", c->not_finite);
+    put_uint(j, "replaced", c->replaced);
+    put_uint(j, "sink_full", c->dropped);
+    um_json_end(j, '}');
+    put_number(j, "fps_in", o->fps_in);
+    put_number(j, "fps_out", o->fps_out);
+    put_number(j, "device_load", o->load);
+    put_uint(j, "device_memory_bytes", o->device_bytes);
+    put_uint(j, "device_lost", (uint64_t)c->device_lost);
+    put_number(j, "last_packet_age_s", o->age_s);
+    put_number(j, "data_age_s", o->data_age_s);
+    put_transfers(j, o);
+    um_json_key(j, "queues");
+    um_json_begin(j, '{');
+    put_uint(j, "frames_waiting", (uint64_t)o->live.waiting);
+    put_uint(j, "in_flight", (uint64_t)o->live.in_flight);
+    um_json_end(j, '}');
+    put_sinks(j, o);
+    um_json_key(j, "stages_ms");
+    um_json_begin(j, '{');
+    for (int i = 0; i < UM_TIMES; i++)
+        put_times(j, um_time_names[i], &o->view.time[i]);
+    um_json_end(j, '}');
+    um_json_key(j, "recent_ms"); /* the last packets alone */
+    um_json_begin(j, '{');
+    for (int i = 0; i < UM_TIMES; i++)
+        put_times(j, um_time_names[i], &o->recent[i]);
+    um_json_end(j, '}');
+    um_json_key(j, "histogram");
+    um_json_begin(j, '{');
+    um_json_key(j, "edges_ms");
+    um_json_begin(j, '[');
+    for (int e = 0; e < UM_MONITOR_EDGES; e++)
+        um_json_float(j, (float)um_monitor_edges[e]);
+    um_json_end(j, ']');
+    for (int i = 0; i < UM_TIMES; i++) {
+        um_json_key(j, um_time_names[i]);
+        um_json_begin(j, '[');
+        for (int e = 0; e < UM_MONITOR_EDGES; e++)
+            um_json_uint(j, o->cumulative[i][e]);
+        um_json_end(j, ']');
+    }
+    um_json_end(j, '}');
+    um_json_key(j, "process");
+    um_json_begin(j, '{');
+    um_json_key(j, "cpu_seconds");
+    um_json_double(j, o->cpu_seconds);
+    put_uint(j, "resident_bytes", o->resident_bytes);
+    put_uint(j, "descriptors", (uint64_t)o->descriptors);
+    um_json_end(j, '}');
+    put_uint(j, "trace_lost", o->trace_lost);
+    um_json_key(j, "counts");
+    um_json_begin(j, '{');
+    struct groups g = {.j = j};
+    um_monitor_each_count(m, put_count, &g);
+    if (g.open)
+        um_json_end(j, '}');
+    um_json_end(j, '}');
+    um_json_end(j, '}');
+}
+
+um_status um_monitor_json(um_monitor *m, char **text)
+{
+    struct um_monitor_moment *o = NULL;
+    um_json j = {0};
+    *text = NULL;
+    um_status st = look(m, &o);
+    if (st == UM_OK) {
+        put_moment(&j, m, o);
+        st = um_json_finish(&j, text);
+    }
+    um_free(o);
+    return st;
+}
+
+um_status um_monitor_history(um_monitor *m, char **text)
+{
+    static const char *const columns[] = {"second", "frames",   "visible",    "lost",
+                                          "score",  "total_ms", "total_most", "latency_ms"};
+    struct um_second *s = m ? um_array(UM_MONITOR_SECONDS, sizeof *s) : NULL;
+    um_json j = {0};
+    *text = NULL;
+    if (!s)
+        return m ? um_fail(UM_ENOMEM, "history") : um_fail(UM_EINVAL, "no monitor");
+    int n = um_monitor_seconds(m, s);
+    um_json_begin(&j, '{');
+    um_json_key(&j, "ts");
+    um_json_double(&j, um_clock_unix());
+    um_json_key(&j, "columns");
+    um_json_begin(&j, '[');
+    for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
+        um_json_string(&j, columns[i]);
+    um_json_end(&j, ']');
+    um_json_key(&j, "rows");
+    um_json_begin(&j, '[');
+    for (int i = 0; i < n; i++) {
+        double frames = s[i].frames; /* 0: the means are null */
+        um_json_begin(&j, '[');
+        um_json_uint(&j, s[i].at);
+        um_json_uint(&j, s[i].frames);
+        um_json_uint(&j, s[i].visible);
+        um_json_uint(&j, s[i].lost);
+        um_json_float(&j, (float)(s[i].score_sum / frames));
+        um_json_float(&j, (float)(s[i].total_sum / frames));
+        um_json_float(&j, (float)s[i].total_most);
+        um_json_float(&j, (float)(s[i].latency_sum / frames));
+        um_json_end(&j, ']');
+    }
+    um_json_end(&j, ']');
+    um_json_end(&j, '}');
+    um_free(s);
+    return um_json_finish(&j, text);
+}
+
+/* ---- Prometheus ---- */
+
+struct page {
+    char *text;
+    size_t len, cap;
+    bool failed;
+};
+
+static void print(struct page *p, const char *fmt, ...) UM_PRINTF(2, 3);
+static void print(struct page *p, const char *fmt, ...)
+{
+    char line[768];
+    va_list ap;
+    va_start(ap, fmt);
+    int n = um_number_vprint(line, sizeof line, fmt, ap);
+    va_end(ap);
+    size_t length = n > 0 && (size_t)n < sizeof line ? (size_t)n : 0;
+    if (p->failed || !length)
+        return;
+    if (p->len + length >= p->cap) {
+        size_t cap = (p->cap ? p->cap : 4096) * 2;
+        char *text = um_grow(p->text, p->len, cap);
+        p->failed = !text;
+        if (!text)
+            return;
+        p->text = text;
+        p->cap = cap;
+    }
+    memcpy(p->text + p->len, line, length + 1);
+    p->len += length;
+}
+
+static void head(struct page *p, const char *name, const char *type, const char *help)
+{
+    print(p, "# HELP ultramotion_%s %s\n# TYPE ultramotion_%s %s\n", name, help, name, type);
+}
+
+static void counter(struct page *p, const char *name, const char *help, uint64_t v)
+{
+    head(p, name, "counter", help);
+    print(p, "ultramotion_%s %llu\n", name, (unsigned long long)v);
+}
+
+static void gauge(struct page *p, const char *name, const char *help, double v)
+{
+    head(p, name, "gauge", help);
+    if (isfinite(v))
+        print(p, "ultramotion_%s %.9g\n", name, v);
+    else
+        print(p, "ultramotion_%s NaN\n", name);
+}
+
+/* A label's value: what is no plain text is left out. */
+static const char *label(char out[256], const char *text)
+{
+    size_t n = 0;
+    for (; *text && n < 250; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c == '"' || c == '\\')
+            out[n++] = '\\';
+        if (c >= 0x20 && c < 0x7f)
+            out[n++] = (char)c;
+    }
+    out[n] = 0;
+    return out;
+}
+
+static void print_count(void *ctx, const char *who, const char *name, uint64_t n)
+{
+    char a[256], b[256];
+    print(ctx, "ultramotion_connection_count{who=\"%s\",what=\"%s\"} %llu\n", label(a, who),
+          label(b, name), (unsigned long long)n);
+}
+
+static void print_stages(struct page *p, const struct um_monitor_moment *o)
+{
+    head(p, "stage_seconds", "histogram", "Time of a frame by stage.");
+    for (int i = 0; i < UM_TIMES; i++) {
+        const um_times *t = &o->view.time[i];
+        const char *name = um_time_names[i];
+        for (int e = 0; e < UM_MONITOR_EDGES; e++)
+            print(p, "ultramotion_stage_seconds_bucket{stage=\"%s\",le=\"%g\"} %llu\n", name,
+                  um_monitor_edges[e] / 1e3, (unsigned long long)o->cumulative[i][e]);
+        print(p,
+              "ultramotion_stage_seconds_bucket{stage=\"%s\",le=\"+Inf\"} %llu\n"
+              "ultramotion_stage_seconds_sum{stage=\"%s\"} %.9g\n"
+              "ultramotion_stage_seconds_count{stage=\"%s\"} %llu\n",
+              name, (unsigned long long)t->count, name, t->sum / 1e3, name,
+              (unsigned long long)t->count);
+    }
+    head(p, "stage_quantile_seconds", "gauge", "Quantiles of the last packets by stage.");
+    for (int i = 0; i < UM_TIMES; i++) {
+        const um_times *t = &o->recent[i];
+        const double q[3] = {0.5, 0.95, 0.99}, v[3] = {t->p50, t->p95, t->p99};
+        for (int k = 0; k < 3; k++)
+            print(p, "ultramotion_stage_quantile_seconds{stage=\"%s\",quantile=\"%g\"} %.9g\n",
+                  um_time_names[i], q[k], v[k] / 1e3);
+    }
+}
+
+static void print_sinks(struct page *p, const struct um_monitor_moment *o)
+{
+    static const struct {
+        const char *name, *type, *help;
+    } what[] = {{"sink_queue_packets", "gauge", "Packets that wait for a sink."},
+                {"sink_written_total", "counter", "Packets that a sink has written."},
+                {"sink_dropped_total", "counter", "Packets that a sink missed, being behind."},
+                {"sink_failed", "gauge", "1: the sink has ended with an error."}};
+    char name[256];
+    for (int k = 0; k < 4; k++) {
+        head(p, what[k].name, what[k].type, what[k].help);
+        for (int i = 0; i < o->live.sinks; i++) {
+            const struct um_monitor_sink *s = &o->live.sink[i];
+            uint64_t v[4] = {(uint64_t)s->waiting, s->written, s->dropped, s->failed};
+            print(p, "ultramotion_%s{sink=\"%s\"} %llu\n", what[k].name, label(name, s->name),
+                  (unsigned long long)v[k]);
+        }
+    }
+}
+
+static void print_frames(struct page *p, const struct um_monitor_moment *o)
+{
+    const um_run_counts *c = &o->live.counts;
+    counter(p, "frames_in_total", "Frames that the source gave.", o->live.frames_in);
+    counter(p, "packets_total", "Packets published.", c->frames);
+    head(p, "packets_by_state_total", "counter", "Packets published, by state.");
+    print(p,
+          "ultramotion_packets_by_state_total{state=\"VISIBLE\"} %llu\n"
+          "ultramotion_packets_by_state_total{state=\"LOST\"} %llu\n",
+          (unsigned long long)c->visible, (unsigned long long)c->lost);
+    head(p, "drops_total", "counter", "Frames and packets that were lost, by cause.");
+    print(p,
+          "ultramotion_drops_total{cause=\"unreadable\"} %llu\n"
+          "ultramotion_drops_total{cause=\"not_finite\"} %llu\n"
+          "ultramotion_drops_total{cause=\"replaced\"} %llu\n"
+          "ultramotion_drops_total{cause=\"sink_full\"} %llu\n",
+          (unsigned long long)c->unreadable, (unsigned long long)c->not_finite,
+          (unsigned long long)c->replaced, (unsigned long long)c->dropped);
+    gauge(p, "fps_in", "Frames a second that the source gives.", o->fps_in);
+    gauge(p, "fps_out", "Packets a second.", o->fps_out);
+    gauge(p, "frames_waiting", "Frames that wait for the pipeline.", o->live.waiting);
+    gauge(p, "frames_in_flight", "Frames in the pipeline.", o->live.in_flight);
+    gauge(p, "score", "Score of the last packet.", (double)o->score);
+}
+
+static void print_device(struct page *p, const struct um_monitor_moment *o)
+{
+    const um_monitor_view *v = &o->view;
+    counter(p, "copies_total", "Copies of frames between host and device.", v->copies);
+    counter(p, "setup_copies_total", "Copies at open and for a new geometry.", v->setup_copies);
+    counter(p, "up_bytes_total", "Bytes from host to device.", v->up_bytes);
+    counter(p, "down_bytes_total", "Bytes from device to host.", v->down_bytes);
+    counter(p, "waits_total", "Times the host waited for the device.", v->waits);
+    gauge(p, "frame_copies_up", "Copies up of the last frame.", v->last.up);
+    gauge(p, "frame_copies_down", "Copies down of the last frame.", v->last.down);
+    gauge(p, "device_memory_bytes", "Bytes planned on the device.", (double)o->device_bytes);
+    gauge(p, "device_load", "Share of time that a frame is in the pipeline.", o->load);
+    counter(p, "device_lost_total", "Losses of a device.", (uint64_t)o->live.counts.device_lost);
+}
+
+um_status um_monitor_prometheus(um_monitor *m, char **text)
+{
+    struct um_monitor_moment *o = NULL;
+    struct page p = {0};
+    *text = NULL;
+    um_status st = look(m, &o);
+    if (st != UM_OK)
+        return st;
+    head(&p, "info", "gauge", "What runs.");
+    char source[256];
+    print(&p, "ultramotion_info{device=\"%s\",precision=\"%s\",source=\"%s\"} 1\n", o->device,
+          o->precision, label(source, o->live.source));
+    gauge(&p, "up", "1: a run goes on.", o->live.running);
+    gauge(&p, "uptime_seconds", "Since the start.", o->uptime_s);
+    print_frames(&p, o);
+    print_stages(&p, o);
+    print_device(&p, o);
+    gauge(&p, "last_packet_age_seconds", "Since the last packet.", o->age_s);
+    gauge(&p, "data_age_seconds", "Age of the last packet's picture when it was published.",
+          o->data_age_s);
+    print_sinks(&p, o);
+    head(&p, "connection_count", "gauge", "What the source and sinks with connections count.");
+    um_monitor_each_count(m, print_count, &p);
+    print(&p,
+          "# HELP process_cpu_seconds_total Time on all processors.\n"
+          "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total %.9g\n"
+          "# HELP process_resident_memory_bytes Memory in use.\n"
+          "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes %llu\n"
+          "# HELP process_open_fds Open descriptors.\n"
+          "# TYPE process_open_fds gauge\nprocess_open_fds %d\n",
+          o->cpu_seconds, (unsigned long long)o->resident_bytes, o->descriptors);
+    um_free(o);
+    if (p.failed) {
+        um_free(p.text);
+        return um_fail(UM_ENOMEM, "metrics");
+    }
+    *text = p.text;
+    return UM_OK;
+}
+
+/* ---- lines ---- */
+
+struct kpi {
+    void (*each)(void *ctx, const char *line);
+    void *ctx;
+    um_status status;
+};
+
+static void begin(um_json *j, const char *event)
+{
+    um_json_begin(j, '{');
+    um_json_key(j, "ts");
+    um_json_double(j, um_clock_unix());
+    put_text(j, "event", event);
+}
+
+static void end(struct kpi *k, um_json *j)
+{
+    char *line = NULL;
+    um_json_end(j, '}');
+    if (k->status == UM_OK)
+        k->status = um_json_finish(j, &line);
+    else
+        um_json_free(j);
+    if (line)
+        k->each(k->ctx, line);
+    um_free(line);
+}
+
+static void drop_event(struct kpi *k, const char *cause, uint64_t before, uint64_t now, int waiting)
+{
+    um_json j = {0};
+    if (now <= before)
+        return;
+    begin(&j, "drop_event");
+    put_text(&j, "cause", cause);
+    put_uint(&j, "removed", now - before);
+    put_uint(&j, "total", now);
+    put_uint(&j, "qsize", (uint64_t)waiting);
+    end(k, &j);
+}
+
+um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line), void *ctx)
+{
+    struct um_monitor_moment *o = NULL;
+    struct kpi k = {each, ctx, UM_OK};
+    um_status st = look(m, &o);
+    if (st != UM_OK)
+        return st;
+    const um_run_counts *c = &o->live.counts;
+    um_json j = {0};
+    begin(&j, "monitor");
+    put_number(&j, "fps_in", o->fps_in);
+    put_number(&j, "fps_out", o->fps_out);
+    put_number(&j, "latency_ms", o->recent[UM_TIME_LATENCY].p50);
+    put_number(&j, "gpu_util", 100 * o->load);
+    put_uint(&j, "q_rt", (uint64_t)o->live.waiting);
+    put_uint(&j, "q_gpu", (uint64_t)o->live.in_flight);
+    put_uint(&j, "drops_rt", c->replaced + c->unreadable);
+    put_uint(&j, "drops_gpu", c->not_finite);
+    put_uint(&j, "drops_tx_total", c->dropped);
+    put_uint(&j, "frames_in", o->live.frames_in);
+    put_uint(&j, "frames_out", c->frames);
+    put_uint(&j, "device_memory_bytes", o->device_bytes);
+    put_uint(&j, "copies_total", o->view.copies);
+    put_number(&j, "data_age_s", o->data_age_s);
+    end(&k, &j);
+    for (int i = 0; i < o->live.sinks; i++) {
+        const struct um_monitor_sink *s = &o->live.sink[i];
+        begin(&j, "queue_size");
+        put_text(&j, "name", s->name);
+        put_uint(&j, "size", (uint64_t)s->waiting);
+        put_uint(&j, "capacity", (uint64_t)s->capacity);
+        put_uint(&j, "dropped", s->dropped);
+        end(&k, &j);
+    }
+    um_run_counts old = um_monitor_told(m, c);
+    drop_event(&k, "replaced", old.replaced, c->replaced, o->live.waiting);
+    drop_event(&k, "unreadable", old.unreadable, c->unreadable, o->live.waiting);
+    drop_event(&k, "not_finite", old.not_finite, c->not_finite, o->live.waiting);
+    drop_event(&k, "sink_full", old.dropped, c->dropped, o->live.waiting);
+    um_free(o);
+    return k.status;
+}
+
+void um_monitor_line(um_monitor *m, char *text, size_t size)
+{
+    struct um_monitor_moment *o = NULL;
+    if (look(m, &o) != UM_OK) {
+        snprintf(text, size, "%s", um_last_error());
+        return;
+    }
+    const um_run_counts *c = &o->live.counts;
+    const um_times *t = &o->recent[UM_TIME_TOTAL], *l = &o->recent[UM_TIME_LATENCY];
+    um_number_print(text, size,
+                    "%llu frames, %llu visible, %.1f fps in, %.1f out; ms p50/p95 %.1f/%.1f, "
+                    "latency %.1f/%.1f; replaced %llu, unreadable %llu, dropped %llu",
+                    (unsigned long long)c->frames, (unsigned long long)c->visible, o->fps_in,
+                    o->fps_out, t->p50, t->p95, l->p50, l->p95, (unsigned long long)c->replaced,
+                    (unsigned long long)c->unreadable, (unsigned long long)c->dropped);
+    um_free(o);
+}

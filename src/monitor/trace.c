@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "monitor/trace.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+um_status um_trace_begin(struct um_trace *t)
+{
+    struct um_trace_event *event = um_array(UM_TRACE_EVENTS, sizeof *event);
+    if (!event)
+        return um_fail(UM_ENOMEM, "trace");
+    pthread_mutex_lock(&t->lock);
+    bool was_on = t->on;
+    if (!was_on) {
+        t->event = event;
+        t->epoch = um_clock_ns();
+        t->on = true;
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (was_on)
+        um_free(event);
+    return was_on ? um_fail(UM_EINVAL, "a run is traced into one file only") : UM_OK;
+}
+
+void um_trace_finish(struct um_trace *t)
+{
+    um_free(t->event);
+    t->event = NULL;
+}
+
+void um_trace_name_sink(struct um_trace *t, int sink, const char *name)
+{
+    if (sink < UM_TRACE_SINKS)
+        snprintf(t->sink[sink], sizeof t->sink[sink], "%s", name);
+}
+
+void um_trace_add(struct um_trace *t, int track, const char *name, uint64_t begin, uint64_t end,
+                  uint64_t frame)
+{
+    pthread_mutex_lock(&t->lock);
+    if (t->on && t->count < UM_TRACE_EVENTS)
+        t->event[(t->first + t->count++) % UM_TRACE_EVENTS] =
+            (struct um_trace_event){name, begin, end, frame, track};
+    else if (t->on)
+        t->lost++;
+    pthread_mutex_unlock(&t->lock);
+}
+
+static const char *track_name(const struct um_trace *t, int track)
+{
+    static const char *const stages[] = {"stage upload", "stage detect", "stage segment",
+                                         "stage packet"};
+    if (track == UM_TRACK_READER)
+        return "reader";
+    if (track == UM_TRACK_DRIVER)
+        return "driver";
+    if (track < UM_TRACK_SINK)
+        return stages[(track - UM_TRACK_STAGE) % 4];
+    return t->sink[track - UM_TRACK_SINK];
+}
+
+/* Microseconds with three digits; doubles would do, and print 17. */
+static void put_us(um_json *j, const char *key, uint64_t ns)
+{
+    um_json_key(j, key);
+    um_json_double(j, (double)(ns / 1000) + (double)(ns % 1000) / 1e3);
+}
+
+static void put_name(um_json *j, const struct um_trace *t, int track)
+{
+    um_json_begin(j, '{');
+    um_json_key(j, "name");
+    um_json_string(j, "thread_name");
+    um_json_key(j, "ph");
+    um_json_string(j, "M");
+    um_json_key(j, "pid");
+    um_json_int(j, 1);
+    um_json_key(j, "tid");
+    um_json_int(j, track);
+    um_json_key(j, "args");
+    um_json_begin(j, '{');
+    um_json_key(j, "name");
+    um_json_string(j, track_name(t, track));
+    um_json_end(j, '}');
+    um_json_end(j, '}');
+    um_json_newline(j);
+}
+
+static void put_event(um_json *j, const struct um_trace *t, const struct um_trace_event *e)
+{
+    uint64_t begin = e->begin > t->epoch ? e->begin - t->epoch : 0;
+    um_json_begin(j, '{');
+    um_json_key(j, "name");
+    um_json_string(j, e->name);
+    um_json_key(j, "ph");
+    um_json_string(j, "X");
+    um_json_key(j, "pid");
+    um_json_int(j, 1);
+    um_json_key(j, "tid");
+    um_json_int(j, e->track);
+    put_us(j, "ts", begin);
+    put_us(j, "dur", e->end > e->begin ? e->end - e->begin : 0);
+    um_json_key(j, "args");
+    um_json_begin(j, '{');
+    um_json_key(j, "frame");
+    um_json_uint(j, e->frame);
+    um_json_end(j, '}');
+    um_json_end(j, '}');
+    um_json_newline(j);
+}
+
+um_status um_trace_take(struct um_trace *t, char **text)
+{
+    enum { TURN = 256 }; /* while the lock is held */
+    struct um_trace_event turn[TURN];
+    um_json j = {0};
+    *text = NULL;
+    for (int n = 1; n > 0;) {
+        pthread_mutex_lock(&t->lock);
+        n = t->count < TURN ? t->count : TURN;
+        for (int i = 0; i < n; i++)
+            turn[i] = t->event[(t->first + i) % UM_TRACE_EVENTS];
+        t->first = (t->first + n) % UM_TRACE_EVENTS;
+        t->count -= n;
+        pthread_mutex_unlock(&t->lock);
+        for (int i = 0; i < n; i++) {
+            if (!t->named[turn[i].track])
+                put_name(&j, t, turn[i].track);
+            t->named[turn[i].track] = true;
+            put_event(&j, t, &turn[i]);
+        }
+    }
+    if (j.len && !j.failed)
+        j.text[--j.len] = 0; /* whoever writes it ends the line */
+    return j.len || j.failed ? um_json_finish(&j, text) : UM_OK;
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What happened when, on which track, for Perfetto and chrome://tracing: kept in a ring until a
+ * sink takes it; what finds no room is counted, nobody waits. */
+#ifndef UM_MONITOR_TRACE_H
+#define UM_MONITOR_TRACE_H
+
+#include "base/json.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Tracks: threads of a run, and the pipeline's stages, which may overlap. */
+enum {
+    UM_TRACK_READER = 1,
+    UM_TRACK_DRIVER,
+    UM_TRACK_STAGE, /* and the next four */
+    UM_TRACK_SINK = 16
+};
+enum { UM_TRACE_EVENTS = 1 << 15, UM_TRACE_SINKS = 40 };
+
+struct um_trace {
+    pthread_mutex_t lock;
+    bool on;
+    uint64_t epoch; /* ns: the trace's zero */
+    struct um_trace_event {
+        const char *name; /* static */
+        uint64_t begin, end, frame;
+        int track;
+    } * event; /* UM_TRACE_EVENTS of them */
+    int first, count;
+    uint64_t lost;
+    char sink[UM_TRACE_SINKS][96];
+    bool named[UM_TRACK_SINK + UM_TRACE_SINKS]; /* in what was taken so far */
+};
+
+um_status um_trace_begin(struct um_trace *t);
+void um_trace_finish(struct um_trace *t);
+void um_trace_name_sink(struct um_trace *t, int sink, const char *name);
+void um_trace_add(struct um_trace *t, int track, const char *name, uint64_t begin, uint64_t end,
+                  uint64_t frame);
+/* What has come since the last time, as lines of JSON objects that each end with a comma; *text
+ * NULL if nothing has. */
+um_status um_trace_take(struct um_trace *t, char **text);
+
+#endif

@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a run counts and how it is told; who may ask the viewer's server; JPEGs for it. */
+#include "base/mem.h"
+#include "io/image.h"
+#include "io/jpeg_write.h"
+#include "monitor/monitor.h"
+#include "test.h"
+#include "ultramotion/ultramotion.h"
+#include "web/request.h"
+
+#include <cjson/cJSON.h>
+
+/* ---- a run that is none ---- */
+
+struct fake {
+    struct um_monitor_live live;
+    char key[16];
+    double value;
+};
+
+static void fake_collect(void *run, struct um_monitor_live *out)
+{
+    *out = ((struct fake *)run)->live;
+}
+
+static void fake_counts(void *run,
+                        void (*each)(void *ctx, const char *who, const char *name, uint64_t n),
+                        void *ctx)
+{
+    (void)run;
+    each(ctx, "source", "images", 7);
+    each(ctx, "source", "bad\"\\\nname", 1);
+    each(ctx, "igtl::1", "sent", 3);
+}
+
+static um_status fake_set(void *run, const char *key, double value)
+{
+    struct fake *f = run;
+    snprintf(f->key, sizeof f->key, "%s", key);
+    f->value = value;
+    return UM_OK;
+}
+
+static const struct um_monitor_ops ops = {fake_collect, fake_counts, fake_set};
+
+static struct fake some_run(void)
+{
+    struct fake f = {.live = {.running = true, .frames_in = 12, .sinks = 1}};
+    f.live.counts = (um_run_counts){.struct_size = sizeof f.live.counts,
+                                    .frames = 5,
+                                    .visible = 4,
+                                    .lost = 1,
+                                    .replaced = 6,
+                                    .unreadable = 1,
+                                    .dropped = 2};
+    snprintf(f.live.source, sizeof f.live.source, "a \"quoted\" \xff source\n");
+    snprintf(f.live.sink[0].name, sizeof f.live.sink[0].name, "jsonl:\xc3\xa4\"");
+    f.live.sink[0].capacity = 4;
+    return f;
+}
+
+static void add_packets(um_monitor *m, int n)
+{
+    for (int i = 0; i < n; i++) {
+        um_packet p = {.struct_size = sizeof p,
+                       .frame_id = (uint64_t)i,
+                       .ts = 1e9,
+                       .state = i % 5 ? UM_STATE_VISIBLE : UM_STATE_LOST,
+                       .score = 0.5f,
+                       .device = "guard",
+                       .precision = "fp32",
+                       .ms = {1, 20 + i, i % 5 ? 10 : 0, 2, 33 + i},
+                       .transfers = {.up = 1, .down = 1 + (uint32_t)(i == 3), .up_bytes = 100}};
+        struct um_passage way = {1, 2, 3000002, 40000000};
+        um_monitor_packet(m, &p, &way, 4096);
+    }
+}
+
+static double number_at(const cJSON *json, const char *group, const char *key)
+{
+    const cJSON *in = group ? cJSON_GetObjectItem(json, group) : json;
+    const cJSON *v = cJSON_GetObjectItem(in, key);
+    return cJSON_IsNumber(v) ? v->valuedouble : NAN;
+}
+
+TEST(numbers_are_the_same_in_every_form)
+{
+    um_monitor *m = NULL;
+    struct fake f = some_run();
+    char *text = NULL, *page = NULL, line[512];
+    CHECK_OK(um_monitor_open(&m));
+    um_monitor_attach(m, &ops, &f);
+    add_packets(m, 5);
+    CHECK_OK(um_monitor_json(m, &text));
+    cJSON *json = cJSON_Parse(text);
+    CHECK(json);
+    CHECK_EQ(number_at(json, "frames", "out"), 5);
+    CHECK_EQ(number_at(json, "frames", "in"), 12);
+    CHECK_EQ(number_at(json, "drops", "replaced"), 6);
+    CHECK_EQ(number_at(json, "transfers", "copies_total"), 11);
+    CHECK_EQ(number_at(json, "transfers", "down_most"), 2);
+    CHECK_EQ(number_at(json, NULL, "device_memory_bytes"), 4096);
+    const cJSON *stages = cJSON_GetObjectItem(json, "stages_ms");
+    CHECK_EQ(number_at(stages, "segment", "count"), 4); /* of those that were outlined */
+    CHECK_EQ(number_at(stages, "total", "sum"), 33 + 34 + 35 + 36 + 37);
+    CHECK_NEAR(number_at(stages, "wait", "max"), 3, 1e-6);
+    const cJSON *counts = cJSON_GetObjectItem(json, "counts");
+    CHECK_EQ(number_at(counts, "source", "images"), 7);
+    CHECK_EQ(number_at(counts, "igtl::1", "sent"), 3);
+    CHECK_OK(um_monitor_prometheus(m, &page));
+    CHECK(strstr(page, "\nultramotion_packets_total 5\n"));
+    CHECK(strstr(page, "\nultramotion_copies_total 11\n"));
+    CHECK(strstr(page, "\nultramotion_drops_total{cause=\"replaced\"} 6\n"));
+    CHECK(strstr(page, "stage_seconds_bucket{stage=\"total\",le=\"0.05\"} 5\n"));
+    CHECK(strstr(page, "stage_seconds_bucket{stage=\"total\",le=\"0.03\"} 0\n"));
+    CHECK(strstr(page, "{who=\"source\",what=\"bad\\\"\\\\name\"} 1\n"));
+    CHECK(strstr(page, "source=\"a \\\"quoted\\\"  source\"} 1\n"));
+    um_monitor_line(m, line, sizeof line);
+    CHECK_MSG(strstr(line, "5 frames, 4 visible") && strstr(line, "replaced 6"), "%s", line);
+    um_monitor_view view;
+    um_monitor_view_default(&view);
+    CHECK_OK(um_monitor_read(m, &view));
+    CHECK(view.packets == 5 && view.copies == 11 && view.least.down == 1 && view.most.down == 2 &&
+          view.time[UM_TIME_TOTAL].most == 37);
+    cJSON_Delete(json);
+    um_free(text);
+    um_free(page);
+    um_monitor_detach(m);
+    um_monitor_close(&m);
+}
+
+TEST(a_monitor_outlives_its_run)
+{
+    um_monitor *m = NULL;
+    struct fake f = some_run();
+    char *text = NULL, why[128];
+    CHECK_OK(um_monitor_open(&m));
+    CHECK(um_monitor_set(m, "conf", 1) == UM_AGAIN);
+    CHECK(!um_monitor_ready(m, why, sizeof why) && strstr(why, "no run"));
+    um_monitor_attach(m, &ops, &f);
+    CHECK(!um_monitor_ready(m, why, sizeof why) && strstr(why, "no packet"));
+    CHECK_OK(um_monitor_set(m, "conf", 0.25));
+    CHECK(strcmp(f.key, "conf") == 0 && f.value == 0.25);
+    add_packets(m, 5);
+    CHECK(um_monitor_ready(m, why, sizeof why) && !why[0]);
+    um_monitor_detach(m);
+    memset(&f, 0xff, sizeof f); /* nobody looks there any more */
+    CHECK(!um_monitor_ready(m, why, sizeof why) && um_monitor_alive(m, why, sizeof why));
+    CHECK_OK(um_monitor_json(m, &text));
+    CHECK(strstr(text, "\"running\":false") && strstr(text, "\"out\":5"));
+    um_free(text);
+    um_monitor *other = um_monitor_ref(m);
+    um_monitor_close(&m);
+    CHECK_OK(um_monitor_history(other, &text));
+    um_free(text);
+    um_monitor_close(&other);
+    um_monitor_close(NULL);
+}
+
+static void count_line(void *ctx, const char *line)
+{
+    int *n = ctx;
+    cJSON *json = cJSON_Parse(line);
+    const cJSON *first = json ? json->child : NULL;
+    if (first && strcmp(first->string, "ts") == 0 && strcmp(first->next->string, "event") == 0)
+        n[0]++;
+    const cJSON *event = cJSON_GetObjectItem(json, "event");
+    if (cJSON_IsString(event) && strcmp(event->valuestring, "drop_event") == 0)
+        n[1] += (int)number_at(json, NULL, "removed");
+    cJSON_Delete(json);
+}
+
+TEST(losses_are_told_once)
+{
+    um_monitor *m = NULL;
+    struct fake f = some_run();
+    int n[2] = {0};
+    CHECK_OK(um_monitor_open(&m));
+    um_monitor_attach(m, &ops, &f);
+    CHECK_OK(um_monitor_kpi(m, count_line, n));
+    CHECK(n[0] == 1 + 1 + 3 && n[1] == 6 + 1 + 2);
+    CHECK_OK(um_monitor_kpi(m, count_line, n));
+    CHECK_EQ(n[1], 9);
+    f.live.counts.replaced = 8;
+    CHECK_OK(um_monitor_kpi(m, count_line, n));
+    CHECK_EQ(n[1], 11);
+    um_monitor_detach(m);
+    um_monitor_close(&m);
+}
+
+TEST(telling_survives_failed_allocations)
+{
+    struct fake f = some_run();
+    for (uint64_t k = 1; k < 40; k++) {
+        um_monitor *m = NULL;
+        char *text = NULL;
+        um_mem_fail_at(k);
+        FORGET_ERROR();
+        um_status st = um_monitor_open(&m);
+        um_status (*const tell[])(um_monitor *, char **) = {um_monitor_json, um_monitor_prometheus,
+                                                            um_monitor_history};
+        for (int i = 0; i < 3 && st == UM_OK; i++) {
+            um_monitor_attach(m, &ops, &f);
+            st = tell[i](m, &text);
+            CHECK((st == UM_OK) == (text != NULL));
+            um_free(text);
+        }
+        um_mem_fail_at(0);
+        CHECK_MEMORY(st);
+        if (m)
+            um_monitor_detach(m);
+        um_monitor_close(&m);
+    }
+}
+
+TEST(a_trace_keeps_what_finds_room)
+{
+    static struct um_trace t;
+    char *text = NULL;
+    pthread_mutex_init(&t.lock, NULL);
+    um_trace_add(&t, UM_TRACK_DRIVER, "frame", 1, 2, 3); /* not on: not kept */
+    CHECK_OK(um_trace_begin(&t));
+    CHECK(um_trace_begin(&t) == UM_EINVAL);
+    CHECK_OK(um_trace_take(&t, &text));
+    CHECK(!text);
+    for (int i = 0; i < UM_TRACE_EVENTS + 5; i++)
+        um_trace_add(&t, UM_TRACK_DRIVER, "frame", t.epoch + 1500, t.epoch + 4000, (uint64_t)i);
+    CHECK_EQ(t.lost, 5);
+    CHECK_OK(um_trace_take(&t, &text));
+    CHECK(strstr(text,
+                 "{\"name\":\"frame\",\"ph\":\"X\",\"pid\":1,\"tid\":2,\"ts\":1.5,\"dur\":2.5,"
+                 "\"args\":{\"frame\":0}},\n"));
+    CHECK(text[strlen(text) - 1] == ',' && t.count == 0);
+    um_free(text);
+    um_trace_finish(&t);
+    pthread_mutex_destroy(&t.lock);
+}
+
+/* ---- who may ask ---- */
+
+TEST(hosts_are_addresses_or_known)
+{
+    static const char *const good
+        [] = {"127.0.0.1", "127.0.0.1:8080",    "10.1.2.3:1", "localhost", "LocalHost:80",
+              "[::1]",     "[fe80::1%eth0]:80", "a.b:5",      "c"},
+    *const bad[] = {
+        "",       ":80",      "evil",       "1.2.3",        "1.2.3.4.5",        "1.2.3.256",
+        "1..2.3", "1.2.3.4.", "127.0.0.1:", "127.0.0.1:8x", "127.0.0.1:123456", "[::1",
+        "[evil]", "[::1]80",  "a",          "a.b.c",        "localhost.",       "localhost@evil",
+        "x,a.b"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        CHECK_MSG(um_web_host_good(good[i], "a.b,c"), "%s", good[i]);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        CHECK_MSG(!um_web_host_good(bad[i], "a.b,c"), "%s", bad[i]);
+}
+
+TEST(origins_and_tokens_are_ours)
+{
+    CHECK(um_web_origin_good("", "a:1") && um_web_origin_good("http://a:1", "a:1") &&
+          um_web_origin_good("https://A:1", "a:1"));
+    CHECK(!um_web_origin_good("null", "a:1") && !um_web_origin_good("http://a", "a:1") &&
+          !um_web_origin_good("http://a:1/", "a:1") && !um_web_origin_good("http://", "") &&
+          !um_web_origin_good("ws://a:1", "a:1"));
+    CHECK(um_web_token_good("secret", "Bearer secret", "") &&
+          um_web_token_good("secret", "", "secret") &&
+          !um_web_token_good("secret", "Bearer no", "secret"));
+    CHECK(!um_web_token_good("secret", "", "") && !um_web_token_good("secret", "Bearer ", "") &&
+          !um_web_token_good("secret", "secret", "") && !um_web_token_good("secret", "", "secre") &&
+          !um_web_token_good("secret", "", "secretsecret"));
+    CHECK(um_web_is_json("application/json") && um_web_is_json("Application/JSON; charset=x") &&
+          !um_web_is_json("application/jsonp") && !um_web_is_json("") &&
+          !um_web_is_json("text/plain"));
+}
+
+TEST(bodies_are_flat_objects)
+{
+    struct um_web_control c;
+    struct um_web_message m;
+    const char *text = "{\"label\":-1,\"conf\":0.5}";
+    CHECK_OK(um_web_control_read(&c, text, strlen(text)));
+    CHECK(c.n == 2 && strcmp(c.set[0].key, "label") == 0 && c.set[0].value == -1 &&
+          c.set[1].value == 0.5);
+    static const char *const bad[] = {"",
+                                      "{}",
+                                      "[]",
+                                      "1",
+                                      "null",
+                                      "{\"conf\":null}",
+                                      "{\"conf\":\"1\"}",
+                                      "{\"conf\":1}}",
+                                      "{\"conf\":1,\"conf\":1}",
+                                      "{\"Conf\":1}",
+                                      "{\"conf\":1e999}",
+                                      "{\"conf\":{}}",
+                                      "{"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        CHECK_MSG(um_web_control_read(&c, bad[i], strlen(bad[i])) == UM_EFORMAT, "%s", bad[i]);
+    CHECK(um_web_control_read(&c, "{\"conf\":1}\0", 11) == UM_EFORMAT);
+    CHECK_OK(um_web_message_read(&m, "{\"stream\":true,\"ping\":2.5}", 26));
+    CHECK(m.has_stream && m.stream && m.has_ping && m.ping == 2.5);
+    CHECK(um_web_message_read(&m, "{\"stream\":1}", 12) == UM_EFORMAT);
+    static char big[UM_WEB_BODY + 1];
+    memset(big, ' ', sizeof big);
+    CHECK(um_web_control_read(&c, big, sizeof big) == UM_EFORMAT);
+}
+
+/* ---- pictures ---- */
+
+TEST(pictures_come_back_nearly_the_same)
+{
+    enum { W = 211, H = 133 };
+    for (int channels = 1; channels <= 3; channels += 2) {
+        um_frame *f = NULL, *back = NULL;
+        struct um_jpeg jpeg = {0};
+        CHECK_OK(um_frame_create(&f, W, H, channels));
+        for (int y = 0; y < H; y++)
+            for (int x = 0; x < W * channels; x++)
+                f->pixels[y * f->stride + x] = (uint8_t)(128 + 100 * sin(x / 31.0) * cos(y / 17.0));
+        for (int again = 0; again < 2; again++) /* the block is used again */
+            CHECK_OK(um_jpeg_write(&jpeg, f, 95));
+        FILE *file = fmemopen(jpeg.data, jpeg.size, "rb");
+        struct um_image_file in = {.file = file, .bytes = (int64_t)jpeg.size};
+        CHECK_OK(um_jpeg_read(&in, &back));
+        fclose(file);
+        CHECK(back->width == W && back->height == H && back->channels == channels);
+        int worst = 0;
+        for (int y = 0; y < H; y++)
+            for (int x = 0; x < W * channels; x++) {
+                int d = abs(back->pixels[y * back->stride + x] - f->pixels[y * f->stride + x]);
+                worst = d > worst ? d : worst;
+            }
+        CHECK_MSG(worst <= (channels == 1 ? 6 : 40), "%d", worst); /* colour is kept coarser */
+        um_frame_unref(&back);
+        um_frame_unref(&f);
+        um_jpeg_finish(&jpeg);
+    }
+}
+
+TEST(a_picture_that_grows_the_block)
+{
+    enum { SIDE = 700 };
+    um_frame *f = NULL;
+    struct um_jpeg jpeg = {0};
+    uint32_t x = 1;
+    CHECK_OK(um_frame_create(&f, SIDE, SIDE, 1));
+    for (int i = 0; i < SIDE * SIDE; i++) {
+        x = x * 1664525u + 1013904223u;
+        f->pixels[i] = (uint8_t)(x >> 24); /* noise: as large as it gets */
+    }
+    CHECK_OK(um_jpeg_write(&jpeg, f, 100));
+    CHECK(jpeg.size > 1 << 16 && jpeg.data[jpeg.size - 2] == 0xff &&
+          jpeg.data[jpeg.size - 1] == 0xd9);
+    um_jpeg_finish(&jpeg);
+    for (uint64_t k = 1; k < 8; k++) {
+        um_mem_fail_at(k);
+        FORGET_ERROR();
+        um_status st = um_jpeg_write(&jpeg, f, 100);
+        um_mem_fail_at(0);
+        CHECK_MEMORY(st);
+        um_jpeg_finish(&jpeg);
+    }
+    um_frame_unref(&f);
+}
+
+TEST_MAIN
