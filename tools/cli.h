@@ -31,15 +31,16 @@ enum command_bit {
 struct options {
     const char *detector, *segmenter, *sam_family, *device, *precision, *class_name, *gate, *kpi,
         *dump, *config, *size, *pixel, *calibrate, *on_device_lost, *on_sink_full, *window,
-        *det_size, *det_act, *det_fit, *names, *igtl_crc, *igtl_coord, *igtl_max_fps, *igtl_version;
+        *det_size, *det_act, *det_fit, *names, *igtl_crc, *igtl_coord, *igtl_max_fps, *igtl_version,
+        *results, *masks, *lines;
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;
     int threads, queries, sam_size;
     int sam_as_numpy; /* -1 = not said */
     float conf, sink_deadline, fps;
-    bool has_crop, has_box, has_assert;
-    double crop[4], box[4], assert_transfers[2];
+    bool has_crop, has_box, has_assert, has_within, has_spacing;
+    double crop[4], box[4], assert_transfers[2], within[2], spacing[2];
     long frames;
     uint64_t seed, guard_seed;
     int rounds, inflight, objects;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* inspect, convert, phantom, val. */
+/* inspect, convert, phantom. */
 #include "cli.h"
 
 #include <inttypes.h>
@@ -222,11 +222,4 @@ int command_phantom(const struct options *o)
         fprintf(stderr, "%ld frames in %s/frames, masks in %s/masks, truth in %s/truth.json\n",
                 p.frames, dir, dir, dir);
     return EXIT_DONE;
-}
-
-int command_val(const struct options *o)
-{
-    (void)o;
-    fprintf(stderr, "ultramotion: val: not in this build\n");
-    return EXIT_FAILED;
 }
