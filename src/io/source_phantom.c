@@ -22,6 +22,7 @@ struct source_phantom {
     long frames; /* 0 = endless */
     int width, height;
     double empty;
+    um_look look;
     uint8_t *mask;
     um_truth truth;
     int drawn;
@@ -36,14 +37,20 @@ static um_status set(struct source_phantom *s, const char *key, const char *valu
             return um_fail(UM_EINVAL, "phantom: empty=%s must be a number from 0 to 1", value);
         return UM_OK;
     }
+    if (strcmp(key, "look") == 0) {
+        if (strcmp(value, "default") != 0 && strcmp(value, "hard") != 0)
+            return um_fail(UM_EINVAL, "phantom: look=%s must be default or hard", value);
+        s->look = *value == 'h' ? UM_LOOK_HARD : UM_LOOK_DEFAULT;
+        return UM_OK;
+    }
     static const char *const keys[] = {"seed", "frames", "width", "height"};
     size_t k = 0;
     while (k < 4 && strcmp(key, keys[k]) != 0)
         k++;
     if (k == 4)
-        return um_fail(UM_EINVAL,
-                       "phantom: unknown key \"%s\": known are seed, frames, width, height, empty",
-                       key);
+        return um_fail(
+            UM_EINVAL,
+            "phantom: unknown key \"%s\": known are seed, frames, width, height, empty, look", key);
     uint64_t n = 0;
     if (!um_number_whole(value, k == 0 ? UINT64_MAX : INT_MAX, &n))
         return um_fail(UM_EINVAL, "phantom: %s=%s must be a whole number", key, value);
@@ -82,7 +89,7 @@ static um_status phantom_open(void *priv, const char *spec, const um_source_sett
             return st;
         spec += n + (spec[n] == ',');
     }
-    um_status st = um_phantom_open(&s->phantom, s->width, s->height, s->empty);
+    um_status st = um_phantom_open(&s->phantom, s->width, s->height, s->empty, s->look);
     if (st == UM_OK && !(s->mask = um_alloc((size_t)s->width * (size_t)s->height)))
         st = um_fail(UM_ENOMEM, "phantom mask");
     return st;
@@ -264,7 +271,7 @@ um_status um_phantom_write(const char *dir, uint64_t seed, long frames, int widt
     if (!dir || !dir[0] || frames < 1)
         return um_fail(UM_EINVAL, "phantom: %s", frames < 1 ? "at least one frame" : "no folder");
     struct writer w = {.dir = dir, .width = width, .height = height};
-    um_status st = um_phantom_open(&w.phantom, width, height, EMPTY_SHARE);
+    um_status st = um_phantom_open(&w.phantom, width, height, EMPTY_SHARE, UM_LOOK_DEFAULT);
     if (st == UM_OK)
         st = make_folders(dir);
     size_t size = (size_t)width * (size_t)height;
