@@ -15,7 +15,7 @@ from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_float, 
 from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from typing import Any, Callable
 
-ABI = 3  # um_abi() that this file was written for
+ABI = 4  # um_abi() that this file was written for
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
 

@@ -73,7 +73,7 @@ static void draw_sheet(struct um_hard *g, struct rng *r, float *field, int from,
                        float thick, float bright, float rough, int id)
 {
     float *along = g->bright;
-    um_field_curve(&g->field, r, rough, uniform(r, 8, 60) * g->s, along);
+    um_field_curve(&g->field, r, rough, log_uniform(r, 3, 50) * g->s, along);
     float soft = 12 * g->s;
     for (int x = from; x < to; x++) {
         int a = x > 0 ? x - 1 : 0, b = x < g->w - 1 ? x + 1 : x;
@@ -111,7 +111,7 @@ static void draw_layers(struct um_hard *g, struct rng *r, float *muscle_top)
     int h = g->h, w = g->w;
     float s = g->s, gel = chance(r, .3) ? uniform(r, 0, .06) * (float)h : 0;
     float skin = gel + uniform(r, 3, 14) * s, fat = skin + uniform(r, 0, 60) * s;
-    float dim = log_uniform(r, .04f, .5f), fat_level = dim * uniform(r, .4, 2),
+    float dim = log_uniform(r, .02f, .3f), fat_level = dim * uniform(r, .4, 2),
           skin_level = dim * uniform(r, .8, 4);
     for (size_t i = 0; i < (size_t)w * (size_t)h; i++) {
         g->amp[i] = dim;
@@ -140,7 +140,7 @@ static void draw_texture(struct um_hard *g, struct rng *r, struct rng *noise)
     int w = g->w, h = g->h;
     size_t n = (size_t)w * (size_t)h;
     float sx = log_uniform(r, 2, 14) * g->s, sy = log_uniform(r, .8f, 5) * g->s,
-          depth = uniform(r, .15, .8);
+          depth = uniform(r, .1, .55);
     um_field_noise(noise, g->re, n);
     float left = um_field_blur(&g->field, g->re, w, h, sx, sy);
     float scale = depth / sqrtf(left + 1e-12f), shear = uniform(r, -.22, .22);
@@ -155,7 +155,7 @@ static void draw_texture(struct um_hard *g, struct rng *r, struct rng *noise)
 static void draw_fibres(struct um_hard *g, struct rng *r, float top)
 {
     float s = g->s, angle = uniform(r, -.45, .45), turn = uniform(r, -.5, .5);
-    float bright = log_uniform(r, .05f, 1), length = uniform(r, 8, 40) * s;
+    float bright = log_uniform(r, .05f, 1), length = log_uniform(r, 4, 30) * s;
     float cx = uniform(r, 0, 1) * (float)g->w, cy = uniform(r, .2, .9) * (float)g->h,
           reach = uniform(r, .3, 1.5) * (float)g->h;
     for (int n = below(r, 0, 2) ? below(r, 60, 320) : below(r, 0, 60); n > 0; n--) {
@@ -163,7 +163,7 @@ static void draw_fibres(struct um_hard *g, struct rng *r, float top)
         float d = ((x - cx) * (x - cx) + (y - cy) * (y - cy)) / (reach * reach);
         float a = angle + turn * (x / (float)g->w - .5f) + uniform(r, -.12, .12);
         a = a > .6f ? .6f : a < -.6f ? -.6f : a;
-        draw_stroke(g, g->spec, x, y, length * uniform(r, .4, 1.6), a, uniform(r, -.006, .006) / s,
+        draw_stroke(g, g->spec, x, y, length * uniform(r, .4, 1.6), a, uniform(r, -.02, .02) / s,
                     uniform(r, .5, 1.3) * s, bright * log_uniform(r, .1f, 2) * natural_exp(-d), 0);
     }
 }
@@ -176,15 +176,18 @@ static void draw_fascia(struct um_hard *g, struct rng *r, float top)
         if (!whole && chance(r, .6))
             to = from + (int)(uniform(r, .15, .6) * (float)g->w);
         to = to > g->w ? g->w : to;
-        line_curve(g, r, uniform(r, .6 * top, .75 * g->h), uniform(r, 1, 7), uniform(r, -45, 45));
-        float thick = uniform(r, .6, 2.4) * g->s, bright = log_uniform(r, .06f, 4);
-        draw_sheet(g, r, g->spec, from, to, thick, bright, uniform(r, .1, .7),
-                   bright > .6f ? add_structure(g, UM_STRUCTURE_FASCIA) : 0);
-        if (chance(r, .25)) { /* a second sheet close by */
-            float gap = uniform(r, 3, 9) * g->s;
+        line_curve(g, r, uniform(r, .6 * top, .75 * g->h), uniform(r, 1, 14), uniform(r, -45, 45));
+        float thick = uniform(r, .6, 2.2) * g->s, bright = log_uniform(r, .06f, 3);
+        draw_sheet(g, r, g->spec, from, to, thick, bright, uniform(r, .2, 1.1),
+                   bright > .5f ? add_structure(g, UM_STRUCTURE_FASCIA) : 0);
+        for (int strands = below(r, 0, 5); strands > 0; strands--) { /* close by, and broken */
+            int a = from + (int)(uniform(r, 0, .6) * (float)(to - from)),
+                b = a + (int)(uniform(r, .2, .9) * (float)(to - a));
+            float gap = uniform(r, -5, 7) * g->s, drift = uniform(r, -.03, .03);
             for (int x = 0; x < g->w; x++)
-                g->curve[x] += gap;
-            draw_sheet(g, r, g->spec, from, to, thick, bright * uniform(r, .3, 1), .4f, 0);
+                g->curve[x] += gap + drift * (float)(x - a);
+            draw_sheet(g, r, g->spec, a, b, thick * uniform(r, .5, 1), bright * uniform(r, .1, 1),
+                       1, 0);
         }
     }
 }
@@ -280,10 +283,10 @@ static void shape_bone(struct um_hard *g, struct rng *r, int left, int right, in
     float wide_l, wide_r;
     um_field_curve(&g->field, r, uniform(r, .2, 1.6) * s, uniform(r, 12, 40) * s, y);
     if (kind < 5) { /* a hump: long bone across */
-        float half = log_uniform(r, 26, 130) * s, rise = uniform(r, .3, 1.4) * half,
+        float half = log_uniform(r, 30, 130) * s, rise = uniform(r, .4, 1.4) * half,
               p = uniform(r, 1.4, 3.2), lean = uniform(r, .6, 1.6), tilt = uniform(r, -.35, .35);
-        wide_l = half * uniform(r, .5, 1.25);
-        wide_r = half * uniform(r, .5, 1.25) * lean;
+        wide_l = half * uniform(r, .8, 1.8);
+        wide_r = half * uniform(r, .8, 1.8) * lean;
         for (int x = 0; x < g->w; x++) {
             float d = (float)x - x0, u = fabsf(d) / (d < 0 ? half : half * lean);
             float top = sqrtf(u * u + .01f) - .1f;
@@ -333,10 +336,10 @@ static int draw_bone(struct um_hard *g, struct rng *r, int left, int right)
     float s = g->s;
     int first, last;
     shape_bone(g, r, left, right, &first, &last);
-    float peak = log_uniform(r, .18f, 4), steepness = uniform(r, .5, 5), rough = uniform(r, .1, .5);
-    float onset = uniform(r, 1, 2.6) * s, decay = onset * uniform(r, 1, 3.2);
+    float peak = log_uniform(r, .35f, 5), steepness = uniform(r, .5, 5), rough = uniform(r, .1, .5);
+    float onset = uniform(r, 1.1, 3) * s, decay = onset * uniform(r, 1, 3.2);
     float wall = uniform(r, .25, 1); /* scatterers' share in the surface */
-    float glow = chance(r, .6) ? uniform(r, 0, .35) : 0,
+    float glow = chance(r, .7) ? uniform(r, 0, .35) : 0,
           deep = 1.44269504f / (log_uniform(r, 6, 50) * s);
     um_field_curve(&g->field, r, rough, uniform(r, 8, 40) * s, g->curve);
     float most = 0;
@@ -482,13 +485,13 @@ static void make_echo(struct um_hard *g, struct rng *r, struct rng *noise)
     size_t n = (size_t)w * (size_t)h;
     float s = g->s, focus = uniform(r, .7, 1.8) * s, near = focus * uniform(r, 1, 2.2),
           far = focus * uniform(r, 1, 2.6), depth = uniform(r, .2, .7) * (float)h,
-          axial = uniform(r, .45, 1.1) * s;
+          axial = uniform(r, .4, .9) * s;
     um_field_noise(noise, g->re, n);
     um_field_noise(noise, g->im, n);
     um_field_widen(&g->field, g->re, w, h, near, focus, far, depth, axial);
     um_field_widen(&g->field, g->im, w, h, near, focus, far, depth, axial);
     float loss = uniform(r, .2, 5.5), knee = uniform(r, .3, .9), slide[9];
-    float speckle = uniform(r, .55, 1); /* less than one: the scanner smooths */
+    float speckle = uniform(r, .25, .9); /* less than one: the scanner smooths */
     float ground = log_uniform(r, .0008f, .04f), rise = uniform(r, 0, 3);
     for (int i = 0; i < 9; i++)
         slide[i] = uniform(r, -.45, .45);
@@ -515,10 +518,10 @@ static void make_echo(struct um_hard *g, struct rng *r, struct rng *noise)
 static void compress(struct um_hard *g, struct rng *r, struct rng *noise)
 {
     size_t n = (size_t)g->w * (size_t)g->h;
-    float range = uniform(r, 34, 75), full = log_uniform(r, .5f, 6), gamma = uniform(r, .8, 2.2),
+    float range = uniform(r, 34, 75), full = log_uniform(r, .8f, 6), gamma = uniform(r, .8, 2.2),
           gain = chance(r, .5) ? uniform(r, .3, .8) : uniform(r, .75, 1.2);
     float scale = 6.0205999f / range, offset = 1 - scale * log_2(full), grain = uniform(r, 0, .015),
-          lift = chance(r, .15) ? uniform(r, 0, .05) : 0;
+          lift = chance(r, .6) ? uniform(r, 0, .05) : 0;
     um_field_noise(noise, g->re, n);
     for (size_t i = 0; i < n; i++) {
         float v = scale * log_2(g->amp[i] + 1e-6f) + offset;
