@@ -199,7 +199,7 @@ static bool read_segmentation(const cJSON *s, int width, int height, uint8_t *ma
                                   : runs_of_numbers(counts, width, height, mask);
 }
 
-static bool mask_box(const uint8_t *mask, int width, int height, double box[4])
+static bool mask_box(const uint8_t *mask, int width, int height, float box[4])
 {
     int b[4] = {width, height, 0, 0};
     for (int y = 0; y < height; y++)
@@ -212,7 +212,7 @@ static bool mask_box(const uint8_t *mask, int width, int height, double box[4])
             b[3] = y + 1;
         }
     for (int i = 0; i < 4; i++)
-        box[i] = i < 2 ? b[i] : b[i] - b[i - 2];
+        box[i] = (float)b[i];
     return b[3] > 0;
 }
 
@@ -724,15 +724,25 @@ bool truth_in_time(const truth *t)
 
 /* ---- one picture ---- */
 
-static um_status one_object(struct truth_frame *f, const uint8_t *mask, const double *box)
+/* The pixels of `map` that are `value`, with the box x0,y0,x1,y1. */
+static um_status add_bone(struct truth_frame *f, const uint8_t *map, int value, const float box[4])
 {
     size_t n = (size_t)f->picture->width * (size_t)f->picture->height;
-    f->object = calloc(1, sizeof *f->object);
-    if (!f->object || !(f->object->mask = malloc(n)))
+    struct truth_object *more = realloc(f->object, (size_t)(f->objects + 1) * sizeof *more);
+    uint8_t *mask = malloc(n);
+    if (more)
+        f->object = more;
+    if (!more || !mask) {
+        free(mask);
         return no_memory();
-    memcpy(f->object->mask, mask, n);
-    memcpy(f->object->box, box, sizeof f->object->box);
-    f->objects = 1;
+    }
+    for (size_t i = 0; i < n; i++)
+        mask[i] = map[i] == value;
+    f->object[f->objects++] = (struct truth_object){
+        .box = {(double)box[0], (double)box[1], (double)box[2] - (double)box[0],
+                (double)box[3] - (double)box[1]},
+        .mask = mask,
+    };
     return UM_OK;
 }
 
@@ -749,12 +759,15 @@ static um_status read_phantom(truth *t, struct truth_frame *f)
     f->name = um_source_frame_name(t->phantom);
     f->sweep = "";
     f->boxes = f->masks = true;
-    if (!known.has_bone)
-        return UM_OK;
-    const double box[4] = {(double)known.box[0], (double)known.box[1],
-                           (double)known.box[2] - (double)known.box[0],
-                           (double)known.box[3] - (double)known.box[1]};
-    return one_object(f, known.mask, box);
+    const um_structure whole = {.kind = UM_STRUCTURE_BONE,
+                                .box = {known.box[0], known.box[1], known.box[2], known.box[3]}};
+    int n = known.map ? known.n_structures : known.has_bone;
+    for (int i = 0; i < n && st == UM_OK; i++) {
+        const um_structure *one = known.map ? &known.structure[i] : &whole;
+        if (one->kind == UM_STRUCTURE_BONE)
+            st = add_bone(f, known.map ? known.map : known.mask, i + 1, one->box);
+    }
+    return st;
 }
 
 /* A picture of truth: bytes 0/1, set where any channel is. */
@@ -825,11 +838,11 @@ static um_status read_entry(truth *t, const struct entry *e, struct truth_frame 
     if (st != UM_OK || !e->mask)
         return st;
     uint8_t *mask = NULL;
-    double box[4];
+    float box[4];
     f->boxes = f->masks = true;
     st = read_truth(e->mask, f, &mask);
     if (st == UM_OK && mask_box(mask, f->picture->width, f->picture->height, box))
-        st = one_object(f, mask, box);
+        st = add_bone(f, mask, 1, box);
     free(mask);
     return st;
 }
