@@ -129,6 +129,11 @@ def networks_and_what_they_write(folder):
         assert r[group] == again[group] == direct[group], f"{r[group]}\n{again[group]}\n{direct[group]}"
     assert json.loads((folder / "out/report.json").read_text())["boxes"] == r["boxes"]
     assert (folder / "out/contact.png").stat().st_size > 1000 and list((folder / "out/worst").iterdir())
+    um("phantom", "-o", folder / "hard", "--frames", 4, "--seed", 7, "--look", "hard", "--size", "160x200")
+    written, drawn = report(folder / "hard"), report("phantom:seed=7,frames=4,width=160,height=200,look=hard")
+    assert written["boxes"] == drawn["boxes"] and written["masks"] == drawn["masks"]
+    assert all("structures" in i for i in json.loads((folder / "hard/truth.json").read_text())["images"])
+    assert len(list((folder / "hard/structures").iterdir())) == 4
     assert "Dice" in um("val", folder / "data", "--results", folder / "out/results.json")[0]
 
 

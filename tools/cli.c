@@ -131,6 +131,8 @@ static const struct row table[] = {
      "write the taps of the last frame"},
     {"seed", 0, UNSIGNED, AT(seed), 0, 0, 0, 1.8e19, ON_PHANTOM, "N",
      "seed of the phantom; default 1"},
+    {"look", 0, TEXT, AT(look), 0, 0, 0, 0, ON_PHANTOM, "default|hard",
+     "hard: darker, with weaker bones of more shapes, other structures, poor contact, margins"},
     {"guard-seed", 0, UNSIGNED, AT(guard_seed), 0, 0, 0, 1.8e19, MODELS, "N",
      "order in which the guard device runs what may run in any order"},
     {"calibrate", 0, TEXT, AT(calibrate), 0, 0, 0, 0, ON_CONVERT, "SOURCE",

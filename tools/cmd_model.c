@@ -213,7 +213,8 @@ int command_phantom(const struct options *o)
     if (o->size && !cli_size("--size", o->size, &width, &height))
         return EXIT_USAGE;
     const char *dir = strncmp(o->sink[0], "dir:", 4) == 0 ? o->sink[0] + 4 : o->sink[0];
-    um_status st = um_phantom_write(dir, o->seed, p.frames, width, height, phantom_shown, &p);
+    um_status st =
+        um_phantom_write_look(dir, o->look, o->seed, p.frames, width, height, phantom_shown, &p);
     if (p.terminal)
         fprintf(stderr, "\n");
     if (st != UM_OK)

@@ -44,7 +44,7 @@ static const struct command commands[] = {
      "         green what is true\n"
      "Boxes: all the detector has, as COCO. Masks, lines and states: what the pipeline publishes;\n"
      "what it missed counts as Dice 0, distances and lines are of what was found.\n"},
-    {"phantom", ON_PHANTOM, command_phantom, 0, 0, "-o DIR [--frames N] [--seed N]",
+    {"phantom", ON_PHANTOM, command_phantom, 0, 0, "-o DIR [--frames N] [--seed N] [--look hard]",
      "write synthetic ultrasound frames with truth", NULL},
     {"bench", ON_BENCH, command_bench, 0, 1, "[pipeline|stages|residency|kernels]",
      "measure, JSON lines on stdout",
