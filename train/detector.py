@@ -57,7 +57,7 @@ def main():
         return groups
 
     if not args.export:
-        state.go(frames.batches(lambda i: sample(args.seed, i), state.step, args.batch), loss_of)
+        state.go(frames.batches(lambda i: sample(args.seed, i), state.step, args.batch, args.workers), loss_of)
     run.export(args, state.average.state, "detector.safetensors", {
         "architecture": "dfine-n", "input_size": SIDE, "classes": "bone", "activation": "relu", "fit": "stretch",
         "training_data": "ultramotion phantom, look=hard and default; no real picture", "steps": state.step, "licence": "Apache-2.0",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training pictures: a frame of the phantom, changed as scanners and hands change it. Sample `index` of `seed` is the same for ever."""
 
-import queue
-import threading
+import collections
+import concurrent.futures
 
 import cv2
 import numpy as np
@@ -80,22 +80,16 @@ def scan(rng, picture):
     return v
 
 
-def batches(make, first, size, ahead=3):
-    """make(index) for first*size, …: lists of `size`, drawn on a thread of their own."""
-    ready = queue.Queue(ahead)
-
-    def work():
+def batches(make, first, size, workers, ahead=3):
+    """make(index) for first*size, …: lists of `size`, drawn by threads while others are used (the library leaves Python alone)."""
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        waiting = collections.deque()
         step = first
         try:
             while True:
-                ready.put([make(step * size + i) for i in range(size)])
-                step += 1
-        except BaseException as error:  # told where it is waited for
-            ready.put(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    while True:
-        batch = ready.get()
-        if isinstance(batch, BaseException):
-            raise batch
-        yield batch
+                while len(waiting) <= ahead:
+                    waiting.append([pool.submit(make, step * size + i) for i in range(size)])
+                    step += 1
+                yield [one.result() for one in waiting.popleft()]
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -24,6 +24,7 @@ def arguments(description, steps, batch, rate):
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--threads", type=int, default=os.cpu_count())
+    p.add_argument("--workers", type=int, default=min(12, os.cpu_count()), help="threads that draw pictures")
     p.add_argument("--bf16", action="store_true", help="autocast; pays on GPUs and processors with AMX")
     p.add_argument("--minutes", type=float, default=4, help="between checkpoints")
     p.add_argument("--stop-after", type=float, default=0, metavar="MINUTES", help="save and leave; the next call goes on")
@@ -32,6 +33,7 @@ def arguments(description, steps, batch, rate):
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
+    torch.set_default_device(args.device)
     args.out.mkdir(parents=True, exist_ok=True)
     return args
 

@@ -149,7 +149,7 @@ def main():
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}], lr=args.rate)
     state = run.Run(args, net, optimizer)
     if not args.export:
-        state.go(frames.batches(lambda i: sample(args.seed + 1_000, i), state.step, args.batch), lambda b: losses_of(net, args, b))
+        state.go(frames.batches(lambda i: sample(args.seed + 1_000, i), state.step, args.batch, args.workers), lambda b: losses_of(net, args, b))
     kept = {k: v for k, v in state.average.state.items() if k not in ("pixel_mean", "pixel_std") and not k.endswith(".ab")}
     run.export(args, kept, "segmenter.safetensors", {
         "architecture": "mobile-sam", "input_size": CANVAS, "training_data": "ultramotion phantom, look=hard and default; no real picture",
