@@ -13,7 +13,10 @@
  *
  * A bone is a surface of any depth and shape, as bright as its angle to the beam lets it be, often
  * weaker than the fascia above it; its mask is where the surface's profile exceeds 0.21 of its
- * peak, as in the other look, where the surface can be seen at all. */
+ * peak, as in the other look, where the surface can be seen at all.
+ *
+ * Random numbers are drawn before they are handed over: C does not say in which order a call looks
+ * at its arguments. */
 #include "io/phantom_hard.h"
 
 #include "base/mem.h"
@@ -119,19 +122,25 @@ static void draw_layers(struct um_hard *g, struct rng *r, float *muscle_top)
         g->att[i] = 1;
         g->scan[i] = 0;
     }
-    line_curve(g, r, fat, uniform(r, 1, 8), uniform(r, -14, 14));
+    float slant = uniform(r, -14, 14), wave = uniform(r, 1, 8);
+    line_curve(g, r, fat, wave, slant);
     for (int x = 0; x < w; x++)
         for (int y = 0; y < h && (float)y < g->curve[x]; y++)
             g->amp[at(g, x, y)] = (float)y < gel ? .002f : (float)y < skin ? skin_level : fat_level;
     *muscle_top = fat;
     for (int n = below(r, 1, 4); n > 0; n--) { /* skin lines */
-        line_curve(g, r, gel + uniform(r, 0, 12) * s, uniform(r, .2, 2), uniform(r, -3, 3));
-        draw_sheet(g, r, g->spec, 0, w, uniform(r, .6, 1.8) * s, log_uniform(r, .2f, 3), .3f, 0);
+        float tilt = uniform(r, -3, 3), bend = uniform(r, .2, 2), y = gel + uniform(r, 0, 12) * s;
+        line_curve(g, r, y, bend, tilt);
+        float bright = log_uniform(r, .2f, 3), thick = uniform(r, .6, 1.8) * s;
+        draw_sheet(g, r, g->spec, 0, w, thick, bright, .3f, 0);
     }
-    for (int n = below(r, 0, 30); n > 0; n--) /* septa of fat */
-        draw_stroke(g, g->spec, uniform(r, 0, 1) * (float)w, uniform(r, skin, fat + .1),
-                    log_uniform(r, 6, 120) * s, uniform(r, -.2, .2), uniform(r, -.002, .002) / s,
-                    uniform(r, .5, 1.2) * s, log_uniform(r, .1f, 1), 0);
+    for (int n = below(r, 0, 30); n > 0; n--) { /* septa of fat */
+        float bright = log_uniform(r, .1f, 1), thick = uniform(r, .5, 1.2) * s,
+              bend = uniform(r, -.002, .002) / s, angle = uniform(r, -.2, .2),
+              half = log_uniform(r, 6, 120) * s, y = uniform(r, skin, fat + .1),
+              x = uniform(r, 0, 1) * (float)w;
+        draw_stroke(g, g->spec, x, y, half, angle, bend, thick, bright, 0);
+    }
 }
 
 /* Anisotropic structure of muscle: smooth noise, long along the fibres. */
@@ -163,8 +172,10 @@ static void draw_fibres(struct um_hard *g, struct rng *r, float top)
         float d = ((x - cx) * (x - cx) + (y - cy) * (y - cy)) / (reach * reach);
         float a = angle + turn * (x / (float)g->w - .5f) + uniform(r, -.12, .12);
         a = a > .6f ? .6f : a < -.6f ? -.6f : a;
-        draw_stroke(g, g->spec, x, y, length * uniform(r, .4, 1.6), a, uniform(r, -.02, .02) / s,
-                    uniform(r, .5, 1.3) * s, bright * log_uniform(r, .1f, 2) * natural_exp(-d), 0);
+        float level = bright * log_uniform(r, .1f, 2) * natural_exp(-d),
+              thick = uniform(r, .5, 1.3) * s, bend = uniform(r, -.02, .02) / s,
+              half = length * uniform(r, .4, 1.6);
+        draw_stroke(g, g->spec, x, y, half, a, bend, thick, level, 0);
     }
 }
 
@@ -176,7 +187,9 @@ static void draw_fascia(struct um_hard *g, struct rng *r, float top)
         if (!whole && chance(r, .6))
             to = from + (int)(uniform(r, .15, .6) * (float)g->w);
         to = to > g->w ? g->w : to;
-        line_curve(g, r, uniform(r, .6 * top, .75 * g->h), uniform(r, 1, 14), uniform(r, -45, 45));
+        float tilt = uniform(r, -45, 45), bend = uniform(r, 1, 14),
+              y = uniform(r, .6 * top, .75 * g->h);
+        line_curve(g, r, y, bend, tilt);
         float thick = uniform(r, .6, 2.2) * g->s, bright = log_uniform(r, .06f, 3);
         draw_sheet(g, r, g->spec, from, to, thick, bright, uniform(r, .2, 1.1),
                    bright > .5f ? add_structure(g, UM_STRUCTURE_FASCIA) : 0);
@@ -186,8 +199,8 @@ static void draw_fascia(struct um_hard *g, struct rng *r, float top)
             float gap = uniform(r, -5, 7) * g->s, drift = uniform(r, -.03, .03);
             for (int x = 0; x < g->w; x++)
                 g->curve[x] += gap + drift * (float)(x - a);
-            draw_sheet(g, r, g->spec, a, b, thick * uniform(r, .5, 1), bright * uniform(r, .1, 1),
-                       1, 0);
+            float level = bright * uniform(r, .1, 1), thin = thick * uniform(r, .5, 1);
+            draw_sheet(g, r, g->spec, a, b, thin, level, 1, 0);
         }
     }
 }
@@ -227,39 +240,49 @@ static void draw_inclusions(struct um_hard *g, struct rng *r, float top)
     float s = g->s;
     for (int n = chance(r, .5) ? below(r, 0, 4) : 0; n > 0; n--) { /* vessels: wall, fluid */
         int id = add_structure(g, UM_STRUCTURE_VESSEL);
-        draw_ellipse(g, uniform(r, 0, 1) * (float)g->w, uniform(r, top, .85 * g->h),
-                     uniform(r, 4, 26) * s, uniform(r, 4, 20) * s, uniform(r, .01, .2),
-                     log_uniform(r, .1f, 1.2f), .15f, uniform(r, 1, 2), id);
+        float behind = uniform(r, 1, 2), wall = log_uniform(r, .1f, 1.2f),
+              dark = uniform(r, .01, .2), b = uniform(r, 4, 20) * s, a = uniform(r, 4, 26) * s,
+              cy = uniform(r, top, .85 * g->h), cx = uniform(r, 0, 1) * (float)g->w;
+        draw_ellipse(g, cx, cy, a, b, dark, wall, .15f, behind, id);
     }
     if (chance(r, .12)) {
         int id = add_structure(g, UM_STRUCTURE_CYST);
-        draw_ellipse(g, uniform(r, 0, 1) * (float)g->w, uniform(r, top, .7 * g->h),
-                     uniform(r, 10, 50) * s, uniform(r, 8, 36) * s, .01f, uniform(r, 0, .5), .08f,
-                     uniform(r, 1.5, 3), id);
+        float behind = uniform(r, 1.5, 3), wall = uniform(r, 0, .5), b = uniform(r, 8, 36) * s,
+              a = uniform(r, 10, 50) * s, cy = uniform(r, top, .7 * g->h),
+              cx = uniform(r, 0, 1) * (float)g->w;
+        draw_ellipse(g, cx, cy, a, b, .01f, wall, .08f, behind, id);
     }
     if (chance(r, .12)) { /* a nerve: bright, with dark fascicles */
         float cx = uniform(r, 0, 1) * (float)g->w, cy = uniform(r, top, .7 * g->h),
               a = uniform(r, 10, 30) * s, b = uniform(r, 7, 18) * s;
         draw_ellipse(g, cx, cy, a, b, uniform(r, 1.5, 4), .4f, .15f, 1,
                      add_structure(g, UM_STRUCTURE_NERVE));
-        for (int n = below(r, 4, 14); n > 0; n--)
-            draw_ellipse(g, cx + uniform(r, -.7, .7) * a, cy + uniform(r, -.7, .7) * b,
-                         uniform(r, 1.2, 3) * s, uniform(r, 1.2, 2.5) * s, .15f, 0, .2f, 1, 0);
+        for (int n = below(r, 4, 14); n > 0; n--) {
+            float high = uniform(r, 1.2, 2.5) * s, wide = uniform(r, 1.2, 3) * s,
+                  y = cy + uniform(r, -.7, .7) * b, x = cx + uniform(r, -.7, .7) * a;
+            draw_ellipse(g, x, y, wide, high, .15f, 0, .2f, 1, 0);
+        }
     }
     if (chance(r, .15)) { /* a tendon: bright fibres side by side */
         float cx = uniform(r, 0, 1) * (float)g->w, cy = uniform(r, top, .7 * g->h),
               a = uniform(r, 20, 110) * s, b = uniform(r, 5, 16) * s;
-        draw_ellipse(g, cx, cy, a, b, uniform(r, 1, 3), .5f, .1f, uniform(r, .5, 1),
+        float behind = uniform(r, .5, 1), level = uniform(r, 1, 3);
+        draw_ellipse(g, cx, cy, a, b, level, .5f, .1f, behind,
                      add_structure(g, UM_STRUCTURE_TENDON));
-        for (int n = below(r, 8, 30); n > 0; n--)
-            draw_stroke(g, g->spec, cx + uniform(r, -.6, .6) * a, cy + uniform(r, -.8, .8) * b,
-                        uniform(r, 8, 40) * s, uniform(r, -.06, .06), 0, uniform(r, .4, .9) * s,
-                        log_uniform(r, .2f, 1.5f), 0);
+        for (int n = below(r, 8, 30); n > 0; n--) {
+            float bright = log_uniform(r, .2f, 1.5f), thick = uniform(r, .4, .9) * s,
+                  angle = uniform(r, -.06, .06), half = uniform(r, 8, 40) * s,
+                  y = cy + uniform(r, -.8, .8) * b, x = cx + uniform(r, -.6, .6) * a;
+            draw_stroke(g, g->spec, x, y, half, angle, 0, thick, bright, 0);
+        }
     }
-    for (int n = chance(r, .5) ? below(r, 0, 9) : 0; n > 0; n--) /* short bright lines */
-        draw_stroke(g, g->spec, uniform(r, 0, 1) * (float)g->w, uniform(r, 0, .95) * (float)g->h,
-                    uniform(r, 4, 40) * s, uniform(r, -.6, .6), uniform(r, -.01, .01) / s,
-                    uniform(r, .8, 2.5) * s, log_uniform(r, .1f, 2), 0);
+    for (int n = chance(r, .5) ? below(r, 0, 9) : 0; n > 0; n--) { /* short bright lines */
+        float bright = log_uniform(r, .1f, 2), thick = uniform(r, .8, 2.5) * s,
+              bend = uniform(r, -.01, .01) / s, angle = uniform(r, -.6, .6),
+              half = uniform(r, 4, 40) * s, y = uniform(r, 0, .95) * (float)g->h,
+              x = uniform(r, 0, 1) * (float)g->w;
+        draw_stroke(g, g->spec, x, y, half, angle, bend, thick, bright, 0);
+    }
     if (chance(r, .06)) { /* a needle, and what rings behind it */
         float cx = uniform(r, .2, .8) * (float)g->w, cy = uniform(r, .1, .5) * (float)g->h,
               angle = uniform(r, -.6, .6), half = uniform(r, 30, 110) * s,
@@ -281,7 +304,8 @@ static void shape_bone(struct um_hard *g, struct rng *r, int left, int right, in
     int kind = below(r, 0, 10), humps = kind == 9;
     float x0 = (float)left + uniform(r, .15, .85) * w, y0 = uniform(r, .06, .8) * (float)g->h;
     float wide_l, wide_r;
-    um_field_curve(&g->field, r, uniform(r, .2, 1.6) * s, uniform(r, 12, 40) * s, y);
+    float spacing = uniform(r, 12, 40) * s, rough = uniform(r, .2, 1.6) * s;
+    um_field_curve(&g->field, r, rough, spacing, y);
     if (kind < 5) { /* a hump: long bone across */
         float half = log_uniform(r, 30, 130) * s, rise = uniform(r, .4, 1.4) * half,
               p = uniform(r, 1.4, 3.2), lean = uniform(r, .6, 1.6), tilt = uniform(r, -.35, .35);
@@ -312,8 +336,8 @@ static void shape_bone(struct um_hard *g, struct rng *r, int left, int right, in
         }
     } else { /* one flank, or two humps */
         float span = uniform(r, 50, 130) * s, rise = uniform(r, 20, 90) * s,
-              other = uniform(r, .3, 1.1), gap = uniform(r, .7, 1.5),
-              steep = uniform(r, .25, 1.6) * (chance(r, .5) ? 1 : -1);
+              other = uniform(r, .3, 1.1), gap = uniform(r, .7, 1.5), steep = uniform(r, .25, 1.6);
+        steep = chance(r, .5) ? steep : -steep;
         wide_l = span * uniform(r, .6, 1.1);
         wide_r = span * uniform(r, .6, 1.1);
         for (int x = 0; x < g->w; x++) {
@@ -418,10 +442,10 @@ static int draw_bone(struct um_hard *g, struct rng *r, int left, int right)
         for (int side = 0; side < 2; side++) {
             int foot = side ? last - 1 : first;
             float len = log_uniform(r, 10, 160) * s, angle = uniform(r, -.3, .3);
-            draw_stroke(g, g->spec, (float)foot + (side ? len : -len),
-                        g->ridge[foot] + angle * (side ? len : -len), len, angle,
-                        uniform(r, -.003, .003) / s, uniform(r, .8, 2.2) * s,
-                        g->bright[foot] * uniform(r, .3, 1.5), 0);
+            float level = g->bright[foot] * uniform(r, .3, 1.5), thick = uniform(r, .8, 2.2) * s,
+                  bend = uniform(r, -.003, .003) / s, out = side ? len : -len;
+            draw_stroke(g, g->spec, (float)foot + out, g->ridge[foot] + angle * out, len, angle,
+                        bend, thick, level, 0);
         }
     return 1;
 }
@@ -431,13 +455,17 @@ static void draw_decoy(struct um_hard *g, struct rng *r)
 {
     int from = below(r, 0, g->w / 2), to = from + (int)(uniform(r, .2, .6) * (float)g->w);
     to = to < g->w ? to : g->w;
-    line_curve(g, r, uniform(r, .1, .7) * (float)g->h, uniform(r, 1, 5), uniform(r, -30, 30));
+    float tilt = uniform(r, -30, 30), bend = uniform(r, 1, 5),
+          level = uniform(r, .1, .7) * (float)g->h;
+    line_curve(g, r, level, bend, tilt);
     float dark = uniform(r, .4, .9);
     for (int x = from; x < to; x++)
         for (int y = clamp(g->curve[x] + 2, g->h); y < g->h; y++)
             g->att[at(g, x, y)] *= dark;
-    draw_sheet(g, r, g->spec, from, to, uniform(r, .8, 2.6) * g->s, log_uniform(r, .3f, 3),
-               uniform(r, .1, .6), add_structure(g, UM_STRUCTURE_FASCIA));
+    float rough = uniform(r, .1, .6), bright = log_uniform(r, .3f, 3),
+          thick = uniform(r, .8, 2.6) * g->s;
+    draw_sheet(g, r, g->spec, from, to, thick, bright, rough,
+               add_structure(g, UM_STRUCTURE_FASCIA));
 }
 
 /* ---- the beam ---- */
@@ -512,7 +540,8 @@ static void make_echo(struct um_hard *g, struct rng *r, struct rng *noise)
                 .5f * (speckle * log_2(e2 + 1e-20f) + (1 - speckle) * log_2(smooth + 1e-20f)));
         }
     }
-    um_field_blur(&g->field, g->amp, w, h, uniform(r, .3, 1) * s, uniform(r, .3, .7) * s);
+    float sy = uniform(r, .3, .7) * s, sx = uniform(r, .3, 1) * s;
+    um_field_blur(&g->field, g->amp, w, h, sx, sy);
 }
 
 static void compress(struct um_hard *g, struct rng *r, struct rng *noise)
@@ -607,7 +636,9 @@ static void draw_screen(struct um_hard *g, struct rng *r, uint8_t *pixels)
         int x = below(r, 0, w), y = chance(r, .6) ? below(r, 0, h / 12 + 1) : below(r, 0, h);
         uint8_t value = (uint8_t)below(r, 120, 256);
         for (int k = below(r, 2, 12); k > 0; k--, x += 6 * unit) {
-            uint64_t shape = (next(r) & next(r)) | (next(r) & 0x1f8c6318c63f);
+            uint64_t shape = next(r);
+            shape &= next(r);
+            shape |= next(r) & 0x1f8c6318c63f;
             for (int i = 0; i < 35; i++)
                 if (shape >> i & 1)
                     fill(g, pixels, x + i % 5 * unit, y + i / 5 * unit, x + (i % 5 + 1) * unit,
