@@ -21,6 +21,7 @@ PAGES = {
     "architecture.md": "docs/ARCHITECTURE.md",
     "device.md": "docs/DEVICE.md",
     "speed.md": "docs/SPEED.md",
+    "accuracy.md": "docs/ACCURACY.md",
     "security.md": "docs/SECURITY.md",
     "state.md": "docs/STATE.md",
     "contributing.md": "CONTRIBUTING.md",

@@ -207,7 +207,7 @@ def options_that_mean_nothing(tmp):
 @test
 def not_in_this_build(tmp):
     for arguments in (["run", "phantom:frames=1", "--precision", "int8"], ["run", "phantom:frames=1", "--precision", "fp16"],
-                      ["val", tmp], ["convert", DETECTOR, tmp / "o.safetensors", "--calibrate", "phantom:"],
+                      ["convert", DETECTOR, tmp / "o.safetensors", "--calibrate", "phantom:"],
                       ["convert", DETECTOR, tmp / "o.safetensors", "--precision", "int8"]):
         _, err = um(*arguments, code=1)
         assert "not in this build" in err, err

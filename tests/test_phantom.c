@@ -9,7 +9,8 @@
 #include <unistd.h>
 
 /* Of frames and masks, frame by frame. */
-static const uint64_t GOLDEN_1 = 0x282d3b17320316d, GOLDEN_2 = 0xba86075fd8d4b377;
+static const uint64_t GOLDEN_1 = 0x282d3b17320316d, GOLDEN_2 = 0xba86075fd8d4b377,
+                      GOLDEN_HARD = 0x11588a6586b02d9;
 
 static uint64_t hash(uint64_t h, const uint8_t *p, size_t n) /* FNV-1a */
 {
@@ -48,6 +49,68 @@ TEST(same_bytes_everywhere)
     CHECK_MSG(
         hash_of("phantom:seed=900001,frames=3,width=131,height=97", 0, 3) == GOLDEN_2, "%llx",
         (unsigned long long)hash_of("phantom:seed=900001,frames=3,width=131,height=97", 0, 3));
+    const char *hard = "phantom:seed=900002,frames=6,width=160,height=200,look=hard";
+    CHECK_MSG(hash_of(hard, 0, 6) == GOLDEN_HARD, "%llx", (unsigned long long)hash_of(hard, 0, 6));
+}
+
+/* Structures are where the map says, boxes are theirs, bones come first and mask is the first's. */
+TEST(hard_truth_is_consistent)
+{
+    enum { W = 180, H = 200 };
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    um_truth t = {.struct_size = sizeof t};
+    int kinds[UM_STRUCTURE_NEEDLE + 1] = {0}, bones = 0, several = 0, weaker = 0;
+    CHECK_OK(um_source_open(&s, "phantom:seed=12,frames=150,width=180,height=200,look=hard", NULL));
+    while (um_source_read(s, &f) == UM_OK) {
+        CHECK_OK(um_source_truth(s, &t));
+        CHECK(t.map && t.has_bone == (t.mask != NULL));
+        float box[64][4];
+        int area[64] = {0};
+        double on = 0, above = 0;
+        for (int i = 0; i < t.n_structures; i++) {
+            box[i][0] = W;
+            box[i][1] = H;
+            box[i][2] = box[i][3] = 0;
+            kinds[t.structure[i].kind]++;
+            CHECK(i == 0 || t.structure[i].kind != UM_STRUCTURE_BONE ||
+                  t.structure[i - 1].kind == UM_STRUCTURE_BONE);
+        }
+        for (int y = 0; y < H; y++)
+            for (int x = 0; x < W; x++) {
+                int i = t.map[y * W + x] - 1;
+                CHECK(i < t.n_structures);
+                CHECK(!t.has_bone || t.mask[y * W + x] == (i == 0));
+                if (t.has_bone && i == 0)
+                    on += f->pixels[y * W + x];
+                if (t.has_bone && (float)y < t.box[1] && f->pixels[y * W + x] > above)
+                    above = f->pixels[y * W + x];
+                if (i < 0)
+                    continue;
+                area[i]++;
+                box[i][0] = (float)x < box[i][0] ? (float)x : box[i][0];
+                box[i][1] = (float)y < box[i][1] ? (float)y : box[i][1];
+                box[i][2] = (float)x + 1 > box[i][2] ? (float)x + 1 : box[i][2];
+                box[i][3] = (float)y + 1;
+            }
+        for (int i = 0; i < t.n_structures; i++) {
+            CHECK(area[i] > 0);
+            CHECK(memcmp(box[i], t.structure[i].box, sizeof box[i]) == 0);
+        }
+        CHECK(!t.has_bone || memcmp(t.box, box[0], sizeof t.box) == 0);
+        CHECK(t.visibility >= 0 && t.visibility <= 1);
+        CHECK(t.has_bone == (t.n_structures && t.structure[0].kind == UM_STRUCTURE_BONE));
+        bones += t.has_bone;
+        several += t.n_structures > 1 && t.structure[1].kind == UM_STRUCTURE_BONE;
+        weaker += t.has_bone && on / area[0] < above;
+        um_frame_unref(&f);
+    }
+    um_source_close(&s);
+    CHECK_MSG(bones > 110 && bones < 142, "%d with bone", bones);
+    CHECK_MSG(several > 3 && several < 40, "%d with two", several);
+    CHECK_MSG(weaker > bones / 2, "%d of %d weaker than what is above", weaker, bones);
+    for (int k = 0; k <= UM_STRUCTURE_NEEDLE; k++)
+        CHECK_MSG(kinds[k], "none of kind %d", k);
 }
 
 TEST(frames_do_not_depend_on_each_other)
@@ -124,16 +187,18 @@ TEST(empty_share)
 TEST(keys)
 {
     static const char *const bad[] = {
-        "phantom:sed=1",       "phantom:seed",     "phantom:seed=",     "phantom:seed=-1",
-        "phantom:frames=1.5",  "phantom:empty=2",  "phantom:empty=nan", "phantom:width=0",
-        "phantom:width=99999", "phantom:seed=1,,", "phantom:empty=",    "phantom:width=9"};
+        "phantom:sed=1",      "phantom:seed",        "phantom:seed=",     "phantom:seed=-1",
+        "phantom:frames=1.5", "phantom:empty=2",     "phantom:empty=nan", "phantom:width=0",
+        "phantom:look=dark",  "phantom:width=99999", "phantom:seed=1,,",  "phantom:empty=",
+        "phantom:width=9"};
     um_source *s = NULL;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         CHECK_MSG(um_source_open(&s, bad[i], NULL) == UM_EINVAL, "%s", bad[i]);
         CHECK(s == NULL);
     }
     CHECK_EQ(um_source_open(&s, "phantom:sed=1", NULL), UM_EINVAL);
-    CHECK_MSG(strstr(um_last_error(), "seed, frames, width, height, empty"), "%s", um_last_error());
+    CHECK_MSG(strstr(um_last_error(), "seed, frames, width, height, empty, look"), "%s",
+              um_last_error());
     um_source_settings set;
     um_source_settings_default(&set);
     set.frames = 7;

@@ -96,11 +96,13 @@ static const struct row table[] = {
      "point prompt, label 1 object, 0 background; may be repeated"},
     {"multimask", 0, FLAG, AT(multimask), 0, 0, 0, 0, ON_SEGMENT, NULL,
      "three masks; the one with the best predicted IoU is written"},
-    {"sink", 'o', LIST, AT(sink), AT(sinks), 0, 0, 0, RUN | ON_SEGMENT | ON_PHANTOM, "SINK",
-     "dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, web::8080, null: (phantom: the folder to "
-     "write); may be "
-     "repeated"},
-    {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15, STREAM | ON_PHANTOM | ON_BENCH | ON_IGTL, "N",
+    {"sink", 'o', LIST, AT(sink), AT(sinks), 0, 0, 0, RUN | ON_SEGMENT | ON_PHANTOM | ON_VAL,
+     "SINK",
+     "dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, web::8080, null: (phantom, val: the folder to "
+     "write); may "
+     "be repeated"},
+    {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15,
+     STREAM | ON_PHANTOM | ON_BENCH | ON_IGTL | ON_VAL, "N",
      "stop after N frames (igtl sniff: messages)"},
     {"fps", 0, FLOAT, AT(fps), 0, 0, 0, 10000, ON_IGTL, "N",
      "frames a second to send; default: as fast as they are taken"},
@@ -153,6 +155,8 @@ static const struct row table[] = {
      "write the taps of the last frame"},
     {"seed", 0, UNSIGNED, AT(seed), 0, 0, 0, 1.8e19, ON_PHANTOM, "N",
      "seed of the phantom; default 1"},
+    {"look", 0, TEXT, AT(look), 0, 0, 0, 0, ON_PHANTOM, "default|hard",
+     "hard: darker, with weaker bones of more shapes, other structures, poor contact, margins"},
     {"guard-seed", 0, UNSIGNED, AT(guard_seed), 0, 0, 0, 1.8e19, MODELS, "N",
      "order in which the guard device runs what may run in any order"},
     {"calibrate", 0, TEXT, AT(calibrate), 0, 0, 0, 0, ON_CONVERT, "SOURCE",
@@ -162,6 +166,17 @@ static const struct row table[] = {
     {"serve", 0, FLAG, AT(serve), 0, 0, 0, 0, ON_BENCH, NULL,
      "for interleaved comparisons: bench stages runs the stage, bench pipeline the picture that "
      "each line of stdin names"},
+    {"results", 0, TEXT, AT(results), 0, 0, 0, 0, ON_VAL, "FILE.json",
+     "score these results (COCO's form; -o writes them) instead of running the networks"},
+    {"masks", 0, TEXT, AT(masks), 0, 0, 0, 0, ON_VAL, "DIR",
+     "true masks, NAME.png or NAME_mask.png; default: NAME_mask.png beside NAME.*"},
+    {"lines", 0, TEXT, AT(lines), 0, 0, 0, 0, ON_VAL, "DIR",
+     "true lines, NAME.png or NAME_line.png; default: NAME_line.png beside NAME.*"},
+    {"within", 0, NUMBERS, AT(within), AT(has_within), 2, 0, 1e6, ON_VAL, "COVER,EXACT",
+     "pixels within which a line counts as covered by the mask, and the mask as on the line; "
+     "default 4,8"},
+    {"spacing", 0, NUMBERS, AT(spacing), AT(has_spacing), 2, 1e-6, 1e6, ON_VAL, "X,Y",
+     "size of a pixel in mm; default: what the picture says"},
     {"json", 0, FLAG, AT(json), 0, 0, 0, 0, ON_VAL | ON_INSPECT, NULL, "one JSON object on stdout"},
     {"config", 0, TEXT, AT(config), 0, 0, 0, 0, ALL, "FILE.yaml",
      "options from a file, same keys; the command line wins"},
@@ -435,6 +450,7 @@ bool cli_parse(struct options *o, enum command_bit command, const char *name, in
 {
     *o = (struct options){.sam_as_numpy = -1,
                           .conf = 0.5f,
+                          .within = {4, 8},
                           .seed = 1,
                           .guard_seed = 1,
                           .rounds = 10,

@@ -32,15 +32,15 @@ struct options {
     const char *detector, *segmenter, *sam_family, *device, *precision, *class_name, *gate, *kpi,
         *dump, *config, *size, *pixel, *calibrate, *on_device_lost, *on_sink_full, *window,
         *kpi_events, *trace, *det_size, *det_act, *det_fit, *names, *igtl_crc, *igtl_coord,
-        *igtl_max_fps, *igtl_version;
+        *igtl_max_fps, *igtl_version, *results, *masks, *lines, *look;
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;
     int threads, queries, sam_size;
     int sam_as_numpy, track; /* -1 = not said */
     float conf, sink_deadline, fps, summary_every, kpi_max_mb, theta_on, theta_off, theta_cont;
-    bool has_crop, has_box, has_assert;
-    double crop[4], box[4], assert_transfers[2];
+    bool has_crop, has_box, has_assert, has_within, has_spacing;
+    double crop[4], box[4], assert_transfers[2], within[2], spacing[2];
     long frames;
     uint64_t seed, guard_seed;
     int rounds, inflight, objects, kpi_keep, detect_every;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* inspect, convert, phantom, val. */
+/* inspect, convert, phantom. */
 #include "cli.h"
 
 #include <inttypes.h>
@@ -213,7 +213,8 @@ int command_phantom(const struct options *o)
     if (o->size && !cli_size("--size", o->size, &width, &height))
         return EXIT_USAGE;
     const char *dir = strncmp(o->sink[0], "dir:", 4) == 0 ? o->sink[0] + 4 : o->sink[0];
-    um_status st = um_phantom_write(dir, o->seed, p.frames, width, height, phantom_shown, &p);
+    um_status st =
+        um_phantom_write_look(dir, o->look, o->seed, p.frames, width, height, phantom_shown, &p);
     if (p.terminal)
         fprintf(stderr, "\n");
     if (st != UM_OK)
@@ -222,11 +223,4 @@ int command_phantom(const struct options *o)
         fprintf(stderr, "%ld frames in %s/frames, masks in %s/masks, truth in %s/truth.json\n",
                 p.frames, dir, dir, dir);
     return EXIT_DONE;
-}
-
-int command_val(const struct options *o)
-{
-    (void)o;
-    fprintf(stderr, "ultramotion: val: not in this build\n");
-    return EXIT_FAILED;
 }

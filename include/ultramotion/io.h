@@ -30,6 +30,14 @@ UM_API um_status um_overlay(const um_packet *packet, const um_frame *frame, uint
  */
 UM_API um_status um_phantom_write(const char *dir, uint64_t seed, long frames, int width,
                                   int height, void (*progress)(void *ctx, long done), void *ctx);
+/**
+ * The same of a look: NULL or "default", or "hard", whose truth.json also says which other
+ * structures a picture has, and structures/00000.png where (0, or the index of a structure + 1).
+ * masks/ has all bones of a picture, truth.json each.
+ */
+UM_API um_status um_phantom_write_look(const char *dir, const char *look, uint64_t seed,
+                                       long frames, int width, int height,
+                                       void (*progress)(void *ctx, long done), void *ctx);
 
 /** COCO compressed RLE of a row-major mask (nonzero = set). *counts owned by the caller
  * (um_free()). */

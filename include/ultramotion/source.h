@@ -46,14 +46,35 @@ typedef struct um_source_settings {
 UM_API void um_source_settings_init(um_source_settings *s, size_t struct_size);
 #define um_source_settings_default(s) um_source_settings_init((s), sizeof *(s))
 
+typedef enum um_structure_kind {
+    UM_STRUCTURE_BONE,
+    UM_STRUCTURE_FASCIA,
+    UM_STRUCTURE_VESSEL,
+    UM_STRUCTURE_CYST,
+    UM_STRUCTURE_NERVE,
+    UM_STRUCTURE_TENDON,
+    UM_STRUCTURE_NEEDLE
+} um_structure_kind;
+
+/** One structure of a picture. A value: never grows. */
+typedef struct um_structure {
+    um_structure_kind kind;
+    float box[4]; /**< x0,y0,x1,y1 of its pixels in um_truth.map */
+} um_structure;
+
 /** Truth of a frame of the phantom. A source says what it knows; grows at its end. */
 typedef struct um_truth {
     size_t struct_size;
     const uint8_t *mask; /**< bytes 0/1 [H*W] or NULL (no bone); of the source, valid until the next
                             read */
     int has_bone;
-    float box[4];     /**< x0,y0,x1,y1 */
-    float visibility; /**< 0..1: part of the ridge that is inside the picture and in contact */
+    float box[4];       /**< x0,y0,x1,y1 */
+    float visibility;   /**< 0..1: part of the ridge that is inside the picture and in contact */
+    const uint8_t *map; /**< bytes [H*W]: 0, or the index of a structure + 1; or NULL. Of the
+                           source, as mask */
+    const um_structure *structure; /**< n_structures of them: bones first, of which mask, box and
+                                      visibility are the first's */
+    int n_structures;
 } um_truth;
 /** Fill `t`, of which the caller knows `struct_size` bytes, with zeros. Threads: any. */
 UM_API void um_truth_init(um_truth *t, size_t struct_size);

@@ -12,229 +12,21 @@
 #include "io/phantom.h"
 
 #include "base/mem.h"
+#include "io/field.h"
+#include "io/phantom_hard.h"
 
-#include <math.h>
-#include <string.h>
-
-static const float RIDGE_DIST = 1.25f, BLUR_SIGMAS = 3.2f;
-enum { TAPS = 4096 };
+static const float RIDGE_DIST = 1.25f;
 
 struct um_phantom {
     int w, h;
     float s; /* pixels per unit of length */
     double empty;
-    float *amp, *re, *im, *tmp; /* [h,w] */
-    float *line;                /* a row with its border mirrored on both sides */
-    float *knots;               /* [w+4] */
+    um_look look;
+    struct um_hard hard; /* where the look is that */
+    struct um_field field;
+    float *amp, *re, *im;                                  /* [h,w] */
     float *curve, *ridge, *slope, *wide, *bright, *column; /* [w] */
-    float taps[TAPS];
 };
-
-/* ---- numbers ---- */
-
-struct rng {
-    uint64_t state;
-};
-
-static uint64_t mix(uint64_t z) /* splitmix64's output function (Steele, Lea, Flood 2014) */
-{
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-static uint64_t next(struct rng *r)
-{
-    return mix(r->state += 0x9e3779b97f4a7c15u);
-}
-
-static float uniform(struct rng *r, double lo, double hi)
-{
-    return (float)(lo + (hi - lo) * ((double)(next(r) >> 11) * 0x1p-53));
-}
-
-static int below(struct rng *r, int lo, int hi) /* lo..hi-1 */
-{
-    return lo + (int)((next(r) >> 32) * (uint64_t)(hi - lo) >> 32);
-}
-
-/* Sum of twelve uniform numbers: variance 1, and no logarithm that could differ between machines.
- */
-static float normal(struct rng *r)
-{
-    uint32_t sum = 0;
-    for (int i = 0; i < 3; i++) {
-        uint64_t x = next(r);
-        sum += (uint32_t)((x & 0xffff) + (x >> 16 & 0xffff) + (x >> 32 & 0xffff) + (x >> 48));
-    }
-    return (float)((double)sum * 0x1p-16 - (6 - 6 * 0x1p-16));
-}
-
-/* White noise of variance 1, each value a sum of four bytes: what follows blurs it, which makes it
- * Gaussian. */
-static void noise(struct rng *r, float *out, size_t n)
-{
-    const float scale = 1 / 147.80167f; /* sqrt(4 (256^2 - 1) / 12) */
-    for (size_t i = 0; i < n; i += 2) {
-        uint64_t x = next(r);
-        x = (x & 0x00ff00ff00ff00ffu) + (x >> 8 & 0x00ff00ff00ff00ffu);
-        x += x >> 16;
-        out[i] = (float)((int)(x & 0x3ff) - 510) * scale;
-        if (i + 1 < n)
-            out[i + 1] = (float)((int)(x >> 32 & 0x3ff) - 510) * scale;
-    }
-}
-
-static inline float from_bits(int32_t i)
-{
-    float f;
-    memcpy(&f, &i, sizeof f);
-    return f;
-}
-
-static inline int32_t to_bits(float f)
-{
-    int32_t i;
-    memcpy(&i, &f, sizeof i);
-    return i;
-}
-
-/* 2^x to about 2e-6, for -126 <= x <= 126; beyond is taken as the end. */
-static inline float power2(float x)
-{
-    x = x < -126.f ? -126.f : x;
-    x = x > 126.f ? 126.f : x;
-    int32_t i = (int32_t)(x + 127.f);
-    float f = x - (float)(i - 127);
-    float p = 1.8775767e-3f;
-    p = p * f + 8.9893397e-3f;
-    p = p * f + 5.5826318e-2f;
-    p = p * f + 2.4015361e-1f;
-    p = p * f + 6.9315308e-1f;
-    p = p * f + 9.9999994e-1f;
-    return from_bits(i << 23) * p;
-}
-
-/* log2(x) to about 1e-6, for normal x > 0. */
-static inline float log_2(float x)
-{
-    int32_t e = ((to_bits(x) - 0x3f3504f3 + (128 << 23)) >> 23) -
-                128; /* x / 2^e lies in [sqrt(1/2), sqrt(2)) */
-    float m = from_bits(to_bits(x) - e * (1 << 23));
-    float z = (m - 1) / (m + 1), q = z * z;
-    float p = 0.41219858f; /* 2/(7 ln 2), 2/(5 ln 2), … : the series of atanh */
-    p = p * q + 0.57707802f;
-    p = p * q + 0.96179669f;
-    p = p * q + 2.8853901f;
-    return (float)e + p * z;
-}
-
-static inline float natural_exp(float x)
-{
-    return power2(x * 1.44269504f);
-}
-
-static float sine(float x) /* |x| <= 0.6 */
-{
-    double q = (double)x * x;
-    return (float)(x * (1 - q / 6 * (1 - q / 20 * (1 - q / 42 * (1 - q / 72)))));
-}
-
-/* ---- fields ---- */
-
-static int mirror(int i, int n) /* … 2 1 | 0 1 2 … n-1 | n-2 … */
-{
-    if (n == 1)
-        return 0;
-    int period = 2 * (n - 1);
-    i %= period;
-    i = i < 0 ? i + period : i;
-    return i < n ? i : period - i;
-}
-
-/* Half of a normalised Gaussian, taps[0] its middle. */
-static int gaussian(float *taps, float sigma)
-{
-    int r = (int)(BLUR_SIGMAS * sigma) + 1;
-    r = r < TAPS ? r : TAPS - 1;
-    float sum = 0;
-    for (int i = 0; i <= r; i++) {
-        taps[i] = natural_exp((float)(i * i) / (-2 * sigma * sigma));
-        sum += i ? 2 * taps[i] : taps[i];
-    }
-    for (int i = 0; i <= r; i++)
-        taps[i] /= sum;
-    return r;
-}
-
-static float energy(const float *taps, int r)
-{
-    float sum = taps[0] * taps[0];
-    for (int i = 1; i <= r; i++)
-        sum += 2 * taps[i] * taps[i];
-    return sum;
-}
-
-/* In place; g->tmp holds what has been blurred along x. Returns what is left of the variance of
- * white noise. */
-static float blur(struct um_phantom *g, float *field, int w, int h, float sx, float sy)
-{
-    float *restrict taps = g->taps;
-    int r = gaussian(taps, sx);
-    for (int y = 0; y < h; y++) {
-        const float *from = field + (size_t)y * (size_t)w;
-        float *restrict to = g->tmp + (size_t)y * (size_t)w, *restrict line = g->line + r;
-        memcpy(line, from, (size_t)w * sizeof *line);
-        for (int i = 1; i <= r; i++) {
-            line[-i] = from[mirror(-i, w)];
-            line[w - 1 + i] = from[mirror(w - 1 + i, w)];
-        }
-        for (int x = 0; x < w; x++)
-            to[x] = taps[0] * line[x];
-        for (int i = 1; i <= r; i++)
-            for (int x = 0; x < w; x++)
-                to[x] += taps[i] * (line[x - i] + line[x + i]);
-    }
-    float left = energy(taps, r);
-    r = gaussian(taps, sy);
-    for (int y = 0; y < h; y++) {
-        float *restrict to = field + (size_t)y * (size_t)w;
-        const float *from = g->tmp + (size_t)y * (size_t)w;
-        for (int x = 0; x < w; x++)
-            to[x] = taps[0] * from[x];
-        for (int i = 1; i <= r; i++) {
-            const float *restrict a = g->tmp + (size_t)mirror(y - i, h) * (size_t)w;
-            const float *restrict b = g->tmp + (size_t)mirror(y + i, h) * (size_t)w;
-            for (int x = 0; x < w; x++)
-                to[x] += taps[i] * (a[x] + b[x]);
-        }
-    }
-    return left * energy(taps, r);
-}
-
-/* out[x] = a random curve: smoothed normal knots about `spacing` pixels apart, joined by straight
- * lines. */
-static void random_curve(struct um_phantom *g, struct rng *r, float amp, float spacing, float *out)
-{
-    int n = (int)((float)g->w / spacing);
-    n = n < 3 ? 3 : n > g->w ? g->w : n;
-    float *k = g->knots;
-    for (int i = 0; i < n; i++)
-        k[i] = amp * normal(r);
-    float before = k[1]; /* the border is mirrored */
-    for (int i = 0; i < n; i++) {
-        float here = k[i], after = i + 1 < n ? k[i + 1] : before;
-        k[i] = 0.25f * before + 0.5f * here + 0.25f * after;
-        before = here;
-    }
-    k[n] = k[n - 1];
-    float step = (float)(n - 1) / (float)g->w;
-    for (int x = 0; x < g->w; x++) {
-        float at = (float)x * step;
-        int i = (int)at;
-        out[x] = k[i] + (at - (float)i) * (k[i + 1] - k[i]);
-    }
-}
 
 /* ---- the parts of a picture ---- */
 
@@ -258,7 +50,7 @@ static void draw_layers(struct um_phantom *g, struct rng *r)
         float level = uniform(r, .03, .5);
         int border = uniform(r, 0, 1) < .8f;
         float thick = uniform(r, .8, 3) * s, bright = uniform(r, .3, 1.6);
-        random_curve(g, r, bend, spacing, c);
+        um_field_curve(&g->field, r, bend, spacing, c);
         float least = 1e9f, most = -1e9f;
         for (int x = 0; x < w; x++) {
             c[x] += tops[l] + tilt * (2 * (float)x / (float)(w - 1) - 1);
@@ -299,8 +91,8 @@ static void draw_texture(struct um_phantom *g, struct rng *r, struct rng *field)
         cell = 1;
     }
     size_t n = (size_t)gw * (size_t)h;
-    noise(field, grid, n);
-    blur(g, grid, gw, h, sx / (float)cell, sy);
+    um_field_noise(field, grid, n);
+    um_field_blur(&g->field, grid, gw, h, sx / (float)cell, sy);
     double sum = 0, squares = 0;
     for (size_t i = 0; i < n; i++) {
         sum += (double)grid[i];
@@ -310,7 +102,7 @@ static void draw_texture(struct um_phantom *g, struct rng *r, struct rng *field)
     float scale = depth / (float)(sqrt(squares / (double)n - mean * mean) + 1e-6);
     for (int y = 0; y < h; y++) {
         const float *from = grid + (size_t)y * (size_t)gw;
-        float *restrict row = g->amp + (size_t)y * (size_t)w, *restrict line = g->line;
+        float *restrict row = g->amp + (size_t)y * (size_t)w, *restrict line = g->field.line;
         float step = 1 / (float)cell;
         for (int i = 0, x = 0; x < w; i++) {
             float v = from[i], dv = i + 1 < gw ? (from[i + 1] - v) * step : 0;
@@ -320,11 +112,6 @@ static void draw_texture(struct um_phantom *g, struct rng *r, struct rng *field)
         for (int x = 0; x < w; x++)
             row[x] *= natural_exp(scale * line[x]);
     }
-}
-
-static int clamp(float v, int hi)
-{
-    return v < 0 ? 0 : v > (float)hi ? hi : (int)v;
 }
 
 static void draw_vessels(struct um_phantom *g, struct rng *r)
@@ -374,11 +161,6 @@ static void draw_distractors(struct um_phantom *g, struct rng *r)
     }
 }
 
-static float power(float x, float y)
-{
-    return power2(y * log_2(x));
-}
-
 /* The ridge y(x): two flanks of their own steepness, round at the top, with some roughness. Returns
  * 0 if too little of it is in the picture. g->ridge: y per column; g->wide: half thickness along y,
  * negative where there is no ridge. */
@@ -391,7 +173,7 @@ static int shape_bone(struct um_phantom *g, struct rng *r, float *left, float *r
           round = uniform(r, 20, 80) * s;
     float thick = uniform(r, 1.6, 4) * s;
     float *y = g->ridge, *slope = g->slope;
-    random_curve(g, r, 1.5f * s, 20 * s, y);
+    um_field_curve(&g->field, r, 1.5f * s, 20 * s, y);
     int seen = 0;
     for (int x = 0; x < w; x++) {
         float d = (float)x - x0, top = round * .3f;
@@ -420,7 +202,7 @@ static void draw_bone(struct um_phantom *g, struct rng *r, uint8_t *mask, um_tru
     float *restrict bright = g->bright;
     float peak = uniform(r, 1.6, 4.5), fade = uniform(r, 0, .6), shadow = uniform(r, 0, .15);
     float decay = -1.44269504f / (uniform(r, 4, 25) * g->s), rest = .25f - .25f * shadow;
-    random_curve(g, r, 1, 15 * g->s, g->curve);
+    um_field_curve(&g->field, r, 1, 15 * g->s, g->curve);
     float first = (float)h, last = -1; /* rows the ridge can touch */
     for (int x = 0; x < w; x++) {
         float steep = 1 + g->slope[x] * g->slope[x];
@@ -441,7 +223,7 @@ static void draw_bone(struct um_phantom *g, struct rng *r, uint8_t *mask, um_tru
             row[x] = dark ? shadow + rest * power2(decay * under) : 1;
         }
     }
-    blur(g, att, w, h, 1.5f * g->s, .5f);
+    um_field_blur(&g->field, att, w, h, 1.5f * g->s, .5f);
     for (size_t i = 0; i < (size_t)w * (size_t)h; i++)
         g->amp[i] *= att[i];
     int box[4] = {w, h, 0, 0};
@@ -485,10 +267,10 @@ static void draw_speckle(struct um_phantom *g, struct rng *r, struct rng *field)
     float depth = uniform(r, 0, 3), sx = uniform(r, .8, 2.2) * g->s,
           sy = uniform(r, .5, 1.1) * g->s;
     float half_power = uniform(r, .35, 1) / 2;
-    noise(field, g->re, n);
-    noise(field, g->im, n);
-    blur(g, g->re, w, h, sx, sy);
-    float variance = blur(g, g->im, w, h, sx, sy);
+    um_field_noise(field, g->re, n);
+    um_field_noise(field, g->im, n);
+    um_field_blur(&g->field, g->re, w, h, sx, sy);
+    float variance = um_field_blur(&g->field, g->im, w, h, sx, sy);
     /* The magnitude of a complex Gaussian has the mean sqrt(pi/2) sigma; here it becomes 1. */
     float unit = 1 / (1.57079633f * variance);
     for (int y = 0; y < h; y++) {
@@ -501,7 +283,7 @@ static void draw_speckle(struct um_phantom *g, struct rng *r, struct rng *field)
             amp[x] *= row * column[x] *
                       power2(half_power * log_2((re[x] * re[x] + im[x] * im[x]) * unit + 1e-20f));
     }
-    blur(g, g->amp, w, h, .6f * g->s, .4f * g->s);
+    um_field_blur(&g->field, g->amp, w, h, .6f * g->s, .4f * g->s);
 }
 
 static void compress(struct um_phantom *g, struct rng *r, struct rng *field, uint8_t *pixels)
@@ -513,7 +295,7 @@ static void compress(struct um_phantom *g, struct rng *r, struct rng *field, uin
           offset = 1 - scale * log_2(full); /* 20 log10(2) dB per octave */
     const float *restrict env = g->amp;
     float *restrict grain = g->re;
-    noise(field, grain, n);
+    um_field_noise(field, grain, n);
     for (size_t i = 0; i < n; i++) {
         float v = scale * log_2(env[i] + 1e-5f) + offset;
         v = v < 1e-9f ? 1e-9f : v;
@@ -534,7 +316,7 @@ static float visibility(const struct um_phantom *g, float left, float right)
     return all < seen || all < 1 ? 1 : (float)seen / (float)all;
 }
 
-um_status um_phantom_open(um_phantom **out, int width, int height, double empty)
+um_status um_phantom_open(um_phantom **out, int width, int height, double empty, um_look look)
 {
     *out = NULL;
     um_frame *probe = NULL; /* the limits of a frame are written in one place */
@@ -554,15 +336,21 @@ um_status um_phantom_open(um_phantom **out, int width, int height, double empty)
     g->h = height;
     g->s = (float)height / 320;
     g->empty = empty;
-    float **fields[] = {&g->amp, &g->re, &g->im, &g->tmp};
+    g->look = look;
+    if (look == UM_LOOK_HARD) {
+        if ((st = um_hard_open(&g->hard, width, height, empty)) != UM_OK)
+            um_phantom_close(&g);
+        *out = g;
+        return st;
+    }
+    float **fields[] = {&g->amp, &g->re, &g->im};
     float **rows[] = {&g->curve, &g->ridge, &g->slope, &g->wide, &g->bright, &g->column};
     int ok = 1;
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         ok &= (*fields[i] = um_array((size_t)width * (size_t)height, sizeof(float))) != NULL;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         ok &= (*rows[i] = um_array((size_t)width, sizeof(float))) != NULL;
-    ok &= (g->line = um_array((size_t)width + 2 * TAPS, sizeof(float))) != NULL;
-    ok &= (g->knots = um_array((size_t)width + 4, sizeof(float))) != NULL;
+    ok &= um_field_open(&g->field, width, height) == UM_OK;
     if (!ok) {
         um_phantom_close(&g);
         return um_fail(UM_ENOMEM, "phantom of %dx%d pixels", width, height);
@@ -577,10 +365,12 @@ void um_phantom_close(um_phantom **phantom)
         return;
     um_phantom *g = *phantom;
     *phantom = NULL;
-    float *all[] = {g->amp,   g->re,    g->im,    g->tmp,  g->line,   g->knots,
-                    g->curve, g->ridge, g->slope, g->wide, g->bright, g->column};
+    float *all[] = {g->amp,   g->re,   g->im,     g->curve, g->ridge,
+                    g->slope, g->wide, g->bright, g->column};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         um_free(all[i]);
+    um_field_close(&g->field);
+    um_hard_close(&g->hard);
     um_free(g);
 }
 
@@ -594,6 +384,10 @@ void um_phantom_draw(um_phantom *phantom, uint64_t seed, uint64_t index, uint8_t
             0xa0761d6478bd642fu)}; /* the pixels' noise: how much is drawn changes no parameter */
     float left = 0, right = 0;
     *truth = (um_truth){.struct_size = sizeof *truth};
+    if (g->look == UM_LOOK_HARD) {
+        um_hard_draw(&g->hard, r, pixels, mask, truth);
+        return;
+    }
     memset(mask, 0, (size_t)g->w * (size_t)g->h);
     draw_layers(g, &r);
     draw_texture(g, &r, &field);

@@ -12,12 +12,16 @@ enum { UM_PHANTOM_WIDTH = 422, UM_PHANTOM_HEIGHT = 558, UM_PHANTOM_MIN_SIDE = 32
  * random numbers. */
 typedef struct um_phantom um_phantom;
 
-um_status um_phantom_open(um_phantom **out, int width, int height,
-                          double empty); /* empty: share of frames without bone */
+/* DEFAULT: a bright surface, as the first models were trained on. HARD: what scanners and people
+ * differ in (phantom_hard.c). */
+typedef enum um_look { UM_LOOK_DEFAULT, UM_LOOK_HARD } um_look;
+
+um_status um_phantom_open(um_phantom **out, int width, int height, double empty,
+                          um_look look); /* empty: share of frames without bone */
 void um_phantom_close(um_phantom **phantom);
 
 /* Draw one frame: pixels and mask (0/1) are [height*width] of the caller. truth->mask is set to
- * `mask`, or NULL without bone. */
+ * `mask`, or NULL without bone; its structures are the phantom's, until the next frame. */
 void um_phantom_draw(um_phantom *phantom, uint64_t seed, uint64_t index, uint8_t *pixels,
                      uint8_t *mask, um_truth *truth);
 

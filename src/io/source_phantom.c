@@ -22,12 +22,21 @@ struct source_phantom {
     long frames; /* 0 = endless */
     int width, height;
     double empty;
+    um_look look;
     uint8_t *mask;
     um_truth truth;
     int drawn;
 };
 
 enum { KEY_BYTES = 64 };
+
+static um_status read_look(const char *value, um_look *look)
+{
+    if (strcmp(value, "default") != 0 && strcmp(value, "hard") != 0)
+        return um_fail(UM_EINVAL, "phantom: look=%s must be default or hard", value);
+    *look = *value == 'h' ? UM_LOOK_HARD : UM_LOOK_DEFAULT;
+    return UM_OK;
+}
 
 static um_status set(struct source_phantom *s, const char *key, const char *value)
 {
@@ -36,14 +45,16 @@ static um_status set(struct source_phantom *s, const char *key, const char *valu
             return um_fail(UM_EINVAL, "phantom: empty=%s must be a number from 0 to 1", value);
         return UM_OK;
     }
+    if (strcmp(key, "look") == 0)
+        return read_look(value, &s->look);
     static const char *const keys[] = {"seed", "frames", "width", "height"};
     size_t k = 0;
     while (k < 4 && strcmp(key, keys[k]) != 0)
         k++;
     if (k == 4)
-        return um_fail(UM_EINVAL,
-                       "phantom: unknown key \"%s\": known are seed, frames, width, height, empty",
-                       key);
+        return um_fail(
+            UM_EINVAL,
+            "phantom: unknown key \"%s\": known are seed, frames, width, height, empty, look", key);
     uint64_t n = 0;
     if (!um_number_whole(value, k == 0 ? UINT64_MAX : INT_MAX, &n))
         return um_fail(UM_EINVAL, "phantom: %s=%s must be a whole number", key, value);
@@ -82,7 +93,7 @@ static um_status phantom_open(void *priv, const char *spec, const um_source_sett
             return st;
         spec += n + (spec[n] == ',');
     }
-    um_status st = um_phantom_open(&s->phantom, s->width, s->height, s->empty);
+    um_status st = um_phantom_open(&s->phantom, s->width, s->height, s->empty, s->look);
     if (st == UM_OK && !(s->mask = um_alloc((size_t)s->width * (size_t)s->height)))
         st = um_fail(UM_ENOMEM, "phantom mask");
     return st;
@@ -138,6 +149,8 @@ struct writer {
     const char *dir;
     int width, height;
     um_phantom *phantom;
+    um_look look;
+    long written; /* annotations */
     uint8_t *pixels, *mask;
     um_json images, annotations;
 };
@@ -151,22 +164,39 @@ static um_status write_png(const struct writer *w, const char *name, const uint8
     return st;
 }
 
-static um_status describe(struct writer *w, long id, const char *name, const um_truth *truth)
+static void describe_box(um_json *j, const float box[4])
 {
-    um_json *j = &w->images;
-    um_json_newline(j);
-    um_json_begin(j, '{');
-    um_json_key(j, "id");
-    um_json_int(j, id);
-    um_json_key(j, "file_name");
-    um_json_string(j, name);
-    um_json_key(j, "width");
-    um_json_int(j, w->width);
-    um_json_key(j, "height");
-    um_json_int(j, w->height);
-    um_json_end(j, '}');
-    if (!truth->has_bone)
-        return UM_OK;
+    um_json_begin(j, '[');
+    um_json_float(j, box[0]);
+    um_json_float(j, box[1]);
+    um_json_float(j, box[2] - box[0]);
+    um_json_float(j, box[3] - box[1]);
+    um_json_end(j, ']');
+}
+
+/* The look that knows more than one: kinds in the order of structures/NAME.png, whose pixels are
+ * 0, or the index of a structure + 1. */
+static void describe_structures(um_json *j, const um_truth *truth)
+{
+    static const char *const kinds[] = {"bone",  "fascia", "vessel", "cyst",
+                                        "nerve", "tendon", "needle"};
+    um_json_key(j, "structures");
+    um_json_begin(j, '[');
+    for (int i = 0; i < truth->n_structures; i++) {
+        um_json_begin(j, '{');
+        um_json_key(j, "kind");
+        um_json_string(j, kinds[truth->structure[i].kind]);
+        um_json_key(j, "bbox");
+        describe_box(j, truth->structure[i].box);
+        um_json_end(j, '}');
+    }
+    um_json_end(j, ']');
+}
+
+/* An annotation of w->mask. */
+static um_status describe_bone(struct writer *w, long id, const float box[4], float visibility)
+{
+    um_json *j = &w->annotations;
     char *counts = NULL;
     um_status st = um_rle_encode(w->mask, w->width, w->height, &counts);
     if (st != UM_OK)
@@ -174,22 +204,16 @@ static um_status describe(struct writer *w, long id, const char *name, const um_
     int64_t area = 0;
     for (size_t i = 0; i < (size_t)w->width * (size_t)w->height; i++)
         area += w->mask[i];
-    j = &w->annotations;
     um_json_newline(j);
     um_json_begin(j, '{');
     um_json_key(j, "id"); /* from 1: to pycocotools 0 means "no match" */
-    um_json_int(j, id + 1);
+    um_json_int(j, w->look == UM_LOOK_DEFAULT ? id + 1 : ++w->written);
     um_json_key(j, "image_id");
     um_json_int(j, id);
     um_json_key(j, "category_id");
     um_json_int(j, 0);
     um_json_key(j, "bbox");
-    um_json_begin(j, '[');
-    um_json_float(j, truth->box[0]);
-    um_json_float(j, truth->box[1]);
-    um_json_float(j, truth->box[2] - truth->box[0]);
-    um_json_float(j, truth->box[3] - truth->box[1]);
-    um_json_end(j, ']');
+    describe_box(j, box);
     um_json_key(j, "area");
     um_json_int(j, area);
     um_json_key(j, "iscrowd");
@@ -205,12 +229,47 @@ static um_status describe(struct writer *w, long id, const char *name, const um_
     um_json_string(j, counts);
     um_json_end(j, '}');
     um_json_key(j, "visibility");
-    um_json_float(j, truth->visibility);
+    um_json_float(j, visibility);
     um_json_key(j, "pose");
     um_json_null(j);
     um_json_end(j, '}');
     um_free(counts);
     return UM_OK;
+}
+
+/* Leaves the mask of all bones in w->mask. */
+static um_status describe(struct writer *w, long id, const char *name, const um_truth *truth)
+{
+    um_json *j = &w->images;
+    size_t size = (size_t)w->width * (size_t)w->height;
+    um_json_newline(j);
+    um_json_begin(j, '{');
+    um_json_key(j, "id");
+    um_json_int(j, id);
+    um_json_key(j, "file_name");
+    um_json_string(j, name);
+    um_json_key(j, "width");
+    um_json_int(j, w->width);
+    um_json_key(j, "height");
+    um_json_int(j, w->height);
+    if (truth->map)
+        describe_structures(j, truth);
+    um_json_end(j, '}');
+    if (!truth->map)
+        return truth->has_bone ? describe_bone(w, id, truth->box, truth->visibility) : UM_OK;
+    int bones = 0;
+    um_status st = UM_OK;
+    for (int i = 0; i < truth->n_structures && st == UM_OK; i++) {
+        if (truth->structure[i].kind != UM_STRUCTURE_BONE)
+            continue;
+        bones++; /* they come first */
+        for (size_t k = 0; k < size; k++)
+            w->mask[k] = truth->map[k] == i + 1;
+        st = describe_bone(w, id, truth->structure[i].box, truth->visibility);
+    }
+    for (size_t k = 0; k < size; k++)
+        w->mask[k] = truth->map[k] && truth->map[k] <= bones;
+    return st;
 }
 
 static um_status write_truth(struct writer *w)
@@ -246,11 +305,11 @@ static um_status write_truth(struct writer *w)
     return st;
 }
 
-static um_status make_folders(const char *dir)
+static um_status make_folders(const char *dir, um_look look)
 {
-    static const char *const names[] = {"frames", "masks"};
+    static const char *const names[] = {"frames", "masks", "structures"};
     um_status st = um_path_make_folder(dir);
-    for (int i = 0; i < 2 && st == UM_OK; i++) {
+    for (int i = 0; i < (look == UM_LOOK_HARD ? 3 : 2) && st == UM_OK; i++) {
         char *path = um_path_join(dir, names[i]);
         st = path ? um_path_make_folder(path) : um_fail(UM_ENOMEM, "%s", names[i]);
         um_free(path);
@@ -261,12 +320,21 @@ static um_status make_folders(const char *dir)
 um_status um_phantom_write(const char *dir, uint64_t seed, long frames, int width, int height,
                            void (*progress)(void *ctx, long done), void *ctx)
 {
+    return um_phantom_write_look(dir, "default", seed, frames, width, height, progress, ctx);
+}
+
+um_status um_phantom_write_look(const char *dir, const char *look, uint64_t seed, long frames,
+                                int width, int height, void (*progress)(void *ctx, long done),
+                                void *ctx)
+{
     if (!dir || !dir[0] || frames < 1)
         return um_fail(UM_EINVAL, "phantom: %s", frames < 1 ? "at least one frame" : "no folder");
     struct writer w = {.dir = dir, .width = width, .height = height};
-    um_status st = um_phantom_open(&w.phantom, width, height, EMPTY_SHARE);
+    um_status st = look ? read_look(look, &w.look) : UM_OK;
     if (st == UM_OK)
-        st = make_folders(dir);
+        st = um_phantom_open(&w.phantom, width, height, EMPTY_SHARE, w.look);
+    if (st == UM_OK)
+        st = make_folders(dir, w.look);
     size_t size = (size_t)width * (size_t)height;
     if (st == UM_OK && (!(w.pixels = um_alloc(size)) || !(w.mask = um_alloc(size))))
         st = um_fail(UM_ENOMEM, "phantom of %dx%d pixels", width, height);
@@ -285,6 +353,10 @@ um_status um_phantom_write(const char *dir, uint64_t seed, long frames, int widt
             w.mask[k] = w.mask[k] ? 255 : 0;
         if (st == UM_OK)
             st = write_png(&w, mask_name, w.mask);
+        if (st == UM_OK && truth.map) {
+            snprintf(mask_name, sizeof mask_name, "structures/%05ld.png", i);
+            st = write_png(&w, mask_name, truth.map);
+        }
         if (st == UM_OK && progress)
             progress(ctx, i + 1);
     }

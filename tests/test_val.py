@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`val` on data sets written by hand: numbers that can be counted on fingers, and truth that is wrong."""
+
+import json
+
+from command import main, png, test, um
+
+
+def report(*arguments):
+    return json.loads(um("val", *arguments, "--json")[0])
+
+
+def close(a, b):
+    assert abs(a - b) < 1e-6, f"{a}, want {b}"
+
+
+def runs(*counts):
+    """COCO's run lengths as letters, for runs that are short enough for two."""
+    text, before = "", []
+    for n in counts:
+        x = n - (before[-2] if len(before) > 2 else 0)
+        before.append(n)
+        while True:
+            letter, x = x & 31, x >> 5
+            more = x != (-1 if letter & 16 else 0)
+            text += chr(48 + (letter | (32 if more else 0)))
+            if not more:
+                break
+    return text
+
+
+def pictures(folder, n=2, size=10):
+    for i in range(n):
+        png(folder / f"{i}.png", size, size)
+    return [{"id": i, "file_name": f"{i}.png", "width": size, "height": size} for i in range(n)]
+
+
+def coco(folder, annotations, images=None, categories=({"id": 0, "name": "bone"},)):
+    images = images or pictures(folder)
+    text = {"images": images, "annotations": annotations, "categories": list(categories)}
+    (folder / "truth.json").write_text(json.dumps(text))
+
+
+def box(image, xywh, category=0, **more):
+    return {"id": 1, "image_id": image, "category_id": category, "bbox": xywh, **more}
+
+
+def results(folder, found):
+    path = folder / "found.txt"
+    path.write_text(json.dumps(found))
+    return path
+
+
+@test
+def boxes_masks_and_states_add_up(folder):
+    square = {"size": [10, 10], "counts": [22, 4, 6, 4, 6, 4, 6, 4, 44]}  # x and y from 2 to 5
+    coco(folder, [box(0, [2, 2, 4, 4], segmentation=square)], pictures(folder, 3))
+    moved = runs(32, 4, 6, 4, 6, 4, 6, 4, 34)  # one pixel to the right
+    found = [box(0, [3, 2, 4, 4], score=0.9, segmentation={"size": [10, 10], "counts": moved}),
+             box(1, [0, 0, 5, 5], score=0.8), box(2, [0, 0, 5, 5], score=0.3)]
+    r = report(folder, "--results", results(folder, found), "--spacing", "2,1")
+    close(r["boxes"]["iou"], 12 / 20)
+    close(r["boxes"]["ap50"], 1)  # the best score is the one that hits
+    close(r["boxes"]["ap"], 0.3)  # at 0.5, 0.55 and 0.6
+    close(r["masks"]["dice"], 2 * 12 / 32)
+    close(r["masks"]["iou"], 12 / 20)
+    close(r["masks"]["hd95_px"], 1)
+    close(r["masks"]["hd95_mm"], 2)
+    close(r["sequence"]["found"], 1)
+    close(r["sequence"]["false_visible"], 0.5)
+    assert r["frames"] == 3 and r["lines"]["covered"] is None
+    r = report(folder, "--results", results(folder, found), "--conf", "0.95")  # nothing counts as found
+    close(r["masks"]["dice"], 0)
+    close(r["sequence"]["found"], 0)
+    assert r["masks"]["hd95_px"] is None and r["masks"]["hd95_mm"] is None
+
+
+@test
+def polygons_fill_as_coco_does(folder):
+    coco(folder, [box(0, [2, 2, 4, 4], segmentation=[[2, 2, 6, 2, 6, 6, 2, 6]])])
+    same = box(0, [2, 2, 4, 4], score=0.9, segmentation={"size": [10, 10], "counts": runs(22, 4, 6, 4, 6, 4, 6, 4, 44)})
+    close(report(folder, "--results", results(folder, [same]))["masks"]["dice"], 1)
+
+
+@test
+def lines_beside_pictures(folder):
+    sweep = folder / "sweep"
+    sweep.mkdir()
+    pictures(sweep, 4)
+    for i in range(4):  # it comes with the second picture
+        png(sweep / f"{i}_line.png", 10, 10, lambda x, y, i=i: 255 * (i > 0 and y == 4))
+    row = {"size": [10, 10], "counts": runs(*[6, 1, 9, 1, 9, 1, 9, 1, 9, 1, 53])}  # x from 0 to 4, y 6
+    found = [box(i, [0, 6, 5, 1], score=0.9 if i > 1 else 0.1, segmentation=row) for i in range(4)]
+    r = report(folder, "--results", results(folder, found), "--within", "2,1")
+    close(r["lines"]["covered"], 0.5)
+    close(r["lines"]["precision"], 0)
+    close(r["lines"]["median_px"], 2)
+    close(r["sequence"]["found"], 2 / 3)
+    close(r["sequence"]["delay_frames"], 1)
+    close(r["sequence"]["false_visible"], 0)
+    assert [s["name"] for s in r["sweeps"]] == ["sweep"] and r["boxes"]["ap"] is None
+    r = report(folder, "--results", results(folder, found), "--within", "2,2")
+    close(r["lines"]["precision"], 1)
+
+
+@test
+def masks_in_a_folder_of_their_own(folder):
+    (folder / "p").mkdir()
+    (folder / "m").mkdir()
+    pictures(folder / "p")
+    png(folder / "m/0.png", 10, 10, lambda x, y: 255 * (2 <= x < 6 and 2 <= y < 6))
+    png(folder / "m/1_mask.png", 10, 10, lambda x, y: 0)
+    r = report(folder / "p", "--masks", folder / "m", "--results", results(folder, [box(0, [2, 2, 4, 4], score=0.9)]))
+    close(r["boxes"]["ap"], 1)
+    close(r["masks"]["dice"], 0)  # a box without a mask
+    png(folder / "m/2.png", 10, 10)
+    _, err = um("val", folder / "p", "--masks", folder / "m", code=1)
+    assert "m/2.png" in err and "missing" in err, err
+
+
+@test
+def networks_and_what_they_write(folder):
+    um("phantom", "-o", folder / "data", "--frames", 3, "--seed", 987654)
+    r = report(folder / "data", "-o", folder / "out")
+    assert r["boxes"]["ap50"] > 0.9 and r["masks"]["dice"] > 0.8, r
+    direct = report("phantom:seed=987654,frames=3")
+    again = report(folder / "data", "--results", folder / "out/results.json")
+    for group in ("boxes", "masks"):
+        assert r[group] == again[group] == direct[group], f"{r[group]}\n{again[group]}\n{direct[group]}"
+    assert json.loads((folder / "out/report.json").read_text())["boxes"] == r["boxes"]
+    assert (folder / "out/contact.png").stat().st_size > 1000 and list((folder / "out/worst").iterdir())
+    um("phantom", "-o", folder / "hard", "--frames", 4, "--seed", 7, "--look", "hard", "--size", "160x200")
+    written, drawn = report(folder / "hard"), report("phantom:seed=7,frames=4,width=160,height=200,look=hard")
+    assert written["boxes"] == drawn["boxes"] and written["masks"] == drawn["masks"]
+    assert all("structures" in i for i in json.loads((folder / "hard/truth.json").read_text())["images"])
+    assert len(list((folder / "hard/structures").iterdir())) == 4
+    assert "Dice" in um("val", folder / "data", "--results", folder / "out/results.json")[0]
+
+
+@test
+def wrong_truth_is_named(folder):
+    found = results(folder, [])
+
+    def refused(word, annotations, *more, **parts):
+        coco(folder, annotations, **parts)
+        _, err = um("val", folder, *(more or ("--results", found)), code=1)
+        assert word in err, f"{err!r}, want {word!r}"
+
+    good = [box(0, [1, 1, 3, 3])]
+    refused("unknown category 4", [box(0, [1, 1, 3, 3], category=4)])
+    refused("image 7, which is not there", [box(7, [1, 1, 3, 3])])
+    refused("no_such.png is missing", good, images=[{"id": 0, "file_name": "no_such.png", "width": 10, "height": 10}])
+    refused("10x10 pixels, its truth says 12x10", good, images=[{**pictures(folder, 1)[0], "width": 12}])
+    refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation={"size": [10, 10], "counts": [99]})])
+    refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation={"size": [9, 10], "counts": [90]})])
+    refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation={"size": [10, 10], "counts": "~~"})])
+    refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation=[[1, 1, 2, 2]])])
+    refused("bbox", [box(0, [1, 1, 3])])
+    refused("two images have id 0", good, images=2 * pictures(folder, 1))
+    refused("unknown category 0 (femur)", good, "--conf", "0.5", categories=[{"id": 0, "name": "femur"}])
+    results(folder, [box(5, [1, 1, 3, 3], score=0.5)])
+    refused("1 results are of images", good)
+    results(folder, [box(0, [1, 1, 3, 3], category=3, score=0.5)])
+    refused("unknown category 3", good)
+    results(folder, [{"image_id": 0}])
+    refused("no image_id, category_id", good)
+    (folder / "truth.json").write_text("{\"images\":[")
+    assert "no JSON at byte" in um("val", folder, code=1)[1]
+    (folder / "truth.json").unlink()
+    assert "has no truth" in um("val", folder, code=1)[1]
+    png(folder / "0_line.png", 11, 10)
+    png(folder / "1_line.png", 10, 10)
+    results(folder, [])
+    assert "11x10 pixels" in um("val", folder, "--results", found, code=1)[1]
+    assert "neither a folder" in um("val", folder / "nothing", code=2)[1]
+
+
+main()

@@ -1,0 +1,799 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* val: the networks, or results that were written before, against truth. Boxes are judged as COCO
+ * does, over all of the detector's; masks, lines and states as the pipeline publishes them: one
+ * structure a frame, from --conf on. */
+#include "accuracy.h"
+#include "cli.h"
+#include "json.h"
+#include "sheet.h"
+#include "stop.h"
+#include "truth.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { RESAMPLES = 500, BOXES = 300 };
+
+/* A measure is a number for each frame it applies to (else NaN), and the mean of them; AP is of all
+ * frames together. */
+enum measure {
+    AP,
+    AP50,
+    BOX_IOU,
+    DICE,
+    IOU,
+    HD95_MM,
+    HD95_PX,
+    SURFACE_MM,
+    SURFACE_PX,
+    COVERED,
+    PRECISION,
+    MEDIAN_PX,
+    FOUND,
+    FALSE_VISIBLE,
+    DELAY,
+    MEASURES
+};
+
+static const struct {
+    const char *group, *key, *title;
+} measures[MEASURES] = {
+    {"boxes", "ap", "AP"},
+    {"boxes", "ap50", "AP50"},
+    {"boxes", "iou", "box IoU"},
+    {"masks", "dice", "Dice"},
+    {"masks", "iou", "IoU"},
+    {"masks", "hd95_mm", "HD95 mm"},
+    {"masks", "hd95_px", "HD95 px"},
+    {"masks", "surface_mm", "surface mm"},
+    {"masks", "surface_px", "surface px"},
+    {"lines", "covered", "covered"},
+    {"lines", "precision", "precision"},
+    {"lines", "median_px", "median px"},
+    {"sequence", "found", "found"},
+    {"sequence", "false_visible", "false VISIBLE"},
+    {"sequence", "delay_frames", "delay, frames"},
+};
+
+struct score {
+    int sweep;
+    bool present, visible; /* is something there, was something found? */
+    double value[MEASURES];
+};
+
+/* What was found in one frame. */
+struct finding {
+    struct ap_box box[BOXES]; /* best first */
+    int boxes;
+    bool visible;
+    uint8_t *mask; /* bytes 0/1, or NULL */
+};
+
+/* Results of COCO's form, of --results: by image, the best first. */
+struct result {
+    int64_t image;
+    double score;
+    long order;
+    const cJSON *json;
+};
+struct results {
+    cJSON *list;
+    struct result *result;
+    long n, used;
+};
+
+struct val {
+    const struct options *o;
+    truth *truth;
+    um_device *dev;
+    um_detector *detector;
+    um_segmenter *segmenter;
+    um_pipeline *pipeline;
+    int *category; /* of each of the detector's classes; -1: the data set does not know it */
+    struct results results;
+    ap *ap;
+    sheet *sheet;
+    FILE *written; /* results.json */
+    bool first;
+    struct score *score;
+    long frames, room;
+    char **sweep;
+    int sweeps;
+};
+
+static um_status no_memory(void)
+{
+    return um_set_error(UM_ENOMEM, "val: out of memory");
+}
+
+static um_status __attribute__((format(printf, 2, 3))) fail(um_status st, const char *fmt, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    return um_set_error(st, text);
+}
+
+/* ---- what is found ---- */
+
+static int by_image(const void *a, const void *b)
+{
+    const struct result *x = a, *y = b;
+    if (x->image != y->image)
+        return x->image < y->image ? -1 : 1;
+    if (x->score != y->score)
+        return x->score > y->score ? -1 : 1;
+    return (x->order > y->order) - (x->order < y->order);
+}
+
+static bool good_result(const cJSON *r)
+{
+    const cJSON *box = cJSON_GetObjectItem(r, "bbox");
+    bool good = cJSON_IsNumber(cJSON_GetObjectItem(r, "image_id")) &&
+                cJSON_IsNumber(cJSON_GetObjectItem(r, "category_id")) &&
+                cJSON_IsNumber(cJSON_GetObjectItem(r, "score")) && cJSON_GetArraySize(box) == 4;
+    for (int k = 0; k < 4 && good; k++)
+        good = cJSON_IsNumber(cJSON_GetArrayItem(box, k));
+    return good;
+}
+
+static um_status read_file(const char *path, char **out, size_t *size)
+{
+    FILE *f = fopen(path, "rb");
+    size_t n = 0, room = 1 << 20;
+    um_status st = UM_OK;
+    if (!f)
+        return fail(UM_EIO, "val: %s: %s", path, strerror(errno));
+    for (;; room *= 2) { /* may be a pipe, whose size nobody knows */
+        char *more = realloc(*out, room + 1);
+        if (!more) {
+            st = no_memory();
+            break;
+        }
+        *out = more;
+        n += fread(*out + n, 1, room - n, f);
+        if (n < room)
+            break;
+    }
+    if (st == UM_OK && ferror(f))
+        st = fail(UM_EIO, "val: %s: cannot be read", path);
+    if (st == UM_OK)
+        (*out)[n] = 0;
+    *size = n;
+    fclose(f);
+    return st;
+}
+
+static um_status read_results(struct val *v, const char *path)
+{
+    struct results *r = &v->results;
+    char *text = NULL;
+    size_t size = 0;
+    um_status st = read_file(path, &text, &size);
+    if (st == UM_OK && !cJSON_IsArray(r->list = cJSON_ParseWithLength(text, size + 1)))
+        st =
+            fail(UM_EFORMAT, "val: %s: not COCO's results, a JSON list of boxes with scores", path);
+    free(text);
+    if (st != UM_OK)
+        return st;
+    r->result = malloc((size_t)(cJSON_GetArraySize(r->list) + 1) * sizeof *r->result);
+    if (!r->result)
+        return no_memory();
+    const cJSON *e;
+    cJSON_ArrayForEach(e, r->list)
+    {
+        if (!good_result(e))
+            return fail(UM_EFORMAT,
+                        "val: %s: result %ld has no image_id, category_id, bbox or score", path,
+                        r->n);
+        r->result[r->n] =
+            (struct result){.image = (int64_t)cJSON_GetObjectItem(e, "image_id")->valuedouble,
+                            .score = cJSON_GetObjectItem(e, "score")->valuedouble,
+                            .order = r->n,
+                            .json = e};
+        r->n++;
+    }
+    qsort(r->result, (size_t)r->n, sizeof *r->result, by_image);
+    return UM_OK;
+}
+
+/* The results of a frame: those that stand first among all that are left, as ids rise in both. */
+static um_status find_stored(struct val *v, const struct truth_frame *t, struct finding *f)
+{
+    struct results *r = &v->results;
+    struct result key = {.image = t->id, .score = INFINITY};
+    const struct category *known;
+    int n_known = truth_categories(v->truth, &known);
+    long lo = 0, hi = r->n;
+    while (lo < hi) { /* the first of this image */
+        long mid = lo + (hi - lo) / 2;
+        if (by_image(&r->result[mid], &key) < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    for (long i = lo; i < r->n && r->result[i].image == t->id; i++, r->used++) {
+        const cJSON *e = r->result[i].json;
+        double id = cJSON_GetObjectItem(e, "category_id")->valuedouble;
+        int c = 0;
+        while (c < n_known && (double)known[c].id != id)
+            c++;
+        if (c == n_known)
+            return fail(UM_EFORMAT, "val: %s: a result of %s has the unknown category %g",
+                        v->o->results, t->name, id);
+        const cJSON *seg = cJSON_GetObjectItem(e, "segmentation"),
+                    *counts = cJSON_GetObjectItem(seg, "counts");
+        if (i == lo && cJSON_IsString(counts)) {
+            int w = t->picture->width, h = t->picture->height;
+            if (!(f->mask = malloc((size_t)w * (size_t)h)))
+                return no_memory();
+            if (!truth_runs(counts->valuestring, w, h, f->mask))
+                return fail(UM_EFORMAT, "val: %s: the mask of %s is not one of %dx%d pixels",
+                            v->o->results, t->name, w, h);
+        }
+        if (f->boxes == BOXES)
+            continue;
+        struct ap_box *b = &f->box[f->boxes++];
+        *b = (struct ap_box){.score = r->result[i].score, .category = c};
+        for (int k = 0; k < 4; k++)
+            b->box[k] = cJSON_GetArrayItem(cJSON_GetObjectItem(e, "bbox"), k)->valuedouble;
+    }
+    f->visible = f->boxes && f->box[0].score >= (double)v->o->conf;
+    return UM_OK;
+}
+
+static um_status find_now(struct val *v, const struct truth_frame *t, struct finding *f)
+{
+    um_box found[BOXES];
+    int n = 0;
+    const um_packet *packet = NULL;
+    um_frame *picture = um_frame_ref(t->picture);
+    um_status st = um_detector_run(v->detector, picture, 0, found, BOXES, &n);
+    for (int i = 0; i < n && st == UM_OK; i++) {
+        const um_box *b = &found[i];
+        int c = v->category[b->label];
+        if (c < 0)
+            continue;
+        f->box[f->boxes++] = (struct ap_box){
+            .box = {(double)b->x0, (double)b->y0, (double)b->x1 - (double)b->x0,
+                    (double)b->y1 - (double)b->y0},
+            .score = (double)b->score,
+            .category = c,
+        };
+    }
+    if (st == UM_OK)
+        st = um_pipeline_send(v->pipeline, &picture);
+    um_frame_unref(&picture);
+    if (st == UM_OK)
+        st = um_pipeline_receive(v->pipeline, &packet);
+    if (st != UM_OK)
+        return st;
+    f->visible = packet->state == UM_STATE_VISIBLE;
+    if (!f->visible || !packet->has_mask)
+        return UM_OK;
+    if (!(f->mask = malloc((size_t)packet->width * (size_t)packet->height)))
+        return no_memory();
+    um_packet_mask(packet, f->mask, 1);
+    return UM_OK;
+}
+
+static um_status write_found(struct val *v, const struct truth_frame *t, const struct finding *f)
+{
+    const struct category *known;
+    truth_categories(v->truth, &known);
+    char *counts = NULL;
+    um_status st =
+        f->mask ? um_rle_encode(f->mask, t->picture->width, t->picture->height, &counts) : UM_OK;
+    for (int i = 0; i < f->boxes && i < AP_DETECTIONS && st == UM_OK; i++) {
+        const struct ap_box *b = &f->box[i];
+        fprintf(v->written,
+                "%s\n{\"image_id\":%lld,\"category_id\":%lld,\"bbox\":[%.17g,%.17g,%.17g,%.17g],"
+                "\"score\":%.17g",
+                v->first ? "" : ",", (long long)t->id, (long long)known[b->category].id, b->box[0],
+                b->box[1], b->box[2], b->box[3], b->score);
+        if (i == 0 && counts) {
+            fprintf(v->written,
+                    ",\"segmentation\":{\"size\":[%d,%d],\"counts\":", t->picture->height,
+                    t->picture->width);
+            json_string(v->written, counts);
+            fputc('}', v->written);
+        }
+        fputc('}', v->written);
+        v->first = false;
+    }
+    um_free(counts);
+    return st;
+}
+
+/* ---- scoring ---- */
+
+/* The true structure that the first box means: the one it overlaps most, of those that count. */
+static const struct truth_object *meant(const struct truth_frame *t, const struct finding *f)
+{
+    const struct truth_object *best = NULL;
+    double most = -1;
+    for (int i = 0; i < t->objects; i++) {
+        double iou = f->boxes ? box_iou(f->box[0].box, t->object[i].box) : 0;
+        if (!t->object[i].crowd && iou > most) {
+            most = iou;
+            best = &t->object[i];
+        }
+    }
+    return best;
+}
+
+static bool score_mask(struct score *s, const struct truth_frame *t, const struct finding *f,
+                       const struct truth_object *o, const double *spacing)
+{
+    size_t a = 0, b = 0, both = 0;
+    int w = t->picture->width, h = t->picture->height;
+    bool ok = true;
+    s->value[DICE] = s->value[IOU] = 0; /* what was missed counts, as no overlap */
+    if (!f->visible || !f->mask)
+        return true;
+    mask_overlap(f->mask, o->mask, (size_t)w * (size_t)h, &a, &b, &both);
+    if (a + b + both) {
+        s->value[DICE] = 2. * (double)both / (double)(a + b + 2 * both);
+        s->value[IOU] = (double)both / (double)(a + b + both);
+    }
+    if (!(a + both) || !(b + both))
+        return true;
+    ok = surface_distance(f->mask, o->mask, w, h, 1, 1, &s->value[HD95_PX], &s->value[SURFACE_PX]);
+    if (ok && spacing)
+        ok = surface_distance(f->mask, o->mask, w, h, spacing[0], spacing[1], &s->value[HD95_MM],
+                              &s->value[SURFACE_MM]);
+    return ok;
+}
+
+static bool any(const uint8_t *mask, size_t n)
+{
+    return mask && memchr(mask, 1, n);
+}
+
+static um_status add_score(struct val *v, const struct truth_frame *t, const struct finding *f,
+                           double *badness)
+{
+    if (v->frames == v->room) {
+        long room = v->room ? 2 * v->room : 256;
+        struct score *more = realloc(v->score, (size_t)room * sizeof *more);
+        if (!more)
+            return no_memory();
+        v->score = more;
+        v->room = room;
+    }
+    struct score *s = &v->score[v->frames];
+    if (!v->sweeps || strcmp(v->sweep[v->sweeps - 1], t->sweep) != 0) {
+        char **more = realloc(v->sweep, (size_t)(v->sweeps + 1) * sizeof *more);
+        if (!more)
+            return no_memory();
+        v->sweep = more;
+        if (!(more[v->sweeps] = strdup(t->sweep)))
+            return no_memory();
+        v->sweeps++;
+    }
+    *s = (struct score){.sweep = v->sweeps - 1, .visible = f->visible};
+    for (int i = 0; i < MEASURES; i++)
+        s->value[i] = NAN;
+    const um_frame *p = t->picture;
+    const struct truth_object *o = meant(t, f);
+    const double *spacing = v->o->has_spacing ? v->o->spacing
+                            : p->has_spacing  ? p->spacing_mm
+                                              : NULL;
+    bool line = any(t->line, (size_t)p->width * (size_t)p->height), ok = true;
+    s->present = o || line;
+    if (s->present)
+        s->value[FOUND] = s->visible;
+    else if (!t->objects) /* a crowd alone: nobody knows */
+        s->value[FALSE_VISIBLE] = s->visible;
+    if (o)
+        s->value[BOX_IOU] = s->visible ? box_iou(f->box[0].box, o->box) : 0;
+    if (o && o->mask)
+        ok = score_mask(s, t, f, o, spacing);
+    if (ok && line && s->visible && any(f->mask, (size_t)p->width * (size_t)p->height))
+        ok = line_distance(f->mask, t->line, p->width, p->height, v->o->within[0], v->o->within[1],
+                           &s->value[COVERED], &s->value[PRECISION], &s->value[MEDIAN_PX]);
+    if (ok && t->boxes) {
+        struct ap_box *true_box = calloc((size_t)t->objects + 1, sizeof *true_box);
+        for (int i = 0; i < t->objects && true_box; i++) {
+            true_box[i] =
+                (struct ap_box){.category = t->object[i].category, .crowd = t->object[i].crowd};
+            memcpy(true_box[i].box, t->object[i].box, sizeof true_box[i].box);
+        }
+        ok = true_box && ap_add(v->ap, f->box, f->boxes, true_box, t->objects);
+        free(true_box);
+    } else if (ok)
+        ok = ap_add(v->ap, NULL, 0, NULL, 0);
+    double good = !isnan(s->value[DICE])      ? s->value[DICE]
+                  : !isnan(s->value[COVERED]) ? s->value[COVERED] * s->value[PRECISION]
+                  : !isnan(s->value[BOX_IOU]) ? s->value[BOX_IOU]
+                  : s->present || f->visible  ? 0
+                                              : NAN;
+    *badness = 1 - good;
+    v->frames++;
+    return ok ? UM_OK : no_memory();
+}
+
+/* How long it took to find what came into a sweep: stands at the frame where it came; what was
+ * never found took as long as it was there. */
+static void time_delays(struct val *v)
+{
+    for (long i = 0; i < v->frames;) {
+        long n = 1;
+        while (i + n < v->frames && v->score[i + n].sweep == v->score[i].sweep &&
+               v->score[i + n].present == v->score[i].present)
+            n++;
+        long k = 0;
+        while (k < n && !v->score[i + k].visible)
+            k++;
+        if (v->score[i].present)
+            v->score[i].value[DELAY] = (double)k;
+        i += n;
+    }
+}
+
+static double mean(const struct val *v, int m, const unsigned *weight)
+{
+    double sum = 0, n = 0;
+    for (long i = 0; i < v->frames; i++) {
+        unsigned w = weight ? weight[i] : 1;
+        if (w && !isnan(v->score[i].value[m])) {
+            sum += w * v->score[i].value[m];
+            n += w;
+        }
+    }
+    return n > 0 ? sum / n : NAN;
+}
+
+struct summary {
+    const char *name;
+    long frames;
+    double value[MEASURES], lo[MEASURES], hi[MEASURES];
+};
+
+static bool measure(struct val *v, const unsigned *weight, double *value)
+{
+    bool ok = ap_value(v->ap, weight, &value[AP], &value[AP50]);
+    for (int m = BOX_IOU; m < MEASURES; m++)
+        value[m] = mean(v, m, weight);
+    return ok;
+}
+
+static uint64_t random_below(uint64_t *state, uint64_t n) /* splitmix64 */
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return (z ^ (z >> 31)) % n;
+}
+
+/* The frames of one sweep (-1: of all) and the interval in which the middle 95 % of resamples lie:
+ * of frames within a sweep, of whole sweeps where there are several, as frames of one sweep are
+ * alike. */
+static bool summarise(struct val *v, int sweep, struct summary *s)
+{
+    unsigned *weight = calloc((size_t)v->frames + 1, sizeof *weight),
+             *often = calloc((size_t)v->sweeps + 1, sizeof *often);
+    double *sample = malloc(sizeof *sample * RESAMPLES * MEASURES), one[MEASURES];
+    bool ok = weight && often && sample;
+    uint64_t state = 1;
+    long first = 0, n = 0;
+    for (long i = 0; i < v->frames && ok; i++)
+        if (sweep < 0 || v->score[i].sweep == sweep) {
+            weight[i] = 1;
+            first = n ? first : i;
+            n++;
+        }
+    s->name = sweep < 0 ? "all" : v->sweep[sweep];
+    s->frames = n;
+    ok = ok && measure(v, weight, s->value);
+    for (int k = 0; k < RESAMPLES && ok; k++) {
+        if (sweep < 0 && v->sweeps > 1) {
+            memset(often, 0, (size_t)v->sweeps * sizeof *often);
+            for (int i = 0; i < v->sweeps; i++)
+                often[random_below(&state, (uint64_t)v->sweeps)]++;
+            for (long i = 0; i < v->frames; i++)
+                weight[i] = often[v->score[i].sweep];
+        } else {
+            memset(weight, 0, (size_t)v->frames * sizeof *weight);
+            for (long i = 0; i < n; i++)
+                weight[first + (long)random_below(&state, (uint64_t)n)]++;
+        }
+        ok = measure(v, weight, one);
+        for (int m = 0; m < MEASURES; m++)
+            sample[m * RESAMPLES + k] = one[m];
+    }
+    for (int m = 0; m < MEASURES && ok; m++)
+        interval(sample + (ptrdiff_t)m * RESAMPLES, RESAMPLES, &s->lo[m], &s->hi[m]);
+    free(weight);
+    free(often);
+    free(sample);
+    return ok;
+}
+
+/* ---- saying it ---- */
+
+static void put_number(FILE *f, double v)
+{
+    if (isfinite(v))
+        fprintf(f, "%.9g", v);
+    else
+        fputs("null", f);
+}
+
+static void put_summary(FILE *f, const struct summary *s)
+{
+    fprintf(f, "\"frames\":%ld", s->frames);
+    for (int m = 0; m < MEASURES; m++) {
+        bool opens = m == 0 || strcmp(measures[m].group, measures[m - 1].group) != 0;
+        bool closes = m == MEASURES - 1 || strcmp(measures[m].group, measures[m + 1].group) != 0;
+        if (opens)
+            fprintf(f, ",\"%s\":{", measures[m].group);
+        fprintf(f, "%s\"%s\":", opens ? "" : ",", measures[m].key);
+        put_number(f, s->value[m]);
+        fprintf(f, ",\"%s_interval\":[", measures[m].key);
+        put_number(f, s->lo[m]);
+        fputc(',', f);
+        put_number(f, s->hi[m]);
+        fputs(closes ? "]}" : "]", f);
+    }
+}
+
+static void put_report(FILE *f, const struct val *v, const struct summary *all,
+                       const struct summary *sweep)
+{
+    fputs("{\"dataset\":", f);
+    json_string(f, v->o->positional[0]);
+    fputs(",\"detector\":", f);
+    json_string(f, v->detector ? um_detector_sha256(v->detector) : NULL);
+    fputs(",\"segmenter\":", f);
+    json_string(f, v->segmenter ? um_segmenter_sha256(v->segmenter) : NULL);
+    fprintf(f, ",\"conf\":%.9g,\"within_px\":[%.9g,%.9g],", (double)v->o->conf, v->o->within[0],
+            v->o->within[1]);
+    put_summary(f, all);
+    fputs(",\"sweeps\":[", f);
+    for (int i = 0; i < v->sweeps; i++) {
+        fprintf(f, "%s\n{\"name\":", i ? "," : "");
+        json_string(f, sweep[i].name);
+        fputc(',', f);
+        put_summary(f, &sweep[i]);
+        fputc('}', f);
+    }
+    fputs("]}\n", f);
+}
+
+static void print_table(const struct val *v, const struct summary *all, const struct summary *sweep)
+{
+    int shown[MEASURES], n = 0;
+    for (int m = 0; m < MEASURES; m++)
+        if (!isnan(all->value[m]))
+            shown[n++] = m;
+    printf("%ld frames", all->frames);
+    if (v->sweeps > 1)
+        printf(" of %d sweeps", v->sweeps);
+    printf("; in brackets: 95 %% of %d resamples of %s\n", (int)RESAMPLES,
+           v->sweeps > 1 ? "sweeps" : "frames");
+    for (int i = 0; i < n; i++)
+        printf("  %-14s %8.4f  [%.4f, %.4f]\n", measures[shown[i]].title, all->value[shown[i]],
+               all->lo[shown[i]], all->hi[shown[i]]);
+    if (v->sweeps < 2)
+        return;
+    printf("\n%-20s %6s", "sweep", "frames");
+    for (int i = 0; i < n; i++)
+        printf(" %13s", measures[shown[i]].title);
+    printf("\n");
+    for (int k = 0; k < v->sweeps; k++) {
+        cli_put(stdout, sweep[k].name);
+        printf("%*s %6ld", strlen(sweep[k].name) < 20 ? (int)(20 - strlen(sweep[k].name)) : 0, "",
+               sweep[k].frames);
+        for (int i = 0; i < n; i++)
+            if (isnan(sweep[k].value[shown[i]]))
+                printf(" %13s", "-");
+            else
+                printf(" %13.4f", sweep[k].value[shown[i]]);
+        printf("\n");
+    }
+}
+
+static um_status report(struct val *v, const char *folder)
+{
+    struct summary all, *sweep = calloc((size_t)v->sweeps + 1, sizeof *sweep);
+    if (truth_in_time(v->truth))
+        time_delays(v);
+    bool ok = sweep && summarise(v, -1, &all);
+    for (int i = 0; i < v->sweeps && ok; i++)
+        ok = summarise(v, i, &sweep[i]);
+    um_status st = ok ? UM_OK : no_memory();
+    if (ok && v->o->json)
+        put_report(stdout, v, &all, sweep);
+    else if (ok)
+        print_table(v, &all, sweep);
+    if (ok && folder) {
+        char path[4096];
+        snprintf(path, sizeof path, "%s/report.json", folder);
+        FILE *f = fopen(path, "w");
+        if (f)
+            put_report(f, v, &all, sweep);
+        bool good = f && !ferror(f);
+        good = f && fclose(f) == 0 && good;
+        if (!good)
+            st = fail(UM_EIO, "val: %s: %s", path, strerror(errno));
+        if (st == UM_OK)
+            st = sheet_write(v->sheet, folder);
+    }
+    free(sweep);
+    return st;
+}
+
+/* ---- the command ---- */
+
+/* Which of the data set's categories each class of the detector is: by name; by number, where one
+ * side has no names. */
+static um_status pair_classes(struct val *v)
+{
+    const struct category *known;
+    int n = truth_categories(v->truth, &known), classes = um_detector_classes(v->detector);
+    if (!(v->category = malloc((size_t)classes * sizeof *v->category)))
+        return no_memory();
+    for (int k = 0; k < classes; k++)
+        v->category[k] = -1;
+    for (int c = 0; c < n; c++) {
+        int k = 0;
+        for (; k < classes; k++) {
+            const char *name = um_detector_class_name(v->detector, k);
+            if (name && known[c].name ? strcmp(name, known[c].name) == 0 : known[c].id == k)
+                break;
+        }
+        if (k == classes)
+            return fail(UM_EFORMAT,
+                        "val: %s: unknown category %lld (%s): no class of the detector is called "
+                        "so (its first: %s)",
+                        v->o->positional[0], (long long)known[c].id,
+                        known[c].name ? known[c].name : "no name",
+                        um_detector_class_name(v->detector, 0)
+                            ? um_detector_class_name(v->detector, 0)
+                            : "no name");
+        v->category[k] = c;
+    }
+    return UM_OK;
+}
+
+static um_status open_networks(struct val *v)
+{
+    um_pipeline_settings s;
+    um_status st = cli_open_device(&v->dev, v->o);
+    if (st == UM_OK)
+        st = cli_open_detector(&v->detector, v->dev, v->o);
+    if (st == UM_OK)
+        st = cli_open_segmenter(&v->segmenter, v->dev, v->o);
+    if (st != UM_OK)
+        return st;
+    um_pipeline_settings_default(&s);
+    s.detector = v->detector;
+    s.segmenter = v->segmenter;
+    s.conf = v->o->conf;
+    if ((st = um_pipeline_open(&v->pipeline, &s)) == UM_OK)
+        st = pair_classes(v);
+    if (st != UM_OK)
+        cli_fail(st);
+    return st;
+}
+
+static um_status one_frame(struct val *v, const struct truth_frame *t)
+{
+    struct finding *f = calloc(1, sizeof *f);
+    double badness = NAN;
+    um_status st = !f ? no_memory() : v->o->results ? find_stored(v, t, f) : find_now(v, t, f);
+    if (st == UM_OK)
+        st = add_score(v, t, f, &badness);
+    if (st == UM_OK && v->written)
+        st = write_found(v, t, f);
+    if (st == UM_OK && v->sheet &&
+        !sheet_add(v->sheet, t, f->visible ? f->mask : NULL,
+                   f->visible && f->boxes ? f->box[0].box : NULL, badness))
+        st = no_memory();
+    if (f)
+        free(f->mask);
+    free(f);
+    return st;
+}
+
+static um_status all_frames(struct val *v)
+{
+    bool terminal = isatty(2) && !v->o->quiet;
+    struct truth_frame t = {0};
+    um_status st = UM_OK;
+    while (!stop_requested() && (st = truth_next(v->truth, &t)) == UM_OK &&
+           (st = one_frame(v, &t)) == UM_OK)
+        if (terminal)
+            fprintf(stderr, "\r%ld/%ld ", v->frames, truth_length(v->truth));
+    if (terminal)
+        fprintf(stderr, "\n");
+    if (st != UM_OK && st != UM_EOF)
+        return st;
+    if (stop_requested())
+        return fail(UM_EIO, "val: stopped after %ld frames, nothing is reported", v->frames);
+    if (!v->frames)
+        return fail(UM_EIO, "val: %s: no frames", v->o->positional[0]);
+    const struct results *r = &v->results;
+    if (!v->o->frames && r->used < r->n)
+        return fail(UM_EFORMAT, "val: %s: %ld results are of images that %s does not have",
+                    v->o->results, r->n - r->used, v->o->positional[0]);
+    return UM_OK;
+}
+
+static um_status open_outputs(struct val *v, const char *folder)
+{
+    char path[4096];
+    if (mkdir(folder, 0777) != 0 && errno != EEXIST)
+        return fail(UM_EIO, "val: %s: %s", folder, strerror(errno));
+    snprintf(path, sizeof path, "%s/results.json", folder);
+    if (!(v->written = fopen(path, "w")))
+        return fail(UM_EIO, "val: %s: %s", path, strerror(errno));
+    fputc('[', v->written);
+    return (v->sheet = sheet_open(truth_length(v->truth))) ? UM_OK : no_memory();
+}
+
+static void close_val(struct val *v)
+{
+    um_pipeline_close(&v->pipeline);
+    um_segmenter_close(&v->segmenter);
+    um_detector_close(&v->detector);
+    um_device_close(&v->dev);
+    truth_close(&v->truth);
+    cJSON_Delete(v->results.list);
+    free(v->results.result);
+    ap_close(v->ap);
+    sheet_close(v->sheet);
+    for (int i = 0; i < v->sweeps; i++)
+        free(v->sweep[i]);
+    free(v->sweep);
+    free(v->score);
+    free(v->category);
+}
+
+int command_val(const struct options *o)
+{
+    struct val v = {.o = o, .first = true};
+    struct truth_settings s = {.masks = o->masks, .lines = o->lines, .frames = o->frames};
+    const char *folder = o->sinks ? o->sink[0] : NULL;
+    const struct category *known;
+    if (o->sinks > 1)
+        return cli_usage("val: give one folder, -o DIR");
+    if (folder && strncmp(folder, "dir:", 4) == 0)
+        folder += 4;
+    stop_catch();
+    um_status st = truth_open(&v.truth, o->positional[0], &s);
+    int code = st == UM_OK ? EXIT_DONE : cli_fail(st);
+    if (st == UM_OK && !o->results && (st = open_networks(&v)) != UM_OK)
+        code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED; /* said already */
+    if (st == UM_OK) {
+        if (o->results)
+            st = read_results(&v, o->results);
+        if (st == UM_OK && folder)
+            st = open_outputs(&v, folder);
+        if (st == UM_OK && !(v.ap = ap_open(truth_categories(v.truth, &known))))
+            st = no_memory();
+        if (st == UM_OK)
+            st = all_frames(&v);
+        if (v.written) {
+            fputs("\n]\n", v.written);
+            bool bad = ferror(v.written);
+            if ((fclose(v.written) != 0 || bad) && st == UM_OK)
+                st = fail(UM_EIO, "val: %s/results.json: cannot be written", folder);
+        }
+        if (st == UM_OK)
+            st = report(&v, folder);
+        if (st != UM_OK)
+            code = cli_fail(st);
+    }
+    close_val(&v);
+    return code;
+}

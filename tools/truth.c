@@ -1,0 +1,860 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "truth.h"
+
+#include <cjson/cJSON.h>
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { DEEPEST = 16, JSON_MAX = 1 << 30 };
+
+struct entry {
+    char *picture, *name, *sweep, *mask, *line; /* paths; mask and line may be NULL */
+    int64_t id;
+    int width, height; /* as COCO has them; 0 = not said */
+    const cJSON **annotation;
+    int annotations;
+};
+
+struct truth {
+    char *dataset;
+    um_source *phantom;
+    cJSON *coco;
+    struct entry *entry;
+    long entries, at, frames;
+    struct category *category;
+    int categories;
+    struct truth_frame frame; /* of the last truth_next() */
+};
+
+static um_status __attribute__((format(printf, 2, 3))) fail(um_status st, const char *fmt, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    return um_set_error(st, text);
+}
+
+static um_status no_memory(void)
+{
+    return fail(UM_ENOMEM, "val: out of memory");
+}
+
+/* ---- masks ---- */
+
+struct runs {
+    uint8_t *mask;
+    int width, height;
+    size_t at; /* column-major */
+    int value;
+};
+
+static bool runs_add(struct runs *r, int64_t n)
+{
+    size_t all = (size_t)r->width * (size_t)r->height;
+    if (n < 0 || (uint64_t)n > all - r->at)
+        return false;
+    for (; n > 0 && r->value; n--, r->at++)
+        r->mask[r->at % (size_t)r->height * (size_t)r->width + r->at / (size_t)r->height] = 1;
+    r->at += (size_t)n;
+    r->value = !r->value;
+    return true;
+}
+
+bool truth_runs(const char *counts, int width, int height, uint8_t *mask)
+{
+    struct runs r = {.mask = mask, .width = width, .height = height};
+    int64_t last[2] = {0, 0};
+    memset(mask, 0, (size_t)width * (size_t)height);
+    for (long n = 0; *counts; n++) {
+        int64_t x = 0;
+        int shift = 0, more = 1;
+        for (; more; counts++, shift += 5) { /* five bits a letter, the lowest first */
+            int c = *counts - 48;
+            if (c < 0 || c > 63 || shift > 35)
+                return false;
+            x |= (int64_t)(c & 31) << shift;
+            more = c & 32;
+            if (!more && (c & 16))
+                x -= (int64_t)1 << (shift + 5);
+        }
+        if (n > 2) /* a difference to the run before the last */
+            x += last[0];
+        last[0] = last[1];
+        last[1] = x;
+        if (!runs_add(&r, x))
+            return false;
+    }
+    return r.at == (size_t)width * (size_t)height;
+}
+
+static bool runs_of_numbers(const cJSON *list, int width, int height, uint8_t *mask)
+{
+    struct runs r = {.mask = mask, .width = width, .height = height};
+    const cJSON *n;
+    cJSON_ArrayForEach(n, list)
+    {
+        if (!cJSON_IsNumber(n) || n->valuedouble != floor(n->valuedouble) ||
+            !(n->valuedouble >= 0 && n->valuedouble < 4e9) ||
+            !runs_add(&r, (int64_t)n->valuedouble))
+            return false;
+    }
+    return r.at == (size_t)width * (size_t)height;
+}
+
+/* A polygon as pycocotools fills it (rleFrPoly): its outline on a grid five times finer; where that
+ * passes from one column to the next, everything from there on is turned over. turn: bytes
+ * [height*width], column-major, zeroed. */
+static void turn_at(double fine_x, double fine_y, int width, int height, uint8_t *turn)
+{
+    double x = (fine_x + .5) / 5 - .5, y = (fine_y + .5) / 5 - .5;
+    if (floor(x) != x || x < 0 || x > width - 1)
+        return;
+    y = ceil(y < 0 ? 0 : y > height ? height : y);
+    size_t at = (size_t)x * (size_t)height + (size_t)y;
+    if (at < (size_t)width * (size_t)height)
+        turn[at] ^= 1;
+}
+
+static bool fill_polygon(const cJSON *polygon, int width, int height, uint8_t *turn, uint8_t *mask)
+{
+    int n = cJSON_GetArraySize(polygon), k = 0;
+    int *p = n >= 6 && n % 2 == 0 ? calloc((size_t)n + 2, sizeof *p) : NULL;
+    const cJSON *v;
+    if (!p)
+        return false;
+    cJSON_ArrayForEach(v, polygon)
+    {
+        if (!cJSON_IsNumber(v) || fabs(v->valuedouble) > 1e6)
+            return free(p), false;
+        p[k++] = (int)(5 * v->valuedouble + .5);
+    }
+    p[n] = p[0];
+    p[n + 1] = p[1];
+    memset(turn, 0, (size_t)width * (size_t)height);
+    int before_x = 0, before_y = 0;
+    bool first = true;
+    for (int j = 0; j < n; j += 2) {
+        int xs = p[j], ys = p[j + 1], xe = p[j + 2], ye = p[j + 3];
+        int dx = abs(xe - xs), dy = abs(ye - ys), steps = dx >= dy ? dx : dy;
+        bool flip = (dx >= dy && xs > xe) || (dx < dy && ys > ye);
+        if (flip) {
+            int t = xs;
+            xs = xe;
+            xe = t;
+            t = ys;
+            ys = ye;
+            ye = t;
+        }
+        double slope = steps == 0 ? 0 : (double)(dx >= dy ? ye - ys : xe - xs) / steps;
+        for (int d = 0; d <= steps; d++) {
+            int t = flip ? steps - d : d;
+            int x = dx >= dy ? t + xs : (int)(xs + slope * t + .5);
+            int y = dx >= dy ? (int)(ys + slope * t + .5) : t + ys;
+            if (!first && x != before_x)
+                turn_at(x < before_x ? x : x - 1, y < before_y ? y : before_y, width, height, turn);
+            before_x = x;
+            before_y = y;
+            first = false;
+        }
+    }
+    int inside = 0;
+    for (int x = 0; x < width; x++)
+        for (int y = 0; y < height; y++) {
+            inside ^= turn[(size_t)x * (size_t)height + (size_t)y];
+            mask[(size_t)y * (size_t)width + (size_t)x] |= (uint8_t)inside;
+        }
+    free(p);
+    return true;
+}
+
+static bool read_segmentation(const cJSON *s, int width, int height, uint8_t *mask)
+{
+    if (cJSON_IsArray(s)) {
+        uint8_t *turn = malloc((size_t)width * (size_t)height);
+        bool ok = turn && cJSON_GetArraySize(s) > 0;
+        const cJSON *polygon;
+        memset(mask, 0, (size_t)width * (size_t)height);
+        cJSON_ArrayForEach(polygon, s)
+        {
+            ok = ok && fill_polygon(polygon, width, height, turn, mask);
+        }
+        free(turn);
+        return ok;
+    }
+    const cJSON *size = cJSON_GetObjectItem(s, "size"), *counts = cJSON_GetObjectItem(s, "counts");
+    const cJSON *h = cJSON_GetArrayItem(size, 0), *w = cJSON_GetArrayItem(size, 1);
+    if (!cJSON_IsNumber(h) || !cJSON_IsNumber(w) || h->valueint != height || w->valueint != width)
+        return false;
+    memset(mask, 0, (size_t)width * (size_t)height);
+    return cJSON_IsString(counts) ? truth_runs(counts->valuestring, width, height, mask)
+                                  : runs_of_numbers(counts, width, height, mask);
+}
+
+static bool mask_box(const uint8_t *mask, int width, int height, float box[4])
+{
+    int b[4] = {width, height, 0, 0};
+    for (int y = 0; y < height; y++)
+        for (int x = 0; x < width; x++) {
+            if (!mask[(size_t)y * (size_t)width + (size_t)x])
+                continue;
+            b[0] = x < b[0] ? x : b[0];
+            b[1] = y < b[1] ? y : b[1];
+            b[2] = x + 1 > b[2] ? x + 1 : b[2];
+            b[3] = y + 1;
+        }
+    for (int i = 0; i < 4; i++)
+        box[i] = (float)b[i];
+    return b[3] > 0;
+}
+
+/* ---- files ---- */
+
+static char *join(const char *a, const char *b)
+{
+    size_t n = strlen(a) + strlen(b) + 2;
+    char *text = malloc(n);
+    if (text)
+        snprintf(text, n, "%s%s%s", a, *a && *b ? "/" : "", b);
+    return text;
+}
+
+static bool is_file(const char *path)
+{
+    struct stat s;
+    return path && stat(path, &s) == 0 && S_ISREG(s.st_mode);
+}
+
+static bool is_folder(const char *path)
+{
+    struct stat s;
+    return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text), k = strlen(end);
+    return n >= k && strcmp(text + n - k, end) == 0;
+}
+
+static size_t stem_length(const char *name)
+{
+    const char *slash = strrchr(name, '/'), *dot = strrchr(name, '.');
+    return dot && dot > (slash ? slash : name) ? (size_t)(dot - name) : strlen(name);
+}
+
+struct names {
+    char **name; /* relative to the folder */
+    long n, room;
+    bool *used;
+};
+
+static void names_free(struct names *l)
+{
+    for (long i = 0; i < l->n; i++)
+        free(l->name[i]);
+    free(l->name);
+    free(l->used);
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Takes the name. */
+static um_status add_name(struct names *l, char *name)
+{
+    if (l->n == l->room) {
+        long room = l->room ? 2 * l->room : 64;
+        char **more = realloc(l->name, (size_t)room * sizeof *more);
+        if (!more)
+            return free(name), no_memory();
+        l->name = more;
+        l->room = room;
+    }
+    l->name[l->n++] = name;
+    return UM_OK;
+}
+
+static um_status list_folder(const char *root, const char *under, int depth, struct names *l)
+{
+    char *path = join(root, under);
+    DIR *dir = path ? opendir(path) : NULL;
+    um_status st = UM_OK;
+    if (!path)
+        return no_memory();
+    if (!dir)
+        st = fail(UM_EIO, "val: %s: %s", path, strerror(errno));
+    for (struct dirent *e; st == UM_OK && (e = readdir(dir));) {
+        if (e->d_name[0] == '.')
+            continue;
+        char *name = join(under, e->d_name), *full = name ? join(root, name) : NULL;
+        if (!full) {
+            free(name);
+            st = no_memory();
+            break;
+        }
+        bool folder = is_folder(full), file = is_file(full);
+        free(full);
+        if (folder && depth < DEEPEST)
+            st = list_folder(root, name, depth + 1, l);
+        if (file)
+            st = add_name(l, name);
+        else
+            free(name);
+    }
+    if (dir)
+        closedir(dir);
+    free(path);
+    return st;
+}
+
+static um_status list_files(const char *root, struct names *l)
+{
+    um_status st = list_folder(root, "", 0, l);
+    if (l->n)
+        qsort(l->name, (size_t)l->n, sizeof *l->name, by_text);
+    return st;
+}
+
+/* ---- opening ---- */
+
+static um_status add_category(truth *t, int64_t id, const char *name)
+{
+    struct category *more = realloc(t->category, (size_t)(t->categories + 1) * sizeof *more);
+    if (!more)
+        return no_memory();
+    t->category = more;
+    more[t->categories] = (struct category){.id = id, .name = name ? strdup(name) : NULL};
+    if (name && !more[t->categories].name)
+        return no_memory();
+    t->categories++;
+    return UM_OK;
+}
+
+static struct entry *add_entry(truth *t, const char *folder, const char *name, um_status *st)
+{
+    if ((t->entries & (t->entries + 1)) == 0) { /* 0, 1, 3, 7, … : room for as many again */
+        struct entry *more = realloc(t->entry, (size_t)(2 * t->entries + 1) * sizeof *more);
+        if (!more)
+            return *st = no_memory(), NULL;
+        t->entry = more;
+    }
+    const char *slash = strrchr(name, '/');
+    struct entry *e = &t->entry[t->entries];
+    *e = (struct entry){.id = t->entries};
+    e->picture = join(folder, name);
+    e->name = strdup(name);
+    e->sweep = strndup(name, slash ? (size_t)(slash - name) : 0);
+    t->entries++;
+    if (!e->picture || !e->name || !e->sweep)
+        return *st = no_memory(), NULL;
+    return e;
+}
+
+static bool whole(const cJSON *n, int64_t *out)
+{
+    if (!cJSON_IsNumber(n) || n->valuedouble != floor(n->valuedouble) ||
+        !(fabs(n->valuedouble) <= 9007199254740992.))
+        return false;
+    *out = (int64_t)n->valuedouble;
+    return true;
+}
+
+static um_status read_json(const char *path, cJSON **out)
+{
+    FILE *f = fopen(path, "rb");
+    if (!f)
+        return fail(UM_EIO, "val: %s: %s", path, strerror(errno));
+    char *text = NULL;
+    um_status st = UM_OK;
+    long n = fseek(f, 0, SEEK_END) == 0 ? ftell(f) : -1;
+    rewind(f);
+    if (n < 0 || n > JSON_MAX)
+        st = fail(UM_EFORMAT, "val: %s: more than 1 GiB, or no file", path);
+    else if (!(text = malloc((size_t)n + 1)))
+        st = no_memory();
+    else if (fread(text, 1, (size_t)n, f) != (size_t)n)
+        st = fail(UM_EIO, "val: %s: cannot be read", path);
+    fclose(f);
+    if (st == UM_OK) {
+        const char *end = NULL;
+        text[n] = 0;
+        *out = cJSON_ParseWithLengthOpts(text, (size_t)n + 1, &end, 1);
+        if (!*out)
+            st = fail(UM_EFORMAT, "val: %s: no JSON at byte %ld", path,
+                      end ? (long)(end - text) : 0L);
+    }
+    free(text);
+    return st;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    int64_t x = ((const struct entry *)a)->id, y = ((const struct entry *)b)->id;
+    return (x > y) - (x < y);
+}
+
+static struct entry *find_entry(truth *t, int64_t id)
+{
+    struct entry key = {.id = id};
+    return bsearch(&key, t->entry, (size_t)t->entries, sizeof key, by_id);
+}
+
+static int find_category(const truth *t, int64_t id)
+{
+    for (int i = 0; i < t->categories; i++)
+        if (t->category[i].id == id)
+            return i;
+    return -1;
+}
+
+static um_status read_categories(truth *t, const char *path)
+{
+    const cJSON *list = cJSON_GetObjectItem(t->coco, "categories"), *c;
+    int64_t id;
+    if (!cJSON_IsArray(list) || !cJSON_GetArraySize(list))
+        return fail(UM_EFORMAT, "val: %s: no \"categories\"", path);
+    cJSON_ArrayForEach(c, list)
+    {
+        const cJSON *name = cJSON_GetObjectItem(c, "name");
+        if (!whole(cJSON_GetObjectItem(c, "id"), &id))
+            return fail(UM_EFORMAT, "val: %s: a category without a whole number as id", path);
+        if (find_category(t, id) >= 0)
+            return fail(UM_EFORMAT, "val: %s: two categories have id %lld", path, (long long)id);
+        um_status st = add_category(t, id, cJSON_IsString(name) ? name->valuestring : NULL);
+        if (st != UM_OK)
+            return st;
+    }
+    return UM_OK;
+}
+
+static um_status read_images(truth *t, const char *path, const char *folder)
+{
+    const cJSON *list = cJSON_GetObjectItem(t->coco, "images"), *i;
+    if (!cJSON_IsArray(list) || !cJSON_GetArraySize(list))
+        return fail(UM_EFORMAT, "val: %s: no \"images\"", path);
+    cJSON_ArrayForEach(i, list)
+    {
+        const cJSON *name = cJSON_GetObjectItem(i, "file_name");
+        int64_t id, w = 0, h = 0;
+        if (!whole(cJSON_GetObjectItem(i, "id"), &id) || !cJSON_IsString(name))
+            return fail(UM_EFORMAT, "val: %s: image %ld has no \"id\" or no \"file_name\"", path,
+                        t->entries);
+        if (!whole(cJSON_GetObjectItem(i, "width"), &w) ||
+            !whole(cJSON_GetObjectItem(i, "height"), &h) || w < 1 || h < 1 ||
+            w > UM_FRAME_MAX_SIDE || h > UM_FRAME_MAX_SIDE)
+            return fail(UM_EFORMAT, "val: %s: image %lld (%s) has no \"width\" or \"height\"", path,
+                        (long long)id, name->valuestring);
+        um_status st = UM_OK;
+        struct entry *e = add_entry(t, folder, name->valuestring, &st);
+        if (!e)
+            return st;
+        e->id = id;
+        e->width = (int)w;
+        e->height = (int)h;
+        if (!is_file(e->picture))
+            return fail(UM_EIO, "val: %s: image %lld: %s is missing", path, (long long)id,
+                        e->picture);
+    }
+    qsort(t->entry, (size_t)t->entries, sizeof *t->entry, by_id);
+    for (long k = 1; k < t->entries; k++)
+        if (t->entry[k].id == t->entry[k - 1].id)
+            return fail(UM_EFORMAT, "val: %s: two images have id %lld", path,
+                        (long long)t->entry[k].id);
+    return UM_OK;
+}
+
+static um_status read_annotations(truth *t, const char *path)
+{
+    const cJSON *list = cJSON_GetObjectItem(t->coco, "annotations"), *a;
+    long n = 0;
+    if (!cJSON_IsArray(list))
+        return fail(UM_EFORMAT, "val: %s: no \"annotations\"", path);
+    cJSON_ArrayForEach(a, list)
+    {
+        const cJSON *box = cJSON_GetObjectItem(a, "bbox"), *v;
+        int64_t image, category;
+        n++;
+        if (!whole(cJSON_GetObjectItem(a, "image_id"), &image) ||
+            !whole(cJSON_GetObjectItem(a, "category_id"), &category))
+            return fail(UM_EFORMAT,
+                        "val: %s: annotation %ld has no \"image_id\" or no \"category_id\"", path,
+                        n);
+        struct entry *e = find_entry(t, image);
+        if (!e)
+            return fail(UM_EFORMAT, "val: %s: annotation %ld is of image %lld, which is not there",
+                        path, n, (long long)image);
+        if (find_category(t, category) < 0)
+            return fail(UM_EFORMAT, "val: %s: annotation %ld (%s): unknown category %lld", path, n,
+                        e->name, (long long)category);
+        if (cJSON_GetArraySize(box) != 4)
+            return fail(UM_EFORMAT, "val: %s: annotation %ld (%s): \"bbox\" is not [x,y,w,h]", path,
+                        n, e->name);
+        cJSON_ArrayForEach(v, box)
+        {
+            if (!cJSON_IsNumber(v) || !isfinite(v->valuedouble))
+                return fail(UM_EFORMAT, "val: %s: annotation %ld (%s): \"bbox\" is not [x,y,w,h]",
+                            path, n, e->name);
+        }
+        const cJSON **more = realloc(e->annotation, (size_t)(e->annotations + 1) * sizeof(cJSON *));
+        if (!more)
+            return no_memory();
+        e->annotation = more;
+        e->annotation[e->annotations++] = a;
+    }
+    return UM_OK;
+}
+
+static um_status open_coco(truth *t, const char *path, const char *folder)
+{
+    um_status st = read_json(path, &t->coco);
+    if (st == UM_OK)
+        st = read_categories(t, path);
+    if (st == UM_OK)
+        st = read_images(t, path, folder);
+    if (st == UM_OK)
+        st = read_annotations(t, path);
+    return st;
+}
+
+static bool is_picture(const char *name)
+{
+    static const char *const ends[] = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff",
+                                       ".PNG", ".JPG", ".JPEG", ".BMP", ".TIF", ".TIFF"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (ends_with(name, ends[i]))
+            return true;
+    return false;
+}
+
+/* The truth of a picture in `folder`: STEM.png if `plain`, else STEM_mask.png (tag "_mask"). */
+static um_status take_truth(const char *folder, struct names *files, const char *name,
+                            const char *tag, bool plain, char **path)
+{
+    size_t room = strlen(name) + strlen(tag) + 8;
+    char *wanted = malloc(room);
+    if (!wanted)
+        return no_memory();
+    for (int i = 0; !*path && i < 1 + plain; i++) {
+        snprintf(wanted, room, "%.*s%s.png", (int)stem_length(name), name, i ? "" : tag);
+        char **found =
+            files->n ? bsearch(&wanted, files->name, (size_t)files->n, sizeof *files->name, by_text)
+                     : NULL;
+        if (!found)
+            continue;
+        files->used[found - files->name] = true;
+        if (!(*path = join(folder, wanted)))
+            break;
+    }
+    free(wanted);
+    return UM_OK;
+}
+
+/* A folder of pictures and what lies in `masks` and `lines` (NULL: beside the pictures). */
+static um_status open_folder(truth *t, const char *dataset, const struct truth_settings *s)
+{
+    const char *const folder[] = {s->masks ? s->masks : dataset, s->lines ? s->lines : dataset};
+    const bool apart[] = {s->masks != NULL, s->lines != NULL};
+    static const char *const tag[] = {"_mask", "_line"};
+    struct names pictures = {0}, truths[2] = {{0}, {0}};
+    um_status st = list_files(dataset, &pictures);
+    for (int k = 0; k < 2 && st == UM_OK; k++)
+        if ((st = list_files(folder[k], &truths[k])) == UM_OK && truths[k].n &&
+            !(truths[k].used = calloc((size_t)truths[k].n, sizeof(bool))))
+            st = no_memory();
+    for (long i = 0; i < pictures.n && st == UM_OK; i++) {
+        const char *name = pictures.name[i];
+        if (!is_picture(name) || ends_with(name, "_mask.png") || ends_with(name, "_line.png"))
+            continue;
+        struct entry *e = add_entry(t, dataset, name, &st);
+        char *path[2] = {NULL, NULL};
+        for (int k = 0; k < 2 && st == UM_OK; k++)
+            st = take_truth(folder[k], &truths[k], name, tag[k], apart[k], &path[k]);
+        if (!e) {
+            free(path[0]);
+            free(path[1]);
+            break;
+        }
+        e->mask = path[0];
+        e->line = path[1];
+        if (st == UM_OK && !e->mask && !e->line)
+            st = fail(UM_EIO,
+                      "val: %s has no truth: no %.*s_mask.png and no %.*s_line.png in %s%s%s",
+                      e->picture, (int)stem_length(name), name, (int)stem_length(name), name,
+                      folder[0], strcmp(folder[0], folder[1]) ? ", " : "",
+                      strcmp(folder[0], folder[1]) ? folder[1] : "");
+    }
+    for (int k = 0; k < 2; k++)
+        for (long i = 0; i < truths[k].n && st == UM_OK; i++)
+            if (!truths[k].used[i] && is_picture(truths[k].name[i]) &&
+                (apart[k] || (ends_with(truths[k].name[i], k ? "_line.png" : "_mask.png"))))
+                st = fail(UM_EIO, "val: %s/%s is the truth of a picture that is missing in %s",
+                          folder[k], truths[k].name[i], dataset);
+    if (st == UM_OK && !t->entries)
+        st = fail(UM_EIO, "val: %s: no pictures", dataset);
+    names_free(&pictures);
+    names_free(&truths[0]);
+    names_free(&truths[1]);
+    return st == UM_OK ? add_category(t, 0, NULL) : st;
+}
+
+/* The COCO file of a folder: truth.json, else the only .json; NULL: there is none. */
+static um_status find_coco(const char *folder, char **out)
+{
+    struct names files = {0};
+    um_status st = list_files(folder, &files);
+    for (long i = 0; i < files.n && st == UM_OK; i++) {
+        if (strchr(files.name[i], '/') || !ends_with(files.name[i], ".json"))
+            continue;
+        bool named = strcmp(files.name[i], "truth.json") == 0;
+        if (*out && !named)
+            st = fail(UM_EINVAL, "val: %s: several .json files, and none is truth.json: name one",
+                      folder);
+        free(*out);
+        if (!(*out = join(folder, files.name[i])))
+            st = no_memory();
+        if (named)
+            break;
+    }
+    names_free(&files);
+    return st;
+}
+
+um_status truth_open(truth **out, const char *dataset, const struct truth_settings *s)
+{
+    truth *t = calloc(1, sizeof *t);
+    char *json = NULL;
+    *out = NULL;
+    if (!t || !(t->dataset = strdup(dataset))) {
+        free(t);
+        return no_memory();
+    }
+    t->frames = s->frames;
+    um_status st = UM_OK;
+    if (strncmp(dataset, "phantom:", 8) == 0) {
+        if (s->masks || s->lines)
+            st = fail(UM_EINVAL, "val: --masks and --lines are for folders of pictures");
+        else
+            st = um_source_open(&t->phantom, dataset, NULL);
+        if (st == UM_OK)
+            st = add_category(t, 0, NULL);
+    } else if (is_folder(dataset)) {
+        if (!s->masks && !s->lines)
+            st = find_coco(dataset, &json);
+        if (st == UM_OK)
+            st = json ? open_coco(t, json, dataset) : open_folder(t, dataset, s);
+    } else if (ends_with(dataset, ".json")) {
+        const char *slash = strrchr(dataset, '/');
+        char *folder = slash ? strndup(dataset, (size_t)(slash - dataset)) : strdup("");
+        st = folder ? open_coco(t, dataset, folder) : no_memory();
+        free(folder);
+    } else {
+        st =
+            fail(UM_EINVAL, "val: %s is neither a folder, nor a COCO .json, nor phantom:", dataset);
+    }
+    free(json);
+    if (st != UM_OK)
+        truth_close(&t);
+    *out = t;
+    return st;
+}
+
+static void release_frame(struct truth_frame *f)
+{
+    um_frame_unref(&f->picture);
+    for (int i = 0; i < f->objects; i++)
+        free(f->object[i].mask);
+    free(f->object);
+    free(f->line);
+    *f = (struct truth_frame){0};
+}
+
+void truth_close(truth **out)
+{
+    truth *t = *out;
+    *out = NULL;
+    if (!t)
+        return;
+    release_frame(&t->frame);
+    for (long i = 0; i < t->entries; i++) {
+        struct entry *e = &t->entry[i];
+        free(e->picture);
+        free(e->name);
+        free(e->sweep);
+        free(e->mask);
+        free(e->line);
+        free((void *)e->annotation);
+    }
+    for (int i = 0; i < t->categories; i++)
+        free(t->category[i].name);
+    free(t->category);
+    free(t->entry);
+    cJSON_Delete(t->coco);
+    um_source_close(&t->phantom);
+    free(t->dataset);
+    free(t);
+}
+
+long truth_length(const truth *t)
+{
+    long n = t->phantom ? um_source_length(t->phantom) : t->entries;
+    return t->frames && (n < 0 || t->frames < n) ? t->frames : n;
+}
+
+int truth_categories(const truth *t, const struct category **list)
+{
+    *list = t->category;
+    return t->categories;
+}
+
+bool truth_in_time(const truth *t)
+{
+    return !t->phantom;
+}
+
+/* ---- one picture ---- */
+
+/* The pixels of `map` that are `value`, with the box x0,y0,x1,y1. */
+static um_status add_bone(struct truth_frame *f, const uint8_t *map, int value, const float box[4])
+{
+    size_t n = (size_t)f->picture->width * (size_t)f->picture->height;
+    struct truth_object *more = realloc(f->object, (size_t)(f->objects + 1) * sizeof *more);
+    uint8_t *mask = malloc(n);
+    if (more)
+        f->object = more;
+    if (!more || !mask) {
+        free(mask);
+        return no_memory();
+    }
+    for (size_t i = 0; i < n; i++)
+        mask[i] = map[i] == value;
+    f->object[f->objects++] = (struct truth_object){
+        .box = {(double)box[0], (double)box[1], (double)box[2] - (double)box[0],
+                (double)box[3] - (double)box[1]},
+        .mask = mask,
+    };
+    return UM_OK;
+}
+
+static um_status read_phantom(truth *t, struct truth_frame *f)
+{
+    um_truth known;
+    um_status st = um_source_read(t->phantom, &f->picture);
+    um_truth_default(&known);
+    if (st == UM_OK)
+        st = um_source_truth(t->phantom, &known);
+    if (st != UM_OK)
+        return st;
+    f->id = (int64_t)f->picture->id;
+    f->name = um_source_frame_name(t->phantom);
+    f->sweep = "";
+    f->boxes = f->masks = true;
+    const um_structure whole = {.kind = UM_STRUCTURE_BONE,
+                                .box = {known.box[0], known.box[1], known.box[2], known.box[3]}};
+    int n = known.map ? known.n_structures : known.has_bone;
+    for (int i = 0; i < n && st == UM_OK; i++) {
+        const um_structure *one = known.map ? &known.structure[i] : &whole;
+        if (one->kind == UM_STRUCTURE_BONE)
+            st = add_bone(f, known.map ? known.map : known.mask, i + 1, one->box);
+    }
+    return st;
+}
+
+/* A picture of truth: bytes 0/1, set where any channel is. */
+static um_status read_truth(const char *path, const struct truth_frame *f, uint8_t **out)
+{
+    um_frame *p = NULL;
+    um_status st = um_image_read(path, &p);
+    int w = f->picture->width, h = f->picture->height;
+    if (st == UM_OK && (p->width != w || p->height != h))
+        st = fail(UM_EFORMAT, "val: %s has %dx%d pixels, its picture %s has %dx%d", path, p->width,
+                  p->height, f->name, w, h);
+    if (st == UM_OK && !(*out = calloc((size_t)w, (size_t)h)))
+        st = no_memory();
+    for (int y = 0; y < h && st == UM_OK; y++)
+        for (int x = 0; x < w * p->channels; x++)
+            (*out)[(size_t)y * (size_t)w + (size_t)(x / p->channels)] |=
+                p->pixels[y * p->stride + x] != 0;
+    um_frame_unref(&p);
+    return st;
+}
+
+static um_status read_annotated(const truth *t, const struct entry *e, struct truth_frame *f)
+{
+    int w = f->picture->width, h = f->picture->height;
+    if (w != e->width || h != e->height)
+        return fail(UM_EFORMAT, "val: %s: %s has %dx%d pixels, its truth says %dx%d", t->dataset,
+                    e->name, w, h, e->width, e->height);
+    f->boxes = f->masks = true;
+    if (e->annotations && !(f->object = calloc((size_t)e->annotations, sizeof *f->object)))
+        return no_memory();
+    for (int i = 0; i < e->annotations; i++) {
+        const cJSON *a = e->annotation[i], *s = cJSON_GetObjectItem(a, "segmentation");
+        struct truth_object *o = &f->object[f->objects++];
+        int64_t category = 0, crowd = 0;
+        whole(cJSON_GetObjectItem(a, "category_id"), &category);
+        whole(cJSON_GetObjectItem(a, "iscrowd"), &crowd);
+        o->category = find_category(t, category);
+        o->crowd = crowd != 0;
+        for (int k = 0; k < 4; k++)
+            o->box[k] = cJSON_GetArrayItem(cJSON_GetObjectItem(a, "bbox"), k)->valuedouble;
+        if (!s || cJSON_GetArraySize(s) == 0) {
+            f->masks = false;
+            continue;
+        }
+        if (!(o->mask = malloc((size_t)w * (size_t)h)))
+            return no_memory();
+        if (!read_segmentation(s, w, h, o->mask))
+            return fail(UM_EFORMAT,
+                        "val: %s: a \"segmentation\" of %s is neither polygons nor run lengths "
+                        "of %dx%d pixels",
+                        t->dataset, e->name, w, h);
+    }
+    return UM_OK;
+}
+
+static um_status read_entry(truth *t, const struct entry *e, struct truth_frame *f)
+{
+    um_status st = um_image_read(e->picture, &f->picture);
+    f->id = e->id;
+    f->name = e->name;
+    f->sweep = e->sweep;
+    if (st == UM_OK)
+        st = um_frame_set_source(f->picture, e->name);
+    if (st == UM_OK && t->coco)
+        return read_annotated(t, e, f);
+    if (st == UM_OK && e->line)
+        st = read_truth(e->line, f, &f->line);
+    if (st != UM_OK || !e->mask)
+        return st;
+    uint8_t *mask = NULL;
+    float box[4];
+    f->boxes = f->masks = true;
+    st = read_truth(e->mask, f, &mask);
+    if (st == UM_OK && mask_box(mask, f->picture->width, f->picture->height, box))
+        st = add_bone(f, mask, 1, box);
+    free(mask);
+    return st;
+}
+
+um_status truth_next(truth *t, struct truth_frame *frame)
+{
+    release_frame(&t->frame);
+    if (t->at >= truth_length(t))
+        return UM_EOF;
+    um_status st =
+        t->phantom ? read_phantom(t, &t->frame) : read_entry(t, &t->entry[t->at], &t->frame);
+    t->at++;
+    *frame = t->frame;
+    return st;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Pictures with what is known of them: a COCO JSON with its pictures, a folder with mask or line
+ * pictures beside them, or the phantom. */
+#ifndef UM_TRUTH_H
+#define UM_TRUTH_H
+
+#include "ultramotion/ultramotion.h"
+
+#include <stdbool.h>
+
+struct category {
+    int64_t id;
+    char *name; /* or NULL */
+};
+
+struct truth_object {
+    int category; /* index in truth_categories() */
+    bool crowd;
+    double box[4]; /* x, y, width, height */
+    uint8_t *mask; /* bytes 0/1 [height*width], or NULL */
+};
+
+/* One picture. All of it belongs to the truth, until the next one, but the picture. */
+struct truth_frame {
+    um_frame *picture;
+    int64_t id;        /* of a COCO image, else the number of the picture */
+    const char *name;  /* file, relative to the data set */
+    const char *sweep; /* its folder; "" = none */
+    struct truth_object *object;
+    int objects;
+    bool boxes, masks; /* are they known? (a line alone tells neither) */
+    uint8_t *line;     /* bytes 0/1 [height*width], or NULL: no line truth */
+};
+
+typedef struct truth truth;
+
+struct truth_settings {
+    const char *masks, *lines; /* folders that mirror the pictures'; NULL: beside them */
+    long frames;               /* at most; 0 = all */
+};
+
+/* Everything that can be checked before a network runs is checked here. The errors name the file
+ * and what is wrong in it. */
+um_status truth_open(truth **out, const char *dataset, const struct truth_settings *settings);
+void truth_close(truth **t);
+/* UM_EOF at the end. A picture or truth that cannot be read, or sizes that differ, are errors. */
+um_status truth_next(truth *t, struct truth_frame *frame);
+long truth_length(const truth *t);
+int truth_categories(const truth *t, const struct category **list);
+/* Do pictures of a sweep follow each other in time? */
+bool truth_in_time(const truth *t);
+
+/* COCO's run lengths, text or numbers as JSON has them, into bytes 0/1 [height*width]; 0 for runs
+ * that do not fill the picture. */
+bool truth_runs(const char *counts, int width, int height, uint8_t *mask);
+
+#endif

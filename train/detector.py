@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""D-FINE-N on the phantom, with upstream's losses: python train/detector.py OUT. Goes on where it was stopped; writes OUT/detector.safetensors."""
+
+import cv2
+import numpy as np
+import torch
+from dfine.backends.native import DFINE
+from dfine.backends.native.criterion import DFINECriterion
+from dfine.config import DFINEConfig
+from safetensors.torch import load_file
+
+import frames
+import run
+
+SIDE = 320
+
+
+def sample(seed, index):
+    s = frames.draw(seed, index)
+    h, w = s.picture.shape
+    boxes = [b for b in map(s.box, s.bones()) if b is not None and min(b[2] - b[0], b[3] - b[1]) >= 2]
+    picture = cv2.resize(s.picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA if max(h, w) > SIDE else cv2.INTER_LINEAR)
+    centres = [[(b[0] + b[2]) / 2 / w, (b[1] + b[3]) / 2 / h, (b[2] - b[0]) / w, (b[3] - b[1]) / h] for b in boxes]
+    return picture, np.array(centres, np.float32).reshape(-1, 4)
+
+
+def main():
+    args = run.arguments(__doc__, steps=6000, batch=8, rate=3e-4)
+    args.clip = 0.1
+    config = DFINEConfig.preset("n", backbone_pretrained=False, num_classes=1, imgsz=SIDE, num_queries=60, num_top_queries=60, num_denoising=24)
+    net = DFINE.from_config(config)
+    start = load_file(args.start or run.ROOT / "models" / "dfine_n_bone_320.safetensors")
+    own = net.state_dict()
+    missing = [k for k in own if k not in start and not k.endswith("num_batches_tracked") and "denoising" not in k]
+    if missing:
+        raise SystemExit(f"{args.start}: no {missing[:4]}")
+    net.load_state_dict({k: start[k].to(own[k].dtype) if k in start and start[k].shape == own[k].shape else own[k] for k in own})
+    net.to(args.device).train()
+    criterion = DFINECriterion.from_config(config).to(args.device)
+    plain = [p for n, p in net.named_parameters() if p.ndim < 2]
+    decayed = [p for n, p in net.named_parameters() if p.ndim >= 2]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 1e-4}, {"params": plain, "weight_decay": 0.0}], lr=args.rate)
+    state = run.Run(args, net, optimizer)
+
+    def loss_of(batch):
+        pictures = torch.from_numpy(np.stack([p for p, _ in batch])).to(args.device).float()[:, None].expand(-1, 3, -1, -1) / 255
+        targets = [{"boxes": torch.from_numpy(b).to(args.device), "labels": torch.zeros(len(b), dtype=torch.int64, device=args.device)}
+                   for _, b in batch]
+        with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16):
+            features = net.encoder(net.backbone(pictures))
+        outputs = net.decoder([f.float() for f in features], targets)
+        losses = criterion(outputs, targets, epoch=0, step=state.step, global_step=state.step, epoch_step=0)
+        groups = {}
+        for k, v in losses.items():  # by kind, over layers and denoising
+            kind = "_".join(k.split("_")[:2])
+            groups[kind] = groups.get(kind, 0) + v
+        return groups
+
+    if not args.export:
+        state.go(frames.batches(lambda i: sample(args.seed, i), state.step, args.batch, args.workers), loss_of)
+    run.export(args, state.average.state, "detector.safetensors", {
+        "architecture": "dfine-n", "input_size": SIDE, "classes": "bone", "activation": "relu", "fit": "stretch",
+        "training_data": "ultramotion phantom, look=hard and default; no real picture", "steps": state.step, "licence": "Apache-2.0",
+        "producer": "ultramotion train/detector.py"})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training pictures: a frame of the phantom, changed as scanners and hands change it. Sample `index` of `seed` is the same for ever."""
+
+import collections
+import concurrent.futures
+
+import cv2
+import numpy as np
+
+import phantom
+
+cv2.setNumThreads(1)
+
+
+class Sample:
+    """picture [H,W] u8; where [H,W] u8: 0, or the index of a structure + 1; kinds: of the structures, bones first."""
+
+    def __init__(self, picture, where, kinds):
+        self.picture, self.where, self.kinds = picture, where, kinds
+
+    def mask(self, i):
+        return self.where == i + 1
+
+    def box(self, i):
+        ys, xs = np.nonzero(self.where == i + 1)
+        return np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32) if len(xs) else None
+
+    def bones(self):
+        return [i for i, k in enumerate(self.kinds) if k == phantom.BONE]
+
+
+def draw(seed, index, hard=0.75, empty=0.12, sides=(230, 430)):
+    rng = np.random.default_rng((seed, index))
+    height = int(rng.integers(*sides))
+    width = int(np.clip(height * np.exp(rng.uniform(-0.35, 0.35)), 160, 600))
+    look = "hard" if rng.random() < hard else "default"
+    number = int(rng.integers(0, phantom.HELD_OUT))
+    picture, where, structures = phantom.frame(number, width, height, look, empty)
+    sample = Sample(picture, where, [k for k, _ in structures])
+    if rng.random() < 0.5:
+        sample.picture, sample.where = sample.picture[:, ::-1], sample.where[:, ::-1]
+    if rng.random() < 0.5:
+        bend(rng, sample)
+    sample.picture = scan(rng, np.ascontiguousarray(sample.picture))
+    return sample
+
+
+def bend(rng, s):
+    """Geometry: turned, zoomed, shifted, sheared."""
+    h, w = s.picture.shape
+    turn, zoom = rng.uniform(-14, 14), np.exp(rng.uniform(-0.25, 0.35))
+    m = cv2.getRotationMatrix2D((w / 2, h / 2), turn, zoom)
+    m[0, 1] += rng.uniform(-0.15, 0.15)
+    m[:, 2] += rng.uniform(-0.08, 0.08, 2) * (w, h)
+    edge = cv2.BORDER_REFLECT_101 if rng.random() < 0.3 else cv2.BORDER_CONSTANT
+    s.picture = cv2.warpAffine(np.ascontiguousarray(s.picture), m, (w, h), flags=cv2.INTER_LINEAR, borderMode=edge)
+    s.where = cv2.warpAffine(np.ascontiguousarray(s.where), m, (w, h), flags=cv2.INTER_NEAREST)
+
+
+def scan(rng, picture):
+    """Gain, gamma, dynamic range, blur, speckle, black margins: mild, as strong artefacts harm."""
+    v = picture.astype(np.float32) / 255
+    h, w = v.shape
+    if rng.random() < 0.6:
+        v = v ** np.exp(rng.uniform(-0.5, 0.5)) * np.exp(rng.uniform(-0.8, 0.4))
+    if rng.random() < 0.3:  # stretched, as --gain does
+        v = np.minimum(v / max(np.percentile(v, 99.5), 0.05), 1)
+    if rng.random() < 0.2:  # another dynamic range
+        cut = rng.uniform(0, 0.12)
+        v = np.maximum(v - cut, 0) / (1 - cut)
+    if rng.random() < 0.3:
+        v = cv2.GaussianBlur(v, (0, 0), rng.uniform(0.4, 1.4), sigmaY=rng.uniform(0.4, 1.2))
+    if rng.random() < 0.25:
+        v = v * (1 + rng.uniform(0.05, 0.3) * cv2.GaussianBlur(rng.normal(0, 1, (h, w)).astype(np.float32), (0, 0), rng.uniform(0.5, 1.5)))
+    if rng.random() < 0.15:
+        v = v + rng.uniform(0, 0.03)
+    v = (np.clip(v, 0, 1) * 255).astype(np.uint8)
+    if rng.random() < 0.2:  # JPEG
+        v = cv2.imdecode(cv2.imencode(".jpg", v, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))])[1], cv2.IMREAD_GRAYSCALE)
+    return v
+
+
+def batches(make, first, size, workers, ahead=3):
+    """make(index) for first*size, …: lists of `size`, drawn by threads while others are used (the library leaves Python alone)."""
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        waiting = collections.deque()
+        step = first
+        try:
+            while True:
+                while len(waiting) <= ahead:
+                    waiting.append([pool.submit(make, step * size + i) for i in range(size)])
+                    step += 1
+                yield [one.result() for one in waiting.popleft()]
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MobileSAM at 256 on the phantom, so that the prompt decides: python train/segmenter.py OUT. Pictures have several structures; a box or
+points name one of them, or empty tissue. Goes on where it was stopped; writes OUT/segmenter.safetensors."""
+
+import sys
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+import frames
+import phantom
+import run
+
+sys.path.insert(0, str(run.ROOT / "tests" / "parity"))
+import sam_net  # noqa: E402
+
+CANVAS, PROMPTS = 256, 4
+
+
+def resized(s):
+    h, w = s.picture.shape
+    scale = CANVAS / max(h, w)
+    size = (int(w * scale + 0.5), int(h * scale + 0.5))
+    return cv2.resize(s.picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR), size
+
+
+def empty_box(rng, busy, size):
+    """A box that hardly meets a structure; None: found none."""
+    w, h = size
+    for _ in range(20):
+        bw, bh = rng.uniform(0.08, 0.5) * w, rng.uniform(0.05, 0.3) * h
+        x, y = rng.uniform(0, w - bw), rng.uniform(0, h - bh)
+        if not busy[int(y):int(y + bh) + 1, int(x):int(x + bw) + 1].any():
+            return np.array([x, y, x + bw, y + bh], np.float32)
+    return None
+
+
+def points_of(rng, mask, others, n_front, n_back):
+    """n points: on the structure (label 1), then on others or beside (label 0)."""
+    ys, xs = np.nonzero(mask)
+    pick = rng.integers(0, len(xs), n_front)
+    xy = [(xs[i], ys[i]) for i in pick]
+    ys, xs = np.nonzero(others if others.any() else ~mask)
+    pick = rng.integers(0, len(xs), n_back)
+    xy += [(xs[i], ys[i]) for i in pick]
+    return np.array(xy, np.float32), np.array([1] * n_front + [0] * n_back, np.int64)
+
+
+def sample(seed, index):
+    """The canvas [256,256] u8, its used size, and PROMPTS prompts: (box or None, points or None, labels, mask [256,256])."""
+    s = frames.draw(seed, index, empty=0.1)
+    rng = np.random.default_rng((seed, index, 1))
+    picture, size = resized(s)
+    canvas = np.zeros((CANVAS, CANVAS), np.uint8)
+    canvas[: size[1], : size[0]] = picture
+    masks = []
+    for i, kind in enumerate(s.kinds):
+        m = cv2.resize(s.mask(i).astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
+        if m.sum() >= 10:
+            masks.append((kind, np.pad(m, ((0, CANVAS - size[1]), (0, CANVAS - size[0])))))
+    bones = [m for k, m in masks if k == phantom.BONE]
+    others = [m for k, m in masks if k != phantom.BONE]
+    rng.shuffle(others)
+    targets = (bones + others)[:PROMPTS]
+    busy = np.any([m for _, m in masks], 0) if masks else np.zeros((CANVAS, CANVAS), bool)
+    n_front, n_back = int(rng.integers(1, 4)), int(rng.integers(0, 3))
+    mode = rng.choice(["box", "point", "both"], p=[0.65, 0.25, 0.1])
+    prompts = []
+    for m in targets:
+        ys, xs = np.nonzero(m)
+        box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32)
+        side = np.array([box[2] - box[0], box[3] - box[1]] * 2)
+        box = box + rng.normal(0, 1, 4) * (0.06 * side + 0.7)
+        box = np.concatenate([np.minimum(box[:2], box[2:] - 1), box[2:]]).astype(np.float32)
+        xy, labels = points_of(rng, m, busy & ~m, n_front, n_back)
+        prompts.append((box, xy, labels, m))
+    nothing = np.zeros((CANVAS, CANVAS), bool)
+    while len(prompts) < PROMPTS and mode == "box":
+        box = empty_box(rng, busy, size)
+        if box is None:
+            break
+        prompts.append((box, None, None, nothing))
+    while len(prompts) < PROMPTS and prompts:
+        prompts.append(prompts[int(rng.integers(0, len(prompts)))])
+    return canvas, size, mode, prompts
+
+
+def losses_of(net, args, batch):
+    pictures = torch.from_numpy(np.stack([c for c, *_ in batch])).to(args.device).float()[:, None].expand(-1, 3, -1, -1)
+    x = (pictures - net.pixel_mean) / net.pixel_std
+    for i, (_, (w, h), *_) in enumerate(batch):  # zero after normalisation
+        x[i, :, h:] = 0
+        x[i, :, :, w:] = 0
+    with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16):
+        embedding = net.image_encoder(x)
+    pe = net.prompt_encoder.get_dense_pe()
+    logits, scores, truth, areas = [], [], [], []
+    for i, (_, (w, h), mode, prompts) in enumerate(batch):
+        if not prompts:
+            continue
+        boxes = torch.from_numpy(np.stack([p[0] for p in prompts])).to(args.device) if mode != "point" else None
+        points = None
+        if mode != "box":
+            points = (torch.from_numpy(np.stack([p[1] for p in prompts])).to(args.device),
+                      torch.from_numpy(np.stack([p[2] for p in prompts])).to(args.device))
+        sparse, dense = net.prompt_encoder(points=points, boxes=boxes, masks=None)
+        low, score = net.mask_decoder.predict_masks(image_embeddings=embedding[i:i + 1].float(), image_pe=pe,
+                                                    sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense)
+        logits.append(low)
+        scores.append(score)
+        truth += [p[3] for p in prompts]
+        inside = np.zeros((CANVAS, CANVAS), np.float32)
+        inside[:h, :w] = 1
+        areas += [inside] * len(prompts)
+    if not logits:
+        return {"dice": embedding.sum() * 0}
+    logits = F.interpolate(torch.cat(logits), (CANVAS, CANVAS), mode="bilinear", align_corners=False)  # [N,4,S,S]
+    scores = torch.cat(scores)
+    truth = torch.from_numpy(np.stack(truth)).to(args.device).float()[:, None]
+    areas = torch.from_numpy(np.stack(areas)).to(args.device)[:, None]
+    p = logits.sigmoid() * areas
+    both, all_ = (p * truth).sum((2, 3)), p.sum((2, 3)) + truth.sum((2, 3))
+    dice = 1 - (2 * both + 20) / (all_ + 20)  # [N,4]; 20 pixels: a mask that should be empty has a slope, too
+    bce = (F.binary_cross_entropy_with_logits(logits, truth.expand_as(logits), pos_weight=torch.tensor(3.0), reduction="none") * areas).mean((2, 3))
+    with torch.no_grad():
+        on = (logits > 0) & (areas > 0)
+        t = truth > 0
+        union = (on | t).sum((2, 3))
+        iou = torch.where(t.any(3).any(2), (on & t).sum((2, 3)) / union.clamp(min=1), torch.zeros(()))
+    each = dice + 4 * bce
+    best = each[:, 1:].min(1).values  # of the three masks the one that fits is taught
+    return {"dice": dice[:, 0].mean(), "bce": 4 * bce[:, 0].mean(), "three": 0.5 * best.mean(), "iou": 0.5 * F.mse_loss(scores, iou)}
+
+
+def main():
+    args = run.arguments(__doc__, steps=8000, batch=6, rate=4e-4)
+    args.clip = 1.0
+    net = sam_net.load(load_file(args.start or run.ROOT / "models" / "mobile_sam_bone_256.safetensors"), CANVAS).to(args.device)
+    torch.set_grad_enabled(True)
+    net.requires_grad_(True).train()
+    for m in net.image_encoder.modules():  # six pictures are too few for statistics
+        if isinstance(m, torch.nn.BatchNorm2d):
+            m.momentum = 0.02
+    plain = [p for p in net.parameters() if p.ndim < 2]
+    decayed = [p for p in net.parameters() if p.ndim >= 2]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}], lr=args.rate)
+    state = run.Run(args, net, optimizer)
+    if not args.export:
+        state.go(frames.batches(lambda i: sample(args.seed + 1_000, i), state.step, args.batch, args.workers), lambda b: losses_of(net, args, b))
+    kept = {k: v for k, v in state.average.state.items() if k not in ("pixel_mean", "pixel_std") and not k.endswith(".ab")}
+    run.export(args, kept, "segmenter.safetensors", {
+        "architecture": "mobile-sam", "input_size": CANVAS, "training_data": "ultramotion phantom, look=hard and default; no real picture",
+        "prompts": "boxes, points, boxes with points; structures and empty tissue", "steps": state.step, "licence": "Apache-2.0",
+        "producer": "ultramotion train/segmenter.py"})
+
+
+if __name__ == "__main__":
+    main()
