@@ -44,7 +44,8 @@ static inline void view_open(struct view *v, uint64_t seed)
     um_truth truth;
     v->pixels = malloc(SWEEP_H * SWEEP_WIDE);
     v->mask = malloc(SWEEP_H * SWEEP_WIDE);
-    if (!v->pixels || !v->mask || um_phantom_open(&phantom, SWEEP_WIDE, SWEEP_H, 0) != UM_OK)
+    if (!v->pixels || !v->mask ||
+        um_phantom_open(&phantom, SWEEP_WIDE, SWEEP_H, 0, UM_LOOK_DEFAULT) != UM_OK)
         fixture_die("sweep");
     for (uint64_t index = 0;; index++) {
         um_phantom_draw(phantom, seed, index, v->pixels, v->mask, &truth);
