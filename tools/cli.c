@@ -226,21 +226,54 @@ int cli_fail(um_status st)
     return st == UM_EINVAL ? EXIT_USAGE : st == UM_EASSERT ? EXIT_ASSERTION : EXIT_FAILED;
 }
 
+/* An option as one writes it. */
+static const char *spelled(const struct row *r, char *text, size_t size)
+{
+    char letter[8] = "";
+    if (r->letter)
+        snprintf(letter, sizeof letter, "-%c, ", r->letter);
+    snprintf(text, size, "%s--%s%s%s", letter, r->name, r->value ? " " : "",
+             r->value ? r->value : "");
+    return text;
+}
+
 void cli_print_options(enum command_bit command)
 {
+    char left[96];
     printf("\noptions:\n");
-    for (int i = 0; i < ROWS; i++) {
-        const struct row *r = &table[i];
-        char left[64];
-        if (!(r->commands & command))
-            continue;
-        if (r->letter == 'o')
-            snprintf(left, sizeof left, "-o, --%s %s", r->name, r->value);
-        else if (r->letter)
-            snprintf(left, sizeof left, "-%c, --%s", r->letter, r->name);
+    for (int i = 0; i < ROWS; i++)
+        if (table[i].commands & command)
+            printf("  %-36s %s\n", spelled(&table[i], left, sizeof left), table[i].help);
+}
+
+void cli_put_man(const char *text)
+{
+    for (const char *s = text; *s; s++) {
+        if (*s == '\\')
+            fputs("\\e", stdout);
+        else if (*s == '-')
+            fputs("\\-", stdout);
+        else if ((*s == '.' || *s == '\'') && (s == text || s[-1] == '\n'))
+            printf("\\&%c", *s);
         else
-            snprintf(left, sizeof left, "--%s %s", r->name, r->value ? r->value : "");
-        printf("  %-36s %s\n", left, r->help);
+            putchar(*s);
+    }
+}
+
+void cli_print_man_options(const char *const *names, const int *bits, int commands)
+{
+    char left[96];
+    for (int i = 0; i < ROWS; i++) {
+        const char *comma = "";
+        printf(".TP\n.B ");
+        cli_put_man(spelled(&table[i], left, sizeof left));
+        printf("\n");
+        cli_put_man(table[i].help);
+        printf("\n.br\n(");
+        for (int c = 0; c < commands; c++)
+            if (table[i].commands & bits[c])
+                printf("%s%s", comma, names[c]), comma = ", ";
+        printf(")\n");
     }
 }
 

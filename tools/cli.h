@@ -56,6 +56,10 @@ bool cli_parse(struct options *o, enum command_bit command, const char *name, in
                char **argv);
 /* Option list of a command, to stdout. */
 void cli_print_options(enum command_bit command);
+/* All options for a manual page, each with the commands that have it. */
+void cli_print_man_options(const char *const *names, const int *bits, int commands);
+/* Text in a manual page: nothing in it is a request. */
+void cli_put_man(const char *text);
 
 /* Text that came from a file or an argument: control characters, which a terminal would obey, are
  * written as \xNN. */

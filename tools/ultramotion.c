@@ -68,20 +68,69 @@ static const struct command commands[] = {
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
+static const char ends[] =
+    "SOURCE  a file, a folder, a glob (%s), @LIST.txt (one path a line),\n"
+    "        phantom:seed=1,frames=100, or - (raw frames on stdin)\n"
+    "        live: igtl://HOST:18944 (OpenIGTLink), igtl-listen::PORT\n"
+    "SINK    dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, null:, igtl::18945,\n"
+    "        igtl-connect:HOST:PORT, web::8080 (a viewer for browsers)\n";
+
 static void print_usage(FILE *f)
 {
     fprintf(f, "usage: ultramotion COMMAND [ARGUMENTS]\n\n");
     for (int i = 0; i < COMMANDS; i++)
         fprintf(f, "  %-8s %s\n", commands[i].name, commands[i].help);
-    fprintf(f,
-            "\nSOURCE  a file, a folder, a glob (%s), @LIST.txt (one path a line),\n"
-            "        phantom:seed=1,frames=100, or - (raw frames on stdin)\n"
-            "        live: igtl://HOST:18944 (OpenIGTLink), igtl-listen::PORT\n"
-            "SINK    dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, null:, igtl::18945,\n"
-            "        igtl-connect:HOST:PORT, web::8080 (a viewer for browsers)\n\n"
-            "ultramotion COMMAND --help lists the options of a command. Research software, not a "
-            "medical device.\n",
-            um_image_kinds());
+    fprintf(f, "\n");
+    fprintf(f, ends, um_image_kinds());
+    fprintf(f, "\nultramotion COMMAND --help lists the options of a command. Research software, "
+               "not a medical device.\n");
+}
+
+/* The manual page, ultramotion(1): what is above and the table of options, as man(7) has it. */
+static void print_man(void)
+{
+    const char *names[COMMANDS];
+    int bits[COMMANDS];
+    char text[1024];
+
+    printf(".TH ULTRAMOTION 1 \"\" \"ultramotion %s\"\n"
+           ".SH NAME\nultramotion \\- find and outline a structure in ultrasound frames\n"
+           ".SH SYNOPSIS\n.B ultramotion\n.I COMMAND\n[ARGUMENTS]\n"
+           ".SH DESCRIPTION\nFinds a structure in every frame of a source (D\\-FINE), outlines it "
+           "(a segmenter of SAM's families, prompted with the box) and publishes one packet a "
+           "frame. Research software, not a medical device.\n.PP\n.nf\n",
+           um_version());
+    snprintf(text, sizeof text, ends, um_image_kinds());
+    cli_put_man(text);
+    printf(".fi\n.SH COMMANDS\n");
+    for (int i = 0; i < COMMANDS; i++) {
+        const struct command *c = &commands[i];
+        names[i] = c->name;
+        bits[i] = c->bit;
+        printf(".TP\n.B ");
+        snprintf(text, sizeof text, "ultramotion %s %s", c->name, c->arguments);
+        for (char *s = text; *s; s++) /* a heading is one line */
+            if (*s == '\n')
+                *s = ',';
+        cli_put_man(text);
+        printf("\n");
+        cli_put_man(c->help);
+        if (c->more) {
+            printf("\n.nf\n");
+            cli_put_man(c->more);
+            printf(".fi");
+        }
+        printf("\n");
+    }
+    printf(".SH OPTIONS\n");
+    cli_print_man_options(names, bits, COMMANDS);
+    printf(".SH EXIT STATUS\n"
+           ".TP\n.B 0\ndone\n.TP\n.B 1\na failure while running\n.TP\n.B 2\narguments that mean "
+           "nothing\n.TP\n.B 3\nan assertion of the command line did not hold\n"
+           ".SH ENVIRONMENT\n"
+           ".TP\n.B ULTRAMOTION_SAM_AS_NUMPY\n1: masks are made on the host, where "
+           "\\-\\-sam\\-as\\-numpy says nothing\n"
+           ".TP\n.B ULTRAMOTION_MODELS\nfolder of the models that ship\n");
 }
 
 /* A file that this program opens must not take the place of a standard stream: what is written
@@ -125,6 +174,10 @@ static int dispatch(int argc, char **argv)
     }
     if (strcmp(argv[1], "--version") == 0) {
         printf("ultramotion %s (abi %d)\n", um_version(), um_abi());
+        return EXIT_DONE;
+    }
+    if (strcmp(argv[1], "--man") == 0) {
+        print_man();
         return EXIT_DONE;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||

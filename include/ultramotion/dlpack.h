@@ -50,13 +50,27 @@ UM_API um_status um_dlpack_frame(um_frame **out, const struct DLTensor *tensor,
                                  void (*release)(void *ctx), void *ctx);
 
 /**
- * For a binding to Python that links no Python: tell once where PyCapsule_IsValid and
- * PyCapsule_GetPointer are. um_capsule_drop() is then the destructor to give to PyCapsule_New for
- * capsules "dltensor" and "dltensor_versioned": it deletes a tensor that nobody took.
+ * For a binding to Python that links no Python: tell once where PyCapsule_IsValid,
+ * PyCapsule_GetPointer and PyCapsule_SetName are. The functions below call them, so they are called
+ * as these are: by a thread that holds the interpreter's lock, where there is one.
  */
 UM_API void um_capsule_bind(int (*is_valid)(void *capsule, const char *name),
-                            void *(*pointer)(void *capsule, const char *name));
+                            void *(*pointer)(void *capsule, const char *name),
+                            int (*set_name)(void *capsule, const char *name));
+/**
+ * The destructor to give to PyCapsule_New for capsules "dltensor" and "dltensor_versioned": it
+ * deletes a tensor that nobody took.
+ */
 UM_API void um_capsule_drop(void *capsule);
+/**
+ * um_dlpack_image() and um_dlpack_frame() of the tensor in what __dlpack__() gave: any object. The
+ * frame takes the tensor, and the capsule is renamed as DLPack has it; the picture leaves it there.
+ *
+ * @return as those; UM_EINVAL for what is no capsule with a tensor in it; UM_EUNSUPPORTED for one
+ * of another version than 1.
+ */
+UM_API um_status um_capsule_image(void *capsule, um_image *out);
+UM_API um_status um_capsule_frame(um_frame **out, void *capsule);
 
 #ifdef __cplusplus
 }

@@ -148,6 +148,5 @@ def test_mask_weights_are_the_pipelines(detector, device, picture):
     with ultramotion.Pipeline(detector, device=device) as pipeline:
         packet = pipeline(picture)
     edge, inside, ring = ultramotion.compute_mask_weights(packet.mask)
-    counted = packet._c
-    assert (edge.sum(), inside.sum(), ring.sum()) == (counted.edge_px, counted.in_px, counted.out_px)
+    assert (edge.sum(), inside.sum(), ring.sum()) == (packet.edge_px, packet.in_px, packet.out_px)
     assert edge.dtype == np.float32 and not (edge * inside).any()

@@ -236,6 +236,8 @@ def test_on_a_gpu_ours_waits_for_a_delayed_producer(python):
         python,
         """
 from ultramotion import _c
+class Managed(ctypes.Structure):
+    _fields_ = [("tensor", _c.DLTensor), ("context", P), ("deleter", P)]
 class Dlpack(Theirs):
     def __dlpack_device__(self):
         return (2, 0)
@@ -244,7 +246,7 @@ class Dlpack(Theirs):
         assert cu.cuEventRecord(self.event, self.stream) == 0
         assert cu.cuStreamWaitEvent(P(stream), self.event, 0) == 0
         self.shape, self.strides = (ctypes.c_int64 * 2)(*pixels.shape), (ctypes.c_int64 * 2)(pixels.shape[1], 1)
-        self.managed = _c.DLManaged()
+        self.managed = Managed()
         t = self.managed.tensor
         t.data, t.device_type, t.device_id, t.ndim, t.code, t.bits, t.lanes = self.data.value, 2, 0, 2, 1, 8, 1
         t.shape, t.strides = ctypes.addressof(self.shape), ctypes.addressof(self.strides)

@@ -13,7 +13,7 @@ import threading
 import weakref
 from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_long
 from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
-from typing import Any, Callable
+from typing import Any, Callable, Generic, TypeVar, overload
 
 ABI = 4  # um_abi() that this file was written for
 FOLDER = os.path.dirname(os.path.realpath(__file__))
@@ -440,7 +440,7 @@ class Layout(ctypes.Structure):
     _fields_ = [("record", c_char_p), ("field", c_char_p), ("offset", c_long), ("size", c_size_t)]
 
 
-# DLPack's own, not the library's: what a capsule holds.
+# DLPack's own, not the library's.
 class DLTensor(ctypes.Structure):
     _fields_ = [
         ("data", c_void_p),
@@ -453,21 +453,6 @@ class DLTensor(ctypes.Structure):
         ("shape", c_void_p),
         ("strides", c_void_p),
         ("byte_offset", c_uint64),
-    ]
-
-
-class DLManaged(ctypes.Structure):
-    _fields_ = [("tensor", DLTensor), ("context", c_void_p), ("deleter", c_void_p)]
-
-
-class DLManagedVersioned(ctypes.Structure):
-    _fields_ = [
-        ("major", c_uint32),
-        ("minor", c_uint32),
-        ("context", c_void_p),
-        ("deleter", c_void_p),
-        ("flags", c_uint64),
-        ("tensor", DLTensor),
     ]
 
 
@@ -601,8 +586,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_dlpack_export": (c_int, [P, PP]),
     "um_dlpack_export_versioned": (c_int, [P, PP]),
     "um_dlpack_image": (c_int, [P, POINTER(Image)]),
-    "um_dlpack_frame": (c_int, [PP, P, P, P]),
-    "um_capsule_bind": (None, [P, P]),
+    "um_capsule_bind": (None, [P, P, P]),
     "um_image_read": (c_int, [S, PP]),
     "um_image_write_png": (c_int, [S, P, c_int, c_int, c_int]),
     "um_overlay": (c_int, [P, P, PP]),
@@ -712,10 +696,13 @@ def _load() -> ctypes.CDLL:
 
 lib = _load()
 
-_python = ctypes.pythonapi
 lib.um_capsule_bind(
-    ctypes.cast(_python.PyCapsule_IsValid, c_void_p), ctypes.cast(_python.PyCapsule_GetPointer, c_void_p)
+    *(ctypes.cast(getattr(ctypes.pythonapi, f"PyCapsule_{name}"), c_void_p) for name in ("IsValid", "GetPointer", "SetName"))
 )
+_held = ctypes.PyDLL(lib._name, handle=lib._handle)  # its functions are called by who holds Python's lock
+capsule_image, capsule_frame = _held.um_capsule_image, _held.um_capsule_frame
+capsule_image.restype, capsule_image.argtypes = c_int, [ctypes.py_object, POINTER(Image)]
+capsule_frame.restype, capsule_frame.argtypes = c_int, [PP, ctypes.py_object]
 
 
 def text(value: bytes | None) -> str:
@@ -745,13 +732,39 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
+def _of_this_process(forks: int, what: str) -> None:
+    if forks != _forks:
+        raise DeviceError(f"{what} was opened before fork(): its threads are not in this process, open it here")
+
+
+class Reference:
+    """What holds one of the references to a C object that counts them, and gives it back when nobody has this any more."""
+
+    __slots__ = ("_pointer", "_forks", "__weakref__")
+    _unref: Any  # the function that gives it back
+
+    def _take(self, pointer: c_void_p) -> None:
+        self._pointer = pointer
+        self._forks = _forks
+
+    def _use(self) -> c_void_p:
+        """The C object, which is there for as long as this is."""
+        if self._forks != _forks:
+            _of_this_process(self._forks, f"this {type(self).__name__.lower()}")
+        return self._pointer
+
+    def __del__(self) -> None:
+        if getattr(self, "_forks", None) == _forks:  # else the parent's threads are not here: closing would wait for them
+            self._unref(byref(self._pointer))
+
+
 class Handle:
     """A C object that closes when nobody uses it any more: its owner closed it or lost it, no call is
     inside (whatever thread), and nothing that was opened on it is left.
 
     `with handle as pointer:` is a use. Parents are used for as long as the handle lives."""
 
-    __slots__ = ("_pointer", "_close", "_parents", "_lock", "_uses", "_closed", "_forks", "what", "__weakref__")
+    __slots__ = ("_pointer", "_close", "_parents", "_lock", "_uses", "_closed", "_forks", "what")
 
     def __init__(self, what: str, pointer: c_void_p, close: Callable[[Any], Any], *parents: Handle) -> None:
         self.what = what
@@ -771,8 +784,7 @@ class Handle:
             raise
 
     def __enter__(self) -> c_void_p:
-        if self._forks != _forks:
-            raise DeviceError(f"{self.what} was opened before fork(): its threads are not in this process, open it here")
+        _of_this_process(self._forks, self.what)
         with self._lock:
             if self._closed:
                 raise ClosedError(f"{self.what} is closed")
@@ -801,7 +813,7 @@ class Handle:
             self._free()
 
     def _free(self) -> None:
-        if self._forks != _forks:  # the parent's threads are not here: closing would wait for them
+        if self._forks != _forks:
             return
         self._close(byref(self._pointer))
         for parent in self._parents:
@@ -821,3 +833,54 @@ def close_at_exit(owner: Any) -> None:
 def _close_all() -> None:
     for owner in sorted(_owned, key=lambda o: int(getattr(o, "_close_order", 1))):
         owner.close()
+
+
+# ---- what objects say of themselves ----
+
+T = TypeVar("T")
+
+
+class Field(Generic[T]):
+    """An attribute that is a field of the C struct behind an object (`_struct`), as `convert` gives it; None where the struct's
+    field `where` is 0."""
+
+    def __init__(self, name: str, convert: Callable[[Any], T], where: str | None = None) -> None:
+        self.name, self.convert, self.where = name, convert, where
+
+    @overload
+    def __get__(self, owner: None, kind: type) -> Field[T]: ...
+    @overload
+    def __get__(self, owner: object, kind: type) -> T: ...
+    def __get__(self, owner: Any, kind: type) -> Any:
+        if owner is None:
+            return self
+        struct = owner._struct
+        if self.where is not None and not getattr(struct, self.where):
+            return None
+        return self.convert(getattr(struct, self.name))
+
+
+class Answer(Generic[T]):
+    """An attribute that a function of the library tells of an object (`_handle`), as `convert` gives it."""
+
+    def __init__(self, function: str, convert: Callable[[Any], T]) -> None:
+        self.function, self.convert = getattr(lib, function), convert
+
+    @overload
+    def __get__(self, owner: None, kind: type) -> Answer[T]: ...
+    @overload
+    def __get__(self, owner: object, kind: type) -> T: ...
+    def __get__(self, owner: Any, kind: type) -> Any:
+        if owner is None:
+            return self
+        with owner._handle as pointer:
+            return self.convert(self.function(pointer))
+
+
+def optional_text(value: bytes | None) -> str | None:
+    return None if value is None else text(value)
+
+
+def numbers(record: Any) -> dict[str, int]:
+    """The fields of a struct of counts by their names."""
+    return {name: int(getattr(record, name)) for name, *_ in record._fields_ if name != "struct_size"}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from ctypes import byref, c_void_p
 from typing import Any
 
@@ -13,17 +14,7 @@ from . import _c
 from ._c import lib
 from .tensor import Tensor
 
-_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer.restype = c_void_p
-_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
-_is_valid = ctypes.pythonapi.PyCapsule_IsValid
-_is_valid.restype = ctypes.c_int
-_is_valid.argtypes = [ctypes.py_object, ctypes.c_char_p]
-_set_name = ctypes.pythonapi.PyCapsule_SetName
-_set_name.restype = ctypes.c_int
-_set_name.argtypes = [ctypes.py_object, ctypes.c_char_p]
-_PLAIN, _VERSIONED = b"dltensor", b"dltensor_versioned"
-_USED, _USED_VERSIONED = b"used_dltensor", b"used_dltensor_versioned"
+_CODES = {"u": 1, "f": 2, "i": 0, "b": 6}  # DLPack's for numpy's kinds; of what is neither, 3: an opaque handle
 
 
 def _capsule(tensor: Any, stream: int | None) -> Any:
@@ -35,22 +26,10 @@ def _capsule(tensor: Any, stream: int | None) -> Any:
         return tensor.__dlpack__(**arguments)
 
 
-def _open(capsule: Any) -> tuple[int, int, bytes]:
-    """Addresses of a capsule's DLTensor and of its struct, and the capsule's name."""
-    if _is_valid(capsule, _VERSIONED):
-        managed = _pointer(capsule, _VERSIONED)
-        major = _c.DLManagedVersioned.from_address(managed).major
-        if major != 1:
-            raise _c.UnsupportedError(f"DLPack version {major}, want 1")
-        return managed + _c.DLManagedVersioned.tensor.offset, managed, _VERSIONED
-    if not _is_valid(capsule, _PLAIN):
-        raise _c.InvalidError("__dlpack__() gave no capsule with a DLPack tensor")
-    managed = _pointer(capsule, _PLAIN)
-    return managed, managed, _PLAIN
-
-
 def _plain(picture: Any) -> Any:
-    """Arrays for what is not a tensor yet: PIL images, lists; None stays."""
+    """Arrays for what is not a tensor yet: PIL images, lists."""
+    if isinstance(picture, np.ndarray):
+        return picture
     if hasattr(picture, "__dlpack__") or hasattr(picture, "__cuda_array_interface__"):
         return picture.detach() if getattr(picture, "requires_grad", False) else picture
     mode = getattr(picture, "mode", None)
@@ -76,57 +55,54 @@ class Picture:
         self.image = _c.Image()
         self._kept: Any = None
         picture = _plain(picture)
+        if isinstance(picture, np.ndarray):
+            self._from_numpy(picture)
+            return
         interface = getattr(picture, "__cuda_array_interface__", None)
         if interface is not None and not hasattr(picture, "__dlpack__"):
             self._from_cuda(interface)
             self._kept = picture
             return
-        if isinstance(picture, np.ndarray):
-            self._from_numpy(_array(picture))
-            return
         host = tuple(picture.__dlpack_device__())[0] != 2
         if host and str(getattr(picture, "dtype", "")).endswith(("float64", "float16")):
-            self._from_numpy(_array(np.asarray(picture)))
+            self._from_numpy(np.asarray(picture))
             return
         capsule = _capsule(picture, None if host else stream)
         self._kept = (picture, capsule)
-        status = lib.um_dlpack_image(_open(capsule)[0], byref(self.image))
+        status = _c.capsule_image(capsule, byref(self.image))
         if status < 0 and host and _strided(picture):
             self._from_numpy(np.asarray(picture))
             return
         _c.check(status)
 
-    def _tensor(self, data: int, shape: Any, steps: Any, dtype: np.dtype[Any], device: tuple[int, int]) -> None:
-        n = len(shape)
-        sides, strides = (ctypes.c_int64 * n)(*shape), (ctypes.c_int64 * n)(*steps)
-        code = {"u": 1, "f": 2, "i": 0, "b": 6}.get(dtype.kind, 3)
-        tensor = _c.DLTensor(
-            data=data,
-            device_type=device[0],
-            device_id=device[1],
-            ndim=n,
-            code=code,
-            bits=dtype.itemsize * 8,
-            lanes=1,
-            shape=ctypes.addressof(sides),
-            strides=ctypes.addressof(strides),
-        )
-        _c.check(lib.um_dlpack_image(byref(tensor), byref(self.image)))
-
     def _from_numpy(self, array: np.ndarray[Any, Any]) -> None:
-        if not _rows(array):
+        if array.dtype.kind == "f":
+            array = _array(array)
+        if not array.flags.c_contiguous and not _rows(array):
             array = np.ascontiguousarray(array)
         self._kept = array
-        steps = [step // array.itemsize for step in array.strides]
-        self._tensor(array.ctypes.data, array.shape, steps, array.dtype, (1, 0))
+        self._describe(array.__array_interface__, (1, 0))
 
     def _from_cuda(self, interface: dict[str, Any]) -> None:
-        dtype, shape = np.dtype(interface["typestr"]), interface["shape"]
-        strides = interface.get("strides")
-        steps = np.cumprod([1, *shape[:0:-1]])[::-1] if strides is None else [s // dtype.itemsize for s in strides]
-        data = interface["data"][0]
-        self._tensor(data, shape, [int(s) for s in steps], dtype, (2, 0))  # the interface does not say which GPU
+        self._describe(interface, (2, 0))  # the interface does not say which GPU
         self.image.stream = interface.get("stream")
+
+    def _describe(self, interface: dict[str, Any], device: tuple[int, int]) -> None:
+        """What an array interface says, told to C as DLPack's."""
+        dtype, shape, steps = np.dtype(interface["typestr"]), interface["shape"], interface.get("strides")
+        sides = (ctypes.c_int64 * len(shape))(*shape)
+        strides = None if steps is None else (ctypes.c_int64 * len(shape))(*(step // dtype.itemsize for step in steps))
+        tensor = _c.DLTensor(
+            interface["data"][0],
+            *device,
+            len(shape),
+            _CODES.get(dtype.kind, 3),
+            dtype.itemsize * 8,
+            1,
+            ctypes.addressof(sides),
+            None if strides is None else ctypes.addressof(strides),
+        )
+        _c.check(lib.um_dlpack_image(byref(tensor), byref(self.image)))
 
 
 def _rows(array: np.ndarray[Any, Any]) -> bool:
@@ -142,13 +118,18 @@ def _strided(tensor: Any) -> bool:
     return bool(callable(contiguous) and not contiguous())
 
 
-class Frame:
+SPACING = _c.Field("spacing_mm", lambda s: (float(s[0]), float(s[1])), where="has_spacing")
+POSE = _c.Field("pose", lambda p: np.array(p).reshape(4, 4), where="has_pose")  # probe to tracker, mm
+
+
+class Frame(_c.Reference):
     """One picture with its time, pose and spacing: what a pipeline takes.
 
     `Frame(array)` is over the array's own memory (u8, `[H,W]` or `[H,W,3]`) without a copy; the array may not
     change until the frame is gone. Other types, and read-only arrays of an old numpy, are copied."""
 
-    __slots__ = ("_handle", "_c", "__weakref__")
+    __slots__ = ()
+    _unref = lib.um_frame_unref
 
     def __init__(
         self,
@@ -162,25 +143,28 @@ class Frame:
         pointer = _frame_over(picture)
         self._take(pointer)
         if ts is not None:
-            self._c.ts, self._c.has_ts = ts, 1
+            struct = self._struct
+            struct.ts, struct.has_ts = ts, 1
         if spacing_mm is not None:
-            self._c.spacing_mm[:] = [float(s) for s in spacing_mm]
-            self._c.has_spacing = 1
+            struct = self._struct
+            struct.spacing_mm[:] = [float(s) for s in spacing_mm]
+            struct.has_spacing = 1
         if pose is not None:
-            self._c.pose[:] = [float(v) for v in np.asarray(pose, np.float64).reshape(16)]
-            self._c.has_pose = 1
+            struct = self._struct
+            struct.pose[:] = [float(v) for v in np.asarray(pose, np.float64).reshape(16)]
+            struct.has_pose = 1
         if source is not None:
             _c.check(lib.um_frame_set_source(pointer, source.encode()))
-
-    def _take(self, pointer: c_void_p) -> None:
-        self._handle = _c.Handle("frame", pointer, lib.um_frame_unref)
-        self._c = _c.Frame.from_address(pointer.value or 0)
 
     @classmethod
     def _of(cls, pointer: c_void_p) -> Frame:
         frame = cls.__new__(cls)
         frame._take(pointer)
         return frame
+
+    @property
+    def _struct(self) -> _c.Frame:
+        return _c.Frame.from_address(self._use().value or 0)
 
     @classmethod
     def read(cls, path: Any) -> Frame:
@@ -189,34 +173,14 @@ class Frame:
         _c.check(lib.um_image_read(_c.path_bytes(path), byref(pointer)))
         return cls._of(pointer)
 
-    @property
-    def width(self) -> int:
-        return int(self._c.width)
-
-    @property
-    def height(self) -> int:
-        return int(self._c.height)
-
-    @property
-    def channels(self) -> int:
-        return int(self._c.channels)
-
-    @property
-    def ts(self) -> float:
-        """Seconds since 1970; 0 where it is not known yet."""
-        return float(self._c.ts)
-
-    @property
-    def source(self) -> str:
-        return _c.text(self._c.source)
-
-    @property
-    def spacing_mm(self) -> tuple[float, float] | None:
-        return (self._c.spacing_mm[0], self._c.spacing_mm[1]) if self._c.has_spacing else None
-
-    @property
-    def pose(self) -> np.ndarray[Any, Any] | None:
-        return np.array(self._c.pose).reshape(4, 4) if self._c.has_pose else None
+    width = _c.Field("width", int)
+    height = _c.Field("height", int)
+    channels = _c.Field("channels", int)
+    ts = _c.Field("ts", float)
+    """Seconds since 1970; 0 where it is not known yet."""
+    source = _c.Field("source", _c.text)
+    spacing_mm = SPACING
+    pose = POSE
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -224,38 +188,55 @@ class Frame:
         return {
             "version": 3,
             "shape": shape,
-            "strides": (int(self._c.stride), self.channels, 1)[: len(shape)],
+            "strides": (int(self._struct.stride), self.channels, 1)[: len(shape)],
             "typestr": "|u1",
-            "data": (self._c.pixels, False),
+            "data": (self._struct.pixels, False),
         }
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """The pixels, without a copy."""
         return np.asarray(self)
 
+    def _repr_png_(self) -> bytes:
+        """How a notebook shows it."""
+        return png(self.numpy())
+
     def __repr__(self) -> str:
         return f"ultramotion.Frame({self.width}x{self.height}x{self.channels}, {self.source!r})"
 
 
+def write_png(path: str, pixels: np.ndarray[Any, Any]) -> None:
+    """u8, [H,W] or [H,W,3]."""
+    pixels = np.ascontiguousarray(pixels)
+    height, width, *channels = pixels.shape
+    _c.check(lib.um_image_write_png(_c.path_bytes(path), pixels.ctypes.data, width, height, *channels or [1]))
+
+
+def png(pixels: np.ndarray[Any, Any]) -> bytes:
+    """The bytes of a PNG, which the library writes as a file only."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "a.png")
+        write_png(path, pixels)
+        with open(path, "rb") as file:
+            return file.read()
+
+
 def _frame_over(picture: Any) -> c_void_p:
     pointer = c_void_p()
-    if isinstance(picture, Tensor):
-        picture = picture.numpy()
-    picture = _plain(picture)
-    if hasattr(picture, "__dlpack_device__") and tuple(picture.__dlpack_device__())[0] == 2:
-        raise _c.InvalidError(f"a frame is in host memory, the tensor on device {getattr(picture, 'device', 'cuda')}")
+    if not isinstance(picture, np.ndarray):
+        picture = picture.numpy() if isinstance(picture, Tensor) else _plain(picture)
+        if hasattr(picture, "__dlpack_device__") and tuple(picture.__dlpack_device__())[0] == 2:
+            raise _c.InvalidError(f"a frame is in host memory, the tensor on device {getattr(picture, 'device', 'cuda')}")
     try:
         capsule = _capsule(picture, None)
     except (BufferError, AttributeError):  # read-only, or a type that DLPack has not
         return _frame_copied(np.asarray(picture))
-    tensor, managed, name = _open(capsule)
-    kind = _c.DLManagedVersioned if name is _VERSIONED else _c.DLManaged
-    deleter = kind.from_address(managed).deleter
-    status = lib.um_dlpack_frame(byref(pointer), tensor, deleter, managed)
+    status = _c.capsule_frame(byref(pointer), capsule)
     if status == _c.InvalidError.status:  # not u8, or not with channels last
         return _frame_copied(np.asarray(picture))
     _c.check(status)
-    _set_name(capsule, _USED_VERSIONED if name is _VERSIONED else _USED)
     return pointer
 
 

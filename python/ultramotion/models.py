@@ -61,26 +61,11 @@ class Device:
         for line in told:
             LOG.info("%s", line)
 
-    @property
-    def name(self) -> str:
-        with self._handle as device:
-            return _c.text(lib.um_device_name(device))
-
-    @property
-    def precision(self) -> str:
-        with self._handle as device:
-            return _c.text(lib.um_device_precision(device))
-
-    @property
-    def threads(self) -> int:
-        with self._handle as device:
-            return int(lib.um_device_threads(device))
-
-    @property
-    def isa(self) -> str:
-        """Which kernels it computes with, e.g. `"avx512"`, `"sm_90"`."""
-        with self._handle as device:
-            return _c.text(lib.um_device_isa(device))
+    name = _c.Answer("um_device_name", _c.text)
+    precision = _c.Answer("um_device_precision", _c.text)
+    threads = _c.Answer("um_device_threads", int)
+    isa = _c.Answer("um_device_isa", _c.text)
+    """Which kernels it computes with, e.g. `"avx512"`, `"sm_90"`."""
 
     @property
     def transfers(self) -> dict[str, int]:
@@ -88,7 +73,7 @@ class Device:
         counts = _c.Transfers()
         with self._handle as device:
             lib.um_device_transfers(device, byref(counts))
-        return {field[0]: int(getattr(counts, field[0])) for field in counts._fields_}
+        return _c.numbers(counts)
 
     def close(self) -> None:
         """Refuse further use; it goes when the last model on it does."""
@@ -167,35 +152,21 @@ class Detector:
         """Names of the classes, None where the file has none."""
         with self._handle as d:
             names = [lib.um_detector_class_name(d, i) for i in range(lib.um_detector_classes(d))]
-        return [None if n is None else _c.text(n) for n in names]
+        return [_c.optional_text(n) for n in names]
 
-    @property
-    def architecture(self) -> str:
-        with self._handle as d:
-            return _c.text(lib.um_detector_architecture(d))
-
-    @property
-    def input_size(self) -> int:
-        with self._handle as d:
-            return int(lib.um_detector_input_size(d))
-
-    @property
-    def sha256(self) -> str:
-        with self._handle as d:
-            return _c.text(lib.um_detector_sha256(d))
+    architecture = _c.Answer("um_detector_architecture", _c.text)
+    input_size = _c.Answer("um_detector_input_size", int)
+    sha256 = _c.Answer("um_detector_sha256", _c.text)
 
     def detect(self, picture: Any, conf: float = 0.5, *, limit: int = 300) -> list[Detection]:
         """Boxes with a score of at least `conf`, best first. From any thread; calls take turns."""
         frame = picture if isinstance(picture, Frame) else Frame(picture)
         boxes, count = (_c.Box * max(limit, 1))(), c_int()
-        with self._handle as d, frame._handle as f:
-            _c.check(lib.um_detector_run(d, f, conf, boxes, limit, byref(count)))
+        with self._handle as d:
+            _c.check(lib.um_detector_run(d, frame._use(), conf, boxes, limit, byref(count)))
             found = boxes[: count.value]
             names = {b.label: lib.um_detector_class_name(d, b.label) for b in found}
-        return [
-            Detection((b.x0, b.y0, b.x1, b.y1), b.score, b.label, None if (n := names[b.label]) is None else _c.text(n))
-            for b in found
-        ]
+        return [Detection((b.x0, b.y0, b.x1, b.y1), b.score, b.label, _c.optional_text(names[b.label])) for b in found]
 
     def eval(self) -> Detector:
         return self
@@ -219,41 +190,38 @@ class Prediction(NamedTuple):
     low_res: Any
 
 
-class Embedding:
+class Embedding(_c.Reference):
     """What the image encoder made of one picture: a value. Keep several, use each from any thread, save and load
     it (`Embedding.save`, `Segmenter.load_embedding`)."""
 
-    __slots__ = ("_handle", "_kept")
+    __slots__ = ("_kept",)
+    _unref = lib.um_embedding_unref
 
     def __init__(self, pointer: c_void_p, kept: Any = None) -> None:
-        self._handle = _c.Handle("embedding", pointer, lib.um_embedding_unref)
+        self._take(pointer)
         self._kept = kept  # a picture on a GPU, which may still be read
 
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the picture."""
         width, height = c_int(), c_int()
-        with self._handle as e:
-            lib.um_embedding_image_size(e, byref(width), byref(height))
+        lib.um_embedding_image_size(self._use(), byref(width), byref(height))
         return height.value, width.value
 
     @property
     def tensor(self) -> Tensor:
         """[1,256,n,n], read-only, without a copy."""
-        with self._handle as e:
-            return Tensor(lib.um_embedding_values(e))
+        return Tensor(lib.um_embedding_values(self._use()))
 
     def resized(self, height: int, width: int) -> Embedding:
         """The same as that of a picture of another size, for who resized it before it was encoded."""
         pointer = c_void_p()
-        with self._handle as e:
-            _c.check(lib.um_embedding_resized(byref(pointer), e, width, height))
+        _c.check(lib.um_embedding_resized(byref(pointer), self._use(), width, height))
         return Embedding(pointer, self._kept)
 
     def save(self, path: Any) -> None:
         """Write it as .safetensors."""
-        with self._handle as e:
-            _c.check(lib.um_embedding_save(e, _c.path_bytes(path)))
+        _c.check(lib.um_embedding_save(self._use(), _c.path_bytes(path)))
 
     def __repr__(self) -> str:
         return "ultramotion.Embedding({}x{})".format(*reversed(self.image_size))
@@ -328,16 +296,9 @@ class Segmenter:
     def device(self) -> Device:
         return self._device
 
-    @property
-    def canvas(self) -> int:
-        """Side of the square into which pictures are fitted."""
-        with self._handle as s:
-            return int(lib.um_segmenter_canvas(s))
-
-    @property
-    def sha256(self) -> str:
-        with self._handle as s:
-            return _c.text(lib.um_segmenter_sha256(s))
+    canvas = _c.Answer("um_segmenter_canvas", int)
+    """Side of the square into which pictures are fitted."""
+    sha256 = _c.Answer("um_segmenter_sha256", _c.text)
 
     def to(self, device: Any) -> Segmenter:
         """Move it, for code that says `sam.to(device)`: it is opened again there, and closed here."""
@@ -413,8 +374,8 @@ class Segmenter:
             want_values=True,
         )
         out = _c.Prediction()
-        with self._handle as s, embedding._handle as e:
-            _c.check(lib.um_segmenter_predict(s, e, byref(prompts), byref(out)))
+        with self._handle as s:
+            _c.check(lib.um_segmenter_predict(s, embedding._use(), byref(prompts), byref(out)))
         results = [Tensor(out.masks), Tensor(out.scores), Tensor(out.low)]  # their references are ours now
         return Prediction(*(r.numpy() if host else r for r in results))
 

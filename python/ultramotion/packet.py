@@ -13,78 +13,73 @@ import numpy as np
 
 from . import _c
 from ._c import lib
-from .image import Frame
+from .image import POSE, SPACING, Frame, png, write_png
 from .tensor import view
 
 _STATES = ("LOST", "VISIBLE", "RELOCALIZING")
 
 
+def _f32(values: Any) -> np.ndarray[Any, Any]:
+    return np.array(values, np.float32)
+
+
+def _pair(values: Any) -> tuple[float, float]:
+    return (values[0], values[1])
+
+
 class Object:
     """One structure in a picture."""
 
-    __slots__ = ("_packet", "_index", "_c")
+    __slots__ = ("_packet", "_index", "_struct")
 
     def __init__(self, packet: Packet, index: int) -> None:
         self._packet = packet
         self._index = index
-        self._c = lib.um_packet_object(packet._pointer, index).contents
+        self._struct = lib.um_packet_object(packet._use(), index).contents
 
-    @property
-    def label(self) -> int:
-        return int(self._c.label)
-
-    @property
-    def name(self) -> str | None:
-        return None if self._c.name is None else _c.text(self._c.name)
-
-    @property
-    def score(self) -> float:
-        """Of the detector, 0 to 1."""
-        return float(self._c.score)
-
-    @property
-    def box_xyxy(self) -> np.ndarray[Any, Any] | None:
-        """f32 [4] in pixels, clamped to the picture."""
-        return np.array(self._c.box, np.float32) if self._c.has_box else None
-
-    @property
-    def iou(self) -> float:
-        """Predicted by the segmenter."""
-        return float(self._c.iou)
-
-    @property
-    def mask_area_px(self) -> int:
-        return int(self._c.mask_area_px)
-
-    @property
-    def centroid(self) -> tuple[float, float]:
-        return (self._c.centroid[0], self._c.centroid[1])
+    label = _c.Field("label", int)
+    name = _c.Field("name", _c.optional_text)
+    score = _c.Field("score", float)
+    """Of the detector, 0 to 1."""
+    box_xyxy = _c.Field("box", _f32, where="has_box")
+    """f32 [4] in pixels, clamped to the picture; None without a box."""
+    iou = _c.Field("iou", float)
+    """Predicted by the segmenter."""
+    mask_area_px = _c.Field("mask_area_px", int)
+    edge_px = _c.Field("edge_px", int)
+    """Of W_edge (`compute_mask_weights`); `in_px` and `out_px` are of W_in and W_out."""
+    in_px = _c.Field("in_px", int)
+    out_px = _c.Field("out_px", int)
+    mask_box = _c.Field("mask_box", tuple[int, ...])
+    """x0, y0, x1, y1 of the mask's pixels, the last ones excluded."""
+    centroid = _c.Field("centroid", _pair)
+    """x, y of the mask."""
 
     @property
     def mask(self) -> np.ndarray[Any, Any] | None:
         """bool [H,W] of the full picture, expanded now from the packed bits; None without a segmenter."""
-        if not self._c.has_mask:
+        if not self._struct.has_mask:
             return None
         out = np.empty((self._packet.height, self._packet.width), np.bool_)
-        lib.um_packet_object_mask(self._packet._pointer, self._index, out.ctypes.data, 1)
+        lib.um_packet_object_mask(self._packet._use(), self._index, out.ctypes.data, 1)
         return out
 
     @property
     def bits(self) -> np.ndarray[Any, Any] | None:
         """The packed mask as it came from the device, u8 [h, bytes of a row] over the crop, without a copy:
         `np.unpackbits(bits, axis=1, bitorder="little")`."""
-        if not self._c.has_mask:
+        if not self._struct.has_mask:
             return None
-        shape = (int(self._packet._c.crop[3]), int(lib.um_packet_row_bytes(self._packet._pointer)))
-        return view({"version": 3, "shape": shape, "typestr": "|u1", "data": (self._c.bits, True)}, self._packet)
+        shape = (int(self._packet._struct.crop[3]), int(lib.um_packet_row_bytes(self._packet._use())))
+        return view({"version": 3, "shape": shape, "typestr": "|u1", "data": (self._struct.bits, True)}, self._packet)
 
     @property
     def rle(self) -> dict[str, Any] | None:
         """The mask as COCO's compressed RLE, which pycocotools decodes."""
-        if not self._c.has_mask:
+        if not self._struct.has_mask:
             return None
         counts = c_void_p()
-        _c.check(lib.um_packet_object_rle(self._packet._pointer, self._index, byref(counts)))
+        _c.check(lib.um_packet_object_rle(self._packet._use(), self._index, byref(counts)))
         return {"size": [self._packet.height, self._packet.width], "counts": _taken(counts)}
 
     def __repr__(self) -> str:
@@ -99,153 +94,91 @@ def _taken(memory: c_void_p) -> str:
         lib.um_free(memory)
 
 
-class Packet:
+class Packet(_c.Reference):
     """What was found in one picture, with timing and provenance. Immutable; may be kept and used from any thread.
 
     `frame` is the picture itself where the packet came from `run()` or `Pipeline`."""
 
-    __slots__ = ("_handle", "_pointer", "_c", "frame", "__weakref__")
+    __slots__ = ("_struct", "frame")
+    _unref = lib.um_packet_unref
 
     def __init__(self, pointer: c_void_p, frame: Frame | None = None) -> None:
-        self._handle = _c.Handle("packet", pointer, lib.um_packet_unref)
-        self._pointer = pointer.value or 0
-        self._c = _c.Packet.from_address(self._pointer)
+        self._take(pointer)
+        self._struct = _c.Packet.from_address(pointer.value or 0)
         self.frame = frame
 
-    @property
-    def frame_id(self) -> int:
-        return int(self._c.frame_id)
-
-    @property
-    def ts(self) -> float:
-        """Seconds since 1970."""
-        return float(self._c.ts)
-
-    @property
-    def state(self) -> str:
-        """`"VISIBLE"` or `"LOST"`; of a pipeline that keeps track also `"RELOCALIZING"`."""
-        return _STATES[self._c.state]
-
-    @property
-    def tag(self) -> str:
-        """What the mask is: `"fresh"`, `"predicted"`, `"stale"` or `"withheld"`."""
-        return _c.text(lib.um_tag_name(self._c.tag))
-
-    @property
-    def reason(self) -> str | None:
-        """What is wrong, where something is: `"not_found"`, `"low_score"`, `"unconfirmed"`, `"frozen"`, `"no_contact"`."""
-        name = lib.um_reason_name(self._c.reason)
-        return None if name is None else _c.text(name)
-
-    @property
-    def detected(self) -> bool:
-        """False: the detector was left out of this frame."""
-        return bool(self._c.detected)
+    frame_id = _c.Field("frame_id", int)
+    ts = _c.Field("ts", float)
+    """Seconds since 1970."""
+    state = _c.Field("state", _STATES.__getitem__)
+    """`"VISIBLE"` or `"LOST"`; of a pipeline that keeps track also `"RELOCALIZING"`."""
+    tag = _c.Field("tag", lambda tag: _c.text(lib.um_tag_name(tag)))
+    """What the mask is: `"fresh"`, `"predicted"`, `"stale"` or `"withheld"`."""
+    reason = _c.Field("reason", lambda reason: _c.optional_text(lib.um_reason_name(reason)))
+    """What is wrong, where something is: `"not_found"`, `"low_score"`, `"unconfirmed"`, `"frozen"`, `"no_contact"`."""
+    detected = _c.Field("detected", bool)
+    """False: the detector was left out of this frame."""
+    label = _c.Field("label", int)
+    name = _c.Field("name", _c.optional_text)
+    score = _c.Field("score", float)
+    """The best of the detector, also when LOST."""
+    width = _c.Field("width", int)
+    height = _c.Field("height", int)
+    source = _c.Field("source", _c.text)
+    device = _c.Field("device", _c.text)
+    precision = _c.Field("precision", _c.text)
+    as_numpy = _c.Field("as_numpy", bool)
+    spacing_mm = SPACING
+    pose = POSE
+    stages_ms = _c.Field("ms", lambda ms: {name: float(getattr(ms, name)) for name, _ in ms._fields_})
+    transfers = _c.Field("transfers", _c.numbers)
 
     @property
     def scores(self) -> dict[str, float] | None:
         """S1 to S4, C1 to C3 and contact, NaN where not defined; None without a pipeline that keeps track."""
         names = ("s1", "s2", "s3", "s4", "c1", "c2", "c3", "contact")
-        return dict(zip(names, map(float, self._c.scores))) if self._c.has_scores else None
-
-    @property
-    def label(self) -> int:
-        return int(self._c.label)
-
-    @property
-    def name(self) -> str | None:
-        return None if self._c.name is None else _c.text(self._c.name)
-
-    @property
-    def score(self) -> float:
-        """The best of the detector, also when LOST."""
-        return float(self._c.score)
-
-    @property
-    def width(self) -> int:
-        return int(self._c.width)
-
-    @property
-    def height(self) -> int:
-        return int(self._c.height)
-
-    @property
-    def source(self) -> str:
-        return _c.text(self._c.source)
-
-    @property
-    def device(self) -> str:
-        return _c.text(self._c.device)
-
-    @property
-    def precision(self) -> str:
-        return _c.text(self._c.precision)
-
-    @property
-    def as_numpy(self) -> bool:
-        return bool(self._c.as_numpy)
-
-    @property
-    def spacing_mm(self) -> tuple[float, float] | None:
-        return (self._c.spacing_mm[0], self._c.spacing_mm[1]) if self._c.has_spacing else None
-
-    @property
-    def pose(self) -> np.ndarray[Any, Any] | None:
-        """Probe to tracker, [4,4], mm."""
-        return np.array(self._c.pose).reshape(4, 4) if self._c.has_pose else None
-
-    @property
-    def stages_ms(self) -> dict[str, float]:
-        ms = self._c.ms
-        return {name: float(getattr(ms, name)) for name in ("upload", "detect", "segment", "packet", "total")}
-
-    @property
-    def transfers(self) -> dict[str, int]:
-        t = self._c.transfers
-        return {field[0]: int(getattr(t, field[0])) for field in t._fields_}
+        return dict(zip(names, map(float, self._struct.scores))) if self._struct.has_scores else None
 
     @property
     def models(self) -> dict[str, str | None]:
         """SHA-256 of the model files."""
-        named = {"detector": self._c.detector_sha256, "segmenter": self._c.segmenter_sha256}
+        named = {"detector": self._struct.detector_sha256, "segmenter": self._struct.segmenter_sha256}
         return {kind: f"sha256:{_c.text(sha)}" if sha else None for kind, sha in named.items()}
 
     @property
     def objects(self) -> list[Object]:
         """The structures, best first; none when LOST."""
-        return [Object(self, i) for i in range(self._c.objects)]
+        return [Object(self, i) for i in range(self._struct.objects)]
 
     # Of the first structure:
 
-    @property
-    def box_xyxy(self) -> np.ndarray[Any, Any] | None:
-        return np.array(self._c.box, np.float32) if self._c.has_box else None
+    box_xyxy = _c.Field("box", _f32, where="has_box")
+    """f32 [4] in pixels, clamped to the picture; None when LOST."""
+    iou = _c.Field("iou", float)
+    mask_area_px = _c.Field("mask_area_px", int)
+    edge_px = _c.Field("edge_px", int)
+    in_px = _c.Field("in_px", int)
+    out_px = _c.Field("out_px", int)
+    mask_box = _c.Field("mask_box", tuple[int, ...])
+    centroid = _c.Field("centroid", _pair)
 
     @property
     def mask(self) -> np.ndarray[Any, Any] | None:
         """bool [H,W], expanded now; None when LOST or without a segmenter."""
-        return Object(self, 0).mask if self._c.objects else None
-
-    @property
-    def mask_area_px(self) -> int:
-        return int(self._c.mask_area_px)
-
-    @property
-    def iou(self) -> float:
-        return float(self._c.iou)
+        return Object(self, 0).mask if self._struct.objects else None
 
     # ---- as others want it ----
 
     def label_map(self) -> np.ndarray[Any, Any]:
         """u8 [H,W]: 0, or the index of the object + 1."""
         out = np.empty((self.height, self.width), np.uint8)
-        lib.um_packet_label_map(self._pointer, out.ctypes.data)
+        lib.um_packet_label_map(self._use(), out.ctypes.data)
         return out
 
     def json(self) -> str:
         """The packet as one JSON line, as the command writes it."""
         line = c_void_p()
-        _c.check(lib.um_packet_json(self._pointer, byref(line)))
+        _c.check(lib.um_packet_json(self._use(), byref(line)))
         return _taken(line)
 
     def to_dict(self) -> dict[str, Any]:
@@ -292,8 +225,7 @@ class Packet:
         if frame is None:
             raise _c.InvalidError("plot: this packet has no picture of its own, give it one")
         rgb = c_void_p()
-        with frame._handle as f:
-            _c.check(lib.um_overlay(self._pointer, f, byref(rgb)))
+        _c.check(lib.um_overlay(self._use(), frame._use(), byref(rgb)))
         try:
             size = self.height * self.width * 3
             return np.frombuffer(ctypes.string_at(rgb.value or 0, size), np.uint8).reshape(self.height, self.width, 3).copy()
@@ -307,10 +239,13 @@ class Packet:
             with open(name, "w") as file:
                 file.write(self.json() + "\n")
         elif name.endswith(".png"):
-            rgb = self.plot()
-            _c.check(lib.um_image_write_png(_c.path_bytes(name), rgb.ctypes.data, self.width, self.height, 3))
+            write_png(name, self.plot())
         else:
             raise _c.InvalidError(f"save: {name}: want .png or .json")
+
+    def _repr_png_(self) -> bytes | None:
+        """How a notebook shows it."""
+        return None if self.frame is None else png(self.plot())
 
     def __repr__(self) -> str:
         return f"ultramotion.Packet(frame_id={self.frame_id}, {self.state}, score={self.score:.3f})"

@@ -84,6 +84,8 @@ class Pipeline:
             else:
                 _c.check(lib.um_pipeline_open(byref(pointer), byref(settings)))
             self._handle = _c.Handle("pipeline", pointer, lib.um_pipeline_close, *models)
+        self._packet = c_void_p()  # of the frame that has the turn, for as long as that takes
+        self._received = byref(self._packet)
         self._turn = threading.Lock()
         self._running = False  # guarded by _turn: a run has it
         _c.close_at_exit(self)
@@ -101,10 +103,7 @@ class Pipeline:
         with self._handle as p:
             _c.check(lib.um_pipeline_prepare(p, width, height, channels))
 
-    @property
-    def device_bytes(self) -> int:
-        with self._handle as p:
-            return int(lib.um_pipeline_device_bytes(p))
+    device_bytes = _c.Answer("um_pipeline_device_bytes", int)
 
     def set(self, *, conf: float | None = None, label: int | str | None = UNSET, objects: int | None = None) -> None:
         """Change what is looked for, from the next frame on."""
@@ -134,19 +133,19 @@ class Pipeline:
         self._running = False
 
     def _pass(self, frame: Frame) -> Packet:
-        with self._handle as p, frame._handle as f:
-            mine = c_void_p(lib.um_frame_ref(f))
+        with self._handle as p:
+            mine = c_void_p(lib.um_frame_ref(frame._use()))
             status = lib.um_pipeline_send(p, byref(mine))
             if status != _c.OK:
                 problem = _c.error(status)
                 lib.um_frame_unref(byref(mine))
                 raise problem
-            packet = c_void_p()
-            status = lib.um_pipeline_receive(p, byref(packet))
-            if not packet:
+            status = lib.um_pipeline_receive(p, self._received)
+            if not self._packet:
                 raise _c.error(status)
-            made = Packet(c_void_p(lib.um_packet_ref(packet)), frame)
-            _c.check(status)  # an assertion of transfers did not hold
+            made = Packet(c_void_p(lib.um_packet_ref(self._packet)), frame)
+            if status != _c.OK:  # an assertion of transfers did not hold
+                _c.check(status)
             return made
 
     def map(self, pictures: Iterable[Any]) -> Iterator[Packet]:
@@ -188,8 +187,7 @@ class _Feed(threading.Thread):
 
     def _push(self, source: c_void_p, picture: Any) -> bool:
         frame = picture if isinstance(picture, Frame) else Frame(picture)
-        with frame._handle as f:
-            mine = c_void_p(lib.um_frame_ref(f))
+        mine = c_void_p(lib.um_frame_ref(frame._use()))
         status = lib.um_source_push(source, byref(mine))
         if status == _c.OK:
             return True
@@ -362,7 +360,7 @@ class Run:
         counts = _c.RunCounts()
         with self._handle as r:
             _c.check(lib.um_run_stats(r, byref(counts)))
-        return {field[0]: int(getattr(counts, field[0])) for field in counts._fields_[1:]}
+        return _c.numbers(counts)
 
     def stop(self) -> None:
         """Ask it to end: what is in flight still comes."""

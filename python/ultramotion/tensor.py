@@ -26,7 +26,7 @@ class ExportError(_c.UnsupportedError, BufferError):
     """A tensor cannot be handed out the way it was asked for."""
 
 
-class Tensor(NDArrayOperatorsMixin):
+class Tensor(_c.Reference, NDArrayOperatorsMixin):
     """Numbers that the library made: masks, scores, logits, an embedding.
 
     It stays on its device until somebody wants it elsewhere. `torch.from_dlpack(t)`, `cupy.from_dlpack(t)`,
@@ -35,12 +35,13 @@ class Tensor(NDArrayOperatorsMixin):
 
     It outlives the predictor, the model and the device that made it."""
 
-    __slots__ = ("_handle", "_shape", "_strides", "_data", "_type", "_device", "_stream", "_kept")
+    _unref = lib.um_values_unref
+    __slots__ = ("_shape", "_strides", "_data", "_type", "_device", "_stream", "_kept")
 
     def __init__(self, pointer: int | None, kept: Any = None) -> None:
         """Take over a reference to a um_values. `kept` stays alive as long as the tensor."""
         values = c_void_p(pointer)
-        self._handle = _c.Handle("tensor", values, lib.um_values_unref)
+        self._take(values)
         self._kept = kept
         described = _c.DeviceArray()
         _c.check(lib.um_values_describe(values, byref(described)))
@@ -82,8 +83,7 @@ class Tensor(NDArrayOperatorsMixin):
     @property
     def read_only(self) -> bool:
         """Others use the same memory, so it must not be written to."""
-        with self._handle as values:
-            return bool(lib.um_values_read_only(values))
+        return bool(lib.um_values_read_only(self._use()))
 
     def data_ptr(self) -> int:
         """Address on its device."""
@@ -120,8 +120,7 @@ class Tensor(NDArrayOperatorsMixin):
             return view(self.__array_interface__, self)
         size = 2 if self._type == _BF16 else self.dtype.itemsize
         raw = np.empty(self._shape, f"V{size}" if self._type == _BF16 else self.dtype)
-        with self._handle as values:
-            _c.check(lib.um_values_read(values, raw.ctypes.data))
+        _c.check(lib.um_values_read(self._use(), raw.ctypes.data))
         if self._type != _BF16:
             return raw
         return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
@@ -196,13 +195,13 @@ class Tensor(NDArrayOperatorsMixin):
             raise ExportError(f"DLPack: stream {stream} for a tensor in host memory, which has none")
         versioned = max_version is not None and max_version[0] >= 1
         managed = c_void_p()
-        with self._handle as values:
-            if here != (1, 0) and stream != -1:
-                if stream == 0:
-                    raise ExportError("DLPack: stream 0 is ambiguous: want 1 (legacy) or 2 (per thread)")
-                _c.check(lib.um_values_wait(values, 1 if stream is None else stream))
-            export = lib.um_dlpack_export_versioned if versioned else lib.um_dlpack_export
-            status = export(values, byref(managed))
+        values = self._use()
+        if here != (1, 0) and stream != -1:
+            if stream == 0:
+                raise ExportError("DLPack: stream 0 is ambiguous: want 1 (legacy) or 2 (per thread)")
+            _c.check(lib.um_values_wait(values, 1 if stream is None else stream))
+        export = lib.um_dlpack_export_versioned if versioned else lib.um_dlpack_export
+        status = export(values, byref(managed))
         if status == _c.UnsupportedError.status:
             raise ExportError(str(_c.error(status)))
         _c.check(status)

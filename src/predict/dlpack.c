@@ -246,28 +246,91 @@ um_status um_dlpack_frame(um_frame **out, const struct DLTensor *tensor, void (*
 
 /* ---- capsules of Python ---- */
 
-static _Atomic(int (*)(void *, const char *)) capsule_is_valid;
+static _Atomic(int (*)(void *, const char *)) capsule_is_valid, capsule_set_name;
 static _Atomic(void *(*)(void *, const char *)) capsule_pointer;
+static const char plain[] = "dltensor", versioned[] = "dltensor_versioned";
 
 void um_capsule_bind(int (*is_valid)(void *capsule, const char *name),
-                     void *(*pointer)(void *capsule, const char *name))
+                     void *(*pointer)(void *capsule, const char *name),
+                     int (*set_name)(void *capsule, const char *name))
 {
+    atomic_store(&capsule_set_name, set_name);
     atomic_store(&capsule_pointer, pointer);
     atomic_store(&capsule_is_valid, is_valid);
 }
 
+/* The struct in a capsule of a name, NULL in others. */
+static void *content(void *capsule, const char *name)
+{
+    int (*is_valid)(void *, const char *) = atomic_load(&capsule_is_valid);
+    return is_valid && is_valid(capsule, name) ? atomic_load(&capsule_pointer)(capsule, name)
+                                               : NULL;
+}
+
 void um_capsule_drop(void *capsule)
 {
-    static const char plain[] = "dltensor", versioned[] = "dltensor_versioned";
-    int (*is_valid)(void *, const char *) = atomic_load(&capsule_is_valid);
-    void *(*pointer)(void *, const char *) = atomic_load(&capsule_pointer);
-    if (!is_valid || !pointer)
-        return;
-    if (is_valid(capsule, plain)) {
-        struct DLManagedTensor *m = pointer(capsule, plain);
+    struct DLManagedTensor *m = content(capsule, plain);
+    if (m)
         m->deleter(m);
-    } else if (is_valid(capsule, versioned)) {
-        struct DLManagedTensorVersioned *m = pointer(capsule, versioned);
+    struct DLManagedTensorVersioned *v = m ? NULL : content(capsule, versioned);
+    if (v)
+        v->deleter(v);
+    /* else it was taken, and renamed */
+}
+
+/* What somebody else put into a capsule. */
+struct given {
+    const struct DLTensor *tensor;
+    void (*release)(void *managed);
+    void *managed;
+    const char *taken; /* the capsule's name from then on */
+};
+
+/* A deleter may be NULL: the memory is the producer's for ever. */
+static void release_plain(void *managed)
+{
+    struct DLManagedTensor *m = managed;
+    if (m->deleter)
         m->deleter(m);
-    } /* else it was taken, and renamed */
+}
+
+static void release_versioned(void *managed)
+{
+    struct DLManagedTensorVersioned *m = managed;
+    if (m->deleter)
+        m->deleter(m);
+}
+
+static um_status capsule_open(void *capsule, struct given *out)
+{
+    struct DLManagedTensor *m = content(capsule, plain);
+    struct DLManagedTensorVersioned *v = m ? NULL : content(capsule, versioned);
+    if (!m && !v)
+        return um_fail(UM_EINVAL, "__dlpack__() gave no capsule with a DLPack tensor");
+    if (v && v->major != DL_MAJOR)
+        return um_fail(UM_EUNSUPPORTED, "DLPack version %u, want %d", v->major, DL_MAJOR);
+    *out = m ? (struct given){&m->tensor, release_plain, m, "used_dltensor"}
+             : (struct given){&v->tensor, release_versioned, v, "used_dltensor_versioned"};
+    return UM_OK;
+}
+
+um_status um_capsule_image(void *capsule, um_image *out)
+{
+    struct given g = {0};
+    um_status st = capsule_open(capsule, &g);
+    return st == UM_OK ? um_dlpack_image(g.tensor, out) : st;
+}
+
+um_status um_capsule_frame(um_frame **out, void *capsule)
+{
+    struct given g = {0};
+    if (!out)
+        return um_fail(UM_EINVAL, "um_capsule_frame: out is NULL");
+    *out = NULL;
+    um_status st = capsule_open(capsule, &g);
+    if (st == UM_OK)
+        st = um_dlpack_frame(out, g.tensor, g.release, g.managed);
+    if (st == UM_OK)
+        atomic_load (&capsule_set_name)(capsule, g.taken);
+    return st;
 }

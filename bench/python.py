@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the Python package costs, on this machine:
+
+overhead    microseconds of a call that are not spent in the library: what Python costs over C
+import      milliseconds that `import ultramotion` takes where numpy is imported already
+pipelines   frames per second of two pipelines in two threads, over those of two processes with one each: on a device that they
+            share, and each on one of its own with one thread
+
+What is compared takes turns, round by round, so that other load on the machine falls on all of it. Shared machines: compare the
+best values. ULTRAMOTION_LIBRARY names the library (else that of build/), --out writes the figures as JSON."""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if not (ROOT / "python" / "ultramotion" / "libultramotion.so").exists():
+    os.environ.setdefault("ULTRAMOTION_LIBRARY", str(ROOT / "build" / "libultramotion.so"))
+    os.environ.setdefault("ULTRAMOTION_MODELS", str(ROOT / "models"))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "python"), os.environ.get("PYTHONPATH")]))
+    sys.path.insert(0, str(ROOT / "python"))
+
+def least_and_median(values):
+    return {"min": min(values), "median": statistics.median(values), "n": len(values)}
+
+
+class Inside:
+    """Time inside functions of the library, for as long as it is entered: each is replaced by one that keeps time."""
+
+    def __init__(self, lib, names):
+        self.lib, self.whole, self.ns, self.calls = lib, {name: getattr(lib, name) for name in names}, 0, 0
+
+    def timed(self, function):
+        now = time.perf_counter_ns
+
+        def call(*arguments):
+            begun = now()
+            result = function(*arguments)
+            self.ns += now() - begun
+            self.calls += 1
+            return result
+
+        return call
+
+    def __enter__(self):
+        for name, function in self.whole.items():
+            setattr(self.lib, name, self.timed(function))
+        return self
+
+    def __exit__(self, *_):
+        for name, function in self.whole.items():
+            setattr(self.lib, name, function)
+
+
+def overhead(rounds):
+    """What is left of a call when the library's time is taken away, and what ctypes itself takes for each call of the library
+    is added: measured on a function that does nothing. So other load on the machine is in neither."""
+    import numpy as np
+
+    import ultramotion
+    from ultramotion import _c
+
+    empty = least(lambda: _c.lib.um_abi(), 2000)
+    device = ultramotion.Device("cpu", threads=1)
+    segmenter = ultramotion.Segmenter(device=device, canvas=64)
+    pipeline = ultramotion.Pipeline(ultramotion.Detector(device=device, input_size=256), segmenter, conf=0.0)
+    picture = np.random.default_rng(1).integers(0, 255, (64, 64), np.uint8)
+    embedding = segmenter.encode(picture)
+    run = ultramotion.run("phantom:seed=1,frames=100000,width=64,height=64", segmenter=segmenter, detector=pipeline.detector, conf=0.0, receive=8)
+    calls = {
+        "pipeline(array)": lambda: pipeline(picture).score,
+        "a packet of run()": lambda: next(run).score,
+        "predict(embedding, box)": lambda: segmenter.predict(embedding, box=[8, 8, 50, 50]).masks,
+        "run_segmentation(array, box)": lambda: ultramotion.run_segmentation(segmenter, picture, [8, 8, 50, 50]),
+    }
+    made = {}
+    for name, call in calls.items():
+        over, inside = [], Inside(_c.lib, _c.FUNCTIONS)
+        with inside:
+            for i in range(rounds * 10):
+                inside.ns = inside.calls = 0
+                begun = time.perf_counter_ns()
+                call()
+                over.append((time.perf_counter_ns() - begun - inside.ns + inside.calls * empty) / 1e3)
+        made[name] = {**least_and_median(over[5:]), "calls of the library": inside.calls}
+    run.close()
+    return {"unit": "us", **made}
+
+
+def least(call, times):
+    taken = []
+    for _ in range(times):
+        begun = time.perf_counter_ns()
+        call()
+        taken.append(time.perf_counter_ns() - begun)
+    return min(taken)
+
+
+def imports(rounds):
+    text = "import time, numpy; t = time.perf_counter(); import ultramotion; print((time.perf_counter() - t) * 1e3)"
+    run = [subprocess.run([sys.executable, "-c", text], check=True, capture_output=True, text=True) for _ in range(rounds + 1)]
+    return {"import_ms": least_and_median([float(r.stdout) for r in run[1:]])}  # the first one may write bytecode
+
+
+def work(pipelines, own, frames):
+    """A child: its pipelines, each in a thread, do `frames` frames for each line on stdin."""
+    import numpy as np
+
+    import ultramotion
+
+    made = []
+    for _ in range(pipelines):
+        device = ultramotion.Device("cpu", threads=1) if own else "cpu"
+        made.append(ultramotion.Pipeline(device=device, conf=0.0))
+    picture = np.random.default_rng(1).integers(0, 255, (256, 256), np.uint8)
+
+    def run(pipeline, n):
+        for _ in range(n):
+            pipeline(picture)
+
+    for pipeline in made:
+        run(pipeline, 2)
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        threads = [threading.Thread(target=run, args=(p, frames)) for p in made]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        print("done", flush=True)
+
+
+def pipelines(rounds, frames):
+    result = {}
+    for own in (False, True):
+        kinds = {"threads": [2], "processes": [1, 1], "one": [1]}
+        children = {}
+        for kind, counts in kinds.items():
+            command = [sys.executable, __file__, "--frames", str(frames), *(["--own"] if own else []), "--work"]
+            children[kind] = [subprocess.Popen([*command, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for n in counts]
+            for child in children[kind]:
+                assert child.stdout.readline() == "ready\n"
+        seconds = {kind: [] for kind in kinds}
+        for _ in range(rounds):
+            for kind, group in children.items():
+                begun = time.perf_counter()
+                for child in group:
+                    child.stdin.write("go\n")
+                    child.stdin.flush()
+                for child in group:
+                    assert child.stdout.readline() == "done\n"
+                seconds[kind].append(time.perf_counter() - begun)
+        for group in children.values():
+            for child in group:
+                child.stdin.close()
+                child.wait()
+        made = {f"{kind}_fps": {"max": frames * sum(kinds[kind]) / min(s), "median": frames * sum(kinds[kind]) / statistics.median(s)} for kind, s in seconds.items()}
+        ratio = {k: made["threads_fps"][k] / made["processes_fps"][k] for k in ("max", "median")}
+        result["own devices" if own else "one device"] = {**made, "threads_over_processes": ratio}
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", help="overhead, import, pipelines (default: all)")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--frames", type=int, default=20, help="a round of `pipelines`, each")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--own", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        return work(options.work, options.own, options.frames)
+    all_of_them = {
+        "overhead": lambda: overhead(options.rounds),
+        "import": lambda: imports(options.rounds),
+        "pipelines": lambda: pipelines(options.rounds, options.frames),
+    }
+    unknown = set(options.what) - set(all_of_them)
+    if unknown:
+        parser.error(f"{', '.join(sorted(unknown))}: want {', '.join(all_of_them)}")
+    cpu = next((line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
+    figures = {name: measure() for name, measure in all_of_them.items() if not options.what or name in options.what}
+    made = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(), "machine": {"cpu": cpu, "cores": os.cpu_count()}, "python": platform.python_version(), "figures": figures}
+    text = json.dumps(made, indent=1)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
