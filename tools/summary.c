@@ -167,9 +167,10 @@ double summary_precision(const struct summary *s)
 void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts, double seconds)
 {
     static const char *const names[STAGES] = {"upload", "detect", "segment", "packet", "total"};
-    fprintf(f, "\nframes     %llu: %llu VISIBLE, %llu LOST, %llu unreadable",
+    fprintf(f, "\nframes     %llu: %llu VISIBLE, %llu %s, %llu unreadable",
             (unsigned long long)counts->frames, (unsigned long long)counts->visible,
-            (unsigned long long)counts->lost, (unsigned long long)counts->unreadable);
+            (unsigned long long)counts->lost, s->tracked ? "not VISIBLE" : "LOST",
+            (unsigned long long)counts->unreadable);
     if (counts->not_finite)
         fprintf(f, ", %llu without a finite result", (unsigned long long)counts->not_finite);
     if (counts->replaced)
