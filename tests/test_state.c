@@ -2,6 +2,8 @@
 /* Keeping track: the state machine on scripted scores, each score against a number worked out by
  * hand, what crosses to and from the device, and sweeps of which the truth is known. */
 #include "fixture.h"
+
+#include "base/mem.h"
 #include "nn/op_ref.h"
 #include "nn/op_sam.h"
 #include "nn/op_track.h"
@@ -432,7 +434,9 @@ TEST(a_frame_without_the_detector_is_cheaper)
     for (int i = 0; i < 14; i++) {
         const um_packet *k = NULL;
         um_frame *f = steady_frame(i);
+        uint64_t memory = um_mem_count();
         CHECK_OK(pass(p, f, &k));
+        CHECK(i < 4 || um_mem_count() == memory); /* nothing is allocated */
         um_frame_unref(&f);
         double *at = &least[k->detected != 0];
         *at = k->ms.detect < *at ? k->ms.detect : *at;

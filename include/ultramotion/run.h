@@ -61,7 +61,7 @@ UM_API void um_run_settings_init(um_run_settings *s, size_t struct_size);
 /** What a run has done so far. */
 typedef struct um_run_counts {
     size_t struct_size;
-    uint64_t frames, visible, lost; /**< packets by state */
+    uint64_t frames, visible, lost; /**< packets; lost: those that are not VISIBLE */
     uint64_t unreadable;            /**< frames that could not be read or used */
     uint64_t not_finite;            /**< frames whose result was NaN or infinite: no packet */
     uint64_t replaced; /**< frames that a newer one replaced: realtime, or in the source */

@@ -266,7 +266,7 @@ void um_pipeline_close(um_pipeline **pipeline)
     um_encode_close(&p->encode);
     um_detect_close(&p->detect);
     um_pool_close(&p->pool);
-    um_frame_unref(&p->track.before);
+    um_free(p->track.before);
     um_packet_unref(&p->track.shown);
     um_packet_unref(&p->packet);
     um_packet_pool_close(&p->packets);
@@ -402,7 +402,7 @@ static void enter_geometry(struct track *t, const struct geometry *g)
 {
     if (t->g == g)
         return;
-    um_frame_unref(&t->before);
+    um_free(t->before);
     um_packet_unref(&t->shown);
     *t = (struct track){.g = g, .detect = true};
 }
@@ -627,19 +627,27 @@ static um_object object_of(const um_pipeline *p, const um_packet *k, const struc
 
 /* ---- keeping track ---- */
 
-static bool same_pixels(const um_frame *a, const um_frame *b, const int crop[4])
+/* Is a picture, pixel by pixel, the one before? From now on it is that. */
+static um_status compare(struct track *t, const um_frame *f, const int crop[4], bool *same)
 {
-    if (!b || a->width != b->width || a->height != b->height || a->channels != b->channels)
-        return false;
-    if (a->pixels == b->pixels)
-        return true;
-    for (int y = crop[1]; y < crop[1] + crop[3]; y++) {
-        ptrdiff_t x = (ptrdiff_t)crop[0] * a->channels;
-        if (memcmp(a->pixels + y * a->stride + x, b->pixels + y * b->stride + x,
-                   (size_t)crop[2] * (size_t)a->channels) != 0)
-            return false;
+    size_t row = (size_t)crop[2] * (size_t)f->channels, bytes = row * (size_t)crop[3];
+    *same = t->before_bytes == bytes;
+    if (!*same) {
+        um_free(t->before);
+        t->before = um_alloc(bytes);
+        t->before_bytes = t->before ? bytes : 0;
+        if (!t->before)
+            return um_fail(UM_ENOMEM, "a picture of %dx%d", crop[2], crop[3]);
     }
-    return true;
+    for (int y = 0; y < crop[3]; y++) {
+        uint8_t *old = t->before + (size_t)y * row;
+        const uint8_t *now =
+            f->pixels + (crop[1] + y) * f->stride + (ptrdiff_t)crop[0] * f->channels;
+        *same = *same && memcmp(old, now, row) == 0;
+        if (!*same)
+            memcpy(old, now, row);
+    }
+    return UM_OK;
 }
 
 static struct um_place place_of(const um_packet *k, const um_object *o)
@@ -670,7 +678,7 @@ static void remember(struct track *t, const um_packet *k, const struct um_gate *
 /* State, tag and reason of a frame. `object` is what it shows, if something was found; what is to
  * be published is left there. NULL: nothing is. */
 static const um_object *judge(um_pipeline *p, struct flight *flight, const struct um_gate *gate,
-                              bool found, um_object *object)
+                              bool found, bool same, um_object *object)
 {
     struct track *t = &p->track;
     um_object *seen = found ? object : NULL;
@@ -682,7 +690,7 @@ static const um_object *judge(um_pipeline *p, struct flight *flight, const struc
                                         .detect_every = p->set.detect_every};
     struct um_sight sight = {.detected = flight->detected,
                              .outlined = seen && seen->mask_area_px,
-                             .same = same_pixels(flight->frame, t->before, k->crop),
+                             .same = same,
                              .conf = gate->score};
     for (int i = 0; i < UM_SCORES; i++)
         sight.score[i] = seen ? seen->scores[i] : NAN;
@@ -696,8 +704,6 @@ static const um_object *judge(um_pipeline *p, struct flight *flight, const struc
     struct um_verdict v = um_visibility_step(&t->seen, &rules, &sight);
     bool own = sight.outlined && v.state == UM_STATE_VISIBLE && v.tag != UM_TAG_WITHHELD;
     remember(t, k, gate, seen, own);
-    um_frame_unref(&t->before);
-    t->before = um_frame_ref(flight->frame);
     t->detect = v.detect;
     k->state = v.state;
     k->tag = v.tag;
@@ -759,8 +765,11 @@ static um_status finish(um_pipeline *p, struct flight *flight, const struct lane
         if (p->segmenter)
             st = fill_mask(p, k, slot + (size_t)i * g->stride, &object[i]);
     }
+    bool same = false;
+    if (st == UM_OK && p->set.track)
+        st = compare(&p->track, flight->frame, k->crop, &same);
     if (st == UM_OK && p->set.track) {
-        objects[0] = judge(p, flight, &v.gate[0], v.found > 0, object);
+        objects[0] = judge(p, flight, &v.gate[0], v.found > 0, same, object);
         v.found = objects[0] != NULL;
     }
     if (st != UM_OK)

@@ -82,8 +82,9 @@ struct track {
     bool previous, good, keep; /* um_track_flag of the next frame */
     struct um_gate follow;     /* of the structure: box of its mask, label, score */
     struct um_place place;     /* of its mask */
-    um_frame *before;          /* the picture before */
-    const um_packet *shown;    /* the last one with a mask of its own */
+    uint8_t *before;           /* pixels of the frame before, a copy: the frame is its caller's */
+    size_t before_bytes;
+    const um_packet *shown; /* the last one with a mask of its own */
 };
 
 struct um_pipeline {
