@@ -22,6 +22,7 @@ PAGES = {
     "device.md": "docs/DEVICE.md",
     "speed.md": "docs/SPEED.md",
     "security.md": "docs/SECURITY.md",
+    "viewer.md": "docs/VIEWER.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }
@@ -81,9 +82,10 @@ def main(folder):
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     for page, source in PAGES.items():
-        text = (ROOT / source).read_text().replace("](docs/overlay.png)", "](overlay.png)")
+        text = (ROOT / source).read_text().replace("](docs/overlay.png)", "](overlay.png)").replace("](docs/viewer_dark.png)", "](viewer_dark.png)")
         (out / page).write_text(text)
-    shutil.copy(ROOT / "docs" / "overlay.png", out)
+    for picture in ("overlay", "viewer", "viewer_dark"):
+        shutil.copy(ROOT / "docs" / f"{picture}.png", out)
     (out / "c.md").write_text(c_reference())
     (out / "reference.md").write_text(python_reference())
     (out / "numbers.md").write_text(numbers())
