@@ -26,6 +26,7 @@ PAGES = {
     "accuracy.md": "docs/ACCURACY.md",
     "security.md": "docs/SECURITY.md",
     "state.md": "docs/STATE.md",
+    "viewer.md": "docs/VIEWER.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
     **{f"guides/{p.name}": f"docs/guides/{p.name}" for p in sorted((ROOT / "docs" / "guides").glob("*.md"))},
@@ -120,7 +121,8 @@ def main(folder):
     for page, source in PAGES.items():
         (out / page).parent.mkdir(exist_ok=True)
         (out / page).write_text(linked((ROOT / source).read_text(), source, page))
-    shutil.copy(ROOT / "docs" / "overlay.png", out)
+    for picture in ("overlay", "viewer", "viewer_dark"):
+        shutil.copy(ROOT / "docs" / f"{picture}.png", out)
     (out / "c.md").write_text(c_reference())
     (out / "reference.md").write_text(python_reference())
     (out / "numbers.md").write_text(numbers())

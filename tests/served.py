@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import time
+from pathlib import Path
 
 from command import COMMAND, ENVIRONMENT
 from websocket import WebSocket
@@ -33,6 +34,10 @@ class Run:
             if found:
                 self.host, self.port, self.token = found[1], int(found[2]), found[3] or ""
         self.name = sink
+        file = re.search(r"token-file=(.*)", sink)
+        secret = Path(file[1]).read_text().strip() if file else self.token
+        self.bearer = {"Authorization": f"Bearer {secret}"} if secret else {}
+        self.wait(lambda s: s["running"])  # the port is open before
 
     def push(self, n=1):
         self.process.stdin.write(FRAME * n)
@@ -49,7 +54,7 @@ class Run:
         return data
 
     def stats(self):
-        return json.loads(self.ask("/stats"))
+        return json.loads(self.ask("/stats", headers=self.bearer))
 
     def counts(self):
         return self.stats()["counts"][self.name]

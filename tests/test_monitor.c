@@ -145,7 +145,7 @@ TEST(a_monitor_outlives_its_run)
     CHECK(um_monitor_ready(m, why, sizeof why) && !why[0]);
     um_monitor_detach(m);
     memset(&f, 0xff, sizeof f); /* nobody looks there any more */
-    CHECK(!um_monitor_ready(m, why, sizeof why) && um_monitor_alive(m, why, sizeof why));
+    CHECK(!um_monitor_ready(m, why, sizeof why) && um_monitor_alive(m, 10, why, sizeof why));
     CHECK_OK(um_monitor_json(m, &text));
     CHECK(strstr(text, "\"running\":false") && strstr(text, "\"out\":5"));
     um_free(text);
@@ -168,6 +168,27 @@ static void count_line(void *ctx, const char *line)
     if (cJSON_IsString(event) && strcmp(event->valuestring, "drop_event") == 0)
         n[1] += (int)number_at(json, NULL, "removed");
     cJSON_Delete(json);
+}
+
+TEST(who_stalls_is_named)
+{
+    um_monitor *m = NULL;
+    struct fake f = some_run();
+    char why[128];
+    CHECK_OK(um_monitor_open(&m));
+    um_monitor_attach(m, &ops, &f);
+    CHECK(um_monitor_alive(m, 0, why, sizeof why));
+    um_monitor_busy(m, true, 41);
+    CHECK(um_monitor_alive(m, 10, why, sizeof why));
+    CHECK(!um_monitor_alive(m, -1, why, sizeof why) &&
+          strstr(why, "pipeline has been at frame 41"));
+    um_monitor_busy(m, false, 0);
+    CHECK(um_monitor_alive(m, -1, why, sizeof why));
+    f.live.sink[0].busy_since = 1; /* for as long as the machine runs */
+    CHECK(!um_monitor_alive(m, 1, why, sizeof why) && strstr(why, f.live.sink[0].name));
+    CHECK(!um_monitor_ready(m, why, sizeof why));
+    um_monitor_detach(m);
+    um_monitor_close(&m);
 }
 
 TEST(losses_are_told_once)

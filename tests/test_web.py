@@ -7,6 +7,7 @@
 
 import contextlib
 import json
+import os
 import re
 import signal
 import socket
@@ -14,7 +15,7 @@ import struct
 import time
 
 from command import lines, main, test, um
-from served import HEIGHT, SMALL, STDIN, WIDTH, Run, frame_of
+from served import FRAME, HEIGHT, SMALL, STDIN, WIDTH, Run, frame_of
 from websocket import Refused
 
 JSON = {"Content-Type": "application/json"}
@@ -66,7 +67,7 @@ def one_set_of_numbers(tmp):
         assert run.headers["content-type"].startswith("text/plain; version=0.0.4")
         name = "ultramotion_"
         assert prometheus[name + "packets_total"] == 7 == stats["frames"]["in"] == prometheus[name + "frames_in_total"]
-        for state in ("visible", "lost"):
+        for state in ("visible", "lost", "relocalizing"):
             assert prometheus[f'{name}packets_by_state_total{{state="{state.upper()}"}}'] == stats["frames"][state]
         for cause, n in stats["drops"].items():
             assert prometheus[f'{name}drops_total{{cause="{cause}"}}'] == n == 0
@@ -420,6 +421,24 @@ def kpi_events_have_their_names(tmp):
 def summaries_come_while_it_runs(tmp):
     err = um("serve", "phantom:seed=900001,frames=40,width=128,height=160", "--loop", "--frames", 3000, "-o", "null:", "--summary-every", "0.5", *SMALL)[1]
     assert len(re.findall(r"^ultramotion: \d+ frames, \d+ visible, [\d.]+ fps in, [\d.]+ out; ms p50/p95", err, flags=re.M)) >= 2, err
+
+
+@test
+def who_stalls_is_named(tmp):
+    os.mkfifo(tmp / "fifo")
+    with Run("-o", f"jsonl:{tmp}/fifo", "--sink-deadline", "3", command="serve") as run:
+        reader = os.open(tmp / "fifo", os.O_RDONLY | os.O_NONBLOCK)  # takes nothing
+        begin, said = time.monotonic(), ""
+        run.process.stdin.write(FRAME)
+        run.process.stdin.flush()
+        os.set_blocking(run.process.stderr.fileno(), False)
+        while "stalled: " not in said:
+            assert time.monotonic() < begin + 20, said
+            run.push(20)
+            time.sleep(0.05)
+            said += (run.process.stderr.read() or b"").decode()
+        assert re.search(r"stalled: jsonl:\S+/fifo has been at a packet for \d\.\d s", said), said
+        os.close(reader)
 
 
 @test

@@ -425,7 +425,8 @@ int command_run(const struct options *o)
     if (kpi_all(o))
         tell_models(e, o, 1e3 * (p.started - opened));
     struct periodic periodic;
-    st = periodic_start(&periodic, p.monitor, (double)o->summary_every, kpi_all(o));
+    st = periodic_start(&periodic, p.monitor, (double)o->summary_every, kpi_all(o),
+                        o->realtime && !o->quiet);
     if (st == UM_OK)
         st = run_frames(&run, &counts);
     else

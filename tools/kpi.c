@@ -214,8 +214,7 @@ static um_status write_packet(struct kpi *k, const um_packet *p)
     snprintf(line, sizeof line,
              "{\"ts\":%.6f,\"event\":\"infer_frame\",\"frame\":%llu,\"latency_ms\":%.3f,"
              "\"conf\":%.4f,\"state\":\"%s\"}",
-             ts, frame, p->ms.total, (double)p->score,
-             p->state == UM_STATE_VISIBLE ? "VISIBLE" : "LOST");
+             ts, frame, p->ms.total, (double)p->score, um_state_name(p->state));
     return st == UM_OK ? write_line(k, line) : st;
 }
 

@@ -27,32 +27,56 @@ static bool wait_until(struct periodic *p, double when)
     return !ending;
 }
 
+static void say(const char *text)
+{
+    fprintf(stderr, "%sultramotion: %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", text);
+}
+
+/* A stall is told when it is seen, and not again while it lasts. */
+static void watch(struct periodic *p)
+{
+    static const double LIMIT_S = 0.7;
+    char why[256], text[300];
+    bool stalled = !um_monitor_alive(p->monitor, LIMIT_S, why, sizeof why);
+    if (stalled && !p->stalled) {
+        snprintf(text, sizeof text, "stalled: %s", why);
+        say(text);
+    }
+    p->stalled = stalled;
+}
+
 static void *speak(void *ctx)
 {
-    static const double KPI_S = 1;
+    static const double WATCH_S = 0.25, KPI_S = 1, NEVER = 1e18;
     struct periodic *p = ctx;
-    double begin = now_s(), summary = begin + p->summary_s, kpi = begin + KPI_S;
+    double begin = now_s(), period[3] = {p->summary_s, KPI_S, WATCH_S},
+           next[3] = {p->summary_s > 0 ? begin + p->summary_s : NEVER,
+                      p->kpi ? begin + KPI_S : NEVER, p->watch ? begin + WATCH_S : NEVER};
     for (;;) {
-        bool first_summary = p->summary_s > 0 && (!p->kpi || summary <= kpi);
-        if (!wait_until(p, first_summary ? summary : kpi))
+        int k = next[1] < next[0] ? 1 : 0;
+        k = next[2] < next[k] ? 2 : k;
+        if (!wait_until(p, next[k]))
             return NULL;
-        if (first_summary) {
+        next[k] += period[k];
+        if (k == 0) {
             char text[512];
             um_monitor_line(p->monitor, text, sizeof text);
-            fprintf(stderr, "%sultramotion: %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", text);
-            summary += p->summary_s;
-        } else {
+            say(text);
+        } else if (k == 1) {
             um_monitor_kpi(p->monitor, kpi_line, NULL);
-            kpi += KPI_S;
+        } else {
+            watch(p);
         }
     }
 }
 
-um_status periodic_start(struct periodic *p, um_monitor *monitor, double summary_s, bool kpi)
+um_status periodic_start(struct periodic *p, um_monitor *monitor, double summary_s, bool kpi,
+                         bool watch_it)
 {
     pthread_condattr_t monotonic;
-    *p = (struct periodic){.monitor = monitor, .summary_s = summary_s, .kpi = kpi};
-    if (summary_s <= 0 && !kpi)
+    *p = (struct periodic){
+        .monitor = monitor, .summary_s = summary_s, .kpi = kpi, .watch = watch_it};
+    if (summary_s <= 0 && !kpi && !watch_it)
         return UM_OK;
     pthread_mutex_init(&p->lock, NULL);
     pthread_condattr_init(&monotonic);

@@ -153,10 +153,11 @@ static void print_ledger(FILE *f, const um_monitor_view *v)
 void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts,
                    const um_monitor_view *view, double seconds)
 {
-    fprintf(f, "\nframes     %llu: %llu VISIBLE, %llu %s, %llu unreadable",
-            (unsigned long long)counts->frames, (unsigned long long)counts->visible,
-            (unsigned long long)counts->lost, s->tracked ? "not VISIBLE" : "LOST",
-            (unsigned long long)counts->unreadable);
+    fprintf(f, "\nframes     %llu: %llu VISIBLE, %llu LOST", (unsigned long long)counts->frames,
+            (unsigned long long)counts->visible, (unsigned long long)counts->lost);
+    if (s->tracked)
+        fprintf(f, ", %llu RELOCALIZING", (unsigned long long)counts->relocalizing);
+    fprintf(f, ", %llu unreadable", (unsigned long long)counts->unreadable);
     if (counts->not_finite)
         fprintf(f, ", %llu without a finite result", (unsigned long long)counts->not_finite);
     if (counts->replaced)

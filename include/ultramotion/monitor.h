@@ -74,10 +74,11 @@ UM_API um_status um_monitor_kpi(um_monitor *monitor, void (*each)(void *ctx, con
 /** One line for people: frames, rates, times, losses. At most size - 1 characters. */
 UM_API void um_monitor_line(um_monitor *monitor, char *text, size_t size);
 
-/** Is it alive: no stage has been at the same frame for more than 10 s? `why` receives at most
- * size - 1 characters; "" if so. @return 1, or 0. */
-UM_API int um_monitor_alive(um_monitor *monitor, char *why, size_t size);
-/** Is it ready: a run goes on, is alive, and its last packet is at most 5 s old? */
+/** Is it alive: has no sink been at a packet for more than limit_s seconds, and the pipeline at a
+ * frame for no more than that and twice the longest so far? `why` names who has, in at most
+ * size - 1 characters; "" if nobody. @return 1, or 0. */
+UM_API int um_monitor_alive(um_monitor *monitor, double limit_s, char *why, size_t size);
+/** Is it ready: a run goes on, is alive (10 s), and its last packet is at most 5 s old? */
 UM_API int um_monitor_ready(um_monitor *monitor, char *why, size_t size);
 
 /**

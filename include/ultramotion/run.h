@@ -61,7 +61,7 @@ UM_API void um_run_settings_init(um_run_settings *s, size_t struct_size);
 /** What a run has done so far. */
 typedef struct um_run_counts {
     size_t struct_size;
-    uint64_t frames, visible, lost; /**< packets; lost: those that are not VISIBLE */
+    uint64_t frames, visible, lost; /**< packets, and how many of each state */
     uint64_t unreadable;            /**< frames that could not be read or used */
     uint64_t not_finite;            /**< frames whose result was NaN or infinite: no packet */
     uint64_t replaced; /**< frames that a newer one replaced: realtime, or in the source */
@@ -71,6 +71,7 @@ typedef struct um_run_counts {
     int stopped;       /**< by um_run_stop() or a pipe's reader that left */
     int left_behind;   /**< threads of source or sinks that did not come back: the process should
                           end with _exit(), as exit() might wait for what they hold */
+    uint64_t relocalizing; /**< packets of that state */
 } um_run_counts;
 /** Fill `c`, of which the caller knows `struct_size` bytes, with zeros. Threads: any. */
 UM_API void um_run_counts_init(um_run_counts *c, size_t struct_size);

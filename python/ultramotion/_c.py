@@ -433,6 +433,7 @@ class RunCounts(Record):
         ("sinks_failed", c_int),
         ("stopped", c_int),
         ("left_behind", c_int),
+        ("relocalizing", c_uint64),
     ]
 
 

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/number.h"
 #include "base/record.h"
 
 #include <dirent.h>
@@ -250,7 +251,7 @@ void um_monitor_packet(um_monitor *m, const um_packet *p, const struct um_passag
     m->busy_ms += p->ms.total;
     struct um_second *s = second_of(m, now);
     s->frames++;
-    *(p->state == UM_STATE_LOST ? &s->lost : &s->visible) += 1;
+    *(p->state == UM_STATE_VISIBLE ? &s->visible : &s->lost) += 1; /* or not to be relied on */
     s->total_sum += p->ms.total;
     s->total_most = p->ms.total > s->total_most ? p->ms.total : s->total_most;
     s->latency_sum += latency;
@@ -259,7 +260,7 @@ void um_monitor_packet(um_monitor *m, const um_packet *p, const struct um_passag
     m->device_bytes = device_bytes;
     m->frame = p->frame_id;
     m->score = p->score;
-    m->state = p->state == UM_STATE_VISIBLE ? "VISIBLE" : "LOST";
+    m->state = um_state_name(p->state);
     m->data_age_s = age < DAY && age > -DAY ? age : (double)NAN;
     memcpy(m->device, p->device, sizeof m->device);
     memcpy(m->precision, p->precision, sizeof m->precision);
@@ -427,9 +428,8 @@ int um_monitor_seconds(um_monitor *m, struct um_second out[UM_MONITOR_SECONDS])
     return n;
 }
 
-int um_monitor_alive(um_monitor *m, char *why, size_t size)
+int um_monitor_alive(um_monitor *m, double limit_s, char *why, size_t size)
 {
-    enum { STALL_S = 10 };
     struct um_monitor_live live = {0};
     why[0] = 0;
     pthread_mutex_lock(&m->asking);
@@ -437,25 +437,26 @@ int um_monitor_alive(um_monitor *m, char *why, size_t size)
         m->ops->collect(m->run, &live);
     pthread_mutex_unlock(&m->asking);
     pthread_mutex_lock(&m->lock);
-    uint64_t since = m->busy_since, frame = m->busy_frame;
+    uint64_t since = m->busy_since, frame = m->busy_frame, now = um_clock_ns();
+    double usual_s = 2e-3 * m->time[UM_TIME_TOTAL].most; /* some devices are slow */
     pthread_mutex_unlock(&m->lock);
-    uint64_t now = um_clock_ns();
-    if (since && now > since && now - since > STALL_S * NS)
-        snprintf(why, size, "the pipeline has been at frame %llu for %llu s",
-                 (unsigned long long)frame, (unsigned long long)((now - since) / NS));
+    double s = since && now > since ? (double)(now - since) / 1e9 : 0;
+    if (since && s > limit_s + usual_s)
+        um_number_print(why, size, "the pipeline has been at frame %llu for %.1f s",
+                        (unsigned long long)frame, s);
     for (int i = 0; i < live.sinks && !why[0]; i++) {
         since = live.sink[i].busy_since;
-        if (since && now > since && now - since > STALL_S * NS)
-            snprintf(why, size, "%s has been at a packet for %llu s", live.sink[i].name,
-                     (unsigned long long)((now - since) / NS));
+        s = since && now > since ? (double)(now - since) / 1e9 : 0;
+        if (since && s > limit_s)
+            um_number_print(why, size, "%s has been at a packet for %.1f s", live.sink[i].name, s);
     }
     return !why[0];
 }
 
 int um_monitor_ready(um_monitor *m, char *why, size_t size)
 {
-    const double FRESH_S = 5;
-    if (!um_monitor_alive(m, why, size))
+    const double FRESH_S = 5, STALL_S = 10;
+    if (!um_monitor_alive(m, STALL_S, why, size))
         return 0;
     pthread_mutex_lock(&m->asking);
     bool running = m->ops != NULL;

@@ -141,6 +141,7 @@ static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment
     put_uint(j, "out", c->frames);
     put_uint(j, "visible", c->visible);
     put_uint(j, "lost", c->lost);
+    put_uint(j, "relocalizing", c->relocalizing);
     um_json_end(j, '}');
     um_json_key(j, "drops"); /* by cause */
     um_json_begin(j, '{');
@@ -387,8 +388,10 @@ static void print_frames(struct page *p, const struct um_monitor_moment *o)
     head(p, "packets_by_state_total", "counter", "Packets published, by state.");
     print(p,
           "ultramotion_packets_by_state_total{state=\"VISIBLE\"} %llu\n"
-          "ultramotion_packets_by_state_total{state=\"LOST\"} %llu\n",
-          (unsigned long long)c->visible, (unsigned long long)c->lost);
+          "ultramotion_packets_by_state_total{state=\"LOST\"} %llu\n"
+          "ultramotion_packets_by_state_total{state=\"RELOCALIZING\"} %llu\n",
+          (unsigned long long)c->visible, (unsigned long long)c->lost,
+          (unsigned long long)c->relocalizing);
     head(p, "drops_total", "counter", "Frames and packets that were lost, by cause.");
     print(p,
           "ultramotion_drops_total{cause=\"unreadable\"} %llu\n"

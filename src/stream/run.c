@@ -345,8 +345,10 @@ static um_status collect(struct um_run *r, bool *go_on)
     r->counts.frames++;
     if (packet->state == UM_STATE_VISIBLE)
         r->counts.visible++;
-    else
+    else if (packet->state == UM_STATE_LOST)
         r->counts.lost++;
+    else
+        r->counts.relocalizing++;
     pthread_mutex_unlock(&r->lock);
     if (r->set.monitor)
         um_monitor_packet(r->set.monitor, packet, &a->way, um_pipeline_device_bytes(r->pipeline));

@@ -51,6 +51,7 @@ static const char *const count_names[COUNTS] = {
 
 enum { VIEWERS_MOST = 256, DESCRIPTORS_SPARE = 128, HEAD = 24, PATH = 64 };
 static const uint64_t STALL_NS = 10000000000;
+static const double STALL_S = 10; /* /healthz */
 static const int TICK_US = 500000;
 
 /* Bytes to send, behind the room that libwebsockets wants in front; shared by viewers. */
@@ -310,7 +311,7 @@ static int get(struct server *s, struct lws *wsi, struct peer *p)
     if (!s->monitor)
         return respond_error(wsi, p, 503, "nobody counts here");
     if (strcmp(p->path, "/healthz") == 0)
-        return respond_health(wsi, p, um_monitor_alive(s->monitor, why, sizeof why), why);
+        return respond_health(wsi, p, um_monitor_alive(s->monitor, STALL_S, why, sizeof why), why);
     if (strcmp(p->path, "/readyz") == 0)
         return respond_health(wsi, p, um_monitor_ready(s->monitor, why, sizeof why), why);
     if (numbers(s, p->path, &text, &type) != UM_OK)

@@ -367,5 +367,15 @@ def videos():
     put("video", "still.gif", b"GIF89a\2\0\2\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\2\0\2\0\0\2\2\x44\x52\0;")
 
 
-for make in (config, beside, lists, videos, rle, raw, igtl, packet, safetensors, pickle, zips, image):
+def web():
+    heads = b"127.0.0.1:8080\nhttp://127.0.0.1:8080\nBearer 0123456789abcdef\n0123456789abcdef\napplication/json; charset=utf-8\n"
+    put("web", "control", heads + b'{"conf":0.5,"objects":2,"label":-1}')
+    put("web", "stream", heads + b'{"stream":false}')
+    put("web", "ping", heads + b'{"ping":1795725828.43}')
+    put("web", "v6", b"[fe80::1%eth0]:80\nhttps://[fe80::1%eth0]:80\nbearer x\n\ntext/plain\n[[[[{\"conf\":1e999}]]]]")
+    put("web", "twice", b"probe.ward\nnull\n\n\n\n{\"conf\":0.1,\"conf\":0.2}")
+    put("web", "name", b"localhost\n\n\n0123456789abcdee\napplication/jsonp\n{\"gain\":\"\\u0000\\ud800\"}")
+
+
+for make in (config, beside, lists, videos, web, rle, raw, igtl, packet, safetensors, pickle, zips, image):
     make()
