@@ -6,6 +6,7 @@ of the package, and the numbers of bench/results. script/docs makes HTML of them
     site.py FOLDER
 """
 import json
+import os
 import re
 import shutil
 import sys
@@ -20,11 +21,14 @@ PAGES = {
     "trained.md": "models/README.md",
     "architecture.md": "docs/ARCHITECTURE.md",
     "device.md": "docs/DEVICE.md",
+    "openigtlink.md": "docs/OPENIGTLINK.md",
     "speed.md": "docs/SPEED.md",
     "security.md": "docs/SECURITY.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
+    **{f"guides/{p.name}": f"docs/guides/{p.name}" for p in sorted((ROOT / "docs" / "guides").glob("*.md"))},
 }
+NOTEBOOK = "docs/guides/notebook.ipynb"  # script/docs runs it into guides/notebook.md
 COMMENT = re.compile(r"^/\*\*(.*?)\*/\n(.*?)(?=^/\*\*|^#ifdef __cplusplus\n}|\Z)", re.S | re.M)
 
 
@@ -66,14 +70,45 @@ def python_reference():
     return "\n".join(page + ["::: ultramotion.dicom.save_segmentation", "", "::: ultramotion.ray", ""])
 
 
+def table(columns, rows):
+    return ["", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns), *(f"| {' | '.join(map(str, r))} |" for r in rows)]
+
+
+def leaves(figures, path=()):
+    """The numbers of a tree, each with the names on the way to it."""
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, name))
+        else:
+            yield ", ".join((*path, name)), f"{value:.4g}" if isinstance(value, float) else value
+
+
 def numbers():
-    page = ["# Numbers", "", "As `bench/results` has them; `script/bench` and `bench/peers.py` measure on your machine."]
+    page = ["# Numbers", "", "As `bench/results` has them; `script/bench`, `bench/peers.py` and `bench/python.py` measure on your machine."]
     for file in sorted((ROOT / "bench" / "results").glob("*.json")):
         data = json.loads(file.read_text())
-        page += ["", f"## {file.stem}", "", f"{data['machine']['cpu']}, {data['threads']} threads, {data['date'][:10]}."]
-        page += ["", "| stage | who | median ms | least ms |", "|---|---|---|---|"]
-        page += [f"| {r['stage']} | {r['peer']} | {r['median_ms']:.1f} | {r['min_ms']:.1f} |" for r in data["results"]]
+        threads = f", {data['threads']} threads" if "threads" in data else ""
+        page += ["", f"## {file.stem}", "", f"{data['machine']['cpu']}{threads}, {data['date'][:10]}."]
+        if "results" in data:
+            rows = ((r["stage"], r["peer"], f"{r['median_ms']:.1f}", f"{r['min_ms']:.1f}") for r in data["results"])
+            page += table(["stage", "who", "median ms", "least ms"], rows)
+        else:
+            page += table(["figure", ""], leaves(data["figures"]))
     return "\n".join(page) + "\n"
+
+
+LINK = re.compile(r"\]\(([^)#:\s]+)((?:#[^)]*)?)\)")
+
+
+def linked(text, source, page):
+    """The text with its links to files of the tree as links to their pages."""
+    to = {where: name for name, where in PAGES.items()} | {NOTEBOOK: "guides/notebook.md", "docs/overlay.png": "overlay.png"}
+
+    def moved(link):
+        target = os.path.normpath(os.path.join(os.path.dirname(source), link[1]))
+        return f"]({os.path.relpath(to[target], os.path.dirname(page))}{link[2]})" if target in to else link[0]
+
+    return LINK.sub(moved, text)
 
 
 def main(folder):
@@ -81,12 +116,13 @@ def main(folder):
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     for page, source in PAGES.items():
-        text = (ROOT / source).read_text().replace("](docs/overlay.png)", "](overlay.png)")
-        (out / page).write_text(text)
+        (out / page).parent.mkdir(exist_ok=True)
+        (out / page).write_text(linked((ROOT / source).read_text(), source, page))
     shutil.copy(ROOT / "docs" / "overlay.png", out)
     (out / "c.md").write_text(c_reference())
     (out / "reference.md").write_text(python_reference())
     (out / "numbers.md").write_text(numbers())
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

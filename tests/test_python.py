@@ -29,7 +29,7 @@ def main(library, *more):
     env = {**os.environ, "ULTRAMOTION_LIBRARY": str(Path(library).resolve()), "ULTRAMOTION_MODELS": str(ROOT / "models")}
     if runtime:  # it must be there before Python is; Python keeps what it has at the end
         env |= {"LD_PRELOAD": runtime[1], "ASAN_OPTIONS": "detect_leaks=0:" + env.get("ASAN_OPTIONS", ""), "PYTHONMALLOC": "malloc"}
-        options = options or ["-k", "test_tensor or test_misuse or test_inference"]  # what memory is handed over in
+        options = options or ["-k", "test_tensor or test_misuse or test_inference or test_threads"]  # what memory is handed over in
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "python" / "tests"), *options]
     return subprocess.run(command, env=env).returncode
 

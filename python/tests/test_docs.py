@@ -1,39 +1,126 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documentation says is done: every block of Python in it runs, and every name that is public says what it is."""
+"""What the documentation says is done: every block of code in it runs, and every name that is public says what it is.
+
+A block whose comment says `needs:` something runs where ULTRAMOTION_DOCS names all of that (e.g. "network gpu torch")."""
+import importlib.util
 import inspect
+import json
+import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
+import types
 
 import pytest
 
 import ultramotion
 from conftest import ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "python" / "README.md"]
+spec = importlib.util.spec_from_file_location("site_pages", ROOT / "docs" / "site.py")
+site = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(site)
+BLOCK = re.compile(r"(?:^<!-- needs: ([\w, ]+) -->\n)?^```(\w+)\n(.*?)^```", re.S | re.M)
+NEEDS = {"network", "gpu", "torch", "time", "machines"}
 BLOCKS = [
-    pytest.param(page, block, id=f"{page.parent.name}-{i}")
-    for page in PAGES
-    for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M))
+    pytest.param(source, language, needs, text, id=f"{source}-{i}")
+    for source in site.PAGES.values()
+    for i, (needs, language, text) in enumerate(BLOCK.findall((ROOT / source).read_text()))
 ]
+COMMAND = os.path.join(os.path.dirname(os.environ.get("ULTRAMOTION_LIBRARY", "")), "ultramotion")
 
 
-@pytest.mark.parametrize("page, block", BLOCKS)
-def test_code_of_the_documentation_runs(page, block, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    exec(compile(block, str(page), "exec"), {"__name__": "example"})
+def ports():
+    """Two that are free: others may use those of the text at this moment."""
+    with socket.socket() as a, socket.socket() as b:
+        a.bind(("127.0.0.1", 0))
+        b.bind(("127.0.0.1", 0))
+        return a.getsockname()[1], b.getsockname()[1]
+
+
+def run_python(text, name):
+    module = types.ModuleType("example")
+    exec(compile(text, name, "exec"), vars(module))
+
+
+def run_sh(text, name):
+    if not os.path.exists(COMMAND):
+        pytest.skip("no command beside the library")
+    for port, free in zip(("18944", "18945"), ports()):
+        text = text.replace(port, str(free))
+    env = {**os.environ, "PATH": f"{os.path.dirname(COMMAND)}:{os.environ['PATH']}", "ULTRAMOTION_MODELS": ultramotion.models_path()}
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", text], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{name}\n{text}\n{done.stdout}\n{done.stderr}"
+
+
+def run_c(text, name):
+    library = os.environ.get("ULTRAMOTION_LIBRARY")
+    if not library or not shutil.which("cc"):
+        pytest.skip("no library of a build, or no compiler")
+    if "asan" in os.environ.get("LD_PRELOAD", ""):
+        pytest.skip("a program without sanitizers on a library with them")
+    flags = ["-Wall", "-Wextra", "-Werror", "-I", str(ROOT / "include"), f"-Wl,-rpath,{os.path.dirname(library)}"]
+    subprocess.run(["cc", "-x", "c", "-", "-o", "example", *flags, "-x", "none", library], input=text, text=True, check=True)
+    next(ultramotion.run("phantom:seed=900001,frames=1", segmenter=False)).save("picture.png")
+    models = [os.path.join(ultramotion.models_path(), m) for m in (ultramotion.models.DETECTOR, ultramotion.models.SEGMENTER)]
+    assert "score" in subprocess.run(["./example", *models, "picture.png"], capture_output=True, text=True, check=True).stdout
+
+
+RUN = {"python": run_python, "sh": run_sh, "c": run_c}
+
+
+@pytest.mark.parametrize("source, language, needs, text", BLOCKS)
+def test_code_of_the_documentation_runs(source, language, needs, text, tmp_path, monkeypatch):
+    wanted = set(needs.replace(",", " ").split())
+    assert language in RUN and wanted <= NEEDS
+    there = set(os.environ.get("ULTRAMOTION_DOCS", "").split())
+    if wanted - there:
+        pytest.skip(f"needs {', '.join(sorted(wanted - there))}")
+    monkeypatch.chdir(ROOT if "network" in wanted else tmp_path)
+    monkeypatch.delenv("ULTRAMOTION_SAM_AS_NUMPY", raising=False)
+    RUN[language](text, source)
+
+
+def test_no_block_is_without_a_language():
+    """A fence without one is for pictures made of characters: nothing in it looks like a command."""
+    for source in site.PAGES.values():
+        for text in re.findall(r"^```\n(.*?)^```", (ROOT / source).read_text(), re.S | re.M):
+            assert not re.search(r"^(\$ |import |from \w+ import|pip |script/)", text, re.M), source
+
+
+def test_the_notebook_runs():
+    """As a program: script/docs runs it in Jupyter."""
+    cells = json.loads((ROOT / site.NOTEBOOK).read_text())["cells"]
+    assert not any(cell.get("outputs") for cell in cells)
+    run_python("\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"), site.NOTEBOOK)
+
+
+def test_packets_and_frames_are_shown_by_a_notebook():
+    packet = next(ultramotion.run("phantom:seed=900001,frames=1", segmenter=False))
+    for shown in (packet, packet.frame):
+        assert shown._repr_png_().startswith(b"\x89PNG")
+
+
+def test_links_and_menu_lead_somewhere(tmp_path):
+    subprocess.run([sys.executable, str(ROOT / "docs" / "site.py"), str(tmp_path / "pages")], check=True)
+    menu = re.findall(r": ([\w/-]+\.md)$", (ROOT / "docs" / "mkdocs.yml").read_text(), re.M)
+    pages = {str(p.relative_to(tmp_path / "pages")) for p in (tmp_path / "pages").rglob("*.md")} | {"guides/notebook.md"}
+    assert set(menu) == pages and len(menu) == len(pages)
+    for source in site.PAGES.values():
+        for target, _ in site.LINK.findall(BLOCK.sub("", (ROOT / source).read_text())):
+            assert (ROOT / source).parent.joinpath(target).exists(), f"{source}: {target}"
 
 
 def test_the_c_reference_is_whole(tmp_path):
     """Every public function stands in it with its comment."""
-    subprocess.run([sys.executable, str(ROOT / "docs" / "site.py"), str(tmp_path / "pages")], check=True)
-    page = (tmp_path / "pages" / "c.md").read_text()
+    page = site.c_reference()
     headers = "".join(p.read_text() for p in (ROOT / "include" / "ultramotion").glob("*.h"))
     functions = set(re.findall(r"^UM_API [^;]*?(um_\w+)\(", headers, re.M))
     assert len(functions) > 100
     missing = [f for f in functions if not re.search(rf"\b{f}\(", page)]
     assert not missing
-    assert (tmp_path / "pages" / "reference.md").read_text().count(":::") > 30
+    assert site.python_reference().count(":::") > 30
 
 
 def public():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from ctypes import byref, c_void_p
 from typing import Any
 
@@ -196,8 +197,30 @@ class Frame(_c.Reference):
         """The pixels, without a copy."""
         return np.asarray(self)
 
+    def _repr_png_(self) -> bytes:
+        """How a notebook shows it."""
+        return png(self.numpy())
+
     def __repr__(self) -> str:
         return f"ultramotion.Frame({self.width}x{self.height}x{self.channels}, {self.source!r})"
+
+
+def write_png(path: str, pixels: np.ndarray[Any, Any]) -> None:
+    """u8, [H,W] or [H,W,3]."""
+    pixels = np.ascontiguousarray(pixels)
+    height, width, *channels = pixels.shape
+    _c.check(lib.um_image_write_png(_c.path_bytes(path), pixels.ctypes.data, width, height, *channels or [1]))
+
+
+def png(pixels: np.ndarray[Any, Any]) -> bytes:
+    """The bytes of a PNG, which the library writes as a file only."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "a.png")
+        write_png(path, pixels)
+        with open(path, "rb") as file:
+            return file.read()
 
 
 def _frame_over(picture: Any) -> c_void_p:

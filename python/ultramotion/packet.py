@@ -13,7 +13,7 @@ import numpy as np
 
 from . import _c
 from ._c import lib
-from .image import POSE, SPACING, Frame
+from .image import POSE, SPACING, Frame, png, write_png
 from .tensor import view
 
 _STATES = ("LOST", "VISIBLE")
@@ -227,10 +227,13 @@ class Packet(_c.Reference):
             with open(name, "w") as file:
                 file.write(self.json() + "\n")
         elif name.endswith(".png"):
-            rgb = self.plot()
-            _c.check(lib.um_image_write_png(_c.path_bytes(name), rgb.ctypes.data, self.width, self.height, 3))
+            write_png(name, self.plot())
         else:
             raise _c.InvalidError(f"save: {name}: want .png or .json")
+
+    def _repr_png_(self) -> bytes | None:
+        """How a notebook shows it."""
+        return None if self.frame is None else png(self.plot())
 
     def __repr__(self) -> str:
         return f"ultramotion.Packet(frame_id={self.frame_id}, {self.state}, score={self.score:.3f})"
