@@ -31,6 +31,7 @@ PAGES = {
     "changelog.md": "CHANGELOG.md",
     **{f"guides/{p.name}": f"docs/guides/{p.name}" for p in sorted((ROOT / "docs" / "guides").glob("*.md"))},
 }
+PICTURES = ("overlay", "viewer", "viewer_dark")
 NOTEBOOK = "docs/guides/notebook.ipynb"  # script/docs runs it into guides/notebook.md
 COMMENT = re.compile(r"^/\*\*(.*?)\*/\n(.*?)(?=^/\*\*|^#ifdef __cplusplus\n}|\Z)", re.S | re.M)
 
@@ -105,7 +106,7 @@ LINK = re.compile(r"\]\(([^)#:\s]+)((?:#[^)]*)?)\)")
 
 def linked(text, source, page):
     """The text with its links to files of the tree as links to their pages."""
-    to = {where: name for name, where in PAGES.items()} | {NOTEBOOK: "guides/notebook.md", "docs/overlay.png": "overlay.png"}
+    to = {where: name for name, where in PAGES.items()} | {NOTEBOOK: "guides/notebook.md", **{f"docs/{p}.png": f"{p}.png" for p in PICTURES}}
 
     def moved(link):
         target = os.path.normpath(os.path.join(os.path.dirname(source), link[1]))
@@ -121,7 +122,7 @@ def main(folder):
     for page, source in PAGES.items():
         (out / page).parent.mkdir(exist_ok=True)
         (out / page).write_text(linked((ROOT / source).read_text(), source, page))
-    for picture in ("overlay", "viewer", "viewer_dark"):
+    for picture in PICTURES:
         shutil.copy(ROOT / "docs" / f"{picture}.png", out)
     (out / "c.md").write_text(c_reference())
     (out / "reference.md").write_text(python_reference())

@@ -265,6 +265,18 @@ for kind in (Dlpack, Interface):
     assert np.array_equal(got.tensor.numpy(), want), kind
     assert Picture(theirs, um.models.lib.um_device_stream(device._handle._pointer)).image.data == theirs.data.value
 assert device.transfers["up_bytes"] - up < 2 * pixels.size, "the pixels went through the host"
+
+# a producer that is capturing: nobody can read its pixels before its graph is launched, which is said, and nothing breaks
+theirs, graph = Dlpack(), P()
+assert cu.cuStreamSynchronize(theirs.stream) == 0
+assert cu.cuStreamBeginCapture(theirs.stream, 1) == 0
+try:
+    model.encode(theirs)
+    raise SystemExit("not refused")
+except um.InvalidError as problem:
+    assert "captur" in str(problem), problem
+cu.cuStreamEndCapture(theirs.stream, ctypes.byref(graph))
+assert np.array_equal(model.encode(pixels).tensor.numpy(), want)
 print("done")
 """,
     )
