@@ -36,14 +36,16 @@ struct options {
     const char *point[MAX_LIST];
     int sinks, points;
     int threads, queries, sam_size;
-    int sam_as_numpy, track; /* -1 = not said */
-    float conf, sink_deadline, fps, theta_on, theta_off, theta_cont;
+    int sam_as_numpy; /* -1 = not said */
+    float conf, sink_deadline, fps;
     bool has_crop, has_box, has_assert;
     double crop[4], box[4], assert_transfers[2];
     long frames;
     uint64_t seed, guard_seed;
     int rounds, inflight, objects, detect_every;
     bool per_class;
+    int track; /* -1 = not said */
+    float theta_on, theta_off, theta_cont;
     bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, serve, upstream, help;
     const char *positional[MAX_POSITIONAL];
     int positionals;

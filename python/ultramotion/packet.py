@@ -123,30 +123,8 @@ class Packet:
 
     @property
     def state(self) -> str:
-        """`"VISIBLE"` or `"LOST"`; of a pipeline that keeps track also `"RELOCALIZING"`."""
+        """`"VISIBLE"` or `"LOST"`."""
         return _STATES[self._c.state]
-
-    @property
-    def tag(self) -> str:
-        """What the mask is: `"fresh"`, `"predicted"`, `"stale"` or `"withheld"`."""
-        return _c.text(lib.um_tag_name(self._c.tag))
-
-    @property
-    def reason(self) -> str | None:
-        """What is wrong, where something is: `"not_found"`, `"low_score"`, `"unconfirmed"`, `"frozen"`, `"no_contact"`."""
-        name = lib.um_reason_name(self._c.reason)
-        return None if name is None else _c.text(name)
-
-    @property
-    def detected(self) -> bool:
-        """False: the detector was left out of this frame."""
-        return bool(self._c.detected)
-
-    @property
-    def scores(self) -> dict[str, float] | None:
-        """S1 to S4, C1 to C3 and contact, NaN where not defined; None without a pipeline that keeps track."""
-        names = ("s1", "s2", "s3", "s4", "c1", "c2", "c3", "contact")
-        return dict(zip(names, map(float, self._c.scores))) if self._c.has_scores else None
 
     @property
     def label(self) -> int:
@@ -233,6 +211,31 @@ class Packet:
     @property
     def iou(self) -> float:
         return float(self._c.iou)
+
+    # ---- what is visible ----
+
+    @property
+    def tag(self) -> str:
+        """What the mask is; of a pipeline that keeps track (which also knows the state `"RELOCALIZING"`) `"fresh"`,
+        but also `"predicted"`, `"stale"` or `"withheld"`."""
+        return _c.text(lib.um_tag_name(self._c.tag))
+
+    @property
+    def reason(self) -> str | None:
+        """What is wrong, where something is: `"not_found"`, `"low_score"`, `"unconfirmed"`, `"frozen"`, `"no_contact"`."""
+        name = lib.um_reason_name(self._c.reason)
+        return None if name is None else _c.text(name)
+
+    @property
+    def detected(self) -> bool:
+        """False: the detector was left out of this frame."""
+        return bool(self._c.detected)
+
+    @property
+    def scores(self) -> dict[str, float] | None:
+        """S1 to S4, C1 to C3 and contact, NaN where not defined; None without a pipeline that keeps track."""
+        names = ("s1", "s2", "s3", "s4", "c1", "c2", "c3", "contact")
+        return dict(zip(names, map(float, self._c.scores))) if self._c.has_scores else None
 
     # ---- as others want it ----
 
