@@ -422,17 +422,17 @@ static bool walk(struct options *o, enum command_bit command, const char *name, 
 bool cli_parse(struct options *o, enum command_bit command, const char *name, int argc, char **argv)
 {
     *o = (struct options){.sam_as_numpy = -1,
+                          .track = -1,
+                          .theta_on = 0.6f,
+                          .theta_off = 0.4f,
+                          .theta_cont = 0.5f,
+                          .detect_every = 1,
                           .conf = 0.5f,
                           .seed = 1,
                           .guard_seed = 1,
                           .rounds = 10,
                           .inflight = 1,
                           .objects = 1,
-                          .track = -1,
-                          .theta_on = 0.6f,
-                          .theta_off = 0.4f,
-                          .theta_cont = 0.5f,
-                          .detect_every = 1,
                           .sink_deadline = 10};
     if (!walk(o, command, name, argc, argv, false) ||
         (o->config && !read_config(o, command, o->config)))

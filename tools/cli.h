@@ -42,9 +42,9 @@ struct options {
     double crop[4], box[4], assert_transfers[2];
     long frames;
     uint64_t seed, guard_seed;
-    int rounds, inflight, objects, detect_every;
+    int rounds, inflight, objects;
     bool per_class;
-    int track; /* -1 = not said */
+    int track, detect_every; /* track: -1 = not said */
     float theta_on, theta_off, theta_cont;
     bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, serve, upstream, help;
     const char *positional[MAX_POSITIONAL];
