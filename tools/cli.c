@@ -482,6 +482,11 @@ static bool walk(struct options *o, enum command_bit command, const char *name, 
 bool cli_parse(struct options *o, enum command_bit command, const char *name, int argc, char **argv)
 {
     *o = (struct options){.sam_as_numpy = -1,
+                          .track = -1,
+                          .theta_on = 0.6f,
+                          .theta_off = 0.4f,
+                          .theta_cont = 0.5f,
+                          .detect_every = 1,
                           .conf = 0.5f,
                           .within = {4, 8},
                           .seed = 1,
@@ -489,11 +494,6 @@ bool cli_parse(struct options *o, enum command_bit command, const char *name, in
                           .rounds = 10,
                           .inflight = 1,
                           .objects = 1,
-                          .track = -1,
-                          .theta_on = 0.6f,
-                          .theta_off = 0.4f,
-                          .theta_cont = 0.5f,
-                          .detect_every = 1,
                           .sink_deadline = 10,
                           .kpi_max_mb = 64};
     if (!walk(o, command, name, argc, argv, false) ||

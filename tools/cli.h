@@ -37,14 +37,16 @@ struct options {
     const char *point[MAX_LIST];
     int sinks, points;
     int threads, queries, sam_size;
-    int sam_as_numpy, track; /* -1 = not said */
-    float conf, sink_deadline, fps, summary_every, kpi_max_mb, theta_on, theta_off, theta_cont;
+    int sam_as_numpy; /* -1 = not said */
+    float conf, sink_deadline, fps, summary_every, kpi_max_mb;
     bool has_crop, has_box, has_assert, has_within, has_spacing;
     double crop[4], box[4], assert_transfers[2], within[2], spacing[2];
     long frames;
     uint64_t seed, guard_seed;
-    int rounds, inflight, objects, kpi_keep, detect_every;
+    int rounds, inflight, objects, kpi_keep;
     bool per_class;
+    int track, detect_every; /* track: -1 = not said */
+    float theta_on, theta_off, theta_cont;
     bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, serve, upstream, help;
     const char *positional[MAX_POSITIONAL];
     int positionals;
