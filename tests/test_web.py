@@ -405,7 +405,7 @@ def kpi_files_are_never_lost(tmp):
 
 @test
 def kpi_events_have_their_names(tmp):
-    um("serve", "phantom:seed=900001,frames=40,width=128,height=160,empty=0", "--loop", "--frames", 600, "-o", "null:", "--kpi", tmp / "k", *SMALL)
+    um("serve", "phantom:seed=900001,frames=40,width=128,height=160,empty=0", "--loop", "--frames", 2400, "--track", 0, "-o", "null:", "--kpi", tmp / "k", *SMALL)
     events = lines((tmp / "k").read_text())
     by = {name: [e for e in events if e["event"] == name] for name in {e["event"] for e in events}}
     assert {"init_models", "sam_mask_output", "infer_dfine", "infer_frame", "copy_async", "monitor", "queue_size", "drop_event"} <= set(by), set(by)
