@@ -39,7 +39,7 @@ static const struct command commands[] = {
     {"val", ON_VAL, command_val, 1, 1, "DATASET [--json] [-o DIR]",
      "accuracy against truth: boxes, masks, lines, states",
      "DATASET  a folder with a COCO .json (or that file), or with NAME_mask.png or NAME_line.png\n"
-     "         beside its pictures (--masks, --lines: in folders of their own), or phantom:…\n"
+     "         beside its pictures (--masks, --lines: in folders of their own), or phantom:\n"
      "-o DIR   report.json, results.json (COCO's form), worst/, contact.png: red what was found,\n"
      "         green what is true\n"
      "Boxes: all the detector has, as COCO. Masks, lines and states: what the pipeline publishes;\n"
