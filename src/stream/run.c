@@ -24,7 +24,7 @@ enum { RECEIVE_MOST = 1024, TEXT = 1024 };
 static const uint64_t MS = 1000000;
 /* A run that must end is over within 2 s: so long sinks may still write, so long they may take to
  * notice that they were given up. */
-static const uint64_t LAST_MS = 1500, GRACE_MS = 300;
+static const uint64_t LAST_MS = 1200, GRACE_MS = 300;
 
 struct um_run {
     atomic_int refs; /* the handle, and the threads that may be left behind */
