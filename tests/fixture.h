@@ -77,6 +77,14 @@ static inline struct fixture fixture_open(const char *device, uint64_t seed, int
     return f;
 }
 
+static inline um_pipeline *fixture_pipeline(const um_pipeline_settings *s)
+{
+    um_pipeline *p = NULL;
+    if (um_pipeline_open(&p, s) != UM_OK)
+        fixture_die("pipeline");
+    return p;
+}
+
 static inline void fixture_close(struct fixture *f)
 {
     um_segmenter_close(&f->segmenter);

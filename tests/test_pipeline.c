@@ -76,14 +76,6 @@ static um_pipeline_settings settings_of(const struct fixture *f, um_gate_mode ga
     return s;
 }
 
-static um_pipeline *open_pipeline(const um_pipeline_settings *s)
-{
-    um_pipeline *p = NULL;
-    if (um_pipeline_open(&p, s) != UM_OK)
-        fixture_die("pipeline");
-    return p;
-}
-
 /* What a packet says, kept beyond the next one. */
 struct result {
     um_packet packet;
@@ -100,7 +92,7 @@ static void keep(struct result *r, const um_packet *packet)
 /* One frame through a pipeline of its own. */
 static void run_once(const um_pipeline_settings *s, um_frame *frame, struct result *r)
 {
-    um_pipeline *p = open_pipeline(s);
+    um_pipeline *p = fixture_pipeline(s);
     const um_packet *packet = NULL;
     CHECK_OK(pass(p, frame, &packet));
     keep(r, packet);
@@ -221,7 +213,7 @@ static void check_golden(const um_packet *k, const struct golden *g)
 TEST_ON_DEVICES(golden_sequence)
 {
     um_pipeline_settings s = settings_of(fixture(device), UM_GATE_AUTO);
-    um_pipeline *p = open_pipeline(&s);
+    um_pipeline *p = fixture_pipeline(&s);
     for (int i = 0; i < 6; i++) {
         struct golden g;
         const um_packet *k = NULL;
@@ -242,7 +234,7 @@ TEST_ON_DEVICES(golden_sequence_without_threshold)
 {
     um_pipeline_settings s = settings_of(fixture(device), UM_GATE_AUTO);
     s.conf = 0;
-    um_pipeline *p = open_pipeline(&s);
+    um_pipeline *p = fixture_pipeline(&s);
     for (int i = 1; i < 6; i += 2) {
         struct golden g;
         const um_packet *k = NULL;
@@ -272,11 +264,11 @@ TEST_ON_DEVICES(gates_and_host_mode_give_the_same_packets)
 {
     static struct result want, got;
     um_pipeline_settings s = settings_of(fixture(device), UM_GATE_SPECULATIVE);
-    um_pipeline *speculative = open_pipeline(&s);
+    um_pipeline *speculative = fixture_pipeline(&s);
     s.gate = UM_GATE_SYNC;
-    um_pipeline *sync = open_pipeline(&s);
+    um_pipeline *sync = fixture_pipeline(&s);
     s.sam_as_numpy = UM_MASK_HOST;
-    um_pipeline *host = open_pipeline(&s);
+    um_pipeline *host = fixture_pipeline(&s);
     for (int i = 0; i < 3; i++) {
         const um_packet *k = NULL;
         um_frame *f = golden_frame(i + i / 2 * 2); /* 0, 1 (LOST), 4 (at the edge) */
@@ -329,7 +321,7 @@ TEST_ON_DEVICES(rgb_with_equal_channels_is_gray)
     um_pipeline_settings s = settings_of(fixture(device), UM_GATE_SPECULATIVE);
     um_frame *gray = golden_frame(4), *rgb = rgb_of(gray);
     const um_packet *k = NULL;
-    um_pipeline *p = open_pipeline(&s);
+    um_pipeline *p = fixture_pipeline(&s);
     CHECK_OK(pass(p, gray, &k));
     keep(&want, k);
     CHECK_OK(pass(p, rgb, &k));
@@ -348,7 +340,7 @@ TEST_ON_DEVICES(rgb_with_equal_channels_is_gray)
     CHECK(differing(want.mask, got.mask, N) < 100);
     um_pipeline_close(&p);
     memcpy(s.crop, (int[]){1, 0, W - 1, H}, sizeof s.crop);
-    p = open_pipeline(&s); /* a colour outside the crop is none of its business */
+    p = fixture_pipeline(&s); /* a colour outside the crop is none of its business */
     CHECK_OK(pass(p, gray, &k));
     keep(&want, k);
     CHECK_OK(pass(p, rgb, &k));
@@ -386,7 +378,7 @@ TEST_ON_DEVICES(a_crop_is_the_picture_cut_out)
     um_frame_unref(&part);
     /* a frame that the crop reaches beyond is refused and stays the caller's */
     part = cut(f, 0, 0, X + CW - 1, H);
-    um_pipeline *p = open_pipeline(&s);
+    um_pipeline *p = fixture_pipeline(&s);
     CHECK_EQ(um_pipeline_send(p, &part), UM_EINVAL);
     CHECK(part != NULL && strstr(um_last_error(), "crop"));
     um_pipeline_close(&p);
@@ -400,7 +392,7 @@ TEST(residency_speculative_on_guard)
 {
     um_pipeline_settings s = settings_of(fixture("guard"), UM_GATE_AUTO); /* speculative here */
     s.assert_up = s.assert_down = 1;
-    um_pipeline *p = open_pipeline(&s);
+    um_pipeline *p = fixture_pipeline(&s);
     for (int i = 0; i < 6; i++) {
         const um_packet *k = NULL;
         um_frame *f = golden_frame(i);
@@ -423,7 +415,7 @@ TEST(residency_sync_on_guard)
     um_pipeline_settings s = settings_of(fixture("guard"), UM_GATE_SYNC);
     s.assert_up = 1;
     s.assert_down = 2;
-    um_pipeline *p = open_pipeline(&s);
+    um_pipeline *p = fixture_pipeline(&s);
     for (int i = 0; i < 4; i++) {
         const um_packet *k = NULL;
         um_frame *f = golden_frame(i);
@@ -448,7 +440,7 @@ TEST(residency_of_boxes_only_on_guard)
     const um_packet *k = NULL;
     s.segmenter = NULL;
     s.assert_up = s.assert_down = 1;
-    um_pipeline *p = open_pipeline(&s);
+    um_pipeline *p = fixture_pipeline(&s);
     um_frame *f = golden_frame(0);
     CHECK_OK(pass(p, f, &k));
     CHECK(k->state == UM_STATE_VISIBLE && k->has_box && !k->has_mask && !k->segmenter_sha256[0]);
@@ -484,7 +476,7 @@ static void check_assertion(um_gate_mode gate, um_mask_mode mode, const char *st
     const um_packet *k = NULL;
     s.sam_as_numpy = mode;
     s.assert_up = s.assert_down = 1;
-    um_pipeline *p = open_pipeline(&s);
+    um_pipeline *p = fixture_pipeline(&s);
     um_frame *f = golden_frame(1);
     f->id = 40; /* LOST: the gate only */
     CHECK_OK(pass(p, f, &k));
@@ -519,7 +511,7 @@ static um_pipeline *tiny_pipeline(const struct fixture *f, um_gate_mode gate)
 {
     um_pipeline_settings s = settings_of(f, gate);
     s.conf = 0;
-    return open_pipeline(&s);
+    return fixture_pipeline(&s);
 }
 
 /* Four geometries are kept; a fifth takes the place of the one not used for longest. Setup copies
@@ -633,7 +625,7 @@ TEST_ON_DEVICES(one_frame_is_in_flight)
 {
     um_pipeline_settings s = settings_of(fixture(device), UM_GATE_AUTO);
     const um_packet *k = (const um_packet *)&s;
-    um_pipeline *p = open_pipeline(&s);
+    um_pipeline *p = fixture_pipeline(&s);
     um_frame *a = golden_frame(0), *b = golden_frame(2);
     CHECK_EQ(um_pipeline_receive(p, &k), UM_AGAIN);
     CHECK(k == NULL);
@@ -677,7 +669,7 @@ TEST_ON_DEVICES(frames_in_flight_keep_their_order)
     const um_packet *k;
     um_pipeline_settings s = settings_of(f, UM_GATE_SPECULATIVE);
     s.conf = 0;
-    um_pipeline *one = open_pipeline(&s);
+    um_pipeline *one = fixture_pipeline(&s);
     for (int i = 0; i < FRAMES; i++) {
         um_frame *whole = golden_frame(i % 6);
         frame[i] = cut(whole, 10 * i, 20, i == 3 ? 200 : 260, 300);
@@ -689,7 +681,7 @@ TEST_ON_DEVICES(frames_in_flight_keep_their_order)
     CHECK_EQ(um_pipeline_inflight(one), 1);
     um_pipeline_close(&one);
     s.inflight = 3;
-    um_pipeline *p = open_pipeline(&s);
+    um_pipeline *p = fixture_pipeline(&s);
     CHECK_EQ(um_pipeline_inflight(p), 3);
     CHECK_EQ(um_pipeline_receive(p, &k), UM_AGAIN);
     for (int sent = 0, received = 0; received < FRAMES;) {
@@ -720,7 +712,7 @@ TEST_ON_DEVICES(frames_in_flight_keep_their_order)
     CHECK(strstr(um_last_error(), "in flight"));
     s.inflight = 2;
     s.gate = UM_GATE_SYNC; /* what follows depends on the answer */
-    p = open_pipeline(&s);
+    p = fixture_pipeline(&s);
     CHECK_EQ(um_pipeline_inflight(p), 1);
     um_pipeline_close(&p);
     for (int i = 0; i < FRAMES; i++)
@@ -756,7 +748,7 @@ TEST_ON_DEVICES(blank_frame_is_lost)
     um_frame *f = new_frame(300, 200, 1);
     for (int gate = UM_GATE_SPECULATIVE; gate <= UM_GATE_SYNC; gate++) {
         um_pipeline_settings s = settings_of(fixture(device), (um_gate_mode)gate);
-        um_pipeline *p = open_pipeline(&s);
+        um_pipeline *p = fixture_pipeline(&s);
         const um_packet *k = NULL;
         char *line = NULL;
         CHECK_OK(pass(p, f, &k));
@@ -840,7 +832,7 @@ TEST_ON_DEVICES(nan_scores_are_an_error_of_the_frame)
         um_pipeline_settings s = settings_of(fixture(device), (um_gate_mode)gate);
         s.detector = bad;
         s.conf = 0;
-        um_pipeline *p = open_pipeline(&s);
+        um_pipeline *p = fixture_pipeline(&s);
         for (int i = 0; i < 2; i++) {
             CHECK_EQ(pass(p, f, &packet), UM_ENUMERIC);
             CHECK(!packet && strstr(um_last_error(), "frame 0") &&
@@ -870,7 +862,7 @@ TEST_ON_DEVICES(nan_logits_are_an_error_of_the_frame)
             settings_of(fixture(device), way ? UM_GATE_SYNC : UM_GATE_SPECULATIVE);
         s.segmenter = bad;
         s.sam_as_numpy = way == 2 ? UM_MASK_HOST : UM_MASK_DEVICE;
-        um_pipeline *p = open_pipeline(&s);
+        um_pipeline *p = fixture_pipeline(&s);
         CHECK_EQ(pass(p, f, &packet), UM_ENUMERIC);
         CHECK(!packet && strstr(um_last_error(), "segmenter"));
         um_pipeline_close(&p);
@@ -929,7 +921,7 @@ TEST_ON_DEVICES(device_loss_is_sticky_and_closes)
     struct fixture f = fixture_open(device, 1, 0, 0);
     um_pipeline_settings s = settings_of(&f, UM_GATE_AUTO);
     const um_packet *k = NULL;
-    um_pipeline *p = open_pipeline(&s);
+    um_pipeline *p = fixture_pipeline(&s);
     um_frame *frame = golden_frame(0);
     um_buf *buf = NULL;
     um_image image = {.struct_size = sizeof image,
@@ -1035,7 +1027,7 @@ TEST_ON_DEVICES(dump_has_the_taps)
     const um_packet *k = NULL;
     int found = 0;
     s.dump = 1;
-    um_pipeline *p = open_pipeline(&s);
+    um_pipeline *p = fixture_pipeline(&s);
     um_frame *frame = golden_frame(0);
     CHECK_EQ(um_pipeline_dump(p, path), UM_EINVAL); /* no frame yet */
     CHECK_OK(pass(p, frame, &k));

@@ -42,16 +42,13 @@ static um_predictor *open_predictor(um_segmenter *s)
 
 static um_pipeline *open_pipeline(const struct fixture *f, int objects)
 {
-    um_pipeline *p = NULL;
     um_pipeline_settings s;
     um_pipeline_settings_default(&s);
     s.detector = f->detector;
     s.segmenter = f->segmenter;
     s.conf = 0;
     s.objects = objects;
-    if (um_pipeline_open(&p, &s) != UM_OK)
-        fixture_die("pipeline");
-    return p;
+    return fixture_pipeline(&s);
 }
 
 /* Prompts of `kind`: points, and a box with every third. */

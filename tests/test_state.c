@@ -370,14 +370,6 @@ static um_pipeline_settings tracked(const struct fixture *f, um_gate_mode gate, 
     return s;
 }
 
-static um_pipeline *open_pipeline(const um_pipeline_settings *s)
-{
-    um_pipeline *p = NULL;
-    if (um_pipeline_open(&p, s) != UM_OK)
-        fixture_die("pipeline");
-    return p;
-}
-
 /* The same view, and no two pictures that are equal. */
 static um_frame *steady_frame(int i)
 {
@@ -396,7 +388,7 @@ static um_frame *steady_frame(int i)
 static void check_steady(const um_pipeline_settings *s, int frames, const char *want_detected,
                          unsigned want_up, unsigned want_down)
 {
-    um_pipeline *p = open_pipeline(s);
+    um_pipeline *p = fixture_pipeline(s);
     for (int i = 0; i < frames; i++) {
         const um_packet *k = NULL;
         um_frame *f = steady_frame(i);
@@ -429,7 +421,7 @@ TEST(scores_ride_in_the_record)
 TEST(a_frame_without_the_detector_is_cheaper)
 {
     um_pipeline_settings s = tracked(fixture("cpu"), UM_GATE_SYNC, 2);
-    um_pipeline *p = open_pipeline(&s);
+    um_pipeline *p = fixture_pipeline(&s);
     double least[2] = {1e9, 1e9}; /* without, with */
     for (int i = 0; i < 14; i++) {
         const um_packet *k = NULL;
@@ -453,7 +445,7 @@ struct told {
 
 static void run_steady(const um_pipeline_settings *s, struct told *told, int frames)
 {
-    um_pipeline *p = open_pipeline(s);
+    um_pipeline *p = fixture_pipeline(s);
     for (int i = 0; i < frames; i++) {
         const um_packet *k = NULL;
         um_frame *f = i == 9 ? new_frame(W, H, 1) : steady_frame(i);
@@ -501,7 +493,7 @@ TEST(a_miss_shows_the_mask_before)
 {
     static uint8_t before[W * H], after[W * H];
     um_pipeline_settings s = tracked(fixture("cpu"), UM_GATE_AUTO, 1);
-    um_pipeline *p = open_pipeline(&s);
+    um_pipeline *p = fixture_pipeline(&s);
     const um_packet *k = NULL;
     for (int i = 0; i < 8; i++) {
         um_frame *f = steady_frame(i);
@@ -528,7 +520,7 @@ TEST(a_miss_shows_the_mask_before)
 TEST(a_frozen_picture_is_stale)
 {
     um_pipeline_settings s = tracked(fixture("cpu"), UM_GATE_AUTO, 1);
-    um_pipeline *p = open_pipeline(&s);
+    um_pipeline *p = fixture_pipeline(&s);
     um_frame *f = steady_frame(0), *other = steady_frame(1), *half = cut(f, 0, 0, W, H / 2 + 80);
     const um_packet *k = NULL;
     for (int i = 0; i < 6; i++) {

@@ -88,18 +88,10 @@ static um_pipeline_settings pipeline_settings(const struct fixture *f)
     return s;
 }
 
-static um_pipeline *open_pipeline(const um_pipeline_settings *s)
-{
-    um_pipeline *p = NULL;
-    if (um_pipeline_open(&p, s) != UM_OK)
-        fixture_die("pipeline");
-    return p;
-}
-
 static um_pipeline *tiny_pipeline(const char *device)
 {
     um_pipeline_settings s = pipeline_settings(tiny(device));
-    return open_pipeline(&s);
+    return fixture_pipeline(&s);
 }
 
 /* ---- from a source into sinks ---- */
@@ -306,7 +298,7 @@ static void doomed_open(struct doomed *d, const char *lost_device, uint64_t at, 
     um_pipeline_settings s = pipeline_settings(&d->f);
     s.lost_device = lost_device;
     s.inflight = inflight;
-    d->pipeline = open_pipeline(&s);
+    d->pipeline = fixture_pipeline(&s);
     CHECK_OK(um_buf_open(&d->victim, d->f.dev, 16, "victim"));
     d->step = (struct um_step){
         .name = "overrun",
@@ -391,7 +383,7 @@ static void check_goes_on(int inflight)
     um_pipeline_settings s = pipeline_settings(tiny("cpu"));
     s.lost_device = "guard";
     doomed_open(&l.first, NULL, LOST_AT, inflight);
-    l.replacement = open_pipeline(&s);
+    l.replacement = fixture_pipeline(&s);
     run_lost(&l, true);
     CHECK_OK(l.status);
     CHECK(l.asked == 1 && l.next == LOST_OF);
@@ -491,7 +483,7 @@ static void bench_init(struct bench *b, const char *device, const char *source)
     if (device) {
         um_pipeline_settings boxes_only = pipeline_settings(tiny(device));
         boxes_only.segmenter = NULL;
-        b->set.pipeline = open_pipeline(&boxes_only);
+        b->set.pipeline = fixture_pipeline(&boxes_only);
     }
     b->set.source = b->source;
     b->set.sinks = b->sink;
@@ -674,7 +666,7 @@ TEST(a_failed_assertion_ends_a_run_with_a_silent_source)
     s.gate = UM_GATE_SPECULATIVE;
     s.sam_as_numpy = UM_MASK_HOST;
     s.assert_up = s.assert_down = 1;
-    b.set.pipeline = open_pipeline(&s);
+    b.set.pipeline = fixture_pipeline(&s);
     bench_start(&b);
     push_one(&b);
     CHECK(event_wait(&b.packets, 1)); /* delivered all the same */

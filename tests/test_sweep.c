@@ -8,15 +8,12 @@ static um_pipeline *open_tracking(int every)
 {
     const struct fixture *f = fixture("cpu");
     um_pipeline_settings s;
-    um_pipeline *p = NULL;
     um_pipeline_settings_default(&s);
     s.detector = f->detector;
     s.segmenter = f->segmenter;
     s.track = 1;
     s.detect_every = every;
-    if (um_pipeline_open(&p, &s) != UM_OK)
-        fixture_die("pipeline");
-    return p;
+    return fixture_pipeline(&s);
 }
 
 /* ---- the schedule on a steady sweep ---- */
