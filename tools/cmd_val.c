@@ -12,7 +12,6 @@
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -107,21 +106,6 @@ struct val {
     int sweeps;
 };
 
-static um_status no_memory(void)
-{
-    return um_set_error(UM_ENOMEM, "val: out of memory");
-}
-
-static um_status __attribute__((format(printf, 2, 3))) fail(um_status st, const char *fmt, ...)
-{
-    char text[1024];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(text, sizeof text, fmt, args);
-    va_end(args);
-    return um_set_error(st, text);
-}
-
 /* ---- what is found ---- */
 
 static int by_image(const void *a, const void *b)
@@ -151,11 +135,11 @@ static um_status read_file(const char *path, char **out, size_t *size)
     size_t n = 0, room = 1 << 20;
     um_status st = UM_OK;
     if (!f)
-        return fail(UM_EIO, "val: %s: %s", path, strerror(errno));
+        return truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno));
     for (;; room *= 2) { /* may be a pipe, whose size nobody knows */
         char *more = realloc(*out, room + 1);
         if (!more) {
-            st = no_memory();
+            st = truth_no_memory();
             break;
         }
         *out = more;
@@ -164,7 +148,7 @@ static um_status read_file(const char *path, char **out, size_t *size)
             break;
     }
     if (st == UM_OK && ferror(f))
-        st = fail(UM_EIO, "val: %s: cannot be read", path);
+        st = truth_fail(UM_EIO, "val: %s: cannot be read", path);
     if (st == UM_OK)
         (*out)[n] = 0;
     *size = n;
@@ -179,21 +163,21 @@ static um_status read_results(struct val *v, const char *path)
     size_t size = 0;
     um_status st = read_file(path, &text, &size);
     if (st == UM_OK && !cJSON_IsArray(r->list = cJSON_ParseWithLength(text, size + 1)))
-        st =
-            fail(UM_EFORMAT, "val: %s: not COCO's results, a JSON list of boxes with scores", path);
+        st = truth_fail(UM_EFORMAT, "val: %s: not COCO's results, a JSON list of boxes with scores",
+                        path);
     free(text);
     if (st != UM_OK)
         return st;
     r->result = malloc((size_t)(cJSON_GetArraySize(r->list) + 1) * sizeof *r->result);
     if (!r->result)
-        return no_memory();
+        return truth_no_memory();
     const cJSON *e;
     cJSON_ArrayForEach(e, r->list)
     {
         if (!good_result(e))
-            return fail(UM_EFORMAT,
-                        "val: %s: result %ld has no image_id, category_id, bbox or score", path,
-                        r->n);
+            return truth_fail(UM_EFORMAT,
+                              "val: %s: result %ld has no image_id, category_id, bbox or score",
+                              path, r->n);
         r->result[r->n] =
             (struct result){.image = (int64_t)cJSON_GetObjectItem(e, "image_id")->valuedouble,
                             .score = cJSON_GetObjectItem(e, "score")->valuedouble,
@@ -227,17 +211,17 @@ static um_status find_stored(struct val *v, const struct truth_frame *t, struct 
         while (c < n_known && (double)known[c].id != id)
             c++;
         if (c == n_known)
-            return fail(UM_EFORMAT, "val: %s: a result of %s has the unknown category %g",
-                        v->o->results, t->name, id);
+            return truth_fail(UM_EFORMAT, "val: %s: a result of %s has the unknown category %g",
+                              v->o->results, t->name, id);
         const cJSON *seg = cJSON_GetObjectItem(e, "segmentation"),
                     *counts = cJSON_GetObjectItem(seg, "counts");
         if (i == lo && cJSON_IsString(counts)) {
             int w = t->picture->width, h = t->picture->height;
             if (!(f->mask = malloc((size_t)w * (size_t)h)))
-                return no_memory();
+                return truth_no_memory();
             if (!truth_runs(counts->valuestring, w, h, f->mask))
-                return fail(UM_EFORMAT, "val: %s: the mask of %s is not one of %dx%d pixels",
-                            v->o->results, t->name, w, h);
+                return truth_fail(UM_EFORMAT, "val: %s: the mask of %s is not one of %dx%d pixels",
+                                  v->o->results, t->name, w, h);
         }
         if (f->boxes == BOXES)
             continue;
@@ -280,7 +264,7 @@ static um_status find_now(struct val *v, const struct truth_frame *t, struct fin
     if (!f->visible || !packet->has_mask)
         return UM_OK;
     if (!(f->mask = malloc((size_t)packet->width * (size_t)packet->height)))
-        return no_memory();
+        return truth_no_memory();
     um_packet_mask(packet, f->mask, 1);
     return UM_OK;
 }
@@ -365,7 +349,7 @@ static um_status add_score(struct val *v, const struct truth_frame *t, const str
         long room = v->room ? 2 * v->room : 256;
         struct score *more = realloc(v->score, (size_t)room * sizeof *more);
         if (!more)
-            return no_memory();
+            return truth_no_memory();
         v->score = more;
         v->room = room;
     }
@@ -373,10 +357,10 @@ static um_status add_score(struct val *v, const struct truth_frame *t, const str
     if (!v->sweeps || strcmp(v->sweep[v->sweeps - 1], t->sweep) != 0) {
         char **more = realloc(v->sweep, (size_t)(v->sweeps + 1) * sizeof *more);
         if (!more)
-            return no_memory();
+            return truth_no_memory();
         v->sweep = more;
         if (!(more[v->sweeps] = strdup(t->sweep)))
-            return no_memory();
+            return truth_no_memory();
         v->sweeps++;
     }
     *s = (struct score){.sweep = v->sweeps - 1, .visible = f->visible};
@@ -418,7 +402,7 @@ static um_status add_score(struct val *v, const struct truth_frame *t, const str
                                               : NAN;
     *badness = 1 - good;
     v->frames++;
-    return ok ? UM_OK : no_memory();
+    return ok ? UM_OK : truth_no_memory();
 }
 
 /* How long it took to find what came into a sweep: stands at the frame where it came; what was
@@ -610,7 +594,7 @@ static um_status report(struct val *v, const char *folder)
     bool ok = sweep && summarise(v, -1, &all);
     for (int i = 0; i < v->sweeps && ok; i++)
         ok = summarise(v, i, &sweep[i]);
-    um_status st = ok ? UM_OK : no_memory();
+    um_status st = ok ? UM_OK : truth_no_memory();
     if (ok && v->o->json)
         put_report(stdout, v, &all, sweep);
     else if (ok)
@@ -624,7 +608,7 @@ static um_status report(struct val *v, const char *folder)
         bool good = f && !ferror(f);
         good = f && fclose(f) == 0 && good;
         if (!good)
-            st = fail(UM_EIO, "val: %s: %s", path, strerror(errno));
+            st = truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno));
         if (st == UM_OK)
             st = sheet_write(v->sheet, folder);
     }
@@ -641,7 +625,7 @@ static um_status pair_classes(struct val *v)
     const struct category *known;
     int n = truth_categories(v->truth, &known), classes = um_detector_classes(v->detector);
     if (!(v->category = malloc((size_t)classes * sizeof *v->category)))
-        return no_memory();
+        return truth_no_memory();
     for (int k = 0; k < classes; k++)
         v->category[k] = -1;
     for (int c = 0; c < n; c++) {
@@ -652,14 +636,14 @@ static um_status pair_classes(struct val *v)
                 break;
         }
         if (k == classes)
-            return fail(UM_EFORMAT,
-                        "val: %s: unknown category %lld (%s): no class of the detector is called "
-                        "so (its first: %s)",
-                        v->o->positional[0], (long long)known[c].id,
-                        known[c].name ? known[c].name : "no name",
-                        um_detector_class_name(v->detector, 0)
-                            ? um_detector_class_name(v->detector, 0)
-                            : "no name");
+            return truth_fail(
+                UM_EFORMAT,
+                "val: %s: unknown category %lld (%s): no class of the detector is called "
+                "so (its first: %s)",
+                v->o->positional[0], (long long)known[c].id,
+                known[c].name ? known[c].name : "no name",
+                um_detector_class_name(v->detector, 0) ? um_detector_class_name(v->detector, 0)
+                                                       : "no name");
         v->category[k] = c;
     }
     return UM_OK;
@@ -690,7 +674,9 @@ static um_status one_frame(struct val *v, const struct truth_frame *t)
 {
     struct finding *f = calloc(1, sizeof *f);
     double badness = NAN;
-    um_status st = !f ? no_memory() : v->o->results ? find_stored(v, t, f) : find_now(v, t, f);
+    um_status st = !f              ? truth_no_memory()
+                   : v->o->results ? find_stored(v, t, f)
+                                   : find_now(v, t, f);
     if (st == UM_OK)
         st = add_score(v, t, f, &badness);
     if (st == UM_OK && v->written)
@@ -698,7 +684,7 @@ static um_status one_frame(struct val *v, const struct truth_frame *t)
     if (st == UM_OK && v->sheet &&
         !sheet_add(v->sheet, t, f->visible ? f->mask : NULL,
                    f->visible && f->boxes ? f->box[0].box : NULL, badness))
-        st = no_memory();
+        st = truth_no_memory();
     if (f)
         free(f->mask);
     free(f);
@@ -719,13 +705,13 @@ static um_status all_frames(struct val *v)
     if (st != UM_OK && st != UM_EOF)
         return st;
     if (stop_requested())
-        return fail(UM_EIO, "val: stopped after %ld frames, nothing is reported", v->frames);
+        return truth_fail(UM_EIO, "val: stopped after %ld frames, nothing is reported", v->frames);
     if (!v->frames)
-        return fail(UM_EIO, "val: %s: no frames", v->o->positional[0]);
+        return truth_fail(UM_EIO, "val: %s: no frames", v->o->positional[0]);
     const struct results *r = &v->results;
     if (!v->o->frames && r->used < r->n)
-        return fail(UM_EFORMAT, "val: %s: %ld results are of images that %s does not have",
-                    v->o->results, r->n - r->used, v->o->positional[0]);
+        return truth_fail(UM_EFORMAT, "val: %s: %ld results are of images that %s does not have",
+                          v->o->results, r->n - r->used, v->o->positional[0]);
     return UM_OK;
 }
 
@@ -733,12 +719,12 @@ static um_status open_outputs(struct val *v, const char *folder)
 {
     char path[4096];
     if (mkdir(folder, 0777) != 0 && errno != EEXIST)
-        return fail(UM_EIO, "val: %s: %s", folder, strerror(errno));
+        return truth_fail(UM_EIO, "val: %s: %s", folder, strerror(errno));
     snprintf(path, sizeof path, "%s/results.json", folder);
     if (!(v->written = fopen(path, "w")))
-        return fail(UM_EIO, "val: %s: %s", path, strerror(errno));
+        return truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno));
     fputc('[', v->written);
-    return (v->sheet = sheet_open(truth_length(v->truth))) ? UM_OK : no_memory();
+    return (v->sheet = sheet_open(truth_length(v->truth))) ? UM_OK : truth_no_memory();
 }
 
 static void close_val(struct val *v)
@@ -780,14 +766,14 @@ int command_val(const struct options *o)
         if (st == UM_OK && folder)
             st = open_outputs(&v, folder);
         if (st == UM_OK && !(v.ap = ap_open(truth_categories(v.truth, &known))))
-            st = no_memory();
+            st = truth_no_memory();
         if (st == UM_OK)
             st = all_frames(&v);
         if (v.written) {
             fputs("\n]\n", v.written);
             bool bad = ferror(v.written);
             if ((fclose(v.written) != 0 || bad) && st == UM_OK)
-                st = fail(UM_EIO, "val: %s/results.json: cannot be written", folder);
+                st = truth_fail(UM_EIO, "val: %s/results.json: cannot be written", folder);
         }
         if (st == UM_OK)
             st = report(&v, folder);

@@ -33,7 +33,7 @@ struct truth {
     struct truth_frame frame; /* of the last truth_next() */
 };
 
-static um_status __attribute__((format(printf, 2, 3))) fail(um_status st, const char *fmt, ...)
+um_status truth_fail(um_status st, const char *fmt, ...)
 {
     char text[1024];
     va_list args;
@@ -43,9 +43,9 @@ static um_status __attribute__((format(printf, 2, 3))) fail(um_status st, const 
     return um_set_error(st, text);
 }
 
-static um_status no_memory(void)
+um_status truth_no_memory(void)
 {
-    return fail(UM_ENOMEM, "val: out of memory");
+    return truth_fail(UM_ENOMEM, "val: out of memory");
 }
 
 /* ---- masks ---- */
@@ -277,7 +277,7 @@ static um_status add_name(struct names *l, char *name)
         long room = l->room ? 2 * l->room : 64;
         char **more = realloc(l->name, (size_t)room * sizeof *more);
         if (!more)
-            return free(name), no_memory();
+            return free(name), truth_no_memory();
         l->name = more;
         l->room = room;
     }
@@ -291,16 +291,16 @@ static um_status list_folder(const char *root, const char *under, int depth, str
     DIR *dir = path ? opendir(path) : NULL;
     um_status st = UM_OK;
     if (!path)
-        return no_memory();
+        return truth_no_memory();
     if (!dir)
-        st = fail(UM_EIO, "val: %s: %s", path, strerror(errno));
+        st = truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno));
     for (struct dirent *e; st == UM_OK && (e = readdir(dir));) {
         if (e->d_name[0] == '.')
             continue;
         char *name = join(under, e->d_name), *full = name ? join(root, name) : NULL;
         if (!full) {
             free(name);
-            st = no_memory();
+            st = truth_no_memory();
             break;
         }
         bool folder = is_folder(full), file = is_file(full);
@@ -332,11 +332,11 @@ static um_status add_category(truth *t, int64_t id, const char *name)
 {
     struct category *more = realloc(t->category, (size_t)(t->categories + 1) * sizeof *more);
     if (!more)
-        return no_memory();
+        return truth_no_memory();
     t->category = more;
     more[t->categories] = (struct category){.id = id, .name = name ? strdup(name) : NULL};
     if (name && !more[t->categories].name)
-        return no_memory();
+        return truth_no_memory();
     t->categories++;
     return UM_OK;
 }
@@ -346,7 +346,7 @@ static struct entry *add_entry(truth *t, const char *folder, const char *name, u
     if ((t->entries & (t->entries + 1)) == 0) { /* 0, 1, 3, 7, … : room for as many again */
         struct entry *more = realloc(t->entry, (size_t)(2 * t->entries + 1) * sizeof *more);
         if (!more)
-            return *st = no_memory(), NULL;
+            return *st = truth_no_memory(), NULL;
         t->entry = more;
     }
     const char *slash = strrchr(name, '/');
@@ -357,7 +357,7 @@ static struct entry *add_entry(truth *t, const char *folder, const char *name, u
     e->sweep = strndup(name, slash ? (size_t)(slash - name) : 0);
     t->entries++;
     if (!e->picture || !e->name || !e->sweep)
-        return *st = no_memory(), NULL;
+        return *st = truth_no_memory(), NULL;
     return e;
 }
 
@@ -374,25 +374,25 @@ static um_status read_json(const char *path, cJSON **out)
 {
     FILE *f = fopen(path, "rb");
     if (!f)
-        return fail(UM_EIO, "val: %s: %s", path, strerror(errno));
+        return truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno));
     char *text = NULL;
     um_status st = UM_OK;
     long n = fseek(f, 0, SEEK_END) == 0 ? ftell(f) : -1;
     rewind(f);
     if (n < 0 || n > JSON_MAX)
-        st = fail(UM_EFORMAT, "val: %s: more than 1 GiB, or no file", path);
+        st = truth_fail(UM_EFORMAT, "val: %s: more than 1 GiB, or no file", path);
     else if (!(text = malloc((size_t)n + 1)))
-        st = no_memory();
+        st = truth_no_memory();
     else if (fread(text, 1, (size_t)n, f) != (size_t)n)
-        st = fail(UM_EIO, "val: %s: cannot be read", path);
+        st = truth_fail(UM_EIO, "val: %s: cannot be read", path);
     fclose(f);
     if (st == UM_OK) {
         const char *end = NULL;
         text[n] = 0;
         *out = cJSON_ParseWithLengthOpts(text, (size_t)n + 1, &end, 1);
         if (!*out)
-            st = fail(UM_EFORMAT, "val: %s: no JSON at byte %ld", path,
-                      end ? (long)(end - text) : 0L);
+            st = truth_fail(UM_EFORMAT, "val: %s: no JSON at byte %ld", path,
+                            end ? (long)(end - text) : 0L);
     }
     free(text);
     return st;
@@ -423,14 +423,15 @@ static um_status read_categories(truth *t, const char *path)
     const cJSON *list = cJSON_GetObjectItem(t->coco, "categories"), *c;
     int64_t id;
     if (!cJSON_IsArray(list) || !cJSON_GetArraySize(list))
-        return fail(UM_EFORMAT, "val: %s: no \"categories\"", path);
+        return truth_fail(UM_EFORMAT, "val: %s: no \"categories\"", path);
     cJSON_ArrayForEach(c, list)
     {
         const cJSON *name = cJSON_GetObjectItem(c, "name");
         if (!whole(cJSON_GetObjectItem(c, "id"), &id))
-            return fail(UM_EFORMAT, "val: %s: a category without a whole number as id", path);
+            return truth_fail(UM_EFORMAT, "val: %s: a category without a whole number as id", path);
         if (find_category(t, id) >= 0)
-            return fail(UM_EFORMAT, "val: %s: two categories have id %lld", path, (long long)id);
+            return truth_fail(UM_EFORMAT, "val: %s: two categories have id %lld", path,
+                              (long long)id);
         um_status st = add_category(t, id, cJSON_IsString(name) ? name->valuestring : NULL);
         if (st != UM_OK)
             return st;
@@ -442,19 +443,19 @@ static um_status read_images(truth *t, const char *path, const char *folder)
 {
     const cJSON *list = cJSON_GetObjectItem(t->coco, "images"), *i;
     if (!cJSON_IsArray(list) || !cJSON_GetArraySize(list))
-        return fail(UM_EFORMAT, "val: %s: no \"images\"", path);
+        return truth_fail(UM_EFORMAT, "val: %s: no \"images\"", path);
     cJSON_ArrayForEach(i, list)
     {
         const cJSON *name = cJSON_GetObjectItem(i, "file_name");
         int64_t id, w = 0, h = 0;
         if (!whole(cJSON_GetObjectItem(i, "id"), &id) || !cJSON_IsString(name))
-            return fail(UM_EFORMAT, "val: %s: image %ld has no \"id\" or no \"file_name\"", path,
-                        t->entries);
+            return truth_fail(UM_EFORMAT, "val: %s: image %ld has no \"id\" or no \"file_name\"",
+                              path, t->entries);
         if (!whole(cJSON_GetObjectItem(i, "width"), &w) ||
             !whole(cJSON_GetObjectItem(i, "height"), &h) || w < 1 || h < 1 ||
             w > UM_FRAME_MAX_SIDE || h > UM_FRAME_MAX_SIDE)
-            return fail(UM_EFORMAT, "val: %s: image %lld (%s) has no \"width\" or \"height\"", path,
-                        (long long)id, name->valuestring);
+            return truth_fail(UM_EFORMAT, "val: %s: image %lld (%s) has no \"width\" or \"height\"",
+                              path, (long long)id, name->valuestring);
         um_status st = UM_OK;
         struct entry *e = add_entry(t, folder, name->valuestring, &st);
         if (!e)
@@ -463,14 +464,14 @@ static um_status read_images(truth *t, const char *path, const char *folder)
         e->width = (int)w;
         e->height = (int)h;
         if (!is_file(e->picture))
-            return fail(UM_EIO, "val: %s: image %lld: %s is missing", path, (long long)id,
-                        e->picture);
+            return truth_fail(UM_EIO, "val: %s: image %lld: %s is missing", path, (long long)id,
+                              e->picture);
     }
     qsort(t->entry, (size_t)t->entries, sizeof *t->entry, by_id);
     for (long k = 1; k < t->entries; k++)
         if (t->entry[k].id == t->entry[k - 1].id)
-            return fail(UM_EFORMAT, "val: %s: two images have id %lld", path,
-                        (long long)t->entry[k].id);
+            return truth_fail(UM_EFORMAT, "val: %s: two images have id %lld", path,
+                              (long long)t->entry[k].id);
     return UM_OK;
 }
 
@@ -479,7 +480,7 @@ static um_status read_annotations(truth *t, const char *path)
     const cJSON *list = cJSON_GetObjectItem(t->coco, "annotations"), *a;
     long n = 0;
     if (!cJSON_IsArray(list))
-        return fail(UM_EFORMAT, "val: %s: no \"annotations\"", path);
+        return truth_fail(UM_EFORMAT, "val: %s: no \"annotations\"", path);
     cJSON_ArrayForEach(a, list)
     {
         const cJSON *box = cJSON_GetObjectItem(a, "bbox"), *v;
@@ -487,28 +488,30 @@ static um_status read_annotations(truth *t, const char *path)
         n++;
         if (!whole(cJSON_GetObjectItem(a, "image_id"), &image) ||
             !whole(cJSON_GetObjectItem(a, "category_id"), &category))
-            return fail(UM_EFORMAT,
-                        "val: %s: annotation %ld has no \"image_id\" or no \"category_id\"", path,
-                        n);
+            return truth_fail(UM_EFORMAT,
+                              "val: %s: annotation %ld has no \"image_id\" or no \"category_id\"",
+                              path, n);
         struct entry *e = find_entry(t, image);
         if (!e)
-            return fail(UM_EFORMAT, "val: %s: annotation %ld is of image %lld, which is not there",
-                        path, n, (long long)image);
+            return truth_fail(UM_EFORMAT,
+                              "val: %s: annotation %ld is of image %lld, which is not there", path,
+                              n, (long long)image);
         if (find_category(t, category) < 0)
-            return fail(UM_EFORMAT, "val: %s: annotation %ld (%s): unknown category %lld", path, n,
-                        e->name, (long long)category);
+            return truth_fail(UM_EFORMAT, "val: %s: annotation %ld (%s): unknown category %lld",
+                              path, n, e->name, (long long)category);
         if (cJSON_GetArraySize(box) != 4)
-            return fail(UM_EFORMAT, "val: %s: annotation %ld (%s): \"bbox\" is not [x,y,w,h]", path,
-                        n, e->name);
+            return truth_fail(UM_EFORMAT, "val: %s: annotation %ld (%s): \"bbox\" is not [x,y,w,h]",
+                              path, n, e->name);
         cJSON_ArrayForEach(v, box)
         {
             if (!cJSON_IsNumber(v) || !isfinite(v->valuedouble))
-                return fail(UM_EFORMAT, "val: %s: annotation %ld (%s): \"bbox\" is not [x,y,w,h]",
-                            path, n, e->name);
+                return truth_fail(UM_EFORMAT,
+                                  "val: %s: annotation %ld (%s): \"bbox\" is not [x,y,w,h]", path,
+                                  n, e->name);
         }
         const cJSON **more = realloc(e->annotation, (size_t)(e->annotations + 1) * sizeof(cJSON *));
         if (!more)
-            return no_memory();
+            return truth_no_memory();
         e->annotation = more;
         e->annotation[e->annotations++] = a;
     }
@@ -544,7 +547,7 @@ static um_status take_truth(const char *folder, struct names *files, const char 
     size_t room = strlen(name) + strlen(tag) + 8;
     char *wanted = malloc(room);
     if (!wanted)
-        return no_memory();
+        return truth_no_memory();
     for (int i = 0; !*path && i < 1 + plain; i++) {
         snprintf(wanted, room, "%.*s%s.png", (int)stem_length(name), name, i ? "" : tag);
         char **found =
@@ -571,7 +574,7 @@ static um_status open_folder(truth *t, const char *dataset, const struct truth_s
     for (int k = 0; k < 2 && st == UM_OK; k++)
         if ((st = list_files(folder[k], &truths[k])) == UM_OK && truths[k].n &&
             !(truths[k].used = calloc((size_t)truths[k].n, sizeof(bool))))
-            st = no_memory();
+            st = truth_no_memory();
     for (long i = 0; i < pictures.n && st == UM_OK; i++) {
         const char *name = pictures.name[i];
         if (!is_picture(name) || ends_with(name, "_mask.png") || ends_with(name, "_line.png"))
@@ -588,20 +591,21 @@ static um_status open_folder(truth *t, const char *dataset, const struct truth_s
         e->mask = path[0];
         e->line = path[1];
         if (st == UM_OK && !e->mask && !e->line)
-            st = fail(UM_EIO,
-                      "val: %s has no truth: no %.*s_mask.png and no %.*s_line.png in %s%s%s",
-                      e->picture, (int)stem_length(name), name, (int)stem_length(name), name,
-                      folder[0], strcmp(folder[0], folder[1]) ? ", " : "",
-                      strcmp(folder[0], folder[1]) ? folder[1] : "");
+            st = truth_fail(UM_EIO,
+                            "val: %s has no truth: no %.*s_mask.png and no %.*s_line.png in %s%s%s",
+                            e->picture, (int)stem_length(name), name, (int)stem_length(name), name,
+                            folder[0], strcmp(folder[0], folder[1]) ? ", " : "",
+                            strcmp(folder[0], folder[1]) ? folder[1] : "");
     }
     for (int k = 0; k < 2; k++)
         for (long i = 0; i < truths[k].n && st == UM_OK; i++)
             if (!truths[k].used[i] && is_picture(truths[k].name[i]) &&
                 (apart[k] || (ends_with(truths[k].name[i], k ? "_line.png" : "_mask.png"))))
-                st = fail(UM_EIO, "val: %s/%s is the truth of a picture that is missing in %s",
-                          folder[k], truths[k].name[i], dataset);
+                st =
+                    truth_fail(UM_EIO, "val: %s/%s is the truth of a picture that is missing in %s",
+                               folder[k], truths[k].name[i], dataset);
     if (st == UM_OK && !t->entries)
-        st = fail(UM_EIO, "val: %s: no pictures", dataset);
+        st = truth_fail(UM_EIO, "val: %s: no pictures", dataset);
     names_free(&pictures);
     names_free(&truths[0]);
     names_free(&truths[1]);
@@ -618,11 +622,12 @@ static um_status find_coco(const char *folder, char **out)
             continue;
         bool named = strcmp(files.name[i], "truth.json") == 0;
         if (*out && !named)
-            st = fail(UM_EINVAL, "val: %s: several .json files, and none is truth.json: name one",
-                      folder);
+            st = truth_fail(UM_EINVAL,
+                            "val: %s: several .json files, and none is truth.json: name one",
+                            folder);
         free(*out);
         if (!(*out = join(folder, files.name[i])))
-            st = no_memory();
+            st = truth_no_memory();
         if (named)
             break;
     }
@@ -637,13 +642,13 @@ um_status truth_open(truth **out, const char *dataset, const struct truth_settin
     *out = NULL;
     if (!t || !(t->dataset = strdup(dataset))) {
         free(t);
-        return no_memory();
+        return truth_no_memory();
     }
     t->frames = s->frames;
     um_status st = UM_OK;
     if (strncmp(dataset, "phantom:", 8) == 0) {
         if (s->masks || s->lines)
-            st = fail(UM_EINVAL, "val: --masks and --lines are for folders of pictures");
+            st = truth_fail(UM_EINVAL, "val: --masks and --lines are for folders of pictures");
         else
             st = um_source_open(&t->phantom, dataset, NULL);
         if (st == UM_OK)
@@ -656,11 +661,11 @@ um_status truth_open(truth **out, const char *dataset, const struct truth_settin
     } else if (ends_with(dataset, ".json")) {
         const char *slash = strrchr(dataset, '/');
         char *folder = slash ? strndup(dataset, (size_t)(slash - dataset)) : strdup("");
-        st = folder ? open_coco(t, dataset, folder) : no_memory();
+        st = folder ? open_coco(t, dataset, folder) : truth_no_memory();
         free(folder);
     } else {
-        st =
-            fail(UM_EINVAL, "val: %s is neither a folder, nor a COCO .json, nor phantom:", dataset);
+        st = truth_fail(UM_EINVAL,
+                        "val: %s is neither a folder, nor a COCO .json, nor phantom:", dataset);
     }
     free(json);
     if (st != UM_OK)
@@ -734,7 +739,7 @@ static um_status add_bone(struct truth_frame *f, const uint8_t *map, int value, 
         f->object = more;
     if (!more || !mask) {
         free(mask);
-        return no_memory();
+        return truth_no_memory();
     }
     for (size_t i = 0; i < n; i++)
         mask[i] = map[i] == value;
@@ -777,10 +782,10 @@ static um_status read_truth(const char *path, const struct truth_frame *f, uint8
     um_status st = um_image_read(path, &p);
     int w = f->picture->width, h = f->picture->height;
     if (st == UM_OK && (p->width != w || p->height != h))
-        st = fail(UM_EFORMAT, "val: %s has %dx%d pixels, its picture %s has %dx%d", path, p->width,
-                  p->height, f->name, w, h);
+        st = truth_fail(UM_EFORMAT, "val: %s has %dx%d pixels, its picture %s has %dx%d", path,
+                        p->width, p->height, f->name, w, h);
     if (st == UM_OK && !(*out = calloc((size_t)w, (size_t)h)))
-        st = no_memory();
+        st = truth_no_memory();
     for (int y = 0; y < h && st == UM_OK; y++)
         for (int x = 0; x < w * p->channels; x++)
             (*out)[(size_t)y * (size_t)w + (size_t)(x / p->channels)] |=
@@ -793,11 +798,11 @@ static um_status read_annotated(const truth *t, const struct entry *e, struct tr
 {
     int w = f->picture->width, h = f->picture->height;
     if (w != e->width || h != e->height)
-        return fail(UM_EFORMAT, "val: %s: %s has %dx%d pixels, its truth says %dx%d", t->dataset,
-                    e->name, w, h, e->width, e->height);
+        return truth_fail(UM_EFORMAT, "val: %s: %s has %dx%d pixels, its truth says %dx%d",
+                          t->dataset, e->name, w, h, e->width, e->height);
     f->boxes = f->masks = true;
     if (e->annotations && !(f->object = calloc((size_t)e->annotations, sizeof *f->object)))
-        return no_memory();
+        return truth_no_memory();
     for (int i = 0; i < e->annotations; i++) {
         const cJSON *a = e->annotation[i], *s = cJSON_GetObjectItem(a, "segmentation");
         struct truth_object *o = &f->object[f->objects++];
@@ -813,12 +818,13 @@ static um_status read_annotated(const truth *t, const struct entry *e, struct tr
             continue;
         }
         if (!(o->mask = malloc((size_t)w * (size_t)h)))
-            return no_memory();
+            return truth_no_memory();
         if (!read_segmentation(s, w, h, o->mask))
-            return fail(UM_EFORMAT,
-                        "val: %s: a \"segmentation\" of %s is neither polygons nor run lengths "
-                        "of %dx%d pixels",
-                        t->dataset, e->name, w, h);
+            return truth_fail(
+                UM_EFORMAT,
+                "val: %s: a \"segmentation\" of %s is neither polygons nor run lengths "
+                "of %dx%d pixels",
+                t->dataset, e->name, w, h);
     }
     return UM_OK;
 }

@@ -50,6 +50,10 @@ int truth_categories(const truth *t, const struct category **list);
 /* Do pictures of a sweep follow each other in time? */
 bool truth_in_time(const truth *t);
 
+/* The error of what is scored, as the library tells its own; and that of memory. */
+um_status truth_fail(um_status st, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+um_status truth_no_memory(void);
+
 /* COCO's run lengths, text or numbers as JSON has them, into bytes 0/1 [height*width]; 0 for runs
  * that do not fill the picture. */
 bool truth_runs(const char *counts, int width, int height, uint8_t *mask);
