@@ -90,9 +90,11 @@ class Run:
             self.process.communicate()
 
 
-def frame_of(viewer):
+def frame_of(viewer, seconds=20):
     """The next frame of a viewer: when it was sent, the packet's line, the picture."""
+    end = time.monotonic() + seconds
     while True:
+        assert time.monotonic() < end, "no frame came"  # the numbers come all the time
         data = viewer.receive()
         if isinstance(data, bytes):
             mark, text, picture, none, sent = struct.unpack_from("<4sIIId", data)

@@ -126,7 +126,7 @@ def health_says_why(tmp):
 
 @test
 def frames_come_live(tmp):
-    with Run("-o", f"jsonl:{tmp}/p") as run:
+    with Run("-o", f"jsonl:{tmp}/p", sink="web::0?max-fps=0") as run:  # a quick machine must not pass one over
         run.push(2)
         run.wait(lambda s: s["frames"]["out"] == 2)
         assert run.counts()["encoded"] == 0 and run.counts()["unseen"] == 2  # nobody looks
