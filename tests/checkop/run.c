@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef UM_EMU512 /* the 16-lane kernels on pairs of 8-lane registers: on machines without AVX-512 */
+#ifdef UM_EMU512 /* the 16-lane kernels on pairs of 8-lane registers: on machines without AVX-512 \
+                  */
 UM_LEVEL(emu512, "emu512")
 #endif
 
