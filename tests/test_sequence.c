@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* MetaImage and NRRD sequences: what Plus and Slicer write is read, whatever its order, type and
+ * coding; what is damaged gives the frames that are there, and one error. */
+#include "base/mem.h"
+#include "io/origin.h"
+#include "scratch.h"
+#include "test.h"
+#include "ultramotion/ultramotion.h"
+
+#include <stdarg.h>
+
+#include <zlib.h>
+
+enum { W = 5, H = 3, N = 4, BYTES = 65536 };
+
+/* A file that grows. */
+static uint8_t file[BYTES];
+static size_t size;
+
+static void text(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void text(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    size += (size_t)vsnprintf((char *)file + size, sizeof file - size, fmt, ap);
+    va_end(ap);
+}
+
+static void bytes(const void *data, size_t n)
+{
+    memcpy(file + size, data, n);
+    size += n;
+}
+
+static const char *save(const char *name)
+{
+    const char *path = in_scratch(name);
+    spit(path, file, size);
+    size = 0;
+    return path;
+}
+
+static uint8_t value(int frame, int x, int y)
+{
+    return (uint8_t)(40 * frame + 10 * y + x);
+}
+
+static void pixels(uint8_t *out) /* of all frames, [N,H,W] */
+{
+    for (int i = 0; i < N * H * W; i++)
+        out[i] = value(i / (H * W), i % W, i / W % H);
+}
+
+static const char plus[] = "ObjectType = Image\nNDims = 3\nDimSize = 5 3 4\nKinds = domain domain "
+                           "list\nElementSpacing = 0.2 0.25 1\nElementType = MET_UCHAR\n";
+
+static void fields(int frame)
+{
+    text("Seq_Frame%04d_FrameNumber = %d\n", frame, 70 + frame);
+    text("Seq_Frame%04d_Timestamp = %d.125\n", frame, 10 + frame);
+    text("Seq_Frame%04d_ProbeToTrackerTransform = 1 0 0 %d 0 1 0 2.5 0 0 1 -3 0 0 0 1 \n", frame,
+         frame);
+    text("Seq_Frame%04d_ProbeToTrackerTransformStatus = %s\n", frame,
+         frame == 2 ? "INVALID" : "OK");
+}
+
+/* What Plus writes, with the data as they are or compressed. */
+static const char *plus_file(const char *name, bool compressed)
+{
+    uint8_t all[N * H * W], packed[1024];
+    uLongf n = sizeof packed;
+    pixels(all);
+    compress(packed, &n, all, sizeof all);
+    text("%sCompressedData = %s\nUltrasoundImageOrientation = MF\nProbe = L14-5\n", plus,
+         compressed ? "True" : "False");
+    for (int i = N - 1; i >= 0; i--) /* in any order */
+        fields(i);
+    text("ElementDataFile = LOCAL\n");
+    bytes(compressed ? packed : all, compressed ? n : sizeof all);
+    return save(name);
+}
+
+static int next(um_source *s, um_frame **f)
+{
+    um_frame_unref(f);
+    return um_source_read(s, f);
+}
+
+static void check_pixels(const um_frame *f, int frame)
+{
+    CHECK(f->width == W && f->height == H && f->channels == 1);
+    for (int y = 0; y < H; y++)
+        for (int x = 0; x < W; x++)
+            CHECK_EQ(f->pixels[y * f->stride + x], value(frame, x, y));
+}
+
+/* All frames are there, in their order. */
+static void check_all(const char *path)
+{
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    CHECK_OK(um_source_open(&s, path, NULL));
+    for (int i = 0; i < N; i++) {
+        CHECK_MSG(next(s, &f) == UM_OK, "%s: frame %d: %s", path, i, um_last_error());
+        check_pixels(f, i);
+        CHECK(f->has_spacing && f->spacing_mm[0] == 0.2 && f->spacing_mm[1] == 0.25);
+    }
+    CHECK_EQ(next(s, &f), UM_EOF);
+    um_source_close(&s);
+}
+
+TEST(plus_sequences_are_read_with_times_and_poses)
+{
+    for (int compressed = 0; compressed < 2; compressed++) {
+        um_source *s = NULL;
+        um_frame *f = NULL;
+        const char *path = plus_file("plus.mha", compressed);
+        check_all(path);
+        CHECK_OK(um_source_open(&s, path, NULL));
+        for (int i = 0; i < N; i++) {
+            CHECK_OK(next(s, &f));
+            CHECK(f->has_ts && f->ts == 10.125 + i);
+            CHECK_EQ(f->has_pose, i != 2); /* INVALID */
+            CHECK(!f->has_pose || (f->pose[3] == i && f->pose[7] == 2.5 && f->pose[11] == -3));
+            CHECK_STR(f->source, "plus.mha");
+            char name[32];
+            snprintf(name, sizeof name, "plus_%05d", i);
+            CHECK_STR(um_source_frame_name(s), name);
+            const char *notes = um_frame_notes(f);
+            CHECK(notes && strstr(notes, "FrameNumber = 7"));
+            CHECK_EQ(strstr(notes, "\nProbe = L14-5\n") != NULL, i == 0);
+        }
+        um_frame_unref(&f);
+        um_source_close(&s);
+    }
+}
+
+TEST(pixels_in_a_file_beside_are_found)
+{
+    uint8_t all[N * H * W];
+    pixels(all);
+    bytes(all, sizeof all);
+    save("beside.raw");
+    text("%sElementDataFile = beside.raw\n", plus);
+    check_all(save("beside.mhd"));
+    static const char *const elsewhere[] = {"../beside.raw", "/etc/passwd", "LIST", "a%03d.raw",
+                                            ""};
+    for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++) {
+        um_frame *f = NULL;
+        text("%sElementDataFile = %s\n", plus, elsewhere[i]);
+        CHECK_EQ(um_image_read(save("bad.mhd"), &f), UM_EFORMAT);
+        CHECK_MSG(strstr(um_last_error(), "not in one file of the same folder"), "%s",
+                  um_last_error());
+    }
+    um_frame *f = NULL;
+    text("%sElementDataFile = none.raw\n", plus);
+    CHECK_EQ(um_image_read(save("bad.mhd"), &f), UM_EIO);
+    CHECK_MSG(strstr(um_last_error(), "bad.mhd: none.raw: cannot open"), "%s", um_last_error());
+}
+
+TEST(slicer_sequences_are_read_in_both_orders)
+{
+    uint8_t all[N * H * W], mixed[N * H * W], packed[1024];
+    pixels(all);
+    for (int i = 0; i < H * W; i++)
+        for (int k = 0; k < N; k++)
+            mixed[i * N + k] = all[k * H * W + i];
+    z_stream z = {
+        .next_in = all, .avail_in = sizeof all, .next_out = packed, .avail_out = sizeof packed};
+    CHECK(deflateInit2(&z, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) == Z_OK);
+    CHECK(deflate(&z, Z_FINISH) == Z_STREAM_END);
+    deflateEnd(&z);
+    for (int form = 0; form < 3; form++) {
+        bool first = form == 1;
+        text("NRRD0004\n# from Slicer\ntype: unsigned char\ndimension: 4\nspace: "
+             "left-posterior-superior\nsizes: %s\nspace directions: %s\nkinds: %s\nencoding: "
+             "%s\nspace origin: (0,0,0)\naxis %d index values:=0.5 1.5 2.5 x\n\n",
+             first ? "4 5 3 1" : "5 3 1 4",
+             first ? "none (0.2,0,0) (0,0.25,0) (0,0,1)" : "(0.2,0,0) (0,-0.25,0) (0,0,1) none",
+             first ? "list domain domain domain" : "domain domain domain list",
+             form == 2 ? "gzip" : "raw", first ? 0 : 3);
+        bytes(form == 2 ? packed
+              : first   ? mixed
+                        : all,
+              form == 2 ? sizeof packed - z.avail_out : sizeof all);
+        const char *path = save("a.seq.nrrd");
+        check_all(path);
+        um_source *s = NULL;
+        um_frame *f = NULL;
+        CHECK_OK(um_source_open(&s, path, NULL));
+        for (int i = 0; i < 3; i++) {
+            CHECK_OK(next(s, &f));
+            CHECK(f->has_ts && f->ts == 0.5 + i);
+        }
+        CHECK_OK(next(s, &f));
+        CHECK(!f->has_ts);
+        um_frame_unref(&f);
+        um_source_close(&s);
+    }
+}
+
+TEST(sixteen_bits_and_colours_are_read)
+{
+    um_frame *f = NULL;
+    for (int top = 0; top < 2; top++) {
+        text("ObjectType = Image\nNDims = 2\nDimSize = 2 2\nElementType = MET_USHORT\n"
+             "ElementByteOrderMSB = %s\nElementDataFile = LOCAL\n",
+             top ? "True" : "False");
+        bytes(top ? "\x10\x00\x20\x00\xff\xff\x00\x00" : "\x00\x10\x00\x20\xff\xff\x00\x00", 8);
+        CHECK_OK(um_image_read(save("wide.mha"), &f));
+        CHECK(f->pixels[0] == 16 && f->pixels[1] == 32 && f->pixels[2] == 255 && !f->pixels[3]);
+        um_frame_unref(&f);
+    }
+    text("NRRD0005\ntype: uchar\ndimension: 3\nsizes: 3 2 1\nencoding: raw\n\nabcdef");
+    CHECK_OK(um_image_read(save("rgb.nrrd"), &f));
+    CHECK(f->channels == 3 && f->width == 2 && f->height == 1 && !memcmp(f->pixels, "abcdef", 6));
+    um_frame_unref(&f);
+    text("ObjectType = Image\nNDims = 2\nDimSize = 1 2\nElementType = MET_UCHAR\n"
+         "ElementNumberOfChannels = 3\nElementDataFile = LOCAL\nabcdef");
+    CHECK_OK(um_image_read(save("rgb.mha"), &f));
+    CHECK(f->channels == 3 && f->width == 1 && f->height == 2 && !memcmp(f->pixels, "abcdef", 6));
+    um_frame_unref(&f);
+}
+
+/* Stored so that bringing it to MF gives 0 1 2 / 3 4 5. */
+TEST(pictures_are_brought_into_the_marked_far_position)
+{
+    static const struct {
+        const char *orientation, *data;
+        int w, h;
+    } cases[] = {{"MF", "012345", 3, 2}, {"MFA", "012345", 3, 2}, {"UF", "210543", 3, 2},
+                 {"UN", "543210", 3, 2}, {"MN", "345012", 3, 2},  {"FM", "031425", 2, 3},
+                 {"FU", "251403", 2, 3}, {"NU", "524130", 2, 3},  {"NM", "304152", 2, 3}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        um_source *s = NULL;
+        um_frame *f = NULL;
+        text("NDims = 2\nDimSize = %d %d\nElementType = MET_UCHAR\nElementSpacing = 0.1 0.2\n"
+             "UltrasoundImageOrientation = %s\nSeq_Frame0000_Timestamp = 3\nElementDataFile = "
+             "LOCAL\n%s",
+             cases[i].w, cases[i].h, cases[i].orientation, cases[i].data);
+        CHECK_OK(um_source_open(&s, save("turned.mha"), NULL));
+        CHECK_OK(next(s, &f));
+        CHECK(f->width == 3 && f->height == 2 && f->ts == 3);
+        CHECK_MSG(!memcmp(f->pixels, "012345", 6), "%s: %.6s", cases[i].orientation, f->pixels);
+        CHECK_EQ(f->spacing_mm[0] == 0.2, cases[i].w == 2); /* turned with it */
+        um_frame_unref(&f);
+        um_source_close(&s);
+    }
+}
+
+TEST(spacing_of_one_is_what_plus_writes_for_unknown)
+{
+    for (int known = 0; known < 2; known++) {
+        um_frame *f = NULL;
+        text("ObjectType = Image\nNDims = 2\nDimSize = 1 1\nElementType = MET_UCHAR\n"
+             "ElementSpacing = 1 1\n%sElementDataFile = LOCAL\na",
+             known ? "UltramotionSpacing = known\n" : "");
+        CHECK_OK(um_image_read(save("one.mha"), &f));
+        CHECK_EQ(f->has_spacing, known);
+        um_frame_unref(&f);
+    }
+}
+
+TEST(a_cut_file_gives_its_frames_and_one_error)
+{
+    for (int compressed = 0; compressed < 2; compressed++) {
+        const char *path = plus_file("whole.mha", compressed);
+        static uint8_t whole[BYTES];
+        size_t n = slurp(path, whole, sizeof whole), head = 0;
+        while (memcmp(whole + head, "LOCAL\n", 6) != 0)
+            head++;
+        head += 6;
+        int most = 0;
+        for (size_t cut = head; cut < n; cut++) {
+            um_source *s = NULL;
+            um_frame *f = NULL;
+            int frames = 0, errors = 0;
+            um_status st;
+            spit(in_scratch("cut.mha"), whole, cut);
+            CHECK_OK(um_source_open(&s, in_scratch("cut.mha"), NULL));
+            while ((st = next(s, &f)) != UM_EOF) {
+                frames += st == UM_OK;
+                errors += st != UM_OK;
+                if (f)
+                    check_pixels(f, frames - 1);
+                CHECK_MSG(st == UM_OK || strstr(um_last_error(), "ends in frame"), "%s",
+                          um_last_error());
+                CHECK(st == UM_OK || errors == 1);
+            }
+            CHECK(compressed || frames == (int)((cut - head) / (W * H)));
+            CHECK(errors == 1 || (compressed && frames == N)); /* all but the checksum is there */
+            most = frames > most ? frames : most;
+            um_source_close(&s);
+        }
+        CHECK(most >= N - 1);
+    }
+}
+
+TEST(hostile_headers_are_refused_in_a_sentence)
+{
+    static const char meta[] = "ObjectType = Image\n";
+    static const struct {
+        const char *head, *why;
+    } cases[] = {
+        {"NDims = 3\nDimSize = 20000 2 2\nElementType = MET_UCHAR\n",
+         "sides must be at most 16384"},
+        {"NDims = 3\nDimSize = 16384 16384 2\nElementType = MET_UCHAR\n", "the area at most"},
+        {"NDims = 3\nDimSize = 16384 4096 9223372036854775807\nElementType = MET_UCHAR\n",
+         "ends in frame 0 of 9223372036854775807"},
+        {"NDims = 3\nDimSize = 2 2 99999999999999999999\nElementType = MET_UCHAR\n", "size "},
+        {"NDims = 3\nDimSize = -2 2 2\nElementType = MET_UCHAR\n", "size -2"},
+        {"NDims = 3\nDimSize = 2 2 0\nElementType = MET_UCHAR\n", "without a frame"},
+        {"NDims = 3\nDimSize = 0 0 7\nElementType = MET_UCHAR\n", "7 entries and no picture"},
+        {"NDims = 9\nDimSize = 2 2 2\nElementType = MET_UCHAR\n", "NDims 9"},
+        {"NDims = 1\nDimSize = 2\nElementType = MET_UCHAR\n", "no NDims"},
+        {"NDims = 3\nDimSize = 2 2\nElementType = MET_UCHAR\n", "one size for each axis"},
+        {"NDims = 4\nDimSize = 2 2 2 2\nElementType = MET_UCHAR\n", "a volume at each time"},
+        {"NDims = 2\nDimSize = 2 2\nElementType = MET_FLOAT\n", "samples of type MET_FLOAT"},
+        {"NDims = 2\nDimSize = 2 2\n", "no type of samples"},
+        {"NDims = 2\nDimSize = 2 2\nElementType = MET_UCHAR\nElementNumberOfChannels = 4\n",
+         "4 channels"},
+        {"NDims = 2\nDimSize = 2 2\nElementType = MET_UCHAR\nBinaryData = False\n",
+         "pixels as text"},
+        {"NDims = 2\nDimSize = 2 2\nElementType = MET_UCHAR\nUltrasoundImageOrientation = QQ\n",
+         "orientation QQ"},
+        {"NDims = 2\nDimSize = 2 2\nElementType = MET_UCHAR\nSeq_FrameX_Timestamp = 1\n", "field "},
+        {"NDims = 2\nDimSize = 2 2\nElementType = MET_UCHAR\nSeq_Frame0000_Timestamp = soon\n",
+         "a time that is no number: soon"},
+        {"NDims = 2\nDimSize = 2 2\nElementType = MET_UCHAR\nnonsense\n", "no field: nonsense"},
+        {"NDims = 2\nDimSize = 2 2\nElementType = MET_UCHAR\n"
+         "Seq_Frame0000_ProbeToTrackerTransform = 1 2 3\n",
+         "not 16 numbers: 1 2 3"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        um_frame *f = NULL;
+        text("%s%sElementDataFile = LOCAL\n0123456789abcdef", meta, cases[i].head);
+        CHECK_MSG(um_image_read(save("bad.mha"), &f) == UM_EFORMAT && !f, "%s", cases[i].head);
+        CHECK_MSG(strstr(um_last_error(), cases[i].why), "%s: %s", cases[i].head, um_last_error());
+    }
+    um_frame *f = NULL;
+    text("%sNDims = 2\nDimSize = 2 2\n", meta);
+    CHECK_EQ(um_image_read(save("bad.mha"), &f), UM_EFORMAT);
+    CHECK(strstr(um_last_error(), "ends before its line ElementDataFile"));
+    text("NRRD0004\ntype: uchar\ndimension: 2\nsizes: 2 2\nencoding: bzip2\n\nabcd");
+    CHECK_EQ(um_image_read(save("bad.nrrd"), &f), UM_EFORMAT);
+    CHECK(strstr(um_last_error(), "encoding bzip2"));
+}
+
+TEST(failed_allocations_are_survived)
+{
+    const char *path = plus_file("memory.mha", true);
+    for (uint64_t k = 1; k < 40; k++) {
+        um_source *s = NULL;
+        um_frame *f = NULL;
+        FORGET_ERROR();
+        um_mem_fail_at(k);
+        um_status st = um_source_open(&s, path, NULL);
+        CHECK_MEMORY(st);
+        while (st == UM_OK) {
+            FORGET_ERROR();
+            st = next(s, &f);
+            CHECK(st == UM_EOF || st == UM_OK || st == UM_ENOMEM);
+        }
+        um_mem_fail_at(0);
+        um_frame_unref(&f);
+        um_source_close(&s);
+    }
+    scratch_close();
+}
+
+TEST_MAIN
