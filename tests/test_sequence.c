@@ -7,7 +7,11 @@
 #include "test.h"
 #include "ultramotion/ultramotion.h"
 
+#include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 
 #include <zlib.h>
 
@@ -344,6 +348,192 @@ TEST(hostile_headers_are_refused_in_a_sentence)
     text("NRRD0004\ntype: uchar\ndimension: 2\nsizes: 2 2\nencoding: bzip2\n\nabcd");
     CHECK_EQ(um_image_read(save("bad.nrrd"), &f), UM_EFORMAT);
     CHECK(strstr(um_last_error(), "encoding bzip2"));
+}
+
+/* ---- recordings ---- */
+
+static um_frame *picture(int i)
+{
+    um_frame *f = NULL;
+    char source[80];
+    if (um_frame_create(&f, 4, 3, 1) != UM_OK)
+        abort();
+    for (int k = 0; k < 12; k++)
+        f->pixels[k] = (uint8_t)(i + 7 * k);
+    f->id = (uint64_t)i;
+    f->ts = 1e9 + i / 3.0;
+    f->has_pose = i % 3 == 0;
+    for (int k = 0; k < 16; k++)
+        f->pose[k] = f->has_pose ? i / 7.0 + k : 0;
+    f->has_spacing = 1;
+    f->spacing_mm[0] = f->spacing_mm[1] = 1;
+    snprintf(source, sizeof source, "a %% b\n%.*s.png", i % 50, /* lines of many lengths */
+             "0123456789012345678901234567890123456789012345678");
+    um_frame_set_source(f, source);
+    return f;
+}
+
+static um_status record_one(um_sink *sink, int i)
+{
+    um_frame *f = picture(i);
+    um_packet fields = {.struct_size = sizeof fields,
+                        .frame_id = (uint64_t)i,
+                        .width = 4,
+                        .height = 3,
+                        .source = f->source};
+    um_packet *made = NULL;
+    um_status st = um_packet_create(&made, &fields, NULL, 0);
+    if (st == UM_OK)
+        st = um_sink_write(sink, made, f, NULL);
+    const um_packet *done = made;
+    um_packet_unref(&done);
+    um_frame_unref(&f);
+    return st;
+}
+
+static const char *spec(const char *scheme, const char *folder)
+{
+    static char text[2][500];
+    static int turn;
+    turn = !turn;
+    snprintf(text[turn], sizeof *text, "%s:%s", scheme, folder);
+    return text[turn];
+}
+
+static void forget(const char *folder)
+{
+    static const char *const names[] = {"frames_000.mhd", "frames_000.raw", "packets.jsonl"};
+    char path[500];
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        unlink(path);
+    }
+    rmdir(folder);
+}
+
+/* The frames of a recording, each to the bit; -1: one is not. */
+static int replayed(const char *folder)
+{
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    int n = 0;
+    um_status st = um_source_open(&s, spec("replay", folder), NULL);
+    for (; st == UM_OK && (st = next(s, &f)) == UM_OK; n++) {
+        um_frame *want = picture(n);
+        bool same = f->width == 4 && f->height == 3 && !memcmp(f->pixels, want->pixels, 12) &&
+                    f->ts == want->ts && f->has_pose == want->has_pose &&
+                    !memcmp(f->pose, want->pose, f->has_pose ? sizeof f->pose : 0) &&
+                    f->has_spacing && f->spacing_mm[0] == 1 && strcmp(f->source, want->source) == 0;
+        um_frame_unref(&want);
+        if (!same)
+            break;
+    }
+    um_frame_unref(&f);
+    um_source_close(&s);
+    return st == UM_EOF ? n : -1;
+}
+
+TEST(a_recording_comes_back_to_the_bit)
+{
+    um_sink *sink = NULL;
+    const char *folder = in_scratch("back");
+    CHECK_OK(um_sink_open(&sink, spec("record", folder), NULL));
+    for (int i = 0; i < 60; i++)
+        CHECK_OK(record_one(sink, i));
+    CHECK_OK(um_sink_close(&sink));
+    CHECK_EQ(replayed(folder), 60);
+    CHECK_EQ(um_sink_open(&sink, spec("record", folder), NULL), UM_EIO);
+    CHECK(strstr(um_last_error(), "holds a recording"));
+    char path[500];
+    snprintf(path, sizeof path, "%s/frames_000.raw", folder);
+    size_t n = slurp(path, file, sizeof file);
+    file[12 * 40 + 3] ^= 16;
+    spit(path, file, n);
+    CHECK_EQ(replayed(folder), -1);
+    CHECK_MSG(strstr(um_last_error(), "frames_000.mhd: pixels of a frame have changed: CRC-32"),
+              "%s", um_last_error());
+    forget(folder);
+}
+
+/* Every state of the header between two frames, a write that ended anywhere included, is that of
+ * the frame before. */
+TEST(a_header_is_whole_at_every_moment)
+{
+    static uint8_t before[BYTES], after[BYTES], mixed[BYTES];
+    static const char last[] = "ElementDataFile = frames_000.raw\n", dims[] = "\nDimSize = 4 3 ";
+    enum { LAST = sizeof last - 1, COUNT = 20 };
+    um_sink *sink = NULL;
+    char folder[400], other[400], header[500], pixels_of[500], copied[500], path[500];
+    strcpy(folder, in_scratch("moments"));
+    strcpy(other, in_scratch("other"));
+    snprintf(header, sizeof header, "%s/frames_000.mhd", folder);
+    snprintf(pixels_of, sizeof pixels_of, "%s/frames_000.raw", folder);
+    snprintf(path, sizeof path, "%s/frames_000.mhd", other);
+    snprintf(copied, sizeof copied, "%s/frames_000.raw", other);
+    CHECK(mkdir(other, 0777) == 0);
+    CHECK_OK(um_sink_open(&sink, spec("record", folder), NULL));
+    CHECK_OK(record_one(sink, 0));
+    size_t was = slurp(header, before, sizeof before);
+    for (int i = 1; i < 120; i++) {
+        CHECK_OK(record_one(sink, i));
+        size_t n = slurp(header, after, sizeof after), tail = was - LAST, at = 0;
+        spit(copied, file, slurp(pixels_of, file, sizeof file));
+        CHECK(n > was && n < sizeof after);
+        CHECK(memcmp(before + tail, last, LAST) == 0 && memcmp(after + n - LAST, last, LAST) == 0);
+        CHECK((n - LAST) % 4096 + LAST <= 4096); /* the write that counts lies in one page */
+        while (memcmp(before + at, dims, sizeof dims - 1) != 0)
+            at++;
+        at += sizeof dims - 1;
+        CHECK(at + COUNT < 4096);
+        for (size_t cut = was; cut <= n + 1; cut += cut < n ? (n - was) / 3 + 1 : 1) {
+            memcpy(mixed, after, n);
+            memcpy(mixed + at, before + at, COUNT);
+            if (cut <= n) /* n + 1: all but the number of frames */
+                memcpy(mixed + tail, last, LAST);
+            spit(path, mixed, cut < n ? cut : n);
+            CHECK_EQ(replayed(other), i);
+        }
+        spit(path, after, n);
+        CHECK_EQ(replayed(other), i + 1);
+        memcpy(before, after, n);
+        was = n;
+    }
+    um_sink_close(&sink);
+    forget(folder);
+    forget(other);
+}
+
+TEST(a_killed_recording_opens_up_to_its_last_whole_frame)
+{
+    const char *folder = in_scratch("killed");
+    for (int round = 0; round < 12; round++) {
+        int told[2], written = 0, want = 3 + 37 * round;
+        char one;
+        CHECK(pipe(told) == 0);
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            um_sink *sink = NULL;
+            um_status st = um_sink_open(&sink, spec("record", folder), NULL);
+            for (int i = 0; st == UM_OK; i++)
+                if ((st = record_one(sink, i)) == UM_OK && write(told[1], "", 1) != 1)
+                    break;
+            _exit(1);
+        }
+        close(told[1]);
+        while (written < want && read(told[0], &one, 1) == 1)
+            written++;
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+        while (read(told[0], &one, 1) == 1)
+            written++;
+        close(told[0]);
+        CHECK(written >= want);
+        int n = replayed(folder);
+        CHECK_MSG(n == written || n == written + 1, "%d frames, %d were told: %s", n, written,
+                  um_last_error());
+        forget(folder);
+    }
 }
 
 TEST(failed_allocations_are_survived)

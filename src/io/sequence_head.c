@@ -671,8 +671,10 @@ bool um_sequence_note(const char *notes, const char *name, char *value, size_t s
         if (length >= n + 3 && strncmp(line, name, n) == 0 && strncmp(line + n, " = ", 3) == 0) {
             length -= n + 3;
             length = length < size ? length : size - 1;
-            memcpy(value, line + n + 3, length);
-            value[length] = 0;
+            if (size) {
+                memcpy(value, line + n + 3, length);
+                value[length] = 0;
+            }
             return true;
         }
         line = end ? end + 1 : NULL;

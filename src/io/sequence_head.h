@@ -47,7 +47,8 @@ void um_sequence_head_finish(struct um_sequence_head *h);
  * whose image is not valid is UM_EFORMAT. */
 um_status um_sequence_head_describe(struct um_sequence_head *h, uint64_t frame, um_frame *f);
 
-/* The value of a line "NAME = VALUE" of a frame's notes, as far as `size` goes; false: none. */
+/* The value of a line "NAME = VALUE" of a frame's notes, as far as `size` goes (0: it is not asked
+ * for); false: none. */
 bool um_sequence_note(const char *notes, const char *name, char *value, size_t size);
 
 #endif
