@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recordings: kept, run again and held against each other: test_record.py COMMAND [TEST…]"""
 
+import gzip
 import json
 import os
 import shutil
 import signal
 import subprocess
 import time
+import zlib
 
 from command import COMMAND, ENVIRONMENT, lines, main, png, test, um
 
@@ -133,6 +135,26 @@ def its_own_times_are_kept(tmp):
     started = time.monotonic()
     out, _ = um("replay", tmp / "out", "--realtime", "-q")
     assert time.monotonic() - started > .6 and 0 < len(lines(out)) <= 3
+
+
+@test
+def masks_are_one_file(tmp):
+    files = [tmp / name for name in ("out.mha", "out.seq.nrrd", "out.seg.nrrd")]
+    out, _ = um("run", "phantom:seed=3,frames=3,width=200,height=160", "-q", "-o", "jsonl:-", *(a for f in files for a in ("-o", f"masks:{f}")))
+    packets = lines(out)
+    assert sum(p["mask_area_px"] for p in packets) > 100
+    for f in files:
+        head, body = f.read_bytes().split(b"ElementDataFile = LOCAL\n" if f.suffix == ".mha" else b"\n\n", 1)
+        raw = zlib.decompress(body) if f.suffix == ".mha" else gzip.decompress(body)
+        assert len(raw) == 3 * 200 * 160 and set(raw) == {0, 1}
+        assert [raw[i * 32000:(i + 1) * 32000].count(1) for i in range(3)] == [p["mask_area_px"] for p in packets]
+        if f.name == "out.mha":
+            assert f"CompressedDataSize = {len(body)}\n".encode() in head and b"DimSize = 200 160 3 " in head
+        if f.name == "out.seq.nrrd":
+            assert [float(v) for v in head.decode().split("axis 3 index values:=")[1].split()] == [p["ts"] for p in packets]
+        if f.name == "out.seg.nrrd":
+            assert b"\nSegment0_Name:=bone\n" in head
+    assert sorted(p.name for p in tmp.iterdir()) == ["out.mha", "out.seg.nrrd", "out.seq.nrrd"]
 
 
 @test

@@ -536,6 +536,157 @@ TEST(a_killed_recording_opens_up_to_its_last_whole_frame)
     }
 }
 
+/* ---- masks ---- */
+
+/* Frame i of 4x3: class 0 where x <= i, the better object, over class 4 where y <= 1; none in frame
+ * 2. */
+static um_status mask_one(um_sink *sink, int i)
+{
+    um_frame *f = picture(i);
+    uint8_t left[12] = {0}, top[12] = {0}; /* rows of 4 bytes, a bit a pixel */
+    for (int y = 0; y < 3; y++) {
+        left[4 * y] = (uint8_t)((1 << (i + 1)) - 1);
+        top[4 * y] = y <= 1 ? 15 : 0;
+    }
+    um_object best = {.struct_size = sizeof best,
+                      .name = "bone\n",
+                      .has_mask = 1,
+                      .bits = left,
+                      .mask_area_px = 3 * (uint32_t)(i + 1),
+                      .mask_box = {0, 0, i + 1, 3}};
+    um_object other = {.struct_size = sizeof other,
+                       .label = 4,
+                       .has_mask = 1,
+                       .bits = top,
+                       .mask_area_px = 8,
+                       .mask_box = {0, 0, 4, 2}};
+    const um_object *objects[] = {&best, &other};
+    um_packet fields = {.struct_size = sizeof fields,
+                        .frame_id = (uint64_t)i,
+                        .ts = f->ts,
+                        .width = 4,
+                        .height = 3,
+                        .crop = {0, 0, 4, 3},
+                        .state = i != 2};
+    um_packet *made = NULL;
+    um_status st = um_packet_create(&made, &fields, objects, i == 2 ? 0 : 2);
+    if (st == UM_OK)
+        st = um_sink_write(sink, made, f, NULL);
+    const um_packet *done = made;
+    um_packet_unref(&done);
+    um_frame_unref(&f);
+    return st;
+}
+
+static int label(int i, int x, int y)
+{
+    return i == 2 ? 0 : x <= i ? 1 : y <= 1 ? 5 : 0;
+}
+
+TEST(masks_are_label_maps_by_class)
+{
+    static const char *const names[] = {"out.mha", "out.seq.nrrd", "out.seg.nrrd"};
+    for (int k = 0; k < 3; k++) {
+        um_sink *sink = NULL;
+        um_source *s = NULL;
+        um_frame *f = NULL;
+        char path[400];
+        strcpy(path, in_scratch(names[k]));
+        CHECK_OK(um_sink_open(&sink, spec("masks", path), NULL));
+        for (int i = 0; i < 4; i++)
+            CHECK_OK(mask_one(sink, i));
+        CHECK(access(path, F_OK) != 0); /* whole or not there */
+        CHECK_OK(um_sink_close(&sink));
+        CHECK_OK(um_source_open(&s, path, NULL));
+        for (int i = 0; i < 4; i++) {
+            CHECK_OK(next(s, &f));
+            CHECK(f->width == 4 && f->height == 3 && f->channels == 1);
+            for (int j = 0; j < 12; j++)
+                CHECK_EQ(f->pixels[j], label(i, j % 4, j / 4));
+            CHECK_EQ(f->has_ts, k < 2);
+            CHECK(k == 2 || f->ts == 1e9 + i / 3.0);
+            CHECK_EQ(f->has_pose, k == 0 && i % 3 == 0);
+        }
+        CHECK_EQ(next(s, &f), UM_EOF);
+        um_source_close(&s);
+        size_t n = slurp(path, file, sizeof file - 1);
+        file[n] = 0;
+        CHECK(k == 0 || memcmp(file, "NRRD0004\n", 9) == 0);
+        if (k == 1)
+            CHECK(strstr((char *)file, "\nsizes: 4 3 1 4\n") &&
+                  strstr((char *)file, "\nkinds: domain domain domain list\n") &&
+                  strstr((char *)file, "\nDataNodeClassName:=vtkMRMLLabelMapVolumeNode\n"));
+        if (k == 2)
+            CHECK(strstr((char *)file, "\nsizes: 4 3 4\n") &&
+                  strstr((char *)file, "\nSegment0_Extent:=0 3 0 2 0 3\n") &&
+                  strstr((char *)file, "\nSegment0_Name:=bone\\x0a\n") &&
+                  strstr((char *)file, "\nSegment1_Extent:=0 3 0 1 0 3\n") &&
+                  strstr((char *)file, "\nSegment1_LabelValue:=5\n") &&
+                  strstr((char *)file, "\nSegment1_Name:=class 4\n"));
+        size = 0;
+    }
+}
+
+TEST(masks_that_cannot_be_written_are_refused)
+{
+    um_sink *sink = NULL;
+    um_frame *f = NULL;
+    um_packet *made = NULL;
+    CHECK_EQ(um_sink_open(&sink, spec("masks", in_scratch("out.png")), NULL), UM_EINVAL);
+    CHECK(strstr(um_last_error(), "want a file that ends in .mha"));
+    CHECK_EQ(um_sink_open(&sink, "masks:/none/out.mha", NULL), UM_EIO);
+    CHECK_OK(um_sink_open(&sink, spec("masks", in_scratch("sizes.mha")), NULL));
+    CHECK_OK(mask_one(sink, 0));
+    CHECK_OK(um_frame_create(&f, 3, 4, 1));
+    um_packet fields = {.struct_size = sizeof fields, .frame_id = 7, .width = 3, .height = 4};
+    CHECK_OK(um_packet_create(&made, &fields, NULL, 0));
+    CHECK_EQ(um_sink_write(sink, made, f, NULL), UM_EINVAL);
+    CHECK_MSG(strstr(um_last_error(), "frame 7 has 3x4 pixels, those before 4x3"), "%s",
+              um_last_error());
+    const um_packet *done = made;
+    um_packet_unref(&done);
+    um_frame_unref(&f);
+    CHECK_OK(um_sink_close(&sink)); /* what came before is kept */
+    CHECK_OK(um_image_read(in_scratch("sizes.mha"), &f));
+    um_frame_unref(&f);
+}
+
+TEST(writing_survives_failed_allocations)
+{
+    static const char *const names[] = {"fail.mha", "fail.seg.nrrd"};
+    for (int k = 0; k < 3; k++)
+        for (uint64_t at = 1; at < 40; at++) {
+            um_sink *sink = NULL;
+            const char *folder = in_scratch("fail");
+            FORGET_ERROR();
+            um_mem_fail_at(at);
+            um_status st = k < 2 ? um_sink_open(&sink, spec("masks", in_scratch(names[k])), NULL)
+                                 : um_sink_open(&sink, spec("record", folder), NULL);
+            for (int i = 0; i < 2 && st == UM_OK; i++) {
+                um_frame *f = NULL;
+                um_mem_fail_at(0); /* of the library, not of the test's own packet */
+                um_packet *made = NULL;
+                um_packet fields = {.struct_size = sizeof fields, .width = 4, .height = 3};
+                f = picture(i);
+                CHECK_OK(um_packet_create(&made, &fields, NULL, 0));
+                FORGET_ERROR();
+                um_mem_fail_at(at);
+                st = um_sink_write(sink, made, f, NULL);
+                um_mem_fail_at(0);
+                const um_packet *done = made;
+                um_packet_unref(&done);
+                um_frame_unref(&f);
+                um_mem_fail_at(at);
+            }
+            CHECK_MEMORY(st);
+            FORGET_ERROR();
+            st = um_sink_close(&sink);
+            um_mem_fail_at(0);
+            CHECK_MEMORY(st);
+            forget(folder);
+        }
+}
+
 TEST(failed_allocations_are_survived)
 {
     const char *path = plus_file("memory.mha", true);

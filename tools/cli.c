@@ -101,7 +101,8 @@ static const struct row table[] = {
      "three masks; the one with the best predicted IoU is written"},
     {"sink", 'o', LIST, AT(sink), AT(sinks), 0, 0, 0,
      RUN | ON_SEGMENT | ON_PHANTOM | ON_VAL | ON_REPLAY, "SINK",
-     "dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, record:FOLDER, web::8080, null: (phantom, val: "
+     "dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, record:FOLDER, masks:OUT.seg.nrrd, web::8080, "
+     "null: (phantom, val: "
      "the folder to "
      "write); may "
      "be repeated"},

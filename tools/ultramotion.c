@@ -80,7 +80,8 @@ static const char ends[] =
     "        recorded: replay:FOLDER, replay-live:FOLDER (at its own times)\n"
     "SINK    dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, null:, igtl::18945,\n"
     "        igtl-connect:HOST:PORT, web::8080 (a viewer for browsers),\n"
-    "        record:FOLDER (what came and went, for replay)\n";
+    "        record:FOLDER (what came and went, for replay),\n"
+    "        masks:OUT.seg.nrrd (or .seq.nrrd, .mha: all masks in one file)\n";
 
 static void print_usage(FILE *f)
 {
