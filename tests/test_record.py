@@ -158,6 +158,15 @@ def masks_are_one_file(tmp):
 
 
 @test
+def a_shadow_is_told(tmp):
+    _, err = um("run", "phantom:seed=3,frames=5", "-o", "null:", "--shadow", "legacy", "--shadow-every", "2", *TINY)
+    assert "shadow     3 frames compared, 0 disagreed (least Dice 1.0000)\n" in err, err
+    for options in (("--shadow", "other"), ("--shadow", "legacy", "--sam-as-numpy", "1")):
+        _, err = um("run", "phantom:frames=1", "-o", "null:", "-q", *options, *TINY, code=2)
+        assert "is not legacy" in err or "masks are made on the host already" in err, err
+
+
+@test
 def what_means_nothing_is_said(tmp):
     record(tmp / "one", source="phantom:frames=1")
     _, err = um("run", "phantom:frames=1", "-o", f"record:{tmp}/one", code=1)

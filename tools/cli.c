@@ -69,6 +69,12 @@ static const struct row table[] = {
     {"detect-every", 0, INTEGER, AT(detect_every), 0, 0, 1, UM_DETECT_EVERY_MAX, RUN | KEPT, "K",
      "while the structure is steady run the detector on every K-th frame, and prompt from the mask "
      "before; above 1 it means --track 1; default 1"},
+    {"shadow", 0, TEXT, AT(shadow), 0, 0, 0, 0, RUN | ON_REPLAY, "legacy",
+     "run legacy host mode beside it on some frames, count what differs, and go on with legacy "
+     "mode "
+     "alone if masks diverge"},
+    {"shadow-every", 0, INTEGER, AT(shadow_every), 0, 0, 1, 1000000, RUN | ON_REPLAY, "N",
+     "with --shadow: on every N-th frame; default 30"},
     {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, RUN | ON_BENCH | KEPT, "speculative|sync",
      "read nothing back before the packet, or the score first; default: sync on cpu, else "
      "speculative"},
@@ -243,6 +249,7 @@ static struct options defaults(void)
                             .theta_off = 0.4f,
                             .theta_cont = 0.5f,
                             .detect_every = 1,
+                            .shadow_every = 30,
                             .conf = 0.5f,
                             .within = {4, 8},
                             .seed = 1,

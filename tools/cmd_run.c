@@ -39,6 +39,7 @@ struct progress {
     long length;
     bool terminal, line_open;
     um_source *source;
+    bool fell_back;        /* that was said */
     struct verify *verify; /* or NULL */
 };
 
@@ -64,12 +65,50 @@ static void show(struct progress *p, uint64_t frames, const char *state, double 
                 (double)frames / (now - p->started));
 }
 
+/* The first one, or the one that took its place. */
+static um_pipeline *running(const struct progress *p)
+{
+    return p->spare.pipeline ? p->spare.pipeline : p->first.pipeline;
+}
+
+/* The one thing about a shadow that cannot wait. */
+static void tell_shadow(struct progress *p)
+{
+    um_shadow_counts c;
+    um_shadow_counts_default(&c);
+    if (p->fell_back || !p->o->shadow || um_pipeline_shadow(running(p), &c) != UM_OK ||
+        !c.fell_back)
+        return;
+    p->fell_back = true;
+    end_line(p);
+    fprintf(stderr,
+            "ultramotion: frame %llu: masks on the device and on the host have diverged (Dice "
+            "%.4f): legacy mode from here on\n",
+            (unsigned long long)c.fell_at, (double)c.least_dice);
+}
+
+static void print_shadow(um_pipeline *pipeline)
+{
+    um_shadow_counts c;
+    um_shadow_counts_default(&c);
+    if (um_pipeline_shadow(pipeline, &c) != UM_OK)
+        return;
+    fprintf(stderr, "shadow     %llu frames compared, %llu disagreed (least Dice %.4f)",
+            (unsigned long long)c.compared, (unsigned long long)c.disagreed, (double)c.least_dice);
+    if (c.failed)
+        fprintf(stderr, ", %llu failed", (unsigned long long)c.failed);
+    if (c.fell_back)
+        fprintf(stderr, "; legacy mode from frame %llu on", (unsigned long long)c.fell_at);
+    fprintf(stderr, "\n");
+}
+
 static void on_packet(void *ctx, const um_packet *packet, const um_frame *frame,
                       const um_truth *truth)
 {
     struct progress *p = ctx;
     (void)frame;
     summary_add(&p->summary, packet, truth);
+    tell_shadow(p);
     if (p->verify && !p->verify->differs) {
         end_line(p);
         if (!verify_packet(p->verify, packet))
@@ -234,6 +273,9 @@ static bool pipeline_settings(const struct options *o, const struct engine *e,
     s->theta_off = o->theta_off;
     s->theta_cont = o->theta_cont;
     s->detect_every = o->detect_every;
+    if (o->shadow && strcmp(o->shadow, "legacy") != 0)
+        return cli_usage("--shadow: \"%s\" is not legacy", o->shadow), false;
+    s->shadow_every = o->shadow ? o->shadow_every : 0;
     s->dump = o->dump != NULL;
     s->sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
                       : o->sam_as_numpy   ? UM_MASK_HOST
@@ -470,8 +512,7 @@ static int run_and_report(const struct options *o, struct verify *verify)
     if (nothing)
         code = EXIT_FAILED;
     if (o->dump && counts.frames) {
-        um_status dumped =
-            um_pipeline_dump(p.spare.pipeline ? p.spare.pipeline : e->pipeline, o->dump);
+        um_status dumped = um_pipeline_dump(running(&p), o->dump);
         if (dumped != UM_OK && code == EXIT_DONE)
             code = cli_fail(dumped);
     }
@@ -481,8 +522,10 @@ static int run_and_report(const struct options *o, struct verify *verify)
         um_monitor_read(p.monitor, &view);
         summary_print(&p.summary, stderr, &counts, &view, seconds_now() - p.started);
     }
-    if (!o->quiet)
+    if (!o->quiet) {
+        print_shadow(running(&p));
         print_tally(source, &out);
+    }
     if (verify && !verify_end(verify, counts.stopped ? (long)verify->lines : o->frames, o->quiet) &&
         (code == EXIT_DONE || nothing))
         code = EXIT_ASSERTION;
