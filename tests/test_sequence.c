@@ -536,6 +536,77 @@ TEST(a_killed_recording_opens_up_to_its_last_whole_frame)
     }
 }
 
+static um_status record_frame(const char *folder, um_frame *f)
+{
+    um_sink *sink = NULL;
+    um_packet *made = NULL;
+    um_packet fields = {.struct_size = sizeof fields, .width = f->width, .height = f->height};
+    um_status st = um_sink_open(&sink, spec("record", folder), NULL);
+    if (st == UM_OK)
+        st = um_packet_create(&made, &fields, NULL, 0);
+    if (st == UM_OK)
+        st = um_sink_write(sink, made, f, NULL);
+    const um_packet *done = made;
+    um_packet_unref(&done);
+    um_status closed = um_sink_close(&sink);
+    return st == UM_OK ? closed : st;
+}
+
+TEST(what_came_over_a_network_lies_where_it_lay)
+{
+    um_frame *f = picture(0), *back = NULL;
+    um_source *s = NULL;
+    char folder[400];
+    struct um_origin *o = um_zalloc(sizeof *o);
+    strcpy(folder, in_scratch("live"));
+    strcpy(o->device, "Image_Reference");
+    o->stamp = 0x6507f3a1deadbeef;
+    o->image = (struct um_igtl_image){.components = 1,
+                                      .scalar = UM_IGTL_U8,
+                                      .endian = UM_IGTL_LITTLE,
+                                      .coordinates = UM_IGTL_RAS,
+                                      .size = {4, 3, 1},
+                                      .part = {4, 3, 1}};
+    for (int i = 0; i < 3; i++) {
+        o->image.t[i] = .1f + (float)i;
+        o->image.s[i] = -1 / (3.f + (float)i);
+        o->image.n[i] = i == 2;
+        o->image.p[i] = 1e-7f * (float)i;
+    }
+    o->transforms = 2;
+    strcpy(o->transform[0].name, "StylusToTracker");
+    strcpy(o->transform[1].name, "ProbeToReference");
+    for (int i = 0; i < 12; i++) {
+        o->transform[0].matrix[i] = (float)i / 7;
+        o->transform[1].matrix[i] = (float)i / -3;
+        f->pose[i] = (double)o->transform[1].matrix[i];
+    }
+    f->pose[12] = f->pose[13] = f->pose[14] = 0;
+    f->pose[15] = 1;
+    um_frame_set_origin(f, o);
+    CHECK_OK(record_frame(folder, f));
+    CHECK_OK(um_source_open(&s, spec("replay", folder), NULL));
+    CHECK_OK(next(s, &back));
+    const struct um_origin *r = um_frame_origin(back);
+    CHECK(r && r->stamp == o->stamp && r->transforms == 2);
+    CHECK_STR(r->device, o->device);
+    CHECK(!memcmp(r->image.t, o->image.t, 12) && !memcmp(r->image.s, o->image.s, 12) &&
+          !memcmp(r->image.n, o->image.n, 12) && !memcmp(r->image.p, o->image.p, 12) &&
+          !memcmp(r->image.size, o->image.size, 6) && !memcmp(r->image.part, o->image.part, 6));
+    CHECK(memcmp(r->transform, o->transform, 2 * sizeof *r->transform) == 0);
+    CHECK(back->has_pose && memcmp(back->pose, f->pose, sizeof f->pose) == 0);
+    char path[500];
+    snprintf(path, sizeof path, "%s/frames_000.mhd", folder);
+    file[slurp(path, file, sizeof file - 1)] = 0;
+    CHECK(strstr((char *)file, "\nSeq_Frame0000_ImageToReferenceTransform = 0.1") &&
+          strstr((char *)file, "\nSeq_Frame0000_UltramotionPose = ProbeToReference\n"));
+    size = 0;
+    um_frame_unref(&f);
+    um_frame_unref(&back);
+    um_source_close(&s);
+    forget(folder);
+}
+
 /* ---- masks ---- */
 
 /* Frame i of 4x3: class 0 where x <= i, the better object, over class 4 where y <= 1; none in frame

@@ -16,6 +16,9 @@ enum { UM_RECORDING_PARTS = 1000000, UM_RECORDING_NAME = 24 };
 void um_recording_part(char name[UM_RECORDING_NAME], int part, const char *ending);
 /* CRC-32 of the pixels, row by row, as 8 hex digits. */
 void um_recording_sum(char sum[9], const um_frame *frame);
+/* What a live source knew of the frame, from its notes: so that what is made of it lies where the
+ * picture lay. Nothing, where they do not say. */
+um_status um_recording_restore(um_frame *frame);
 /* A frame's source on one line: controls, spaces and % become %XX. Freed with um_free(). */
 char *um_recording_escape(const char *text);
 void um_recording_unescape(char *text); /* in place */

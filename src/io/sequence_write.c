@@ -81,16 +81,50 @@ static void put_matrix(FILE *out, uint64_t number, const char *name, const doubl
     fprintf(out, "Seq_Frame%04" PRIu64 "_%sTransformStatus%sOK\n", number, name, sign);
 }
 
-/* Transforms that came over a network, and which of them is the probe's. */
-static void put_transforms(FILE *out, uint64_t number, const um_frame *f, const char *sign)
+/* Where the picture lay, to the bit; and as a transform for others, if its device is called as Plus
+ * calls it: "Image_Reference" is the image in the reference's frame. `known`: there is one. */
+static void put_place(FILE *out, uint64_t number, const struct um_origin *o, const char *sign,
+                      bool known)
 {
-    const struct um_origin *o = um_frame_origin(f);
+    const float *v[4] = {o->image.t, o->image.s, o->image.n, o->image.p};
+    char text[UM_NUMBER_BYTES], name[2 * UM_IGTL_NAME];
+    const char *in = strchr(o->device, '_');
+    double m[16];
+    fprintf(out, "Seq_Frame%04" PRIu64 "_UltramotionImage%s", number, sign);
+    for (int i = 0; i < 12; i++) {
+        um_number_float(text, v[i / 3][i % 3]);
+        fprintf(out, "%s%s", text, i < 11 ? " " : "\n");
+    }
+    snprintf(text, sizeof text, "%016" PRIx64, o->stamp);
+    um_sequence_put_field(out, number, "UltramotionStamp", text, sign);
+    if (o->device[0])
+        um_sequence_put_field(out, number, "UltramotionDevice", o->device, sign);
+    if (known || !in || in == o->device || !in[1])
+        return;
+    snprintf(name, sizeof name, "%.*sTo%s", (int)(in - o->device), o->device, in + 1);
+    um_igtl_image_matrix(&o->image, m);
+    put_matrix(out, number, name, m, sign);
+}
+
+/* Names are words. */
+static void tidy(char *name)
+{
+    for (char *c = name; *c; c++)
+        *c = isalnum((unsigned char)*c) || *c == '-' ? *c : '_';
+}
+
+/* What came over a network, and which of the transforms is the probe's. */
+static void put_origin(FILE *out, uint64_t number, const um_frame *f, const char *sign)
+{
+    struct um_origin copy = *um_frame_origin(f), *o = &copy;
     char name[UM_IGTL_NAME + 1], pose[UM_IGTL_NAME + 1] = "none";
+    bool placed = false;
+    tidy(o->device);
     for (int i = 0; i < o->transforms; i++) {
         double m[16] = {[15] = 1};
         memcpy(name, o->transform[i].name, sizeof name);
-        for (char *c = name; *c; c++)
-            *c = isalnum((unsigned char)*c) || *c == '-' ? *c : '_';
+        tidy(name);
+        placed = placed || strncmp(name, "ImageTo", 7) == 0;
         for (int k = 0; k < 12; k++)
             m[k] = (double)o->transform[i].matrix[k];
         put_matrix(out, number, name, m, sign);
@@ -98,6 +132,7 @@ static void put_transforms(FILE *out, uint64_t number, const um_frame *f, const 
             memcpy(pose, name, sizeof pose);
     }
     um_sequence_put_field(out, number, "UltramotionPose", pose, sign);
+    put_place(out, number, o, sign, placed);
 }
 
 void um_sequence_put_fields(FILE *out, uint64_t number, const um_frame *f, const char *sign)
@@ -119,7 +154,7 @@ void um_sequence_put_fields(FILE *out, uint64_t number, const um_frame *f, const
     if (!notes || !um_sequence_note(notes, "UnfilteredTimestamp", NULL, 0))
         um_sequence_put_field(out, number, "UnfilteredTimestamp", text, sign);
     if (!notes && um_frame_origin(f))
-        put_transforms(out, number, f, sign);
+        put_origin(out, number, f, sign);
     else if (!notes && f->has_pose)
         put_matrix(out, number, "ProbeToTracker", f->pose, sign);
     if (!notes || !um_sequence_note(notes, "ImageStatus", NULL, 0))

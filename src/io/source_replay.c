@@ -96,7 +96,7 @@ static um_status restore(const struct replay *r, um_frame *f)
         st = um_frame_set_source(f, source);
     }
     um_free(source);
-    return st;
+    return st == UM_OK ? um_recording_restore(f) : st;
 }
 
 /* Wait until it is the frame's time; false: the source was cancelled. Times that go back begin
