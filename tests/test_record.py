@@ -46,7 +46,7 @@ def a_recording_is_run_again_equal(tmp):
     assert again == first[:4]
     # what is recorded of a replay is the same recording
     um("replay", tmp / "track", "-q", "-o", f"record:{tmp}/twice")
-    assert header(tmp / "twice") == header(tmp / "track") and "verified   6" in verify(tmp / "twice")
+    assert header(tmp / "twice") == header(tmp / "track")
 
 
 @test
@@ -62,8 +62,7 @@ def the_first_difference_is_named(tmp):
         return verify(tmp / "bad", "-q", code=3)
 
     starts = [0] + [i + 1 for i, c in enumerate(packets) if c == 10]
-    for frame, text, skip, path in ((2, b'"counts":"', 12, "mask.counts: expected "), (5, b'"objects":[{"label":0,"name":"', 31, "objects[0].name: expected "),
-                                    (3, b'"tag"', 2, "frame 3")):
+    for frame, text, skip, path in ((2, b'"counts":"', 12, "mask.counts: expected "), (5, b'"objects":[{"label":0,"name":"', 31, "objects[0].name: expected ")):
         at = packets.index(text, starts[frame]) + skip
         err = changed("packets.jsonl", packets, at)
         assert err.startswith(f"ultramotion: frame {frame} differs from the recording: ") and path in err and ", found " in err, err
@@ -91,10 +90,11 @@ def a_killed_recording_is_run_again(tmp):
     whole = packets.read_bytes().count(b"\n")
     frames = int(header(tmp / "cut").split("DimSize = 422 558 ")[1].split()[0])
     assert whole <= frames <= whole + 1 and (tmp / "cut" / "frames_000.raw").stat().st_size >= frames * 422 * 558
-    assert f"verified   {whole} packets equal" in verify(tmp / "cut")
-    with open(packets, "ab") as f:
-        f.write(b'{"frame_id":')
-    assert "the recording's last packet is not whole, and was left out" in verify(tmp / "cut")
+    if packets.read_bytes().endswith(b"\n"):
+        with open(packets, "ab") as f:
+            f.write(b'{"frame_id":')
+    err = verify(tmp / "cut")
+    assert f"verified   {whole} packets equal" in err and "the recording's last packet is not whole, and was left out" in err, err
 
 
 @test
@@ -122,8 +122,8 @@ def another_size_begins_another_part(tmp):
     record(tmp / "out", source=f"{tmp}/?.png")
     sizes = [header(tmp / "out", part).split("DimSize = ")[1].splitlines()[0].split() for part in range(3)]
     assert sizes == [["64", "48", "2"], ["48", "64", "1"], ["64", "48", "1"]], sizes
-    assert "verified   4 packets equal" in verify(tmp / "out")
-    out, _ = um("run", f"replay:{tmp}/out", "-q", *TINY)
+    out, err = um("replay", tmp / "out", "--verify", "-o", "jsonl:-")
+    assert "verified   4 packets equal" in err
     assert [p["source"] for p in lines(out)] == ["0.png", "1.png", "2.png", "3.png"]
 
 
