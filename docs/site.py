@@ -25,6 +25,7 @@ PAGES = {
     "speed.md": "docs/SPEED.md",
     "accuracy.md": "docs/ACCURACY.md",
     "security.md": "docs/SECURITY.md",
+    "sequences.md": "docs/SEQUENCES.md",
     "state.md": "docs/STATE.md",
     "viewer.md": "docs/VIEWER.md",
     "contributing.md": "CONTRIBUTING.md",

@@ -25,14 +25,16 @@ enum command_bit {
     ON_DOCTOR = 128,
     ON_VAL = 256,
     ON_IGTL = 512,
-    ON_SERVE = 1024
+    ON_SERVE = 1024,
+    ON_REPLAY = 2048,
+    IN_RECORDING = 4096 /* no command: what settings.yaml of a recording holds */
 };
 
 struct options {
     const char *detector, *segmenter, *sam_family, *device, *precision, *class_name, *gate, *kpi,
         *dump, *config, *size, *pixel, *calibrate, *on_device_lost, *on_sink_full, *window,
         *kpi_events, *trace, *det_size, *det_act, *det_fit, *names, *igtl_crc, *igtl_coord,
-        *igtl_max_fps, *igtl_version, *results, *masks, *lines, *look;
+        *igtl_max_fps, *igtl_version, *results, *masks, *lines, *look, *recorded_device, *shadow;
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;
@@ -45,9 +47,10 @@ struct options {
     uint64_t seed, guard_seed;
     int rounds, inflight, objects, kpi_keep;
     bool per_class;
-    int track, detect_every; /* track: -1 = not said */
+    int track, detect_every, shadow_every; /* track: -1 = not said */
     float theta_on, theta_off, theta_cont;
-    bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, serve, upstream, help;
+    bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, serve, upstream,
+        verify, help;
     const char *positional[MAX_POSITIONAL];
     int positionals;
 };
@@ -56,6 +59,9 @@ struct options {
  */
 bool cli_parse(struct options *o, enum command_bit command, const char *name, int argc,
                char **argv);
+/* The options that are kept in a recording, where they are not the defaults, as --config has them.
+ */
+void cli_keep(const struct options *o, FILE *f);
 /* Option list of a command, to stdout. */
 void cli_print_options(enum command_bit command);
 /* All options for a manual page, each with the commands that have it. */
@@ -106,5 +112,6 @@ int command_doctor(const struct options *o);
 int command_val(const struct options *o);
 int command_serve(const struct options *o);
 int command_igtl(const struct options *o);
+int command_replay(const struct options *o);
 
 #endif

@@ -15,7 +15,7 @@ from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_float, 
 from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from typing import Any, Callable, Generic, TypeVar, overload
 
-ABI = 4  # um_abi() that this file was written for
+ABI = 5  # um_abi() that this file was written for
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
 
@@ -364,6 +364,7 @@ class PipelineSettings(Record):
         ("theta_off", c_float),
         ("theta_cont", c_float),
         ("detect_every", c_int),
+        ("shadow_every", c_int),
     ]
 
 

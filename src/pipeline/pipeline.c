@@ -66,6 +66,11 @@ static um_status check_track(const um_pipeline_settings *s)
         return um_fail(UM_EINVAL, "track needs a segmenter: it is masks that are scored");
     if (s->track && s->objects > 1)
         return um_fail(UM_EINVAL, "track follows one structure, not %d", s->objects);
+    if (s->shadow_every < 0 || (s->shadow_every && !s->segmenter))
+        return um_fail(UM_EINVAL,
+                       "shadow_every %d: want frames, and a segmenter whose masks are "
+                       "compared",
+                       s->shadow_every);
     return UM_OK;
 }
 
@@ -115,6 +120,8 @@ um_status um_pipeline_set_conf(um_pipeline *p, float conf)
         return st;
     pthread_mutex_lock(&p->lock);
     p->conf = conf;
+    if (p->shadow)
+        um_pipeline_set_conf(p->shadow->legacy, p->shadow->set.conf = conf);
     pthread_mutex_unlock(&p->lock);
     return UM_OK;
 }
@@ -128,6 +135,8 @@ um_status um_pipeline_set_label(um_pipeline *p, int label)
     pthread_mutex_lock(&p->lock);
     p->label = label;
     p->track.detect = true; /* what is followed may be of another class */
+    if (p->shadow)
+        um_pipeline_set_label(p->shadow->legacy, p->shadow->set.label = label);
     pthread_mutex_unlock(&p->lock);
     return UM_OK;
 }
@@ -140,6 +149,8 @@ um_status um_pipeline_set_objects(um_pipeline *p, int objects)
         return st;
     pthread_mutex_lock(&p->lock);
     p->objects = objects;
+    if (p->shadow)
+        um_pipeline_set_objects(p->shadow->legacy, p->shadow->objects = objects);
     pthread_mutex_unlock(&p->lock);
     return UM_OK;
 }
@@ -210,10 +221,14 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
     p->speculative =
         !p->host_mode && p->segmenter &&
         (own.gate == UM_GATE_SPECULATIVE || (own.gate == UM_GATE_AUTO && p->dev->caps.concurrent));
+    if (own.shadow_every && p->host_mode)
+        st = um_fail(UM_EINVAL, "shadow_every %d: masks are made on the host already",
+                     own.shadow_every);
     if (!p->speculative || own.track) /* what follows depends on the answer */
         p->set.inflight = 1;
     um_detect_open(&p->detect, p->detector, own.dump != 0);
-    st = um_packet_pool_open(&p->packets);
+    if (st == UM_OK)
+        st = um_packet_pool_open(&p->packets);
     if (st == UM_OK && p->host_mode && !p->dev->pool)
         st = um_pool_open(&p->pool, 0);
     if (st == UM_OK && p->segmenter)
@@ -226,6 +241,8 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
         st = um_event_open(&p->fork, p->dev);
     if (st == UM_OK)
         st = um_event_open(&p->join, p->dev);
+    if (st == UM_OK && own.shadow_every)
+        st = um_shadow_open(&p->shadow, &p->set);
     if (st != UM_OK)
         um_pipeline_close(&p);
     *out = p;
@@ -270,6 +287,7 @@ void um_pipeline_close(um_pipeline **pipeline)
     um_packet_unref(&p->track.shown);
     um_packet_unref(&p->packet);
     um_packet_pool_close(&p->packets);
+    um_shadow_close(&p->shadow);
     pthread_mutex_destroy(&p->planning);
     pthread_mutex_destroy(&p->lock);
     um_free(p);
@@ -473,7 +491,10 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
     if (!p || !frame || !*frame)
         return um_fail(UM_EINVAL, "um_pipeline_send: %s is NULL", p ? "frame" : "pipeline");
     pthread_mutex_lock(&p->lock);
-    um_status st = send(p, frame);
+    bool legacy = p->shadow && p->shadow->counts.fell_back;
+    um_status st = !legacy                 ? send(p, frame)
+                   : p->received < p->sent ? UM_AGAIN /* what was in flight goes first */
+                                           : um_pipeline_send(p->shadow->legacy, frame);
     pthread_mutex_unlock(&p->lock);
     return st;
 }
@@ -820,13 +841,45 @@ static um_status receive(um_pipeline *p, const um_packet **packet)
     return assertion(&flight->ledger, made->frame_id);
 }
 
+/* The same, under the eyes of legacy mode. */
+static um_status receive_shadowed(um_pipeline *p, const um_packet **packet)
+{
+    if (p->received == p->sent)
+        return p->shadow->counts.fell_back ? um_pipeline_receive(p->shadow->legacy, packet)
+                                           : UM_AGAIN;
+    um_frame *frame = um_frame_ref(flight_of(p, p->received)->frame);
+    um_status st = receive(p, packet);
+    st = um_shadow_look(p->shadow, frame, st, packet);
+    um_frame_unref(&frame);
+    return st;
+}
+
+void um_shadow_counts_init(um_shadow_counts *c, size_t struct_size)
+{
+    static const um_shadow_counts zero;
+    um_record_init(c, struct_size, &zero, sizeof zero);
+}
+
+um_status um_pipeline_shadow(um_pipeline *p, um_shadow_counts *out)
+{
+    if (!p || !out)
+        return um_fail(UM_EINVAL, "um_pipeline_shadow: %s is NULL", p ? "out" : "pipeline");
+    if (!p->shadow)
+        return UM_AGAIN;
+    pthread_mutex_lock(&p->lock);
+    um_status st =
+        um_record_out(out, &p->shadow->counts, sizeof p->shadow->counts, "um_shadow_counts");
+    pthread_mutex_unlock(&p->lock);
+    return st;
+}
+
 um_status um_pipeline_receive(um_pipeline *p, const um_packet **packet)
 {
     if (!p || !packet)
         return um_fail(UM_EINVAL, "um_pipeline_receive: %s is NULL", p ? "packet" : "pipeline");
     *packet = NULL;
     pthread_mutex_lock(&p->lock);
-    um_status st = receive(p, packet);
+    um_status st = p->shadow ? receive_shadowed(p, packet) : receive(p, packet);
     pthread_mutex_unlock(&p->lock);
     return st;
 }
@@ -860,5 +913,5 @@ uint64_t um_pipeline_device_bytes(const um_pipeline *p)
              (p->prompts != p->prompt ? p->prompts->size : 0);
     for (int i = 0; i < GEOMETRIES; i++)
         n += um_geometry_device_bytes(&p->geometry[i]);
-    return n;
+    return n; /* a shadow aside: it goes when it is trusted */
 }

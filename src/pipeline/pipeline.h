@@ -10,6 +10,7 @@
 #include "nn/op_dfine.h"
 #include "nn/op_track.h"
 #include "pipeline/packet.h"
+#include "pipeline/shadow.h"
 #include "pipeline/visibility.h"
 #include "ultramotion/pipeline.h"
 
@@ -110,9 +111,10 @@ struct um_pipeline {
     struct flight flight[UM_FRONT_SLOTS]; /* frame n in flight[n % inflight] */
     uint64_t sent, received;
     struct track track;
-    struct geometry *last; /* of the last packet */
-    bool encoded;          /* the last packet's frame ran the segmenter */
-    double host_ms[2];     /* host mode: of the mask, and of the rest of the packet */
+    struct geometry *last;    /* of the last packet */
+    bool encoded;             /* the last packet's frame ran the segmenter */
+    double host_ms[2];        /* host mode: of the mask, and of the rest of the packet */
+    struct um_shadow *shadow; /* or NULL */
     um_packet_pool *packets;
     const um_packet *packet; /* the last one received */
 };
