@@ -66,6 +66,9 @@ static const struct row table[] = {
     {"detect-every", 0, INTEGER, AT(detect_every), 0, 0, 1, UM_DETECT_EVERY_MAX, RUN, "K",
      "while the structure is steady run the detector on every K-th frame, and prompt from the mask "
      "before; above 1 it means --track 1; default 1"},
+    {"budget-ms", 0, FLOAT, AT(budget_ms), 0, 0, 0, 3.6e6, RUN, "B",
+     "from a frame's receipt to its packet: who is late is counted, and with --track (then the "
+     "default) less work is done while that lasts; default 0 = none"},
     {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, RUN | ON_BENCH, "speculative|sync",
      "read nothing back before the packet, or the score first; default: sync on cpu, else "
      "speculative"},

@@ -218,7 +218,9 @@ static bool pipeline_settings(const struct options *o, const struct engine *e,
     s->objects = o->objects;
     s->per_class = o->per_class;
     s->inflight = o->inflight;
-    s->track = o->track >= 0 ? o->track : o->detect_every > 1;
+    s->budget_ms = (double)o->budget_ms;
+    s->track =
+        o->track >= 0 ? o->track : o->detect_every > 1 || (o->budget_ms > 0 && o->objects == 1);
     s->theta_on = o->theta_on;
     s->theta_off = o->theta_off;
     s->theta_cont = o->theta_cont;

@@ -2,7 +2,7 @@
 #ifndef ULTRAMOTION_MONITOR_H
 #define ULTRAMOTION_MONITOR_H
 
-#include "ultramotion/device.h"
+#include "ultramotion/packet.h"
 #include "ultramotion/status.h"
 
 #include <stddef.h>
@@ -47,6 +47,8 @@ typedef struct um_monitor_view {
     uint64_t up_bytes, down_bytes, waits;
     um_transfers last, least, most; /**< of a frame: the last one's, and each count's extremes */
     um_times time[UM_TIMES];
+    uint64_t with_deadline, missed; /**< packets of a pipeline with a budget, and those too late */
+    uint64_t effort[UM_EFFORTS];    /**< how many the budget allowed each */
 } um_monitor_view;
 /** Fill `v`, of which the caller knows `struct_size` bytes, with zeros. */
 UM_API void um_monitor_view_init(um_monitor_view *v, size_t struct_size);

@@ -48,6 +48,9 @@ typedef struct um_pipeline_settings {
     float theta_on, theta_off, theta_cont; /**< of `track`: 0.6, 0.4, 0.5 */
     int detect_every; /**< of `track`: when it is steady, only every n-th frame runs the detector;
                          1 (default) to UM_DETECT_EVERY_MAX */
+    double budget_ms; /**< a packet is to be made within so long of its frame's receipt: who is late
+                         is told in the packet, and with `track` less work is done while that
+                         happens (um_effort, docs/VIEWER.md). 0 (default): no budget */
 } um_pipeline_settings;
 
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */

@@ -15,7 +15,7 @@ from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_float, 
 from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from typing import Any, Callable, Generic, TypeVar, overload
 
-ABI = 4  # um_abi() that this file was written for
+ABI = 5  # um_abi() that this file was written for
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
 
@@ -184,6 +184,7 @@ class Frame(Record):
         ("spacing_mm", c_double * 2),
         ("source", c_char_p),
         ("has_ts", c_int),
+        ("received_ns", c_uint64),
     ]
 
 
@@ -337,6 +338,10 @@ class Packet(Record):
         ("reason", c_int),
         ("detected", c_int),
         ("has_scores", c_int),
+        ("has_deadline", c_int),
+        ("missed", c_int),
+        ("effort", c_int),
+        ("latency_ms", c_double),
     ]
 
 
@@ -364,6 +369,7 @@ class PipelineSettings(Record):
         ("theta_off", c_float),
         ("theta_cont", c_float),
         ("detect_every", c_int),
+        ("budget_ms", c_double),
     ]
 
 
@@ -499,6 +505,10 @@ CONSTANTS = {
     "UM_REASON_UNCONFIRMED": 3,
     "UM_REASON_FROZEN": 4,
     "UM_REASON_NO_CONTACT": 5,
+    "UM_REASON_NO_TIME": 6,
+    "UM_EFFORT_FULL": 0,
+    "UM_EFFORT_FOLLOW": 1,
+    "UM_EFFORT_REPEAT": 2,
     "UM_SCORE_SHARPNESS": 0,
     "UM_SCORES": 8,
     "UM_GATE_AUTO": 0,
@@ -602,6 +612,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_state_name": (c_char_p, [c_int]),
     "um_tag_name": (c_char_p, [c_int]),
     "um_reason_name": (c_char_p, [c_int]),
+    "um_effort_name": (c_char_p, [c_int]),
     "um_pipeline_settings_init": (None, [POINTER(PipelineSettings), c_size_t]),
     "um_pipeline_open": (c_int, [PP, POINTER(PipelineSettings)]),
     "um_pipeline_close": (None, [PP]),

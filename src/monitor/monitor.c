@@ -43,6 +43,8 @@ struct um_monitor {
     uint64_t in_edge[UM_TIMES][UM_MONITOR_EDGES]; /* how many are in each bucket */
     double recent[UM_TIMES][UM_MONITOR_RECENT];   /* rings */
     uint64_t recents[UM_TIMES];
+    bool late[UM_MONITOR_RECENT]; /* a ring, of packets with a deadline */
+    um_effort effort;
     struct sample sample[SAMPLES]; /* a ring; the newest is samples - 1 */
     uint64_t samples;
     double busy_ms;
@@ -235,8 +237,9 @@ void um_monitor_packet(um_monitor *m, const um_packet *p, const struct um_passag
     if (!m)
         return;
     uint64_t now = um_clock_ns();
-    double wait = way->sent > way->read ? (double)(way->sent - way->read) / 1e6 : 0,
-           latency = now > way->read ? (double)(now - way->read) / 1e6 : 0;
+    uint64_t had = way->received ? way->received : way->read;
+    double wait = way->sent > had ? (double)(way->sent - had) / 1e6 : 0,
+           latency = now > had ? (double)(now - had) / 1e6 : 0;
     double age = um_clock_unix() - p->ts;
     pthread_mutex_lock(&m->lock);
     add_transfers(&m->view, &p->transfers);
@@ -256,6 +259,12 @@ void um_monitor_packet(um_monitor *m, const um_packet *p, const struct um_passag
     s->total_most = p->ms.total > s->total_most ? p->ms.total : s->total_most;
     s->latency_sum += latency;
     s->score_sum += (double)p->score;
+    if (p->has_deadline) {
+        m->late[m->view.with_deadline++ % UM_MONITOR_RECENT] = p->missed != 0;
+        m->view.missed += p->missed != 0;
+        m->view.effort[p->effort]++;
+        m->effort = p->effort;
+    }
     m->packet_at = now;
     m->device_bytes = device_bytes;
     m->frame = p->frame_id;
@@ -367,6 +376,17 @@ static void look_at_rates(const um_monitor *m, uint64_t now, uint64_t in,
     o->load = load < 1 ? load : 1;
 }
 
+static void look_at_deadlines(const struct um_monitor *m, struct um_monitor_moment *o)
+{
+    uint64_t n =
+        m->view.with_deadline < UM_MONITOR_RECENT ? m->view.with_deadline : UM_MONITOR_RECENT;
+    int late = 0;
+    for (uint64_t i = 0; i < n; i++)
+        late += m->late[i];
+    o->miss_rate = n ? late / (double)n : (double)NAN;
+    o->effort = m->effort;
+}
+
 void um_monitor_look(um_monitor *m, struct um_monitor_moment *o)
 {
     memset(o, 0, sizeof *o);
@@ -389,6 +409,7 @@ void um_monitor_look(um_monitor *m, struct um_monitor_moment *o)
             o->cumulative[i][e] = sum += m->in_edge[i][e];
     }
     look_at_rates(m, now, o->live.frames_in, o);
+    look_at_deadlines(m, o);
     o->uptime_s = (double)(now - m->opened) / 1e9;
     o->age_s = m->packet_at ? (double)(now - m->packet_at) / 1e9 : (double)NAN;
     o->data_age_s = m->packet_at ? m->data_age_s : (double)NAN;

@@ -45,6 +45,7 @@ struct um_monitor_ops {
 struct um_passage {
     uint64_t read_begin, read; /* the source's call */
     uint64_t sent, done;       /* to and from the pipeline */
+    uint64_t received;         /* um_frame.received_ns; 0 = when it was read */
 };
 
 /* From one to the other `run` is asked. All accept NULL for the monitor. */
@@ -78,6 +79,8 @@ struct um_monitor_moment {
     um_times recent[UM_TIMES]; /* of the last UM_MONITOR_RECENT packets */
     uint64_t cumulative[UM_TIMES][UM_MONITOR_EDGES];
     double uptime_s, fps_in, fps_out, load, cpu_seconds;
+    double miss_rate;  /* of the last UM_MONITOR_RECENT packets with a deadline; NaN: none */
+    um_effort effort;  /* of the last packet */
     double age_s;      /* since the last packet; NaN: none */
     double data_age_s; /* of the last packet, when it was published; NaN: its stamp is no date */
     uint64_t device_bytes, resident_bytes, trace_lost;

@@ -120,6 +120,23 @@ static void put_sinks(um_json *j, const struct um_monitor_moment *o)
     um_json_end(j, ']');
 }
 
+static void put_deadline(um_json *j, const struct um_monitor_moment *o)
+{
+    um_json_key(j, "deadline");
+    if (!o->view.with_deadline) {
+        um_json_null(j);
+        return;
+    }
+    um_json_begin(j, '{');
+    put_uint(j, "packets", o->view.with_deadline);
+    put_uint(j, "missed", o->view.missed);
+    put_number(j, "miss_rate", o->miss_rate);
+    put_text(j, "effort", um_effort_name(o->effort));
+    for (int i = 0; i < UM_EFFORTS; i++)
+        put_uint(j, um_effort_name((um_effort)i), o->view.effort[i]);
+    um_json_end(j, '}');
+}
+
 static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment *o)
 {
     const um_run_counts *c = &o->live.counts;
@@ -157,6 +174,7 @@ static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment
     put_uint(j, "device_lost", (uint64_t)c->device_lost);
     put_number(j, "last_packet_age_s", o->age_s);
     put_number(j, "data_age_s", o->data_age_s);
+    put_deadline(j, o);
     put_transfers(j, o);
     um_json_key(j, "queues");
     um_json_begin(j, '{');
@@ -407,6 +425,20 @@ static void print_frames(struct page *p, const struct um_monitor_moment *o)
     gauge(p, "score", "Score of the last packet.", (double)o->score);
 }
 
+static void print_deadline(struct page *p, const struct um_monitor_moment *o)
+{
+    const um_monitor_view *v = &o->view;
+    if (!v->with_deadline)
+        return;
+    counter(p, "deadline_packets_total", "Packets that had a deadline.", v->with_deadline);
+    counter(p, "deadline_missed_total", "Packets that were later than the budget.", v->missed);
+    gauge(p, "deadline_miss_ratio", "Share of the last packets that was too late.", o->miss_rate);
+    head(p, "packets_by_effort_total", "counter", "Packets by the work that the budget allowed.");
+    for (int i = 0; i < UM_EFFORTS; i++)
+        print(p, "ultramotion_packets_by_effort_total{effort=\"%s\"} %llu\n",
+              um_effort_name((um_effort)i), (unsigned long long)v->effort[i]);
+}
+
 static void print_device(struct page *p, const struct um_monitor_moment *o)
 {
     const um_monitor_view *v = &o->view;
@@ -438,6 +470,7 @@ um_status um_monitor_prometheus(um_monitor *m, char **text)
     gauge(&p, "uptime_seconds", "Since the start.", o->uptime_s);
     print_frames(&p, o);
     print_stages(&p, o);
+    print_deadline(&p, o);
     print_device(&p, o);
     gauge(&p, "last_packet_age_seconds", "Since the last packet.", o->age_s);
     gauge(&p, "data_age_seconds", "Age of the last packet's picture when it was published.",
@@ -528,6 +561,11 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
     put_uint(&j, "device_memory_bytes", o->device_bytes);
     put_uint(&j, "copies_total", o->view.copies);
     put_number(&j, "data_age_s", o->data_age_s);
+    if (o->view.with_deadline) {
+        put_uint(&j, "deadline_missed", o->view.missed);
+        put_number(&j, "deadline_miss_rate", o->miss_rate);
+        put_text(&j, "effort", um_effort_name(o->effort));
+    }
     end(&k, &j);
     for (int i = 0; i < o->live.sinks; i++) {
         const struct um_monitor_sink *s = &o->live.sink[i];
@@ -562,5 +600,8 @@ void um_monitor_line(um_monitor *m, char *text, size_t size)
                     (unsigned long long)c->frames, (unsigned long long)c->visible, o->fps_in,
                     o->fps_out, t->p50, t->p95, l->p50, l->p95, (unsigned long long)c->replaced,
                     (unsigned long long)c->unreadable, (unsigned long long)c->dropped);
+    size_t n = strlen(text);
+    if (o->view.with_deadline)
+        um_number_print(text + n, size - n, ", late %.1f %%", 100 * o->miss_rate);
     um_free(o);
 }

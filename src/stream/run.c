@@ -340,6 +340,7 @@ static um_status collect(struct um_run *r, bool *go_on)
     char text[TEXT];
     snprintf(text, sizeof text, "%s", um_last_error());
     struct um_arrival *a = r->waiting[0];
+    a->way.received = a->frame->received_ns;
     a->way.done = um_clock_ns();
     pthread_mutex_lock(&r->lock);
     r->counts.frames++;
