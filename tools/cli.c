@@ -126,6 +126,12 @@ static const struct row table[] = {
      "greatest"},
     {"realtime", 0, FLAG, AT(realtime), 0, 0, 0, 0, RUN, NULL,
      "a frame that waits is replaced by the newest, and counted"},
+    {"max-age-ms", 0, INTEGER, AT(max_age_ms), 0, 0, 0, 1e6, RUN, "N",
+     "with --realtime: a frame that was received longer ago is not worked on, and counted; 0 = "
+     "whatever its age; default: run: 0, serve: 2000"},
+    {"lag-alarm-ms", 0, INTEGER, AT(lag_alarm_ms), 0, 0, 0, 1e6, RUN, "N",
+     "a live sender's pictures that come later than at best by more, for a second: an alarm; "
+     "default 500, 0 = never"},
     {"strict", 0, FLAG, AT(strict), 0, 0, 0, 0, STREAM, NULL, "stop at the first unreadable frame"},
     {"size", 0, TEXT, AT(size), 0, 0, 0, 0, STREAM | ON_PHANTOM, "WxH",
      "size of raw frames on stdin (phantom: of the frames made)"},
@@ -495,6 +501,8 @@ bool cli_parse(struct options *o, enum command_bit command, const char *name, in
                           .seed = 1,
                           .guard_seed = 1,
                           .rounds = 10,
+                          .max_age_ms = -1,
+                          .lag_alarm_ms = 500,
                           .inflight = 1,
                           .objects = 1,
                           .sink_deadline = 10,

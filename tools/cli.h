@@ -43,6 +43,7 @@ struct options {
     double crop[4], box[4], assert_transfers[2], within[2], spacing[2];
     long frames;
     uint64_t seed, guard_seed;
+    int max_age_ms, lag_alarm_ms; /* max_age_ms: -1 = not said */
     int rounds, inflight, objects, kpi_keep;
     bool per_class;
     int track, detect_every; /* track: -1 = not said */

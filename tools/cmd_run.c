@@ -418,6 +418,8 @@ int command_run(const struct options *o)
     run.n_sinks = out.n;
     run.strict = o->strict;
     run.realtime = o->realtime;
+    run.max_age_ms = o->max_age_ms > 0 ? o->max_age_ms : 0;
+    run.lag_alarm_ms = o->lag_alarm_ms;
     run.on_packet = on_packet;
     run.on_problem = on_problem;
     run.ctx = &p;
@@ -604,6 +606,8 @@ int command_serve(const struct options *o)
 {
     struct options live = *o;
     live.realtime = true;
+    if (live.max_age_ms < 0)
+        live.max_age_ms = 2000;
     if (live.track < 0) /* several structures have no common state */
         live.track = live.objects == 1;
     if (!live.on_sink_full)

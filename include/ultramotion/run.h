@@ -38,8 +38,8 @@ typedef struct um_run_settings {
      * frame, else NULL. */
     void (*on_packet)(void *ctx, const um_packet *packet, const um_frame *frame,
                       const um_truth *truth);
-    /** Called on the run's thread for every frame without a packet and every failed sink with what
-     * happened. */
+    /** Called on the run's thread for every frame without a packet that is not merely too late,
+     * every failed sink and every alarm with what happened. */
     void (*on_problem)(void *ctx, const char *text);
     /**
      * Called on the run's thread at the first loss of the device; um_last_error() says why it was
@@ -53,6 +53,11 @@ typedef struct um_run_settings {
     void *ctx;
     um_monitor *monitor; /**< is told everything and may be asked; the run takes a reference. NULL:
                             nobody is told */
+    int max_age_ms;   /**< with realtime: a frame that was received longer ago is not worked on any
+                         more, and counted; 0 (default) = whatever its age */
+    int lag_alarm_ms; /**< of a live source: on_problem and the monitor are told when for a second
+                         pictures have come later than at best by more, and when they have again
+                         come by less than half of it; 0 (default) = never */
 } um_run_settings;
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
 UM_API void um_run_settings_init(um_run_settings *s, size_t struct_size);
@@ -72,6 +77,7 @@ typedef struct um_run_counts {
     int left_behind;   /**< threads of source or sinks that did not come back: the process should
                           end with _exit(), as exit() might wait for what they hold */
     uint64_t relocalizing; /**< packets of that state */
+    uint64_t too_old;      /**< frames that were older than max_age_ms */
 } um_run_counts;
 /** Fill `c`, of which the caller knows `struct_size` bytes, with zeros. Threads: any. */
 UM_API void um_run_counts_init(um_run_counts *c, size_t struct_size);

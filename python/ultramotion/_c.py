@@ -422,6 +422,8 @@ class RunSettings(Record):
         ("on_device_lost", c_void_p),
         ("ctx", c_void_p),
         ("monitor", c_void_p),
+        ("max_age_ms", c_int),
+        ("lag_alarm_ms", c_int),
     ]
 
 
@@ -440,6 +442,7 @@ class RunCounts(Record):
         ("stopped", c_int),
         ("left_behind", c_int),
         ("relocalizing", c_uint64),
+        ("too_old", c_uint64),
     ]
 
 

@@ -54,7 +54,9 @@ struct um_monitor {
     float score;
     const char *state;
     char device[16], precision[8];
-    um_run_counts told;              /* in KPI lines */
+    struct um_monitor_told told; /* in KPI lines */
+    struct um_monitor_clock clock;
+    uint64_t lag_alarms;
     uint64_t busy_since, busy_frame; /* 0 = the driver is not in the pipeline */
 };
 
@@ -144,6 +146,16 @@ void um_monitor_busy(um_monitor *m, bool busy, uint64_t frame)
     pthread_mutex_lock(&m->lock);
     m->busy_since = busy ? um_clock_ns() : 0;
     m->busy_frame = frame;
+    pthread_mutex_unlock(&m->lock);
+}
+
+void um_monitor_lag(um_monitor *m, const struct um_monitor_clock *clock)
+{
+    if (!m)
+        return;
+    pthread_mutex_lock(&m->lock);
+    m->lag_alarms += clock->alarm && !m->clock.alarm;
+    m->clock = *clock;
     pthread_mutex_unlock(&m->lock);
 }
 
@@ -417,6 +429,8 @@ void um_monitor_look(um_monitor *m, struct um_monitor_moment *o)
     o->shared = m->view.last.shared != 0;
     memcpy(o->device, m->device, sizeof o->device);
     memcpy(o->precision, m->precision, sizeof o->precision);
+    o->clock = m->clock;
+    o->lag_alarms = m->lag_alarms;
     o->state = m->state;
     o->frame = m->frame;
     o->score = m->score;
@@ -426,10 +440,10 @@ void um_monitor_look(um_monitor *m, struct um_monitor_moment *o)
     pthread_mutex_unlock(&m->trace.lock);
 }
 
-um_run_counts um_monitor_told(um_monitor *m, const um_run_counts *now)
+struct um_monitor_told um_monitor_tell(um_monitor *m, const struct um_monitor_told *now)
 {
     pthread_mutex_lock(&m->lock);
-    um_run_counts before = m->told;
+    struct um_monitor_told before = m->told;
     m->told = *now;
     pthread_mutex_unlock(&m->lock);
     return before;
@@ -484,6 +498,7 @@ int um_monitor_ready(um_monitor *m, char *why, size_t size)
     pthread_mutex_unlock(&m->asking);
     pthread_mutex_lock(&m->lock);
     double age = m->packet_at ? (double)(um_clock_ns() - m->packet_at) / 1e9 : -1;
+    struct um_monitor_clock clock = m->clock;
     pthread_mutex_unlock(&m->lock);
     if (!running)
         snprintf(why, size, "no run goes on");
@@ -491,5 +506,7 @@ int um_monitor_ready(um_monitor *m, char *why, size_t size)
         snprintf(why, size, "no packet yet");
     else if (age > FRESH_S)
         snprintf(why, size, "the last packet is %.0f s old", age);
+    else if (clock.alarm)
+        um_number_print(why, size, "pictures come %.1f s later than they could", clock.lag_s);
     return !why[0];
 }

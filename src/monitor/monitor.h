@@ -32,6 +32,12 @@ struct um_monitor_live {
     struct um_monitor_sink sink[UM_MONITOR_SINKS];
 };
 
+/* Of the sender of a live source. */
+struct um_monitor_clock {
+    bool known, alarm;
+    double offset_s, lag_s; /* its stamps are so far behind ours at best; later than that */
+};
+
 struct um_monitor_ops {
     void (*collect)(void *run, struct um_monitor_live *out);
     /* All that source and sinks count; who: "source" or the sink's name. */
@@ -55,6 +61,7 @@ void um_monitor_detach(um_monitor *m);
 void um_monitor_busy(um_monitor *m, bool busy, uint64_t frame);
 void um_monitor_packet(um_monitor *m, const um_packet *packet, const struct um_passage *way,
                        uint64_t device_bytes);
+void um_monitor_lag(um_monitor *m, const struct um_monitor_clock *clock);
 void um_monitor_span(um_monitor *m, int track, const char *name, uint64_t begin, uint64_t end,
                      uint64_t frame);
 struct um_trace *um_monitor_trace(um_monitor *m);
@@ -87,13 +94,19 @@ struct um_monitor_moment {
     int descriptors;
     bool shared;
     char device[16], precision[8];
+    struct um_monitor_clock clock;
+    uint64_t lag_alarms;
     const char *state; /* of the last packet, or NULL */
     uint64_t frame;
     float score;
 };
 void um_monitor_look(um_monitor *m, struct um_monitor_moment *out);
 /* What the last KPI lines told; it becomes `now`. */
-um_run_counts um_monitor_told(um_monitor *m, const um_run_counts *now);
+struct um_monitor_told {
+    um_run_counts counts;
+    bool lag_alarm;
+};
+struct um_monitor_told um_monitor_tell(um_monitor *m, const struct um_monitor_told *now);
 /* The seconds that are over, oldest first; how many. */
 int um_monitor_seconds(um_monitor *m, struct um_second out[UM_MONITOR_SECONDS]);
 void um_monitor_each_count(um_monitor *m,

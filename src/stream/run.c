@@ -6,11 +6,13 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/number.h"
 #include "base/record.h"
 #include "base/status.h"
 #include "base/thread.h"
 #include "base/wake.h"
 #include "monitor/monitor.h"
+#include "stream/lag.h"
 #include "stream/queue.h"
 #include "stream/reader.h"
 #include "stream/writer.h"
@@ -53,8 +55,9 @@ struct um_run {
     /* of the driver alone */
     struct um_arrival *waiting[UM_INFLIGHT_MAX]; /* for their packets, oldest first */
     int n_waiting, sent;                         /* the first `sent` of them are in the pipeline */
-    int color_size[2];                           /* the path for colour is planned for it */
-    uint64_t last; /* when all must have ended; UINT64_MAX = there is time */
+    struct um_lag lag;
+    int color_size[2]; /* the path for colour is planned for it */
+    uint64_t last;     /* when all must have ended; UINT64_MAX = there is time */
 };
 
 void um_run_settings_init(um_run_settings *s, size_t struct_size)
@@ -294,10 +297,49 @@ static void prepare_color(struct um_run *r, const um_frame *f)
     (void)um_pipeline_prepare(r->pipeline, f->width, f->height, f->channels);
 }
 
+/* How late are a live sender's pictures? */
+static void watch_lag(struct um_run *r, const um_frame *f)
+{
+    char text[TEXT], late[32];
+    if (!um_source_live(r->reader.source) || !f->has_ts)
+        return;
+    enum um_lag_news news =
+        um_lag_step(&r->lag, r->set.lag_alarm_ms / 1e3, f->ts, (double)f->received_ns * 1e-9);
+    struct um_monitor_clock clock = {.known = true,
+                                     .offset_s = r->lag.offset + um_clock_unix() -
+                                                 (double)um_clock_ns() * 1e-9,
+                                     .lag_s = r->lag.lag,
+                                     .alarm = r->lag.alarm};
+    um_monitor_lag(r->set.monitor, &clock);
+    if (news == UM_LAG_NOTHING)
+        return;
+    um_number_print(late, sizeof late, "%.2f s", r->lag.lag);
+    if (news == UM_LAG_RAISED)
+        snprintf(text, sizeof text, "%s: pictures come %s later than they could",
+                 um_source_name(r->reader.source), late);
+    else
+        snprintf(text, sizeof text, "%s: pictures come in time again",
+                 um_source_name(r->reader.source));
+    problem(r, text);
+}
+
+/* Not worth the work any more; only before it is sent for the first time. */
+static bool too_old(const struct um_run *r, const struct um_arrival *a)
+{
+    uint64_t now = um_clock_ns(), had = a->frame->received_ns;
+    return r->reader.realtime && r->set.max_age_ms > 0 && !a->way.sent && had && now > had &&
+           now - had > (uint64_t)r->set.max_age_ms * MS;
+}
+
 /* Send what has not been sent, as far as the pipeline takes it. */
 static um_status submit(struct um_run *r)
 {
     while (r->sent < r->n_waiting) {
+        if (too_old(r, r->waiting[r->sent])) {
+            COUNT(r, too_old);
+            drop_waiting(r, r->sent);
+            continue;
+        }
         um_frame *f = r->waiting[r->sent]->frame, *frame = um_frame_ref(f);
         r->waiting[r->sent]->way.sent = um_clock_ns();
         um_monitor_busy(r->set.monitor, true, f->id);
@@ -374,6 +416,7 @@ static um_status drive(struct um_run *r)
         bool more = unreadable == UM_OK && !stopping(r);
         struct um_arrival *a = room && more ? um_queue_take(&r->reader.arrivals, false) : NULL;
         if (a && a->frame) {
+            watch_lag(r, a->frame);
             r->waiting[r->n_waiting++] = a;
             st = submit(r);
         } else if (a) {
@@ -649,6 +692,9 @@ static um_status check_settings(const um_run_settings *s)
     if (s->receive < 0 || s->receive > RECEIVE_MOST)
         return um_fail(UM_EINVAL, "um_run_open: %d packets may wait, want 0 to %d", s->receive,
                        RECEIVE_MOST);
+    if (s->max_age_ms < 0 || s->lag_alarm_ms < 0)
+        return um_fail(UM_EINVAL, "um_run_open: max_age_ms %d, lag_alarm_ms %d", s->max_age_ms,
+                       s->lag_alarm_ms);
     for (int i = 0; i < s->n_sinks; i++)
         if (!s->sinks[i])
             return um_fail(UM_EINVAL, "um_run_open: sink %d of %d is NULL", i, s->n_sinks);
