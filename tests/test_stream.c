@@ -1463,6 +1463,64 @@ TEST(what_is_too_old_is_not_worked_on)
     }
 }
 
+/* ---- a driver that does not come back ---- */
+
+static struct event stuck_let_go = EVENT;
+
+static void stuck_packet(void *ctx, const um_packet *packet, const um_frame *frame,
+                         const um_truth *truth)
+{
+    struct bench *b = ctx;
+    (void)frame, (void)truth;
+    event_add(&b->packets);
+    if (packet->frame_id == 2)
+        event_wait(&stuck_let_go, 1);
+}
+
+/* It is named, its sinks are closed, and nobody waits for it. */
+TEST(a_run_whose_pipeline_is_stuck_ends)
+{
+    struct bench b;
+    held_begin();
+    bench_init(&b, "cpu", "phantom:seed=3,frames=0" SMALL);
+    bench_sink(&b, "held:", NULL);
+    b.set.on_packet = stuck_packet;
+    b.set.stall_ms = SANITIZED ? 5000 : 300; /* a frame may take so long */
+    um_monitor *m = NULL;
+    CHECK_OK(um_monitor_open(&m));
+    b.set.monitor = m;
+    held_let_go();
+    bench_start(&b);
+    CHECK_EQ(um_run_join(b.run), UM_EDEVICE);
+    CHECK_MSG(strstr(um_last_error(), "stalled: the pipeline has been at frame 2 for "), "%s",
+              um_last_error());
+    um_run_counts counts = bench_counts(&b);
+    CHECK(counts.stalled == 1 && counts.left_behind == 1 && counts.frames == 3);
+    um_run_close(&b.run);
+    CHECK_EQ(event_count(&b.packets), 3);
+    event_add(&stuck_let_go);
+    um_monitor_close(&m);
+    bench_finish(&b);
+    CHECK(event_wait(&held_closed, 1));
+    held_end();
+}
+
+/* Time that a run waits for its source is not the pipeline's. */
+TEST(a_silent_source_is_no_stall)
+{
+    struct bench b;
+    bench_init(&b, "cpu", "push:");
+    b.set.stall_ms = 1;
+    b.set.receive = 1;
+    bench_start(&b);
+    const um_packet *k = NULL;
+    CHECK_EQ(um_run_receive(b.run, 50, &k), UM_AGAIN);
+    um_source_finish(b.source);
+    CHECK_OK(um_run_join(b.run));
+    CHECK_EQ(bench_counts(&b).stalled, 0);
+    bench_finish(&b);
+}
+
 /* What callers who were built with fewer members hand in and get back. */
 TEST(older_structs_are_read_and_written_as_far_as_they_go)
 {

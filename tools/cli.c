@@ -154,6 +154,9 @@ static const struct row table[] = {
      "a sink that is behind: wait for it (default), or drop the oldest packet and count it"},
     {"sink-deadline", 0, FLOAT, AT(sink_deadline), 0, 0, 0, 86400, RUN, "SECONDS",
      "give up a sink that takes longer for a packet; default 10, 0 = never"},
+    {"stall-deadline", 0, FLOAT, AT(stall_deadline), 0, 0, 0, 86400, RUN, "SECONDS",
+     "end with 1 and the reason when the pipeline does not come back from a frame; default: run: 0 "
+     "= never, serve: 60"},
     {"assert-transfers", 0, NUMBERS, AT(assert_transfers), AT(has_assert), 2, 0, 1000, RUN,
      "UP,DOWN", "exit 3 at the first frame with more copies between host and device"},
     {"inflight", 0, INTEGER, AT(inflight), 0, 0, 1, UM_INFLIGHT_MAX, RUN | ON_BENCH, "N",
@@ -506,6 +509,7 @@ bool cli_parse(struct options *o, enum command_bit command, const char *name, in
                           .inflight = 1,
                           .objects = 1,
                           .sink_deadline = 10,
+                          .stall_deadline = -1,
                           .kpi_max_mb = 64};
     if (!walk(o, command, name, argc, argv, false) ||
         (o->config && !read_config(o, command, o->config)))

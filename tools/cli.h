@@ -38,7 +38,7 @@ struct options {
     int sinks, points;
     int threads, queries, sam_size;
     int sam_as_numpy; /* -1 = not said */
-    float conf, sink_deadline, fps, summary_every, kpi_max_mb, budget_ms;
+    float conf, sink_deadline, stall_deadline, fps, summary_every, kpi_max_mb, budget_ms;
     bool has_crop, has_box, has_assert, has_within, has_spacing;
     double crop[4], box[4], assert_transfers[2], within[2], spacing[2];
     long frames;

@@ -420,6 +420,7 @@ int command_run(const struct options *o)
     run.realtime = o->realtime;
     run.max_age_ms = o->max_age_ms > 0 ? o->max_age_ms : 0;
     run.lag_alarm_ms = o->lag_alarm_ms;
+    run.stall_ms = o->stall_deadline > 0 ? (int)(o->stall_deadline * 1000) : 0;
     run.on_packet = on_packet;
     run.on_problem = on_problem;
     run.ctx = &p;
@@ -444,7 +445,7 @@ int command_run(const struct options *o)
         fprintf(stderr, "ultramotion: %s: no usable frame\n", o->positional[0]);
     if (nothing)
         code = EXIT_FAILED;
-    if (o->dump && counts.frames) {
+    if (o->dump && counts.frames && !counts.stalled) {
         um_status dumped =
             um_pipeline_dump(p.spare.pipeline ? p.spare.pipeline : e->pipeline, o->dump);
         if (dumped != UM_OK && code == EXIT_DONE)
@@ -460,6 +461,8 @@ int command_run(const struct options *o)
         print_tally(source, &out);
 done:
     code = close_outputs(&out, code);
+    if (counts.stalled) /* what it is stuck in cannot be closed */
+        _exit(code);
     close_engine(&p.spare); /* it borrows the lost device's name */
     close_engine(&p.first);
     um_source_close(&source);
@@ -608,6 +611,8 @@ int command_serve(const struct options *o)
     live.realtime = true;
     if (live.max_age_ms < 0)
         live.max_age_ms = 2000;
+    if (live.stall_deadline < 0)
+        live.stall_deadline = 60;
     if (live.track < 0) /* several structures have no common state */
         live.track = live.objects == 1;
     if (!live.on_sink_full)

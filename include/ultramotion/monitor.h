@@ -80,6 +80,10 @@ UM_API void um_monitor_line(um_monitor *monitor, char *text, size_t size);
  * frame for no more than that and twice the longest so far? `why` names who has, in at most
  * size - 1 characters; "" if nobody. @return 1, or 0. */
 UM_API int um_monitor_alive(um_monitor *monitor, double limit_s, char *why, size_t size);
+/** Does a live source that has given frames go on giving them: has it been silent for no more than
+ * limit_s seconds and twice the time between its last two frames? `why` as above. @return 1, or 0.
+ */
+UM_API int um_monitor_hears(um_monitor *monitor, double limit_s, char *why, size_t size);
 /** Is it ready: a run goes on, is alive (10 s), its last packet is at most 5 s old, and no alarm of
  * um_run_settings.lag_alarm_ms is on? */
 UM_API int um_monitor_ready(um_monitor *monitor, char *why, size_t size);

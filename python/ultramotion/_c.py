@@ -424,6 +424,7 @@ class RunSettings(Record):
         ("monitor", c_void_p),
         ("max_age_ms", c_int),
         ("lag_alarm_ms", c_int),
+        ("stall_ms", c_int),
     ]
 
 
@@ -443,6 +444,7 @@ class RunCounts(Record):
         ("left_behind", c_int),
         ("relocalizing", c_uint64),
         ("too_old", c_uint64),
+        ("stalled", c_int),
     ]
 
 

@@ -488,6 +488,21 @@ int um_monitor_alive(um_monitor *m, double limit_s, char *why, size_t size)
     return !why[0];
 }
 
+int um_monitor_hears(um_monitor *m, double limit_s, char *why, size_t size)
+{
+    struct um_monitor_live live = {0};
+    why[0] = 0;
+    pthread_mutex_lock(&m->asking);
+    if (m->ops)
+        m->ops->collect(m->run, &live);
+    pthread_mutex_unlock(&m->asking);
+    uint64_t now = um_clock_ns();
+    double s = live.heard && now > live.heard ? (double)(now - live.heard) / 1e9 : 0;
+    if (s > limit_s + 2e-9 * (double)live.interval)
+        um_number_print(why, size, "%s has given nothing for %.1f s", live.source, s);
+    return !why[0];
+}
+
 int um_monitor_ready(um_monitor *m, char *why, size_t size)
 {
     const double FRESH_S = 5, STALL_S = 10;

@@ -27,6 +27,7 @@ struct um_monitor_live {
     int waiting;        /* frames, for the pipeline */
     int in_flight;
     char source[128];
+    uint64_t heard, interval; /* ns, of a live source: its last frame, and the time before that */
     bool running;
     int sinks;
     struct um_monitor_sink sink[UM_MONITOR_SINKS];
