@@ -483,6 +483,14 @@ def doctor_and_bench_speak(tmp):
 
 
 @test
+def bench_live_accounts_for_every_frame(tmp):
+    for fps in (25, 60):
+        (b,) = lines(um("bench", "live", "--fps", fps, "--frames", 30, "--det-size", "256", "--sam-size", "64", "--threads", "1")[0])
+        assert b["packets"] + b["replaced"] == b["sent"] == 30 and b["masks"] == b["packets"] > 10, b
+        assert 0 < b["in"]["p50"] and 0 < b["out"]["p50"] < b["overhead"]["max"] < 10000, b
+
+
+@test
 def bench_residency_counts_the_copies_of_both_modes(tmp):
     out, err = um("bench", "residency", "--device", "guard", "--frames", "3")
     legacy, sync, speculative, *compared = lines(out)
