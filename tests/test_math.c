@@ -61,7 +61,9 @@ static int levels(struct level *out)
     int n = 0;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
         out[n++] = (struct level){"avx2", um_math_avx2};
+#ifdef UM_EMU512
         out[n++] = (struct level){"emu512", um_math_emu512};
+#endif
     }
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))

@@ -130,6 +130,30 @@ TEST(failed_allocation_is_reported)
     }
 }
 
+TEST(who_comes_later_computes_alone)
+{
+    static struct job j;
+    um_pool *p = NULL;
+    CHECK_OK(um_pool_open(&p, 3));
+    um_pool *first = um_pool_take(p), *second = um_pool_take(p), *third = um_pool_take(p);
+    CHECK(first == p && second != p && third != p && second != third);
+    CHECK(um_pool_threads(second) == 1 && um_pool_scratch(second, 0) != um_pool_scratch(p, 0));
+    j.threads = 1;
+    um_pool_run(second, 10, count, &j);
+    for (int i = 0; i < 10; i++)
+        CHECK_EQ(atomic_load(&j.ran[i]), 1);
+    um_pool_give(second);
+    CHECK(um_pool_take(p) == second); /* kept for the next */
+    um_mem_fail_at(1);
+    um_pool_give(first);
+    CHECK(um_pool_take(p) == p); /* its turn again */
+    um_mem_fail_at(0);
+    um_pool_give(second);
+    um_pool_give(third);
+    um_pool_give(p);
+    um_pool_close(&p);
+}
+
 #if defined(__SSE2__)
 static void halve(void *ctx, int item, int worker)
 {

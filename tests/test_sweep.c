@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Sweeps of which the truth is known, with the models that ship: what becomes of the state, and
  * what of the masks where the detector is left out. */
+#define TEST_WHAT_SHIPS
 #include "fixture.h"
 #include "sweep.h"
 

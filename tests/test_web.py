@@ -136,6 +136,7 @@ def frames_come_live(tmp):
         for _ in range(3):
             run.push()
             got.append(frame_of(viewer))
+        run.wait(lambda s: all(q["written"] == 5 for q in s["sinks"]))
         for i, (sent, line, picture) in enumerate(got):
             assert line == (tmp / "p").read_text().splitlines()[2 + i]  # the packet's own line
             assert json.loads(line)["frame_id"] == 2 + i and abs(time.time() - sent) < 20

@@ -57,6 +57,12 @@ struct um_pool {
     void *memory;
     struct worker *worker; /* [threads], 0 = the caller */
     struct range *range;   /* [threads] */
+    /* Whose turn it is: guarded by turn. */
+    pthread_mutex_t turn;
+    pthread_cond_t over;
+    bool taken;
+    um_pool *spare, *next; /* pools of one thread that nobody has now, a list */
+    um_pool *owner;        /* of such a pool */
 };
 
 static inline void relax(void)
@@ -341,6 +347,8 @@ um_status um_pool_open(um_pool **out, int threads)
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->finished, NULL);
+    pthread_mutex_init(&p->turn, NULL);
+    pthread_cond_init(&p->over, NULL);
 
     /* Signals are for the application's threads. */
     sigset_t all, old;
@@ -370,10 +378,17 @@ void um_pool_close(um_pool **pool)
     if (!p)
         return;
     *pool = NULL;
+    while (p->spare) {
+        um_pool *alone = p->spare;
+        p->spare = alone->next;
+        um_pool_close(&alone);
+    }
     atomic_store(&p->quit, true);
     next_job(p);
     for (int i = 1; i < p->started; i++)
         pthread_join(p->worker[i].thread, NULL);
+    pthread_cond_destroy(&p->over);
+    pthread_mutex_destroy(&p->turn);
     pthread_cond_destroy(&p->finished);
     pthread_cond_destroy(&p->wake);
     pthread_mutex_destroy(&p->lock);
@@ -390,4 +405,39 @@ void *um_pool_scratch(const um_pool *pool, int worker)
 {
     uintptr_t base = ((uintptr_t)pool->scratch + LINE - 1) / LINE * LINE;
     return (void *)(base + (size_t)worker * (UM_POOL_SCRATCH + SKEW));
+}
+
+um_pool *um_pool_take(um_pool *p)
+{
+    um_pool *mine = NULL;
+    pthread_mutex_lock(&p->turn);
+    while (!mine) {
+        if (!p->taken) {
+            p->taken = true;
+            mine = p;
+        } else if (p->spare) {
+            mine = p->spare;
+            p->spare = mine->next;
+        } else if (um_pool_open(&mine, 1) == UM_OK) {
+            mine->owner = p;
+        } else { /* no memory for another */
+            pthread_cond_wait(&p->over, &p->turn);
+        }
+    }
+    pthread_mutex_unlock(&p->turn);
+    return mine;
+}
+
+void um_pool_give(um_pool *mine)
+{
+    um_pool *p = mine->owner ? mine->owner : mine;
+    pthread_mutex_lock(&p->turn);
+    if (mine == p) {
+        p->taken = false;
+    } else {
+        mine->next = p->spare;
+        p->spare = mine;
+    }
+    pthread_cond_signal(&p->over);
+    pthread_mutex_unlock(&p->turn);
 }

@@ -28,4 +28,9 @@ void um_pool_run(um_pool *pool, int items, um_pool_fn *fn, void *ctx);
  */
 void *um_pool_scratch(const um_pool *pool, int worker);
 
+/* The pool, for one caller's runs and scratch until um_pool_give(); while another has it, one of
+ * one thread: who comes later computes alone instead of waiting. Threads: any. */
+um_pool *um_pool_take(um_pool *pool);
+void um_pool_give(um_pool *taken);
+
 #endif

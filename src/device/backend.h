@@ -11,7 +11,8 @@
  * Work: a um_step is one kernel call on operands; a um_graph is a captured sequence of queue
  * commands, replayed per frame.
  *
- * Threads: any; one at a time is inside a wrapper, but for waits for a GPU. */
+ * Threads: any; one at a time is inside a wrapper, but for waits for a GPU and for what
+ * caps.parallel says. */
 #ifndef UM_DEVICE_BACKEND_H
 #define UM_DEVICE_BACKEND_H
 
@@ -37,6 +38,7 @@ struct um_device_caps {
     bool shared;         /* host and device share memory: transfers are not counted */
     bool launches;       /* kernels are launched on a stream (GPU); else they compute on the pool */
     bool concurrent;     /* queues may overlap: speculative execution pays */
+    bool parallel;       /* graphs run beside each other: graph_launch is called without the lock */
     size_t memory_bytes; /* 0 = as much as the host has */
 };
 

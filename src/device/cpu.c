@@ -38,7 +38,7 @@ struct cpu_graph {
 
 /* ---- commands ---- */
 
-static void run_step(um_device *dev, const struct um_step *step)
+static void run_step(um_pool *pool, const struct um_step *step)
 {
     struct um_view view[UM_OPERANDS];
     for (int i = 0; i < step->n; i++) {
@@ -46,17 +46,17 @@ static void run_step(um_device *dev, const struct um_step *step)
         view[i] = o->view;
         view[i].data = o->buf ? (char *)o->buf->priv + o->offset : NULL;
     }
-    step->kernel(&(struct um_call){.args = step->args, .t = view, .n = step->n, .pool = dev->pool});
+    step->kernel(&(struct um_call){.args = step->args, .t = view, .n = step->n, .pool = pool});
 }
 
-static void execute(um_device *dev, const struct command *c)
+static void execute(um_pool *pool, const struct command *c)
 {
     switch (c->kind) {
     case UPLOAD:
     case DOWNLOAD:
     case COPY: memcpy(c->dst, c->src, c->n); break;
     case FILL: memset(c->dst, c->value, c->n); break;
-    case RUN: run_step(dev, c->step); break;
+    case RUN: run_step(pool, c->step); break;
     case RECORD:
         ((struct cpu_event *)c->event)->ns = um_clock_ns();
         c->event->recorded = true;
@@ -68,7 +68,10 @@ static um_status submit(um_device *dev, const struct command *c)
 {
     struct cpu_graph *g = (struct cpu_graph *)dev->capturing;
     if (!g) {
-        execute(dev, c);
+        um_pool *pool = c->kind == RUN ? um_pool_take(dev->pool) : NULL;
+        execute(pool, c);
+        if (pool)
+            um_pool_give(pool);
         return UM_OK;
     }
     if (g->commands == g->room) {
@@ -256,8 +259,10 @@ static um_status capture_end(um_device *dev, um_graph *graph)
 static um_status graph_launch(um_device *dev, um_graph *graph)
 {
     struct cpu_graph *g = (struct cpu_graph *)graph;
+    um_pool *pool = um_pool_take(dev->pool);
     for (size_t i = 0; i < g->commands; i++)
-        execute(dev, &g->command[i]);
+        execute(pool, &g->command[i]);
+    um_pool_give(pool);
     return UM_OK;
 }
 
@@ -311,6 +316,7 @@ um_status um_cpu_open(um_device **out, const um_device_settings *s)
         return um_fail(UM_ENOMEM, "device cpu");
     dev->fns = &fns;
     dev->caps.shared = true;
+    dev->caps.parallel = true;
     memcpy(dev->name, "cpu", 4);
     um_status st = um_pool_open(&dev->pool, s->threads);
     if (st != UM_OK) {

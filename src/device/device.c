@@ -491,7 +491,13 @@ um_status um_graph_launch(um_device *dev, um_graph *graph)
     if (!graph || graph->dev != dev)
         return unlocked(dev,
                         um_fail(UM_EINVAL, "%s: no graph, or one of another device", __func__));
-    st = note(dev, dev->fns->graph_launch(dev, graph));
+    bool parallel = dev->caps.parallel; /* no capture is open, and none can take these commands */
+    if (parallel)
+        um_device_unlock(dev);
+    st = dev->fns->graph_launch(dev, graph);
+    if (parallel)
+        um_device_lock(dev);
+    st = note(dev, st);
     for (size_t i = 0; st == UM_OK && i < graph->bookings; i++)
         um_ledger_copy(dev, &graph->booking[i]);
     return unlocked(dev, st);

@@ -297,8 +297,9 @@ static um_status run_step(struct guard *g, const struct um_step *step)
             ((struct guard_buf *)o->buf->priv)->writer = step->name;
     }
     size_t saved = save_surroundings(g, step);
-    step->kernel(
-        &(struct um_call){.args = step->args, .t = view, .n = step->n, .pool = g->base.pool});
+    um_pool *pool = um_pool_take(g->base.pool);
+    step->kernel(&(struct um_call){.args = step->args, .t = view, .n = step->n, .pool = pool});
+    um_pool_give(pool);
     return check_surroundings(g, step, saved);
 }
 

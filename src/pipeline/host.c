@@ -34,7 +34,6 @@ void um_host_close(struct geometry *g)
 um_status um_host_packet(um_pipeline *p, struct geometry *g, int i)
 {
     um_buf *buf = NULL;
-    um_pool *pool = p->pool ? p->pool : p->dev->pool;
     size_t off = 0, n = (size_t)g->w * (size_t)g->h;
     uint64_t start = um_clock_ns();
     float iou = 0;
@@ -51,7 +50,7 @@ um_status um_host_packet(um_pipeline *p, struct geometry *g, int i)
     for (size_t at = 0; at < n; at++)
         g->host_mask[at] = g->host_logits[at] > 0;
     uint64_t masked = um_clock_ns();
-    um_device_lock(p->dev); /* its pool is used */
+    um_pool *pool = um_pool_take(p->pool ? p->pool : p->dev->pool);
     struct um_view mask = {
         .data = g->host_mask, .dtype = UM_U8, .h = g->h, .w = g->w, .c = 1, .ld = 1};
     struct um_view weights = {
@@ -102,7 +101,7 @@ um_status um_host_packet(um_pipeline *p, struct geometry *g, int i)
         um_ref_scores(
             &(struct um_call){.t = (struct um_view[]){out, memory, x, head}, .n = 4, .pool = pool});
     }
-    um_device_unlock(p->dev);
+    um_pool_give(pool);
     p->host_ms[0] += (double)(masked - start) * 1e-6;
     p->host_ms[1] += (double)(um_clock_ns() - masked) * 1e-6;
     return UM_OK;

@@ -10,9 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__)
-UM_LEVEL(emu512, "emu512") /* the 16-lane kernels on pairs of 8-lane registers: for tests on
-                              machines without AVX-512 */
+#ifdef UM_EMU512 /* the 16-lane kernels on pairs of 8-lane registers: on machines without AVX-512 \
+                  */
+UM_LEVEL(emu512, "emu512")
 #endif
 
 const struct um_ops *levels[16];
@@ -37,7 +37,7 @@ const struct um_ops *find_levels(void) /* returns the reference */
         last = *l;
     }
     n = gpu ? 0 : n - 1;
-#if defined(__x86_64__)
+#ifdef UM_EMU512
     if (n > 0) /* it needs AVX2, as every level above plain C */
         levels[n++] = &um_ops_emu512;
 #endif
