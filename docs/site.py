@@ -28,6 +28,7 @@ PAGES = {
     "sequences.md": "docs/SEQUENCES.md",
     "state.md": "docs/STATE.md",
     "viewer.md": "docs/VIEWER.md",
+    "supervision.md": "docs/SUPERVISION.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
     **{f"guides/{p.name}": f"docs/guides/{p.name}" for p in sorted((ROOT / "docs" / "guides").glob("*.md"))},

@@ -4,6 +4,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -14,7 +15,7 @@ from pathlib import Path
 from command import COMMAND, DETECTOR, ENVIRONMENT, MODELS, ROOT, SEGMENTER, lines, main, png, test, um
 
 PACKET_KEYS = ["frame_id", "ts", "state", "tag", "label", "score", "box_xyxy", "mask", "mask_area_px", "stages_ms", "transfers", "pose",
-               "spacing_mm", "device", "precision", "as_numpy", "models", "lost_device", "source", "name", "objects", "detected", "reason", "scores"]
+               "spacing_mm", "device", "precision", "as_numpy", "models", "lost_device", "source", "name", "objects", "detected", "reason", "scores", "deadline"]
 
 
 @test
@@ -480,6 +481,40 @@ def doctor_and_bench_speak(tmp):
     assert served[0]["mask_area_px"] == served[1]["mask_area_px"] > 0
     _, err = um("bench", "pipeline", "--serve", stdin=b"nothing.png\n", code=1)
     assert "nothing.png" in err
+
+
+@test
+def the_service_starts_as_its_unit_says(tmp):
+    unit = (ROOT / "deploy" / "ultramotion.service").read_text()
+    command = re.search(r"^ExecStart=(\S+) (.*)$", unit, re.M)
+    assert command[1] == "/usr/local/bin/ultramotion" and "/etc/ultramotion/serve.yaml" in command[2]
+    arguments = command[2].replace("${SOURCE}", "phantom:frames=2").replace("/etc/ultramotion", str(ROOT / "deploy")).split()
+    _, err = um(*arguments, "-o", "null:", cwd=tmp)
+    assert "frames     " in err and (tmp / "kpi.jsonl").exists(), err
+    source = re.search(r"^SOURCE=(.*)$", (ROOT / "deploy" / "source").read_text(), re.M)
+    assert source[1].startswith("igtl://")
+
+
+@test
+def the_image_has_what_the_command_needs(tmp):
+    if not shutil.which("dpkg-query"):
+        raise Skip("Debian's packages are those of the image")
+    text = (ROOT / "Dockerfile").read_text()
+    have = set(re.search(r"--no-install-recommends \\\n\s+(.*?) && ", text)[1].split())
+    for line in subprocess.run(["ldd", COMMAND], capture_output=True, text=True, check=True).stdout.splitlines():
+        library = re.match(r"\s*(lib(?:(?:png|jpeg|tiff|websockets|yaml|cjson)\S*|z))\.so", line)
+        if library:
+            owner = subprocess.run(["dpkg-query", "-S", f"*/{line.split()[0]}"], capture_output=True, text=True, check=True).stdout
+            names = {name.split(":")[0] for name in owner.splitlines()}
+            assert names & have, f"{line.strip()} is of {names}, the image has {have}"
+
+
+@test
+def bench_live_accounts_for_every_frame(tmp):
+    for fps in (25, 60):
+        (b,) = lines(um("bench", "live", "--fps", fps, "--frames", 30, "--det-size", "256", "--sam-size", "64", "--threads", "1")[0])
+        assert b["packets"] + b["replaced"] == b["sent"] == 30 and b["masks"] == b["packets"] > 0, b
+        assert 0 < b["in"]["p50"] and 0 < b["out"]["p50"] < b["overhead"]["max"] < 10000, b
 
 
 @test

@@ -71,8 +71,21 @@ static void add_packets(um_monitor *m, int n)
                        .precision = "fp32",
                        .ms = {1, 20 + i, i % 5 ? 10 : 0, 2, 33 + i},
                        .transfers = {.up = 1, .down = 1 + (uint32_t)(i == 3), .up_bytes = 100}};
-        struct um_passage way = {1, 2, 3000002, 40000000};
+        struct um_passage way = {.read_begin = 1, .read = 2, .sent = 3000002, .done = 40000000};
         um_monitor_packet(m, &p, &way, 4096);
+    }
+}
+
+/* Packets of a pipeline with a budget: every third is late, and little is done from then on. */
+static void add_deadlines(um_monitor *m, int n)
+{
+    for (int i = 0; i < n; i++) {
+        um_packet p = {.struct_size = sizeof p,
+                       .has_deadline = 1,
+                       .missed = i % 3 == 2,
+                       .effort = i > 2 ? UM_EFFORT_FOLLOW : UM_EFFORT_FULL};
+        struct um_passage way = {.read = 9000000, .sent = 9000000, .received = 5000000};
+        um_monitor_packet(m, &p, &way, 0);
     }
 }
 
@@ -122,6 +135,39 @@ TEST(numbers_are_the_same_in_every_form)
     CHECK_OK(um_monitor_read(m, &view));
     CHECK(view.packets == 5 && view.copies == 11 && view.least.down == 1 && view.most.down == 2 &&
           view.time[UM_TIME_TOTAL].most == 37);
+    cJSON_Delete(json);
+    um_free(text);
+    um_free(page);
+    um_monitor_detach(m);
+    um_monitor_close(&m);
+}
+
+TEST(missed_deadlines_are_told)
+{
+    um_monitor *m = NULL;
+    struct fake f = some_run();
+    char *text = NULL, *page = NULL, line[512];
+    CHECK_OK(um_monitor_open(&m));
+    um_monitor_attach(m, &ops, &f);
+    CHECK_OK(um_monitor_json(m, &text));
+    CHECK(strstr(text, "\"deadline\":null"));
+    um_free(text);
+    add_deadlines(m, 8);
+    CHECK_OK(um_monitor_json(m, &text));
+    cJSON *json = cJSON_Parse(text);
+    CHECK_EQ(number_at(json, "deadline", "packets"), 8);
+    CHECK_EQ(number_at(json, "deadline", "missed"), 2);
+    CHECK_EQ(number_at(json, "deadline", "miss_rate"), .25);
+    CHECK_EQ(number_at(json, "deadline", "full"), 3);
+    CHECK_EQ(number_at(json, "deadline", "follow"), 5);
+    CHECK(strstr(text, "\"effort\":\"follow\""));
+    const cJSON *stages = cJSON_GetObjectItem(json, "stages_ms");
+    CHECK_NEAR(number_at(stages, "wait", "max"), 4, 1e-6); /* from the receipt on */
+    CHECK_OK(um_monitor_prometheus(m, &page));
+    CHECK(strstr(page, "\nultramotion_deadline_missed_total 2\n"));
+    CHECK(strstr(page, "\nultramotion_packets_by_effort_total{effort=\"follow\"} 5\n"));
+    um_monitor_line(m, line, sizeof line);
+    CHECK_MSG(strstr(line, ", late 25.0 %"), "%s", line);
     cJSON_Delete(json);
     um_free(text);
     um_free(page);

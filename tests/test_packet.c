@@ -265,7 +265,11 @@ TEST(packet_json_visible)
                         .iou = .75f,
                         .source = "sweep/a.png",
                         .name = "bone",
-                        .lost_device = "cuda:0"};
+                        .lost_device = "cuda:0",
+                        .has_deadline = 1,
+                        .missed = 1,
+                        .effort = UM_EFFORT_REPEAT,
+                        .latency_ms = 20.5};
     for (int i = 0; i < 64; i++)
         fields.detector_sha256[i] = 'a';
     const um_packet *p = make(fields);
@@ -290,7 +294,8 @@ TEST(packet_json_visible)
                     "\"objects\":[{\"label\":1,\"name\":\"bone\",\"score\":0.93,"
                     "\"box_xyxy\":[0,0.5,2,2],\"mask\":{\"size\":[2,3],\"counts\":\"01200\"},"
                     "\"mask_area_px\":2,\"iou\":0.75}],"
-                    "\"detected\":false,\"reason\":null,\"scores\":null}");
+                    "\"detected\":false,\"reason\":null,\"scores\":null,"
+                    "\"deadline\":{\"latency_ms\":20.5,\"missed\":true,\"effort\":\"repeat\"}}");
     free(line);
 }
 
@@ -332,7 +337,7 @@ TEST(packet_json_lost)
         "\"as_numpy\":0,\"models\":{\"detector\":null,\"segmenter\":null},\"lost_device\":null,"
         "\"source\":\"\",\"name\":null,\"objects\":[],\"detected\":true,\"reason\":\"no_contact\","
         "\"scores\":{\"s1\":0.5,\"s2\":0.25,\"s3\":1,\"s4\":null,\"c1\":0.75,\"c2\":0,\"c3\":null,"
-        "\"contact\":0.125}}");
+        "\"contact\":0.125},\"deadline\":null}");
     free(line);
     fields.struct_size = sizeof fields;
     fields.state = UM_STATE_RELOCALIZING; /* a box, and no mask */

@@ -7,6 +7,7 @@
 #include "nn/op_ref.h"
 #include "nn/op_sam.h"
 #include "nn/op_track.h"
+#include "pipeline/budget.h"
 #include "pipeline/visibility.h"
 
 /* ---- the state machine on scripted scores ---- */
@@ -337,6 +338,82 @@ TEST(contact)
     CHECK_NEAR(score(&s)[UM_SCORE_CONTACT], 2. / 6, 1e-7);
 }
 
+/* ---- the budget on scripted times ---- */
+
+enum { BUDGET_MS = 40 };
+
+/* A pipeline with these costs; what is done by frame: F full work, f followed, d followed and with
+ * the detector, r repeated. */
+static void hurry(struct um_budget *b, int *since, double full_ms, double follow_ms, int frames,
+                  char *out)
+{
+    for (int i = 0; i < frames; i++) {
+        bool repeat = um_budget_repeats(b);
+        bool detect = b->effort == UM_EFFORT_FULL || *since + 1 >= UM_BUDGET_HEARTBEAT;
+        out[i] = repeat ? 'r' : b->effort == UM_EFFORT_FULL ? 'F' : detect ? 'd' : 'f';
+        um_budget_step(b, BUDGET_MS,
+                       &(struct um_budget_frame){.latency_ms = repeat   ? 1
+                                                               : detect ? full_ms
+                                                                        : follow_ms,
+                                                 .repeated = repeat,
+                                                 .detected = detect && !repeat});
+        *since = repeat ? *since : detect ? 0 : *since + 1;
+    }
+    out[frames] = 0;
+}
+
+TEST(less_is_done_while_it_is_late)
+{
+    char got[600];
+    struct um_budget b = {0};
+    int since = 0;
+    hurry(&b, &since, 39, 20, 50, got); /* in time, if barely */
+    CHECK(strspn(got, "F") == 50);
+    hurry(&b, &since, 90, 20, 2, got); /* twice late is an accident */
+    hurry(&b, &since, 39, 20, 8, got);
+    CHECK_STR(got, "FFFFFFFF");
+    hurry(&b, &since, 90, 20, 3, got); /* three times of eight is not */
+    CHECK(b.effort == UM_EFFORT_FOLLOW);
+    hurry(&b, &since, 90, 20, 400, got); /* and stays so: the heartbeats say what more would cost */
+    CHECK(b.effort == UM_EFFORT_FOLLOW && !strpbrk(got, "Fr"));
+    hurry(&b, &since, 30, 20, 40, got); /* four of them in time */
+    CHECK_MSG(strchr(got, 'F') && !strpbrk(strchr(got, 'F'), "fdr"), "%s", got);
+    CHECK(b.effort == UM_EFFORT_FULL);
+}
+
+TEST(at_most_two_of_three_frames_are_repeated)
+{
+    char got[600];
+    struct um_budget b = {0};
+    int since = 0;
+    hurry(&b, &since, 90, 60, 30, got);
+    CHECK_STR(got, "FFFfffrrfrrfrrfrrfrrdrrfrrfrrf");
+    hurry(&b, &since, 90, 35, 500, got); /* no room to spare: it stays */
+    CHECK(b.effort == UM_EFFORT_REPEAT);
+    hurry(&b, &since, 90, 30, 120, got);
+    CHECK(b.effort == UM_EFFORT_FOLLOW && !strchr(got, 'F'));
+}
+
+/* Costs that invite it to do more, and then punish it: each change lasts longer than the one
+ * before. */
+TEST(a_budget_does_not_flip)
+{
+    struct um_budget b = {0};
+    int since = 0, changes = 0;
+    um_effort before = UM_EFFORT_FULL;
+    for (int i = 0; i < 4000; i++) {
+        char got[2];
+        hurry(&b, &since, b.effort == UM_EFFORT_FULL ? 50 : 30, 20, 1, got);
+        changes += b.effort != before;
+        before = b.effort;
+    }
+    CHECK_MSG(changes >= 8 && changes <= 24, "%d changes in 4000 frames", changes);
+    hurry(&b, &since, 30, 20, 600, (char[601]){0}); /* the trouble is over */
+    CHECK(b.effort == UM_EFFORT_FULL);
+    hurry(&b, &since, 30, 20, 3000, (char[3001]){0});
+    CHECK_EQ(b.patience, 4);
+}
+
 TEST(depth)
 {
     struct um_place a = {.known = true,
@@ -436,6 +513,67 @@ TEST(a_frame_without_the_detector_is_cheaper)
     CHECK_MSG(least[0] * 3 < least[1], "detect: %.2f ms without, %.2f ms with it", least[0],
               least[1]);
     um_pipeline_close(&p);
+}
+
+/* A budget that nothing can keep: less is done while the view is steady, and each packet says so.
+ */
+static void check_hurry(const um_pipeline_settings *s)
+{
+    enum { FRAMES = 26 };
+    /* full until steady; when three frames without the detector were late too, two of three are not
+     * looked at */
+    static const char want[FRAMES + 1] = "1111111000rr0rr0rr0rr0rr1r";
+    static uint8_t before[W * H], mask[W * H];
+    um_pipeline *p = fixture_pipeline(s);
+    for (int i = 0; i < FRAMES; i++) {
+        const um_packet *k = NULL;
+        um_frame *f = steady_frame(i);
+        CHECK_OK(pass(p, f, &k));
+        um_frame_unref(&f);
+        bool repeated = want[i] == 'r';
+        CHECK_MSG(k->detected == (want[i] == '1'), "frame %d", i);
+        CHECK_MSG((k->reason == UM_REASON_NO_TIME) == repeated, "frame %d", i);
+        CHECK_EQ(k->tag, i < 2         ? UM_TAG_WITHHELD
+                         : repeated    ? UM_TAG_STALE
+                         : k->detected ? UM_TAG_FRESH
+                                       : UM_TAG_PREDICTED);
+        CHECK(k->has_deadline && k->missed && k->latency_ms >= k->ms.total);
+        CHECK_EQ(k->effort, i < 3 ? UM_EFFORT_FULL : i < 10 ? UM_EFFORT_FOLLOW : UM_EFFORT_REPEAT);
+        um_packet_mask(k, mask, 1);
+        if (repeated) {
+            CHECK(memcmp(mask, before, sizeof mask) == 0 && k->has_mask && k->has_box);
+            CHECK(!k->transfers.up && !k->transfers.down && isnan(k->scores[UM_SCORE_LINE]));
+        }
+        memcpy(before, mask, sizeof mask);
+    }
+    CHECK_OK(um_pipeline_set_label(p, 0)); /* what is shown may be of another class */
+    const um_packet *k = NULL;
+    um_frame *f = steady_frame(FRAMES);
+    CHECK_OK(pass(p, f, &k));
+    um_frame_unref(&f);
+    CHECK(k->detected);
+    um_pipeline_close(&p);
+}
+
+TEST(a_budget_that_cannot_be_kept)
+{
+    um_pipeline_settings s = tracked(fixture("guard"), UM_GATE_SPECULATIVE, 1);
+    s.budget_ms = 1e-6;
+    check_hurry(&s);
+    s = tracked(fixture("cpu"), UM_GATE_SYNC, 1);
+    s.budget_ms = 1e-6;
+    s.sam_as_numpy = UM_MASK_HOST;
+    check_hurry(&s);
+}
+
+TEST(a_budget_that_is_kept_changes_nothing)
+{
+    um_pipeline_settings s = tracked(fixture("cpu"), UM_GATE_SYNC, 3);
+    s.budget_ms = 3.6e6;
+    check_steady(&s, 10, "1111111001", 0, 0);
+    s.budget_ms = -1;
+    um_pipeline *p = NULL;
+    CHECK(um_pipeline_open(&p, &s) == UM_EINVAL && !p);
 }
 
 struct told {

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "monitor/times.h"
+#include "stream/lag.h"
 #include "tools/summary.h"
 
 #include <errno.h>
@@ -793,13 +794,13 @@ TEST(a_stuck_sink_is_given_up_and_the_others_go_on)
 
 TEST(a_stop_ends_a_run_with_a_stuck_sink)
 {
-    for (int realtime = 0; realtime < 2; realtime++) {
+    for (unsigned realtime = 0; realtime < 2; realtime++) {
         struct bench b;
         char stuck[300];
         int reader = stuck_fifo("stuck", stuck, sizeof stuck);
         bench_init(&b, "cpu", "phantom:seed=3,frames=0" SMALL);
         bench_sink(&b, stuck, NULL);
-        b.set.realtime = realtime;
+        b.set.realtime = (int)realtime;
         bench_start(&b);
         CHECK(event_wait(&b.packets, 5)); /* one is being written, four wait: it blocks now */
         uint64_t begun = um_clock_ns();
@@ -1314,6 +1315,209 @@ TEST(a_program_adds_kinds_of_sources_and_sinks)
     CHECK_OK(um_run_join(b.run));
     CHECK_STR(noted, "0 down/one first;2 down/one later;3 down/one later;");
     CHECK(bench_counts(&b).unreadable == 1 && strcmp(b.last, "one is out of order") == 0);
+    bench_finish(&b);
+}
+
+/* ---- clocks ---- */
+
+/* A second of pictures, ten of them; what is said of them. */
+static enum um_lag_news hear(struct um_lag *l, double *now, double clock, double lag)
+{
+    enum um_lag_news news = UM_LAG_NOTHING;
+    double back = l->stamp - (*now - clock - lag);
+    if (back > 0 && back < 10) /* what comes later is waited for */
+        *now += back;
+    for (int i = 0; i < 10; i++) {
+        enum um_lag_news n = um_lag_step(l, .5, *now - clock - lag, *now + .002 * (i % 3));
+        news = n == UM_LAG_NOTHING ? news : n;
+        *now += .1;
+    }
+    return news;
+}
+
+TEST(a_sender_that_falls_behind_is_told_once)
+{
+    struct um_lag l = {0};
+    double now = 1e6;
+    for (int i = 0; i < 20; i++)
+        CHECK_EQ(hear(&l, &now, 77, .3), UM_LAG_NOTHING); /* a sender whose way takes 0.3 s */
+    CHECK_NEAR(l.offset, 77.3, .005);
+    CHECK_MSG(l.lag < .006, "%g", l.lag);
+    CHECK_EQ(hear(&l, &now, 77, .7), UM_LAG_NOTHING); /* 0.4 s more: not yet */
+    CHECK_NEAR(l.lag, .4, .01);
+    CHECK_EQ(hear(&l, &now, 77, .9), UM_LAG_NOTHING); /* for not quite a second */
+    CHECK_EQ(hear(&l, &now, 77, .3), UM_LAG_NOTHING);
+    CHECK_EQ(hear(&l, &now, 77, .9), UM_LAG_NOTHING);
+    CHECK_EQ(hear(&l, &now, 77, 1.5), UM_LAG_RAISED); /* it grows */
+    CHECK(l.alarm);
+    CHECK_EQ(hear(&l, &now, 77, 2.5), UM_LAG_NOTHING);
+    CHECK_EQ(hear(&l, &now, 77, .7), UM_LAG_NOTHING); /* between half the limit and the limit */
+    CHECK_EQ(hear(&l, &now, 77, .5), UM_LAG_NOTHING);
+    CHECK_EQ(hear(&l, &now, 77, .5), UM_LAG_CLEARED);
+    CHECK(!l.alarm);
+}
+
+TEST(clocks_may_drift_and_be_set)
+{
+    struct um_lag l = {0};
+    double now = 1e6;
+    for (int i = 0; i < 4000; i++) /* a sender's clock that is slow by 100 ppm, for an hour */
+        CHECK_EQ(hear(&l, &now, 5 + 1e-4 * i, .01), UM_LAG_NOTHING);
+    CHECK_MSG(l.lag < .01, "%g", l.lag);
+    CHECK_EQ(hear(&l, &now, -60, .01), UM_LAG_NOTHING); /* set forward */
+    CHECK_NEAR(l.offset, -59.99, .005);
+    CHECK_EQ(hear(&l, &now, 300, .01), UM_LAG_NOTHING); /* set back: begun anew */
+    CHECK_NEAR(l.offset, 300.01, .005);
+    CHECK_MSG(l.lag < .006, "%g", l.lag);
+    for (int i = 0; i < 10; i++) /* no alarm was asked for */
+        CHECK_EQ(um_lag_step(&l, 0, l.stamp, l.received + 1), UM_LAG_NOTHING);
+    CHECK(l.lag > 9);
+}
+
+/* A live sender on scripted clocks; each picture comes when the one before has its packet. */
+static struct bench *sender_bench;
+static char sender_why[128];
+
+static um_status sender_open(void *priv, const char *arg, const um_source_settings *settings,
+                             int wake_fd)
+{
+    (void)priv, (void)arg, (void)settings, (void)wake_fd;
+    return UM_OK;
+}
+
+static um_status sender_read(void *priv, uint64_t index, um_frame **frame)
+{
+    static const char lag[] = "000333321000"; /* s; stamped each second */
+    (void)priv;
+    if (index >= sizeof lag - 1 || !event_wait(&sender_bench->packets, (int)index))
+        return UM_EOF;
+    if (index == 7) /* the last of the late ones has its packet */
+        um_monitor_ready(sender_bench->set.monitor, sender_why, sizeof sender_why);
+    *frame = tiny_frame(64, 80, 1);
+    (*frame)->received_ns = (1 + index + (uint64_t)(lag[index] - '0')) * 1000000000u;
+    (*frame)->ts = 5000 + (double)index;
+    return UM_OK;
+}
+
+TEST(a_lag_that_grows_is_an_alarm)
+{
+    static const um_source_ops ops = {.struct_size = sizeof ops,
+                                      .scheme = "sender",
+                                      .usage = "sender:",
+                                      .open = sender_open,
+                                      .read = sender_read,
+                                      .live = 1};
+    struct bench b;
+    char *text = NULL;
+    CHECK_OK(um_source_register(&ops));
+    bench_init(&b, "cpu", "sender:");
+    sender_bench = &b;
+    CHECK_OK(um_monitor_open(&b.set.monitor));
+    um_monitor *m = um_monitor_ref(b.set.monitor);
+    b.set.lag_alarm_ms = 1000;
+    bench_start(&b);
+    CHECK_OK(um_run_join(b.run));
+    CHECK_EQ(event_count(&b.packets), 12);
+    CHECK_STR(sender_why, "pictures come 3.0 s later than they could");
+    CHECK_EQ(event_count(&b.problems), 2);
+    CHECK_STR(b.last, "sender:: pictures come in time again");
+    CHECK_OK(um_monitor_json(m, &text));
+    CHECK_MSG(strstr(text, "\"alarm\":false,\"alarms\":1"), "%s", text);
+    um_free(text);
+    um_monitor_close(&m);
+    um_monitor_close(&b.set.monitor);
+    bench_finish(&b);
+}
+
+/* Two pictures, and one that is ten seconds old. */
+static um_status aged_read(void *priv, uint64_t index, um_frame **frame)
+{
+    (void)priv;
+    if (index > 2 || !event_wait(&sender_bench->packets, (int)index))
+        return UM_EOF;
+    *frame = tiny_frame(64, 80, 1);
+    (*frame)->received_ns = um_clock_ns() - (index == 2) * 10000000000u;
+    return UM_OK;
+}
+
+TEST(what_is_too_old_is_not_worked_on)
+{
+    static const um_source_ops ops = {.struct_size = sizeof ops,
+                                      .scheme = "aged",
+                                      .usage = "aged:",
+                                      .open = sender_open,
+                                      .read = aged_read};
+    CHECK_OK(um_source_register(&ops));
+    for (unsigned realtime = 0; realtime < 2; realtime++) {
+        struct bench b;
+        bench_init(&b, "cpu", "aged:");
+        sender_bench = &b;
+        b.set.realtime = (int)realtime;
+        b.set.max_age_ms = 9000; /* more than a sanitizer takes for a picture */
+        bench_start(&b);
+        CHECK_OK(um_run_join(b.run));
+        CHECK_EQ(bench_counts(&b).too_old, realtime);
+        CHECK_EQ(bench_counts(&b).frames, 3 - realtime);
+        CHECK_EQ(event_count(&b.problems), 0);
+        bench_finish(&b);
+    }
+}
+
+/* ---- a driver that does not come back ---- */
+
+static struct event stuck_let_go = EVENT;
+
+static void stuck_packet(void *ctx, const um_packet *packet, const um_frame *frame,
+                         const um_truth *truth)
+{
+    struct bench *b = ctx;
+    (void)frame, (void)truth;
+    event_add(&b->packets);
+    if (packet->frame_id == 2)
+        event_wait(&stuck_let_go, 1);
+}
+
+/* It is named, its sinks are closed, and nobody waits for it. */
+TEST(a_run_whose_pipeline_is_stuck_ends)
+{
+    struct bench b;
+    held_begin();
+    bench_init(&b, "cpu", "phantom:seed=3,frames=0" SMALL);
+    bench_sink(&b, "held:", NULL);
+    b.set.on_packet = stuck_packet;
+    b.set.stall_ms = SANITIZED ? 5000 : 300; /* a frame may take so long */
+    um_monitor *m = NULL;
+    CHECK_OK(um_monitor_open(&m));
+    b.set.monitor = m;
+    held_let_go();
+    bench_start(&b);
+    CHECK_EQ(um_run_join(b.run), UM_EDEVICE);
+    CHECK_MSG(strstr(um_last_error(), "stalled: the pipeline has been at frame 2 for "), "%s",
+              um_last_error());
+    um_run_counts counts = bench_counts(&b);
+    CHECK(counts.stalled == 1 && counts.left_behind == 1 && counts.frames == 3);
+    um_run_close(&b.run);
+    CHECK_EQ(event_count(&b.packets), 3);
+    event_add(&stuck_let_go);
+    um_monitor_close(&m);
+    bench_finish(&b);
+    CHECK(event_wait(&held_closed, 1));
+    held_end();
+}
+
+/* Time that a run waits for its source is not the pipeline's. */
+TEST(a_silent_source_is_no_stall)
+{
+    struct bench b;
+    bench_init(&b, "cpu", "push:");
+    b.set.stall_ms = 1;
+    b.set.receive = 1;
+    bench_start(&b);
+    const um_packet *k = NULL;
+    CHECK_EQ(um_run_receive(b.run, 50, &k), UM_AGAIN);
+    um_source_finish(b.source);
+    CHECK_OK(um_run_join(b.run));
+    CHECK_EQ(bench_counts(&b).stalled, 0);
     bench_finish(&b);
 }
 

@@ -18,4 +18,7 @@ um_status bench_frame(um_pipeline *pipeline, um_frame *frame, const um_packet **
 int bench_residency(const struct options *o, um_device *dev, um_detector *detector,
                     um_segmenter *segmenter);
 
+/* What a live run adds to the pipeline's time: tools/bench_live.c. */
+int bench_live(const struct options *o, um_device *dev, um_pipeline *pipeline);
+
 #endif

@@ -75,6 +75,9 @@ static const struct row table[] = {
      "alone if masks diverge"},
     {"shadow-every", 0, INTEGER, AT(shadow_every), 0, 0, 1, 1000000, RUN | ON_REPLAY, "N",
      "with --shadow: on every N-th frame; default 30"},
+    {"budget-ms", 0, FLOAT, AT(budget_ms), 0, 0, 0, 3.6e6, RUN, "B",
+     "from a frame's receipt to its packet: who is late is counted, and with --track (then the "
+     "default) less work is done while that lasts; default 0 = none"},
     {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, RUN | ON_BENCH | KEPT, "speculative|sync",
      "read nothing back before the packet, or the score first; default: sync on cpu, else "
      "speculative"},
@@ -115,8 +118,8 @@ static const struct row table[] = {
     {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15,
      STREAM | ON_PHANTOM | ON_BENCH | ON_IGTL | ON_VAL | ON_REPLAY, "N",
      "stop after N frames (igtl sniff: messages)"},
-    {"fps", 0, FLOAT, AT(fps), 0, 0, 0, 10000, ON_IGTL, "N",
-     "frames a second to send; default: as fast as they are taken"},
+    {"fps", 0, FLOAT, AT(fps), 0, 0, 0, 10000, ON_IGTL | ON_BENCH, "N",
+     "frames a second to send; default: as fast as they are taken (bench live: 25, then 60)"},
     {"igtl-crc", 0, TEXT, AT(igtl_crc), 0, 0, 0, 0, RUN, "check|count|ignore",
      "wrong CRCs of an OpenIGTLink source: refused (default), counted, or not looked at"},
     {"igtl-coord", 0, TEXT, AT(igtl_coord), 0, 0, 0, 0, RUN, "assume-ras|honour",
@@ -134,6 +137,12 @@ static const struct row table[] = {
      "greatest"},
     {"realtime", 0, FLAG, AT(realtime), 0, 0, 0, 0, RUN | ON_REPLAY, NULL,
      "a frame that waits is replaced by the newest, and counted (replay: at its own times)"},
+    {"max-age-ms", 0, INTEGER, AT(max_age_ms), 0, 0, 0, 1e6, RUN, "N",
+     "with --realtime: a frame that was received longer ago is not worked on, and counted; 0 = "
+     "whatever its age; default: run: 0, serve: 2000"},
+    {"lag-alarm-ms", 0, INTEGER, AT(lag_alarm_ms), 0, 0, 0, 1e6, RUN, "N",
+     "a live sender's pictures that come later than at best by more, for a second: an alarm; "
+     "default 500, 0 = never"},
     {"verify", 0, FLAG, AT(verify), 0, 0, 0, 0, ON_REPLAY, NULL,
      "hold each packet against the recorded one, bit for bit but for times; exit 3 at the first "
      "that differs"},
@@ -160,6 +169,9 @@ static const struct row table[] = {
      "a sink that is behind: wait for it (default), or drop the oldest packet and count it"},
     {"sink-deadline", 0, FLOAT, AT(sink_deadline), 0, 0, 0, 86400, RUN | ON_REPLAY, "SECONDS",
      "give up a sink that takes longer for a packet; default 10, 0 = never"},
+    {"stall-deadline", 0, FLOAT, AT(stall_deadline), 0, 0, 0, 86400, RUN, "SECONDS",
+     "end with 1 and the reason when the pipeline does not come back from a frame; default: run: 0 "
+     "= never, serve: 60"},
     {"assert-transfers", 0, NUMBERS, AT(assert_transfers), AT(has_assert), 2, 0, 1000, RUN,
      "UP,DOWN", "exit 3 at the first frame with more copies between host and device"},
     {"inflight", 0, INTEGER, AT(inflight), 0, 0, 1, UM_INFLIGHT_MAX, RUN | ON_BENCH | KEPT, "N",
@@ -255,9 +267,12 @@ static struct options defaults(void)
                             .seed = 1,
                             .guard_seed = 1,
                             .rounds = 10,
+                            .max_age_ms = -1,
+                            .lag_alarm_ms = 500,
                             .inflight = 1,
                             .objects = 1,
                             .sink_deadline = 10,
+                            .stall_deadline = -1,
                             .kpi_max_mb = 64};
 }
 

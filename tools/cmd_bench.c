@@ -298,11 +298,12 @@ int command_bench(const struct options *o)
     um_device *dev = NULL;
     um_detector *detector = NULL;
     um_segmenter *segmenter = NULL;
+    um_pipeline *pipeline = NULL;
     int code = EXIT_FAILED;
     bool residency = strcmp(what, "residency") == 0;
     if (strcmp(what, "pipeline") != 0 && strcmp(what, "stages") != 0 && !residency &&
-        strcmp(what, "kernels") != 0)
-        return cli_usage("bench: \"%s\" is not pipeline, stages, residency or kernels", what);
+        strcmp(what, "kernels") != 0 && strcmp(what, "live") != 0)
+        return cli_usage("bench: \"%s\" is not pipeline, stages, residency, kernels or live", what);
     if (residency && o->sam_as_numpy >= 0)
         return cli_usage("bench residency runs both modes: no --sam-as-numpy");
     if (o->gate && strcmp(o->gate, "sync") != 0 && strcmp(o->gate, "speculative") != 0)
@@ -318,12 +319,16 @@ int command_bench(const struct options *o)
         code = bench_kernels(o, dev, detector, segmenter);
     else if (residency)
         code = bench_residency(o, dev, detector, segmenter);
-    else if (strcmp(what, "stages") == 0)
+    else if (strcmp(what, "live") == 0) {
+        st = open_pipeline(&pipeline, o, detector, segmenter);
+        code = st == UM_OK ? bench_live(o, dev, pipeline) : cli_fail(st);
+    } else if (strcmp(what, "stages") == 0)
         code = o->serve ? serve_stages(detector, segmenter)
                         : bench_stages(o, dev, detector, segmenter);
     else
         code = o->serve ? serve_pipeline(o, detector, segmenter)
                         : bench_pipeline(o, dev, detector, segmenter);
+    um_pipeline_close(&pipeline);
     um_segmenter_close(&segmenter);
     um_detector_close(&detector);
     um_device_close(&dev);

@@ -268,7 +268,9 @@ static bool pipeline_settings(const struct options *o, const struct engine *e,
     s->objects = o->objects;
     s->per_class = o->per_class;
     s->inflight = o->inflight;
-    s->track = o->track >= 0 ? o->track : o->detect_every > 1;
+    s->budget_ms = (double)o->budget_ms;
+    s->track =
+        o->track >= 0 ? o->track : o->detect_every > 1 || (o->budget_ms > 0 && o->objects == 1);
     s->theta_on = o->theta_on;
     s->theta_off = o->theta_off;
     s->theta_cont = o->theta_cont;
@@ -487,6 +489,9 @@ static int run_and_report(const struct options *o, struct verify *verify)
     run.n_sinks = out.n;
     run.strict = o->strict;
     run.realtime = o->realtime;
+    run.max_age_ms = o->max_age_ms > 0 ? o->max_age_ms : 0;
+    run.lag_alarm_ms = o->lag_alarm_ms;
+    run.stall_ms = o->stall_deadline > 0 ? (int)(o->stall_deadline * 1000) : 0;
     run.on_packet = on_packet;
     run.on_problem = on_problem;
     run.ctx = &p;
@@ -511,7 +516,7 @@ static int run_and_report(const struct options *o, struct verify *verify)
         fprintf(stderr, "ultramotion: %s: no usable frame\n", o->positional[0]);
     if (nothing)
         code = EXIT_FAILED;
-    if (o->dump && counts.frames) {
+    if (o->dump && counts.frames && !counts.stalled) {
         um_status dumped = um_pipeline_dump(running(&p), o->dump);
         if (dumped != UM_OK && code == EXIT_DONE)
             code = cli_fail(dumped);
@@ -531,6 +536,8 @@ static int run_and_report(const struct options *o, struct verify *verify)
         code = EXIT_ASSERTION;
 done:
     code = close_outputs(&out, code);
+    if (counts.stalled) /* what it is stuck in cannot be closed */
+        _exit(code);
     close_engine(&p.spare); /* it borrows the lost device's name */
     close_engine(&p.first);
     um_source_close(&source);
@@ -709,6 +716,10 @@ int command_serve(const struct options *o)
 {
     struct options live = *o;
     live.realtime = true;
+    if (live.max_age_ms < 0)
+        live.max_age_ms = 2000;
+    if (live.stall_deadline < 0)
+        live.stall_deadline = 60;
     if (live.track < 0) /* several structures have no common state */
         live.track = live.objects == 1;
     if (!live.on_sink_full)

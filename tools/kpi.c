@@ -213,8 +213,12 @@ static um_status write_packet(struct kpi *k, const um_packet *p)
         st = write_line(k, line);
     snprintf(line, sizeof line,
              "{\"ts\":%.6f,\"event\":\"infer_frame\",\"frame\":%llu,\"latency_ms\":%.3f,"
-             "\"conf\":%.4f,\"state\":\"%s\"}",
-             ts, frame, p->ms.total, (double)p->score, um_state_name(p->state));
+             "\"conf\":%.4f,\"state\":\"%s\"%s%s%s}",
+             ts, frame, p->ms.total, (double)p->score, um_state_name(p->state),
+             !p->has_deadline ? ""
+             : p->missed      ? ",\"missed\":1,\"effort\":\""
+                              : ",\"missed\":0,\"effort\":\"",
+             p->has_deadline ? um_effort_name(p->effort) : "", p->has_deadline ? "\"" : "");
     return st == UM_OK ? write_line(k, line) : st;
 }
 

@@ -37,7 +37,8 @@ static void watch(struct periodic *p)
 {
     static const double LIMIT_S = 0.7;
     char why[256], text[300];
-    bool stalled = !um_monitor_alive(p->monitor, LIMIT_S, why, sizeof why);
+    bool stalled = !um_monitor_alive(p->monitor, LIMIT_S, why, sizeof why) ||
+                   !um_monitor_hears(p->monitor, LIMIT_S, why, sizeof why);
     if (stalled && !p->stalled) {
         snprintf(text, sizeof text, "stalled: %s", why);
         say(text);

@@ -150,6 +150,19 @@ static void print_ledger(FILE *f, const um_monitor_view *v)
             (double)v->down_bytes / 1024 / (double)v->packets, (unsigned long long)v->setup_copies);
 }
 
+static void print_deadline(FILE *f, const um_monitor_view *v)
+{
+    if (!v->with_deadline)
+        return;
+    fprintf(f, "deadline   missed by %llu of %llu packets (%.1f %%); effort",
+            (unsigned long long)v->missed, (unsigned long long)v->with_deadline,
+            100 * (double)v->missed / (double)v->with_deadline);
+    for (int i = 0; i < UM_EFFORTS; i++)
+        fprintf(f, "%s %llu %s", i ? "," : "", (unsigned long long)v->effort[i],
+                um_effort_name((um_effort)i));
+    fprintf(f, "\n");
+}
+
 void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts,
                    const um_monitor_view *view, double seconds)
 {
@@ -162,6 +175,8 @@ void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts
         fprintf(f, ", %llu without a finite result", (unsigned long long)counts->not_finite);
     if (counts->replaced)
         fprintf(f, ", %llu replaced by a newer one", (unsigned long long)counts->replaced);
+    if (counts->too_old)
+        fprintf(f, ", %llu too old", (unsigned long long)counts->too_old);
     if (counts->dropped)
         fprintf(f, ", %llu packets dropped by sinks", (unsigned long long)counts->dropped);
     if (counts->device_lost)
@@ -169,6 +184,7 @@ void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts
     fprintf(f, "; %.1f s, %.1f fps\n", seconds, seconds > 0 ? (double)counts->frames / seconds : 0);
     print_times(f, view);
     print_ledger(f, view);
+    print_deadline(f, view);
     if (s->tracked)
         fprintf(
             f,

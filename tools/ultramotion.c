@@ -51,7 +51,7 @@ static const struct command commands[] = {
      "what it missed counts as Dice 0, distances and lines are of what was found.\n"},
     {"phantom", ON_PHANTOM, command_phantom, 0, 0, "-o DIR [--frames N] [--seed N] [--look hard]",
      "write synthetic ultrasound frames with truth", NULL},
-    {"bench", ON_BENCH, command_bench, 0, 1, "[pipeline|stages|residency|kernels]",
+    {"bench", ON_BENCH, command_bench, 0, 1, "[pipeline|stages|residency|kernels|live]",
      "measure, JSON lines on stdout",
      "pipeline   whole frames of the phantom, by stage (default; 20 frames)\n"
      "stages     each network alone, on noise\n"

@@ -30,6 +30,7 @@ typedef struct um_frame {
                              um_frame_set_source() */
     int has_ts; /**< ts is a stamp of the source's own, 0 included; else it is the time of receipt
                  */
+    uint64_t received_ns; /**< when a source had it whole, by CLOCK_MONOTONIC; 0 = unknown */
 } um_frame;
 
 /**

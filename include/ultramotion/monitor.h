@@ -2,7 +2,7 @@
 #ifndef ULTRAMOTION_MONITOR_H
 #define ULTRAMOTION_MONITOR_H
 
-#include "ultramotion/device.h"
+#include "ultramotion/packet.h"
 #include "ultramotion/status.h"
 
 #include <stddef.h>
@@ -47,6 +47,8 @@ typedef struct um_monitor_view {
     uint64_t up_bytes, down_bytes, waits;
     um_transfers last, least, most; /**< of a frame: the last one's, and each count's extremes */
     um_times time[UM_TIMES];
+    uint64_t with_deadline, missed; /**< packets of a pipeline with a budget, and those too late */
+    uint64_t effort[UM_EFFORTS];    /**< how many the budget allowed each */
 } um_monitor_view;
 /** Fill `v`, of which the caller knows `struct_size` bytes, with zeros. */
 UM_API void um_monitor_view_init(um_monitor_view *v, size_t struct_size);
@@ -78,7 +80,12 @@ UM_API void um_monitor_line(um_monitor *monitor, char *text, size_t size);
  * frame for no more than that and twice the longest so far? `why` names who has, in at most
  * size - 1 characters; "" if nobody. @return 1, or 0. */
 UM_API int um_monitor_alive(um_monitor *monitor, double limit_s, char *why, size_t size);
-/** Is it ready: a run goes on, is alive (10 s), and its last packet is at most 5 s old? */
+/** Does a live source that has given frames go on giving them: has it been silent for no more than
+ * limit_s seconds and twice the time between its last two frames? `why` as above. @return 1, or 0.
+ */
+UM_API int um_monitor_hears(um_monitor *monitor, double limit_s, char *why, size_t size);
+/** Is it ready: a run goes on, is alive (10 s), its last packet is at most 5 s old, and no alarm of
+ * um_run_settings.lag_alarm_ms is on? */
 UM_API int um_monitor_ready(um_monitor *monitor, char *why, size_t size);
 
 /**

@@ -35,9 +35,19 @@ typedef enum um_reason {
     UM_REASON_LOW_SCORE,   /**< S1 to S4 say that the mask is not the structure */
     UM_REASON_UNCONFIRMED, /**< found again; C1 to C3 have not yet said that it is */
     UM_REASON_FROZEN,      /**< the same picture, pixel by pixel, several times in a row */
-    UM_REASON_NO_CONTACT   /**< no speckle: the probe touches nothing */
+    UM_REASON_NO_CONTACT,  /**< no speckle: the probe touches nothing */
+    UM_REASON_NO_TIME      /**< the budget left none: nothing looked at this picture */
 } um_reason;
 UM_API const char *um_reason_name(um_reason reason); /**< "not_found", …; NULL of NONE */
+
+/** How much work a frame may get (um_pipeline_settings.budget_ms), where all is steady. */
+typedef enum um_effort {
+    UM_EFFORT_FULL,   /**< as without a budget */
+    UM_EFFORT_FOLLOW, /**< prompt from the mask before; the detector on every 8th frame */
+    UM_EFFORT_REPEAT, /**< and two frames of three show the mask before once more, `stale` */
+    UM_EFFORTS
+} um_effort;
+UM_API const char *um_effort_name(um_effort effort); /**< "full", … */
 
 /** Places in um_packet.scores, all 0 to 1; NaN = not defined. docs/STATE.md has the formulas. */
 enum um_score {
@@ -113,8 +123,13 @@ typedef struct um_packet {
     int objects;          /**< how many um_packet_object() has, best first; 0 when LOST */
     um_tag tag;
     um_reason reason;
-    int detected;   /**< 0: the detector was left out; `score` is of the frame that it last saw */
-    int has_scores; /**< a pipeline that keeps track made this */
+    int detected;     /**< 0: the detector was left out; `score` is of the frame that it last saw */
+    int has_scores;   /**< a pipeline that keeps track made this */
+    int has_deadline; /**< a pipeline with a budget made this */
+    int missed;       /**< latency_ms is above the budget */
+    um_effort effort; /**< that the budget allowed */
+    double latency_ms; /**< from um_frame.received_ns, where it is known, else from
+                          um_pipeline_send(), until the packet was made */
 } um_packet;
 
 /**

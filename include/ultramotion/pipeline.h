@@ -52,6 +52,9 @@ typedef struct um_pipeline_settings {
                          differs is counted (um_pipeline_shadow()). Masks with a Dice below 0.98,
                          boxes or classes that differ, or numbers that only legacy mode has: from
                          that frame on legacy mode alone makes the packets. 0 (default): no */
+    double budget_ms; /**< a packet is to be made within so long of its frame's receipt: who is late
+                         is told in the packet, and with `track` less work is done while that
+                         happens (um_effort, docs/VIEWER.md). 0 (default): no budget */
 } um_pipeline_settings;
 
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */

@@ -16,9 +16,9 @@ extern "C" {
  * the source, one drives the pipeline, one writes each sink. Its memory does not depend on how many
  * frames there are.
  *
- * It always ends: within 2 s after um_run_stop(), an error or the last sink's end (the frames in
- * flight are finished first), whatever its source and sinks wait for. Who does not answer is given
- * up, named and left behind.
+ * It always ends (with stall_ms also when the pipeline never comes back): within 2 s after
+ * um_run_stop(), an error or the last sink's end (the frames in flight are finished first),
+ * whatever its source and sinks wait for. Who does not answer is given up, named and left behind.
  */
 typedef struct um_run um_run;
 
@@ -38,8 +38,8 @@ typedef struct um_run_settings {
      * frame, else NULL. */
     void (*on_packet)(void *ctx, const um_packet *packet, const um_frame *frame,
                       const um_truth *truth);
-    /** Called on the run's thread for every frame without a packet and every failed sink with what
-     * happened. */
+    /** Called on the run's thread for every frame without a packet that is not merely too late,
+     * every failed sink and every alarm with what happened. */
     void (*on_problem)(void *ctx, const char *text);
     /**
      * Called on the run's thread at the first loss of the device; um_last_error() says why it was
@@ -53,6 +53,13 @@ typedef struct um_run_settings {
     void *ctx;
     um_monitor *monitor; /**< is told everything and may be asked; the run takes a reference. NULL:
                             nobody is told */
+    int max_age_ms;   /**< with realtime: a frame that was received longer ago is not worked on any
+                         more, and counted; 0 (default) = whatever its age */
+    int lag_alarm_ms; /**< of a live source: on_problem and the monitor are told when for a second
+                         pictures have come later than at best by more, and when they have again
+                         come by less than half of it; 0 (default) = never */
+    int stall_ms; /**< end with UM_EDEVICE when the pipeline or on_packet has been at a frame for
+                     so long; see um_run_counts.stalled. 0 (default) = wait for it */
 } um_run_settings;
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
 UM_API void um_run_settings_init(um_run_settings *s, size_t struct_size);
@@ -72,6 +79,9 @@ typedef struct um_run_counts {
     int left_behind;   /**< threads of source or sinks that did not come back: the process should
                           end with _exit(), as exit() might wait for what they hold */
     uint64_t relocalizing; /**< packets of that state */
+    uint64_t too_old;      /**< frames that were older than max_age_ms */
+    int stalled; /**< 1: the pipeline did not come back within stall_ms. Its thread is left
+                    behind in it: neither it nor its models may be closed, only _exit() helps */
 } um_run_counts;
 /** Fill `c`, of which the caller knows `struct_size` bytes, with zeros. Threads: any. */
 UM_API void um_run_counts_init(um_run_counts *c, size_t struct_size);
@@ -90,8 +100,8 @@ UM_API void um_run_stop(um_run *run);
  *
  * @return UM_OK (also when stopped); UM_EASSERT for a transfer assertion; UM_EIO when a sink failed
  * (the others went on) or all did; UM_EFORMAT or UM_EIO for an unreadable frame, UM_ENUMERIC for a
- * result that is not finite, with `strict`; UM_EDEVICE for a lost device that nothing replaced;
- * UM_EINVAL if it was not started. Threads: any but the run's own.
+ * result that is not finite, with `strict`; UM_EDEVICE for a lost device that nothing replaced, or
+ * a stall (stall_ms); UM_EINVAL if it was not started. Threads: any but the run's own.
  */
 UM_API um_status um_run_join(um_run *run);
 /** What it has done so far; out->struct_size says what the caller knows. Threads: any. */

@@ -178,6 +178,15 @@ def test_asserted_transfers_are_raised(device):
             strict(np.zeros((64, 64), np.uint8))
 
 
+def test_deadlines(detector, device, packets):
+    assert all(p.deadline is None for p in packets)
+    with Pipeline(detector, ultramotion.Segmenter(device=device, canvas=64), budget_ms=1e-6) as pipeline:
+        for p in run(SOURCE, pipeline=pipeline):
+            said = p.to_dict()["deadline"]
+            assert p.deadline["missed"] and p.deadline["effort"] == "full" == said["effort"]
+            assert p.deadline["latency_ms"] == pytest.approx(said["latency_ms"], rel=1e-4) and p.deadline["latency_ms"] >= p.stages_ms["total"]
+
+
 def test_kpi_lines(detector, device, packets, caplog):
     lines = []
     with Pipeline(detector, ultramotion.Segmenter(device=device, canvas=64), kpi=lines.append) as told:

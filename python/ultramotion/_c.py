@@ -184,6 +184,7 @@ class Frame(Record):
         ("spacing_mm", c_double * 2),
         ("source", c_char_p),
         ("has_ts", c_int),
+        ("received_ns", c_uint64),
     ]
 
 
@@ -337,6 +338,10 @@ class Packet(Record):
         ("reason", c_int),
         ("detected", c_int),
         ("has_scores", c_int),
+        ("has_deadline", c_int),
+        ("missed", c_int),
+        ("effort", c_int),
+        ("latency_ms", c_double),
     ]
 
 
@@ -365,6 +370,7 @@ class PipelineSettings(Record):
         ("theta_cont", c_float),
         ("detect_every", c_int),
         ("shadow_every", c_int),
+        ("budget_ms", c_double),
     ]
 
 
@@ -417,6 +423,9 @@ class RunSettings(Record):
         ("on_device_lost", c_void_p),
         ("ctx", c_void_p),
         ("monitor", c_void_p),
+        ("max_age_ms", c_int),
+        ("lag_alarm_ms", c_int),
+        ("stall_ms", c_int),
     ]
 
 
@@ -435,6 +444,8 @@ class RunCounts(Record):
         ("stopped", c_int),
         ("left_behind", c_int),
         ("relocalizing", c_uint64),
+        ("too_old", c_uint64),
+        ("stalled", c_int),
     ]
 
 
@@ -500,6 +511,10 @@ CONSTANTS = {
     "UM_REASON_UNCONFIRMED": 3,
     "UM_REASON_FROZEN": 4,
     "UM_REASON_NO_CONTACT": 5,
+    "UM_REASON_NO_TIME": 6,
+    "UM_EFFORT_FULL": 0,
+    "UM_EFFORT_FOLLOW": 1,
+    "UM_EFFORT_REPEAT": 2,
     "UM_SCORE_SHARPNESS": 0,
     "UM_SCORES": 8,
     "UM_GATE_AUTO": 0,
@@ -603,6 +618,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_state_name": (c_char_p, [c_int]),
     "um_tag_name": (c_char_p, [c_int]),
     "um_reason_name": (c_char_p, [c_int]),
+    "um_effort_name": (c_char_p, [c_int]),
     "um_pipeline_settings_init": (None, [POINTER(PipelineSettings), c_size_t]),
     "um_pipeline_open": (c_int, [PP, POINTER(PipelineSettings)]),
     "um_pipeline_close": (None, [PP]),

@@ -115,7 +115,7 @@ class Packet(_c.Reference):
     tag = _c.Field("tag", lambda tag: _c.text(lib.um_tag_name(tag)))
     """What the mask is: `"fresh"`, `"predicted"`, `"stale"` or `"withheld"`."""
     reason = _c.Field("reason", lambda reason: _c.optional_text(lib.um_reason_name(reason)))
-    """What is wrong, where something is: `"not_found"`, `"low_score"`, `"unconfirmed"`, `"frozen"`, `"no_contact"`."""
+    """What is wrong, where something is: `"not_found"`, `"low_score"`, `"unconfirmed"`, `"frozen"`, `"no_contact"`, `"no_time"`."""
     detected = _c.Field("detected", bool)
     """False: the detector was left out of this frame."""
     label = _c.Field("label", int)
@@ -138,6 +138,13 @@ class Packet(_c.Reference):
         """S1 to S4, C1 to C3 and contact, NaN where not defined; None without a pipeline that keeps track."""
         names = ("s1", "s2", "s3", "s4", "c1", "c2", "c3", "contact")
         return dict(zip(names, map(float, self._struct.scores))) if self._struct.has_scores else None
+
+    @property
+    def deadline(self) -> dict[str, Any] | None:
+        """`latency_ms`, `missed`, and the `effort` that was allowed: `"full"`, `"follow"`, `"repeat"`; None without a budget."""
+        p = self._struct
+        effort = _c.text(lib.um_effort_name(p.effort))
+        return {"latency_ms": p.latency_ms, "missed": bool(p.missed), "effort": effort} if p.has_deadline else None
 
     @property
     def models(self) -> dict[str, str | None]:

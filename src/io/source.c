@@ -206,6 +206,8 @@ um_status um_source_read(um_source *source, um_frame **frame)
     if (st == UM_OK) {
         s->round_frames = true;
         (*frame)->id = s->id;
+        if (!(*frame)->received_ns)
+            (*frame)->received_ns = um_clock_ns();
         if ((*frame)->ts != 0)
             (*frame)->has_ts = 1;
         else if (!(*frame)->has_ts)

@@ -202,6 +202,7 @@ static um_status make_frame(const struct live *l, um_frame **frame,
     o->image = *image;
     o->image.pixels = NULL;
     o->received = um_clock_unix();
+    f->received_ns = um_clock_ns();
     if (l->honour && image->coordinates == UM_IGTL_LPS)
         um_igtl_image_mirror(&o->image);
     f->ts = o->stamp ? um_igtl_seconds(o->stamp) : o->received;

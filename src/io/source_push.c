@@ -88,6 +88,7 @@ um_status um_push_frame(void *priv, um_frame **frame)
     um_frame *old = NULL;
     if ((*frame)->ts == 0 && !(*frame)->has_ts)
         (*frame)->ts = um_clock_unix();
+    (*frame)->received_ns = um_clock_ns();
     for (;;) {
         bool cancelled = um_wake_wait(p->wake, 0);
         pthread_mutex_lock(&p->lock);

@@ -43,6 +43,8 @@ struct um_monitor {
     uint64_t in_edge[UM_TIMES][UM_MONITOR_EDGES]; /* how many are in each bucket */
     double recent[UM_TIMES][UM_MONITOR_RECENT];   /* rings */
     uint64_t recents[UM_TIMES];
+    bool late[UM_MONITOR_RECENT]; /* a ring, of packets with a deadline */
+    um_effort effort;
     struct sample sample[SAMPLES]; /* a ring; the newest is samples - 1 */
     uint64_t samples;
     double busy_ms;
@@ -52,7 +54,9 @@ struct um_monitor {
     float score;
     const char *state;
     char device[16], precision[8];
-    um_run_counts told;              /* in KPI lines */
+    struct um_monitor_told told; /* in KPI lines */
+    struct um_monitor_clock clock;
+    uint64_t lag_alarms;
     uint64_t busy_since, busy_frame; /* 0 = the driver is not in the pipeline */
 };
 
@@ -142,6 +146,16 @@ void um_monitor_busy(um_monitor *m, bool busy, uint64_t frame)
     pthread_mutex_lock(&m->lock);
     m->busy_since = busy ? um_clock_ns() : 0;
     m->busy_frame = frame;
+    pthread_mutex_unlock(&m->lock);
+}
+
+void um_monitor_lag(um_monitor *m, const struct um_monitor_clock *clock)
+{
+    if (!m)
+        return;
+    pthread_mutex_lock(&m->lock);
+    m->lag_alarms += clock->alarm && !m->clock.alarm;
+    m->clock = *clock;
     pthread_mutex_unlock(&m->lock);
 }
 
@@ -235,8 +249,9 @@ void um_monitor_packet(um_monitor *m, const um_packet *p, const struct um_passag
     if (!m)
         return;
     uint64_t now = um_clock_ns();
-    double wait = way->sent > way->read ? (double)(way->sent - way->read) / 1e6 : 0,
-           latency = now > way->read ? (double)(now - way->read) / 1e6 : 0;
+    uint64_t had = way->received ? way->received : way->read;
+    double wait = way->sent > had ? (double)(way->sent - had) / 1e6 : 0,
+           latency = now > had ? (double)(now - had) / 1e6 : 0;
     double age = um_clock_unix() - p->ts;
     pthread_mutex_lock(&m->lock);
     add_transfers(&m->view, &p->transfers);
@@ -256,6 +271,12 @@ void um_monitor_packet(um_monitor *m, const um_packet *p, const struct um_passag
     s->total_most = p->ms.total > s->total_most ? p->ms.total : s->total_most;
     s->latency_sum += latency;
     s->score_sum += (double)p->score;
+    if (p->has_deadline) {
+        m->late[m->view.with_deadline++ % UM_MONITOR_RECENT] = p->missed != 0;
+        m->view.missed += p->missed != 0;
+        m->view.effort[p->effort]++;
+        m->effort = p->effort;
+    }
     m->packet_at = now;
     m->device_bytes = device_bytes;
     m->frame = p->frame_id;
@@ -367,6 +388,17 @@ static void look_at_rates(const um_monitor *m, uint64_t now, uint64_t in,
     o->load = load < 1 ? load : 1;
 }
 
+static void look_at_deadlines(const struct um_monitor *m, struct um_monitor_moment *o)
+{
+    uint64_t n =
+        m->view.with_deadline < UM_MONITOR_RECENT ? m->view.with_deadline : UM_MONITOR_RECENT;
+    int late = 0;
+    for (uint64_t i = 0; i < n; i++)
+        late += m->late[i];
+    o->miss_rate = n ? late / (double)n : (double)NAN;
+    o->effort = m->effort;
+}
+
 void um_monitor_look(um_monitor *m, struct um_monitor_moment *o)
 {
     memset(o, 0, sizeof *o);
@@ -389,6 +421,7 @@ void um_monitor_look(um_monitor *m, struct um_monitor_moment *o)
             o->cumulative[i][e] = sum += m->in_edge[i][e];
     }
     look_at_rates(m, now, o->live.frames_in, o);
+    look_at_deadlines(m, o);
     o->uptime_s = (double)(now - m->opened) / 1e9;
     o->age_s = m->packet_at ? (double)(now - m->packet_at) / 1e9 : (double)NAN;
     o->data_age_s = m->packet_at ? m->data_age_s : (double)NAN;
@@ -396,6 +429,8 @@ void um_monitor_look(um_monitor *m, struct um_monitor_moment *o)
     o->shared = m->view.last.shared != 0;
     memcpy(o->device, m->device, sizeof o->device);
     memcpy(o->precision, m->precision, sizeof o->precision);
+    o->clock = m->clock;
+    o->lag_alarms = m->lag_alarms;
     o->state = m->state;
     o->frame = m->frame;
     o->score = m->score;
@@ -405,10 +440,10 @@ void um_monitor_look(um_monitor *m, struct um_monitor_moment *o)
     pthread_mutex_unlock(&m->trace.lock);
 }
 
-um_run_counts um_monitor_told(um_monitor *m, const um_run_counts *now)
+struct um_monitor_told um_monitor_tell(um_monitor *m, const struct um_monitor_told *now)
 {
     pthread_mutex_lock(&m->lock);
-    um_run_counts before = m->told;
+    struct um_monitor_told before = m->told;
     m->told = *now;
     pthread_mutex_unlock(&m->lock);
     return before;
@@ -453,6 +488,21 @@ int um_monitor_alive(um_monitor *m, double limit_s, char *why, size_t size)
     return !why[0];
 }
 
+int um_monitor_hears(um_monitor *m, double limit_s, char *why, size_t size)
+{
+    struct um_monitor_live live = {0};
+    why[0] = 0;
+    pthread_mutex_lock(&m->asking);
+    if (m->ops)
+        m->ops->collect(m->run, &live);
+    pthread_mutex_unlock(&m->asking);
+    uint64_t now = um_clock_ns();
+    double s = live.heard && now > live.heard ? (double)(now - live.heard) / 1e9 : 0;
+    if (s > limit_s + 2e-9 * (double)live.interval)
+        um_number_print(why, size, "%s has given nothing for %.1f s", live.source, s);
+    return !why[0];
+}
+
 int um_monitor_ready(um_monitor *m, char *why, size_t size)
 {
     const double FRESH_S = 5, STALL_S = 10;
@@ -463,6 +513,7 @@ int um_monitor_ready(um_monitor *m, char *why, size_t size)
     pthread_mutex_unlock(&m->asking);
     pthread_mutex_lock(&m->lock);
     double age = m->packet_at ? (double)(um_clock_ns() - m->packet_at) / 1e9 : -1;
+    struct um_monitor_clock clock = m->clock;
     pthread_mutex_unlock(&m->lock);
     if (!running)
         snprintf(why, size, "no run goes on");
@@ -470,5 +521,7 @@ int um_monitor_ready(um_monitor *m, char *why, size_t size)
         snprintf(why, size, "no packet yet");
     else if (age > FRESH_S)
         snprintf(why, size, "the last packet is %.0f s old", age);
+    else if (clock.alarm)
+        um_number_print(why, size, "pictures come %.1f s later than they could", clock.lag_s);
     return !why[0];
 }

@@ -27,9 +27,16 @@ struct um_monitor_live {
     int waiting;        /* frames, for the pipeline */
     int in_flight;
     char source[128];
+    uint64_t heard, interval; /* ns, of a live source: its last frame, and the time before that */
     bool running;
     int sinks;
     struct um_monitor_sink sink[UM_MONITOR_SINKS];
+};
+
+/* Of the sender of a live source. */
+struct um_monitor_clock {
+    bool known, alarm;
+    double offset_s, lag_s; /* its stamps are so far behind ours at best; later than that */
 };
 
 struct um_monitor_ops {
@@ -45,6 +52,7 @@ struct um_monitor_ops {
 struct um_passage {
     uint64_t read_begin, read; /* the source's call */
     uint64_t sent, done;       /* to and from the pipeline */
+    uint64_t received;         /* um_frame.received_ns; 0 = when it was read */
 };
 
 /* From one to the other `run` is asked. All accept NULL for the monitor. */
@@ -54,6 +62,7 @@ void um_monitor_detach(um_monitor *m);
 void um_monitor_busy(um_monitor *m, bool busy, uint64_t frame);
 void um_monitor_packet(um_monitor *m, const um_packet *packet, const struct um_passage *way,
                        uint64_t device_bytes);
+void um_monitor_lag(um_monitor *m, const struct um_monitor_clock *clock);
 void um_monitor_span(um_monitor *m, int track, const char *name, uint64_t begin, uint64_t end,
                      uint64_t frame);
 struct um_trace *um_monitor_trace(um_monitor *m);
@@ -78,19 +87,27 @@ struct um_monitor_moment {
     um_times recent[UM_TIMES]; /* of the last UM_MONITOR_RECENT packets */
     uint64_t cumulative[UM_TIMES][UM_MONITOR_EDGES];
     double uptime_s, fps_in, fps_out, load, cpu_seconds;
+    double miss_rate;  /* of the last UM_MONITOR_RECENT packets with a deadline; NaN: none */
+    um_effort effort;  /* of the last packet */
     double age_s;      /* since the last packet; NaN: none */
     double data_age_s; /* of the last packet, when it was published; NaN: its stamp is no date */
     uint64_t device_bytes, resident_bytes, trace_lost;
     int descriptors;
     bool shared;
     char device[16], precision[8];
+    struct um_monitor_clock clock;
+    uint64_t lag_alarms;
     const char *state; /* of the last packet, or NULL */
     uint64_t frame;
     float score;
 };
 void um_monitor_look(um_monitor *m, struct um_monitor_moment *out);
 /* What the last KPI lines told; it becomes `now`. */
-um_run_counts um_monitor_told(um_monitor *m, const um_run_counts *now);
+struct um_monitor_told {
+    um_run_counts counts;
+    bool lag_alarm;
+};
+struct um_monitor_told um_monitor_tell(um_monitor *m, const struct um_monitor_told *now);
 /* The seconds that are over, oldest first; how many. */
 int um_monitor_seconds(um_monitor *m, struct um_second out[UM_MONITOR_SECONDS]);
 void um_monitor_each_count(um_monitor *m,

@@ -120,6 +120,40 @@ static void put_sinks(um_json *j, const struct um_monitor_moment *o)
     um_json_end(j, ']');
 }
 
+static void put_clock(um_json *j, const struct um_monitor_moment *o)
+{
+    um_json_key(j, "sender");
+    if (!o->clock.known) {
+        um_json_null(j);
+        return;
+    }
+    um_json_begin(j, '{');
+    um_json_key(j, "clock_offset_s");
+    um_json_double(j, o->clock.offset_s);
+    put_number(j, "lag_s", o->clock.lag_s);
+    um_json_key(j, "alarm");
+    um_json_bool(j, o->clock.alarm);
+    put_uint(j, "alarms", o->lag_alarms);
+    um_json_end(j, '}');
+}
+
+static void put_deadline(um_json *j, const struct um_monitor_moment *o)
+{
+    um_json_key(j, "deadline");
+    if (!o->view.with_deadline) {
+        um_json_null(j);
+        return;
+    }
+    um_json_begin(j, '{');
+    put_uint(j, "packets", o->view.with_deadline);
+    put_uint(j, "missed", o->view.missed);
+    put_number(j, "miss_rate", o->miss_rate);
+    put_text(j, "effort", um_effort_name(o->effort));
+    for (int i = 0; i < UM_EFFORTS; i++)
+        put_uint(j, um_effort_name((um_effort)i), o->view.effort[i]);
+    um_json_end(j, '}');
+}
+
 static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment *o)
 {
     const um_run_counts *c = &o->live.counts;
@@ -148,6 +182,7 @@ static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment
     put_uint(j, "unreadable", c->unreadable);
     put_uint(j, "not_finite", c->not_finite);
     put_uint(j, "replaced", c->replaced);
+    put_uint(j, "too_old", c->too_old);
     put_uint(j, "sink_full", c->dropped);
     um_json_end(j, '}');
     put_number(j, "fps_in", o->fps_in);
@@ -157,6 +192,8 @@ static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment
     put_uint(j, "device_lost", (uint64_t)c->device_lost);
     put_number(j, "last_packet_age_s", o->age_s);
     put_number(j, "data_age_s", o->data_age_s);
+    put_clock(j, o);
+    put_deadline(j, o);
     put_transfers(j, o);
     um_json_key(j, "queues");
     um_json_begin(j, '{');
@@ -397,14 +434,30 @@ static void print_frames(struct page *p, const struct um_monitor_moment *o)
           "ultramotion_drops_total{cause=\"unreadable\"} %llu\n"
           "ultramotion_drops_total{cause=\"not_finite\"} %llu\n"
           "ultramotion_drops_total{cause=\"replaced\"} %llu\n"
+          "ultramotion_drops_total{cause=\"too_old\"} %llu\n"
           "ultramotion_drops_total{cause=\"sink_full\"} %llu\n",
           (unsigned long long)c->unreadable, (unsigned long long)c->not_finite,
-          (unsigned long long)c->replaced, (unsigned long long)c->dropped);
+          (unsigned long long)c->replaced, (unsigned long long)c->too_old,
+          (unsigned long long)c->dropped);
     gauge(p, "fps_in", "Frames a second that the source gives.", o->fps_in);
     gauge(p, "fps_out", "Packets a second.", o->fps_out);
     gauge(p, "frames_waiting", "Frames that wait for the pipeline.", o->live.waiting);
     gauge(p, "frames_in_flight", "Frames in the pipeline.", o->live.in_flight);
     gauge(p, "score", "Score of the last packet.", (double)o->score);
+}
+
+static void print_deadline(struct page *p, const struct um_monitor_moment *o)
+{
+    const um_monitor_view *v = &o->view;
+    if (!v->with_deadline)
+        return;
+    counter(p, "deadline_packets_total", "Packets that had a deadline.", v->with_deadline);
+    counter(p, "deadline_missed_total", "Packets that were later than the budget.", v->missed);
+    gauge(p, "deadline_miss_ratio", "Share of the last packets that was too late.", o->miss_rate);
+    head(p, "packets_by_effort_total", "counter", "Packets by the work that the budget allowed.");
+    for (int i = 0; i < UM_EFFORTS; i++)
+        print(p, "ultramotion_packets_by_effort_total{effort=\"%s\"} %llu\n",
+              um_effort_name((um_effort)i), (unsigned long long)v->effort[i]);
 }
 
 static void print_device(struct page *p, const struct um_monitor_moment *o)
@@ -438,10 +491,20 @@ um_status um_monitor_prometheus(um_monitor *m, char **text)
     gauge(&p, "uptime_seconds", "Since the start.", o->uptime_s);
     print_frames(&p, o);
     print_stages(&p, o);
+    print_deadline(&p, o);
     print_device(&p, o);
     gauge(&p, "last_packet_age_seconds", "Since the last packet.", o->age_s);
     gauge(&p, "data_age_seconds", "Age of the last packet's picture when it was published.",
           o->data_age_s);
+    if (o->clock.known) {
+        gauge(&p, "sender_clock_offset_seconds",
+              "Our clock minus the sender's, and the least time that a picture takes.",
+              o->clock.offset_s);
+        gauge(&p, "sender_lag_seconds", "How much later than that the last picture came.",
+              o->clock.lag_s);
+        gauge(&p, "lag_alarm", "1: pictures come too late.", o->clock.alarm);
+        counter(&p, "lag_alarms_total", "How often that began.", o->lag_alarms);
+    }
     print_sinks(&p, o);
     head(&p, "connection_count", "gauge", "What the source and sinks with connections count.");
     um_monitor_each_count(m, print_count, &p);
@@ -520,7 +583,7 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
     put_number(&j, "gpu_util", 100 * o->load);
     put_uint(&j, "q_rt", (uint64_t)o->live.waiting);
     put_uint(&j, "q_gpu", (uint64_t)o->live.in_flight);
-    put_uint(&j, "drops_rt", c->replaced + c->unreadable);
+    put_uint(&j, "drops_rt", c->replaced + c->unreadable + c->too_old);
     put_uint(&j, "drops_gpu", c->not_finite);
     put_uint(&j, "drops_tx_total", c->dropped);
     put_uint(&j, "frames_in", o->live.frames_in);
@@ -528,6 +591,15 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
     put_uint(&j, "device_memory_bytes", o->device_bytes);
     put_uint(&j, "copies_total", o->view.copies);
     put_number(&j, "data_age_s", o->data_age_s);
+    if (o->clock.known) {
+        put_number(&j, "clock_offset_s", o->clock.offset_s);
+        put_number(&j, "lag_s", o->clock.lag_s);
+    }
+    if (o->view.with_deadline) {
+        put_uint(&j, "deadline_missed", o->view.missed);
+        put_number(&j, "deadline_miss_rate", o->miss_rate);
+        put_text(&j, "effort", um_effort_name(o->effort));
+    }
     end(&k, &j);
     for (int i = 0; i < o->live.sinks; i++) {
         const struct um_monitor_sink *s = &o->live.sink[i];
@@ -538,11 +610,23 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
         put_uint(&j, "dropped", s->dropped);
         end(&k, &j);
     }
-    um_run_counts old = um_monitor_told(m, c);
-    drop_event(&k, "replaced", old.replaced, c->replaced, o->live.waiting);
-    drop_event(&k, "unreadable", old.unreadable, c->unreadable, o->live.waiting);
-    drop_event(&k, "not_finite", old.not_finite, c->not_finite, o->live.waiting);
-    drop_event(&k, "sink_full", old.dropped, c->dropped, o->live.waiting);
+    struct um_monitor_told now = {.counts = *c, .lag_alarm = o->clock.alarm},
+                           old = um_monitor_tell(m, &now);
+    const um_run_counts *b = &old.counts;
+    drop_event(&k, "replaced", b->replaced, c->replaced, o->live.waiting);
+    drop_event(&k, "too_old", b->too_old, c->too_old, o->live.waiting);
+    drop_event(&k, "unreadable", b->unreadable, c->unreadable, o->live.waiting);
+    drop_event(&k, "not_finite", b->not_finite, c->not_finite, o->live.waiting);
+    drop_event(&k, "sink_full", b->dropped, c->dropped, o->live.waiting);
+    if (now.lag_alarm != old.lag_alarm) {
+        begin(&j, "lag_alarm");
+        um_json_key(&j, "raised");
+        um_json_bool(&j, now.lag_alarm);
+        put_number(&j, "lag_s", o->clock.lag_s);
+        um_json_key(&j, "clock_offset_s");
+        um_json_double(&j, o->clock.offset_s);
+        end(&k, &j);
+    }
     um_free(o);
     return k.status;
 }
@@ -562,5 +646,8 @@ void um_monitor_line(um_monitor *m, char *text, size_t size)
                     (unsigned long long)c->frames, (unsigned long long)c->visible, o->fps_in,
                     o->fps_out, t->p50, t->p95, l->p50, l->p95, (unsigned long long)c->replaced,
                     (unsigned long long)c->unreadable, (unsigned long long)c->dropped);
+    size_t n = strlen(text);
+    if (o->view.with_deadline)
+        um_number_print(text + n, size - n, ", late %.1f %%", 100 * o->miss_rate);
     um_free(o);
 }

@@ -48,9 +48,15 @@ const char *um_tag_name(um_tag tag)
 
 const char *um_reason_name(um_reason reason)
 {
-    static const char *const names[] = {NULL,          "not_found", "low_score",
-                                        "unconfirmed", "frozen",    "no_contact"};
-    return (unsigned)reason < 6 ? names[reason] : NULL;
+    static const char *const names[] = {NULL,     "not_found",  "low_score", "unconfirmed",
+                                        "frozen", "no_contact", "no_time"};
+    return (unsigned)reason < 7 ? names[reason] : NULL;
+}
+
+const char *um_effort_name(um_effort effort)
+{
+    static const char *const names[UM_EFFORTS] = {"full", "follow", "repeat"};
+    return (unsigned)effort < UM_EFFORTS ? names[effort] : names[UM_EFFORT_FULL];
 }
 
 /* ---- memory ---- */
@@ -344,9 +350,12 @@ static void paint(const um_packet *packet, int i, uint8_t *out, uint8_t on)
     for (int y = 0; o && o->has_mask && y < crop[3]; y++) {
         const uint8_t *bits = o->bits + (size_t)y * row_bytes;
         uint8_t *row = out + (size_t)(crop[1] + y) * (size_t)packet->width + (size_t)crop[0];
-        for (int x = 0; x < crop[2]; x++)
-            if (bits[x >> 3] >> (x & 7) & 1)
-                row[x] = on;
+        for (int x = 0; x < crop[2]; x += 8) { /* most bytes are 0 */
+            unsigned left = bits[x >> 3];
+            for (int k = x; left && k < crop[2]; k++, left >>= 1)
+                if (left & 1)
+                    row[k] = on;
+        }
     }
 }
 
@@ -453,6 +462,21 @@ static void put_scores(um_json *j, const um_packet *p)
         um_json_key(j, names[i]);
         um_json_float(j, p->scores[i]);
     }
+    um_json_end(j, '}');
+}
+
+static void put_deadline(um_json *j, const um_packet *p)
+{
+    um_json_key(j, "deadline");
+    if (!p->has_deadline) {
+        um_json_null(j);
+        return;
+    }
+    um_json_begin(j, '{');
+    put_ms(j, "latency_ms", p->latency_ms);
+    um_json_key(j, "missed");
+    um_json_bool(j, p->missed != 0);
+    put_text(j, "effort", um_effort_name(p->effort));
     um_json_end(j, '}');
 }
 
@@ -607,6 +631,7 @@ um_status um_packet_json(const um_packet *packet, char **line)
     um_json_bool(&j, p->detected != 0);
     put_text(&j, "reason", um_reason_name(p->reason));
     put_scores(&j, p);
+    put_deadline(&j, p);
     um_json_end(&j, '}');
     um_free(counts);
     return um_json_finish(&j, line);

@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
+static const double BUDGET_MOST_MS = 3.6e6;
+
 static const um_pipeline_settings defaults = {.conf = 0.5f,
                                               .label = -1,
                                               .assert_up = -1,
@@ -71,6 +73,8 @@ static um_status check_track(const um_pipeline_settings *s)
                        "shadow_every %d: want frames, and a segmenter whose masks are "
                        "compared",
                        s->shadow_every);
+    if (!(s->budget_ms >= 0 && s->budget_ms <= BUDGET_MOST_MS))
+        return um_fail(UM_EINVAL, "a budget of %g ms: want 0 to %g", s->budget_ms, BUDGET_MOST_MS);
     return UM_OK;
 }
 
@@ -137,6 +141,7 @@ um_status um_pipeline_set_label(um_pipeline *p, int label)
     p->track.detect = true; /* what is followed may be of another class */
     if (p->shadow)
         um_pipeline_set_label(p->shadow->legacy, p->shadow->set.label = label);
+    p->track.seen.steady = 0;
     pthread_mutex_unlock(&p->lock);
     return UM_OK;
 }
@@ -435,6 +440,14 @@ static void tell_track(const struct track *t, struct um_frame_header *header)
     memcpy(header->follow_box, t->follow.box, sizeof header->follow_box);
 }
 
+/* The mask before, once more: there is no time, and nothing speaks against it. */
+static bool may_repeat(const um_pipeline *p)
+{
+    const struct track *t = &p->track;
+    return p->set.track && um_budget_repeats(&p->budget) && um_visibility_steady(&t->seen) &&
+           t->shown;
+}
+
 static um_status send(um_pipeline *p, um_frame **frame)
 {
     struct geometry *g = NULL;
@@ -467,9 +480,10 @@ static um_status send(um_pipeline *p, um_frame **frame)
         detect = p->track.detect;
     }
     struct lane *l = lane_of(p, p->sent);
-    if (st == UM_OK)
+    bool repeat = st == UM_OK && may_repeat(p);
+    if (st == UM_OK && !repeat)
         st = um_front_fill(&g->front, l->slot, &header, f, crop[0], crop[1]);
-    if (st == UM_OK)
+    if (st == UM_OK && !repeat)
         st = um_graph_launch(p->dev, !detect          ? g->followed
                                      : p->speculative ? g->whole[l->slot]
                                                       : g->first);
@@ -479,7 +493,8 @@ static um_status send(um_pipeline *p, um_frame **frame)
     g->used = ++p->sent;
     flight->g = g;
     flight->sent_ns = now;
-    flight->detected = detect;
+    flight->detected = detect && !repeat;
+    flight->repeated = repeat;
     flight->packet = begin_packet(p, f, crop);
     flight->frame = *frame;
     *frame = NULL;
@@ -709,6 +724,8 @@ static const um_object *judge(um_pipeline *p, struct flight *flight, const struc
                                         .theta_off = p->set.theta_off,
                                         .theta_cont = p->set.theta_cont,
                                         .detect_every = p->set.detect_every};
+    if (p->budget.effort != UM_EFFORT_FULL && rules.detect_every < UM_BUDGET_HEARTBEAT)
+        rules.detect_every = UM_BUDGET_HEARTBEAT;
     struct um_sight sight = {.detected = flight->detected,
                              .outlined = seen && seen->mask_area_px,
                              .same = same,
@@ -753,7 +770,58 @@ static const um_object *judge(um_pipeline *p, struct flight *flight, const struc
     return seen;
 }
 
+/* What is published of a frame that nothing looked at; what is known of the structure stays. */
+static const um_object *repeat(const um_pipeline *p, um_packet *k, um_object *object)
+{
+    *object = *um_packet_object(p->track.shown, 0);
+    k->state = UM_STATE_VISIBLE;
+    k->tag = UM_TAG_STALE;
+    k->reason = UM_REASON_NO_TIME;
+    k->label = object->label;
+    k->score = object->score;
+    for (int i = 0; i < UM_SCORES; i++)
+        k->scores[i] = object->scores[i] = NAN;
+    return object;
+}
+
 /* ---- one packet ---- */
+
+/* Was it in time, and what may the next one cost? */
+static void keep_time(um_pipeline *p, struct flight *flight, uint64_t now)
+{
+    um_packet *k = &flight->packet;
+    uint64_t since = flight->frame->received_ns;
+    since = since && since < flight->sent_ns ? since : flight->sent_ns;
+    k->latency_ms = (double)(now - since) * 1e-6;
+    k->has_deadline = p->set.budget_ms > 0;
+    if (!k->has_deadline)
+        return;
+    k->missed = k->latency_ms > p->set.budget_ms;
+    k->effort = p->budget.effort;
+    if (p->set.track)
+        um_budget_step(&p->budget, p->set.budget_ms,
+                       &(struct um_budget_frame){.latency_ms = k->latency_ms,
+                                                 .repeated = flight->repeated,
+                                                 .detected = flight->detected});
+}
+
+static um_status seal(um_pipeline *p, struct flight *flight, const um_object *const *objects, int n,
+                      um_packet **out)
+{
+    um_packet *k = &flight->packet;
+    uint64_t now = um_clock_ns();
+    k->transfers = flight->ledger.count;
+    k->ms.total = (double)(now - flight->sent_ns) * 1e-6;
+    keep_time(p, flight, now);
+    return um_packet_make(out, p->packets, k, objects, n);
+}
+
+static um_status finish_repeated(um_pipeline *p, struct flight *flight, um_packet **out)
+{
+    um_object object;
+    const um_object *shown = repeat(p, &flight->packet, &object);
+    return seal(p, flight, &shown, 1, out);
+}
 
 /* Wait for the frame and make its packet. */
 static um_status finish(um_pipeline *p, struct flight *flight, const struct lane *l,
@@ -793,11 +861,7 @@ static um_status finish(um_pipeline *p, struct flight *flight, const struct lane
         objects[0] = judge(p, flight, &v.gate[0], v.found > 0, same, object);
         v.found = objects[0] != NULL;
     }
-    if (st != UM_OK)
-        return st;
-    k->transfers = flight->ledger.count;
-    k->ms.total = (double)(um_clock_ns() - flight->sent_ns) * 1e-6;
-    return um_packet_make(out, p->packets, k, objects, v.found);
+    return st == UM_OK ? seal(p, flight, objects, v.found, out) : st;
 }
 
 static void write_kpi(const um_pipeline *p, const um_packet *k)
@@ -823,7 +887,8 @@ static um_status receive(um_pipeline *p, const um_packet **packet)
     struct flight *flight = flight_of(p, p->received);
     um_packet_unref(&p->packet);
     um_ledger *before = um_ledger_bind(&flight->ledger);
-    um_status st = finish(p, flight, lane_of(p, p->received), &made);
+    um_status st = flight->repeated ? finish_repeated(p, flight, &made)
+                                    : finish(p, flight, lane_of(p, p->received), &made);
     um_ledger_bind(before);
     um_frame_unref(&flight->frame);
     p->received++;

@@ -9,6 +9,7 @@
 #include "nn/block.h"
 #include "nn/op_dfine.h"
 #include "nn/op_track.h"
+#include "pipeline/budget.h"
 #include "pipeline/packet.h"
 #include "pipeline/shadow.h"
 #include "pipeline/visibility.h"
@@ -71,6 +72,7 @@ struct flight {
     um_frame *frame;
     uint64_t sent_ns;
     bool detected; /* by the detector, or followed without it */
+    bool repeated; /* nothing was launched: the mask before once more */
     um_packet packet;
     um_ledger ledger;
 };
@@ -111,6 +113,7 @@ struct um_pipeline {
     struct flight flight[UM_FRONT_SLOTS]; /* frame n in flight[n % inflight] */
     uint64_t sent, received;
     struct track track;
+    struct um_budget budget;
     struct geometry *last;    /* of the last packet */
     bool encoded;             /* the last packet's frame ran the segmenter */
     double host_ms[2];        /* host mode: of the mask, and of the rest of the packet */

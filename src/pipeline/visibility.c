@@ -102,6 +102,11 @@ static um_tag tag_of(um_state state, const struct um_sight *s, const struct evid
     return s->detected ? UM_TAG_FRESH : UM_TAG_PREDICTED;
 }
 
+bool um_visibility_steady(const struct um_visibility *v)
+{
+    return v->state == UM_STATE_VISIBLE && v->steady >= STEADY;
+}
+
 /* May the next frame do without the detector? */
 static bool schedule(struct um_visibility *v, const struct um_visibility_rules *r,
                      const struct um_sight *s, const struct evidence *e)
@@ -111,7 +116,7 @@ static bool schedule(struct um_visibility *v, const struct um_visibility_rules *
                 um_visibility_total(s->score) > r->theta_on && coherence > r->theta_on;
     v->steady = sure ? v->steady + 1 : 0;
     v->skipped = s->detected ? 0 : v->skipped + 1;
-    return !(v->steady >= STEADY && v->skipped + 1 < r->detect_every);
+    return !(um_visibility_steady(v) && v->skipped + 1 < r->detect_every);
 }
 
 struct um_verdict um_visibility_step(struct um_visibility *v, const struct um_visibility_rules *r,

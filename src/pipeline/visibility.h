@@ -41,6 +41,9 @@ struct um_verdict {
 float um_visibility_total(const float score[UM_SCORES]);      /* S1 to S4 */
 float um_visibility_continuity(const float score[UM_SCORES]); /* C1 to C3 */
 
+/* Has nothing spoken against it for a while, so that less work will do? */
+bool um_visibility_steady(const struct um_visibility *v);
+
 /* The next frame. A zeroed um_visibility is LOST and has seen nothing. */
 struct um_verdict um_visibility_step(struct um_visibility *v, const struct um_visibility_rules *r,
                                      const struct um_sight *s);

@@ -52,6 +52,9 @@ static struct um_arrival *read_one(struct um_reader *r)
     a->status = um_source_read(r->source, &a->frame);
     a->way.read = um_clock_ns();
     if (a->status == UM_OK) {
+        uint64_t before = atomic_exchange(&r->heard, a->way.read);
+        if (before)
+            atomic_store(&r->interval, a->way.read - before);
         atomic_fetch_add_explicit(&r->frames, 1, memory_order_relaxed);
         a->name = um_strdup(um_source_frame_name(r->source));
         r->no_memory = !a->name;

@@ -31,6 +31,7 @@ struct um_reader {
     void *owner;
     struct um_queue arrivals;
     atomic_ullong replaced, frames; /* frames: those replaced are among them */
+    atomic_ullong heard, interval;  /* ns: when the last one came, how long after the one before */
     atomic_bool done;
     bool started, no_memory; /* the latter is read when done */
     pthread_t thread;

@@ -6,11 +6,13 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/number.h"
 #include "base/record.h"
 #include "base/status.h"
 #include "base/thread.h"
 #include "base/wake.h"
 #include "monitor/monitor.h"
+#include "stream/lag.h"
 #include "stream/queue.h"
 #include "stream/reader.h"
 #include "stream/writer.h"
@@ -20,7 +22,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { RECEIVE_MOST = 1024, TEXT = 1024 };
+enum { RECEIVE_MOST = 1024, TEXT = 1024, LOOKS = 4 };
 static const uint64_t MS = 1000000;
 /* A run that must end is over within 2 s: so long sinks may still write, so long they may take to
  * notice that they were given up. */
@@ -35,7 +37,14 @@ struct um_run {
     struct um_reader reader;
     struct um_writer *writers;
     struct um_queue received; /* parcels that wait for um_run_receive() */
-    pthread_t driver;
+    pthread_t driver, keeper;
+    int over_fd; /* for the keeper: the run has ended */
+    bool kept;   /* there is one */
+    struct {     /* between the two */
+        pthread_mutex_t lock;
+        uint64_t since, frame; /* the driver is at it since then, elsewhere; 0 = it is here */
+        bool left;             /* ... and was not waited for any longer: the run is the keeper's */
+    } away;
     pthread_mutex_t lock;
     pthread_cond_t ended;
     bool locked;
@@ -53,8 +62,10 @@ struct um_run {
     /* of the driver alone */
     struct um_arrival *waiting[UM_INFLIGHT_MAX]; /* for their packets, oldest first */
     int n_waiting, sent;                         /* the first `sent` of them are in the pipeline */
-    int color_size[2];                           /* the path for colour is planned for it */
-    uint64_t last; /* when all must have ended; UINT64_MAX = there is time */
+    bool gone; /* away.left, when it came back: what is shared is no longer its own */
+    struct um_lag lag;
+    int color_size[2]; /* the path for colour is planned for it */
+    uint64_t last;     /* when all must have ended; UINT64_MAX = there is time */
 };
 
 void um_run_settings_init(um_run_settings *s, size_t struct_size)
@@ -90,6 +101,26 @@ static void problem(const struct um_run *r, const char *text)
 {
     if (r->set.on_problem)
         r->set.on_problem(r->set.ctx, text);
+}
+
+/* ---- the driver goes where it may get stuck ---- */
+
+static void go_away(struct um_run *r, uint64_t frame)
+{
+    pthread_mutex_lock(&r->away.lock);
+    r->away.since = um_clock_ns();
+    r->away.frame = frame;
+    pthread_mutex_unlock(&r->away.lock);
+}
+
+/* False: nobody waits for it any more. */
+static bool come_back(struct um_run *r)
+{
+    pthread_mutex_lock(&r->away.lock);
+    r->away.since = 0;
+    r->gone = r->away.left;
+    pthread_mutex_unlock(&r->away.lock);
+    return !r->gone;
 }
 
 /* ---- ending ---- */
@@ -294,18 +325,61 @@ static void prepare_color(struct um_run *r, const um_frame *f)
     (void)um_pipeline_prepare(r->pipeline, f->width, f->height, f->channels);
 }
 
+/* How late are a live sender's pictures? */
+static void watch_lag(struct um_run *r, const um_frame *f)
+{
+    char text[TEXT], late[32];
+    if (!um_source_live(r->reader.source) || !f->has_ts)
+        return;
+    enum um_lag_news news =
+        um_lag_step(&r->lag, r->set.lag_alarm_ms / 1e3, f->ts, (double)f->received_ns * 1e-9);
+    struct um_monitor_clock clock = {.known = true,
+                                     .offset_s = r->lag.offset + um_clock_unix() -
+                                                 (double)um_clock_ns() * 1e-9,
+                                     .lag_s = r->lag.lag,
+                                     .alarm = r->lag.alarm};
+    um_monitor_lag(r->set.monitor, &clock);
+    if (news == UM_LAG_NOTHING)
+        return;
+    um_number_print(late, sizeof late, "%.2f s", r->lag.lag);
+    if (news == UM_LAG_RAISED)
+        snprintf(text, sizeof text, "%s: pictures come %s later than they could",
+                 um_source_name(r->reader.source), late);
+    else
+        snprintf(text, sizeof text, "%s: pictures come in time again",
+                 um_source_name(r->reader.source));
+    problem(r, text);
+}
+
+/* Not worth the work any more; only before it is sent for the first time. */
+static bool too_old(const struct um_run *r, const struct um_arrival *a)
+{
+    uint64_t now = um_clock_ns(), had = a->frame->received_ns;
+    return r->reader.realtime && r->set.max_age_ms > 0 && !a->way.sent && had && now > had &&
+           now - had > (uint64_t)r->set.max_age_ms * MS;
+}
+
 /* Send what has not been sent, as far as the pipeline takes it. */
 static um_status submit(struct um_run *r)
 {
     while (r->sent < r->n_waiting) {
+        if (too_old(r, r->waiting[r->sent])) {
+            COUNT(r, too_old);
+            drop_waiting(r, r->sent);
+            continue;
+        }
         um_frame *f = r->waiting[r->sent]->frame, *frame = um_frame_ref(f);
         r->waiting[r->sent]->way.sent = um_clock_ns();
         um_monitor_busy(r->set.monitor, true, f->id);
+        go_away(r, f->id);
         um_status st = um_pipeline_send(r->pipeline, &frame);
+        if (st == UM_OK)
+            prepare_color(r, f);
         um_monitor_busy(r->set.monitor, false, 0);
         um_frame_unref(&frame);
+        if (!come_back(r))
+            return UM_EDEVICE;
         if (st == UM_OK) {
-            prepare_color(r, f);
             atomic_store(&r->in_flight, ++r->sent);
         } else if (st == UM_AGAIN)
             return UM_OK;
@@ -325,8 +399,11 @@ static um_status collect(struct um_run *r, bool *go_on)
     const um_packet *packet = NULL;
     uint64_t begun = um_clock_ns();
     um_monitor_busy(r->set.monitor, true, r->waiting[0]->frame->id);
+    go_away(r, r->waiting[0]->frame->id);
     um_status st = um_pipeline_receive(r->pipeline, &packet);
     um_monitor_busy(r->set.monitor, false, 0);
+    if (!come_back(r))
+        return UM_EDEVICE;
     if (r->last != UINT64_MAX) /* the time that frames in flight take is not the sinks' */
         r->last += um_clock_ns() - begun;
     if (!packet && st == UM_ENUMERIC) { /* this frame only */
@@ -340,6 +417,7 @@ static um_status collect(struct um_run *r, bool *go_on)
     char text[TEXT];
     snprintf(text, sizeof text, "%s", um_last_error());
     struct um_arrival *a = r->waiting[0];
+    a->way.received = a->frame->received_ns;
     a->way.done = um_clock_ns();
     pthread_mutex_lock(&r->lock);
     r->counts.frames++;
@@ -352,8 +430,12 @@ static um_status collect(struct um_run *r, bool *go_on)
     pthread_mutex_unlock(&r->lock);
     if (r->set.monitor)
         um_monitor_packet(r->set.monitor, packet, &a->way, um_pipeline_device_bytes(r->pipeline));
-    if (r->set.on_packet)
+    if (r->set.on_packet) {
+        go_away(r, packet->frame_id);
         r->set.on_packet(r->set.ctx, packet, a->frame, a->has_truth ? &a->truth : NULL);
+        if (!come_back(r))
+            return UM_EDEVICE;
+    }
     um_status delivered = UM_OK;
     if (!deliver(r, packet, a, &delivered))
         *go_on = false;
@@ -373,6 +455,7 @@ static um_status drive(struct um_run *r)
         bool more = unreadable == UM_OK && !stopping(r);
         struct um_arrival *a = room && more ? um_queue_take(&r->reader.arrivals, false) : NULL;
         if (a && a->frame) {
+            watch_lag(r, a->frame);
             r->waiting[r->n_waiting++] = a;
             st = submit(r);
         } else if (a) {
@@ -392,6 +475,8 @@ static um_status drive(struct um_run *r)
         } else {
             break;
         }
+        if (r->gone)
+            break;
         check_sinks(r);
         go_on = go_on && wanted(r);
     }
@@ -497,6 +582,10 @@ static void monitor_collect(void *run, struct um_monitor_live *out)
                                     .waiting = um_queue_count(&r->reader.arrivals),
                                     .in_flight = atomic_load(&r->in_flight)};
     snprintf(out->source, sizeof out->source, "%s", um_source_name(r->reader.source));
+    if (um_source_live(r->reader.source)) {
+        out->heard = atomic_load(&r->reader.heard);
+        out->interval = atomic_load(&r->reader.interval);
+    }
     for (int i = 0; i < r->set.n_sinks && i < UM_MONITOR_SINKS; i++) {
         struct um_writer *w = &r->writers[i];
         struct um_monitor_sink *s = &out->sink[out->sinks++];
@@ -575,13 +664,9 @@ static const struct um_monitor_ops monitor_ops = {monitor_collect, monitor_count
 
 static void leave(void *owner);
 
-static void *drive_run(void *ctx)
+/* By the driver, or by the keeper in its stead. */
+static void end_run(struct um_run *r, um_status st)
 {
-    struct um_run *r = ctx;
-    um_monitor_attach(r->set.monitor, &monitor_ops, r);
-    um_status st = start_threads(r);
-    if (st == UM_OK)
-        st = drive(r);
     char text[TEXT];
     snprintf(text, sizeof text, "%s", um_last_error());
     if (st != UM_OK || !wanted(r))
@@ -610,6 +695,54 @@ static void *drive_run(void *ctx)
     um_wake_set(r->fd);
     pthread_cond_broadcast(&r->ended);
     pthread_mutex_unlock(&r->lock);
+}
+
+static void *drive_run(void *ctx)
+{
+    struct um_run *r = ctx;
+    um_monitor_attach(r->set.monitor, &monitor_ops, r);
+    um_status st = start_threads(r);
+    if (st == UM_OK)
+        st = drive(r);
+    if (r->gone) {
+        leave(r);
+        return NULL;
+    }
+    end_run(r, st);
+    um_wake_set(r->over_fd);
+    return NULL;
+}
+
+/* Is the driver still where it was at the last look, for too many looks? Then the run goes on
+ * without it. Looks, not the clock: a process that was stopped for a while is no stall. */
+static bool leave_driver(struct um_run *r, uint64_t *seen, int *looks, uint64_t *ns)
+{
+    pthread_mutex_lock(&r->away.lock);
+    uint64_t since = r->away.since;
+    *looks = since && since == *seen ? *looks + 1 : 0;
+    *seen = since;
+    *ns = since ? um_clock_ns() - since : 0;
+    r->away.left = *looks >= LOOKS;
+    pthread_mutex_unlock(&r->away.lock);
+    return *looks >= LOOKS;
+}
+
+/* The keeper's thread: it waits for the run's end, and ends it where the driver cannot. */
+static void *keep_run(void *ctx)
+{
+    struct um_run *r = ctx;
+    char text[128];
+    uint64_t seen = 0, ns;
+    int looks = 0;
+    while (!leave_driver(r, &seen, &looks, &ns))
+        if (um_wake_wait(r->over_fd, r->set.stall_ms / LOOKS + 1))
+            return NULL;
+    atomic_fetch_add(&r->refs, 1); /* the driver's */
+    COUNT(r, left_behind);
+    COUNT(r, stalled);
+    um_number_print(text, sizeof text, "stalled: the pipeline has been at frame %llu for %.1f s",
+                    (unsigned long long)r->away.frame, (double)ns * 1e-9);
+    end_run(r, um_fail(UM_EDEVICE, "%s", text));
     return NULL;
 }
 
@@ -629,7 +762,9 @@ static void leave(void *owner)
     um_queue_finish(&r->received);
     um_wake_close(&r->wake);
     um_wake_close(&r->fd);
+    um_wake_close(&r->over_fd);
     if (r->locked) {
+        pthread_mutex_destroy(&r->away.lock);
         pthread_cond_destroy(&r->ended);
         pthread_mutex_destroy(&r->lock);
     }
@@ -648,6 +783,9 @@ static um_status check_settings(const um_run_settings *s)
     if (s->receive < 0 || s->receive > RECEIVE_MOST)
         return um_fail(UM_EINVAL, "um_run_open: %d packets may wait, want 0 to %d", s->receive,
                        RECEIVE_MOST);
+    if (s->max_age_ms < 0 || s->lag_alarm_ms < 0 || s->stall_ms < 0)
+        return um_fail(UM_EINVAL, "um_run_open: max_age_ms %d, lag_alarm_ms %d, stall_ms %d",
+                       s->max_age_ms, s->lag_alarm_ms, s->stall_ms);
     for (int i = 0; i < s->n_sinks; i++)
         if (!s->sinks[i])
             return um_fail(UM_EINVAL, "um_run_open: sink %d of %d is NULL", i, s->n_sinks);
@@ -658,6 +796,8 @@ static um_status prepare(struct um_run *r)
 {
     const um_run_settings *s = &r->set;
     um_status st = um_wake_open(&r->wake, "a run");
+    if (st == UM_OK)
+        st = um_wake_open(&r->over_fd, "a run");
     if (st == UM_OK && s->receive) {
         st = um_wake_open(&r->fd, "a run");
         if (st == UM_OK)
@@ -707,10 +847,12 @@ um_status um_run_open(um_run **out, const um_run_settings *settings)
     atomic_init(&r->refs, 1);
     r->set = own;
     um_monitor_ref(own.monitor);
-    r->wake = r->fd = -1;
+    r->wake = r->fd = r->over_fd = -1;
     r->pipeline = own.pipeline;
     r->last = UINT64_MAX;
-    r->locked = pthread_mutex_init(&r->lock, NULL) == 0 && pthread_cond_init(&r->ended, NULL) == 0;
+    r->locked = pthread_mutex_init(&r->lock, NULL) == 0 &&
+                pthread_mutex_init(&r->away.lock, NULL) == 0 &&
+                pthread_cond_init(&r->ended, NULL) == 0;
     st = r->locked ? prepare(r) : um_fail(UM_ENOMEM, "run");
     if (st != UM_OK)
         leave(r);
@@ -719,13 +861,29 @@ um_status um_run_open(um_run **out, const um_run_settings *settings)
     return st;
 }
 
+static um_status start(um_run *run)
+{
+    um_status st =
+        run->set.stall_ms ? um_thread_start(&run->keeper, keep_run, run, "a run's keeper") : UM_OK;
+    run->kept = st == UM_OK && run->set.stall_ms;
+    if (st == UM_OK)
+        st = um_thread_start(&run->driver, drive_run, run, "a run");
+    if (st != UM_OK && run->kept) {
+        um_wake_set(run->over_fd);
+        pthread_join(run->keeper, NULL);
+        um_wake_clear(run->over_fd);
+        run->kept = false;
+    }
+    return st;
+}
+
 um_status um_run_start(um_run *run)
 {
     if (!run)
         return um_fail(UM_EINVAL, "um_run_start: no run");
     pthread_mutex_lock(&run->lock);
-    um_status st = run->started ? um_fail(UM_EINVAL, "um_run_start: it was started already")
-                                : um_thread_start(&run->driver, drive_run, run, "a run");
+    um_status st =
+        run->started ? um_fail(UM_EINVAL, "um_run_start: it was started already") : start(run);
     run->started = run->started || st == UM_OK;
     pthread_mutex_unlock(&run->lock);
     return st;
@@ -826,7 +984,12 @@ void um_run_close(um_run **run)
     *run = NULL;
     if (r->started) {
         um_run_stop(r);
-        pthread_join(r->driver, NULL);
+        if (r->kept)
+            pthread_join(r->keeper, NULL);
+        if (r->away.left)
+            pthread_detach(r->driver);
+        else
+            pthread_join(r->driver, NULL);
     }
     leave(r);
 }
