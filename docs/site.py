@@ -26,6 +26,7 @@ PAGES = {
     "accuracy.md": "docs/ACCURACY.md",
     "security.md": "docs/SECURITY.md",
     "state.md": "docs/STATE.md",
+    "frame.md": "docs/FRAME.md",
     "viewer.md": "docs/VIEWER.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",

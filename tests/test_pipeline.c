@@ -9,7 +9,9 @@
 
 #include "base/mem.h"
 #include "base/status.h"
+#include "cleaned.h"
 #include "dfine_weights.h"
+#include "hashed.h"
 
 #include <stdatomic.h>
 #include <unistd.h>
@@ -795,8 +797,9 @@ static void copy_file(const char *from, const char *to)
     CHECK(fclose(b) == 0);
 }
 
-/* A shipped model with one tensor of fp16 replaced by NaN. */
-static void poison_tensor(const char *path, const char *model, const char *tensor)
+/* A shipped model with one tensor of fp16 replaced by two numbers in turn. */
+static void replace_tensor(const char *path, const char *model, const char *tensor,
+                           const char numbers[4])
 {
     static char header[1 << 17];
     copy_file(model, path);
@@ -813,9 +816,14 @@ static void poison_tensor(const char *path, const char *model, const char *tenso
     at = strstr(at, "\"data_offsets\":[") + strlen("\"data_offsets\":[");
     long from = strtol(at, &at, 10), to = strtol(at + 1, NULL, 10);
     CHECK(from < to && fseek(f, 8 + (long)n + from, SEEK_SET) == 0);
-    for (; from < to; from += 2)
-        CHECK_EQ(fwrite("\x00\x7e", 1, 2, f), 2);
+    for (int i = 0; from < to; from += 2, i ^= 2)
+        CHECK_EQ(fwrite(numbers + i, 1, 2, f), 2);
     CHECK(fclose(f) == 0);
+}
+
+static void poison_tensor(const char *path, const char *model, const char *tensor)
+{
+    replace_tensor(path, model, tensor, "\x00\x7e\x00\x7e"); /* NaN */
 }
 
 /* Results that are no numbers are an error of the frame, whatever the threshold, and of no other.
@@ -869,6 +877,62 @@ TEST_ON_DEVICES(nan_logits_are_an_error_of_the_frame)
     }
     um_segmenter_close(&bad);
     um_frame_unref(&f);
+    scratch_close();
+}
+
+/* From every way through the mask comes that its definition makes of the network's, counted. */
+TEST_ON_DEVICES(masks_are_cleaned_the_same_from_every_way_through)
+{
+    static struct result plain, first, got;
+    enum { WAYS = 4, FRAMES = 4 };
+    um_pipeline_settings s = settings_of(fixture(device), UM_GATE_SPECULATIVE);
+    um_pipeline *way[WAYS];
+    uint32_t removed, filled, any = 0;
+    um_segmenter *ragged = NULL;
+    const char *path = in_scratch("ragged.safetensors");
+    replace_tensor(path, SEGMENTER_FILE,
+                   "\"mask_decoder.output_hypernetworks_mlps.0.layers.2.bias\"",
+                   "\x00\x50\x00\xd0"); /* 32, -32 */
+    CHECK_OK(um_segmenter_open(&ragged, fixture(device)->dev, path, 0));
+    s.segmenter = ragged;
+    s.conf = 0;
+    way[0] = fixture_pipeline(&s);
+    s.mask_clean = 1;
+    if (strcmp(device, "cpu"))
+        s.assert_up = s.assert_down = 1;
+    way[1] = fixture_pipeline(&s);
+    s.gate = UM_GATE_SYNC;
+    s.assert_up = s.assert_down = -1;
+    way[2] = fixture_pipeline(&s);
+    s.sam_as_numpy = UM_MASK_HOST;
+    way[3] = fixture_pipeline(&s);
+    for (int i = 0; i < FRAMES; i++) {
+        um_frame *f = golden_frame(0);
+        for (int k = 0; i && k < N; k++)
+            f->pixels[k] ^= (uint8_t)(hashed_uniform(hashed_fnv("noise"), (uint32_t)k) * 80 * i);
+        for (int k = 0; k < WAYS; k++) {
+            const um_packet *packet = NULL;
+            struct result *r = k == 0 ? &plain : k == 1 ? &first : &got;
+            CHECK_OK(pass(way[k], f, &packet));
+            keep(r, packet);
+            CHECK_EQ(packet->has_cleaned, k > 0);
+            if (k > 1)
+                check_same(&first, &got);
+            if (k == 1) {
+                cleaned(plain.mask, H, W, packet->box, &removed, &filled);
+                CHECK_EQ(differing(plain.mask, first.mask, N), 0);
+            }
+            CHECK_EQ(packet->removed_px, k ? removed : 0);
+            CHECK_EQ(packet->filled_px, k ? filled : 0);
+            CHECK_EQ(um_packet_object(packet, 0)->removed_px, k ? removed : 0);
+        }
+        any |= (removed > 0) | (filled > 0) << 1;
+        um_frame_unref(&f);
+    }
+    CHECK_EQ(any, 3);
+    for (int k = 0; k < WAYS; k++)
+        um_pipeline_close(&way[k]);
+    um_segmenter_close(&ragged);
     scratch_close();
 }
 

@@ -66,6 +66,9 @@ static const struct row table[] = {
     {"detect-every", 0, INTEGER, AT(detect_every), 0, 0, 1, UM_DETECT_EVERY_MAX, RUN, "K",
      "while the structure is steady run the detector on every K-th frame, and prompt from the mask "
      "before; above 1 it means --track 1; default 1"},
+    {"mask-clean", 0, BOOL01, AT(mask_clean), 0, 0, 0, 0, RUN | ON_VAL, "0|1",
+     "1 = pieces of the mask beside the detector's box and specks go, small holes close "
+     "(docs/FRAME.md), 0 = the mask as the network makes it; default 1"},
     {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, RUN | ON_BENCH, "speculative|sync",
      "read nothing back before the packet, or the score first; default: sync on cpu, else "
      "speculative"},
@@ -483,6 +486,7 @@ bool cli_parse(struct options *o, enum command_bit command, const char *name, in
 {
     *o = (struct options){.sam_as_numpy = -1,
                           .track = -1,
+                          .mask_clean = 1,
                           .theta_on = 0.6f,
                           .theta_off = 0.4f,
                           .theta_cont = 0.5f,

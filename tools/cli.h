@@ -46,6 +46,7 @@ struct options {
     int rounds, inflight, objects, kpi_keep;
     bool per_class;
     int track, detect_every; /* track: -1 = not said */
+    int mask_clean;
     float theta_on, theta_off, theta_cont;
     bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, serve, upstream, help;
     const char *positional[MAX_POSITIONAL];

@@ -223,6 +223,7 @@ static bool pipeline_settings(const struct options *o, const struct engine *e,
     s->theta_off = o->theta_off;
     s->theta_cont = o->theta_cont;
     s->detect_every = o->detect_every;
+    s->mask_clean = o->mask_clean;
     s->dump = o->dump != NULL;
     s->sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
                       : o->sam_as_numpy   ? UM_MASK_HOST

@@ -74,6 +74,8 @@ typedef struct um_object {
     float centroid[2];       /**< of the mask, in the full picture; NaN if empty */
     float iou;               /**< predicted by the segmenter */
     float scores[UM_SCORES]; /**< see um_packet */
+    uint32_t removed_px;     /**< taken from the mask by um_pipeline_settings.mask_clean, */
+    uint32_t filled_px;      /**< and added: holes */
 } um_object;
 
 /**
@@ -113,8 +115,10 @@ typedef struct um_packet {
     int objects;          /**< how many um_packet_object() has, best first; 0 when LOST */
     um_tag tag;
     um_reason reason;
-    int detected;   /**< 0: the detector was left out; `score` is of the frame that it last saw */
-    int has_scores; /**< a pipeline that keeps track made this */
+    int detected;    /**< 0: the detector was left out; `score` is of the frame that it last saw */
+    int has_scores;  /**< a pipeline that keeps track made this */
+    int has_cleaned; /**< a pipeline that cleans masks made this */
+    uint32_t removed_px, filled_px;
 } um_packet;
 
 /**

@@ -48,6 +48,9 @@ typedef struct um_pipeline_settings {
     float theta_on, theta_off, theta_cont; /**< of `track`: 0.6, 0.4, 0.5 */
     int detect_every; /**< of `track`: when it is steady, only every n-th frame runs the detector;
                          1 (default) to UM_DETECT_EVERY_MAX */
+    int mask_clean;   /**< 1: from each mask go pieces beside the detector's box and specks, and its
+                         small holes close, on the device (docs/FRAME.md). 0 (default): the mask is
+                         the network's; the command's `run` and `serve` say 1 */
 } um_pipeline_settings;
 
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */

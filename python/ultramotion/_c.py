@@ -15,7 +15,7 @@ from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_float, 
 from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from typing import Any, Callable, Generic, TypeVar, overload
 
-ABI = 4  # um_abi() that this file was written for
+ABI = 5  # um_abi() that this file was written for
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
 
@@ -292,6 +292,8 @@ class Object(Record):
         ("centroid", c_float * 2),
         ("iou", c_float),
         ("scores", c_float * 8),
+        ("removed_px", c_uint32),
+        ("filled_px", c_uint32),
     ]
 
 
@@ -337,6 +339,9 @@ class Packet(Record):
         ("reason", c_int),
         ("detected", c_int),
         ("has_scores", c_int),
+        ("has_cleaned", c_int),
+        ("removed_px", c_uint32),
+        ("filled_px", c_uint32),
     ]
 
 
@@ -364,6 +369,7 @@ class PipelineSettings(Record):
         ("theta_off", c_float),
         ("theta_cont", c_float),
         ("detect_every", c_int),
+        ("mask_clean", c_int),
     ]
 
 

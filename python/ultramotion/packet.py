@@ -140,6 +140,12 @@ class Packet(_c.Reference):
         return dict(zip(names, map(float, self._struct.scores))) if self._struct.has_scores else None
 
     @property
+    def cleaned(self) -> dict[str, int] | None:
+        """Pixels that cleaning took from the first mask and added; None without a mask, or without `mask_clean`."""
+        s = self._struct
+        return {"removed_px": s.removed_px, "filled_px": s.filled_px} if s.has_cleaned and s.has_mask else None
+
+    @property
     def models(self) -> dict[str, str | None]:
         """SHA-256 of the model files."""
         named = {"detector": self._struct.detector_sha256, "segmenter": self._struct.segmenter_sha256}

@@ -27,7 +27,8 @@ class Pipeline:
     """Detector, gate, segmenter and packet on one device. Models are shared; all else is its own. One thread at a time.
 
     Without `segmenter=` it uses the one that ships; `segmenter=False` means boxes only. `track=True` follows one structure
-    from picture to picture (scores, state, `RELOCALIZING`); `detect_every=K` also leaves the detector out where it can."""
+    from picture to picture (scores, state, `RELOCALIZING`); `detect_every=K` also leaves the detector out where it can.
+    `mask_clean=True` takes pieces beside the box and specks from masks and closes their small holes, as the command does."""
 
     _close_order = 5
 
@@ -47,6 +48,7 @@ class Pipeline:
         inflight: int = 1,
         track: bool = False,
         detect_every: int = 1,
+        mask_clean: bool = False,
         assert_transfers: tuple[int, int] | None = None,
         kpi: Callable[[str], object] | None = None,
     ) -> None:
@@ -67,6 +69,7 @@ class Pipeline:
         settings.gate, settings.inflight = _GATES[gate], inflight
         settings.sam_as_numpy = mask_mode(sam_as_numpy)
         settings.track, settings.detect_every = track or detect_every > 1, detect_every
+        settings.mask_clean = mask_clean
         if crop is not None:
             settings.crop[:] = [int(v) for v in crop]
         if assert_transfers is not None:

@@ -65,6 +65,7 @@
     X(with, MASK_STATS, mask_stats, SIMD, SHARED, um_no_args, 2, "weights", "record", "mask")      \
     X(with, PACKET, packet, SIMD, SHARED, um_no_args, 1,                                           \
       "out", "stats", "mask", "gate?", "iou?", "low?", "header")                                   \
+    X(with, CLEAN, clean, PLAIN, SHARED, um_clean_args, 2, "packet", "work", "gate?")              \
     /* keeping track; what they write they also read */                                            \
     X(with, CONTACT, contact, PLAIN, SHARED, um_no_args, 1, "gate", "x")                           \
     X(with, FOLLOW, follow, PLAIN, SHARED, um_no_args, 2, "gate", "prompt", "header")              \

@@ -88,7 +88,8 @@ struct um_record {
     uint32_t edge_px, in_px, out_px; /* pixels where W_edge, W_in, W_out are 1 */
     uint32_t nonfinite;              /* low-res logits that are NaN or infinite */
     float score[8]; /* um_scores(): S1-S4, C1-C3, contact; zero where nobody keeps track */
-    uint8_t reserved[256 - 8 - 64 - 4 - 4 - 16 - 16 - 12 - 4 - 32];
+    uint32_t removed_px, filled_px; /* um_clean(); zero where nobody cleans */
+    uint8_t reserved[256 - 8 - 64 - 4 - 4 - 16 - 16 - 12 - 4 - 32 - 8];
 };
 
 static_assert(sizeof(struct um_frame_header) == UM_HEADER_BYTES, "frame header is 256 bytes");

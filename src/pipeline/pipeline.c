@@ -382,6 +382,7 @@ static um_packet begin_packet(const um_pipeline *p, const um_frame *f, const int
                    .has_spacing = f->has_spacing,
                    .as_numpy = p->host_mode,
                    .has_scores = p->set.track != 0,
+                   .has_cleaned = p->set.mask_clean && p->segmenter,
                    .centroid = {NAN, NAN},
                    .source = f->source};
     memcpy(k.crop, crop, sizeof k.crop);
@@ -601,6 +602,8 @@ static um_status fill_mask(const um_pipeline *p, const um_packet *k, const uint8
     o->in_px = r.in_px;
     o->out_px = r.out_px;
     o->iou = r.iou;
+    o->removed_px = r.removed_px;
+    o->filled_px = r.filled_px;
     memcpy(o->scores, r.score, sizeof o->scores);
     if (!r.area_px)
         return UM_OK;
