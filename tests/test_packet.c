@@ -268,7 +268,8 @@ TEST(packet_json_visible)
                         .lost_device = "cuda:0",
                         .has_cleaned = 1,
                         .removed_px = 7,
-                        .filled_px = 1};
+                        .filled_px = 1,
+                        .gain = 1.5f};
     for (int i = 0; i < 64; i++)
         fields.detector_sha256[i] = 'a';
     const um_packet *p = make(fields);
@@ -295,7 +296,7 @@ TEST(packet_json_visible)
               "\"box_xyxy\":[0,0.5,2,2],\"mask\":{\"size\":[2,3],\"counts\":\"01200\"},"
               "\"mask_area_px\":2,\"iou\":0.75,\"cleaned\":{\"removed_px\":7,\"filled_px\":1}}],"
               "\"detected\":false,\"reason\":null,\"scores\":null,"
-              "\"cleaned\":{\"removed_px\":7,\"filled_px\":1}}");
+              "\"cleaned\":{\"removed_px\":7,\"filled_px\":1},\"gain\":1.5}");
     free(line);
 }
 
@@ -337,7 +338,7 @@ TEST(packet_json_lost)
         "\"as_numpy\":0,\"models\":{\"detector\":null,\"segmenter\":null},\"lost_device\":null,"
         "\"source\":\"\",\"name\":null,\"objects\":[],\"detected\":true,\"reason\":\"no_contact\","
         "\"scores\":{\"s1\":0.5,\"s2\":0.25,\"s3\":1,\"s4\":null,\"c1\":0.75,\"c2\":0,\"c3\":null,"
-        "\"contact\":0.125},\"cleaned\":null}");
+        "\"contact\":0.125},\"cleaned\":null,\"gain\":null}");
     free(line);
     fields.struct_size = sizeof fields;
     fields.state = UM_STATE_RELOCALIZING; /* a box, and no mask */

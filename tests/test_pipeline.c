@@ -937,6 +937,185 @@ TEST_ON_DEVICES(masks_are_cleaned_the_same_from_every_way_through)
 }
 
 /* Of a detector of three classes: each class's own best, and the best of all. */
+/* ---- gain ---- */
+
+/* Part of a golden frame of just the detector's size, so that nothing is resized: at a share of its
+ * brightness, with black margins. */
+static um_frame *dark_frame(double share)
+{
+    um_frame *whole = golden_frame(0), *f = cut(whole, 80, 180, 320, 320);
+    for (int i = 0; i < 320 * 320; i++)
+        f->pixels[i] = i % 320 < 40 ? (uint8_t)(i % 4) : (uint8_t)(f->pixels[i] * share);
+    um_frame_unref(&whole);
+    return f;
+}
+
+/* The level above which 0.5 % of the pixels lie, of those that are no margin; every second row and
+ * column. */
+static int white_of(const um_frame *f)
+{
+    int n = 0, above = 0, count[256] = {0}, level = 255;
+    for (int y = 1; y < f->height; y += 2)
+        for (int x = 1; x < f->width; x += 2)
+            if (*pixel(f, x, y) >= 4) {
+                count[*pixel(f, x, y)]++;
+                n++;
+            }
+    for (;; level--)
+        if (200 * (above += count[level]) > n)
+            return level;
+}
+
+static void stretch(um_frame *f, double white)
+{
+    for (int i = 0; i < f->width * f->height; i++)
+        f->pixels[i] = (uint8_t)fmin(255, floor(f->pixels[i] * 255 / white + .5));
+}
+
+static um_detector *open_with_gain(const struct fixture *f, const char *path, const char *gain)
+{
+    um_detector *d = NULL;
+    um_detector_settings s;
+    um_detector_settings_default(&s);
+    s.gain = gain;
+    if (um_detector_open_with(&d, f->dev, path, &s) != UM_OK)
+        fixture_die(gain);
+    return d;
+}
+
+/* What a network sees of a dark picture is what it sees of the stretched one without. */
+TEST_ON_DEVICES(gain_is_the_picture_stretched)
+{
+    static struct result plain, want, got;
+    um_pipeline_settings s = settings_of(fixture(device), UM_GATE_SPECULATIVE);
+    um_detector *automatic = open_with_gain(fixture(device), DETECTOR_FILE, "auto"),
+                *twice = open_with_gain(fixture(device), DETECTOR_FILE, "2.5"),
+                *off = open_with_gain(fixture(device), DETECTOR_FILE, "off");
+    um_frame *f = dark_frame(.4), *bright = dark_frame(.4);
+    int white = white_of(f);
+    s.segmenter = NULL;
+    s.conf = 0;
+    if (strcmp(device, "cpu"))
+        s.assert_up = s.assert_down = 1;
+    run_once(&s, f, &plain);
+    CHECK(plain.packet.gain == 0);
+    s.detector = off;
+    run_once(&s, f, &got);
+    check_same(&plain, &got);
+    CHECK(white > 32 && white < 128);
+    stretch(bright, white);
+    run_once(&s, bright, &want);
+    s.detector = automatic;
+    run_once(&s, f, &got);
+    CHECK(got.packet.gain == 255.f / (float)white);
+    check_same(&want, &got);
+    CHECK(got.packet.score != plain.packet.score);
+    um_frame_unref(&bright);
+    bright = dark_frame(.4);
+    stretch(bright, 102);
+    s.detector = off;
+    run_once(&s, bright, &want);
+    s.detector = twice;
+    run_once(&s, f, &got);
+    CHECK(got.packet.gain == 2.5f);
+    check_same(&want, &got);
+    um_box box[2][300];
+    int n[2];
+    CHECK_OK(um_detector_run(twice, f, 0, box[0], 300, &n[0])); /* the detector alone too */
+    CHECK_OK(um_detector_run(off, bright, 0, box[1], 300, &n[1]));
+    CHECK(n[0] == n[1] && memcmp(box[0], box[1], (size_t)n[0] * sizeof(um_box)) == 0);
+    um_frame_unref(&bright);
+    um_frame_unref(&f);
+    um_detector_close(&automatic);
+    um_detector_close(&twice);
+    um_detector_close(&off);
+}
+
+/* Also the segmenter's table, from every way through; and with a mask nothing more crosses. */
+TEST_ON_DEVICES(gain_is_the_same_from_every_way_through)
+{
+    static struct result want, got, plain;
+    struct fixture own = *fixture(device);
+    own.detector = open_with_gain(fixture(device), DETECTOR_FILE, "auto,0.8");
+    um_pipeline_settings s = settings_of(&own, UM_GATE_SPECULATIVE);
+    um_frame *f = dark_frame(.3);
+    s.conf = 0;
+    if (strcmp(device, "cpu"))
+        s.assert_up = s.assert_down = 1;
+    run_once(&s, f, &want);
+    CHECK(want.packet.gain > 2 && want.packet.mask_area_px > 0);
+    s.assert_up = s.assert_down = -1;
+    s.gate = UM_GATE_SYNC;
+    run_once(&s, f, &got);
+    check_same(&want, &got);
+    CHECK(got.packet.gain == want.packet.gain);
+    s.sam_as_numpy = UM_MASK_HOST;
+    run_once(&s, f, &got);
+    check_same(&want, &got);
+    CHECK(got.packet.gain == want.packet.gain);
+    um_detector_close(&own.detector);
+    own.detector = open_with_gain(fixture(device), DETECTOR_FILE, "auto");
+    s = settings_of(&own, UM_GATE_SPECULATIVE);
+    s.conf = 0;
+    run_once(&s, f, &plain);
+    CHECK(plain.packet.gain == want.packet.gain && plain.packet.score != want.packet.score);
+    um_detector_close(&own.detector);
+    um_frame_unref(&f);
+}
+
+/* Pictures that belong together change their gain slowly; others are on their own. */
+TEST_ON_DEVICES(gain_is_smoothed_over_a_stream)
+{
+    struct fixture own = *tiny(device);
+    own.detector = open_with_gain(tiny(device), DETECTOR_FILE, "auto");
+    um_frame *frame[2] = {dark_frame(.8), dark_frame(.4)};
+    for (int track = 0; track < 2; track++) {
+        um_pipeline_settings s = settings_of(&own, UM_GATE_AUTO);
+        s.track = track;
+        um_pipeline *p = fixture_pipeline(&s);
+        int64_t white = 0;
+        for (int i = 0; i < 6; i++) {
+            const um_packet *k = NULL;
+            um_frame *f = frame[i > 0];
+            int64_t now = 256 * white_of(f);
+            CHECK_OK(pass(p, f, &k));
+            white = white && track ? white + (now - white) / 8 : now;
+            CHECK_MSG(k->gain == 65280.f / (float)white, "track %d, frame %d: %g, want %g", track,
+                      i, (double)k->gain, (double)(65280.f / (float)white));
+        }
+        um_pipeline_close(&p);
+    }
+    um_frame *black = new_frame(320, 320, 1); /* nothing to go by */
+    um_pipeline_settings s = settings_of(&own, UM_GATE_AUTO);
+    const um_packet *k = NULL;
+    um_pipeline *p = fixture_pipeline(&s);
+    CHECK_OK(pass(p, black, &k));
+    CHECK(k->gain == 1);
+    for (int i = 0; i < 320 * 320; i++)
+        black->pixels[i] = (uint8_t)(i % 16); /* noise is not blown up */
+    CHECK_OK(pass(p, black, &k));
+    CHECK(k->gain == 255.f / 32);
+    um_pipeline_close(&p);
+    um_frame_unref(&black);
+    um_frame_unref(&frame[0]);
+    um_frame_unref(&frame[1]);
+    um_detector_close(&own.detector);
+}
+
+TEST(gains_that_mean_nothing_are_refused)
+{
+    static const char *const wrong[] = {"",    "loud",  "0",     "17",  "-1",  "auto,", "2,",
+                                        "2,6", "off,1", "1,2,3", "nan", "0x2", "2 ",    "auto,0.1"};
+    um_detector *d = NULL;
+    um_detector_settings s;
+    um_detector_settings_default(&s);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        s.gain = wrong[i];
+        CHECK_EQ(um_detector_open_with(&d, fixture("cpu")->dev, DETECTOR_FILE, &s), UM_EINVAL);
+        CHECK(!d && strstr(um_last_error(), "gain"));
+    }
+}
+
 TEST_ON_DEVICES(class_to_follow)
 {
     enum { CLASSES = 3, BOXES = 300 };

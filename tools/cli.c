@@ -66,6 +66,10 @@ static const struct row table[] = {
     {"detect-every", 0, INTEGER, AT(detect_every), 0, 0, 1, UM_DETECT_EVERY_MAX, RUN, "K",
      "while the structure is steady run the detector on every K-th frame, and prompt from the mask "
      "before; above 1 it means --track 1; default 1"},
+    {"gain", 0, TEXT, AT(gain), 0, 0, 0, 0, RUN | ON_DETECT | ON_VAL, "auto|off|G[,GAMMA]",
+     "of the pictures that the networks see: auto = 0.5 % of the pixels become white, G = times "
+     "G, and to the power of GAMMA (also auto,GAMMA; docs/FRAME.md); default: what the detector's "
+     "file says, else off"},
     {"mask-clean", 0, BOOL01, AT(mask_clean), 0, 0, 0, 0, RUN | ON_VAL, "0|1",
      "1 = pieces of the mask beside the detector's box and specks go, small holes close "
      "(docs/FRAME.md), 0 = the mask as the network makes it; default 1"},
@@ -612,6 +616,7 @@ bool cli_detector_settings(const struct options *o, um_detector_settings *s)
     s->activation = o->det_act;
     s->fit = o->det_fit;
     s->names = o->names;
+    s->gain = o->gain;
     return true;
 }
 

@@ -119,6 +119,7 @@ typedef struct um_packet {
     int has_scores;  /**< a pipeline that keeps track made this */
     int has_cleaned; /**< a pipeline that cleans masks made this */
     uint32_t removed_px, filled_px;
+    float gain; /**< that the networks saw the picture with (um_detector_settings.gain); 0: none */
 } um_packet;
 
 /**

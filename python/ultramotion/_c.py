@@ -342,6 +342,7 @@ class Packet(Record):
         ("has_cleaned", c_int),
         ("removed_px", c_uint32),
         ("filled_px", c_uint32),
+        ("gain", c_float),
     ]
 
 

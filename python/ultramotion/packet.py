@@ -139,6 +139,9 @@ class Packet(_c.Reference):
         names = ("s1", "s2", "s3", "s4", "c1", "c2", "c3", "contact")
         return dict(zip(names, map(float, self._struct.scores))) if self._struct.has_scores else None
 
+    gain = _c.Field("gain", lambda gain: float(gain) or None)
+    """That the networks saw the picture with; None: none."""
+
     @property
     def cleaned(self) -> dict[str, int] | None:
         """Pixels that cleaning took from the first mask and added; None without a mask, or without `mask_clean`."""

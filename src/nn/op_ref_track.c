@@ -67,7 +67,8 @@ void um_ref_follow(const struct um_call *call)
     struct um_gate gate = {.flags = UM_GATE_OK,
                            .query = -1,
                            .label = header.follow_label,
-                           .score = header.follow_score};
+                           .score = header.follow_score,
+                           .gain = header.gain};
     struct um_prompt prompt = {.width = header.width, .height = header.height, .has_box = 1};
     memcpy(gate.box, header.follow_box, sizeof gate.box);
     memcpy(prompt.box, header.follow_box, sizeof prompt.box);

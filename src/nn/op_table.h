@@ -44,6 +44,8 @@
     X(with, FIR, fir, PLAIN, SHARED, um_resize_args, 1, "out", "x", "taps", "range?")              \
     X(with, RANGE, range, PLAIN, SHARED, um_no_args, 1, "out", "x")                                \
     X(with, LEVELS, levels, PLAIN, SHARED, um_no_args, 1, "out", "range")                          \
+    X(with, GAIN, gain, PLAIN, SHARED, um_gain_args, 4,                                            \
+      "lut0", "lut1?", "header", "state", "x", "base0", "base1?")                                  \
     X(with, NORMALIZE, normalize, SIMD, SHARED, um_no_args, 1, "out", "x", "lut")                  \
     X(with, SCALE_ROWS, scale_rows, SIMD, SHARED, um_no_args, 1, "out", "x", "m")                  \
     X(with, GATHER, gather, SIMD, SHARED, um_no_args, 1, "out", "x", "idx")                        \

@@ -32,7 +32,8 @@ struct um_frame_header {
     int32_t follow_label;
     float follow_score, follow_box[4]; /* the structure of the frame before: prompt of a frame
                                           without a detector */
-    uint8_t reserved[180];
+    float gain; /* of this picture, 0 = none; um_gain() writes it on the device */
+    uint8_t reserved[176];
 };
 
 enum um_track_flag {
@@ -58,7 +59,8 @@ struct um_gate {
     float score, logit;
     float box[4];  /* xyxy, pixels of the uploaded picture, not clamped */
     float contact; /* of gate 0 of a pipeline that keeps track: um_contact(); else 0 */
-    uint32_t reserved[6];
+    float gain;    /* of the picture: that of the header */
+    uint32_t reserved[5];
 };
 
 /* What the prompt encoder reads. Coordinates in pixels of the uploaded picture. */

@@ -140,7 +140,7 @@ static um_status plan(um_pipeline *p, struct geometry *g)
     if (p->segmenter)
         target[1] = um_encode_target(&p->encode, g->w, g->h);
     st = um_front_open(&g->front, p->dev, g->w, g->h, g->c, target, p->segmenter ? 2 : 1,
-                       p->set.inflight);
+                       p->set.inflight, &um_dfine_info(p->detector->net)->gain, p->set.track != 0);
     if (st == UM_OK && p->segmenter && !p->host_mode)
         st = um_buf_open(&g->packets, p->dev, packets_bytes(g, n), "packets");
     if (st == UM_OK)

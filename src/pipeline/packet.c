@@ -629,6 +629,11 @@ um_status um_packet_json(const um_packet *packet, char **line)
     put_text(&j, "reason", um_reason_name(p->reason));
     put_scores(&j, p);
     put_cleaned(&j, p->has_cleaned && masked, p->removed_px, p->filled_px);
+    um_json_key(&j, "gain");
+    if (p->gain > 0)
+        um_json_float(&j, p->gain);
+    else
+        um_json_null(&j);
     um_json_end(&j, '}');
     um_free(counts);
     return um_json_finish(&j, line);
