@@ -27,6 +27,7 @@ PAGES = {
     "security.md": "docs/SECURITY.md",
     "sequences.md": "docs/SEQUENCES.md",
     "state.md": "docs/STATE.md",
+    "frame.md": "docs/FRAME.md",
     "viewer.md": "docs/VIEWER.md",
     "supervision.md": "docs/SUPERVISION.md",
     "contributing.md": "CONTRIBUTING.md",

@@ -71,13 +71,19 @@ static const struct row table[] = {
      "before; above 1 it means --track 1; default 1"},
     {"shadow", 0, TEXT, AT(shadow), 0, 0, 0, 0, RUN | ON_REPLAY, "legacy",
      "run legacy host mode beside it on some frames, count what differs, and go on with legacy "
-     "mode "
-     "alone if masks diverge"},
+     "mode alone if masks diverge"},
     {"shadow-every", 0, INTEGER, AT(shadow_every), 0, 0, 1, 1000000, RUN | ON_REPLAY, "N",
      "with --shadow: on every N-th frame; default 30"},
     {"budget-ms", 0, FLOAT, AT(budget_ms), 0, 0, 0, 3.6e6, RUN, "B",
      "from a frame's receipt to its packet: who is late is counted, and with --track (then the "
      "default) less work is done while that lasts; default 0 = none"},
+    {"gain", 0, TEXT, AT(gain), 0, 0, 0, 0, RUN | ON_DETECT | ON_VAL | KEPT, "auto|off|G[,GAMMA]",
+     "of the pictures that the networks see: auto = 0.5 % of the pixels become white, G = times "
+     "G, and to the power of GAMMA (also auto,GAMMA; docs/FRAME.md); default: what the detector's "
+     "file says, else off"},
+    {"mask-clean", 0, BOOL01, AT(mask_clean), 0, 0, 0, 0, RUN | ON_VAL | KEPT, "0|1",
+     "1 = pieces of the mask beside the detector's box and specks go, small holes close "
+     "(docs/FRAME.md), 0 = the mask as the network makes it; default 1"},
     {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, RUN | ON_BENCH | KEPT, "speculative|sync",
      "read nothing back before the packet, or the score first; default: sync on cpu, else "
      "speculative"},
@@ -257,6 +263,7 @@ static struct options defaults(void)
 {
     return (struct options){.sam_as_numpy = -1,
                             .track = -1,
+                            .mask_clean = 1,
                             .theta_on = 0.6f,
                             .theta_off = 0.4f,
                             .theta_cont = 0.5f,
@@ -692,6 +699,7 @@ bool cli_detector_settings(const struct options *o, um_detector_settings *s)
     s->activation = o->det_act;
     s->fit = o->det_fit;
     s->names = o->names;
+    s->gain = o->gain;
     return true;
 }
 

@@ -405,6 +405,7 @@ static um_packet begin_packet(const um_pipeline *p, const um_frame *f, const int
                    .has_spacing = f->has_spacing,
                    .as_numpy = p->host_mode,
                    .has_scores = p->set.track != 0,
+                   .has_cleaned = p->set.mask_clean && p->segmenter,
                    .centroid = {NAN, NAN},
                    .source = f->source};
     memcpy(k.crop, crop, sizeof k.crop);
@@ -465,13 +466,15 @@ static um_status send(um_pipeline *p, um_frame **frame)
     flight->ledger = um_ledger_new(p->dev, p->set.assert_up, p->set.assert_down);
     um_ledger *before = um_ledger_bind(&flight->ledger);
     st = find_geometry(p, crop[2], crop[3], c, &g);
+    const struct um_gain_wish *gain = &um_dfine_info(p->detector->net)->gain;
     struct um_frame_header header = {.frame_id = f->id,
                                      .width = (uint32_t)crop[2],
                                      .height = (uint32_t)crop[3],
                                      .tau_conf = p->conf,
                                      .label = p->label,
                                      .objects = (uint32_t)p->objects,
-                                     .per_class = p->set.per_class != 0};
+                                     .per_class = p->set.per_class != 0,
+                                     .gain = gain->mode == UM_GAIN_TIMES ? gain->times : 0};
     um_detector_map_boxes(p->detector, &header);
     bool detect = true;
     if (st == UM_OK && p->set.track) {
@@ -637,6 +640,8 @@ static um_status fill_mask(const um_pipeline *p, const um_packet *k, const uint8
     o->in_px = r.in_px;
     o->out_px = r.out_px;
     o->iou = r.iou;
+    o->removed_px = r.removed_px;
+    o->filled_px = r.filled_px;
     memcpy(o->scores, r.score, sizeof o->scores);
     if (!r.area_px)
         return UM_OK;
@@ -847,6 +852,7 @@ static um_status finish(um_pipeline *p, struct flight *flight, const struct lane
     k->state = v.found ? UM_STATE_VISIBLE : UM_STATE_LOST;
     k->detected = flight->detected;
     k->score = v.gate[0].score;
+    k->gain = v.gate[0].gain;
     k->label = v.gate[0].label;
     for (int i = 0; i < v.found && st == UM_OK; i++) {
         object[i] = object_of(p, k, &v.gate[i]);
