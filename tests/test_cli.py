@@ -688,6 +688,19 @@ def what_is_visible_is_tracked(tmp):
 
 
 @test
+def masks_are_cleaned_and_dark_pictures_stretched_where_it_is_said(tmp):
+    run = ("run", "phantom:seed=900000,frames=1", "-o", "jsonl:-")
+    for more, cleaned, gain in (((), True, None), (("--mask-clean", 1, "--gain", "off"), True, None), (("--mask-clean", 0, "--gain", 1.25), False, 1.25),
+                                (("--device", "guard", "--gate", "speculative", "--assert-transfers", "1,1", "--gain", "auto,0.9"), True, ...)):
+        packet = lines(um(*run, *more)[0])[0]
+        assert packet["objects"][0]["cleaned"] == packet["cleaned"]
+        assert set(packet["cleaned"] or ()) == ({"removed_px", "filled_px"} if cleaned else set())
+        assert packet["gain"] == gain if gain is not ... else 1 < packet["gain"] < 8
+    for wrong in (("--mask-clean", 2), ("--gain", "loud"), ("--gain", "auto,9")):
+        um(*run, *wrong, code=2)
+
+
+@test
 def openigtlink_from_end_to_end(tmp):
     um("igtl", "dance", ":0", code=2)
     um("serve", "igtl://127.0.0.1:1?nonsense=1", code=2)

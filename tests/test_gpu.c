@@ -345,6 +345,7 @@ TEST(every_way_through_gives_the_same_packet)
         s.segmenter = gpu.segmenter;
         s.gate = way ? UM_GATE_SYNC : UM_GATE_SPECULATIVE;
         s.sam_as_numpy = way == 2 ? UM_MASK_HOST : UM_MASK_DEVICE;
+        s.mask_clean = 1;
         um_standin_seed((uint64_t)way + 5);
         CHECK_OK(um_pipeline_open(&p, &s));
         CHECK_OK(pass(p, frame, &k));
@@ -354,6 +355,7 @@ TEST(every_way_through_gives_the_same_packet)
             first = *k;
         CHECK(k->state == UM_STATE_VISIBLE && k->score == first.score && k->iou == first.iou);
         CHECK(memcmp(k->box, first.box, sizeof k->box) == 0);
+        CHECK(k->removed_px == first.removed_px && k->filled_px == first.filled_px);
         CHECK(k->edge_px == first.edge_px && k->in_px == first.in_px && k->out_px == first.out_px);
         CHECK_EQ(way ? differing(want, got, sizeof want) : 0, 0);
         um_pipeline_close(&p);

@@ -5,7 +5,9 @@
 #include "test.h"
 
 #include "base/mem.h"
+#include "cleaned.h"
 #include "hashed.h"
+#include "nn/clean.h"
 #include "nn/op_sam.h"
 
 static um_device *open_level(const struct um_ops *level)
@@ -187,6 +189,153 @@ TEST(weights_statistics_and_bits)
             }
         um_device_close(&dev);
     }
+}
+
+/* ---- cleaning ---- */
+
+/* The packet of a mask before, and after um_clean(). */
+static void clean_packet(struct packet *p, um_device *dev, const uint8_t *mask, int h, int w,
+                         const struct um_gate *gate)
+{
+    um_tape *t = NULL;
+    um_buf *buf[3] = {NULL};
+    uint8_t *work = um_zalloc(um_clean_bytes(h, w));
+    memset(work, 0xee, um_clean_bytes(h, w));
+    make_packet(p, dev, mask, h, w, gate);
+    CHECK_OK(um_tape_open(&t, dev, "clean"));
+    um_tensor packet =
+        input(t, &buf[0], UM_U8, 1, 1, UM_RECORD_BYTES + h * um_mask_row_bytes(w), p->bytes);
+    um_tensor g = gate ? input(t, &buf[2], UM_U8, 1, 1, UM_GATE_BYTES, gate) : (um_tensor){0};
+    um_clean(t, packet, input(t, &buf[1], UM_U8, 1, 1, (int)um_clean_bytes(h, w), work), g, h, w);
+    CHECK_OK(um_tape_compile(t));
+    CHECK_OK(um_tape_run(t, UM_QUEUE_MAIN));
+    um_free(work);
+    um_free(p->bytes);
+    um_free(p->weights);
+    p->weights = NULL;
+    p->bytes = output(t, packet);
+    CHECK(p->bytes != NULL);
+    memcpy(&p->record, p->bytes, sizeof p->record);
+    um_tape_close(&t);
+    for (int k = 0; k < 3; k++)
+        um_buf_close(&buf[k]);
+}
+
+/* Cleaned, the packet is in every byte that of the mask cleaned by its definition, but for the two
+ * counts. */
+static void check_clean(um_device *dev, const uint8_t *mask, int h, int w,
+                        const struct um_gate *gate, uint32_t counts[2])
+{
+    static uint8_t m[200 * 200];
+    struct packet got = {0}, want = {0};
+    memcpy(m, mask, (size_t)h * (size_t)w);
+    cleaned(m, h, w, gate ? gate->box : NULL, &counts[0], &counts[1]);
+    clean_packet(&got, dev, mask, h, w, gate);
+    make_packet(&want, dev, m, h, w, gate);
+    want.record.removed_px = counts[0];
+    want.record.filled_px = counts[1];
+    CHECK_EQ(got.record.removed_px, counts[0]);
+    CHECK_EQ(got.record.filled_px, counts[1]);
+    CHECK(memcmp(&got.record, &want.record, sizeof want.record) == 0);
+    CHECK(memcmp(got.bytes + UM_RECORD_BYTES, want.bytes + UM_RECORD_BYTES,
+                 (size_t)h * (size_t)um_mask_row_bytes(w)) == 0);
+    um_free(got.bytes);
+    um_free(want.bytes);
+    um_free(want.weights);
+}
+
+/* A rectangle with its right and lower ends outside. */
+static void rectangle(uint8_t *m, int x0, int y0, int x1, int y1, uint8_t v)
+{
+    for (int y = y0; y < y1; y++)
+        memset(m + y * 200 + x0, v, (size_t)(x1 - x0));
+}
+
+/* One rule after the other, with masks for which the answer is known. */
+TEST(cleaning_follows_its_rules)
+{
+    static uint8_t m[200 * 200];
+    um_device *dev = open_level(um_ops_host()[0]);
+    struct um_gate gate = {.flags = UM_GATE_OK, .box = {50, 50, 150, 100}};
+    uint32_t n[2];
+    rectangle(m, 60, 60, 140, 90, 1); /* 2400 pixels */
+    check_clean(dev, m, 200, 200, &gate, n);
+    CHECK(n[0] == 0 && n[1] == 0);
+    /* the box reaches to 50 - 10 - 2 = 38 and 150 + 12 = 162, 50 - 7 = 43 and 100 + 7 = 107 */
+    rectangle(m, 162, 20, 190, 180, 1); /* however large it is */
+    check_clean(dev, m, 200, 200, &gate, n);
+    CHECK(n[0] == 28 * 160 && n[1] == 0);
+    rectangle(m, 161, 100, 162, 101, 1); /* a pixel within holds all of it */
+    check_clean(dev, m, 200, 200, &gate, n);
+    CHECK(n[0] == 0 && n[1] == 0);
+    rectangle(m, 160, 20, 200, 180, 0);
+    rectangle(m, 60, 107, 140, 190, 1);
+    check_clean(dev, m, 200, 200, &gate, n);
+    CHECK(n[0] == 80 * 83 && n[1] == 0);
+    check_clean(dev, m, 200, 200, NULL, n); /* without a box only its size counts */
+    CHECK(n[0] == 0 && n[1] == 0);
+    rectangle(m, 60, 107, 140, 190, 0);
+    /* specks: 120 of 2400 pixels are none, 119 are one */
+    rectangle(m, 60, 92, 100, 95, 1);
+    check_clean(dev, m, 200, 200, &gate, n);
+    CHECK(n[0] == 0 && n[1] == 0);
+    m[92 * 200 + 60] = 0;
+    check_clean(dev, m, 200, 200, &gate, n);
+    CHECK(n[0] == 119 && n[1] == 0);
+    m[91 * 200 + 60] = m[90 * 200 + 59] = 1; /* they hang together over two corners */
+    m[92 * 200 + 61] = 1;
+    check_clean(dev, m, 200, 200, &gate, n);
+    CHECK(n[0] == 0 && n[1] == 0);
+    rectangle(m, 0, 90, 200, 200, 0);
+    /* holes: 118 of 2400 - 118 close, 120 of 2280 do not */
+    rectangle(m, 65, 65, 70, 80, 0);
+    check_clean(dev, m, 200, 200, &gate, n);
+    CHECK(n[0] == 0 && n[1] == 75);
+    rectangle(m, 65, 65, 73, 80, 0);
+    check_clean(dev, m, 200, 200, &gate, n);
+    CHECK(n[0] == 0 && n[1] == 0);
+    rectangle(m, 65, 65, 73, 80, 1);
+    rectangle(m, 65, 61, 70, 70, 0);
+    m[60 * 200 + 64] = 0; /* a corner is no way out, a side is one */
+    check_clean(dev, m, 200, 200, &gate, n);
+    CHECK(n[0] == 0 && n[1] == 45);
+    m[61 * 200 + 64] = 0;
+    check_clean(dev, m, 200, 200, &gate, n);
+    CHECK(n[0] == 0 && n[1] == 0);
+    m[61 * 200 + 64] = 1;
+    rectangle(m, 66, 64, 68, 66, 1); /* what is in a hole goes, and the hole closes over it */
+    check_clean(dev, m, 200, 200, &gate, n);
+    CHECK(n[0] == 4 && n[1] == 45);
+    um_device_close(&dev);
+}
+
+TEST(cleaning_is_what_it_is_defined_as)
+{
+    static const int size[][2] = {{40, 33},  {1, 1},   {1, 70},  {70, 1},
+                                  {64, 128}, {130, 5}, {97, 161}};
+    static uint8_t m[200 * 200];
+    um_device *dev = open_level(um_ops_host()[0]);
+    uint32_t n[2], some[2] = {0};
+    for (size_t s = 0; s < sizeof size / sizeof *size; s++)
+        for (int kind = 0; kind < 40; kind++) {
+            int h = size[s][0], w = size[s][1], before = test_failures;
+            double density = hashed_uniform(hashed_fnv("clean"), (uint32_t)kind);
+            for (int i = 0; i < h * w; i++) {
+                double u = hashed_uniform(hashed_fnv("mask") + (uint64_t)kind, (uint32_t)i);
+                double v = sin(i % w / (4. + kind)) + cos(i / w / (3. + kind % 7));
+                m[i] = (uint8_t)(kind % 2 ? (v > density) ^ (u < .03) : u < density);
+            }
+            struct um_gate gate = {
+                .flags = UM_GATE_OK,
+                .box = {(float)w * .3f, (float)h * .2f, (float)w * .6f, (float)h * .7f}};
+            check_clean(dev, m, h, w, kind % 3 ? &gate : NULL, n);
+            some[0] += n[0];
+            some[1] += n[1];
+            if (test_failures != before)
+                printf("  (%dx%d, kind %d)\n", w, h, kind);
+        }
+    CHECK(some[0] && some[1]);
+    um_device_close(&dev);
 }
 
 TEST(gate_decides)

@@ -399,6 +399,25 @@ def convert_keeps_every_fact(tmp):
 
 
 @test
+def a_detector_says_which_gain_it_was_trained_with(tmp):
+    meta, tensors = read(DETECTOR)
+    dark = tmp / "dark.png"
+    png(dark, 320, 320, lambda x, y: (7 * x + 31 * y) % 97 if y > 99 else 0)
+    packet = lambda file, *more: lines(um("run", dark, "--detector", file, "--conf", "0", *more)[0])[0]
+    told = write(tmp / "told.safetensors", tensors, {**meta, "gain": "auto,0.6"})
+    assert 2.5 < packet(told)["gain"] < 2.8 and packet(told, "--gain", "off")["gain"] is None and packet(DETECTOR)["gain"] is None
+    assert packet(DETECTOR, "--gain", "auto,0.6")["score"] == packet(told)["score"] != packet(told, "--gain", "auto")["score"]
+    assert packet(told, "--gain", "1.5,0.9")["gain"] == 1.5
+    um("convert", told, tmp / "again.safetensors")
+    assert read(tmp / "again.safetensors")[0]["gain"] == "auto,0.6"
+    wrong = write(tmp / "wrong.safetensors", tensors, {**meta, "gain": "loud"})
+    _, err = um("run", dark, "--detector", wrong, code=1)
+    assert "wrong.safetensors" in err and 'gain is "loud"' in err and "auto[,GAMMA]" in err, err
+    _, err = um("run", dark, "--gain", "17", code=2)
+    assert "0.1 to 16" in err, err
+
+
+@test
 def upstream_can_load_what_convert_writes(tmp):
     folder = tmp / "hf"
     folder.mkdir()

@@ -269,33 +269,39 @@ TEST(packet_json_visible)
                         .has_deadline = 1,
                         .missed = 1,
                         .effort = UM_EFFORT_REPEAT,
-                        .latency_ms = 20.5};
+                        .latency_ms = 20.5,
+                        .has_cleaned = 1,
+                        .removed_px = 7,
+                        .filled_px = 1,
+                        .gain = 1.5f};
     for (int i = 0; i < 64; i++)
         fields.detector_sha256[i] = 'a';
     const um_packet *p = make(fields);
     char *line = NULL;
     CHECK_OK(um_packet_json(p, &line));
     um_packet_unref(&p);
-    CHECK_STR(line, "{\"frame_id\":3,\"ts\":1700000000.25,"
-                    "\"state\":\"VISIBLE\",\"tag\":\"fresh\","
-                    "\"label\":1,\"score\":0.93,"
-                    "\"box_xyxy\":[0,0.5,2,2],\"mask\":{\"size\":[2,3],\"counts\":\"01200\"},"
-                    "\"mask_area_px\":2,"
-                    "\"stages_ms\":{\"upload\":0.1,\"detect\":12.345679,\"segment\":0,\"packet\":2,"
-                    "\"total\":15},"
-                    "\"transfers\":{\"up\":1,\"down\":1,\"up_bytes\":235476,\"down_bytes\":29760,"
-                    "\"setup\":0,\"shared\":false},"
-                    "\"pose\":null,\"spacing_mm\":[0.1,0.2],\"device\":\"guard\",\"precision\":"
-                    "\"fp32\",\"as_numpy\":0,"
-                    "\"models\":{\"detector\":\"sha256:"
-                    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\","
-                    "\"segmenter\":null},\"lost_device\":\"cuda:0\","
-                    "\"source\":\"sweep/a.png\",\"name\":\"bone\","
-                    "\"objects\":[{\"label\":1,\"name\":\"bone\",\"score\":0.93,"
-                    "\"box_xyxy\":[0,0.5,2,2],\"mask\":{\"size\":[2,3],\"counts\":\"01200\"},"
-                    "\"mask_area_px\":2,\"iou\":0.75}],"
-                    "\"detected\":false,\"reason\":null,\"scores\":null,"
-                    "\"deadline\":{\"latency_ms\":20.5,\"missed\":true,\"effort\":\"repeat\"}}");
+    CHECK_STR(line,
+              "{\"frame_id\":3,\"ts\":1700000000.25,"
+              "\"state\":\"VISIBLE\",\"tag\":\"fresh\","
+              "\"label\":1,\"score\":0.93,"
+              "\"box_xyxy\":[0,0.5,2,2],\"mask\":{\"size\":[2,3],\"counts\":\"01200\"},"
+              "\"mask_area_px\":2,"
+              "\"stages_ms\":{\"upload\":0.1,\"detect\":12.345679,\"segment\":0,\"packet\":2,"
+              "\"total\":15},"
+              "\"transfers\":{\"up\":1,\"down\":1,\"up_bytes\":235476,\"down_bytes\":29760,"
+              "\"setup\":0,\"shared\":false},"
+              "\"pose\":null,\"spacing_mm\":[0.1,0.2],\"device\":\"guard\",\"precision\":"
+              "\"fp32\",\"as_numpy\":0,"
+              "\"models\":{\"detector\":\"sha256:"
+              "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\","
+              "\"segmenter\":null},\"lost_device\":\"cuda:0\","
+              "\"source\":\"sweep/a.png\",\"name\":\"bone\","
+              "\"objects\":[{\"label\":1,\"name\":\"bone\",\"score\":0.93,"
+              "\"box_xyxy\":[0,0.5,2,2],\"mask\":{\"size\":[2,3],\"counts\":\"01200\"},"
+              "\"mask_area_px\":2,\"iou\":0.75,\"cleaned\":{\"removed_px\":7,\"filled_px\":1}}],"
+              "\"detected\":false,\"reason\":null,\"scores\":null,"
+              "\"deadline\":{\"latency_ms\":20.5,\"missed\":true,\"effort\":\"repeat\"},"
+              "\"cleaned\":{\"removed_px\":7,\"filled_px\":1},\"gain\":1.5}");
     free(line);
 }
 
@@ -337,7 +343,7 @@ TEST(packet_json_lost)
         "\"as_numpy\":0,\"models\":{\"detector\":null,\"segmenter\":null},\"lost_device\":null,"
         "\"source\":\"\",\"name\":null,\"objects\":[],\"detected\":true,\"reason\":\"no_contact\","
         "\"scores\":{\"s1\":0.5,\"s2\":0.25,\"s3\":1,\"s4\":null,\"c1\":0.75,\"c2\":0,\"c3\":null,"
-        "\"contact\":0.125},\"deadline\":null}");
+        "\"contact\":0.125},\"deadline\":null,\"cleaned\":null,\"gain\":null}");
     free(line);
     fields.struct_size = sizeof fields;
     fields.state = UM_STATE_RELOCALIZING; /* a box, and no mask */

@@ -9,7 +9,9 @@
 
 #include "base/mem.h"
 #include "base/status.h"
+#include "cleaned.h"
 #include "dfine_weights.h"
+#include "hashed.h"
 
 #include <stdatomic.h>
 #include <unistd.h>
@@ -795,8 +797,9 @@ static void copy_file(const char *from, const char *to)
     CHECK(fclose(b) == 0);
 }
 
-/* A shipped model with one tensor of fp16 replaced by NaN. */
-static void poison_tensor(const char *path, const char *model, const char *tensor)
+/* A shipped model with one tensor of fp16 replaced by two numbers in turn. */
+static void replace_tensor(const char *path, const char *model, const char *tensor,
+                           const char numbers[4])
 {
     static char header[1 << 17];
     copy_file(model, path);
@@ -813,9 +816,14 @@ static void poison_tensor(const char *path, const char *model, const char *tenso
     at = strstr(at, "\"data_offsets\":[") + strlen("\"data_offsets\":[");
     long from = strtol(at, &at, 10), to = strtol(at + 1, NULL, 10);
     CHECK(from < to && fseek(f, 8 + (long)n + from, SEEK_SET) == 0);
-    for (; from < to; from += 2)
-        CHECK_EQ(fwrite("\x00\x7e", 1, 2, f), 2);
+    for (int i = 0; from < to; from += 2, i ^= 2)
+        CHECK_EQ(fwrite(numbers + i, 1, 2, f), 2);
     CHECK(fclose(f) == 0);
+}
+
+static void poison_tensor(const char *path, const char *model, const char *tensor)
+{
+    replace_tensor(path, model, tensor, "\x00\x7e\x00\x7e"); /* NaN */
 }
 
 /* Results that are no numbers are an error of the frame, whatever the threshold, and of no other.
@@ -872,7 +880,242 @@ TEST_ON_DEVICES(nan_logits_are_an_error_of_the_frame)
     scratch_close();
 }
 
+/* From every way through the mask comes that its definition makes of the network's, counted. */
+TEST_ON_DEVICES(masks_are_cleaned_the_same_from_every_way_through)
+{
+    static struct result plain, first, got;
+    enum { WAYS = 4, FRAMES = 4 };
+    um_pipeline_settings s = settings_of(fixture(device), UM_GATE_SPECULATIVE);
+    um_pipeline *way[WAYS];
+    uint32_t removed, filled, any = 0;
+    um_segmenter *ragged = NULL;
+    const char *path = in_scratch("ragged.safetensors");
+    replace_tensor(path, SEGMENTER_FILE,
+                   "\"mask_decoder.output_hypernetworks_mlps.0.layers.2.bias\"",
+                   "\x00\x50\x00\xd0"); /* 32, -32 */
+    CHECK_OK(um_segmenter_open(&ragged, fixture(device)->dev, path, 0));
+    s.segmenter = ragged;
+    s.conf = 0;
+    way[0] = fixture_pipeline(&s);
+    s.mask_clean = 1;
+    if (strcmp(device, "cpu"))
+        s.assert_up = s.assert_down = 1;
+    way[1] = fixture_pipeline(&s);
+    s.gate = UM_GATE_SYNC;
+    s.assert_up = s.assert_down = -1;
+    way[2] = fixture_pipeline(&s);
+    s.sam_as_numpy = UM_MASK_HOST;
+    way[3] = fixture_pipeline(&s);
+    for (int i = 0; i < FRAMES; i++) {
+        um_frame *f = golden_frame(0);
+        for (int k = 0; i && k < N; k++)
+            f->pixels[k] ^= (uint8_t)(hashed_uniform(hashed_fnv("noise"), (uint32_t)k) * 80 * i);
+        for (int k = 0; k < WAYS; k++) {
+            const um_packet *packet = NULL;
+            struct result *r = k == 0 ? &plain : k == 1 ? &first : &got;
+            CHECK_OK(pass(way[k], f, &packet));
+            keep(r, packet);
+            CHECK_EQ(packet->has_cleaned, k > 0);
+            if (k > 1)
+                check_same(&first, &got);
+            if (k == 1) {
+                cleaned(plain.mask, H, W, packet->box, &removed, &filled);
+                CHECK_EQ(differing(plain.mask, first.mask, N), 0);
+            }
+            CHECK_EQ(packet->removed_px, k ? removed : 0);
+            CHECK_EQ(packet->filled_px, k ? filled : 0);
+            CHECK_EQ(um_packet_object(packet, 0)->removed_px, k ? removed : 0);
+        }
+        any |= (removed > 0) | (filled > 0) << 1;
+        um_frame_unref(&f);
+    }
+    CHECK_EQ(any, 3);
+    for (int k = 0; k < WAYS; k++)
+        um_pipeline_close(&way[k]);
+    um_segmenter_close(&ragged);
+    scratch_close();
+}
+
 /* Of a detector of three classes: each class's own best, and the best of all. */
+/* ---- gain ---- */
+
+/* Part of a golden frame of just the detector's size, so that nothing is resized: at a share of its
+ * brightness, with black margins. */
+static um_frame *dark_frame(double share)
+{
+    um_frame *whole = golden_frame(0), *f = cut(whole, 80, 180, 320, 320);
+    for (int i = 0; i < 320 * 320; i++)
+        f->pixels[i] = i % 320 < 40 ? (uint8_t)(i % 4) : (uint8_t)(f->pixels[i] * share);
+    um_frame_unref(&whole);
+    return f;
+}
+
+/* The level above which 0.5 % of the pixels lie, of those that are no margin; every second row and
+ * column. */
+static int white_of(const um_frame *f)
+{
+    int n = 0, above = 0, count[256] = {0}, level = 255;
+    for (int y = 1; y < f->height; y += 2)
+        for (int x = 1; x < f->width; x += 2)
+            if (*pixel(f, x, y) >= 4) {
+                count[*pixel(f, x, y)]++;
+                n++;
+            }
+    for (;; level--)
+        if (200 * (above += count[level]) > n)
+            return level;
+}
+
+static void stretch(um_frame *f, double white)
+{
+    for (int i = 0; i < f->width * f->height; i++)
+        f->pixels[i] = (uint8_t)fmin(255, floor(f->pixels[i] * 255 / white + .5));
+}
+
+static um_detector *open_with_gain(const struct fixture *f, const char *path, const char *gain)
+{
+    um_detector *d = NULL;
+    um_detector_settings s;
+    um_detector_settings_default(&s);
+    s.gain = gain;
+    if (um_detector_open_with(&d, f->dev, path, &s) != UM_OK)
+        fixture_die(gain);
+    return d;
+}
+
+/* What a network sees of a dark picture is what it sees of the stretched one without. */
+TEST_ON_DEVICES(gain_is_the_picture_stretched)
+{
+    static struct result plain, want, got;
+    um_pipeline_settings s = settings_of(fixture(device), UM_GATE_SPECULATIVE);
+    um_detector *automatic = open_with_gain(fixture(device), DETECTOR_FILE, "auto"),
+                *twice = open_with_gain(fixture(device), DETECTOR_FILE, "2.5"),
+                *off = open_with_gain(fixture(device), DETECTOR_FILE, "off");
+    um_frame *f = dark_frame(.4), *bright = dark_frame(.4);
+    int white = white_of(f);
+    s.segmenter = NULL;
+    s.conf = 0;
+    if (strcmp(device, "cpu"))
+        s.assert_up = s.assert_down = 1;
+    run_once(&s, f, &plain);
+    CHECK(plain.packet.gain == 0);
+    s.detector = off;
+    run_once(&s, f, &got);
+    check_same(&plain, &got);
+    CHECK(white > 32 && white < 128);
+    stretch(bright, white);
+    run_once(&s, bright, &want);
+    s.detector = automatic;
+    run_once(&s, f, &got);
+    CHECK(got.packet.gain == 255.f / (float)white);
+    check_same(&want, &got);
+    CHECK(got.packet.score != plain.packet.score);
+    um_frame_unref(&bright);
+    bright = dark_frame(.4);
+    stretch(bright, 102);
+    s.detector = off;
+    run_once(&s, bright, &want);
+    s.detector = twice;
+    run_once(&s, f, &got);
+    CHECK(got.packet.gain == 2.5f);
+    check_same(&want, &got);
+    um_box box[2][300];
+    int n[2];
+    CHECK_OK(um_detector_run(twice, f, 0, box[0], 300, &n[0])); /* the detector alone too */
+    CHECK_OK(um_detector_run(off, bright, 0, box[1], 300, &n[1]));
+    CHECK(n[0] == n[1] && memcmp(box[0], box[1], (size_t)n[0] * sizeof(um_box)) == 0);
+    um_frame_unref(&bright);
+    um_frame_unref(&f);
+    um_detector_close(&automatic);
+    um_detector_close(&twice);
+    um_detector_close(&off);
+}
+
+/* Also the segmenter's table, from every way through; and with a mask nothing more crosses. */
+TEST_ON_DEVICES(gain_is_the_same_from_every_way_through)
+{
+    static struct result want, got, plain;
+    struct fixture own = *fixture(device);
+    own.detector = open_with_gain(fixture(device), DETECTOR_FILE, "auto,0.8");
+    um_pipeline_settings s = settings_of(&own, UM_GATE_SPECULATIVE);
+    um_frame *f = dark_frame(.3);
+    s.conf = 0;
+    if (strcmp(device, "cpu"))
+        s.assert_up = s.assert_down = 1;
+    run_once(&s, f, &want);
+    CHECK(want.packet.gain > 2 && want.packet.mask_area_px > 0);
+    s.assert_up = s.assert_down = -1;
+    s.gate = UM_GATE_SYNC;
+    run_once(&s, f, &got);
+    check_same(&want, &got);
+    CHECK(got.packet.gain == want.packet.gain);
+    s.sam_as_numpy = UM_MASK_HOST;
+    run_once(&s, f, &got);
+    check_same(&want, &got);
+    CHECK(got.packet.gain == want.packet.gain);
+    um_detector_close(&own.detector);
+    own.detector = open_with_gain(fixture(device), DETECTOR_FILE, "auto");
+    s = settings_of(&own, UM_GATE_SPECULATIVE);
+    s.conf = 0;
+    run_once(&s, f, &plain);
+    CHECK(plain.packet.gain == want.packet.gain && plain.packet.score != want.packet.score);
+    um_detector_close(&own.detector);
+    um_frame_unref(&f);
+}
+
+/* Pictures that belong together change their gain slowly; others are on their own. */
+TEST_ON_DEVICES(gain_is_smoothed_over_a_stream)
+{
+    struct fixture own = *tiny(device);
+    own.detector = open_with_gain(tiny(device), DETECTOR_FILE, "auto");
+    um_frame *frame[2] = {dark_frame(.8), dark_frame(.4)};
+    for (int track = 0; track < 2; track++) {
+        um_pipeline_settings s = settings_of(&own, UM_GATE_AUTO);
+        s.track = track;
+        um_pipeline *p = fixture_pipeline(&s);
+        int64_t white = 0;
+        for (int i = 0; i < 6; i++) {
+            const um_packet *k = NULL;
+            um_frame *f = frame[i > 0];
+            int64_t now = 256 * white_of(f);
+            CHECK_OK(pass(p, f, &k));
+            white = white && track ? white + (now - white) / 8 : now;
+            CHECK_MSG(k->gain == 65280.f / (float)white, "track %d, frame %d: %g, want %g", track,
+                      i, (double)k->gain, (double)(65280.f / (float)white));
+        }
+        um_pipeline_close(&p);
+    }
+    um_frame *black = new_frame(320, 320, 1); /* nothing to go by */
+    um_pipeline_settings s = settings_of(&own, UM_GATE_AUTO);
+    const um_packet *k = NULL;
+    um_pipeline *p = fixture_pipeline(&s);
+    CHECK_OK(pass(p, black, &k));
+    CHECK(k->gain == 1);
+    for (int i = 0; i < 320 * 320; i++)
+        black->pixels[i] = (uint8_t)(i % 16); /* noise is not blown up */
+    CHECK_OK(pass(p, black, &k));
+    CHECK(k->gain == 255.f / 32);
+    um_pipeline_close(&p);
+    um_frame_unref(&black);
+    um_frame_unref(&frame[0]);
+    um_frame_unref(&frame[1]);
+    um_detector_close(&own.detector);
+}
+
+TEST(gains_that_mean_nothing_are_refused)
+{
+    static const char *const wrong[] = {"",    "loud",  "0",     "17",  "-1",  "auto,", "2,",
+                                        "2,6", "off,1", "1,2,3", "nan", "0x2", "2 ",    "auto,0.1"};
+    um_detector *d = NULL;
+    um_detector_settings s;
+    um_detector_settings_default(&s);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        s.gain = wrong[i];
+        CHECK_EQ(um_detector_open_with(&d, fixture("cpu")->dev, DETECTOR_FILE, &s), UM_EINVAL);
+        CHECK(!d && strstr(um_last_error(), "gain"));
+    }
+}
+
 TEST_ON_DEVICES(class_to_follow)
 {
     enum { CLASSES = 3, BOXES = 300 };

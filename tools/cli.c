@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include "config.h"
+#include "json.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -28,70 +29,84 @@ struct row {
 
 #define AT(field) offsetof(struct options, field)
 #define RUN (ON_RUN | ON_SERVE)
+#define KEPT (ON_REPLAY | IN_RECORDING)
 #define MODELS (RUN | ON_DETECT | ON_SEGMENT | ON_BENCH | ON_DOCTOR | ON_VAL)
 #define STREAM (RUN | ON_DETECT | ON_SEGMENT)
 #define ALL \
     (STREAM | ON_PHANTOM | ON_BENCH | ON_INSPECT | ON_CONVERT | ON_DOCTOR | ON_VAL | ON_IGTL)
 
 static const struct row table[] = {
-    {"detector", 0, TEXT, AT(detector), 0, 0, 0, 0, RUN | ON_DETECT | ON_BENCH | ON_DOCTOR | ON_VAL,
-     "FILE", "D-FINE weights (.pt, .pth, .safetensors); default: the model that ships"},
+    {"detector", 0, TEXT, AT(detector), 0, 0, 0, 0,
+     RUN | ON_DETECT | ON_BENCH | ON_DOCTOR | ON_VAL | KEPT, "FILE",
+     "D-FINE weights (.pt, .pth, .safetensors); default: the model that ships"},
     {"segmenter", 0, TEXT, AT(segmenter), 0, 0, 0, 0,
-     RUN | ON_SEGMENT | ON_BENCH | ON_DOCTOR | ON_VAL, "FILE",
+     RUN | ON_SEGMENT | ON_BENCH | ON_DOCTOR | ON_VAL | KEPT, "FILE",
      "weights of MobileSAM or another of SAM's families; default: the model that ships"},
-    {"device", 0, TEXT, AT(device), 0, 0, 0, 0, MODELS, "auto|cpu|cuda:N|guard",
+    {"device", 0, TEXT, AT(device), 0, 0, 0, 0, MODELS | KEPT, "auto|cpu|cuda:N|guard",
      "where to compute; auto = first GPU that works, else cpu"},
-    {"precision", 0, TEXT, AT(precision), 0, 0, 0, 0, MODELS | ON_CONVERT,
+    {"precision", 0, TEXT, AT(precision), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT,
      "auto|fp32|bf16|fp16|int8",
      "of activations; auto = fp16 on a GPU, else fp32; convert: of storage, fp32, fp16 or bf16"},
-    {"threads", 0, INTEGER, AT(threads), 0, 0, 1, 1024, MODELS, "N",
+    {"threads", 0, INTEGER, AT(threads), 0, 0, 1, 1024, MODELS | KEPT, "N",
      "threads to compute with; default: all this process may use"},
-    {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, STREAM | ON_VAL | ON_BENCH, "0.5",
+    {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, STREAM | ON_VAL | ON_BENCH | KEPT, "0.5",
      "score from which a frame is VISIBLE (detect: a box is printed)"},
-    {"class", 0, TEXT, AT(class_name), 0, 0, 0, 0, RUN | ON_DETECT, "NAME|N",
+    {"class", 0, TEXT, AT(class_name), 0, 0, 0, 0, RUN | ON_DETECT | KEPT, "NAME|N",
      "class to follow; default: the best of all"},
-    {"objects", 0, INTEGER, AT(objects), 0, 0, 1, UM_OBJECTS_MAX, RUN | ON_BENCH, "N",
+    {"objects", 0, INTEGER, AT(objects), 0, 0, 1, UM_OBJECTS_MAX, RUN | ON_BENCH | KEPT, "N",
      "structures to outline: the N best boxes from --conf on; default 1"},
-    {"per-class", 0, FLAG, AT(per_class), 0, 0, 0, 0, RUN | ON_BENCH, NULL,
+    {"per-class", 0, FLAG, AT(per_class), 0, 0, 0, 0, RUN | ON_BENCH | KEPT, NULL,
      "with --objects: at most one structure of each class"},
-    {"track", 0, BOOL01, AT(track), 0, 0, 0, 0, RUN, "0|1",
+    {"track", 0, BOOL01, AT(track), 0, 0, 0, 0, RUN | KEPT, "0|1",
      "1 = the state follows from how well the mask fits picture and past (docs/STATE.md), 0 = from "
      "--conf alone; default: 0, serve: 1"},
-    {"theta-on", 0, FLOAT, AT(theta_on), 0, 0, 0, 1, RUN, "0.6",
+    {"theta-on", 0, FLOAT, AT(theta_on), 0, 0, 0, 1, RUN | KEPT, "0.6",
      "with --track: mean score S above which a mask can become VISIBLE"},
-    {"theta-off", 0, FLOAT, AT(theta_off), 0, 0, 0, 1, RUN, "0.4",
+    {"theta-off", 0, FLOAT, AT(theta_off), 0, 0, 0, 1, RUN | KEPT, "0.4",
      "with --track: mean score S below which it is doubted"},
-    {"theta-cont", 0, FLOAT, AT(theta_cont), 0, 0, 0, 1, RUN, "0.5",
+    {"theta-cont", 0, FLOAT, AT(theta_cont), 0, 0, 0, 1, RUN | KEPT, "0.5",
      "with --track: mean score C above which a structure that was lost is the same again"},
-    {"detect-every", 0, INTEGER, AT(detect_every), 0, 0, 1, UM_DETECT_EVERY_MAX, RUN, "K",
+    {"detect-every", 0, INTEGER, AT(detect_every), 0, 0, 1, UM_DETECT_EVERY_MAX, RUN | KEPT, "K",
      "while the structure is steady run the detector on every K-th frame, and prompt from the mask "
      "before; above 1 it means --track 1; default 1"},
+    {"shadow", 0, TEXT, AT(shadow), 0, 0, 0, 0, RUN | ON_REPLAY, "legacy",
+     "run legacy host mode beside it on some frames, count what differs, and go on with legacy "
+     "mode alone if masks diverge"},
+    {"shadow-every", 0, INTEGER, AT(shadow_every), 0, 0, 1, 1000000, RUN | ON_REPLAY, "N",
+     "with --shadow: on every N-th frame; default 30"},
     {"budget-ms", 0, FLOAT, AT(budget_ms), 0, 0, 0, 3.6e6, RUN, "B",
      "from a frame's receipt to its packet: who is late is counted, and with --track (then the "
      "default) less work is done while that lasts; default 0 = none"},
-    {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, RUN | ON_BENCH, "speculative|sync",
+    {"gain", 0, TEXT, AT(gain), 0, 0, 0, 0, RUN | ON_DETECT | ON_VAL | KEPT, "auto|off|G[,GAMMA]",
+     "of the pictures that the networks see: auto = 0.5 % of the pixels become white, G = times "
+     "G, and to the power of GAMMA (also auto,GAMMA; docs/FRAME.md); default: what the detector's "
+     "file says, else off"},
+    {"mask-clean", 0, BOOL01, AT(mask_clean), 0, 0, 0, 0, RUN | ON_VAL | KEPT, "0|1",
+     "1 = pieces of the mask beside the detector's box and specks go, small holes close "
+     "(docs/FRAME.md), 0 = the mask as the network makes it; default 1"},
+    {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, RUN | ON_BENCH | KEPT, "speculative|sync",
      "read nothing back before the packet, or the score first; default: sync on cpu, else "
      "speculative"},
-    {"sam-as-numpy", 0, BOOL01, AT(sam_as_numpy), 0, 0, 0, 0, RUN | ON_SEGMENT | ON_BENCH, "0|1",
-     "1 = legacy host mode; default: ULTRAMOTION_SAM_AS_NUMPY, else 0"},
-    {"det-size", 0, TEXT, AT(det_size), 0, 0, 0, 0, MODELS | ON_CONVERT, "N|WxH",
+    {"sam-as-numpy", 0, BOOL01, AT(sam_as_numpy), 0, 0, 0, 0, RUN | ON_SEGMENT | ON_BENCH | KEPT,
+     "0|1", "1 = legacy host mode; default: ULTRAMOTION_SAM_AS_NUMPY, else 0"},
+    {"det-size", 0, TEXT, AT(det_size), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT, "N|WxH",
      "size of the detector's input; default: what the file says, else 640"},
-    {"queries", 0, INTEGER, AT(queries), 0, 0, 1, 1024, MODELS | ON_CONVERT, "N",
+    {"queries", 0, INTEGER, AT(queries), 0, 0, 1, 1024, MODELS | ON_CONVERT | KEPT, "N",
      "queries of the detector; default: what the file says, else 300"},
-    {"det-act", 0, TEXT, AT(det_act), 0, 0, 0, 0, MODELS | ON_CONVERT, "relu|silu",
+    {"det-act", 0, TEXT, AT(det_act), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT, "relu|silu",
      "activation of the detector's decoder: silu for DEIM, whose files do not tell"},
-    {"det-fit", 0, TEXT, AT(det_fit), 0, 0, 0, 0, MODELS | ON_CONVERT, "stretch|letterbox",
+    {"det-fit", 0, TEXT, AT(det_fit), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT, "stretch|letterbox",
      "how pictures fill the detector's input; default: what the file says, else stretch"},
-    {"names", 0, TEXT, AT(names), 0, 0, 0, 0, MODELS | ON_CONVERT, "FILE",
+    {"names", 0, TEXT, AT(names), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT, "FILE",
      "names of the classes, one per line; default: what the file says"},
     {"upstream", 0, FLAG, AT(upstream), 0, 0, 0, 0, ON_CONVERT, NULL,
      "write a PyTorch file that upstream's own code loads"},
-    {"sam-size", 0, INTEGER, AT(sam_size), 0, 0, 16, 4096, MODELS, "N",
+    {"sam-size", 0, INTEGER, AT(sam_size), 0, 0, 16, 4096, MODELS | KEPT, "N",
      "side of the segmenter's canvas; default: what the file says, else 1024"},
-    {"sam-family", 0, TEXT, AT(sam_family), 0, 0, 0, 0, MODELS | ON_CONVERT,
+    {"sam-family", 0, TEXT, AT(sam_family), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT,
      "mobile-sam|tiny-sam|lite-medsam|sam-vit|medsam-vit",
      "what the segmenter's file is where it cannot tell; default: what it says"},
-    {"crop", 0, NUMBERS, AT(crop), AT(has_crop), 4, 0, 16384, RUN | ON_DETECT, "X,Y,W,H",
+    {"crop", 0, NUMBERS, AT(crop), AT(has_crop), 4, 0, 16384, RUN | ON_DETECT | KEPT, "X,Y,W,H",
      "part of the picture to look at; results are in full-picture coordinates"},
     {"box", 0, NUMBERS, AT(box), AT(has_box), 4, -1e9, 1e9, ON_SEGMENT, "X0,Y0,X1,Y1",
      "box prompt in pixels"},
@@ -99,13 +114,15 @@ static const struct row table[] = {
      "point prompt, label 1 object, 0 background; may be repeated"},
     {"multimask", 0, FLAG, AT(multimask), 0, 0, 0, 0, ON_SEGMENT, NULL,
      "three masks; the one with the best predicted IoU is written"},
-    {"sink", 'o', LIST, AT(sink), AT(sinks), 0, 0, 0, RUN | ON_SEGMENT | ON_PHANTOM | ON_VAL,
-     "SINK",
-     "dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, web::8080, null: (phantom, val: the folder to "
+    {"sink", 'o', LIST, AT(sink), AT(sinks), 0, 0, 0,
+     RUN | ON_SEGMENT | ON_PHANTOM | ON_VAL | ON_REPLAY, "SINK",
+     "dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, record:FOLDER, masks:OUT.seg.nrrd, web::8080, "
+     "null: (phantom, val: "
+     "the folder to "
      "write); may "
      "be repeated"},
     {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15,
-     STREAM | ON_PHANTOM | ON_BENCH | ON_IGTL | ON_VAL, "N",
+     STREAM | ON_PHANTOM | ON_BENCH | ON_IGTL | ON_VAL | ON_REPLAY, "N",
      "stop after N frames (igtl sniff: messages)"},
     {"fps", 0, FLOAT, AT(fps), 0, 0, 0, 10000, ON_IGTL | ON_BENCH, "N",
      "frames a second to send; default: as fast as they are taken (bench live: 25, then 60)"},
@@ -124,20 +141,24 @@ static const struct row table[] = {
     {"window", 0, TEXT, AT(window), 0, 0, 0, 0, STREAM, "LO,HI|auto",
      "16-bit pictures: sample LO becomes black and HI white; auto = each picture's least and "
      "greatest"},
-    {"realtime", 0, FLAG, AT(realtime), 0, 0, 0, 0, RUN, NULL,
-     "a frame that waits is replaced by the newest, and counted"},
+    {"realtime", 0, FLAG, AT(realtime), 0, 0, 0, 0, RUN | ON_REPLAY, NULL,
+     "a frame that waits is replaced by the newest, and counted (replay: at its own times)"},
     {"max-age-ms", 0, INTEGER, AT(max_age_ms), 0, 0, 0, 1e6, RUN, "N",
      "with --realtime: a frame that was received longer ago is not worked on, and counted; 0 = "
      "whatever its age; default: run: 0, serve: 2000"},
     {"lag-alarm-ms", 0, INTEGER, AT(lag_alarm_ms), 0, 0, 0, 1e6, RUN, "N",
      "a live sender's pictures that come later than at best by more, for a second: an alarm; "
      "default 500, 0 = never"},
-    {"strict", 0, FLAG, AT(strict), 0, 0, 0, 0, STREAM, NULL, "stop at the first unreadable frame"},
+    {"verify", 0, FLAG, AT(verify), 0, 0, 0, 0, ON_REPLAY, NULL,
+     "hold each packet against the recorded one, bit for bit but for times; exit 3 at the first "
+     "that differs"},
+    {"strict", 0, FLAG, AT(strict), 0, 0, 0, 0, STREAM | ON_REPLAY, NULL,
+     "stop at the first unreadable frame"},
     {"size", 0, TEXT, AT(size), 0, 0, 0, 0, STREAM | ON_PHANTOM, "WxH",
      "size of raw frames on stdin (phantom: of the frames made)"},
     {"pixel", 0, TEXT, AT(pixel), 0, 0, 0, 0, STREAM, "gray8|rgb8",
      "pixels of raw frames on stdin; default gray8"},
-    {"kpi", 0, TEXT, AT(kpi), 0, 0, 0, 0, RUN | ON_SEGMENT, "FILE|-",
+    {"kpi", 0, TEXT, AT(kpi), 0, 0, 0, 0, RUN | ON_SEGMENT | ON_REPLAY, "FILE|-",
      "one JSON line per published prediction; what lies there is kept as FILE.1, FILE.2, ..."},
     {"kpi-events", 0, TEXT, AT(kpi_events), 0, 0, 0, 0, RUN, "predictions|all",
      "KPI lines: published predictions alone, or all events; default: serve: all, run: "
@@ -146,22 +167,22 @@ static const struct row table[] = {
      "go on in a new KPI file after N MB; default 64, 0 = never"},
     {"kpi-keep", 0, INTEGER, AT(kpi_keep), 0, 0, 0, 1000000, RUN, "N",
      "older KPI files to keep when a new one is begun; default 0 = all"},
-    {"trace", 0, TEXT, AT(trace), 0, 0, 0, 0, RUN, "FILE",
+    {"trace", 0, TEXT, AT(trace), 0, 0, 0, 0, RUN | ON_REPLAY, "FILE",
      "each frame's stages by thread, for ui.perfetto.dev or chrome://tracing"},
-    {"summary-every", 0, FLOAT, AT(summary_every), 0, 0, 0, 86400, RUN, "SECONDS",
+    {"summary-every", 0, FLOAT, AT(summary_every), 0, 0, 0, 86400, RUN | ON_REPLAY, "SECONDS",
      "a line on stderr about the run so far; default 0 = none"},
-    {"on-sink-full", 0, TEXT, AT(on_sink_full), 0, 0, 0, 0, RUN, "block|drop",
+    {"on-sink-full", 0, TEXT, AT(on_sink_full), 0, 0, 0, 0, RUN | ON_REPLAY, "block|drop",
      "a sink that is behind: wait for it (default), or drop the oldest packet and count it"},
-    {"sink-deadline", 0, FLOAT, AT(sink_deadline), 0, 0, 0, 86400, RUN, "SECONDS",
+    {"sink-deadline", 0, FLOAT, AT(sink_deadline), 0, 0, 0, 86400, RUN | ON_REPLAY, "SECONDS",
      "give up a sink that takes longer for a packet; default 10, 0 = never"},
     {"stall-deadline", 0, FLOAT, AT(stall_deadline), 0, 0, 0, 86400, RUN, "SECONDS",
      "end with 1 and the reason when the pipeline does not come back from a frame; default: run: 0 "
      "= never, serve: 60"},
     {"assert-transfers", 0, NUMBERS, AT(assert_transfers), AT(has_assert), 2, 0, 1000, RUN,
      "UP,DOWN", "exit 3 at the first frame with more copies between host and device"},
-    {"inflight", 0, INTEGER, AT(inflight), 0, 0, 1, UM_INFLIGHT_MAX, RUN | ON_BENCH, "N",
+    {"inflight", 0, INTEGER, AT(inflight), 0, 0, 1, UM_INFLIGHT_MAX, RUN | ON_BENCH | KEPT, "N",
      "frames that may be in flight with the speculative gate; default 1"},
-    {"on-device-lost", 0, TEXT, AT(on_device_lost), 0, 0, 0, 0, RUN, "fail|cpu",
+    {"on-device-lost", 0, TEXT, AT(on_device_lost), 0, 0, 0, 0, RUN | ON_REPLAY, "fail|cpu",
      "a device that fails: end the run (default), or go on on cpu from the frame in flight"},
     {"dump", 0, TEXT, AT(dump), 0, 0, 0, 0, STREAM, "FILE.safetensors",
      "write the taps of the last frame"},
@@ -169,7 +190,7 @@ static const struct row table[] = {
      "seed of the phantom; default 1"},
     {"look", 0, TEXT, AT(look), 0, 0, 0, 0, ON_PHANTOM, "default|hard",
      "hard: darker, with weaker bones of more shapes, other structures, poor contact, margins"},
-    {"guard-seed", 0, UNSIGNED, AT(guard_seed), 0, 0, 0, 1.8e19, MODELS, "N",
+    {"guard-seed", 0, UNSIGNED, AT(guard_seed), 0, 0, 0, 1.8e19, MODELS | KEPT, "N",
      "order in which the guard device runs what may run in any order"},
     {"calibrate", 0, TEXT, AT(calibrate), 0, 0, 0, 0, ON_CONVERT, "SOURCE",
      "int8 calibration: not in this build"},
@@ -192,9 +213,9 @@ static const struct row table[] = {
     {"json", 0, FLAG, AT(json), 0, 0, 0, 0, ON_VAL | ON_INSPECT, NULL, "one JSON object on stdout"},
     {"config", 0, TEXT, AT(config), 0, 0, 0, 0, ALL, "FILE.yaml",
      "options from a file, same keys; the command line wins"},
-    {"quiet", 'q', FLAG, AT(quiet), 0, 0, 0, 0, ALL, NULL, "errors only"},
-    {"verbose", 'v', FLAG, AT(verbose), 0, 0, 0, 0, ALL, NULL, "say more"},
-    {"help", 'h', FLAG, AT(help), 0, 0, 0, 0, ALL, NULL, "this text"},
+    {"quiet", 'q', FLAG, AT(quiet), 0, 0, 0, 0, ALL | ON_REPLAY, NULL, "errors only"},
+    {"verbose", 'v', FLAG, AT(verbose), 0, 0, 0, 0, ALL | ON_REPLAY, NULL, "say more"},
+    {"help", 'h', FLAG, AT(help), 0, 0, 0, 0, ALL | ON_REPLAY, NULL, "this text"},
 };
 enum { ROWS = sizeof table / sizeof *table };
 
@@ -238,6 +259,30 @@ int cli_fail(um_status st)
     return st == UM_EINVAL ? EXIT_USAGE : st == UM_EASSERT ? EXIT_ASSERTION : EXIT_FAILED;
 }
 
+static struct options defaults(void)
+{
+    return (struct options){.sam_as_numpy = -1,
+                            .track = -1,
+                            .mask_clean = 1,
+                            .theta_on = 0.6f,
+                            .theta_off = 0.4f,
+                            .theta_cont = 0.5f,
+                            .detect_every = 1,
+                            .shadow_every = 30,
+                            .conf = 0.5f,
+                            .within = {4, 8},
+                            .seed = 1,
+                            .guard_seed = 1,
+                            .rounds = 10,
+                            .max_age_ms = -1,
+                            .lag_alarm_ms = 500,
+                            .inflight = 1,
+                            .objects = 1,
+                            .sink_deadline = 10,
+                            .stall_deadline = -1,
+                            .kpi_max_mb = 64};
+}
+
 /* An option as one writes it. */
 static const char *spelled(const struct row *r, char *text, size_t size)
 {
@@ -256,6 +301,36 @@ void cli_print_options(enum command_bit command)
     for (int i = 0; i < ROWS; i++)
         if (table[i].commands & command)
             printf("  %-36s %s\n", spelled(&table[i], left, sizeof left), table[i].help);
+}
+
+void cli_keep(const struct options *o, FILE *f)
+{
+    const struct options plain = defaults();
+    for (int i = 0; i < ROWS; i++) {
+        const struct row *r = &table[i];
+        const void *v = (const char *)o + r->offset, *d = (const char *)&plain + r->offset;
+        static const size_t sizes[] = {
+            [FLAG] = sizeof(bool),  [TEXT] = sizeof(char *),       [INTEGER] = sizeof(int),
+            [BOOL01] = sizeof(int), [UNSIGNED] = sizeof(uint64_t), [FLOAT] = sizeof(float)};
+        bool given = r->kind == NUMBERS ? *(const bool *)(const void *)((const char *)o + r->also)
+                                        : memcmp(v, d, sizes[r->kind]) != 0;
+        if (!(r->commands & IN_RECORDING) || !given)
+            continue;
+        fprintf(f, "%s: ", r->name);
+        switch (r->kind) {
+        case FLAG: fprintf(f, "true"); break;
+        case TEXT: json_string(f, *(const char *const *)v); break;
+        case UNSIGNED: fprintf(f, "%llu", (unsigned long long)*(const uint64_t *)v); break;
+        case FLOAT: fprintf(f, "%.9g", (double)*(const float *)v); break;
+        case NUMBERS:
+            for (int k = 0; k < r->numbers; k++)
+                fprintf(f, "%s%.17g", k ? ", " : "[", ((const double *)v)[k]);
+            fprintf(f, "]");
+            break;
+        default: fprintf(f, "%d", *(const int *)v); break;
+        }
+        fprintf(f, "\n");
+    }
 }
 
 void cli_put_man(const char *text)
@@ -438,7 +513,7 @@ static bool read_config(struct options *o, enum command_bit command, const char 
         snprintf(where, sizeof where, "%s:%zu: %s", path, p->line, name);
         if (!r) {
             bool elsewhere = find_row(name, strlen(name), ALL) != NULL;
-            for (int bit = 1; bit <= ON_SERVE && !elsewhere; bit *= 2)
+            for (int bit = 1; bit <= ON_REPLAY && !elsewhere; bit *= 2)
                 elsewhere = find_row(name, strlen(name), (enum command_bit)bit) != NULL;
             if (!elsewhere) /* a key of another command is not for us: one file may serve several
                                commands */
@@ -491,26 +566,27 @@ static bool walk(struct options *o, enum command_bit command, const char *name, 
     return true;
 }
 
+/* What a recording was made with, where the command line says nothing else. */
+static bool read_recorded(struct options *o, int argc, char **argv)
+{
+    struct options given = *o;
+    char path[4200];
+    if (!walk(&given, ON_REPLAY, "replay", argc, argv, true))
+        return false;
+    snprintf(path, sizeof path, "%s/settings.yaml", given.positionals ? given.positional[0] : "");
+    if (given.help || !given.positionals || access(path, F_OK) != 0) /* a program made it */
+        return true;
+    if (!read_config(o, ON_REPLAY, path))
+        return false;
+    o->recorded_device = o->device;
+    return true;
+}
+
 bool cli_parse(struct options *o, enum command_bit command, const char *name, int argc, char **argv)
 {
-    *o = (struct options){.sam_as_numpy = -1,
-                          .track = -1,
-                          .theta_on = 0.6f,
-                          .theta_off = 0.4f,
-                          .theta_cont = 0.5f,
-                          .detect_every = 1,
-                          .conf = 0.5f,
-                          .within = {4, 8},
-                          .seed = 1,
-                          .guard_seed = 1,
-                          .rounds = 10,
-                          .max_age_ms = -1,
-                          .lag_alarm_ms = 500,
-                          .inflight = 1,
-                          .objects = 1,
-                          .sink_deadline = 10,
-                          .stall_deadline = -1,
-                          .kpi_max_mb = 64};
+    *o = defaults();
+    if (command == ON_REPLAY && !read_recorded(o, argc, argv))
+        return false;
     if (!walk(o, command, name, argc, argv, false) ||
         (o->config && !read_config(o, command, o->config)))
         return false;
@@ -623,6 +699,7 @@ bool cli_detector_settings(const struct options *o, um_detector_settings *s)
     s->activation = o->det_act;
     s->fit = o->det_fit;
     s->names = o->names;
+    s->gain = o->gain;
     return true;
 }
 

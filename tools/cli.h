@@ -25,14 +25,17 @@ enum command_bit {
     ON_DOCTOR = 128,
     ON_VAL = 256,
     ON_IGTL = 512,
-    ON_SERVE = 1024
+    ON_SERVE = 1024,
+    ON_REPLAY = 2048,
+    IN_RECORDING = 4096 /* no command: what settings.yaml of a recording holds */
 };
 
 struct options {
     const char *detector, *segmenter, *sam_family, *device, *precision, *class_name, *gate, *kpi,
         *dump, *config, *size, *pixel, *calibrate, *on_device_lost, *on_sink_full, *window,
         *kpi_events, *trace, *det_size, *det_act, *det_fit, *names, *igtl_crc, *igtl_coord,
-        *igtl_max_fps, *igtl_version, *results, *masks, *lines, *look;
+        *igtl_max_fps, *igtl_version, *results, *masks, *lines, *look, *recorded_device, *shadow,
+        *gain;
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;
@@ -46,9 +49,11 @@ struct options {
     int max_age_ms, lag_alarm_ms; /* max_age_ms: -1 = not said */
     int rounds, inflight, objects, kpi_keep;
     bool per_class;
-    int track, detect_every; /* track: -1 = not said */
+    int track, detect_every, shadow_every; /* track: -1 = not said */
+    int mask_clean;
     float theta_on, theta_off, theta_cont;
-    bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, serve, upstream, help;
+    bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, serve, upstream,
+        verify, help;
     const char *positional[MAX_POSITIONAL];
     int positionals;
 };
@@ -57,6 +62,9 @@ struct options {
  */
 bool cli_parse(struct options *o, enum command_bit command, const char *name, int argc,
                char **argv);
+/* The options that are kept in a recording, where they are not the defaults, as --config has them.
+ */
+void cli_keep(const struct options *o, FILE *f);
 /* Option list of a command, to stdout. */
 void cli_print_options(enum command_bit command);
 /* All options for a manual page, each with the commands that have it. */
@@ -107,5 +115,6 @@ int command_doctor(const struct options *o);
 int command_val(const struct options *o);
 int command_serve(const struct options *o);
 int command_igtl(const struct options *o);
+int command_replay(const struct options *o);
 
 #endif

@@ -4,6 +4,7 @@
 #include "json.h"
 #include "kpi.h"
 #include "periodic.h"
+#include "recording.h"
 #include "stop.h"
 #include "summary.h"
 
@@ -37,6 +38,9 @@ struct progress {
     double started, shown;
     long length;
     bool terminal, line_open;
+    um_source *source;
+    bool fell_back;        /* that was said */
+    struct verify *verify; /* or NULL */
 };
 
 static void end_line(struct progress *p)
@@ -61,12 +65,55 @@ static void show(struct progress *p, uint64_t frames, const char *state, double 
                 (double)frames / (now - p->started));
 }
 
+/* The first one, or the one that took its place. */
+static um_pipeline *running(const struct progress *p)
+{
+    return p->spare.pipeline ? p->spare.pipeline : p->first.pipeline;
+}
+
+/* The one thing about a shadow that cannot wait. */
+static void tell_shadow(struct progress *p)
+{
+    um_shadow_counts c;
+    um_shadow_counts_default(&c);
+    if (p->fell_back || !p->o->shadow || um_pipeline_shadow(running(p), &c) != UM_OK ||
+        !c.fell_back)
+        return;
+    p->fell_back = true;
+    end_line(p);
+    fprintf(stderr,
+            "ultramotion: frame %llu: masks on the device and on the host have diverged (Dice "
+            "%.4f): legacy mode from here on\n",
+            (unsigned long long)c.fell_at, (double)c.least_dice);
+}
+
+static void print_shadow(um_pipeline *pipeline)
+{
+    um_shadow_counts c;
+    um_shadow_counts_default(&c);
+    if (um_pipeline_shadow(pipeline, &c) != UM_OK)
+        return;
+    fprintf(stderr, "shadow     %llu frames compared, %llu disagreed (least Dice %.4f)",
+            (unsigned long long)c.compared, (unsigned long long)c.disagreed, (double)c.least_dice);
+    if (c.failed)
+        fprintf(stderr, ", %llu failed", (unsigned long long)c.failed);
+    if (c.fell_back)
+        fprintf(stderr, "; legacy mode from frame %llu on", (unsigned long long)c.fell_at);
+    fprintf(stderr, "\n");
+}
+
 static void on_packet(void *ctx, const um_packet *packet, const um_frame *frame,
                       const um_truth *truth)
 {
     struct progress *p = ctx;
     (void)frame;
     summary_add(&p->summary, packet, truth);
+    tell_shadow(p);
+    if (p->verify && !p->verify->differs) {
+        end_line(p);
+        if (!verify_packet(p->verify, packet))
+            um_source_cancel(p->source);
+    }
     show(p, p->summary.frames, um_state_name(packet->state), packet->ms.total);
     if (p->o->verbose)
         fprintf(stderr, "frame %llu %s score %.3f %.1f ms\n", (unsigned long long)packet->frame_id,
@@ -171,13 +218,16 @@ static bool open_outputs(const struct options *o, um_monitor *monitor, struct ou
     }
     set.log = o->quiet ? NULL : say;
     set.monitor = monitor;
+    const um_sink_policy policy = set.policy;
     for (; out->n < count && st == UM_OK; out->n += st == UM_OK) {
+        set.policy = recording_folder(spec[out->n]) ? UM_SINK_BLOCK : policy; /* without gaps */
         char *whole = cli_with_options(spec[out->n], "igtl", "max-fps", o->igtl_max_fps, "version",
                                        o->igtl_version, "", NULL);
         st = whole ? um_sink_open(&out->sink[out->n], whole, &set)
                    : um_set_error(UM_ENOMEM, "out of memory");
         free(whole);
     }
+    set.policy = policy;
     set.auxiliary = 1;
     const struct kpi_settings kpi = {o->kpi, kpi_all(o), (uint64_t)((double)o->kpi_max_mb * 1e6),
                                      o->kpi_keep};
@@ -225,6 +275,10 @@ static bool pipeline_settings(const struct options *o, const struct engine *e,
     s->theta_off = o->theta_off;
     s->theta_cont = o->theta_cont;
     s->detect_every = o->detect_every;
+    if (o->shadow && strcmp(o->shadow, "legacy") != 0)
+        return cli_usage("--shadow: \"%s\" is not legacy", o->shadow), false;
+    s->shadow_every = o->shadow ? o->shadow_every : 0;
+    s->mask_clean = o->mask_clean;
     s->dump = o->dump != NULL;
     s->sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
                       : o->sam_as_numpy   ? UM_MASK_HOST
@@ -372,14 +426,24 @@ static um_status run_frames(const um_run_settings *settings, um_run_counts *coun
     return st;
 }
 
-int command_run(const struct options *o)
+static um_status keep_settings(const struct options *o, const struct engine *e)
+{
+    um_status st = UM_OK;
+    for (int i = 0; i < o->sinks && st == UM_OK; i++)
+        if (recording_folder(o->sink[i]))
+            st = recording_keep(o, recording_folder(o->sink[i]), e->dev, e->detector, e->segmenter);
+    return st;
+}
+
+/* `verify`: every packet is held against one; or NULL. */
+static int run_and_report(const struct options *o, struct verify *verify)
 {
     um_source *source = NULL;
     struct outputs out = {{NULL}, 0};
     um_pipeline_settings set;
     um_run_settings run;
     um_run_counts counts;
-    struct progress p = {.o = o, .terminal = isatty(2), .started = seconds_now()};
+    struct progress p = {.o = o, .terminal = isatty(2), .started = seconds_now(), .verify = verify};
     struct engine *e = &p.first;
     const double opened = p.started;
     int code = EXIT_FAILED;
@@ -411,6 +475,14 @@ int command_run(const struct options *o)
     }
     if (!open_outputs(o, p.monitor, &out, &code))
         goto done;
+    if ((st = keep_settings(o, e)) != UM_OK) {
+        code = cli_fail(st);
+        goto done;
+    }
+    p.source = source;
+    if (verify)
+        verify->other_device =
+            o->recorded_device && strcmp(o->recorded_device, um_device_name(e->dev)) != 0;
     announce(o, e->dev, e->detector, e->segmenter);
     run.pipeline = e->pipeline;
     run.source = source;
@@ -446,8 +518,7 @@ int command_run(const struct options *o)
     if (nothing)
         code = EXIT_FAILED;
     if (o->dump && counts.frames && !counts.stalled) {
-        um_status dumped =
-            um_pipeline_dump(p.spare.pipeline ? p.spare.pipeline : e->pipeline, o->dump);
+        um_status dumped = um_pipeline_dump(running(&p), o->dump);
         if (dumped != UM_OK && code == EXIT_DONE)
             code = cli_fail(dumped);
     }
@@ -457,8 +528,13 @@ int command_run(const struct options *o)
         um_monitor_read(p.monitor, &view);
         summary_print(&p.summary, stderr, &counts, &view, seconds_now() - p.started);
     }
-    if (!o->quiet)
+    if (!o->quiet) {
+        print_shadow(running(&p));
         print_tally(source, &out);
+    }
+    if (verify && !verify_end(verify, counts.stopped ? (long)verify->lines : o->frames, o->quiet) &&
+        (code == EXIT_DONE || nothing))
+        code = EXIT_ASSERTION;
 done:
     code = close_outputs(&out, code);
     if (counts.stalled) /* what it is stuck in cannot be closed */
@@ -469,6 +545,38 @@ done:
     um_monitor_close(&p.monitor);
     if (counts.left_behind) /* exit() might wait for what such a thread holds */
         _exit(code);
+    return code;
+}
+
+int command_run(const struct options *o)
+{
+    return run_and_report(o, NULL);
+}
+
+int command_replay(const struct options *o)
+{
+    struct options again = *o;
+    struct verify verify = {NULL};
+    if (o->verify && o->realtime)
+        return cli_usage("--verify looks at every frame, and --realtime passes over those that are "
+                         "late: one or the other");
+    const char *scheme = o->realtime ? "replay-live:" : "replay:";
+    size_t n = strlen(scheme) + strlen(o->positional[0]) + 1;
+    char *spec = malloc(n);
+    um_status st = spec ? UM_OK : um_set_error(UM_ENOMEM, "out of memory");
+    if (st == UM_OK) {
+        snprintf(spec, n, "%s%s", scheme, o->positional[0]);
+        again.positional[0] = spec;
+        if (o->verify && !o->sinks) {
+            again.sink[0] = "null:";
+            again.sinks = 1;
+        }
+        if (o->verify)
+            st = verify_open(&verify, o->positional[0]);
+    }
+    int code = st == UM_OK ? run_and_report(&again, o->verify ? &verify : NULL) : cli_fail(st);
+    verify_close(&verify);
+    free(spec);
     return code;
 }
 

@@ -663,6 +663,7 @@ static um_status open_networks(struct val *v)
     s.detector = v->detector;
     s.segmenter = v->segmenter;
     s.conf = v->o->conf;
+    s.mask_clean = v->o->mask_clean;
     if ((st = um_pipeline_open(&v->pipeline, &s)) == UM_OK)
         st = pair_classes(v);
     if (st != UM_OK)

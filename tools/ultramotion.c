@@ -24,6 +24,11 @@ static const struct command commands[] = {
     {"serve", ON_SERVE, command_serve, 1, 1, "SOURCE [-o SINK]...",
      "run for live use: newest frames first, sinks never waited for",
      "As run, with other defaults: the sink is igtl::18945, --on-sink-full drop, --realtime.\n"},
+    {"replay", ON_REPLAY, command_replay, 1, 1, "FOLDER [--verify] [-o SINK]...",
+     "run a recording again, with the options it was made with",
+     "FOLDER is what -o record:FOLDER wrote. As fast as it goes, or at its own times "
+     "(--realtime).\n"
+     "Options given here hold instead of those that were recorded.\n"},
     {"igtl", ON_IGTL, command_igtl, 2, 3,
      "sniff|fake-slicer ADDRESS\n       ultramotion igtl send|fake-plus ADDRESS SOURCE",
      "the other ends of an OpenIGTLink stream",
@@ -72,8 +77,11 @@ static const char ends[] =
     "SOURCE  a file, a folder, a glob (%s), @LIST.txt (one path a line),\n"
     "        phantom:seed=1,frames=100, or - (raw frames on stdin)\n"
     "        live: igtl://HOST:18944 (OpenIGTLink), igtl-listen::PORT\n"
+    "        recorded: replay:FOLDER, replay-live:FOLDER (at its own times)\n"
     "SINK    dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, null:, igtl::18945,\n"
-    "        igtl-connect:HOST:PORT, web::8080 (a viewer for browsers)\n";
+    "        igtl-connect:HOST:PORT, web::8080 (a viewer for browsers),\n"
+    "        record:FOLDER (what came and went, for replay),\n"
+    "        masks:OUT.seg.nrrd (or .seq.nrrd, .mha: all masks in one file)\n";
 
 static void print_usage(FILE *f)
 {

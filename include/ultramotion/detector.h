@@ -30,6 +30,9 @@ typedef struct um_detector_settings {
     const char *fit; /**< of pictures into the input: "auto", "stretch" or "letterbox": as large as
                         they fit, in the middle, black around */
     const char *names; /**< a text file with one name per class and line; or NULL */
+    const char *gain;  /**< of the pictures: "off", "auto" (0.5 % of the pixels become white) or
+                          "G" (times G), and the latter two with ",GAMMA" behind (docs/FRAME.md);
+                          NULL = as the file has it, else off */
 } um_detector_settings;
 UM_API void um_detector_settings_init(um_detector_settings *s, size_t struct_size);
 #define um_detector_settings_default(s) um_detector_settings_init((s), sizeof *(s))

@@ -20,8 +20,8 @@ typedef struct um_device um_device;
 typedef struct um_device_settings {
     size_t struct_size;
     const char *name; /**< "auto", "cpu", "guard" or "cuda:N" */
-    int threads; /**< worker threads including the caller; 0 = as many as this process may use.
-                    On `cpu` a frame that comes while another has them takes its caller's alone */
+    int threads;      /**< worker threads including the caller; 0 = as many as this process may use.
+                         On `cpu` a frame that comes while another has them takes its caller's alone */
     uint64_t guard_seed;   /**< order in which `guard` runs what may run in any order */
     const char *precision; /**< of activations: "auto", "fp32", "fp16" or "bf16"; auto = fp16 on a
                               GPU, else fp32, the only one there */

@@ -84,6 +84,8 @@ typedef struct um_object {
     float centroid[2];       /**< of the mask, in the full picture; NaN if empty */
     float iou;               /**< predicted by the segmenter */
     float scores[UM_SCORES]; /**< see um_packet */
+    uint32_t removed_px;     /**< taken from the mask by um_pipeline_settings.mask_clean, */
+    uint32_t filled_px;      /**< and added: holes */
 } um_object;
 
 /**
@@ -130,6 +132,9 @@ typedef struct um_packet {
     um_effort effort; /**< that the budget allowed */
     double latency_ms; /**< from um_frame.received_ns, where it is known, else from
                           um_pipeline_send(), until the packet was made */
+    int has_cleaned;   /**< a pipeline that cleans masks made this */
+    uint32_t removed_px, filled_px;
+    float gain; /**< that the networks saw the picture with (um_detector_settings.gain); 0: none */
 } um_packet;
 
 /**

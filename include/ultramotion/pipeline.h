@@ -48,9 +48,16 @@ typedef struct um_pipeline_settings {
     float theta_on, theta_off, theta_cont; /**< of `track`: 0.6, 0.4, 0.5 */
     int detect_every; /**< of `track`: when it is steady, only every n-th frame runs the detector;
                          1 (default) to UM_DETECT_EVERY_MAX */
+    int shadow_every; /**< N > 0: every N-th frame also goes through legacy host mode, and what
+                         differs is counted (um_pipeline_shadow()). Masks with a Dice below 0.98,
+                         boxes or classes that differ, or numbers that only legacy mode has: from
+                         that frame on legacy mode alone makes the packets. 0 (default): no */
     double budget_ms; /**< a packet is to be made within so long of its frame's receipt: who is late
                          is told in the packet, and with `track` less work is done while that
                          happens (um_effort, docs/VIEWER.md). 0 (default): no budget */
+    int mask_clean;   /**< 1: from each mask go pieces beside the detector's box and specks, and its
+                         small holes close, on the device (docs/FRAME.md). 0 (default): the mask is
+                         the network's; the command's `run` and `serve` say 1 */
 } um_pipeline_settings;
 
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
@@ -100,6 +107,22 @@ UM_API um_status um_pipeline_send(um_pipeline *pipeline, um_frame **frame);
  * um_packet_ref().
  */
 UM_API um_status um_pipeline_receive(um_pipeline *pipeline, const um_packet **packet);
+/** What comparing with legacy host mode has shown so far (settings.shadow_every). */
+typedef struct um_shadow_counts {
+    size_t struct_size;
+    uint64_t compared, disagreed; /**< frames; and of those, with a pixel that differed or more */
+    uint64_t failed;              /**< frames that legacy mode could not do */
+    float least_dice;             /**< of two masks; 1 where none differed */
+    int fell_back;                /**< 1: legacy mode makes the packets, from frame `fell_at` on */
+    uint64_t fell_at;             /**< id of that frame */
+} um_shadow_counts;
+/** Fill `c`, of which the caller knows `struct_size` bytes, with zeros. Threads: any. */
+UM_API void um_shadow_counts_init(um_shadow_counts *c, size_t struct_size);
+#define um_shadow_counts_default(c) um_shadow_counts_init((c), sizeof *(c))
+/** Read them; out->struct_size says what the caller knows. @return UM_OK; UM_EINVAL; UM_AGAIN
+ * without settings.shadow_every. Threads: any. */
+UM_API um_status um_pipeline_shadow(um_pipeline *pipeline, um_shadow_counts *out);
+
 /** Taps of the last frame (settings.dump) as .safetensors. */
 UM_API um_status um_pipeline_dump(um_pipeline *pipeline, const char *path);
 /** Bytes the pipeline planned on the device: weights, arenas, blocks of the current geometry. */

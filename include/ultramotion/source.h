@@ -8,10 +8,12 @@
 extern "C" {
 #endif
 
-/** Where frames come from: a file (PNG, JPEG, BMP, TIFF with all its pages, a video), a folder, a
+/** Where frames come from: a file (PNG, JPEG, BMP, TIFF with all its pages, an MHA or
+ * NRRD sequence, a video), a folder, a
  * glob, "@LIST.txt" (files, one a line), "phantom:seed=1,frames=100,…", "-" (raw frames on stdin),
  * "push:" (frames that the program has), "igtl://HOST:PORT" and "igtl-listen::PORT" (OpenIGTLink),
- * or what um_source_register() added.
+ * "replay:FOLDER" and "replay-live:FOLDER" (a recording,
+ * as fast as it goes or at its own times), or what um_source_register() added.
  * Reference counted. Threads: one at a time, unless a function says otherwise. */
 typedef struct um_source um_source;
 

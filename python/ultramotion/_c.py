@@ -293,6 +293,8 @@ class Object(Record):
         ("centroid", c_float * 2),
         ("iou", c_float),
         ("scores", c_float * 8),
+        ("removed_px", c_uint32),
+        ("filled_px", c_uint32),
     ]
 
 
@@ -342,6 +344,10 @@ class Packet(Record):
         ("missed", c_int),
         ("effort", c_int),
         ("latency_ms", c_double),
+        ("has_cleaned", c_int),
+        ("removed_px", c_uint32),
+        ("filled_px", c_uint32),
+        ("gain", c_float),
     ]
 
 
@@ -369,7 +375,9 @@ class PipelineSettings(Record):
         ("theta_off", c_float),
         ("theta_cont", c_float),
         ("detect_every", c_int),
+        ("shadow_every", c_int),
         ("budget_ms", c_double),
+        ("mask_clean", c_int),
     ]
 
 

@@ -139,6 +139,15 @@ class Packet(_c.Reference):
         names = ("s1", "s2", "s3", "s4", "c1", "c2", "c3", "contact")
         return dict(zip(names, map(float, self._struct.scores))) if self._struct.has_scores else None
 
+    gain = _c.Field("gain", lambda gain: float(gain) or None)
+    """That the networks saw the picture with; None: none."""
+
+    @property
+    def cleaned(self) -> dict[str, int] | None:
+        """Pixels that cleaning took from the first mask and added; None without a mask, or without `mask_clean`."""
+        s = self._struct
+        return {"removed_px": s.removed_px, "filled_px": s.filled_px} if s.has_cleaned and s.has_mask else None
+
     @property
     def deadline(self) -> dict[str, Any] | None:
         """`latency_ms`, `missed`, and the `effort` that was allowed: `"full"`, `"follow"`, `"repeat"`; None without a budget."""

@@ -28,7 +28,8 @@ class Pipeline:
 
     Without `segmenter=` it uses the one that ships; `segmenter=False` means boxes only. `track=True` follows one structure
     from picture to picture (scores, state, `RELOCALIZING`); `detect_every=K` also leaves the detector out where it can;
-    `budget_ms=B` says in each packet whether it was late and, with `track`, does less while that happens (`docs/SUPERVISION.md`)."""
+    `budget_ms=B` says in each packet whether it was late and, with `track`, does less while that happens (`docs/SUPERVISION.md`).
+    `mask_clean=True` takes pieces beside the box and specks from masks and closes their small holes, as the command does."""
 
     _close_order = 5
 
@@ -49,6 +50,7 @@ class Pipeline:
         track: bool = False,
         detect_every: int = 1,
         budget_ms: float = 0,
+        mask_clean: bool = False,
         assert_transfers: tuple[int, int] | None = None,
         kpi: Callable[[str], object] | None = None,
     ) -> None:
@@ -69,6 +71,7 @@ class Pipeline:
         settings.gate, settings.inflight = _GATES[gate], inflight
         settings.sam_as_numpy = mask_mode(sam_as_numpy)
         settings.track, settings.detect_every, settings.budget_ms = track or detect_every > 1, detect_every, budget_ms
+        settings.mask_clean = mask_clean
         if crop is not None:
             settings.crop[:] = [int(v) for v in crop]
         if assert_transfers is not None:

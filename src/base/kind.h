@@ -10,11 +10,11 @@
 enum { UM_KIND_HEAD = 1024 }; /* bytes that are looked at */
 
 enum um_kind_sort {
-    UM_KIND_PICTURE, /* PNG, JPEG, BMP, TIFF */
+    UM_KIND_PICTURE, /* PNG, JPEG, BMP, TIFF, MetaImage, NRRD */
     UM_KIND_VIDEO,
     UM_KIND_OTHER_PICTURE, /* WebP, HEIC, … */
     UM_KIND_DICOM,
-    UM_KIND_VOLUME,  /* NIfTI, NRRD, … */
+    UM_KIND_VOLUME,  /* NIfTI, … */
     UM_KIND_WEIGHTS, /* of a network, ours or another framework's */
     UM_KIND_ARCHIVE,
     UM_KIND_ENCRYPTED,

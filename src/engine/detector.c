@@ -30,8 +30,9 @@ static um_status open_file(um_detector **out, um_device *device, um_weights *fil
                            const um_detector_settings *settings)
 {
     struct um_dfine_wish wish;
-    um_status st = um_dfine_wish_read(&wish, settings->input_width, settings->input_height,
-                                      settings->queries, settings->activation, settings->fit);
+    um_status st =
+        um_dfine_wish_read(&wish, settings->input_width, settings->input_height, settings->queries,
+                           settings->activation, settings->fit, settings->gain);
     if (st != UM_OK)
         return st;
     um_detector *d = um_zalloc(sizeof *d);
@@ -311,7 +312,8 @@ static um_status run_front(um_detector *d, const um_frame *frame, int channels,
         um_front_close(f);
         struct um_front_target target =
             um_detect_target(&d->own.session, path, frame->width, frame->height);
-        st = um_front_open(f, d->dev, frame->width, frame->height, channels, &target, 1, 1);
+        st = um_front_open(f, d->dev, frame->width, frame->height, channels, &target, 1, 1,
+                           &um_dfine_info(d->net)->gain, false);
         if (st != UM_OK)
             um_front_close(f);
     }

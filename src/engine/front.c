@@ -5,13 +5,27 @@
 
 #include <string.h>
 
+/* A target's table, with what is known of the gain before there is a picture. */
+static um_const add_table(um_params *p, const struct um_front_target *to,
+                          const struct um_gain_wish *gain)
+{
+    float bent[3][256], table[3][256];
+    if (!gain || gain->mode == UM_GAIN_OFF)
+        return um_params_add(p, to->lut, (size_t)to->c * sizeof *to->lut);
+    um_gain_bend(bent, to->lut, to->c, gain->gamma);
+    um_gain_stretch(table, (const float(*)[256])bent, to->c, gain->times);
+    return um_params_add(p, table, (size_t)to->c * sizeof *table);
+}
+
 um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
-                        const struct um_front_target *target, int n, int slots)
+                        const struct um_front_target *target, int n, int slots,
+                        const struct um_gain_wish *gain, bool smooth)
 {
     struct um_resize_plan plan[2] = {{.kx = 0}};
     struct um_area_plan area[2] = {{.kx = 0}};
     struct um_spline_plan spline[2] = {{.kx = 0}};
-    um_const lut[2];
+    um_const lut[2], state = {0, 0};
+    bool automatic = gain && gain->mode == UM_GAIN_AUTO;
     *f = (struct um_front){.dev = dev, .w = w, .h = h, .c = c};
     f->bytes = UM_HEADER_BYTES + (size_t)w * (size_t)h * (size_t)c;
     for (int i = 0; i < n; i++)
@@ -36,9 +50,10 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
             spline[i] = um_spline_prepare(f->params, h, w, to->new_h, to->new_w);
             break;
         }
-        lut[i] = to->lut ? um_params_add(f->params, to->lut, (size_t)to->c * sizeof *to->lut)
-                         : (um_const){0, 0};
+        lut[i] = to->lut ? add_table(f->params, to, gain) : (um_const){0, 0};
     }
+    if (automatic)
+        um_params_reserve(f->params, sizeof(uint32_t), &state);
     st = um_params_upload(f->params);
     if (st == UM_OK)
         st = um_buf_open(&f->frame, dev, f->bytes, "frame");
@@ -61,6 +76,14 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
             .fit = target[i].fit,
             .area = area[i],
             .spline = spline[i]};
+    if (automatic) {
+        um_tensor base[2] = {in[0].lut, n > 1 ? in[1].lut : (um_tensor){0}}, out[2];
+        um_gain(f->tape, x, um_tape_buffer(f->tape, f->frame, 0, UM_U8, 1, 1, UM_HEADER_BYTES),
+                um_tape_const(f->tape, f->params, state, UM_U8, 1, 1, sizeof(uint32_t)), base,
+                smooth, out);
+        for (int i = 0; i < n; i++)
+            in[i].lut = out[i];
+    }
     um_front_record(f->tape, f->params, x, in, n);
     return um_tape_compile(f->tape);
 }

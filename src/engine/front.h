@@ -4,6 +4,7 @@
 #ifndef UM_ENGINE_FRONT_H
 #define UM_ENGINE_FRONT_H
 
+#include "nn/gain.h"
 #include "nn/record.h"
 #include "nn/resize.h"
 #include "ultramotion/frame.h"
@@ -34,8 +35,11 @@ struct um_front {
     size_t bytes;
 };
 
+/* gain: of the networks' tables, NULL = none; those that have a table of their own follow it, the
+ * others stretch the picture as they do. smooth: frames are a stream. */
 um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
-                        const struct um_front_target *target, int n, int slots);
+                        const struct um_front_target *target, int n, int slots,
+                        const struct um_gain_wish *gain, bool smooth);
 void um_front_close(struct um_front *f); /* accepts a zeroed or half-open front */
 
 /* Write header and pixels of the x0,y0 crop into a slot. An RGB frame feeds a gray front by its

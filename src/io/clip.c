@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/kind.h"
+#include "io/sequence.h"
 #include "io/tiff.h"
 #include "io/video.h"
 #include "ultramotion/io.h"
@@ -13,10 +14,10 @@
 
 const char *um_image_kinds(void)
 {
-    return um_tiff_built && um_video_built ? "PNG, JPEG, BMP, TIFF, videos"
-           : um_tiff_built                 ? "PNG, JPEG, BMP, TIFF"
-           : um_video_built                ? "PNG, JPEG, BMP, videos"
-                                           : "PNG, JPEG, BMP";
+    return um_tiff_built && um_video_built ? "PNG, JPEG, BMP, TIFF, MHA, NRRD, videos"
+           : um_tiff_built                 ? "PNG, JPEG, BMP, TIFF, MHA, NRRD"
+           : um_video_built                ? "PNG, JPEG, BMP, MHA, NRRD, videos"
+                                           : "PNG, JPEG, BMP, MHA, NRRD";
 }
 
 const char *um_clip_advice(enum um_kind_sort sort)
@@ -62,6 +63,9 @@ static um_status open_kind(struct um_clip *c)
         return refuse(&kind);
     if (strcmp(kind.name, "TIFF") == 0)
         return um_tiff_open(&c->tiff, &c->f);
+    bool nrrd = strcmp(kind.name, "NRRD") == 0;
+    if (nrrd || strcmp(kind.name, "MetaImage") == 0)
+        return um_sequence_open(&c->sequence, &c->f, c->path, nrrd);
     c->still = strcmp(kind.name, "PNG") == 0    ? um_png_read
                : strcmp(kind.name, "JPEG") == 0 ? um_jpeg_read
                                                 : um_bmp_read;
@@ -98,6 +102,8 @@ um_status um_clip_read(struct um_clip *c, um_frame **out)
         st = um_tiff_read(c->tiff, out);
     else if (c->video)
         st = um_video_read(c->video, out);
+    else if (c->sequence)
+        st = um_sequence_read(c->sequence, out);
     else if (!c->done)
         st = c->still(&c->f, out);
     c->done = true;
@@ -108,13 +114,15 @@ um_status um_clip_read(struct um_clip *c, um_frame **out)
 
 bool um_clip_many(const struct um_clip *c)
 {
-    return c->video || (c->tiff && um_tiff_many(c->tiff));
+    return c->video || (c->tiff && um_tiff_many(c->tiff)) ||
+           (c->sequence && um_sequence_many(c->sequence));
 }
 
 void um_clip_close(struct um_clip *c)
 {
     um_tiff_close(&c->tiff);
     um_video_close(&c->video);
+    um_sequence_close(&c->sequence);
     if (c->f.file)
         fclose(c->f.file);
     *c = (struct um_clip){.done = true};

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A file of frames, whatever it is: one picture, pages, or a video. What it is, its first bytes
- * say. Errors name the file. */
+/* A file of frames, whatever it is: one picture, pages, a sequence, or a video. What it is, its
+ * first bytes say. Errors name the file. */
 #ifndef UM_IO_CLIP_H
 #define UM_IO_CLIP_H
 
 #include "base/kind.h"
 #include "io/image.h"
 
+struct um_sequence;
 struct um_tiff;
 struct um_video;
 
@@ -17,6 +18,7 @@ struct um_clip {
     bool done;                                                   /* … which was read */
     struct um_tiff *tiff;
     struct um_video *video;
+    struct um_sequence *sequence;
 };
 
 /* `path` is used until the end; `how` says what becomes of 16 bits, NULL = nothing was asked for.

@@ -16,6 +16,7 @@ struct frame {
     atomic_int refs;
     char *source; /* or NULL */
     struct um_origin *origin;
+    char *notes;
     void (*release)(void *ctx);
     void *ctx;
 };
@@ -111,6 +112,7 @@ void um_frame_unref(um_frame **frame)
         f->release(f->ctx);
     um_free(f->source);
     um_free(f->origin);
+    um_free(f->notes);
     um_free(f);
 }
 
@@ -124,4 +126,32 @@ void um_frame_set_origin(um_frame *frame, struct um_origin *origin)
 const struct um_origin *um_frame_origin(const um_frame *frame)
 {
     return frame ? ((const struct frame *)frame)->origin : NULL;
+}
+
+void um_frame_set_notes(um_frame *frame, char *notes)
+{
+    struct frame *f = (struct frame *)frame;
+    um_free(f->notes);
+    f->notes = notes;
+}
+
+const char *um_frame_notes(const um_frame *frame)
+{
+    return frame ? ((const struct frame *)frame)->notes : NULL;
+}
+
+void um_frame_take_over(um_frame *to, um_frame *from, bool turned)
+{
+    struct frame *t = (struct frame *)to, *f = (struct frame *)from;
+    to->ts = from->ts;
+    to->has_ts = from->has_ts;
+    to->has_pose = from->has_pose;
+    memcpy(to->pose, from->pose, sizeof to->pose);
+    to->has_spacing = from->has_spacing;
+    for (int i = 0; i < 2; i++)
+        to->spacing_mm[i] = from->spacing_mm[turned ? 1 - i : i];
+    t->origin = f->origin;
+    t->notes = f->notes;
+    f->origin = NULL;
+    f->notes = NULL;
 }

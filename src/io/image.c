@@ -3,6 +3,7 @@
 #include "io/image.h"
 
 #include "base/mem.h"
+#include "io/origin.h"
 
 #include <string.h>
 
@@ -66,8 +67,7 @@ um_status um_image_turn(um_frame **frame, int orientation)
             memcpy(t->pixels + y * t->stride + x * t->channels,
                    f->pixels + v * f->stride + u * f->channels, (size_t)f->channels);
         }
-    t->ts = f->ts;
-    t->has_ts = f->has_ts;
+    um_frame_take_over(t, *frame, swap);
     um_frame_unref(frame);
     *frame = t;
     return UM_OK;

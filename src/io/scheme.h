@@ -8,7 +8,7 @@
 #include <pthread.h>
 #include <stddef.h>
 
-enum { UM_SCHEMES_MAX = 40 }; /* a few of our own and 32 of the program's */
+enum { UM_SCHEMES_MAX = 48 }; /* a few of our own and 32 of the program's */
 
 /* Starts with the built-in rows, and grows. Rows are never taken away. */
 struct um_schemes {

@@ -14,7 +14,7 @@
 static struct um_schemes schemes = {
     .what = "sink",
     .lock = PTHREAD_MUTEX_INITIALIZER,
-    .count = 8,
+    .count = 10,
     .row = {{"dir", "dir:PATH", &um_sink_dir},
             {"jsonl", "jsonl:PATH or jsonl:-", &um_sink_jsonl},
             {"null", "null:", &um_sink_null},
@@ -22,7 +22,9 @@ static struct um_schemes schemes = {
             {"igtl", "igtl::PORT", &um_sink_igtl},
             {"igtl-connect", "igtl-connect:HOST:PORT", &um_sink_igtl_connect},
             {"web", "web::PORT", &um_sink_web},
-            {"trace", "trace:FILE", &um_sink_trace}},
+            {"trace", "trace:FILE", &um_sink_trace},
+            {"record", "record:FOLDER", &um_sink_record},
+            {"masks", "masks:OUT.mha, .seq.nrrd or .seg.nrrd", &um_sink_masks}},
 };
 
 struct um_sink {

@@ -7,6 +7,6 @@
 
 /* The built-in kinds. */
 extern const um_sink_ops um_sink_dir, um_sink_jsonl, um_sink_null, um_sink_video, um_sink_igtl,
-    um_sink_igtl_connect, um_sink_web, um_sink_trace;
+    um_sink_igtl_connect, um_sink_web, um_sink_trace, um_sink_record, um_sink_masks;
 
 #endif

@@ -245,7 +245,7 @@ static const char *state_name(const um_packet *p)
 
 /* ---- metadata ---- */
 
-enum { PAIRS = 12 };
+enum { PAIRS = 13 };
 struct meta {
     char text[PAIRS][160];
     struct um_igtl_pair pair[PAIRS];
@@ -286,6 +286,8 @@ static void make_meta(struct meta *m, const struct content *c)
         p->segmenter_sha256);
     add(m, "Engine", "ultramotion %s %s %s", um_version(), p->device, p->precision);
     add(m, "Status", "%s", "OK");
+    if (p->gain > 0)
+        add(m, "Gain", "%.6g", (double)p->gain);
 }
 
 /* ---- messages of a frame ---- */

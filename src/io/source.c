@@ -17,12 +17,14 @@
 static struct um_schemes schemes = {
     .what = "source",
     .lock = PTHREAD_MUTEX_INITIALIZER,
-    .count = 5,
+    .count = 7,
     .row = {{"phantom", "phantom:seed=1,frames=100", &um_source_phantom},
             {"-", "-", &um_source_raw},
             {"push", "push:", &um_source_push_ops},
             {"igtl", "igtl://HOST:PORT", &um_source_igtl},
-            {"igtl-listen", "igtl-listen::PORT", &um_source_igtl_listen}},
+            {"igtl-listen", "igtl-listen::PORT", &um_source_igtl_listen},
+            {"replay", "replay:FOLDER", &um_source_replay},
+            {"replay-live", "replay-live:FOLDER", &um_source_replay_live}},
 };
 
 struct um_source {

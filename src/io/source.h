@@ -7,7 +7,7 @@
 
 /* The built-in kinds; um_source_dir has no scheme and takes what nobody else does. */
 extern const um_source_ops um_source_dir, um_source_phantom, um_source_raw, um_source_push_ops,
-    um_source_igtl, um_source_igtl_listen;
+    um_source_igtl, um_source_igtl_listen, um_source_replay, um_source_replay_live;
 
 /* What um_source_push() and um_source_finish() do to a "push:" source's state. */
 um_status um_push_frame(void *priv, um_frame **frame);

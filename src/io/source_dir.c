@@ -91,7 +91,8 @@ static bool is_sequence(const char *name)
     static const char *const pages[] = {".tif", ".tiff", NULL};
     static const char *const videos[] = {".mp4", ".m4v", ".mov",  ".mkv", ".webm", ".avi",
                                          ".wmv", ".mpg", ".mpeg", ".gif", NULL};
-    return (um_tiff_built && has_ending(name, pages)) ||
+    static const char *const sequences[] = {".mha", ".mhd", ".nrrd", ".nhdr", NULL};
+    return has_ending(name, sequences) || (um_tiff_built && has_ending(name, pages)) ||
            (um_video_built && has_ending(name, videos));
 }
 

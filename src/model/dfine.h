@@ -2,6 +2,7 @@
 #ifndef UM_MODEL_DFINE_H
 #define UM_MODEL_DFINE_H
 
+#include "nn/gain.h"
 #include "nn/op.h"
 #include "weights/weights.h"
 
@@ -23,21 +24,24 @@ struct um_dfine_info {
     const char *warning;  /* what its user should know, a static text; or NULL */
     /* where these are from: "option", "metadata", "config.json", "tensors" or "default" */
     const char *size_from, *queries_from, *act_from, *fit_from;
+    struct um_gain_wish gain; /* of the pictures it was trained with */
+    char gain_text[24];       /* the same in words */
 };
 
 /* What a caller says instead of the file; 0 = as the file has it. */
 struct um_dfine_wish {
     int input_w, input_h; /* multiples of 32 with at least as many tokens as queries */
     int queries;
-    enum um_act act; /* UM_ACT_RELU, UM_ACT_SILU */
-    int fit;         /* UM_DFINE_STRETCH, UM_DFINE_LETTERBOX */
+    enum um_act act;  /* UM_ACT_RELU, UM_ACT_SILU */
+    int fit;          /* UM_DFINE_STRETCH, UM_DFINE_LETTERBOX */
+    const char *gain; /* um_gain_read() */
 };
 enum { UM_DFINE_STRETCH = 1, UM_DFINE_LETTERBOX = 2 };
 
 /* activation: "auto", "relu", "silu"; fit: "auto", "stretch", "letterbox"; NULL is "auto".
- * UM_EINVAL for what means nothing. */
+ * gain: um_gain_read(), NULL as the file says. UM_EINVAL for what means nothing. */
 um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queries,
-                             const char *activation, const char *fit);
+                             const char *activation, const char *fit, const char *gain);
 /* The wish holds, and its source is "option". */
 void um_dfine_obey(struct um_dfine_info *info, const struct um_dfine_wish *wish);
 

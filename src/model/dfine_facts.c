@@ -131,6 +131,20 @@ static um_status read_fit(const um_weights *file, struct um_dfine_info *info)
                : wrong(file, info->fit_from, "fit", text, "stretch or letterbox");
 }
 
+static const char GAIN[] = "off, auto[,GAMMA] or G[,GAMMA], G 0.1 to 16, GAMMA 0.2 to 5";
+
+static bool set_gain(struct um_dfine_info *info, const char *text)
+{
+    return strlen(text) < sizeof info->gain_text && um_gain_read(text, &info->gain) &&
+           strcpy(info->gain_text, text);
+}
+
+static um_status read_gain(const um_weights *file, struct um_dfine_info *info)
+{
+    const char *from = NULL, *text = um_weights_fact(file, "gain", &from);
+    return set_gain(info, text ? text : "off") ? UM_OK : wrong(file, from, "gain", text, GAIN);
+}
+
 /* transformers knows one activation, of the feed-forward layers; its heads are always ReLU. */
 static um_status read_acts(const um_weights *file, struct um_dfine_info *info)
 {
@@ -225,6 +239,8 @@ um_status um_dfine_recognise(const um_weights *file, struct um_dfine_info *info)
         st = read_queries(file, info);
     if (st == UM_OK)
         st = read_fit(file, info);
+    if (st == UM_OK)
+        st = read_gain(file, info);
     return st == UM_OK ? read_size(file, info) : st;
 }
 
@@ -242,8 +258,9 @@ static int choice(const char *key, const char *text, const char *first, const ch
 }
 
 um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queries,
-                             const char *activation, const char *fit)
+                             const char *activation, const char *fit, const char *gain)
 {
+    struct um_dfine_info unused;
     static const enum um_act ACT[] = {UM_ACT_NONE, UM_ACT_RELU, UM_ACT_SILU};
     int act = choice("activation", activation, "relu", "silu");
     int way = act < 0 ? -1 : choice("fit", fit, "stretch", "letterbox");
@@ -255,7 +272,9 @@ um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queri
                        UM_DFINE_STEP, UM_INPUT_MAX);
     if (queries < 0 || queries > UM_DFINE_QUERIES_MAX)
         return um_fail(UM_EINVAL, "%d queries: want 1 to %d", queries, UM_DFINE_QUERIES_MAX);
-    *wish = (struct um_dfine_wish){w, h, queries, ACT[act], way};
+    if (gain && !set_gain(&unused, gain))
+        return um_fail(UM_EINVAL, "gain \"%.40s\": want %s", gain, GAIN);
+    *wish = (struct um_dfine_wish){w, h, queries, ACT[act], way, gain};
     return UM_OK;
 }
 
@@ -279,4 +298,6 @@ void um_dfine_obey(struct um_dfine_info *info, const struct um_dfine_wish *wish)
         info->letterbox = wish->fit == UM_DFINE_LETTERBOX;
         info->fit_from = OPTION;
     }
+    if (wish->gain)
+        set_gain(info, wish->gain);
 }

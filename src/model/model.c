@@ -321,6 +321,7 @@ static um_status set_dfine(struct pairs *p, struct facts *f, const um_weights *f
         {"activation", act_name(d->act)},
         {"head_activation", d->head_act == plain.head_act ? NULL : act_name(d->head_act)},
         {"fit", fit_name(d)},
+        {"gain", d->gain.mode == UM_GAIN_OFF ? NULL : d->gain_text},
         {"points", points},
         {"classes", f->names ? f->names
                     : names  ? names
@@ -403,7 +404,7 @@ static um_status convert(const um_weights *file, const char *out, const struct p
         st = check_size(&info, s);
     if (st == UM_OK && detector)
         st = um_dfine_wish_read(&wish, s->input_width, s->input_height, s->queries, s->activation,
-                                s->fit);
+                                s->fit, NULL);
     if (st == UM_OK && detector)
         st = um_dfine_recognise(file, &dfine);
     if (st == UM_OK && detector)

@@ -2,6 +2,7 @@
 #include "nn/op.h"
 
 #include "base/mem.h"
+#include "nn/record.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -422,6 +423,25 @@ um_tensor um_levels(um_tape *t, um_tensor range, int c)
     um_tensor y = um_tape_new(t, UM_F32, 1, c, 256);
     um_op_step(t, UM_OP_LEVELS, NULL, 0, (um_tensor[]){y, range}, 2, 1);
     return y;
+}
+
+void um_gain(um_tape *t, um_tensor x, um_tensor header, um_tensor state, const um_tensor base[2],
+             bool smooth, um_tensor out[2])
+{
+    struct um_gain_args a = {.smooth = smooth};
+    out[0] = out[1] = (um_tensor){0};
+    if (!um_op_check(t, UM_OP_GAIN,
+                     x.dtype == UM_U8 && (x.c == 1 || x.c == 3) && x.ld == x.c &&
+                         header.c == UM_HEADER_BYTES && state.c == sizeof(uint32_t) &&
+                         base[0].c == 256 && (!base[1].id || base[1].c == 256),
+                     "picture [%d,%d,%d], header of %d bytes, state of %d, tables of %d and %d",
+                     x.h, x.w, x.c, header.c, state.c, base[0].c, base[1].c))
+        return;
+    for (int i = 0; i < 2; i++)
+        if (base[i].id)
+            out[i] = um_tape_new(t, UM_F32, 1, rows(base[i]), 256);
+    um_op_step(t, UM_OP_GAIN, &a, sizeof a,
+               (um_tensor[]){out[0], out[1], header, state, x, base[0], base[1]}, 7, 4);
 }
 
 um_tensor um_normalize(um_tape *t, um_tensor x, um_tensor lut, um_tensor out)

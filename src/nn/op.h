@@ -177,6 +177,19 @@ um_tensor um_range(um_tape *t, um_tensor x);
  * min)/(max - min), or u - min where they are equal. */
 um_tensor um_levels(um_tape *t, um_tensor range, int c);
 
+/* Tables for um_normalize() that also stretch a picture u8 x: of those of its gray levels (of
+ * colour (R + 2G + B)/4) that are at least 4, at most 0.5 % lie above the one that becomes white,
+ * which is 32 at least. It looks at every n-th row and column, of at most 256 each. `smooth`: white
+ * comes only nearer to that of this picture, from that of the frames before (state: 4 bytes, zeros
+ * at first; a picture in which nothing counts leaves it, and its white). out[i] f32 [c,256] =
+ * base[i] at the stretched level; base[1] may be absent (id 0). um_frame_header.gain = 255/white.
+ * t: lut0, lut1[opt], header, state, x, base0, base1[opt] */
+struct um_gain_args {
+    bool smooth;
+};
+void um_gain(um_tape *t, um_tensor x, um_tensor header, um_tensor state, const um_tensor base[2],
+             bool smooth, um_tensor out[2]);
+
 /* u8 [h,w,1 or 3] -> f32 [size_h,size_w,c]: y[c] = lut[c][u[c]] (one-channel input feeds every c),
  * zero right of and below x. lut f32 [c,256]. */
 um_tensor um_normalize(um_tape *t, um_tensor x, um_tensor lut,

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "nn/op_ref.h"
 
+#include "nn/gain.h"
+#include "nn/record.h"
+
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -460,6 +463,29 @@ void um_ref_levels(const struct um_call *call)
     for (ptrdiff_t r = 0; r < (ptrdiff_t)out->h * out->w; r++)
         for (int u = 0; u < 256; u++)
             out_row(out, r)[u] = ((float)u - range[0]) / (span > 0 ? span : 1);
+}
+
+void um_ref_gain(const struct um_call *call)
+{
+    const struct um_gain_args *a = call->args;
+    const struct um_view *t = call->t, *x = &t[4];
+    struct um_frame_header *header = t[2].data;
+    uint32_t count[256] = {0}, before;
+    int dy = um_gain_step(x->h), dx = um_gain_step(x->w);
+    for (int y = dy / 2; y < x->h; y += dy)
+        for (int i = dx / 2; i < x->w; i += dx) {
+            const uint8_t *v = (const uint8_t *)x->data + ((ptrdiff_t)y * x->w + i) * x->c;
+            count[x->c == 1 ? v[0] : (v[0] + 2 * v[1] + v[2]) / 4]++;
+        }
+    memcpy(&before, t[3].data, sizeof before);
+    uint32_t now = um_gain_white(count), white = um_gain_follow(before, now, a->smooth);
+    if (now)
+        memcpy(t[3].data, &white, sizeof white);
+    header->gain = um_gain_times(white);
+    for (int i = 0; i < 2; i++)
+        for (ptrdiff_t o = 0; t[i].data && o < (ptrdiff_t)t[i].h * t[i].w; o++)
+            for (int u = 0; u < 256; u++)
+                out_row(&t[i], o)[u] = row_of(&t[5 + i], o)[um_gain_level(white, u)];
 }
 
 void um_ref_normalize(const struct um_call *call)

@@ -234,7 +234,8 @@ static bool any_nan(const struct um_view *logits)
 static struct um_gate judge(struct pick pick, const struct um_view *boxes,
                             const struct um_frame_header *header, bool nan)
 {
-    struct um_gate gate = {.query = pick.query, .label = pick.label, .logit = pick.logit};
+    struct um_gate gate = {
+        .query = pick.query, .label = pick.label, .logit = pick.logit, .gain = header->gain};
     float w = (float)header->width, h = (float)header->height;
     if (gate.query >= 0) {
         const float *b = row_of(boxes, gate.query);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Plain-C kernels of op_track.h: the specification of these ops. Masks are worked on as words of 32
  * pixels, pixel x = bit x % 32; only where a weight is set are gray levels looked at. */
+#include "nn/bits.h"
 #include "nn/op_ref.h"
 #include "nn/op_sam.h"
 #include "nn/op_track.h"
@@ -66,7 +67,8 @@ void um_ref_follow(const struct um_call *call)
     struct um_gate gate = {.flags = UM_GATE_OK,
                            .query = -1,
                            .label = header.follow_label,
-                           .score = header.follow_score};
+                           .score = header.follow_score,
+                           .gain = header.gain};
     struct um_prompt prompt = {.width = header.width, .height = header.height, .has_box = 1};
     memcpy(gate.box, header.follow_box, sizeof gate.box);
     memcpy(prompt.box, header.follow_box, sizeof prompt.box);
@@ -78,70 +80,16 @@ void um_ref_follow(const struct um_call *call)
 
 /* ---- scores ---- */
 
-/* A mask as rows of words. */
-struct bits {
-    const uint32_t *at;
-    int h, w, words;
-};
-
-/* Those of a word that are pixels. */
-static uint32_t pixels(const struct bits *b, int i)
-{
-    return i == b->words - 1 && b->w % 32 ? (1u << b->w % 32) - 1 : ~0u;
-}
-
-static uint32_t word(const struct bits *b, int y, int i)
-{
-    return y < 0 || y >= b->h || i < 0 || i >= b->words ? 0 : b->at[(ptrdiff_t)y * b->words + i];
-}
-
-/* For erosion: outside the picture are ones. */
-static uint32_t solid(const struct bits *b, int y, int i)
-{
-    return y < 0 || y >= b->h || i < 0 || i >= b->words ? ~0u : word(b, y, i) | ~pixels(b, i);
-}
-
-/* The pixels n to the left, n to the right of those of v[1]. */
-static uint32_t left(const uint32_t v[3], int n)
-{
-    return v[1] << n | v[0] >> (32 - n);
-}
-
-static uint32_t right(const uint32_t v[3], int n)
-{
-    return v[1] >> n | v[2] << (32 - n);
-}
-
-/* Where some pixel at most `reach` (1 or 2) rows and columns away is set. */
-static uint32_t dilated(const struct bits *b, int y, int i, int reach)
-{
-    uint32_t v[3] = {0}, all;
-    for (int k = 0; k < 3; k++)
-        for (int d = -reach; d <= reach; d++)
-            v[k] |= word(b, y + d, i - 1 + k);
-    all = v[1];
-    for (int n = 1; n <= reach; n++)
-        all |= left(v, n) | right(v, n);
-    return all & pixels(b, i);
-}
-
-static uint32_t eroded(const struct bits *b, int y, int i)
-{
-    uint32_t v[3];
-    for (int k = 0; k < 3; k++)
-        v[k] = solid(b, y - 1, i - 1 + k) & solid(b, y, i - 1 + k) & solid(b, y + 1, i - 1 + k);
-    return v[1] & left(v, 1) & right(v, 1) & pixels(b, i);
-}
-
 /* Pixels that touch one of the next line: a column to the right, or a row below. */
-static uint32_t linked(const struct bits *b, int y, int i, bool rows)
+static uint32_t linked(const struct um_bits *b, int y, int i, bool rows)
 {
     uint32_t v[3];
     for (int k = 0; k < 3; k++) {
         int j = i - 1 + k;
-        v[k] = rows ? word(b, y + 1, j) : word(b, y - 1, j) | word(b, y, j) | word(b, y + 1, j);
+        v[k] = rows ? um_bits_word(b, y + 1, j)
+                    : um_bits_word(b, y - 1, j) | um_bits_word(b, y, j) | um_bits_word(b, y + 1, j);
     }
-    return word(b, y, i) & (right(v, 1) | (rows ? v[1] | left(v, 1) : 0));
+    return um_bits_word(b, y, i) & (um_bits_right(v, 1) | (rows ? v[1] | um_bits_left(v, 1) : 0));
 }
 
 struct scoring {
@@ -149,7 +97,7 @@ struct scoring {
     struct um_record r;
     struct um_track *memory;
     uint32_t (*line)[UM_TRACK_LINE];
-    struct bits mask, before;
+    struct um_bits mask, before;
     bool previous, rows; /* rows: lines are rows of the picture */
 };
 
@@ -175,16 +123,17 @@ static void add(uint64_t *sum, uint32_t g)
 
 static void score_word(struct scoring *s, int y, int i)
 {
-    const struct bits *b = &s->mask;
-    uint32_t wide = dilated(b, y, i, 2);
+    const struct um_bits *b = &s->mask;
+    uint32_t wide = um_bits_dilated(b, y, i, 2);
     uint64_t *sum = s->memory->sum;
     if (!wide)
         return;
-    uint32_t m = word(b, y, i), in = eroded(b, y, i), edge = dilated(b, y, i, 1) & ~in;
+    uint32_t m = um_bits_word(b, y, i), in = um_bits_eroded(b, y, i),
+             edge = um_bits_dilated(b, y, i, 1) & ~in;
     uint32_t out = wide & ~m, link = linked(b, y, i, s->rows);
     if (s->previous) {
-        sum[UM_SUM_THERE] += (uint64_t)__builtin_popcount(m & dilated(&s->before, y, i, 2));
-        sum[UM_SUM_BACK] += (uint64_t)__builtin_popcount(word(&s->before, y, i) & wide);
+        sum[UM_SUM_THERE] += (uint64_t)__builtin_popcount(m & um_bits_dilated(&s->before, y, i, 2));
+        sum[UM_SUM_BACK] += (uint64_t)__builtin_popcount(um_bits_word(&s->before, y, i) & wide);
     }
     for (uint32_t rest = wide; rest; rest &= rest - 1) { /* all others lie within */
         int k = __builtin_ctz(rest), x = 32 * i + k;
@@ -226,7 +175,7 @@ static void take_patch(const struct scoring *s, uint8_t *patch, uint8_t *inside)
         for (int j = 0; j < 9; j++)
             sum += gray(&s->p, y - 1 + j / 3, x - 1 + j % 3);
         patch[k] = (uint8_t)(sum / 9);
-        inside[k] = word(&s->mask, y, x / 32) >> x % 32 & 1;
+        inside[k] = um_bits_word(&s->mask, y, x / 32) >> x % 32 & 1;
     }
 }
 

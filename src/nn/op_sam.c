@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "nn/op_sam.h"
 
+#include "nn/clean.h"
+
 static int64_t rows(um_tensor x)
 {
     return (int64_t)x.h * x.w;
@@ -75,6 +77,17 @@ um_tensor um_packet_op(um_tape *t, um_tensor stats, um_tensor mask, um_tensor ga
     um_op_step(t, UM_OP_PACKET, NULL, 0, (um_tensor[]){y, stats, mask, gate, iou, low, header}, 7,
                1);
     return y;
+}
+
+void um_clean(um_tape *t, um_tensor packet, um_tensor work, um_tensor gate, int h, int w)
+{
+    struct um_clean_args a = {.h = h, .w = w};
+    int bytes = UM_RECORD_BYTES + h * um_mask_row_bytes(w);
+    int64_t need = (int64_t)um_clean_bytes(h, w);
+    if (um_op_check(t, UM_OP_CLEAN, packet.c == bytes && work.c == need && is_gate(gate),
+                    "packet of %d bytes, want %d; work of %d, want %lld", packet.c, bytes, work.c,
+                    (long long)need))
+        um_op_step(t, UM_OP_CLEAN, &a, sizeof a, (um_tensor[]){packet, work, gate}, 3, 2);
 }
 
 /* src = (dst + 0.5)*in/out - 0.5, clamped at 0 (PyTorch, area_pixel_compute_source_index); taps i,

@@ -45,6 +45,18 @@ struct um_mask_stats um_mask_statistics(um_tape *t, um_tensor mask);
 um_tensor um_packet_op(um_tape *t, um_tensor stats, um_tensor mask, um_tensor gate, um_tensor iou,
                        um_tensor low, um_tensor header, um_tensor out /* id 0: new */);
 
+/* The mask of a packet without what does not belong to it, and its statistics. In this order:
+ * pieces (pixels that touch, also over corners) that do not reach into the gate's box, grown by a
+ * tenth of its side and 2 pixels at each end, go (gate absent: all stay); pieces of
+ * less than 1/20 of the pixels of the largest one go; holes (pixels that touch over sides, without
+ * a way to the picture's border) of less than that close. um_record.removed_px and filled_px say
+ * how many pixels that were; nothing else changes. work is um_clean_bytes(), of any content.
+ * t: packet, work, gate[opt] */
+struct um_clean_args {
+    int h, w;
+};
+void um_clean(um_tape *t, um_tensor packet, um_tensor work, um_tensor gate, int h, int w);
+
 /* ResizeLongestSide: size of an h x w picture on a square canvas (transforms.py,
  * get_preprocess_shape). */
 static inline void um_longest_side(int canvas, int h, int w, int *new_h, int *new_w)

@@ -44,6 +44,8 @@
     X(with, FIR, fir, PLAIN, SHARED, um_resize_args, 1, "out", "x", "taps", "range?")              \
     X(with, RANGE, range, PLAIN, SHARED, um_no_args, 1, "out", "x")                                \
     X(with, LEVELS, levels, PLAIN, SHARED, um_no_args, 1, "out", "range")                          \
+    X(with, GAIN, gain, PLAIN, SHARED, um_gain_args, 4,                                            \
+      "lut0", "lut1?", "header", "state", "x", "base0", "base1?")                                  \
     X(with, NORMALIZE, normalize, SIMD, SHARED, um_no_args, 1, "out", "x", "lut")                  \
     X(with, SCALE_ROWS, scale_rows, SIMD, SHARED, um_no_args, 1, "out", "x", "m")                  \
     X(with, GATHER, gather, SIMD, SHARED, um_no_args, 1, "out", "x", "idx")                        \
@@ -65,6 +67,7 @@
     X(with, MASK_STATS, mask_stats, SIMD, SHARED, um_no_args, 2, "weights", "record", "mask")      \
     X(with, PACKET, packet, SIMD, SHARED, um_no_args, 1,                                           \
       "out", "stats", "mask", "gate?", "iou?", "low?", "header")                                   \
+    X(with, CLEAN, clean, PLAIN, SHARED, um_clean_args, 2, "packet", "work", "gate?")              \
     /* keeping track; what they write they also read */                                            \
     X(with, CONTACT, contact, PLAIN, SHARED, um_no_args, 1, "gate", "x")                           \
     X(with, FOLLOW, follow, PLAIN, SHARED, um_no_args, 2, "gate", "prompt", "header")              \

@@ -32,7 +32,8 @@ struct um_frame_header {
     int32_t follow_label;
     float follow_score, follow_box[4]; /* the structure of the frame before: prompt of a frame
                                           without a detector */
-    uint8_t reserved[180];
+    float gain; /* of this picture, 0 = none; um_gain() writes it on the device */
+    uint8_t reserved[176];
 };
 
 enum um_track_flag {
@@ -58,7 +59,8 @@ struct um_gate {
     float score, logit;
     float box[4];  /* xyxy, pixels of the uploaded picture, not clamped */
     float contact; /* of gate 0 of a pipeline that keeps track: um_contact(); else 0 */
-    uint32_t reserved[6];
+    float gain;    /* of the picture: that of the header */
+    uint32_t reserved[5];
 };
 
 /* What the prompt encoder reads. Coordinates in pixels of the uploaded picture. */
@@ -88,7 +90,8 @@ struct um_record {
     uint32_t edge_px, in_px, out_px; /* pixels where W_edge, W_in, W_out are 1 */
     uint32_t nonfinite;              /* low-res logits that are NaN or infinite */
     float score[8]; /* um_scores(): S1-S4, C1-C3, contact; zero where nobody keeps track */
-    uint8_t reserved[256 - 8 - 64 - 4 - 4 - 16 - 16 - 12 - 4 - 32];
+    uint32_t removed_px, filled_px; /* um_clean(); zero where nobody cleans */
+    uint8_t reserved[256 - 8 - 64 - 4 - 4 - 16 - 16 - 12 - 4 - 32 - 8];
 };
 
 static_assert(sizeof(struct um_frame_header) == UM_HEADER_BYTES, "frame header is 256 bytes");

@@ -12,6 +12,7 @@
 #include "pipeline/pipeline.h"
 
 #include "base/mem.h"
+#include "nn/clean.h"
 
 #include <string.h>
 
@@ -86,6 +87,11 @@ static um_status record_packet(um_pipeline *p, struct geometry *g, struct um_mas
     if (p->set.dump) /* a dump wants the mask of its own */
         um_tap(t, "mask", um_mask_upsample(t, low, tx, ty, gate, (um_tensor){0}));
     um_mask_packet(t, &m);
+    if (p->set.mask_clean)
+        um_clean(
+            t, m.out,
+            um_tape_const(t, g->tables, g->clean, UM_U8, 1, 1, (int)um_clean_bytes(g->h, g->w)),
+            gate, g->h, g->w);
     if (p->set.track)
         um_scores(
             t, m.out,
@@ -101,6 +107,8 @@ static um_status record_packets(um_pipeline *p, struct geometry *g)
     if (st == UM_OK) {
         k = um_segmenter_tables(p->segmenter, g->tables, g->w, g->h);
         um_params_reserve(g->tables, UM_MASK_WORK_BYTES, &g->work);
+        if (p->set.mask_clean && !p->host_mode)
+            um_params_reserve(g->tables, um_clean_bytes(g->h, g->w), &g->clean);
         if (p->set.track)
             um_params_reserve(g->tables, um_track_bytes(g->h, g->w), &g->memory);
         st = um_params_upload(g->tables);
@@ -132,7 +140,7 @@ static um_status plan(um_pipeline *p, struct geometry *g)
     if (p->segmenter)
         target[1] = um_encode_target(&p->encode, g->w, g->h);
     st = um_front_open(&g->front, p->dev, g->w, g->h, g->c, target, p->segmenter ? 2 : 1,
-                       p->set.inflight);
+                       p->set.inflight, &um_dfine_info(p->detector->net)->gain, p->set.track != 0);
     if (st == UM_OK && p->segmenter && !p->host_mode)
         st = um_buf_open(&g->packets, p->dev, packets_bytes(g, n), "packets");
     if (st == UM_OK)

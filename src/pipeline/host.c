@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "nn/clean.h"
 #include "nn/op_ref.h"
 
 um_status um_host_open(const um_pipeline *p, struct geometry *g)
@@ -14,8 +15,10 @@ um_status um_host_open(const um_pipeline *p, struct geometry *g)
     g->host_stats = um_zalloc(UM_RECORD_BYTES);
     if (p->set.track)
         g->host_memory = um_zalloc(um_track_bytes(g->h, g->w));
+    if (p->set.mask_clean)
+        g->host_clean = um_zalloc(um_clean_bytes(g->h, g->w));
     return g->host_logits && g->host_mask && g->host_weights && g->host_stats &&
-                   (g->host_memory || !p->set.track)
+                   (g->host_memory || !p->set.track) && (g->host_clean || !p->set.mask_clean)
                ? UM_OK
                : um_fail(UM_ENOMEM, "host masks of %dx%d", g->w, g->h);
 }
@@ -27,6 +30,7 @@ void um_host_close(struct geometry *g)
     um_free(g->host_weights);
     um_free(g->host_stats);
     um_free(g->host_memory);
+    um_free(g->host_clean);
 }
 
 /* Legacy mode: logits and score come to the host in blocking copies; mask, weights, statistics and
@@ -85,6 +89,14 @@ um_status um_host_packet(um_pipeline *p, struct geometry *g, int i)
         &(struct um_call){.t = (struct um_view[]){out, stats, mask, gate, score, logits, head},
                           .n = 7,
                           .pool = pool});
+    if (p->set.mask_clean) {
+        struct um_clean_args args = {.h = g->h, .w = g->w};
+        int bytes = (int)um_clean_bytes(g->h, g->w);
+        struct um_view work = {
+            .data = g->host_clean, .dtype = UM_U8, .h = 1, .w = 1, .c = bytes, .ld = bytes};
+        um_ref_clean(&(struct um_call){
+            .args = &args, .t = (struct um_view[]){out, work, gate}, .n = 3, .pool = pool});
+    }
     if (p->set.track) {
         struct um_view memory = {.data = g->host_memory,
                                  .dtype = UM_U8,

@@ -163,7 +163,9 @@ static um_object first_of(const um_packet *p)
                    .edge_px = p->edge_px,
                    .in_px = p->in_px,
                    .out_px = p->out_px,
-                   .iou = p->iou};
+                   .iou = p->iou,
+                   .removed_px = p->removed_px,
+                   .filled_px = p->filled_px};
     memcpy(o.box, p->box, sizeof o.box);
     memcpy(o.mask_box, p->mask_box, sizeof o.mask_box);
     memcpy(o.centroid, p->centroid, sizeof o.centroid);
@@ -184,6 +186,8 @@ static void set_first(um_packet *p, const um_object *o)
     p->in_px = o->in_px;
     p->out_px = o->out_px;
     p->iou = o->iou;
+    p->removed_px = o->removed_px;
+    p->filled_px = o->filled_px;
     memcpy(p->box, o->box, sizeof p->box);
     memcpy(p->mask_box, o->mask_box, sizeof p->mask_box);
     memcpy(p->centroid, o->centroid, sizeof p->centroid);
@@ -480,6 +484,22 @@ static void put_deadline(um_json *j, const um_packet *p)
     um_json_end(j, '}');
 }
 
+/* What was done to a mask; null where nobody cleans, or there is none. */
+static void put_cleaned(um_json *j, bool cleaned, uint32_t removed, uint32_t filled)
+{
+    um_json_key(j, "cleaned");
+    if (!cleaned) {
+        um_json_null(j);
+        return;
+    }
+    um_json_begin(j, '{');
+    um_json_key(j, "removed_px");
+    um_json_uint(j, removed);
+    um_json_key(j, "filled_px");
+    um_json_uint(j, filled);
+    um_json_end(j, '}');
+}
+
 static void put_box(um_json *j, int has_box, const float *box)
 {
     um_json_key(j, "box_xyxy");
@@ -528,6 +548,7 @@ static um_status put_object(um_json *j, const um_packet *p, const um_object *o)
         um_json_float(j, o->iou);
     else
         um_json_null(j);
+    put_cleaned(j, p->has_cleaned && o->has_mask, o->removed_px, o->filled_px);
     um_json_end(j, '}');
     um_free(counts);
     return UM_OK;
@@ -632,6 +653,12 @@ um_status um_packet_json(const um_packet *packet, char **line)
     put_text(&j, "reason", um_reason_name(p->reason));
     put_scores(&j, p);
     put_deadline(&j, p);
+    put_cleaned(&j, p->has_cleaned && masked, p->removed_px, p->filled_px);
+    um_json_key(&j, "gain");
+    if (p->gain > 0)
+        um_json_float(&j, p->gain);
+    else
+        um_json_null(&j);
     um_json_end(&j, '}');
     um_free(counts);
     return um_json_finish(&j, line);

@@ -68,6 +68,11 @@ static um_status check_track(const um_pipeline_settings *s)
         return um_fail(UM_EINVAL, "track needs a segmenter: it is masks that are scored");
     if (s->track && s->objects > 1)
         return um_fail(UM_EINVAL, "track follows one structure, not %d", s->objects);
+    if (s->shadow_every < 0 || (s->shadow_every && !s->segmenter))
+        return um_fail(UM_EINVAL,
+                       "shadow_every %d: want frames, and a segmenter whose masks are "
+                       "compared",
+                       s->shadow_every);
     if (!(s->budget_ms >= 0 && s->budget_ms <= BUDGET_MOST_MS))
         return um_fail(UM_EINVAL, "a budget of %g ms: want 0 to %g", s->budget_ms, BUDGET_MOST_MS);
     return UM_OK;
@@ -119,6 +124,8 @@ um_status um_pipeline_set_conf(um_pipeline *p, float conf)
         return st;
     pthread_mutex_lock(&p->lock);
     p->conf = conf;
+    if (p->shadow)
+        um_pipeline_set_conf(p->shadow->legacy, p->shadow->set.conf = conf);
     pthread_mutex_unlock(&p->lock);
     return UM_OK;
 }
@@ -132,6 +139,8 @@ um_status um_pipeline_set_label(um_pipeline *p, int label)
     pthread_mutex_lock(&p->lock);
     p->label = label;
     p->track.detect = true; /* what is followed may be of another class */
+    if (p->shadow)
+        um_pipeline_set_label(p->shadow->legacy, p->shadow->set.label = label);
     p->track.seen.steady = 0;
     pthread_mutex_unlock(&p->lock);
     return UM_OK;
@@ -145,6 +154,8 @@ um_status um_pipeline_set_objects(um_pipeline *p, int objects)
         return st;
     pthread_mutex_lock(&p->lock);
     p->objects = objects;
+    if (p->shadow)
+        um_pipeline_set_objects(p->shadow->legacy, p->shadow->objects = objects);
     pthread_mutex_unlock(&p->lock);
     return UM_OK;
 }
@@ -215,10 +226,14 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
     p->speculative =
         !p->host_mode && p->segmenter &&
         (own.gate == UM_GATE_SPECULATIVE || (own.gate == UM_GATE_AUTO && p->dev->caps.concurrent));
+    if (own.shadow_every && p->host_mode)
+        st = um_fail(UM_EINVAL, "shadow_every %d: masks are made on the host already",
+                     own.shadow_every);
     if (!p->speculative || own.track) /* what follows depends on the answer */
         p->set.inflight = 1;
     um_detect_open(&p->detect, p->detector, own.dump != 0);
-    st = um_packet_pool_open(&p->packets);
+    if (st == UM_OK)
+        st = um_packet_pool_open(&p->packets);
     if (st == UM_OK && p->host_mode && !p->dev->pool)
         st = um_pool_open(&p->pool, 0);
     if (st == UM_OK && p->segmenter)
@@ -231,6 +246,8 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
         st = um_event_open(&p->fork, p->dev);
     if (st == UM_OK)
         st = um_event_open(&p->join, p->dev);
+    if (st == UM_OK && own.shadow_every)
+        st = um_shadow_open(&p->shadow, &p->set);
     if (st != UM_OK)
         um_pipeline_close(&p);
     *out = p;
@@ -275,6 +292,7 @@ void um_pipeline_close(um_pipeline **pipeline)
     um_packet_unref(&p->track.shown);
     um_packet_unref(&p->packet);
     um_packet_pool_close(&p->packets);
+    um_shadow_close(&p->shadow);
     pthread_mutex_destroy(&p->planning);
     pthread_mutex_destroy(&p->lock);
     um_free(p);
@@ -387,6 +405,7 @@ static um_packet begin_packet(const um_pipeline *p, const um_frame *f, const int
                    .has_spacing = f->has_spacing,
                    .as_numpy = p->host_mode,
                    .has_scores = p->set.track != 0,
+                   .has_cleaned = p->set.mask_clean && p->segmenter,
                    .centroid = {NAN, NAN},
                    .source = f->source};
     memcpy(k.crop, crop, sizeof k.crop);
@@ -447,13 +466,15 @@ static um_status send(um_pipeline *p, um_frame **frame)
     flight->ledger = um_ledger_new(p->dev, p->set.assert_up, p->set.assert_down);
     um_ledger *before = um_ledger_bind(&flight->ledger);
     st = find_geometry(p, crop[2], crop[3], c, &g);
+    const struct um_gain_wish *gain = &um_dfine_info(p->detector->net)->gain;
     struct um_frame_header header = {.frame_id = f->id,
                                      .width = (uint32_t)crop[2],
                                      .height = (uint32_t)crop[3],
                                      .tau_conf = p->conf,
                                      .label = p->label,
                                      .objects = (uint32_t)p->objects,
-                                     .per_class = p->set.per_class != 0};
+                                     .per_class = p->set.per_class != 0,
+                                     .gain = gain->mode == UM_GAIN_TIMES ? gain->times : 0};
     um_detector_map_boxes(p->detector, &header);
     bool detect = true;
     if (st == UM_OK && p->set.track) {
@@ -488,7 +509,10 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
     if (!p || !frame || !*frame)
         return um_fail(UM_EINVAL, "um_pipeline_send: %s is NULL", p ? "frame" : "pipeline");
     pthread_mutex_lock(&p->lock);
-    um_status st = send(p, frame);
+    bool legacy = p->shadow && p->shadow->counts.fell_back;
+    um_status st = !legacy                 ? send(p, frame)
+                   : p->received < p->sent ? UM_AGAIN /* what was in flight goes first */
+                                           : um_pipeline_send(p->shadow->legacy, frame);
     pthread_mutex_unlock(&p->lock);
     return st;
 }
@@ -616,6 +640,8 @@ static um_status fill_mask(const um_pipeline *p, const um_packet *k, const uint8
     o->in_px = r.in_px;
     o->out_px = r.out_px;
     o->iou = r.iou;
+    o->removed_px = r.removed_px;
+    o->filled_px = r.filled_px;
     memcpy(o->scores, r.score, sizeof o->scores);
     if (!r.area_px)
         return UM_OK;
@@ -826,6 +852,7 @@ static um_status finish(um_pipeline *p, struct flight *flight, const struct lane
     k->state = v.found ? UM_STATE_VISIBLE : UM_STATE_LOST;
     k->detected = flight->detected;
     k->score = v.gate[0].score;
+    k->gain = v.gate[0].gain;
     k->label = v.gate[0].label;
     for (int i = 0; i < v.found && st == UM_OK; i++) {
         object[i] = object_of(p, k, &v.gate[i]);
@@ -885,13 +912,45 @@ static um_status receive(um_pipeline *p, const um_packet **packet)
     return assertion(&flight->ledger, made->frame_id);
 }
 
+/* The same, under the eyes of legacy mode. */
+static um_status receive_shadowed(um_pipeline *p, const um_packet **packet)
+{
+    if (p->received == p->sent)
+        return p->shadow->counts.fell_back ? um_pipeline_receive(p->shadow->legacy, packet)
+                                           : UM_AGAIN;
+    um_frame *frame = um_frame_ref(flight_of(p, p->received)->frame);
+    um_status st = receive(p, packet);
+    st = um_shadow_look(p->shadow, frame, st, packet);
+    um_frame_unref(&frame);
+    return st;
+}
+
+void um_shadow_counts_init(um_shadow_counts *c, size_t struct_size)
+{
+    static const um_shadow_counts zero;
+    um_record_init(c, struct_size, &zero, sizeof zero);
+}
+
+um_status um_pipeline_shadow(um_pipeline *p, um_shadow_counts *out)
+{
+    if (!p || !out)
+        return um_fail(UM_EINVAL, "um_pipeline_shadow: %s is NULL", p ? "out" : "pipeline");
+    if (!p->shadow)
+        return UM_AGAIN;
+    pthread_mutex_lock(&p->lock);
+    um_status st =
+        um_record_out(out, &p->shadow->counts, sizeof p->shadow->counts, "um_shadow_counts");
+    pthread_mutex_unlock(&p->lock);
+    return st;
+}
+
 um_status um_pipeline_receive(um_pipeline *p, const um_packet **packet)
 {
     if (!p || !packet)
         return um_fail(UM_EINVAL, "um_pipeline_receive: %s is NULL", p ? "packet" : "pipeline");
     *packet = NULL;
     pthread_mutex_lock(&p->lock);
-    um_status st = receive(p, packet);
+    um_status st = p->shadow ? receive_shadowed(p, packet) : receive(p, packet);
     pthread_mutex_unlock(&p->lock);
     return st;
 }
@@ -925,5 +984,5 @@ uint64_t um_pipeline_device_bytes(const um_pipeline *p)
              (p->prompts != p->prompt ? p->prompts->size : 0);
     for (int i = 0; i < GEOMETRIES; i++)
         n += um_geometry_device_bytes(&p->geometry[i]);
-    return n;
+    return n; /* a shadow aside: it goes when it is trusted */
 }

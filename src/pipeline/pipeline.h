@@ -11,6 +11,7 @@
 #include "nn/op_track.h"
 #include "pipeline/budget.h"
 #include "pipeline/packet.h"
+#include "pipeline/shadow.h"
 #include "pipeline/visibility.h"
 #include "ultramotion/pipeline.h"
 
@@ -39,7 +40,7 @@ struct geometry {
     um_tape *gate;
     struct um_best_box best; /* [objects] */
     um_params *tables;
-    um_const work;                   /* of um_mask_packet() */
+    um_const work, clean;            /* of um_mask_packet(), um_clean() */
     um_tape *follow;                 /* keeping track: in place of detector and gate */
     um_const memory;                 /* of um_scores() */
     um_tape *packet[UM_OBJECTS_MAX]; /* mask, statistics, packet of an object; in host mode only
@@ -55,7 +56,7 @@ struct geometry {
     um_graph *whole[UM_FRONT_SLOTS], *first, *second[UM_OBJECTS_MAX], *followed;
     /* host mode: the host's own mask, statistics and packet */
     float *host_logits;
-    uint8_t *host_mask, *host_weights, *host_stats, *host_memory;
+    uint8_t *host_mask, *host_weights, *host_stats, *host_memory, *host_clean;
 };
 
 /* The host's side of a frame in flight: which of the pinned slots are its own, and when its stages
@@ -113,9 +114,10 @@ struct um_pipeline {
     uint64_t sent, received;
     struct track track;
     struct um_budget budget;
-    struct geometry *last; /* of the last packet */
-    bool encoded;          /* the last packet's frame ran the segmenter */
-    double host_ms[2];     /* host mode: of the mask, and of the rest of the packet */
+    struct geometry *last;    /* of the last packet */
+    bool encoded;             /* the last packet's frame ran the segmenter */
+    double host_ms[2];        /* host mode: of the mask, and of the rest of the packet */
+    struct um_shadow *shadow; /* or NULL */
     um_packet_pool *packets;
     const um_packet *packet; /* the last one received */
 };

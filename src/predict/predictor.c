@@ -266,7 +266,7 @@ static um_status set_picture(um_predictor *s, const um_frame *frame, const um_im
     if (st == UM_OK && (!f->tape || f->w != w || f->h != h || f->c != c)) {
         um_front_close(f);
         struct um_front_target target = um_encode_target(&s->encode, w, h);
-        st = um_front_open(f, s->dev, w, h, c, &target, 1, 1);
+        st = um_front_open(f, s->dev, w, h, c, &target, 1, 1, NULL, false);
         if (st != UM_OK)
             um_front_close(f);
     }

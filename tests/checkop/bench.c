@@ -58,6 +58,7 @@ static const struct bench benches[] = {
     {"sam decoder", UM_OP_MASK, 1, {256, 768, 1024, 960, 1280}, 0},
     {"sam decoder", UM_OP_MASK_STATS, 1, {960, 1280, 2}, 0},
     {"sam decoder", UM_OP_PACKET, 1, {960, 1280}, 0},
+    {"sam decoder", UM_OP_CLEAN, 1, {960, 1280}, 0},
     {"dfine-n", UM_OP_NORMALIZE, 1, {640, 640, 1, 640, 640, 3}, 0},
     {"dfine-n", UM_OP_CONV2D, 1, {640, 640, 3, 16, 3, 2, 1}, UM_ACT_RELU},
     {"dfine-n", UM_OP_CONV2D, 1, {320, 320, 16, 8, 2, 1, 0}, UM_ACT_RELU},

@@ -90,6 +90,8 @@ union args {
     struct um_chain_args chain;
     struct um_tokens_args tokens;
     struct um_front_args front;
+    struct um_clean_args clean;
+    struct um_gain_args gain;
 };
 
 struct job {

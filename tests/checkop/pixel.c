@@ -144,6 +144,41 @@ static void random_levels(struct job *job)
     snprintf(job->what, sizeof job->what, "%g to %g", (double)range[0], (double)range[1]);
 }
 
+static void random_gain(struct job *job)
+{
+    int h = chance(10) ? pick(200, 1200) : pick(1, 60),
+        w = chance(10) ? pick(250, 700) : pick(1, 90), c = chance(70) ? 1 : 3,
+        darkest = chance(50) ? 0 : pick(0, 250), span = pick(0, 255 - darkest);
+    bool two = chance(70);
+    job->op = UM_OP_GAIN;
+    job->args.gain = (struct um_gain_args){.smooth = chance(50)};
+    job->preset = 1u << 2 | 1u << 3;
+    job->macs = 256;
+    snprintf(job->what, sizeof job->what, "[%d,%d,%d] %d to %d%s", h, w, c, darkest, darkest + span,
+             job->args.gain.smooth ? ", smooth" : "");
+    int rows = pick(1, 3);
+    output(job, UM_F32, 1, rows, 256, gap());
+    if (two) {
+        output(job, UM_F32, 1, rows, 256, 0);
+    } else {
+        absent(job);
+        job->n_out++;
+    }
+    uint8_t *header = output(job, UM_U8, 1, 1, UM_HEADER_BYTES, 0)->data;
+    for (int i = 0; i < UM_HEADER_BYTES; i++)
+        header[i] = (uint8_t)pick(0, 255);
+    uint32_t white = chance(30) ? 0 : (uint32_t)pick(32 * 256, 255 * 256);
+    memcpy(output(job, UM_U8, 1, 1, sizeof white, 0)->data, &white, sizeof white);
+    uint8_t *x = input_u8(job, h, w, c)->data;
+    for (int i = 0; i < h * w * c; i++)
+        x[i] = (uint8_t)(chance(99) ? darkest + pick(0, span) : pick(0, 255));
+    input(job, 1, rows, 256, gap(), 2);
+    if (two)
+        input(job, 1, rows, 256, 0, 2);
+    else
+        absent(job);
+}
+
 static void make_normalize(struct job *job, int h, int w, int in_c, int size_h, int size_w, int c)
 {
     job->op = UM_OP_NORMALIZE;
@@ -284,6 +319,7 @@ const struct op_case pixel_cases[] = {
     {UM_OP_FIR, random_fir, 80, 0x0, NULL},
     {UM_OP_RANGE, random_range, 40, 0x0, NULL},
     {UM_OP_LEVELS, random_levels, 40, 0x0, NULL},
+    {UM_OP_GAIN, random_gain, 60, 0x0, NULL},
     {UM_OP_NORMALIZE, random_normalize, 40, 0x1, bench_normalize},
     {UM_OP_FRONT, random_front, 200, 0x3, NULL},
     {0},

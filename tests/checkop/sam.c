@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Operators of SAM: prompt, mask, statistics, packet. */
 #include "checkop.h"
+#include "nn/clean.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -193,11 +194,98 @@ static void random_mask_packet(struct job *job)
     make_mask_packet(job, n4, pick(1, 4 * n4), pick(1, 4 * n4), h, w, bias[pick(0, 5)]);
 }
 
+/* Rectangles, specks and holes, or noise. */
+static void draw_pieces(uint8_t *mask, int h, int w)
+{
+    int density = chance(40) ? pick(0, 100) : 0, noise = chance(50) ? pick(1, 10) : 0;
+    for (int i = 0; i < h * w; i++)
+        mask[i] = chance(density);
+    for (int n = density ? 0 : pick(0, 6); n > 0; n--) {
+        int x0 = pick(0, w - 1), y0 = pick(0, h - 1), x1 = pick(x0, w), y1 = pick(y0, h);
+        bool set = chance(70);
+        for (int y = y0; y < y1; y++)
+            for (int x = x0; x < x1; x++)
+                mask[y * w + x] = set;
+    }
+    for (int i = 0; i < h * w; i++)
+        mask[i] ^= chance(noise);
+}
+
+/* The packet of a mask, as the steps before would leave it. */
+static void make_clean(struct job *job, const uint8_t *m, int h, int w, const struct um_gate *gate)
+{
+    struct um_view mask = bytes(h, w, 1), weights = bytes(3 * h, w, 1),
+                   record = bytes(1, 1, UM_RECORD_BYTES), of_gate = bytes(1, 1, UM_GATE_BYTES),
+                   header = bytes(1, 1, UM_HEADER_BYTES);
+    um_pool *pool = NULL;
+    if (um_pool_open(&pool, 1) != UM_OK)
+        need(NULL);
+    job->op = UM_OP_CLEAN;
+    job->args.clean = (struct um_clean_args){.h = h, .w = w};
+    job->preset = 3;
+    job->macs = (double)h * w;
+    snprintf(job->what, sizeof job->what, "[%d,%d]%s", h, w, gate->flags ? " box" : "");
+    struct um_view *packet =
+        output(job, UM_U8, 1, 1, UM_RECORD_BYTES + h * um_mask_row_bytes(w), 0);
+    memcpy(mask.data, m, (size_t)h * (size_t)w);
+    memcpy(of_gate.data, gate, sizeof *gate);
+    ref(um_ref_mask_stats, NULL, pool, (struct um_view[]){weights, record, mask}, 3);
+    ref(um_ref_packet, NULL, pool,
+        (struct um_view[]){*packet, record, mask, of_gate, none, none, header}, 7);
+    uint8_t *work = output(job, UM_U8, 1, 1, (int)um_clean_bytes(h, w), 0)->data;
+    for (size_t i = 0; i < um_clean_bytes(h, w); i++)
+        work[i] = (uint8_t)pick(0, 255);
+    if (gate->flags)
+        memcpy(input_u8(job, 1, 1, UM_GATE_BYTES)->data, gate, sizeof *gate);
+    else
+        absent(job);
+    um_pool_close(&pool);
+    free(mask.data);
+    free(weights.data);
+    free(record.data);
+    free(of_gate.data);
+    free(header.data);
+}
+
+static void random_clean(struct job *job)
+{
+    int h = chance(20) ? pick(1, 5) : pick(1, 70), w = chance(20)   ? 32 * pick(1, 4)
+                                                       : chance(10) ? pick(500, 1500)
+                                                                    : pick(1, 110);
+    if (chance(4)) { /* fewer rows at a time fit into shared memory */
+        h = pick(1, 6);
+        w = pick(32000, 70000);
+    }
+    uint8_t *mask = need(malloc((size_t)h * (size_t)w));
+    struct um_gate gate = {.flags = chance(80) ? UM_GATE_OK : 0};
+    draw_pieces(mask, h, w);
+    for (int i = 0; i < 4; i++)
+        gate.box[i] = (float)(i % 2 ? h : w) * (i < 2 ? 0.5f * uniform() : 0.7f + uniform());
+    make_clean(job, mask, h, w, &gate);
+    free(mask);
+}
+
+/* A structure over half of the picture, with specks around and holes in it. */
+static void bench_clean(struct job *job, const struct bench *b)
+{
+    int h = b->p[0], w = b->p[1];
+    uint8_t *mask = need(malloc((size_t)h * (size_t)w));
+    struct um_gate gate = {.flags = UM_GATE_OK, .box = {0, 0, (float)w, (float)h}};
+    for (int y = 0; y < h; y++)
+        for (int x = 0; x < w; x++) {
+            bool in = hypot((2. * x - w) / w, (2. * y - h) / h) < .8;
+            mask[y * w + x] = in ^ (x / 8 % 16 == 0 && y / 8 % 16 == 0);
+        }
+    make_clean(job, mask, h, w, &gate);
+    free(mask);
+}
+
 const struct op_case sam_cases[] = {
     {UM_OP_PROMPT, random_prompt, 60, 0x1, NULL},
     {UM_OP_MASK, random_mask, 40, 0x0, bench_mask},
     {UM_OP_MASK_STATS, random_mask_stats, 40, 0x0, bench_mask_stats},
     {UM_OP_PACKET, random_packet, 30, 0x10, bench_packet},
     {UM_OP_MASK_PACKET, random_mask_packet, 120, 0x40, NULL}, /* iou */
+    {UM_OP_CLEAN, random_clean, 150, 0x0, bench_clean},
     {0},
 };

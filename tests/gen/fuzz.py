@@ -377,5 +377,40 @@ def web():
     put("web", "name", b"localhost\n\n\n0123456789abcdee\napplication/jsonp\n{\"gain\":\"\\u0000\\ud800\"}")
 
 
-for make in (config, beside, lists, videos, web, rle, raw, igtl, packet, safetensors, pickle, zips, image):
+def sequences():
+    def meta(dims, data, extra="", where="LOCAL"):
+        return (f"ObjectType = Image\nNDims = {len(dims.split())}\nDimSize = {dims}\nElementSpacing = 0.2 0.3 1\n{extra}ElementDataFile = {where}\n").encode() + data
+
+    def nrrd(fields, data):
+        return b"NRRD0005\n# drawn\n" + "".join(f + "\n" for f in fields).encode() + b"\n" + data
+
+    gray, pose = bytes(range(24)), "1 0 0 2 0 1 0 3 0 0 1 4 0 0 0 1"
+    frame = "".join(f"Seq_Frame{i:04}_Timestamp = 1.{i}\nSeq_Frame{i:04}_ImageStatus = OK\nSeq_Frame{i:04}_ProbeToTrackerTransform = {pose}\n"
+                    f"Seq_Frame{i:04}_ProbeToTrackerTransformStatus = {('OK', 'INVALID')[i]}\n" for i in (1, 0))
+    head = "Kinds = domain domain list\nElementType = MET_UCHAR\nUltrasoundImageOrientation = UNA\nProbe = x\n"
+    put("sequence", "plus.mha", meta("4 3 2", gray, head + frame))
+    put("sequence", "zlib.mha", meta("4 3 2", zlib.compress(gray), head + "CompressedData = True\n"))
+    put("sequence", "twice.mha", meta("4 3 2", zlib.compress(gray[:12]) + zlib.compress(gray[12:]), head + "CompressedData = True\n"))
+    put("sequence", "wide.mha", meta("2 3 2", gray, "ElementType = MET_USHORT\nBinaryDataByteOrderMSB = True\nUltrasoundImageOrientation = FM\n"))
+    put("sequence", "rgb.mha", meta("2 2 2", gray, "ElementType = MET_UCHAR\nElementNumberOfChannels = 3\nUltramotionSpacing = known\n"))
+    put("sequence", "still.mha", meta("6 4", gray, "ElementType = MET_UCHAR\n"))
+    put("sequence", "invalid.mha", meta("4 3 2", gray, head + "Seq_Frame0000_ImageStatus = INVALID\nSeq_Frame0001_UltramotionPose = AToB\n"
+                                        f"Seq_Frame0001_AToBTransform = {pose[:-2]}\n"))
+    put("sequence", "cut.mha", meta("4 3 9", gray, head))
+    put("sequence", "vast.mha", meta("16384 4096 9223372036854775807", gray, head))
+    put("sequence", "apart.mhd", meta("4 3 2", b"", head, "none.raw"))
+    put("sequence", "list.mhd", meta("4 3 2", b"a.raw\n", head, "LIST"))
+    listed = ["type: uchar", "dimension: 4", "space: left-posterior-superior", "encoding: raw", "space origin: (0,0,0)"]
+    put("sequence", "list_last.nrrd", nrrd(listed + ["sizes: 4 3 1 2", "space directions: (0.2,0,0) (0,0.3,0) (0,0,1) none",
+                                                     "kinds: domain domain domain list", "axis 3 index values:=0.5 1e3"], gray))
+    put("sequence", "list_first.nrrd", nrrd(listed + ["sizes: 2 4 3 1", "space directions: none (0.2,0,0) (0,0.3,0) (0,0,1)",
+                                                      "kinds: list domain domain domain", "axis 0 index values:=0.5 x"], gray))
+    put("sequence", "rgb.nrrd", nrrd(["type: unsigned char", "dimension: 3", "sizes: 3 4 2", "spacings: NaN 0.2 0.2", "encoding: raw"], gray))
+    packed = zlib.compressobj(wbits=31)
+    put("sequence", "gzip.nrrd", nrrd(["type: uint16", "dimension: 3", "sizes: 2 3 2", "endian: big", "encoding: gzip",
+                                       f"Seq_Frame0001_ProbeToReferenceTransform:={pose}"], packed.compress(gray) + packed.flush()))
+    put("sequence", "apart.nhdr", nrrd(["type: uchar", "dimension: 2", "sizes: 4 3", "encoding: raw", "data file: none.raw"], b""))
+
+
+for make in (sequences, config, beside, lists, videos, web, rle, raw, igtl, packet, safetensors, pickle, zips, image):
     make()

@@ -72,6 +72,22 @@ void um_cuda_levels(const struct um_call *call)
     um_launch_grid(call, "um_levels_table", k, THREADS, 0, 1, 1, 1);
 }
 
+void um_cuda_gain(const struct um_call *call)
+{
+    const struct um_gain_args *a = call->args;
+    const struct um_view *t = call->t, *x = &t[4];
+    struct um_gain_tables_args k = {.out = {um_gview(&t[0]), um_gview(&t[1])},
+                                    .base = {um_gview(&t[5]), um_gview(&t[6])},
+                                    .header = t[2].data,
+                                    .state = t[3].data,
+                                    .x = x->data,
+                                    .h = x->h,
+                                    .w = x->w,
+                                    .c = x->c,
+                                    .smooth = a->smooth};
+    um_launch_grid(call, "um_gain_tables", k, THREADS, 257 * sizeof(uint32_t), 1, 1, 1);
+}
+
 void um_cuda_normalize(const struct um_call *call)
 {
     const struct um_view *t = call->t;

@@ -5,6 +5,9 @@
 
 #include "nn/cuda/kernel.h"
 
+#define UM_GAIN DEVICE
+#include "nn/gain.h"
+
 enum { THREADS = 256, ONE = 1 << 22 };
 
 /* ---- one axis: a row of taps is first index, count, weights; NULL is the axis as it is ---- */
@@ -172,6 +175,33 @@ KERNEL(um_levels_table, um_levels_table_args, a, THREADS)
     float lo = a.range[0], span = a.range[1] - lo;
     for (int row = 0; row < a.out.w; row++)
         store(a.out, row, threadIdx.x, ((float)threadIdx.x - lo) / (span > 0 ? span : 1));
+}
+
+KERNEL(um_gain_tables, um_gain_tables_args, a, THREADS)
+{
+    uint32_t *count = (uint32_t *)shared_memory(), *told = count + 256;
+    int t = (int)threadIdx.x, dy = um_gain_step(a.h), dx = um_gain_step(a.w);
+    int across = (a.w - dx / 2 + dx - 1) / dx, down = (a.h - dy / 2 + dy - 1) / dy;
+    count[t] = 0;
+    sync();
+    for (int k = t; k < across * down; k += THREADS) {
+        int y = dy / 2 + k / across * dy, x = dx / 2 + k % across * dx;
+        const uint8_t *v = a.x + ((int64_t)y * a.w + x) * a.c;
+        atomic_add(count + (a.c == 1 ? v[0] : (v[0] + 2 * v[1] + v[2]) / 4), 1u);
+    }
+    sync();
+    if (t == 0) {
+        uint32_t now = um_gain_white(count);
+        *told = um_gain_follow(*a.state, now, a.smooth);
+        if (now)
+            *a.state = *told;
+        a.header->gain = um_gain_times(*told);
+    }
+    sync();
+    int level = um_gain_level(*told, t);
+    for (int i = 0; i < 2; i++)
+        for (int o = 0; a.out[i].data && o < a.out[i].w; o++)
+            store(a.out[i], o, t, load(a.base[i], o, level));
 }
 
 KERNEL(um_normalize_pixels, um_normalize_pixels_args, a, THREADS)

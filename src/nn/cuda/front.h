@@ -4,13 +4,15 @@
 #define UM_NN_CUDA_FRONT_H
 
 #include "nn/cuda/view.h"
+#include "nn/record.h"
 
 #include <stdint.h>
 
 #define UM_CUDA_FRONT_KERNELS(X) \
     X(um_resize_axis)            \
     X(um_area_pixels)            \
-    X(um_fir_axis) X(um_range_values) X(um_levels_table) X(um_normalize_pixels) X(um_front_tiles)
+    X(um_fir_axis)               \
+    X(um_range_values) X(um_levels_table) X(um_gain_tables) X(um_normalize_pixels) X(um_front_tiles)
 
 /* One pass of a resize: one thread per element */
 struct um_resize_axis_args {
@@ -43,6 +45,15 @@ struct um_range_values_args {
 struct um_levels_table_args {
     struct um_gview out;
     const float *range;
+};
+
+/* Tables for this picture: one block, a thread per gray level */
+struct um_gain_tables_args {
+    struct um_gview out[2], base[2];
+    struct um_frame_header *header;
+    uint32_t *state;
+    const uint8_t *x;
+    int h, w, c, smooth;
 };
 
 /* y = lut[c][u], zero outside x: one thread per element */

@@ -2,6 +2,7 @@
 #include "nn/cuda/mask.h"
 
 #include "nn/block.h"
+#include "nn/clean.h"
 #include "nn/cuda/launch.h"
 #include "nn/cuda/op_cuda.h"
 #include "nn/op_sam.h"
@@ -111,4 +112,19 @@ void um_cuda_mask_packet(const struct um_call *call)
     if (k.band)
         um_launch_grid(call, "um_mask_packet_bands", k, 32 * UM_MASK_WARPS, shared,
                        (unsigned)um_blocks(h, k.band), 1, 1);
+}
+
+void um_cuda_clean(const struct um_call *call)
+{
+    const struct um_clean_args *a = call->args;
+    int shared;
+    struct um_clean_mask_args k = {.packet = call->t[0].data,
+                                   .label = call->t[1].data,
+                                   .gate = call->t[2].data,
+                                   .h = a->h,
+                                   .w = a->w,
+                                   .band = choose_band(call, a->h, a->w, 0, &shared)};
+    k.kept = k.label + um_clean_bits_at(a->h, a->w) / sizeof *k.label;
+    if (k.band)
+        um_launch_grid(call, "um_clean_mask", k, 32 * UM_MASK_WARPS, shared, 1, 1, 1);
 }

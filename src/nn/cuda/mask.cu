@@ -6,6 +6,19 @@
 #include "nn/cuda/kernel.h"
 #include "nn/cuda/strip.h"
 
+#define UM_CLEAN DEVICE
+#define UM_CLEAN_TRAILING(v) (31 - leading_zeros((v) & (~(v) + 1)))
+#define UM_CLEAN_LEADING(v) leading_zeros(v)
+DEVICE uint32_t um_clean_lower(uint32_t *at, uint32_t v) /* no label that is one exceeds an int */
+{
+    return (uint32_t)atomic_min((int *)at, (int)v);
+}
+DEVICE void um_clean_add(uint32_t *at, uint32_t v)
+{
+    atomic_add(at, v);
+}
+#include "nn/clean.h"
+
 enum { TOKEN = 128, PIXELS = 256, THREADS = 32 * UM_MASK_WARPS };
 enum {
     RECORD_WORDS = UM_RECORD_BYTES / 4,
@@ -360,4 +373,113 @@ KERNEL(um_mask_packet_bands, um_mask_packet_bands_args, a, THREADS)
         if (k < AREA_AT || k > NONFINITE_AT)
             a.packet[k] = v;
     }
+}
+
+/* ---- clean ---- */
+
+/* Where runs begin in word i of row y. */
+DEVICE uint32_t begins(const um_clean_field &f, int y, int i)
+{
+    uint32_t v = um_clean_word(&f, y, i);
+    return v & ~(v << 1 | (32 * i > f.x0 ? um_clean_word(&f, y, i - 1) >> 31 : 0));
+}
+
+/* Labels of a field, and if asked for the area of its largest piece that counts. */
+DEVICE void gather(const um_clean_field &f, uint32_t *label, int *largest)
+{
+    int phases = UM_CLEAN_PHASES + (largest != NULL), first = f.x0 / 32, across = (f.x1 + 31) / 32 - first, n = across * (f.y1 - f.y0);
+    ROLL
+    for (int phase = UM_CLEAN_BEGIN; phase < phases; phase++) {
+        for (int k = threadIdx.x; k < n; k += THREADS) {
+            int y = f.y0 + k / across, i = first + k % across;
+            for (uint32_t at = begins(f, y, i); at; at &= at - 1) {
+                int x = 32 * i + UM_CLEAN_TRAILING(at);
+                if (phase < UM_CLEAN_PHASES)
+                    um_clean_visit(&f, label, (um_clean_phase)phase, y, x);
+                else if (uint32_t area = um_clean_area(&f, label, y, x))
+                    atomic_max(largest, (int)area);
+            }
+        }
+        sync();
+    }
+}
+
+/* The chosen pixels, alone or beside what is set. Returns how many this thread changed. */
+DEVICE uint32_t choose(uint32_t *out, const um_clean_field &f, const uint32_t *label,
+                       uint32_t largest)
+{
+    int first = f.x0 / 32, across = (f.x1 + 31) / 32 - first, n = across * (f.y1 - f.y0);
+    uint32_t changed = 0;
+    for (int k = threadIdx.x; k < n; k += THREADS) {
+        int y = f.y0 + k / across, i = first + k % across;
+        int64_t at = (int64_t)y * f.words + i;
+        uint32_t was = f.bits[at], is = um_clean_choose(&f, label, largest, y, i);
+        is = f.flip ? was | is : is;
+        out[at] = is;
+        changed += (uint32_t)popcount(is ^ was);
+    }
+    return changed;
+}
+
+/* The record's statistics of a mask whose pixels lie in rows y0..y1-1. */
+DEVICE void measure(um_record *packet, const uint32_t *bits, const um_clean_mask_args &a, int y0,
+                    int y1)
+{
+    int words = um_clean_words(a.w), rows = a.band + 2 * UM_HALO, q = threadIdx.x;
+    uint32_t *band = (uint32_t *)shared_memory(), *partial = band + rows * words;
+    uint64_t total = 0;
+    um_strip s = {band, y0 > UM_HALO ? y0 - UM_HALO : 0, a.h, a.w, words};
+    for (; s.y0 < y1 + UM_HALO && s.y0 < a.h; s.y0 += a.band) {
+        uint32_t n[UM_COUNTS] = {0};
+        sync();
+        for (int k = threadIdx.x; k < rows * words; k += THREADS) {
+            int y = s.y0 - UM_HALO + k / words;
+            bool in = y >= 0 && y < a.h;
+            band[k] = in ? bits[(int64_t)y * words + k % words] : 0;
+        }
+        sync();
+        for (int k = threadIdx.x; k < a.band * words && s.y0 + k / words < a.h; k += THREADS) {
+            int y = s.y0 + k / words, i = k % words;
+            count(n, s, y, i, weights_of(s, y, i));
+        }
+        uint64_t v = block_count(n, partial);
+        total = q > UM_COUNT_BOTTOM ? total + v : v > total ? v : total;
+    }
+    if (q < UM_COUNT_NONFINITE)
+        put((uint32_t *)packet, q, total, a.h, a.w);
+}
+
+KERNEL(um_clean_mask, um_clean_mask_args, a, THREADS)
+{
+    um_record *packet = a.packet;
+    uint32_t *bits = (uint32_t *)(packet + 1), *told = (uint32_t *)shared_memory();
+    bool any = packet->area_px > 0;
+    if (threadIdx.x < 3)
+        told[threadIdx.x] = 0;
+    sync();
+    uint32_t removed = 0, filled = 0;
+    um_clean_field f = um_clean_pieces(packet, a.gate, bits, a.h, a.w);
+    if (any) {
+        gather(f, a.label, (int *)told);
+        uint32_t largest = told[0];
+        removed = choose(a.kept, f, a.label, largest);
+        sync();
+        f = um_clean_holes(&f, a.kept);
+        gather(f, a.label, NULL);
+        filled = choose(bits, f, a.label, largest);
+    }
+    if (removed)
+        atomic_add(told + 1, removed);
+    if (filled)
+        atomic_add(told + 2, filled);
+    sync();
+    removed = told[1];
+    filled = told[2];
+    sync();
+    if (threadIdx.x == 0) {
+        packet->removed_px = removed;
+        packet->filled_px = filled;
+    }
+    if (removed || filled)
+        measure(packet, bits, a, f.y0, f.y1);
 }

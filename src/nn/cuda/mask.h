@@ -13,7 +13,8 @@
     X(um_mask_pixels)           \
     X(um_mask_planes)           \
     X(um_packet_words)          \
-    X(um_mask_packet_bands)
+    X(um_mask_packet_bands)     \
+    X(um_clean_mask)
 
 /* The prompt's tokens: one block per row */
 struct um_prompt_rows_args {
@@ -54,6 +55,15 @@ struct um_mask_packet_bands_args {
     uint64_t *work;
     struct um_gview low, tx, ty, iou;
     const uint32_t *gate, *header;
+    int h, w, band;
+};
+
+/* A packet's mask cleaned: one block, of whose steps each needs all of the one before; `band` rows
+ * at a time for the statistics */
+struct um_clean_mask_args {
+    struct um_record *packet;
+    uint32_t *label, *kept; /* work */
+    const struct um_gate *gate;
     int h, w, band;
 };
 

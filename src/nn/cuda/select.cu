@@ -515,7 +515,8 @@ DEVICE void write_records(um_gate *gate, um_prompt *prompt, const um_frame_heade
                                   : 0;
     }
     gate->contact = 0;
-    for (int i = 0; i < 6; i++)
+    gate->gain = header->gain;
+    for (int i = 0; i < 5; i++)
         gate->reserved[i] = 0;
     for (int i = 0; i < UM_POINTS_MAX; i++) {
         prompt->xy[2 * i] = prompt->xy[2 * i + 1] = 0;

@@ -56,7 +56,7 @@ KERNEL(um_follow_header, um_follow_header_args, a, 32)
     }
     if (t < 4)
         a.gate->box[t] = a.prompt->box[t] = header->follow_box[t];
-    if (t < 6)
+    if (t < 5)
         a.gate->reserved[t] = 0;
     if (t)
         return;
@@ -66,6 +66,7 @@ KERNEL(um_follow_header, um_follow_header_args, a, 32)
     a.gate->score = header->follow_score;
     a.gate->logit = 0;
     a.gate->contact = 0;
+    a.gate->gain = header->gain;
     a.prompt->width = header->width;
     a.prompt->height = header->height;
     a.prompt->has_box = 1;

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "io/recording.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/number.h"
+#include "io/origin.h"
+#include "io/sequence_head.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <zlib.h>
+
+void um_recording_part(char name[UM_RECORDING_NAME], int part, const char *ending)
+{
+    snprintf(name, UM_RECORDING_NAME, "frames_%03d.%s", part, ending);
+}
+
+void um_recording_sum(char sum[9], const um_frame *f)
+{
+    uLong crc = crc32(0, NULL, 0);
+    for (int y = 0; y < f->height; y++)
+        crc = crc32(crc, f->pixels + y * f->stride, (uInt)f->width * (uInt)f->channels);
+    snprintf(sum, 9, "%08lx", (unsigned long)crc & 0xffffffff);
+}
+
+/* `n` numbers behind each other; false: they are not. */
+static bool numbers(const char *text, double *v, int n)
+{
+    for (int i = 0; i < n; i++) {
+        char one[UM_NUMBER_BYTES];
+        text += strspn(text, " ");
+        size_t length = strcspn(text, " \n");
+        if (!length || length >= sizeof one)
+            return false;
+        memcpy(one, text, length);
+        one[length] = 0;
+        if (!um_number_read(one, &v[i]))
+            return false;
+        text += length;
+    }
+    return true;
+}
+
+/* Lines "NAMETransform = 16 numbers"; but for that of the image, which is the device's name. */
+static void restore_transforms(struct um_origin *o, const char *notes)
+{
+    static const char ending[] = "Transform";
+    const size_t ends = sizeof ending - 1;
+    for (const char *line = notes; *line && *line != '\n'; line += strcspn(line, "\n"), line++) {
+        const char *sign = strstr(line, " = ");
+        size_t n = sign ? (size_t)(sign - line) : 0;
+        double m[16];
+        if (n <= ends || n - ends > UM_IGTL_NAME || memcmp(sign - ends, ending, ends) != 0 ||
+            memchr(line, '\n', n) || strncmp(line, "ImageTo", 7) == 0 ||
+            o->transforms == UM_ORIGIN_TRANSFORMS || !numbers(sign + 3, m, 16))
+            continue;
+        memcpy(o->transform[o->transforms].name, line, n - ends);
+        for (int i = 0; i < 12; i++)
+            o->transform[o->transforms].matrix[i] = (float)m[i];
+        o->transforms++;
+    }
+}
+
+um_status um_recording_restore(um_frame *f)
+{
+    const char *notes = um_frame_notes(f);
+    char text[12 * UM_NUMBER_BYTES];
+    double v[12];
+    if (!notes || !um_sequence_note(notes, "UltramotionImage", text, sizeof text) ||
+        !numbers(text, v, 12))
+        return UM_OK;
+    struct um_origin *o = um_zalloc(sizeof *o);
+    if (!o)
+        return um_fail(UM_ENOMEM, "an image's origin");
+    for (int i = 0; i < 3; i++) {
+        o->image.t[i] = (float)v[i];
+        o->image.s[i] = (float)v[3 + i];
+        o->image.n[i] = (float)v[6 + i];
+        o->image.p[i] = (float)v[9 + i];
+    }
+    uint16_t size[3] = {(uint16_t)f->width, (uint16_t)f->height, 1};
+    memcpy(o->image.size, size, sizeof size);
+    memcpy(o->image.part, size, sizeof size);
+    o->image.components = f->channels;
+    o->image.scalar = UM_IGTL_U8;
+    o->image.endian = UM_IGTL_LITTLE;
+    o->image.coordinates = UM_IGTL_RAS;
+    um_sequence_note(notes, "UltramotionDevice", o->device, sizeof o->device);
+    if (um_sequence_note(notes, "UltramotionStamp", text, sizeof text))
+        o->stamp = strtoull(text, NULL, 16);
+    o->received = um_clock_unix();
+    restore_transforms(o, notes);
+    um_frame_set_origin(f, o);
+    return UM_OK;
+}
+
+char *um_recording_escape(const char *text)
+{
+    char *escaped = um_alloc(3 * strlen(text) + 1), *to = escaped;
+    for (const unsigned char *s = (const unsigned char *)text; escaped && *s; s++) {
+        if (*s > ' ' && *s != '%' && *s != 0x7f)
+            *to++ = (char)*s;
+        else
+            to += sprintf(to, "%%%02X", *s);
+    }
+    if (escaped)
+        *to = 0;
+    return escaped;
+}
+
+void um_recording_unescape(char *text)
+{
+    char *to = text;
+    for (const char *s = text; *s; s++) {
+        char hex[3] = {s[0] == '%' ? s[1] : 0, s[0] == '%' && s[1] ? s[2] : 0, 0}, *end = hex;
+        long code = hex[0] ? strtol(hex, &end, 16) : 0;
+        bool coded = end == hex + 2 && code > 0;
+        *to++ = coded ? (char)code : *s;
+        s += coded ? 2 : 0;
+    }
+    *to = 0;
+}

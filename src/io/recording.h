@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A recording is a folder (docs/SEQUENCES.md): frames in parts of one form each, one packet a line.
+ * "record:" writes it, "replay:" reads it. */
+#ifndef UM_IO_RECORDING_H
+#define UM_IO_RECORDING_H
+
+#include "base/status.h"
+#include "ultramotion/frame.h"
+
+#include <stdint.h>
+
+#define UM_RECORDING_PACKETS "packets.jsonl"
+enum { UM_RECORDING_PARTS = 1000000, UM_RECORDING_NAME = 24 };
+
+/* "frames_000.mhd", "frames_000.raw". */
+void um_recording_part(char name[UM_RECORDING_NAME], int part, const char *ending);
+/* CRC-32 of the pixels, row by row, as 8 hex digits. */
+void um_recording_sum(char sum[9], const um_frame *frame);
+/* What a live source knew of the frame, from its notes: so that what is made of it lies where the
+ * picture lay. Nothing, where they do not say. */
+um_status um_recording_restore(um_frame *frame);
+/* A frame's source on one line: controls, spaces and % become %XX. Freed with um_free(). */
+char *um_recording_escape(const char *text);
+void um_recording_unescape(char *text); /* in place */
+
+#endif

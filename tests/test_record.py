@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Recordings: kept, run again and held against each other: test_record.py COMMAND [TEST…]"""
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+import zlib
+
+from command import COMMAND, ENVIRONMENT, lines, main, png, test, um
+
+TINY = ("--det-size", "256", "--sam-size", "64")
+
+
+def record(folder, *options, source="phantom:seed=3,frames=6"):
+    return um("run", source, "-o", f"record:{folder}", "-q", *TINY, *options)
+
+
+def verify(folder, *options, code=0):
+    return um("replay", folder, "--verify", *options, code=code)[1]
+
+
+def header(folder, part=0):
+    return (folder / f"frames_{part:03}.mhd").read_text()
+
+
+@test
+def a_recording_is_run_again_equal(tmp):
+    record(tmp / "plain", "--device", "guard", "--threads", "1", "--objects", "2")
+    record(tmp / "track", "--track", "1", "--conf", "0.25", "--crop", "4,6,400,500")
+    for name, aside, options in (("plain", False, ("--threads", "2")), ("plain", True, ("--device", "cpu")), ("track", True, ("--device", "guard")),
+                                 ("track", False, ("--threads", "1"))):
+        err = verify(tmp / name, *options)
+        assert "verified   6 packets equal" in err and ("aside" in err) == aside, err
+    kept = (tmp / "track" / "settings.yaml").read_text()
+    for line in ('device: "cpu"', "conf: 0.25", "track: 1", 'det-size: "256"', "sam-size: 64", "crop: [4, 6, 400, 500]", "# detector sha256:"):
+        assert line in kept, kept
+    out, _ = um("replay", tmp / "track", "-q", "--frames", "4")
+    again, first = lines(out), lines((tmp / "track" / "packets.jsonl").read_text())
+    for packet in again + first:
+        del packet["stages_ms"]
+    assert again == first[:4]
+    # what is recorded of a replay is the same recording
+    um("replay", tmp / "track", "-q", "-o", f"record:{tmp}/twice")
+    assert header(tmp / "twice") == header(tmp / "track")
+
+
+@test
+def the_first_difference_is_named(tmp):
+    record(tmp / "whole")
+    packets, pixels = (tmp / "whole" / "packets.jsonl").read_bytes(), (tmp / "whole" / "frames_000.raw").read_bytes()
+    fields = header(tmp / "whole").encode()
+
+    def changed(name, data, at):
+        shutil.rmtree(tmp / "bad", ignore_errors=True)
+        shutil.copytree(tmp / "whole", tmp / "bad")
+        (tmp / "bad" / name).write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1:])
+        return verify(tmp / "bad", "-q", code=3)
+
+    starts = [0] + [i + 1 for i, c in enumerate(packets) if c == 10]
+    for frame, text, skip, path in ((2, b'"counts":"', 12, "mask.counts: expected "), (5, b'"objects":[{"label":0,"name":"', 31, "objects[0].name: expected ")):
+        at = packets.index(text, starts[frame]) + skip
+        err = changed("packets.jsonl", packets, at)
+        assert err.startswith(f"ultramotion: frame {frame} differs from the recording: ") and path in err and ", found " in err, err
+        assert err.count("\n") == 1, err
+    err = changed("frames_000.raw", pixels, len(pixels) // 2)
+    assert "pixels of a frame have changed" in err and "frame 3 differs from the recording: expected a packet, found none" in err, err
+    err = changed("frames_000.mhd", fields, fields.index(b"Seq_Frame0001_Timestamp = ") + 40)
+    assert "frame 1 differs from the recording: ts: expected" in err, err
+    (tmp / "whole" / "packets.jsonl").write_bytes(packets + packets[starts[5]:])
+    assert "frame 6 differs from the recording: expected a packet, found none" in verify(tmp / "whole", "-q", code=3)
+    (tmp / "whole" / "packets.jsonl").write_bytes(b"")
+    assert "no packet was recorded" in verify(tmp / "whole", "-q", code=3)
+
+
+@test
+def a_killed_recording_is_run_again(tmp):
+    command = [COMMAND, "run", "phantom:seed=4", "-o", f"record:{tmp}/cut", "-q", *TINY]
+    with subprocess.Popen(command, env=ENVIRONMENT) as process:
+        deadline = time.monotonic() + 60
+        packets = tmp / "cut" / "packets.jsonl"
+        while not (packets.exists() and packets.read_bytes().count(b"\n") >= 4):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(.01)
+        process.send_signal(signal.SIGKILL)
+    whole = packets.read_bytes().count(b"\n")
+    frames = int(header(tmp / "cut").split("DimSize = 422 558 ")[1].split()[0])
+    assert whole <= frames <= whole + 1 and (tmp / "cut" / "frames_000.raw").stat().st_size >= frames * 422 * 558
+    if packets.read_bytes().endswith(b"\n"):
+        with open(packets, "ab") as f:
+            f.write(b'{"frame_id":')
+    err = verify(tmp / "cut")
+    assert f"verified   {whole} packets equal" in err and "the recording's last packet is not whole, and was left out" in err, err
+
+
+@test
+def times_poses_and_unknown_fields_come_back(tmp):
+    text = "ObjectType = Image\nNDims = 3\nDimSize = 64 48 3\nElementSpacing = 0.2 0.1 1\nElementType = MET_UCHAR\nScanDepth = 40 mm\n"
+    for i in range(3):
+        text += f"Seq_Frame{i:04}_FrameNumber = {i + 70}\nSeq_Frame{i:04}_Timestamp = {i / 7:.5f}\nSeq_Frame{i:04}_StylusToTrackerTransformStatus = INVALID\n"
+        text += f"Seq_Frame{i:04}_ProbeToTrackerTransform = 1 0 0 {i}.10 0 1 0 0 0 0 1 0 0 0 0 1\nSeq_Frame{i:04}_ProbeToTrackerTransformStatus = OK\n"
+    (tmp / "probe.mha").write_bytes(text.encode() + b"ElementDataFile = LOCAL\n" + bytes(range(256)) * 36)
+    record(tmp / "out", source=tmp / "probe.mha")
+    kept = header(tmp / "out")
+    for line in text.splitlines():
+        if line.startswith(("Seq_", "ScanDepth")):
+            assert kept.count(line + "\n") == 1, line
+    assert "ElementSpacing = 0.2 0.1 1\n" in kept and "Seq_Frame0002_UltramotionSource = probe.mha\n" in kept
+    packets = lines((tmp / "out" / "packets.jsonl").read_text())
+    assert [p["pose"][3] for p in packets] == [.1, 1.1, 2.1] and [p["ts"] for p in packets] == [0, .14286, .28571]
+    assert "verified   3 packets equal" in verify(tmp / "out")
+
+
+@test
+def another_size_begins_another_part(tmp):
+    for i, (width, height) in enumerate(((64, 48), (64, 48), (48, 64), (64, 48))):
+        png(tmp / f"{i}.png", width, height)
+    record(tmp / "out", source=f"{tmp}/?.png")
+    sizes = [header(tmp / "out", part).split("DimSize = ")[1].splitlines()[0].split() for part in range(3)]
+    assert sizes == [["64", "48", "2"], ["48", "64", "1"], ["64", "48", "1"]], sizes
+    out, err = um("replay", tmp / "out", "--verify", "-o", "jsonl:-")
+    assert "verified   4 packets equal" in err
+    assert [p["source"] for p in lines(out)] == ["0.png", "1.png", "2.png", "3.png"]
+
+
+@test
+def its_own_times_are_kept(tmp):
+    text = "ObjectType = Image\nNDims = 3\nDimSize = 64 48 3\nElementType = MET_UCHAR\n" + "".join(f"Seq_Frame{i:04}_Timestamp = {.3 * i}\n" for i in range(3))
+    (tmp / "slow.mha").write_bytes(text.encode() + b"ElementDataFile = LOCAL\n" + bytes(64 * 48 * 3))
+    record(tmp / "out", source=tmp / "slow.mha")
+    started = time.monotonic()
+    out, _ = um("replay", tmp / "out", "--realtime", "-q")
+    assert time.monotonic() - started > .6 and 0 < len(lines(out)) <= 3
+
+
+@test
+def masks_are_one_file(tmp):
+    files = [tmp / name for name in ("out.mha", "out.seq.nrrd", "out.seg.nrrd")]
+    out, _ = um("run", "phantom:seed=3,frames=3,width=200,height=160", "-q", "-o", "jsonl:-", *(a for f in files for a in ("-o", f"masks:{f}")))
+    packets = lines(out)
+    assert sum(p["mask_area_px"] for p in packets) > 100
+    for f in files:
+        head, body = f.read_bytes().split(b"ElementDataFile = LOCAL\n" if f.suffix == ".mha" else b"\n\n", 1)
+        raw = zlib.decompress(body) if f.suffix == ".mha" else gzip.decompress(body)
+        assert len(raw) == 3 * 200 * 160 and set(raw) == {0, 1}
+        assert [raw[i * 32000:(i + 1) * 32000].count(1) for i in range(3)] == [p["mask_area_px"] for p in packets]
+        if f.name == "out.mha":
+            assert f"CompressedDataSize = {len(body)}\n".encode() in head and b"DimSize = 200 160 3 " in head
+        if f.name == "out.seq.nrrd":
+            assert [float(v) for v in head.decode().split("axis 3 index values:=")[1].split()] == [p["ts"] for p in packets]
+        if f.name == "out.seg.nrrd":
+            assert b"\nSegment0_Name:=bone\n" in head
+    assert sorted(p.name for p in tmp.iterdir()) == ["out.mha", "out.seg.nrrd", "out.seq.nrrd"]
+
+
+@test
+def a_shadow_is_told(tmp):
+    _, err = um("run", "phantom:seed=3,frames=5", "-o", "null:", "--shadow", "legacy", "--shadow-every", "2", *TINY)
+    assert "shadow     3 frames compared, 0 disagreed (least Dice 1.0000)\n" in err, err
+    for options in (("--shadow", "other"), ("--shadow", "legacy", "--sam-as-numpy", "1")):
+        _, err = um("run", "phantom:frames=1", "-o", "null:", "-q", *options, *TINY, code=2)
+        assert "is not legacy" in err or "masks are made on the host already" in err, err
+
+
+@test
+def what_means_nothing_is_said(tmp):
+    record(tmp / "one", source="phantom:frames=1")
+    _, err = um("run", "phantom:frames=1", "-o", f"record:{tmp}/one", code=1)
+    assert "holds a recording: name another folder" in err, err
+    _, err = um("replay", tmp / "one", "--verify", "--realtime", code=2)
+    assert "one or the other" in err, err
+    _, err = um("replay", tmp / "none", code=1)
+    assert "frames_000.mhd: not there: no recording with frames" in err, err
+    _, err = um("run", "phantom:frames=1", "-o", "record:", code=2)
+    assert "record: needs a folder" in err, err
+    os.remove(tmp / "one" / "settings.yaml")
+    assert "verified   1 packets equal" in verify(tmp / "one", *TINY)
+    (tmp / "one" / "settings.yaml").write_text("conf: many\n")
+    _, err = um("replay", tmp / "one", code=2)
+    assert "settings.yaml:1: conf: \"many\" is not a number" in err, err
+    packet = json.loads((tmp / "one" / "packets.jsonl").read_text())
+    assert packet["models"]["detector"].startswith("sha256:")
+
+
+main()

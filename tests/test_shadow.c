@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Legacy host mode beside a pipeline that keeps masks on the device: what agrees changes nothing,
+ * what diverges is replaced, and nothing is lost on the way. */
+#include "fixture.h"
+#include "pipeline/pipeline.h"
+
+static char lines[4096];
+
+static void keep(void *ctx, const char *line)
+{
+    (void)ctx;
+    size_t n = strlen(lines);
+    snprintf(lines + n, sizeof lines - n, "%s\n", line);
+}
+
+static um_pipeline_settings settings_of(const char *device, um_gate_mode gate, int every)
+{
+    const struct fixture *f = tiny(device);
+    um_pipeline_settings s;
+    um_pipeline_settings_default(&s);
+    s.detector = f->detector;
+    s.segmenter = f->segmenter;
+    s.gate = gate;
+    s.shadow_every = every;
+    s.kpi = keep;
+    lines[0] = 0;
+    return s;
+}
+
+static um_frame *frame_of(int i) /* all see the structure */
+{
+    um_frame *f = golden_frame(0);
+    f->id = (uint64_t)i;
+    return f;
+}
+
+static um_shadow_counts counts_of(um_pipeline *p)
+{
+    um_shadow_counts c;
+    um_shadow_counts_default(&c);
+    if (um_pipeline_shadow(p, &c) != UM_OK)
+        fixture_die("shadow");
+    return c;
+}
+
+static int count(const char *word)
+{
+    int n = 0;
+    for (const char *at = lines; (at = strstr(at, word)); at++)
+        n++;
+    return n;
+}
+
+/* The result of frame i, whose packet stays valid until the next. */
+static const um_packet *see(um_pipeline *p, int i)
+{
+    const um_packet *packet = NULL;
+    um_frame *f = frame_of(i);
+    if (pass(p, f, &packet) != UM_OK)
+        packet = NULL;
+    um_frame_unref(&f);
+    return packet;
+}
+
+TEST_ON_DEVICES(modes_that_agree_change_nothing)
+{
+    for (int gate = UM_GATE_SPECULATIVE; gate <= UM_GATE_SYNC; gate++) {
+        um_pipeline_settings with = settings_of(device, (um_gate_mode)gate, 2), without = with;
+        without.shadow_every = 0;
+        um_pipeline *p = fixture_pipeline(&with), *plain = fixture_pipeline(&without);
+        for (int i = 0; i < 5; i++) {
+            const um_packet *a = see(p, i), *b = see(plain, i);
+            CHECK(a && b && a->has_mask && !a->as_numpy);
+            CHECK_EQ(a->mask_area_px, b->mask_area_px);
+            CHECK_EQ(a->transfers.up + a->transfers.down, b->transfers.up + b->transfers.down);
+            CHECK(memcmp(a->bits, b->bits, (size_t)um_packet_row_bytes(a) * (size_t)a->crop[3]) ==
+                  0);
+        }
+        um_shadow_counts c = counts_of(p);
+        CHECK_EQ(c.compared, 3);
+        CHECK_EQ(c.disagreed, 0);
+        CHECK(!c.fell_back && !c.failed && c.least_dice == 1);
+        CHECK_EQ(um_pipeline_shadow(plain, &c), UM_AGAIN);
+        um_pipeline_close(&p);
+        um_pipeline_close(&plain);
+    }
+}
+
+TEST_ON_DEVICES(a_mask_that_diverges_is_replaced)
+{
+    um_pipeline_settings s = settings_of(device, UM_GATE_AUTO, 2);
+    um_pipeline *p = fixture_pipeline(&s);
+    CHECK(see(p, 0));
+    CHECK_OK(um_pipeline_set_conf(p->shadow->legacy, 1)); /* it sees nothing any more */
+    CHECK(see(p, 1));
+    const um_packet *packet = see(p, 2);
+    CHECK(packet && packet->as_numpy && packet->has_mask && packet->frame_id == 2);
+    packet = see(p, 3);
+    CHECK(packet && packet->as_numpy && packet->has_mask);
+    um_shadow_counts c = counts_of(p);
+    CHECK_EQ(c.compared, 2);
+    CHECK_EQ(c.disagreed, 1);
+    CHECK(c.fell_back && c.fell_at == 2);
+    CHECK_EQ(count("\"shadow_fell_back\""), 1); /* once */
+    CHECK_OK(um_pipeline_set_conf(p, 1));       /* who makes the packets obeys */
+    packet = see(p, 4);
+    CHECK(packet && packet->state == UM_STATE_LOST);
+    um_pipeline_close(&p);
+}
+
+TEST_ON_DEVICES(masks_are_held_against_a_limit)
+{
+    um_pipeline_settings s = settings_of(device, UM_GATE_AUTO, 1);
+    um_pipeline *p = fixture_pipeline(&s);
+    const um_packet *packet = NULL;
+    p->shadow->limit = 1.5f; /* nothing is that much alike */
+    packet = see(p, 0);
+    CHECK(packet && packet->as_numpy && counts_of(p).fell_back);
+    um_pipeline_close(&p);
+}
+
+/* The device's masks hold no numbers; the host's do. */
+TEST_ON_DEVICES(numbers_that_only_legacy_mode_has_are_taken)
+{
+    um_pipeline_settings s = settings_of(device, UM_GATE_AUTO, 1000);
+    um_pipeline *p = fixture_pipeline(&s);
+    um_frame *f = frame_of(1);
+    CHECK(see(p, 0));
+    const um_packet *packet = see(p, 1);
+    CHECK(packet && !packet->as_numpy);
+    um_set_error(UM_ENUMERIC, "not finite");
+    packet = NULL;
+    CHECK_OK(um_shadow_look(p->shadow, f, UM_ENUMERIC, &packet));
+    CHECK(packet && packet->as_numpy && packet->has_mask);
+    um_shadow_counts c = counts_of(p);
+    CHECK(c.fell_back && c.fell_at == 1 && c.least_dice == 0);
+    packet = see(p, 2);
+    CHECK(packet && packet->as_numpy);
+    um_frame_unref(&f);
+    um_pipeline_close(&p);
+}
+
+TEST_ON_DEVICES(frames_in_flight_are_made_again_in_their_order)
+{
+    um_pipeline_settings s = settings_of(device, UM_GATE_SPECULATIVE, 4);
+    s.inflight = 3;
+    um_pipeline *p = fixture_pipeline(&s);
+    const um_packet *packet = NULL;
+    int sent = 0, received = 0;
+    p->shadow->limit = 1.5f;
+    while (received < 9) {
+        um_frame *f = frame_of(sent + 1); /* 4 is the first that is compared */
+        um_status st = sent < 9 ? um_pipeline_send(p, &f) : UM_AGAIN;
+        um_frame_unref(&f);
+        if (st == UM_OK) {
+            sent++;
+            continue;
+        }
+        CHECK_EQ(st, UM_AGAIN);
+        CHECK_OK(um_pipeline_receive(p, &packet));
+        CHECK_EQ((int)packet->frame_id, ++received);
+        CHECK_EQ(packet->as_numpy, received >= 4);
+    }
+    CHECK_EQ(um_pipeline_receive(p, &packet), UM_AGAIN);
+    um_pipeline_close(&p);
+}
+
+TEST_ON_DEVICES(what_is_tracked_is_compared_and_goes_on)
+{
+    um_pipeline_settings s = settings_of(device, UM_GATE_AUTO, 1);
+    const um_packet *packet = NULL;
+    s.track = 1;
+    um_pipeline *p = fixture_pipeline(&s);
+    for (int i = 0; i < 4; i++)
+        CHECK(see(p, i));
+    um_shadow_counts c = counts_of(p);
+    CHECK(c.compared == 4 && !c.disagreed && !c.fell_back);
+    um_set_error(UM_ENUMERIC, "not finite");
+    um_frame *f = frame_of(4);
+    CHECK_OK(um_shadow_look(p->shadow, f, UM_ENUMERIC, &packet));
+    packet = see(p, 5);
+    CHECK(packet && packet->as_numpy && packet->has_scores);
+    um_frame_unref(&f);
+    um_pipeline_close(&p);
+}
+
+TEST(shadows_that_mean_nothing_are_refused)
+{
+    um_pipeline *p = NULL;
+    um_pipeline_settings s = settings_of("cpu", UM_GATE_AUTO, -1);
+    CHECK_EQ(um_pipeline_open(&p, &s), UM_EINVAL);
+    s.shadow_every = 3;
+    s.sam_as_numpy = UM_MASK_HOST;
+    CHECK_EQ(um_pipeline_open(&p, &s), UM_EINVAL);
+    CHECK(!p && strstr(um_last_error(), "on the host already"));
+    s.sam_as_numpy = UM_MASK_AUTO;
+    s.segmenter = NULL;
+    CHECK_EQ(um_pipeline_open(&p, &s), UM_EINVAL);
+    CHECK(strstr(um_last_error(), "needs") || strstr(um_last_error(), "want frames"));
+}
+
+TEST_MAIN

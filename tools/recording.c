@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "recording.h"
+
+#include "json.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *recording_folder(const char *sink)
+{
+    static const char scheme[] = "record:";
+    return strncmp(sink, scheme, sizeof scheme - 1) == 0 ? sink + sizeof scheme - 1 : NULL;
+}
+
+static FILE *open_in(const char *folder, const char *name, const char *mode)
+{
+    size_t n = strlen(folder) + strlen(name) + 2;
+    char *path = malloc(n), text[1024];
+    if (path)
+        snprintf(path, n, "%s/%s", folder, name);
+    FILE *f = path ? fopen(path, mode) : NULL;
+    if (!f) {
+        snprintf(text, sizeof text, "%s/%s: %s", folder, name, strerror(errno));
+        um_set_error(UM_EIO, text);
+    }
+    free(path);
+    return f;
+}
+
+um_status recording_keep(const struct options *o, const char *folder, const um_device *dev,
+                         const um_detector *detector, const um_segmenter *segmenter)
+{
+    struct options kept = *o;
+    const char *env = getenv("ULTRAMOTION_SAM_AS_NUMPY");
+    const char **path[] = {&kept.detector, &kept.segmenter, &kept.names};
+    char *whole[3] = {NULL};
+    FILE *f = open_in(folder, "settings.yaml", "w");
+    if (!f)
+        return UM_EIO;
+    for (int i = 0; i < 3; i++)
+        if (*path[i] && (whole[i] = realpath(*path[i], NULL)))
+            *path[i] = whole[i];
+    if (kept.sam_as_numpy < 0 && env)
+        kept.sam_as_numpy = strcmp(env, "1") == 0;
+    kept.device = um_device_name(dev);
+    kept.precision = um_device_precision(dev);
+    fprintf(f, "# ultramotion %s, kernels %s\n# source: ", um_version(), um_device_isa(dev));
+    json_string(f, o->positional[0]);
+    fprintf(f, "\n# detector sha256:%s\n# segmenter sha256:%s\n", um_detector_sha256(detector),
+            um_segmenter_sha256(segmenter));
+    cli_keep(&kept, f);
+    bool good = !ferror(f);
+    good = fclose(f) == 0 && good;
+    for (int i = 0; i < 3; i++)
+        free(whole[i]);
+    return good ? UM_OK : um_set_error(UM_EIO, "settings.yaml of the recording: cannot be written");
+}
+
+/* ---- a packet against its line ---- */
+
+/* Both texts are walked at once. What was made again is JSON; what was recorded may be damaged. */
+struct walk {
+    const char *want, *have;
+    char path[128]; /* of the value that is looked at */
+    const struct verify *v;
+};
+
+/* The end of a value's text: of a string with its quotes, or as far as a comma or bracket. */
+static const char *value_end(const char *s)
+{
+    if (*s != '"')
+        return s + strcspn(s, ",]}");
+    for (s++; *s && *s != '"'; s++)
+        s += *s == '\\' && s[1];
+    return s + (*s == '"');
+}
+
+/* Past a whole value, nested ones included. */
+static const char *skip(const char *s)
+{
+    int depth = 0;
+    do {
+        depth += (*s == '{' || *s == '[') - (*s == '}' || *s == ']');
+        s = *s == '"' ? value_end(s) : *s ? s + 1 : s;
+    } while (*s && (depth > 0 || !strchr(",]}", *s)));
+    return s;
+}
+
+/* Its own times, its place in the run; and on another device how much was copied. */
+static bool aside(const struct walk *w)
+{
+    static const char *const always[] = {"stages_ms", "frame_id"}, *const other[] = {"device",
+                                                                                     "transfers"};
+    for (int i = 0; i < 2; i++)
+        if (strcmp(w->path, always[i]) == 0 ||
+            (w->v->other_device && strcmp(w->path, other[i]) == 0))
+            return true;
+    return false;
+}
+
+static bool take(struct walk *w, char c)
+{
+    bool both = *w->want == c && *w->have == c;
+    w->want += both;
+    w->have += both;
+    return both;
+}
+
+static bool same(struct walk *w);
+
+static bool same_list(struct walk *w, char end)
+{
+    size_t used = strlen(w->path);
+    for (int i = 0; *w->have != end; i++) {
+        if (i && !take(w, ','))
+            return false;
+        if (end == '}') {
+            const char *key = w->have + 1;
+            size_t n = (size_t)(value_end(w->have) - w->have);
+            snprintf(w->path + used, sizeof w->path - used, "%s%.*s", used ? "." : "", (int)n - 2,
+                     key);
+            if (strncmp(w->want, w->have, n) != 0)
+                return false;
+            w->want += n;
+            w->have += n;
+            if (!take(w, ':'))
+                return false;
+        } else {
+            snprintf(w->path + used, sizeof w->path - used, "[%d]", i);
+        }
+        if (!same(w))
+            return false;
+        w->path[used] = 0;
+    }
+    return take(w, end);
+}
+
+/* False: w stands at the first that differs. */
+static bool same(struct walk *w)
+{
+    if (aside(w)) {
+        w->want = skip(w->want);
+        w->have = skip(w->have);
+        return true;
+    }
+    if (*w->have == '{' || *w->have == '[')
+        return take(w, *w->have) && same_list(w, w->have[-1] == '{' ? '}' : ']');
+    size_t n = (size_t)(value_end(w->have) - w->have);
+    if (strncmp(w->want, w->have, n) != 0 || (w->want[n] && !strchr(",]}", w->want[n])))
+        return false;
+    w->want += n;
+    w->have += n;
+    return true;
+}
+
+/* A value for people: as text, and not without end. */
+static void tell_value(const char *what, const char *s)
+{
+    enum { MOST = 60 };
+    char text[MOST + 4];
+    size_t n = (size_t)(value_end(s) - s);
+    snprintf(text, sizeof text, "%.*s%s", (int)(n < MOST ? n : MOST), s, n > MOST ? "..." : "");
+    fprintf(stderr, "%s ", what);
+    cli_put(stderr, text);
+}
+
+/* ---- the recording ---- */
+
+um_status verify_open(struct verify *v, const char *folder)
+{
+    *v = (struct verify){.file = open_in(folder, "packets.jsonl", "rb")};
+    return v->file ? UM_OK : UM_EIO;
+}
+
+/* The next whole line, without its end. */
+static bool next_line(struct verify *v)
+{
+    ssize_t n = getline(&v->line, &v->room, v->file);
+    if (n <= 0)
+        return false;
+    if (v->line[n - 1] != '\n') {
+        v->torn = true;
+        return false;
+    }
+    v->line[n - 1] = 0;
+    v->lines++;
+    return true;
+}
+
+static bool differs(struct verify *v, uint64_t frame, const char *why)
+{
+    v->differs = true;
+    fprintf(stderr, "ultramotion: frame %llu differs from the recording: %s\n",
+            (unsigned long long)frame, why);
+    return false;
+}
+
+bool verify_packet(struct verify *v, const um_packet *packet)
+{
+    char *again = NULL;
+    if (v->differs)
+        return false;
+    while (v->lines < packet->frame_id)
+        if (next_line(v))
+            return differs(v, v->lines - 1, "expected a packet, found none");
+        else
+            break;
+    if (!next_line(v)) /* killed between a frame and its packet */
+        return true;
+    if (um_packet_json(packet, &again) != UM_OK)
+        return differs(v, packet->frame_id, um_last_error());
+    struct walk w = {.want = v->line, .have = again, .v = v};
+    bool equal = same(&w) && !*w.want;
+    if (!equal) {
+        v->differs = true;
+        fprintf(stderr, "ultramotion: frame %llu differs from the recording: %s: ",
+                (unsigned long long)packet->frame_id, w.path[0] ? w.path : "its line");
+        tell_value("expected", w.want);
+        tell_value(", found", w.have);
+        fprintf(stderr, "\n");
+    }
+    v->equal += equal;
+    um_free(again);
+    return equal;
+}
+
+bool verify_end(struct verify *v, long limit, bool quiet)
+{
+    if (!v->differs && !(limit && v->lines >= (uint64_t)limit) && next_line(v))
+        differs(v, v->lines - 1, "expected a packet, found none");
+    if (!v->differs && !v->equal)
+        differs(v, 0, "no packet was recorded");
+    if (v->torn)
+        fprintf(stderr,
+                "ultramotion: the recording's last packet is not whole, and was left out\n");
+    if (!v->differs && !quiet)
+        fprintf(stderr, "verified   %llu packets equal%s\n", (unsigned long long)v->equal,
+                v->other_device ? ", device and transfers aside" : "");
+    return !v->differs;
+}
+
+void verify_close(struct verify *v)
+{
+    if (v->file)
+        fclose(v->file);
+    free(v->line);
+    *v = (struct verify){NULL};
+}
