@@ -50,6 +50,13 @@ def a_recording_is_run_again_equal(tmp):
 
 
 @test
+def a_budget_that_was_kept_changes_nothing(tmp):
+    record(tmp / "r", "--budget-ms", "3600000")
+    assert '"deadline":{"latency_ms"' in (tmp / "r" / "packets.jsonl").read_text()
+    assert "verified   6 packets equal" in verify(tmp / "r")
+
+
+@test
 def the_first_difference_is_named(tmp):
     record(tmp / "whole")
     packets, pixels = (tmp / "whole" / "packets.jsonl").read_bytes(), (tmp / "whole" / "frames_000.raw").read_bytes()

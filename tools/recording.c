@@ -44,6 +44,8 @@ um_status recording_keep(const struct options *o, const char *folder, const um_d
             *path[i] = whole[i];
     if (kept.sam_as_numpy < 0 && env)
         kept.sam_as_numpy = strcmp(env, "1") == 0;
+    if (kept.track < 0 && kept.budget_ms > 0) /* the budget is not kept, what it means is */
+        kept.track = kept.objects == 1;
     kept.device = um_device_name(dev);
     kept.precision = um_device_precision(dev);
     fprintf(f, "# ultramotion %s, kernels %s\n# source: ", um_version(), um_device_isa(dev));
@@ -91,11 +93,9 @@ static const char *skip(const char *s)
 /* Its own times, its place in the run; and on another device how much was copied. */
 static bool aside(const struct walk *w)
 {
-    static const char *const always[] = {"stages_ms", "frame_id"}, *const other[] = {"device",
-                                                                                     "transfers"};
-    for (int i = 0; i < 2; i++)
-        if (strcmp(w->path, always[i]) == 0 ||
-            (w->v->other_device && strcmp(w->path, other[i]) == 0))
+    static const char *const own[] = {"stages_ms", "deadline", "frame_id", "device", "transfers"};
+    for (int i = 0; i < (w->v->other_device ? 5 : 3); i++)
+        if (strcmp(w->path, own[i]) == 0)
             return true;
     return false;
 }
