@@ -143,7 +143,8 @@ def check(report, args, folder, pictures, name, detector, segmenter, canvas):
             box, score, logits, gap = judge(path)
             print(path.name, box.round(3).tolist(), round(score, 5), int((logits > 0).sum()), f"{gap:.1e}")
         return
-    words = ["run", folder / "pictures", "--detector", detector, "--segmenter", segmenter, "--precision", "fp32", "--conf", "0"]
+    words = ["run", folder / "pictures", "--detector", detector, "--segmenter", segmenter, "--precision", "fp32", "--conf", "0",
+             "--mask-clean", "0"]
     words += ["-o", "jsonl:-"] + (["--sam-size", canvas] if canvas else [])
     packets = json_lines(run(args, *words))
     if len(packets) != len(pictures):

@@ -21,7 +21,7 @@ LIMITS = {"fp16": 1.0, "bf16": 2.0}
 
 
 def packets(args, source, device, precision):
-    command = [args.binary, "run", source, "--device", device, "--precision", precision, "-q", "--conf", "0", "-o", "jsonl:-"]
+    command = [args.binary, "run", source, "--device", device, "--precision", precision, "-q", "--conf", "0", "--mask-clean", "0", "-o", "jsonl:-"]
     for option in ("det_size", "sam_size"):
         if getattr(args, option):
             command += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
