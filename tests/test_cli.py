@@ -15,7 +15,8 @@ from pathlib import Path
 from command import COMMAND, DETECTOR, ENVIRONMENT, MODELS, ROOT, SEGMENTER, lines, main, png, test, um
 
 PACKET_KEYS = ["frame_id", "ts", "state", "tag", "label", "score", "box_xyxy", "mask", "mask_area_px", "stages_ms", "transfers", "pose",
-               "spacing_mm", "device", "precision", "as_numpy", "models", "lost_device", "source", "name", "objects", "detected", "reason", "scores", "deadline"]
+               "spacing_mm", "device", "precision", "as_numpy", "models", "lost_device", "source", "name", "objects", "detected", "reason", "scores", "deadline",
+               "cleaned", "gain"]
 
 
 @test
