@@ -556,7 +556,7 @@ int command_run(const struct options *o)
 int command_replay(const struct options *o)
 {
     struct options again = *o;
-    struct verify verify = {NULL};
+    struct verify verify = {.lines = 0};
     if (o->verify && o->realtime)
         return cli_usage("--verify looks at every frame, and --realtime passes over those that are "
                          "late: one or the other");

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _XOPEN_SOURCE 700 /* realpath() */
 #include "recording.h"
 
 #include "json.h"
@@ -246,5 +247,5 @@ void verify_close(struct verify *v)
     if (v->file)
         fclose(v->file);
     free(v->line);
-    *v = (struct verify){NULL};
+    *v = (struct verify){.lines = 0};
 }
