@@ -21,6 +21,7 @@ from pathlib import Path
 SECONDS = float(sys.argv.pop(2)) if len(sys.argv) > 2 else 15
 
 from command import COMMAND, ENVIRONMENT, main, test  # noqa: E402: it reads the arguments too
+from crc64 import crc64  # noqa: E402
 from served import Run  # noqa: E402
 
 SANITIZED = any(mark in Path(COMMAND).read_bytes() for mark in (b"__asan_init", b"__tsan_init"))
@@ -43,19 +44,6 @@ def free_port():
 
 
 # ---- OpenIGTLink, as far as it is needed here ----
-
-
-def crc64(data, table=[]):
-    if not table:
-        for byte in range(256):
-            crc = byte << 56
-            for _ in range(8):
-                crc = (crc << 1 ^ (0x42F0E1EBA9EA3693 if crc >> 63 else 0)) & (1 << 64) - 1
-            table.append(crc)
-    crc = 0
-    for byte in data:
-        crc = table[crc >> 56 ^ byte] ^ (crc << 8 & (1 << 64) - 1)
-    return crc
 
 
 class Message:

@@ -54,7 +54,7 @@ typedef struct um_pipeline_settings {
                          that frame on legacy mode alone makes the packets. 0 (default): no */
     double budget_ms; /**< a packet is to be made within so long of its frame's receipt: who is late
                          is told in the packet, and with `track` less work is done while that
-                         happens (um_effort, docs/VIEWER.md). 0 (default): no budget */
+                         happens (um_effort, docs/SUPERVISION.md). 0 (default): no budget */
     int mask_clean;   /**< 1: from each mask go pieces beside the detector's box and specks, and its
                          small holes close, on the device (docs/FRAME.md). 0 (default): the mask is
                          the network's; the command's `run` and `serve` say 1 */

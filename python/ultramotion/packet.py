@@ -27,20 +27,11 @@ def _pair(values: Any) -> tuple[float, float]:
     return (values[0], values[1])
 
 
-class Object:
-    """One structure in a picture."""
+class Outlined:
+    """What a structure and a packet, which speaks of its first one, both have."""
 
-    __slots__ = ("_packet", "_index", "_struct")
+    __slots__ = ()
 
-    def __init__(self, packet: Packet, index: int) -> None:
-        self._packet = packet
-        self._index = index
-        self._struct = lib.um_packet_object(packet._use(), index).contents
-
-    label = _c.Field("label", int)
-    name = _c.Field("name", _c.optional_text)
-    score = _c.Field("score", float)
-    """Of the detector, 0 to 1."""
     box_xyxy = _c.Field("box", _f32, where="has_box")
     """f32 [4] in pixels, clamped to the picture; None without a box."""
     iou = _c.Field("iou", float)
@@ -55,6 +46,21 @@ class Object:
     centroid = _c.Field("centroid", _pair)
     """x, y of the mask."""
 
+
+class Object(Outlined):
+    """One structure in a picture."""
+
+    __slots__ = ("_packet", "_index", "_struct")
+
+    def __init__(self, packet: Packet, index: int) -> None:
+        self._packet = packet
+        self._index = index
+        self._struct = lib.um_packet_object(packet._use(), index).contents
+
+    label = _c.Field("label", int)
+    name = _c.Field("name", _c.optional_text)
+    score = _c.Field("score", float)
+    """Of the detector, 0 to 1."""
     @property
     def mask(self) -> np.ndarray[Any, Any] | None:
         """bool [H,W] of the full picture, expanded now from the packed bits; None without a segmenter."""
@@ -94,7 +100,7 @@ def _taken(memory: c_void_p) -> str:
         lib.um_free(memory)
 
 
-class Packet(_c.Reference):
+class Packet(_c.Reference, Outlined):
     """What was found in one picture, with timing and provenance. Immutable; may be kept and used from any thread.
 
     `frame` is the picture itself where the packet came from `run()` or `Pipeline`."""
@@ -165,18 +171,6 @@ class Packet(_c.Reference):
     def objects(self) -> list[Object]:
         """The structures, best first; none when LOST."""
         return [Object(self, i) for i in range(self._struct.objects)]
-
-    # Of the first structure:
-
-    box_xyxy = _c.Field("box", _f32, where="has_box")
-    """f32 [4] in pixels, clamped to the picture; None when LOST."""
-    iou = _c.Field("iou", float)
-    mask_area_px = _c.Field("mask_area_px", int)
-    edge_px = _c.Field("edge_px", int)
-    in_px = _c.Field("in_px", int)
-    out_px = _c.Field("out_px", int)
-    mask_box = _c.Field("mask_box", tuple[int, ...])
-    centroid = _c.Field("centroid", _pair)
 
     @property
     def mask(self) -> np.ndarray[Any, Any] | None:

@@ -463,14 +463,20 @@ int um_monitor_seconds(um_monitor *m, struct um_second out[UM_MONITOR_SECONDS])
     return n;
 }
 
+/* What the run says of itself now; nothing where none goes on. */
+static void collect(um_monitor *m, struct um_monitor_live *live)
+{
+    pthread_mutex_lock(&m->asking);
+    if (m->ops)
+        m->ops->collect(m->run, live);
+    pthread_mutex_unlock(&m->asking);
+}
+
 int um_monitor_alive(um_monitor *m, double limit_s, char *why, size_t size)
 {
     struct um_monitor_live live = {0};
     why[0] = 0;
-    pthread_mutex_lock(&m->asking);
-    if (m->ops)
-        m->ops->collect(m->run, &live);
-    pthread_mutex_unlock(&m->asking);
+    collect(m, &live);
     pthread_mutex_lock(&m->lock);
     uint64_t since = m->busy_since, frame = m->busy_frame, now = um_clock_ns();
     double usual_s = 2e-3 * m->time[UM_TIME_TOTAL].most; /* some devices are slow */
@@ -492,10 +498,7 @@ int um_monitor_hears(um_monitor *m, double limit_s, char *why, size_t size)
 {
     struct um_monitor_live live = {0};
     why[0] = 0;
-    pthread_mutex_lock(&m->asking);
-    if (m->ops)
-        m->ops->collect(m->run, &live);
-    pthread_mutex_unlock(&m->asking);
+    collect(m, &live);
     uint64_t now = um_clock_ns();
     double s = live.heard && now > live.heard ? (double)(now - live.heard) / 1e9 : 0;
     if (s > limit_s + 2e-9 * (double)live.interval)

@@ -15,14 +15,6 @@ bool um_budget_repeats(const struct um_budget *b)
     return b->effort == UM_EFFORT_REPEAT && b->repeated < REPEATS;
 }
 
-static int ones(unsigned bits)
-{
-    int n = 0;
-    for (; bits; bits &= bits - 1)
-        n++;
-    return n;
-}
-
 static void go_to(struct um_budget *b, um_effort effort)
 {
     b->effort = effort;
@@ -51,7 +43,7 @@ void um_budget_step(struct um_budget *b, double budget_ms, const struct um_budge
     }
     if (is_of(f, b->effort))
         b->late = (b->late << 1 | (f->latency_ms > budget_ms)) & ((1u << MEMORY) - 1);
-    if (b->effort < UM_EFFORT_REPEAT && ones(b->late) >= TOO_MANY) {
+    if (b->effort < UM_EFFORT_REPEAT && __builtin_popcount(b->late) >= TOO_MANY) {
         if (b->trial > 0) /* it was too early */
             b->patience = b->patience * 2 < MOST ? b->patience * 2 : MOST;
         b->trial = 0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How much work a frame gets, so that packets come in time (docs/VIEWER.md): times in, an effort
- * out, nothing else. */
+/* How much work a frame gets, so that packets come in time (docs/SUPERVISION.md): times in, an
+ * effort out, nothing else. */
 #ifndef UM_PIPELINE_BUDGET_H
 #define UM_PIPELINE_BUDGET_H
 

@@ -73,14 +73,6 @@ struct distance {
     bool kind; /* one found what the other did not, or elsewhere */
 };
 
-static unsigned ones(uint8_t v)
-{
-    unsigned n = 0;
-    for (; v; v &= (uint8_t)(v - 1))
-        n++;
-    return n;
-}
-
 static struct distance distance(const um_packet *a, const um_packet *b)
 {
     struct distance d = {.kind = a->objects != b->objects};
@@ -93,9 +85,10 @@ static struct distance distance(const um_packet *a, const um_packet *b)
         for (int k = 0; k < 4 && x->has_box && y->has_box; k++)
             d.kind = d.kind || !(fabsf(x->box[k] - y->box[k]) <= 1);
         for (size_t k = 0; x->has_mask && y->has_mask && k < n; k++) {
-            d.pixels += ones(x->bits[k] ^ y->bits[k]);
-            both += ones(x->bits[k] & y->bits[k]);
-            area += ones(x->bits[k]) + ones(y->bits[k]);
+            unsigned a = x->bits[k], b = y->bits[k];
+            d.pixels += (unsigned)__builtin_popcount(a ^ b);
+            both += (unsigned)__builtin_popcount(a & b);
+            area += (unsigned)(__builtin_popcount(a) + __builtin_popcount(b));
         }
     }
     d.dice = area ? (float)(2 * (double)both / (double)area) : 1;

@@ -24,6 +24,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+from crc64 import crc64  # noqa: E402
+
 failures = 0
 
 
@@ -223,19 +226,6 @@ def killed(build, times):
 
 
 # ---- the oracle ----
-
-def crc64(data, table=[]):
-    if not table:
-        for byte in range(256):
-            crc = byte << 56
-            for _ in range(8):
-                crc = (crc << 1 ^ (0x42F0E1EBA9EA3693 if crc >> 63 else 0)) & (1 << 64) - 1
-            table.append(crc)
-    crc = 0
-    for byte in data:
-        crc = table[crc >> 56 ^ byte] ^ (crc << 8 & (1 << 64) - 1)
-    return crc
-
 
 KINDS = ("IMAGE", "TRANSFORM", "POSITION", "STATUS", "STRING", "CAPABILITY")
 
