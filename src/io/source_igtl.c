@@ -359,6 +359,12 @@ static void turn_away(struct live *l)
     say(l, "refused a second sender", peer);
 }
 
+static void count_skipped(struct live *l)
+{
+    atomic_fetch_add(&l->count[SKIPPED], l->link.in.skipped);
+    l->link.in.skipped = 0;
+}
+
 /* Until the connection is of no more use; false: it is time to end. */
 static bool serve(struct live *l)
 {
@@ -382,12 +388,13 @@ static bool serve(struct live *l)
         now = um_clock_ns();
         if (p[1].revents) {
             um_status st = UM_OK;
-            for (int i = 0; i < TURN && (st = um_igtl_link_receive(&l->link)) == UM_OK; i++)
-                on_message(l);
+            for (int i = 0; i < TURN && st == UM_OK; i++) {
+                st = um_igtl_link_receive(&l->link);
+                count_skipped(l); /* before what came behind is given out */
+                if (st == UM_OK)
+                    on_message(l);
+            }
             l->heard = now;
-            uint64_t skipped = l->link.in.skipped;
-            l->link.in.skipped = 0;
-            atomic_fetch_add(&l->count[SKIPPED], skipped);
             if (st != UM_OK && st != UM_AGAIN) {
                 if (st == UM_EFORMAT)
                     count(l, MALFORMED);
