@@ -3,6 +3,10 @@
 
 #include "nn/simd/math.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
+
 /* Tiles of MR rows x NV vectors. What limits them are registers (MR*NV sums, NV vectors of B, one
  * broadcast of A) and loads per FMA, (MR + NV) / (MR*NV), which must stay well under the machine's
  * ratio of loads to FMAs. */
@@ -159,7 +163,38 @@ static __attribute__((noinline)) void finish_tile(const struct tile *t, const fl
     }
 }
 
-UM_INLINE void tile_run(const struct tile *t, const int M, const int NV)
+/* A check of each load would keep the sums out of registers and take twenty times as long: what a
+ * tile touches is checked before it runs instead. */
+#ifdef __SANITIZE_ADDRESS__
+__attribute__((noinline)) static void check_range(const float *p, ptrdiff_t n)
+{
+    volatile const char *bad =
+        __asan_region_is_poisoned((void *)(uintptr_t)p, (size_t)n * sizeof *p);
+    if (bad)
+        (void)*bad; /* is reported */
+}
+
+static void check_tile(const struct tile *t, int rows, int columns)
+{
+    int n = t->left < columns ? t->left : columns;
+    check_range(t->b, (ptrdiff_t)t->taps * t->depth * columns);
+    for (int i = 0; i < rows * t->taps; i++)
+        check_range(t->a[i], t->depth);
+    for (int m = 0; m < rows; m++) {
+        check_range(t->c[m] + t->col, n);
+        if (t->add)
+            check_range(t->add[m] + t->col, n);
+    }
+    if (t->g->bias)
+        check_range(t->g->bias + t->col, n);
+}
+#define UNCHECKED __attribute__((no_sanitize("address", "undefined")))
+#else
+#define check_tile(t, rows, columns) (void)0
+#define UNCHECKED
+#endif
+
+UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int NV)
 {
     const struct gemm *g = t->g;
     const float *b = t->b;
@@ -257,10 +292,11 @@ UM_INLINE void tile_run(const struct tile *t, const int M, const int NV)
     }
 }
 
-#define TILE(m, nv)                                   \
-    static void tile_##m##x##nv(const struct tile *t) \
-    {                                                 \
-        tile_run(t, m, nv);                           \
+#define TILE(m, nv)                                             \
+    UNCHECKED static void tile_##m##x##nv(const struct tile *t) \
+    {                                                           \
+        check_tile(t, m, (nv)*VL);                              \
+        tile_run(t, m, nv);                                     \
     }
 #define TILES5(nv) TILE(1, nv) TILE(2, nv) TILE(3, nv) TILE(4, nv) TILE(5, nv)
 #define TILES6(nv) TILES5(nv) TILE(6, nv)
