@@ -2,15 +2,11 @@
 /* The host as a device: memory is shared, a command runs when it is submitted, on the caller's
  * thread and the pool. That is one of the orders the device layer allows, so events only keep the
  * time. */
-#define _DEFAULT_SOURCE /* madvise() */
 #include "base/clock.h"
 #include "base/mem.h"
 #include "device/backend.h"
 
 #include <string.h>
-#include <sys/mman.h>
-
-enum { HUGE = 2 << 20, HUGE_FROM = 4 << 20 };
 
 enum kind { UPLOAD, DOWNLOAD, COPY, FILL, RUN, RECORD };
 
@@ -159,30 +155,19 @@ static um_status run(um_device *dev, enum um_queue q, const struct um_step *step
 
 /* ---- memory ---- */
 
-/* Large memory starts on a huge page: the arena and the weights are walked every frame. priv is
- * where it starts, handle what um_alloc() gave. */
 static um_status buf_create(um_device *dev, um_buf *buf)
 {
     (void)dev;
-    size_t slack = buf->size >= HUGE_FROM ? HUGE : 0;
-    void *raw = buf->size <= SIZE_MAX - slack ? um_alloc(buf->size + slack) : NULL;
-    if (!raw)
-        return um_fail(UM_ENOMEM, "buffer \"%s\" of %zu bytes", buf->label, buf->size);
-    uintptr_t start = (uintptr_t)raw;
-    if (slack) {
-        start = (start + HUGE - 1) / HUGE * HUGE;
-        madvise((void *)start, buf->size / HUGE * HUGE,
-                MADV_HUGEPAGE); /* advice: failing costs speed only */
-    }
-    buf->handle = (uintptr_t)raw;
-    buf->priv = (void *)start;
-    return UM_OK;
+    buf->priv = um_alloc(buf->size);
+    buf->handle = (uintptr_t)buf->priv;
+    return buf->priv ? UM_OK
+                     : um_fail(UM_ENOMEM, "buffer \"%s\" of %zu bytes", buf->label, buf->size);
 }
 
 static void buf_destroy(um_device *dev, um_buf *buf)
 {
     (void)dev;
-    um_free((void *)buf->handle);
+    um_free(buf->priv);
 }
 
 static um_status host_create(um_device *dev, um_hostbuf *buf)

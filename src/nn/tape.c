@@ -42,8 +42,8 @@ const char *um_device_isa(const um_device *device)
 /* ---- params ---- */
 
 /* What is added is staged in blocks, each of which is uploaded and freed on its own: the weights of
- * a big model then never lie in host memory twice. */
-enum { BLOCK = 256 << 20 };
+ * a big model then never lie in host memory twice, and none is moved as it grows. */
+enum { BLOCK = 8 << 20 };
 
 struct block {
     struct block *next;
@@ -103,26 +103,23 @@ void um_params_fail(um_params *p, um_status st)
 static struct block *find_block(um_params *p, size_t off, size_t size)
 {
     struct block *b = p->last;
-    if (!b || (b->size && off + size - b->off > BLOCK)) {
-        b = um_zalloc(sizeof *b);
-        if (!b)
-            return NULL;
-        b->off = off;
-        if (p->first)
-            p->last->next = b;
-        else
-            p->first = b;
-        p->last = b;
+    if (b && off + size - b->off <= b->capacity)
+        return b;
+    b = um_zalloc(sizeof *b);
+    if (!b)
+        return NULL;
+    b->off = off;
+    b->capacity = size > BLOCK ? size : BLOCK;
+    b->data = um_alloc(b->capacity);
+    if (!b->data) {
+        um_free(b);
+        return NULL;
     }
-    if (off + size - b->off > b->capacity) {
-        size_t need = off + size - b->off, more = need + need / 2 + 65536;
-        size_t capacity = more <= BLOCK ? more : need > BLOCK ? need : BLOCK;
-        unsigned char *grown = um_grow(b->data, b->size, capacity);
-        if (!grown)
-            return NULL;
-        b->data = grown;
-        b->capacity = capacity;
-    }
+    if (p->first)
+        p->last->next = b;
+    else
+        p->first = b;
+    p->last = b;
     return b;
 }
 

@@ -396,6 +396,18 @@ void um_view_copy(const struct um_wtensor *t, void *out)
         memcpy(to + (size_t)i * size, element(t, i), size);
 }
 
+/* n values that need not be aligned. */
+static void halves(const unsigned char *from, size_t n, float *out,
+                   void (*widen)(float *, const uint16_t *, size_t))
+{
+    uint16_t some[512];
+    for (size_t i = 0, k; i < n; i += k) {
+        k = n - i < 512 ? n - i : 512;
+        memcpy(some, from + 2 * i, 2 * k);
+        widen(out + i, some, k);
+    }
+}
+
 void um_view_floats(const struct um_wtensor *t, float *out)
 {
     int64_t n = um_wtensor_elements(t);
@@ -403,6 +415,8 @@ void um_view_floats(const struct um_wtensor *t, float *out)
     if (contiguous(t) && t->type == UM_W_F32) {
         if (n)
             memcpy(out, t->data, (size_t)n * 4);
+    } else if (contiguous(t) && (t->type == UM_W_F16 || t->type == UM_W_BF16)) {
+        halves(t->data, (size_t)n, out, t->type == UM_W_F16 ? um_f16_to_f32 : um_bf16_to_f32);
     } else if (contiguous(t)) {
         for (int64_t i = 0; i < n; i++)
             out[i] = (float)value(t->type, t->data + (size_t)i * size);
