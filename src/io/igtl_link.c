@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/igtl_link.h"
 
+#include "base/clock.h"
 #include "base/number.h"
 #include "base/wake.h"
 
@@ -217,6 +218,28 @@ um_status um_igtl_link_receive(struct um_igtl_link *l)
             return st;
     }
     return UM_AGAIN;
+}
+
+void um_igtl_link_drain(struct um_igtl_link *l, uint64_t until)
+{
+    uint8_t waste[4096];
+    shutdown(l->fd, SHUT_WR);
+    for (uint64_t now = um_clock_ns(); now < until; now = um_clock_ns()) {
+        ssize_t n = recv(l->fd, waste, sizeof waste, MSG_DONTWAIT);
+        if (n > 0 || (n < 0 && errno == EINTR))
+            continue;
+        if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
+            return;
+        struct pollfd p = {.fd = l->fd, .events = POLLIN};
+        poll(&p, 1, (int)((until - now) / 1000000) + 1);
+    }
+}
+
+void um_igtl_farewell(struct um_igtl_outbox *out, int version)
+{
+    um_igtl_begin(out, version, "STATUS", "Ultramotion", 0, 0);
+    um_igtl_status_write(out, UM_IGTL_SHUTDOWN, 0, "", "the run has ended");
+    um_igtl_end(out, NULL, 0);
 }
 
 /* ---- queries ---- */

@@ -38,6 +38,12 @@ void um_igtl_link_close(struct um_igtl_link *l);
 /* What has come by now. @return UM_OK: a message is whole (l->in); UM_AGAIN: not yet; UM_EOF: the
  * other side left; an error: the connection is of no more use. */
 um_status um_igtl_link_receive(struct um_igtl_link *l);
+/* We say no more. What still comes is thrown away until the other side ends too, or it is `until`
+ * (um_clock_ns): a socket that is closed over unread bytes takes back what the peer did not read.
+ */
+void um_igtl_link_drain(struct um_igtl_link *l, uint64_t until);
+/* The last message of an orderly end. */
+void um_igtl_farewell(struct um_igtl_outbox *out, int version);
 
 /* The answer to a query that needs no data; false for what is no query. Whoever knows more answers
  * before. */

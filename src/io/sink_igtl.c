@@ -837,11 +837,26 @@ static void *run_server(void *ctx)
     return NULL;
 }
 
+/* Everybody is told that this is the end, behind what still waits for them. */
+static void say_farewell(struct server *s)
+{
+    for (int i = 0; i < s->clients; i++) {
+        struct bundle *b = bundle_new();
+        if (!b)
+            return;
+        um_igtl_farewell(&b->out, spoken(s, &s->client[i]));
+        if (!b->out.failed)
+            post(&s->client[i], b, 0, b->out.size, false);
+        bundle_drop(b);
+    }
+}
+
 /* What still waits goes out, if it is taken soon. */
 static void last_words(struct server *s)
 {
     enum { PATIENCE_MS = 300 };
     uint64_t until = um_clock_ns() + PATIENCE_MS * 1000000ull;
+    say_farewell(s);
     for (bool more = true; more && um_clock_ns() < until;) {
         struct pollfd p[CLIENTS_MOST];
         nfds_t n = 0;
@@ -855,6 +870,10 @@ static void last_words(struct server *s)
         if (more)
             poll(p, n, 20);
     }
+    for (int i = 0; i < s->clients; i++) /* to all, before one of them is waited for */
+        shutdown(s->client[i].link.fd, SHUT_WR);
+    for (int i = 0; i < s->clients; i++)
+        um_igtl_link_drain(&s->client[i].link, until);
 }
 
 /* ---- the table ---- */

@@ -365,6 +365,16 @@ static void count_skipped(struct live *l)
     l->link.in.skipped = 0;
 }
 
+/* At an orderly end the sender hears that nobody listens any more. */
+static void part(struct live *l)
+{
+    enum { PATIENCE_MS = 100 };
+    struct um_igtl_outbox out = {0};
+    um_igtl_farewell(&out, l->link.version);
+    send_box(l, &out);
+    um_igtl_link_drain(&l->link, um_clock_ns() + PATIENCE_MS * 1000000ull);
+}
+
 /* Until the connection is of no more use; false: it is time to end. */
 static bool serve(struct live *l)
 {
@@ -450,6 +460,8 @@ static void *receive(void *ctx)
             greet(l);
             going = serve(l);
             release(l);
+            if (!going)
+                part(l);
             um_igtl_link_close(&l->link);
             if (atomic_load(&l->count[IMAGES]) != images)
                 backoff = least_ms;
