@@ -12,16 +12,9 @@ enum { UM_IGTL_PEER = 80 };
 struct um_igtl_address {
     char host[256]; /* "" = any */
     char port[6];
-    const char *options;
+    const char *options; /* for um_scheme_options() */
 };
 um_status um_igtl_address_read(struct um_igtl_address *a, const char *scheme, const char *arg);
-/* Give each option to `set`, to the first that fails; errors name the spec. */
-typedef um_status um_igtl_set_fn(void *ctx, const char *key, const char *value);
-um_status um_igtl_options(const struct um_igtl_address *a, const char *spec, um_igtl_set_fn *set,
-                          void *ctx);
-/* The number of an option, in a range. */
-um_status um_igtl_option_number(const char *key, const char *value, double min, double max,
-                                double *number);
 
 um_status um_igtl_listen(int *fd, int *port, const struct um_igtl_address *a);
 /* *fd -1 and UM_AGAIN: nobody is there. */
