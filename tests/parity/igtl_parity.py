@@ -105,7 +105,8 @@ def exchange(build, plus_listens, slicer_listens):
     slicer = pyigtl.OpenIGTLinkServer(port=outward, local_server=True) if slicer_listens else None
     source = f"igtl://127.0.0.1:{inward}" if plus_listens else f"igtl-listen:127.0.0.1:{inward}"
     sink = f"igtl-connect:127.0.0.1:{outward}?relay=all" if slicer_listens else f"igtl:127.0.0.1:{outward}?relay=all"
-    ours = Ours(build, "serve", source + ("?" if "?" not in source else "&") + "idle-ms=0", "-o", sink, "--threads", "1", "--device", "cpu")
+    source += ("?" if "?" not in source else "&") + "idle-ms=0"
+    ours = Ours(build, "serve", source, "-o", sink, "--track", "0", "--threads", "1", "--device", "cpu")
     if plus_listens:
         ours.wait_for("connected")
     else:
@@ -186,7 +187,7 @@ def reference(build):
         inward, outward = free_port(), free_port()
         source = f"igtl://127.0.0.1:{inward}" if plus_role == "listen" else f"igtl-listen:127.0.0.1:{inward}"
         sink = f"igtl-connect:127.0.0.1:{outward}" if slicer_role == "listen" else f"igtl:127.0.0.1:{outward}"
-        ours = Ours(build, "serve", source, "-o", sink + "?relay=all", "--threads", "1", "--device", "cpu")
+        ours = Ours(build, "serve", source, "-o", sink + "?relay=all", "--track", "0", "--threads", "1", "--device", "cpu")
         ours.wait_for("device cpu")
         slicer = subprocess.Popen([str(peer), "slicer", slicer_role, str(outward), str(n)], stdout=subprocess.PIPE, text=True)
         ours.wait_for("client ")
