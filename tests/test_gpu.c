@@ -198,6 +198,89 @@ TEST(bf16_is_close)
     check_frames("bf16", "fused", UM_GATE_SYNC, 1, brain);
 }
 
+/* ---- keeping track, and gain ---- */
+
+static um_pipeline *tracked(const struct fixture *f)
+{
+    um_pipeline *p = NULL;
+    um_pipeline_settings s;
+    um_pipeline_settings_default(&s);
+    s.detector = f->detector;
+    s.segmenter = f->segmenter;
+    s.gate = UM_GATE_SYNC;
+    s.conf = 0;
+    s.track = 1;
+    s.detect_every = 2;
+    if (um_pipeline_open(&p, &s) != UM_OK)
+        fixture_die("pipeline");
+    return p;
+}
+
+static void open_with_gain(struct fixture *f)
+{
+    um_detector_settings s;
+    um_detector_settings_default(&s);
+    s.input_width = s.input_height = DET;
+    s.gain = "auto,0.9";
+    um_detector_close(&f->detector);
+    if (um_detector_open_with(&f->detector, f->dev, DETECTOR_FILE, &s) != UM_OK)
+        fixture_die("gain");
+}
+
+/* Scores, their memory, the state that follows and the prompt from the mask before, in pictures
+ * that are too dark: a pipeline on each device sees the same frames. */
+TEST(what_is_tracked_in_the_dark_is_the_processors)
+{
+    enum { FRAMES = 4, STEADY = 5 };
+    static uint8_t want[200 * 240], got[200 * 240];
+    struct fixture cpu = fixture_open("cpu", 1, DET, SAM);
+    const struct agreement a = {1e-4f, 0.01f, 1e-4f, 0.002};
+    begin("fp32", "fused", DET, SAM, NULL);
+    open_with_gain(&cpu);
+    open_with_gain(&gpu);
+    um_pipeline *p = tracked(&cpu), *q = tracked(&gpu);
+    for (int i = 0; i < FRAMES; i++) {
+        const um_packet *x, *y;
+        um_frame *frame = small_frame(0);
+        frame->id = (uint64_t)i;
+        for (int k = 0; k < frame->width * frame->height; k++)
+            frame->pixels[k] /= 3;
+        frame->pixels[0] = (uint8_t)i;
+        if (i == 2) /* as after more frames than a stand-in has time for */
+            p->track.seen.steady = q->track.seen.steady = STEADY;
+        CHECK_OK(pass(p, frame, &x));
+        CHECK_OK(pass(q, frame, &y));
+        CHECK(x->has_scores && y->has_scores);
+        CHECK(y->state == x->state && y->tag == x->tag && y->reason == x->reason);
+        CHECK_EQ(y->detected, x->detected);
+        CHECK_NEAR(y->score, x->score, a.score);
+        CHECK(x->gain > 2 && y->gain == x->gain);
+        for (int k = 0; k < UM_SCORES; k++)
+            if (isnan(x->scores[k]))
+                CHECK(isnan(y->scores[k]));
+            else
+                CHECK_NEAR(y->scores[k], x->scores[k], a.score);
+        for (int k = 0; k < 4; k++)
+            CHECK_NEAR(y->box[k], x->box[k], a.box);
+        um_packet_mask(x, want, 1);
+        um_packet_mask(y, got, 1);
+        long differ = differing(want, got, sizeof want), set = set_pixels(want, sizeof want);
+        CHECK_MSG((double)differ <= a.mask * (double)set + 0.5, "%ld of %ld pixels differ", differ,
+                  set);
+        printf("  frame %d: %s, %s, detector %d, gain %.2f, %ld of %ld pixels, S", i,
+               um_state_name(y->state), um_tag_name(y->tag), y->detected, (double)y->gain, differ,
+               set);
+        for (int k = 0; k < UM_SCORES; k++)
+            printf(" %.3f", (double)y->scores[k]);
+        printf("\n");
+        um_frame_unref(&frame);
+    }
+    um_pipeline_close(&q);
+    um_pipeline_close(&p);
+    end();
+    fixture_close(&cpu);
+}
+
 /* ---- SAM's families: their fronts, encoders and masks, against the processor ---- */
 
 struct family {

@@ -1215,6 +1215,53 @@ TEST(clients_are_counted_and_too_many_refused)
     CHECK_OK(um_sink_close(&sink));
 }
 
+/* The last message of a connection, and then its end. */
+static bool parts(int fd, int version)
+{
+    static uint8_t room[1 << 16];
+    struct um_igtl_message m;
+    struct um_igtl_status status = {0};
+    bool last = false;
+    while (receive(fd, &m, room, sizeof room))
+        last = strcmp(m.header.type, "STATUS") == 0 && m.header.version == version &&
+               um_igtl_status_read(&status, &m) == UM_OK && status.code == UM_IGTL_SHUTDOWN;
+    return last && recv(fd, room, 1, 0) == 0;
+}
+
+TEST(both_say_when_they_end)
+{
+    const int one[] = {0};
+    struct wire w;
+    struct um_igtl_outbox out = {0};
+    um_frame *f = NULL;
+    int port = 0;
+    const um_packet *packet = make_packet(1, one, 1);
+    um_sink *sink = open_sink("", 1, &port);
+    int first = join(port, 1), second = join(port, 2);
+    CHECK_OK(um_sink_write(sink, packet, NULL, NULL));
+    um_igtl_begin(&out, 1, "STRING", "nobody reads this", 0, 0);
+    um_igtl_string_write(&out, "and it must not cost the peer our last words");
+    um_igtl_end(&out, NULL, 0);
+    CHECK(send_all(first, out.data, out.size));
+    CHECK_OK(um_sink_close(&sink)); /* though neither has read anything, nor ends its side */
+    CHECK(parts(first, 1));
+    CHECK(parts(second, 2));
+    close(first);
+    close(second);
+    um_packet_unref(&packet);
+    CHECK(wire_open(&w, ""));
+    um_igtl_outbox_finish(&out);
+    put_image(&out, 1, "Image_Reference", 1, W, H, 1, 3);
+    CHECK(send_all(w.fd, out.data, out.size));
+    CHECK_OK(um_source_read(w.source, &f));
+    CHECK(send_box(w.fd, &out)); /* a sender does not stop sending when nobody listens */
+    um_frame_unref(&f);
+    um_source_close(&w.source);
+    CHECK(parts(w.fd, 1));
+    close(w.fd);
+    close(w.listening);
+}
+
 static void tell(void *ctx, const char *text)
 {
     if (strstr(text, ": client ") && write(*(int *)ctx, "", 1) != 1)

@@ -175,6 +175,65 @@ TEST(missed_deadlines_are_told)
     um_monitor_close(&m);
 }
 
+static void keep_first(void *ctx, const char *line)
+{
+    char *text = ctx;
+    if (!text[0])
+        snprintf(text, 1024, "%s", line);
+}
+
+TEST(what_a_shadow_counts_is_told_everywhere)
+{
+    um_monitor *m = NULL;
+    struct fake f = some_run();
+    char *text = NULL, *page = NULL, line[512], kpi[1024] = "";
+    um_shadow_counts counts;
+    um_shadow_counts_default(&counts);
+    counts.compared = 9;
+    counts.disagreed = 2;
+    counts.failed = 1;
+    counts.least_dice = .75f;
+    CHECK_OK(um_monitor_open(&m));
+    um_monitor_attach(m, &ops, &f);
+    CHECK_OK(um_monitor_json(m, &text)); /* nobody compares: nothing is said */
+    CHECK(strstr(text, "\"shadow\":null"));
+    um_free(text);
+    CHECK_OK(um_monitor_prometheus(m, &page));
+    CHECK(!strstr(page, "shadow"));
+    um_free(page);
+    um_monitor_shadow(m, &counts);
+    CHECK_OK(um_monitor_json(m, &text));
+    cJSON *json = cJSON_Parse(text);
+    CHECK_EQ(number_at(json, "shadow", "compared"), 9);
+    CHECK_EQ(number_at(json, "shadow", "disagreed"), 2);
+    CHECK_EQ(number_at(json, "shadow", "failed"), 1);
+    CHECK_EQ(number_at(json, "shadow", "least_dice"), .75);
+    CHECK(strstr(text, "\"fell_back_at\":null"));
+    cJSON_Delete(json);
+    um_free(text);
+    counts.fell_back = 1;
+    counts.fell_at = 40;
+    um_monitor_shadow(m, &counts);
+    CHECK_OK(um_monitor_json(m, &text));
+    CHECK(strstr(text, "\"fell_back_at\":40"));
+    CHECK_OK(um_monitor_prometheus(m, &page));
+    CHECK(strstr(page, "\nultramotion_shadow_compared_total 9\n"));
+    CHECK(strstr(page, "\nultramotion_shadow_disagreed_total 2\n"));
+    CHECK(strstr(page, "\nultramotion_shadow_failed_total 1\n"));
+    CHECK(strstr(page, "\nultramotion_shadow_least_dice 0.75\n"));
+    CHECK(strstr(page, "\nultramotion_shadow_fell_back 1\n"));
+    CHECK_OK(um_monitor_kpi(m, keep_first, kpi));
+    CHECK_MSG(strstr(kpi, "\"shadow_compared\":9,\"shadow_disagreed\":2,\"shadow_failed\":1,"
+                          "\"shadow_least_dice\":0.75,\"shadow_fell_back\":1"),
+              "%s", kpi);
+    um_monitor_line(m, line, sizeof line);
+    CHECK_MSG(strstr(line, ", shadow disagreed 2 of 9 and took over"), "%s", line);
+    um_free(text);
+    um_free(page);
+    um_monitor_detach(m);
+    um_monitor_close(&m);
+}
+
 TEST(a_monitor_outlives_its_run)
 {
     um_monitor *m = NULL;

@@ -3,6 +3,10 @@
  * what diverges is replaced, and nothing is lost on the way. */
 #include "fixture.h"
 #include "pipeline/pipeline.h"
+#include "ultramotion/monitor.h"
+#include "ultramotion/run.h"
+
+#include "base/mem.h"
 
 static char lines[4096];
 
@@ -181,6 +185,33 @@ TEST_ON_DEVICES(what_is_tracked_is_compared_and_goes_on)
     packet = see(p, 5);
     CHECK(packet && packet->as_numpy && packet->has_scores);
     um_frame_unref(&f);
+    um_pipeline_close(&p);
+}
+
+TEST(a_runs_monitor_hears_of_it)
+{
+    um_pipeline_settings s = settings_of("cpu", UM_GATE_AUTO, 2);
+    um_pipeline *p = fixture_pipeline(&s);
+    um_source *source = NULL;
+    um_monitor *monitor = NULL;
+    um_run_settings run;
+    um_run_counts counts;
+    char *text = NULL;
+    CHECK_OK(um_source_open(&source, "phantom:seed=3,frames=5", NULL));
+    CHECK_OK(um_monitor_open(&monitor));
+    um_run_settings_default(&run);
+    run.pipeline = p;
+    run.source = source;
+    run.monitor = monitor;
+    um_run_counts_default(&counts);
+    CHECK_OK(um_run_frames(&run, &counts));
+    CHECK_OK(um_monitor_json(monitor, &text));
+    CHECK_MSG(strstr(text, "\"shadow\":{\"compared\":3,\"disagreed\":0,\"failed\":0,"
+                           "\"least_dice\":1,\"fell_back_at\":null}"),
+              "%s", text);
+    um_free(text);
+    um_monitor_close(&monitor);
+    um_source_close(&source);
     um_pipeline_close(&p);
 }
 

@@ -25,6 +25,7 @@ static struct um_sight sight_of(char c)
     case 'h': total = .5f; break; /* between the thresholds */
     case 'w': total = .3f; break; /* weak */
     case 'c': again = .4f; break; /* another structure */
+    case 'j': again = .1f; break; /* another one, elsewhere */
     case 'm':
         s.conf = .4f;
         s.outlined = false;
@@ -37,9 +38,12 @@ static struct um_sight sight_of(char c)
     case 'z': s.same = true; break;      /* the picture before */
     case 'k': s.outlined = false; break; /* dark, and an empty mask */
     case 'd': break;                     /* dark: no speckle */
+    default: total = again = (float)(c - '0') / 10;
     }
     for (int i = 0; i < UM_SCORES; i++)
         s.score[i] = i <= UM_SCORE_COHERENCE ? total : again;
+    if (c == 'j')
+        s.score[UM_SCORE_COHERENCE] = 0;
     s.score[UM_SCORE_DEPTH] = NAN;
     s.score[UM_SCORE_CONTACT] = c == 'd' || c == 'k' ? .1f : .9f;
     if (!s.outlined)
@@ -81,6 +85,38 @@ TEST(states_of_scripted_scores)
     play("gcgcgg", "RRRRRV", "wwwwwf", "uuuuu-"); /* not twice in a row */
     play("gmgmg", "RRRRR", "wwwww", "ununu");
     play("gamamam", "RLLLLLL", "wwwwwww", "unnnnnn");
+}
+
+/* What a sweep brings, one event each, with what docs/STATE.md says must come of it. Digits are
+ * scores in tenths, of S1 to S4 and C1 to C3 alike; letters as above. */
+TEST(states_of_every_event)
+{
+    static const struct {
+        const char *event, *frames, *states, *tags, *reasons;
+    } script[] = {
+        /* a score that grows: LOST below theta_off, in doubt until two good frames */
+        {"approach", "aaam355789gg", "LLLLLRRRVVVV", "wwwwwwwwffff", "nnnnluuu----"},
+        {"dwell", "gggggggggggggggg", "RRVVVVVVVVVVVVVV", "wwffffffffffffff", "uu--------------"},
+        /* the mask fades before the detector loses it */
+        {"slide away", "ggg75533mmaaa", "RRVVVVVRRLLLL", "wwffffwwwwwww", "uu----llnnnnn"},
+        {"slide away at once", "ggggaaag", "RRVVLLLR", "wwffwwww", "uu--nnnu"},
+        {"shadow", "ggg33hggg", "RRVVRRRVV", "wwfwwwwff", "uu-lluu--"},
+        {"shadow of a frame", "ggg3ggg", "RRVVVVV", "wwfwfff", "uu-l---"},
+        {"shadow that stays", "ggg3333333g", "RRVVRRLLLLR", "wwfwwwwwwww", "uu-lllllllu"},
+        /* sharpness and contrast change: above theta_off nothing follows, below it does */
+        {"gain change", "ggg777555ggg", "RRVVVVVVVVVV", "wwffffffffff", "uu----------"},
+        {"gain too low", "ggg5333hhgg", "RRVVVRRRRRV", "wwffwwwwwwf", "uu--llluuu-"},
+        {"freeze", "gggzzzzzzzgg", "RRVVVVVVVVVV", "wwfffsssssff", "uu---zzzzz--"},
+        {"freeze while absent", "aaazzzzg", "LLLRRRRV", "wwwwwwwf", "nnnuuzz-"},
+        /* the probe leaves the skin: no speckle, whatever the detector sees in the dark */
+        {"lift-off", "gggddddddgggg", "RRVVLLLLLRRVV", "wwffwwwwwwwff", "uu--cccccuu--"},
+        {"lift-off, nothing found", "gggkkkkgggg", "RRVLLLLRRVV", "wwfwwwwwwff", "uu-ncccuu--"},
+        /* elsewhere at once: no loss while VISIBLE, and not taken for the one before after a gap */
+        {"jump", "gggjgggg", "RRVVVVVV", "wwffffff", "uu------"},
+        {"jump with a gap", "gggajjgg", "RRVLRRRV", "wwfwwwwf", "uu-nuuu-"},
+    };
+    for (size_t i = 0; i < sizeof script / sizeof *script; i++)
+        play(script[i].frames, script[i].states, script[i].tags, script[i].reasons);
 }
 
 /* The detector's blinking never shows as flicker: VISIBLE takes two frames of one mind. */

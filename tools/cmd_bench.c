@@ -425,6 +425,12 @@ static void report_pictures(void)
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (!strstr(um_image_kinds(), parts[i].part))
             printf("           %s\n", parts[i].missing);
+    um_source *camera = NULL; /* no camera is opened for being asked about */
+    if (um_source_open(&camera, "v4l2:/dev/null", NULL) == UM_EUNSUPPORTED)
+        printf("           cameras: MISSING: %s\n", um_last_error());
+    else
+        printf("           cameras: v4l2:/dev/video0 and so on\n");
+    um_source_close(&camera);
 }
 
 int command_doctor(const struct options *o)

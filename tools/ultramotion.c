@@ -76,7 +76,8 @@ enum { COMMANDS = sizeof commands / sizeof *commands };
 static const char ends[] =
     "SOURCE  a file, a folder, a glob (%s), @LIST.txt (one path a line),\n"
     "        phantom:seed=1,frames=100, or - (raw frames on stdin)\n"
-    "        live: igtl://HOST:18944 (OpenIGTLink), igtl-listen::PORT\n"
+    "        live: igtl://HOST:18944 (OpenIGTLink), igtl-listen::PORT,\n"
+    "        v4l2:/dev/video0?size=WxH&fps=N&format=F (a camera)\n"
     "        recorded: replay:FOLDER, replay-live:FOLDER (at its own times)\n"
     "SINK    dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, null:, igtl::18945,\n"
     "        igtl-connect:HOST:PORT, web::8080 (a viewer for browsers),\n"

@@ -11,7 +11,8 @@ extern "C" {
 /** Where frames come from: a file (PNG, JPEG, BMP, TIFF with all its pages, an MHA or
  * NRRD sequence, a video), a folder, a
  * glob, "@LIST.txt" (files, one a line), "phantom:seed=1,frames=100,…", "-" (raw frames on stdin),
- * "push:" (frames that the program has), "igtl://HOST:PORT" and "igtl-listen::PORT" (OpenIGTLink),
+ * "push:" (frames that the program has), "v4l2:/dev/video0" (a camera), "lavfi:GRAPH" (pictures of
+ * libavfilter), "igtl://HOST:PORT" and "igtl-listen::PORT" (OpenIGTLink),
  * "replay:FOLDER" and "replay-live:FOLDER" (a recording,
  * as fast as it goes or at its own times), or what um_source_register() added.
  * Reference counted. Threads: one at a time, unless a function says otherwise. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/igtl_link.h"
 
+#include "base/clock.h"
 #include "base/number.h"
 #include "base/wake.h"
 
@@ -37,44 +38,6 @@ um_status um_igtl_address_read(struct um_igtl_address *a, const char *scheme, co
     memcpy(a->port, colon + 1, digits);
     if (!um_number_whole(a->port, 65535, &port))
         return um_fail(UM_EINVAL, "%s: \"%s\" has no port from 0 to 65535", scheme, arg);
-    return UM_OK;
-}
-
-/* The next option; UM_EOF at the end, UM_EINVAL for what is none. */
-static um_status next_option(const char **at, char key[32], char value[128])
-{
-    const char *from = *at;
-    if (!*from)
-        return UM_EOF;
-    size_t length = strcspn(from, "&,"), name = strcspn(from, "=&,");
-    size_t text = name < length ? length - name - 1 : 0;
-    if (name == 0 || name >= 32 || text >= 128)
-        return um_fail(UM_EINVAL, "\"%.*s\" is not KEY=VALUE", (int)length, from);
-    memcpy(key, from, name);
-    key[name] = 0;
-    memcpy(value, from + length - text, text);
-    value[text] = 0;
-    *at = from + length + (from[length] != 0);
-    return UM_OK;
-}
-
-um_status um_igtl_options(const struct um_igtl_address *a, const char *spec, um_igtl_set_fn *set,
-                          void *ctx)
-{
-    char key[32], value[128];
-    um_status st;
-    const char *at = a->options;
-    while ((st = next_option(&at, key, value)) == UM_OK)
-        if ((st = set(ctx, key, value)) != UM_OK)
-            break;
-    return st == UM_EOF ? UM_OK : um_fail_in(st, spec);
-}
-
-um_status um_igtl_option_number(const char *key, const char *value, double min, double max,
-                                double *number)
-{
-    if (!um_number_read(value, number) || *number < min || *number > max)
-        return um_fail(UM_EINVAL, "%s: \"%s\" is not a number from %g to %g", key, value, min, max);
     return UM_OK;
 }
 
@@ -217,6 +180,28 @@ um_status um_igtl_link_receive(struct um_igtl_link *l)
             return st;
     }
     return UM_AGAIN;
+}
+
+void um_igtl_link_drain(struct um_igtl_link *l, uint64_t until)
+{
+    uint8_t waste[4096];
+    shutdown(l->fd, SHUT_WR);
+    for (uint64_t now = um_clock_ns(); now < until; now = um_clock_ns()) {
+        ssize_t n = recv(l->fd, waste, sizeof waste, MSG_DONTWAIT);
+        if (n > 0 || (n < 0 && errno == EINTR))
+            continue;
+        if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
+            return;
+        struct pollfd p = {.fd = l->fd, .events = POLLIN};
+        poll(&p, 1, (int)((until - now) / 1000000) + 1);
+    }
+}
+
+void um_igtl_farewell(struct um_igtl_outbox *out, int version)
+{
+    um_igtl_begin(out, version, "STATUS", "Ultramotion", 0, 0);
+    um_igtl_status_write(out, UM_IGTL_SHUTDOWN, 0, "", "the run has ended");
+    um_igtl_end(out, NULL, 0);
 }
 
 /* ---- queries ---- */

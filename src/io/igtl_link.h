@@ -12,16 +12,9 @@ enum { UM_IGTL_PEER = 80 };
 struct um_igtl_address {
     char host[256]; /* "" = any */
     char port[6];
-    const char *options;
+    const char *options; /* for um_scheme_options() */
 };
 um_status um_igtl_address_read(struct um_igtl_address *a, const char *scheme, const char *arg);
-/* Give each option to `set`, to the first that fails; errors name the spec. */
-typedef um_status um_igtl_set_fn(void *ctx, const char *key, const char *value);
-um_status um_igtl_options(const struct um_igtl_address *a, const char *spec, um_igtl_set_fn *set,
-                          void *ctx);
-/* The number of an option, in a range. */
-um_status um_igtl_option_number(const char *key, const char *value, double min, double max,
-                                double *number);
 
 um_status um_igtl_listen(int *fd, int *port, const struct um_igtl_address *a);
 /* *fd -1 and UM_AGAIN: nobody is there. */
@@ -38,6 +31,12 @@ void um_igtl_link_close(struct um_igtl_link *l);
 /* What has come by now. @return UM_OK: a message is whole (l->in); UM_AGAIN: not yet; UM_EOF: the
  * other side left; an error: the connection is of no more use. */
 um_status um_igtl_link_receive(struct um_igtl_link *l);
+/* We say no more. What still comes is thrown away until the other side ends too, or it is `until`
+ * (um_clock_ns): a socket that is closed over unread bytes takes back what the peer did not read.
+ */
+void um_igtl_link_drain(struct um_igtl_link *l, uint64_t until);
+/* The last message of an orderly end. */
+void um_igtl_farewell(struct um_igtl_outbox *out, int version);
 
 /* The answer to a query that needs no data; false for what is no query. Whoever knows more answers
  * before. */

@@ -38,6 +38,7 @@
     X(avcodec, av_packet_rescale_ts)              \
     X(avcodec, av_packet_unref)                   \
     X(avcodec, avcodec_alloc_context3)            \
+    X(avcodec, avcodec_descriptor_get)            \
     X(avcodec, avcodec_find_decoder)              \
     X(avcodec, avcodec_find_encoder)              \
     X(avcodec, avcodec_free_context)              \
@@ -50,6 +51,7 @@
     X(avcodec, avcodec_send_frame)                \
     X(avcodec, avcodec_send_packet)               \
     X(avformat, av_find_best_stream)              \
+    X(avformat, av_find_input_format)             \
     X(avformat, av_guess_format)                  \
     X(avformat, av_interleaved_write_frame)       \
     X(avformat, av_read_frame)                    \

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/scheme.h"
 
+#include "base/number.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -62,4 +64,43 @@ void um_schemes_usages(struct um_schemes *s, char *out, size_t capacity)
     for (int i = 0; i < s->count && n < capacity; i++)
         n += (size_t)snprintf(out + n, capacity - n, "%s%s", i ? ", " : "", s->row[i].usage);
     pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- options ---- */
+
+/* The next option; UM_EOF at the end, UM_EINVAL for what is none. */
+static um_status next_option(const char **at, char key[32], char value[128])
+{
+    const char *from = *at;
+    if (!*from)
+        return UM_EOF;
+    size_t length = strcspn(from, "&,"), name = strcspn(from, "=&,");
+    size_t text = name < length ? length - name - 1 : 0;
+    if (name == 0 || name >= 32 || text >= 128)
+        return um_fail(UM_EINVAL, "\"%.*s\" is not KEY=VALUE", (int)length, from);
+    memcpy(key, from, name);
+    key[name] = 0;
+    memcpy(value, from + length - text, text);
+    value[text] = 0;
+    *at = from + length + (from[length] != 0);
+    return UM_OK;
+}
+
+um_status um_scheme_options(const char *options, const char *spec, um_scheme_set_fn *set, void *ctx)
+{
+    char key[32], value[128];
+    um_status st;
+    const char *at = options;
+    while ((st = next_option(&at, key, value)) == UM_OK)
+        if ((st = set(ctx, key, value)) != UM_OK)
+            break;
+    return st == UM_EOF ? UM_OK : um_fail_in(st, spec);
+}
+
+um_status um_scheme_number(const char *key, const char *value, double min, double max,
+                           double *number)
+{
+    if (!um_number_read(value, number) || *number < min || *number > max)
+        return um_fail(UM_EINVAL, "%s: \"%s\" is not a number from %g to %g", key, value, min, max);
+    return UM_OK;
 }

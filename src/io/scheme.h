@@ -31,4 +31,13 @@ void um_schemes_usages(struct um_schemes *s, char *out, size_t capacity);
 /* Length of what looks like a scheme in front of a colon; 0 if nothing does. */
 size_t um_scheme_length(const char *spec);
 
+/* Give each of "key=value&key=value" (or with commas) to `set`, to the first that fails; errors
+ * name the spec. */
+typedef um_status um_scheme_set_fn(void *ctx, const char *key, const char *value);
+um_status um_scheme_options(const char *options, const char *spec, um_scheme_set_fn *set,
+                            void *ctx);
+/* The number of an option, in a range. */
+um_status um_scheme_number(const char *key, const char *value, double min, double max,
+                           double *number);
+
 #endif

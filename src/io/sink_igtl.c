@@ -13,6 +13,7 @@
 #include "base/wake.h"
 #include "io/igtl_link.h"
 #include "io/origin.h"
+#include "io/scheme.h"
 #include "ultramotion/ultramotion.h"
 
 #include <errno.h>
@@ -837,11 +838,26 @@ static void *run_server(void *ctx)
     return NULL;
 }
 
+/* Everybody is told that this is the end, behind what still waits for them. */
+static void say_farewell(struct server *s)
+{
+    for (int i = 0; i < s->clients; i++) {
+        struct bundle *b = bundle_new();
+        if (!b)
+            return;
+        um_igtl_farewell(&b->out, spoken(s, &s->client[i]));
+        if (!b->out.failed)
+            post(&s->client[i], b, 0, b->out.size, false);
+        bundle_drop(b);
+    }
+}
+
 /* What still waits goes out, if it is taken soon. */
 static void last_words(struct server *s)
 {
     enum { PATIENCE_MS = 300 };
     uint64_t until = um_clock_ns() + PATIENCE_MS * 1000000ull;
+    say_farewell(s);
     for (bool more = true; more && um_clock_ns() < until;) {
         struct pollfd p[CLIENTS_MOST];
         nfds_t n = 0;
@@ -855,6 +871,10 @@ static void last_words(struct server *s)
         if (more)
             poll(p, n, 20);
     }
+    for (int i = 0; i < s->clients; i++) /* to all, before one of them is waited for */
+        shutdown(s->client[i].link.fd, SHUT_WR);
+    for (int i = 0; i < s->clients; i++)
+        um_igtl_link_drain(&s->client[i].link, until);
 }
 
 /* ---- the table ---- */
@@ -888,16 +908,16 @@ static um_status set_option(void *ctx, const char *key, const char *value)
                    : um_fail(UM_EINVAL, "labels: \"%s\" is not class or object", value);
     }
     if (strcmp(key, "version") == 0) {
-        um_status st = um_igtl_option_number(key, value, 1, 2, &number);
+        um_status st = um_scheme_number(key, value, 1, 2, &number);
         s->version = (int)number;
         return st;
     }
     if (strcmp(key, "max-fps") == 0)
-        return um_igtl_option_number(key, value, 0, 1000, &s->max_fps);
+        return um_scheme_number(key, value, 0, 1000, &s->max_fps);
     if (strcmp(key, "mailbox") == 0)
-        return um_igtl_option_number(key, value, 1, MAILBOX_MOST / 2, &s->mailbox);
+        return um_scheme_number(key, value, 1, MAILBOX_MOST / 2, &s->mailbox);
     if (strcmp(key, "clients") == 0)
-        return um_igtl_option_number(key, value, 1, CLIENTS_MOST, &s->most);
+        return um_scheme_number(key, value, 1, CLIENTS_MOST, &s->most);
     return um_fail(UM_EINVAL,
                    "no option %s=%s: known are name, relay=image|transforms|all, per-class, "
                    "labels=class|object, version, max-fps, mailbox, clients",
@@ -928,7 +948,7 @@ static um_status open_server(void *priv, const char *arg, const um_sink_settings
         st = um_fail(UM_ENOMEM, "OpenIGTLink sink");
     if (st == UM_OK) {
         snprintf(s->spec, shown, "%s:%s", scheme, arg);
-        st = um_igtl_options(&s->address, s->spec, set_option, s);
+        st = um_scheme_options(s->address.options, s->spec, set_option, s);
     }
     if (st == UM_OK && connects && !s->address.host[0])
         st = um_fail(UM_EINVAL, "%s: no host; igtl:%s waits for clients", s->spec, arg);

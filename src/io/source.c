@@ -17,14 +17,16 @@
 static struct um_schemes schemes = {
     .what = "source",
     .lock = PTHREAD_MUTEX_INITIALIZER,
-    .count = 7,
+    .count = 9,
     .row = {{"phantom", "phantom:seed=1,frames=100", &um_source_phantom},
             {"-", "-", &um_source_raw},
             {"push", "push:", &um_source_push_ops},
             {"igtl", "igtl://HOST:PORT", &um_source_igtl},
             {"igtl-listen", "igtl-listen::PORT", &um_source_igtl_listen},
             {"replay", "replay:FOLDER", &um_source_replay},
-            {"replay-live", "replay-live:FOLDER", &um_source_replay_live}},
+            {"replay-live", "replay-live:FOLDER", &um_source_replay_live},
+            {"v4l2", "v4l2:/dev/video0", &um_source_v4l2},
+            {"lavfi", "lavfi:GRAPH", &um_source_lavfi}},
 };
 
 struct um_source {

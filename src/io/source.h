@@ -5,9 +5,13 @@
 #include "base/status.h"
 #include "ultramotion/source.h"
 
+#include <stdbool.h>
+
 /* The built-in kinds; um_source_dir has no scheme and takes what nobody else does. */
 extern const um_source_ops um_source_dir, um_source_phantom, um_source_raw, um_source_push_ops,
-    um_source_igtl, um_source_igtl_listen, um_source_replay, um_source_replay_live;
+    um_source_igtl, um_source_igtl_listen, um_source_replay, um_source_replay_live, um_source_v4l2,
+    um_source_lavfi;
+extern const bool um_camera_built; /* the last two */
 
 /* What um_source_push() and um_source_finish() do to a "push:" source's state. */
 um_status um_push_frame(void *priv, um_frame **frame);

@@ -11,6 +11,7 @@
 #include "base/wake.h"
 #include "io/igtl_link.h"
 #include "io/origin.h"
+#include "io/scheme.h"
 
 #include <math.h>
 #include <poll.h>
@@ -365,6 +366,16 @@ static void count_skipped(struct live *l)
     l->link.in.skipped = 0;
 }
 
+/* At an orderly end the sender hears that nobody listens any more. */
+static void part(struct live *l)
+{
+    enum { PATIENCE_MS = 100 };
+    struct um_igtl_outbox out = {0};
+    um_igtl_farewell(&out, l->link.version);
+    send_box(l, &out);
+    um_igtl_link_drain(&l->link, um_clock_ns() + PATIENCE_MS * 1000000ull);
+}
+
 /* Until the connection is of no more use; false: it is time to end. */
 static bool serve(struct live *l)
 {
@@ -450,6 +461,8 @@ static void *receive(void *ctx)
             greet(l);
             going = serve(l);
             release(l);
+            if (!going)
+                part(l);
             um_igtl_link_close(&l->link);
             if (atomic_load(&l->count[IMAGES]) != images)
                 backoff = least_ms;
@@ -488,18 +501,18 @@ static um_status set_option(void *ctx, const char *key, const char *value)
     if (strcmp(key, "pose") == 0)
         return copy_name(l->pose, key, value);
     if (strcmp(key, "idle-ms") == 0)
-        return um_igtl_option_number(key, value, 0, 3.6e6, &l->idle_ms);
+        return um_scheme_number(key, value, 0, 3.6e6, &l->idle_ms);
     if (strcmp(key, "pair-ms") == 0)
-        return um_igtl_option_number(key, value, 0, 10000, &l->pair_ms);
+        return um_scheme_number(key, value, 0, 10000, &l->pair_ms);
     if (strcmp(key, "connect-ms") == 0)
-        return um_igtl_option_number(key, value, 1, 60000, &l->connect_ms);
+        return um_scheme_number(key, value, 1, 60000, &l->connect_ms);
     if (strcmp(key, "limit-mb") == 0) {
-        um_status st = um_igtl_option_number(key, value, 1, 1024, &megabytes);
+        um_status st = um_scheme_number(key, value, 1, 1024, &megabytes);
         l->link.in.image_limit = (uint64_t)(megabytes * 1048576);
         return st;
     }
     if (strcmp(key, "version") == 0) {
-        um_status st = um_igtl_option_number(key, value, 1, 2, &version);
+        um_status st = um_scheme_number(key, value, 1, 2, &version);
         l->quiet = version < 2;
         return st;
     }
@@ -549,7 +562,7 @@ static um_status open_live(struct source *s, const char *arg, const um_source_se
         st = um_fail(UM_ENOMEM, "OpenIGTLink source");
     if (st == UM_OK) {
         snprintf(l->spec, shown, "%s:%s", scheme, arg);
-        st = um_igtl_options(&l->address, l->spec, set_option, l);
+        st = um_scheme_options(l->address.options, l->spec, set_option, l);
     }
     if (st == UM_OK && !listens && !l->address.host[0])
         st = um_fail(UM_EINVAL, "%s: no host; igtl-listen:%s waits for a sender", l->spec, arg);

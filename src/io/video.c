@@ -5,33 +5,24 @@
 
 #include "base/mem.h"
 #include "base/number.h"
-#include "io/libav.h"
+#include "io/decoder.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { BUFFER = 32 << 10, SCALE = SWS_BILINEAR | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT };
+enum { BUFFER = 32 << 10 };
 static const char formats[] = "mov,matroska,avi,asf,flv,ogg,mpeg,mpegvideo,mpegts,mxf,nut,"
                               "yuv4mpegpipe,ivf,gif";
 
 const bool um_video_built = true;
-
-/* What a conversion to gray or RGB was set up for. */
-struct look {
-    int width, height, from, to, space, range;
-};
 
 struct um_video {
     const struct um_libav *av;
     struct um_image_file *f;
     AVIOContext *io;
     AVFormatContext *format;
-    AVCodecContext *codec;
-    AVPacket *packet;
-    AVFrame *frame;
-    struct SwsContext *scale;
-    struct look look;
     AVStream *stream;
+    struct um_decoder d;
     int orientation;
     int64_t packets, frames; /* of the stream, so far */
     double ts;               /* of the last frame */
@@ -147,18 +138,7 @@ static um_status open_codec(struct um_video *v)
                                    "pictures");
     v->stream = v->format->streams[i];
     v->orientation = turned(v);
-    v->codec = v->av->avcodec_alloc_context3(decoder);
-    v->packet = v->av->av_packet_alloc();
-    v->frame = v->av->av_frame_alloc();
-    if (!v->codec || !v->packet || !v->frame)
-        return um_fail(UM_ENOMEM, "video decoder");
-    int code = v->av->avcodec_parameters_to_context(v->codec, v->stream->codecpar);
-    v->codec->max_pixels = UM_FRAME_MAX_PIXELS;
-    v->codec->thread_count = 1;
-    v->codec->pkt_timebase = v->stream->time_base;
-    if (code >= 0)
-        code = v->av->avcodec_open2(v->codec, decoder, NULL);
-    return code < 0 ? um_libav_fail(UM_EFORMAT, "a video whose decoder refuses it", code) : UM_OK;
+    return um_decoder_open(&v->d, v->av, v->stream, decoder);
 }
 
 um_status um_video_open(struct um_video **out, struct um_image_file *f)
@@ -186,10 +166,7 @@ void um_video_close(struct um_video **video)
     *video = NULL;
     if (!v)
         return;
-    v->av->sws_freeContext(v->scale);
-    v->av->av_frame_free(&v->frame);
-    v->av->av_packet_free(&v->packet);
-    v->av->avcodec_free_context(&v->codec);
+    um_decoder_close(&v->d);
     v->av->avformat_close_input(&v->format);
     if (v->io)
         v->av->av_freep(&v->io->buffer);
@@ -198,71 +175,6 @@ void um_video_close(struct um_video **video)
 }
 
 /* ---- frames ---- */
-
-static um_status set_up(struct um_video *v, int format)
-{
-    const AVFrame *a = v->frame;
-    struct look look = {a->width, a->height, a->format, format, a->colorspace, a->color_range};
-    if (v->scale && memcmp(&look, &v->look, sizeof look) == 0)
-        return UM_OK;
-    v->scale = v->av->sws_getCachedContext(v->scale, a->width, a->height, a->format, a->width,
-                                           a->height, format, SCALE, NULL, NULL, NULL);
-    if (!v->scale)
-        return um_fail(UM_EFORMAT, "pixels of a kind that is not read");
-    const AVPixFmtDescriptor *d = v->av->av_pix_fmt_desc_get(a->format);
-    /* "yuvj…", and gray unless it says otherwise, use all 256 values */
-    bool full = a->color_range == AVCOL_RANGE_JPEG || strncmp(d->name, "yuvj", 4) == 0 ||
-                (d->nb_components <= 2 && a->color_range != AVCOL_RANGE_MPEG);
-    const int *space = v->av->sws_getCoefficients(a->colorspace);
-    v->av->sws_setColorspaceDetails(v->scale, space, full, space, 1, 0, 1 << 16, 1 << 16);
-    v->look = look;
-    return UM_OK;
-}
-
-static um_status scale(struct um_video *v, int format, void *pixels, ptrdiff_t stride)
-{
-    uint8_t *rows[4] = {pixels};
-    int strides[4] = {(int)stride};
-    um_status st = set_up(v, format);
-    if (st == UM_OK)
-        v->av->sws_scale(v->scale, (const uint8_t *const *)v->frame->data, v->frame->linesize, 0,
-                         v->frame->height, rows, strides);
-    return st;
-}
-
-/* Gray and RGB of 16 bits: which of them count is for the window to say. */
-static um_status scale_wide(struct um_video *v, um_frame *f)
-{
-    size_t n = (size_t)f->stride * (size_t)f->height;
-    uint16_t *wide = um_alloc(2 * n);
-    um_status st = wide ? scale(v, f->channels == 1 ? AV_PIX_FMT_GRAY16 : AV_PIX_FMT_RGB48, wide,
-                                2 * f->stride)
-                        : um_fail(UM_ENOMEM, "video of 16 bits");
-    if (st == UM_OK)
-        st = um_image_levels(v->f, wide, n, 0, f->pixels);
-    um_free(wide);
-    return st;
-}
-
-static um_status convert(struct um_video *v, um_frame **out)
-{
-    const AVFrame *a = v->frame;
-    const AVPixFmtDescriptor *d = v->av->av_pix_fmt_desc_get(a->format);
-    if (!d || d->flags & AV_PIX_FMT_FLAG_HWACCEL)
-        return um_fail(UM_EFORMAT, "pixels of a kind that is not read");
-    bool rgb = d->flags & (AV_PIX_FMT_FLAG_PAL | AV_PIX_FMT_FLAG_RGB);
-    bool gray = d->nb_components <= 2 && !rgb;
-    um_status st = um_frame_create(out, a->width, a->height, gray ? 1 : 3);
-    if (st != UM_OK)
-        return st == UM_EINVAL ? UM_EFORMAT : st;
-    if ((gray || rgb) && d->comp[0].depth == 16)
-        st = scale_wide(v, *out);
-    else
-        st = scale(v, gray ? AV_PIX_FMT_GRAY8 : AV_PIX_FMT_RGB24, (*out)->pixels, (*out)->stride);
-    if (st != UM_OK)
-        um_frame_unref(out);
-    return st;
-}
 
 /* Seconds from one frame to the next. */
 static double step(const struct um_video *v)
@@ -274,8 +186,8 @@ static double step(const struct um_video *v)
 /* A frame's own time, else one step after the last. */
 static double time_of(const struct um_video *v)
 {
-    if (v->frame->best_effort_timestamp != AV_NOPTS_VALUE)
-        return (double)v->frame->best_effort_timestamp * av_q2d(v->stream->time_base);
+    if (v->d.frame->best_effort_timestamp != AV_NOPTS_VALUE)
+        return (double)v->d.frame->best_effort_timestamp * av_q2d(v->stream->time_base);
     return v->frames > 1 ? v->ts + step(v) : 0;
 }
 
@@ -285,15 +197,15 @@ static um_status take_frame(struct um_video *v, um_frame **out)
     v->ts = time_of(v);
     v->f->facts = (struct um_image_facts){.orientation = v->orientation};
     um_status st = UM_OK;
-    if (v->frame->flags & AV_FRAME_FLAG_CORRUPT || v->frame->decode_error_flags)
+    if (v->d.frame->flags & AV_FRAME_FLAG_CORRUPT || v->d.frame->decode_error_flags)
         st = um_fail(UM_EFORMAT, "frame %lld at %.3f s is damaged", (long long)v->frames, v->ts);
     else
-        st = convert(v, out);
+        st = um_decoder_picture(&v->d, v->f, out);
     if (st == UM_OK) {
         (*out)->ts = v->ts;
         (*out)->has_ts = 1;
     }
-    v->av->av_frame_unref(v->frame);
+    v->av->av_frame_unref(v->d.frame);
     return st;
 }
 
@@ -370,36 +282,36 @@ static um_status undecodable(struct um_video *v, int code)
 /* Give the decoder, which has asked for it, the next packet. */
 static um_status feed(struct um_video *v)
 {
-    int code = v->av->av_read_frame(v->format, v->packet);
+    int code = v->av->av_read_frame(v->format, v->d.packet);
     if (code < 0) { /* the end, or a place where it cannot go on */
         v->beyond = v->beyond || code != AVERROR_EOF;
         v->draining = true;
-        v->av->avcodec_send_packet(v->codec, NULL);
+        v->av->avcodec_send_packet(v->d.codec, NULL);
         return UM_OK;
     }
-    const AVStream *s = v->format->streams[v->packet->stream_index];
-    if (v->packet->pts != AV_NOPTS_VALUE) {
-        double end = (double)(v->packet->pts + v->packet->duration) * av_q2d(s->time_base);
+    const AVStream *s = v->format->streams[v->d.packet->stream_index];
+    if (v->d.packet->pts != AV_NOPTS_VALUE) {
+        double end = (double)(v->d.packet->pts + v->d.packet->duration) * av_q2d(s->time_base);
         v->end = end > v->end ? end : v->end;
     }
-    bool whole = !(v->packet->flags & AV_PKT_FLAG_CORRUPT);
+    bool whole = !(v->d.packet->flags & AV_PKT_FLAG_CORRUPT);
     um_status st = UM_OK;
     if (s == v->stream && whole) {
         v->packets++;
-        code = v->av->avcodec_send_packet(v->codec, v->packet);
+        code = v->av->avcodec_send_packet(v->d.codec, v->d.packet);
         if (code < 0)
             st = undecodable(v, code);
     } else if (s == v->stream) {
         v->beyond = true;
     }
-    v->av->av_packet_unref(v->packet);
+    v->av->av_packet_unref(v->d.packet);
     return st;
 }
 
 static um_status read_one(struct um_video *v, um_frame **out)
 {
     for (;;) {
-        int code = v->av->avcodec_receive_frame(v->codec, v->frame);
+        int code = v->av->avcodec_receive_frame(v->d.codec, v->d.frame);
         if (code >= 0)
             return take_frame(v, out);
         if (code == AVERROR_EOF || v->emptied)

@@ -57,6 +57,7 @@ struct um_monitor {
     struct um_monitor_told told; /* in KPI lines */
     struct um_monitor_clock clock;
     uint64_t lag_alarms;
+    um_shadow_counts shadow;
     uint64_t busy_since, busy_frame; /* 0 = the driver is not in the pipeline */
 };
 
@@ -156,6 +157,15 @@ void um_monitor_lag(um_monitor *m, const struct um_monitor_clock *clock)
     pthread_mutex_lock(&m->lock);
     m->lag_alarms += clock->alarm && !m->clock.alarm;
     m->clock = *clock;
+    pthread_mutex_unlock(&m->lock);
+}
+
+void um_monitor_shadow(um_monitor *m, const um_shadow_counts *counts)
+{
+    if (!m)
+        return;
+    pthread_mutex_lock(&m->lock);
+    m->shadow = *counts;
     pthread_mutex_unlock(&m->lock);
 }
 
@@ -431,6 +441,7 @@ void um_monitor_look(um_monitor *m, struct um_monitor_moment *o)
     memcpy(o->precision, m->precision, sizeof o->precision);
     o->clock = m->clock;
     o->lag_alarms = m->lag_alarms;
+    o->shadow = m->shadow;
     o->state = m->state;
     o->frame = m->frame;
     o->score = m->score;

@@ -63,6 +63,8 @@ void um_monitor_busy(um_monitor *m, bool busy, uint64_t frame);
 void um_monitor_packet(um_monitor *m, const um_packet *packet, const struct um_passage *way,
                        uint64_t device_bytes);
 void um_monitor_lag(um_monitor *m, const struct um_monitor_clock *clock);
+/* What comparing with legacy host mode has shown so far. */
+void um_monitor_shadow(um_monitor *m, const um_shadow_counts *counts);
 void um_monitor_span(um_monitor *m, int track, const char *name, uint64_t begin, uint64_t end,
                      uint64_t frame);
 struct um_trace *um_monitor_trace(um_monitor *m);
@@ -97,7 +99,8 @@ struct um_monitor_moment {
     char device[16], precision[8];
     struct um_monitor_clock clock;
     uint64_t lag_alarms;
-    const char *state; /* of the last packet, or NULL */
+    um_shadow_counts shadow; /* struct_size 0: there is none */
+    const char *state;       /* of the last packet, or NULL */
     uint64_t frame;
     float score;
 };

@@ -154,6 +154,26 @@ static void put_deadline(um_json *j, const struct um_monitor_moment *o)
     um_json_end(j, '}');
 }
 
+static void put_shadow(um_json *j, const um_shadow_counts *s)
+{
+    um_json_key(j, "shadow");
+    if (!s->struct_size) {
+        um_json_null(j);
+        return;
+    }
+    um_json_begin(j, '{');
+    put_uint(j, "compared", s->compared);
+    put_uint(j, "disagreed", s->disagreed);
+    put_uint(j, "failed", s->failed);
+    put_number(j, "least_dice", (double)s->least_dice);
+    um_json_key(j, "fell_back_at"); /* the frame's id */
+    if (s->fell_back)
+        um_json_uint(j, s->fell_at);
+    else
+        um_json_null(j);
+    um_json_end(j, '}');
+}
+
 static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment *o)
 {
     const um_run_counts *c = &o->live.counts;
@@ -194,6 +214,7 @@ static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment
     put_number(j, "data_age_s", o->data_age_s);
     put_clock(j, o);
     put_deadline(j, o);
+    put_shadow(j, &o->shadow);
     put_transfers(j, o);
     um_json_key(j, "queues");
     um_json_begin(j, '{');
@@ -475,6 +496,18 @@ static void print_device(struct page *p, const struct um_monitor_moment *o)
     counter(p, "device_lost_total", "Losses of a device.", (uint64_t)o->live.counts.device_lost);
 }
 
+static void print_shadow(struct page *p, const um_shadow_counts *s)
+{
+    if (!s->struct_size)
+        return;
+    counter(p, "shadow_compared_total", "Frames that legacy mode did too.", s->compared);
+    counter(p, "shadow_disagreed_total", "Frames on which it differed.", s->disagreed);
+    counter(p, "shadow_failed_total", "Frames that it could not do.", s->failed);
+    gauge(p, "shadow_least_dice", "Of two masks of a frame; 1: none differed.",
+          (double)s->least_dice);
+    gauge(p, "shadow_fell_back", "1: legacy mode makes the packets.", s->fell_back);
+}
+
 um_status um_monitor_prometheus(um_monitor *m, char **text)
 {
     struct um_monitor_moment *o = NULL;
@@ -492,6 +525,7 @@ um_status um_monitor_prometheus(um_monitor *m, char **text)
     print_frames(&p, o);
     print_stages(&p, o);
     print_deadline(&p, o);
+    print_shadow(&p, &o->shadow);
     print_device(&p, o);
     gauge(&p, "last_packet_age_seconds", "Since the last packet.", o->age_s);
     gauge(&p, "data_age_seconds", "Age of the last packet's picture when it was published.",
@@ -600,6 +634,13 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
         put_number(&j, "deadline_miss_rate", o->miss_rate);
         put_text(&j, "effort", um_effort_name(o->effort));
     }
+    if (o->shadow.struct_size) {
+        put_uint(&j, "shadow_compared", o->shadow.compared);
+        put_uint(&j, "shadow_disagreed", o->shadow.disagreed);
+        put_uint(&j, "shadow_failed", o->shadow.failed);
+        put_number(&j, "shadow_least_dice", (double)o->shadow.least_dice);
+        put_uint(&j, "shadow_fell_back", (uint64_t)o->shadow.fell_back);
+    }
     end(&k, &j);
     for (int i = 0; i < o->live.sinks; i++) {
         const struct um_monitor_sink *s = &o->live.sink[i];
@@ -649,5 +690,11 @@ void um_monitor_line(um_monitor *m, char *text, size_t size)
     size_t n = strlen(text);
     if (o->view.with_deadline)
         um_number_print(text + n, size - n, ", late %.1f %%", 100 * o->miss_rate);
+    n = strlen(text);
+    if (o->shadow.struct_size)
+        um_number_print(text + n, size - n, ", shadow disagreed %llu of %llu%s",
+                        (unsigned long long)o->shadow.disagreed,
+                        (unsigned long long)o->shadow.compared,
+                        o->shadow.fell_back ? " and took over" : "");
     um_free(o);
 }

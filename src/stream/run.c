@@ -325,6 +325,15 @@ static void prepare_color(struct um_run *r, const um_frame *f)
     (void)um_pipeline_prepare(r->pipeline, f->width, f->height, f->channels);
 }
 
+/* A pipeline's own lock is held for as long as a frame takes, so who looks does not ask it. */
+static void watch_shadow(struct um_run *r)
+{
+    um_shadow_counts counts;
+    um_shadow_counts_default(&counts);
+    if (um_pipeline_shadow(r->pipeline, &counts) == UM_OK)
+        um_monitor_shadow(r->set.monitor, &counts);
+}
+
 /* How late are a live sender's pictures? */
 static void watch_lag(struct um_run *r, const um_frame *f)
 {
@@ -406,6 +415,7 @@ static um_status collect(struct um_run *r, bool *go_on)
         return UM_EDEVICE;
     if (r->last != UINT64_MAX) /* the time that frames in flight take is not the sinks' */
         r->last += um_clock_ns() - begun;
+    watch_shadow(r);
     if (!packet && st == UM_ENUMERIC) { /* this frame only */
         COUNT(r, not_finite);
         problem(r, um_last_error());

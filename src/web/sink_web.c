@@ -11,6 +11,7 @@
 #include "base/thread.h"
 #include "io/igtl_link.h"
 #include "io/jpeg_write.h"
+#include "io/scheme.h"
 #include "ultramotion/monitor.h"
 #include "web/page.h"
 #include "web/request.h"
@@ -722,11 +723,11 @@ static um_status set_option(void *ctx, const char *key, const char *value)
 {
     struct server *s = ctx;
     if (strcmp(key, "max-fps") == 0)
-        return um_igtl_option_number(key, value, 0, 1000, &s->max_fps);
+        return um_scheme_number(key, value, 0, 1000, &s->max_fps);
     if (strcmp(key, "quality") == 0)
-        return um_igtl_option_number(key, value, 1, 100, &s->quality);
+        return um_scheme_number(key, value, 1, 100, &s->quality);
     if (strcmp(key, "viewers") == 0)
-        return um_igtl_option_number(key, value, 1, VIEWERS_MOST, &s->most);
+        return um_scheme_number(key, value, 1, VIEWERS_MOST, &s->most);
     if (strcmp(key, "host") == 0) { /* may be repeated */
         size_t n = strlen(s->names);
         if (!value[0] || n + strlen(value) + 2 > sizeof s->names)
@@ -849,7 +850,7 @@ static um_status web_open(void *priv, const char *arg, const um_sink_settings *s
     if (st != UM_OK)
         return st;
     snprintf(s->spec, shown, "web:%s", arg);
-    st = um_igtl_options(&address, s->spec, set_option, s);
+    st = um_scheme_options(address.options, s->spec, set_option, s);
     if (st == UM_OK)
         st = resolve(s, &address);
     if (st == UM_OK)
