@@ -630,10 +630,6 @@ um_status cli_open_device(um_device **out, const struct options *o)
         cli_usage("--precision: \"%s\" is not auto, fp32, bf16, fp16 or int8", o->precision);
         return UM_EINVAL;
     }
-    if (o->precision && strcmp(o->precision, "int8") == 0) {
-        fprintf(stderr, "ultramotion: --precision int8: not in this build\n");
-        return UM_EUNSUPPORTED;
-    }
     if (o->precision)
         s.precision = o->precision;
     s.name = o->device ? o->device : "auto";

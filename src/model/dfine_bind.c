@@ -534,6 +534,7 @@ um_status um_dfine_bind(um_dfine *d, const um_weights *file)
     um_bind b = um_bind_begin(file, d->params);
     bind_backbone(d, &b);
     bind_encoder(d, &b);
+    um_bind_floats(&b); /* its boxes are distributions over bins, which bytes blur */
     bind_decoder(d, &b);
     um_bind_all_used(&b, ignorable);
     um_status st = um_bind_finish(&b);
