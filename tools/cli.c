@@ -122,7 +122,7 @@ static const struct row table[] = {
      "write); may "
      "be repeated"},
     {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15,
-     STREAM | ON_PHANTOM | ON_BENCH | ON_IGTL | ON_VAL | ON_REPLAY, "N",
+     STREAM | ON_PHANTOM | ON_BENCH | ON_IGTL | ON_VAL | ON_REPLAY | ON_CONVERT, "N",
      "stop after N frames (igtl sniff: messages)"},
     {"fps", 0, FLOAT, AT(fps), 0, 0, 0, 10000, ON_IGTL | ON_BENCH, "N",
      "frames a second to send; default: as fast as they are taken (bench live: 25, then 60)"},
@@ -193,7 +193,7 @@ static const struct row table[] = {
     {"guard-seed", 0, UNSIGNED, AT(guard_seed), 0, 0, 0, 1.8e19, MODELS | KEPT, "N",
      "order in which the guard device runs what may run in any order"},
     {"calibrate", 0, TEXT, AT(calibrate), 0, 0, 0, 0, ON_CONVERT, "SOURCE",
-     "int8 calibration: not in this build"},
+     "with --precision int8: the pictures (--frames N of them; default 32) that say which layers"},
     {"rounds", 0, INTEGER, AT(rounds), 0, 0, 1, 1000000, ON_BENCH, "N",
      "measurements per stage or kernel; default 10"},
     {"serve", 0, FLAG, AT(serve), 0, 0, 0, 0, ON_BENCH, NULL,

@@ -362,7 +362,7 @@ static void observed_conv2d(const struct um_call *call)
     um_free(y);
 }
 
-um_status um_quant_attach(um_quant *q, um_device *dev)
+um_status um_quant_attach(um_quant *q, um_device *dev, enum um_quant_use use)
 {
     if (dev->caps.launches || dev->ops)
         return um_fail(UM_EINVAL, "um_quant_attach: want a processor without networks");
@@ -372,16 +372,11 @@ um_status um_quant_attach(um_quant *q, um_device *dev)
         if (!um_op_info((enum um_op)op)->primitive)
             q->ops.kernel[op] = NULL;
     q->ops.kernel[UM_OP_CONV2D] = observed_conv2d;
-    q->use = UM_QUANT_RANGES;
-    dev->ops = &q->ops;
-    dev->isa = q->ops.name;
+    q->use = use;
+    dev->ops = use == UM_QUANT_APPLY ? q->level : &q->ops;
+    dev->isa = q->level->name;
     dev->quant = q;
     return UM_OK;
-}
-
-void um_quant_use(um_quant *q, enum um_quant_use use)
-{
-    q->use = use;
 }
 
 /* Mean square error of what was counted, as bytes of this range. */

@@ -33,10 +33,9 @@ um_status um_quant_print(const um_quant *q, char **text); /* freed by the caller
 int um_quant_count(const um_quant *q);
 struct um_quant_layer *um_quant_at(um_quant *q, int i);
 
-/* Networks that are opened on dev from now on are calibrated; or, for UM_QUANT_APPLY, compute on
- * bytes as q says. dev is a processor without networks; q outlives what is opened on it. */
-um_status um_quant_attach(um_quant *q, um_device *dev);
-void um_quant_use(um_quant *q, enum um_quant_use use);
+/* Networks that are opened on dev, a processor that has none, use q in this way, whatever its level
+ * offers. q outlives them. */
+um_status um_quant_attach(um_quant *q, um_device *dev, enum um_quant_use use);
 /* After frames with UM_QUANT_RANGES: the ranges with the least mean square error of their bytes. */
 void um_quant_find_ranges(um_quant *q);
 /* After frames with UM_QUANT_SCORES: the scores; all layers are bytes that have one. */
