@@ -25,9 +25,23 @@ static void print_meta(void *ctx, const char *key, const char *value)
     (void)ctx;
     printf("  ");
     cli_put(stdout, key);
-    printf(": ");
-    cli_put(stdout, value);
+    printf(":");
+    const char *end = strchr(value, '\n');
+    if (!end) {
+        printf(" ");
+        cli_put(stdout, value);
+        printf("\n");
+        return;
+    }
     printf("\n");
+    for (; *value; value = *end ? end + 1 : end) { /* a list: a line each */
+        char line[256];
+        end = value + strcspn(value, "\n");
+        snprintf(line, sizeof line, "%.*s", (int)(end - value), value);
+        printf("    ");
+        cli_put(stdout, line);
+        printf("\n");
+    }
 }
 
 static void print_string(const char *s)

@@ -277,10 +277,12 @@ bool um_quant_pack(um_quant *q, um_conv *c, const float *w)
 
 /* ---- observing ---- */
 
-/* The best level with kernels for bytes. */
+/* The level that the device would have, if it has kernels for bytes; else the best that has. */
 static const struct um_ops *calibration_level(void)
 {
-    const struct um_ops *const *all = um_ops_host();
+    const struct um_ops *const *all = um_ops_host(), *chosen = NULL;
+    if (um_ops_choose(&chosen) == UM_OK && chosen->pack_int8)
+        return chosen;
     while (!(*all)->pack_int8)
         all++;
     return *all;

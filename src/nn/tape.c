@@ -29,7 +29,7 @@ static um_status attach_ops(um_device *dev)
                          "want fp32",
                          ops->name);
         dev->isa = st == UM_OK ? ops->name : dev->isa;
-        dev->ops = ops;
+        dev->ops = st == UM_OK ? ops : NULL;
     }
     um_device_unlock(dev);
     return st;
