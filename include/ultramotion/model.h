@@ -115,8 +115,8 @@ UM_API void um_calibration_settings_init(um_calibration_settings *s, size_t stru
  * um_model_convert_with() for --precision int8: the file also says in which ranges the inputs of
  * its layers lie, and which of them can compute on bytes; its weights stay as `convert` has them.
  * What the network finds on bytes is held against what it finds on floats, and the layers that
- * differ most stay floats until it holds: every best box within 2 px, masks with a mean Dice of
- * 0.99.
+ * differ most stay floats until it holds: every best box within 2 px and nine of ten within 0.5 px,
+ * masks with a mean Dice of 0.99.
  *
  * @return also UM_EUNSUPPORTED, naming the worst layer, where that needs more than half of them.
  */

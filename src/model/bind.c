@@ -40,9 +40,9 @@ um_bind um_bind_begin(const um_weights *file, um_params *params)
     return b;
 }
 
-void um_bind_floats(um_bind *b)
+void um_bind_bytes(um_bind *b, bool may)
 {
-    um_params_quantise(b->params, NULL);
+    um_params_quantise(b->params, may ? b->quant : NULL);
 }
 
 um_status um_bind_finish(um_bind *b)

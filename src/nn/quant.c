@@ -199,13 +199,16 @@ static void quantise_weights(int8_t *to, float *scale, int32_t *start, const um_
     for (int o = 0; o < c->o; o++, w += k, to += k) {
         float most = 0;
         int32_t sum = 0;
-        for (ptrdiff_t i = 0; i < k; i++)
-            most = fabsf(w[i]) > most ? fabsf(w[i]) : most;
+        bool numbers = true;
         for (ptrdiff_t i = 0; i < k; i++) {
-            to[i] = most > 0 ? (int8_t)rintf(w[i] / most * 127) : (int8_t)0;
+            numbers = numbers && isfinite(w[i]);
+            most = fabsf(w[i]) > most ? fabsf(w[i]) : most;
+        }
+        for (ptrdiff_t i = 0; i < k; i++) {
+            to[i] = numbers && most > 0 ? (int8_t)rintf(w[i] / most * 127) : (int8_t)0;
             sum += to[i];
         }
-        scale[o] = most / 127 / inv;
+        scale[o] = numbers ? most / 127 / inv : NAN; /* it shows, as on floats */
         start[o] = -zero * sum;
     }
 }
