@@ -39,20 +39,22 @@ size_t um_ref_pack_conv(void *dst, const float *w, int o, int kh, int kw, int i)
     return bytes;
 }
 
-/* head | scale [o] | start [o] | w */
+/* head | inv [i] | scale [o] | start [o] | w */
 size_t um_ref_pack_int8(void *dst, const struct um_int8_layer *l)
 {
+    size_t in = um_int8_round((size_t)l->i * sizeof(float));
     size_t row = um_int8_round((size_t)l->o * sizeof(float));
     size_t n = (size_t)l->o * (size_t)l->kh * (size_t)l->kw * (size_t)l->i;
     if (dst) {
-        struct um_int8_head head = {l->inv, l->zero};
-        unsigned char *at = (unsigned char *)dst + UM_INT8_ALIGN;
+        struct um_int8_head head = {l->zero, l->i};
+        unsigned char *at = (unsigned char *)dst + UM_INT8_ALIGN + in;
         memcpy(dst, &head, sizeof head);
+        memcpy((unsigned char *)dst + UM_INT8_ALIGN, l->inv, (size_t)l->i * sizeof *l->inv);
         memcpy(at, l->scale, (size_t)l->o * sizeof *l->scale);
         memcpy(at + row, l->start, (size_t)l->o * sizeof *l->start);
         memcpy(at + 2 * row, l->w, n);
     }
-    return UM_INT8_ALIGN + 2 * row + n;
+    return UM_INT8_ALIGN + in + 2 * row + n;
 }
 
 static float finish(const struct um_conv_args *a, const struct um_view *add, int y, int x, int w,
@@ -112,7 +114,8 @@ static void byte_conv_row(void *ctx, int y, int worker)
     const struct um_view *t = job->call->t, *out = &t[0], *in = &t[1];
     const struct um_int8_head *head = t[2].data;
     size_t row = um_int8_round((size_t)out->c * sizeof(float));
-    const unsigned char *at = (const unsigned char *)t[2].data + UM_INT8_ALIGN;
+    const unsigned char *at = um_int8_scale(head);
+    const float *inv = um_int8_inv(head);
     const float *scale = (const float *)(const void *)at, *b = t[3].data;
     const int32_t *start = (const int32_t *)(const void *)(at + row);
     const int8_t *w = (const int8_t *)(at + 2 * row);
@@ -126,7 +129,7 @@ static void byte_conv_row(void *ctx, int y, int worker)
                 bool inside = iy >= 0 && iy < in->h && ix >= 0 && ix < in->w;
                 const float *src = inside ? row_of(in, (ptrdiff_t)iy * in->w + ix) : NULL;
                 for (int i = 0; i < in->c; i++)
-                    *to++ = um_int8_of(src ? src[i] : 0, head->inv, head->zero);
+                    *to++ = um_int8_of(src ? src[i] : 0, inv[i], head->zero);
             }
         for (int o = 0; o < out->c; o++) {
             int32_t sum = start[o];

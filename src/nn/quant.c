@@ -9,14 +9,15 @@
 
 /* BINS on each side of 0, so many that a clipped range is found to 1 % where outliers are a hundred
  * times it; whatever a layer's input has, LEAST is small. */
-enum { BINS = 8192, LAYERS = 4096, DEEPEST = 16384, SHALLOWEST = 8 };
-static const float LEAST = 0x1p-20f;
+enum { BINS = 8192, LAYERS = 4096, DEEPEST = 16384, SHALLOWEST = 8, SHIFTS = 7 };
+static const float LEAST = 0x1p-20f, FARTHEST = 0x1p60f;
 
 struct layer {
     struct um_quant_layer pub;
     bool met;
     float reach;   /* of the bins on each side */
     uint64_t *bin; /* [2*BINS] */
+    float *most;   /* [inputs] */
     double signal, noise;
     um_quant *owner;
 };
@@ -41,6 +42,8 @@ void um_quant_close(um_quant **q)
 {
     for (int i = 0; *q && i < (*q)->count; i++) {
         um_free((*q)->layer[i]->bin);
+        um_free((*q)->layer[i]->most);
+        um_free((*q)->layer[i]->pub.shift);
         um_free((*q)->layer[i]);
     }
     um_free(*q);
@@ -81,19 +84,32 @@ static char *word(char **text, char end)
     return from;
 }
 
+static bool take_shifts(struct um_quant_layer *l, const char *digits, int n)
+{
+    l->shift = um_array((size_t)n, 1);
+    for (int i = 0; l->shift && i < n; i++)
+        l->shift[i] = (uint8_t)(digits[i] - '0');
+    l->inputs = n;
+    return l->shift != NULL;
+}
+
 static bool read_layer(um_quant *q, char **text)
 {
     double lo = 0, hi = 0, snr = 0;
     const char *low = word(text, ' '), *high = low ? word(text, ' ') : NULL,
-               *score = high ? word(text, ' ') : NULL, *name = score ? word(text, '\n') : NULL;
-    if (!name || !um_number_read(score, &snr))
+               *score = high ? word(text, ' ') : NULL, *name = score ? word(text, ' ') : NULL,
+               *shift = name ? word(text, '\n') : NULL;
+    if (!shift || !um_number_read(score, &snr))
         return false;
     bool bytes = strcmp(low, "-") != 0 || strcmp(high, "-") != 0;
     if (bytes && !(um_number_read(low, &lo) && um_number_read(high, &hi) && lo <= 0 && hi >= 0 &&
                    hi - lo > 1e-30 && hi - lo < 1e30))
         return false;
+    size_t inputs = strlen(shift);
+    if (bytes ? strspn(shift, "01234567") != inputs : strcmp(shift, "-") != 0)
+        return false;
     struct layer *l = add_layer(q, name);
-    if (!l)
+    if (!l || (bytes && inputs > 1 && !take_shifts(&l->pub, shift, (int)inputs)))
         return false;
     l->pub.range = (struct um_range){(float)lo, (float)hi};
     l->pub.snr = snr;
@@ -114,8 +130,8 @@ um_status um_quant_parse(um_quant **out, const char *text, const char *where)
         int line = (*out)->count + 1;
         if (!read_layer(*out, &at))
             st = um_fail(UM_EFORMAT,
-                         "%s: metadata int8, line %d: want LO HI SNR NAME with LO <= 0 <= HI, or "
-                         "- - SNR NAME",
+                         "%s: metadata int8, line %d: want LO HI SNR NAME SHIFTS with LO <= 0 <= "
+                         "HI, or - - SNR NAME -",
                          where, line);
     }
     um_free(copy);
@@ -128,7 +144,8 @@ um_status um_quant_print(const um_quant *q, char **text)
 {
     size_t room = 1, at = 0;
     for (int i = 0; i < q->count; i++)
-        room += 3 * UM_NUMBER_BYTES + sizeof q->layer[i]->pub.name;
+        room += 3 * UM_NUMBER_BYTES + sizeof q->layer[i]->pub.name +
+                (size_t)q->layer[i]->pub.inputs + 2;
     *text = um_zalloc(room);
     if (!*text)
         return um_fail(UM_ENOMEM, "plan of a network's bytes");
@@ -139,8 +156,13 @@ um_status um_quant_print(const um_quant *q, char **text)
             um_number_float(lo, l->range.lo);
             um_number_float(hi, l->range.hi);
         }
-        at += (size_t)um_number_print(*text + at, room - at, "%s %s %.1f %s\n", lo, hi, l->snr,
+        at += (size_t)um_number_print(*text + at, room - at, "%s %s %.1f %s ", lo, hi, l->snr,
                                       l->name);
+        for (int c = 0; l->bytes && l->shift && c < l->inputs; c++)
+            (*text)[at++] = (char)('0' + l->shift[c]);
+        if (!l->bytes || !l->shift)
+            (*text)[at++] = l->bytes ? '0' : '-';
+        (*text)[at++] = '\n';
     }
     return UM_OK;
 }
@@ -188,12 +210,12 @@ static struct layer *next_layer(um_quant *q)
     for (int i = 0; i < q->count; i++)
         if (strcmp(q->layer[i]->pub.name, name) == 0)
             return q->layer[i];
-    return q->use == UM_QUANT_RANGES ? add_layer(q, name) : NULL;
+    return q->use == UM_QUANT_CHANNELS ? add_layer(q, name) : NULL;
 }
 
-/* Weights as bytes, each output's largest as 127. */
+/* Weights as bytes, each output's largest as 127; factor [i]: 2^shift. */
 static void quantise_weights(int8_t *to, float *scale, int32_t *start, const um_conv *c,
-                             const float *w, float inv, int32_t zero)
+                             const float *w, const float *factor, float step, int32_t zero)
 {
     ptrdiff_t k = (ptrdiff_t)c->kh * c->kw * c->i;
     for (int o = 0; o < c->o; o++, w += k, to += k) {
@@ -201,33 +223,41 @@ static void quantise_weights(int8_t *to, float *scale, int32_t *start, const um_
         int32_t sum = 0;
         bool numbers = true;
         for (ptrdiff_t i = 0; i < k; i++) {
-            numbers = numbers && isfinite(w[i]);
-            most = fabsf(w[i]) > most ? fabsf(w[i]) : most;
+            float v = fabsf(w[i] / factor[i % c->i]);
+            numbers = numbers && isfinite(v);
+            most = v > most ? v : most;
         }
         for (ptrdiff_t i = 0; i < k; i++) {
-            to[i] = numbers && most > 0 ? (int8_t)rintf(w[i] / most * 127) : (int8_t)0;
+            float v = w[i] / factor[i % c->i];
+            to[i] = numbers && most > 0 ? (int8_t)rintf(v / most * 127) : (int8_t)0;
             sum += to[i];
         }
-        scale[o] = numbers ? most / 127 / inv : NAN; /* it shows, as on floats */
+        scale[o] = numbers ? most / 127 * step : NAN; /* it shows, as on floats */
         start[o] = -zero * sum;
     }
 }
 
 size_t um_quant_bytes(const struct um_ops *ops, void *dst, const um_conv *c, const float *w,
-                      struct um_range range)
+                      struct um_range range, const uint8_t *shift)
 {
     size_t n = (size_t)c->o * (size_t)c->kh * (size_t)c->kw * (size_t)c->i, size = 0;
     float step = (range.hi - range.lo) / 255;
-    struct um_int8_layer l = {.o = c->o, .kh = c->kh, .kw = c->kw, .i = c->i, .inv = 1 / step};
+    struct um_int8_layer l = {.o = c->o, .kh = c->kh, .kw = c->kw, .i = c->i};
     l.zero = (int32_t)rintf(-range.lo / step);
     if (!dst)
         return ops->pack_int8(NULL, &l);
     int8_t *bytes = um_array(n, 1);
-    float *scale = um_array((size_t)c->o, 2 * sizeof *scale);
+    float *scale = um_array(2 * ((size_t)c->o + (size_t)c->i), sizeof *scale);
     if (bytes && scale) {
         int32_t *start = (int32_t *)(void *)(scale + c->o);
-        quantise_weights(bytes, scale, start, c, w, l.inv, l.zero);
+        float *factor = scale + 2 * c->o, *inv = factor + c->i;
+        for (int i = 0; i < c->i; i++) {
+            factor[i] = (float)(1 << (shift ? shift[i] : 0));
+            inv[i] = factor[i] / step;
+        }
+        quantise_weights(bytes, scale, start, c, w, factor, step, l.zero);
         l.w = bytes;
+        l.inv = inv;
         l.scale = scale;
         l.start = start;
         size = ops->pack_int8(dst, &l);
@@ -253,25 +283,32 @@ bool um_quant_pack(um_quant *q, um_conv *c, const float *w)
     if (!l)
         return false;
     l->met = true;
+    if (l->pub.inputs && l->pub.inputs != c->i) {
+        um_params_fail(c->params,
+                       um_fail(UM_EFORMAT, "metadata int8: layer %s has %d channels, want %d",
+                               l->pub.name, l->pub.inputs, c->i));
+        return false;
+    }
     if (q->use == UM_QUANT_APPLY) {
         if (!l->pub.bytes)
             return false;
-        void *dst =
-            um_params_reserve(c->params, um_quant_bytes(ops, NULL, c, w, l->pub.range), &c->w);
-        if (dst && !um_quant_bytes(ops, dst, c, w, l->pub.range))
+        void *dst = um_params_reserve(
+            c->params, um_quant_bytes(ops, NULL, c, w, l->pub.range, l->pub.shift), &c->w);
+        if (dst && !um_quant_bytes(ops, dst, c, w, l->pub.range, l->pub.shift))
             um_params_fail(c->params, um_fail(UM_ENOMEM, "%s: weights as bytes", l->pub.name));
         c->bytes = true;
         return true;
     }
     size_t floats = um_int8_round(q->level->pack_conv(NULL, w, c->o, c->kh, c->kw, c->i));
     bool scores = q->use == UM_QUANT_SCORES && l->pub.range.hi > l->pub.range.lo;
-    size_t bytes = scores ? um_quant_bytes(q->level, NULL, c, w, l->pub.range) : 0;
+    size_t bytes = scores ? um_quant_bytes(q->level, NULL, c, w, l->pub.range, l->pub.shift) : 0;
     unsigned char *dst = um_params_reserve(c->params, UM_INT8_ALIGN + floats + bytes, &c->w);
     if (dst) {
         struct head head = {l, scores ? UM_INT8_ALIGN + floats : 0};
         memcpy(dst, &head, sizeof head);
         q->level->pack_conv(dst + UM_INT8_ALIGN, w, c->o, c->kh, c->kw, c->i);
-        if (scores && !um_quant_bytes(q->level, dst + head.bytes_at, c, w, l->pub.range))
+        if (scores &&
+            !um_quant_bytes(q->level, dst + head.bytes_at, c, w, l->pub.range, l->pub.shift))
             um_params_fail(c->params, um_fail(UM_ENOMEM, "%s: weights as bytes", l->pub.name));
     }
     c->bytes = true;
@@ -302,17 +339,33 @@ static void widen(struct layer *l)
     l->reach *= 2;
 }
 
+static void measure(struct layer *l, const struct um_view *x)
+{
+    if (!l->most) {
+        l->most = um_zalloc((size_t)x->c * sizeof *l->most);
+        l->pub.inputs = x->c;
+    }
+    for (int r = 0; l->most && r < x->h * x->w; r++) {
+        const float *row = (const float *)x->data + r * x->ld;
+        for (int i = 0; i < x->c; i++) {
+            float v = fabsf(row[i]);
+            l->most[i] = v > l->most[i] && v < FARTHEST ? v : l->most[i];
+        }
+    }
+}
+
 static void count(struct layer *l, const struct um_view *x)
 {
+    const uint8_t *shift = l->pub.shift;
     if (!l->bin) {
         l->bin = um_zalloc(2 * BINS * sizeof *l->bin);
         l->reach = LEAST;
     }
-    for (int r = 0; l->bin && r < x->h * x->w; r++) {
+    for (int r = 0; l->bin && shift && r < x->h * x->w; r++) {
         const float *row = (const float *)x->data + r * x->ld;
         for (int i = 0; i < x->c; i++) {
-            float v = row[i];
-            if (!(fabsf(v) < 0x1p60f)) /* a network that leaves the numbers has no range */
+            float v = row[i] * (float)(1 << shift[i]);
+            if (!(fabsf(v) < FARTHEST)) /* a network that leaves the numbers has no range */
                 continue;
             while (fabsf(v) >= l->reach)
                 widen(l);
@@ -348,7 +401,9 @@ static void observed_conv2d(const struct um_call *call)
     own.t = t;
     unsigned char *weights = t[2].data;
     memcpy(&head, weights, sizeof head);
-    if (head.layer->owner->use == UM_QUANT_RANGES)
+    if (head.layer->owner->use == UM_QUANT_CHANNELS)
+        measure(head.layer, &t[1]);
+    else if (head.layer->owner->use == UM_QUANT_RANGES)
         count(head.layer, &t[1]);
     t[2].data = weights + UM_INT8_ALIGN;
     t[2].dtype = UM_U8;
@@ -421,6 +476,20 @@ static struct um_range best_range(const struct layer *l)
         }
     }
     return (struct um_range){(float)best_lo, (float)best_hi};
+}
+
+void um_quant_find_channels(um_quant *q)
+{
+    for (int n = 0; n < q->count; n++) {
+        struct layer *l = q->layer[n];
+        float most = 0;
+        for (int i = 0; l->most && i < l->pub.inputs; i++)
+            most = l->most[i] > most ? l->most[i] : most;
+        l->pub.shift = l->most ? um_zalloc((size_t)l->pub.inputs) : NULL;
+        for (int i = 0; l->pub.shift && i < l->pub.inputs; i++)
+            while (l->pub.shift[i] < SHIFTS && l->most[i] * (float)(2 << l->pub.shift[i]) <= most)
+                l->pub.shift[i]++;
+    }
 }
 
 void um_quant_find_ranges(um_quant *q)

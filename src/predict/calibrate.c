@@ -233,7 +233,11 @@ static um_status calibrate(struct job *j, const char *out)
     if (st == UM_OK)
         st = run(j, NULL, UM_QUANT_APPLY, floats);
     if (st == UM_OK)
+        st = run(j, j->plan, UM_QUANT_CHANNELS, NULL);
+    if (st == UM_OK) {
+        um_quant_find_channels(j->plan);
         st = run(j, j->plan, UM_QUANT_RANGES, NULL);
+    }
     if (st == UM_OK) {
         um_quant_find_ranges(j->plan);
         st = run(j, j->plan, UM_QUANT_SCORES, NULL);

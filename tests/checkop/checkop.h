@@ -71,6 +71,7 @@ struct packing {
     int o, kh, kw, i;
     bool bytes; /* packed as bytes, of inputs in this range */
     struct um_range range;
+    uint8_t *shift; /* [i] */
 };
 
 union args {

@@ -105,6 +105,7 @@ void job_free(struct job *job)
     for (int i = 0; i < UM_OPERANDS; i++) {
         free(job->m[i].base);
         free(job->pack[i].plain);
+        free(job->pack[i].shift);
     }
 }
 
@@ -186,13 +187,13 @@ void weights(struct job *job, int o, int kh, int kw, int i)
 static struct um_view packed(const struct packing *p, const struct um_ops *ops)
 {
     um_conv conv = {.o = p->o, .kh = p->kh, .kw = p->kw, .i = p->i};
-    size_t bytes = p->bytes ? um_quant_bytes(ops, NULL, &conv, p->plain, p->range)
+    size_t bytes = p->bytes ? um_quant_bytes(ops, NULL, &conv, p->plain, p->range, p->shift)
                             : ops->pack_conv(NULL, p->plain, p->o, p->kh, p->kw, p->i);
     struct um_view v = {
         .dtype = p->bytes ? UM_I8 : UM_U8, .h = 1, .w = 1, .c = (int)bytes, .ld = (ptrdiff_t)bytes};
     v.data = need(aligned_alloc(64, (bytes + 63) / 64 * 64));
     if (p->bytes)
-        um_quant_bytes(ops, v.data, &conv, p->plain, p->range);
+        um_quant_bytes(ops, v.data, &conv, p->plain, p->range, p->shift);
     else
         ops->pack_conv(v.data, p->plain, p->o, p->kh, p->kw, p->i);
     return v;
@@ -255,6 +256,9 @@ bool use_bytes(struct job *job)
             continue;
         p->bytes = any = true;
         p->range = (struct um_range){chance(25) ? 0 : -1.5f + uniform(), 1.5f + uniform()};
+        p->shift = need(malloc((size_t)p->i));
+        for (int k = 0; k < p->i; k++)
+            p->shift[k] = (uint8_t)pick(0, 2);
     }
     return any;
 }

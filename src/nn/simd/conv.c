@@ -193,11 +193,8 @@ static void quantise_map(uint8_t *to, const struct um_view *x, int y0, int x0, i
         if (!inside)
             continue;
         const float *src = pixel(x, (ptrdiff_t)y * x->w + x0 + from);
-        if (x->ld == c)
-            um_gemm8_quantise(to + (ptrdiff_t)from * c, src, (n - from) * c, q);
-        else
-            for (int i = from; i < n; i++, src += x->ld)
-                um_gemm8_quantise(to + (ptrdiff_t)i * c, src, c, q);
+        um_gemm8_quantise(to + (ptrdiff_t)from * c, src, x->ld, n - from, c, um_int8_inv(q),
+                          q->zero);
         memset(to + (ptrdiff_t)n * c, q->zero, (size_t)((w - n) * c));
     }
 }

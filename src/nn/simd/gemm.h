@@ -58,8 +58,10 @@ struct gemm8_rows {
 };
 void UM_NAME(gemm8_rows)(const struct gemm *g, const struct gemm8_rows *r, int rows, int panel0,
                          int panel1);
-/* Quantise n floats. Whole vectors are stored: up to VL bytes behind them are lost. */
-void UM_NAME(gemm8_quantise)(uint8_t *to, const float *x, int n, const struct um_int8_head *q);
+/* Quantise rows of c floats, ldx floats apart, to bytes without gaps. Whole vectors are stored: up
+ * to VL bytes behind them are lost. */
+void UM_NAME(gemm8_quantise)(uint8_t *to, const float *x, ptrdiff_t ldx, int rows, int c,
+                             const float *inv, int32_t zero);
 /* um_gemm_rows() of a gemm with b8. */
 void UM_NAME(gemm8_read)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
                          int panel1);

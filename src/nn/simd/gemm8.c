@@ -7,7 +7,7 @@
 static const int8_t *panels_of(const struct gemm *g, const float **scale, const int32_t **start)
 {
     size_t row = (size_t)um_gemm_panels(g->n) * (size_t)um_gemm_nr(g->n) * sizeof(float);
-    const unsigned char *at = (const unsigned char *)g->b8 + UM_INT8_ALIGN;
+    const unsigned char *at = um_int8_scale(g->b8);
     *scale = (const float *)(const void *)at;
     *start = (const int32_t *)(const void *)(at + um_int8_round(row));
     return (const int8_t *)(at + 2 * um_int8_round(row));
@@ -16,15 +16,17 @@ static const int8_t *panels_of(const struct gemm *g, const float **scale, const 
 size_t UM_NAME(pack_int8)(void *dst, const struct um_int8_layer *l)
 {
     int nr = um_gemm_nr(l->o), panels = um_gemm_panels(l->o);
+    size_t in = um_int8_round((size_t)l->i * sizeof(float));
     size_t columns = (size_t)panels * (size_t)nr, row = um_int8_round(columns * sizeof(float));
     int run = l->kw * l->i, depth = gemm8_depth(run);
     size_t bytes = columns * (size_t)l->kh * (size_t)depth;
     if (dst) {
-        struct um_int8_head *head = dst;
-        float *scale = (float *)(void *)((unsigned char *)dst + UM_INT8_ALIGN);
+        struct um_int8_head head = {l->zero, l->i};
+        memcpy(dst, &head, sizeof head);
+        memcpy((unsigned char *)dst + UM_INT8_ALIGN, l->inv, (size_t)l->i * sizeof *l->inv);
+        float *scale = (float *)(void *)((unsigned char *)dst + UM_INT8_ALIGN + in);
         int32_t *start = (int32_t *)(void *)((unsigned char *)scale + row);
         int8_t *to = (int8_t *)start + row;
-        *head = (struct um_int8_head){l->inv, l->zero};
         memset(scale, 0, 2 * row);
         memcpy(scale, l->scale, (size_t)l->o * sizeof *scale);
         memcpy(start, l->start, (size_t)l->o * sizeof *start);
@@ -38,7 +40,7 @@ size_t UM_NAME(pack_int8)(void *dst, const struct um_int8_layer *l)
                                                       : (int8_t)0;
                         }
     }
-    return UM_INT8_ALIGN + 2 * row + bytes;
+    return UM_INT8_ALIGN + in + 2 * row + bytes;
 }
 
 UM_INLINE void tile_run(const struct tile *t, const int M, const int NV)
@@ -130,14 +132,17 @@ UM_INLINE vi bytes_of(vf x, vf inv, vf zero) /* NaN: 0 */
     return vi_round(vf_min(vf_set1(255), vf_max(vf_fma(x, inv, zero), vf_zero())));
 }
 
-void UM_NAME(gemm8_quantise)(uint8_t *to, const float *x, int n, const struct um_int8_head *q)
+void UM_NAME(gemm8_quantise)(uint8_t *to, const float *x, ptrdiff_t ldx, int rows, int c,
+                             const float *inv, int32_t zero)
 {
-    vf inv = vf_set1(q->inv), zero = vf_set1((float)q->zero);
-    int i = 0;
-    for (; i + VL <= n; i += VL)
-        vi_store_u8(to + i, bytes_of(vf_load(x + i), inv, zero));
-    if (i < n)
-        vi_store_u8(to + i, bytes_of(vf_load_n(x + i, n - i), inv, zero));
+    vf z = vf_set1((float)zero);
+    for (int r = 0; r < rows; r++, to += c, x += ldx) {
+        int i = 0;
+        for (; i + VL <= c; i += VL)
+            vi_store_u8(to + i, bytes_of(vf_load(x + i), vf_load(inv + i), z));
+        if (i < c)
+            vi_store_u8(to + i, bytes_of(vf_load_n(x + i, c - i), vf_load_n(inv + i, c - i), z));
+    }
 }
 
 void UM_NAME(gemm8_read)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
@@ -149,6 +154,8 @@ void UM_NAME(gemm8_read)(const struct gemm *g, const struct gemm_rows *r, int ro
     int run = g->k / r->taps, depth = gemm8_depth(run), row = depth * r->taps;
     int most = ROOM / row < ROWS ? ROOM / row : ROWS, blocks = (rows + most - 1) / most;
     struct gemm8_rows q = {.a = at, .taps = 1};
+    const struct um_int8_head *head = g->b8;
+    const float *inv = um_int8_inv(head); /* a row is one pixel */
     struct gemm whole = *g;
     whole.k = row;
     for (int i = 0; i < blocks; i++) {
@@ -158,7 +165,8 @@ void UM_NAME(gemm8_read)(const struct gemm *g, const struct gemm_rows *r, int ro
             at[j] = to;
             for (int tap = 0; tap < r->taps; tap++)
                 um_gemm8_quantise(to + (ptrdiff_t)tap * depth,
-                                  r->a[(ptrdiff_t)(r0 + j) * r->taps + tap], run, g->b8);
+                                  r->a[(ptrdiff_t)(r0 + j) * r->taps + tap], 0, 1, run,
+                                  inv + (ptrdiff_t)tap * run, head->zero);
         }
         q.c = r->c + r0;
         q.add = r->add ? r->add + r0 : NULL;
