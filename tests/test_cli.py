@@ -208,11 +208,30 @@ def options_that_mean_nothing(tmp):
 
 @test
 def not_in_this_build(tmp):
-    for arguments in (["run", "phantom:frames=1", "--precision", "int8"], ["run", "phantom:frames=1", "--precision", "fp16"],
-                      ["convert", DETECTOR, tmp / "o.safetensors", "--calibrate", "phantom:"],
-                      ["convert", DETECTOR, tmp / "o.safetensors", "--precision", "int8"]):
-        _, err = um(*arguments, code=1)
-        assert "not in this build" in err, err
+    _, err = um("run", "phantom:frames=1", "--precision", "fp16", code=1)
+    assert "not in this build" in err, err
+
+
+@test
+def int8_is_calibrated(tmp):
+    file = tmp / "int8.safetensors"
+    for arguments in (["--calibrate", "phantom:"], ["--precision", "int8"], ["--precision", "fp16", "--calibrate", "phantom:"],
+                      ["--precision", "int8", "--calibrate", "phantom:", "--upstream"]):
+        um("convert", DETECTOR, file, *arguments, code=2)
+    _, err = um("convert", DETECTOR, file, "--precision", "int8", "--calibrate", "phantom:empty=0,frames=4")
+    assert " dB " in err and "within 2 px" in err, err
+    out, _ = um("inspect", file)
+    assert "int8_scores:" in out and "encoder.lateral_convs.0.conv" in out and "decoder.dec_bbox_head.0.layers.0\n" not in out, out
+    out, _ = um("doctor")
+    told = next(line for line in out.splitlines() if line.startswith("int8"))
+    if "MISSING" in told:
+        _, err = um("detect", "phantom:frames=1", "--precision", "int8", "--detector", file, code=1)
+        assert "int8" in err and "fp32" in err, err
+        return
+    _, err = um("detect", "phantom:frames=1", "--precision", "int8", code=1)
+    assert "convert --precision int8 --calibrate" in err, err
+    out, _ = um("detect", "phantom:frames=2,empty=0", "--precision", "int8", "--detector", file)
+    assert len(lines(out)) == 2, out
 
 
 @test

@@ -46,7 +46,8 @@ static const struct row table[] = {
      "where to compute; auto = first GPU that works, else cpu"},
     {"precision", 0, TEXT, AT(precision), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT,
      "auto|fp32|bf16|fp16|int8",
-     "of activations; auto = fp16 on a GPU, else fp32; convert: of storage, fp32, fp16 or bf16"},
+     "of activations; auto = fp16 on a GPU, else fp32; convert: of storage, fp32, fp16 or bf16, or "
+     "int8 with --calibrate"},
     {"threads", 0, INTEGER, AT(threads), 0, 0, 1, 1024, MODELS | KEPT, "N",
      "threads to compute with; default: all this process may use"},
     {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, STREAM | ON_VAL | ON_BENCH | KEPT, "0.5",
@@ -122,7 +123,7 @@ static const struct row table[] = {
      "write); may "
      "be repeated"},
     {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15,
-     STREAM | ON_PHANTOM | ON_BENCH | ON_IGTL | ON_VAL | ON_REPLAY, "N",
+     STREAM | ON_PHANTOM | ON_BENCH | ON_IGTL | ON_VAL | ON_REPLAY | ON_CONVERT, "N",
      "stop after N frames (igtl sniff: messages)"},
     {"fps", 0, FLOAT, AT(fps), 0, 0, 0, 10000, ON_IGTL | ON_BENCH, "N",
      "frames a second to send; default: as fast as they are taken (bench live: 25, then 60)"},
@@ -193,7 +194,7 @@ static const struct row table[] = {
     {"guard-seed", 0, UNSIGNED, AT(guard_seed), 0, 0, 0, 1.8e19, MODELS | KEPT, "N",
      "order in which the guard device runs what may run in any order"},
     {"calibrate", 0, TEXT, AT(calibrate), 0, 0, 0, 0, ON_CONVERT, "SOURCE",
-     "int8 calibration: not in this build"},
+     "with --precision int8: the pictures (--frames N of them; default 32) that say which layers"},
     {"rounds", 0, INTEGER, AT(rounds), 0, 0, 1, 1000000, ON_BENCH, "N",
      "measurements per stage or kernel; default 10"},
     {"serve", 0, FLAG, AT(serve), 0, 0, 0, 0, ON_BENCH, NULL,
@@ -629,10 +630,6 @@ um_status cli_open_device(um_device **out, const struct options *o)
     if (o->precision && !is_one_of(o->precision, precisions)) {
         cli_usage("--precision: \"%s\" is not auto, fp32, bf16, fp16 or int8", o->precision);
         return UM_EINVAL;
-    }
-    if (o->precision && strcmp(o->precision, "int8") == 0) {
-        fprintf(stderr, "ultramotion: --precision int8: not in this build\n");
-        return UM_EUNSUPPORTED;
     }
     if (o->precision)
         s.precision = o->precision;

@@ -410,6 +410,21 @@ static void report_device(const struct options *o, const char *name)
     um_device_close(&dev);
 }
 
+/* Whether the processor's kernels for bytes are worth having. */
+static void report_int8(void)
+{
+    um_device *dev = NULL;
+    um_device_settings s;
+    um_device_settings_default(&s);
+    s.name = "cpu";
+    s.precision = "int8";
+    if (um_device_open(&dev, &s) == UM_OK && strcmp(um_device_isa(dev), "none") != 0)
+        printf("int8       cpu: works, with models that convert --precision int8 made\n");
+    else
+        printf("int8       cpu: MISSING: %s\n", um_last_error());
+    um_device_close(&dev);
+}
+
 static void report_pictures(void)
 {
     static const struct {
@@ -450,6 +465,7 @@ int command_doctor(const struct options *o)
         snprintf(name, sizeof name, "cuda:%d", i);
         report_device(o, name);
     }
+    report_int8();
     report_pictures();
     bool have = report_model("detector", detector_path);
     have = report_model("segmenter", segmenter_path) && have;

@@ -4,6 +4,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -24,9 +25,23 @@ static void print_meta(void *ctx, const char *key, const char *value)
     (void)ctx;
     printf("  ");
     cli_put(stdout, key);
-    printf(": ");
-    cli_put(stdout, value);
+    printf(":");
+    const char *end = strchr(value, '\n');
+    if (!end) {
+        printf(" ");
+        cli_put(stdout, value);
+        printf("\n");
+        return;
+    }
     printf("\n");
+    for (; *value; value = *end ? end + 1 : end) { /* a list: a line each */
+        char line[256];
+        end = value + strcspn(value, "\n");
+        snprintf(line, sizeof line, "%.*s", (int)(end - value), value);
+        printf("    ");
+        cli_put(stdout, line);
+        printf("\n");
+    }
 }
 
 static void print_string(const char *s)
@@ -150,27 +165,72 @@ int command_inspect(const struct options *o)
     return st == UM_OK ? EXIT_DONE : cli_fail(st);
 }
 
+static void say_line(void *ctx, const char *line)
+{
+    (void)ctx;
+    fprintf(stderr, "%s\n", line);
+}
+
+/* The first frames of the source, and where the phantom has its bone in them. */
+static um_status calibrate(const struct options *o, const um_convert_settings *convert)
+{
+    enum { FRAMES = 32, MOST = 1024 };
+    int want = o->frames > 0 && o->frames < MOST ? (int)o->frames
+               : o->frames                       ? MOST
+                                                 : FRAMES,
+        n = 0;
+    um_frame **frame = calloc((size_t)want, sizeof *frame);
+    float(*box)[4] = calloc((size_t)want, sizeof *box);
+    um_source *source = NULL;
+    um_calibration_settings s;
+    bool boxes = true;
+    um_status st = frame && box ? UM_OK : um_set_error(UM_ENOMEM, "out of memory");
+    if (st == UM_OK)
+        st = um_source_open(&source, o->calibrate, NULL);
+    while (st == UM_OK && n < want) {
+        um_truth truth;
+        um_truth_default(&truth);
+        st = um_source_read(source, &frame[n]);
+        if (st != UM_OK)
+            break;
+        boxes = boxes && um_source_truth(source, &truth) == UM_OK && truth.has_bone;
+        memcpy(box[n++], truth.box, sizeof truth.box);
+    }
+    st = st == UM_EOF ? UM_OK : st;
+    um_calibration_settings_default(&s);
+    s.frames = (const um_frame *const *)frame;
+    s.boxes = boxes ? (const float(*)[4])box : NULL;
+    s.count = n;
+    s.threads = o->threads;
+    s.say = o->quiet ? NULL : say_line;
+    if (st == UM_OK)
+        st = um_model_calibrate(o->positional[0], o->positional[1], convert, &s);
+    for (int i = 0; i < n; i++)
+        um_frame_unref(&frame[i]);
+    um_source_close(&source);
+    free(frame);
+    free(box);
+    return st;
+}
+
 int command_convert(const struct options *o)
 {
     const char *precision = o->precision ? o->precision : "fp32";
     um_model_info info = {.struct_size = sizeof info};
-    if (o->calibrate) {
-        fprintf(stderr, "ultramotion: convert --calibrate: not in this build\n");
-        return EXIT_FAILED;
-    }
+    bool int8 = strcmp(precision, "int8") == 0;
+    if (int8 != (o->calibrate != NULL))
+        return cli_usage("convert: --precision int8 and --calibrate SOURCE go together");
+    if (int8 && o->upstream)
+        return cli_usage("convert: --upstream writes no metadata, and int8 is nothing else");
     if (strcmp(precision, "auto") == 0)
         precision = "fp32";
-    if (strcmp(precision, "int8") == 0) {
-        fprintf(stderr, "ultramotion: convert --precision %s: not in this build\n", precision);
-        return EXIT_FAILED;
-    }
     const char *const family[] = {"architecture", o->sam_family, NULL};
     um_detector_settings detector;
     um_convert_settings s;
     if (!cli_detector_settings(o, &detector))
         return EXIT_USAGE;
     um_convert_settings_default(&s);
-    s.precision = precision;
+    s.precision = int8 ? "fp32" : precision;
     s.upstream = o->upstream;
     s.input_width = detector.input_width;
     s.input_height = detector.input_height;
@@ -179,7 +239,8 @@ int command_convert(const struct options *o)
     s.fit = detector.fit;
     s.names = detector.names;
     s.metadata = o->sam_family ? family : NULL;
-    um_status st = um_model_convert_with(o->positional[0], o->positional[1], &s);
+    um_status st =
+        int8 ? calibrate(o, &s) : um_model_convert_with(o->positional[0], o->positional[1], &s);
     if (st == UM_OK)
         st = um_model_inspect(o->positional[0], &info);
     if (st != UM_OK)

@@ -66,8 +66,13 @@ static const struct command commands[] = {
     {"inspect", ON_INSPECT, command_inspect, 1, 1, "MODEL",
      "architecture, classes, input size, tensors, sha256 of a weight file", NULL},
     {"convert", ON_CONVERT, command_convert, 2, 2,
-     "MODEL OUT [--precision fp32|fp16|bf16] [--upstream]", "write a weight file as .safetensors",
-     NULL},
+     "MODEL OUT [--precision fp32|fp16|bf16|int8] [--upstream]",
+     "write a weight file as .safetensors",
+     "int8: which layers can compute on bytes, and how, is measured on the pictures of "
+     "--calibrate\n"
+     "SOURCE and written into the metadata; layers stay floats, the worst first, until every best\n"
+     "box is within 2 px of that on floats and nine of ten within 0.5, and masks have a mean\n"
+     "Dice of 0.99 with those.\n"},
     {"doctor", ON_DOCTOR, command_doctor, 0, 0, "",
      "devices, kernels chosen, memory plan, what is missing and how to get it", NULL},
 };

@@ -23,8 +23,9 @@ typedef struct um_device_settings {
     int threads;      /**< worker threads including the caller; 0 = as many as this process may use.
                          On `cpu` a frame that comes while another has them takes its caller's alone */
     uint64_t guard_seed;   /**< order in which `guard` runs what may run in any order */
-    const char *precision; /**< of activations: "auto", "fp32", "fp16" or "bf16"; auto = fp16 on a
-                              GPU, else fp32, the only one there */
+    const char *precision; /**< of activations: "auto", "fp32", "fp16", "bf16" or "int8"; auto =
+                              fp16 on a GPU, else fp32. A processor has fp32 and, with AVX-512 VNNI
+                              and a file of um_model_calibrate(), int8 */
     void (*log)(void *ctx, const char *text); /**< told, while opening, why "auto" passes a GPU
                                                  over; or NULL */
     void *log_ctx;

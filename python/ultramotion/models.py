@@ -44,7 +44,8 @@ def models_path() -> str:
 
 class Device:
     """A place where networks run: `"auto"` (first GPU that works, else the processor), `"cpu"`, `"cuda:N"` or the
-    test device `"guard"`. `precision` is of activations: `"auto"`, `"fp32"`, `"fp16"`, `"bf16"`."""
+    test device `"guard"`. `precision` is of activations: `"auto"`, `"fp32"`, `"fp16"`, `"bf16"`, `"int8"`
+    (on processors with AVX-512 VNNI, of files that `convert --precision int8` made)."""
 
     _close_order = 9
 

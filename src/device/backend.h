@@ -183,6 +183,9 @@ struct um_device {
     um_pool *pool;           /* host devices: the threads kernels run on */
     const void *ops; /* const struct um_ops *: the kernels, chosen by the nn layer at the first
                         params or tape */
+    struct um_quant
+        *quant;      /* what networks opened here are calibrated with (nn/quant.h), or NULL */
+    bool int8;       /* layers that a file has ranges for compute on bytes */
     const char *isa; /* name of their instruction level; NULL until chosen */
     um_graph *capturing;
     _Atomic(um_status) lost; /* sticky: UM_OK, or why the device is gone */

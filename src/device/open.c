@@ -16,6 +16,7 @@ size_t um_dtype_size(enum um_dtype dtype)
     case UM_BF16: return 2;
     case UM_I32: return 4;
     case UM_U8: return 1;
+    case UM_I8: return 1;
     case UM_DTYPES: break;
     }
     return 0;
@@ -51,23 +52,31 @@ static um_status find_precision(const char *name, enum um_dtype *dtype)
         }
     if (strcmp(name, "auto") == 0)
         return UM_OK;
-    return um_fail(UM_EINVAL, "precision \"%s\" is unknown: want auto, fp32, fp16 or bf16", name);
+    return um_fail(UM_EINVAL, "precision \"%s\" is unknown: want auto, fp32, fp16, bf16 or int8",
+                   name);
 }
 
 static um_status open_host(um_device **out, const um_device_settings *s,
                            um_status (*open)(um_device **, const um_device_settings *))
 {
     enum um_dtype dtype = UM_F32;
-    um_status st = find_precision(s->precision, &dtype);
+    bool int8 = strcmp(s->precision, "int8") == 0;
+    um_status st = int8 ? UM_OK : find_precision(s->precision, &dtype);
     if (st == UM_OK && dtype != UM_F32)
         st = um_fail(UM_EUNSUPPORTED, "precision %s: not in this build on device %s, only fp32",
                      s->precision, strcmp(s->name, "auto") == 0 ? "cpu (no GPU works)" : s->name);
-    return st == UM_OK ? open(out, s) : st;
+    if (st == UM_OK)
+        st = open(out, s);
+    if (st == UM_OK)
+        (*out)->int8 = int8;
+    return st;
 }
 
 static um_status open_cuda(um_device **out, const um_device_settings *s, int ordinal)
 {
     enum um_dtype dtype = UM_F16;
+    if (strcmp(s->precision, "int8") == 0)
+        return um_fail(UM_EUNSUPPORTED, "precision int8: device %s has none, want cpu", s->name);
     um_status st = find_precision(s->precision, &dtype);
     if (st == UM_OK)
         st = um_cuda_open(out, s, ordinal);
@@ -175,7 +184,7 @@ const char *um_device_name(const um_device *device)
 
 const char *um_device_precision(const um_device *device)
 {
-    return um_precision_name(device->precision);
+    return device->int8 ? "int8" : um_precision_name(device->precision);
 }
 
 void *um_device_stream(const um_device *device)

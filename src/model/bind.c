@@ -2,11 +2,33 @@
 #include "model/bind.h"
 
 #include "base/mem.h"
+#include "nn/quant.h"
 
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+
+/* The plan of the device that calibrates, or of the file. */
+static void begin_quant(um_bind *b)
+{
+    um_device *dev = um_params_device(b->params);
+    const char *text = um_weights_meta(b->file, "int8");
+    b->quant = dev->quant;
+    if (!b->quant && dev->int8 && b->status == UM_OK) {
+        if (text)
+            b->status = um_quant_parse(&b->own, text, um_weights_path(b->file));
+        else
+            b->status = um_fail(UM_EFORMAT,
+                                "%s: no ranges for int8, want a file made by: ultramotion convert "
+                                "--precision int8 --calibrate SOURCE %s OUT.safetensors",
+                                um_weights_path(b->file), um_weights_path(b->file));
+        b->quant = b->own;
+    }
+    if (b->quant)
+        um_quant_begin(b->quant);
+    um_params_quantise(b->params, b->quant);
+}
 
 um_bind um_bind_begin(const um_weights *file, um_params *params)
 {
@@ -14,11 +36,23 @@ um_bind um_bind_begin(const um_weights *file, um_params *params)
     b.used = um_zalloc((size_t)um_weights_count(file) + 1);
     if (!b.used)
         b.status = um_fail(UM_ENOMEM, "list of tensors");
+    begin_quant(&b);
     return b;
+}
+
+void um_bind_bytes(um_bind *b, bool may)
+{
+    um_params_quantise(b->params, may ? b->quant : NULL);
 }
 
 um_status um_bind_finish(um_bind *b)
 {
+    const char *missed = b->own && b->status == UM_OK ? um_quant_missed(b->own) : NULL;
+    if (missed)
+        b->status = um_fail(UM_EFORMAT, "%s: metadata int8: layer %s is none of the network's",
+                            um_weights_path(b->file), missed);
+    um_quant_close(&b->own);
+    um_params_quantise(b->params, NULL);
     um_free(b->used);
     b->used = NULL;
     return b->status;
@@ -94,6 +128,8 @@ float *um_bind_read(um_bind *b, const char *name, const char *suffix, int rank, 
     if (b->status != UM_OK)
         return NULL;
     mark_used(b, full);
+    if (b->quant && rank > 1)
+        um_quant_name(b->quant, full);
     return data;
 }
 

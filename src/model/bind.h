@@ -11,11 +11,14 @@ typedef struct um_bind {
     const um_weights *file;
     um_params *params;
     um_status status;
-    unsigned char *used; /* one flag per tensor of the file: it has been read */
-    char scope[96];      /* what all names start with */
+    unsigned char *used;          /* one flag per tensor of the file: it has been read */
+    char scope[96];               /* what all names start with */
+    struct um_quant *quant, *own; /* which layers compute on bytes; NULL: none. Own: the file's */
 } um_bind;
 
 um_bind um_bind_begin(const um_weights *file, um_params *params);
+/* May what is bound from now on compute on bytes, if the file says so? At first it may. */
+void um_bind_bytes(um_bind *b, bool may);
 um_status um_bind_finish(um_bind *b); /* the first failure */
 /* A tensor of the file that has not been read is a failure, unless it is a counter of training or
  * of a profiler, or `ignorable` knows that upstream itself passes over it. */

@@ -2,6 +2,7 @@
 #include "nn/op.h"
 
 #include "base/mem.h"
+#include "nn/quant.h"
 #include "nn/record.h"
 
 #include <stdarg.h>
@@ -144,7 +145,7 @@ um_conv um_conv_pack(um_params *p, const float *w, const float *b, int o, int i,
             }
     if (depthwise)
         conv.w = um_params_add(p, plain, (size_t)o * (size_t)(kh * kw) * sizeof *plain);
-    else {
+    else if (!um_params_quant(p) || !um_quant_pack(um_params_quant(p), &conv, plain)) {
         void *dst = um_params_reserve(p, ops->pack_conv(NULL, plain, o, kh, kw, i), &conv.w);
         if (dst)
             ops->pack_conv(dst, plain, o, kh, kw, i);
@@ -199,7 +200,8 @@ um_tensor um_conv_weights(um_tape *t, const um_conv *conv)
 {
     if (conv->depthwise)
         return um_tape_const(t, conv->params, conv->w, UM_F32, 1, conv->kh * conv->kw, conv->o);
-    return um_tape_const(t, conv->params, conv->w, UM_U8, 1, 1, (int)conv->w.size);
+    return um_tape_const(t, conv->params, conv->w, conv->bytes ? UM_I8 : UM_U8, 1, 1,
+                         (int)conv->w.size);
 }
 
 /* ---- primitives ---- */

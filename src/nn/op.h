@@ -24,6 +24,7 @@ typedef struct um_conv {
     int o, i, kh, kw, stride, pad_top,
         pad_left; /* the output size is given by conv2d: ceil-free, see um_conv2d */
     bool depthwise;
+    bool bytes; /* w was packed as bytes (nn/int8.h) */
 } um_conv;
 
 typedef struct um_norm { /* gamma, beta [c] */

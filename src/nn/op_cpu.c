@@ -8,11 +8,17 @@ static const struct um_ops plain = {
     .name = "c",
     .kernel = {UM_OPERATORS(UM_LEVEL_C_, c)},
     .pack_conv = um_ref_pack_conv,
+    .pack_int8 = um_ref_pack_int8,
 };
 
 #if defined(__x86_64__)
-UM_LEVEL(avx2, "avx2")
-UM_LEVEL(avx512, "avx512")
+UM_LEVEL(avx2, "avx2", false)
+UM_LEVEL(avx512, "avx512", true)
+static const struct um_ops avx512_without_vnni = {
+    .name = "avx512",
+    .kernel = {UM_OPERATORS(UM_LEVEL_OWN_, avx512)},
+    .pack_conv = um_pack_conv_avx512,
+};
 
 /* The compiler's CPU model reads CPUID and, through XGETBV, whether the system saves the wide
  * registers. */
@@ -32,8 +38,11 @@ const struct um_ops *const *um_ops_host(void)
 {
 #if defined(__x86_64__)
     static const struct um_ops *const all[] = {&um_ops_avx512, &um_ops_avx2, &plain, NULL};
+    static const struct um_ops *const old[] = {&avx512_without_vnni, &um_ops_avx2, &plain, NULL};
     __builtin_cpu_init();
-    return has_avx512() ? all : has_avx2() ? all + 1 : all + 2;
+    if (has_avx512())
+        return __builtin_cpu_supports("avx512vnni") ? all : old;
+    return has_avx2() ? all + 1 : all + 2;
 #else
     static const struct um_ops *const all[] = {&plain, NULL};
     return all;

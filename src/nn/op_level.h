@@ -24,15 +24,18 @@
 #define UM_DECLARE_NONE_(level, name)
 #define UM_LEVEL_DECLARE_(level, entry, name, host, ...) UM_DECLARE_##host##_(level, name)
 
-/* const struct um_ops um_ops_<level> with the given title */
-#define UM_LEVEL(level, title)                                                            \
+/* const struct um_ops um_ops_<level> with the given title; `bytes`: is int8 offered? */
+#define UM_LEVEL(level, title, bytes)                                                     \
     UM_OPERATORS(UM_LEVEL_DECLARE_, level)                                                \
     size_t um_pack_conv_##level(void *dst, const float *w, int o, int kh, int kw, int i); \
+    size_t um_pack_int8_##level(void *dst, const struct um_int8_layer *l);                \
     extern const struct um_ops um_ops_##level;                                            \
     const struct um_ops um_ops_##level = {                                                \
         .name = title,                                                                    \
         .kernel = {UM_OPERATORS(UM_LEVEL_OWN_, level)},                                   \
         .pack_conv = um_pack_conv_##level,                                                \
+        .pack_int8 = um_pack_int8_##level,                                                \
+        .int8 = bytes,                                                                    \
     };
 
 #endif

@@ -7,6 +7,7 @@
 #define UM_NN_OP_TABLE_H
 
 #include "device/backend.h"
+#include "nn/int8.h"
 
 /* X(with, ENTRY, name, host, gpu, arguments, outputs, operands…)
  *
@@ -124,6 +125,9 @@ struct um_ops {
     /* Pack dense convolution weights w [o][kh][kw][i] for this level's CONV2D (and UPCONV2, MLP, …
      * kernels). dst NULL: only return the bytes needed. */
     size_t (*pack_conv)(void *dst, const float *w, int o, int kh, int kw, int i);
+    /* The same for bytes (nn/int8.h): operands of type UM_I8. NULL: no kernel here takes them. */
+    size_t (*pack_int8)(void *dst, const struct um_int8_layer *l);
+    bool int8; /* they are so much quicker that the precision is offered */
 };
 /* Every level this machine can run, best first, NULL-terminated; the last is "c" (op_ref only). */
 const struct um_ops *const *um_ops_host(void);

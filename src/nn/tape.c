@@ -23,8 +23,13 @@ static um_status attach_ops(um_device *dev)
     um_device_lock(dev);
     if (!dev->ops) { /* written once: whoever has a tape reads it without the lock */
         st = dev->caps.launches ? um_ops_choose_gpu(dev, &ops) : um_ops_choose(&ops);
+        if (st == UM_OK && dev->int8 && !ops->int8)
+            st = um_fail(UM_EUNSUPPORTED,
+                         "precision int8: level %s of this processor has none (AVX-512 VNNI has), "
+                         "want fp32",
+                         ops->name);
         dev->isa = st == UM_OK ? ops->name : dev->isa;
-        dev->ops = ops;
+        dev->ops = st == UM_OK ? ops : NULL;
     }
     um_device_unlock(dev);
     return st;
@@ -56,6 +61,7 @@ struct um_params {
     um_buf *buf;
     struct block *first, *last;
     size_t size;
+    struct um_quant *quant;
     um_status status;
 };
 
@@ -171,6 +177,16 @@ um_status um_params_upload(um_params *p)
 size_t um_params_bytes(const um_params *p)
 {
     return p->size;
+}
+
+void um_params_quantise(um_params *p, struct um_quant *q)
+{
+    p->quant = q;
+}
+
+struct um_quant *um_params_quant(const um_params *p)
+{
+    return p->quant;
 }
 
 um_device *um_params_device(const um_params *p)

@@ -42,6 +42,9 @@ void *um_params_reserve(um_params *p, size_t size, um_const *out);
 um_status um_params_upload(um_params *p); /* one upload, stage setup (more of more than 256 MB);
                                              frees the staging area; reports the sticky status */
 size_t um_params_bytes(const um_params *p);
+/* Dense weights that are packed from now on are q's to pack (nn/quant.h); NULL: as floats. */
+void um_params_quantise(um_params *p, struct um_quant *q);
+struct um_quant *um_params_quant(const um_params *p);
 um_device *um_params_device(const um_params *p);
 void um_params_fail(um_params *p, um_status st); /* make the status sticky */
 

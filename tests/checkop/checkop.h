@@ -69,6 +69,9 @@ uint16_t half_bits(enum um_dtype dtype, float v);
 struct packing {
     float *plain; /* [o][kh][kw][i]; NULL: the operand is used as it is */
     int o, kh, kw, i;
+    bool bytes; /* packed as bytes, of inputs in this range */
+    struct um_range range;
+    uint8_t *shift; /* [i] */
 };
 
 union args {
@@ -131,6 +134,8 @@ extern const char *const act_names[]; /* for job.what */
 /* Which operands are halves, and all of those and the weights rounded: the reference gets the same
  * numbers. */
 void round_operands(struct job *job, enum um_dtype act);
+/* Makes weights of a convolution bytes. False: there are none. */
+bool use_bytes(struct job *job);
 /* Views of a job's operands with weights packed for a level; `out` gets fresh outputs. */
 void views(const struct job *job, const struct um_ops *ops, struct um_view *t, struct memory *out);
 void views_free(const struct job *job, struct um_view *t, struct memory *out);

@@ -3,6 +3,7 @@
 #include "checkop.h"
 
 #include "base/half.h"
+#include "nn/quant.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -104,6 +105,7 @@ void job_free(struct job *job)
     for (int i = 0; i < UM_OPERANDS; i++) {
         free(job->m[i].base);
         free(job->pack[i].plain);
+        free(job->pack[i].shift);
     }
 }
 
@@ -174,7 +176,8 @@ void weights(struct job *job, int o, int kh, int kw, int i)
     struct packing *p = &job->pack[job->n++];
     size_t n = (size_t)o * (size_t)(kh * kw) * (size_t)i;
     float scale = sqrtf(3.0f / (float)(kh * kw * i));
-    *p = (struct packing){need(malloc(n * sizeof(float))), o, kh, kw, i};
+    *p = (struct packing){
+        .plain = need(malloc(n * sizeof(float))), .o = o, .kh = kh, .kw = kw, .i = i};
     for (size_t k = 0; k < n; k++)
         p->plain[k] = uniform() * scale;
 }
@@ -183,10 +186,16 @@ void weights(struct job *job, int o, int kh, int kw, int i)
 
 static struct um_view packed(const struct packing *p, const struct um_ops *ops)
 {
-    size_t bytes = ops->pack_conv(NULL, p->plain, p->o, p->kh, p->kw, p->i);
-    struct um_view v = {.dtype = UM_U8, .h = 1, .w = 1, .c = (int)bytes, .ld = (ptrdiff_t)bytes};
+    um_conv conv = {.o = p->o, .kh = p->kh, .kw = p->kw, .i = p->i};
+    size_t bytes = p->bytes ? um_quant_bytes(ops, NULL, &conv, p->plain, p->range, p->shift)
+                            : ops->pack_conv(NULL, p->plain, p->o, p->kh, p->kw, p->i);
+    struct um_view v = {
+        .dtype = p->bytes ? UM_I8 : UM_U8, .h = 1, .w = 1, .c = (int)bytes, .ld = (ptrdiff_t)bytes};
     v.data = need(aligned_alloc(64, (bytes + 63) / 64 * 64));
-    ops->pack_conv(v.data, p->plain, p->o, p->kh, p->kw, p->i);
+    if (p->bytes)
+        um_quant_bytes(ops, v.data, &conv, p->plain, p->range, p->shift);
+    else
+        ops->pack_conv(v.data, p->plain, p->o, p->kh, p->kw, p->i);
     return v;
 }
 
@@ -236,6 +245,22 @@ void round_operands(struct job *job, enum um_dtype act)
         for (int k = 0; p->plain && k < p->o * p->kh * p->kw * p->i; k++)
             p->plain[k] = half_value(act, half_bits(act, p->plain[k]));
     }
+}
+
+bool use_bytes(struct job *job)
+{
+    bool any = false;
+    for (int i = 0; i < job->n; i++) {
+        struct packing *p = &job->pack[i];
+        if (!p->plain || chance(20))
+            continue;
+        p->bytes = any = true;
+        p->range = (struct um_range){chance(25) ? 0 : -1.5f + uniform(), 1.5f + uniform()};
+        p->shift = need(malloc((size_t)p->i));
+        for (int k = 0; k < p->i; k++)
+            p->shift[k] = (uint8_t)pick(0, 2);
+    }
+    return any;
 }
 
 /* ---- references of blocks ---- */

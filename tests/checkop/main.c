@@ -136,9 +136,18 @@ static int cases_of(const struct op_case *g, bool on_host)
     return ((fewer ? 8 + g->cases / 4 : g->cases) + share - 1) / share;
 }
 
+/* Sums of bytes are exact, but in a block what becomes bytes was computed: where it differs in its
+ * last bit it may become the next byte. */
+static const double BYTE_FLIPS = 1e-2;
+
+static bool takes_bytes(enum um_op op)
+{
+    return op == UM_OP_CONV2D || op == UM_OP_MLP || op == UM_OP_MBCONV || op == UM_OP_WINDOW_BLOCK;
+}
+
 /* One random call against every level whose activations are of type `act`. */
-static bool check_case(const struct op_case *g, int k, enum um_dtype act, const struct um_ops *base,
-                       uint64_t seed, um_pool *const *pools)
+static bool check_case(const struct op_case *g, int k, enum um_dtype act, bool bytes,
+                       const struct um_ops *base, uint64_t seed, um_pool *const *pools)
 {
     struct job job = {.tolerance = 0};
     struct um_view want[UM_OPERANDS];
@@ -148,17 +157,24 @@ static bool check_case(const struct op_case *g, int k, enum um_dtype act, const 
     g->random(&job);
     job.halves = g->halves;
     round_operands(&job, act);
+    if (bytes && !use_bytes(&job)) {
+        job_free(&job);
+        return true;
+    }
+    if (bytes && g->op != UM_OP_CONV2D)
+        job.tolerance = BYTE_FLIPS;
     views(&job, base, want, out);
     if (job.reference)
         job.reference(&job, pools[1], want);
     else
         run(&job, base, pools[1], want);
     for (int l = 0; levels[l] && ok; l++)
-        if (levels[l]->act == act && takes_part(levels[l], base, g->op) &&
-            k < cases_of(g, levels[l]->launches))
+        if (levels[l]->act == act && (!bytes || levels[l]->pack_int8) &&
+            takes_part(levels[l], base, g->op) && k < cases_of(g, levels[l]->launches))
             ok = check_level(&job, levels[l], want, pools);
     if (!ok)
-        printf("  case %d of --seed %llu %s\n", k, (unsigned long long)seed, um_op_name(g->op));
+        printf("  case %d%s of --seed %llu %s\n", k, bytes ? " as bytes" : "",
+               (unsigned long long)seed, um_op_name(g->op));
     views_free(&job, want, out);
     job_free(&job);
     return ok;
@@ -171,10 +187,11 @@ static bool check_op(const struct op_case *g, const struct um_ops *base, uint64_
     for (int l = 0; levels[l]; l++)
         any = any || takes_part(levels[l], base, g->op);
     for (int k = 0; any && k < cases_of(g, false) && ok; k++)
-        ok = check_case(g, k, UM_F32, base, seed, pools);
+        ok = check_case(g, k, UM_F32, false, base, seed, pools) &&
+             (!takes_bytes(g->op) || check_case(g, k, UM_F32, true, base, seed, pools));
     for (int k = 0; any && k < cases_of(g, true) && ok; k++)
-        ok = check_case(g, k, UM_F16, base, seed, pools) &&
-             check_case(g, k, UM_BF16, base, seed, pools);
+        ok = check_case(g, k, UM_F16, false, base, seed, pools) &&
+             check_case(g, k, UM_BF16, false, base, seed, pools);
     return ok;
 }
 

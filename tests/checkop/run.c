@@ -12,7 +12,7 @@
 
 #ifdef UM_EMU512 /* the 16-lane kernels on pairs of 8-lane registers: on machines without AVX-512 \
                   */
-UM_LEVEL(emu512, "emu512")
+UM_LEVEL(emu512, "emu512", false)
 #endif
 
 const struct um_ops *levels[16];

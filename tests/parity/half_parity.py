@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What fp16 and bf16 change on a GPU: the whole pipeline against fp32 on the processor, on phantom frames with truth.
+"""What fp16 and bf16 change on a GPU, and int8 on the processor: the whole pipeline against fp32 there, on phantom frames with truth.
 
-On frames whose fp32 score is at least 0.5: the share of best boxes within 1 px (fp16) or 2 px (bf16) of fp32, and of mask
+On frames whose fp32 score is at least 0.5: the share of best boxes within 1 px (fp16) or 2 px (bf16, int8) of fp32, and of mask
 boundary points within 1 px of fp32's boundary. Over all frames: AP50 of the best box and Dice of the mask against truth.
 """
 
@@ -17,11 +17,25 @@ import numpy as np
 from pycocotools import mask as coco
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMITS = {"fp16": 1.0, "bf16": 2.0}
+LIMITS = {"fp16": 1.0, "bf16": 2.0, "int8": 2.0}
 
 
-def packets(args, source, device, precision):
-    command = [args.binary, "run", source, "--device", device, "--precision", precision, "-q", "--conf", "0", "--mask-clean", "0", "-o", "jsonl:-"]
+def calibrated(args, folder):
+    """Options that name both models with plans for int8, made on frames of another seed."""
+    options = []
+    for role, model, size in (("detector", args.detector, args.det_size), ("segmenter", args.segmenter, args.sam_size)):
+        out = str(folder / f"{role}.safetensors")
+        command = [args.binary, "convert", model, out, "--precision", "int8", "--calibrate", "phantom:seed=77,frames=32"]
+        done = subprocess.run(command + (["--det-size", str(size)] if size else []), capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.strip()}")
+        print(f"{role}: {done.stderr.strip().splitlines()[-2]}", flush=True)
+        options += [f"--{role}", out]
+    return options
+
+
+def packets(args, source, device, precision, models):
+    command = [args.binary, "run", source, "--device", device, "--precision", precision, "-q", "--conf", "0", "--mask-clean", "0", "-o", "jsonl:-"] + models
     for option in ("det_size", "sam_size"):
         if getattr(args, option):
             command += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
@@ -96,7 +110,10 @@ def read_truth(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=os.environ.get("ULTRAMOTION", str(ROOT / "build" / "ultramotion")))
-    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--device", default="cuda:0", help="for int8: cpu")
+    parser.add_argument("--precision", action="append", choices=list(LIMITS), help="default: fp16 and bf16")
+    parser.add_argument("--detector", default=str(ROOT / "models" / "dfine_n_bone_320.safetensors"))
+    parser.add_argument("--segmenter", default=str(ROOT / "models" / "mobile_sam_bone_256.safetensors"))
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--seed", type=int, default=900500)
     parser.add_argument("--det-size", type=int, default=0)
@@ -114,11 +131,13 @@ def main():
         subprocess.run([args.binary, "phantom", "-o", name, "--frames", str(args.frames), "--seed", str(args.seed)], check=True,
                        capture_output=True)
         truth, source = read_truth(folder), str(folder / "frames")
-        reference = packets(args, source, "cpu", "fp32")
+        models = ["--detector", args.detector, "--segmenter", args.segmenter]
+        reference = packets(args, source, "cpu", "fp32", models)
         base = ap50(reference, truth), dice(reference, truth)
         print(f"{args.frames} phantom frames, seed {args.seed}, {args.device} against fp32 on cpu: AP50 {base[0]:.4f}, Dice {base[1]:.4f}")
-        for precision, limit in LIMITS.items():
-            found = packets(args, source, args.device, precision)
+        for precision in args.precision or ("fp16", "bf16"):
+            limit = LIMITS[precision]
+            found = packets(args, source, args.device, precision, calibrated(args, folder) if precision == "int8" else models)
             near = seen = points = close = 0
             for a, b in zip(reference, found):
                 if a["score"] < 0.5:

@@ -9,11 +9,13 @@
 #ifndef UM_NN_SIMD_GEMM_H
 #define UM_NN_SIMD_GEMM_H
 
+#include "nn/int8.h"
 #include "nn/op.h"
 #include "nn/simd/vec.h"
 
 struct gemm {
     const float *b;    /* packed */
+    const void *b8;    /* packed by pack_int8; instead of b */
     const float *bias; /* [n] or NULL */
     int k, n;
     enum um_act act; /* then as struct um_conv_opts says */
@@ -42,6 +44,33 @@ void UM_NAME(gemm_block)(const struct gemm *g, const float *a, ptrdiff_t lda, in
 void UM_NAME(gemm_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
                         int panel1);
 
+/* ---- on bytes (nn/int8.h): where a gemm has b8, the functions above quantise rows of A as they
+ * read them ---- */
+
+size_t UM_NAME(pack_int8)(void *dst, const struct um_int8_layer *l);
+
+/* Rows by address, as struct gemm_rows; up to 3 bytes behind each run are read. */
+struct gemm8_rows {
+    const uint8_t *const *a;
+    float *const *c;
+    const float *const *add;
+    int taps;
+};
+void UM_NAME(gemm8_rows)(const struct gemm *g, const struct gemm8_rows *r, int rows, int panel0,
+                         int panel1);
+/* Quantise rows of c floats, ldx floats apart, to bytes without gaps. Whole vectors are stored: up
+ * to VL bytes behind them are lost. */
+void UM_NAME(gemm8_quantise)(uint8_t *to, const float *x, ptrdiff_t ldx, int rows, int c,
+                             const float *inv, int32_t zero);
+/* um_gemm_rows() of a gemm with b8. */
+void UM_NAME(gemm8_read)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
+                         int panel1);
+
+UM_INLINE int gemm8_depth(int k) /* bytes that a run of k takes among the panels */
+{
+    return (k + 3) / 4 * 4;
+}
+
 /* The epilogue on n finished sums: act, then LAB, then add (if add_last; may be NULL). */
 void UM_NAME(gemm_finish)(const struct gemm *g, float *c, const float *add, int n);
 
@@ -63,6 +92,20 @@ struct gemm_split UM_NAME(gemm_split)(int m, int n, int k, int row_floats, int t
 #define um_gemm_rows UM_NAME(gemm_rows)
 #define um_gemm_finish UM_NAME(gemm_finish)
 #define um_gemm_split UM_NAME(gemm_split)
+#define um_gemm8_rows UM_NAME(gemm8_rows)
+#define um_gemm8_quantise UM_NAME(gemm8_quantise)
+#define um_gemm8_read UM_NAME(gemm8_read)
+
+/* k x n weights as a kernel's operands hold them, floats or (UM_I8) bytes, and a bias. */
+UM_INLINE struct gemm gemm_of(const struct um_view *w, const struct um_view *bias, int k, int n)
+{
+    bool bytes = w->dtype == UM_I8;
+    return (struct gemm){.b = bytes ? NULL : w->data,
+                         .b8 = bytes ? w->data : NULL,
+                         .bias = bias->data,
+                         .k = k,
+                         .n = n};
+}
 
 UM_INLINE int split_at(int n, int parts, int i) /* where part i of n begins */
 {

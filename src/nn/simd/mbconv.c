@@ -117,17 +117,14 @@ void UM_NAME(mbconv)(const struct um_call *call)
     int threads = um_pool_threads(call->pool), nr = um_gemm_nr(a->hidden);
     struct job j = {
         .call = call,
-        .expand =
-            {.b = t[2].data, .bias = t[3].data, .k = x->c, .n = a->hidden, .act = UM_ACT_GELU},
-        .project = {.b = t[6].data,
-                    .bias = t[7].data,
-                    .k = a->hidden,
-                    .n = out->c,
-                    .act = a->residual ? UM_ACT_GELU : UM_ACT_NONE},
+        .expand = gemm_of(&t[2], &t[3], x->c, a->hidden),
+        .project = gemm_of(&t[6], &t[7], a->hidden, out->c),
         .gelu = {.act = UM_ACT_GELU},
         .width = a->hidden,
         .groups = 1,
     };
+    j.expand.act = UM_ACT_GELU;
+    j.project.act = a->residual ? UM_ACT_GELU : UM_ACT_NONE;
     for (int width = GROUP / nr * nr; width >= nr; width -= nr)
         if (a->hidden % width == 0) {
             j.width = width;

@@ -78,11 +78,11 @@ void UM_NAME(mlp)(const struct um_call *call)
     const struct um_mlp_args *a = call->args;
     const struct um_view *t = call->t, *out = &t[0], *x = &t[1];
     int threads = um_pool_threads(call->pool), c = x->c;
-    struct job j = {
-        .call = call,
-        .fc1 = {.b = t[4].data, .bias = t[5].data, .k = c, .n = a->hidden, .act = a->act},
-        .fc2 = {.b = t[6].data, .bias = t[7].data, .k = a->hidden, .n = out->c},
-        .rows = out->h * out->w};
+    struct job j = {.call = call,
+                    .fc1 = gemm_of(&t[4], &t[5], c, a->hidden),
+                    .fc2 = gemm_of(&t[6], &t[7], a->hidden, out->c),
+                    .rows = out->h * out->w};
+    j.fc1.act = a->act;
 
     if (j.rows <= FEW_ROWS &&
         (size_t)j.rows * (size_t)(c + a->hidden) * sizeof(float) <= UM_POOL_SCRATCH) {

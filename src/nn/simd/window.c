@@ -303,8 +303,8 @@ void UM_NAME(window_block)(const struct um_call *call)
     if (block_room_of(&b, &r, &job.s, job.tables, NULL) * sizeof(float) > UM_POOL_SCRATCH)
         job.tables = 1;
     job.windows_per_item = windows_per_item(&job);
-    job.qkv = (struct gemm){.b = t[4].data, .bias = t[5].data, .k = c, .n = 3 * c};
-    job.proj = (struct gemm){.b = t[8].data, .bias = t[9].data, .k = c, .n = c};
+    job.qkv = gemm_of(&t[4], &t[5], c, 3 * c);
+    job.proj = gemm_of(&t[8], &t[9], c, c);
     um_pool_run(call->pool, (job.s.windows + job.windows_per_item - 1) / job.windows_per_item,
                 block_item, &job);
 }

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the products on floats (gemm.c) and on bytes (gemm8.c) share: the shapes of their tiles, and
+ * what happens to finished sums. */
+#ifndef UM_NN_SIMD_GEMM_TILE_H
+#define UM_NN_SIMD_GEMM_TILE_H
+
+#include "nn/simd/gemm.h"
+#include "nn/simd/math.h"
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
+
+/* Tiles of MR rows x NV vectors. What limits them are registers (MR*NV sums, NV vectors of B, one
+ * broadcast of A) and loads per FMA, (MR + NV) / (MR*NV), which must stay well under the machine's
+ * ratio of loads to FMAs. */
+#if VL == 8
+enum { NV_MAX = 2, MR_MAX = 8 };
+static const int tile_rows[NV_MAX + 1] = {0, 8, 6};
+#else
+enum { NV_MAX = 5, MR_MAX = 9 };
+static const int tile_rows[NV_MAX + 1] = {0, 8, 8, 9, 6, 5};
+#endif
+
+/* One tile: `left` columns of the panel are real. */
+struct tile {
+    const struct gemm *g;
+    const float *const *a; /* [row*taps + tap] */
+    const uint8_t *const *a8;
+    float *const *c;
+    const float *const *add; /* NULL: none */
+    const float *b;
+    const int8_t *b8;
+    const float *scale; /* of the panel's columns, and where their sums start */
+    const int32_t *start;
+    int taps, depth; /* depth numbers per tap */
+    int col, left;
+};
+typedef void tile_fn(const struct tile *t);
+
+/* A check of each load would keep the sums out of registers and take twenty times as long: what a
+ * tile touches is checked before it runs instead. */
+#ifdef __SANITIZE_ADDRESS__
+__attribute__((noinline)) static void check_range(const void *p, ptrdiff_t bytes)
+{
+    volatile const char *bad = __asan_region_is_poisoned((void *)(uintptr_t)p, (size_t)bytes);
+    if (bad)
+        (void)*bad; /* is reported */
+}
+
+static void check_tile(const struct tile *t, int rows, int columns)
+{
+    enum { F = sizeof(float) };
+    ptrdiff_t real = F * (t->left < columns ? t->left : columns), all = F * (ptrdiff_t)columns;
+    ptrdiff_t size = t->b8 ? 1 : F, depth = size * t->depth;
+    check_range(t->b8 ? (const void *)t->b8 : t->b, t->taps * depth * columns);
+    for (int i = 0; i < rows * t->taps; i++)
+        check_range(t->b8 ? (const void *)t->a8[i] : t->a[i], depth);
+    for (int m = 0; m < rows; m++) {
+        check_range(t->c[m] + t->col, real);
+        if (t->add)
+            check_range(t->add[m] + t->col, real);
+    }
+    if (t->g->bias)
+        check_range(t->g->bias + t->col, real);
+    if (t->b8) {
+        check_range(t->scale, all);
+        check_range(t->start, all);
+    }
+}
+#define UNCHECKED __attribute__((no_sanitize("address", "undefined")))
+#else
+#define check_tile(t, rows, columns) (void)0
+#define UNCHECKED
+#endif
+
+/* Cheap in registers; the others run over the spilled tile, because their constants do not fit
+ * beside the sums. */
+UM_INLINE bool act_is_cheap(enum um_act act)
+{
+    return act == UM_ACT_NONE || act == UM_ACT_RELU || act == UM_ACT_CLAMP;
+}
+
+UM_INLINE void finish_full(const struct tile *t, const float *sums, int m, int nv, enum um_act act)
+{
+    const struct gemm *g = t->g;
+    for (int r = 0; r < m; r++) {
+        float *c = t->c[r] + t->col;
+        const float *add = t->add ? t->add[r] + t->col : NULL;
+        for (int v = 0; v < nv; v++, sums += VL, c += VL) {
+            vf x = um_activate(act, g->limit, vf_load(sums));
+            if (g->lab_scale != 0)
+                x = vf_fma(x, vf_set1(g->lab_scale), vf_set1(g->lab_shift));
+            if (add && g->add_last)
+                x += vf_load(add + v * VL);
+            vf_store(c, x);
+        }
+    }
+}
+
+/* What does not fit in registers, from sums [m][nr] (to which `add` has been added unless it comes
+ * last). */
+static __attribute__((noinline)) void finish_tile(const struct tile *t, const float *sums, int m,
+                                                  int nr)
+{
+    const struct gemm *g = t->g;
+    if (t->left >= nr) {
+        if (g->act == UM_ACT_GELU)
+            finish_full(t, sums, m, nr / VL, UM_ACT_GELU);
+        else if (g->act == UM_ACT_SILU)
+            finish_full(t, sums, m, nr / VL, UM_ACT_SILU);
+        else
+            finish_full(t, sums, m, nr / VL, g->act);
+        return;
+    }
+    for (int r = 0; r < m; r++) {
+        float *c = t->c[r] + t->col;
+        const float *add = t->add ? t->add[r] + t->col : NULL;
+        for (int i = 0; i < t->left; i += VL) {
+            int n = t->left - i < VL ? t->left - i : VL;
+            vf x = vf_load(sums + r * nr + i);
+            if (add && !g->add_last)
+                x += vf_load_n(add + i, n);
+            vf_store_n(c + i, x, n);
+        }
+        um_gemm_finish(g, c, add, t->left);
+    }
+}
+
+/* From the sums (bias included) of a tile in registers to memory. */
+UNCHECKED UM_INLINE void tile_store(const struct tile *t, vf acc[MR_MAX][NV_MAX], const int M,
+                                    const int NV)
+{
+    const struct gemm *g = t->g;
+    bool full = t->left >= NV * VL;
+
+    if (full && t->add && !g->add_last)
+        UM_UNROLL
+    for (int m = 0; m < M; m++) {
+        const float *add = t->add[m] + t->col;
+        UM_UNROLL
+        for (int v = 0; v < NV; v++)
+            acc[m][v] += vf_load(add + v * VL);
+    }
+    if (!full || !act_is_cheap(g->act)) {
+        float sums[MR_MAX * NV_MAX * VL];
+        UM_UNROLL
+        for (int m = 0; m < M; m++)
+            UM_UNROLL
+        for (int v = 0; v < NV; v++)
+            vf_store(sums + (m * NV + v) * VL, acc[m][v]);
+        finish_tile(t, sums, M, NV * VL);
+        return;
+    }
+    if (g->act != UM_ACT_NONE) {
+        vf lo = vf_set1(g->act == UM_ACT_RELU ? 0 : -g->limit);
+        vf hi = vf_set1(g->act == UM_ACT_RELU ? __builtin_inff() : g->limit);
+        UM_UNROLL
+        for (int m = 0; m < M; m++)
+            UM_UNROLL
+        for (int v = 0; v < NV; v++)
+            acc[m][v] = vf_min(hi, vf_max(lo, acc[m][v]));
+    }
+    if (g->lab_scale != 0) {
+        vf scale = vf_set1(g->lab_scale), shift = vf_set1(g->lab_shift);
+        UM_UNROLL
+        for (int m = 0; m < M; m++)
+            UM_UNROLL
+        for (int v = 0; v < NV; v++)
+            acc[m][v] = vf_fma(acc[m][v], scale, shift);
+    }
+    if (t->add && g->add_last)
+        UM_UNROLL
+    for (int m = 0; m < M; m++) {
+        const float *add = t->add[m] + t->col;
+        UM_UNROLL
+        for (int v = 0; v < NV; v++)
+            acc[m][v] += vf_load(add + v * VL);
+    }
+    UM_UNROLL
+    for (int m = 0; m < M; m++) {
+        float *c = t->c[m] + t->col;
+        UM_UNROLL
+        for (int v = 0; v < NV; v++)
+            vf_store(c + v * VL, acc[m][v]);
+    }
+}
+
+#define TILE(m, nv)                                             \
+    UNCHECKED static void tile_##m##x##nv(const struct tile *t) \
+    {                                                           \
+        check_tile(t, m, (nv)*VL);                              \
+        tile_run(t, m, nv);                                     \
+    }
+#define TILES5(nv) TILE(1, nv) TILE(2, nv) TILE(3, nv) TILE(4, nv) TILE(5, nv)
+#define TILES6(nv) TILES5(nv) TILE(6, nv)
+#define TILES8(nv) TILES6(nv) TILE(7, nv) TILE(8, nv)
+#define ROW5(nv) NULL, tile_1x##nv, tile_2x##nv, tile_3x##nv, tile_4x##nv, tile_5x##nv
+#define ROW6(nv) ROW5(nv), tile_6x##nv
+#define ROW8(nv) ROW6(nv), tile_7x##nv, tile_8x##nv
+
+/* The functions of all tiles, made of tile_run(), and tiles[vectors][rows] of them. */
+#if VL == 8
+#define UM_TILES \
+    TILES8(1)    \
+    TILES6(2)    \
+    static tile_fn *const tiles[NV_MAX + 1][MR_MAX + 1] = {{NULL}, {ROW8(1)}, {ROW6(2)}};
+#else
+#define UM_TILES                                            \
+    TILES8(1)                                               \
+    TILES8(2)                                               \
+    TILES8(3)                                               \
+    TILE(9, 3)                                              \
+    TILES6(4)                                               \
+    TILES5(5)                                               \
+    static tile_fn *const tiles[NV_MAX + 1][MR_MAX + 1] = { \
+        {NULL}, {ROW8(1)}, {ROW8(2)}, {ROW8(3), tile_9x3}, {ROW6(4)}, {ROW5(5)}};
+#endif
+
+#endif

@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Networks on bytes: how a plan is found, written, read and obeyed, and that what is found on bytes
+ * is what is found on floats. */
+#include "base/mem.h"
+#include "nn/op_level.h"
+#include "nn/quant.h"
+
+#include "fixture.h"
+#include "scratch.h"
+
+#include <math.h>
+
+/* ---- plans ---- */
+
+TEST(a_plan_reads_back)
+{
+    static const char TEXT[] = "-0.25 3.5 41.2 image_encoder.neck.0 01207\n"
+                               "- - 12.0 backbone.stem.stem2a.conv -\n"
+                               "0 1 30.0 encoder.lateral_convs.0.conv 0\n";
+    um_quant *q = NULL;
+    char *text = NULL;
+    CHECK_OK(um_quant_parse(&q, TEXT, "here"));
+    CHECK_EQ(um_quant_count(q), 3);
+    CHECK(um_quant_at(q, 0)->bytes && !um_quant_at(q, 1)->bytes);
+    CHECK(um_quant_at(q, 0)->range.lo == -0.25f && um_quant_at(q, 0)->range.hi == 3.5f);
+    CHECK(um_quant_at(q, 0)->inputs == 5 && um_quant_at(q, 0)->shift[4] == 7);
+    CHECK_OK(um_quant_print(q, &text));
+    CHECK_STR(text, TEXT);
+    um_free(text);
+    um_quant_close(&q);
+}
+
+TEST(a_plan_that_means_nothing_is_refused)
+{
+    static const char *const WRONG[] = {
+        "x",
+        "\n",
+        "0 1 30\n",
+        "0 1 30 no.shifts\n",
+        "0 1 30 too.far 0128\n",
+        "- - 30 floats 0\n",
+        "0 1 30 a.name.without.an.end 0",
+        "0.5 1 30 above.zero 0\n",
+        "-2 -1 30 below.zero 0\n",
+        "0 0 30 nothing 0\n",
+        "0 nan 30 no.number 0\n",
+        "0 inf 30 no.number 0\n",
+        "0 1e39 30 too.much 0\n",
+        "- 1 30 half 0\n",
+        "0 1 loud name 0\n",
+        "0  1 30 two.spaces 0\n",
+    };
+    for (size_t i = 0; i < sizeof WRONG / sizeof *WRONG; i++) {
+        char text[128];
+        um_quant *q = NULL;
+        snprintf(text, sizeof text, "0 1 30 first 0\n%s", WRONG[i]);
+        CHECK_MSG(um_quant_parse(&q, text, "here") == UM_EFORMAT, "%s", WRONG[i]);
+        CHECK(q == NULL);
+        CHECK_MSG(strstr(um_last_error(), "here") && strstr(um_last_error(), "line 2"), "%s",
+                  um_last_error());
+    }
+}
+
+/* One layer of 32 -> 32 channels on 64 pixels, as the identity; its output. */
+static void run_layer(um_quant *q, enum um_quant_use use, const float *x, float *y)
+{
+    enum { C = 32, N = 64 };
+    float w[C * C] = {0};
+    um_device_settings s;
+    um_device *dev = NULL;
+    um_params *p = NULL;
+    um_tape *t = NULL;
+    um_buf *in = NULL, *out = NULL;
+    um_device_settings_default(&s);
+    s.name = "cpu";
+    s.threads = 1;
+    for (int i = 0; i < C; i++)
+        w[i * C + i] = 1;
+    CHECK_OK(um_device_open(&dev, &s));
+    CHECK_OK(um_quant_attach(q, dev, use));
+    CHECK_OK(um_params_open(&p, dev));
+    um_quant_begin(q);
+    um_params_quantise(p, q);
+    um_quant_name(q, "the.layer.weight");
+    um_conv conv = um_linear_pack(p, w, NULL, C, C);
+    CHECK(conv.bytes);
+    CHECK(um_quant_missed(q) == NULL);
+    CHECK_OK(um_params_upload(p));
+    CHECK_OK(um_buf_open(&in, dev, N * C * sizeof *x, "x"));
+    CHECK_OK(um_buf_open(&out, dev, N * C * sizeof *x, "y"));
+    CHECK_OK(um_upload_now(dev, in, 0, x, N * C * sizeof *x, UM_STAGE_SETUP, "x"));
+    CHECK_OK(um_tape_open(&t, dev, "layer"));
+    um_conv2d(t, &conv, um_tape_buffer(t, in, 0, UM_F32, 8, 8, C),
+              .out = um_tape_buffer(t, out, 0, UM_F32, 8, 8, C));
+    CHECK_OK(um_tape_compile(t));
+    CHECK_OK(um_tape_run(t, UM_QUEUE_MAIN));
+    CHECK_OK(um_download_now(dev, y, out, 0, N * C * sizeof *y, UM_STAGE_DEBUG, "y"));
+    um_tape_close(&t);
+    um_params_close(&p);
+    um_buf_close(&in);
+    um_buf_close(&out);
+    um_device_close(&dev);
+}
+
+TEST(a_range_has_the_least_error)
+{
+    enum { N = 64 * 32 };
+    static float x[N], y[N];
+    um_quant *q = NULL;
+    uint32_t seed = 1;
+    for (int i = 0; i < N; i++) { /* -1..3, and one far outlier */
+        seed = seed * 1664525u + 1013904223u;
+        x[i] = (float)(seed >> 8) * 0x1p-24f * 4 - 1;
+    }
+    x[77] = 60; /* in channel 13: 16 times the others */
+    CHECK_OK(um_quant_open(&q));
+    run_layer(q, UM_QUANT_CHANNELS, x, y);
+    CHECK(memcmp(x, y, sizeof x) == 0);
+    um_quant_find_channels(q);
+    CHECK_EQ(um_quant_count(q), 1);
+    struct um_quant_layer *l = um_quant_at(q, 0);
+    CHECK_STR(l->name, "the.layer");
+    CHECK_EQ(l->inputs, 32);
+    for (int i = 0; i < 32; i++)
+        CHECK_EQ(l->shift[i], i == 13 ? 0 : 4);
+    run_layer(q, UM_QUANT_RANGES, x, y);
+    CHECK(memcmp(x, y, sizeof x) == 0);
+    um_quant_find_ranges(q);
+    CHECK_MSG(l->range.lo < -14 && l->range.lo > -17 && l->range.hi > 46 && l->range.hi <= 60.1f,
+              "%g, %g", (double)l->range.lo, (double)l->range.hi);
+    run_layer(q, UM_QUANT_SCORES, x, y);
+    CHECK(memcmp(x, y, sizeof x) == 0);
+    um_quant_find_scores(q);
+    CHECK_MSG(l->bytes && l->snr > 30 && l->snr < 50, "%g dB", l->snr);
+    run_layer(q, UM_QUANT_APPLY, x, y);
+    float step = (l->range.hi - l->range.lo) / 255;
+    for (int i = 0; i < N; i++)
+        CHECK_MSG(i == 77 || fabsf(x[i] - y[i]) <= step * (i % 32 == 13 ? 0.51f : 0.51f / 16),
+                  "%d: %g, want %g", i, (double)y[i], (double)x[i]);
+    um_quant_close(&q);
+}
+
+/* ---- files ---- */
+
+/* A device on bytes. Where the machine offers none, with the kernels that exist for tests. */
+static um_device *open_int8(const char *name, int threads)
+{
+    um_device_settings s;
+    um_device *dev = NULL;
+    const struct um_ops *ops = NULL;
+    um_device_settings_default(&s);
+    s.name = name;
+    s.threads = threads;
+    s.precision = "int8";
+    if (um_device_open(&dev, &s) != UM_OK || um_ops_choose(&ops) != UM_OK)
+        fixture_die("device");
+    for (const struct um_ops *const *all = um_ops_host(); !ops->pack_int8; all++)
+        ops = *all;
+    dev->ops = ops;
+    dev->isa = ops->name;
+    return dev;
+}
+
+TEST(a_level_without_it_says_so)
+{
+    for (const struct um_ops *const *all = um_ops_host(); *all; all++) {
+        um_device_settings s;
+        um_device *dev = NULL;
+        um_detector *d = NULL;
+        um_device_settings_default(&s);
+        s.name = "cpu";
+        s.precision = "int8";
+        setenv("ULTRAMOTION_CPU", (*all)->name, 1);
+        CHECK_OK(um_device_open(&dev, &s));
+        CHECK_STR(um_device_precision(dev), "int8");
+        um_status st = um_detector_open(&d, dev, DETECTOR_FILE, 0);
+        if ((*all)->int8) {
+            CHECK_EQ(st, UM_EFORMAT);
+            CHECK(strstr(um_last_error(), "convert --precision int8 --calibrate SOURCE"));
+        } else {
+            CHECK_EQ(st, UM_EUNSUPPORTED);
+            CHECK(strstr(um_last_error(), (*all)->name) && strstr(um_last_error(), "fp32"));
+        }
+        um_device_close(&dev);
+    }
+    unsetenv("ULTRAMOTION_CPU");
+}
+
+TEST(a_plan_of_another_network_is_refused)
+{
+    static const char *const plan[] = {"int8", "0 1 30 no.such.layer 0\n", NULL};
+    um_device *dev = open_int8("cpu", 1);
+    um_detector *d = NULL;
+    const char *file = in_scratch("other.safetensors");
+    CHECK_OK(um_model_convert(DETECTOR_FILE, file, "fp32", 0, plan));
+    CHECK_EQ(um_detector_open(&d, dev, file, 0), UM_EFORMAT);
+    CHECK_MSG(strstr(um_last_error(), "no.such.layer"), "%s", um_last_error());
+    um_device_close(&dev);
+}
+
+/* ---- whole networks ---- */
+
+enum { MOST = 5 };
+
+struct frames {
+    um_frame *frame[MOST];
+    float box[MOST][4];
+    int n;
+};
+
+static int few(void) /* where kernels are slow */
+{
+    const struct um_ops *ops = NULL;
+    return SANITIZED || um_ops_choose(&ops) != UM_OK || strcmp(ops->name, "c") == 0 ? 2 : MOST;
+}
+
+static void read_frames(struct frames *f, int seed, int n)
+{
+    char spec[64];
+    *f = (struct frames){.n = n};
+    um_source *source = NULL;
+    snprintf(spec, sizeof spec, "phantom:seed=%d,frames=%d,empty=0", seed, n);
+    CHECK_OK(um_source_open(&source, spec, NULL));
+    for (int i = 0; i < n; i++) {
+        um_truth truth;
+        um_truth_default(&truth);
+        CHECK_OK(um_source_read(source, &f->frame[i]));
+        CHECK_OK(um_source_truth(source, &truth));
+        memcpy(f->box[i], truth.box, sizeof truth.box);
+    }
+    um_source_close(&source);
+}
+
+static void frames_close(struct frames *f)
+{
+    for (int i = 0; i < f->n; i++)
+        um_frame_unref(&f->frame[i]);
+}
+
+/* A model with its plan, found on some frames, as a file. */
+static void calibrate(const char *model, const char *file)
+{
+    struct frames f;
+    read_frames(&f, 4711, few());
+    um_calibration_settings s;
+    um_calibration_settings_default(&s);
+    s.frames = (const um_frame *const *)f.frame;
+    s.boxes = (const float(*)[4])f.box;
+    s.count = f.n;
+    s.threads = 2;
+    CHECK_OK(um_model_calibrate(model, file, NULL, &s));
+    frames_close(&f);
+}
+
+static void detect_all(um_device *dev, const char *file, const struct frames *f, um_box *best)
+{
+    um_detector *d = NULL;
+    CHECK_OK(um_detector_open(&d, dev, file, 0));
+    for (int i = 0; i < f->n; i++) {
+        int n = 0;
+        CHECK_OK(um_detector_run(d, f->frame[i], 0, &best[i], 1, &n));
+        CHECK_EQ(n, 1);
+    }
+    um_detector_close(&d);
+}
+
+TEST(boxes_are_those_of_floats)
+{
+    const char *file = in_scratch("detector.safetensors");
+    struct frames f;
+    calibrate(DETECTOR_FILE, file);
+    read_frames(&f, 815, few());
+    um_box floats[MOST], bytes[MOST], again[MOST];
+    int sure = 0;
+    detect_all(fixture("cpu")->dev, DETECTOR_FILE, &f, floats);
+    for (int turn = 0; turn < 4; turn++) {
+        static const int threads[] = {1, 2, 5, 2};
+        um_device *dev = open_int8(turn == 3 ? "guard" : "cpu", threads[turn]);
+        memset(again, 0, sizeof again);
+        detect_all(dev, file, &f, turn ? again : bytes);
+        CHECK_MSG(!turn || memcmp(again, bytes, (size_t)f.n * sizeof *bytes) == 0,
+                  "run %d differs from the first", turn);
+        um_device_close(&dev);
+    }
+    for (int i = 0; i < f.n; i++) {
+        const um_box *a = &floats[i], *b = &bytes[i];
+        if (a->score < 0.5f)
+            continue;
+        sure++;
+        CHECK(fabsf(a->x0 - b->x0) <= 2 && fabsf(a->y0 - b->y0) <= 2);
+        CHECK(fabsf(a->x1 - b->x1) <= 2 && fabsf(a->y1 - b->y1) <= 2);
+        CHECK(fabsf(a->score - b->score) < 0.05f);
+        CHECK_MSG(memcmp(a, b, sizeof *a) != 0, "these are floats");
+    }
+    CHECK(2 * sure >= f.n);
+    frames_close(&f);
+}
+
+static void outline(um_device *dev, const char *file, const struct frames *f, uint8_t *all)
+{
+    um_segmenter *s = NULL;
+    size_t pixels = (size_t)f->frame[0]->width * (size_t)f->frame[0]->height;
+    CHECK_OK(um_segmenter_open(&s, dev, file, 0));
+    for (int i = 0; i < f->n; i++) {
+        um_image image = {.struct_size = sizeof image,
+                          .data = f->frame[i]->pixels,
+                          .height = f->frame[i]->height,
+                          .width = f->frame[i]->width,
+                          .channels = 1,
+                          .row_bytes = f->frame[i]->stride};
+        um_mask *mask = NULL;
+        CHECK_OK(um_run_segmentation(s, &image, f->box[i], UM_MASK_HOST, &mask));
+        CHECK_OK(um_mask_read(mask, all + pixels * (size_t)i));
+        um_mask_close(&mask);
+    }
+    um_segmenter_close(&s);
+}
+
+TEST(masks_are_those_of_floats)
+{
+    const char *file = in_scratch("segmenter.safetensors");
+    struct frames f;
+    calibrate(SEGMENTER_FILE, file);
+    read_frames(&f, 815, few());
+    size_t pixels = (size_t)f.frame[0]->width * (size_t)f.frame[0]->height,
+           all = pixels * (size_t)f.n;
+    uint8_t *floats = um_zalloc(3 * all), *bytes = floats + all, *again = bytes + all;
+    CHECK(floats);
+    outline(fixture("cpu")->dev, SEGMENTER_FILE, &f, floats);
+    for (int turn = 0; turn < 4; turn++) {
+        static const int threads[] = {1, 2, 5, 2};
+        um_device *dev = open_int8(turn == 3 ? "guard" : "cpu", threads[turn]);
+        outline(dev, file, &f, turn ? again : bytes);
+        CHECK_MSG(!turn || memcmp(again, bytes, all) == 0, "run %d differs from the first", turn);
+        um_device_close(&dev);
+    }
+    size_t both = 0, sum = 0;
+    for (size_t i = 0; i < all; i++) {
+        both += floats[i] & bytes[i];
+        sum += (size_t)floats[i] + bytes[i];
+    }
+    CHECK(sum > 1000);
+    CHECK_MSG(2 * (double)both / (double)sum >= 0.99, "Dice %g", 2 * (double)both / (double)sum);
+    CHECK_MSG(memcmp(floats, bytes, all) != 0, "these are floats");
+    um_free(floats);
+    frames_close(&f);
+    scratch_close();
+}
+
+TEST_MAIN
