@@ -13,6 +13,7 @@ import threading
 import weakref
 from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_long
 from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
+from operator import attrgetter
 from typing import Any, Callable, Generic, TypeVar, overload
 
 ABI = 5  # um_abi() that this file was written for
@@ -614,8 +615,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_image_read": (c_int, [S, PP]),
     "um_image_write_png": (c_int, [S, P, c_int, c_int, c_int]),
     "um_overlay": (c_int, [P, P, PP]),
-    "um_packet_ref": (P, [P]),
-    "um_packet_unref": (None, [PP]),
+    "um_packet_unref": (None, [P]),
     "um_packet_object": (POINTER(Object), [P, c_int]),
     "um_packet_row_bytes": (c_int, [P]),
     "um_packet_object_mask": (None, [P, c_int, P, ctypes.c_uint8]),
@@ -634,8 +634,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_pipeline_set_label": (c_int, [P, c_int]),
     "um_pipeline_set_objects": (c_int, [P, c_int]),
     "um_pipeline_inflight": (c_int, [P]),
-    "um_pipeline_send": (c_int, [P, PP]),
-    "um_pipeline_receive": (c_int, [P, PP]),
+    "um_pipeline_pass": (c_int, [P, PP, P]),
     "um_pipeline_device_bytes": (c_uint64, [P]),
     "um_source_settings_init": (None, [POINTER(SourceSettings), c_size_t]),
     "um_source_open": (c_int, [PP, S, POINTER(SourceSettings)]),
@@ -654,7 +653,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_run_stop": (None, [P]),
     "um_run_join": (c_int, [P]),
     "um_run_stats": (c_int, [P, POINTER(RunCounts)]),
-    "um_run_receive_with_frame": (c_int, [P, c_int, PP, PP]),
+    "um_run_receive_with_frame": (c_int, [P, c_int, P, PP]),
     "um_run_fd": (c_int, [P]),
     "um_run_close": (None, [PP]),
 }
@@ -809,7 +808,8 @@ class Handle:
             raise
 
     def __enter__(self) -> c_void_p:
-        _of_this_process(self._forks, self.what)
+        if self._forks != _forks:
+            _of_this_process(self._forks, self.what)
         with self._lock:
             if self._closed:
                 raise ClosedError(f"{self.what} is closed")
@@ -868,6 +868,11 @@ T = TypeVar("T")
 class Field(Generic[T]):
     """An attribute that is a field of the C struct behind an object (`_struct`), as `convert` gives it; None where the struct's
     field `where` is 0."""
+
+    def __new__(cls, name: str, convert: Callable[[Any], T], where: str | None = None) -> Any:
+        if where is None and convert in (int, float):  # which ctypes gives: no Python runs, it is slow where caches are cold
+            return property(attrgetter(f"_struct.{name}"))
+        return super().__new__(cls)
 
     def __init__(self, name: str, convert: Callable[[Any], T], where: str | None = None) -> None:
         self.name, self.convert, self.where = name, convert, where

@@ -10,9 +10,11 @@ import threading
 from ctypes import byref, c_void_p
 from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterable, Iterator
 
+import numpy as np
+
 from . import _c
 from ._c import lib
-from .image import Frame
+from .image import Frame, frame_over
 from .models import KPI, UNSET, Detector, Device, Segmenter, _tell, device_of, mask_mode
 from .packet import Packet
 
@@ -89,9 +91,9 @@ class Pipeline:
             else:
                 _c.check(lib.um_pipeline_open(byref(pointer), byref(settings)))
             self._handle = _c.Handle("pipeline", pointer, lib.um_pipeline_close, *models)
-        self._packet = c_void_p()  # of the frame that has the turn, for as long as that takes
-        self._received = byref(self._packet)
+        self._handle.__enter__()  # for all frames: it ends with close()
         self._turn = threading.Lock()
+        self._entered = True  # guarded by _turn
         self._running = False  # guarded by _turn: a run has it
         _c.close_at_exit(self)
 
@@ -122,11 +124,30 @@ class Pipeline:
 
     def __call__(self, picture: Any) -> Packet:
         """The packet of one picture."""
-        frame = picture if isinstance(picture, Frame) else Frame(picture)
-        with self._turn:
-            if self._running:
-                raise _c.InvalidError("this pipeline is in a run: end that, or open another on the same models")
-            return self._pass(frame)
+        mine = frame_over(picture) if type(picture) is np.ndarray else None  # without a Frame until somebody asks for it
+        if mine is None:
+            if not isinstance(picture, Frame):
+                picture = Frame(picture)
+            mine = c_void_p(lib.um_frame_ref(picture._use()))
+        packet = Packet(picture)
+        handle = self._handle
+        try:
+            with self._turn:
+                if self._running or handle.closed or handle._forks != _c._forks:
+                    self._refuse()
+                status = lib.um_pipeline_pass(handle._pointer, byref(mine), byref(packet))
+            if status != _c.OK:
+                raise _c.error(status)
+            return packet
+        finally:
+            if mine:
+                lib.um_frame_unref(byref(mine))
+            if handle.closed:  # meanwhile
+                self.close()
+
+    def _refuse(self) -> None:
+        with self._handle:
+            raise _c.InvalidError("this pipeline is in a run: end that, or open another on the same models")
 
     def _take(self) -> None:
         with self._turn:
@@ -137,35 +158,29 @@ class Pipeline:
     def _give_back(self) -> None:
         self._running = False
 
-    def _pass(self, frame: Frame) -> Packet:
-        with self._handle as p:
-            mine = c_void_p(lib.um_frame_ref(frame._use()))
-            status = lib.um_pipeline_send(p, byref(mine))
-            if status != _c.OK:
-                problem = _c.error(status)
-                lib.um_frame_unref(byref(mine))
-                raise problem
-            status = lib.um_pipeline_receive(p, self._received)
-            if not self._packet:
-                raise _c.error(status)
-            made = Packet(c_void_p(lib.um_packet_ref(self._packet)), frame)
-            if status != _c.OK:  # an assertion of transfers did not hold
-                _c.check(status)
-            return made
-
     def map(self, pictures: Iterable[Any]) -> Iterator[Packet]:
         """Packets of pictures, one after the other, on the caller's thread."""
         for picture in pictures:
             yield self(picture)
 
     def close(self) -> None:
+        """Refuse further frames; it closes when the last one that is in it is done."""
         self._handle.close()
+        if self._turn.acquire(blocking=False):  # else who has it does this
+            entered, self._entered = self._entered, False
+            self._turn.release()
+            if entered:
+                self._handle.__exit__()
 
     def __enter__(self) -> Pipeline:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_entered"):
+            self.close()
 
 
 class _Feed(threading.Thread):
@@ -300,7 +315,7 @@ class Run:
         """A packet; None after the time and, with `_done`, at the end."""
         if self._done:
             return None
-        packet, frame = c_void_p(), c_void_p()
+        packet, frame = Packet(), c_void_p()
         with self._handle as r:
             status = _c.check(lib.um_run_receive_with_frame(r, ms, byref(packet), byref(frame)))
         if status == _c.EOF:
@@ -309,7 +324,8 @@ class Run:
             return None
         if self._bar is not None:
             self._bar.update()
-        return Packet(packet, Frame._of(frame))
+        packet._picture = Frame._of(frame)
+        return packet
 
     def _end(self) -> None:
         """The run is over: what went wrong is raised, once."""
