@@ -3,7 +3,7 @@
 
 frame       microseconds that `pipeline(array).score` takes over the same from C, behind real frames: both take turns, and of both
             the time is taken away that the packet gives as the pipeline's own (wants a C compiler)
-overhead    microseconds of calls that are not spent in the library, of networks so small that caches stay warm
+overhead    microseconds of calls on small networks that are not spent in the library
 import      milliseconds that `import ultramotion` takes where numpy is imported already
 pipelines   frames per second of two pipelines in two threads, over those of two processes with one each: on a device that they
             share, and each on one of its own with one thread
