@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the Python package costs, on this machine:
 
-overhead    microseconds of a call that are not spent in the library: what Python costs over C
+frame       microseconds that `pipeline(array).score` takes over the same from C, behind real frames: both take turns, and of both
+            the time is taken away that the packet gives as the pipeline's own (wants a C compiler)
+overhead    microseconds of calls on small networks that are not spent in the library
 import      milliseconds that `import ultramotion` takes where numpy is imported already
 pipelines   frames per second of two pipelines in two threads, over those of two processes with one each: on a device that they
             share, and each on one of its own with one thread
@@ -95,6 +97,69 @@ def overhead(rounds):
     return {"unit": "us", **made}
 
 
+C_CALL = r"""
+#include <time.h>
+#include <ultramotion/ultramotion.h>
+
+static double us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
+}
+
+/* Microseconds of a frame over a caller's pixels until its packet was read, without the pipeline's own; below 0: a failure. */
+double frame(um_pipeline *pipeline, unsigned char *pixels, int width, int height)
+{
+    double begun = us();
+    um_frame *frame = NULL;
+    const um_packet *packet = NULL;
+    volatile float score;
+    if (um_frame_wrap(&frame, width, height, 1, pixels, width, NULL, NULL) || um_pipeline_send(pipeline, &frame) ||
+        um_pipeline_receive(pipeline, &packet))
+        return -1;
+    score = packet->score;
+    (void)score;
+    return us() - begun - packet->ms.total * 1e3;
+}
+"""
+
+
+def frame(rounds):
+    """A real frame leaves the caches cold, which is what Python pays for; and it takes too long to see microseconds beside it."""
+    import ctypes
+    import tempfile
+
+    import numpy as np
+
+    import ultramotion
+    from ultramotion import _c
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, made = Path(folder, "frame.c"), Path(folder, "frame.so")
+        source.write_text(C_CALL)
+        subprocess.run(["cc", "-O2", "-shared", "-fPIC", f"-I{ROOT / 'include'}", str(source), _c.lib._name, "-o", str(made)], check=True)
+        call = ctypes.CDLL(str(made)).frame
+    call.restype, call.argtypes = ctypes.c_double, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
+    pipeline = ultramotion.Pipeline(conf=0.0)
+    pictures = np.random.default_rng(1).integers(0, 255, (4, 480, 640), np.uint8)
+    pipeline(pictures[0])
+    python, c = [], []
+    for i in range(rounds * 5):
+        picture = pictures[i % 4]
+        begun = time.perf_counter_ns()
+        packet = pipeline(picture)  # and the one before goes
+        packet.score
+        taken = (time.perf_counter_ns() - begun) / 1e3
+        total = packet.stages_ms["total"]
+        python.append(taken - total * 1e3)
+        with pipeline._handle as p:
+            c.append(call(p, picture.ctypes.data, 640, 480))
+        assert c[-1] >= 0
+    over = {k: least_and_median(python[3:])[k] - least_and_median(c[3:])[k] for k in ("min", "median")}
+    return {"unit": "us", "frame_ms": total, "python": least_and_median(python[3:]), "c": least_and_median(c[3:]), "over": over}
+
+
 def least(call, times):
     taken = []
     for _ in range(times):
@@ -170,7 +235,7 @@ def pipelines(rounds, frames):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", help="overhead, import, pipelines (default: all)")
+    parser.add_argument("what", nargs="*", help="frame, overhead, import, pipelines (default: all)")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--frames", type=int, default=20, help="a round of `pipelines`, each")
     parser.add_argument("--out", type=Path)
@@ -180,6 +245,7 @@ def main():
     if options.work:
         return work(options.work, options.own, options.frames)
     all_of_them = {
+        "frame": lambda: frame(options.rounds),
         "overhead": lambda: overhead(options.rounds),
         "import": lambda: imports(options.rounds),
         "pipelines": lambda: pipelines(options.rounds, options.frames),

@@ -662,6 +662,30 @@ TEST_ON_DEVICES(one_frame_is_in_flight)
 
 /* Three frames in flight, of two sizes: the same packets in the same order, each with its own
  * ledger. */
+TEST_ON_DEVICES(a_frame_in_one_call)
+{
+    um_pipeline_settings s = settings_of(fixture(device), UM_GATE_AUTO);
+    um_pipeline *p = fixture_pipeline(&s);
+    const um_packet *kept = NULL, *k = NULL;
+    static struct result one, two;
+    um_frame *a = golden_frame(0), *b = golden_frame(0);
+    CHECK_OK(um_pipeline_pass(p, &a, &kept));
+    CHECK(a == NULL && kept != NULL);
+    CHECK_OK(um_pipeline_send(p, &b));
+    a = golden_frame(2);
+    CHECK_EQ(um_pipeline_pass(p, &a, &k), UM_AGAIN);
+    CHECK(a != NULL && k == NULL);
+    CHECK_OK(um_pipeline_receive(p, &k));
+    keep(&two, k);
+    CHECK_EQ(um_pipeline_pass(p, &b, &k), UM_EINVAL); /* NULL by now */
+    CHECK(k == NULL);
+    um_pipeline_close(&p);
+    keep(&one, kept); /* is the caller's, whatever came after it */
+    check_same(&one, &two);
+    um_packet_unref(&kept);
+    um_frame_unref(&a);
+}
+
 TEST_ON_DEVICES(frames_in_flight_keep_their_order)
 {
     enum { FRAMES = 7 };

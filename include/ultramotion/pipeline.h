@@ -107,6 +107,15 @@ UM_API um_status um_pipeline_send(um_pipeline *pipeline, um_frame **frame);
  * um_packet_ref().
  */
 UM_API um_status um_pipeline_receive(um_pipeline *pipeline, const um_packet **packet);
+/**
+ * um_pipeline_send() and um_pipeline_receive() of one frame in one call, for who has nothing in
+ * flight. What was sent belongs to the pipeline, as there.
+ *
+ * @param packet receives a reference that is the caller's, for um_packet_unref(); NULL without one.
+ * @return as the two; UM_AGAIN with a frame in flight, which um_pipeline_receive() takes.
+ */
+UM_API um_status um_pipeline_pass(um_pipeline *pipeline, um_frame **frame,
+                                  const um_packet **packet);
 /** What comparing with legacy host mode has shown so far (settings.shadow_every). */
 typedef struct um_shadow_counts {
     size_t struct_size;

@@ -132,24 +132,41 @@ def test_files_that_are_none(tmp_path):
         list(frames(path))
 
 
+def single_frame(path, arrays, **tags):
+    """A file of one picture, without all that may be empty."""
+    made_file(path, arrays, Modality="US", **tags)
+    data = pydicom.dcmread(path)
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.6.1"
+    del data.NumberOfFrames
+    data.save_as(path)
+    return path
+
+
+STUDY = {"StudyInstanceUID": "1.2.4", "SeriesInstanceUID": "1.2.5"}
+
+
 def test_outlines_as_dicom_seg(device, tmp_path):
-    pytest.importorskip("highdicom")
-    phantom = next(ultramotion.run("phantom:seed=900001,frames=1", detector=ultramotion.Detector(device=device), segmenter=False))
+    hd = pytest.importorskip("highdicom")
+    phantom = next(ultramotion.run("phantom:seed=900002,frames=1,width=200,height=160", detector=ultramotion.Detector(device=device), segmenter=False))
     arrays = phantom.frame.numpy()[None].copy()
-    path = made_file(tmp_path / "scan.dcm", arrays, StudyInstanceUID="1.2.4", SeriesInstanceUID="1.2.5", Modality="US")
-    single = pydicom.dcmread(path)
-    single.SOPClassUID = single.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.6.1"
-    del single.NumberOfFrames
-    for tag in ("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "PatientSex", "ReferringPhysicianName"):
-        setattr(single, tag, "")
-    single.save_as(path)
-    with ultramotion.Pipeline(ultramotion.Detector(device=device), device=device) as own:
+    path = single_frame(tmp_path / "scan.dcm", arrays, **STUDY)
+    with ultramotion.Pipeline(ultramotion.Detector(device=device), device=device, objects=3, conf=0.0) as own:
         packet = own(next(frames(path)))
+        masks = [o.mask for o in packet.objects if o.mask.any()]
+        assert len(masks) == 2
         ultramotion.dicom.save_segmentation(packet, path, tmp_path / "seg.dcm")
         written = pydicom.dcmread(tmp_path / "seg.dcm")
-        assert np.array_equal(written.pixel_array.reshape(packet.mask.shape) > 0, packet.mask)
+        assert np.array_equal(written.pixel_array > 0, masks)
         assert written.SegmentSequence[0].SegmentLabel == "bone" and written.StudyInstanceUID == "1.2.4"
+        theirs = hd.seg.segread(tmp_path / "seg.dcm")
+        got = theirs.get_pixels_by_source_instance(["1.2.3"], combine_segments=False)
+        assert theirs.number_of_segments == 2 and np.array_equal(np.moveaxis(got[0], 2, 0) > 0, masks)
+        own.set(conf=1.0)
         with pytest.raises(ultramotion.InvalidError, match="without outlines"):
             ultramotion.dicom.save_segmentation(own(np.zeros(packet.mask.shape, np.uint8)), path, tmp_path / "no.dcm")
-        with pytest.raises(ultramotion.UnsupportedError, match="frame of reference"):
-            ultramotion.dicom.save_segmentation(packet, examples.get_path("ybr_color"), tmp_path / "no.dcm")
+        for several in (examples.get_path("ybr_color"), made_file(tmp_path / "m.dcm", arrays.repeat(2, 0), FrameOfReferenceUID="1.2.9")):
+            with pytest.raises(ultramotion.UnsupportedError, match="frame of reference"):
+                ultramotion.dicom.save_segmentation(packet, several, tmp_path / "no.dcm")
+        with pytest.raises(ultramotion.FormatError, match="lone.dcm.*StudyInstanceUID"):
+            ultramotion.dicom.save_segmentation(packet, single_frame(tmp_path / "lone.dcm", arrays), tmp_path / "no.dcm")
+    assert not (tmp_path / "no.dcm").exists()

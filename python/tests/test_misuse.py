@@ -101,6 +101,42 @@ def test_devices_and_models_of_two_devices(detector, segmenter, picture):
         segmenter.predict(other.encode(picture), box=BOX)
 
 
+def test_a_pipeline_closed_while_a_frame_is_in_it(detector, segmenter, picture):
+    """It is whole until that frame is done, whoever closes it, and then it is gone."""
+    closed = []
+    real = ultramotion._c.lib.um_pipeline_close
+
+    def kpi(_):
+        pipeline.close()
+        thread = threading.Thread(target=pipeline.close)
+        thread.start()
+        thread.join()
+        closed.append("asked")
+
+    pipeline = ultramotion.Pipeline(detector, segmenter, conf=0.0, kpi=kpi)
+    pipeline._handle._close = lambda pointer: (closed.append("closed"), real(pointer))
+    assert pipeline(picture).frame.numpy().shape == picture.shape
+    assert closed == ["asked", "closed"]
+    with pytest.raises(ultramotion.ClosedError, match="pipeline is closed"):
+        pipeline(picture)
+    pipeline.close()
+    assert closed == ["asked", "closed"]
+    dropped = ultramotion.Pipeline(detector, False)
+    dropped._handle._close = lambda pointer: (closed.append("dropped"), real(pointer))
+    del dropped
+    gc.collect()
+    assert closed[-1] == "dropped"
+
+
+def test_packets_are_immutable(detector, picture):
+    with ultramotion.Pipeline(detector, False, conf=0.0) as pipeline:
+        packet = pipeline(picture)
+    for change in (lambda: setattr(packet, "score", 2.0), lambda: packet.__setitem__(0, packet[0])):
+        with pytest.raises((AttributeError, TypeError)):
+            change()
+    assert packet.frame is packet.frame and packet.frame.ts == packet.ts and len({packet, packet}) == 1
+
+
 def test_things_that_are_something_else(segmenter, detector, picture):
     for call in (
         lambda: SamPredictor(detector),

@@ -215,11 +215,22 @@ def test_plot_save_and_coco(packets, tmp_path):
     assert np.array_equal(coco.decode(one["segmentation"]).astype(bool), visible.mask)
 
 
-def test_supervision(packets):
-    pytest.importorskip("supervision")
+def test_supervision(packets, detector, device):
+    supervision = pytest.importorskip("supervision")
     found = packets[0].to_supervision()
     assert len(found) == 1 and np.array_equal(found.mask[0], packets[0].mask)
     assert [len(p.to_supervision()) for p in packets if p.state == "LOST"] == [0]
+    with Pipeline(detector, ultramotion.Segmenter(device=device), conf=0.0, objects=3) as pipeline:
+        packet = pipeline(packets[0].frame)
+    found = packet.to_supervision()
+    for i, o in enumerate(packet.objects):
+        assert np.array_equal(found.mask[i], o.mask) and np.array_equal(found.xyxy[i], o.box_xyxy)
+        assert (found.confidence[i], found.class_id[i], found.data["class_name"][i]) == (np.float32(o.score), o.label, o.name)
+    assert found.area.tolist() == [o.mask_area_px for o in packet.objects]
+    scene = packet.plot()
+    assert supervision.MaskAnnotator().annotate(scene.copy(), found).shape == scene.shape
+    with Pipeline(detector, False, conf=0.0) as boxes:
+        assert boxes(packets[0].frame).to_supervision().mask is None
 
 
 def test_progress(pipeline, capsys):

@@ -29,6 +29,7 @@ OPTIONS = {"segmenter": False, "device": "cpu", "conf": 0.3}
 def cluster():
     path = os.pathsep.join(filter(None, [str(ROOT / "python") if "ULTRAMOTION_LIBRARY" in os.environ else "", os.environ.get("PYTHONPATH")]))
     os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["RAY_worker_niceness"] = "0"  # not behind everything else on the machine
     ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": path}})
     yield
     ray.shutdown()

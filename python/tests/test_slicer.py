@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The logic of the module for 3D Slicer, with stand-ins for the calls of Slicer's that it makes."""
 import importlib.util
+import sys
 import time
 import types
 
@@ -34,15 +35,100 @@ class Scene:
         return self.nodes.setdefault(name, Node(kind, name))
 
 
-@pytest.fixture
-def module():
+def loaded():
     file = ROOT / "slicer" / "Ultramotion" / "Ultramotion.py"
     spec = importlib.util.spec_from_file_location("Ultramotion", file)
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
-    update = lambda node, array: setattr(node, "array", array)  # noqa: E731
-    made.slicer = types.SimpleNamespace(mrmlScene=Scene(), util=types.SimpleNamespace(updateVolumeFromArray=update))
     return made
+
+
+def a_slicer(**util):
+    update = lambda node, array: setattr(node, "array", array)  # noqa: E731
+    return types.SimpleNamespace(mrmlScene=Scene(), util=types.SimpleNamespace(updateVolumeFromArray=update, **util))
+
+
+@pytest.fixture
+def module():
+    made = loaded()
+    made.slicer = a_slicer()
+    return made
+
+
+class Part:
+    """A part of Qt's: what was set, connected and added is remembered."""
+
+    def __init__(self, text=""):
+        self.text, self.heard, self.rows, self.running = text, {}, [], False
+
+    def connect(self, signal, slot):
+        self.heard[signal] = slot
+
+    def addRow(self, *row):
+        self.rows.append(row)
+
+    def start(self):
+        self.running = True
+
+    def stop(self):
+        self.running = False
+
+    addLayout = setToolTip = setInterval = lambda self, _: None
+
+
+@pytest.fixture
+def widget(monkeypatch):
+    """The module's panel as Slicer makes it, with nothing of the documented interface but what it uses."""
+
+    class Base:
+        def __init__(self, parent=None):
+            self.parent = parent
+
+        def setup(self):
+            self.layout = Part()
+
+    names = ("ScriptedLoadableModule", "ScriptedLoadableModuleWidget", "ScriptedLoadableModuleLogic")
+    bases = types.ModuleType("slicer.ScriptedLoadableModule")
+    for name in names:
+        setattr(bases, name, type(name, (Base,), {}))
+    slicer, qt = types.ModuleType("slicer"), types.ModuleType("qt")
+    slicer.said = []
+    vars(slicer).update(vars(a_slicer(errorDisplay=slicer.said.append)))
+    for name in ("QFormLayout", "QLineEdit", "QPushButton", "QLabel", "QTimer"):
+        setattr(qt, name, Part)
+    for name, made in {"slicer": slicer, "qt": qt, "slicer.ScriptedLoadableModule": bases}.items():
+        monkeypatch.setitem(sys.modules, name, made)
+    module = loaded()
+    parent = types.SimpleNamespace()
+    module.Ultramotion(parent)
+    assert parent.title == "Ultramotion" and "not a medical device" in parent.helpText
+    made = module.UltramotionWidget()
+    made.setup()
+    made.slicer = slicer
+    yield made
+    made.cleanup()
+
+
+def test_the_panel(widget):
+    click, tick = widget.button.heard["clicked(bool)"], widget.timer.heard["timeout()"]
+    widget.source.text = "nothing:"
+    click()
+    assert "unknown" in widget.slicer.said[0] and not widget.timer.running and widget.button.text == "Start"
+    widget.source.text = SOURCE
+    click()
+    assert (widget.button.text, widget.timer.running) == ("Stop", True)
+    until = time.monotonic() + 60
+    while widget.timer.running or not widget.state.text.startswith("ended"):
+        assert time.monotonic() < until
+        tick()
+        time.sleep(0.001)
+    assert widget.button.text == "Start" and widget.state.text == f"ended after {widget.logic.shown} pictures"
+    assert set(widget.slicer.mrmlScene.nodes) == {"Ultrasound", "BoneMask"}
+    widget.source.text = "phantom:seed=1,width=64,height=64"
+    click()
+    assert widget.logic.running
+    click()
+    assert not widget.logic.running
 
 
 def test_a_run_is_shown(module):

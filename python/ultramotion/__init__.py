@@ -13,6 +13,7 @@ from ._c import (
     TransferError,
     UnsupportedError,
 )
+from .command import train, val
 from .compat import compute_mask_weights, prepare_inference_inputs, run_dfine_detection
 from .dicom import frames
 from .image import Frame

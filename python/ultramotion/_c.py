@@ -13,6 +13,7 @@ import threading
 import weakref
 from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_long
 from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
+from operator import attrgetter
 from typing import Any, Callable, Generic, TypeVar, overload
 
 ABI = 5  # um_abi() that this file was written for
@@ -216,6 +217,19 @@ class ModelInfo(Record):
     ]
 
 
+class DetectorSettings(Record):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("input_width", c_int),
+        ("input_height", c_int),
+        ("queries", c_int),
+        ("activation", c_char_p),
+        ("fit", c_char_p),
+        ("names", c_char_p),
+        ("gain", c_char_p),
+    ]
+
+
 class Box(ctypes.Structure):
     _fields_ = [
         ("x0", c_float),
@@ -381,6 +395,18 @@ class PipelineSettings(Record):
     ]
 
 
+class ShadowCounts(Record):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("compared", c_uint64),
+        ("disagreed", c_uint64),
+        ("failed", c_uint64),
+        ("least_dice", c_float),
+        ("fell_back", c_int),
+        ("fell_at", c_uint64),
+    ]
+
+
 class SourceSettings(Record):
     _fields_ = [
         ("struct_size", c_size_t),
@@ -482,6 +508,7 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "um_transfers": Transfers,
     "um_frame": Frame,
     "um_model_info": ModelInfo,
+    "um_detector_settings": DetectorSettings,
     "um_box": Box,
     "um_image": Image,
     "um_prompts": Prompts,
@@ -490,6 +517,7 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "um_object": Object,
     "um_packet": Packet,
     "um_pipeline_settings": PipelineSettings,
+    "um_shadow_counts": ShadowCounts,
     "um_source_settings": SourceSettings,
     "um_sink_settings": SinkSettings,
     "um_run_settings": RunSettings,
@@ -535,6 +563,9 @@ CONSTANTS = {
     "UM_IMAGE_HW": 0,
     "UM_IMAGE_HWC": 1,
     "UM_IMAGE_CHW": 2,
+    "UM_WINDOW_NONE": 0,
+    "UM_WINDOW_RANGE": 1,
+    "UM_WINDOW_AUTO": 2,
     "UM_SINK_BLOCK": 0,
     "UM_SINK_DROP": 1,
     **{kind.name: kind.status for kind in _ERRORS.values()},
@@ -569,19 +600,23 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_frame_unref": (None, [PP]),
     "um_model_inspect": (c_int, [S, POINTER(ModelInfo)]),
     "um_model_convert": (c_int, [S, S, S, c_int, P]),
-    "um_detector_open": (c_int, [PP, P, S, c_int]),
-    "um_detector_open_memory": (c_int, [PP, P, P, c_size_t, S, c_int]),
+    "um_detector_settings_init": (None, [POINTER(DetectorSettings), c_size_t]),
+    "um_detector_open_with": (c_int, [PP, P, S, POINTER(DetectorSettings)]),
+    "um_detector_open_memory_with": (c_int, [PP, P, P, c_size_t, S, POINTER(DetectorSettings)]),
     "um_detector_close": (None, [PP]),
     "um_detector_classes": (c_int, [P]),
     "um_detector_class_name": (S, [P, c_int]),
     "um_detector_input_size": (c_int, [P]),
+    "um_detector_queries": (c_int, [P]),
+    "um_detector_warning": (S, [P]),
     "um_detector_architecture": (S, [P]),
     "um_detector_sha256": (S, [P]),
     "um_detector_run": (c_int, [P, P, c_float, POINTER(Box), c_int, POINTER(c_int)]),
-    "um_segmenter_open": (c_int, [PP, P, S, c_int]),
+    "um_segmenter_open_as": (c_int, [PP, P, S, c_int, S]),
     "um_segmenter_open_memory": (c_int, [PP, P, P, c_size_t, S, c_int]),
     "um_segmenter_close": (None, [PP]),
     "um_segmenter_canvas": (c_int, [P]),
+    "um_segmenter_architecture": (S, [P]),
     "um_segmenter_sha256": (S, [P]),
     "um_segmenter_set_mask_mode": (None, [P, c_int]),
     "um_segmenter_mask_mode": (c_int, [P, c_int, POINTER(c_int)]),
@@ -614,8 +649,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_image_read": (c_int, [S, PP]),
     "um_image_write_png": (c_int, [S, P, c_int, c_int, c_int]),
     "um_overlay": (c_int, [P, P, PP]),
-    "um_packet_ref": (P, [P]),
-    "um_packet_unref": (None, [PP]),
+    "um_packet_unref": (None, [P]),
     "um_packet_object": (POINTER(Object), [P, c_int]),
     "um_packet_row_bytes": (c_int, [P]),
     "um_packet_object_mask": (None, [P, c_int, P, ctypes.c_uint8]),
@@ -634,8 +668,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_pipeline_set_label": (c_int, [P, c_int]),
     "um_pipeline_set_objects": (c_int, [P, c_int]),
     "um_pipeline_inflight": (c_int, [P]),
-    "um_pipeline_send": (c_int, [P, PP]),
-    "um_pipeline_receive": (c_int, [P, PP]),
+    "um_pipeline_pass": (c_int, [P, PP, P]),
+    "um_pipeline_shadow": (c_int, [P, POINTER(ShadowCounts)]),
     "um_pipeline_device_bytes": (c_uint64, [P]),
     "um_source_settings_init": (None, [POINTER(SourceSettings), c_size_t]),
     "um_source_open": (c_int, [PP, S, POINTER(SourceSettings)]),
@@ -654,7 +688,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_run_stop": (None, [P]),
     "um_run_join": (c_int, [P]),
     "um_run_stats": (c_int, [P, POINTER(RunCounts)]),
-    "um_run_receive_with_frame": (c_int, [P, c_int, PP, PP]),
+    "um_run_receive_with_frame": (c_int, [P, c_int, P, PP]),
     "um_run_fd": (c_int, [P]),
     "um_run_close": (None, [PP]),
 }
@@ -809,7 +843,8 @@ class Handle:
             raise
 
     def __enter__(self) -> c_void_p:
-        _of_this_process(self._forks, self.what)
+        if self._forks != _forks:
+            _of_this_process(self._forks, self.what)
         with self._lock:
             if self._closed:
                 raise ClosedError(f"{self.what} is closed")
@@ -868,6 +903,11 @@ T = TypeVar("T")
 class Field(Generic[T]):
     """An attribute that is a field of the C struct behind an object (`_struct`), as `convert` gives it; None where the struct's
     field `where` is 0."""
+
+    def __new__(cls, name: str, convert: Callable[[Any], T], where: str | None = None) -> Any:
+        if where is None and convert in (int, float):  # which ctypes gives: no Python runs, it is slow where caches are cold
+            return property(attrgetter(f"_struct.{name}"))
+        return super().__new__(cls)
 
     def __init__(self, name: str, convert: Callable[[Any], T], where: str | None = None) -> None:
         self.name, self.convert, self.where = name, convert, where

@@ -142,12 +142,26 @@ def _acquired(data: Any, name: str) -> float | None:
     return when.timestamp() if isinstance(when, datetime) else None
 
 
+# What a SEG repeats of its scan, and may be empty there (DICOM's type 2): files leave it out all the same.
+_MAY_BE_EMPTY = (
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+
+
 def save_segmentation(packet: Packet, scan: Any, path: Any, *, structure: Any = None) -> None:
     """Write the outlines of a packet as a DICOM SEG of the single-frame file `scan`, by highdicom (`ultramotion[dicom]`).
 
     `structure` is a pydicom `Code` of what is outlined; without one a class called "bone" is SNOMED's, and others are refused.
     A SEG belongs to a study: it says the same patient as `scan`, and is the only result that does. Of multi-frame files
-    highdicom makes none without a frame of reference, which ultrasound has not: UnsupportedError."""
+    highdicom makes one only with a frame of reference and the place of each frame, which ultrasound has not: UnsupportedError."""
     try:
         import highdicom as hd
         import pydicom
@@ -161,8 +175,10 @@ def save_segmentation(packet: Packet, scan: Any, path: Any, *, structure: Any = 
         raise _c.FileError(f"{name}: {problem.strerror or problem}") from problem
     except pydicom.errors.InvalidDicomError as problem:
         raise _c.FormatError(f"{name}: {problem}") from problem
-    if int(data.get("NumberOfFrames") or 1) > 1 and "FrameOfReferenceUID" not in data:
-        raise _c.UnsupportedError(f"{name}: a DICOM SEG of several frames wants a frame of reference, which this file has not")
+    if int(data.get("NumberOfFrames") or 1) > 1:
+        raise _c.UnsupportedError(
+            f"{name}: a DICOM SEG of several frames wants a frame of reference and each frame's place in it, which ultrasound has not"
+        )
     masks = [(o, m) for o in packet.objects if (m := o.mask) is not None and m.any()]
     if not masks:
         raise _c.InvalidError("a DICOM SEG of a packet without outlines")
@@ -185,18 +201,25 @@ def save_segmentation(packet: Packet, scan: Any, path: Any, *, structure: Any = 
                 ),
             )
         )
+    for tag in _MAY_BE_EMPTY:
+        if tag not in data:
+            setattr(data, tag, "")
     segments = np.stack([m for _, m in masks], axis=-1)[None]  # [1,H,W,segments]
-    hd.seg.Segmentation(
-        [data],
-        segments.astype(np.uint8),
-        hd.seg.SegmentationTypeValues.BINARY,
-        described,
-        series_instance_uid=hd.UID(),
-        series_number=int(data.get("SeriesNumber") or 0) + 1,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="ultramotion",
-        manufacturer_model_name="ultramotion",
-        software_versions=_c.text(_c.lib.um_version()),
-        device_serial_number=(packet.models["segmenter"] or "none").removeprefix("sha256:")[:16],
-    ).save_as(os.fspath(path))
+    try:
+        made = hd.seg.Segmentation(
+            [data],
+            segments.astype(np.uint8),
+            hd.seg.SegmentationTypeValues.BINARY,
+            described,
+            series_instance_uid=hd.UID(),
+            series_number=int(data.get("SeriesNumber") or 0) + 1,
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer="ultramotion",
+            manufacturer_model_name="ultramotion",
+            software_versions=_c.text(_c.lib.um_version()),
+            device_serial_number=(packet.models["segmenter"] or "none").removeprefix("sha256:")[:16],
+        )
+    except (AttributeError, TypeError, ValueError) as problem:  # of what the file has not, or has wrong
+        raise _c.FormatError(f"{name}: highdicom makes no DICOM SEG of it: {problem}") from problem
+    made.save_as(os.fspath(path))

@@ -14,16 +14,18 @@ from . import _c
 from ._c import lib
 from .tensor import Tensor
 
+_DLPACK = (1, 1)
 _CODES = {"u": 1, "f": 2, "i": 0, "b": 6}  # DLPack's for numpy's kinds; of what is neither, 3: an opaque handle
 
 
 def _capsule(tensor: Any, stream: int | None) -> Any:
     """A capsule of somebody's tensor, in the newest form that both know."""
-    arguments: dict[str, Any] = {} if stream is None else {"stream": stream}
     try:
-        return tensor.__dlpack__(max_version=(1, 1), **arguments)
+        if stream is None:
+            return tensor.__dlpack__(max_version=_DLPACK)
+        return tensor.__dlpack__(max_version=_DLPACK, stream=stream)
     except TypeError:  # from before versions
-        return tensor.__dlpack__(**arguments)
+        return tensor.__dlpack__() if stream is None else tensor.__dlpack__(stream=stream)
 
 
 def _plain(picture: Any) -> Any:
@@ -140,7 +142,7 @@ class Frame(_c.Reference):
         pose: Any = None,
         source: str | None = None,
     ) -> None:
-        pointer = _frame_over(picture)
+        pointer = _frame_of(picture)
         self._take(pointer)
         if ts is not None:
             struct = self._struct
@@ -223,21 +225,27 @@ def png(pixels: np.ndarray[Any, Any]) -> bytes:
             return file.read()
 
 
-def _frame_over(picture: Any) -> c_void_p:
-    pointer = c_void_p()
+def _frame_of(picture: Any) -> c_void_p:
     if not isinstance(picture, np.ndarray):
         picture = picture.numpy() if isinstance(picture, Tensor) else _plain(picture)
         if hasattr(picture, "__dlpack_device__") and tuple(picture.__dlpack_device__())[0] == 2:
             raise _c.InvalidError(f"a frame is in host memory, the tensor on device {getattr(picture, 'device', 'cuda')}")
+    return frame_over(picture) or _frame_copied(np.asarray(picture))
+
+
+def frame_over(tensor: Any) -> c_void_p | None:
+    """A frame over a tensor's own memory; None where it must be copied."""
     try:
-        capsule = _capsule(picture, None)
+        capsule = _capsule(tensor, None)
     except (BufferError, AttributeError):  # read-only, or a type that DLPack has not
-        return _frame_copied(np.asarray(picture))
+        return None
+    pointer = c_void_p()
     status = _c.capsule_frame(byref(pointer), capsule)
+    if status == _c.OK:
+        return pointer
     if status == _c.InvalidError.status:  # not u8, or not with channels last
-        return _frame_copied(np.asarray(picture))
-    _c.check(status)
-    return pointer
+        return None
+    raise _c.error(status)
 
 
 def _frame_copied(array: np.ndarray[Any, Any]) -> c_void_p:

@@ -111,17 +111,9 @@ def device_of(device: Device | Any | None) -> Device:
         return found
 
 
-def _open(kind: str, device: Device, model: Any, size: int) -> c_void_p:
-    """Open a model from a path or from bytes."""
-    pointer = c_void_p()
-    with device._handle as on:
-        if isinstance(model, (bytes, bytearray, memoryview)):
-            raw = bytes(model)
-            call = getattr(lib, f"um_{kind}_open_memory")
-            _c.check(call(byref(pointer), on, raw, len(raw), b"bytes", size))
-        else:
-            _c.check(getattr(lib, f"um_{kind}_open")(byref(pointer), on, _c.path_bytes(model), size))
-    return pointer
+def _bytes(model: Any) -> bytes | None:
+    """The bytes of a model that is not a path."""
+    return bytes(model) if isinstance(model, (bytes, bytearray, memoryview)) else None
 
 
 class Detection(NamedTuple):
@@ -134,15 +126,46 @@ class Detection(NamedTuple):
 
 
 class Detector:
-    """A D-FINE network (`.pt`, `.pth`, `.safetensors`, or a file's bytes; None: the one that ships)."""
+    """A D-FINE network (`.pt`, `.pth`, `.safetensors`, or a file's bytes; None: the one that ships).
+
+    What the file says counts, unless it is said here: `input_size` (a side, or width and height), `queries`, `activation`
+    (`"silu"` for DEIM), `fit` (`"stretch"`, `"letterbox"`), `names` (a text file, one class a line), and `gain` of the pictures
+    that the networks see (`"auto"`, `"off"`, a number, or text with `",GAMMA"` behind; `docs/FRAME.md`)."""
 
     _close_order = 8
 
-    def __init__(self, model: Any = None, *, device: Device | Any | None = None, input_size: int = 0) -> None:
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        device: Device | Any | None = None,
+        input_size: int | tuple[int, int] = 0,
+        queries: int = 0,
+        activation: str = "auto",
+        fit: str = "auto",
+        names: Any = None,
+        gain: str | float | None = None,
+    ) -> None:
         self._device = device_of(device)
-        pointer = _open("detector", self._device, os.path.join(models_path(), DETECTOR) if model is None else model, input_size)
+        model = os.path.join(models_path(), DETECTOR) if model is None else model
+        settings, pointer = _c.DetectorSettings(), c_void_p()
+        lib.um_detector_settings_init(byref(settings), ctypes.sizeof(settings))
+        width, height = (input_size, input_size) if isinstance(input_size, int) else input_size
+        settings.input_width, settings.input_height, settings.queries = width, height, queries
+        settings.activation, settings.fit = activation.encode(), fit.encode()
+        settings.names = None if names is None else _c.path_bytes(names)
+        settings.gain = None if gain is None else str(gain).encode()
+        raw = _bytes(model)
+        with self._device._handle as on:
+            if raw is None:
+                _c.check(lib.um_detector_open_with(byref(pointer), on, _c.path_bytes(model), byref(settings)))
+            else:
+                _c.check(lib.um_detector_open_memory_with(byref(pointer), on, raw, len(raw), b"bytes", byref(settings)))
         self._handle = _c.Handle("detector", pointer, lib.um_detector_close, self._device._handle)
         _c.close_at_exit(self)
+        warning = lib.um_detector_warning(pointer)
+        if warning:
+            LOG.warning("%s", _c.text(warning))
 
     @property
     def device(self) -> Device:
@@ -157,6 +180,8 @@ class Detector:
 
     architecture = _c.Answer("um_detector_architecture", _c.text)
     input_size = _c.Answer("um_detector_input_size", int)
+    """Side of the square input; of one that is not square its width."""
+    queries = _c.Answer("um_detector_queries", int)
     sha256 = _c.Answer("um_detector_sha256", _c.text)
 
     def detect(self, picture: Any, conf: float = 0.5, *, limit: int = 300) -> list[Detection]:
@@ -258,7 +283,8 @@ def host_array(values: Any) -> np.ndarray[Any, Any]:
 
 
 class Segmenter:
-    """A MobileSAM network (`.pt`, `.safetensors`, or a file's bytes; None: the one that ships).
+    """A network of MobileSAM or another of SAM's families (`.pt`, `.safetensors`, or a file's bytes; None: the one that ships).
+    `family` says which where the file cannot tell: `"mobile-sam"`, `"tiny-sam"`, `"lite-medsam"`, `"sam-vit"`, `"medsam-vit"`.
 
     `sam_as_numpy` is the rollback switch for all calls that do not say `as_numpy`: True makes masks on the host.
     Unset, the environment `ULTRAMOTION_SAM_AS_NUMPY` says so, else masks stay on the device. `kpi` is called with a
@@ -274,16 +300,25 @@ class Segmenter:
         *,
         device: Device | Any | None = None,
         canvas: int = 0,
+        family: str | None = None,
         sam_as_numpy: bool | None = None,
         kpi: Callable[[str], object] | None = None,
     ) -> None:
         self._model = os.path.join(models_path(), SEGMENTER) if model is None else model
-        self._canvas, self._mode = canvas, sam_as_numpy
+        self._canvas, self._family, self._mode = canvas, family, sam_as_numpy
         self._kpi = _c.LOG(lambda _, line: _tell(kpi, line))
         self._open(device_of(device))
 
     def _open(self, device: Device) -> None:
-        pointer = _open("segmenter", device, self._model, self._canvas)
+        pointer, raw = c_void_p(), _bytes(self._model)
+        with device._handle as on:
+            if raw is None:
+                path, family = _c.path_bytes(self._model), None if self._family is None else self._family.encode()
+                _c.check(lib.um_segmenter_open_as(byref(pointer), on, path, self._canvas, family))
+            elif self._family is not None:
+                raise _c.UnsupportedError("a segmenter's family is said of files only: bytes tell it themselves")
+            else:
+                _c.check(lib.um_segmenter_open_memory(byref(pointer), on, raw, len(raw), b"bytes", self._canvas))
         handle = _c.Handle("segmenter", pointer, lib.um_segmenter_close, device._handle)
         with handle as s:
             lib.um_segmenter_set_kpi(s, self._kpi, None)
@@ -299,6 +334,7 @@ class Segmenter:
 
     canvas = _c.Answer("um_segmenter_canvas", int)
     """Side of the square into which pictures are fitted."""
+    architecture = _c.Answer("um_segmenter_architecture", _c.text)
     sha256 = _c.Answer("um_segmenter_sha256", _c.text)
 
     def to(self, device: Any) -> Segmenter:

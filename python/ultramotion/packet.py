@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 from ctypes import byref, c_void_p
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -100,18 +101,40 @@ def _taken(memory: c_void_p) -> str:
         lib.um_free(memory)
 
 
-class Packet(_c.Reference, Outlined):
-    """What was found in one picture, with timing and provenance. Immutable; may be kept and used from any thread.
+class Packet(ctypes._Pointer, Outlined):  # type: ignore[type-arg]
+    """What was found in one picture, with timing and provenance. Immutable; may be kept and used from any thread."""
 
-    `frame` is the picture itself where the packet came from `run()` or `Pipeline`."""
+    # One is made for every frame, where caches are cold: so it is the reference itself, filled in by who takes byref() of it.
+    __slots__ = ("_forks", "_picture")
+    _type_ = _c.Packet
+    _struct = property(attrgetter("contents"))
+    __hash__ = object.__hash__
 
-    __slots__ = ("_struct", "frame")
-    _unref = lib.um_packet_unref
+    def __init__(self, picture: Any = None) -> None:
+        """`picture`: its `Frame`, or an array that one can be over."""
+        self._forks = _c._forks
+        self._picture = picture
 
-    def __init__(self, pointer: c_void_p, frame: Frame | None = None) -> None:
-        self._take(pointer)
-        self._struct = _c.Packet.from_address(pointer.value or 0)
-        self.frame = frame
+    def _use(self) -> Packet:
+        """The C object, which is there for as long as this is."""
+        if self._forks != _c._forks:
+            _c._of_this_process(self._forks, "this packet")
+        return self
+
+    def __del__(self) -> None:
+        if self._forks == _c._forks:
+            lib.um_packet_unref(byref(self))
+
+    def __setitem__(self, *_: object) -> None:
+        raise TypeError("packets are immutable")
+
+    @property
+    def frame(self) -> Frame | None:
+        """The picture; None of a packet that knows none."""
+        if not isinstance(self._picture, (Frame, type(None))):
+            self._picture = Frame(self._picture, ts=self.ts)
+        frame: Frame | None = self._picture
+        return frame
 
     frame_id = _c.Field("frame_id", int)
     ts = _c.Field("ts", float)

@@ -10,9 +10,11 @@ import threading
 from ctypes import byref, c_void_p
 from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterable, Iterator
 
+import numpy as np
+
 from . import _c
 from ._c import lib
-from .image import Frame
+from .image import Frame, frame_over
 from .models import KPI, UNSET, Detector, Device, Segmenter, _tell, device_of, mask_mode
 from .packet import Packet
 
@@ -29,7 +31,9 @@ class Pipeline:
     Without `segmenter=` it uses the one that ships; `segmenter=False` means boxes only. `track=True` follows one structure
     from picture to picture (scores, state, `RELOCALIZING`); `detect_every=K` also leaves the detector out where it can;
     `budget_ms=B` says in each packet whether it was late and, with `track`, does less while that happens (`docs/SUPERVISION.md`).
-    `mask_clean=True` takes pieces beside the box and specks from masks and closes their small holes, as the command does."""
+    `mask_clean=True` takes pieces beside the box and specks from masks and closes their small holes, as the command does.
+    `theta_on`, `theta_off` and `theta_cont` are the thresholds of the state (`docs/STATE.md`). `shadow_every=N` has legacy mode do
+    every N-th frame too, and go on alone where masks diverge (`docs/guides/rollback.md`)."""
 
     _close_order = 5
 
@@ -48,7 +52,11 @@ class Pipeline:
         sam_as_numpy: Any = UNSET,
         inflight: int = 1,
         track: bool = False,
+        theta_on: float | None = None,
+        theta_off: float | None = None,
+        theta_cont: float | None = None,
         detect_every: int = 1,
+        shadow_every: int = 0,
         budget_ms: float = 0,
         mask_clean: bool = False,
         assert_transfers: tuple[int, int] | None = None,
@@ -62,16 +70,17 @@ class Pipeline:
             self.segmenter = segmenter
         elif segmenter is not False:
             self.segmenter = Segmenter(segmenter, device=self.detector.device)
-        if gate not in _GATES:
-            raise _c.InvalidError(f"gate {gate!r}: want auto, speculative or sync")
         settings = _c.PipelineSettings()
         lib.um_pipeline_settings_init(byref(settings), ctypes.sizeof(settings))
         settings.conf, settings.objects, settings.per_class = conf, objects, per_class
         settings.label = self._label(label)
-        settings.gate, settings.inflight = _GATES[gate], inflight
+        settings.gate, settings.inflight = _choice("gate", gate, _GATES), inflight
         settings.sam_as_numpy = mask_mode(sam_as_numpy)
         settings.track, settings.detect_every, settings.budget_ms = track or detect_every > 1, detect_every, budget_ms
-        settings.mask_clean = mask_clean
+        settings.mask_clean, settings.shadow_every = mask_clean, shadow_every
+        for name, theta in (("theta_on", theta_on), ("theta_off", theta_off), ("theta_cont", theta_cont)):
+            if theta is not None:
+                setattr(settings, name, theta)
         if crop is not None:
             settings.crop[:] = [int(v) for v in crop]
         if assert_transfers is not None:
@@ -89,9 +98,10 @@ class Pipeline:
             else:
                 _c.check(lib.um_pipeline_open(byref(pointer), byref(settings)))
             self._handle = _c.Handle("pipeline", pointer, lib.um_pipeline_close, *models)
-        self._packet = c_void_p()  # of the frame that has the turn, for as long as that takes
-        self._received = byref(self._packet)
+        self._handle.__enter__()  # for all frames: it ends with close()
+        self._objects = objects
         self._turn = threading.Lock()
+        self._entered = True  # guarded by _turn
         self._running = False  # guarded by _turn: a run has it
         _c.close_at_exit(self)
 
@@ -110,6 +120,16 @@ class Pipeline:
 
     device_bytes = _c.Answer("um_pipeline_device_bytes", int)
 
+    @property
+    def shadow(self) -> dict[str, Any] | None:
+        """What comparing with legacy mode has shown so far: compared, disagreed, failed, least_dice, fell_back, fell_at; None without
+        `shadow_every`."""
+        counts = _c.ShadowCounts()
+        with self._handle as p:
+            told = _c.check(lib.um_pipeline_shadow(p, byref(counts))) == _c.OK
+        exact = {"least_dice": float(counts.least_dice), "fell_back": bool(counts.fell_back)}
+        return {**_c.numbers(counts), **exact} if told else None
+
     def set(self, *, conf: float | None = None, label: int | str | None = UNSET, objects: int | None = None) -> None:
         """Change what is looked for, from the next frame on."""
         with self._handle as p:
@@ -122,11 +142,30 @@ class Pipeline:
 
     def __call__(self, picture: Any) -> Packet:
         """The packet of one picture."""
-        frame = picture if isinstance(picture, Frame) else Frame(picture)
-        with self._turn:
-            if self._running:
-                raise _c.InvalidError("this pipeline is in a run: end that, or open another on the same models")
-            return self._pass(frame)
+        mine = frame_over(picture) if type(picture) is np.ndarray else None  # without a Frame until somebody asks for it
+        if mine is None:
+            if not isinstance(picture, Frame):
+                picture = Frame(picture)
+            mine = c_void_p(lib.um_frame_ref(picture._use()))
+        packet = Packet(picture)
+        handle = self._handle
+        try:
+            with self._turn:
+                if self._running or handle.closed or handle._forks != _c._forks:
+                    self._refuse()
+                status = lib.um_pipeline_pass(handle._pointer, byref(mine), byref(packet))
+            if status != _c.OK:
+                raise _c.error(status)
+            return packet
+        finally:
+            if mine:
+                lib.um_frame_unref(byref(mine))
+            if handle.closed:  # meanwhile
+                self.close()
+
+    def _refuse(self) -> None:
+        with self._handle:
+            raise _c.InvalidError("this pipeline is in a run: end that, or open another on the same models")
 
     def _take(self) -> None:
         with self._turn:
@@ -137,35 +176,29 @@ class Pipeline:
     def _give_back(self) -> None:
         self._running = False
 
-    def _pass(self, frame: Frame) -> Packet:
-        with self._handle as p:
-            mine = c_void_p(lib.um_frame_ref(frame._use()))
-            status = lib.um_pipeline_send(p, byref(mine))
-            if status != _c.OK:
-                problem = _c.error(status)
-                lib.um_frame_unref(byref(mine))
-                raise problem
-            status = lib.um_pipeline_receive(p, self._received)
-            if not self._packet:
-                raise _c.error(status)
-            made = Packet(c_void_p(lib.um_packet_ref(self._packet)), frame)
-            if status != _c.OK:  # an assertion of transfers did not hold
-                _c.check(status)
-            return made
-
     def map(self, pictures: Iterable[Any]) -> Iterator[Packet]:
         """Packets of pictures, one after the other, on the caller's thread."""
         for picture in pictures:
             yield self(picture)
 
     def close(self) -> None:
+        """Refuse further frames; it closes when the last one that is in it is done."""
         self._handle.close()
+        if self._turn.acquire(blocking=False):  # else who has it does this
+            entered, self._entered = self._entered, False
+            self._turn.release()
+            if entered:
+                self._handle.__exit__()
 
     def __enter__(self) -> Pipeline:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_entered"):
+            self.close()
 
 
 class _Feed(threading.Thread):
@@ -226,6 +259,12 @@ class Run:
         receive: int = 4,
         size: tuple[int, int] | None = None,
         pixel: str = "gray8",
+        recursive: bool = False,
+        window: tuple[int, int] | str | None = None,
+        max_age_ms: int = 0,
+        lag_alarm_ms: int = 500,
+        on_sink_full: str = "block",
+        sink_deadline: float = 10,
         progress: bool = False,
     ) -> None:
         self.pipeline, self._owned = pipeline, owned
@@ -238,14 +277,22 @@ class Run:
         settings.frames, settings.loop = frames, loop
         if size is not None:
             settings.width, settings.height = size
-            settings.channels = {"gray8": 1, "rgb8": 3}[pixel]
+            settings.channels = _choice("pixel", pixel, {"gray8": 1, "rgb8": 3})
+        settings.recursive = recursive
+        if isinstance(window, str):
+            settings.window = _choice("window", window, {"auto": 2})
+        elif window is not None:
+            settings.window, settings.window_lo, settings.window_hi = 1, *window
+        self._notice = settings.on_notice = _c.LOG(_say)
         pointer = c_void_p()
         spec = _c.path_bytes(source) if is_spec else b"push:"
         _c.check(lib.um_source_open(byref(pointer), spec, byref(settings)))
         self._source = _c.Handle("source", pointer, lib.um_source_close)
         pipeline._take()
         try:
-            self._handle = self._open(list(sinks), strict, realtime, receive)
+            ages = {"max_age_ms": max_age_ms, "lag_alarm_ms": lag_alarm_ms}
+            flags = {"strict": strict, "realtime": realtime, "receive": receive}
+            self._handle = self._open(list(sinks), on_sink_full, sink_deadline, {**flags, **ages})
         except BaseException:
             pipeline._give_back()
             raise
@@ -259,17 +306,23 @@ class Run:
         if self._feed is not None:
             self._feed.start()
 
-    def _open(self, specs: list[str], strict: bool, realtime: bool, receive: int) -> _c.Handle:
+    def _open(self, specs: list[str], on_full: str, deadline: float, more: dict[str, int]) -> _c.Handle:
         settings = _c.RunSettings()
         lib.um_run_settings_init(byref(settings), ctypes.sizeof(settings))
-        settings.strict, settings.realtime, settings.receive = strict, realtime, receive
-        self._problem = settings.on_problem = _c.LOG(lambda _, line: LOG.warning("%s", _c.text(line)))
+        for name, given in more.items():
+            setattr(settings, name, given)
+        self._problem = settings.on_problem = _c.LOG(_say)
+        of_sinks = _c.SinkSettings()
+        lib.um_sink_settings_init(byref(of_sinks), ctypes.sizeof(of_sinks))
+        of_sinks.policy = _choice("on_sink_full", on_full, {"block": 0, "drop": 1})
+        of_sinks.deadline_ms = int(deadline * 1000)
+        of_sinks.objects = self.pipeline._objects
         sinks = (c_void_p * max(len(specs), 1))()
         pointer = c_void_p()
         try:
             for i, spec in enumerate(specs):
                 sink = c_void_p()
-                _c.check(lib.um_sink_open(byref(sink), spec.encode(), None))
+                _c.check(lib.um_sink_open(byref(sink), spec.encode(), byref(of_sinks)))
                 sinks[i] = sink.value
             settings.sinks, settings.n_sinks = sinks, len(specs)
             with self.pipeline._handle as p, self._source as s:
@@ -300,7 +353,7 @@ class Run:
         """A packet; None after the time and, with `_done`, at the end."""
         if self._done:
             return None
-        packet, frame = c_void_p(), c_void_p()
+        packet, frame = Packet(), c_void_p()
         with self._handle as r:
             status = _c.check(lib.um_run_receive_with_frame(r, ms, byref(packet), byref(frame)))
         if status == _c.EOF:
@@ -309,7 +362,8 @@ class Run:
             return None
         if self._bar is not None:
             self._bar.update()
-        return Packet(packet, Frame._of(frame))
+        packet._picture = Frame._of(frame)
+        return packet
 
     def _end(self) -> None:
         """The run is over: what went wrong is raised, once."""
@@ -402,6 +456,16 @@ class Run:
             self.close()
 
 
+def _say(_: Any, line: bytes) -> None:
+    LOG.warning("%s", _c.text(line))
+
+
+def _choice(what: str, given: str, choices: dict[str, int]) -> int:
+    if given not in choices:
+        raise _c.InvalidError(f"{what} {given!r}: want {' or '.join(choices)}")
+    return choices[given]
+
+
 def _wake(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
@@ -430,6 +494,12 @@ def run(
     receive: int = 4,
     size: tuple[int, int] | None = None,
     pixel: str = "gray8",
+    recursive: bool = False,
+    window: tuple[int, int] | str | None = None,
+    max_age_ms: int = 0,
+    lag_alarm_ms: int = 500,
+    on_sink_full: str = "block",
+    sink_deadline: float = 10,
     progress: bool = False,
     **options: Any,
 ) -> Run:
@@ -437,7 +507,13 @@ def run(
 
     `source` is what the command takes (a file, a folder, a glob, `"phantom:seed=1,frames=100"`, `"-"`), a DICOM
     file (`.dcm`), or any iterable of pictures or `Frame`s. `detector` and `segmenter` are models or their files, or give a whole
-    `pipeline`; `options` are those of `Pipeline`. `sinks` are the command's: `"dir:out"`, `"jsonl:out.jsonl"`."""
+    `pipeline`; `options` are those of `Pipeline`. `sinks` are the command's: `"dir:out"`, `"jsonl:out.jsonl"`. What should be known
+    of the source (pictures that were turned, or passed over) and what goes wrong with single frames goes to the logger `ultramotion`.
+
+    `strict` stops at the first unreadable frame; `realtime` leaves out frames that wait while a newer one is there, `max_age_ms` those that
+    were received longer ago; `lag_alarm_ms` warns of a live source that falls behind. `recursive` takes a folder's folders too, `window=(lo, hi)`
+    or `"auto"` says which of 16 bits are black and white. A sink that is behind holds the run up, or with `on_sink_full="drop"` misses packets; one
+    that takes longer than `sink_deadline` seconds for one is given up (0: never)."""
     if isinstance(source, (str, os.PathLike)) and os.fspath(source).lower().endswith((".dcm", ".dicom")):
         from .dicom import frames as dicom_frames
 
@@ -460,6 +536,12 @@ def run(
             receive=receive,
             size=size,
             pixel=pixel,
+            recursive=recursive,
+            window=window,
+            max_age_ms=max_age_ms,
+            lag_alarm_ms=lag_alarm_ms,
+            on_sink_full=on_sink_full,
+            sink_deadline=sink_deadline,
             progress=progress,
         )
     except BaseException:

@@ -170,7 +170,7 @@ def process(
             Worker,
             fn_constructor_args=(out, options),
             batch_size=1,
-            concurrency=min(workers, len(left)),
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(left))),
             num_cpus=cpus,
             num_gpus=gpus,
         )

@@ -955,6 +955,22 @@ um_status um_pipeline_receive(um_pipeline *p, const um_packet **packet)
     return st;
 }
 
+um_status um_pipeline_pass(um_pipeline *p, um_frame **frame, const um_packet **packet)
+{
+    if (!p || !packet)
+        return um_fail(UM_EINVAL, "um_pipeline_pass: %s is NULL", p ? "packet" : "pipeline");
+    *packet = NULL;
+    if (p->received < p->sent)
+        return UM_AGAIN;
+    um_status st = um_pipeline_send(p, frame);
+    if (st != UM_OK)
+        return st;
+    const um_packet *made = NULL;
+    st = um_pipeline_receive(p, &made);
+    *packet = um_packet_ref(made);
+    return st;
+}
+
 /* ---- the rest ---- */
 
 um_status um_pipeline_dump(um_pipeline *p, const char *path)

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs as a process of its own: `val`, `train`, and the command of an installed package."""
+import json
+import subprocess
+
+import pytest
+
+import ultramotion
+from ultramotion import command
+
+try:
+    command.command_path()
+except ultramotion.UnsupportedError as problem:
+    pytest.skip(str(problem), allow_module_level=True)
+
+DATASET = "phantom:seed=900001,frames=2,width=160,height=160"
+
+
+def test_val_reports_as_the_command_does(tmp_path):
+    report = ultramotion.val(DATASET, device="cpu", conf=0.4, mask_clean=False, within=(3, 6), out=tmp_path / "out")
+    assert report["frames"] == 2 and report["conf"] == pytest.approx(0.4) and report["within_px"] == [3, 6]
+    assert 0 <= report["masks"]["dice"] <= 1 and len(report["boxes"]["ap_interval"]) == 2
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["masks"] == report["masks"]
+    again = ultramotion.val(DATASET, results=tmp_path / "out" / "results.json", conf=0.4, within=(3, 6))
+    assert again["boxes"]["ap"] == report["boxes"]["ap"]
+
+
+def test_what_val_refuses(detector, tmp_path):
+    with pytest.raises(ultramotion.InvalidError, match="detector is a Detector: want its file"):
+        ultramotion.val(DATASET, detector=detector)
+    with pytest.raises(ultramotion.InvalidError, match="conf"):
+        ultramotion.val(DATASET, conf=7)
+    with pytest.raises(ultramotion.Error, match="nowhere"):
+        ultramotion.val(tmp_path / "nowhere")
+    with pytest.raises(ultramotion.Error, match="nowhere.pt"):
+        ultramotion.val(DATASET, detector=tmp_path / "nowhere.pt")
+
+
+def test_without_a_command(monkeypatch, tmp_path):
+    monkeypatch.setenv("ULTRAMOTION_COMMAND", str(tmp_path))
+    with pytest.raises(ultramotion.UnsupportedError, match="no command at"):
+        ultramotion.val(DATASET)
+
+
+def test_train_runs_a_recipe_where_there_is_one(tmp_path):
+    (tmp_path / "detector.py").write_text("import pathlib, sys\npathlib.Path(sys.argv[1]).write_text(' '.join(sys.argv[2:]))\nsys.exit(3)\n")
+    assert ultramotion.train("detector", tmp_path / "out", "--until", "1", recipes=tmp_path) == 3
+    assert (tmp_path / "out").read_text() == "--until 1"
+    with pytest.raises(ultramotion.UnsupportedError, match="python train/segmenter.py"):
+        ultramotion.train("segmenter", "out", recipes=tmp_path)
+    with pytest.raises(ultramotion.InvalidError, match="detector or segmenter"):
+        ultramotion.train("everything", "out")
+
+
+def test_the_command_of_the_package(python):
+    said = python("import sys; sys.argv = ['ultramotion', '--version']; from ultramotion.command import main; main()")
+    assert said == subprocess.run([command.command_path(), "--version"], capture_output=True, text=True, check=True).stdout
+    assert said.startswith("ultramotion ")

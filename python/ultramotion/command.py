@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs as a process of its own: the command `ultramotion`, its `val`, and the recipes of `train/`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any, NoReturn
+
+from . import _c
+from .models import DETECTOR, SEGMENTER, models_path
+
+_STATUS: dict[int, type[_c.Error]] = {2: _c.InvalidError, 3: _c.TransferError}
+
+
+def command_path() -> str:
+    """The command: the one that `ULTRAMOTION_COMMAND` names, else that beside the library."""
+    named = os.environ.get("ULTRAMOTION_COMMAND")
+    path = named or os.path.join(os.path.dirname(os.path.realpath(_c.lib._name)), "ultramotion")
+    if not os.access(path, os.X_OK) or os.path.isdir(path):
+        raise _c.UnsupportedError(f"no command at {path}" + ("" if named else ": name one in ULTRAMOTION_COMMAND"))
+    return path
+
+
+def main() -> NoReturn:
+    """`ultramotion …` of an installed package: the command itself, with the package's models."""
+    os.environ.setdefault("ULTRAMOTION_MODELS", models_path())
+    try:
+        path = command_path()
+    except _c.Error as problem:
+        sys.exit(f"ultramotion: {problem}")
+    os.execv(path, ["ultramotion", *sys.argv[1:]])
+
+
+def val(
+    dataset: Any,
+    *,
+    detector: Any = None,
+    segmenter: Any = None,
+    device: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    conf: float | None = None,
+    gain: str | float | None = None,
+    mask_clean: bool | None = None,
+    input_size: int | None = None,
+    canvas: int | None = None,
+    frames: int | None = None,
+    masks: Any = None,
+    lines: Any = None,
+    within: tuple[float, float] | None = None,
+    spacing: tuple[float, float] | None = None,
+    results: Any = None,
+    out: Any = None,
+) -> dict[str, Any]:
+    """Accuracy against truth, as `ultramotion val --json` reports it (`docs/ACCURACY.md`): boxes, masks, lines and states, each with an interval.
+
+    `dataset` is a folder with a COCO file (or that file), or with true masks or lines beside its pictures, or `"phantom:…"`. Models are
+    files, as it runs in a process of its own; `results` scores what any program found; `out` is a folder for report, results and pictures."""
+    import subprocess
+
+    for what, model in (("detector", detector), ("segmenter", segmenter)):
+        if model is not None and not isinstance(model, (str, os.PathLike)):
+            raise _c.InvalidError(f"val: {what} is a {type(model).__name__}: want its file")
+    folder = models_path()
+    given: dict[str, Any] = {
+        "detector": os.path.join(folder, DETECTOR) if detector is None else detector,
+        "segmenter": os.path.join(folder, SEGMENTER) if segmenter is None else segmenter,
+        "device": device,
+        "precision": precision,
+        "threads": threads,
+        "conf": conf,
+        "gain": gain,
+        "mask-clean": None if mask_clean is None else int(mask_clean),
+        "det-size": input_size,
+        "sam-size": canvas,
+        "frames": frames,
+        "masks": masks,
+        "lines": lines,
+        "within": within and ",".join(map(str, within)),
+        "spacing": spacing and ",".join(map(str, spacing)),
+        "results": results,
+    }
+    call = [command_path(), "val", os.fspath(dataset), "--json", "--quiet"]
+    for name, value in given.items():
+        if value is not None:
+            call += [f"--{name}", os.fspath(value) if isinstance(value, os.PathLike) else str(value)]
+    if out is not None:
+        call += ["-o", os.fspath(out)]
+    done = subprocess.run(call, capture_output=True, text=True)
+    if done.returncode != 0:
+        said = done.stderr.strip().removeprefix("ultramotion: ") or f"val ended with {done.returncode}"
+        raise _STATUS.get(done.returncode, _c.Error)(said)
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def train(network: str, out: Any, *arguments: str, recipes: Any = None) -> int:
+    """Train `"detector"` or `"segmenter"` into the folder `out`, by the recipe of the source tree (`train/README.md`), in a process of its
+    own whose exit status is returned; `arguments` are the recipe's, such as `"--stop-after", "60"`. An installed package has no recipes:
+    `recipes` is the folder `train` of a tree."""
+    import subprocess
+
+    if network not in ("detector", "segmenter"):
+        raise _c.InvalidError(f"train: {network!r}: want detector or segmenter")
+    folder = os.fspath(recipes) if recipes is not None else os.path.join(os.path.dirname(os.path.dirname(_c.FOLDER)), "train")
+    recipe = os.path.join(folder, f"{network}.py")
+    if not os.path.exists(recipe):
+        raise _c.UnsupportedError(
+            f"train: no recipe at {recipe}: the package trains nothing itself; take the source tree, install what its train/README.md names, "
+            f"and say recipes=, or run `python train/{network}.py {os.fspath(out)}` there"
+        )
+    return subprocess.run([sys.executable, recipe, os.fspath(out), *arguments]).returncode
