@@ -26,15 +26,14 @@ static void print_meta(void *ctx, const char *key, const char *value)
     printf("  ");
     cli_put(stdout, key);
     printf(":");
-    const char *end = strchr(value, '\n');
-    if (!end) {
+    if (strncmp(key, "int8", 4) != 0) {
         printf(" ");
         cli_put(stdout, value);
         printf("\n");
         return;
     }
     printf("\n");
-    for (; *value; value = *end ? end + 1 : end) { /* a list: a line each */
+    for (const char *end; *value; value = *end ? end + 1 : end) { /* a layer each */
         char line[256];
         end = value + strcspn(value, "\n");
         snprintf(line, sizeof line, "%.*s", (int)(end - value), value);
