@@ -27,7 +27,7 @@ void um_mem_fail_at(uint64_t k)
 void *um_alloc(size_t size)
 {
     uint64_t n = atomic_fetch_add(&count, 1) + 1;
-    if (n == atomic_load(&fail_at))
+    if (n == atomic_load(&fail_at) || size > SIZE_MAX - HUGE)
         return NULL;
     void *p = NULL;
     if (size < HUGE_FROM)
