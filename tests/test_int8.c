@@ -5,6 +5,7 @@
 #include "nn/op_level.h"
 #include "nn/quant.h"
 
+#include "dfine_weights.h"
 #include "fixture.h"
 #include "scratch.h"
 
@@ -293,6 +294,52 @@ TEST(boxes_are_those_of_floats)
         CHECK_MSG(memcmp(a, b, sizeof *a) != 0, "these are floats");
     }
     CHECK(2 * sure >= f.n);
+    frames_close(&f);
+}
+
+struct told {
+    int floats;  /* layers that stay so */
+    float last;  /* score of the latest of them */
+    bool sorted; /* the worst came first */
+};
+
+static void hear(void *ctx, const char *line)
+{
+    struct told *t = ctx;
+    const char *at = strstr(line, " stays floats: ");
+    if (!at)
+        return;
+    float snr = strtof(at + strlen(" stays floats: "), NULL);
+    t->sorted = t->sorted && snr >= t->last;
+    t->last = snr;
+    t->floats++;
+}
+
+/* Noise for weights: its boxes hang by a thread, and bytes do not hold them. */
+TEST(the_worst_layers_stay_floats)
+{
+    const char *file = in_scratch("noise.safetensors"), *out = in_scratch("out.safetensors");
+    struct told told = {.last = -1000, .sorted = true};
+    struct frames f;
+    um_calibration_settings s;
+    um_convert_settings how;
+    um_calibration_settings_default(&s);
+    um_convert_settings_default(&how);
+    read_frames(&f, 1, 2);
+    CHECK_OK(dw_write(file, &(struct dw_options){.size = 'n', .classes = 3, .channels = 3}));
+    how.input_width = how.input_height = 96;
+    how.queries = 40;
+    s.frames = (const um_frame *const *)f.frame;
+    s.count = f.n;
+    s.threads = 2;
+    s.say = hear;
+    s.ctx = &told;
+    um_status st = um_model_calibrate(file, out, &how, &s);
+    CHECK(told.floats > 0 && told.sorted);
+    CHECK_EQ(st, UM_EUNSUPPORTED);
+    CHECK_MSG(strstr(um_last_error(), " dB") && strstr(um_last_error(), "with half of its layers"),
+              "%s", um_last_error());
+    CHECK(access(out, F_OK) != 0);
     frames_close(&f);
 }
 
