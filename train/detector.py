@@ -14,7 +14,7 @@ import run
 
 SIDE = 320
 CALM = 0.5  # taken from what goes into the score's sigmoid, so that 0.5 is where few empty pictures are (README.md)
-EMPTY = ((12000, 0.5), (8000, 0.3), (0, 0.12))  # from sample, share without bone: first it learns a surface, then when there is none
+EMPTY = ((24000, 0.25), (12000, 0.5), (8000, 0.3), (0, 0.12))  # from sample, share without bone: first a surface, then where there is none
 
 
 def sample(seed, index):
@@ -27,7 +27,7 @@ def sample(seed, index):
 
 
 def main():
-    args = run.arguments(__doc__, steps=3000, batch=8, rate=3e-4)
+    args = run.arguments(__doc__, steps=5000, batch=8, rate=3e-4)
     args.clip = 0.1
     config = DFINEConfig.preset("n", backbone_pretrained=False, num_classes=1, imgsz=SIDE, num_queries=60, num_top_queries=60, num_denoising=24)
     net = DFINE.from_config(config)

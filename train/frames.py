@@ -41,6 +41,8 @@ def draw(seed, index, hard=0.75, empty=0.12, sides=(230, 430)):
         sample.picture, sample.where = sample.picture[:, ::-1], sample.where[:, ::-1]
     if rng.random() < 0.5:
         bend(rng, sample)
+    if rng.random() < 0.1:
+        shade(rng, sample)
     sample.picture = scan(rng, np.ascontiguousarray(sample.picture))
     return sample
 
@@ -55,6 +57,23 @@ def bend(rng, s):
     edge = cv2.BORDER_REFLECT_101 if rng.random() < 0.3 else cv2.BORDER_CONSTANT
     s.picture = cv2.warpAffine(np.ascontiguousarray(s.picture), m, (w, h), flags=cv2.INTER_LINEAR, borderMode=edge)
     s.where = cv2.warpAffine(np.ascontiguousarray(s.where), m, (w, h), flags=cv2.INTER_NEAREST)
+
+
+def shade(rng, s):
+    """Columns that the probe no longer sees, often all of a structure's or of the picture's: what was there is no longer to be found."""
+    h, w = s.picture.shape
+    columns = np.nonzero(s.where.any(0))[0]
+    if len(columns) and rng.random() < 0.6:
+        first, last = columns[0] - rng.uniform(0, 12), columns[-1] + rng.uniform(1, 12)
+    else:
+        wide = rng.uniform(0.2, 1) * w
+        first = rng.uniform(-0.1 * w, 1.1 * w - wide)
+        last = first + wide
+    x = np.arange(w)
+    rest, soft = rng.uniform(0, 0.05), rng.uniform(0.3, 8)
+    left = np.clip(np.maximum(first - x, x - last) / soft, 0, 1)  # 0 within, 1 outside
+    s.picture = (s.picture * (rest + (1 - rest) * left) + rng.integers(0, 3, (h, w))).clip(0, 255).astype(np.uint8)
+    s.where = np.where(left < 0.2, 0, s.where).astype(np.uint8)
 
 
 def scan(rng, picture):

