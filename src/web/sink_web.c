@@ -372,7 +372,7 @@ static int body(struct peer *p, const void *in, size_t n)
     size_t most = p->post_good ? sizeof p->body : PATIENCE;
     if (n > most - p->body_size)
         return -1;
-    if (p->post_good)
+    if (p->post_good && n > 0) /* of nothing libwebsockets has no address */
         memcpy(p->body + p->body_size, in, n);
     p->body_size += n;
     return 0;
