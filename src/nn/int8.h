@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* The range of an input, its channels times 2^shift, that bytes stand for; it contains 0. */
 struct um_range {
@@ -26,7 +27,8 @@ struct um_int8_layer {
     const int32_t *start; /* [o]: -zero * sum of w: where the sums start */
 };
 
-/* What packed weights begin with; then at 64-byte borders inv, scales, starts and bytes. */
+/* What packed weights begin with; then at 64-byte borders inv, scales, starts and bytes, which each
+ * level lays out as it likes, for as many columns as it rounds the outputs up to. */
 struct um_int8_head {
     int32_t zero, i;
 };
@@ -37,17 +39,53 @@ static inline size_t um_int8_round(size_t bytes)
     return (bytes + UM_INT8_ALIGN - 1) / UM_INT8_ALIGN * UM_INT8_ALIGN;
 }
 
+struct um_int8_places { /* in bytes from the head */
+    size_t inv, scale, start, w;
+};
+
+static inline struct um_int8_places um_int8_places(int inputs, size_t columns)
+{
+    size_t in = um_int8_round((size_t)inputs * sizeof(float)),
+           row = um_int8_round(columns * sizeof(float)), at = UM_INT8_ALIGN + in;
+    struct um_int8_places p = {UM_INT8_ALIGN, at, at + row, at + 2 * row};
+    return p;
+}
+
 static inline const float *um_int8_inv(const void *packed)
 {
     return (const float *)(const void *)((const unsigned char *)packed + UM_INT8_ALIGN);
 }
 
-/* What follows inv. */
-static inline const void *um_int8_scale(const void *packed)
+struct um_int8_packed {
+    int32_t zero;
+    const float *inv, *scale;
+    const int32_t *start;
+    const int8_t *w;
+};
+
+static inline struct um_int8_packed um_int8_read(const void *packed, size_t columns)
 {
     const struct um_int8_head *head = (const struct um_int8_head *)packed;
-    return (const unsigned char *)packed + UM_INT8_ALIGN +
-           um_int8_round((size_t)head->i * sizeof(float));
+    const unsigned char *at = (const unsigned char *)packed;
+    struct um_int8_places p = um_int8_places(head->i, columns);
+    struct um_int8_packed l = {
+        head->zero, um_int8_inv(packed), (const float *)(const void *)(at + p.scale),
+        (const int32_t *)(const void *)(at + p.start), (const int8_t *)(at + p.w)};
+    return l;
+}
+
+/* Write all but the bytes, which go to the place that is returned. */
+static inline int8_t *um_int8_write(void *packed, const struct um_int8_layer *l, size_t columns)
+{
+    unsigned char *at = (unsigned char *)packed;
+    struct um_int8_places p = um_int8_places(l->i, columns);
+    struct um_int8_head head = {l->zero, l->i};
+    memcpy(at, &head, sizeof head);
+    memcpy(at + p.inv, l->inv, (size_t)l->i * sizeof *l->inv);
+    memset(at + p.scale, 0, p.w - p.scale);
+    memcpy(at + p.scale, l->scale, (size_t)l->o * sizeof *l->scale);
+    memcpy(at + p.start, l->start, (size_t)l->o * sizeof *l->start);
+    return (int8_t *)(at + p.w);
 }
 
 /* NaN becomes 0. */

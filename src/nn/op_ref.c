@@ -39,22 +39,12 @@ size_t um_ref_pack_conv(void *dst, const float *w, int o, int kh, int kw, int i)
     return bytes;
 }
 
-/* head | inv [i] | scale [o] | start [o] | w */
 size_t um_ref_pack_int8(void *dst, const struct um_int8_layer *l)
 {
-    size_t in = um_int8_round((size_t)l->i * sizeof(float));
-    size_t row = um_int8_round((size_t)l->o * sizeof(float));
     size_t n = (size_t)l->o * (size_t)l->kh * (size_t)l->kw * (size_t)l->i;
-    if (dst) {
-        struct um_int8_head head = {l->zero, l->i};
-        unsigned char *at = (unsigned char *)dst + UM_INT8_ALIGN + in;
-        memcpy(dst, &head, sizeof head);
-        memcpy((unsigned char *)dst + UM_INT8_ALIGN, l->inv, (size_t)l->i * sizeof *l->inv);
-        memcpy(at, l->scale, (size_t)l->o * sizeof *l->scale);
-        memcpy(at + row, l->start, (size_t)l->o * sizeof *l->start);
-        memcpy(at + 2 * row, l->w, n);
-    }
-    return UM_INT8_ALIGN + in + 2 * row + n;
+    if (dst)
+        memcpy(um_int8_write(dst, l, (size_t)l->o), l->w, n);
+    return um_int8_places(l->i, (size_t)l->o).w + n;
 }
 
 static float finish(const struct um_conv_args *a, const struct um_view *add, int y, int x, int w,
@@ -112,13 +102,8 @@ static void byte_conv_row(void *ctx, int y, int worker)
     const struct conv_job *job = ctx;
     const struct um_conv_args *a = job->call->args;
     const struct um_view *t = job->call->t, *out = &t[0], *in = &t[1];
-    const struct um_int8_head *head = t[2].data;
-    size_t row = um_int8_round((size_t)out->c * sizeof(float));
-    const unsigned char *at = um_int8_scale(head);
-    const float *inv = um_int8_inv(head);
-    const float *scale = (const float *)(const void *)at, *b = t[3].data;
-    const int32_t *start = (const int32_t *)(const void *)(at + row);
-    const int8_t *w = (const int8_t *)(at + 2 * row);
+    struct um_int8_packed q = um_int8_read(t[2].data, (size_t)out->c);
+    const float *b = t[3].data;
     int k = a->kh * a->kw * in->c;
     uint8_t *window = um_pool_scratch(job->call->pool, worker);
     for (int x = 0; x < out->w; x++) {
@@ -129,13 +114,13 @@ static void byte_conv_row(void *ctx, int y, int worker)
                 bool inside = iy >= 0 && iy < in->h && ix >= 0 && ix < in->w;
                 const float *src = inside ? row_of(in, (ptrdiff_t)iy * in->w + ix) : NULL;
                 for (int i = 0; i < in->c; i++)
-                    *to++ = um_int8_of(src ? src[i] : 0, inv[i], head->zero);
+                    *to++ = um_int8_of(src ? src[i] : 0, q.inv[i], q.zero);
             }
         for (int o = 0; o < out->c; o++) {
-            int32_t sum = start[o];
+            int32_t sum = q.start[o];
             for (int i = 0; i < k; i++)
-                sum += window[i] * w[(ptrdiff_t)o * k + i];
-            float v = fmaf((float)sum, scale[o], b ? b[o] : 0);
+                sum += window[i] * q.w[(ptrdiff_t)o * k + i];
+            float v = fmaf((float)sum, q.scale[o], b ? b[o] : 0);
             out_row(out, (ptrdiff_t)y * out->w + x)[o] = finish(a, &t[4], y, x, out->w, o, v);
         }
     }

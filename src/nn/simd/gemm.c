@@ -131,8 +131,7 @@ UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int N
 
 UM_TILES
 
-/* Panels outside, so that one panel stays in the L1 cache while strips of A stream past; rows are
- * dealt to tiles evenly. */
+/* Panels outside, so that one panel stays in the L1 cache while strips of A stream past. */
 void UM_NAME(gemm_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
                         int panel1)
 {
@@ -140,23 +139,15 @@ void UM_NAME(gemm_rows)(const struct gemm *g, const struct gemm_rows *r, int row
         um_gemm8_read(g, r, rows, panel0, panel1);
         return;
     }
-    int nv = panel_vectors(g->n), nr = nv * VL, strips = (rows + tile_rows[nv] - 1) / tile_rows[nv];
-    int tall = strips ? rows % strips : 0,
-        height = strips ? rows / strips : 0; /* the first `tall` strips have one row more */
-    struct tile t = {.g = g, .taps = r->taps, .depth = g->k / r->taps};
+    int nv = panel_vectors(g->n), nr = nv * VL;
+    struct tile t = {
+        .g = g, .a = r->a, .c = r->c, .add = r->add, .taps = r->taps, .depth = g->k / r->taps};
 
     for (int p = panel0; p < panel1; p++) {
         t.b = g->b + (ptrdiff_t)p * nr * g->k;
         t.col = p * nr;
         t.left = g->n - t.col;
-        for (int s = 0, row = 0; s < strips; s++) {
-            int m = height + (s < tall);
-            t.a = r->a + (ptrdiff_t)row * r->taps;
-            t.c = r->c + row;
-            t.add = r->add ? r->add + row : NULL;
-            tiles[nv][m](&t);
-            row += m;
-        }
+        run_panel(t, tiles[nv], tile_rows[nv], rows);
     }
 }
 

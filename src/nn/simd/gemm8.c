@@ -4,32 +4,17 @@
  * lies behind it does not matter, but is read. */
 #include "nn/simd/gemm_tile.h"
 
-static const int8_t *panels_of(const struct gemm *g, const float **scale, const int32_t **start)
+static size_t columns_of(int n)
 {
-    size_t row = (size_t)um_gemm_panels(g->n) * (size_t)um_gemm_nr(g->n) * sizeof(float);
-    const unsigned char *at = um_int8_scale(g->b8);
-    *scale = (const float *)(const void *)at;
-    *start = (const int32_t *)(const void *)(at + um_int8_round(row));
-    return (const int8_t *)(at + 2 * um_int8_round(row));
+    return (size_t)um_gemm_panels(n) * (size_t)um_gemm_nr(n);
 }
 
 size_t UM_NAME(pack_int8)(void *dst, const struct um_int8_layer *l)
 {
     int nr = um_gemm_nr(l->o), panels = um_gemm_panels(l->o);
-    size_t in = um_int8_round((size_t)l->i * sizeof(float));
-    size_t columns = (size_t)panels * (size_t)nr, row = um_int8_round(columns * sizeof(float));
     int run = l->kw * l->i, depth = gemm8_depth(run);
-    size_t bytes = columns * (size_t)l->kh * (size_t)depth;
     if (dst) {
-        struct um_int8_head head = {l->zero, l->i};
-        memcpy(dst, &head, sizeof head);
-        memcpy((unsigned char *)dst + UM_INT8_ALIGN, l->inv, (size_t)l->i * sizeof *l->inv);
-        float *scale = (float *)(void *)((unsigned char *)dst + UM_INT8_ALIGN + in);
-        int32_t *start = (int32_t *)(void *)((unsigned char *)scale + row);
-        int8_t *to = (int8_t *)start + row;
-        memset(scale, 0, 2 * row);
-        memcpy(scale, l->scale, (size_t)l->o * sizeof *scale);
-        memcpy(start, l->start, (size_t)l->o * sizeof *start);
+        int8_t *to = um_int8_write(dst, l, columns_of(l->o));
         for (int p = 0; p < panels; p++)
             for (int ky = 0; ky < l->kh; ky++)
                 for (int k = 0; k < depth; k += 4)
@@ -40,7 +25,8 @@ size_t UM_NAME(pack_int8)(void *dst, const struct um_int8_layer *l)
                                                       : (int8_t)0;
                         }
     }
-    return UM_INT8_ALIGN + in + 2 * row + bytes;
+    return um_int8_places(l->i, columns_of(l->o)).w +
+           columns_of(l->o) * (size_t)l->kh * (size_t)depth;
 }
 
 UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int NV)
@@ -104,26 +90,21 @@ UM_TILES
 void UM_NAME(gemm8_rows)(const struct gemm *g, const struct gemm8_rows *r, int rows, int panel0,
                          int panel1)
 {
-    int nr = um_gemm_nr(g->n), nv = nr / VL, strips = (rows + tile_rows[nv] - 1) / tile_rows[nv];
-    int tall = strips ? rows % strips : 0, height = strips ? rows / strips : 0;
-    const float *scale;
-    const int32_t *start;
-    const int8_t *b = panels_of(g, &scale, &start);
-    struct tile t = {.g = g, .taps = r->taps, .depth = gemm8_depth(g->k / r->taps)};
+    int nr = um_gemm_nr(g->n);
+    struct um_int8_packed q = um_int8_read(g->b8, columns_of(g->n));
+    struct tile t = {.g = g,
+                     .a8 = r->a,
+                     .c = r->c,
+                     .add = r->add,
+                     .taps = r->taps,
+                     .depth = gemm8_depth(g->k / r->taps)};
     for (int p = panel0; p < panel1; p++) {
-        t.b8 = b + (ptrdiff_t)p * nr * t.depth * t.taps;
+        t.b8 = q.w + (ptrdiff_t)p * nr * t.depth * t.taps;
         t.col = p * nr;
         t.left = g->n - t.col;
-        t.scale = scale + t.col;
-        t.start = start + t.col;
-        for (int s = 0, row = 0; s < strips; s++) {
-            int m = height + (s < tall);
-            t.a8 = r->a + (ptrdiff_t)row * r->taps;
-            t.c = r->c + row;
-            t.add = r->add ? r->add + row : NULL;
-            tiles[nv][m](&t);
-            row += m;
-        }
+        t.scale = q.scale + t.col;
+        t.start = q.start + t.col;
+        run_panel(t, tiles[nr / VL], tile_rows[nr / VL], rows);
     }
 }
 
@@ -154,8 +135,7 @@ void UM_NAME(gemm8_read)(const struct gemm *g, const struct gemm_rows *r, int ro
     int run = g->k / r->taps, depth = gemm8_depth(run), row = depth * r->taps;
     int most = ROOM / row < ROWS ? ROOM / row : ROWS, blocks = (rows + most - 1) / most;
     struct gemm8_rows q = {.a = at, .taps = 1};
-    const struct um_int8_head *head = g->b8;
-    const float *inv = um_int8_inv(head); /* a row is one pixel */
+    struct um_int8_packed packed = um_int8_read(g->b8, columns_of(g->n)); /* a row is one pixel */
     struct gemm whole = *g;
     whole.k = row;
     for (int i = 0; i < blocks; i++) {
@@ -166,7 +146,7 @@ void UM_NAME(gemm8_read)(const struct gemm *g, const struct gemm_rows *r, int ro
             for (int tap = 0; tap < r->taps; tap++)
                 um_gemm8_quantise(to + (ptrdiff_t)tap * depth,
                                   r->a[(ptrdiff_t)(r0 + j) * r->taps + tap], 0, 1, run,
-                                  inv + (ptrdiff_t)tap * run, head->zero);
+                                  packed.inv + (ptrdiff_t)tap * run, packed.zero);
         }
         q.c = r->c + r0;
         q.add = r->add ? r->add + r0 : NULL;

@@ -127,6 +127,18 @@ static __attribute__((noinline)) void finish_tile(const struct tile *t, const fl
     }
 }
 
+UNCHECKED UM_INLINE void tile_add(const struct tile *t, vf acc[MR_MAX][NV_MAX], const int M,
+                                  const int NV)
+{
+    UM_UNROLL
+    for (int m = 0; m < M; m++) {
+        const float *add = t->add[m] + t->col;
+        UM_UNROLL
+        for (int v = 0; v < NV; v++)
+            acc[m][v] += vf_load(add + v * VL);
+    }
+}
+
 /* From the sums (bias included) of a tile in registers to memory. */
 UNCHECKED UM_INLINE void tile_store(const struct tile *t, vf acc[MR_MAX][NV_MAX], const int M,
                                     const int NV)
@@ -135,13 +147,7 @@ UNCHECKED UM_INLINE void tile_store(const struct tile *t, vf acc[MR_MAX][NV_MAX]
     bool full = t->left >= NV * VL;
 
     if (full && t->add && !g->add_last)
-        UM_UNROLL
-    for (int m = 0; m < M; m++) {
-        const float *add = t->add[m] + t->col;
-        UM_UNROLL
-        for (int v = 0; v < NV; v++)
-            acc[m][v] += vf_load(add + v * VL);
-    }
+        tile_add(t, acc, M, NV);
     if (!full || !act_is_cheap(g->act)) {
         float sums[MR_MAX * NV_MAX * VL];
         UM_UNROLL
@@ -170,13 +176,7 @@ UNCHECKED UM_INLINE void tile_store(const struct tile *t, vf acc[MR_MAX][NV_MAX]
             acc[m][v] = vf_fma(acc[m][v], scale, shift);
     }
     if (t->add && g->add_last)
-        UM_UNROLL
-    for (int m = 0; m < M; m++) {
-        const float *add = t->add[m] + t->col;
-        UM_UNROLL
-        for (int v = 0; v < NV; v++)
-            acc[m][v] += vf_load(add + v * VL);
-    }
+        tile_add(t, acc, M, NV);
     UM_UNROLL
     for (int m = 0; m < M; m++) {
         float *c = t->c[m] + t->col;
@@ -198,6 +198,25 @@ UNCHECKED UM_INLINE void tile_store(const struct tile *t, vf acc[MR_MAX][NV_MAX]
 #define ROW5(nv) NULL, tile_1x##nv, tile_2x##nv, tile_3x##nv, tile_4x##nv, tile_5x##nv
 #define ROW6(nv) ROW5(nv), tile_6x##nv
 #define ROW8(nv) ROW6(nv), tile_7x##nv, tile_8x##nv
+
+/* All rows of a panel by the tiles of its width, which have up to `most` rows; rows are dealt to
+ * them evenly. t: the first. */
+UM_INLINE void run_panel(struct tile t, tile_fn *const *tile, int most, int rows)
+{
+    int strips = (rows + most - 1) / most;
+    int tall = strips ? rows % strips : 0,
+        height = strips ? rows / strips : 0; /* the first `tall` strips have one row more */
+    for (int s = 0; s < strips; s++) {
+        int m = height + (s < tall);
+        tile[m](&t);
+        if (t.b8)
+            t.a8 += (ptrdiff_t)m * t.taps;
+        else
+            t.a += (ptrdiff_t)m * t.taps;
+        t.c += m;
+        t.add = t.add ? t.add + m : NULL;
+    }
+}
 
 /* The functions of all tiles, made of tile_run(), and tiles[vectors][rows] of them. */
 #if VL == 8

@@ -44,6 +44,14 @@ typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));
 typedef float vf_mem __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 typedef int32_t vi_mem __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+#if UM_VEC_EMULATED
+typedef union vec_pair {
+    vf f;
+    vi i;
+    __m256 h[2];
+    __m256i k[2];
+} vec_pair;
+#endif
 
 /* Keeps a value in a register: the compiler can neither fold the load behind it into its uses nor
  * rematerialise it. */
@@ -90,12 +98,7 @@ UM_INLINE vi vi_trunc(vf v) /* value, towards zero; out of range: INT32_MIN */
 #elif !UM_VEC_EMULATED
     return (vi)_mm512_cvttps_epi32((__m512)v);
 #else
-    union {
-        vf f;
-        vi i;
-        __m256 h[2];
-        __m256i k[2];
-    } u = {v};
+    vec_pair u = {v};
     u.k[0] = _mm256_cvttps_epi32(u.h[0]);
     u.k[1] = _mm256_cvttps_epi32(u.h[1]);
     return u.i;
@@ -109,12 +112,7 @@ UM_INLINE vi vi_round(vf v) /* value, to nearest, ties to even; out of range: IN
 #elif !UM_VEC_EMULATED
     return (vi)_mm512_cvtps_epi32((__m512)v);
 #else
-    union {
-        vf f;
-        vi i;
-        __m256 h[2];
-        __m256i k[2];
-    } u = {v};
+    vec_pair u = {v};
     u.k[0] = _mm256_cvtps_epi32(u.h[0]);
     u.k[1] = _mm256_cvtps_epi32(u.h[1]);
     return u.i;
@@ -141,10 +139,7 @@ UM_INLINE vi vi_dot4(vi sum, vi a, vi b)
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
     return sum;
 #else
-    union {
-        vi i;
-        __m256i k[2];
-    } s = {sum}, x = {a}, y = {b};
+    vec_pair s = {.i = sum}, x = {.i = a}, y = {.i = b};
     s.k[0] = vec_dot4_(s.k[0], x.k[0], y.k[0]);
     s.k[1] = vec_dot4_(s.k[1], x.k[1], y.k[1]);
     return s.i;
@@ -315,13 +310,6 @@ UM_INLINE void vi_store_u8(uint8_t *p, vi v)
 }
 
 #else /* two ymm */
-
-typedef union vec_pair {
-    vf f;
-    vi i;
-    __m256 h[2];
-    __m256i k[2];
-} vec_pair;
 
 UM_INLINE vf vf_set1(float x)
 {
