@@ -242,7 +242,7 @@ static void frames_close(struct frames *f)
 static void calibrate(const char *model, const char *file)
 {
     struct frames f;
-    read_frames(&f, 4711, few());
+    read_frames(&f, 4711, MOST); /* ranges of fewer are too coarse for what is asked here */
     um_calibration_settings s;
     um_calibration_settings_default(&s);
     s.frames = (const um_frame *const *)f.frame;
@@ -388,7 +388,7 @@ TEST(masks_are_those_of_floats)
     }
     CHECK(sum > 1000);
     double dice = 2 * (double)both / (double)sum;
-    CHECK_MSG(f.n < MOST || dice >= 0.99, "Dice %g", dice); /* ranges of two frames are coarse */
+    CHECK_MSG(dice >= 0.99, "Dice %g", dice);
     CHECK_MSG(memcmp(floats, bytes, all) != 0, "these are floats");
     um_free(floats);
     frames_close(&f);
