@@ -220,9 +220,10 @@ static const struct row table[] = {
 };
 enum { ROWS = sizeof table / sizeof *table };
 
-void cli_put(FILE *f, const char *text)
+void cli_put_part(FILE *f, const char *text, size_t n)
 {
-    for (const unsigned char *s = (const unsigned char *)text; *s; s++) {
+    const unsigned char *end = (const unsigned char *)text + n;
+    for (const unsigned char *s = (const unsigned char *)text; s < end; s++) {
         bool c1 = *s == 0xc2 && s[1] >= 0x80 && s[1] < 0xa0; /* U+0080 to U+009F */
         if (c1)
             fprintf(f, "\\x%02x\\x%02x", s[0], s[1]);
@@ -232,6 +233,11 @@ void cli_put(FILE *f, const char *text)
             putc(*s, f);
         s += c1;
     }
+}
+
+void cli_put(FILE *f, const char *text)
+{
+    cli_put_part(f, text, strlen(text));
 }
 
 int cli_usage(const char *fmt, ...)

@@ -75,6 +75,7 @@ void cli_put_man(const char *text);
 /* Text that came from a file or an argument: control characters, which a terminal would obey, are
  * written as \xNN. */
 void cli_put(FILE *f, const char *text);
+void cli_put_part(FILE *f, const char *text, size_t n); /* the first n bytes of it */
 /* Exactly `count` finite decimal numbers with commas between them. */
 bool cli_numbers(const char *text, int count, double *out);
 /* The value "WxH" of an option; false after a message. */

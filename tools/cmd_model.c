@@ -34,11 +34,9 @@ static void print_meta(void *ctx, const char *key, const char *value)
     }
     printf("\n");
     for (const char *end; *value; value = *end ? end + 1 : end) { /* a layer each */
-        char line[256];
         end = value + strcspn(value, "\n");
-        snprintf(line, sizeof line, "%.*s", (int)(end - value), value);
         printf("    ");
-        cli_put(stdout, line);
+        cli_put_part(stdout, value, (size_t)(end - value));
         printf("\n");
     }
 }

@@ -134,7 +134,7 @@ static um_status open_input(struct camera *c)
     AVDictionary *options = NULL;
     const char *name = c->grabs ? "video4linux2" : "lavfi";
     const AVInputFormat *kind = c->av->av_find_input_format(name);
-    if (!kind)
+    if (!kind && c->grabs)
         kind = c->av->av_find_input_format("v4l2"); /* as later ones call it */
     if (!kind)
         return um_fail(UM_EUNSUPPORTED, "%s: libavdevice here was built without %s", c->spec, name);

@@ -85,10 +85,10 @@ static struct distance distance(const um_packet *a, const um_packet *b)
         for (int k = 0; k < 4 && x->has_box && y->has_box; k++)
             d.kind = d.kind || !(fabsf(x->box[k] - y->box[k]) <= 1);
         for (size_t k = 0; x->has_mask && y->has_mask && k < n; k++) {
-            unsigned a = x->bits[k], b = y->bits[k];
-            d.pixels += (unsigned)__builtin_popcount(a ^ b);
-            both += (unsigned)__builtin_popcount(a & b);
-            area += (unsigned)(__builtin_popcount(a) + __builtin_popcount(b));
+            unsigned p = x->bits[k], q = y->bits[k];
+            d.pixels += (unsigned)__builtin_popcount(p ^ q);
+            both += (unsigned)__builtin_popcount(p & q);
+            area += (unsigned)(__builtin_popcount(p) + __builtin_popcount(q));
         }
     }
     d.dice = area ? (float)(2 * (double)both / (double)area) : 1;

@@ -7,7 +7,6 @@
 #include "nn/quant.h"
 
 #include <math.h>
-#include <string.h>
 #include <ultramotion/ultramotion.h>
 
 /* The gate. A box counts that the network on floats is sure of. What is wanted of many frames, 99 %
@@ -200,10 +199,8 @@ static um_status settle(const struct job *j, const struct found *floats, char *t
     for (;;) {
         struct found *bytes = um_array((size_t)j->s->count, sizeof *bytes);
         um_status st = bytes ? UM_OK : um_fail(UM_ENOMEM, "results of calibration");
-        if (st == UM_OK) {
-            memset(bytes, 0, (size_t)j->s->count * sizeof *bytes);
+        if (st == UM_OK)
             st = run(j, j->plan, UM_QUANT_APPLY, bytes);
-        }
         bool good = st == UM_OK && holds(j, floats, bytes, text, size);
         if (st == UM_OK)
             say(j, "%d of %d layers on bytes: %s", on_bytes(j->plan), all, text);
@@ -228,8 +225,6 @@ static um_status calibrate(struct job *j, const char *out)
     char scores[160], *plan = NULL;
     struct found *floats = um_array((size_t)j->s->count, sizeof *floats);
     um_status st = floats ? um_quant_open(&j->plan) : um_fail(UM_ENOMEM, "results of calibration");
-    if (floats)
-        memset(floats, 0, (size_t)j->s->count * sizeof *floats);
     if (st == UM_OK)
         st = run(j, NULL, UM_QUANT_APPLY, floats);
     if (st == UM_OK)
