@@ -541,7 +541,7 @@ def bench_live_accounts_for_every_frame(tmp):
 
 @test
 def bench_residency_counts_the_copies_of_both_modes(tmp):
-    out, err = um("bench", "residency", "--device", "guard", "--frames", "3")
+    out, err = um("bench", "residency", "--device", "guard", "--frames", "3", *SMALL)
     legacy, sync, speculative, *compared = lines(out)
     assert (legacy["mode"], sync["mode"], speculative["mode"]) == ("legacy", "resident", "resident")
     assert (legacy["up"], legacy["down"], legacy["sam_copies"]) == (1, 3, 2)
@@ -571,7 +571,7 @@ def bench_residency_counts_the_copies_of_both_modes(tmp):
 
 
 STANDIN = Path(COMMAND).resolve().parent / "libum_standin_cuda.so"  # of NVIDIA's driver: kernels run on the host
-SMALL = ("--det-size", 256, "--sam-size", 64)
+SMALL = ("--det-size", 160, "--queries", 100, "--sam-size", 64)
 
 
 def gpu(*arguments, code=0, env=None):

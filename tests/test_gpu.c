@@ -18,14 +18,36 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { DET = 256, SAM = 64 };
+enum { DET = 160, QUERIES = 100, SAM = 64 }; /* few: the emulated kernels are slow */
 
 static struct fixture gpu;
 
 /* A fresh stand-in and networks on it. */
+static um_detector_settings detector_of(int side)
+{
+    um_detector_settings s;
+    um_detector_settings_default(&s);
+    s.input_width = s.input_height = side;
+    if (side == DET)
+        s.queries = QUERIES;
+    return s;
+}
+
+/* The processor's networks, of the same sizes. */
+static struct fixture processor(void)
+{
+    um_detector_settings d = detector_of(DET);
+    struct fixture f = fixture_open("cpu", 1, 0, SAM);
+    um_detector_close(&f.detector);
+    if (um_detector_open_with(&f.detector, f.dev, DETECTOR_FILE, &d) != UM_OK)
+        fixture_die("cpu");
+    return f;
+}
+
 static void begin(const char *precision, const char *tier, int det, int sam, const char *detector)
 {
     um_device_settings s;
+    um_detector_settings d = detector_of(det);
     setenv("ULTRAMOTION_CUDA_DRIVER", UM_STANDIN_PATH, 1);
     setenv("ULTRAMOTION_CUDA", tier, 1);
     unsetenv("ULTRAMOTION_SAM_AS_NUMPY");
@@ -35,7 +57,7 @@ static void begin(const char *precision, const char *tier, int det, int sam, con
     s.precision = precision;
     gpu = (struct fixture){0};
     if (um_device_open(&gpu.dev, &s) != UM_OK ||
-        um_detector_open(&gpu.detector, gpu.dev, detector ? detector : DETECTOR_FILE, det) !=
+        um_detector_open_with(&gpu.detector, gpu.dev, detector ? detector : DETECTOR_FILE, &d) !=
             UM_OK ||
         (sam && um_segmenter_open(&gpu.segmenter, gpu.dev, SEGMENTER_FILE, sam) != UM_OK))
         fixture_die("stand-in");
@@ -142,7 +164,7 @@ static void check_frames(const char *precision, const char *tier, um_gate_mode g
                          struct agreement a)
 {
     static uint8_t want[200 * 240], got[200 * 240];
-    struct fixture cpu = fixture_open("cpu", 1, DET, SAM);
+    struct fixture cpu = processor();
     begin(precision, tier, DET, SAM, NULL);
     um_pipeline *p = pipeline(&cpu, UM_GATE_AUTO, 0), *q = pipeline(&gpu, gate, 0);
     for (int i = 0; i < frames; i++) {
@@ -218,9 +240,7 @@ static um_pipeline *tracked(const struct fixture *f)
 
 static void open_with_gain(struct fixture *f)
 {
-    um_detector_settings s;
-    um_detector_settings_default(&s);
-    s.input_width = s.input_height = DET;
+    um_detector_settings s = detector_of(DET);
     s.gain = "auto,0.9";
     um_detector_close(&f->detector);
     if (um_detector_open_with(&f->detector, f->dev, DETECTOR_FILE, &s) != UM_OK)
@@ -233,7 +253,7 @@ TEST(what_is_tracked_in_the_dark_is_the_processors)
 {
     enum { FRAMES = 4, STEADY = 5 };
     static uint8_t want[200 * 240], got[200 * 240];
-    struct fixture cpu = fixture_open("cpu", 1, DET, SAM);
+    struct fixture cpu = processor();
     const struct agreement a = {1e-4f, 0.01f, 1e-4f, 0.002};
     begin("fp32", "fused", DET, SAM, NULL);
     open_with_gain(&cpu);
@@ -324,7 +344,7 @@ static void check_family(const struct family *f, const char *precision, const ch
     um_prediction want = {.struct_size = sizeof want}, got = {.struct_size = sizeof got};
     snprintf(path, sizeof path, "/tmp/um_gpu_%s_%d.safetensors", f->name, (int)getpid());
     CHECK_OK(sw_write(path, f->golden, (struct sw_damage){NULL, NULL}, meta));
-    struct fixture cpu = fixture_open("cpu", 1, DET, SAM);
+    struct fixture cpu = processor();
     begin(precision, tier, DET, 0, NULL);
     CHECK_OK(family_predict(cpu.dev, path, f->name, &want));
     CHECK_OK(family_predict(gpu.dev, path, f->name, &got));
@@ -372,7 +392,7 @@ static void check_letterbox(const char *precision, const char *tier, float box)
     s.queries = 100;
     s.activation = "silu";
     s.fit = "letterbox";
-    struct fixture cpu = fixture_open("cpu", 1, DET, SAM);
+    struct fixture cpu = processor();
     begin(precision, tier, DET, SAM, NULL);
     CHECK_OK(um_detector_open_with(&mine, cpu.dev, DETECTOR_FILE, &s));
     CHECK_OK(um_detector_open_with(&theirs, gpu.dev, DETECTOR_FILE, &s));
@@ -665,7 +685,7 @@ TEST(a_lost_gpu_is_taken_over_by_the_processor)
 {
     struct lost_run l = {0};
     um_run_counts stats = {.struct_size = sizeof stats};
-    struct fixture cpu = fixture_open("cpu", 1, DET, SAM);
+    struct fixture cpu = processor();
     begin("fp16", "fused", DET, SAM, NULL);
     um_standin_shapes_only(1);
     um_standin_fail_kernel(3 * 200, 700);
