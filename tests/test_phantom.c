@@ -184,20 +184,53 @@ TEST(empty_share)
     um_source_close(&s);
 }
 
+/* A frame is what its shape alone gives: the same random numbers, whether the shape was asked for
+ * or drawn. */
+TEST(surfaces)
+{
+    enum { FRAMES = 40, KINDS = 5 };
+    static const char *const names[KINDS] = {"arc", "plate", "rib", "flank", "humps"};
+    uint64_t any[FRAMES], one[KINDS][FRAMES];
+    int of[KINDS] = {0}, several = 0;
+    for (int k = -1; k < KINDS; k++)
+        for (int i = 0; i < FRAMES; i++) {
+            char spec[128];
+            snprintf(spec, sizeof spec,
+                     "phantom:seed=%d,frames=1,width=64,height=80,look=hard,empty=0,surface=%s", i,
+                     k < 0 ? "any" : names[k]);
+            *(k < 0 ? &any[i] : &one[k][i]) = hash_of(spec, 0, 1);
+        }
+    for (int i = 0; i < FRAMES; i++) {
+        int k = 0;
+        while (k < KINDS && one[k][i] != any[i])
+            k++;
+        if (k < KINDS)
+            of[k]++;
+        else
+            several++; /* two bones, of two shapes */
+    }
+    CHECK_MSG(several < FRAMES / 5, "%d", several);
+    for (int k = 0; k < KINDS; k++)
+        CHECK_MSG(of[k] > 0, "%s", names[k]);
+}
+
 TEST(keys)
 {
-    static const char *const bad[] = {
-        "phantom:sed=1",      "phantom:seed",        "phantom:seed=",     "phantom:seed=-1",
-        "phantom:frames=1.5", "phantom:empty=2",     "phantom:empty=nan", "phantom:width=0",
-        "phantom:look=dark",  "phantom:width=99999", "phantom:seed=1,,",  "phantom:empty=",
-        "phantom:width=9"};
+    static const char *const bad[] = {"phantom:sed=1",      "phantom:seed",
+                                      "phantom:seed=",      "phantom:seed=-1",
+                                      "phantom:frames=1.5", "phantom:empty=2",
+                                      "phantom:empty=nan",  "phantom:width=0",
+                                      "phantom:look=dark",  "phantom:width=99999",
+                                      "phantom:seed=1,,",   "phantom:empty=",
+                                      "phantom:width=9",    "phantom:look=hard,surface=round",
+                                      "phantom:surface=rib"};
     um_source *s = NULL;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         CHECK_MSG(um_source_open(&s, bad[i], NULL) == UM_EINVAL, "%s", bad[i]);
         CHECK(s == NULL);
     }
     CHECK_EQ(um_source_open(&s, "phantom:sed=1", NULL), UM_EINVAL);
-    CHECK_MSG(strstr(um_last_error(), "seed, frames, width, height, empty, look"), "%s",
+    CHECK_MSG(strstr(um_last_error(), "seed, frames, width, height, empty, look, surface"), "%s",
               um_last_error());
     um_source_settings set;
     um_source_settings_default(&set);

@@ -307,6 +307,11 @@ static void compress(struct um_phantom *g, struct rng *r, struct rng *field, uin
     }
 }
 
+void um_phantom_set_surface(um_phantom *g, um_surface surface)
+{
+    g->hard.surface = surface;
+}
+
 /* Ridge columns inside the picture and in contact, of all columns the ridge has. */
 static float visibility(const struct um_phantom *g, float left, float right)
 {

@@ -16,9 +16,22 @@ typedef struct um_phantom um_phantom;
  * differ in (phantom_hard.c). */
 typedef enum um_look { UM_LOOK_DEFAULT, UM_LOOK_HARD } um_look;
 
+/* Shapes of surfaces that the hard look knows. */
+typedef enum um_surface {
+    UM_SURFACE_ANY,
+    UM_SURFACE_ARC,   /* a long bone across */
+    UM_SURFACE_PLATE, /* along a bone: over the whole width, or an edge of it */
+    UM_SURFACE_RIB,   /* small, round, shallow */
+    UM_SURFACE_FLANK,
+    UM_SURFACE_HUMPS, /* two */
+    UM_SURFACES
+} um_surface;
+
 um_status um_phantom_open(um_phantom **out, int width, int height, double empty,
                           um_look look); /* empty: share of frames without bone */
 void um_phantom_close(um_phantom **phantom);
+/* Only this shape from now on; without meaning for the default look. */
+void um_phantom_set_surface(um_phantom *phantom, um_surface surface);
 
 /* Draw one frame: pixels and mask (0/1) are [height*width] of the caller. truth->mask is set to
  * `mask`, or NULL without bone; its structures are the phantom's, until the next frame. */

@@ -296,17 +296,26 @@ static void draw_inclusions(struct um_hard *g, struct rng *r, float top)
 
 /* ---- bone ---- */
 
+static um_surface draw_surface(const struct um_hard *g, struct rng *r)
+{
+    static const um_surface often[10] = {
+        UM_SURFACE_ARC,   UM_SURFACE_ARC,   UM_SURFACE_ARC, UM_SURFACE_ARC,   UM_SURFACE_ARC,
+        UM_SURFACE_PLATE, UM_SURFACE_PLATE, UM_SURFACE_RIB, UM_SURFACE_FLANK, UM_SURFACE_HUMPS};
+    um_surface drawn = often[below(r, 0, 10)];
+    return g->surface == UM_SURFACE_ANY ? drawn : g->surface;
+}
+
 /* g->ridge: y of the surface at every column from *first to *last, the seen part of a shape that
  * starts and ends at random. */
 static void shape_bone(struct um_hard *g, struct rng *r, int left, int right, int *first, int *last)
 {
     float s = g->s, w = (float)(right - left), *y = g->ridge;
-    int kind = below(r, 0, 10), humps = kind == 9;
+    um_surface kind = draw_surface(g, r);
     float x0 = (float)left + uniform(r, .15, .85) * w, y0 = uniform(r, .06, .8) * (float)g->h;
     float wide_l, wide_r;
     float spacing = uniform(r, 12, 40) * s, rough = uniform(r, .2, 1.6) * s;
     um_field_curve(&g->field, r, rough, spacing, y);
-    if (kind < 5) { /* a hump: long bone across */
+    if (kind == UM_SURFACE_ARC) {
         float half = log_uniform(r, 30, 130) * s, rise = uniform(r, .4, 1.4) * half,
               p = uniform(r, 1.4, 3.2), lean = uniform(r, .6, 1.6), tilt = uniform(r, -.35, .35);
         wide_l = half * uniform(r, .8, 1.8);
@@ -316,7 +325,7 @@ static void shape_bone(struct um_hard *g, struct rng *r, int left, int right, in
             float top = sqrtf(u * u + .01f) - .1f;
             y[x] += y0 + rise * power(top + 1e-6f, p) + tilt * d;
         }
-    } else if (kind < 7) { /* a plate, along a bone; over the whole width, or an edge of it */
+    } else if (kind == UM_SURFACE_PLATE) {
         float tilt = uniform(r, -.45, .45), bow = uniform(r, -.25, .6) / (float)g->w;
         wide_l = chance(r, .5) ? w : uniform(r, .1, .9) * w;
         wide_r = chance(r, .5) ? w : uniform(r, .1, .9) * w;
@@ -324,7 +333,7 @@ static void shape_bone(struct um_hard *g, struct rng *r, int left, int right, in
             float d = (float)x - x0;
             y[x] += y0 + tilt * d + bow * d * d;
         }
-    } else if (kind < 8) { /* a rib: small, round, shallow */
+    } else if (kind == UM_SURFACE_RIB) {
         float radius = uniform(r, 14, 45) * s;
         y0 = uniform(r, .08, .5) * (float)g->h;
         wide_l = radius * uniform(r, .6, .95);
@@ -334,7 +343,8 @@ static void shape_bone(struct um_hard *g, struct rng *r, int left, int right, in
             u = u > .97f ? .97f : u < -.97f ? -.97f : u;
             y[x] += y0 + radius * (1 - sqrtf(1 - u * u));
         }
-    } else { /* one flank, or two humps */
+    } else {
+        int humps = kind == UM_SURFACE_HUMPS;
         float span = uniform(r, 50, 130) * s, rise = uniform(r, 20, 90) * s,
               other = uniform(r, .3, 1.1), gap = uniform(r, .7, 1.5), steep = uniform(r, .25, 1.6);
         steep = chance(r, .5) ? steep : -steep;

@@ -3,6 +3,7 @@
 #define UM_IO_PHANTOM_HARD_H
 
 #include "io/field.h"
+#include "io/phantom.h"
 #include "ultramotion/source.h"
 
 enum { UM_HARD_STRUCTURES = 64 };
@@ -12,6 +13,7 @@ struct um_hard {
     int w, h;
     float s; /* pixels per unit of length: 320 rows */
     double empty;
+    um_surface surface;
     struct um_field field;
     float *amp, *spec, *att, *re, *im;              /* [h,w] */
     float *curve, *ridge, *slope, *bright, *column; /* [w] */

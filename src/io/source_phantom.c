@@ -23,6 +23,7 @@ struct source_phantom {
     int width, height;
     double empty;
     um_look look;
+    um_surface surface;
     uint8_t *mask;
     um_truth truth;
     int drawn;
@@ -38,6 +39,18 @@ static um_status read_look(const char *value, um_look *look)
     return UM_OK;
 }
 
+static um_status read_surface(const char *value, um_surface *surface)
+{
+    static const char *const names[UM_SURFACES] = {"any", "arc", "plate", "rib", "flank", "humps"};
+    for (int i = 0; i < UM_SURFACES; i++)
+        if (strcmp(value, names[i]) == 0) {
+            *surface = (um_surface)i;
+            return UM_OK;
+        }
+    return um_fail(UM_EINVAL, "phantom: surface=%s must be any, arc, plate, rib, flank or humps",
+                   value);
+}
+
 static um_status set(struct source_phantom *s, const char *key, const char *value)
 {
     if (strcmp(key, "empty") == 0) {
@@ -47,14 +60,17 @@ static um_status set(struct source_phantom *s, const char *key, const char *valu
     }
     if (strcmp(key, "look") == 0)
         return read_look(value, &s->look);
+    if (strcmp(key, "surface") == 0)
+        return read_surface(value, &s->surface);
     static const char *const keys[] = {"seed", "frames", "width", "height"};
     size_t k = 0;
     while (k < 4 && strcmp(key, keys[k]) != 0)
         k++;
     if (k == 4)
-        return um_fail(
-            UM_EINVAL,
-            "phantom: unknown key \"%s\": known are seed, frames, width, height, empty, look", key);
+        return um_fail(UM_EINVAL,
+                       "phantom: unknown key \"%s\": known are seed, frames, width, height, empty, "
+                       "look, surface",
+                       key);
     uint64_t n = 0;
     if (!um_number_whole(value, k == 0 ? UINT64_MAX : INT_MAX, &n))
         return um_fail(UM_EINVAL, "phantom: %s=%s must be a whole number", key, value);
@@ -93,7 +109,11 @@ static um_status phantom_open(void *priv, const char *spec, const um_source_sett
             return st;
         spec += n + (spec[n] == ',');
     }
+    if (s->surface != UM_SURFACE_ANY && s->look != UM_LOOK_HARD)
+        return um_fail(UM_EINVAL, "phantom: surface= is of look=hard; the default look has one");
     um_status st = um_phantom_open(&s->phantom, s->width, s->height, s->empty, s->look);
+    if (st == UM_OK)
+        um_phantom_set_surface(s->phantom, s->surface);
     if (st == UM_OK && !(s->mask = um_alloc((size_t)s->width * (size_t)s->height)))
         st = um_fail(UM_ENOMEM, "phantom mask");
     return st;
