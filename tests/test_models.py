@@ -429,8 +429,9 @@ def upstream_can_load_what_convert_writes(tmp):
         um("convert", source, out, "--upstream", *size)
         with zipfile.ZipFile(out) as z:
             assert z.testzip() is None and z.namelist()[0] == "archive/data.pkl" and all(i.compress_type == 0 for i in z.infolist())
+            whole = out.read_bytes()
             for i in z.infolist():  # where torch may map it
-                extra = struct.unpack("<H", out.read_bytes()[i.header_offset + 28:i.header_offset + 30])[0]
+                extra = struct.unpack("<H", whole[i.header_offset + 28:i.header_offset + 30])[0]
                 assert (i.header_offset + 30 + len(i.filename) + extra) % 64 == 0
         info = json.loads(um("inspect", out, "--json")[0])
         names = {t["name"]: t["shape"] for t in info["tensors"]}
