@@ -29,19 +29,23 @@ class Sample:
         return [i for i, k in enumerate(self.kinds) if k == phantom.BONE]
 
 
-def draw(seed, index, hard=0.75, empty=0.12, sides=(230, 430)):
+def draw(seed, index, hard=0.75, empty=0.12, shaded=0.1, surfaces=None, sides=(230, 430)):
+    """surfaces: {shape: share} of pictures of the hard look that have this shape; the others have any."""
     rng = np.random.default_rng((seed, index))
     height = int(rng.integers(*sides))
     width = int(np.clip(height * np.exp(rng.uniform(-0.35, 0.35)), 160, 600))
     look = "hard" if rng.random() < hard else "default"
     number = int(rng.integers(0, phantom.HELD_OUT))
-    picture, where, structures = phantom.frame(number, width, height, look, empty)
+    surface = "any"
+    if surfaces and look == "hard":
+        surface = rng.choice([*surfaces, "any"], p=[*surfaces.values(), 1 - sum(surfaces.values())])
+    picture, where, structures = phantom.frame(number, width, height, look, empty, surface)
     sample = Sample(picture, where, [k for k, _ in structures])
     if rng.random() < 0.5:
         sample.picture, sample.where = sample.picture[:, ::-1], sample.where[:, ::-1]
     if rng.random() < 0.5:
         bend(rng, sample)
-    if rng.random() < 0.1:
+    if rng.random() < shaded:
         shade(rng, sample)
     sample.picture = scan(rng, np.ascontiguousarray(sample.picture))
     return sample

@@ -41,12 +41,12 @@ def library():
 LIB = None
 
 
-def frame(seed, width, height, look="hard", empty=0.1):
+def frame(seed, width, height, look="hard", empty=0.1, surface="any"):
     """One picture [H,W] u8, the map of its structures [H,W] u8 (0, or index + 1), and a list of (kind, box xyxy), bones first."""
     global LIB
     LIB = LIB or library()
     source, picture, truth = ctypes.c_void_p(), ctypes.POINTER(Frame)(), Truth(struct_size=ctypes.sizeof(Truth))
-    spec = f"phantom:seed={seed},frames=1,width={width},height={height},look={look},empty={empty}"
+    spec = f"phantom:seed={seed},frames=1,width={width},height={height},look={look},empty={empty},surface={surface}"
 
     def check(status):
         if status:
