@@ -16,7 +16,7 @@ from command import COMMAND, DETECTOR, ENVIRONMENT, MODELS, ROOT, SEGMENTER, lin
 
 PACKET_KEYS = ["frame_id", "ts", "state", "tag", "label", "score", "box_xyxy", "mask", "mask_area_px", "stages_ms", "transfers", "pose",
                "spacing_mm", "device", "precision", "as_numpy", "models", "lost_device", "source", "name", "objects", "detected", "reason", "scores", "deadline",
-               "cleaned", "gain"]
+               "cleaned", "gain", "reused"]
 
 
 @test
@@ -720,6 +720,23 @@ def masks_are_cleaned_and_dark_pictures_stretched_where_it_is_said(tmp):
         assert packet["gain"] == gain if gain is not ... else 1 < packet["gain"] < 8
     for wrong in (("--mask-clean", 2), ("--gain", "loud"), ("--gain", "auto,9")):
         um(*run, *wrong, code=2)
+
+
+@test
+def equal_pictures_are_not_computed_again(tmp):
+    for i, picture in enumerate((0, 0, 2, 2, 2, 0)):
+        (tmp / f"{i}.png").write_bytes((ROOT / f"tests/golden/end_to_end/phantom_{picture}.png").read_bytes())
+    said = {}
+    for name, more in {"plain": (), "cpu": ("--reuse", 1), "guard": ("--reuse", 1, "--device", "guard", "--gate", "speculative", "--assert-transfers", "1,1"),
+                       "host": ("--reuse", 1, "--sam-as-numpy", 1), "crop": ("--reuse", 1, "--crop", "20,20,300,400"),
+                       "track": ("--reuse", 1, "--track", 1)}.items():
+        said[name] = lines(um("run", tmp, "-o", "jsonl:-", *more)[0])
+    same = ("frame_id", "state", "score", "box_xyxy", "mask")
+    assert not any(p["reused"] for p in said["plain"])
+    for name, packets in said.items():
+        assert [p["reused"] for p in packets] == [name != "plain" and i in (1, 3, 4) for i in range(6)], name
+        assert name in ("crop", "track") or [[p[k] for k in same] for p in packets] == [[p[k] for k in same] for p in said["plain"]], name
+    assert "gain of auto" in um("run", tmp, "--reuse", 1, "--track", 1, "--gain", "auto", code=2)[1]
 
 
 @test

@@ -85,6 +85,9 @@ static const struct row table[] = {
     {"mask-clean", 0, BOOL01, AT(mask_clean), 0, 0, 0, 0, RUN | ON_VAL | KEPT, "0|1",
      "1 = pieces of the mask beside the detector's box and specks go, small holes close "
      "(docs/FRAME.md), 0 = the mask as the network makes it; default 1"},
+    {"reuse", 0, BOOL01, AT(reuse), 0, 0, 0, 0, RUN | ON_BENCH | KEPT, "0|1",
+     "1 = a picture that is, pixel by pixel, the one before takes what the networks made of that "
+     "one, which its packet says; default 0"},
     {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, RUN | ON_BENCH | KEPT, "speculative|sync",
      "read nothing back before the packet, or the score first; default: sync on cpu, else "
      "speculative"},

@@ -50,7 +50,7 @@ struct options {
     int rounds, inflight, objects, kpi_keep;
     bool per_class;
     int track, detect_every, shadow_every; /* track: -1 = not said */
-    int mask_clean;
+    int mask_clean, reuse;
     float theta_on, theta_off, theta_cont;
     bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, serve, upstream,
         verify, help;

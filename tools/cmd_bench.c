@@ -184,6 +184,7 @@ static um_status open_pipeline(um_pipeline **out, const struct options *o, um_de
     set.segmenter = segmenter;
     set.conf = o->conf;
     set.inflight = o->inflight;
+    set.reuse = o->reuse;
     set.objects = o->objects;
     set.per_class = o->per_class;
     set.sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO

@@ -279,6 +279,7 @@ static bool pipeline_settings(const struct options *o, const struct engine *e,
         return cli_usage("--shadow: \"%s\" is not legacy", o->shadow), false;
     s->shadow_every = o->shadow ? o->shadow_every : 0;
     s->mask_clean = o->mask_clean;
+    s->reuse = o->reuse;
     s->dump = o->dump != NULL;
     s->sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
                       : o->sam_as_numpy   ? UM_MASK_HOST

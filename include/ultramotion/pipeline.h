@@ -58,6 +58,10 @@ typedef struct um_pipeline_settings {
     int mask_clean;   /**< 1: from each mask go pieces beside the detector's box and specks, and its
                          small holes close, on the device (docs/FRAME.md). 0 (default): the mask is
                          the network's; the command's `run` and `serve` say 1 */
+    int reuse; /**< 1: a picture that is, pixel by pixel, the one before it takes the boxes and
+                  the embedding that the networks made of that: the same packet, bit for bit,
+                  but for `reused` and times. Not with `track` and a gain of "auto", which
+                  follows the pictures before. 0 (default): every picture is computed */
 } um_pipeline_settings;
 
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */

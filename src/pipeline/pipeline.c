@@ -68,6 +68,10 @@ static um_status check_track(const um_pipeline_settings *s)
         return um_fail(UM_EINVAL, "track needs a segmenter: it is masks that are scored");
     if (s->track && s->objects > 1)
         return um_fail(UM_EINVAL, "track follows one structure, not %d", s->objects);
+    if (s->reuse && s->track && um_dfine_info(s->detector->net)->gain.mode == UM_GAIN_AUTO)
+        return um_fail(UM_EINVAL,
+                       "reuse: with track a gain of auto follows the pictures before, so "
+                       "that equal ones look different to the networks");
     if (s->shadow_every < 0 || (s->shadow_every && !s->segmenter))
         return um_fail(UM_EINVAL,
                        "shadow_every %d: want frames, and a segmenter whose masks are "
@@ -264,6 +268,13 @@ static struct flight *flight_of(um_pipeline *p, uint64_t n)
     return &p->flight[n % (uint64_t)p->set.inflight];
 }
 
+/* Nothing is known of the picture before. */
+static void forget_picture(struct picture *before)
+{
+    um_free(before->pixels);
+    *before = (struct picture){.g = NULL};
+}
+
 void um_pipeline_close(um_pipeline **pipeline)
 {
     um_pipeline *p = pipeline ? *pipeline : NULL;
@@ -288,7 +299,7 @@ void um_pipeline_close(um_pipeline **pipeline)
     um_encode_close(&p->encode);
     um_detect_close(&p->detect);
     um_pool_close(&p->pool);
-    um_free(p->track.before);
+    forget_picture(&p->before);
     um_packet_unref(&p->track.shown);
     um_packet_unref(&p->packet);
     um_packet_pool_close(&p->packets);
@@ -325,6 +336,8 @@ static struct geometry *free_place(um_pipeline *p)
     }
     if (p->last == oldest)
         p->last = NULL;
+    if (p->before.g == oldest)
+        forget_picture(&p->before);
     um_geometry_close(p, oldest); /* there are more places than frames in flight */
     return oldest;
 }
@@ -346,8 +359,11 @@ static um_status find_geometry(um_pipeline *p, int w, int h, int c, struct geome
         um_geometry_close(p, &planned);
     } else if (st == UM_OK) {
         g = free_place(p);
+        bool warm = p->sent == p->received;
+        if (warm) /* the networks see another picture */
+            forget_picture(&p->before);
         *g = planned;
-        st = um_geometry_capture(p, g, p->sent == p->received);
+        st = um_geometry_capture(p, g, warm);
         if (st != UM_OK)
             um_geometry_close(p, g);
         else
@@ -426,7 +442,6 @@ static void enter_geometry(struct track *t, const struct geometry *g)
 {
     if (t->g == g)
         return;
-    um_free(t->before);
     um_packet_unref(&t->shown);
     *t = (struct track){.g = g, .detect = true};
 }
@@ -447,6 +462,50 @@ static bool may_repeat(const um_pipeline *p)
     const struct track *t = &p->track;
     return p->set.track && um_budget_repeats(&p->budget) && um_visibility_steady(&t->seen) &&
            t->shown;
+}
+
+/* Is a picture, pixel by pixel, the one before? From now on it is that. */
+static um_status compare(struct picture *before, const struct geometry *g, const um_frame *f,
+                         const int crop[4], bool *same)
+{
+    size_t row = (size_t)crop[2] * (size_t)f->channels, bytes = row * (size_t)crop[3];
+    *same = before->g == g && before->bytes == bytes;
+    if (before->bytes != bytes) {
+        forget_picture(before);
+        before->pixels = um_alloc(bytes);
+        if (!before->pixels)
+            return um_fail(UM_ENOMEM, "a picture of %dx%d", crop[2], crop[3]);
+        before->bytes = bytes;
+    }
+    before->g = g;
+    for (int y = 0; y < crop[3]; y++) {
+        uint8_t *old = before->pixels + (size_t)y * row;
+        const uint8_t *now =
+            f->pixels + (crop[1] + y) * f->stride + (ptrdiff_t)crop[0] * f->channels;
+        *same = *same && memcmp(old, now, row) == 0;
+        if (!*same)
+            memcpy(old, now, row);
+    }
+    if (!*same)
+        before->boxes = before->embedding = false;
+    return UM_OK;
+}
+
+/* What a frame launches first, and what the networks' memory holds of its picture from then on. */
+static um_graph *choose_graph(um_pipeline *p, const struct geometry *g, struct flight *flight,
+                              const struct lane *l)
+{
+    struct picture *before = &p->before;
+    bool detect = flight->detected;
+    flight->boxes = p->set.reuse && detect && before->boxes;
+    flight->embedding = p->set.reuse && before->embedding;
+    if (p->speculative && detect)
+        flight->boxes = flight->embedding = flight->boxes && flight->embedding;
+    before->boxes = before->boxes || detect;
+    before->embedding = before->embedding || (p->speculative || !(detect || p->host_mode));
+    return !detect          ? g->graphs[flight->embedding].followed
+           : p->speculative ? g->graphs[flight->boxes].whole[l->slot]
+                            : g->graphs[flight->boxes].first;
 }
 
 static um_status send(um_pipeline *p, um_frame **frame)
@@ -483,22 +542,25 @@ static um_status send(um_pipeline *p, um_frame **frame)
         detect = p->track.detect;
     }
     struct lane *l = lane_of(p, p->sent);
-    bool repeat = st == UM_OK && may_repeat(p);
-    if (st == UM_OK && !repeat)
+    flight->repeated = st == UM_OK && may_repeat(p);
+    flight->detected = detect && !flight->repeated;
+    flight->same = flight->boxes = flight->embedding = false;
+    if (st == UM_OK && !flight->repeated)
         st = um_front_fill(&g->front, l->slot, &header, f, crop[0], crop[1]);
-    if (st == UM_OK && !repeat)
-        st = um_graph_launch(p->dev, !detect          ? g->followed
-                                     : p->speculative ? g->whole[l->slot]
-                                                      : g->first);
+    if (st == UM_OK && !flight->repeated && (p->set.track || p->set.reuse))
+        st = compare(&p->before, g, f, crop, &flight->same);
+    if (st == UM_OK && !flight->repeated)
+        st = um_graph_launch(p->dev, choose_graph(p, g, flight, l));
     um_ledger_bind(before);
-    if (st != UM_OK)
+    if (st != UM_OK) {
+        forget_picture(&p->before);
         return st;
+    }
     g->used = ++p->sent;
     flight->g = g;
     flight->sent_ns = now;
-    flight->detected = detect && !repeat;
-    flight->repeated = repeat;
     flight->packet = begin_packet(p, f, crop);
+    flight->packet.reused = flight->boxes || flight->embedding;
     flight->frame = *frame;
     *frame = NULL;
     return UM_OK;
@@ -600,16 +662,18 @@ static um_status wait_done(um_pipeline *p, const struct lane *l, const char *rea
 }
 
 /* The rest of a frame behind the gates, for those that were found. */
-static um_status finish_second(um_pipeline *p, struct geometry *g, const struct lane *l,
+static um_status finish_second(um_pipeline *p, const struct flight *flight, const struct lane *l,
                                const struct verdicts *v, um_packet *k)
 {
+    struct geometry *g = flight->g;
+    um_graph *const *second = g->graphs[flight->embedding].second;
     double detect = between(p, l, MARK_DETECTED,
                             MARK_DONE); /* the gate's way to the host is part of the packet */
     um_status st = UM_OK;
     p->host_ms[0] = p->host_ms[1] = 0;
     p->encoded = true;
     for (int i = 0; st == UM_OK && i < (p->host_mode ? v->found : 1); i++) {
-        st = um_graph_launch(p->dev, g->second[p->host_mode ? i : v->found - 1]);
+        st = um_graph_launch(p->dev, second[p->host_mode ? i : v->found - 1]);
         if (st == UM_OK)
             st = wait_done(p, l, "packet");
         if (st == UM_OK && p->host_mode)
@@ -617,6 +681,7 @@ static um_status finish_second(um_pipeline *p, struct geometry *g, const struct 
     }
     if (st != UM_OK)
         return st;
+    p->before.embedding = true;
     fill_times(p, l, k);
     k->ms.packet += detect + p->host_ms[1];
     k->ms.segment += p->host_ms[0];
@@ -668,29 +733,6 @@ static um_object object_of(const um_pipeline *p, const um_packet *k, const struc
 
 /* ---- keeping track ---- */
 
-/* Is a picture, pixel by pixel, the one before? From now on it is that. */
-static um_status compare(struct track *t, const um_frame *f, const int crop[4], bool *same)
-{
-    size_t row = (size_t)crop[2] * (size_t)f->channels, bytes = row * (size_t)crop[3];
-    *same = t->before_bytes == bytes;
-    if (!*same) {
-        um_free(t->before);
-        t->before = um_alloc(bytes);
-        t->before_bytes = t->before ? bytes : 0;
-        if (!t->before)
-            return um_fail(UM_ENOMEM, "a picture of %dx%d", crop[2], crop[3]);
-    }
-    for (int y = 0; y < crop[3]; y++) {
-        uint8_t *old = t->before + (size_t)y * row;
-        const uint8_t *now =
-            f->pixels + (crop[1] + y) * f->stride + (ptrdiff_t)crop[0] * f->channels;
-        *same = *same && memcmp(old, now, row) == 0;
-        if (!*same)
-            memcpy(old, now, row);
-    }
-    return UM_OK;
-}
-
 static struct um_place place_of(const um_packet *k, const um_object *o)
 {
     struct um_place at = {.known = k->has_pose && k->has_spacing && o->mask_area_px,
@@ -719,7 +761,7 @@ static void remember(struct track *t, const um_packet *k, const struct um_gate *
 /* State, tag and reason of a frame. `object` is what it shows, if something was found; what is to
  * be published is left there. NULL: nothing is. */
 static const um_object *judge(um_pipeline *p, struct flight *flight, const struct um_gate *gate,
-                              bool found, bool same, um_object *object)
+                              bool found, um_object *object)
 {
     struct track *t = &p->track;
     um_object *seen = found ? object : NULL;
@@ -733,7 +775,7 @@ static const um_object *judge(um_pipeline *p, struct flight *flight, const struc
         rules.detect_every = UM_BUDGET_HEARTBEAT;
     struct um_sight sight = {.detected = flight->detected,
                              .outlined = seen && seen->mask_area_px,
-                             .same = same,
+                             .same = flight->same,
                              .conf = gate->score};
     for (int i = 0; i < UM_SCORES; i++)
         sight.score[i] = seen ? seen->scores[i] : NAN;
@@ -846,7 +888,7 @@ static um_status finish(um_pipeline *p, struct flight *flight, const struct lane
     read_gates(p, g, slot, whole, &v);
     st = check_gates(p, &v, k->frame_id);
     if (st == UM_OK && p->segmenter && !whole && v.found)
-        st = finish_second(p, g, l, &v, k);
+        st = finish_second(p, flight, l, &v, k);
     else
         fill_times(p, l, k);
     k->state = v.found ? UM_STATE_VISIBLE : UM_STATE_LOST;
@@ -860,11 +902,8 @@ static um_status finish(um_pipeline *p, struct flight *flight, const struct lane
         if (p->segmenter)
             st = fill_mask(p, k, slot + (size_t)i * g->stride, &object[i]);
     }
-    bool same = false;
-    if (st == UM_OK && p->set.track)
-        st = compare(&p->track, flight->frame, k->crop, &same);
     if (st == UM_OK && p->set.track) {
-        objects[0] = judge(p, flight, &v.gate[0], v.found > 0, same, object);
+        objects[0] = judge(p, flight, &v.gate[0], v.found > 0, object);
         v.found = objects[0] != NULL;
     }
     return st == UM_OK ? seal(p, flight, objects, v.found, out) : st;
@@ -900,6 +939,7 @@ static um_status receive(um_pipeline *p, const um_packet **packet)
     p->received++;
     if (st != UM_OK) { /* nobody knows what it left behind */
         enter_geometry(&p->track, NULL);
+        forget_picture(&p->before);
         return st;
     }
     p->last = flight->g;

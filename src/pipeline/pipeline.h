@@ -30,6 +30,14 @@ enum mark {
     MARKS
 };
 
+/* What a frame launches. Speculative: the whole frame. Sync: up to the gates; then the rest for n
+ * objects in second[n - 1]. Host mode: second[0] is the encoder and the first object, second[i]
+ * object i. Keeping track: `followed` is the frame without the detector; in host mode, up to its
+ * gate. */
+struct graphs {
+    um_graph *whole[UM_FRONT_SLOTS], *first, *second[UM_OBJECTS_MAX], *followed;
+};
+
 /* Everything that depends on the size of the picture. Objects: as many as the pipeline was opened
  * for. */
 struct geometry {
@@ -49,11 +57,7 @@ struct geometry {
     um_buf *packets;      /* a record and mask bits for each object, `stride` bytes apart */
     size_t bytes, stride; /* bytes: of a record and its bits */
     um_hostbuf *gate_slot, *packet_slot[UM_FRONT_SLOTS];
-    /* Speculative: the whole frame. Sync: up to the gates; then the rest for n objects in
-     * second[n - 1]. Host mode: second[0] is the encoder and the first object, second[i] object i.
-     * Keeping track: `followed` is the frame without the detector; in host mode, up to its gate.
-     */
-    um_graph *whole[UM_FRONT_SLOTS], *first, *second[UM_OBJECTS_MAX], *followed;
+    struct graphs graphs[2]; /* [1], with `reuse`: of a picture that the networks have seen */
     /* host mode: the host's own mask, statistics and packet */
     float *host_logits;
     uint8_t *host_mask, *host_weights, *host_stats, *host_memory, *host_clean;
@@ -71,8 +75,10 @@ struct flight {
     struct geometry *g;
     um_frame *frame;
     uint64_t sent_ns;
-    bool detected; /* by the detector, or followed without it */
-    bool repeated; /* nothing was launched: the mask before once more */
+    bool detected;         /* by the detector, or followed without it */
+    bool repeated;         /* nothing was launched: the mask before once more */
+    bool same;             /* its picture is the one before, */
+    bool boxes, embedding; /* with `reuse`: those of that one are taken */
     um_packet packet;
     um_ledger ledger;
 };
@@ -85,9 +91,15 @@ struct track {
     bool previous, good, keep; /* um_track_flag of the next frame */
     struct um_gate follow;     /* of the structure: box of its mask, label, score */
     struct um_place place;     /* of its mask */
-    uint8_t *before;           /* pixels of the frame before, a copy: the frame is its caller's */
-    size_t before_bytes;
-    const um_packet *shown; /* the last one with a mask of its own */
+    const um_packet *shown;    /* the last one with a mask of its own */
+};
+
+/* The picture that was sent last, and what the networks' memory holds of it. */
+struct picture {
+    const struct geometry *g; /* NULL: none */
+    uint8_t *pixels;          /* of its crop, a copy: the frame is its caller's */
+    size_t bytes;
+    bool boxes, embedding;
 };
 
 struct um_pipeline {
@@ -112,6 +124,7 @@ struct um_pipeline {
     um_event *fork, *join;
     struct flight flight[UM_FRONT_SLOTS]; /* frame n in flight[n % inflight] */
     uint64_t sent, received;
+    struct picture before;
     struct track track;
     struct um_budget budget;
     struct geometry *last;    /* of the last packet */
