@@ -723,6 +723,22 @@ def masks_are_cleaned_and_dark_pictures_stretched_where_it_is_said(tmp):
 
 
 @test
+def frames_in_flight_are_the_same_in_order(tmp):
+    run, same = ("run", "phantom:seed=900001,frames=7", "-o", "jsonl:-"), ("frame_id", "state", "score", "box_xyxy", "mask", "objects")
+    want = [[p[k] for k in same] for p in lines(um(*run, "--threads", 1)[0])]
+    for threads, inflight in ((2, 2), (3, 2), (4, 4)):
+        out, err = um(*run, "--threads", threads, "--inflight", inflight)
+        assert [[p[k] for k in same] for p in lines(out)] == want and "in flight" not in err
+    assert "1 frame in flight, with --track" in um(*run, "--threads", 2, "--inflight", 2, "--track", 1)[1]
+    assert "--inflight 16: 2 frames in flight" in um(*run, "--threads", 2, "--inflight", 16)[1]
+    um(*run, "--inflight", 17, code=2)
+    size = {n: float(re.search(r"memory +([0-9.]+) MB.* (\d+) in flight", um("doctor", "--threads", 2, "--inflight", n)[0]).group(1)) for n in (1, 2)}
+    assert size[1] < size[2] < 2 * size[1]
+    bench = lines(um("bench", "pipeline", "--frames", 4, "--threads", 2, "--inflight", 2)[0])[0]
+    assert bench["inflight"] == 2 and bench["fps"] > 0 and bench["cpu_ms"] > 0
+
+
+@test
 def equal_pictures_are_not_computed_again(tmp):
     for i, picture in enumerate((0, 0, 2, 2, 2, 0)):
         (tmp / f"{i}.png").write_bytes((ROOT / f"tests/golden/end_to_end/phantom_{picture}.png").read_bytes())

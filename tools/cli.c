@@ -184,8 +184,11 @@ static const struct row table[] = {
      "= never, serve: 60"},
     {"assert-transfers", 0, NUMBERS, AT(assert_transfers), AT(has_assert), 2, 0, 1000, RUN,
      "UP,DOWN", "exit 3 at the first frame with more copies between host and device"},
-    {"inflight", 0, INTEGER, AT(inflight), 0, 0, 1, UM_INFLIGHT_MAX, RUN | ON_BENCH | KEPT, "N",
-     "frames that may be in flight with the speculative gate; default 1"},
+    {"inflight", 0, INTEGER, AT(inflight), 0, 0, 1, UM_INFLIGHT_MAX,
+     RUN | ON_BENCH | ON_DOCTOR | KEPT, "N",
+     "frames in flight, for more frames a second: on cpu side by side, each on its share of "
+     "--threads, elsewhere in one queue (at most 3, speculative gate); default 1, for the soonest "
+     "packet"},
     {"on-device-lost", 0, TEXT, AT(on_device_lost), 0, 0, 0, 0, RUN | ON_REPLAY, "fail|cpu",
      "a device that fails: end the run (default), or go on on cpu from the frame in flight"},
     {"dump", 0, TEXT, AT(dump), 0, 0, 0, 0, STREAM, "FILE.safetensors",

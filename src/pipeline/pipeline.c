@@ -181,6 +181,20 @@ static void close_lane(um_pipeline *p, struct lane *l)
         um_event_close(&l->mark[i], p->dev);
 }
 
+/* How many frames may be in flight. On a device whose graphs run beside each other those are
+ * sessions; elsewhere they follow each other in a queue. */
+static int inflight_of(const um_pipeline *p)
+{
+    const um_pipeline_settings *s = &p->set;
+    bool beside = p->dev->caps.parallel;
+    bool follows = s->track || /* what is done depends on the answer before, */
+                   (beside && um_dfine_info(p->detector->net)->gain.mode == UM_GAIN_AUTO);
+    int most = beside           ? (s->dump ? 1 : um_device_threads(p->dev))
+               : p->speculative ? UM_FRONT_SLOTS
+                                : 1;
+    return follows ? 1 : s->inflight < most ? s->inflight : most;
+}
+
 /* The segmenter's session of this pipeline. */
 static um_status open_segmenter(um_pipeline *p)
 {
@@ -198,6 +212,24 @@ static um_status open_segmenter(um_pipeline *p)
     return st == UM_OK ? um_decode_open(&p->decode, p->segmenter,
                                         (struct um_prompt_kind){.box = true}, &in, dump)
                        : st;
+}
+
+/* All that frames need: sessions on the networks, lanes and packets. */
+static um_status open_session(um_pipeline *p)
+{
+    um_status st = um_packet_pool_open(&p->packets);
+    um_detect_open(&p->detect, p->detector, p->set.dump != 0);
+    if (st == UM_OK && p->host_mode && !p->dev->pool)
+        st = um_pool_open(&p->pool, 0);
+    if (st == UM_OK && p->segmenter)
+        st = open_segmenter(p);
+    if (st == UM_OK)
+        st = open_lane(p, &p->warm, 0);
+    for (int i = 0; i < p->set.inflight && st == UM_OK; i++)
+        st = open_lane(p, &p->lane[i], i);
+    if (st == UM_OK)
+        st = um_event_open(&p->fork, p->dev);
+    return st == UM_OK ? um_event_open(&p->join, p->dev) : st;
 }
 
 um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settings)
@@ -230,26 +262,13 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
     p->speculative =
         !p->host_mode && p->segmenter &&
         (own.gate == UM_GATE_SPECULATIVE || (own.gate == UM_GATE_AUTO && p->dev->caps.concurrent));
+    p->set.inflight = inflight_of(p);
     if (own.shadow_every && p->host_mode)
         st = um_fail(UM_EINVAL, "shadow_every %d: masks are made on the host already",
                      own.shadow_every);
-    if (!p->speculative || own.track) /* what follows depends on the answer */
-        p->set.inflight = 1;
-    um_detect_open(&p->detect, p->detector, own.dump != 0);
     if (st == UM_OK)
-        st = um_packet_pool_open(&p->packets);
-    if (st == UM_OK && p->host_mode && !p->dev->pool)
-        st = um_pool_open(&p->pool, 0);
-    if (st == UM_OK && p->segmenter)
-        st = open_segmenter(p);
-    if (st == UM_OK)
-        st = open_lane(p, &p->warm, 0);
-    for (int i = 0; i < p->set.inflight && st == UM_OK; i++)
-        st = open_lane(p, &p->lane[i], i);
-    if (st == UM_OK)
-        st = um_event_open(&p->fork, p->dev);
-    if (st == UM_OK)
-        st = um_event_open(&p->join, p->dev);
+        st = p->set.inflight > 1 && p->dev->caps.parallel ? um_crew_open(&p->crew, &p->set)
+                                                          : open_session(p);
     if (st == UM_OK && own.shadow_every)
         st = um_shadow_open(&p->shadow, &p->set);
     if (st != UM_OK)
@@ -281,10 +300,12 @@ void um_pipeline_close(um_pipeline **pipeline)
     if (!p)
         return;
     for (; p->received < p->sent; p->received++) {
-        um_event_sync(p->dev, lane_of(p, p->received)->mark[MARK_DONE], UM_STAGE_DEBUG,
-                      "close with a frame in flight");
+        if (!p->crew)
+            um_event_sync(p->dev, lane_of(p, p->received)->mark[MARK_DONE], UM_STAGE_DEBUG,
+                          "close with a frame in flight");
         um_frame_unref(&flight_of(p, p->received)->frame);
     }
+    um_crew_close(&p->crew);
     for (int i = 0; i < GEOMETRIES; i++)
         um_geometry_close(p, &p->geometry[i]);
     for (int i = 0; i < UM_FRONT_SLOTS; i++)
@@ -342,9 +363,10 @@ static struct geometry *free_place(um_pipeline *p)
     return oldest;
 }
 
-/* The geometry of a size, planned if it is new, without the lock that frames need. Called and left
- * with that lock held. */
-static um_status find_geometry(um_pipeline *p, int w, int h, int c, struct geometry **out)
+/* The geometry of a size, planned if it is new, without the lock that frames need; `try`: on a
+ * blank picture, too, if none is in flight. Called and left with that lock held. */
+static um_status find_geometry(um_pipeline *p, int w, int h, int c, bool trial,
+                               struct geometry **out)
 {
     struct geometry planned;
     *out = known_geometry(p, w, h, c);
@@ -359,7 +381,7 @@ static um_status find_geometry(um_pipeline *p, int w, int h, int c, struct geome
         um_geometry_close(p, &planned);
     } else if (st == UM_OK) {
         g = free_place(p);
-        bool warm = p->sent == p->received;
+        bool warm = trial && p->sent == p->received;
         if (warm) /* the networks see another picture */
             forget_picture(&p->before);
         *g = planned;
@@ -399,11 +421,36 @@ um_status um_pipeline_prepare(um_pipeline *p, int width, int height, int channel
     um_status st = find_crop(p, width, height, crop);
     if (st != UM_OK)
         return st;
+    if (p->crew)
+        return um_crew_prepare(p->crew, width, height, channels);
     um_ledger *before = um_ledger_bind(NULL);
     pthread_mutex_lock(&p->lock);
-    st = find_geometry(p, crop[2], crop[3], um_detector_channels(p->detector, channels), &g);
+    st = find_geometry(p, crop[2], crop[3], um_detector_channels(p->detector, channels), true, &g);
     pthread_mutex_unlock(&p->lock);
     um_ledger_bind(before);
+    return st;
+}
+
+/* The same for a frame that is sent next. On the host nothing but time would be gained by a blank
+ * picture before it. */
+static um_status find_for_frame(um_pipeline *p, const um_frame *f, const int crop[4],
+                                struct geometry **out)
+{
+    int channels = um_front_channels(f, crop[0], crop[1], crop[2], crop[3]);
+    return find_geometry(p, crop[2], crop[3], um_detector_channels(p->detector, channels),
+                         !p->dev->caps.shared, out);
+}
+
+um_status um_pipeline_plan(um_pipeline *p, const um_frame *f)
+{
+    struct geometry *g = NULL;
+    int crop[4];
+    um_status st = find_crop(p, f->width, f->height, crop);
+    if (st != UM_OK)
+        return st;
+    pthread_mutex_lock(&p->lock);
+    st = find_for_frame(p, f, crop, &g);
+    pthread_mutex_unlock(&p->lock);
     return st;
 }
 
@@ -508,6 +555,23 @@ static um_graph *choose_graph(um_pipeline *p, const struct geometry *g, struct f
                             : g->graphs[flight->boxes].first;
 }
 
+/* To the member whose turn it is. */
+static um_status send_to_crew(um_pipeline *p, um_frame **frame)
+{
+    struct flight *flight = flight_of(p, p->sent);
+    struct um_crew_wish wish = {.conf = p->conf, .label = p->label, .objects = p->objects};
+    int member = (int)(p->sent % (uint64_t)p->set.inflight);
+    if (p->sent - p->received == (uint64_t)p->set.inflight)
+        return UM_AGAIN;
+    flight->frame = um_frame_ref(*frame);
+    um_status st = um_crew_give(p->crew, member, frame, &wish);
+    if (st == UM_OK)
+        p->sent++;
+    else
+        um_frame_unref(&flight->frame);
+    return st;
+}
+
 static um_status send(um_pipeline *p, um_frame **frame)
 {
     struct geometry *g = NULL;
@@ -519,12 +583,10 @@ static um_status send(um_pipeline *p, um_frame **frame)
     if (st != UM_OK)
         return st;
     uint64_t now = um_clock_ns();
-    int c =
-        um_detector_channels(p->detector, um_front_channels(f, crop[0], crop[1], crop[2], crop[3]));
     struct flight *flight = flight_of(p, p->sent);
     flight->ledger = um_ledger_new(p->dev, p->set.assert_up, p->set.assert_down);
     um_ledger *before = um_ledger_bind(&flight->ledger);
-    st = find_geometry(p, crop[2], crop[3], c, &g);
+    st = find_for_frame(p, f, crop, &g);
     const struct um_gain_wish *gain = &um_dfine_info(p->detector->net)->gain;
     struct um_frame_header header = {.frame_id = f->id,
                                      .width = (uint32_t)crop[2],
@@ -572,8 +634,8 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
         return um_fail(UM_EINVAL, "um_pipeline_send: %s is NULL", p ? "frame" : "pipeline");
     pthread_mutex_lock(&p->lock);
     bool legacy = p->shadow && p->shadow->counts.fell_back;
-    um_status st = !legacy                 ? send(p, frame)
-                   : p->received < p->sent ? UM_AGAIN /* what was in flight goes first */
+    um_status st = !legacy                 ? p->crew ? send_to_crew(p, frame) : send(p, frame)
+                                   : p->received < p->sent ? UM_AGAIN /* what was in flight goes first */
                                            : um_pipeline_send(p->shadow->legacy, frame);
     pthread_mutex_unlock(&p->lock);
     return st;
@@ -924,11 +986,29 @@ static void write_kpi(const um_pipeline *p, const um_packet *k)
     p->set.kpi(p->set.kpi_ctx, line);
 }
 
+/* From the member whose turn it is; others may be sent meanwhile. */
+static um_status receive_from_crew(um_pipeline *p, const um_packet **packet)
+{
+    int member = (int)(p->received % (uint64_t)p->set.inflight);
+    um_packet_unref(&p->packet);
+    pthread_mutex_unlock(&p->lock);
+    um_status st = um_crew_take(p->crew, member, packet);
+    pthread_mutex_lock(&p->lock);
+    um_frame_unref(&flight_of(p, p->received)->frame);
+    p->received++;
+    p->packet = *packet;
+    if (*packet)
+        write_kpi(p, *packet);
+    return st;
+}
+
 static um_status receive(um_pipeline *p, const um_packet **packet)
 {
     um_packet *made = NULL;
     if (p->received == p->sent)
         return UM_AGAIN;
+    if (p->crew)
+        return receive_from_crew(p, packet);
     struct flight *flight = flight_of(p, p->received);
     um_packet_unref(&p->packet);
     um_ledger *before = um_ledger_bind(&flight->ledger);
@@ -1031,14 +1111,22 @@ um_status um_pipeline_dump(um_pipeline *p, const char *path)
     return st;
 }
 
-uint64_t um_pipeline_device_bytes(const um_pipeline *p)
+uint64_t um_pipeline_session_bytes(const um_pipeline *p)
 {
-    uint64_t n = um_dfine_weight_bytes(p->detector->net) + um_detect_device_bytes(&p->detect);
+    if (p->crew)
+        return um_crew_session_bytes(p->crew);
+    uint64_t n = um_detect_device_bytes(&p->detect);
     if (p->segmenter)
-        n += um_sam_weight_bytes(p->segmenter->net) + um_encode_device_bytes(&p->encode) +
-             um_tape_arena_bytes(p->decode.tape) + p->prompt->size +
-             (p->prompts != p->prompt ? p->prompts->size : 0);
+        n += um_encode_device_bytes(&p->encode) + um_tape_arena_bytes(p->decode.tape) +
+             p->prompt->size + (p->prompts != p->prompt ? p->prompts->size : 0);
     for (int i = 0; i < GEOMETRIES; i++)
         n += um_geometry_device_bytes(&p->geometry[i]);
     return n; /* a shadow aside: it goes when it is trusted */
+}
+
+uint64_t um_pipeline_device_bytes(const um_pipeline *p)
+{
+    return um_dfine_weight_bytes(p->detector->net) +
+           (p->segmenter ? um_sam_weight_bytes(p->segmenter->net) : 0) +
+           um_pipeline_session_bytes(p);
 }

@@ -10,13 +10,13 @@
 #include "nn/op_dfine.h"
 #include "nn/op_track.h"
 #include "pipeline/budget.h"
+#include "pipeline/crew.h"
 #include "pipeline/packet.h"
 #include "pipeline/shadow.h"
 #include "pipeline/visibility.h"
 #include "ultramotion/pipeline.h"
 
 enum { GEOMETRIES = 4 };
-static_assert((int)UM_INFLIGHT_MAX == (int)UM_FRONT_SLOTS, "a slot for each frame in flight");
 static_assert((int)UM_OBJECTS_MAX == (int)UM_BOXES_MAX, "a gate for each object");
 
 enum mark {
@@ -122,7 +122,7 @@ struct um_pipeline {
     struct geometry geometry[GEOMETRIES];
     struct lane lane[UM_FRONT_SLOTS], warm; /* warm: of warm-ups, beside frames in flight */
     um_event *fork, *join;
-    struct flight flight[UM_FRONT_SLOTS]; /* frame n in flight[n % inflight] */
+    struct flight flight[UM_INFLIGHT_MAX]; /* frame n in flight[n % inflight] */
     uint64_t sent, received;
     struct picture before;
     struct track track;
@@ -131,9 +131,15 @@ struct um_pipeline {
     bool encoded;             /* the last packet's frame ran the segmenter */
     double host_ms[2];        /* host mode: of the mask, and of the rest of the packet */
     struct um_shadow *shadow; /* or NULL */
+    um_crew *crew; /* or NULL: its members do the frames, and this pipeline has no session */
     um_packet_pool *packets;
     const um_packet *packet; /* the last one received */
 };
+
+/* Plan for a frame that is sent next. What may be wrong with it alone shows here: UM_EINVAL. */
+um_status um_pipeline_plan(um_pipeline *p, const um_frame *frame);
+uint64_t um_pipeline_session_bytes(const um_pipeline *p); /* um_pipeline_device_bytes(), without
+                                                             the weights */
 
 /* Plan a geometry in *g, which nobody else sees. On error it is closed. */
 um_status um_geometry_open(um_pipeline *p, struct geometry *g, int w, int h, int c);
