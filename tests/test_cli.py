@@ -723,6 +723,41 @@ def masks_are_cleaned_and_dark_pictures_stretched_where_it_is_said(tmp):
 
 
 @test
+def packed_weights_are_kept_between_starts(tmp):
+    keys, cache = ("state", "score", "box_xyxy", "mask"), tmp / "deep" / "cache"
+
+    def run(*more, env=None, **how):
+        out, err = um("run", "phantom:seed=900001,frames=2", "-v", *more, env=env, **how)
+        return [[p[k] for k in keys] for p in lines(out)], re.findall(r"packed weights of the (\w+): (.*)", err)
+
+    want, said = run("--weight-cache", "off")
+    assert said == [("detector", "off"), ("segmenter", "off")]
+    for what in ("written", "read", "read"):
+        assert run("--weight-cache", cache) == (want, [(model, f"{cache}: {what}") for model in ("detector", "segmenter")])
+    files = sorted(cache.glob("*.packed"))
+    assert len(files) == 2 and all(f.stat().st_mode & 0o777 == 0o600 for f in files) and cache.stat().st_mode & 0o777 == 0o700
+    files[0].write_bytes(files[0].read_bytes()[:-1])
+    packets, said = run("--weight-cache", cache)
+    assert packets == want and sorted(what.split(": ")[1] for _, what in said) == ["read", "written"]
+    shutil.rmtree(cache)
+    together = [background("run", "phantom:seed=900001,frames=2", "--weight-cache", cache, "-q", stdout=subprocess.PIPE) for _ in range(4)]
+    for process in together:  # one of them writes, the others do without
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0 and [[p[k] for k in keys] for p in lines(out)] == want
+    assert len(list(cache.glob("*.packed"))) == 2 and not list(cache.glob(".*"))
+    (tmp / "file").write_text("")
+    packets, said = run("--weight-cache", tmp / "file" / "cache")  # where nothing can be written nothing is said without -v
+    assert packets == want and all("not written: " in what for _, what in said)
+    packets, said = run(env={"XDG_CACHE_HOME": str(tmp / "xdg")})
+    assert packets == want and said[0][1] == f"{tmp}/xdg/ultramotion: written"
+    packets, said = run(env={"XDG_CACHE_HOME": "", "HOME": str(tmp / "home")})
+    assert packets == want and said[0][1] == f"{tmp}/home/.cache/ultramotion: written"
+    assert run(env={"XDG_CACHE_HOME": "", "HOME": ""}) == (want, [("detector", "off"), ("segmenter", "off")])
+    assert f"packed: {cache}: read" in um("doctor", "--weight-cache", cache)[0]
+    um("run", "phantom:frames=1", "--weight-cache", "", code=2)
+
+
+@test
 def frames_in_flight_are_the_same_in_order(tmp):
     run, same = ("run", "phantom:seed=900001,frames=7", "-o", "jsonl:-"), ("frame_id", "state", "score", "box_xyxy", "mask", "objects")
     want = [[p[k] for k in same] for p in lines(um(*run, "--threads", 1)[0])]

@@ -50,6 +50,9 @@ static const struct row table[] = {
      "int8 with --calibrate"},
     {"threads", 0, INTEGER, AT(threads), 0, 0, 1, 1024, MODELS | KEPT, "N",
      "threads to compute with; default: all this process may use"},
+    {"weight-cache", 0, TEXT, AT(weight_cache), 0, 0, 0, 0, MODELS | ON_REPLAY, "auto|off|DIR",
+     "where packed weights are kept between starts; auto (default) = $XDG_CACHE_HOME/ultramotion "
+     "or ~/.cache/ultramotion"},
     {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, STREAM | ON_VAL | ON_BENCH | KEPT, "0.5",
      "score from which a frame is VISIBLE (detect: a box is printed)"},
     {"class", 0, TEXT, AT(class_name), 0, 0, 0, 0, RUN | ON_DETECT | KEPT, "NAME|N",
@@ -648,6 +651,7 @@ um_status cli_open_device(um_device **out, const struct options *o)
     s.name = o->device ? o->device : "auto";
     s.threads = o->threads;
     s.guard_seed = o->guard_seed;
+    s.weight_cache = o->weight_cache ? o->weight_cache : "auto";
     if (o->verbose)
         s.log = say;
     um_status st = um_device_open(out, &s);
@@ -712,6 +716,16 @@ bool cli_detector_settings(const struct options *o, um_detector_settings *s)
     return true;
 }
 
+/* What became of the packed weights of a model that was opened. */
+static void tell_cache(const struct options *o, const um_device *dev, const char *model)
+{
+    char text[600];
+    if (!o->verbose)
+        return;
+    um_device_weight_cache(dev, text, sizeof text);
+    fprintf(stderr, "ultramotion: packed weights of the %s: %s\n", model, text);
+}
+
 um_status cli_open_detector(um_detector **out, um_device *dev, const struct options *o)
 {
     char path[4200];
@@ -722,6 +736,8 @@ um_status cli_open_detector(um_detector **out, um_device *dev, const struct opti
     um_status st = um_detector_open_with(
         out, dev,
         o->detector ? o->detector : cli_model_path(CLI_DEFAULT_DETECTOR, path, sizeof path), &s);
+    if (st == UM_OK)
+        tell_cache(o, dev, "detector");
     if (st != UM_OK)
         cli_fail(st);
     else if (um_detector_warning(*out))
@@ -736,6 +752,8 @@ um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct op
         out, dev,
         o->segmenter ? o->segmenter : cli_model_path(CLI_DEFAULT_SEGMENTER, path, sizeof path),
         o->sam_size, o->sam_family);
+    if (st == UM_OK)
+        tell_cache(o, dev, "segmenter");
     if (st != UM_OK)
         cli_fail(st);
     return st;

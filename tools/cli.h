@@ -35,7 +35,7 @@ struct options {
         *dump, *config, *size, *pixel, *calibrate, *on_device_lost, *on_sink_full, *window,
         *kpi_events, *trace, *det_size, *det_act, *det_fit, *names, *igtl_crc, *igtl_coord,
         *igtl_max_fps, *igtl_version, *results, *masks, *lines, *look, *recorded_device, *shadow,
-        *gain;
+        *gain, *weight_cache;
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;

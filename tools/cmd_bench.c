@@ -460,7 +460,7 @@ static void report_pictures(void)
 
 int command_doctor(const struct options *o)
 {
-    char det[4200], seg[4200];
+    char det[4200], seg[4200], cache[600];
     const char *detector_path =
         o->detector ? o->detector : cli_model_path(CLI_DEFAULT_DETECTOR, det, sizeof det);
     const char *segmenter_path =
@@ -497,6 +497,8 @@ int command_doctor(const struct options *o)
         code = EXIT_FAILED;
         goto done;
     }
+    um_device_weight_cache(dev, cache, sizeof cache);
+    printf("weights    packed: %s\n", cache);
     um_pipeline_settings_default(&set);
     set.detector = detector;
     set.segmenter = segmenter;

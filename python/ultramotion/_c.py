@@ -154,6 +154,7 @@ class DeviceSettings(Record):
         ("precision", c_char_p),
         ("log", LOG),
         ("log_ctx", c_void_p),
+        ("weight_cache", c_char_p),
     ]
 
 
@@ -594,6 +595,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_device_precision": (S, [P]),
     "um_device_threads": (c_int, [P]),
     "um_device_isa": (S, [P]),
+    "um_device_weight_cache": (None, [P, c_char_p, c_size_t]),
     "um_device_stream": (P, [P]),
     "um_device_transfers": (None, [P, POINTER(Transfers)]),
     "um_frame_create": (c_int, [PP, c_int, c_int, c_int]),
