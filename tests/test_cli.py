@@ -753,7 +753,10 @@ def packed_weights_are_kept_between_starts(tmp):
     packets, said = run(env={"XDG_CACHE_HOME": "", "HOME": str(tmp / "home")})
     assert packets == want and said[0][1] == f"{tmp}/home/.cache/ultramotion: written"
     assert run(env={"XDG_CACHE_HOME": "", "HOME": ""}) == (want, [("detector", "off"), ("segmenter", "off")])
-    assert f"packed: {cache}: read" in um("doctor", "--weight-cache", cache)[0]
+    out, _ = um("doctor", "--weight-cache", cache)
+    assert f"packed: {cache}: read" in out and "canvas     256: its last windows reach beyond it, not so at --sam-size 224 or 448" in out
+    assert "canvas     448: no window reaches" in um("doctor", "--sam-size", 448)[0]
+    assert "not so at --sam-size 224\n" in um("doctor", "--sam-size", 64)[0]
     um("run", "phantom:frames=1", "--weight-cache", "", code=2)
 
 

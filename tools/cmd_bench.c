@@ -373,6 +373,21 @@ static void report_cpu(void)
         fclose(f);
 }
 
+/* Does the encoder compute windows that reach beyond the canvas? */
+static void report_canvas(const um_segmenter *segmenter)
+{
+    int canvas = um_segmenter_canvas(segmenter), step = um_segmenter_canvas_step(segmenter);
+    int below = step ? canvas / step * step : 0, above = below + step;
+    if (step && canvas == below)
+        printf("canvas     %d: no window reaches beyond it\n", canvas);
+    else if (below)
+        printf("canvas     %d: its last windows reach beyond it, not so at --sam-size %d or %d\n",
+               canvas, below, above);
+    else if (step)
+        printf("canvas     %d: its last windows reach beyond it, not so at --sam-size %d\n", canvas,
+               above);
+}
+
 /* How to get what the text of an error says is missing. */
 static const char *cure(const char *text)
 {
@@ -497,6 +512,7 @@ int command_doctor(const struct options *o)
         code = EXIT_FAILED;
         goto done;
     }
+    report_canvas(segmenter);
     um_device_weight_cache(dev, cache, sizeof cache);
     printf("weights    packed: %s\n", cache);
     um_pipeline_settings_default(&set);

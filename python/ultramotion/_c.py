@@ -620,6 +620,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_segmenter_open_memory": (c_int, [PP, P, P, c_size_t, S, c_int]),
     "um_segmenter_close": (None, [PP]),
     "um_segmenter_canvas": (c_int, [P]),
+    "um_segmenter_canvas_step": (c_int, [P]),
     "um_segmenter_architecture": (S, [P]),
     "um_segmenter_sha256": (S, [P]),
     "um_segmenter_set_mask_mode": (None, [P, c_int]),

@@ -346,6 +346,8 @@ class Segmenter:
         return self._device
 
     canvas = _c.Answer("um_segmenter_canvas", int)
+    canvas_step = _c.Answer("um_segmenter_canvas_step", int)
+    """Canvases that are multiples of this waste no window; 0: the network has one canvas."""
     """Side of the square into which pictures are fitted."""
     architecture = _c.Answer("um_segmenter_architecture", _c.text)
     sha256 = _c.Answer("um_segmenter_sha256", _c.text)

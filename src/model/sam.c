@@ -499,6 +499,11 @@ int um_sam_canvas(const um_sam *s)
     return s->canvas;
 }
 
+int um_sam_canvas_step(const um_sam *s)
+{
+    return s->family->vit ? 0 : UM_TINYVIT_WINDOW * s->family->patch;
+}
+
 int um_sam_grid(const um_sam *s)
 {
     return s->n;
