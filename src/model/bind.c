@@ -3,6 +3,7 @@
 
 #include "base/build.h"
 #include "base/mem.h"
+#include "nn/op_table.h"
 #include "nn/quant.h"
 #include "weights/packed.h"
 
@@ -377,10 +378,11 @@ um_status um_bind_network(void *network, const struct um_bind_network *how, cons
                           um_params *params)
 {
     um_device *dev = um_params_device(params);
+    const struct um_ops *level = dev->ops;
     char what[256];
     struct um_packed_key key = {.sha256 = um_weights_sha256(file), .what = what};
     um_packed *packed = NULL;
-    snprintf(what, sizeof what, "%s %s %s %s %s", um_build_id(), how->geometry, um_device_isa(dev),
+    snprintf(what, sizeof what, "%s %s %s %s %s", um_build_id(), how->geometry, level->name,
              um_device_precision(dev), dev->name);
     if (is_cached(dev, SIZE_MAX))
         um_packed_open(&packed, dev->weight_cache, &key);

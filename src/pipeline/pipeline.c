@@ -287,13 +287,6 @@ static struct flight *flight_of(um_pipeline *p, uint64_t n)
     return &p->flight[n % (uint64_t)p->set.inflight];
 }
 
-/* Nothing is known of the picture before. */
-static void forget_picture(struct picture *before)
-{
-    um_free(before->pixels);
-    *before = (struct picture){.g = NULL};
-}
-
 void um_pipeline_close(um_pipeline **pipeline)
 {
     um_pipeline *p = pipeline ? *pipeline : NULL;
@@ -320,7 +313,7 @@ void um_pipeline_close(um_pipeline **pipeline)
     um_encode_close(&p->encode);
     um_detect_close(&p->detect);
     um_pool_close(&p->pool);
-    forget_picture(&p->before);
+    um_picture_forget(&p->before);
     um_packet_unref(&p->track.shown);
     um_packet_unref(&p->packet);
     um_packet_pool_close(&p->packets);
@@ -358,7 +351,7 @@ static struct geometry *free_place(um_pipeline *p)
     if (p->last == oldest)
         p->last = NULL;
     if (p->before.g == oldest)
-        forget_picture(&p->before);
+        um_picture_forget(&p->before);
     um_geometry_close(p, oldest); /* there are more places than frames in flight */
     return oldest;
 }
@@ -383,7 +376,7 @@ static um_status find_geometry(um_pipeline *p, int w, int h, int c, bool trial,
         g = free_place(p);
         bool warm = trial && p->sent == p->received;
         if (warm) /* the networks see another picture */
-            forget_picture(&p->before);
+            um_picture_forget(&p->before);
         *g = planned;
         st = um_geometry_capture(p, g, warm);
         if (st != UM_OK)
@@ -511,38 +504,11 @@ static bool may_repeat(const um_pipeline *p)
            t->shown;
 }
 
-/* Is a picture, pixel by pixel, the one before? From now on it is that. */
-static um_status compare(struct picture *before, const struct geometry *g, const um_frame *f,
-                         const int crop[4], bool *same)
-{
-    size_t row = (size_t)crop[2] * (size_t)f->channels, bytes = row * (size_t)crop[3];
-    *same = before->g == g && before->bytes == bytes;
-    if (before->bytes != bytes) {
-        forget_picture(before);
-        before->pixels = um_alloc(bytes);
-        if (!before->pixels)
-            return um_fail(UM_ENOMEM, "a picture of %dx%d", crop[2], crop[3]);
-        before->bytes = bytes;
-    }
-    before->g = g;
-    for (int y = 0; y < crop[3]; y++) {
-        uint8_t *old = before->pixels + (size_t)y * row;
-        const uint8_t *now =
-            f->pixels + (crop[1] + y) * f->stride + (ptrdiff_t)crop[0] * f->channels;
-        *same = *same && memcmp(old, now, row) == 0;
-        if (!*same)
-            memcpy(old, now, row);
-    }
-    if (!*same)
-        before->boxes = before->embedding = false;
-    return UM_OK;
-}
-
 /* What a frame launches first, and what the networks' memory holds of its picture from then on. */
 static um_graph *choose_graph(um_pipeline *p, const struct geometry *g, struct flight *flight,
                               const struct lane *l)
 {
-    struct picture *before = &p->before;
+    struct um_picture *before = &p->before;
     bool detect = flight->detected;
     flight->boxes = p->set.reuse && detect && before->boxes;
     flight->embedding = p->set.reuse && before->embedding;
@@ -610,12 +576,12 @@ static um_status send(um_pipeline *p, um_frame **frame)
     if (st == UM_OK && !flight->repeated)
         st = um_front_fill(&g->front, l->slot, &header, f, crop[0], crop[1]);
     if (st == UM_OK && !flight->repeated && (p->set.track || p->set.reuse))
-        st = compare(&p->before, g, f, crop, &flight->same);
+        st = um_picture_compare(&p->before, g, f, crop, &flight->same);
     if (st == UM_OK && !flight->repeated)
         st = um_graph_launch(p->dev, choose_graph(p, g, flight, l));
     um_ledger_bind(before);
     if (st != UM_OK) {
-        forget_picture(&p->before);
+        um_picture_forget(&p->before);
         return st;
     }
     g->used = ++p->sent;
@@ -1019,7 +985,7 @@ static um_status receive(um_pipeline *p, const um_packet **packet)
     p->received++;
     if (st != UM_OK) { /* nobody knows what it left behind */
         enter_geometry(&p->track, NULL);
-        forget_picture(&p->before);
+        um_picture_forget(&p->before);
         return st;
     }
     p->last = flight->g;

@@ -12,6 +12,7 @@
 #include "pipeline/budget.h"
 #include "pipeline/crew.h"
 #include "pipeline/packet.h"
+#include "pipeline/picture.h"
 #include "pipeline/shadow.h"
 #include "pipeline/visibility.h"
 #include "ultramotion/pipeline.h"
@@ -94,14 +95,6 @@ struct track {
     const um_packet *shown;    /* the last one with a mask of its own */
 };
 
-/* The picture that was sent last, and what the networks' memory holds of it. */
-struct picture {
-    const struct geometry *g; /* NULL: none */
-    uint8_t *pixels;          /* of its crop, a copy: the frame is its caller's */
-    size_t bytes;
-    bool boxes, embedding;
-};
-
 struct um_pipeline {
     um_pipeline_settings set;
     um_device *dev;
@@ -124,7 +117,7 @@ struct um_pipeline {
     um_event *fork, *join;
     struct flight flight[UM_INFLIGHT_MAX]; /* frame n in flight[n % inflight] */
     uint64_t sent, received;
-    struct picture before;
+    struct um_picture before;
     struct track track;
     struct um_budget budget;
     struct geometry *last;    /* of the last packet */
