@@ -246,6 +246,13 @@ TEST(what_was_used_longest_ago_goes)
     }
     CHECK(found(folder, "3") && found(folder, "23") && found(folder, "16"));
     CHECK_EQ(files(folder, ".part", NULL), 0);
+    snprintf(part, sizeof part, "%s/large.packed", folder);
+    spit(part, "x", 1);
+    CHECK(truncate(part, (off_t)4 << 30) == 0 && chmod(part, 0600) == 0);
+    CHECK_EQ(utimensat(AT_FDCWD, part, old, 0), 0);
+    CHECK(found(folder, "23"));
+    CHECK_OK(write_some(folder, "24"));
+    CHECK(access(part, F_OK) != 0 && found(folder, "23") && found(folder, "24"));
     clear(folder);
 }
 

@@ -29,8 +29,8 @@ enum {
 };
 static const char END[] = ".packed";
 static const uint64_t MAGIC = 0x31646b6361706d75; /* "umpackd1" */
-static const uint64_t MOST = (uint64_t)8 << 30;
-static const time_t OLD_S = 24 * 3600; /* of a part that nobody finishes any more */
+static const uint64_t MOST = (uint64_t)4 << 30;   /* bytes in a folder */
+static const time_t OLD_S = 24 * 3600;            /* of a part that nobody finishes any more */
 
 struct head {
     uint64_t magic, size, layout, sum;
@@ -246,9 +246,9 @@ static bool ends_with(const char *s, const char *end)
     return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-/* Remove one file of a folder: a part that was left behind, else, of more than are kept, the one
- * that was used longest ago. False: there is none. */
-static bool remove_one(const char *folder, const char *except)
+/* Remove one file of a folder: a part that was left behind, else, where there is no room for `size`
+ * bytes more, the one that was used longest ago. False: there is none. */
+static bool remove_one(const char *folder, const char *except, uint64_t size)
 {
     DIR *dir = opendir(folder);
     char *victim = NULL;
@@ -265,6 +265,7 @@ static bool remove_one(const char *folder, const char *except)
             (!part || s.st_mtime + OLD_S < time(NULL))) {
             left = left || part;
             packed += !part;
+            size += part ? 0 : (uint64_t)s.st_size;
             if (!victim || part || s.st_mtime < oldest) {
                 oldest = part ? 0 : s.st_mtime;
                 um_free(victim);
@@ -276,7 +277,7 @@ static bool remove_one(const char *folder, const char *except)
     }
     if (dir)
         closedir(dir);
-    bool removed = victim && (left || packed >= KEPT) && unlink(victim) == 0;
+    bool removed = victim && (left || packed >= KEPT || size > MOST) && unlink(victim) == 0;
     um_free(victim);
     return removed;
 }
@@ -333,7 +334,7 @@ um_status um_packed_write(const char *folder, const struct um_packed_key *key, u
     if (st == UM_OK)
         st = lock_folder(folder, &lock);
     if (st == UM_OK) {
-        while (remove_one(folder, path))
+        while (remove_one(folder, path, size))
             ;
         st = um_part_open(&part, path);
         if (st == UM_OK) {

@@ -32,8 +32,9 @@ struct um_packed_piece {
     const void *data;
 };
 
-/* Write them, in order, `size` bytes in all. The folder is made, what was used longest ago is
- * removed. UM_OK; UM_AGAIN: another process is writing; else why not. */
+/* Write them, in order, `size` bytes in all. The folder is made; what was used longest ago is
+ * removed where there are more than 16, or more than 4 GiB. UM_OK; UM_AGAIN: another process is
+ * writing; else why not. */
 um_status um_packed_write(const char *folder, const struct um_packed_key *key, uint64_t layout,
                           size_t size, const struct um_packed_piece *piece, int pieces);
 
