@@ -267,7 +267,7 @@ def a_signal_while_a_reader_is_stuck(tmp):
             reader, writer = full_pipe()
             process = start(*arguments, "-v" if arguments[0] == "run" else "-q", stdout=writer)
             if arguments[0] == "run":
-                for _ in range(3):  # the device, and two frames: the first is being written
+                for _ in range(5):  # packed weights, the device, and two frames: the first is being written
                     process.stderr.readline()
             else:
                 until(lambda: "poll" in Path(f"/proc/{process.pid}/wchan").read_text() and waits_for_signals(process), "it does not wait")
