@@ -109,7 +109,8 @@ static const struct row table[] = {
     {"upstream", 0, FLAG, AT(upstream), 0, 0, 0, 0, ON_CONVERT, NULL,
      "write a PyTorch file that upstream's own code loads"},
     {"sam-size", 0, INTEGER, AT(sam_size), 0, 0, 16, 4096, MODELS | KEPT, "N",
-     "side of the segmenter's canvas; MobileSAM's windows fit multiples of 224 (224, 448, 672, 896), "
+     "side of the segmenter's canvas; MobileSAM's windows fit multiples of 224 (224, 448, 672, "
+     "896), "
      "LiteMedSAM's of 56 (docs/SPEED.md); default: what the file says, else 1024"},
     {"sam-family", 0, TEXT, AT(sam_family), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT,
      "mobile-sam|tiny-sam|lite-medsam|sam-vit|medsam-vit",
