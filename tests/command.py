@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "tests" / "golden" / "models"  # those that the expected values are of; better ones may ship
 DETECTOR, SEGMENTER = MODELS / "dfine_n_bone_320.safetensors", MODELS / "mobile_sam_bone_256.safetensors"
 # Without a GPU, so that the default device is the same everywhere.
-ENVIRONMENT = {**os.environ, "ULTRAMOTION_MODELS": str(MODELS), "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT = {**os.environ, "ULTRAMOTION_MODELS": str(MODELS), "CUDA_VISIBLE_DEVICES": "",
+               "XDG_CACHE_HOME": str(Path(COMMAND).parent / "cache")}
 TESTS = []
 
 

@@ -16,7 +16,7 @@ from command import COMMAND, DETECTOR, ENVIRONMENT, MODELS, ROOT, SEGMENTER, lin
 
 PACKET_KEYS = ["frame_id", "ts", "state", "tag", "label", "score", "box_xyxy", "mask", "mask_area_px", "stages_ms", "transfers", "pose",
                "spacing_mm", "device", "precision", "as_numpy", "models", "lost_device", "source", "name", "objects", "detected", "reason", "scores", "deadline",
-               "cleaned", "gain"]
+               "cleaned", "gain", "reused"]
 
 
 @test
@@ -720,6 +720,77 @@ def masks_are_cleaned_and_dark_pictures_stretched_where_it_is_said(tmp):
         assert packet["gain"] == gain if gain is not ... else 1 < packet["gain"] < 8
     for wrong in (("--mask-clean", 2), ("--gain", "loud"), ("--gain", "auto,9")):
         um(*run, *wrong, code=2)
+
+
+@test
+def packed_weights_are_kept_between_starts(tmp):
+    keys, cache = ("state", "score", "box_xyxy", "mask"), tmp / "deep" / "cache"
+
+    def run(*more, env=None, **how):
+        out, err = um("run", "phantom:seed=900001,frames=2", "-v", *more, env=env, **how)
+        return [[p[k] for k in keys] for p in lines(out)], re.findall(r"packed weights of the (\w+): (.*)", err)
+
+    want, said = run("--weight-cache", "off")
+    assert said == [("detector", "off"), ("segmenter", "off")]
+    for what in ("written", "read", "read"):
+        assert run("--weight-cache", cache) == (want, [(model, f"{cache}: {what}") for model in ("detector", "segmenter")])
+    files = sorted(cache.glob("*.packed"))
+    assert len(files) == 2 and all(f.stat().st_mode & 0o777 == 0o600 for f in files) and cache.stat().st_mode & 0o777 == 0o700
+    files[0].write_bytes(files[0].read_bytes()[:-1])
+    packets, said = run("--weight-cache", cache)
+    assert packets == want and sorted(what.split(": ")[1] for _, what in said) == ["read", "written"]
+    shutil.rmtree(cache)
+    together = [background("run", "phantom:seed=900001,frames=2", "--weight-cache", cache, "-q", stdout=subprocess.PIPE) for _ in range(4)]
+    for process in together:  # one of them writes, the others do without
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0 and [[p[k] for k in keys] for p in lines(out)] == want
+    assert len(list(cache.glob("*.packed"))) == 2 and not list(cache.glob(".*"))
+    (tmp / "file").write_text("")
+    packets, said = run("--weight-cache", tmp / "file" / "cache")  # where nothing can be written nothing is said without -v
+    assert packets == want and all("not written: " in what for _, what in said)
+    packets, said = run(env={"XDG_CACHE_HOME": str(tmp / "xdg")})
+    assert packets == want and said[0][1] == f"{tmp}/xdg/ultramotion: written"
+    packets, said = run(env={"XDG_CACHE_HOME": "", "HOME": str(tmp / "home")})
+    assert packets == want and said[0][1] == f"{tmp}/home/.cache/ultramotion: written"
+    assert run(env={"XDG_CACHE_HOME": "", "HOME": ""}) == (want, [("detector", "off"), ("segmenter", "off")])
+    out, _ = um("doctor", "--weight-cache", cache)
+    assert f"packed: {cache}: read" in out and "canvas     256: its last windows reach beyond it, not so at --sam-size 224 or 448" in out
+    assert "canvas     448: no window reaches" in um("doctor", "--sam-size", 448)[0]
+    assert "not so at --sam-size 224\n" in um("doctor", "--sam-size", 64)[0]
+    um("run", "phantom:frames=1", "--weight-cache", "", code=2)
+
+
+@test
+def frames_in_flight_are_the_same_in_order(tmp):
+    run, same = ("run", "phantom:seed=900001,frames=7", "-o", "jsonl:-"), ("frame_id", "state", "score", "box_xyxy", "mask", "objects")
+    want = [[p[k] for k in same] for p in lines(um(*run, "--threads", 1)[0])]
+    for threads, inflight in ((2, 2), (3, 2), (4, 4)):
+        out, err = um(*run, "--threads", threads, "--inflight", inflight)
+        assert [[p[k] for k in same] for p in lines(out)] == want and "in flight" not in err
+    assert "1 frame in flight, with --track" in um(*run, "--threads", 2, "--inflight", 2, "--track", 1)[1]
+    assert "--inflight 16: 2 frames in flight" in um(*run, "--threads", 2, "--inflight", 16)[1]
+    um(*run, "--inflight", 17, code=2)
+    size = {n: float(re.search(r"memory +([0-9.]+) MB.* (\d+) in flight", um("doctor", "--threads", 2, "--inflight", n)[0]).group(1)) for n in (1, 2)}
+    assert size[1] < size[2] < 2 * size[1]
+    bench = lines(um("bench", "pipeline", "--frames", 4, "--threads", 2, "--inflight", 2)[0])[0]
+    assert bench["inflight"] == 2 and bench["fps"] > 0 and bench["cpu_ms"] > 0
+
+
+@test
+def equal_pictures_are_not_computed_again(tmp):
+    for i, picture in enumerate((0, 0, 2, 2, 2, 0)):
+        (tmp / f"{i}.png").write_bytes((ROOT / f"tests/golden/end_to_end/phantom_{picture}.png").read_bytes())
+    said = {}
+    for name, more in {"plain": (), "cpu": ("--reuse", 1), "guard": ("--reuse", 1, "--device", "guard", "--gate", "speculative", "--assert-transfers", "1,1"),
+                       "host": ("--reuse", 1, "--sam-as-numpy", 1), "crop": ("--reuse", 1, "--crop", "20,20,300,400"),
+                       "track": ("--reuse", 1, "--track", 1)}.items():
+        said[name] = lines(um("run", tmp, "-o", "jsonl:-", *more)[0])
+    same = ("frame_id", "state", "score", "box_xyxy", "mask")
+    assert not any(p["reused"] for p in said["plain"])
+    for name, packets in said.items():
+        assert [p["reused"] for p in packets] == [name != "plain" and i in (1, 3, 4) for i in range(6)], name
+        assert name in ("crop", "track") or [[p[k] for k in same] for p in packets] == [[p[k] for k in same] for p in said["plain"]], name
+    assert "gain of auto" in um("run", tmp, "--reuse", 1, "--track", 1, "--gain", "auto", code=2)[1]
 
 
 @test

@@ -267,7 +267,7 @@ def a_signal_while_a_reader_is_stuck(tmp):
             reader, writer = full_pipe()
             process = start(*arguments, "-v" if arguments[0] == "run" else "-q", stdout=writer)
             if arguments[0] == "run":
-                for _ in range(3):  # the device, and two frames: the first is being written
+                for _ in range(5):  # packed weights, the device, and two frames: the first is being written
                     process.stderr.readline()
             else:
                 until(lambda: "poll" in Path(f"/proc/{process.pid}/wchan").read_text() and waits_for_signals(process), "it does not wait")
@@ -283,7 +283,7 @@ def a_second_signal_ends_it_at_once(tmp):
     for first, second in ((signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGHUP)):
         reader, writer = full_pipe()
         process = start("run", ENDLESS, "-v", *SMALL, stdout=writer)
-        for _ in range(3):
+        for _ in range(5):
             process.stderr.readline()
         process.send_signal(first)
         until(lambda: first not in signals_of(process, "SigPnd", "ShdPnd"), "the first signal does not arrive")
@@ -318,7 +318,7 @@ def a_failure_while_stdin_is_silent(tmp):
         process = start("run", *STDIN, "--conf", "0", "-v", *SMALL, *arguments)
         process.stdin.write(FRAME)
         process.stdin.flush()
-        for _ in range(2):  # the device and the frame
+        for _ in range(4):  # packed weights, the device and the frame
             process.stderr.readline()
         assert text in end(process, code, AT_ONCE)
 

@@ -211,6 +211,7 @@ static void check_all(struct net *net, const char *device, const struct um_ops *
     struct run r = {0};
     CHECK_OK(run_open(&r, net, NULL, device, level));
     CHECK_EQ(um_sam_canvas(r.sam), net->side);
+    CHECK_EQ(um_sam_canvas_step(r.sam), net == &vit ? 0 : net == &lite ? 56 : 224);
     for (int i = 0; i < TAPS_MAX && net->taps[i]; i++)
         check_tap(net->golden, r.encode, net->taps[i], net->taps[i]);
     for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {

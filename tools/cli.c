@@ -50,6 +50,9 @@ static const struct row table[] = {
      "int8 with --calibrate"},
     {"threads", 0, INTEGER, AT(threads), 0, 0, 1, 1024, MODELS | KEPT, "N",
      "threads to compute with; default: all this process may use"},
+    {"weight-cache", 0, TEXT, AT(weight_cache), 0, 0, 0, 0, MODELS | ON_REPLAY, "auto|off|DIR",
+     "where packed weights are kept between starts; auto (default) = $XDG_CACHE_HOME/ultramotion "
+     "or ~/.cache/ultramotion"},
     {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, STREAM | ON_VAL | ON_BENCH | KEPT, "0.5",
      "score from which a frame is VISIBLE (detect: a box is printed)"},
     {"class", 0, TEXT, AT(class_name), 0, 0, 0, 0, RUN | ON_DETECT | KEPT, "NAME|N",
@@ -85,6 +88,9 @@ static const struct row table[] = {
     {"mask-clean", 0, BOOL01, AT(mask_clean), 0, 0, 0, 0, RUN | ON_VAL | KEPT, "0|1",
      "1 = pieces of the mask beside the detector's box and specks go, small holes close "
      "(docs/FRAME.md), 0 = the mask as the network makes it; default 1"},
+    {"reuse", 0, BOOL01, AT(reuse), 0, 0, 0, 0, RUN | ON_BENCH | KEPT, "0|1",
+     "1 = a picture that is, pixel by pixel, the one before takes what the networks made of that "
+     "one, which its packet says; default 0"},
     {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, RUN | ON_BENCH | KEPT, "speculative|sync",
      "read nothing back before the packet, or the score first; default: sync on cpu, else "
      "speculative"},
@@ -103,7 +109,9 @@ static const struct row table[] = {
     {"upstream", 0, FLAG, AT(upstream), 0, 0, 0, 0, ON_CONVERT, NULL,
      "write a PyTorch file that upstream's own code loads"},
     {"sam-size", 0, INTEGER, AT(sam_size), 0, 0, 16, 4096, MODELS | KEPT, "N",
-     "side of the segmenter's canvas; default: what the file says, else 1024"},
+     "side of the segmenter's canvas; MobileSAM's windows fit multiples of 224 (224, 448, 672, "
+     "896), "
+     "LiteMedSAM's of 56 (docs/SPEED.md); default: what the file says, else 1024"},
     {"sam-family", 0, TEXT, AT(sam_family), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT,
      "mobile-sam|tiny-sam|lite-medsam|sam-vit|medsam-vit",
      "what the segmenter's file is where it cannot tell; default: what it says"},
@@ -181,8 +189,11 @@ static const struct row table[] = {
      "= never, serve: 60"},
     {"assert-transfers", 0, NUMBERS, AT(assert_transfers), AT(has_assert), 2, 0, 1000, RUN,
      "UP,DOWN", "exit 3 at the first frame with more copies between host and device"},
-    {"inflight", 0, INTEGER, AT(inflight), 0, 0, 1, UM_INFLIGHT_MAX, RUN | ON_BENCH | KEPT, "N",
-     "frames that may be in flight with the speculative gate; default 1"},
+    {"inflight", 0, INTEGER, AT(inflight), 0, 0, 1, UM_INFLIGHT_MAX,
+     RUN | ON_BENCH | ON_DOCTOR | KEPT, "N",
+     "frames in flight, for more frames a second: on cpu side by side, each on its share of "
+     "--threads, elsewhere in one queue (at most 3, speculative gate); default 1, for the soonest "
+     "packet"},
     {"on-device-lost", 0, TEXT, AT(on_device_lost), 0, 0, 0, 0, RUN | ON_REPLAY, "fail|cpu",
      "a device that fails: end the run (default), or go on on cpu from the frame in flight"},
     {"dump", 0, TEXT, AT(dump), 0, 0, 0, 0, STREAM, "FILE.safetensors",
@@ -642,6 +653,7 @@ um_status cli_open_device(um_device **out, const struct options *o)
     s.name = o->device ? o->device : "auto";
     s.threads = o->threads;
     s.guard_seed = o->guard_seed;
+    s.weight_cache = o->weight_cache ? o->weight_cache : "auto";
     if (o->verbose)
         s.log = say;
     um_status st = um_device_open(out, &s);
@@ -706,6 +718,16 @@ bool cli_detector_settings(const struct options *o, um_detector_settings *s)
     return true;
 }
 
+/* What became of the packed weights of a model that was opened. */
+static void tell_cache(const struct options *o, const um_device *dev, const char *model)
+{
+    char text[600];
+    if (!o->verbose)
+        return;
+    um_device_weight_cache(dev, text, sizeof text);
+    fprintf(stderr, "ultramotion: packed weights of the %s: %s\n", model, text);
+}
+
 um_status cli_open_detector(um_detector **out, um_device *dev, const struct options *o)
 {
     char path[4200];
@@ -716,6 +738,8 @@ um_status cli_open_detector(um_detector **out, um_device *dev, const struct opti
     um_status st = um_detector_open_with(
         out, dev,
         o->detector ? o->detector : cli_model_path(CLI_DEFAULT_DETECTOR, path, sizeof path), &s);
+    if (st == UM_OK)
+        tell_cache(o, dev, "detector");
     if (st != UM_OK)
         cli_fail(st);
     else if (um_detector_warning(*out))
@@ -730,6 +754,8 @@ um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct op
         out, dev,
         o->segmenter ? o->segmenter : cli_model_path(CLI_DEFAULT_SEGMENTER, path, sizeof path),
         o->sam_size, o->sam_family);
+    if (st == UM_OK)
+        tell_cache(o, dev, "segmenter");
     if (st != UM_OK)
         cli_fail(st);
     return st;

@@ -35,7 +35,7 @@ struct options {
         *dump, *config, *size, *pixel, *calibrate, *on_device_lost, *on_sink_full, *window,
         *kpi_events, *trace, *det_size, *det_act, *det_fit, *names, *igtl_crc, *igtl_coord,
         *igtl_max_fps, *igtl_version, *results, *masks, *lines, *look, *recorded_device, *shadow,
-        *gain;
+        *gain, *weight_cache;
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;
@@ -50,7 +50,7 @@ struct options {
     int rounds, inflight, objects, kpi_keep;
     bool per_class;
     int track, detect_every, shadow_every; /* track: -1 = not said */
-    int mask_clean;
+    int mask_clean, reuse;
     float theta_on, theta_off, theta_cont;
     bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, serve, upstream,
         verify, help;

@@ -184,6 +184,7 @@ static um_status open_pipeline(um_pipeline **out, const struct options *o, um_de
     set.segmenter = segmenter;
     set.conf = o->conf;
     set.inflight = o->inflight;
+    set.reuse = o->reuse;
     set.objects = o->objects;
     set.per_class = o->per_class;
     set.sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
@@ -246,7 +247,9 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
     um_source_settings src;
     um_run_settings run;
     um_run_counts counts;
-    struct recorded r = {{NULL}, 0, 0};
+    struct recorded r = {.n = 0};
+    double wall = 0;
+    clock_t processor = 0; /* of all threads */
     char spec[64];
     um_source_settings_default(&src);
     src.frames = o->frames ? o->frames : 20;
@@ -270,15 +273,22 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
         run.source = source;
         run.on_packet = add_packet;
         run.ctx = &r;
+        wall = seconds_now();
+        processor = clock();
         st = um_run_frames(&run, &counts);
+        wall = seconds_now() - wall;
+        processor = clock() - processor;
     }
     if (st == UM_OK) {
         printf("{\"bench\":\"pipeline\",\"frames\":%llu,\"visible\":%llu,\"det_size\":%d,\"sam_"
-               "size\":%d,\"objects\":%d,\"device_bytes\":%llu,\"first_ms\":%.3f,",
+               "size\":%d,\"objects\":%d,\"inflight\":%d,\"device_bytes\":%llu,\"first_ms\":%.3f,",
                (unsigned long long)counts.frames, (unsigned long long)counts.visible,
                um_detector_input_size(detector), um_segmenter_canvas(segmenter), o->objects,
+               um_pipeline_inflight(pipeline),
                (unsigned long long)um_pipeline_device_bytes(pipeline),
                r.n ? r.ms[STAGES - 1][0] : 0);
+        printf("\"fps\":%.3f,\"cpu_ms\":%.3f,", (double)r.n / wall,
+               1e3 * (double)processor / CLOCKS_PER_SEC / (double)r.n);
         for (int i = 0; i < STAGES; i++) {
             bench_print_ms(names[i], r.ms[i], r.n);
             printf(",");
@@ -361,6 +371,21 @@ static void report_cpu(void)
         }
     if (f)
         fclose(f);
+}
+
+/* Does the encoder compute windows that reach beyond the canvas? */
+static void report_canvas(const um_segmenter *segmenter)
+{
+    int canvas = um_segmenter_canvas(segmenter), step = um_segmenter_canvas_step(segmenter);
+    int below = step ? canvas / step * step : 0, above = below + step;
+    if (step && canvas == below)
+        printf("canvas     %d: no window reaches beyond it\n", canvas);
+    else if (below)
+        printf("canvas     %d: its last windows reach beyond it, not so at --sam-size %d or %d\n",
+               canvas, below, above);
+    else if (step)
+        printf("canvas     %d: its last windows reach beyond it, not so at --sam-size %d\n", canvas,
+               above);
 }
 
 /* How to get what the text of an error says is missing. */
@@ -450,7 +475,7 @@ static void report_pictures(void)
 
 int command_doctor(const struct options *o)
 {
-    char det[4200], seg[4200];
+    char det[4200], seg[4200], cache[600];
     const char *detector_path =
         o->detector ? o->detector : cli_model_path(CLI_DEFAULT_DETECTOR, det, sizeof det);
     const char *segmenter_path =
@@ -487,10 +512,16 @@ int command_doctor(const struct options *o)
         code = EXIT_FAILED;
         goto done;
     }
+    report_canvas(segmenter);
+    um_device_weight_cache(dev, cache, sizeof cache);
+    printf("weights    packed: %s\n", cache);
     um_pipeline_settings_default(&set);
     set.detector = detector;
     set.segmenter = segmenter;
+    set.inflight = o->inflight;
     st = um_pipeline_open(&pipeline, &set);
+    if (st == UM_OK)
+        st = um_pipeline_prepare(pipeline, 422, 558, 1);
     if (st == UM_OK)
         st = um_frame_create(&frame, 422, 558, 1);
     if (st == UM_OK) {
@@ -504,10 +535,11 @@ int command_doctor(const struct options *o)
                strncmp(um_device_name(dev), "cuda", 4) == 0
                    ? "ULTRAMOTION_CUDA=plain takes the plain twins"
                    : "ULTRAMOTION_CPU=c|avx2|avx512 forces a lower one");
-        printf("memory     %.1f MB planned on %s in %s for 422x558 gray frames: weights, arenas, "
-               "blocks\n",
+        int inflight = um_pipeline_inflight(pipeline);
+        printf("memory     %.1f MB planned on %s in %s for 422x558 gray frames, %d in flight: "
+               "weights, arenas, blocks\n",
                (double)um_pipeline_device_bytes(pipeline) / 1048576, um_device_name(dev),
-               um_device_precision(dev));
+               um_device_precision(dev), inflight);
         printf("first frame %.1f ms\n", packet->ms.total);
     } else
         code = cli_fail(st);

@@ -279,6 +279,7 @@ static bool pipeline_settings(const struct options *o, const struct engine *e,
         return cli_usage("--shadow: \"%s\" is not legacy", o->shadow), false;
     s->shadow_every = o->shadow ? o->shadow_every : 0;
     s->mask_clean = o->mask_clean;
+    s->reuse = o->reuse;
     s->dump = o->dump != NULL;
     s->sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
                       : o->sam_as_numpy   ? UM_MASK_HOST
@@ -327,6 +328,19 @@ static void announce(const struct options *o, const um_device *dev, const um_det
         fprintf(stderr, ", %s %d", um_segmenter_architecture(segmenter),
                 um_segmenter_canvas(segmenter));
     fprintf(stderr, "\n");
+}
+
+/* More frames in flight than there can be. */
+static void tell_inflight(const struct options *o, const um_pipeline_settings *set,
+                          const um_pipeline *pipeline)
+{
+    int n = um_pipeline_inflight(pipeline);
+    if (n < o->inflight && !o->quiet)
+        fprintf(stderr, "ultramotion: --inflight %d: %d frame%s in flight%s\n", o->inflight, n,
+                n == 1 ? "" : "s",
+                set->track  ? ", with --track a frame depends on the one before"
+                : set->dump ? ", with --dump"
+                            : ": see ultramotion run --help");
 }
 
 static um_status open_networks(struct engine *e, const struct options *o)
@@ -484,6 +498,7 @@ static int run_and_report(const struct options *o, struct verify *verify)
         verify->other_device =
             o->recorded_device && strcmp(o->recorded_device, um_device_name(e->dev)) != 0;
     announce(o, e->dev, e->detector, e->segmenter);
+    tell_inflight(o, &set, e->pipeline);
     run.pipeline = e->pipeline;
     run.source = source;
     run.sinks = out.sink;

@@ -29,6 +29,13 @@ typedef struct um_device_settings {
     void (*log)(void *ctx, const char *text); /**< told, while opening, why "auto" passes a GPU
                                                  over; or NULL */
     void *log_ctx;
+    const char *weight_cache; /**< where packed weights of the networks that are opened on it are
+                                 kept, so that they are not packed at each start: a folder, "auto"
+                                 ($XDG_CACHE_HOME/ultramotion or ~/.cache/ultramotion), or "off" and
+                                 NULL (default): nowhere. What is found there is held against the
+                                 model's hash and this build, and not believed where it is damaged,
+                                 another user's or for others to write. Nothing fails for its sake:
+                                 um_device_weight_cache() tells */
 } um_device_settings;
 
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults: name "auto", all
@@ -77,6 +84,15 @@ UM_API int um_device_threads(const um_device *device);
 /** The CUstream in whose order everything of the library happens on a GPU; NULL on other devices.
  * Valid until close. */
 UM_API void *um_device_stream(const um_device *device);
+
+/**
+ * Where packed weights are kept, and what became of those of the network that was opened last:
+ * "FOLDER", "FOLDER: read", "FOLDER: written", "FOLDER: not written: why", or "off". A small
+ * network's are not kept.
+ *
+ * @param text  receives at most size - 1 characters.
+ */
+UM_API void um_device_weight_cache(const um_device *device, char *text, size_t size);
 
 /** Which kernels it computes with, e.g. "avx512", "avx2", "c", "sm_90"; "none" where
  * ULTRAMOTION_CPU or ULTRAMOTION_CUDA asks for some that it has not. Valid until close. */

@@ -135,6 +135,8 @@ typedef struct um_packet {
     int has_cleaned;   /**< a pipeline that cleans masks made this */
     uint32_t removed_px, filled_px;
     float gain; /**< that the networks saw the picture with (um_detector_settings.gain); 0: none */
+    int reused; /**< 1: the picture is the one before, and what the networks had made of that was
+                   taken (um_pipeline_settings.reuse) */
 } um_packet;
 
 /**

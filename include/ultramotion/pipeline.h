@@ -16,7 +16,7 @@ extern "C" {
  * time. */
 typedef struct um_pipeline um_pipeline;
 
-enum { UM_INFLIGHT_MAX = 3 };        /**< frames that may be in flight */
+enum { UM_INFLIGHT_MAX = 16 };       /**< frames that may be in flight */
 enum { UM_DETECT_EVERY_MAX = 1000 }; /**< the longest heartbeat of the detector, in frames */
 
 typedef enum um_gate_mode { UM_GATE_AUTO, UM_GATE_SPECULATIVE, UM_GATE_SYNC } um_gate_mode;
@@ -32,8 +32,11 @@ typedef struct um_pipeline_settings {
     int crop[4];                /**< x, y, w, h: part of the picture to look at; w 0 = all */
     int assert_up, assert_down; /**< most copies per frame; -1 = no assertion (default) */
     int dump;                   /**< keep taps for um_pipeline_dump() */
-    int inflight;               /**< frames that may be in flight, 1 (default) to UM_INFLIGHT_MAX;
-                                   more than one only with the speculative gate */
+    int inflight; /**< frames that may be in flight, 1 (default) to UM_INFLIGHT_MAX. On `cpu` each
+                     has a session and a share of the device's threads of its own, at most one
+                     frame for each thread: more frames a second, each of them later. Elsewhere
+                     they overlap in one queue, at most 3, and only with the speculative gate.
+                     um_pipeline_inflight() says how many they are */
     void (*kpi)(void *ctx,
                 const char *line); /**< one JSON line per published prediction, or NULL */
     void *kpi_ctx;
@@ -58,6 +61,10 @@ typedef struct um_pipeline_settings {
     int mask_clean;   /**< 1: from each mask go pieces beside the detector's box and specks, and its
                          small holes close, on the device (docs/FRAME.md). 0 (default): the mask is
                          the network's; the command's `run` and `serve` say 1 */
+    int reuse; /**< 1: a picture that is, pixel by pixel, the one before it takes the boxes and
+                  the embedding that the networks made of that: the same packet, bit for bit,
+                  but for `reused` and times. Not with `track` and a gain of "auto", which
+                  follows the pictures before. 0 (default): every picture is computed */
 } um_pipeline_settings;
 
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
@@ -87,8 +94,9 @@ UM_API um_status um_pipeline_set_label(um_pipeline *pipeline, int label);
 /** From the next frame on: structures to outline, 1 to settings.objects. Threads: any. */
 UM_API um_status um_pipeline_set_objects(um_pipeline *pipeline, int objects);
 
-/** Frames that may be in flight: settings.inflight, or 1 where the gate is synchronous or the
- * pipeline keeps track. */
+/** Frames that may be in flight: at most settings.inflight; 1 where a frame depends on the one
+ * before (`track`; on `cpu` a gain of "auto"), with `dump` on `cpu`, and with the synchronous gate
+ * elsewhere. */
 UM_API int um_pipeline_inflight(const um_pipeline *pipeline);
 
 /**

@@ -49,6 +49,10 @@ UM_API um_status um_segmenter_open_memory(um_segmenter **out, um_device *device,
 UM_API void um_segmenter_close(um_segmenter **segmenter);
 /** Side S of the square canvas. */
 UM_API int um_segmenter_canvas(const um_segmenter *segmenter);
+/** Canvases that are multiples of this are cut into windows without a rest: 224 of MobileSAM and
+ * TinySAM, 56 of LiteMedSAM. At others the last windows reach beyond the map, which costs
+ * up to 5 % (docs/SPEED.md). 0: the network has one canvas. */
+UM_API int um_segmenter_canvas_step(const um_segmenter *segmenter);
 /** "mobile-sam", "tiny-sam", "lite-medsam", "sam-vit-b", "medsam-vit-b", … Valid until close. */
 UM_API const char *um_segmenter_architecture(const um_segmenter *segmenter);
 /** SHA-256 of the file, 64 hex digits. Valid until close. */

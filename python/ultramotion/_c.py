@@ -16,7 +16,7 @@ from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from operator import attrgetter
 from typing import Any, Callable, Generic, TypeVar, overload
 
-ABI = 5  # um_abi() that this file was written for
+ABI = 6  # um_abi() that this file was written for
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
 
@@ -154,6 +154,7 @@ class DeviceSettings(Record):
         ("precision", c_char_p),
         ("log", LOG),
         ("log_ctx", c_void_p),
+        ("weight_cache", c_char_p),
     ]
 
 
@@ -362,6 +363,7 @@ class Packet(Record):
         ("removed_px", c_uint32),
         ("filled_px", c_uint32),
         ("gain", c_float),
+        ("reused", c_int),
     ]
 
 
@@ -392,6 +394,7 @@ class PipelineSettings(Record):
         ("shadow_every", c_int),
         ("budget_ms", c_double),
         ("mask_clean", c_int),
+        ("reuse", c_int),
     ]
 
 
@@ -592,6 +595,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_device_precision": (S, [P]),
     "um_device_threads": (c_int, [P]),
     "um_device_isa": (S, [P]),
+    "um_device_weight_cache": (None, [P, c_char_p, c_size_t]),
     "um_device_stream": (P, [P]),
     "um_device_transfers": (None, [P, POINTER(Transfers)]),
     "um_frame_create": (c_int, [PP, c_int, c_int, c_int]),
@@ -616,6 +620,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_segmenter_open_memory": (c_int, [PP, P, P, c_size_t, S, c_int]),
     "um_segmenter_close": (None, [PP]),
     "um_segmenter_canvas": (c_int, [P]),
+    "um_segmenter_canvas_step": (c_int, [P]),
     "um_segmenter_architecture": (S, [P]),
     "um_segmenter_sha256": (S, [P]),
     "um_segmenter_set_mask_mode": (None, [P, c_int]),

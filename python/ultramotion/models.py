@@ -45,14 +45,19 @@ def models_path() -> str:
 class Device:
     """A place where networks run: `"auto"` (first GPU that works, else the processor), `"cpu"`, `"cuda:N"` or the
     test device `"guard"`. `precision` is of activations: `"auto"`, `"fp32"`, `"fp16"`, `"bf16"`, `"int8"`
-    (on processors with AVX-512 VNNI, of files that `convert --precision int8` made)."""
+    (on processors with AVX-512 VNNI, of files that `convert --precision int8` made). `weight_cache` is where packed weights
+    are kept, so that they are not packed at each start: a folder, `"auto"` (the user's cache folder), None: nowhere."""
 
     _close_order = 9
 
-    def __init__(self, name: str = "auto", *, threads: int = 0, precision: str = "auto") -> None:
+    def __init__(
+        self, name: str = "auto", *, threads: int = 0, precision: str = "auto", weight_cache: str | os.PathLike[str] | None = None
+    ) -> None:
         settings = _c.DeviceSettings()
         lib.um_device_settings_init(byref(settings), ctypes.sizeof(settings))
         settings.name, settings.precision, settings.threads = _device_name(name).encode(), precision.encode(), threads
+        if weight_cache is not None:
+            settings.weight_cache = os.fsencode(weight_cache)
         told: list[str] = []  # the library speaks on this thread; logging is for afterwards
         settings.log = _c.LOG(lambda _, line: told.append(_c.text(line)))
         pointer = c_void_p()
@@ -67,6 +72,14 @@ class Device:
     threads = _c.Answer("um_device_threads", int)
     isa = _c.Answer("um_device_isa", _c.text)
     """Which kernels it computes with, e.g. `"avx512"`, `"sm_90"`."""
+
+    @property
+    def weight_cache(self) -> str:
+        """Where packed weights are kept and what became of those of the network that was opened last; `"off"`: nowhere."""
+        text = ctypes.create_string_buffer(4096)
+        with self._handle as device:
+            lib.um_device_weight_cache(device, text, len(text))
+        return os.fsdecode(text.value)
 
     @property
     def transfers(self) -> dict[str, int]:
@@ -333,6 +346,8 @@ class Segmenter:
         return self._device
 
     canvas = _c.Answer("um_segmenter_canvas", int)
+    canvas_step = _c.Answer("um_segmenter_canvas_step", int)
+    """Canvases that are multiples of this waste no window; 0: the network has one canvas."""
     """Side of the square into which pictures are fitted."""
     architecture = _c.Answer("um_segmenter_architecture", _c.text)
     sha256 = _c.Answer("um_segmenter_sha256", _c.text)

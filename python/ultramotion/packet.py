@@ -170,6 +170,8 @@ class Packet(ctypes._Pointer, Outlined):  # type: ignore[type-arg]
 
     gain = _c.Field("gain", lambda gain: float(gain) or None)
     """That the networks saw the picture with; None: none."""
+    reused = _c.Field("reused", bool)
+    """True: the picture is the one before, and what the networks had made of that was taken."""
 
     @property
     def cleaned(self) -> dict[str, int] | None:

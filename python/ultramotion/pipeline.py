@@ -31,6 +31,7 @@ class Pipeline:
     Without `segmenter=` it uses the one that ships; `segmenter=False` means boxes only. `track=True` follows one structure
     from picture to picture (scores, state, `RELOCALIZING`); `detect_every=K` also leaves the detector out where it can;
     `budget_ms=B` says in each packet whether it was late and, with `track`, does less while that happens (`docs/SUPERVISION.md`).
+    `reuse=True` takes for a picture that is, pixel by pixel, the one before what the networks made of that one.
     `mask_clean=True` takes pieces beside the box and specks from masks and closes their small holes, as the command does.
     `theta_on`, `theta_off` and `theta_cont` are the thresholds of the state (`docs/STATE.md`). `shadow_every=N` has legacy mode do
     every N-th frame too, and go on alone where masks diverge (`docs/guides/rollback.md`)."""
@@ -59,6 +60,7 @@ class Pipeline:
         shadow_every: int = 0,
         budget_ms: float = 0,
         mask_clean: bool = False,
+        reuse: bool = False,
         assert_transfers: tuple[int, int] | None = None,
         kpi: Callable[[str], object] | None = None,
     ) -> None:
@@ -77,7 +79,7 @@ class Pipeline:
         settings.gate, settings.inflight = _choice("gate", gate, _GATES), inflight
         settings.sam_as_numpy = mask_mode(sam_as_numpy)
         settings.track, settings.detect_every, settings.budget_ms = track or detect_every > 1, detect_every, budget_ms
-        settings.mask_clean, settings.shadow_every = mask_clean, shadow_every
+        settings.mask_clean, settings.shadow_every, settings.reuse = mask_clean, shadow_every, reuse
         for name, theta in (("theta_on", theta_on), ("theta_off", theta_off), ("theta_cont", theta_cont)):
             if theta is not None:
                 setattr(settings, name, theta)

@@ -62,7 +62,7 @@ struct um_pool {
     pthread_cond_t over;
     bool taken;
     um_pool *spare, *next; /* pools of one thread that nobody has now, a list */
-    um_pool *owner;        /* of such a pool */
+    um_pool *owner;        /* of such a pool, and of a part */
 };
 
 static inline void relax(void)
@@ -407,9 +407,26 @@ void *um_pool_scratch(const um_pool *pool, int worker)
     return (void *)(base + (size_t)worker * (UM_POOL_SCRATCH + SKEW));
 }
 
+static _Thread_local um_pool *bound;
+
+um_status um_pool_part(um_pool **out, um_pool *pool, int threads)
+{
+    um_status st = um_pool_open(out, threads);
+    if (st == UM_OK)
+        (*out)->owner = pool;
+    return st;
+}
+
+void um_pool_bind(um_pool *part)
+{
+    bound = part;
+}
+
 um_pool *um_pool_take(um_pool *p)
 {
     um_pool *mine = NULL;
+    if (bound && bound->owner == p)
+        return bound;
     pthread_mutex_lock(&p->turn);
     while (!mine) {
         if (!p->taken) {
@@ -430,6 +447,8 @@ um_pool *um_pool_take(um_pool *p)
 
 void um_pool_give(um_pool *mine)
 {
+    if (mine == bound)
+        return;
     um_pool *p = mine->owner ? mine->owner : mine;
     pthread_mutex_lock(&p->turn);
     if (mine == p) {

@@ -33,4 +33,9 @@ void *um_pool_scratch(const um_pool *pool, int worker);
 um_pool *um_pool_take(um_pool *pool);
 void um_pool_give(um_pool *taken);
 
+/* A pool of some threads for one thread alone: between um_pool_bind(part) and um_pool_bind(NULL) on
+ * that thread it is what um_pool_take(pool) gives there. Closed before `pool`. */
+um_status um_pool_part(um_pool **out, um_pool *pool, int threads);
+void um_pool_bind(um_pool *part);
+
 #endif

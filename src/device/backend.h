@@ -48,6 +48,7 @@ typedef struct um_buf {
     uintptr_t handle;  /* backend's name for the memory; on `guard` an inaccessible address */
     void *priv;        /* backend's */
     const char *label; /* for messages; static string */
+    bool borrowed;     /* the memory is somebody else's (um_buf_over()) */
 } um_buf;
 
 typedef struct um_hostbuf {
@@ -184,9 +185,10 @@ struct um_device {
     const void *ops; /* const struct um_ops *: the kernels, chosen by the nn layer at the first
                         params or tape */
     struct um_quant
-        *quant;      /* what networks opened here are calibrated with (nn/quant.h), or NULL */
-    bool int8;       /* layers that a file has ranges for compute on bytes */
-    const char *isa; /* name of their instruction level; NULL until chosen */
+        *quant;         /* what networks opened here are calibrated with (nn/quant.h), or NULL */
+    char *weight_cache; /* folder of packed weights (weights/packed.h), or NULL */
+    bool int8;          /* layers that a file has ranges for compute on bytes */
+    const char *isa;    /* name of their instruction level; NULL until chosen */
     um_graph *capturing;
     _Atomic(um_status) lost; /* sticky: UM_OK, or why the device is gone */
     /* Of the wrappers: */
@@ -196,7 +198,8 @@ struct um_device {
     uint64_t captures;        /* ids given to captures */
     um_event *now[UM_QUEUES]; /* of um_upload_now() and um_download_now(), opened at first use */
     um_hostbuf *bounce;
-    char why[512]; /* text of the error that lost the device */
+    char why[512];        /* text of the error that lost the device */
+    char cache_said[512]; /* what became of the last network's packed weights */
 };
 
 /* ---- checked wrappers (device.c). `reason` is a static string that says what the transfer is for.
@@ -205,6 +208,10 @@ struct um_device {
 um_device *um_device_ref(um_device *dev); /* dropped with um_device_close() */
 
 um_status um_buf_open(um_buf **out, um_device *dev, size_t size, const char *label);
+/* Memory that is there already, which the device only reads and which outlives the buffer. Only
+ * where caps.shared. */
+um_status um_buf_over(um_buf **out, um_device *dev, const void *data, size_t size,
+                      const char *label);
 void um_buf_close(um_buf **buf);
 uintptr_t um_buf_address(const um_buf *buf); /* as others on the device know it */
 um_status um_hostbuf_open(um_hostbuf **out, um_device *dev, size_t size);

@@ -76,13 +76,34 @@ um_status um_buf_open(um_buf **out, um_device *dev, size_t size, const char *lab
     return unlocked(dev, UM_OK);
 }
 
+um_status um_buf_over(um_buf **out, um_device *dev, const void *data, size_t size,
+                      const char *label)
+{
+    *out = NULL;
+    if (!dev->caps.shared || !data || !size)
+        return um_fail(UM_EINVAL, "um_buf_over: \"%s\": %zu bytes on device %s", label, size,
+                       dev->name);
+    um_buf *buf = um_zalloc(sizeof *buf);
+    if (!buf)
+        return um_fail(UM_ENOMEM, "um_buf_over: \"%s\"", label);
+    *buf = (um_buf){.dev = dev,
+                    .size = size,
+                    .handle = (uintptr_t)data,
+                    .priv = (void *)(uintptr_t)data,
+                    .label = label,
+                    .borrowed = true};
+    *out = buf;
+    return UM_OK;
+}
+
 void um_buf_close(um_buf **buf)
 {
     if (!buf || !*buf)
         return;
     um_device *dev = (*buf)->dev;
     um_device_lock(dev);
-    dev->fns->buf_destroy(dev, *buf);
+    if (!(*buf)->borrowed)
+        dev->fns->buf_destroy(dev, *buf);
     note(dev, UM_OK);
     um_device_unlock(dev);
     um_free(*buf);

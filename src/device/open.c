@@ -2,6 +2,7 @@
 /* Opening devices, and what the public header says of them. */
 #include "device/backend.h"
 
+#include "base/mem.h"
 #include "base/record.h"
 
 #include <stdio.h>
@@ -123,6 +124,33 @@ static um_status open_backend(um_device **out, const um_device_settings *s)
     return um_fail(UM_EINVAL, "device \"%s\" is unknown: want auto, cpu, guard or cuda:N", s->name);
 }
 
+/* *folder: freed by the caller, NULL = nowhere. */
+static um_status find_cache(const char *wanted, char **folder)
+{
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME"), *below = "ultramotion";
+    *folder = NULL;
+    if (!wanted || strcmp(wanted, "off") == 0)
+        return UM_OK;
+    if (!*wanted)
+        return um_fail(UM_EINVAL, "weight_cache \"\": want auto, off or a folder");
+    if (strcmp(wanted, "auto") != 0) {
+        *folder = um_strdup(wanted);
+        return *folder ? UM_OK : um_fail(UM_ENOMEM, "weight_cache");
+    }
+    if (!cache || *cache != '/') {
+        cache = home;
+        below = ".cache/ultramotion";
+    }
+    if (!cache || *cache != '/') /* a user without a home */
+        return UM_OK;
+    size_t n = strlen(cache) + strlen(below) + 2;
+    *folder = um_alloc(n);
+    if (!*folder)
+        return um_fail(UM_ENOMEM, "weight_cache");
+    snprintf(*folder, n, "%s/%s", cache, below);
+    return UM_OK;
+}
+
 um_status um_device_open(um_device **out, const um_device_settings *settings)
 {
     if (!out)
@@ -139,9 +167,15 @@ um_status um_device_open(um_device **out, const um_device_settings *settings)
         s.precision = "auto";
     if (s.threads < 0)
         return um_fail(UM_EINVAL, "um_device_open: %d threads, want 0 (all) or more", s.threads);
-    st = open_backend(out, &s);
-    if (st != UM_OK)
+    char *cache = NULL;
+    st = find_cache(s.weight_cache, &cache);
+    if (st == UM_OK)
+        st = open_backend(out, &s);
+    if (st != UM_OK) {
+        um_free(cache);
         return st;
+    }
+    (*out)->weight_cache = cache;
     pthread_mutexattr_t recursive;
     pthread_mutexattr_init(&recursive);
     pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
@@ -174,6 +208,7 @@ void um_device_close(um_device **device)
     for (int q = 0; q < UM_QUEUES; q++)
         um_event_close(&dev->now[q], dev);
     pthread_mutex_destroy(&dev->lock);
+    um_free(dev->weight_cache);
     dev->fns->close(dev);
 }
 
@@ -185,6 +220,17 @@ const char *um_device_name(const um_device *device)
 const char *um_device_precision(const um_device *device)
 {
     return device->int8 ? "int8" : um_precision_name(device->precision);
+}
+
+void um_device_weight_cache(const um_device *device, char *text, size_t size)
+{
+    um_device *dev = (um_device *)(uintptr_t)device;
+    um_device_lock(dev);
+    snprintf(text, size, "%s",
+             dev->cache_said[0]  ? dev->cache_said
+             : dev->weight_cache ? dev->weight_cache
+                                 : "off");
+    um_device_unlock(dev);
 }
 
 void *um_device_stream(const um_device *device)

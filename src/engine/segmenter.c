@@ -89,6 +89,11 @@ int um_segmenter_canvas(const um_segmenter *segmenter)
     return um_sam_canvas(segmenter->net);
 }
 
+int um_segmenter_canvas_step(const um_segmenter *segmenter)
+{
+    return um_sam_canvas_step(segmenter->net);
+}
+
 int um_segmenter_low_side(const um_segmenter *s)
 {
     return 4 * um_sam_grid(s->net);

@@ -289,6 +289,8 @@ static void make_meta(struct meta *m, const struct content *c)
     add(m, "Status", "%s", "OK");
     if (p->gain > 0)
         add(m, "Gain", "%.6g", (double)p->gain);
+    if (p->reused)
+        add(m, "Reused", "%d", 1);
 }
 
 /* ---- messages of a frame ---- */

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/bind.h"
 
+#include "base/build.h"
 #include "base/mem.h"
+#include "nn/op_table.h"
 #include "nn/quant.h"
+#include "weights/packed.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -117,6 +120,11 @@ void um_bind_all_used(um_bind *b, bool (*ignorable)(const char *name))
                             um_weights_path(b->file), first, unused, um_weights_count(b->file));
 }
 
+bool um_bind_reads(const um_bind *b)
+{
+    return b->status == UM_OK && !um_params_held(b->params);
+}
+
 float *um_bind_read(um_bind *b, const char *name, const char *suffix, int rank, const int64_t *dim)
 {
     char full[256];
@@ -124,7 +132,7 @@ float *um_bind_read(um_bind *b, const char *name, const char *suffix, int rank, 
     if (b->status != UM_OK)
         return NULL;
     snprintf(full, sizeof full, "%s%s%s", b->scope, name, suffix);
-    b->status = um_weights_read(b->file, full, rank, dim, &data);
+    b->status = um_weights_take(b->file, full, rank, dim, um_bind_reads(b), &data);
     if (b->status != UM_OK)
         return NULL;
     mark_used(b, full);
@@ -188,13 +196,14 @@ um_conv um_bind_linears(um_bind *b, const char *const *names, int n, int o, int 
 {
     um_conv conv = {0};
     size_t one = (size_t)o * (size_t)i;
-    float *all = um_array((size_t)n * (one + (size_t)o), sizeof *all);
+    bool held = um_params_held(b->params);
+    float *all = um_array(held ? 1 : (size_t)n * (one + (size_t)o), sizeof *all);
     if (!all && b->status == UM_OK)
         b->status = um_fail(UM_ENOMEM, "%s%s: %d x %d weights", b->scope, names[0], n * o, i);
     for (int k = 0; k < n; k++) {
         float *w = um_bind_matrix(b, names[k], ".weight", o, i);
         float *s = um_bind_vector(b, names[k], ".bias", o);
-        if (b->status == UM_OK) {
+        if (um_bind_reads(b)) {
             memcpy(all + (size_t)k * one, w, one * sizeof *w);
             memcpy(all + (size_t)n * one + (size_t)k * (size_t)o, s, (size_t)o * sizeof *s);
         }
@@ -202,7 +211,7 @@ um_conv um_bind_linears(um_bind *b, const char *const *names, int n, int o, int 
         um_free(s);
     }
     if (b->status == UM_OK)
-        conv = um_linear_pack(b->params, all, all + (size_t)n * one, n * o, i);
+        conv = um_linear_pack(b->params, all, held ? all : all + (size_t)n * one, n * o, i);
     um_free(all);
     return conv;
 }
@@ -239,7 +248,7 @@ um_norm um_bind_norm(um_bind *b, const char *name, int c, float eps)
 struct um_fold um_fold_new(um_bind *b, int o, int i, int k)
 {
     struct um_fold f = {NULL, NULL, o, i, k};
-    if (b->status != UM_OK)
+    if (!um_bind_reads(b))
         return f;
     size_t n = (size_t)o * (size_t)i * (size_t)(k * k);
     f.w = um_array(n + (size_t)o, sizeof *f.w);
@@ -256,9 +265,9 @@ struct um_fold um_fold_conv(um_bind *b, const char *name, int o, int i, int k)
     size_t n = (size_t)o * (size_t)i * (size_t)(k * k);
     float *w = um_bind_read(b, name, ".weight", 4, (int64_t[]){o, i, k, k});
     float *bias = um_bind_vector(b, name, ".bias", o);
-    for (size_t e = 0; b->status == UM_OK && e < n; e++)
+    for (size_t e = 0; um_bind_reads(b) && e < n; e++)
         f.w[e] = w[e];
-    for (int r = 0; b->status == UM_OK && r < o; r++)
+    for (int r = 0; um_bind_reads(b) && r < o; r++)
         f.b[r] = bias[r];
     um_free(w);
     um_free(bias);
@@ -274,7 +283,7 @@ struct um_fold um_fold_conv_bn(um_bind *b, const char *conv, const char *bn, int
     float *beta = um_bind_vector(b, bn, ".bias", o);
     float *mean = um_bind_vector(b, bn, ".running_mean", o);
     float *var = um_bind_vector(b, bn, ".running_var", o);
-    for (size_t r = 0; b->status == UM_OK && r < (size_t)o; r++) {
+    for (size_t r = 0; um_bind_reads(b) && r < (size_t)o; r++) {
         double scale = gamma[r] / sqrt((double)var[r] + 1e-5);
         for (size_t e = r * per_output; e < (r + 1) * per_output; e++)
             f.w[e] = w[e] * scale;
@@ -292,16 +301,107 @@ um_conv um_fold_pack(um_bind *b, struct um_fold f, int stride, int pad, bool dep
 {
     um_conv conv = {0};
     size_t n = (size_t)f.o * (size_t)f.i * (size_t)(f.k * f.k);
-    float *w = b->status == UM_OK ? um_array(n + (size_t)f.o, sizeof *w) : NULL;
+    bool held = um_params_held(b->params);
+    float *w = b->status == UM_OK ? um_array(held ? 1 : n + (size_t)f.o, sizeof *w) : NULL;
     if (w) {
-        for (size_t i = 0; i < n + (size_t)f.o; i++)
+        for (size_t i = 0; !held && i < n + (size_t)f.o; i++)
             w[i] = (float)f.w[i];
-        conv = um_conv_pack(b->params, w, bias ? w + n : NULL, f.o, depthwise ? f.o : f.i, f.k, f.k,
-                            stride, pad, depthwise);
+        conv = um_conv_pack(b->params, w, bias ? (held ? w : w + n) : NULL, f.o,
+                            depthwise ? f.o : f.i, f.k, f.k, stride, pad, depthwise);
     } else if (b->status == UM_OK) {
         b->status = um_fail(UM_ENOMEM, "convolution weights %dx%dx%dx%d", f.o, f.i, f.k, f.k);
     }
     um_free(w);
     um_free(f.w);
     return conv;
+}
+
+/* ---- a whole network ---- */
+
+static void drop_packed(void *ctx)
+{
+    um_packed *packed = ctx;
+    um_packed_close(&packed);
+}
+
+/* Small ones are packed in no time, and what is measured is packed for that alone. */
+static bool is_cached(const um_device *dev, size_t bytes)
+{
+    enum { LEAST = 1 << 20 };
+    return dev->weight_cache && !dev->quant && bytes >= LEAST;
+}
+
+static void say(um_device *dev, const char *what, const char *why)
+{
+    um_device_lock(dev);
+    snprintf(dev->cache_said, sizeof dev->cache_said, "%s: %s%s", dev->weight_cache, what, why);
+    um_device_unlock(dev);
+}
+
+/* What was packed is what is asked for. */
+static bool fits(const um_params *p, size_t size, uint64_t layout)
+{
+    return um_params_bytes(p) == size && um_params_layout(p) == layout;
+}
+
+static um_status bind_once(void *network, const struct um_bind_network *how, const um_weights *file,
+                           um_params *params)
+{
+    um_bind b = um_bind_begin(file, params);
+    how->bind(network, &b);
+    um_bind_all_used(&b, how->ignorable);
+    return um_bind_finish(&b);
+}
+
+static void keep_packed(um_params *params, const struct um_packed_key *key)
+{
+    um_device *dev = um_params_device(params);
+    size_t off, size;
+    int n = 0;
+    while (um_params_staged(params, n, &off, &size))
+        n++;
+    struct um_packed_piece *piece = um_array((size_t)n, sizeof *piece);
+    for (int i = 0; piece && i < n; i++)
+        piece[i].data = um_params_staged(params, i, &piece[i].off, &piece[i].size);
+    um_status st = piece ? um_packed_write(dev->weight_cache, key, um_params_layout(params),
+                                           um_params_bytes(params), piece, n)
+                         : um_fail(UM_ENOMEM, "pieces");
+    um_free(piece);
+    say(dev,
+        st == UM_OK      ? "written"
+        : st == UM_AGAIN ? "not written, another process is at it"
+                         : "not written: ",
+        st < UM_OK ? um_last_error() : "");
+}
+
+um_status um_bind_network(void *network, const struct um_bind_network *how, const um_weights *file,
+                          um_params *params)
+{
+    um_device *dev = um_params_device(params);
+    const struct um_ops *level = dev->ops;
+    char what[256];
+    struct um_packed_key key = {.sha256 = um_weights_sha256(file), .what = what};
+    um_packed *packed = NULL;
+    snprintf(what, sizeof what, "%s %s %s %s %s", um_build_id(), how->geometry, level->name,
+             um_device_precision(dev), dev->name);
+    if (is_cached(dev, SIZE_MAX))
+        um_packed_open(&packed, dev->weight_cache, &key);
+    um_status st = UM_OK;
+    if (packed) {
+        size_t size;
+        const void *data = um_packed_data(packed, &size);
+        uint64_t layout = um_packed_layout(packed);
+        um_params_hold(params, data, size, drop_packed, packed);
+        st = bind_once(network, how, file, params);
+        if (st == UM_OK && fits(params, size, layout))
+            say(dev, "read", "");
+        else
+            um_params_reset(params);
+    }
+    if (!um_params_held(params)) {
+        st = bind_once(network, how, file, params);
+        if (st == UM_OK && is_cached(dev, um_params_bytes(params)))
+            keep_packed(params, &key);
+    }
+    return st == UM_OK ? um_params_upload(params) : st;
 }

@@ -16,6 +16,17 @@ typedef struct um_bind {
     struct um_quant *quant, *own; /* which layers compute on bytes; NULL: none. Own: the file's */
 } um_bind;
 
+/* A network's weights: named by `bind`, then on the device. Where it can be (um_device_settings.
+ * weight_cache) they come packed from a file of an earlier time, and then nothing but names and
+ * shapes is read; else they are packed and kept for the next. `bind` may be called twice. */
+struct um_bind_network {
+    const char *geometry; /* what packed weights depend on beside file, kernels and precision */
+    void (*bind)(void *network, um_bind *b);
+    bool (*ignorable)(const char *name); /* of um_bind_all_used() */
+};
+um_status um_bind_network(void *network, const struct um_bind_network *how, const um_weights *file,
+                          um_params *params);
+
 um_bind um_bind_begin(const um_weights *file, um_params *params);
 /* May what is bound from now on compute on bytes, if the file says so? At first it may. */
 void um_bind_bytes(um_bind *b, bool may);
@@ -26,8 +37,10 @@ void um_bind_all_used(um_bind *b, bool (*ignorable)(const char *name));
 
 /* Set the scope, printf style: "image_encoder.layers.0." */
 void um_bind_scope(um_bind *b, const char *fmt, ...) UM_PRINTF(2, 3);
-/* Tensor SCOPE NAME SUFFIX of exactly this shape; NULL once anything has failed. The caller frees
- * it with um_free(). */
+/* Are the numbers wanted? Not after a failure, nor where they are packed already. */
+bool um_bind_reads(const um_bind *b);
+/* Tensor SCOPE NAME SUFFIX of exactly this shape; NULL once anything has failed. Without
+ * um_bind_reads() its numbers are undefined. The caller frees it with um_free(). */
 float *um_bind_read(um_bind *b, const char *name, const char *suffix, int rank, const int64_t *dim);
 float *um_bind_vector(um_bind *b, const char *name, const char *suffix, int n);        /* [n] */
 float *um_bind_matrix(um_bind *b, const char *name, const char *suffix, int o, int i); /* [o,i] */
@@ -47,7 +60,7 @@ um_conv um_bind_conv_bn(um_bind *b, const char *name, int o, int i, int k, int s
 um_norm um_bind_norm(um_bind *b, const char *name, int c, float eps);
 
 /* A convolution while it is being folded, in double: w [o][i][k*k] and behind it b [o]; both NULL
- * after a failure. */
+ * without um_bind_reads(). */
 struct um_fold {
     double *w, *b;
     int o, i, k;

@@ -52,7 +52,7 @@ static struct um_fold stack(um_bind *b, struct um_fold x, struct um_fold y)
 {
     struct um_fold d = um_fold_new(b, x.o + y.o, x.i, x.k);
     size_t per = (size_t)x.i * (size_t)(x.k * x.k);
-    if (b->status == UM_OK) {
+    if (d.w) {
         memcpy(d.w, x.w, (size_t)x.o * per * sizeof *d.w);
         memcpy(d.w + (size_t)x.o * per, y.w, (size_t)y.o * per * sizeof *d.w);
         memcpy(d.b, x.b, (size_t)x.o * sizeof *d.b);
@@ -67,7 +67,7 @@ static struct um_fold stack(um_bind *b, struct um_fold x, struct um_fold y)
 static struct um_fold columns(um_bind *b, const struct um_fold *x, int first, int count, bool bias)
 {
     struct um_fold d = um_fold_new(b, x->o, count, x->k);
-    for (int o = 0; b->status == UM_OK && o < x->o; o++) {
+    for (int o = 0; d.w && o < x->o; o++) {
         memcpy(at(&d, o, 0), at(x, o, first), (size_t)count * (size_t)(x->k * x->k) * sizeof *d.w);
         d.b[o] = bias ? x->b[o] : 0;
     }
@@ -80,7 +80,7 @@ static struct um_fold widen(um_bind *b, struct um_fold x, int o, int keep, int c
 {
     int groups = (x.i - keep) / c;
     struct um_fold d = um_fold_new(b, o, keep + groups * wide, x.k);
-    for (int r = 0; b->status == UM_OK && r < x.o; r++) {
+    for (int r = 0; d.w && r < x.o; r++) {
         for (int i = 0; i < x.i; i++) {
             int to = i < keep ? i : keep + (i - keep) / c * wide + (i - keep) % c;
             memcpy(at(&d, r, to), at(&x, r, i), (size_t)(x.k * x.k) * sizeof *d.w);
@@ -134,7 +134,7 @@ static void bind_backbone(struct um_dfine *d, um_bind *b)
     if (d->info.channels == 3) { /* three equal channels equal one with the summed weights */
         struct um_fold rgb = conv_bn(b, "backbone.stem.stem1", "bn", m, 3, 3),
                        gray = um_fold_new(b, m, 1, 3);
-        for (int o = 0; b->status == UM_OK && o < m; o++) {
+        for (int o = 0; um_bind_reads(b) && o < m; o++) {
             for (int k = 0; k < 9; k++)
                 at(&gray, o, 0)[k] = at(&rgb, o, 0)[k] + at(&rgb, o, 1)[k] + at(&rgb, o, 2)[k];
             gray.b[o] = rgb.b[o];
@@ -194,7 +194,7 @@ static struct um_fold rep(um_bind *b, const char *prefix, int c)
         return um_fold_conv(b, deployed.s, c, c, 3);
     struct um_fold wide = conv_bn(b, namef("%s.conv1", prefix).s, "norm", c, c, 3);
     struct um_fold point = conv_bn(b, namef("%s.conv2", prefix).s, "norm", c, c, 1);
-    for (int o = 0; b->status == UM_OK && o < c; o++) {
+    for (int o = 0; um_bind_reads(b) && o < c; o++) {
         for (int i = 0; i < c; i++)
             at(&wide, o, i)[4] += *at(&point, o, i);
         wide.b[o] += point.b[o];
@@ -351,7 +351,8 @@ static void anchor_tables(struct um_dfine *d, um_bind *b)
                 v[t] = valid;
                 d->all_valid = d->all_valid && valid;
             }
-    take_anchors(b->file, a, tokens);
+    if (um_bind_reads(b))
+        take_anchors(b->file, a, tokens);
     d->anchors = um_params_add(b->params, a, tokens * 4 * sizeof *a);
     if (!d->all_valid)
         d->valid = um_params_add(b->params, v, tokens * sizeof *v);
@@ -427,18 +428,19 @@ static void bind_decoder_layer(struct um_dfine *d, um_bind *b, int i)
     float *weight_b = um_bind_vector(b, p, ".cross_attn.attention_weights.bias", n_weights);
     size_t rows = (size_t)(n_offsets + n_weights);
     float *both = b->status == UM_OK ? um_array(rows, ((size_t)c + 1) * sizeof *both) : NULL;
-    if (both) {
-        float *both_b = both + rows * (size_t)c;
+    float *both_b = both ? both + rows * (size_t)c : NULL;
+    if (both && um_bind_reads(b)) {
         memcpy(both, offset, (size_t)n_offsets * (size_t)c * sizeof *both);
         memcpy(both + (size_t)n_offsets * (size_t)c, weight,
                (size_t)n_weights * (size_t)c * sizeof *both);
         memcpy(both_b, offset_b, (size_t)n_offsets * sizeof *both);
         memcpy(both_b + n_offsets, weight_b, (size_t)n_weights * sizeof *both);
         scale_offsets(d, b, p, both, both_b, c);
-        l->offsets = um_linear_pack(b->params, both, both_b, n_offsets + n_weights, c);
-    } else if (b->status == UM_OK) {
-        b->status = um_fail(UM_ENOMEM, "%s.cross_attn", p);
     }
+    if (both)
+        l->offsets = um_linear_pack(b->params, both, both_b, n_offsets + n_weights, c);
+    else if (b->status == UM_OK)
+        b->status = um_fail(UM_ENOMEM, "%s.cross_attn", p);
     um_free(both);
     um_free(offset);
     um_free(offset_b);
@@ -449,9 +451,9 @@ static void bind_decoder_layer(struct um_dfine *d, um_bind *b, int i)
         um_fold_new(b, 2 * c, 2 * c, 1); /* of concat[self, cross]: two halves that are added */
     float *gate_w = um_bind_matrix(b, p, ".gateway.gate.weight", 2 * c, 2 * c),
           *gate_b = um_bind_vector(b, p, ".gateway.gate.bias", 2 * c);
-    for (size_t n = 0; b->status == UM_OK && n < 4 * dd; n++)
+    for (size_t n = 0; um_bind_reads(b) && n < 4 * dd; n++)
         gate.w[n] = gate_w[n];
-    for (int n = 0; b->status == UM_OK && n < 2 * c; n++)
+    for (int n = 0; um_bind_reads(b) && n < 2 * c; n++)
         gate.b[n] = gate_b[n];
     l->gate_self = um_fold_pack(b, columns(b, &gate, 0, c, true), 1, 0, false, true);
     l->gate_cross = um_fold_pack(b, columns(b, &gate, c, c, false), 1, 0, false, false);
@@ -531,14 +533,20 @@ static bool ignorable(const char *name)
     return false;
 }
 
+static void bind_all(void *network, um_bind *b)
+{
+    um_dfine *d = network;
+    bind_backbone(d, b);
+    bind_encoder(d, b);
+    um_bind_bytes(b, false); /* its boxes are distributions over bins, which bytes blur */
+    bind_decoder(d, b);
+}
+
 um_status um_dfine_bind(um_dfine *d, const um_weights *file)
 {
-    um_bind b = um_bind_begin(file, d->params);
-    bind_backbone(d, &b);
-    bind_encoder(d, &b);
-    um_bind_bytes(&b, false); /* its boxes are distributions over bins, which bytes blur */
-    bind_decoder(d, &b);
-    um_bind_all_used(&b, ignorable);
-    um_status st = um_bind_finish(&b);
-    return st == UM_OK ? um_params_upload(d->params) : st;
+    char geometry[96];
+    struct um_bind_network how = {.geometry = geometry, .bind = bind_all, .ignorable = ignorable};
+    snprintf(geometry, sizeof geometry, "dfine %dx%d%s", d->input_w, d->input_h,
+             um_dfine_is_hugging_face(&d->info) ? " hf" : "");
+    return um_bind_network(d, &how, file, d->params);
 }

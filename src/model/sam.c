@@ -108,7 +108,7 @@ static void bind_prompt_table(struct um_sam *s, um_bind *b)
     for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
         size_t n = (size_t)part[i].rows * DIM;
         float *row = um_bind_matrix(b, part[i].name, "", part[i].rows, DIM);
-        if (row)
+        if (row && um_bind_reads(b))
             memcpy(out, row, n * sizeof *row);
         um_free(row);
         out += n;
@@ -170,13 +170,13 @@ static void bind_prompt_encoder(struct um_sam *s, um_bind *b)
         s->gauss = um_params_add(s->params, gauss, DIM * sizeof *gauss);
         s->pe = dense_position(s, gauss, NULL);
         s->pe_no_mask = dense_position(s, gauss, no_mask);
-        for (int o = 0; o < CROSS; o++) {
+        for (int o = 0; um_bind_reads(b) && o < CROSS; o++) {
             double sum = v_bias[o];
             for (int i = 0; i < DIM; i++)
                 sum += (double)v[o * DIM + i] * no_mask[i];
             v_bias[o] = (float)sum;
         }
-        for (int o = 0; o < DIM; o++)
+        for (int o = 0; um_bind_reads(b) && o < DIM; o++)
             out_bias[o] += no_mask[o];
         s->no_mask_v = um_params_add(s->params, v_bias, CROSS * sizeof *v_bias);
         s->no_mask_out = um_params_add(s->params, out_bias, DIM * sizeof *out_bias);
@@ -438,10 +438,25 @@ static bool ignorable(const char *name)
     return false;
 }
 
+static void bind_all(void *network, um_bind *b)
+{
+    um_sam *s = network;
+    if (s->family->vit)
+        um_vit_bind(&s->vit, b, s->n);
+    else
+        um_tinyvit_bind(&s->image, b, s->family->patch);
+    bind_neck(s, b, s->family->vit ? s->vit.width : UM_TINYVIT_OUT);
+    um_bind_bytes(b, false); /* quick as it is, and every bit of it is in the mask */
+    bind_prompt_encoder(s, b);
+    bind_decoder(s, b);
+}
+
 um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int canvas,
                       const char *family_name)
 {
     const struct um_sam_family *family = NULL;
+    char geometry[64];
+    struct um_bind_network how = {.geometry = geometry, .bind = bind_all, .ignorable = ignorable};
     *out = NULL;
     um_status st = um_sam_family_find(file, family_name, &family);
     if (st == UM_OK)
@@ -454,22 +469,10 @@ um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int 
     s->family = family;
     s->canvas = canvas;
     s->n = canvas / family->patch;
+    snprintf(geometry, sizeof geometry, "%s %d", family->name, canvas);
     st = um_params_open(&s->params, dev);
-    if (st == UM_OK) {
-        um_bind b = um_bind_begin(file, s->params);
-        if (family->vit)
-            um_vit_bind(&s->vit, &b, s->n);
-        else
-            um_tinyvit_bind(&s->image, &b, family->patch);
-        bind_neck(s, &b, family->vit ? s->vit.width : UM_TINYVIT_OUT);
-        um_bind_bytes(&b, false); /* quick as it is, and every bit of it is in the mask */
-        bind_prompt_encoder(s, &b);
-        bind_decoder(s, &b);
-        um_bind_all_used(&b, ignorable);
-        st = um_bind_finish(&b);
-    }
     if (st == UM_OK)
-        st = um_params_upload(s->params);
+        st = um_bind_network(s, &how, file, s->params);
     if (st != UM_OK)
         um_sam_close(&s);
     *out = s;
@@ -494,6 +497,11 @@ const struct um_sam_family *um_sam_family(const um_sam *s)
 int um_sam_canvas(const um_sam *s)
 {
     return s->canvas;
+}
+
+int um_sam_canvas_step(const um_sam *s)
+{
+    return s->family->vit ? 0 : UM_TINYVIT_WINDOW * s->family->patch;
 }
 
 int um_sam_grid(const um_sam *s)

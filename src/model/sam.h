@@ -15,6 +15,8 @@ um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int 
 void um_sam_close(um_sam **s);
 const struct um_sam_family *um_sam_family(const um_sam *s);
 int um_sam_canvas(const um_sam *s);
+int um_sam_canvas_step(
+    const um_sam *s);             /* no window reaches beyond multiples of it; 0: one canvas */
 int um_sam_grid(const um_sam *s); /* n: side of the embedding */
 size_t um_sam_weight_bytes(const um_sam *s);
 

@@ -6,7 +6,10 @@
 #include "model/bind.h"
 #include "nn/block.h"
 
-enum { UM_TINYVIT_OUT = 320 };
+enum {
+    UM_TINYVIT_OUT = 320,
+    UM_TINYVIT_WINDOW = 14 /* cells of the output that no window reaches beyond: multiples of it */
+};
 
 struct um_vit_block {
     struct um_window_block attn;

@@ -103,6 +103,7 @@ static void bind_layer(um_vit *v, um_bind *b, int i)
 
 void um_vit_bind(um_vit *v, um_bind *b, int n)
 {
+    um_vit_close(v); /* it may be the second time */
     *v = (um_vit){.n = n, .params = b->params};
     measure(v, b);
     if (b->status != UM_OK)

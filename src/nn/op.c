@@ -128,12 +128,14 @@ um_conv um_conv_pack(um_params *p, const float *w, const float *b, int o, int i,
                     .depthwise = depthwise};
     const struct um_ops *ops = um_params_device(p)->ops;
     int in = depthwise ? 1 : i;
-    float *plain = um_array((size_t)o * (size_t)kh * (size_t)kw * (size_t)in, sizeof *plain);
-    if (!plain) {
+    bool held = um_params_held(p);
+    size_t weights = (size_t)o * (size_t)kh * (size_t)kw * (size_t)in;
+    float *plain = held ? NULL : um_array(weights, sizeof *plain);
+    if (!plain && !held) {
         um_params_fail(p, um_fail(UM_ENOMEM, "convolution weights %dx%dx%dx%d", o, in, kh, kw));
         return conv;
     }
-    for (int oo = 0; oo < o; oo++)
+    for (int oo = 0; plain && oo < o; oo++)
         for (int ii = 0; ii < in; ii++)
             for (int k = 0; k < kh * kw; k++) {
                 float v = w[((size_t)oo * (size_t)in + (size_t)ii) * (size_t)(kh * kw) + (size_t)k];
@@ -163,6 +165,8 @@ um_conv um_linear_pack(um_params *p, const float *w, const float *b, int o, int 
 
 um_conv um_upconv2_pack(um_params *p, const float *w, const float *b, int o, int i)
 {
+    if (um_params_held(p))
+        return um_linear_pack(p, w, w, 4 * o, i); /* which are not read, but there */
     float *plain = um_array((size_t)4 * (size_t)o * ((size_t)i + 1), sizeof *plain);
     if (!plain) {
         um_params_fail(p, um_fail(UM_ENOMEM, "transposed convolution weights %dx%d", i, o));

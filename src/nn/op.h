@@ -34,7 +34,8 @@ typedef struct um_norm { /* gamma, beta [c] */
     float eps;
 } um_norm;
 
-/* w [o][i/groups][kh][kw] as PyTorch stores it; b may be NULL. Depthwise: i == o == groups. pad =
+/* Where the params hold what is packed already, numbers are not read: only whether they are NULL.
+ * w [o][i/groups][kh][kw] as PyTorch stores it; b may be NULL. Depthwise: i == o == groups. pad =
  * padding on every side. */
 um_conv um_conv_pack(um_params *p, const float *w, const float *b, int o, int i, int kh, int kw,
                      int stride, int pad, bool depthwise);

@@ -61,6 +61,13 @@ struct um_params {
     um_buf *buf;
     struct block *first, *last;
     size_t size;
+    uint64_t layout;
+    struct {
+        const unsigned char *data;
+        size_t size;
+        void (*drop)(void *ctx);
+        void *ctx;
+    } held;
     struct um_quant *quant;
     um_status status;
 };
@@ -87,6 +94,13 @@ static void drop_block(um_params *p)
     um_free(b);
 }
 
+static void drop_held(um_params *p)
+{
+    if (p->held.data)
+        p->held.drop(p->held.ctx);
+    p->held.data = NULL;
+}
+
 void um_params_close(um_params **params)
 {
     um_params *p = *params;
@@ -95,8 +109,49 @@ void um_params_close(um_params **params)
     um_buf_close(&p->buf);
     while (p->first)
         drop_block(p);
+    drop_held(p);
     um_free(p);
     *params = NULL;
+}
+
+void um_params_hold(um_params *p, const void *data, size_t size, void (*drop)(void *ctx), void *ctx)
+{
+    drop_held(p);
+    p->held.data = data;
+    p->held.size = size;
+    p->held.drop = drop;
+    p->held.ctx = ctx;
+}
+
+bool um_params_held(const um_params *p)
+{
+    return p->held.data != NULL;
+}
+
+void um_params_reset(um_params *p)
+{
+    while (p->first)
+        drop_block(p);
+    drop_held(p);
+    p->last = NULL;
+    p->size = 0;
+    p->layout = 0;
+    p->status = UM_OK;
+}
+
+uint64_t um_params_layout(const um_params *p)
+{
+    return p->layout;
+}
+
+const void *um_params_staged(const um_params *p, int i, size_t *off, size_t *size)
+{
+    const struct block *b = p->first;
+    while (b && i--)
+        b = b->next;
+    *off = b ? b->off : 0;
+    *size = b ? b->size : 0;
+    return b ? b->data : NULL;
 }
 
 void um_params_fail(um_params *p, um_status st)
@@ -139,6 +194,12 @@ void *um_params_reserve(um_params *p, size_t size, um_const *out)
         return NULL;
     }
     size_t off = round_up(p->size);
+    p->layout = (p->layout ^ size) * 0x100000001b3; /* FNV-1a, a word at a time */
+    if (p->held.data && size <= SIZE_MAX / 4 - off) {
+        p->size = off + size;
+        *out = (um_const){off, size};
+        return NULL;
+    }
     struct block *b = size <= SIZE_MAX / 4 - off ? find_block(p, off, size) : NULL;
     if (!b) {
         p->status = um_fail(UM_ENOMEM, "params: %zu bytes", size);
@@ -160,10 +221,28 @@ um_const um_params_add(um_params *p, const void *data, size_t size)
     return k;
 }
 
+/* Where the device shares the host's memory they stay where they are. */
+static um_status upload_held(um_params *p)
+{
+    if (p->held.size != p->size)
+        return um_fail(UM_EINVAL, "params: %zu bytes are held, want %zu", p->held.size, p->size);
+    if (p->dev->caps.shared)
+        return um_buf_over(&p->buf, p->dev, p->held.data, p->size, "weights");
+    um_status st = um_buf_open(&p->buf, p->dev, p->size, "weights");
+    for (size_t off = 0, n; st == UM_OK && off < p->size; off += n) {
+        n = p->size - off < BLOCK ? p->size - off : BLOCK;
+        st = um_upload_now(p->dev, p->buf, off, p->held.data + off, n, UM_STAGE_SETUP, "weights");
+    }
+    drop_held(p);
+    return st;
+}
+
 um_status um_params_upload(um_params *p)
 {
     if (p->status != UM_OK || p->buf)
         return p->status;
+    if (p->held.data)
+        return p->status = upload_held(p);
     p->status = um_buf_open(&p->buf, p->dev, p->size ? p->size : ALIGN, "weights");
     while (p->first) {
         if (p->status == UM_OK && p->first->size)

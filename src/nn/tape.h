@@ -37,8 +37,18 @@ void um_params_close(um_params **params);
  * status is sticky. */
 um_const um_params_add(um_params *p, const void *data, size_t size);
 /* Like add, but returns the zeroed staging memory to be filled before the next add; NULL on
- * failure. */
+ * failure, and where the bytes are held already. */
 void *um_params_reserve(um_params *p, size_t size, um_const *out);
+/* Packed bytes that are there already: until um_params_reset() nothing is staged, constants only
+ * get their places, in which data[0..size-1] has them, and which um_params_layout() tells from
+ * others. `drop` is called when they are needed no more. */
+void um_params_hold(um_params *p, const void *data, size_t size, void (*drop)(void *ctx),
+                    void *ctx);
+bool um_params_held(const um_params *p);
+void um_params_reset(um_params *p);            /* as just opened; not once uploaded */
+uint64_t um_params_layout(const um_params *p); /* of the sizes of all constants, in their order */
+/* Block i of what is staged, at `off`; NULL beyond the last. */
+const void *um_params_staged(const um_params *p, int i, size_t *off, size_t *size);
 um_status um_params_upload(um_params *p); /* one upload, stage setup (more of more than 256 MB);
                                              frees the staging area; reports the sticky status */
 size_t um_params_bytes(const um_params *p);

@@ -8,7 +8,8 @@
  * Speculative gate: all of it is one graph per geometry. Sync gate: two graphs with the gates'
  * records read between; a LOST frame ends there. Legacy host mode: as sync, then each mask's logits
  * come to the host, which makes the packet itself. Keeping track: each packet is scored, and one
- * more graph has, instead of the detector, the prompt that the header brings. */
+ * more graph has, instead of the detector, the prompt that the header brings. With `reuse` each
+ * graph has a twin that takes what the networks made of the frame before. */
 #include "pipeline/pipeline.h"
 
 #include "base/mem.h"
@@ -169,12 +170,15 @@ um_status um_geometry_open(um_pipeline *p, struct geometry *g, int w, int h, int
 
 void um_geometry_close(um_pipeline *p, struct geometry *g)
 {
-    for (int i = 0; i < UM_FRONT_SLOTS; i++)
-        um_graph_close(&g->whole[i], p->dev);
-    um_graph_close(&g->first, p->dev);
-    um_graph_close(&g->followed, p->dev);
-    for (int i = 0; i < UM_OBJECTS_MAX; i++)
-        um_graph_close(&g->second[i], p->dev);
+    for (int known = 0; known < 2; known++) {
+        struct graphs *all = &g->graphs[known];
+        for (int i = 0; i < UM_FRONT_SLOTS; i++)
+            um_graph_close(&all->whole[i], p->dev);
+        um_graph_close(&all->first, p->dev);
+        um_graph_close(&all->followed, p->dev);
+        for (int i = 0; i < UM_OBJECTS_MAX; i++)
+            um_graph_close(&all->second[i], p->dev);
+    }
     for (int i = 0; i < UM_FRONT_SLOTS; i++)
         um_hostbuf_close(&g->packet_slot[i]);
     um_hostbuf_close(&g->gate_slot);
@@ -205,13 +209,14 @@ uint64_t um_geometry_device_bytes(const struct geometry *g)
 /* ---- the frame as commands ---- */
 
 /* A part of a frame that becomes a graph. `up` and `down` say who books the copies (warm-up runs
- * book as setup); n: objects. */
+ * book as setup); n: objects; known: the networks' results are there. */
 struct part {
     um_pipeline *p;
     struct geometry *g;
     const struct lane *l;
     enum um_stage up, down;
     int n;
+    bool known;
 };
 
 static um_status mark(const struct part *f, enum um_queue q, enum mark m)
@@ -238,9 +243,9 @@ static um_status submit_box(const struct part *f, bool detect)
         st = mark(f, UM_QUEUE_MAIN, MARK_UPLOADED);
     if (st == UM_OK)
         st = um_front_run(&g->front, UM_QUEUE_MAIN);
-    if (st == UM_OK && p->speculative && detect)
+    if (st == UM_OK && p->speculative && detect && !f->known)
         st = order(p, p->fork, UM_QUEUE_MAIN, UM_QUEUE_SIDE);
-    if (st == UM_OK && detect)
+    if (st == UM_OK && detect && !f->known)
         st = um_tape_run(g->detect->tape, UM_QUEUE_MAIN);
     if (st == UM_OK)
         st = um_tape_run(detect ? g->gate : g->follow, UM_QUEUE_MAIN);
@@ -250,7 +255,7 @@ static um_status submit_box(const struct part *f, bool detect)
 static um_status submit_encode(const struct part *f, enum um_queue q)
 {
     um_status st = mark(f, q, MARK_ENCODE_START);
-    if (st == UM_OK)
+    if (st == UM_OK && !f->known)
         st = um_tape_run(f->p->encode.tape, q);
     return st == UM_OK ? mark(f, q, MARK_ENCODED) : st;
 }
@@ -287,8 +292,8 @@ static um_status submit_whole(const struct part *f)
 {
     um_status st = submit_box(f, true);
     if (st == UM_OK)
-        st = submit_encode(f, UM_QUEUE_SIDE);
-    if (st == UM_OK)
+        st = submit_encode(f, f->known ? UM_QUEUE_MAIN : UM_QUEUE_SIDE);
+    if (st == UM_OK && !f->known)
         st = order(f->p, f->p->join, UM_QUEUE_SIDE, UM_QUEUE_MAIN);
     return st == UM_OK ? submit_objects(f) : st;
 }
@@ -376,32 +381,42 @@ static um_status warm_up(um_pipeline *p, struct geometry *g)
                        : st;
 }
 
-um_status um_geometry_capture(um_pipeline *p, struct geometry *g, bool warm)
+static um_status capture_graphs(um_pipeline *p, struct geometry *g, bool known)
 {
-    um_status st = warm ? warm_up(p, g) : UM_OK;
+    struct graphs *out = &g->graphs[known];
+    um_status st = UM_OK;
     struct part f = {.p = p,
                      .g = g,
                      .l = p->lane,
                      .up = UM_STAGE_UPLOAD,
                      .down = UM_STAGE_PACKET,
-                     .n = p->set.objects};
-    if (st == UM_OK && p->set.track) {
+                     .n = p->set.objects,
+                     .known = known};
+    if (p->set.track) {
         f.down = p->host_mode ? UM_STAGE_DETECT : UM_STAGE_PACKET;
-        st = capture(&f, submit_followed, &g->followed);
+        st = capture(&f, submit_followed, &out->followed);
         f.down = UM_STAGE_PACKET;
     }
     if (p->speculative) {
         for (int i = 0; i < p->set.inflight && st == UM_OK; i++) {
             f.l = &p->lane[i];
-            st = capture(&f, submit_whole, &g->whole[i]);
+            st = capture(&f, submit_whole, &out->whole[i]);
         }
         return st;
     }
     f.down = UM_STAGE_DETECT;
     if (st == UM_OK)
-        st = capture(&f, submit_first, &g->first);
+        st = capture(&f, submit_first, &out->first);
     f.down = UM_STAGE_PACKET;
     for (f.n = 1; st == UM_OK && p->segmenter && f.n <= p->set.objects; f.n++)
-        st = capture(&f, p->host_mode ? submit_logits : submit_second, &g->second[f.n - 1]);
+        st = capture(&f, p->host_mode ? submit_logits : submit_second, &out->second[f.n - 1]);
     return st;
+}
+
+um_status um_geometry_capture(um_pipeline *p, struct geometry *g, bool warm)
+{
+    um_status st = warm ? warm_up(p, g) : UM_OK;
+    if (st == UM_OK)
+        st = capture_graphs(p, g, false);
+    return st == UM_OK && p->set.reuse ? capture_graphs(p, g, true) : st;
 }

@@ -659,6 +659,8 @@ um_status um_packet_json(const um_packet *packet, char **line)
         um_json_float(&j, p->gain);
     else
         um_json_null(&j);
+    um_json_key(&j, "reused");
+    um_json_bool(&j, p->reused != 0);
     um_json_end(&j, '}');
     um_free(counts);
     return um_json_finish(&j, line);

@@ -68,6 +68,10 @@ static um_status check_track(const um_pipeline_settings *s)
         return um_fail(UM_EINVAL, "track needs a segmenter: it is masks that are scored");
     if (s->track && s->objects > 1)
         return um_fail(UM_EINVAL, "track follows one structure, not %d", s->objects);
+    if (s->reuse && s->track && um_dfine_info(s->detector->net)->gain.mode == UM_GAIN_AUTO)
+        return um_fail(UM_EINVAL,
+                       "reuse: with track a gain of auto follows the pictures before, so "
+                       "that equal ones look different to the networks");
     if (s->shadow_every < 0 || (s->shadow_every && !s->segmenter))
         return um_fail(UM_EINVAL,
                        "shadow_every %d: want frames, and a segmenter whose masks are "
@@ -177,6 +181,20 @@ static void close_lane(um_pipeline *p, struct lane *l)
         um_event_close(&l->mark[i], p->dev);
 }
 
+/* How many frames may be in flight. On a device whose graphs run beside each other those are
+ * sessions; elsewhere they follow each other in a queue. */
+static int inflight_of(const um_pipeline *p)
+{
+    const um_pipeline_settings *s = &p->set;
+    bool beside = p->dev->caps.parallel;
+    bool follows = s->track || /* what is done depends on the answer before, */
+                   (beside && um_dfine_info(p->detector->net)->gain.mode == UM_GAIN_AUTO);
+    int most = beside           ? (s->dump ? 1 : um_device_threads(p->dev))
+               : p->speculative ? UM_FRONT_SLOTS
+                                : 1;
+    return follows ? 1 : s->inflight < most ? s->inflight : most;
+}
+
 /* The segmenter's session of this pipeline. */
 static um_status open_segmenter(um_pipeline *p)
 {
@@ -194,6 +212,24 @@ static um_status open_segmenter(um_pipeline *p)
     return st == UM_OK ? um_decode_open(&p->decode, p->segmenter,
                                         (struct um_prompt_kind){.box = true}, &in, dump)
                        : st;
+}
+
+/* All that frames need: sessions on the networks, lanes and packets. */
+static um_status open_session(um_pipeline *p)
+{
+    um_status st = um_packet_pool_open(&p->packets);
+    um_detect_open(&p->detect, p->detector, p->set.dump != 0);
+    if (st == UM_OK && p->host_mode && !p->dev->pool)
+        st = um_pool_open(&p->pool, 0);
+    if (st == UM_OK && p->segmenter)
+        st = open_segmenter(p);
+    if (st == UM_OK)
+        st = open_lane(p, &p->warm, 0);
+    for (int i = 0; i < p->set.inflight && st == UM_OK; i++)
+        st = open_lane(p, &p->lane[i], i);
+    if (st == UM_OK)
+        st = um_event_open(&p->fork, p->dev);
+    return st == UM_OK ? um_event_open(&p->join, p->dev) : st;
 }
 
 um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settings)
@@ -226,26 +262,13 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
     p->speculative =
         !p->host_mode && p->segmenter &&
         (own.gate == UM_GATE_SPECULATIVE || (own.gate == UM_GATE_AUTO && p->dev->caps.concurrent));
+    p->set.inflight = inflight_of(p);
     if (own.shadow_every && p->host_mode)
         st = um_fail(UM_EINVAL, "shadow_every %d: masks are made on the host already",
                      own.shadow_every);
-    if (!p->speculative || own.track) /* what follows depends on the answer */
-        p->set.inflight = 1;
-    um_detect_open(&p->detect, p->detector, own.dump != 0);
     if (st == UM_OK)
-        st = um_packet_pool_open(&p->packets);
-    if (st == UM_OK && p->host_mode && !p->dev->pool)
-        st = um_pool_open(&p->pool, 0);
-    if (st == UM_OK && p->segmenter)
-        st = open_segmenter(p);
-    if (st == UM_OK)
-        st = open_lane(p, &p->warm, 0);
-    for (int i = 0; i < p->set.inflight && st == UM_OK; i++)
-        st = open_lane(p, &p->lane[i], i);
-    if (st == UM_OK)
-        st = um_event_open(&p->fork, p->dev);
-    if (st == UM_OK)
-        st = um_event_open(&p->join, p->dev);
+        st = p->set.inflight > 1 && p->dev->caps.parallel ? um_crew_open(&p->crew, &p->set)
+                                                          : open_session(p);
     if (st == UM_OK && own.shadow_every)
         st = um_shadow_open(&p->shadow, &p->set);
     if (st != UM_OK)
@@ -270,10 +293,12 @@ void um_pipeline_close(um_pipeline **pipeline)
     if (!p)
         return;
     for (; p->received < p->sent; p->received++) {
-        um_event_sync(p->dev, lane_of(p, p->received)->mark[MARK_DONE], UM_STAGE_DEBUG,
-                      "close with a frame in flight");
+        if (!p->crew)
+            um_event_sync(p->dev, lane_of(p, p->received)->mark[MARK_DONE], UM_STAGE_DEBUG,
+                          "close with a frame in flight");
         um_frame_unref(&flight_of(p, p->received)->frame);
     }
+    um_crew_close(&p->crew);
     for (int i = 0; i < GEOMETRIES; i++)
         um_geometry_close(p, &p->geometry[i]);
     for (int i = 0; i < UM_FRONT_SLOTS; i++)
@@ -288,7 +313,7 @@ void um_pipeline_close(um_pipeline **pipeline)
     um_encode_close(&p->encode);
     um_detect_close(&p->detect);
     um_pool_close(&p->pool);
-    um_free(p->track.before);
+    um_picture_forget(&p->before);
     um_packet_unref(&p->track.shown);
     um_packet_unref(&p->packet);
     um_packet_pool_close(&p->packets);
@@ -325,13 +350,16 @@ static struct geometry *free_place(um_pipeline *p)
     }
     if (p->last == oldest)
         p->last = NULL;
+    if (p->before.g == oldest)
+        um_picture_forget(&p->before);
     um_geometry_close(p, oldest); /* there are more places than frames in flight */
     return oldest;
 }
 
-/* The geometry of a size, planned if it is new, without the lock that frames need. Called and left
- * with that lock held. */
-static um_status find_geometry(um_pipeline *p, int w, int h, int c, struct geometry **out)
+/* The geometry of a size, planned if it is new, without the lock that frames need; `try`: on a
+ * blank picture, too, if none is in flight. Called and left with that lock held. */
+static um_status find_geometry(um_pipeline *p, int w, int h, int c, bool trial,
+                               struct geometry **out)
 {
     struct geometry planned;
     *out = known_geometry(p, w, h, c);
@@ -346,8 +374,11 @@ static um_status find_geometry(um_pipeline *p, int w, int h, int c, struct geome
         um_geometry_close(p, &planned);
     } else if (st == UM_OK) {
         g = free_place(p);
+        bool warm = trial && p->sent == p->received;
+        if (warm) /* the networks see another picture */
+            um_picture_forget(&p->before);
         *g = planned;
-        st = um_geometry_capture(p, g, p->sent == p->received);
+        st = um_geometry_capture(p, g, warm);
         if (st != UM_OK)
             um_geometry_close(p, g);
         else
@@ -383,11 +414,36 @@ um_status um_pipeline_prepare(um_pipeline *p, int width, int height, int channel
     um_status st = find_crop(p, width, height, crop);
     if (st != UM_OK)
         return st;
+    if (p->crew)
+        return um_crew_prepare(p->crew, width, height, channels);
     um_ledger *before = um_ledger_bind(NULL);
     pthread_mutex_lock(&p->lock);
-    st = find_geometry(p, crop[2], crop[3], um_detector_channels(p->detector, channels), &g);
+    st = find_geometry(p, crop[2], crop[3], um_detector_channels(p->detector, channels), true, &g);
     pthread_mutex_unlock(&p->lock);
     um_ledger_bind(before);
+    return st;
+}
+
+/* The same for a frame that is sent next. On the host nothing but time would be gained by a blank
+ * picture before it. */
+static um_status find_for_frame(um_pipeline *p, const um_frame *f, const int crop[4],
+                                struct geometry **out)
+{
+    int channels = um_front_channels(f, crop[0], crop[1], crop[2], crop[3]);
+    return find_geometry(p, crop[2], crop[3], um_detector_channels(p->detector, channels),
+                         !p->dev->caps.shared, out);
+}
+
+um_status um_pipeline_plan(um_pipeline *p, const um_frame *f)
+{
+    struct geometry *g = NULL;
+    int crop[4];
+    um_status st = find_crop(p, f->width, f->height, crop);
+    if (st != UM_OK)
+        return st;
+    pthread_mutex_lock(&p->lock);
+    st = find_for_frame(p, f, crop, &g);
+    pthread_mutex_unlock(&p->lock);
     return st;
 }
 
@@ -426,7 +482,6 @@ static void enter_geometry(struct track *t, const struct geometry *g)
 {
     if (t->g == g)
         return;
-    um_free(t->before);
     um_packet_unref(&t->shown);
     *t = (struct track){.g = g, .detect = true};
 }
@@ -449,6 +504,40 @@ static bool may_repeat(const um_pipeline *p)
            t->shown;
 }
 
+/* What a frame launches first, and what the networks' memory holds of its picture from then on. */
+static um_graph *choose_graph(um_pipeline *p, const struct geometry *g, struct flight *flight,
+                              const struct lane *l)
+{
+    struct um_picture *before = &p->before;
+    bool detect = flight->detected;
+    flight->boxes = p->set.reuse && detect && before->boxes;
+    flight->embedding = p->set.reuse && before->embedding;
+    if (p->speculative && detect)
+        flight->boxes = flight->embedding = flight->boxes && flight->embedding;
+    before->boxes = before->boxes || detect;
+    before->embedding = before->embedding || (p->speculative || !(detect || p->host_mode));
+    return !detect          ? g->graphs[flight->embedding].followed
+           : p->speculative ? g->graphs[flight->boxes].whole[l->slot]
+                            : g->graphs[flight->boxes].first;
+}
+
+/* To the member whose turn it is. */
+static um_status send_to_crew(um_pipeline *p, um_frame **frame)
+{
+    struct flight *flight = flight_of(p, p->sent);
+    struct um_crew_wish wish = {.conf = p->conf, .label = p->label, .objects = p->objects};
+    int member = (int)(p->sent % (uint64_t)p->set.inflight);
+    if (p->sent - p->received == (uint64_t)p->set.inflight)
+        return UM_AGAIN;
+    flight->frame = um_frame_ref(*frame);
+    um_status st = um_crew_give(p->crew, member, frame, &wish);
+    if (st == UM_OK)
+        p->sent++;
+    else
+        um_frame_unref(&flight->frame);
+    return st;
+}
+
 static um_status send(um_pipeline *p, um_frame **frame)
 {
     struct geometry *g = NULL;
@@ -460,12 +549,10 @@ static um_status send(um_pipeline *p, um_frame **frame)
     if (st != UM_OK)
         return st;
     uint64_t now = um_clock_ns();
-    int c =
-        um_detector_channels(p->detector, um_front_channels(f, crop[0], crop[1], crop[2], crop[3]));
     struct flight *flight = flight_of(p, p->sent);
     flight->ledger = um_ledger_new(p->dev, p->set.assert_up, p->set.assert_down);
     um_ledger *before = um_ledger_bind(&flight->ledger);
-    st = find_geometry(p, crop[2], crop[3], c, &g);
+    st = find_for_frame(p, f, crop, &g);
     const struct um_gain_wish *gain = &um_dfine_info(p->detector->net)->gain;
     struct um_frame_header header = {.frame_id = f->id,
                                      .width = (uint32_t)crop[2],
@@ -483,22 +570,25 @@ static um_status send(um_pipeline *p, um_frame **frame)
         detect = p->track.detect;
     }
     struct lane *l = lane_of(p, p->sent);
-    bool repeat = st == UM_OK && may_repeat(p);
-    if (st == UM_OK && !repeat)
+    flight->repeated = st == UM_OK && may_repeat(p);
+    flight->detected = detect && !flight->repeated;
+    flight->same = flight->boxes = flight->embedding = false;
+    if (st == UM_OK && !flight->repeated)
         st = um_front_fill(&g->front, l->slot, &header, f, crop[0], crop[1]);
-    if (st == UM_OK && !repeat)
-        st = um_graph_launch(p->dev, !detect          ? g->followed
-                                     : p->speculative ? g->whole[l->slot]
-                                                      : g->first);
+    if (st == UM_OK && !flight->repeated && (p->set.track || p->set.reuse))
+        st = um_picture_compare(&p->before, g, f, crop, &flight->same);
+    if (st == UM_OK && !flight->repeated)
+        st = um_graph_launch(p->dev, choose_graph(p, g, flight, l));
     um_ledger_bind(before);
-    if (st != UM_OK)
+    if (st != UM_OK) {
+        um_picture_forget(&p->before);
         return st;
+    }
     g->used = ++p->sent;
     flight->g = g;
     flight->sent_ns = now;
-    flight->detected = detect && !repeat;
-    flight->repeated = repeat;
     flight->packet = begin_packet(p, f, crop);
+    flight->packet.reused = flight->boxes || flight->embedding;
     flight->frame = *frame;
     *frame = NULL;
     return UM_OK;
@@ -510,8 +600,8 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
         return um_fail(UM_EINVAL, "um_pipeline_send: %s is NULL", p ? "frame" : "pipeline");
     pthread_mutex_lock(&p->lock);
     bool legacy = p->shadow && p->shadow->counts.fell_back;
-    um_status st = !legacy                 ? send(p, frame)
-                   : p->received < p->sent ? UM_AGAIN /* what was in flight goes first */
+    um_status st = !legacy                 ? p->crew ? send_to_crew(p, frame) : send(p, frame)
+                                   : p->received < p->sent ? UM_AGAIN /* what was in flight goes first */
                                            : um_pipeline_send(p->shadow->legacy, frame);
     pthread_mutex_unlock(&p->lock);
     return st;
@@ -600,16 +690,18 @@ static um_status wait_done(um_pipeline *p, const struct lane *l, const char *rea
 }
 
 /* The rest of a frame behind the gates, for those that were found. */
-static um_status finish_second(um_pipeline *p, struct geometry *g, const struct lane *l,
+static um_status finish_second(um_pipeline *p, const struct flight *flight, const struct lane *l,
                                const struct verdicts *v, um_packet *k)
 {
+    struct geometry *g = flight->g;
+    um_graph *const *second = g->graphs[flight->embedding].second;
     double detect = between(p, l, MARK_DETECTED,
                             MARK_DONE); /* the gate's way to the host is part of the packet */
     um_status st = UM_OK;
     p->host_ms[0] = p->host_ms[1] = 0;
     p->encoded = true;
     for (int i = 0; st == UM_OK && i < (p->host_mode ? v->found : 1); i++) {
-        st = um_graph_launch(p->dev, g->second[p->host_mode ? i : v->found - 1]);
+        st = um_graph_launch(p->dev, second[p->host_mode ? i : v->found - 1]);
         if (st == UM_OK)
             st = wait_done(p, l, "packet");
         if (st == UM_OK && p->host_mode)
@@ -617,6 +709,7 @@ static um_status finish_second(um_pipeline *p, struct geometry *g, const struct 
     }
     if (st != UM_OK)
         return st;
+    p->before.embedding = true;
     fill_times(p, l, k);
     k->ms.packet += detect + p->host_ms[1];
     k->ms.segment += p->host_ms[0];
@@ -668,29 +761,6 @@ static um_object object_of(const um_pipeline *p, const um_packet *k, const struc
 
 /* ---- keeping track ---- */
 
-/* Is a picture, pixel by pixel, the one before? From now on it is that. */
-static um_status compare(struct track *t, const um_frame *f, const int crop[4], bool *same)
-{
-    size_t row = (size_t)crop[2] * (size_t)f->channels, bytes = row * (size_t)crop[3];
-    *same = t->before_bytes == bytes;
-    if (!*same) {
-        um_free(t->before);
-        t->before = um_alloc(bytes);
-        t->before_bytes = t->before ? bytes : 0;
-        if (!t->before)
-            return um_fail(UM_ENOMEM, "a picture of %dx%d", crop[2], crop[3]);
-    }
-    for (int y = 0; y < crop[3]; y++) {
-        uint8_t *old = t->before + (size_t)y * row;
-        const uint8_t *now =
-            f->pixels + (crop[1] + y) * f->stride + (ptrdiff_t)crop[0] * f->channels;
-        *same = *same && memcmp(old, now, row) == 0;
-        if (!*same)
-            memcpy(old, now, row);
-    }
-    return UM_OK;
-}
-
 static struct um_place place_of(const um_packet *k, const um_object *o)
 {
     struct um_place at = {.known = k->has_pose && k->has_spacing && o->mask_area_px,
@@ -719,7 +789,7 @@ static void remember(struct track *t, const um_packet *k, const struct um_gate *
 /* State, tag and reason of a frame. `object` is what it shows, if something was found; what is to
  * be published is left there. NULL: nothing is. */
 static const um_object *judge(um_pipeline *p, struct flight *flight, const struct um_gate *gate,
-                              bool found, bool same, um_object *object)
+                              bool found, um_object *object)
 {
     struct track *t = &p->track;
     um_object *seen = found ? object : NULL;
@@ -733,7 +803,7 @@ static const um_object *judge(um_pipeline *p, struct flight *flight, const struc
         rules.detect_every = UM_BUDGET_HEARTBEAT;
     struct um_sight sight = {.detected = flight->detected,
                              .outlined = seen && seen->mask_area_px,
-                             .same = same,
+                             .same = flight->same,
                              .conf = gate->score};
     for (int i = 0; i < UM_SCORES; i++)
         sight.score[i] = seen ? seen->scores[i] : NAN;
@@ -846,7 +916,7 @@ static um_status finish(um_pipeline *p, struct flight *flight, const struct lane
     read_gates(p, g, slot, whole, &v);
     st = check_gates(p, &v, k->frame_id);
     if (st == UM_OK && p->segmenter && !whole && v.found)
-        st = finish_second(p, g, l, &v, k);
+        st = finish_second(p, flight, l, &v, k);
     else
         fill_times(p, l, k);
     k->state = v.found ? UM_STATE_VISIBLE : UM_STATE_LOST;
@@ -860,11 +930,8 @@ static um_status finish(um_pipeline *p, struct flight *flight, const struct lane
         if (p->segmenter)
             st = fill_mask(p, k, slot + (size_t)i * g->stride, &object[i]);
     }
-    bool same = false;
-    if (st == UM_OK && p->set.track)
-        st = compare(&p->track, flight->frame, k->crop, &same);
     if (st == UM_OK && p->set.track) {
-        objects[0] = judge(p, flight, &v.gate[0], v.found > 0, same, object);
+        objects[0] = judge(p, flight, &v.gate[0], v.found > 0, object);
         v.found = objects[0] != NULL;
     }
     return st == UM_OK ? seal(p, flight, objects, v.found, out) : st;
@@ -885,11 +952,29 @@ static void write_kpi(const um_pipeline *p, const um_packet *k)
     p->set.kpi(p->set.kpi_ctx, line);
 }
 
+/* From the member whose turn it is; others may be sent meanwhile. */
+static um_status receive_from_crew(um_pipeline *p, const um_packet **packet)
+{
+    int member = (int)(p->received % (uint64_t)p->set.inflight);
+    um_packet_unref(&p->packet);
+    pthread_mutex_unlock(&p->lock);
+    um_status st = um_crew_take(p->crew, member, packet);
+    pthread_mutex_lock(&p->lock);
+    um_frame_unref(&flight_of(p, p->received)->frame);
+    p->received++;
+    p->packet = *packet;
+    if (*packet)
+        write_kpi(p, *packet);
+    return st;
+}
+
 static um_status receive(um_pipeline *p, const um_packet **packet)
 {
     um_packet *made = NULL;
     if (p->received == p->sent)
         return UM_AGAIN;
+    if (p->crew)
+        return receive_from_crew(p, packet);
     struct flight *flight = flight_of(p, p->received);
     um_packet_unref(&p->packet);
     um_ledger *before = um_ledger_bind(&flight->ledger);
@@ -900,6 +985,7 @@ static um_status receive(um_pipeline *p, const um_packet **packet)
     p->received++;
     if (st != UM_OK) { /* nobody knows what it left behind */
         enter_geometry(&p->track, NULL);
+        um_picture_forget(&p->before);
         return st;
     }
     p->last = flight->g;
@@ -991,14 +1077,22 @@ um_status um_pipeline_dump(um_pipeline *p, const char *path)
     return st;
 }
 
-uint64_t um_pipeline_device_bytes(const um_pipeline *p)
+uint64_t um_pipeline_session_bytes(const um_pipeline *p)
 {
-    uint64_t n = um_dfine_weight_bytes(p->detector->net) + um_detect_device_bytes(&p->detect);
+    if (p->crew)
+        return um_crew_session_bytes(p->crew);
+    uint64_t n = um_detect_device_bytes(&p->detect);
     if (p->segmenter)
-        n += um_sam_weight_bytes(p->segmenter->net) + um_encode_device_bytes(&p->encode) +
-             um_tape_arena_bytes(p->decode.tape) + p->prompt->size +
-             (p->prompts != p->prompt ? p->prompts->size : 0);
+        n += um_encode_device_bytes(&p->encode) + um_tape_arena_bytes(p->decode.tape) +
+             p->prompt->size + (p->prompts != p->prompt ? p->prompts->size : 0);
     for (int i = 0; i < GEOMETRIES; i++)
         n += um_geometry_device_bytes(&p->geometry[i]);
     return n; /* a shadow aside: it goes when it is trusted */
+}
+
+uint64_t um_pipeline_device_bytes(const um_pipeline *p)
+{
+    return um_dfine_weight_bytes(p->detector->net) +
+           (p->segmenter ? um_sam_weight_bytes(p->segmenter->net) : 0) +
+           um_pipeline_session_bytes(p);
 }

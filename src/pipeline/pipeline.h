@@ -10,13 +10,14 @@
 #include "nn/op_dfine.h"
 #include "nn/op_track.h"
 #include "pipeline/budget.h"
+#include "pipeline/crew.h"
 #include "pipeline/packet.h"
+#include "pipeline/picture.h"
 #include "pipeline/shadow.h"
 #include "pipeline/visibility.h"
 #include "ultramotion/pipeline.h"
 
 enum { GEOMETRIES = 4 };
-static_assert((int)UM_INFLIGHT_MAX == (int)UM_FRONT_SLOTS, "a slot for each frame in flight");
 static_assert((int)UM_OBJECTS_MAX == (int)UM_BOXES_MAX, "a gate for each object");
 
 enum mark {
@@ -28,6 +29,14 @@ enum mark {
     MARK_SEGMENTED,
     MARK_DONE,
     MARKS
+};
+
+/* What a frame launches. Speculative: the whole frame. Sync: up to the gates; then the rest for n
+ * objects in second[n - 1]. Host mode: second[0] is the encoder and the first object, second[i]
+ * object i. Keeping track: `followed` is the frame without the detector; in host mode, up to its
+ * gate. */
+struct graphs {
+    um_graph *whole[UM_FRONT_SLOTS], *first, *second[UM_OBJECTS_MAX], *followed;
 };
 
 /* Everything that depends on the size of the picture. Objects: as many as the pipeline was opened
@@ -49,11 +58,7 @@ struct geometry {
     um_buf *packets;      /* a record and mask bits for each object, `stride` bytes apart */
     size_t bytes, stride; /* bytes: of a record and its bits */
     um_hostbuf *gate_slot, *packet_slot[UM_FRONT_SLOTS];
-    /* Speculative: the whole frame. Sync: up to the gates; then the rest for n objects in
-     * second[n - 1]. Host mode: second[0] is the encoder and the first object, second[i] object i.
-     * Keeping track: `followed` is the frame without the detector; in host mode, up to its gate.
-     */
-    um_graph *whole[UM_FRONT_SLOTS], *first, *second[UM_OBJECTS_MAX], *followed;
+    struct graphs graphs[2]; /* [1], with `reuse`: of a picture that the networks have seen */
     /* host mode: the host's own mask, statistics and packet */
     float *host_logits;
     uint8_t *host_mask, *host_weights, *host_stats, *host_memory, *host_clean;
@@ -71,8 +76,10 @@ struct flight {
     struct geometry *g;
     um_frame *frame;
     uint64_t sent_ns;
-    bool detected; /* by the detector, or followed without it */
-    bool repeated; /* nothing was launched: the mask before once more */
+    bool detected;         /* by the detector, or followed without it */
+    bool repeated;         /* nothing was launched: the mask before once more */
+    bool same;             /* its picture is the one before, */
+    bool boxes, embedding; /* with `reuse`: those of that one are taken */
     um_packet packet;
     um_ledger ledger;
 };
@@ -85,9 +92,7 @@ struct track {
     bool previous, good, keep; /* um_track_flag of the next frame */
     struct um_gate follow;     /* of the structure: box of its mask, label, score */
     struct um_place place;     /* of its mask */
-    uint8_t *before;           /* pixels of the frame before, a copy: the frame is its caller's */
-    size_t before_bytes;
-    const um_packet *shown; /* the last one with a mask of its own */
+    const um_packet *shown;    /* the last one with a mask of its own */
 };
 
 struct um_pipeline {
@@ -110,17 +115,24 @@ struct um_pipeline {
     struct geometry geometry[GEOMETRIES];
     struct lane lane[UM_FRONT_SLOTS], warm; /* warm: of warm-ups, beside frames in flight */
     um_event *fork, *join;
-    struct flight flight[UM_FRONT_SLOTS]; /* frame n in flight[n % inflight] */
+    struct flight flight[UM_INFLIGHT_MAX]; /* frame n in flight[n % inflight] */
     uint64_t sent, received;
+    struct um_picture before;
     struct track track;
     struct um_budget budget;
     struct geometry *last;    /* of the last packet */
     bool encoded;             /* the last packet's frame ran the segmenter */
     double host_ms[2];        /* host mode: of the mask, and of the rest of the packet */
     struct um_shadow *shadow; /* or NULL */
+    um_crew *crew; /* or NULL: its members do the frames, and this pipeline has no session */
     um_packet_pool *packets;
     const um_packet *packet; /* the last one received */
 };
+
+/* Plan for a frame that is sent next. What may be wrong with it alone shows here: UM_EINVAL. */
+um_status um_pipeline_plan(um_pipeline *p, const um_frame *frame);
+uint64_t um_pipeline_session_bytes(const um_pipeline *p); /* um_pipeline_device_bytes(), without
+                                                             the weights */
 
 /* Plan a geometry in *g, which nobody else sees. On error it is closed. */
 um_status um_geometry_open(um_pipeline *p, struct geometry *g, int w, int h, int c);

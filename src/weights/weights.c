@@ -429,6 +429,12 @@ void um_view_floats(const struct um_wtensor *t, float *out)
 um_status um_weights_read(const um_weights *w, const char *name, int rank, const int64_t *dim,
                           float **out)
 {
+    return um_weights_take(w, name, rank, dim, true, out);
+}
+
+um_status um_weights_take(const um_weights *w, const char *name, int rank, const int64_t *dim,
+                          bool numbers, float **out)
+{
     *out = NULL;
     char want[128], found[128];
     const struct um_wtensor *t = um_weights_find(w, name);
@@ -443,10 +449,12 @@ um_status um_weights_read(const um_weights *w, const char *name, int rank, const
                        um_view_shape(found, sizeof found, t->rank, t->dim),
                        um_view_shape(want, sizeof want, rank, dim));
     int64_t n = um_wtensor_elements(t);
-    float *values = um_array((size_t)n, sizeof *values);
+    float *values =
+        (uint64_t)n <= SIZE_MAX / sizeof *values ? um_alloc((size_t)n * sizeof *values) : NULL;
     if (!values)
         return um_fail(UM_ENOMEM, "%s: tensor %s: %" PRId64 " floats", w->path, name, n);
-    um_view_floats(t, values);
+    if (numbers)
+        um_view_floats(t, values);
     *out = values;
     return UM_OK;
 }

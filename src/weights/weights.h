@@ -63,6 +63,9 @@ const char *um_weights_path(const um_weights *w);
  * *out is owned by the caller (um_free). */
 um_status um_weights_read(const um_weights *w, const char *name, int rank, const int64_t *dim,
                           float **out);
+/* The same, its numbers wanted or not: where they are not, *out has the room, but not them. */
+um_status um_weights_take(const um_weights *w, const char *name, int rank, const int64_t *dim,
+                          bool numbers, float **out);
 /* Element i (row-major) of a tensor as double: for scalars such as reg_scale (int64) or
  * num_points_scale. */
 double um_wtensor_at(const struct um_wtensor *t, int64_t i);

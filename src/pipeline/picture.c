@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pipeline/picture.h"
+
+#include "base/mem.h"
+
+#include <string.h>
+
+void um_picture_forget(struct um_picture *before)
+{
+    um_free(before->pixels);
+    *before = (struct um_picture){.g = NULL};
+}
+
+um_status um_picture_compare(struct um_picture *before, const struct geometry *g, const um_frame *f,
+                             const int crop[4], bool *same)
+{
+    size_t row = (size_t)crop[2] * (size_t)f->channels, bytes = row * (size_t)crop[3];
+    *same = before->g == g && before->bytes == bytes;
+    if (before->bytes != bytes) {
+        um_picture_forget(before);
+        before->pixels = um_alloc(bytes);
+        if (!before->pixels)
+            return um_fail(UM_ENOMEM, "a picture of %dx%d", crop[2], crop[3]);
+        before->bytes = bytes;
+    }
+    before->g = g;
+    for (int y = 0; y < crop[3]; y++) {
+        uint8_t *old = before->pixels + (size_t)y * row;
+        const uint8_t *now =
+            f->pixels + (crop[1] + y) * f->stride + (ptrdiff_t)crop[0] * f->channels;
+        *same = *same && memcmp(old, now, row) == 0;
+        if (!*same)
+            memcpy(old, now, row);
+    }
+    if (!*same)
+        before->boxes = before->embedding = false;
+    return UM_OK;
+}
