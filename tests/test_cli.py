@@ -504,6 +504,39 @@ def doctor_and_bench_speak(tmp):
 
 
 @test
+def steps_are_named_by_their_place_in_the_network(tmp):
+    small = ["--det-size", "256", "--sam-size", "64", "--rounds", "1"]
+    steps = lines(um("bench", "kernels", *small)[0])
+    of = {stage: [s for s in steps if s["stage"] == stage and s["op"] != "sum"] for stage in ("detect", "encode", "decode")}
+    for stage, found in of.items():
+        (total,) = [s for s in steps if s["stage"] == stage and s["op"] == "sum"]
+        assert [s["min_ms"] for s in found] == sorted((s["min_ms"] for s in found), reverse=True), stage
+        assert sorted(s["index"] for s in found) == list(range(len(found)))
+        assert abs(sum(s["share"] for s in found) - 1) < 0.01 and total["gflop"] > 0 and total["isa"]
+        assert all(s["place"] and s["gflops"] >= 0 and s["bytes_per_s"] > 0 for s in found)
+    for stage, place in (("encode", "image_encoder.layers.2.blocks.3.mlp"), ("encode", "image_encoder.layers.2.blocks.3.attn"),
+                         ("detect", "backbone.stages.2.blocks.0.aggregation.1"), ("detect", "decoder.decoder.layers.1.cross_attn"),
+                         ("decode", "mask_decoder.transformer.layers.0.mlp.lin1")):  # fmt: skip
+        assert place in {s["place"] for s in of[stage]} or any(s["place"].startswith(place) for s in of[stage]), (place, of[stage])
+    table, _ = um("bench", "kernels", "--table", *small)
+    assert "image_encoder.layers.2.blocks.3.mlp" in table and "GFLOP/s" in table and "{" not in table
+
+
+@test
+def the_roofline_is_of_the_same_run(tmp):
+    small = ["--det-size", "256", "--sam-size", "64", "--rounds", "1", "--threads", "1"]
+    *parts, gemm = lines(um("bench", "roofline", *small)[0])
+    assert gemm["stage"] == "gemm" and gemm["gflops"] > 0 and gemm["precision"] == "fp32"
+    for stage in ("detect", "encode", "decode"):
+        *some, total = [p for p in parts if p["stage"] == stage]
+        assert total["part"] == "sum" and abs(sum(p["min_ms"] for p in some) - total["min_ms"]) < 0.01 * total["min_ms"] + 0.01
+        assert abs(total["of_gemm"] - total["gflops"] / gemm["gflops"]) < 0.01 and total["steps"] == sum(p["steps"] for p in some)
+    assert "image_encoder.layers.2" in {p["part"].rpartition(".blocks")[0] or p["part"] for p in parts}
+    table, _ = um("bench", "roofline", "--table", *small)
+    assert "ofGEMM" in table and "GEMM: " in table
+
+
+@test
 def the_service_starts_as_its_unit_says(tmp):
     unit = (ROOT / "deploy" / "ultramotion.service").read_text()
     command = re.search(r"^ExecStart=(\S+) (.*)$", unit, re.M)

@@ -211,6 +211,8 @@ static const struct row table[] = {
      "default 4,8"},
     {"spacing", 0, NUMBERS, AT(spacing), AT(has_spacing), 2, 1e-6, 1e6, ON_VAL, "X,Y",
      "size of a pixel in mm; default: what the picture says"},
+    {"table", 0, FLAG, AT(table), 0, 0, 0, 0, ON_BENCH, NULL,
+     "bench kernels, roofline: a table instead of JSON lines"},
     {"json", 0, FLAG, AT(json), 0, 0, 0, 0, ON_VAL | ON_INSPECT, NULL, "one JSON object on stdout"},
     {"config", 0, TEXT, AT(config), 0, 0, 0, 0, ALL, "FILE.yaml",
      "options from a file, same keys; the command line wins"},

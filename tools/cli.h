@@ -52,7 +52,7 @@ struct options {
     int track, detect_every, shadow_every; /* track: -1 = not said */
     int mask_clean;
     float theta_on, theta_off, theta_cont;
-    bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, serve, upstream,
+    bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, table, serve, upstream,
         verify, help;
     const char *positional[MAX_POSITIONAL];
     int positionals;

@@ -123,7 +123,8 @@ struct um_operand {
 };
 
 struct um_step {
-    const char *name; /* for messages and timing */
+    const char *name;  /* for messages and timing */
+    const char *place; /* in the network, likewise; NULL: nowhere */
     um_kernel *kernel;
     const void *args;
     int n;

@@ -154,14 +154,14 @@ static um_const dense_position(struct um_sam *s, const float *gauss, const float
 static void bind_prompt_encoder(struct um_sam *s, um_bind *b)
 {
     um_bind_scope(b, "prompt_encoder.");
-    float *gauss =
-        um_bind_matrix(b, "pe_layer.positional_encoding_gaussian_matrix", "", 2, DIM / 2);
-    float *no_mask = um_bind_matrix(b, "no_mask_embed", ".weight", 1, DIM);
     s->mask_conv[0] = um_bind_conv(b, "mask_downscaling.0", 4, 1, 2, 2, 0, true);
     s->mask_norm[0] = um_bind_norm(b, "mask_downscaling.1", 4, NORM2D_EPS);
     s->mask_conv[1] = um_bind_conv(b, "mask_downscaling.3", 16, 4, 2, 2, 0, true);
     s->mask_norm[1] = um_bind_norm(b, "mask_downscaling.4", 16, NORM2D_EPS);
     s->mask_conv[2] = um_bind_conv(b, "mask_downscaling.6", DIM, 16, 1, 1, 0, true);
+    float *gauss =
+        um_bind_matrix(b, "pe_layer.positional_encoding_gaussian_matrix", "", 2, DIM / 2);
+    float *no_mask = um_bind_matrix(b, "no_mask_embed", ".weight", 1, DIM);
     um_bind_scope(b, "mask_decoder.transformer.layers.0.");
     float *v = um_bind_matrix(b, "cross_attn_token_to_image.v_proj", ".weight", CROSS, DIM);
     float *v_bias = um_bind_vector(b, "cross_attn_token_to_image.v_proj", ".bias", CROSS);
