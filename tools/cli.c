@@ -170,6 +170,8 @@ static const struct row table[] = {
      "older KPI files to keep when a new one is begun; default 0 = all"},
     {"trace", 0, TEXT, AT(trace), 0, 0, 0, 0, RUN | ON_REPLAY, "FILE",
      "each frame's stages by thread, for ui.perfetto.dev or chrome://tracing"},
+    {"trace-steps", 0, FLAG, AT(trace_steps), 0, 0, 0, 0, RUN | ON_REPLAY, NULL,
+     "with --trace, on cpu: also what each thread computes when, by its place in the network"},
     {"summary-every", 0, FLOAT, AT(summary_every), 0, 0, 0, 86400, RUN | ON_REPLAY, "SECONDS",
      "a line on stderr about the run so far; default 0 = none"},
     {"on-sink-full", 0, TEXT, AT(on_sink_full), 0, 0, 0, 0, RUN | ON_REPLAY, "block|drop",

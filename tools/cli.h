@@ -53,7 +53,7 @@ struct options {
     int mask_clean;
     float theta_on, theta_off, theta_cont;
     bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, table, serve, upstream,
-        verify, help;
+        trace_steps, verify, help;
     const char *positional[MAX_POSITIONAL];
     int positionals;
 };

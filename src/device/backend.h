@@ -188,6 +188,8 @@ struct um_device {
         *quant;      /* what networks opened here are calibrated with (nn/quant.h), or NULL */
     bool int8;       /* layers that a file has ranges for compute on bytes */
     const char *isa; /* name of their instruction level; NULL until chosen */
+    um_device_watch_fn *watch;
+    void *watch_ctx;
     um_graph *capturing;
     _Atomic(um_status) lost; /* sticky: UM_OK, or why the device is gone */
     /* Of the wrappers: */
