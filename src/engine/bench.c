@@ -255,6 +255,14 @@ static double flops_of(const struct um_step *step, int *k)
         const struct um_view *keys = &step->operand[2].view;
         return attention_flops(rows, keys->h * keys->w, out->c);
     }
+    case UM_OP_TOKEN_TO_IMAGE: { /* the products that are made */
+        const struct um_view *x = &step->operand[2].view;
+        return attention_flops(UM_CROSS_HEADS * seen, x->h * x->w, x->c);
+    }
+    case UM_OP_IMAGE_TO_TOKEN: {
+        const struct um_view *k = &step->operand[3].view;
+        return attention_flops(UM_CROSS_HEADS * rows, k->h * k->w, out->c);
+    }
     case UM_OP_TOKENS: return 8 * elements * out->c + attention_flops(rows, (int)rows, out->c);
     case UM_OP_GATE: *k = 2 * out->c; return 4 * elements * *k;
     case UM_OP_CHAIN: {
