@@ -489,7 +489,8 @@ def doctor_and_bench_speak(tmp):
     out, _ = um("doctor", env={"ULTRAMOTION_MODELS": str(tmp)}, code=1)
     assert "MISSING" in out
     pipeline = lines(um("bench", "pipeline", "--frames", "2")[0])[0]
-    assert pipeline["frames"] == 2 and pipeline["total"]["min"] > 0
+    assert pipeline["frames"] == 2 and pipeline["total"]["min"] > 0 and pipeline["peak_mb"] > 10
+    assert abs(pipeline["p99_over_p50"] - pipeline["total"]["p99"] / pipeline["total"]["p50"]) < 0.01
     stages = lines(um("bench", "stages", "--rounds", "1")[0])
     assert [s["stage"] for s in stages] == ["detect", "encode", "decode"]
     assert stages[0]["precision"] == "fp32"

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -116,6 +117,13 @@ static int bench_stages(const struct options *o, um_device *dev, um_detector *de
 }
 
 enum { STAGES = 5 }; /* upload, detect, segment, packet, total */
+
+/* The most memory this process had, in MB. */
+static double peak_mb(void)
+{
+    struct rusage used;
+    return getrusage(RUSAGE_SELF, &used) == 0 ? (double)used.ru_maxrss / 1024 : 0;
+}
 
 /* Every frame's times, for exact percentiles. */
 struct recorded {
@@ -234,12 +242,15 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
         st = um_run_frames(&run, &counts);
     }
     if (st == UM_OK) {
+        double min = 0, p50 = 0, p99 = 0, max = 0;
+        summary_percentiles(r.ms[STAGES - 1], r.n, &min, &p50, &p99, &max);
         printf("{\"bench\":\"pipeline\",\"frames\":%llu,\"visible\":%llu,\"det_size\":%d,\"sam_"
-               "size\":%d,\"objects\":%d,\"device_bytes\":%llu,\"first_ms\":%.3f,",
+               "size\":%d,\"objects\":%d,\"device_bytes\":%llu,\"peak_mb\":%.1f,"
+               "\"first_ms\":%.3f,\"p99_over_p50\":%.3f,",
                (unsigned long long)counts.frames, (unsigned long long)counts.visible,
                um_detector_input_size(detector), um_segmenter_canvas(segmenter), o->objects,
-               (unsigned long long)um_pipeline_device_bytes(pipeline),
-               r.n ? r.ms[STAGES - 1][0] : 0);
+               (unsigned long long)um_pipeline_device_bytes(pipeline), peak_mb(),
+               r.n ? r.ms[STAGES - 1][0] : 0, p50 > 0 ? p99 / p50 : 0);
         for (int i = 0; i < STAGES; i++) {
             bench_print_ms(names[i], r.ms[i], r.n);
             printf(",");
