@@ -9,6 +9,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -535,6 +536,19 @@ def the_roofline_is_of_the_same_run(tmp):
     assert "image_encoder.layers.2" in {p["part"].rpartition(".blocks")[0] or p["part"] for p in parts}
     table, _ = um("bench", "roofline", "--table", *small)
     assert "ofGEMM" in table and "GEMM: " in table
+
+
+@test
+def a_stored_result_of_peers_is_told_and_judged(tmp):
+    rows = [{"stage": "encode", "peer": p, "precision": q, "min_ms": m, "median_ms": m, "peak_mb": 50, "ms": [m]} for p, q, m in
+            (("openvino", "fp32", 100.0), ("openvino-int8", "int8", 50.0), ("ours", "fp32", 80.0), ("ours-int8", "int8", 40.0))]  # fmt: skip
+    result = {"machine": {"cpu": "Some", "cores": 2, "flags": ["avx512_vnni"]}, "load_average": [0, 0], "threads": 2, "rounds": 1, "versions": {},
+              "date": "today", "results": rows}  # fmt: skip
+    (tmp / "r.json").write_text(json.dumps(result))
+    told = subprocess.run([sys.executable, str(ROOT / "bench/peers.py"), "--from", str(tmp / "r.json")], capture_output=True, text=True, check=True).stdout
+    asked = [line.split() for line in told.partition("asked at most")[2].splitlines()[1:]]
+    assert [(a[3], a[4], float(a[5]), float(a[6]), a[7]) for a in asked] == [
+        ("ours", "openvino", 0.70, 0.80, "MISSED"), ("ours-int8", "openvino-int8", 0.60, 0.80, "MISSED")], told  # fmt: skip
 
 
 @test
