@@ -71,6 +71,11 @@ static void random_conv(struct job *job)
         i = 8 * pick(1, 2);
         o = pick(1, 9);
     }
+    if (chance(10)) { /* tiles of 2x2 */
+        make_conv(job, pick(1, 19), pick(1, 23), 16 * pick(4, 6), 16 * pick(4, 9), 3, 1, 1,
+                  (enum um_act)pick(0, 5), pick(0, 2), chance(20), chance(80));
+        return;
+    }
     if (chance(20)) { /* the narrow layers of D-FINE's stem and first stage */
         static const int layer[][3] = {{1, 3, 2}, {3, 3, 2},  {16, 2, 1},
                                        {8, 2, 1}, {32, 3, 2}, {16, 3, 1}};

@@ -8,6 +8,7 @@
 #include "nn/simd/conv.h"
 
 #include "nn/simd/gemm.h"
+#include "nn/simd/winograd.h"
 
 enum {
     ROOM_FLOATS = 512 << 10, /* of the scratch, for copied windows */
@@ -16,7 +17,11 @@ enum {
 
 size_t UM_NAME(pack_conv)(void *dst, const float *w, int o, int kh, int kw, int i)
 {
-    return um_gemm_pack(dst, w, o, kh * kw * i);
+    size_t direct = um_gemm_pack(dst, w, o, kh * kw * i);
+    size_t tiles = kh == 3 && kw == 3 ? um_winograd_floats(o, i) : 0;
+    if (dst && tiles)
+        um_winograd_pack((float *)dst + direct / sizeof *w, w, o, i);
+    return direct + tiles * sizeof *w;
 }
 
 static struct gemm conv_gemm(const struct um_call *call, int k, int n)
@@ -325,7 +330,9 @@ UM_INLINE void narrow(const struct strip *s, const int C, const int KW, const in
     }
 NARROW_OF(1, 3, 2)
 NARROW_OF(3, 3, 2)
-NARROW_OF(16, 2, 1) NARROW_OF(8, 2, 1) NARROW_OF(32, 3, 2) NARROW_OF(16, 3, 1)
+NARROW_OF(16, 2, 1)
+NARROW_OF(8, 2, 1)
+NARROW_OF(32, 3, 2) NARROW_OF(16, 3, 1)
 
     static const struct narrow {
     int c, kw, stride;
@@ -395,6 +402,8 @@ void UM_NAME(conv2d)(const struct um_call *call)
         .call = call, .g = conv_gemm(call, k, out->c), .panels = um_gemm_panels(out->c)};
     j.split = um_gemm_split(rows, out->c, k, linear ? k : x->c * a->stride * a->stride,
                             um_pool_threads(call->pool));
+    if (um_winograd(call, &j.g, j.g.b))
+        return;
 #if VL == 16
     if (find_narrow(call, &j.g)) {
         j.split.row_blocks = j.split.row_blocks < out->h ? j.split.row_blocks : out->h;
