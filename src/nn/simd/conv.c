@@ -332,9 +332,10 @@ NARROW_OF(1, 3, 2)
 NARROW_OF(3, 3, 2)
 NARROW_OF(16, 2, 1)
 NARROW_OF(8, 2, 1)
-NARROW_OF(32, 3, 2) NARROW_OF(16, 3, 1)
+NARROW_OF(32, 3, 2)
+NARROW_OF(16, 3, 1)
 
-    static const struct narrow {
+static const struct narrow {
     int c, kw, stride;
     void (*run)(const struct strip *s);
 } narrows[] = {
