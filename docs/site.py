@@ -34,7 +34,7 @@ PAGES = {
     "changelog.md": "CHANGELOG.md",
     **{f"guides/{p.name}": f"docs/guides/{p.name}" for p in sorted((ROOT / "docs" / "guides").glob("*.md"))},
 }
-PICTURES = ("overlay", "viewer", "viewer_dark")
+PICTURES = ("overlay", "peers", "viewer", "viewer_dark")
 NOTEBOOK = "docs/guides/notebook.ipynb"  # script/docs runs it into guides/notebook.md
 COMMENT = re.compile(r"^/\*\*(.*?)\*/\n(.*?)(?=^/\*\*|^#ifdef __cplusplus\n}|\Z)", re.S | re.M)
 

@@ -309,6 +309,48 @@ TEST(a_step_has_the_operands_of_its_operator)
                              ((um_tensor[]){b.x, b.x, none, none, none}), 5, 1));
 }
 
+/* A layer of the file, by what its tensors' names have in common. */
+static um_conv layer_of(um_params *p, const char *const *names, int n)
+{
+    for (int i = 0; i < n; i++)
+        um_params_name(p, names[i]);
+    return um_linear_pack(p, numbers(W, IN * IN), numbers(W, IN), IN, IN);
+}
+
+TEST(a_step_lies_where_its_weights_do)
+{
+    static const char *const fc[] = {"net.blocks.3.fc.weight", "net.blocks.3.fc.bias"},
+                             *const qkv[] = {"net.attn.q.weight", "net.attn.q.bias",
+                                             "net.attn.k.weight"},
+                             *const near[] = {"net.fc1.weight", "net.fc10.weight"};
+    static const char *const place[] = {"net.blocks.3.fc", "net.attn", "net.attn", "net", "net",
+                                        "places"};
+    um_params *p = NULL;
+    um_tape *t = NULL;
+    um_device_settings s;
+    um_device *dev = NULL;
+    um_device_settings_default(&s);
+    s.name = "cpu";
+    CHECK_OK(um_device_open(&dev, &s));
+    CHECK_OK(um_params_open(&p, dev));
+    um_conv a = layer_of(p, fc, 2), b = layer_of(p, qkv, 3), c = layer_of(p, near, 2);
+    um_conv same = um_linear_pack(p, numbers(W, IN * IN), NULL, IN, IN); /* of the same tensors */
+    CHECK_OK(um_params_upload(p));
+    CHECK_OK(um_tape_open(&t, dev, "places"));
+    um_tensor x = um_tape_new(t, UM_F32, 1, ROWS, IN);
+    um_tensor y = um_linear(t, &b, um_linear(t, &a, x));
+    y = um_attention(t, y, y, y, 1, 1);
+    um_linear(t, &same, um_linear(t, &c, y));
+    um_maxpool2(t, x, (um_tensor){0}); /* nobody made its input */
+    CHECK_OK(um_tape_compile(t));
+    CHECK_EQ(um_tape_steps(t), (int)(sizeof place / sizeof *place));
+    for (int i = 0; i < um_tape_steps(t); i++)
+        CHECK_STR(um_tape_step_at(t, i)->place, place[i]);
+    um_tape_close(&t);
+    um_params_close(&p);
+    um_device_close(&dev);
+}
+
 TEST(an_operand_outside_its_memory_is_named)
 {
     CHECK_REFUSED("tape block: add: operand a [1,20,32] lies outside its memory",

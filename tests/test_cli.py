@@ -9,6 +9,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -489,7 +490,8 @@ def doctor_and_bench_speak(tmp):
     out, _ = um("doctor", env={"ULTRAMOTION_MODELS": str(tmp)}, code=1)
     assert "MISSING" in out
     pipeline = lines(um("bench", "pipeline", "--frames", "2")[0])[0]
-    assert pipeline["frames"] == 2 and pipeline["total"]["min"] > 0
+    assert pipeline["frames"] == 2 and pipeline["total"]["min"] > 0 and pipeline["peak_mb"] > 10
+    assert abs(pipeline["p99_over_p50"] - pipeline["total"]["p99"] / pipeline["total"]["p50"]) < 0.01
     stages = lines(um("bench", "stages", "--rounds", "1")[0])
     assert [s["stage"] for s in stages] == ["detect", "encode", "decode"]
     assert stages[0]["precision"] == "fp32"
@@ -501,6 +503,52 @@ def doctor_and_bench_speak(tmp):
     assert served[0]["mask_area_px"] == served[1]["mask_area_px"] > 0
     _, err = um("bench", "pipeline", "--serve", stdin=b"nothing.png\n", code=1)
     assert "nothing.png" in err
+
+
+@test
+def steps_are_named_by_their_place_in_the_network(tmp):
+    small = ["--det-size", "256", "--sam-size", "64", "--rounds", "1"]
+    steps = lines(um("bench", "kernels", *small)[0])
+    of = {stage: [s for s in steps if s["stage"] == stage and s["op"] != "sum"] for stage in ("detect", "encode", "decode")}
+    for stage, found in of.items():
+        (total,) = [s for s in steps if s["stage"] == stage and s["op"] == "sum"]
+        assert [s["min_ms"] for s in found] == sorted((s["min_ms"] for s in found), reverse=True), stage
+        assert sorted(s["index"] for s in found) == list(range(len(found)))
+        assert abs(sum(s["share"] for s in found) - 1) < 0.01 and total["gflop"] > 0 and total["isa"]
+        assert all(s["place"] and s["gflops"] >= 0 and s["bytes_per_s"] > 0 for s in found)
+    for stage, place in (("encode", "image_encoder.layers.2.blocks.3.mlp"), ("encode", "image_encoder.layers.2.blocks.3.attn"),
+                         ("detect", "backbone.stages.2.blocks.0.aggregation.1"), ("detect", "decoder.decoder.layers.1.cross_attn"),
+                         ("decode", "mask_decoder.transformer.layers.0.mlp.lin1")):  # fmt: skip
+        assert place in {s["place"] for s in of[stage]} or any(s["place"].startswith(place) for s in of[stage]), (place, of[stage])
+    table, _ = um("bench", "kernels", "--table", *small)
+    assert "image_encoder.layers.2.blocks.3.mlp" in table and "GFLOP/s" in table and "{" not in table
+
+
+@test
+def the_roofline_is_of_the_same_run(tmp):
+    small = ["--det-size", "256", "--sam-size", "64", "--rounds", "1", "--threads", "1"]
+    *parts, gemm = lines(um("bench", "roofline", *small)[0])
+    assert gemm["stage"] == "gemm" and gemm["gflops"] > 0 and gemm["precision"] == "fp32"
+    for stage in ("detect", "encode", "decode"):
+        *some, total = [p for p in parts if p["stage"] == stage]
+        assert total["part"] == "sum" and abs(sum(p["min_ms"] for p in some) - total["min_ms"]) < 0.01 * total["min_ms"] + 0.01
+        assert abs(total["of_gemm"] - total["gflops"] / gemm["gflops"]) < 0.01 and total["steps"] == sum(p["steps"] for p in some)
+    assert "image_encoder.layers.2" in {p["part"].rpartition(".blocks")[0] or p["part"] for p in parts}
+    table, _ = um("bench", "roofline", "--table", *small)
+    assert "ofGEMM" in table and "GEMM: " in table
+
+
+@test
+def a_stored_result_of_peers_is_told_and_judged(tmp):
+    rows = [{"stage": "encode", "peer": p, "precision": q, "min_ms": m, "median_ms": m, "peak_mb": 50, "ms": [m]} for p, q, m in
+            (("openvino", "fp32", 100.0), ("openvino-int8", "int8", 50.0), ("ours", "fp32", 80.0), ("ours-int8", "int8", 40.0))]  # fmt: skip
+    result = {"machine": {"cpu": "Some", "cores": 2, "flags": ["avx512_vnni"]}, "load_average": [0, 0], "threads": 2, "rounds": 1, "versions": {},
+              "date": "today", "results": rows}  # fmt: skip
+    (tmp / "r.json").write_text(json.dumps(result))
+    told = subprocess.run([sys.executable, str(ROOT / "bench/peers.py"), "--from", str(tmp / "r.json")], capture_output=True, text=True, check=True).stdout
+    asked = [line.split() for line in told.partition("asked at most")[2].splitlines()[1:]]
+    assert [(a[3], a[4], float(a[5]), float(a[6]), a[7]) for a in asked] == [
+        ("ours", "openvino", 0.70, 0.80, "MISSED"), ("ours-int8", "openvino-int8", 0.60, 0.80, "MISSED")], told  # fmt: skip
 
 
 @test

@@ -154,6 +154,54 @@ TEST(who_comes_later_computes_alone)
     um_pool_close(&p);
 }
 
+/* What watchers were told. */
+struct told {
+    atomic_int runs, wrong, of_thread[8];
+    const void *what;
+};
+
+static void listen(void *ctx, const void *what, int thread, uint64_t begin, uint64_t end)
+{
+    struct told *t = ctx;
+    atomic_fetch_add(&t->runs, 1);
+    if (what != t->what || begin > end || thread < 0 || thread >= 8)
+        atomic_fetch_add(&t->wrong, 1);
+    else
+        atomic_fetch_add(&t->of_thread[thread], 1);
+}
+
+TEST(each_thread_tells_of_its_part)
+{
+    enum { THREADS = 3, RUNS = 200 };
+    static struct job j;
+    static struct told told;
+    um_pool *p = NULL;
+    CHECK_OK(um_pool_open(&p, THREADS));
+    j.threads = THREADS;
+    told.what = "a";
+    um_pool_watch(p, listen, &told);
+    um_pool *mine = um_pool_take(p), *alone = um_pool_take(p);
+    um_pool_say(mine, told.what);
+    for (int i = 0; i < RUNS; i++)
+        um_pool_run(mine, 50, count, &j);
+    int runs = atomic_load(&told.runs);
+    CHECK(runs >= RUNS && runs <= THREADS * RUNS);
+    um_pool_run(mine, 1, count, &j); /* by the caller */
+    CHECK_EQ(atomic_load(&told.runs), runs + 1);
+    um_pool_say(alone, told.what);
+    um_pool_run(alone, 10, count, &j); /* one thread, numbered behind those of the pool */
+    CHECK_EQ(atomic_load(&told.of_thread[THREADS]), 1);
+    um_pool_give(alone);
+    um_pool_give(mine);
+    um_pool_watch(p, NULL, NULL);
+    mine = um_pool_take(p);
+    um_pool_run(mine, 50, count, &j);
+    um_pool_give(mine);
+    CHECK_EQ(atomic_load(&told.runs), runs + 2);
+    CHECK_EQ(atomic_load(&told.wrong), 0);
+    um_pool_close(&p);
+}
+
 #if defined(__SSE2__)
 static void halve(void *ctx, int item, int worker)
 {

@@ -384,6 +384,16 @@ def traces_are_whole(tmp):
         detect = of["stage detect", "detect"]
         assert driven["ts"] - 100 <= detect["ts"] and detect["ts"] + detect["dur"] <= driven["ts"] + driven["dur"] + 100
     assert all(e["dur"] >= 0 and e["ts"] >= 0 for e in spans)
+    um("run", "phantom:seed=3,frames=2,width=64,height=80", "-o", "null:", "--trace", tmp / "s", "--trace-steps", "--threads", "2", *SMALL)
+    events = json.loads((tmp / "s").read_text())
+    threads = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name" and e["args"]["name"].startswith("thread ")}
+    steps = [e for e in events if e["ph"] == "X" and e["tid"] in threads]
+    assert set(threads.values()) == {"thread 0", "thread 1"}, threads
+    assert {"image_encoder.layers.2.blocks.3.mlp mlp", "backbone.stem.stem1 conv2d"} <= {e["name"] for e in steps}, steps
+    for tid in threads:  # a thread does one thing at a time
+        times = sorted((e["ts"], e["dur"]) for e in steps if e["tid"] == tid)
+        assert all(a + d <= b + 0.01 for (a, d), (b, _) in zip(times, times[1:]))
+    assert "--trace FILE" in um("run", "phantom:frames=1", "-o", "null:", "--trace-steps", code=2)[1]
     err = um("run", "phantom:seed=3,frames=2,width=64,height=80", "-o", "null:", "-o", f"trace:{tmp}/a", "--trace", tmp / "b", *SMALL, code=2)[1]
     assert "one file only" in err
 

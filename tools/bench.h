@@ -7,6 +7,10 @@
 
 #include <stddef.h>
 
+/* The networks, as um_bench_stage numbers them. */
+enum { BENCH_STAGES = 3 };
+extern const char *const bench_stage_names[BENCH_STAGES];
+
 /* "name":{"min":…,"p50":…,"p99":…,"max":…} */
 void bench_print_ms(const char *name, const double *ms, size_t n);
 /* "device":…,"isa":…,"precision":…,"threads":…,"version":… */
@@ -17,6 +21,12 @@ um_status bench_frame(um_pipeline *pipeline, um_frame *frame, const um_packet **
 /* Legacy host mode against device-resident mode: tools/bench_residency.c. */
 int bench_residency(const struct options *o, um_device *dev, um_detector *detector,
                     um_segmenter *segmenter);
+
+/* Steps and parts of the networks: tools/bench_kernels.c. */
+int bench_kernels(const struct options *o, um_device *dev, um_detector *detector,
+                  um_segmenter *segmenter);
+int bench_roofline(const struct options *o, um_device *dev, um_detector *detector,
+                   um_segmenter *segmenter);
 
 /* What a live run adds to the pipeline's time: tools/bench_live.c. */
 int bench_live(const struct options *o, um_device *dev, um_pipeline *pipeline);

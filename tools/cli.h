@@ -52,8 +52,8 @@ struct options {
     int track, detect_every, shadow_every; /* track: -1 = not said */
     int mask_clean, reuse;
     float theta_on, theta_off, theta_cont;
-    bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, serve, upstream,
-        verify, help;
+    bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, table, serve, upstream,
+        trace_steps, verify, help;
     const char *positional[MAX_POSITIONAL];
     int positionals;
 };

@@ -5,11 +5,11 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
-static const char *const stage_names[] = {"detect", "encode", "decode"};
-enum { STAGE_COUNT = 3 };
+const char *const bench_stage_names[BENCH_STAGES] = {"detect", "encode", "decode"};
 
 void bench_print_ms(const char *name, const double *ms, size_t n)
 {
@@ -48,8 +48,8 @@ um_status bench_frame(um_pipeline *pipeline, um_frame *frame, const um_packet **
 
 static int find_stage(const char *name)
 {
-    for (int i = 0; i < STAGE_COUNT; i++)
-        if (strcmp(name, stage_names[i]) == 0)
+    for (int i = 0; i < BENCH_STAGES; i++)
+        if (strcmp(name, bench_stage_names[i]) == 0)
             return i;
     return -1;
 }
@@ -59,7 +59,7 @@ static int find_stage(const char *name)
 static int serve_stages(um_detector *detector, um_segmenter *segmenter)
 {
     char line[64];
-    um_bench *bench[2][STAGE_COUNT] = {{NULL}}; /* gray, RGB */
+    um_bench *bench[2][BENCH_STAGES] = {{NULL}}; /* gray, RGB */
     int code = EXIT_DONE;
     while (code == EXIT_DONE && !ferror(stdout) && fgets(line, sizeof line, stdin)) {
         double ms = 0;
@@ -79,11 +79,11 @@ static int serve_stages(um_detector *detector, um_segmenter *segmenter)
         if (st != UM_OK)
             code = cli_fail(st);
         else
-            printf("{\"stage\":\"%s\",\"ms\":%.4f}\n", stage_names[stage], ms);
+            printf("{\"stage\":\"%s\",\"ms\":%.4f}\n", bench_stage_names[stage], ms);
         fflush(stdout);
     }
-    for (int i = 0; i < 2 * STAGE_COUNT; i++)
-        um_bench_close(&bench[i / STAGE_COUNT][i % STAGE_COUNT]);
+    for (int i = 0; i < 2 * BENCH_STAGES; i++)
+        um_bench_close(&bench[i / BENCH_STAGES][i % BENCH_STAGES]);
     return code;
 }
 
@@ -92,7 +92,7 @@ static int bench_stages(const struct options *o, um_device *dev, um_detector *de
 {
     double *ms = malloc((size_t)o->rounds * sizeof *ms), warm;
     um_status st = UM_OK;
-    for (int stage = 0; stage < STAGE_COUNT && st == UM_OK && ms && !ferror(stdout); stage++) {
+    for (int stage = 0; stage < BENCH_STAGES && st == UM_OK && ms && !ferror(stdout); stage++) {
         um_bench *bench = NULL;
         st = um_bench_open(&bench, (um_bench_stage)stage, detector, segmenter, 1);
         if (st == UM_OK)
@@ -104,8 +104,8 @@ static int bench_stages(const struct options *o, um_device *dev, um_detector *de
             break;
         printf(
             "{\"bench\":\"stages\",\"stage\":\"%s\",\"det_size\":%d,\"sam_size\":%d,\"rounds\":%d,",
-            stage_names[stage], um_detector_input_size(detector), um_segmenter_canvas(segmenter),
-            o->rounds);
+            bench_stage_names[stage], um_detector_input_size(detector),
+            um_segmenter_canvas(segmenter), o->rounds);
         bench_print_ms("ms", ms, (size_t)o->rounds);
         printf(",");
         bench_print_machine(dev);
@@ -118,42 +118,11 @@ static int bench_stages(const struct options *o, um_device *dev, um_detector *de
 
 enum { STAGES = 5 }; /* upload, detect, segment, packet, total */
 
-struct kernel_report {
-    const char *stage;
-    double total_ms, total_gflop;
-};
-
-static void report_kernel(void *ctx, const um_bench_kernel *k)
+/* The most memory this process had, in MB. */
+static double peak_mb(void)
 {
-    struct kernel_report *r = ctx;
-    r->total_ms += k->min_ms;
-    r->total_gflop += k->gflop;
-    printf("{\"bench\":\"kernels\",\"stage\":\"%s\",\"index\":%d,\"op\":\"%s\",\"rows\":[%d,%d],"
-           "\"channels\":%d,\"k\":%d,\"min_ms\":%.4f,"
-           "\"median_ms\":%.4f,\"gflops\":%.1f}\n",
-           r->stage, k->index, k->op, k->h, k->w, k->c, k->k, k->min_ms, k->median_ms,
-           k->min_ms > 0 ? k->gflop / k->min_ms * 1e3 : 0);
-}
-
-static int bench_kernels(const struct options *o, um_device *dev, um_detector *detector,
-                         um_segmenter *segmenter)
-{
-    for (int stage = 0; stage < STAGE_COUNT && !ferror(stdout); stage++) {
-        struct kernel_report r = {.stage = stage_names[stage]};
-        um_bench *bench = NULL;
-        um_status st = um_bench_open(&bench, (um_bench_stage)stage, detector, segmenter, 1);
-        if (st == UM_OK)
-            st = um_bench_kernels(bench, o->rounds, report_kernel, &r);
-        um_bench_close(&bench);
-        if (st != UM_OK)
-            return cli_fail(st);
-        printf("{\"bench\":\"kernels\",\"stage\":\"%s\",\"op\":\"sum\",\"min_ms\":%.4f,\"gflop\":%."
-               "3f,",
-               r.stage, r.total_ms, r.total_gflop);
-        bench_print_machine(dev);
-        printf("}\n");
-    }
-    return EXIT_DONE;
+    struct rusage used;
+    return getrusage(RUSAGE_SELF, &used) == 0 ? (double)used.ru_maxrss / 1024 : 0;
 }
 
 /* Every frame's times, for exact percentiles. */
@@ -280,13 +249,16 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
         processor = clock() - processor;
     }
     if (st == UM_OK) {
+        double min = 0, p50 = 0, p99 = 0, max = 0;
+        summary_percentiles(r.ms[STAGES - 1], r.n, &min, &p50, &p99, &max);
         printf("{\"bench\":\"pipeline\",\"frames\":%llu,\"visible\":%llu,\"det_size\":%d,\"sam_"
-               "size\":%d,\"objects\":%d,\"inflight\":%d,\"device_bytes\":%llu,\"first_ms\":%.3f,",
+               "size\":%d,\"objects\":%d,\"inflight\":%d,\"device_bytes\":%llu,\"peak_mb\":%.1f,"
+               "\"first_ms\":%.3f,\"p99_over_p50\":%.3f,",
                (unsigned long long)counts.frames, (unsigned long long)counts.visible,
                um_detector_input_size(detector), um_segmenter_canvas(segmenter), o->objects,
                um_pipeline_inflight(pipeline),
-               (unsigned long long)um_pipeline_device_bytes(pipeline),
-               r.n ? r.ms[STAGES - 1][0] : 0);
+               (unsigned long long)um_pipeline_device_bytes(pipeline), peak_mb(),
+               r.n ? r.ms[STAGES - 1][0] : 0, p50 > 0 ? p99 / p50 : 0);
         printf("\"fps\":%.3f,\"cpu_ms\":%.3f,", (double)r.n / wall,
                1e3 * (double)processor / CLOCKS_PER_SEC / (double)r.n);
         for (int i = 0; i < STAGES; i++) {
@@ -312,8 +284,9 @@ int command_bench(const struct options *o)
     int code = EXIT_FAILED;
     bool residency = strcmp(what, "residency") == 0;
     if (strcmp(what, "pipeline") != 0 && strcmp(what, "stages") != 0 && !residency &&
-        strcmp(what, "kernels") != 0 && strcmp(what, "live") != 0)
-        return cli_usage("bench: \"%s\" is not pipeline, stages, residency, kernels or live", what);
+        strcmp(what, "kernels") != 0 && strcmp(what, "roofline") != 0 && strcmp(what, "live") != 0)
+        return cli_usage(
+            "bench: \"%s\" is not pipeline, stages, residency, kernels, roofline or live", what);
     if (residency && o->sam_as_numpy >= 0)
         return cli_usage("bench residency runs both modes: no --sam-as-numpy");
     if (o->gate && strcmp(o->gate, "sync") != 0 && strcmp(o->gate, "speculative") != 0)
@@ -327,6 +300,8 @@ int command_bench(const struct options *o)
         code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
     else if (strcmp(what, "kernels") == 0)
         code = bench_kernels(o, dev, detector, segmenter);
+    else if (strcmp(what, "roofline") == 0)
+        code = bench_roofline(o, dev, detector, segmenter);
     else if (residency)
         code = bench_residency(o, dev, detector, segmenter);
     else if (strcmp(what, "live") == 0) {

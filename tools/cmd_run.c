@@ -465,6 +465,8 @@ static int run_and_report(const struct options *o, struct verify *verify)
     um_run_counts_default(&counts);
     if (!lost_policy(o, &run))
         return EXIT_USAGE;
+    if (o->trace_steps && !o->trace)
+        return cli_usage("--trace-steps: into which file? (--trace FILE)");
     stop_catch();
     um_status st = um_monitor_open(&p.monitor);
     if (st != UM_OK)
@@ -489,6 +491,10 @@ static int run_and_report(const struct options *o, struct verify *verify)
     }
     if (!open_outputs(o, p.monitor, &out, &code))
         goto done;
+    if (o->trace_steps && (st = um_monitor_watch(p.monitor, e->dev)) != UM_OK) {
+        code = cli_fail(st);
+        goto done;
+    }
     if ((st = keep_settings(o, e)) != UM_OK) {
         code = cli_fail(st);
         goto done;

@@ -51,11 +51,15 @@ static const struct command commands[] = {
      "what it missed counts as Dice 0, distances and lines are of what was found.\n"},
     {"phantom", ON_PHANTOM, command_phantom, 0, 0, "-o DIR [--frames N] [--seed N] [--look hard]",
      "write synthetic ultrasound frames with truth", NULL},
-    {"bench", ON_BENCH, command_bench, 0, 1, "[pipeline|stages|residency|kernels|live]",
+    {"bench", ON_BENCH, command_bench, 0, 1, "[pipeline|stages|residency|kernels|roofline|live]",
      "measure, JSON lines on stdout",
-     "pipeline   whole frames of the phantom, by stage (default; 20 frames)\n"
+     "pipeline   whole frames of the phantom, by stage (default; 20 frames), how far the slowest "
+     "in\n"
+     "           a hundred is from the median, and the most memory the process had\n"
      "stages     each network alone, on noise\n"
-     "kernels    each kernel call of the networks\n"
+     "kernels    each kernel call of the networks by its place there, the longest first\n"
+     "roofline   parts of the networks, held against matrix products of the same precision in\n"
+     "           the same run: what share of their rate, and the time beyond it\n"
      "residency  legacy host mode against device-resident masks, frame by frame in turn (200\n"
      "           frames); a table on stderr. Legacy: the same kernels, then blocking copies of\n"
      "           the frame-size fp32 logits and the score, threshold and packet on the host.\n"

@@ -9,8 +9,14 @@
 extern "C" {
 #endif
 
-/** The networks, measured alone: input and output stay on the device. */
-typedef enum um_bench_stage { UM_BENCH_DETECT, UM_BENCH_ENCODE, UM_BENCH_DECODE } um_bench_stage;
+/** The networks, measured alone: input and output stay on the device. UM_BENCH_GEMM: what they are
+ * measured against, three matrix products of usual shapes in the device's precision. */
+typedef enum um_bench_stage {
+    UM_BENCH_DETECT,
+    UM_BENCH_ENCODE,
+    UM_BENCH_DECODE,
+    UM_BENCH_GEMM
+} um_bench_stage;
 
 /** A network with noise in its input. Threads: one call at a time on one bench. */
 typedef struct um_bench um_bench;
@@ -18,7 +24,8 @@ typedef struct um_bench um_bench;
 /**
  * Open a network to be measured.
  *
- * @param detector  needed for UM_BENCH_DETECT; gray selects its one-channel stem.
+ * @param detector  needed for UM_BENCH_DETECT, and for UM_BENCH_GEMM, as the one who has the
+ *                  device; gray selects its one-channel stem.
  * @param segmenter needed for UM_BENCH_ENCODE and UM_BENCH_DECODE (box prompt, single mask).
  * @return UM_OK; UM_EINVAL; UM_ENOMEM; UM_EDEVICE. On error *out is NULL.
  */
@@ -29,7 +36,9 @@ UM_API void um_bench_close(um_bench **bench);
 /** Run it once and wait for it. @param ms receives the device's time in milliseconds. */
 UM_API um_status um_bench_run(um_bench *bench, double *ms);
 
-/** One kernel call of a network: its position, operator, output shape, arithmetic and best time. */
+/** One kernel call of a network: its position, operator, output shape, arithmetic, best time, what
+ * it reads and writes at least, and where in the network it lies, dotted as the file names its
+ * tensors (valid during the call). */
 typedef struct um_bench_kernel {
     int index;
     const char *op;
@@ -37,6 +46,8 @@ typedef struct um_bench_kernel {
                        that means nothing) */
     double gflop;   /**< 0 where that means nothing */
     double min_ms, median_ms;
+    double bytes;
+    const char *place;
 } um_bench_kernel;
 typedef void um_bench_kernel_fn(void *ctx, const um_bench_kernel *kernel);
 /** Time every kernel call `rounds` times in place and report each. */

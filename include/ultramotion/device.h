@@ -112,6 +112,24 @@ typedef struct um_transfers {
 /** Totals since open, of all threads. Threads: any. */
 UM_API void um_device_transfers(const um_device *device, um_transfers *out);
 
+/**
+ * Told of one thread's part of a step, on that thread, as it ends; it must be quick.
+ *
+ * @param place  where in the network, dotted as the file names its tensors; valid during the call.
+ * @param op     the operator; a static string.
+ * @param thread 0.. those of the device, then callers that compute alone.
+ * @param begin_ns, end_ns  of CLOCK_MONOTONIC.
+ */
+typedef void um_device_watch_fn(void *ctx, const char *place, const char *op, int thread,
+                                uint64_t begin_ns, uint64_t end_ns);
+/**
+ * Tell `watch` of every step from now on; NULL: nobody, as at first, which costs nothing. Waits
+ * until nobody computes: not to be called by `watch`. Threads: one caller at a time.
+ *
+ * @return UM_OK; UM_EINVAL; UM_EUNSUPPORTED on a GPU, whose steps are not the host's to time.
+ */
+UM_API um_status um_device_watch(um_device *device, um_device_watch_fn *watch, void *ctx);
+
 #ifdef __cplusplus
 }
 #endif

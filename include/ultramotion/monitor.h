@@ -2,6 +2,7 @@
 #ifndef ULTRAMOTION_MONITOR_H
 #define ULTRAMOTION_MONITOR_H
 
+#include "ultramotion/device.h"
 #include "ultramotion/packet.h"
 #include "ultramotion/status.h"
 
@@ -60,6 +61,14 @@ UM_API um_status um_monitor_open(um_monitor **out);
 UM_API um_monitor *um_monitor_ref(um_monitor *monitor);
 /** Drop a reference and set *monitor to NULL. Accepts NULL. */
 UM_API void um_monitor_close(um_monitor **monitor);
+
+/**
+ * The steps of networks on `device` are part of the trace ("trace:FILE"), by thread, until
+ * um_device_watch(device, NULL, NULL) or the device's end; one of them comes before the monitor's.
+ *
+ * @return UM_OK; UM_EINVAL; UM_EUNSUPPORTED on a GPU.
+ */
+UM_API um_status um_monitor_watch(um_monitor *monitor, um_device *device);
 
 /** The numbers of all packets so far; out->struct_size says what the caller knows. */
 UM_API um_status um_monitor_read(um_monitor *monitor, um_monitor_view *out);

@@ -47,10 +47,14 @@ struct um_pool {
     _Atomic(um_pool_fn *) fn;
     _Atomic(void *) ctx;
     atomic_int items;
+    _Atomic(const void *) what;
+    _Atomic(um_pool_watch_fn *) watch; /* is told; both change while nobody has the pool */
+    _Atomic(void *) watch_ctx;
     _Alignas(LINE) atomic_int done; /* items of the current job that have run */
     _Alignas(LINE) atomic_int sleepers;
     atomic_bool caller_sleeps, quit;
     int threads, started;
+    int first; /* number of its first thread for who watches */
     pthread_mutex_t lock;
     pthread_cond_t wake, finished;
     unsigned char *scratch;
@@ -61,7 +65,9 @@ struct um_pool {
     pthread_mutex_t turn;
     pthread_cond_t over;
     bool taken;
+    int out, settling;     /* who has it or one of its spares; who waits until there are none */
     um_pool *spare, *next; /* pools of one thread that nobody has now, a list */
+    int others;            /* threads of such pools and of parts */
     um_pool *owner;        /* of such a pool, and of a part */
 };
 
@@ -98,12 +104,36 @@ static int range_begin(int items, int threads, int i)
     return (int)((int64_t)items * i / threads);
 }
 
+struct watch {
+    um_pool_watch_fn *fn;
+    const void *what;
+    uint64_t begin;
+};
+
+static struct watch begin_watch(um_pool *p)
+{
+    struct watch w = {.fn = atomic_load_explicit(&p->watch, memory_order_relaxed)};
+    if (w.fn) {
+        w.what = atomic_load_explicit(&p->what, memory_order_relaxed);
+        w.begin = um_clock_ns();
+    }
+    return w;
+}
+
+static void end_watch(um_pool *p, const struct watch *w, int self)
+{
+    if (w->fn)
+        w->fn(atomic_load_explicit(&p->watch_ctx, memory_order_relaxed), w->what, p->first + self,
+              w->begin, um_clock_ns());
+}
+
 /* Take items of job number `job` until none is left. */
 static void work(um_pool *p, uint32_t job, int self)
 {
     um_pool_fn *fn = atomic_load_explicit(&p->fn, memory_order_relaxed);
     void *ctx = atomic_load_explicit(&p->ctx, memory_order_relaxed);
     int items = atomic_load_explicit(&p->items, memory_order_acquire);
+    struct watch watch = begin_watch(p);
     int n = 0;
 
     for (int i = 0; i < p->threads; i++) {
@@ -122,6 +152,7 @@ static void work(um_pool *p, uint32_t job, int self)
     }
     if (n == 0)
         return;
+    end_watch(p, &watch, self); /* before the caller may go on */
     if (atomic_fetch_add(&p->done, n) + n == items && self != 0 && atomic_load(&p->caller_sleeps)) {
         pthread_mutex_lock(&p->lock);
         pthread_cond_signal(&p->finished);
@@ -178,8 +209,10 @@ void um_pool_run(um_pool *p, int items, um_pool_fn *fn, void *ctx)
         return;
     unsigned csr = flush_denormals();
     if (p->threads == 1 || items == 1) {
+        struct watch watch = begin_watch(p);
         for (int i = 0; i < items; i++)
             fn(ctx, i, 0);
+        end_watch(p, &watch, 0);
         restore_denormals(csr);
         return;
     }
@@ -338,6 +371,9 @@ um_status um_pool_open(um_pool **out, int threads)
     atomic_init(&p->fn, NULL);
     atomic_init(&p->ctx, NULL);
     atomic_init(&p->items, 0);
+    atomic_init(&p->what, NULL);
+    atomic_init(&p->watch, NULL);
+    atomic_init(&p->watch_ctx, NULL);
     atomic_init(&p->done, 0);
     atomic_init(&p->sleepers, 0);
     atomic_init(&p->caller_sleeps, false);
@@ -412,9 +448,14 @@ static _Thread_local um_pool *bound;
 um_status um_pool_part(um_pool **out, um_pool *pool, int threads)
 {
     um_status st = um_pool_open(out, threads);
-    if (st == UM_OK)
-        (*out)->owner = pool;
-    return st;
+    if (st != UM_OK)
+        return st;
+    pthread_mutex_lock(&pool->turn);
+    (*out)->owner = pool;
+    (*out)->first = pool->threads + pool->others;
+    pool->others += threads;
+    pthread_mutex_unlock(&pool->turn);
+    return UM_OK;
 }
 
 void um_pool_bind(um_pool *part)
@@ -422,14 +463,22 @@ void um_pool_bind(um_pool *part)
     bound = part;
 }
 
+static void set_watch(um_pool *p, um_pool_watch_fn *fn, void *ctx)
+{
+    atomic_store(&p->watch_ctx, ctx);
+    atomic_store(&p->watch, fn);
+}
+
 um_pool *um_pool_take(um_pool *p)
 {
     um_pool *mine = NULL;
-    if (bound && bound->owner == p)
-        return bound;
     pthread_mutex_lock(&p->turn);
     while (!mine) {
-        if (!p->taken) {
+        if (p->settling) {
+            pthread_cond_wait(&p->over, &p->turn);
+        } else if (bound && bound->owner == p) {
+            mine = bound;
+        } else if (!p->taken) {
             p->taken = true;
             mine = p;
         } else if (p->spare) {
@@ -437,26 +486,46 @@ um_pool *um_pool_take(um_pool *p)
             p->spare = mine->next;
         } else if (um_pool_open(&mine, 1) == UM_OK) {
             mine->owner = p;
+            mine->first = p->threads + p->others++;
         } else { /* no memory for another */
             pthread_cond_wait(&p->over, &p->turn);
         }
     }
+    p->out++;
+    if (mine != p)
+        set_watch(mine, atomic_load(&p->watch), atomic_load(&p->watch_ctx));
     pthread_mutex_unlock(&p->turn);
     return mine;
 }
 
 void um_pool_give(um_pool *mine)
 {
-    if (mine == bound)
-        return;
     um_pool *p = mine->owner ? mine->owner : mine;
     pthread_mutex_lock(&p->turn);
     if (mine == p) {
         p->taken = false;
-    } else {
+    } else if (mine != bound) {
         mine->next = p->spare;
         p->spare = mine;
     }
-    pthread_cond_signal(&p->over);
+    p->out--;
+    pthread_cond_broadcast(&p->over);
     pthread_mutex_unlock(&p->turn);
+}
+
+void um_pool_watch(um_pool *p, um_pool_watch_fn *fn, void *ctx)
+{
+    pthread_mutex_lock(&p->turn);
+    p->settling++;
+    while (p->out > 0)
+        pthread_cond_wait(&p->over, &p->turn);
+    set_watch(p, fn, ctx);
+    p->settling--;
+    pthread_cond_broadcast(&p->over);
+    pthread_mutex_unlock(&p->turn);
+}
+
+void um_pool_say(um_pool *p, const void *what)
+{
+    atomic_store_explicit(&p->what, what, memory_order_relaxed);
 }

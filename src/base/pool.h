@@ -5,6 +5,7 @@
 #include "base/status.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* A fork-join pool: threads-1 workers plus the caller, created once. */
 typedef struct um_pool um_pool;
@@ -37,5 +38,13 @@ void um_pool_give(um_pool *taken);
  * that thread it is what um_pool_take(pool) gives there. Closed before `pool`. */
 um_status um_pool_part(um_pool **out, um_pool *pool, int threads);
 void um_pool_bind(um_pool *part);
+/* Each thread tells of its part of a um_pool_run() as it ends, in ns of um_clock_ns(). `thread`
+ * numbers those of the pool from 0 on, and behind them those who compute alone. */
+typedef void um_pool_watch_fn(void *ctx, const void *what, int thread, uint64_t begin,
+                              uint64_t end);
+/* From now on `fn` is told, or with NULL nobody. Waits until nobody has the pool. Threads: any. */
+void um_pool_watch(um_pool *pool, um_pool_watch_fn *fn, void *ctx);
+/* What the next runs of a pool that was taken are for. */
+void um_pool_say(um_pool *taken, const void *what);
 
 #endif

@@ -124,7 +124,8 @@ struct um_operand {
 };
 
 struct um_step {
-    const char *name; /* for messages and timing */
+    const char *name;  /* for messages and timing */
+    const char *place; /* in the network, likewise; NULL: nowhere */
     um_kernel *kernel;
     const void *args;
     int n;
@@ -189,6 +190,8 @@ struct um_device {
     char *weight_cache; /* folder of packed weights (weights/packed.h), or NULL */
     bool int8;          /* layers that a file has ranges for compute on bytes */
     const char *isa;    /* name of their instruction level; NULL until chosen */
+    um_device_watch_fn *watch;
+    void *watch_ctx;
     um_graph *capturing;
     _Atomic(um_status) lost; /* sticky: UM_OK, or why the device is gone */
     /* Of the wrappers: */

@@ -42,6 +42,7 @@ static void run_step(um_pool *pool, const struct um_step *step)
         view[i] = o->view;
         view[i].data = o->buf ? (char *)o->buf->priv + o->offset : NULL;
     }
+    um_pool_say(pool, step);
     step->kernel(&(struct um_call){.args = step->args, .t = view, .n = step->n, .pool = pool});
 }
 

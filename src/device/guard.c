@@ -298,6 +298,7 @@ static um_status run_step(struct guard *g, const struct um_step *step)
     }
     size_t saved = save_surroundings(g, step);
     um_pool *pool = um_pool_take(g->base.pool);
+    um_pool_say(pool, step);
     step->kernel(&(struct um_call){.args = step->args, .t = view, .n = step->n, .pool = pool});
     um_pool_give(pool);
     return check_surroundings(g, step, saved);

@@ -243,6 +243,30 @@ int um_device_threads(const um_device *device)
     return device->pool ? um_pool_threads(device->pool) : 1;
 }
 
+static void pass_on(void *ctx, const void *what, int thread, uint64_t begin, uint64_t end)
+{
+    const um_device *dev = ctx;
+    const struct um_step *step = what;
+    dev->watch(dev->watch_ctx, step->place ? step->place : step->name, step->name, thread, begin,
+               end);
+}
+
+um_status um_device_watch(um_device *device, um_device_watch_fn *watch, void *ctx)
+{
+    if (!device)
+        return um_fail(UM_EINVAL, "um_device_watch: device is NULL");
+    if (device->caps.launches)
+        return um_fail(UM_EUNSUPPORTED, "steps on %s are not the host's to time, want device cpu",
+                       device->name);
+    um_pool_watch(device->pool, NULL,
+                  NULL); /* what pass_on() reads changes while nobody computes */
+    device->watch = watch;
+    device->watch_ctx = ctx;
+    if (watch)
+        um_pool_watch(device->pool, pass_on, device);
+    return UM_OK;
+}
+
 void um_device_transfers(const um_device *device, um_transfers *out)
 {
     um_device *dev = (um_device *)(uintptr_t)device;

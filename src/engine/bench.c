@@ -6,6 +6,8 @@
 #include "engine/detector.h"
 #include "engine/segmenter.h"
 #include "nn/block.h"
+#include "nn/op_dfine.h"
+#include "nn/quant.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +18,13 @@ struct um_bench {
     um_encode encode;
     um_decode decode;
     um_buf *prompt;
-    um_tape *tape; /* of one of them */
+    um_tape *tape; /* of one of them, or: */
+    struct {
+        um_params *params;
+        um_buf *input;
+        um_tape *tape;
+        struct um_quant *quant;
+    } gemm;
 };
 
 void um_bench_close(um_bench **bench)
@@ -24,6 +32,10 @@ void um_bench_close(um_bench **bench)
     um_bench *s = bench ? *bench : NULL;
     if (!s)
         return;
+    um_tape_close(&s->gemm.tape);
+    um_buf_close(&s->gemm.input);
+    um_params_close(&s->gemm.params);
+    um_quant_close(&s->gemm.quant);
     um_decode_close(&s->decode);
     um_buf_close(&s->prompt);
     um_encode_close(&s->encode);
@@ -84,16 +96,79 @@ static um_status open_segment(um_bench *s, const um_segmenter *m, bool decode)
     return st;
 }
 
+/* ---- the products that a network is measured against ---- */
+
+enum { PRODUCTS = 3 };
+static const struct product {
+    int m, k, n;
+} PRODUCT[PRODUCTS] = {{1600, 256, 256}, {1600, 512, 512}, {4096, 160, 640}};
+
+static um_conv product_weights(um_params *p, const struct product *s)
+{
+    um_conv conv = {0};
+    float *w = um_array((size_t)s->n * (size_t)s->k, sizeof *w);
+    for (int i = 0; w && i < s->n * s->k; i++)
+        w[i] = (float)(i * 7919 % 1021) / 1021 - 0.5f;
+    if (w)
+        conv = um_linear_pack(p, w, NULL, s->n, s->k);
+    else
+        um_params_fail(p, um_fail(UM_ENOMEM, "bench products"));
+    um_free(w);
+    return conv;
+}
+
+/* On bytes, where the device computes on them. */
+static um_status open_gemm(um_bench *s, um_device *dev)
+{
+    um_conv w[PRODUCTS];
+    size_t most = 0;
+    um_status st = um_params_open(&s->gemm.params, dev);
+    if (st == UM_OK && dev->int8)
+        st = um_quant_parse(&s->gemm.quant, "0 1 99 gemm.0 0\n0 1 99 gemm.1 0\n0 1 99 gemm.2 0\n",
+                            "bench");
+    if (st != UM_OK)
+        return st;
+    um_params_quantise(s->gemm.params, s->gemm.quant);
+    for (int i = 0; i < PRODUCTS; i++) {
+        char name[] = "gemm.0.weight";
+        size_t floats = (size_t)PRODUCT[i].m * (size_t)PRODUCT[i].k;
+        name[5] = (char)('0' + i);
+        most = most < floats ? floats : most;
+        um_params_name(s->gemm.params, name);
+        if (s->gemm.quant)
+            um_quant_name(s->gemm.quant, name);
+        w[i] = product_weights(s->gemm.params, &PRODUCT[i]);
+    }
+    st = um_params_upload(s->gemm.params);
+    if (st == UM_OK)
+        st = um_tape_open(&s->gemm.tape, dev, "gemm");
+    if (st != UM_OK)
+        return st;
+    enum um_dtype act = um_tape_act(s->gemm.tape);
+    st = um_buf_open(&s->gemm.input, dev, most * um_dtype_size(act), "bench products");
+    if (st == UM_OK)
+        st = fill_noise(s->gemm.input);
+    for (int i = 0; i < PRODUCTS && st == UM_OK; i++)
+        um_linear(
+            s->gemm.tape, &w[i],
+            um_tape_buffer(s->gemm.tape, s->gemm.input, 0, act, 1, PRODUCT[i].m, PRODUCT[i].k));
+    s->tape = s->gemm.tape;
+    return st == UM_OK ? um_tape_compile(s->tape) : st;
+}
+
 um_status um_bench_open(um_bench **out, um_bench_stage stage, um_detector *detector,
                         um_segmenter *segmenter, int gray)
 {
-    if (!out || (stage == UM_BENCH_DETECT ? !detector : !segmenter))
+    bool detect = stage == UM_BENCH_DETECT || stage == UM_BENCH_GEMM;
+    if (!out || !(detect ? (void *)detector : (void *)segmenter))
         return um_fail(UM_EINVAL, "um_bench_open: the stage's network is not given");
     um_bench *s = *out = um_zalloc(sizeof *s);
     if (!s)
         return um_fail(UM_ENOMEM, "bench");
-    um_status st = stage == UM_BENCH_DETECT ? open_detect(s, detector, gray)
-                                            : open_segment(s, segmenter, stage == UM_BENCH_DECODE);
+    um_status st = stage == UM_BENCH_GEMM ? open_gemm(s, detector->dev)
+                   : stage == UM_BENCH_DETECT
+                       ? open_detect(s, detector, gray)
+                       : open_segment(s, segmenter, stage == UM_BENCH_DECODE);
     if (st != UM_OK)
         um_bench_close(out);
     return st;
@@ -136,34 +211,86 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* What is summed per output element, and the arithmetic, where that means something. */
-static void describe(const struct um_step *step, um_bench_kernel *k)
+/* Attention of `queries` rows of c channels, each to `keys`. */
+static double attention_flops(double queries, int keys, int c)
+{
+    return 4 * queries * keys * c;
+}
+
+/* What is summed per output element (0: nothing), and the arithmetic of products; the rest does not
+ * count. */
+static double flops_of(const struct um_step *step, int *k)
 {
     const struct um_view *out = &step->operand[0].view, *in = &step->operand[1].view;
-    double elements = (double)out->h * out->w * out->c;
+    double rows = (double)out->h * out->w, elements = rows * out->c, seen = (double)in->h * in->w;
+    const void *args = step->args;
+    int op = 0;
+    while (op < UM_OPS && strcmp(step->name, um_op_name((enum um_op)op)) != 0)
+        op++;
+    switch (op) {
+    case UM_OP_CONV2D:
+    case UM_OP_DWCONV: {
+        const struct um_conv_args *a = args;
+        *k = a->kh * a->kw * (op == UM_OP_CONV2D ? in->c : 1);
+        return 2 * elements * *k;
+    }
+    case UM_OP_UPCONV2:
+    case UM_OP_LINEAR: *k = in->c; return 2 * elements * *k;
+    case UM_OP_MATMUL_NT: *k = in->c; return 2 * elements * *k;
+    case UM_OP_MLP: *k = ((const struct um_mlp_args *)args)->hidden; return 4 * elements * *k;
+    case UM_OP_MBCONV:
+        *k = ((const struct um_mbconv_args *)args)->hidden;
+        return 2.0 * *k * (seen * in->c + 9 * rows + elements);
+    case UM_OP_WINDOW_BLOCK: {
+        int window = ((const struct um_window_block_args *)args)->window;
+        *k = out->c;
+        return 8 * elements * *k + attention_flops(rows, window * window, out->c);
+    }
+    case UM_OP_WINDOW_ATTENTION:
+    case UM_OP_RELATIVE_ATTENTION: {
+        int window = ((const struct um_window_args *)args)->window;
+        return attention_flops(rows, window * window, out->c);
+    }
+    case UM_OP_ATTENTION: {
+        const struct um_view *keys = &step->operand[2].view;
+        return attention_flops(rows, keys->h * keys->w, out->c);
+    }
+    case UM_OP_TOKEN_TO_IMAGE: { /* the products that are made */
+        const struct um_view *x = &step->operand[2].view;
+        return attention_flops(UM_CROSS_HEADS * seen, x->h * x->w, x->c);
+    }
+    case UM_OP_IMAGE_TO_TOKEN: {
+        const struct um_view *k = &step->operand[3].view;
+        return attention_flops(UM_CROSS_HEADS * rows, k->h * k->w, out->c);
+    }
+    case UM_OP_TOKENS: return 8 * elements * out->c + attention_flops(rows, (int)rows, out->c);
+    case UM_OP_GATE: *k = 2 * out->c; return 4 * elements * *k;
+    case UM_OP_CHAIN: {
+        const struct um_chain_args *a = args;
+        double sum = 0;
+        int width = step->operand[3].view.c;
+        for (int i = 0; i < a->layers; width = a->width[i++])
+            sum += 2 * rows * width * a->width[i];
+        return sum;
+    }
+    default: return 0;
+    }
+}
+
+static void describe(const struct um_step *step, um_bench_kernel *k)
+{
+    const struct um_view *out = &step->operand[0].view;
     k->op = step->name;
+    k->place = step->place;
     k->h = out->h;
     k->w = out->w;
     k->c = out->c;
-    if (strcmp(step->name, um_op_name(UM_OP_CONV2D)) == 0) {
-        const struct um_conv_args *a = step->args;
-        k->k = a->kh * a->kw * in->c;
-        k->gflop = 2e-9 * elements * k->k;
-    } else if (strcmp(step->name, um_op_name(UM_OP_DWCONV)) == 0) {
-        const struct um_conv_args *a = step->args;
-        k->k = a->kh * a->kw;
-        k->gflop = 2e-9 * elements * k->k;
-    } else if (strcmp(step->name, um_op_name(UM_OP_LINEAR)) == 0) {
-        k->k = in->c;
-        k->gflop = 2e-9 * elements * k->k;
-    } else if (strcmp(step->name, um_op_name(UM_OP_MLP)) == 0) {
-        k->k = ((const struct um_mlp_args *)step->args)->hidden;
-        k->gflop = 4e-9 * elements * k->k;
-    } else if (strcmp(step->name, um_op_name(UM_OP_MBCONV)) == 0) {
-        const struct um_mbconv_args *a = step->args;
-        k->k = a->hidden;
-        k->gflop =
-            2e-9 * a->hidden * ((double)in->h * in->w * in->c + 9.0 * out->h * out->w + elements);
+    k->gflop = 1e-9 * flops_of(step, &k->k);
+    for (int i = 0; i < step->n; i++) {
+        const struct um_view *v = &step->operand[i].view;
+        if (step->operand[i].buf)
+            k->bytes +=
+                (double)v->h * (double)v->w * (double)v->c * (double)um_dtype_size(v->dtype);
     }
 }
 

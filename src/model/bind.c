@@ -136,6 +136,7 @@ float *um_bind_read(um_bind *b, const char *name, const char *suffix, int rank, 
     if (b->status != UM_OK)
         return NULL;
     mark_used(b, full);
+    um_params_name(b->params, full);
     if (b->quant && rank > 1)
         um_quant_name(b->quant, full);
     return data;

@@ -32,17 +32,16 @@
 enum { DIM = 256, CROSS = 128, HIDDEN = 2048, HEADS = 8, TOKENS = 5, MASKS = 4, UP = 32 };
 static const float NORM_EPS = 1e-5f, NORM2D_EPS = 1e-6f;
 
-/* Tokens look at the image. Keys and, in a layer, the queries of the way back are projected
- * together. */
+/* Tokens look at the image. */
 struct to_image {
     um_conv q, out;
-    um_conv k; /* layers: k of this attention, then q of `to_tokens`: 2*CROSS outputs */
-    um_conv v;
+    struct um_image_side image; /* in a layer with q of the way back */
 };
 
-/* The image looks at the tokens; its q is in to_image.k. */
+/* The image looks at the tokens. */
 struct to_tokens {
-    um_conv k, v, out;
+    um_conv k, v;
+    struct um_image_out out;
 };
 
 struct layer {
@@ -154,14 +153,14 @@ static um_const dense_position(struct um_sam *s, const float *gauss, const float
 static void bind_prompt_encoder(struct um_sam *s, um_bind *b)
 {
     um_bind_scope(b, "prompt_encoder.");
-    float *gauss =
-        um_bind_matrix(b, "pe_layer.positional_encoding_gaussian_matrix", "", 2, DIM / 2);
-    float *no_mask = um_bind_matrix(b, "no_mask_embed", ".weight", 1, DIM);
     s->mask_conv[0] = um_bind_conv(b, "mask_downscaling.0", 4, 1, 2, 2, 0, true);
     s->mask_norm[0] = um_bind_norm(b, "mask_downscaling.1", 4, NORM2D_EPS);
     s->mask_conv[1] = um_bind_conv(b, "mask_downscaling.3", 16, 4, 2, 2, 0, true);
     s->mask_norm[1] = um_bind_norm(b, "mask_downscaling.4", 16, NORM2D_EPS);
     s->mask_conv[2] = um_bind_conv(b, "mask_downscaling.6", DIM, 16, 1, 1, 0, true);
+    float *gauss =
+        um_bind_matrix(b, "pe_layer.positional_encoding_gaussian_matrix", "", 2, DIM / 2);
+    float *no_mask = um_bind_matrix(b, "no_mask_embed", ".weight", 1, DIM);
     um_bind_scope(b, "mask_decoder.transformer.layers.0.");
     float *v = um_bind_matrix(b, "cross_attn_token_to_image.v_proj", ".weight", CROSS, DIM);
     float *v_bias = um_bind_vector(b, "cross_attn_token_to_image.v_proj", ".bias", CROSS);
@@ -189,6 +188,32 @@ static void bind_prompt_encoder(struct um_sam *s, um_bind *b)
     bind_prompt_table(s, b);
 }
 
+/* What the attentions as one step want of their weights: tensor SCOPE NAME [o,i] as it is, or
+ * turned. */
+static um_const bind_rows(um_bind *b, const char *name, int o, int i, bool turned)
+{
+    um_const k = {0};
+    if (!um_params_takes(b->params, UM_OP_TOKEN_TO_IMAGE))
+        return k;
+    float *w = um_bind_matrix(b, name, ".weight", o, i);
+    float *to = w ? um_params_reserve(b->params, (size_t)o * (size_t)i * sizeof *to, &k) : NULL;
+    for (int r = 0; to && r < o; r++)
+        for (int c = 0; c < i; c++)
+            to[turned ? c * o + r : r * i + c] = w[r * i + c];
+    um_free(w);
+    return k;
+}
+
+static struct um_image_side bind_image_side(um_bind *b, const char *const *kq, int n, const char *v)
+{
+    return (struct um_image_side){.kq = um_bind_linears(b, kq, n, CROSS, DIM),
+                                  .v = um_bind_linear(b, v, CROSS, DIM),
+                                  .k_rows = bind_rows(b, kq[0], CROSS, DIM, false),
+                                  .q_rows = n > 1 ? bind_rows(b, kq[1], CROSS, DIM, false)
+                                                  : (um_const){0},
+                                  .v_rows = bind_rows(b, v, CROSS, DIM, false)};
+}
+
 static void bind_layer(struct layer *l, um_bind *b, int index)
 {
     static const char *const qkv[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"};
@@ -208,14 +233,16 @@ static void bind_layer(struct layer *l, um_bind *b, int index)
         l->norm[i] = um_bind_norm(b, name, DIM, NORM_EPS);
     }
     l->to_image.q = um_bind_linear(b, "cross_attn_token_to_image.q_proj", CROSS, DIM);
-    l->to_image.k = um_bind_linears(b, image, 2, CROSS, DIM);
-    l->to_image.v = um_bind_linear(b, "cross_attn_token_to_image.v_proj", CROSS, DIM);
+    l->to_image.image = bind_image_side(b, image, 2, "cross_attn_token_to_image.v_proj");
     l->to_image.out = um_bind_linear(b, "cross_attn_token_to_image.out_proj", DIM, CROSS);
     l->mlp.fc1 = um_bind_linear(b, "mlp.lin1", HIDDEN, DIM);
     l->mlp.fc2 = um_bind_linear(b, "mlp.lin2", DIM, HIDDEN);
     l->to_tokens.k = um_bind_linear(b, "cross_attn_image_to_token.k_proj", CROSS, DIM);
     l->to_tokens.v = um_bind_linear(b, "cross_attn_image_to_token.v_proj", CROSS, DIM);
-    l->to_tokens.out = um_bind_linear(b, "cross_attn_image_to_token.out_proj", DIM, CROSS);
+    l->to_tokens.out = (struct um_image_out){
+        .out = um_bind_linear(b, "cross_attn_image_to_token.out_proj", DIM, CROSS),
+        .columns = bind_rows(b, "cross_attn_image_to_token.out_proj", DIM, CROSS, true),
+        .norm = &l->norm[3]};
 }
 
 /* ConvTranspose2d 2x2 stride 2: NAME.weight [i,o,2,2], NAME.bias [o]. */
@@ -233,15 +260,14 @@ static um_conv bind_upconv(um_bind *b, const char *name, int o, int i)
 
 static void bind_decoder(struct um_sam *s, um_bind *b)
 {
-    static const char *const layers[] = {"layers.0", "layers.1", "layers.2"};
+    static const char *const layers[] = {"layers.0", "layers.1", "layers.2"}, *const key = "k_proj";
     for (int i = 0; i < 2; i++)
         bind_layer(&s->layer[i], b, i);
     um_bind_scope(b, "mask_decoder.transformer.");
     s->norm_final = um_bind_norm(b, "norm_final_attn", DIM, NORM_EPS);
     um_bind_scope(b, "mask_decoder.transformer.final_attn_token_to_image.");
     s->final.q = um_bind_linear(b, "q_proj", CROSS, DIM);
-    s->final.k = um_bind_linear(b, "k_proj", CROSS, DIM);
-    s->final.v = um_bind_linear(b, "v_proj", CROSS, DIM);
+    s->final.image = bind_image_side(b, &key, 1, "v_proj");
     s->final.out = um_bind_linear(b, "out_proj", DIM, CROSS);
     um_bind_scope(b, "mask_decoder.");
     s->up[0] = bind_upconv(b, "output_upscaling.0", 64, DIM);
@@ -290,12 +316,12 @@ static um_tensor dense_prompt(um_sam *s, um_tape *t, um_tensor x)
     return um_conv2d(t, &s->mask_conv[2], x);
 }
 
-/* LN(softmax(q k^T / sqrt(d)) v, projected back, + residual). */
-static um_tensor attend(um_tape *t, um_tensor q, um_tensor k, um_tensor v, const um_conv *out,
-                        um_tensor residual, const um_norm *norm)
+/* LN(x + what the tokens find in the image, projected back). */
+static um_tensor look(um_tape *t, const struct to_image *w, const struct um_image_view *image,
+                      um_tensor x, um_tensor tokens, const um_norm *norm)
 {
-    um_tensor x = um_attention(t, q, k, v, HEADS, 1 / sqrtf((float)(q.c / HEADS)));
-    return um_linear(t, out, x, .add = residual, .norm_out = norm);
+    um_tensor q = um_linear(t, &w->q, x, .plus = tokens);
+    return um_linear(t, &w->out, um_token_to_image(t, image, q), .add = x, .norm_out = norm);
 }
 
 /* Self attention. In layer 0 upstream neither adds the position code nor keeps the input. */
@@ -335,28 +361,25 @@ struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_t
     um_tensor x = tokens;
     for (int i = 0; i < 2; i++) {
         const struct layer *l = &s->layer[i];
-        um_conv v = l->to_image.v, out = l->to_tokens.out;
+        struct um_image_side side = l->to_image.image;
+        struct um_image_out out = l->to_tokens.out;
         um_tensor place = pe;
         if (i == 0 && bare) {
-            v.b = s->no_mask_v;
-            out.b = s->no_mask_out;
+            side.v.b = s->no_mask_v;
+            out.out.b = s->no_mask_out;
             place = um_tape_const(t, s->params, s->pe_no_mask, UM_F32, n, n, DIM);
         }
         x = self_attention(t, l, i == 0, x, tokens);
-        um_tensor kqv = um_linear(t, &l->to_image.k, keys, .plus = place, .second = &v);
-        um_tensor q = um_linear(t, &l->to_image.q, x, .plus = tokens);
-        x = attend(t, q, um_slice(kqv, 0, CROSS), um_slice(kqv, 2 * CROSS, CROSS), &l->to_image.out,
-                   x, &l->norm[1]);
+        struct um_image_view image = um_image_view_open(t, &side, keys, place, tokens.w);
+        x = look(t, &l->to_image, &image, x, tokens, &l->norm[1]);
         um_tensor h = um_linear(t, &l->mlp.fc1, x, .act = UM_ACT_RELU);
         x = um_linear(t, &l->mlp.fc2, h, .add = x, .norm_out = &l->norm[2]);
         um_tensor kv = um_linear(t, &l->to_tokens.k, x, .plus = tokens, .second = &l->to_tokens.v);
-        keys = attend(t, um_slice(kqv, CROSS, CROSS), um_slice(kv, 0, CROSS),
-                      um_slice(kv, CROSS, CROSS), &out, keys, &l->norm[3]);
+        keys =
+            um_image_to_token(t, &image, um_slice(kv, 0, CROSS), um_slice(kv, CROSS, CROSS), &out);
     }
-    um_tensor q = um_linear(t, &s->final.q, x, .plus = tokens);
-    um_tensor kv = um_linear(t, &s->final.k, keys, .plus = pe, .second = &s->final.v);
-    x = attend(t, q, um_slice(kv, 0, CROSS), um_slice(kv, CROSS, CROSS), &s->final.out, x,
-               &s->norm_final);
+    struct um_image_view image = um_image_view_open(t, &s->final.image, keys, pe, tokens.w);
+    x = look(t, &s->final, &image, x, tokens, &s->norm_final);
 
     um_tensor up = um_upconv2_norm(t, &s->up[0], um_reshape(keys, n, n), &s->up_norm, UM_ACT_GELU);
     up = um_upconv2(t, &s->up[1], up, .act = UM_ACT_GELU);

@@ -197,6 +197,24 @@ static void trace_packet(um_monitor *m, const um_packet *p, const struct um_pass
     um_trace_add(&m->trace, UM_TRACK_STAGE + 3, "packet", packed, end, id);
 }
 
+static void trace_step(void *ctx, const char *place, const char *op, int thread, uint64_t begin,
+                       uint64_t end)
+{
+    um_monitor *m = ctx;
+    char name[UM_TRACE_NAME];
+    snprintf(name, sizeof name, "%s %s", place, op);
+    um_trace_add(&m->trace,
+                 UM_TRACK_THREAD + (thread < UM_TRACE_THREADS ? thread : UM_TRACE_THREADS - 1),
+                 name, begin, end, UINT64_MAX);
+}
+
+um_status um_monitor_watch(um_monitor *monitor, um_device *device)
+{
+    if (!monitor)
+        return um_fail(UM_EINVAL, "um_monitor_watch: monitor is NULL");
+    return um_device_watch(device, trace_step, monitor);
+}
+
 static uint32_t least(uint32_t a, uint32_t b)
 {
     return a < b ? a : b;

@@ -41,15 +41,17 @@ void um_trace_add(struct um_trace *t, int track, const char *name, uint64_t begi
                   uint64_t frame)
 {
     pthread_mutex_lock(&t->lock);
-    if (t->on && t->count < UM_TRACE_EVENTS)
-        t->event[(t->first + t->count++) % UM_TRACE_EVENTS] =
-            (struct um_trace_event){name, begin, end, frame, track};
-    else if (t->on)
+    if (t->on && t->count < UM_TRACE_EVENTS) {
+        struct um_trace_event *e = &t->event[(t->first + t->count++) % UM_TRACE_EVENTS];
+        *e = (struct um_trace_event){.begin = begin, .end = end, .frame = frame, .track = track};
+        snprintf(e->name, sizeof e->name, "%s", name);
+    } else if (t->on)
         t->lost++;
     pthread_mutex_unlock(&t->lock);
 }
 
-static const char *track_name(const struct um_trace *t, int track)
+/* `text` has room for the name of a thread. */
+static const char *track_name(const struct um_trace *t, int track, char text[32])
 {
     static const char *const stages[] = {"stage upload", "stage detect", "stage segment",
                                          "stage packet"};
@@ -59,7 +61,10 @@ static const char *track_name(const struct um_trace *t, int track)
         return "driver";
     if (track < UM_TRACK_SINK)
         return stages[(track - UM_TRACK_STAGE) % 4];
-    return t->sink[track - UM_TRACK_SINK];
+    if (track < UM_TRACK_THREAD)
+        return t->sink[track - UM_TRACK_SINK];
+    snprintf(text, 32, "thread %d", track - UM_TRACK_THREAD);
+    return text;
 }
 
 /* Microseconds with three digits; doubles would do, and print 17. */
@@ -71,6 +76,7 @@ static void put_us(um_json *j, const char *key, uint64_t ns)
 
 static void put_name(um_json *j, const struct um_trace *t, int track)
 {
+    char text[32];
     um_json_begin(j, '{');
     um_json_key(j, "name");
     um_json_string(j, "thread_name");
@@ -83,7 +89,7 @@ static void put_name(um_json *j, const struct um_trace *t, int track)
     um_json_key(j, "args");
     um_json_begin(j, '{');
     um_json_key(j, "name");
-    um_json_string(j, track_name(t, track));
+    um_json_string(j, track_name(t, track, text));
     um_json_end(j, '}');
     um_json_end(j, '}');
     um_json_newline(j);
@@ -105,8 +111,10 @@ static void put_event(um_json *j, const struct um_trace *t, const struct um_trac
     put_us(j, "dur", e->end > e->begin ? e->end - e->begin : 0);
     um_json_key(j, "args");
     um_json_begin(j, '{');
-    um_json_key(j, "frame");
-    um_json_uint(j, e->frame);
+    if (e->frame != UINT64_MAX) {
+        um_json_key(j, "frame");
+        um_json_uint(j, e->frame);
+    }
     um_json_end(j, '}');
     um_json_end(j, '}');
     um_json_newline(j);
@@ -114,7 +122,7 @@ static void put_event(um_json *j, const struct um_trace *t, const struct um_trac
 
 um_status um_trace_take(struct um_trace *t, char **text)
 {
-    enum { TURN = 256 }; /* while the lock is held */
+    enum { TURN = 64 }; /* while the lock is held */
     struct um_trace_event turn[TURN];
     um_json j = {0};
     *text = NULL;

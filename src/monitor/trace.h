@@ -10,28 +10,32 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Tracks: threads of a run, and the pipeline's stages, which may overlap. */
+enum { UM_TRACE_EVENTS = 1 << 15, UM_TRACE_SINKS = 40, UM_TRACE_THREADS = 64 };
+/* Tracks: threads of a run, the pipeline's stages, which may overlap, and the threads that compute;
+ * those beyond the last share its track. */
 enum {
     UM_TRACK_READER = 1,
     UM_TRACK_DRIVER,
     UM_TRACK_STAGE, /* and the next four */
-    UM_TRACK_SINK = 16
+    UM_TRACK_SINK = 16,
+    UM_TRACK_THREAD = UM_TRACK_SINK + UM_TRACE_SINKS,
+    UM_TRACKS = UM_TRACK_THREAD + UM_TRACE_THREADS
 };
-enum { UM_TRACE_EVENTS = 1 << 15, UM_TRACE_SINKS = 40 };
+enum { UM_TRACE_NAME = 120 };
 
 struct um_trace {
     pthread_mutex_t lock;
     bool on;
     uint64_t epoch; /* ns: the trace's zero */
     struct um_trace_event {
-        const char *name; /* static */
-        uint64_t begin, end, frame;
+        uint64_t begin, end, frame; /* frame UINT64_MAX: of none */
         int track;
+        char name[UM_TRACE_NAME];
     } * event; /* UM_TRACE_EVENTS of them */
     int first, count;
     uint64_t lost;
     char sink[UM_TRACE_SINKS][96];
-    bool named[UM_TRACK_SINK + UM_TRACE_SINKS]; /* in what was taken so far */
+    bool named[UM_TRACKS]; /* in what was taken so far */
 };
 
 um_status um_trace_begin(struct um_trace *t);

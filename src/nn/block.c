@@ -376,6 +376,78 @@ um_tensor um_token_attention(um_tape *t, const struct um_token_attention *w, um_
     return um_linear(t, w->out, y, .add = w->residual ? x : none, .norm_out = w->norm);
 }
 
+/* ---- tokens and image ---- */
+
+/* Weights as rows, [c][dim]. */
+static um_tensor rows_of(um_tape *t, um_params *p, um_const k, int c, int dim)
+{
+    return um_tape_const(t, p, k, UM_F32, 1, c, dim);
+}
+
+struct um_image_view um_image_view_open(um_tape *t, const struct um_image_side *side, um_tensor x,
+                                        um_tensor place, int tokens)
+{
+    enum { DIM = 256, PIXELS = 1 << 15 }; /* the most that a thread's scratch has room for */
+    struct um_image_view v = {.side = side, .x = x, .place = place};
+    bool fits = tokens * UM_CROSS_HEADS <= UM_CROSS_LANES && x.h * x.w <= PIXELS && x.c <= DIM &&
+                x.c % 64 == 0 && side->v.o % (UM_CROSS_HEADS * 8) == 0 && x.dtype == UM_F32 &&
+                place.dtype == UM_F32;
+    if (!fits || !um_tape_takes(t, UM_OP_TOKEN_TO_IMAGE) || !um_tape_takes(t, UM_OP_IMAGE_TO_TOKEN))
+        v.kqv = um_linear(t, &side->kq, x, .plus = place, .second = &side->v);
+    return v;
+}
+
+static struct um_cross_args cross_args(int c, const um_norm *norm)
+{
+    return (struct um_cross_args){.scale = 1 / sqrtf((float)(c / UM_CROSS_HEADS)),
+                                  .eps = norm ? norm->eps : 0};
+}
+
+um_tensor um_token_to_image(um_tape *t, const struct um_image_view *image, um_tensor q)
+{
+    const struct um_image_side *w = image->side;
+    um_params *p = w->v.params;
+    int c = w->v.o, dim = image->x.c;
+    if (!um_op_check(t, UM_OP_TOKEN_TO_IMAGE, q.c == c, "%d channels, want %d", q.c, c))
+        return none;
+    struct um_cross_args a = cross_args(c, NULL);
+    if (image->kqv.id)
+        return um_attention(t, q, um_slice(image->kqv, 0, c), um_slice(image->kqv, w->kq.o, c),
+                            UM_CROSS_HEADS, a.scale);
+    um_tensor y = um_tape_new(t, UM_F32, q.h, q.w, c);
+    um_op_step(t, UM_OP_TOKEN_TO_IMAGE, &a, sizeof a,
+               (um_tensor[]){y, q, image->x, image->place, rows_of(t, p, w->k_rows, c, dim),
+                             rows_of(t, p, w->v_rows, c, dim), bias(t, &w->v)},
+               7, 1);
+    return y;
+}
+
+um_tensor um_image_to_token(um_tape *t, const struct um_image_view *image, um_tensor k, um_tensor v,
+                            const struct um_image_out *out)
+{
+    const struct um_image_side *w = image->side;
+    um_params *p = w->v.params;
+    int c = w->v.o, dim = image->x.c;
+    if (!um_op_check(t, UM_OP_IMAGE_TO_TOKEN,
+                     k.c == c && v.c == c && w->kq.o == 2 * c && out->out.o == dim &&
+                         k.h * k.w == v.h * v.w,
+                     "keys of %d channels, values of %d, queries of %d, want %d; %d outputs", k.c,
+                     v.c, w->kq.o - c, c, out->out.o))
+        return none;
+    struct um_cross_args a = cross_args(c, out->norm);
+    if (image->kqv.id) {
+        um_tensor y = um_attention(t, um_slice(image->kqv, c, c), k, v, UM_CROSS_HEADS, a.scale);
+        return um_linear(t, &out->out, y, .add = image->x, .norm_out = out->norm);
+    }
+    um_tensor y = um_tape_new(t, UM_F32, image->x.h, image->x.w, dim);
+    um_op_step(t, UM_OP_IMAGE_TO_TOKEN, &a, sizeof a,
+               (um_tensor[]){y, image->x, image->place, k, v, rows_of(t, p, w->q_rows, c, dim),
+                             um_slice(bias(t, &w->kq), c, c), rows_of(t, p, out->columns, c, dim),
+                             bias(t, &out->out), gamma_of(t, out->norm), beta_of(t, out->norm)},
+               11, 1);
+    return y;
+}
+
 /* ---- both ends of a frame ---- */
 
 /* One input made of primitives. */

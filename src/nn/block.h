@@ -144,6 +144,40 @@ struct um_token_attention {
 um_tensor um_token_attention(um_tape *t, const struct um_token_attention *w, um_tensor x,
                              um_tensor plus);
 
+/* SAM's attention between tokens and image (transformer.py, Attention with downsampling): two
+ * layers look at the same pixels, tokens first. x [pixels, dim]; `place` [pixels, dim] is added to
+ * it for keys and queries. As one step each (for few tokens) the pixels' projections are moved to
+ * the tokens. */
+enum { UM_CROSS_HEADS = 8, UM_CROSS_LANES = 128 /* at most: tokens times heads */ };
+struct um_image_side {
+    um_conv
+        kq; /* k of tokens to image, then (if there is one) q of image to tokens: c outputs each */
+    um_conv v;
+    um_const k_rows, q_rows, v_rows; /* w as PyTorch stores it, [c][dim]: if the steps are taken */
+};
+/* Image to tokens, back to the pixels: */
+struct um_image_out {
+    um_conv out;
+    um_const columns; /* w turned, [c][dim]: likewise */
+    const um_norm *norm;
+};
+struct um_cross_args {
+    float scale, eps;
+};
+struct um_image_view {
+    const struct um_image_side *side;
+    um_tensor x, place;
+    um_tensor kqv; /* id 0: the steps are taken */
+};
+/* Before either, for so many tokens. `side` outlives the view. */
+struct um_image_view um_image_view_open(um_tape *t, const struct um_image_side *side, um_tensor x,
+                                        um_tensor place, int tokens);
+/* concat over heads of softmax(q k^T / sqrt(d)) v, [tokens, c]; q [tokens, c]. */
+um_tensor um_token_to_image(um_tape *t, const struct um_image_view *image, um_tensor q);
+/* LN(x + the same the other way, projected), [pixels, dim]; k, v [tokens, c]. */
+um_tensor um_image_to_token(um_tape *t, const struct um_image_view *image, um_tensor k, um_tensor v,
+                            const struct um_image_out *out);
+
 /* Resize and normalise one picture for one or two networks: um_resize() in both directions and
  * um_normalize(), bit for bit. Absent taps: that side keeps its size. */
 struct um_front_args {

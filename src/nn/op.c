@@ -31,10 +31,20 @@ const char *um_op_name(enum um_op op)
     return table[op].name;
 }
 
+static bool takes(const um_device *dev, enum um_op op)
+{
+    const struct um_ops *ops = dev->ops;
+    return ops->kernel[op] != NULL;
+}
+
 bool um_tape_takes(const um_tape *t, enum um_op op)
 {
-    const struct um_ops *ops = um_tape_device(t)->ops;
-    return ops->kernel[op] != NULL;
+    return takes(um_tape_device(t), op);
+}
+
+bool um_params_takes(const um_params *p, enum um_op op)
+{
+    return takes(um_params_device(p), op);
 }
 
 /* All operands are there that must be. */

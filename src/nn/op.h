@@ -14,6 +14,7 @@
 
 /* Does the device's backend take block `op` whole? */
 bool um_tape_takes(const um_tape *t, enum um_op op);
+bool um_params_takes(const um_params *p, enum um_op op);
 
 /* ---- weights of one layer, folded (BatchNorm, Rep branches) in double by the model, packed for
  * the device ---- */

@@ -80,6 +80,10 @@
       "out", "x", "w1", "b1", "wd", "bd", "w3", "b3")                                              \
     X(with, WINDOW_BLOCK, window_block, BLOCK, NONE, um_window_block_args, 1,                      \
       "out", "x", "gamma", "beta", "wqkv", "bqkv", "pad", "bias", "wproj", "bproj")                \
+    X(with, TOKEN_TO_IMAGE, token_to_image, BLOCK, NONE, um_cross_args, 1,                         \
+      "out", "q", "x", "place", "wk", "wv", "bv?")                                                 \
+    X(with, IMAGE_TO_TOKEN, image_to_token, BLOCK, NONE, um_cross_args, 1,                         \
+      "out", "x", "place", "k", "v", "wq", "bq", "wo", "bo", "gamma", "beta")                      \
     X(with, LINEAR, linear, NONE, HALF, um_linear_args, 1,                                         \
       "out", "x", "w", "b?", "add?", "plus?", "w2?", "b2?", "gamma_in?", "beta_in?",               \
       "gamma_out?", "beta_out?")                                                                   \

@@ -6,6 +6,7 @@
 #include "nn/op_table.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { ALIGN = 128 };
@@ -56,6 +57,13 @@ struct block {
     size_t off, size, capacity; /* off: in the buffer */
 };
 
+enum { PLACE = 96 }; /* bytes of a place in a network: dotted, as the file names its tensors */
+
+struct named {
+    size_t off;
+    char place[PLACE];
+};
+
 struct um_params {
     um_device *dev;
     um_buf *buf;
@@ -68,6 +76,10 @@ struct um_params {
         void (*drop)(void *ctx);
         void *ctx;
     } held;
+    struct named *named; /* constants, by offset */
+    int n_named, cap_named;
+    char place[PLACE]; /* of the next one */
+    bool place_taken;  /* it was of the last one */
     struct um_quant *quant;
     um_status status;
 };
@@ -110,6 +122,7 @@ void um_params_close(um_params **params)
     while (p->first)
         drop_block(p);
     drop_held(p);
+    um_free(p->named);
     um_free(p);
     *params = NULL;
 }
@@ -158,6 +171,77 @@ void um_params_fail(um_params *p, um_status st)
 {
     if (p->status == UM_OK)
         p->status = st;
+}
+
+/* Make room for one more element; grows by half. */
+static um_status make_room(void **array, int count, int *capacity, size_t size, const char *what)
+{
+    if (count < *capacity)
+        return UM_OK;
+    int n = *capacity + *capacity / 2 + 64;
+    void *grown = um_grow(*array, (size_t)count * size, (size_t)n * size);
+    if (!grown)
+        return um_fail(UM_ENOMEM, "%s: %d entries", what, n);
+    *array = grown;
+    *capacity = n;
+    return UM_OK;
+}
+
+/* ---- where in the network a constant belongs ---- */
+
+/* Cut `place` to what it has in common with another, whole words between dots. */
+static void keep_common(char *place, const char *other, size_t n)
+{
+    size_t i = 0, dot = 0;
+    for (; place[i] && i < n && place[i] == other[i]; i++)
+        dot = place[i] == '.' ? i : dot;
+    bool whole = (!place[i] || place[i] == '.') && (i == n || other[i] == '.');
+    place[whole ? i : dot] = 0;
+}
+
+void um_params_name(um_params *p, const char *tensor)
+{
+    const char *dot = strrchr(tensor, '.');
+    size_t n = dot ? (size_t)(dot - tensor) : strlen(tensor);
+    if (!p->place_taken && p->place[0]) {
+        keep_common(p->place, tensor, n);
+        return;
+    }
+    n = n < PLACE - 1 ? n : PLACE - 1;
+    memcpy(p->place, tensor, n);
+    p->place[n] = 0;
+    p->place_taken = false;
+}
+
+static void take_place(um_params *p, size_t off)
+{
+    if (p->place_taken || !p->place[0])
+        return;
+    um_status st = make_room((void **)&p->named, p->n_named, &p->cap_named, sizeof *p->named,
+                             "names of constants");
+    if (st != UM_OK) {
+        um_params_fail(p, st);
+        return;
+    }
+    struct named *n = &p->named[p->n_named++];
+    n->off = off;
+    memcpy(n->place, p->place, PLACE);
+    p->place_taken = true;
+}
+
+/* Of a constant, or of the last one before it that has a name: they are made of the same tensors.
+ * NULL: there is none. */
+static const char *place_of(const um_params *p, size_t off)
+{
+    int lo = 0, hi = p->n_named; /* the first behind off is in lo..hi */
+    while (lo < hi) {
+        int mid = lo + (hi - lo) / 2;
+        if (p->named[mid].off <= off)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo ? p->named[lo - 1].place : NULL;
 }
 
 /* A block with room for `size` bytes from `off` on. */
@@ -209,6 +293,7 @@ void *um_params_reserve(um_params *p, size_t size, um_const *out)
     b->size = off + size - b->off;
     p->size = off + size;
     *out = (um_const){off, size};
+    take_place(p, off);
     return b->data + (off - b->off);
 }
 
@@ -289,8 +374,8 @@ struct tap {
 };
 
 struct step_record {
+    const struct um_op_info *op;
     um_tensor x[UM_OPERANDS];
-    int n_out;
     size_t args_off, args_size;
 };
 
@@ -304,26 +389,19 @@ struct um_tape {
     struct step_record *records;
     struct tap *taps;
     unsigned char *args;
+    char (*places)[PLACE]; /* of the steps */
     int n_values, n_steps, n_taps, cap_values, cap_steps, cap_records, cap_taps;
     size_t args_size, cap_args;
     um_buf *arena;
     size_t arena_bytes;
 };
 
-/* Make room for one more element; grows by half. */
 static bool room(um_tape *t, void **array, int count, int *capacity, size_t size)
 {
-    if (count < *capacity)
-        return true;
-    int n = *capacity + *capacity / 2 + 64;
-    void *grown = um_grow(*array, (size_t)count * size, (size_t)n * size);
-    if (!grown) {
-        um_tape_fail(t, um_fail(UM_ENOMEM, "tape %s: %d entries", t->name, n));
-        return false;
-    }
-    *array = grown;
-    *capacity = n;
-    return true;
+    um_status st = make_room(array, count, capacity, size, t->name);
+    if (st != UM_OK)
+        um_tape_fail(t, st);
+    return st == UM_OK;
 }
 
 um_status um_tape_open(um_tape **out, um_device *dev, const char *name)
@@ -353,6 +431,7 @@ void um_tape_close(um_tape **tape)
     um_free(t->records);
     um_free(t->taps);
     um_free(t->args);
+    um_free(t->places);
     um_free(t);
     *tape = NULL;
 }
@@ -523,7 +602,7 @@ void um_tape_step(um_tape *t, const struct um_op_info *op, um_kernel *kernel, co
         memcpy(t->args + args_off, args, args_size);
     t->args_size = args_off + args_size;
     struct step_record *r = &t->records[t->n_steps];
-    *r = (struct step_record){.n_out = op->n_out, .args_off = args_off, .args_size = args_size};
+    *r = (struct step_record){.op = op, .args_off = args_off, .args_size = args_size};
     t->steps[t->n_steps] = (struct um_step){.name = op->name, .kernel = kernel, .n = op->n};
     for (int i = 0; i < op->n; i++) {
         r->x[i] = x[i];
@@ -589,11 +668,59 @@ static um_status plan(um_tape *t)
     return UM_OK;
 }
 
+/* Where step s lies: at what the places of its weights and norms have in common; a step without
+ * any, where its first input was made. `made` says in which step a value was written last, -1 = in
+ * none. */
+static void place_step(um_tape *t, int s, const int *made)
+{
+    const struct step_record *r = &t->records[s];
+    const struct um_op_info *op = r->op;
+    char *place = t->places[s];
+    for (int i = op->n_out; i < op->n; i++) {
+        const struct value *v = r->x[i].id ? &t->values[r->x[i].id - 1] : NULL;
+        bool layer = op->operand[i][0] == 'w' || strncmp(op->operand[i], "gamma", 5) == 0;
+        const char *own = layer && v && v->params ? place_of(v->params, v->off) : NULL;
+        if (own && !place[0])
+            snprintf(place, PLACE, "%s", own);
+        else if (own)
+            keep_common(place, own, strlen(own));
+    }
+    for (int i = op->n_out; i < op->n && !place[0]; i++)
+        if (r->x[i].id && made[r->x[i].id - 1] >= 0)
+            memcpy(place, t->places[made[r->x[i].id - 1]], PLACE);
+    if (!place[0])
+        snprintf(place, PLACE, "%s", t->name);
+}
+
+static um_status place_steps(um_tape *t)
+{
+    int *made = um_array((size_t)t->n_values + 1, sizeof *made);
+    t->places = um_zalloc(((size_t)t->n_steps + 1) * PLACE);
+    if (!made || !t->places) {
+        um_free(made);
+        return um_fail(UM_ENOMEM, "tape %s: places of %d steps", t->name, t->n_steps);
+    }
+    for (int i = 0; i < t->n_values; i++)
+        made[i] = -1;
+    for (int s = 0; s < t->n_steps; s++) {
+        const struct step_record *r = &t->records[s];
+        place_step(t, s, made);
+        for (int i = 0; i < r->op->n_out; i++)
+            if (r->x[i].id)
+                made[r->x[i].id - 1] = s;
+        t->steps[s].place = t->places[s];
+    }
+    um_free(made);
+    return UM_OK;
+}
+
 um_status um_tape_compile(um_tape *t)
 {
     if (t->status != UM_OK || t->compiled)
         return t->status;
     t->status = plan(t);
+    if (t->status == UM_OK)
+        t->status = place_steps(t);
     if (t->status == UM_OK && t->arena_bytes)
         t->status = um_buf_open(&t->arena, t->dev, t->arena_bytes, "arena");
     for (int i = 0; i < t->n_values && t->status == UM_OK; i++) {
@@ -619,7 +746,7 @@ um_status um_tape_compile(um_tape *t)
             o->buf = v->buf;
             o->offset = v->off + (size_t)x.off * um_dtype_size(x.dtype);
             o->size = span(x);
-            o->write = i < r->n_out;
+            o->write = i < r->op->n_out;
         }
     }
     t->compiled = t->status == UM_OK;

@@ -57,6 +57,9 @@ void um_params_quantise(um_params *p, struct um_quant *q);
 struct um_quant *um_params_quant(const um_params *p);
 um_device *um_params_device(const um_params *p);
 void um_params_fail(um_params *p, um_status st); /* make the status sticky */
+/* A step lies in the network where its weights do (um_step.place). What is added next is made of
+ * this tensor of the file; if several were named before it, its place is what their names share. */
+void um_params_name(um_params *p, const char *tensor);
 
 /* ---- recording ---- */
 um_status um_tape_open(um_tape **out, um_device *dev, const char *name);

@@ -46,6 +46,8 @@ static const struct bench benches[] = {
     {"sam decoder", UM_OP_ATTENTION, 2, {7, 7, 8, 32}, 0},
     {"sam decoder", UM_OP_ATTENTION, 3, {7, 4096, 8, 16}, 0},
     {"sam decoder", UM_OP_ATTENTION, 2, {4096, 7, 8, 16}, 0},
+    {"sam decoder", UM_OP_TOKEN_TO_IMAGE, 3, {7, 64, 64, 128, 256}, 0},
+    {"sam decoder", UM_OP_IMAGE_TO_TOKEN, 2, {7, 64, 64, 128, 256}, 0},
     {"sam decoder", UM_OP_CONV2D, 6, {1, 4096, 256, 128, 1, 1, 0}, 0},
     {"sam decoder", UM_OP_CONV2D, 2, {1, 4096, 128, 256, 1, 1, 0}, 0},
     {"sam decoder", UM_OP_CONV2D, 2, {1, 7, 256, 2048, 1, 1, 0}, UM_ACT_RELU},

@@ -2,6 +2,7 @@
 /* Blocks: their reference is the default body, composed of reference kernels. */
 #include "checkop.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -165,9 +166,123 @@ static void bench_block(struct job *job, const struct bench *b)
     make_block(job, p[0], p[1], p[2], p[3], p[4]);
 }
 
+/* ---- attention between tokens and image: keys, values and queries of every pixel are made ---- */
+
+static const struct um_conv_args point = {.kh = 1, .kw = 1, .stride = 1};
+
+static struct um_view projected(um_pool *pool, const struct um_view *x, const struct um_view *w,
+                                const struct um_view *b)
+{
+    struct um_view y = scratch(x->h, x->w, w->h * w->w);
+    ref(um_ref_conv2d, &point, pool, (struct um_view[]){y, *x, *w, b ? *b : none, none}, 5);
+    return y;
+}
+
+static struct um_view placed(um_pool *pool, const struct um_view *x, const struct um_view *place)
+{
+    struct um_add_args sum = {.act = UM_ACT_NONE};
+    struct um_view y = scratch(x->h, x->w, x->c);
+    ref(um_ref_add, &sum, pool, (struct um_view[]){y, *x, *place}, 3);
+    return y;
+}
+
+static void token_reference(const struct job *job, um_pool *pool, struct um_view *t)
+{
+    struct um_attention_args a = {.heads = UM_CROSS_HEADS, .scale = job->args.cross.scale};
+    struct um_view x = placed(pool, &t[2], &t[3]), k = projected(pool, &x, &t[4], NULL),
+                   v = projected(pool, &t[2], &t[5], &t[6]);
+    ref(um_ref_attention, &a, pool, (struct um_view[]){t[0], t[1], k, v}, 4);
+    free(x.data);
+    free(k.data);
+    free(v.data);
+}
+
+static void image_reference(const struct job *job, um_pool *pool, struct um_view *t)
+{
+    struct um_attention_args a = {.heads = UM_CROSS_HEADS, .scale = job->args.cross.scale};
+    struct um_norm_args norm = {.eps = job->args.cross.eps};
+    int c = t[3].c, dim = t[1].c;
+    struct um_view x = placed(pool, &t[1], &t[2]), q = projected(pool, &x, &t[5], &t[6]),
+                   found = scratch(x.h, x.w, c), w = scratch(1, dim, c), y = scratch(x.h, x.w, dim);
+    for (int o = 0; o < dim; o++)
+        for (int i = 0; i < c; i++)
+            *at(&w, o, i) = *at(&t[7], i, o);
+    ref(um_ref_attention, &a, pool, (struct um_view[]){found, q, t[3], t[4]}, 4);
+    ref(um_ref_conv2d, &point, pool, (struct um_view[]){y, found, w, t[8], t[1]}, 5);
+    ref(um_ref_layer_norm, &norm, pool, (struct um_view[]){t[0], y, none, t[9], t[10]}, 5);
+    free(x.data);
+    free(q.data);
+    free(found.data);
+    free(w.data);
+    free(y.data);
+}
+
+static void make_cross(struct job *job, bool tokens_ask, int tokens, int h, int w, int c, int dim)
+{
+    job->op = tokens_ask ? UM_OP_TOKEN_TO_IMAGE : UM_OP_IMAGE_TO_TOKEN;
+    job->reference = tokens_ask ? token_reference : image_reference;
+    job->tolerance = 3e-5;
+    job->macs = 2.0 * h * w * tokens * UM_CROSS_HEADS * dim;
+    job->args.cross = (struct um_cross_args){.scale = 1 / sqrtf((float)(c / UM_CROSS_HEADS)),
+                                             .eps = tokens_ask ? 0 : 1e-5f};
+    snprintf(job->what, sizeof job->what, "%d tokens of %d, [%d,%d,%d]", tokens, c, h, w, dim);
+    float gain = 1.7f / sqrtf((float)dim);
+    if (tokens_ask) {
+        output(job, UM_F32, 1, tokens, c, gap());
+        input(job, 1, tokens, c, gap(), 2);
+        input(job, h, w, dim, gap(), 1);
+        input(job, h, w, dim, gap(), 1);
+        input(job, 1, c, dim, 0, gain);
+        input(job, 1, c, dim, 0, gain);
+        maybe_bias(job, chance(70), c);
+        return;
+    }
+    output(job, UM_F32, h, w, dim, gap());
+    input(job, h, w, dim, gap(), 1);
+    input(job, h, w, dim, gap(), 1);
+    input(job, 1, tokens, c, gap(), 2);
+    input(job, 1, tokens, c, gap(), 1);
+    input(job, 1, c, dim, 0, gain);
+    input(job, 1, 1, c, 0, 0.5f);
+    input(job, 1, c, dim, 0, 1.7f / sqrtf((float)c));
+    input(job, 1, 1, dim, 0, 0.5f);
+    input(job, 1, 1, dim, 0, 2);
+    input(job, 1, 1, dim, 0, 1);
+}
+
+static void random_cross(struct job *job, bool tokens_ask)
+{
+    make_cross(job, tokens_ask, pick(1, UM_CROSS_LANES / UM_CROSS_HEADS), pick(1, 30), pick(1, 40),
+               UM_CROSS_HEADS * 8 * pick(1, 2), 64 * pick(1, 4));
+}
+
+static void random_token_to_image(struct job *job)
+{
+    random_cross(job, true);
+}
+
+static void random_image_to_token(struct job *job)
+{
+    random_cross(job, false);
+}
+
+static void bench_token_to_image(struct job *job, const struct bench *b)
+{
+    const int *p = b->p;
+    make_cross(job, true, p[0], p[1], p[2], p[3], p[4]);
+}
+
+static void bench_image_to_token(struct job *job, const struct bench *b)
+{
+    const int *p = b->p;
+    make_cross(job, false, p[0], p[1], p[2], p[3], p[4]);
+}
+
 const struct op_case block_cases[] = {
     {UM_OP_MLP, random_mlp, 40, 0x3, bench_mlp},
     {UM_OP_MBCONV, random_mbconv, 40, 0x3, bench_mbconv},
     {UM_OP_WINDOW_BLOCK, random_block, 20, 0x3, bench_block},
+    {UM_OP_TOKEN_TO_IMAGE, random_token_to_image, 30, 0, bench_token_to_image},
+    {UM_OP_IMAGE_TO_TOKEN, random_image_to_token, 30, 0, bench_image_to_token},
     {0},
 };

@@ -89,6 +89,7 @@ union args {
     struct um_mlp_args mlp;
     struct um_mbconv_args mbconv;
     struct um_window_block_args block;
+    struct um_cross_args cross;
     struct um_linear_args linear;
     struct um_chain_args chain;
     struct um_tokens_args tokens;

@@ -71,6 +71,20 @@ static void random_conv(struct job *job)
         i = 8 * pick(1, 2);
         o = pick(1, 9);
     }
+    if (chance(10)) { /* tiles of 2x2 */
+        make_conv(job, pick(1, 19), pick(1, 23), 16 * pick(4, 6), 16 * pick(4, 9), 3, 1, 1,
+                  (enum um_act)pick(0, 5), pick(0, 2), chance(20), chance(80));
+        return;
+    }
+    if (chance(20)) { /* the narrow layers of D-FINE's stem and first stage */
+        static const int layer[][3] = {{1, 3, 2}, {3, 3, 2},  {16, 2, 1},
+                                       {8, 2, 1}, {32, 3, 2}, {16, 3, 1}};
+        const int *l = layer[pick(0, 5)];
+        make_conv(job, pick(3, 9), pick(30, 70), l[0], chance(60) ? 16 : pick(1, 16), l[1], l[2],
+                  l[1] == 3 ? pick(0, 1) : 0, chance(70) ? UM_ACT_RELU : (enum um_act)pick(0, 5),
+                  chance(80) ? 0 : pick(1, 3), chance(70), chance(80));
+        return;
+    }
     make_conv(job, h, w, i, o, k, stride, k == 3 ? pick(0, 1) : 0, (enum um_act)pick(0, 5),
               pick(0, 3), chance(20), chance(80));
 }

@@ -8,6 +8,7 @@
 #include "nn/simd/conv.h"
 
 #include "nn/simd/gemm.h"
+#include "nn/simd/winograd.h"
 
 enum {
     ROOM_FLOATS = 512 << 10, /* of the scratch, for copied windows */
@@ -16,7 +17,11 @@ enum {
 
 size_t UM_NAME(pack_conv)(void *dst, const float *w, int o, int kh, int kw, int i)
 {
-    return um_gemm_pack(dst, w, o, kh * kw * i);
+    size_t direct = um_gemm_pack(dst, w, o, kh * kw * i);
+    size_t tiles = kh == 3 && kw == 3 ? um_winograd_floats(o, i) : 0;
+    if (dst && tiles)
+        um_winograd_pack((float *)dst + direct / sizeof *w, w, o, i);
+    return direct + tiles * sizeof *w;
 }
 
 static struct gemm conv_gemm(const struct um_call *call, int k, int n)
@@ -250,6 +255,143 @@ static void byte_window_item(void *ctx, int item, int worker)
     }
 }
 
+#if VL == 16
+
+/* ---- at most one vector of outputs: a tile of the product would load a number for every FMA. Here
+ * a number that is loaded goes into all taps of its row, of neighbouring pixels ---- */
+
+enum { NARROW = 16 /* pixels side by side */, TAPS = 3 };
+
+struct strip {
+    const struct gemm *g;
+    const float *row[TAPS]; /* for each tap downwards, pixels without gaps */
+    int kh;
+    float *out; /* [NARROW], ld floats apart */
+    ptrdiff_t ld;
+};
+
+UM_INLINE void narrow(const struct strip *s, const int C, const int KW, const int STRIDE)
+{
+    const struct gemm *g = s->g;
+    const float *w = g->b;
+    vf acc[NARROW], lo = vf_set1(g->act == UM_ACT_RELU ? 0 : -__builtin_inff()),
+                    scale = vf_set1(g->lab_scale != 0 ? g->lab_scale : 1),
+                    shift = vf_set1(g->lab_shift);
+    vf start = g->bias ? vf_load_n(g->bias, g->n) : vf_zero();
+    UM_UNROLL
+    for (int m = 0; m < NARROW; m++)
+        acc[m] = start;
+    for (int ky = 0; ky < s->kh; ky++, w += KW * C * VL) {
+        const float *x = s->row[ky];
+        for (int c = 0; c < C; c++) {
+            vf tap[TAPS];
+            UM_UNROLL
+            for (int kx = 0; kx < KW; kx++) {
+                tap[kx] = vf_load(w + (kx * C + c) * VL);
+                VF_KEEP(tap[kx]);
+            }
+            UM_UNROLL
+            for (int b = 0; b < NARROW + TAPS - 1; b++) {
+                UM_UNROLL
+                for (int o = 0; o < STRIDE; o++) {
+                    int i = b * STRIDE + o;
+                    if (i >= (NARROW - 1) * STRIDE + KW)
+                        continue;
+                    vf y = vf_set1(x[i * C + c]);
+                    VF_KEEP(y);
+                    UM_UNROLL
+                    for (int kx = 0; kx < KW; kx++)
+                        if (i >= kx && (i - kx) % STRIDE == 0 && (i - kx) / STRIDE < NARROW)
+                            acc[(i - kx) / STRIDE] = vf_fma(y, tap[kx], acc[(i - kx) / STRIDE]);
+                }
+            }
+        }
+    }
+    UM_UNROLL
+    for (int m = 0; m < NARROW; m++)
+        acc[m] = vf_max(lo, acc[m]);
+    if (g->lab_scale != 0) {
+        UM_UNROLL
+        for (int m = 0; m < NARROW; m++)
+            acc[m] = vf_fma(acc[m], scale, shift);
+    }
+    UM_UNROLL
+    for (int m = 0; m < NARROW; m++)
+        if (g->n == VL)
+            vf_store(s->out + m * s->ld, acc[m]);
+        else
+            vf_store_n(s->out + m * s->ld, acc[m], g->n);
+}
+
+#define NARROW_OF(c, kw, stride)                                                              \
+    static __attribute__((noinline)) void narrow_##c##_##kw##_##stride(const struct strip *s) \
+    {                                                                                         \
+        narrow(s, c, kw, stride);                                                             \
+    }
+NARROW_OF(1, 3, 2)
+NARROW_OF(3, 3, 2)
+NARROW_OF(16, 2, 1)
+NARROW_OF(8, 2, 1)
+NARROW_OF(32, 3, 2)
+NARROW_OF(16, 3, 1)
+
+static const struct narrow {
+    int c, kw, stride;
+    void (*run)(const struct strip *s);
+} narrows[] = {
+    {1, 3, 2, narrow_1_3_2}, {3, 3, 2, narrow_3_3_2},   {16, 2, 1, narrow_16_2_1},
+    {8, 2, 1, narrow_8_2_1}, {32, 3, 2, narrow_32_3_2}, {16, 3, 1, narrow_16_3_1},
+};
+
+static const struct narrow *find_narrow(const struct um_call *call, const struct gemm *g)
+{
+    const struct um_conv_args *a = call->args;
+    bool fits = g->n <= VL && call->t[0].w >= NARROW && !call->t[4].data && !g->b8 &&
+                a->kh <= TAPS && (g->act == UM_ACT_NONE || g->act == UM_ACT_RELU);
+    for (size_t i = 0; fits && i < sizeof narrows / sizeof *narrows; i++)
+        if (narrows[i].c == call->t[1].c && narrows[i].kw == a->kw &&
+            narrows[i].stride == a->stride)
+            return &narrows[i];
+    return NULL;
+}
+
+static void narrow_item(void *ctx, int item, int worker)
+{
+    const struct job *j = ctx;
+    const struct um_conv_args *a = j->call->args;
+    const struct um_view *out = &j->call->t[0], *x = &j->call->t[1];
+    const struct narrow *kernel = find_narrow(j->call, &j->g);
+    int span = (NARROW - 1) * a->stride + a->kw, c = x->c;
+    float *room = um_pool_scratch(j->call->pool, worker);
+    struct strip s = {.g = &j->g, .kh = a->kh, .ld = out->ld};
+    for (int y = split_at(out->h, j->split.row_blocks, item);
+         y < split_at(out->h, j->split.row_blocks, item + 1); y++)
+        for (int px = 0; px < out->w; px += NARROW) {
+            int at = px < out->w - NARROW ? px : out->w - NARROW; /* the last may overlap */
+            int ix = at * a->stride - a->pad_left;
+            float *copy = room;
+            for (int ky = 0; ky < a->kh; ky++) {
+                int iy = y * a->stride - a->pad_top + ky;
+                bool inside = iy >= 0 && iy < x->h;
+                const float *from = inside ? pixel(x, (ptrdiff_t)iy * x->w) : NULL;
+                if (inside && x->ld == c && ix >= 0 && ix + span <= x->w) {
+                    s.row[ky] = from + (ptrdiff_t)ix * c;
+                    continue;
+                }
+                s.row[ky] = copy;
+                for (int i = ix; i < ix + span; i++, copy += c)
+                    for (int k = 0; k < c; k += VL)
+                        vf_store(copy + k,
+                                 inside && i >= 0 && i < x->w
+                                     ? vf_load_n(from + i * x->ld + k, c - k < VL ? c - k : VL)
+                                     : vf_zero());
+            }
+            s.out = out_pixel(out, (ptrdiff_t)y * out->w + at);
+            kernel->run(&s);
+        }
+}
+#endif
+
 void UM_NAME(conv2d)(const struct um_call *call)
 {
     const struct um_conv_args *a = call->args;
@@ -261,6 +403,15 @@ void UM_NAME(conv2d)(const struct um_call *call)
         .call = call, .g = conv_gemm(call, k, out->c), .panels = um_gemm_panels(out->c)};
     j.split = um_gemm_split(rows, out->c, k, linear ? k : x->c * a->stride * a->stride,
                             um_pool_threads(call->pool));
+    if (um_winograd(call, &j.g, j.g.b))
+        return;
+#if VL == 16
+    if (find_narrow(call, &j.g)) {
+        j.split.row_blocks = j.split.row_blocks < out->h ? j.split.row_blocks : out->h;
+        um_pool_run(call->pool, j.split.row_blocks, narrow_item, &j);
+        return;
+    }
+#endif
     if (!linear && !j.g.b8) {
         int most = ROOM_FLOATS / k > 0 ? ROOM_FLOATS / k : 1, blocks = (rows + most - 1) / most;
         if (j.split.row_blocks < blocks)

@@ -81,49 +81,43 @@ UM_INLINE bool act_is_cheap(enum um_act act)
     return act == UM_ACT_NONE || act == UM_ACT_RELU || act == UM_ACT_CLAMP;
 }
 
-UM_INLINE void finish_full(const struct tile *t, const float *sums, int m, int nv, enum um_act act)
+UM_INLINE void finish_sums(const struct tile *t, const float *sums, int m, int nr, enum um_act act)
 {
     const struct gemm *g = t->g;
-    for (int r = 0; r < m; r++) {
+    bool first = t->left < nr && !g->add_last; /* `add` has not been added */
+    for (int r = 0; r < m; r++, sums += nr) {
         float *c = t->c[r] + t->col;
         const float *add = t->add ? t->add[r] + t->col : NULL;
-        for (int v = 0; v < nv; v++, sums += VL, c += VL) {
-            vf x = um_activate(act, g->limit, vf_load(sums));
+        for (int i = 0; i < nr && i < t->left; i += VL) {
+            int n = t->left - i < VL ? t->left - i : VL;
+            vf x = vf_load(sums + i), plus = vf_zero();
+            if (add)
+                plus = n == VL ? vf_load(add + i) : vf_load_n(add + i, n);
+            if (add && first)
+                x += plus;
+            x = um_activate(act, g->limit, x);
             if (g->lab_scale != 0)
                 x = vf_fma(x, vf_set1(g->lab_scale), vf_set1(g->lab_shift));
             if (add && g->add_last)
-                x += vf_load(add + v * VL);
-            vf_store(c, x);
+                x += plus;
+            if (n == VL)
+                vf_store(c + i, x);
+            else
+                vf_store_n(c + i, x, n);
         }
     }
 }
 
-/* What does not fit in registers, from sums [m][nr] (to which `add` has been added unless it comes
- * last). */
+/* What does not fit in registers, from sums [m][nr]. To those of a whole panel `add` has been
+ * added, unless it comes last. */
 static __attribute__((noinline)) void finish_tile(const struct tile *t, const float *sums, int m,
                                                   int nr)
 {
-    const struct gemm *g = t->g;
-    if (t->left >= nr) {
-        if (g->act == UM_ACT_GELU)
-            finish_full(t, sums, m, nr / VL, UM_ACT_GELU);
-        else if (g->act == UM_ACT_SILU)
-            finish_full(t, sums, m, nr / VL, UM_ACT_SILU);
-        else
-            finish_full(t, sums, m, nr / VL, g->act);
-        return;
-    }
-    for (int r = 0; r < m; r++) {
-        float *c = t->c[r] + t->col;
-        const float *add = t->add ? t->add[r] + t->col : NULL;
-        for (int i = 0; i < t->left; i += VL) {
-            int n = t->left - i < VL ? t->left - i : VL;
-            vf x = vf_load(sums + r * nr + i);
-            if (add && !g->add_last)
-                x += vf_load_n(add + i, n);
-            vf_store_n(c + i, x, n);
-        }
-        um_gemm_finish(g, c, add, t->left);
+    switch (t->g->act) {
+    case UM_ACT_GELU: finish_sums(t, sums, m, nr, UM_ACT_GELU); break;
+    case UM_ACT_SILU: finish_sums(t, sums, m, nr, UM_ACT_SILU); break;
+    case UM_ACT_RELU: finish_sums(t, sums, m, nr, UM_ACT_RELU); break;
+    default: finish_sums(t, sums, m, nr, t->g->act); break;
     }
 }
 
