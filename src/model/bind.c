@@ -15,7 +15,7 @@ static void begin_quant(um_bind *b)
     um_device *dev = um_params_device(b->params);
     const char *text = um_weights_meta(b->file, "int8");
     b->quant = dev->quant;
-    if (!b->quant && dev->int8 && b->status == UM_OK) {
+    if (!b->quant && dev->layers == UM_I8 && b->status == UM_OK) {
         if (text)
             b->status = um_quant_parse(&b->own, text, um_weights_path(b->file));
         else
@@ -27,7 +27,7 @@ static void begin_quant(um_bind *b)
     }
     if (b->quant)
         um_quant_begin(b->quant);
-    um_params_quantise(b->params, b->quant);
+    um_bind_narrow(b, true);
 }
 
 um_bind um_bind_begin(const um_weights *file, um_params *params)
@@ -40,9 +40,10 @@ um_bind um_bind_begin(const um_weights *file, um_params *params)
     return b;
 }
 
-void um_bind_bytes(um_bind *b, bool may)
+void um_bind_narrow(um_bind *b, bool may)
 {
     um_params_quantise(b->params, may ? b->quant : NULL);
+    um_params_round(b->params, may && um_params_device(b->params)->layers == UM_BF16);
 }
 
 um_status um_bind_finish(um_bind *b)
@@ -52,7 +53,7 @@ um_status um_bind_finish(um_bind *b)
         b->status = um_fail(UM_EFORMAT, "%s: metadata int8: layer %s is none of the network's",
                             um_weights_path(b->file), missed);
     um_quant_close(&b->own);
-    um_params_quantise(b->params, NULL);
+    um_bind_narrow(b, false);
     um_free(b->used);
     b->used = NULL;
     return b->status;

@@ -17,8 +17,9 @@ typedef struct um_bind {
 } um_bind;
 
 um_bind um_bind_begin(const um_weights *file, um_params *params);
-/* May what is bound from now on compute on bytes, if the file says so? At first it may. */
-void um_bind_bytes(um_bind *b, bool may);
+/* May what is bound from now on compute on bytes, if the file says so, or in bf16? At first it may.
+ */
+void um_bind_narrow(um_bind *b, bool may);
 um_status um_bind_finish(um_bind *b); /* the first failure */
 /* A tensor of the file that has not been read is a failure, unless it is a counter of training or
  * of a profiler, or `ignorable` knows that upstream itself passes over it. */

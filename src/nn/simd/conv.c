@@ -179,74 +179,75 @@ static void window_item(void *ctx, int item, int worker)
                  split_at(j->panels, j->split.panel_groups, group + 1));
 }
 
-/* ---- on bytes: what a run of output pixels sees is quantised once, as a map with a border of the
- * byte that stands for 0 ---- */
+/* ---- on narrow numbers: what a run of output pixels sees is rounded once, as a map with a border
+ * of what stands for 0 ---- */
 
 /* Columns x0.. and rows y0.. of x, h x w of them. */
-static void quantise_map(uint8_t *to, const struct um_view *x, int y0, int x0, int h, int w,
-                         const struct um_int8_head *q)
+static void round_map(uint8_t *to, const struct um_view *x, int y0, int x0, int h, int w,
+                      const struct gemm *g)
 {
     int c = x->c, from = x0 < 0 ? -x0 : 0, n = x->w - x0 < w ? x->w - x0 : w; /* columns inside */
-    for (int y = y0; y < y0 + h; y++, to += (ptrdiff_t)w * c) {
+    int zero = gemm_zero(g);
+    ptrdiff_t bytes = (ptrdiff_t)c * gemm_size(g);
+    for (int y = y0; y < y0 + h; y++, to += w * bytes) {
         bool inside = y >= 0 && y < x->h;
-        memset(to, q->zero, (size_t)((inside ? from : w) * c));
+        memset(to, zero, (size_t)((inside ? from : w) * bytes));
         if (!inside)
             continue;
         const float *src = pixel(x, (ptrdiff_t)y * x->w + x0 + from);
-        um_gemm8_quantise(to + (ptrdiff_t)from * c, src, x->ld, n - from, c, um_int8_inv(q),
-                          q->zero);
-        memset(to + (ptrdiff_t)n * c, q->zero, (size_t)((w - n) * c));
+        um_gemm_round(g, to + from * bytes, src, x->ld, n - from, c, 0);
+        memset(to + n * bytes, zero, (size_t)((w - n) * bytes));
     }
+    memset(to, 0, GEMM_TILE_ROW); /* the last run is read beyond its end */
 }
 
 /* How many output pixels from pixel r on, at most `most`, have a map that fits: whole rows, or a
- * part of one. */
-static int map_pixels(const struct um_conv_args *a, const struct um_view *x, int out_w, int r,
-                      int most)
+ * part of one. `bytes` of an input pixel. */
+static int map_pixels(const struct um_conv_args *a, int bytes, int out_w, int r, int most)
 {
     enum { ROOM = ROOM_FLOATS * (int)sizeof(float) };
-    int64_t row = ((int64_t)(out_w - 1) * a->stride + a->kw) * x->c;
+    int64_t row = ((int64_t)(out_w - 1) * a->stride + a->kw) * bytes;
     int64_t rows = (ROOM / row - a->kh) / a->stride + 1;
     if (r % out_w == 0 && most >= out_w && ROOM / row >= a->kh)
         return (int)(most / out_w < rows ? most / out_w : rows) * out_w;
-    int64_t columns = (ROOM / ((int64_t)a->kh * x->c) - a->kw) / a->stride + 1;
+    int64_t columns = (ROOM / ((int64_t)a->kh * bytes) - a->kw) / a->stride + 1;
     int n = columns < 1 ? 1 : columns < most ? (int)columns : most;
     return n < out_w - r % out_w ? n : out_w - r % out_w;
 }
 
-static void byte_window_item(void *ctx, int item, int worker)
+static void narrow_window_item(void *ctx, int item, int worker)
 {
     const struct job *j = ctx;
     const struct um_conv_args *a = j->call->args;
     const struct um_view *out = &j->call->t[0], *x = &j->call->t[1], *add = &j->call->t[4];
     int block = item % j->split.row_blocks, group = item / j->split.row_blocks,
-        all = out->h * out->w;
+        all = out->h * out->w, bytes = x->c * gemm_size(&j->g);
     int r = split_at(all, j->split.row_blocks, block),
         end = split_at(all, j->split.row_blocks, block + 1), most = end - r;
     const uint8_t **in = um_pool_scratch(j->call->pool, worker);
     float **to = (float **)(in + (ptrdiff_t)most * a->kh);
     const float **plus = (const float **)(to + most);
     uint8_t *map = (uint8_t *)(plus + most);
-    struct gemm8_rows rows = {in, to, add->data ? plus : NULL, a->kh};
+    struct gemm_narrow_rows rows = {in, to, add->data ? plus : NULL, a->kh};
     for (int n = 0; r < end; r += n) {
-        n = map_pixels(a, x, out->w, r, end - r);
+        n = map_pixels(a, bytes, out->w, r, end - r);
         int y0 = r / out->w, px0 = r % out->w, y1 = (r + n - 1) / out->w,
             across = n < out->w ? n : out->w;
         int w = (across - 1) * a->stride + a->kw;
-        quantise_map(map, x, y0 * a->stride - a->pad_top, px0 * a->stride - a->pad_left,
-                     (y1 - y0) * a->stride + a->kh, w, j->g.b8);
+        round_map(map, x, y0 * a->stride - a->pad_top, px0 * a->stride - a->pad_left,
+                  (y1 - y0) * a->stride + a->kh, w, &j->g);
         for (int i = 0; i < n; i++) {
             int y = (r + i) / out->w, px = (r + i) % out->w;
-            const uint8_t *at = map + ((ptrdiff_t)(y - y0) * w + (px - px0)) * a->stride * x->c;
+            const uint8_t *at = map + ((ptrdiff_t)(y - y0) * w + (px - px0)) * a->stride * bytes;
             for (int ky = 0; ky < a->kh; ky++)
-                in[i * a->kh + ky] = at + (ptrdiff_t)ky * w * x->c;
+                in[i * a->kh + ky] = at + (ptrdiff_t)ky * w * bytes;
             to[i] = out_pixel(out, r + i);
             if (add->data)
                 plus[i] =
                     pixel(add, a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2 : r + i);
         }
-        um_gemm8_rows(&j->g, &rows, n, split_at(j->panels, j->split.panel_groups, group),
-                      split_at(j->panels, j->split.panel_groups, group + 1));
+        um_gemm_narrow(&j->g, &rows, n, split_at(j->panels, j->split.panel_groups, group),
+                       split_at(j->panels, j->split.panel_groups, group + 1));
     }
 }
 
@@ -261,15 +262,15 @@ void UM_NAME(conv2d)(const struct um_call *call)
         .call = call, .g = conv_gemm(call, k, out->c), .panels = um_gemm_panels(out->c)};
     j.split = um_gemm_split(rows, out->c, k, linear ? k : x->c * a->stride * a->stride,
                             um_pool_threads(call->pool));
-    if (!linear && !j.g.b8) {
+    if (!linear && !j.g.narrow) {
         int most = ROOM_FLOATS / k > 0 ? ROOM_FLOATS / k : 1, blocks = (rows + most - 1) / most;
         if (j.split.row_blocks < blocks)
             j.split.row_blocks = blocks;
     }
     um_pool_run(call->pool, j.split.row_blocks * j.split.panel_groups,
-                linear   ? linear_item
-                : j.g.b8 ? byte_window_item
-                         : window_item,
+                linear       ? linear_item
+                : j.g.narrow ? narrow_window_item
+                             : window_item,
                 &j);
 }
 

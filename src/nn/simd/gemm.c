@@ -83,18 +83,12 @@ void UM_NAME(gemm_finish)(const struct gemm *g, float *c, const float *add, int 
 
 UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int NV)
 {
-    const struct gemm *g = t->g;
     const float *b = t->b;
     vf acc[MR_MAX][NV_MAX];
 
     UM_UNROLL
     for (int v = 0; v < NV; v++) {
-        vf start = vf_zero();
-        if (g->bias) {
-            int n = t->left - v * VL;
-            const float *bias = g->bias + t->col + v * VL;
-            start = n >= VL ? vf_load(bias) : n > 0 ? vf_load_n(bias, n) : start;
-        }
+        vf start = tile_bias(t, v);
         UM_UNROLL
         for (int m = 0; m < M; m++)
             acc[m][v] = start;
@@ -131,12 +125,56 @@ UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int N
 
 UM_TILES
 
+void UM_NAME(gemm_narrow)(const struct gemm *g, const struct gemm_narrow_rows *r, int rows,
+                          int panel0, int panel1)
+{
+    if (g->type == UM_I8)
+        um_gemm8_rows(g, r, rows, panel0, panel1);
+    else
+        um_gemm16_rows(g, r, rows, panel0, panel1);
+}
+
+void UM_NAME(gemm_round)(const struct gemm *g, uint8_t *to, const float *x, ptrdiff_t ldx, int rows,
+                         int c, int first)
+{
+    if (g->type == UM_I8)
+        um_gemm8_round(to, x, ldx, rows, c, um_int8_inv(g->narrow) + first, gemm_zero(g));
+    else
+        um_gemm16_round(to, x, ldx, rows, c);
+}
+
+/* Rows of floats, in pieces, as narrow numbers. */
+static void read_rows(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
+                      int panel1)
+{
+    enum { ROWS = 96, ROOM = 64 << 10 };
+    _Alignas(64) uint8_t room[ROOM + 4 * VL];
+    const uint8_t *at[ROWS];
+    int piece = g->k / r->taps, size = gemm_size(g), used = g->k * size, row = gemm_depth(g, g->k);
+    int most = ROOM / row < ROWS ? ROOM / row : ROWS, blocks = (rows + most - 1) / most;
+    struct gemm_narrow_rows narrow = {.a = at, .taps = 1};
+    for (int i = 0; i < blocks; i++) {
+        int r0 = split_at(rows, blocks, i), n = split_at(rows, blocks, i + 1) - r0;
+        for (int j = 0; j < n; j++) {
+            uint8_t *to = room + (ptrdiff_t)j * row;
+            at[j] = to;
+            for (int tap = 0; tap < r->taps; tap++)
+                um_gemm_round(g, to + (ptrdiff_t)tap * piece * size,
+                              r->a[(ptrdiff_t)(r0 + j) * r->taps + tap], 0, 1, piece, tap * piece);
+            memset(to + used, 0, (size_t)(row - used));
+        }
+        narrow.c = r->c + r0;
+        narrow.add = r->add ? r->add + r0 : NULL;
+        um_gemm_narrow(g, &narrow, n, panel0, panel1);
+    }
+}
+
 /* Panels outside, so that one panel stays in the L1 cache while strips of A stream past. */
 void UM_NAME(gemm_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
                         int panel1)
 {
-    if (g->b8) {
-        um_gemm8_read(g, r, rows, panel0, panel1);
+    if (g->narrow) {
+        read_rows(g, r, rows, panel0, panel1);
         return;
     }
     int nv = panel_vectors(g->n), nr = nv * VL;

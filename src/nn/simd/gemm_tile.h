@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the products on floats (gemm.c) and on bytes (gemm8.c) share: the shapes of their tiles, and
- * what happens to finished sums. */
+/* What the products on floats (gemm.c), bytes (gemm8.c) and bf16 (gemm16.c, gemm_amx.c) share: the
+ * shapes of their tiles, and what happens to finished sums. */
 #ifndef UM_NN_SIMD_GEMM_TILE_H
 #define UM_NN_SIMD_GEMM_TILE_H
 
@@ -25,18 +25,28 @@ static const int tile_rows[NV_MAX + 1] = {0, 8, 8, 9, 6, 5};
 /* One tile: `left` columns of the panel are real. */
 struct tile {
     const struct gemm *g;
-    const float *const *a; /* [row*taps + tap] */
-    const uint8_t *const *a8;
+    const float *const *a;    /* [row*taps + tap] */
+    const uint8_t *const *an; /* instead, where `narrow` is */
     float *const *c;
     const float *const *add; /* NULL: none */
     const float *b;
-    const int8_t *b8;
-    const float *scale; /* of the panel's columns, and where their sums start */
+    const void *narrow;
+    const float *scale; /* bytes: of the panel's columns, and where their sums start */
     const int32_t *start;
-    int taps, depth; /* depth numbers per tap */
+    int taps, depth; /* depth floats, or bytes of narrow numbers, per tap */
     int col, left;
 };
 typedef void tile_fn(const struct tile *t);
+
+UM_INLINE struct tile narrow_tile(const struct gemm *g, const struct gemm_narrow_rows *r)
+{
+    return (struct tile){.g = g,
+                         .an = r->a,
+                         .c = r->c,
+                         .add = r->add,
+                         .taps = r->taps,
+                         .depth = gemm_depth(g, g->k / r->taps)};
+}
 
 /* A check of each load would keep the sums out of registers and take twenty times as long: what a
  * tile touches is checked before it runs instead. */
@@ -52,10 +62,10 @@ static void check_tile(const struct tile *t, int rows, int columns)
 {
     enum { F = sizeof(float) };
     ptrdiff_t real = F * (t->left < columns ? t->left : columns), all = F * (ptrdiff_t)columns;
-    ptrdiff_t size = t->b8 ? 1 : F, depth = size * t->depth;
-    check_range(t->b8 ? (const void *)t->b8 : t->b, t->taps * depth * columns);
+    ptrdiff_t size = t->narrow ? 1 : F, depth = size * t->depth;
+    check_range(t->narrow ? t->narrow : t->b, t->taps * depth * columns);
     for (int i = 0; i < rows * t->taps; i++)
-        check_range(t->b8 ? (const void *)t->a8[i] : t->a[i], depth);
+        check_range(t->narrow ? (const void *)t->an[i] : t->a[i], depth);
     for (int m = 0; m < rows; m++) {
         check_range(t->c[m] + t->col, real);
         if (t->add)
@@ -63,7 +73,7 @@ static void check_tile(const struct tile *t, int rows, int columns)
     }
     if (t->g->bias)
         check_range(t->g->bias + t->col, real);
-    if (t->b8) {
+    if (t->scale) {
         check_range(t->scale, all);
         check_range(t->start, all);
     }
@@ -88,7 +98,10 @@ UM_INLINE void finish_full(const struct tile *t, const float *sums, int m, int n
         float *c = t->c[r] + t->col;
         const float *add = t->add ? t->add[r] + t->col : NULL;
         for (int v = 0; v < nv; v++, sums += VL, c += VL) {
-            vf x = um_activate(act, g->limit, vf_load(sums));
+            vf x = vf_load(sums);
+            if (add && !g->add_last)
+                x += vf_load(add + v * VL);
+            x = um_activate(act, g->limit, x);
             if (g->lab_scale != 0)
                 x = vf_fma(x, vf_set1(g->lab_scale), vf_set1(g->lab_shift));
             if (add && g->add_last)
@@ -98,8 +111,7 @@ UM_INLINE void finish_full(const struct tile *t, const float *sums, int m, int n
     }
 }
 
-/* What does not fit in registers, from sums [m][nr] (to which `add` has been added unless it comes
- * last). */
+/* What does not fit in registers, from sums [m][nr]. */
 static __attribute__((noinline)) void finish_tile(const struct tile *t, const float *sums, int m,
                                                   int nr)
 {
@@ -127,6 +139,13 @@ static __attribute__((noinline)) void finish_tile(const struct tile *t, const fl
     }
 }
 
+UNCHECKED UM_INLINE vf tile_bias(const struct tile *t, int v) /* of vector v of the panel */
+{
+    int n = t->left - v * VL;
+    const float *at = t->g->bias + t->col + v * VL;
+    return !t->g->bias || n <= 0 ? vf_zero() : n >= VL ? vf_load(at) : vf_load_n(at, n);
+}
+
 UNCHECKED UM_INLINE void tile_add(const struct tile *t, vf acc[MR_MAX][NV_MAX], const int M,
                                   const int NV)
 {
@@ -146,8 +165,6 @@ UNCHECKED UM_INLINE void tile_store(const struct tile *t, vf acc[MR_MAX][NV_MAX]
     const struct gemm *g = t->g;
     bool full = t->left >= NV * VL;
 
-    if (full && t->add && !g->add_last)
-        tile_add(t, acc, M, NV);
     if (!full || !act_is_cheap(g->act)) {
         float sums[MR_MAX * NV_MAX * VL];
         UM_UNROLL
@@ -158,6 +175,8 @@ UNCHECKED UM_INLINE void tile_store(const struct tile *t, vf acc[MR_MAX][NV_MAX]
         finish_tile(t, sums, M, NV * VL);
         return;
     }
+    if (t->add && !g->add_last)
+        tile_add(t, acc, M, NV);
     if (g->act != UM_ACT_NONE) {
         vf lo = vf_set1(g->act == UM_ACT_RELU ? 0 : -g->limit);
         vf hi = vf_set1(g->act == UM_ACT_RELU ? __builtin_inff() : g->limit);
@@ -209,8 +228,8 @@ UM_INLINE void run_panel(struct tile t, tile_fn *const *tile, int most, int rows
     for (int s = 0; s < strips; s++) {
         int m = height + (s < tall);
         tile[m](&t);
-        if (t.b8)
-            t.a8 += (ptrdiff_t)m * t.taps;
+        if (t.narrow)
+            t.an += (ptrdiff_t)m * t.taps;
         else
             t.a += (ptrdiff_t)m * t.taps;
         t.c += m;
