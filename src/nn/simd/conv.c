@@ -124,7 +124,7 @@ static void window_item(void *ctx, int item, int worker)
 
     /* Scratch: addresses of the block's rows, a run of zeros for rows of padding, what is copied.
      */
-    const float **in = um_pool_scratch(j->call->pool, worker);
+    const void **in = um_pool_scratch(j->call->pool, worker);
     float **to = (float **)(in + (ptrdiff_t)rows * runs);
     const float **plus = (const float **)(to + rows);
     float *zeros = (float *)(plus + rows), *room = zeros + run;
@@ -150,7 +150,7 @@ static void window_item(void *ctx, int item, int worker)
             from[ky] = iy >= 0 && iy < x->h ? pixel(x, (ptrdiff_t)iy * x->w) : NULL;
         }
         for (; px < end; px++, r++, dst += out->ld) {
-            const float **at = in + (ptrdiff_t)r * runs;
+            const void **at = in + (ptrdiff_t)r * runs;
             to[r] = dst;
             if (add->data)
                 plus[r] =
@@ -224,11 +224,11 @@ static void narrow_window_item(void *ctx, int item, int worker)
         all = out->h * out->w, bytes = x->c * gemm_size(&j->g);
     int r = split_at(all, j->split.row_blocks, block),
         end = split_at(all, j->split.row_blocks, block + 1), most = end - r;
-    const uint8_t **in = um_pool_scratch(j->call->pool, worker);
+    const void **in = um_pool_scratch(j->call->pool, worker);
     float **to = (float **)(in + (ptrdiff_t)most * a->kh);
     const float **plus = (const float **)(to + most);
     uint8_t *map = (uint8_t *)(plus + most);
-    struct gemm_narrow_rows rows = {in, to, add->data ? plus : NULL, a->kh};
+    struct gemm_rows rows = {in, to, add->data ? plus : NULL, a->kh};
     for (int n = 0; r < end; r += n) {
         n = map_pixels(a, bytes, out->w, r, end - r);
         int y0 = r / out->w, px0 = r % out->w, y1 = (r + n - 1) / out->w,
@@ -246,8 +246,8 @@ static void narrow_window_item(void *ctx, int item, int worker)
                 plus[i] =
                     pixel(add, a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2 : r + i);
         }
-        um_gemm_narrow(&j->g, &rows, n, split_at(j->panels, j->split.panel_groups, group),
-                       split_at(j->panels, j->split.panel_groups, group + 1));
+        um_gemm_rows(&j->g, &rows, n, split_at(j->panels, j->split.panel_groups, group),
+                     split_at(j->panels, j->split.panel_groups, group + 1));
     }
 }
 
@@ -262,6 +262,7 @@ void UM_NAME(conv2d)(const struct um_call *call)
         .call = call, .g = conv_gemm(call, k, out->c), .panels = um_gemm_panels(out->c)};
     j.split = um_gemm_split(rows, out->c, k, linear ? k : x->c * a->stride * a->stride,
                             um_pool_threads(call->pool));
+    j.g.ready = j.g.narrow && !linear;
     if (!linear && !j.g.narrow) {
         int most = ROOM_FLOATS / k > 0 ? ROOM_FLOATS / k : 1, blocks = (rows + most - 1) / most;
         if (j.split.row_blocks < blocks)

@@ -125,8 +125,8 @@ UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int N
 
 UM_TILES
 
-void UM_NAME(gemm_narrow)(const struct gemm *g, const struct gemm_narrow_rows *r, int rows,
-                          int panel0, int panel1)
+static void ready_rows(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
+                       int panel1)
 {
     if (g->type == UM_I8)
         um_gemm8_rows(g, r, rows, panel0, panel1);
@@ -143,16 +143,29 @@ void UM_NAME(gemm_round)(const struct gemm *g, uint8_t *to, const float *x, ptrd
         um_gemm16_round(to, x, ldx, rows, c);
 }
 
+void UM_NAME(gemm_ready)(const struct gemm *g, uint8_t *to, const float *x, ptrdiff_t ldx, int rows)
+{
+    int used = g->k * gemm_size(g), row = gemm_depth(g, g->k);
+    if (row == used) {
+        um_gemm_round(g, to, x, ldx, rows, g->k, 0);
+        return;
+    }
+    for (int r = 0; r < rows; r++, to += row, x += ldx) {
+        um_gemm_round(g, to, x, 0, 1, g->k, 0);
+        memset(to + used, 0, (size_t)(row - used));
+    }
+}
+
 /* Rows of floats, in pieces, as narrow numbers. */
 static void read_rows(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
                       int panel1)
 {
     enum { ROWS = 96, ROOM = 64 << 10 };
     _Alignas(64) uint8_t room[ROOM + 4 * VL];
-    const uint8_t *at[ROWS];
+    const void *at[ROWS];
     int piece = g->k / r->taps, size = gemm_size(g), used = g->k * size, row = gemm_depth(g, g->k);
     int most = ROOM / row < ROWS ? ROOM / row : ROWS, blocks = (rows + most - 1) / most;
-    struct gemm_narrow_rows narrow = {.a = at, .taps = 1};
+    struct gemm_rows narrow = {.a = at, .taps = 1};
     for (int i = 0; i < blocks; i++) {
         int r0 = split_at(rows, blocks, i), n = split_at(rows, blocks, i + 1) - r0;
         for (int j = 0; j < n; j++) {
@@ -165,7 +178,7 @@ static void read_rows(const struct gemm *g, const struct gemm_rows *r, int rows,
         }
         narrow.c = r->c + r0;
         narrow.add = r->add ? r->add + r0 : NULL;
-        um_gemm_narrow(g, &narrow, n, panel0, panel1);
+        ready_rows(g, &narrow, n, panel0, panel1);
     }
 }
 
@@ -174,7 +187,7 @@ void UM_NAME(gemm_rows)(const struct gemm *g, const struct gemm_rows *r, int row
                         int panel1)
 {
     if (g->narrow) {
-        read_rows(g, r, rows, panel0, panel1);
+        (g->ready ? ready_rows : read_rows)(g, r, rows, panel0, panel1);
         return;
     }
     int nv = panel_vectors(g->n), nr = nv * VL;
@@ -193,7 +206,8 @@ void UM_NAME(gemm_block)(const struct gemm *g, const float *a, ptrdiff_t lda, in
                          ptrdiff_t ldc, const float *add, ptrdiff_t ldadd, int panel0, int panel1)
 {
     enum { ROWS = 96 };
-    const float *ap[ROWS], *addp[ROWS];
+    const void *ap[ROWS];
+    const float *addp[ROWS];
     float *cp[ROWS];
     struct gemm_rows r = {ap, cp, add ? addp : NULL, 1};
     int blocks = (rows + ROWS - 1) / ROWS;

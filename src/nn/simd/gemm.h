@@ -15,20 +15,24 @@
 #include "nn/simd/vec.h"
 
 struct gemm {
-    const float *b;     /* packed */
-    const void *narrow; /* packed by pack_int8 or pack_bf16; instead of b */
-    enum um_dtype type; /* of narrow: UM_I8 or UM_BF16 */
-    const float *bias;  /* [n] or NULL */
+    const float *b;          /* packed */
+    const void *narrow;      /* packed by pack_int8 or pack_bf16; instead of b */
+    enum um_dtype type;      /* of narrow: UM_I8 or UM_BF16 */
+    bool ready;              /* rows of A are such numbers, not floats. Each run is read up to
+                                gemm_depth(): what lies behind it meets zeros, but must be numbers */
+    const float *bias;       /* [n] or NULL */
+    const struct gemm *next; /* rows of C are the narrow numbers that this product reads, instead of
+                                floats; or NULL. Without `add` */
     int k, n;
     enum um_act act; /* then as struct um_conv_opts says */
     float limit, lab_scale, lab_shift;
     bool add_last;
 };
 
-/* Rows by address: row r reads taps*c floats, c at each of a[r*taps + tap]; writes c[r][0..n); add
+/* Rows by address: row r reads taps*c numbers, c at each of a[r*taps + tap]; writes c[r][0..n); add
  * (or NULL) likewise. */
 struct gemm_rows {
-    const float *const *a;
+    const void *const *a;
     float *const *c;
     const float *const *add;
     int taps;
@@ -47,32 +51,28 @@ void UM_NAME(gemm_rows)(const struct gemm *g, const struct gemm_rows *r, int row
                         int panel1);
 
 /* ---- on narrow numbers, bytes (nn/int8.h) or bf16 (nn/bf16.h), of which four or two fill a lane:
- * where a gemm has them, the functions above round rows of A as they read them ---- */
+ * where a gemm has them, the functions above round rows of A as they read them, or find them ready
+ * ---- */
 
 size_t UM_NAME(pack_int8)(void *dst, const struct um_int8_layer *l);
 size_t UM_NAME(pack_bf16)(void *dst, const float *w, int o, int kh, int kw, int i);
 
-/* Rows by address, as struct gemm_rows, of narrow numbers. Each run is read up to gemm_depth():
- * what lies behind it meets zeros, but must be numbers. */
-struct gemm_narrow_rows {
-    const uint8_t *const *a;
-    float *const *c;
-    const float *const *add;
-    int taps;
-};
-void UM_NAME(gemm_narrow)(const struct gemm *g, const struct gemm_narrow_rows *r, int rows,
-                          int panel0, int panel1);
-void UM_NAME(gemm8_rows)(const struct gemm *g, const struct gemm_narrow_rows *r, int rows,
-                         int panel0, int panel1);
-void UM_NAME(gemm16_rows)(const struct gemm *g, const struct gemm_narrow_rows *r, int rows,
-                          int panel0, int panel1);
+/* Make `rows` rows of A, ldx floats apart, ready: gemm_depth(g, g->k) bytes from one to the next.
+ * Whole vectors are stored: up to VL numbers behind the last are lost. */
+void UM_NAME(gemm_ready)(const struct gemm *g, uint8_t *to, const float *x, ptrdiff_t ldx,
+                         int rows);
+/* um_gemm_rows() of a gemm whose rows are ready. */
+void UM_NAME(gemm8_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
+                         int panel1);
+void UM_NAME(gemm16_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
+                          int panel1);
 /* gemm16_rows() on AMX's tiles and, 16 lanes wide, on their twin. */
 size_t UM_NAME(pack_amx)(void *dst, const float *w, int o, int kh, int kw, int i);
 size_t UM_NAME(pack_twin)(void *dst, const float *w, int o, int kh, int kw, int i);
-void UM_NAME(gemm_amx)(const struct gemm *g, const struct gemm_narrow_rows *r, int rows, int panel0,
+void UM_NAME(gemm_amx)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
                        int panel1);
-void UM_NAME(gemm_twin)(const struct gemm *g, const struct gemm_narrow_rows *r, int rows,
-                        int panel0, int panel1);
+void UM_NAME(gemm_twin)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
+                        int panel1);
 /* Round rows of c floats, ldx floats apart, to numbers without gaps; the first is channel `first`
  * of the layer. Whole vectors are stored: up to VL numbers behind them are lost. */
 void UM_NAME(gemm_round)(const struct gemm *g, uint8_t *to, const float *x, ptrdiff_t ldx, int rows,
@@ -127,8 +127,8 @@ struct gemm_split UM_NAME(gemm_split)(int m, int n, int k, int row_floats, int t
 #define um_gemm_rows UM_NAME(gemm_rows)
 #define um_gemm_finish UM_NAME(gemm_finish)
 #define um_gemm_split UM_NAME(gemm_split)
-#define um_gemm_narrow UM_NAME(gemm_narrow)
 #define um_gemm_round UM_NAME(gemm_round)
+#define um_gemm_ready UM_NAME(gemm_ready)
 #define um_gemm8_rows UM_NAME(gemm8_rows)
 #define um_gemm8_round UM_NAME(gemm8_round)
 #define um_gemm16_rows UM_NAME(gemm16_rows)

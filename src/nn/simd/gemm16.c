@@ -59,7 +59,7 @@ UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int N
         const uint8_t *a[MR_MAX];
         UM_UNROLL
         for (int m = 0; m < M; m++)
-            a[m] = t->an[m * taps + tap];
+            a[m] = t->a[m * taps + tap];
         for (ptrdiff_t k = 0; k < depth; k += GEMM_LANE) {
             vi bv[NV_MAX];
             UM_UNROLL
@@ -85,7 +85,7 @@ UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int N
 
 UM_TILES
 
-static void dot_rows(const struct gemm *g, const struct gemm_narrow_rows *r, int rows, int panel0,
+static void dot_rows(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
                      int panel1)
 {
     int nr = um_gemm_nr(g->n);
@@ -99,8 +99,8 @@ static void dot_rows(const struct gemm *g, const struct gemm_narrow_rows *r, int
     }
 }
 
-void UM_NAME(gemm16_rows)(const struct gemm *g, const struct gemm_narrow_rows *r, int rows,
-                          int panel0, int panel1)
+void UM_NAME(gemm16_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
+                          int panel1)
 {
     switch (um_bf16_how(g->narrow)) {
     case UM_BF16_DOT: dot_rows(g, r, rows, panel0, panel1); break;

@@ -46,7 +46,7 @@ UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int N
         const uint8_t *a[MR_MAX];
         UM_UNROLL
         for (int m = 0; m < M; m++)
-            a[m] = t->an[m * taps + tap];
+            a[m] = t->a[m * taps + tap];
         for (ptrdiff_t k = 0; k < depth; k += 4) {
             vi bv[NV_MAX];
             UM_UNROLL
@@ -80,8 +80,8 @@ UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int N
 
 UM_TILES
 
-void UM_NAME(gemm8_rows)(const struct gemm *g, const struct gemm_narrow_rows *r, int rows,
-                         int panel0, int panel1)
+void UM_NAME(gemm8_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
+                         int panel1)
 {
     int nr = um_gemm_nr(g->n);
     struct um_int8_packed q = um_int8_read(g->narrow, columns_of(g->n));

@@ -16,13 +16,12 @@ struct strip {
 };
 enum { IRREGULAR = 0 };
 
-static ptrdiff_t stride_of(const uint8_t *const *a, int taps, int rows)
+static ptrdiff_t stride_of(const void *const *a, int taps, int rows)
 {
-    ptrdiff_t stride = rows > 1 ? a[taps] - a[0] : AMX_BYTES;
-    for (int r = 1; r < rows; r++)
-        for (int tap = 0; tap < taps; tap++)
-            if (a[r * taps + tap] - a[(r - 1) * taps + tap] != stride)
-                return IRREGULAR;
+    ptrdiff_t stride = rows > 1 ? (const uint8_t *)a[taps] - (const uint8_t *)a[0] : AMX_BYTES;
+    for (int i = taps; i < rows * taps; i++)
+        if ((const uint8_t *)a[i] - (const uint8_t *)a[i - taps] != stride)
+            return IRREGULAR;
     return stride;
 }
 
@@ -62,11 +61,12 @@ UNCHECKED UM_INLINE void block_run(struct amx *x, const struct tile *t, const st
         amx_load(x, 3, start + VL, 0);
     for (int tap = 0; tap < t->taps; tap++)
         for (ptrdiff_t k = 0; k < t->depth; k += AMX_BYTES, b += AMX_ROWS * ldb) {
-            const uint8_t *a = t->an[tap] + k;
+            const uint8_t *a = (const uint8_t *)t->a[tap] + k;
             ptrdiff_t lda = s->stride;
             if (lda == IRREGULAR) {
                 for (int r = 0; r < s->rows; r++)
-                    memcpy(copy + r * AMX_BYTES, t->an[r * t->taps + tap] + k, AMX_BYTES);
+                    memcpy(copy + r * AMX_BYTES, (const uint8_t *)t->a[r * t->taps + tap] + k,
+                           AMX_BYTES);
                 a = copy;
                 lda = AMX_BYTES;
             }
@@ -116,7 +116,7 @@ static void block(struct amx *x, const struct tile *t, const struct strip *s, pt
 #endif
 
 /* Panels outside, as elsewhere. */
-void GEMM(const struct gemm *g, const struct gemm_narrow_rows *r, int rows, int panel0, int panel1)
+void GEMM(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0, int panel1)
 {
     int nr = um_gemm_nr(g->n), strips = (rows + ROWS - 1) / ROWS, shaped = 0;
     const unsigned char *b = (const unsigned char *)um_bf16_weights(g->narrow);
@@ -146,7 +146,7 @@ void GEMM(const struct gemm *g, const struct gemm_narrow_rows *r, int rows, int 
                 part.left -= col;
                 block(&x, &part, &strip[i], (ptrdiff_t)nr * GEMM_LANE, nr - col);
             }
-            t.an += (ptrdiff_t)n * t.taps;
+            t.a += (ptrdiff_t)n * t.taps;
             t.c += n;
             t.add = t.add ? t.add + n : NULL;
         }

@@ -25,8 +25,7 @@ static const int tile_rows[NV_MAX + 1] = {0, 8, 8, 9, 6, 5};
 /* One tile: `left` columns of the panel are real. */
 struct tile {
     const struct gemm *g;
-    const float *const *a;    /* [row*taps + tap] */
-    const uint8_t *const *an; /* instead, where `narrow` is */
+    const void *const *a; /* [row*taps + tap]: floats, or narrow numbers where `narrow` is */
     float *const *c;
     const float *const *add; /* NULL: none */
     const float *b;
@@ -38,10 +37,10 @@ struct tile {
 };
 typedef void tile_fn(const struct tile *t);
 
-UM_INLINE struct tile narrow_tile(const struct gemm *g, const struct gemm_narrow_rows *r)
+UM_INLINE struct tile narrow_tile(const struct gemm *g, const struct gemm_rows *r)
 {
     return (struct tile){.g = g,
-                         .an = r->a,
+                         .a = r->a,
                          .c = r->c,
                          .add = r->add,
                          .taps = r->taps,
@@ -61,13 +60,18 @@ __attribute__((noinline)) static void check_range(const void *p, ptrdiff_t bytes
 static void check_tile(const struct tile *t, int rows, int columns)
 {
     enum { F = sizeof(float) };
-    ptrdiff_t real = F * (t->left < columns ? t->left : columns), all = F * (ptrdiff_t)columns;
+    int n = t->left < columns ? t->left : columns;
+    ptrdiff_t real = F * (ptrdiff_t)n, all = F * (ptrdiff_t)columns;
     ptrdiff_t size = t->narrow ? 1 : F, depth = size * t->depth;
     check_range(t->narrow ? t->narrow : t->b, t->taps * depth * columns);
     for (int i = 0; i < rows * t->taps; i++)
-        check_range(t->narrow ? (const void *)t->an[i] : t->a[i], depth);
+        check_range(t->a[i], depth);
     for (int m = 0; m < rows; m++) {
-        check_range(t->c[m] + t->col, real);
+        if (t->g->next)
+            check_range((const uint8_t *)t->c[m] + (ptrdiff_t)t->col * gemm_size(t->g->next),
+                        (ptrdiff_t)n * gemm_size(t->g->next));
+        else
+            check_range(t->c[m] + t->col, real);
         if (t->add)
             check_range(t->add[m] + t->col, real);
     }
@@ -91,13 +95,15 @@ UM_INLINE bool act_is_cheap(enum um_act act)
     return act == UM_ACT_NONE || act == UM_ACT_RELU || act == UM_ACT_CLAMP;
 }
 
-UM_INLINE void finish_full(const struct tile *t, const float *sums, int m, int nv, enum um_act act)
+/* half: as bf16. */
+UM_INLINE void finish_full(const struct tile *t, const float *sums, int m, int nv, enum um_act act,
+                           const bool half)
 {
     const struct gemm *g = t->g;
     for (int r = 0; r < m; r++) {
-        float *c = t->c[r] + t->col;
+        float *c = t->c[r] + (half ? t->col / 2 : t->col);
         const float *add = t->add ? t->add[r] + t->col : NULL;
-        for (int v = 0; v < nv; v++, sums += VL, c += VL) {
+        for (int v = 0; v < nv; v++, sums += VL) {
             vf x = vf_load(sums);
             if (add && !g->add_last)
                 x += vf_load(add + v * VL);
@@ -106,8 +112,27 @@ UM_INLINE void finish_full(const struct tile *t, const float *sums, int m, int n
                 x = vf_fma(x, vf_set1(g->lab_scale), vf_set1(g->lab_shift));
             if (add && g->add_last)
                 x += vf_load(add + v * VL);
-            vf_store(c, x);
+            if (half)
+                vf_store_bf16(c + v * VL / 2, x);
+            else
+                vf_store(c + v * VL, x);
         }
+    }
+}
+
+/* Finished sums as narrow numbers. */
+UM_INLINE void finish_narrow(const struct tile *t, const float *sums, int m, int nr)
+{
+    const struct gemm *g = t->g;
+    int n = t->left < nr ? t->left : nr, size = gemm_size(g->next);
+    float row[NV_MAX * VL];
+    uint8_t narrow[2 * (NV_MAX + 1) * VL];
+    for (int r = 0; r < m; r++, sums += nr) {
+        for (int i = 0; i < n; i += VL)
+            vf_store(row + i, vf_load(sums + i));
+        um_gemm_finish(g, row, NULL, n);
+        um_gemm_round(g->next, narrow, row, 0, 1, n, t->col);
+        memcpy((uint8_t *)t->c[r] + (ptrdiff_t)t->col * size, narrow, (size_t)(n * size));
     }
 }
 
@@ -116,15 +141,19 @@ static __attribute__((noinline)) void finish_tile(const struct tile *t, const fl
                                                   int nr)
 {
     const struct gemm *g = t->g;
-    if (t->left >= nr) {
-        if (g->act == UM_ACT_GELU)
-            finish_full(t, sums, m, nr / VL, UM_ACT_GELU);
-        else if (g->act == UM_ACT_SILU)
-            finish_full(t, sums, m, nr / VL, UM_ACT_SILU);
-        else
-            finish_full(t, sums, m, nr / VL, g->act);
+    bool full = t->left >= nr, half = g->next && g->next->type == UM_BF16;
+    if (full && half && g->act == UM_ACT_GELU)
+        finish_full(t, sums, m, nr / VL, UM_ACT_GELU, true);
+    else if (g->next)
+        finish_narrow(t, sums, m, nr);
+    else if (full && g->act == UM_ACT_GELU)
+        finish_full(t, sums, m, nr / VL, UM_ACT_GELU, false);
+    else if (full && g->act == UM_ACT_SILU)
+        finish_full(t, sums, m, nr / VL, UM_ACT_SILU, false);
+    else if (full)
+        finish_full(t, sums, m, nr / VL, g->act, false);
+    if (full || g->next)
         return;
-    }
     for (int r = 0; r < m; r++) {
         float *c = t->c[r] + t->col;
         const float *add = t->add ? t->add[r] + t->col : NULL;
@@ -165,7 +194,7 @@ UNCHECKED UM_INLINE void tile_store(const struct tile *t, vf acc[MR_MAX][NV_MAX]
     const struct gemm *g = t->g;
     bool full = t->left >= NV * VL;
 
-    if (!full || !act_is_cheap(g->act)) {
+    if (!full || !act_is_cheap(g->act) || g->next) {
         float sums[MR_MAX * NV_MAX * VL];
         UM_UNROLL
         for (int m = 0; m < M; m++)
@@ -228,10 +257,7 @@ UM_INLINE void run_panel(struct tile t, tile_fn *const *tile, int most, int rows
     for (int s = 0; s < strips; s++) {
         int m = height + (s < tall);
         tile[m](&t);
-        if (t.narrow)
-            t.an += (ptrdiff_t)m * t.taps;
-        else
-            t.a += (ptrdiff_t)m * t.taps;
+        t.a += (ptrdiff_t)m * t.taps;
         t.c += m;
         t.add = t.add ? t.add + m : NULL;
     }

@@ -30,7 +30,8 @@ struct room {
 /* What the block needs beside it. */
 struct block_room {
     float *tokens, *qkv; /* LN x, then the heads' results; [n][3c] */
-    const float **in, **add;
+    const void **in;
+    const float **add;
     float **dst;
 };
 
@@ -245,7 +246,7 @@ static size_t block_room_of(struct block_room *b, struct room *r, const struct s
     size_t n = (size_t)s->n, c = (size_t)s->c, at = room_of(r, s, heads, base);
     b->tokens = take(base, &at, n * c);
     b->qkv = take(base, &at, n * 3 * c);
-    b->in = (const float **)(void *)take(base, &at, n * POINTER);
+    b->in = (const void **)(void *)take(base, &at, n * POINTER);
     b->add = (const float **)(void *)take(base, &at, n * POINTER);
     b->dst = (float **)(void *)take(base, &at, n * POINTER);
     return at;
