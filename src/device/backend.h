@@ -187,7 +187,8 @@ struct um_device {
         *quant;           /* what networks opened here are calibrated with (nn/quant.h), or NULL */
     enum um_dtype layers; /* host devices: in what dense layers compute that can: UM_F32, UM_BF16 or
                              UM_I8 (those that a file has ranges for) */
-    bool auto_layers;     /* the level of kernels decides: at first UM_F32 */
+    bool choose;          /* nobody asked for a precision; `layers` is UM_F32 until the level of
+                             kernels is known */
     const char *isa;      /* name of their instruction level; NULL until chosen */
     um_graph *capturing;
     _Atomic(um_status) lost; /* sticky: UM_OK, or why the device is gone */

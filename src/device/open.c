@@ -69,7 +69,7 @@ static um_status open_host(um_device **out, const um_device_settings *s,
         st = open(out, s);
     if (st == UM_OK) {
         (*out)->layers = dtype;
-        (*out)->auto_layers = strcmp(s->precision, "auto") == 0;
+        (*out)->choose = strcmp(s->precision, "auto") == 0;
     }
     return st;
 }
@@ -82,8 +82,10 @@ static um_status open_cuda(um_device **out, const um_device_settings *s, int ord
         st = um_fail(UM_EUNSUPPORTED, "precision int8: device %s has none, want cpu", s->name);
     if (st == UM_OK)
         st = um_cuda_open(out, s, ordinal);
-    if (st == UM_OK)
+    if (st == UM_OK) {
         (*out)->precision = dtype;
+        (*out)->choose = strcmp(s->precision, "auto") == 0;
+    }
     return st;
 }
 

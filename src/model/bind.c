@@ -42,8 +42,15 @@ um_bind um_bind_begin(const um_weights *file, um_params *params)
 
 void um_bind_narrow(um_bind *b, bool may)
 {
+    const um_device *dev = um_params_device(b->params);
     um_params_quantise(b->params, may ? b->quant : NULL);
-    um_params_round(b->params, may && um_params_device(b->params)->layers == UM_BF16);
+    um_params_round(b->params, may && dev->layers == UM_BF16 && !(b->unproven && dev->choose));
+}
+
+void um_bind_unproven(um_bind *b)
+{
+    b->unproven = true;
+    um_bind_narrow(b, true);
 }
 
 um_status um_bind_finish(um_bind *b)

@@ -457,6 +457,8 @@ um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int 
     st = um_params_open(&s->params, dev);
     if (st == UM_OK) {
         um_bind b = um_bind_begin(file, s->params);
+        if (!family->bf16)
+            um_bind_unproven(&b);
         if (family->vit)
             um_vit_bind(&s->vit, &b, s->n);
         else

@@ -41,7 +41,7 @@ static um_status attach_ops(um_device *dev)
         st = dev->caps.launches ? um_ops_choose_gpu(dev, &ops) : um_ops_choose(&ops);
         if (st == UM_OK)
             st = check_precision(dev->layers, ops);
-        if (st == UM_OK && dev->auto_layers && ops->tiles)
+        if (st == UM_OK && dev->choose && ops->tiles)
             dev->layers = UM_BF16;
         dev->isa = st == UM_OK ? ops->name : dev->isa;
         dev->ops = st == UM_OK ? ops : NULL;
@@ -65,6 +65,15 @@ const char *um_device_precision(const um_device *device)
         return um_precision_name(device->precision);
     um_device_isa(device); /* which the choice hangs on */
     return um_precision_name(device->layers);
+}
+
+const char *um_device_precision_reason(const um_device *device)
+{
+    if (!device->choose)
+        return "asked for";
+    if (device->caps.launches)
+        return "tensor cores";
+    return strcmp(um_device_precision(device), "bf16") == 0 ? "AMX" : "no AMX";
 }
 
 /* ---- params ---- */
