@@ -316,43 +316,6 @@ void UM_NAME(upconv2)(const struct um_call *call)
 
 /* ---- a [M,K] . b [N,K]^T: b is packed on the fly, panel by panel ---- */
 
-/* dst [8][ldd] = transpose of 8 rows of 8 floats */
-static void transpose8(float *dst, ptrdiff_t ldd, const float *src, ptrdiff_t lds)
-{
-    __m256 r[8], t[8];
-    for (int i = 0; i < 8; i++)
-        r[i] = _mm256_loadu_ps(src + i * lds);
-    for (int i = 0; i < 4; i++) {
-        t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-        t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-    }
-    for (int i = 0; i < 2; i++) {
-        r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
-        r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
-        r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
-        r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
-    }
-    for (int i = 0; i < 4; i++) {
-        _mm256_storeu_ps(dst + i * ldd, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-        _mm256_storeu_ps(dst + (i + 4) * ldd, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-    }
-}
-
-/* Rows n0.. of b as one panel [k][nr]; rows beyond b are zeros. */
-static void pack_panel(float *dst, const struct um_view *b, int n0, int nr)
-{
-    int k = b->c, n = b->h * b->w - n0 < nr ? b->h * b->w - n0 : nr;
-    for (int j = 0; j < nr; j += 8) {
-        int i = 0;
-        if (j + 8 <= n)
-            for (; i + 8 <= k; i += 8)
-                transpose8(dst + (ptrdiff_t)i * nr + j, nr, pixel(b, n0 + j) + i, b->ld);
-        for (; i < k; i++)
-            for (int l = j; l < j + 8; l++)
-                dst[(ptrdiff_t)i * nr + l] = l < n ? pixel(b, n0 + l)[i] : 0;
-    }
-}
-
 static void nt_item(void *ctx, int item, int worker)
 {
     const struct job *j = ctx;
@@ -361,7 +324,7 @@ static void nt_item(void *ctx, int item, int worker)
     float *panel = um_pool_scratch(j->call->pool, worker);
     for (int p = split_at(j->panels, parts, item); p < split_at(j->panels, parts, item + 1); p++) {
         struct gemm g = {.b = panel, .k = j->g.k, .n = j->g.n - p * nr < nr ? j->g.n - p * nr : nr};
-        pack_panel(panel, b, p * nr, um_gemm_nr(g.n));
+        um_gemm_panel(panel, pixel(b, p * nr), b->ld, b->h * b->w - p * nr, b->c, um_gemm_nr(g.n));
         um_gemm_block(&g, a->data, a->ld, a->h * a->w, (float *)out->data + (ptrdiff_t)p * nr,
                       out->ld, NULL, 0, 0, 1);
     }

@@ -44,6 +44,10 @@ int UM_NAME(gemm_panels)(int n); /* number of panels */
 /* Pack w [n][k] into dst (NULL: only the size). Returns bytes. */
 size_t UM_NAME(gemm_pack)(float *dst, const float *w, int n, int k);
 
+/* n rows of k floats (or anything of their size), ld apart, as one panel nr wide: [k][nr], zeros
+ * behind them. */
+void UM_NAME(gemm_panel)(float *dst, const float *rows, ptrdiff_t ld, int n, int k, int nr);
+
 /* Rows lda, ldc, ldadd floats apart; panels panel0..panel1-1 of g. add NULL: none. c may be add. */
 void UM_NAME(gemm_block)(const struct gemm *g, const float *a, ptrdiff_t lda, int rows, float *c,
                          ptrdiff_t ldc, const float *add, ptrdiff_t ldadd, int panel0, int panel1);
@@ -123,6 +127,7 @@ struct gemm_split UM_NAME(gemm_split)(int m, int n, int k, int row_floats, int t
 #define um_gemm_mr UM_NAME(gemm_mr)
 #define um_gemm_panels UM_NAME(gemm_panels)
 #define um_gemm_pack UM_NAME(gemm_pack)
+#define um_gemm_panel UM_NAME(gemm_panel)
 #define um_gemm_block UM_NAME(gemm_block)
 #define um_gemm_rows UM_NAME(gemm_rows)
 #define um_gemm_finish UM_NAME(gemm_finish)

@@ -436,6 +436,20 @@ UM_INLINE float vf_hmax(vf v)
 }
 #endif
 
+UM_INLINE vi vi_load_u16(const uint16_t *p) /* VL of them */
+{
+#if VL == 8
+    return (vi)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+#elif !UM_VEC_EMULATED
+    return (vi)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+#else
+    vec_pair u;
+    u.k[0] = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    u.k[1] = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p + 1));
+    return u.i;
+#endif
+}
+
 /* sum + a0*b0 + a1*b1 of the two bf16 in each lane, products exact. On 16 lanes this is AVX-512
  * BF16, as vf_store_bf16() is: who calls them has asked for that. */
 UM_INLINE vf vf_dot2(vf sum, vi a, vi b)
@@ -468,6 +482,15 @@ UM_INLINE void vf_store_bf16(void *p, vf v)
     _mm_storeu_si128((__m128i *)p + 1, vec_pack16_(x.k[1]));
 #endif
 #endif
+}
+
+/* The bf16 of `even` in the lower half of each lane, of `odd` in the upper; as vf_store_bf16(). */
+UM_INLINE vi vi_pair_bf16(vf even, vf odd)
+{
+    uint16_t e[VL], o[VL];
+    vf_store_bf16(e, even);
+    vf_store_bf16(o, odd);
+    return vi_load_u16(e) | vi_load_u16(o) << 16;
 }
 
 UM_INLINE vf vf_zero(void)
