@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Networks in bf16: which levels offer it, what is chosen where nobody asks, and that what is found
  * is what is found on floats. */
+#include "model/bind.h"
+
 #include "narrow.h"
 
 /* Of those that do not take minutes. */
@@ -53,9 +55,37 @@ TEST(tiles_choose_it)
             setenv("ULTRAMOTION_CPU", (*all)->name, 1);
             CHECK_OK(um_device_open(&dev, &s));
             CHECK_STR(um_device_precision(dev), (*all)->tiles && !asked ? "bf16" : "fp32");
+            CHECK_STR(um_device_precision_reason(dev), asked           ? "asked for"
+                                                       : (*all)->tiles ? "AMX"
+                                                                       : "no AMX");
             um_device_close(&dev);
         }
     unsetenv("ULTRAMOTION_CPU");
+}
+
+/* What is chosen is for networks that it was shown to serve; what is asked for is for all. */
+TEST(an_unproven_network_stays_floats)
+{
+    um_weights *file = NULL;
+    CHECK_OK(um_weights_open(&file, DETECTOR_FILE));
+    for (int asked = 0; asked < 2; asked++) {
+        um_params *p = NULL;
+        um_device *dev = narrow_open("cpu", 1, asked ? "bf16" : "auto", um_ops_host()[0]);
+        dev->layers = UM_BF16;
+        CHECK_OK(um_params_open(&p, dev));
+        um_bind b = um_bind_begin(file, p);
+        CHECK(um_params_bf16(p));
+        um_bind_unproven(&b);
+        CHECK_EQ(um_params_bf16(p), asked);
+        um_bind_narrow(&b, UM_NARROW_BF16);
+        CHECK_EQ(um_params_bf16(p), asked);
+        um_bind_narrow(&b, UM_NARROW_NOT);
+        CHECK(!um_params_bf16(p));
+        CHECK_OK(um_bind_finish(&b));
+        um_params_close(&p);
+        um_device_close(&dev);
+    }
+    um_weights_close(&file);
 }
 
 TEST(boxes_are_those_of_floats)

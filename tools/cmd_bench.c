@@ -505,7 +505,7 @@ int command_doctor(const struct options *o)
         printf("kernels    level %s on %s (%s)\n", um_device_isa(dev), um_device_name(dev),
                strncmp(um_device_name(dev), "cuda", 4) == 0
                    ? "ULTRAMOTION_CUDA=plain takes the plain twins"
-                   : "ULTRAMOTION_CPU=c|avx2|avx512 forces a lower one");
+                   : "ULTRAMOTION_CPU=c|avx2|avx512|amx forces one");
         printf("memory     %.1f MB planned on %s in %s for 422x558 gray frames: weights, arenas, "
                "blocks\n",
                (double)um_pipeline_device_bytes(pipeline) / 1048576, um_device_name(dev),

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The matrix product in bf16 on AMX's tiles, or (gemm_twin.c) on their twin. Two by two tiles of
  * sums stay while A and B stream past, so that a product needs one load. */
-#include "nn/simd/gemm_tile.h"
+#include "nn/simd/gemm.h"
 
 #if VL == 16
 
 #include "nn/simd/amx.h"
+#include "nn/simd/gemm_tile.h"
 
 enum { COLUMNS = 2 * AMX_ROWS, ROWS = 2 * AMX_ROWS };
 
