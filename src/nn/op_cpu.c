@@ -66,7 +66,8 @@ static void find_levels(void)
         avx512.int8 = __builtin_cpu_supports("avx512vnni");
         avx512.pack_int8 = avx512.int8 ? avx512.pack_int8 : NULL;
         avx512.pack_bf16 = bf16 ? avx512.pack_bf16 : NULL;
-        /* AMD does two products in the time of one FMA; Intel's take four times as long. */
+        /* It does twice the products of an FMA in the same time on AMD's, and none more on Intel's.
+         */
         avx512.bf16 = bf16 && __builtin_cpu_is("amd");
         amx = twin = avx512;
         amx.name = "amx";
