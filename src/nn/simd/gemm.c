@@ -209,7 +209,8 @@ static void read_rows(const struct gemm *g, const struct gemm_rows *r, int rows,
             for (int tap = 0; tap < r->taps; tap++)
                 um_gemm_round(g, to + (ptrdiff_t)tap * piece * size,
                               r->a[(ptrdiff_t)(r0 + j) * r->taps + tap], 0, 1, piece, tap * piece);
-            memset(to + used, 0, (size_t)(row - used));
+            if (row > used)
+                memset(to + used, 0, (size_t)(row - used));
         }
         narrow.c = r->c + r0;
         narrow.add = r->add ? r->add + r0 : NULL;

@@ -15,14 +15,13 @@
 #include "nn/simd/vec.h"
 
 struct gemm {
-    const float *b;          /* packed */
-    const void *narrow;      /* packed by pack_int8 or pack_bf16; instead of b */
-    enum um_dtype type;      /* of narrow: UM_I8 or UM_BF16 */
-    bool ready;              /* rows of A are such numbers, not floats. Each run is read up to
-                                gemm_depth(): what lies behind it meets zeros, but must be numbers */
-    const float *bias;       /* [n] or NULL */
-    const struct gemm *next; /* rows of C are the narrow numbers that this product reads, instead of
-                                floats; or NULL. Without `add` */
+    const float *b;     /* packed */
+    const void *narrow; /* packed by pack_int8 or pack_bf16; instead of b */
+    enum um_dtype type; /* of narrow: UM_I8 or UM_BF16 */
+    bool ready;         /* rows of A are such numbers, not floats. Each run is read up to
+                           gemm_depth(): what lies behind it meets zeros, but must be numbers */
+    const float *bias;  /* [n] or NULL */
+    bool half;          /* rows of C are bf16, which the next product reads. Without `add` */
     int k, n;
     enum um_act act; /* then as struct um_conv_opts says */
     float limit, lab_scale, lab_shift;

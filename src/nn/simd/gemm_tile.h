@@ -67,9 +67,9 @@ static void check_tile(const struct tile *t, int rows, int columns)
     for (int i = 0; i < rows * t->taps; i++)
         check_range(t->a[i], depth);
     for (int m = 0; m < rows; m++) {
-        if (t->g->next)
-            check_range((const uint8_t *)t->c[m] + (ptrdiff_t)t->col * gemm_size(t->g->next),
-                        (ptrdiff_t)n * gemm_size(t->g->next));
+        if (t->g->half)
+            check_range((const uint16_t *)(void *)t->c[m] + t->col,
+                        (ptrdiff_t)n * (ptrdiff_t)sizeof(uint16_t));
         else
             check_range(t->c[m] + t->col, real);
         if (t->add)
@@ -120,19 +120,19 @@ UM_INLINE void finish_full(const struct tile *t, const float *sums, int m, int n
     }
 }
 
-/* Finished sums as narrow numbers. */
-UM_INLINE void finish_narrow(const struct tile *t, const float *sums, int m, int nr)
+/* Finished sums as bf16, of any activation and width. */
+static __attribute__((noinline)) void finish_half(const struct tile *t, const float *sums, int m,
+                                                  int nr)
 {
-    const struct gemm *g = t->g;
-    int n = t->left < nr ? t->left : nr, size = gemm_size(g->next);
+    int n = t->left < nr ? t->left : nr;
     float row[NV_MAX * VL];
-    uint8_t narrow[2 * (NV_MAX + 1) * VL];
+    uint8_t half[2 * NV_MAX * VL];
     for (int r = 0; r < m; r++, sums += nr) {
         for (int i = 0; i < n; i += VL)
             vf_store(row + i, vf_load(sums + i));
-        um_gemm_finish(g, row, NULL, n);
-        um_gemm_round(g->next, narrow, row, 0, 1, n, t->col);
-        memcpy((uint8_t *)t->c[r] + (ptrdiff_t)t->col * size, narrow, (size_t)(n * size));
+        um_gemm_finish(t->g, row, NULL, n);
+        um_gemm16_round(half, row, 0, 1, n);
+        memcpy((uint16_t *)(void *)t->c[r] + t->col, half, (size_t)n * sizeof(uint16_t));
     }
 }
 
@@ -141,18 +141,18 @@ static __attribute__((noinline)) void finish_tile(const struct tile *t, const fl
                                                   int nr)
 {
     const struct gemm *g = t->g;
-    bool full = t->left >= nr, half = g->next && g->next->type == UM_BF16;
-    if (full && half && g->act == UM_ACT_GELU)
+    bool full = t->left >= nr;
+    if (full && g->half && g->act == UM_ACT_GELU)
         finish_full(t, sums, m, nr / VL, UM_ACT_GELU, true);
-    else if (g->next)
-        finish_narrow(t, sums, m, nr);
+    else if (g->half)
+        finish_half(t, sums, m, nr);
     else if (full && g->act == UM_ACT_GELU)
         finish_full(t, sums, m, nr / VL, UM_ACT_GELU, false);
     else if (full && g->act == UM_ACT_SILU)
         finish_full(t, sums, m, nr / VL, UM_ACT_SILU, false);
     else if (full)
         finish_full(t, sums, m, nr / VL, g->act, false);
-    if (full || g->next)
+    if (full || g->half)
         return;
     for (int r = 0; r < m; r++) {
         float *c = t->c[r] + t->col;
@@ -194,7 +194,7 @@ UNCHECKED UM_INLINE void tile_store(const struct tile *t, vf acc[MR_MAX][NV_MAX]
     const struct gemm *g = t->g;
     bool full = t->left >= NV * VL;
 
-    if (!full || !act_is_cheap(g->act) || g->next) {
+    if (!full || !act_is_cheap(g->act) || g->half) {
         float sums[MR_MAX * NV_MAX * VL];
         UM_UNROLL
         for (int m = 0; m < M; m++)

@@ -98,10 +98,7 @@ void UM_NAME(mlp)(const struct um_call *call)
         um_pool_run(call->pool, j.blocks, fc2_item, &j);
         return;
     }
-    if (j.fc2.narrow) { /* hidden rows are never floats */
-        j.fc1.next = &j.fc2;
-        j.fc2.ready = true;
-    }
+    j.fc1.half = j.fc2.ready = j.fc2.type == UM_BF16; /* hidden rows are never floats */
     int mr = um_gemm_mr(out->c), rows = BLOCK_FLOATS / (c + a->hidden) / mr * mr;
     int most = UM_POOL_SCRATCH / (int)sizeof(float) / (c + a->hidden);
     if (rows < 2 * mr)
