@@ -77,9 +77,9 @@ TEST(an_unproven_network_stays_floats)
         CHECK(um_params_bf16(p));
         um_bind_unproven(&b);
         CHECK_EQ(um_params_bf16(p), asked);
-        um_bind_narrow(&b, UM_NARROW_BF16);
+        um_bind_narrow(&b, true);
         CHECK_EQ(um_params_bf16(p), asked);
-        um_bind_narrow(&b, UM_NARROW_NOT);
+        um_bind_narrow(&b, false);
         CHECK(!um_params_bf16(p));
         CHECK_OK(um_bind_finish(&b));
         um_params_close(&p);

@@ -27,7 +27,7 @@ static void begin_quant(um_bind *b)
     }
     if (b->quant)
         um_quant_begin(b->quant);
-    um_bind_narrow(b, UM_NARROW_BYTES);
+    um_bind_narrow(b, true);
 }
 
 um_bind um_bind_begin(const um_weights *file, um_params *params)
@@ -40,18 +40,17 @@ um_bind um_bind_begin(const um_weights *file, um_params *params)
     return b;
 }
 
-void um_bind_narrow(um_bind *b, enum um_narrow may)
+void um_bind_narrow(um_bind *b, bool may)
 {
     const um_device *dev = um_params_device(b->params);
-    um_params_quantise(b->params, may == UM_NARROW_BYTES ? b->quant : NULL);
-    um_params_round(b->params, may != UM_NARROW_NOT && dev->layers == UM_BF16 &&
-                                   !(b->unproven && dev->choose));
+    um_params_quantise(b->params, may ? b->quant : NULL);
+    um_params_round(b->params, may && dev->layers == UM_BF16 && !(b->unproven && dev->choose));
 }
 
 void um_bind_unproven(um_bind *b)
 {
     b->unproven = true;
-    um_bind_narrow(b, UM_NARROW_BYTES);
+    um_bind_narrow(b, true);
 }
 
 um_status um_bind_finish(um_bind *b)
@@ -61,7 +60,7 @@ um_status um_bind_finish(um_bind *b)
         b->status = um_fail(UM_EFORMAT, "%s: metadata int8: layer %s is none of the network's",
                             um_weights_path(b->file), missed);
     um_quant_close(&b->own);
-    um_bind_narrow(b, UM_NARROW_NOT);
+    um_bind_narrow(b, false);
     um_free(b->used);
     b->used = NULL;
     return b->status;

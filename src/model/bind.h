@@ -18,10 +18,9 @@ typedef struct um_bind {
 } um_bind;
 
 um_bind um_bind_begin(const um_weights *file, um_params *params);
-/* What may be bound from now on compute on, if the device does and for bytes the file says so? At
- * first on bytes. */
-enum um_narrow { UM_NARROW_NOT, UM_NARROW_BF16, UM_NARROW_BYTES };
-void um_bind_narrow(um_bind *b, enum um_narrow may);
+/* May what is bound from now on compute on bytes, if the file says so, or in bf16? At first it may.
+ */
+void um_bind_narrow(um_bind *b, bool may);
 /* Nobody has shown that bf16 serves this network as floats do: it stays floats on a device that may
  * choose. */
 void um_bind_unproven(um_bind *b);

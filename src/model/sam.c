@@ -464,7 +464,7 @@ um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int 
         else
             um_tinyvit_bind(&s->image, &b, family->patch);
         bind_neck(s, &b, family->vit ? s->vit.width : UM_TINYVIT_OUT);
-        um_bind_narrow(&b, UM_NARROW_NOT); /* quick as it is, and every bit of it is in the mask */
+        um_bind_narrow(&b, false); /* quick as it is, and every bit of it is in the mask */
         bind_prompt_encoder(s, &b);
         bind_decoder(s, &b);
         um_bind_all_used(&b, ignorable);
