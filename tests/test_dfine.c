@@ -30,6 +30,7 @@ static um_status device_open(um_device **dev)
     struct um_device_settings s;
     um_device_settings_default(&s);
     s.name = device_name;
+    s.precision = "fp32"; /* what the numbers of the tests are made of */
     return um_device_open(dev, &s);
 }
 

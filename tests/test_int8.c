@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Networks on bytes: how a plan is found, written, read and obeyed, and that what is found on bytes
  * is what is found on floats. */
-#include "base/mem.h"
 #include "nn/op_level.h"
 #include "nn/quant.h"
 
 #include "dfine_weights.h"
-#include "fixture.h"
+#include "narrow.h"
 #include "scratch.h"
-
-#include <math.h>
 
 /* ---- plans ---- */
 
@@ -84,7 +81,7 @@ static void run_layer(um_quant *q, enum um_quant_use use, const float *x, float 
     um_params_quantise(p, q);
     um_quant_name(q, "the.layer.weight");
     um_conv conv = um_linear_pack(p, w, NULL, C, C);
-    CHECK(conv.bytes);
+    CHECK_EQ(conv.type, UM_I8);
     CHECK(um_quant_missed(q) == NULL);
     CHECK_OK(um_params_upload(p));
     CHECK_OK(um_buf_open(&in, dev, N * C * sizeof *x, "x"));
@@ -143,23 +140,16 @@ TEST(a_range_has_the_least_error)
 
 /* ---- files ---- */
 
-/* A device on bytes. Where the machine offers none, with the kernels that exist for tests. */
-static um_device *open_int8(const char *name, int threads)
+/* The level chosen, or where that has no kernels for bytes the best one that has: some exist for
+ * tests. */
+static const struct um_ops *level_of_bytes(void)
 {
-    um_device_settings s;
-    um_device *dev = NULL;
     const struct um_ops *ops = NULL;
-    um_device_settings_default(&s);
-    s.name = name;
-    s.threads = threads;
-    s.precision = "int8";
-    if (um_device_open(&dev, &s) != UM_OK || um_ops_choose(&ops) != UM_OK)
-        fixture_die("device");
+    if (um_ops_choose(&ops) != UM_OK)
+        fixture_die("level");
     for (const struct um_ops *const *all = um_ops_host(); !ops->pack_int8; all++)
         ops = *all;
-    dev->ops = ops;
-    dev->isa = ops->name;
-    return dev;
+    return ops;
 }
 
 TEST(a_level_without_it_says_so)
@@ -190,7 +180,7 @@ TEST(a_level_without_it_says_so)
 TEST(a_plan_of_another_network_is_refused)
 {
     static const char *const plan[] = {"int8", "0 1 30 no.such.layer 0\n", NULL};
-    um_device *dev = open_int8("cpu", 1);
+    um_device *dev = narrow_open("cpu", 1, "int8", level_of_bytes());
     um_detector *d = NULL;
     const char *file = in_scratch("other.safetensors");
     CHECK_OK(um_model_convert(DETECTOR_FILE, file, "fp32", 0, plan));
@@ -201,41 +191,10 @@ TEST(a_plan_of_another_network_is_refused)
 
 /* ---- whole networks ---- */
 
-enum { MOST = 5 };
-
-struct frames {
-    um_frame *frame[MOST];
-    float box[MOST][4];
-    int n;
-};
-
 static int few(void) /* where kernels are slow */
 {
     const struct um_ops *ops = NULL;
     return SANITIZED || um_ops_choose(&ops) != UM_OK || strcmp(ops->name, "c") == 0 ? 2 : MOST;
-}
-
-static void read_frames(struct frames *f, int seed, int n)
-{
-    char spec[64];
-    *f = (struct frames){.n = n};
-    um_source *source = NULL;
-    snprintf(spec, sizeof spec, "phantom:seed=%d,frames=%d,empty=0", seed, n);
-    CHECK_OK(um_source_open(&source, spec, NULL));
-    for (int i = 0; i < n; i++) {
-        um_truth truth;
-        um_truth_default(&truth);
-        CHECK_OK(um_source_read(source, &f->frame[i]));
-        CHECK_OK(um_source_truth(source, &truth));
-        memcpy(f->box[i], truth.box, sizeof truth.box);
-    }
-    um_source_close(&source);
-}
-
-static void frames_close(struct frames *f)
-{
-    for (int i = 0; i < f->n; i++)
-        um_frame_unref(&f->frame[i]);
 }
 
 /* A model with its plan, found on some frames, as a file. */
@@ -253,48 +212,11 @@ static void calibrate(const char *model, const char *file)
     frames_close(&f);
 }
 
-static void detect_all(um_device *dev, const char *file, const struct frames *f, um_box *best)
-{
-    um_detector *d = NULL;
-    CHECK_OK(um_detector_open(&d, dev, file, 0));
-    for (int i = 0; i < f->n; i++) {
-        int n = 0;
-        CHECK_OK(um_detector_run(d, f->frame[i], 0, &best[i], 1, &n));
-        CHECK_EQ(n, 1);
-    }
-    um_detector_close(&d);
-}
-
 TEST(boxes_are_those_of_floats)
 {
     const char *file = in_scratch("detector.safetensors");
-    struct frames f;
     calibrate(DETECTOR_FILE, file);
-    read_frames(&f, 815, few());
-    um_box floats[MOST], bytes[MOST], again[MOST];
-    int sure = 0;
-    detect_all(fixture("cpu")->dev, DETECTOR_FILE, &f, floats);
-    for (int turn = 0; turn < 4; turn++) {
-        static const int threads[] = {1, 2, 5, 2};
-        um_device *dev = open_int8(turn == 3 ? "guard" : "cpu", threads[turn]);
-        memset(again, 0, sizeof again);
-        detect_all(dev, file, &f, turn ? again : bytes);
-        CHECK_MSG(!turn || memcmp(again, bytes, (size_t)f.n * sizeof *bytes) == 0,
-                  "run %d differs from the first", turn);
-        um_device_close(&dev);
-    }
-    for (int i = 0; i < f.n; i++) {
-        const um_box *a = &floats[i], *b = &bytes[i];
-        if (a->score < 0.5f)
-            continue;
-        sure++;
-        CHECK(fabsf(a->x0 - b->x0) <= 2 && fabsf(a->y0 - b->y0) <= 2);
-        CHECK(fabsf(a->x1 - b->x1) <= 2 && fabsf(a->y1 - b->y1) <= 2);
-        CHECK(fabsf(a->score - b->score) < 0.05f);
-        CHECK_MSG(memcmp(a, b, sizeof *a) != 0, "these are floats");
-    }
-    CHECK(2 * sure >= f.n);
-    frames_close(&f);
+    narrow_boxes(level_of_bytes(), "int8", file, 2, few());
 }
 
 struct told {
@@ -343,55 +265,11 @@ TEST(the_worst_layers_stay_floats)
     frames_close(&f);
 }
 
-static void outline(um_device *dev, const char *file, const struct frames *f, uint8_t *all)
-{
-    um_segmenter *s = NULL;
-    size_t pixels = (size_t)f->frame[0]->width * (size_t)f->frame[0]->height;
-    CHECK_OK(um_segmenter_open(&s, dev, file, 0));
-    for (int i = 0; i < f->n; i++) {
-        um_image image = {.struct_size = sizeof image,
-                          .data = f->frame[i]->pixels,
-                          .height = f->frame[i]->height,
-                          .width = f->frame[i]->width,
-                          .channels = 1,
-                          .row_bytes = f->frame[i]->stride};
-        um_mask *mask = NULL;
-        CHECK_OK(um_run_segmentation(s, &image, f->box[i], UM_MASK_HOST, &mask));
-        CHECK_OK(um_mask_read(mask, all + pixels * (size_t)i));
-        um_mask_close(&mask);
-    }
-    um_segmenter_close(&s);
-}
-
 TEST(masks_are_those_of_floats)
 {
     const char *file = in_scratch("segmenter.safetensors");
-    struct frames f;
     calibrate(SEGMENTER_FILE, file);
-    read_frames(&f, 815, few());
-    size_t pixels = (size_t)f.frame[0]->width * (size_t)f.frame[0]->height,
-           all = pixels * (size_t)f.n;
-    uint8_t *floats = um_zalloc(3 * all), *bytes = floats + all, *again = bytes + all;
-    CHECK(floats);
-    outline(fixture("cpu")->dev, SEGMENTER_FILE, &f, floats);
-    for (int turn = 0; turn < 4; turn++) {
-        static const int threads[] = {1, 2, 5, 2};
-        um_device *dev = open_int8(turn == 3 ? "guard" : "cpu", threads[turn]);
-        outline(dev, file, &f, turn ? again : bytes);
-        CHECK_MSG(!turn || memcmp(again, bytes, all) == 0, "run %d differs from the first", turn);
-        um_device_close(&dev);
-    }
-    size_t both = 0, sum = 0;
-    for (size_t i = 0; i < all; i++) {
-        both += floats[i] & bytes[i];
-        sum += (size_t)floats[i] + bytes[i];
-    }
-    CHECK(sum > 1000);
-    double dice = 2 * (double)both / (double)sum;
-    CHECK_MSG(dice >= 0.99, "Dice %g", dice);
-    CHECK_MSG(memcmp(floats, bytes, all) != 0, "these are floats");
-    um_free(floats);
-    frames_close(&f);
+    narrow_masks(level_of_bytes(), "int8", file, 0.99, few());
     scratch_close();
 }
 

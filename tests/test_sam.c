@@ -109,6 +109,7 @@ static um_status run_open(struct run *r, struct net *net, const char *family, co
     fill(mask, "mask", low * low, 8);
     um_device_settings_default(&settings);
     settings.name = device;
+    settings.precision = "fp32"; /* what the numbers of the tests are made of */
     um_status st = um_device_open(&r->dev, &settings);
     if (st == UM_OK && level) {
         r->dev->ops = level;

@@ -46,8 +46,8 @@ static const struct row table[] = {
      "where to compute; auto = first GPU that works, else cpu"},
     {"precision", 0, TEXT, AT(precision), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT,
      "auto|fp32|bf16|fp16|int8",
-     "of activations; auto = fp16 on a GPU, else fp32; convert: of storage, fp32, fp16 or bf16, or "
-     "int8 with --calibrate"},
+     "to compute in; auto = fp16 on a GPU, bf16 on a processor with AMX, else fp32; convert: of "
+     "storage, fp32, fp16 or bf16, or int8 with --calibrate"},
     {"threads", 0, INTEGER, AT(threads), 0, 0, 1, 1024, MODELS | KEPT, "N",
      "threads to compute with; default: all this process may use"},
     {"weight-cache", 0, TEXT, AT(weight_cache), 0, 0, 0, 0, MODELS | ON_REPLAY, "auto|off|DIR",

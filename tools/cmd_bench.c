@@ -395,7 +395,8 @@ static void report_device(const struct options *o, const char *name)
     if (st == UM_OK)
         st = um_device_open(&dev, &s);
     if (st == UM_OK) {
-        printf("device     %s: works, %s", name, um_device_precision(dev));
+        printf("device     %s: works, %s (%s)", name, um_device_precision(dev),
+               um_device_precision_reason(dev));
         if (strncmp(name, "cuda", 4) != 0)
             printf(", %d thread%s", um_device_threads(dev), um_device_threads(dev) == 1 ? "" : "s");
         printf(" (%s)\n", about);
@@ -410,18 +411,18 @@ static void report_device(const struct options *o, const char *name)
     um_device_close(&dev);
 }
 
-/* Whether the processor's kernels for bytes are worth having. */
-static void report_int8(void)
+/* Whether the processor's kernels for a precision are worth having. */
+static void report_precision(const char *name, const char *with)
 {
     um_device *dev = NULL;
     um_device_settings s;
     um_device_settings_default(&s);
     s.name = "cpu";
-    s.precision = "int8";
+    s.precision = name;
     if (um_device_open(&dev, &s) == UM_OK && strcmp(um_device_isa(dev), "none") != 0)
-        printf("int8       cpu: works, with models that convert --precision int8 made\n");
+        printf("%-10s cpu: works%s\n", name, with);
     else
-        printf("int8       cpu: MISSING: %s\n", um_last_error());
+        printf("%-10s cpu: MISSING: %s\n", name, um_last_error());
     um_device_close(&dev);
 }
 
@@ -465,7 +466,8 @@ int command_doctor(const struct options *o)
         snprintf(name, sizeof name, "cuda:%d", i);
         report_device(o, name);
     }
-    report_int8();
+    report_precision("bf16", "");
+    report_precision("int8", ", with models that convert --precision int8 made");
     report_pictures();
     bool have = report_model("detector", detector_path);
     have = report_model("segmenter", segmenter_path) && have;
@@ -509,7 +511,7 @@ int command_doctor(const struct options *o)
         printf("kernels    level %s on %s (%s)\n", um_device_isa(dev), um_device_name(dev),
                strncmp(um_device_name(dev), "cuda", 4) == 0
                    ? "ULTRAMOTION_CUDA=plain takes the plain twins"
-                   : "ULTRAMOTION_CPU=c|avx2|avx512 forces a lower one");
+                   : "ULTRAMOTION_CPU=c|avx2|avx512|amx forces one");
         int inflight = um_pipeline_inflight(pipeline);
         printf("memory     %.1f MB planned on %s in %s for 422x558 gray frames, %d in flight: "
                "weights, arenas, blocks\n",

@@ -312,8 +312,8 @@ static void announce(const struct options *o, const um_device *dev, const um_det
 {
     if (o->quiet)
         return;
-    fprintf(stderr, "device %s (%s, %s, %d thread%s)", um_device_name(dev), um_device_isa(dev),
-            um_device_precision(dev), um_device_threads(dev),
+    fprintf(stderr, "device %s (%s, %s: %s, %d thread%s)", um_device_name(dev), um_device_isa(dev),
+            um_device_precision(dev), um_device_precision_reason(dev), um_device_threads(dev),
             um_device_threads(dev) == 1 ? "" : "s");
     int w = 0, h = 0;
     if (detector) {

@@ -23,9 +23,11 @@ typedef struct um_device_settings {
     int threads;      /**< worker threads including the caller; 0 = as many as this process may use.
                          On `cpu` a frame that comes while another has them takes its caller's alone */
     uint64_t guard_seed;   /**< order in which `guard` runs what may run in any order */
-    const char *precision; /**< of activations: "auto", "fp32", "fp16", "bf16" or "int8"; auto =
-                              fp16 on a GPU, else fp32. A processor has fp32 and, with AVX-512 VNNI
-                              and a file of um_model_calibrate(), int8 */
+    const char *precision; /**< "auto", "fp32", "fp16", "bf16" or "int8": on a GPU of activations,
+                              on a processor of what dense layers multiply. auto = fp16 on a GPU,
+                              bf16 on a processor with AMX (networks that it was shown to serve),
+                              else fp32. A processor has fp32; with AMX, or AVX-512 BF16 by AMD,
+                              bf16; with AVX-512 VNNI and a file of um_model_calibrate() int8 */
     void (*log)(void *ctx, const char *text); /**< told, while opening, why "auto" passes a GPU
                                                  over; or NULL */
     void *log_ctx;
@@ -75,8 +77,11 @@ UM_API void um_device_close(um_device **device);
 /** Name of the device that runs, e.g. "cpu", "guard". Valid until close. */
 UM_API const char *um_device_name(const um_device *device);
 
-/** Precision of activations: "fp32", "fp16" or "bf16". A static string. */
+/** The precision: "fp32", "fp16", "bf16" or "int8". A static string. */
 UM_API const char *um_device_precision(const um_device *device);
+
+/** Why it is that: "asked for", or what "auto" found, e.g. "no AMX". A static string. */
+UM_API const char *um_device_precision_reason(const um_device *device);
 
 /** Worker threads the device computes with. */
 UM_API int um_device_threads(const um_device *device);

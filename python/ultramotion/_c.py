@@ -594,6 +594,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_device_name": (S, [P]),
     "um_device_precision": (S, [P]),
     "um_device_threads": (c_int, [P]),
+    "um_device_precision_reason": (S, [P]),
     "um_device_isa": (S, [P]),
     "um_device_weight_cache": (None, [P, c_char_p, c_size_t]),
     "um_device_stream": (P, [P]),

@@ -70,6 +70,7 @@ class Device:
     name = _c.Answer("um_device_name", _c.text)
     precision = _c.Answer("um_device_precision", _c.text)
     threads = _c.Answer("um_device_threads", int)
+    precision_reason = _c.Answer("um_device_precision_reason", _c.text)
     isa = _c.Answer("um_device_isa", _c.text)
     """Which kernels it computes with, e.g. `"avx512"`, `"sm_90"`."""
 

@@ -29,7 +29,7 @@
 #include <stdint.h>
 
 size_t um_dtype_size(enum um_dtype dtype);
-const char *um_precision_name(enum um_dtype dtype); /* "fp32", "fp16", "bf16" */
+const char *um_precision_name(enum um_dtype dtype); /* "fp32", "fp16", "bf16", "int8" */
 
 /* Two queues for compute (detector, segmenter) and one for copies. */
 enum um_queue { UM_QUEUE_MAIN, UM_QUEUE_SIDE, UM_QUEUE_COPY, UM_QUEUES };
@@ -186,10 +186,13 @@ struct um_device {
     const void *ops; /* const struct um_ops *: the kernels, chosen by the nn layer at the first
                         params or tape */
     struct um_quant
-        *quant;         /* what networks opened here are calibrated with (nn/quant.h), or NULL */
-    char *weight_cache; /* folder of packed weights (weights/packed.h), or NULL */
-    bool int8;          /* layers that a file has ranges for compute on bytes */
-    const char *isa;    /* name of their instruction level; NULL until chosen */
+        *quant;           /* what networks opened here are calibrated with (nn/quant.h), or NULL */
+    enum um_dtype layers; /* host devices: in what dense layers compute that can: UM_F32, UM_BF16 or
+                             UM_I8 (those that a file has ranges for) */
+    bool choose;          /* nobody asked for a precision; `layers` is UM_F32 until the level of
+                             kernels is known */
+    const char *isa;      /* name of their instruction level; NULL until chosen */
+    char *weight_cache;   /* folder of packed weights (weights/packed.h), or NULL */
     um_device_watch_fn *watch;
     void *watch_ctx;
     um_graph *capturing;

@@ -25,7 +25,7 @@ size_t um_dtype_size(enum um_dtype dtype)
 
 const char *um_precision_name(enum um_dtype dtype)
 {
-    return dtype == UM_F16 ? "fp16" : dtype == UM_BF16 ? "bf16" : "fp32";
+    return dtype == UM_F16 ? "fp16" : dtype == UM_BF16 ? "bf16" : dtype == UM_I8 ? "int8" : "fp32";
 }
 
 void um_device_settings_init(um_device_settings *s, size_t struct_size)
@@ -45,8 +45,8 @@ static bool is_cuda(const char *name)
 
 static um_status find_precision(const char *name, enum um_dtype *dtype)
 {
-    static const enum um_dtype all[] = {UM_F32, UM_F16, UM_BF16};
-    for (int i = 0; i < 3; i++)
+    static const enum um_dtype all[] = {UM_F32, UM_F16, UM_BF16, UM_I8};
+    for (int i = 0; i < 4; i++)
         if (strcmp(name, um_precision_name(all[i])) == 0) {
             *dtype = all[i];
             return UM_OK;
@@ -61,28 +61,32 @@ static um_status open_host(um_device **out, const um_device_settings *s,
                            um_status (*open)(um_device **, const um_device_settings *))
 {
     enum um_dtype dtype = UM_F32;
-    bool int8 = strcmp(s->precision, "int8") == 0;
-    um_status st = int8 ? UM_OK : find_precision(s->precision, &dtype);
-    if (st == UM_OK && dtype != UM_F32)
-        st = um_fail(UM_EUNSUPPORTED, "precision %s: not in this build on device %s, only fp32",
-                     s->precision, strcmp(s->name, "auto") == 0 ? "cpu (no GPU works)" : s->name);
+    um_status st = find_precision(s->precision, &dtype);
+    if (st == UM_OK && dtype == UM_F16)
+        st = um_fail(UM_EUNSUPPORTED,
+                     "precision fp16: not in this build on device %s, only fp32, bf16 and int8",
+                     strcmp(s->name, "auto") == 0 ? "cpu (no GPU works)" : s->name);
     if (st == UM_OK)
         st = open(out, s);
-    if (st == UM_OK)
-        (*out)->int8 = int8;
+    if (st == UM_OK) {
+        (*out)->layers = dtype;
+        (*out)->choose = strcmp(s->precision, "auto") == 0;
+    }
     return st;
 }
 
 static um_status open_cuda(um_device **out, const um_device_settings *s, int ordinal)
 {
     enum um_dtype dtype = UM_F16;
-    if (strcmp(s->precision, "int8") == 0)
-        return um_fail(UM_EUNSUPPORTED, "precision int8: device %s has none, want cpu", s->name);
     um_status st = find_precision(s->precision, &dtype);
+    if (st == UM_OK && dtype == UM_I8)
+        st = um_fail(UM_EUNSUPPORTED, "precision int8: device %s has none, want cpu", s->name);
     if (st == UM_OK)
         st = um_cuda_open(out, s, ordinal);
-    if (st == UM_OK)
+    if (st == UM_OK) {
         (*out)->precision = dtype;
+        (*out)->choose = strcmp(s->precision, "auto") == 0;
+    }
     return st;
 }
 
@@ -215,11 +219,6 @@ void um_device_close(um_device **device)
 const char *um_device_name(const um_device *device)
 {
     return device->name;
-}
-
-const char *um_device_precision(const um_device *device)
-{
-    return device->int8 ? "int8" : um_precision_name(device->precision);
 }
 
 void um_device_weight_cache(const um_device *device, char *text, size_t size)

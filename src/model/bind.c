@@ -18,7 +18,7 @@ static void begin_quant(um_bind *b)
     um_device *dev = um_params_device(b->params);
     const char *text = um_weights_meta(b->file, "int8");
     b->quant = dev->quant;
-    if (!b->quant && dev->int8 && b->status == UM_OK) {
+    if (!b->quant && dev->layers == UM_I8 && b->status == UM_OK) {
         if (text)
             b->status = um_quant_parse(&b->own, text, um_weights_path(b->file));
         else
@@ -30,7 +30,7 @@ static void begin_quant(um_bind *b)
     }
     if (b->quant)
         um_quant_begin(b->quant);
-    um_params_quantise(b->params, b->quant);
+    um_bind_narrow(b, true);
 }
 
 um_bind um_bind_begin(const um_weights *file, um_params *params)
@@ -43,9 +43,17 @@ um_bind um_bind_begin(const um_weights *file, um_params *params)
     return b;
 }
 
-void um_bind_bytes(um_bind *b, bool may)
+void um_bind_narrow(um_bind *b, bool may)
 {
+    const um_device *dev = um_params_device(b->params);
     um_params_quantise(b->params, may ? b->quant : NULL);
+    um_params_round(b->params, may && dev->layers == UM_BF16 && !(b->unproven && dev->choose));
+}
+
+void um_bind_unproven(um_bind *b)
+{
+    b->unproven = true;
+    um_bind_narrow(b, true);
 }
 
 um_status um_bind_finish(um_bind *b)
@@ -55,7 +63,7 @@ um_status um_bind_finish(um_bind *b)
         b->status = um_fail(UM_EFORMAT, "%s: metadata int8: layer %s is none of the network's",
                             um_weights_path(b->file), missed);
     um_quant_close(&b->own);
-    um_params_quantise(b->params, NULL);
+    um_bind_narrow(b, false);
     um_free(b->used);
     b->used = NULL;
     return b->status;
@@ -383,8 +391,8 @@ um_status um_bind_network(void *network, const struct um_bind_network *how, cons
     char what[256];
     struct um_packed_key key = {.sha256 = um_weights_sha256(file), .what = what};
     um_packed *packed = NULL;
-    snprintf(what, sizeof what, "%s %s %s %s %s", um_build_id(), how->geometry, level->name,
-             um_device_precision(dev), dev->name);
+    snprintf(what, sizeof what, "%s %s %s %s%s %s", um_build_id(), how->geometry, level->name,
+             um_device_precision(dev), dev->choose ? " by choice" : "", dev->name);
     if (is_cached(dev, SIZE_MAX))
         um_packed_open(&packed, dev->weight_cache, &key);
     um_status st = UM_OK;

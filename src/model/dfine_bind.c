@@ -128,7 +128,7 @@ static void bind_backbone(struct um_dfine *d, um_bind *b)
 {
     const struct um_hgnet *s = &d->size.backbone;
     int m = s->stem_mid;
-    um_bind_bytes(b, false); /* all that follows sees what it loses, and it is narrow */
+    um_bind_narrow(b, false); /* all that follows sees what it loses, and it has few channels */
     d->stem1_rgb = bind_cba(b, s->lab, "backbone.stem.stem1", m, d->info.channels, 3, 2, true);
     d->stem1_gray = d->stem1_rgb;
     if (d->info.channels == 3) { /* three equal channels equal one with the summed weights */
@@ -153,7 +153,7 @@ static void bind_backbone(struct um_dfine *d, um_bind *b)
                                2, false);
         else
             w->down = bind_cba(b, s->lab, "backbone.stem.stem4", s->stem_out, m, 1, 1, true);
-        um_bind_bytes(b, true);
+        um_bind_narrow(b, true);
         for (int j = 0; j < c->blocks; j++) {
             struct name block = namef("backbone.stages.%d.blocks.%d", i, j);
             struct hg_block *hg = &w->block[j];
@@ -538,7 +538,7 @@ static void bind_all(void *network, um_bind *b)
     um_dfine *d = network;
     bind_backbone(d, b);
     bind_encoder(d, b);
-    um_bind_bytes(b, false); /* its boxes are distributions over bins, which bytes blur */
+    um_bind_narrow(b, false); /* its boxes are distributions over bins, which such numbers blur */
     bind_decoder(d, b);
 }
 

@@ -464,12 +464,14 @@ static bool ignorable(const char *name)
 static void bind_all(void *network, um_bind *b)
 {
     um_sam *s = network;
+    if (!s->family->bf16)
+        um_bind_unproven(b);
     if (s->family->vit)
         um_vit_bind(&s->vit, b, s->n);
     else
         um_tinyvit_bind(&s->image, b, s->family->patch);
     bind_neck(s, b, s->family->vit ? s->vit.width : UM_TINYVIT_OUT);
-    um_bind_bytes(b, false); /* quick as it is, and every bit of it is in the mask */
+    um_bind_narrow(b, false); /* quick as it is, and every bit of it is in the mask */
     bind_prompt_encoder(s, b);
     bind_decoder(s, b);
 }

@@ -12,12 +12,13 @@ static const char TABLE[] = "image_encoder.pos_embed";                 /* ViT: [
 
 /* Of families with equal tensors the first is meant unless something says otherwise. */
 static const struct um_sam_family FAMILIES[] = {
-    {.name = "mobile-sam", .kind = UM_MODEL_MOBILE_SAM, .patch = 16, .canvas = 1024},
+    {.name = "mobile-sam", .kind = UM_MODEL_MOBILE_SAM, .patch = 16, .canvas = 1024, .bf16 = true},
     {.name = "tiny-sam",
      .kind = UM_MODEL_MOBILE_SAM,
      .patch = 16,
      .canvas = 1024,
-     .best_of_three = true},
+     .best_of_three = true,
+     .bf16 = true},
     {.name = "lite-medsam",
      .kind = UM_MODEL_LITE_MEDSAM,
      .patch = 4,

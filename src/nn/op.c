@@ -158,9 +158,13 @@ um_conv um_conv_pack(um_params *p, const float *w, const float *b, int o, int i,
     if (depthwise)
         conv.w = um_params_add(p, plain, (size_t)o * (size_t)(kh * kw) * sizeof *plain);
     else if (!um_params_quant(p) || !um_quant_pack(um_params_quant(p), &conv, plain)) {
-        void *dst = um_params_reserve(p, ops->pack_conv(NULL, plain, o, kh, kw, i), &conv.w);
+        bool bf16 = um_params_bf16(p) && um_may_be_narrow(&conv);
+        size_t (*pack)(void *, const float *, int, int, int, int) =
+            bf16 ? ops->pack_bf16 : ops->pack_conv;
+        void *dst = um_params_reserve(p, pack(NULL, plain, o, kh, kw, i), &conv.w);
+        conv.type = bf16 ? UM_BF16 : UM_U8;
         if (dst)
-            ops->pack_conv(dst, plain, o, kh, kw, i);
+            pack(dst, plain, o, kh, kw, i);
     }
     um_free(plain);
     if (b)
@@ -214,8 +218,8 @@ um_tensor um_conv_weights(um_tape *t, const um_conv *conv)
 {
     if (conv->depthwise)
         return um_tape_const(t, conv->params, conv->w, UM_F32, 1, conv->kh * conv->kw, conv->o);
-    return um_tape_const(t, conv->params, conv->w, conv->bytes ? UM_I8 : UM_U8, 1, 1,
-                         (int)conv->w.size);
+    return um_tape_const(t, conv->params, conv->w, conv->type, 1, 1,
+                         (int)(conv->w.size / um_dtype_size(conv->type)));
 }
 
 /* ---- primitives ---- */

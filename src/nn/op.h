@@ -25,7 +25,8 @@ typedef struct um_conv {
     int o, i, kh, kw, stride, pad_top,
         pad_left; /* the output size is given by conv2d: ceil-free, see um_conv2d */
     bool depthwise;
-    bool bytes; /* w was packed as bytes (nn/int8.h) */
+    enum um_dtype
+        type; /* of w, if packed: UM_U8 (floats), UM_I8 (nn/int8.h) or UM_BF16 (nn/bf16.h) */
 } um_conv;
 
 typedef struct um_norm { /* gamma, beta [c] */

@@ -1,24 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _DEFAULT_SOURCE /* syscall() */
+
 #include "nn/op_level.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 static const struct um_ops plain = {
     .name = "c",
     .kernel = {UM_OPERATORS(UM_LEVEL_C_, c)},
     .pack_conv = um_ref_pack_conv,
     .pack_int8 = um_ref_pack_int8,
+    .pack_bf16 = um_ref_pack_bf16,
 };
 
 #if defined(__x86_64__)
-UM_LEVEL(avx2, "avx2", false)
-UM_LEVEL(avx512, "avx512", true)
-static const struct um_ops avx512_without_vnni = {
-    .name = "avx512",
-    .kernel = {UM_OPERATORS(UM_LEVEL_OWN_, avx512)},
-    .pack_conv = um_pack_conv_avx512,
-};
+UM_LEVEL(avx2, "avx2")
+UM_LEVEL(avx512, "avx512")
+size_t um_pack_amx_avx512(void *dst, const float *w, int o, int kh, int kw, int i);
+size_t um_pack_twin_avx512(void *dst, const float *w, int o, int kh, int kw, int i);
 
 /* The compiler's CPU model reads CPUID and, through XGETBV, whether the system saves the wide
  * registers. */
@@ -32,17 +38,61 @@ static bool has_avx512(void)
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+
+/* Tiles with products of bf16, and the system lets this process use them. */
+static bool has_amx(void)
+{
+    enum { TILE = 1 << 24, BF16 = 1 << 22, OSXSAVE = 1 << 27, STATE = 3 << 17 };
+    enum { REQUEST = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM */
+    unsigned a, b, c, d, saved;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & OSXSAVE))
+        return false;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (TILE | BF16)) != (TILE | BF16))
+        return false;
+    __asm__("xgetbv" : "=a"(saved), "=d"(d) : "c"(0));
+    return (saved & STATE) == STATE && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
+
+static struct um_ops avx512, amx, twin;
+static const struct um_ops *levels[6]; /* with NULL at the end */
+
+static void find_levels(void)
+{
+    int n = 0;
+    __builtin_cpu_init();
+    if (has_avx512()) {
+        bool bf16 = __builtin_cpu_supports("avx512bf16");
+        avx512 = um_ops_avx512;
+        avx512.int8 = __builtin_cpu_supports("avx512vnni");
+        avx512.pack_int8 = avx512.int8 ? avx512.pack_int8 : NULL;
+        avx512.pack_bf16 = bf16 ? avx512.pack_bf16 : NULL;
+        /* It does twice the products of an FMA in the same time on AMD's, and none more on Intel's.
+         */
+        avx512.bf16 = bf16 && __builtin_cpu_is("amd");
+        amx = twin = avx512;
+        amx.name = "amx";
+        amx.pack_bf16 = um_pack_amx_avx512;
+        twin.name = "amx-twin";
+        twin.pack_bf16 = um_pack_twin_avx512;
+        amx.bf16 = amx.tiles = twin.bf16 = true;
+        if (bf16 && has_amx())
+            levels[n++] = &amx;
+        levels[n++] = &avx512;
+        if (bf16) /* rounds by AVX-512 */
+            levels[n++] = &twin;
+    }
+    if (has_avx2())
+        levels[n++] = &um_ops_avx2;
+    levels[n] = &plain;
+}
 #endif
 
 const struct um_ops *const *um_ops_host(void)
 {
 #if defined(__x86_64__)
-    static const struct um_ops *const all[] = {&um_ops_avx512, &um_ops_avx2, &plain, NULL};
-    static const struct um_ops *const old[] = {&avx512_without_vnni, &um_ops_avx2, &plain, NULL};
-    __builtin_cpu_init();
-    if (has_avx512())
-        return __builtin_cpu_supports("avx512vnni") ? all : old;
-    return has_avx2() ? all + 1 : all + 2;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, find_levels);
+    return levels;
 #else
     static const struct um_ops *const all[] = {&plain, NULL};
     return all;
@@ -62,8 +112,9 @@ um_status um_ops_choose(const struct um_ops **out)
             return UM_OK;
         }
     *out = NULL;
-    return um_fail(UM_EINVAL,
-                   "ULTRAMOTION_CPU is \"%s\", want \"c\", \"avx2\" or \"avx512\", and a machine "
-                   "that has it (best here: %s)",
-                   want, all[0]->name);
+    return um_fail(
+        UM_EINVAL,
+        "ULTRAMOTION_CPU is \"%s\", want \"c\", \"avx2\", \"avx512\" or \"amx\" "
+        "(\"amx-twin\": in plain C, for tests), and a machine that has it (best here: %s)",
+        want, all[0]->name);
 }

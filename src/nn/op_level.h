@@ -24,18 +24,19 @@
 #define UM_DECLARE_NONE_(level, name)
 #define UM_LEVEL_DECLARE_(level, entry, name, host, ...) UM_DECLARE_##host##_(level, name)
 
-/* const struct um_ops um_ops_<level> with the given title; `bytes`: is int8 offered? */
-#define UM_LEVEL(level, title, bytes)                                                     \
+/* const struct um_ops um_ops_<level> with the given title, which offers fp32 only. */
+#define UM_LEVEL(level, title)                                                            \
     UM_OPERATORS(UM_LEVEL_DECLARE_, level)                                                \
     size_t um_pack_conv_##level(void *dst, const float *w, int o, int kh, int kw, int i); \
     size_t um_pack_int8_##level(void *dst, const struct um_int8_layer *l);                \
+    size_t um_pack_bf16_##level(void *dst, const float *w, int o, int kh, int kw, int i); \
     extern const struct um_ops um_ops_##level;                                            \
     const struct um_ops um_ops_##level = {                                                \
         .name = title,                                                                    \
         .kernel = {UM_OPERATORS(UM_LEVEL_OWN_, level)},                                   \
         .pack_conv = um_pack_conv_##level,                                                \
         .pack_int8 = um_pack_int8_##level,                                                \
-        .int8 = bytes,                                                                    \
+        .pack_bf16 = um_pack_bf16_##level,                                                \
     };
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "nn/op_ref.h"
 
+#include "nn/bf16.h"
 #include "nn/gain.h"
 #include "nn/record.h"
 
@@ -45,6 +46,15 @@ size_t um_ref_pack_int8(void *dst, const struct um_int8_layer *l)
     if (dst)
         memcpy(um_int8_write(dst, l, (size_t)l->o), l->w, n);
     return um_int8_places(l->i, (size_t)l->o).w + n;
+}
+
+size_t um_ref_pack_bf16(void *dst, const float *w, int o, int kh, int kw, int i)
+{
+    size_t n = (size_t)o * (size_t)kh * (size_t)kw * (size_t)i;
+    uint16_t *to = dst ? um_bf16_write(dst, UM_BF16_DOT) : NULL;
+    for (size_t k = 0; to && k < n; k++)
+        to[k] = um_bf16_of(w[k]);
+    return UM_BF16_ALIGN + n * sizeof *to;
 }
 
 static float finish(const struct um_conv_args *a, const struct um_view *add, int y, int x, int w,
@@ -97,6 +107,34 @@ static void conv_row(void *ctx, int y, int worker)
     }
 }
 
+static void bf16_conv_row(void *ctx, int y, int worker)
+{
+    const struct conv_job *job = ctx;
+    const struct um_conv_args *a = job->call->args;
+    const struct um_view *t = job->call->t, *out = &t[0], *in = &t[1];
+    const uint16_t *w = um_bf16_weights(t[2].data);
+    const float *b = t[3].data;
+    int k = a->kh * a->kw * in->c;
+    float *window = um_pool_scratch(job->call->pool, worker);
+    for (int x = 0; x < out->w; x++) {
+        float *to = window;
+        for (int ky = 0; ky < a->kh; ky++)
+            for (int kx = 0; kx < a->kw; kx++) {
+                int iy = y * a->stride - a->pad_top + ky, ix = x * a->stride - a->pad_left + kx;
+                bool inside = iy >= 0 && iy < in->h && ix >= 0 && ix < in->w;
+                const float *src = inside ? row_of(in, (ptrdiff_t)iy * in->w + ix) : NULL;
+                for (int i = 0; i < in->c; i++)
+                    *to++ = src ? um_bf16_float(um_bf16_of(src[i])) : 0;
+            }
+        for (int o = 0; o < out->c; o++) {
+            float acc = b ? b[o] : 0;
+            for (int i = 0; i < k; i++)
+                acc += window[i] * um_bf16_float(w[(ptrdiff_t)o * k + i]);
+            out_row(out, (ptrdiff_t)y * out->w + x)[o] = finish(a, &t[4], y, x, out->w, o, acc);
+        }
+    }
+}
+
 static void byte_conv_row(void *ctx, int y, int worker)
 {
     const struct conv_job *job = ctx;
@@ -129,7 +167,11 @@ static void byte_conv_row(void *ctx, int y, int worker)
 void um_ref_conv2d(const struct um_call *call)
 {
     struct conv_job job = {call, false};
-    um_pool_run(call->pool, call->t[0].h, call->t[2].dtype == UM_I8 ? byte_conv_row : conv_row,
+    enum um_dtype type = call->t[2].dtype;
+    um_pool_run(call->pool, call->t[0].h,
+                type == UM_I8     ? byte_conv_row
+                : type == UM_BF16 ? bf16_conv_row
+                                  : conv_row,
                 &job);
 }
 

@@ -14,5 +14,6 @@ UM_OPERATORS(UM_REF_, ) /* op_ref.c, op_ref_dfine.c, op_ref_sam.c, op_ref_track.
 
 size_t um_ref_pack_conv(void *dst, const float *w, int o, int kh, int kw, int i);
 size_t um_ref_pack_int8(void *dst, const struct um_int8_layer *l);
+size_t um_ref_pack_bf16(void *dst, const float *w, int o, int kh, int kw, int i);
 
 #endif

@@ -131,7 +131,10 @@ struct um_ops {
     size_t (*pack_conv)(void *dst, const float *w, int o, int kh, int kw, int i);
     /* The same for bytes (nn/int8.h): operands of type UM_I8. NULL: no kernel here takes them. */
     size_t (*pack_int8)(void *dst, const struct um_int8_layer *l);
-    bool int8; /* they are so much quicker that the precision is offered */
+    /* The same for bf16 (nn/bf16.h), of w as above: operands of type UM_BF16. */
+    size_t (*pack_bf16)(void *dst, const float *w, int o, int kh, int kw, int i);
+    bool int8, bf16; /* they are so much quicker that the precision is offered */
+    bool tiles;      /* bf16 is what is chosen where nobody asks for a precision */
 };
 /* Every level this machine can run, best first, NULL-terminated; the last is "c" (op_ref only). */
 const struct um_ops *const *um_ops_host(void);

@@ -9,7 +9,7 @@
 
 /* BINS on each side of 0, so many that a clipped range is found to 1 % where outliers are a hundred
  * times it; whatever a layer's input has, LEAST is small. */
-enum { BINS = 8192, LAYERS = 4096, DEEPEST = 16384, SHALLOWEST = 8, SHIFTS = 7 };
+enum { BINS = 8192, LAYERS = 4096, SHIFTS = 7 };
 static const float LEAST = 0x1p-20f, FARTHEST = 0x1p60f;
 
 struct layer {
@@ -276,8 +276,7 @@ struct head {
 bool um_quant_pack(um_quant *q, um_conv *c, const float *w)
 {
     const struct um_ops *ops = um_params_device(c->params)->ops;
-    int64_t k = (int64_t)c->kh * c->kw * c->i;
-    if (c->i < SHALLOWEST || k > DEEPEST) /* a picture's channels: little to gain, much to lose */
+    if (!um_may_be_narrow(c))
         return false;
     struct layer *l = next_layer(q);
     if (!l)
@@ -296,7 +295,7 @@ bool um_quant_pack(um_quant *q, um_conv *c, const float *w)
             c->params, um_quant_bytes(ops, NULL, c, w, l->pub.range, l->pub.shift), &c->w);
         if (dst && !um_quant_bytes(ops, dst, c, w, l->pub.range, l->pub.shift))
             um_params_fail(c->params, um_fail(UM_ENOMEM, "%s: weights as bytes", l->pub.name));
-        c->bytes = true;
+        c->type = UM_I8;
         return true;
     }
     size_t floats = um_int8_round(q->level->pack_conv(NULL, w, c->o, c->kh, c->kw, c->i));
@@ -311,7 +310,7 @@ bool um_quant_pack(um_quant *q, um_conv *c, const float *w)
             !um_quant_bytes(q->level, dst + head.bytes_at, c, w, l->pub.range, l->pub.shift))
             um_params_fail(c->params, um_fail(UM_ENOMEM, "%s: weights as bytes", l->pub.name));
     }
-    c->bytes = true;
+    c->type = UM_I8;
     return true;
 }
 

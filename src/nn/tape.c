@@ -16,6 +16,22 @@ static size_t round_up(size_t n)
     return (n + ALIGN - 1) / ALIGN * ALIGN;
 }
 
+static um_status check_precision(enum um_dtype layers, const struct um_ops *ops)
+{
+    if (layers == UM_I8 && !ops->int8)
+        return um_fail(UM_EUNSUPPORTED,
+                       "precision int8: level %s of this processor has none (AVX-512 VNNI has), "
+                       "want fp32",
+                       ops->name);
+    if (layers == UM_BF16 && !ops->bf16)
+        return um_fail(
+            UM_EUNSUPPORTED,
+            "precision bf16: on level %s of this processor it is no quicker (with AMX it "
+            "is, and with AMD's AVX-512 BF16), want fp32%s",
+            ops->name, ops->int8 ? " or int8" : "");
+    return UM_OK;
+}
+
 /* The kernels of a device are chosen when the first params or tape is opened on it. */
 static um_status attach_ops(um_device *dev)
 {
@@ -24,11 +40,10 @@ static um_status attach_ops(um_device *dev)
     um_device_lock(dev);
     if (!dev->ops) { /* written once: whoever has a tape reads it without the lock */
         st = dev->caps.launches ? um_ops_choose_gpu(dev, &ops) : um_ops_choose(&ops);
-        if (st == UM_OK && dev->int8 && !ops->int8)
-            st = um_fail(UM_EUNSUPPORTED,
-                         "precision int8: level %s of this processor has none (AVX-512 VNNI has), "
-                         "want fp32",
-                         ops->name);
+        if (st == UM_OK)
+            st = check_precision(dev->layers, ops);
+        if (st == UM_OK && dev->choose && ops->tiles)
+            dev->layers = UM_BF16;
         dev->isa = st == UM_OK ? ops->name : dev->isa;
         dev->ops = st == UM_OK ? ops : NULL;
     }
@@ -43,6 +58,23 @@ const char *um_device_isa(const um_device *device)
     const char *isa = dev->isa || attach_ops(dev) == UM_OK ? dev->isa : "none";
     um_device_unlock(dev);
     return isa;
+}
+
+const char *um_device_precision(const um_device *device)
+{
+    if (device->caps.launches)
+        return um_precision_name(device->precision);
+    um_device_isa(device); /* which the choice hangs on */
+    return um_precision_name(device->layers);
+}
+
+const char *um_device_precision_reason(const um_device *device)
+{
+    if (!device->choose)
+        return "asked for";
+    if (device->caps.launches)
+        return "tensor cores";
+    return strcmp(um_device_precision(device), "bf16") == 0 ? "AMX" : "no AMX";
 }
 
 /* ---- params ---- */
@@ -81,6 +113,7 @@ struct um_params {
     char place[PLACE]; /* of the next one */
     bool place_taken;  /* it was of the last one */
     struct um_quant *quant;
+    bool bf16;
     um_status status;
 };
 
@@ -351,6 +384,16 @@ void um_params_quantise(um_params *p, struct um_quant *q)
 struct um_quant *um_params_quant(const um_params *p)
 {
     return p->quant;
+}
+
+void um_params_round(um_params *p, bool bf16)
+{
+    p->bf16 = bf16;
+}
+
+bool um_params_bf16(const um_params *p)
+{
+    return p->bf16;
 }
 
 um_device *um_params_device(const um_params *p)

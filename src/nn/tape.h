@@ -55,6 +55,9 @@ size_t um_params_bytes(const um_params *p);
 /* Dense weights that are packed from now on are q's to pack (nn/quant.h); NULL: as floats. */
 void um_params_quantise(um_params *p, struct um_quant *q);
 struct um_quant *um_params_quant(const um_params *p);
+/* Dense weights that are packed from now on are bf16 (nn/bf16.h), unless q has them. */
+void um_params_round(um_params *p, bool bf16);
+bool um_params_bf16(const um_params *p);
 um_device *um_params_device(const um_params *p);
 void um_params_fail(um_params *p, um_status st); /* make the status sticky */
 /* A step lies in the network where its weights do (um_step.place). What is added next is made of

@@ -2,9 +2,12 @@
 /* Blocks: their reference is the default body, composed of reference kernels. */
 #include "checkop.h"
 
+#include "nn/bf16.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void mlp_reference(const struct job *job, um_pool *pool, struct um_view *t)
 {
@@ -115,6 +118,18 @@ static void bench_mbconv(struct job *job, const struct bench *b)
     make_mbconv(job, p[0], p[1], p[2], p[3], p[4], p[5], p[6]);
 }
 
+/* Queries, after their scale, keys and values as bf16. */
+static void round_heads(const struct um_view *qkv, int heads)
+{
+    int d = qkv->c / 3 / heads;
+    float scale = 1 / sqrtf((float)d);
+    for (int r = 0; r < qkv->h * qkv->w; r++)
+        for (int i = 0; i < qkv->c; i++) {
+            float s = i % (3 * d) < d ? scale : 1, *x = at(qkv, r, i);
+            *x = um_bf16_float(um_bf16_of(*x * s)) / s;
+        }
+}
+
 static void block_reference(const struct job *job, um_pool *pool, struct um_view *t)
 {
     const struct um_window_block_args *a = &job->args.block;
@@ -125,10 +140,17 @@ static void block_reference(const struct job *job, um_pool *pool, struct um_view
     struct um_view x = scratch(h, w, c), qkv = scratch(h, w, 3 * c);
     ref(um_ref_layer_norm, &norm, pool, (struct um_view[]){x, t[1], none, t[2], t[3]}, 5);
     ref(um_ref_conv2d, &fc, pool, (struct um_view[]){qkv, x, t[4], t[5], none}, 5);
-    ref(um_ref_window_attention, &window, pool, (struct um_view[]){x, qkv, t[6], t[7]}, 4);
+    struct um_view pad = scratch(1, 1, 3 * c);
+    memcpy(pad.data, t[6].data, (size_t)(3 * c) * sizeof(float));
+    if (t[4].dtype == UM_BF16) { /* then attention is in bf16, too */
+        round_heads(&qkv, a->heads);
+        round_heads(&pad, a->heads);
+    }
+    ref(um_ref_window_attention, &window, pool, (struct um_view[]){x, qkv, pad, t[7]}, 4);
     ref(um_ref_conv2d, &fc, pool, (struct um_view[]){t[0], x, t[8], t[9], t[1]}, 5);
     free(x.data);
     free(qkv.data);
+    free(pad.data);
 }
 
 static void make_block(struct job *job, int h, int w, int window, int heads, int d)

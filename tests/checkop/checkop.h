@@ -69,7 +69,7 @@ uint16_t half_bits(enum um_dtype dtype, float v);
 struct packing {
     float *plain; /* [o][kh][kw][i]; NULL: the operand is used as it is */
     int o, kh, kw, i;
-    bool bytes; /* packed as bytes, of inputs in this range */
+    enum um_dtype type; /* as what: UM_U8 (floats), UM_BF16, or UM_I8 of inputs in this range */
     struct um_range range;
     uint8_t *shift; /* [i] */
 };
@@ -135,8 +135,10 @@ extern const char *const act_names[]; /* for job.what */
 /* Which operands are halves, and all of those and the weights rounded: the reference gets the same
  * numbers. */
 void round_operands(struct job *job, enum um_dtype act);
-/* Makes weights of a convolution bytes. False: there are none. */
-bool use_bytes(struct job *job);
+/* Makes weights of convolutions narrow: UM_I8 or UM_BF16. False: there are none. */
+bool use_narrow(struct job *job, enum um_dtype type);
+/* Has a level kernels for weights of this type? */
+bool takes_type(const struct um_ops *ops, enum um_dtype type);
 /* Views of a job's operands with weights packed for a level; `out` gets fresh outputs. */
 void views(const struct job *job, const struct um_ops *ops, struct um_view *t, struct memory *out);
 void views_free(const struct job *job, struct um_view *t, struct memory *out);

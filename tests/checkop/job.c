@@ -176,26 +176,34 @@ void weights(struct job *job, int o, int kh, int kw, int i)
     struct packing *p = &job->pack[job->n++];
     size_t n = (size_t)o * (size_t)(kh * kw) * (size_t)i;
     float scale = sqrtf(3.0f / (float)(kh * kw * i));
-    *p = (struct packing){
-        .plain = need(malloc(n * sizeof(float))), .o = o, .kh = kh, .kw = kw, .i = i};
+    *p = (struct packing){.plain = need(malloc(n * sizeof(float))),
+                          .type = UM_U8,
+                          .o = o,
+                          .kh = kh,
+                          .kw = kw,
+                          .i = i};
     for (size_t k = 0; k < n; k++)
         p->plain[k] = uniform() * scale;
 }
 
 /* ---- operands of a level ---- */
 
-static struct um_view packed(const struct packing *p, const struct um_ops *ops)
+/* dst NULL: only how many bytes. */
+static size_t pack(void *dst, const struct packing *p, const struct um_ops *ops)
 {
     um_conv conv = {.o = p->o, .kh = p->kh, .kw = p->kw, .i = p->i};
-    size_t bytes = p->bytes ? um_quant_bytes(ops, NULL, &conv, p->plain, p->range, p->shift)
-                            : ops->pack_conv(NULL, p->plain, p->o, p->kh, p->kw, p->i);
-    struct um_view v = {
-        .dtype = p->bytes ? UM_I8 : UM_U8, .h = 1, .w = 1, .c = (int)bytes, .ld = (ptrdiff_t)bytes};
+    if (p->type == UM_I8)
+        return um_quant_bytes(ops, dst, &conv, p->plain, p->range, p->shift);
+    return (p->type == UM_BF16 ? ops->pack_bf16 : ops->pack_conv)(dst, p->plain, p->o, p->kh, p->kw,
+                                                                  p->i);
+}
+
+static struct um_view packed(const struct packing *p, const struct um_ops *ops)
+{
+    size_t bytes = pack(NULL, p, ops), n = bytes / um_dtype_size(p->type);
+    struct um_view v = {.dtype = p->type, .h = 1, .w = 1, .c = (int)n, .ld = (ptrdiff_t)n};
     v.data = need(aligned_alloc(64, (bytes + 63) / 64 * 64));
-    if (p->bytes)
-        um_quant_bytes(ops, v.data, &conv, p->plain, p->range, p->shift);
-    else
-        ops->pack_conv(v.data, p->plain, p->o, p->kh, p->kw, p->i);
+    pack(v.data, p, ops);
     return v;
 }
 
@@ -247,14 +255,20 @@ void round_operands(struct job *job, enum um_dtype act)
     }
 }
 
-bool use_bytes(struct job *job)
+bool takes_type(const struct um_ops *ops, enum um_dtype type)
+{
+    return type == UM_I8 ? ops->pack_int8 != NULL : type == UM_BF16 ? ops->pack_bf16 != NULL : true;
+}
+
+bool use_narrow(struct job *job, enum um_dtype type)
 {
     bool any = false;
     for (int i = 0; i < job->n; i++) {
         struct packing *p = &job->pack[i];
         if (!p->plain || chance(20))
             continue;
-        p->bytes = any = true;
+        p->type = type;
+        any = true;
         p->range = (struct um_range){chance(25) ? 0 : -1.5f + uniform(), 1.5f + uniform()};
         p->shift = need(malloc((size_t)p->i));
         for (int k = 0; k < p->i; k++)

@@ -136,17 +136,17 @@ static int cases_of(const struct op_case *g, bool on_host)
     return ((fewer ? 8 + g->cases / 4 : g->cases) + share - 1) / share;
 }
 
-/* Sums of bytes are exact, but in a block what becomes bytes was computed: where it differs in its
- * last bit it may become the next byte. */
-static const double BYTE_FLIPS = 1e-2;
+/* In a block what becomes narrow was computed: where it differs in its last bit it may become the
+ * next byte or bf16. */
+static const double FLIPS = 1e-2;
 
-static bool takes_bytes(enum um_op op)
+static bool takes_narrow(enum um_op op)
 {
     return op == UM_OP_CONV2D || op == UM_OP_MLP || op == UM_OP_MBCONV || op == UM_OP_WINDOW_BLOCK;
 }
 
-/* One random call against every level whose activations are of type `act`. */
-static bool check_case(const struct op_case *g, int k, enum um_dtype act, bool bytes,
+/* One random call against every level whose activations are of type `act`, weights of `type`. */
+static bool check_case(const struct op_case *g, int k, enum um_dtype act, enum um_dtype type,
                        const struct um_ops *base, uint64_t seed, um_pool *const *pools)
 {
     struct job job = {.tolerance = 0};
@@ -157,24 +157,25 @@ static bool check_case(const struct op_case *g, int k, enum um_dtype act, bool b
     g->random(&job);
     job.halves = g->halves;
     round_operands(&job, act);
-    if (bytes && !use_bytes(&job)) {
+    if (type != UM_U8 && !use_narrow(&job, type)) {
         job_free(&job);
         return true;
     }
-    if (bytes && g->op != UM_OP_CONV2D)
-        job.tolerance = BYTE_FLIPS;
+    if (type != UM_U8 && g->op != UM_OP_CONV2D)
+        job.tolerance = FLIPS;
     views(&job, base, want, out);
     if (job.reference)
         job.reference(&job, pools[1], want);
     else
         run(&job, base, pools[1], want);
     for (int l = 0; levels[l] && ok; l++)
-        if (levels[l]->act == act && (!bytes || levels[l]->pack_int8) &&
+        if (levels[l]->act == act && takes_type(levels[l], type) &&
             takes_part(levels[l], base, g->op) && k < cases_of(g, levels[l]->launches))
             ok = check_level(&job, levels[l], want, pools);
     if (!ok)
-        printf("  case %d%s of --seed %llu %s\n", k, bytes ? " as bytes" : "",
-               (unsigned long long)seed, um_op_name(g->op));
+        printf("  case %d%s%s of --seed %llu %s\n", k, type != UM_U8 ? " in " : "",
+               type != UM_U8 ? um_precision_name(type) : "", (unsigned long long)seed,
+               um_op_name(g->op));
     views_free(&job, want, out);
     job_free(&job);
     return ok;
@@ -187,11 +188,12 @@ static bool check_op(const struct op_case *g, const struct um_ops *base, uint64_
     for (int l = 0; levels[l]; l++)
         any = any || takes_part(levels[l], base, g->op);
     for (int k = 0; any && k < cases_of(g, false) && ok; k++)
-        ok = check_case(g, k, UM_F32, false, base, seed, pools) &&
-             (!takes_bytes(g->op) || check_case(g, k, UM_F32, true, base, seed, pools));
+        ok = check_case(g, k, UM_F32, UM_U8, base, seed, pools) &&
+             (!takes_narrow(g->op) || (check_case(g, k, UM_F32, UM_I8, base, seed, pools) &&
+                                       check_case(g, k, UM_F32, UM_BF16, base, seed, pools)));
     for (int k = 0; any && k < cases_of(g, true) && ok; k++)
-        ok = check_case(g, k, UM_F16, false, base, seed, pools) &&
-             check_case(g, k, UM_BF16, false, base, seed, pools);
+        ok = check_case(g, k, UM_F16, UM_U8, base, seed, pools) &&
+             check_case(g, k, UM_BF16, UM_U8, base, seed, pools);
     return ok;
 }
 

@@ -12,7 +12,9 @@
 
 #ifdef UM_EMU512 /* the 16-lane kernels on pairs of 8-lane registers: on machines without AVX-512 \
                   */
-UM_LEVEL(emu512, "emu512", false)
+UM_LEVEL(emu512, "emu512")
+size_t um_pack_twin_emu512(void *dst, const float *w, int o, int kh, int kw, int i);
+static struct um_ops emu512_twin;
 #endif
 
 const struct um_ops *levels[16];
@@ -40,6 +42,11 @@ const struct um_ops *find_levels(void) /* returns the reference */
 #ifdef UM_EMU512
     if (n > 0) /* it needs AVX2, as every level above plain C */
         levels[n++] = &um_ops_emu512;
+    emu512_twin = um_ops_emu512;
+    emu512_twin.name = "emu512 amx-twin";
+    emu512_twin.pack_bf16 = um_pack_twin_emu512;
+    if (n > 0)
+        levels[n++] = &emu512_twin;
 #endif
     for (int p = 0; p < 3; p++)
         for (int plain = 1; plain >= 0; plain--)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What fp16 and bf16 change on a GPU, and int8 on the processor: the whole pipeline against fp32 there, on phantom frames with truth.
+"""What fp16 and bf16 change on a GPU, bf16 and int8 on the processor: the whole pipeline against fp32 there, on phantom frames with truth.
 
-On frames whose fp32 score is at least 0.5: the share of best boxes within 1 px (fp16) or 2 px (bf16, int8) of fp32, and of mask
-boundary points within 1 px of fp32's boundary. Over all frames: AP50 of the best box and Dice of the mask against truth.
+On frames whose fp32 score is at least 0.5 (--score; 0 for random weights): the share of best boxes within 1 px (fp16, and bf16 on a processor) or 2 px of fp32, and of mask
+boundary points within 1 px of fp32's boundary. Over all frames: AP50 of the best box and Dice of the mask against truth, which may differ
+by 0.01 (bf16 on a processor: 0.005).
 """
 
 import argparse
@@ -17,7 +18,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMITS = {"fp16": 1.0, "bf16": 2.0, "int8": 2.0}
+LIMITS = {"fp16": (1.0, 0.01), "bf16": (2.0, 0.01), "int8": (2.0, 0.01), "bf16 on cpu": (1.0, 0.005)}  # px; AP50 and Dice
 
 
 def calibrated(args, folder):
@@ -111,11 +112,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=os.environ.get("ULTRAMOTION", str(ROOT / "build" / "ultramotion")))
     parser.add_argument("--device", default="cuda:0", help="for int8: cpu")
-    parser.add_argument("--precision", action="append", choices=list(LIMITS), help="default: fp16 and bf16")
+    parser.add_argument("--precision", action="append", choices=["fp16", "bf16", "int8"], help="default: fp16 and bf16")
     parser.add_argument("--detector", default=str(ROOT / "models" / "dfine_n_bone_320.safetensors"))
     parser.add_argument("--segmenter", default=str(ROOT / "models" / "mobile_sam_bone_256.safetensors"))
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--seed", type=int, default=900500)
+    parser.add_argument("--score", type=float, default=0.5)
     parser.add_argument("--det-size", type=int, default=0)
     parser.add_argument("--sam-size", type=int, default=0)
     args = parser.parse_args()
@@ -136,11 +138,11 @@ def main():
         base = ap50(reference, truth), dice(reference, truth)
         print(f"{args.frames} phantom frames, seed {args.seed}, {args.device} against fp32 on cpu: AP50 {base[0]:.4f}, Dice {base[1]:.4f}")
         for precision in args.precision or ("fp16", "bf16"):
-            limit = LIMITS[precision]
+            limit, loss = LIMITS["bf16 on cpu" if precision == "bf16" and args.device == "cpu" else precision]
             found = packets(args, source, args.device, precision, calibrated(args, folder) if precision == "int8" else models)
             near = seen = points = close = 0
             for a, b in zip(reference, found):
-                if a["score"] < 0.5:
+                if a["score"] < args.score:
                     continue
                 seen += 1
                 near += max(abs(x - y) for x, y in zip(a["box_xyxy"], b["box_xyxy"])) <= limit
@@ -149,9 +151,9 @@ def main():
             check(f"{precision}: best boxes within {limit:g} px", f"{near} of {seen}", near >= 0.99 * seen and seen > 0)
             check(f"{precision}: boundary points within 1 px", f"{100 * close / max(points, 1):.2f} %", close >= 0.95 * points)
             value = ap50(found, truth)
-            check(f"{precision}: AP50", f"{value:.4f} ({value - base[0]:+.4f})", abs(value - base[0]) <= 0.01)
+            check(f"{precision}: AP50", f"{value:.4f} ({value - base[0]:+.4f})", abs(value - base[0]) <= loss)
             value = dice(found, truth)
-            check(f"{precision}: Dice", f"{value:.4f} ({value - base[1]:+.4f})", abs(value - base[1]) <= 0.01)
+            check(f"{precision}: Dice", f"{value:.4f} ({value - base[1]:+.4f})", abs(value - base[1]) <= loss)
     print(f"{passed} passed, {failed} failed")
     return failed > 0
 

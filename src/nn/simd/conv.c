@@ -129,7 +129,7 @@ static void window_item(void *ctx, int item, int worker)
 
     /* Scratch: addresses of the block's rows, a run of zeros for rows of padding, what is copied.
      */
-    const float **in = um_pool_scratch(j->call->pool, worker);
+    const void **in = um_pool_scratch(j->call->pool, worker);
     float **to = (float **)(in + (ptrdiff_t)rows * runs);
     const float **plus = (const float **)(to + rows);
     float *zeros = (float *)(plus + rows), *room = zeros + run;
@@ -155,7 +155,7 @@ static void window_item(void *ctx, int item, int worker)
             from[ky] = iy >= 0 && iy < x->h ? pixel(x, (ptrdiff_t)iy * x->w) : NULL;
         }
         for (; px < end; px++, r++, dst += out->ld) {
-            const float **at = in + (ptrdiff_t)r * runs;
+            const void **at = in + (ptrdiff_t)r * runs;
             to[r] = dst;
             if (add->data)
                 plus[r] =
@@ -184,74 +184,75 @@ static void window_item(void *ctx, int item, int worker)
                  split_at(j->panels, j->split.panel_groups, group + 1));
 }
 
-/* ---- on bytes: what a run of output pixels sees is quantised once, as a map with a border of the
- * byte that stands for 0 ---- */
+/* ---- on narrow numbers: what a run of output pixels sees is rounded once, as a map with a border
+ * of what stands for 0 ---- */
 
 /* Columns x0.. and rows y0.. of x, h x w of them. */
-static void quantise_map(uint8_t *to, const struct um_view *x, int y0, int x0, int h, int w,
-                         const struct um_int8_head *q)
+static void round_map(uint8_t *to, const struct um_view *x, int y0, int x0, int h, int w,
+                      const struct gemm *g)
 {
     int c = x->c, from = x0 < 0 ? -x0 : 0, n = x->w - x0 < w ? x->w - x0 : w; /* columns inside */
-    for (int y = y0; y < y0 + h; y++, to += (ptrdiff_t)w * c) {
+    int zero = gemm_zero(g);
+    ptrdiff_t bytes = (ptrdiff_t)c * gemm_size(g);
+    for (int y = y0; y < y0 + h; y++, to += w * bytes) {
         bool inside = y >= 0 && y < x->h;
-        memset(to, q->zero, (size_t)((inside ? from : w) * c));
+        memset(to, zero, (size_t)((inside ? from : w) * bytes));
         if (!inside)
             continue;
         const float *src = pixel(x, (ptrdiff_t)y * x->w + x0 + from);
-        um_gemm8_quantise(to + (ptrdiff_t)from * c, src, x->ld, n - from, c, um_int8_inv(q),
-                          q->zero);
-        memset(to + (ptrdiff_t)n * c, q->zero, (size_t)((w - n) * c));
+        um_gemm_round(g, to + from * bytes, src, x->ld, n - from, c, 0);
+        memset(to + n * bytes, zero, (size_t)((w - n) * bytes));
     }
+    memset(to, 0, GEMM_TILE_ROW); /* the last run is read beyond its end */
 }
 
 /* How many output pixels from pixel r on, at most `most`, have a map that fits: whole rows, or a
- * part of one. */
-static int map_pixels(const struct um_conv_args *a, const struct um_view *x, int out_w, int r,
-                      int most)
+ * part of one. `bytes` of an input pixel. */
+static int map_pixels(const struct um_conv_args *a, int bytes, int out_w, int r, int most)
 {
     enum { ROOM = ROOM_FLOATS * (int)sizeof(float) };
-    int64_t row = ((int64_t)(out_w - 1) * a->stride + a->kw) * x->c;
+    int64_t row = ((int64_t)(out_w - 1) * a->stride + a->kw) * bytes;
     int64_t rows = (ROOM / row - a->kh) / a->stride + 1;
     if (r % out_w == 0 && most >= out_w && ROOM / row >= a->kh)
         return (int)(most / out_w < rows ? most / out_w : rows) * out_w;
-    int64_t columns = (ROOM / ((int64_t)a->kh * x->c) - a->kw) / a->stride + 1;
+    int64_t columns = (ROOM / ((int64_t)a->kh * bytes) - a->kw) / a->stride + 1;
     int n = columns < 1 ? 1 : columns < most ? (int)columns : most;
     return n < out_w - r % out_w ? n : out_w - r % out_w;
 }
 
-static void byte_window_item(void *ctx, int item, int worker)
+static void narrow_window_item(void *ctx, int item, int worker)
 {
     const struct job *j = ctx;
     const struct um_conv_args *a = j->call->args;
     const struct um_view *out = &j->call->t[0], *x = &j->call->t[1], *add = &j->call->t[4];
     int block = item % j->split.row_blocks, group = item / j->split.row_blocks,
-        all = out->h * out->w;
+        all = out->h * out->w, bytes = x->c * gemm_size(&j->g);
     int r = split_at(all, j->split.row_blocks, block),
         end = split_at(all, j->split.row_blocks, block + 1), most = end - r;
-    const uint8_t **in = um_pool_scratch(j->call->pool, worker);
+    const void **in = um_pool_scratch(j->call->pool, worker);
     float **to = (float **)(in + (ptrdiff_t)most * a->kh);
     const float **plus = (const float **)(to + most);
     uint8_t *map = (uint8_t *)(plus + most);
-    struct gemm8_rows rows = {in, to, add->data ? plus : NULL, a->kh};
+    struct gemm_rows rows = {in, to, add->data ? plus : NULL, a->kh};
     for (int n = 0; r < end; r += n) {
-        n = map_pixels(a, x, out->w, r, end - r);
+        n = map_pixels(a, bytes, out->w, r, end - r);
         int y0 = r / out->w, px0 = r % out->w, y1 = (r + n - 1) / out->w,
             across = n < out->w ? n : out->w;
         int w = (across - 1) * a->stride + a->kw;
-        quantise_map(map, x, y0 * a->stride - a->pad_top, px0 * a->stride - a->pad_left,
-                     (y1 - y0) * a->stride + a->kh, w, j->g.b8);
+        round_map(map, x, y0 * a->stride - a->pad_top, px0 * a->stride - a->pad_left,
+                  (y1 - y0) * a->stride + a->kh, w, &j->g);
         for (int i = 0; i < n; i++) {
             int y = (r + i) / out->w, px = (r + i) % out->w;
-            const uint8_t *at = map + ((ptrdiff_t)(y - y0) * w + (px - px0)) * a->stride * x->c;
+            const uint8_t *at = map + ((ptrdiff_t)(y - y0) * w + (px - px0)) * a->stride * bytes;
             for (int ky = 0; ky < a->kh; ky++)
-                in[i * a->kh + ky] = at + (ptrdiff_t)ky * w * x->c;
+                in[i * a->kh + ky] = at + (ptrdiff_t)ky * w * bytes;
             to[i] = out_pixel(out, r + i);
             if (add->data)
                 plus[i] =
                     pixel(add, a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2 : r + i);
         }
-        um_gemm8_rows(&j->g, &rows, n, split_at(j->panels, j->split.panel_groups, group),
-                      split_at(j->panels, j->split.panel_groups, group + 1));
+        um_gemm_rows(&j->g, &rows, n, split_at(j->panels, j->split.panel_groups, group),
+                     split_at(j->panels, j->split.panel_groups, group + 1));
     }
 }
 
@@ -260,26 +261,26 @@ static void byte_window_item(void *ctx, int item, int worker)
 /* ---- at most one vector of outputs: a tile of the product would load a number for every FMA. Here
  * a number that is loaded goes into all taps of its row, of neighbouring pixels ---- */
 
-enum { NARROW = 16 /* pixels side by side */, TAPS = 3 };
+enum { SLIM = 16 /* pixels side by side */, TAPS = 3 };
 
 struct strip {
     const struct gemm *g;
     const float *row[TAPS]; /* for each tap downwards, pixels without gaps */
     int kh;
-    float *out; /* [NARROW], ld floats apart */
+    float *out; /* [SLIM], ld floats apart */
     ptrdiff_t ld;
 };
 
-UM_INLINE void narrow(const struct strip *s, const int C, const int KW, const int STRIDE)
+UM_INLINE void slim(const struct strip *s, const int C, const int KW, const int STRIDE)
 {
     const struct gemm *g = s->g;
     const float *w = g->b;
-    vf acc[NARROW], lo = vf_set1(g->act == UM_ACT_RELU ? 0 : -__builtin_inff()),
-                    scale = vf_set1(g->lab_scale != 0 ? g->lab_scale : 1),
-                    shift = vf_set1(g->lab_shift);
+    vf acc[SLIM], lo = vf_set1(g->act == UM_ACT_RELU ? 0 : -__builtin_inff()),
+                  scale = vf_set1(g->lab_scale != 0 ? g->lab_scale : 1),
+                  shift = vf_set1(g->lab_shift);
     vf start = g->bias ? vf_load_n(g->bias, g->n) : vf_zero();
     UM_UNROLL
-    for (int m = 0; m < NARROW; m++)
+    for (int m = 0; m < SLIM; m++)
         acc[m] = start;
     for (int ky = 0; ky < s->kh; ky++, w += KW * C * VL) {
         const float *x = s->row[ky];
@@ -291,83 +292,82 @@ UM_INLINE void narrow(const struct strip *s, const int C, const int KW, const in
                 VF_KEEP(tap[kx]);
             }
             UM_UNROLL
-            for (int b = 0; b < NARROW + TAPS - 1; b++) {
+            for (int b = 0; b < SLIM + TAPS - 1; b++) {
                 UM_UNROLL
                 for (int o = 0; o < STRIDE; o++) {
                     int i = b * STRIDE + o;
-                    if (i >= (NARROW - 1) * STRIDE + KW)
+                    if (i >= (SLIM - 1) * STRIDE + KW)
                         continue;
                     vf y = vf_set1(x[i * C + c]);
                     VF_KEEP(y);
                     UM_UNROLL
                     for (int kx = 0; kx < KW; kx++)
-                        if (i >= kx && (i - kx) % STRIDE == 0 && (i - kx) / STRIDE < NARROW)
+                        if (i >= kx && (i - kx) % STRIDE == 0 && (i - kx) / STRIDE < SLIM)
                             acc[(i - kx) / STRIDE] = vf_fma(y, tap[kx], acc[(i - kx) / STRIDE]);
                 }
             }
         }
     }
     UM_UNROLL
-    for (int m = 0; m < NARROW; m++)
+    for (int m = 0; m < SLIM; m++)
         acc[m] = vf_max(lo, acc[m]);
     if (g->lab_scale != 0) {
         UM_UNROLL
-        for (int m = 0; m < NARROW; m++)
+        for (int m = 0; m < SLIM; m++)
             acc[m] = vf_fma(acc[m], scale, shift);
     }
     UM_UNROLL
-    for (int m = 0; m < NARROW; m++)
+    for (int m = 0; m < SLIM; m++)
         if (g->n == VL)
             vf_store(s->out + m * s->ld, acc[m]);
         else
             vf_store_n(s->out + m * s->ld, acc[m], g->n);
 }
 
-#define NARROW_OF(c, kw, stride)                                                              \
-    static __attribute__((noinline)) void narrow_##c##_##kw##_##stride(const struct strip *s) \
-    {                                                                                         \
-        narrow(s, c, kw, stride);                                                             \
+#define SLIM_OF(c, kw, stride)                                                              \
+    static __attribute__((noinline)) void slim_##c##_##kw##_##stride(const struct strip *s) \
+    {                                                                                       \
+        slim(s, c, kw, stride);                                                             \
     }
-NARROW_OF(1, 3, 2)
-NARROW_OF(3, 3, 2)
-NARROW_OF(16, 2, 1)
-NARROW_OF(8, 2, 1)
-NARROW_OF(32, 3, 2)
-NARROW_OF(16, 3, 1)
+SLIM_OF(1, 3, 2)
+SLIM_OF(3, 3, 2)
+SLIM_OF(16, 2, 1)
+SLIM_OF(8, 2, 1)
+SLIM_OF(32, 3, 2)
+SLIM_OF(16, 3, 1)
 
-static const struct narrow {
+static const struct slim {
     int c, kw, stride;
     void (*run)(const struct strip *s);
-} narrows[] = {
-    {1, 3, 2, narrow_1_3_2}, {3, 3, 2, narrow_3_3_2},   {16, 2, 1, narrow_16_2_1},
-    {8, 2, 1, narrow_8_2_1}, {32, 3, 2, narrow_32_3_2}, {16, 3, 1, narrow_16_3_1},
+} slims[] = {
+    {1, 3, 2, slim_1_3_2}, {3, 3, 2, slim_3_3_2},   {16, 2, 1, slim_16_2_1},
+    {8, 2, 1, slim_8_2_1}, {32, 3, 2, slim_32_3_2}, {16, 3, 1, slim_16_3_1},
 };
 
-static const struct narrow *find_narrow(const struct um_call *call, const struct gemm *g)
+static const struct slim *find_slim(const struct um_call *call, const struct gemm *g)
 {
     const struct um_conv_args *a = call->args;
-    bool fits = g->n <= VL && call->t[0].w >= NARROW && !call->t[4].data && !g->b8 &&
+    bool fits = g->n <= VL && call->t[0].w >= SLIM && !call->t[4].data && !g->narrow &&
                 a->kh <= TAPS && (g->act == UM_ACT_NONE || g->act == UM_ACT_RELU);
-    for (size_t i = 0; fits && i < sizeof narrows / sizeof *narrows; i++)
-        if (narrows[i].c == call->t[1].c && narrows[i].kw == a->kw &&
-            narrows[i].stride == a->stride)
-            return &narrows[i];
+    for (size_t i = 0; fits && i < sizeof slims / sizeof *slims; i++)
+        if (slims[i].c == call->t[1].c && slims[i].kw == a->kw && slims[i].stride == a->stride)
+            return &slims[i];
     return NULL;
 }
 
-static void narrow_item(void *ctx, int item, int worker)
+static void slim_item(void *ctx, int item, int worker)
 {
     const struct job *j = ctx;
     const struct um_conv_args *a = j->call->args;
     const struct um_view *out = &j->call->t[0], *x = &j->call->t[1];
-    const struct narrow *kernel = find_narrow(j->call, &j->g);
-    int span = (NARROW - 1) * a->stride + a->kw, c = x->c;
+    const struct slim *kernel = find_slim(j->call, &j->g);
+    int span = (SLIM - 1) * a->stride + a->kw, c = x->c;
     float *room = um_pool_scratch(j->call->pool, worker);
     struct strip s = {.g = &j->g, .kh = a->kh, .ld = out->ld};
     for (int y = split_at(out->h, j->split.row_blocks, item);
          y < split_at(out->h, j->split.row_blocks, item + 1); y++)
-        for (int px = 0; px < out->w; px += NARROW) {
-            int at = px < out->w - NARROW ? px : out->w - NARROW; /* the last may overlap */
+        for (int px = 0; px < out->w; px += SLIM) {
+            int at = px < out->w - SLIM ? px : out->w - SLIM; /* the last may overlap */
             int ix = at * a->stride - a->pad_left;
             float *copy = room;
             for (int ky = 0; ky < a->kh; ky++) {
@@ -406,21 +406,22 @@ void UM_NAME(conv2d)(const struct um_call *call)
     if (um_winograd(call, &j.g, j.g.b))
         return;
 #if VL == 16
-    if (find_narrow(call, &j.g)) {
+    if (find_slim(call, &j.g)) {
         j.split.row_blocks = j.split.row_blocks < out->h ? j.split.row_blocks : out->h;
-        um_pool_run(call->pool, j.split.row_blocks, narrow_item, &j);
+        um_pool_run(call->pool, j.split.row_blocks, slim_item, &j);
         return;
     }
 #endif
-    if (!linear && !j.g.b8) {
+    j.g.ready = j.g.narrow && !linear;
+    if (!linear && !j.g.narrow) {
         int most = ROOM_FLOATS / k > 0 ? ROOM_FLOATS / k : 1, blocks = (rows + most - 1) / most;
         if (j.split.row_blocks < blocks)
             j.split.row_blocks = blocks;
     }
     um_pool_run(call->pool, j.split.row_blocks * j.split.panel_groups,
-                linear   ? linear_item
-                : j.g.b8 ? byte_window_item
-                         : window_item,
+                linear       ? linear_item
+                : j.g.narrow ? narrow_window_item
+                             : window_item,
                 &j);
 }
 
@@ -465,43 +466,6 @@ void UM_NAME(upconv2)(const struct um_call *call)
 
 /* ---- a [M,K] . b [N,K]^T: b is packed on the fly, panel by panel ---- */
 
-/* dst [8][ldd] = transpose of 8 rows of 8 floats */
-static void transpose8(float *dst, ptrdiff_t ldd, const float *src, ptrdiff_t lds)
-{
-    __m256 r[8], t[8];
-    for (int i = 0; i < 8; i++)
-        r[i] = _mm256_loadu_ps(src + i * lds);
-    for (int i = 0; i < 4; i++) {
-        t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-        t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-    }
-    for (int i = 0; i < 2; i++) {
-        r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
-        r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
-        r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
-        r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
-    }
-    for (int i = 0; i < 4; i++) {
-        _mm256_storeu_ps(dst + i * ldd, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-        _mm256_storeu_ps(dst + (i + 4) * ldd, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-    }
-}
-
-/* Rows n0.. of b as one panel [k][nr]; rows beyond b are zeros. */
-static void pack_panel(float *dst, const struct um_view *b, int n0, int nr)
-{
-    int k = b->c, n = b->h * b->w - n0 < nr ? b->h * b->w - n0 : nr;
-    for (int j = 0; j < nr; j += 8) {
-        int i = 0;
-        if (j + 8 <= n)
-            for (; i + 8 <= k; i += 8)
-                transpose8(dst + (ptrdiff_t)i * nr + j, nr, pixel(b, n0 + j) + i, b->ld);
-        for (; i < k; i++)
-            for (int l = j; l < j + 8; l++)
-                dst[(ptrdiff_t)i * nr + l] = l < n ? pixel(b, n0 + l)[i] : 0;
-    }
-}
-
 static void nt_item(void *ctx, int item, int worker)
 {
     const struct job *j = ctx;
@@ -510,7 +474,7 @@ static void nt_item(void *ctx, int item, int worker)
     float *panel = um_pool_scratch(j->call->pool, worker);
     for (int p = split_at(j->panels, parts, item); p < split_at(j->panels, parts, item + 1); p++) {
         struct gemm g = {.b = panel, .k = j->g.k, .n = j->g.n - p * nr < nr ? j->g.n - p * nr : nr};
-        pack_panel(panel, b, p * nr, um_gemm_nr(g.n));
+        um_gemm_panel(panel, pixel(b, p * nr), b->ld, b->h * b->w - p * nr, b->c, um_gemm_nr(g.n));
         um_gemm_block(&g, a->data, a->ld, a->h * a->w, (float *)out->data + (ptrdiff_t)p * nr,
                       out->ld, NULL, 0, 0, 1);
     }

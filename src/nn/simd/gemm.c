@@ -50,6 +50,41 @@ size_t UM_NAME(gemm_pack)(float *dst, const float *w, int n, int k)
     return (size_t)panels * (size_t)nr * (size_t)k * sizeof *w;
 }
 
+/* dst [8][ldd] = transpose of 8 rows of 8 floats */
+static void transpose8(float *dst, ptrdiff_t ldd, const float *src, ptrdiff_t lds)
+{
+    __m256 r[8], t[8];
+    for (int i = 0; i < 8; i++)
+        r[i] = _mm256_loadu_ps(src + i * lds);
+    for (int i = 0; i < 4; i++) {
+        t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    }
+    for (int i = 0; i < 2; i++) {
+        r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
+        r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
+        r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
+        r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; i++) {
+        _mm256_storeu_ps(dst + i * ldd, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+        _mm256_storeu_ps(dst + (i + 4) * ldd, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+    }
+}
+
+void UM_NAME(gemm_panel)(float *dst, const float *rows, ptrdiff_t ld, int n, int k, int nr)
+{
+    for (int j = 0; j < nr; j += 8) {
+        int i = 0;
+        if (j + 8 <= n)
+            for (; i + 8 <= k; i += 8)
+                transpose8(dst + (ptrdiff_t)i * nr + j, nr, rows + j * ld + i, ld);
+        for (; i < k; i++)
+            for (int l = j; l < j + 8; l++)
+                dst[(ptrdiff_t)i * nr + l] = l < n ? rows[l * ld + i] : 0;
+    }
+}
+
 #define FOR_EACH_VECTOR(body)               \
     do {                                    \
         int i = 0;                          \
@@ -83,18 +118,12 @@ void UM_NAME(gemm_finish)(const struct gemm *g, float *c, const float *add, int 
 
 UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int NV)
 {
-    const struct gemm *g = t->g;
     const float *b = t->b;
     vf acc[MR_MAX][NV_MAX];
 
     UM_UNROLL
     for (int v = 0; v < NV; v++) {
-        vf start = vf_zero();
-        if (g->bias) {
-            int n = t->left - v * VL;
-            const float *bias = g->bias + t->col + v * VL;
-            start = n >= VL ? vf_load(bias) : n > 0 ? vf_load_n(bias, n) : start;
-        }
+        vf start = tile_bias(t, v);
         UM_UNROLL
         for (int m = 0; m < M; m++)
             acc[m][v] = start;
@@ -131,12 +160,70 @@ UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int N
 
 UM_TILES
 
+static void ready_rows(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
+                       int panel1)
+{
+    if (g->type == UM_I8)
+        um_gemm8_rows(g, r, rows, panel0, panel1);
+    else
+        um_gemm16_rows(g, r, rows, panel0, panel1);
+}
+
+void UM_NAME(gemm_round)(const struct gemm *g, uint8_t *to, const float *x, ptrdiff_t ldx, int rows,
+                         int c, int first)
+{
+    if (g->type == UM_I8)
+        um_gemm8_round(to, x, ldx, rows, c, um_int8_inv(g->narrow) + first, gemm_zero(g));
+    else
+        um_gemm16_round(to, x, ldx, rows, c);
+}
+
+void UM_NAME(gemm_ready)(const struct gemm *g, uint8_t *to, const float *x, ptrdiff_t ldx, int rows)
+{
+    int used = g->k * gemm_size(g), row = gemm_depth(g, g->k);
+    if (row == used) {
+        um_gemm_round(g, to, x, ldx, rows, g->k, 0);
+        return;
+    }
+    for (int r = 0; r < rows; r++, to += row, x += ldx) {
+        um_gemm_round(g, to, x, 0, 1, g->k, 0);
+        memset(to + used, 0, (size_t)(row - used));
+    }
+}
+
+/* Rows of floats, in pieces, as narrow numbers. */
+static void read_rows(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
+                      int panel1)
+{
+    enum { ROWS = 96, ROOM = 64 << 10 };
+    _Alignas(64) uint8_t room[ROOM + 4 * VL];
+    const void *at[ROWS];
+    int piece = g->k / r->taps, size = gemm_size(g), used = g->k * size, row = gemm_depth(g, g->k);
+    int most = ROOM / row < ROWS ? ROOM / row : ROWS, blocks = (rows + most - 1) / most;
+    struct gemm_rows narrow = {.a = at, .taps = 1};
+    for (int i = 0; i < blocks; i++) {
+        int r0 = split_at(rows, blocks, i), n = split_at(rows, blocks, i + 1) - r0;
+        for (int j = 0; j < n; j++) {
+            uint8_t *to = room + (ptrdiff_t)j * row;
+            at[j] = to;
+            for (int tap = 0; tap < r->taps; tap++)
+                um_gemm_round(g, to + (ptrdiff_t)tap * piece * size,
+                              r->a[(ptrdiff_t)(r0 + j) * r->taps + tap], 0, 1, piece, tap * piece);
+            if (row > used)
+                memset(to + used, 0, (size_t)(row - used));
+        }
+        narrow.c = r->c + r0;
+        narrow.add = r->add ? r->add + r0 : NULL;
+        ready_rows(g, &narrow, n, panel0, panel1);
+    }
+}
+
 /* Panels outside, so that one panel stays in the L1 cache while strips of A stream past. */
 void UM_NAME(gemm_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
                         int panel1)
 {
-    if (g->b8) {
-        um_gemm8_read(g, r, rows, panel0, panel1);
+    if (g->narrow) {
+        (g->ready ? ready_rows : read_rows)(g, r, rows, panel0, panel1);
         return;
     }
     int nv = panel_vectors(g->n), nr = nv * VL;
@@ -155,7 +242,8 @@ void UM_NAME(gemm_block)(const struct gemm *g, const float *a, ptrdiff_t lda, in
                          ptrdiff_t ldc, const float *add, ptrdiff_t ldadd, int panel0, int panel1)
 {
     enum { ROWS = 96 };
-    const float *ap[ROWS], *addp[ROWS];
+    const void *ap[ROWS];
+    const float *addp[ROWS];
     float *cp[ROWS];
     struct gemm_rows r = {ap, cp, add ? addp : NULL, 1};
     int blocks = (rows + ROWS - 1) / ROWS;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The matrix product on bytes: u8 times s8, four products a lane and instruction. B lies in panels
- * of [k/4][panel width][4]; a run of A that is no multiple of 4 long meets zeros there, so what
- * lies behind it does not matter, but is read. */
+ * of [k/4][panel width][4]; a run of A that is no multiple of 4 long meets zeros there. */
 #include "nn/simd/gemm_tile.h"
 
 static size_t columns_of(int n)
@@ -12,7 +11,7 @@ static size_t columns_of(int n)
 size_t UM_NAME(pack_int8)(void *dst, const struct um_int8_layer *l)
 {
     int nr = um_gemm_nr(l->o), panels = um_gemm_panels(l->o);
-    int run = l->kw * l->i, depth = gemm8_depth(run);
+    int run = l->kw * l->i, depth = gemm_whole(run, GEMM_LANE);
     if (dst) {
         int8_t *to = um_int8_write(dst, l, columns_of(l->o));
         for (int p = 0; p < panels; p++)
@@ -31,8 +30,7 @@ size_t UM_NAME(pack_int8)(void *dst, const struct um_int8_layer *l)
 
 UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int NV)
 {
-    const struct gemm *g = t->g;
-    const int8_t *b = t->b8;
+    const int8_t *b = t->narrow;
     vi sum[MR_MAX][NV_MAX];
 
     UM_UNROLL
@@ -48,7 +46,7 @@ UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int N
         const uint8_t *a[MR_MAX];
         UM_UNROLL
         for (int m = 0; m < M; m++)
-            a[m] = t->a8[m * taps + tap];
+            a[m] = t->a[m * taps + tap];
         for (ptrdiff_t k = 0; k < depth; k += 4) {
             vi bv[NV_MAX];
             UM_UNROLL
@@ -72,12 +70,7 @@ UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int N
     vf acc[MR_MAX][NV_MAX];
     UM_UNROLL
     for (int v = 0; v < NV; v++) {
-        vf scale = vf_load(t->scale + v * VL), bias = vf_zero();
-        if (g->bias) {
-            int n = t->left - v * VL;
-            const float *at = g->bias + t->col + v * VL;
-            bias = n >= VL ? vf_load(at) : n > 0 ? vf_load_n(at, n) : bias;
-        }
+        vf scale = vf_load(t->scale + v * VL), bias = tile_bias(t, v);
         UM_UNROLL
         for (int m = 0; m < M; m++)
             acc[m][v] = vf_fma(vf_of(sum[m][v]), scale, bias);
@@ -87,19 +80,14 @@ UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int N
 
 UM_TILES
 
-void UM_NAME(gemm8_rows)(const struct gemm *g, const struct gemm8_rows *r, int rows, int panel0,
+void UM_NAME(gemm8_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
                          int panel1)
 {
     int nr = um_gemm_nr(g->n);
-    struct um_int8_packed q = um_int8_read(g->b8, columns_of(g->n));
-    struct tile t = {.g = g,
-                     .a8 = r->a,
-                     .c = r->c,
-                     .add = r->add,
-                     .taps = r->taps,
-                     .depth = gemm8_depth(g->k / r->taps)};
+    struct um_int8_packed q = um_int8_read(g->narrow, columns_of(g->n));
+    struct tile t = narrow_tile(g, r);
     for (int p = panel0; p < panel1; p++) {
-        t.b8 = q.w + (ptrdiff_t)p * nr * t.depth * t.taps;
+        t.narrow = q.w + (ptrdiff_t)p * nr * t.depth * t.taps;
         t.col = p * nr;
         t.left = g->n - t.col;
         t.scale = q.scale + t.col;
@@ -113,8 +101,8 @@ UM_INLINE vi bytes_of(vf x, vf inv, vf zero) /* NaN: 0 */
     return vi_round(vf_min(vf_set1(255), vf_max(vf_fma(x, inv, zero), vf_zero())));
 }
 
-void UM_NAME(gemm8_quantise)(uint8_t *to, const float *x, ptrdiff_t ldx, int rows, int c,
-                             const float *inv, int32_t zero)
+void UM_NAME(gemm8_round)(uint8_t *to, const float *x, ptrdiff_t ldx, int rows, int c,
+                          const float *inv, int32_t zero)
 {
     vf z = vf_set1((float)zero);
     for (int r = 0; r < rows; r++, to += c, x += ldx) {
@@ -123,33 +111,5 @@ void UM_NAME(gemm8_quantise)(uint8_t *to, const float *x, ptrdiff_t ldx, int row
             vi_store_u8(to + i, bytes_of(vf_load(x + i), vf_load(inv + i), z));
         if (i < c)
             vi_store_u8(to + i, bytes_of(vf_load_n(x + i, c - i), vf_load_n(inv + i, c - i), z));
-    }
-}
-
-void UM_NAME(gemm8_read)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
-                         int panel1)
-{
-    enum { ROWS = 96, ROOM = 64 << 10 };
-    uint8_t room[ROOM + VL];
-    const uint8_t *at[ROWS];
-    int run = g->k / r->taps, depth = gemm8_depth(run), row = depth * r->taps;
-    int most = ROOM / row < ROWS ? ROOM / row : ROWS, blocks = (rows + most - 1) / most;
-    struct gemm8_rows q = {.a = at, .taps = 1};
-    struct um_int8_packed packed = um_int8_read(g->b8, columns_of(g->n)); /* a row is one pixel */
-    struct gemm whole = *g;
-    whole.k = row;
-    for (int i = 0; i < blocks; i++) {
-        int r0 = split_at(rows, blocks, i), n = split_at(rows, blocks, i + 1) - r0;
-        for (int j = 0; j < n; j++) {
-            uint8_t *to = room + (ptrdiff_t)j * row;
-            at[j] = to;
-            for (int tap = 0; tap < r->taps; tap++)
-                um_gemm8_quantise(to + (ptrdiff_t)tap * depth,
-                                  r->a[(ptrdiff_t)(r0 + j) * r->taps + tap], 0, 1, run,
-                                  packed.inv + (ptrdiff_t)tap * run, packed.zero);
-        }
-        q.c = r->c + r0;
-        q.add = r->add ? r->add + r0 : NULL;
-        um_gemm8_rows(&whole, &q, n, panel0, panel1);
     }
 }

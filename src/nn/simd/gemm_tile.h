@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the products on floats (gemm.c) and on bytes (gemm8.c) share: the shapes of their tiles, and
- * what happens to finished sums. */
+/* What the products on floats (gemm.c), bytes (gemm8.c) and bf16 (gemm16.c, gemm_amx.c) share: the
+ * shapes of their tiles, and what happens to finished sums. */
 #ifndef UM_NN_SIMD_GEMM_TILE_H
 #define UM_NN_SIMD_GEMM_TILE_H
 
@@ -25,18 +25,27 @@ static const int tile_rows[NV_MAX + 1] = {0, 8, 8, 9, 6, 5};
 /* One tile: `left` columns of the panel are real. */
 struct tile {
     const struct gemm *g;
-    const float *const *a; /* [row*taps + tap] */
-    const uint8_t *const *a8;
+    const void *const *a; /* [row*taps + tap]: floats, or narrow numbers where `narrow` is */
     float *const *c;
     const float *const *add; /* NULL: none */
     const float *b;
-    const int8_t *b8;
-    const float *scale; /* of the panel's columns, and where their sums start */
+    const void *narrow;
+    const float *scale; /* bytes: of the panel's columns, and where their sums start */
     const int32_t *start;
-    int taps, depth; /* depth numbers per tap */
+    int taps, depth; /* depth floats, or bytes of narrow numbers, per tap */
     int col, left;
 };
 typedef void tile_fn(const struct tile *t);
+
+UM_INLINE struct tile narrow_tile(const struct gemm *g, const struct gemm_rows *r)
+{
+    return (struct tile){.g = g,
+                         .a = r->a,
+                         .c = r->c,
+                         .add = r->add,
+                         .taps = r->taps,
+                         .depth = gemm_depth(g, g->k / r->taps)};
+}
 
 /* A check of each load would keep the sums out of registers and take twenty times as long: what a
  * tile touches is checked before it runs instead. */
@@ -51,19 +60,24 @@ __attribute__((noinline)) static void check_range(const void *p, ptrdiff_t bytes
 static void check_tile(const struct tile *t, int rows, int columns)
 {
     enum { F = sizeof(float) };
-    ptrdiff_t real = F * (t->left < columns ? t->left : columns), all = F * (ptrdiff_t)columns;
-    ptrdiff_t size = t->b8 ? 1 : F, depth = size * t->depth;
-    check_range(t->b8 ? (const void *)t->b8 : t->b, t->taps * depth * columns);
+    int n = t->left < columns ? t->left : columns;
+    ptrdiff_t real = F * (ptrdiff_t)n, all = F * (ptrdiff_t)columns;
+    ptrdiff_t size = t->narrow ? 1 : F, depth = size * t->depth;
+    check_range(t->narrow ? t->narrow : t->b, t->taps * depth * columns);
     for (int i = 0; i < rows * t->taps; i++)
-        check_range(t->b8 ? (const void *)t->a8[i] : t->a[i], depth);
+        check_range(t->a[i], depth);
     for (int m = 0; m < rows; m++) {
-        check_range(t->c[m] + t->col, real);
+        if (t->g->half)
+            check_range((const uint16_t *)(void *)t->c[m] + t->col,
+                        (ptrdiff_t)n * (ptrdiff_t)sizeof(uint16_t));
+        else
+            check_range(t->c[m] + t->col, real);
         if (t->add)
             check_range(t->add[m] + t->col, real);
     }
     if (t->g->bias)
         check_range(t->g->bias + t->col, real);
-    if (t->b8) {
+    if (t->scale) {
         check_range(t->scale, all);
         check_range(t->start, all);
     }
@@ -81,26 +95,29 @@ UM_INLINE bool act_is_cheap(enum um_act act)
     return act == UM_ACT_NONE || act == UM_ACT_RELU || act == UM_ACT_CLAMP;
 }
 
-UM_INLINE void finish_sums(const struct tile *t, const float *sums, int m, int nr, enum um_act act)
+/* half: as bf16; only of whole vectors. */
+UM_INLINE void finish_sums(const struct tile *t, const float *sums, int m, int nr, enum um_act act,
+                           const bool half)
 {
     const struct gemm *g = t->g;
-    bool first = t->left < nr && !g->add_last; /* `add` has not been added */
     for (int r = 0; r < m; r++, sums += nr) {
-        float *c = t->c[r] + t->col;
+        float *c = t->c[r] + (half ? t->col / 2 : t->col);
         const float *add = t->add ? t->add[r] + t->col : NULL;
         for (int i = 0; i < nr && i < t->left; i += VL) {
             int n = t->left - i < VL ? t->left - i : VL;
             vf x = vf_load(sums + i), plus = vf_zero();
             if (add)
                 plus = n == VL ? vf_load(add + i) : vf_load_n(add + i, n);
-            if (add && first)
+            if (add && !g->add_last)
                 x += plus;
             x = um_activate(act, g->limit, x);
             if (g->lab_scale != 0)
                 x = vf_fma(x, vf_set1(g->lab_scale), vf_set1(g->lab_shift));
             if (add && g->add_last)
                 x += plus;
-            if (n == VL)
+            if (half)
+                vf_store_bf16(c + i / 2, x);
+            else if (n == VL)
                 vf_store(c + i, x);
             else
                 vf_store_n(c + i, x, n);
@@ -108,17 +125,47 @@ UM_INLINE void finish_sums(const struct tile *t, const float *sums, int m, int n
     }
 }
 
-/* What does not fit in registers, from sums [m][nr]. To those of a whole panel `add` has been
- * added, unless it comes last. */
+/* As bf16, of any activation and width. */
+static __attribute__((noinline)) void finish_half(const struct tile *t, const float *sums, int m,
+                                                  int nr)
+{
+    int n = t->left < nr ? t->left : nr;
+    float row[NV_MAX * VL];
+    uint8_t half[2 * NV_MAX * VL];
+    for (int r = 0; r < m; r++, sums += nr) {
+        for (int i = 0; i < n; i += VL)
+            vf_store(row + i, vf_load(sums + i));
+        um_gemm_finish(t->g, row, NULL, n);
+        um_gemm16_round(half, row, 0, 1, n);
+        memcpy((uint16_t *)(void *)t->c[r] + t->col, half, (size_t)n * sizeof(uint16_t));
+    }
+}
+
+/* What does not fit in registers, from sums [m][nr] to which `add` has not been added. */
 static __attribute__((noinline)) void finish_tile(const struct tile *t, const float *sums, int m,
                                                   int nr)
 {
-    switch (t->g->act) {
-    case UM_ACT_GELU: finish_sums(t, sums, m, nr, UM_ACT_GELU); break;
-    case UM_ACT_SILU: finish_sums(t, sums, m, nr, UM_ACT_SILU); break;
-    case UM_ACT_RELU: finish_sums(t, sums, m, nr, UM_ACT_RELU); break;
-    default: finish_sums(t, sums, m, nr, t->g->act); break;
+    const struct gemm *g = t->g;
+    if (g->half) {
+        if (g->act == UM_ACT_GELU && t->left >= nr)
+            finish_sums(t, sums, m, nr, UM_ACT_GELU, true);
+        else
+            finish_half(t, sums, m, nr);
+        return;
     }
+    switch (g->act) {
+    case UM_ACT_GELU: finish_sums(t, sums, m, nr, UM_ACT_GELU, false); break;
+    case UM_ACT_SILU: finish_sums(t, sums, m, nr, UM_ACT_SILU, false); break;
+    case UM_ACT_RELU: finish_sums(t, sums, m, nr, UM_ACT_RELU, false); break;
+    default: finish_sums(t, sums, m, nr, g->act, false); break;
+    }
+}
+
+UNCHECKED UM_INLINE vf tile_bias(const struct tile *t, int v) /* of vector v of the panel */
+{
+    int n = t->left - v * VL;
+    const float *at = t->g->bias + t->col + v * VL;
+    return !t->g->bias || n <= 0 ? vf_zero() : n >= VL ? vf_load(at) : vf_load_n(at, n);
 }
 
 UNCHECKED UM_INLINE void tile_add(const struct tile *t, vf acc[MR_MAX][NV_MAX], const int M,
@@ -140,9 +187,7 @@ UNCHECKED UM_INLINE void tile_store(const struct tile *t, vf acc[MR_MAX][NV_MAX]
     const struct gemm *g = t->g;
     bool full = t->left >= NV * VL;
 
-    if (full && t->add && !g->add_last)
-        tile_add(t, acc, M, NV);
-    if (!full || !act_is_cheap(g->act)) {
+    if (!full || !act_is_cheap(g->act) || g->half) {
         float sums[MR_MAX * NV_MAX * VL];
         UM_UNROLL
         for (int m = 0; m < M; m++)
@@ -152,6 +197,8 @@ UNCHECKED UM_INLINE void tile_store(const struct tile *t, vf acc[MR_MAX][NV_MAX]
         finish_tile(t, sums, M, NV * VL);
         return;
     }
+    if (t->add && !g->add_last)
+        tile_add(t, acc, M, NV);
     if (g->act != UM_ACT_NONE) {
         vf lo = vf_set1(g->act == UM_ACT_RELU ? 0 : -g->limit);
         vf hi = vf_set1(g->act == UM_ACT_RELU ? __builtin_inff() : g->limit);
@@ -203,10 +250,7 @@ UM_INLINE void run_panel(struct tile t, tile_fn *const *tile, int most, int rows
     for (int s = 0; s < strips; s++) {
         int m = height + (s < tall);
         tile[m](&t);
-        if (t.b8)
-            t.a8 += (ptrdiff_t)m * t.taps;
-        else
-            t.a += (ptrdiff_t)m * t.taps;
+        t.a += (ptrdiff_t)m * t.taps;
         t.c += m;
         t.add = t.add ? t.add + m : NULL;
     }

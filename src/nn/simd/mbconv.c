@@ -30,21 +30,27 @@ static const float *pixel(const struct um_view *v, int y, int x)
     return (const float *)v->data + ((ptrdiff_t)y * v->w + x) * v->ld;
 }
 
-/* Hidden row of input pixels x0..x1-1 of row y. */
-static void expand_row(const struct job *j, float *ring, int y, int x0, int x1)
+/* Hidden row of input pixels x0..x1-1 of row y; room: for what they are as narrow numbers. */
+static void expand_row(const struct job *j, float *ring, float *room, int y, int x0, int x1)
 {
     const struct um_view *x = &j->call->t[1];
     int per = j->width / um_gemm_nr(j->expand.n), n = x1 - x0;
+    const float *in = pixel(x, y, x0);
+    ptrdiff_t ld = x->ld;
+    if (j->expand.ready) {
+        um_gemm_ready(&j->expand, (uint8_t *)room, in, ld, n);
+        in = room;
+        ld = gemm_depth(&j->expand, x->c) / (int)sizeof *room;
+    }
     if (j->groups == 1) {
-        um_gemm_block(&j->expand, pixel(x, y, x0), x->ld, n, ring, j->width, NULL, 0, 0,
+        um_gemm_block(&j->expand, in, ld, n, ring, j->width, NULL, 0, 0,
                       um_gemm_panels(j->expand.n));
         return;
     }
     for (int g = 0; g < j->groups; g++) {
         /* A panel stores at its own column: move that column to the start of the group. */
         float *c = ring + (ptrdiff_t)g * n * j->width - (ptrdiff_t)g * j->width;
-        um_gemm_block(&j->expand, pixel(x, y, x0), x->ld, n, c, j->width, NULL, 0, g * per,
-                      (g + 1) * per);
+        um_gemm_block(&j->expand, in, ld, n, c, j->width, NULL, 0, g * per, (g + 1) * per);
     }
 }
 
@@ -64,10 +70,11 @@ static void strip_item(void *ctx, int item, int worker)
         ix1 = (ox1 - 1) * s + 2 < x->w ? (ox1 - 1) * s + 2 : x->w;
     int n = ix1 - ix0, done = oy0 * s - 1 < 0 ? 0 : oy0 * s - 1; /* next row to expand */
 
-    const float **in = um_pool_scratch(j->call->pool, worker);
-    const float **plus = in + (ptrdiff_t)CHUNK * j->groups;
+    const void **in = um_pool_scratch(j->call->pool, worker);
+    const float **plus = (const float **)(in + (ptrdiff_t)CHUNK * j->groups);
     float **to = (float **)(plus + CHUNK);
-    float *mid = (float *)(to + CHUNK), *ring = mid + (ptrdiff_t)CHUNK * hidden;
+    float *mid = (float *)(to + CHUNK), *ring = mid + (ptrdiff_t)CHUNK * hidden,
+          *room = ring + (ptrdiff_t)RING * n * hidden;
     struct gemm_rows rows = {in, to, a->residual ? plus : NULL, j->groups};
     const float *under[3];
     struct dw_row d = {.in = under,
@@ -83,7 +90,7 @@ static void strip_item(void *ctx, int item, int worker)
 
     for (int oy = oy0; oy < oy1; oy++) {
         for (; done < x->h && done <= oy * s + 1; done++)
-            expand_row(j, ring + (ptrdiff_t)(done % RING) * n * hidden, done, ix0, ix1);
+            expand_row(j, ring + (ptrdiff_t)(done % RING) * n * hidden, room, done, ix0, ix1);
         for (int c0 = ox0; c0 < ox1; c0 += CHUNK) {
             int m = ox1 - c0 < CHUNK ? ox1 - c0 : CHUNK;
             for (int g = 0; g < j->groups; g++) {
@@ -123,6 +130,7 @@ void UM_NAME(mbconv)(const struct um_call *call)
         .width = a->hidden,
         .groups = 1,
     };
+    j.expand.ready = j.expand.narrow != NULL;
     j.expand.act = UM_ACT_GELU;
     j.project.act = a->residual ? UM_ACT_GELU : UM_ACT_NONE;
     for (int width = GROUP / nr * nr; width >= nr; width -= nr)

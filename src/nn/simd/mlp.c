@@ -43,12 +43,15 @@ static void block_item(void *ctx, int item, int worker)
     const struct um_mlp_args *a = j->call->args;
     const struct um_view *out = &j->call->t[0], *x = &j->call->t[1];
     int r0 = split_at(j->rows, j->blocks, item), n = split_at(j->rows, j->blocks, item + 1) - r0;
-    float *hidden = um_pool_scratch(j->call->pool, worker),
-          *normed = hidden + (ptrdiff_t)n * a->hidden;
-    ptrdiff_t ld;
+    ptrdiff_t ld, ldh = a->hidden;
+    if (j->fc2.ready)
+        ldh = gemm_depth(&j->fc2, a->hidden) / (int)sizeof(float);
+    float *hidden = um_pool_scratch(j->call->pool, worker), *normed = hidden + n * ldh;
+    if (j->fc2.ready && ldh * (int)sizeof(float) > a->hidden * gemm_size(&j->fc2))
+        memset(hidden, 0, (size_t)(n * ldh) * sizeof *hidden); /* what lies behind a row */
     const float *in = normalise(j->call, r0, n, normed, &ld);
-    um_gemm_block(&j->fc1, in, ld, n, hidden, a->hidden, NULL, 0, 0, um_gemm_panels(a->hidden));
-    um_gemm_block(&j->fc2, hidden, a->hidden, n, row_of(out, r0), out->ld,
+    um_gemm_block(&j->fc1, in, ld, n, hidden, ldh, NULL, 0, 0, um_gemm_panels(a->hidden));
+    um_gemm_block(&j->fc2, hidden, ldh, n, row_of(out, r0), out->ld,
                   a->residual ? row_of(x, r0) : NULL, x->ld, 0, um_gemm_panels(out->c));
 }
 
@@ -95,6 +98,7 @@ void UM_NAME(mlp)(const struct um_call *call)
         um_pool_run(call->pool, j.blocks, fc2_item, &j);
         return;
     }
+    j.fc1.half = j.fc2.ready = j.fc2.type == UM_BF16; /* hidden rows are never floats */
     int mr = um_gemm_mr(out->c), rows = BLOCK_FLOATS / (c + a->hidden) / mr * mr;
     int most = UM_POOL_SCRATCH / (int)sizeof(float) / (c + a->hidden);
     if (rows < 2 * mr)

@@ -119,6 +119,11 @@ UM_INLINE vi vi_round(vf v) /* value, to nearest, ties to even; out of range: IN
 #endif
 }
 
+UM_INLINE __m128i vec_pack16_(__m256i v) /* of 0..65535 */
+{
+    return _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+}
+
 /* Two sums of products of 16-bit numbers in each lane, and one of their two sums: exact. */
 UM_INLINE __m256i vec_dot4_(__m256i sum, __m256i a, __m256i b)
 {
@@ -228,8 +233,7 @@ UM_INLINE vi vi_load_u8(const uint8_t *p) /* VL bytes, zero-extended */
 /* p[0..VL) = v clamped to 0..255; v at most 32767 */
 UM_INLINE void vi_store_u8(uint8_t *p, vi v)
 {
-    __m128i w = _mm_packus_epi32(_mm256_castsi256_si128((__m256i)v),
-                                 _mm256_extracti128_si256((__m256i)v, 1));
+    __m128i w = vec_pack16_((__m256i)v);
     _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(w, w));
 }
 
@@ -406,8 +410,7 @@ UM_INLINE void vi_store_u8(uint8_t *p, vi v)
 {
     vec_pair u = {.i = v};
     for (int i = 0; i < 2; i++) {
-        __m128i w =
-            _mm_packus_epi32(_mm256_castsi256_si128(u.k[i]), _mm256_extracti128_si256(u.k[i], 1));
+        __m128i w = vec_pack16_(u.k[i]);
         _mm_storel_epi64((__m128i *)(p + 8 * i), _mm_packus_epi16(w, w));
     }
 }
@@ -432,6 +435,63 @@ UM_INLINE float vf_hmax(vf v)
     return _mm_cvtss_f32(a);
 }
 #endif
+
+UM_INLINE vi vi_load_u16(const uint16_t *p) /* VL of them */
+{
+#if VL == 8
+    return (vi)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+#elif !UM_VEC_EMULATED
+    return (vi)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+#else
+    vec_pair u;
+    u.k[0] = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    u.k[1] = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p + 1));
+    return u.i;
+#endif
+}
+
+/* sum + a0*b0 + a1*b1 of the two bf16 in each lane, products exact. On 16 lanes this is AVX-512
+ * BF16, as vf_store_bf16() is: who calls them has asked for that. */
+UM_INLINE vf vf_dot2(vf sum, vi a, vi b)
+{
+#if VL == 16 && !UM_VEC_EMULATED
+    __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+#else
+    vi high = vi_set1((int32_t)0xffff0000);
+    sum = vf_fma(vf_cast(a & high), vf_cast(b & high), sum);
+    return vf_fma(vf_cast(a << 16), vf_cast(b << 16), sum);
+#endif
+}
+
+/* VL bf16 to p: v to nearest even, NaN stays NaN. */
+UM_INLINE void vf_store_bf16(void *p, vf v)
+{
+#if VL == 16 && !UM_VEC_EMULATED
+    __m256i half;
+    __asm__("vcvtneps2bf16 %1, %0" : "=v"(half) : "v"(v));
+    _mm256_storeu_si256((__m256i *)p, half);
+#else
+    vi u = vi_cast(v), even = u + 0x7fff + (u >> 16 & 1), nan = (vi)(v != v);
+    vi half = ((even & ~nan) | ((u | 0x400000) & nan)) >> 16 & 0xffff;
+#if VL == 8
+    _mm_storeu_si128((__m128i *)p, vec_pack16_((__m256i)half));
+#else
+    vec_pair x = {.i = half};
+    _mm_storeu_si128((__m128i *)p, vec_pack16_(x.k[0]));
+    _mm_storeu_si128((__m128i *)p + 1, vec_pack16_(x.k[1]));
+#endif
+#endif
+}
+
+/* The bf16 of `even` in the lower half of each lane, of `odd` in the upper; as vf_store_bf16(). */
+UM_INLINE vi vi_pair_bf16(vf even, vf odd)
+{
+    uint16_t e[VL], o[VL];
+    vf_store_bf16(e, even);
+    vf_store_bf16(o, odd);
+    return vi_load_u16(e) | vi_load_u16(o) << 16;
+}
 
 UM_INLINE vf vf_zero(void)
 {

@@ -6,6 +6,7 @@
 #include "nn/block.h"
 #include "nn/op_ref.h"
 #include "nn/simd/attend.h"
+#include "nn/simd/attend16.h"
 #include "nn/simd/gemm.h"
 #include "nn/simd/row_norm.h"
 
@@ -30,8 +31,12 @@ struct room {
 /* What the block needs beside it. */
 struct block_room {
     float *tokens, *qkv; /* LN x, then the heads' results; [n][3c] */
-    const float **in, **add;
+    const void **in;
+    const float **add;
     float **dst;
+    const float **query, **start; /* in bf16: qkv of the queries, and their rows of the table */
+    float **result;
+    struct attend16 head;
 };
 
 struct job {
@@ -41,6 +46,7 @@ struct job {
     int tables; /* heads whose expanded table has room; if not all, each is expanded when its turn
                    comes */
     struct gemm qkv, proj; /* the block's */
+    bool narrow;           /* attention in bf16, as qkv */
 };
 
 static struct shape shape_of(const struct um_view *out, int window, int heads)
@@ -83,9 +89,10 @@ static size_t room_of(struct room *r, const struct shape *s, int heads, float *b
     return at;
 }
 
-/* bias[block][key][query of the block] = table[|dy|*ws + |dx|]. */
-static void expand_bias(float *bias, float *line, const float *table, const struct shape *s)
+/* bias[block][key][query of the block] = table[|dy|*ws + |dx|]; in bf16 there is one block. */
+static void expand_bias(const struct job *job, float *bias, float *line, const float *table)
 {
+    const struct shape *s = &job->s;
     int blocks = attend_blocks(s->n), ws = s->ws;
     for (int i = s->n; i < s->lanes; i++)
         line[i] = 0;
@@ -99,7 +106,9 @@ static void expand_bias(float *bias, float *line, const float *table, const stru
             for (int qx = kx + 1; qx < ws; qx++)
                 to[qx] = t[qx - kx];
         }
-        for (int b = 0; b < blocks; b++) {
+        if (job->narrow)
+            memcpy(bias + (ptrdiff_t)key * s->lanes, line, (size_t)s->lanes * sizeof *bias);
+        for (int b = 0; b < blocks && !job->narrow; b++) {
             int first = attend_first(s->n, b) * VL, n = attend_first(s->n, b + 1) * VL - first;
             memcpy(bias + (ptrdiff_t)first * s->n + (ptrdiff_t)key * n, line + first,
                    (size_t)n * sizeof *bias);
@@ -169,7 +178,7 @@ static const float *table_of(const struct job *job, const struct room *r,
 {
     float *bias = r->bias + (ptrdiff_t)(job->tables > 1 ? head - h0 : 0) * job->s.n * job->s.lanes;
     if (job->tables == 1 && job->heads_per_item > 1)
-        expand_bias(bias, r->s, (const float *)table->data + head * table->ld, &job->s);
+        expand_bias(job, bias, r->s, (const float *)table->data + head * table->ld);
     return bias;
 }
 
@@ -178,8 +187,8 @@ static void begin(const struct job *job, struct room *r, const struct um_view *t
 {
     const struct shape *s = &job->s;
     for (int h = h0; h < h1 && job->tables == job->heads_per_item; h++)
-        expand_bias(r->bias + (ptrdiff_t)(h - h0) * s->n * s->lanes, r->s,
-                    (const float *)table->data + h * table->ld, s);
+        expand_bias(job, r->bias + (ptrdiff_t)(h - h0) * s->n * s->lanes, r->s,
+                    (const float *)table->data + h * table->ld);
     memset(r->q, 0,
            (size_t)s->lanes * (size_t)s->d *
                sizeof *r->q); /* lanes beyond the last token stay zero */
@@ -239,16 +248,45 @@ void UM_NAME(window_attention)(const struct um_call *call)
 /* ---- the block: x + proj(attention(qkv(LN x))) ---- */
 
 /* As room_of, for both. */
-static size_t block_room_of(struct block_room *b, struct room *r, const struct shape *s, int heads,
+static size_t block_room_of(struct block_room *b, struct room *r, const struct job *job, int heads,
                             float *base)
 {
+    const struct shape *s = &job->s;
     size_t n = (size_t)s->n, c = (size_t)s->c, at = room_of(r, s, heads, base);
     b->tokens = take(base, &at, n * c);
     b->qkv = take(base, &at, n * 3 * c);
-    b->in = (const float **)(void *)take(base, &at, n * POINTER);
+    b->in = (const void **)(void *)take(base, &at, n * POINTER);
     b->add = (const float **)(void *)take(base, &at, n * POINTER);
     b->dst = (float **)(void *)take(base, &at, n * POINTER);
+    b->query = (const float **)(void *)take(base, &at, n * POINTER);
+    b->start = (const float **)(void *)take(base, &at, n * POINTER);
+    b->result = (float **)(void *)take(base, &at, n * POINTER);
+    struct attend16 *a = &b->head;
+    *a = (struct attend16){.d = s->d, .keys = s->n};
+    if (job->narrow) {
+        a->how = um_bf16_how(job->qkv.narrow);
+        a->keys_packed = take(base, &at, attend16_keys_room(a));
+        a->values_packed = take(base, &at, attend16_values_room(a));
+        a->rounded = take(base, &at, attend16_rounded_room(a));
+        a->scores = take(base, &at, attend16_scores_room(a));
+    }
     return at;
+}
+
+/* One head of one window in bf16, whose m queries are b's. */
+static void attend_narrow(const struct job *job, const struct room *r, const struct block_room *b,
+                          const float *bias, int head, int m)
+{
+    const struct shape *s = &job->s;
+    int at = 3 * s->d * head;
+    for (int i = 0, q = 0; i < s->n; i++) {
+        if (!r->out[i])
+            continue;
+        b->start[q] = bias + (ptrdiff_t)i * s->lanes;
+        b->result[q++] = r->out[i] + head * s->d;
+    }
+    attend16_pack(&b->head, r->row, at + s->d, at + 2 * s->d);
+    attend16_run(&b->head, b->query, at, b->start, b->result, m);
 }
 
 static void block_item(void *ctx, int item, int worker)
@@ -261,7 +299,7 @@ static void block_item(void *ctx, int item, int worker)
     struct room r;
     struct block_room b;
     span_of(job, item, &w0, &w1, &h0, &h1);
-    block_room_of(&b, &r, s, job->tables, um_pool_scratch(job->call->pool, worker));
+    block_room_of(&b, &r, job, job->tables, um_pool_scratch(job->call->pool, worker));
     begin(job, &r, &t[7], h0, h1);
     for (int win = w0; win < w1; win++) {
         int y0 = win / s->across * s->ws, x0 = win % s->across * s->ws, m = 0;
@@ -276,15 +314,20 @@ static void block_item(void *ctx, int item, int worker)
             b.in[m] = r.out[i] = b.tokens + (ptrdiff_t)m * c;
             b.add[m] = (const float *)t[1].data + row * t[1].ld;
             b.dst[m] = (float *)t[0].data + row * t[0].ld;
-            r.row[i] = b.qkv + (ptrdiff_t)m * 3 * c;
+            r.row[i] = b.query[m] = b.qkv + (ptrdiff_t)m * 3 * c;
             um_row_norm(r.out[i], b.add[m], t[2].data, t[3].data, c, args->eps);
             m++;
         }
         UM_NAME(gemm_block)
         (&job->qkv, b.tokens, c, m, b.qkv, 3 * c, NULL, 0, 0, UM_NAME(gemm_panels)(3 * c));
         int queries = (s->h - y0 < s->ws ? s->h - y0 : s->ws) * s->ws;
-        for (int h = h0; h < h1; h++)
-            attend_window(s, &r, table_of(job, &r, &t[7], h, h0), h, queries);
+        for (int h = h0; h < h1; h++) {
+            const float *bias = table_of(job, &r, &t[7], h, h0);
+            if (job->narrow)
+                attend_narrow(job, &r, &b, bias, h, m);
+            else
+                attend_window(s, &r, bias, h, queries);
+        }
         struct gemm_rows rows = {.a = b.in, .c = b.dst, .add = b.add, .taps = 1};
         UM_NAME(gemm_rows)(&job->proj, &rows, m, 0, UM_NAME(gemm_panels)(c));
     }
@@ -299,11 +342,12 @@ void UM_NAME(window_block)(const struct um_call *call)
     struct block_room b;
     struct room r;
     int c = job.s.c;
+    job.qkv = gemm_of(&t[4], &t[5], c, 3 * c);
+    job.narrow = job.qkv.narrow && job.qkv.type == UM_BF16;
     job.heads_per_item = job.tables = job.s.heads;
-    if (block_room_of(&b, &r, &job.s, job.tables, NULL) * sizeof(float) > UM_POOL_SCRATCH)
+    if (block_room_of(&b, &r, &job, job.tables, NULL) * sizeof(float) > UM_POOL_SCRATCH)
         job.tables = 1;
     job.windows_per_item = windows_per_item(&job);
-    job.qkv = gemm_of(&t[4], &t[5], c, 3 * c);
     job.proj = gemm_of(&t[8], &t[9], c, c);
     um_pool_run(call->pool, (job.s.windows + job.windows_per_item - 1) / job.windows_per_item,
                 block_item, &job);

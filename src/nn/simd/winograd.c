@@ -175,7 +175,8 @@ bool UM_NAME(winograd)(const struct um_call *call, const struct gemm *g, const f
     const struct um_conv_args *a = call->args;
     const struct um_view *out = &call->t[0], *x = &call->t[1];
     if (a->kh != 3 || a->kw != 3 || a->stride != 1 || a->pad_top != 1 || a->pad_left != 1 ||
-        a->add_up2 || g->b8 || out->h != x->h || out->w != x->w || !um_winograd_floats(g->n, x->c))
+        a->add_up2 || g->narrow || out->h != x->h || out->w != x->w ||
+        !um_winograd_floats(g->n, x->c))
         return false;
     struct job j = {.call = call, .g = g, .across = (out->w + 1) / 2};
     int threads = um_pool_threads(call->pool), room = ROOM_FLOATS / 16 / x->c;

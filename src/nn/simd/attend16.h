@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attention of one head in bf16: two products on gemm16 with a softmax in floats between them. Keys
+ * and pairs of values are packed as weights are; queries and probabilities are rows. A block of
+ * queries is done with before the next one starts, so its scores stay in the L1 cache. */
+#ifndef UM_NN_SIMD_ATTEND16_H
+#define UM_NN_SIMD_ATTEND16_H
+
+#include "nn/simd/gemm.h"
+#include "nn/simd/math.h"
+
+enum { ATTEND16_ROWS = 32 };
+
+struct attend16 {
+    int d, keys;
+    enum um_bf16_how how;
+    /* In floats: */
+    float *keys_packed, *values_packed, *rounded; /* rounded: keys as rows, then queries, then
+                                                     probabilities */
+    float *scores;
+};
+
+/* Bytes of a row of k numbers, which whole vectors are stored to. */
+UM_INLINE int attend16_row(const struct attend16 *a, int k)
+{
+    return gemm_whole(gemm16_depth(a->how, k), 2 * VL);
+}
+
+UM_INLINE size_t attend16_packed(const struct attend16 *a, int k, int n)
+{
+    return UM_BF16_ALIGN +
+           (size_t)um_gemm_panels(n) * (size_t)um_gemm_nr(n) * (size_t)gemm16_depth(a->how, k);
+}
+
+/* Room for its arrays: how many floats of each. */
+UM_INLINE size_t attend16_keys_room(const struct attend16 *a)
+{
+    return attend16_packed(a, a->d, a->keys) / sizeof(float);
+}
+UM_INLINE size_t attend16_values_room(const struct attend16 *a)
+{
+    return attend16_packed(a, a->keys, a->d) / sizeof(float);
+}
+UM_INLINE size_t attend16_rounded_room(const struct attend16 *a)
+{
+    size_t keys = (size_t)a->keys * (size_t)attend16_row(a, a->d),
+           rows = ATTEND16_ROWS * (size_t)(attend16_row(a, a->d) + attend16_row(a, a->keys));
+    return (keys > rows ? keys : rows) / sizeof(float);
+}
+UM_INLINE size_t attend16_scores_room(const struct attend16 *a)
+{
+    return ATTEND16_ROWS * (size_t)gemm_whole(a->keys, VL);
+}
+
+/* d floats times scale, and zeros up to the end of the row. */
+UM_INLINE void attend16_round(const struct attend16 *a, uint8_t *to, const float *x, float scale)
+{
+    for (int i = 0; 2 * i < attend16_row(a, a->d); i += VL) {
+        int n = a->d - i;
+        vf v = n >= VL ? vf_load(x + i) : n > 0 ? vf_load_n(x + i, n) : vf_zero();
+        vf_store_bf16(to + 2 * i, v * vf_set1(scale));
+    }
+}
+
+/* Of the tokens that are keys; row[i] + at: those of token i. */
+UM_INLINE void attend16_pack(const struct attend16 *a, const float *const *row, int key_at,
+                             int value_at)
+{
+    int pitch = attend16_row(a, a->d), nr = um_gemm_nr(a->keys),
+        pairs = gemm16_depth(a->how, a->d) / GEMM_LANE;
+    uint8_t *rows = (uint8_t *)a->rounded;
+    for (int i = 0; i < a->keys; i++)
+        attend16_round(a, rows + (ptrdiff_t)i * pitch, row[i] + key_at, 1);
+    float *to = (float *)(void *)um_bf16_write(a->keys_packed, a->how);
+    for (int p = 0; p < um_gemm_panels(a->keys); p++, to += (ptrdiff_t)nr * pairs)
+        um_gemm_panel(to, a->rounded + (ptrdiff_t)p * nr * (pitch / GEMM_LANE), pitch / GEMM_LANE,
+                      a->keys - p * nr, pairs, nr);
+
+    int wide = um_gemm_nr(a->d), panels = um_gemm_panels(a->d),
+        deep = gemm16_depth(a->how, a->keys) / GEMM_LANE;
+    int32_t *pair = (int32_t *)(void *)um_bf16_write(a->values_packed, a->how);
+    for (int p = 0; p < panels; p++)
+        for (int k = 0; k < deep; k++)
+            for (int j = p * wide; j < (p + 1) * wide; j += VL, pair += VL) {
+                vf v[2];
+                for (int e = 0; e < 2; e++) {
+                    int token = 2 * k + e, n = token < a->keys ? a->d - j : 0;
+                    const float *x = token < a->keys ? row[token] + value_at + j : NULL;
+                    v[e] = n >= VL ? vf_load(x) : n > 0 ? vf_load_n(x, n) : vf_zero();
+                }
+                vi_store(pair, vi_pair_bf16(v[0], v[1]));
+            }
+}
+
+/* Scores to exponentials as a row of bf16, zeros behind them; 1 / their sum. */
+UM_INLINE float attend16_softmax(const struct attend16 *a, uint8_t *to, float *s)
+{
+    int whole = a->keys / VL * VL, rest = a->keys - whole;
+    vf top = vf_set1(-3.0e38f), sum = vf_zero();
+    if (rest) { /* the last vector's other lanes: exponentials that are 0 beside any other */
+        static const int32_t iota[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        vi real = (vi)(vi_load(iota) < vi_set1(rest));
+        vf_store(s + whole, vf_select(real, vf_load(s + whole), top));
+    }
+    for (int i = 0; i < a->keys; i += VL)
+        top = vf_max(top, vf_load(s + i));
+    top = vf_set1(vf_hmax(top));
+    for (int i = 0; 2 * i < attend16_row(a, a->keys); i += VL) {
+        vf e = i < a->keys ? um_exp_neg(vf_load(s + i) - top) : vf_zero();
+        vf_store_bf16(to + 2 * i, e);
+        sum += e;
+    }
+    return 1.0f / vf_sum(sum);
+}
+
+/* Queries row[i] + at, bias[i] a row of `keys` floats, results to out[i]. */
+UM_INLINE void attend16_run(const struct attend16 *a, const float *const *row, int query_at,
+                            const float *const *bias, float *const *out, int queries)
+{
+    const void *in[ATTEND16_ROWS], *weight[ATTEND16_ROWS];
+    float *score[ATTEND16_ROWS], inverse[ATTEND16_ROWS];
+    int q_row = attend16_row(a, a->d), p_row = attend16_row(a, a->keys),
+        blocks = (queries + ATTEND16_ROWS - 1) / ATTEND16_ROWS;
+    uint8_t *q = (uint8_t *)a->rounded, *p = q + ATTEND16_ROWS * q_row;
+    float scale = 1 / (float)__builtin_sqrt((double)a->d);
+    struct gemm scores = {
+        .narrow = a->keys_packed, .type = UM_BF16, .ready = true, .k = a->d, .n = a->keys};
+    struct gemm values = scores;
+    values.narrow = a->values_packed;
+    values.k = a->keys;
+    values.n = a->d;
+    for (int i = 0; i < ATTEND16_ROWS; i++) {
+        in[i] = q + i * q_row;
+        weight[i] = p + i * p_row;
+        score[i] = a->scores + (ptrdiff_t)i * gemm_whole(a->keys, VL);
+    }
+    for (int b = 0; b < blocks; b++) {
+        int first = split_at(queries, blocks, b), n = split_at(queries, blocks, b + 1) - first;
+        for (int i = 0; i < n; i++)
+            attend16_round(a, q + i * q_row, row[first + i] + query_at, scale);
+        um_gemm_rows(&scores, &(struct gemm_rows){in, score, bias + first, 1}, n, 0,
+                     um_gemm_panels(a->keys));
+        for (int i = 0; i < n; i++)
+            inverse[i] = attend16_softmax(a, p + i * p_row, score[i]);
+        um_gemm_rows(&values, &(struct gemm_rows){weight, out + first, NULL, 1}, n, 0,
+                     um_gemm_panels(a->d));
+        for (int i = 0; i < n; i++)
+            for (int j = 0; j < a->d; j += VL) {
+                float *o = out[first + i] + j;
+                int left = a->d - j < VL ? a->d - j : VL;
+                vf_store_n(o, vf_load_n(o, left) * vf_set1(inverse[i]), left);
+            }
+    }
+}
+
+#endif

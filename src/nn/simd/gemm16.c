@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The matrix product in bf16, two products a lane and instruction. B lies in panels of
+ * [k/2][panel width][2], which the rows of AMX's tiles are, too; a run of A that fills no whole
+ * lane or tile meets zeros there. */
+#include "nn/simd/gemm_tile.h"
+
+static size_t pack(void *dst, enum um_bf16_how how, const float *w, int o, int kh, int run)
+{
+    int nr = um_gemm_nr(o), panels = um_gemm_panels(o), depth = gemm16_depth(how, run) / 2;
+    uint16_t *to = dst ? um_bf16_write(dst, how) : NULL;
+    for (int p = 0; to && p < panels; p++)
+        for (int ky = 0; ky < kh; ky++)
+            for (int k = 0; k < depth; k += 2)
+                for (int j = 0; j < nr; j++)
+                    for (int e = k; e < k + 2; e++) {
+                        int row = p * nr + j;
+                        *to++ = row < o && e < run
+                                    ? um_bf16_of(w[((ptrdiff_t)row * kh + ky) * run + e])
+                                    : 0;
+                    }
+    return UM_BF16_ALIGN +
+           (size_t)panels * (size_t)nr * (size_t)kh * (size_t)depth * sizeof(uint16_t);
+}
+
+size_t UM_NAME(pack_bf16)(void *dst, const float *w, int o, int kh, int kw, int i)
+{
+    return pack(dst, UM_BF16_DOT, w, o, kh, kw * i);
+}
+
+#if VL == 16
+size_t UM_NAME(pack_twin)(void *dst, const float *w, int o, int kh, int kw, int i)
+{
+    return pack(dst, UM_BF16_TWIN, w, o, kh, kw * i);
+}
+
+#if !UM_VEC_EMULATED
+size_t UM_NAME(pack_amx)(void *dst, const float *w, int o, int kh, int kw, int i)
+{
+    return pack(dst, UM_BF16_TILES, w, o, kh, kw * i);
+}
+#endif
+#endif
+
+UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int NV)
+{
+    const uint8_t *b = t->narrow;
+    vf acc[MR_MAX][NV_MAX];
+
+    UM_UNROLL
+    for (int v = 0; v < NV; v++) {
+        vf start = tile_bias(t, v);
+        UM_UNROLL
+        for (int m = 0; m < M; m++)
+            acc[m][v] = start;
+    }
+    int taps = t->taps;
+    ptrdiff_t depth = t->depth;
+    for (int tap = 0; tap < taps; tap++) {
+        const uint8_t *a[MR_MAX];
+        UM_UNROLL
+        for (int m = 0; m < M; m++)
+            a[m] = t->a[m * taps + tap];
+        for (ptrdiff_t k = 0; k < depth; k += GEMM_LANE) {
+            vi bv[NV_MAX];
+            UM_UNROLL
+            for (int v = 0; v < NV; v++) {
+                bv[v] = vi_load((const int32_t *)(const void *)(b + v * VL * GEMM_LANE));
+                VF_KEEP(bv[v]);
+            }
+            b += NV * VL * GEMM_LANE;
+            UM_UNROLL
+            for (int m = 0; m < M; m++) {
+                int32_t two;
+                memcpy(&two, a[m] + k, sizeof two);
+                vi x = vi_set1(two);
+                VF_KEEP(x);
+                UM_UNROLL
+                for (int v = 0; v < NV; v++)
+                    acc[m][v] = vf_dot2(acc[m][v], x, bv[v]);
+            }
+        }
+    }
+    tile_store(t, acc, M, NV);
+}
+
+UM_TILES
+
+static void dot_rows(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
+                     int panel1)
+{
+    int nr = um_gemm_nr(g->n);
+    const unsigned char *b = (const unsigned char *)um_bf16_weights(g->narrow);
+    struct tile t = narrow_tile(g, r);
+    for (int p = panel0; p < panel1; p++) {
+        t.narrow = b + (ptrdiff_t)p * nr * t.depth * t.taps;
+        t.col = p * nr;
+        t.left = g->n - t.col;
+        run_panel(t, tiles[nr / VL], tile_rows[nr / VL], rows);
+    }
+}
+
+void UM_NAME(gemm16_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
+                          int panel1)
+{
+    switch (um_bf16_how(g->narrow)) {
+    case UM_BF16_DOT: dot_rows(g, r, rows, panel0, panel1); break;
+#if VL == 16
+    case UM_BF16_TWIN: UM_NAME(gemm_twin)(g, r, rows, panel0, panel1); break;
+#if !UM_VEC_EMULATED
+    case UM_BF16_TILES: UM_NAME(gemm_amx)(g, r, rows, panel0, panel1); break;
+#endif
+#endif
+    default: break; /* nothing else is packed at this level */
+    }
+}
+
+void UM_NAME(gemm16_round)(uint8_t *to, const float *x, ptrdiff_t ldx, int rows, int c)
+{
+    for (int r = 0; r < rows; r++, to += 2 * c, x += ldx) {
+        int i = 0;
+        for (; i + VL <= c; i += VL)
+            vf_store_bf16(to + 2 * i, vf_load(x + i));
+        if (i < c)
+            vf_store_bf16(to + 2 * i, vf_load_n(x + i, c - i));
+    }
+}

@@ -1,0 +1,3 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define UM_AMX_TWIN
+#include "nn/simd/gemm_amx.c"
