@@ -117,18 +117,19 @@ static um_conv product_weights(um_params *p, const struct product *s)
     return conv;
 }
 
-/* On bytes, where the device computes on them. */
+/* In what the device's layers compute. */
 static um_status open_gemm(um_bench *s, um_device *dev)
 {
     um_conv w[PRODUCTS];
     size_t most = 0;
     um_status st = um_params_open(&s->gemm.params, dev);
-    if (st == UM_OK && dev->int8)
+    if (st == UM_OK && dev->layers == UM_I8)
         st = um_quant_parse(&s->gemm.quant, "0 1 99 gemm.0 0\n0 1 99 gemm.1 0\n0 1 99 gemm.2 0\n",
                             "bench");
     if (st != UM_OK)
         return st;
     um_params_quantise(s->gemm.params, s->gemm.quant);
+    um_params_round(s->gemm.params, dev->layers == UM_BF16);
     for (int i = 0; i < PRODUCTS; i++) {
         char name[] = "gemm.0.weight";
         size_t floats = (size_t)PRODUCT[i].m * (size_t)PRODUCT[i].k;
