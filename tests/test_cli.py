@@ -18,7 +18,7 @@ from command import COMMAND, DETECTOR, ENVIRONMENT, MODELS, ROOT, SEGMENTER, lin
 CHOSEN = ("fp32", "bf16")  # by a processor where nobody asks
 PACKET_KEYS = ["frame_id", "ts", "state", "tag", "label", "score", "box_xyxy", "mask", "mask_area_px", "stages_ms", "transfers", "pose",
                "spacing_mm", "device", "precision", "as_numpy", "models", "lost_device", "source", "name", "objects", "detected", "reason", "scores", "deadline",
-               "cleaned", "gain", "reused"]
+               "cleaned", "gain", "reused", "precision_reason"]
 
 
 @test
@@ -243,8 +243,10 @@ def precision_of_the_device(tmp):
         assert "precision fp16" in err and device in err, err
         out, err = um("run", "phantom:frames=1", "--device", device, "--precision", "fp32")
         assert lines(out)[0]["precision"] == "fp32" and "fp32" in err.splitlines()[0], err
+        assert lines(out)[0]["precision_reason"] == "asked for"
         out, err = um("run", "phantom:frames=1", "--device", device)
         chosen = lines(out)[0]["precision"]
+        assert lines(out)[0]["precision_reason"] == ("AMX" if chosen == "bf16" else "no AMX")
         assert chosen == ("bf16" if "(amx" in err.splitlines()[0] else "fp32") and chosen in err.splitlines()[0], err
 
 

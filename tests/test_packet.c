@@ -274,7 +274,8 @@ TEST(packet_json_visible)
                         .removed_px = 7,
                         .filled_px = 1,
                         .gain = 1.5f,
-                        .reused = 1};
+                        .reused = 1,
+                        .precision_reason = "asked for"};
     for (int i = 0; i < 64; i++)
         fields.detector_sha256[i] = 'a';
     const um_packet *p = make(fields);
@@ -302,7 +303,8 @@ TEST(packet_json_visible)
               "\"mask_area_px\":2,\"iou\":0.75,\"cleaned\":{\"removed_px\":7,\"filled_px\":1}}],"
               "\"detected\":false,\"reason\":null,\"scores\":null,"
               "\"deadline\":{\"latency_ms\":20.5,\"missed\":true,\"effort\":\"repeat\"},"
-              "\"cleaned\":{\"removed_px\":7,\"filled_px\":1},\"gain\":1.5,\"reused\":true}");
+              "\"cleaned\":{\"removed_px\":7,\"filled_px\":1},\"gain\":1.5,\"reused\":true,"
+              "\"precision_reason\":\"asked for\"}");
     free(line);
 }
 
@@ -344,7 +346,8 @@ TEST(packet_json_lost)
         "\"as_numpy\":0,\"models\":{\"detector\":null,\"segmenter\":null},\"lost_device\":null,"
         "\"source\":\"\",\"name\":null,\"objects\":[],\"detected\":true,\"reason\":\"no_contact\","
         "\"scores\":{\"s1\":0.5,\"s2\":0.25,\"s3\":1,\"s4\":null,\"c1\":0.75,\"c2\":0,\"c3\":null,"
-        "\"contact\":0.125},\"deadline\":null,\"cleaned\":null,\"gain\":null,\"reused\":false}");
+        "\"contact\":0.125},\"deadline\":null,\"cleaned\":null,\"gain\":null,\"reused\":false,"
+        "\"precision_reason\":\"\"}");
     free(line);
     fields.struct_size = sizeof fields;
     fields.state = UM_STATE_RELOCALIZING; /* a box, and no mask */

@@ -137,6 +137,7 @@ typedef struct um_packet {
     float gain; /**< that the networks saw the picture with (um_detector_settings.gain); 0: none */
     int reused; /**< 1: the picture is the one before, and what the networks had made of that was
                    taken (um_pipeline_settings.reuse) */
+    char precision_reason[16]; /**< why that precision (um_device_precision_reason()) */
 } um_packet;
 
 /**

@@ -364,6 +364,7 @@ class Packet(Record):
         ("filled_px", c_uint32),
         ("gain", c_float),
         ("reused", c_int),
+        ("precision_reason", c_char * 16),
     ]
 
 

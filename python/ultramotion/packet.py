@@ -172,6 +172,8 @@ class Packet(ctypes._Pointer, Outlined):  # type: ignore[type-arg]
     """That the networks saw the picture with; None: none."""
     reused = _c.Field("reused", bool)
     """True: the picture is the one before, and what the networks had made of that was taken."""
+    precision_reason = _c.Field("precision_reason", _c.text)
+    """Why `precision`: it was asked for, or what the device has that `"auto"` went by."""
 
     @property
     def cleaned(self) -> dict[str, int] | None:

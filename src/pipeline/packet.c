@@ -241,6 +241,7 @@ static um_status fill(struct packet *p, const um_packet *fields, const um_object
     p->pub = *fields;
     p->pub.device[sizeof p->pub.device - 1] = 0;
     p->pub.precision[sizeof p->pub.precision - 1] = 0;
+    p->pub.precision_reason[sizeof p->pub.precision_reason - 1] = 0;
     p->pub.detector_sha256[sizeof p->pub.detector_sha256 - 1] = 0;
     p->pub.segmenter_sha256[sizeof p->pub.segmenter_sha256 - 1] = 0;
     p->pub.lost_device[sizeof p->pub.lost_device - 1] = 0;
@@ -661,6 +662,8 @@ um_status um_packet_json(const um_packet *packet, char **line)
         um_json_null(&j);
     um_json_key(&j, "reused");
     um_json_bool(&j, p->reused != 0);
+    um_json_key(&j, "precision_reason");
+    um_json_string(&j, p->precision_reason);
     um_json_end(&j, '}');
     um_free(counts);
     return um_json_finish(&j, line);

@@ -469,6 +469,8 @@ static um_packet begin_packet(const um_pipeline *p, const um_frame *f, const int
     memcpy(k.spacing_mm, f->spacing_mm, sizeof k.spacing_mm);
     memcpy(k.device, p->dev->name, sizeof k.device);
     snprintf(k.precision, sizeof k.precision, "%s", um_device_precision(p->dev));
+    snprintf(k.precision_reason, sizeof k.precision_reason, "%s",
+             um_device_precision_reason(p->dev));
     if (p->set.lost_device)
         snprintf(k.lost_device, sizeof k.lost_device, "%s", p->set.lost_device);
     memcpy(k.detector_sha256, p->detector->sha256, sizeof k.detector_sha256);
