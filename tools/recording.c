@@ -91,11 +91,13 @@ static const char *skip(const char *s)
     return s;
 }
 
-/* Its own times, its place in the run; and on another device how much was copied. */
+/* Its own times, its place in the run, and why its precision, which a replay asks for; and on
+ * another device how much was copied. */
 static bool aside(const struct walk *w)
 {
-    static const char *const own[] = {"stages_ms", "deadline", "frame_id", "device", "transfers"};
-    for (int i = 0; i < (w->v->other_device ? 5 : 3); i++)
+    static const char *const own[] = {"stages_ms",        "deadline", "frame_id",
+                                      "precision_reason", "device",   "transfers"};
+    for (int i = 0; i < (w->v->other_device ? 6 : 4); i++)
         if (strcmp(w->path, own[i]) == 0)
             return true;
     return false;

@@ -182,6 +182,9 @@ void um_params_reset(um_params *p)
     p->last = NULL;
     p->size = 0;
     p->layout = 0;
+    p->n_named = 0;
+    p->place[0] = 0;
+    p->place_taken = false;
     p->status = UM_OK;
 }
 
@@ -315,6 +318,7 @@ void *um_params_reserve(um_params *p, size_t size, um_const *out)
     if (p->held.data && size <= SIZE_MAX / 4 - off) {
         p->size = off + size;
         *out = (um_const){off, size};
+        take_place(p, off);
         return NULL;
     }
     struct block *b = size <= SIZE_MAX / 4 - off ? find_block(p, off, size) : NULL;
