@@ -27,6 +27,24 @@ static inline um_device *narrow_open(const char *name, int threads, const char *
     return dev;
 }
 
+/* How opening the shipped detector on a level ends that is asked for the precision. */
+static inline void narrow_try(const struct um_ops *level, const char *precision, um_status *st)
+{
+    um_device_settings s;
+    um_device *dev = NULL;
+    um_detector *d = NULL;
+    um_device_settings_default(&s);
+    s.name = "cpu";
+    s.precision = precision;
+    setenv("ULTRAMOTION_CPU", level->name, 1);
+    CHECK_OK(um_device_open(&dev, &s));
+    CHECK_STR(um_device_precision(dev), precision);
+    *st = um_detector_open(&d, dev, DETECTOR_FILE, 0);
+    um_detector_close(&d);
+    um_device_close(&dev);
+    unsetenv("ULTRAMOTION_CPU");
+}
+
 enum { MOST = 5 };
 
 struct frames {

@@ -25,7 +25,7 @@ struct um_sam_family {
      * to the picture */
     enum um_fit fit;
     bool best_of_three; /* one mask is the best of masks 1 to 3, else mask 0 */
-    bool bf16;          /* shown to serve as floats do (tests/parity/half_parity.py) */
+    bool bf16; /* its encoder was shown to serve as floats do (tests/parity/half_parity.py) */
 };
 
 /* The family of a checkpoint: what its tensors say, and where they leave a choice `wanted`, else

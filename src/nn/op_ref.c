@@ -107,6 +107,20 @@ static void conv_row(void *ctx, int y, int worker)
     }
 }
 
+/* What output pixel x,y sees, kh*kw*c numbers; beyond the border 0. */
+static void read_window(const struct um_conv_args *a, const struct um_view *in, int y, int x,
+                        float *to)
+{
+    for (int ky = 0; ky < a->kh; ky++)
+        for (int kx = 0; kx < a->kw; kx++) {
+            int iy = y * a->stride - a->pad_top + ky, ix = x * a->stride - a->pad_left + kx;
+            bool inside = iy >= 0 && iy < in->h && ix >= 0 && ix < in->w;
+            const float *src = inside ? row_of(in, (ptrdiff_t)iy * in->w + ix) : NULL;
+            for (int i = 0; i < in->c; i++)
+                *to++ = src ? src[i] : 0;
+        }
+}
+
 static void bf16_conv_row(void *ctx, int y, int worker)
 {
     const struct conv_job *job = ctx;
@@ -117,15 +131,9 @@ static void bf16_conv_row(void *ctx, int y, int worker)
     int k = a->kh * a->kw * in->c;
     float *window = um_pool_scratch(job->call->pool, worker);
     for (int x = 0; x < out->w; x++) {
-        float *to = window;
-        for (int ky = 0; ky < a->kh; ky++)
-            for (int kx = 0; kx < a->kw; kx++) {
-                int iy = y * a->stride - a->pad_top + ky, ix = x * a->stride - a->pad_left + kx;
-                bool inside = iy >= 0 && iy < in->h && ix >= 0 && ix < in->w;
-                const float *src = inside ? row_of(in, (ptrdiff_t)iy * in->w + ix) : NULL;
-                for (int i = 0; i < in->c; i++)
-                    *to++ = src ? um_bf16_float(um_bf16_of(src[i])) : 0;
-            }
+        read_window(a, in, y, x, window);
+        for (int i = 0; i < k; i++)
+            window[i] = um_bf16_float(um_bf16_of(window[i]));
         for (int o = 0; o < out->c; o++) {
             float acc = b ? b[o] : 0;
             for (int i = 0; i < k; i++)
@@ -143,21 +151,16 @@ static void byte_conv_row(void *ctx, int y, int worker)
     struct um_int8_packed q = um_int8_read(t[2].data, (size_t)out->c);
     const float *b = t[3].data;
     int k = a->kh * a->kw * in->c;
-    uint8_t *window = um_pool_scratch(job->call->pool, worker);
+    float *window = um_pool_scratch(job->call->pool, worker);
+    uint8_t *bytes = (uint8_t *)(window + k);
     for (int x = 0; x < out->w; x++) {
-        uint8_t *to = window;
-        for (int ky = 0; ky < a->kh; ky++)
-            for (int kx = 0; kx < a->kw; kx++) {
-                int iy = y * a->stride - a->pad_top + ky, ix = x * a->stride - a->pad_left + kx;
-                bool inside = iy >= 0 && iy < in->h && ix >= 0 && ix < in->w;
-                const float *src = inside ? row_of(in, (ptrdiff_t)iy * in->w + ix) : NULL;
-                for (int i = 0; i < in->c; i++)
-                    *to++ = um_int8_of(src ? src[i] : 0, q.inv[i], q.zero);
-            }
+        read_window(a, in, y, x, window);
+        for (int i = 0; i < k; i++)
+            bytes[i] = um_int8_of(window[i], q.inv[i % in->c], q.zero);
         for (int o = 0; o < out->c; o++) {
             int32_t sum = q.start[o];
             for (int i = 0; i < k; i++)
-                sum += window[i] * q.w[(ptrdiff_t)o * k + i];
+                sum += bytes[i] * q.w[(ptrdiff_t)o * k + i];
             float v = fmaf((float)sum, q.scale[o], b ? b[o] : 0);
             out_row(out, (ptrdiff_t)y * out->w + x)[o] = finish(a, &t[4], y, x, out->w, o, v);
         }

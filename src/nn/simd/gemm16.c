@@ -46,13 +46,7 @@ UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int N
     const uint8_t *b = t->narrow;
     vf acc[MR_MAX][NV_MAX];
 
-    UM_UNROLL
-    for (int v = 0; v < NV; v++) {
-        vf start = tile_bias(t, v);
-        UM_UNROLL
-        for (int m = 0; m < M; m++)
-            acc[m][v] = start;
-    }
+    tile_start(t, acc, M, NV);
     int taps = t->taps;
     ptrdiff_t depth = t->depth;
     for (int tap = 0; tap < taps; tap++) {

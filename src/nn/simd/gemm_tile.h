@@ -168,6 +168,18 @@ UNCHECKED UM_INLINE vf tile_bias(const struct tile *t, int v) /* of vector v of 
     return !t->g->bias || n <= 0 ? vf_zero() : n >= VL ? vf_load(at) : vf_load_n(at, n);
 }
 
+UNCHECKED UM_INLINE void tile_start(const struct tile *t, vf acc[MR_MAX][NV_MAX], const int M,
+                                    const int NV)
+{
+    UM_UNROLL
+    for (int v = 0; v < NV; v++) {
+        vf start = tile_bias(t, v);
+        UM_UNROLL
+        for (int m = 0; m < M; m++)
+            acc[m][v] = start;
+    }
+}
+
 UNCHECKED UM_INLINE void tile_add(const struct tile *t, vf acc[MR_MAX][NV_MAX], const int M,
                                   const int NV)
 {
