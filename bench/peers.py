@@ -53,6 +53,7 @@ ENGINES = {
     "openvino-int8": Engine("int8", "openvino", QUANTISED),
     "ours": Engine(judge="torch", words=RGB),
     "ours-gray": Engine(stages=("dfine-n", "dfine-s"), words={"dfine-n": "detect", "dfine-s": "detect"}),
+    "ours-bf16": Engine("bf16", "ours", words=RGB),
     "ours-int8": Engine("int8", "ours", QUANTISED, RGB),
 }
 PEERS = tuple(ENGINES)
