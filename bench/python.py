@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the Python package costs, on this machine:
 
-frame       microseconds that `pipeline(array).score` takes over the same from C, behind real frames: both take turns, and of both
-            the time is taken away that the packet gives as the pipeline's own (wants a C compiler)
+frame       microseconds that `pipeline(array).score` takes over the same from C: both take turns, and of both the time is taken
+            away that the packet gives as the pipeline's own (wants a C compiler). `cold`: behind real frames; `warm`: behind
+            pictures that equal the one before, of which the networks are not asked (`reuse`)
 overhead    microseconds of calls on small networks that are not spent in the library
 import      milliseconds that `import ultramotion` takes where numpy is imported already
 pipelines   frames per second of two pipelines in two threads, over those of two processes with one each: on a device that they
@@ -141,23 +142,28 @@ def frame(rounds):
         subprocess.run(["cc", "-O2", "-shared", "-fPIC", f"-I{ROOT / 'include'}", str(source), _c.lib._name, "-o", str(made)], check=True)
         call = ctypes.CDLL(str(made)).frame
     call.restype, call.argtypes = ctypes.c_double, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
-    pipeline = ultramotion.Pipeline(conf=0.0)
-    pictures = np.random.default_rng(1).integers(0, 255, (4, 480, 640), np.uint8)
-    pipeline(pictures[0])
-    python, c = [], []
-    for i in range(rounds * 5):
-        picture = pictures[i % 4]
-        begun = time.perf_counter_ns()
-        packet = pipeline(picture)  # and the one before goes
-        packet.score
-        taken = (time.perf_counter_ns() - begun) / 1e3
-        total = packet.stages_ms["total"]
-        python.append(taken - total * 1e3)
-        with pipeline._handle as p:
-            c.append(call(p, picture.ctypes.data, 640, 480))
-        assert c[-1] >= 0
-    over = {k: least_and_median(python[3:])[k] - least_and_median(c[3:])[k] for k in ("min", "median")}
-    return {"unit": "us", "frame_ms": total, "python": least_and_median(python[3:]), "c": least_and_median(c[3:]), "over": over}
+    figures = {"unit": "us"}
+    for caches, pipeline, side, pictures in (
+        ("cold", ultramotion.Pipeline(conf=0.0), (480, 640), 4),
+        ("warm", ultramotion.Pipeline(conf=0.0, reuse=True), (64, 64), 1),
+    ):
+        pictures = np.random.default_rng(1).integers(0, 255, (pictures, *side), np.uint8)
+        pipeline(pictures[0])
+        python, c = [], []
+        for i in range(rounds * (5 if caches == "cold" else 500)):
+            picture = pictures[i % len(pictures)]
+            begun = time.perf_counter_ns()
+            packet = pipeline(picture)  # and the one before goes
+            packet.score
+            taken = (time.perf_counter_ns() - begun) / 1e3
+            total = packet.stages_ms["total"]
+            python.append(taken - total * 1e3)
+            with pipeline._handle as p:
+                c.append(call(p, picture.ctypes.data, side[1], side[0]))
+            assert c[-1] >= 0
+        over = {k: least_and_median(python[3:])[k] - least_and_median(c[3:])[k] for k in ("min", "median")}
+        figures[caches] = {"frame_ms": total, "python": least_and_median(python[3:]), "c": least_and_median(c[3:]), "over": over}
+    return figures
 
 
 def least(call, times):

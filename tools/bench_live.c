@@ -159,7 +159,10 @@ static void report(const struct live *l, const um_device *dev, const um_frame *f
         const struct passage *p = &l->passage[i];
         if (!p->done)
             continue;
-        double free_at = before > p->sent ? before : p->sent; /* the frame before has the turn */
+        /* The frame was there when it was begun, also where its sender lost the processor before it
+         * read the clock. */
+        double sent = p->sent < p->begun ? p->sent : p->begun;
+        double free_at = before > sent ? before : sent; /* the frame before has the turn */
         before = p->done;
         if (!p->masked || i < WARM_UP)
             continue;
