@@ -113,6 +113,54 @@ TEST(hard_truth_is_consistent)
         CHECK_MSG(kinds[k], "none of kind %d", k);
 }
 
+/* How far a structure's brightness is from that of what lies above and below it, the larger. */
+static double contrast(const um_frame *f, const um_truth *t, int id)
+{
+    double sum[3] = {0}, n[3] = {0};
+    int w = f->width, h = f->height, gap = 2 * h / 320 + 1, deep = 8 * h / 320;
+    for (int x = 0; x < w; x++) {
+        int top = 0, end = h;
+        while (top < end && t->map[top * w + x] != id)
+            top++;
+        while (end > top && t->map[(end - 1) * w + x] != id)
+            end--;
+        int band[3][2] = {{top, end}, {top - gap - deep, top - gap}, {end + gap, end + gap + deep}};
+        for (int i = 0; i < 3 && top < end; i++)
+            for (int y = band[i][0] < 0 ? 0 : band[i][0]; y < band[i][1] && y < h; y++) {
+                sum[i] += f->pixels[y * w + x];
+                n[i]++;
+            }
+    }
+    double above = n[1] > 0 ? fabs(sum[0] / n[0] - sum[1] / n[1]) : 0,
+           below = n[2] > 0 ? fabs(sum[0] / n[0] - sum[2] / n[2]) : 0;
+    return above > below ? above : below;
+}
+
+TEST(what_cannot_be_seen_is_not_true)
+{
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    um_truth t = {.struct_size = sizeof t};
+    int bones = 0, partly = 0;
+    double least = 255;
+    CHECK_OK(um_source_open(
+        &s, "phantom:seed=900000,frames=250,width=211,height=279,look=hard,empty=0", NULL));
+    while (um_source_read(s, &f) == UM_OK) {
+        CHECK_OK(um_source_truth(s, &t));
+        for (int i = 0; i < t.n_structures; i++)
+            if (t.structure[i].kind == UM_STRUCTURE_BONE) {
+                double c = contrast(f, &t, i + 1);
+                least = c < least ? c : least;
+                bones++;
+            }
+        partly += t.has_bone && t.visibility < .8f;
+        um_frame_unref(&f);
+    }
+    um_source_close(&s);
+    CHECK_MSG(least > 2, "a bone stands out by %g of 255", least);
+    CHECK_MSG(bones > 250 && partly > 10, "%d bones, %d partly seen", bones, partly);
+}
+
 TEST(frames_do_not_depend_on_each_other)
 {
     const char *spec = "phantom:seed=3,frames=4,width=80,height=64";

@@ -719,8 +719,8 @@ static void take_stock(struct um_hard *g, const float *whole, uint8_t *mask, um_
             truth->visibility = area[i] < whole[i] ? area[i] / whole[i] : 1;
 }
 
-/* What cannot be seen is not true: where contact is lost, and where the beam no longer reaches. */
-static void hide(struct um_hard *g, float *whole)
+/* What cannot be seen is not true. Here: where contact is lost. */
+static void hide_lost(struct um_hard *g, float *whole)
 {
     for (int i = 0; i < UM_HARD_STRUCTURES; i++)
         whole[i] = 0;
@@ -733,6 +733,75 @@ static void hide(struct um_hard *g, float *whole)
             if (g->column[x] < .25f)
                 *m = 0;
         }
+}
+
+/* Brightness of some pixels, 0..1. */
+struct gray {
+    float n, sum, squares;
+};
+
+static void add_pixels(const struct um_hard *g, struct gray *c, int x, int y0, int y1)
+{
+    for (int y = y0 < 0 ? 0 : y0; y < y1 && y < g->h; y++) {
+        float v = g->amp[at(g, x, y)];
+        c->n++;
+        c->sum += v;
+        c->squares += v * v;
+    }
+}
+
+/* Can an eye tell an area from what lies beside it? By two steps of a screen of 256, and by 5 times
+ * the noise of its mean: Rose, The sensitivity performance of the human eye on an absolute scale,
+ * J. Opt. Soc. Am. 1948. A speckle of 6 square units is one sample. */
+static int stands_out(const struct um_hard *g, const struct gray *a, const struct gray *beside)
+{
+    if (beside->n < 1)
+        return 0;
+    float mean = beside->sum / beside->n, d = a->sum / a->n - mean,
+          variance = beside->squares / beside->n - mean * mean, samples = a->n / (6 * g->s * g->s);
+    return fabsf(d) > 2.f / 255 && d * d * (samples > 1 ? samples : 1) > 25 * variance;
+}
+
+enum { IN, ABOVE, BELOW, PARTS };
+
+/* And here: columns of a bone that do not stand out from what is above them nor from what is below
+ * in the compressed picture, with 12 units to both sides of them taken together. */
+static void hide_faint(struct um_hard *g, int id)
+{
+    struct gray *column = (struct gray *)(void *)g->re; /* [w][PARTS]; free by now */
+    int gap = (int)(2 * g->s), deep = (int)(8 * g->s), half = (int)(12 * g->s);
+    for (int x = 0; x < g->w; x++) {
+        struct gray *c = &column[x * PARTS];
+        int top = 0, end = g->h;
+        while (top < end && g->scan[at(g, x, top)] != id)
+            top++;
+        while (end > top && g->scan[at(g, x, end - 1)] != id)
+            end--;
+        memset(c, 0, PARTS * sizeof *c);
+        if (top == end)
+            continue;
+        for (int y = top; y < end; y++)
+            if (g->scan[at(g, x, y)] == id)
+                add_pixels(g, &c[IN], x, y, y + 1);
+        add_pixels(g, &c[ABOVE], x, top - gap - deep, top - gap);
+        add_pixels(g, &c[BELOW], x, end + gap, end + gap + deep);
+    }
+    for (int x = 0; x < g->w; x++) {
+        struct gray sum[PARTS] = {0};
+        if (column[x * PARTS].n < 1)
+            continue;
+        for (int u = x - half < 0 ? 0 : x - half; u <= x + half && u < g->w; u++)
+            for (int i = 0; i < PARTS; i++) {
+                sum[i].n += column[u * PARTS + i].n;
+                sum[i].sum += column[u * PARTS + i].sum;
+                sum[i].squares += column[u * PARTS + i].squares;
+            }
+        if (stands_out(g, &sum[IN], &sum[ABOVE]) || stands_out(g, &sum[IN], &sum[BELOW]))
+            continue;
+        for (int y = 0; y < g->h; y++)
+            if (g->scan[at(g, x, y)] == id)
+                g->scan[at(g, x, y)] = 0;
+    }
 }
 
 void um_hard_draw(struct um_hard *g, struct rng r, uint8_t *pixels, uint8_t *mask, um_truth *truth)
@@ -758,9 +827,12 @@ void um_hard_draw(struct um_hard *g, struct rng r, uint8_t *pixels, uint8_t *mas
         draw_decoy(g, &r);
     }
     lose_contact(g, &r);
-    hide(g, whole);
+    hide_lost(g, whole);
     make_echo(g, &r, &noise);
     compress(g, &r, &noise);
+    for (int i = 0; i < g->structures; i++)
+        if (g->kind[i] == UM_STRUCTURE_BONE)
+            hide_faint(g, i + 1);
     shape_picture(g, &r, pixels);
     draw_screen(g, &r, pixels);
     take_stock(g, whole, mask, truth);
