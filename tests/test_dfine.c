@@ -772,6 +772,30 @@ TEST(best_box_picks_several)
     CHECK(alone.query == 1 && alone.flags == UM_GATE_INVERTED);
 }
 
+TEST(best_box_leaves_out_what_overlaps_a_better_one_of_its_class)
+{
+    /* Neighbours share a third of what they cover, the first and the last nothing. */
+    const float boxes[4][4] = {{0.5f, 0.5f, 0.2f, 0.4f},
+                               {0.4f, 0.5f, 0.2f, 0.4f},
+                               {0.3f, 0.5f, 0.2f, 0.4f},
+                               {0.5f, 0.5f, 0.2f, 0.4f}};
+    const float logits[4][2] = {{4, -9}, {3, -9}, {2, -9}, {-9, 1}};
+    struct um_frame_header header = {.tau_conf = 0.5f, .label = -1, .objects = 4};
+    struct {
+        float nms;
+        int query[4];
+    } want[] = {{0, {0, 1, 2, 3}}, {0.34f, {0, 1, 2, 3}}, {0.33f, {0, 2, 3, 0}}};
+    for (int k = 0; k < 3; k++) {
+        struct um_gate g[4];
+        struct um_prompt p[4];
+        header.nms = want[k].nms;
+        best_of(logits, boxes, header, 4, g, p);
+        for (int i = 0; i < 3; i++)
+            CHECK(g[i].query == want[k].query[i] && g[i].flags == UM_GATE_OK);
+        CHECK(k == 2 ? g[3].flags != UM_GATE_OK : g[3].query == 3);
+    }
+}
+
 TEST(best_box_picks_scales_and_judges)
 {
     const float boxes[4][4] = {{0.5f, 0.5f, 0.2f, 0.4f},

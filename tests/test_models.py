@@ -399,6 +399,46 @@ def convert_keeps_every_fact(tmp):
 
 
 @test
+def boxes_that_overlap_a_better_one_go_where_the_model_or_the_command_says_so(tmp):
+    meta, tensors = read(DETECTOR)
+    meta = {k: v for k, v in meta.items() if k != "nms"}
+    plain = write(tmp / "plain.safetensors", tensors, meta)
+    told = write(tmp / "told.safetensors", tensors, {**meta, "nms": "0.5"})
+    picture = "phantom:seed=900007,frames=1,look=hard"
+
+    def boxes(detector, *more):
+        return json.loads(um("detect", picture, "--detector", detector, "--conf", "0.01", *more)[0])["boxes"]
+
+    def overlap(a, b):
+        (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = a["box_xyxy"], b["box_xyxy"]
+        both = max(0, min(ax1, bx1) - max(ax0, bx0)) * max(0, min(ay1, by1) - max(ay0, by0))
+        return both / ((ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - both)
+
+    def inside(b):  # what is printed is clamped to the picture, what overlaps is not
+        x0, y0, x1, y1 = b["box_xyxy"]
+        return x0 > 0 and y0 > 0 and x1 < 422 and y1 < 558
+
+    all_of_them, kept = boxes(plain), boxes(told)
+    assert boxes(plain, "--nms", "0.5") == kept and 1 < len(kept) < len(all_of_them)
+    whole = [b for b in kept if inside(b)]
+    assert all(overlap(a, b) <= 0.501 for i, a in enumerate(whole) for b in whole[:i])
+    gone = [b for b in all_of_them if inside(b) and b not in kept]
+    assert gone and all(any(k["score"] >= b["score"] and (overlap(k, b) > 0.499 or not inside(k)) for k in kept) for b in gone)
+    assert boxes(told, "--nms", "1") == all_of_them == boxes(plain, "--nms", "1")
+    objects = [o["box_xyxy"] for o in json.loads(um("run", picture, "--detector", told, "--objects", "3", "--conf", "0.01", "-o", "jsonl:-")[0])["objects"]]
+    for o, k in zip(objects, kept):  # those of the packet are clamped to the picture
+        assert all(abs(a - b) < 1e-2 for a, b in zip(o, k["box_xyxy"])), (objects, kept)
+    assert len(objects) == min(3, len(kept))
+    um("convert", told, tmp / "again.safetensors")
+    assert read(tmp / "again.safetensors")[0]["nms"] == "0.5"
+    wrong = write(tmp / "wrong.safetensors", tensors, {**meta, "nms": "often"})
+    _, err = um("detect", picture, "--detector", wrong, code=1)
+    assert "wrong.safetensors" in err and 'nms is "often"' in err and "an IoU above 0 up to 1" in err, err
+    _, err = um("detect", picture, "--nms", "0", code=2)
+    assert "--nms" in err, err
+
+
+@test
 def a_detector_says_which_gain_it_was_trained_with(tmp):
     meta, tensors = read(DETECTOR)
     dark = tmp / "dark.png"

@@ -85,6 +85,9 @@ static const struct row table[] = {
      "of the pictures that the networks see: auto = 0.5 % of the pixels become white, G = times "
      "G, and to the power of GAMMA (also auto,GAMMA; docs/FRAME.md); default: what the detector's "
      "file says, else off"},
+    {"nms", 0, FLOAT, AT(nms), 0, 0, 1e-3, 1, RUN | ON_DETECT | ON_VAL | KEPT, "IOU",
+     "of two boxes of a class that overlap by more the lesser one goes; 1 = none does, as D-FINE "
+     "has it; default: what the detector's file says, else 1"},
     {"mask-clean", 0, BOOL01, AT(mask_clean), 0, 0, 0, 0, RUN | ON_VAL | KEPT, "0|1",
      "1 = pieces of the mask beside the detector's box and specks go, small holes close "
      "(docs/FRAME.md), 0 = the mask as the network makes it; default 1"},
@@ -719,6 +722,7 @@ bool cli_detector_settings(const struct options *o, um_detector_settings *s)
     s->fit = o->det_fit;
     s->names = o->names;
     s->gain = o->gain;
+    s->nms = o->nms;
     return true;
 }
 

@@ -51,7 +51,7 @@ struct options {
     bool per_class;
     int track, detect_every, shadow_every; /* track: -1 = not said */
     int mask_clean, reuse;
-    float theta_on, theta_off, theta_cont;
+    float theta_on, theta_off, theta_cont, nms;
     bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, table, serve, upstream,
         trace_steps, verify, help;
     const char *positional[MAX_POSITIONAL];

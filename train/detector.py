@@ -66,7 +66,7 @@ def main():
         state.go(frames.batches(lambda i: sample(args.seed, i), state.step, args.batch, args.workers), loss_of)
     weights = {k: v - CALM if k.startswith("decoder.dec_score_head.") and k.endswith(".bias") else v for k, v in state.average.state.items()}
     run.export(args, weights, "detector.safetensors", {
-        "architecture": "dfine-n", "name": "D-FINE-N bone surface, 320x320", "input_size": SIDE, "classes": "bone", "activation": "relu", "fit": "stretch",
+        "architecture": "dfine-n", "name": "D-FINE-N bone surface, 320x320", "input_size": SIDE, "classes": "bone", "activation": "relu", "fit": "stretch", "nms": 0.7,
         "training_data": "ultramotion phantom, look=hard and default; no real picture", "steps": state.step, "licence": "Apache-2.0",
         "producer": "ultramotion train/detector.py"})
 

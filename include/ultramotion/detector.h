@@ -33,6 +33,9 @@ typedef struct um_detector_settings {
     const char *gain;  /**< of the pictures: "off", "auto" (0.5 % of the pixels become white) or
                           "G" (times G), and the latter two with ",GAMMA" behind (docs/FRAME.md);
                           NULL = as the file has it, else off */
+    float nms;         /**< a box whose IoU with a better one of its class is above goes, in
+                          um_detector_run() and where a pipeline picks its objects; 1 = none goes, as
+                          upstream; 0 = as the file has it, else 1 */
 } um_detector_settings;
 UM_API void um_detector_settings_init(um_detector_settings *s, size_t struct_size);
 #define um_detector_settings_default(s) um_detector_settings_init((s), sizeof *(s))

@@ -16,7 +16,7 @@ from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from operator import attrgetter
 from typing import Any, Callable, Generic, TypeVar, overload
 
-ABI = 6  # um_abi() that this file was written for
+ABI = 7  # um_abi() that this file was written for
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
 
@@ -228,6 +228,7 @@ class DetectorSettings(Record):
         ("fit", c_char_p),
         ("names", c_char_p),
         ("gain", c_char_p),
+        ("nms", c_float),
     ]
 
 

@@ -144,7 +144,8 @@ class Detector:
 
     What the file says counts, unless it is said here: `input_size` (a side, or width and height), `queries`, `activation`
     (`"silu"` for DEIM), `fit` (`"stretch"`, `"letterbox"`), `names` (a text file, one class a line), and `gain` of the pictures
-    that the networks see (`"auto"`, `"off"`, a number, or text with `",GAMMA"` behind; `docs/FRAME.md`)."""
+    that the networks see (`"auto"`, `"off"`, a number, or text with `",GAMMA"` behind; `docs/FRAME.md`). `nms`: the IoU above which
+    the lesser of two boxes of a class goes; 1: none does."""
 
     _close_order = 8
 
@@ -159,6 +160,7 @@ class Detector:
         fit: str = "auto",
         names: Any = None,
         gain: str | float | None = None,
+        nms: float = 0,
     ) -> None:
         self._device = device_of(device)
         model = os.path.join(models_path(), DETECTOR) if model is None else model
@@ -169,6 +171,7 @@ class Detector:
         settings.activation, settings.fit = activation.encode(), fit.encode()
         settings.names = None if names is None else _c.path_bytes(names)
         settings.gain = None if gain is None else str(gain).encode()
+        settings.nms = nms
         raw = _bytes(model)
         with self._device._handle as on:
             if raw is None:

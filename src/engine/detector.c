@@ -32,7 +32,7 @@ static um_status open_file(um_detector **out, um_device *device, um_weights *fil
     struct um_dfine_wish wish;
     um_status st =
         um_dfine_wish_read(&wish, settings->input_width, settings->input_height, settings->queries,
-                           settings->activation, settings->fit, settings->gain);
+                           settings->activation, settings->fit, settings->gain, settings->nms);
     if (st != UM_OK)
         return st;
     um_detector *d = um_zalloc(sizeof *d);
@@ -276,9 +276,10 @@ struct um_front_target um_detect_target(const um_detect *s, const struct um_dete
                                     .lut = (const float(*)[256])lut};
 }
 
-void um_detector_map_boxes(const um_detector *d, struct um_frame_header *header)
+void um_detector_tell(const um_detector *d, struct um_frame_header *header)
 {
     const struct um_dfine_info *info = um_dfine_info(d->net);
+    header->nms = info->nms;
     struct um_margin m = place(info, (int)header->width, (int)header->height);
     if (!info->letterbox)
         return;
@@ -361,8 +362,31 @@ static um_status reserve(um_detector *d, size_t bytes, size_t pairs)
     return st;
 }
 
-/* Every pair of a query and a class with a score of at least conf, best first; how many.
- * UM_ENUMERIC if a number of them is none. */
+static bool overlap(const um_box *a, const um_box *b, float share)
+{
+    float w = fminf(a->x1, b->x1) - fmaxf(a->x0, b->x0),
+          h = fminf(a->y1, b->y1) - fmaxf(a->y0, b->y0), both = fmaxf(w, 0) * fmaxf(h, 0);
+    return both >
+           share * ((a->x1 - a->x0) * (a->y1 - a->y0) + (b->x1 - b->x0) * (b->y1 - b->y0) - both);
+}
+
+/* Of boxes, best first, those that overlap no better one of their class, at most `most`; how many.
+ */
+static int suppress(um_box *boxes, int n, int most, float nms)
+{
+    int kept = 0;
+    for (int i = 0; i < n && kept < most; i++) {
+        bool taken = false;
+        for (int k = 0; k < kept && nms > 0 && !taken; k++)
+            taken = boxes[k].label == boxes[i].label && overlap(&boxes[k], &boxes[i], nms);
+        if (!taken)
+            boxes[kept++] = boxes[i];
+    }
+    return kept;
+}
+
+/* Every pair of a query and a class with a score of at least conf, best first, less what
+ * overlaps; how many. UM_ENUMERIC if a number of them is none. */
 static um_status read_boxes(um_detector *d, const um_frame *frame, float conf, int *count)
 {
     int q = um_dfine_info(d->net)->queries, c = um_dfine_info(d->net)->classes;
@@ -370,7 +394,7 @@ static um_status read_boxes(um_detector *d, const um_frame *frame, float conf, i
     float w = (float)frame->width, h = (float)frame->height;
     struct um_frame_header header = {.width = (uint32_t)frame->width,
                                      .height = (uint32_t)frame->height};
-    um_detector_map_boxes(d, &header);
+    um_detector_tell(d, &header);
     int n = 0;
     for (int i = 0; i < q * c; i++) {
         float score = 1 / (1 + expf(-logits[i]));
@@ -391,7 +415,7 @@ static um_status read_boxes(um_detector *d, const um_frame *frame, float conf, i
         d->own.boxes[n++] = box;
     }
     qsort(d->own.boxes, (size_t)n, sizeof *d->own.boxes, best_first);
-    *count = n < q ? n : q; /* upstream keeps as many as there are queries */
+    *count = suppress(d->own.boxes, n, q, header.nms); /* upstream keeps as many as queries */
     return UM_OK;
 }
 

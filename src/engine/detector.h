@@ -49,9 +49,9 @@ um_status um_detect_path(um_detect *s, int channels, struct um_detect_path **out
 /* What the front must deliver for a w x h picture. */
 struct um_front_target um_detect_target(const um_detect *s, const struct um_detect_path *path,
                                         int w, int h);
-/* Says in a header that has its picture's size how boxes of the input become boxes of the picture.
- */
-void um_detector_map_boxes(const um_detector *d, struct um_frame_header *header);
+/* Says in a header that has its picture's size how boxes of the input become boxes of the picture,
+ * and which of them go. */
+void um_detector_tell(const um_detector *d, struct um_frame_header *header);
 /* Bytes on the device beside the weights. */
 uint64_t um_detect_device_bytes(const um_detect *s);
 

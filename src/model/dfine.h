@@ -26,6 +26,7 @@ struct um_dfine_info {
     const char *size_from, *queries_from, *act_from, *fit_from;
     struct um_gain_wish gain; /* of the pictures it was trained with */
     char gain_text[24];       /* the same in words */
+    float nms;                /* IoU above which the lesser of two boxes goes, 0 = none does */
 };
 
 /* What a caller says instead of the file; 0 = as the file has it. */
@@ -35,13 +36,15 @@ struct um_dfine_wish {
     enum um_act act;  /* UM_ACT_RELU, UM_ACT_SILU */
     int fit;          /* UM_DFINE_STRETCH, UM_DFINE_LETTERBOX */
     const char *gain; /* um_gain_read() */
+    float nms;        /* 0..1, 1 = none goes */
 };
 enum { UM_DFINE_STRETCH = 1, UM_DFINE_LETTERBOX = 2 };
 
 /* activation: "auto", "relu", "silu"; fit: "auto", "stretch", "letterbox"; NULL is "auto".
- * gain: um_gain_read(), NULL as the file says. UM_EINVAL for what means nothing. */
+ * gain: um_gain_read(), NULL as the file says; nms: 0 as the file says. UM_EINVAL for what means
+ * nothing. */
 um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queries,
-                             const char *activation, const char *fit, const char *gain);
+                             const char *activation, const char *fit, const char *gain, float nms);
 /* The wish holds, and its source is "option". */
 void um_dfine_obey(struct um_dfine_info *info, const struct um_dfine_wish *wish);
 

@@ -133,6 +133,8 @@ static um_status read_fit(const um_weights *file, struct um_dfine_info *info)
 
 static const char GAIN[] = "off, auto[,GAMMA] or G[,GAMMA], G 0.1 to 16, GAMMA 0.2 to 5";
 
+static const char NMS[] = "an IoU above 0 up to 1, which leaves all";
+
 static bool set_gain(struct um_dfine_info *info, const char *text)
 {
     return strlen(text) < sizeof info->gain_text && um_gain_read(text, &info->gain) &&
@@ -143,6 +145,22 @@ static um_status read_gain(const um_weights *file, struct um_dfine_info *info)
 {
     const char *from = NULL, *text = um_weights_fact(file, "gain", &from);
     return set_gain(info, text ? text : "off") ? UM_OK : wrong(file, from, "gain", text, GAIN);
+}
+
+/* 1 is what upstream does: all stay. */
+static void set_nms(struct um_dfine_info *info, float nms)
+{
+    info->nms = nms < 1 ? nms : 0;
+}
+
+static um_status read_nms(const um_weights *file, struct um_dfine_info *info)
+{
+    const char *from = NULL, *text = um_weights_fact(file, "nms", &from);
+    double nms = 1;
+    if (text && !(um_number_read(text, &nms) && nms > 0 && nms <= 1))
+        return wrong(file, from, "nms", text, NMS);
+    set_nms(info, (float)nms);
+    return UM_OK;
 }
 
 /* transformers knows one activation, of the feed-forward layers; its heads are always ReLU. */
@@ -241,6 +259,8 @@ um_status um_dfine_recognise(const um_weights *file, struct um_dfine_info *info)
         st = read_fit(file, info);
     if (st == UM_OK)
         st = read_gain(file, info);
+    if (st == UM_OK)
+        st = read_nms(file, info);
     return st == UM_OK ? read_size(file, info) : st;
 }
 
@@ -258,7 +278,7 @@ static int choice(const char *key, const char *text, const char *first, const ch
 }
 
 um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queries,
-                             const char *activation, const char *fit, const char *gain)
+                             const char *activation, const char *fit, const char *gain, float nms)
 {
     struct um_dfine_info unused;
     static const enum um_act ACT[] = {UM_ACT_NONE, UM_ACT_RELU, UM_ACT_SILU};
@@ -274,7 +294,9 @@ um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queri
         return um_fail(UM_EINVAL, "%d queries: want 1 to %d", queries, UM_DFINE_QUERIES_MAX);
     if (gain && !set_gain(&unused, gain))
         return um_fail(UM_EINVAL, "gain \"%.40s\": want %s", gain, GAIN);
-    *wish = (struct um_dfine_wish){w, h, queries, ACT[act], way, gain};
+    if (!(nms >= 0 && nms <= 1))
+        return um_fail(UM_EINVAL, "nms %g: want %s", (double)nms, NMS);
+    *wish = (struct um_dfine_wish){w, h, queries, ACT[act], way, gain, nms};
     return UM_OK;
 }
 
@@ -300,4 +322,6 @@ void um_dfine_obey(struct um_dfine_info *info, const struct um_dfine_wish *wish)
     }
     if (wish->gain)
         set_gain(info, wish->gain);
+    if (wish->nms > 0)
+        set_nms(info, wish->nms);
 }

@@ -200,23 +200,40 @@ struct pick {
     float logit;
 };
 
-static bool taken(const struct pick *picked, int n, int query, int label, bool per_class)
+/* Is the IoU of two boxes, cxcywh, above a share of 1? */
+static bool overlap(const float *a, const float *b, float share)
+{
+    float both = 1;
+    for (int i = 0; i < 2; i++) {
+        float from[2] = {a[i] - 0.5f * a[2 + i], b[i] - 0.5f * b[2 + i]},
+              to[2] = {a[i] + 0.5f * a[2 + i], b[i] + 0.5f * b[2 + i]};
+        float span = (to[0] < to[1] ? to[0] : to[1]) - (from[0] > from[1] ? from[0] : from[1]);
+        both *= span > 0 ? span : 0;
+    }
+    return both > share * (a[2] * a[3] + b[2] * b[3] - both);
+}
+
+static bool taken(const struct pick *picked, int n, int query, int label,
+                  const struct um_view *boxes, const struct um_frame_header *header)
 {
     for (int i = 0; i < n; i++)
-        if (per_class ? picked[i].label == label : picked[i].query == query)
+        if (picked[i].query >= 0 &&
+            ((header->per_class ? picked[i].label == label : picked[i].query == query) ||
+             (header->nms > 0 && picked[i].label == label &&
+              overlap(row_of(boxes, picked[i].query), row_of(boxes, query), header->nms))))
             return true;
     return false;
 }
 
-static struct pick pick_next(const struct um_view *logits, const struct um_frame_header *header,
-                             const struct pick *picked, int n)
+static struct pick pick_next(const struct um_view *logits, const struct um_view *boxes,
+                             const struct um_frame_header *header, const struct pick *picked, int n)
 {
     struct pick best = {.query = -1, .label = -1, .logit = -INFINITY};
     for (int q = 0; q < rows(logits); q++)
         for (int c = 0; c < logits->c; c++) {
             float v = row_of(logits, q)[c];
             if ((header->label < 0 || header->label == c) && v > best.logit &&
-                !taken(picked, n, q, c, header->per_class))
+                !taken(picked, n, q, c, boxes, header))
                 best = (struct pick){q, c, v};
         }
     return best;
@@ -293,8 +310,8 @@ void um_ref_best_box(const struct um_call *call)
     int wanted = header.objects ? (int)header.objects : 1;
     bool nan = any_nan(logits);
     for (int i = 0; i < n; i++) {
-        picked[i] =
-            i < wanted ? pick_next(logits, &header, picked, i) : (struct pick){-1, -1, -INFINITY};
+        picked[i] = i < wanted ? pick_next(logits, boxes, &header, picked, i)
+                               : (struct pick){-1, -1, -INFINITY};
         gate[i] = judge(picked[i], boxes, &header, nan);
     }
     for (int ok = 1; ok >= 0; ok--)

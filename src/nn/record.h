@@ -33,7 +33,9 @@ struct um_frame_header {
     float follow_score, follow_box[4]; /* the structure of the frame before: prompt of a frame
                                           without a detector */
     float gain; /* of this picture, 0 = none; um_gain() writes it on the device */
-    uint8_t reserved[176];
+    float nms;  /* no box is picked that overlaps a picked one of its class by more than this IoU;
+                   0 = any is */
+    uint8_t reserved[172];
 };
 
 enum um_track_flag {

@@ -564,7 +564,7 @@ static um_status send(um_pipeline *p, um_frame **frame)
                                      .objects = (uint32_t)p->objects,
                                      .per_class = p->set.per_class != 0,
                                      .gain = gain->mode == UM_GAIN_TIMES ? gain->times : 0};
-    um_detector_map_boxes(p->detector, &header);
+    um_detector_tell(p->detector, &header);
     bool detect = true;
     if (st == UM_OK && p->set.track) {
         enter_geometry(&p->track, g);

@@ -524,6 +524,23 @@ DEVICE void write_records(um_gate *gate, um_prompt *prompt, const um_frame_heade
     }
 }
 
+/* Is the IoU of the boxes of two queries above a share of 1? */
+DEVICE bool overlap(const um_gview &boxes, int p, int q, float share)
+{
+    float both = 1, area[2];
+    UNROLL
+    for (int i = 0; i < 2; i++) {
+        float ca = load(boxes, p, i), cb = load(boxes, q, i);
+        float ha = mul_rn(0.5f, load(boxes, p, 2 + i)), hb = mul_rn(0.5f, load(boxes, q, 2 + i));
+        float from[2] = {add_rn(ca, -ha), add_rn(cb, -hb)}, to[2] = {add_rn(ca, ha), add_rn(cb, hb)};
+        float span = add_rn(to[0] < to[1] ? to[0] : to[1], -(from[0] > from[1] ? from[0] : from[1]));
+        both = mul_rn(both, span > 0 ? span : 0);
+    }
+    area[0] = mul_rn(load(boxes, p, 2), load(boxes, p, 3));
+    area[1] = mul_rn(load(boxes, q, 2), load(boxes, q, 3));
+    return both > mul_rn(share, add_rn(add_rn(area[0], area[1]), -both));
+}
+
 /* One pick after the other; what is taken lies in shared memory behind the warps' keys. */
 KERNEL(um_best_box_pick, um_best_box_pick_args, a, PICK_THREADS)
 {
@@ -559,7 +576,10 @@ KERNEL(um_best_box_pick, um_best_box_pick_args, a, PICK_THREADS)
                     (uint64_t)ordered(v) << 32 | ~((uint32_t)q * (uint32_t)c + (uint32_t)k);
                 bool open = v > -INFINITY && key > best; /* ties: the first */
                 for (int i = 0; open && i < n; i++)
-                    open = picked[i] < 0 || (per_class ? picked[i] % c != k : picked[i] / c != q);
+                    open = picked[i] < 0 ||
+                           ((per_class ? picked[i] % c != k : picked[i] / c != q) &&
+                            !(header->nms > 0 && picked[i] % c == k &&
+                              overlap(a.boxes, (int)(picked[i] / c), q, header->nms)));
                 if (open)
                     best = key;
             }
