@@ -222,8 +222,7 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
     char spec[64];
     um_source_settings_default(&src);
     src.frames = o->frames ? o->frames : 20;
-    snprintf(spec, sizeof spec, "phantom:seed=1,frames=%ld,width=%d,height=%d", src.frames, WIDTH,
-             HEIGHT);
+    snprintf(spec, sizeof spec, "drawn:phantom:seed=1,width=%d,height=%d", WIDTH, HEIGHT);
     um_run_counts_default(&counts);
     r.capacity = (size_t)src.frames;
     r.ms[0] = calloc(r.capacity, STAGES * sizeof(double));
@@ -234,6 +233,8 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
     um_status st = open_pipeline(&pipeline, o, detector, segmenter);
     if (st == UM_OK)
         st = um_pipeline_prepare(pipeline, WIDTH, HEIGHT, 1);
+    if (st == UM_OK)
+        st = bench_register_pictures();
     if (st == UM_OK)
         st = um_source_open(&source, spec, &src);
     if (st == UM_OK) {

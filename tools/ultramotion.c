@@ -53,9 +53,8 @@ static const struct command commands[] = {
      "write synthetic ultrasound frames with truth", NULL},
     {"bench", ON_BENCH, command_bench, 0, 1, "[pipeline|stages|residency|kernels|roofline|live]",
      "measure, JSON lines on stdout",
-     "pipeline   whole frames of the phantom, by stage (default; 20 frames), how far the slowest "
-     "in\n"
-     "           a hundred is from the median, and the most memory the process had\n"
+     "pipeline   frames of the phantom, drawn before, by stage (default; 20 frames), how far the\n"
+     "           slowest in a hundred is from the median, and the most memory the process had\n"
      "stages     each network alone, on noise\n"
      "kernels    each kernel call of the networks by its place there, the longest first\n"
      "roofline   parts of the networks, held against matrix products of the same precision in\n"
