@@ -22,10 +22,10 @@
 #endif
 
 enum {
-    LINE = 128, /* two cache lines: the neighbour is prefetched */
-    SPIN_NS =
-        30000,  /* of waiting awake before sleeping: jobs of one frame follow each other faster */
-    SKEW = 256, /* shifts every worker's scratch, against 4 KiB aliasing */
+    LINE = 128,       /* two cache lines: the neighbour is prefetched */
+    SPIN_NS = 100000, /* of waiting awake before sleeping: longer than the parts of a frame that not
+                         all threads have, because to wake one up takes 30000 on virtual machines */
+    SKEW = 256,       /* shifts every worker's scratch, against 4 KiB aliasing */
     MAX_THREADS = 256,
 };
 
