@@ -92,34 +92,80 @@ struct corners {
     int n;
 };
 
-static void find_corners(struct corners *t, const struct um_call *call, int q, int head, int points)
+/* The maps that points lie in, of which x and y take turns. */
+struct lattice {
+    float share[2 * POINTS_MAX], size[2 * POINTS_MAX];
+    int points;
+};
+
+static void find_lattice(struct lattice *g, const struct um_deform_args *a)
+{
+    g->points = 0;
+    for (int l = 0; l < a->levels; l++)
+        for (int k = 0; k < a->points[l]; k++, g->points++) {
+            int x = 2 * g->points, y = x + 1;
+            g->share[x] = g->share[y] = 1 / (float)a->points[l];
+            g->size[x] = (float)a->w[l];
+            g->size[y] = (float)a->h[l];
+        }
+}
+
+/* Where the points of a query and head are: first cells, the way beyond them, and which coordinates
+ * are near a map (in float: huge and NaN are not). */
+struct places {
+    int32_t cell[2 * POINTS_MAX], near[2 * POINTS_MAX];
+    float part[2 * POINTS_MAX];
+};
+
+static void find_places(struct places *at, const struct lattice *g, const float *ref,
+                        const float *offset)
+{
+    float centre[VL], extent[VL];
+    for (int i = 0; i < VL; i++) {
+        centre[i] = ref[i % 2];
+        extent[i] = ref[2 + i % 2];
+    }
+    for (int i = 0, all = 2 * g->points; i < all; i += VL) {
+        int n = all - i < VL ? all - i : VL;
+        vf size = vf_load_n(g->size + i, n), off = vf_load_n(offset + i, n);
+        vf x = off * vf_load_n(g->share + i, n) * vf_load(extent) * 0.5f;
+        x = (vf_load(centre) + x) * size - 0.5f;
+        vf first = vf_floor(x);
+        vi near = (vi)(x > -1.0f) & (vi)(x < size);
+        vf_store_n(at->part + i, x - first, n);
+        vf_store_n((float *)(void *)(at->cell + i), vf_cast(vi_trunc(first)), n);
+        vf_store_n((float *)(void *)(at->near + i), vf_cast(near), n);
+    }
+}
+
+static void find_corners(struct corners *t, const struct um_call *call, int q, int head,
+                         const struct lattice *g)
 {
     const struct um_deform_args *a = call->args;
     const struct um_view *memory = &call->t[3];
-    const float *ref = row_of(&call->t[2], q), *offset = row_of(&call->t[1], q) + 2 * points * head;
-    const float *logit = row_of(&call->t[1], q) + 2 * points * a->heads + points * head;
-    int col = memory->c / a->heads * head;
+    const float *offset = row_of(&call->t[1], q) + 2 * g->points * head;
+    const float *logit = row_of(&call->t[1], q) + 2 * g->points * a->heads + g->points * head;
+    const float *map = row_of(memory, 0) + memory->c / a->heads * head;
     float weight[POINTS_MAX];
-    softmax(weight, logit, points);
+    struct places at;
+    softmax(weight, logit, g->points);
+    find_places(&at, g, row_of(&call->t[2], q), offset);
     t->n = 0;
-    for (int l = 0, p = 0, row0 = 0; l < a->levels; row0 += a->h[l] * a->w[l], l++) {
-        float share = 1 / (float)a->points[l];
+    for (int l = 0, p = 0; l < a->levels; map += a->h[l] * a->w[l] * memory->ld, l++) {
         int w = a->w[l], h = a->h[l];
         for (int k = 0; k < a->points[l]; k++, p++) {
-            float x = (ref[0] + offset[2 * p] * share * ref[2] * 0.5f) * (float)w - 0.5f;
-            float y = (ref[1] + offset[2 * p + 1] * share * ref[3] * 0.5f) * (float)h - 0.5f;
-            if (!(x > -1 && x < (float)w && y > -1 &&
-                  y < (float)h)) /* in float: huge and NaN touch nothing */
+            if (!at.near[2 * p] || !at.near[2 * p + 1])
                 continue;
-            int x0 = (int)__builtin_floorf(x), y0 = (int)__builtin_floorf(y);
-            float fx = x - (float)x0, fy = y - (float)y0, wx[2] = {1 - fx, fx},
-                  wy[2] = {1 - fy, fy};
+            int x0 = at.cell[2 * p], y0 = at.cell[2 * p + 1];
+            float fx = at.part[2 * p], fy = at.part[2 * p + 1];
+            float tap[2] = {weight[p] * (1 - fx), weight[p] * fx}, wy[2] = {1 - fy, fy};
+            bool whole = x0 >= 0 && x0 + 1 < w && y0 >= 0 && y0 + 1 < h;
             for (int c = 0; c < 4; c++) {
-                int xi = x0 + c % 2, yi = y0 + c / 2;
-                if (xi < 0 || xi >= w || yi < 0 || yi >= h)
+                int x = c % 2, y = c / 2;
+                if (!whole && (x0 + x < 0 || x0 + x >= w || y0 + y < 0 || y0 + y >= h))
                     continue;
-                t->src[t->n] = row_of(memory, row0 + (ptrdiff_t)yi * w + xi) + col;
-                t->tap[t->n++] = weight[p] * wx[c % 2] * wy[c / 2];
+                t->src[t->n] = map + ((ptrdiff_t)(y0 + y) * w + x0 + x) * memory->ld;
+                t->tap[t->n++] = tap[x] * wy[y];
             }
         }
     }
@@ -143,14 +189,14 @@ UM_INLINE void gather_corners(float *y, const struct corners *t, int col, int nv
         vf_store(y + col + v * VL, acc[v]);
 }
 
-static void deform_query(const struct um_call *call, int q, int points)
+static void deform_query(const struct um_call *call, int q, const struct lattice *g)
 {
     const struct um_deform_args *a = call->args;
     struct corners t;
     for (int head = 0; head < a->heads; head++) {
         int d = call->t[3].c / a->heads, col = 0;
         float *y = (float *)call->t[0].data + q * call->t[0].ld + d * head;
-        find_corners(&t, call, q, head, points);
+        find_corners(&t, call, q, head, g);
         for (; col + 4 * VL <= d; col += 4 * VL)
             gather_corners(y, &t, col, 4);
         for (; col + 2 * VL <= d; col += 2 * VL)
@@ -168,14 +214,13 @@ static void deform_query(const struct um_call *call, int q, int points)
 static void deform_queries(void *ctx, int item, int worker)
 {
     const struct um_call *call = ctx;
-    const struct um_deform_args *a = call->args;
-    int rows = call->t[0].h * call->t[0].w, points = 0,
+    int rows = call->t[0].h * call->t[0].w,
         end = (item + 1) * QUERIES < rows ? (item + 1) * QUERIES : rows;
+    struct lattice g;
     (void)worker;
-    for (int l = 0; l < a->levels; l++)
-        points += a->points[l];
+    find_lattice(&g, call->args);
     for (int q = item * QUERIES; q < end; q++)
-        deform_query(call, q, points);
+        deform_query(call, q, &g);
 }
 
 void UM_NAME(deform)(const struct um_call *call)
