@@ -275,11 +275,17 @@ struct gemm_split UM_NAME(gemm_split)(int m, int n, int k, int row_floats, int t
             split.row_blocks = (split.row_blocks + threads - 1) / threads * threads;
         return split;
     }
-    /* Few rows: every thread takes its own part of B first, then of A. */
+    /* Few rows: every thread takes its own part of what is more, of A and C or of B first. */
+    int most = (m + mr - 1) / mr;
+    if ((int64_t)m * (k + n) >= (int64_t)n * k) {
+        split.row_blocks = (int)(worth < most ? worth : most);
+        int groups = (int)((worth + split.row_blocks - 1) / split.row_blocks);
+        split.panel_groups = groups < panels ? groups : panels;
+        return split;
+    }
     int groups = (int)((worth + split.row_blocks - 1) / split.row_blocks);
     split.panel_groups = groups < panels ? groups : panels;
-    int blocks = (int)((worth + split.panel_groups - 1) / split.panel_groups),
-        most = (m + mr - 1) / mr;
+    int blocks = (int)((worth + split.panel_groups - 1) / split.panel_groups);
     if (blocks > split.row_blocks)
         split.row_blocks = blocks < most ? blocks : most;
     return split;
