@@ -45,9 +45,16 @@ um_bind um_bind_begin(const um_weights *file, um_params *params)
 
 void um_bind_narrow(um_bind *b, bool may)
 {
-    const um_device *dev = um_params_device(b->params);
     um_params_quantise(b->params, may ? b->quant : NULL);
-    um_params_round(b->params, may && dev->layers == UM_BF16 && !(b->unproven && dev->choose));
+    um_bind_round(b, may);
+}
+
+void um_bind_round(um_bind *b, bool may)
+{
+    const um_device *dev = um_params_device(b->params);
+    const struct um_ops *ops = dev->ops;
+    bool fewer = dev->layers == UM_BF16 || (dev->layers == UM_I8 && ops->bf16);
+    um_params_round(b->params, may && fewer && !(b->unproven && dev->choose));
 }
 
 void um_bind_unproven(um_bind *b)

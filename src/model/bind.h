@@ -32,6 +32,8 @@ um_bind um_bind_begin(const um_weights *file, um_params *params);
 /* May what is bound from now on compute on bytes, if the file says so, or in bf16? At first it may.
  */
 void um_bind_narrow(um_bind *b, bool may);
+/* Or in bf16 alone? */
+void um_bind_round(um_bind *b, bool may);
 /* Nobody has shown that bf16 serves this network as floats do: it stays floats on a device that may
  * choose. */
 void um_bind_unproven(um_bind *b);

@@ -538,7 +538,8 @@ static void bind_all(void *network, um_bind *b)
     um_dfine *d = network;
     bind_backbone(d, b);
     bind_encoder(d, b);
-    um_bind_narrow(b, false); /* its boxes are distributions over bins, which such numbers blur */
+    um_bind_narrow(b, false); /* its boxes are distributions over bins, which bytes blur */
+    um_bind_round(b, true);
     bind_decoder(d, b);
 }
 
