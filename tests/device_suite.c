@@ -5,6 +5,7 @@
 #include "device/backend.h"
 #include "device/cuda_driver.h"
 
+#include "racing.h"
 #include "test.h"
 
 static const char *const kernels[] = {"um_test_affine", "um_test_count"};
@@ -792,6 +793,65 @@ DEVICE_TEST(loss_is_sticky)
     dev->fns = whole;
     frame_close(&f, dev);
 }
+
+/* ---- races ---- */
+
+#ifdef SEES_RACES
+struct pair {
+    um_device *dev;
+    um_graph *graph[2];
+    atomic_int begun, inside;
+};
+
+/* Returns when both are in it: neither is over before the other begins. */
+static void meet_kernel(const struct um_call *call)
+{
+    atomic_int *inside = *(atomic_int *const *)call->args;
+    atomic_fetch_add_explicit(inside, 1, memory_order_relaxed);
+    while (atomic_load_explicit(inside, memory_order_relaxed) < 2)
+        ;
+}
+
+static void *launch_one(void *ctx)
+{
+    struct pair *p = ctx;
+    int i = atomic_fetch_add_explicit(&p->begun, 1, memory_order_relaxed);
+    (void)um_graph_launch(p->dev, p->graph[i]);
+    return NULL;
+}
+
+/* Graphs of one step each that overlap in a buffer: their kernels touch nothing of it. */
+TEST(two_steps_on_one_buffer_are_told)
+{
+    um_device_settings s;
+    um_device_settings_default(&s);
+    s.name = "cpu";
+    s.threads = 1;
+    for (int write = 0; write < 2; write++) {
+        struct pair p = {.dev = NULL};
+        um_buf *buf = NULL;
+        atomic_int *args = &p.inside;
+        CHECK_OK(um_device_open(&p.dev, &s));
+        CHECK_OK(um_buf_open(&buf, p.dev, 8192, "both"));
+        struct um_step step[2];
+        for (int i = 0; i < 2; i++) {
+            step[i] = (struct um_step){.name = "meet",
+                                       .kernel = meet_kernel,
+                                       .args = &args,
+                                       .n = 1,
+                                       .operand = {floats(buf, 512 * (size_t)i, 1024, write && i)}};
+            CHECK_OK(um_capture_begin(p.dev));
+            CHECK_OK(um_step_run(p.dev, UM_QUEUE_MAIN, &step[i]));
+            CHECK_OK(um_capture_end(p.dev, &p.graph[i]));
+        }
+        CHECK_EQ(racing_is_told(launch_one, &p), write);
+        for (int i = 0; i < 2; i++)
+            um_graph_close(&p.graph[i], p.dev);
+        um_buf_close(&buf);
+        um_device_close(&p.dev);
+    }
+}
+#endif
 
 /* ---- opening ---- */
 

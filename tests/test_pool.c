@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "base/status.h"
+#include "racing.h"
 #include "test.h"
 
 #include <stdatomic.h>
@@ -201,6 +202,30 @@ TEST(each_thread_tells_of_its_part)
     CHECK_EQ(atomic_load(&told.wrong), 0);
     um_pool_close(&p);
 }
+
+#ifdef SEES_RACES
+static void *take_scratch(void *pool)
+{
+    return um_pool_scratch(pool, 0);
+}
+
+static void *take_own_scratch(void *pool)
+{
+    um_pool *mine = um_pool_take(pool);
+    void *at = um_pool_scratch(mine, 0);
+    um_pool_give(mine);
+    return at;
+}
+
+TEST(two_threads_with_one_scratch_are_told)
+{
+    um_pool *p = NULL;
+    CHECK_OK(um_pool_open(&p, 1));
+    CHECK_EQ(racing_is_told(take_scratch, p), 1);
+    CHECK_EQ(racing_is_told(take_own_scratch, p), 0);
+    um_pool_close(&p);
+}
+#endif
 
 #if defined(__SSE2__)
 static void halve(void *ctx, int item, int worker)

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/races.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -440,7 +441,9 @@ int um_pool_threads(const um_pool *pool)
 void *um_pool_scratch(const um_pool *pool, int worker)
 {
     uintptr_t base = ((uintptr_t)pool->scratch + LINE - 1) / LINE * LINE;
-    return (void *)(base + (size_t)worker * (UM_POOL_SCRATCH + SKEW));
+    void *mine = (void *)(base + (size_t)worker * (UM_POOL_SCRATCH + SKEW));
+    um_races_note(mine, LINE, 1); /* two threads with one scratch */
+    return mine;
 }
 
 static _Thread_local um_pool *bound;

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "device/backend.h"
+#include "device/races.h"
 
 #include <string.h>
 
@@ -43,6 +44,7 @@ static void run_step(um_pool *pool, const struct um_step *step)
         view[i].data = o->buf ? (char *)o->buf->priv + o->offset : NULL;
     }
     um_pool_say(pool, step);
+    um_races_step(step, view);
     step->kernel(&(struct um_call){.args = step->args, .t = view, .n = step->n, .pool = pool});
 }
 

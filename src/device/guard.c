@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "device/backend.h"
+#include "device/races.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -149,14 +150,11 @@ static void clock_join(struct clock *a, const struct clock *b)
 /* The two-byte pattern over p[0..n), as if it started at an even offset before p[-off]. */
 static void paint(char *p, size_t off, size_t n, const uint8_t pattern[2])
 {
-    if (n && off % 2) {
-        *p++ = (char)pattern[1];
-        n--;
-    }
-    for (size_t i = 0; i + 1 < n; i += 2)
-        memcpy(p + i, pattern, 2);
-    if (n % 2)
-        p[n - 1] = (char)pattern[0];
+    char block[256];
+    for (size_t i = 0; i < sizeof block && i < n; i++)
+        block[i] = (char)pattern[(off + i) % 2];
+    for (size_t i = 0; i < n; i += sizeof block)
+        memcpy(p + i, block, n - i < sizeof block ? n - i : sizeof block);
 }
 
 static char *data_of(const struct guard *g, const um_buf *buf)
@@ -299,6 +297,7 @@ static um_status run_step(struct guard *g, const struct um_step *step)
     size_t saved = save_surroundings(g, step);
     um_pool *pool = um_pool_take(g->base.pool);
     um_pool_say(pool, step);
+    um_races_step(step, view);
     step->kernel(&(struct um_call){.args = step->args, .t = view, .n = step->n, .pool = pool});
     um_pool_give(pool);
     return check_surroundings(g, step, saved);

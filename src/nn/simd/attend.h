@@ -7,6 +7,7 @@
 #ifndef UM_NN_SIMD_ATTEND_H
 #define UM_NN_SIMD_ATTEND_H
 
+#include "nn/simd/check.h"
 #include "nn/simd/math.h"
 #include "nn/simd/transpose.h"
 
@@ -29,7 +30,7 @@ struct attend {
 };
 
 /* Scores of nk keys from j on; *top becomes the larger of itself and them. */
-UM_INLINE void attend_scores(const struct attend *a, int j, int nk, int nv, vf *top)
+UNCHECKED UM_INLINE void attend_scores(const struct attend *a, int j, int nk, int nv, vf *top)
 {
     vf acc[12][ATTEND_VECTORS];
     const float *k = a->k + j * a->ld_k, *q = a->q;
@@ -65,7 +66,8 @@ UM_INLINE void attend_scores(const struct attend *a, int j, int nk, int nv, vf *
 }
 
 /* Rows i..i+nd-1 of the output. */
-UM_INLINE void attend_values(const struct attend *a, int i, int nd, int nv, const vf *inverse)
+UNCHECKED UM_INLINE void attend_values(const struct attend *a, int i, int nd, int nv,
+                                       const vf *inverse)
 {
     vf acc[8][ATTEND_VECTORS];
     const float *s = a->s, *val = a->v + i;
@@ -97,7 +99,7 @@ UM_INLINE void attend_values(const struct attend *a, int i, int nd, int nv, cons
 }
 
 /* Scores of some keys to their exponentials, which are summed. */
-UM_INLINE void attend_exp(float *s, int nk, int nv, const vf *top, vf *sum)
+UNCHECKED UM_INLINE void attend_exp(float *s, int nk, int nv, const vf *top, vf *sum)
 {
     vf e[4];
     UM_UNROLL
@@ -117,7 +119,7 @@ UM_INLINE void attend_exp(float *s, int nk, int nv, const vf *top, vf *sum)
     }
 }
 
-UM_INLINE void attend_block(const struct attend *a, int nv, int nk, int nd)
+UNCHECKED UM_INLINE void attend_block(const struct attend *a, int nv, int nk, int nd)
 {
     const int group = 4 / nv; /* keys whose exponentials go side by side */
     vf top[ATTEND_VECTORS], sum[ATTEND_VECTORS];
@@ -144,36 +146,57 @@ UM_INLINE void attend_block(const struct attend *a, int nv, int nk, int nd)
         attend_values(a, i, 1, nv, sum);
 }
 
-static __attribute__((noinline)) void attend_1(const struct attend *a)
+UNCHECKED static __attribute__((noinline)) void attend_1(const struct attend *a)
 {
     attend_block(a, 1, 8, 8);
 }
 #if VL == 8
-static __attribute__((noinline)) void attend_2(const struct attend *a)
+UNCHECKED static __attribute__((noinline)) void attend_2(const struct attend *a)
 {
     attend_block(a, 2, 6, 4);
 }
-static __attribute__((noinline)) void attend_3(const struct attend *a)
+UNCHECKED static __attribute__((noinline)) void attend_3(const struct attend *a)
 {
     attend_block(a, 3, 4, 4);
 }
 #else
-static __attribute__((noinline)) void attend_2(const struct attend *a)
+UNCHECKED static __attribute__((noinline)) void attend_2(const struct attend *a)
 {
     attend_block(a, 2, 12, 8);
 }
-static __attribute__((noinline)) void attend_3(const struct attend *a)
+UNCHECKED static __attribute__((noinline)) void attend_3(const struct attend *a)
 {
     attend_block(a, 3, 8, 8);
 }
-static __attribute__((noinline)) void attend_4(const struct attend *a)
+UNCHECKED static __attribute__((noinline)) void attend_4(const struct attend *a)
 {
     attend_block(a, 4, 6, 4);
 }
 #endif
 
+#ifdef UM_CHECK_RANGES
+static void check_attend(const struct attend *a, int vectors)
+{
+    enum { F = sizeof(float) };
+    ptrdiff_t row = F * (ptrdiff_t)vectors * VL, depth = F * (ptrdiff_t)a->d;
+    for (int j = 0; j < a->keys; j++) {
+        check_range(a->k + j * a->ld_k, depth);
+        check_range(a->v + j * a->ld_v, depth);
+        if (a->bias)
+            check_range(a->bias + j * a->ld_bias, row);
+    }
+    for (int i = 0; i < a->d; i++)
+        check_range(a->q + i * a->ld_q, row);
+    check_range(a->s, a->keys * row);
+    check_range(a->o, a->d * row);
+}
+#else
+#define check_attend(a, vectors) (void)0
+#endif
+
 static void attend(const struct attend *a, int vectors)
 {
+    check_attend(a, vectors);
     switch (vectors) {
     case 1: attend_1(a); break;
     case 2: attend_2(a); break;

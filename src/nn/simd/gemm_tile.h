@@ -4,12 +4,9 @@
 #ifndef UM_NN_SIMD_GEMM_TILE_H
 #define UM_NN_SIMD_GEMM_TILE_H
 
+#include "nn/simd/check.h"
 #include "nn/simd/gemm.h"
 #include "nn/simd/math.h"
-
-#ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/asan_interface.h>
-#endif
 
 /* Tiles of MR rows x NV vectors. What limits them are registers (MR*NV sums, NV vectors of B, one
  * broadcast of A) and loads per FMA, (MR + NV) / (MR*NV), which must stay well under the machine's
@@ -47,16 +44,7 @@ UM_INLINE struct tile narrow_tile(const struct gemm *g, const struct gemm_rows *
                          .depth = gemm_depth(g, g->k / r->taps)};
 }
 
-/* A check of each load would keep the sums out of registers and take twenty times as long: what a
- * tile touches is checked before it runs instead. */
-#ifdef __SANITIZE_ADDRESS__
-__attribute__((noinline)) static void check_range(const void *p, ptrdiff_t bytes)
-{
-    volatile const char *bad = __asan_region_is_poisoned((void *)(uintptr_t)p, (size_t)bytes);
-    if (bad)
-        (void)*bad; /* is reported */
-}
-
+#ifdef UM_CHECK_RANGES
 static void check_tile(const struct tile *t, int rows, int columns)
 {
     enum { F = sizeof(float) };
@@ -82,10 +70,8 @@ static void check_tile(const struct tile *t, int rows, int columns)
         check_range(t->start, all);
     }
 }
-#define UNCHECKED __attribute__((no_sanitize("address", "undefined")))
 #else
 #define check_tile(t, rows, columns) (void)0
-#define UNCHECKED
 #endif
 
 /* Cheap in registers; the others run over the spilled tile, because their constants do not fit

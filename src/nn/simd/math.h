@@ -6,6 +6,7 @@
 #define UM_NN_SIMD_MATH_H
 
 #include "nn/op.h"
+#include "nn/simd/check.h"
 #include "nn/simd/vec.h"
 
 /* Functions named _v work on n vectors in place, n a constant: the steps of all are interleaved. A
@@ -17,7 +18,7 @@
 
 /* exp of x in [-87, 88]. 2^k is made by the addition that rounds: k + 127 lands in the low bits
  * of t. */
-UM_INLINE void um_exp_core_(vf *x, int n)
+UNCHECKED UM_INLINE void um_exp_core_(vf *x, int n)
 {
     /* minimax, relative error 3e-9 on +-0.347 */
     static const float poly[] = {1.381443319e-03f,
@@ -60,7 +61,7 @@ UM_INLINE vf um_exp(vf x)
 }
 
 /* exp for softmax: x <= 0; relative error as um_exp, and 1.6e-38 instead of anything smaller. */
-UM_INLINE void um_exp_neg_v(vf *x, int n)
+UNCHECKED UM_INLINE void um_exp_neg_v(vf *x, int n)
 {
     UM_EACH_(n)
         x[v_] = vf_max(vf_set1(-87.0f), x[v_]);
