@@ -31,7 +31,7 @@ def sample(seed, index):
 
 
 def main():
-    args = run.arguments(__doc__, steps=7700, batch=8, rate=3e-4)
+    args = run.arguments(__doc__, steps=9700, batch=8, rate=3e-4)
     args.clip = 0.1
     config = DFINEConfig.preset("n", backbone_pretrained=False, num_classes=1, imgsz=SIDE, num_queries=60, num_top_queries=60, num_denoising=24)
     net = DFINE.from_config(config)
