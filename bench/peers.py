@@ -68,7 +68,7 @@ ASKED = [
 ]  # fmt: skip
 ASKED_FRAME = 0.25  # of PyTorch's whole frame
 FRAME = "frame"
-# Who runs whole frames. PyTorch in bf16 is left out on the cpu: it is slower there than in fp32 where there are no tiles.
+# Who runs whole frames.
 FRAME_PEERS = {
     "cuda": ("eager-fp32", "eager-fp16", "compile-fp32", "compile-fp16", "ours-fp32", "ours-fp16"),
     "cpu": ("eager-fp32", "ours-fp32", "ours-bf16"),

@@ -3,7 +3,7 @@
 
 frame       microseconds that `pipeline(array).score` takes over the same from C: both take turns, and of both the time is taken
             away that the packet gives as the pipeline's own (wants a C compiler). `cold`: behind real frames; `warm`: behind
-            pictures that equal the one before, of which the networks are not asked (`reuse`)
+            pictures that equal the one before, of which only the mask is made again (`reuse`)
 overhead    microseconds of calls on small networks that are not spent in the library
 import      milliseconds that `import ultramotion` takes where numpy is imported already
 pipelines   frames per second of two pipelines in two threads, over those of two processes with one each: on a device that they
@@ -143,11 +143,11 @@ def frame(rounds):
         call = ctypes.CDLL(str(made)).frame
     call.restype, call.argtypes = ctypes.c_double, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
     figures = {"unit": "us"}
-    for caches, pipeline, side, pictures in (
-        ("cold", ultramotion.Pipeline(conf=0.0), (480, 640), 4),
-        ("warm", ultramotion.Pipeline(conf=0.0, reuse=True), (64, 64), 1),
+    for caches, pipeline, shape in (
+        ("cold", ultramotion.Pipeline(conf=0.0), (4, 480, 640)),
+        ("warm", ultramotion.Pipeline(conf=0.0, reuse=True), (1, 64, 64)),
     ):
-        pictures = np.random.default_rng(1).integers(0, 255, (pictures, *side), np.uint8)
+        pictures = np.random.default_rng(1).integers(0, 255, shape, np.uint8)
         pipeline(pictures[0])
         python, c = [], []
         for i in range(rounds * (5 if caches == "cold" else 500)):
@@ -159,7 +159,7 @@ def frame(rounds):
             total = packet.stages_ms["total"]
             python.append(taken - total * 1e3)
             with pipeline._handle as p:
-                c.append(call(p, picture.ctypes.data, side[1], side[0]))
+                c.append(call(p, picture.ctypes.data, shape[2], shape[1]))
             assert c[-1] >= 0
         over = {k: least_and_median(python[3:])[k] - least_and_median(c[3:])[k] for k in ("min", "median")}
         figures[caches] = {"frame_ms": total, "python": least_and_median(python[3:]), "c": least_and_median(c[3:]), "over": over}

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/record.h"
 #include "engine/dump.h"
+#include "nn/track.h"
 #include "weights/labels.h"
 
 #include <math.h>
@@ -362,12 +363,10 @@ static um_status reserve(um_detector *d, size_t bytes, size_t pairs)
     return st;
 }
 
-static bool overlap(const um_box *a, const um_box *b, float share)
+static double iou(const um_box *a, const um_box *b)
 {
-    float w = fminf(a->x1, b->x1) - fmaxf(a->x0, b->x0),
-          h = fminf(a->y1, b->y1) - fmaxf(a->y0, b->y0), both = fmaxf(w, 0) * fmaxf(h, 0);
-    return both >
-           share * ((a->x1 - a->x0) * (a->y1 - a->y0) + (b->x1 - b->x0) * (b->y1 - b->y0) - both);
+    return um_track_iou((const float[]){a->x0, a->y0, a->x1, a->y1},
+                        (const float[]){b->x0, b->y0, b->x1, b->y1});
 }
 
 /* Of boxes, best first, those that overlap no better one of their class, at most `most`; how many.
@@ -378,7 +377,7 @@ static int suppress(um_box *boxes, int n, int most, float nms)
     for (int i = 0; i < n && kept < most; i++) {
         bool taken = false;
         for (int k = 0; k < kept && nms > 0 && !taken; k++)
-            taken = boxes[k].label == boxes[i].label && overlap(&boxes[k], &boxes[i], nms);
+            taken = boxes[k].label == boxes[i].label && iou(&boxes[k], &boxes[i]) > (double)nms;
         if (!taken)
             boxes[kept++] = boxes[i];
     }

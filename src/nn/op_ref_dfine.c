@@ -4,6 +4,7 @@
 #include "nn/op_dfine.h"
 #include "nn/op_ref.h"
 #include "nn/record.h"
+#include "nn/track.h"
 
 #include <math.h>
 #include <string.h>
@@ -200,17 +201,20 @@ struct pick {
     float logit;
 };
 
-/* Is the IoU of two boxes, cxcywh, above a share of 1? */
-static bool overlap(const float *a, const float *b, float share)
+/* Left, top, right, bottom of a box cxcywh. */
+static float side_of(const float *box, int i)
 {
-    float both = 1;
-    for (int i = 0; i < 2; i++) {
-        float from[2] = {a[i] - 0.5f * a[2 + i], b[i] - 0.5f * b[2 + i]},
-              to[2] = {a[i] + 0.5f * a[2 + i], b[i] + 0.5f * b[2 + i]};
-        float span = (to[0] < to[1] ? to[0] : to[1]) - (from[0] > from[1] ? from[0] : from[1]);
-        both *= span > 0 ? span : 0;
+    return box[i % 2] + (i < 2 ? -0.5f : 0.5f) * box[2 + i % 2];
+}
+
+static bool overlap(const float *a, const float *b, float nms)
+{
+    float side[2][4];
+    for (int i = 0; i < 4; i++) {
+        side[0][i] = side_of(a, i);
+        side[1][i] = side_of(b, i);
     }
-    return both > share * (a[2] * a[3] + b[2] * b[3] - both);
+    return um_track_iou(side[0], side[1]) > (double)nms;
 }
 
 static bool taken(const struct pick *picked, int n, int query, int label,
@@ -259,7 +263,7 @@ static struct um_gate judge(struct pick pick, const struct um_view *boxes,
         gate.score = sigmoid(gate.logit);
         for (int i = 0; i < 4; i++) {
             int xy = i % 2;
-            float side = b[xy] + (i < 2 ? -0.5f : 0.5f) * b[2 + xy];
+            float side = side_of(b, i);
             if (header->box_scale[xy] != 0)
                 side = side * header->box_scale[xy] + header->box_shift[xy];
             gate.box[i] = side * (xy ? h : w);

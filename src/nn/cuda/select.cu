@@ -6,6 +6,10 @@
 #include "nn/cuda/kernel.h"
 #include "nn/record.h"
 
+#define UM_TRACK DEVICE
+#define UM_TRACK_MUL(a, b) mul_rn(a, b)
+#include "nn/track.h"
+
 /* Orders like v; the two zeros are equal. */
 DEVICE uint32_t ordered(float v)
 {
@@ -452,6 +456,13 @@ struct verdict {
     uint32_t flags;
 };
 
+/* Left, top, right, bottom of a box cxcywh. */
+DEVICE float side_of(const um_gview &boxes, int query, int i)
+{
+    float centre = load(boxes, query, i % 2), size = load(boxes, query, 2 + i % 2);
+    return add_rn(centre, mul_rn(i < 2 ? -0.5f : 0.5f, size));
+}
+
 /* at: query * classes + class, or -1 */
 DEVICE verdict judge(const um_best_box_pick_args &a, const um_frame_header *header, int64_t at,
                      bool nan)
@@ -466,8 +477,7 @@ DEVICE verdict judge(const um_best_box_pick_args &a, const um_frame_header *head
         v.score = sigmoid(v.logit);
         UNROLL
         for (int i = 0; i < 4; i++) {
-            float centre = load(a.boxes, v.query, i % 2), size = load(a.boxes, v.query, 2 + i % 2);
-            float side = add_rn(centre, mul_rn(i < 2 ? -0.5f : 0.5f, size));
+            float side = side_of(a.boxes, v.query, i);
             if (header->box_scale[i % 2] != 0)
                 side = add_rn(mul_rn(side, header->box_scale[i % 2]), header->box_shift[i % 2]);
             v.box[i] = mul_rn(side, i % 2 ? h : w);
@@ -524,21 +534,15 @@ DEVICE void write_records(um_gate *gate, um_prompt *prompt, const um_frame_heade
     }
 }
 
-/* Is the IoU of the boxes of two queries above a share of 1? */
-DEVICE bool overlap(const um_gview &boxes, int p, int q, float share)
+DEVICE bool overlap(const um_gview &boxes, int p, int q, float nms)
 {
-    float both = 1, area[2];
+    float side[2][4];
     UNROLL
-    for (int i = 0; i < 2; i++) {
-        float ca = load(boxes, p, i), cb = load(boxes, q, i);
-        float ha = mul_rn(0.5f, load(boxes, p, 2 + i)), hb = mul_rn(0.5f, load(boxes, q, 2 + i));
-        float from[2] = {add_rn(ca, -ha), add_rn(cb, -hb)}, to[2] = {add_rn(ca, ha), add_rn(cb, hb)};
-        float span = add_rn(to[0] < to[1] ? to[0] : to[1], -(from[0] > from[1] ? from[0] : from[1]));
-        both = mul_rn(both, span > 0 ? span : 0);
+    for (int i = 0; i < 4; i++) {
+        side[0][i] = side_of(boxes, p, i);
+        side[1][i] = side_of(boxes, q, i);
     }
-    area[0] = mul_rn(load(boxes, p, 2), load(boxes, p, 3));
-    area[1] = mul_rn(load(boxes, q, 2), load(boxes, q, 3));
-    return both > mul_rn(share, add_rn(add_rn(area[0], area[1]), -both));
+    return um_track_iou(side[0], side[1]) > (double)nms;
 }
 
 /* One pick after the other; what is taken lies in shared memory behind the warps' keys. */
