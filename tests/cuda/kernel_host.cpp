@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Runs a block of GPU threads as fibers on one host thread. Warps run greedily to the next barrier,
  * in a forward, reverse or seeded order; shared memory starts as NaN; a barrier or collective that
- * not all threads reach is an error, not a hang. */
+ * not all threads reach is an error, not a hang. An asynchronous copy lands when it is waited for
+ * (forward), at once (reverse), or at either (seeded): a missing wait shows in the first, a buffer
+ * that is still being read in the second. */
 #include "kernel_host.h"
 
 #include "host_launch.h"
@@ -24,11 +26,20 @@ enum { STACK = 512 << 10 };
 enum { STACK = 64 << 10 };
 #endif
 
-enum { THREADS_MAX = 1024, SHARED_MAX = 227 << 10, LANE_BYTES = 64 };
+enum { THREADS_MAX = 1024, COPIES_MAX = 128, SHARED_MAX = 227 << 10, LANE_BYTES = 64 };
 enum state { READY, AT_COLLECTIVE, AT_BARRIER, DONE };
+
+struct copy {
+    void *to;
+    const void *from;
+    bool there;
+    unsigned group;
+};
 
 struct fiber {
     void *sp;
+    int copies;     /* on their way */
+    unsigned group; /* that the next copy belongs to */
     um_dim thread;
     enum state state;
     unsigned exchanges; /* collectives so far: its parity picks the slot */
@@ -51,6 +62,7 @@ um_dim *um_host_thread;
 
 static struct um_host_kernel *kernels;
 static struct fiber fibers[THREADS_MAX];
+static struct copy copies[THREADS_MAX][COPIES_MAX]; /* oldest first */
 static struct slot slots[THREADS_MAX / 32][2];
 static unsigned char *stacks, *shared_base;
 static void *main_sp;
@@ -250,6 +262,44 @@ void um_host_sync(void)
 unsigned char *um_host_shared(void)
 {
     return shared_base;
+}
+
+static void land(const struct copy *c)
+{
+    if (c->there)
+        memcpy(c->to, c->from, 16);
+    else
+        memset(c->to, 0, 16);
+}
+
+void um_host_cp_async(void *to, const void *from, bool there)
+{
+    struct fiber *f = &fibers[current];
+    struct copy c = {to, from, there, f->group};
+    if ((uintptr_t)to % 16 || (uintptr_t)from % 16)
+        fail("an asynchronous copy is not on 16 bytes");
+    if (order == UM_HOST_REVERSE || (order == UM_HOST_SEEDED && next_random() & 1))
+        land(&c);
+    else if (f->copies == COPIES_MAX)
+        fail("too many asynchronous copies");
+    else
+        copies[current][f->copies++] = c;
+}
+
+void um_host_cp_commit(void)
+{
+    fibers[current].group++;
+}
+
+void um_host_cp_wait(int n)
+{
+    struct fiber *f = &fibers[current];
+    struct copy *c = copies[current];
+    int landed = 0;
+    while (landed < f->copies && c[landed].group + (unsigned)n < f->group)
+        land(&c[landed++]);
+    f->copies -= landed;
+    memmove(c, c + landed, (size_t)f->copies * sizeof *c);
 }
 
 struct fragments {

@@ -33,6 +33,9 @@ void um_host_sync(void);
 const unsigned char *um_host_exchange(int kind, const void *in, size_t n);
 void um_host_mma(int bf16, float d[4], const uint32_t a[4], const uint32_t b[2]);
 void um_host_ldmatrix(int trans, uint32_t r[4], const void *row);
+void um_host_cp_async(void *to, const void *from, bool there);
+void um_host_cp_commit(void);
+void um_host_cp_wait(int n);
 uint32_t um_host_pack_f16(float lo, float hi);
 float um_host_f16_float(uint16_t u);
 }
@@ -132,9 +135,29 @@ DEVICE void ldmatrix4_trans(uint32_t r[4], const void *row)
     um_host_ldmatrix(1, r, row);
 }
 
+DEVICE void cp_async(void *to, const void *from, bool there)
+{
+    um_host_cp_async(to, from, there);
+}
+
+DEVICE void cp_commit(void)
+{
+    um_host_cp_commit();
+}
+
+template <int N> DEVICE void cp_wait(void)
+{
+    um_host_cp_wait(N);
+}
+
 DEVICE float exp2_approx(float x)
 {
     return exp2f(x);
+}
+
+DEVICE float reciprocal_approx(float x)
+{
+    return 1 / x;
 }
 
 /* The host contracts nothing (-ffp-contract=off). */

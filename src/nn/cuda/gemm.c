@@ -5,27 +5,36 @@
 #include "nn/cuda/launch.h"
 #include "nn/cuda/op_cuda.h"
 
-enum { ENOUGH = 120, THREADS = 256 }; /* blocks that fill a big GPU; threads of the plain twins */
-
-struct shape {
-    const char *name[2]; /* fp16, bf16 */
-    int rows, columns, threads;
-    bool bare; /* gemm.h */
+enum {
+    ENOUGH = 120,  /* blocks that fill a big GPU */
+    PLENTY = 264,  /* from here on a block rather takes more columns than prepare its rows again */
+    THREADS = 256, /* of the plain twins */
 };
 
-#define SHAPE(suffix, m, n, down, across, bare) \
-    {{"um_gemm_" #suffix "_f16", "um_gemm_" #suffix "_bf16"}, m, n, 32 * (down) * (across), bare},
-static const struct shape tiles[] = {UM_CUDA_GEMM_TILES(SHAPE)},
+enum how { AS_IT_IS, NORM, PANEL }; /* rows: gemm.h */
+
+struct shape {
+    const char *name[2][3]; /* fp16, bf16; enum how */
+    int rows, columns, threads, k, stages;
+};
+
+#define NAMES(suffix, half)                                                                        \
+    {                                                                                              \
+        "um_gemm_" #suffix half, "um_gemm_" #suffix "_norm" half, "um_gemm_" #suffix "_panel" half \
+    }
+#define SHAPE(suffix, m, n, down, across, k, stages) \
+    {{NAMES(suffix, "_f16"), NAMES(suffix, "_bf16")}, m, n, 32 * (down) * (across), k, stages},
+static const struct shape tiles[] = {UM_CUDA_GEMM_LARGE(SHAPE) UM_CUDA_GEMM_TILES(SHAPE)},
                           wide[] = {UM_CUDA_GEMM_ROWS(SHAPE)};
 
 /* The largest tile of which there are enough, else the smallest that holds the rows. */
-static const struct shape *choose_tile(int rows, int n, int n2, bool bare)
+static const struct shape *choose_tile(int rows, int n, int n2, enum how how)
 {
     enum { COUNT = sizeof tiles / sizeof *tiles };
-    for (int i = 0; i < COUNT; i++) {
+    for (int i = how != AS_IT_IS; i < COUNT; i++) { /* the large takes nothing else */
         const struct shape *s = &tiles[i];
         int across = um_blocks(n, s->columns) + um_blocks(n2, s->columns);
-        if (um_blocks(rows, s->rows) * across >= ENOUGH && (bare || !s->bare))
+        if (um_blocks(rows, s->rows) * across >= ENOUGH)
             return s;
     }
     return &tiles[rows > 16 ? COUNT - 2 : COUNT - 1];
@@ -43,11 +52,26 @@ static const struct shape *choose_wide(int rows, int n)
     return NULL;
 }
 
-static int shared_bytes(const struct shape *s)
+/* Columns of k that a panel has of k: all, filled up to whole stages, or as many as fit. */
+static int panel_of(const struct shape *s, int k)
 {
-    int gathered = 2 * s->rows * UM_GEMM_LD * 2 + 2 * s->rows * 4;
-    int sums = s->rows * (s->columns + UM_GEMM_PAD) * 4;
-    return gathered > sums ? gathered : sums;
+    int whole = um_blocks(k, s->k) * s->k;
+    return whole < UM_GEMM_PANEL ? whole : UM_GEMM_PANEL;
+}
+
+/* Stages of rows and weights, or a panel, statistics of its rows, and stages of weights; the sums
+ * take the place of what they are of. */
+static int shared_bytes(const struct shape *s, int k, int panel)
+{
+    int count = um_blocks(panel ? panel : k, s->k);
+    int stage = s->columns * s->k * 2, front = 0;
+    if (panel)
+        front = s->rows * ((panel + UM_GEMM_SPACE) * 2 + 2 * (int)sizeof(float));
+    else
+        stage += s->rows * (s->k + UM_GEMM_SPACE) * 2;
+    int stages = stage * (count < s->stages ? count : s->stages);
+    int sums = s->rows * (s->columns + UM_GEMM_PAD) * (int)sizeof(float);
+    return front + (stages > sums ? stages : sums);
 }
 
 static void set_input(struct um_gemm_args *k, const struct um_view *x)
@@ -56,23 +80,39 @@ static void set_input(struct um_gemm_args *k, const struct um_view *x)
     k->wide = x->c % 8 == 0 && k->x.vec >= (x->dtype == UM_F32 ? 4 : 8);
 }
 
+static enum how how_of(const struct um_gemm_args *k, int half)
+{
+    if (!k->wide || k->x.dtype != (half ? UM_BF16 : UM_F16) || k->plus.data)
+        return PANEL;
+    if (!k->gamma_in)
+        return AS_IT_IS;
+    return k->gamma_out || k->k > UM_GEMM_PANEL ? PANEL : NORM;
+}
+
 /* half: 0 fp16, 1 bf16 */
 static void launch(const struct um_call *call, struct um_gemm_args *k, int half)
 {
     int n = k->n + k->n2;
-    bool bare = k->wide && k->x.dtype == (half ? UM_BF16 : UM_F16) && !k->gamma_in && !k->plus.data;
+    enum how how = how_of(k, half);
     const struct shape *s =
-        k->gamma_out ? choose_wide(k->rows, n) : choose_tile(k->rows, k->n, k->n2, bare);
+        k->gamma_out ? choose_wide(k->rows, n) : choose_tile(k->rows, k->n, k->n2, how);
     if (!s || (k->gamma_out && (k->n2 || n % k->group))) {
         call->stream->status =
             um_fail(UM_EUNSUPPORTED, "linear: a norm over %d + %d columns in groups of %d", k->n,
                     k->n2, k->group);
         return;
     }
+    int down = um_blocks(k->rows, s->rows);
     k->tiles = um_blocks(k->n, s->columns);
     k->tiles2 = um_blocks(k->n2, s->columns);
-    um_launch_grid(call, s->name[half], *k, s->threads, shared_bytes(s),
-                   (unsigned)um_blocks(k->rows, s->rows), (unsigned)(k->tiles + k->tiles2), 1);
+    k->panel = how == AS_IT_IS ? 0 : panel_of(s, k->k);
+    k->each = 1;
+    if (k->panel >= k->k && !k->gamma_out)
+        k->each = down * (k->tiles + k->tiles2) / PLENTY;
+    k->each = k->each < 1 ? 1 : k->each > k->tiles ? k->tiles : k->each;
+    um_launch_grid(call, s->name[half][how], *k, s->threads, shared_bytes(s, k->k, k->panel),
+                   (unsigned)down,
+                   (unsigned)(um_blocks(k->tiles, k->each) + um_blocks(k->tiles2, k->each)), 1);
 }
 
 /* Operands and arguments that all convolutions have. */
@@ -99,6 +139,19 @@ static struct um_gemm_args of_conv(const struct um_call *call)
                              .add_up2 = a->add_up2};
     set_input(&k, &t[1]);
     return k;
+}
+
+/* Few channels of many pixels, to few: a stem. A pixel is a thread's, without tensor cores. */
+static bool launch_narrow(const struct um_call *call, const struct um_gemm_args *k, int half)
+{
+    static const char *const names[2][2] = {{"um_conv_narrow16_f16", "um_conv_narrow32_f16"},
+                                            {"um_conv_narrow16_bf16", "um_conv_narrow32_bf16"}};
+    if (k->wide || k->k > UM_NARROW_K || k->n > 32 || k->rows < ENOUGH * THREADS)
+        return false;
+    int n = k->n <= 16 ? 16 : 32;
+    um_launch_grid(call, names[half][n == 32], *k, THREADS, k->k * n * (int)sizeof(float),
+                   (unsigned)um_blocks(k->rows, THREADS), 1, 1);
+    return true;
 }
 
 static struct um_gemm_args of_conv2d(const struct um_call *call)
@@ -157,14 +210,26 @@ static struct um_gemm_args of_linear(const struct um_call *call)
     return k;
 }
 
+void um_cuda_conv2d_f16(const struct um_call *call)
+{
+    struct um_gemm_args k = of_conv2d(call);
+    if (!launch_narrow(call, &k, 0))
+        launch(call, &k, 0);
+}
+
+void um_cuda_conv2d_bf16(const struct um_call *call)
+{
+    struct um_gemm_args k = of_conv2d(call);
+    if (!launch_narrow(call, &k, 1))
+        launch(call, &k, 1);
+}
+
 #define CONV(op, half_name, half)                               \
     void um_cuda_##op##_##half_name(const struct um_call *call) \
     {                                                           \
         struct um_gemm_args k = of_##op(call);                  \
         launch(call, &k, half);                                 \
     }
-CONV(conv2d, f16, 0)
-CONV(conv2d, bf16, 1)
 CONV(upconv2, f16, 0)
 CONV(upconv2, bf16, 1)
 CONV(linear, f16, 0)
@@ -188,13 +253,14 @@ static void launch_gate(const struct um_call *call, int half)
                                   .rows = t[0].h * t[0].w,
                                   .c = t[0].c};
     bool big = 2 * k.c > 256;
-    struct shape s = {.rows = 16, .columns = big ? 512 : 256, .threads = 256};
+    const struct shape *s = big ? &wide[3] : &wide[1];
+    k.panel = panel_of(s, k.c);
     if (2 * k.c > 512) {
         call->stream->status = um_fail(UM_EUNSUPPORTED, "gate: %d channels, at most 256", k.c);
         return;
     }
-    um_launch_grid(call, names[half][big], k, s.threads, shared_bytes(&s),
-                   (unsigned)um_blocks(k.rows, s.rows), 1, 1);
+    um_launch_grid(call, names[half][big], k, s->threads, shared_bytes(s, k.c, k.panel),
+                   (unsigned)um_blocks(k.rows, s->rows), 1, 1);
 }
 
 void um_cuda_gate_f16(const struct um_call *call)

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Convolutions and linear layers as one matrix product, rows of pixels times packed weights. The
- * rows are gathered on the way into shared memory (k runs over the window's places, then channels),
- * there normalised and added to if asked for; the weights never pass through it, since a lane's
- * share of a tile is 16 contiguous bytes (pack.h). The sums go through shared memory once more, as
+/* Convolutions and linear layers as one matrix product, rows of pixels times packed weights; k runs
+ * over the window's places, then channels. Where the rows are halves to be taken as they are, they
+ * and the weights go to shared memory in stages that are on their way while others are multiplied.
+ * Where something is to be done to the rows first (a norm, an addend, floats, single channels), they
+ * are prepared once, as a panel of all k, for all the columns a block has. A lane's share of a tile
+ * of weights is 16 contiguous bytes (pack.h). The sums go through shared memory once more, as
  * floats, so that whatever follows (residuals, norms of a row, vectors of stores) sees whole rows. */
 #include "nn/cuda/gemm.h"
 
 #include "nn/cuda/kernel.h"
 
 enum {
-    STEP = 32,        /* of k */
-    LD = UM_GEMM_LD,  /* STEP and 8 more: no bank conflicts */
+    STEP = 32, /* of k in packed weights */
+    SPACE = UM_GEMM_SPACE,
     PAD = UM_GEMM_PAD
 };
 
@@ -67,10 +69,6 @@ DEVICE void gather(const um_gemm_args &a, int row, place p, int k, int width, fl
     }
 }
 
-/* Rows are gathered in one of three ways. BARE kernels: halves in vectors, nothing to be done to
- * them. Else in vectors of halves or floats (a.wide), normalised and added to if asked for, or one
- * by one. */
-
 /* What a thread has on the way for eight neighbours in k of one row: bytes as they lie in memory, so
  * that nothing waits for them until they are stored. */
 struct arriving {
@@ -78,7 +76,7 @@ struct arriving {
     bool there;
 };
 
-template <class H, bool BARE>
+template <class H>
 DEVICE void request(arriving &r, const um_gemm_args &a, int row, const place &p, int k, int width,
                     bool plus)
 {
@@ -86,12 +84,6 @@ DEVICE void request(arriving &r, const um_gemm_args &a, int row, const place &p,
     r.x[0] = um_words{{0, 0, 0, 0}};
     if (row >= a.rows || k >= a.k)
         return;
-    if (BARE) {
-        int64_t from = source(a, row, p, width);
-        if (from >= 0)
-            r.x[0] = *(const um_words *)((const uint16_t *)a.x.data + from * a.x.ld + p.c);
-        return;
-    }
     if (!a.wide) { /* no vectors: one by one, and ready */
         float v[8];
         gather(a, row, p, k, width, v);
@@ -117,12 +109,12 @@ DEVICE void request(arriving &r, const um_gemm_args &a, int row, const place &p,
 }
 
 /* The same as halves: normalised (statistics: mean, 1/deviation), `plus` added. */
-template <class H, bool BARE>
+template <class H>
 DEVICE um_words arrived(const arriving &r, const um_gemm_args &a, int row, int k,
                         const float *statistics, bool plus)
 {
     um_words u = r.x[0];
-    if (BARE || !r.there || (a.x.dtype == H::dtype && a.wide && !a.gamma_in && !plus))
+    if (!r.there || (a.x.dtype == H::dtype && a.wide && !a.gamma_in && !plus))
         return u;
     float v[8], w[8];
     unpack8(r.x, a.wide ? a.x.dtype : UM_F32, v);
@@ -207,100 +199,295 @@ template <int BM, int WARPS> DEVICE void row_statistics(const um_gemm_args &a, i
 
 /* ---- the product ---- */
 
-/* A block's tile: BM rows, BN columns, warps DOWN x ACROSS. */
-template <int BM, int BN, int DOWN, int ACROSS> struct tile {
-    static const int warps = DOWN * ACROSS, threads = 32 * warps;
+/* A block's tile: BM rows, BN columns, warps DOWN x ACROSS; BK columns of k in a stage. */
+template <int BM_, int BN_, int DOWN_, int ACROSS, int BK_, int STAGES_> struct tile {
+    static const int BM = BM_, BN = BN_, DOWN = DOWN_, BK = BK_, STAGES = STAGES_;
+    static const int across = ACROSS, warps = DOWN * ACROSS, threads = 32 * warps;
     static const int rows = BM / DOWN, columns = BN / ACROSS; /* of a warp */
     static const int mt = rows / 16, nt = columns / 8;        /* in mma */
-    static const int chunks = (BM * (STEP / 8) + threads - 1) / threads; /* gathered by a thread */
+    static const int ld = BK + SPACE, row_bytes = BM * ld * 2, weight_bytes = BN * BK * 2;
+    static const int groups = BK / 8; /* of 8 columns of k, which a thread moves at once */
+    static const int chunks = (BM * groups + threads - 1) / threads; /* of rows, for a thread */
+    static const int shares = BN * groups / threads;                 /* of weights */
 };
 
-/* One lane's weights of a step. */
-template <int NT>
-DEVICE void fetch_weights(um_words *w, const void *packed, int tile0, int tiles, int step,
-                          int steps)
+/* What a thread brings of the weights: its share of every stage, a stage further each time. */
+template <class T> struct weights {
+    const um_words *from, *packed;
+    int stride, tile, tiles, step, steps;
+};
+
+/* Columns 8 * tile0.. from column k0 of k on. */
+template <class T>
+DEVICE weights<T> find_weights(const void *packed, int tile0, int n, int k0, int k)
 {
-    const um_words *from = (const um_words *)packed + (threadIdx.x & 31);
-    UNROLL
-    for (int i = 0; i < NT; i++) {
-        w[i] = um_words{{0, 0, 0, 0}};
-        if (tile0 + i < tiles && step < steps)
-            w[i] = from[((int64_t)(tile0 + i) * steps + step) * 32];
-    }
+    int t = (int)threadIdx.x;
+    weights<T> w;
+    w.packed = (const um_words *)packed;
+    w.tile = tile0 + t / T::BK;
+    w.tiles = (n + 7) / 8;
+    w.step = k0 / STEP + t / 32 % (T::BK / STEP);
+    w.steps = (k + STEP - 1) / STEP;
+    w.stride = T::threads / T::BK * w.steps * 32;
+    w.from = w.packed + ((int64_t)w.tile * w.steps + w.step) * 32 + (t & 31);
+    return w;
 }
 
-/* acc += rows row0.. of x times columns col0.. of the packed weights (n of them). `a_tile` is two
- * gathered tiles. */
-template <class H, int BM, int BN, int DOWN, int ACROSS, bool BARE>
-DEVICE void multiply(const um_gemm_args &a, const void *packed, int row0, int col0, int n, bool plus,
-                     uint16_t *a_tile, const float *statistics, float *acc)
+template <class T> DEVICE void send_weights(unsigned char *to, weights<T> &w)
 {
-    typedef tile<BM, BN, DOWN, ACROSS> T;
-    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    int down = warp / ACROSS, across = warp % ACROSS;
-    int steps = (a.k + STEP - 1) / STEP, tiles = (n + 7) / 8, width = a.up ? a.x.w : a.out.w;
-    int tile0 = (col0 + across * T::columns) / 8, k8 = 8 * (int)(threadIdx.x % (STEP / 8));
-    place p = {0, 0, 0};
-    um_words w[2][T::nt];
-    arriving g[T::chunks];
-    move(p, a, k8);
     UNROLL
-    for (int i = 0; i < T::chunks; i++) {
-        int r = (int)(threadIdx.x + i * T::threads) / (STEP / 8);
-        request<H, BARE>(g[i], a, r < BM ? row0 + r : a.rows, p, k8, width, plus);
+    for (int i = 0; i < T::shares; i++) {
+        bool there = w.step < w.steps && w.tile + i * (T::threads / T::BK) < w.tiles;
+        cp_async(to + 16 * (threadIdx.x + i * T::threads),
+                 there ? w.from + (int64_t)i * w.stride : w.packed, there);
     }
+    w.step += T::BK / STEP;
+    w.from += T::BK / STEP * 32;
+}
+
+/* acc += one stage: rows in shared memory from this warp's first on, weights of the block. */
+template <class H, class T>
+DEVICE void multiply_stage(const uint16_t *rows, int ld, const unsigned char *weights, float *acc)
+{
+    int lane = threadIdx.x & 31, across = (int)(threadIdx.x >> 5) % T::across;
+    const um_words *share = (const um_words *)weights + across * T::nt * T::BK + lane;
+    rows += (lane & 15) * ld + 8 * (lane >> 4);
     UNROLL
-    for (int i = 0; i < T::chunks; i++) {
-        int r = (int)(threadIdx.x + i * T::threads) / (STEP / 8);
-        if (r < BM)
-            *(um_words *)(a_tile + r * LD + k8) =
-                arrived<H, BARE>(g[i], a, row0 + r, k8, statistics + 2 * r, plus);
-    }
-    fetch_weights<T::nt>(w[0], packed, tile0, tiles, 0, steps);
-    sync();
-    for (int step = 0; step < steps; step++) {
-        const uint16_t *now = a_tile + (step & 1) * BM * LD;
-        uint16_t *next = a_tile + (~step & 1) * BM * LD;
-        int k = (step + 1) * STEP + k8;
-        if (step + 1 < steps)
-            move(p, a, STEP);
+    for (int step = 0; step < T::BK / STEP; step++) {
+        um_words w[T::nt];
         UNROLL
-        for (int i = 0; i < T::chunks; i++) {
-            int r = (int)(threadIdx.x + i * T::threads) / (STEP / 8);
-            bool more = r < BM && step + 1 < steps;
-            request<H, BARE>(g[i], a, more ? row0 + r : a.rows, p, k, width, plus);
-        }
-        fetch_weights<T::nt>(w[1], packed, tile0, tiles, step + 1, steps);
+        for (int i = 0; i < T::nt; i++)
+            w[i] = share[i * T::BK + 32 * step];
         UNROLL
         for (int half = 0; half < 2; half++)
             UNROLL
             for (int m = 0; m < T::mt; m++) {
                 uint32_t f[4];
-                ldmatrix4(f, now + (down * T::rows + 16 * m + (lane & 15)) * LD + 16 * half +
-                                 8 * (lane >> 4));
+                ldmatrix4(f, rows + 16 * m * ld + STEP * step + 16 * half);
                 UNROLL
                 for (int i = 0; i < T::nt; i++)
-                    H::mma(acc + 4 * (m * T::nt + i), f, w[0][i].w + 2 * half);
+                    H::mma(acc + 4 * (m * T::nt + i), f, w[i].w + 2 * half);
             }
-        UNROLL
-        for (int i = 0; i < T::chunks; i++) {
-            int r = (int)(threadIdx.x + i * T::threads) / (STEP / 8);
-            if (r < BM && step + 1 < steps)
-                *(um_words *)(next + r * LD + k8) =
-                    arrived<H, BARE>(g[i], a, row0 + r, k, statistics + 2 * r, plus);
-        }
-        UNROLL
-        for (int i = 0; i < T::nt; i++)
-            w[0][i] = w[1][i];
-        sync();
     }
 }
 
-template <int BM, int BN, int DOWN, int ACROSS> DEVICE void put_sums(const float *acc, float *sums)
+/* What a thread brings of the rows: of each pixel that a chunk of its stands for, eight channels at
+ * the place that the stage is at. */
+template <class T> struct rows {
+    int y[T::chunks], x[T::chunks], at[T::chunks], h, w, k; /* at: the element of (y, x) */
+    place p;
+};
+
+template <class T> DEVICE rows<T> find_rows(const um_gemm_args &a, int row0)
 {
-    typedef tile<BM, BN, DOWN, ACROSS> T;
+    bool flat = a.kh * a.kw == 1 && a.stride == 1 && a.pad_top == 0 && a.pad_left == 0;
+    int width = a.up ? a.x.w : a.out.w;
+    rows<T> of;
+    of.h = flat ? 1 : a.x.h;
+    of.w = flat ? a.rows : a.x.w;
+    of.k = 8 * (int)(threadIdx.x % T::groups);
+    of.p = place{0, 0, 0};
+    move(of.p, a, of.k);
+    UNROLL
+    for (int i = 0; i < T::chunks; i++) {
+        int r = (int)(threadIdx.x + i * T::threads) / T::groups, row = row0 + r;
+        bool there = r < T::BM && row < a.rows;
+        of.y[i] = flat ? 0 : row / width * a.stride - a.pad_top;
+        of.x[i] = flat ? row : row % width * a.stride - a.pad_left;
+        of.at[i] = (of.y[i] * of.w + of.x[i]) * a.x.ld;
+        of.y[i] = there ? of.y[i] : -(1 << 20); /* outside */
+    }
+    return of;
+}
+
+template <class T> DEVICE void send_rows(unsigned char *to, const um_gemm_args &a, rows<T> &of)
+{
+    const uint16_t *x = (const uint16_t *)a.x.data;
+    int step = (of.p.ky * of.w + of.p.kx) * a.x.ld + of.p.c;
+    bool real = of.k < a.k;
+    UNROLL
+    for (int i = 0; i < T::chunks; i++) {
+        int j = (int)threadIdx.x + i * T::threads;
+        bool there = real && (unsigned)(of.y[i] + of.p.ky) < (unsigned)of.h &&
+                     (unsigned)(of.x[i] + of.p.kx) < (unsigned)of.w;
+        if (T::BM * T::groups % T::threads == 0 || j < T::BM * T::groups)
+            cp_async(to + (j / T::groups * T::ld + j % T::groups * 8) * 2,
+                     x + (there ? of.at[i] + step : 0), there);
+    }
+    of.k += T::BK;
+    move(of.p, a, T::BK);
+}
+
+/* acc += rows row0.. of x times columns 8 * tile0.. of the weights, both in stages. */
+template <class H, class T>
+DEVICE void multiply_stages(const um_gemm_args &a, const void *packed, int row0, int tile0, int n,
+                            unsigned char *shared, float *acc)
+{
+    enum { STAGE = T::row_bytes + T::weight_bytes };
+    int count = (a.k + T::BK - 1) / T::BK, down = (int)(threadIdx.x >> 5) / T::across;
+    rows<T> of = find_rows<T>(a, row0);
+    weights<T> w = find_weights<T>(packed, tile0, n, 0, a.k);
+    UNROLL
+    for (int sent = 0; sent < T::STAGES - 1; sent++) {
+        if (sent < count) {
+            send_rows<T>(shared + sent * STAGE, a, of);
+            send_weights<T>(shared + sent * STAGE + T::row_bytes, w);
+        }
+        cp_commit();
+    }
+    int into = T::STAGES - 1, from = 0;
+    for (int stage = 0; stage < count; stage++) {
+        cp_wait<T::STAGES - 2>();
+        sync(); /* all copies of this stage have landed, and nobody reads the one before it */
+        if (stage + T::STAGES - 1 < count) {
+            send_rows<T>(shared + into * STAGE, a, of);
+            send_weights<T>(shared + into * STAGE + T::row_bytes, w);
+        }
+        cp_commit();
+        const unsigned char *now = shared + from * STAGE;
+        multiply_stage<H, T>((const uint16_t *)now + down * T::rows * T::ld, T::ld,
+                             now + T::row_bytes, acc);
+        into = into + 1 == T::STAGES ? 0 : into + 1;
+        from = from + 1 == T::STAGES ? 0 : from + 1;
+    }
+}
+
+/* ---- a panel: rows in shared memory, prepared ---- */
+
+DEVICE place place_of(const um_gemm_args &a, int k)
+{
+    place p = {k, 0, 0};
+    if (a.kh * a.kw > 1) {
+        p.c = k % a.x.c;
+        p.kx = k / a.x.c % a.kw;
+        p.ky = k / a.x.c / a.kw;
+    }
+    return p;
+}
+
+/* Columns k0.. of rows row0.., whatever they are made of. */
+template <class H, class T>
+DEVICE void fill_panel(const um_gemm_args &a, int row0, int k0, int columns, bool plus,
+                       const float *statistics, uint16_t *panel)
+{
+    enum { AHEAD = 2 };
+    int groups = columns / 8, items = T::BM * groups, width = a.up ? a.x.w : a.out.w;
+    for (int first = threadIdx.x; first < items; first += AHEAD * T::threads) {
+        arriving g[AHEAD];
+        UNROLL
+        for (int i = 0; i < AHEAD; i++) {
+            int item = first + i * T::threads, r = item / groups, k = k0 + item % groups * 8;
+            request<H>(g[i], a, item < items ? row0 + r : a.rows, place_of(a, k), k, width, plus);
+        }
+        UNROLL
+        for (int i = 0; i < AHEAD; i++) {
+            int item = first + i * T::threads, r = item / groups, k = k0 + item % groups * 8;
+            if (item < items)
+                *(um_words *)(panel + r * (columns + SPACE) + k - k0) =
+                    arrived<H>(g[i], a, row0 + r, k, statistics + 2 * r, plus);
+        }
+    }
+}
+
+/* All columns of rows row0.., halves as they are: on their way when this returns. */
+template <class T>
+DEVICE void send_panel(const um_gemm_args &a, int row0, int columns, uint16_t *panel)
+{
+    int groups = columns / 8;
+    for (int item = threadIdx.x; item < T::BM * groups; item += T::threads) {
+        int r = item / groups, k = item % groups * 8, row = row0 + r;
+        bool there = row < a.rows && k < a.k;
+        const uint16_t *from = (const uint16_t *)a.x.data;
+        cp_async(panel + r * (columns + SPACE) + k, from + (there ? (int64_t)row * a.x.ld + k : 0),
+                 there);
+    }
+    cp_commit();
+}
+
+DEVICE float sum_of(const float v[8])
+{
+    return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+}
+
+/* The panel's rows normalised where they lie, by eight lanes each. */
+template <class H, class T>
+DEVICE void normalise_panel(const um_gemm_args &a, int columns, uint16_t *panel)
+{
+    enum { LANES = 8 };
+    int lane = threadIdx.x % LANES;
+    for (int r = (int)threadIdx.x / LANES; r < T::BM; r += T::threads / LANES) {
+        um_words *row = (um_words *)(panel + r * (columns + SPACE));
+        float mean = 0, scale = 0;
+        for (int pass = 0; pass < 2; pass++) {
+            float sum = 0;
+            for (int k = lane; k < a.k / 8; k += LANES) {
+                float v[8];
+                unpack8(&row[k], H::dtype, v);
+                UNROLL
+                for (int e = 0; e < 8; e++)
+                    v[e] = pass ? (v[e] - mean) * (v[e] - mean) : v[e];
+                sum += sum_of(v);
+            }
+            UNROLL
+            for (int m = LANES / 2; m; m >>= 1)
+                sum += shfl_xor(sum, m);
+            if (pass)
+                scale = 1 / sqrtf(sum / (float)a.k + a.eps_in);
+            else
+                mean = sum / (float)a.k;
+        }
+        for (int k = lane; k < a.k / 8; k += LANES) {
+            float v[8], g[8], b[8];
+            um_words u;
+            load_floats(a.gamma_in + 8 * k, g);
+            load_floats(a.beta_in + 8 * k, b);
+            unpack8(&row[k], H::dtype, v);
+            UNROLL
+            for (int e = 0; e < 8; e++)
+                v[e] = (v[e] - mean) * scale * g[e] + b[e];
+            UNROLL
+            for (int e = 0; e < 4; e++)
+                u.w[e] = H::pack(v[2 * e], v[2 * e + 1]);
+            row[k] = u;
+        }
+    }
+}
+
+/* The first stages of the weights on their way. */
+template <class T> DEVICE void start_weights(unsigned char *shared, weights<T> &w, int count)
+{
+    UNROLL
+    for (int sent = 0; sent < T::STAGES - 1; sent++) {
+        if (sent < count)
+            send_weights<T>(shared + sent * T::weight_bytes, w);
+        cp_commit();
+    }
+}
+
+/* acc += the panel times the weights that were started, in `count` stages. Starts with a barrier. */
+template <class H, class T>
+DEVICE void multiply_panel(weights<T> &w, int count, int columns, const uint16_t *panel,
+                           unsigned char *shared, float *acc)
+{
+    int ld = columns + SPACE, into = T::STAGES - 1, from = 0;
+    const uint16_t *rows = panel + (int)(threadIdx.x >> 5) / T::across * T::rows * ld;
+    for (int stage = 0; stage < count; stage++) {
+        cp_wait<T::STAGES - 2>();
+        sync();
+        if (stage + T::STAGES - 1 < count)
+            send_weights<T>(shared + into * T::weight_bytes, w);
+        cp_commit();
+        multiply_stage<H, T>(rows + stage * T::BK, ld, shared + from * T::weight_bytes, acc);
+        into = into + 1 == T::STAGES ? 0 : into + 1;
+        from = from + 1 == T::STAGES ? 0 : from + 1;
+    }
+}
+
+template <class T> DEVICE void put_sums(const float *acc, float *sums)
+{
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-    int row = warp / ACROSS * T::rows + (lane >> 2), col = warp % ACROSS * T::columns + 2 * (lane & 3);
+    int row = warp / T::across * T::rows + (lane >> 2);
+    int col = warp % T::across * T::columns + 2 * (lane & 3);
     UNROLL
     for (int m = 0; m < T::mt; m++)
         UNROLL
@@ -308,9 +495,16 @@ template <int BM, int BN, int DOWN, int ACROSS> DEVICE void put_sums(const float
             UNROLL
             for (int e = 0; e < 2; e++) {
                 const float *v = acc + 4 * (m * T::nt + i) + 2 * e;
-                *(um_words2 *)(sums + (row + 16 * m + 8 * e) * (BN + PAD) + col + 8 * i) =
+                *(um_words2 *)(sums + (row + 16 * m + 8 * e) * (T::BN + PAD) + col + 8 * i) =
                     um_words2{{float_bits(v[0]), float_bits(v[1])}};
             }
+}
+
+template <class T> DEVICE void clear(float *acc)
+{
+    UNROLL
+    for (int i = 0; i < 4 * T::mt * T::nt; i++)
+        acc[i] = 0;
 }
 
 /* ---- what follows the product ---- */
@@ -362,10 +556,18 @@ DEVICE void put(const um_gemm_args &a, int row, int col, int count, const float 
 DEVICE void finish8(const um_gemm_args &a, const float *bias, int row, int col, int out_col,
                     int count, float v[8], bool exact)
 {
-    UNROLL
-    for (int i = 0; i < 8; i++)
-        if (bias && i < count)
-            v[i] += bias[col + i];
+    if (bias && count == 8 && (uintptr_t)bias % 16 == 0) {
+        float b[8];
+        load_floats(bias + col, b);
+        UNROLL
+        for (int i = 0; i < 8; i++)
+            v[i] += b[i];
+    } else {
+        UNROLL
+        for (int i = 0; i < 8; i++)
+            if (bias && i < count)
+                v[i] += bias[col + i];
+    }
     if (a.add.data && !a.add_last)
         add_residual(a, row, out_col, count, v);
     activate_all<8>(a.act, a.limit, v, exact);
@@ -444,70 +646,231 @@ DEVICE void normalise(const um_gemm_args &a, float *sums, int row0, int n)
     }
 }
 
-template <class H, int BM, int BN, int DOWN, int ACROSS, bool BARE>
-DEVICE void gemm(const um_gemm_args &a)
+/* What becomes of the sums of column tile t. */
+template <class T>
+DEVICE void finish_tile(const um_gemm_args &a, bool first, int t, const float *acc, float *sums, int row0)
 {
-    typedef tile<BM, BN, DOWN, ACROSS> T;
-    uint16_t *a_tile = (uint16_t *)shared_memory();
-    float *statistics = (float *)(a_tile + 2 * BM * LD), *sums = (float *)shared_memory();
-    int row0 = (int)blockIdx.x * BM, t = (int)blockIdx.y;
-    bool first = t < a.tiles;
-    int col0 = (first ? t : t - a.tiles) * BN, n = first ? a.n : a.n2, out0 = first ? 0 : a.n;
-    float acc[4 * T::mt * T::nt];
-    UNROLL
-    for (int i = 0; i < 4 * T::mt * T::nt; i++)
-        acc[i] = 0;
-    if (!BARE && a.gamma_in) {
-        row_statistics<BM, T::warps>(a, row0, statistics);
-        sync();
-    }
-    multiply<H, BM, BN, DOWN, ACROSS, BARE>(a, first ? a.w : a.w2, row0, col0, n, a.plus.data && first,
-                                      a_tile, statistics, acc);
-    put_sums<BM, BN, DOWN, ACROSS>(acc, sums);
+    int n = first ? a.n : a.n2;
+    put_sums<T>(acc, sums);
     sync();
-    finish<BM, BN, T::threads>(a, first ? a.b : a.b2, sums, row0, col0, n, out0, false);
+    finish<T::BM, T::BN, T::threads>(a, first ? a.b : a.b2, sums, row0, t * T::BN, n, first ? 0 : a.n,
+                                     false);
     if (a.gamma_out) {
         sync();
-        normalise<BM, BN, T::warps>(a, sums, row0, n);
+        normalise<T::BM, T::BN, T::warps>(a, sums, row0, n);
     }
 }
 
-#define GEMM(suffix, m, n, down, across, bare)                          \
-    KERNEL(um_gemm_##suffix##_f16, um_gemm_args, a, 32 * down * across) \
-    {                                                                   \
-        gemm<F16, m, n, down, across, bare>(a);                         \
-    }                                                                   \
-    KERNEL(um_gemm_##suffix##_bf16, um_gemm_args, a, 32 * down * across) \
-    {                                                                   \
-        gemm<BF16, m, n, down, across, bare>(a);                        \
+/* Rows as they are; a block has one tile of columns of w or of w2. */
+template <class H, class T> DEVICE void gemm(const um_gemm_args &a)
+{
+    int row0 = (int)blockIdx.x * T::BM, t = (int)blockIdx.y;
+    bool first = t < a.tiles;
+    float acc[4 * T::mt * T::nt];
+    t -= first ? 0 : a.tiles;
+    clear<T>(acc);
+    multiply_stages<H, T>(a, first ? a.w : a.w2, row0, t * (T::BN / 8), first ? a.n : a.n2,
+                          shared_memory(), acc);
+    sync();
+    finish_tile<T>(a, first, t, acc, (float *)shared_memory(), row0);
+}
+
+/* Which tiles of columns a block has: a.each of w, or of w2. */
+struct share {
+    bool first;
+    int begin, end;
+};
+
+DEVICE share share_of(const um_gemm_args &a)
+{
+    int groups = (a.tiles + a.each - 1) / a.each, group = (int)blockIdx.y;
+    share s;
+    s.first = group < groups;
+    s.begin = (s.first ? group : group - groups) * a.each;
+    s.end = s.first ? a.tiles : a.tiles2;
+    s.end = s.begin + a.each < s.end ? s.begin + a.each : s.end;
+    return s;
+}
+
+/* A panel of rows as they are, and its statistics' place; the weights come behind. */
+template <class T> DEVICE unsigned char *behind_panel(int columns)
+{
+    return shared_memory() + T::BM * ((columns + SPACE) * 2 + 2 * sizeof(float));
+}
+
+/* Rows normalised first. */
+template <class H, class T> DEVICE void gemm_norm(const um_gemm_args &a)
+{
+    share s = share_of(a);
+    uint16_t *panel = (uint16_t *)shared_memory();
+    unsigned char *to = behind_panel<T>(a.panel);
+    int row0 = (int)blockIdx.x * T::BM, n = s.first ? a.n : a.n2, count = (a.k + T::BK - 1) / T::BK;
+    float acc[4 * T::mt * T::nt];
+    send_panel<T>(a, row0, a.panel, panel);
+    for (int t = s.begin; t < s.end; t++) {
+        weights<T> w = find_weights<T>(s.first ? a.w : a.w2, t * (T::BN / 8), n, 0, a.k);
+        start_weights<T>(to, w, count);
+        if (t == s.begin) {
+            cp_wait<T::STAGES - 1>();
+            sync();
+            normalise_panel<H, T>(a, a.panel, panel);
+        }
+        clear<T>(acc);
+        multiply_panel<H, T>(w, count, a.panel, panel, to, acc);
+        sync();
+        finish_tile<T>(a, s.first, t, acc, (float *)to, row0);
+        if (t + 1 < s.end)
+            sync();
     }
+}
+
+/* Whatever is to be done to the rows first, a panel of k at a time. */
+template <class H, class T> DEVICE void gemm_panel(const um_gemm_args &a)
+{
+    share s = share_of(a);
+    uint16_t *panel = (uint16_t *)shared_memory();
+    float *statistics = (float *)(panel + T::BM * (a.panel + SPACE)), acc[4 * T::mt * T::nt];
+    unsigned char *to = behind_panel<T>(a.panel);
+    int row0 = (int)blockIdx.x * T::BM, n = s.first ? a.n : a.n2, at = -1; /* what k the panel has */
+    if (a.gamma_in) {
+        row_statistics<T::BM, T::warps>(a, row0, statistics);
+        sync();
+    }
+    for (int t = s.begin; t < s.end; t++) {
+        clear<T>(acc);
+        for (int k0 = 0; k0 < a.k; k0 += a.panel) {
+            int left = a.k - k0 < a.panel ? a.k - k0 : a.panel, count = (left + T::BK - 1) / T::BK;
+            weights<T> w = find_weights<T>(s.first ? a.w : a.w2, t * (T::BN / 8), n, k0, a.k);
+            start_weights<T>(to, w, count);
+            if (k0 != at)
+                fill_panel<H, T>(a, row0, k0, a.panel, a.plus.data && s.first, statistics, panel);
+            at = k0;
+            multiply_panel<H, T>(w, count, a.panel, panel, to, acc);
+            sync(); /* panel and weights have been read */
+        }
+        finish_tile<T>(a, s.first, t, acc, (float *)to, row0);
+        if (t + 1 < s.end)
+            sync();
+    }
+}
+
+#define GEMM(suffix, m, n, down, across, k, stages)                      \
+    KERNEL(um_gemm_##suffix##_f16, um_gemm_args, a, 32 * down * across)  \
+    {                                                                    \
+        gemm<F16, tile<m, n, down, across, k, stages>>(a);               \
+    }                                                                    \
+    KERNEL(um_gemm_##suffix##_bf16, um_gemm_args, a, 32 * down * across) \
+    {                                                                    \
+        gemm<BF16, tile<m, n, down, across, k, stages>>(a);              \
+    }
+#define NORM(suffix, m, n, down, across, k, stages)                           \
+    KERNEL(um_gemm_##suffix##_norm_f16, um_gemm_args, a, 32 * down * across)  \
+    {                                                                         \
+        gemm_norm<F16, tile<m, n, down, across, k, stages>>(a);               \
+    }                                                                         \
+    KERNEL(um_gemm_##suffix##_norm_bf16, um_gemm_args, a, 32 * down * across) \
+    {                                                                         \
+        gemm_norm<BF16, tile<m, n, down, across, k, stages>>(a);              \
+    }
+#define PANEL(suffix, m, n, down, across, k, stages)                           \
+    KERNEL(um_gemm_##suffix##_panel_f16, um_gemm_args, a, 32 * down * across)  \
+    {                                                                          \
+        gemm_panel<F16, tile<m, n, down, across, k, stages>>(a);               \
+    }                                                                          \
+    KERNEL(um_gemm_##suffix##_panel_bf16, um_gemm_args, a, 32 * down * across) \
+    {                                                                          \
+        gemm_panel<BF16, tile<m, n, down, across, k, stages>>(a);              \
+    }
+UM_CUDA_GEMM_LARGE(GEMM)
 UM_CUDA_GEMM_TILES(GEMM)
 UM_CUDA_GEMM_ROWS(GEMM)
+UM_CUDA_GEMM_TILES(NORM)
+UM_CUDA_GEMM_TILES(PANEL)
+UM_CUDA_GEMM_ROWS(PANEL)
+
+/* ---- a pixel a thread: few channels, for which a tensor core's tile would be mostly padding ---- */
+
+template <class H, int N> DEVICE void narrow(const um_gemm_args &a)
+{
+    float *w = (float *)shared_memory(), acc[N];
+    int steps = (a.k + STEP - 1) / STEP, row = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    for (int i = threadIdx.x; i < a.k * N; i += (int)blockDim.x) {
+        int k = i / N, n = i % N; /* pack.h */
+        int lane = n % 8 * 4 + k % 8 / 2, e = k % 32 / 16 * 4 + k % 16 / 8 * 2 + k % 2;
+        const uint16_t *tile = (const uint16_t *)a.w + ((int64_t)(n / 8) * steps + k / STEP) * 256;
+        w[i] = n < a.n ? H::load(tile[lane * 8 + e]) : 0;
+    }
+    sync();
+    if (row >= a.rows)
+        return;
+    int y0 = row / a.out.w * a.stride - a.pad_top, x0 = row % a.out.w * a.stride - a.pad_left;
+    UNROLL
+    for (int n = 0; n < N; n++)
+        acc[n] = 0;
+    for (int ky = 0; ky < a.kh; ky++)
+        for (int kx = 0; kx < a.kw; kx++) {
+            int y = y0 + ky, x = x0 + kx;
+            const float *of = w + (ky * a.kw + kx) * a.x.c * N;
+            if (y < 0 || y >= a.x.h || x < 0 || x >= a.x.w)
+                continue;
+            for (int c = 0; c < a.x.c; c++, of += N) {
+                float v = load(a.x, (int64_t)y * a.x.w + x, c);
+                UNROLL
+                for (int n = 0; n < N; n += 4) {
+                    um_words u = *(const um_words *)(of + n);
+                    UNROLL
+                    for (int i = 0; i < 4; i++)
+                        acc[n + i] = fmaf(v, bits_float(u.w[i]), acc[n + i]);
+                }
+            }
+        }
+    UNROLL
+    for (int n = 0; n < N; n += 8) {
+        int count = a.n - n < 8 ? a.n - n : 8;
+        if (count > 0) {
+            finish8(a, a.b, row, n, n, count, acc + n, false);
+            put(a, row, n, count, acc + n);
+        }
+    }
+}
+
+#define NARROW(columns)                                           \
+    KERNEL(um_conv_narrow##columns##_f16, um_gemm_args, a, 256)   \
+    {                                                             \
+        narrow<F16, columns>(a);                                  \
+    }                                                             \
+    KERNEL(um_conv_narrow##columns##_bf16, um_gemm_args, a, 256)  \
+    {                                                             \
+        narrow<BF16, columns>(a);                                 \
+    }
+NARROW(16)
+NARROW(32)
 
 /* ---- D-FINE's gateway: two products into the same sums, then the gate and the norm ---- */
 
-template <class H, int BN> DEVICE void gate(const um_gate_rows_args &a)
+template <class H, class T> DEVICE void gate(const um_gate_rows_args &a)
 {
-    enum { BM = 16, WARPS = 8 };
-    typedef tile<BM, BN, 1, WARPS> T;
-    uint16_t *a_tile = (uint16_t *)shared_memory();
-    float *sums = (float *)shared_memory(), acc[4 * T::mt * T::nt];
-    int row0 = (int)blockIdx.x * BM, lane = threadIdx.x & 31, c = a.c;
+    enum { BM = T::BM, BN = T::BN, WARPS = T::warps };
+    uint16_t *panel = (uint16_t *)shared_memory();
+    unsigned char *to = behind_panel<T>(a.panel);
+    float *sums = (float *)to, acc[4 * T::mt * T::nt];
+    int row0 = (int)blockIdx.x * BM, lane = threadIdx.x & 31, c = a.c, count = a.panel / T::BK;
     um_gemm_args g = {};
     g.rows = a.rows;
     g.k = c;
     g.kh = g.kw = g.stride = 1;
-    UNROLL
-    for (int i = 0; i < 4 * T::mt * T::nt; i++)
-        acc[i] = 0;
+    clear<T>(acc);
     for (int side = 0; side < 2; side++) {
+        weights<T> w = find_weights<T>(side ? a.wb : a.wa, 0, 2 * c, 0, c);
+        start_weights<T>(to, w, count);
         g.x = side ? a.b : a.a;
         g.out = g.x;
         g.wide = g.x.vec >= (g.x.dtype == UM_F32 ? 4 : 8) && c % 8 == 0;
-        multiply<H, BM, BN, 1, WARPS, false>(g, side ? a.wb : a.wa, row0, 0, 2 * c, false, a_tile, NULL,
-                                      acc);
+        fill_panel<H, T>(g, row0, 0, a.panel, false, NULL, panel);
+        multiply_panel<H, T>(w, count, a.panel, panel, to, acc);
+        sync();
     }
-    put_sums<BM, BN, 1, WARPS>(acc, sums);
+    put_sums<T>(acc, sums);
     sync();
     for (int r = (int)(threadIdx.x >> 5); r < BM; r += WARPS) {
         int64_t row = row0 + r;
@@ -529,17 +892,17 @@ template <class H, int BN> DEVICE void gate(const um_gate_rows_args &a)
     }
 }
 
-#define GATE(columns)                                             \
-    KERNEL(um_gate_rows_##columns##_f16, um_gate_rows_args, a, 256) \
-    {                                                             \
-        gate<F16, columns>(a);                                    \
-    }                                                             \
-    KERNEL(um_gate_rows_##columns##_bf16, um_gate_rows_args, a, 256) \
-    {                                                             \
-        gate<BF16, columns>(a);                                   \
+#define GATE(columns, k, stages)                                     \
+    KERNEL(um_gate_rows_##columns##_f16, um_gate_rows_args, a, 512)  \
+    {                                                                \
+        gate<F16, tile<16, columns, 1, 16, k, stages>>(a);           \
+    }                                                                \
+    KERNEL(um_gate_rows_##columns##_bf16, um_gate_rows_args, a, 512) \
+    {                                                                \
+        gate<BF16, tile<16, columns, 1, 16, k, stages>>(a);          \
     }
-GATE(256)
-GATE(512)
+GATE(256, 32, 5)
+GATE(512, 32, 2)
 
 /* ---- plain twins: fp32 FMAs in order of k ---- */
 

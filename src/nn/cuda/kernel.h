@@ -109,10 +109,39 @@ DEVICE void ldmatrix4_trans(uint32_t r[4], const void *row)
                  : "memory");
 }
 
+/* 16 bytes from global to shared memory (both 16-aligned), or zeros, while the thread goes on. A
+ * thread's copies since the last cp_commit() are a group; cp_wait<N>() waits for all its groups but
+ * the last N. Other threads see them after a barrier. */
+DEVICE void cp_async(void *to, const void *from, bool there)
+{
+    uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :
+                 : "r"(at), "l"(from), "r"(there ? 16 : 0)
+                 : "memory");
+}
+
+DEVICE void cp_commit(void)
+{
+    asm volatile("cp.async.commit_group;" : : : "memory");
+}
+
+template <int N> DEVICE void cp_wait(void)
+{
+    asm volatile("cp.async.wait_group %0;" : : "n"(N) : "memory");
+}
+
 DEVICE float exp2_approx(float x)
 {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+DEVICE float reciprocal_approx(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
@@ -339,9 +368,14 @@ DEVICE void load8(const um_gview &v, int64_t row, int col, float x[8])
         for (int j = 0; j < 4; j++)
             unpack_half(v.dtype, u.w[j], x + 2 * j);
     } else {
-        UNROLL
-        for (int j = 0; j < 8; j++)
-            x[j] = load(v, row, col + j);
+        ROLL for (int j = 0; j < 8;
+                  j++) /* each moves the others up: no index that is not a constant */
+        {
+            UNROLL
+            for (int e = 0; e < 7; e++)
+                x[e] = x[e + 1];
+            x[7] = load(v, row, col + j);
+        }
     }
 }
 
@@ -365,10 +399,17 @@ DEVICE void store8(const um_gview &v, int64_t row, int col, const float x[8], in
             u.w[j] = pack_half(v.dtype, x[2 * j], x[2 * j + 1]);
         *(um_words *)((uint16_t *)v.data + i) = u;
     } else {
+        float y[8];
         UNROLL
         for (int j = 0; j < 8; j++)
-            if (j < n)
-                store(v, row, col + j, x[j]);
+            y[j] = x[j];
+        ROLL for (int j = 0; j < n; j++)
+        {
+            store(v, row, col + j, y[0]);
+            UNROLL
+            for (int e = 0; e < 7; e++)
+                y[e] = y[e + 1];
+        }
     }
 }
 
@@ -426,13 +467,19 @@ DEVICE float gelu_half(float x)
     return x * fmaf(u, p, 0.5f);
 }
 
+/* To two units of the last place of a float; 1 of +infinity, 0 of -infinity. */
+DEVICE float sigmoid_half(float x)
+{
+    return reciprocal_approx(1 + exp2_approx(-1.44269504089f * x));
+}
+
 DEVICE float activate(int act, float limit, float x, bool exact)
 {
     switch (act) {
     case UM_ACT_RELU: return x > 0 ? x : (x != x ? x : 0.0f);
-    case UM_ACT_SILU: return x / (1 + expf(-x));
+    case UM_ACT_SILU: return exact ? x / (1 + expf(-x)) : x * sigmoid_half(x);
     case UM_ACT_GELU: return exact ? 0.5f * x * (1 + erff(x * 0.70710678118654752f)) : gelu_half(x);
-    case UM_ACT_SIGMOID: return 1 / (1 + expf(-x));
+    case UM_ACT_SIGMOID: return exact ? 1 / (1 + expf(-x)) : sigmoid_half(x);
     case UM_ACT_CLAMP: return x < -limit ? -limit : x > limit ? limit : x;
     }
     return x;
