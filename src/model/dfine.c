@@ -227,9 +227,10 @@ static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tens
 
         out = um_gateway(t, &l->gate_self, &l->gate_cross, &l->gate_norm, out, cross);
 
-        um_tensor h = um_linear(t, &l->fc1, out, .act = d->info.act);
+        um_tensor h = um_tape_new(t, um_tape_act(t), out.h, out.w, l->fc1.o); /* out is fp32 */
+        um_linear(t, &l->fc1, out, .act = d->info.act, .out = h);
         out = um_linear(t, &l->fc2, h, .add = out, .act = UM_ACT_CLAMP, .limit = 65504,
-                        .norm_out = &l->norm3);
+                        .fp32 = true, .norm_out = &l->norm3);
         tap(t, "dec", i, out);
 
         if (i == 0) { /* the box all layers refine */

@@ -372,8 +372,9 @@ struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_t
         x = self_attention(t, l, i == 0, x, tokens);
         struct um_image_view image = um_image_view_open(t, &side, keys, place, tokens.w);
         x = look(t, &l->to_image, &image, x, tokens, &l->norm[1]);
-        um_tensor h = um_linear(t, &l->mlp.fc1, x, .act = UM_ACT_RELU);
-        x = um_linear(t, &l->mlp.fc2, h, .add = x, .norm_out = &l->norm[2]);
+        um_tensor h = um_tape_new(t, um_tape_act(t), x.h, x.w, l->mlp.fc1.o); /* x is fp32 */
+        um_linear(t, &l->mlp.fc1, x, .act = UM_ACT_RELU, .out = h);
+        x = um_linear(t, &l->mlp.fc2, h, .add = x, .norm_out = &l->norm[2], .fp32 = true);
         um_tensor kv = um_linear(t, &l->to_tokens.k, x, .plus = tokens, .second = &l->to_tokens.v);
         keys =
             um_image_to_token(t, &image, um_slice(kv, 0, CROSS), um_slice(kv, CROSS, CROSS), &out);
