@@ -42,42 +42,70 @@ DEVICE void load_group(const um_gview &v, int64_t row, int col, int n, float x[G
 
 /* ---- depthwise convolution ---- */
 
+/* SPAN pixels of row iy from ix on; for those outside some pixel of the edge. */
+template <int DTYPE, int SPAN>
+DEVICE void dw_fetch(um_words in[SPAN][2], const um_dwconv_vectors_args &a, int iy, int ix, int col)
+{
+    iy = iy < 0 ? 0 : iy < a.x.h ? iy : a.x.h - 1;
+    UNROLL
+    for (int j = 0; j < SPAN; j++) {
+        int x = ix + j < 0 ? 0 : ix + j < a.x.w ? ix + j : a.x.w - 1;
+        fetch8(in[j], DTYPE, a.x.data, (iy * a.x.w + x) * a.x.ld + col);
+    }
+}
+
+/* acc += one row of taps. */
+template <int DTYPE, int K, int S, int P>
+DEVICE void dw_row(const um_dwconv_vectors_args &a, const um_words in[][2], int ky, int ix, int col,
+                   float acc[P][GROUP])
+{
+    float w[K][GROUP];
+    UNROLL
+    for (int kx = 0; kx < K; kx++)
+        load_floats(a.w + (ky * K + kx) * a.x.c + col, w[kx]);
+    UNROLL
+    for (int j = 0; j < (P - 1) * S + K; j++) {
+        float v[GROUP];
+        bool inside = ix + j >= 0 && ix + j < a.x.w;
+        unpack8(in[j], DTYPE, v);
+        UNROLL
+        for (int i = 0; i < GROUP; i++)
+            v[i] = inside ? v[i] : 0;
+        UNROLL
+        for (int p = 0; p < P; p++)
+            if (j - p * S >= 0 && j - p * S < K) {
+                UNROLL
+                for (int i = 0; i < GROUP; i++)
+                    acc[p][i] += v[i] * w[j - p * S][i];
+            }
+    }
+}
+
 /* acc += the K x K taps of the P output pixels from x0, S input pixels apart. An input vector is
- * loaded once for all the outputs that see it. */
+ * loaded once for all the outputs that see it. Short strips are of pictures that do not fill the
+ * chip, where time is waiting: their loads run a row ahead. */
 template <int DTYPE, int K, int S, int P>
 DEVICE void dw_strip(const um_dwconv_vectors_args &a, int y, int x0, int col, float acc[P][GROUP])
 {
-    enum { SPAN = (P - 1) * S + K };
-    int iy0 = y * S - a.pad_top, ix0 = x0 * S - a.pad_left, c = a.x.c;
-    for (int ky = 0; ky < K; ky++) {
-        int iy = iy0 + ky;
-        if (iy < 0 || iy >= a.x.h)
-            continue;
-        um_words in[SPAN][2];
-        float w[K][GROUP];
+    enum { SPAN = (P - 1) * S + K, AHEAD = P < 4 };
+    int iy = y * S - a.pad_top, ix = x0 * S - a.pad_left;
+    um_words in[1 + AHEAD][SPAN][2];
+    if (AHEAD) {
+        dw_fetch<DTYPE, SPAN>(in[0], a, iy, ix, col);
         UNROLL
-        for (int j = 0; j < SPAN; j++) { /* outside: a pixel of the edge, made zero below */
-            int ix = ix0 + j < 0 ? 0 : ix0 + j < a.x.w ? ix0 + j : a.x.w - 1;
-            fetch8(in[j], DTYPE, a.x.data, ((int64_t)iy * a.x.w + ix) * a.x.ld + col);
+        for (int ky = 0; ky < K; ky++) {
+            if (ky + 1 < K)
+                dw_fetch<DTYPE, SPAN>(in[(ky + 1) & AHEAD], a, iy + ky + 1, ix, col);
+            if (iy + ky >= 0 && iy + ky < a.x.h)
+                dw_row<DTYPE, K, S, P>(a, in[ky & AHEAD], ky, ix, col, acc);
         }
-        UNROLL
-        for (int kx = 0; kx < K; kx++)
-            load_floats(a.w + (int64_t)(ky * K + kx) * c + col, w[kx]);
-        UNROLL
-        for (int j = 0; j < SPAN; j++) {
-            float v[GROUP];
-            bool inside = ix0 + j >= 0 && ix0 + j < a.x.w;
-            unpack8(in[j], DTYPE, v);
-            UNROLL
-            for (int i = 0; i < GROUP; i++)
-                v[i] = inside ? v[i] : 0;
-            UNROLL
-            for (int p = 0; p < P; p++)
-                if (j - p * S >= 0 && j - p * S < K) {
-                    UNROLL
-                    for (int i = 0; i < GROUP; i++)
-                        acc[p][i] += v[i] * w[j - p * S][i];
-                }
+    } else {
+        ROLL for (int ky = 0; ky < K; ky++)
+        {
+            if (iy + ky < 0 || iy + ky >= a.x.h)
+                continue;
+            dw_fetch<DTYPE, SPAN>(in[0], a, iy + ky, ix, col);
+            dw_row<DTYPE, K, S, P>(a, in[0], ky, ix, col, acc);
         }
     }
 }
