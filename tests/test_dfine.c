@@ -830,6 +830,8 @@ TEST(best_box_picks_scales_and_judges)
         CHECK_EQ(g.query, q);
         CHECK_MSG(g.flags == flags[q], "query %d: flags %u", q, g.flags);
         CHECK(isfinite(p.box[0]) && isfinite(p.box[2]));
+        for (int i = 0; i < 4 && q == 3; i++)
+            CHECK_EQ(g.box[i], 0);
     }
     const float partly[4][2] = {{1, 2}, {0, 2}, {NAN, 1}, {-1, -1}};
     best(partly, boxes, -1, 0.5f, &g, &p);

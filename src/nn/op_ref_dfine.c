@@ -323,6 +323,8 @@ void um_ref_best_box(const struct um_call *call)
             if ((gate[i].flags == UM_GATE_OK) != ok)
                 continue;
             struct um_prompt prompt = prompt_of(&gate[i], &header);
+            if (gate[i].flags & UM_GATE_NONFINITE)
+                memset(gate[i].box, 0, sizeof gate[i].box);
             memcpy(&gates[at], &gate[i], sizeof gate[i]);
             memcpy(&prompts[at++], &prompt, sizeof prompt);
         }

@@ -517,7 +517,7 @@ DEVICE void write_records(um_gate *gate, um_prompt *prompt, const um_frame_heade
     prompt->n_points = 0;
     UNROLL
     for (int i = 0; i < 4; i++) {
-        gate->box[i] = v.box[i];
+        gate->box[i] = good ? v.box[i] : 0;
         /* whoever runs ahead of the verdict must still compute on numbers */
         prompt->box[i] = good     ? v.box[i]
                          : i == 2 ? (float)header->width
