@@ -532,7 +532,8 @@ static long pass(um_detector *d, um_segmenter *s, um_frame *const *picture, stru
     set.detector = d;
     set.segmenter = s;
     set.gate = gate;
-    set.conf = 0; /* a mask for every frame, whatever the weights */
+    set.conf = 0;       /* a mask for every frame, whatever the weights */
+    set.mask_clean = 0; /* as the predictor's */
     set.inflight = inflight;
     set.assert_up = gate == UM_GATE_SYNC ? -1 : 1;
     set.assert_down = set.assert_up;
