@@ -580,8 +580,6 @@ static long pass_eagerly(um_detector *d, um_segmenter *s, um_frame *const *pictu
     for (int i = 0; i < PICTURES && mask && data; i++) {
         const um_frame *f = picture[i];
         um_prediction out = {.struct_size = sizeof out};
-        um_prompts prompts = {
-            .struct_size = sizeof prompts, .box = want[i].box, .as_numpy = UM_MASK_DEVICE};
         um_image image = {.struct_size = sizeof image,
                           .data = data,
                           .height = f->height,
@@ -592,6 +590,10 @@ static long pass_eagerly(um_detector *d, um_segmenter *s, um_frame *const *pictu
             memcpy(data + (size_t)y * (size_t)f->width, f->pixels + y * f->stride,
                    (size_t)f->width);
         need(um_detector_run(d, f, 0, boxes, BOXES, &n), "detect");
+        /* not the packet's box, which is clamped to the picture */
+        const float box[4] = {boxes[0].x0, boxes[0].y0, boxes[0].x1, boxes[0].y1};
+        um_prompts prompts = {
+            .struct_size = sizeof prompts, .box = box, .as_numpy = UM_MASK_DEVICE};
         need(um_predictor_set_image(own, &image), "encode");
         need(um_predictor_predict(own, &prompts, &out), "decode");
         need(um_mask_read(out.mask[0], mask), "mask");
