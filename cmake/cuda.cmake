@@ -34,7 +34,8 @@ foreach(arch ${UM_CUDA_ARCHS})
   list(APPEND gencode -gencode arch=compute_${arch},code=sm_${arch})
 endforeach()
 set(UM_CUDA_IMAGES ${CMAKE_CURRENT_BINARY_DIR}/cuda_images.c)
-set(text "/* Written by cmake/cuda.cmake. */\n#include \"device/cuda_driver.h\"\n\n")
+set(text "")
+set(includes "")
 set(table "")
 set(fatbins "")
 foreach(name ${UM_KERNELS})
@@ -49,9 +50,18 @@ foreach(name ${UM_KERNELS})
   string(APPEND text "__asm__(\".section .rodata\\n.balign 64\\num_image_${name}:\\n.incbin \\\"${fatbin}\\\"\\n\"\n"
                      "        \".previous\\n\");\n"
                      "extern const unsigned char um_image_${name}[] __attribute__((visibility(\"hidden\")));\n")
-  string(APPEND table "    {\"${name}\", um_image_${name}},\n")
+  string(APPEND includes "#include \"nn/cuda/${name}.h\"\n")
+  string(TOUPPER ${name} list)
+  string(APPEND table "    {\"${name}\", um_image_${name}, (const char *const[]){UM_CUDA_${list}_KERNELS(NAME) NULL}},\n")
 endforeach()
 list(LENGTH UM_KERNELS count)
-string(APPEND text "\nconst struct um_cuda_image um_cuda_images[] = {\n${table}};\nconst int um_cuda_image_count = ${count};\n")
-file(GENERATE OUTPUT ${UM_CUDA_IMAGES} CONTENT "${text}")
+file(GENERATE OUTPUT ${UM_CUDA_IMAGES} CONTENT "/* Written by cmake/cuda.cmake. */
+#include \"device/cuda_driver.h\"
+${includes}
+${text}
+#define NAME(kernel) #kernel,
+const struct um_cuda_image um_cuda_images[] = {
+${table}    {NULL, NULL, NULL}};
+const int um_cuda_image_count = ${count};
+")
 set_source_files_properties(${UM_CUDA_IMAGES} PROPERTIES OBJECT_DEPENDS "${fatbins}")

@@ -532,7 +532,8 @@ static long pass(um_detector *d, um_segmenter *s, um_frame *const *picture, stru
     set.detector = d;
     set.segmenter = s;
     set.gate = gate;
-    set.conf = 0; /* a mask for every frame, whatever the weights */
+    set.conf = 0;       /* a mask for every frame, whatever the weights */
+    set.mask_clean = 0; /* as the predictor's */
     set.inflight = inflight;
     set.assert_up = gate == UM_GATE_SYNC ? -1 : 1;
     set.assert_down = set.assert_up;
@@ -579,8 +580,6 @@ static long pass_eagerly(um_detector *d, um_segmenter *s, um_frame *const *pictu
     for (int i = 0; i < PICTURES && mask && data; i++) {
         const um_frame *f = picture[i];
         um_prediction out = {.struct_size = sizeof out};
-        um_prompts prompts = {
-            .struct_size = sizeof prompts, .box = want[i].box, .as_numpy = UM_MASK_DEVICE};
         um_image image = {.struct_size = sizeof image,
                           .data = data,
                           .height = f->height,
@@ -591,6 +590,10 @@ static long pass_eagerly(um_detector *d, um_segmenter *s, um_frame *const *pictu
             memcpy(data + (size_t)y * (size_t)f->width, f->pixels + y * f->stride,
                    (size_t)f->width);
         need(um_detector_run(d, f, 0, boxes, BOXES, &n), "detect");
+        /* not the packet's box, which is clamped to the picture */
+        const float box[4] = {boxes[0].x0, boxes[0].y0, boxes[0].x1, boxes[0].y1};
+        um_prompts prompts = {
+            .struct_size = sizeof prompts, .box = box, .as_numpy = UM_MASK_DEVICE};
         need(um_predictor_set_image(own, &image), "encode");
         need(um_predictor_predict(own, &prompts, &out), "decode");
         need(um_mask_read(out.mask[0], mask), "mask");

@@ -43,6 +43,14 @@ if grep -nE '^#include "(base|device|nn|model|weights|engine|predict|io|igtl|mon
     echo "tools may include only public headers"
     status=1
 fi
+for kernels in src/nn/cuda/*.cu; do
+    for kernel in $(sed -nE 's/^KERNEL\((um_[a-z0-9_]+),.*/\1/p' "$kernels"); do
+        grep -q "X($kernel)" "${kernels%.cu}.h" || {
+            echo "$kernels: $kernel is not in the list of ${kernels%.cu}.h, where the device looks for its image"
+            status=1
+        }
+    done
+done
 if grep -rnE '#if.*CUDA' src | grep -vE '^src/(device|nn/op_cuda|nn/cuda/)'; then
     echo "no conditional CUDA code outside src/device, src/nn/cuda and src/nn/op_cuda.c"
     status=1

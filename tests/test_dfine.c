@@ -830,6 +830,8 @@ TEST(best_box_picks_scales_and_judges)
         CHECK_EQ(g.query, q);
         CHECK_MSG(g.flags == flags[q], "query %d: flags %u", q, g.flags);
         CHECK(isfinite(p.box[0]) && isfinite(p.box[2]));
+        for (int i = 0; i < 4 && q == 3; i++)
+            CHECK_EQ(g.box[i], 0);
     }
     const float partly[4][2] = {{1, 2}, {0, 2}, {NAN, 1}, {-1, -1}};
     best(partly, boxes, -1, 0.5f, &g, &p);
@@ -840,6 +842,20 @@ TEST(best_box_picks_scales_and_judges)
     CHECK_EQ(g.query, -1);
     CHECK(g.flags & UM_GATE_NONFINITE);
     CHECK(!(g.flags & UM_GATE_OK));
+}
+
+/* Not expf, whose last bit is each library's own. */
+TEST(best_box_scores_are_rounded_once)
+{
+    const float boxes[4][4] = {{0.5f, 0.5f, 0.2f, 0.4f}};
+    for (float x = -12; x < 12; x += 0.171f) {
+        const float logits[4][2] = {{x, -20}, {-20, -20}, {-20, -20}, {-20, -20}};
+        struct um_gate g;
+        struct um_prompt p;
+        best(logits, boxes, -1, 0.5f, &g, &p);
+        CHECK_MSG(g.score == (float)(1 / (1 + exp(-(double)x))), "logit %g: %.9g", (double)x,
+                  (double)g.score);
+    }
 }
 
 TEST_MAIN

@@ -40,6 +40,7 @@ struct cuda {
     um_cu_event foreign;         /* between a queue and a stream of the caller; or NULL */
     um_cu_event ahead;           /* what graphs of a caller wait for; or NULL */
     um_cu_event join[UM_QUEUES]; /* of a queue into the main one, at the end of a capture */
+    const struct um_cuda_image *image;
     um_cu_module *module;
     int modules;
     struct kernel *kernel; /* open addressing; room is a power of two, at least half is empty */
@@ -341,17 +342,27 @@ static um_status make_room(struct cuda *c, size_t more)
     return UM_OK;
 }
 
+/* The module that holds a kernel, or NULL. The images know: to ask the driver in vain is an error
+ * to tools that watch it. */
+static um_cu_module module_of(const struct cuda *c, const char *name)
+{
+    for (int i = 0; i < c->modules; i++)
+        for (const char *const *k = c->image[i].kernels; *k; k++)
+            if (strcmp(*k, name) == 0)
+                return c->module[i];
+    return NULL;
+}
+
 /* Loading happens at first use otherwise, which may be a frame or a capture. */
 static um_status load_kernel(struct cuda *c, const char *name)
 {
     struct kernel k = {.name = name};
-    um_cu_result r = UM_CU_ERROR_NOT_FOUND;
-    for (int i = 0; r == UM_CU_ERROR_NOT_FOUND && i < c->modules; i++)
-        r = c->cu.cuModuleGetFunction(&k.function, c->module[i], name);
-    if (r == UM_CU_ERROR_NOT_FOUND)
+    um_cu_module module = module_of(c, name);
+    if (!module)
         return um_fail(UM_EUNSUPPORTED, "device %s: kernel \"%s\" is not in this build",
                        c->base.name, name);
-    um_status st = check(c, r, "cuModuleGetFunction", "kernel \"%s\"", name);
+    um_status st = check(c, c->cu.cuModuleGetFunction(&k.function, module, name),
+                         "cuModuleGetFunction", "kernel \"%s\"", name);
     if (st == UM_OK && c->cu.cuFuncLoad)
         st = check(c, c->cu.cuFuncLoad(k.function), "cuFuncLoad", "kernel \"%s\"", name);
     int fixed = 0; /* reading an attribute loads too */
@@ -805,14 +816,15 @@ static um_status load_image(struct cuda *c, const struct um_cuda_image *image)
 
 static um_status load_images(struct cuda *c)
 {
-    const struct um_cuda_image own = {.name = "stand-in", .data = c->cu.standin};
-    const struct um_cuda_image *image = um_cuda_image_count ? um_cuda_images : &own;
-    int n = um_cuda_image_count ? um_cuda_image_count : 1;
+    int n = 0;
+    c->image = c->cu.standin ? c->cu.standin : um_cuda_images;
+    while (c->image[n].name)
+        n++;
     c->module = um_array((size_t)n, sizeof *c->module);
     um_status st =
         c->module ? UM_OK : um_fail(UM_ENOMEM, "device %s: table of %d images", c->base.name, n);
     for (int i = 0; st == UM_OK && i < n; i++)
-        st = load_image(c, &image[i]);
+        st = load_image(c, &c->image[i]);
     return st;
 }
 

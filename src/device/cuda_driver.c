@@ -66,7 +66,7 @@ um_status um_cuda_driver_open(struct um_cuda_driver *cu, const char *device)
                            device, path, major, minor, s->name);
         memcpy((char *)cu + s->field, &function, sizeof function);
     }
-    cu->standin = dlsym(library, "um_standin_version");
+    cu->standin = dlsym(library, "um_standin_images");
     find(library, "um_standin_touch", &cu->touch);
     find(library, "um_standin_discard", &cu->discard);
     find(library, "um_standin_error", &cu->error);

@@ -155,7 +155,7 @@ struct um_cuda_driver {
     int version; /* 12040 = 12.4 */
 
     /* What only the stand-in has; NULL in a driver. */
-    const char *standin; /* its version; serves as the image of its kernels too */
+    const struct um_cuda_image *standin; /* its kernels, ended by a NULL name */
     um_cu_result (*touch)(const char *step, const struct um_cuda_touch *list, int n);
     um_cu_result (*discard)(um_cu_ptr memory, size_t bytes, um_cu_stream stream);
     const char *(*error)(void); /* more about the last error, or "" */
@@ -171,6 +171,7 @@ um_status um_cuda_driver_open(struct um_cuda_driver *cu, const char *device);
 struct um_cuda_image {
     const char *name;
     const void *data;
+    const char *const *kernels; /* NULL-ended: what lies in it */
 };
 extern const struct um_cuda_image um_cuda_images[];
 extern const int um_cuda_image_count;

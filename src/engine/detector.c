@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/record.h"
 #include "engine/dump.h"
+#include "nn/score.h"
 #include "nn/track.h"
 #include "weights/labels.h"
 
@@ -396,7 +397,7 @@ static um_status read_boxes(um_detector *d, const um_frame *frame, float conf, i
     um_detector_tell(d, &header);
     int n = 0;
     for (int i = 0; i < q * c; i++) {
-        float score = 1 / (1 + expf(-logits[i]));
+        float score = um_box_score(logits[i]);
         const float *p = b + 4 * (i / c);
         if (isnan(logits[i]))
             return um_fail(UM_ENUMERIC,

@@ -2,16 +2,8 @@
 /* The kernel tables of GPUs, one per precision and tier. */
 #include "nn/cuda/op_cuda.h"
 
-#include "nn/cuda/attention.h"
-#include "nn/cuda/chain.h"
-#include "nn/cuda/front.h"
-#include "nn/cuda/gemm.h"
-#include "nn/cuda/mask.h"
-#include "nn/cuda/norm.h"
+#include "nn/cuda/images.h"
 #include "nn/cuda/pack.h"
-#include "nn/cuda/pixel.h"
-#include "nn/cuda/select.h"
-#include "nn/cuda/track.h"
 #include "nn/op_ref.h"
 
 #include <stdlib.h>
@@ -76,10 +68,8 @@ um_status um_ops_choose_gpu(um_device *dev, const struct um_ops **out)
 }
 
 #define NAME(kernel) #kernel,
-static const char *const names[] = {
-    UM_CUDA_GEMM_KERNELS(NAME) UM_CUDA_ATTENTION_KERNELS(NAME) UM_CUDA_SELECT_KERNELS(NAME)
-        UM_CUDA_PIXEL_KERNELS(NAME) UM_CUDA_CHAIN_KERNELS(NAME) UM_CUDA_FRONT_KERNELS(NAME)
-            UM_CUDA_MASK_KERNELS(NAME) UM_CUDA_NORM_KERNELS(NAME) UM_CUDA_TRACK_KERNELS(NAME)};
+#define NAMES(image, kernels) kernels(NAME)
+static const char *const names[] = {UM_CUDA_IMAGES(NAMES)};
 
 const char *const *um_cuda_kernels(int *n)
 {

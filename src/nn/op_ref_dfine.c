@@ -4,6 +4,7 @@
 #include "nn/op_dfine.h"
 #include "nn/op_ref.h"
 #include "nn/record.h"
+#include "nn/score.h"
 #include "nn/track.h"
 
 #include <math.h>
@@ -260,7 +261,7 @@ static struct um_gate judge(struct pick pick, const struct um_view *boxes,
     float w = (float)header->width, h = (float)header->height;
     if (gate.query >= 0) {
         const float *b = row_of(boxes, gate.query);
-        gate.score = sigmoid(gate.logit);
+        gate.score = um_box_score(gate.logit);
         for (int i = 0; i < 4; i++) {
             int xy = i % 2;
             float side = side_of(b, i);
@@ -323,6 +324,8 @@ void um_ref_best_box(const struct um_call *call)
             if ((gate[i].flags == UM_GATE_OK) != ok)
                 continue;
             struct um_prompt prompt = prompt_of(&gate[i], &header);
+            if (gate[i].flags & UM_GATE_NONFINITE)
+                memset(gate[i].box, 0, sizeof gate[i].box);
             memcpy(&gates[at], &gate[i], sizeof gate[i]);
             memcpy(&prompts[at++], &prompt, sizeof prompt);
         }

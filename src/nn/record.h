@@ -59,7 +59,8 @@ struct um_gate {
     uint32_t flags;
     int32_t query, label;
     float score, logit;
-    float box[4];  /* xyxy, pixels of the uploaded picture, not clamped */
+    float box[4];  /* xyxy, pixels of the uploaded picture, not clamped; zero if NONFINITE: the bits
+                      of a NaN are each device's own */
     float contact; /* of gate 0 of a pipeline that keeps track: um_contact(); else 0 */
     float gain;    /* of the picture: that of the header */
     uint32_t reserved[5];

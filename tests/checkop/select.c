@@ -175,7 +175,7 @@ static void bench_lqe_stats(struct job *job, const struct bench *b)
     make_lqe_stats(job, p[0], p[1]);
 }
 
-/* The records bit for bit: expf is the same on every level here. */
+/* The records bit for bit. */
 static void make_best_box(struct job *job, int rows, int c)
 {
     struct um_frame_header header = {.frame_id = 7,

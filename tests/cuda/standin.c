@@ -19,6 +19,8 @@
 
 #include "device/cuda_driver.h"
 #include "host_launch.h"
+#include "nn/cuda/images.h"
+#include "nn/cuda/test.h"
 
 #include <pthread.h>
 #include <stdarg.h>
@@ -125,6 +127,7 @@ struct CUctx_st {
 };
 struct CUmod_st {
     struct handle handle;
+    const struct um_cuda_image *image;
 };
 struct CUfunc_st {
     struct handle handle;
@@ -270,6 +273,7 @@ __attribute__((format(printf, 2, 3))) static um_cu_result refuse(um_cu_result r,
     va_start(ap, fmt);
     vsnprintf(g.text, sizeof g.text, fmt, ap);
     va_end(ap);
+    g.counts.refused += r != 0;
     return r;
 }
 
@@ -956,12 +960,24 @@ static um_cu_result cuCtxGetStreamPriorityRange(int *least, int *greatest)
 
 /* ---- modules ---- */
 
+/* As in a build, one per source: a name is all there is of the data. They mark the library for
+ * the backend, too. */
+#define QUOTED(kernel) #kernel,
+#define IMAGE(name, kernels) {#name, #name, (const char *const[]){kernels(QUOTED) NULL}},
+EXPORT extern const struct um_cuda_image um_standin_images[];
+const struct um_cuda_image um_standin_images[] = {
+    UM_CUDA_IMAGES(IMAGE) IMAGE(test, UM_CUDA_TEST_KERNELS){NULL, NULL, NULL}};
+
 static um_cu_result cuModuleLoadData(um_cu_module *module, const void *image)
 {
     ENTER(cuModuleLoadData, CONTEXT | UNSAFE);
-    if (!image)
-        return UM_CU_ERROR_INVALID_VALUE;
+    const struct um_cuda_image *own = um_standin_images;
+    while (own->name && own->data != image)
+        own++;
+    if (!own->name)
+        return refuse(UM_CU_ERROR_INVALID_VALUE, "no image of the stand-in");
     *module = handle_new(&g.module, sizeof **module);
+    (*module)->image = own;
     return 0;
 }
 
@@ -971,16 +987,19 @@ static um_cu_result cuModuleUnload(um_cu_module module)
     return destroy(g.module, module);
 }
 
-/* Every image holds every kernel. */
 static um_cu_result cuModuleGetFunction(um_cu_function *function, um_cu_module module,
                                         const char *name)
 {
     ENTER(cuModuleGetFunction, CONTEXT);
     if (!is_live(g.module, module))
         return UM_CU_ERROR_INVALID_HANDLE;
-    int size = um_host_kernel_size(name);
+    const char *const *k = module->image->kernels;
+    while (*k && strcmp(*k, name) != 0)
+        k++;
+    int size = *k ? um_host_kernel_size(name) : -1;
     if (size < 0)
-        return UM_CU_ERROR_NOT_FOUND;
+        return refuse(UM_CU_ERROR_NOT_FOUND, "no kernel \"%s\" in image \"%s\"", name,
+                      module->image->name);
     *function = handle_new(&g.function, sizeof **function);
     copy_name((*function)->name, name);
     (*function)->size = (size_t)size;
@@ -1635,10 +1654,6 @@ static um_cu_result cuGraphDestroy(um_cu_graph graph)
 }
 
 /* ---- controls ---- */
-
-/* Marks the library for the backend, and serves as the image of its kernels. */
-EXPORT extern const char um_standin_version[];
-const char um_standin_version[] = "ultramotion stand-in 1";
 
 static void free_nodes(struct CUgraph_st *graph)
 {

@@ -40,9 +40,10 @@ void um_standin_shapes_only(int on);
 struct um_standin_counts {
     uint64_t up, up_bytes, down, down_bytes;
     uint64_t copies, fills, discards, kernels, graphs;
-    uint64_t waits;  /* for events, that ended well */
-    uint64_t drains; /* waits for streams */
-    uint64_t calls;  /* of anything in the driver */
+    uint64_t waits;   /* for events, that ended well */
+    uint64_t drains;  /* waits for streams */
+    uint64_t calls;   /* of anything in the driver */
+    uint64_t refused; /* that it refused and said why */
 };
 void um_standin_counts(struct um_standin_counts *out);
 /* Objects that were made and not destroyed. */

@@ -6,6 +6,9 @@
 #include "nn/cuda/kernel.h"
 #include "nn/record.h"
 
+#define UM_SCORE DEVICE
+#include "nn/score.h"
+
 #define UM_TRACK DEVICE
 #define UM_TRACK_MUL(a, b) mul_rn(a, b)
 #include "nn/track.h"
@@ -474,7 +477,7 @@ DEVICE verdict judge(const um_best_box_pick_args &a, const um_frame_header *head
         v.query = (int)(at / a.logits.c);
         v.label = (int)(at % a.logits.c);
         v.logit = load(a.logits, v.query, v.label);
-        v.score = sigmoid(v.logit);
+        v.score = um_box_score(v.logit);
         UNROLL
         for (int i = 0; i < 4; i++) {
             float side = side_of(a.boxes, v.query, i);
@@ -517,7 +520,7 @@ DEVICE void write_records(um_gate *gate, um_prompt *prompt, const um_frame_heade
     prompt->n_points = 0;
     UNROLL
     for (int i = 0; i < 4; i++) {
-        gate->box[i] = v.box[i];
+        gate->box[i] = good ? v.box[i] : 0;
         /* whoever runs ahead of the verdict must still compute on numbers */
         prompt->box[i] = good     ? v.box[i]
                          : i == 2 ? (float)header->width

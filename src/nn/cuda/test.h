@@ -3,6 +3,8 @@
 #ifndef UM_NN_CUDA_TEST_H
 #define UM_NN_CUDA_TEST_H
 
+#define UM_CUDA_TEST_KERNELS(X) X(um_test_affine) X(um_test_count)
+
 struct um_test_affine_args { /* y = x*scale + shift */
     float *y;
     const float *x;
