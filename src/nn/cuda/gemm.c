@@ -7,7 +7,7 @@
 
 enum {
     ENOUGH = 120,  /* blocks that fill a big GPU */
-    PLENTY = 264,  /* from here on a block rather takes more columns than prepare its rows again */
+    SMS = 132,     /* of a big GPU */
     THREADS = 256, /* of the plain twins */
 };
 
@@ -89,6 +89,35 @@ static enum how how_of(const struct um_gemm_args *k, int half)
     return k->gamma_out || k->k > UM_GEMM_PANEL ? PANEL : NORM;
 }
 
+/* How many tiles of columns a block takes one after the other, so that its rows are prepared for all
+ * of them: the number that ends first, where preparing costs about a tile and a processor with one
+ * block alone idles often. */
+static int share_of(int down, int tiles, int tiles2)
+{
+    int best = 1, most = tiles > tiles2 ? tiles : tiles2;
+    double least = 0;
+    for (int each = 1; each <= most; each++) {
+        int blocks = down * (um_blocks(tiles, each) + um_blocks(tiles2, each));
+        double time = um_blocks(blocks, SMS) * (each + 0.8) * (blocks <= SMS ? 1.5 : 1);
+        if (each == 1 || time < least) {
+            least = time;
+            best = each;
+        }
+    }
+    return best;
+}
+
+/* gemm.h */
+static bool is_plain(const struct um_gemm_args *k, enum um_dtype half)
+{
+    bool columns = k->n % 8 == 0 && k->n2 % 8 == 0 && (uintptr_t)k->b % 16 == 0 &&
+                   (uintptr_t)k->b2 % 16 == 0;
+    bool out = k->out.dtype == (int)half && k->out.vec == 8 && !k->up && !k->gamma_out;
+    bool add = !k->add.data || (k->add.dtype == (int)half && k->add.vec == 8 && !k->add_up2 &&
+                                k->add.c == k->out.c);
+    return columns && out && add;
+}
+
 /* half: 0 fp16, 1 bf16 */
 static void launch(const struct um_call *call, struct um_gemm_args *k, int half)
 {
@@ -106,10 +135,8 @@ static void launch(const struct um_call *call, struct um_gemm_args *k, int half)
     k->tiles = um_blocks(k->n, s->columns);
     k->tiles2 = um_blocks(k->n2, s->columns);
     k->panel = how == AS_IT_IS ? 0 : panel_of(s, k->k);
-    k->each = 1;
-    if (k->panel >= k->k && !k->gamma_out)
-        k->each = down * (k->tiles + k->tiles2) / PLENTY;
-    k->each = k->each < 1 ? 1 : k->each > k->tiles ? k->tiles : k->each;
+    k->each = k->panel >= k->k && !k->gamma_out ? share_of(down, k->tiles, k->tiles2) : 1;
+    k->plain = is_plain(k, half ? UM_BF16 : UM_F16);
     um_launch_grid(call, s->name[half][how], *k, s->threads, shared_bytes(s, k->k, k->panel),
                    (unsigned)down,
                    (unsigned)(um_blocks(k->tiles, k->each) + um_blocks(k->tiles2, k->each)), 1);
@@ -149,7 +176,9 @@ static bool launch_narrow(const struct um_call *call, const struct um_gemm_args 
     if (k->wide || k->k > UM_NARROW_K || k->n > 32 || k->rows < ENOUGH * THREADS)
         return false;
     int n = k->n <= 16 ? 16 : 32;
-    um_launch_grid(call, names[half][n == 32], *k, THREADS, k->k * n * (int)sizeof(float),
+    struct um_gemm_args narrow = *k;
+    narrow.plain = is_plain(k, half ? UM_BF16 : UM_F16);
+    um_launch_grid(call, names[half][n == 32], narrow, THREADS, k->k * n * (int)sizeof(float),
                    (unsigned)um_blocks(k->rows, THREADS), 1, 1);
     return true;
 }

@@ -275,27 +275,33 @@ DEVICE void multiply_stage(const uint16_t *rows, int ld, const unsigned char *we
  * the place that the stage is at. */
 template <class T> struct rows {
     int y[T::chunks], x[T::chunks], at[T::chunks], h, w, k; /* at: the element of (y, x) */
+    bool flat; /* a pixel is its own window: nothing but k moves, y is 0 if the row is there */
     place p;
 };
 
 template <class T> DEVICE rows<T> find_rows(const um_gemm_args &a, int row0)
 {
-    bool flat = a.kh * a.kw == 1 && a.stride == 1 && a.pad_top == 0 && a.pad_left == 0;
     int width = a.up ? a.x.w : a.out.w;
     rows<T> of;
-    of.h = flat ? 1 : a.x.h;
-    of.w = flat ? a.rows : a.x.w;
+    of.flat = a.kh * a.kw == 1 && a.stride == 1 && a.pad_top == 0 && a.pad_left == 0;
+    of.h = a.x.h;
+    of.w = a.x.w;
     of.k = 8 * (int)(threadIdx.x % T::groups);
-    of.p = place{0, 0, 0};
-    move(of.p, a, of.k);
+    of.p = place{of.k, 0, 0};
+    if (!of.flat)
+        move(of.p, a, 0);
     UNROLL
     for (int i = 0; i < T::chunks; i++) {
         int r = (int)(threadIdx.x + i * T::threads) / T::groups, row = row0 + r;
         bool there = r < T::BM && row < a.rows;
-        of.y[i] = flat ? 0 : row / width * a.stride - a.pad_top;
-        of.x[i] = flat ? row : row % width * a.stride - a.pad_left;
-        of.at[i] = (of.y[i] * of.w + of.x[i]) * a.x.ld;
-        of.y[i] = there ? of.y[i] : -(1 << 20); /* outside */
+        of.y[i] = there ? 0 : -(1 << 20); /* outside */
+        of.x[i] = row;
+        of.at[i] = row * a.x.ld;
+        if (!of.flat && there) {
+            of.y[i] = row / width * a.stride - a.pad_top;
+            of.x[i] = row % width * a.stride - a.pad_left;
+            of.at[i] = (of.y[i] * of.w + of.x[i]) * a.x.ld;
+        }
     }
     return of;
 }
@@ -303,19 +309,24 @@ template <class T> DEVICE rows<T> find_rows(const um_gemm_args &a, int row0)
 template <class T> DEVICE void send_rows(unsigned char *to, const um_gemm_args &a, rows<T> &of)
 {
     const uint16_t *x = (const uint16_t *)a.x.data;
-    int step = (of.p.ky * of.w + of.p.kx) * a.x.ld + of.p.c;
+    int step = of.k;
     bool real = of.k < a.k;
+    if (!of.flat)
+        step = (of.p.ky * of.w + of.p.kx) * a.x.ld + of.p.c;
     UNROLL
     for (int i = 0; i < T::chunks; i++) {
         int j = (int)threadIdx.x + i * T::threads;
-        bool there = real && (unsigned)(of.y[i] + of.p.ky) < (unsigned)of.h &&
-                     (unsigned)(of.x[i] + of.p.kx) < (unsigned)of.w;
+        bool there = real && of.y[i] == 0;
+        if (!of.flat)
+            there = real && (unsigned)(of.y[i] + of.p.ky) < (unsigned)of.h &&
+                    (unsigned)(of.x[i] + of.p.kx) < (unsigned)of.w;
         if (T::BM * T::groups % T::threads == 0 || j < T::BM * T::groups)
             cp_async(to + (j / T::groups * T::ld + j % T::groups * 8) * 2,
                      x + (there ? of.at[i] + step : 0), there);
     }
     of.k += T::BK;
-    move(of.p, a, T::BK);
+    if (!of.flat)
+        move(of.p, a, T::BK);
 }
 
 /* acc += rows row0.. of x times columns 8 * tile0.. of the weights, both in stages. */
@@ -615,6 +626,54 @@ DEVICE void finish(const um_gemm_args &a, const float *bias, float *sums, int ro
     }
 }
 
+/* The same for plain outputs: a thread keeps its eight columns from row to row. */
+template <class H, class T>
+DEVICE void finish_plain(const um_gemm_args &a, const float *bias, const float *sums, int row0,
+                         int col0, int n, int out0)
+{
+    enum { ACROSS = T::BN / 8, DOWN = T::threads / ACROSS };
+    int c = (int)threadIdx.x % ACROSS * 8, r = (int)threadIdx.x / ACROSS, left = a.rows - row0;
+    int out = (row0 + r) * a.out.ld + out0 + col0 + c, add = (row0 + r) * a.add.ld + out0 + col0 + c;
+    float b[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    if (col0 + c >= n)
+        return;
+    if (bias)
+        load_floats(bias + col0 + c, b);
+    left = left < T::BM ? left : T::BM;
+    ROLL for (; r < left; r += DOWN, out += DOWN * a.out.ld, add += DOWN * a.add.ld)
+    {
+        float v[8], w[8];
+        um_words u = {{0, 0, 0, 0}};
+        if (a.add.data)
+            u = *(const um_words *)((const uint16_t *)a.add.data + add);
+        read8<T::BN>(sums, r, c, v);
+        unpack8(&u, H::dtype, w);
+        UNROLL
+        for (int i = 0; i < 8; i++)
+            v[i] += b[i];
+        if (a.add.data && !a.add_last) {
+            UNROLL
+            for (int i = 0; i < 8; i++)
+                v[i] += w[i];
+        }
+        activate_all<8>(a.act, a.limit, v, false);
+        if (a.lab_scale != 0) {
+            UNROLL
+            for (int i = 0; i < 8; i++)
+                v[i] = v[i] * a.lab_scale + a.lab_shift;
+        }
+        if (a.add.data && a.add_last) {
+            UNROLL
+            for (int i = 0; i < 8; i++)
+                v[i] += w[i];
+        }
+        UNROLL
+        for (int i = 0; i < 4; i++)
+            u.w[i] = H::pack(v[2 * i], v[2 * i + 1]);
+        *(um_words *)((uint16_t *)a.out.data + out) = u;
+    }
+}
+
 /* Every `group` columns of a row normalised, one warp a row and group. */
 template <int BM, int BN, int WARPS>
 DEVICE void normalise(const um_gemm_args &a, float *sums, int row0, int n)
@@ -647,12 +706,16 @@ DEVICE void normalise(const um_gemm_args &a, float *sums, int row0, int n)
 }
 
 /* What becomes of the sums of column tile t. */
-template <class T>
+template <class H, class T>
 DEVICE void finish_tile(const um_gemm_args &a, bool first, int t, const float *acc, float *sums, int row0)
 {
     int n = first ? a.n : a.n2;
     put_sums<T>(acc, sums);
     sync();
+    if (a.plain) {
+        finish_plain<H, T>(a, first ? a.b : a.b2, sums, row0, t * T::BN, n, first ? 0 : a.n);
+        return;
+    }
     finish<T::BM, T::BN, T::threads>(a, first ? a.b : a.b2, sums, row0, t * T::BN, n, first ? 0 : a.n,
                                      false);
     if (a.gamma_out) {
@@ -672,7 +735,7 @@ template <class H, class T> DEVICE void gemm(const um_gemm_args &a)
     multiply_stages<H, T>(a, first ? a.w : a.w2, row0, t * (T::BN / 8), first ? a.n : a.n2,
                           shared_memory(), acc);
     sync();
-    finish_tile<T>(a, first, t, acc, (float *)shared_memory(), row0);
+    finish_tile<H, T>(a, first, t, acc, (float *)shared_memory(), row0);
 }
 
 /* Which tiles of columns a block has: a.each of w, or of w2. */
@@ -718,7 +781,7 @@ template <class H, class T> DEVICE void gemm_norm(const um_gemm_args &a)
         clear<T>(acc);
         multiply_panel<H, T>(w, count, a.panel, panel, to, acc);
         sync();
-        finish_tile<T>(a, s.first, t, acc, (float *)to, row0);
+        finish_tile<H, T>(a, s.first, t, acc, (float *)to, row0);
         if (t + 1 < s.end)
             sync();
     }
@@ -748,7 +811,7 @@ template <class H, class T> DEVICE void gemm_panel(const um_gemm_args &a)
             multiply_panel<H, T>(w, count, a.panel, panel, to, acc);
             sync(); /* panel and weights have been read */
         }
-        finish_tile<T>(a, s.first, t, acc, (float *)to, row0);
+        finish_tile<H, T>(a, s.first, t, acc, (float *)to, row0);
         if (t + 1 < s.end)
             sync();
     }
@@ -829,7 +892,15 @@ template <class H, int N> DEVICE void narrow(const um_gemm_args &a)
         int count = a.n - n < 8 ? a.n - n : 8;
         if (count > 0) {
             finish8(a, a.b, row, n, n, count, acc + n, false);
-            put(a, row, n, count, acc + n);
+            if (a.plain) {
+                um_words u;
+                UNROLL
+                for (int i = 0; i < 4; i++)
+                    u.w[i] = H::pack(acc[n + 2 * i], acc[n + 2 * i + 1]);
+                *(um_words *)((uint16_t *)a.out.data + (int64_t)row * a.out.ld + n) = u;
+            } else {
+                put(a, row, n, count, acc + n);
+            }
         }
     }
 }
@@ -893,13 +964,13 @@ template <class H, class T> DEVICE void gate(const um_gate_rows_args &a)
 }
 
 #define GATE(columns, k, stages)                                     \
-    KERNEL(um_gate_rows_##columns##_f16, um_gate_rows_args, a, 512)  \
+    KERNEL(um_gate_rows_##columns##_f16, um_gate_rows_args, a, 256)  \
     {                                                                \
-        gate<F16, tile<16, columns, 1, 16, k, stages>>(a);           \
+        gate<F16, tile<16, columns, 1, 8, k, stages>>(a);           \
     }                                                                \
-    KERNEL(um_gate_rows_##columns##_bf16, um_gate_rows_args, a, 512) \
+    KERNEL(um_gate_rows_##columns##_bf16, um_gate_rows_args, a, 256) \
     {                                                                \
-        gate<BF16, tile<16, columns, 1, 16, k, stages>>(a);          \
+        gate<BF16, tile<16, columns, 1, 8, k, stages>>(a);          \
     }
 GATE(256, 32, 5)
 GATE(512, 32, 2)

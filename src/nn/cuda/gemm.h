@@ -15,14 +15,14 @@ enum { UM_GEMM_SPACE = 8, UM_GEMM_PAD = 4, UM_GEMM_PANEL = 512, UM_NARROW_K = 64
  * they are; the second normalises them first; the third, _panel, takes whatever there is. At most
  * 99 KiB of shared memory (gemm.c). */
 // clang-format off
-#define UM_CUDA_GEMM_LARGE(X) X(128x64, 128, 64, 4, 4, 64, 3)
+#define UM_CUDA_GEMM_LARGE(X) X(128x64, 128, 64, 4, 2, 64, 3)
 #define UM_CUDA_GEMM_TILES(X)                                         \
     X(64x64, 64, 64, 2, 4, 64, 4)                                     \
     X(32x32, 32, 32, 2, 4, 64, 4) X(16x32, 16, 32, 1, 4, 64, 6)
 /* Tiles as wide as the output, for norms of whole rows. */
 #define UM_CUDA_GEMM_ROWS(X)                                          \
-    X(16x128, 16, 128, 1, 8, 64, 4) X(16x256, 16, 256, 1, 16, 32, 5)  \
-    X(32x256, 32, 256, 2, 8, 32, 4) X(16x512, 16, 512, 1, 16, 32, 2)
+    X(16x128, 16, 128, 1, 8, 64, 4) X(16x256, 16, 256, 1, 8, 32, 5)   \
+    X(32x256, 32, 256, 1, 8, 32, 4) X(16x512, 16, 512, 1, 8, 32, 2)
 #define UM_CUDA_GEMM_KERNELS(X)                                     \
     X(um_gemm_128x64_f16) X(um_gemm_128x64_bf16)                    \
     X(um_gemm_64x64_f16) X(um_gemm_64x64_bf16)                      \
@@ -65,7 +65,8 @@ struct um_gemm_args {
     int act, norm_act;
     float limit, lab_scale, lab_shift, eps_in, eps_out;
     int add_last, add_up2, up, group;
-    int wide; /* x may be read in vectors of 8 channels */
+    int wide;  /* x may be read in vectors of 8 channels */
+    int plain; /* output and addend are halves in vectors of 8 columns, each row in its place */
 };
 
 /* struct um_norm_args and the operands of UM_OP_GATE */

@@ -84,6 +84,8 @@ void um_cuda_dwconv(const struct um_call *call)
                                        .lab_shift = a->lab_shift,
                                        .groups = groups_of(&t[0])};
     const char *kernel = dwconv_kernel(&k, &strip);
+    bool same = !k.add.data || (k.add.dtype == k.x.dtype && in_groups(&k.add) && !k.add_up2);
+    k.plain = k.x.dtype != UM_F32 && k.out.dtype == k.x.dtype && in_groups(&k.out) && same;
     k.strips = um_blocks(t[0].w, strip);
     k.items = items_of(call, (int64_t)t[0].h * k.strips, k.groups);
     /* small blocks while there are too few to fill the chip */

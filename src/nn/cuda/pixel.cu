@@ -67,10 +67,13 @@ DEVICE void dw_row(const um_dwconv_vectors_args &a, const um_words in[][2], int 
     for (int j = 0; j < (P - 1) * S + K; j++) {
         float v[GROUP];
         bool inside = ix + j >= 0 && ix + j < a.x.w;
-        unpack8(in[j], DTYPE, v);
+        um_words u[2] = {in[j][0], in[j][DTYPE == UM_F32]};
         UNROLL
-        for (int i = 0; i < GROUP; i++)
-            v[i] = inside ? v[i] : 0;
+        for (int i = 0; i < 4; i++) {
+            u[0].w[i] = inside ? u[0].w[i] : 0;
+            u[1].w[i] = inside ? u[1].w[i] : 0;
+        }
+        unpack8(u, DTYPE, v);
         UNROLL
         for (int p = 0; p < P; p++)
             if (j - p * S >= 0 && j - p * S < K) {
@@ -130,6 +133,47 @@ DEVICE void dw_finish(const um_dwconv_vectors_args &a, int y, int x, int col, in
     store8(a.out, pixel, col, v, n);
 }
 
+/* The same for plain outputs. */
+template <class H>
+DEVICE void dw_finish_plain(const um_dwconv_vectors_args &a, int pixel, int col, float v[GROUP])
+{
+    float residual[GROUP];
+    um_words u = {{0, 0, 0, 0}};
+    if (a.add.data)
+        u = *(const um_words *)((const uint16_t *)a.add.data + pixel * a.add.ld + col);
+    unpack8(&u, H::dtype, residual);
+    if (a.add.data && !a.add_last) {
+        UNROLL
+        for (int i = 0; i < GROUP; i++)
+            v[i] += residual[i];
+    }
+    activate_all<GROUP>(a.act, a.limit, v, false);
+    if (a.lab_scale != 0) {
+        UNROLL
+        for (int i = 0; i < GROUP; i++)
+            v[i] = v[i] * a.lab_scale + a.lab_shift;
+    }
+    if (a.add.data && a.add_last) {
+        UNROLL
+        for (int i = 0; i < GROUP; i++)
+            v[i] += residual[i];
+    }
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        u.w[i] = H::pack(v[2 * i], v[2 * i + 1]);
+    *(um_words *)((uint16_t *)a.out.data + pixel * a.out.ld + col) = u;
+}
+
+template <class H, int P>
+DEVICE void dw_finish_strip(const um_dwconv_vectors_args &a, int y, int x0, int col,
+                            float acc[P][GROUP])
+{
+    UNROLL
+    for (int p = 0; p < P; p++)
+        if (x0 + p < a.out.w)
+            dw_finish_plain<H>(a, y * a.out.w + x0 + p, col, acc[p]);
+}
+
 template <int K, int S, int P> DEVICE void dwconv(const um_dwconv_vectors_args &a)
 {
     int item = (int)(blockIdx.x * blockDim.x + threadIdx.x);
@@ -152,6 +196,13 @@ template <int K, int S, int P> DEVICE void dwconv(const um_dwconv_vectors_args &
         dw_strip<UM_F16, K, S, P>(a, y, x0, col, acc);
     else
         dw_strip<UM_BF16, K, S, P>(a, y, x0, col, acc);
+    if (a.plain) {
+        if (a.out.dtype == UM_F16)
+            dw_finish_strip<F16, P>(a, y, x0, col, acc);
+        else
+            dw_finish_strip<BF16, P>(a, y, x0, col, acc);
+        return;
+    }
     ROLL
     for (int p = 0; p < P && x0 + p < a.out.w; p++) {
         dw_finish(a, y, x0 + p, col, GROUP, acc[0]);

@@ -26,6 +26,7 @@ struct um_dwconv_vectors_args {
     float limit, lab_scale, lab_shift;
     int groups, strips; /* of 8 channels in a pixel, of pixels in a row */
     int items;          /* threads with work */
+    int plain;          /* output and addend are of x's type in vectors, each pixel in its place */
 };
 
 /* out = act(a + b) */
