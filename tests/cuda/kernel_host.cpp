@@ -276,7 +276,7 @@ void um_host_cp_async(void *to, const void *from, bool there)
 {
     struct fiber *f = &fibers[current];
     struct copy c = {to, from, there, f->group};
-    if ((uintptr_t)to % 16 || (uintptr_t)from % 16)
+    if ((uintptr_t)to % 16 || (there && (uintptr_t)from % 16))
         fail("an asynchronous copy is not on 16 bytes");
     if (order == UM_HOST_REVERSE || (order == UM_HOST_SEEDED && next_random() & 1))
         land(&c);

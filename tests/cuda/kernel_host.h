@@ -135,7 +135,29 @@ DEVICE void ldmatrix4_trans(uint32_t r[4], const void *row)
     um_host_ldmatrix(1, r, row);
 }
 
-DEVICE void cp_async(void *to, const void *from, bool there)
+DEVICE int kept(int v)
+{
+    return v;
+}
+
+typedef unsigned char *um_shared;
+
+DEVICE um_shared kept(um_shared at)
+{
+    return at;
+}
+
+DEVICE um_shared shared_address(const void *p)
+{
+    return (um_shared)p;
+}
+
+DEVICE void load_shared(uint32_t r[4], um_shared at)
+{
+    memcpy(r, at, 16);
+}
+
+DEVICE void cp_async(um_shared to, const void *from, bool there)
 {
     um_host_cp_async(to, from, there);
 }

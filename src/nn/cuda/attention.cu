@@ -437,7 +437,7 @@ DEVICE float quad_sum(float v)
 template <class H, int D, bool RAW>
 DEVICE void stage(const um_attention_mma_args &a, int t0, int n, uint16_t *ks, uint16_t *vs)
 {
-    enum { GROUPS = D / 8, AT_ONCE = GROUPS };
+    enum { GROUPS = D / 8, AT_ONCE = D == 16 ? 8 : GROUPS }; /* loads under way */
     int threads = blockDim.x, col = (int)blockIdx.y * D;
     int items = (n + UM_ATTEND_CHUNK - 1) / UM_ATTEND_CHUNK * UM_ATTEND_CHUNK * GROUPS;
     for (int i0 = threadIdx.x; i0 < items; i0 += AT_ONCE * threads) {

@@ -211,155 +211,174 @@ template <int BM_, int BN_, int DOWN_, int ACROSS, int BK_, int STAGES_> struct 
     static const int shares = BN * groups / threads;                 /* of weights */
 };
 
-/* What a thread brings of the weights: its share of every stage, a stage further each time. */
+/* What a thread brings of the weights: `shares` vectors of every stage, a stage further each time. */
 template <class T> struct weights {
-    const um_words *from, *packed;
-    int stride, tile, tiles, step, steps;
+    const um_words *from;
+    int stride, left, step, steps; /* left: tiles of columns from the thread's first on */
 };
 
 /* Columns 8 * tile0.. from column k0 of k on. */
 template <class T>
 DEVICE weights<T> find_weights(const void *packed, int tile0, int n, int k0, int k)
 {
-    int t = (int)threadIdx.x;
+    int t = (int)threadIdx.x, tile = tile0 + t / T::BK;
     weights<T> w;
-    w.packed = (const um_words *)packed;
-    w.tile = tile0 + t / T::BK;
-    w.tiles = (n + 7) / 8;
+    w.left = (n + 7) / 8 - tile;
     w.step = k0 / STEP + t / 32 % (T::BK / STEP);
-    w.steps = (k + STEP - 1) / STEP;
-    w.stride = T::threads / T::BK * w.steps * 32;
-    w.from = w.packed + ((int64_t)w.tile * w.steps + w.step) * 32 + (t & 31);
+    w.steps = kept((k + STEP - 1) / STEP);
+    w.stride = kept(T::threads / T::BK * w.steps * 32);
+    w.from = (const um_words *)packed + ((int64_t)tile * w.steps + w.step) * 32 + (t & 31);
     return w;
 }
 
-template <class T> DEVICE void send_weights(unsigned char *to, weights<T> &w)
+/* to: the thread's place in the stage. */
+template <class T> DEVICE void send_weights(um_shared to, weights<T> &w)
 {
+    bool in = w.step < w.steps;
     UNROLL
-    for (int i = 0; i < T::shares; i++) {
-        bool there = w.step < w.steps && w.tile + i * (T::threads / T::BK) < w.tiles;
-        cp_async(to + 16 * (threadIdx.x + i * T::threads),
-                 there ? w.from + (int64_t)i * w.stride : w.packed, there);
-    }
+    for (int i = 0; i < T::shares; i++)
+        cp_async(to + 16 * i * T::threads, w.from + i * w.stride,
+                 in && i * (T::threads / T::BK) < w.left);
     w.step += T::BK / STEP;
     w.from += T::BK / STEP * 32;
 }
 
-/* acc += one stage: rows in shared memory from this warp's first on, weights of the block. */
+/* acc += one stage. rows: where this lane reads the warp's rows, ld bytes apart; share: its
+ * weights. */
 template <class H, class T>
-DEVICE void multiply_stage(const uint16_t *rows, int ld, const unsigned char *weights, float *acc)
+DEVICE void multiply_stage(um_shared rows, int ld, um_shared share, float *acc)
 {
-    int lane = threadIdx.x & 31, across = (int)(threadIdx.x >> 5) % T::across;
-    const um_words *share = (const um_words *)weights + across * T::nt * T::BK + lane;
-    rows += (lane & 15) * ld + 8 * (lane >> 4);
     UNROLL
     for (int step = 0; step < T::BK / STEP; step++) {
-        um_words w[T::nt];
+        uint32_t w[T::nt][4];
         UNROLL
         for (int i = 0; i < T::nt; i++)
-            w[i] = share[i * T::BK + 32 * step];
+            load_shared(w[i], share + 16 * (i * T::BK + 32 * step));
         UNROLL
         for (int half = 0; half < 2; half++)
             UNROLL
             for (int m = 0; m < T::mt; m++) {
                 uint32_t f[4];
-                ldmatrix4(f, rows + 16 * m * ld + STEP * step + 16 * half);
+                ldmatrix4(f, rows + 16 * m * ld + 2 * (STEP * step + 16 * half));
                 UNROLL
                 for (int i = 0; i < T::nt; i++)
-                    H::mma(acc + 4 * (m * T::nt + i), f, w[i].w + 2 * half);
+                    H::mma(acc + 4 * (m * T::nt + i), f, w[i] + 2 * half);
             }
     }
 }
 
+/* Where this lane reads rows of the warp, ld bytes apart from `at` on, and weights of a stage. */
+template <class T> DEVICE um_shared lane_rows(um_shared at, int ld)
+{
+    int lane = threadIdx.x & 31, down = (int)(threadIdx.x >> 5) / T::across;
+    return at + (down * T::rows + (lane & 15)) * ld + 16 * (lane >> 4);
+}
+
+template <class T> DEVICE um_shared lane_weights(um_shared at)
+{
+    int across = (int)(threadIdx.x >> 5) % T::across;
+    return at + 16 * (across * T::nt * T::BK + (int)(threadIdx.x & 31));
+}
+
 /* What a thread brings of the rows: of each pixel that a chunk of its stands for, eight channels at
- * the place that the stage is at. */
-template <class T> struct rows {
-    int y[T::chunks], x[T::chunks], at[T::chunks], h, w, k; /* at: the element of (y, x) */
-    bool flat; /* a pixel is its own window: nothing but k moves, y is 0 if the row is there */
+ * the place that the stage is at. FLAT: a pixel is its own window, so that nothing but k moves. */
+template <class T, bool FLAT> struct rows {
+    const uint16_t *from;          /* FLAT: of the first chunk */
+    int left, stride;              /* FLAT: rows from there on; elements to the next chunk's */
+    int y[T::chunks], x[T::chunks]; /* of the window's first place */
+    int k;
     place p;
 };
 
-template <class T> DEVICE rows<T> find_rows(const um_gemm_args &a, int row0)
+DEVICE bool is_flat(const um_gemm_args &a)
 {
-    int width = a.up ? a.x.w : a.out.w;
-    rows<T> of;
-    of.flat = a.kh * a.kw == 1 && a.stride == 1 && a.pad_top == 0 && a.pad_left == 0;
-    of.h = a.x.h;
-    of.w = a.x.w;
+    return a.kh * a.kw == 1 && a.stride == 1 && a.pad_top == 0 && a.pad_left == 0;
+}
+
+template <class T, bool FLAT> DEVICE rows<T, FLAT> find_rows(const um_gemm_args &a, int row0)
+{
+    enum { DOWN = T::threads / T::groups }; /* rows between chunks */
+    int first = row0 + (int)threadIdx.x / T::groups, width = a.up ? a.x.w : a.out.w;
+    rows<T, FLAT> of;
     of.k = 8 * (int)(threadIdx.x % T::groups);
+    of.left = kept(a.rows - first);
+    of.stride = kept(DOWN * a.x.ld);
+    of.from = (const uint16_t *)a.x.data;
+    if (FLAT) {
+        of.from += (int64_t)first * a.x.ld + of.k;
+        return of;
+    }
     of.p = place{of.k, 0, 0};
-    if (!of.flat)
-        move(of.p, a, 0);
+    move(of.p, a, 0);
     UNROLL
     for (int i = 0; i < T::chunks; i++) {
-        int r = (int)(threadIdx.x + i * T::threads) / T::groups, row = row0 + r;
-        bool there = r < T::BM && row < a.rows;
-        of.y[i] = there ? 0 : -(1 << 20); /* outside */
-        of.x[i] = row;
-        of.at[i] = row * a.x.ld;
-        if (!of.flat && there) {
-            of.y[i] = row / width * a.stride - a.pad_top;
-            of.x[i] = row % width * a.stride - a.pad_left;
-            of.at[i] = (of.y[i] * of.w + of.x[i]) * a.x.ld;
-        }
+        int row = first + i * DOWN;
+        of.y[i] = row < a.rows ? row / width * a.stride - a.pad_top : -(1 << 20);
+        of.x[i] = row % width * a.stride - a.pad_left;
     }
     return of;
 }
 
-template <class T> DEVICE void send_rows(unsigned char *to, const um_gemm_args &a, rows<T> &of)
+/* to: the thread's place in the stage. */
+template <class T, bool FLAT>
+DEVICE void send_rows(um_shared to, const um_gemm_args &a, rows<T, FLAT> &of)
 {
-    const uint16_t *x = (const uint16_t *)a.x.data;
-    int step = of.k;
-    bool real = of.k < a.k;
-    if (!of.flat)
-        step = (of.p.ky * of.w + of.p.kx) * a.x.ld + of.p.c;
+    enum { DOWN = T::threads / T::groups };
+    bool real = of.k < a.k, all = T::BM % DOWN == 0; /* every thread has a chunk */
     UNROLL
     for (int i = 0; i < T::chunks; i++) {
-        int j = (int)threadIdx.x + i * T::threads;
-        bool there = real && of.y[i] == 0;
-        if (!of.flat)
-            there = real && (unsigned)(of.y[i] + of.p.ky) < (unsigned)of.h &&
-                    (unsigned)(of.x[i] + of.p.kx) < (unsigned)of.w;
-        if (T::BM * T::groups % T::threads == 0 || j < T::BM * T::groups)
-            cp_async(to + (j / T::groups * T::ld + j % T::groups * 8) * 2,
-                     x + (there ? of.at[i] + step : 0), there);
+        const uint16_t *from = of.from + i * of.stride;
+        bool there = real && i * DOWN < of.left;
+        if (!FLAT) {
+            int y = of.y[i] + of.p.ky, x = of.x[i] + of.p.kx;
+            there = real && (unsigned)y < (unsigned)a.x.h && (unsigned)x < (unsigned)a.x.w;
+            from = of.from + ((y * a.x.w + x) * a.x.ld + of.p.c);
+        }
+        if (all || (int)threadIdx.x < T::BM * T::groups)
+            cp_async(to + 2 * i * DOWN * T::ld, from, there);
     }
     of.k += T::BK;
-    if (!of.flat)
+    if (FLAT)
+        of.from += T::BK;
+    else
         move(of.p, a, T::BK);
 }
 
 /* acc += rows row0.. of x times columns 8 * tile0.. of the weights, both in stages. */
-template <class H, class T>
+template <class H, class T, bool FLAT>
 DEVICE void multiply_stages(const um_gemm_args &a, const void *packed, int row0, int tile0, int n,
-                            unsigned char *shared, float *acc)
+                            float *acc)
 {
-    enum { STAGE = T::row_bytes + T::weight_bytes };
-    int count = (a.k + T::BK - 1) / T::BK, down = (int)(threadIdx.x >> 5) / T::across;
-    rows<T> of = find_rows<T>(a, row0);
+    enum { STAGE = T::row_bytes + T::weight_bytes, RING = T::STAGES * STAGE };
+    int count = kept((a.k + T::BK - 1) / T::BK), t = (int)threadIdx.x;
+    um_shared base = shared_address(shared_memory());
+    um_shared to_rows = kept(base + 2 * (t / T::groups * T::ld + t % T::groups * 8)),
+              to_weights = kept(base + T::row_bytes + 16 * t);
+    um_shared at_rows = kept(lane_rows<T>(base, 2 * T::ld)),
+              at_weights = kept(lane_weights<T>(base + T::row_bytes));
+    rows<T, FLAT> of = find_rows<T, FLAT>(a, row0);
     weights<T> w = find_weights<T>(packed, tile0, n, 0, a.k);
     UNROLL
     for (int sent = 0; sent < T::STAGES - 1; sent++) {
         if (sent < count) {
-            send_rows<T>(shared + sent * STAGE, a, of);
-            send_weights<T>(shared + sent * STAGE + T::row_bytes, w);
+            send_rows<T, FLAT>(to_rows + sent * STAGE, a, of);
+            send_weights<T>(to_weights + sent * STAGE, w);
         }
         cp_commit();
     }
-    int into = T::STAGES - 1, from = 0;
-    for (int stage = 0; stage < count; stage++) {
+    int into = RING - STAGE, from = 0;
+    ROLL for (int stage = T::STAGES - 1; stage < count + T::STAGES - 1; stage++)
+    {
         cp_wait<T::STAGES - 2>();
         sync(); /* all copies of this stage have landed, and nobody reads the one before it */
-        if (stage + T::STAGES - 1 < count) {
-            send_rows<T>(shared + into * STAGE, a, of);
-            send_weights<T>(shared + into * STAGE + T::row_bytes, w);
+        if (stage < count) {
+            send_rows<T, FLAT>(to_rows + into, a, of);
+            send_weights<T>(to_weights + into, w);
         }
         cp_commit();
-        const unsigned char *now = shared + from * STAGE;
-        multiply_stage<H, T>((const uint16_t *)now + down * T::rows * T::ld, T::ld,
-                             now + T::row_bytes, acc);
-        into = into + 1 == T::STAGES ? 0 : into + 1;
-        from = from + 1 == T::STAGES ? 0 : from + 1;
+        multiply_stage<H, T>(at_rows + from, 2 * T::ld, at_weights + from, acc);
+        into = into + STAGE == RING ? 0 : into + STAGE;
+        from = from + STAGE == RING ? 0 : from + STAGE;
     }
 }
 
@@ -405,12 +424,12 @@ template <class T>
 DEVICE void send_panel(const um_gemm_args &a, int row0, int columns, uint16_t *panel)
 {
     int groups = columns / 8;
+    um_shared to = shared_address(panel);
     for (int item = threadIdx.x; item < T::BM * groups; item += T::threads) {
         int r = item / groups, k = item % groups * 8, row = row0 + r;
         bool there = row < a.rows && k < a.k;
         const uint16_t *from = (const uint16_t *)a.x.data;
-        cp_async(panel + r * (columns + SPACE) + k, from + (there ? (int64_t)row * a.x.ld + k : 0),
-                 there);
+        cp_async(to + 2 * (r * (columns + SPACE) + k), from + (row * a.x.ld + k), there);
     }
     cp_commit();
 }
@@ -464,13 +483,13 @@ DEVICE void normalise_panel(const um_gemm_args &a, int columns, uint16_t *panel)
     }
 }
 
-/* The first stages of the weights on their way. */
-template <class T> DEVICE void start_weights(unsigned char *shared, weights<T> &w, int count)
+/* The first stages of the weights on their way; shared: the thread's place in the first. */
+template <class T> DEVICE void start_weights(um_shared to, weights<T> &w, int count)
 {
     UNROLL
     for (int sent = 0; sent < T::STAGES - 1; sent++) {
         if (sent < count)
-            send_weights<T>(shared + sent * T::weight_bytes, w);
+            send_weights<T>(to + sent * T::weight_bytes, w);
         cp_commit();
     }
 }
@@ -478,19 +497,23 @@ template <class T> DEVICE void start_weights(unsigned char *shared, weights<T> &
 /* acc += the panel times the weights that were started, in `count` stages. Starts with a barrier. */
 template <class H, class T>
 DEVICE void multiply_panel(weights<T> &w, int count, int columns, const uint16_t *panel,
-                           unsigned char *shared, float *acc)
+                           um_shared shared, float *acc)
 {
-    int ld = columns + SPACE, into = T::STAGES - 1, from = 0;
-    const uint16_t *rows = panel + (int)(threadIdx.x >> 5) / T::across * T::rows * ld;
-    for (int stage = 0; stage < count; stage++) {
+    enum { RING = T::STAGES * T::weight_bytes };
+    int ld = 2 * (columns + SPACE), into = RING - T::weight_bytes, from = 0;
+    um_shared rows = kept(lane_rows<T>(shared_address(panel), ld)),
+              share = kept(lane_weights<T>(shared)), to = kept(shared + 16 * (int)threadIdx.x);
+    ROLL for (int stage = T::STAGES - 1; stage < count + T::STAGES - 1; stage++)
+    {
         cp_wait<T::STAGES - 2>();
         sync();
-        if (stage + T::STAGES - 1 < count)
-            send_weights<T>(shared + into * T::weight_bytes, w);
+        if (stage < count)
+            send_weights<T>(to + into, w);
         cp_commit();
-        multiply_stage<H, T>(rows + stage * T::BK, ld, shared + from * T::weight_bytes, acc);
-        into = into + 1 == T::STAGES ? 0 : into + 1;
-        from = from + 1 == T::STAGES ? 0 : from + 1;
+        multiply_stage<H, T>(rows, ld, share + from, acc);
+        rows += 2 * T::BK;
+        into = into + T::weight_bytes == RING ? 0 : into + T::weight_bytes;
+        from = from + T::weight_bytes == RING ? 0 : from + T::weight_bytes;
     }
 }
 
@@ -732,8 +755,12 @@ template <class H, class T> DEVICE void gemm(const um_gemm_args &a)
     float acc[4 * T::mt * T::nt];
     t -= first ? 0 : a.tiles;
     clear<T>(acc);
-    multiply_stages<H, T>(a, first ? a.w : a.w2, row0, t * (T::BN / 8), first ? a.n : a.n2,
-                          shared_memory(), acc);
+    if (is_flat(a))
+        multiply_stages<H, T, true>(a, first ? a.w : a.w2, row0, t * (T::BN / 8),
+                                    first ? a.n : a.n2, acc);
+    else
+        multiply_stages<H, T, false>(a, first ? a.w : a.w2, row0, t * (T::BN / 8),
+                                     first ? a.n : a.n2, acc);
     sync();
     finish_tile<H, T>(a, first, t, acc, (float *)shared_memory(), row0);
 }
@@ -767,19 +794,20 @@ template <class H, class T> DEVICE void gemm_norm(const um_gemm_args &a)
     share s = share_of(a);
     uint16_t *panel = (uint16_t *)shared_memory();
     unsigned char *to = behind_panel<T>(a.panel);
+    um_shared stages = shared_address(to);
     int row0 = (int)blockIdx.x * T::BM, n = s.first ? a.n : a.n2, count = (a.k + T::BK - 1) / T::BK;
     float acc[4 * T::mt * T::nt];
     send_panel<T>(a, row0, a.panel, panel);
     for (int t = s.begin; t < s.end; t++) {
         weights<T> w = find_weights<T>(s.first ? a.w : a.w2, t * (T::BN / 8), n, 0, a.k);
-        start_weights<T>(to, w, count);
+        start_weights<T>(stages + 16 * (int)threadIdx.x, w, count);
         if (t == s.begin) {
             cp_wait<T::STAGES - 1>();
             sync();
             normalise_panel<H, T>(a, a.panel, panel);
         }
         clear<T>(acc);
-        multiply_panel<H, T>(w, count, a.panel, panel, to, acc);
+        multiply_panel<H, T>(w, count, a.panel, panel, stages, acc);
         sync();
         finish_tile<H, T>(a, s.first, t, acc, (float *)to, row0);
         if (t + 1 < s.end)
@@ -794,6 +822,7 @@ template <class H, class T> DEVICE void gemm_panel(const um_gemm_args &a)
     uint16_t *panel = (uint16_t *)shared_memory();
     float *statistics = (float *)(panel + T::BM * (a.panel + SPACE)), acc[4 * T::mt * T::nt];
     unsigned char *to = behind_panel<T>(a.panel);
+    um_shared stages = shared_address(to);
     int row0 = (int)blockIdx.x * T::BM, n = s.first ? a.n : a.n2, at = -1; /* what k the panel has */
     if (a.gamma_in) {
         row_statistics<T::BM, T::warps>(a, row0, statistics);
@@ -804,11 +833,11 @@ template <class H, class T> DEVICE void gemm_panel(const um_gemm_args &a)
         for (int k0 = 0; k0 < a.k; k0 += a.panel) {
             int left = a.k - k0 < a.panel ? a.k - k0 : a.panel, count = (left + T::BK - 1) / T::BK;
             weights<T> w = find_weights<T>(s.first ? a.w : a.w2, t * (T::BN / 8), n, k0, a.k);
-            start_weights<T>(to, w, count);
+            start_weights<T>(stages + 16 * (int)threadIdx.x, w, count);
             if (k0 != at)
                 fill_panel<H, T>(a, row0, k0, a.panel, a.plus.data && s.first, statistics, panel);
             at = k0;
-            multiply_panel<H, T>(w, count, a.panel, panel, to, acc);
+            multiply_panel<H, T>(w, count, a.panel, panel, stages, acc);
             sync(); /* panel and weights have been read */
         }
         finish_tile<H, T>(a, s.first, t, acc, (float *)to, row0);
@@ -924,6 +953,7 @@ template <class H, class T> DEVICE void gate(const um_gate_rows_args &a)
     enum { BM = T::BM, BN = T::BN, WARPS = T::warps };
     uint16_t *panel = (uint16_t *)shared_memory();
     unsigned char *to = behind_panel<T>(a.panel);
+    um_shared stages = shared_address(to);
     float *sums = (float *)to, acc[4 * T::mt * T::nt];
     int row0 = (int)blockIdx.x * BM, lane = threadIdx.x & 31, c = a.c, count = a.panel / T::BK;
     um_gemm_args g = {};
@@ -933,12 +963,12 @@ template <class H, class T> DEVICE void gate(const um_gate_rows_args &a)
     clear<T>(acc);
     for (int side = 0; side < 2; side++) {
         weights<T> w = find_weights<T>(side ? a.wb : a.wa, 0, 2 * c, 0, c);
-        start_weights<T>(to, w, count);
+        start_weights<T>(stages + 16 * (int)threadIdx.x, w, count);
         g.x = side ? a.b : a.a;
         g.out = g.x;
         g.wide = g.x.vec >= (g.x.dtype == UM_F32 ? 4 : 8) && c % 8 == 0;
         fill_panel<H, T>(g, row0, 0, a.panel, false, NULL, panel);
-        multiply_panel<H, T>(w, count, a.panel, panel, to, acc);
+        multiply_panel<H, T>(w, count, a.panel, panel, stages, acc);
         sync();
     }
     put_sums<T>(acc, sums);

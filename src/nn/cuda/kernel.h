@@ -109,15 +109,51 @@ DEVICE void ldmatrix4_trans(uint32_t r[4], const void *row)
                  : "memory");
 }
 
-/* 16 bytes from global to shared memory (both 16-aligned), or zeros, while the thread goes on. A
- * thread's copies since the last cp_commit() are a group; cp_wait<N>() waits for all its groups but
- * the last N. Other threads see them after a barrier. */
-DEVICE void cp_async(void *to, const void *from, bool there)
+/* v, which the compiler keeps in a register instead of working it out again in every turn of a loop.
+ * Called by all lanes. */
+DEVICE int kept(int v)
 {
-    uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
+    return __shfl_sync(0xffffffffu, v, threadIdx.x & 31);
+}
+
+/* An address in shared memory, in bytes. */
+typedef uint32_t um_shared;
+
+DEVICE um_shared shared_address(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+DEVICE um_shared kept(um_shared at)
+{
+    return (uint32_t)kept((int)at);
+}
+
+DEVICE void ldmatrix4(uint32_t r[4], um_shared row)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(row)
+                 : "memory");
+}
+
+DEVICE void load_shared(uint32_t r[4], um_shared at)
+{
+    asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(at)
+                 : "memory");
+}
+
+/* 16 bytes from global to shared memory (both 16-aligned), or zeros, while the thread goes on; where
+ * it is zeros, `from` need not be an address. A thread's copies since the last cp_commit() are a
+ * group; cp_wait<N>() waits for all its groups but the last N. Other threads see them after a
+ * barrier. */
+DEVICE void cp_async(um_shared to, const void *from, bool there)
+{
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
                  :
-                 : "r"(at), "l"(from), "r"(there ? 16 : 0)
+                 : "r"(to), "l"(from), "r"(there ? 16 : 0)
                  : "memory");
 }
 
