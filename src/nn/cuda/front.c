@@ -126,6 +126,8 @@ static void choose_tile(struct um_front_target_args *k, const struct um_view *x,
             break;
     }
     k->between = bytes <= room ? (int)bytes : 0;
+    while (1 << k->shift < k->tile_w)
+        k->shift++;
     k->tiles_x = um_blocks(k->size_w, k->tile_w);
     k->tiles = k->tiles_x * um_blocks(k->size_h, k->tile_h);
 }

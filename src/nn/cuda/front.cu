@@ -261,22 +261,37 @@ DEVICE void resize_tile(uint8_t *tile, uint8_t *between, const um_gview &x,
             weigh<C>(tile + i * C, between + (py * columns + skip) * C, C,
                      taps_of(t.tx, t.kx, x0 + px));
         }
-    } else {
-        for (int i = threadIdx.x; i < lines * t.tile_w; i += THREADS) {
-            int px = i % t.tile_w;
-            if (px < w)
-                weigh<C>(between + i * C,
-                         src + (top + i / t.tile_w) * down +
-                             first_of(t.tx, t.kx, x0 + px) * right,
-                         right, taps_of(t.tx, t.kx, x0 + px));
+    } else { /* a thread has one column */
+        enum { KEPT = 4 /* taps */ };
+        int px = (int)threadIdx.x & (t.tile_w - 1), py = (int)threadIdx.x >> t.shift;
+        int x_first = px < w ? first_of(t.tx, t.kx, x0 + px) : 0, rows = px < w ? lines : 0;
+        const int32_t *kx = px < w ? taps_of(t.tx, t.kx, x0 + px) : NULL;
+        const uint8_t *column = src + top * down + x_first * right;
+        int32_t n = kx ? kx[1] : 1, weight[KEPT];
+        UNROLL
+        for (int j = 0; j < KEPT; j++)
+            weight[j] = j >= n ? 0 : kx ? kx[2 + j] : ONE;
+        for (int line = py; line < rows; line += THREADS >> t.shift) {
+            const uint8_t *at = column + line * (int)down;
+            uint8_t *to = between + ((line << t.shift) + px) * C;
+            if (n > KEPT) {
+                weigh<C>(to, at, right, kx);
+                continue;
+            }
+            UNROLL
+            for (int o = 0; o < C; o++) {
+                int32_t sum = ONE / 2;
+                UNROLL
+                for (int j = 0; j < KEPT; j++)
+                    sum += j < n ? weight[j] * at[j * (int)right + o] : 0;
+                to[o] = clip(sum);
+            }
         }
         sync();
-        for (int i = threadIdx.x; i < items; i += THREADS) {
-            int px = i % t.tile_w, y = y0 + i / t.tile_w;
-            if (px < w)
-                weigh<C>(tile + i * C,
-                         between + ((first_of(t.ty, t.ky, y) - top) * t.tile_w + px) * C,
-                         t.tile_w * C, taps_of(t.ty, t.ky, y));
+        for (rows = px < w ? h : 0; py < rows; py += THREADS >> t.shift) {
+            int line = first_of(t.ty, t.ky, y0 + py) - top;
+            weigh<C>(tile + ((py << t.shift) + px) * C, between + ((line << t.shift) + px) * C,
+                     t.tile_w * C, taps_of(t.ty, t.ky, y0 + py));
         }
     }
 }

@@ -71,6 +71,7 @@ struct um_front_target_args {
     int new_h, new_w, vertical_first;
     int size_h, size_w, c, dense;
     int tile_w, tile_h, tiles_x, tiles;
+    int shift;   /* tile_w is 1 << shift, at most 64 */
     int between; /* bytes of shared memory for the pass in between */
 };
 struct um_front_tiles_args {

@@ -89,9 +89,9 @@ static enum how how_of(const struct um_gemm_args *k, int half)
     return k->gamma_out || k->k > UM_GEMM_PANEL ? PANEL : NORM;
 }
 
-/* How many tiles of columns a block takes one after the other, so that its rows are prepared for all
- * of them: the number that ends first, where preparing costs about a tile and a processor with one
- * block alone idles often. */
+/* How many tiles of columns a block takes one after the other, so that its rows are prepared for
+ * all of them: the number that ends first, where preparing costs about a tile and a processor with
+ * one block alone idles often. */
 static int share_of(int down, int tiles, int tiles2)
 {
     int best = 1, most = tiles > tiles2 ? tiles : tiles2;
@@ -110,8 +110,8 @@ static int share_of(int down, int tiles, int tiles2)
 /* gemm.h */
 static bool is_plain(const struct um_gemm_args *k, enum um_dtype half)
 {
-    bool columns = k->n % 8 == 0 && k->n2 % 8 == 0 && (uintptr_t)k->b % 16 == 0 &&
-                   (uintptr_t)k->b2 % 16 == 0;
+    bool columns =
+        k->n % 8 == 0 && k->n2 % 8 == 0 && (uintptr_t)k->b % 16 == 0 && (uintptr_t)k->b2 % 16 == 0;
     bool out = k->out.dtype == (int)half && k->out.vec == 8 && !k->up && !k->gamma_out;
     bool add = !k->add.data || (k->add.dtype == (int)half && k->add.vec == 8 && !k->add_up2 &&
                                 k->add.c == k->out.c);

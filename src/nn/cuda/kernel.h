@@ -109,8 +109,8 @@ DEVICE void ldmatrix4_trans(uint32_t r[4], const void *row)
                  : "memory");
 }
 
-/* v, which the compiler keeps in a register instead of working it out again in every turn of a loop.
- * Called by all lanes. */
+/* v, which the compiler keeps in a register instead of working it out again in every turn of a
+ * loop. Called by all lanes. */
 DEVICE int kept(int v)
 {
     return __shfl_sync(0xffffffffu, v, threadIdx.x & 31);
@@ -145,9 +145,9 @@ DEVICE void load_shared(uint32_t r[4], um_shared at)
                  : "memory");
 }
 
-/* 16 bytes from global to shared memory (both 16-aligned), or zeros, while the thread goes on; where
- * it is zeros, `from` need not be an address. A thread's copies since the last cp_commit() are a
- * group; cp_wait<N>() waits for all its groups but the last N. Other threads see them after a
+/* 16 bytes from global to shared memory (both 16-aligned), or zeros, while the thread goes on;
+ * where it is zeros, `from` need not be an address. A thread's copies since the last cp_commit()
+ * are a group; cp_wait<N>() waits for all its groups but the last N. Other threads see them after a
  * barrier. */
 DEVICE void cp_async(um_shared to, const void *from, bool there)
 {
