@@ -14,8 +14,21 @@ from pathlib import Path
 
 COMMAND = str(Path(sys.argv[1]).resolve())
 ROOT = Path(__file__).resolve().parent.parent
-MODELS = ROOT / "tests" / "golden" / "models"  # those that the expected values are of; better ones may ship
-DETECTOR, SEGMENTER = MODELS / "dfine_n_bone_320.safetensors", MODELS / "mobile_sam_bone_256.safetensors"
+GOLDEN = ROOT / "tests" / "golden" / "models"  # those that the expected values are of; better ones may ship
+DETECTOR, SEGMENTER = GOLDEN / "dfine_n_bone_320.safetensors", GOLDEN / "mobile_sam_bone_256.safetensors"
+
+
+def named_as_those_that_ship():
+    folder = Path(COMMAND).parent / "golden_models"
+    folder.mkdir(exist_ok=True)
+    for model, name in ((DETECTOR, "dfine_n_bone_320.safetensors"), (SEGMENTER, "mobile_sam_bone_320.safetensors")):
+        link = folder / f"{name}.{os.getpid()}"  # tests run beside each other
+        link.symlink_to(model)
+        link.replace(folder / name)
+    return folder
+
+
+MODELS = named_as_those_that_ship()
 # Without a GPU, so that the default device is the same everywhere.
 ENVIRONMENT = {**os.environ, "ULTRAMOTION_MODELS": str(MODELS), "CUDA_VISIBLE_DEVICES": "",
                "XDG_CACHE_HOME": str(Path(COMMAND).parent / "cache")}

@@ -26,12 +26,12 @@
 /* The networks that the golden values are of; better ones may ship (a test of those says so before
  * it includes this). */
 #ifdef TEST_WHAT_SHIPS
-#define MODELS_FOLDER UM_SOURCE_DIR "/models"
+#define DETECTOR_FILE UM_SOURCE_DIR "/models/dfine_n_bone_320.safetensors"
+#define SEGMENTER_FILE UM_SOURCE_DIR "/models/mobile_sam_bone_320.safetensors"
 #else
-#define MODELS_FOLDER UM_GOLDEN_DIR "/models"
+#define DETECTOR_FILE UM_GOLDEN_DIR "/models/dfine_n_bone_320.safetensors"
+#define SEGMENTER_FILE UM_GOLDEN_DIR "/models/mobile_sam_bone_256.safetensors"
 #endif
-#define DETECTOR_FILE MODELS_FOLDER "/dfine_n_bone_320.safetensors"
-#define SEGMENTER_FILE MODELS_FOLDER "/mobile_sam_bone_256.safetensors"
 
 /* The same test on every device, as id_on_cpu, id_on_guard and id_on_cuda_0, the latter in fp32. */
 #define TEST_ON_DEVICES(id)             \

