@@ -332,7 +332,9 @@ DEVICE void send_rows(um_shared to, const um_gemm_args &a, rows<T, FLAT> &of)
         if (!FLAT) {
             int y = of.y[i] + of.p.ky, x = of.x[i] + of.p.kx;
             there = real && (unsigned)y < (unsigned)a.x.h && (unsigned)x < (unsigned)a.x.w;
-            from = of.from + ((y * a.x.w + x) * a.x.ld + of.p.c);
+            /* unsigned, since what lies outside may be far away */
+            from = of.from + (int)(((unsigned)y * (unsigned)a.x.w + (unsigned)x) * (unsigned)a.x.ld +
+                                   (unsigned)of.p.c);
         }
         if (all || (int)threadIdx.x < T::BM * T::groups)
             cp_async(to + 2 * i * DOWN * T::ld, from, there);
