@@ -35,8 +35,6 @@ foreach(arch ${UM_CUDA_ARCHS})
 endforeach()
 set(UM_CUDA_IMAGES ${CMAKE_CURRENT_BINARY_DIR}/cuda_images.c)
 set(text "")
-set(includes "")
-set(table "")
 set(fatbins "")
 foreach(name ${UM_KERNELS})
   set(fatbin ${CMAKE_CURRENT_BINARY_DIR}/kernels/${name}.fatbin)
@@ -50,18 +48,16 @@ foreach(name ${UM_KERNELS})
   string(APPEND text "__asm__(\".section .rodata\\n.balign 64\\num_image_${name}:\\n.incbin \\\"${fatbin}\\\"\\n\"\n"
                      "        \".previous\\n\");\n"
                      "extern const unsigned char um_image_${name}[] __attribute__((visibility(\"hidden\")));\n")
-  string(APPEND includes "#include \"nn/cuda/${name}.h\"\n")
-  string(TOUPPER ${name} list)
-  string(APPEND table "    {\"${name}\", um_image_${name}, (const char *const[]){UM_CUDA_${list}_KERNELS(NAME) NULL}},\n")
 endforeach()
-list(LENGTH UM_KERNELS count)
 file(GENERATE OUTPUT ${UM_CUDA_IMAGES} CONTENT "/* Written by cmake/cuda.cmake. */
 #include \"device/cuda_driver.h\"
-${includes}
+#include \"nn/cuda/images.h\"
+#include \"nn/cuda/test.h\"
+
 ${text}
 #define NAME(kernel) #kernel,
+#define IMAGE(name, kernels) {#name, um_image_##name, (const char *const[]){kernels(NAME) NULL}},
 const struct um_cuda_image um_cuda_images[] = {
-${table}    {NULL, NULL, NULL}};
-const int um_cuda_image_count = ${count};
+    UM_CUDA_IMAGES(IMAGE) IMAGE(test, UM_CUDA_TEST_KERNELS){NULL, NULL, NULL}};
 ")
 set_source_files_properties(${UM_CUDA_IMAGES} PROPERTIES OBJECT_DEPENDS "${fatbins}")

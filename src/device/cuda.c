@@ -743,11 +743,11 @@ static um_status start(struct cuda *c, int *gpus)
     const char *path = getenv("ULTRAMOTION_CUDA_DRIVER");
     bool named = path && *path;
     um_status st = UM_OK;
-    if (um_cuda_image_count > 0 || named)
+    if (um_cuda_images[0].name || named)
         st = um_cuda_driver_open(&c->cu, c->base.name);
     if (st != UM_OK)
         return st;
-    if (um_cuda_image_count == 0 && !c->cu.standin)
+    if (!um_cuda_images[0].name && !c->cu.standin)
         return um_fail(UM_EUNSUPPORTED, "device %s: not in this build (built without GPU kernels)",
                        c->base.name);
     um_cu_result r = c->cu.cuInit(0);

@@ -173,7 +173,6 @@ struct um_cuda_image {
     const void *data;
     const char *const *kernels; /* NULL-ended: what lies in it */
 };
-extern const struct um_cuda_image um_cuda_images[];
-extern const int um_cuda_image_count;
+extern const struct um_cuda_image um_cuda_images[]; /* ended by a NULL name */
 
 #endif

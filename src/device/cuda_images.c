@@ -3,4 +3,3 @@
 #include "device/cuda_driver.h"
 
 const struct um_cuda_image um_cuda_images[1];
-const int um_cuda_image_count = 0;

@@ -80,9 +80,9 @@ static void set_input(struct um_gemm_args *k, const struct um_view *x)
     k->wide = x->c % 8 == 0 && k->x.vec >= (x->dtype == UM_F32 ? 4 : 8);
 }
 
-static enum how how_of(const struct um_gemm_args *k, int half)
+static enum how how_of(const struct um_gemm_args *k, enum um_dtype half)
 {
-    if (!k->wide || k->x.dtype != (half ? UM_BF16 : UM_F16) || k->plus.data)
+    if (!k->wide || k->x.dtype != (int)half || k->plus.data)
         return PANEL;
     if (!k->gamma_in)
         return AS_IT_IS;
@@ -118,11 +118,16 @@ static bool is_plain(const struct um_gemm_args *k, enum um_dtype half)
     return columns && out && add;
 }
 
+static enum um_dtype dtype_of(int half)
+{
+    return half ? UM_BF16 : UM_F16;
+}
+
 /* half: 0 fp16, 1 bf16 */
 static void launch(const struct um_call *call, struct um_gemm_args *k, int half)
 {
     int n = k->n + k->n2;
-    enum how how = how_of(k, half);
+    enum how how = how_of(k, dtype_of(half));
     const struct shape *s =
         k->gamma_out ? choose_wide(k->rows, n) : choose_tile(k->rows, k->n, k->n2, how);
     if (!s || (k->gamma_out && (k->n2 || n % k->group))) {
@@ -136,7 +141,7 @@ static void launch(const struct um_call *call, struct um_gemm_args *k, int half)
     k->tiles2 = um_blocks(k->n2, s->columns);
     k->panel = how == AS_IT_IS ? 0 : panel_of(s, k->k);
     k->each = k->panel >= k->k && !k->gamma_out ? share_of(down, k->tiles, k->tiles2) : 1;
-    k->plain = is_plain(k, half ? UM_BF16 : UM_F16);
+    k->plain = is_plain(k, dtype_of(half));
     um_launch_grid(call, s->name[half][how], *k, s->threads, shared_bytes(s, k->k, k->panel),
                    (unsigned)down,
                    (unsigned)(um_blocks(k->tiles, k->each) + um_blocks(k->tiles2, k->each)), 1);
@@ -169,16 +174,15 @@ static struct um_gemm_args of_conv(const struct um_call *call)
 }
 
 /* Few channels of many pixels, to few: a stem. A pixel is a thread's, without tensor cores. */
-static bool launch_narrow(const struct um_call *call, const struct um_gemm_args *k, int half)
+static bool launch_narrow(const struct um_call *call, struct um_gemm_args *k, int half)
 {
     static const char *const names[2][2] = {{"um_conv_narrow16_f16", "um_conv_narrow32_f16"},
                                             {"um_conv_narrow16_bf16", "um_conv_narrow32_bf16"}};
     if (k->wide || k->k > UM_NARROW_K || k->n > 32 || k->rows < ENOUGH * THREADS)
         return false;
     int n = k->n <= 16 ? 16 : 32;
-    struct um_gemm_args narrow = *k;
-    narrow.plain = is_plain(k, half ? UM_BF16 : UM_F16);
-    um_launch_grid(call, names[half][n == 32], narrow, THREADS, k->k * n * (int)sizeof(float),
+    k->plain = is_plain(k, dtype_of(half));
+    um_launch_grid(call, names[half][n == 32], *k, THREADS, k->k * n * (int)sizeof(float),
                    (unsigned)um_blocks(k->rows, THREADS), 1, 1);
     return true;
 }
@@ -239,18 +243,21 @@ static struct um_gemm_args of_linear(const struct um_call *call)
     return k;
 }
 
-void um_cuda_conv2d_f16(const struct um_call *call)
+static void launch_conv2d(const struct um_call *call, int half)
 {
     struct um_gemm_args k = of_conv2d(call);
-    if (!launch_narrow(call, &k, 0))
-        launch(call, &k, 0);
+    if (!launch_narrow(call, &k, half))
+        launch(call, &k, half);
+}
+
+void um_cuda_conv2d_f16(const struct um_call *call)
+{
+    launch_conv2d(call, 0);
 }
 
 void um_cuda_conv2d_bf16(const struct um_call *call)
 {
-    struct um_gemm_args k = of_conv2d(call);
-    if (!launch_narrow(call, &k, 1))
-        launch(call, &k, 1);
+    launch_conv2d(call, 1);
 }
 
 #define CONV(op, half_name, half)                               \

@@ -10,6 +10,9 @@
 
 #include "nn/cuda/kernel.h"
 
+#define UM_PACK DEVICE
+#include "nn/cuda/pack.h"
+
 enum {
     STEP = 32, /* of k in packed weights */
     SPACE = UM_GEMM_SPACE,
@@ -142,10 +145,7 @@ DEVICE um_words arrived(const arriving &r, const um_gemm_args &a, int row, int k
             if (k + i < a.k)
                 v[i] += load(a.plus, row, k + i);
     }
-    UNROLL
-    for (int i = 0; i < 4; i++)
-        u.w[i] = H::pack(v[2 * i], v[2 * i + 1]);
-    return u;
+    return pack8<H>(v);
 }
 
 /* Mean and 1/deviation of the block's rows over all of k into shared memory: eight lanes a row, so
@@ -470,24 +470,21 @@ DEVICE void normalise_panel(const um_gemm_args &a, int columns, uint16_t *panel)
         }
         for (int k = lane; k < a.k / 8; k += LANES) {
             float v[8], g[8], b[8];
-            um_words u;
             load_floats(a.gamma_in + 8 * k, g);
             load_floats(a.beta_in + 8 * k, b);
             unpack8(&row[k], H::dtype, v);
             UNROLL
             for (int e = 0; e < 8; e++)
                 v[e] = (v[e] - mean) * scale * g[e] + b[e];
-            UNROLL
-            for (int e = 0; e < 4; e++)
-                u.w[e] = H::pack(v[2 * e], v[2 * e + 1]);
-            row[k] = u;
+            row[k] = pack8<H>(v);
         }
     }
 }
 
-/* The first stages of the weights on their way; shared: the thread's place in the first. */
-template <class T> DEVICE void start_weights(um_shared to, weights<T> &w, int count)
+/* The first stages of the weights on their way. */
+template <class T> DEVICE void start_weights(um_shared shared, weights<T> &w, int count)
 {
+    um_shared to = shared + 16 * (int)threadIdx.x;
     UNROLL
     for (int sent = 0; sent < T::STAGES - 1; sent++) {
         if (sent < count)
@@ -667,35 +664,13 @@ DEVICE void finish_plain(const um_gemm_args &a, const float *bias, const float *
     left = left < T::BM ? left : T::BM;
     ROLL for (; r < left; r += DOWN, out += DOWN * a.out.ld, add += DOWN * a.add.ld)
     {
-        float v[8], w[8];
-        um_words u = {{0, 0, 0, 0}};
-        if (a.add.data)
-            u = *(const um_words *)((const uint16_t *)a.add.data + add);
+        um_words residual = halves_at(a.add, add);
+        float v[8];
         read8<T::BN>(sums, r, c, v);
-        unpack8(&u, H::dtype, w);
         UNROLL
         for (int i = 0; i < 8; i++)
             v[i] += b[i];
-        if (a.add.data && !a.add_last) {
-            UNROLL
-            for (int i = 0; i < 8; i++)
-                v[i] += w[i];
-        }
-        activate_all<8>(a.act, a.limit, v, false);
-        if (a.lab_scale != 0) {
-            UNROLL
-            for (int i = 0; i < 8; i++)
-                v[i] = v[i] * a.lab_scale + a.lab_shift;
-        }
-        if (a.add.data && a.add_last) {
-            UNROLL
-            for (int i = 0; i < 8; i++)
-                v[i] += w[i];
-        }
-        UNROLL
-        for (int i = 0; i < 4; i++)
-            u.w[i] = H::pack(v[2 * i], v[2 * i + 1]);
-        *(um_words *)((uint16_t *)a.out.data + out) = u;
+        *(um_words *)((uint16_t *)a.out.data + out) = finish_halves<H>(a, residual, v);
     }
 }
 
@@ -802,7 +777,7 @@ template <class H, class T> DEVICE void gemm_norm(const um_gemm_args &a)
     send_panel<T>(a, row0, a.panel, panel);
     for (int t = s.begin; t < s.end; t++) {
         weights<T> w = find_weights<T>(s.first ? a.w : a.w2, t * (T::BN / 8), n, 0, a.k);
-        start_weights<T>(stages + 16 * (int)threadIdx.x, w, count);
+        start_weights<T>(stages, w, count);
         if (t == s.begin) {
             cp_wait<T::STAGES - 1>();
             sync();
@@ -835,7 +810,7 @@ template <class H, class T> DEVICE void gemm_panel(const um_gemm_args &a)
         for (int k0 = 0; k0 < a.k; k0 += a.panel) {
             int left = a.k - k0 < a.panel ? a.k - k0 : a.panel, count = (left + T::BK - 1) / T::BK;
             weights<T> w = find_weights<T>(s.first ? a.w : a.w2, t * (T::BN / 8), n, k0, a.k);
-            start_weights<T>(stages + 16 * (int)threadIdx.x, w, count);
+            start_weights<T>(stages, w, count);
             if (k0 != at)
                 fill_panel<H, T>(a, row0, k0, a.panel, a.plus.data && s.first, statistics, panel);
             at = k0;
@@ -848,33 +823,24 @@ template <class H, class T> DEVICE void gemm_panel(const um_gemm_args &a)
     }
 }
 
-#define GEMM(suffix, m, n, down, across, k, stages)                      \
-    KERNEL(um_gemm_##suffix##_f16, um_gemm_args, a, 32 * down * across)  \
-    {                                                                    \
-        gemm<F16, tile<m, n, down, across, k, stages>>(a);               \
-    }                                                                    \
-    KERNEL(um_gemm_##suffix##_bf16, um_gemm_args, a, 32 * down * across) \
-    {                                                                    \
-        gemm<BF16, tile<m, n, down, across, k, stages>>(a);              \
+/* A kernel for either kind of half: function<H, what follows>. */
+#define BOTH(name, args_t, threads, function, ...)   \
+    KERNEL(name##_f16, args_t, a, threads)           \
+    {                                                \
+        function<F16, __VA_ARGS__>(a);               \
+    }                                                \
+    KERNEL(name##_bf16, args_t, a, threads)          \
+    {                                                \
+        function<BF16, __VA_ARGS__>(a);              \
     }
-#define NORM(suffix, m, n, down, across, k, stages)                           \
-    KERNEL(um_gemm_##suffix##_norm_f16, um_gemm_args, a, 32 * down * across)  \
-    {                                                                         \
-        gemm_norm<F16, tile<m, n, down, across, k, stages>>(a);               \
-    }                                                                         \
-    KERNEL(um_gemm_##suffix##_norm_bf16, um_gemm_args, a, 32 * down * across) \
-    {                                                                         \
-        gemm_norm<BF16, tile<m, n, down, across, k, stages>>(a);              \
-    }
-#define PANEL(suffix, m, n, down, across, k, stages)                           \
-    KERNEL(um_gemm_##suffix##_panel_f16, um_gemm_args, a, 32 * down * across)  \
-    {                                                                          \
-        gemm_panel<F16, tile<m, n, down, across, k, stages>>(a);               \
-    }                                                                          \
-    KERNEL(um_gemm_##suffix##_panel_bf16, um_gemm_args, a, 32 * down * across) \
-    {                                                                          \
-        gemm_panel<BF16, tile<m, n, down, across, k, stages>>(a);              \
-    }
+#define TILE(suffix, ...) typedef tile<__VA_ARGS__> tile_##suffix;
+#define TILED(name, function, t) BOTH(name, um_gemm_args, t::threads, function, t)
+#define GEMM(suffix, ...) TILED(um_gemm_##suffix, gemm, tile_##suffix)
+#define NORM(suffix, ...) TILED(um_gemm_##suffix##_norm, gemm_norm, tile_##suffix)
+#define PANEL(suffix, ...) TILED(um_gemm_##suffix##_panel, gemm_panel, tile_##suffix)
+UM_CUDA_GEMM_LARGE(TILE)
+UM_CUDA_GEMM_TILES(TILE)
+UM_CUDA_GEMM_ROWS(TILE)
 UM_CUDA_GEMM_LARGE(GEMM)
 UM_CUDA_GEMM_TILES(GEMM)
 UM_CUDA_GEMM_ROWS(GEMM)
@@ -889,10 +855,8 @@ template <class H, int N> DEVICE void narrow(const um_gemm_args &a)
     float *w = (float *)shared_memory(), acc[N];
     int steps = (a.k + STEP - 1) / STEP, row = (int)(blockIdx.x * blockDim.x + threadIdx.x);
     for (int i = threadIdx.x; i < a.k * N; i += (int)blockDim.x) {
-        int k = i / N, n = i % N; /* pack.h */
-        int lane = n % 8 * 4 + k % 8 / 2, e = k % 32 / 16 * 4 + k % 16 / 8 * 2 + k % 2;
-        const uint16_t *tile = (const uint16_t *)a.w + ((int64_t)(n / 8) * steps + k / STEP) * 256;
-        w[i] = n < a.n ? H::load(tile[lane * 8 + e]) : 0;
+        int k = i / N, n = i % N;
+        w[i] = n < a.n ? H::load(((const uint16_t *)a.w)[um_pack_place(n, k, steps)]) : 0;
     }
     sync();
     if (row >= a.rows)
@@ -924,11 +888,8 @@ template <class H, int N> DEVICE void narrow(const um_gemm_args &a)
         if (count > 0) {
             finish8(a, a.b, row, n, n, count, acc + n, false);
             if (a.plain) {
-                um_words u;
-                UNROLL
-                for (int i = 0; i < 4; i++)
-                    u.w[i] = H::pack(acc[n + 2 * i], acc[n + 2 * i + 1]);
-                *(um_words *)((uint16_t *)a.out.data + (int64_t)row * a.out.ld + n) = u;
+                *(um_words *)((uint16_t *)a.out.data + (int64_t)row * a.out.ld + n) =
+                    pack8<H>(acc + n);
             } else {
                 put(a, row, n, count, acc + n);
             }
@@ -936,17 +897,8 @@ template <class H, int N> DEVICE void narrow(const um_gemm_args &a)
     }
 }
 
-#define NARROW(columns)                                           \
-    KERNEL(um_conv_narrow##columns##_f16, um_gemm_args, a, 256)   \
-    {                                                             \
-        narrow<F16, columns>(a);                                  \
-    }                                                             \
-    KERNEL(um_conv_narrow##columns##_bf16, um_gemm_args, a, 256)  \
-    {                                                             \
-        narrow<BF16, columns>(a);                                 \
-    }
-NARROW(16)
-NARROW(32)
+BOTH(um_conv_narrow16, um_gemm_args, 256, narrow, 16)
+BOTH(um_conv_narrow32, um_gemm_args, 256, narrow, 32)
 
 /* ---- D-FINE's gateway: two products into the same sums, then the gate and the norm ---- */
 
@@ -965,7 +917,7 @@ template <class H, class T> DEVICE void gate(const um_gate_rows_args &a)
     clear<T>(acc);
     for (int side = 0; side < 2; side++) {
         weights<T> w = find_weights<T>(side ? a.wb : a.wa, 0, 2 * c, 0, c);
-        start_weights<T>(stages + 16 * (int)threadIdx.x, w, count);
+        start_weights<T>(stages, w, count);
         g.x = side ? a.b : a.a;
         g.out = g.x;
         g.wide = g.x.vec >= (g.x.dtype == UM_F32 ? 4 : 8) && c % 8 == 0;
@@ -995,17 +947,8 @@ template <class H, class T> DEVICE void gate(const um_gate_rows_args &a)
     }
 }
 
-#define GATE(columns, k, stages)                                     \
-    KERNEL(um_gate_rows_##columns##_f16, um_gate_rows_args, a, 256)  \
-    {                                                                \
-        gate<F16, tile<16, columns, 1, 8, k, stages>>(a);           \
-    }                                                                \
-    KERNEL(um_gate_rows_##columns##_bf16, um_gate_rows_args, a, 256) \
-    {                                                                \
-        gate<BF16, tile<16, columns, 1, 8, k, stages>>(a);          \
-    }
-GATE(256, 32, 5)
-GATE(512, 32, 2)
+BOTH(um_gate_rows_256, um_gate_rows_args, tile_16x256::threads, gate, tile_16x256)
+BOTH(um_gate_rows_512, um_gate_rows_args, tile_16x512::threads, gate, tile_16x512)
 
 /* ---- plain twins: fp32 FMAs in order of k ---- */
 

@@ -377,6 +377,15 @@ DEVICE void unpack8(const um_words from[2], int dtype, float x[8])
                                : half_float(dtype, (uint16_t)(from[0].w[j / 2] >> (16 * (j % 2))));
 }
 
+template <class H> DEVICE um_words pack8(const float x[8])
+{
+    um_words u;
+    UNROLL
+    for (int i = 0; i < 4; i++)
+        u.w[i] = H::pack(x[2 * i], x[2 * i + 1]);
+    return u;
+}
+
 /* Eight weights, 16-byte aligned. */
 DEVICE void load_floats(const float *from, float x[8])
 {
@@ -538,6 +547,39 @@ template <int N> DEVICE void activate_all(int act, float limit, float *x, bool e
     case UM_ACT_SIGMOID: activate_each<UM_ACT_SIGMOID, N>(limit, x, exact); break;
     case UM_ACT_CLAMP: activate_each<UM_ACT_CLAMP, N>(limit, x, exact); break;
     }
+}
+
+/* What follows eight sums of a convolution or linear layer whose output and addend are halves:
+ * residual, activation, affine, residual. A: arguments with a view `add` and those names. */
+template <class H, class A>
+DEVICE um_words finish_halves(const A &a, const um_words &residual, float v[8])
+{
+    float w[8];
+    unpack8(&residual, H::dtype, w);
+    if (a.add.data && !a.add_last) {
+        UNROLL
+        for (int i = 0; i < 8; i++)
+            v[i] += w[i];
+    }
+    activate_all<8>(a.act, a.limit, v, false);
+    if (a.lab_scale != 0) {
+        UNROLL
+        for (int i = 0; i < 8; i++)
+            v[i] = v[i] * a.lab_scale + a.lab_shift;
+    }
+    if (a.add.data && a.add_last) {
+        UNROLL
+        for (int i = 0; i < 8; i++)
+            v[i] += w[i];
+    }
+    return pack8<H>(v);
+}
+
+/* Element i of a view of halves, and the seven behind it; zeros of an absent one. */
+DEVICE um_words halves_at(const um_gview &v, int i)
+{
+    um_words none = {{0, 0, 0, 0}};
+    return v.data ? *(const um_words *)((const uint16_t *)v.data + i) : none;
 }
 
 #endif

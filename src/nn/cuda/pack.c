@@ -15,12 +15,8 @@ static size_t pack(void *dst, const float *w, int n, int k,
         return bytes;
     memset(dst, 0, bytes);
     for (int y = 0; y < n; y++)
-        for (int x = 0; x < k; x++) {
-            int lane = y % 8 * 4 + x % 8 / 2, e = x % 32 / 16 * 4 + x % 16 / 8 * 2 + x % 2;
-            size_t tile = (size_t)(y / UM_PACK_N) * (size_t)k_tiles + (size_t)(x / UM_PACK_K);
-            to_half(&out[(tile * 32 + (size_t)lane) * 8 + (size_t)e],
-                    &w[(size_t)y * (size_t)k + (size_t)x], 1);
-        }
+        for (int x = 0; x < k; x++)
+            to_half(&out[um_pack_place(y, x, k_tiles)], &w[(size_t)y * (size_t)k + (size_t)x], 1);
     return bytes;
 }
 

@@ -133,45 +133,19 @@ DEVICE void dw_finish(const um_dwconv_vectors_args &a, int y, int x, int col, in
     store8(a.out, pixel, col, v, n);
 }
 
-/* The same for plain outputs. */
-template <class H>
-DEVICE void dw_finish_plain(const um_dwconv_vectors_args &a, int pixel, int col, float v[GROUP])
-{
-    float residual[GROUP];
-    um_words u = {{0, 0, 0, 0}};
-    if (a.add.data)
-        u = *(const um_words *)((const uint16_t *)a.add.data + pixel * a.add.ld + col);
-    unpack8(&u, H::dtype, residual);
-    if (a.add.data && !a.add_last) {
-        UNROLL
-        for (int i = 0; i < GROUP; i++)
-            v[i] += residual[i];
-    }
-    activate_all<GROUP>(a.act, a.limit, v, false);
-    if (a.lab_scale != 0) {
-        UNROLL
-        for (int i = 0; i < GROUP; i++)
-            v[i] = v[i] * a.lab_scale + a.lab_shift;
-    }
-    if (a.add.data && a.add_last) {
-        UNROLL
-        for (int i = 0; i < GROUP; i++)
-            v[i] += residual[i];
-    }
-    UNROLL
-    for (int i = 0; i < 4; i++)
-        u.w[i] = H::pack(v[2 * i], v[2 * i + 1]);
-    *(um_words *)((uint16_t *)a.out.data + pixel * a.out.ld + col) = u;
-}
-
+/* The same for plain outputs, of a strip. */
 template <class H, int P>
 DEVICE void dw_finish_strip(const um_dwconv_vectors_args &a, int y, int x0, int col,
                             float acc[P][GROUP])
 {
     UNROLL
     for (int p = 0; p < P; p++)
-        if (x0 + p < a.out.w)
-            dw_finish_plain<H>(a, y * a.out.w + x0 + p, col, acc[p]);
+        if (x0 + p < a.out.w) {
+            int pixel = y * a.out.w + x0 + p;
+            um_words residual = halves_at(a.add, pixel * a.add.ld + col);
+            *(um_words *)((uint16_t *)a.out.data + pixel * a.out.ld + col) =
+                finish_halves<H>(a, residual, acc[p]);
+        }
 }
 
 template <int K, int S, int P> DEVICE void dwconv(const um_dwconv_vectors_args &a)
