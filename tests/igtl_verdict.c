@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What our OpenIGTLink codec says of messages, for tests/parity/igtl_parity.py: a line of
- * hexadecimal digits on stdin each, a line on stdout: "0 why" where it is refused, else "1" and all
- * that was read, or "2" and all but the content of a type that is skipped. */
+ * hexadecimal digits on stdin each, a line on stdout: "0 why" where it is refused, also where only
+ * a strict peer refuses it, else "1" and all that was read, or "2" and all but the content of a
+ * type that is skipped. */
 #include "igtl/content.h"
 
 #include <math.h>
@@ -193,6 +194,9 @@ int main(void)
             st = um_fail(UM_EFORMAT, "a body that ends beyond what is there");
         if (st == UM_OK)
             st = um_igtl_message_read(&m, &h, p + UM_IGTL_HEADER, (size_t)h.body_size, true);
+        const char *strict = st == UM_OK ? um_igtl_strict(&m) : NULL;
+        if (strict)
+            st = um_fail(UM_EFORMAT, "%s", strict);
         if (st == UM_OK)
             st = content(&m);
         if (st != UM_OK)

@@ -450,6 +450,41 @@ TEST(other_contents_that_are_refused)
     CHECK_OK(um_igtl_string_read(&string, &m));
 }
 
+TEST(what_a_strict_peer_refuses_is_said)
+{
+    static const struct {
+        const char *type;
+        unsigned size, at; /* the byte that is 0xC3 */
+        bool strict;
+    } of[] = {
+        {"STATUS", 40, 9, false},    {"STATUS", 40, 10, true},      {"STATUS", 40, 29, false},
+        {"STATUS", 40, 30, true},    {"STATUS", 40, 38, true},      {"STATUS", 20, 12, false},
+        {"CAPABILITY", 24, 0, true}, {"CAPABILITY", 24, 23, false}, {"LBMETA", 232, 0, true},
+        {"LBMETA", 232, 64, true},   {"LBMETA", 232, 84, false},    {"LBMETA", 232, 96, true},
+        {"LBMETA", 232, 116, true},  {"LBMETA", 232, 180, true},    {"LBMETA", 232, 212, true},
+        {"LBMETA", 232, 202, false}, {"TRANSFORM", 48, 0, false},   {"POLYDATA", 9, 3, false},
+    };
+    uint8_t b[256];
+    struct um_igtl_message m;
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
+        memset(b, 0, sizeof b);
+        if (strcmp(of[i].type, "CAPABILITY") == 0)
+            b[12] = 'X'; /* ends before its last byte */
+        b[of[i].at] = 0xc3;
+        CHECK_OK(read_body(1, of[i].type, b, of[i].size, &m));
+        CHECK_MSG(!um_igtl_strict(&m) == !of[i].strict, "%s at %u", of[i].type, of[i].at);
+    }
+    for (unsigned n = 0; n <= 8; n++) { /* a text of 3 bytes, whatever they are */
+        memset(b, 0xc3, 8);
+        put16(b + 2, 3);
+        CHECK_OK(read_body(1, "STRING", b, n, &m));
+        CHECK_EQ(um_igtl_strict(&m) != NULL, n > 7);
+    }
+    CHECK_OK(read_body(1, "STRING", b, 7, &m));
+    m.header.device[0] = (char)0xc3;
+    CHECK(um_igtl_strict(&m) != NULL);
+}
+
 TEST(queries_may_be_cut)
 {
     CHECK(um_igtl_asks("GET_TRANSFOR", "GET_", "TRANSFORM"));

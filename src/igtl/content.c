@@ -269,6 +269,49 @@ void um_igtl_label_write(struct um_igtl_outbox *out, const struct um_igtl_label 
     um_igtl_name(out, label->owner, UM_IGTL_NAME);
 }
 
+/* ---- by the letter ---- */
+
+static bool is_ascii(const void *text, size_t n)
+{
+    const uint8_t *p = text;
+    for (size_t i = 0; i < n; i++)
+        if (p[i] > 0x7f)
+            return false;
+    return true;
+}
+
+/* Fields of text, which end at their first zero: `size` bytes from `at` on, again after `step`. */
+static bool fields_are_ascii(const struct um_igtl_message *m, size_t at, size_t size, size_t step)
+{
+    for (; at + size <= m->content_size; at += step) {
+        const char *field = (const char *)m->content + at;
+        if (!is_ascii(field, strnlen(field, size)))
+            return false;
+    }
+    return true;
+}
+
+const char *um_igtl_strict(const struct um_igtl_message *m)
+{
+    const char *type = m->header.type;
+    bool ascii =
+        is_ascii(type, strlen(type)) && is_ascii(m->header.device, strlen(m->header.device));
+    if (strcmp(type, "STATUS") == 0)
+        ascii = ascii && fields_are_ascii(m, 10, UM_IGTL_NAME, m->content_size) &&
+                (m->content_size < STATUS_HEADER ||
+                 is_ascii(m->content + STATUS_HEADER, m->content_size - STATUS_HEADER));
+    else if (strcmp(type, "CAPABILITY") == 0)
+        ascii = ascii && fields_are_ascii(m, 0, UM_IGTL_TYPE, UM_IGTL_TYPE);
+    else if (strcmp(type, "LBMETA") == 0)
+        ascii = ascii && fields_are_ascii(m, 0, 64, UM_IGTL_LABEL) &&
+                fields_are_ascii(m, 64, UM_IGTL_NAME, UM_IGTL_LABEL) &&
+                fields_are_ascii(m, 96, UM_IGTL_NAME, UM_IGTL_LABEL);
+    else if (strcmp(type, "STRING") == 0 && m->content_size > 4 &&
+             m->content_size > 4u + um_igtl_get16(m->content + 2))
+        return "bytes behind its text";
+    return ascii ? NULL : "text that is not ASCII";
+}
+
 /* ---- queries ---- */
 
 bool um_igtl_asks(const char *type, const char *prefix, const char *about)

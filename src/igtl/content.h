@@ -90,6 +90,10 @@ um_status um_igtl_label_count(int *labels, const struct um_igtl_message *m);
 void um_igtl_label_read(struct um_igtl_label *label, const struct um_igtl_message *m, int i);
 void um_igtl_label_write(struct um_igtl_outbox *out, const struct um_igtl_label *label);
 
+/* Why a peer that goes by the letter refuses a message that is read here: text that is not ASCII,
+ * bytes behind a STRING. NULL: it takes it too. */
+const char *um_igtl_strict(const struct um_igtl_message *m);
+
 /* Is `type` the query `prefix` ("GET_", "STT_", "STP_") about messages of type `about`? Both are
  * cut to 12 characters in practice, so at least 5 of the name suffice. */
 bool um_igtl_asks(const char *type, const char *prefix, const char *about);

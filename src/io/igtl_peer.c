@@ -256,9 +256,11 @@ static um_status to_json(const struct um_igtl_message *m, char **text)
         json_text(&j, pair.value, pair.value_size);
     }
     um_json_end(&j, '}');
-    if (json_content(&j, m) != UM_OK) {
-        um_json_key(&j, "problem");
-        um_json_string(&j, um_last_error());
+    bool read = json_content(&j, m) == UM_OK;
+    const char *problem = read ? um_igtl_strict(m) : um_last_error();
+    if (problem) {
+        um_json_key(&j, read ? "strict" : "problem");
+        um_json_string(&j, problem);
     }
     um_json_end(&j, '}');
     return um_json_finish(&j, text);
