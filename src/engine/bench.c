@@ -242,6 +242,10 @@ static double flops_of(const struct um_step *step, int *k)
     case UM_OP_MBCONV:
         *k = ((const struct um_mbconv_args *)args)->hidden;
         return 2.0 * *k * (seen * in->c + 9 * rows + elements);
+    case UM_OP_STEM: { /* 3x3, 2x2 twice, 3x3 of twice the channels */
+        double half = 4 * rows, c = out->c;
+        return 2 * (half * c * (9 * in->c + 2 * 4 * c / 2) + 9 * elements * 2 * c);
+    }
     case UM_OP_WINDOW_BLOCK: {
         int window = ((const struct um_window_block_args *)args)->window;
         *k = out->c;

@@ -42,17 +42,18 @@ static void tap(um_tape *t, const char *what, int i, um_tensor x)
     um_tap(t, name, x);
 }
 
-/* x [H,W,1|3] -> [H/4,W/4,m]; stem4 follows in stage 0. The branches read x1 with a zero column
- * right and a zero row below; in the pool that zero takes part in the maximum. */
+/* x [H,W,1|3] -> [H/4,W/4,m]; stem4 follows in stage 0. */
 static um_tensor stem(const struct um_dfine *d, um_tape *t, um_tensor x)
 {
-    int m = d->size.backbone.stem_mid;
-    um_tensor x1 = layer(t, x.c == 1 ? &d->stem1_gray : &d->stem1_rgb, x); /* 3x3 s2 [H/2,W/2,m] */
-    um_tensor cat = um_tape_new(t, x1.dtype, x1.h, x1.w, 2 * m);
-    um_tensor a = layer(t, &d->stem2a, x1, .out_h = x1.h, .out_w = x1.w); /* 2x2 [m/2] */
-    layer(t, &d->stem2b, a, .out = um_slice(cat, m, m), .out_h = x1.h, .out_w = x1.w); /* 2x2 [m] */
-    um_maxpool2(t, x1, um_slice(cat, 0, m));
-    return layer(t, &d->stem3, cat); /* 3x3 s2 [H/4,W/4,m] */
+    const struct layer *layers[UM_STEM_LAYERS] = {x.c == 1 ? &d->stem1_gray : &d->stem1_rgb,
+                                                  &d->stem2a, &d->stem2b, &d->stem3};
+    struct um_stem w;
+    for (int i = 0; i < UM_STEM_LAYERS; i++) {
+        w.conv[i] = layers[i]->conv;
+        w.lab_scale[i] = layers[i]->lab_scale;
+        w.lab_shift[i] = layers[i]->lab_shift;
+    }
+    return um_stem(t, &w, x);
 }
 
 /* A block reads its input and writes its layers in one tensor: what the aggregation reads is the

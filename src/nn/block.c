@@ -5,6 +5,7 @@
 #include "nn/op_dfine.h"
 
 #include <math.h>
+#include <string.h>
 
 static um_tensor bias(um_tape *t, const um_conv *conv)
 {
@@ -214,6 +215,58 @@ um_tensor um_mbconv(um_tape *t, const struct um_mbconv *w, um_tensor x, bool res
     if (!residual)
         return um_conv2d(t, &w->project, h);
     return um_conv2d(t, &w->project, h, .act = UM_ACT_GELU, .add = x);
+}
+
+static um_tensor stem_layer(um_tape *t, const struct um_stem *w, int i, um_tensor x,
+                            struct um_conv_opts e)
+{
+    e.act = UM_ACT_RELU;
+    e.lab_scale = w->lab_scale[i];
+    e.lab_shift = w->lab_shift[i];
+    return um_conv2d_(t, &w->conv[i], x, e);
+}
+
+/* Floats, one input for the gray or three, and 16 channels: what the kernel has. */
+static bool stem_is_common(const struct um_stem *w, um_tensor x)
+{
+    static const int channels[UM_STEM_LAYERS] = {16, 8, 16, 16};
+    for (int i = 0; i < UM_STEM_LAYERS; i++)
+        if (w->conv[i].o != channels[i] || w->conv[i].type != UM_U8)
+            return false;
+    return (x.c == 1 || x.c == 3) && x.w >= 64;
+}
+
+um_tensor um_stem(um_tape *t, const struct um_stem *w, um_tensor x)
+{
+    const um_conv *f = w->conv;
+    int m = f[0].o, half_h = (x.h - 1) / 2 + 1, half_w = (x.w - 1) / 2 + 1;
+    if (!um_op_check(t, UM_OP_STEM,
+                     f[0].i == x.c && f[1].i == m && f[2].i == f[1].o && f[2].o == m &&
+                         f[3].i == 2 * m && f[0].kh == 3 && f[0].stride == 2 && f[1].kh == 2 &&
+                         f[2].kh == 2 && f[3].kh == 3 && f[3].stride == 2,
+                     "x has %d channels, layers %d -> %d, %d -> %d, %d -> %d, %d -> %d", x.c,
+                     f[0].i, m, f[1].i, f[1].o, f[2].i, f[2].o, f[3].i, f[3].o))
+        return none;
+    if (um_tape_takes(t, UM_OP_STEM) && stem_is_common(w, x)) {
+        struct um_stem_args a;
+        memcpy(a.lab_scale, w->lab_scale, sizeof a.lab_scale);
+        memcpy(a.lab_shift, w->lab_shift, sizeof a.lab_shift);
+        um_tensor operand[2 + 2 * UM_STEM_LAYERS] = {
+            um_tape_new(t, x.dtype, (half_h - 1) / 2 + 1, (half_w - 1) / 2 + 1, f[3].o), x};
+        for (int i = 0; i < UM_STEM_LAYERS; i++) {
+            operand[2 + 2 * i] = um_conv_weights(t, &f[i]);
+            operand[3 + 2 * i] = bias(t, &f[i]);
+        }
+        um_op_step(t, UM_OP_STEM, &a, sizeof a, operand, 2 + 2 * UM_STEM_LAYERS, 1);
+        return operand[0];
+    }
+    um_tensor a = stem_layer(t, w, 0, x, (struct um_conv_opts){0});
+    um_tensor both = um_tape_new(t, a.dtype, a.h, a.w, 2 * m);
+    um_tensor b = stem_layer(t, w, 1, a, (struct um_conv_opts){.out_h = a.h, .out_w = a.w});
+    stem_layer(t, w, 2, b,
+               (struct um_conv_opts){.out = um_slice(both, m, m), .out_h = a.h, .out_w = a.w});
+    um_maxpool2(t, a, um_slice(both, 0, m));
+    return stem_layer(t, w, 3, both, (struct um_conv_opts){0});
 }
 
 um_tensor um_window_block(um_tape *t, const struct um_window_block *w, um_tensor x)

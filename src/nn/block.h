@@ -36,6 +36,20 @@ struct um_mbconv_args {
 };
 um_tensor um_mbconv(um_tape *t, const struct um_mbconv *w, um_tensor x, bool residual);
 
+/* HGNetV2's stem up to its last 1x1 convolution (D-FINE's hgnetv2.py, StemBlock): a = f0(x), 3x3
+ * stride 2; c = f2(f1(a)), 2x2 each, f1 to half the channels; f3, 3x3 stride 2, of [maximum of 2x2
+ * of a | c]. What is right of a and of f1(a) and below them is zero. Each f: convolution, ReLU,
+ * affine (scale 0: none). */
+enum { UM_STEM_LAYERS = 4 };
+struct um_stem {
+    um_conv conv[UM_STEM_LAYERS];
+    float lab_scale[UM_STEM_LAYERS], lab_shift[UM_STEM_LAYERS];
+};
+struct um_stem_args {
+    float lab_scale[UM_STEM_LAYERS], lab_shift[UM_STEM_LAYERS];
+};
+um_tensor um_stem(um_tape *t, const struct um_stem *w, um_tensor x);
+
 /* TinyViT window attention block: x + proj(window_attention(qkv(LN(x)))). pad_qkv = qkv(LN beta),
  * made at load. pad [1,3c], bias [heads, window*window]. */
 struct um_window_block {

@@ -12,6 +12,7 @@
 #define PRIMITIVE_SIMD true
 #define PRIMITIVE_PLAIN true
 #define PRIMITIVE_BLOCK false
+#define PRIMITIVE_WIDE false
 #define PRIMITIVE_NONE false
 #define INFO(with, entry, op_name, host, gpu, args, outputs, ...)                   \
     [UM_OP_##entry] = {.name = #op_name,                                            \

@@ -10,7 +10,11 @@
 #define UM_HOST_SIMD_(level, name) um_ref_##name, um_##name##_##level
 #define UM_HOST_PLAIN_(level, name) um_ref_##name, um_ref_##name
 #define UM_HOST_BLOCK_(level, name) NULL, um_##name##_##level
+#define UM_HOST_WIDE_(level, name) NULL, UM_WIDE_##level##_(um_##name##_##level)
 #define UM_HOST_NONE_(level, name) NULL, NULL
+#define UM_WIDE_avx2_(kernel) NULL
+#define UM_WIDE_avx512_(kernel) kernel
+#define UM_WIDE_emu512_(kernel) kernel
 
 #define UM_LEVEL_C_(level, entry, name, host, ...) \
     [UM_OP_##entry] = UM_LEVEL_PICK_(0, UM_HOST_##host##_(level, name)),
@@ -21,6 +25,7 @@
 #define UM_DECLARE_SIMD_(level, name) um_kernel um_##name##_##level;
 #define UM_DECLARE_PLAIN_(level, name)
 #define UM_DECLARE_BLOCK_(level, name) um_kernel um_##name##_##level;
+#define UM_DECLARE_WIDE_(level, name) um_kernel um_##name##_##level;
 #define UM_DECLARE_NONE_(level, name)
 #define UM_LEVEL_DECLARE_(level, entry, name, host, ...) UM_DECLARE_##host##_(level, name)
 

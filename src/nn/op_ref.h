@@ -8,6 +8,7 @@
 #define UM_REF_SIMD_(name) um_kernel um_ref_##name;
 #define UM_REF_PLAIN_(name) um_kernel um_ref_##name;
 #define UM_REF_BLOCK_(name)
+#define UM_REF_WIDE_(name)
 #define UM_REF_NONE_(name)
 #define UM_REF_(with, entry, name, host, ...) UM_REF_##host##_(name)
 UM_OPERATORS(UM_REF_, ) /* op_ref.c, op_ref_dfine.c, op_ref_sam.c, op_ref_track.c */

@@ -15,6 +15,7 @@
  *     SIMD    um_ref_NAME in plain C, the specification, and um_NAME_LEVEL in src/nn/simd
  *     PLAIN   um_ref_NAME serves every level
  *     BLOCK   um_NAME_LEVEL only: plain C records the default body of primitives (block.c)
+ *     WIDE    likewise, on vectors of 16 floats only
  *     NONE    every level records the default body
  *   gpu     launchers in src/nn/cuda (op_cuda.h)
  *     SHARED  um_cuda_NAME serves every table
@@ -78,6 +79,8 @@
       "out", "x", "gamma?", "beta?", "w1", "b1", "w2", "b2")                                       \
     X(with, MBCONV, mbconv, BLOCK, NONE, um_mbconv_args, 1,                                        \
       "out", "x", "w1", "b1", "wd", "bd", "w3", "b3")                                              \
+    X(with, STEM, stem, WIDE, NONE, um_stem_args, 1,                                               \
+      "out", "x", "w0", "b0", "w1", "b1", "w2", "b2", "w3", "b3")                                  \
     X(with, WINDOW_BLOCK, window_block, BLOCK, NONE, um_window_block_args, 1,                      \
       "out", "x", "gamma", "beta", "wqkv", "bqkv", "pad", "bias", "wproj", "bproj")                \
     X(with, TOKEN_TO_IMAGE, token_to_image, BLOCK, NONE, um_cross_args, 1,                         \

@@ -118,6 +118,67 @@ static void bench_mbconv(struct job *job, const struct bench *b)
     make_mbconv(job, p[0], p[1], p[2], p[3], p[4], p[5], p[6]);
 }
 
+static void stem_reference(const struct job *job, um_pool *pool, struct um_view *t)
+{
+    const struct um_stem_args *a = &job->args.stem;
+    int h = (t[1].h - 1) / 2 + 1, w = (t[1].w - 1) / 2 + 1, m = t[0].c;
+    struct um_conv_args c[UM_STEM_LAYERS];
+    struct um_view half = scratch(h, w, m), left = scratch(h, w, m / 2),
+                   both = scratch(h, w, 2 * m), most = both, right = both;
+    most.c = right.c = m;
+    right.data = (float *)both.data + m;
+    for (int i = 0; i < UM_STEM_LAYERS; i++) {
+        bool square = i == 1 || i == 2;
+        c[i] = (struct um_conv_args){.kh = square ? 2 : 3,
+                                     .kw = square ? 2 : 3,
+                                     .stride = square ? 1 : 2,
+                                     .pad_top = !square,
+                                     .pad_left = !square,
+                                     .act = UM_ACT_RELU,
+                                     .lab_scale = a->lab_scale[i],
+                                     .lab_shift = a->lab_shift[i]};
+    }
+    ref(um_ref_conv2d, &c[0], pool, (struct um_view[]){half, t[1], t[2], t[3], none}, 5);
+    ref(um_ref_conv2d, &c[1], pool, (struct um_view[]){left, half, t[4], t[5], none}, 5);
+    ref(um_ref_conv2d, &c[2], pool, (struct um_view[]){right, left, t[6], t[7], none}, 5);
+    ref(um_ref_maxpool2, NULL, pool, (struct um_view[]){most, half}, 2);
+    ref(um_ref_conv2d, &c[3], pool, (struct um_view[]){t[0], both, t[8], t[9], none}, 5);
+    free(half.data);
+    free(left.data);
+    free(both.data);
+}
+
+static void make_stem(struct job *job, int h, int w, int c)
+{
+    static const int o[] = {16, 8, 16, 16}, side[] = {3, 2, 2, 3};
+    const int in[] = {c, 16, 8, 32};
+    int oh = (h + 3) / 4, ow = (w + 3) / 4;
+    job->op = UM_OP_STEM;
+    job->reference = stem_reference;
+    job->tolerance = 3e-5;
+    job->macs = (double)h * w / 4 * (9 * c * 16 + 2 * 4 * 8 * 16) + (double)oh * ow * 9 * 32 * 16;
+    snprintf(job->what, sizeof job->what, "[%d,%d,%d]", h, w, c);
+    output(job, UM_F32, oh, ow, 16, gap());
+    input(job, h, w, c, gap(), 1);
+    for (int i = 0; i < UM_STEM_LAYERS; i++) {
+        job->args.stem.lab_scale[i] = chance(70) ? 0.5f + 0.3f * (float)i : 0;
+        job->args.stem.lab_shift[i] = chance(70) ? 0.1f * (float)(i - 2) : 0;
+        weights(job, o[i], side[i], side[i], in[i]);
+        input(job, 1, 1, o[i], 0, 0.5f);
+    }
+}
+
+static void random_stem(struct job *job)
+{
+    make_stem(job, pick(1, 90), pick(64, 200), chance(50) ? 1 : 3);
+}
+
+static void bench_stem(struct job *job, const struct bench *b)
+{
+    const int *p = b->p;
+    make_stem(job, p[0], p[1], p[2]);
+}
+
 /* Queries, after their scale, keys and values as bf16. */
 static void round_heads(const struct um_view *qkv, int heads)
 {
@@ -303,6 +364,7 @@ static void bench_image_to_token(struct job *job, const struct bench *b)
 const struct op_case block_cases[] = {
     {UM_OP_MLP, random_mlp, 40, 0x3, bench_mlp},
     {UM_OP_MBCONV, random_mbconv, 40, 0x3, bench_mbconv},
+    {UM_OP_STEM, random_stem, 40, 0, bench_stem},
     {UM_OP_WINDOW_BLOCK, random_block, 20, 0x3, bench_block},
     {UM_OP_TOKEN_TO_IMAGE, random_token_to_image, 30, 0, bench_token_to_image},
     {UM_OP_IMAGE_TO_TOKEN, random_image_to_token, 30, 0, bench_image_to_token},

@@ -88,6 +88,7 @@ union args {
     struct um_prompt_args prompt;
     struct um_mlp_args mlp;
     struct um_mbconv_args mbconv;
+    struct um_stem_args stem;
     struct um_window_block_args block;
     struct um_cross_args cross;
     struct um_linear_args linear;

@@ -8,6 +8,7 @@
 #include "nn/simd/conv.h"
 
 #include "nn/simd/gemm.h"
+#include "nn/simd/slim.h"
 #include "nn/simd/winograd.h"
 
 enum {
@@ -256,146 +257,29 @@ static void narrow_window_item(void *ctx, int item, int worker)
     }
 }
 
-#if VL == 16
-
-/* ---- at most one vector of outputs: a tile of the product would load a number for every FMA. Here
- * a number that is loaded goes into all taps of its row, of neighbouring pixels ---- */
-
-enum { SLIM = 16 /* pixels side by side */, TAPS = 3 };
-
-struct strip {
-    const struct gemm *g;
-    const float *row[TAPS]; /* for each tap downwards, pixels without gaps */
-    int kh;
-    float *out; /* [SLIM], ld floats apart */
-    ptrdiff_t ld;
-};
-
-UM_INLINE void slim(const struct strip *s, const int C, const int KW, const int STRIDE)
-{
-    const struct gemm *g = s->g;
-    const float *w = g->b;
-    vf acc[SLIM], lo = vf_set1(g->act == UM_ACT_RELU ? 0 : -__builtin_inff()),
-                  scale = vf_set1(g->lab_scale != 0 ? g->lab_scale : 1),
-                  shift = vf_set1(g->lab_shift);
-    vf start = g->bias ? vf_load_n(g->bias, g->n) : vf_zero();
-    UM_UNROLL
-    for (int m = 0; m < SLIM; m++)
-        acc[m] = start;
-    for (int ky = 0; ky < s->kh; ky++, w += KW * C * VL) {
-        const float *x = s->row[ky];
-        for (int c = 0; c < C; c++) {
-            vf tap[TAPS];
-            UM_UNROLL
-            for (int kx = 0; kx < KW; kx++) {
-                tap[kx] = vf_load(w + (kx * C + c) * VL);
-                VF_KEEP(tap[kx]);
-            }
-            UM_UNROLL
-            for (int b = 0; b < SLIM + TAPS - 1; b++) {
-                UM_UNROLL
-                for (int o = 0; o < STRIDE; o++) {
-                    int i = b * STRIDE + o;
-                    if (i >= (SLIM - 1) * STRIDE + KW)
-                        continue;
-                    vf y = vf_set1(x[i * C + c]);
-                    VF_KEEP(y);
-                    UM_UNROLL
-                    for (int kx = 0; kx < KW; kx++)
-                        if (i >= kx && (i - kx) % STRIDE == 0 && (i - kx) / STRIDE < SLIM)
-                            acc[(i - kx) / STRIDE] = vf_fma(y, tap[kx], acc[(i - kx) / STRIDE]);
-                }
-            }
-        }
-    }
-    UM_UNROLL
-    for (int m = 0; m < SLIM; m++)
-        acc[m] = vf_max(lo, acc[m]);
-    if (g->lab_scale != 0) {
-        UM_UNROLL
-        for (int m = 0; m < SLIM; m++)
-            acc[m] = vf_fma(acc[m], scale, shift);
-    }
-    UM_UNROLL
-    for (int m = 0; m < SLIM; m++)
-        if (g->n == VL)
-            vf_store(s->out + m * s->ld, acc[m]);
-        else
-            vf_store_n(s->out + m * s->ld, acc[m], g->n);
-}
-
-#define SLIM_OF(c, kw, stride)                                                              \
-    static __attribute__((noinline)) void slim_##c##_##kw##_##stride(const struct strip *s) \
-    {                                                                                       \
-        slim(s, c, kw, stride);                                                             \
-    }
-SLIM_OF(1, 3, 2)
-SLIM_OF(3, 3, 2)
-SLIM_OF(16, 2, 1)
-SLIM_OF(8, 2, 1)
-SLIM_OF(32, 3, 2)
-SLIM_OF(16, 3, 1)
-
-static const struct slim {
-    int c, kw, stride;
-    void (*run)(const struct strip *s);
-} slims[] = {
-    {1, 3, 2, slim_1_3_2}, {3, 3, 2, slim_3_3_2},   {16, 2, 1, slim_16_2_1},
-    {8, 2, 1, slim_8_2_1}, {32, 3, 2, slim_32_3_2}, {16, 3, 1, slim_16_3_1},
-};
-
-static const struct slim *find_slim(const struct um_call *call, const struct gemm *g)
-{
-    const struct um_conv_args *a = call->args;
-    bool fits = g->n <= VL && call->t[0].w >= SLIM && !call->t[4].data && !g->narrow &&
-                a->kh <= TAPS && (g->act == UM_ACT_NONE || g->act == UM_ACT_RELU);
-    for (size_t i = 0; fits && i < sizeof slims / sizeof *slims; i++)
-        if (slims[i].c == call->t[1].c && slims[i].kw == a->kw && slims[i].stride == a->stride)
-            return &slims[i];
-    return NULL;
-}
+/* ---- few outputs: rows of a map, one after the other ---- */
 
 static void slim_item(void *ctx, int item, int worker)
 {
     const struct job *j = ctx;
     const struct um_conv_args *a = j->call->args;
     const struct um_view *out = &j->call->t[0], *x = &j->call->t[1];
-    const struct slim *kernel = find_slim(j->call, &j->g);
-    int span = (SLIM - 1) * a->stride + a->kw, c = x->c;
+    struct slim s = {.g = &j->g, .conv = a, .width = x->w, .ldx = x->ld, .ld = out->ld};
     float *room = um_pool_scratch(j->call->pool, worker);
-    struct strip s = {.g = &j->g, .kh = a->kh, .ld = out->ld};
     for (int y = split_at(out->h, j->split.row_blocks, item);
-         y < split_at(out->h, j->split.row_blocks, item + 1); y++)
-        for (int px = 0; px < out->w; px += SLIM) {
-            int at = px < out->w - SLIM ? px : out->w - SLIM; /* the last may overlap */
-            int ix = at * a->stride - a->pad_left;
-            float *copy = room;
-            for (int ky = 0; ky < a->kh; ky++) {
-                int iy = y * a->stride - a->pad_top + ky;
-                bool inside = iy >= 0 && iy < x->h;
-                const float *from = inside ? pixel(x, (ptrdiff_t)iy * x->w) : NULL;
-                if (inside && x->ld == c && ix >= 0 && ix + span <= x->w) {
-                    s.row[ky] = from + (ptrdiff_t)ix * c;
-                    continue;
-                }
-                s.row[ky] = copy;
-                for (int i = ix; i < ix + span; i++, copy += c)
-                    for (int k = 0; k < c; k += VL)
-                        vf_store(copy + k,
-                                 inside && i >= 0 && i < x->w
-                                     ? vf_load_n(from + i * x->ld + k, c - k < VL ? c - k : VL)
-                                     : vf_zero());
-            }
-            s.out = out_pixel(out, (ptrdiff_t)y * out->w + at);
-            kernel->run(&s);
+         y < split_at(out->h, j->split.row_blocks, item + 1); y++) {
+        for (int ky = 0; ky < a->kh; ky++) {
+            int iy = y * a->stride - a->pad_top + ky;
+            s.row[ky] = iy >= 0 && iy < x->h ? pixel(x, (ptrdiff_t)iy * x->w) : NULL;
         }
+        um_slim_row(&s, x->c, out_pixel(out, (ptrdiff_t)y * out->w), out->w, room);
+    }
 }
-#endif
 
 void UM_NAME(conv2d)(const struct um_call *call)
 {
     const struct um_conv_args *a = call->args;
-    const struct um_view *out = &call->t[0], *x = &call->t[1];
+    const struct um_view *out = &call->t[0], *x = &call->t[1], *add = &call->t[4];
     bool linear = a->kh == 1 && a->kw == 1 && a->stride == 1 && a->pad_top == 0 &&
                   a->pad_left == 0 && !a->add_up2 && out->h * out->w == x->h * x->w;
     int k = a->kh * a->kw * x->c, rows = out->h * out->w;
@@ -405,13 +289,11 @@ void UM_NAME(conv2d)(const struct um_call *call)
                             um_pool_threads(call->pool));
     if (um_winograd(call, &j.g, j.g.b))
         return;
-#if VL == 16
-    if (find_slim(call, &j.g)) {
+    if (!add->data && um_slim_fits(&j.g, a, x->c, out->w)) {
         j.split.row_blocks = j.split.row_blocks < out->h ? j.split.row_blocks : out->h;
         um_pool_run(call->pool, j.split.row_blocks, slim_item, &j);
         return;
     }
-#endif
     j.g.ready = j.g.narrow && !linear;
     if (!linear && !j.g.narrow) {
         int most = ROOM_FLOATS / k > 0 ? ROOM_FLOATS / k : 1, blocks = (rows + most - 1) / most;

@@ -174,13 +174,6 @@ void UM_NAME(normalize)(const struct um_call *call)
 
 /* ---- maxpool2 ---- */
 
-/* NaN wins, as in the reference: the second operand of a max is the result if either is NaN, so
- * test the first. */
-UM_INLINE vf larger(vf v, vf m)
-{
-    return vf_select((vi)(v != v), v, vf_max(v, m));
-}
-
 UM_INLINE vf load_some(const float *p, int n)
 {
     return n == VL ? vf_load(p) : vf_load_n(p, n);
@@ -200,9 +193,9 @@ static void maxpool2_rows(void *ctx, int item, int worker)
             for (int i = 0; i < out->c; i += VL, p += VL) {
                 int n = out->c - i < VL ? out->c - i : VL;
                 vf zero = vf_zero(), m = load_some(p, n);
-                m = larger(right ? load_some(p + in->ld, n) : zero, m);
-                m = larger(below ? load_some(p + in->w * in->ld, n) : zero, m);
-                m = larger(right && below ? load_some(p + (in->w + 1) * in->ld, n) : zero, m);
+                m = vf_larger(right ? load_some(p + in->ld, n) : zero, m);
+                m = vf_larger(below ? load_some(p + in->w * in->ld, n) : zero, m);
+                m = vf_larger(right && below ? load_some(p + (in->w + 1) * in->ld, n) : zero, m);
                 if (n == VL)
                     vf_store(dst + i, m);
                 else

@@ -497,6 +497,35 @@ UM_INLINE vf vf_zero(void)
 {
     return vf_set1(0.0f);
 }
+#if VL == 16
+/* a0 b0 a1 b1 … of the lower halves. */
+UM_INLINE vf vf_interleave(vf a, vf b)
+{
+    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+/* Every second lane, in the lower half, and in the upper one again. */
+UM_INLINE vf vf_evens(vf a)
+{
+    return __builtin_shufflevector(a, a, 0, 2, 4, 6, 8, 10, 12, 14, 0, 2, 4, 6, 8, 10, 12, 14);
+}
+UM_INLINE vf vf_odds(vf a)
+{
+    return __builtin_shufflevector(a, a, 1, 3, 5, 7, 9, 11, 13, 15, 1, 3, 5, 7, 9, 11, 13, 15);
+}
+/* p[0] p[1] p[0] p[1] … */
+UM_INLINE vf vf_set2(const float *p)
+{
+    typedef double pairs __attribute__((vector_size(4 * VL)));
+    double d;
+    memcpy(&d, p, sizeof d);
+    return (vf)(pairs){d, d, d, d, d, d, d, d};
+}
+#endif
+/* The maximum; NaN wins: vf_max() gives b if either is NaN. */
+UM_INLINE vf vf_larger(vf a, vf b)
+{
+    return vf_select((vi)(a != a), a, vf_max(a, b));
+}
 UM_INLINE vf vf_abs(vf a)
 {
     return (vf)((vi)a & 0x7fffffff);
