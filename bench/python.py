@@ -4,6 +4,8 @@
 frame       microseconds that `pipeline(array).score` takes over the same from C: both take turns, and of both the time is taken
             away that the packet gives as the pipeline's own (wants a C compiler). `cold`: behind real frames; `warm`: behind
             pictures that equal the one before, of which only the mask is made again (`reuse`)
+run         microseconds from packet to packet of `for packet in run(...)`, each read, over the same from C: on small networks,
+            where a frame takes a few milliseconds, and both take turns
 overhead    microseconds of calls on small networks that are not spent in the library
 import      milliseconds that `import ultramotion` takes where numpy is imported already
 pipelines   frames per second of two pipelines in two threads, over those of two processes with one each: on a device that they
@@ -13,6 +15,7 @@ What is compared takes turns, round by round, so that other load on the machine 
 best values. ULTRAMOTION_LIBRARY names the library (else that of build/), --out writes the figures as JSON."""
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -123,46 +126,116 @@ double frame(um_pipeline *pipeline, unsigned char *pixels, int width, int height
     (void)score;
     return us() - begun - packet->ms.total * 1e3;
 }
+
+/* Microseconds from packet to packet of a run over a source; below 0: a failure. */
+double run(um_pipeline *pipeline, const char *spec)
+{
+    um_run_settings s;
+    um_run *run = NULL;
+    um_source *source = NULL;
+    const um_packet *packet = NULL;
+    double first = 0, last = -1;
+    long packets = 0;
+    volatile float score;
+    um_run_settings_default(&s);
+    if (um_source_open(&source, spec, NULL))
+        return -1;
+    s.pipeline = pipeline;
+    s.source = source;
+    s.receive = 4;
+    if (um_run_open(&run, &s) == UM_OK && um_run_start(run) == UM_OK)
+        while (um_run_receive(run, -1, &packet) == UM_OK) {
+            score = packet->score;
+            (void)score;
+            last = us();
+            first = packets++ ? first : last;
+            um_packet_unref(&packet);
+        }
+    if (um_run_join(run) != UM_OK || packets < 2)
+        packets = 0;
+    um_run_close(&run);
+    um_source_close(&source);
+    return packets ? (last - first) / (double)(packets - 1) : -1;
+}
 """
 
 
-def frame(rounds):
-    """A real frame leaves the caches cold, which is what Python pays for; and it takes too long to see microseconds beside it."""
+@contextlib.contextmanager
+def in_c():
+    """The library of C_CALL."""
     import ctypes
     import tempfile
 
-    import numpy as np
-
-    import ultramotion
     from ultramotion import _c
 
     with tempfile.TemporaryDirectory() as folder:
         source, made = Path(folder, "frame.c"), Path(folder, "frame.so")
         source.write_text(C_CALL)
         subprocess.run(["cc", "-O2", "-shared", "-fPIC", f"-I{ROOT / 'include'}", str(source), _c.lib._name, "-o", str(made)], check=True)
-        call = ctypes.CDLL(str(made)).frame
-    call.restype, call.argtypes = ctypes.c_double, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
-    figures = {"unit": "us"}
-    for caches, pipeline, shape in (
-        ("cold", ultramotion.Pipeline(conf=0.0), (4, 480, 640)),
-        ("warm", ultramotion.Pipeline(conf=0.0, reuse=True), (1, 64, 64)),
-    ):
-        pictures = np.random.default_rng(1).integers(0, 255, shape, np.uint8)
-        pipeline(pictures[0])
-        python, c = [], []
-        for i in range(rounds * (5 if caches == "cold" else 500)):
-            picture = pictures[i % len(pictures)]
-            begun = time.perf_counter_ns()
-            packet = pipeline(picture)  # and the one before goes
-            packet.score
-            taken = (time.perf_counter_ns() - begun) / 1e3
-            total = packet.stages_ms["total"]
-            python.append(taken - total * 1e3)
+        yield ctypes.CDLL(str(made))
+
+
+def run(rounds):
+    """What a run's own threads do while a packet is looked at costs nothing: the time between packets is what counts."""
+    import ctypes
+
+    import ultramotion
+
+    spec = "phantom:seed=1,frames=400,width=64,height=64"
+    device = ultramotion.Device("cpu", threads=1)
+    pipeline = ultramotion.Pipeline(ultramotion.Detector(device=device, input_size=256), ultramotion.Segmenter(device=device, canvas=64), conf=0.0)
+    python, c = [], []
+    with in_c() as library:
+        call = library.run
+        call.restype, call.argtypes = ctypes.c_double, [ctypes.c_void_p, ctypes.c_char_p]
+        for _ in range(rounds + 1):
+            first = last = packets = 0
+            for packet in ultramotion.run(spec, pipeline=pipeline):
+                packet.score
+                last = time.perf_counter_ns()
+                first = first or last
+                packets += 1
+            python.append((last - first) / 1e3 / (packets - 1))
             with pipeline._handle as p:
-                c.append(call(p, picture.ctypes.data, shape[2], shape[1]))
+                c.append(call(p, spec.encode()))
             assert c[-1] >= 0
-        over = {k: least_and_median(python[3:])[k] - least_and_median(c[3:])[k] for k in ("min", "median")}
-        figures[caches] = {"frame_ms": total, "python": least_and_median(python[3:]), "c": least_and_median(c[3:]), "over": over}
+    ratio = [a / b for a, b in zip(python[1:], c[1:])]
+    over = {k: least_and_median(python[1:])[k] - least_and_median(c[1:])[k] for k in ("min", "median")}
+    return {"unit": "us", "python": least_and_median(python[1:]), "c": least_and_median(c[1:]), "over": over, "ratio": statistics.median(ratio)}
+
+
+def frame(rounds):
+    """A real frame leaves the caches cold, which is what Python pays for; and it takes too long to see microseconds beside it."""
+    import ctypes
+
+    import numpy as np
+
+    import ultramotion
+
+    figures = {"unit": "us"}
+    with in_c() as library:
+        call = library.frame
+        call.restype, call.argtypes = ctypes.c_double, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
+        for caches, pipeline, shape in (
+            ("cold", ultramotion.Pipeline(conf=0.0), (4, 480, 640)),
+            ("warm", ultramotion.Pipeline(conf=0.0, reuse=True), (1, 64, 64)),
+        ):
+            pictures = np.random.default_rng(1).integers(0, 255, shape, np.uint8)
+            pipeline(pictures[0])
+            python, c = [], []
+            for i in range(rounds * (5 if caches == "cold" else 500)):
+                picture = pictures[i % len(pictures)]
+                begun = time.perf_counter_ns()
+                packet = pipeline(picture)  # and the one before goes
+                packet.score
+                taken = (time.perf_counter_ns() - begun) / 1e3
+                total = packet.stages_ms["total"]
+                python.append(taken - total * 1e3)
+                with pipeline._handle as p:
+                    c.append(call(p, picture.ctypes.data, shape[2], shape[1]))
+                assert c[-1] >= 0
+            over = {k: least_and_median(python[3:])[k] - least_and_median(c[3:])[k] for k in ("min", "median")}
+            figures[caches] = {"frame_ms": total, "python": least_and_median(python[3:]), "c": least_and_median(c[3:]), "over": over}
     return figures
 
 
@@ -241,7 +314,7 @@ def pipelines(rounds, frames):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", help="frame, overhead, import, pipelines (default: all)")
+    parser.add_argument("what", nargs="*", help="frame, run, overhead, import, pipelines (default: all)")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--frames", type=int, default=20, help="a round of `pipelines`, each")
     parser.add_argument("--out", type=Path)
@@ -252,6 +325,7 @@ def main():
         return work(options.work, options.own, options.frames)
     all_of_them = {
         "frame": lambda: frame(options.rounds),
+        "run": lambda: run(options.rounds),
         "overhead": lambda: overhead(options.rounds),
         "import": lambda: imports(options.rounds),
         "pipelines": lambda: pipelines(options.rounds, options.frames),
