@@ -7,12 +7,14 @@ import os
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import zlib
 from pathlib import Path
 
+from crc64 import crc64
 from command import COMMAND, DETECTOR, ENVIRONMENT, MODELS, ROOT, SEGMENTER, lines, main, png, test, um
 
 CHOSEN = ("fp32", "bf16")  # by a processor where nobody asks
@@ -875,6 +877,25 @@ def openigtlink_from_end_to_end(tmp):
         assert m["image"]["most"] == (p["state"] == "VISIBLE")
         assert m["version"] == 1 or m["metadata"]["State"] == p["state"] and int(m["metadata"]["FrameId"]) == p["frame_id"]
     assert any(m["version"] == 2 for m in masks)
+
+
+@test
+def sniffing_says_what_a_strict_peer_refuses(tmp):
+    def wire(kind, device, body):
+        return struct.pack(">H12s20sQQQ", 1, kind, device, 1 << 32, len(body), crc64(body)) + body
+
+    told = {}
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sniff = background("igtl", "sniff", f"127.0.0.1:{server.getsockname()[1]}", "--frames", 4, "-q", stdout=subprocess.PIPE)
+        with server.accept()[0] as peer:
+            peer.sendall(wire(b"STRING", b"Plain", struct.pack(">HH", 3, 2) + b"ok") + wire(b"STRING", b"Ended", struct.pack(">HH", 3, 2) + b"ok\0") +
+                         wire(b"TRANSFORM", "Säge".encode(), bytes(48)) + wire(b"TRANSFORM", b"Short", bytes(47)))
+            out, err = sniff.communicate(timeout=60)
+    for m in lines(out):
+        told[m["device"]] = m.get("string"), m.get("strict"), m.get("problem")
+    assert sniff.returncode == 0 and told["Plain"] == ("ok", None, None), (told, err)
+    assert told["Ended"] == ("ok", "bytes behind its text", None) and told["Säge"][1] == "text that is not ASCII", told
+    assert told["Short"][1] is None and "47" in told["Short"][2], told
 
 
 @test
