@@ -61,6 +61,7 @@ static void content(const struct um_igtl_message *m)
     um_igtl_outbox_finish(&out);
     (void)um_igtl_position_read(v, quaternion, m);
     (void)um_igtl_capability_read(&n, m);
+    (void)um_igtl_strict(m);
     if (um_igtl_status_read(&status, m) == UM_OK)
         touch(status.text, strlen(status.text));
     if (um_igtl_string_read(&string, m) == UM_OK)
