@@ -5,7 +5,7 @@ frame       microseconds that `pipeline(array).score` takes over the same from C
             away that the packet gives as the pipeline's own (wants a C compiler). `cold`: behind real frames; `warm`: behind
             pictures that equal the one before, of which only the mask is made again (`reuse`)
 run         microseconds from packet to packet of `for packet in run(...)`, each read, over the same from C: on small networks,
-            where a frame takes a few milliseconds, and both take turns
+            where a frame takes some 25 ms, and both take turns
 overhead    microseconds of calls on small networks that are not spent in the library
 import      milliseconds that `import ultramotion` takes where numpy is imported already
 pipelines   frames per second of two pipelines in two threads, over those of two processes with one each: on a device that they
@@ -200,8 +200,7 @@ def run(rounds):
                 c.append(call(p, spec.encode()))
             assert c[-1] >= 0
     ratio = [a / b for a, b in zip(python[1:], c[1:])]
-    over = {k: least_and_median(python[1:])[k] - least_and_median(c[1:])[k] for k in ("min", "median")}
-    return {"unit": "us", "python": least_and_median(python[1:]), "c": least_and_median(c[1:]), "over": over, "ratio": statistics.median(ratio)}
+    return {"unit": "us", **side_by_side(python[1:], c[1:]), "ratio": statistics.median(ratio)}
 
 
 def frame(rounds):
@@ -234,9 +233,13 @@ def frame(rounds):
                 with pipeline._handle as p:
                     c.append(call(p, picture.ctypes.data, shape[2], shape[1]))
                 assert c[-1] >= 0
-            over = {k: least_and_median(python[3:])[k] - least_and_median(c[3:])[k] for k in ("min", "median")}
-            figures[caches] = {"frame_ms": total, "python": least_and_median(python[3:]), "c": least_and_median(c[3:]), "over": over}
+            figures[caches] = {"frame_ms": total, **side_by_side(python[3:], c[3:])}
     return figures
+
+
+def side_by_side(python, c):
+    python, c = least_and_median(python), least_and_median(c)
+    return {"python": python, "c": c, "over": {k: python[k] - c[k] for k in ("min", "median")}}
 
 
 def least(call, times):

@@ -14,8 +14,8 @@ import sys
 import zlib
 from pathlib import Path
 
-from crc64 import crc64
 from command import COMMAND, DETECTOR, ENVIRONMENT, MODELS, ROOT, SEGMENTER, lines, main, png, test, um
+from crc64 import crc64
 
 CHOSEN = ("fp32", "bf16")  # by a processor where nobody asks
 PACKET_KEYS = ["frame_id", "ts", "state", "tag", "label", "score", "box_xyxy", "mask", "mask_area_px", "stages_ms", "transfers", "pose",

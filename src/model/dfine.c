@@ -50,8 +50,8 @@ static um_tensor stem(const struct um_dfine *d, um_tape *t, um_tensor x)
     struct um_stem w;
     for (int i = 0; i < UM_STEM_LAYERS; i++) {
         w.conv[i] = layers[i]->conv;
-        w.lab_scale[i] = layers[i]->lab_scale;
-        w.lab_shift[i] = layers[i]->lab_shift;
+        w.affine.lab_scale[i] = layers[i]->lab_scale;
+        w.affine.lab_shift[i] = layers[i]->lab_shift;
     }
     return um_stem(t, &w, x);
 }

@@ -5,7 +5,6 @@
 #include "nn/op_dfine.h"
 
 #include <math.h>
-#include <string.h>
 
 static um_tensor bias(um_tape *t, const um_conv *conv)
 {
@@ -221,8 +220,8 @@ static um_tensor stem_layer(um_tape *t, const struct um_stem *w, int i, um_tenso
                             struct um_conv_opts e)
 {
     e.act = UM_ACT_RELU;
-    e.lab_scale = w->lab_scale[i];
-    e.lab_shift = w->lab_shift[i];
+    e.lab_scale = w->affine.lab_scale[i];
+    e.lab_shift = w->affine.lab_shift[i];
     return um_conv2d_(t, &w->conv[i], x, e);
 }
 
@@ -248,16 +247,13 @@ um_tensor um_stem(um_tape *t, const struct um_stem *w, um_tensor x)
                      f[0].i, m, f[1].i, f[1].o, f[2].i, f[2].o, f[3].i, f[3].o))
         return none;
     if (um_tape_takes(t, UM_OP_STEM) && stem_is_common(w, x)) {
-        struct um_stem_args a;
-        memcpy(a.lab_scale, w->lab_scale, sizeof a.lab_scale);
-        memcpy(a.lab_shift, w->lab_shift, sizeof a.lab_shift);
         um_tensor operand[2 + 2 * UM_STEM_LAYERS] = {
             um_tape_new(t, x.dtype, (half_h - 1) / 2 + 1, (half_w - 1) / 2 + 1, f[3].o), x};
         for (int i = 0; i < UM_STEM_LAYERS; i++) {
             operand[2 + 2 * i] = um_conv_weights(t, &f[i]);
             operand[3 + 2 * i] = bias(t, &f[i]);
         }
-        um_op_step(t, UM_OP_STEM, &a, sizeof a, operand, 2 + 2 * UM_STEM_LAYERS, 1);
+        um_op_step(t, UM_OP_STEM, &w->affine, sizeof w->affine, operand, 2 + 2 * UM_STEM_LAYERS, 1);
         return operand[0];
     }
     um_tensor a = stem_layer(t, w, 0, x, (struct um_conv_opts){0});

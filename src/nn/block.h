@@ -41,12 +41,12 @@ um_tensor um_mbconv(um_tape *t, const struct um_mbconv *w, um_tensor x, bool res
  * of a | c]. What is right of a and of f1(a) and below them is zero. Each f: convolution, ReLU,
  * affine (scale 0: none). */
 enum { UM_STEM_LAYERS = 4 };
-struct um_stem {
-    um_conv conv[UM_STEM_LAYERS];
-    float lab_scale[UM_STEM_LAYERS], lab_shift[UM_STEM_LAYERS];
-};
 struct um_stem_args {
     float lab_scale[UM_STEM_LAYERS], lab_shift[UM_STEM_LAYERS];
+};
+struct um_stem {
+    um_conv conv[UM_STEM_LAYERS];
+    struct um_stem_args affine;
 };
 um_tensor um_stem(um_tape *t, const struct um_stem *w, um_tensor x);
 

@@ -317,9 +317,9 @@ static float half_value(int bf16, uint32_t u)
     return v;
 }
 
-/* Not instrumented: it has memory of its own, and takes a fifth of a run under the sanitizers.
- * d += a b on the fragments of 32 lanes: lane l = 4 g + t holds of a rows g, g + 8 and columns 2t,
- * 2t + 1 (+ 8), of b column g, of d rows g, g + 8 and columns 2t, 2t + 1. */
+/* d += a b on the fragments of 32 lanes: lane l = 4 g + t holds of a rows g, g + 8 and columns 2t,
+ * 2t + 1 (+ 8), of b column g, of d rows g, g + 8 and columns 2t, 2t + 1. Not instrumented: it has
+ * memory of its own, and took a fifth of a run under the sanitizers. */
 __attribute__((no_sanitize("address", "undefined"))) static void multiply(struct slot *s, int bf16)
 {
     float a[16][16], b[16][8], d[16][8];

@@ -350,10 +350,10 @@ class Parts:
         self.version, self.kind, self.device, self.stamp, size, _ = struct.unpack_from(">H12s20sQQQ", data)
         self.content, self.extended, self.meta = data[58:58 + size], b"", b""
         if self.version >= 2:
-            extended, head, text = struct.unpack_from(">HHI", self.content)
-            end = size - head - text
+            extended, head, self.text_size = struct.unpack_from(">HHI", self.content)
+            end = size - head - self.text_size
             self.extended, self.content, self.meta = self.content[:extended], self.content[extended:end], self.content[end:]
-            self.head, self.text = self.meta[:head], text
+            self.head = self.meta[:head]
         self.name = self.kind.split(b"\0")[0].decode("latin-1")
 
     def with_content(self, kind, content):
@@ -363,7 +363,7 @@ class Parts:
 
 def metadata_fits(p):
     pairs = struct.unpack_from(">H", p.head)[0] if p.version >= 2 and len(p.head) >= 2 else 0
-    return sum(sum(struct.unpack_from(">HxxI", p.head, 2 + 8 * i)) for i in range(pairs)) <= (p.text if pairs else 0)
+    return sum(sum(struct.unpack_from(">HxxI", p.head, 2 + 8 * i)) for i in range(pairs)) <= (p.text_size if pairs else 0)
 
 
 # What the oracle's specification demands and its codec does not look at: where that stands, the words, what sees it.

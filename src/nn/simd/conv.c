@@ -262,16 +262,12 @@ static void narrow_window_item(void *ctx, int item, int worker)
 static void slim_item(void *ctx, int item, int worker)
 {
     const struct job *j = ctx;
-    const struct um_conv_args *a = j->call->args;
     const struct um_view *out = &j->call->t[0], *x = &j->call->t[1];
-    struct slim s = {.g = &j->g, .conv = a, .width = x->w, .ldx = x->ld, .ld = out->ld};
+    struct slim s = {.g = &j->g, .conv = j->call->args, .width = x->w, .ldx = x->ld, .ld = out->ld};
     float *room = um_pool_scratch(j->call->pool, worker);
     for (int y = split_at(out->h, j->split.row_blocks, item);
          y < split_at(out->h, j->split.row_blocks, item + 1); y++) {
-        for (int ky = 0; ky < a->kh; ky++) {
-            int iy = y * a->stride - a->pad_top + ky;
-            s.row[ky] = iy >= 0 && iy < x->h ? pixel(x, (ptrdiff_t)iy * x->w) : NULL;
-        }
+        slim_look(&s, x, y);
         um_slim_row(&s, x->c, out_pixel(out, (ptrdiff_t)y * out->w), out->w, room);
     }
 }

@@ -17,6 +17,16 @@ struct slim {
     ptrdiff_t ldx, ld;           /* floats from pixel to pixel, of the input and of the output */
 };
 
+/* The rows of x under output row y. */
+UM_INLINE void slim_look(struct slim *s, const struct um_view *x, int y)
+{
+    for (int ky = 0; ky < s->conv->kh; ky++) {
+        int iy = y * s->conv->stride - s->conv->pad_top + ky;
+        s->row[ky] =
+            iy >= 0 && iy < x->h ? (const float *)x->data + (ptrdiff_t)iy * x->w * x->ld : NULL;
+    }
+}
+
 /* Is there a kernel for convolution `a` with g, `c` input channels and rows of `out_w` outputs? */
 bool UM_NAME(slim_fits)(const struct gemm *g, const struct um_conv_args *a, int c, int out_w);
 /* One row of outputs. `room`: scratch. */

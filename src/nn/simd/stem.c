@@ -8,13 +8,13 @@
 
 #if VL == 16
 
-enum { RING = 4 /* rows */, BAND = 8 /* rows of the result, at least */, PARTS = 4 };
+enum { RING = 4 /* rows */, BAND = 8 /* rows of the result, at least */ };
 enum { HALVE, LEFT, RIGHT, JOIN }; /* the layers: um_stem in nn/block.h */
 
 struct job {
     const struct um_call *call;
-    struct um_conv_args conv[PARTS];
-    struct gemm g[PARTS];
+    struct um_conv_args conv[UM_STEM_LAYERS];
+    struct gemm g[UM_STEM_LAYERS];
     int bands;
 };
 
@@ -40,28 +40,25 @@ struct band {
     float *room;
 };
 
+/* Layer i, whose inputs and outputs are `ldx` and `ld` floats apart. */
+static struct slim layer(const struct job *j, int i, int width, ptrdiff_t ldx, ptrdiff_t ld)
+{
+    return (struct slim){.g = &j->g[i], .conv = &j->conv[i], .width = width, .ldx = ldx, .ld = ld};
+}
+
 static void make_half(struct band *b, int until)
 {
     const struct um_view *x = &b->j->call->t[1];
-    const struct um_conv_args *a = &b->j->conv[HALVE];
-    struct slim s = {.g = &b->j->g[HALVE], .conv = a, .width = x->w, .ldx = x->ld, .ld = b->half.c};
+    struct slim s = layer(b->j, HALVE, x->w, x->ld, b->half.c);
     for (; b->half.done < until && b->half.done < b->half.h; b->half.done++) {
-        for (int ky = 0; ky < a->kh; ky++) {
-            int iy = b->half.done * a->stride - a->pad_top + ky;
-            s.row[ky] =
-                iy >= 0 && iy < x->h ? (const float *)x->data + (ptrdiff_t)iy * x->w * x->ld : NULL;
-        }
+        slim_look(&s, x, b->half.done);
         um_slim_row(&s, x->c, row(&b->half, b->half.done), b->half.w, b->room);
     }
 }
 
 static void make_left(struct band *b, int until)
 {
-    struct slim s = {.g = &b->j->g[LEFT],
-                     .conv = &b->j->conv[LEFT],
-                     .width = b->half.w,
-                     .ldx = b->half.c,
-                     .ld = b->left.c};
+    struct slim s = layer(b->j, LEFT, b->half.w, b->half.c, b->left.c);
     for (; b->left.done < until && b->left.done < b->left.h; b->left.done++) {
         int y = b->left.done;
         make_half(b, y + 2);
@@ -89,11 +86,7 @@ static void max_row(float *to, ptrdiff_t ld, const float *above, const float *be
 
 static void make_both(struct band *b, int until)
 {
-    struct slim s = {.g = &b->j->g[RIGHT],
-                     .conv = &b->j->conv[RIGHT],
-                     .width = b->left.w,
-                     .ldx = b->left.c,
-                     .ld = b->both.c};
+    struct slim s = layer(b->j, RIGHT, b->left.w, b->left.c, b->both.c);
     for (; b->both.done < until && b->both.done < b->both.h; b->both.done++) {
         int y = b->both.done;
         make_left(b, y + 2);
@@ -119,7 +112,7 @@ static void band_item(void *ctx, int item, int worker)
     b.left = (struct ring){b.half.data + (ptrdiff_t)RING * w * VL, h, w, n, first};
     b.both = (struct ring){b.left.data + (ptrdiff_t)RING * w * n, h, w, 2 * VL, first};
     b.room = b.both.data + (ptrdiff_t)RING * w * 2 * VL;
-    struct slim s = {.g = &j->g[JOIN], .conv = a, .width = w, .ldx = b.both.c, .ld = out->ld};
+    struct slim s = layer(j, JOIN, w, b.both.c, out->ld);
     for (int y = y0; y < y1; y++) {
         int iy = y * a->stride - a->pad_top;
         make_both(&b, iy + a->kh);
@@ -135,9 +128,9 @@ void UM_NAME(stem)(const struct um_call *call)
     const struct um_stem_args *a = call->args;
     const struct um_view *t = call->t, *out = &t[0], *x = &t[1];
     struct job j = {.call = call};
-    const int inputs[PARTS] = {9 * x->c, 4 * VL, 4 * VL / 2, 9 * 2 * VL},
-              outputs[PARTS] = {VL, VL / 2, VL, out->c};
-    for (int i = 0; i < PARTS; i++) {
+    const int inputs[UM_STEM_LAYERS] = {9 * x->c, 4 * VL, 4 * VL / 2, 9 * 2 * VL},
+              outputs[UM_STEM_LAYERS] = {VL, VL / 2, VL, out->c};
+    for (int i = 0; i < UM_STEM_LAYERS; i++) {
         bool pairs = i == LEFT || i == RIGHT;
         j.conv[i] = (struct um_conv_args){.kh = pairs ? 2 : 3,
                                           .kw = pairs ? 2 : 3,
