@@ -155,6 +155,7 @@ extern const struct um_view none;            /* an operand that is absent */
 
 extern const struct um_ops *levels[16]; /* NULL-ended, set by find_levels() */
 extern const char *wanted_precision;    /* of a GPU's levels; NULL: all */
+extern const char *wanted_level;        /* NULL: all */
 extern um_device *gpu;                  /* GPU kernels run there; NULL: on the host */
 
 int open_gpu(const char *name);         /* exit code */

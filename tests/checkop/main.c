@@ -4,9 +4,9 @@
  * one, two and three threads bit for bit. The GPU's kernels run here too, thread by thread, in
  * three orders of warps and lanes that must agree bit for bit.
  *
- *     checkop [--seed N] [--once] [--few] [OP]
- *                                        check all, or one op; once: one thread, one order;
- *                                        few: a quarter of the cases
+ *     checkop [--level NAME] [--seed N] [--once] [--few] [OP]
+ *                                        check all, or one op; on all levels, or one; once: one
+ *                                        thread, one order; few: a quarter of the cases
  *     checkop --device cuda:0 [--precision fp32|fp16|bf16] [--seed N] [OP]
  *                                        the GPU's kernels on a device, three runs bit for bit
  *     checkop --bench [--threads N] [OP] time the shapes of MobileSAM at 1024 and D-FINE at 640
@@ -207,6 +207,10 @@ static int check(const char *only, uint64_t seed)
             fprintf(stderr, "checkop: %s\n", um_last_error());
             return 2;
         }
+    if (!levels[0]) {
+        fprintf(stderr, "checkop: no level %s on this machine\n", wanted_level);
+        return 2;
+    }
     printf("levels:");
     for (int l = 0; levels[l]; l++)
         printf(" %s", levels[l]->name);
@@ -248,6 +252,8 @@ int main(int argc, char **argv)
             device = argv[++i];
         else if (strcmp(argv[i], "--precision") == 0 && i + 1 < argc)
             wanted_precision = argv[++i];
+        else if (strcmp(argv[i], "--level") == 0 && i + 1 < argc)
+            wanted_level = argv[++i];
         else
             only = argv[i];
     }

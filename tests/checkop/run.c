@@ -22,11 +22,22 @@ const struct um_ops *levels[16];
 /* With --device the levels are the GPU's, of one precision or of all. */
 const char *wanted_precision;
 
+const char *wanted_level;
+
 um_device *gpu; /* --device: GPU kernels run there */
 
 static bool wanted(enum um_dtype act)
 {
     return !wanted_precision || strcmp(wanted_precision, um_precision_name(act)) == 0;
+}
+
+static void keep_wanted(void)
+{
+    int n = 0;
+    for (int l = 0; levels[l]; l++)
+        if (strcmp(levels[l]->name, wanted_level) == 0)
+            levels[n++] = levels[l];
+    levels[n] = NULL;
 }
 
 const struct um_ops *find_levels(void) /* returns the reference */
@@ -53,6 +64,8 @@ const struct um_ops *find_levels(void) /* returns the reference */
             if ((p > 0 || plain) && wanted(precisions[p]))
                 levels[n++] = um_cuda_ops(precisions[p], plain);
     levels[n] = NULL;
+    if (wanted_level)
+        keep_wanted();
     return last;
 }
 
