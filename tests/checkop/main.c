@@ -208,7 +208,9 @@ static int check(const char *only, uint64_t seed)
             return 2;
         }
     if (!levels[0]) {
-        fprintf(stderr, "checkop: no level %s on this machine\n", wanted_level);
+        fprintf(stderr, "checkop: no level%s%s%s%s on this machine\n", wanted_level ? " " : "",
+                wanted_level ? wanted_level : "", wanted_precision ? " in " : "",
+                wanted_precision ? wanted_precision : "");
         return 2;
     }
     printf("levels:");
