@@ -77,12 +77,11 @@ def overhead(rounds):
     empty = least(lambda: _c.lib.um_abi(), 2000)
     device = ultramotion.Device("cpu", threads=1)
     segmenter = ultramotion.Segmenter(device=device, canvas=64)
-    pipeline = ultramotion.Pipeline(ultramotion.Detector(device=device, input_size=256), segmenter, conf=0.0)
+    detector = ultramotion.Detector(device=device, input_size=256)
     picture = np.random.default_rng(1).integers(0, 255, (64, 64), np.uint8)
     embedding = segmenter.encode(picture)
-    run = ultramotion.run("phantom:seed=1,frames=100000,width=64,height=64", segmenter=segmenter, detector=pipeline.detector, conf=0.0, receive=8)
+    run = ultramotion.run("phantom:seed=1,frames=100000,width=64,height=64", segmenter=segmenter, detector=detector, conf=0.0, receive=8)
     calls = {
-        "pipeline(array)": lambda: pipeline(picture).score,
         "a packet of run()": lambda: next(run).score,
         "predict(embedding, box)": lambda: segmenter.predict(embedding, box=[8, 8, 50, 50]).masks,
         "run_segmentation(array, box)": lambda: ultramotion.run_segmentation(segmenter, picture, [8, 8, 50, 50]),

@@ -31,6 +31,7 @@ may engine model nn weights device
 may predict engine model nn weights device
 may pipeline engine nn io device
 may stream monitor
+may python
 
 # Inside nn the tape lies below the operators, and they below the blocks made of them.
 if grep -nE '#include "nn/(op|op_(cpu|cuda|dfine|level|ref|sam)|area|resize|spline|block)\.h"' src/nn/tape.[ch] src/nn/op_table.h ||

@@ -15,6 +15,7 @@
 #include "ultramotion/packet.h"
 #include "ultramotion/pipeline.h"
 #include "ultramotion/predictor.h"
+#include "ultramotion/python.h"
 #include "ultramotion/run.h"
 #include "ultramotion/segmenter.h"
 #include "ultramotion/sink.h"

@@ -80,6 +80,34 @@ def test_every_way_in_gives_the_same(pipeline, packets):
     assert asyncio.run(gather()) == want
 
 
+def test_arrays_of_every_kind_in_one_call(pipeline, packets):
+    """What has bytes in rows is taken as it lies, the rest is made so; both give the same packet, and the array is let go."""
+    gray = packets[0].frame.numpy().copy()
+    wide = np.zeros((128, 200), np.uint8)
+    wide[:, :128] = gray
+    fixed = gray.copy()
+    fixed.setflags(write=False)
+    rgb = np.repeat(gray[:, :, None], 3, 2)
+    want, of_rgb = results(pipeline(gray)), results(pipeline(rgb))
+    every = (gray, fixed, memoryview(gray), wide[:, :128], gray[::-1].copy()[::-1], np.asfortranarray(gray), gray[:, :, None], gray[None])
+    for same in every:
+        got = pipeline(same)
+        assert want.split('"state"')[1] == results(got).split('"state"')[1] and np.array_equal(got.frame.numpy(), gray)
+        assert got.frame is got.frame
+    for same in (rgb, rgb.transpose(2, 0, 1), rgb[::-1].copy()[::-1], rgb.astype(np.float32) / 255):
+        assert of_rgb.split('"state"')[1] == results(pipeline(picture=same)).split('"state"')[1]
+    held = bytearray(128 * 128)
+    pipeline(memoryview(held).cast("B", (128, 128)))
+    pipeline(gray)
+    held.append(1)  # nobody looks into it any more
+    for wrong in ((), (gray, gray)):
+        with pytest.raises(TypeError):
+            pipeline(*wrong)
+    for wrong in (gray.view(bool), gray.astype(np.int32), np.zeros((0, 8), np.uint8), np.zeros((1, 20000), np.uint8), gray.ravel(), b"abc"):
+        with pytest.raises(ultramotion.InvalidError):
+            pipeline(wrong)
+
+
 def test_frames_keep_their_time_spacing_pose_and_source(pipeline, packets):
     pose = np.arange(16.0).reshape(4, 4)
     frame = Frame(np.array(packets[0].frame), ts=12.5, spacing_mm=(0.1, 0.2), pose=pose, source="here")

@@ -14,9 +14,9 @@ import weakref
 from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_long
 from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from operator import attrgetter
-from typing import Any, Callable, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar, overload
 
-ABI = 7  # um_abi() that this file was written for
+ABI = 8  # um_abi() that this file was written for
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
 
@@ -533,6 +533,7 @@ CONSTANTS = {
     "UM_OK": OK,
     "UM_AGAIN": AGAIN,
     "UM_EOF": EOF,
+    "UM_PYTHON_TYPES": 2,
     "UM_ARRAY_RANK": 4,
     "UM_ARRAY_BOOL": 0,
     "UM_ARRAY_F32": 1,
@@ -676,7 +677,6 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_pipeline_set_label": (c_int, [P, c_int]),
     "um_pipeline_set_objects": (c_int, [P, c_int]),
     "um_pipeline_inflight": (c_int, [P]),
-    "um_pipeline_pass": (c_int, [P, PP, P]),
     "um_pipeline_shadow": (c_int, [P, POINTER(ShadowCounts)]),
     "um_pipeline_device_bytes": (c_uint64, [P]),
     "um_source_settings_init": (None, [POINTER(SourceSettings), c_size_t]),
@@ -772,6 +772,50 @@ capsule_image.restype, capsule_image.argtypes = c_int, [ctypes.py_object, POINTE
 capsule_frame.restype, capsule_frame.argtypes = c_int, [PP, ctypes.py_object]
 
 
+if TYPE_CHECKING:
+
+    class PacketBase:
+        """A reference to a C packet, and the picture that it was made of."""
+
+        frame_id: int
+        ts: float
+        """Seconds since 1970."""
+        label: int
+        score: float
+        """The best of the detector, also when LOST."""
+        width: int
+        height: int
+        _address: int
+        _struct: Packet
+        _foreign: bool
+        """It is of the process that this one was forked from."""
+        _picture: Any
+
+        @classmethod
+        def _of(cls, address: int | None, picture: Any) -> Any: ...
+
+    class PipelineBase:
+        """Whose turn it is in a C pipeline, and who is in it. Asks for `_frame(picture)`, and says `_refused`, `_failed(status)` and,
+        when the last one has left it after `_end()`, `_left()`."""
+
+        def __call__(self, picture: Any) -> Any: ...
+        def _begin(self, address: int | None, packet: type) -> bool: ...
+        def _end(self) -> bool: ...
+        def _take(self) -> bool: ...
+        def _give_back(self) -> bool: ...
+
+else:
+
+    def _types():
+        make, made = _held.um_python_types, (ctypes.py_object * CONSTANTS["UM_PYTHON_TYPES"])()
+        make.restype, make.argtypes = c_int, [ctypes.py_object, type(made)]
+        if make(Packet.from_address, made) != OK:
+            raise ImportError(f"ultramotion: {lib.um_last_error().decode()}")
+        return tuple(made)
+
+    PacketBase, PipelineBase = _types()
+
+
 def text(value: bytes | None) -> str:
     return value.decode("utf-8", "replace") if value else ""
 
@@ -799,9 +843,8 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-def _of_this_process(forks: int, what: str) -> None:
-    if forks != _forks:
-        raise DeviceError(f"{what} was opened before fork(): its threads are not in this process, open it here")
+def of_another_process(what: str) -> DeviceError:
+    return DeviceError(f"{what} was opened before fork(): its threads are not in this process, open it here")
 
 
 class Reference:
@@ -817,7 +860,7 @@ class Reference:
     def _use(self) -> c_void_p:
         """The C object, which is there for as long as this is."""
         if self._forks != _forks:
-            _of_this_process(self._forks, f"this {type(self).__name__.lower()}")
+            raise of_another_process(f"this {type(self).__name__.lower()}")
         return self._pointer
 
     def __del__(self) -> None:
@@ -852,7 +895,7 @@ class Handle:
 
     def __enter__(self) -> c_void_p:
         if self._forks != _forks:
-            _of_this_process(self._forks, self.what)
+            raise of_another_process(self.what)
         with self._lock:
             if self._closed:
                 raise ClosedError(f"{self.what} is closed")

@@ -164,9 +164,12 @@ class Frame(_c.Reference):
         frame._take(pointer)
         return frame
 
+    def _address(self) -> int:
+        return self._use().value or 0
+
     @property
     def _struct(self) -> _c.Frame:
-        return _c.Frame.from_address(self._use().value or 0)
+        return _c.Frame.from_address(self._address())
 
     @classmethod
     def read(cls, path: Any) -> Frame:

@@ -7,7 +7,6 @@ import ctypes
 import json
 import os
 from ctypes import byref, c_void_p
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -101,44 +100,27 @@ def _taken(memory: c_void_p) -> str:
         lib.um_free(memory)
 
 
-class Packet(ctypes._Pointer, Outlined):  # type: ignore[type-arg]
+class Packet(_c.PacketBase, Outlined):
     """What was found in one picture, with timing and provenance. Immutable; may be kept and used from any thread."""
 
-    # One is made for every frame, where caches are cold: so it is the reference itself, filled in by who takes byref() of it.
-    __slots__ = ("_forks", "_picture")
-    _type_ = _c.Packet
-    _struct = property(attrgetter("contents"))
-    __hash__ = object.__hash__
+    __slots__ = ("_frame",)
 
-    def __init__(self, picture: Any = None) -> None:
-        """`picture`: its `Frame`, or an array that one can be over."""
-        self._forks = _c._forks
-        self._picture = picture
-
-    def _use(self) -> Packet:
+    def _use(self) -> int:
         """The C object, which is there for as long as this is."""
-        if self._forks != _c._forks:
-            _c._of_this_process(self._forks, "this packet")
-        return self
-
-    def __del__(self) -> None:
-        if self._forks == _c._forks:
-            lib.um_packet_unref(byref(self))
-
-    def __setitem__(self, *_: object) -> None:
-        raise TypeError("packets are immutable")
+        if self._foreign:
+            raise _c.of_another_process("this packet")
+        return self._address
 
     @property
     def frame(self) -> Frame | None:
         """The picture; None of a packet that knows none."""
-        if not isinstance(self._picture, (Frame, type(None))):
-            self._picture = Frame(self._picture, ts=self.ts)
-        frame: Frame | None = self._picture
-        return frame
+        picture = self._picture
+        if isinstance(picture, (Frame, type(None))):
+            return picture
+        if not hasattr(self, "_frame"):
+            self._frame = Frame(picture, ts=self.ts)
+        return self._frame
 
-    frame_id = _c.Field("frame_id", int)
-    ts = _c.Field("ts", float)
-    """Seconds since 1970."""
     state = _c.Field("state", _STATES.__getitem__)
     """`"VISIBLE"` or `"LOST"`; of a pipeline that keeps track also `"RELOCALIZING"`."""
     tag = _c.Field("tag", lambda tag: _c.text(lib.um_tag_name(tag)))
@@ -147,12 +129,7 @@ class Packet(ctypes._Pointer, Outlined):  # type: ignore[type-arg]
     """What is wrong, where something is: `"not_found"`, `"low_score"`, `"unconfirmed"`, `"frozen"`, `"no_contact"`, `"no_time"`."""
     detected = _c.Field("detected", bool)
     """False: the detector was left out of this frame."""
-    label = _c.Field("label", int)
     name = _c.Field("name", _c.optional_text)
-    score = _c.Field("score", float)
-    """The best of the detector, also when LOST."""
-    width = _c.Field("width", int)
-    height = _c.Field("height", int)
     source = _c.Field("source", _c.text)
     device = _c.Field("device", _c.text)
     precision = _c.Field("precision", _c.text)

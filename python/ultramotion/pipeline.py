@@ -14,7 +14,7 @@ import numpy as np
 
 from . import _c
 from ._c import lib
-from .image import Frame, frame_over
+from .image import Frame
 from .models import KPI, UNSET, Detector, Device, Segmenter, _tell, device_of, mask_mode
 from .packet import Packet
 
@@ -25,8 +25,9 @@ LOG = logging.getLogger("ultramotion")
 _GATES = {"auto": 0, "speculative": 1, "sync": 2}
 
 
-class Pipeline:
-    """Detector, gate, segmenter and packet on one device. Models are shared; all else is its own. One thread at a time.
+class Pipeline(_c.PipelineBase):
+    """Detector, gate, segmenter and packet on one device: `pipeline(picture)` is the picture's packet. Models are shared; all else is
+    its own. Threads take turns.
 
     Without `segmenter=` it uses the one that ships; `segmenter=False` means boxes only. `track=True` follows one structure
     from picture to picture (scores, state, `RELOCALIZING`); `detect_every=K` also leaves the detector out where it can;
@@ -100,11 +101,9 @@ class Pipeline:
             else:
                 _c.check(lib.um_pipeline_open(byref(pointer), byref(settings)))
             self._handle = _c.Handle("pipeline", pointer, lib.um_pipeline_close, *models)
-        self._handle.__enter__()  # for all frames: it ends with close()
+        self._handle.__enter__()  # for all frames, until _left()
+        self._begin(pointer.value, Packet)
         self._objects = objects
-        self._turn = threading.Lock()
-        self._entered = True  # guarded by _turn
-        self._running = False  # guarded by _turn: a run has it
         _c.close_at_exit(self)
 
     def _label(self, label: int | str | None) -> int:
@@ -142,41 +141,23 @@ class Pipeline:
             if objects is not None:
                 _c.check(lib.um_pipeline_set_objects(p, objects))
 
-    def __call__(self, picture: Any) -> Packet:
-        """The packet of one picture."""
-        mine = frame_over(picture) if type(picture) is np.ndarray else None  # without a Frame until somebody asks for it
-        if mine is None:
-            if not isinstance(picture, Frame):
-                picture = Frame(picture)
-            mine = c_void_p(lib.um_frame_ref(picture._use()))
-        packet = Packet(picture)
-        handle = self._handle
-        try:
-            with self._turn:
-                if self._running or handle.closed or handle._forks != _c._forks:
-                    self._refuse()
-                status = lib.um_pipeline_pass(handle._pointer, byref(mine), byref(packet))
-            if status != _c.OK:
-                raise _c.error(status)
-            return packet
-        finally:
-            if mine:
-                lib.um_frame_unref(byref(mine))
-            if handle.closed:  # meanwhile
-                self.close()
+    if TYPE_CHECKING:
 
-    def _refuse(self) -> None:
+        def __call__(self, picture: Any) -> Packet: ...
+
+    @staticmethod
+    def _frame(picture: Any) -> Frame:
+        return picture if isinstance(picture, Frame) else Frame(picture)
+
+    def _refused(self, _: int = 0) -> None:
         with self._handle:
             raise _c.InvalidError("this pipeline is in a run: end that, or open another on the same models")
 
-    def _take(self) -> None:
-        with self._turn:
-            if self._running:
-                raise _c.InvalidError("this pipeline is in a run already")
-            self._running = True
+    def _failed(self, status: int) -> None:
+        raise _c.error(status)
 
-    def _give_back(self) -> None:
-        self._running = False
+    def _left(self) -> None:
+        self._handle.__exit__()
 
     def map(self, pictures: Iterable[Any]) -> Iterator[Packet]:
         """Packets of pictures, one after the other, on the caller's thread."""
@@ -186,11 +167,7 @@ class Pipeline:
     def close(self) -> None:
         """Refuse further frames; it closes when the last one that is in it is done."""
         self._handle.close()
-        if self._turn.acquire(blocking=False):  # else who has it does this
-            entered, self._entered = self._entered, False
-            self._turn.release()
-            if entered:
-                self._handle.__exit__()
+        self._end()
 
     def __enter__(self) -> Pipeline:
         return self
@@ -199,7 +176,7 @@ class Pipeline:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_entered"):
+        if hasattr(self, "_handle"):
             self.close()
 
 
@@ -290,7 +267,8 @@ class Run:
         spec = _c.path_bytes(source) if is_spec else b"push:"
         _c.check(lib.um_source_open(byref(pointer), spec, byref(settings)))
         self._source = _c.Handle("source", pointer, lib.um_source_close)
-        pipeline._take()
+        if not pipeline._take():
+            raise _c.InvalidError("this pipeline is in a run already")
         try:
             ages = {"max_age_ms": max_age_ms, "lag_alarm_ms": lag_alarm_ms}
             flags = {"strict": strict, "realtime": realtime, "receive": receive}
@@ -355,7 +333,7 @@ class Run:
         """A packet; None after the time and, with `_done`, at the end."""
         if self._done:
             return None
-        packet, frame = Packet(), c_void_p()
+        packet, frame = c_void_p(), c_void_p()
         with self._handle as r:
             status = _c.check(lib.um_run_receive_with_frame(r, ms, byref(packet), byref(frame)))
         if status == _c.EOF:
@@ -364,8 +342,7 @@ class Run:
             return None
         if self._bar is not None:
             self._bar.update()
-        packet._picture = Frame._of(frame)
-        return packet
+        return Packet._of(packet.value, Frame._of(frame))
 
     def _end(self) -> None:
         """The run is over: what went wrong is raised, once."""

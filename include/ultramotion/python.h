@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* For the package `ultramotion` of Python: what it does once a frame, in C. */
+#ifndef ULTRAMOTION_PYTHON_H
+#define ULTRAMOTION_PYTHON_H
+
+#include "ultramotion/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { UM_PYTHON_TYPES = 2 };
+
+/**
+ * Make the types that the package's `Packet` and `Pipeline` are derived from; src/python/call.c has
+ * their methods. After a frame caches have nothing of the interpreter, and each step of it that
+ * Python itself takes costs microseconds.
+ *
+ * @param view  called with a packet's address, gives what Python sees of its fields; kept for ever.
+ * @param types receives new references [UM_PYTHON_TYPES], of a packet and of a pipeline; none on
+ *              error.
+ * @return UM_OK; UM_EUNSUPPORTED in a process without Python 3.10 or newer, with the name of what
+ * is missing; UM_EINVAL where Python refused, with its exception set. Threads: who holds the
+ * interpreter's lock.
+ */
+UM_API um_status um_python_types(void *view, void **types);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
