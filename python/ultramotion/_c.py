@@ -773,6 +773,7 @@ capsule_frame.restype, capsule_frame.argtypes = c_int, [PP, ctypes.py_object]
 
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
 
     class PacketBase:
         """A reference to a C packet, and the picture that it was made of."""
@@ -792,7 +793,7 @@ if TYPE_CHECKING:
         _picture: Any
 
         @classmethod
-        def _of(cls, address: int | None, picture: Any) -> Any: ...
+        def _of(cls, address: int | None, picture: Any) -> Self: ...
 
     class PipelineBase:
         """Whose turn it is in a C pipeline, and who is in it. Asks for `_frame(picture)`, and says `_refused`, `_failed(status)` and,
