@@ -143,7 +143,8 @@ class Pipeline(_c.PipelineBase):
 
     if TYPE_CHECKING:
 
-        def __call__(self, picture: Any) -> Packet: ...
+        def __call__(self, picture: Any) -> Packet:
+            """The packet of one picture."""
 
     @staticmethod
     def _frame(picture: Any) -> Frame:
