@@ -20,8 +20,8 @@ enum { UM_PYTHON_TYPES = 2 };
  * @param types receives new references [UM_PYTHON_TYPES], of a packet and of a pipeline; none on
  *              error.
  * @return UM_OK; UM_EUNSUPPORTED in a process without Python 3.10 or newer, with the name of what
- * is missing; UM_EINVAL where Python refused, with its exception set. Threads: who holds the
- * interpreter's lock.
+ * is missing; UM_EINVAL for NULL, and where Python refused, with its exception set. Threads: who
+ * holds the interpreter's lock.
  */
 UM_API um_status um_python_types(void *view, void **types);
 

@@ -796,8 +796,8 @@ if TYPE_CHECKING:
         def _of(cls, address: int | None, picture: Any) -> Self: ...
 
     class PipelineBase:
-        """Whose turn it is in a C pipeline, and who is in it. Asks for `_frame(picture)`, and says `_refused`, `_failed(status)` and,
-        when the last one has left it after `_end()`, `_left()`."""
+        """Whose turn it is in a C pipeline, and who is in it. Asks for `_frame(picture)`, has `_refuse(status)` raise, and says `_left()`
+        when the last one has left it after `_end()`."""
 
         def __call__(self, picture: Any) -> Any: ...
         def _begin(self, address: int | None, packet: type) -> bool: ...

@@ -150,12 +150,11 @@ class Pipeline(_c.PipelineBase):
     def _frame(picture: Any) -> Frame:
         return picture if isinstance(picture, Frame) else Frame(picture)
 
-    def _refused(self, _: int = 0) -> None:
+    def _refuse(self, status: int) -> None:
+        if status != _c.OK:
+            raise _c.error(status)
         with self._handle:
             raise _c.InvalidError("this pipeline is in a run: end that, or open another on the same models")
-
-    def _failed(self, status: int) -> None:
-        raise _c.error(status)
 
     def _left(self) -> None:
         self._handle.__exit__()

@@ -215,10 +215,10 @@ static bool enter(struct turns *t)
     return users > 0;
 }
 
-/* Python raises what the matter is. */
-static PyObject *raise(PyObject *self, const char *method, um_status status)
+/* Python raises why there is no packet: for UM_OK, why the frame was not let in. */
+static PyObject *refuse(PyObject *self, um_status status)
 {
-    PyObject *said = PyObject_CallMethod(self, method, "i", status);
+    PyObject *said = PyObject_CallMethod(self, "_refuse", "i", status);
     if (said)
         Py_DecRef(said);
     return NULL;
@@ -232,16 +232,18 @@ static PyObject *pass(PyObject *self, um_frame **frame, PyObject *picture)
     um_status st = UM_OK;
     PyThreadState *thread = PyEval_SaveThread();
     pthread_mutex_lock(&t->turn);
-    bool in = !t->running && !atomic_load(&t->ended);
-    if (in)
+    if (!t->running && !atomic_load(&t->ended))
         st = um_pipeline_pass(t->pipeline, frame, &made);
     pthread_mutex_unlock(&t->turn);
     PyEval_RestoreThread(thread);
-    PyObject *packet = in && st == UM_OK ? packet_of(t->packet_type, made, picture) : NULL;
-    if (packet)
-        return packet;
-    um_packet_unref(&made);
-    return in && st == UM_OK ? NULL : raise(self, in ? "_failed" : "_refused", st);
+    if (st != UM_OK || !made) {
+        um_packet_unref(&made);
+        return refuse(self, st);
+    }
+    PyObject *packet = packet_of(t->packet_type, made, picture);
+    if (!packet)
+        um_packet_unref(&made);
+    return packet;
 }
 
 static PyObject *pipeline_call(PyObject *self, PyObject *arguments, PyObject *keywords)
@@ -253,7 +255,7 @@ static PyObject *pipeline_call(PyObject *self, PyObject *arguments, PyObject *ke
     else if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O:Pipeline", names, &picture))
         return NULL;
     if (!enter(own(self)))
-        return raise(self, "_refused", UM_OK);
+        return refuse(self, UM_OK);
     um_frame *frame = frame_over(picture);
     if (frame) {
         packet = pass(self, &frame, picture);
@@ -367,23 +369,25 @@ static PyObject *make(const char *name, size_t size, PyType_Slot *slots)
     return PyType_FromSpec(&spec);
 }
 
+/* What has this name in the process, into the pointer at `place`. */
+static void find(void *process, const char *name, void *place, const char **missing)
+{
+    void *found = dlsym(process, name);
+    memcpy(place, &found, sizeof found);
+    if (!found)
+        *missing = name;
+}
+
 um_status um_python_types(void *given, void **types)
 {
     const char *missing = NULL;
-#define FIND(result, name, arguments)    \
-    {                                    \
-        void *f = dlsym(process, #name); \
-        memcpy(&name, &f, sizeof f);     \
-        missing = f ? missing : #name;   \
-    }
-#define FIND_DATA(type, name)             \
-    {                                     \
-        name = dlsym(process, #name);     \
-        missing = name ? missing : #name; \
-    }
+    if (!given || !types)
+        return um_fail(UM_EINVAL, "um_python_types: %s is NULL", given ? "types" : "view");
     void *process = dlopen(NULL, RTLD_LAZY);
     if (!process)
         return um_fail(UM_EUNSUPPORTED, "um_python_types: %s", dlerror());
+#define FIND(result, name, arguments) find(process, #name, &name, &missing);
+#define FIND_DATA(type, name) find(process, #name, &name, &missing);
     UM_PYTHON(FIND)
     UM_PYTHON_DATA(FIND_DATA)
     dlclose(process);
