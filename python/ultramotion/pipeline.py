@@ -10,12 +10,10 @@ import threading
 from ctypes import byref, c_void_p
 from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterable, Iterator
 
-import numpy as np
-
 from . import _c
 from ._c import lib
 from .image import Frame
-from .models import KPI, UNSET, Detector, Device, Segmenter, _tell, device_of, mask_mode
+from .models import KPI, UNSET, Detector, Device, Segmenter, _tell, mask_mode
 from .packet import Packet
 
 if TYPE_CHECKING:
