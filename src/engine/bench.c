@@ -18,7 +18,8 @@ struct um_bench {
     um_encode encode;
     um_decode decode;
     um_buf *prompt;
-    um_tape *tape; /* of one of them, or: */
+    um_tape *tape;   /* of one of them, or of the products */
+    um_graph *graph; /* of it, as a pipeline runs it; from the first run on */
     struct {
         um_params *params;
         um_buf *input;
@@ -32,6 +33,8 @@ void um_bench_close(um_bench **bench)
     um_bench *s = bench ? *bench : NULL;
     if (!s)
         return;
+    if (s->graph)
+        um_graph_close(&s->graph, um_tape_device(s->tape));
     um_tape_close(&s->gemm.tape);
     um_buf_close(&s->gemm.input);
     um_params_close(&s->gemm.params);
@@ -175,8 +178,8 @@ um_status um_bench_open(um_bench **out, um_bench_stage stage, um_detector *detec
     return st;
 }
 
-/* Device time between two points of the main queue around `run`. */
-static um_status timed(um_device *dev, um_tape *tape, const struct um_step *step, double *ms)
+/* Device time between two points of the main queue: of a step, or of a graph. */
+static um_status timed(um_device *dev, um_graph *graph, const struct um_step *step, double *ms)
 {
     um_event *from = NULL, *to = NULL;
     uint64_t ns = 0;
@@ -186,7 +189,7 @@ static um_status timed(um_device *dev, um_tape *tape, const struct um_step *step
     if (st == UM_OK)
         st = um_event_record(dev, UM_QUEUE_MAIN, from);
     if (st == UM_OK)
-        st = step ? um_step_run(dev, UM_QUEUE_MAIN, step) : um_tape_run(tape, UM_QUEUE_MAIN);
+        st = step ? um_step_run(dev, UM_QUEUE_MAIN, step) : um_graph_launch(dev, graph);
     if (st == UM_OK)
         st = um_event_record(dev, UM_QUEUE_MAIN, to);
     if (st == UM_OK)
@@ -199,11 +202,23 @@ static um_status timed(um_device *dev, um_tape *tape, const struct um_step *step
     return st;
 }
 
+static um_status capture(um_graph **out, um_tape *tape)
+{
+    um_device *dev = um_tape_device(tape);
+    um_status st = um_capture_begin(dev);
+    if (st != UM_OK)
+        return st;
+    st = um_tape_run(tape, UM_QUEUE_MAIN);
+    um_status ended = um_capture_end(dev, out); /* also after an error */
+    return st == UM_OK ? ended : st;
+}
+
 um_status um_bench_run(um_bench *bench, double *ms)
 {
     if (!bench || !ms)
         return um_fail(UM_EINVAL, "um_bench_run: %s is NULL", bench ? "ms" : "bench");
-    return timed(um_tape_device(bench->tape), bench->tape, NULL, ms);
+    um_status st = bench->graph ? UM_OK : capture(&bench->graph, bench->tape);
+    return st == UM_OK ? timed(um_tape_device(bench->tape), bench->graph, NULL, ms) : st;
 }
 
 static int ascending(const void *a, const void *b)
@@ -312,7 +327,7 @@ um_status um_bench_kernels(um_bench *bench, int rounds, um_bench_kernel_fn *repo
     if (st == UM_OK && !times)
         st = um_fail(UM_ENOMEM, "bench times");
     if (st == UM_OK)
-        st = timed(um_tape_device(tape), tape, NULL, &ms); /* warm up */
+        st = um_bench_run(bench, &ms); /* warm up */
     for (int r = 0; r < rounds && st == UM_OK; r++)
         for (int i = 0; i < n && st == UM_OK; i++)
             st = timed(um_tape_device(tape), NULL, um_tape_step_at(tape, i),
