@@ -375,7 +375,7 @@ struct um_chain_out um_chain(um_tape *t, um_tensor x, const struct um_chain *c)
 um_tensor um_gateway(um_tape *t, const um_conv *wa, const um_conv *wb, const um_norm *norm,
                      um_tensor a, um_tensor b)
 {
-    if (!um_tape_takes(t, UM_OP_GATE) || wa->o > OWNED_COLUMNS) {
+    if (!um_tape_takes(t, UM_OP_GATE) || a.dtype != UM_F32 || wa->i % 8 || wa->i > OWNED_COLUMNS) {
         um_tensor g = um_linear(t, wa, a);
         g = um_linear(t, wb, b, .add = g, .act = UM_ACT_SIGMOID);
         return um_gate_norm(t, norm, g, a, b);

@@ -83,7 +83,7 @@ static void gate_reference(const struct job *job, um_pool *pool, struct um_view 
 
 static void random_gate(struct job *job)
 {
-    int rows = pick(1, 70), c = chance(60) ? 8 * pick(2, 32) : pick(16, 256);
+    int rows = pick(1, 70), c = 8 * pick(1, 64);
     job->op = UM_OP_GATE;
     job->reference = gate_reference;
     job->tolerance = 3e-5;

@@ -3,10 +3,11 @@
 
 #include "nn/block.h"
 #include "nn/cuda/launch.h"
+#include "nn/cuda/norm.h"
 #include "nn/cuda/op_cuda.h"
 
 enum {
-    ENOUGH = 120,  /* blocks that fill a big GPU */
+    ENOUGH = 80,   /* blocks that a big GPU is worth */
     SMS = 132,     /* of a big GPU */
     THREADS = 256, /* of the plain twins */
 };
@@ -26,18 +27,18 @@ struct shape {
     {{NAMES(suffix, "_f16"), NAMES(suffix, "_bf16")}, m, n, 32 * (down) * (across), k, stages},
 static const struct shape tiles[] = {UM_CUDA_GEMM_LARGE(SHAPE) UM_CUDA_GEMM_TILES(SHAPE)},
                           wide[] = {UM_CUDA_GEMM_ROWS(SHAPE)};
+enum { SMALLEST = sizeof tiles / sizeof *tiles - 1 };
 
 /* The largest tile of which there are enough, else the smallest that holds the rows. */
 static const struct shape *choose_tile(int rows, int n, int n2, enum how how)
 {
-    enum { COUNT = sizeof tiles / sizeof *tiles };
-    for (int i = how != AS_IT_IS; i < COUNT; i++) { /* the large takes nothing else */
+    for (int i = how != AS_IT_IS; i <= SMALLEST; i++) { /* the large takes nothing else */
         const struct shape *s = &tiles[i];
         int across = um_blocks(n, s->columns) + um_blocks(n2, s->columns);
         if (um_blocks(rows, s->rows) * across >= ENOUGH)
             return s;
     }
-    return &tiles[rows > 16 ? COUNT - 2 : COUNT - 1];
+    return &tiles[rows > 16 ? SMALLEST - 1 : SMALLEST];
 }
 
 /* A tile as wide as the output: 32 rows where there are so many that weights would be read too
@@ -123,6 +124,21 @@ static enum um_dtype dtype_of(int half)
     return half ? UM_BF16 : UM_F16;
 }
 
+/* Would a norm over whole rows leave most of a big GPU without a block? Then the product has small
+ * tiles, and the norm is a kernel of its own. Between them the sums lie in the output. */
+static bool stands_apart(const struct um_gemm_args *k, const struct shape *wide_tile)
+{
+    return k->group == k->n && !k->up && !k->n2 && um_blocks(k->rows, wide_tile->rows) < SMS / 4;
+}
+
+/* The norm that follows, of the output where it lies. */
+static void launch_norm(const struct um_call *call, struct um_layer_norm_rows_args k)
+{
+    k.x = k.out;
+    um_launch_grid(call, "um_layer_norm_rows", k, 32 * UM_NORM_ROWS, 0,
+                   (unsigned)um_blocks(k.rows, UM_NORM_ROWS), 1, 1);
+}
+
 /* half: 0 fp16, 1 bf16 */
 static void launch(const struct um_call *call, struct um_gemm_args *k, int half)
 {
@@ -134,6 +150,18 @@ static void launch(const struct um_call *call, struct um_gemm_args *k, int half)
         call->stream->status =
             um_fail(UM_EUNSUPPORTED, "linear: a norm over %d + %d columns in groups of %d", k->n,
                     k->n2, k->group);
+        return;
+    }
+    if (k->gamma_out && stands_apart(k, s)) {
+        struct um_gemm_args product = *k;
+        product.gamma_out = product.beta_out = NULL;
+        launch(call, &product, half);
+        launch_norm(call, (struct um_layer_norm_rows_args){.out = k->out,
+                                                           .gamma = k->gamma_out,
+                                                           .beta = k->beta_out,
+                                                           .eps = k->eps_out,
+                                                           .act = k->norm_act,
+                                                           .rows = k->rows});
         return;
     }
     int down = um_blocks(k->rows, s->rows);
@@ -273,30 +301,27 @@ CONV(linear, bf16, 1)
 
 static void launch_gate(const struct um_call *call, int half)
 {
-    static const char *const names[2][2] = {{"um_gate_rows_256_f16", "um_gate_rows_512_f16"},
-                                            {"um_gate_rows_256_bf16", "um_gate_rows_512_bf16"}};
     const struct um_norm_args *a = call->args;
     const struct um_view *t = call->t;
-    struct um_gate_rows_args k = {.out = um_gview(&t[0]),
-                                  .a = um_gview(&t[1]),
-                                  .b = um_gview(&t[2]),
-                                  .wa = t[3].data,
-                                  .bias = t[4].data,
-                                  .wb = t[5].data,
-                                  .gamma = t[6].data,
-                                  .beta = t[7].data,
-                                  .eps = a->eps,
-                                  .rows = t[0].h * t[0].w,
-                                  .c = t[0].c};
-    bool big = 2 * k.c > 256;
-    const struct shape *s = big ? &wide[3] : &wide[1];
-    k.panel = panel_of(s, k.c);
-    if (2 * k.c > 512) {
-        call->stream->status = um_fail(UM_EUNSUPPORTED, "gate: %d channels, at most 256", k.c);
-        return;
-    }
-    um_launch_grid(call, names[half][big], k, s->threads, shared_bytes(s, k.c, k.panel),
-                   (unsigned)um_blocks(k.rows, s->rows), 1, 1);
+    const struct shape *s = &tiles[SMALLEST];
+    struct um_gate_args k = {.out = um_gview(&t[0]),
+                             .a = um_gview(&t[1]),
+                             .b = um_gview(&t[2]),
+                             .wa = t[3].data,
+                             .bias = t[4].data,
+                             .wb = t[5].data,
+                             .rows = t[0].h * t[0].w,
+                             .panel = panel_of(s, t[0].c)};
+    int stages = shared_bytes(s, t[0].c, k.panel);
+    int sums = 2 * s->rows * (s->columns + UM_GEMM_PAD) * (int)sizeof(float) +
+               s->rows * ((k.panel + UM_GEMM_SPACE) * 2 + 2 * (int)sizeof(float));
+    um_launch_grid(call, half ? "um_gate_bf16" : "um_gate_f16", k, s->threads,
+                   stages > sums ? stages : sums, (unsigned)um_blocks(k.rows, s->rows),
+                   (unsigned)um_blocks(k.out.c, s->columns), 1);
+    launch_norm(
+        call,
+        (struct um_layer_norm_rows_args){
+            .out = k.out, .gamma = t[6].data, .beta = t[7].data, .eps = a->eps, .rows = k.rows});
 }
 
 void um_cuda_gate_f16(const struct um_call *call)

@@ -900,55 +900,65 @@ template <class H, int N> DEVICE void narrow(const um_gemm_args &a)
 BOTH(um_conv_narrow16, um_gemm_args, 256, narrow, 16)
 BOTH(um_conv_narrow32, um_gemm_args, 256, narrow, 32)
 
-/* ---- D-FINE's gateway: two products into the same sums, then the gate and the norm ---- */
+/* ---- D-FINE's gateway: two products into the same sums, then the gate; its norm is another's ---- */
 
-template <class H, class T> DEVICE void gate(const um_gate_rows_args &a)
+template <class H, class T> DEVICE void gate(const um_gate_args &a)
 {
-    enum { BM = T::BM, BN = T::BN, WARPS = T::warps };
+    enum { SUMS = T::BM * (T::BN + PAD) };
     uint16_t *panel = (uint16_t *)shared_memory();
     unsigned char *to = behind_panel<T>(a.panel);
     um_shared stages = shared_address(to);
-    float *sums = (float *)to, acc[4 * T::mt * T::nt];
-    int row0 = (int)blockIdx.x * BM, lane = threadIdx.x & 31, c = a.c, count = a.panel / T::BK;
+    float *sums = (float *)to, acc[2][4 * T::mt * T::nt]; /* what of a passes, what of b */
+    int row0 = (int)blockIdx.x * T::BM, col0 = (int)blockIdx.y * T::BN, c = a.out.c;
+    int count = a.panel / T::BK;
     um_gemm_args g = {};
     g.rows = a.rows;
     g.k = c;
     g.kh = g.kw = g.stride = 1;
-    clear<T>(acc);
-    for (int side = 0; side < 2; side++) {
-        weights<T> w = find_weights<T>(side ? a.wb : a.wa, 0, 2 * c, 0, c);
-        start_weights<T>(stages, w, count);
+    clear<T>(acc[0]);
+    clear<T>(acc[1]);
+    ROLL for (int side = 0; side < 2; side++)
+    {
         g.x = side ? a.b : a.a;
         g.out = g.x;
-        g.wide = g.x.vec >= (g.x.dtype == UM_F32 ? 4 : 8) && c % 8 == 0;
-        fill_panel<H, T>(g, row0, 0, a.panel, false, NULL, panel);
-        multiply_panel<H, T>(w, count, a.panel, panel, stages, acc);
-        sync();
-    }
-    put_sums<T>(acc, sums);
-    sync();
-    for (int r = (int)(threadIdx.x >> 5); r < BM; r += WARPS) {
-        int64_t row = row0 + r;
-        float *v = sums + r * (BN + PAD), sum = 0, squares = 0;
-        bool real = row < a.rows;
-        for (int k = lane; real && k < c; k += 32) {
-            float to_a = activate(UM_ACT_SIGMOID, 0, v[k] + (a.bias ? a.bias[k] : 0), false);
-            float to_b =
-                activate(UM_ACT_SIGMOID, 0, v[c + k] + (a.bias ? a.bias[c + k] : 0), false);
-            v[k] = to_a * load(a.a, row, k) + to_b * load(a.b, row, k);
-            sum += v[k];
+        g.wide = g.x.vec >= (g.x.dtype == UM_F32 ? 4 : 8);
+        UNROLL
+        for (int half = 0; half < 2; half++) {
+            weights<T> w = find_weights<T>(side ? a.wb : a.wa, (half * c + col0) / 8, 2 * c, 0, c);
+            start_weights<T>(stages, w, count);
+            if (half == 0)
+                fill_panel<H, T>(g, row0, 0, a.panel, false, NULL, panel);
+            multiply_panel<H, T>(w, count, a.panel, panel, stages, acc[half]);
+            sync();
         }
-        float mean = warp_sum(sum) / (float)c;
-        for (int k = lane; real && k < c; k += 32)
-            squares += (v[k] - mean) * (v[k] - mean);
-        float scale = 1 / sqrtf(warp_sum(squares) / (float)c + a.eps);
-        for (int k = lane; real && k < c; k += 32)
-            store(a.out, row, k, (v[k] - mean) * scale * a.gamma[k] + a.beta[k]);
+    }
+    put_sums<T>(acc[0], sums);
+    put_sums<T>(acc[1], sums + SUMS);
+    sync();
+    for (int i = threadIdx.x; i < T::BM * (T::BN / 8); i += T::threads) {
+        int r = i / (T::BN / 8), at = i % (T::BN / 8) * 8, col = col0 + at;
+        float to_a[8], to_b[8], x[8], y[8];
+        if (row0 + r >= a.rows || col >= c)
+            continue;
+        read8<T::BN>(sums, r, at, to_a);
+        read8<T::BN>(sums + SUMS, r, at, to_b);
+        load8(a.a, row0 + r, col, x);
+        load8(a.b, row0 + r, col, y);
+        UNROLL
+        for (int k = 0; k < 8; k++) {
+            to_a[k] += a.bias ? a.bias[col + k] : 0;
+            to_b[k] += a.bias ? a.bias[c + col + k] : 0;
+        }
+        activate_all<8>(UM_ACT_SIGMOID, 0, to_a, false);
+        activate_all<8>(UM_ACT_SIGMOID, 0, to_b, false);
+        UNROLL
+        for (int k = 0; k < 8; k++)
+            x[k] = to_a[k] * x[k] + to_b[k] * y[k];
+        store8(a.out, row0 + r, col, x, 8);
     }
 }
 
-BOTH(um_gate_rows_256, um_gate_rows_args, tile_16x256::threads, gate, tile_16x256)
-BOTH(um_gate_rows_512, um_gate_rows_args, tile_16x512::threads, gate, tile_16x512)
+BOTH(um_gate, um_gate_args, tile_16x32::threads, gate, tile_16x32)
 
 /* ---- plain twins: fp32 FMAs in order of k ---- */
 

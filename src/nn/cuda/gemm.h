@@ -42,8 +42,7 @@ enum { UM_GEMM_SPACE = 8, UM_GEMM_PAD = 4, UM_GEMM_PANEL = 512, UM_NARROW_K = 64
     X(um_gemm_32x256_panel_f16) X(um_gemm_32x256_panel_bf16)        \
     X(um_gemm_16x512_f16) X(um_gemm_16x512_bf16)                    \
     X(um_gemm_16x512_panel_f16) X(um_gemm_16x512_panel_bf16)        \
-    X(um_gate_rows_256_f16) X(um_gate_rows_256_bf16)                \
-    X(um_gate_rows_512_f16) X(um_gate_rows_512_bf16)                \
+    X(um_gate_f16) X(um_gate_bf16)                                  \
     X(um_conv_narrow16_f16) X(um_conv_narrow16_bf16)                \
     X(um_conv_narrow32_f16) X(um_conv_narrow32_bf16)                \
     X(um_gemm_plain_64) X(um_gemm_plain_16) X(um_matmul_nt_rows)
@@ -69,13 +68,13 @@ struct um_gemm_args {
     int plain; /* output and addend are halves in vectors of 8 columns, each row in its place */
 };
 
-/* struct um_norm_args and the operands of UM_OP_GATE */
-struct um_gate_rows_args {
+/* out = g[:, :c] a + g[:, c:] b with the gates g of UM_OP_GATE; out [rows,c] are floats, c a
+ * multiple of 8. The norm follows. */
+struct um_gate_args {
     struct um_gview out, a, b;
     const void *wa, *wb;
-    const float *bias, *gamma, *beta;
-    float eps;
-    int rows, c, panel;
+    const float *bias;
+    int rows, panel;
 };
 
 struct um_matmul_nt_args {

@@ -4,8 +4,6 @@
 #include "nn/cuda/launch.h"
 #include "nn/cuda/op_cuda.h"
 
-enum { ROWS = 8 }; /* per block */
-
 /* A row lies in a warp's registers. */
 static bool fits(const struct um_call *call)
 {
@@ -30,7 +28,8 @@ void um_cuda_layer_norm(const struct um_call *call)
                                         .act = (int)a->act,
                                         .rows = t[0].h * t[0].w};
     if (fits(call))
-        um_launch_grid(call, "um_layer_norm_rows", k, 32 * ROWS, 0, um_blocks(k.rows, ROWS), 1, 1);
+        um_launch_grid(call, "um_layer_norm_rows", k, 32 * UM_NORM_ROWS, 0,
+                       um_blocks(k.rows, UM_NORM_ROWS), 1, 1);
 }
 
 void um_cuda_gate_norm(const struct um_call *call)
@@ -46,5 +45,6 @@ void um_cuda_gate_norm(const struct um_call *call)
                                        .eps = a->eps,
                                        .rows = t[0].h * t[0].w};
     if (fits(call))
-        um_launch_grid(call, "um_gate_norm_rows", k, 32 * ROWS, 0, um_blocks(k.rows, ROWS), 1, 1);
+        um_launch_grid(call, "um_gate_norm_rows", k, 32 * UM_NORM_ROWS, 0,
+                       um_blocks(k.rows, UM_NORM_ROWS), 1, 1);
 }
