@@ -900,7 +900,7 @@ template <class H, int N> DEVICE void narrow(const um_gemm_args &a)
 BOTH(um_conv_narrow16, um_gemm_args, 256, narrow, 16)
 BOTH(um_conv_narrow32, um_gemm_args, 256, narrow, 32)
 
-/* ---- D-FINE's gateway: two products into the same sums, then the gate; its norm is another's ---- */
+/* ---- D-FINE's gateway: two products into the same sums, then the gate; the norm follows ---- */
 
 template <class H, class T> DEVICE void gate(const um_gate_args &a)
 {
