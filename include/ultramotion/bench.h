@@ -33,7 +33,8 @@ UM_API um_status um_bench_open(um_bench **out, um_bench_stage stage, um_detector
                                um_segmenter *segmenter, int gray);
 /** Close and set to NULL, before the networks. Accepts NULL. */
 UM_API void um_bench_close(um_bench **bench);
-/** Run it once and wait for it. @param ms receives the device's time in milliseconds. */
+/** Run it once, as the graph that a pipeline would make of it, and wait for it. @param ms receives
+ * the device's time in milliseconds. */
 UM_API um_status um_bench_run(um_bench *bench, double *ms);
 
 /** One kernel call of a network: its position, operator, output shape, arithmetic, best time, what

@@ -60,9 +60,9 @@ static int panel_of(const struct shape *s, int k)
     return whole < UM_GEMM_PANEL ? whole : UM_GEMM_PANEL;
 }
 
-/* Stages of rows and weights, or a panel, statistics of its rows, and stages of weights; the sums
- * take the place of what they are of. */
-static int shared_bytes(const struct shape *s, int k, int panel)
+/* Stages of rows and weights, or a panel, statistics of its rows, and stages of weights; the sums,
+ * of so many products at once, take the place of what they are of. */
+static int shared_bytes(const struct shape *s, int k, int panel, int products)
 {
     int count = um_blocks(panel ? panel : k, s->k);
     int stage = s->columns * s->k * 2, front = 0;
@@ -71,7 +71,7 @@ static int shared_bytes(const struct shape *s, int k, int panel)
     else
         stage += s->rows * (s->k + UM_GEMM_SPACE) * 2;
     int stages = stage * (count < s->stages ? count : s->stages);
-    int sums = s->rows * (s->columns + UM_GEMM_PAD) * (int)sizeof(float);
+    int sums = products * s->rows * (s->columns + UM_GEMM_PAD) * (int)sizeof(float);
     return front + (stages > sums ? stages : sums);
 }
 
@@ -131,14 +131,6 @@ static bool stands_apart(const struct um_gemm_args *k, const struct shape *wide_
     return k->group == k->n && !k->up && !k->n2 && um_blocks(k->rows, wide_tile->rows) < SMS / 4;
 }
 
-/* The norm that follows, of the output where it lies. */
-static void launch_norm(const struct um_call *call, struct um_layer_norm_rows_args k)
-{
-    k.x = k.out;
-    um_launch_grid(call, "um_layer_norm_rows", k, 32 * UM_NORM_ROWS, 0,
-                   (unsigned)um_blocks(k.rows, UM_NORM_ROWS), 1, 1);
-}
-
 /* half: 0 fp16, 1 bf16 */
 static void launch(const struct um_call *call, struct um_gemm_args *k, int half)
 {
@@ -156,12 +148,13 @@ static void launch(const struct um_call *call, struct um_gemm_args *k, int half)
         struct um_gemm_args product = *k;
         product.gamma_out = product.beta_out = NULL;
         launch(call, &product, half);
-        launch_norm(call, (struct um_layer_norm_rows_args){.out = k->out,
-                                                           .gamma = k->gamma_out,
-                                                           .beta = k->beta_out,
-                                                           .eps = k->eps_out,
-                                                           .act = k->norm_act,
-                                                           .rows = k->rows});
+        um_launch_layer_norm(call, &(struct um_layer_norm_rows_args){.out = k->out,
+                                                                     .x = k->out,
+                                                                     .gamma = k->gamma_out,
+                                                                     .beta = k->beta_out,
+                                                                     .eps = k->eps_out,
+                                                                     .act = k->norm_act,
+                                                                     .rows = k->rows});
         return;
     }
     int down = um_blocks(k->rows, s->rows);
@@ -170,7 +163,7 @@ static void launch(const struct um_call *call, struct um_gemm_args *k, int half)
     k->panel = how == AS_IT_IS ? 0 : panel_of(s, k->k);
     k->each = k->panel >= k->k && !k->gamma_out ? share_of(down, k->tiles, k->tiles2) : 1;
     k->plain = is_plain(k, dtype_of(half));
-    um_launch_grid(call, s->name[half][how], *k, s->threads, shared_bytes(s, k->k, k->panel),
+    um_launch_grid(call, s->name[half][how], *k, s->threads, shared_bytes(s, k->k, k->panel, 1),
                    (unsigned)down,
                    (unsigned)(um_blocks(k->tiles, k->each) + um_blocks(k->tiles2, k->each)), 1);
 }
@@ -312,16 +305,15 @@ static void launch_gate(const struct um_call *call, int half)
                              .wb = t[5].data,
                              .rows = t[0].h * t[0].w,
                              .panel = panel_of(s, t[0].c)};
-    int stages = shared_bytes(s, t[0].c, k.panel);
-    int sums = 2 * s->rows * (s->columns + UM_GEMM_PAD) * (int)sizeof(float) +
-               s->rows * ((k.panel + UM_GEMM_SPACE) * 2 + 2 * (int)sizeof(float));
     um_launch_grid(call, half ? "um_gate_bf16" : "um_gate_f16", k, s->threads,
-                   stages > sums ? stages : sums, (unsigned)um_blocks(k.rows, s->rows),
+                   shared_bytes(s, t[0].c, k.panel, 2), (unsigned)um_blocks(k.rows, s->rows),
                    (unsigned)um_blocks(k.out.c, s->columns), 1);
-    launch_norm(
-        call,
-        (struct um_layer_norm_rows_args){
-            .out = k.out, .gamma = t[6].data, .beta = t[7].data, .eps = a->eps, .rows = k.rows});
+    um_launch_layer_norm(call, &(struct um_layer_norm_rows_args){.out = k.out,
+                                                                 .x = k.out,
+                                                                 .gamma = t[6].data,
+                                                                 .beta = t[7].data,
+                                                                 .eps = a->eps,
+                                                                 .rows = k.rows});
 }
 
 void um_cuda_gate_f16(const struct um_call *call)

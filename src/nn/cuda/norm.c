@@ -4,6 +4,8 @@
 #include "nn/cuda/launch.h"
 #include "nn/cuda/op_cuda.h"
 
+enum { ROWS = 8 }; /* per block */
+
 /* A row lies in a warp's registers. */
 static bool fits(const struct um_call *call)
 {
@@ -13,6 +15,14 @@ static bool fits(const struct um_call *call)
     call->stream->status =
         um_fail(UM_EUNSUPPORTED, "a norm over %d channels, at most %d", call->t[0].c, CHANNELS);
     return false;
+}
+
+/* launch.h */
+void um_launch_layer_norm(const struct um_call *call, const struct um_layer_norm_rows_args *k)
+{
+    if (fits(call))
+        um_launch_grid(call, "um_layer_norm_rows", *k, 32 * ROWS, 0,
+                       (unsigned)um_blocks(k->rows, ROWS), 1, 1);
 }
 
 void um_cuda_layer_norm(const struct um_call *call)
@@ -27,9 +37,7 @@ void um_cuda_layer_norm(const struct um_call *call)
                                         .eps = a->eps,
                                         .act = (int)a->act,
                                         .rows = t[0].h * t[0].w};
-    if (fits(call))
-        um_launch_grid(call, "um_layer_norm_rows", k, 32 * UM_NORM_ROWS, 0,
-                       um_blocks(k.rows, UM_NORM_ROWS), 1, 1);
+    um_launch_layer_norm(call, &k);
 }
 
 void um_cuda_gate_norm(const struct um_call *call)
@@ -45,6 +53,5 @@ void um_cuda_gate_norm(const struct um_call *call)
                                        .eps = a->eps,
                                        .rows = t[0].h * t[0].w};
     if (fits(call))
-        um_launch_grid(call, "um_gate_norm_rows", k, 32 * UM_NORM_ROWS, 0,
-                       um_blocks(k.rows, UM_NORM_ROWS), 1, 1);
+        um_launch_grid(call, "um_gate_norm_rows", k, 32 * ROWS, 0, um_blocks(k.rows, ROWS), 1, 1);
 }

@@ -5,7 +5,7 @@
 
 #include "nn/cuda/kernel.h"
 
-enum { WARPS = UM_NORM_ROWS, GROUPS = 2 };
+enum { WARPS = 8, GROUPS = 2 };
 
 /* The first of the eight channels that a lane has in group g. */
 DEVICE int channel(int g)

@@ -7,9 +7,7 @@
 
 #define UM_CUDA_NORM_KERNELS(X) X(um_layer_norm_rows) X(um_gate_norm_rows)
 
-enum { UM_NORM_ROWS = 8 }; /* of a block */
-
-/* out = act(LN(x + add)); one warp per row. out may be x. */
+/* out = act(LN(x + add)); one warp per row; out may be x */
 struct um_layer_norm_rows_args {
     struct um_gview out, x, add;
     const float *gamma, *beta;
