@@ -5,37 +5,24 @@
 #ifndef UM_NN_BF16_H
 #define UM_NN_BF16_H
 
+#include "nn/narrow.h"
+
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-/* By which instructions packed weights are multiplied. */
-enum um_bf16_how {
-    UM_BF16_DOT,   /* pairs of products in each lane of a vector */
-    UM_BF16_TILES, /* AMX */
-    UM_BF16_TWIN   /* what AMX does, in plain C: for tests */
-};
-
-/* What packed weights begin with; after UM_BF16_ALIGN bytes come the numbers, which each level lays
- * out as it likes. */
-struct um_bf16_head {
-    int32_t how; /* enum um_bf16_how */
-};
+/* Packed weights: UM_BF16_ALIGN bytes from their head come the numbers, which each level lays out
+ * as it likes. */
 enum { UM_BF16_ALIGN = 64 };
-
-static inline enum um_bf16_how um_bf16_how(const void *packed)
-{
-    return (enum um_bf16_how)((const struct um_bf16_head *)packed)->how;
-}
 
 static inline const uint16_t *um_bf16_weights(const void *packed)
 {
     return (const uint16_t *)(const void *)((const unsigned char *)packed + UM_BF16_ALIGN);
 }
 
-static inline uint16_t *um_bf16_write(void *packed, enum um_bf16_how how)
+static inline uint16_t *um_bf16_write(void *packed, enum um_narrow_how how)
 {
-    struct um_bf16_head head = {how};
+    struct um_narrow_head head = {how};
     memcpy(packed, &head, sizeof head);
     return (uint16_t *)(void *)((unsigned char *)packed + UM_BF16_ALIGN);
 }

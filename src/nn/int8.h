@@ -7,6 +7,8 @@
 #ifndef UM_NN_INT8_H
 #define UM_NN_INT8_H
 
+#include "nn/narrow.h"
+
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -30,6 +32,7 @@ struct um_int8_layer {
 /* What packed weights begin with; then at 64-byte borders inv, scales, starts and bytes, which each
  * level lays out as it likes, for as many columns as it rounds the outputs up to. */
 struct um_int8_head {
+    struct um_narrow_head narrow;
     int32_t zero, i;
 };
 enum { UM_INT8_ALIGN = 64 };
@@ -75,11 +78,12 @@ static inline struct um_int8_packed um_int8_read(const void *packed, size_t colu
 }
 
 /* Write all but the bytes, which go to the place that is returned. */
-static inline int8_t *um_int8_write(void *packed, const struct um_int8_layer *l, size_t columns)
+static inline int8_t *um_int8_write(void *packed, enum um_narrow_how how,
+                                    const struct um_int8_layer *l, size_t columns)
 {
     unsigned char *at = (unsigned char *)packed;
     struct um_int8_places p = um_int8_places(l->i, columns);
-    struct um_int8_head head = {l->zero, l->i};
+    struct um_int8_head head = {{how}, l->zero, l->i};
     memcpy(at, &head, sizeof head);
     memcpy(at + p.inv, l->inv, (size_t)l->i * sizeof *l->inv);
     memset(at + p.scale, 0, p.w - p.scale);

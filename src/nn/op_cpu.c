@@ -23,8 +23,10 @@ static const struct um_ops plain = {
 #if defined(__x86_64__)
 UM_LEVEL(avx2, "avx2")
 UM_LEVEL(avx512, "avx512")
-size_t um_pack_amx_avx512(void *dst, const float *w, int o, int kh, int kw, int i);
-size_t um_pack_twin_avx512(void *dst, const float *w, int o, int kh, int kw, int i);
+size_t um_pack_int8_amx_avx512(void *dst, const struct um_int8_layer *l);
+size_t um_pack_int8_twin_avx512(void *dst, const struct um_int8_layer *l);
+size_t um_pack_bf16_amx_avx512(void *dst, const float *w, int o, int kh, int kw, int i);
+size_t um_pack_bf16_twin_avx512(void *dst, const float *w, int o, int kh, int kw, int i);
 
 /* The compiler's CPU model reads CPUID and, through XGETBV, whether the system saves the wide
  * registers. */
@@ -39,15 +41,16 @@ static bool has_avx512(void)
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
-/* Tiles with products of bf16, and the system lets this process use them. */
+/* Tiles with products of bf16 and of bytes, and the system lets this process use them. */
 static bool has_amx(void)
 {
-    enum { TILE = 1 << 24, BF16 = 1 << 22, OSXSAVE = 1 << 27, STATE = 3 << 17 };
+    enum { TILE = 1 << 24, INT8 = 1 << 25, BF16 = 1 << 22, ALL = TILE | INT8 | BF16 };
+    enum { OSXSAVE = 1 << 27, STATE = 3 << 17 };
     enum { REQUEST = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM */
     unsigned a, b, c, d, saved;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & OSXSAVE))
         return false;
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & (TILE | BF16)) != (TILE | BF16))
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & ALL) != ALL)
         return false;
     __asm__("xgetbv" : "=a"(saved), "=d"(d) : "c"(0));
     return (saved & STATE) == STATE && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
@@ -71,10 +74,12 @@ static void find_levels(void)
         avx512.bf16 = bf16 && __builtin_cpu_is("amd");
         amx = twin = avx512;
         amx.name = "amx";
-        amx.pack_bf16 = um_pack_amx_avx512;
+        amx.pack_bf16 = um_pack_bf16_amx_avx512;
+        amx.pack_int8 = um_pack_int8_amx_avx512;
         twin.name = "amx-twin";
-        twin.pack_bf16 = um_pack_twin_avx512;
-        amx.bf16 = amx.tiles = twin.bf16 = true;
+        twin.pack_bf16 = um_pack_bf16_twin_avx512;
+        twin.pack_int8 = um_pack_int8_twin_avx512;
+        amx.bf16 = amx.int8 = amx.tiles = twin.bf16 = twin.int8 = true;
         if (bf16 && has_amx())
             levels[n++] = &amx;
         levels[n++] = &avx512;

@@ -44,14 +44,14 @@ size_t um_ref_pack_int8(void *dst, const struct um_int8_layer *l)
 {
     size_t n = (size_t)l->o * (size_t)l->kh * (size_t)l->kw * (size_t)l->i;
     if (dst)
-        memcpy(um_int8_write(dst, l, (size_t)l->o), l->w, n);
+        memcpy(um_int8_write(dst, UM_NARROW_DOT, l, (size_t)l->o), l->w, n);
     return um_int8_places(l->i, (size_t)l->o).w + n;
 }
 
 size_t um_ref_pack_bf16(void *dst, const float *w, int o, int kh, int kw, int i)
 {
     size_t n = (size_t)o * (size_t)kh * (size_t)kw * (size_t)i;
-    uint16_t *to = dst ? um_bf16_write(dst, UM_BF16_DOT) : NULL;
+    uint16_t *to = dst ? um_bf16_write(dst, UM_NARROW_DOT) : NULL;
     for (size_t k = 0; to && k < n; k++)
         to[k] = um_bf16_of(w[k]);
     return UM_BF16_ALIGN + n * sizeof *to;

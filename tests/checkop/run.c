@@ -13,7 +13,8 @@
 #ifdef UM_EMU512 /* the 16-lane kernels on pairs of 8-lane registers: on machines without AVX-512 \
                   */
 UM_LEVEL(emu512, "emu512")
-size_t um_pack_twin_emu512(void *dst, const float *w, int o, int kh, int kw, int i);
+size_t um_pack_int8_twin_emu512(void *dst, const struct um_int8_layer *l);
+size_t um_pack_bf16_twin_emu512(void *dst, const float *w, int o, int kh, int kw, int i);
 static struct um_ops emu512_twin;
 #endif
 
@@ -55,7 +56,8 @@ const struct um_ops *find_levels(void) /* returns the reference */
         levels[n++] = &um_ops_emu512;
     emu512_twin = um_ops_emu512;
     emu512_twin.name = "emu512 amx-twin";
-    emu512_twin.pack_bf16 = um_pack_twin_emu512;
+    emu512_twin.pack_bf16 = um_pack_bf16_twin_emu512;
+    emu512_twin.pack_int8 = um_pack_int8_twin_emu512;
     if (n > 0)
         levels[n++] = &emu512_twin;
 #endif

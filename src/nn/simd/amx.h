@@ -47,7 +47,9 @@ struct amx {
              : "r"(to), "r"((ptrdiff_t)(stride))    \
              : "memory")
 /* Sums c [m][n] of floats += a [m][k][2] times b [k][n][2] of bf16. */
-#define amx_dot(x, c, a, b) AMX_ASM_(x, "tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
+#define amx_dot2(x, c, a, b) AMX_ASM_(x, "tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
+/* Sums c [m][n] of int32 += a [m][k][4] of u8 times b [k][n][4] of s8. */
+#define amx_dot4(x, c, a, b) AMX_ASM_(x, "tdpbusd %%tmm" #b ", %%tmm" #a ", %%tmm" #c : :)
 
 #else
 
@@ -79,16 +81,21 @@ static inline void amx_store(const struct amx *x, int n, void *to, ptrdiff_t str
         memcpy((unsigned char *)to + r * stride, x->tile[n][r], x->shape.bytes[n]);
 }
 
-/* In the order of the instruction, which also takes denormal numbers for 0. */
-static inline void amx_dot(struct amx *x, int c, int a, int b)
+static inline int amx_columns(const struct amx *x, int c, int a, int b) /* 4 bytes each, of c */
 {
     const struct amx_shape *s = &x->shape;
-    int pairs = s->bytes[a] / 4, columns = s->bytes[c] / 4;
-    if (s->rows[c] != s->rows[a] || s->rows[b] != pairs || s->bytes[b] != s->bytes[c])
-        __builtin_trap(); /* as the instruction does */
-    for (int r = 0; r < s->rows[c]; r++) {
+    if (s->rows[c] != s->rows[a] || 4 * s->rows[b] != s->bytes[a] || s->bytes[b] != s->bytes[c])
+        __builtin_trap(); /* as the instructions do */
+    return s->bytes[c] / 4;
+}
+
+/* In the order of the instruction, which also takes denormal numbers for 0. */
+static inline void amx_dot2(struct amx *x, int c, int a, int b)
+{
+    int columns = amx_columns(x, c, a, b);
+    for (int r = 0; r < x->shape.rows[c]; r++) {
         float even[AMX_ROWS] = {0}, odd[AMX_ROWS] = {0}, sum[AMX_ROWS];
-        for (int k = 0; k < pairs; k++) {
+        for (int k = 0; k < x->shape.rows[b]; k++) {
             uint32_t two, in[AMX_ROWS];
             memcpy(&two, x->tile[a][r] + 4 * k, sizeof two);
             memcpy(in, x->tile[b][k], sizeof in);
@@ -101,6 +108,20 @@ static inline void amx_dot(struct amx *x, int c, int a, int b)
         memcpy(sum, x->tile[c][r], sizeof sum);
         for (int i = 0; i < columns; i++)
             sum[i] += even[i] + odd[i];
+        memcpy(x->tile[c][r], sum, (size_t)columns * sizeof *sum);
+    }
+}
+
+static inline void amx_dot4(struct amx *x, int c, int a, int b)
+{
+    int columns = amx_columns(x, c, a, b);
+    for (int r = 0; r < x->shape.rows[c]; r++) {
+        int32_t sum[AMX_ROWS];
+        memcpy(sum, x->tile[c][r], sizeof sum);
+        for (int k = 0; k < x->shape.rows[b]; k++)
+            for (int i = 0; i < columns; i++)
+                for (int e = 4 * k, f = 4 * i; e < 4 * k + 4; e++, f++)
+                    sum[i] += x->tile[a][r][e] * (int8_t)x->tile[b][k][f];
         memcpy(x->tile[c][r], sum, (size_t)columns * sizeof *sum);
     }
 }

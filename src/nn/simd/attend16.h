@@ -12,7 +12,7 @@ enum { ATTEND16_ROWS = 32 };
 
 struct attend16 {
     int d, keys;
-    enum um_bf16_how how;
+    enum um_narrow_how how;
     /* In floats: */
     float *keys_packed, *values_packed, *rounded; /* rounded: keys as rows, then queries, then
                                                      probabilities */

@@ -157,10 +157,18 @@ UM_TILES
 static void ready_rows(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
                        int panel1)
 {
-    if (g->type == UM_I8)
-        um_gemm8_rows(g, r, rows, panel0, panel1);
-    else
-        um_gemm16_rows(g, r, rows, panel0, panel1);
+    switch (um_narrow_how(g->narrow)) {
+    case UM_NARROW_DOT:
+        (g->type == UM_I8 ? um_gemm8_rows : um_gemm16_rows)(g, r, rows, panel0, panel1);
+        break;
+#if VL == 16
+    case UM_NARROW_TWIN: UM_NAME(gemm_twin)(g, r, rows, panel0, panel1); break;
+#if !UM_VEC_EMULATED
+    case UM_NARROW_TILES: UM_NAME(gemm_amx)(g, r, rows, panel0, panel1); break;
+#endif
+#endif
+    default: break; /* nothing else is packed at this level */
+    }
 }
 
 void UM_NAME(gemm_round)(const struct gemm *g, uint8_t *to, const float *x, ptrdiff_t ldx, int rows,

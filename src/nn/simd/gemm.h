@@ -69,9 +69,11 @@ void UM_NAME(gemm8_rows)(const struct gemm *g, const struct gemm_rows *r, int ro
                          int panel1);
 void UM_NAME(gemm16_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
                           int panel1);
-/* gemm16_rows() on AMX's tiles and, 16 lanes wide, on their twin. */
-size_t UM_NAME(pack_amx)(void *dst, const float *w, int o, int kh, int kw, int i);
-size_t UM_NAME(pack_twin)(void *dst, const float *w, int o, int kh, int kw, int i);
+/* Both on AMX's tiles and, 16 lanes wide, on their twin. */
+size_t UM_NAME(pack_int8_amx)(void *dst, const struct um_int8_layer *l);
+size_t UM_NAME(pack_int8_twin)(void *dst, const struct um_int8_layer *l);
+size_t UM_NAME(pack_bf16_amx)(void *dst, const float *w, int o, int kh, int kw, int i);
+size_t UM_NAME(pack_bf16_twin)(void *dst, const float *w, int o, int kh, int kw, int i);
 void UM_NAME(gemm_amx)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
                        int panel1);
 void UM_NAME(gemm_twin)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
@@ -100,13 +102,17 @@ UM_INLINE int gemm_whole(int bytes, int unit)
 {
     return (bytes + unit - 1) / unit * unit;
 }
-UM_INLINE int gemm16_depth(enum um_bf16_how how, int k)
+UM_INLINE int gemm8_depth(enum um_narrow_how how, int k)
 {
-    return gemm_whole(2 * k, how == UM_BF16_DOT ? GEMM_LANE : GEMM_TILE_ROW);
+    return gemm_whole(k, how == UM_NARROW_DOT ? GEMM_LANE : GEMM_TILE_ROW);
+}
+UM_INLINE int gemm16_depth(enum um_narrow_how how, int k)
+{
+    return gemm8_depth(how, 2 * k);
 }
 UM_INLINE int gemm_depth(const struct gemm *g, int k)
 {
-    return g->type == UM_I8 ? gemm_whole(k, GEMM_LANE) : gemm16_depth(um_bf16_how(g->narrow), k);
+    return gemm8_depth(um_narrow_how(g->narrow), k * gemm_size(g));
 }
 
 /* The epilogue on n finished sums: act, then LAB, then add (if add_last; may be NULL). */

@@ -4,7 +4,7 @@
  * lane or tile meets zeros there. */
 #include "nn/simd/gemm_tile.h"
 
-static size_t pack(void *dst, enum um_bf16_how how, const float *w, int o, int kh, int run)
+static size_t pack(void *dst, enum um_narrow_how how, const float *w, int o, int kh, int run)
 {
     int nr = um_gemm_nr(o), panels = um_gemm_panels(o), depth = gemm16_depth(how, run) / 2;
     uint16_t *to = dst ? um_bf16_write(dst, how) : NULL;
@@ -24,19 +24,19 @@ static size_t pack(void *dst, enum um_bf16_how how, const float *w, int o, int k
 
 size_t UM_NAME(pack_bf16)(void *dst, const float *w, int o, int kh, int kw, int i)
 {
-    return pack(dst, UM_BF16_DOT, w, o, kh, kw * i);
+    return pack(dst, UM_NARROW_DOT, w, o, kh, kw * i);
 }
 
 #if VL == 16
-size_t UM_NAME(pack_twin)(void *dst, const float *w, int o, int kh, int kw, int i)
+size_t UM_NAME(pack_bf16_twin)(void *dst, const float *w, int o, int kh, int kw, int i)
 {
-    return pack(dst, UM_BF16_TWIN, w, o, kh, kw * i);
+    return pack(dst, UM_NARROW_TWIN, w, o, kh, kw * i);
 }
 
 #if !UM_VEC_EMULATED
-size_t UM_NAME(pack_amx)(void *dst, const float *w, int o, int kh, int kw, int i)
+size_t UM_NAME(pack_bf16_amx)(void *dst, const float *w, int o, int kh, int kw, int i)
 {
-    return pack(dst, UM_BF16_TILES, w, o, kh, kw * i);
+    return pack(dst, UM_NARROW_TILES, w, o, kh, kw * i);
 }
 #endif
 #endif
@@ -79,8 +79,8 @@ UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int N
 
 UM_TILES
 
-static void dot_rows(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
-                     int panel1)
+void UM_NAME(gemm16_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
+                          int panel1)
 {
     int nr = um_gemm_nr(g->n);
     const unsigned char *b = (const unsigned char *)um_bf16_weights(g->narrow);
@@ -90,21 +90,6 @@ static void dot_rows(const struct gemm *g, const struct gemm_rows *r, int rows, 
         t.col = p * nr;
         t.left = g->n - t.col;
         run_panel(t, tiles[nr / VL], tile_rows[nr / VL], rows);
-    }
-}
-
-void UM_NAME(gemm16_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
-                          int panel1)
-{
-    switch (um_bf16_how(g->narrow)) {
-    case UM_BF16_DOT: dot_rows(g, r, rows, panel0, panel1); break;
-#if VL == 16
-    case UM_BF16_TWIN: UM_NAME(gemm_twin)(g, r, rows, panel0, panel1); break;
-#if !UM_VEC_EMULATED
-    case UM_BF16_TILES: UM_NAME(gemm_amx)(g, r, rows, panel0, panel1); break;
-#endif
-#endif
-    default: break; /* nothing else is packed at this level */
     }
 }
 

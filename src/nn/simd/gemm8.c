@@ -1,19 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The matrix product on bytes: u8 times s8, four products a lane and instruction. B lies in panels
- * of [k/4][panel width][4]; a run of A that is no multiple of 4 long meets zeros there. */
+ * of [k/4][panel width][4], which the rows of AMX's tiles are, too; a run of A that fills no whole
+ * lane or tile meets zeros there. */
 #include "nn/simd/gemm_tile.h"
 
-static size_t columns_of(int n)
-{
-    return (size_t)um_gemm_panels(n) * (size_t)um_gemm_nr(n);
-}
-
-size_t UM_NAME(pack_int8)(void *dst, const struct um_int8_layer *l)
+static size_t pack(void *dst, enum um_narrow_how how, const struct um_int8_layer *l)
 {
     int nr = um_gemm_nr(l->o), panels = um_gemm_panels(l->o);
-    int run = l->kw * l->i, depth = gemm_whole(run, GEMM_LANE);
+    int run = l->kw * l->i, depth = gemm8_depth(how, run);
     if (dst) {
-        int8_t *to = um_int8_write(dst, l, columns_of(l->o));
+        int8_t *to = um_int8_write(dst, how, l, gemm_columns(l->o));
         for (int p = 0; p < panels; p++)
             for (int ky = 0; ky < l->kh; ky++)
                 for (int k = 0; k < depth; k += 4)
@@ -24,9 +20,28 @@ size_t UM_NAME(pack_int8)(void *dst, const struct um_int8_layer *l)
                                                       : (int8_t)0;
                         }
     }
-    return um_int8_places(l->i, columns_of(l->o)).w +
-           columns_of(l->o) * (size_t)l->kh * (size_t)depth;
+    return um_int8_places(l->i, gemm_columns(l->o)).w +
+           gemm_columns(l->o) * (size_t)l->kh * (size_t)depth;
 }
+
+size_t UM_NAME(pack_int8)(void *dst, const struct um_int8_layer *l)
+{
+    return pack(dst, UM_NARROW_DOT, l);
+}
+
+#if VL == 16
+size_t UM_NAME(pack_int8_twin)(void *dst, const struct um_int8_layer *l)
+{
+    return pack(dst, UM_NARROW_TWIN, l);
+}
+
+#if !UM_VEC_EMULATED
+size_t UM_NAME(pack_int8_amx)(void *dst, const struct um_int8_layer *l)
+{
+    return pack(dst, UM_NARROW_TILES, l);
+}
+#endif
+#endif
 
 UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int NV)
 {
@@ -84,7 +99,7 @@ void UM_NAME(gemm8_rows)(const struct gemm *g, const struct gemm_rows *r, int ro
                          int panel1)
 {
     int nr = um_gemm_nr(g->n);
-    struct um_int8_packed q = um_int8_read(g->narrow, columns_of(g->n));
+    struct um_int8_packed q = um_int8_read(g->narrow, gemm_columns(g->n));
     struct tile t = narrow_tile(g, r);
     for (int p = panel0; p < panel1; p++) {
         t.narrow = q.w + (ptrdiff_t)p * nr * t.depth * t.taps;

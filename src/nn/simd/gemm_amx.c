@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The matrix product in bf16 on AMX's tiles, or (gemm_twin.c) on their twin. Two by two tiles of
- * sums stay while A and B stream past, so that a product needs one load. */
+/* The matrix product on bytes and in bf16 on AMX's tiles, or (gemm_twin.c) on their twin. Two by
+ * two tiles of sums stay while A and B stream past, so that a product needs one load. */
 #include "nn/simd/gemm.h"
 
 #if VL == 16
@@ -44,14 +44,25 @@ static struct amx_shape shape_of(int rows)
     return s;
 }
 
+#define DOT(c, a, b)              \
+    do {                          \
+        if (BYTES)                \
+            amx_dot4(x, c, a, b); \
+        else                      \
+            amx_dot2(x, c, a, b); \
+    } while (0)
+
 /* M by N tiles of sums. t: their first column; rows of B lie ldb bytes apart. */
 UNCHECKED UM_INLINE void block_run(struct amx *x, const struct tile *t, const struct strip *s,
-                                   ptrdiff_t ldb, const int M, const int N)
+                                   ptrdiff_t ldb, const int M, const int N, const bool BYTES)
 {
+    /* Numbers of 4 bytes: where BYTES, whole ones until they are scaled. */
     _Alignas(64) float start[COLUMNS], sums[ROWS * COLUMNS];
     _Alignas(64) uint8_t copy[ROWS * AMX_BYTES];
     const uint8_t *b = t->narrow;
-    for (int v = 0; v < N; v++)
+    if (BYTES)
+        memcpy(start, t->start, (size_t)(N * VL) * sizeof *start);
+    for (int v = 0; v < N && !BYTES; v++)
         vf_store(start + v * VL, tile_bias(t, v));
     amx_load(x, 0, start, 0); /* every row the same */
     if (N == 2)
@@ -77,13 +88,13 @@ UNCHECKED UM_INLINE void block_run(struct amx *x, const struct tile *t, const st
             amx_load(x, 6, b, ldb);
             if (N == 2)
                 amx_load(x, 7, b + AMX_BYTES, ldb);
-            amx_dot(x, 0, 4, 6);
+            DOT(0, 4, 6);
             if (N == 2)
-                amx_dot(x, 1, 4, 7);
+                DOT(1, 4, 7);
             if (M == 2)
-                amx_dot(x, 2, 5, 6);
+                DOT(2, 5, 6);
             if (M == 2 && N == 2)
-                amx_dot(x, 3, 5, 7);
+                DOT(3, 5, 7);
         }
     enum { F = sizeof(float) };
     float *low = sums + AMX_ROWS * N * VL; /* rows 16.. */
@@ -94,20 +105,37 @@ UNCHECKED UM_INLINE void block_run(struct amx *x, const struct tile *t, const st
         amx_store(x, 2, low, N * VL * F);
     if (M == 2 && N == 2)
         amx_store(x, 3, low + VL, N * VL * F);
+    for (int i = 0; BYTES && i < s->rows * N; i++) {
+        int v = i % N;
+        vi sum = vi_load((const int32_t *)(const void *)(sums + i * VL));
+        vf_store(sums + i * VL, vf_fma(vf_of(sum), vf_load(t->scale + v * VL), tile_bias(t, v)));
+    }
     finish_tile(t, sums, s->rows, N * VL);
 }
 
-static void block(struct amx *x, const struct tile *t, const struct strip *s, ptrdiff_t ldb,
-                  int columns)
+UNCHECKED UM_INLINE void block(struct amx *x, const struct tile *t, const struct strip *s,
+                               ptrdiff_t ldb, int columns, const bool BYTES)
 {
     if (s->rows > AMX_ROWS && columns > VL)
-        block_run(x, t, s, ldb, 2, 2);
+        block_run(x, t, s, ldb, 2, 2, BYTES);
     else if (s->rows > AMX_ROWS)
-        block_run(x, t, s, ldb, 2, 1);
+        block_run(x, t, s, ldb, 2, 1, BYTES);
     else if (columns > VL)
-        block_run(x, t, s, ldb, 1, 2);
+        block_run(x, t, s, ldb, 1, 2, BYTES);
     else
-        block_run(x, t, s, ldb, 1, 1);
+        block_run(x, t, s, ldb, 1, 1, BYTES);
+}
+
+static void block_of_bytes(struct amx *x, const struct tile *t, const struct strip *s,
+                           ptrdiff_t ldb, int columns)
+{
+    block(x, t, s, ldb, columns, true);
+}
+
+static void block_of_halves(struct amx *x, const struct tile *t, const struct strip *s,
+                            ptrdiff_t ldb, int columns)
+{
+    block(x, t, s, ldb, columns, false);
 }
 
 #ifdef UM_AMX_TWIN
@@ -120,7 +148,12 @@ static void block(struct amx *x, const struct tile *t, const struct strip *s, pt
 void GEMM(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0, int panel1)
 {
     int nr = um_gemm_nr(g->n), strips = (rows + ROWS - 1) / ROWS, shaped = 0;
-    const unsigned char *b = (const unsigned char *)um_bf16_weights(g->narrow);
+    bool bytes = g->type == UM_I8;
+    struct um_int8_packed q = {0};
+    if (bytes)
+        q = um_int8_read(g->narrow, gemm_columns(g->n));
+    const unsigned char *b =
+        bytes ? (const unsigned char *)q.w : (const unsigned char *)um_bf16_weights(g->narrow);
     struct strip strip[GEMM_BLOCK_ROWS / ROWS];
     struct amx x;
     for (int i = 0, at = 0; i < strips; i++, at = split_at(rows, strips, i)) {
@@ -132,6 +165,10 @@ void GEMM(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
         t.narrow = b + (ptrdiff_t)p * nr * t.depth * t.taps;
         t.col = p * nr;
         t.left = g->n - t.col;
+        if (bytes) {
+            t.scale = q.scale + t.col;
+            t.start = q.start + t.col;
+        }
         for (int i = 0; i < strips; i++) {
             int n = strip[i].rows;
             check_tile(&t, n, nr);
@@ -145,7 +182,12 @@ void GEMM(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
                 part.narrow = (const unsigned char *)t.narrow + col * GEMM_LANE;
                 part.col += col;
                 part.left -= col;
-                block(&x, &part, &strip[i], (ptrdiff_t)nr * GEMM_LANE, nr - col);
+                if (bytes) {
+                    part.scale += col;
+                    part.start += col;
+                }
+                (bytes ? block_of_bytes : block_of_halves)(&x, &part, &strip[i],
+                                                           (ptrdiff_t)nr * GEMM_LANE, nr - col);
             }
             t.a += (ptrdiff_t)n * t.taps;
             t.c += n;

@@ -44,6 +44,11 @@ UM_INLINE struct tile narrow_tile(const struct gemm *g, const struct gemm_rows *
                          .depth = gemm_depth(g, g->k / r->taps)};
 }
 
+UM_INLINE size_t gemm_columns(int n) /* of all panels */
+{
+    return (size_t)um_gemm_panels(n) * (size_t)um_gemm_nr(n);
+}
+
 #ifdef UM_CHECK_RANGES
 static void check_tile(const struct tile *t, int rows, int columns)
 {

@@ -264,7 +264,7 @@ static size_t block_room_of(struct block_room *b, struct room *r, const struct j
     struct attend16 *a = &b->head;
     *a = (struct attend16){.d = s->d, .keys = s->n};
     if (job->narrow) {
-        a->how = um_bf16_how(job->qkv.narrow);
+        a->how = um_narrow_how(job->qkv.narrow);
         a->keys_packed = take(base, &at, attend16_keys_room(a));
         a->values_packed = take(base, &at, attend16_values_room(a));
         a->rounded = take(base, &at, attend16_rounded_room(a));
