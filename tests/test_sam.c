@@ -133,7 +133,7 @@ static um_status run_open(struct run *r, struct net *net, const char *family, co
     r->low = low;
     um_tape_keep_taps(r->encode);
     um_tensor x = um_tape_buffer(r->encode, r->image, 0, UM_F32, side, side, 3);
-    r->embedding = um_keep(r->encode, um_sam_encode(r->sam, r->encode, x));
+    r->embedding = um_keep(r->encode, um_sam_encode(r->sam, r->encode, x, (um_tensor){0}));
     st = um_tape_compile(r->encode);
     return st == UM_OK ? um_tape_run(r->encode, UM_QUEUE_MAIN) : st;
 }

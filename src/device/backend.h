@@ -27,6 +27,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 size_t um_dtype_size(enum um_dtype dtype);
 const char *um_precision_name(enum um_dtype dtype); /* "fp32", "fp16", "bf16", "int8" */
@@ -85,7 +86,14 @@ struct um_view {
     enum um_dtype dtype;
     int h, w, c;
     ptrdiff_t ld;
+    int pitch; /* rows of the map to its next h; 0: w. Another one only in what is written by a
+                  step whose `limit` says so */
 };
+
+static inline ptrdiff_t um_view_row(const struct um_view *v, int y, int x) /* of pixel (y, x) */
+{
+    return (ptrdiff_t)y * (v->pitch ? v->pitch : v->w) + x;
+}
 
 enum { UM_OPERANDS = 16 };
 
@@ -130,7 +138,19 @@ struct um_step {
     const void *args;
     int n;
     struct um_operand operand[UM_OPERANDS];
+    struct um_operand limit; /* host devices: of operand 0 only the first [0] x [1] pixels are
+                                computed, int32 each; buf NULL: all */
 };
+
+/* What operand 0 is where a step is limited. */
+static inline void um_step_limit(struct um_view *v, const void *limit)
+{
+    int32_t size[2];
+    memcpy(size, limit, sizeof size);
+    v->pitch = v->w;
+    v->h = size[0];
+    v->w = size[1];
+}
 
 /* What a backend implements. Every entry is required. Commands are asynchronous: they may run any
  * time from submit to the wait that covers them, in queue order. While a queue is being captured,

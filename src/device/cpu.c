@@ -43,6 +43,8 @@ static void run_step(um_pool *pool, const struct um_step *step)
         view[i] = o->view;
         view[i].data = o->buf ? (char *)o->buf->priv + o->offset : NULL;
     }
+    if (step->limit.buf)
+        um_step_limit(&view[0], (char *)step->limit.buf->priv + step->limit.offset);
     um_pool_say(pool, step);
     um_races_step(step, view);
     step->kernel(&(struct um_call){.args = step->args, .t = view, .n = step->n, .pool = pool});

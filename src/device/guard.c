@@ -294,6 +294,8 @@ static um_status run_step(struct guard *g, const struct um_step *step)
         if (o->buf && o->write)
             ((struct guard_buf *)o->buf->priv)->writer = step->name;
     }
+    if (step->limit.buf)
+        um_step_limit(&view[0], data_of(g, step->limit.buf) + step->limit.offset);
     size_t saved = save_surroundings(g, step);
     um_pool *pool = um_pool_take(g->base.pool);
     um_pool_say(pool, step);

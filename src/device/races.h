@@ -12,7 +12,8 @@ static inline void um_races_step(const struct um_step *step, const struct um_vie
     for (int i = 0; UM_RACES && i < step->n; i++) {
         const struct um_view *v = &view[i];
         size_t elt = um_dtype_size(v->dtype), row = (size_t)v->c * elt,
-               rows = (size_t)v->h * (size_t)v->w;
+               rows = v->pitch ? (size_t)(v->h - 1) * (size_t)v->pitch + (size_t)v->w
+                               : (size_t)v->h * (size_t)v->w;
         bool whole = v->ld == v->c;
         for (size_t r = 0; v->data && r < (whole ? 1 : rows); r++)
             um_races_note((char *)v->data + r * (size_t)v->ld * elt, whole ? rows * row : row,

@@ -188,6 +188,21 @@ void um_kpi_line(char *line, size_t size, double ts, bool as_numpy, const char *
 
 /* ---- image encoder ---- */
 
+/* Only where each step of the encoder is one of the tape's. */
+static um_status open_beyond(um_encode *s)
+{
+    um_device *dev = s->model->dev;
+    size_t bytes = um_sam_beyond_bytes(s->model->net);
+    if (!bytes || !um_tape_takes(s->tape, UM_OP_MBCONV) || !um_tape_takes(s->tape, UM_OP_MLP) ||
+        !um_tape_takes(s->tape, UM_OP_WINDOW_BLOCK))
+        return UM_OK;
+    um_status st = um_buf_open(&s->beyond, dev, bytes, "beyond the picture");
+    struct um_beyond none = {0};
+    return st == UM_OK ? um_upload_now(dev, s->beyond, 0, &none, sizeof none, UM_STAGE_SETUP,
+                                       "beyond the picture")
+                       : st;
+}
+
 um_status um_encode_open(um_encode *s, const um_segmenter *model, bool keep_taps)
 {
     um_device *dev = model->dev;
@@ -200,22 +215,30 @@ um_status um_encode_open(um_encode *s, const um_segmenter *model, bool keep_taps
         st = um_tape_open(&s->tape, dev, "encode");
     if (st != UM_OK)
         return st;
-    if (keep_taps)
+    if (keep_taps) /* whole maps are wanted */
         um_tape_keep_taps(s->tape);
-    um_tensor x = um_tape_buffer(s->tape, s->input, 0, dev->precision, side, side, 3);
-    s->embedding = um_keep(s->tape, um_sam_encode(model->net, s->tape, x));
+    else if ((st = open_beyond(s)) != UM_OK)
+        return st;
+    um_tensor x = um_tape_buffer(s->tape, s->input, 0, dev->precision, side, side, 3), beyond = {0};
+    if (s->beyond)
+        beyond = um_tape_buffer(s->tape, s->beyond, 0, UM_U8, 1, 1,
+                                (int)um_sam_beyond_bytes(model->net));
+    s->embedding = um_keep(s->tape, um_sam_encode(model->net, s->tape, x, beyond));
     return um_tape_compile(s->tape);
 }
 
 void um_encode_close(um_encode *s)
 {
     um_tape_close(&s->tape);
+    um_buf_close(&s->beyond);
     um_buf_close(&s->input);
 }
 
 uint64_t um_encode_device_bytes(const um_encode *s)
 {
-    return s->tape ? um_tape_arena_bytes(s->tape) + s->input->size : 0;
+    if (!s->tape)
+        return 0;
+    return um_tape_arena_bytes(s->tape) + s->input->size + (s->beyond ? s->beyond->size : 0);
 }
 
 struct um_front_target um_encode_target(const um_encode *s, int w, int h)

@@ -29,7 +29,8 @@ struct um_segmenter {
 /* The image encoder, recorded and compiled. */
 typedef struct um_encode {
     const um_segmenter *model;
-    um_buf *input; /* [S,S,3] of the device's precision */
+    um_buf *input;  /* [S,S,3] of the device's precision */
+    um_buf *beyond; /* what no picture changes (nn/reach.h), or NULL */
     um_tape *tape;
     um_tensor embedding; /* [n,n,256], kept */
 } um_encode;

@@ -285,12 +285,17 @@ static void bind_decoder(struct um_sam *s, um_bind *b)
 
 /* ---- forward ---- */
 
-um_tensor um_sam_encode(um_sam *s, um_tape *t, um_tensor x)
+size_t um_sam_beyond_bytes(const um_sam *s)
+{
+    return s->family->vit ? 0 : um_tinyvit_beyond_bytes(&s->image, s->canvas);
+}
+
+um_tensor um_sam_encode(um_sam *s, um_tape *t, um_tensor x, um_tensor beyond)
 {
     if (um_tape_status(t) == UM_OK && (x.h != s->canvas || x.w != s->canvas || x.c != 3))
         um_tape_fail(t, um_fail(UM_EINVAL, "image encoder: input is [%d,%d,%d], want [%d,%d,3]",
                                 x.h, x.w, x.c, s->canvas, s->canvas));
-    x = s->family->vit ? um_vit_record(&s->vit, t, x) : um_tinyvit_record(&s->image, t, x);
+    x = s->family->vit ? um_vit_record(&s->vit, t, x) : um_tinyvit_record(&s->image, t, x, beyond);
     x = um_linear(t, &s->neck[0], x, .norm_out = &s->neck_norm[0]);
     x = um_conv2d(t, &s->neck[1], x);
     x = um_layer_norm(t, &s->neck_norm[1], x, (um_tensor){0}, UM_ACT_NONE);

@@ -14,7 +14,9 @@
 #include "model/tinyvit.h"
 
 #include "base/mem.h"
+#include "nn/op_sam.h"
 
+#include <stddef.h>
 #include <stdio.h>
 
 static const float NORM_EPS = 1e-5f;
@@ -91,43 +93,140 @@ void um_tinyvit_bind(um_tinyvit *v, um_bind *b, int patch)
     bind_blocks(b, v->stage3, 3, 2, 320, 10, 7);
 }
 
+/* ---- recording ---- */
+
+/* What the steps do along the rows of the canvas, in order, up to where every picture reaches all
+ * of it: windows of 14 of 64 cells. */
+enum { STEMS = 2, MERGE0 = 4, MERGE1 = 11, KEPT_STEPS = 12 };
+
+static struct um_reach_args reach_of(const um_tinyvit *v, int side)
+{
+    const um_conv *stem[STEMS] = {&v->stem[0], &v->stem[1]};
+    struct um_reach_args a = {.n = KEPT_STEPS};
+    for (int i = 0; i < KEPT_STEPS; i++) {
+        struct um_reach s = {.kernel = 3, .stride = 1};
+        if (i < STEMS) {
+            s.kernel = stem[i]->kh;
+            s.stride = stem[i]->stride;
+        } else if (i == MERGE0 || i == MERGE1)
+            s.stride = 2;
+        else if (i > MERGE0 && (i - MERGE0) % 3 == 1) /* attention, local convolution, MLP */
+            s.window = v->stage1[0].attn.window;
+        else if (i > MERGE0 && (i - MERGE0) % 3 == 0)
+            s.kernel = 1;
+        s.side = side = (side - 1) / s.stride + 1;
+        a.step[i] = s;
+    }
+    return a;
+}
+
+/* Rows of step i's map that are kept: what the next step reads beyond those that a picture reaches,
+ * after the last all of them. */
+static int kept_rows(const struct um_reach_args *a, int i)
+{
+    return i + 1 < a->n ? um_reach_beyond(&a->step[i + 1]) : a->step[i].side;
+}
+
+static int channels_of(const um_tinyvit *v, int i)
+{
+    return i < STEMS ? v->stem[i].o : i < MERGE0 ? 64 : i < MERGE1 ? 128 : 160;
+}
+
+size_t um_tinyvit_beyond_bytes(const um_tinyvit *v, int side)
+{
+    struct um_reach_args a = reach_of(v, side);
+    size_t n = sizeof(struct um_beyond);
+    for (int i = 0; i < a.n; i++)
+        n += sizeof(float) * (size_t)kept_rows(&a, i) * (size_t)a.step[i].side *
+             (size_t)channels_of(v, i);
+    return n;
+}
+
+/* Of a recording. */
+struct beyond {
+    um_tensor all; /* id 0: nothing is kept, everything is computed */
+    struct um_reach_args reach;
+    int step;     /* the next */
+    int64_t used; /* floats of `all` */
+};
+
+/* n numbers at `floats` in what is kept. */
+static um_tensor part(const struct beyond *b, enum um_dtype dtype, int64_t floats, int n)
+{
+    um_tensor x = b->all;
+    x.dtype = dtype;
+    x.off = floats; /* int32 are as long; bytes are only the first */
+    x.c = n;
+    return x;
+}
+
+static um_tensor state_of(const struct beyond *b)
+{
+    return part(b, UM_U8, 0, (int)sizeof(struct um_beyond));
+}
+
+static struct beyond begin(const um_tinyvit *v, um_tape *t, um_tensor x, um_tensor all)
+{
+    struct beyond b = {.all = all, .reach = reach_of(v, x.h)};
+    b.used = (int64_t)(sizeof(struct um_beyond) / sizeof(float));
+    if (all.id)
+        um_reach(t, state_of(&b), x, &b.reach);
+    return b;
+}
+
+/* x, the map of the next step, which was recorded last. */
+static um_tensor reached(um_tape *t, struct beyond *b, um_tensor x)
+{
+    if (!b->all.id || b->step == b->reach.n)
+        return x;
+    int i = b->step++, n = kept_rows(&b->reach, i), floats = n * x.w * x.c;
+    size_t compute = offsetof(struct um_beyond, compute) / sizeof(int32_t) + 2 * (size_t)i;
+    um_tape_limit(t, part(b, UM_I32, (int64_t)compute, 2));
+    if (n)
+        um_beyond(t, x, part(b, UM_F32, b->used, floats), state_of(b),
+                  &(struct um_beyond_args){i, n});
+    b->used += floats;
+    return x;
+}
+
 /* TinyViTBlock: the local convolution stands between attention and MLP and has no skip of its own.
  */
 static um_tensor blocks(um_tape *t, const struct um_vit_block *block, int layer, int depth,
-                        um_tensor x)
+                        um_tensor x, struct beyond *b)
 {
     for (int i = 0; i < depth; i++) {
         char name[24];
-        x = um_window_block(t, &block[i].attn, x);
-        x = um_conv2d(t, &block[i].local, x);
-        x = um_mlp(t, &block[i].mlp, x, UM_ACT_GELU, true);
+        x = reached(t, b, um_window_block(t, &block[i].attn, x));
+        x = reached(t, b, um_conv2d(t, &block[i].local, x));
+        x = reached(t, b, um_mlp(t, &block[i].mlp, x, UM_ACT_GELU, true));
         snprintf(name, sizeof name, "layer%d_block%d", layer, i);
         um_tap(t, name, x);
     }
     return x;
 }
 
-static um_tensor merge(um_tape *t, const um_tinyvit *v, int i, um_tensor x)
+static um_tensor merge(um_tape *t, const um_tinyvit *v, int i, um_tensor x, struct beyond *b)
 {
     static const char *const names[] = {"merge0", "merge1", "merge2"};
-    x = um_mbconv(t, &v->merge[i], x, false);
+    x = reached(t, b, um_mbconv(t, &v->merge[i], x, false));
     um_tap(t, names[i], x);
     return x;
 }
 
-um_tensor um_tinyvit_record(const um_tinyvit *v, um_tape *t, um_tensor x)
+um_tensor um_tinyvit_record(const um_tinyvit *v, um_tape *t, um_tensor x, um_tensor beyond)
 {
-    x = um_conv2d(t, &v->stem[0], x, .act = UM_ACT_GELU);
-    x = um_conv2d(t, &v->stem[1], x);
+    struct beyond b = begin(v, t, x, beyond);
+    x = reached(t, &b, um_conv2d(t, &v->stem[0], x, .act = UM_ACT_GELU));
+    x = reached(t, &b, um_conv2d(t, &v->stem[1], x));
     um_tap(t, "stem", x);
-    x = um_mbconv(t, &v->stage0[0], x, true);
+    x = reached(t, &b, um_mbconv(t, &v->stage0[0], x, true));
     um_tap(t, "layer0_block0", x);
-    x = um_mbconv(t, &v->stage0[1], x, true);
+    x = reached(t, &b, um_mbconv(t, &v->stage0[1], x, true));
     um_tap(t, "layer0_block1", x);
-    x = merge(t, v, 0, x);
-    x = blocks(t, v->stage1, 1, 2, x);
-    x = merge(t, v, 1, x);
-    x = blocks(t, v->stage2, 2, 6, x);
-    x = merge(t, v, 2, x);
-    return blocks(t, v->stage3, 3, 2, x);
+    x = merge(t, v, 0, x, &b);
+    x = blocks(t, v->stage1, 1, 2, x, &b);
+    x = merge(t, v, 1, x, &b);
+    x = blocks(t, v->stage2, 2, 6, x, &b);
+    x = merge(t, v, 2, x, &b);
+    return blocks(t, v->stage3, 3, 2, x, &b);
 }

@@ -296,3 +296,73 @@ void um_ref_packet(const struct um_call *call)
     for (int y = 0; y < mask->h; y++, out += um_mask_row_bytes(mask->w))
         pack_line(out, mask_line(mask, y), mask->w);
 }
+
+/* ---- what no picture changes (reach.h) ---- */
+
+static bool all_zero(const uint32_t *x, ptrdiff_t n)
+{
+    uint32_t any = 0;
+    for (ptrdiff_t i = 0; i < n; i++)
+        any |= x[i];
+    return !any;
+}
+
+static int rows_used(const struct um_view *x)
+{
+    ptrdiff_t n = (ptrdiff_t)x->w * x->c;
+    int rows = x->h;
+    while (rows > 0 && all_zero((const uint32_t *)x->data + (rows - 1) * n, n))
+        rows--;
+    return rows;
+}
+
+static int columns_used(const struct um_view *x)
+{
+    int columns = 0;
+    for (int y = 0; y < x->h; y++) {
+        const uint32_t *row = (const uint32_t *)x->data + (ptrdiff_t)y * x->w * x->c;
+        if (all_zero(row + columns * x->c, (ptrdiff_t)(x->w - columns) * x->c))
+            continue;
+        columns = x->w;
+        while (all_zero(row + (columns - 1) * x->c, x->c))
+            columns--;
+    }
+    return columns;
+}
+
+void um_ref_reach(const struct um_call *call)
+{
+    const struct um_reach_args *a = call->args;
+    const struct um_view *x = &call->t[1];
+    struct um_beyond *b = call->t[0].data;
+    int used = rows_used(x), columns = used == x->h;
+    if (columns)
+        used = columns_used(x);
+    bool known = b->kept == a->n && b->used == used && b->columns == columns;
+    if (!known)
+        *b = (struct um_beyond){.used = used, .columns = columns};
+    for (int i = 0, n = used; i < a->n; i++) {
+        int side = a->step[i].side;
+        b->reach[i] = n = um_reach_of(&a->step[i], n);
+        b->compute[i][0] = known && !columns ? n : side;
+        b->compute[i][1] = known && columns ? n : side;
+    }
+}
+
+void um_ref_beyond(const struct um_call *call)
+{
+    const struct um_beyond_args *a = call->args;
+    const struct um_view *x = &call->t[0];
+    struct um_beyond *b = call->t[2].data;
+    bool whole = b->compute[a->step][0] == x->h && b->compute[a->step][1] == x->w;
+    int side = x->h, first = b->reach[a->step], n = side - first < a->n ? side - first : a->n;
+    int runs = b->columns ? side : 1; /* what is kept of each row, or of all */
+    size_t run = (size_t)n * (size_t)x->c * (b->columns ? 1 : (size_t)side),
+           row = (size_t)side * (size_t)x->c;
+    float *at = (float *)x->data + (size_t)first * (b->columns ? (size_t)x->c : row),
+          *kept = call->t[1].data;
+    for (int i = 0; i < runs; i++, at += row, kept += run)
+        memcpy(whole ? kept : at, whole ? at : kept, run * sizeof *at);
+    if (b->kept <= a->step)
+        b->kept = a->step + 1;
+}

@@ -90,6 +90,31 @@ void um_clean(um_tape *t, um_tensor packet, um_tensor work, um_tensor gate, int 
         um_op_step(t, UM_OP_CLEAN, &a, sizeof a, (um_tensor[]){packet, work, gate}, 3, 2);
 }
 
+static bool is_beyond(um_tensor beyond)
+{
+    return beyond.dtype == UM_U8 && beyond.c == (int)sizeof(struct um_beyond);
+}
+
+void um_reach(um_tape *t, um_tensor beyond, um_tensor x, const struct um_reach_args *a)
+{
+    if (um_op_check(t, UM_OP_REACH,
+                    is_beyond(beyond) && a->n > 0 && a->n <= UM_REACH_STEPS && x.dtype == UM_F32 &&
+                        x.ld == x.c && x.h == x.w,
+                    "%d steps, want 1 to %d, and a canvas of floats", a->n, UM_REACH_STEPS))
+        um_op_step(t, UM_OP_REACH, a, sizeof *a, (um_tensor[]){beyond, x}, 2, 1);
+}
+
+void um_beyond(um_tape *t, um_tensor x, um_tensor kept, um_tensor beyond,
+               const struct um_beyond_args *a)
+{
+    if (um_op_check(t, UM_OP_BEYOND,
+                    is_beyond(beyond) && a->step >= 0 && a->step < UM_REACH_STEPS &&
+                        x.dtype == UM_F32 && x.ld == x.c && x.h == x.w && kept.dtype == UM_F32 &&
+                        kept.c == a->n * x.w * x.c,
+                    "%d numbers for %d rows of [%d,%d,%d]", kept.c, a->n, x.h, x.w, x.c))
+        um_op_step(t, UM_OP_BEYOND, a, sizeof *a, (um_tensor[]){x, kept, beyond}, 3, 3);
+}
+
 /* src = (dst + 0.5)*in/out - 0.5, clamped at 0 (PyTorch, area_pixel_compute_source_index); taps i,
  * min(i+1, in-1). */
 static int source(int dst, int in, int out, double *fraction)

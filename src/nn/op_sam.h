@@ -5,6 +5,7 @@
 #define UM_NN_OP_SAM_H
 
 #include "nn/op.h"
+#include "nn/reach.h"
 #include "nn/record.h"
 
 /* Sparse prompt tokens, appended to the 5 output tokens: out [5 + n, 256]. table [10,256]: rows 0-4
@@ -56,6 +57,20 @@ struct um_clean_args {
     int h, w;
 };
 void um_clean(um_tape *t, um_tensor packet, um_tensor work, um_tensor gate, int h, int w);
+
+/* How far a picture reaches on the canvas x, f32 [S,S,c]: to its last row or, if that is the last
+ * of all, column whose bits are not all zeros, and from there through the steps. If the rest is
+ * kept of pictures of that size the steps compute what it reaches, else all. beyond u8
+ * [1,1,sizeof(struct um_beyond)]. t: beyond, x */
+void um_reach(um_tape *t, um_tensor beyond, um_tensor x, const struct um_reach_args *a);
+
+/* The map x [s,s,c] of step `step`: its n rows or columns behind those that the picture reaches are
+ * kept if they were computed, else put there. kept f32 [1,1,n*s*c]. t: x, kept, beyond */
+struct um_beyond_args {
+    int step, n;
+};
+void um_beyond(um_tape *t, um_tensor x, um_tensor kept, um_tensor beyond,
+               const struct um_beyond_args *a);
 
 /* ResizeLongestSide: size of an h x w picture on a square canvas (transforms.py,
  * get_preprocess_shape). */

@@ -422,7 +422,7 @@ struct tap {
 
 struct step_record {
     const struct um_op_info *op;
-    um_tensor x[UM_OPERANDS];
+    um_tensor x[UM_OPERANDS], limit;
     size_t args_off, args_size;
 };
 
@@ -669,6 +669,16 @@ void um_tape_step(um_tape *t, const struct um_op_info *op, um_kernel *kernel, co
     t->n_steps++;
 }
 
+void um_tape_limit(um_tape *t, um_tensor size)
+{
+    if (t->status != UM_OK || t->compiled)
+        return;
+    if (t->dev->caps.launches || !t->n_steps || size.dtype != UM_I32 || size.c != 2)
+        um_tape_fail(t, um_fail(UM_EINVAL, "tape %s: no step that can be limited", t->name));
+    else
+        t->records[t->n_steps - 1].limit = size;
+}
+
 /* Offsets for all activations: the largest first, each at the lowest place where no value alive at
  * the same time lies. Two values share bytes only if one is dead before the other is born. */
 static um_status plan(um_tape *t)
@@ -783,6 +793,11 @@ um_status um_tape_compile(um_tape *t)
         struct um_step *step = &t->steps[s];
         const struct step_record *r = &t->records[s];
         step->args = t->args + r->args_off;
+        if (r->limit.id) {
+            const struct value *v = &t->values[r->limit.id - 1];
+            step->limit = (struct um_operand){
+                .buf = v->buf, .offset = v->off + (size_t)r->limit.off * sizeof(int32_t)};
+        }
         for (int i = 0; i < step->n; i++) {
             um_tensor x = r->x[i];
             struct um_operand *o = &step->operand[i];

@@ -96,6 +96,11 @@ void um_tap(
 void um_tape_step(um_tape *t, const struct um_op_info *op, um_kernel *kernel, const void *args,
                   size_t args_size, const um_tensor *x);
 
+/* The last step computes only the first h x w pixels of its first operand, as `size`, int32 {h, w}
+ * that outlive the tape's runs, says when it runs; the others stay as they are. For convolutions,
+ * MBConv, MLP and window blocks, and not on a GPU. */
+void um_tape_limit(um_tape *t, um_tensor size);
+
 /* ---- replay ---- */
 um_status um_tape_compile(um_tape *t); /* plan and create the arena; reports the sticky status */
 um_status um_tape_run(um_tape *t, enum um_queue q);

@@ -96,6 +96,8 @@ union args {
     struct um_tokens_args tokens;
     struct um_front_args front;
     struct um_clean_args clean;
+    struct um_reach_args reach;
+    struct um_beyond_args beyond;
     struct um_gain_args gain;
 };
 

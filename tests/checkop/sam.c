@@ -280,6 +280,64 @@ static void bench_clean(struct job *job, const struct bench *b)
     free(mask);
 }
 
+/* Whatever came before: nothing, or a picture of this size or another. */
+static struct um_beyond state(int n, int side)
+{
+    struct um_beyond b = {.used = pick(0, side), .columns = chance(50), .kept = chance(50) ? n : 0};
+    for (int i = 0; i < UM_REACH_STEPS; i++) {
+        b.reach[i] = pick(0, side);
+        b.compute[i][0] = !b.columns && chance(50) ? b.reach[i] : side;
+        b.compute[i][1] = b.columns && chance(50) ? b.reach[i] : side;
+    }
+    return b;
+}
+
+static void random_reach(struct job *job)
+{
+    int side = pick(1, 40), c = pick(1, 3), h = chance(50) ? side : pick(0, side),
+        w = h < side ? side : pick(0, side);
+    struct um_reach_args *a = &job->args.reach;
+    job->op = UM_OP_REACH;
+    job->preset = 1;
+    a->n = pick(1, UM_REACH_STEPS);
+    for (int i = 0, at = side; i < a->n; i++) {
+        struct um_reach *s = &a->step[i];
+        *s = (struct um_reach){.kernel = chance(30) ? 1 : 3, .stride = 1};
+        if (chance(20))
+            s->window = pick(2, 14);
+        else if (chance(30) && at > 1)
+            s->stride = 2;
+        s->side = at = (at - 1) / s->stride + 1;
+    }
+    struct um_beyond b = state(a->n, side);
+    if (chance(50))
+        b.used = h < side ? h : w;
+    memcpy(output(job, UM_U8, 1, 1, (int)sizeof b, 0)->data, &b, sizeof b);
+    struct um_view *x = input(job, side, side, c, 0, 1);
+    for (int i = 0; i < side * side; i++)
+        if (i / side >= h || i % side >= w)
+            memset((float *)x->data + (ptrdiff_t)i * c, 0, (size_t)c * sizeof(float));
+    snprintf(job->what, sizeof job->what, "[%d,%d] of %d, %d steps", h, w, side, a->n);
+}
+
+static void random_beyond(struct job *job)
+{
+    int side = pick(1, 30), c = pick(1, 20), n = pick(1, side), step = pick(0, UM_REACH_STEPS - 1);
+    struct um_beyond b = state(UM_REACH_STEPS, side);
+    job->op = UM_OP_BEYOND;
+    job->args.beyond = (struct um_beyond_args){.step = step, .n = n};
+    job->preset = 7;
+    struct um_view *x = output(job, UM_F32, side, side, c, 0);
+    for (int i = 0; i < side * side * c; i++)
+        ((float *)x->data)[i] = uniform();
+    struct um_view *kept = output(job, UM_F32, 1, 1, n * side * c, 0);
+    for (int i = 0; i < n * side * c; i++)
+        ((float *)kept->data)[i] = uniform();
+    memcpy(output(job, UM_U8, 1, 1, (int)sizeof b, 0)->data, &b, sizeof b);
+    snprintf(job->what, sizeof job->what, "[%d,%d,%d] from %d on, %d%s", side, side, c,
+             b.reach[step], n, b.columns ? " columns" : "");
+}
+
 const struct op_case sam_cases[] = {
     {UM_OP_PROMPT, random_prompt, 60, 0x1, NULL},
     {UM_OP_MASK, random_mask, 40, 0x0, bench_mask},
@@ -287,5 +345,7 @@ const struct op_case sam_cases[] = {
     {UM_OP_PACKET, random_packet, 30, 0x10, bench_packet},
     {UM_OP_MASK_PACKET, random_mask_packet, 120, 0x40, NULL}, /* iou */
     {UM_OP_CLEAN, random_clean, 150, 0x0, bench_clean},
+    {UM_OP_REACH, random_reach, 60, 0x0, NULL},
+    {UM_OP_BEYOND, random_beyond, 60, 0x0, NULL},
     {0},
 };

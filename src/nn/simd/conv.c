@@ -149,7 +149,7 @@ static void window_item(void *ctx, int item, int worker)
 
     for (int r = 0, y = y0, px = r0 % out->w; r < rows; y++, px = 0) {
         int end = out->w - px < rows - r ? out->w : px + rows - r; /* pixels px..end-1 of row y */
-        float *dst = out_pixel(out, r0 + r);
+        float *dst = out_pixel(out, um_view_row(out, y, px));
         const float *from[64];
         for (int ky = 0; ky < kh; ky++) {
             int iy = y * a->stride - a->pad_top + ky;
@@ -159,8 +159,8 @@ static void window_item(void *ctx, int item, int worker)
             const void **at = in + (ptrdiff_t)r * runs;
             to[r] = dst;
             if (add->data)
-                plus[r] =
-                    pixel(add, a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2 : r0 + r);
+                plus[r] = pixel(add, a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2
+                                                : um_view_row(out, y, px));
             if (!single && px >= lo && px < hi) {
                 ptrdiff_t ix = (ptrdiff_t)(px * a->stride - a->pad_left) * x->ld;
                 for (int ky = 0; ky < kh; ky++)
@@ -247,10 +247,10 @@ static void narrow_window_item(void *ctx, int item, int worker)
             const uint8_t *at = map + ((ptrdiff_t)(y - y0) * w + (px - px0)) * a->stride * bytes;
             for (int ky = 0; ky < a->kh; ky++)
                 in[i * a->kh + ky] = at + (ptrdiff_t)ky * w * bytes;
-            to[i] = out_pixel(out, r + i);
+            to[i] = out_pixel(out, um_view_row(out, y, px));
             if (add->data)
-                plus[i] =
-                    pixel(add, a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2 : r + i);
+                plus[i] = pixel(add, a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2
+                                                : um_view_row(out, y, px));
         }
         um_gemm_rows(&j->g, &rows, n, split_at(j->panels, j->split.panel_groups, group),
                      split_at(j->panels, j->split.panel_groups, group + 1));
@@ -268,7 +268,7 @@ static void slim_item(void *ctx, int item, int worker)
     for (int y = split_at(out->h, j->split.row_blocks, item);
          y < split_at(out->h, j->split.row_blocks, item + 1); y++) {
         slim_look(&s, x, y);
-        um_slim_row(&s, x->c, out_pixel(out, (ptrdiff_t)y * out->w), out->w, room);
+        um_slim_row(&s, x->c, out_pixel(out, um_view_row(out, y, 0)), out->w, room);
     }
 }
 

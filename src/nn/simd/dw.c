@@ -160,7 +160,7 @@ static void dw_item(void *ctx, int item, int worker)
                        .c = out->c};
     (void)worker;
     for (int y = split_at(out->h, j->bands, item); y < split_at(out->h, j->bands, item + 1); y++) {
-        float *dst = (float *)out->data + (ptrdiff_t)y * out->w * out->ld;
+        float *dst = (float *)out->data + um_view_row(out, y, 0) * out->ld;
         for (int ky = 0; ky < a->kh; ky++) {
             int iy = y * a->stride - a->pad_top + ky;
             rows[ky] = iy >= 0 && iy < in->h
@@ -173,7 +173,7 @@ static void dw_item(void *ctx, int item, int worker)
             for (int px = x; px < x1; px++) {
                 float *to = dst + px * out->ld;
                 ptrdiff_t at = a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2
-                                          : (ptrdiff_t)y * out->w + px;
+                                          : um_view_row(out, y, px);
                 const float *plus = add->data ? (const float *)add->data + at * add->ld : NULL;
                 if (plus && !a->add_last)
                     for (int i = 0; i < out->c; i++)

@@ -27,7 +27,7 @@ struct job {
 
 static const float *pixel(const struct um_view *v, int y, int x)
 {
-    return (const float *)v->data + ((ptrdiff_t)y * v->w + x) * v->ld;
+    return (const float *)v->data + um_view_row(v, y, x) * v->ld;
 }
 
 /* Hidden row of input pixels x0..x1-1 of row y; room: for what they are as narrow numbers. */

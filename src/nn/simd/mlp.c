@@ -17,31 +17,61 @@ struct job {
     ptrdiff_t ldn;
 };
 
-static float *row_of(const struct um_view *v, ptrdiff_t r)
+/* Row r of those that are computed, in v, the output or what lies as it does. */
+static float *row_of(const struct um_call *call, const struct um_view *v, int r)
 {
-    return (float *)v->data + r * v->ld;
+    const struct um_view *out = &call->t[0];
+    return (float *)v->data + um_view_row(out, r / out->w, r % out->w) * v->ld;
 }
 
-/* LN of rows r0..r0+n-1 of x into dst, or x itself if the block has no norm. */
+/* LN of rows r0..r0+n-1 of x into dst, or x itself if the block has no norm and its rows lie side
+ * by side. */
 static const float *normalise(const struct um_call *call, int r0, int n, float *dst, ptrdiff_t *ld)
 {
     const struct um_mlp_args *a = call->args;
     const struct um_view *x = &call->t[1];
     const float *gamma = call->t[2].data, *beta = call->t[3].data;
     *ld = x->ld;
-    if (!gamma)
-        return row_of(x, r0);
-    for (int r = 0; r < n; r++)
-        um_row_norm(dst + (ptrdiff_t)r * x->c, row_of(x, r0 + r), gamma, beta, x->c, a->eps);
+    if (!gamma && !call->t[0].pitch)
+        return row_of(call, x, r0);
+    for (int r = 0; r < n; r++) {
+        const float *from = row_of(call, x, r0 + r);
+        float *to = dst + (ptrdiff_t)r * x->c;
+        if (gamma)
+            um_row_norm(to, from, gamma, beta, x->c, a->eps);
+        else
+            memcpy(to, from, (size_t)x->c * sizeof *to);
+    }
     *ld = x->c;
     return dst;
+}
+
+/* fc2 on n hidden rows, ldh apart, into rows r0.. of the output. */
+static void store(const struct job *j, const float *hidden, ptrdiff_t ldh, int r0, int n)
+{
+    enum { ROWS = 96 };
+    const struct um_call *call = j->call;
+    const struct um_mlp_args *a = call->args;
+    const void *from[ROWS];
+    const float *plus[ROWS];
+    float *to[ROWS];
+    struct gemm_rows rows = {from, to, a->residual ? plus : NULL, 1};
+    int pieces = (n + ROWS - 1) / ROWS;
+    for (int i = 0; i < pieces; i++) {
+        int at = split_at(n, pieces, i), m = split_at(n, pieces, i + 1) - at;
+        for (int k = 0; k < m; k++) {
+            from[k] = hidden + (at + k) * ldh;
+            to[k] = row_of(call, &call->t[0], r0 + at + k);
+            plus[k] = row_of(call, &call->t[1], r0 + at + k);
+        }
+        um_gemm_rows(&j->fc2, &rows, m, 0, um_gemm_panels(call->t[0].c));
+    }
 }
 
 static void block_item(void *ctx, int item, int worker)
 {
     const struct job *j = ctx;
     const struct um_mlp_args *a = j->call->args;
-    const struct um_view *out = &j->call->t[0], *x = &j->call->t[1];
     int r0 = split_at(j->rows, j->blocks, item), n = split_at(j->rows, j->blocks, item + 1) - r0;
     ptrdiff_t ld, ldh = a->hidden;
     if (j->fc2.ready)
@@ -51,8 +81,7 @@ static void block_item(void *ctx, int item, int worker)
         memset(hidden, 0, (size_t)(n * ldh) * sizeof *hidden); /* what lies behind a row */
     const float *in = normalise(j->call, r0, n, normed, &ld);
     um_gemm_block(&j->fc1, in, ld, n, hidden, ldh, NULL, 0, 0, um_gemm_panels(a->hidden));
-    um_gemm_block(&j->fc2, hidden, ldh, n, row_of(out, r0), out->ld,
-                  a->residual ? row_of(x, r0) : NULL, x->ld, 0, um_gemm_panels(out->c));
+    store(j, hidden, ldh, r0, n);
 }
 
 static void fc1_item(void *ctx, int item, int worker)
@@ -87,7 +116,7 @@ void UM_NAME(mlp)(const struct um_call *call)
                     .rows = out->h * out->w};
     j.fc1.act = a->act;
 
-    if (j.rows <= FEW_ROWS &&
+    if (j.rows <= FEW_ROWS && !out->pitch &&
         (size_t)j.rows * (size_t)(c + a->hidden) * sizeof(float) <= UM_POOL_SCRATCH) {
         float *room = um_pool_scratch(call->pool, 0);
         j.hidden = room + (ptrdiff_t)j.rows * c;

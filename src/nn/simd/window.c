@@ -305,7 +305,7 @@ static void block_item(void *ctx, int item, int worker)
         int y0 = win / s->across * s->ws, x0 = win % s->across * s->ws, m = 0;
         for (int i = 0; i < s->n; i++) {
             int y = y0 + i / s->ws, x = x0 + i % s->ws;
-            ptrdiff_t row = (ptrdiff_t)y * s->w + x;
+            ptrdiff_t row = um_view_row(&t[0], y, x);
             if (y >= s->h || x >= s->w) {
                 r.row[i] = t[6].data;
                 r.out[i] = NULL;
