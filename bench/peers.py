@@ -120,7 +120,7 @@ def networks(folder, seed, wanted):
     inputs = {stage: (dfine_net.network_input(picture, 640),) for stage in modules}
     if wanted & {"encode", "decode"}:
         x, (height, width), _ = sam_net.prepare(picture, 1024)
-        files["segmenter"] = MODELS / "mobile_sam_bone_320.safetensors"
+        files["segmenter"] = MODELS / "mobile_sam_bone_384.safetensors"
         net = sam_net.load(read_state(files["segmenter"]), 1024)
         preprocess = net.preprocess
         canvas = preprocess(x)

@@ -21,7 +21,7 @@ DETECTOR, SEGMENTER = GOLDEN / "dfine_n_bone_320.safetensors", GOLDEN / "mobile_
 def named_as_those_that_ship():
     folder = Path(COMMAND).parent / "golden_models"
     folder.mkdir(exist_ok=True)
-    for model, name in ((DETECTOR, "dfine_n_bone_320.safetensors"), (SEGMENTER, "mobile_sam_bone_320.safetensors")):
+    for model, name in ((DETECTOR, "dfine_n_bone_320.safetensors"), (SEGMENTER, "mobile_sam_bone_384.safetensors")):
         link = folder / f"{name}.{os.getpid()}"  # tests run beside each other
         link.symlink_to(model)
         link.replace(folder / name)

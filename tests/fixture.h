@@ -27,7 +27,7 @@
  * it includes this). */
 #ifdef TEST_WHAT_SHIPS
 #define DETECTOR_FILE UM_SOURCE_DIR "/models/dfine_n_bone_320.safetensors"
-#define SEGMENTER_FILE UM_SOURCE_DIR "/models/mobile_sam_bone_320.safetensors"
+#define SEGMENTER_FILE UM_SOURCE_DIR "/models/mobile_sam_bone_384.safetensors"
 #else
 #define DETECTOR_FILE UM_GOLDEN_DIR "/models/dfine_n_bone_320.safetensors"
 #define SEGMENTER_FILE UM_GOLDEN_DIR "/models/mobile_sam_bone_256.safetensors"

@@ -739,7 +739,7 @@ int main(int argc, char **argv)
     struct options o = {.device = "cuda:0",
                         .precision = "auto",
                         .detector = UM_SOURCE_DIR "/models/dfine_n_bone_320.safetensors",
-                        .segmenter = UM_SOURCE_DIR "/models/mobile_sam_bone_320.safetensors"};
+                        .segmenter = UM_SOURCE_DIR "/models/mobile_sam_bone_384.safetensors"};
     bool losing = false;
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;

@@ -22,7 +22,7 @@ libraries=$(pkg-config --variable=libdir ultramotion)
 awk '/^```c$/ { on = 1; next } /^```$/ { on = 0 } on' "$root/README.md" >"$work/example.c"
 # shellcheck disable=SC2046
 "${CC:-cc}" -std=c11 -Wall -Werror -o "$work/example" "$work/example.c" $(pkg-config --cflags --libs ultramotion) || fail "example: compile"
-said=$(LD_LIBRARY_PATH=$libraries "$work/example" "$work"/moved/share/ultramotion/models/{dfine_n_bone_320,mobile_sam_bone_320}.safetensors \
+said=$(LD_LIBRARY_PATH=$libraries "$work/example" "$work"/moved/share/ultramotion/models/{dfine_n_bone_320,mobile_sam_bone_384}.safetensors \
     "$root/tests/golden/end_to_end/phantom_0.png") || fail "example: run"
 case $said in "score 0.9"*) ;; *) fail "example said: $said" ;; esac
 [ -s "$work/moved/share/man/man1/ultramotion.1" ] || fail "manual page"

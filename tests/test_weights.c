@@ -976,7 +976,7 @@ TEST(nesting_and_density_cost_memory_by_the_size_of_their_file)
 TEST(a_file_cut_at_every_hundredth_is_refused)
 {
     static const char *const MODELS[] = {UM_SOURCE_DIR "/models/dfine_n_bone_320.safetensors",
-                                         UM_SOURCE_DIR "/models/mobile_sam_bone_320.safetensors"};
+                                         UM_SOURCE_DIR "/models/mobile_sam_bone_384.safetensors"};
     for (int f = 0; f < FILE_COUNT + 2; f++) {
         char path[512];
         snprintf(path, sizeof path, f < FILE_COUNT ? FOLDER "%s" : "%s",
@@ -1420,9 +1420,9 @@ TEST(shipped_models_are_what_they_say)
     CHECK_EQ(info.channels, 3);
     CHECK_EQ(info.input_size, 320);
     CHECK_STR(info.input_size_from, "metadata");
-    CHECK_OK(um_model_inspect(UM_SOURCE_DIR "/models/mobile_sam_bone_320.safetensors", &info));
+    CHECK_OK(um_model_inspect(UM_SOURCE_DIR "/models/mobile_sam_bone_384.safetensors", &info));
     CHECK_EQ(info.kind, UM_MODEL_MOBILE_SAM);
-    CHECK_EQ(info.input_size, 320);
+    CHECK_EQ(info.input_size, 384);
     CHECK_EQ(info.classes, 0);
     CHECK_EQ(info.tensors, 412);
 }

