@@ -590,7 +590,9 @@ def bench_live_accounts_for_every_frame(tmp):
     for fps in (25, 60):
         (b,) = lines(um("bench", "live", "--fps", fps, "--frames", 30, "--det-size", "256", "--sam-size", "64", "--threads", "1")[0])
         assert b["packets"] + b["replaced"] == b["sent"] == 30 and b["masks"] == b["packets"] > 0, b
-        assert 0 <= b["in"]["min"] and 0 < b["in"]["max"] and 0 < b["out"]["p50"] < b["overhead"]["max"] < 10000, b
+        # 0 where the sender lost the processor before it read the clock, which on a busy one may be every time.
+        assert 0 <= b["in"]["min"] <= b["in"]["max"] < 10000, b
+        assert 0 < b["out"]["p50"] < b["overhead"]["max"] < 10000, b
 
 
 @test
