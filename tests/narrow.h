@@ -76,6 +76,21 @@ static inline void frames_close(struct frames *f)
         um_frame_unref(&f->frame[i]);
 }
 
+/* A model with its plan, found on some frames, as a file. */
+static inline void narrow_calibrate(const char *model, const char *file)
+{
+    struct frames f;
+    read_frames(&f, 4711, MOST); /* ranges of fewer are too coarse for what is asked here */
+    um_calibration_settings s;
+    um_calibration_settings_default(&s);
+    s.frames = (const um_frame *const *)f.frame;
+    s.boxes = (const float(*)[4])f.box;
+    s.count = f.n;
+    s.threads = 2;
+    CHECK_OK(um_model_calibrate(model, file, NULL, &s));
+    frames_close(&f);
+}
+
 static inline void detect_all(um_device *dev, const char *file, const struct frames *f,
                               um_box *best)
 {

@@ -199,25 +199,10 @@ static int levels_of_bytes(const struct um_ops **found)
     return n;
 }
 
-/* A model with its plan, found on some frames, as a file. */
-static void calibrate(const char *model, const char *file)
-{
-    struct frames f;
-    read_frames(&f, 4711, MOST); /* ranges of fewer are too coarse for what is asked here */
-    um_calibration_settings s;
-    um_calibration_settings_default(&s);
-    s.frames = (const um_frame *const *)f.frame;
-    s.boxes = (const float(*)[4])f.box;
-    s.count = f.n;
-    s.threads = 2;
-    CHECK_OK(um_model_calibrate(model, file, NULL, &s));
-    frames_close(&f);
-}
-
 TEST(boxes_are_those_of_floats)
 {
     const char *file = in_scratch("detector.safetensors");
-    calibrate(DETECTOR_FILE, file);
+    narrow_calibrate(DETECTOR_FILE, file);
     const struct um_ops *level[6];
     for (int i = 0, n = levels_of_bytes(level); i < n; i++)
         narrow_boxes(level[i], "int8", file, 2, few(level[i]));
@@ -272,7 +257,7 @@ TEST(the_worst_layers_stay_floats)
 TEST(masks_are_those_of_floats)
 {
     const char *file = in_scratch("segmenter.safetensors");
-    calibrate(SEGMENTER_FILE, file);
+    narrow_calibrate(SEGMENTER_FILE, file);
     const struct um_ops *level[6];
     for (int i = 0, n = levels_of_bytes(level); i < n; i++)
         narrow_masks(level[i], "int8", file, 0.99, few(level[i]));

@@ -90,16 +90,7 @@ TEST(bf16)
 TEST(bytes)
 {
     const char *file = in_scratch("segmenter.safetensors");
-    struct frames f;
-    read_frames(&f, 4711, MOST);
-    um_calibration_settings s;
-    um_calibration_settings_default(&s);
-    s.frames = (const um_frame *const *)f.frame;
-    s.boxes = (const float(*)[4])f.box;
-    s.count = f.n;
-    s.threads = 2;
-    CHECK_OK(um_model_calibrate(SEGMENTER_FILE, file, NULL, &s));
-    frames_close(&f);
+    narrow_calibrate(SEGMENTER_FILE, file);
     for (const struct um_ops *const *level = um_ops_host(); *level; level++)
         if ((*level)->int8)
             same_bits(narrow_open("cpu", 2, "int8", *level), file, few(*level));
