@@ -47,6 +47,14 @@ static inline void narrow_try(const struct um_ops *level, const char *precision,
 
 enum { MOST = 5 };
 
+/* How many frames where kernels may be slow. */
+static inline int narrow_few(const struct um_ops *level)
+{
+    return SANITIZED || strcmp(level->name, "c") == 0 || strcmp(level->name, "amx-twin") == 0
+               ? 2
+               : MOST;
+}
+
 struct frames {
     um_frame *frame[MOST];
     float box[MOST][4];

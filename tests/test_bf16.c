@@ -15,11 +15,6 @@ static int levels_in_bf16(const struct um_ops **found)
     return n;
 }
 
-static int few(const struct um_ops *level)
-{
-    return SANITIZED || strcmp(level->name, "amx-twin") == 0 ? 2 : MOST;
-}
-
 TEST(a_level_without_it_says_so)
 {
     for (const struct um_ops *const *all = um_ops_host(); *all; all++) {
@@ -81,14 +76,14 @@ TEST(boxes_are_those_of_floats)
 {
     const struct um_ops *level[8];
     for (int i = 0, n = levels_in_bf16(level); i < n; i++)
-        narrow_boxes(level[i], "bf16", DETECTOR_FILE, 1, few(level[i]));
+        narrow_boxes(level[i], "bf16", DETECTOR_FILE, 1, narrow_few(level[i]));
 }
 
 TEST(masks_are_those_of_floats)
 {
     const struct um_ops *level[8];
     for (int i = 0, n = levels_in_bf16(level); i < n; i++)
-        narrow_masks(level[i], "bf16", SEGMENTER_FILE, 0.99, few(level[i]));
+        narrow_masks(level[i], "bf16", SEGMENTER_FILE, 0.99, narrow_few(level[i]));
 }
 
 TEST_MAIN

@@ -361,7 +361,7 @@ TEST(every_operator_writes_something_and_names_all_it_reads)
 {
     for (int op = 0; op < UM_OPS; op++) {
         const struct um_op_info *o = um_op_info((enum um_op)op);
-        CHECK_MSG(o->name && o->n_out > 0 && o->n_out <= o->n && o->n <= UM_OPERANDS, "row %d", op);
+        CHECK_MSG(o->name && o->n_out > 0 && o->n_out < o->n && o->n <= UM_OPERANDS, "row %d", op);
         CHECK_MSG(!strchr(o->operand[0], '?'), "%s: its first output may be absent", o->name);
         for (int i = 0; i < o->n; i++)
             for (int k = 0; k < i; k++)

@@ -181,13 +181,6 @@ TEST(a_plan_of_another_network_is_refused)
 
 /* ---- whole networks ---- */
 
-static int few(const struct um_ops *level) /* where kernels are slow */
-{
-    return SANITIZED || strcmp(level->name, "c") == 0 || strcmp(level->name, "amx-twin") == 0
-               ? 2
-               : MOST;
-}
-
 /* That one and all others that offer it. */
 static int levels_of_bytes(const struct um_ops **found)
 {
@@ -205,7 +198,7 @@ TEST(boxes_are_those_of_floats)
     narrow_calibrate(DETECTOR_FILE, file);
     const struct um_ops *level[6];
     for (int i = 0, n = levels_of_bytes(level); i < n; i++)
-        narrow_boxes(level[i], "int8", file, 2, few(level[i]));
+        narrow_boxes(level[i], "int8", file, 2, narrow_few(level[i]));
 }
 
 struct told {
@@ -260,7 +253,7 @@ TEST(masks_are_those_of_floats)
     narrow_calibrate(SEGMENTER_FILE, file);
     const struct um_ops *level[6];
     for (int i = 0, n = levels_of_bytes(level); i < n; i++)
-        narrow_masks(level[i], "int8", file, 0.99, few(level[i]));
+        narrow_masks(level[i], "int8", file, 0.99, narrow_few(level[i]));
     scratch_close();
 }
 

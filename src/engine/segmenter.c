@@ -221,8 +221,7 @@ um_status um_encode_open(um_encode *s, const um_segmenter *model, bool keep_taps
         return st;
     um_tensor x = um_tape_buffer(s->tape, s->input, 0, dev->precision, side, side, 3), beyond = {0};
     if (s->beyond)
-        beyond = um_tape_buffer(s->tape, s->beyond, 0, UM_U8, 1, 1,
-                                (int)um_sam_beyond_bytes(model->net));
+        beyond = um_tape_buffer(s->tape, s->beyond, 0, UM_U8, 1, 1, (int)s->beyond->size);
     s->embedding = um_keep(s->tape, um_sam_encode(model->net, s->tape, x, beyond));
     return um_tape_compile(s->tape);
 }

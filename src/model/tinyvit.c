@@ -129,7 +129,10 @@ static int kept_rows(const struct um_reach_args *a, int i)
 
 static int channels_of(const um_tinyvit *v, int i)
 {
-    return i < STEMS ? v->stem[i].o : i < MERGE0 ? 64 : i < MERGE1 ? 128 : 160;
+    return i < STEMS    ? v->stem[i].o
+           : i < MERGE0 ? v->stage0[0].project.o
+           : i < MERGE1 ? v->merge[0].project.o
+                        : v->merge[1].project.o;
 }
 
 size_t um_tinyvit_beyond_bytes(const um_tinyvit *v, int side)

@@ -338,9 +338,8 @@ void um_ref_reach(const struct um_call *call)
     int used = rows_used(x), columns = used == x->h;
     if (columns)
         used = columns_used(x);
-    bool known = b->kept == a->n && b->used == used && b->columns == columns;
-    if (!known)
-        *b = (struct um_beyond){.used = used, .columns = columns};
+    bool known = b->seen && b->used == used && b->columns == columns;
+    *b = (struct um_beyond){.used = used, .columns = columns, .seen = true};
     for (int i = 0, n = used; i < a->n; i++) {
         int side = a->step[i].side;
         b->reach[i] = n = um_reach_of(&a->step[i], n);
@@ -353,7 +352,7 @@ void um_ref_beyond(const struct um_call *call)
 {
     const struct um_beyond_args *a = call->args;
     const struct um_view *x = &call->t[0];
-    struct um_beyond *b = call->t[2].data;
+    const struct um_beyond *b = call->t[2].data;
     bool whole = b->compute[a->step][0] == x->h && b->compute[a->step][1] == x->w;
     int side = x->h, first = b->reach[a->step], n = side - first < a->n ? side - first : a->n;
     int runs = b->columns ? side : 1; /* what is kept of each row, or of all */
@@ -363,6 +362,4 @@ void um_ref_beyond(const struct um_call *call)
           *kept = call->t[1].data;
     for (int i = 0; i < runs; i++, at += row, kept += run)
         memcpy(whole ? kept : at, whole ? at : kept, run * sizeof *at);
-    if (b->kept <= a->step)
-        b->kept = a->step + 1;
 }

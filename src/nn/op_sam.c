@@ -112,7 +112,7 @@ void um_beyond(um_tape *t, um_tensor x, um_tensor kept, um_tensor beyond,
                         x.dtype == UM_F32 && x.ld == x.c && x.h == x.w && kept.dtype == UM_F32 &&
                         kept.c == a->n * x.w * x.c,
                     "%d numbers for %d rows of [%d,%d,%d]", kept.c, a->n, x.h, x.w, x.c))
-        um_op_step(t, UM_OP_BEYOND, a, sizeof *a, (um_tensor[]){x, kept, beyond}, 3, 3);
+        um_op_step(t, UM_OP_BEYOND, a, sizeof *a, (um_tensor[]){x, kept, beyond}, 3, 2);
 }
 
 /* src = (dst + 0.5)*in/out - 0.5, clamped at 0 (PyTorch, area_pixel_compute_source_index); taps i,

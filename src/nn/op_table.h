@@ -72,7 +72,7 @@
     X(with, CLEAN, clean, PLAIN, SHARED, um_clean_args, 2, "packet", "work", "gate?")              \
     /* rows of an encoder that no picture changes (reach.h); what they write they also read */     \
     X(with, REACH, reach, PLAIN, NONE, um_reach_args, 1, "beyond", "x")                            \
-    X(with, BEYOND, beyond, PLAIN, NONE, um_beyond_args, 3, "x", "kept", "beyond")                 \
+    X(with, BEYOND, beyond, PLAIN, NONE, um_beyond_args, 2, "x", "kept", "beyond")                 \
     /* keeping track; what they write they also read */                                            \
     X(with, CONTACT, contact, PLAIN, SHARED, um_no_args, 1, "gate", "x")                           \
     X(with, FOLLOW, follow, PLAIN, SHARED, um_no_args, 2, "gate", "prompt", "header")              \

@@ -24,7 +24,7 @@ struct um_reach_args {
 struct um_beyond {
     int32_t used, columns; /* of the canvas' rows or, if `columns`, columns, by the picture that the
                               rest is kept of */
-    int32_t kept;          /* steps whose rest is */
+    int32_t seen;          /* there was one */
     int32_t reach[UM_REACH_STEPS];      /* rows or columns of a map that such a picture changes */
     int32_t compute[UM_REACH_STEPS][2]; /* what its step computes now, h x w */
 };

@@ -281,9 +281,9 @@ static void bench_clean(struct job *job, const struct bench *b)
 }
 
 /* Whatever came before: nothing, or a picture of this size or another. */
-static struct um_beyond state(int n, int side)
+static struct um_beyond state(int side)
 {
-    struct um_beyond b = {.used = pick(0, side), .columns = chance(50), .kept = chance(50) ? n : 0};
+    struct um_beyond b = {.used = pick(0, side), .columns = chance(50), .seen = chance(80)};
     for (int i = 0; i < UM_REACH_STEPS; i++) {
         b.reach[i] = pick(0, side);
         b.compute[i][0] = !b.columns && chance(50) ? b.reach[i] : side;
@@ -309,7 +309,7 @@ static void random_reach(struct job *job)
             s->stride = 2;
         s->side = at = (at - 1) / s->stride + 1;
     }
-    struct um_beyond b = state(a->n, side);
+    struct um_beyond b = state(side);
     if (chance(50))
         b.used = h < side ? h : w;
     memcpy(output(job, UM_U8, 1, 1, (int)sizeof b, 0)->data, &b, sizeof b);
@@ -323,17 +323,17 @@ static void random_reach(struct job *job)
 static void random_beyond(struct job *job)
 {
     int side = pick(1, 30), c = pick(1, 20), n = pick(1, side), step = pick(0, UM_REACH_STEPS - 1);
-    struct um_beyond b = state(UM_REACH_STEPS, side);
+    struct um_beyond b = state(side);
     job->op = UM_OP_BEYOND;
     job->args.beyond = (struct um_beyond_args){.step = step, .n = n};
-    job->preset = 7;
+    job->preset = 3;
     struct um_view *x = output(job, UM_F32, side, side, c, 0);
     for (int i = 0; i < side * side * c; i++)
         ((float *)x->data)[i] = uniform();
     struct um_view *kept = output(job, UM_F32, 1, 1, n * side * c, 0);
     for (int i = 0; i < n * side * c; i++)
         ((float *)kept->data)[i] = uniform();
-    memcpy(output(job, UM_U8, 1, 1, (int)sizeof b, 0)->data, &b, sizeof b);
+    memcpy(input_u8(job, 1, 1, (int)sizeof b)->data, &b, sizeof b);
     snprintf(job->what, sizeof job->what, "[%d,%d,%d] from %d on, %d%s", side, side, c,
              b.reach[step], n, b.columns ? " columns" : "");
 }

@@ -17,71 +17,50 @@ struct job {
     ptrdiff_t ldn;
 };
 
-/* Row r of those that are computed, in v, the output or what lies as it does. */
-static float *row_of(const struct um_call *call, const struct um_view *v, int r)
+static float *row_of(const struct um_view *v, ptrdiff_t r)
 {
-    const struct um_view *out = &call->t[0];
-    return (float *)v->data + um_view_row(out, r / out->w, r % out->w) * v->ld;
+    return (float *)v->data + r * v->ld;
 }
 
-/* LN of rows r0..r0+n-1 of x into dst, or x itself if the block has no norm and its rows lie side
- * by side. */
-static const float *normalise(const struct um_call *call, int r0, int n, float *dst, ptrdiff_t *ld)
+/* LN of rows r0..r0+n-1 of x, as they lie in memory, into dst, or x itself if the block has no
+ * norm.
+ */
+static const float *normalise(const struct um_call *call, ptrdiff_t r0, int n, float *dst,
+                              ptrdiff_t *ld)
 {
     const struct um_mlp_args *a = call->args;
     const struct um_view *x = &call->t[1];
     const float *gamma = call->t[2].data, *beta = call->t[3].data;
     *ld = x->ld;
-    if (!gamma && !call->t[0].pitch)
-        return row_of(call, x, r0);
-    for (int r = 0; r < n; r++) {
-        const float *from = row_of(call, x, r0 + r);
-        float *to = dst + (ptrdiff_t)r * x->c;
-        if (gamma)
-            um_row_norm(to, from, gamma, beta, x->c, a->eps);
-        else
-            memcpy(to, from, (size_t)x->c * sizeof *to);
-    }
+    if (!gamma)
+        return row_of(x, r0);
+    for (int r = 0; r < n; r++)
+        um_row_norm(dst + (ptrdiff_t)r * x->c, row_of(x, r0 + r), gamma, beta, x->c, a->eps);
     *ld = x->c;
     return dst;
-}
-
-/* fc2 on n hidden rows, ldh apart, into rows r0.. of the output. */
-static void store(const struct job *j, const float *hidden, ptrdiff_t ldh, int r0, int n)
-{
-    enum { ROWS = 96 };
-    const struct um_call *call = j->call;
-    const struct um_mlp_args *a = call->args;
-    const void *from[ROWS];
-    const float *plus[ROWS];
-    float *to[ROWS];
-    struct gemm_rows rows = {from, to, a->residual ? plus : NULL, 1};
-    int pieces = (n + ROWS - 1) / ROWS;
-    for (int i = 0; i < pieces; i++) {
-        int at = split_at(n, pieces, i), m = split_at(n, pieces, i + 1) - at;
-        for (int k = 0; k < m; k++) {
-            from[k] = hidden + (at + k) * ldh;
-            to[k] = row_of(call, &call->t[0], r0 + at + k);
-            plus[k] = row_of(call, &call->t[1], r0 + at + k);
-        }
-        um_gemm_rows(&j->fc2, &rows, m, 0, um_gemm_panels(call->t[0].c));
-    }
 }
 
 static void block_item(void *ctx, int item, int worker)
 {
     const struct job *j = ctx;
     const struct um_mlp_args *a = j->call->args;
-    int r0 = split_at(j->rows, j->blocks, item), n = split_at(j->rows, j->blocks, item + 1) - r0;
+    const struct um_view *out = &j->call->t[0], *x = &j->call->t[1];
+    int r = split_at(j->rows, j->blocks, item), end = split_at(j->rows, j->blocks, item + 1);
     ptrdiff_t ld, ldh = a->hidden;
     if (j->fc2.ready)
         ldh = gemm_depth(&j->fc2, a->hidden) / (int)sizeof(float);
-    float *hidden = um_pool_scratch(j->call->pool, worker), *normed = hidden + n * ldh;
+    float *hidden = um_pool_scratch(j->call->pool, worker), *normed = hidden + (end - r) * ldh;
     if (j->fc2.ready && ldh * (int)sizeof(float) > a->hidden * gemm_size(&j->fc2))
-        memset(hidden, 0, (size_t)(n * ldh) * sizeof *hidden); /* what lies behind a row */
-    const float *in = normalise(j->call, r0, n, normed, &ld);
-    um_gemm_block(&j->fc1, in, ld, n, hidden, ldh, NULL, 0, 0, um_gemm_panels(a->hidden));
-    store(j, hidden, ldh, r0, n);
+        memset(hidden, 0, (size_t)((end - r) * ldh) * sizeof *hidden); /* what lies behind a row */
+    for (int n; r < end; r += n) {                                     /* rows side by side */
+        int px = r % out->w;
+        ptrdiff_t r0 = um_view_row(out, r / out->w, px);
+        n = out->pitch && out->w - px < end - r ? out->w - px : end - r;
+        const float *in = normalise(j->call, r0, n, normed, &ld);
+        um_gemm_block(&j->fc1, in, ld, n, hidden, ldh, NULL, 0, 0, um_gemm_panels(a->hidden));
+        um_gemm_block(&j->fc2, hidden, ldh, n, row_of(out, r0), out->ld,
+                      a->residual ? row_of(x, r0) : NULL, x->ld, 0, um_gemm_panels(out->c));
+    }
 }
 
 static void fc1_item(void *ctx, int item, int worker)
