@@ -4,6 +4,7 @@
  * the environment prints the worst errors. */
 #include "test.h"
 
+#include "nn/act.h"
 #include "nn/simd/math_test.h"
 
 #include <float.h>
@@ -20,6 +21,11 @@ static double exp_of(double x)
 static double exp_neg_of(double x)
 {
     return exp(x < -87 ? -87 : x);
+}
+
+static double exp2_neg_of(double x)
+{
+    return exp2(x < -126 ? -126 : x);
 }
 
 static double sigmoid_of(double x)
@@ -49,6 +55,9 @@ static const struct function {
     [UM_MATH_SIGMOID] = {"sigmoid", sigmoid_of, 1e-7, 0, -INFINITY, INFINITY},
     [UM_MATH_SILU] = {"silu", silu_of, 1e-7, 1.5e-7, -INFINITY, INFINITY},
     [UM_MATH_GELU] = {"gelu", gelu_of, 1.3e-7, 6e-8, -INFINITY, INFINITY},
+    [UM_MATH_EXP2_NEG_BRIEF] = {"exp2_neg_brief", exp2_neg_of, 0, 8e-5, -INFINITY, 0},
+    [UM_MATH_SILU_BRIEF] = {"silu_brief", silu_of, UM_SILU_BRIEF, 6e-8, -INFINITY, INFINITY},
+    [UM_MATH_GELU_BRIEF] = {"gelu_brief", gelu_of, UM_GELU_BRIEF, 6e-8, -INFINITY, INFINITY},
 };
 
 struct level {
@@ -147,6 +156,11 @@ TEST(edges)
                 CHECK(y[0] == 0 && y[1] == 0 && y[2] == INFINITY && fabsf(y[3]) < 1e-7f);
                 CHECK(fabsf(y[4] - x[4] / 2) <= x[4] / 1e6f &&
                       fabsf(y[5] - x[5] / 2) <= x[4] / 1e6f && fabsf(y[7]) < 1e-7f);
+            }
+            if (f == UM_MATH_GELU_BRIEF || f == UM_MATH_SILU_BRIEF) {
+                CHECK(y[0] == 0 && y[1] == 0 && y[2] == INFINITY);
+                CHECK(fabsf(y[4] - x[4] / 2) <= x[4] / 500 && fabsf(y[5] - x[5] / 2) <= x[4] / 500);
+                CHECK(y[6] == FLT_MAX && fabsf(y[3]) < 2e-4f && fabsf(y[7]) < 2e-4f);
             }
             if (f == UM_MATH_SIGMOID)
                 CHECK(y[0] == 0.5f && y[2] == 1 && y[3] >= 0 && y[3] < 1e-37f);

@@ -12,4 +12,8 @@ enum um_act {
     UM_ACT_CLAMP /* to +-limit */
 };
 
+/* How far GELU and SiLU may be off behind products of bf16 or bytes on a processor. */
+#define UM_GELU_BRIEF 2.6e-5
+#define UM_SILU_BRIEF 1.7e-4
+
 #endif

@@ -163,6 +163,10 @@ static bool check_case(const struct op_case *g, int k, enum um_dtype act, enum u
     }
     if (type != UM_U8 && g->op != UM_OP_CONV2D)
         job.tolerance = FLIPS;
+    else if (type != UM_U8 && job.args.conv.act == UM_ACT_GELU)
+        job.tolerance += UM_GELU_BRIEF;
+    else if (type != UM_U8 && job.args.conv.act == UM_ACT_SILU)
+        job.tolerance += UM_SILU_BRIEF;
     views(&job, base, want, out);
     if (job.reference)
         job.reference(&job, pools[1], want);

@@ -52,10 +52,10 @@ UM_INLINE size_t attend16_scores_room(const struct attend16 *a)
 }
 
 /* d floats times scale, and zeros up to the end of the row. */
-UM_INLINE void attend16_round(const struct attend16 *a, uint8_t *to, const float *x, float scale)
+UM_INLINE void attend16_round(uint8_t *to, int row, const float *x, int d, float scale)
 {
-    for (int i = 0; 2 * i < attend16_row(a, a->d); i += VL) {
-        int n = a->d - i;
+    for (int i = 0; 2 * i < row; i += VL) {
+        int n = d - i;
         vf v = n >= VL ? vf_load(x + i) : n > 0 ? vf_load_n(x + i, n) : vf_zero();
         vf_store_bf16(to + 2 * i, v * vf_set1(scale));
     }
@@ -69,7 +69,7 @@ UM_INLINE void attend16_pack(const struct attend16 *a, const float *const *row, 
         pairs = gemm16_depth(a->how, a->d) / GEMM_LANE;
     uint8_t *rows = (uint8_t *)a->rounded;
     for (int i = 0; i < a->keys; i++)
-        attend16_round(a, rows + (ptrdiff_t)i * pitch, row[i] + key_at, 1);
+        attend16_round(rows + (ptrdiff_t)i * pitch, pitch, row[i] + key_at, a->d, 1);
     float *to = (float *)(void *)um_bf16_write(a->keys_packed, a->how);
     for (int p = 0; p < um_gemm_panels(a->keys); p++, to += (ptrdiff_t)nr * pairs)
         um_gemm_panel(to, a->rounded + (ptrdiff_t)p * nr * (pitch / GEMM_LANE), pitch / GEMM_LANE,
@@ -91,24 +91,38 @@ UM_INLINE void attend16_pack(const struct attend16 *a, const float *const *row, 
             }
 }
 
-/* Scores to exponentials as a row of bf16, zeros behind them; 1 / their sum. */
-UM_INLINE float attend16_softmax(const struct attend16 *a, uint8_t *to, float *s)
+/* `some` vectors of scores to exponentials as bf16, and their sums. */
+UNCHECKED UM_INLINE void attend16_exp(uint8_t *to, const float *s, vf top, vf *sum, const int some)
 {
-    int whole = a->keys / VL * VL, rest = a->keys - whole;
+    vf e[4];
+    UM_EACH_(some)
+        e[v_] = vf_fma(vf_load(s + v_ * VL), vf_set1(1.44269504f), top);
+    um_exp2_neg_brief_v(e, some);
+    UM_EACH_(some) {
+        vf_store_bf16(to + 2 * v_ * VL, e[v_]);
+        *sum += e[v_];
+    }
+}
+
+/* Scores to exponentials as a row of bf16, zeros behind them; 1 / their sum. */
+UM_INLINE float attend16_softmax(uint8_t *to, int row, float *s, int keys)
+{
+    int whole = keys / VL * VL, rest = keys - whole, end = gemm_whole(keys, VL), i = 0;
     vf top = vf_set1(-3.0e38f), sum = vf_zero();
     if (rest) { /* the last vector's other lanes: exponentials that are 0 beside any other */
         static const int32_t iota[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
         vi real = (vi)(vi_load(iota) < vi_set1(rest));
         vf_store(s + whole, vf_select(real, vf_load(s + whole), top));
     }
-    for (int i = 0; i < a->keys; i += VL)
+    for (i = 0; i < end; i += VL)
         top = vf_max(top, vf_load(s + i));
-    top = vf_set1(vf_hmax(top));
-    for (int i = 0; 2 * i < attend16_row(a, a->keys); i += VL) {
-        vf e = i < a->keys ? um_exp_neg(vf_load(s + i) - top) : vf_zero();
-        vf_store_bf16(to + 2 * i, e);
-        sum += e;
-    }
+    top = vf_set1(-1.44269504f * vf_hmax(top));
+    for (i = 0; i + 4 * VL <= end; i += 4 * VL)
+        attend16_exp(to + 2 * i, s + i, top, &sum, 4);
+    for (; i < end; i += VL)
+        attend16_exp(to + 2 * i, s + i, top, &sum, 1);
+    for (; 2 * i < row; i += VL)
+        vf_store_bf16(to + 2 * i, vf_zero());
     return 1.0f / vf_sum(sum);
 }
 
@@ -136,11 +150,11 @@ UM_INLINE void attend16_run(const struct attend16 *a, const float *const *row, i
     for (int b = 0; b < blocks; b++) {
         int first = split_at(queries, blocks, b), n = split_at(queries, blocks, b + 1) - first;
         for (int i = 0; i < n; i++)
-            attend16_round(a, q + i * q_row, row[first + i] + query_at, scale);
+            attend16_round(q + i * q_row, q_row, row[first + i] + query_at, a->d, scale);
         um_gemm_rows(&scores, &(struct gemm_rows){in, score, bias + first, 1}, n, 0,
                      um_gemm_panels(a->keys));
         for (int i = 0; i < n; i++)
-            inverse[i] = attend16_softmax(a, p + i * p_row, score[i]);
+            inverse[i] = attend16_softmax(p + i * p_row, p_row, score[i], a->keys);
         um_gemm_rows(&values, &(struct gemm_rows){weight, out + first, NULL, 1}, n, 0,
                      um_gemm_panels(a->d));
         for (int i = 0; i < n; i++)

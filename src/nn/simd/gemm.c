@@ -85,35 +85,45 @@ void UM_NAME(gemm_panel)(float *dst, const float *rows, ptrdiff_t ld, int n, int
     }
 }
 
-#define FOR_EACH_VECTOR(body)               \
-    do {                                    \
-        int i = 0;                          \
-        for (; i + VL <= n; i += VL) {      \
-            vf x = vf_load(c + i);          \
-            body;                           \
-            vf_store(c + i, x);             \
-        }                                   \
-        if (i < n) {                        \
-            vf x = vf_load_n(c + i, n - i); \
-            body;                           \
-            vf_store_n(c + i, x, n - i);    \
-        }                                   \
-    } while (0)
+/* `some` vectors, the last `n` numbers of which are real. */
+UM_INLINE void finish_some(const struct gemm *g, float *c, const float *add, int some, int n,
+                           enum um_act act)
+{
+    vf x[4], plus[4];
+    UM_EACH_(some) {
+        int left = v_ + 1 < some ? VL : n;
+        x[v_] = left == VL ? vf_load(c + v_ * VL) : vf_load_n(c + v_ * VL, left);
+        if (add)
+            plus[v_] = left == VL ? vf_load(add + v_ * VL) : vf_load_n(add + v_ * VL, left);
+    }
+    finish_vectors(g, x, add ? plus : NULL, some, act);
+    UM_EACH_(some) {
+        if (v_ + 1 < some || n == VL)
+            vf_store(c + v_ * VL, x[v_]);
+        else
+            vf_store_n(c + v_ * VL, x[v_], n);
+    }
+}
+
+UM_INLINE void finish_row(const struct gemm *g, float *c, const float *add, int n, enum um_act act)
+{
+    int i = 0;
+    for (; i + 4 * VL <= n; i += 4 * VL)
+        finish_some(g, c + i, add ? add + i : NULL, 4, VL, act);
+    for (; i < n; i += VL)
+        finish_some(g, c + i, add ? add + i : NULL, 1, n - i < VL ? n - i : VL, act);
+}
 
 void UM_NAME(gemm_finish)(const struct gemm *g, float *c, const float *add, int n)
 {
-    switch (g->act) {
-    case UM_ACT_NONE: break;
-    case UM_ACT_RELU: FOR_EACH_VECTOR(x = um_activate(UM_ACT_RELU, 0, x)); break;
-    case UM_ACT_SILU: FOR_EACH_VECTOR(x = um_activate(UM_ACT_SILU, 0, x)); break;
-    case UM_ACT_GELU: FOR_EACH_VECTOR(x = um_activate(UM_ACT_GELU, 0, x)); break;
-    case UM_ACT_SIGMOID: FOR_EACH_VECTOR(x = um_activate(UM_ACT_SIGMOID, 0, x)); break;
-    case UM_ACT_CLAMP: FOR_EACH_VECTOR(x = um_activate(UM_ACT_CLAMP, g->limit, x)); break;
-    }
-    if (g->lab_scale != 0)
-        FOR_EACH_VECTOR(x = vf_fma(x, vf_set1(g->lab_scale), vf_set1(g->lab_shift)));
-    if (g->add_last && add)
-        FOR_EACH_VECTOR(x += i + VL <= n ? vf_load(add + i) : vf_load_n(add + i, n - i));
+    if (!g->add_last)
+        add = NULL;
+    if (g->act == UM_ACT_GELU)
+        finish_row(g, c, add, n, UM_ACT_GELU);
+    else if (g->act == UM_ACT_SILU)
+        finish_row(g, c, add, n, UM_ACT_SILU);
+    else
+        finish_row(g, c, add, n, g->act);
 }
 
 UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int NV)
@@ -171,26 +181,22 @@ static void ready_rows(const struct gemm *g, const struct gemm_rows *r, int rows
     }
 }
 
-void UM_NAME(gemm_round)(const struct gemm *g, uint8_t *to, const float *x, ptrdiff_t ldx, int rows,
-                         int c, int first)
+void UM_NAME(gemm_round)(const struct gemm *g, uint8_t *to, ptrdiff_t ldto, const float *x,
+                         ptrdiff_t ldx, int rows, int c, int first, bool gelu)
 {
     if (g->type == UM_I8)
-        um_gemm8_round(to, x, ldx, rows, c, um_int8_inv(g->narrow) + first, gemm_zero(g));
+        um_gemm8_round(to, ldto, x, ldx, rows, c, um_int8_inv(g->narrow) + first, gemm_zero(g),
+                       gelu);
     else
-        um_gemm16_round(to, x, ldx, rows, c);
+        um_gemm16_round(to, ldto, x, ldx, rows, c, gelu);
 }
 
 void UM_NAME(gemm_ready)(const struct gemm *g, uint8_t *to, const float *x, ptrdiff_t ldx, int rows)
 {
     int used = g->k * gemm_size(g), row = gemm_depth(g, g->k);
-    if (row == used) {
-        um_gemm_round(g, to, x, ldx, rows, g->k, 0);
-        return;
-    }
-    for (int r = 0; r < rows; r++, to += row, x += ldx) {
-        um_gemm_round(g, to, x, 0, 1, g->k, 0);
-        memset(to + used, 0, (size_t)(row - used));
-    }
+    um_gemm_round(g, to, row, x, ldx, rows, g->k, 0, false);
+    for (int r = 0; r < rows && row > used; r++)
+        memset(to + (ptrdiff_t)r * row + used, 0, (size_t)(row - used));
 }
 
 /* Rows of floats, in pieces, as narrow numbers. */
@@ -209,8 +215,9 @@ static void read_rows(const struct gemm *g, const struct gemm_rows *r, int rows,
             uint8_t *to = room + (ptrdiff_t)j * row;
             at[j] = to;
             for (int tap = 0; tap < r->taps; tap++)
-                um_gemm_round(g, to + (ptrdiff_t)tap * piece * size,
-                              r->a[(ptrdiff_t)(r0 + j) * r->taps + tap], 0, 1, piece, tap * piece);
+                um_gemm_round(g, to + (ptrdiff_t)tap * piece * size, 0,
+                              r->a[(ptrdiff_t)(r0 + j) * r->taps + tap], 0, 1, piece, tap * piece,
+                              false);
             if (row > used)
                 memset(to + used, 0, (size_t)(row - used));
         }

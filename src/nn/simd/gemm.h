@@ -78,13 +78,15 @@ void UM_NAME(gemm_amx)(const struct gemm *g, const struct gemm_rows *r, int rows
                        int panel1);
 void UM_NAME(gemm_twin)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
                         int panel1);
-/* Round rows of c floats, ldx floats apart, to numbers without gaps; the first is channel `first`
- * of the layer. Whole vectors are stored: up to VL numbers behind them are lost. */
-void UM_NAME(gemm_round)(const struct gemm *g, uint8_t *to, const float *x, ptrdiff_t ldx, int rows,
-                         int c, int first);
-void UM_NAME(gemm8_round)(uint8_t *to, const float *x, ptrdiff_t ldx, int rows, int c,
-                          const float *inv, int32_t zero);
-void UM_NAME(gemm16_round)(uint8_t *to, const float *x, ptrdiff_t ldx, int rows, int c);
+/* Round rows of c floats, ldx floats apart, or with `gelu` what GELU makes of them, to rows ldto
+ * bytes apart; the first is channel `first` of the layer. Whole vectors are stored: up to VL
+ * numbers behind each row are lost, before the next is written. */
+void UM_NAME(gemm_round)(const struct gemm *g, uint8_t *to, ptrdiff_t ldto, const float *x,
+                         ptrdiff_t ldx, int rows, int c, int first, bool gelu);
+void UM_NAME(gemm8_round)(uint8_t *to, ptrdiff_t ldto, const float *x, ptrdiff_t ldx, int rows,
+                          int c, const float *inv, int32_t zero, bool gelu);
+void UM_NAME(gemm16_round)(uint8_t *to, ptrdiff_t ldto, const float *x, ptrdiff_t ldx, int rows,
+                           int c, bool gelu);
 
 UM_INLINE int gemm_size(const struct gemm *g) /* bytes of a narrow number */
 {

@@ -2,6 +2,7 @@
 /* The matrix product in bf16, two products a lane and instruction. B lies in panels of
  * [k/2][panel width][2], which the rows of AMX's tiles are, too; a run of A that fills no whole
  * lane or tile meets zeros there. */
+#define GEMM_BRIEF true
 #include "nn/simd/gemm_tile.h"
 
 static size_t pack(void *dst, enum um_narrow_how how, const float *w, int o, int kh, int run)
@@ -93,13 +94,32 @@ void UM_NAME(gemm16_rows)(const struct gemm *g, const struct gemm_rows *r, int r
     }
 }
 
-void UM_NAME(gemm16_round)(uint8_t *to, const float *x, ptrdiff_t ldx, int rows, int c)
+UM_INLINE void round_row(uint8_t *to, const float *x, int c, const bool gelu)
 {
-    for (int r = 0; r < rows; r++, to += 2 * c, x += ldx) {
-        int i = 0;
-        for (; i + VL <= c; i += VL)
-            vf_store_bf16(to + 2 * i, vf_load(x + i));
-        if (i < c)
-            vf_store_bf16(to + 2 * i, vf_load_n(x + i, c - i));
+    int i = 0;
+    for (; i + 4 * VL <= c; i += 4 * VL) {
+        vf v[4];
+        UM_EACH_(4)
+            v[v_] = vf_load(x + i + v_ * VL);
+        if (gelu)
+            um_gelu_brief_v(v, 4);
+        UM_EACH_(4)
+            vf_store_bf16(to + 2 * (i + v_ * VL), v[v_]);
     }
+    for (; i < c; i += VL) {
+        vf v = c - i < VL ? vf_load_n(x + i, c - i) : vf_load(x + i);
+        if (gelu)
+            um_gelu_brief_v(&v, 1);
+        vf_store_bf16(to + 2 * i, v);
+    }
+}
+
+void UM_NAME(gemm16_round)(uint8_t *to, ptrdiff_t ldto, const float *x, ptrdiff_t ldx, int rows,
+                           int c, bool gelu)
+{
+    for (int r = 0; r < rows; r++, to += ldto, x += ldx)
+        if (gelu)
+            round_row(to, x, c, true);
+        else
+            round_row(to, x, c, false);
 }

@@ -2,6 +2,7 @@
 /* The matrix product on bytes: u8 times s8, four products a lane and instruction. B lies in panels
  * of [k/4][panel width][4], which the rows of AMX's tiles are, too; a run of A that fills no whole
  * lane or tile meets zeros there. */
+#define GEMM_BRIEF true
 #include "nn/simd/gemm_tile.h"
 
 static size_t pack(void *dst, enum um_narrow_how how, const struct um_int8_layer *l)
@@ -116,15 +117,35 @@ UM_INLINE vi bytes_of(vf x, vf inv, vf zero) /* NaN: 0 */
     return vi_round(vf_min(vf_set1(255), vf_max(vf_fma(x, inv, zero), vf_zero())));
 }
 
-void UM_NAME(gemm8_round)(uint8_t *to, const float *x, ptrdiff_t ldx, int rows, int c,
-                          const float *inv, int32_t zero)
+UM_INLINE void round_row(uint8_t *to, const float *x, int c, const float *inv, vf zero,
+                         const bool gelu)
+{
+    int i = 0;
+    for (; i + 4 * VL <= c; i += 4 * VL) {
+        vf v[4];
+        UM_EACH_(4)
+            v[v_] = vf_load(x + i + v_ * VL);
+        if (gelu)
+            um_gelu_brief_v(v, 4);
+        UM_EACH_(4)
+            vi_store_u8(to + i + v_ * VL, bytes_of(v[v_], vf_load(inv + i + v_ * VL), zero));
+    }
+    for (; i < c; i += VL) {
+        int n = c - i < VL ? c - i : VL;
+        vf v = vf_load_n(x + i, n);
+        if (gelu)
+            um_gelu_brief_v(&v, 1);
+        vi_store_u8(to + i, bytes_of(v, vf_load_n(inv + i, n), zero));
+    }
+}
+
+void UM_NAME(gemm8_round)(uint8_t *to, ptrdiff_t ldto, const float *x, ptrdiff_t ldx, int rows,
+                          int c, const float *inv, int32_t zero, bool gelu)
 {
     vf z = vf_set1((float)zero);
-    for (int r = 0; r < rows; r++, to += c, x += ldx) {
-        int i = 0;
-        for (; i + VL <= c; i += VL)
-            vi_store_u8(to + i, bytes_of(vf_load(x + i), vf_load(inv + i), z));
-        if (i < c)
-            vi_store_u8(to + i, bytes_of(vf_load_n(x + i, c - i), vf_load_n(inv + i, c - i), z));
-    }
+    for (int r = 0; r < rows; r++, to += ldto, x += ldx)
+        if (gelu)
+            round_row(to, x, c, inv, z, true);
+        else
+            round_row(to, x, c, inv, z, false);
 }

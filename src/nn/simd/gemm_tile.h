@@ -8,6 +8,10 @@
 #include "nn/simd/gemm.h"
 #include "nn/simd/math.h"
 
+#ifndef GEMM_BRIEF
+#define GEMM_BRIEF false /* true: activations to the precision of narrow numbers */
+#endif
+
 /* Tiles of MR rows x NV vectors. What limits them are registers (MR*NV sums, NV vectors of B, one
  * broadcast of A) and loads per FMA, (MR + NV) / (MR*NV), which must stay well under the machine's
  * ratio of loads to FMAs. */
@@ -86,34 +90,81 @@ UM_INLINE bool act_is_cheap(enum um_act act)
     return act == UM_ACT_NONE || act == UM_ACT_RELU || act == UM_ACT_CLAMP;
 }
 
-/* half: as bf16; only of whole vectors. */
+/* `some` vectors side by side. */
+UM_INLINE void finish_vectors(const struct gemm *g, vf *x, const vf *add, int some, enum um_act act)
+{
+    UM_EACH_(some)
+        x[v_] = add && !g->add_last ? x[v_] + add[v_] : x[v_];
+    um_activate_brief_v(act, g->limit, x, some, GEMM_BRIEF);
+    if (g->lab_scale != 0)
+        UM_EACH_(some)
+            x[v_] = vf_fma(x[v_], vf_set1(g->lab_scale), vf_set1(g->lab_shift));
+    UM_EACH_(some)
+        x[v_] = add && g->add_last ? x[v_] + add[v_] : x[v_];
+}
+
+/* One row of sums, whatever follows them. */
+UM_INLINE void finish_sums_row(const struct tile *t, const float *sums, int r, int nr,
+                               enum um_act act)
+{
+    float *c = t->c[r] + t->col;
+    const float *add = t->add ? t->add[r] + t->col : NULL;
+    for (int i = 0; i < nr && i < t->left; i += VL) {
+        int n = t->left - i < VL ? t->left - i : VL;
+        vf x = vf_load(sums + i), plus;
+        if (add)
+            plus = n == VL ? vf_load(add + i) : vf_load_n(add + i, n);
+        finish_vectors(t->g, &x, add ? &plus : NULL, 1, act);
+        if (n == VL)
+            vf_store(c + i, x);
+        else
+            vf_store_n(c + i, x, n);
+    }
+}
+
+/* R whole rows of V vectors at a time, nothing but `act` behind them; half: as bf16. The rows done.
+ */
+UM_INLINE int finish_sums_rows(const struct tile *t, const float *sums, int r, int m,
+                               enum um_act act, const bool half, const int R, const int V)
+{
+    for (; r + R <= m; r += R) {
+        vf x[8];
+        UM_UNROLL
+        for (int i = 0; i < R * V; i++)
+            x[i] = vf_load(sums + ((ptrdiff_t)r * V + i) * VL);
+        um_activate_brief_v(act, t->g->limit, x, R * V, GEMM_BRIEF);
+        UM_UNROLL
+        for (int i = 0; i < R * V; i++) {
+            float *c = t->c[r + i / V];
+            if (half)
+                vf_store_bf16((uint16_t *)(void *)c + t->col + i % V * VL, x[i]);
+            else
+                vf_store(c + t->col + i % V * VL, x[i]);
+        }
+    }
+    return r;
+}
+
 UM_INLINE void finish_sums(const struct tile *t, const float *sums, int m, int nr, enum um_act act,
                            const bool half)
 {
-    const struct gemm *g = t->g;
-    for (int r = 0; r < m; r++, sums += nr) {
-        float *c = t->c[r] + (half ? t->col / 2 : t->col);
-        const float *add = t->add ? t->add[r] + t->col : NULL;
-        for (int i = 0; i < nr && i < t->left; i += VL) {
-            int n = t->left - i < VL ? t->left - i : VL;
-            vf x = vf_load(sums + i), plus = vf_zero();
-            if (add)
-                plus = n == VL ? vf_load(add + i) : vf_load_n(add + i, n);
-            if (add && !g->add_last)
-                x += plus;
-            x = um_activate(act, g->limit, x);
-            if (g->lab_scale != 0)
-                x = vf_fma(x, vf_set1(g->lab_scale), vf_set1(g->lab_shift));
-            if (add && g->add_last)
-                x += plus;
-            if (half)
-                vf_store_bf16(c + i / 2, x);
-            else if (n == VL)
-                vf_store(c + i, x);
-            else
-                vf_store_n(c + i, x, n);
+    int r = 0;
+    if (half || (t->left >= nr && !t->add && t->g->lab_scale == 0))
+        switch (nr / VL) {
+        case 1:
+            r = finish_sums_rows(t, sums, r, m, act, half, 4, 1);
+            r = finish_sums_rows(t, sums, r, m, act, half, 1, 1);
+            break;
+        case 2:
+            r = finish_sums_rows(t, sums, r, m, act, half, 2, 2);
+            r = finish_sums_rows(t, sums, r, m, act, half, 1, 2);
+            break;
+        case 3: r = finish_sums_rows(t, sums, r, m, act, half, 1, 3); break;
+        case 4: r = finish_sums_rows(t, sums, r, m, act, half, 1, 4); break;
+        case 5: r = finish_sums_rows(t, sums, r, m, act, half, 1, 5); break;
         }
-    }
+    for (; r < m; r++)
+        finish_sums_row(t, sums + (ptrdiff_t)r * nr, r, nr, act);
 }
 
 /* As bf16, of any activation and width. */
@@ -127,7 +178,7 @@ static __attribute__((noinline)) void finish_half(const struct tile *t, const fl
         for (int i = 0; i < n; i += VL)
             vf_store(row + i, vf_load(sums + i));
         um_gemm_finish(t->g, row, NULL, n);
-        um_gemm16_round(half, row, 0, 1, n);
+        um_gemm16_round(half, 0, row, 0, 1, n, false);
         memcpy((uint16_t *)(void *)t->c[r] + t->col, half, (size_t)n * sizeof(uint16_t));
     }
 }
@@ -137,19 +188,18 @@ static __attribute__((noinline)) void finish_tile(const struct tile *t, const fl
                                                   int nr)
 {
     const struct gemm *g = t->g;
-    if (g->half) {
-        if (g->act == UM_ACT_GELU && t->left >= nr)
-            finish_sums(t, sums, m, nr, UM_ACT_GELU, true);
-        else
-            finish_half(t, sums, m, nr);
-        return;
-    }
-    switch (g->act) {
-    case UM_ACT_GELU: finish_sums(t, sums, m, nr, UM_ACT_GELU, false); break;
-    case UM_ACT_SILU: finish_sums(t, sums, m, nr, UM_ACT_SILU, false); break;
-    case UM_ACT_RELU: finish_sums(t, sums, m, nr, UM_ACT_RELU, false); break;
-    default: finish_sums(t, sums, m, nr, g->act, false); break;
-    }
+    if (g->half && (g->act != UM_ACT_GELU || t->left < nr))
+        finish_half(t, sums, m, nr);
+    else if (g->half)
+        finish_sums(t, sums, m, nr, UM_ACT_GELU, true);
+    else if (g->act == UM_ACT_GELU)
+        finish_sums(t, sums, m, nr, UM_ACT_GELU, false);
+    else if (g->act == UM_ACT_SILU)
+        finish_sums(t, sums, m, nr, UM_ACT_SILU, false);
+    else if (g->act == UM_ACT_RELU)
+        finish_sums(t, sums, m, nr, UM_ACT_RELU, false);
+    else
+        finish_sums(t, sums, m, nr, g->act, false);
 }
 
 UNCHECKED UM_INLINE vf tile_bias(const struct tile *t, int v) /* of vector v of the panel */

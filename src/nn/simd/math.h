@@ -68,6 +68,31 @@ UNCHECKED UM_INLINE void um_exp_neg_v(vf *x, int n)
     um_exp_core_(x, n);
 }
 
+/* 2^x for softmax beside numbers of 8 bits: x <= 0, relative error <= 8e-5, and 1.2e-38 instead of
+ * anything smaller. */
+UNCHECKED UM_INLINE void um_exp2_neg_brief_v(vf *x, int n)
+{
+    /* minimax on +-1/2 */
+    static const float poly[] = {5.517177459e-02f, 2.426113724e-01f, 6.932609700e-01f,
+                                 9.999280273e-01f};
+    const vf magic = vf_set1(12582912.0f + 127.0f);
+    vf t[8], p[8];
+    UM_EACH_(n)
+        x[v_] = vf_max(vf_set1(-126.0f), x[v_]);
+    UM_EACH_(n)
+        t[v_] = x[v_] + magic;
+    UM_EACH_(n)
+        x[v_] -= t[v_] - magic;
+    UM_EACH_(n)
+        p[v_] = vf_set1(poly[0]);
+    UM_UNROLL
+    for (int i = 1; i < 4; i++)
+        UM_EACH_(n)
+            p[v_] = vf_fma(p[v_], x[v_], vf_set1(poly[i]));
+    UM_EACH_(n)
+        x[v_] = p[v_] * vf_cast(vi_cast(t[v_]) << 23);
+}
+
 /* 1 / (1 + e^-x), abs error <= 1e-7. */
 UM_INLINE void um_sigmoid_v(vf *x, int n)
 {
@@ -90,34 +115,54 @@ UM_INLINE void um_silu_v(vf *x, int n)
         x[v_] = vf_max(vf_set1(-87.0f), x[v_]) / (1.0f + e[v_]);
 }
 
-/* x (1 + erf(x/sqrt 2)) / 2, abs error <= 1.3e-7 + 6e-8 |y| (half an ulp).
- * = max(x, 0) - a q(a) with a = |x| and q(a) = erfc(a/sqrt 2)/2. The eighth root r of q is so
- * smooth that a polynomial of degree 8 makes a q(a) good to 3.2e-9 (linear programming on errors
- * weighted by a r^7); squaring three times costs 8 rounding errors of q <= 1/2. Beyond 5.6 a q(a)
- * stays at 6e-8. No division, no table, 15 operations; small x keep their relative accuracy. */
+/* max(x, 0) - a r(a)^(2^squarings) with a = min(|x|, end): a ramp and what is missing from it,
+ * which fades. A root of that is so smooth that a short polynomial r is good for it (linear
+ * programming on errors weighted by a r^7 or likewise), and squaring costs few rounding errors. No
+ * division, no table; small x keep their relative accuracy. */
+UM_INLINE void um_ramp_v_(vf *x, int n, float end, const float *root, const int degree,
+                          const int squarings)
+{
+    vf a[8], r[8];
+    UM_EACH_(n)
+        a[v_] = vf_min_abs(x[v_], vf_set1(end));
+    UM_EACH_(n)
+        r[v_] = vf_set1(root[0]);
+    UM_UNROLL
+    for (int i = 1; i <= degree; i++)
+        UM_EACH_(n)
+            r[v_] = vf_fma(r[v_], a[v_], vf_set1(root[i]));
+    UM_UNROLL
+    for (int i = 0; i < squarings; i++)
+        UM_EACH_(n)
+            r[v_] *= r[v_];
+    /* max keeps its second operand if that is NaN */
+    UM_EACH_(n)
+        x[v_] = vf_fnma(a[v_], r[v_], vf_max(vf_zero(), x[v_]));
+}
+
+/* x (1 + erf(x/sqrt 2)) / 2, abs error <= 1.3e-7 + 6e-8 |y| (half an ulp): a ramp less a q(a), q(a)
+ * = erfc(a/sqrt 2)/2. Beyond 5.6 a q(a) stays at 6e-8. */
 UM_INLINE void um_gelu_v(vf *x, int n)
 {
     static const float root[9] = {-2.958816765e-07f, 7.479549367e-06f,  -6.025761468e-05f,
                                   3.429496428e-05f,  1.504362444e-03f,  -6.719557568e-04f,
                                   -3.192807734e-02f, -9.145741165e-02f, 9.170039892e-01f};
-    vf a[8], r[8];
-    UM_EACH_(n)
-        a[v_] = vf_min(vf_abs(x[v_]), vf_set1(5.6f));
-    UM_EACH_(n)
-        r[v_] = vf_set1(root[0]);
-    UM_UNROLL
-    for (int i = 1; i < 9; i++)
-        UM_EACH_(n)
-            r[v_] = vf_fma(r[v_], a[v_], vf_set1(root[i]));
-    UM_EACH_(n)
-        r[v_] *= r[v_];
-    UM_EACH_(n)
-        r[v_] *= r[v_];
-    UM_EACH_(n)
-        r[v_] *= r[v_];
-    /* max keeps its second operand if that is NaN */
-    UM_EACH_(n)
-        x[v_] = vf_fnma(a[v_], r[v_], vf_max(vf_zero(), x[v_]));
+    um_ramp_v_(x, n, 5.6f, root, 8, 3);
+}
+
+/* GELU and SiLU beside numbers of 8 bits, abs error <= UM_GELU_BRIEF and UM_SILU_BRIEF; 10 and 11
+ * operations. */
+UM_INLINE void um_gelu_brief_v(vf *x, int n)
+{
+    static const float root[6] = {-4.917504494e-04f, 2.841341772e-03f,  8.502434802e-03f,
+                                  -5.462915572e-02f, -1.657515508e-01f, 8.406276524e-01f};
+    um_ramp_v_(x, n, 4.6f, root, 5, 2);
+}
+UM_INLINE void um_silu_brief_v(vf *x, int n)
+{
+    static const float root[6] = {1.078532776e-05f,  -3.321424401e-04f, 3.754064199e-03f,
+                                  -1.592614903e-02f, -5.583805485e-02f, 9.169001765e-01f};
+    um_ramp_v_(x, n, 12.5f, root, 5, 3);
 }
 
 UM_INLINE void um_activate_v(enum um_act act, float limit, vf *x, int n)
@@ -136,6 +181,17 @@ UM_INLINE void um_activate_v(enum um_act act, float limit, vf *x, int n)
             x[v_] = vf_min(vf_set1(limit), vf_max(vf_set1(-limit), x[v_]));
         break;
     }
+}
+
+/* As um_activate_v(), or where `brief` to the precision that numbers of 8 bits have. */
+UM_INLINE void um_activate_brief_v(enum um_act act, float limit, vf *x, int n, const bool brief)
+{
+    if (brief && act == UM_ACT_GELU)
+        um_gelu_brief_v(x, n);
+    else if (brief && act == UM_ACT_SILU)
+        um_silu_brief_v(x, n);
+    else
+        um_activate_v(act, limit, x, n);
 }
 
 UM_INLINE vf um_exp_neg(vf x)

@@ -9,6 +9,9 @@ enum um_math_function {
     UM_MATH_SIGMOID,
     UM_MATH_SILU,
     UM_MATH_GELU,
+    UM_MATH_EXP2_NEG_BRIEF,
+    UM_MATH_SILU_BRIEF,
+    UM_MATH_GELU_BRIEF,
     UM_MATH_FUNCTIONS
 };
 

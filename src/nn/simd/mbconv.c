@@ -75,7 +75,11 @@ static void strip_item(void *ctx, int item, int worker)
     float **to = (float **)(plus + CHUNK);
     float *mid = (float *)(to + CHUNK), *ring = mid + (ptrdiff_t)CHUNK * hidden,
           *room = ring + (ptrdiff_t)RING * n * hidden;
-    struct gemm_rows rows = {in, to, a->residual ? plus : NULL, j->groups};
+    bool ready = j->project.ready;
+    ptrdiff_t row = ready ? gemm_depth(&j->project, hidden) : 0;
+    int size = ready ? gemm_size(&j->project) : 0;
+    struct gemm_rows rows = {in, to, a->residual ? plus : NULL, ready ? 1 : j->groups};
+    uint8_t *narrow = (uint8_t *)room;
     const float *under[3];
     struct dw_row d = {.in = under,
                        .ldx = j->width,
@@ -104,11 +108,20 @@ static void strip_item(void *ctx, int item, int worker)
                 d.w = (const float *)t[4].data + (ptrdiff_t)g * j->width;
                 d.bias = t[5].data ? (const float *)t[5].data + (ptrdiff_t)g * j->width : NULL;
                 um_dw_row(&d, y, c0 - ox0, c0 - ox0 + m);
+                if (ready) {
+                    um_gemm_round(&j->project, narrow + (ptrdiff_t)g * j->width * size, row, y,
+                                  j->width, m, j->width, g * j->width, true);
+                    continue;
+                }
                 um_gemm_finish(&j->gelu, y, NULL, m * j->width);
                 for (int i = 0; i < m; i++)
                     in[i * j->groups + g] = y + (ptrdiff_t)i * j->width;
             }
             for (int i = 0; i < m; i++) {
+                if (ready) {
+                    in[i] = narrow + i * row;
+                    memset(narrow + i * row + hidden * size, 0, (size_t)(row - hidden * size));
+                }
                 to[i] = (float *)pixel(out, oy, c0 + i);
                 plus[i] = a->residual ? pixel(x, oy, c0 + i) : NULL;
             }
@@ -131,6 +144,7 @@ void UM_NAME(mbconv)(const struct um_call *call)
         .groups = 1,
     };
     j.expand.ready = j.expand.narrow != NULL;
+    j.project.ready = j.project.narrow != NULL;
     j.expand.act = UM_ACT_GELU;
     j.project.act = a->residual ? UM_ACT_GELU : UM_ACT_NONE;
     for (int width = GROUP / nr * nr; width >= nr; width -= nr)

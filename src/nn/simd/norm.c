@@ -207,17 +207,20 @@ void UM_NAME(gather)(const struct um_call *call)
 
 void UM_NAME(math)(enum um_math_function f, float *y, const float *x, int n)
 {
-    if (f != UM_MATH_EXP && f != UM_MATH_EXP_NEG) {
-        static const enum um_act act[] = {[UM_MATH_SIGMOID] = UM_ACT_SIGMOID,
-                                          [UM_MATH_SILU] = UM_ACT_SILU,
-                                          [UM_MATH_GELU] = UM_ACT_GELU};
-        memcpy(y, x, (size_t)n * sizeof *y);
-        act_row(y, n, act[f], 0);
-        return;
-    }
     for (int i = 0; i < n; i += VL) {
         int some = n - i < VL ? n - i : VL;
         vf v = vf_load_n(x + i, some);
-        vf_store_n(y + i, f == UM_MATH_EXP ? um_exp(v) : um_exp_neg(v), some);
+        switch (f) {
+        case UM_MATH_EXP: v = um_exp(v); break;
+        case UM_MATH_EXP_NEG: v = um_exp_neg(v); break;
+        case UM_MATH_EXP2_NEG_BRIEF: um_exp2_neg_brief_v(&v, 1); break;
+        case UM_MATH_SIGMOID: v = um_sigmoid(v); break;
+        case UM_MATH_SILU: v = um_silu(v); break;
+        case UM_MATH_SILU_BRIEF: um_silu_brief_v(&v, 1); break;
+        case UM_MATH_GELU: v = um_gelu(v); break;
+        case UM_MATH_GELU_BRIEF: um_gelu_brief_v(&v, 1); break;
+        case UM_MATH_FUNCTIONS: break;
+        }
+        vf_store_n(y + i, v, some);
     }
 }

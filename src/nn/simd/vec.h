@@ -177,6 +177,10 @@ UM_INLINE vf vf_max(vf a, vf b) /* b if either is NaN */
 {
     return (vf)_mm256_max_ps((__m256)a, (__m256)b);
 }
+UM_INLINE vf vf_min_abs(vf a, vf b) /* min(|a|, b), b >= 0; anything of NaN */
+{
+    return (vf)_mm256_min_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), (__m256)a), (__m256)b);
+}
 UM_INLINE vf vf_sqrt(vf a)
 {
     return (vf)_mm256_sqrt_ps((__m256)a);
@@ -262,6 +266,10 @@ UM_INLINE vf vf_min(vf a, vf b)
 UM_INLINE vf vf_max(vf a, vf b)
 {
     return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+}
+UM_INLINE vf vf_min_abs(vf a, vf b)
+{
+    return (vf)_mm512_range_ps((__m512)a, (__m512)b, 0xa); /* the lesser magnitude, sign clear */
 }
 UM_INLINE vf vf_sqrt(vf a)
 {
@@ -352,10 +360,12 @@ UM_INLINE vi vi_set1(int32_t x)
         return x.f;                          \
     }
 #define VEC_NEAREST_(x) _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#define VEC_MIN_ABS_(a, b) _mm256_min_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a), b)
 VEC_PAIR3(vf_fma, _mm256_fmadd_ps)
 VEC_PAIR3(vf_fnma, _mm256_fnmadd_ps)
 VEC_PAIR2(vf_min, _mm256_min_ps)
 VEC_PAIR2(vf_max, _mm256_max_ps)
+VEC_PAIR2(vf_min_abs, VEC_MIN_ABS_)
 VEC_PAIR1(vf_sqrt, _mm256_sqrt_ps)
 VEC_PAIR1(vf_floor, _mm256_floor_ps)
 VEC_PAIR1(vf_round, VEC_NEAREST_)
@@ -487,10 +497,19 @@ UM_INLINE void vf_store_bf16(void *p, vf v)
 /* The bf16 of `even` in the lower half of each lane, of `odd` in the upper; as vf_store_bf16(). */
 UM_INLINE vi vi_pair_bf16(vf even, vf odd)
 {
+#if VL == 16 && !UM_VEC_EMULATED
+    static const uint16_t lanes[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                       21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                       11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    __m512i both;
+    __asm__("vcvtne2ps2bf16 %1, %2, %0" : "=v"(both) : "v"(even), "v"(odd));
+    return (vi)_mm512_permutexvar_epi16(_mm512_loadu_si512(lanes), both);
+#else
     uint16_t e[VL], o[VL];
     vf_store_bf16(e, even);
     vf_store_bf16(o, odd);
     return vi_load_u16(e) | vi_load_u16(o) << 16;
+#endif
 }
 
 UM_INLINE vf vf_zero(void)
@@ -525,10 +544,6 @@ UM_INLINE vf vf_set2(const float *p)
 UM_INLINE vf vf_larger(vf a, vf b)
 {
     return vf_select((vi)(a != a), a, vf_max(a, b));
-}
-UM_INLINE vf vf_abs(vf a)
-{
-    return (vf)((vi)a & 0x7fffffff);
 }
 /* The table of vf_lookup8(): 8 floats, repeated if a vector holds more. Its index is taken modulo 8
  * on 8 lanes and modulo 16 on 16, where the upper half is the copy: both give t[index & 7]. */
