@@ -101,6 +101,9 @@ def lines_beside_pictures(folder):
     assert [s["name"] for s in r["sweeps"]] == ["sweep"] and r["boxes"]["ap"] is None
     r = report(folder, "--results", results(folder, found), "--within", "2,2")
     close(r["lines"]["precision"], 1)
+    far = {"size": [10, 10], "counts": runs(*[9, 1, 9, 1, 9, 1, 9, 1, 9, 1, 50])}  # y 9: one frame does not move the median
+    found = [box(i, [0, 6, 5, 1], score=0.9, segmentation=far if i == 3 else row) for i in range(4)]
+    close(report(folder, "--results", results(folder, found))["lines"]["median_px"], 2)
 
 
 @test

@@ -19,8 +19,8 @@
 
 enum { RESAMPLES = 500, BOXES = 300 };
 
-/* A measure is a number for each frame it applies to (else NaN), and the mean of them; AP is of all
- * frames together. */
+/* A measure is a number for each frame it applies to (else NaN), and the mean of them, or the
+ * median of medians; AP is of all frames together. */
 enum measure {
     AP,
     AP50,
@@ -427,13 +427,46 @@ static double mean(const struct val *v, int m, const unsigned *weight)
 {
     double sum = 0, n = 0;
     for (long i = 0; i < v->frames; i++) {
-        unsigned w = weight ? weight[i] : 1;
-        if (w && !isnan(v->score[i].value[m])) {
-            sum += w * v->score[i].value[m];
-            n += w;
+        if (weight[i] && !isnan(v->score[i].value[m])) {
+            sum += weight[i] * v->score[i].value[m];
+            n += weight[i];
         }
     }
     return n > 0 ? sum / n : NAN;
+}
+
+struct weighed {
+    double value;
+    unsigned weight;
+};
+
+static int by_value(const void *a, const void *b)
+{
+    double x = ((const struct weighed *)a)->value, y = ((const struct weighed *)b)->value;
+    return (x > y) - (x < y);
+}
+
+/* The lower one of two in the middle. */
+static bool median(const struct val *v, int m, const unsigned *weight, double *value)
+{
+    struct weighed *all = malloc(sizeof *all * ((size_t)v->frames + 1));
+    unsigned long n = 0, sum = 0, half;
+    if (!all)
+        return false;
+    for (long i = 0; i < v->frames; i++)
+        if (weight[i] && !isnan(v->score[i].value[m])) {
+            all[n++] = (struct weighed){v->score[i].value[m], weight[i]};
+            sum += weight[i];
+        }
+    qsort(all, n, sizeof *all, by_value);
+    half = (sum + 1) / 2;
+    *value = NAN;
+    for (unsigned long i = 0, seen = 0; i < n && seen < half; i++) {
+        seen += all[i].weight;
+        *value = all[i].value;
+    }
+    free(all);
+    return true;
 }
 
 struct summary {
@@ -447,7 +480,7 @@ static bool measure(struct val *v, const unsigned *weight, double *value)
     bool ok = ap_value(v->ap, weight, &value[AP], &value[AP50]);
     for (int m = BOX_IOU; m < MEASURES; m++)
         value[m] = mean(v, m, weight);
-    return ok;
+    return ok && median(v, MEDIAN_PX, weight, &value[MEDIAN_PX]);
 }
 
 static uint64_t random_below(uint64_t *state, uint64_t n) /* splitmix64 */
