@@ -71,13 +71,22 @@ UNCHECKED UM_INLINE void block_run(struct amx *x, struct tile *t, const struct s
     enum { F = sizeof(float) };
     const struct gemm *g = t->g;
     const uint8_t *b = t->narrow;
-    bool whole = t->left >= N * VL, add = t->add && !g->add_last;
+    bool whole = t->left >= N * VL;
     /* Sums begin as what is added to them, and end where they go, if nothing stands between. */
-    bool begun = !BYTES && whole && add && !g->bias && s->add != IRREGULAR;
+    bool begun = !BYTES && whole && t->add && !g->add_last && !g->bias;
     bool straight = !BYTES && whole && (begun || !t->add) && g->act == UM_ACT_NONE &&
                     g->lab_scale == 0 && !g->half && s->c != IRREGULAR;
-    const float *from = begun ? t->add[0] + t->col : start;
-    ptrdiff_t lds = begun ? s->add : 0; /* 0: every row the same */
+    const float *from = start;
+    ptrdiff_t lds = 0; /* every row the same */
+    if (begun && s->add != IRREGULAR) {
+        from = t->add[0] + t->col;
+        lds = s->add;
+    } else if (begun) {
+        from = sums;
+        lds = N * VL * F;
+        for (int r = 0; r < s->rows; r++)
+            memcpy(sums + r * N * VL, t->add[r] + t->col, (size_t)lds);
+    }
     if (BYTES)
         memcpy(start, t->start, (size_t)(N * VL) * sizeof *start);
     for (int v = 0; v < N && !BYTES && !begun; v++)
