@@ -99,10 +99,7 @@ UM_INLINE void round_row(uint8_t *to, const float *x, int c, const bool gelu)
     int i = 0;
     for (; i + 4 * VL <= c; i += 4 * VL) {
         vf v[4];
-        UM_EACH_(4)
-            v[v_] = vf_load(x + i + v_ * VL);
-        if (gelu)
-            um_gelu_brief_v(v, 4);
+        load_four(v, x + i, gelu);
         UM_EACH_(4)
             vf_store_bf16(to + 2 * (i + v_ * VL), v[v_]);
     }

@@ -123,10 +123,7 @@ UM_INLINE void round_row(uint8_t *to, const float *x, int c, const float *inv, v
     int i = 0;
     for (; i + 4 * VL <= c; i += 4 * VL) {
         vf v[4];
-        UM_EACH_(4)
-            v[v_] = vf_load(x + i + v_ * VL);
-        if (gelu)
-            um_gelu_brief_v(v, 4);
+        load_four(v, x + i, gelu);
         UM_EACH_(4)
             vi_store_u8(to + i + v_ * VL, bytes_of(v[v_], vf_load(inv + i + v_ * VL), zero));
     }

@@ -90,6 +90,14 @@ UM_INLINE bool act_is_cheap(enum um_act act)
     return act == UM_ACT_NONE || act == UM_ACT_RELU || act == UM_ACT_CLAMP;
 }
 
+UM_INLINE void load_four(vf *v, const float *x, const bool gelu) /* to be rounded */
+{
+    UM_EACH_(4)
+        v[v_] = vf_load(x + v_ * VL);
+    if (gelu)
+        um_gelu_brief_v(v, 4);
+}
+
 /* `some` vectors side by side. */
 UM_INLINE void finish_vectors(const struct gemm *g, vf *x, const vf *add, int some, enum um_act act)
 {
