@@ -51,7 +51,7 @@ enum { MOST = 5 };
 static inline int narrow_few(const struct um_ops *level)
 {
     return SANITIZED || strcmp(level->name, "c") == 0 || strcmp(level->name, "amx-twin") == 0
-               ? 2
+               ? 3
                : MOST;
 }
 

@@ -279,6 +279,8 @@ um_tensor um_window_block(um_tape *t, const struct um_window_block *w, um_tensor
     if (um_tape_takes(t, UM_OP_WINDOW_BLOCK)) {
         struct um_window_block_args a = {
             .eps = w->norm.eps, .window = w->window, .heads = w->heads};
+        const struct um_ops *ops = um_params_device(p)->ops;
+        a.bf16 = w->qkv.type == UM_BF16 || (w->qkv.type == UM_I8 && ops->bf16);
         um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, x.c);
         um_op_step(t, UM_OP_WINDOW_BLOCK, &a, sizeof a,
                    (um_tensor[]){y, x, gamma_of(t, &w->norm), beta_of(t, &w->norm),

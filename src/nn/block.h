@@ -61,6 +61,7 @@ struct um_window_block {
 struct um_window_block_args {
     float eps;
     int window, heads;
+    bool bf16; /* attention is, behind a narrow qkv */
 };
 um_tensor um_window_block(um_tape *t, const struct um_window_block *w, um_tensor x);
 

@@ -203,7 +203,7 @@ static void block_reference(const struct job *job, um_pool *pool, struct um_view
     ref(um_ref_conv2d, &fc, pool, (struct um_view[]){qkv, x, t[4], t[5], none}, 5);
     struct um_view pad = scratch(1, 1, 3 * c);
     memcpy(pad.data, t[6].data, (size_t)(3 * c) * sizeof(float));
-    if (t[4].dtype == UM_BF16) { /* then attention is in bf16, too */
+    if (a->bf16) {
         round_heads(&qkv, a->heads);
         round_heads(&pad, a->heads);
     }

@@ -145,6 +145,14 @@ static bool takes_narrow(enum um_op op)
     return op == UM_OP_CONV2D || op == UM_OP_MLP || op == UM_OP_MBCONV || op == UM_OP_WINDOW_BLOCK;
 }
 
+static bool all_have_bf16(void)
+{
+    for (int l = 0; levels[l]; l++)
+        if (takes_type(levels[l], UM_I8) && !takes_type(levels[l], UM_BF16))
+            return false;
+    return true;
+}
+
 /* One random call against every level whose activations are of type `act`, weights of `type`. */
 static bool check_case(const struct op_case *g, int k, enum um_dtype act, enum um_dtype type,
                        const struct um_ops *base, uint64_t seed, um_pool *const *pools)
@@ -161,6 +169,9 @@ static bool check_case(const struct op_case *g, int k, enum um_dtype act, enum u
         job_free(&job);
         return true;
     }
+    if (g->op == UM_OP_WINDOW_BLOCK) /* attention in bf16, which a level with bytes may lack */
+        job.args.block.bf16 =
+            job.pack[4].type == UM_BF16 || (job.pack[4].type == UM_I8 && k % 2 && all_have_bf16());
     if (type != UM_U8 && g->op != UM_OP_CONV2D)
         job.tolerance = FLIPS;
     else if (type != UM_U8 && job.args.conv.act == UM_ACT_GELU)

@@ -46,7 +46,7 @@ struct job {
     int tables; /* heads whose expanded table has room; if not all, each is expanded when its turn
                    comes */
     struct gemm qkv, proj; /* the block's */
-    bool narrow;           /* attention in bf16, as qkv */
+    bool narrow;           /* attention in bf16 */
 };
 
 static struct shape shape_of(const struct um_view *out, int window, int heads)
@@ -343,7 +343,7 @@ void UM_NAME(window_block)(const struct um_call *call)
     struct room r;
     int c = job.s.c;
     job.qkv = gemm_of(&t[4], &t[5], c, 3 * c);
-    job.narrow = job.qkv.narrow && job.qkv.type == UM_BF16;
+    job.narrow = args->bf16;
     job.heads_per_item = job.tables = job.s.heads;
     if (block_room_of(&b, &r, &job, job.tables, NULL) * sizeof(float) > UM_POOL_SCRATCH)
         job.tables = 1;
