@@ -379,16 +379,22 @@ bool line_distance(const uint8_t *mask, const uint8_t *line, int width, int heig
     return ok;
 }
 
-void interval(double *value, int n, double *lo, double *hi)
+int sort_numbers(double *value, int n)
 {
     int k = 0;
     for (int i = 0; i < n; i++)
         if (!isnan(value[i]))
             value[k++] = value[i];
+    qsort(value, (size_t)k, sizeof *value, by_value);
+    return k;
+}
+
+void interval(double *value, int n, double *lo, double *hi)
+{
+    int k = sort_numbers(value, n);
     *lo = *hi = NAN;
     if (!k)
         return;
-    qsort(value, (size_t)k, sizeof *value, by_value);
     *lo = quantile(value, (size_t)k, .025);
     *hi = quantile(value, (size_t)k, .975);
 }

@@ -51,7 +51,9 @@ bool surface_distance(const uint8_t *a, const uint8_t *b, int width, int height,
 bool line_distance(const uint8_t *mask, const uint8_t *line, int width, int height, double reach,
                    double exact, double *covered, double *precision, double *median);
 
-/* Where the middle 95 % of `value` lie; sorts it, and NaN is left out. */
+/* Ascending, NaN left out; returns how many are left. */
+int sort_numbers(double *value, int n);
+/* Where the middle 95 % of `value` lie; sorts it likewise. */
 void interval(double *value, int n, double *lo, double *hi);
 
 #endif

@@ -435,36 +435,21 @@ static double mean(const struct val *v, int m, const unsigned *weight)
     return n > 0 ? sum / n : NAN;
 }
 
-struct weighed {
-    double value;
-    unsigned weight;
-};
-
-static int by_value(const void *a, const void *b)
-{
-    double x = ((const struct weighed *)a)->value, y = ((const struct weighed *)b)->value;
-    return (x > y) - (x < y);
-}
-
 /* The lower one of two in the middle. */
 static bool median(const struct val *v, int m, const unsigned *weight, double *value)
 {
-    struct weighed *all = malloc(sizeof *all * ((size_t)v->frames + 1));
-    unsigned long n = 0, sum = 0, half;
+    size_t sum = 1;
+    int n = 0;
+    for (long i = 0; i < v->frames; i++)
+        sum += weight[i];
+    double *all = malloc(sum * sizeof *all);
     if (!all)
         return false;
     for (long i = 0; i < v->frames; i++)
-        if (weight[i] && !isnan(v->score[i].value[m])) {
-            all[n++] = (struct weighed){v->score[i].value[m], weight[i]};
-            sum += weight[i];
-        }
-    qsort(all, n, sizeof *all, by_value);
-    half = (sum + 1) / 2;
-    *value = NAN;
-    for (unsigned long i = 0, seen = 0; i < n && seen < half; i++) {
-        seen += all[i].weight;
-        *value = all[i].value;
-    }
+        for (unsigned k = 0; k < weight[i]; k++)
+            all[n++] = v->score[i].value[m];
+    n = sort_numbers(all, n);
+    *value = n ? all[(n - 1) / 2] : NAN;
     free(all);
     return true;
 }
