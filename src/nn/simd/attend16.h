@@ -107,7 +107,7 @@ UNCHECKED UM_INLINE void attend16_exp(uint8_t *to, const float *s, vf top, vf *s
 /* Scores to exponentials as a row of bf16, zeros behind them; 1 / their sum. */
 UM_INLINE float attend16_softmax(uint8_t *to, int row, float *s, int keys)
 {
-    int whole = keys / VL * VL, rest = keys - whole, end = gemm_whole(keys, VL), i = 0;
+    int whole = keys / VL * VL, rest = keys - whole, end = gemm_whole(keys, VL), i;
     vf top = vf_set1(-3.0e38f), sum = vf_zero();
     if (rest) { /* the last vector's other lanes: exponentials that are 0 beside any other */
         static const int32_t iota[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};

@@ -85,45 +85,16 @@ void UM_NAME(gemm_panel)(float *dst, const float *rows, ptrdiff_t ld, int n, int
     }
 }
 
-/* `some` vectors, the last `n` numbers of which are real. */
-UM_INLINE void finish_some(const struct gemm *g, float *c, const float *add, int some, int n,
-                           enum um_act act)
-{
-    vf x[4], plus[4];
-    UM_EACH_(some) {
-        int left = v_ + 1 < some ? VL : n;
-        x[v_] = left == VL ? vf_load(c + v_ * VL) : vf_load_n(c + v_ * VL, left);
-        if (add)
-            plus[v_] = left == VL ? vf_load(add + v_ * VL) : vf_load_n(add + v_ * VL, left);
-    }
-    finish_vectors(g, x, add ? plus : NULL, some, act);
-    UM_EACH_(some) {
-        if (v_ + 1 < some || n == VL)
-            vf_store(c + v_ * VL, x[v_]);
-        else
-            vf_store_n(c + v_ * VL, x[v_], n);
-    }
-}
-
-UM_INLINE void finish_row(const struct gemm *g, float *c, const float *add, int n, enum um_act act)
-{
-    int i = 0;
-    for (; i + 4 * VL <= n; i += 4 * VL)
-        finish_some(g, c + i, add ? add + i : NULL, 4, VL, act);
-    for (; i < n; i += VL)
-        finish_some(g, c + i, add ? add + i : NULL, 1, n - i < VL ? n - i : VL, act);
-}
-
 void UM_NAME(gemm_finish)(const struct gemm *g, float *c, const float *add, int n)
 {
     if (!g->add_last)
         add = NULL;
     if (g->act == UM_ACT_GELU)
-        finish_row(g, c, add, n, UM_ACT_GELU);
+        finish_row(g, c, c, add, n, UM_ACT_GELU);
     else if (g->act == UM_ACT_SILU)
-        finish_row(g, c, add, n, UM_ACT_SILU);
+        finish_row(g, c, c, add, n, UM_ACT_SILU);
     else
-        finish_row(g, c, add, n, g->act);
+        finish_row(g, c, c, add, n, g->act);
 }
 
 UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int NV)

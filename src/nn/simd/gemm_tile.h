@@ -111,23 +111,35 @@ UM_INLINE void finish_vectors(const struct gemm *g, vf *x, const vf *add, int so
         x[v_] = add && g->add_last ? x[v_] + add[v_] : x[v_];
 }
 
-/* One row of sums, whatever follows them. */
-UM_INLINE void finish_sums_row(const struct tile *t, const float *sums, int r, int nr,
-                               enum um_act act)
+/* `some` vectors, the last `n` numbers of which are real. c may be sums. */
+UM_INLINE void finish_some(const struct gemm *g, float *c, const float *sums, const float *add,
+                           const int some, int n, enum um_act act)
 {
-    float *c = t->c[r] + t->col;
-    const float *add = t->add ? t->add[r] + t->col : NULL;
-    for (int i = 0; i < nr && i < t->left; i += VL) {
-        int n = t->left - i < VL ? t->left - i : VL;
-        vf x = vf_load(sums + i), plus;
+    vf x[4], plus[4];
+    UM_EACH_(some) {
+        int left = v_ + 1 < some ? VL : n;
+        x[v_] = left == VL ? vf_load(sums + v_ * VL) : vf_load_n(sums + v_ * VL, left);
         if (add)
-            plus = n == VL ? vf_load(add + i) : vf_load_n(add + i, n);
-        finish_vectors(t->g, &x, add ? &plus : NULL, 1, act);
-        if (n == VL)
-            vf_store(c + i, x);
-        else
-            vf_store_n(c + i, x, n);
+            plus[v_] = left == VL ? vf_load(add + v_ * VL) : vf_load_n(add + v_ * VL, left);
     }
+    finish_vectors(g, x, add ? plus : NULL, some, act);
+    UM_EACH_(some) {
+        if (v_ + 1 < some || n == VL)
+            vf_store(c + v_ * VL, x[v_]);
+        else
+            vf_store_n(c + v_ * VL, x[v_], n);
+    }
+}
+
+/* n sums, whatever follows them. */
+UM_INLINE void finish_row(const struct gemm *g, float *c, const float *sums, const float *add,
+                          int n, enum um_act act)
+{
+    int i = 0;
+    for (; i + 4 * VL <= n; i += 4 * VL)
+        finish_some(g, c + i, sums + i, add ? add + i : NULL, 4, VL, act);
+    for (; i < n; i += VL)
+        finish_some(g, c + i, sums + i, add ? add + i : NULL, 1, n - i < VL ? n - i : VL, act);
 }
 
 /* R whole rows of V vectors at a time, nothing but `act` behind them; half: as bf16. The rows done.
@@ -172,7 +184,8 @@ UM_INLINE void finish_sums(const struct tile *t, const float *sums, int m, int n
         case 5: r = finish_sums_rows(t, sums, r, m, act, half, 1, 5); break;
         }
     for (; r < m; r++)
-        finish_sums_row(t, sums + (ptrdiff_t)r * nr, r, nr, act);
+        finish_row(t->g, t->c[r] + t->col, sums + (ptrdiff_t)r * nr,
+                   t->add ? t->add[r] + t->col : NULL, t->left < nr ? t->left : nr, act);
 }
 
 /* As bf16, of any activation and width. */
