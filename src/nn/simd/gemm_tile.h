@@ -142,24 +142,34 @@ UM_INLINE void finish_row(const struct gemm *g, float *c, const float *sums, con
         finish_some(g, c + i, sums + i, add ? add + i : NULL, 1, n - i < VL ? n - i : VL, act);
 }
 
-/* R whole rows of V vectors at a time, nothing but `act` behind them; half: as bf16. The rows done.
- */
+/* R whole rows of V vectors at a time, what is added before `act` and nothing behind it; half: as
+ * bf16. The rows done. */
 UM_INLINE int finish_sums_rows(const struct tile *t, const float *sums, int r, int m,
                                enum um_act act, const bool half, const int R, const int V)
 {
+    const struct tile k = *t; /* stores cannot change it */
+    float limit = t->g->limit;
     for (; r + R <= m; r += R) {
         vf x[8];
+        float *c[4];
+        UM_UNROLL
+        for (int i = 0; i < R; i++)
+            c[i] = k.c[r + i];
         UM_UNROLL
         for (int i = 0; i < R * V; i++)
             x[i] = vf_load(sums + ((ptrdiff_t)r * V + i) * VL);
-        um_activate_brief_v(act, t->g->limit, x, R * V, GEMM_BRIEF);
+        if (k.add)
+            UM_UNROLL
+        for (int i = 0; i < R * V; i++)
+            x[i] += vf_load(k.add[r + i / V] + k.col + i % V * VL);
+        um_activate_brief_v(act, limit, x, R * V, GEMM_BRIEF);
         UM_UNROLL
         for (int i = 0; i < R * V; i++) {
-            float *c = t->c[r + i / V];
+            ptrdiff_t at = k.col + i % V * VL;
             if (half)
-                vf_store_bf16((uint16_t *)(void *)c + t->col + i % V * VL, x[i]);
+                vf_store_bf16((uint16_t *)(void *)c[i / V] + at, x[i]);
             else
-                vf_store(c + t->col + i % V * VL, x[i]);
+                vf_store(c[i / V] + at, x[i]);
         }
     }
     return r;
@@ -169,7 +179,7 @@ UM_INLINE void finish_sums(const struct tile *t, const float *sums, int m, int n
                            const bool half)
 {
     int r = 0;
-    if (half || (t->left >= nr && !t->add && t->g->lab_scale == 0))
+    if (half || (t->left >= nr && !(t->add && t->g->add_last) && t->g->lab_scale == 0))
         switch (nr / VL) {
         case 1:
             r = finish_sums_rows(t, sums, r, m, act, half, 4, 1);
