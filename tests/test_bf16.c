@@ -38,10 +38,11 @@ TEST(tiles_choose_it)
             s.precision = asked ? "fp32" : "auto";
             setenv("ULTRAMOTION_CPU", (*all)->name, 1);
             CHECK_OK(um_device_open(&dev, &s));
-            CHECK_STR(um_device_precision(dev), (*all)->tiles && !asked ? "bf16" : "fp32");
-            CHECK_STR(um_device_precision_reason(dev), asked           ? "asked for"
-                                                       : (*all)->tiles ? "AMX"
-                                                                       : "no AMX");
+            bool tiles = (*all)->narrow == UM_NARROW_TILES;
+            CHECK_STR(um_device_precision(dev), tiles && !asked ? "bf16" : "fp32");
+            CHECK_STR(um_device_precision_reason(dev), asked   ? "asked for"
+                                                       : tiles ? "AMX"
+                                                               : "no AMX");
             um_device_close(&dev);
         }
     unsetenv("ULTRAMOTION_CPU");

@@ -339,7 +339,7 @@ TEST(a_step_lies_where_its_weights_do)
     CHECK_OK(um_tape_open(&t, dev, "places"));
     um_tensor x = um_tape_new(t, UM_F32, 1, ROWS, IN);
     um_tensor y = um_linear(t, &b, um_linear(t, &a, x));
-    y = um_attention(t, y, y, y, 1, 1);
+    y = um_attention(t, y, y, y, 1, 1, false);
     um_linear(t, &same, um_linear(t, &c, y));
     um_maxpool2(t, x, (um_tensor){0}); /* nobody made its input */
     CHECK_OK(um_tape_compile(t));

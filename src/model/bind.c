@@ -49,12 +49,17 @@ void um_bind_narrow(um_bind *b, bool may)
     um_bind_round(b, may);
 }
 
-void um_bind_round(um_bind *b, bool may)
+bool um_bind_rounds(const um_bind *b)
 {
     const um_device *dev = um_params_device(b->params);
     const struct um_ops *ops = dev->ops;
     bool fewer = dev->layers == UM_BF16 || (dev->layers == UM_I8 && ops->bf16);
-    um_params_round(b->params, may && fewer && !(b->unproven && dev->choose));
+    return fewer && !(b->unproven && dev->choose);
+}
+
+void um_bind_round(um_bind *b, bool may)
+{
+    um_params_round(b->params, may && um_bind_rounds(b));
 }
 
 void um_bind_unproven(um_bind *b)

@@ -34,6 +34,8 @@ um_bind um_bind_begin(const um_weights *file, um_params *params);
 void um_bind_narrow(um_bind *b, bool may);
 /* Or in bf16 alone? */
 void um_bind_round(um_bind *b, bool may);
+/* Would it then be in bf16? */
+bool um_bind_rounds(const um_bind *b);
 /* Nobody has shown that bf16 serves this network as floats do: it stays floats on a device that may
  * choose. */
 void um_bind_unproven(um_bind *b);

@@ -124,8 +124,9 @@ static um_tensor aifi(const struct um_dfine *d, um_tape *t, um_tensor x)
     int w = d->size.width, heads = d->size.heads;
     um_tensor position = um_tape_const(t, d->params, d->position, UM_F32, x.h, x.w, 3 * w);
     um_tensor qkv = um_linear(t, &d->aifi_qkv, x, .add = position);
-    um_tensor a = um_attention(t, um_slice(qkv, 0, w), um_slice(qkv, w, w), um_slice(qkv, 2 * w, w),
-                               heads, 1 / sqrtf((float)(w / heads)));
+    um_tensor a =
+        um_attention(t, um_slice(qkv, 0, w), um_slice(qkv, w, w), um_slice(qkv, 2 * w, w), heads,
+                     1 / sqrtf((float)(w / heads)), um_attends_in_bf16(&d->aifi_qkv));
     x = um_linear(t, &d->aifi_out, a, .add = x, .norm_out = &d->aifi_norm1);
     um_tensor h = um_linear(t, &d->aifi_fc1, x, .act = UM_ACT_GELU);
     x = um_linear(t, &d->aifi_fc2, h, .add = x, .norm_out = &d->aifi_norm2);
@@ -219,7 +220,8 @@ static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tens
 
         um_tensor qkv = um_linear(t, &l->qk, out, .plus = pos, .second = &l->v);
         um_tensor a = um_attention(t, um_slice(qkv, 0, s->d), um_slice(qkv, s->d, s->d),
-                                   um_slice(qkv, 2 * s->d, s->d), s->heads, scale);
+                                   um_slice(qkv, 2 * s->d, s->d), s->heads, scale,
+                                   um_attends_in_bf16(&l->qk));
         out = um_linear(t, &l->out, a, .add = out, .norm_out = &l->norm1);
 
         um_tensor offsets = um_linear(t, &l->offsets, out, .plus = pos);

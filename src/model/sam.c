@@ -211,7 +211,8 @@ static struct um_image_side bind_image_side(um_bind *b, const char *const *kq, i
                                   .k_rows = bind_rows(b, kq[0], CROSS, DIM, false),
                                   .q_rows = n > 1 ? bind_rows(b, kq[1], CROSS, DIM, false)
                                                   : (um_const){0},
-                                  .v_rows = bind_rows(b, v, CROSS, DIM, false)};
+                                  .v_rows = bind_rows(b, v, CROSS, DIM, false),
+                                  .bf16 = um_bind_rounds(b)};
 }
 
 static void bind_layer(struct layer *l, um_bind *b, int index)
@@ -270,9 +271,11 @@ static void bind_decoder(struct um_sam *s, um_bind *b)
     s->final.image = bind_image_side(b, &key, 1, "v_proj");
     s->final.out = um_bind_linear(b, "out_proj", DIM, CROSS);
     um_bind_scope(b, "mask_decoder.");
+    um_bind_round(b, true);
     s->up[0] = bind_upconv(b, "output_upscaling.0", 64, DIM);
     s->up_norm = um_bind_norm(b, "output_upscaling.1", 64, NORM2D_EPS);
     s->up[1] = bind_upconv(b, "output_upscaling.3", UP, 64);
+    um_bind_round(b, false);
     for (int m = 0; m < MASKS; m++) {
         um_bind_scope(b, "mask_decoder.output_hypernetworks_mlps.%d.", m);
         for (int i = 0; i < 3; i++)
@@ -477,7 +480,7 @@ static void bind_all(void *network, um_bind *b)
     else
         um_tinyvit_bind(&s->image, b, s->family->patch);
     bind_neck(s, b, s->family->vit ? s->vit.width : UM_TINYVIT_OUT);
-    um_bind_narrow(b, false); /* quick as it is, and every bit of it is in the mask */
+    um_bind_narrow(b, false); /* few tokens, in floats; what meets every pixel may be in bf16 */
     bind_prompt_encoder(s, b);
     bind_decoder(s, b);
 }

@@ -279,8 +279,7 @@ um_tensor um_window_block(um_tape *t, const struct um_window_block *w, um_tensor
     if (um_tape_takes(t, UM_OP_WINDOW_BLOCK)) {
         struct um_window_block_args a = {
             .eps = w->norm.eps, .window = w->window, .heads = w->heads};
-        const struct um_ops *ops = um_params_device(p)->ops;
-        a.bf16 = w->qkv.type == UM_BF16 || (w->qkv.type == UM_I8 && ops->bf16);
+        a.bf16 = um_attends_in_bf16(&w->qkv);
         um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, x.c);
         um_op_step(t, UM_OP_WINDOW_BLOCK, &a, sizeof a,
                    (um_tensor[]){y, x, gamma_of(t, &w->norm), beta_of(t, &w->norm),
@@ -423,7 +422,7 @@ um_tensor um_token_attention(um_tape *t, const struct um_token_attention *w, um_
     }
     um_tensor qkv = um_linear(t, w->qk, x, .plus = plus, .second = w->v);
     um_tensor y = um_attention(t, um_slice(qkv, 0, c), um_slice(qkv, c, c), um_slice(qkv, 2 * c, c),
-                               w->heads, scale);
+                               w->heads, scale, false);
     return um_linear(t, w->out, y, .add = w->residual ? x : none, .norm_out = w->norm);
 }
 
@@ -448,10 +447,13 @@ struct um_image_view um_image_view_open(um_tape *t, const struct um_image_side *
     return v;
 }
 
-static struct um_cross_args cross_args(int c, const um_norm *norm)
+static struct um_cross_args cross_args(const um_tape *t, const struct um_image_side *w,
+                                       const um_norm *norm)
 {
-    return (struct um_cross_args){.scale = 1 / sqrtf((float)(c / UM_CROSS_HEADS)),
-                                  .eps = norm ? norm->eps : 0};
+    return (struct um_cross_args){.scale = 1 / sqrtf((float)(w->v.o / UM_CROSS_HEADS)),
+                                  .eps = norm ? norm->eps : 0,
+                                  .bf16 = w->bf16,
+                                  .how = um_tape_narrow(t)};
 }
 
 um_tensor um_token_to_image(um_tape *t, const struct um_image_view *image, um_tensor q)
@@ -461,10 +463,10 @@ um_tensor um_token_to_image(um_tape *t, const struct um_image_view *image, um_te
     int c = w->v.o, dim = image->x.c;
     if (!um_op_check(t, UM_OP_TOKEN_TO_IMAGE, q.c == c, "%d channels, want %d", q.c, c))
         return none;
-    struct um_cross_args a = cross_args(c, NULL);
+    struct um_cross_args a = cross_args(t, w, NULL);
     if (image->kqv.id)
         return um_attention(t, q, um_slice(image->kqv, 0, c), um_slice(image->kqv, w->kq.o, c),
-                            UM_CROSS_HEADS, a.scale);
+                            UM_CROSS_HEADS, a.scale, false);
     um_tensor y = um_tape_new(t, UM_F32, q.h, q.w, c);
     um_op_step(t, UM_OP_TOKEN_TO_IMAGE, &a, sizeof a,
                (um_tensor[]){y, q, image->x, image->place, rows_of(t, p, w->k_rows, c, dim),
@@ -485,9 +487,10 @@ um_tensor um_image_to_token(um_tape *t, const struct um_image_view *image, um_te
                      "keys of %d channels, values of %d, queries of %d, want %d; %d outputs", k.c,
                      v.c, w->kq.o - c, c, out->out.o))
         return none;
-    struct um_cross_args a = cross_args(c, out->norm);
+    struct um_cross_args a = cross_args(t, w, out->norm);
     if (image->kqv.id) {
-        um_tensor y = um_attention(t, um_slice(image->kqv, c, c), k, v, UM_CROSS_HEADS, a.scale);
+        um_tensor y =
+            um_attention(t, um_slice(image->kqv, c, c), k, v, UM_CROSS_HEADS, a.scale, false);
         return um_linear(t, &out->out, y, .add = image->x, .norm_out = out->norm);
     }
     um_tensor y = um_tape_new(t, UM_F32, image->x.h, image->x.w, dim);

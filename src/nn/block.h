@@ -169,6 +169,7 @@ struct um_image_side {
         kq; /* k of tokens to image, then (if there is one) q of image to tokens: c outputs each */
     um_conv v;
     um_const k_rows, q_rows, v_rows; /* w as PyTorch stores it, [c][dim]: if the steps are taken */
+    bool bf16;                       /* what the steps make of pixels is */
 };
 /* Image to tokens, back to the pixels: */
 struct um_image_out {
@@ -178,6 +179,8 @@ struct um_image_out {
 };
 struct um_cross_args {
     float scale, eps;
+    bool bf16;              /* the products with pixels are */
+    enum um_narrow_how how; /* then: by which instructions */
 };
 struct um_image_view {
     const struct um_image_side *side;

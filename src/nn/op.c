@@ -48,6 +48,12 @@ bool um_params_takes(const um_params *p, enum um_op op)
     return takes(um_params_device(p), op);
 }
 
+enum um_narrow_how um_tape_narrow(const um_tape *t)
+{
+    const struct um_ops *ops = um_tape_device(t)->ops;
+    return ops->narrow;
+}
+
 /* All operands are there that must be. */
 static bool complete(um_tape *t, enum um_op op, const um_tensor *x, int n, int n_out)
 {
@@ -328,7 +334,14 @@ um_tensor um_maxpool2(um_tape *t, um_tensor x, um_tensor out)
     return y;
 }
 
-um_tensor um_attention(um_tape *t, um_tensor q, um_tensor k, um_tensor v, int heads, float scale)
+bool um_attends_in_bf16(const um_conv *qkv)
+{
+    const struct um_ops *ops = um_params_device(qkv->params)->ops;
+    return qkv->type == UM_BF16 || (qkv->type == UM_I8 && ops->bf16);
+}
+
+um_tensor um_attention(um_tape *t, um_tensor q, um_tensor k, um_tensor v, int heads, float scale,
+                       bool bf16)
 {
     if (!um_op_check(t, UM_OP_ATTENTION,
                      q.c == k.c && k.c == v.c && rows(k) == rows(v) && heads > 0 &&
@@ -337,7 +350,8 @@ um_tensor um_attention(um_tape *t, um_tensor q, um_tensor k, um_tensor v, int he
                      (int)rows(v), v.c, heads))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, q.dtype, q.h, q.w, q.c);
-    struct um_attention_args a = {.heads = heads, .scale = scale};
+    struct um_attention_args a = {
+        .heads = heads, .scale = scale, .bf16 = bf16, .how = um_tape_narrow(t)};
     um_op_step(t, UM_OP_ATTENTION, &a, sizeof a, (um_tensor[]){y, q, k, v}, 4, 1);
     return y;
 }

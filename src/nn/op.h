@@ -15,6 +15,8 @@
 /* Does the device's backend take block `op` whole? */
 bool um_tape_takes(const um_tape *t, enum um_op op);
 bool um_params_takes(const um_params *p, enum um_op op);
+/* The instructions of its narrow products. */
+enum um_narrow_how um_tape_narrow(const um_tape *t);
 
 /* ---- weights of one layer, folded (BatchNorm, Rep branches) in double by the model, packed for
  * the device ---- */
@@ -124,8 +126,13 @@ um_tensor um_maxpool2(um_tape *t, um_tensor x, um_tensor out /* id 0: new */);
 struct um_attention_args {
     int heads;
     float scale;
+    bool bf16;              /* both products are */
+    enum um_narrow_how how; /* then: by which instructions */
 };
-um_tensor um_attention(um_tape *t, um_tensor q, um_tensor k, um_tensor v, int heads, float scale);
+um_tensor um_attention(um_tape *t, um_tensor q, um_tensor k, um_tensor v, int heads, float scale,
+                       bool bf16);
+/* Is attention in bf16 behind this layer? Where it is narrow and the processor quicker in bf16. */
+bool um_attends_in_bf16(const um_conv *qkv);
 
 /* TinyViT window attention (tiny_vit_sam.py, Attention): qkv [h,w,3c], per head h: columns
  * [96h,96h+32) q, then k, then v. The map is cut into window x window tiles from the top left;

@@ -79,7 +79,9 @@ static void find_levels(void)
         twin.name = "amx-twin";
         twin.pack_bf16 = um_pack_bf16_twin_avx512;
         twin.pack_int8 = um_pack_int8_twin_avx512;
-        amx.bf16 = amx.int8 = amx.tiles = twin.bf16 = twin.int8 = true;
+        amx.bf16 = amx.int8 = twin.bf16 = twin.int8 = true;
+        amx.narrow = UM_NARROW_TILES;
+        twin.narrow = UM_NARROW_TWIN;
         if (bf16 && has_amx())
             levels[n++] = &amx;
         levels[n++] = &avx512;

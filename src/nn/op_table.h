@@ -139,8 +139,9 @@ struct um_ops {
     size_t (*pack_int8)(void *dst, const struct um_int8_layer *l);
     /* The same for bf16 (nn/bf16.h), of w as above: operands of type UM_BF16. */
     size_t (*pack_bf16)(void *dst, const float *w, int o, int kh, int kw, int i);
-    bool int8, bf16; /* they are so much quicker that the precision is offered */
-    bool tiles;      /* bf16 is what is chosen where nobody asks for a precision */
+    bool int8, bf16;           /* they are so much quicker that the precision is offered */
+    enum um_narrow_how narrow; /* their instructions. With AMX's tiles bf16 is what is chosen where
+                                  nobody asks for a precision */
 };
 /* Every level this machine can run, best first, NULL-terminated; the last is "c" (op_ref only). */
 const struct um_ops *const *um_ops_host(void);

@@ -42,7 +42,7 @@ static um_status attach_ops(um_device *dev)
         st = dev->caps.launches ? um_ops_choose_gpu(dev, &ops) : um_ops_choose(&ops);
         if (st == UM_OK)
             st = check_precision(dev->layers, ops);
-        if (st == UM_OK && dev->choose && ops->tiles)
+        if (st == UM_OK && dev->choose && ops->narrow == UM_NARROW_TILES)
             dev->layers = UM_BF16;
         dev->isa = st == UM_OK ? ops->name : dev->isa;
         dev->ops = st == UM_OK ? ops : NULL;

@@ -2,8 +2,6 @@
 /* Blocks: their reference is the default body, composed of reference kernels. */
 #include "checkop.h"
 
-#include "nn/bf16.h"
-
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -185,10 +183,8 @@ static void round_heads(const struct um_view *qkv, int heads)
     int d = qkv->c / 3 / heads;
     float scale = 1 / sqrtf((float)d);
     for (int r = 0; r < qkv->h * qkv->w; r++)
-        for (int i = 0; i < qkv->c; i++) {
-            float s = i % (3 * d) < d ? scale : 1, *x = at(qkv, r, i);
-            *x = um_bf16_float(um_bf16_of(*x * s)) / s;
-        }
+        for (int i = 0; i < qkv->c; i++)
+            round_times(at(qkv, r, i), i % (3 * d) < d ? scale : 1);
 }
 
 static void block_reference(const struct job *job, um_pool *pool, struct um_view *t)

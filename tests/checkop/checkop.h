@@ -138,6 +138,8 @@ extern const char *const act_names[]; /* for job.what */
 /* Which operands are halves, and all of those and the weights rounded: the reference gets the same
  * numbers. */
 void round_operands(struct job *job, enum um_dtype act);
+/* x such that x times scale is a bf16. */
+void round_times(float *x, float scale);
 /* Makes weights of convolutions narrow: UM_I8 or UM_BF16. False: there are none. */
 bool use_narrow(struct job *job, enum um_dtype type);
 /* Has a level kernels for weights of this type? */

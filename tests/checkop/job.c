@@ -255,6 +255,11 @@ void round_operands(struct job *job, enum um_dtype act)
     }
 }
 
+void round_times(float *x, float scale)
+{
+    *x = half_value(UM_BF16, half_bits(UM_BF16, *x * scale)) / scale;
+}
+
 bool takes_type(const struct um_ops *ops, enum um_dtype type)
 {
     return type == UM_I8 ? ops->pack_int8 != NULL : type == UM_BF16 ? ops->pack_bf16 != NULL : true;

@@ -56,6 +56,7 @@ const struct um_ops *find_levels(void) /* returns the reference */
         levels[n++] = &um_ops_emu512;
     emu512_twin = um_ops_emu512;
     emu512_twin.name = "emu512 amx-twin";
+    emu512_twin.narrow = UM_NARROW_TWIN;
     emu512_twin.pack_bf16 = um_pack_bf16_twin_emu512;
     emu512_twin.pack_int8 = um_pack_int8_twin_emu512;
     if (n > 0)
@@ -174,8 +175,12 @@ um_status run(const struct job *job, const struct um_ops *ops, um_pool *pool,
     if (gpu && ops->launches)
         return run_on_device(job, ops, t);
     struct um_stream stream = {.launch = launch_here};
-    struct um_call call = {
-        .args = &job->args, .t = t, .n = job->n, .pool = pool, .stream = &stream};
+    union args args = job->args;
+    if (job->op == UM_OP_ATTENTION)
+        args.attention.how = ops->narrow;
+    if (job->op == UM_OP_TOKEN_TO_IMAGE || job->op == UM_OP_IMAGE_TO_TOKEN)
+        args.cross.how = ops->narrow;
+    struct um_call call = {.args = &args, .t = t, .n = job->n, .pool = pool, .stream = &stream};
     ops->kernel[job->op](&call);
     return stream.status;
 }

@@ -13,6 +13,7 @@ enum { ATTEND16_ROWS = 32 };
 struct attend16 {
     int d, keys;
     enum um_narrow_how how;
+    float scale; /* of queries */
     /* In floats: */
     float *keys_packed, *values_packed, *rounded; /* rounded: keys as rows, then queries, then
                                                      probabilities */
@@ -61,34 +62,45 @@ UM_INLINE void attend16_round(uint8_t *to, int row, const float *x, int d, float
     }
 }
 
-/* Of the tokens that are keys; row[i] + at: those of token i. */
-UM_INLINE void attend16_pack(const struct attend16 *a, const float *const *row, int key_at,
-                             int value_at)
+/* n rows of k bf16, `pitch` bytes from one to the next, as the columns of a product over k. */
+UM_INLINE void attend16_columns(void *packed, enum um_narrow_how how, const void *rows, int pitch,
+                                int n, int k)
 {
-    int pitch = attend16_row(a, a->d), nr = um_gemm_nr(a->keys),
-        pairs = gemm16_depth(a->how, a->d) / GEMM_LANE;
-    uint8_t *rows = (uint8_t *)a->rounded;
-    for (int i = 0; i < a->keys; i++)
-        attend16_round(rows + (ptrdiff_t)i * pitch, pitch, row[i] + key_at, a->d, 1);
-    float *to = (float *)(void *)um_bf16_write(a->keys_packed, a->how);
-    for (int p = 0; p < um_gemm_panels(a->keys); p++, to += (ptrdiff_t)nr * pairs)
-        um_gemm_panel(to, a->rounded + (ptrdiff_t)p * nr * (pitch / GEMM_LANE), pitch / GEMM_LANE,
-                      a->keys - p * nr, pairs, nr);
+    int nr = um_gemm_nr(n), pairs = gemm16_depth(how, k) / GEMM_LANE, ld = pitch / GEMM_LANE;
+    float *to = (float *)(void *)um_bf16_write(packed, how);
+    for (int p = 0; p < um_gemm_panels(n); p++, to += (ptrdiff_t)nr * pairs)
+        um_gemm_panel(to, (const float *)rows + (ptrdiff_t)p * nr * ld, ld, n - p * nr, pairs, nr);
+}
 
-    int wide = um_gemm_nr(a->d), panels = um_gemm_panels(a->d),
-        deep = gemm16_depth(a->how, a->keys) / GEMM_LANE;
-    int32_t *pair = (int32_t *)(void *)um_bf16_write(a->values_packed, a->how);
+/* k rows of n floats, row[i] + at, as what a product over k meets one after the other. */
+UM_INLINE void attend16_pairs(void *packed, enum um_narrow_how how, const float *const *row, int at,
+                              int k, int n)
+{
+    int nr = um_gemm_nr(n), panels = um_gemm_panels(n), deep = gemm16_depth(how, k) / GEMM_LANE;
+    int32_t *pair = (int32_t *)(void *)um_bf16_write(packed, how);
     for (int p = 0; p < panels; p++)
-        for (int k = 0; k < deep; k++)
-            for (int j = p * wide; j < (p + 1) * wide; j += VL, pair += VL) {
+        for (int i = 0; i < deep; i++)
+            for (int j = p * nr; j < (p + 1) * nr; j += VL, pair += VL) {
                 vf v[2];
                 for (int e = 0; e < 2; e++) {
-                    int token = 2 * k + e, n = token < a->keys ? a->d - j : 0;
-                    const float *x = token < a->keys ? row[token] + value_at + j : NULL;
-                    v[e] = n >= VL ? vf_load(x) : n > 0 ? vf_load_n(x, n) : vf_zero();
+                    int r = 2 * i + e, left = r < k ? n - j : 0;
+                    const float *x = r < k ? row[r] + at + j : NULL;
+                    v[e] = left >= VL ? vf_load(x) : left > 0 ? vf_load_n(x, left) : vf_zero();
                 }
                 vi_store(pair, vi_pair_bf16(v[0], v[1]));
             }
+}
+
+/* key[i] + key_at, value[i] + value_at: those of token i. */
+UM_INLINE void attend16_pack(const struct attend16 *a, const float *const *key, int key_at,
+                             const float *const *value, int value_at)
+{
+    int pitch = attend16_row(a, a->d);
+    uint8_t *rows = (uint8_t *)a->rounded;
+    for (int i = 0; i < a->keys; i++)
+        attend16_round(rows + (ptrdiff_t)i * pitch, pitch, key[i] + key_at, a->d, 1);
+    attend16_columns(a->keys_packed, a->how, rows, pitch, a->keys, a->d);
+    attend16_pairs(a->values_packed, a->how, value, value_at, a->keys, a->d);
 }
 
 /* `some` vectors of scores to exponentials as bf16, and their sums. */
@@ -104,8 +116,12 @@ UNCHECKED UM_INLINE void attend16_exp(uint8_t *to, const float *s, vf top, vf *s
     }
 }
 
-/* Scores to exponentials as a row of bf16, zeros behind them; 1 / their sum. */
-UM_INLINE float attend16_softmax(uint8_t *to, int row, float *s, int keys)
+struct attend16_norm {
+    float top, sum; /* the largest score times log2 e, and the sum of 2^(score log2 e - top) */
+};
+
+/* Scores to exponentials as a row of bf16, zeros behind them. */
+UM_INLINE struct attend16_norm attend16_softmax(uint8_t *to, int row, float *s, int keys)
 {
     int whole = keys / VL * VL, rest = keys - whole, end = gemm_whole(keys, VL), i;
     vf top = vf_set1(-3.0e38f), sum = vf_zero();
@@ -116,26 +132,28 @@ UM_INLINE float attend16_softmax(uint8_t *to, int row, float *s, int keys)
     }
     for (i = 0; i < end; i += VL)
         top = vf_max(top, vf_load(s + i));
-    top = vf_set1(-1.44269504f * vf_hmax(top));
+    float most = 1.44269504f * vf_hmax(top);
+    top = vf_set1(-most);
     for (i = 0; i + 4 * VL <= end; i += 4 * VL)
         attend16_exp(to + 2 * i, s + i, top, &sum, 4);
     for (; i < end; i += VL)
         attend16_exp(to + 2 * i, s + i, top, &sum, 1);
     for (; 2 * i < row; i += VL)
         vf_store_bf16(to + 2 * i, vf_zero());
-    return 1.0f / vf_sum(sum);
+    return (struct attend16_norm){most, vf_sum(sum)};
 }
 
-/* Queries row[i] + at, bias[i] a row of `keys` floats, results to out[i]. */
+/* Queries row[i] + at, bias[i] (or NULL: none) a row of `keys` floats, results to out[i], and
+ * norm[i] (or NULL) what they were divided by. */
 UM_INLINE void attend16_run(const struct attend16 *a, const float *const *row, int query_at,
-                            const float *const *bias, float *const *out, int queries)
+                            const float *const *bias, float *const *out, int queries,
+                            struct attend16_norm *norm)
 {
     const void *in[ATTEND16_ROWS], *weight[ATTEND16_ROWS];
     float *score[ATTEND16_ROWS], inverse[ATTEND16_ROWS];
     int q_row = attend16_row(a, a->d), p_row = attend16_row(a, a->keys),
         blocks = (queries + ATTEND16_ROWS - 1) / ATTEND16_ROWS;
     uint8_t *q = (uint8_t *)a->rounded, *p = q + ATTEND16_ROWS * q_row;
-    float scale = 1 / (float)__builtin_sqrt((double)a->d);
     struct gemm scores = {
         .narrow = a->keys_packed, .type = UM_BF16, .ready = true, .k = a->d, .n = a->keys};
     struct gemm values = scores;
@@ -150,11 +168,15 @@ UM_INLINE void attend16_run(const struct attend16 *a, const float *const *row, i
     for (int b = 0; b < blocks; b++) {
         int first = split_at(queries, blocks, b), n = split_at(queries, blocks, b + 1) - first;
         for (int i = 0; i < n; i++)
-            attend16_round(q + i * q_row, q_row, row[first + i] + query_at, a->d, scale);
-        um_gemm_rows(&scores, &(struct gemm_rows){in, score, bias + first, 1}, n, 0,
+            attend16_round(q + i * q_row, q_row, row[first + i] + query_at, a->d, a->scale);
+        um_gemm_rows(&scores, &(struct gemm_rows){in, score, bias ? bias + first : NULL, 1}, n, 0,
                      um_gemm_panels(a->keys));
-        for (int i = 0; i < n; i++)
-            inverse[i] = attend16_softmax(p + i * p_row, p_row, score[i], a->keys);
+        for (int i = 0; i < n; i++) {
+            struct attend16_norm by = attend16_softmax(p + i * p_row, p_row, score[i], a->keys);
+            inverse[i] = 1.0f / by.sum;
+            if (norm)
+                norm[first + i] = by;
+        }
         um_gemm_rows(&values, &(struct gemm_rows){weight, out + first, NULL, 1}, n, 0,
                      um_gemm_panels(a->d));
         for (int i = 0; i < n; i++)

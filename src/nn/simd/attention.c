@@ -3,6 +3,7 @@
  * queries. */
 #include "nn/op_ref.h"
 #include "nn/simd/attend.h"
+#include "nn/simd/attend16.h"
 
 um_kernel UM_NAME(attention);
 
@@ -46,11 +47,93 @@ static void attention_item(void *ctx, int item, int worker)
     }
 }
 
+/* ---- in bf16 ---- */
+
+enum { POINTER = 2 /* floats that a pointer takes */ };
+
+/* What an item works in. */
+struct room16 {
+    struct attend16 head;
+    const float **key, **value, **query;
+    float **out;
+};
+
+static float *take(float *base, size_t *at, size_t floats)
+{
+    size_t offset = *at;
+    *at += (floats + 31) / 32 * 32;
+    return base ? base + offset : NULL;
+}
+
+/* Divides the memory at base; how many floats of it. NULL: only these are asked. */
+static size_t room16_of(struct room16 *r, const struct um_call *call, float *base)
+{
+    const struct um_attention_args *args = call->args;
+    const struct um_view *t = call->t;
+    struct attend16 *a = &r->head;
+    size_t at = 0, keys = (size_t)t[2].h * (size_t)t[2].w,
+           queries = (size_t)t[0].h * (size_t)t[0].w;
+    *a = (struct attend16){
+        .d = t[0].c / args->heads, .keys = (int)keys, .how = args->how, .scale = args->scale};
+    a->keys_packed = take(base, &at, attend16_keys_room(a));
+    a->values_packed = take(base, &at, attend16_values_room(a));
+    a->rounded = take(base, &at, attend16_rounded_room(a));
+    a->scores = take(base, &at, attend16_scores_room(a));
+    r->key = (const float **)(void *)take(base, &at, keys * POINTER);
+    r->value = (const float **)(void *)take(base, &at, keys * POINTER);
+    r->query = (const float **)(void *)take(base, &at, queries * POINTER);
+    r->out = (float **)(void *)take(base, &at, queries * POINTER);
+    return at;
+}
+
+static void rows_of(const float **row, const struct um_view *v, int first, int n)
+{
+    for (int i = 0; i < n; i++)
+        row[i] = (const float *)v->data + (ptrdiff_t)(first + i) * v->ld;
+}
+
+/* A head and a part of the queries. */
+static void attention16_item(void *ctx, int item, int worker)
+{
+    const struct job *job = ctx;
+    const struct um_view *t = job->call->t;
+    struct room16 r;
+    room16_of(&r, job->call, um_pool_scratch(job->call->pool, worker));
+    int queries = t[0].h * t[0].w, parts = job->items_per_head,
+        first = split_at(queries, parts, item % parts),
+        n = split_at(queries, parts, item % parts + 1) - first, col = item / parts * r.head.d;
+    rows_of(r.query, &t[1], first, n);
+    rows_of(r.key, &t[2], 0, r.head.keys);
+    rows_of(r.value, &t[3], 0, r.head.keys);
+    for (int i = 0; i < n; i++)
+        r.out[i] = (float *)t[0].data + (ptrdiff_t)(first + i) * t[0].ld + col;
+    attend16_pack(&r.head, r.key, col, r.value, col);
+    attend16_run(&r.head, r.query, col, NULL, r.out, n, NULL);
+}
+
+static bool attention16(const struct um_call *call)
+{
+    const struct um_attention_args *args = call->args;
+    int threads = um_pool_threads(call->pool), heads = args->heads,
+        queries = call->t[0].h * call->t[0].w;
+    struct room16 r;
+    if (room16_of(&r, call, NULL) * sizeof(float) > UM_POOL_SCRATCH)
+        return false;
+    struct job job = {.call = call, .items_per_head = 1};
+    while (heads * job.items_per_head % threads && heads * job.items_per_head < 4 * threads &&
+           2 * ATTEND16_ROWS * job.items_per_head < queries)
+        job.items_per_head++;
+    um_pool_run(call->pool, heads * job.items_per_head, attention16_item, &job);
+    return true;
+}
+
 void UM_NAME(attention)(const struct um_call *call)
 {
     const struct um_attention_args *args = call->args;
     const struct um_view *t = call->t;
     int queries = t[0].h * t[0].w, keys = t[2].h * t[2].w, d = t[0].c / args->heads;
+    if (args->bf16 && attention16(call))
+        return;
     if (((int64_t)keys + 2 * d) * ATTEND_VECTORS * VL * (int64_t)sizeof(float) > UM_POOL_SCRATCH) {
         um_ref_attention(call); /* 16000 keys and more: no model here */
         return;

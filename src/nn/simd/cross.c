@@ -5,65 +5,14 @@
  * What the keys' bias adds is the same for all pixels, and gone in the softmax.
  *
  * A token's rows of all heads lie side by side in the lanes: lane token*heads + head. */
-#include "nn/block.h"
+#include "nn/simd/cross.h"
 #include "nn/simd/gemm.h"
-#include "nn/simd/math.h"
 #include "nn/simd/row_norm.h"
 #include "nn/simd/transpose.h"
 
-um_kernel UM_NAME(token_to_image), UM_NAME(image_to_token);
-
 enum {
     STRIP = 48, /* rows whose scores are made at once */
-    CHUNKS = 16,
-    CHUNK = 64, /* parts of the pixels whose sums are joined: the most, the least */
-    VECTORS = UM_CROSS_LANES / VL + 5,
-    ITEM_ROWS = 192,
-    HEADS = UM_CROSS_HEADS
 };
-
-struct shape {
-    int tokens, d, c, dim; /* d = c/HEADS channels of a head; dim of a pixel */
-    int pixels, rows;      /* rows = tokens*HEADS */
-    int lanes;             /* rows, filled up to whole panels */
-};
-
-static struct shape shape_of(const struct um_view *tokens, const struct um_view *x)
-{
-    struct shape s = {.tokens = tokens->h * tokens->w,
-                      .c = tokens->c,
-                      .d = tokens->c / HEADS,
-                      .dim = x->c,
-                      .pixels = x->h * x->w};
-    s.rows = s.tokens * HEADS;
-    s.lanes = um_gemm_panels(s.rows) * um_gemm_nr(s.rows);
-    return s;
-}
-
-static float *take(float **at, int floats)
-{
-    float *p = *at;
-    *at += (floats + 31) / 32 * 32;
-    return p;
-}
-
-static const float *pixel(const struct um_view *v, int i)
-{
-    return (const float *)v->data + (ptrdiff_t)i * v->ld;
-}
-
-/* y = scale * sum over the d channels of `head` of token t times rows of w [c][dim] */
-static void fold_row(float *y, const struct shape *s, const float *token, const float *w, int head,
-                     float scale)
-{
-    const float *row = w + (ptrdiff_t)head * s->d * s->dim;
-    for (int i = 0; i < s->dim; i += VL) {
-        vf sum = vf_zero();
-        for (int k = 0; k < s->d; k++)
-            sum = vf_fma(vf_set1(token[head * s->d + k]), vf_load(row + k * s->dim + i), sum);
-        vf_store(y + i, sum * scale);
-    }
-}
 
 /* All rows as the second operand of a product over dim, [panel][dim][panel width]; `tmp` has room
  * for 8 of them. */
@@ -258,8 +207,12 @@ void UM_NAME(token_to_image)(const struct um_call *call)
     const struct um_view *t = call->t;
     struct look j = {.call = call, .s = shape_of(&t[1], &t[2])};
     const struct shape *s = &j.s;
+    if (args->bf16 && s->pixels <= CHUNKS * CHUNK16) {
+        UM_NAME(token_to_image16)(call);
+        return;
+    }
     float *base = um_pool_scratch(call->pool, 0), *at = base;
-    j.chunks = (s->pixels + CHUNK - 1) / CHUNK < CHUNKS ? (s->pixels + CHUNK - 1) / CHUNK : CHUNKS;
+    j.chunks = chunks_of(s->pixels);
     float *packed = take(&at, s->dim * s->lanes), *tmp = take(&at, HEADS * s->dim);
     j.top = take(&at, j.chunks * s->lanes);
     j.sum = take(&at, j.chunks * s->lanes);
@@ -269,21 +222,9 @@ void UM_NAME(token_to_image)(const struct um_call *call)
     j.g = (struct gemm){.b = packed, .k = s->dim, .n = s->lanes};
     um_pool_run(call->pool, j.chunks, look_item, &j);
     join(&j);
-    /* Through wv: rows of j.o are channels of the pixels, columns are (token, head). */
-    float *turned = packed; /* [rows][dim] */
+    float *turned = packed; /* rows of j.o are channels of the pixels, columns are (token, head) */
     transpose(turned, s->dim, j.o, s->lanes, s->dim, s->rows, 1);
-    const float *wv = t[5].data, *bv = t[6].data;
-    for (int r = 0; r < s->rows; r++) {
-        int head = r % HEADS;
-        float *out = (float *)t[0].data + (ptrdiff_t)(r / HEADS) * t[0].ld;
-        for (int k = head * s->d; k < (head + 1) * s->d; k++) {
-            vf sum = vf_zero();
-            for (int i = 0; i < s->dim; i += VL)
-                sum = vf_fma(vf_load(turned + (ptrdiff_t)r * s->dim + i),
-                             vf_load(wv + (ptrdiff_t)k * s->dim + i), sum);
-            out[k] = vf_sum(sum) + (bv ? bv[k] : 0);
-        }
-    }
+    through_values(call, s, turned);
 }
 
 /* ---- the image looks at the tokens ---- */
@@ -295,20 +236,6 @@ struct answer {
     ptrdiff_t own;
     int items;
 };
-
-UM_INLINE vf swap_halves(vf v)
-{
-#if VL == 8
-    return v;
-#elif !UM_VEC_EMULATED
-    return (vf)_mm512_shuffle_f32x4((__m512)v, (__m512)v, 0x4e);
-#else
-    vec_pair u = {v}, swapped;
-    swapped.h[0] = u.h[1];
-    swapped.h[1] = u.h[0];
-    return swapped.f;
-#endif
-}
 
 /* Softmax over the tokens, for each head, of a row of scores: heads are neighbours. */
 static void softmax_row(float *s, int lanes)
@@ -361,19 +288,16 @@ void UM_NAME(image_to_token)(const struct um_call *call)
     const struct um_view *t = call->t;
     struct answer j = {.call = call, .s = shape_of(&t[3], &t[1])};
     const struct shape *s = &j.s;
+    if (args->bf16) {
+        UM_NAME(image_to_token16)(call);
+        return;
+    }
     float *base = um_pool_scratch(call->pool, 0), *at = base;
     float *packed = take(&at, s->dim * s->lanes), *bias = take(&at, s->lanes),
           *value = take(&at, s->rows * s->dim), *tmp = take(&at, HEADS * s->dim);
     j.own = at - base;
     fold_columns(packed, s, &t[3], t[5].data, args->scale, tmp);
-    const float *bq = t[6].data;
-    for (int r = 0; r < s->lanes; r++) {
-        const float *k = pixel(&t[3], r / HEADS) + r % HEADS * s->d;
-        double sum = r < s->rows ? 0 : -1e30; /* lanes without a token */
-        for (int i = 0; i < s->d && r < s->rows; i++)
-            sum += (double)k[i] * bq[r % HEADS * s->d + i];
-        bias[r] = (float)(r < s->rows ? sum * args->scale : sum);
-    }
+    key_bias(bias, s, call, args->scale);
     int nr = um_gemm_nr(s->dim);
     for (int r = 0; r < s->rows; r++) { /* [panel][row][panel width] */
         fold_row(tmp, s, pixel(&t[4], r / HEADS), t[7].data, r % HEADS, 1);
@@ -383,6 +307,6 @@ void UM_NAME(image_to_token)(const struct um_call *call)
     }
     j.key = (struct gemm){.b = packed, .bias = bias, .k = s->dim, .n = s->lanes};
     j.value = (struct gemm){.b = value, .bias = t[8].data, .k = s->rows, .n = s->dim};
-    j.items = (s->pixels + ITEM_ROWS - 1) / ITEM_ROWS;
+    j.items = items_of(s->pixels);
     um_pool_run(call->pool, j.items, answer_item, &j);
 }

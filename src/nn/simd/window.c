@@ -262,7 +262,8 @@ static size_t block_room_of(struct block_room *b, struct room *r, const struct j
     b->start = (const float **)(void *)take(base, &at, n * POINTER);
     b->result = (float **)(void *)take(base, &at, n * POINTER);
     struct attend16 *a = &b->head;
-    *a = (struct attend16){.d = s->d, .keys = s->n};
+    *a = (struct attend16){
+        .d = s->d, .keys = s->n, .scale = 1 / (float)__builtin_sqrt((double)s->d)};
     if (job->narrow) {
         a->how = um_narrow_how(job->qkv.narrow);
         a->keys_packed = take(base, &at, attend16_keys_room(a));
@@ -285,8 +286,8 @@ static void attend_narrow(const struct job *job, const struct room *r, const str
         b->start[q] = bias + (ptrdiff_t)i * s->lanes;
         b->result[q++] = r->out[i] + head * s->d;
     }
-    attend16_pack(&b->head, r->row, at + s->d, at + 2 * s->d);
-    attend16_run(&b->head, b->query, at, b->start, b->result, m);
+    attend16_pack(&b->head, r->row, at + s->d, r->row, at + 2 * s->d);
+    attend16_run(&b->head, b->query, at, b->start, b->result, m, NULL);
 }
 
 static void block_item(void *ctx, int item, int worker)
