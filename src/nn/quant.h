@@ -50,11 +50,10 @@ void um_quant_find_scores(um_quant *q);
 
 /* ---- while a network is bound ---- */
 
-/* Not of a picture's channels (little to gain, much to lose), and no more than kernels have room
- * for. */
+/* No more than kernels have room for. */
 static inline bool um_may_be_narrow(const um_conv *c)
 {
-    return c->i >= 8 && (int64_t)c->kh * c->kw * c->i <= 16384;
+    return (int64_t)c->kh * c->kw * c->i <= 16384;
 }
 
 /* Start: no layer has been met. Whose weights are read next: tensor `name`. */

@@ -10,9 +10,7 @@
 #include "nn/simd/row_norm.h"
 #include "nn/simd/transpose.h"
 
-enum {
-    STRIP = 48, /* rows whose scores are made at once */
-};
+enum { STRIP = 48 }; /* rows whose scores are made at once */
 
 /* All rows as the second operand of a product over dim, [panel][dim][panel width]; `tmp` has room
  * for 8 of them. */
@@ -237,26 +235,12 @@ struct answer {
     int items;
 };
 
-/* Softmax over the tokens, for each head, of a row of scores: heads are neighbours. */
 static void softmax_row(float *s, int lanes)
 {
-    vf x[VECTORS], most = vf_set1(-3.0e38f), all = vf_zero();
-    int n = lanes / VL, v = 0;
-    for (int i = 0; i < n; i++)
-        most = vf_max(most, x[i] = vf_load(s + i * VL));
-    most = vf_max(most, swap_halves(most));
-    for (int i = 0; i < n; i++)
-        x[i] -= most;
-    for (; v + 4 <= n; v += 4)
-        um_exp_neg_v(x + v, 4);
-    for (; v < n; v++)
-        um_exp_neg_v(x + v, 1);
-    for (int i = 0; i < n; i++)
-        all += x[i];
-    all = VL == 8 ? all : all + swap_halves(all);
-    all = 1.0f / all;
-    for (int i = 0; i < n; i++)
-        vf_store(s + i * VL, x[i] * all);
+    vf x[VECTORS];
+    softmax(x, s, lanes, false);
+    for (int i = 0, n = lanes / VL; i < n; i++)
+        vf_store(s + i * VL, x[i]);
 }
 
 static void answer_item(void *ctx, int item, int worker)

@@ -109,6 +109,29 @@ UM_INLINE vf swap_halves(vf v)
 #endif
 }
 
+/* Softmax over the tokens, for each head, of a row of scores: heads are neighbours. `brief`: of
+ * scores times log2 e, as good as numbers of 8 bits need. */
+UM_INLINE void softmax(vf *x, const float *s, int lanes, const bool brief)
+{
+    vf most = vf_set1(-3.0e38f), all = vf_zero();
+    int n = lanes / VL, v = 0;
+    for (int i = 0; i < n; i++)
+        most = vf_max(most, x[i] = vf_load(s + i * VL));
+    most = vf_max(most, swap_halves(most));
+    for (int i = 0; i < n; i++)
+        x[i] -= most;
+    for (; v + 4 <= n; v += 4)
+        (brief ? um_exp2_neg_brief_v : um_exp_neg_v)(x + v, 4);
+    for (; v < n; v++)
+        (brief ? um_exp2_neg_brief_v : um_exp_neg_v)(x + v, 1);
+    for (int i = 0; i < n; i++)
+        all += x[i];
+    all = VL == 8 ? all : all + swap_halves(all);
+    all = 1.0f / all;
+    for (int i = 0; i < n; i++)
+        x[i] *= all;
+}
+
 UM_INLINE int chunks_of(int pixels)
 {
     int n = (pixels + CHUNK - 1) / CHUNK;

@@ -123,26 +123,12 @@ struct answer {
     int items;
 };
 
-/* Softmax over the tokens, for each head, of a row of scores times log2 e: heads are neighbours. */
 static void softmax_row(uint8_t *to, const float *s, int lanes)
 {
-    vf x[VECTORS], most = vf_set1(-3.0e38f), all = vf_zero();
-    int n = lanes / VL, v = 0;
-    for (int i = 0; i < n; i++)
-        most = vf_max(most, x[i] = vf_load(s + i * VL));
-    most = vf_max(most, swap_halves(most));
-    for (int i = 0; i < n; i++)
-        x[i] -= most;
-    for (; v + 4 <= n; v += 4)
-        um_exp2_neg_brief_v(x + v, 4);
-    for (; v < n; v++)
-        um_exp2_neg_brief_v(x + v, 1);
-    for (int i = 0; i < n; i++)
-        all += x[i];
-    all = VL == 8 ? all : all + swap_halves(all);
-    all = 1.0f / all;
-    for (int i = 0; i < n; i++)
-        vf_store_bf16(to + 2 * i * VL, x[i] * all);
+    vf x[VECTORS];
+    softmax(x, s, lanes, true);
+    for (int i = 0, n = lanes / VL; i < n; i++)
+        vf_store_bf16(to + 2 * i * VL, x[i]);
 }
 
 static void answer_item(void *ctx, int item, int worker)
@@ -151,16 +137,17 @@ static void answer_item(void *ctx, int item, int worker)
     const struct shape *s = &j->s;
     const struct um_view *t = j->call->t;
     const struct um_cross_args *args = j->call->args;
-    int row = 2 * s->dim / GEMM_LANE, weights = gemm_whole(2 * s->lanes, GEMM_TILE_ROW) / GEMM_LANE;
+    int rounded = 2 * s->dim / GEMM_LANE,
+        weights = gemm_whole(2 * s->lanes, GEMM_TILE_ROW) / GEMM_LANE;
     float *at = (float *)um_pool_scratch(j->call->pool, worker) + j->own,
-          *pixels = take(&at, STRIP16 * row), *score = take(&at, STRIP16 * s->lanes),
+          *pixels = take(&at, STRIP16 * rounded), *score = take(&at, STRIP16 * s->lanes),
           *p = take(&at, STRIP16 * weights);
     memset(p, 0, (size_t)(STRIP16 * weights) * sizeof *p); /* behind the last lane */
     int end = split_at(s->pixels, j->items, item + 1);
     for (int r = split_at(s->pixels, j->items, item), n; r < end; r += n) {
         n = end - r < STRIP16 ? end - r : STRIP16;
         add_place((uint8_t *)pixels, 2 * s->dim, &t[1], &t[2], r, n, s->dim);
-        um_gemm_block(&j->key, pixels, row, n, score, s->lanes, NULL, 0, 0,
+        um_gemm_block(&j->key, pixels, rounded, n, score, s->lanes, NULL, 0, 0,
                       um_gemm_panels(s->lanes));
         for (int i = 0; i < n; i++)
             softmax_row((uint8_t *)(p + i * weights), score + i * s->lanes, s->lanes);
