@@ -21,13 +21,18 @@ struct attend {
     int d, keys;
     const float *k, *v; /* row j at j*ld_k, j*ld_v */
     ptrdiff_t ld_k, ld_v;
-    const float *bias; /* [key][query]: row j at j*ld_bias; NULL: none */
-    ptrdiff_t ld_bias;
-    const float *q; /* [d][query]: transposed and scaled; row i at i*ld_q */
+    const float *bias;       /* of each key a row of queries; NULL: none */
+    const int32_t *bias_row; /* [keys] where it begins; NULL: row j at j*ld_q */
+    const float *q;          /* [d][query]: transposed and scaled; row i at i*ld_q */
     ptrdiff_t ld_q;
     float *s; /* scratch [keys][vectors*VL] */
     float *o; /* out [d][vectors*VL] */
 };
+
+UM_INLINE const float *attend_bias(const struct attend *a, int j)
+{
+    return a->bias + (a->bias_row ? a->bias_row[j] : j * a->ld_q);
+}
 
 /* Scores of nk keys from j on; *top becomes the larger of itself and them. */
 UNCHECKED UM_INLINE void attend_scores(const struct attend *a, int j, int nk, int nv, vf *top)
@@ -36,9 +41,10 @@ UNCHECKED UM_INLINE void attend_scores(const struct attend *a, int j, int nk, in
     const float *k = a->k + j * a->ld_k, *q = a->q;
     UM_UNROLL
     for (int m = 0; m < nk; m++) {
+        const float *bias = a->bias ? attend_bias(a, j + m) : NULL;
         UM_UNROLL
         for (int v = 0; v < nv; v++)
-            acc[m][v] = a->bias ? vf_load(a->bias + (j + m) * a->ld_bias + v * VL) : vf_zero();
+            acc[m][v] = bias ? vf_load(bias + v * VL) : vf_zero();
     }
     for (int i = 0; i < a->d; i++, q += a->ld_q) {
         vf x[ATTEND_VECTORS];
@@ -183,7 +189,7 @@ static void check_attend(const struct attend *a, int vectors)
         check_range(a->k + j * a->ld_k, depth);
         check_range(a->v + j * a->ld_v, depth);
         if (a->bias)
-            check_range(a->bias + j * a->ld_bias, row);
+            check_range(attend_bias(a, j), row);
     }
     for (int i = 0; i < a->d; i++)
         check_range(a->q + i * a->ld_q, row);

@@ -139,7 +139,7 @@ static void attention_item(void *ctx, int item, int worker)
         for (int i = 0; i < d * lanes; i += VL)
             vf_store(r.q + i, vf_load(r.q + i) * vf_set1(scale));
         a.q = r.q;
-        a.ld_q = a.ld_bias = lanes;
+        a.ld_q = lanes;
         attend(&a, vectors);
         for (int l = 0; l < lanes && first + l < job->n; l++) {
             int i = first + l, y = y0 + i / job->ws, x = x0 + i % job->ws;

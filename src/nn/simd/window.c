@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* TinyViT window attention, alone and as the whole block with LayerNorm, qkv, projection and
- * residual, whose maps then never leave the cache. An item is some windows and some heads; the bias
- * tables of its heads are expanded once to [key][query], so that they are simply the initial values
- * of the scores. */
+ * residual, whose maps then never leave the cache. An item is some windows. The bias between a key
+ * and all queries is the initial value of their scores: for keys of one column it is the same
+ * numbers, begun earlier or later, so that of each head only a run for each column is laid out. */
 #include "nn/block.h"
 #include "nn/op_ref.h"
 #include "nn/simd/attend.h"
@@ -10,20 +10,22 @@
 #include "nn/simd/gemm.h"
 #include "nn/simd/row_norm.h"
 
+#include <stdlib.h>
+
 um_kernel UM_NAME(window_attention), UM_NAME(window_block);
 
-/* BIAS_BYTES: expanded tables an item keeps of all heads, if they leave room for the window in the
- * L2 cache. */
-enum { BIAS_BYTES = 160 << 10, POINTER = 2 /* floats that a pointer takes */ };
+enum { POINTER = 2 /* floats that a pointer takes */ };
 
 struct shape {
     int ws, n, d, heads, c, lanes; /* n = ws*ws tokens; queries fill `lanes` lanes */
     int h, w, across, windows;
+    int run, table; /* numbers of a column's run of biases, and of all columns' */
 };
 
 /* What one item works in. Offsets in floats; rows and out are pointers. */
 struct room {
     float *bias, *q, *qt, *k, *v, *s, *o, *ot;
+    int32_t *bias_row; /* [n] where in a head's table a token's row of biases begins */
     const float **row; /* [n] qkv of the tokens of the window */
     float **out;       /* [n] where their results go; NULL: not in the map */
 };
@@ -42,9 +44,7 @@ struct block_room {
 struct job {
     const struct um_call *call;
     struct shape s;
-    int heads_per_item, windows_per_item, head_groups;
-    int tables; /* heads whose expanded table has room; if not all, each is expanded when its turn
-                   comes */
+    int windows_per_item;
     struct gemm qkv, proj; /* the block's */
     bool narrow;           /* attention in bf16 */
 };
@@ -61,6 +61,8 @@ static struct shape shape_of(const struct um_view *out, int window, int heads)
     s.lanes = (s.n + VL - 1) / VL * VL;
     s.across = (s.w + window - 1) / window;
     s.windows = s.across * ((s.h + window - 1) / window);
+    s.run = (2 * window - 1) * window;
+    s.table = window * s.run + s.lanes - s.n; /* the last row is read to its last lane */
     return s;
 }
 
@@ -71,12 +73,11 @@ static float *take(float *base, size_t *at, size_t floats)
     return base ? base + offset : NULL;
 }
 
-/* Divides the memory at base, for the tables of some heads; returns the floats used. NULL: only
- * these are asked. */
-static size_t room_of(struct room *r, const struct shape *s, int heads, float *base)
+/* Divides the memory at base; returns the floats used. NULL: only these are asked. */
+static size_t room_of(struct room *r, const struct shape *s, float *base)
 {
     size_t n = (size_t)s->n, d = (size_t)s->d, lanes = (size_t)s->lanes, at = 0;
-    r->bias = take(base, &at, (size_t)heads * n * lanes);
+    r->bias = take(base, &at, (size_t)s->heads * (size_t)s->table);
     r->q = take(base, &at, lanes * d);
     r->qt = take(base, &at, lanes * d);
     r->k = take(base, &at, n * d);
@@ -84,36 +85,21 @@ static size_t room_of(struct room *r, const struct shape *s, int heads, float *b
     r->s = take(base, &at, n * ATTEND_VECTORS * VL);
     r->o = take(base, &at, d * ATTEND_VECTORS * VL);
     r->ot = take(base, &at, d * ATTEND_VECTORS * VL);
+    r->bias_row = (int32_t *)(void *)take(base, &at, n);
     r->row = (const float **)(void *)take(base, &at, n * POINTER);
     r->out = (float **)(void *)take(base, &at, n * POINTER);
     return at;
 }
 
-/* bias[block][key][query of the block] = table[|dy|*ws + |dx|]; in bf16 there is one block. */
-static void expand_bias(const struct job *job, float *bias, float *line, const float *table)
+/* Of each column kx the run [dy from 1-ws to ws-1][qx] of table[|dy|*ws + |kx-qx|]. */
+static void lay_out(const struct shape *s, float *bias, const float *table)
 {
-    const struct shape *s = &job->s;
-    int blocks = attend_blocks(s->n), ws = s->ws;
-    for (int i = s->n; i < s->lanes; i++)
-        line[i] = 0;
-    for (int key = 0; key < s->n; key++) {
-        int ky = key / ws, kx = key % ws;
-        for (int qy = 0; qy < ws; qy++) {
-            const float *t = table + (ky > qy ? ky - qy : qy - ky) * ws;
-            float *to = line + qy * ws;
-            for (int qx = 0; qx <= kx; qx++)
-                to[qx] = t[kx - qx];
-            for (int qx = kx + 1; qx < ws; qx++)
-                to[qx] = t[qx - kx];
-        }
-        if (job->narrow)
-            memcpy(bias + (ptrdiff_t)key * s->lanes, line, (size_t)s->lanes * sizeof *bias);
-        for (int b = 0; b < blocks && !job->narrow; b++) {
-            int first = attend_first(s->n, b) * VL, n = attend_first(s->n, b + 1) * VL - first;
-            memcpy(bias + (ptrdiff_t)first * s->n + (ptrdiff_t)key * n, line + first,
-                   (size_t)n * sizeof *bias);
-        }
-    }
+    int ws = s->ws;
+    for (int kx = 0; kx < ws; kx++)
+        for (int dy = 1 - ws; dy < ws; dy++)
+            for (int qx = 0; qx < ws; qx++)
+                *bias++ = table[abs(dy) * ws + abs(kx - qx)];
+    memset(bias, 0, (size_t)(s->lanes - s->n) * sizeof *bias);
 }
 
 UM_INLINE void copy_row(float *dst, const float *src, int n)
@@ -149,8 +135,8 @@ static void attend_window(const struct shape *s, const struct room *r, const flo
                            .v = r->v,
                            .ld_k = d,
                            .ld_v = d,
-                           .bias = bias + (ptrdiff_t)first * s->n,
-                           .ld_bias = lanes,
+                           .bias = bias + first,
+                           .bias_row = r->bias_row,
                            .q = r->qt + first,
                            .ld_q = s->lanes,
                            .s = r->s,
@@ -163,32 +149,25 @@ static void attend_window(const struct shape *s, const struct room *r, const flo
     }
 }
 
-/* Windows and heads of an item. */
-static void span_of(const struct job *job, int item, int *w0, int *w1, int *h0, int *h1)
+/* Windows of an item. */
+static void span_of(const struct job *job, int item, int *w0, int *w1)
 {
     const struct shape *s = &job->s;
-    *w0 = item / job->head_groups * job->windows_per_item;
+    *w0 = item * job->windows_per_item;
     *w1 = *w0 + job->windows_per_item < s->windows ? *w0 + job->windows_per_item : s->windows;
-    *h0 = item % job->head_groups * job->heads_per_item;
-    *h1 = *h0 + job->heads_per_item < s->heads ? *h0 + job->heads_per_item : s->heads;
 }
 
-static const float *table_of(const struct job *job, const struct room *r,
-                             const struct um_view *table, int head, int h0)
+static float *bias_of(const struct shape *s, const struct room *r, int head)
 {
-    float *bias = r->bias + (ptrdiff_t)(job->tables > 1 ? head - h0 : 0) * job->s.n * job->s.lanes;
-    if (job->tables == 1 && job->heads_per_item > 1)
-        expand_bias(job, bias, r->s, (const float *)table->data + head * table->ld);
-    return bias;
+    return r->bias + (ptrdiff_t)head * s->table;
 }
 
-static void begin(const struct job *job, struct room *r, const struct um_view *table, int h0,
-                  int h1)
+static void begin(const struct shape *s, struct room *r, const struct um_view *table)
 {
-    const struct shape *s = &job->s;
-    for (int h = h0; h < h1 && job->tables == job->heads_per_item; h++)
-        expand_bias(job, r->bias + (ptrdiff_t)(h - h0) * s->n * s->lanes, r->s,
-                    (const float *)table->data + h * table->ld);
+    for (int h = 0; h < s->heads; h++)
+        lay_out(s, bias_of(s, r, h), (const float *)table->data + h * table->ld);
+    for (int i = 0; i < s->n; i++)
+        r->bias_row[i] = i % s->ws * s->run + (s->ws - 1 - i / s->ws) * s->ws;
     memset(r->q, 0,
            (size_t)s->lanes * (size_t)s->d *
                sizeof *r->q); /* lanes beyond the last token stay zero */
@@ -199,11 +178,11 @@ static void attention_item(void *ctx, int item, int worker)
     const struct job *job = ctx;
     const struct shape *s = &job->s;
     const struct um_view *out = &job->call->t[0], *qkv = &job->call->t[1];
-    int w0, w1, h0, h1;
-    span_of(job, item, &w0, &w1, &h0, &h1);
+    int w0, w1;
+    span_of(job, item, &w0, &w1);
     struct room r;
-    room_of(&r, s, job->tables, um_pool_scratch(job->call->pool, worker));
-    begin(job, &r, &job->call->t[3], h0, h1);
+    room_of(&r, s, um_pool_scratch(job->call->pool, worker));
+    begin(s, &r, &job->call->t[3]);
     for (int win = w0; win < w1; win++) {
         int y0 = win / s->across * s->ws, x0 = win % s->across * s->ws;
         for (int i = 0; i < s->n; i++) {
@@ -214,12 +193,12 @@ static void attention_item(void *ctx, int item, int worker)
             r.out[i] = inside ? (float *)out->data + at * out->ld : NULL;
         }
         int queries = (s->h - y0 < s->ws ? s->h - y0 : s->ws) * s->ws;
-        for (int h = h0; h < h1; h++)
-            attend_window(s, &r, table_of(job, &r, &job->call->t[3], h, h0), h, queries);
+        for (int h = 0; h < s->heads; h++)
+            attend_window(s, &r, bias_of(s, &r, h), h, queries);
     }
 }
 
-/* How many windows an item takes: enough to pay for expanding the tables, few enough for every
+/* How many windows an item takes: enough to pay for laying out the tables, few enough for every
  * thread to have some. */
 static int windows_per_item(const struct job *job)
 {
@@ -233,26 +212,23 @@ void UM_NAME(window_attention)(const struct um_call *call)
     struct job job = {.call = call, .s = shape_of(&call->t[0], args->window, args->heads)};
     const struct shape *s = &job.s;
     struct room r;
-    bool all = (size_t)s->heads * (size_t)s->n * (size_t)s->lanes * sizeof(float) <= BIAS_BYTES;
-    job.heads_per_item = job.tables = all ? s->heads : 1;
-    job.head_groups = all ? 1 : s->heads;
-    job.windows_per_item = all ? windows_per_item(&job) : s->across;
-    if (room_of(&r, s, job.tables, NULL) * sizeof(float) > UM_POOL_SCRATCH) {
-        um_ref_window_attention(call); /* windows of 25 and more: no model here */
+    job.windows_per_item = windows_per_item(&job);
+    if (room_of(&r, s, NULL) * sizeof(float) > UM_POOL_SCRATCH) {
+        um_ref_window_attention(call); /* windows larger than any model's here */
         return;
     }
-    int groups = (s->windows + job.windows_per_item - 1) / job.windows_per_item;
-    um_pool_run(call->pool, groups * job.head_groups, attention_item, &job);
+    um_pool_run(call->pool, (s->windows + job.windows_per_item - 1) / job.windows_per_item,
+                attention_item, &job);
 }
 
 /* ---- the block: x + proj(attention(qkv(LN x))) ---- */
 
 /* As room_of, for both. */
-static size_t block_room_of(struct block_room *b, struct room *r, const struct job *job, int heads,
+static size_t block_room_of(struct block_room *b, struct room *r, const struct job *job,
                             float *base)
 {
     const struct shape *s = &job->s;
-    size_t n = (size_t)s->n, c = (size_t)s->c, at = room_of(r, s, heads, base);
+    size_t n = (size_t)s->n, c = (size_t)s->c, at = room_of(r, s, base);
     b->tokens = take(base, &at, n * c);
     b->qkv = take(base, &at, n * 3 * c);
     b->in = (const void **)(void *)take(base, &at, n * POINTER);
@@ -283,7 +259,7 @@ static void attend_narrow(const struct job *job, const struct room *r, const str
     for (int i = 0, q = 0; i < s->n; i++) {
         if (!r->out[i])
             continue;
-        b->start[q] = bias + (ptrdiff_t)i * s->lanes;
+        b->start[q] = bias + r->bias_row[i]; /* a query's of all keys: |dy| and |dx| are the same */
         b->result[q++] = r->out[i] + head * s->d;
     }
     attend16_pack(&b->head, r->row, at + s->d, r->row, at + 2 * s->d);
@@ -296,12 +272,12 @@ static void block_item(void *ctx, int item, int worker)
     const struct um_window_block_args *args = job->call->args;
     const struct shape *s = &job->s;
     const struct um_view *t = job->call->t;
-    int w0, w1, h0, h1, c = s->c;
+    int w0, w1, c = s->c;
     struct room r;
     struct block_room b;
-    span_of(job, item, &w0, &w1, &h0, &h1);
-    block_room_of(&b, &r, job, job->tables, um_pool_scratch(job->call->pool, worker));
-    begin(job, &r, &t[7], h0, h1);
+    span_of(job, item, &w0, &w1);
+    block_room_of(&b, &r, job, um_pool_scratch(job->call->pool, worker));
+    begin(s, &r, &t[7]);
     for (int win = w0; win < w1; win++) {
         int y0 = win / s->across * s->ws, x0 = win % s->across * s->ws, m = 0;
         for (int i = 0; i < s->n; i++) {
@@ -322,8 +298,8 @@ static void block_item(void *ctx, int item, int worker)
         UM_NAME(gemm_block)
         (&job->qkv, b.tokens, c, m, b.qkv, 3 * c, NULL, 0, 0, UM_NAME(gemm_panels)(3 * c));
         int queries = (s->h - y0 < s->ws ? s->h - y0 : s->ws) * s->ws;
-        for (int h = h0; h < h1; h++) {
-            const float *bias = table_of(job, &r, &t[7], h, h0);
+        for (int h = 0; h < s->heads; h++) {
+            const float *bias = bias_of(s, &r, h);
             if (job->narrow)
                 attend_narrow(job, &r, &b, bias, h, m);
             else
@@ -338,18 +314,12 @@ void UM_NAME(window_block)(const struct um_call *call)
 {
     const struct um_window_block_args *args = call->args;
     const struct um_view *t = call->t;
-    struct job job = {
-        .call = call, .s = shape_of(&t[0], args->window, args->heads), .head_groups = 1};
-    struct block_room b;
-    struct room r;
+    struct job job = {.call = call, .s = shape_of(&t[0], args->window, args->heads)};
     int c = job.s.c;
     job.qkv = gemm_of(&t[4], &t[5], c, 3 * c);
-    job.narrow = args->bf16;
-    job.heads_per_item = job.tables = job.s.heads;
-    if (block_room_of(&b, &r, &job, job.tables, NULL) * sizeof(float) > UM_POOL_SCRATCH)
-        job.tables = 1;
-    job.windows_per_item = windows_per_item(&job);
     job.proj = gemm_of(&t[8], &t[9], c, c);
+    job.narrow = args->bf16;
+    job.windows_per_item = windows_per_item(&job);
     um_pool_run(call->pool, (job.s.windows + job.windows_per_item - 1) / job.windows_per_item,
                 block_item, &job);
 }
