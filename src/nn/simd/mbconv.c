@@ -165,5 +165,7 @@ void UM_NAME(mbconv)(const struct um_call *call)
         j.bands++;
     if (j.bands > most)
         j.bands = most;
+    while (j.bands > 1 && j.strips * j.bands > threads && j.strips * j.bands % threads != 0)
+        j.bands--;
     um_pool_run(call->pool, j.strips * j.bands, strip_item, &j);
 }
