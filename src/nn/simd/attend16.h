@@ -7,6 +7,7 @@
 
 #include "nn/simd/gemm.h"
 #include "nn/simd/math.h"
+#include "nn/simd/room.h"
 
 enum { ATTEND16_ROWS = 32 };
 
@@ -32,7 +33,7 @@ UM_INLINE size_t attend16_packed(const struct attend16 *a, int k, int n)
            (size_t)um_gemm_panels(n) * (size_t)um_gemm_nr(n) * (size_t)gemm16_depth(a->how, k);
 }
 
-/* Room for its arrays: how many floats of each. */
+/* Room for its arrays, of which these are how many floats: */
 UM_INLINE size_t attend16_keys_room(const struct attend16 *a)
 {
     return attend16_packed(a, a->d, a->keys) / sizeof(float);
@@ -41,15 +42,14 @@ UM_INLINE size_t attend16_values_room(const struct attend16 *a)
 {
     return attend16_packed(a, a->keys, a->d) / sizeof(float);
 }
-UM_INLINE size_t attend16_rounded_room(const struct attend16 *a)
+UM_INLINE void attend16_room(struct attend16 *a, float *base, size_t *at)
 {
     size_t keys = (size_t)a->keys * (size_t)attend16_row(a, a->d),
            rows = ATTEND16_ROWS * (size_t)(attend16_row(a, a->d) + attend16_row(a, a->keys));
-    return (keys > rows ? keys : rows) / sizeof(float);
-}
-UM_INLINE size_t attend16_scores_room(const struct attend16 *a)
-{
-    return ATTEND16_ROWS * (size_t)gemm_whole(a->keys, VL);
+    a->keys_packed = room_take(base, at, attend16_keys_room(a));
+    a->values_packed = room_take(base, at, attend16_values_room(a));
+    a->rounded = room_take(base, at, (keys > rows ? keys : rows) / sizeof(float));
+    a->scores = room_take(base, at, ATTEND16_ROWS * (size_t)gemm_whole(a->keys, VL));
 }
 
 /* d floats times scale, and zeros up to the end of the row. */

@@ -4,6 +4,7 @@
 #include "nn/op_ref.h"
 #include "nn/simd/attend.h"
 #include "nn/simd/attend16.h"
+#include "nn/simd/room.h"
 
 um_kernel UM_NAME(attention);
 
@@ -58,13 +59,6 @@ struct room16 {
     float **out;
 };
 
-static float *take(float *base, size_t *at, size_t floats)
-{
-    size_t offset = *at;
-    *at += (floats + 31) / 32 * 32;
-    return base ? base + offset : NULL;
-}
-
 /* Divides the memory at base; how many floats of it. NULL: only these are asked. */
 static size_t room16_of(struct room16 *r, const struct um_call *call, float *base)
 {
@@ -75,14 +69,11 @@ static size_t room16_of(struct room16 *r, const struct um_call *call, float *bas
            queries = (size_t)t[0].h * (size_t)t[0].w;
     *a = (struct attend16){
         .d = t[0].c / args->heads, .keys = (int)keys, .how = args->how, .scale = args->scale};
-    a->keys_packed = take(base, &at, attend16_keys_room(a));
-    a->values_packed = take(base, &at, attend16_values_room(a));
-    a->rounded = take(base, &at, attend16_rounded_room(a));
-    a->scores = take(base, &at, attend16_scores_room(a));
-    r->key = (const float **)(void *)take(base, &at, keys * POINTER);
-    r->value = (const float **)(void *)take(base, &at, keys * POINTER);
-    r->query = (const float **)(void *)take(base, &at, queries * POINTER);
-    r->out = (float **)(void *)take(base, &at, queries * POINTER);
+    attend16_room(a, base, &at);
+    r->key = (const float **)(void *)room_take(base, &at, keys * POINTER);
+    r->value = (const float **)(void *)room_take(base, &at, keys * POINTER);
+    r->query = (const float **)(void *)room_take(base, &at, queries * POINTER);
+    r->out = (float **)(void *)room_take(base, &at, queries * POINTER);
     return at;
 }
 

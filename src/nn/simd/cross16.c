@@ -47,13 +47,11 @@ static void look_item(void *ctx, int item, int worker)
     int first = split_at(s->pixels, j->chunks, item),
         n = split_at(s->pixels, j->chunks, item + 1) - first;
     const float *row[CHUNK16], *query[UM_CROSS_LANES];
-    float *mean[UM_CROSS_LANES], *at = (float *)um_pool_scratch(j->call->pool, worker) + j->own;
+    float *mean[UM_CROSS_LANES];
+    size_t at = 0;
     struct attend16 a = {.d = s->dim, .keys = n, .how = args->how, .scale = 1};
     int pitch = attend16_row(&a, s->dim);
-    a.keys_packed = take(&at, (int)attend16_keys_room(&a));
-    a.values_packed = take(&at, (int)attend16_values_room(&a));
-    a.rounded = take(&at, (int)attend16_rounded_room(&a));
-    a.scores = take(&at, (int)attend16_scores_room(&a));
+    attend16_room(&a, (float *)um_pool_scratch(j->call->pool, worker) + j->own, &at);
     for (int r = 0; r < n; r++)
         row[r] = pixel(x, first + r);
     for (int r = 0; r < s->rows; r++) {

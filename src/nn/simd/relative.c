@@ -6,6 +6,7 @@
  */
 #include "nn/op_ref.h"
 #include "nn/simd/attend.h"
+#include "nn/simd/room.h"
 
 um_kernel UM_NAME(relative_attention);
 
@@ -23,25 +24,17 @@ struct room {
     float *q, *k, *v, *s, *o, *sums, *down, *columns;
 };
 
-static float *take(float *base, size_t *at, size_t floats)
-{
-    size_t offset = *at;
-    *at += (floats + 31) / 32 * 32;
-    return base ? base + offset : NULL;
-}
-
-/* Divides the memory at base; returns the floats used. */
 static size_t room_of(struct room *r, const struct job *j, float *base)
 {
     size_t d = (size_t)j->d, n = (size_t)j->n, keys = j->whole ? 0 : n * d, at = 0;
-    r->q = take(base, &at, d * LANES);
-    r->k = take(base, &at, keys);
-    r->v = take(base, &at, keys);
-    r->s = take(base, &at, n * LANES);
-    r->o = take(base, &at, d * LANES);
-    r->sums = take(base, &at, (size_t)(2 * j->ws - 1) * LANES);
-    r->down = take(base, &at, (size_t)j->ws * LANES);
-    r->columns = take(base, &at, (size_t)j->ws * LANES);
+    r->q = room_take(base, &at, d * LANES);
+    r->k = room_take(base, &at, keys);
+    r->v = room_take(base, &at, keys);
+    r->s = room_take(base, &at, n * LANES);
+    r->o = room_take(base, &at, d * LANES);
+    r->sums = room_take(base, &at, (size_t)(2 * j->ws - 1) * LANES);
+    r->down = room_take(base, &at, (size_t)j->ws * LANES);
+    r->columns = room_take(base, &at, (size_t)j->ws * LANES);
     return at;
 }
 

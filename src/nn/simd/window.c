@@ -8,6 +8,7 @@
 #include "nn/simd/attend.h"
 #include "nn/simd/attend16.h"
 #include "nn/simd/gemm.h"
+#include "nn/simd/room.h"
 #include "nn/simd/row_norm.h"
 
 #include <stdlib.h>
@@ -66,28 +67,21 @@ static struct shape shape_of(const struct um_view *out, int window, int heads)
     return s;
 }
 
-static float *take(float *base, size_t *at, size_t floats)
-{
-    size_t offset = *at;
-    *at += (floats + 31) / 32 * 32;
-    return base ? base + offset : NULL;
-}
-
 /* Divides the memory at base; returns the floats used. NULL: only these are asked. */
 static size_t room_of(struct room *r, const struct shape *s, float *base)
 {
     size_t n = (size_t)s->n, d = (size_t)s->d, lanes = (size_t)s->lanes, at = 0;
-    r->bias = take(base, &at, (size_t)s->heads * (size_t)s->table);
-    r->q = take(base, &at, lanes * d);
-    r->qt = take(base, &at, lanes * d);
-    r->k = take(base, &at, n * d);
-    r->v = take(base, &at, n * d);
-    r->s = take(base, &at, n * ATTEND_VECTORS * VL);
-    r->o = take(base, &at, d * ATTEND_VECTORS * VL);
-    r->ot = take(base, &at, d * ATTEND_VECTORS * VL);
-    r->bias_row = (int32_t *)(void *)take(base, &at, n);
-    r->row = (const float **)(void *)take(base, &at, n * POINTER);
-    r->out = (float **)(void *)take(base, &at, n * POINTER);
+    r->bias = room_take(base, &at, (size_t)s->heads * (size_t)s->table);
+    r->q = room_take(base, &at, lanes * d);
+    r->qt = room_take(base, &at, lanes * d);
+    r->k = room_take(base, &at, n * d);
+    r->v = room_take(base, &at, n * d);
+    r->s = room_take(base, &at, n * ATTEND_VECTORS * VL);
+    r->o = room_take(base, &at, d * ATTEND_VECTORS * VL);
+    r->ot = room_take(base, &at, d * ATTEND_VECTORS * VL);
+    r->bias_row = (int32_t *)(void *)room_take(base, &at, n);
+    r->row = (const float **)(void *)room_take(base, &at, n * POINTER);
+    r->out = (float **)(void *)room_take(base, &at, n * POINTER);
     return at;
 }
 
@@ -229,23 +223,20 @@ static size_t block_room_of(struct block_room *b, struct room *r, const struct j
 {
     const struct shape *s = &job->s;
     size_t n = (size_t)s->n, c = (size_t)s->c, at = room_of(r, s, base);
-    b->tokens = take(base, &at, n * c);
-    b->qkv = take(base, &at, n * 3 * c);
-    b->in = (const void **)(void *)take(base, &at, n * POINTER);
-    b->add = (const float **)(void *)take(base, &at, n * POINTER);
-    b->dst = (float **)(void *)take(base, &at, n * POINTER);
-    b->query = (const float **)(void *)take(base, &at, n * POINTER);
-    b->start = (const float **)(void *)take(base, &at, n * POINTER);
-    b->result = (float **)(void *)take(base, &at, n * POINTER);
+    b->tokens = room_take(base, &at, n * c);
+    b->qkv = room_take(base, &at, n * 3 * c);
+    b->in = (const void **)(void *)room_take(base, &at, n * POINTER);
+    b->add = (const float **)(void *)room_take(base, &at, n * POINTER);
+    b->dst = (float **)(void *)room_take(base, &at, n * POINTER);
+    b->query = (const float **)(void *)room_take(base, &at, n * POINTER);
+    b->start = (const float **)(void *)room_take(base, &at, n * POINTER);
+    b->result = (float **)(void *)room_take(base, &at, n * POINTER);
     struct attend16 *a = &b->head;
     *a = (struct attend16){
         .d = s->d, .keys = s->n, .scale = 1 / (float)__builtin_sqrt((double)s->d)};
     if (job->narrow) {
         a->how = um_narrow_how(job->qkv.narrow);
-        a->keys_packed = take(base, &at, attend16_keys_room(a));
-        a->values_packed = take(base, &at, attend16_values_room(a));
-        a->rounded = take(base, &at, attend16_rounded_room(a));
-        a->scores = take(base, &at, attend16_scores_room(a));
+        attend16_room(a, base, &at);
     }
     return at;
 }
