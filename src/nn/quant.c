@@ -276,8 +276,7 @@ struct head {
 bool um_quant_pack(um_quant *q, um_conv *c, const float *w)
 {
     const struct um_ops *ops = um_params_device(c->params)->ops;
-    if (!um_may_be_narrow(c) ||
-        c->i < 8) /* of a picture's channels: little to gain, much to lose */
+    if (!um_may_be_narrow(c))
         return false;
     struct layer *l = next_layer(q);
     if (!l)

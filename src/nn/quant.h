@@ -50,10 +50,11 @@ void um_quant_find_scores(um_quant *q);
 
 /* ---- while a network is bound ---- */
 
-/* No more than kernels have room for. */
+/* Not of a picture's channels (little to gain, much to lose), and no more than kernels have room
+ * for. */
 static inline bool um_may_be_narrow(const um_conv *c)
 {
-    return (int64_t)c->kh * c->kw * c->i <= 16384;
+    return c->i >= 8 && (int64_t)c->kh * c->kw * c->i <= 16384;
 }
 
 /* Start: no layer has been met. Whose weights are read next: tensor `name`. */

@@ -176,7 +176,7 @@ static void block_of_halves(struct amx *x, struct tile *t, const struct strip *s
 #define GEMM UM_NAME(gemm_amx)
 #endif
 
-/* Panels outside, as elsewhere. */
+/* Panels outside, as elsewhere; strips to and fro, so that tiles are shaped anew less often. */
 void GEMM(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0, int panel1)
 {
     int nr = um_gemm_nr(g->n), strips = (rows + ROWS - 1) / ROWS, shaped = 0;
@@ -194,8 +194,8 @@ void GEMM(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
     }
     struct tile t = narrow_tile(g, r);
     for (int p = panel0; p < panel1; p++)
-        for (int i = 0; i < strips; i++) {
-            int first = strip[i].first, n = strip[i].rows;
+        for (int k = 0; k < strips; k++) {
+            int i = p % 2 ? strips - 1 - k : k, first = strip[i].first, n = strip[i].rows;
             t.a = r->a + (ptrdiff_t)first * t.taps;
             t.c = r->c + first;
             if (n != shaped) {
