@@ -13,9 +13,10 @@
 
 enum {
     RING = 3,
-    RING_FLOATS = 36 << 10, /* of one strip: the cache also holds the weights */
-    CHUNK = 16,             /* output pixels between depthwise and projection */
-    GROUP = 96,             /* most channels of a group */
+    RING_FLOATS = (VL == 16 ? 64 : 36) << 10, /* of one strip: the cache also holds the weights.
+                                                 Processors with AVX-512 have 1 MB of it and more */
+    CHUNK = 16,                               /* output pixels between depthwise and projection */
+    GROUP = 96,                               /* most channels of a group */
 };
 
 struct job {
