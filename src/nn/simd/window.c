@@ -20,15 +20,24 @@ enum { POINTER = 2 /* floats that a pointer takes */ };
 struct shape {
     int ws, n, d, heads, c, lanes; /* n = ws*ws tokens; queries fill `lanes` lanes */
     int h, w, across, windows;
-    int run, table; /* numbers of a column's run of biases, and of all columns' */
+    int columns[2]; /* of a window that are in the map, and of the last one across */
+};
+
+/* The biases of windows with so many columns in the map: only those ask. (In bf16 there are those
+ * of whole windows, whose rows serve queries as well, because a bias depends on |dy| and |dx|.) */
+struct biases {
+    int columns, size;
+    float *table;   /* [heads][size] */
+    int32_t *row;   /* [n] where in a head's table a key's row begins */
+    int32_t *token; /* [queries] which token of the window asks */
 };
 
 /* What one item works in. Offsets in floats; rows and out are pointers. */
 struct room {
-    float *bias, *q, *qt, *k, *v, *s, *o, *ot;
-    int32_t *bias_row; /* [n] where in a head's table a token's row of biases begins */
-    const float **row; /* [n] qkv of the tokens of the window */
-    float **out;       /* [n] where their results go; NULL: not in the map */
+    float *q, *qt, *k, *v, *s, *o, *ot;
+    struct biases bias[2]; /* of a window, and of the last one across */
+    const float **row;     /* [n] qkv of the tokens of the window */
+    float **out;           /* [n] where their results go; NULL: not in the map */
 };
 
 /* What the block needs beside it. */
@@ -62,8 +71,8 @@ static struct shape shape_of(const struct um_view *out, int window, int heads)
     s.lanes = (s.n + VL - 1) / VL * VL;
     s.across = (s.w + window - 1) / window;
     s.windows = s.across * ((s.h + window - 1) / window);
-    s.run = (2 * window - 1) * window;
-    s.table = window * s.run + s.lanes - s.n; /* the last row is read to its last lane */
+    s.columns[0] = window;
+    s.columns[1] = s.w - (s.across - 1) * window;
     return s;
 }
 
@@ -71,7 +80,6 @@ static struct shape shape_of(const struct um_view *out, int window, int heads)
 static size_t room_of(struct room *r, const struct shape *s, float *base)
 {
     size_t n = (size_t)s->n, d = (size_t)s->d, lanes = (size_t)s->lanes, at = 0;
-    r->bias = room_take(base, &at, (size_t)s->heads * (size_t)s->table);
     r->q = room_take(base, &at, lanes * d);
     r->qt = room_take(base, &at, lanes * d);
     r->k = room_take(base, &at, n * d);
@@ -79,21 +87,38 @@ static size_t room_of(struct room *r, const struct shape *s, float *base)
     r->s = room_take(base, &at, n * ATTEND_VECTORS * VL);
     r->o = room_take(base, &at, d * ATTEND_VECTORS * VL);
     r->ot = room_take(base, &at, d * ATTEND_VECTORS * VL);
-    r->bias_row = (int32_t *)(void *)room_take(base, &at, n);
+    for (int i = 0; i < 2; i++) {
+        struct biases *b = &r->bias[i];
+        b->columns = s->columns[i];
+        b->size = s->ws * (2 * s->ws - 1) * b->columns + VL; /* rows are read to their last lane */
+        b->table = room_take(base, &at, (size_t)s->heads * (size_t)b->size);
+        b->row = (int32_t *)(void *)room_take(base, &at, n);
+        b->token = (int32_t *)(void *)room_take(base, &at, n);
+    }
     r->row = (const float **)(void *)room_take(base, &at, n * POINTER);
     r->out = (float **)(void *)room_take(base, &at, n * POINTER);
     return at;
 }
 
-/* Of each column kx the run [dy from 1-ws to ws-1][qx] of table[|dy|*ws + |kx-qx|]. */
-static void lay_out(const struct shape *s, float *bias, const float *table)
+/* to [ws][2ws-1]: rows of table [ws][ws], each behind its mirror image; a vector of zeros. */
+static void unfold(float *to, const float *table, int ws)
 {
-    int ws = s->ws;
+    for (int dy = 0; dy < ws; dy++)
+        for (int dx = 1 - ws; dx < ws; dx++)
+            *to++ = table[dy * ws + abs(dx)];
+    vf_store(to, vf_zero());
+}
+
+/* Of each column kx the run [dy from 1-ws to ws-1][qx] of table[|dy|*ws + |kx-qx|]. Whole vectors
+ * are stored, which the next ones overwrite. */
+static void lay_out(float *to, const float *unfolded, int ws, int columns)
+{
     for (int kx = 0; kx < ws; kx++)
-        for (int dy = 1 - ws; dy < ws; dy++)
-            for (int qx = 0; qx < ws; qx++)
-                *bias++ = table[abs(dy) * ws + abs(kx - qx)];
-    memset(bias, 0, (size_t)(s->lanes - s->n) * sizeof *bias);
+        for (int dy = 1 - ws; dy < ws; dy++, to += columns) {
+            const float *from = unfolded + abs(dy) * (2 * ws - 1) + ws - 1 - kx;
+            for (int qx = 0; qx < columns; qx += VL)
+                vf_store(to + qx, vf_load(from + qx));
+        }
 }
 
 UM_INLINE void copy_row(float *dst, const float *src, int n)
@@ -105,32 +130,31 @@ UM_INLINE void copy_row(float *dst, const float *src, int n)
         dst[i] = src[i];
 }
 
-/* One head of one window: r->row to r->out. Only the first `queries` tokens ask; the others are
- * outside the map. */
-static void attend_window(const struct shape *s, const struct room *r, const float *bias, int head,
-                          int queries)
+/* One head of one window: r->row to r->out. All tokens are keys, those in the map ask. */
+static void attend_window(const struct shape *s, const struct room *r, const struct biases *bias,
+                          int head, int queries)
 {
     int d = s->d;
     for (int i = 0; i < s->n; i++) {
         const float *src = r->row[i] + 3 * d * head;
-        copy_row(r->q + (ptrdiff_t)i * d, src, d);
         copy_row(r->k + (ptrdiff_t)i * d, src + d, d);
         copy_row(r->v + (ptrdiff_t)i * d, src + 2 * d, d);
     }
-    transpose(r->qt, s->lanes, r->q, d, s->lanes, d, 1 / (float)__builtin_sqrt((double)d));
-    for (int b = 0, blocks = attend_blocks(s->n); b < blocks; b++) {
-        int v0 = attend_first(s->n, b), vectors = attend_first(s->n, b + 1) - v0, first = v0 * VL,
-            lanes = vectors * VL;
-        if (first >= queries)
-            break;
+    for (int i = 0; i < queries; i++)
+        copy_row(r->q + (ptrdiff_t)i * d, r->row[bias->token[i]] + 3 * d * head, d);
+    transpose(r->qt, s->lanes, r->q, d, (queries + VL - 1) / VL * VL, d,
+              1 / (float)__builtin_sqrt((double)d));
+    for (int b = 0, blocks = attend_blocks(queries); b < blocks; b++) {
+        int v0 = attend_first(queries, b), vectors = attend_first(queries, b + 1) - v0,
+            first = v0 * VL, lanes = vectors * VL;
         struct attend a = {.d = d,
                            .keys = s->n,
                            .k = r->k,
                            .v = r->v,
                            .ld_k = d,
                            .ld_v = d,
-                           .bias = bias + first,
-                           .bias_row = r->bias_row,
+                           .bias = bias->table + (ptrdiff_t)head * bias->size + first,
+                           .bias_row = bias->row,
                            .q = r->qt + first,
                            .ld_q = s->lanes,
                            .s = r->s,
@@ -138,8 +162,7 @@ static void attend_window(const struct shape *s, const struct room *r, const flo
         attend(&a, vectors);
         transpose(r->ot, d, r->o, lanes, d, lanes, 1);
         for (int i = first; i < first + lanes && i < queries; i++)
-            if (r->out[i])
-                copy_row(r->out[i] + head * d, r->ot + (ptrdiff_t)(i - first) * d, d);
+            copy_row(r->out[bias->token[i]] + head * d, r->ot + (ptrdiff_t)(i - first) * d, d);
     }
 }
 
@@ -151,20 +174,33 @@ static void span_of(const struct job *job, int item, int *w0, int *w1)
     *w1 = *w0 + job->windows_per_item < s->windows ? *w0 + job->windows_per_item : s->windows;
 }
 
-static float *bias_of(const struct shape *s, const struct room *r, int head)
+static void begin(const struct shape *s, struct room *r, const struct um_view *table, int sets)
 {
-    return r->bias + (ptrdiff_t)head * s->table;
+    int ws = s->ws;
+    for (int h = 0; h < s->heads; h++) {
+        unfold(r->s, (const float *)table->data + h * table->ld, ws);
+        for (int k = 0; k < sets; k++)
+            lay_out(r->bias[k].table + (ptrdiff_t)h * r->bias[k].size, r->s, ws,
+                    r->bias[k].columns);
+    }
+    for (int k = 0; k < sets; k++) {
+        struct biases *b = &r->bias[k];
+        for (int i = 0; i < s->n; i++)
+            b->row[i] = (i % ws * (2 * ws - 1) + ws - 1 - i / ws) * b->columns;
+        for (int i = 0; i < ws * b->columns; i++)
+            b->token[i] = i / b->columns * ws + i % b->columns;
+    }
+    memset(r->q, 0, (size_t)s->lanes * (size_t)s->d * sizeof *r->q); /* lanes that do not ask */
 }
 
-static void begin(const struct shape *s, struct room *r, const struct um_view *table)
+/* Which of r->bias is for window `win`; how many of its tokens ask. */
+static const struct biases *biases_of(const struct shape *s, const struct room *r, int win,
+                                      int *queries)
 {
-    for (int h = 0; h < s->heads; h++)
-        lay_out(s, bias_of(s, r, h), (const float *)table->data + h * table->ld);
-    for (int i = 0; i < s->n; i++)
-        r->bias_row[i] = i % s->ws * s->run + (s->ws - 1 - i / s->ws) * s->ws;
-    memset(r->q, 0,
-           (size_t)s->lanes * (size_t)s->d *
-               sizeof *r->q); /* lanes beyond the last token stay zero */
+    const struct biases *b = &r->bias[win % s->across == s->across - 1];
+    int left = s->h - win / s->across * s->ws;
+    *queries = (left < s->ws ? left : s->ws) * b->columns;
+    return b;
 }
 
 static void attention_item(void *ctx, int item, int worker)
@@ -176,7 +212,7 @@ static void attention_item(void *ctx, int item, int worker)
     span_of(job, item, &w0, &w1);
     struct room r;
     room_of(&r, s, um_pool_scratch(job->call->pool, worker));
-    begin(s, &r, &job->call->t[3]);
+    begin(s, &r, &job->call->t[3], 2);
     for (int win = w0; win < w1; win++) {
         int y0 = win / s->across * s->ws, x0 = win % s->across * s->ws;
         for (int i = 0; i < s->n; i++) {
@@ -186,9 +222,10 @@ static void attention_item(void *ctx, int item, int worker)
             r.row[i] = inside ? (const float *)qkv->data + at * qkv->ld : job->call->t[2].data;
             r.out[i] = inside ? (float *)out->data + at * out->ld : NULL;
         }
-        int queries = (s->h - y0 < s->ws ? s->h - y0 : s->ws) * s->ws;
+        int queries;
+        const struct biases *bias = biases_of(s, &r, win, &queries);
         for (int h = 0; h < s->heads; h++)
-            attend_window(s, &r, bias_of(s, &r, h), h, queries);
+            attend_window(s, &r, bias, h, queries);
     }
 }
 
@@ -243,14 +280,16 @@ static size_t block_room_of(struct block_room *b, struct room *r, const struct j
 
 /* One head of one window in bf16, whose m queries are b's. */
 static void attend_narrow(const struct job *job, const struct room *r, const struct block_room *b,
-                          const float *bias, int head, int m)
+                          int head, int m)
 {
     const struct shape *s = &job->s;
+    const struct biases *bias = &r->bias[0];
+    const float *table = bias->table + (ptrdiff_t)head * bias->size;
     int at = 3 * s->d * head;
     for (int i = 0, q = 0; i < s->n; i++) {
         if (!r->out[i])
             continue;
-        b->start[q] = bias + r->bias_row[i]; /* a query's of all keys: |dy| and |dx| are the same */
+        b->start[q] = table + bias->row[i];
         b->result[q++] = r->out[i] + head * s->d;
     }
     attend16_pack(&b->head, r->row, at + s->d, r->row, at + 2 * s->d);
@@ -268,7 +307,7 @@ static void block_item(void *ctx, int item, int worker)
     struct block_room b;
     span_of(job, item, &w0, &w1);
     block_room_of(&b, &r, job, um_pool_scratch(job->call->pool, worker));
-    begin(s, &r, &t[7]);
+    begin(s, &r, &t[7], job->narrow ? 1 : 2);
     for (int win = w0; win < w1; win++) {
         int y0 = win / s->across * s->ws, x0 = win % s->across * s->ws, m = 0;
         for (int i = 0; i < s->n; i++) {
@@ -288,14 +327,13 @@ static void block_item(void *ctx, int item, int worker)
         }
         UM_NAME(gemm_block)
         (&job->qkv, b.tokens, c, m, b.qkv, 3 * c, NULL, 0, 0, UM_NAME(gemm_panels)(3 * c));
-        int queries = (s->h - y0 < s->ws ? s->h - y0 : s->ws) * s->ws;
-        for (int h = 0; h < s->heads; h++) {
-            const float *bias = bias_of(s, &r, h);
+        int queries;
+        const struct biases *bias = biases_of(s, &r, win, &queries);
+        for (int h = 0; h < s->heads; h++)
             if (job->narrow)
-                attend_narrow(job, &r, &b, bias, h, m);
+                attend_narrow(job, &r, &b, h, m);
             else
                 attend_window(s, &r, bias, h, queries);
-        }
         struct gemm_rows rows = {.a = b.in, .c = b.dst, .add = b.add, .taps = 1};
         UM_NAME(gemm_rows)(&job->proj, &rows, m, 0, UM_NAME(gemm_panels)(c));
     }
