@@ -205,7 +205,7 @@ void UM_NAME(token_to_image)(const struct um_call *call)
     const struct um_view *t = call->t;
     struct look j = {.call = call, .s = shape_of(&t[1], &t[2])};
     const struct shape *s = &j.s;
-    if (args->bf16 && s->pixels <= CHUNKS * CHUNK16) {
+    if (args->bf16 && s->pixels <= CHUNKS * CHUNK16) { /* what scratch has room for */
         UM_NAME(token_to_image16)(call);
         return;
     }
