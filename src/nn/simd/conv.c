@@ -201,10 +201,7 @@ static void round_map(uint8_t *to, const struct um_view *x, int y0, int x0, int 
         if (!inside)
             continue;
         const float *src = pixel(x, (ptrdiff_t)y * x->w + x0 + from);
-        if (g->type == UM_BF16 && x->ld == c) /* pixels side by side */
-            um_gemm_round(g, to + from * bytes, 0, src, 0, 1, (n - from) * c, 0, false);
-        else
-            um_gemm_round(g, to + from * bytes, bytes, src, x->ld, n - from, c, 0, false);
+        um_gemm_round(g, to + from * bytes, bytes, src, x->ld, n - from, c, 0, false);
         memset(to + n * bytes, zero, (size_t)((w - n) * bytes));
     }
     memset(to, 0, GEMM_TILE_ROW); /* the last run is read beyond its end */

@@ -188,13 +188,9 @@ static void join(const struct look *j)
         }
         for (int k = 0; k < j->chunks; k++)
             part[k] = part[k] / all;
-        for (int i = 0; i < s->dim; i++) {
-            float *o = j->o + (ptrdiff_t)i * s->lanes + l;
-            vf sum = vf_zero();
-            for (int k = 0; k < j->chunks; k++)
-                sum = vf_fma(part[k], vf_load(o + (ptrdiff_t)k * s->dim * s->lanes), sum);
-            vf_store(o, sum);
-        }
+        for (int i = 0; i < s->dim; i++)
+            join_vectors(j->o + (ptrdiff_t)i * s->lanes + l, (ptrdiff_t)s->dim * s->lanes, part,
+                         j->chunks);
     }
 }
 

@@ -132,6 +132,16 @@ UM_INLINE void softmax(vf *x, const float *s, int lanes, const bool brief)
         x[i] *= all;
 }
 
+/* Vectors o, `apart` floats from one part of the pixels to the next, times share[part]: their sum,
+ * in the order of parts, into the first. */
+UM_INLINE void join_vectors(float *o, ptrdiff_t apart, const vf *share, int parts)
+{
+    vf sum = vf_zero();
+    for (int k = 0; k < parts; k++)
+        sum = vf_fma(share[k], vf_load(o + k * apart), sum);
+    vf_store(o, sum);
+}
+
 UM_INLINE int chunks_of(int pixels)
 {
     int n = (pixels + CHUNK - 1) / CHUNK;

@@ -82,13 +82,9 @@ static void join(const struct look *j)
         }
         for (int k = 0; k < j->chunks; k++)
             part[k] = part[k] / all;
-        for (int i = 0; i < s->dim; i += VL) {
-            float *mean = j->mean + (ptrdiff_t)r * s->dim + i;
-            vf sum = vf_zero();
-            for (int k = 0; k < j->chunks; k++)
-                sum = vf_fma(part[k], vf_load(mean + (ptrdiff_t)k * s->rows * s->dim), sum);
-            vf_store(mean, sum);
-        }
+        for (int i = 0; i < s->dim; i += VL)
+            join_vectors(j->mean + (ptrdiff_t)r * s->dim + i, (ptrdiff_t)s->rows * s->dim, part,
+                         j->chunks);
     }
 }
 
