@@ -37,8 +37,9 @@ typedef struct um_pipeline_settings {
                      frame for each thread: more frames a second, each of them later. Elsewhere
                      they overlap in one queue, at most 3, and only with the speculative gate.
                      um_pipeline_inflight() says how many they are */
-    void (*kpi)(void *ctx,
-                const char *line); /**< one JSON line per published prediction, or NULL */
+    void (*kpi)(void *ctx, const char *line); /**< one JSON line per published prediction, or NULL.
+                                                 The pipeline waits for it: calls of it from there
+                                                 are UM_EINVAL */
     void *kpi_ctx;
     const char *lost_device; /**< borrowed; name of the lost device whose work this pipeline goes on
                                 with, for its packets; NULL = none (default) */
@@ -93,6 +94,10 @@ UM_API um_status um_pipeline_set_conf(um_pipeline *pipeline, float conf);
 UM_API um_status um_pipeline_set_label(um_pipeline *pipeline, int label);
 /** From the next frame on: structures to outline, 1 to settings.objects. Threads: any. */
 UM_API um_status um_pipeline_set_objects(um_pipeline *pipeline, int objects);
+
+/** Forget the frames before: the next one begins a stream, its state from LOST. A run does so when
+ * it starts. @return UM_OK; UM_EINVAL. Threads: any. */
+UM_API um_status um_pipeline_forget(um_pipeline *pipeline);
 
 /** Frames that may be in flight: at most settings.inflight; 1 where a frame depends on the one
  * before (`track`; on `cpu` a gain of "auto"), with `dump` on `cpu`, and with the synchronous gate

@@ -67,7 +67,8 @@ UM_API void um_segmenter_set_mask_mode(um_segmenter *segmenter, um_mask_mode mod
 UM_API um_status um_segmenter_mask_mode(const um_segmenter *segmenter, um_mask_mode as_numpy,
                                         um_mask_mode *out);
 /** Where the KPI line of each prediction goes: called with one JSON object, no newline, on the
- * thread that predicts. NULL: nowhere (default). */
+ * thread that predicts, which waits for it: one-shot calls of this segmenter from there are
+ * UM_EINVAL. NULL: nowhere (default). */
 UM_API void um_segmenter_set_kpi(um_segmenter *segmenter,
                                  void (*write)(void *ctx, const char *line), void *ctx);
 

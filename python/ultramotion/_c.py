@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import operator
 import os
 import threading
 import weakref
@@ -16,7 +17,7 @@ from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar, overload
 
-ABI = 8  # um_abi() that this file was written for
+ABI = 9  # um_abi() that this file was written for
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
 
@@ -127,6 +128,17 @@ class Record(ctypes.Structure):
     def __init__(self, **fields: Any) -> None:
         super().__init__(**fields)
         self.struct_size = ctypes.sizeof(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """ctypes would cut an integer to its field, and a text at a NUL."""
+        try:
+            super().__setattr__(name, value)
+        except TypeError:
+            raise InvalidError(f"{name} {value!r}: a {type(value).__name__} means nothing there") from None
+        if isinstance(value, int) and getattr(self, name) != value:
+            raise InvalidError(f"{name} {value}: out of range")
+        if isinstance(value, bytes) and b"\0" in value:
+            raise InvalidError(f"{name} {value!r} has a NUL inside")
 
 
 class DeviceArray(Record):
@@ -677,6 +689,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_pipeline_set_label": (c_int, [P, c_int]),
     "um_pipeline_set_objects": (c_int, [P, c_int]),
     "um_pipeline_inflight": (c_int, [P]),
+    "um_pipeline_forget": (c_int, [P]),
     "um_pipeline_shadow": (c_int, [P, POINTER(ShadowCounts)]),
     "um_pipeline_device_bytes": (c_uint64, [P]),
     "um_source_settings_init": (None, [POINTER(SourceSettings), c_size_t]),
@@ -821,9 +834,23 @@ def text(value: bytes | None) -> str:
     return value.decode("utf-8", "replace") if value else ""
 
 
+def integer(value: Any, what: str) -> int:
+    """A whole number that C's int holds."""
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        raise InvalidError(f"{what} {value!r}: want a whole number") from None
+    if not -(2**31) <= whole < 2**31:
+        raise InvalidError(f"{what} {value}: out of range")
+    return whole
+
+
 def path_bytes(path: str | os.PathLike[str]) -> bytes:
     """A path as C takes it; one with a NUL inside would be cut short."""
-    raw = os.fsencode(path)
+    try:
+        raw = os.fsencode(path)
+    except TypeError:
+        raise InvalidError(f"path {path!r}: a {type(path).__name__} is none") from None
     if b"\0" in raw:
         raise InvalidError(f"path {path!r} has a NUL inside")
     return raw
@@ -863,6 +890,12 @@ class Reference:
         if self._forks != _forks:
             raise of_another_process(f"this {type(self).__name__.lower()}")
         return self._pointer
+
+    def __copy__(self) -> Any:
+        return self  # nobody changes it
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"a {type(self).__name__} cannot be pickled: it is memory of this process")
 
     def __del__(self) -> None:
         if getattr(self, "_forks", None) == _forks:  # else the parent's threads are not here: closing would wait for them

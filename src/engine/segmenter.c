@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "base/number.h"
+#include "base/thread.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -18,7 +19,7 @@ static um_status open_file(um_segmenter **out, um_device *device, um_weights *fi
     if (!s)
         return um_fail(UM_ENOMEM, "segmenter");
     pthread_mutex_init(&s->lock, NULL);
-    pthread_mutex_init(&s->own_lock, NULL);
+    um_turn_init(&s->own_lock);
     s->dev = device;
     memcpy(s->sha256, um_weights_sha256(file), sizeof s->sha256);
     um_status st = um_sam_open(&s->net, device, file, canvas, family);

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/record.h"
+#include "base/thread.h"
 #include "engine/dump.h"
 
 #include <math.h>
@@ -121,12 +122,18 @@ int um_pipeline_inflight(const um_pipeline *p)
     return p->set.inflight;
 }
 
+static um_status take_turn(um_pipeline *p, const char *call)
+{
+    return um_turn_take(&p->lock, call, "this pipeline");
+}
+
 um_status um_pipeline_set_conf(um_pipeline *p, float conf)
 {
     um_status st = p ? check_conf(conf) : um_fail(UM_EINVAL, "um_pipeline_set_conf: no pipeline");
+    if (st == UM_OK)
+        st = take_turn(p, "um_pipeline_set_conf");
     if (st != UM_OK)
         return st;
-    pthread_mutex_lock(&p->lock);
     p->conf = conf;
     if (p->shadow)
         um_pipeline_set_conf(p->shadow->legacy, p->shadow->set.conf = conf);
@@ -138,9 +145,10 @@ um_status um_pipeline_set_label(um_pipeline *p, int label)
 {
     um_status st = p ? check_label(p->detector, label)
                      : um_fail(UM_EINVAL, "um_pipeline_set_label: no pipeline");
+    if (st == UM_OK)
+        st = take_turn(p, "um_pipeline_set_label");
     if (st != UM_OK)
         return st;
-    pthread_mutex_lock(&p->lock);
     p->label = label;
     p->track.detect = true; /* what is followed may be of another class */
     if (p->shadow)
@@ -154,9 +162,10 @@ um_status um_pipeline_set_objects(um_pipeline *p, int objects)
 {
     um_status st = p ? check_objects(objects, p->set.objects)
                      : um_fail(UM_EINVAL, "um_pipeline_set_objects: no pipeline");
+    if (st == UM_OK)
+        st = take_turn(p, "um_pipeline_set_objects");
     if (st != UM_OK)
         return st;
-    pthread_mutex_lock(&p->lock);
     p->objects = objects;
     if (p->shadow)
         um_pipeline_set_objects(p->shadow->legacy, p->shadow->objects = objects);
@@ -249,7 +258,7 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
     um_pipeline *p = um_zalloc(sizeof *p);
     if (!p)
         return um_fail(UM_ENOMEM, "pipeline");
-    pthread_mutex_init(&p->lock, NULL);
+    um_turn_init(&p->lock);
     pthread_mutex_init(&p->planning, NULL);
     p->set = own;
     p->conf = own.conf;
@@ -416,8 +425,10 @@ um_status um_pipeline_prepare(um_pipeline *p, int width, int height, int channel
         return st;
     if (p->crew)
         return um_crew_prepare(p->crew, width, height, channels);
+    st = take_turn(p, "um_pipeline_prepare");
+    if (st != UM_OK)
+        return st;
     um_ledger *before = um_ledger_bind(NULL);
-    pthread_mutex_lock(&p->lock);
     st = find_geometry(p, crop[2], crop[3], um_detector_channels(p->detector, channels), true, &g);
     pthread_mutex_unlock(&p->lock);
     um_ledger_bind(before);
@@ -454,7 +465,7 @@ static um_packet begin_packet(const um_pipeline *p, const um_frame *f, const int
 {
     um_packet k = {.struct_size = sizeof k,
                    .frame_id = f->id,
-                   .ts = f->ts,
+                   .ts = f->has_ts || f->ts > 0 ? f->ts : um_clock_unix(),
                    .width = f->width,
                    .height = f->height,
                    .has_pose = f->has_pose,
@@ -486,6 +497,20 @@ static void enter_geometry(struct track *t, const struct geometry *g)
         return;
     um_packet_unref(&t->shown);
     *t = (struct track){.g = g, .detect = true};
+}
+
+um_status um_pipeline_forget(um_pipeline *p)
+{
+    um_status st = p ? take_turn(p, "um_pipeline_forget")
+                     : um_fail(UM_EINVAL, "um_pipeline_forget: no pipeline");
+    if (st != UM_OK)
+        return st;
+    enter_geometry(&p->track, NULL);
+    um_picture_forget(&p->before);
+    if (p->shadow)
+        st = um_pipeline_forget(p->shadow->legacy);
+    pthread_mutex_unlock(&p->lock);
+    return st;
 }
 
 /* What a frame's header says of the frames before. */
@@ -600,11 +625,13 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
 {
     if (!p || !frame || !*frame)
         return um_fail(UM_EINVAL, "um_pipeline_send: %s is NULL", p ? "frame" : "pipeline");
-    pthread_mutex_lock(&p->lock);
+    um_status st = take_turn(p, "um_pipeline_send");
+    if (st != UM_OK)
+        return st;
     bool legacy = p->shadow && p->shadow->counts.fell_back;
-    um_status st = !legacy                 ? p->crew ? send_to_crew(p, frame) : send(p, frame)
-                                   : p->received < p->sent ? UM_AGAIN /* what was in flight goes first */
-                                           : um_pipeline_send(p->shadow->legacy, frame);
+    st = !legacy                 ? p->crew ? send_to_crew(p, frame) : send(p, frame)
+                         : p->received < p->sent ? UM_AGAIN /* what was in flight goes first */
+                                 : um_pipeline_send(p->shadow->legacy, frame);
     pthread_mutex_unlock(&p->lock);
     return st;
 }
@@ -1025,9 +1052,10 @@ um_status um_pipeline_shadow(um_pipeline *p, um_shadow_counts *out)
         return um_fail(UM_EINVAL, "um_pipeline_shadow: %s is NULL", p ? "out" : "pipeline");
     if (!p->shadow)
         return UM_AGAIN;
-    pthread_mutex_lock(&p->lock);
-    um_status st =
-        um_record_out(out, &p->shadow->counts, sizeof p->shadow->counts, "um_shadow_counts");
+    um_status st = take_turn(p, "um_pipeline_shadow");
+    if (st != UM_OK)
+        return st;
+    st = um_record_out(out, &p->shadow->counts, sizeof p->shadow->counts, "um_shadow_counts");
     pthread_mutex_unlock(&p->lock);
     return st;
 }
@@ -1037,8 +1065,10 @@ um_status um_pipeline_receive(um_pipeline *p, const um_packet **packet)
     if (!p || !packet)
         return um_fail(UM_EINVAL, "um_pipeline_receive: %s is NULL", p ? "packet" : "pipeline");
     *packet = NULL;
-    pthread_mutex_lock(&p->lock);
-    um_status st = p->shadow ? receive_shadowed(p, packet) : receive(p, packet);
+    um_status st = take_turn(p, "um_pipeline_receive");
+    if (st != UM_OK)
+        return st;
+    st = p->shadow ? receive_shadowed(p, packet) : receive(p, packet);
     pthread_mutex_unlock(&p->lock);
     return st;
 }

@@ -4,12 +4,14 @@
 #include "predict/predictor.h"
 
 #include "base/record.h"
+#include "base/thread.h"
 
 /* The segmenter's own predictor, with its lock held; NULL and a status if there is none. */
-static um_status take_own(um_segmenter *s, um_predictor **out)
+static um_status take_own(um_segmenter *s, const char *call, um_predictor **out)
 {
-    um_status st = UM_OK;
-    pthread_mutex_lock(&s->own_lock);
+    um_status st = um_turn_take(&s->own_lock, call, "this segmenter");
+    if (st != UM_OK)
+        return st;
     if (!s->own) {
         st = um_predictor_open(&s->own, s);
         s->close_own = um_predictor_close;
@@ -26,7 +28,7 @@ um_status um_segmenter_encode(um_segmenter *segmenter, const um_image *image, um
     if (!segmenter || !image || !out)
         return um_fail(UM_EINVAL, "um_segmenter_encode: segmenter, image and out must be given");
     *out = NULL;
-    um_status st = take_own(segmenter, &p);
+    um_status st = take_own(segmenter, "um_segmenter_encode", &p);
     if (st != UM_OK)
         return st;
     st = um_predictor_set_image(p, image);
@@ -43,7 +45,7 @@ um_status um_segmenter_predict(um_segmenter *segmenter, const um_embedding *embe
     if (!segmenter || !embedding || !prompts || !out)
         return um_fail(UM_EINVAL, "um_segmenter_predict: segmenter, embedding, prompts and out "
                                   "must be given");
-    um_status st = take_own(segmenter, &p);
+    um_status st = take_own(segmenter, "um_segmenter_predict", &p);
     if (st != UM_OK)
         return st;
     st = um_predictor_set_embedding(p, embedding);
@@ -71,7 +73,7 @@ um_status um_run_segmentation(um_segmenter *segmenter, const um_image *image,
     if (st == UM_OK && bbox_xyxy)
         st = um_box_check(bbox_xyxy, size.width, size.height);
     if (st == UM_OK)
-        st = take_own(segmenter, &p);
+        st = take_own(segmenter, "um_run_segmentation", &p);
     if (st != UM_OK)
         return st;
     st = um_predictor_set_image(p, image);

@@ -4,6 +4,7 @@
 #include "ultramotion/python.h"
 
 #include "base/status.h"
+#include "base/thread.h"
 #include "python/api.h"
 #include "ultramotion/frame.h"
 #include "ultramotion/packet.h"
@@ -40,7 +41,8 @@ struct turns {
     atomic_int users; /* the owner, until _end(), and each call: when the last one goes it closes */
     atomic_bool ended;
     pthread_mutex_t turn;
-    bool running; /* under `turn`: a run has it */
+    bool running;   /* under `turn`, as all below: a run has it */
+    uint64_t taken; /* pictures that had no number of their own */
 };
 
 static void *own(PyObject *object)
@@ -224,17 +226,21 @@ static PyObject *refuse(PyObject *self, um_status status)
     return NULL;
 }
 
-/* A frame's turn, and its packet. */
-static PyObject *pass(PyObject *self, um_frame **frame, PyObject *picture)
+/* A frame's turn, and its packet. `numbered`: it has an id. */
+static PyObject *pass(PyObject *self, um_frame **frame, PyObject *picture, bool numbered)
 {
     struct turns *t = own(self);
     const um_packet *made = NULL;
-    um_status st = UM_OK;
     PyThreadState *thread = PyEval_SaveThread();
-    pthread_mutex_lock(&t->turn);
-    if (!t->running && !atomic_load(&t->ended))
-        st = um_pipeline_pass(t->pipeline, frame, &made);
-    pthread_mutex_unlock(&t->turn);
+    um_status st = um_turn_take(&t->turn, "a picture", "this pipeline");
+    if (st == UM_OK) {
+        if (!t->running && !atomic_load(&t->ended)) {
+            if (!numbered)
+                (*frame)->id = t->taken++;
+            st = um_pipeline_pass(t->pipeline, frame, &made);
+        }
+        pthread_mutex_unlock(&t->turn);
+    }
     PyEval_RestoreThread(thread);
     if (st != UM_OK || !made) {
         um_packet_unref(&made);
@@ -249,7 +255,7 @@ static PyObject *pass(PyObject *self, um_frame **frame, PyObject *picture)
 static PyObject *pipeline_call(PyObject *self, PyObject *arguments, PyObject *keywords)
 {
     static char *names[] = {"picture", NULL};
-    PyObject *picture, *packet = NULL;
+    PyObject *picture, *made, *packet = NULL;
     if (!keywords && PyTuple_Size(arguments) == 1)
         picture = PyTuple_GetItem(arguments, 0);
     else if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O:Pipeline", names, &picture))
@@ -258,11 +264,11 @@ static PyObject *pipeline_call(PyObject *self, PyObject *arguments, PyObject *ke
         return refuse(self, UM_OK);
     um_frame *frame = frame_over(picture);
     if (frame) {
-        packet = pass(self, &frame, picture);
-    } else if ((picture = PyObject_CallMethod(self, "_frame", "O", picture))) {
-        if ((frame = frame_in(picture)))
-            packet = pass(self, &frame, picture);
-        Py_DecRef(picture);
+        packet = pass(self, &frame, picture, false);
+    } else if ((made = PyObject_CallMethod(self, "_frame", "O", picture))) {
+        if ((frame = frame_in(made)))
+            packet = pass(self, &frame, made, made == picture);
+        Py_DecRef(made);
     }
     um_frame_unref(&frame);
     leave(self);
@@ -278,7 +284,7 @@ static PyObject *pipeline_begin(PyObject *self, PyObject *arguments)
     t->pipeline = PyLong_AsVoidPtr(address);
     Py_IncRef(t->packet_type = type);
     t->forks = forks;
-    pthread_mutex_init(&t->turn, NULL);
+    um_turn_init(&t->turn);
     atomic_store(&t->users, 1);
     return PyBool_FromLong(1);
 }
@@ -298,11 +304,13 @@ static bool set_running(struct turns *t, bool running)
 {
     if (t->forks != forks)
         return true; /* who had the lock is not here; the pipeline's handle refuses */
+    bool changed = false;
     PyThreadState *thread = PyEval_SaveThread();
-    pthread_mutex_lock(&t->turn);
-    bool changed = t->running != running;
-    t->running = running;
-    pthread_mutex_unlock(&t->turn);
+    if (um_turn_take(&t->turn, "a run", "this pipeline") == UM_OK) {
+        changed = t->running != running;
+        t->running = running;
+        pthread_mutex_unlock(&t->turn);
+    }
     PyEval_RestoreThread(thread);
     return changed;
 }

@@ -873,8 +873,9 @@ um_status um_run_open(um_run **out, const um_run_settings *settings)
 
 static um_status start(um_run *run)
 {
-    um_status st =
-        run->set.stall_ms ? um_thread_start(&run->keeper, keep_run, run, "a run's keeper") : UM_OK;
+    um_status st = um_pipeline_forget(run->pipeline);
+    if (st == UM_OK && run->set.stall_ms)
+        st = um_thread_start(&run->keeper, keep_run, run, "a run's keeper");
     run->kept = st == UM_OK && run->set.stall_ms;
     if (st == UM_OK)
         st = um_thread_start(&run->driver, drive_run, run, "a run");
