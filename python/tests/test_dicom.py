@@ -112,6 +112,36 @@ def test_more_than_eight_bits(tmp_path):
     assert next(frames(path)).numpy().tolist() == [[0, 127, 255, 255]]
 
 
+def test_scaled_samples_fill_the_range(tmp_path):
+    arrays = np.array([[[0, 1024, 2048, 4095]]], np.uint16)
+    scale = {"RescaleSlope": "2", "RescaleIntercept": "-1024"}
+    path = made_file(tmp_path / "a.dcm", arrays, bits=12, **scale)
+    assert next(frames(path)).numpy().tolist() == [[0, 64, 128, 255]]
+    path = made_file(tmp_path / "b.dcm", arrays, bits=12, WindowCenter="3072", WindowWidth="8192", **scale)
+    assert next(frames(path)).numpy().tolist() == [[0, 64, 128, 255]]
+    signed = np.array([[[-2048, -1024, 0, 2047]]], np.int16)
+    path = made_file(tmp_path / "c.dcm", signed, bits=12, PixelRepresentation=1, RescaleSlope="1", RescaleIntercept="2048")
+    assert next(frames(path)).numpy().tolist() == [[0, 64, 128, 255]]
+
+
+def test_a_dark_file_is_told_and_stretched(pipeline, tmp_path, caplog):
+    arrays = np.tile(np.arange(4096, dtype=np.uint16).reshape(1, 64, 64), (1, 1, 1))
+    path = made_file(tmp_path / "a.dcm", arrays, bits=16)
+    assert next(frames(path)).numpy().max() == 16 and "the picture is dark" in caplog.text
+    assert next(frames(path, window="auto")).numpy().max() == next(frames(path, window=(0, 4095))).numpy().max() == 255
+    with ultramotion.run(path, pipeline=pipeline, window="auto") as packets:
+        assert next(packets).frame.numpy().max() == 255
+    with pytest.raises(ultramotion.InvalidError, match="window"):
+        next(frames(path, window=(5, 5)))
+
+
+def test_files_without_an_ending_and_folders(pipeline, tmp_path):
+    for name in ("IM1", "IM2"):
+        made_file(tmp_path / name, np.zeros((2, 32, 32), np.uint8))
+    assert len(list(ultramotion.run(tmp_path / "IM1", pipeline=pipeline))) == 2
+    assert len(list(ultramotion.run(tmp_path, pipeline=pipeline))) == len(list(ultramotion.run(f"{tmp_path}/IM*", pipeline=pipeline))) == 4
+
+
 def test_gray_of_colour(tmp_path):
     arrays = np.zeros((1, 4, 4, 3), np.uint8)
     arrays[..., 0] = 200
@@ -129,6 +159,9 @@ def test_files_that_are_none(tmp_path):
     path = made_file(tmp_path / "short.dcm", np.zeros((2, 64, 64), np.uint8))
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(ultramotion.FormatError, match="short.dcm"):
+        list(frames(path))
+    path = made_file(tmp_path / "one.dcm", np.zeros((2, 8, 8), np.uint8), PixelSpacing=["0.1"])
+    with pytest.raises(ultramotion.FormatError, match="one.dcm"):
         list(frames(path))
 
 

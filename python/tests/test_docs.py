@@ -150,8 +150,17 @@ def test_every_public_name_is_typed():
     assert not missing
 
 
-def test_mypy_is_strict_and_content():
+def test_mypy_is_strict_and_content(tmp_path, monkeypatch):
     api = pytest.importorskip("mypy.api")
     source = ROOT / "python" / "ultramotion"
     out, err, status = api.run(["--config-file", str(ROOT / "python" / "pyproject.toml"), "--no-incremental", "--cache-dir=/dev/null", str(source)])
+    assert status == 0, out + err
+    user = tmp_path / "user.py"
+    user.write_text(
+        "import ultramotion\nfrom ultramotion import Packet, SamPredictor\n"
+        "def box(packet: Packet) -> float:\n    return 0.0 if packet.box_xyxy is None else float(packet.box_xyxy[0])\n"
+        "predictor: SamPredictor = ultramotion.SamPredictor(ultramotion.Segmenter())\n"
+    )
+    monkeypatch.setenv("MYPYPATH", str(ROOT / "python"))
+    out, err, status = api.run(["--strict", "--follow-imports=silent", "--no-incremental", "--cache-dir=/dev/null", str(user)])
     assert status == 0, out + err

@@ -297,6 +297,64 @@ print("end")
         assert python(text) == "end\n"
 
 
+def test_numbers_and_texts_that_c_would_cut(device, detector, segmenter, picture):
+    import copy
+
+    for wrong in (
+        lambda: ultramotion.Device("cpu", threads=2**32 + 1),
+        lambda: ultramotion.Device("cpu\0x"),
+        lambda: ultramotion.Device("cpu", threads=1.5),
+        lambda: ultramotion.Segmenter(device=device, canvas=2**32 + 64),
+        lambda: ultramotion.Detector(device=device, input_size="a"),
+        lambda: detector.detect(picture, float("nan")),
+        lambda: segmenter.predict(segmenter.encode(picture), points=[[5, 5]], labels=[2**32 + 1]),
+        lambda: segmenter.predict(segmenter.encode(picture), points=[[5, 5]], labels=[0.5]),
+        lambda: segmenter.predict(segmenter.encode(picture).tensor, box=BOX),
+        lambda: segmenter.predict(Frame(picture), box=BOX),
+        lambda: segmenter.predict(None, box=BOX),
+        lambda: segmenter.predict(segmenter.encode(picture), box="abcd"),
+        lambda: segmenter.mask(None),
+        lambda: Frame(picture, spacing_mm=(np.nan, 1)),
+        lambda: Frame(picture, spacing_mm=(1,)),
+        lambda: Frame(picture, pose=np.eye(3)),
+        lambda: Frame(picture, source="a\0b"),
+        lambda: ultramotion.run([picture], detector=detector, segmenter=False, sinks=["jsonl:a\0b"]),
+    ):
+        with pytest.raises(InvalidError):
+            wrong()
+    assert ultramotion.Detector(device=device, input_size=np.int64(320)).input_size == 320
+    with ultramotion.run([picture], detector=detector, segmenter=False) as frames:
+        with pytest.raises(InvalidError, match="timeout"):
+            frames.receive(timeout=-1)
+    frame = copy.copy(Frame(picture))
+    gc.collect()
+    assert frame.width == picture.shape[1]
+    with pytest.raises(TypeError, match="pickled"):
+        copy.deepcopy(frame)
+
+
+def test_read_only_memory_stays_so(picture):
+    picture = np.frombuffer(picture.tobytes(), np.uint8).reshape(picture.shape)
+    with pytest.raises(ValueError, match="read-only"):
+        Frame(picture).numpy()[:] = 7
+
+
+def test_numbers_in_another_order_of_bytes(segmenter, picture):
+    want = segmenter.encode(picture / np.float32(255)).tensor.numpy()
+    assert np.array_equal(segmenter.encode((picture / np.float32(255)).astype(">f4")).tensor.numpy(), want)
+    assert np.array_equal(Frame((picture / np.float32(255)).astype(">f4")).numpy(), Frame(picture / np.float32(255)).numpy())
+
+
+def test_tensors_that_pytorch_cannot_hand_over(segmenter, picture):
+    torch = pytest.importorskip("torch")
+    floats = torch.from_numpy(picture) / 255
+    want = segmenter.encode(floats.bfloat16().float()).tensor.numpy()
+    assert np.array_equal(segmenter.encode(floats.bfloat16()).tensor.numpy(), want)
+    for wrong in (floats.to_sparse(), floats.to("meta")):
+        with pytest.raises(InvalidError, match="handed over"):
+            segmenter.encode(wrong)
+
+
 def wrong_library(python, source, folder, compiler="cc"):
     import shutil
     import subprocess

@@ -222,6 +222,59 @@ def test_kpi_lines(detector, device, packets, caplog):
     assert json.loads(lines[0])["event"] == "sam_mask_output"
 
 
+def test_a_kpi_function_cannot_wait_for_itself(detector, device, packets, caplog):
+    frame = packets[0].frame
+    opened = ultramotion.Segmenter(device=device, canvas=64, kpi=lambda _: opened.predict(embedding, box=[1, 1, 90, 90]))
+    embedding = opened.encode(frame.numpy())
+    opened.predict(embedding, box=[1, 1, 90, 90])
+    with Pipeline(detector, opened, kpi=lambda _: told.set(conf=0.2)) as told:
+        told(frame)
+    with Pipeline(detector, opened, kpi=lambda _: asked(frame)) as asked:
+        asked(frame)
+    assert caplog.text.count("which waits for that") == 3
+
+
+def test_pictures_are_numbered_and_timed(detector, packets):
+    picture = packets[0].frame.numpy()
+    with Pipeline(detector, segmenter=False) as opened:
+        numbered = [opened(picture), opened(picture), opened(Frame(picture, frame_id=7, ts=5.0)), opened(picture)]
+        assert [p.frame_id for p in numbered] == [0, 1, 7, 2] and numbered[2].ts == 5.0
+        assert all(p.ts > 1.6e9 for p in numbered[:2])
+        with pytest.raises(ultramotion.InvalidError, match="crop"):
+            Pipeline(detector, segmenter=False, crop=(0, 0, 0, 0))
+
+
+def test_a_producer_may_use_its_array_again(pipeline, packets):
+    pictures = [p.frame.numpy().copy() for p in packets]
+
+    def one_array():
+        array = np.empty_like(pictures[0])
+        for picture in pictures:
+            array[:] = picture
+            yield array
+
+    with ultramotion.run(one_array(), pipeline=pipeline) as frames:
+        assert [p.score for p in frames] == [p.score for p in packets]
+
+
+def test_a_run_begins_anew(detector, device, packets):
+    with Pipeline(detector, ultramotion.Segmenter(device=device, canvas=64), track=True) as tracked:
+        picture = packets[0].frame.numpy()
+        runs = []
+        for _ in range(2):
+            with ultramotion.run([picture] * 5, pipeline=tracked) as frames:
+                runs.append([p.state for p in frames])
+        assert runs[0] == runs[1] and runs[0][0] != "VISIBLE"
+        tracked.forget()
+        assert tracked(picture).state == runs[0][0]
+
+
+def test_coco_of_boxes_alone(detector, packets):
+    with Pipeline(detector, segmenter=False) as boxes:
+        (one,) = boxes(packets[0].frame).to_coco()
+    assert "segmentation" not in one and one["area"] == pytest.approx(one["bbox"][2] * one["bbox"][3])
+
+
 def test_plot_save_and_coco(packets, tmp_path):
     visible = packets[0]
     rgb = visible.plot()

@@ -121,6 +121,35 @@ def test_bgr(segmenter):
     one.set_image(image)
     two.set_image(np.ascontiguousarray(image[..., ::-1]), image_format="BGR")
     assert np.array_equal(one.features.numpy(), two.features.numpy())
+    planes = np.moveaxis(image[..., ::-1], 2, 0)
+    for other in (planes, planes[None]):
+        two.set_image(np.ascontiguousarray(other), image_format="BGR")
+        assert np.array_equal(one.features.numpy(), two.features.numpy())
+    one.set_image(image[..., 0])
+    two.set_image(image[..., 0], image_format="BGR")
+    assert np.array_equal(one.features.numpy(), two.features.numpy())
+
+
+def test_batches_of_prompts_are_of_one_length(segmenter, picture):
+    predictor = SamPredictor(segmenter)
+    predictor.set_image(picture)
+    boxes = np.tile(BOX, (3, 1))
+    assert predictor.predict_torch(boxes=boxes, multimask_output=False)[0].shape == (3, 1, *picture.shape)
+    for wrong in (
+        {"boxes": boxes, "point_coords": np.zeros((1, 1, 2)), "point_labels": np.ones((1, 1))},
+        {"point_coords": np.zeros((2, 1, 2)), "point_labels": np.ones((3, 1))},
+        {"boxes": np.zeros((0, 4))},
+    ):
+        with pytest.raises(ultramotion.InvalidError, match="predict_torch"):
+            predictor.predict_torch(**wrong)
+
+
+def test_pil_of_more_than_eight_bits(segmenter, picture):
+    pil = pytest.importorskip("PIL.Image")
+    want = segmenter.encode(picture.astype(np.float32) / 255).tensor.numpy()
+    assert np.array_equal(segmenter.encode(pil.fromarray(picture.astype(np.float32) / 255)).tensor.numpy(), want)
+    with pytest.raises(ultramotion.InvalidError, match="want u8"):
+        segmenter.encode(pil.fromarray(picture.astype(np.uint16) * 257))
 
 
 def test_pil(segmenter, picture):

@@ -141,6 +141,20 @@ def test_a_tensor_in_host_memory_works_as_an_array(made):
     assert np.asarray(masks, np.uint8).dtype == np.uint8
 
 
+def test_a_tensor_is_changed_in_place(embedding):
+    import copy
+
+    mask = ultramotion.run_segmentation(ultramotion.Segmenter(device="cpu", canvas=64), np.zeros((20, 30), np.uint8))
+    kept, other = copy.copy(mask), copy.deepcopy(mask)
+    same = mask
+    mask |= np.ones((1, 1, 20, 30), bool)
+    assert mask is same and mask.sum() == 600 and True in mask
+    mask[..., :10] = False
+    assert int(mask.sum()) == 400 and kept.sum() == other.sum() != 400
+    with pytest.raises(ValueError, match="read-only"):
+        embedding.tensor[:] = 0
+
+
 # ---- a GPU: the driver's stand-in, which finds work that nobody ordered ----
 
 STANDIN = """

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import _c
-from .image import Frame
+from .image import Frame, plain
 from .models import UNSET, Detector, host_array
 from .sam import run_segmentation
 
@@ -28,7 +28,9 @@ def run_dfine_detection(
     del stream, allow_cpu_fallback, return_gpu_tensor
     if not isinstance(model, Detector):
         raise _c.InvalidError(f"a {type(model).__name__} is no ultramotion.Detector")
-    picture = frame if isinstance(frame, Frame) else Frame(host_array(getattr(frame, "tensor", frame)))
+    if conf_thresh != conf_thresh:
+        raise _c.InvalidError("conf_thresh nan: want a number")
+    picture = frame if isinstance(frame, Frame) else Frame(host_array(plain(getattr(frame, "tensor", frame))))
     found = model.detect(picture, 0.0, limit=1)
     if not found or found[0].score < conf_thresh:
         return None, found[0].score if found else 0.0

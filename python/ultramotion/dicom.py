@@ -33,11 +33,13 @@ _DATES = ["AcquisitionDateTime"]
 _CM, _IMAGE_2D, _TISSUE = 3, 1, 1  # PS3.3 C.8.5.5: units, spatial format, data type
 
 
-def frames(path: Any, *, color: bool = True, dates: bool = False) -> Iterator[Frame]:
+def frames(
+    path: Any, *, color: bool = True, dates: bool = False, window: tuple[float, float] | str | None = None
+) -> Iterator[Frame]:
     """The pictures of a file, one by one, each with its time and, where the file is calibrated, the spacing of its pixels.
 
     Colour (YBR, palette) becomes RGB, or gray with `color=False`; more than 8 bits become 8, by the file's window or else
-    its range. Times go on from now by the frame time vector; `dates=True` reads when it was acquired and starts there. A
+    its range, or by `window`: which samples are black and white, `"auto"`: each picture's least and greatest. Times go on from now by the frame time vector; `dates=True` reads when it was acquired and starts there. A
     frame's `source` is the file's name without its folder: names of patients belong in neither."""
     try:
         import pydicom
@@ -53,47 +55,77 @@ def frames(path: Any, *, color: bool = True, dates: bool = False) -> Iterator[Fr
         raise _c.FormatError(f"{name}: {problem}") from problem
     if "PixelData" not in data:
         raise _c.FormatError(f"{name}: no pixels")
-    spacing, times = _spacing(data, name), _times(data)
-    begun = (_acquired(data, name) if dates else None) or time.time()
+    if window is not None and window != "auto" and (isinstance(window, str) or len(window) != 2 or window[0] == window[1]):
+        raise _c.InvalidError(f"window {window!r}: want (black, white) or 'auto'")
+    try:
+        spacing, times = _spacing(data, name), _times(data)
+        begun = (_acquired(data, name) if dates else None) or time.time()
+    except (AttributeError, IndexError, TypeError, ValueError) as problem:
+        raise _c.FormatError(f"{name}: {problem}") from problem
     index = 0
     pictures = iter_pixels(data)
     while True:
         try:
             array = next(pictures)
-            picture = _rgb(array, data, color)
+            picture = _rgb(array, data, color, window)
         except StopIteration:
             return
         except Exception as problem:  # whatever a decoder of pydicom's finds in a file
             raise _c.FormatError(f"{name}: frame {index}: {problem}") from problem
+        if index == 0 and picture.max(initial=0) < 32 and int(data.BitsStored) > 8:
+            LOG.warning(
+                "%s: no sample reaches an eighth of its %d bits, so the picture is dark: window='auto' stretches it",
+                os.path.basename(name),
+                int(data.BitsStored),
+            )
         step = times[index] if index < len(times) else 0.0
         yield Frame(picture, ts=begun + step, spacing_mm=spacing, source=os.path.basename(name))
         index += 1
 
 
-def _rgb(array: np.ndarray[Any, Any], data: Any, color: bool) -> np.ndarray[Any, Any]:
+def _rgb(array: np.ndarray[Any, Any], data: Any, color: bool, window: tuple[float, float] | str | None) -> np.ndarray[Any, Any]:
     """A decoded picture as u8 [H,W] or [H,W,3]."""
     from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut  # type: ignore[attr-defined,unused-ignore]
 
     kind = str(data.PhotometricInterpretation)
     if kind == "PALETTE COLOR":
         array = apply_color_lut(array, data)
-        bits = array.dtype.itemsize * 8
+        black, white = 0.0, 2.0 ** (array.dtype.itemsize * 8) - 1
     else:
-        bits = int(data.BitsStored)
+        black, white = _range(data)
         if array.ndim == 2:
-            signed = int(data.get("PixelRepresentation", 0)) == 1
             array = apply_modality_lut(array, data)
-            if "WindowCenter" in data or "VOILUTSequence" in data:
+            if window == "auto":
+                black, white = float(array.min()), max(float(array.max()), float(array.min()) + 1)
+            elif window is not None:
+                black, white = float(window[0]), float(window[1])
+            elif data.get("VOILUTSequence"):
                 array = apply_voi_lut(array, data)
-            if signed:
-                array = np.asarray(array, np.float64) + 2.0 ** (bits - 1)
-    if array.dtype != np.uint8 or bits != 8:
-        array = np.clip(np.rint(np.asarray(array, np.float64) * (255.0 / (2**bits - 1))), 0, 255).astype(np.uint8)
+                black, white = 0.0, 2.0 ** int(data.VOILUTSequence[0].LUTDescriptor[2]) - 1
+            elif "WindowCenter" in data:
+                array = apply_voi_lut(array, data)  # into the range
+            else:
+                black, white = min(black, white), max(black, white)
+    if array.dtype != np.uint8 or (black, white) != (0, 255):
+        scaled = (np.asarray(array, np.float64) - black) * (255 / (white - black))
+        array = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
     if kind == "MONOCHROME1":
         array = 255 - array
     if array.ndim == 3 and not color:
         array = np.rint(array @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
     return np.ascontiguousarray(array)
+
+
+def _range(data: Any) -> tuple[float, float]:
+    """What the least and the greatest sample are after the modality's table or scale."""
+    if data.get("ModalityLUTSequence"):
+        return 0.0, 2.0 ** int(data.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
+    bits = int(data.BitsStored)
+    least = -(2.0 ** (bits - 1)) if int(data.get("PixelRepresentation", 0)) == 1 else 0.0
+    slope, intercept = data.get("RescaleSlope"), data.get("RescaleIntercept")
+    if slope is None or intercept is None:
+        slope, intercept = 1, 0
+    return tuple(end * float(slope) + float(intercept) for end in (least, least + 2.0**bits - 1))  # type: ignore[return-value]
 
 
 def _spacing(data: Any, name: str) -> tuple[float, float] | None:

@@ -28,7 +28,7 @@ def _capsule(tensor: Any, stream: int | None) -> Any:
         return tensor.__dlpack__() if stream is None else tensor.__dlpack__(stream=stream)
 
 
-def _plain(picture: Any) -> Any:
+def plain(picture: Any) -> Any:
     """Arrays for what is not a tensor yet: PIL images, lists."""
     if isinstance(picture, np.ndarray):
         return picture
@@ -36,15 +36,15 @@ def _plain(picture: Any) -> Any:
         return picture.detach() if getattr(picture, "requires_grad", False) else picture
     mode = getattr(picture, "mode", None)
     if isinstance(mode, str) and hasattr(picture, "convert"):  # PIL
-        return np.asarray(picture if mode in ("L", "RGB") else picture.convert("RGB"))
+        deep = mode.startswith("I") or mode == "F"  # which convert() would saturate
+        return np.asarray(picture if deep or mode in ("L", "RGB") else picture.convert("RGB"))
     return np.asarray(picture)
 
 
 def _array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """An array in a type and an order of rows that C takes, itself where it is."""
-    if array.dtype in (np.float64, np.float16):
-        array = array.astype(np.float32)
-    return array
+    """An array in a type that C takes, itself where it is."""
+    floats = array.dtype.kind == "f" and array.dtype.itemsize <= 8
+    return array.astype(np.float32, copy=False) if floats else array
 
 
 class Picture:
@@ -56,18 +56,27 @@ class Picture:
         """`stream` is the library's own, of a GPU: what is there must be so in its order."""
         self.image = _c.Image()
         self._kept: Any = None
-        picture = _plain(picture)
+        picture = plain(picture)
         if isinstance(picture, np.ndarray):
             self._from_numpy(picture)
             return
+        try:
+            self._from_tensor(picture, stream)
+        except (BufferError, RuntimeError, TypeError, ValueError) as problem:  # its library's own
+            if isinstance(problem, _c.Error):
+                raise
+            raise _c.InvalidError(f"a {type(picture).__name__} that cannot be handed over: {problem}") from problem
+
+    def _from_tensor(self, picture: Any, stream: int | None) -> None:
         interface = getattr(picture, "__cuda_array_interface__", None)
         if interface is not None and not hasattr(picture, "__dlpack__"):
             self._from_cuda(interface)
             self._kept = picture
             return
         host = tuple(picture.__dlpack_device__())[0] != 2
-        if host and str(getattr(picture, "dtype", "")).endswith(("float64", "float16")):
-            self._from_numpy(np.asarray(picture))
+        kind = str(getattr(picture, "dtype", "")).rpartition(".")[2]
+        if host and kind in ("float64", "float16", "bfloat16"):  # numpy has no bfloat16, PyTorch's tensors have float()
+            self._from_numpy(np.asarray(picture.float() if hasattr(picture, "float") else picture))
             return
         capsule = _capsule(picture, None if host else stream)
         self._kept = (picture, capsule)
@@ -78,8 +87,7 @@ class Picture:
         _c.check(status)
 
     def _from_numpy(self, array: np.ndarray[Any, Any]) -> None:
-        if array.dtype.kind == "f":
-            array = _array(array)
+        array = _array(array)
         if not array.flags.c_contiguous and not _rows(array):
             array = np.ascontiguousarray(array)
         self._kept = array
@@ -120,49 +128,75 @@ def _strided(tensor: Any) -> bool:
     return bool(callable(contiguous) and not contiguous())
 
 
-SPACING = _c.Field("spacing_mm", lambda s: (float(s[0]), float(s[1])), where="has_spacing")
-POSE = _c.Field("pose", lambda p: np.array(p).reshape(4, 4), where="has_pose")  # probe to tracker, mm
+SPACING: _c.Field[tuple[float, float] | None] = _c.Field(
+    "spacing_mm", lambda s: (float(s[0]), float(s[1])), where="has_spacing"
+)
+POSE: _c.Field[np.ndarray[Any, Any] | None] = _c.Field(  # probe to tracker, mm
+    "pose", lambda p: np.array(p).reshape(4, 4), where="has_pose"
+)
+
+
+def _numbers(values: Any, count: int, what: str) -> list[float]:
+    try:
+        numbers = np.asarray(values, np.float64).reshape(-1)
+    except (TypeError, ValueError) as problem:
+        raise _c.InvalidError(f"{what} {values!r}: {problem}") from problem
+    if len(numbers) != count or not np.isfinite(numbers).all():
+        raise _c.InvalidError(f"{what} {values!r}: want {count} finite numbers")
+    return [float(n) for n in numbers]
 
 
 class Frame(_c.Reference):
-    """One picture with its time, pose and spacing: what a pipeline takes.
+    """One picture with its number, time, pose and spacing: what a pipeline takes.
 
     `Frame(array)` is over the array's own memory (u8, `[H,W]` or `[H,W,3]`) without a copy; the array may not
     change until the frame is gone. Other types, and read-only arrays of an old numpy, are copied."""
 
-    __slots__ = ()
+    __slots__ = ("_read_only",)
     _unref = lib.um_frame_unref
 
     def __init__(
         self,
         picture: Any,
         *,
+        frame_id: int | None = None,
         ts: float | None = None,
         spacing_mm: tuple[float, float] | None = None,
         pose: Any = None,
-        source: str | None = None,
+        source: str | os.PathLike[str] | None = None,
     ) -> None:
         pointer = _frame_of(picture)
         self._take(pointer)
+        self._read_only = isinstance(picture, np.ndarray) and not picture.flags.writeable
+        struct = self._struct
+        if frame_id is not None:
+            struct.id = frame_id
         if ts is not None:
-            struct = self._struct
-            struct.ts, struct.has_ts = ts, 1
+            struct.ts, struct.has_ts = _numbers(ts, 1, "ts")[0], 1
         if spacing_mm is not None:
-            struct = self._struct
-            struct.spacing_mm[:] = [float(s) for s in spacing_mm]
-            struct.has_spacing = 1
+            sides = _numbers(spacing_mm, 2, "spacing_mm")
+            if min(sides) <= 0:
+                raise _c.InvalidError(f"spacing_mm {spacing_mm!r}: want more than 0")
+            struct.spacing_mm[:], struct.has_spacing = sides, 1
         if pose is not None:
-            struct = self._struct
-            struct.pose[:] = [float(v) for v in np.asarray(pose, np.float64).reshape(16)]
-            struct.has_pose = 1
+            struct.pose[:], struct.has_pose = _numbers(pose, 16, "pose"), 1
         if source is not None:
-            _c.check(lib.um_frame_set_source(pointer, source.encode()))
+            _c.check(lib.um_frame_set_source(pointer, _c.path_bytes(source)))
 
     @classmethod
     def _of(cls, pointer: c_void_p) -> Frame:
         frame = cls.__new__(cls)
         frame._take(pointer)
+        frame._read_only = False
         return frame
+
+    @classmethod
+    def _copy_of(cls, picture: Any) -> Frame:
+        """Of its own memory, for who gets pictures from somebody who goes on using theirs."""
+        picture = plain(picture)
+        if hasattr(picture, "__dlpack_device__") and tuple(picture.__dlpack_device__())[0] == 2:
+            return cls(picture)  # which says why not
+        return cls._of(_frame_copied(np.asarray(picture)))
 
     def _address(self) -> int:
         return self._use().value or 0
@@ -178,6 +212,7 @@ class Frame(_c.Reference):
         _c.check(lib.um_image_read(_c.path_bytes(path), byref(pointer)))
         return cls._of(pointer)
 
+    frame_id = _c.Field("id", int)
     width = _c.Field("width", int)
     height = _c.Field("height", int)
     channels = _c.Field("channels", int)
@@ -195,7 +230,7 @@ class Frame(_c.Reference):
             "shape": shape,
             "strides": (int(self._struct.stride), self.channels, 1)[: len(shape)],
             "typestr": "|u1",
-            "data": (self._struct.pixels, False),
+            "data": (self._struct.pixels, self._read_only),
         }
 
     def numpy(self) -> np.ndarray[Any, Any]:
@@ -230,7 +265,7 @@ def png(pixels: np.ndarray[Any, Any]) -> bytes:
 
 def _frame_of(picture: Any) -> c_void_p:
     if not isinstance(picture, np.ndarray):
-        picture = picture.numpy() if isinstance(picture, Tensor) else _plain(picture)
+        picture = picture.numpy() if isinstance(picture, Tensor) else plain(picture)
         if hasattr(picture, "__dlpack_device__") and tuple(picture.__dlpack_device__())[0] == 2:
             raise _c.InvalidError(f"a frame is in host memory, the tensor on device {getattr(picture, 'device', 'cuda')}")
     return frame_over(picture) or _frame_copied(np.asarray(picture))

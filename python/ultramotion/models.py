@@ -166,7 +166,8 @@ class Detector:
         model = os.path.join(models_path(), DETECTOR) if model is None else model
         settings, pointer = _c.DetectorSettings(), c_void_p()
         lib.um_detector_settings_init(byref(settings), ctypes.sizeof(settings))
-        width, height = (input_size, input_size) if isinstance(input_size, int) else input_size
+        width, height = input_size if isinstance(input_size, (tuple, list)) else (input_size, input_size)
+        width, height = _c.integer(width, "input_size"), _c.integer(height, "input_size")
         settings.input_width, settings.input_height, settings.queries = width, height, queries
         settings.activation, settings.fit = activation.encode(), fit.encode()
         settings.names = None if names is None else _c.path_bytes(names)
@@ -204,7 +205,9 @@ class Detector:
     def detect(self, picture: Any, conf: float = 0.5, *, limit: int = 300) -> list[Detection]:
         """Boxes with a score of at least `conf`, best first. From any thread; calls take turns."""
         frame = picture if isinstance(picture, Frame) else Frame(picture)
-        boxes, count = (_c.Box * max(limit, 1))(), c_int()
+        if conf != conf:
+            raise _c.InvalidError("conf nan: want a number")
+        boxes, count = (_c.Box * max(_c.integer(limit, "limit"), 1))(), c_int()
         with self._handle as d:
             _c.check(lib.um_detector_run(d, frame._use(), conf, boxes, limit, byref(count)))
             found = boxes[: count.value]
@@ -259,7 +262,8 @@ class Embedding(_c.Reference):
     def resized(self, height: int, width: int) -> Embedding:
         """The same as that of a picture of another size, for who resized it before it was encoded."""
         pointer = c_void_p()
-        _c.check(lib.um_embedding_resized(byref(pointer), self._use(), width, height))
+        sides = _c.integer(width, "width"), _c.integer(height, "height")
+        _c.check(lib.um_embedding_resized(byref(pointer), self._use(), *sides))
         return Embedding(pointer, self._kept)
 
     def save(self, path: Any) -> None:
@@ -274,7 +278,10 @@ def floats(values: Any, shape: tuple[int, ...], what: str) -> np.ndarray[Any, An
     """Numbers of a list, an array or a tensor on any device as float32 of a shape (-1: any); None stays."""
     if values is None:
         return None
-    array = host_array(values).astype(np.float32, copy=False)
+    try:
+        array = host_array(values).astype(np.float32, copy=False)
+    except (TypeError, ValueError) as problem:
+        raise _c.InvalidError(f"{what}: {problem}") from problem
     fits = array.ndim == len(shape) and all(want in (-1, n) for want, n in zip(shape, array.shape))
     if not fits:
         want = ",".join("N" if n < 0 else str(n) for n in shape)
@@ -322,7 +329,7 @@ class Segmenter:
         kpi: Callable[[str], object] | None = None,
     ) -> None:
         self._model = os.path.join(models_path(), SEGMENTER) if model is None else model
-        self._canvas, self._family, self._mode = canvas, family, sam_as_numpy
+        self._canvas, self._family, self._mode = _c.integer(canvas, "canvas"), family, sam_as_numpy
         self._kpi = _c.LOG(lambda _, line: _tell(kpi, line))
         self._open(device_of(device))
 
@@ -350,9 +357,9 @@ class Segmenter:
         return self._device
 
     canvas = _c.Answer("um_segmenter_canvas", int)
+    """Side of the square into which pictures are fitted."""
     canvas_step = _c.Answer("um_segmenter_canvas_step", int)
     """Canvases that are multiples of this waste no window; 0: the network has one canvas."""
-    """Side of the square into which pictures are fitted."""
     architecture = _c.Answer("um_segmenter_architecture", _c.text)
     sha256 = _c.Answer("um_segmenter_sha256", _c.text)
 
@@ -403,13 +410,19 @@ class Segmenter:
         logits: bool = False,
         as_numpy: Any = UNSET,
     ) -> Prediction:
-        """Outline what the prompts mean, in pixels of the picture: `box` x0,y0,x1,y1, `points` [N,2] with `labels` [N] (1
-        object, 0 background), `mask_input` low-res logits of an earlier prediction. From any thread."""
+        """Outline what the prompts mean, in pixels of the picture: `box` x0,y0,x1,y1, `points` [N,2], at most 16, with `labels`
+        [N] (1 object, 0 background), and with one of these `mask_input`, low-res logits of an earlier prediction. From any thread."""
+        if not isinstance(embedding, Embedding):
+            raise _c.InvalidError(f"a {type(embedding).__name__} is no ultramotion.Embedding: want what encode() gives")
         corners = floats(box, (4,), "box")
         xy = floats(points, (-1, 2), "points")
         if (xy is None) != (labels is None):
             raise _c.InvalidError("points and labels belong together")
-        kinds = None if labels is None else np.ascontiguousarray(host_array(labels).astype(np.int32))
+        kinds = floats(labels, (-1,), "labels")
+        if kinds is not None:
+            if (kinds != np.rint(kinds)).any() or (np.abs(kinds) > 9).any():
+                raise _c.InvalidError(f"labels {kinds.tolist()}: want 1 (object) or 0 (background)")
+            kinds = kinds.astype(np.int32)
         if xy is not None and kinds is not None and kinds.shape != (len(xy),):
             raise _c.InvalidError(f"labels of shape {list(kinds.shape)} for {len(xy)} points")
         side = self.canvas // 4
@@ -417,6 +430,8 @@ class Segmenter:
         if mask_input is not None:
             low = host_array(mask_input)
             low = floats(low[0] if low.ndim == 3 and len(low) == 1 else low, (side, side), "mask_input")
+            if low is not None and not np.isfinite(low).all():
+                raise _c.InvalidError("mask_input: a logit is not a finite number")
         host = self.as_numpy(as_numpy)
         prompts = _c.Prompts(
             box=_address(corners),
@@ -445,7 +460,8 @@ class Segmenter:
     def mask(self, values: Any) -> Tensor:
         """A mask that somebody else made ([H,W], numbers or booleans) on this model's device: [1,1,H,W], value > 0.5."""
         numbers = floats(values, (-1, -1), "mask")
-        assert numbers is not None
+        if numbers is None:
+            raise _c.InvalidError("mask: none given")
         pointer = c_void_p()
         with self._handle as s:
             _c.check(lib.um_mask_from_host(byref(pointer), s, numbers.ctypes.data, *numbers.shape))

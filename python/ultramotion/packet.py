@@ -32,7 +32,7 @@ class Outlined:
 
     __slots__ = ()
 
-    box_xyxy = _c.Field("box", _f32, where="has_box")
+    box_xyxy: _c.Field[np.ndarray[Any, Any] | None] = _c.Field("box", _f32, where="has_box")
     """f32 [4] in pixels, clamped to the picture; None without a box."""
     iou = _c.Field("iou", float)
     """Predicted by the segmenter."""
@@ -63,7 +63,7 @@ class Object(Outlined):
     """Of the detector, 0 to 1."""
     @property
     def mask(self) -> np.ndarray[Any, Any] | None:
-        """bool [H,W] of the full picture, expanded now from the packed bits; None without a segmenter."""
+        """bool [H,W] of the full picture, expanded now from the packed bits; None without a segmenter, and where it is withheld."""
         if not self._struct.has_mask:
             return None
         out = np.empty((self._packet.height, self._packet.width), np.bool_)
@@ -113,12 +113,12 @@ class Packet(_c.PacketBase, Outlined):
 
     @property
     def frame(self) -> Frame | None:
-        """The picture; None of a packet that knows none."""
+        """The picture, of an array its own pixels, not a copy; None of a packet that knows none."""
         picture = self._picture
         if isinstance(picture, (Frame, type(None))):
             return picture
         if not hasattr(self, "_frame"):
-            self._frame = Frame(picture, ts=self.ts)
+            self._frame = Frame(picture, frame_id=self.frame_id, ts=self.ts)
         return self._frame
 
     state = _c.Field("state", _STATES.__getitem__)
@@ -178,7 +178,7 @@ class Packet(_c.PacketBase, Outlined):
 
     @property
     def mask(self) -> np.ndarray[Any, Any] | None:
-        """bool [H,W], expanded now; None when LOST or without a segmenter."""
+        """bool [H,W], expanded now; None when LOST, without a segmenter, and where it is withheld."""
         return Object(self, 0).mask if self._struct.objects else None
 
     # ---- as others want it ----
@@ -200,17 +200,19 @@ class Packet(_c.PacketBase, Outlined):
         return loaded
 
     def to_coco(self) -> list[dict[str, Any]]:
-        """Annotations as COCO has them: image_id, category_id (label + 1), bbox [x, y, w, h], segmentation, area, score."""
+        """Annotations as COCO has them: image_id, category_id (label + 1), bbox [x, y, w, h], segmentation (where there is a mask),
+        area, score."""
         annotations = []
         for o in self.objects:
             x0, y0, x1, y1 = (float(v) for v in (o.box_xyxy if o.box_xyxy is not None else np.zeros(4)))
+            rle = o.rle
             annotations.append(
                 {
                     "image_id": self.frame_id,
                     "category_id": o.label + 1,
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "segmentation": o.rle,
-                    "area": o.mask_area_px,
+                    **({"segmentation": rle} if rle else {}),
+                    "area": o.mask_area_px if rle else (x1 - x0) * (y1 - y0),
                     "score": o.score,
                     "iscrowd": 0,
                 }
@@ -250,8 +252,11 @@ class Packet(_c.PacketBase, Outlined):
         """`.png`: the picture as `plot()` shows it; `.json`: the packet's line."""
         name = os.fspath(path)
         if name.endswith(".json"):
-            with open(name, "w") as file:
-                file.write(self.json() + "\n")
+            try:
+                with open(name, "w") as file:
+                    file.write(self.json() + "\n")
+            except OSError as problem:
+                raise _c.FileError(f"{name}: {problem.strerror or problem}") from problem
         elif name.endswith(".png"):
             write_png(name, self.plot())
         else:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import glob
 import logging
 import os
 import threading
@@ -83,7 +84,10 @@ class Pipeline(_c.PipelineBase):
             if theta is not None:
                 setattr(settings, name, theta)
         if crop is not None:
-            settings.crop[:] = [int(v) for v in crop]
+            sides = [_c.integer(v, "crop") for v in crop]
+            if len(sides) != 4 or min(sides[2:]) < 1:
+                raise _c.InvalidError(f"crop {tuple(crop)}: want x, y, width and height, of at least one pixel")
+            settings.crop[:] = sides
         if assert_transfers is not None:
             settings.assert_up, settings.assert_down = assert_transfers
         if kpi is not None or KPI.isEnabledFor(logging.INFO):  # a call into Python for every frame
@@ -110,7 +114,7 @@ class Pipeline(_c.PipelineBase):
             if label not in names:
                 raise _c.InvalidError(f"class {label!r}: this detector has {', '.join(str(n) for n in names)}")
             return names.index(label)
-        return -1 if label is None else label
+        return -1 if label is None else _c.integer(label, "label")
 
     def prepare(self, width: int, height: int, channels: int = 1) -> None:
         """Plan for pictures of a size before the first of them comes."""
@@ -137,12 +141,18 @@ class Pipeline(_c.PipelineBase):
             if label is not UNSET:
                 _c.check(lib.um_pipeline_set_label(p, self._label(label)))
             if objects is not None:
-                _c.check(lib.um_pipeline_set_objects(p, objects))
+                _c.check(lib.um_pipeline_set_objects(p, _c.integer(objects, "objects")))
+
+    def forget(self) -> None:
+        """Forget the pictures before: with `track` the next one begins a stream. A run does so when it starts."""
+        with self._handle as p:
+            _c.check(lib.um_pipeline_forget(p))
 
     if TYPE_CHECKING:
 
         def __call__(self, picture: Any) -> Packet:
-            """The packet of one picture."""
+            """The packet of one picture: an array without a number of its own is the pipeline's next one. Nothing is copied: the packet's
+            `frame` is the array itself, and changes with it."""
 
     @staticmethod
     def _frame(picture: Any) -> Frame:
@@ -201,7 +211,7 @@ class _Feed(threading.Thread):
             close()
 
     def _push(self, source: c_void_p, picture: Any) -> bool:
-        frame = picture if isinstance(picture, Frame) else Frame(picture)
+        frame = picture if isinstance(picture, Frame) else Frame._copy_of(picture)
         mine = c_void_p(lib.um_frame_ref(frame._use()))
         status = lib.um_source_push(source, byref(mine))
         if status == _c.OK:
@@ -228,7 +238,7 @@ class Run:
         pipeline: Pipeline,
         *,
         owned: bool,
-        sinks: Iterable[str] = (),
+        sinks: Iterable[str | os.PathLike[str]] = (),
         frames: int = 0,
         loop: bool = False,
         strict: bool = False,
@@ -284,7 +294,7 @@ class Run:
         if self._feed is not None:
             self._feed.start()
 
-    def _open(self, specs: list[str], on_full: str, deadline: float, more: dict[str, int]) -> _c.Handle:
+    def _open(self, specs: list[str | os.PathLike[str]], on_full: str, deadline: float, more: dict[str, int]) -> _c.Handle:
         settings = _c.RunSettings()
         lib.um_run_settings_init(byref(settings), ctypes.sizeof(settings))
         for name, given in more.items():
@@ -300,7 +310,7 @@ class Run:
         try:
             for i, spec in enumerate(specs):
                 sink = c_void_p()
-                _c.check(lib.um_sink_open(byref(sink), spec.encode(), byref(of_sinks)))
+                _c.check(lib.um_sink_open(byref(sink), _c.path_bytes(spec), byref(of_sinks)))
                 sinks[i] = sink.value
             settings.sinks, settings.n_sinks = sinks, len(specs)
             with self.pipeline._handle as p, self._source as s:
@@ -316,6 +326,8 @@ class Run:
 
     def receive(self, timeout: float | None = None) -> Packet | None:
         """The next packet; None at the end. TimeoutError after `timeout` seconds."""
+        if timeout is not None and not timeout >= 0:
+            raise _c.InvalidError(f"timeout {timeout}: want seconds, 0 or more")
         left = timeout
         while True:
             wait = 0.1 if left is None else min(left, 0.1)  # between waits Python sees its signals
@@ -433,6 +445,26 @@ class Run:
             self.close()
 
 
+def _dicom_files(spec: str, window: tuple[int, int] | str | None) -> Iterator[Frame] | None:
+    """The pictures of a DICOM file, or of a folder or glob of such files alone; None of anything else."""
+    names = [spec] if os.path.isfile(spec) else sorted(glob.glob(os.path.join(glob.escape(spec), "*") if os.path.isdir(spec) else spec))
+    if not names or not all(map(_is_dicom, names)):
+        return None
+    from .dicom import frames
+
+    return (frame for name in names for frame in frames(name, window=window))
+
+
+def _is_dicom(name: str) -> bool:
+    if name.lower().endswith((".dcm", ".dicom")):
+        return True
+    try:
+        with open(name, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def _say(_: Any, line: bytes) -> None:
     LOG.warning("%s", _c.text(line))
 
@@ -463,7 +495,7 @@ def run(
     detector: Detector | Any = None,
     segmenter: Segmenter | Any = None,
     pipeline: Pipeline | None = None,
-    sinks: Iterable[str] = (),
+    sinks: Iterable[str | os.PathLike[str]] = (),
     frames: int = 0,
     loop: bool = False,
     strict: bool = False,
@@ -483,7 +515,7 @@ def run(
     """Packets of a source: `for packet in ultramotion.run("frames/"): …`
 
     `source` is what the command takes (a file, a folder, a glob, `"phantom:seed=1,frames=100"`, `"-"`), a DICOM
-    file (`.dcm`), or any iterable of pictures or `Frame`s. `detector` and `segmenter` are models or their files, or give a whole
+    file, or a folder or glob of such, or any iterable of pictures (each is copied when it comes) or `Frame`s. `detector` and `segmenter` are models or their files, or give a whole
     `pipeline`; `options` are those of `Pipeline`. `sinks` are the command's: `"dir:out"`, `"jsonl:out.jsonl"`. What should be known
     of the source (pictures that were turned, or passed over) and what goes wrong with single frames goes to the logger `ultramotion`.
 
@@ -491,10 +523,8 @@ def run(
     were received longer ago; `lag_alarm_ms` warns of a live source that falls behind. `recursive` takes a folder's folders too, `window=(lo, hi)`
     or `"auto"` says which of 16 bits are black and white. A sink that is behind holds the run up, or with `on_sink_full="drop"` misses packets; one
     that takes longer than `sink_deadline` seconds for one is given up (0: never)."""
-    if isinstance(source, (str, os.PathLike)) and os.fspath(source).lower().endswith((".dcm", ".dicom")):
-        from .dicom import frames as dicom_frames
-
-        source = dicom_frames(source)
+    if isinstance(source, (str, os.PathLike)):
+        source = _dicom_files(os.fspath(source), window) or source
     owned = pipeline is None
     if pipeline is None:
         pipeline = Pipeline(detector, segmenter, **options)

@@ -22,8 +22,8 @@ from .image import Frame
 from .packet import Packet
 from .pipeline import Pipeline, run
 
-_PICTURES = (".png", ".jpg", ".jpeg")
-_SEQUENCES = (".dcm", ".dicom", ".mp4", ".avi", ".mkv", ".mov", ".mha", ".mhd", ".nrrd")
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+_SEQUENCES = (".tif", ".tiff", ".dcm", ".dicom", ".mp4", ".avi", ".mkv", ".mov", ".mha", ".mhd", ".nrrd")
 
 
 def parts(archive: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], frames_per_part: int = 64) -> list[list[str]]:
@@ -118,6 +118,7 @@ class Worker:
 
         name = _name(self.out, number)
         worker = f"{os.uname().nodename}:{os.getpid()}"
+        self.pipeline.forget()  # rows are the same whoever does the part, and whatever he did before
         rows = [{**made, "part": number, "worker": worker} for file in files for made in self.file(file)]
         table = pa.Table.from_pylist(rows, schema=_schema())
         temporary = f"{name}.{os.uname().nodename}.{os.getpid()}.tmp"

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import _c
 from ._c import lib
-from .image import Picture
+from .image import Picture, plain
 from .models import UNSET, Embedding, Segmenter, floats, host_array, mask_tensor
 from .tensor import Tensor
 
@@ -121,7 +121,7 @@ class SamPredictor:
             raise _c.InvalidError(f"image_format must be in ['RGB', 'BGR'], is {image_format}.")
         self.reset_image()
         if image_format == "BGR":
-            image = np.ascontiguousarray(host_array(image)[..., ::-1])
+            image = _turned(host_array(plain(image)))
         self.embedding = self.model.encode(image)
 
     def set_torch_image(self, transformed_image: Any, original_image_size: tuple[int, ...]) -> None:
@@ -187,9 +187,11 @@ class SamPredictor:
         corners = None if boxes is None else host_array(boxes).reshape(-1, 4) * np.tile(back, 2)
         labels = None if point_labels is None else host_array(point_labels)
         lows = None if mask_input is None else host_array(mask_input)
-        given = [x for x in (points, corners, lows) if x is not None]
-        if not given:
+        counts = {len(x) for x in (points, labels, corners, lows) if x is not None}
+        if counts in (set(), {0}):
             raise _c.InvalidError("predict_torch: no points, no boxes, no masks")
+        if len(counts) > 1:
+            raise _c.InvalidError(f"predict_torch: of points, labels, boxes and masks there are {sorted(counts)}: want as many of each")
         torch = _torch_of(point_coords, boxes, mask_input)
         made = [
             self.predict(
@@ -201,7 +203,7 @@ class SamPredictor:
                 return_logits,
                 as_numpy=torch is None,
             )
-            for i in range(len(given[0]))
+            for i in range(counts.pop())
         ]
         if torch is None:
             masks, scores, low = (np.stack(part) for part in zip(*made))
@@ -212,6 +214,14 @@ class SamPredictor:
     def get_image_embedding(self) -> Tensor:
         """[1,256,n,n], read-only."""
         return self._embedding().tensor
+
+
+def _turned(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """BGR as RGB, wherever its channels are."""
+    if picture.ndim < 3:
+        return picture
+    axis = -1 if picture.ndim == 3 and picture.shape[-1] in (1, 3) else -3
+    return np.ascontiguousarray(np.flip(picture, axis))
 
 
 def _torch_of(*prompts: Any) -> Any:

@@ -135,12 +135,20 @@ class Tensor(_c.Reference, NDArrayOperatorsMixin):
             return array.astype(dtype)
         return array.copy() if copy and self._on_host else array
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        plain = [_host(x) if isinstance(x, Tensor) else x for x in inputs]
-        return getattr(ufunc, method)(*plain, **kwargs)
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **kwargs: Any) -> Any:
+        if out:
+            kwargs["out"] = tuple(_host(x) if isinstance(x, Tensor) else x for x in out)
+        made = getattr(ufunc, method)(*(_host(x) if isinstance(x, Tensor) else x for x in inputs), **kwargs)
+        return out[0] if len(out) == 1 else made
 
     def __getitem__(self, key: Any) -> Any:
         return _host(self)[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        _host(self)[key] = value
+
+    def __contains__(self, value: Any) -> bool:
+        return value in _host(self)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(_host(self))
@@ -150,6 +158,15 @@ class Tensor(_c.Reference, NDArrayOperatorsMixin):
 
     def __float__(self) -> float:
         return float(_host(self))
+
+    def __int__(self) -> int:
+        return int(_host(self))
+
+    def __copy__(self) -> np.ndarray[Any, Any]:
+        return self.numpy().copy()
+
+    def __deepcopy__(self, _: Any) -> np.ndarray[Any, Any]:
+        return self.numpy().copy()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
