@@ -239,6 +239,15 @@ def int8_is_calibrated(tmp):
 
 
 @test
+def calibration_wants_something_to_outline(tmp):
+    file = tmp / "int8.safetensors"
+    _, err = um("convert", SEGMENTER, file, "--precision", "int8", "--calibrate", "phantom:frames=4,empty=1", code=2)
+    assert "no frame to calibrate on has a bone" in err and not file.exists(), err
+    _, err = um("convert", SEGMENTER, file, "--precision", "int8", "--calibrate", "phantom:seed=77,frames=12", "--frames", "6")
+    assert "over 6 frames with a mask" in err, err
+
+
+@test
 def precision_of_the_device(tmp):
     for device in ("cpu", "guard"):
         _, err = um("detect", "phantom:frames=1", "--device", device, "--precision", "fp16", code=1)

@@ -180,20 +180,30 @@ static um_status calibrate(const struct options *o, const um_convert_settings *c
     float(*box)[4] = calloc((size_t)want, sizeof *box);
     um_source *source = NULL;
     um_calibration_settings s;
-    bool boxes = true;
+    um_model_info info = {.struct_size = sizeof info};
+    bool boxes = false;
     um_status st = frame && box ? UM_OK : um_set_error(UM_ENOMEM, "out of memory");
     if (st == UM_OK)
+        st = um_model_inspect(o->positional[0], &info);
+    if (st == UM_OK)
         st = um_source_open(&source, o->calibrate, NULL);
-    while (st == UM_OK && n < want) {
+    for (int read = 0; st == UM_OK && n < want && read < 64 * want; read++) {
         um_truth truth;
         um_truth_default(&truth);
         st = um_source_read(source, &frame[n]);
         if (st != UM_OK)
             break;
-        boxes = boxes && um_source_truth(source, &truth) == UM_OK && truth.has_bone;
+        boxes = um_source_truth(source, &truth) == UM_OK;
+        if (boxes && !truth.has_bone && info.kind != UM_MODEL_DFINE) {
+            um_frame_unref(&frame[n]); /* nothing to be outlined */
+            continue;
+        }
         memcpy(box[n++], truth.box, sizeof truth.box);
     }
     st = st == UM_EOF ? UM_OK : st;
+    if (st == UM_OK && n == 0)
+        st = um_set_error(UM_EINVAL, boxes ? "convert: no frame to calibrate on has a bone"
+                                           : "convert: no frame to calibrate on");
     um_calibration_settings_default(&s);
     s.frames = (const um_frame *const *)frame;
     s.boxes = boxes ? (const float(*)[4])box : NULL;

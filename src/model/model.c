@@ -452,7 +452,9 @@ um_status um_model_convert_with(const char *path, const char *out,
     if (!own.precision)
         return um_fail(UM_EINVAL, "um_model_convert: want a precision");
     if (!to)
-        return um_fail(UM_EUNSUPPORTED, "precision %.20s: want fp32, fp16 or bf16", own.precision);
+        return um_fail(UM_EUNSUPPORTED,
+                       "precision %.20s: want fp32, fp16, bf16, or int8 with --calibrate",
+                       own.precision);
     st = check_target(path, out);
     if (st != UM_OK)
         return st;

@@ -7,6 +7,7 @@
 #include "nn/quant.h"
 
 #include <math.h>
+#include <string.h>
 #include <ultramotion/ultramotion.h>
 
 /* The gate. A box counts that the network on floats is sure of. What is wanted of many frames, 99 %
@@ -121,6 +122,7 @@ static um_status run(const struct job *j, um_quant *plan, enum um_quant_use use,
     return st;
 }
 
+/* NAN where neither has a pixel, which says nothing. */
 static double dice(const struct found *a, const struct found *b)
 {
     size_t both = 0, all = 0;
@@ -128,7 +130,15 @@ static double dice(const struct found *a, const struct found *b)
         both += a->mask[i] & b->mask[i];
         all += (size_t)a->mask[i] + b->mask[i];
     }
-    return all ? 2.0 * (double)both / (double)all : 1;
+    return all ? 2.0 * (double)both / (double)all : NAN;
+}
+
+static bool any_mask(const struct found *f, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (f[i].pixels && memchr(f[i].mask, 1, f[i].pixels))
+            return true;
+    return false;
 }
 
 static float distance(const um_box *a, const um_box *b)
@@ -144,14 +154,16 @@ static float distance(const um_box *a, const um_box *b)
 static bool holds(const struct job *j, const struct found *floats, const struct found *bytes,
                   char *text, size_t size)
 {
-    int n = j->s->count, sure = 0, near = 0, close = 0;
+    int n = j->s->count, sure = 0, near = 0, close = 0, outlined = 0;
     double sum = 0;
     float score = 0, least = 0; /* all count, where the network on floats is sure of none */
     for (int i = 0; i < n; i++)
         least = floats[i].best.score >= SURE ? SURE : least;
     for (int i = 0; i < n; i++) {
         if (!j->detector) {
-            sum += dice(&floats[i], &bytes[i]);
+            double same = dice(&floats[i], &bytes[i]);
+            outlined += !isnan(same);
+            sum += isnan(same) ? 0 : same;
             continue;
         }
         float d = fabsf(floats[i].best.score - bytes[i].best.score);
@@ -169,8 +181,9 @@ static bool holds(const struct job *j, const struct found *floats, const struct 
             "within %.3f",
             sure, (double)least, near, (double)BOX_PX, close, (double)MOST_PX, (double)score);
     else
-        um_number_print(text, size, "mean Dice %.4f over %d frames", sum / n, n);
-    return j->detector ? near >= BOXES * sure && close >= MOST * sure : sum / n >= DICE;
+        um_number_print(text, size, "mean Dice %.4f over %d frames with a mask", sum / outlined,
+                        outlined);
+    return j->detector ? near >= BOXES * sure && close >= MOST * sure : sum >= DICE * outlined;
 }
 
 static struct um_quant_layer *worst(um_quant *plan)
@@ -227,6 +240,9 @@ static um_status calibrate(struct job *j, const char *out)
     um_status st = floats ? um_quant_open(&j->plan) : um_fail(UM_ENOMEM, "results of calibration");
     if (st == UM_OK)
         st = run(j, NULL, UM_QUANT_APPLY, floats);
+    if (st == UM_OK && !j->detector && !any_mask(floats, j->s->count))
+        st = um_fail(UM_EINVAL, "%s: outlines nothing in %d frames: want some with what it is for",
+                     j->path, j->s->count);
     if (st == UM_OK)
         st = run(j, j->plan, UM_QUANT_CHANNELS, NULL);
     if (st == UM_OK) {
