@@ -392,6 +392,8 @@ static void report_device(const struct options *o, const char *name)
     um_device_settings_default(&s);
     s.name = name;
     s.threads = o->threads;
+    if (o->precision)
+        s.precision = o->precision;
     um_status st = um_device_describe(name, about, sizeof about);
     if (st == UM_OK)
         st = um_device_open(&dev, &s);

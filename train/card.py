@@ -57,7 +57,9 @@ def card(folder, rows):
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or sys.exit(__doc__):
+    if not sys.argv[1:] or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
+    for name in sys.argv[1:]:
         folder = Path(name)
         rows = steps_of(folder)
         curves(rows, folder / "curves.png")

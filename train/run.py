@@ -30,7 +30,7 @@ def arguments(description, steps, batch, rate, more=None):
     p.add_argument("--minutes", type=float, default=4, help="between checkpoints")
     p.add_argument("--stop-after", type=float, default=0, metavar="MINUTES", help="save and leave; the next call goes on")
     p.add_argument("--within", type=float, default=0, metavar="MINUTES", help="as many steps as fit: --steps is measured, over the first 100")
-    p.add_argument("--until", type=int, default=0, metavar="STEP", help="the same at a step")
+    p.add_argument("--until", type=int, default=0, metavar="STEP", help="save and leave at a step, as --stop-after does")
     p.add_argument("--export", action="store_true", help="only write the model of the last checkpoint")
     if more:
         more(p)
