@@ -74,7 +74,7 @@ def main():
     weights = {k: v - CALM if is_score_bias(k) else v for k, v in state.average.state.items()}
     run.export(args, weights, "detector.safetensors", {
         "architecture": "dfine-n", "name": "D-FINE-N bone surface, 320x320", "input_size": SIDE, "classes": "bone", "activation": "relu", "fit": "stretch", "nms": 0.7,
-        "calm": CALM,
+        "calm": CALM, "gain": "off",
         "training_data": "ultramotion phantom, look=hard and default; no real picture", "steps": run.steps_of(before, args, state.step),
         "licence": "Apache-2.0", "producer": "ultramotion train/detector.py"})
 

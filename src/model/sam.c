@@ -356,7 +356,8 @@ struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_t
     struct um_prompt_args where = {
         .canvas = s->canvas, .fit = s->family->fit, .points = points, .box = box};
     um_tensor tokens = um_prompt_tokens(t, prompt, table, gauss, &where);
-    um_tap(t, "sparse_tokens", um_rows(tokens, TOKENS, tokens.w - TOKENS));
+    if (tokens.w > TOKENS)
+        um_tap(t, "sparse_tokens", um_rows(tokens, TOKENS, tokens.w - TOKENS));
 
     /* keys: the image side, which attention sees with its position code. Without a mask prompt
      * no_mask_embed is added by constants. */

@@ -74,7 +74,8 @@ void um_ref_prompt(const struct um_call *call)
                  known ? table + (POINT + p.label[i]) * c : NULL);
     }
     if (!a->box) {
-        memcpy(out, table + NOT_A_POINT * c, row_bytes);
+        if (a->points)
+            memcpy(out, table + NOT_A_POINT * c, row_bytes);
         return;
     }
     for (int i = 0; i < 2; i++, out += t[0].ld)

@@ -18,9 +18,9 @@ um_tensor um_prompt_tokens(um_tape *t, um_tensor prompt, um_tensor table, um_ten
                          table.ld == table.c && gauss.ld == gauss.c,
                      "prompt of %d bytes, table %dx%d, frequencies %dx%d", prompt.c,
                      (int)rows(table), table.c, (int)rows(gauss), gauss.c) ||
-        !um_op_check(
-            t, UM_OP_PROMPT, points >= 0 && points <= UM_POINTS_MAX && n > 0 && a->canvas > 0,
-            "%d points (at most %d) and %s box", points, UM_POINTS_MAX, a->box ? "a" : "no"))
+        !um_op_check(t, UM_OP_PROMPT, points >= 0 && points <= UM_POINTS_MAX && a->canvas > 0,
+                     "%d points (at most %d) and %s box", points, UM_POINTS_MAX,
+                     a->box ? "a" : "no"))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, 1, 5 + n, table.c);
     um_op_step(t, UM_OP_PROMPT, a, sizeof *a, (um_tensor[]){y, prompt, table, gauss}, 4, 1);

@@ -10,9 +10,9 @@
 
 /* Sparse prompt tokens, appended to the 5 output tokens: out [5 + n, 256]. table [10,256]: rows 0-4
  * iou token and mask tokens, 5..8 point_embeddings 0..3, 9 not_a_point; gauss [2,128]. n tokens:
- * points, then the box's two corners, or the label -1 token when there are points and no box.
- * Coordinates are brought to the canvas in double, as `fit` says. t: out, prompt (u8 um_prompt),
- * table, gauss */
+ * points, then the box's two corners, or the label -1 token when there are points and no box; none
+ * with neither, where a mask is the prompt. Coordinates are brought to the canvas in double, as
+ * `fit` says. t: out, prompt (u8 um_prompt), table, gauss */
 struct um_prompt_args {
     int canvas;
     enum um_fit fit;

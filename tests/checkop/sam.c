@@ -39,7 +39,8 @@ static void make_prompt(struct job *job, int c, int points, bool box)
 static void random_prompt(struct job *job)
 {
     bool box = chance(60);
-    make_prompt(job, chance(50) ? 256 : 2 * pick(1, 150), pick(box ? 0 : 1, UM_POINTS_MAX), box);
+    make_prompt(job, chance(50) ? 256 : 2 * pick(1, 150), pick(0, chance(20) ? 0 : UM_POINTS_MAX),
+                box);
 }
 
 static void make_mask(struct job *job, int n4, int used_h, int used_w, int h, int w, bool logits)
