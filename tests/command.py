@@ -57,14 +57,15 @@ def lines(text):
     return [json.loads(line) for line in text.splitlines()]
 
 
-def png(path, width, height, value=lambda x, y: (x * 7 + y * 13) % 256):
-    """A gray PNG written by hand."""
-    rows = b"".join(b"\0" + bytes(value(x, y) for x in range(width)) for y in range(height))
+def png(path, width, height, value=lambda x, y: (x * 7 + y * 13) % 256, bits=8, color=0):
+    """A PNG written by hand: gray of 8 bits, or another whose pixels are given as bytes."""
+    row = bytes if (bits, color) == (8, 0) else b"".join
+    rows = b"".join(b"\0" + row(value(x, y) for x in range(width)) for y in range(height))
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)) +
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)) +
                      chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 

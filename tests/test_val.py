@@ -121,6 +121,36 @@ def masks_in_a_folder_of_their_own(folder):
     assert "m/2.png" in err and "missing" in err, err
 
 
+def square(x, y):
+    return 2 <= x < 6 and 2 <= y < 6
+
+
+SQUARE = {"size": [10, 10], "counts": runs(22, 4, 6, 4, 6, 4, 6, 4, 44)}
+PIXELS = {  # of masks: bits, colour type, and a pixel that is set or not
+    "gray of 16 bits": (16, 0, lambda s: bytes([0, s])),
+    "RGB of 16 bits": (16, 2, lambda s: bytes([0, 0, 0, s, 0, 0])),
+    "gray and alpha": (8, 4, lambda s: bytes([s, 255])),
+    "gray and alpha of 16 bits": (16, 4, lambda s: bytes([0, s, 0, 9 * s])),
+    "RGB and alpha": (8, 6, lambda s: bytes([0, 0, s, 255])),
+}
+
+
+@test
+def masks_of_every_depth(folder):
+    pictures(folder, 1)
+    found = results(folder, [box(0, [2, 2, 4, 4], score=0.9, segmentation=SQUARE)])
+    for name, (bits, color, pixel) in PIXELS.items():
+        png(folder / "0_mask.png", 10, 10, lambda x, y: pixel(square(x, y)), bits, color)
+        dice = report(folder, "--results", found)["masks"]["dice"]
+        assert dice == 1, f"{name}: Dice {dice}"
+    for ink in (0, 255):
+        png(folder / "0_mask.png", 10, 10, lambda x, y: bytes([ink, ink, ink, 255 * square(x, y)]), color=6)
+        _, err = um("val", folder, "--results", found, code=1)
+        assert "0_mask.png: its mask is in its alpha alone" in err, err
+    png(folder / "0_mask.png", 10, 10, lambda x, y: bytes([0, 0, 0, 255]), color=6)
+    close(report(folder, "--results", found)["sequence"]["false_visible"], 1)  # opaque and empty
+
+
 @test
 def networks_and_what_they_write(folder):
     um("phantom", "-o", folder / "data", "--frames", 3, "--seed", 987654)

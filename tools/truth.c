@@ -680,7 +680,7 @@ static void release_frame(struct truth_frame *f)
     for (int i = 0; i < f->objects; i++)
         free(f->object[i].mask);
     free(f->object);
-    free(f->line);
+    um_free(f->line);
     *f = (struct truth_frame){0};
 }
 
@@ -778,19 +778,11 @@ static um_status read_phantom(truth *t, struct truth_frame *f)
 /* A picture of truth: bytes 0/1, set where any channel is. */
 static um_status read_truth(const char *path, const struct truth_frame *f, uint8_t **out)
 {
-    um_frame *p = NULL;
-    um_status st = um_image_read(path, &p);
-    int w = f->picture->width, h = f->picture->height;
-    if (st == UM_OK && (p->width != w || p->height != h))
-        st = truth_fail(UM_EFORMAT, "val: %s has %dx%d pixels, its picture %s has %dx%d", path,
-                        p->width, p->height, f->name, w, h);
-    if (st == UM_OK && !(*out = calloc((size_t)w, (size_t)h)))
-        st = truth_no_memory();
-    for (int y = 0; y < h && st == UM_OK; y++)
-        for (int x = 0; x < w * p->channels; x++)
-            (*out)[(size_t)y * (size_t)w + (size_t)(x / p->channels)] |=
-                p->pixels[y * p->stride + x] != 0;
-    um_frame_unref(&p);
+    int w = 0, h = 0;
+    um_status st = um_label_read(path, out, &w, &h);
+    if (st == UM_OK && (w != f->picture->width || h != f->picture->height))
+        st = truth_fail(UM_EFORMAT, "val: %s has %dx%d pixels, its picture %s has %dx%d", path, w,
+                        h, f->name, f->picture->width, f->picture->height);
     return st;
 }
 
@@ -849,7 +841,7 @@ static um_status read_entry(truth *t, const struct entry *e, struct truth_frame 
     st = read_truth(e->mask, f, &mask);
     if (st == UM_OK && mask_box(mask, f->picture->width, f->picture->height, box))
         st = add_bone(f, mask, 1, box);
-    free(mask);
+    um_free(mask);
     return st;
 }
 

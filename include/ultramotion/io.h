@@ -14,6 +14,10 @@ extern "C" {
  * stays gray; everything else becomes RGB; alpha is dropped; 16 bits become 8. A picture whose file
  * says how it is to be turned (EXIF) is turned. */
 UM_API um_status um_image_read(const char *path, um_frame **out);
+/** Read a picture of labels: bytes 0/1 [height*width] in *mask, owned by the caller (um_free()), 1
+ * where any colour's sample, of 8 bits or 16, is not 0. UM_EFORMAT also for a PNG in which only
+ * alpha tells pixels apart. On error *mask is NULL. */
+UM_API um_status um_label_read(const char *path, uint8_t **mask, int *width, int *height);
 /** The kinds of pictures and videos that this build reads, for people. */
 UM_API const char *um_image_kinds(void);
 /** Write 8-bit PNG, channels 1 or 3, rows contiguous. */

@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/kind.h"
+#include "base/mem.h"
 #include "io/sequence.h"
 #include "io/tiff.h"
 #include "io/video.h"
@@ -128,17 +129,58 @@ void um_clip_close(struct um_clip *c)
     *c = (struct um_clip){.done = true};
 }
 
-um_status um_image_read(const char *path, um_frame **out)
+static um_status read_first(const char *path, const um_source_settings *how, um_frame **out,
+                            struct um_image_facts *facts)
 {
-    if (!path || !out)
-        return um_fail(UM_EINVAL, "um_image_read: %s is NULL", path ? "out" : "path");
-    *out = NULL;
     struct um_clip c;
-    um_status st = um_clip_open(&c, path, NULL);
+    um_status st = um_clip_open(&c, path, how);
     if (st == UM_OK)
         st = um_clip_read(&c, out);
     if (st == UM_EOF)
         st = um_fail(UM_EFORMAT, "%s: a video without a frame: copy or export it again", path);
+    *facts = c.f.facts;
     um_clip_close(&c);
+    return st;
+}
+
+um_status um_image_read(const char *path, um_frame **out)
+{
+    struct um_image_facts facts;
+    if (!path || !out)
+        return um_fail(UM_EINVAL, "um_image_read: %s is NULL", path ? "out" : "path");
+    *out = NULL;
+    return read_first(path, NULL, out, &facts);
+}
+
+um_status um_label_read(const char *path, uint8_t **mask, int *width, int *height)
+{
+    static const um_source_settings nonzero = {.window = UM_WINDOW_RANGE, .window_hi = 1};
+    struct um_image_facts facts;
+    um_frame *f = NULL;
+    if (!path || !mask || !width || !height)
+        return um_fail(UM_EINVAL, "um_label_read: %s is NULL",
+                       !path   ? "path"
+                       : !mask ? "mask"
+                               : "width or height");
+    *mask = NULL;
+    um_status st = read_first(path, &nonzero, &f, &facts);
+    if (st == UM_OK && !(*mask = um_zalloc((size_t)f->width * (size_t)f->height)))
+        st = um_fail(UM_ENOMEM, "%s: mask", path);
+    for (int y = 0; st == UM_OK && y < f->height; y++)
+        for (int x = 0; x < f->width * f->channels; x++)
+            (*mask)[(size_t)y * (size_t)f->width + (size_t)(x / f->channels)] |=
+                f->pixels[y * f->stride + x] != 0;
+    if (st == UM_OK && facts.alpha && !memchr(*mask, !**mask, (size_t)f->width * (size_t)f->height))
+        st =
+            um_fail(UM_EFORMAT,
+                    "%s: its mask is in its alpha alone, which is not read: save it as gray", path);
+    if (st == UM_OK) {
+        *width = f->width;
+        *height = f->height;
+    } else {
+        um_free(*mask);
+        *mask = NULL;
+    }
+    um_frame_unref(&f);
     return st;
 }

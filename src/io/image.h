@@ -17,6 +17,7 @@ struct um_image_facts {
     uint32_t animation; /* frames of an animated PNG, whose still picture was read … */
     bool still_apart;   /* … which is none of them */
     int copies;         /* smaller copies and masks in a TIFF, passed over */
+    bool alpha;         /* a PNG's alpha was left out, and is not the same everywhere */
 };
 
 /* A file that is being read. */

@@ -21,7 +21,7 @@ struct png_reader {
     png_structp png;
     png_infop info;
     um_frame *frame;
-    uint8_t *wide; /* 16-bit samples before their reduction, as they lie in the file */
+    uint8_t *raw; /* rows as they lie in the file, where the frame has no room for them */
     struct um_image_file *f;
     int bits;    /* sBIT */
     bool frames; /* a frame of the animation stands before the still picture: it is that */
@@ -59,19 +59,29 @@ static int read_chunk(png_structp png, png_unknown_chunkp c)
     return 1;
 }
 
-/* 16-bit samples are read as they are and reduced in one go, all else into the frame. */
-static void read_rows(struct png_reader *r, int height)
+static void read_rows(struct png_reader *r, int passes, size_t row)
 {
-    int passes = png_set_interlace_handling(r->png);
-    png_read_update_info(r->png, r->info);
-    size_t row = png_get_rowbytes(r->png, r->info);
-    if (row != (size_t)r->frame->stride * (r->wide ? 2 : 1))
+    if (row != png_get_rowbytes(r->png, r->info))
         png_error(r->png, "rows of an unexpected size");
-    uint8_t *to = r->wide ? r->wide : r->frame->pixels;
+    uint8_t *to = r->raw ? r->raw : r->frame->pixels;
     for (int pass = 0; pass < passes; pass++)
-        for (int y = 0; y < height; y++)
+        for (int y = 0; y < r->frame->height; y++)
             png_read_row(r->png, to + (size_t)y * row, NULL);
     png_read_end(r->png, r->info); /* a file cut off after its pixels is a cut-off file */
+}
+
+/* Pixels of `color` and `alpha` bytes lose their alpha. Did it differ anywhere? */
+static bool drop_alpha(uint8_t *pixels, size_t n, size_t color, size_t alpha)
+{
+    uint8_t first[2];
+    bool differs = false;
+    memcpy(first, pixels + color, alpha);
+    for (size_t i = 0; i < n; i++) {
+        const uint8_t *p = pixels + i * (color + alpha);
+        differs = differs || memcmp(p + color, first, alpha) != 0;
+        memmove(pixels + i * color, p, color);
+    }
+    return differs;
 }
 
 static um_status read_png_body(struct png_reader *r)
@@ -95,18 +105,25 @@ static um_status read_png_body(struct png_reader *r)
     um_status st = um_frame_create(&r->frame, width, height, gray ? 1 : 3);
     if (st != UM_OK)
         return st == UM_EINVAL ? UM_EFORMAT : st;
-    size_t samples = (size_t)r->frame->stride * (size_t)height;
-    if (png_get_bit_depth(r->png, r->info) == 16 && !(r->wide = um_alloc(2 * samples)))
-        return um_fail(UM_ENOMEM, "PNG of 16 bits");
     png_set_expand(r->png); /* palettes to RGB, 1, 2, 4 bits to 8, transparency to alpha */
-    png_set_strip_alpha(r->png);
-    read_rows(r, height);
+    int passes = png_set_interlace_handling(r->png);
+    png_read_update_info(r->png, r->info);
+    size_t pixels = (size_t)width * (size_t)height, samples = pixels * (gray ? 1 : 3);
+    size_t bytes = png_get_bit_depth(r->png, r->info) / 8, color = (gray ? 1 : 3) * bytes;
+    size_t alpha = png_get_channels(r->png, r->info) == (gray ? 2 : 4) ? bytes : 0;
+    if ((bytes == 2 || alpha) && !(r->raw = um_alloc(pixels * (color + alpha))))
+        return um_fail(UM_ENOMEM, "PNG of 16 bits or with alpha");
+    read_rows(r, passes, (size_t)width * (color + alpha));
     r->f->facts.still_apart = r->f->facts.animation && !r->frames;
-    if (!r->wide)
+    if (alpha)
+        r->f->facts.alpha = drop_alpha(r->raw, pixels, color, alpha);
+    if (bytes == 1 && alpha)
+        memcpy(r->frame->pixels, r->raw, samples);
+    if (bytes == 1)
         return UM_OK;
-    uint16_t *native = (uint16_t *)(void *)r->wide;
+    uint16_t *native = (uint16_t *)(void *)r->raw;
     for (size_t i = 0; i < samples; i++)
-        native[i] = (uint16_t)(r->wide[2 * i] << 8 | r->wide[2 * i + 1]);
+        native[i] = (uint16_t)(r->raw[2 * i] << 8 | r->raw[2 * i + 1]);
     return um_image_levels(r->f, native, samples, r->bits < 16 ? r->bits : 0, r->frame->pixels);
 }
 
@@ -117,7 +134,7 @@ um_status um_png_read(struct um_image_file *f, um_frame **out)
     r.info = r.png ? png_create_info_struct(r.png) : NULL;
     um_status st = r.info ? read_png_body(&r) : um_fail(UM_ENOMEM, "PNG reader");
     png_destroy_read_struct(&r.png, &r.info, NULL);
-    um_free(r.wide);
+    um_free(r.raw);
     if (st != UM_OK)
         um_frame_unref(&r.frame);
     *out = r.frame;
