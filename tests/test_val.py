@@ -152,6 +152,29 @@ def masks_of_every_depth(folder):
 
 
 @test
+def pictures_come_in_natural_order(folder):
+    for i in range(1, 12):
+        png(folder / f"{i}.png", 10, 10)
+        png(folder / f"{i}_mask.png", 10, 10, lambda x, y, i=i: 255 * (i > 2 and square(x, y)))
+    found = [box(i, [2, 2, 4, 4], score=0.9) for i in range(4, 11)]  # from 5.png on
+    r = report(folder, "--results", results(folder, found))
+    close(r["sequence"]["found"], 7 / 9)
+    close(r["sequence"]["delay_frames"], 2)
+
+
+@test
+def what_is_passed_over_is_told(folder):
+    data = folder / "data"
+    data.mkdir()
+    pictures(data, 1)
+    png(data / "0_mask.png", 10, 10)
+    (data / "b.webp").touch()
+    (data / "c.gif").touch()
+    _, err = um("val", data, "--results", results(folder, []))
+    assert "passed over: 2 files not called like PNG, JPEG, BMP or TIFF: b.webp, ..." in err, err
+
+
+@test
 def networks_and_what_they_write(folder):
     um("phantom", "-o", folder / "data", "--frames", 3, "--seed", 987654)
     r = report(folder / "data", "-o", folder / "out")

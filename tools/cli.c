@@ -797,11 +797,12 @@ um_status cli_class(const struct options *o, um_detector *detector, int *label)
     return UM_EINVAL;
 }
 
-/* In place of the progress line, where there is one. */
-static void tell_notice(void *ctx, const char *text)
+void cli_notice(void *ctx, const char *text)
 {
     (void)ctx;
-    fprintf(stderr, "%sultramotion: %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", text);
+    fputs(isatty(STDERR_FILENO) ? "\r\033[Kultramotion: " : "ultramotion: ", stderr);
+    cli_put(stderr, text);
+    fputc('\n', stderr);
 }
 
 /* The value of --window. */
@@ -832,7 +833,7 @@ um_status cli_open_source(um_source **out, const struct options *o)
     s.recursive = o->recursive;
     s.channels = 1;
     if (!o->quiet)
-        s.on_notice = tell_notice;
+        s.on_notice = cli_notice;
     if (o->window && !read_window(o->window, &s))
         return UM_EINVAL;
     if (o->pixel && strcmp(o->pixel, "gray8") != 0 && strcmp(o->pixel, "rgb8") != 0) {

@@ -82,6 +82,8 @@ bool cli_numbers(const char *text, int count, double *out);
 bool cli_size(const char *option, const char *text, int *width, int *height);
 /* "ultramotion: <text>" to stderr; returns the exit code that a status deserves. */
 int cli_fail(um_status st);
+/* "ultramotion: <text>" to stderr, in place of the progress line where there is one. */
+void cli_notice(void *ctx, const char *text);
 /* "ultramotion: warning: FILE: TEXT" to stderr. */
 void cli_warn(const char *file, const char *text);
 int cli_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -767,7 +767,10 @@ static void close_val(struct val *v)
 int command_val(const struct options *o)
 {
     struct val v = {.o = o, .first = true};
-    struct truth_settings s = {.masks = o->masks, .lines = o->lines, .frames = o->frames};
+    struct truth_settings s = {.masks = o->masks,
+                               .lines = o->lines,
+                               .frames = o->frames,
+                               .on_notice = o->quiet ? NULL : cli_notice};
     const char *folder = o->sinks ? o->sink[0] : NULL;
     const struct category *known;
     if (o->sinks > 1)

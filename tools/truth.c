@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 
 enum { DEEPEST = 16, JSON_MAX = 1 << 30 };
@@ -532,12 +533,33 @@ static um_status open_coco(truth *t, const char *path, const char *folder)
 
 static bool is_picture(const char *name)
 {
-    static const char *const ends[] = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff",
-                                       ".PNG", ".JPG", ".JPEG", ".BMP", ".TIF", ".TIFF"};
+    static const char *const ends[] = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (ends_with(name, ends[i]))
+        if (strcasecmp(name + stem_length(name), ends[i]) == 0)
             return true;
     return false;
+}
+
+static int by_nature(const void *a, const void *b)
+{
+    return um_natural_order(*(char *const *)a, *(char *const *)b);
+}
+
+static void tell_passed_over(const char *dataset, const struct names *files,
+                             const struct truth_settings *s)
+{
+    const char *first = NULL;
+    long n = 0;
+    char text[1024];
+    for (long i = 0; i < files->n; i++)
+        if (!is_picture(files->name[i]) && n++ == 0)
+            first = files->name[i];
+    if (!n || !s->on_notice)
+        return;
+    snprintf(text, sizeof text,
+             "%s: passed over: %ld file%s not called like PNG, JPEG, BMP or TIFF: %s%s", dataset, n,
+             n > 1 ? "s" : "", first, n > 1 ? ", ..." : "");
+    s->on_notice(NULL, text);
 }
 
 /* The truth of a picture in `folder`: STEM.png if `plain`, else STEM_mask.png (tag "_mask"). */
@@ -571,6 +593,8 @@ static um_status open_folder(truth *t, const char *dataset, const struct truth_s
     static const char *const tag[] = {"_mask", "_line"};
     struct names pictures = {0}, truths[2] = {{0}, {0}};
     um_status st = list_files(dataset, &pictures);
+    if (pictures.n)
+        qsort(pictures.name, (size_t)pictures.n, sizeof *pictures.name, by_nature);
     for (int k = 0; k < 2 && st == UM_OK; k++)
         if ((st = list_files(folder[k], &truths[k])) == UM_OK && truths[k].n &&
             !(truths[k].used = calloc((size_t)truths[k].n, sizeof(bool))))
@@ -606,6 +630,8 @@ static um_status open_folder(truth *t, const char *dataset, const struct truth_s
                                folder[k], truths[k].name[i], dataset);
     if (st == UM_OK && !t->entries)
         st = truth_fail(UM_EIO, "val: %s: no pictures", dataset);
+    if (st == UM_OK)
+        tell_passed_over(dataset, &pictures, s);
     names_free(&pictures);
     names_free(&truths[0]);
     names_free(&truths[1]);

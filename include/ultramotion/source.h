@@ -107,6 +107,9 @@ UM_API um_status um_source_read(um_source *source, um_frame **frame);
 /** End a source: a read that waits, and all later ones, answer UM_EOF. For good. Threads: any, and
  * signal handlers, as long as the caller knows that it is open. */
 UM_API void um_source_cancel(um_source *source);
+/** The order of a folder's files: digits compare as numbers (frame_2 before frame_10), all else
+ * byte by byte. Less than, equal to or more than 0, as strcmp(). Threads: any. */
+UM_API int um_natural_order(const char *a, const char *b);
 /** The spec it was opened with. Valid until close. Threads: any. */
 UM_API const char *um_source_name(const um_source *source);
 /** Frames the source will give, or -1 if unknown or endless. */

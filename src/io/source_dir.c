@@ -45,7 +45,6 @@ struct dir {
     struct um_notices notices;
 };
 
-/* Digits compare as numbers, all else byte by byte. */
 static int natural(const char *a, const char *b)
 {
     while (*a && *b) {
@@ -68,11 +67,15 @@ static int natural(const char *a, const char *b)
     return *a ? 1 : *b ? -1 : 0;
 }
 
+int um_natural_order(const char *a, const char *b)
+{
+    int order = natural(a, b);
+    return order ? order : strcmp(a, b);
+}
+
 static int by_name(const void *a, const void *b)
 {
-    const char *x = ((const struct file *)a)->path, *y = ((const struct file *)b)->path;
-    int order = natural(x, y);
-    return order ? order : strcmp(x, y);
+    return um_natural_order(((const struct file *)a)->path, ((const struct file *)b)->path);
 }
 
 static bool has_ending(const char *name, const char *const *endings)
