@@ -175,6 +175,18 @@ def what_is_passed_over_is_told(folder):
 
 
 @test
+def a_folder_has_the_last_run(folder):
+    out = folder / "out"
+    for name, n in (("many", 3), ("few", 1)):
+        (folder / name).mkdir()
+        coco(folder / name, [{**box(i, [2, 2, 4, 4]), "id": i} for i in range(n)], pictures(folder / name, n))
+        um("val", folder / name, "--results", results(folder, []), "-o", out)
+        for kept in ("notes.txt", "99_mine.png", "mine.png"):
+            (out / "worst" / kept).touch()
+    assert sorted(f.name for f in (out / "worst").iterdir()) == ["00_0.png", "99_mine.png", "mine.png", "notes.txt"]
+
+
+@test
 def networks_and_what_they_write(folder):
     um("phantom", "-o", folder / "data", "--frames", 3, "--seed", 987654)
     r = report(folder / "data", "-o", folder / "out")

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sheet.h"
 
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { WORST = 12, CELLS = 48, COLUMNS = 8, CELL = 160 };
 
@@ -165,16 +168,34 @@ bool sheet_add(sheet *s, const struct truth_frame *truth, const uint8_t *found, 
     return true;
 }
 
+/* Those of an earlier run go, RANK_NAME.png; whatever else is there stays. */
+static um_status remove_worst(const char *folder)
+{
+    char path[4400];
+    um_status st = UM_OK;
+    DIR *dir = opendir(folder);
+    if (!dir)
+        return truth_fail(UM_EIO, "val: %s: %s", folder, strerror(errno));
+    for (struct dirent *e; st == UM_OK && (e = readdir(dir));) {
+        const char *n = e->d_name, *end = strrchr(n, '.');
+        if (!isdigit((unsigned char)n[0]) || !isdigit((unsigned char)n[1]) || n[2] != '_' || !end ||
+            strcmp(end, ".png") != 0 || atoi(n) >= WORST)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", folder, n);
+        if (unlink(path) != 0)
+            st = truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno));
+    }
+    closedir(dir);
+    return st;
+}
+
 um_status sheet_write(const sheet *s, const char *folder)
 {
     char path[4096];
-    um_status st = UM_OK;
     snprintf(path, sizeof path, "%s/worst", folder);
-    if (mkdir(path, 0777) != 0 && errno != EEXIST) {
-        char text[4200];
-        snprintf(text, sizeof text, "val: %s: %s", path, strerror(errno));
-        return um_set_error(UM_EIO, text);
-    }
+    if (mkdir(path, 0777) != 0 && errno != EEXIST)
+        return truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno));
+    um_status st = remove_worst(path);
     for (int i = 0; i < s->kept && st == UM_OK; i++) {
         const struct drawing *d = &s->worst[i];
         const char *dot = strrchr(d->name, '.');

@@ -15,7 +15,8 @@ void sheet_close(sheet *s);
  * by; NaN: never among them. False: no memory. */
 bool sheet_add(sheet *s, const struct truth_frame *truth, const uint8_t *found, const double *box,
                double badness);
-/* worst/RANK_NAME.png, best rank 00 = the worst, and contact.png. */
+/* worst/RANK_NAME.png, rank 00 = the worst, in place of those of an earlier run, and contact.png.
+ */
 um_status sheet_write(const sheet *s, const char *folder);
 
 #endif
