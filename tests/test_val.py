@@ -152,6 +152,18 @@ def masks_of_every_depth(folder):
 
 
 @test
+def sweeps_may_take_turns(folder):
+    for name in "ab":
+        (folder / name).mkdir()
+        pictures(folder / name, 4)
+    images = [{"id": i, "file_name": f"{'ab'[i % 2]}/{i // 2}.png", "width": 10, "height": 10} for i in range(8)]
+    coco(folder, [{**box(i, [2, 2, 4, 4]), "id": i} for i in range(8)], images)
+    found = [box(i, [2, 2, 4, 4], score=0.9) for i in range(8) if i % 2 == 0 or i > 4]  # b from its third frame on
+    r = report(folder, "--results", results(folder, found))
+    assert [(s["name"], s["frames"], s["sequence"]["delay_frames"]) for s in r["sweeps"]] == [("a", 4, 0), ("b", 4, 2)], r["sweeps"]
+
+
+@test
 def pictures_come_in_natural_order(folder):
     for i in range(1, 12):
         png(folder / f"{i}.png", 10, 10)

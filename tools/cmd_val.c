@@ -87,6 +87,13 @@ struct results {
     long n, used;
 };
 
+/* A folder's frames. */
+struct sweep {
+    char *name;
+    long begins; /* the frame where what is there came, or went */
+    bool found;  /* since then */
+};
+
 struct val {
     const struct options *o;
     truth *truth;
@@ -102,7 +109,7 @@ struct val {
     bool first;
     struct score *score;
     long frames, room;
-    char **sweep;
+    struct sweep *sweep;
     int sweeps;
 };
 
@@ -342,6 +349,23 @@ static bool any(const uint8_t *mask, size_t n)
     return mask && memchr(mask, 1, n);
 }
 
+/* The sweep of that name, made if it is new; -1: no memory. Folders may take turns. */
+static int find_sweep(struct val *v, const char *name)
+{
+    int last = v->frames ? v->score[v->frames - 1].sweep : 0;
+    if (v->sweeps && strcmp(v->sweep[last].name, name) == 0)
+        return last;
+    for (int i = 0; i < v->sweeps; i++)
+        if (strcmp(v->sweep[i].name, name) == 0)
+            return i;
+    struct sweep *more = realloc(v->sweep, (size_t)(v->sweeps + 1) * sizeof *more);
+    if (!more)
+        return -1;
+    v->sweep = more;
+    more[v->sweeps] = (struct sweep){.name = strdup(name), .begins = -1};
+    return more[v->sweeps].name ? v->sweeps++ : -1;
+}
+
 static um_status add_score(struct val *v, const struct truth_frame *t, const struct finding *f,
                            double *badness)
 {
@@ -354,16 +378,10 @@ static um_status add_score(struct val *v, const struct truth_frame *t, const str
         v->room = room;
     }
     struct score *s = &v->score[v->frames];
-    if (!v->sweeps || strcmp(v->sweep[v->sweeps - 1], t->sweep) != 0) {
-        char **more = realloc(v->sweep, (size_t)(v->sweeps + 1) * sizeof *more);
-        if (!more)
-            return truth_no_memory();
-        v->sweep = more;
-        if (!(more[v->sweeps] = strdup(t->sweep)))
-            return truth_no_memory();
-        v->sweeps++;
-    }
-    *s = (struct score){.sweep = v->sweeps - 1, .visible = f->visible};
+    int sweep = find_sweep(v, t->sweep);
+    if (sweep < 0)
+        return truth_no_memory();
+    *s = (struct score){.sweep = sweep, .visible = f->visible};
     for (int i = 0; i < MEASURES; i++)
         s->value[i] = NAN;
     const um_frame *p = t->picture;
@@ -409,17 +427,18 @@ static um_status add_score(struct val *v, const struct truth_frame *t, const str
  * never found took as long as it was there. */
 static void time_delays(struct val *v)
 {
-    for (long i = 0; i < v->frames;) {
-        long n = 1;
-        while (i + n < v->frames && v->score[i + n].sweep == v->score[i].sweep &&
-               v->score[i + n].present == v->score[i].present)
-            n++;
-        long k = 0;
-        while (k < n && !v->score[i + k].visible)
-            k++;
-        if (v->score[i].present)
-            v->score[i].value[DELAY] = (double)k;
-        i += n;
+    for (long i = 0; i < v->frames; i++) {
+        const struct score *s = &v->score[i];
+        struct sweep *of = &v->sweep[s->sweep];
+        if (of->begins < 0 || v->score[of->begins].present != s->present) {
+            of->begins = i;
+            of->found = false;
+            if (s->present)
+                v->score[i].value[DELAY] = 0;
+        }
+        of->found = of->found || s->visible;
+        if (!of->found)
+            v->score[of->begins].value[DELAY]++; /* where nothing is it stays NaN */
     }
 }
 
@@ -484,16 +503,15 @@ static bool summarise(struct val *v, int sweep, struct summary *s)
     unsigned *weight = calloc((size_t)v->frames + 1, sizeof *weight),
              *often = calloc((size_t)v->sweeps + 1, sizeof *often);
     double *sample = malloc(sizeof *sample * RESAMPLES * MEASURES), one[MEASURES];
-    bool ok = weight && often && sample;
+    long *frame = malloc((size_t)(v->frames + 1) * sizeof *frame), n = 0;
+    bool ok = weight && often && sample && frame;
     uint64_t state = 1;
-    long first = 0, n = 0;
     for (long i = 0; i < v->frames && ok; i++)
         if (sweep < 0 || v->score[i].sweep == sweep) {
             weight[i] = 1;
-            first = n ? first : i;
-            n++;
+            frame[n++] = i;
         }
-    s->name = sweep < 0 ? "all" : v->sweep[sweep];
+    s->name = sweep < 0 ? "all" : v->sweep[sweep].name;
     s->frames = n;
     ok = ok && measure(v, weight, s->value);
     for (int k = 0; k < RESAMPLES && ok; k++) {
@@ -506,7 +524,7 @@ static bool summarise(struct val *v, int sweep, struct summary *s)
         } else {
             memset(weight, 0, (size_t)v->frames * sizeof *weight);
             for (long i = 0; i < n; i++)
-                weight[first + (long)random_below(&state, (uint64_t)n)]++;
+                weight[frame[random_below(&state, (uint64_t)n)]]++;
         }
         ok = measure(v, weight, one);
         for (int m = 0; m < MEASURES; m++)
@@ -516,6 +534,7 @@ static bool summarise(struct val *v, int sweep, struct summary *s)
         interval(sample + (ptrdiff_t)m * RESAMPLES, RESAMPLES, &s->lo[m], &s->hi[m]);
     free(weight);
     free(often);
+    free(frame);
     free(sample);
     return ok;
 }
@@ -758,7 +777,7 @@ static void close_val(struct val *v)
     ap_close(v->ap);
     sheet_close(v->sheet);
     for (int i = 0; i < v->sweeps; i++)
-        free(v->sweep[i]);
+        free(v->sweep[i].name);
     free(v->sweep);
     free(v->score);
     free(v->category);
