@@ -175,6 +175,12 @@ def pictures_come_in_natural_order(folder):
 
 
 @test
+def crowds_as_json_has_it(folder):
+    coco(folder, [box(0, [2, 2, 4, 4], iscrowd=True), {**box(1, [2, 2, 4, 4], iscrowd=False), "id": 2}])
+    close(report(folder, "--results", results(folder, [box(1, [2, 2, 4, 4], score=0.9)]))["boxes"]["ap"], 1)
+
+
+@test
 def what_is_passed_over_is_told(folder):
     data = folder / "data"
     data.mkdir()
@@ -236,6 +242,9 @@ def wrong_truth_is_named(folder):
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation={"size": [10, 10], "counts": "~~"})])
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation=[[1, 1, 2, 2]])])
     refused("bbox", [box(0, [1, 1, 3])])
+    refused("annotation 1 (0.png): \"iscrowd\" is neither", [box(0, [1, 1, 3, 3], iscrowd="1")])
+    refused("two annotations have id 1", [*good, box(1, [1, 1, 3, 3])])
+    refused("two categories, 0 and 3, are named bone", good, categories=[{"id": i, "name": "bone"} for i in (0, 3)])
     refused("two images have id 0", good, images=2 * pictures(folder, 1))
     refused("unknown category 0 (femur)", good, "--conf", "0.5", categories=[{"id": 0, "name": "femur"}])
     results(folder, [box(5, [1, 1, 3, 3], score=0.5)])
@@ -244,6 +253,8 @@ def wrong_truth_is_named(folder):
     refused("unknown category 3", good)
     results(folder, [{"image_id": 0}])
     refused("no image_id, category_id", good)
+    results(folder, [box(0, [1, 1, 3, 3], score=0.5), box(1.5, [1, 1, 3, 3], score=0.5)])
+    refused("result 1 has no image_id, category_id (whole numbers)", good)
     (folder / "truth.json").write_text("{\"images\":[")
     assert "no JSON at byte" in um("val", folder, code=1)[1]
     (folder / "truth.json").unlink()

@@ -128,8 +128,9 @@ static int by_image(const void *a, const void *b)
 static bool good_result(const cJSON *r)
 {
     const cJSON *box = cJSON_GetObjectItem(r, "bbox");
-    bool good = cJSON_IsNumber(cJSON_GetObjectItem(r, "image_id")) &&
-                cJSON_IsNumber(cJSON_GetObjectItem(r, "category_id")) &&
+    int64_t id;
+    bool good = truth_whole(cJSON_GetObjectItem(r, "image_id"), &id) &&
+                truth_whole(cJSON_GetObjectItem(r, "category_id"), &id) &&
                 cJSON_IsNumber(cJSON_GetObjectItem(r, "score")) && cJSON_GetArraySize(box) == 4;
     for (int k = 0; k < 4 && good; k++)
         good = cJSON_IsNumber(cJSON_GetArrayItem(box, k));
@@ -183,7 +184,8 @@ static um_status read_results(struct val *v, const char *path)
     {
         if (!good_result(e))
             return truth_fail(UM_EFORMAT,
-                              "val: %s: result %ld has no image_id, category_id, bbox or score",
+                              "val: %s: result %ld has no image_id, category_id (whole numbers), "
+                              "bbox (four numbers) or score",
                               path, r->n);
         r->result[r->n] =
             (struct result){.image = (int64_t)cJSON_GetObjectItem(e, "image_id")->valuedouble,

@@ -362,13 +362,22 @@ static struct entry *add_entry(truth *t, const char *folder, const char *name, u
     return e;
 }
 
-static bool whole(const cJSON *n, int64_t *out)
+bool truth_whole(const cJSON *n, int64_t *out)
 {
     if (!cJSON_IsNumber(n) || n->valuedouble != floor(n->valuedouble) ||
         !(fabs(n->valuedouble) <= 9007199254740992.))
         return false;
     *out = (int64_t)n->valuedouble;
     return true;
+}
+
+/* A flag of COCO, 0 or 1; some write JSON's own, and some leave it out. */
+static bool read_flag(const cJSON *f, bool *out)
+{
+    int64_t n = cJSON_IsTrue(f);
+    bool known = !f || cJSON_IsBool(f) || (truth_whole(f, &n) && (n == 0 || n == 1));
+    *out = n == 1;
+    return known;
 }
 
 static um_status read_json(const char *path, cJSON **out)
@@ -428,11 +437,16 @@ static um_status read_categories(truth *t, const char *path)
     cJSON_ArrayForEach(c, list)
     {
         const cJSON *name = cJSON_GetObjectItem(c, "name");
-        if (!whole(cJSON_GetObjectItem(c, "id"), &id))
+        if (!truth_whole(cJSON_GetObjectItem(c, "id"), &id))
             return truth_fail(UM_EFORMAT, "val: %s: a category without a whole number as id", path);
         if (find_category(t, id) >= 0)
             return truth_fail(UM_EFORMAT, "val: %s: two categories have id %lld", path,
                               (long long)id);
+        for (int i = 0; i < t->categories && cJSON_IsString(name); i++)
+            if (t->category[i].name && strcmp(t->category[i].name, name->valuestring) == 0)
+                return truth_fail(UM_EFORMAT,
+                                  "val: %s: two categories, %lld and %lld, are named %s", path,
+                                  (long long)t->category[i].id, (long long)id, name->valuestring);
         um_status st = add_category(t, id, cJSON_IsString(name) ? name->valuestring : NULL);
         if (st != UM_OK)
             return st;
@@ -449,11 +463,11 @@ static um_status read_images(truth *t, const char *path, const char *folder)
     {
         const cJSON *name = cJSON_GetObjectItem(i, "file_name");
         int64_t id, w = 0, h = 0;
-        if (!whole(cJSON_GetObjectItem(i, "id"), &id) || !cJSON_IsString(name))
+        if (!truth_whole(cJSON_GetObjectItem(i, "id"), &id) || !cJSON_IsString(name))
             return truth_fail(UM_EFORMAT, "val: %s: image %ld has no \"id\" or no \"file_name\"",
                               path, t->entries);
-        if (!whole(cJSON_GetObjectItem(i, "width"), &w) ||
-            !whole(cJSON_GetObjectItem(i, "height"), &h) || w < 1 || h < 1 ||
+        if (!truth_whole(cJSON_GetObjectItem(i, "width"), &w) ||
+            !truth_whole(cJSON_GetObjectItem(i, "height"), &h) || w < 1 || h < 1 ||
             w > UM_FRAME_MAX_SIDE || h > UM_FRAME_MAX_SIDE)
             return truth_fail(UM_EFORMAT, "val: %s: image %lld (%s) has no \"width\" or \"height\"",
                               path, (long long)id, name->valuestring);
@@ -476,6 +490,34 @@ static um_status read_images(truth *t, const char *path, const char *folder)
     return UM_OK;
 }
 
+static int by_number(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* No two annotations have one id; they need none. */
+static um_status check_ids(const cJSON *annotations, const char *path)
+{
+    int64_t *id = malloc(((size_t)cJSON_GetArraySize(annotations) + 1) * sizeof *id);
+    um_status st = id ? UM_OK : truth_no_memory();
+    size_t n = 0;
+    const cJSON *a;
+    if (st != UM_OK)
+        return st;
+    cJSON_ArrayForEach(a, annotations)
+    {
+        n += truth_whole(cJSON_GetObjectItem(a, "id"), &id[n]);
+    }
+    qsort(id, n, sizeof *id, by_number);
+    for (size_t i = 1; i < n && st == UM_OK; i++)
+        if (id[i] == id[i - 1])
+            st = truth_fail(UM_EFORMAT, "val: %s: two annotations have id %lld", path,
+                            (long long)id[i]);
+    free(id);
+    return st;
+}
+
 static um_status read_annotations(truth *t, const char *path)
 {
     const cJSON *list = cJSON_GetObjectItem(t->coco, "annotations"), *a;
@@ -486,9 +528,10 @@ static um_status read_annotations(truth *t, const char *path)
     {
         const cJSON *box = cJSON_GetObjectItem(a, "bbox"), *v;
         int64_t image, category;
+        bool crowd;
         n++;
-        if (!whole(cJSON_GetObjectItem(a, "image_id"), &image) ||
-            !whole(cJSON_GetObjectItem(a, "category_id"), &category))
+        if (!truth_whole(cJSON_GetObjectItem(a, "image_id"), &image) ||
+            !truth_whole(cJSON_GetObjectItem(a, "category_id"), &category))
             return truth_fail(UM_EFORMAT,
                               "val: %s: annotation %ld has no \"image_id\" or no \"category_id\"",
                               path, n);
@@ -510,13 +553,17 @@ static um_status read_annotations(truth *t, const char *path)
                                   "val: %s: annotation %ld (%s): \"bbox\" is not [x,y,w,h]", path,
                                   n, e->name);
         }
+        if (!read_flag(cJSON_GetObjectItem(a, "iscrowd"), &crowd))
+            return truth_fail(UM_EFORMAT,
+                              "val: %s: annotation %ld (%s): \"iscrowd\" is neither 0 nor 1", path,
+                              n, e->name);
         const cJSON **more = realloc(e->annotation, (size_t)(e->annotations + 1) * sizeof(cJSON *));
         if (!more)
             return truth_no_memory();
         e->annotation = more;
         e->annotation[e->annotations++] = a;
     }
-    return UM_OK;
+    return check_ids(list, path);
 }
 
 static um_status open_coco(truth *t, const char *path, const char *folder)
@@ -824,11 +871,10 @@ static um_status read_annotated(const truth *t, const struct entry *e, struct tr
     for (int i = 0; i < e->annotations; i++) {
         const cJSON *a = e->annotation[i], *s = cJSON_GetObjectItem(a, "segmentation");
         struct truth_object *o = &f->object[f->objects++];
-        int64_t category = 0, crowd = 0;
-        whole(cJSON_GetObjectItem(a, "category_id"), &category);
-        whole(cJSON_GetObjectItem(a, "iscrowd"), &crowd);
+        int64_t category = 0;
+        truth_whole(cJSON_GetObjectItem(a, "category_id"), &category);
+        read_flag(cJSON_GetObjectItem(a, "iscrowd"), &o->crowd);
         o->category = find_category(t, category);
-        o->crowd = crowd != 0;
         for (int k = 0; k < 4; k++)
             o->box[k] = cJSON_GetArrayItem(cJSON_GetObjectItem(a, "bbox"), k)->valuedouble;
         if (!s || cJSON_GetArraySize(s) == 0) {

@@ -58,5 +58,8 @@ um_status truth_no_memory(void);
 /* COCO's run lengths, text or numbers as JSON has them, into bytes 0/1 [height*width]; 0 for runs
  * that do not fill the picture. */
 bool truth_runs(const char *counts, int width, int height, uint8_t *mask);
+/* A whole number of JSON. */
+struct cJSON;
+bool truth_whole(const struct cJSON *number, int64_t *out);
 
 #endif
