@@ -115,7 +115,7 @@ def masks_in_a_folder_of_their_own(folder):
     png(folder / "m/1_mask.png", 10, 10, lambda x, y: 0)
     r = report(folder / "p", "--masks", folder / "m", "--results", results(folder, [box(0, [2, 2, 4, 4], score=0.9)]))
     close(r["boxes"]["ap"], 1)
-    close(r["masks"]["dice"], 0)  # a box without a mask
+    assert r["masks"]["dice"] is None  # a box without a mask
     png(folder / "m/2.png", 10, 10)
     _, err = um("val", folder / "p", "--masks", folder / "m", code=1)
     assert "m/2.png" in err and "missing" in err, err
@@ -149,6 +149,40 @@ def masks_of_every_depth(folder):
         assert "0_mask.png: its mask is in its alpha alone" in err, err
     png(folder / "0_mask.png", 10, 10, lambda x, y: bytes([0, 0, 0, 255]), color=6)
     close(report(folder, "--results", found)["sequence"]["false_visible"], 1)  # opaque and empty
+
+
+@test
+def masks_of_results_are_read_as_those_of_truth(folder):
+    coco(folder, [box(0, [2, 2, 4, 4], segmentation=SQUARE)])
+
+    def dice(*found):
+        return report(folder, "--results", results(folder, found))["masks"]["dice"]
+
+    best = box(0, [2, 2, 4, 4], score=0.9)
+    close(dice({**best, "segmentation": {"size": [10, 10], "counts": [22, 4, 6, 4, 6, 4, 6, 4, 44]}}), 1)
+    close(dice({**best, "segmentation": [[2, 2, 6, 2, 6, 6, 2, 6]]}), 1)
+    close(dice(best, {**best, "segmentation": SQUARE}), 1)  # of equal ones, the one that has a mask
+    close(dice(best, {**best, "score": 0.8, "segmentation": SQUARE}), 0)
+    close(dice({**best, "score": 0.1}), 0)
+    assert dice(best) is None
+    out, err = um("val", folder, "--results", folder / "found.txt")
+    assert "Dice" not in out and "no mask in the results" in err, out + err
+    for wrong in ({"size": [20, 5], "counts": SQUARE["counts"]}, {"size": [10, 10], "counts": [99]}, [[1, 2]], "x", {}):
+        results(folder, [{**best, "segmentation": wrong}])
+        _, err = um("val", folder, "--results", folder / "found.txt", code=1)
+        assert 'found.txt: a "segmentation" of 0.png is neither polygons nor run lengths of 10x10' in err, err
+
+
+@test
+def all_boxes_count(folder):
+    categories = [{"id": c, "name": f"class {c}"} for c in range(2)]
+    coco(folder, [box(0, [2, 2, 4, 4]), {**box(0, [5, 5, 4, 4], 1), "id": 2}], pictures(folder, 1), categories)
+    found = [box(0, [2, 2, 4, 4], score=0.9)] + 400 * [box(0, [0, 0, 1, 1], score=0.8)] + [box(0, [5, 5, 4, 4], 1, score=0.7)]
+    r = report(folder, "--results", results(folder, found), "-o", folder / "out")
+    close(r["boxes"]["ap"], 1)
+    written = folder / "out/results.json"
+    assert len(json.loads(written.read_text())) == 402
+    close(report(folder, "--results", written)["boxes"]["ap"], 1)
 
 
 @test
@@ -242,6 +276,7 @@ def wrong_truth_is_named(folder):
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation={"size": [10, 10], "counts": "~~"})])
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation=[[1, 1, 2, 2]])])
     refused("bbox", [box(0, [1, 1, 3])])
+    refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation="x")])
     refused("annotation 1 (0.png): \"iscrowd\" is neither", [box(0, [1, 1, 3, 3], iscrowd="1")])
     refused("two annotations have id 1", [*good, box(1, [1, 1, 3, 3])])
     refused("two categories, 0 and 3, are named bone", good, categories=[{"id": i, "name": "bone"} for i in (0, 3)])

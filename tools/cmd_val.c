@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { RESAMPLES = 500, BOXES = 300 };
+enum { RESAMPLES = 500 };
 
 /* A measure is a number for each frame it applies to (else NaN), and the mean of them, or the
  * median of medians; AP is of all frames together. */
@@ -68,10 +68,10 @@ struct score {
 
 /* What was found in one frame. */
 struct finding {
-    struct ap_box box[BOXES]; /* best first */
-    int boxes;
+    struct ap_box *box; /* best first */
+    int boxes, shown;   /* shown: the one that a frame is judged by, as it has one structure */
     bool visible;
-    uint8_t *mask; /* bytes 0/1, or NULL */
+    uint8_t *mask; /* of that one, bytes 0/1, or NULL */
 };
 
 /* Results of COCO's form, of --results: by image, the best first. */
@@ -85,6 +85,7 @@ struct results {
     cJSON *list;
     struct result *result;
     long n, used;
+    bool no_masks; /* there are boxes to be seen, and not one mask */
 };
 
 /* A folder's frames. */
@@ -180,6 +181,7 @@ static um_status read_results(struct val *v, const char *path)
     if (!r->result)
         return truth_no_memory();
     const cJSON *e;
+    bool masks = false, seen = false;
     cJSON_ArrayForEach(e, r->list)
     {
         if (!good_result(e))
@@ -187,6 +189,8 @@ static um_status read_results(struct val *v, const char *path)
                               "val: %s: result %ld has no image_id, category_id (whole numbers), "
                               "bbox (four numbers) or score",
                               path, r->n);
+        masks = masks || truth_has_mask(e);
+        seen = seen || cJSON_GetObjectItem(e, "score")->valuedouble >= (double)v->o->conf;
         r->result[r->n] =
             (struct result){.image = (int64_t)cJSON_GetObjectItem(e, "image_id")->valuedouble,
                             .score = cJSON_GetObjectItem(e, "score")->valuedouble,
@@ -194,11 +198,12 @@ static um_status read_results(struct val *v, const char *path)
                             .json = e};
         r->n++;
     }
+    r->no_masks = seen && !masks;
     qsort(r->result, (size_t)r->n, sizeof *r->result, by_image);
     return UM_OK;
 }
 
-/* The results of a frame: those that stand first among all that are left, as ids rise in both. */
+/* The results of a frame. It is judged by the best; of equal ones by the first that has a mask. */
 static um_status find_stored(struct val *v, const struct truth_frame *t, struct finding *f)
 {
     struct results *r = &v->results;
@@ -213,7 +218,13 @@ static um_status find_stored(struct val *v, const struct truth_frame *t, struct 
         else
             hi = mid;
     }
-    for (long i = lo; i < r->n && r->result[i].image == t->id; i++, r->used++) {
+    hi = lo;
+    while (hi < r->n && r->result[hi].image == t->id)
+        hi++;
+    r->used += hi - lo;
+    if (hi > lo && !(f->box = malloc((size_t)(hi - lo) * sizeof *f->box)))
+        return truth_no_memory();
+    for (long i = lo; i < hi; i++) {
         const cJSON *e = r->result[i].json;
         double id = cJSON_GetObjectItem(e, "category_id")->valuedouble;
         int c = 0;
@@ -222,18 +233,12 @@ static um_status find_stored(struct val *v, const struct truth_frame *t, struct 
         if (c == n_known)
             return truth_fail(UM_EFORMAT, "val: %s: a result of %s has the unknown category %g",
                               v->o->results, t->name, id);
-        const cJSON *seg = cJSON_GetObjectItem(e, "segmentation"),
-                    *counts = cJSON_GetObjectItem(seg, "counts");
-        if (i == lo && cJSON_IsString(counts)) {
-            int w = t->picture->width, h = t->picture->height;
-            if (!(f->mask = malloc((size_t)w * (size_t)h)))
-                return truth_no_memory();
-            if (!truth_runs(counts->valuestring, w, h, f->mask))
-                return truth_fail(UM_EFORMAT, "val: %s: the mask of %s is not one of %dx%d pixels",
-                                  v->o->results, t->name, w, h);
+        if (!f->mask && r->result[i].score == r->result[lo].score && truth_has_mask(e)) {
+            um_status st = truth_mask(v->o->results, t, e, &f->mask);
+            if (st != UM_OK)
+                return st;
+            f->shown = f->boxes;
         }
-        if (f->boxes == BOXES)
-            continue;
         struct ap_box *b = &f->box[f->boxes++];
         *b = (struct ap_box){.score = r->result[i].score, .category = c};
         for (int k = 0; k < 4; k++)
@@ -245,11 +250,16 @@ static um_status find_stored(struct val *v, const struct truth_frame *t, struct 
 
 static um_status find_now(struct val *v, const struct truth_frame *t, struct finding *f)
 {
-    um_box found[BOXES];
-    int n = 0;
+    int most = um_detector_queries(v->detector), n = 0;
+    um_box *found = malloc((size_t)most * sizeof *found);
+    f->box = malloc((size_t)most * sizeof *f->box);
+    if (!found || !f->box) {
+        free(found);
+        return truth_no_memory();
+    }
     const um_packet *packet = NULL;
     um_frame *picture = um_frame_ref(t->picture);
-    um_status st = um_detector_run(v->detector, picture, 0, found, BOXES, &n);
+    um_status st = um_detector_run(v->detector, picture, 0, found, most, &n);
     for (int i = 0; i < n && st == UM_OK; i++) {
         const um_box *b = &found[i];
         int c = v->category[b->label];
@@ -262,6 +272,7 @@ static um_status find_now(struct val *v, const struct truth_frame *t, struct fin
             .category = c,
         };
     }
+    free(found);
     if (st == UM_OK)
         st = um_pipeline_send(v->pipeline, &picture);
     um_frame_unref(&picture);
@@ -285,14 +296,14 @@ static um_status write_found(struct val *v, const struct truth_frame *t, const s
     char *counts = NULL;
     um_status st =
         f->mask ? um_rle_encode(f->mask, t->picture->width, t->picture->height, &counts) : UM_OK;
-    for (int i = 0; i < f->boxes && i < AP_DETECTIONS && st == UM_OK; i++) {
+    for (int i = 0; i < f->boxes && st == UM_OK; i++) {
         const struct ap_box *b = &f->box[i];
         fprintf(v->written,
                 "%s\n{\"image_id\":%lld,\"category_id\":%lld,\"bbox\":[%.17g,%.17g,%.17g,%.17g],"
                 "\"score\":%.17g",
                 v->first ? "" : ",", (long long)t->id, (long long)known[b->category].id, b->box[0],
                 b->box[1], b->box[2], b->box[3], b->score);
-        if (i == 0 && counts) {
+        if (i == f->shown && counts) {
             fprintf(v->written,
                     ",\"segmentation\":{\"size\":[%d,%d],\"counts\":", t->picture->height,
                     t->picture->width);
@@ -308,13 +319,13 @@ static um_status write_found(struct val *v, const struct truth_frame *t, const s
 
 /* ---- scoring ---- */
 
-/* The true structure that the first box means: the one it overlaps most, of those that count. */
+/* The true structure that the box means: the one it overlaps most, of those that count. */
 static const struct truth_object *meant(const struct truth_frame *t, const struct finding *f)
 {
     const struct truth_object *best = NULL;
     double most = -1;
     for (int i = 0; i < t->objects; i++) {
-        double iou = f->boxes ? box_iou(f->box[0].box, t->object[i].box) : 0;
+        double iou = f->boxes ? box_iou(f->box[f->shown].box, t->object[i].box) : 0;
         if (!t->object[i].crowd && iou > most) {
             most = iou;
             best = &t->object[i];
@@ -398,8 +409,8 @@ static um_status add_score(struct val *v, const struct truth_frame *t, const str
     else if (!t->objects) /* a crowd alone: nobody knows */
         s->value[FALSE_VISIBLE] = s->visible;
     if (o)
-        s->value[BOX_IOU] = s->visible ? box_iou(f->box[0].box, o->box) : 0;
-    if (o && o->mask)
+        s->value[BOX_IOU] = s->visible ? box_iou(f->box[f->shown].box, o->box) : 0;
+    if (o && o->mask && !v->results.no_masks)
         ok = score_mask(s, t, f, o, spacing);
     if (ok && line && s->visible && any(f->mask, (size_t)p->width * (size_t)p->height))
         ok = line_distance(f->mask, t->line, p->width, p->height, v->o->within[0], v->o->within[1],
@@ -723,10 +734,12 @@ static um_status one_frame(struct val *v, const struct truth_frame *t)
         st = write_found(v, t, f);
     if (st == UM_OK && v->sheet &&
         !sheet_add(v->sheet, t, f->visible ? f->mask : NULL,
-                   f->visible && f->boxes ? f->box[0].box : NULL, badness))
+                   f->visible && f->boxes ? f->box[f->shown].box : NULL, badness))
         st = truth_no_memory();
-    if (f)
+    if (f) {
         free(f->mask);
+        free(f->box);
+    }
     free(f);
     return st;
 }
@@ -752,6 +765,8 @@ static um_status all_frames(struct val *v)
     if (!v->o->frames && r->used < r->n)
         return truth_fail(UM_EFORMAT, "val: %s: %ld results are of images that %s does not have",
                           v->o->results, r->n - r->used, v->o->positional[0]);
+    if (r->no_masks && !v->o->quiet)
+        cli_notice(NULL, "no mask in the results: masks and lines are not scored");
     return UM_OK;
 }
 

@@ -70,11 +70,10 @@ static bool runs_add(struct runs *r, int64_t n)
     return true;
 }
 
-bool truth_runs(const char *counts, int width, int height, uint8_t *mask)
+static bool runs_of_text(const char *counts, int width, int height, uint8_t *mask)
 {
     struct runs r = {.mask = mask, .width = width, .height = height};
     int64_t last[2] = {0, 0};
-    memset(mask, 0, (size_t)width * (size_t)height);
     for (long n = 0; *counts; n++) {
         int64_t x = 0;
         int shift = 0, more = 1;
@@ -177,13 +176,13 @@ static bool fill_polygon(const cJSON *polygon, int width, int height, uint8_t *t
     return true;
 }
 
+/* mask: zeroed. */
 static bool read_segmentation(const cJSON *s, int width, int height, uint8_t *mask)
 {
     if (cJSON_IsArray(s)) {
         uint8_t *turn = malloc((size_t)width * (size_t)height);
-        bool ok = turn && cJSON_GetArraySize(s) > 0;
+        bool ok = turn;
         const cJSON *polygon;
-        memset(mask, 0, (size_t)width * (size_t)height);
         cJSON_ArrayForEach(polygon, s)
         {
             ok = ok && fill_polygon(polygon, width, height, turn, mask);
@@ -193,11 +192,33 @@ static bool read_segmentation(const cJSON *s, int width, int height, uint8_t *ma
     }
     const cJSON *size = cJSON_GetObjectItem(s, "size"), *counts = cJSON_GetObjectItem(s, "counts");
     const cJSON *h = cJSON_GetArrayItem(size, 0), *w = cJSON_GetArrayItem(size, 1);
-    if (!cJSON_IsNumber(h) || !cJSON_IsNumber(w) || h->valueint != height || w->valueint != width)
+    if (!cJSON_IsNumber(h) || !cJSON_IsNumber(w) || h->valuedouble != height ||
+        w->valuedouble != width)
         return false;
-    memset(mask, 0, (size_t)width * (size_t)height);
-    return cJSON_IsString(counts) ? truth_runs(counts->valuestring, width, height, mask)
+    return cJSON_IsString(counts) ? runs_of_text(counts->valuestring, width, height, mask)
                                   : runs_of_numbers(counts, width, height, mask);
+}
+
+bool truth_has_mask(const cJSON *object)
+{
+    const cJSON *s = cJSON_GetObjectItem(object, "segmentation");
+    return s && !cJSON_IsNull(s) && !(cJSON_IsArray(s) && cJSON_GetArraySize(s) == 0);
+}
+
+um_status truth_mask(const char *file, const struct truth_frame *f, const cJSON *object,
+                     uint8_t **mask)
+{
+    int w = f->picture->width, h = f->picture->height;
+    if (!truth_has_mask(object))
+        return UM_OK;
+    if (!(*mask = calloc((size_t)w, (size_t)h)))
+        return truth_no_memory();
+    return read_segmentation(cJSON_GetObjectItem(object, "segmentation"), w, h, *mask)
+               ? UM_OK
+               : truth_fail(UM_EFORMAT,
+                            "val: %s: a \"segmentation\" of %s is neither polygons nor run lengths "
+                            "of %dx%d pixels",
+                            file, f->name, w, h);
 }
 
 static bool mask_box(const uint8_t *mask, int width, int height, float box[4])
@@ -836,7 +857,7 @@ static um_status read_phantom(truth *t, struct truth_frame *f)
     f->id = (int64_t)f->picture->id;
     f->name = um_source_frame_name(t->phantom);
     f->sweep = "";
-    f->boxes = f->masks = true;
+    f->boxes = true;
     const um_structure whole = {.kind = UM_STRUCTURE_BONE,
                                 .box = {known.box[0], known.box[1], known.box[2], known.box[3]}};
     int n = known.map ? known.n_structures : known.has_bone;
@@ -865,11 +886,11 @@ static um_status read_annotated(const truth *t, const struct entry *e, struct tr
     if (w != e->width || h != e->height)
         return truth_fail(UM_EFORMAT, "val: %s: %s has %dx%d pixels, its truth says %dx%d",
                           t->dataset, e->name, w, h, e->width, e->height);
-    f->boxes = f->masks = true;
+    f->boxes = true;
     if (e->annotations && !(f->object = calloc((size_t)e->annotations, sizeof *f->object)))
         return truth_no_memory();
     for (int i = 0; i < e->annotations; i++) {
-        const cJSON *a = e->annotation[i], *s = cJSON_GetObjectItem(a, "segmentation");
+        const cJSON *a = e->annotation[i];
         struct truth_object *o = &f->object[f->objects++];
         int64_t category = 0;
         truth_whole(cJSON_GetObjectItem(a, "category_id"), &category);
@@ -877,18 +898,9 @@ static um_status read_annotated(const truth *t, const struct entry *e, struct tr
         o->category = find_category(t, category);
         for (int k = 0; k < 4; k++)
             o->box[k] = cJSON_GetArrayItem(cJSON_GetObjectItem(a, "bbox"), k)->valuedouble;
-        if (!s || cJSON_GetArraySize(s) == 0) {
-            f->masks = false;
-            continue;
-        }
-        if (!(o->mask = malloc((size_t)w * (size_t)h)))
-            return truth_no_memory();
-        if (!read_segmentation(s, w, h, o->mask))
-            return truth_fail(
-                UM_EFORMAT,
-                "val: %s: a \"segmentation\" of %s is neither polygons nor run lengths "
-                "of %dx%d pixels",
-                t->dataset, e->name, w, h);
+        um_status st = truth_mask(t->dataset, f, a, &o->mask);
+        if (st != UM_OK)
+            return st;
     }
     return UM_OK;
 }
@@ -909,7 +921,7 @@ static um_status read_entry(truth *t, const struct entry *e, struct truth_frame 
         return st;
     uint8_t *mask = NULL;
     float box[4];
-    f->boxes = f->masks = true;
+    f->boxes = true;
     st = read_truth(e->mask, f, &mask);
     if (st == UM_OK && mask_box(mask, f->picture->width, f->picture->height, box))
         st = add_bone(f, mask, 1, box);

@@ -28,8 +28,8 @@ struct truth_frame {
     const char *sweep; /* its folder; "" = none */
     struct truth_object *object;
     int objects;
-    bool boxes, masks; /* are they known? (a line alone tells neither) */
-    uint8_t *line;     /* bytes 0/1 [height*width], or NULL: no line truth */
+    bool boxes;    /* are they known? (a line alone does not tell) */
+    uint8_t *line; /* bytes 0/1 [height*width], or NULL: no line truth */
 };
 
 typedef struct truth truth;
@@ -55,11 +55,12 @@ bool truth_in_time(const truth *t);
 um_status truth_fail(um_status st, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 um_status truth_no_memory(void);
 
-/* COCO's run lengths, text or numbers as JSON has them, into bytes 0/1 [height*width]; 0 for runs
- * that do not fill the picture. */
-bool truth_runs(const char *counts, int width, int height, uint8_t *mask);
-/* A whole number of JSON. */
+/* Of JSON in COCO's form. A "segmentation", polygons or run lengths, becomes bytes 0/1
+ * [height*width], to be freed; NULL where there is none. `file` and the frame are for errors. */
 struct cJSON;
 bool truth_whole(const struct cJSON *number, int64_t *out);
+bool truth_has_mask(const struct cJSON *object);
+um_status truth_mask(const char *file, const struct truth_frame *frame, const struct cJSON *object,
+                     uint8_t **mask);
 
 #endif
