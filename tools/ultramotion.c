@@ -48,7 +48,9 @@ static const struct command commands[] = {
      "-o DIR   report.json, results.json (COCO's form), worst/, contact.png: red what was found,\n"
      "         green what is true\n"
      "Boxes: all the detector has, as COCO. Masks, lines and states: what the pipeline publishes;\n"
-     "what it missed counts as Dice 0, distances and lines are of what was found.\n"},
+     "what it missed counts as Dice 0, distances and lines are of what was found; results without\n"
+     "any mask are not scored by masks. In mask and line pictures whatever is not 0 counts.\n"
+     "A folder is a sweep.\n"},
     {"phantom", ON_PHANTOM, command_phantom, 0, 0, "-o DIR [--frames N] [--seed N] [--look hard]",
      "write synthetic ultrasound frames with truth", NULL},
     {"bench", ON_BENCH, command_bench, 0, 1, "[pipeline|stages|residency|kernels|roofline|live]",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`val` against its judges on the same files: AP against pycocotools, HD95 and mean surface distance against medpy, masks of polygons
 and run lengths against pycocotools; each to 1e-6. The data sets are random, with what is easy to get wrong: several classes, crowds,
-equal scores, more than 100 boxes, masks at the picture's edge, pixels that are not square."""
+equal scores, more than 300 boxes, masks at the picture's edge, pixels that are not square."""
 
 import argparse
 import contextlib
@@ -72,7 +72,7 @@ def boxes_case(folder, rng):
                 near[2:] = [abs(v) + 1 for v in near[2:]]
                 found.append({"image_id": images[-1]["id"], "category_id": category, "bbox": near,
                               "score": round(float(rng.random()), 1)})  # many are equal
-        for _ in range(130 if n == 7 else rng.integers(0, 5)):
+        for _ in range(500 if n == 7 else rng.integers(0, 5)):
             found.append({"image_id": images[-1]["id"], "category_id": int(rng.choice([2, 5, 9])),
                           "bbox": [*rng.uniform(0, 60, 2), *rng.uniform(5, 40, 2)], "score": round(float(rng.random()), 2)})
     categories = [{"id": i, "name": f"c{i}"} for i in (9, 2, 5)]
