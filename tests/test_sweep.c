@@ -3,7 +3,31 @@
  * what of the masks where the detector is left out. */
 #define TEST_WHAT_SHIPS
 #include "fixture.h"
-#include "sweep.h"
+#include "io/phantom_sweep.h"
+
+enum { SWEEP_W = UM_PHANTOM_WIDTH, SWEEP_H = UM_PHANTOM_HEIGHT };
+
+enum truth { ABSENT, PRESENT, BETWEEN /* partly seen: either state will do */ };
+
+static void open_sweep(struct um_sweep *s)
+{
+    if (um_sweep_open(s) != UM_OK)
+        fixture_die("sweep");
+}
+
+static um_frame *frame_of(const struct um_sweep *s)
+{
+    um_frame *f = new_frame(SWEEP_W, SWEEP_H, 1);
+    for (int y = 0; y < SWEEP_H; y++)
+        memcpy(pixel(f, 0, y), s->pixels + (ptrdiff_t)y * SWEEP_W, SWEEP_W);
+    return f;
+}
+
+static enum truth truth_of(const struct um_sweep *s)
+{
+    double bone = (double)s->shown->bone;
+    return s->seen >= 0.4 * bone ? PRESENT : s->faint <= 0.01 * bone ? ABSENT : BETWEEN;
+}
 
 static um_pipeline *open_tracking(int every)
 {
@@ -23,19 +47,19 @@ static um_pipeline *open_tracking(int every)
 static double steady_dice(int every, int frames, int *detected)
 {
     static uint8_t got[SWEEP_W * SWEEP_H];
-    struct sweep sweep;
+    struct um_sweep sweep;
     um_pipeline *p = open_tracking(every);
     double sum = 0;
     int shown = 0;
     *detected = 0;
-    sweep_open(&sweep, 3);
+    open_sweep(&sweep);
+    um_sweep_start(&sweep, 3, 0);
     for (int i = 0; i < frames; i++) {
-        const struct view *v = &sweep.view[0];
-        struct shot shot = {.v = v, .x = v->home - frames + 2 * i, .gain = 1, .shade = 1};
+        struct um_sweep_shot shot = {
+            .x = sweep.view[0].home - frames + 2 * i, .gain = 1, .shade = 1};
         const um_packet *k = NULL;
-        enum truth truth;
-        int x0 = 0;
-        um_frame *f = shoot(&sweep, &shot, &truth, &x0);
+        um_sweep_shoot(&sweep, &shot);
+        um_frame *f = frame_of(&sweep);
         long both = 0, all = 0;
         if (pass(p, f, &k) != UM_OK)
             fixture_die("sweep");
@@ -44,16 +68,14 @@ static double steady_dice(int every, int frames, int *detected)
         if (!k->has_mask)
             continue;
         um_packet_mask(k, got, 1);
-        for (int y = 0; y < SWEEP_H; y++)
-            for (int x = 0; x < SWEEP_W; x++) {
-                int m = got[y * SWEEP_W + x], t = v->mask[y * SWEEP_WIDE + x0 + x];
-                both += m & t;
-                all += m + t;
-            }
+        for (int at = 0; at < SWEEP_W * SWEEP_H; at++) {
+            both += got[at] & sweep.mask[at];
+            all += got[at] + sweep.mask[at];
+        }
         sum += 2. * (double)both / (double)all;
         shown++;
     }
-    sweep_close(&sweep);
+    um_sweep_close(&sweep);
     um_pipeline_close(&p);
     return shown >= frames - 2 ? sum / shown : 0;
 }
@@ -105,20 +127,19 @@ static void watch_truth(struct watch *w, enum truth truth, struct tally *t)
     w->settled = w->reached = false;
 }
 
-static void watch_state(struct watch *w, const struct moment *m, const um_packet *k,
-                        struct tally *t)
+static void watch_state(struct watch *w, enum truth truth, const um_packet *k, struct tally *t)
 {
     enum { TO_VISIBLE = 5, TO_LOST = 3 };
     bool now = k->state == UM_STATE_VISIBLE;
     if (now != w->visible && ++w->turns > 1) {
-        w->early = !now && m->truth == PRESENT;
+        w->early = !now && truth == PRESENT;
         t->flicker += !w->early;
     }
     w->visible = now;
-    t->false_visible += now && m->truth == ABSENT;
-    t->missed += !now && m->truth == PRESENT && w->reached;
-    w->reached = w->reached || (now && m->truth == PRESENT);
-    if (m->truth == BETWEEN)
+    t->false_visible += now && truth == ABSENT;
+    t->missed += !now && truth == PRESENT && w->reached;
+    w->reached = w->reached || (now && truth == PRESENT);
+    if (truth == BETWEEN)
         return;
     w->since++;
     w->settled = w->settled || (w->known == PRESENT ? now : k->state == UM_STATE_LOST);
@@ -128,42 +149,45 @@ static void watch_state(struct watch *w, const struct moment *m, const um_packet
     }
 }
 
-static void watch_reason(struct watch *w, const struct moment *m, const um_packet *k,
+static void watch_reason(struct watch *w, const struct um_sweep *s, const um_packet *k,
                          struct tally *t)
 {
-    w->frozen = m->frozen ? w->frozen + 1 : 0;
-    w->lifted = m->lifted ? w->lifted + 1 : 0;
+    w->frozen = s->frozen ? w->frozen + 1 : 0;
+    w->lifted = s->lifted ? w->lifted + 1 : 0;
     t->unsaid += w->frozen >= 3 && (k->reason != UM_REASON_FROZEN || k->tag != UM_TAG_STALE);
     t->unsaid += w->lifted >= 2 && k->reason != UM_REASON_NO_CONTACT;
     t->unsaid += !w->frozen && k->reason == UM_REASON_FROZEN;
     /* under a shadow as wide as the picture there is no speckle either */
-    t->unsaid += m->truth == PRESENT && k->reason == UM_REASON_NO_CONTACT;
+    t->unsaid += truth_of(s) == PRESENT && k->reason == UM_REASON_NO_CONTACT;
 }
 
 static void follow(int every, uint64_t seed, struct tally *t)
 {
-    struct sweep sweep;
-    struct moment m;
+    struct um_sweep sweep;
     struct watch w = {.settled = true};
     um_pipeline *p = open_tracking(every);
-    sweep_open(&sweep, seed);
-    for (um_frame *f; (f = sweep_next(&sweep, &m)); t->frames++) {
+    open_sweep(&sweep);
+    for (uint64_t i = 0; i < UM_SWEEP_FRAMES; i++, t->frames++) {
         const um_packet *k = NULL;
         struct tally old = *t;
+        um_sweep_draw(&sweep, seed, i);
+        um_frame *f = frame_of(&sweep);
+        enum truth truth = truth_of(&sweep);
+        f->id = i;
         if (pass(p, f, &k) != UM_OK)
             fixture_die("sweep");
         um_frame_unref(&f);
-        watch_truth(&w, m.truth, t);
-        watch_state(&w, &m, k, t);
-        watch_reason(&w, &m, k, t);
+        watch_truth(&w, truth, t);
+        watch_state(&w, truth, k, t);
+        watch_reason(&w, &sweep, k, t);
         old.changes = t->changes;
         if (memcmp(&old, t, sizeof old) != 0) /* what a failure is made of */
             printf("  seed %llu, frame %llu (%s): %s, %s, score %.2f\n", (unsigned long long)seed,
-                   (unsigned long long)k->frame_id, m.event, um_state_name(k->state),
+                   (unsigned long long)k->frame_id, sweep.event, um_state_name(k->state),
                    um_tag_name(k->tag), (double)k->score);
     }
     t->flicker += w.early;
-    sweep_close(&sweep);
+    um_sweep_close(&sweep);
     um_pipeline_close(&p);
 }
 
