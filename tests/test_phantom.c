@@ -10,7 +10,7 @@
 
 /* Of frames and masks, frame by frame. */
 static const uint64_t GOLDEN_1 = 0x282d3b17320316d, GOLDEN_2 = 0xba86075fd8d4b377,
-                      GOLDEN_HARD = 0x11588a6586b02d9;
+                      GOLDEN_HARD = 0x11588a6586b02d9, GOLDEN_SWEEP = 0xfbad473bc6bc647e;
 
 static uint64_t hash(uint64_t h, const uint8_t *p, size_t n) /* FNV-1a */
 {
@@ -51,6 +51,8 @@ TEST(same_bytes_everywhere)
         (unsigned long long)hash_of("phantom:seed=900001,frames=3,width=131,height=97", 0, 3));
     const char *hard = "phantom:seed=900002,frames=6,width=160,height=200,look=hard";
     CHECK_MSG(hash_of(hard, 0, 6) == GOLDEN_HARD, "%llx", (unsigned long long)hash_of(hard, 0, 6));
+    uint64_t sweep = hash_of("phantom:seed=900003,frames=110,sweep=1", 0, 110);
+    CHECK_MSG(sweep == GOLDEN_SWEEP, "%llx", (unsigned long long)sweep);
 }
 
 /* Structures are where the map says, boxes are theirs, bones come first and mask is the first's. */
@@ -218,6 +220,93 @@ TEST(truth_is_consistent)
               on / bones, off / bones);
 }
 
+/* Extents of the pixels that are set. */
+static void box_of(const uint8_t *mask, int w, int h, float box[4])
+{
+    box[0] = (float)w;
+    box[1] = (float)h;
+    box[2] = box[3] = 0;
+    for (int y = 0; y < h; y++)
+        for (int x = 0; x < w; x++)
+            if (mask[y * w + x]) {
+                box[0] = (float)x < box[0] ? (float)x : box[0];
+                box[1] = (float)y < box[1] ? (float)y : box[1];
+                box[2] = (float)x + 1 > box[2] ? (float)x + 1 : box[2];
+                box[3] = (float)y + 1;
+            }
+}
+
+TEST(sweeps_are_true)
+{
+    enum { W = 422, H = 558, SWEEP = 105 };
+    um_source *s = NULL;
+    um_frame *f = NULL, *before = NULL;
+    um_truth t = {.struct_size = sizeof t};
+    double skin[2] = {0, 0}; /* where the left end of the bone is, by place; mm */
+    int whole = 0, partly = 0, none = 0, lifted = 0, frozen = 0, places = 0;
+    CHECK_OK(um_source_open(&s, "phantom:seed=900003,frames=107,sweep=1", NULL));
+    CHECK_EQ(um_source_length(s), 107);
+    for (int i = 0; um_source_read(s, &f) == UM_OK; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "sweep%03d/%05d", i / SWEEP, i % SWEEP);
+        CHECK(strcmp(um_source_frame_name(s), name) == 0);
+        CHECK_OK(um_source_truth(s, &t));
+        CHECK(t.has_bone == (t.mask != NULL) && t.has_bone == (t.visibility > 0));
+        CHECK(t.visibility <= 1);
+        CHECK(f->has_spacing && f->spacing_mm[0] == .1 && f->spacing_mm[1] == .1);
+        CHECK(f->has_pose && f->pose[0] == 1 && f->pose[5] == 1 && f->pose[10] == 1);
+        if (t.has_bone) {
+            float box[4];
+            box_of(t.mask, W, H, box);
+            CHECK(memcmp(box, t.box, sizeof box) == 0);
+        }
+        int place = f->pose[11] != 0, off = f->pose[7] < 0;
+        double end = f->pose[3] + (double)t.box[0] * f->spacing_mm[0];
+        CHECK(!off || !t.has_bone);
+        if (t.visibility == 1 && i < SWEEP) {
+            CHECK(skin[place] == 0 || fabs(end - skin[place]) < 1e-9);
+            skin[place] = end;
+        }
+        if (before && memcmp(f->pixels, before->pixels, W * H) == 0) {
+            CHECK(memcmp(f->pose, before->pose, sizeof f->pose) == 0);
+            frozen++;
+        }
+        places += before && f->pose[11] != before->pose[11];
+        whole += t.visibility == 1;
+        partly += t.has_bone && t.visibility < 1;
+        none += !t.has_bone;
+        lifted += off;
+        um_frame_unref(&before);
+        before = f;
+    }
+    um_frame_unref(&before);
+    um_source_close(&s);
+    CHECK_MSG(whole > 50 && partly > 5 && none > 30, "%d, %d partly, %d absent", whole, partly,
+              none);
+    CHECK_EQ(lifted, 8);
+    CHECK_EQ(frozen, 6);
+    CHECK_EQ(places, 2); /* a jump, and back */
+}
+
+TEST(sweeps_begin_again)
+{
+    const char *spec = "phantom:seed=3,frames=2,sweep=1";
+    um_source_settings set;
+    um_source *s = NULL;
+    um_frame *f[3] = {NULL, NULL, NULL};
+    um_source_settings_default(&set);
+    set.loop = 1;
+    CHECK_OK(um_source_open(&s, spec, &set));
+    for (int i = 0; i < 3; i++)
+        CHECK_OK(um_source_read(s, &f[i]));
+    CHECK(memcmp(f[0]->pixels, f[1]->pixels, 422 * 558) != 0);
+    CHECK(memcmp(f[0]->pixels, f[2]->pixels, 422 * 558) == 0);
+    for (int i = 0; i < 3; i++)
+        um_frame_unref(&f[i]);
+    um_source_close(&s);
+    CHECK(hash_of(spec, 0, 1) != hash_of("phantom:seed=4,frames=1,sweep=1", 0, 1));
+}
+
 TEST(empty_share)
 {
     um_source *s = NULL;
@@ -264,22 +353,39 @@ TEST(surfaces)
 
 TEST(keys)
 {
-    static const char *const bad[] = {"phantom:sed=1",      "phantom:seed",
-                                      "phantom:seed=",      "phantom:seed=-1",
-                                      "phantom:frames=1.5", "phantom:empty=2",
-                                      "phantom:empty=nan",  "phantom:width=0",
-                                      "phantom:look=dark",  "phantom:width=99999",
-                                      "phantom:seed=1,,",   "phantom:empty=",
-                                      "phantom:width=9",    "phantom:look=hard,surface=round",
-                                      "phantom:surface=rib"};
+    static const char *const bad[] = {"phantom:sed=1",
+                                      "phantom:seed",
+                                      "phantom:seed=",
+                                      "phantom:seed=-1",
+                                      "phantom:frames=1.5",
+                                      "phantom:empty=2",
+                                      "phantom:empty=nan",
+                                      "phantom:width=0",
+                                      "phantom:look=dark",
+                                      "phantom:width=99999",
+                                      "phantom:seed=1,,",
+                                      "phantom:empty=",
+                                      "phantom:width=9",
+                                      "phantom:look=hard,surface=round",
+                                      "phantom:surface=rib",
+                                      "phantom:sweep=2",
+                                      "phantom:sweep=1,surface=rib"};
     um_source *s = NULL;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         CHECK_MSG(um_source_open(&s, bad[i], NULL) == UM_EINVAL, "%s", bad[i]);
         CHECK(s == NULL);
     }
     CHECK_EQ(um_source_open(&s, "phantom:sed=1", NULL), UM_EINVAL);
-    CHECK_MSG(strstr(um_last_error(), "seed, frames, width, height, empty, look, surface"), "%s",
-              um_last_error());
+    CHECK_MSG(strstr(um_last_error(), "seed, frames, width, height, empty, look, surface, sweep"),
+              "%s", um_last_error());
+    static const char *const refused[][2] = {
+        {"phantom:sweep=1,look=hard", "sweep=1 is of look=default, not of look=hard"},
+        {"phantom:empty=0,sweep=1", "empty= is not of sweep=1"},
+        {"phantom:sweep=1,height=64", "width=422, height=64: sweep=1 has only 422x558 pixels"}};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        CHECK_EQ(um_source_open(&s, refused[i][0], NULL), UM_EINVAL);
+        CHECK_MSG(strstr(um_last_error(), refused[i][1]), "%s", um_last_error());
+    }
     um_source_settings set;
     um_source_settings_default(&set);
     set.frames = 7;
@@ -288,6 +394,9 @@ TEST(keys)
     um_source_close(&s);
     CHECK_OK(um_source_open(&s, "phantom:", NULL));
     CHECK_EQ(um_source_length(s), 100);
+    um_source_close(&s);
+    CHECK_OK(um_source_open(&s, "phantom:sweep=1,width=422,look=default", NULL));
+    CHECK_EQ(um_source_length(s), 105);
     um_source_close(&s);
 }
 
@@ -385,18 +494,21 @@ TEST(written_data_set)
 
 TEST(open_survives_failed_allocations)
 {
-    um_status st = UM_ENOMEM;
-    for (uint64_t k = 1; st != UM_OK && k < 50; k++) {
-        um_source *s = NULL;
-        FORGET_ERROR();
-        um_mem_fail_at(k);
-        st = um_source_open(&s, "phantom:width=32,height=32", NULL);
-        um_mem_fail_at(0);
-        CHECK_MEMORY(st);
-        CHECK(st == UM_OK ? s != NULL : st == UM_ENOMEM && !s);
-        um_source_close(&s);
+    static const char *const specs[] = {"phantom:width=32,height=32", "phantom:sweep=1"};
+    for (int i = 0; i < 2; i++) {
+        um_status st = UM_ENOMEM;
+        for (uint64_t k = 1; st != UM_OK && k < 50; k++) {
+            um_source *s = NULL;
+            FORGET_ERROR();
+            um_mem_fail_at(k);
+            st = um_source_open(&s, specs[i], NULL);
+            um_mem_fail_at(0);
+            CHECK_MEMORY(st);
+            CHECK(st == UM_OK ? s != NULL : st == UM_ENOMEM && !s);
+            um_source_close(&s);
+        }
+        CHECK_EQ(st, UM_OK);
     }
-    CHECK_EQ(st, UM_OK);
 }
 
 TEST_MAIN

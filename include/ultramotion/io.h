@@ -37,7 +37,9 @@ UM_API um_status um_phantom_write(const char *dir, uint64_t seed, long frames, i
 /**
  * The same of a look: NULL or "default", or "hard", whose truth.json also says which other
  * structures a picture has, and structures/00000.png where (0, or the index of a structure + 1).
- * masks/ has all bones of a picture, truth.json each.
+ * masks/ has all bones of a picture, truth.json each. "sweep": sweeps of 105 frames of a probe that
+ * approaches, dwells, is frozen, lifted, …, of 422x558 pixels, as frames/sweep000/00000.png, …;
+ * truth.json also says the event and the probe's pose of each.
  */
 UM_API um_status um_phantom_write_look(const char *dir, const char *look, uint64_t seed,
                                        long frames, int width, int height,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* "phantom:seed=1,frames=100,…": the generator as a source, and as files with truth. */
 #include "io/path.h"
-#include "io/phantom.h"
+#include "io/phantom_sweep.h"
 #include "io/source.h"
 
 #include "base/file.h"
@@ -16,20 +16,69 @@
 
 static const double EMPTY_SHARE = 0.1;
 
+enum { KEY_BYTES = 64, SWEEP_NAME_BYTES = 64 };
+
+/* Draws single pictures, or sweeps. */
+struct generator {
+    um_phantom *phantom; /* NULL: sweeps */
+    struct um_sweep sweep;
+};
+
+static um_status generator_open(struct generator *g, bool sweeps, int width, int height,
+                                double empty, um_look look)
+{
+    if (!sweeps)
+        return um_phantom_open(&g->phantom, width, height, empty, look);
+    if (width != UM_PHANTOM_WIDTH || height != UM_PHANTOM_HEIGHT)
+        return um_fail(UM_EINVAL, "phantom: width=%d, height=%d: sweep=1 has only %dx%d pixels",
+                       width, height, (int)UM_PHANTOM_WIDTH, (int)UM_PHANTOM_HEIGHT);
+    return um_sweep_open(&g->sweep);
+}
+
+static void generator_close(struct generator *g)
+{
+    um_phantom_close(&g->phantom);
+    um_sweep_close(&g->sweep);
+}
+
+/* As um_phantom_draw(). */
+static void generator_draw(struct generator *g, uint64_t seed, uint64_t index, uint8_t *pixels,
+                           uint8_t *mask, um_truth *truth)
+{
+    enum { SIZE = UM_PHANTOM_WIDTH * UM_PHANTOM_HEIGHT };
+    if (g->phantom) {
+        um_phantom_draw(g->phantom, seed, index, pixels, mask, truth);
+        return;
+    }
+    um_sweep_draw(&g->sweep, seed, index);
+    memcpy(pixels, g->sweep.pixels, SIZE);
+    memcpy(mask, g->sweep.mask, SIZE);
+    *truth = g->sweep.truth;
+    truth->mask = truth->has_bone ? mask : NULL;
+}
+
+/* A sweep is a folder. */
+static void name_in_sweep(char name[SWEEP_NAME_BYTES], uint64_t index)
+{
+    snprintf(name, SWEEP_NAME_BYTES, "sweep%03llu/%05llu",
+             (unsigned long long)(index / UM_SWEEP_FRAMES),
+             (unsigned long long)(index % UM_SWEEP_FRAMES));
+}
+
 struct source_phantom {
-    um_phantom *phantom;
+    struct generator generator;
     uint64_t seed;
-    long frames; /* 0 = endless */
+    long frames; /* 0 = endless; -1 = not said */
     int width, height;
-    double empty;
+    double empty; /* -1 = not said */
+    bool sweeps;
     um_look look;
     um_surface surface;
     uint8_t *mask;
     um_truth truth;
     int drawn;
+    char name[SWEEP_NAME_BYTES];
 };
-
-enum { KEY_BYTES = 64 };
 
 static um_status read_look(const char *value, um_look *look)
 {
@@ -62,6 +111,12 @@ static um_status set(struct source_phantom *s, const char *key, const char *valu
         return read_look(value, &s->look);
     if (strcmp(key, "surface") == 0)
         return read_surface(value, &s->surface);
+    if (strcmp(key, "sweep") == 0) {
+        if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
+            return um_fail(UM_EINVAL, "phantom: sweep=%s must be 0 or 1", value);
+        s->sweeps = *value == '1';
+        return UM_OK;
+    }
     static const char *const keys[] = {"seed", "frames", "width", "height"};
     size_t k = 0;
     while (k < 4 && strcmp(key, keys[k]) != 0)
@@ -69,7 +124,7 @@ static um_status set(struct source_phantom *s, const char *key, const char *valu
     if (k == 4)
         return um_fail(UM_EINVAL,
                        "phantom: unknown key \"%s\": known are seed, frames, width, height, empty, "
-                       "look, surface",
+                       "look, surface, sweep",
                        key);
     uint64_t n = 0;
     if (!um_number_whole(value, k == 0 ? UINT64_MAX : INT_MAX, &n))
@@ -83,6 +138,23 @@ static um_status set(struct source_phantom *s, const char *key, const char *valu
     return UM_OK;
 }
 
+/* What only all keys together say. */
+static um_status settle(struct source_phantom *s)
+{
+    if (s->surface != UM_SURFACE_ANY && s->look != UM_LOOK_HARD)
+        return um_fail(UM_EINVAL, "phantom: surface= is of look=hard; the default look has one");
+    if (s->sweeps && s->look != UM_LOOK_DEFAULT)
+        return um_fail(UM_EINVAL, "phantom: sweep=1 is of look=default, not of look=hard");
+    if (s->sweeps && s->empty >= 0)
+        return um_fail(UM_EINVAL,
+                       "phantom: empty= is not of sweep=1: the script says where no bone is");
+    if (s->frames < 0)
+        s->frames = s->sweeps ? UM_SWEEP_FRAMES : 100;
+    if (s->empty < 0)
+        s->empty = EMPTY_SHARE;
+    return UM_OK;
+}
+
 static um_status phantom_open(void *priv, const char *spec, const um_source_settings *settings,
                               int wake_fd)
 {
@@ -90,10 +162,10 @@ static um_status phantom_open(void *priv, const char *spec, const um_source_sett
     (void)wake_fd; /* nothing waits */
     struct source_phantom *s = priv;
     s->seed = 1;
-    s->frames = 100;
+    s->frames = -1;
     s->width = UM_PHANTOM_WIDTH;
     s->height = UM_PHANTOM_HEIGHT;
-    s->empty = EMPTY_SHARE;
+    s->empty = -1;
     while (*spec) {
         char key[KEY_BYTES], value[KEY_BYTES];
         size_t n = strcspn(spec, ","), k = strcspn(spec, "=");
@@ -109,11 +181,11 @@ static um_status phantom_open(void *priv, const char *spec, const um_source_sett
             return st;
         spec += n + (spec[n] == ',');
     }
-    if (s->surface != UM_SURFACE_ANY && s->look != UM_LOOK_HARD)
-        return um_fail(UM_EINVAL, "phantom: surface= is of look=hard; the default look has one");
-    um_status st = um_phantom_open(&s->phantom, s->width, s->height, s->empty, s->look);
+    um_status st = settle(s);
     if (st == UM_OK)
-        um_phantom_set_surface(s->phantom, s->surface);
+        st = generator_open(&s->generator, s->sweeps, s->width, s->height, s->empty, s->look);
+    if (st == UM_OK && !s->sweeps)
+        um_phantom_set_surface(s->generator.phantom, s->surface);
     if (st == UM_OK && !(s->mask = um_alloc((size_t)s->width * (size_t)s->height)))
         st = um_fail(UM_ENOMEM, "phantom mask");
     return st;
@@ -122,7 +194,7 @@ static um_status phantom_open(void *priv, const char *spec, const um_source_sett
 static void phantom_close(void *priv)
 {
     struct source_phantom *s = priv;
-    um_phantom_close(&s->phantom);
+    generator_close(&s->generator);
     um_free(s->mask);
 }
 
@@ -134,8 +206,15 @@ static um_status phantom_read(void *priv, uint64_t index, um_frame **frame)
     um_status st = um_frame_create(frame, s->width, s->height, 1);
     if (st != UM_OK)
         return st;
-    um_phantom_draw(s->phantom, s->seed, index, (*frame)->pixels, s->mask, &s->truth);
+    um_frame *f = *frame;
+    generator_draw(&s->generator, s->seed, index, f->pixels, s->mask, &s->truth);
     s->drawn = 1;
+    if (s->sweeps) {
+        f->has_pose = f->has_spacing = 1;
+        memcpy(f->pose, s->generator.sweep.pose, sizeof f->pose);
+        f->spacing_mm[0] = f->spacing_mm[1] = UM_SWEEP_SPACING;
+        name_in_sweep(s->name, index);
+    }
     return UM_OK;
 }
 
@@ -143,6 +222,12 @@ static long phantom_length(const void *priv)
 {
     const struct source_phantom *s = priv;
     return s->frames ? s->frames : LONG_MAX;
+}
+
+static const char *phantom_name(const void *priv)
+{
+    const struct source_phantom *s = priv;
+    return s->name; /* "" where a number will do */
 }
 
 static const um_truth *phantom_truth(const void *priv)
@@ -160,6 +245,7 @@ const um_source_ops um_source_phantom = {
     .close = phantom_close,
     .read = phantom_read,
     .length = phantom_length,
+    .name = phantom_name,
     .truth = phantom_truth,
 };
 
@@ -168,7 +254,8 @@ const um_source_ops um_source_phantom = {
 struct writer {
     const char *dir;
     int width, height;
-    um_phantom *phantom;
+    struct generator generator;
+    bool sweeps;
     um_look look;
     long written; /* annotations */
     uint8_t *pixels, *mask;
@@ -178,8 +265,15 @@ struct writer {
 static um_status write_png(const struct writer *w, const char *name, const uint8_t *pixels)
 {
     char *path = um_path_join(w->dir, name);
-    um_status st = path ? um_image_write_png(path, pixels, w->width, w->height, 1)
-                        : um_fail(UM_ENOMEM, "%s", name);
+    um_status st = path ? UM_OK : um_fail(UM_ENOMEM, "%s", name);
+    if (path && w->sweeps) { /* each has a folder */
+        char *slash = strrchr(path, '/');
+        *slash = 0;
+        st = um_path_make_folder(path);
+        *slash = '/';
+    }
+    if (st == UM_OK)
+        st = um_image_write_png(path, pixels, w->width, w->height, 1);
     um_free(path);
     return st;
 }
@@ -191,6 +285,20 @@ static void describe_box(um_json *j, const float box[4])
     um_json_float(j, box[1]);
     um_json_float(j, box[2] - box[0]);
     um_json_float(j, box[3] - box[1]);
+    um_json_end(j, ']');
+}
+
+/* The probe's, of a sweep. */
+static void describe_pose(um_json *j, const struct writer *w)
+{
+    um_json_key(j, "pose");
+    if (!w->sweeps) {
+        um_json_null(j);
+        return;
+    }
+    um_json_begin(j, '[');
+    for (int i = 0; i < 16; i++)
+        um_json_double(j, w->generator.sweep.pose[i]);
     um_json_end(j, ']');
 }
 
@@ -250,8 +358,7 @@ static um_status describe_bone(struct writer *w, long id, const float box[4], fl
     um_json_end(j, '}');
     um_json_key(j, "visibility");
     um_json_float(j, visibility);
-    um_json_key(j, "pose");
-    um_json_null(j);
+    describe_pose(j, w);
     um_json_end(j, '}');
     um_free(counts);
     return UM_OK;
@@ -274,6 +381,11 @@ static um_status describe(struct writer *w, long id, const char *name, const um_
     um_json_int(j, w->height);
     if (truth->map)
         describe_structures(j, truth);
+    if (w->sweeps) {
+        um_json_key(j, "event");
+        um_json_string(j, w->generator.sweep.event);
+        describe_pose(j, w);
+    }
     um_json_end(j, '}');
     if (!truth->map)
         return truth->has_bone ? describe_bone(w, id, truth->box, truth->visibility) : UM_OK;
@@ -350,9 +462,10 @@ um_status um_phantom_write_look(const char *dir, const char *look, uint64_t seed
     if (!dir || !dir[0] || frames < 1)
         return um_fail(UM_EINVAL, "phantom: %s", frames < 1 ? "at least one frame" : "no folder");
     struct writer w = {.dir = dir, .width = width, .height = height};
-    um_status st = look ? read_look(look, &w.look) : UM_OK;
+    w.sweeps = look && strcmp(look, "sweep") == 0;
+    um_status st = look && !w.sweeps ? read_look(look, &w.look) : UM_OK;
     if (st == UM_OK)
-        st = um_phantom_open(&w.phantom, width, height, EMPTY_SHARE, w.look);
+        st = generator_open(&w.generator, w.sweeps, width, height, EMPTY_SHARE, w.look);
     if (st == UM_OK)
         st = make_folders(dir, w.look);
     size_t size = (size_t)width * (size_t)height;
@@ -361,11 +474,14 @@ um_status um_phantom_write_look(const char *dir, const char *look, uint64_t seed
     um_json_begin(&w.images, '[');
     um_json_begin(&w.annotations, '[');
     for (long i = 0; i < frames && st == UM_OK; i++) {
-        char frame_name[64], mask_name[64];
+        char name[SWEEP_NAME_BYTES], frame_name[96], mask_name[96];
         um_truth truth;
-        snprintf(frame_name, sizeof frame_name, "frames/%05ld.png", i);
-        snprintf(mask_name, sizeof mask_name, "masks/%05ld_mask.png", i);
-        um_phantom_draw(w.phantom, seed, (uint64_t)i, w.pixels, w.mask, &truth);
+        snprintf(name, sizeof name, "%05ld", i);
+        if (w.sweeps)
+            name_in_sweep(name, (uint64_t)i);
+        snprintf(frame_name, sizeof frame_name, "frames/%s.png", name);
+        snprintf(mask_name, sizeof mask_name, "masks/%s_mask.png", name);
+        generator_draw(&w.generator, seed, (uint64_t)i, w.pixels, w.mask, &truth);
         st = write_png(&w, frame_name, w.pixels);
         if (st == UM_OK)
             st = describe(&w, i, frame_name, &truth);
@@ -386,6 +502,6 @@ um_status um_phantom_write_look(const char *dir, const char *look, uint64_t seed
     um_json_free(&w.annotations);
     um_free(w.pixels);
     um_free(w.mask);
-    um_phantom_close(&w.phantom);
+    generator_close(&w.generator);
     return st;
 }
