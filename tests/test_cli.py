@@ -498,6 +498,30 @@ def phantom_writes_frames_and_truth(tmp):
 
 
 @test
+def phantom_writes_sweeps(tmp):
+    um("phantom", "-o", tmp / "a", "--sweep", "--frames", "107", "--seed", "900009")
+    truth = json.loads((tmp / "a/truth.json").read_text())
+    images, bones = truth["images"], {a["image_id"]: a for a in truth["annotations"]}
+    assert [i["file_name"] for i in images] == [f"frames/sweep{k // 105:03}/{k % 105:05}.png" for k in range(107)]
+    for i in images:
+        assert (tmp / "a" / i["file_name"]).exists() and len(i["pose"]) == 16, i
+        bone = bones.get(i["id"])
+        assert not bone or (bone["pose"] == i["pose"] and 0 < bone["visibility"] <= 1), (i, bone)
+        assert bone or i["event"] not in ("dwell", "gain", "freeze", "jump", "jump back"), i
+        assert not bone or i["event"] not in ("away", "lift"), i
+    events = [i["event"] for i in images[:105]]
+    assert list(dict.fromkeys(events)) == ["away", "approach", "dwell", "gain", "freeze", "shadow", "lift", "jump", "slide", "jump back"]
+    still = [i for i in images if i["event"] == "freeze"]
+    assert len({(tmp / "a" / i["file_name"]).read_bytes() for i in still}) == 1 == len({str(i["pose"]) for i in still})
+    live = lines(um("run", "phantom:seed=900009,frames=9,sweep=1", "-o", f"dir:{tmp}/o", "-o", "jsonl:-")[0])
+    assert [p["pose"] for p in live] == [i["pose"] for i in images[:9]] and live[8]["spacing_mm"] == [0.1, 0.1]
+    assert (tmp / "o/sweep000/00008_mask.png").exists()
+    for more in (["--look", "hard"], ["--size", "64x80"]):
+        _, err = um("phantom", "-o", tmp / "b", "--sweep", *more, code=2)
+        assert "sweep" in err, err
+
+
+@test
 def doctor_and_bench_speak(tmp):
     out, _ = um("doctor")
     for word in ("device", "cpu", "guard", "kernels", "memory", "detector", "segmenter"):

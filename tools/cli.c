@@ -207,6 +207,9 @@ static const struct row table[] = {
      "seed of the phantom; default 1"},
     {"look", 0, TEXT, AT(look), 0, 0, 0, 0, ON_PHANTOM, "default|hard",
      "hard: darker, with weaker bones of more shapes, other structures, poor contact, margins"},
+    {"sweep", 0, FLAG, AT(sweep), 0, 0, 0, 0, ON_PHANTOM, NULL,
+     "scripted sweeps of 105 frames, a folder each, with the event and the probe's pose of each "
+     "frame"},
     {"guard-seed", 0, UNSIGNED, AT(guard_seed), 0, 0, 0, 1.8e19, MODELS | KEPT, "N",
      "order in which the guard device runs what may run in any order"},
     {"calibrate", 0, TEXT, AT(calibrate), 0, 0, 0, 0, ON_CONVERT, "SOURCE",

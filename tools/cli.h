@@ -53,7 +53,7 @@ struct options {
     int mask_clean, reuse;
     float theta_on, theta_off, theta_cont, nms;
     bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, table, serve, upstream,
-        trace_steps, verify, help;
+        trace_steps, verify, sweep, help;
     const char *positional[MAX_POSITIONAL];
     int positionals;
 };

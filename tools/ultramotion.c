@@ -51,8 +51,13 @@ static const struct command commands[] = {
      "what it missed counts as Dice 0, distances and lines are of what was found; results without\n"
      "any mask are not scored by masks. In mask and line pictures whatever is not 0 counts.\n"
      "A folder is a sweep.\n"},
-    {"phantom", ON_PHANTOM, command_phantom, 0, 0, "-o DIR [--frames N] [--seed N] [--look hard]",
-     "write synthetic ultrasound frames with truth", NULL},
+    {"phantom", ON_PHANTOM, command_phantom, 0, 0,
+     "-o DIR [--frames N] [--seed N] [--look hard|--sweep]",
+     "write synthetic ultrasound frames with truth",
+     "The source phantom:KEY=VALUE,... draws the same: seed, frames, width, height, empty (share "
+     "of\n"
+     "frames without bone), look=default|hard, surface=arc|plate|rib|flank|humps (of look=hard),\n"
+     "sweep=1 (frames have the probe's pose; a sweep is 105 frames)\n"},
     {"bench", ON_BENCH, command_bench, 0, 1, "[pipeline|stages|residency|kernels|roofline|live]",
      "measure, JSON lines on stdout",
      "pipeline   frames of the phantom, drawn before, by stage (default; 20 frames), how far the\n"
@@ -85,7 +90,7 @@ enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static const char ends[] =
     "SOURCE  a file, a folder, a glob (%s), @LIST.txt (one path a line),\n"
-    "        phantom:seed=1,frames=100, or - (raw frames on stdin)\n"
+    "        phantom:seed=1,frames=100 (phantom --help: its keys), or - (raw frames on stdin)\n"
     "        live: igtl://HOST:18944 (OpenIGTLink), igtl-listen::PORT,\n"
     "        v4l2:/dev/video0?size=WxH&fps=N&format=F (a camera)\n"
     "        recorded: replay:FOLDER, replay-live:FOLDER (at its own times)\n"
