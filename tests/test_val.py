@@ -258,6 +258,20 @@ def networks_and_what_they_write(folder):
 
 
 @test
+def sweeps_of_the_phantom_are_in_time(folder):
+    sweeps = "phantom:seed=900000,frames=118,sweep=1"
+    plain = report(sweeps)
+    assert [(s["name"], s["frames"]) for s in plain["sweeps"]] == [("sweep000", 105), ("sweep001", 13)]
+    assert 0 <= plain["sequence"]["delay_frames"] < 2, plain
+    tracked = report(sweeps, "--track", 1)  # three frames to VISIBLE, in each sweep
+    assert all(s["sequence"]["delay_frames"] >= 2 for s in tracked["sweeps"]), tracked
+    um("phantom", "-o", folder / "data", "--sweep", "--frames", 118, "--seed", 900000)
+    written = report(folder / "data")
+    assert [s["name"] for s in written["sweeps"]] == ["frames/sweep000", "frames/sweep001"]
+    assert written["sequence"] == plain["sequence"] and written["boxes"] == plain["boxes"]
+
+
+@test
 def wrong_truth_is_named(folder):
     found = results(folder, [])
 

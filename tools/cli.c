@@ -61,7 +61,7 @@ static const struct row table[] = {
      "structures to outline: the N best boxes from --conf on; default 1"},
     {"per-class", 0, FLAG, AT(per_class), 0, 0, 0, 0, RUN | ON_BENCH | KEPT, NULL,
      "with --objects: at most one structure of each class"},
-    {"track", 0, BOOL01, AT(track), 0, 0, 0, 0, RUN | KEPT, "0|1",
+    {"track", 0, BOOL01, AT(track), 0, 0, 0, 0, RUN | ON_VAL | KEPT, "0|1",
      "1 = the state follows from how well the mask fits picture and past (docs/STATE.md), 0 = from "
      "--conf alone; default: 0, serve: 1"},
     {"theta-on", 0, FLOAT, AT(theta_on), 0, 0, 0, 1, RUN | KEPT, "0.6",

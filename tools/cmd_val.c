@@ -259,7 +259,11 @@ static um_status find_now(struct val *v, const struct truth_frame *t, struct fin
     }
     const um_packet *packet = NULL;
     um_frame *picture = um_frame_ref(t->picture);
-    um_status st = um_detector_run(v->detector, picture, 0, found, most, &n);
+    um_status st = UM_OK;
+    if (v->frames && strcmp(v->sweep[v->score[v->frames - 1].sweep].name, t->sweep) != 0)
+        st = um_pipeline_forget(v->pipeline); /* what it knows is of another sweep */
+    if (st == UM_OK)
+        st = um_detector_run(v->detector, picture, 0, found, most, &n);
     for (int i = 0; i < n && st == UM_OK; i++) {
         const um_box *b = &found[i];
         int c = v->category[b->label];
@@ -713,6 +717,7 @@ static um_status open_networks(struct val *v)
     s.detector = v->detector;
     s.segmenter = v->segmenter;
     s.conf = v->o->conf;
+    s.track = v->o->track > 0;
     s.mask_clean = v->o->mask_clean;
     if ((st = um_pipeline_open(&v->pipeline, &s)) == UM_OK)
         st = pair_classes(v);

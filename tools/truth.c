@@ -32,6 +32,7 @@ struct truth {
     struct category *category;
     int categories;
     struct truth_frame frame; /* of the last truth_next() */
+    char sweep[64];           /* of the phantom's; "" = single pictures */
 };
 
 um_status truth_fail(um_status st, const char *fmt, ...)
@@ -818,7 +819,7 @@ int truth_categories(const truth *t, const struct category **list)
 
 bool truth_in_time(const truth *t)
 {
-    return !t->phantom;
+    return !t->phantom || t->sweep[0];
 }
 
 /* ---- one picture ---- */
@@ -856,7 +857,9 @@ static um_status read_phantom(truth *t, struct truth_frame *f)
         return st;
     f->id = (int64_t)f->picture->id;
     f->name = um_source_frame_name(t->phantom);
-    f->sweep = "";
+    const char *slash = strrchr(f->name, '/');
+    snprintf(t->sweep, sizeof t->sweep, "%.*s", slash ? (int)(slash - f->name) : 0, f->name);
+    f->sweep = t->sweep;
     f->boxes = true;
     const um_structure whole = {.kind = UM_STRUCTURE_BONE,
                                 .box = {known.box[0], known.box[1], known.box[2], known.box[3]}};
