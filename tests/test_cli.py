@@ -157,6 +157,44 @@ def sink_trouble_is_named(tmp):
 
 
 @test
+def no_run_writes_what_it_reads(tmp):
+    def refused(*arguments, cwd=None, stdin=None):
+        before = {f: f.read_bytes() for f in tmp.rglob("*") if f.is_file()}
+        _, err = um(*arguments, code=2, cwd=cwd, stdin=stdin)
+        assert "is also the input" in err, err
+        assert before == {f: f.read_bytes() for f in tmp.rglob("*") if f.is_file()}, arguments
+
+    (tmp / "in").mkdir()
+    picture, inside, scan = tmp / "in.png", tmp / "in" / "a.png", tmp / "in.mha"
+    png(picture, 96, 80)
+    png(inside, 96, 80)
+    scan.write_bytes(b"ObjectType = Image\nNDims = 3\nDimSize = 96 80 1\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n" + bytes(96 * 80))
+    (tmp / "list.txt").write_text("in.png\n")
+    (tmp / "soft.jsonl").symlink_to("in.png")
+    os.link(picture, tmp / "hard.jsonl")
+    shutil.copy(DETECTOR, tmp / "d.safetensors")
+    refused("run", picture, "-o", f"jsonl:{picture}")
+    refused("run", picture, "-o", "null:", "-o", f"jsonl:{tmp}/soft.jsonl")
+    refused("run", picture, "-o", f"jsonl:{tmp}/hard.jsonl")
+    refused("run", picture, "-o", "jsonl:in.png", cwd=tmp)
+    refused("run", f"@{tmp}/list.txt", "-o", f"jsonl:{tmp}/list.txt")
+    refused("run", f"@{tmp}/list.txt", "-o", f"jsonl:{picture}")
+    refused("run", tmp / "in", "-o", f"jsonl:{inside}")
+    refused("run", scan, "-o", f"masks:{scan}")
+    for option in ("--kpi", "--trace", "--dump"):
+        refused("run", picture, option, picture)
+    for command in ("run", "detect"):
+        refused(command, picture, "--detector", tmp / "d.safetensors", "--dump", tmp / "d.safetensors")
+    refused("segment", picture, "--point", "10,10,1", "-o", f"jsonl:{picture}")
+    um("run", "phantom:frames=1", "-o", f"record:{tmp}/r")
+    refused("replay", tmp / "r", "-o", f"jsonl:{tmp}/r/packets.jsonl")
+    um("run", picture, "-o", f"jsonl:{tmp}/in/new.jsonl")
+    if "videos" in um("--help")[0]:
+        um("run", "phantom:frames=2", "-o", f"video:{tmp}/in.mp4")
+        refused("run", tmp / "in.mp4", "-o", f"video:{tmp}/in.mp4")
+
+
+@test
 def missing_and_broken_inputs(tmp):
     _, err = um("run", tmp / "nothing.png", code=1)
     assert "nothing.png" in err

@@ -895,6 +895,19 @@ TEST(a_video_that_cannot_be_written_is_named)
     CHECK_OK(um_sink_open(&s, spec, NULL));
     CHECK_OK(um_sink_close(&s));
     CHECK(access(in_scratch("o.mp4"), F_OK) != 0); /* nothing came */
+    /* nor now: what is there stays, until there is another video */
+    uint8_t data[8] = {0};
+    spit(in_scratch("o.mp4"), (const uint8_t *)"older", 5);
+    CHECK_OK(um_sink_open(&s, spec, NULL));
+    CHECK_OK(um_sink_close(&s));
+    CHECK_EQ(slurp(in_scratch("o.mp4"), data, sizeof data), 5);
+    CHECK_OK(um_sink_open(&s, spec, NULL));
+    CHECK_OK(put(s, 0, 64, 64, 0, false));
+    CHECK_EQ(slurp(in_scratch("o.mp4"), data, sizeof data), 5);
+    CHECK_OK(um_sink_close(&s));
+    um_source *in = NULL;
+    CHECK_OK(um_source_open(&in, in_scratch("o.mp4"), NULL));
+    um_source_close(&in);
     scratch_close();
 }
 

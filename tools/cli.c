@@ -856,6 +856,57 @@ um_status cli_open_source(um_source **out, const struct options *o)
     return st;
 }
 
+/* Into a model's folder nothing is written that is there. */
+static bool is_model(const char *model, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    bool is = model && (um_same_file(model, path) || (folder && um_same_file(model, folder)));
+    free(folder);
+    return is;
+}
+
+static um_status spare(const struct options *o, const um_source *source, const char *option,
+                       const char *path)
+{
+    char detector[4200], segmenter[4200], text[512];
+    const char *const in[][2] = {
+        {"--detector", o->detector
+                           ? o->detector
+                           : cli_model_path(CLI_DEFAULT_DETECTOR, detector, sizeof detector)},
+        {"--segmenter", o->segmenter
+                            ? o->segmenter
+                            : cli_model_path(CLI_DEFAULT_SEGMENTER, segmenter, sizeof segmenter)},
+        {"--names", o->names},
+        {"--config", o->config}};
+    const char *read = source && um_source_reads(source, path) ? o->positional[0] : NULL;
+    for (size_t i = 0; path && !read && i < sizeof in / sizeof *in; i++)
+        if (access(path, F_OK) == 0 && is_model(in[i][1], path))
+            read = in[i][0];
+    if (!read)
+        return UM_OK;
+    snprintf(text, sizeof text, "%s %.300s: is also the input %.150s", option, path, read);
+    return um_set_error(UM_EINVAL, text);
+}
+
+um_status cli_spare_inputs(const struct options *o, const um_source *source)
+{
+    um_status st = UM_OK;
+    for (int i = 0; i < o->sinks && st == UM_OK; i++) {
+        const char *colon = strchr(o->sink[i], ':');
+        st = colon ? spare(o, source, "-o", colon + 1) : UM_OK;
+    }
+    if (st == UM_OK)
+        st = spare(o, source, "--kpi", o->kpi);
+    if (st == UM_OK)
+        st = spare(o, source, "--trace", o->trace);
+    if (st == UM_OK)
+        st = spare(o, source, "--dump", o->dump);
+    if (st != UM_OK)
+        cli_fail(st);
+    return st;
+}
+
 char *cli_with_options(const char *spec, const char *scheme, const char *a, const char *av,
                        const char *b, const char *bv, const char *c, const char *cv)
 {

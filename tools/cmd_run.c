@@ -489,6 +489,10 @@ static int run_and_report(const struct options *o, struct verify *verify)
         code = cli_fail(st);
         goto done;
     }
+    if (cli_spare_inputs(o, source) != UM_OK) {
+        code = EXIT_USAGE;
+        goto done;
+    }
     if (!open_outputs(o, p.monitor, &out, &code))
         goto done;
     if (o->trace_steps && (st = um_monitor_watch(p.monitor, e->dev)) != UM_OK) {
@@ -645,6 +649,8 @@ static int no_frames(const struct each *e, int code)
 static um_status open_each(struct each *e)
 {
     um_status st = cli_open_source(&e->source, e->o);
+    if (st == UM_OK)
+        st = cli_spare_inputs(e->o, e->source);
     if (st == UM_OK)
         stop_ends_source(e->source);
     return st;

@@ -20,6 +20,8 @@ UM_API um_status um_image_read(const char *path, um_frame **out);
 UM_API um_status um_label_read(const char *path, uint8_t **mask, int *width, int *height);
 /** The kinds of pictures and videos that this build reads, for people. */
 UM_API const char *um_image_kinds(void);
+/** Do both paths lead to one file, through links too? 1 or 0. */
+UM_API int um_same_file(const char *a, const char *b);
 /** Write 8-bit PNG, channels 1 or 3, rows contiguous. */
 UM_API um_status um_image_write_png(const char *path, const uint8_t *pixels, int width, int height,
                                     int channels);

@@ -118,6 +118,9 @@ UM_API long um_source_length(const um_source *source);
  * the output's folder. The file's path as in frame->source without its ending (with it, where two
  * would meet), else the id as 5 digits. Valid until the next read. */
 UM_API const char *um_source_frame_name(const um_source *source);
+/** Does the source read the file at `path`, which then must not be written? 1 or 0; through links
+ * too. Of "replay:" all files of the folder, of "-" what standard input is. */
+UM_API int um_source_reads(const um_source *source, const char *path);
 /** Truth of the last frame read. @return UM_OK; UM_AGAIN if the source has none; UM_EINVAL. */
 UM_API um_status um_source_truth(const um_source *source, um_truth *out);
 

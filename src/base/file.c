@@ -66,6 +66,12 @@ um_status um_file_read(const char *path, int64_t max, unsigned char **data, size
     return UM_OK;
 }
 
+bool um_file_same(const char *a, const char *b)
+{
+    struct stat s, t;
+    return stat(a, &s) == 0 && stat(b, &t) == 0 && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+}
+
 /* Create the hidden file; a name that a killed process left behind is passed over. */
 static int create(struct um_part *part, size_t folder_bytes)
 {

@@ -21,6 +21,9 @@ um_status um_file_open(const char *path, int *fd, int64_t *size);
  */
 um_status um_file_read(const char *path, int64_t max, unsigned char **data, size_t *size);
 
+/* Do both names lead to one file, through links too? */
+bool um_file_same(const char *a, const char *b);
+
 /* A file in the making: written under a hidden name in the folder of its final one. Only regular
  * files are replaced, and keep their permissions. */
 struct um_part {

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/path.h"
 
+#include "base/file.h"
 #include "base/mem.h"
+#include "ultramotion/io.h"
 
 #include <errno.h>
 #include <string.h>
@@ -45,4 +47,20 @@ um_status um_path_make_folder(const char *path)
         st = make_one(copy);
     um_free(copy);
     return st;
+}
+
+int um_same_file(const char *a, const char *b)
+{
+    return a && b && um_file_same(a, b);
+}
+
+bool um_path_in(const char *folder, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char *own = um_strdup(path);
+    if (own && slash)
+        own[slash - path + 1] = 0;
+    bool in = own && um_file_same(folder, slash ? own : ".");
+    um_free(own);
+    return in;
 }

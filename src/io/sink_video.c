@@ -4,6 +4,7 @@
 #include "io/libav.h"
 #include "io/sink.h"
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "ultramotion/io.h"
 
@@ -22,10 +23,10 @@ enum { TICKS = 60000, STEP = TICKS / 25, BUFFER = 32 << 10, QUALITY = 3 };
 
 struct video {
     const struct um_libav *av;
-    const char *path;
-    int fd;
-    int error; /* errno of the first write that failed */
-    bool own, failed, begun;
+    const char *path, *container;
+    int lock; /* the file of that name, held against others that would write it */
+    struct um_part part;
+    bool own, empty, failed, begun; /* empty: nothing was in that file before */
     AVIOContext *io;
     AVFormatContext *format;
     AVCodecContext *codec;
@@ -44,17 +45,7 @@ struct video {
 static int write_bytes(void *ctx, uint8_t *bytes, int n)
 {
     struct video *s = ctx;
-    for (int done = 0; done < n;) {
-        ssize_t k = write(s->fd, bytes + done, (size_t)(n - done));
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k < 0) {
-            s->error = s->error ? s->error : errno;
-            return AVERROR(errno);
-        }
-        done += (int)k;
-    }
-    return n;
+    return um_part_write(&s->part, bytes, (size_t)n) ? n : AVERROR(s->part.error);
 }
 
 static int64_t seek(void *ctx, int64_t offset, int whence)
@@ -62,41 +53,46 @@ static int64_t seek(void *ctx, int64_t offset, int whence)
     struct video *s = ctx;
     struct stat st;
     if (whence & AVSEEK_SIZE)
-        return fstat(s->fd, &st) == 0 ? (int64_t)st.st_size : AVERROR(errno);
-    off_t at = lseek(s->fd, (off_t)offset, whence & ~AVSEEK_FORCE);
-    return at < 0 ? AVERROR(errno) : (int64_t)at;
+        return fstat(fileno(s->part.file), &st) == 0 ? (int64_t)st.st_size : AVERROR(errno);
+    if (fseeko(s->part.file, (off_t)offset, whence & ~AVSEEK_FORCE) != 0)
+        return AVERROR(errno);
+    return (int64_t)ftello(s->part.file);
 }
 
+/* What has the name stays until there is another video. */
 static um_status open_file(struct video *s)
 {
     struct stat st;
-    s->fd = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
-    if (s->fd < 0)
+    s->lock = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
+    if (s->lock < 0)
         return um_fail(UM_EIO, "%s: cannot be written: %s", s->path, strerror(errno));
-    if (fstat(s->fd, &st) != 0 || !S_ISREG(st.st_mode))
+    if (fstat(s->lock, &st) != 0 || !S_ISREG(st.st_mode))
         return um_fail(UM_EIO, "%s: not a regular file", s->path);
-    if (flock(s->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+    if (flock(s->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         return um_fail(UM_EIO, "%s: another one writes to this file", s->path);
-    s->own = true;
-    if (ftruncate(s->fd, 0) != 0)
-        return um_fail(UM_EIO, "%s: cannot be written: %s", s->path, strerror(errno));
-    return UM_OK;
+    s->empty = st.st_size == 0;
+    um_status opened = um_part_open(&s->part, s->path);
+    s->own = opened == UM_OK;
+    if (s->own)
+        setvbuf(s->part.file, NULL, _IONBF, 0); /* libav reads it again by its name */
+    return opened;
 }
 
 static um_status video_open(void *priv, const char *arg, const um_sink_settings *settings,
                             int wake_fd)
 {
-    static const char *const endings[] = {".mp4", ".m4v", ".mov", ".mkv"};
+    static const char *const endings[][2] = {
+        {".mp4", "mp4"}, {".m4v", "ipod"}, {".mov", "mov"}, {".mkv", "matroska"}};
     struct video *s = priv;
     (void)settings;
     (void)wake_fd;
     s->path = arg;
-    s->fd = -1;
+    s->lock = -1;
     const char *ending = strrchr(arg, '.');
-    bool known = false;
     for (size_t i = 0; ending && i < sizeof endings / sizeof *endings; i++)
-        known = known || strcasecmp(ending, endings[i]) == 0;
-    if (!known)
+        if (strcasecmp(ending, endings[i][0]) == 0)
+            s->container = endings[i][1];
+    if (!s->container)
         return um_fail(UM_EINVAL, "video:%s: the name must end in .mp4, .m4v, .mov or .mkv", arg);
     s->av = um_libav();
     return s->av ? open_file(s) : UM_EUNSUPPORTED;
@@ -110,7 +106,7 @@ static um_status cannot(struct video *s, const char *what, int code)
     s->failed = true;
     s->av->av_strerror(code, text, sizeof text);
     return um_fail(code == AVERROR(ENOMEM) ? UM_ENOMEM : UM_EIO, "%s: %s: %s", s->path, what,
-                   s->error ? strerror(s->error) : text);
+                   s->part.error ? strerror(s->part.error) : text);
 }
 
 /* H.264 if this libav has it, else MPEG-4. */
@@ -153,14 +149,14 @@ static int open_encoder(struct video *s)
 static um_status begin(struct video *s, int width, int height)
 {
     static const char scheme[] = "file:"; /* a path may have colons of its own */
-    size_t bytes = sizeof scheme + strlen(s->path);
+    size_t bytes = sizeof scheme + strlen(s->part.temporary);
     char *url = um_alloc(bytes);
     s->width = width;
     s->height = height;
     if (!url)
         return um_fail(UM_ENOMEM, "%s", s->path);
-    snprintf(url, bytes, "%s%s", scheme, s->path);
-    int code = s->av->avformat_alloc_output_context2(&s->format, NULL, NULL, url);
+    snprintf(url, bytes, "%s%s", scheme, s->part.temporary);
+    int code = s->av->avformat_alloc_output_context2(&s->format, NULL, s->container, url);
     um_free(url);
     if (code < 0)
         return cannot(s, "container", code);
@@ -247,7 +243,7 @@ static um_status write_ready(struct video *s)
             s->av->av_packet_rescale_ts(s->packet, s->codec->time_base, s->stream->time_base);
             code = s->av->av_interleaved_write_frame(s->format, s->packet);
         }
-        if (code >= 0 && s->error)
+        if (code >= 0 && s->part.error)
             code = AVERROR(EIO);
         if (code < 0)
             return cannot(s, "cannot be written", code);
@@ -289,7 +285,7 @@ static um_status finish(struct video *s)
     um_status st = write_ready(s);
     int code = st == UM_OK ? s->av->av_write_trailer(s->format) : 0;
     s->av->avio_flush(s->io);
-    if (st == UM_OK && (code < 0 || s->error))
+    if (st == UM_OK && (code < 0 || s->part.error))
         st = cannot(s, "cannot be written", code < 0 ? code : AVERROR(EIO));
     return st;
 }
@@ -309,10 +305,15 @@ static um_status video_close(void *priv)
         s->av->avio_context_free(&s->io);
     }
     um_free(s->padded);
-    if (s->own && (!s->begun || s->failed)) /* no video */
+    bool whole = s->begun && !s->failed;
+    if (s->own && whole)
+        st = um_part_close(&s->part, st);
+    else if (s->own)
+        um_part_close(&s->part, UM_EOF);
+    if (s->lock >= 0 && s->empty && !(whole && st == UM_OK)) /* it was made to be held */
         unlink(s->path);
-    if (s->fd >= 0)
-        close(s->fd);
+    if (s->lock >= 0)
+        close(s->lock);
     return st;
 }
 

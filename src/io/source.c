@@ -263,6 +263,18 @@ um_status um_source_truth(const um_source *source, um_truth *out)
     return st == UM_OK && !known ? UM_AGAIN : st;
 }
 
+int um_source_reads(const um_source *source, const char *path)
+{
+    struct stat s;
+    if (!source || !path || stat(path, &s) != 0 || !S_ISREG(s.st_mode))
+        return 0;
+    const um_source_ops *ops = source->ops;
+    return ops == &um_source_dir ? um_dir_reads(source->priv, path)
+           : ops == &um_source_replay || ops == &um_source_replay_live
+               ? um_replay_reads(source->priv, path)
+               : ops == &um_source_raw && um_raw_reads(path);
+}
+
 /* ---- frames that the program has ---- */
 
 um_status um_source_push(um_source *source, um_frame **frame)

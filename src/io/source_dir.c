@@ -42,6 +42,7 @@ struct dir {
     char *name;        /* of the last frame, with room for the longest */
     bool may_be_many;  /* a file that may hold several frames is among them */
     const char *given; /* the source's argument */
+    bool list;         /* that is a list */
     struct um_notices notices;
 };
 
@@ -488,17 +489,16 @@ static um_status dir_open(void *priv, const char *arg, const um_source_settings 
     d->set = *settings;
     d->given = arg;
     um_notices_init(&d->notices, settings);
-    bool list = false;
     um_status st;
     if (stat(arg, &s) == 0)
         st = S_ISDIR(s.st_mode) ? add_folder(d, arg) : add_file(d, arg);
-    else if ((list = arg[0] == '@' && arg[1]))
+    else if ((d->list = arg[0] == '@' && arg[1]))
         st = add_list(d, arg + 1);
     else if (strpbrk(arg, "*?["))
         st = add_glob(d, arg);
     else
         st = um_fail(UM_EIO, "%s: %s", arg, strerror(errno));
-    if (st == UM_OK && !list)
+    if (st == UM_OK && !d->list)
         qsort(d->files, d->count, sizeof *d->files, by_name);
     for (size_t i = 0; i < d->count; i++)
         d->may_be_many = d->may_be_many || is_sequence(d->files[i].rel);
@@ -579,6 +579,15 @@ static long dir_length(const void *priv)
 static const char *dir_name(const void *priv)
 {
     return ((const struct dir *)priv)->name;
+}
+
+bool um_dir_reads(const void *priv, const char *path)
+{
+    const struct dir *d = priv;
+    bool reads = d->list && um_file_same(d->given + 1, path);
+    for (size_t i = 0; i < d->count && !reads; i++)
+        reads = um_file_same(d->files[i].path, path);
+    return reads;
 }
 
 const um_source_ops um_source_dir = {

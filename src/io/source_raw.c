@@ -3,6 +3,7 @@
  * from the settings. */
 #include "io/source.h"
 
+#include "base/file.h"
 #include "base/wake.h"
 
 #include <errno.h>
@@ -66,6 +67,11 @@ static um_status raw_read(void *priv, uint64_t index, um_frame **frame)
     if (st != UM_OK)
         um_frame_unref(frame);
     return st;
+}
+
+bool um_raw_reads(const char *path)
+{
+    return um_file_same("/dev/stdin", path);
 }
 
 const um_source_ops um_source_raw = {

@@ -146,6 +146,11 @@ static um_status replay_read(void *priv, uint64_t index, um_frame **frame)
     }
 }
 
+bool um_replay_reads(const void *priv, const char *path)
+{
+    return um_path_in(((const struct replay *)priv)->folder, path);
+}
+
 const um_source_ops um_source_replay = {
     .struct_size = sizeof um_source_replay,
     .scheme = "replay",

@@ -2,6 +2,7 @@
 /* What is in a weight file, and writing it again as safetensors. */
 #include "ultramotion/model.h"
 
+#include "base/file.h"
 #include "base/half.h"
 #include "base/mem.h"
 #include "base/number.h"
@@ -17,7 +18,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { SAM_STEP = 16, PAIRS_MAX = 512 };
 
@@ -267,8 +267,7 @@ static um_status convert_tensor(struct um_arena *arena, const struct um_wtensor 
 
 static um_status check_target(const char *path, const char *out)
 {
-    struct stat a, b;
-    if (stat(path, &a) == 0 && stat(out, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+    if (um_file_same(path, out))
         return um_fail(UM_EINVAL, "%s: is also the input %s", out, path);
     return UM_OK;
 }
@@ -455,12 +454,11 @@ um_status um_model_convert_with(const char *path, const char *out,
         return um_fail(UM_EUNSUPPORTED,
                        "precision %.20s: want fp32, fp16, bf16, or int8 with --calibrate",
                        own.precision);
-    st = check_target(path, out);
-    if (st != UM_OK)
-        return st;
     um_weights *file = NULL;
     struct pairs *p = um_zalloc(sizeof *p);
     st = p ? um_weights_open(&file, path) : um_fail(UM_ENOMEM, "metadata");
+    if (st == UM_OK)
+        st = check_target(um_weights_path(file), out);
     if (st == UM_OK)
         st = convert(file, out, to, &own, p);
     um_weights_close(&file);
