@@ -258,6 +258,63 @@ def videos_come_with_their_times(tmp):
         assert 2 <= len(lines(out)) <= 5 and err.count("\n") == 1 and f"{name}: the video breaks off after frame" in err, err
 
 
+def write_gif(path, rows, frames):
+    """Codes of 9 bits, and a clear code before they would grow."""
+    codes = []
+    for i, v in enumerate(b"".join(rows)):
+        codes += ([256] if i % 250 == 0 else []) + [v]
+    bits = sum(code << (9 * i) for i, code in enumerate(codes + [257]))
+    packed = bits.to_bytes((9 * len(codes) + 9 + 7) // 8, "little")
+    blocks = b"".join(bytes([len(packed[i:i + 255])]) + packed[i:i + 255] for i in range(0, len(packed), 255)) + b"\0"
+    size = struct.pack("<HH", len(rows[0]), len(rows))
+    frame = b"!\xf9\x04\0\4\0\0\0" + b"," + bytes(4) + size + b"\0\x08" + blocks
+    colors = bytes(v for g in range(256) for v in (g, g, g))
+    path.write_bytes(b"GIF89a" + size + b"\xf7\0\0" + colors + frame * frames + b";")
+
+
+@test
+def whole_videos_are_not_cut_and_cut_ones_are(tmp):
+    if not VIDEOS:
+        return
+    rows = [bytes((x + y) % 256 for x in range(64)) for y in range(48)]
+
+    def told(path):
+        out, err = um("detect", path, "-q")
+        return [line["ts"] for line in lines(out)], err
+
+    # a first frame that comes late, in a file whose duration counts from 0
+    data = (GOLDEN / "video" / "exact.mkv").read_bytes()
+    late = data.replace(b"\xe7\x81\0", b"\xe7\x81\x64").replace(struct.pack(">d", 320), struct.pack(">d", 420))
+    assert late != data and len(late) == len(data)
+    (tmp / "late.mkv").write_bytes(late)
+    assert told(tmp / "late.mkv") == ([0, .04, .1, .14, .2, .28], "")
+    (tmp / "late.mkv").write_bytes(late[:int(len(late) * .7)])
+    assert "breaks off after frame" in told(tmp / "late.mkv")[1]
+    # frames of one size to the end
+    frame = b"FRAME\n" + b"".join(rows)
+    head = b"YUV4MPEG2 W64 H48 F25:1 Ip A1:1 Cmono\n"
+    (tmp / "a.y4m").write_bytes(head + 3 * frame)
+    assert told(tmp / "a.y4m") == ([0, .04, .08], "")
+    (tmp / "a.y4m").write_bytes(head + 2 * frame + frame[:-9])
+    times, err = told(tmp / "a.y4m")
+    assert times == [0, .04] and "a.y4m: the video breaks off after frame 2" in err, err
+    # a last byte that says so, whatever stands behind it
+    write_gif(tmp / "a.gif", rows, 3)
+    whole = (tmp / "a.gif").read_bytes()
+    assert told(tmp / "a.gif") == ([0, .04, .08], "")
+    (tmp / "a.gif").write_bytes(whole + bytes(9))
+    assert told(tmp / "a.gif") == ([0, .04, .08], "")
+    for cut in (len(whole) - 1, len(whole) - 900):
+        (tmp / "a.gif").write_bytes(whole[:cut])
+        assert "a.gif: the video breaks off after frame" in told(tmp / "a.gif")[1], cut
+    # as many bytes as there should be, the later ones zeros
+    data = (GOLDEN / "video" / "intra.avi").read_bytes()
+    half = data.index(b"00dc", len(data) // 2)
+    (tmp / "zero.avi").write_bytes(data[:half] + bytes(len(data) - half))
+    times, err = told(tmp / "zero.avi")
+    assert 1 <= len(times) < 6 and "zero.avi: the video breaks off after frame" in err, (times, err)
+
+
 def wrong_files(folder):
     """Fifty of ten kinds: path -> what the answer must say."""
     files = {}

@@ -27,6 +27,8 @@ struct um_video {
     int64_t packets, frames; /* of the stream, so far */
     double ts;               /* of the last frame */
     double end;              /* of the latest packet of any stream */
+    int64_t read;            /* bytes as far as the end of the stream's last packet */
+    bool indexed;            /* it came with an index */
     bool beyond;             /* something that was looked for lies behind the file's end */
     bool draining, emptied;  /* no more packets; nor frames that the decoder still held */
     bool failed;             /* the last frame was an error */
@@ -97,6 +99,9 @@ static um_status open_format(struct um_video *v)
     v->av->av_dict_set(&options, "protocol_whitelist", "none", 0);
     int code = v->av->avformat_open_input(&v->format, "", NULL, &options);
     v->av->av_dict_free(&options);
+    for (unsigned i = 0; code >= 0 && i < v->format->nb_streams; i++)
+        v->indexed =
+            v->indexed || v->av->avformat_index_get_entries_count(v->format->streams[i]) > 0;
     if (code >= 0)
         code = find_streams(v);
     return code < 0 ? um_libav_fail(UM_EFORMAT, "a video whose index cannot be read" UM_IMAGE_AGAIN,
@@ -183,11 +188,18 @@ static double step(const struct um_video *v)
     return rate.num > 0 && rate.den > 0 ? av_q2d(av_inv_q(rate)) : 1.0 / 25;
 }
 
+/* Where the file's clock stands at its begin: streams of MPEG count on from anywhere. */
+static double start(const struct um_video *v)
+{
+    int64_t t = v->format->start_time;
+    return t == AV_NOPTS_VALUE ? 0 : (double)t / AV_TIME_BASE;
+}
+
 /* A frame's own time, else one step after the last. */
 static double time_of(const struct um_video *v)
 {
     if (v->d.frame->best_effort_timestamp != AV_NOPTS_VALUE)
-        return (double)v->d.frame->best_effort_timestamp * av_q2d(v->stream->time_base);
+        return (double)v->d.frame->best_effort_timestamp * av_q2d(v->stream->time_base) - start(v);
     return v->frames > 1 ? v->ts + step(v) : 0;
 }
 
@@ -211,12 +223,19 @@ static um_status take_frame(struct um_video *v, um_frame **out)
 
 /* ---- the end ---- */
 
-/* Seconds that the container's header promises; 0 = it does not say. */
+static bool is_format(const struct um_video *v, const char *name)
+{
+    return strncmp(v->format->iformat->name, name, strlen(name)) == 0;
+}
+
+/* Seconds from the first frame on that the container's header promises; 0 = it does not say.
+ * Matroska and ASF count from 0, whenever the first frame comes. */
 static double promised(const struct um_video *v)
 {
-    return v->format->duration_estimation_method == AVFMT_DURATION_FROM_STREAM
-               ? (double)v->format->duration / AV_TIME_BASE
-               : 0;
+    if (v->format->duration_estimation_method != AVFMT_DURATION_FROM_STREAM)
+        return 0;
+    double from = is_format(v, "matroska") || is_format(v, "asf") ? start(v) : 0;
+    return (double)v->format->duration / AV_TIME_BASE - from;
 }
 
 /* Does a frame of the index lie behind the file's end? */
@@ -236,7 +255,7 @@ static bool riff_goes_on(const struct um_video *v)
 {
     enum { OPEN = 0x7fffffff }; /* and more: written by who could not go back */
     uint8_t head[8];
-    if (strcmp(v->format->iformat->name, "avi") != 0 || fseeko(v->f->file, 0, SEEK_SET) != 0 ||
+    if (!is_format(v, "avi") || fseeko(v->f->file, 0, SEEK_SET) != 0 ||
         fread(head, 1, sizeof head, v->f->file) != sizeof head)
         return false;
     uint32_t size = (uint32_t)head[4] | (uint32_t)head[5] << 8 | (uint32_t)head[6] << 16 |
@@ -248,19 +267,65 @@ static bool riff_goes_on(const struct um_video *v)
  * edits leave parts out. */
 static bool time_goes_on(const struct um_video *v)
 {
-    double start =
-        v->format->start_time == AV_NOPTS_VALUE ? 0 : (double)v->format->start_time / AV_TIME_BASE;
-    bool indexed = strncmp(v->format->iformat->name, "mov", 3) == 0 && v->stream->nb_frames > 0;
-    return !indexed && strcmp(v->format->iformat->name, "avi") != 0 &&
-           v->end - start + 1.5 * step(v) < promised(v);
+    bool indexed =
+        is_format(v, "mov") ? v->stream->nb_frames > 0 : is_format(v, "avi") && v->indexed;
+    return !indexed && v->end - start(v) + 1.5 * step(v) < promised(v);
+}
+
+/* Are there bytes of a frame that is not whole? Of YUV4MPEG, which is frames to its end. */
+static bool frame_goes_on(const struct um_video *v)
+{
+    return is_format(v, "yuv4mpegpipe") && v->read < v->f->bytes;
+}
+
+/* Past `n` bytes; false: the file ends before. */
+static bool skip(FILE *f, int64_t bytes, long n)
+{
+    return fseek(f, n, SEEK_CUR) == 0 && (int64_t)ftello(f) <= bytes;
+}
+
+/* Past the table of colours whose size the flags have. */
+static bool skip_colors(FILE *f, int64_t bytes, int flags)
+{
+    return !(flags & 0x80) || skip(f, bytes, 3L << ((flags & 7) + 1));
+}
+
+/* Does a GIF end before its last byte, which says that it ends? */
+static bool gif_goes_on(const struct um_video *v)
+{
+    enum { HEAD = 10, IMAGE = 8, EXTENSION = '!', DESCRIPTOR = ',', TRAILER = ';' };
+    FILE *f = v->f->file;
+    int64_t bytes = v->f->bytes;
+    if (!is_format(v, "gif") || fseeko(f, HEAD, SEEK_SET) != 0)
+        return false;
+    int flags = fgetc(f), block = 0;
+    bool there = flags != EOF && skip(f, bytes, 2) && skip_colors(f, bytes, flags);
+    while (there && (block = fgetc(f)) != TRAILER) {
+        int length = 1;
+        if (block == DESCRIPTOR)
+            there = skip(f, bytes, IMAGE) && (flags = fgetc(f)) != EOF &&
+                    skip_colors(f, bytes, flags) && fgetc(f) != EOF;
+        else
+            there = block == EXTENSION && fgetc(f) != EOF;
+        while (there && (length = fgetc(f)) > 0)
+            there = skip(f, bytes, length);
+        there = there && length == 0;
+    }
+    return !there;
+}
+
+/* Does the container know of more than came? */
+static bool goes_on(const struct um_video *v)
+{
+    return v->frames == 0 || v->beyond || ferror(v->f->file) || index_goes_on(v) ||
+           riff_goes_on(v) || time_goes_on(v) || frame_goes_on(v) || gif_goes_on(v);
 }
 
 /* The end; if the file ends before its video does, an error, once. */
 static um_status finish(struct um_video *v)
 {
     char of[32] = "", until[32] = "";
-    if (v->told || v->failed || /* where it was cut was an error already */
-        (v->frames > 0 && !v->beyond && !index_goes_on(v) && !riff_goes_on(v) && !time_goes_on(v)))
+    if (v->told || v->failed || !goes_on(v)) /* where it was cut was an error already */
         return UM_EOF;
     v->told = true;
     if (v->stream->nb_frames > v->frames)
@@ -296,6 +361,8 @@ static um_status feed(struct um_video *v)
     }
     bool whole = !(v->d.packet->flags & AV_PKT_FLAG_CORRUPT);
     um_status st = UM_OK;
+    if (s == v->stream)
+        v->read = v->d.packet->pos + v->d.packet->size;
     if (s == v->stream && whole) {
         v->packets++;
         code = v->av->avcodec_send_packet(v->d.codec, v->d.packet);
