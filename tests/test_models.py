@@ -275,17 +275,55 @@ def folders_of_hugging_face(tmp):
     near(FRAMES[0], *HF_SILU_100, "--detector", tmp / "one.safetensors", "--class", "bone, proximal")
     # what cannot be computed is said
     for key, value in (("decoder_method", "discrete"), ("encoder_activation_function", "relu"), ("normalize_before", True),
-                       ("decoder_attention_heads", 4), ("decoder_offset_scale", 1.0)):
-        (folder / "config.json").write_text(json.dumps({**config, key: value}))
+                       ("decoder_attention_heads", 4), ("decoder_offset_scale", 1.0), ("encode_proj_layers", [0]), ("encode_proj_layers", [1, 2]),
+                       ("eval_size", [320, 320]), ("num_queries", "150"), ("num_queries", 150.5), ("num_queries", 0),
+                       ("anchor_image_size", "320"), ("decoder_activation_function", 3)):
+        (folder / "config.json").write_text(json.dumps({**config, "num_feature_levels": 2, key: value}))
         _, err = um("detect", FRAMES[0], "--detector", folder, code=1)
         assert f"config.json: {key} is" in err, err
+    for key, value in (("hidden_act", "silu"), ("use_learnable_affine_block", False), ("stage_downsample_strides", [2, 1, 2, 2]),
+                       ("stage_downsample", [True] * 4), ("stem_strides", [2, 1, 1, 1, 1])):
+        (folder / "config.json").write_text(json.dumps({**config, "backbone_config": {key: value}}))
+        _, err = um("detect", FRAMES[0], "--detector", folder, code=1)
+        assert f"config.json: backbone_config.{key} is" in err, err
+    for names in ({"0": "bone", "1": "nerve"}, {"1": "bone"}):
+        (folder / "config.json").write_text(json.dumps({**config, "id2label": names}))
+        _, err = um("detect", FRAMES[0], "--detector", folder, code=1)
+        assert "config.json: id2label has 2 names, the detector has 1 class" in err, err
+    # all that transformers writes, as it is for these tensors
+    whole = {**config, "encode_proj_layers": [1], "num_feature_levels": 2, "feat_strides": [16, 32], "eval_size": None, "anchor_image_size": None,
+             "decoder_n_points": [6, 6], "backbone_config": {"hidden_act": "relu", "use_learnable_affine_block": True, "stem_strides": [2, 1, 1, 2, 1],
+             "stage_downsample_strides": [[2, 2], 2, 2, 2], "stage_downsample": [False, True, True, True]}}
+    (folder / "config.json").write_text(json.dumps(whole))
+    for points in ([6, 6], 6):
+        (folder / "config.json").write_text(json.dumps({**whole, "decoder_n_points": points}))
+        near(FRAMES[0], *HF_PLAIN, "--detector", folder)
+    plain = {"do_normalize": False, "do_rescale": True, "rescale_factor": 1 / 255, "do_resize": True, "do_pad": False, "pad_size": None, "resample": 2}
+    for size in ({"height": 320, "width": 320}, [320, 320]):
+        (folder / "preprocessor_config.json").write_text(json.dumps({**plain, "size": size}))
+        near(FRAMES[0], *HF_PLAIN, "--detector", folder)
+    for key, value in (("do_normalize", True), ("do_rescale", False), ("rescale_factor", 1 / 127.5), ("do_resize", False), ("resample", 3),
+                       ("size", 320), ("size", {"shortest_edge": 320, "longest_edge": 320}), ("size", {"max_height": 320, "max_width": 320})):
+        (folder / "preprocessor_config.json").write_text(json.dumps({**plain, key: value}))
+        _, err = um("detect", FRAMES[0], "--detector", folder, code=1)
+        assert f"preprocessor_config.json: {key} is" in err, err
+    (folder / "preprocessor_config.json").write_text(json.dumps({**plain, "do_pad": True, "pad_size": {"height": 640, "width": 640}}))
+    _, err = um("detect", FRAMES[0], "--detector", folder, code=1)
+    assert "preprocessor_config.json: do_pad is true" in err, err
+    (folder / "preprocessor_config.json").unlink()
     for text, words in (("{", "not JSON"), (json.dumps({"model_type": "rt_detr"}), "of another model")):
         (folder / "config.json").write_text(text)
         _, err = um("detect", FRAMES[0], "--detector", folder, code=1)
         assert words in err, err
     # somebody else's config.json beside upstream's layout is nobody's business
-    (tmp / "config.json").write_text("{")
-    near(FRAMES[0], *PLAIN, "--detector", write(tmp / "plain.safetensors", detector(), {"input_size": "320"}))
+    plain = write(tmp / "plain.safetensors", detector(), {"input_size": "320"})
+    for text in ("{", "", "[1]"):
+        (tmp / "config.json").write_text(text)
+        near(FRAMES[0], *PLAIN, "--detector", plain)
+        _, err = um("detect", FRAMES[0], "--detector", plain)
+        assert "plain.safetensors: the config.json beside it is no JSON object, so nothing of it is used" in err, err
+    (tmp / "config.json").write_text("{}")
+    assert "warning" not in um("detect", FRAMES[0], "--detector", plain)[1]
 
 
 @test

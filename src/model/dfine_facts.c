@@ -226,6 +226,9 @@ static const char *find_warning(const um_weights *file)
                ? "its k_proj and v_proj are equal, as Hugging Face's conversion wrote them before "
                  "August 2025: boxes will be wrong; convert the original .pth again with a newer "
                  "transformers, or use the .pth itself"
+           : um_weights_broken_config(file)
+               ? "the config.json beside it is no JSON object, so nothing of it is used: "
+                 "download it again, or remove it"
                : NULL;
 }
 

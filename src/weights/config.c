@@ -30,35 +30,122 @@ static um_status add(um_weights *w, const char *key, const char *value)
     return UM_OK;
 }
 
+static bool is_whole(const cJSON *x, int least, int most)
+{
+    return cJSON_IsNumber(x) && x->valuedouble >= least && x->valuedouble <= most &&
+           x->valuedouble == floor(x->valuedouble);
+}
+
 /* A side of at most five digits in a two-number array [h,w], or one number. */
 static bool side(const cJSON *x, int axis, int *out)
 {
     const cJSON *n = cJSON_IsArray(x) ? cJSON_GetArrayItem(x, axis) : x;
-    if (!cJSON_IsNumber(n) || !(n->valuedouble >= 1 && n->valuedouble <= 99999) ||
-        n->valuedouble != floor(n->valuedouble))
+    if (!is_whole(n, 1, 99999))
         return false;
     *out = (int)n->valuedouble;
     return true;
 }
 
-static um_status add_size(um_weights *w, const cJSON *h_of, int h_axis, const cJSON *w_of,
-                          int w_axis)
+static um_status add_size(um_weights *w, const char *path, const char *key, const cJSON *h_of,
+                          const cJSON *w_of)
 {
     int width = 0, height = 0;
     char text[32];
-    if (!side(h_of, h_axis, &height) || !side(w_of, w_axis, &width))
-        return UM_OK;
+    if (!side(h_of, 0, &height) || !side(w_of, 1, &width))
+        return um_fail(UM_EUNSUPPORTED, "%s: %s is no height and width, only those are computed",
+                       path, key);
     snprintf(text, sizeof text, "%dx%d", width, height);
     return add(w, "input_size", text);
 }
 
-/* Keys of config.json that leave no trace in the tensors, and what the network here computes. */
-static um_status check_fixed(const char *path, const cJSON *config)
+/* A key, and what the network here computes. */
+struct fixed {
+    const char *key, *text; /* text NULL: a number (false is 0) */
+    double number;
+};
+
+static double number_of(const cJSON *x)
 {
-    static const struct {
-        const char *key, *text; /* text NULL: a number (false is 0) */
-        double number;
-    } FIXED[] = {
+    return cJSON_IsNumber(x) ? x->valuedouble : cJSON_IsTrue(x) ? 1 : 0;
+}
+
+static bool is_near(const cJSON *x, double number)
+{
+    return (cJSON_IsNumber(x) || cJSON_IsBool(x)) &&
+           fabs(number_of(x) - number) <= 1e-6 * fabs(number);
+}
+
+/* `prefix`: of the object that has the keys, with a dot. */
+static um_status check_fixed(const char *path, const char *prefix, const cJSON *config,
+                             const struct fixed *fixed, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct fixed *f = &fixed[i];
+        const cJSON *x = cJSON_GetObjectItemCaseSensitive(config, f->key);
+        if (!x || cJSON_IsNull(x))
+            continue;
+        if (f->text && (!cJSON_IsString(x) || strcmp(x->valuestring, f->text) != 0))
+            return um_fail(UM_EUNSUPPORTED, "%s: %s%s is %.40s, only %s is computed", path, prefix,
+                           f->key, cJSON_IsString(x) ? x->valuestring : "no text", f->text);
+        if (!f->text && !is_near(x, f->number))
+            return um_fail(UM_EUNSUPPORTED, "%s: %s%s is %g, only %g is computed", path, prefix,
+                           f->key, number_of(x), f->number);
+    }
+    return UM_OK;
+}
+
+/* A list of `n` numbers; a pair of equal ones is a number. */
+static um_status check_list(const char *path, const char *prefix, const cJSON *config,
+                            const char *key, const double *want, int n)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(config, key), *x = NULL;
+    char text[64] = "";
+    int at = 0;
+    bool equal = true;
+    if (!list || cJSON_IsNull(list))
+        return UM_OK;
+    for (int i = 0; i < n; i++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%s%g", i ? "," : "", want[i]);
+    cJSON_ArrayForEach(x, list)
+    {
+        const cJSON *first = cJSON_IsArray(x) ? cJSON_GetArrayItem(x, 0) : x,
+                    *second = cJSON_IsArray(x) ? cJSON_GetArrayItem(x, 1) : x;
+        equal = equal && at < n && is_near(first, want[at]) && is_near(second, want[at]);
+        at++;
+    }
+    return cJSON_IsArray(list) && equal && at == n
+               ? UM_OK
+               : um_fail(UM_EUNSUPPORTED, "%s: %s%s is another list, only [%s] is computed", path,
+                         prefix, key, text);
+}
+
+static um_status check_backbone(const um_weights *w, const char *path, const cJSON *config)
+{
+    static const double STAGES[] = {2, 2, 2, 2}, STEM[] = {2, 1, 1, 2, 1}, DOWN[] = {0, 1, 1, 1};
+    const struct um_wtensor *stem = um_weights_find(w, "backbone.stem.stem1.conv.weight");
+    bool affine = um_weights_find(w, "backbone.stem.stem1.lab.scale") != NULL;
+    const struct fixed fixed[] = {{"hidden_act", "relu", 0},
+                                  {"use_learnable_affine_block", NULL, affine}};
+    um_status st = check_fixed(path, "backbone_config.", config, fixed, stem ? 2 : 1);
+    if (st == UM_OK)
+        st = check_list(path, "backbone_config.", config, "stage_downsample_strides", STAGES, 4);
+    if (st == UM_OK)
+        st = check_list(path, "backbone_config.", config, "stage_downsample", DOWN, 4);
+    return st == UM_OK ? check_list(path, "backbone_config.", config, "stem_strides", STEM, 5) : st;
+}
+
+/* Attention is over the last level. */
+static um_status check_levels(const char *path, const cJSON *config)
+{
+    const cJSON *n = cJSON_GetObjectItemCaseSensitive(config, "num_feature_levels");
+    double last = cJSON_IsNumber(n) ? n->valuedouble - 1 : 2;
+    return check_list(path, "", config, "encode_proj_layers", &last, 1);
+}
+
+/* Keys of config.json that leave no trace in the tensors. */
+static um_status check_config(const um_weights *w, const char *path, const cJSON *config)
+{
+    static const struct fixed FIXED[] = {
         {"activation_function", "silu", 0},   {"encoder_activation_function", "gelu", 0},
         {"decoder_method", "default", 0},     {"normalize_before", NULL, 0},
         {"learn_initial_query", NULL, 0},     {"encoder_attention_heads", NULL, 8},
@@ -67,20 +154,16 @@ static um_status check_fixed(const char *path, const cJSON *config)
         {"layer_norm_eps", NULL, 1e-5},       {"batch_norm_eps", NULL, 1e-5},
         {"top_prob_values", NULL, 4},         {"lqe_layers", NULL, 2},
     };
-    for (size_t i = 0; i < sizeof FIXED / sizeof *FIXED; i++) {
-        const cJSON *x = cJSON_GetObjectItemCaseSensitive(config, FIXED[i].key);
-        double number = cJSON_IsNumber(x) ? x->valuedouble : cJSON_IsTrue(x) ? 1 : 0;
-        if (!x || cJSON_IsNull(x))
-            continue;
-        if (FIXED[i].text ? !cJSON_IsString(x) || strcmp(x->valuestring, FIXED[i].text) != 0
-                          : !(fabs(number - FIXED[i].number) <= 1e-6 * fabs(FIXED[i].number)))
-            return FIXED[i].text
-                       ? um_fail(UM_EUNSUPPORTED, "%s: %s is %.40s, only %s is computed", path,
-                                 FIXED[i].key, cJSON_IsString(x) ? x->valuestring : "no text",
-                                 FIXED[i].text)
-                       : um_fail(UM_EUNSUPPORTED, "%s: %s is %g, only %g is computed", path,
-                                 FIXED[i].key, number, FIXED[i].number);
-    }
+    um_status st = check_fixed(path, "", config, FIXED, sizeof FIXED / sizeof *FIXED);
+    if (st == UM_OK)
+        st = check_levels(path, config);
+    if (st == UM_OK)
+        st = check_backbone(w, path, cJSON_GetObjectItemCaseSensitive(config, "backbone_config"));
+    if (st != UM_OK)
+        return st;
+    const cJSON *eval_size = cJSON_GetObjectItemCaseSensitive(config, "eval_size");
+    if (eval_size && !cJSON_IsNull(eval_size)) /* transformers leaves out positions then */
+        return um_fail(UM_EUNSUPPORTED, "%s: eval_size is set, only null is computed", path);
     const cJSON *layers = cJSON_GetObjectItemCaseSensitive(config, "decoder_layers");
     const cJSON *last = cJSON_GetObjectItemCaseSensitive(config, "eval_idx");
     int count = cJSON_IsNumber(layers) ? layers->valueint : 6;
@@ -118,6 +201,11 @@ static um_status add_labels(um_weights *w, const char *path, const cJSON *labels
     }
     if (!n)
         return UM_OK;
+    const struct um_wtensor *head = um_weights_find(w, "decoder.enc_score_head.weight");
+    if (head && head->rank == 2 && head->dim[0] != n)
+        return um_fail(UM_EFORMAT, "%s: id2label has %d name%s, the detector has %lld class%s",
+                       path, n, n == 1 ? "" : "s", (long long)head->dim[0],
+                       head->dim[0] == 1 ? "" : "es");
     const char **name = um_array((size_t)n, sizeof *name);
     if (!name)
         return um_fail(UM_ENOMEM, "%s: %d names", path, n);
@@ -132,47 +220,77 @@ static um_status add_labels(um_weights *w, const char *path, const cJSON *labels
     return st;
 }
 
-static um_status add_points(um_weights *w, const cJSON *x)
+/* A number: so many on each level. */
+static um_status add_points(um_weights *w, const char *path, const cJSON *x)
 {
+    enum { LEVELS = 4, MOST = 64 };
     char text[64] = "";
-    if (!cJSON_IsArray(x))
-        return UM_OK; /* one number for all levels: the total tells it */
-    for (int i = 0; i < cJSON_GetArraySize(x) && i < 4; i++) {
+    int n = cJSON_IsArray(x) ? cJSON_GetArraySize(x) : LEVELS;
+    if (!x || cJSON_IsNull(x))
+        return UM_OK;
+    for (int i = 0; i < n; i++) {
+        const cJSON *one = cJSON_IsArray(x) ? cJSON_GetArrayItem(x, i) : x;
         size_t used = strlen(text);
-        snprintf(text + used, sizeof text - used, "%s%d", i ? "," : "",
-                 cJSON_GetArrayItem(x, i)->valueint);
+        if (n > LEVELS || !is_whole(one, 1, MOST))
+            return um_fail(UM_EFORMAT, "%s: decoder_n_points: want one number, or one a level",
+                           path);
+        snprintf(text + used, sizeof text - used, "%s%d", i ? "," : "", one->valueint);
     }
     return add(w, "points", text);
 }
 
 static um_status add_config(um_weights *w, const char *path, const cJSON *config)
 {
+    enum { QUERIES = 300, MOST = 1 << 16 };
     char number[16];
-    um_status st = check_fixed(path, config);
+    um_status st = check_config(w, path, config);
     if (st != UM_OK)
         return st;
     const cJSON *act = cJSON_GetObjectItemCaseSensitive(config, "decoder_activation_function");
     const cJSON *queries = cJSON_GetObjectItemCaseSensitive(config, "num_queries");
     const cJSON *anchors = cJSON_GetObjectItemCaseSensitive(config, "anchor_image_size");
+    bool said = queries && !cJSON_IsNull(queries);
+    if (said && !is_whole(queries, 1, MOST))
+        return um_fail(UM_EFORMAT, "%s: num_queries is no whole number from 1 on", path);
+    if (act && !cJSON_IsNull(act) && !cJSON_IsString(act))
+        return um_fail(UM_EFORMAT, "%s: decoder_activation_function is no text", path);
     st = add(w, "activation", cJSON_IsString(act) ? act->valuestring : "relu");
-    snprintf(number, sizeof number, "%d", cJSON_IsNumber(queries) ? queries->valueint : 300);
+    snprintf(number, sizeof number, "%d", said ? queries->valueint : QUERIES);
     if (st == UM_OK)
         st = add(w, "queries", number);
     if (st == UM_OK)
         st = add_labels(w, path, cJSON_GetObjectItemCaseSensitive(config, "id2label"));
     if (st == UM_OK)
-        st = add_points(w, cJSON_GetObjectItemCaseSensitive(config, "decoder_n_points"));
-    return st == UM_OK ? add_size(w, anchors, 0, anchors, 1) : st;
+        st = add_points(w, path, cJSON_GetObjectItemCaseSensitive(config, "decoder_n_points"));
+    return st == UM_OK && anchors && !cJSON_IsNull(anchors)
+               ? add_size(w, path, "anchor_image_size", anchors, anchors)
+               : st;
 }
 
+/* Pictures are stretched to a size, bilinear, and divided by 255. */
 static um_status add_preprocessor(um_weights *w, const char *path, const cJSON *config)
 {
+    enum { BILINEAR = 2 };
+    static const struct fixed FIXED[] = {{"do_normalize", NULL, 0},
+                                         {"do_rescale", NULL, 1},
+                                         {"rescale_factor", NULL, 1.0 / 255},
+                                         {"do_resize", NULL, 1},
+                                         {"resample", NULL, BILINEAR}};
+    um_status st = check_fixed(path, "", config, FIXED, sizeof FIXED / sizeof *FIXED);
     const cJSON *size = cJSON_GetObjectItemCaseSensitive(config, "size");
-    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(config, "do_normalize")))
-        return um_fail(UM_EUNSUPPORTED,
-                       "%s: do_normalize is true, only pictures divided by 255 are computed", path);
-    return add_size(w, cJSON_GetObjectItemCaseSensitive(size, "height"), 0,
-                    cJSON_GetObjectItemCaseSensitive(size, "width"), 0);
+    const cJSON *pad = cJSON_GetObjectItemCaseSensitive(config, "pad_size");
+    if (st != UM_OK)
+        return st;
+    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(config, "do_pad")) && pad &&
+        !cJSON_IsNull(pad))
+        return um_fail(UM_EUNSUPPORTED, "%s: do_pad is true, only pictures without are computed",
+                       path);
+    if (!size || cJSON_IsNull(size))
+        return UM_OK;
+    const cJSON *height = cJSON_GetObjectItemCaseSensitive(size, "height");
+    const cJSON *width = cJSON_GetObjectItemCaseSensitive(size, "width");
+    return cJSON_IsArray(size) ? add_size(w, path, "size", size, size)
+                               : add_size(w, path, "size", height, width);
 }
 
 /* By its type, else, where it has none, by a key that other models' configs have not. */
@@ -199,7 +317,9 @@ um_status um_config_parse(um_weights *w, const char *path, const void *text, siz
     um_status st = UM_OK;
     if (config && is_dfine(w, config))
         st = add_config(w, path, config);
-    else if (w->hugging_face) /* any trainer may leave a config.json beside other weights */
+    else if (!w->hugging_face) /* any trainer may leave a config.json beside other weights */
+        w->broken_config = !cJSON_IsObject(config);
+    else
         st = config ? um_fail(UM_EFORMAT,
                               "%s: is of another model, want model_type d_fine as the tensors of "
                               "%s; give the folder that both are from",

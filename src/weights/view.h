@@ -28,7 +28,8 @@ struct um_weights {
     int meta_count;
     struct um_wpair *fact; /* of a config.json beside the file, in the words of our metadata */
     int fact_count;
-    bool hugging_face; /* the names were Hugging Face's */
+    bool hugging_face;  /* the names were Hugging Face's */
+    bool broken_config; /* a config.json that is no JSON object lies beside other names */
     char sha256[65];
 };
 

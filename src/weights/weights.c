@@ -296,6 +296,11 @@ const char *um_weights_fact(const um_weights *w, const char *key, const char **f
     return value;
 }
 
+bool um_weights_broken_config(const um_weights *w)
+{
+    return w->broken_config;
+}
+
 bool um_weights_hugging_face(const um_weights *w)
 {
     return w->hugging_face;

@@ -53,6 +53,8 @@ const char *um_weights_meta(const um_weights *w,
  * "metadata" or "config.json". NULL = nothing. Keys: input_size ("320", "WxH"), queries,
  * activation, head_activation, fit, classes, family, points. */
 const char *um_weights_fact(const um_weights *w, const char *key, const char **from);
+/* Does a config.json that is no JSON object lie beside a file with other names? */
+bool um_weights_broken_config(const um_weights *w);
 bool um_weights_hugging_face(const um_weights *w);  /* were the names Hugging Face's? */
 const char *um_weights_format(const um_weights *w); /* "safetensors", "torch zip" */
 const char *um_weights_sha256(const um_weights *w); /* 64 hex digits, of the file */
