@@ -154,6 +154,23 @@ def names_stay_apart(tmp):
 
 
 @test
+def folders_may_be_called_like_pictures(tmp):
+    for folder in ("study.avi", "patient.tif", "scan.png"):
+        (tmp / "in" / folder).mkdir(parents=True)
+        write_png(tmp / "in" / folder / "1.png", gray(FRAME))
+    (tmp / "in" / "link.png").symlink_to("scan.png")
+    out, err = um("detect", tmp / "in", "--recursive")
+    assert [line["source"] for line in lines(out)] == ["patient.tif/1.png", "scan.png/1.png", "study.avi/1.png"] and "unreadable" not in err, err
+    _, err = um("detect", tmp / "in", code=1)
+    assert "no picture in this folder" in err and "3 folders (--recursive looks into them)" in err, err
+    for pattern in ("in/**/*.png", "in/**", "**"):
+        _, err = um("detect", pattern, cwd=tmp, code=2)
+        assert f"{pattern}: \"**\" means nothing here" in err and "--recursive" in err, err
+    out, _ = um("detect", "in/*/**.png", cwd=tmp)
+    assert len(lines(out)) == 3 + 1  # the link, too
+
+
+@test
 def folders_say_what_they_passed_over(tmp):
     rows = gray(FRAME)
     write_png(tmp / "a.png", rows)

@@ -167,7 +167,7 @@ static um_status sort_in(struct dir *d, struct folders *todo, char *path, const 
     struct stat s;
     if (!path)
         return um_fail(UM_ENOMEM, "%s", name);
-    if (is_picture(name))
+    if (is_picture(name) && (stat(path, &s) != 0 || !S_ISDIR(s.st_mode)))
         return add(d, path, fixed);
     um_status st = UM_OK;
     if (lstat(path, &s) == 0 && S_ISDIR(s.st_mode)) {
@@ -247,9 +247,23 @@ static bool steps_up(const char *rel)
     return false;
 }
 
+/* Has it "**" between slashes? To glob() that is a single star. */
+static bool means_all_folders(const char *pattern)
+{
+    for (const char *p = strstr(pattern, "**"); p; p = strstr(p + 1, "**"))
+        if ((p == pattern || p[-1] == '/') && (p[2] == '/' || !p[2]))
+            return true;
+    return false;
+}
+
 static um_status add_glob(struct dir *d, const char *pattern)
 {
     glob_t found = {0};
+    if (means_all_folders(pattern))
+        return um_fail(UM_EINVAL,
+                       "%s: \"**\" means nothing here: give the folder, and --recursive for those "
+                       "in it",
+                       pattern);
     int rc = glob(pattern, GLOB_NOSORT, NULL, &found);
     um_status st = rc == 0 || rc == GLOB_NOMATCH ? UM_OK
                    : rc == GLOB_NOSPACE          ? um_fail(UM_ENOMEM, "%s", pattern)
