@@ -244,6 +244,57 @@ def pages_come_in_order(tmp):
     assert len(lines(out)) == 1 and "cut.tif: page 2: bad TIFF" in err, err
 
 
+def write_stack(path, pages, order, description, extra=(), photometric=1, samples=1):
+    """ImageJ's way: one directory, and all pages' samples of 16 bits one after the other."""
+    text, body = description.encode() + b"\0", b"".join(struct.pack(f"{order}{len(r)}H", *r) for rows in pages for r in rows)
+    height, width = len(pages[0]), len(pages[0][0]) // samples
+    entries = ((256, 4, 1, width), (257, 4, 1, height), (258, 4, 1, 16), (259, 4, 1, 1), (262, 4, 1, photometric), (270, 2, len(text), 8),
+               (273, 4, 1, 8 + len(text)), (277, 4, 1, samples), (278, 4, 1, height), (279, 4, 1, 2 * width * height * samples), *extra)
+    directory = struct.pack(order + "H", len(entries)) + b"".join(struct.pack(order + "HHII", *e) for e in entries) + bytes(4)
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    path.write_bytes(mark + struct.pack(order + "I", 8 + len(text) + len(body)) + text + body + directory)
+
+
+@test
+def a_stack_of_imagej_has_all_its_pages(tmp):
+    if not TIFF:
+        return
+    rows = gray(FRAME)
+    wide = [[257 * v for v in r] for r in rows]
+    pages, (want, *_) = [wide, [r[::-1] for r in wide], wide], box(FRAME)[0]
+    for order in "<>":
+        write_stack(tmp / "stack.tif", pages, order, "ImageJ=1.54f\nimages=3\nslices=3\n")
+        found, err = box(tmp / "stack.tif")
+        assert len(found) == 3 and near(found[0], want, .01) and found[2] == found[0] and found[1] != found[0], (found, want)
+    write_stack(tmp / "stack.tif", pages, "<", "ImageJ=1.54f\nimages=4\n")
+    found, err = box(tmp / "stack.tif")
+    assert len(found) == 3 and "stack.tif: page 4: bad TIFF: its pixels end early" in err, err
+    write_stack(tmp / "stack.tif", pages[:1], "<", "no stack\nimages=4\n")
+    assert len(box(tmp / "stack.tif")[0]) == 1
+
+
+@test
+def what_is_not_read_of_a_picture_is_told(tmp):
+    rows = gray(FRAME)
+    if TIFF:
+        three = [[[v for g in r for v in (g, 257, 0)] for r in rows]]
+        write_stack(tmp / "three.tif", three, "<", "", samples=3)
+        _, err = um("detect", tmp / "three.tif", code=1)
+        assert "three.tif: TIFF with 3 samples of gray a pixel is not read" in err, err
+        write_stack(tmp / "white.tif", [rows], "<", "", photometric=0)
+        assert f"none is over {max(map(max, rows))} of 65535, so the picture is nearly white" in box(tmp / "white.tif")[1]
+    write_png(tmp / "one.png", rows)
+    one = (tmp / "one.png").read_bytes()
+    photo = (GOLDEN / "image" / "turned6.jpg").read_bytes()
+    for name, data in (("two.png", one + one), ("two.mjpeg", photo + photo), ("two.mpo", photo + bytes(700) + photo)):
+        (tmp / name).write_bytes(data)
+        out, err = um("detect", tmp / name)
+        assert len(lines(out)) == 1 and f"{name}: warning: only its first picture is read, another one is behind it" in err, err
+    for name, data in (("more.png", one + bytes(700)), ("more.jpg", photo + b"trailer")):
+        (tmp / name).write_bytes(data)
+        assert "behind" not in um("detect", tmp / name)[1]
+
+
 @test
 def videos_come_with_their_times(tmp):
     if not VIDEOS:

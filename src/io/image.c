@@ -45,6 +45,19 @@ um_status um_image_levels(struct um_image_file *f, const uint16_t *samples, size
     return UM_OK;
 }
 
+bool um_image_follows(FILE *file, const void *ahead, size_t n, const char *mark)
+{
+    enum { NEAR = 8192 }; /* cameras fill up blocks */
+    uint8_t next[NEAR];
+    size_t length = strlen(mark), have = n < NEAR ? n : NEAR;
+    memcpy(next, ahead, have);
+    have += fread(next + have, 1, NEAR - have, file);
+    for (size_t i = 0; i + length <= have; i++)
+        if (memcmp(next + i, mark, length) == 0)
+            return true;
+    return false;
+}
+
 um_status um_image_turn(um_frame **frame, int orientation)
 {
     const um_frame *f = *frame;

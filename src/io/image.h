@@ -14,8 +14,10 @@ struct um_image_facts {
     int orientation;    /* as EXIF counts, 2 to 8: the frame was turned by it */
     int bits;           /* sBIT that was obeyed: no sample is over 2^bits - 1 */
     int greatest;       /* 16-bit samples were taken as they are, and none is over this */
+    bool white;         /* those have 0 for white */
     uint32_t animation; /* frames of an animated PNG, whose still picture was read … */
     bool still_apart;   /* … which is none of them */
+    bool behind;        /* another picture stands behind the end of this one */
     int copies;         /* smaller copies and masks in a TIFF, passed over */
     bool alpha;         /* a PNG's alpha was left out, and is not the same everywhere */
 };
@@ -42,6 +44,9 @@ um_status um_image_levels(struct um_image_file *f, const uint16_t *samples, size
                           uint8_t *out);
 /* Bring a picture into the position that people see it in. */
 um_status um_image_turn(um_frame **frame, int orientation);
+/* Is there a picture that begins with `mark` in what follows in the file, behind the `n` bytes of
+ * `ahead` that were read from it already? */
+bool um_image_follows(FILE *file, const void *ahead, size_t n, const char *mark);
 /* Tag 274 of the first directory of what EXIF holds, 1 to 8; 0 if it says nothing. */
 int um_exif_orientation(const uint8_t *exif, size_t n);
 

@@ -119,6 +119,8 @@ static um_status read_jpeg_body(struct jpeg_reader *r)
             cmyk_to_rgb(r->row, to, r->frame->width, jpeg->saw_Adobe_marker);
     }
     jpeg_finish_decompress(jpeg);
+    r->f->facts.behind = um_image_follows(r->f->file, jpeg->src->next_input_byte,
+                                          jpeg->src->bytes_in_buffer, "\xff\xd8\xff");
     return UM_OK;
 }
 

@@ -57,9 +57,9 @@ void um_notices_see(struct um_notices *n, const char *file, bool begins,
              (1 << f->bits) - 1);
     if (first(n, UM_NOTICE_DARK, f->greatest))
         tell(n,
-             "%s: warning: 16-bit samples, and none is over %d of 65535, so the picture is dark: "
+             "%s: warning: 16-bit samples, and none is over %d of 65535, so the picture is %s: "
              "--window auto stretches it, or --window 0,%d",
-             file, f->greatest, f->greatest);
+             file, f->greatest, f->white ? "nearly white" : "dark", f->greatest);
     if (first(n, UM_NOTICE_ANIMATED, f->animation))
         tell(n,
              "%s: an animated PNG of %u frames, of which only the still picture is read%s: save "
@@ -68,6 +68,11 @@ void um_notices_see(struct um_notices *n, const char *file, bool begins,
     if (first(n, UM_NOTICE_COPIES, f->copies))
         tell(n, "%s: %d smaller cop%s passed over", file, f->copies,
              f->copies == 1 ? "y or mask in it was" : "ies or masks in it were");
+    if (first(n, UM_NOTICE_BEHIND, f->behind))
+        tell(n,
+             "%s: warning: only its first picture is read, another one is behind it: save them as "
+             "single files, or as a video",
+             file);
 }
 
 void um_notices_pass(struct um_notices *n, const char *path)
@@ -151,9 +156,12 @@ void um_notices_passed(struct um_notices *n, char text[UM_NOTICE_BYTES])
 void um_notices_end(struct um_notices *n, const char *source)
 {
     static const char *const what[UM_NOTICES] = {
-        "were turned by their orientation", "have fewer than 16 bits in 16 (sBIT)",
-        "have dark samples of 16 bits: --window stretches them", "are animated PNGs",
-        "have smaller copies or masks inside"};
+        "were turned by their orientation",
+        "have fewer than 16 bits in 16 (sBIT)",
+        "have samples of 16 bits that are all small: --window stretches them",
+        "are animated PNGs",
+        "have smaller copies or masks inside",
+        "have further pictures behind the first"};
     char passed[UM_NOTICE_BYTES];
     if (n->ended || !n->any)
         return;

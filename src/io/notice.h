@@ -14,6 +14,7 @@ enum um_notice {
     UM_NOTICE_DARK,
     UM_NOTICE_ANIMATED,
     UM_NOTICE_COPIES,
+    UM_NOTICE_BEHIND,
     UM_NOTICES
 };
 

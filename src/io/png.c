@@ -114,6 +114,7 @@ static um_status read_png_body(struct png_reader *r)
     if ((bytes == 2 || alpha) && !(r->raw = um_alloc(pixels * (color + alpha))))
         return um_fail(UM_ENOMEM, "PNG of 16 bits or with alpha");
     read_rows(r, passes, (size_t)width * (color + alpha));
+    r->f->facts.behind = um_image_follows(r->f->file, "", 0, "\x89PNG\r\n\x1a\n");
     r->f->facts.still_apart = r->f->facts.animation && !r->frames;
     if (alpha)
         r->f->facts.alpha = drop_alpha(r->raw, pixels, color, alpha);

@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include <tiffio.h>
@@ -19,6 +20,7 @@ struct um_tiff {
     bool begun;              /* libtiff stands at a page that was read */
     bool broken;             /* behind the last page there should be another */
     bool many;
+    bool stack;     /* ImageJ's: one directory, its pages' pixels one after the other */
     char text[200]; /* libtiff's first complaint about what is being done */
 };
 
@@ -92,6 +94,18 @@ static bool is_page(TIFF *tif)
            !(kind & (FILETYPE_REDUCEDIMAGE | FILETYPE_MASK));
 }
 
+/* Images that ImageJ's description counts: of more than 4 GB it writes one directory. */
+static int images_of(TIFF *tif)
+{
+    enum { MOST = 1 << 24 };
+    const char *text = NULL, *count;
+    if (!TIFFGetField(tif, TIFFTAG_IMAGEDESCRIPTION, &text) || strncmp(text, "ImageJ=", 7) != 0 ||
+        !(count = strstr(text, "\nimages=")))
+        return 1;
+    long n = strtol(count + strlen("\nimages="), NULL, 10);
+    return n > 1 && n <= MOST ? (int)n : 1;
+}
+
 /* A directory ends with where the next one is; libtiff takes a missing end for "nowhere". */
 static bool has_link(struct um_tiff *t)
 {
@@ -147,9 +161,12 @@ um_status um_tiff_open(struct um_tiff **out, struct um_image_file *f)
                 more = false;
             }
         }
-    t->many = t->pages > 1 || t->broken;
     if (st == UM_OK && !TIFFSetDirectory(t->tif, 0))
         st = bad(t, "no directory");
+    if (st == UM_OK && t->pages == 1 && !t->copies && !t->broken)
+        t->pages = images_of(t->tif);
+    t->stack = t->pages > 1 && st == UM_OK && TIFFLastDirectory(t->tif);
+    t->many = t->pages > 1 || t->broken;
     if (st == UM_OK && !t->pages)
         st = um_fail(UM_EFORMAT,
                      "TIFF with smaller copies and masks, and no picture" UM_IMAGE_AGAIN);
@@ -210,6 +227,22 @@ static uint64_t ratio(int coding)
     }
 }
 
+/* Gray beside something else than its opacity. */
+static bool has_more_than_gray(TIFF *tif, const struct page *p)
+{
+    uint16_t n = 0, *kinds = NULL;
+    return p->samples > 2 ||
+           (p->samples == 2 && (!TIFFGetField(tif, TIFFTAG_EXTRASAMPLES, &n, &kinds) || n != 1 ||
+                                kinds[0] == EXTRASAMPLE_UNSPECIFIED));
+}
+
+static um_status refuse_gray(int samples)
+{
+    char what[40];
+    snprintf(what, sizeof what, "%d samples of gray a pixel", samples);
+    return refuse(what);
+}
+
 static um_status describe(struct um_tiff *t, struct page *p)
 {
     TIFF *tif = t->tif;
@@ -262,6 +295,11 @@ static um_status describe(struct um_tiff *t, struct page *p)
     bool gray =
         p->photometric == PHOTOMETRIC_MINISBLACK || p->photometric == PHOTOMETRIC_MINISWHITE;
     p->channels = gray ? 1 : 3;
+    if (gray && has_more_than_gray(tif, p))
+        return refuse_gray(p->samples);
+    if (t->stack && (p->coding != COMPRESSION_NONE || p->tiled || p->samples != p->channels ||
+                     (p->samples > 1 && p->planar != PLANARCONFIG_CONTIG) || p->bits < 8))
+        return refuse("one directory for several images");
     return UM_OK;
 }
 
@@ -317,16 +355,32 @@ static um_status read_blocks(struct um_tiff *t, const struct page *p, uint8_t *t
     return st;
 }
 
+/* An image of a stack. */
+static um_status read_stacked(struct um_tiff *t, const struct page *p, uint8_t *to)
+{
+    size_t n = (size_t)p->width * p->height * (size_t)p->channels * (p->bits / 8);
+    uint64_t at = TIFFGetStrileOffset(t->tif, 0), bytes = (uint64_t)t->f->bytes;
+    if (at > bytes || (bytes - at) / n < (uint64_t)t->next ||
+        fseeko(t->f->file, (off_t)(at + (uint64_t)(t->next - 1) * n), SEEK_SET) != 0 ||
+        fread(to, 1, n, t->f->file) != n)
+        return bad(t, "its pixels end early");
+    if (p->bits == 16 && TIFFIsByteSwapped(t->tif))
+        TIFFSwabArrayOfShort((uint16_t *)(void *)to, (tmsize_t)(n / 2));
+    return UM_OK;
+}
+
 static um_status read_plain(struct um_tiff *t, const struct page *p, um_frame *frame)
 {
     size_t n = (size_t)p->width * p->height * (size_t)p->channels;
     uint16_t *wide = p->bits == 16 ? um_alloc(2 * n) : NULL;
     if (p->bits == 16 && !wide)
         return um_fail(UM_ENOMEM, "TIFF of 16 bits");
-    um_status st = read_blocks(t, p, wide ? (uint8_t *)wide : frame->pixels);
+    uint8_t *to = wide ? (uint8_t *)wide : frame->pixels;
+    um_status st = t->stack ? read_stacked(t, p, to) : read_blocks(t, p, to);
     if (st == UM_OK && wide)
         st = um_image_levels(t->f, wide, n, 0, frame->pixels);
     um_free(wide);
+    t->f->facts.white = p->photometric == PHOTOMETRIC_MINISWHITE;
     for (size_t i = 0; i < n && p->photometric == PHOTOMETRIC_MINISWHITE; i++)
         frame->pixels[i] = (uint8_t)(255 - frame->pixels[i]);
     return st;
@@ -362,6 +416,10 @@ static um_status advance(struct um_tiff *t)
 {
     if (t->next >= t->pages && !t->broken)
         return UM_EOF;
+    if (t->stack) {
+        t->next++;
+        return UM_OK;
+    }
     do {
         if (t->begun && (TIFFLastDirectory(t->tif) || !TIFFReadDirectory(t->tif))) {
             t->next = t->pages + 1;
