@@ -639,6 +639,14 @@ TEST(what_is_no_picture_is_named_with_what_to_do)
          "a program", "give a picture"},
         {BYTES("\xde\xad\xbe\xef\x01\x02\x03"), "a file of unknown content", "encrypted"},
         {BYTES("\x08\0\5\0CS\12\0ISO_IR 100"), "a DICOM file", "Python package"},
+        {BYTES("\2\0\0\0UL\4\0\xc0\0\0\0"), "a DICOM file", "Python package"},
+        {BYTES("\x08\0\x08\0\x08\0\0\0ORIGINAL"), "a DICOM file", "Python package"},
+        {BYTES("\0\0\0\x18"
+               "ftypmsf1"),
+         "a HEIC picture", "convert"},
+        {BYTES("\0\0\0\x18"
+               "ftypavis"),
+         "an AVIF picture", "convert"},
         {(const char *)dicom, sizeof dicom, "a DICOM file", "pip install ultramotion[dicom]"},
         {(const char *)tar, sizeof tar, "a tar archive", "unpack"},
         {(const char *)nifti, sizeof nifti, "a NIfTI volume", "slices"},

@@ -383,6 +383,37 @@ def whole_videos_are_not_cut_and_cut_ones_are(tmp):
     assert 1 <= len(times) < 6 and "zero.avi: the video breaks off after frame" in err, (times, err)
 
 
+@test
+def what_a_file_is_its_content_says(tmp):
+    rows = gray(FRAME)
+    size = f"DimSize = {len(rows[0])} {len(rows)} 1"
+    (tmp / "comment.mha").write_bytes(f"Comment = of a phantom\nObjectType = Image\nNDims = 3\n{size}\nElementType = MET_UCHAR\n".encode() +
+                                      b"ElementDataFile = LOCAL\n" + b"".join(rows))
+    assert near(box(tmp / "comment.mha")[0][0], box(FRAME)[0][0], .01)
+    (tmp / "comment.txt").write_text("Comment = of nothing\n")
+    assert "a text, not a picture" in um("detect", tmp / "comment.txt", code=1)[1]
+    if not VIDEOS:
+        return
+    um("run", "phantom:seed=900003,frames=5", "-o", f"video:{tmp}/run.mp4")
+    data = (tmp / "run.mp4").read_bytes()
+    at = data.find(b"avcC")
+    if at < 0:  # this libav does not write H.264
+        return
+    at += 4 + 6  # one sequence set, one picture set, each behind its length
+    n = struct.unpack(">H", data[at:at + 2])[0]
+    sets, at = [data[at + 2:at + 2 + n]], at + 2 + n + 1
+    sets.append(data[at + 2:at + 2 + struct.unpack(">H", data[at:at + 2])[0]])
+    stream, at = b"".join(b"\0\0\0\1" + s for s in sets), data.index(b"mdat")
+    end, at = at - 4 + struct.unpack(">I", data[at - 4:at])[0], at + 4
+    while at < end:
+        n = struct.unpack(">I", data[at:at + 4])[0]
+        stream += b"\0\0\0\1" + data[at + 4:at + 4 + n]
+        at += 4 + n
+    (tmp / "raw.h264").write_bytes(stream)
+    out, err = um("detect", tmp / "raw.h264", "-q")
+    assert [round(line["ts"], 3) for line in lines(out)] == [0, .04, .08, .12, .16] and err == "", (out, err)
+
+
 def wrong_files(folder):
     """Fifty of ten kinds: path -> what the answer must say."""
     files = {}

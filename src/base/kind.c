@@ -28,13 +28,17 @@ static const struct mark marks[] = {
     MARK(0, "II+\0", PICTURE, "a TIFF picture", "TIFF"),
     MARK(0, "MM\0+", PICTURE, "a TIFF picture", "TIFF"),
     MARK(128, "DICM", DICOM, "a DICOM file", "DICOM"),
-    MARK(0, "\x08\0\5\0", DICOM, "a DICOM file", "DICOM"), /* without its preamble */
-    MARK(0, "\x08\0\0\0\4\0\0\0", DICOM, "a DICOM file", "DICOM"),
     MARK(8, "WEBP", OTHER_PICTURE, "a WebP picture", "WebP"),
     MARK(4, "ftypheic", OTHER_PICTURE, "a HEIC picture", "HEIC"),
     MARK(4, "ftypheix", OTHER_PICTURE, "a HEIC picture", "HEIC"),
+    MARK(4, "ftypheim", OTHER_PICTURE, "a HEIC picture", "HEIC"),
+    MARK(4, "ftypheis", OTHER_PICTURE, "a HEIC picture", "HEIC"),
+    MARK(4, "ftyphevc", OTHER_PICTURE, "a HEIC picture", "HEIC"),
+    MARK(4, "ftyphevx", OTHER_PICTURE, "a HEIC picture", "HEIC"),
     MARK(4, "ftypmif1", OTHER_PICTURE, "a HEIC picture", "HEIC"),
+    MARK(4, "ftypmsf1", OTHER_PICTURE, "a HEIC picture", "HEIC"),
     MARK(4, "ftypavif", OTHER_PICTURE, "an AVIF picture", "AVIF"),
+    MARK(4, "ftypavis", OTHER_PICTURE, "an AVIF picture", "AVIF"),
     MARK(0, "\0\0\0\x0cjP  \r\n\x87\n", OTHER_PICTURE, "a JPEG 2000 picture", "JPEG 2000"),
     MARK(0, "\xff\x4f\xff\x51", OTHER_PICTURE, "a JPEG 2000 picture", "JPEG 2000"),
     MARK(0, "\0\0\0\x0cJXL \r\n\x87\n", OTHER_PICTURE, "a JPEG XL picture", "JPEG XL"),
@@ -53,6 +57,11 @@ static const struct mark marks[] = {
     MARK(0, "OggS", VIDEO, "an Ogg file", "Ogg video"),
     MARK(0, "\0\0\x01\xba", VIDEO, "an MPEG video", "MPEG video"),
     MARK(0, "\0\0\x01\xb3", VIDEO, "an MPEG video", "MPEG video"),
+    MARK(0, "\0\0\0\x01\x67", VIDEO, "an H.264 stream", "H.264 video"),
+    MARK(0, "\0\0\0\x01\x27", VIDEO, "an H.264 stream", "H.264 video"),
+    MARK(0, "\0\0\0\x01\x09", VIDEO, "an H.264 stream", "H.264 video"),
+    MARK(0, "\0\0\0\x01\x40\x01", VIDEO, "an H.265 stream", "H.265 video"),
+    MARK(0, "\0\0\0\x01\x46\x01", VIDEO, "an H.265 stream", "H.265 video"),
     MARK(0, "\x06\x0e\x2b\x34\x02\x05\x01\x01", VIDEO, "an MXF video", "MXF video"),
     MARK(0, "nut/multimedia container", VIDEO, "a NUT video", "NUT video"),
     MARK(0, "YUV4MPEG2 ", VIDEO, "a YUV4MPEG video", "YUV4MPEG video"),
@@ -181,6 +190,26 @@ static bool is_onnx(const uint8_t *head, size_t n)
            (head[2] == 0x12 || head[2] == 0x1a || head[2] == 0x3a || head[2] == 0x42);
 }
 
+/* Without its preamble: an element of group 2 or 8, with its kind of value or a short even length.
+ */
+static bool is_dicom(const uint8_t *head, size_t n)
+{
+    enum { ELEMENT = 8, LONG = 256 };
+    if (n < ELEMENT || (head[0] != 2 && head[0] != 8) || head[1] || head[3] > 1)
+        return false;
+    bool kind = head[4] >= 'A' && head[4] <= 'Z' && head[5] >= 'A' && head[5] <= 'Z';
+    size_t length =
+        (size_t)head[4] | (size_t)head[5] << 8 | (size_t)head[6] << 16 | (size_t)head[7] << 24;
+    return kind || (length > 0 && length <= LONG && length % 2 == 0);
+}
+
+/* Its lines may come in any order. */
+static bool is_meta(const uint8_t *head, size_t n)
+{
+    return has(head, n < 7 ? n : 7, "Comment") &&
+           (has(head, n, "\nNDims") || has(head, n, "\nObjectType"));
+}
+
 static bool is_bmp(const uint8_t *head, size_t n)
 {
     return n >= 18 && head[0] == 'B' && head[1] == 'M' && head[14] >= 12 && !head[15] &&
@@ -217,6 +246,10 @@ struct um_kind um_kind_of(const uint8_t *head, size_t n)
         return kind_of_zip(head, n);
     if (is_safetensors(head, n))
         return (struct um_kind){UM_KIND_WEIGHTS, "a safetensors file", "safetensors file"};
+    if (is_meta(head, n))
+        return (struct um_kind){UM_KIND_PICTURE, "a MetaImage file", "MetaImage"};
+    if (is_dicom(head, n))
+        return (struct um_kind){UM_KIND_DICOM, "a DICOM file", "DICOM"};
     if (is_mpeg_ts(head, n))
         return (struct um_kind){UM_KIND_VIDEO, "an MPEG transport stream", "MPEG-TS video"};
     if (is_text(head, n))

@@ -12,7 +12,7 @@
 
 enum { BUFFER = 32 << 10 };
 static const char formats[] = "mov,matroska,avi,asf,flv,ogg,mpeg,mpegvideo,mpegts,mxf,nut,"
-                              "yuv4mpegpipe,ivf,gif";
+                              "yuv4mpegpipe,ivf,gif,h264,hevc";
 
 const bool um_video_built = true;
 
