@@ -526,6 +526,23 @@ def upstream_can_load_what_convert_writes(tmp):
 
 
 @test
+def names_and_facts_that_a_file_cannot_have(tmp):
+    for name in ("out.pth", "out.PT", "out.ckpt", "out.bin"):
+        _, err = um("convert", DETECTOR, tmp / name, code=2)
+        assert f"{name}: a name of PyTorch's, want .safetensors" in err and not (tmp / name).exists(), err
+    _, err = um("convert", DETECTOR, tmp / "out.safetensors", "--upstream", code=2)
+    assert "out.safetensors: want .pth or .pt" in err, err
+    said = write(tmp / "said.safetensors", detector(), {"input_size": "320", "activation": "silu", "fit": "letterbox", "queries": "100", "nms": "0.5"})
+    _, err = um("convert", said, tmp / "out.pth", "--upstream")
+    for option in ("--det-act silu", "--det-fit letterbox", "--queries 100", "--nms 0.5"):
+        assert "out.pth: has no metadata" in err and option in err, err
+    _, err = um("convert", write(tmp / "plain.safetensors", detector(), {"input_size": "320"}), tmp / "out.pth", "--upstream")
+    assert "warning" not in err, err
+    _, err = um("convert", DETECTOR, tmp / "out.safetensors", "--sam-family", "tiny-sam", code=2)
+    assert "a family is a segmenter's" in err, err
+
+
+@test
 def letterbox_is_the_picture_in_the_middle(tmp):
     for frame, box, score in LETTERBOX:
         near(FRAMES[frame], box, score, "--det-fit", "letterbox")

@@ -460,7 +460,7 @@ TEST(files_that_are_none)
     CHECK(refuses("/nowhere/at/all.pt", UM_EIO, "No such file"));
     CHECK(refuses(UM_GOLDEN_DIR, UM_EFORMAT, "a folder without a weight file"));
     CHECK(refuses("/dev/null", UM_EIO, "not a regular file"));
-    const char *fifo = temporary("fifo.pt");
+    const char *fifo = temporary("fifo");
     CHECK_EQ(mkfifo(fifo, 0600), 0);
     CHECK(refuses(fifo, UM_EIO, "not a regular file")); /* at once: nobody writes */
     CHECK_EQ(um_model_convert(FOLDER "hand.pt", fifo, "fp32", 0, NULL), UM_EIO);

@@ -220,6 +220,48 @@ static um_status calibrate(const struct options *o, const um_convert_settings *c
     return st;
 }
 
+struct dropped {
+    char text[256];
+};
+
+static void drop(struct dropped *d, const char *option, const char *value)
+{
+    size_t n = strlen(d->text);
+    snprintf(d->text + n, sizeof d->text - n, " %s %s", option, value);
+}
+
+static void drop_metadata(void *ctx, const char *key, const char *value)
+{
+    if (strcmp(key, "gain") == 0)
+        drop(ctx, "--gain", value);
+    if (strcmp(key, "nms") == 0)
+        drop(ctx, "--nms", value);
+}
+
+/* What a file of --upstream cannot say, so that whoever gives it must. */
+static void tell_dropped(const struct options *o, const um_model_info *info)
+{
+    enum { QUERIES = 300 };
+    struct dropped d = {""};
+    char text[400], number[16];
+    const char *act = o->det_act ? o->det_act : info->activation,
+               *fit = o->det_fit ? o->det_fit : info->fit;
+    snprintf(number, sizeof number, "%d", o->queries ? o->queries : info->queries);
+    if (act && strcmp(act, "relu") != 0)
+        drop(&d, "--det-act", act);
+    if (fit && strcmp(fit, "stretch") != 0)
+        drop(&d, "--det-fit", fit);
+    if (atoi(number) != QUERIES)
+        drop(&d, "--queries", number);
+    if (o->names || info->names_from)
+        drop(&d, "--names", "FILE");
+    um_model_metadata(o->positional[0], drop_metadata, &d);
+    snprintf(text, sizeof text,
+             "has no metadata: what the other file said is to be given with it:%s", d.text);
+    if (d.text[0])
+        cli_warn(o->positional[1], text);
+}
+
 int command_convert(const struct options *o)
 {
     const char *precision = o->precision ? o->precision : "fp32";
@@ -254,6 +296,8 @@ int command_convert(const struct options *o)
         return cli_fail(st);
     if (info.warning)
         cli_warn(o->positional[0], info.warning);
+    if (o->upstream && info.kind == UM_MODEL_DFINE)
+        tell_dropped(o, &info);
     if (!o->quiet)
         fprintf(stderr, "%s written (%s)\n", o->positional[1], precision);
     return EXIT_DONE;

@@ -18,6 +18,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 enum { SAM_STEP = 16, PAIRS_MAX = 512 };
 
@@ -272,6 +273,24 @@ static um_status check_target(const char *path, const char *out)
     return UM_OK;
 }
 
+/* Readers go by the ending: torch.load() takes no safetensors, and the other way round. */
+static um_status check_ending(const char *out, bool upstream)
+{
+    static const char *const torch[] = {".pth", ".pt", ".ckpt", ".bin"};
+    const char *ending = strrchr(out, '.');
+    bool is_torch = false;
+    for (size_t i = 0; ending && i < sizeof torch / sizeof *torch; i++)
+        is_torch = is_torch || strcasecmp(ending, torch[i]) == 0;
+    if (is_torch && !upstream)
+        return um_fail(UM_EINVAL,
+                       "%s: a name of PyTorch's, want .safetensors, which is what is written, or "
+                       "--upstream",
+                       out);
+    if (upstream && ending && strcasecmp(ending, ".safetensors") == 0)
+        return um_fail(UM_EINVAL, "%s: want .pth or .pt, --upstream writes a PyTorch file", out);
+    return UM_OK;
+}
+
 /* What the metadata of the new file says beside the old one's, in texts that live until it is
  * written. */
 struct facts {
@@ -361,7 +380,10 @@ static um_status set_all(struct pairs *p, struct facts *f, const um_weights *fil
     for (int i = 0; st == UM_OK && s->metadata && s->metadata[i]; i += 2) {
         st = s->metadata[i + 1] ? set(p, s->metadata[i], s->metadata[i + 1])
                                 : um_fail(UM_EINVAL, "metadata %s has no value", s->metadata[i]);
-        if (st == UM_OK && strcmp(s->metadata[i], "architecture") == 0 && um_sam_recognise(file))
+        bool family_said = strcmp(s->metadata[i], "architecture") == 0;
+        if (st == UM_OK && family_said && dfine)
+            st = um_fail(UM_EINVAL, "%s: a family is a segmenter's", um_weights_path(file));
+        if (st == UM_OK && family_said && um_sam_recognise(file))
             st = um_sam_family_find(file, s->metadata[i + 1], &family);
     }
     return st;
@@ -454,6 +476,9 @@ um_status um_model_convert_with(const char *path, const char *out,
         return um_fail(UM_EUNSUPPORTED,
                        "precision %.20s: want fp32, fp16, bf16, or int8 with --calibrate",
                        own.precision);
+    st = check_ending(out, own.upstream != 0);
+    if (st != UM_OK)
+        return st;
     um_weights *file = NULL;
     struct pairs *p = um_zalloc(sizeof *p);
     st = p ? um_weights_open(&file, path) : um_fail(UM_ENOMEM, "metadata");
