@@ -26,6 +26,7 @@ struct um_video {
     int orientation;
     int64_t packets, frames; /* of the stream, so far */
     double ts;               /* of the last frame */
+    double zero;             /* the first frame's own time */
     double end;              /* of the latest packet of any stream */
     int64_t read;            /* bytes as far as the end of the stream's last packet */
     bool indexed;            /* it came with an index */
@@ -188,18 +189,23 @@ static double step(const struct um_video *v)
     return rate.num > 0 && rate.den > 0 ? av_q2d(av_inv_q(rate)) : 1.0 / 25;
 }
 
-/* Where the file's clock stands at its begin: streams of MPEG count on from anywhere. */
+/* Where the file's clock stands at its begin: streams of MPEG count on from anywhere. If the file
+ * does not say, at the first frame. */
 static double start(const struct um_video *v)
 {
     int64_t t = v->format->start_time;
-    return t == AV_NOPTS_VALUE ? 0 : (double)t / AV_TIME_BASE;
+    return t == AV_NOPTS_VALUE ? v->zero : (double)t / AV_TIME_BASE;
 }
 
 /* A frame's own time, else one step after the last. */
-static double time_of(const struct um_video *v)
+static double time_of(struct um_video *v)
 {
-    if (v->d.frame->best_effort_timestamp != AV_NOPTS_VALUE)
-        return (double)v->d.frame->best_effort_timestamp * av_q2d(v->stream->time_base) - start(v);
+    int64_t own = v->d.frame->best_effort_timestamp;
+    double t = (double)own * av_q2d(v->stream->time_base);
+    if (own != AV_NOPTS_VALUE && v->frames == 1)
+        v->zero = t;
+    if (own != AV_NOPTS_VALUE)
+        return t - start(v);
     return v->frames > 1 ? v->ts + step(v) : 0;
 }
 
