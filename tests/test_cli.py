@@ -181,6 +181,9 @@ def no_run_writes_what_it_reads(tmp):
     refused("run", f"@{tmp}/list.txt", "-o", f"jsonl:{picture}")
     refused("run", tmp / "in", "-o", f"jsonl:{inside}")
     refused("run", scan, "-o", f"masks:{scan}")
+    (tmp / "apart.mhd").write_bytes(scan.read_bytes()[:-96 * 80].replace(b"LOCAL", b"apart.raw"))
+    (tmp / "apart.raw").write_bytes(bytes(96 * 80))
+    refused("run", tmp / "apart.mhd", "-o", f"jsonl:{tmp}/apart.raw")
     for option in ("--kpi", "--trace", "--dump"):
         refused("run", picture, option, picture)
     for command in ("run", "detect"):

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <zlib.h>
@@ -151,6 +152,13 @@ um_status um_sequence_open(struct um_sequence **out, struct um_image_file *f, co
     if (st != UM_OK)
         um_sequence_close(out);
     return st;
+}
+
+bool um_sequence_reads(const struct um_sequence *s, const char *path)
+{
+    struct stat a, b;
+    return fstat(fileno(s->data), &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
 }
 
 bool um_sequence_many(const struct um_sequence *s)

@@ -12,6 +12,8 @@ um_status um_sequence_open(struct um_sequence **out, struct um_image_file *f, co
                            bool nrrd);
 /* May there be more than one frame? */
 bool um_sequence_many(const struct um_sequence *s);
+/* Are the pixels in the file at `path`? */
+bool um_sequence_reads(const struct um_sequence *s, const char *path);
 /* The next frame with its time, pose and spacing. UM_EOF after the last; an error is one frame's,
  * or, when the file breaks off, the last thing before UM_EOF. */
 um_status um_sequence_read(struct um_sequence *s, um_frame **out);

@@ -5,6 +5,7 @@
 #include "io/clip.h"
 #include "io/notice.h"
 #include "io/path.h"
+#include "io/sequence.h"
 #include "io/source.h"
 #include "io/tiff.h"
 #include "io/video.h"
@@ -595,12 +596,24 @@ static const char *dir_name(const void *priv)
     return ((const struct dir *)priv)->name;
 }
 
+/* Are a header's pixels in that file? */
+static bool pixels_are_in(const char *header, const char *path)
+{
+    static const char *const headers[] = {".mhd", ".nhdr", NULL};
+    struct um_clip c;
+    if (!has_ending(header, headers) || um_clip_open(&c, header, NULL) != UM_OK)
+        return false;
+    bool are = c.sequence && um_sequence_reads(c.sequence, path);
+    um_clip_close(&c);
+    return are;
+}
+
 bool um_dir_reads(const void *priv, const char *path)
 {
     const struct dir *d = priv;
     bool reads = d->list && um_file_same(d->given + 1, path);
     for (size_t i = 0; i < d->count && !reads; i++)
-        reads = um_file_same(d->files[i].path, path);
+        reads = um_file_same(d->files[i].path, path) || pixels_are_in(d->files[i].path, path);
     return reads;
 }
 
