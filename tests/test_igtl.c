@@ -1338,6 +1338,61 @@ TEST(a_sink_connects_and_our_source_listens)
     close(news[1]);
 }
 
+struct listener {
+    int told, free; /* ends of pipes */
+    int lines;
+};
+
+/* Somebody who is told, and takes until he is let go. */
+static void listen_long(void *ctx, const char *text)
+{
+    struct listener *l = ctx;
+    char byte;
+    if (strstr(text, "listening"))
+        return;
+    if (!l->lines++ && write(l->told, "", 1) != 1)
+        abort();
+    while (read(l->free, &byte, 1) > 0)
+        ;
+}
+
+TEST(who_is_told_holds_no_frames)
+{
+    static uint8_t room[4096];
+    const int one[] = {0};
+    int told[2], free[2], port = 0;
+    char byte;
+    um_sink_settings set;
+    um_sink *sink = NULL;
+    struct um_igtl_message m;
+    CHECK(pipe(told) == 0 && pipe(free) == 0);
+    struct listener l = {told[1], free[0], 0};
+    um_sink_settings_default(&set);
+    set.log = listen_long;
+    set.log_ctx = &l;
+    const um_packet *packet = make_packet(1, one, 1);
+    CHECK_OK(um_sink_open(&sink, "igtl:127.0.0.1:0?clients=1", &set));
+    port = (int)sink_count(sink, "port");
+    int fd = connect_to(port);
+    CHECK(read(told[0], &byte, 1) == 1);
+    CHECK_OK(um_sink_write(sink, packet, NULL, NULL));
+    CHECK_EQ(sink_count(sink, "connected"), 1);
+    close(free[1]);
+    for (int i = 0; i < 40; i++) { /* only some of many are told */
+        int other = connect_to(port);
+        CHECK(receive(other, &m, room, sizeof room));
+        CHECK_STR(m.header.type, "STATUS");
+        close(other);
+    }
+    CHECK_OK(um_sink_close(&sink));
+    CHECK_EQ(l.lines, 10); /* of ten the first is "listening"; and how many more there were */
+    um_packet_unref(&packet);
+    close(fd);
+    close(free[0]);
+    close(told[0]);
+    close(told[1]);
+}
+
 TEST(opening_and_writing_survive_failed_allocations)
 {
     static uint8_t room[4096];

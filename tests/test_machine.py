@@ -279,6 +279,25 @@ def a_signal_while_a_reader_is_stuck(tmp):
 
 
 @test
+def a_stderr_that_nobody_reads_holds_nothing(tmp):
+    for signalled in (False, True):
+        reader, writer = os.pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 8192)
+        process = start("run", *STDIN, "-v", "-o", f"jsonl:{tmp}/{signalled}", *SMALL, stderr=writer)
+        process.stdin.write(FRAME * 250)  # with a line each, which do not fit
+        process.stdin.flush()
+        until(lambda: (tmp / str(signalled)).exists() and len((tmp / str(signalled)).read_text().splitlines()) == 250, "frames are held")
+        if signalled:
+            process.send_signal(signal.SIGINT)
+        else:
+            process.stdin.close()
+            process.stdin = None
+        end(process, 0, AT_ONCE + 2)
+        os.close(reader)
+        os.close(writer)
+
+
+@test
 def a_second_signal_ends_it_at_once(tmp):
     for first, second in ((signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGHUP)):
         reader, writer = full_pipe()

@@ -3,6 +3,7 @@
 
 #include "config.h"
 #include "json.h"
+#include "tell.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -645,7 +646,7 @@ static bool is_one_of(const char *word, const char *const *words)
 static void say(void *ctx, const char *text)
 {
     (void)ctx;
-    fprintf(stderr, "ultramotion: %s\n", text);
+    tell(text);
 }
 
 um_status cli_open_device(um_device **out, const struct options *o)
@@ -808,6 +809,12 @@ void cli_notice(void *ctx, const char *text)
     fputc('\n', stderr);
 }
 
+static void tell_notice(void *ctx, const char *text)
+{
+    (void)ctx;
+    tell(text);
+}
+
 /* The value of --window. */
 static bool read_window(const char *text, um_source_settings *s)
 {
@@ -836,7 +843,7 @@ um_status cli_open_source(um_source **out, const struct options *o)
     s.recursive = o->recursive;
     s.channels = 1;
     if (!o->quiet)
-        s.on_notice = cli_notice;
+        s.on_notice = tell_notice;
     if (o->window && !read_window(o->window, &s))
         return UM_EINVAL;
     if (o->pixel && strcmp(o->pixel, "gray8") != 0 && strcmp(o->pixel, "rgb8") != 0) {

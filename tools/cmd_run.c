@@ -7,6 +7,7 @@
 #include "recording.h"
 #include "stop.h"
 #include "summary.h"
+#include "tell.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -74,6 +75,7 @@ static um_pipeline *running(const struct progress *p)
 /* The one thing about a shadow that cannot wait. */
 static void tell_shadow(struct progress *p)
 {
+    char text[160];
     um_shadow_counts c;
     um_shadow_counts_default(&c);
     if (p->fell_back || !p->o->shadow || um_pipeline_shadow(running(p), &c) != UM_OK ||
@@ -81,10 +83,11 @@ static void tell_shadow(struct progress *p)
         return;
     p->fell_back = true;
     end_line(p);
-    fprintf(stderr,
-            "ultramotion: frame %llu: masks on the device and on the host have diverged (Dice "
-            "%.4f): legacy mode from here on\n",
-            (unsigned long long)c.fell_at, (double)c.least_dice);
+    snprintf(text, sizeof text,
+             "frame %llu: masks on the device and on the host have diverged (Dice %.4f): legacy "
+             "mode from here on",
+             (unsigned long long)c.fell_at, (double)c.least_dice);
+    tell(text);
 }
 
 static void print_shadow(um_pipeline *pipeline)
@@ -115,16 +118,20 @@ static void on_packet(void *ctx, const um_packet *packet, const um_frame *frame,
             um_source_cancel(p->source);
     }
     show(p, p->summary.frames, um_state_name(packet->state), packet->ms.total);
-    if (p->o->verbose)
-        fprintf(stderr, "frame %llu %s score %.3f %.1f ms\n", (unsigned long long)packet->frame_id,
-                um_state_name(packet->state), (double)packet->score, packet->ms.total);
+    if (p->o->verbose) {
+        char text[128];
+        snprintf(text, sizeof text, "frame %llu %s score %.3f %.1f ms",
+                 (unsigned long long)packet->frame_id, um_state_name(packet->state),
+                 (double)packet->score, packet->ms.total);
+        tell_line("", text);
+    }
 }
 
 static void on_problem(void *ctx, const char *text)
 {
     struct progress *p = ctx;
     end_line(p);
-    fprintf(stderr, "ultramotion: %s\n", text);
+    tell(text);
 }
 
 /* Where the command writes: the sinks of the options, and the KPI file as one more. */
@@ -151,7 +158,7 @@ static bool sink_settings(const struct options *o, um_sink_settings *s)
 static void say(void *ctx, const char *text)
 {
     (void)ctx;
-    fprintf(stderr, "ultramotion: %s\n", text);
+    tell(text);
 }
 
 /* What sources and sinks with connections have counted, without the zeros. */
@@ -432,7 +439,7 @@ static um_status run_frames(const um_run_settings *settings, um_run_counts *coun
     if (st == UM_OK)
         st = um_run_join(run);
     if (st != UM_OK)
-        fprintf(stderr, "ultramotion: %s\n", um_last_error());
+        tell(um_last_error());
     if (run)
         um_run_stats(run, counts);
     stop_ends_run(NULL);
@@ -534,6 +541,7 @@ static int run_and_report(const struct options *o, struct verify *verify)
     else
         fprintf(stderr, "ultramotion: %s\n", um_last_error());
     periodic_stop(&periodic);
+    tell_end();
     end_line(&p);
     code = st == UM_OK ? EXIT_DONE : st == UM_EASSERT ? EXIT_ASSERTION : EXIT_FAILED;
     bool nothing = st == UM_OK && !counts.frames && !counts.stopped,

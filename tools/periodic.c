@@ -2,10 +2,10 @@
 #include "periodic.h"
 
 #include "kpi.h"
+#include "tell.h"
 
 #include <stdio.h>
 #include <time.h>
-#include <unistd.h>
 
 static double now_s(void)
 {
@@ -27,11 +27,6 @@ static bool wait_until(struct periodic *p, double when)
     return !ending;
 }
 
-static void say(const char *text)
-{
-    fprintf(stderr, "%sultramotion: %s\n", isatty(STDERR_FILENO) ? "\r\033[K" : "", text);
-}
-
 /* A stall is told when it is seen, and not again while it lasts. */
 static void watch(struct periodic *p)
 {
@@ -41,7 +36,7 @@ static void watch(struct periodic *p)
                    !um_monitor_hears(p->monitor, LIMIT_S, why, sizeof why);
     if (stalled && !p->stalled) {
         snprintf(text, sizeof text, "stalled: %s", why);
-        say(text);
+        tell(text);
     }
     p->stalled = stalled;
 }
@@ -62,7 +57,7 @@ static void *speak(void *ctx)
         if (k == 0) {
             char text[512];
             um_monitor_line(p->monitor, text, sizeof text);
-            say(text);
+            tell(text);
         } else if (k == 1) {
             um_monitor_kpi(p->monitor, kpi_line, NULL);
         } else {

@@ -34,7 +34,7 @@ typedef struct um_sink_settings {
                         10000 */
     int auxiliary;   /**< 1: does not keep a run going when all others have ended; default 0 */
     /** News of a sink with clients (listening, come, gone), on a thread of its own, which must
-     * not call back; NULL: nobody is told. */
+     * not call back; clients wait until it returns. NULL: nobody is told. */
     void (*log)(void *ctx, const char *text);
     void *log_ctx;
     um_monitor *monitor; /**< what sinks that show numbers show; such a sink takes a reference.

@@ -240,3 +240,35 @@ bool um_igtl_answer(struct um_igtl_outbox *out, const struct um_igtl_message *m,
     }
     return true;
 }
+
+/* ---- news ---- */
+
+void um_igtl_news_note(struct um_igtl_news *n, const char *spec, const char *what, const char *who,
+                       const char *why)
+{
+    if (n->noted == UM_IGTL_NEWS) {
+        n->more++;
+        return;
+    }
+    if (!n->noted)
+        n->since = um_clock_ns();
+    snprintf(n->line[n->noted++], sizeof *n->line, "%s: %s%s%s%s%s", spec, what, who[0] ? " " : "",
+             who, why[0] ? ": " : "", why);
+}
+
+bool um_igtl_news_take(struct um_igtl_news *n, const char *spec, bool last, char line[UM_IGTL_LINE])
+{
+    static const uint64_t WHILE_NS = 10000000000;
+    if (n->taken < n->noted) {
+        memcpy(line, n->line[n->taken++], sizeof *n->line);
+        return true;
+    }
+    if (!n->noted || (!last && um_clock_ns() - n->since < WHILE_NS))
+        return false;
+    unsigned long more = n->more;
+    n->noted = n->taken = 0;
+    n->more = 0;
+    if (more)
+        snprintf(line, sizeof *n->line, "%s: %lu more comings and goings", spec, more);
+    return more > 0;
+}

@@ -35,6 +35,20 @@ um_status um_igtl_link_receive(struct um_igtl_link *l);
  * (um_clock_ns): a socket that is closed over unread bytes takes back what the peer did not read.
  */
 void um_igtl_link_drain(struct um_igtl_link *l, uint64_t until);
+/* What is told of connections: a few lines in a while, of the others how many. Noted where a lock
+ * may be held, and taken where none is: who is told may take long. Of one thread at a time. */
+enum { UM_IGTL_NEWS = 10, UM_IGTL_LINE = 512 };
+struct um_igtl_news {
+    uint64_t since; /* um_clock_ns() of the first of these lines */
+    int noted, taken;
+    unsigned long more; /* that came when there were UM_IGTL_NEWS */
+    char line[UM_IGTL_NEWS][UM_IGTL_LINE];
+};
+void um_igtl_news_note(struct um_igtl_news *n, const char *spec, const char *what, const char *who,
+                       const char *why);
+/* The next line. False: none is due; `last`: nor will be, so what was left out is. */
+bool um_igtl_news_take(struct um_igtl_news *n, const char *spec, bool last,
+                       char line[UM_IGTL_LINE]);
 /* The last message of an orderly end. */
 void um_igtl_farewell(struct um_igtl_outbox *out, int version);
 

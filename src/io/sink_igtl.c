@@ -87,6 +87,7 @@ struct server {
     int wake_up, stop, listening, port;
     pthread_t thread;
     bool started;
+    struct um_igtl_news news; /* of the thread alone */
     atomic_ullong count[COUNTS];
     atomic_bool ending;
     pthread_mutex_t lock;
@@ -110,12 +111,18 @@ static void count(struct server *s, enum count what)
     atomic_fetch_add_explicit(&s->count[what], 1, memory_order_relaxed);
 }
 
-static void say(struct server *s, const char *what, const char *who, const char *why)
+static void note(struct server *s, const char *what, const char *who, const char *why)
 {
-    char text[512];
-    snprintf(text, sizeof text, "%s: %s %s%s%s", s->spec, what, who, why[0] ? ": " : "", why);
-    if (s->log)
-        s->log(s->log_ctx, text);
+    um_igtl_news_note(&s->news, s->spec, what, who, why);
+}
+
+/* Without the lock: neither frames nor those who count wait for whoever is told. */
+static void say(struct server *s, bool last)
+{
+    char line[UM_IGTL_LINE];
+    while (um_igtl_news_take(&s->news, s->spec, last, line))
+        if (s->log)
+            s->log(s->log_ctx, line);
 }
 
 /* ---- letters ---- */
@@ -619,7 +626,7 @@ static um_status igtl_write(void *priv, const um_packet *packet, const um_frame 
 static void client_gone(struct server *s, int i, const char *why)
 {
     struct client *c = &s->client[i];
-    say(s, "gone", c->peer, why);
+    note(s, "gone", c->peer, why);
     count(s, GONE);
     while (c->letters)
         letter_drop(c, 0);
@@ -641,7 +648,7 @@ static void client_come(struct server *s, int fd, const char *peer)
         um_igtl_outbox_finish(&out);
         close(fd);
         count(s, REFUSED);
-        say(s, "refused", peer, "too many clients");
+        note(s, "refused", peer, "too many clients");
         return;
     }
     *c = (struct client){.link = {.fd = fd, .version = 1},
@@ -652,7 +659,7 @@ static void client_come(struct server *s, int fd, const char *peer)
     snprintf(c->peer, sizeof c->peer, "%s", peer);
     s->clients++;
     count(s, CLIENTS);
-    say(s, "client", peer, "");
+    note(s, "client", peer, "");
 }
 
 /* Last words to one whose messages are no OpenIGTLink. */
@@ -795,11 +802,13 @@ static void look_for(struct server *s, double *backoff)
         pthread_mutex_lock(&s->lock);
         client_come(s, fd, peer);
         pthread_mutex_unlock(&s->lock);
+        say(s, false);
         *backoff = 100;
         return;
     }
     if (*backoff == 100 && st != UM_AGAIN)
-        say(s, "nobody at", s->address.host, um_last_error());
+        note(s, "nobody at", s->address.host, um_last_error());
+    say(s, false);
     um_wake_wait(s->stop, (int)*backoff);
     *backoff = *backoff * 2 < 5000 ? *backoff * 2 : 5000;
 }
@@ -834,6 +843,7 @@ static void *run_server(void *ctx)
         for (; knocked && um_igtl_accept(&fd, s->listening, peer) == UM_OK; came = true)
             client_come(s, fd, peer);
         pthread_mutex_unlock(&s->lock);
+        say(s, false);
         if (knocked && !came) /* no descriptors left: they do not come faster by asking faster */
             um_wake_wait(s->stop, PAUSE_MS);
     }
@@ -962,7 +972,8 @@ static um_status open_server(void *priv, const char *arg, const um_sink_settings
         (st = um_igtl_listen(&s->listening, &s->port, &s->address)) == UM_OK) {
         char port[8];
         snprintf(port, sizeof port, "%d", s->port);
-        say(s, "listening on port", port, "");
+        note(s, "listening on port", port, "");
+        say(s, false);
     }
     if (st == UM_OK)
         st = um_thread_start(&s->thread, run_server, s, s->spec);
@@ -998,6 +1009,7 @@ static um_status igtl_close(void *priv)
     }
     while (s->clients)
         client_gone(s, s->clients - 1, "closing");
+    say(s, true);
     if (s->listening >= 0)
         close(s->listening);
     for (int v = 1; v < 3; v++) {

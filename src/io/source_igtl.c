@@ -72,6 +72,7 @@ struct live {
     char problem[256]; /* of the sender's images; "" = none */
     bool muted;        /* from now on: nobody may be told */
     /* of the thread alone */
+    struct um_igtl_news news;
     struct um_igtl_link link;
     char peer[UM_IGTL_PEER], following[UM_IGTL_NAME + 1];
     bool following_set, complained;
@@ -111,14 +112,24 @@ static void count(struct live *l, enum count what)
     atomic_fetch_add_explicit(&l->count[what], 1, memory_order_relaxed);
 }
 
+/* Frames do not wait for whoever is told. */
+static void tell(struct live *l)
+{
+    char line[UM_IGTL_LINE];
+    while (um_igtl_news_take(&l->news, l->spec, false, line)) {
+        pthread_mutex_lock(&l->lock);
+        bool muted = l->muted;
+        pthread_mutex_unlock(&l->lock);
+        if (l->log && !muted)
+            l->log(l->log_ctx, line);
+    }
+}
+
 static void say(struct live *l, const char *what, const char *why)
 {
-    char text[512];
-    snprintf(text, sizeof text, "%s: %s%s%s", l->spec, what, why[0] ? ": " : "", why);
-    pthread_mutex_lock(&l->lock);
-    if (l->log && !l->muted)
-        l->log(l->log_ctx, text);
-    pthread_mutex_unlock(&l->lock);
+    tell(l);
+    um_igtl_news_note(&l->news, l->spec, what, "", why);
+    tell(l);
 }
 
 /* ---- frames ---- */

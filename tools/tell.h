@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Lines on stderr while a run goes on: one that nobody reads is left out and counted, for neither
+ * frames nor the end wait for a reader. Threads: any. */
+#ifndef UM_TELL_H
+#define UM_TELL_H
+
+void tell(const char *text); /* behind "ultramotion: " */
+void tell_line(const char *prefix, const char *text);
+/* The run is over: who does not read within a second gets nothing any more. */
+void tell_end(void);
+
+#endif
