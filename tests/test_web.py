@@ -429,6 +429,23 @@ def kpi_events_have_their_names(tmp):
 
 
 @test
+def kpi_lines_come_without_frames(tmp):
+    def events():
+        return [e["event"] for e in lines((tmp / "k").read_text())]
+
+    with Run("--kpi", tmp / "k", command="serve") as run:
+        begin = time.monotonic()
+        while events().count("monitor") < 2:
+            assert time.monotonic() < begin + 20, events()
+            time.sleep(0.05)
+        run.push()
+        run.wait(lambda s: s["frames"]["out"] == 1)
+        before = len(events())
+        run.end()
+        assert events()[before:].count("monitor") >= 1 and "infer_frame" in events(), events()[before:]
+
+
+@test
 def summaries_come_while_it_runs(tmp):
     err = um("serve", "phantom:seed=900001,frames=40,width=128,height=160", "--loop", "--frames", 3000, "-o", "null:", "--summary-every", "0.5", *SMALL)[1]
     assert len(re.findall(r"^ultramotion: \d+ frames, \d+ visible, [\d.]+ fps in, [\d.]+ out; ms p50/p95", err, flags=re.M)) >= 2, err

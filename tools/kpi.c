@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,11 +16,14 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A line comes before its packet, which waits for room: few can be here. */
+/* Lines that wait for the thread that writes them. It is soon there, unless FILE's reader is not.
+ */
 enum { MOST = 1024 };
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static char *lines[MOST]; /* guarded by lock, as below */
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static char *lines[MOST]; /* guarded by lock, as all below */
 static int count;
+static uint64_t added, left_out; /* left_out: for want of room */
 
 void kpi_line(void *ctx, const char *line)
 {
@@ -28,22 +32,14 @@ void kpi_line(void *ctx, const char *line)
     pthread_mutex_lock(&lock);
     if (copy && count < MOST) {
         lines[count++] = copy;
+        added++;
         copy = NULL;
+    } else {
+        left_out++;
     }
+    pthread_cond_signal(&changed);
     pthread_mutex_unlock(&lock);
-    free(copy); /* nobody takes them any more: the sink was given up */
-}
-
-static char *take(void)
-{
-    char *line = NULL;
-    pthread_mutex_lock(&lock);
-    if (count > 0) {
-        line = lines[0];
-        memmove(lines, lines + 1, (size_t)--count * sizeof *lines);
-    }
-    pthread_mutex_unlock(&lock);
-    return line;
+    free(copy);
 }
 
 static double unix_now(void)
@@ -83,8 +79,14 @@ static struct kpi_settings chosen; /* there is one for the program */
 struct kpi {
     um_lines *out;
     uint64_t bytes; /* in the file */
-    int wake;
     bool regular;
+    int wake;             /* the sink was given up */
+    int stop[2], done[2]; /* pipes: the thread must end; it has written something */
+    pthread_t thread;
+    bool started, piped, ending; /* ending: guarded by lock, as all below */
+    uint64_t taken, told;        /* of `added`: written; of `left_out`: said */
+    um_status status;
+    char problem[512];
 };
 
 /* The numbers behind "PATH.": the greatest and the least, 0 = there are none; how many there are.
@@ -166,16 +168,6 @@ static um_status begin_file(struct kpi *k)
     return st;
 }
 
-static um_status open_file(void *priv, const char *arg, const um_sink_settings *settings,
-                           int wake_fd)
-{
-    (void)arg, (void)settings;
-    struct kpi *k = priv;
-    k->wake = wake_fd;
-    um_status st = put_aside(chosen.path);
-    return st == UM_OK ? begin_file(k) : st;
-}
-
 static um_status write_line(struct kpi *k, const char *line)
 {
     um_status st = UM_OK;
@@ -190,11 +182,107 @@ static um_status write_line(struct kpi *k, const char *line)
             st = begin_file(k);
     }
     k->bytes += n;
-    return st == UM_OK ? um_lines_write(k->out, line, k->wake) : st;
+    return st == UM_OK ? um_lines_write(k->out, line, k->stop[0]) : st;
 }
 
+/* ---- its thread ---- */
+
+/* What is to be written next: how many lines are missing, or a line. False: it is to end. */
+static bool next_line(struct kpi *k, char **line)
+{
+    *line = NULL;
+    pthread_mutex_lock(&lock);
+    while (!count && left_out == k->told && !k->ending)
+        pthread_cond_wait(&changed, &lock);
+    uint64_t missing = left_out - k->told, all = left_out;
+    bool any = count > 0;
+    if (any && !missing) {
+        *line = lines[0];
+        memmove(lines, lines + 1, (size_t)--count * sizeof *lines);
+    }
+    k->told = left_out;
+    pthread_mutex_unlock(&lock);
+    if (missing && (*line = malloc(160)))
+        snprintf(*line, 160,
+                 "{\"ts\":%.6f,\"event\":\"drop_event\",\"cause\":\"kpi\",\"removed\":%llu,"
+                 "\"total\":%llu,\"qsize\":%d}",
+                 unix_now(), (unsigned long long)missing, (unsigned long long)all, MOST);
+    return any || missing;
+}
+
+static void *write_lines(void *ctx)
+{
+    struct kpi *k = ctx;
+    um_status st = UM_OK;
+    char *line;
+    while (st == UM_OK && next_line(k, &line)) {
+        if (line)
+            st = write_line(k, line);
+        free(line);
+        pthread_mutex_lock(&lock);
+        k->taken = added - (uint64_t)count;
+        k->status = st;
+        if (st != UM_OK)
+            snprintf(k->problem, sizeof k->problem, "%s", um_last_error());
+        pthread_mutex_unlock(&lock);
+        ssize_t n = write(k->done[1], "", 1); /* where it is full, it says so already */
+        (void)n;
+    }
+    return NULL;
+}
+
+/* Until everything up to now is written. */
+static um_status await_lines(struct kpi *k, int ms)
+{
+    char bytes[64], why[512] = "";
+    pthread_mutex_lock(&lock);
+    uint64_t mine = added;
+    pthread_mutex_unlock(&lock);
+    for (;;) {
+        struct pollfd p[2] = {{.fd = k->done[0], .events = POLLIN},
+                              {.fd = k->wake, .events = POLLIN}};
+        pthread_mutex_lock(&lock);
+        um_status st = k->status;
+        bool all = k->taken >= mine;
+        if (st != UM_OK)
+            snprintf(why, sizeof why, "%s", k->problem);
+        pthread_mutex_unlock(&lock);
+        if (all || st != UM_OK)
+            return st == UM_OK ? UM_OK : um_set_error(st, why);
+        if (poll(p, 2, ms) == 0 || p[1].revents) {
+            snprintf(why, sizeof why, "%.400s: its reader takes nothing", chosen.path);
+            return um_set_error(UM_AGAIN, why);
+        }
+        ssize_t n = read(k->done[0], bytes, sizeof bytes);
+        (void)n;
+    }
+}
+
+static um_status open_file(void *priv, const char *arg, const um_sink_settings *settings,
+                           int wake_fd)
+{
+    (void)arg, (void)settings;
+    struct kpi *k = priv;
+    k->wake = wake_fd;
+    k->piped = pipe(k->stop) == 0;
+    if (k->piped && pipe(k->done) != 0) {
+        close(k->stop[0]);
+        close(k->stop[1]);
+        k->piped = false;
+    }
+    for (int i = 0; k->piped && i < 2; i++)
+        fcntl(k->done[i], F_SETFL, O_NONBLOCK);
+    um_status st = k->piped ? put_aside(chosen.path) : um_set_error(UM_EIO, "--kpi: no pipe");
+    if (st == UM_OK)
+        st = begin_file(k);
+    k->started = st == UM_OK && pthread_create(&k->thread, NULL, write_lines, k) == 0;
+    return st == UM_OK && !k->started ? um_set_error(UM_ENOMEM, "--kpi: no thread") : st;
+}
+
+/* ---- packets ---- */
+
 /* A packet's own events; names and fields are those of the Python project. */
-static um_status write_packet(struct kpi *k, const um_packet *p)
+static void add_packet(const um_packet *p)
 {
     char line[512];
     double ts = unix_now();
@@ -204,13 +292,12 @@ static um_status write_packet(struct kpi *k, const um_packet *p)
              "\"copy_ms\":%.3f,\"up\":%u,\"down\":%u,\"bytes\":%llu,\"frame\":%llu}",
              ts, p->device, p->height, p->width, p->ms.upload, p->transfers.up, p->transfers.down,
              (unsigned long long)(p->transfers.up_bytes + p->transfers.down_bytes), frame);
-    um_status st = write_line(k, line);
+    kpi_line(NULL, line);
     snprintf(line, sizeof line,
              "{\"ts\":%.6f,\"event\":\"infer_dfine\",\"infer_ms\":%.3f,\"conf_max\":%.4f,\"H\":%d,"
              "\"W\":%d,\"frame\":%llu}",
              ts, p->ms.detect, (double)p->score, p->height, p->width, frame);
-    if (st == UM_OK)
-        st = write_line(k, line);
+    kpi_line(NULL, line);
     snprintf(line, sizeof line,
              "{\"ts\":%.6f,\"event\":\"infer_frame\",\"frame\":%llu,\"latency_ms\":%.3f,"
              "\"conf\":%.4f,\"state\":\"%s\"%s%s%s}",
@@ -219,29 +306,52 @@ static um_status write_packet(struct kpi *k, const um_packet *p)
              : p->missed      ? ",\"missed\":1,\"effort\":\""
                               : ",\"missed\":0,\"effort\":\"",
              p->has_deadline ? um_effort_name(p->effort) : "", p->has_deadline ? "\"" : "");
-    return st == UM_OK ? write_line(k, line) : st;
+    kpi_line(NULL, line);
 }
 
-static um_status write_lines(void *priv, const um_packet *packet, const um_frame *frame,
-                             const char *name)
+/* A line comes before its packet, and the packet stays until they are written: so a reader who
+ * takes nothing is noticed. */
+static um_status write_packet(void *priv, const um_packet *packet, const um_frame *frame,
+                              const char *name)
 {
     (void)frame;
     (void)name;
     struct kpi *k = priv;
-    um_status st = UM_OK;
-    for (char *line; st == UM_OK && (line = take());) {
-        st = write_line(k, line);
-        free(line);
-    }
-    return st == UM_OK && chosen.all ? write_packet(k, packet) : st;
+    if (chosen.all)
+        add_packet(packet);
+    return await_lines(k, -1);
 }
 
 static um_status close_file(void *priv)
 {
+    enum { PATIENCE_MS = 500 };
     struct kpi *k = priv;
-    for (char *line; (line = take());)
-        free(line);
-    return um_lines_close(&k->out);
+    char why[512] = "";
+    um_status st = UM_OK;
+    if (k->started) {
+        st = await_lines(k, PATIENCE_MS);
+        snprintf(why, sizeof why, "%s", um_last_error());
+        pthread_mutex_lock(&lock);
+        k->ending = true;
+        pthread_cond_signal(&changed);
+        pthread_mutex_unlock(&lock);
+        close(k->stop[1]); /* its other end is readable now */
+        k->stop[1] = -1;
+        pthread_join(k->thread, NULL);
+    }
+    if (k->piped) {
+        close(k->stop[0]);
+        close(k->done[0]);
+        close(k->done[1]);
+        if (k->stop[1] >= 0)
+            close(k->stop[1]);
+    }
+    pthread_mutex_lock(&lock);
+    while (count > 0)
+        free(lines[--count]);
+    pthread_mutex_unlock(&lock);
+    um_status closed = um_lines_close(&k->out);
+    return st == UM_OK || st == UM_EOF ? closed : um_set_error(st, why);
 }
 
 um_status kpi_open(um_sink **out, const struct kpi_settings *kpi, const um_sink_settings *settings)
@@ -251,7 +361,7 @@ um_status kpi_open(um_sink **out, const struct kpi_settings *kpi, const um_sink_
                                     .usage = "kpi:PATH",
                                     .priv_size = sizeof(struct kpi),
                                     .open = open_file,
-                                    .write = write_lines,
+                                    .write = write_packet,
                                     .close = close_file};
     chosen = *kpi;
     um_status st = um_sink_register(&ops);

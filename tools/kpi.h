@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* --kpi FILE|-: the lines are written by a sink, so that a reader who takes none stops nobody else.
- * One for the program. */
+/* --kpi FILE|-: the lines are written by a sink with a thread of its own: when they come, also
+ * where no packet does, and so that a reader who takes none stops nobody else. One for the program.
+ */
 #ifndef UM_KPI_H
 #define UM_KPI_H
 
@@ -16,8 +17,8 @@ struct kpi_settings {
     int keep;           /* of those with numbers, when one is added; 0 = all */
 };
 
-/* A sink that writes, with each packet, the lines that have come by then. What lies at the path
- * gets the next number: FILE.1, FILE.2 ... */
+/* What lies at the path gets the next number: FILE.1, FILE.2 ... Lines for which there is no room
+ * while the reader takes none are counted in a line `drop_event`. */
 um_status kpi_open(um_sink **out, const struct kpi_settings *kpi, const um_sink_settings *settings);
 /* Where they come from: um_pipeline_settings.kpi, um_segmenter_set_kpi(). */
 void kpi_line(void *ctx, const char *line);

@@ -95,4 +95,6 @@ void periodic_stop(struct periodic *p)
     pthread_cond_destroy(&p->changed);
     pthread_mutex_destroy(&p->lock);
     p->started = false;
+    if (p->kpi)
+        um_monitor_kpi(p->monitor, kpi_line, NULL);
 }
