@@ -604,6 +604,17 @@ static void put_image(struct um_igtl_outbox *out, int version, const char *devic
     um_igtl_end(out, NULL, 0);
 }
 
+/* As PlusServer says whether it is one. */
+static void put_said_transform(struct um_igtl_outbox *out, uint64_t stamp, const char *key,
+                               const char *value)
+{
+    const float m[12] = {1, 0, 0, 41, 0, 1, 0, 0, 0, 0, 1, 0};
+    struct um_igtl_pair pair = {key, value, strlen(key), strlen(value), UM_IGTL_ASCII};
+    um_igtl_begin(out, 2, "TRANSFORM", "ProbeToReference", stamp, 0);
+    um_igtl_transform_write(out, m);
+    um_igtl_end(out, &pair, 1);
+}
+
 static void put_transform(struct um_igtl_outbox *out, const char *device, uint64_t stamp, float x)
 {
     const float m[12] = {0, -1, 0, x, 1, 0, 0, 2, 0, 0, 1, 3};
@@ -754,6 +765,38 @@ TEST(a_source_reads_images_with_stamp_place_and_pose)
     CHECK_EQ(source_count(w.source, "without_pose"), 1);
     CHECK_EQ(source_count(w.source, "images"), 4);
     CHECK_EQ(source_count(w.source, "transforms"), 4);
+    wire_close(&w);
+}
+
+TEST(a_pose_that_is_none_is_not_taken)
+{
+    static const struct {
+        const char *key, *value;
+        int pose;
+    } said[] = {{"TransformStatus", "OK", 1},       {"TransformStatus", "INVALID", 0},
+                {"TransformStatus", "MISSING", 0},  {"TransformValid", "True", 1},
+                {"TransformValid", "False", 0},     {"TransformValid", "0", 0},
+                {"TransformStatusText", "poor", 1}, {"", "", 0}};
+    struct wire w;
+    struct um_igtl_outbox out = {0};
+    um_frame *f = NULL;
+    CHECK(wire_open(&w, "pair-ms=10000"));
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
+        uint64_t stamp = 0x6553F10000000000 + i;
+        if (said[i].key[0])
+            put_said_transform(&out, stamp, said[i].key, said[i].value);
+        else
+            put_transform(&out, "ProbeToReference", stamp, NAN);
+        put_image(&out, 2, "Image_Reference", stamp, 5, 3, 1, 0);
+        CHECK(send_box(w.fd, &out));
+        CHECK_OK(um_source_read(w.source, &f));
+        CHECK_MSG(f->has_pose == said[i].pose, "%s %s", said[i].key, said[i].value);
+        CHECK_EQ(um_frame_origin(f)->transforms, 1);
+        CHECK_EQ(um_frame_origin(f)->transform[0].valid, said[i].pose);
+        um_frame_unref(&f);
+    }
+    CHECK_EQ(source_count(w.source, "invalid"), 5);
+    CHECK_EQ(source_count(w.source, "without_pose"), 5);
     wire_close(&w);
 }
 

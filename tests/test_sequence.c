@@ -559,7 +559,7 @@ TEST(what_came_over_a_network_lies_where_it_lay)
     char folder[400];
     struct um_origin *o = um_zalloc(sizeof *o);
     strcpy(folder, in_scratch("live"));
-    strcpy(o->device, "Image_Reference");
+    strcpy(o->device, "Image %1_Reference");
     o->stamp = 0x6507f3a1deadbeef;
     o->image = (struct um_igtl_image){.components = 1,
                                       .scalar = UM_IGTL_U8,
@@ -573,12 +573,16 @@ TEST(what_came_over_a_network_lies_where_it_lay)
         o->image.n[i] = i == 2;
         o->image.p[i] = 1e-7f * (float)i;
     }
-    o->transforms = 2;
+    o->transforms = 4;
     strcpy(o->transform[0].name, "StylusToTracker");
     strcpy(o->transform[1].name, "ProbeToReference");
+    strcpy(o->transform[2].name, "NeedleToReference"); /* said to be none */
+    strcpy(o->transform[3].name, "PointerToTracker");  /* not finite, and so none */
+    o->transform[0].valid = o->transform[1].valid = o->transform[3].valid = true;
     for (int i = 0; i < 12; i++) {
         o->transform[0].matrix[i] = (float)i / 7;
-        o->transform[1].matrix[i] = (float)i / -3;
+        o->transform[1].matrix[i] = o->transform[2].matrix[i] = (float)i / -3;
+        o->transform[3].matrix[i] = i == 7 ? INFINITY : i == 3 ? NAN : 0;
         f->pose[i] = (double)o->transform[1].matrix[i];
     }
     f->pose[12] = f->pose[13] = f->pose[14] = 0;
@@ -588,17 +592,18 @@ TEST(what_came_over_a_network_lies_where_it_lay)
     CHECK_OK(um_source_open(&s, spec("replay", folder), NULL));
     CHECK_OK(next(s, &back));
     const struct um_origin *r = um_frame_origin(back);
-    CHECK(r && r->stamp == o->stamp && r->transforms == 2);
+    CHECK(r && r->stamp == o->stamp && r->transforms == 4);
     CHECK_STR(r->device, o->device);
     CHECK(!memcmp(r->image.t, o->image.t, 12) && !memcmp(r->image.s, o->image.s, 12) &&
           !memcmp(r->image.n, o->image.n, 12) && !memcmp(r->image.p, o->image.p, 12) &&
           !memcmp(r->image.size, o->image.size, 6) && !memcmp(r->image.part, o->image.part, 6));
-    CHECK(memcmp(r->transform, o->transform, 2 * sizeof *r->transform) == 0);
+    CHECK(memcmp(r->transform, o->transform, 3 * sizeof *r->transform) == 0);
+    CHECK(!r->transform[3].valid);
     CHECK(back->has_pose && memcmp(back->pose, f->pose, sizeof f->pose) == 0);
     char path[500];
     snprintf(path, sizeof path, "%s/frames_000.mhd", folder);
     file[slurp(path, file, sizeof file - 1)] = 0;
-    CHECK(strstr((char *)file, "\nSeq_Frame0000_ImageToReferenceTransform = 0.1") &&
+    CHECK(strstr((char *)file, "\nSeq_Frame0000_Image__1ToReferenceTransform = 0.1") &&
           strstr((char *)file, "\nSeq_Frame0000_UltramotionPose = ProbeToReference\n"));
     size = 0;
     um_frame_unref(&f);

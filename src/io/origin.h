@@ -20,6 +20,7 @@ struct um_origin {
     struct {
         char name[UM_IGTL_NAME + 1];
         float matrix[12];
+        bool valid; /* finite, and not said to be none */
     } transform[UM_ORIGIN_TRANSFORMS];
 };
 

@@ -7,10 +7,12 @@
 #include "io/origin.h"
 #include "io/sequence_head.h"
 
+#include <ctype.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include <zlib.h>
 
@@ -45,23 +47,44 @@ static bool numbers(const char *text, double *v, int n)
     return true;
 }
 
+void um_recording_tidy(char *name)
+{
+    for (char *c = name; *c; c++)
+        *c = isalnum((unsigned char)*c) || *c == '-' ? *c : '_';
+}
+
+void um_recording_place(char name[UM_RECORDING_PLACE], const char *device)
+{
+    const char *in = strchr(device, '_');
+    name[0] = 0;
+    if (in && in != device && in[1])
+        snprintf(name, UM_RECORDING_PLACE, "%.*sTo%s", (int)(in - device), device, in + 1);
+    um_recording_tidy(name);
+}
+
 /* Lines "NAMETransform = 16 numbers"; but for that of the image, which is the device's name. */
 static void restore_transforms(struct um_origin *o, const char *notes)
 {
     static const char ending[] = "Transform";
     const size_t ends = sizeof ending - 1;
+    char place[UM_RECORDING_PLACE];
+    um_recording_place(place, o->device);
     for (const char *line = notes; *line && *line != '\n'; line += strcspn(line, "\n"), line++) {
         const char *sign = strstr(line, " = ");
         size_t n = sign ? (size_t)(sign - line) : 0;
         double m[16];
+        char name[UM_IGTL_NAME + 16], status[8];
         if (n <= ends || n - ends > UM_IGTL_NAME || memcmp(sign - ends, ending, ends) != 0 ||
             memchr(line, '\n', n) || strncmp(line, "ImageTo", 7) == 0 ||
+            (strlen(place) == n - ends && strncmp(line, place, n - ends) == 0) ||
             o->transforms == UM_ORIGIN_TRANSFORMS || !numbers(sign + 3, m, 16))
             continue;
         memcpy(o->transform[o->transforms].name, line, n - ends);
         for (int i = 0; i < 12; i++)
             o->transform[o->transforms].matrix[i] = (float)m[i];
-        o->transforms++;
+        snprintf(name, sizeof name, "%.*sStatus", (int)n, line);
+        o->transform[o->transforms++].valid =
+            !um_sequence_note(notes, name, status, sizeof status) || strcasecmp(status, "OK") == 0;
     }
 }
 
@@ -89,7 +112,10 @@ um_status um_recording_restore(um_frame *f)
     o->image.scalar = UM_IGTL_U8;
     o->image.endian = UM_IGTL_LITTLE;
     o->image.coordinates = UM_IGTL_RAS;
-    um_sequence_note(notes, "UltramotionDevice", o->device, sizeof o->device);
+    if (um_sequence_note(notes, "UltramotionDevice", text, sizeof text)) {
+        um_recording_unescape(text);
+        snprintf(o->device, sizeof o->device, "%.*s", UM_IGTL_NAME, text);
+    }
     if (um_sequence_note(notes, "UltramotionStamp", text, sizeof text))
         o->stamp = strtoull(text, NULL, 16);
     o->received = um_clock_unix();
@@ -98,18 +124,15 @@ um_status um_recording_restore(um_frame *f)
     return UM_OK;
 }
 
-char *um_recording_escape(const char *text)
+void um_recording_escape(char *to, const char *text)
 {
-    char *escaped = um_alloc(3 * strlen(text) + 1), *to = escaped;
-    for (const unsigned char *s = (const unsigned char *)text; escaped && *s; s++) {
+    for (const unsigned char *s = (const unsigned char *)text; *s; s++) {
         if (*s > ' ' && *s != '%' && *s != 0x7f)
             *to++ = (char)*s;
         else
             to += sprintf(to, "%%%02X", *s);
     }
-    if (escaped)
-        *to = 0;
-    return escaped;
+    *to = 0;
 }
 
 void um_recording_unescape(char *text)

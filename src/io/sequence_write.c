@@ -3,10 +3,11 @@
 
 #include "base/number.h"
 #include "io/origin.h"
+#include "io/recording.h"
 #include "io/sequence_head.h"
 
-#include <ctype.h>
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 struct um_sequence_form um_sequence_form_of(const um_frame *f)
@@ -69,26 +70,31 @@ void um_sequence_put_field(FILE *out, uint64_t number, const char *name, const c
     fprintf(out, "Seq_Frame%04" PRIu64 "_%s%s%s\n", number, name, sign, value);
 }
 
+/* One that is not finite is none: others could not read it. */
 static void put_matrix(FILE *out, uint64_t number, const char *name, const double m[16],
-                       const char *sign)
+                       const char *sign, bool valid)
 {
+    static const double none[16] = {[0] = 1, [5] = 1, [10] = 1, [15] = 1};
     char v[UM_NUMBER_BYTES];
+    bool finite = true;
+    for (int i = 0; i < 16; i++)
+        finite = finite && isfinite(m[i]);
+    m = finite ? m : none;
     fprintf(out, "Seq_Frame%04" PRIu64 "_%sTransform%s", number, name, sign);
     for (int i = 0; i < 16; i++) {
         um_number_double(v, m[i]);
         fprintf(out, "%s%s", v, i < 15 ? " " : "\n");
     }
-    fprintf(out, "Seq_Frame%04" PRIu64 "_%sTransformStatus%sOK\n", number, name, sign);
+    fprintf(out, "Seq_Frame%04" PRIu64 "_%sTransformStatus%s%s\n", number, name, sign,
+            valid && finite ? "OK" : "INVALID");
 }
 
-/* Where the picture lay, to the bit; and as a transform for others, if its device is called as Plus
- * calls it: "Image_Reference" is the image in the reference's frame. `known`: there is one. */
+/* Where the picture lay, to the bit; and as a transform for others. `known`: there is one. */
 static void put_place(FILE *out, uint64_t number, const struct um_origin *o, const char *sign,
                       bool known)
 {
     const float *v[4] = {o->image.t, o->image.s, o->image.n, o->image.p};
-    char text[UM_NUMBER_BYTES], name[2 * UM_IGTL_NAME];
-    const char *in = strchr(o->device, '_');
+    char text[UM_NUMBER_BYTES], name[UM_RECORDING_PLACE], device[3 * UM_IGTL_NAME + 1];
     double m[16];
     fprintf(out, "Seq_Frame%04" PRIu64 "_UltramotionImage%s", number, sign);
     for (int i = 0; i < 12; i++) {
@@ -97,38 +103,31 @@ static void put_place(FILE *out, uint64_t number, const struct um_origin *o, con
     }
     snprintf(text, sizeof text, "%016" PRIx64, o->stamp);
     um_sequence_put_field(out, number, "UltramotionStamp", text, sign);
-    if (o->device[0])
-        um_sequence_put_field(out, number, "UltramotionDevice", o->device, sign);
-    if (known || !in || in == o->device || !in[1])
+    um_recording_escape(device, o->device);
+    if (device[0])
+        um_sequence_put_field(out, number, "UltramotionDevice", device, sign);
+    um_recording_place(name, o->device);
+    if (known || !name[0])
         return;
-    snprintf(name, sizeof name, "%.*sTo%s", (int)(in - o->device), o->device, in + 1);
     um_igtl_image_matrix(&o->image, m);
-    put_matrix(out, number, name, m, sign);
-}
-
-/* Names are words. */
-static void tidy(char *name)
-{
-    for (char *c = name; *c; c++)
-        *c = isalnum((unsigned char)*c) || *c == '-' ? *c : '_';
+    put_matrix(out, number, name, m, sign, true);
 }
 
 /* What came over a network, and which of the transforms is the probe's. */
 static void put_origin(FILE *out, uint64_t number, const um_frame *f, const char *sign)
 {
-    struct um_origin copy = *um_frame_origin(f), *o = &copy;
+    const struct um_origin *o = um_frame_origin(f);
     char name[UM_IGTL_NAME + 1], pose[UM_IGTL_NAME + 1] = "none";
     bool placed = false;
-    tidy(o->device);
     for (int i = 0; i < o->transforms; i++) {
         double m[16] = {[15] = 1};
         memcpy(name, o->transform[i].name, sizeof name);
-        tidy(name);
+        um_recording_tidy(name);
         placed = placed || strncmp(name, "ImageTo", 7) == 0;
         for (int k = 0; k < 12; k++)
             m[k] = (double)o->transform[i].matrix[k];
-        put_matrix(out, number, name, m, sign);
-        if (f->has_pose && memcmp(m, f->pose, sizeof m) == 0)
+        put_matrix(out, number, name, m, sign, o->transform[i].valid);
+        if (f->has_pose && o->transform[i].valid && memcmp(m, f->pose, sizeof m) == 0)
             memcpy(pose, name, sizeof pose);
     }
     um_sequence_put_field(out, number, "UltramotionPose", pose, sign);
@@ -156,7 +155,7 @@ void um_sequence_put_fields(FILE *out, uint64_t number, const um_frame *f, const
     if (!notes && um_frame_origin(f))
         put_origin(out, number, f, sign);
     else if (!notes && f->has_pose)
-        put_matrix(out, number, "ProbeToTracker", f->pose, sign);
+        put_matrix(out, number, "ProbeToTracker", f->pose, sign, true);
     if (!notes || !um_sequence_note(notes, "ImageStatus", NULL, 0))
         um_sequence_put_field(out, number, "ImageStatus", "OK", sign);
 }

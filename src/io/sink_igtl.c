@@ -409,6 +409,8 @@ static void put_relay(struct server *s, struct um_igtl_outbox *out, const struct
     if (!o || !f)
         return;
     for (int i = 0; s->relay_transforms && i < o->transforms; i++) {
+        if (!o->transform[i].valid)
+            continue;
         um_igtl_begin(out, version, "TRANSFORM", o->transform[i].name, c->stamp, c->id);
         um_igtl_transform_write(out, o->transform[i].matrix);
         um_igtl_end(out, NULL, 0);

@@ -106,11 +106,12 @@ static um_status make_fields(const struct record *r, const um_frame *f, off_t be
                              size_t *n)
 {
     char sum[9];
-    char *source = um_recording_escape(f->source);
+    char *source = um_alloc(3 * strlen(f->source) + 1);
     FILE *out = source ? open_memstream(text, n) : NULL;
     size_t last = strlen(r->last);
     um_recording_sum(sum, f);
     if (out) {
+        um_recording_escape(source, f->source);
         um_sequence_put_fields(out, r->frames, f, " = ");
         um_sequence_put_field(out, r->frames, "UltramotionSource", source, " = ");
         um_sequence_put_field(out, r->frames, "UltramotionCrc32", sum, " = ");

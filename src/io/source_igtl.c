@@ -18,6 +18,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -31,6 +32,7 @@ enum count {
     BAD_CRC,
     SKIPPED, /* versions above 2 */
     TRANSFORMS,
+    INVALID, /* of these: said to be so, or not finite */
     OTHER_TYPE,
     CONNECTIONS,
     LOST,    /* connections that ended by themselves */
@@ -39,8 +41,9 @@ enum count {
     COUNTS
 };
 static const char *const count_names[COUNTS] = {
-    "images",  "replaced",   "without_pose", "other_device", "unsupported", "malformed", "bad_crc",
-    "skipped", "transforms", "other_type",   "connections",  "lost",        "silent",    "refused"};
+    "images",     "replaced",    "without_pose", "other_device", "unsupported",
+    "malformed",  "bad_crc",     "skipped",      "transforms",   "invalid",
+    "other_type", "connections", "lost",         "silent",       "refused"};
 
 enum crc { CRC_CHECK, CRC_COUNT, CRC_IGNORE };
 enum { POSES = 64 };
@@ -49,6 +52,7 @@ struct pose {
     uint64_t stamp; /* 0 = none */
     char name[UM_IGTL_NAME + 1];
     float matrix[12];
+    bool valid;
 };
 
 /* Outlives the source where its thread is inside a call that cannot be woken: the resolver's. */
@@ -75,7 +79,7 @@ struct live {
     struct um_igtl_news news;
     struct um_igtl_link link;
     char peer[UM_IGTL_PEER], following[UM_IGTL_NAME + 1];
-    bool following_set, complained;
+    bool following_set, complained, complained_pose;
     um_frame *held; /* waits for its pose */
     uint64_t held_since, heard;
     struct pose poses[POSES];
@@ -168,8 +172,9 @@ static void take_poses(struct live *l, um_frame *frame, struct um_origin *o)
         if (p->stamp != o->stamp || o->transforms == UM_ORIGIN_TRANSFORMS)
             continue;
         memcpy(o->transform[o->transforms].name, p->name, sizeof p->name);
-        memcpy(o->transform[o->transforms++].matrix, p->matrix, sizeof p->matrix);
-        if (strcmp(p->name, l->pose) != 0)
+        memcpy(o->transform[o->transforms].matrix, p->matrix, sizeof p->matrix);
+        o->transform[o->transforms++].valid = p->valid;
+        if (!p->valid || strcmp(p->name, l->pose) != 0)
             continue;
         frame->has_pose = 1;
         for (int k = 0; k < 12; k++)
@@ -279,6 +284,34 @@ static um_status on_image(struct live *l, const struct um_igtl_message *m)
     return UM_OK;
 }
 
+static bool equal(const char *text, size_t n, const char *word)
+{
+    return n == strlen(word) && strncasecmp(text, word, n) == 0;
+}
+
+/* What PlusServer says of a tracker that does not see its tool; the numbers mean nothing then. */
+static bool said_invalid(const struct um_igtl_message *m)
+{
+    struct um_igtl_pair p;
+    size_t at = 0;
+    bool invalid = false;
+    while (um_igtl_message_pair(m, &at, &p))
+        if (equal(p.key, p.key_size, "TransformStatus"))
+            invalid = invalid || !equal(p.value, p.value_size, "OK");
+        else if (equal(p.key, p.key_size, "TransformValid"))
+            invalid = invalid || equal(p.value, p.value_size, "false") ||
+                      equal(p.value, p.value_size, "0");
+    return invalid;
+}
+
+static bool finite12(const float m[12])
+{
+    for (int i = 0; i < 12; i++)
+        if (!isfinite(m[i]))
+            return false;
+    return true;
+}
+
 static um_status on_transform(struct live *l, const struct um_igtl_message *m)
 {
     struct pose *p = &l->poses[l->next_pose % POSES];
@@ -291,6 +324,15 @@ static um_status on_transform(struct live *l, const struct um_igtl_message *m)
     p->stamp = m->header.stamp;
     memcpy(p->name, m->header.device, sizeof p->name);
     memcpy(p->matrix, matrix, sizeof matrix);
+    p->valid = finite12(matrix) && !said_invalid(m);
+    if (!p->valid)
+        count(l, INVALID);
+    if (!finite12(matrix) && !l->complained_pose) {
+        char text[80];
+        l->complained_pose = true;
+        snprintf(text, sizeof text, "transform \"%s\"", p->name);
+        say(l, text, "its numbers are not finite: taken as none");
+    }
     bool is_pose = strcmp(p->name, l->pose) == 0;
     l->pose_comes = l->pose_comes || is_pose;
     const struct um_origin *held = um_frame_origin(l->held);
@@ -467,7 +509,7 @@ static void *receive(void *ctx)
             count(l, CONNECTIONS);
             say(l, "connected", l->peer);
             l->link.version = 1;
-            l->following_set = l->complained = l->pose_comes = told = false;
+            l->following_set = l->complained = l->complained_pose = l->pose_comes = told = false;
             memset(l->poses, 0, sizeof l->poses);
             greet(l);
             going = serve(l);
