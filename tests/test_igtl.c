@@ -1274,6 +1274,44 @@ TEST(a_slow_client_costs_others_nothing)
     CHECK_OK(um_sink_close(&sink));
 }
 
+static void tell_gone(void *ctx, const char *text)
+{
+    if (strstr(text, ": gone ") && write(*(int *)ctx, "", 1) != 1)
+        abort();
+}
+
+TEST(frames_of_a_client_that_leaves_are_counted)
+{
+    enum { FRAMES = 12, BIG = 1024 };
+    int news[2];
+    char byte;
+    um_sink_settings set;
+    um_sink *sink = NULL;
+    um_sink_settings_default(&set);
+    set.log = tell_gone;
+    set.log_ctx = &news[1];
+    CHECK(pipe(news) == 0);
+    CHECK_OK(um_sink_open(&sink, "igtl:127.0.0.1:0?mailbox=5", &set));
+    int fd = join((int)sink_count(sink, "port"), 1);
+    for (uint64_t i = 1; i <= FRAMES; i++) {
+        um_packet fields = {
+            .struct_size = sizeof fields, .frame_id = i, .width = BIG, .height = BIG};
+        um_packet *made = NULL;
+        CHECK_OK(um_packet_create(&made, &fields, NULL, 0));
+        const um_packet *packet = made;
+        CHECK_OK(um_sink_write(sink, packet, NULL, NULL));
+        um_packet_unref(&packet);
+    }
+    close(fd);
+    CHECK(read(news[0], &byte, 1) == 1);
+    CHECK(sink_count(sink, "unsent") > 0);
+    CHECK_EQ(sink_count(sink, "sent") + sink_count(sink, "dropped") + sink_count(sink, "unsent"),
+             FRAMES);
+    CHECK_OK(um_sink_close(&sink));
+    close(news[0]);
+    close(news[1]);
+}
+
 TEST(clients_are_counted_and_too_many_refused)
 {
     int port = 0;

@@ -6,6 +6,7 @@
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -467,6 +468,24 @@ def who_stalls_is_named(tmp):
             said += (run.process.stderr.read() or b"").decode()
         assert re.search(r"stalled: jsonl:\S+/fifo has been at a packet for \d\.\d s", said), said
         os.close(reader)
+
+
+@test
+def frames_that_wait_at_the_end_are_counted(tmp):
+    os.mkfifo(tmp / "fifo")
+    reader = os.open(tmp / "fifo", os.O_RDONLY | os.O_NONBLOCK)  # takes nothing
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    with Run("-o", f"jsonl:{tmp}/fifo", "--sink-deadline", "0") as run:
+        run.push(18)  # what is not read fits into the pipe
+        run.wait(lambda s: s["queues"]["frames_waiting"] == 2)  # and one more that was read
+        frames = -1
+        while frames != (frames := run.stats()["frames"]["in"]):
+            time.sleep(0.5)
+        run.process.send_signal(signal.SIGINT)
+        _, err = run.end(1)
+    found = re.search(r"frames +(\d+): .*, (\d+) left at the end", err)
+    assert found and int(found[1]) + int(found[2]) == frames and int(found[2]) == 3, (frames, err)
+    os.close(reader)
 
 
 @test

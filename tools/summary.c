@@ -177,6 +177,8 @@ void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts
         fprintf(f, ", %llu replaced by a newer one", (unsigned long long)counts->replaced);
     if (counts->too_old)
         fprintf(f, ", %llu too old", (unsigned long long)counts->too_old);
+    if (counts->left)
+        fprintf(f, ", %llu left at the end", (unsigned long long)counts->left);
     if (counts->dropped)
         fprintf(f, ", %llu packets dropped by sinks", (unsigned long long)counts->dropped);
     if (counts->device_lost)

@@ -80,8 +80,9 @@ typedef struct um_run_counts {
                           end with _exit(), as exit() might wait for what they hold */
     uint64_t relocalizing; /**< packets of that state */
     uint64_t too_old;      /**< frames that were older than max_age_ms */
-    int stalled; /**< 1: the pipeline did not come back within stall_ms. Its thread is left
-                    behind in it: neither it nor its models may be closed, only _exit() helps */
+    int stalled;   /**< 1: the pipeline did not come back within stall_ms. Its thread is left
+                      behind in it: neither it nor its models may be closed, only _exit() helps */
+    uint64_t left; /**< frames that still waited when the run ended: no packet */
 } um_run_counts;
 /** Fill `c`, of which the caller knows `struct_size` bytes, with zeros. Threads: any. */
 UM_API void um_run_counts_init(um_run_counts *c, size_t struct_size);

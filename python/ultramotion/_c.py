@@ -496,6 +496,7 @@ class RunCounts(Record):
         ("relocalizing", c_uint64),
         ("too_old", c_uint64),
         ("stalled", c_int),
+        ("left", c_uint64),
     ]
 
 

@@ -36,12 +36,13 @@ enum count {
     LIMITED, /* not sent: --igtl-max-fps */
     SENT,    /* frames that a client has whole */
     DROPPED, /* frames that a client missed, being behind */
+    UNSENT,  /* frames that waited for a client that went */
     CUT,     /* names that were too long */
     COUNTS
 };
 static const char *const count_names[COUNTS] = {"clients",   "gone",    "refused", "stalled",
                                                 "malformed", "queries", "frames",  "limited",
-                                                "sent",      "dropped", "cut"};
+                                                "sent",      "dropped", "unsent",  "cut"};
 
 enum { CLIENTS_MOST = 64, MAILBOX_MOST = 64, CLASSES = 256 };
 enum part { ALL, MASK, LABELS, RELAYED, PARTS }; /* what of a frame's messages is asked for */
@@ -630,8 +631,11 @@ static void client_gone(struct server *s, int i, const char *why)
     struct client *c = &s->client[i];
     note(s, "gone", c->peer, why);
     count(s, GONE);
-    while (c->letters)
+    while (c->letters) {
+        if (c->box[0].frame)
+            count(s, UNSENT);
         letter_drop(c, 0);
+    }
     um_igtl_link_close(&c->link);
     s->clients--;
     s->client[i] = s->client[s->clients];

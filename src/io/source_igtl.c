@@ -80,7 +80,8 @@ struct live {
     struct um_igtl_link link;
     char peer[UM_IGTL_PEER], following[UM_IGTL_NAME + 1];
     bool following_set, complained, complained_pose;
-    um_frame *held; /* waits for its pose */
+    um_frame *held;    /* waits for its pose */
+    atomic_bool holds; /* there is one, for who counts */
     uint64_t held_since, heard;
     struct pose poses[POSES];
     unsigned next_pose;
@@ -190,6 +191,7 @@ static void release(struct live *l)
     if (!frame)
         return;
     l->held = NULL;
+    atomic_store(&l->holds, false);
     take_poses(l, frame, (struct um_origin *)(uintptr_t)um_frame_origin(frame));
     if (l->pose_comes && !frame->has_pose)
         count(l, WITHOUT_POSE);
@@ -277,6 +279,7 @@ static um_status on_image(struct live *l, const struct um_igtl_message *m)
     }
     release(l); /* its pose will not come any more */
     l->held = frame;
+    atomic_store(&l->holds, true);
     l->held_since = um_clock_ns();
     uint64_t stamp = m->header.stamp;
     if (!stamp || !l->pose_comes || pose_of(l, stamp))
@@ -703,9 +706,13 @@ static um_status igtl_read(void *priv, uint64_t index, um_frame **frame)
 static void igtl_counts(const void *priv, void (*each)(void *ctx, const char *name, uint64_t n),
                         void *ctx)
 {
-    const struct live *l = ((const struct source *)priv)->live;
+    struct live *l = ((const struct source *)priv)->live;
+    pthread_mutex_lock(&l->lock);
+    uint64_t waiting = (l->newest != NULL) + atomic_load(&l->holds);
+    pthread_mutex_unlock(&l->lock);
     for (int i = 0; i < COUNTS; i++)
         each(ctx, count_names[i], atomic_load(&l->count[i]));
+    each(ctx, "waiting", waiting);
     if (l->listens)
         each(ctx, "port", (uint64_t)l->port);
 }

@@ -204,6 +204,7 @@ static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment
     put_uint(j, "replaced", c->replaced);
     put_uint(j, "too_old", c->too_old);
     put_uint(j, "sink_full", c->dropped);
+    put_uint(j, "left", c->left);
     um_json_end(j, '}');
     put_number(j, "fps_in", o->fps_in);
     put_number(j, "fps_out", o->fps_out);
@@ -456,10 +457,11 @@ static void print_frames(struct page *p, const struct um_monitor_moment *o)
           "ultramotion_drops_total{cause=\"not_finite\"} %llu\n"
           "ultramotion_drops_total{cause=\"replaced\"} %llu\n"
           "ultramotion_drops_total{cause=\"too_old\"} %llu\n"
-          "ultramotion_drops_total{cause=\"sink_full\"} %llu\n",
+          "ultramotion_drops_total{cause=\"sink_full\"} %llu\n"
+          "ultramotion_drops_total{cause=\"left\"} %llu\n",
           (unsigned long long)c->unreadable, (unsigned long long)c->not_finite,
           (unsigned long long)c->replaced, (unsigned long long)c->too_old,
-          (unsigned long long)c->dropped);
+          (unsigned long long)c->dropped, (unsigned long long)c->left);
     gauge(p, "fps_in", "Frames a second that the source gives.", o->fps_in);
     gauge(p, "fps_out", "Packets a second.", o->fps_out);
     gauge(p, "frames_waiting", "Frames that wait for the pipeline.", o->live.waiting);
@@ -617,7 +619,7 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
     put_number(&j, "gpu_util", 100 * o->load);
     put_uint(&j, "q_rt", (uint64_t)o->live.waiting);
     put_uint(&j, "q_gpu", (uint64_t)o->live.in_flight);
-    put_uint(&j, "drops_rt", c->replaced + c->unreadable + c->too_old);
+    put_uint(&j, "drops_rt", c->replaced + c->unreadable + c->too_old + c->left);
     put_uint(&j, "drops_gpu", c->not_finite);
     put_uint(&j, "drops_tx_total", c->dropped);
     put_uint(&j, "frames_in", o->live.frames_in);
@@ -659,6 +661,7 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
     drop_event(&k, "unreadable", b->unreadable, c->unreadable, o->live.waiting);
     drop_event(&k, "not_finite", b->not_finite, c->not_finite, o->live.waiting);
     drop_event(&k, "sink_full", b->dropped, c->dropped, o->live.waiting);
+    drop_event(&k, "left", b->left, c->left, o->live.waiting);
     if (now.lag_alarm != old.lag_alarm) {
         begin(&j, "lag_alarm");
         um_json_key(&j, "raised");

@@ -89,8 +89,10 @@ static void *read_source(void *ctx)
             um_arrival_drop(old);
             atomic_fetch_add(&r->replaced, 1);
         }
-        if (put != UM_QUEUE_PUT)
+        if (put != UM_QUEUE_PUT) {
             um_arrival_drop(a);
+            atomic_fetch_add(&r->left, is_frame);
+        }
         waits_frame = is_frame;
         um_wake_set(r->wake);
     }
@@ -108,10 +110,17 @@ um_status um_reader_start(struct um_reader *r)
     return st;
 }
 
+void um_reader_empty(struct um_reader *r)
+{
+    for (struct um_arrival *a; r->arrivals.item && (a = um_queue_take(&r->arrivals, false));) {
+        atomic_fetch_add(&r->left, a->frame != NULL);
+        um_arrival_drop(a);
+    }
+}
+
 void um_reader_finish(struct um_reader *r)
 {
-    for (struct um_arrival *a; r->arrivals.item && (a = um_queue_take(&r->arrivals, false));)
-        um_arrival_drop(a);
+    um_reader_empty(r);
     um_queue_finish(&r->arrivals);
     um_source_close(&r->source);
 }

@@ -30,8 +30,9 @@ struct um_reader {
     void (*leave)(void *owner); /* the thread's last word: this struct may go */
     void *owner;
     struct um_queue arrivals;
-    atomic_ullong replaced, frames; /* frames: those replaced are among them */
-    atomic_ullong heard, interval;  /* ns: when the last one came, how long after the one before */
+    atomic_ullong replaced, left;  /* left: nobody took them any more */
+    atomic_ullong frames;          /* with these */
+    atomic_ullong heard, interval; /* ns: when the last one came, how long after the one before */
     atomic_bool done;
     bool started, no_memory; /* the latter is read when done */
     pthread_t thread;
@@ -39,6 +40,7 @@ struct um_reader {
 
 um_status um_reader_init(struct um_reader *r);
 um_status um_reader_start(struct um_reader *r);
+void um_reader_empty(struct um_reader *r); /* what waits is left */
 void um_reader_finish(struct um_reader *r);
 
 #endif

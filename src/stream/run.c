@@ -490,8 +490,11 @@ static um_status drive(struct um_run *r)
         check_sinks(r);
         go_on = go_on && wanted(r);
     }
-    while (r->n_waiting > 0)
+    while (r->n_waiting > 0) {
+        if (!r->gone)
+            COUNT(r, left);
         drop_waiting(r, 0);
+    }
     return st == UM_OK && unreadable != UM_OK ? um_fail(unreadable, "%s", strict) : st;
 }
 
@@ -682,6 +685,10 @@ static void end_run(struct um_run *r, um_status st)
     if (st != UM_OK || !wanted(r))
         hurry(r);
     end_threads(r);
+    um_reader_empty(&r->reader);
+    pthread_mutex_lock(&r->lock);
+    r->counts.left += atomic_load(&r->reader.left);
+    pthread_mutex_unlock(&r->lock);
     um_monitor_detach(r->set.monitor);
     pthread_mutex_lock(&r->lock);
     r->counts.replaced = replaced(r);
