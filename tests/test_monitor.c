@@ -275,6 +275,33 @@ static void count_line(void *ctx, const char *line)
     cJSON_Delete(json);
 }
 
+static void add_part(void *ctx, int part, const char *why)
+{
+    int *parts = ctx;
+    *parts |= why[0] ? 1 << part : 0;
+}
+
+TEST(everyone_who_stalls_is_named)
+{
+    um_monitor *m = NULL;
+    struct fake f = some_run();
+    int parts = 0;
+    CHECK_OK(um_monitor_open(&m));
+    um_monitor_attach(m, &ops, &f);
+    um_monitor_stalls(m, 1, add_part, &parts);
+    CHECK_EQ(parts, 0);
+    f.live.sinks = 2;
+    f.live.heard = 1;
+    f.live.sink[0].busy_since = f.live.sink[1].busy_since = 1;
+    um_monitor_stalls(m, 1, add_part, &parts);
+    CHECK_EQ(parts, 2 + 4 + 8);
+    um_monitor_busy(m, true, 41);
+    um_monitor_stalls(m, -1, add_part, &parts);
+    CHECK_EQ(parts, 1 + 2 + 4 + 8);
+    um_monitor_detach(m);
+    um_monitor_close(&m);
+}
+
 TEST(who_stalls_is_named)
 {
     um_monitor *m = NULL;

@@ -430,6 +430,26 @@ def kpi_events_have_their_names(tmp):
 
 
 @test
+def all_who_stall_are_named(tmp):
+    readers = []
+    for name in "ab":
+        os.mkfifo(tmp / name)
+        readers.append(os.open(tmp / name, os.O_RDONLY | os.O_NONBLOCK))  # takes nothing
+        fcntl.fcntl(readers[-1], fcntl.F_SETPIPE_SZ, 4096)
+    with Run("-o", f"jsonl:{tmp}/a", "-o", f"jsonl:{tmp}/b", "--sink-deadline", "3", command="serve") as run:
+        begin, said = time.monotonic(), ""
+        os.set_blocking(run.process.stderr.fileno(), False)
+        while len(found := re.findall(r"stalled: jsonl:\S+/([ab]) has", said)) < 2:
+            assert time.monotonic() < begin + 20, said
+            run.push(8)
+            time.sleep(0.05)
+            said += (run.process.stderr.read() or b"").decode()
+        assert sorted(found) == ["a", "b"], said
+    for reader in readers:
+        os.close(reader)
+
+
+@test
 def kpi_lines_come_without_frames(tmp):
     def events():
         return [e["event"] for e in lines((tmp / "k").read_text())]

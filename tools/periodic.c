@@ -27,18 +27,25 @@ static bool wait_until(struct periodic *p, double when)
     return !ending;
 }
 
+static void see_stall(void *ctx, int part, const char *why)
+{
+    struct periodic *p = ctx;
+    char text[300];
+    uint64_t bit = UINT64_C(1) << part;
+    p->seen |= bit;
+    if (p->stalled & bit)
+        return;
+    snprintf(text, sizeof text, "stalled: %s", why);
+    tell(text);
+}
+
 /* A stall is told when it is seen, and not again while it lasts. */
 static void watch(struct periodic *p)
 {
     static const double LIMIT_S = 0.7;
-    char why[256], text[300];
-    bool stalled = !um_monitor_alive(p->monitor, LIMIT_S, why, sizeof why) ||
-                   !um_monitor_hears(p->monitor, LIMIT_S, why, sizeof why);
-    if (stalled && !p->stalled) {
-        snprintf(text, sizeof text, "stalled: %s", why);
-        tell(text);
-    }
-    p->stalled = stalled;
+    p->seen = 0;
+    um_monitor_stalls(p->monitor, LIMIT_S, see_stall, p);
+    p->stalled = p->seen;
 }
 
 static void *speak(void *ctx)

@@ -17,8 +17,8 @@ struct periodic {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    bool stalled;         /* of the thread alone */
-    bool started, ending; /* ending: guarded by lock */
+    uint64_t stalled, seen; /* bits of parts of the run; of the thread alone */
+    bool started, ending;   /* ending: guarded by lock */
 };
 
 /* Start what is asked for, if anything is. */

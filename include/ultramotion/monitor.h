@@ -93,6 +93,11 @@ UM_API int um_monitor_alive(um_monitor *monitor, double limit_s, char *why, size
  * limit_s seconds and twice the time between its last two frames? `why` as above. @return 1, or 0.
  */
 UM_API int um_monitor_hears(um_monitor *monitor, double limit_s, char *why, size_t size);
+/** Each of those that um_monitor_alive() and um_monitor_hears() look at and that has stalled now. A
+ * part keeps its number for as long as the run goes on: 0 the pipeline, 1 the source, 2 and more
+ * the sinks, of which there are at most 40. `why` lasts for the call. */
+UM_API void um_monitor_stalls(um_monitor *monitor, double limit_s,
+                              void (*each)(void *ctx, int part, const char *why), void *ctx);
 /** Is it ready: a run goes on, is alive (10 s), its last packet is at most 5 s old, and no alarm of
  * um_run_settings.lag_alarm_ms is on? */
 UM_API int um_monitor_ready(um_monitor *monitor, char *why, size_t size);

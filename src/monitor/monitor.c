@@ -501,26 +501,55 @@ static void collect(um_monitor *m, struct um_monitor_live *live)
     pthread_mutex_unlock(&m->asking);
 }
 
+static double seconds_since(uint64_t then)
+{
+    uint64_t now = um_clock_ns();
+    return then && now > then ? (double)(now - then) / 1e9 : 0;
+}
+
+/* Each says who it is, if it has stalled. */
+static bool pipeline_stalls(um_monitor *m, double limit_s, char *why, size_t size)
+{
+    pthread_mutex_lock(&m->lock);
+    uint64_t since = m->busy_since, frame = m->busy_frame;
+    double usual_s = 2e-3 * m->time[UM_TIME_TOTAL].most; /* some devices are slow */
+    pthread_mutex_unlock(&m->lock);
+    double s = seconds_since(since);
+    if (!since || s <= limit_s + usual_s)
+        return false;
+    um_number_print(why, size, "the pipeline has been at frame %llu for %.1f s",
+                    (unsigned long long)frame, s);
+    return true;
+}
+
+static bool sink_stalls(const struct um_monitor_sink *sink, double limit_s, char *why, size_t size)
+{
+    double s = seconds_since(sink->busy_since);
+    if (!sink->busy_since || s <= limit_s)
+        return false;
+    um_number_print(why, size, "%s has been at a packet for %.1f s", sink->name, s);
+    return true;
+}
+
+static bool source_stalls(const struct um_monitor_live *live, double limit_s, char *why,
+                          size_t size)
+{
+    double s = seconds_since(live->heard);
+    if (s <= limit_s + 2e-9 * (double)live->interval)
+        return false;
+    um_number_print(why, size, "%s has given nothing for %.1f s", live->source, s);
+    return true;
+}
+
 int um_monitor_alive(um_monitor *m, double limit_s, char *why, size_t size)
 {
     struct um_monitor_live live = {0};
     why[0] = 0;
     collect(m, &live);
-    pthread_mutex_lock(&m->lock);
-    uint64_t since = m->busy_since, frame = m->busy_frame, now = um_clock_ns();
-    double usual_s = 2e-3 * m->time[UM_TIME_TOTAL].most; /* some devices are slow */
-    pthread_mutex_unlock(&m->lock);
-    double s = since && now > since ? (double)(now - since) / 1e9 : 0;
-    if (since && s > limit_s + usual_s)
-        um_number_print(why, size, "the pipeline has been at frame %llu for %.1f s",
-                        (unsigned long long)frame, s);
-    for (int i = 0; i < live.sinks && !why[0]; i++) {
-        since = live.sink[i].busy_since;
-        s = since && now > since ? (double)(now - since) / 1e9 : 0;
-        if (since && s > limit_s)
-            um_number_print(why, size, "%s has been at a packet for %.1f s", live.sink[i].name, s);
-    }
-    return !why[0];
+    bool stalls = pipeline_stalls(m, limit_s, why, size);
+    for (int i = 0; i < live.sinks && !stalls; i++)
+        stalls = sink_stalls(&live.sink[i], limit_s, why, size);
+    return !stalls;
 }
 
 int um_monitor_hears(um_monitor *m, double limit_s, char *why, size_t size)
@@ -528,11 +557,22 @@ int um_monitor_hears(um_monitor *m, double limit_s, char *why, size_t size)
     struct um_monitor_live live = {0};
     why[0] = 0;
     collect(m, &live);
-    uint64_t now = um_clock_ns();
-    double s = live.heard && now > live.heard ? (double)(now - live.heard) / 1e9 : 0;
-    if (s > limit_s + 2e-9 * (double)live.interval)
-        um_number_print(why, size, "%s has given nothing for %.1f s", live.source, s);
-    return !why[0];
+    return !source_stalls(&live, limit_s, why, size);
+}
+
+void um_monitor_stalls(um_monitor *m, double limit_s,
+                       void (*each)(void *ctx, int part, const char *why), void *ctx)
+{
+    struct um_monitor_live live = {0};
+    char why[256];
+    collect(m, &live);
+    if (pipeline_stalls(m, limit_s, why, sizeof why))
+        each(ctx, 0, why);
+    if (source_stalls(&live, limit_s, why, sizeof why))
+        each(ctx, 1, why);
+    for (int i = 0; i < live.sinks; i++)
+        if (sink_stalls(&live.sink[i], limit_s, why, sizeof why))
+            each(ctx, 2 + i, why);
 }
 
 int um_monitor_ready(um_monitor *m, char *why, size_t size)
