@@ -33,11 +33,11 @@ static void fake_counts(void *run,
     each(ctx, "igtl::1", "sent", 3);
 }
 
-static um_status fake_set(void *run, const char *key, double value)
+static um_status fake_set(void *run, int n, const char *const *key, const double *value)
 {
     struct fake *f = run;
-    snprintf(f->key, sizeof f->key, "%s", key);
-    f->value = value;
+    snprintf(f->key, sizeof f->key, "%s", key[n - 1]);
+    f->value = value[n - 1];
     return UM_OK;
 }
 

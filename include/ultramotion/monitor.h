@@ -109,6 +109,9 @@ UM_API int um_monitor_ready(um_monitor *monitor, char *why, size_t size);
  * @return UM_OK; UM_EINVAL naming what means nothing; UM_AGAIN when no run goes on.
  */
 UM_API um_status um_monitor_set(um_monitor *monitor, const char *key, double value);
+/** Several at once, each key once: if one of them means nothing, none is changed. */
+UM_API um_status um_monitor_change(um_monitor *monitor, int n, const char *const *key,
+                                   const double *value);
 
 #ifdef __cplusplus
 }

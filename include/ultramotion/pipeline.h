@@ -95,6 +95,10 @@ UM_API um_status um_pipeline_set_label(um_pipeline *pipeline, int label);
 /** From the next frame on: structures to outline, 1 to settings.objects. Threads: any. */
 UM_API um_status um_pipeline_set_objects(um_pipeline *pipeline, int objects);
 
+/** Several of these at once, NULL: it stays; if one of them means nothing, all stay. Threads: any.
+ */
+UM_API um_status um_pipeline_change(um_pipeline *pipeline, const float *conf, const int *label,
+                                    const int *objects);
 /** Forget the frames before: the next one begins a stream, its state from LOST. A run does so when
  * it starts. @return UM_OK; UM_EINVAL. Threads: any. */
 UM_API um_status um_pipeline_forget(um_pipeline *pipeline);

@@ -331,15 +331,23 @@ void um_monitor_each_count(um_monitor *m,
     pthread_mutex_unlock(&m->asking);
 }
 
-um_status um_monitor_set(um_monitor *m, const char *key, double value)
+um_status um_monitor_change(um_monitor *m, int n, const char *const *key, const double *value)
 {
-    if (!m || !key)
-        return um_fail(UM_EINVAL, "um_monitor_set: no %s", m ? "key" : "monitor");
+    if (!m || n < 0 || (n && (!key || !value)))
+        return um_fail(UM_EINVAL, "um_monitor_change: no %s", m ? "keys and values" : "monitor");
+    for (int i = 0; i < n; i++)
+        if (!key[i])
+            return um_fail(UM_EINVAL, "um_monitor_change: key %d of %d is NULL", i, n);
     pthread_mutex_lock(&m->asking);
-    um_status st =
-        m->ops ? m->ops->set(m->run, key, value) : um_fail(UM_AGAIN, "%s: no run goes on", key);
+    um_status st = m->ops ? m->ops->set(m->run, n, key, value)
+                          : um_fail(UM_AGAIN, "%s: no run goes on", n ? key[0] : "nothing");
     pthread_mutex_unlock(&m->asking);
     return st;
+}
+
+um_status um_monitor_set(um_monitor *m, const char *key, double value)
+{
+    return um_monitor_change(m, 1, &key, &value);
 }
 
 um_status um_monitor_read(um_monitor *m, um_monitor_view *out)

@@ -45,7 +45,7 @@ struct um_monitor_ops {
     void (*counts)(void *run,
                    void (*each)(void *ctx, const char *who, const char *name, uint64_t n),
                    void *ctx);
-    um_status (*set)(void *run, const char *key, double value);
+    um_status (*set)(void *run, int n, const char *const *key, const double *value);
 };
 
 /* A frame's way, in ns of um_clock_ns(). */

@@ -127,50 +127,50 @@ static um_status take_turn(um_pipeline *p, const char *call)
     return um_turn_take(&p->lock, call, "this pipeline");
 }
 
-um_status um_pipeline_set_conf(um_pipeline *p, float conf)
+um_status um_pipeline_change(um_pipeline *p, const float *conf, const int *label,
+                             const int *objects)
 {
-    um_status st = p ? check_conf(conf) : um_fail(UM_EINVAL, "um_pipeline_set_conf: no pipeline");
+    um_status st = p ? UM_OK : um_fail(UM_EINVAL, "um_pipeline_change: no pipeline");
+    if (st == UM_OK && conf)
+        st = check_conf(*conf);
+    if (st == UM_OK && label)
+        st = check_label(p->detector, *label);
+    if (st == UM_OK && objects)
+        st = check_objects(*objects, p->set.objects);
     if (st == UM_OK)
-        st = take_turn(p, "um_pipeline_set_conf");
+        st = take_turn(p, "um_pipeline_change");
     if (st != UM_OK)
         return st;
-    p->conf = conf;
-    if (p->shadow)
-        um_pipeline_set_conf(p->shadow->legacy, p->shadow->set.conf = conf);
+    p->conf = conf ? *conf : p->conf;
+    p->objects = objects ? *objects : p->objects;
+    if (label) { /* what is followed may be of another class */
+        p->label = *label;
+        p->track.detect = true;
+        p->track.seen.steady = 0;
+    }
+    if (p->shadow) {
+        um_pipeline_change(p->shadow->legacy, conf, label, objects);
+        p->shadow->set.conf = p->conf;
+        p->shadow->set.label = p->label;
+        p->shadow->objects = p->objects;
+    }
     pthread_mutex_unlock(&p->lock);
     return UM_OK;
+}
+
+um_status um_pipeline_set_conf(um_pipeline *p, float conf)
+{
+    return um_pipeline_change(p, &conf, NULL, NULL);
 }
 
 um_status um_pipeline_set_label(um_pipeline *p, int label)
 {
-    um_status st = p ? check_label(p->detector, label)
-                     : um_fail(UM_EINVAL, "um_pipeline_set_label: no pipeline");
-    if (st == UM_OK)
-        st = take_turn(p, "um_pipeline_set_label");
-    if (st != UM_OK)
-        return st;
-    p->label = label;
-    p->track.detect = true; /* what is followed may be of another class */
-    if (p->shadow)
-        um_pipeline_set_label(p->shadow->legacy, p->shadow->set.label = label);
-    p->track.seen.steady = 0;
-    pthread_mutex_unlock(&p->lock);
-    return UM_OK;
+    return um_pipeline_change(p, NULL, &label, NULL);
 }
 
 um_status um_pipeline_set_objects(um_pipeline *p, int objects)
 {
-    um_status st = p ? check_objects(objects, p->set.objects)
-                     : um_fail(UM_EINVAL, "um_pipeline_set_objects: no pipeline");
-    if (st == UM_OK)
-        st = take_turn(p, "um_pipeline_set_objects");
-    if (st != UM_OK)
-        return st;
-    p->objects = objects;
-    if (p->shadow)
-        um_pipeline_set_objects(p->shadow->legacy, p->shadow->objects = objects);
-    pthread_mutex_unlock(&p->lock);
-    return UM_OK;
+    return um_pipeline_change(p, NULL, NULL, &objects);
 }
 
 /* ---- open and close ---- */

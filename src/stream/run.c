@@ -286,12 +286,9 @@ static bool replace_pipeline(struct um_run *r)
     if (st == UM_OK && other && other != r->pipeline) {
         pthread_mutex_lock(&r->lock);
         r->pipeline = other;
-        if (r->changed.conf)
-            (void)um_pipeline_set_conf(other, r->changed.conf_to);
-        if (r->changed.label)
-            (void)um_pipeline_set_label(other, r->changed.label_to);
-        if (r->changed.objects)
-            (void)um_pipeline_set_objects(other, r->changed.objects_to);
+        (void)um_pipeline_change(other, r->changed.conf ? &r->changed.conf_to : NULL,
+                                 r->changed.label ? &r->changed.label_to : NULL,
+                                 r->changed.objects ? &r->changed.objects_to : NULL);
         pthread_mutex_unlock(&r->lock);
         r->sent = 0; /* what was in flight is sent again */
         return true;
@@ -642,32 +639,43 @@ static void monitor_counts(void *run,
     }
 }
 
-static um_status monitor_set(void *run, const char *key, double value)
+static um_status monitor_set(void *run, int n, const char *const *key, const double *value)
 {
     struct um_run *r = run;
-    bool whole = value >= INT_MIN && value <= INT_MAX && value == (double)(int)value;
-    um_status st = UM_OK;
+    float conf = 0;
+    int label = 0, objects = 0;
+    bool given[3] = {false};
+    for (int i = 0; i < n; i++) {
+        bool whole =
+            value[i] >= INT_MIN && value[i] <= INT_MAX && value[i] == (double)(int)value[i];
+        if (strcmp(key[i], "conf") == 0) {
+            given[0] = true;
+            conf = (float)value[i];
+        } else if (strcmp(key[i], "label") == 0 && whole) {
+            given[1] = true;
+            label = (int)value[i];
+        } else if (strcmp(key[i], "objects") == 0 && whole) {
+            given[2] = true;
+            objects = (int)value[i];
+        } else {
+            return um_fail(UM_EINVAL, "%s: %g is not a value of conf, label or objects", key[i],
+                           value[i]);
+        }
+    }
     pthread_mutex_lock(&r->lock);
-    if (strcmp(key, "conf") == 0) {
-        st = um_pipeline_set_conf(r->pipeline, (float)value);
-        if (st == UM_OK) {
-            r->changed.conf = true;
-            r->changed.conf_to = (float)value;
-        }
-    } else if (strcmp(key, "label") == 0 && whole) {
-        st = um_pipeline_set_label(r->pipeline, (int)value);
-        if (st == UM_OK) {
-            r->changed.label = true;
-            r->changed.label_to = (int)value;
-        }
-    } else if (strcmp(key, "objects") == 0 && whole) {
-        st = um_pipeline_set_objects(r->pipeline, (int)value);
-        if (st == UM_OK) {
-            r->changed.objects = true;
-            r->changed.objects_to = (int)value;
-        }
-    } else {
-        st = um_fail(UM_EINVAL, "%s: %g is not a value of conf, label or objects", key, value);
+    um_status st = um_pipeline_change(r->pipeline, given[0] ? &conf : NULL,
+                                      given[1] ? &label : NULL, given[2] ? &objects : NULL);
+    if (st == UM_OK && given[0]) {
+        r->changed.conf = true;
+        r->changed.conf_to = conf;
+    }
+    if (st == UM_OK && given[1]) {
+        r->changed.label = true;
+        r->changed.label_to = label;
+    }
+    if (st == UM_OK && given[2]) {
+        r->changed.objects = true;
+        r->changed.objects_to = objects;
     }
     pthread_mutex_unlock(&r->lock);
     return st;

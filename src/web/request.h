@@ -22,12 +22,13 @@ bool um_web_token_good(const char *token, const char *authorization, const char 
 bool um_web_is_json(const char *content_type);
 
 /* The body of POST /control. */
+enum { UM_WEB_CHANGES = 4 };
 struct um_web_control {
     int n;
     struct {
         char key[16];
         double value;
-    } set[4];
+    } set[UM_WEB_CHANGES];
 };
 um_status um_web_control_read(struct um_web_control *out, const char *text, size_t size);
 
