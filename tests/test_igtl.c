@@ -288,6 +288,37 @@ TEST(bodies_that_are_too_long_are_refused)
         }
 }
 
+TEST(what_nobody_reads_is_passed_over_whatever_its_size)
+{
+    enum { BIG = 1200000 };
+    static uint8_t stream[UM_IGTL_HEADER + BIG + 256];
+    static const struct {
+        const char *type;
+        um_status status;
+    } big[] = {{"POLYDATA", UM_OK},
+               {"VIDEO", UM_OK},
+               {"STRING", UM_EFORMAT},
+               {"GET_POLYDATA", UM_EFORMAT}};
+    for (size_t i = 0; i < sizeof big / sizeof *big; i++) {
+        struct um_igtl_inbox in = {.limit = 1 << 20, .image_limit = 64 << 20};
+        struct um_igtl_outbox out = {0};
+        int messages = 0;
+        um_igtl_begin(&out, 1, big[i].type, "p", 0, 0);
+        um_igtl_room(&out, BIG);
+        um_igtl_end(&out, NULL, 0);
+        CHECK(!out.failed && out.size == UM_IGTL_HEADER + BIG);
+        memcpy(stream, out.data, out.size);
+        size_t n = out.size;
+        n += unhex(stream + n, B_HEAD);
+        n += unhex(stream + n, B_BODY);
+        CHECK_EQ(feed(&in, stream, n, 70000, &messages), big[i].status);
+        CHECK_EQ(messages, big[i].status == UM_OK);
+        CHECK_EQ(in.passed, big[i].status == UM_OK);
+        um_igtl_inbox_finish(&in);
+        um_igtl_outbox_finish(&out);
+    }
+}
+
 TEST(partial_messages_stay_and_later_versions_are_skipped)
 {
     uint8_t stream[1024];

@@ -234,8 +234,19 @@ um_status um_igtl_inbox_room(struct um_igtl_inbox *in, uint8_t **to, size_t *n)
     return UM_OK;
 }
 
+static bool is_read(const char *type)
+{
+    static const char *const types[] = {"IMAGE",  "TRANSFORM",  "POSITION", "STATUS",
+                                        "STRING", "CAPABILITY", "LBMETA"};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (strcmp(type, types[i]) == 0)
+            return true;
+    return type[0] && strchr("GSR", type[0]) && type[1] && type[2] && type[3] == '_';
+}
+
 static um_status head_whole(struct um_igtl_inbox *in)
 {
+    const uint64_t passed_most = 1 << 30; /* more is no message, but a stream out of step */
     um_status st = um_igtl_header_read(&in->header, in->head, UM_IGTL_HEADER);
     struct um_igtl_header *h = &in->header;
     if (st == UM_EFORMAT)
@@ -244,9 +255,12 @@ static um_status head_whole(struct um_igtl_inbox *in)
     in->in_body = true;
     in->have = 0;
     uint64_t limit = strcmp(h->type, "IMAGE") == 0 ? in->image_limit : in->limit;
-    if (h->body_size > limit)
+    if (h->body_size > limit && h->body_size <= passed_most && !is_read(h->type))
+        in->skip = true;
+    if (h->body_size > (in->skip ? passed_most : limit))
         return um_fail(UM_EFORMAT, "%s \"%s\": a body of %llu bytes, the limit is %llu", h->type,
-                       h->device, (unsigned long long)h->body_size, (unsigned long long)limit);
+                       h->device, (unsigned long long)h->body_size,
+                       (unsigned long long)(in->skip ? passed_most : limit));
     return UM_OK;
 }
 
@@ -264,7 +278,7 @@ um_status um_igtl_inbox_filled(struct um_igtl_inbox *in, size_t n)
     if (!in->in_body)
         return UM_AGAIN;
     if (in->skip && in->header.body_size == 0) {
-        in->skipped++;
+        *(in->header.version > 2 ? &in->skipped : &in->passed) += 1;
         in->whole = true; /* and nobody is told */
         return UM_AGAIN;
     }

@@ -71,6 +71,7 @@ struct um_igtl_inbox {
     size_t have, capacity; /* of the head, then of the body */
     bool in_body, whole, skip;
     uint64_t skipped; /* messages of versions that nobody here knows */
+    uint64_t passed;  /* messages of types that nobody here reads, of more than `limit` bytes */
 };
 void um_igtl_inbox_finish(struct um_igtl_inbox *in);
 /* Room for at least one byte, at most *n. Forgets the message that was whole. */

@@ -419,7 +419,8 @@ static void turn_away(struct live *l)
 static void count_skipped(struct live *l)
 {
     atomic_fetch_add(&l->count[SKIPPED], l->link.in.skipped);
-    l->link.in.skipped = 0;
+    atomic_fetch_add(&l->count[OTHER_TYPE], l->link.in.passed);
+    l->link.in.skipped = l->link.in.passed = 0;
 }
 
 /* At an orderly end the sender hears that nobody listens any more. */
