@@ -962,15 +962,24 @@ def sniffing_says_what_a_strict_peer_refuses(tmp):
 
     told = {}
     with socket.create_server(("127.0.0.1", 0)) as server:
-        sniff = background("igtl", "sniff", f"127.0.0.1:{server.getsockname()[1]}", "--frames", 4, "-q", stdout=subprocess.PIPE)
+        sniff = background("igtl", "sniff", f"127.0.0.1:{server.getsockname()[1]}", "--frames", 8, "-q", stdout=subprocess.PIPE)
         with server.accept()[0] as peer:
-            peer.sendall(wire(b"STRING", b"Plain", struct.pack(">HH", 3, 2) + b"ok") + wire(b"STRING", b"Ended", struct.pack(">HH", 3, 2) + b"ok\0") +
+            wrong = wire(b"TRANSFORM", b"Wrong", bytes(48))
+            peer.sendall(wrong[:-1] + b"x")  # as is its CRC, and the connection stays
+            for device, scalar, pixels in ((b"i16", 4, "<hh"), (b"u16", 5, ">HH"), (b"f32", 10, "<ff")):
+                peer.sendall(wire(b"IMAGE", device, struct.pack(">HBBBB3H12f6H", 1, 1, scalar, 2 if pixels[0] == "<" else 1, 1, 2, 1, 1, *[0] * 12,
+                                                                0, 0, 0, 2, 1, 1) + struct.pack(pixels, *((-300, -2) if scalar == 4 else (258, 3)))))
+            peer.sendall(wire(b"STRING", b"Plain", struct.pack(">HH", 3, 4) + b"o\0\0k") + wire(b"STRING", b"Ended", struct.pack(">HH", 3, 2) + b"ok\0") +
                          wire(b"TRANSFORM", "Säge".encode(), bytes(48)) + wire(b"TRANSFORM", b"Short", bytes(47)))
             out, err = sniff.communicate(timeout=60)
+    most = {m["device"]: m["image"]["most"] for m in lines(out) if "image" in m}
+    assert most == {"i16": -2, "u16": 258, "f32": 258}, most
     for m in lines(out):
         told[m["device"]] = m.get("string"), m.get("strict"), m.get("problem")
-    assert sniff.returncode == 0 and told["Plain"] == ("ok", None, None), (told, err)
+    assert sniff.returncode == 0 and told["Plain"] == ("o\0\0k", None, None), (told, err)
     assert told["Ended"] == ("ok", "bytes behind its text", None) and told["Säge"][1] == "text that is not ASCII", told
+    assert "CRC" in told["Wrong"][2], told
+    assert um("igtl", "sniff", code=2)[1].count("\n") == 2
     assert told["Short"][1] is None and "47" in told["Short"][2], told
 
 

@@ -222,7 +222,9 @@ static int dispatch(int argc, char **argv)
             return EXIT_DONE;
         }
         if (o.positionals < c->min_args || o.positionals > c->max_args)
-            return cli_usage("usage: ultramotion %s %s", c->name, c->arguments);
+            return fprintf(stderr, "ultramotion: usage: ultramotion %s %s\n", c->name,
+                           c->arguments),
+                   EXIT_USAGE;
         return c->run(&o);
     }
     cli_usage("no command \"%s\"", argv[1]);

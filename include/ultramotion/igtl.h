@@ -27,10 +27,10 @@ UM_API int um_igtl_port(const um_igtl *link);
  * The next message as one JSON object: type, device, version, stamp (16 hexadecimal digits), ts,
  * id, body_bytes, metadata, and what it is about: image, transform, position, status, string,
  * labels or capability. Pixels come as the sha256 of their bytes. `problem` says what is wrong with
- * a content that means nothing.
+ * a content that means nothing, a CRC or metadata that do not fit included.
  * @param json owned by the caller (um_free()).
  * @return UM_OK; UM_AGAIN: none within the time, or woken; UM_EOF: the other side left; UM_EFORMAT:
- * what came is no OpenIGTLink, or its CRC is wrong; UM_EIO.
+ * what came is no OpenIGTLink; UM_EIO.
  */
 UM_API um_status um_igtl_receive(um_igtl *link, int wake_fd, int timeout_ms, char **json);
 /** Send a picture as IMAGE of this device, stamped with its ts, and, where it has a pose, that as

@@ -56,16 +56,16 @@ void um_json_end(um_json *j, char bracket)
     j->comma = 1;
 }
 
-static void quoted(um_json *j, const char *s)
+static void quoted(um_json *j, const char *s, size_t size)
 {
     put(j, "\"", 1);
-    while (*s) {
+    for (const char *end = s + size; s < end;) {
         uint32_t c = 0;
-        size_t n = um_text_utf8(s, 4, &c); /* the zero at the end is no part of a longer one */
+        size_t n = *s ? um_text_utf8(s, (size_t)(end - s), &c) : 1;
         if (n && (c == '"' || c == '\\')) {
             char text[2] = {'\\', (char)c};
             put(j, text, 2);
-        } else if (n && um_text_is_control(c)) {
+        } else if (n && (!c || um_text_is_control(c))) {
             char text[12];
             put(j, text, (size_t)snprintf(text, sizeof text, "\\u%04x", (unsigned)c));
         } else if (n) {
@@ -82,7 +82,7 @@ void um_json_key(um_json *j, const char *key)
 {
     if (j->comma)
         put(j, ",", 1);
-    quoted(j, key);
+    quoted(j, key, strlen(key));
     put(j, ":", 1);
     j->comma = 0;
 }
@@ -93,8 +93,13 @@ void um_json_string(um_json *j, const char *s)
         um_json_null(j);
         return;
     }
+    um_json_bytes(j, s, strlen(s));
+}
+
+void um_json_bytes(um_json *j, const char *s, size_t n)
+{
     value(j, "", 0);
-    quoted(j, s);
+    quoted(j, s, n);
 }
 
 void um_json_int(um_json *j, int64_t v)

@@ -22,6 +22,7 @@ void um_json_end(um_json *j, char bracket);   /* '}' or ']' */
 void um_json_key(um_json *j, const char *key);
 void um_json_string(
     um_json *j, const char *s); /* escaped; bytes that are not UTF-8 become U+FFFD; NULL -> null */
+void um_json_bytes(um_json *j, const char *s, size_t n); /* the same, zeros among them */
 void um_json_int(um_json *j, int64_t v);
 void um_json_uint(um_json *j, uint64_t v);
 void um_json_float(um_json *j,

@@ -30,6 +30,26 @@ size_t um_igtl_scalar_bytes(int scalar)
     }
 }
 
+double um_igtl_scalar(const struct um_igtl_image *image, size_t i)
+{
+    size_t size = um_igtl_scalar_bytes(image->scalar);
+    const uint8_t *p = image->pixels + i * size;
+    uint64_t bits = 0;
+    float single;
+    double v;
+    for (size_t k = 0; k < size; k++)
+        bits = bits << 8 | p[image->endian == 1 ? k : size - 1 - k];
+    uint32_t low = (uint32_t)bits;
+    switch (image->scalar) {
+    case UM_IGTL_I8: return (int8_t)bits;
+    case UM_IGTL_I16: return (int16_t)bits;
+    case UM_IGTL_I32: return (int32_t)low;
+    case UM_IGTL_F32: memcpy(&single, &low, sizeof single); return (double)single;
+    case UM_IGTL_F64: memcpy(&v, &bits, sizeof v); return v;
+    default: return (double)bits;
+    }
+}
+
 static void read_floats(float *v, const uint8_t *p, int n)
 {
     for (int i = 0; i < n; i++)

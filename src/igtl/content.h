@@ -30,6 +30,7 @@ struct um_igtl_image {
     const uint8_t *pixels; /* i fastest */
     size_t bytes;
 };
+double um_igtl_scalar(const struct um_igtl_image *image, size_t i); /* the i-th of the pixels */
 um_status um_igtl_image_read(struct um_igtl_image *image, const struct um_igtl_message *m);
 /* All but the pixels, which the caller puts behind it. */
 void um_igtl_image_write(struct um_igtl_outbox *out, const struct um_igtl_image *image);

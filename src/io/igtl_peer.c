@@ -10,6 +10,7 @@
 #include "io/igtl_link.h"
 
 #include <errno.h>
+#include <math.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -81,20 +82,6 @@ void um_igtl_close(um_igtl **link)
 
 /* ---- a message as JSON ---- */
 
-/* Text that ends nowhere. */
-static void json_text(um_json *j, const char *text, size_t n)
-{
-    char *copy = um_alloc(n + 1);
-    if (!copy) {
-        j->failed = 1;
-        return;
-    }
-    memcpy(copy, text, n);
-    copy[n] = 0;
-    um_json_string(j, copy);
-    um_free(copy);
-}
-
 static void json_floats(um_json *j, const char *key, const float *v, int n)
 {
     um_json_key(j, key);
@@ -108,6 +95,18 @@ static void json_number(um_json *j, const char *key, int64_t v)
 {
     um_json_key(j, key);
     um_json_int(j, v);
+}
+
+/* Of all components; NaN: none is a number. */
+static double most_of(const struct um_igtl_image *image)
+{
+    size_t size = um_igtl_scalar_bytes(image->scalar);
+    double most = (double)NAN;
+    for (size_t i = 0; i + size <= image->bytes; i += size) {
+        double v = um_igtl_scalar(image, i / size);
+        most = isnan(most) || v > most ? v : most;
+    }
+    return most;
 }
 
 static um_status json_image(um_json *j, const struct um_igtl_message *m)
@@ -139,10 +138,8 @@ static um_status json_image(um_json *j, const struct um_igtl_message *m)
     for (int i = 0; i < 3; i++)
         um_json_double(j, matrix[4 * i + 3]);
     um_json_end(j, ']');
-    uint8_t most = 0;
-    for (size_t i = 0; i < image.bytes; i++)
-        most = image.pixels[i] > most ? image.pixels[i] : most;
-    json_number(j, "most", most);
+    um_json_key(j, "most");
+    um_json_double(j, most_of(&image));
     um_json_key(j, "sha256");
     um_json_string(j, sha);
     um_json_end(j, '}');
@@ -197,14 +194,14 @@ static um_status json_content(um_json *j, const struct um_igtl_message *m)
     } else if (strcmp(type, "STRING") == 0) {
         if ((st = um_igtl_string_read(&string, m)) == UM_OK) {
             um_json_key(j, "string");
-            json_text(j, string.text, string.size);
+            um_json_bytes(j, string.text, string.size);
         }
     } else if (strcmp(type, "CAPABILITY") == 0) {
         if ((st = um_igtl_capability_read(&n, m)) == UM_OK) {
             um_json_key(j, "capability");
             um_json_begin(j, '[');
             for (int i = 0; i < n; i++)
-                json_text(
+                um_json_bytes(
                     j, (const char *)m->content + (size_t)i * UM_IGTL_TYPE,
                     strnlen((const char *)m->content + (size_t)i * UM_IGTL_TYPE, UM_IGTL_TYPE));
             um_json_end(j, ']');
@@ -225,7 +222,8 @@ static um_status json_content(um_json *j, const struct um_igtl_message *m)
     return st;
 }
 
-static um_status to_json(const struct um_igtl_message *m, char **text)
+/* `broken`: what is wrong with the whole of it, so that only its header says something. */
+static um_status to_json(const struct um_igtl_message *m, const char *broken, char **text)
 {
     um_json j = {0};
     char stamp[17];
@@ -253,11 +251,11 @@ static um_status to_json(const struct um_igtl_message *m, char **text)
         memcpy(key, pair.key, n);
         key[n] = 0;
         um_json_key(&j, key);
-        json_text(&j, pair.value, pair.value_size);
+        um_json_bytes(&j, pair.value, pair.value_size);
     }
     um_json_end(&j, '}');
-    bool read = json_content(&j, m) == UM_OK;
-    const char *problem = read ? um_igtl_strict(m) : um_last_error();
+    bool read = !broken && json_content(&j, m) == UM_OK;
+    const char *problem = broken ? broken : read ? um_igtl_strict(m) : um_last_error();
     if (problem) {
         um_json_key(&j, read ? "strict" : "problem");
         um_json_string(&j, problem);
@@ -276,10 +274,14 @@ um_status um_igtl_receive(um_igtl *link, int wake_fd, int timeout_ms, char **jso
     for (;;) {
         struct um_igtl_link *l = &link->link;
         um_status st = um_igtl_link_receive(l);
-        if (st == UM_OK)
+        if (st == UM_OK) {
             st = um_igtl_message_read(&m, &l->in.header, l->in.body, l->in.have, true);
-        if (st == UM_OK)
-            return to_json(&m, json);
+            char why[512];
+            snprintf(why, sizeof why, "%s", um_last_error());
+            if (st != UM_OK)
+                m = (struct um_igtl_message){.header = l->in.header};
+            return to_json(&m, st == UM_OK ? NULL : why, json);
+        }
         if (st != UM_AGAIN)
             return st;
         uint64_t now = um_clock_ns();
