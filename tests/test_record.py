@@ -105,6 +105,19 @@ def a_killed_recording_is_run_again(tmp):
 
 
 @test
+def an_incomplete_recording_is_no_equal_one(tmp):
+    record(tmp / "cut")
+    packets = tmp / "cut" / "packets.jsonl"
+    whole = packets.read_text().splitlines(True)
+    packets.write_text("".join(whole[:5]))  # as if it had been killed
+    assert "verified   5 packets equal" in verify(tmp / "cut")
+    packets.write_text("".join(whole[:4]))
+    assert "frame 4 differs from the recording: its packet is missing, and others after it" in verify(tmp / "cut", code=3)
+    os.remove(tmp / "cut" / "settings.yaml")
+    assert "cut/settings.yaml: not there: its options are the defaults" in um("replay", tmp / "cut", "--frames", 1, "-o", "null:")[1]
+
+
+@test
 def times_poses_and_unknown_fields_come_back(tmp):
     text = "ObjectType = Image\nNDims = 3\nDimSize = 64 48 3\nElementSpacing = 0.2 0.1 1\nElementType = MET_UCHAR\nScanDepth = 40 mm\n"
     for i in range(3):

@@ -599,12 +599,18 @@ static bool walk(struct options *o, enum command_bit command, const char *name, 
 static bool read_recorded(struct options *o, int argc, char **argv)
 {
     struct options given = *o;
-    char path[4200];
+    char path[4200], text[4300];
     if (!walk(&given, ON_REPLAY, "replay", argc, argv, true))
         return false;
     snprintf(path, sizeof path, "%s/settings.yaml", given.positionals ? given.positional[0] : "");
-    if (given.help || !given.positionals || access(path, F_OK) != 0) /* a program made it */
+    if (given.help || !given.positionals)
         return true;
+    if (access(path, F_OK) != 0) { /* a program made it */
+        snprintf(text, sizeof text, "%s: not there: its options are the defaults", path);
+        if (!given.quiet && access(given.positional[0], F_OK) == 0)
+            tell(text);
+        return true;
+    }
     if (!read_config(o, ON_REPLAY, path))
         return false;
     o->recorded_device = o->device;

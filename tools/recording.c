@@ -210,8 +210,14 @@ bool verify_packet(struct verify *v, const um_packet *packet)
             return differs(v, v->lines - 1, "expected a packet, found none");
         else
             break;
-    if (!next_line(v)) /* killed between a frame and its packet */
+    if (!next_line(v)) { /* killed between a frame and its packet: the last one */
+        if (v->unrecorded)
+            return differs(v, packet->frame_id - 1,
+                           v->lines ? "its packet is missing, and others after it"
+                                    : "no packet was recorded");
+        v->unrecorded = true;
         return true;
+    }
     if (um_packet_json(packet, &again) != UM_OK)
         return differs(v, packet->frame_id, um_last_error());
     struct walk w = {.want = v->line, .have = again, .v = v};

@@ -18,6 +18,7 @@ struct verify {
     char *line;
     size_t room;
     uint64_t lines, equal; /* read; and of those, made again */
+    bool unrecorded;       /* a frame had no packet */
     bool other_device;     /* how things were copied is not compared */
     bool differs, torn;
 };
