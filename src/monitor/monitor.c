@@ -294,7 +294,8 @@ void um_monitor_packet(um_monitor *m, const um_packet *p, const struct um_passag
     m->busy_ms += p->ms.total;
     struct um_second *s = second_of(m, now);
     s->frames++;
-    *(p->state == UM_STATE_VISIBLE ? &s->visible : &s->lost) += 1; /* or not to be relied on */
+    s->visible += p->state == UM_STATE_VISIBLE;
+    s->lost += p->state == UM_STATE_LOST;
     s->total_sum += p->ms.total;
     s->total_most = p->ms.total > s->total_most ? p->ms.total : s->total_most;
     s->latency_sum += latency;

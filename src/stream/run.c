@@ -599,7 +599,7 @@ static void monitor_collect(void *run, struct um_monitor_live *out)
     for (int i = 0; i < r->set.n_sinks && i < UM_MONITOR_SINKS; i++) {
         struct um_writer *w = &r->writers[i];
         struct um_monitor_sink *s = &out->sink[out->sinks++];
-        snprintf(s->name, sizeof s->name, "%s", um_sink_name(w->sink));
+        snprintf(s->name, sizeof s->name, "%s", w->name);
         s->waiting = um_queue_count(&w->queue);
         s->capacity = w->set.capacity;
         s->written = atomic_load(&w->written);
@@ -634,7 +634,7 @@ static void monitor_counts(void *run,
     struct census c = {each, ctx, "source"};
     um_source_counts(r->reader.source, count_one, &c);
     for (int i = 0; i < r->set.n_sinks; i++) {
-        c.who = um_sink_name(r->writers[i].sink);
+        c.who = r->writers[i].name;
         um_sink_counts(r->writers[i].sink, count_one, &c);
     }
 }
@@ -817,6 +817,20 @@ static um_status check_settings(const um_run_settings *s)
     return UM_OK;
 }
 
+/* Numbers of two sinks of one name would be taken for one's. */
+static void name_writer(struct um_run *r, int i)
+{
+    char *name = r->writers[i].name;
+    const size_t size = sizeof r->writers[i].name;
+    bool taken = true;
+    for (int n = 1; taken; n++) {
+        snprintf(name, size, n > 1 ? "%.84s#%d" : "%.95s", um_sink_name(r->writers[i].sink), n);
+        taken = false;
+        for (int k = 0; k < i; k++)
+            taken = taken || strcmp(r->writers[k].name, name) == 0;
+    }
+}
+
 static um_status prepare(struct um_run *r)
 {
     const um_run_settings *s = &r->set;
@@ -848,8 +862,9 @@ static um_status prepare(struct um_run *r)
         w->leave = leave;
         w->owner = r;
         st = um_writer_init(w);
+        name_writer(r, i);
         if (s->monitor)
-            um_trace_name_sink(um_monitor_trace(s->monitor), i, um_sink_name(w->sink));
+            um_trace_name_sink(um_monitor_trace(s->monitor), i, w->name);
     }
     return st;
 }

@@ -23,6 +23,7 @@ void um_parcel_drop(struct um_parcel *p); /* accepts NULL */
 struct um_writer {
     um_sink *sink; /* a reference, until the thread has ended */
     um_sink_settings set;
+    char name[96];              /* in numbers: that of the sink, equal ones with "#2", "#3" */
     int wake;                   /* set after every change, for who puts packets */
     void (*leave)(void *owner); /* the thread's last word: this struct may go */
     void *owner;

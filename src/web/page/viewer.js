@@ -63,7 +63,7 @@ async function loadHistory() {
     const end = Math.floor(Date.now() / 1000);
     const old = rows.slice(-KEPT).map(([, frames, visible, lost, score, total, , latency], i, all) => ({
       ...blank(end - all.length + i), frames, out: frames, score, total, latency, n: frames ? 1 : 0,
-      state: frames ? (visible >= lost ? "VISIBLE" : "LOST") : null,
+      state: frames ? (2 * visible >= frames ? "VISIBLE" : 2 * lost >= frames ? "LOST" : "RELOCALIZING") : null,
     }));
     const known = new Map(seconds.filter((s) => s.n).map((s) => [s.at, s]));
     const merged = old.map((s) => ({ ...s, ...(known.get(s.at) ?? {}) }));
