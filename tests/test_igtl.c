@@ -1243,6 +1243,21 @@ TEST(a_sink_answers_queries)
         if (asked[i].status >= 0)
             CHECK_EQ(m.content[0], asked[i].status);
     }
+    /* another device's images are neither sent nor stopped */
+    static const char *const others[] = {"GET_IMAGE", "STP_IMAGE"};
+    for (int i = 0; i < 2; i++) {
+        um_igtl_begin(&out, 2, others[i], "Other", 0, 0);
+        um_igtl_end(&out, NULL, 0);
+        CHECK(send_box(fd, &out));
+        CHECK(receive(fd, &m, room, sizeof room));
+        CHECK_STR(m.header.type, "RTS_IMAGE");
+        CHECK_STR(m.header.device, "Other");
+        CHECK_EQ(m.content[0], 1);
+    }
+    CHECK_OK(um_sink_write(sink, packet, NULL, NULL));
+    CHECK(receive_type(fd, "IMAGE", &m, room, sizeof room));
+    CHECK(receive_type(fd, "STRING", &m, room, sizeof room));
+    CHECK(receive_type(fd, "STRING", &m, room, sizeof room));
     /* stopped means stopped: the next frame comes after STT only */
     um_igtl_begin(&out, 2, "STP_IMAGE", "", 0, 0);
     um_igtl_end(&out, NULL, 0);

@@ -94,7 +94,8 @@ struct server {
     pthread_mutex_t lock;
     struct client *client; /* CLIENTS_MOST of them; guarded by lock, as all below */
     int clients;
-    struct bundle *last[3]; /* by version */
+    struct bundle *last[3];          /* by version */
+    char image[2][UM_IGTL_NAME + 1]; /* devices of its mask, and of its picture */
     struct bundle *labels[3];
     unsigned labels_version;
     /* of the writing thread alone */
@@ -551,9 +552,12 @@ static void versions(struct server *s, bool used[3])
     pthread_mutex_unlock(&s->lock);
 }
 
-static void hand_out(struct server *s, struct bundle *frame[3], struct bundle *labels[3])
+static void hand_out(struct server *s, const struct content *what, struct bundle *frame[3],
+                     struct bundle *labels[3])
 {
     pthread_mutex_lock(&s->lock);
+    memcpy(s->image[0], what->mask, sizeof what->mask);
+    memcpy(s->image[1], what->owner, sizeof what->owner);
     for (int v = 1; v < 3; v++) {
         bundle_drop(s->last[v]);
         s->last[v] = frame[v];
@@ -614,7 +618,7 @@ static um_status igtl_write(void *priv, const um_packet *packet, const um_frame 
             st = um_fail(UM_ENOMEM, "%s: the messages of a frame", s->spec);
     }
     if (st == UM_OK) {
-        hand_out(s, made, labels);
+        hand_out(s, &c, made, labels);
         return UM_OK;
     }
     for (int v = 1; v < 3; v++) {
@@ -682,6 +686,21 @@ static void reproach(struct client *c, const char *why)
     um_igtl_outbox_finish(&out);
 }
 
+/* An image that is sent from here; before the first frame nobody knows their names. */
+static bool is_ours(const struct server *s, const char *device)
+{
+    char name[UM_IGTL_NAME + 1];
+    if (!device[0] || (!s->last[1] && !s->last[2]) || strcmp(device, s->image[0]) == 0 ||
+        (s->relay_image && strcmp(device, s->image[1]) == 0))
+        return true;
+    for (int class = 0; s->per_class && class < CLASSES; class ++) {
+        mask_name(s, name, s->image[1], class);
+        if (strcmp(device, name) == 0)
+            return true;
+    }
+    return false;
+}
+
 static void answer(struct server *s, struct client *c, const struct um_igtl_message *m)
 {
     const char *type = m->header.type;
@@ -690,7 +709,12 @@ static void answer(struct server *s, struct client *c, const struct um_igtl_mess
     bool done = false;
     if (!own)
         return;
-    if (um_igtl_asks(type, "STT_", "IMAGE") || um_igtl_asks(type, "STP_", "IMAGE")) {
+    bool image = um_igtl_asks(type, "STT_", "IMAGE") || um_igtl_asks(type, "STP_", "IMAGE") ||
+                 um_igtl_asks(type, "GET_", "IMAGE");
+    if (image && !is_ours(s, m->header.device)) {
+        um_igtl_reply(&own->out, m, v, 1);
+        done = true;
+    } else if (um_igtl_asks(type, "STT_", "IMAGE") || um_igtl_asks(type, "STP_", "IMAGE")) {
         c->streaming = type[2] == 'T';
         um_igtl_reply(&own->out, m, v, 0);
         done = true;
