@@ -280,6 +280,13 @@ def int8_is_calibrated(tmp):
 
 
 @test
+def folders_are_no_other_sinks(tmp):
+    for command in (["phantom"], ["val", "phantom:frames=1"]):
+        _, err = um(*command, "-o", f"jsonl:{tmp}/a", code=2)
+        assert "writes a folder" in err, err
+
+
+@test
 def calibration_wants_something_to_outline(tmp):
     file = tmp / "int8.safetensors"
     _, err = um("convert", SEGMENTER, file, "--precision", "int8", "--calibrate", "phantom:frames=4,empty=1", code=2)

@@ -807,6 +807,20 @@ um_status cli_class(const struct options *o, um_detector *detector, int *label)
     return UM_EINVAL;
 }
 
+const char *cli_folder(const struct options *o, const char *command)
+{
+    const char *to = o->sinks ? o->sink[0] : "";
+    size_t scheme = strspn(to, "abcdefghijklmnopqrstuvwxyz-");
+    if (strncmp(to, "dir:", 4) == 0)
+        return to + 4;
+    if (o->sinks == 1 && !(scheme > 1 && to[scheme] == ':'))
+        return to;
+    cli_usage(o->sinks == 1 ? "%s: -o %s: writes a folder, want -o DIR"
+                            : "%s: give one folder, -o DIR",
+              command, to);
+    return NULL;
+}
+
 void cli_notice(void *ctx, const char *text)
 {
     (void)ctx;

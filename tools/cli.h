@@ -86,6 +86,9 @@ int cli_fail(um_status st);
 void cli_notice(void *ctx, const char *text);
 /* "ultramotion: warning: FILE: TEXT" to stderr. */
 void cli_warn(const char *file, const char *text);
+/* The one folder of -o, with "dir:" before it or without; NULL if it is none, also of another
+ * sink's kind, said with `command`. */
+const char *cli_folder(const struct options *o, const char *command);
 int cli_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* The device of the options. Messages of all these go to stderr. */

@@ -321,13 +321,13 @@ int command_phantom(const struct options *o)
     long all = o->sweep ? 105 : 100; /* one sweep */
     struct phantom_progress p = {.frames = o->frames ? o->frames : all,
                                  .terminal = isatty(2) && !o->quiet};
-    if (o->sinks != 1)
-        return cli_usage("phantom: give one folder, -o DIR");
+    const char *dir = cli_folder(o, "phantom");
+    if (!dir)
+        return EXIT_USAGE;
     if (o->sweep && o->look)
         return cli_usage("phantom: --look %s: --sweep has a look of its own", o->look);
     if (o->size && !cli_size("--size", o->size, &width, &height))
         return EXIT_USAGE;
-    const char *dir = strncmp(o->sink[0], "dir:", 4) == 0 ? o->sink[0] + 4 : o->sink[0];
     um_status st = um_phantom_write_look(dir, o->sweep ? "sweep" : o->look, o->seed, p.frames,
                                          width, height, phantom_shown, &p);
     if (p.terminal)

@@ -812,12 +812,10 @@ int command_val(const struct options *o)
                                .lines = o->lines,
                                .frames = o->frames,
                                .on_notice = o->quiet ? NULL : cli_notice};
-    const char *folder = o->sinks ? o->sink[0] : NULL;
+    const char *folder = o->sinks ? cli_folder(o, "val") : NULL;
     const struct category *known;
-    if (o->sinks > 1)
-        return cli_usage("val: give one folder, -o DIR");
-    if (folder && strncmp(folder, "dir:", 4) == 0)
-        folder += 4;
+    if (o->sinks && !folder)
+        return EXIT_USAGE;
     stop_catch();
     um_status st = truth_open(&v.truth, o->positional[0], &s);
     int code = st == UM_OK ? EXIT_DONE : cli_fail(st);
