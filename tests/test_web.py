@@ -333,6 +333,17 @@ def nonsense_hurts_nobody(tmp):
 
 
 @test
+def half_a_head_is_sent_away(tmp):
+    with Run() as run, socket.create_connection(("127.0.0.1", run.port), timeout=20) as s:
+        begin = time.monotonic()
+        s.sendall(b"GET /st")
+        with contextlib.suppress(ConnectionResetError):
+            while s.recv(65536):
+                pass
+        assert 4 < time.monotonic() - begin < 8
+
+
+@test
 def slow_ones_see_fewer_and_cost_nobody(tmp):
     sweep = ["phantom:seed=5,frames=0,width=64,height=80"]
     with Run(source=sweep, command="serve") as run:

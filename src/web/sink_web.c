@@ -626,6 +626,7 @@ static um_status open_context(struct server *s)
         .uid = (uid_t)-1,
         .fd_limit_per_thread = (unsigned)s->most + DESCRIPTORS_SPARE,
         .timeout_secs = 5, /* a head or a body that does not come */
+        .timeout_secs_ah_idle = 5,
         .keepalive_timeout = 5,
         .max_http_header_data = 4096,
         .max_http_header_pool = (unsigned short)((int)s->most + DESCRIPTORS_SPARE), /* who says
