@@ -28,6 +28,7 @@ static bool meet(um_igtl *link, const struct options *o)
 static um_status open_link(um_igtl **link, const struct options *o)
 {
     um_status st = um_igtl_open(link, o->positional[1]);
+    um_igtl_set_wake(*link, stop_fd());
     if (st == UM_OK && um_igtl_port(*link) && !o->quiet) {
         fprintf(stderr, "ultramotion: listening on port %d\n", um_igtl_port(*link));
         fflush(stderr);
@@ -125,7 +126,7 @@ static int send_frames(const struct options *o, bool plus)
         if (said == UM_EOF && plus)
             there = meet(link, o); /* the next client */
         else
-            st = said;
+            st = stop_requested() ? UM_EOF : said;
         pace(o, &next);
     }
     stop_ends_source(NULL);

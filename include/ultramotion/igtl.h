@@ -21,6 +21,9 @@ UM_API um_status um_igtl_open(um_igtl **out, const char *address);
  * @param wake_fd ends the wait when it becomes readable; -1 = nothing does.
  * @return UM_OK: somebody is there; UM_AGAIN: not within the time, or woken; UM_EIO. */
 UM_API um_status um_igtl_wait(um_igtl *link, int wake_fd, int timeout_ms);
+/** Sending also ends, with UM_EIO, when wake_fd becomes readable; -1 (so at first) = nothing does.
+ */
+UM_API void um_igtl_set_wake(um_igtl *link, int wake_fd);
 /** The port that it listens on, 0 if it connects. */
 UM_API int um_igtl_port(const um_igtl *link);
 /**

@@ -20,7 +20,7 @@
 struct um_igtl {
     struct um_igtl_address address;
     struct um_igtl_link link;
-    int listening, port;
+    int listening, port, wake;
     char peer[UM_IGTL_PEER];
 };
 
@@ -32,7 +32,7 @@ um_status um_igtl_open(um_igtl **out, const char *address)
     struct um_igtl *l = um_zalloc(sizeof *l);
     if (!l)
         return um_fail(UM_ENOMEM, "OpenIGTLink connection");
-    l->listening = l->link.fd = -1;
+    l->listening = l->link.fd = l->wake = -1;
     l->link.version = 1;
     l->link.in.image_limit = 64 << 20;
     l->link.in.limit = 1 << 20;
@@ -61,6 +61,12 @@ um_status um_igtl_wait(um_igtl *link, int wake_fd, int timeout_ms)
     if (!um_wake_poll(link->listening, POLLIN, wake_fd, timeout_ms))
         return UM_AGAIN;
     return um_igtl_accept(&link->link.fd, link->listening, link->peer);
+}
+
+void um_igtl_set_wake(um_igtl *link, int wake_fd)
+{
+    if (link)
+        link->wake = wake_fd;
 }
 
 int um_igtl_port(const um_igtl *link)
@@ -306,7 +312,7 @@ static um_status send_box(um_igtl *link, struct um_igtl_outbox *out)
             st = UM_EOF;
         else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
             st = um_fail(UM_EIO, "%s", strerror(errno));
-        else if (!um_wake_poll(link->link.fd, POLLOUT, -1, PATIENCE_MS))
+        else if (!um_wake_poll(link->link.fd, POLLOUT, link->wake, PATIENCE_MS))
             st = um_fail(UM_EIO, "the other side takes nothing");
     }
     um_igtl_outbox_finish(out);
