@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -248,6 +249,10 @@ def options_that_mean_nothing(tmp):
                       ["--guard-seed", "-1"], ["--guard-seed", " 1"], ["--guard-seed", "18446744073709551616"]):
         _, err = um("run", "phantom:frames=1", *arguments, code=2)
         assert err.startswith("ultramotion: ") or "ultramotion: " in err, err
+    for option, value, other in (("--max-age-ms", 50, "--realtime"), ("--shadow-every", 2, "--shadow"), ("--kpi-keep", 2, "--kpi"),
+                                 ("--theta-on", 0.7, "--track 1"), ("--igtl-version", 3, "not 1 or 2")):
+        err = um("run", "phantom:frames=1", option, value, code=2)[1]
+        assert option in err and other in err, err
     um("run", "phantom:frames=1", "--class", "bone", "-o", "null:")
 
 
@@ -960,6 +965,18 @@ def openigtlink_from_end_to_end(tmp):
         assert m["image"]["most"] == (p["state"] == "VISIBLE")
         assert m["version"] == 1 or m["metadata"]["State"] == p["state"] and int(m["metadata"]["FrameId"]) == p["frame_id"]
     assert any(m["version"] == 2 for m in masks)
+
+
+@test
+def a_peer_that_does_not_read_holds_no_end(tmp):
+    plus = background("igtl", "fake-plus", ":0", "phantom:seed=900003,frames=2,width=640,height=480", "--loop")
+    with socket.create_connection(("127.0.0.1", said_port(plus))) as peer:
+        peer.recv(1)
+        time.sleep(1)  # until the socket is full
+        begin = time.monotonic()
+        plus.send_signal(signal.SIGINT)
+        err = plus.communicate(timeout=30)[1]
+    assert plus.returncode == 0 and time.monotonic() - begin < 4, err
 
 
 @test

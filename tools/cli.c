@@ -312,6 +312,29 @@ static struct options defaults(void)
                             .kpi_max_mb = 64};
 }
 
+bool cli_options_meet(const struct options *o)
+{
+    const struct options none = defaults();
+    bool tracks = o->track > 0 || (o->track < 0 && (o->detect_every > 1 || o->budget_ms > 0));
+    bool theta = o->theta_on != none.theta_on || o->theta_off != none.theta_off ||
+                 o->theta_cont != none.theta_cont;
+    const struct {
+        const char *name, *wants;
+        bool given, meets;
+    } rule[] = {
+        {"--max-age-ms", "--realtime", o->max_age_ms > 0, o->realtime},
+        {"--shadow-every", "--shadow", o->shadow_every != none.shadow_every, o->shadow},
+        {"--kpi-keep", "--kpi", o->kpi_keep > 0, o->kpi},
+        {"--theta-on, --theta-off and --theta-cont", "--track 1", theta, tracks},
+    };
+    if (o->igtl_version && strcmp(o->igtl_version, "1") != 0 && strcmp(o->igtl_version, "2") != 0)
+        return cli_usage("--igtl-version: \"%s\" is not 1 or 2", o->igtl_version), false;
+    for (size_t i = 0; i < sizeof rule / sizeof *rule; i++)
+        if (rule[i].given && !rule[i].meets)
+            return cli_usage("%s: nothing without %s", rule[i].name, rule[i].wants), false;
+    return true;
+}
+
 /* An option as one writes it. */
 static const char *spelled(const struct row *r, char *text, size_t size)
 {

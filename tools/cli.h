@@ -80,6 +80,8 @@ void cli_put_part(FILE *f, const char *text, size_t n); /* the first n bytes of 
 bool cli_numbers(const char *text, int count, double *out);
 /* The value "WxH" of an option; false after a message. */
 bool cli_size(const char *option, const char *text, int *width, int *height);
+/* Does each option that another one gives its meaning have that? False: said which does not. */
+bool cli_options_meet(const struct options *o);
 /* "ultramotion: <text>" to stderr; returns the exit code that a status deserves. */
 int cli_fail(um_status st);
 /* "ultramotion: <text>" to stderr, in place of the progress line where there is one. */

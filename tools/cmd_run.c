@@ -583,7 +583,7 @@ done:
 
 int command_run(const struct options *o)
 {
-    return run_and_report(o, NULL);
+    return cli_options_meet(o) ? run_and_report(o, NULL) : EXIT_USAGE;
 }
 
 int command_replay(const struct options *o)
