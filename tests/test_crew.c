@@ -43,6 +43,8 @@ static um_frame *frame_at(int i)
 {
     um_frame *whole = golden_frame(i % 6), *f = cut(whole, 8 * i, 10, i % 3 ? 260 : 200, 300);
     f->id = (uint64_t)(40 + i);
+    f->ts = 1e9 + i;
+    f->has_ts = 1;
     um_frame_unref(&whole);
     return f;
 }
