@@ -80,6 +80,8 @@ TEST(states_of_scripted_scores)
     play("gggwgg", "RRVVVV", "wwfwff", "uu-l--");         /* a weak mask is not shown */
     play("gggwwggg", "RRVVRRVV", "wwfwwwff", "uu-llu--"); /* VISIBLE can relocalise */
     play("gggwwwwg", "RRVVRRLR", "wwfwwwww", "uu-llllu");
+    play("gggwmgmwg", "RRVVVVVVV", "wwfwsfswf", "uu-ln-nl-"); /* not of one mind */
+    play("gggwmwmwm", "RRVVVRRRL", "wwfwswwww", "uu-lnlnln");
     play("wwwg", "LLLR", "wwww", "lllu");         /* a weak mask is no beginning */
     play("ccccgg", "RRRRRV", "wwwwwf", "uuuuu-"); /* found, and not the same */
     play("gcgcgg", "RRRRRV", "wwwwwf", "uuuuu-"); /* not twice in a row */

@@ -4,7 +4,8 @@
 #include <math.h>
 
 enum {
-    ENOUGH = 2,  /* evidence for a change of state, either way */
+    ENOUGH = 2,  /* evidence of one mind for a change of state, either way */
+    MIXED = 3,   /* frames against it, each for another reason: not for ever */
     FROZEN = 3,  /* equal pictures in a row */
     STEADY = 5,  /* frames without a doubt before the detector is left out */
     CLEARLY = 2, /* what a score far below tau_conf counts */
@@ -37,7 +38,7 @@ float um_visibility_continuity(const float score[UM_SCORES])
 static void enter(struct um_visibility *v, um_state state)
 {
     v->state = state;
-    v->good = v->bad = 0;
+    v->good = v->missed = v->weak = v->bad = 0;
 }
 
 /* What a frame says, before it is known what follows from it. */
@@ -72,15 +73,19 @@ static struct evidence weigh(const struct um_visibility *v, const struct um_visi
 
 static void change(struct um_visibility *v, const struct evidence *e)
 {
-    v->bad = e->against ? v->bad + e->against : 0;
+    v->missed = e->missed ? v->missed + e->against : 0;
+    v->weak = e->weak ? v->weak + 1 : 0;
+    v->bad = e->against ? v->bad + 1 : 0;
     v->good = e->strong ? v->good + 1 : 0;
     switch (v->state) {
     case UM_STATE_VISIBLE:
-        if (v->bad >= ENOUGH)
-            enter(v, e->missed ? UM_STATE_LOST : UM_STATE_RELOCALIZING);
+        if (v->missed >= ENOUGH)
+            enter(v, UM_STATE_LOST);
+        else if (v->weak >= ENOUGH || v->bad >= MIXED)
+            enter(v, UM_STATE_RELOCALIZING);
         break;
     case UM_STATE_RELOCALIZING:
-        if (v->bad >= ENOUGH)
+        if (v->missed >= ENOUGH || v->weak >= ENOUGH || v->bad >= MIXED)
             enter(v, UM_STATE_LOST);
         else if (v->good >= ENOUGH)
             enter(v, UM_STATE_VISIBLE);

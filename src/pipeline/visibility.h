@@ -24,7 +24,9 @@ struct um_sight {
 
 struct um_visibility {
     um_state state;
-    int good, bad;  /* evidence for VISIBLE, and against the state, since it last stood in doubt */
+    /* Evidence in a row since the state changed: for VISIBLE; that there is nothing; that what
+     * there is scores low; either of these. */
+    int good, missed, weak, bad;
     int same, dark; /* frames in a row: equal pictures, pictures without speckle */
     int steady;     /* frames in a row that give no reason to detect */
     int skipped;    /* frames in a row without the detector */
