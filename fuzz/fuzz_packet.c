@@ -76,6 +76,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     TAKE_TEXT(p.detector_sha256);
     TAKE_TEXT(p.segmenter_sha256);
     TAKE_TEXT(p.lost_device);
+    TAKE_TEXT(p.detector);
+    TAKE_TEXT(p.segmenter);
     bool small = p.crop[2] > 0 && p.crop[3] > 0 && p.crop[2] <= 4096 && p.crop[3] <= 4096;
     uint8_t *bits = NULL;
     if (small) { /* exactly as many as the crop says */

@@ -1007,6 +1007,8 @@ static const um_packet *make_packet(uint64_t id, const int *labels, int n)
     um_object object[4];
     const um_object *objects[4];
     um_packet p = {.struct_size = sizeof p,
+                   .detector = "dfine-n",
+                   .segmenter = "tiny-sam",
                    .frame_id = id,
                    .ts = 1700000000.25,
                    .state = n ? UM_STATE_VISIBLE : UM_STATE_LOST,
@@ -1140,6 +1142,8 @@ TEST(a_sink_sends_the_mask_where_the_picture_lay)
                     CHECK(memcmp(pair.value, "4294967303", 10) == 0);
                 if (i == 1)
                     CHECK(memcmp(pair.value, "1700000000.869", 14) == 0);
+                if (i == 8)
+                    CHECK(memcmp(pair.value, "dfine-n,tiny-sam", 16) == 0);
                 if (i == 7)
                     CHECK(pair.value_size == 9 && memcmp(pair.value, "1,2,3.5,4", 9) == 0);
             }

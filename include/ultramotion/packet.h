@@ -137,7 +137,8 @@ typedef struct um_packet {
     float gain; /**< that the networks saw the picture with (um_detector_settings.gain); 0: none */
     int reused; /**< 1: the picture is the one before, and what the networks had made of that was
                    taken (um_pipeline_settings.reuse) */
-    char precision_reason[16]; /**< why that precision (um_device_precision_reason()) */
+    char precision_reason[16];        /**< why that precision (um_device_precision_reason()) */
+    char detector[32], segmenter[32]; /**< their architectures; "" = none, or not known */
 } um_packet;
 
 /**

@@ -378,6 +378,8 @@ class Packet(Record):
         ("gain", c_float),
         ("reused", c_int),
         ("precision_reason", c_char * 16),
+        ("detector", c_char * 32),
+        ("segmenter", c_char * 32),
     ]
 
 

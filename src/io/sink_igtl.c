@@ -291,7 +291,7 @@ static void make_meta(struct meta *m, const struct content *c)
             (double)p->box[2], (double)p->box[3]);
     else
         add(m, "BoxXYXY", "%s", "");
-    add(m, "Model", "%s", p->segmenter_sha256[0] ? "D-FINE, MobileSAM" : "D-FINE");
+    add(m, "Model", "%s%s%s", p->detector, p->segmenter[0] ? "," : "", p->segmenter);
     add(m, "ModelSha256", "%s%s%s", p->detector_sha256, p->segmenter_sha256[0] ? "," : "",
         p->segmenter_sha256);
     add(m, "Engine", "ultramotion %s %s %s", um_version(), p->device, p->precision);

@@ -245,6 +245,8 @@ static um_status fill(struct packet *p, const um_packet *fields, const um_object
     p->pub.detector_sha256[sizeof p->pub.detector_sha256 - 1] = 0;
     p->pub.segmenter_sha256[sizeof p->pub.segmenter_sha256 - 1] = 0;
     p->pub.lost_device[sizeof p->pub.lost_device - 1] = 0;
+    p->pub.detector[sizeof p->pub.detector - 1] = 0;
+    p->pub.segmenter[sizeof p->pub.segmenter - 1] = 0;
     p->pub.source = store(&at, fields->source);
     p->pub.name = fields->name ? store(&at, fields->name) : NULL;
     p->pub.bits = NULL;

@@ -485,8 +485,11 @@ static um_packet begin_packet(const um_pipeline *p, const um_frame *f, const int
     if (p->set.lost_device)
         snprintf(k.lost_device, sizeof k.lost_device, "%s", p->set.lost_device);
     memcpy(k.detector_sha256, p->detector->sha256, sizeof k.detector_sha256);
-    if (p->segmenter)
+    snprintf(k.detector, sizeof k.detector, "%s", um_detector_architecture(p->detector));
+    if (p->segmenter) {
         memcpy(k.segmenter_sha256, p->segmenter->sha256, sizeof k.segmenter_sha256);
+        snprintf(k.segmenter, sizeof k.segmenter, "%s", um_segmenter_architecture(p->segmenter));
+    }
     return k;
 }
 
