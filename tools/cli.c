@@ -672,7 +672,7 @@ static bool is_one_of(const char *word, const char *const *words)
     return *words != NULL;
 }
 
-static void say(void *ctx, const char *text)
+void cli_say(void *ctx, const char *text)
 {
     (void)ctx;
     tell(text);
@@ -695,7 +695,7 @@ um_status cli_open_device(um_device **out, const struct options *o)
     s.guard_seed = o->guard_seed;
     s.weight_cache = o->weight_cache ? o->weight_cache : "auto";
     if (o->verbose)
-        s.log = say;
+        s.log = cli_say;
     um_status st = um_device_open(out, &s);
     if (st != UM_OK)
         cli_fail(st);
@@ -852,12 +852,6 @@ void cli_notice(void *ctx, const char *text)
     fputc('\n', stderr);
 }
 
-static void tell_notice(void *ctx, const char *text)
-{
-    (void)ctx;
-    tell(text);
-}
-
 /* The value of --window. */
 static bool read_window(const char *text, um_source_settings *s)
 {
@@ -886,7 +880,7 @@ um_status cli_open_source(um_source **out, const struct options *o)
     s.recursive = o->recursive;
     s.channels = 1;
     if (!o->quiet)
-        s.on_notice = tell_notice;
+        s.on_notice = cli_say;
     if (o->window && !read_window(o->window, &s))
         return UM_EINVAL;
     if (o->pixel && strcmp(o->pixel, "gray8") != 0 && strcmp(o->pixel, "rgb8") != 0) {

@@ -84,7 +84,10 @@ bool cli_size(const char *option, const char *text, int *width, int *height);
 bool cli_options_meet(const struct options *o);
 /* "ultramotion: <text>" to stderr; returns the exit code that a status deserves. */
 int cli_fail(um_status st);
-/* "ultramotion: <text>" to stderr, in place of the progress line where there is one. */
+/* tell() as a callback. */
+void cli_say(void *ctx, const char *text);
+/* "ultramotion: <text>" to stderr, in place of the progress line where there is one, and escaped.
+ */
 void cli_notice(void *ctx, const char *text);
 /* "ultramotion: warning: FILE: TEXT" to stderr. */
 void cli_warn(const char *file, const char *text);

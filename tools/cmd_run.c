@@ -155,12 +155,6 @@ static bool sink_settings(const struct options *o, um_sink_settings *s)
     return true;
 }
 
-static void say(void *ctx, const char *text)
-{
-    (void)ctx;
-    tell(text);
-}
-
 /* What sources and sinks with connections have counted, without the zeros. */
 struct tally {
     FILE *f;
@@ -223,7 +217,7 @@ static bool open_outputs(const struct options *o, um_monitor *monitor, struct ou
         *code = EXIT_USAGE;
         return false;
     }
-    set.log = o->quiet ? NULL : say;
+    set.log = o->quiet ? NULL : cli_say;
     set.monitor = monitor;
     const um_sink_policy policy = set.policy;
     for (; out->n < count && st == UM_OK; out->n += st == UM_OK) {
