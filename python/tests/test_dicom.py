@@ -136,9 +136,10 @@ def test_a_dark_file_is_told_and_stretched(pipeline, tmp_path, caplog):
 
 
 def test_files_without_an_ending_and_folders(pipeline, tmp_path):
-    for name in ("IM1", "IM2"):
+    for name in ("IM2", "IM10"):
         made_file(tmp_path / name, np.zeros((2, 32, 32), np.uint8))
-    assert len(list(ultramotion.run(tmp_path / "IM1", pipeline=pipeline))) == 2
+    assert len(list(ultramotion.run(tmp_path / "IM2", pipeline=pipeline))) == 2
+    assert [p.source for p in ultramotion.run(tmp_path, pipeline=pipeline)] == ["IM2"] * 2 + ["IM10"] * 2
     assert len(list(ultramotion.run(tmp_path, pipeline=pipeline))) == len(list(ultramotion.run(f"{tmp_path}/IM*", pipeline=pipeline))) == 4
 
 

@@ -693,6 +693,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_pipeline_set_objects": (c_int, [P, c_int]),
     "um_pipeline_inflight": (c_int, [P]),
     "um_pipeline_forget": (c_int, [P]),
+    "um_natural_order": (c_int, [S, S]),
     "um_pipeline_shadow": (c_int, [P, POINTER(ShadowCounts)]),
     "um_pipeline_device_bytes": (c_uint64, [P]),
     "um_source_settings_init": (None, [POINTER(SourceSettings), c_size_t]),

@@ -193,10 +193,7 @@ class Frame(_c.Reference):
     @classmethod
     def _copy_of(cls, picture: Any) -> Frame:
         """Of its own memory, for who gets pictures from somebody who goes on using theirs."""
-        picture = plain(picture)
-        if hasattr(picture, "__dlpack_device__") and tuple(picture.__dlpack_device__())[0] == 2:
-            return cls(picture)  # which says why not
-        return cls._of(_frame_copied(np.asarray(picture)))
+        return cls._of(_frame_copied(np.asarray(_on_host(picture))))
 
     def _address(self) -> int:
         return self._use().value or 0
@@ -263,11 +260,16 @@ def png(pixels: np.ndarray[Any, Any]) -> bytes:
             return file.read()
 
 
+def _on_host(picture: Any) -> Any:
+    """An array, or a tensor in host memory."""
+    picture = picture.numpy() if isinstance(picture, Tensor) else plain(picture)
+    if not isinstance(picture, np.ndarray) and hasattr(picture, "__dlpack_device__") and tuple(picture.__dlpack_device__())[0] == 2:
+        raise _c.InvalidError(f"a frame is in host memory, the tensor on device {getattr(picture, 'device', 'cuda')}")
+    return picture
+
+
 def _frame_of(picture: Any) -> c_void_p:
-    if not isinstance(picture, np.ndarray):
-        picture = picture.numpy() if isinstance(picture, Tensor) else plain(picture)
-        if hasattr(picture, "__dlpack_device__") and tuple(picture.__dlpack_device__())[0] == 2:
-            raise _c.InvalidError(f"a frame is in host memory, the tensor on device {getattr(picture, 'device', 'cuda')}")
+    picture = _on_host(picture)
     return frame_over(picture) or _frame_copied(np.asarray(picture))
 
 

@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 from ctypes import byref, c_void_p
+from functools import cmp_to_key
 from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterable, Iterator
 
 from . import _c
@@ -447,12 +448,18 @@ class Run:
 
 def _dicom_files(spec: str, window: tuple[int, int] | str | None) -> Iterator[Frame] | None:
     """The pictures of a DICOM file, or of a folder or glob of such files alone; None of anything else."""
-    names = [spec] if os.path.isfile(spec) else sorted(glob.glob(os.path.join(glob.escape(spec), "*") if os.path.isdir(spec) else spec))
+    names = [spec] if os.path.isfile(spec) else glob.glob(os.path.join(glob.escape(spec), "*") if os.path.isdir(spec) else spec)
     if not names or not all(map(_is_dicom, names)):
         return None
     from .dicom import frames
 
+    names.sort(key=cmp_to_key(_natural_order))
     return (frame for name in names for frame in frames(name, window=window))
+
+
+def _natural_order(a: str, b: str) -> int:
+    """Of the files of a folder, as the library has it."""
+    return int(lib.um_natural_order(os.fsencode(a), os.fsencode(b)))
 
 
 def _is_dicom(name: str) -> bool:
