@@ -181,7 +181,7 @@ STUDY = {"StudyInstanceUID": "1.2.4", "SeriesInstanceUID": "1.2.5"}
 
 def test_outlines_as_dicom_seg(device, tmp_path):
     hd = pytest.importorskip("highdicom")
-    phantom = next(ultramotion.run("phantom:seed=900002,frames=1,width=200,height=160", detector=ultramotion.Detector(device=device), segmenter=False))
+    phantom = next(ultramotion.run("phantom:seed=900004,frames=1,width=200,height=160", detector=ultramotion.Detector(device=device), segmenter=False))
     arrays = phantom.frame.numpy()[None].copy()
     path = single_frame(tmp_path / "scan.dcm", arrays, **STUDY)
     with ultramotion.Pipeline(ultramotion.Detector(device=device), device=device, objects=3, conf=0.0) as own:
