@@ -69,6 +69,22 @@ def png(path, width, height, value=lambda x, y: (x * 7 + y * 13) % 256, bits=8, 
                      chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
+def write_tiff(path, pages):
+    """Gray pages of 8 bits, or of 16 where samples are tuples."""
+    data, link = b"II*\0" + bytes(4), 4
+    for rows in pages:
+        wide = not isinstance(rows[0], bytes)
+        place, body = len(data), b"".join(struct.pack(f"<{len(r)}H", *r) if wide else r for r in rows)
+        data += body + b"\0" * (len(body) % 2)
+        entries = ((256, len(rows[0])), (257, len(rows)), (258, 16 if wide else 8), (259, 1), (262, 1), (273, place), (277, 1), (278, len(rows)),
+                   (279, len(body)))
+        data = data[:link] + struct.pack("<I", len(data)) + data[link + 4:]
+        data += struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", t, 4, 1, v) for t, v in entries)
+        link = len(data)
+        data += bytes(4)
+    path.write_bytes(data)
+
+
 def main():
     """Run the tests, or those named on the command line, and exit."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it runs in the background, and so would the command

@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 import zlib
 
-from command import DETECTOR, ROOT, lines, main, test, um
+from command import DETECTOR, ROOT, lines, main, test, um, write_tiff
 
 GOLDEN = ROOT / "tests" / "golden"
 FRAME = GOLDEN / "end_to_end" / "phantom_0.png"
@@ -64,22 +64,6 @@ def write_bmp(path, rows):
     body = b"".join(bytes(v for g in r for v in (g, g, g)) + b"\0" * (-3 * width % 4) for r in reversed(rows))
     path.write_bytes(b"BM" + struct.pack("<IHHI", 54 + len(body), 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0) +
                      body)
-
-
-def write_tiff(path, pages):
-    """Gray pages of 8 bits, or of 16 where samples are tuples."""
-    data, link = b"II*\0" + bytes(4), 4
-    for rows in pages:
-        wide = not isinstance(rows[0], bytes)
-        place, body = len(data), b"".join(struct.pack(f"<{len(r)}H", *r) if wide else r for r in rows)
-        data += body + b"\0" * (len(body) % 2)
-        entries = ((256, len(rows[0])), (257, len(rows)), (258, 16 if wide else 8), (259, 1), (262, 1), (273, place), (277, 1), (278, len(rows)),
-                   (279, len(body)))
-        data = data[:link] + struct.pack("<I", len(data)) + data[link + 4:]
-        data += struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", t, 4, 1, v) for t, v in entries)
-        link = len(data)
-        data += bytes(4)
-    path.write_bytes(data)
 
 
 def exif(orientation):

@@ -3,7 +3,7 @@
 
 import json
 
-from command import main, png, test, um
+from command import main, png, test, um, write_tiff
 
 
 def report(*arguments):
@@ -313,6 +313,21 @@ def wrong_truth_is_named(folder):
     results(folder, [])
     assert "11x10 pixels" in um("val", folder, "--results", found, code=1)[1]
     assert "neither a folder" in um("val", folder / "nothing", code=2)[1]
+
+
+@test
+def a_truth_is_of_one_picture(folder):
+    page = [bytes(10)] * 10
+    write_tiff(folder / "0.tif", [page, page])
+    png(folder / "0_line.png", 10, 10)
+    found = results(folder, [])
+    error = um("val", folder, "--results", found, code=1)[1]
+    assert "0.tif: several pictures in one file" in error or "without libtiff" in error, error
+    (folder / "0.tif").unlink()
+    write_tiff(folder / "0_line.png", [page, page])  # the content says what it is
+    png(folder / "0.png", 10, 10)
+    error = um("val", folder, "--results", found, code=1)[1]
+    assert "0_line.png: several pictures in one file" in error or "without libtiff" in error, error
 
 
 main()

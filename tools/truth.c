@@ -908,9 +908,25 @@ static um_status read_annotated(const truth *t, const struct entry *e, struct tr
     return UM_OK;
 }
 
+/* A file of one picture: a truth says nothing of the others. */
+static um_status read_picture(const char *path, um_frame **out)
+{
+    um_source *source = NULL;
+    um_frame *second = NULL;
+    um_status st = um_source_open(&source, path, NULL);
+    if (st == UM_OK)
+        st = um_source_read(source, out);
+    if (st == UM_OK && um_source_read(source, &second) != UM_EOF)
+        st = truth_fail(UM_EFORMAT, "val: %s: several pictures in one file, its truth is of one",
+                        path);
+    um_frame_unref(&second);
+    um_source_close(&source);
+    return st;
+}
+
 static um_status read_entry(truth *t, const struct entry *e, struct truth_frame *f)
 {
-    um_status st = um_image_read(e->picture, &f->picture);
+    um_status st = read_picture(e->picture, &f->picture);
     f->id = e->id;
     f->name = e->name;
     f->sweep = e->sweep;

@@ -129,11 +129,13 @@ void um_clip_close(struct um_clip *c)
     *c = (struct um_clip){.done = true};
 }
 
-static um_status read_first(const char *path, const um_source_settings *how, um_frame **out,
-                            struct um_image_facts *facts)
+static um_status read_first(const char *path, const um_source_settings *how, bool alone,
+                            um_frame **out, struct um_image_facts *facts)
 {
     struct um_clip c;
     um_status st = um_clip_open(&c, path, how);
+    if (st == UM_OK && alone && um_clip_many(&c))
+        st = um_fail(UM_EFORMAT, "%s: several pictures in one file, one was expected", path);
     if (st == UM_OK)
         st = um_clip_read(&c, out);
     if (st == UM_EOF)
@@ -149,7 +151,7 @@ um_status um_image_read(const char *path, um_frame **out)
     if (!path || !out)
         return um_fail(UM_EINVAL, "um_image_read: %s is NULL", path ? "out" : "path");
     *out = NULL;
-    return read_first(path, NULL, out, &facts);
+    return read_first(path, NULL, false, out, &facts);
 }
 
 um_status um_label_read(const char *path, uint8_t **mask, int *width, int *height)
@@ -163,7 +165,7 @@ um_status um_label_read(const char *path, uint8_t **mask, int *width, int *heigh
                        : !mask ? "mask"
                                : "width or height");
     *mask = NULL;
-    um_status st = read_first(path, &nonzero, &f, &facts);
+    um_status st = read_first(path, &nonzero, true, &f, &facts);
     if (st == UM_OK && !(*mask = um_zalloc((size_t)f->width * (size_t)f->height)))
         st = um_fail(UM_ENOMEM, "%s: mask", path);
     for (int y = 0; st == UM_OK && y < f->height; y++)
