@@ -268,6 +268,9 @@ def int8_is_calibrated(tmp):
     for arguments in (["--calibrate", "phantom:"], ["--precision", "int8"], ["--precision", "fp16", "--calibrate", "phantom:"],
                       ["--precision", "int8", "--calibrate", "phantom:", "--upstream"]):
         um("convert", DETECTOR, file, *arguments, code=2)
+    for out, what, code in ((tmp / "none" / "x.safetensors", "cannot be written", 1), (tmp / "x.pth", "want .safetensors", 2)):
+        _, err = um("convert", DETECTOR, out, "--precision", "int8", "--calibrate", "phantom:frames=4", code=code)
+        assert what in err and " dB" not in err, err  # before anything is measured
     _, err = um("convert", DETECTOR, file, "--precision", "int8", "--calibrate", "phantom:empty=0,frames=4")
     assert " dB " in err and "within 2 px" in err, err
     out, _ = um("inspect", file)

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/number.h"
 #include "base/record.h"
+#include "model/convert.h"
 #include "model/dfine_net.h"
 #include "model/recognise.h"
 #include "model/sam.h"
@@ -266,13 +267,6 @@ static um_status convert_tensor(struct um_arena *arena, const struct um_wtensor 
     return st;
 }
 
-static um_status check_target(const char *path, const char *out)
-{
-    if (um_file_same(path, out))
-        return um_fail(UM_EINVAL, "%s: is also the input %s", out, path);
-    return UM_OK;
-}
-
 /* Readers go by the ending: torch.load() takes no safetensors, and the other way round. */
 static um_status check_ending(const char *out, bool upstream)
 {
@@ -289,6 +283,14 @@ static um_status check_ending(const char *out, bool upstream)
     if (upstream && ending && strcasecmp(ending, ".safetensors") == 0)
         return um_fail(UM_EINVAL, "%s: want .pth or .pt, --upstream writes a PyTorch file", out);
     return UM_OK;
+}
+
+um_status um_convert_target(const char *path, const char *out, bool upstream)
+{
+    um_status st = check_ending(out, upstream);
+    if (st == UM_OK && um_file_same(path, out))
+        st = um_fail(UM_EINVAL, "%s: is also the input %s", out, path);
+    return st;
 }
 
 /* What the metadata of the new file says beside the old one's, in texts that live until it is
@@ -476,14 +478,11 @@ um_status um_model_convert_with(const char *path, const char *out,
         return um_fail(UM_EUNSUPPORTED,
                        "precision %.20s: want fp32, fp16, bf16, or int8 with --calibrate",
                        own.precision);
-    st = check_ending(out, own.upstream != 0);
-    if (st != UM_OK)
-        return st;
     um_weights *file = NULL;
     struct pairs *p = um_zalloc(sizeof *p);
     st = p ? um_weights_open(&file, path) : um_fail(UM_ENOMEM, "metadata");
     if (st == UM_OK)
-        st = check_target(um_weights_path(file), out);
+        st = um_convert_target(um_weights_path(file), out, own.upstream != 0);
     if (st == UM_OK)
         st = convert(file, out, to, &own, p);
     um_weights_close(&file);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which layers of a network compute on bytes: it is run on some frames as it is, looked at, scored
  * layer by layer, and then tried. */
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/number.h"
 #include "base/record.h"
+#include "model/convert.h"
 #include "nn/quant.h"
 
 #include <math.h>
@@ -279,6 +281,18 @@ static um_status calibrate(struct job *j, const char *out)
     return st;
 }
 
+/* Before minutes of work, what would fail behind it. */
+static um_status check_target(const char *path, const char *out)
+{
+    struct um_part part;
+    um_status st = um_convert_target(path, out, false);
+    if (st == UM_OK)
+        st = um_part_open(&part, out);
+    if (st == UM_OK)
+        um_part_close(&part, UM_EOF);
+    return st;
+}
+
 um_status um_model_calibrate(const char *path, const char *out, const um_convert_settings *convert,
                              const um_calibration_settings *settings)
 {
@@ -298,6 +312,8 @@ um_status um_model_calibrate(const char *path, const char *out, const um_convert
         st = um_model_inspect(path, &info);
     if (st == UM_OK && info.kind == UM_MODEL_UNKNOWN)
         st = um_fail(UM_EUNSUPPORTED, "%s: no network that is known here", path);
+    if (st == UM_OK)
+        st = check_target(path, out);
     struct job j = {
         .path = path, .convert = &how, .s = &s, .detector = info.kind == UM_MODEL_DFINE};
     return st == UM_OK ? calibrate(&j, out) : st;

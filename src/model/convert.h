@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef UM_MODEL_CONVERT_H
+#define UM_MODEL_CONVERT_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+
+/* May the model in `path` be converted to `out`? UM_EINVAL: it is the input, or is called like
+ * files of another kind. */
+um_status um_convert_target(const char *path, const char *out, bool upstream);
+
+#endif
