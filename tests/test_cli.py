@@ -159,9 +159,9 @@ def sink_trouble_is_named(tmp):
 
 @test
 def no_run_writes_what_it_reads(tmp):
-    def refused(*arguments, cwd=None, stdin=None):
+    def refused(*arguments, code=2, cwd=None, stdin=None):
         before = {f: f.read_bytes() for f in tmp.rglob("*") if f.is_file()}
-        _, err = um(*arguments, code=2, cwd=cwd, stdin=stdin)
+        _, err = um(*arguments, code=code, cwd=cwd, stdin=stdin)
         assert "is also the input" in err, err
         assert before == {f: f.read_bytes() for f in tmp.rglob("*") if f.is_file()}, arguments
 
@@ -193,6 +193,8 @@ def no_run_writes_what_it_reads(tmp):
     um("run", "phantom:frames=1", "-o", f"record:{tmp}/r")
     refused("replay", tmp / "r", "-o", f"jsonl:{tmp}/r/packets.jsonl")
     um("run", picture, "-o", f"jsonl:{tmp}/in/new.jsonl")
+    (tmp / "in" / "a_mask.png").write_bytes(inside.read_bytes())
+    refused("run", tmp / "in", "-o", f"dir:{tmp}/in", code=1)  # while it runs: its outputs are called like frames
     if "videos" in um("--help")[0]:
         um("run", "phantom:frames=2", "-o", f"video:{tmp}/in.mp4")
         refused("run", tmp / "in.mp4", "-o", f"video:{tmp}/in.mp4")

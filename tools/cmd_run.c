@@ -205,8 +205,8 @@ static um_status open_trace(um_sink **out, const char *path, const um_sink_setti
     return st;
 }
 
-static bool open_outputs(const struct options *o, um_monitor *monitor, struct outputs *out,
-                         int *code)
+static bool open_outputs(const struct options *o, um_source *source, um_monitor *monitor,
+                         struct outputs *out, int *code)
 {
     const char *standard[] = {"jsonl:-"};
     const char *const *spec = o->sinks ? o->sink : standard;
@@ -219,6 +219,7 @@ static bool open_outputs(const struct options *o, um_monitor *monitor, struct ou
     }
     set.log = o->quiet ? NULL : cli_say;
     set.monitor = monitor;
+    set.source = source;
     const um_sink_policy policy = set.policy;
     for (; out->n < count && st == UM_OK; out->n += st == UM_OK) {
         set.policy = recording_folder(spec[out->n]) ? UM_SINK_BLOCK : policy; /* without gaps */
@@ -494,7 +495,7 @@ static int run_and_report(const struct options *o, struct verify *verify)
         code = EXIT_USAGE;
         goto done;
     }
-    if (!open_outputs(o, p.monitor, &out, &code))
+    if (!open_outputs(o, source, p.monitor, &out, &code))
         goto done;
     if (o->trace_steps && (st = um_monitor_watch(p.monitor, e->dev)) != UM_OK) {
         code = cli_fail(st);
@@ -995,7 +996,7 @@ int command_segment(const struct options *o)
         st = um_predictor_keep_taps(predictor);
     if (st != UM_OK)
         code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
-    else if (open_outputs(o, NULL, &out, &code)) {
+    else if (open_outputs(o, e.source, NULL, &out, &code)) {
         stop_ends_sinks(out.sink, out.n);
         announce(o, dev, NULL, segmenter);
         if (o->kpi)

@@ -5,6 +5,7 @@
 #include "ultramotion/frame.h"
 #include "ultramotion/monitor.h"
 #include "ultramotion/packet.h"
+#include "ultramotion/source.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -39,6 +40,8 @@ typedef struct um_sink_settings {
     void *log_ctx;
     um_monitor *monitor; /**< what sinks that show numbers show; such a sink takes a reference.
                             NULL: none */
+    um_source *source;   /**< what is read while the sink is written, of which it takes a reference:
+                            a file that um_source_reads() is never written over. NULL: none */
 } um_sink_settings;
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
 UM_API void um_sink_settings_init(um_sink_settings *s, size_t struct_size);
@@ -47,8 +50,8 @@ UM_API void um_sink_settings_init(um_sink_settings *s, size_t struct_size);
 /**
  * Open a sink. A file or folder that another one writes to is refused.
  * @param settings NULL = defaults.
- * @return UM_OK; UM_EINVAL for an unknown scheme or settings that mean nothing; UM_EIO naming the
- * path.
+ * @return UM_OK; UM_EINVAL for an unknown scheme, settings that mean nothing or a file that the
+ * settings' source reads; UM_EIO naming the path.
  */
 UM_API um_status um_sink_open(um_sink **out, const char *spec, const um_sink_settings *settings);
 /** Add a reference and return the sink. Threads: any. */
@@ -57,7 +60,8 @@ UM_API um_sink *um_sink_ref(um_sink *sink);
  * Write one packet; the frame is for overlays, or NULL where none are made; name is what files are
  * called (um_source_frame_name()), NULL: the packet's id as 5 digits.
  * @return UM_OK; UM_EIO naming the sink; UM_EOF if a pipe's reader left; UM_AGAIN if it was
- * cancelled; UM_EINVAL for a name that leaves the sink's folder.
+ * cancelled; UM_EINVAL for a name that leaves the sink's folder, or is of a file that its source
+ * reads.
  */
 UM_API um_status um_sink_write(um_sink *sink, const um_packet *packet, const um_frame *frame,
                                const char *name);

@@ -184,6 +184,10 @@ def test_sinks_and_errors_of_sources(pipeline, tmp_path):
         run(SOURCE, pipeline=pipeline, sinks=["paper:"])
     with pytest.raises(ultramotion.InvalidError, match="has its models"):
         run(SOURCE, pipeline=pipeline, conf=0.2)
+    picture = next((tmp_path / "out").glob("*_overlay.png"))
+    with pytest.raises(ultramotion.InvalidError, match="is also the input"):
+        run(picture, pipeline=pipeline, sinks=[f"jsonl:{picture}"])
+    assert picture.read_bytes().startswith(b"\x89PNG")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     with pytest.raises(ultramotion.Error, match="a.png"):

@@ -17,7 +17,7 @@ from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar, overload
 
-ABI = 9  # um_abi() that this file was written for
+ABI = 10  # um_abi() that this file was written for
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
 
@@ -456,6 +456,7 @@ class SinkSettings(Record):
         ("log", LOG),
         ("log_ctx", c_void_p),
         ("monitor", c_void_p),
+        ("source", c_void_p),
     ]
 
 

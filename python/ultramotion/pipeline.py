@@ -309,13 +309,14 @@ class Run:
         sinks = (c_void_p * max(len(specs), 1))()
         pointer = c_void_p()
         try:
-            for i, spec in enumerate(specs):
-                sink = c_void_p()
-                _c.check(lib.um_sink_open(byref(sink), _c.path_bytes(spec), byref(of_sinks)))
-                sinks[i] = sink.value
-            settings.sinks, settings.n_sinks = sinks, len(specs)
             with self.pipeline._handle as p, self._source as s:
                 settings.pipeline, settings.source = p, s
+                of_sinks.source = s
+                for i, spec in enumerate(specs):
+                    sink = c_void_p()
+                    _c.check(lib.um_sink_open(byref(sink), _c.path_bytes(spec), byref(of_sinks)))
+                    sinks[i] = sink.value
+                settings.sinks, settings.n_sinks = sinks, len(specs)
                 _c.check(lib.um_run_open(byref(pointer), byref(settings)))
                 return _c.Handle("run", pointer, lib.um_run_close, self.pipeline._handle, self._source)
         finally:

@@ -98,6 +98,8 @@ um_status um_sink_open(um_sink **out, const char *spec, const um_sink_settings *
         um_schemes_usages(&schemes, known, sizeof known);
         return um_fail(UM_EINVAL, "unknown sink \"%s\": known are %s", spec, known);
     }
+    if (um_source_reads(own.source, arg))
+        return um_fail(UM_EINVAL, "%s: is also the input %s", spec, um_source_name(own.source));
     um_sink *s = um_zalloc(sizeof *s);
     if (!s)
         return um_fail(UM_ENOMEM, "sink");
@@ -112,6 +114,7 @@ um_status um_sink_open(um_sink **out, const char *spec, const um_sink_settings *
         st = um_wake_open(&s->wake, spec);
     if (st == UM_OK) {
         s->ops = ops;
+        um_source_ref(own.source);
         um_set_error(UM_OK, "");
         st = ops->open(s->priv, s->spec + (arg - spec), &own, s->wake);
         if (st != UM_OK && !um_last_error()[0])
@@ -171,6 +174,8 @@ um_status um_sink_close(um_sink **sink)
     if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
         return UM_OK;
     um_status st = s->ops && s->ops->close ? s->ops->close(s->priv) : UM_OK;
+    if (s->ops)
+        um_source_close(&s->set.source);
     um_wake_close(&s->wake);
     um_free(s->priv);
     um_free(s->spec);

@@ -18,8 +18,9 @@
 
 struct dir {
     const char *path;
-    bool labels; /* masks are label maps */
-    int lock;    /* the folder, held against others that would write there */
+    const um_source *source; /* what is read meanwhile, or NULL */
+    bool labels;             /* masks are label maps */
+    int lock;                /* the folder, held against others that would write there */
 };
 
 static um_status dir_open(void *priv, const char *arg, const um_sink_settings *settings,
@@ -27,7 +28,8 @@ static um_status dir_open(void *priv, const char *arg, const um_sink_settings *s
 {
     (void)wake_fd;
     struct dir *s = priv;
-    *s = (struct dir){.path = arg, .labels = settings->objects > 1, .lock = -1};
+    *s = (struct dir){
+        .path = arg, .source = settings->source, .labels = settings->objects > 1, .lock = -1};
     if (!arg[0])
         return um_fail(UM_EINVAL, "dir: needs a path");
     um_status st = um_path_make_folder(arg);
@@ -87,6 +89,8 @@ static um_status write_one(const struct dir *s, const char *name, const char *ki
         st = um_path_make_folder(path);
         *slash = '/';
     }
+    if (st == UM_OK && um_source_reads(s->source, path))
+        st = um_fail(UM_EINVAL, "%s: is also the input %s", path, um_source_name(s->source));
     if (st == UM_OK)
         st = um_image_write_png(path, pixels, p->width, p->height, channels);
     um_free(file);

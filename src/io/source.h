@@ -18,7 +18,7 @@ um_status um_push_frame(void *priv, um_frame **frame);
 void um_push_finish(void *priv);
 
 /* um_source_reads() of the kinds whose states these are. */
-bool um_dir_reads(const void *priv, const char *path);
+bool um_dir_reads(void *priv, const char *path);
 bool um_replay_reads(const void *priv, const char *path);
 bool um_raw_reads(const char *path);
 

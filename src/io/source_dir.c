@@ -18,6 +18,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <glob.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,11 +34,19 @@ struct file {
     bool many_with_ending; /* the same, where its frames are numbered */
 };
 
+struct identity {
+    dev_t device;
+    ino_t inode;
+    size_t file;
+};
+
 struct dir {
     um_source_settings set;
     struct file *files;
     size_t count, capacity, at; /* at: the file that is read */
-    struct um_clip clip;        /* of it */
+    struct identity *known;     /* of all files, sorted, once somebody asks */
+    pthread_mutex_t asking;
+    struct um_clip clip; /* of it */
     bool open;
     unsigned frame;    /* of it, from 0 */
     char *name;        /* of the last frame, with room for the longest */
@@ -503,6 +512,7 @@ static um_status dir_open(void *priv, const char *arg, const um_source_settings 
     struct stat s;
     d->set = *settings;
     d->given = arg;
+    pthread_mutex_init(&d->asking, NULL);
     um_notices_init(&d->notices, settings);
     um_status st;
     if (stat(arg, &s) == 0)
@@ -539,6 +549,8 @@ static void dir_close(void *priv)
         um_free(d->files[i].path);
     um_free(d->files);
     um_free(d->name);
+    um_free(d->known);
+    pthread_mutex_destroy(&d->asking);
 }
 
 static void name_frame(struct dir *d)
@@ -608,13 +620,43 @@ static bool pixels_are_in(const char *header, const char *path)
     return are;
 }
 
-bool um_dir_reads(const void *priv, const char *path)
+static int by_identity(const void *a, const void *b)
 {
-    const struct dir *d = priv;
+    const struct identity *x = a, *y = b;
+    if (x->device != y->device)
+        return x->device < y->device ? -1 : 1;
+    return x->inode < y->inode ? -1 : x->inode > y->inode;
+}
+
+/* Each output of a long run may ask, of as many files. */
+static const struct identity *identities(struct dir *d)
+{
+    pthread_mutex_lock(&d->asking);
+    if (!d->known && (d->known = um_array(d->count, sizeof *d->known))) {
+        struct stat s;
+        for (size_t i = 0; i < d->count; i++)
+            if (stat(d->files[i].path, &s) == 0)
+                d->known[i] = (struct identity){s.st_dev, s.st_ino, i};
+        qsort(d->known, d->count, sizeof *d->known, by_identity);
+    }
+    const struct identity *known = d->known;
+    pthread_mutex_unlock(&d->asking);
+    return known;
+}
+
+bool um_dir_reads(void *priv, const char *path)
+{
+    struct dir *d = priv;
+    struct stat s;
     bool reads = d->list && um_file_same(d->given + 1, path);
     for (size_t i = 0; i < d->count && !reads; i++)
-        reads = um_file_same(d->files[i].path, path) || pixels_are_in(d->files[i].path, path);
-    return reads;
+        reads = pixels_are_in(d->files[i].path, path);
+    const struct identity *known = reads ? NULL : identities(d), *found = NULL;
+    if (known && stat(path, &s) == 0) {
+        struct identity asked = {s.st_dev, s.st_ino, 0};
+        found = bsearch(&asked, known, d->count, sizeof *known, by_identity);
+    }
+    return reads || (found && um_file_same(d->files[found->file].path, path));
 }
 
 const um_source_ops um_source_dir = {
