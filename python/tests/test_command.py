@@ -55,4 +55,5 @@ def test_train_runs_a_recipe_where_there_is_one(tmp_path):
 def test_the_command_of_the_package(python):
     said = python("import sys; sys.argv = ['ultramotion', '--version']; from ultramotion.command import main; main()")
     assert said == subprocess.run([command.command_path(), "--version"], capture_output=True, text=True, check=True).stdout
-    assert said.startswith("ultramotion ")
+    assert said.startswith(f"ultramotion {ultramotion.__version__} ")
+    assert said == python("import runpy, sys; sys.argv = ['', '--version']; runpy.run_module('ultramotion', run_name='__main__')")

@@ -143,6 +143,19 @@ def test_files_without_an_ending_and_folders(pipeline, tmp_path):
     assert len(list(ultramotion.run(tmp_path, pipeline=pipeline))) == len(list(ultramotion.run(f"{tmp_path}/IM*", pipeline=pipeline))) == 4
 
 
+def test_a_folder_with_a_broken_file(pipeline, tmp_path, caplog):
+    """As of pictures: what cannot be read is told and passed over, but not with `strict`, and not where it is all there is."""
+    (tmp_path / "a.dcm").write_bytes(b"no DICOM")
+    with pytest.raises(ultramotion.FormatError, match="a.dcm"):
+        list(ultramotion.run(tmp_path, pipeline=pipeline))
+    made_file(tmp_path / "b.dcm", np.zeros((2, 32, 32), np.uint8))
+    caplog.clear()
+    assert [p.source for p in ultramotion.run(tmp_path, pipeline=pipeline)] == ["b.dcm"] * 2
+    assert "a.dcm" in caplog.text
+    with pytest.raises(ultramotion.FormatError, match="a.dcm"):
+        list(ultramotion.run(tmp_path, pipeline=pipeline, strict=True))
+
+
 def test_gray_of_colour(tmp_path):
     arrays = np.zeros((1, 4, 4, 3), np.uint8)
     arrays[..., 0] = 200

@@ -4,6 +4,7 @@ import gc
 import os
 import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from ultramotion import Frame, InvalidError, SamPredictor, run_segmentation
 @pytest.mark.parametrize(
     "wrong, text",
     [
-        (np.zeros((8, 8), np.int32), "want u8"),
+        (np.zeros((8, 8), np.int32), "of type int32: want u8"),
         (np.zeros((8, 8), bool), "want u8"),
         (np.zeros((8, 8), np.complex64), "want u8"),
         (np.zeros((8, 8, 4), np.uint8), "shape \\[8,8,4\\]"),
@@ -26,7 +27,8 @@ from ultramotion import Frame, InvalidError, SamPredictor, run_segmentation
         (np.zeros((1, 20000), np.uint8), "sides must be"),
         (np.array([["a"]]), "want u8"),
         (np.array([[None]]), "want u8"),
-        ("a text", "want u8"),
+        ("a text", "'a text': a name, want pixels"),
+        (Path("a.png"), "'a.png': a name, want pixels"),
         (7, "want u8"),
     ],
 )

@@ -178,6 +178,8 @@ def test_sinks_and_errors_of_sources(pipeline, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [line["frame_id"] for line in lines] == list(range(6))
     assert len(list((tmp_path / "out").glob("*_mask.png"))) > 0
+    list(run(SOURCE, pipeline=pipeline, sinks=f"jsonl:{tmp_path}/one.jsonl"))
+    assert len((tmp_path / "one.jsonl").read_text().splitlines()) == 6
     with pytest.raises(ultramotion.FileError):
         run(tmp_path / "nothing", pipeline=pipeline)
     with pytest.raises(ultramotion.InvalidError, match="unknown"):
@@ -295,6 +297,8 @@ def test_plot_save_and_coco(packets, tmp_path):
     x, y, w, h = one["bbox"]
     assert (one["category_id"], one["image_id"], one["area"]) == (1, 0, visible.mask_area_px)
     assert np.allclose([x, y, x + w, y + h], visible.box_xyxy, atol=1e-3)
+    (other,) = visible.to_coco(image_id=7, category_ids=[5])
+    assert other == {**one, "image_id": 7, "category_id": 5}
     assert [p.to_coco() for p in packets if p.state == "LOST"] == [[]]
     coco = pytest.importorskip("pycocotools.mask")
     assert np.array_equal(coco.decode(one["segmentation"]).astype(bool), visible.mask)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds and outlines a structure in ultrasound frames: D-FINE and MobileSAM in C, from Python."""
 
+from . import _c
 from ._c import (
     ClosedError,
     DeviceError,
@@ -32,7 +33,10 @@ from .sam import (
 )
 from .tensor import ExportError, Tensor
 
+__version__ = _c.VERSION
+
 __all__ = [
+    "__version__",
     "_run_segmentation_legacy",
     "build_sam",
     "ClosedError",

@@ -780,6 +780,7 @@ def _load() -> ctypes.CDLL:
 
 
 lib = _load()
+VERSION = lib.um_version().decode()
 
 lib.um_capsule_bind(
     *(ctypes.cast(getattr(ctypes.pythonapi, f"PyCapsule_{name}"), c_void_p) for name in ("IsValid", "GetPointer", "SetName"))

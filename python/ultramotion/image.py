@@ -15,7 +15,7 @@ from ._c import lib
 from .tensor import Tensor
 
 _DLPACK = (1, 1)
-_CODES = {"u": 1, "f": 2, "i": 0, "b": 6}  # DLPack's for numpy's kinds; of what is neither, 3: an opaque handle
+_CODES = {"u": 1, "f": 2, "i": 0, "c": 5, "b": 6}  # DLPack's for numpy's kinds; of what is neither, 3: an opaque handle
 
 
 def _capsule(tensor: Any, stream: int | None) -> Any:
@@ -32,6 +32,8 @@ def plain(picture: Any) -> Any:
     """Arrays for what is not a tensor yet: PIL images, lists."""
     if isinstance(picture, np.ndarray):
         return picture
+    if isinstance(picture, (str, os.PathLike)):
+        raise _c.InvalidError(f"picture {os.fspath(picture)!r}: a name, want pixels: Frame.read() reads a file, run() a file, a folder, a list")
     if hasattr(picture, "__dlpack__") or hasattr(picture, "__cuda_array_interface__"):
         return picture.detach() if getattr(picture, "requires_grad", False) else picture
     mode = getattr(picture, "mode", None)
@@ -204,7 +206,7 @@ class Frame(_c.Reference):
 
     @classmethod
     def read(cls, path: Any) -> Frame:
-        """Read a PNG or JPEG."""
+        """Read a picture (PNG, JPEG, BMP, TIFF), or the first frame of a video or a sequence."""
         pointer = c_void_p()
         _c.check(lib.um_image_read(_c.path_bytes(path), byref(pointer)))
         return cls._of(pointer)

@@ -7,7 +7,7 @@ import ctypes
 import json
 import os
 from ctypes import byref, c_void_p
-from typing import Any
+from typing import Any, Sequence
 
 import numpy as np
 
@@ -199,17 +199,17 @@ class Packet(_c.PacketBase, Outlined):
         loaded: dict[str, Any] = json.loads(self.json())
         return loaded
 
-    def to_coco(self) -> list[dict[str, Any]]:
-        """Annotations as COCO has them: image_id, category_id (label + 1), bbox [x, y, w, h], segmentation (where there is a mask),
-        area, score."""
+    def to_coco(self, *, image_id: int | None = None, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """Annotations as COCO has them: image_id (`frame_id` unless it is given), category_id (by label in `category_ids`, else
+        label + 1), bbox [x, y, w, h], segmentation (where there is a mask), area, score. `val(…, results=FILE)` scores a list of them."""
         annotations = []
         for o in self.objects:
             x0, y0, x1, y1 = (float(v) for v in (o.box_xyxy if o.box_xyxy is not None else np.zeros(4)))
             rle = o.rle
             annotations.append(
                 {
-                    "image_id": self.frame_id,
-                    "category_id": o.label + 1,
+                    "image_id": self.frame_id if image_id is None else image_id,
+                    "category_id": o.label + 1 if category_ids is None else category_ids[o.label],
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     **({"segmentation": rle} if rle else {}),
                     "area": o.mask_area_px if rle else (x1 - x0) * (y1 - y0),

@@ -239,7 +239,7 @@ class Run:
         pipeline: Pipeline,
         *,
         owned: bool,
-        sinks: Iterable[str | os.PathLike[str]] = (),
+        sinks: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
         frames: int = 0,
         loop: bool = False,
         strict: bool = False,
@@ -281,7 +281,8 @@ class Run:
         try:
             ages = {"max_age_ms": max_age_ms, "lag_alarm_ms": lag_alarm_ms}
             flags = {"strict": strict, "realtime": realtime, "receive": receive}
-            self._handle = self._open(list(sinks), on_sink_full, sink_deadline, {**flags, **ages})
+            specs = [sinks] if isinstance(sinks, (str, os.PathLike)) else list(sinks)
+            self._handle = self._open(specs, on_sink_full, sink_deadline, {**flags, **ages})
         except BaseException:
             pipeline._give_back()
             raise
@@ -447,15 +448,31 @@ class Run:
             self.close()
 
 
-def _dicom_files(spec: str, window: tuple[int, int] | str | None) -> Iterator[Frame] | None:
+def _dicom_files(spec: str, strict: bool, window: tuple[int, int] | str | None) -> Iterator[Frame] | None:
     """The pictures of a DICOM file, or of a folder or glob of such files alone; None of anything else."""
     names = [spec] if os.path.isfile(spec) else glob.glob(os.path.join(glob.escape(spec), "*") if os.path.isdir(spec) else spec)
     if not names or not all(map(_is_dicom, names)):
         return None
+    names.sort(key=cmp_to_key(_natural_order))
+    return _of_dicom_files(names, strict or len(names) == 1, window)
+
+
+def _of_dicom_files(names: list[str], strict: bool, window: tuple[int, int] | str | None) -> Iterator[Frame]:
     from .dicom import frames
 
-    names.sort(key=cmp_to_key(_natural_order))
-    return (frame for name in names for frame in frames(name, window=window))
+    read, last = False, None
+    for name in names:
+        try:
+            for frame in frames(name, window=window):
+                read = True
+                yield frame
+        except (_c.FileError, _c.FormatError) as problem:
+            if strict:
+                raise
+            last = problem
+            LOG.warning("%s", problem)
+    if last and not read:
+        raise last
 
 
 def _natural_order(a: str, b: str) -> int:
@@ -503,7 +520,7 @@ def run(
     detector: Detector | Any = None,
     segmenter: Segmenter | Any = None,
     pipeline: Pipeline | None = None,
-    sinks: Iterable[str | os.PathLike[str]] = (),
+    sinks: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
     frames: int = 0,
     loop: bool = False,
     strict: bool = False,
@@ -524,7 +541,7 @@ def run(
 
     `source` is what the command takes (a file, a folder, a glob, `"phantom:seed=1,frames=100"`, `"-"`), a DICOM
     file, or a folder or glob of such, or any iterable of pictures (each is copied when it comes) or `Frame`s. `detector` and `segmenter` are models or their files, or give a whole
-    `pipeline`; `options` are those of `Pipeline`. `sinks` are the command's: `"dir:out"`, `"jsonl:out.jsonl"`. What should be known
+    `pipeline`; `options` are those of `Pipeline`. `sinks` are the command's, one or a list: `"dir:out"`, `"jsonl:out.jsonl"`. What should be known
     of the source (pictures that were turned, or passed over) and what goes wrong with single frames goes to the logger `ultramotion`.
 
     `strict` stops at the first unreadable frame; `realtime` leaves out frames that wait while a newer one is there, `max_age_ms` those that
@@ -532,7 +549,7 @@ def run(
     or `"auto"` says which of 16 bits are black and white. A sink that is behind holds the run up, or with `on_sink_full="drop"` misses packets; one
     that takes longer than `sink_deadline` seconds for one is given up (0: never)."""
     if isinstance(source, (str, os.PathLike)):
-        source = _dicom_files(os.fspath(source), window) or source
+        source = _dicom_files(os.fspath(source), strict, window) or source
     owned = pipeline is None
     if pipeline is None:
         pipeline = Pipeline(detector, segmenter, **options)

@@ -169,6 +169,19 @@ static bool is_channels(int64_t n)
     return n == 1 || n == 3;
 }
 
+/* E.g. int32. */
+static const char *type_text(const struct DLTensor *t, char *text, size_t size)
+{
+    static const char *const kinds[] = {"int", "uint", "float", NULL, "bfloat", "complex", "bool"};
+    unsigned code = t->dtype.code;
+    if (t->dtype.lanes == 1 && code < sizeof kinds / sizeof *kinds && kinds[code])
+        snprintf(text, size, "%s%d", kinds[code], t->dtype.bits);
+    else
+        snprintf(text, size, "%u of DLPack, %d bits, %d lanes", code, t->dtype.bits,
+                 t->dtype.lanes);
+    return text;
+}
+
 um_status um_dlpack_image(const struct DLTensor *tensor, um_image *out)
 {
     const struct DLTensor *t = tensor;
@@ -179,10 +192,8 @@ um_status um_dlpack_image(const struct DLTensor *tensor, um_image *out)
     bool u8 = t->dtype.code == DL_UINT && t->dtype.bits == 8,
          f32 = t->dtype.code == DL_FLOAT && t->dtype.bits == 32;
     if ((!u8 && !f32) || t->dtype.lanes != 1)
-        return um_fail(UM_EINVAL,
-                       "picture of DLPack type %d with %d bits and %d lanes: want u8 (0 to 255) or "
-                       "f32 (0 to 1)",
-                       t->dtype.code, t->dtype.bits, t->dtype.lanes);
+        return um_fail(UM_EINVAL, "picture of type %s: want u8 (0 to 255) or f32 (0 to 1)",
+                       type_text(t, text, sizeof text));
     um_status st = device_of(t, &image.device);
     if (st != UM_OK)
         return st;
