@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command as a user types it: usage, exit codes, outputs. Standard library only. Usage: test_cli.py COMMAND [TEST]..."""
 
+import contextlib
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -41,6 +43,42 @@ def usage_and_version(tmp):
     assert "SOURCE" in err
     _, err = um("run", "phantom:", "--colour", "red", code=2)
     assert "--colour" in err
+
+
+@test
+def help_fits_a_terminal_and_speaks_of_its_own_command(tmp):
+    for command in ("run", "detect", "segment", "val", "phantom", "bench", "inspect", "convert", "doctor", "serve", "replay", "igtl"):
+        out, _ = um(command, "--help")
+        options = out.partition("options:")[2]
+        assert all(len(line) <= 100 and line == line.rstrip() for line in options.splitlines()), command
+        names = [line.split()[0].rstrip(",") for line in options.splitlines() if line.startswith("  -")]
+        assert len(names) == len(set(names)), command
+        others = {"convert", "phantom", "sniff"} - {command} - ({"sniff"} if command == "igtl" else set())
+        assert not any(f"{other}:" in options for other in others), command
+
+
+def on_a_terminal(*arguments, out):
+    """What the command says where stderr is a terminal."""
+    ours, theirs = pty.openpty()
+    with open(out, "wb") as stdout:
+        process = subprocess.Popen([COMMAND, *map(str, arguments)], stdout=stdout, stderr=theirs, env=ENVIRONMENT)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # how a terminal ends
+        while part := os.read(ours, 4096):
+            said += part
+    os.close(ours)
+    assert process.wait(60) == 0, said
+    return said.decode()
+
+
+@test
+def long_work_shows_how_far_it_is(tmp):
+    small = ("--det-size", "256", "--sam-size", "64")
+    for command in (("run", "-o", "null:"), ("detect",), ("segment", "--box", "1,1,50,50"), ("val",)):
+        said = on_a_terminal(command[0], "phantom:frames=12,width=64,height=64", *command[1:], *small, out=tmp / "out")
+        assert re.search(r"\d+/12 ", said), said
+        assert not re.search(r"\d+/12 ", on_a_terminal(command[0], "phantom:frames=12,width=64,height=64", *command[1:], *small, "-q", out=tmp / "out"))
 
 
 @test

@@ -45,17 +45,18 @@ static const struct row table[] = {
      "weights of MobileSAM or another of SAM's families; default: the model that ships"},
     {"device", 0, TEXT, AT(device), 0, 0, 0, 0, MODELS | KEPT, "auto|cpu|cuda:N|guard",
      "where to compute; auto = first GPU that works, else cpu"},
-    {"precision", 0, TEXT, AT(precision), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT,
-     "auto|fp32|bf16|fp16|int8",
-     "to compute in; auto = fp16 on a GPU, bf16 on a processor with AMX, else fp32; convert: of "
-     "storage, fp32, fp16 or bf16, or int8 with --calibrate"},
+    {"precision", 0, TEXT, AT(precision), 0, 0, 0, 0, MODELS | KEPT, "auto|fp32|bf16|fp16|int8",
+     "of the computation; auto (default) = fp16 on a GPU, bf16 on a processor with AMX, else fp32"},
+    {"precision", 0, TEXT, AT(precision), 0, 0, 0, 0, ON_CONVERT, "fp32|fp16|bf16|int8",
+     "in which weights are stored; default fp32; int8 needs --calibrate"},
     {"threads", 0, INTEGER, AT(threads), 0, 0, 1, 1024, MODELS | KEPT, "N",
      "threads to compute with; default: all this process may use"},
     {"weight-cache", 0, TEXT, AT(weight_cache), 0, 0, 0, 0, MODELS | ON_REPLAY, "auto|off|DIR",
      "where packed weights are kept between starts; auto (default) = $XDG_CACHE_HOME/ultramotion "
      "or ~/.cache/ultramotion"},
-    {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, STREAM | ON_VAL | ON_BENCH | KEPT, "0.5",
-     "score from which a frame is VISIBLE (detect: a box is printed)"},
+    {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, RUN | ON_SEGMENT | ON_VAL | ON_BENCH | KEPT, "0.5",
+     "score from which a frame is VISIBLE"},
+    {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, ON_DETECT, "0.5", "score from which a box is printed"},
     {"class", 0, TEXT, AT(class_name), 0, 0, 0, 0, RUN | ON_DETECT | KEPT, "NAME|N",
      "class to follow; default: the best of all"},
     {"objects", 0, INTEGER, AT(objects), 0, 0, 1, UM_OBJECTS_MAX, RUN | ON_BENCH | KEPT, "N",
@@ -96,10 +97,12 @@ static const struct row table[] = {
      "1 = a picture that is, pixel by pixel, the one before takes what the networks made of that "
      "one, which its packet says; default 0"},
     {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, RUN | ON_BENCH | KEPT, "speculative|sync",
-     "read nothing back before the packet, or the score first; default: sync on cpu, else "
+     "sync = the score is read first, and the segmenter left out where nothing was found; "
+     "speculative = nothing is waited for before the packet; default: sync on cpu, else "
      "speculative"},
     {"sam-as-numpy", 0, BOOL01, AT(sam_as_numpy), 0, 0, 0, 0, RUN | ON_SEGMENT | ON_BENCH | KEPT,
-     "0|1", "1 = legacy host mode; default: ULTRAMOTION_SAM_AS_NUMPY, else 0"},
+     "0|1",
+     "1 = legacy host mode: masks are made on the host; default: ULTRAMOTION_SAM_AS_NUMPY, else 0"},
     {"det-size", 0, TEXT, AT(det_size), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT, "N|WxH",
      "size of the detector's input; default: what the file says, else 640"},
     {"queries", 0, INTEGER, AT(queries), 0, 0, 1, 1024, MODELS | ON_CONVERT | KEPT, "N",
@@ -114,8 +117,7 @@ static const struct row table[] = {
      "write a PyTorch file that upstream's own code loads"},
     {"sam-size", 0, INTEGER, AT(sam_size), 0, 0, 16, 4096, MODELS | KEPT, "N",
      "side of the segmenter's canvas; MobileSAM's windows fit multiples of 224 (224, 448, 672, "
-     "896), "
-     "LiteMedSAM's of 56 (docs/SPEED.md); default: what the file says, else 1024"},
+     "896), LiteMedSAM's of 56 (docs/SPEED.md); default: what the file says, else 1024"},
     {"sam-family", 0, TEXT, AT(sam_family), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT,
      "mobile-sam|tiny-sam|lite-medsam|sam-vit|medsam-vit",
      "what the segmenter's file is where it cannot tell; default: what it says"},
@@ -127,18 +129,25 @@ static const struct row table[] = {
      "point prompt, label 1 object, 0 background; may be repeated"},
     {"multimask", 0, FLAG, AT(multimask), 0, 0, 0, 0, ON_SEGMENT, NULL,
      "three masks; the one with the best predicted IoU is written"},
-    {"sink", 'o', LIST, AT(sink), AT(sinks), 0, 0, 0,
-     RUN | ON_SEGMENT | ON_PHANTOM | ON_VAL | ON_REPLAY, "SINK",
-     "dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, record:FOLDER, masks:OUT.seg.nrrd, web::8080, "
-     "null: (phantom, val: "
-     "the folder to "
-     "write); may "
-     "be repeated"},
-    {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15,
-     STREAM | ON_PHANTOM | ON_BENCH | ON_IGTL | ON_VAL | ON_REPLAY | ON_CONVERT, "N",
-     "stop after N frames (igtl sniff: messages)"},
-    {"fps", 0, FLOAT, AT(fps), 0, 0, 0, 10000, ON_IGTL | ON_BENCH, "N",
-     "frames a second to send; default: as fast as they are taken (bench live: 25, then 60)"},
+    {"sink", 'o', LIST, AT(sink), AT(sinks), 0, 0, 0, RUN | ON_SEGMENT | ON_REPLAY, "SINK",
+     "where packets go: dir:PATH, jsonl:PATH, video:OUT.mp4, web::8080, ... (ultramotion --help "
+     "lists "
+     "all); may be repeated; default jsonl:- (serve: igtl::18945)"},
+    {"sink", 'o', LIST, AT(sink), AT(sinks), 0, 0, 0, ON_PHANTOM | ON_VAL, "DIR",
+     "folder to write"},
+    {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15, STREAM | ON_VAL | ON_REPLAY, "N",
+     "stop after N frames"},
+    {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15, ON_PHANTOM, "N",
+     "how many frames; default 100, with --sweep 105"},
+    {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15, ON_BENCH, "N", "how many frames; default above"},
+    {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15, ON_CONVERT, "N",
+     "with --calibrate: how many pictures; default 32"},
+    {"frames", 0, LONG, AT(frames), 0, 0, 1, 1e15, ON_IGTL, "N",
+     "stop after N frames; sniff, fake-slicer: after N messages"},
+    {"fps", 0, FLOAT, AT(fps), 0, 0, 0, 10000, ON_IGTL, "N",
+     "send, fake-plus: frames a second; default: as fast as they are taken"},
+    {"fps", 0, FLOAT, AT(fps), 0, 0, 0, 10000, ON_BENCH, "N",
+     "live: frames a second; default 25, then 60"},
     {"igtl-crc", 0, TEXT, AT(igtl_crc), 0, 0, 0, 0, RUN, "check|count|ignore",
      "wrong CRCs of an OpenIGTLink source: refused (default), counted, or not looked at"},
     {"igtl-coord", 0, TEXT, AT(igtl_coord), 0, 0, 0, 0, RUN, "assume-ras|honour",
@@ -154,21 +163,24 @@ static const struct row table[] = {
     {"window", 0, TEXT, AT(window), 0, 0, 0, 0, STREAM, "LO,HI|auto",
      "16-bit pictures: sample LO becomes black and HI white; auto = each picture's least and "
      "greatest"},
-    {"realtime", 0, FLAG, AT(realtime), 0, 0, 0, 0, RUN | ON_REPLAY, NULL,
-     "a frame that waits is replaced by the newest, and counted (replay: at its own times)"},
+    {"realtime", 0, FLAG, AT(realtime), 0, 0, 0, 0, RUN, NULL,
+     "a frame that waits is replaced by the newest, and counted; serve: always"},
+    {"realtime", 0, FLAG, AT(realtime), 0, 0, 0, 0, ON_REPLAY, NULL,
+     "at the times that the frames had; one that waits is replaced by the newest, and counted"},
     {"max-age-ms", 0, INTEGER, AT(max_age_ms), 0, 0, 0, 1e6, RUN, "N",
-     "with --realtime: a frame that was received longer ago is not worked on, and counted; 0 = "
-     "whatever its age; default: run: 0, serve: 2000"},
+     "with --realtime: a frame that was received longer ago is left out, and counted; 0 = "
+     "none is; default: run: 0, serve: 2000"},
     {"lag-alarm-ms", 0, INTEGER, AT(lag_alarm_ms), 0, 0, 0, 1e6, RUN, "N",
-     "a live sender's pictures that come later than at best by more, for a second: an alarm; "
-     "default 500, 0 = never"},
+     "an alarm when a live sender's pictures come so much later than its quickest ones, for a "
+     "second; default 500, 0 = never"},
     {"verify", 0, FLAG, AT(verify), 0, 0, 0, 0, ON_REPLAY, NULL,
      "hold each packet against the recorded one, bit for bit but for times; exit 3 at the first "
      "that differs"},
     {"strict", 0, FLAG, AT(strict), 0, 0, 0, 0, STREAM | ON_REPLAY, NULL,
      "stop at the first unreadable frame"},
-    {"size", 0, TEXT, AT(size), 0, 0, 0, 0, STREAM | ON_PHANTOM, "WxH",
-     "size of raw frames on stdin (phantom: of the frames made)"},
+    {"size", 0, TEXT, AT(size), 0, 0, 0, 0, STREAM, "WxH", "size of raw frames on stdin"},
+    {"size", 0, TEXT, AT(size), 0, 0, 0, 0, ON_PHANTOM, "WxH",
+     "size of the frames; default 422x558"},
     {"pixel", 0, TEXT, AT(pixel), 0, 0, 0, 0, STREAM, "gray8|rgb8",
      "pixels of raw frames on stdin; default gray8"},
     {"kpi", 0, TEXT, AT(kpi), 0, 0, 0, 0, RUN | ON_SEGMENT | ON_REPLAY, "FILE|-",
@@ -187,7 +199,8 @@ static const struct row table[] = {
     {"summary-every", 0, FLOAT, AT(summary_every), 0, 0, 0, 86400, RUN | ON_REPLAY, "SECONDS",
      "a line on stderr about the run so far; default 0 = none"},
     {"on-sink-full", 0, TEXT, AT(on_sink_full), 0, 0, 0, 0, RUN | ON_REPLAY, "block|drop",
-     "a sink that is behind: wait for it (default), or drop the oldest packet and count it"},
+     "a sink that is behind: wait for it, or drop its oldest packet and count it; default: block, "
+     "serve: drop"},
     {"sink-deadline", 0, FLOAT, AT(sink_deadline), 0, 0, 0, 86400, RUN | ON_REPLAY, "SECONDS",
      "give up a sink that takes longer for a packet; default 10, 0 = never"},
     {"stall-deadline", 0, FLOAT, AT(stall_deadline), 0, 0, 0, 86400, RUN, "SECONDS",
@@ -203,7 +216,7 @@ static const struct row table[] = {
     {"on-device-lost", 0, TEXT, AT(on_device_lost), 0, 0, 0, 0, RUN | ON_REPLAY, "fail|cpu",
      "a device that fails: end the run (default), or go on on cpu from the frame in flight"},
     {"dump", 0, TEXT, AT(dump), 0, 0, 0, 0, STREAM, "FILE.safetensors",
-     "write the taps of the last frame"},
+     "what the networks computed on the way to the last frame's result, tensor by tensor"},
     {"seed", 0, UNSIGNED, AT(seed), 0, 0, 0, 1.8e19, ON_PHANTOM, "N",
      "seed of the phantom; default 1"},
     {"look", 0, TEXT, AT(look), 0, 0, 0, 0, ON_PHANTOM, "default|hard",
@@ -214,7 +227,7 @@ static const struct row table[] = {
     {"guard-seed", 0, UNSIGNED, AT(guard_seed), 0, 0, 0, 1.8e19, MODELS | KEPT, "N",
      "order in which the guard device runs what may run in any order"},
     {"calibrate", 0, TEXT, AT(calibrate), 0, 0, 0, 0, ON_CONVERT, "SOURCE",
-     "with --precision int8: the pictures (--frames N of them; default 32) that say which layers"},
+     "with --precision int8: the pictures that it is measured on"},
     {"rounds", 0, INTEGER, AT(rounds), 0, 0, 1, 1000000, ON_BENCH, "N",
      "measurements per stage or kernel; default 10"},
     {"serve", 0, FLAG, AT(serve), 0, 0, 0, 0, ON_BENCH, NULL,
@@ -346,13 +359,32 @@ static const char *spelled(const struct row *r, char *text, size_t size)
     return text;
 }
 
+/* The words of a text from a column on, which the later lines begin at, too. */
+static void put_words(const char *text, int column)
+{
+    int at = column;
+    for (size_t n = 0; *text; text += n + (text[n] == ' ')) {
+        n = strcspn(text, " ");
+        if (at > column && at + 1 + (int)n > 100) {
+            printf("\n%*s", column, "");
+            at = column;
+        }
+        at += printf("%s%.*s", at > column ? " " : "", (int)n, text);
+    }
+    printf("\n");
+}
+
 void cli_print_options(enum command_bit command)
 {
+    enum { COLUMN = 36 };
     char left[96];
     printf("\noptions:\n");
     for (int i = 0; i < ROWS; i++)
-        if (table[i].commands & command)
-            printf("  %-36s %s\n", spelled(&table[i], left, sizeof left), table[i].help);
+        if (table[i].commands & command) {
+            int at = printf("  %s", spelled(&table[i], left, sizeof left));
+            printf("%s%*s", at < COLUMN ? "" : "\n", at < COLUMN ? COLUMN - at : COLUMN, "");
+            put_words(table[i].help, COLUMN);
+        }
 }
 
 void cli_keep(const struct options *o, FILE *f)

@@ -614,7 +614,25 @@ struct each {
     const struct options *o;
     um_source *source;
     uint64_t frames, unreadable;
+    double shown; /* when a terminal was last told how many; 0: never */
 };
+
+/* One more is done. The next text takes the line's place. */
+static void count_frame(struct each *e)
+{
+    const struct options *o = e->o;
+    bool lines = isatty(1) && !o->sinks; /* are seen there, and say enough */
+    double now = seconds_now();
+    e->frames++;
+    if (o->quiet || lines || !isatty(2) || now - e->shown < 0.1)
+        return;
+    e->shown = now;
+    long length = um_source_length(e->source);
+    if (length > 0)
+        fprintf(stderr, "%llu/%ld \r", (unsigned long long)e->frames, length);
+    else
+        fprintf(stderr, "%llu \r", (unsigned long long)e->frames);
+}
 
 /* The next readable frame; NULL at the end. *code changes with --strict. */
 static um_frame *next_frame(struct each *e, int *code)
@@ -643,7 +661,7 @@ static int no_frames(const struct each *e, int code)
             fprintf(stderr, "ultramotion: %s: no usable frame\n", e->o->positional[0]);
         return EXIT_FAILED;
     }
-    if (!e->o->quiet && e->unreadable)
+    if (e->shown > 0 || (!e->o->quiet && e->unreadable))
         fprintf(stderr, "%llu frames, %llu unreadable\n", (unsigned long long)e->frames,
                 (unsigned long long)e->unreadable);
     return code;
@@ -806,7 +824,7 @@ int command_detect(const struct options *o)
                 code = cli_fail(st);
         } else
             code = EXIT_USAGE;
-        e.frames++;
+        count_frame(&e);
         if (st == UM_OK)
             st = write_boxes(o, frame, &found, lines);
         if (st == UM_EOF)
@@ -1005,7 +1023,7 @@ int command_segment(const struct options *o)
     while (code == EXIT_DONE && (frame = next_frame(&e, &code))) {
         st = segment_frame(o, segmenter, predictor, &prompts, frame, out.sink, out.n,
                            um_source_frame_name(e.source));
-        e.frames++;
+        count_frame(&e);
         um_frame_unref(&frame);
         if (st != UM_OK)
             code = cli_fail(st);

@@ -20,10 +20,15 @@ struct command {
 
 static const struct command commands[] = {
     {"run", ON_RUN, command_run, 1, 1, "SOURCE [-o SINK]...",
-     "the whole pipeline: detect, outline, one packet a frame", NULL},
+     "the whole pipeline: detect, outline, one packet a frame",
+     "SOURCE and SINK: ultramotion --help lists them. Without -o packets are JSON lines on "
+     "stdout.\n"
+     "  ultramotion run FOLDER -o dir:out                   masks and outlined pictures in out/\n"
+     "  ultramotion run scan.mp4 -o video:out.mp4 -o jsonl:out.jsonl\n"},
     {"serve", ON_SERVE, command_serve, 1, 1, "SOURCE [-o SINK]...",
      "run for live use: newest frames first, sinks never waited for",
-     "As run, with other defaults: the sink is igtl::18945, --on-sink-full drop, --realtime.\n"},
+     "As run, with other defaults: -o igtl::18945 --realtime --on-sink-full drop --track 1\n"
+     "--max-age-ms 2000 --stall-deadline 60 --kpi-events all.\n"},
     {"replay", ON_REPLAY, command_replay, 1, 1, "FOLDER [--verify] [-o SINK]...",
      "run a recording again, with the options it was made with",
      "FOLDER is what -o record:FOLDER wrote. As fast as it goes, or at its own times "
@@ -72,11 +77,14 @@ static const struct command commands[] = {
      "           Copies in the SAM stage: all of a frame but the upload, the gate's read and the\n"
      "           packet. SAM latency: the frame less upload, detection (with resize and gate)\n"
      "           and packet; with the speculative gate it overlaps the detection, and only the\n"
-     "           whole frame compares. Only frames that every mode segmented count.\n"},
+     "           whole frame compares. Only frames that every mode segmented count.\n"
+     "live       a run between an OpenIGTLink sender and a client, in one process: what it adds\n"
+     "           to the pipeline's time (500 frames at each rate)\n"},
     {"inspect", ON_INSPECT, command_inspect, 1, 1, "MODEL",
      "architecture, classes, input size, tensors, sha256 of a weight file", NULL},
     {"convert", ON_CONVERT, command_convert, 2, 2,
-     "MODEL OUT [--precision fp32|fp16|bf16|int8] [--upstream]",
+     "MODEL OUT [--precision fp32|fp16|bf16] [--upstream]\n"
+     "       ultramotion convert MODEL OUT --precision int8 --calibrate SOURCE",
      "write a weight file as .safetensors",
      "int8: which layers can compute on bytes, and how, is measured on the pictures of "
      "--calibrate\n"
@@ -154,7 +162,21 @@ static void print_man(void)
            ".SH ENVIRONMENT\n"
            ".TP\n.B ULTRAMOTION_SAM_AS_NUMPY\n1: masks are made on the host, where "
            "\\-\\-sam\\-as\\-numpy says nothing\n"
-           ".TP\n.B ULTRAMOTION_MODELS\nfolder of the models that ship\n");
+           ".TP\n.B ULTRAMOTION_MODELS\nfolder of the models that ship\n"
+           ".TP\n.B ULTRAMOTION_CPU\nc, avx2, avx512 or amx: kernels of that level, not the best "
+           "that the processor has\n"
+           ".TP\n.B ULTRAMOTION_CUDA_DRIVER\nthe GPU driver's library, where it is not "
+           "libcuda.so.1\n"
+           ".TP\n.B XDG_CACHE_HOME\nwhere packed weights are kept (ultramotion/ in it), else "
+           "~/.cache\n"
+           ".SH EXAMPLES\n.nf\n");
+    cli_put_man(
+        "ultramotion phantom -o frames --frames 8\n"
+        "ultramotion run frames/frames -o dir:out -o jsonl:out.jsonl\n"
+        "ultramotion run scan.mp4 --detector dfine.pth --segmenter mobile_sam.pt -o video:out.mp4\n"
+        "ultramotion serve igtl://plus:18944 -o igtl::18945 -o web::8080\n"
+        "ultramotion val frames\n");
+    printf(".fi\n");
 }
 
 /* A file that this program opens must not take the place of a standard stream: what is written
