@@ -19,6 +19,7 @@ PAGES = {
     "slicer.md": "slicer/README.md",
     "models.md": "docs/MODELS.md",
     "trained.md": "models/README.md",
+    "training.md": "train/README.md",
     "architecture.md": "docs/ARCHITECTURE.md",
     "device.md": "docs/DEVICE.md",
     "openigtlink.md": "docs/OPENIGTLINK.md",
@@ -34,7 +35,6 @@ PAGES = {
     "changelog.md": "CHANGELOG.md",
     **{f"guides/{p.name}": f"docs/guides/{p.name}" for p in sorted((ROOT / "docs" / "guides").glob("*.md"))},
 }
-PICTURES = ("overlay", "peers", "viewer", "viewer_dark")
 NOTEBOOK = "docs/guides/notebook.ipynb"  # script/docs runs it into guides/notebook.md
 COMMENT = re.compile(r"^/\*\*(.*?)\*/\n(.*?)(?=^/\*\*|^#ifdef __cplusplus\n}|\Z)", re.S | re.M)
 
@@ -46,6 +46,7 @@ def plain(comment):
     text = re.sub(r"\s*@param\s+(\w+)", r"\n\n- `\1`:", text)
     text = re.sub(r"\s*@return\s+", "\n\nReturns ", text)
     text = re.sub(r"(\w+)_\*", r"\1_\\*", text).replace("<", "&lt;")
+    text = re.sub(r"\bdocs/\w+\.md", r"`\g<0>`", text)
     return text.strip()
 
 
@@ -105,17 +106,25 @@ def numbers():
 
 
 LINK = re.compile(r"\]\(([^)#:\s]+)((?:#[^)]*)?)\)")
+NAMED = re.compile(r"(?<!\[)`([\w/]+\.(?:md|png))`")
+
+
+def pictures():
+    return sorted(p.name for p in (ROOT / "docs").glob("*.png"))
 
 
 def linked(text, source, page):
-    """The text with its links to files of the tree as links to their pages."""
-    to = {where: name for name, where in PAGES.items()} | {NOTEBOOK: "guides/notebook.md", **{f"docs/{p}.png": f"{p}.png" for p in PICTURES}}
+    """The text with its links to files of the tree, and the names of such files, as links to their pages."""
+    to = {where: name for name, where in PAGES.items()} | {NOTEBOOK: "guides/notebook.md", **{f"docs/{p}": p for p in pictures()}}
 
     def moved(link):
         target = os.path.normpath(os.path.join(os.path.dirname(source), link[1]))
         return f"]({os.path.relpath(to[target], os.path.dirname(page))}{link[2]})" if target in to else link[0]
 
-    return LINK.sub(moved, text)
+    def named(name):
+        return f"[{name[0]}]({os.path.relpath(to[name[1]], os.path.dirname(page))})" if name[1] in to else name[0]
+
+    return NAMED.sub(named, LINK.sub(moved, text))
 
 
 def main(folder):
@@ -125,9 +134,9 @@ def main(folder):
     for page, source in PAGES.items():
         (out / page).parent.mkdir(exist_ok=True)
         (out / page).write_text(linked((ROOT / source).read_text(), source, page))
-    for picture in PICTURES:
-        shutil.copy(ROOT / "docs" / f"{picture}.png", out)
-    (out / "c.md").write_text(c_reference())
+    for picture in pictures():
+        shutil.copy(ROOT / "docs" / picture, out)
+    (out / "c.md").write_text(linked(c_reference(), "", "c.md"))
     (out / "reference.md").write_text(python_reference())
     (out / "numbers.md").write_text(numbers())
 

@@ -89,6 +89,14 @@ def test_no_block_is_without_a_language():
             assert not re.search(r"^(\$ |import |from \w+ import|pip |script/)", text, re.M), source
 
 
+def test_lists_are_lists_on_the_site():
+    """Python-Markdown wants an empty line before a list, and four spaces before one in a list."""
+    for source in site.PAGES.values():
+        text = re.sub(r"^```.*?^```", "", (ROOT / source).read_text(), flags=re.S | re.M)
+        assert not re.search(r"^(?!- |\d+\. |\s).+\n(- |\d+\. )", text, re.M), source
+        assert not re.search(r"^ {1,3}- ", text, re.M), source
+
+
 def test_the_notebook_runs():
     """As a program: script/docs runs it in Jupyter."""
     cells = json.loads((ROOT / site.NOTEBOOK).read_text())["cells"]
@@ -110,6 +118,11 @@ def test_links_and_menu_lead_somewhere(tmp_path):
     for source in site.PAGES.values():
         for target, _ in site.LINK.findall(BLOCK.sub("", (ROOT / source).read_text())):
             assert (ROOT / source).parent.joinpath(target).exists(), f"{source}: {target}"
+    for page in (tmp_path / "pages").rglob("*.md"):  # on the site a link, or the name of a text, leads to a page or a picture of it
+        text = BLOCK.sub("", page.read_text())
+        for target, _ in site.LINK.findall(text):
+            assert page.parent.joinpath(target).exists() or target.endswith("notebook.md"), f"{page.name}: {target}"
+        assert not re.search(r"(?<!\[)`docs/[\w/]+\.(md|png)`", text), page.name
 
 
 def test_the_c_reference_is_whole(tmp_path):
