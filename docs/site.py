@@ -72,7 +72,8 @@ def python_reference():
     sys.path.insert(0, str(ROOT / "python"))
     text = (ROOT / "python" / "ultramotion" / "__init__.py").read_text()
     page = ["# Python reference", ""]
-    for module, names in re.findall(r"^from \.(\w+) import (\([^)]*\)|[^\n]*)", text, re.M):
+    modules = re.findall(r"^from \.(\w+) import (\([^)]*\)|[^\n]*)", text, re.M)
+    for module, names in sorted(modules, key=lambda m: {"pipeline": 0, "_c": 2}.get(m[0], 1)):  # what begins a program, …, errors
         for name in re.findall(r"\w+", names):
             page += [f"::: ultramotion.{module}.{name}", ""]
     return "\n".join(page + ["::: ultramotion.dicom.save_segmentation", "", "::: ultramotion.ray", ""])

@@ -26,6 +26,7 @@ said=$(LD_LIBRARY_PATH=$libraries "$work/example" "$work"/moved/share/ultramotio
     "$root/tests/golden/end_to_end/phantom_0.png") || fail "example: run"
 case $said in "score 0.9"*) ;; *) fail "example said: $said" ;; esac
 [ -s "$work/moved/share/man/man1/ultramotion.1" ] || fail "manual page"
+[ -s "$work/moved/share/doc/ultramotion/LICENSE" ] || fail "licence"
 "$work/moved/bin/ultramotion" inspect "$work/moved/share/ultramotion/models/dfine_n_bone_320.safetensors" -q >/dev/null || fail "command"
 grep -rl "$work/first" "$work/moved" && fail "files that know where they were installed"
 echo "1 passed, 0 failed, 0 skipped"
