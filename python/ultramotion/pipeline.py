@@ -509,7 +509,7 @@ def _bar(length: int | None) -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError:
-        LOG.info("no progress bar without tqdm")
+        LOG.warning("progress: no bar without tqdm, which pip installs")
         return None
     return tqdm(total=length if length and length > 0 else None, unit="frame")
 
