@@ -442,7 +442,7 @@ TEST(a_folder_says_what_it_passes_over)
     char want_text[1024];
     snprintf(want_text, sizeof want_text,
              "%s: passed over: 1 .raw file, 2 DICOM (the Python package reads it (pip install "
-             "ultramotion[dicom]), or export it as PNG), 1 PNG (under another ending, give it by "
+             "./python[dicom]), or export it as PNG), 1 PNG (under another ending, give it by "
              "name), 1 WebP (convert it to PNG), 1 text, 1 folder (--recursive looks into them)\n",
              scratch);
     CHECK_STR(told, want_text);
@@ -647,7 +647,7 @@ TEST(what_is_no_picture_is_named_with_what_to_do)
         {BYTES("\0\0\0\x18"
                "ftypavis"),
          "an AVIF picture", "convert"},
-        {(const char *)dicom, sizeof dicom, "a DICOM file", "pip install ultramotion[dicom]"},
+        {(const char *)dicom, sizeof dicom, "a DICOM file", "pip install ./python[dicom]"},
         {(const char *)tar, sizeof tar, "a tar archive", "unpack"},
         {(const char *)nifti, sizeof nifti, "a NIfTI volume", "slices"},
         {(const char *)stream, sizeof stream, "a file of unknown content", "again"},

@@ -168,7 +168,7 @@ def folders_say_what_they_passed_over(tmp):
     boxes = [line["boxes"][0]["box_xyxy"] for line in lines(out)]
     assert len(boxes) == 2 + TIFF and all(b == boxes[0] for b in boxes)
     said = next(line for line in err.splitlines() if "passed over" in line)
-    for part in ("2 DICOM (", "pip install ultramotion[dicom]", "1 WebP", "1 JPEG 2000") + (() if TIFF else ("TIFF",)):
+    for part in ("2 DICOM (", "pip install ./python[dicom]", "1 WebP", "1 JPEG 2000") + (() if TIFF else ("TIFF",)):
         assert part in said, said
     _, err = um("run", tmp, "--frames", "1", "-o", "null:")
     assert "2 DICOM (" in err
@@ -447,7 +447,7 @@ def wrong_files(folder):
         put(f"part_{name}", struct.pack("<Q", len(header)) + header + bytes(4), "safetensors", "picture")
     packed("part_c.pt", zipped(("decoder/data.pkl", pickle.dumps({}))), "PyTorch", "picture")
     put("part_d.mp4", (GOLDEN / "video" / "sound.mp4").read_bytes(), *(("sound", "pictures") if VIDEOS else ("libav",)))
-    put("part_e.dcm", bytes(128) + b"DICM" + bytes(30), "DICOM", "pip install ultramotion[dicom]")
+    put("part_e.dcm", bytes(128) + b"DICM" + bytes(30), "DICOM", "pip install ./python[dicom]")
     for name, source, share in (("a.png", FRAME, .6), ("b.jpg", GOLDEN / "image" / "rgb.jpg", .7), ("c.bmp", GOLDEN / "image" / "rgb24.bmp", .5)):
         data = source.read_bytes()
         put(f"cut_{name}", data[:int(len(data) * share)], "cut off or damaged, copy or export it again")
