@@ -52,14 +52,15 @@ static bool prepare(int fd)
            fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0;
 }
 
-static um_status resolve(struct addrinfo **list, const struct um_igtl_address *a, int flags)
+/* What is wrong with the name, or NULL. */
+static const char *resolve(struct addrinfo **list, const struct um_igtl_address *a, int flags)
 {
     struct addrinfo hints = {
         .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV};
     if (flags & AI_PASSIVE && !a->host[0])
         hints.ai_family = AF_INET; /* as all peers do; an address says otherwise */
     int error = getaddrinfo(a->host[0] ? a->host : NULL, a->port, &hints, list);
-    return error ? um_fail(UM_EIO, "%s:%s: %s", a->host, a->port, gai_strerror(error)) : UM_OK;
+    return error ? gai_strerror(error) : NULL;
 }
 
 um_status um_igtl_listen(int *fd, int *port, const struct um_igtl_address *a)
@@ -70,9 +71,9 @@ um_status um_igtl_listen(int *fd, int *port, const struct um_igtl_address *a)
     socklen_t size = sizeof own;
     const int on = 1;
     *fd = -1;
-    um_status st = resolve(&list, a, AI_PASSIVE);
-    if (st != UM_OK)
-        return st;
+    const char *wrong = resolve(&list, a, AI_PASSIVE);
+    if (wrong)
+        return um_fail(UM_EIO, "cannot listen on %s:%s: %s", a->host, a->port, wrong);
     *fd = socket(list->ai_family, list->ai_socktype, list->ai_protocol);
     bool good = *fd >= 0 && prepare(*fd) &&
                 setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
@@ -80,7 +81,8 @@ um_status um_igtl_listen(int *fd, int *port, const struct um_igtl_address *a)
                 getsockname(*fd, (struct sockaddr *)&own, &size) == 0;
     freeaddrinfo(list);
     if (!good) {
-        st = um_fail(UM_EIO, "cannot listen on %s:%s: %s", a->host, a->port, strerror(errno));
+        um_status st =
+            um_fail(UM_EIO, "cannot listen on %s:%s: %s", a->host, a->port, strerror(errno));
         if (*fd >= 0)
             close(*fd);
         *fd = -1;
@@ -131,10 +133,10 @@ um_status um_igtl_connect(int *fd, const struct um_igtl_address *a, int stop, in
 {
     struct addrinfo *list = NULL;
     *fd = -1;
-    um_status st = resolve(&list, a, 0);
-    if (st != UM_OK)
-        return st;
-    st = UM_EIO;
+    const char *wrong = resolve(&list, a, 0);
+    if (wrong)
+        return um_fail(UM_EIO, "%s", wrong);
+    um_status st = UM_EIO;
     for (const struct addrinfo *to = list; to && st != UM_OK && st != UM_AGAIN; to = to->ai_next) {
         st = connect_one(fd, to, stop, ms);
         if (st != UM_OK && *fd >= 0)
