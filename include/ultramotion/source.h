@@ -170,8 +170,7 @@ UM_API void um_source_counts(const um_source *source,
  *     static const um_source_ops down = {.struct_size = sizeof down, .scheme = "down",
  *                                        .usage = "down:", .priv_size = sizeof(struct down),
  *                                        .open = down_open, .read = down_read};
- *     um_source_register(&down);                           // then: um_source_open(&s, "down:",
- * NULL)
+ *     um_source_register(&down); // then: um_source_open(&s, "down:", NULL)
  */
 typedef struct um_source_ops {
     size_t struct_size;

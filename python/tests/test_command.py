@@ -52,6 +52,11 @@ def test_train_runs_a_recipe_where_there_is_one(tmp_path):
         ultramotion.train("everything", "out")
 
 
+def test_one_import_is_enough(python):
+    """As the texts say it: ultramotion.ray.process(), ultramotion.dicom.save_segmentation()."""
+    assert python("import ultramotion; print(ultramotion.ray.process.__name__, ultramotion.dicom.save_segmentation.__name__)")
+
+
 def test_the_command_of_the_package(python):
     said = python("import sys; sys.argv = ['ultramotion', '--version']; from ultramotion.command import main; main()")
     assert said == subprocess.run([command.command_path(), "--version"], capture_output=True, text=True, check=True).stdout

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds and outlines a structure in ultrasound frames: D-FINE and MobileSAM in C, from Python."""
 
-from . import _c
+from . import _c, ray
 from ._c import (
     ClosedError,
     DeviceError,
@@ -62,6 +62,7 @@ __all__ = [
     "Pipeline",
     "Prediction",
     "prepare_inference_inputs",
+    "ray",
     "ResizeLongestSide",
     "ResultPacket",
     "Run",
