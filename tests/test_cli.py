@@ -622,6 +622,7 @@ def doctor_and_bench_speak(tmp):
     out, _ = um("doctor")
     for word in ("device", "cpu", "guard", "kernels", "memory", "detector", "segmenter"):
         assert word in out, out
+    assert re.search(r"^viewer     (-o web::8080$|MISSING: web:.* libwebsockets)", out, re.M), out
     out, _ = um("doctor", env={"ULTRAMOTION_MODELS": str(tmp)}, code=1)
     assert "MISSING" in out
     pipeline = lines(um("bench", "pipeline", "--frames", "2")[0])[0]

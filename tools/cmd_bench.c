@@ -450,6 +450,12 @@ static void report_pictures(void)
     else
         printf("           cameras: v4l2:/dev/video0 and so on\n");
     um_source_close(&camera);
+    um_sink *viewer = NULL; /* no address, so none is opened */
+    if (um_sink_open(&viewer, "web:", NULL) == UM_EUNSUPPORTED)
+        printf("viewer     MISSING: %s\n", um_last_error());
+    else
+        printf("viewer     -o web::8080\n");
+    um_sink_close(&viewer);
 }
 
 int command_doctor(const struct options *o)
