@@ -79,6 +79,7 @@ def long_work_shows_how_far_it_is(tmp):
         said = on_a_terminal(command[0], "phantom:frames=12,width=64,height=64", *command[1:], *small, out=tmp / "out")
         assert re.search(r"\d+/12 ", said), said
         assert not re.search(r"\d+/12 ", on_a_terminal(command[0], "phantom:frames=12,width=64,height=64", *command[1:], *small, "-q", out=tmp / "out"))
+    assert "12/12 \r" in on_a_terminal("bench", "residency", "--frames", 12, "--conf", 0, *small, out=tmp / "out")
 
 
 @test

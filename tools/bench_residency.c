@@ -16,6 +16,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MODES = 3, WARM_UP = 5, PICTURES = 32 };
 
@@ -286,7 +287,7 @@ int bench_residency(const struct options *o, um_device *dev, um_detector *detect
 {
     struct residency r = {.frames = o->frames ? o->frames : 200};
     um_transfers t;
-    bool masked = false;
+    bool masked = false, terminal = isatty(2) && !o->quiet;
     int code = EXIT_FAILED;
     um_device_transfers(dev, &t);
     r.shared = t.shared != 0;
@@ -303,6 +304,8 @@ int bench_residency(const struct options *o, um_device *dev, um_detector *detect
         st = turn(&r, i, &masked);
         for (int j = 0; j < r.modes && st == UM_OK && masked; j++)
             add(&r.mode[j], &r.mode[0]);
+        if (terminal)
+            fprintf(stderr, "%ld/%ld \r", i + 1, r.frames); /* what comes next takes its place */
     }
     if (st != UM_OK)
         code = cli_fail(st);
