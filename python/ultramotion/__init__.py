@@ -1,5 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds and outlines a structure in ultrasound frames: D-FINE and MobileSAM in C, from Python."""
+"""Finds and outlines a structure in ultrasound frames: D-FINE and MobileSAM in C, from Python.
+
+    import ultramotion
+
+    for packet in ultramotion.run("frames/"):  # a folder, a video, a DICOM file, any iterable of pictures
+        print(packet.state, packet.score, packet.box_xyxy)
+        packet.save(f"{packet.frame_id}.png")
+
+`run()` is for streams, `Pipeline` for pictures one at a time, `Detector` and `Segmenter` for one network alone, `SamPredictor` for code
+that was written for MobileSAM, `val()` for accuracy. `help(ultramotion.run)` says more of each."""
 
 from . import _c, ray
 from ._c import (
