@@ -143,6 +143,21 @@ def test_files_without_an_ending_and_folders(pipeline, tmp_path):
     assert len(list(ultramotion.run(tmp_path, pipeline=pipeline))) == len(list(ultramotion.run(f"{tmp_path}/IM*", pipeline=pipeline))) == 4
 
 
+def test_an_export_as_it_comes(pipeline, tmp_path, caplog):
+    """Folders in folders, with a text beside them: DICOM where there is no other picture, in the library's order."""
+    (tmp_path / "DICOM" / "SE1").mkdir(parents=True)
+    (tmp_path / "README.TXT").write_text("an export")
+    for name in ("IM2", "IM10"):
+        made_file(tmp_path / "DICOM" / "SE1" / name, np.zeros((1, 32, 32), np.uint8))
+    with pytest.raises(ultramotion.FileError, match="1 text"):
+        ultramotion.run(tmp_path, pipeline=pipeline)
+    caplog.clear()
+    assert [p.source for p in ultramotion.run(tmp_path, pipeline=pipeline, recursive=True)] == ["IM2", "IM10"]
+    assert "passed over: 1 that are not DICOM" in caplog.text
+    ultramotion.image.write_png(str(tmp_path / "a.png"), np.zeros((32, 32), np.uint8))
+    assert [p.source for p in ultramotion.run(tmp_path, pipeline=pipeline, recursive=True)] == ["a.png"]
+
+
 def test_a_folder_with_a_broken_file(pipeline, tmp_path, caplog):
     """As of pictures: what cannot be read is told and passed over, but not with `strict`, and not where it is all there is."""
     (tmp_path / "a.dcm").write_bytes(b"no DICOM")

@@ -448,18 +448,32 @@ class Run:
             self.close()
 
 
-def _dicom_files(spec: str, strict: bool, window: tuple[int, int] | str | None) -> Iterator[Frame] | None:
-    """The pictures of a DICOM file, or of a folder or glob of such files alone; None of anything else."""
-    names = [spec] if os.path.isfile(spec) else glob.glob(os.path.join(glob.escape(spec), "*") if os.path.isdir(spec) else spec)
-    if not names or not all(map(_is_dicom, names)):
-        return None
-    names.sort(key=cmp_to_key(_natural_order))
-    return _of_dicom_files(names, strict or len(names) == 1, window)
+def _dicom_files(spec: str) -> list[str]:
+    """A DICOM file, or what a glob matches, if that is such files alone."""
+    names = [spec] if os.path.isfile(spec) else [] if os.path.isdir(spec) else glob.glob(spec)
+    return _ordered(names) if all(map(_is_dicom, names)) else []
+
+
+def _dicom_folder(folder: str, recursive: bool) -> list[str]:
+    """The DICOM files of a folder in which the library found no picture."""
+    levels = os.walk(folder) if recursive else [next(os.walk(folder), (folder, [], []))]
+    names = [os.path.join(level, name) for level, _, files in levels for name in files]
+    found = [name for name in names if os.path.isfile(name) and _is_dicom(name)]
+    if found and len(found) < len(names):
+        LOG.warning("%s: passed over: %d that are not DICOM", folder, len(names) - len(found))
+    return _ordered(found)
+
+
+def _ordered(names: list[str]) -> list[str]:
+    """As the library orders the files of a folder."""
+    return [os.fsdecode(n) for n in sorted(map(os.fsencode, names), key=cmp_to_key(lib.um_natural_order))]
 
 
 def _of_dicom_files(names: list[str], strict: bool, window: tuple[int, int] | str | None) -> Iterator[Frame]:
+    """Their pictures. As in a folder of pictures, a file that cannot be read is told and passed over, unless it is all there is."""
     from .dicom import frames
 
+    strict = strict or len(names) == 1
     read, last = False, None
     for name in names:
         try:
@@ -473,11 +487,6 @@ def _of_dicom_files(names: list[str], strict: bool, window: tuple[int, int] | st
             LOG.warning("%s", problem)
     if last and not read:
         raise last
-
-
-def _natural_order(a: str, b: str) -> int:
-    """Of the files of a folder, as the library has it."""
-    return int(lib.um_natural_order(os.fsencode(a), os.fsencode(b)))
 
 
 def _is_dicom(name: str) -> bool:
@@ -540,7 +549,7 @@ def run(
     """Packets of a source: `for packet in ultramotion.run("frames/"): …`
 
     `source` is what the command takes (a file, a folder, a glob, `"phantom:seed=1,frames=100"`, `"-"`), a DICOM
-    file, or a folder or glob of such, or any iterable of pictures (each is copied when it comes) or `Frame`s. `detector` and `segmenter` are models or their files, or give a whole
+    file, a glob of such, a folder with such and no other pictures, or any iterable of pictures (each is copied when it comes) or `Frame`s. `detector` and `segmenter` are models or their files, or give a whole
     `pipeline`; `options` are those of `Pipeline`. `sinks` are the command's, one or a list: `"dir:out"`, `"jsonl:out.jsonl"`. What should be known
     of the source (pictures that were turned, or passed over) and what goes wrong with single frames goes to the logger `ultramotion`.
 
@@ -548,34 +557,41 @@ def run(
     were received longer ago; `lag_alarm_ms` warns of a live source that falls behind. `recursive` takes a folder's folders too, `window=(lo, hi)`
     or `"auto"` says which of 16 bits are black and white. A sink that is behind holds the run up, or with `on_sink_full="drop"` misses packets; one
     that takes longer than `sink_deadline` seconds for one is given up (0: never)."""
-    if isinstance(source, (str, os.PathLike)):
-        source = _dicom_files(os.fspath(source), strict, window) or source
+    spec = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+    names = _dicom_files(spec)
+    if names:
+        source = _of_dicom_files(names, strict, window)
     owned = pipeline is None
     if pipeline is None:
         pipeline = Pipeline(detector, segmenter, **options)
     elif options or detector is not None or segmenter is not None:
         raise _c.InvalidError("run: a pipeline has its models and options already")
+    settings: dict[str, Any] = {
+        "owned": owned,
+        "sinks": sinks,
+        "frames": frames,
+        "loop": loop,
+        "strict": strict,
+        "realtime": realtime,
+        "receive": receive,
+        "size": size,
+        "pixel": pixel,
+        "recursive": recursive,
+        "window": window,
+        "max_age_ms": max_age_ms,
+        "lag_alarm_ms": lag_alarm_ms,
+        "on_sink_full": on_sink_full,
+        "sink_deadline": sink_deadline,
+        "progress": progress,
+    }
     try:
-        return Run(
-            source,
-            pipeline,
-            owned=owned,
-            sinks=sinks,
-            frames=frames,
-            loop=loop,
-            strict=strict,
-            realtime=realtime,
-            receive=receive,
-            size=size,
-            pixel=pixel,
-            recursive=recursive,
-            window=window,
-            max_age_ms=max_age_ms,
-            lag_alarm_ms=lag_alarm_ms,
-            on_sink_full=on_sink_full,
-            sink_deadline=sink_deadline,
-            progress=progress,
-        )
+        try:
+            return Run(source, pipeline, **settings)
+        except _c.FileError:
+            names = _dicom_folder(spec, recursive) if os.path.isdir(spec) else []
+            if not names:
+                raise
+        return Run(_of_dicom_files(names, strict, window), pipeline, **settings)
     except BaseException:
         if owned:
             pipeline.close()
