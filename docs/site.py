@@ -137,6 +137,7 @@ def main(folder):
         (out / page).write_text(linked((ROOT / source).read_text(), source, page))
     for picture in pictures():
         shutil.copy(ROOT / "docs" / picture, out)
+    (out / "style.css").write_text(".wy-table-responsive table td, .wy-table-responsive table th { white-space: normal }\n")  # tables hold sentences
     (out / "c.md").write_text(linked(c_reference(), "", "c.md"))
     (out / "reference.md").write_text(python_reference())
     (out / "numbers.md").write_text(numbers())

@@ -184,7 +184,8 @@ void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts
     if (counts->device_lost)
         fprintf(f, ", device lost");
     fprintf(f, "; %.1f s, %.1f fps\n", seconds, seconds > 0 ? (double)counts->frames / seconds : 0);
-    print_times(f, view);
+    if (view->packets)
+        print_times(f, view);
     print_ledger(f, view);
     print_deadline(f, view);
     if (s->tracked)
