@@ -670,6 +670,32 @@ def fifty_wrong_files_get_a_sentence(tmp):
 
 
 @test
+def numbers_that_spoil_a_network_are_named(tmp):
+    """Where they are, before anything is computed: integers, and what is not finite."""
+    def spoilt(tensors, name, dtype, *values):
+        shape = tensors[name][1]
+        code = {"F32": "f", "F16": "e", "F64": "d", "I8": "b", "I64": "q"}[dtype]
+        data = struct.pack(f"<{math.prod(shape)}{code}", *values, *[1] * (math.prod(shape) - len(values)))
+        return write(tmp / "spoilt.safetensors", {**tensors, name: (dtype, shape, data)}, {"input_size": "320"} if len(shape) < 4 else None)
+
+    d, s = detector(), segmenter()
+    attention, score = "decoder.decoder.layers.0.self_attn.in_proj_weight", "decoder.dec_score_head.2.bias"
+    refused(spoilt(d, attention, "F32", 1, math.nan), f"tensor {attention}: number 1 of 49152 is nan")
+    refused(spoilt(d, attention, "F64", 1, 2, 1e300), f"tensor {attention}: number 2 of 49152 is inf")
+    refused(spoilt(d, attention, "I8"), f"tensor {attention} is of I8")
+    refused(spoilt(d, score, "F16", -math.inf), f"tensor {score}: number 0 of 1 is -inf")
+    for scalar in ("decoder.up", "backbone.stages.0.blocks.0.layers.0.lab.scale"):
+        refused(spoilt(d, scalar, "F32", math.nan), f"tensor {scalar}, want one finite number")
+    scale = "decoder.decoder.layers.1.cross_attn.num_points_scale"
+    refused(spoilt(d, scale, "F32", math.nan), f"tensor {scale}, want 12 finite numbers")
+    whole = spoilt(d, "decoder.reg_scale", "I64", 4)
+    assert um("detect", FRAMES[0], "--detector", whole, "-q")[0]
+    for name in ("prompt_encoder.not_a_point_embed.weight", "image_encoder.layers.1.blocks.0.attn.attention_biases", "image_encoder.neck.2.weight"):
+        refused(spoilt(s, name, "F32", math.inf), f"tensor {name}: number 0 of", role="--segmenter")
+        refused(spoilt(s, name, "I64"), f"tensor {name} is of I64", role="--segmenter")
+
+
+@test
 def folders_get_a_sentence(tmp):
     for name in ("nothing", "shards", "many", "saved"):
         (tmp / name).mkdir()

@@ -7,6 +7,7 @@
 #include "nn/quant.h"
 #include "weights/packed.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -145,6 +146,25 @@ bool um_bind_reads(const um_bind *b)
     return b->status == UM_OK && !um_params_held(b->params);
 }
 
+/* Whole numbers would be codes of something, and one that is no number spoils every result. */
+static um_status check_numbers(const um_bind *b, const char *name, const float *data)
+{
+    const struct um_wtensor *t = um_weights_find(b->file, name);
+    int64_t n = um_bind_reads(b) ? um_wtensor_elements(t) : 0;
+    if (t->type > UM_W_F64)
+        return um_fail(UM_EFORMAT,
+                       "%s: tensor %s is of %s, want F32, F16 or BF16; save the network as floats",
+                       um_weights_path(b->file), name, um_wtype_name(t->type));
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(data[i]))
+            return um_fail(UM_EFORMAT,
+                           "%s: tensor %s: number %" PRId64 " of %" PRId64
+                           " is %g, want finite ones; take a checkpoint from before the training "
+                           "diverged, or copy the file again",
+                           um_weights_path(b->file), name, i, n, (double)data[i]);
+    return UM_OK;
+}
+
 float *um_bind_read(um_bind *b, const char *name, const char *suffix, int rank, const int64_t *dim)
 {
     char full[256];
@@ -153,8 +173,12 @@ float *um_bind_read(um_bind *b, const char *name, const char *suffix, int rank, 
         return NULL;
     snprintf(full, sizeof full, "%s%s%s", b->scope, name, suffix);
     b->status = um_weights_take(b->file, full, rank, dim, um_bind_reads(b), &data);
-    if (b->status != UM_OK)
+    if (b->status == UM_OK)
+        b->status = check_numbers(b, full, data);
+    if (b->status != UM_OK) {
+        um_free(data);
         return NULL;
+    }
     mark_used(b, full);
     um_params_name(b->params, full);
     if (b->quant && rank > 1)
@@ -179,8 +203,9 @@ double um_bind_scalar(um_bind *b, const char *name)
     const struct um_wtensor *t = um_weights_find(b->file, full);
     if (b->status != UM_OK)
         return 0;
-    if (!t || um_wtensor_elements(t) != 1) {
-        b->status = um_fail(UM_EFORMAT, t ? "%s: want one number" : "%s: missing tensor", full);
+    if (!t || um_wtensor_elements(t) != 1 || !isfinite(um_wtensor_at(t, 0))) {
+        b->status = um_fail(UM_EFORMAT, "%s: %s %s, want one finite number; copy the file again",
+                            um_weights_path(b->file), t ? "tensor" : "missing tensor", full);
         return 0;
     }
     mark_used(b, full);

@@ -48,8 +48,8 @@ void um_bind_all_used(um_bind *b, bool (*ignorable)(const char *name));
 void um_bind_scope(um_bind *b, const char *fmt, ...) UM_PRINTF(2, 3);
 /* Are the numbers wanted? Not after a failure, nor where they are packed already. */
 bool um_bind_reads(const um_bind *b);
-/* Tensor SCOPE NAME SUFFIX of exactly this shape; NULL once anything has failed. Without
- * um_bind_reads() its numbers are undefined. The caller frees it with um_free(). */
+/* Tensor SCOPE NAME SUFFIX of exactly this shape, of finite floats; NULL once anything has failed.
+ * Without um_bind_reads() its numbers are undefined. The caller frees it with um_free(). */
 float *um_bind_read(um_bind *b, const char *name, const char *suffix, int rank, const int64_t *dim);
 float *um_bind_vector(um_bind *b, const char *name, const char *suffix, int n);        /* [n] */
 float *um_bind_matrix(um_bind *b, const char *name, const char *suffix, int o, int i); /* [o,i] */

@@ -384,11 +384,13 @@ static void scale_offsets(const struct um_dfine *d, um_bind *b, const char *laye
     int points = um_dfine_points(&d->size);
     if (!scale)
         return;
-    if (um_wtensor_elements(scale) != points) {
-        b->status = um_fail(UM_EFORMAT, "%s.cross_attn.num_points_scale: %lld elements, want %d",
-                            layer, (long long)um_wtensor_elements(scale), points);
+    for (int i = 0; i < points && b->status == UM_OK; i++)
+        if (um_wtensor_elements(scale) != points || !isfinite(um_wtensor_at(scale, i)))
+            b->status =
+                um_fail(UM_EFORMAT, "%s: tensor %s, want %d finite numbers; copy the file again",
+                        um_weights_path(b->file), scale->name, points);
+    if (b->status != UM_OK)
         return;
-    }
     for (int h = 0; h < d->size.heads; h++)
         for (int level = 0, point = 0; point < points; level++)
             for (int k = 0; k < d->size.points[level]; k++, point++) {
@@ -493,7 +495,10 @@ static void bind_decoder(struct um_dfine *d, um_bind *b)
            reg_scale = fabs(um_bind_scalar(b, "decoder.reg_scale"));
     d->reg_scale = (float)reg_scale;
     if (b->status == UM_OK && !(reg_scale > 0 && reg_scale < 1e6 && fabs(up) < 1e6))
-        b->status = um_fail(UM_EFORMAT, "decoder.reg_scale is %g, decoder.up is %g", reg_scale, up);
+        b->status = um_fail(UM_EFORMAT,
+                            "%s: tensor decoder.reg_scale is %g, decoder.up is %g, want less than "
+                            "1e6, and reg_scale not 0",
+                            um_weights_path(b->file), reg_scale, up);
     if (b->status == UM_OK)
         d->project = weighting_function(b, s->bins, up, reg_scale);
 }

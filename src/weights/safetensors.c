@@ -63,7 +63,8 @@ static um_status add_tensor(um_weights *w, const unsigned char *data, size_t siz
             known = true;
         }
     if (!known)
-        return um_fail(UM_EFORMAT, "tensor %.99s: dtype %.20s is not one that is read", name,
+        return um_fail(UM_EFORMAT,
+                       "tensor %.99s: dtype %.20s, want F32, F16, BF16 or another plain one", name,
                        dtype->valuestring);
     const cJSON *d = NULL;
     cJSON_ArrayForEach(d, dims)
@@ -85,9 +86,10 @@ static um_status add_tensor(um_weights *w, const unsigned char *data, size_t siz
                        name, from, to, size);
     if (elements < 0 || elements > INT64_MAX / 8 ||
         elements * (int64_t)um_wtype_bytes(t.type) != to - from)
-        return um_fail(UM_EFORMAT, "tensor %.99s: %s %s in %" PRId64 " bytes", name,
+        return um_fail(UM_EFORMAT,
+                       "tensor %.99s: %s %s in %" PRId64 " bytes, want %zu for each number", name,
                        dtype->valuestring, um_view_shape(shape, sizeof shape, t.rank, t.dim),
-                       to - from);
+                       to - from, um_wtype_bytes(t.type));
     for (int i = t.rank - 1, known_rank = t.rank; i >= 0; i--)
         t.stride[i] = i == known_rank - 1 ? 1 : t.stride[i + 1] * (t.dim[i + 1] ? t.dim[i + 1] : 1);
     t.data = data + from;

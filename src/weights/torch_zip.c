@@ -397,8 +397,9 @@ static um_status add_tensor(struct archive *z, const struct um_pvalue *name,
     const char *text = name->string.text;
     struct um_wtensor t = {.rank = p->rank};
     if (!storage_type(s->storage.type, &t.type))
-        return um_fail(UM_EFORMAT, "tensor %.*s: storage %s is not one that is read", n, text,
-                       s->storage.type);
+        return um_fail(UM_EFORMAT,
+                       "tensor %.*s: storage %s, want torch.FloatStorage or another plain one", n,
+                       text, s->storage.type);
     memcpy(t.dim, p->dim, sizeof t.dim);
     memcpy(t.stride, p->stride, sizeof t.stride);
     int64_t elements = um_view_elements(t.rank, t.dim);
