@@ -295,6 +295,21 @@ def options_that_mean_nothing(tmp):
         err = um("run", "phantom:frames=1", option, value, code=2)[1]
         assert option in err and other in err, err
     um("run", "phantom:frames=1", "--class", "bone", "-o", "null:")
+    for many in (2, 3, 9):  # a pattern that a shell made files of
+        err = um("run", *["a.png", "b.png", *["c.png"] * 7][:many], code=2)[1]
+        assert f'run: "b.png" is one argument too many, of {many}; a pattern goes in quotes' in err and "usage:" in err, err
+
+
+@test
+def auto_is_what_would_be_without_the_option(tmp):
+    config = tmp / "small.yaml"
+    config.write_text("det-size: 256\nsam-size: 64\n")
+    auto = ["--det-size", "auto", "--sam-size", "auto", "--device", "auto", "--precision", "auto"]
+    plain, small, back = (um("run", "phantom:frames=1", "-o", "null:", *options)[1] for options in ([], ["--config", config], ["--config", config, *auto]))
+    sizes = [re.search(r"dfine-n (\d+), .*mobile-sam (\d+)", err).groups() for err in (plain, small, back)]
+    assert sizes[1] == ("256", "64") and sizes[0] == sizes[2] != sizes[1], sizes
+    for option in ("--det-size", "--sam-size"):
+        assert "is not auto" in um("run", "phantom:frames=1", option, "y", code=2)[1]
 
 
 @test

@@ -312,7 +312,7 @@ def wrong_truth_is_named(folder):
     png(folder / "1_line.png", 10, 10)
     results(folder, [])
     assert "11x10 pixels" in um("val", folder, "--results", found, code=1)[1]
-    assert "neither a folder" in um("val", folder / "nothing", code=2)[1]
+    assert "nothing: No such file" in um("val", folder / "nothing", code=1)[1]
 
 
 @test

@@ -103,8 +103,8 @@ static const struct row table[] = {
     {"sam-as-numpy", 0, BOOL01, AT(sam_as_numpy), 0, 0, 0, 0, RUN | ON_SEGMENT | ON_BENCH | KEPT,
      "0|1",
      "1 = legacy host mode: masks are made on the host; default: ULTRAMOTION_SAM_AS_NUMPY, else 0"},
-    {"det-size", 0, TEXT, AT(det_size), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT, "N|WxH",
-     "size of the detector's input; default: what the file says, else 640"},
+    {"det-size", 0, TEXT, AT(det_size), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT, "auto|N|WxH",
+     "size of the detector's input; auto (default) = what the file says, else 640"},
     {"queries", 0, INTEGER, AT(queries), 0, 0, 1, 1024, MODELS | ON_CONVERT | KEPT, "N",
      "queries of the detector; default: what the file says, else 300"},
     {"det-act", 0, TEXT, AT(det_act), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT, "relu|silu",
@@ -115,9 +115,9 @@ static const struct row table[] = {
      "names of the classes, one per line; default: what the file says"},
     {"upstream", 0, FLAG, AT(upstream), 0, 0, 0, 0, ON_CONVERT, NULL,
      "write a PyTorch file that upstream's own code loads"},
-    {"sam-size", 0, INTEGER, AT(sam_size), 0, 0, 16, 4096, MODELS | KEPT, "N",
+    {"sam-size", 0, INTEGER, AT(sam_size), 0, 0, 16, 4096, MODELS | KEPT, "auto|N",
      "side of the segmenter's canvas; MobileSAM's windows fit multiples of 224 (224, 448, 672, "
-     "896), LiteMedSAM's of 56 (docs/SPEED.md); default: what the file says, else 1024"},
+     "896), LiteMedSAM's of 56 (docs/SPEED.md); auto (default) = what the file says, else 1024"},
     {"sam-family", 0, TEXT, AT(sam_family), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT,
      "mobile-sam|tiny-sam|lite-medsam|sam-vit|medsam-vit",
      "what the segmenter's file is where it cannot tell; default: what it says"},
@@ -496,6 +496,7 @@ static bool set_value(struct options *o, const struct row *r, const char *where,
 {
     char *base = (char *)o;
     long long n = 0;
+    bool may_be_auto = r->value && strncmp(r->value, "auto|", 5) == 0;
     switch (r->kind) {
     case FLAG:
         if (text && strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
@@ -513,9 +514,11 @@ static bool set_value(struct options *o, const struct row *r, const char *where,
     case INTEGER:
     case LONG:
     case BOOL01:
-        if (!whole_number(text, r->kind == BOOL01 ? 0 : r->min, r->kind == BOOL01 ? 1 : r->max, &n))
-            return cli_usage("%s: \"%s\" is not a whole number from %.0f to %.0f", where, text,
-                             r->min, r->kind == BOOL01 ? 1.0 : r->max),
+        if (!(may_be_auto && strcmp(text, "auto") == 0) &&
+            !whole_number(text, r->kind == BOOL01 ? 0 : r->min, r->kind == BOOL01 ? 1 : r->max, &n))
+            return cli_usage("%s: \"%s\" is not %sa whole number from %.0f to %.0f", where, text,
+                             may_be_auto ? "auto or " : "", r->min,
+                             r->kind == BOOL01 ? 1.0 : r->max),
                    false;
         if (r->kind == LONG)
             *(long *)(void *)(base + r->offset) = (long)n;
@@ -618,10 +621,8 @@ static bool walk(struct options *o, enum command_bit command, const char *name, 
         const char *a = argv[i], *value = NULL;
         const struct row *r = NULL;
         if (only_positional || a[0] != '-' || !a[1]) {
-            if (apply && o->positionals == MAX_POSITIONAL)
-                return cli_usage("%s: \"%s\" is one argument too many", name, a), false;
-            if (apply)
-                o->positional[o->positionals++] = a;
+            if (apply && o->positionals++ < MAX_POSITIONAL)
+                o->positional[o->positionals - 1] = a;
             continue;
         }
         if (strcmp(a, "--") == 0) {
@@ -772,15 +773,17 @@ bool cli_detector_settings(const struct options *o, um_detector_settings *s)
         return cli_usage("--det-act: \"%s\" is not relu or silu", o->det_act), false;
     if (o->det_fit && !is_one_of(o->det_fit, fits))
         return cli_usage("--det-fit: \"%s\" is not stretch or letterbox", o->det_fit), false;
-    if (o->det_size && !strchr(o->det_size, 'x')) {
-        if (!whole_number(o->det_size, 32, 4096, &n))
-            return cli_usage("--det-size: \"%s\" is not a whole number from 32 to 4096, or WxH",
-                             o->det_size),
+    const char *size = o->det_size ? o->det_size : "auto";
+    if (strchr(size, 'x')) {
+        if (!cli_size("--det-size", size, &s->input_width, &s->input_height))
+            return false;
+    } else if (strcmp(size, "auto") != 0) {
+        if (!whole_number(size, 32, 4096, &n))
+            return cli_usage("--det-size: \"%s\" is not auto, a whole number from 32 to 4096, or "
+                             "WxH",
+                             size),
                    false;
         s->input_width = s->input_height = (int)n;
-    } else if (o->det_size &&
-               !cli_size("--det-size", o->det_size, &s->input_width, &s->input_height)) {
-        return false;
     }
     s->queries = o->queries;
     s->activation = o->det_act;

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { DEEPEST = 16, JSON_MAX = 1 << 30 };
 
@@ -758,6 +759,8 @@ um_status truth_open(truth **out, const char *dataset, const struct truth_settin
         char *folder = slash ? strndup(dataset, (size_t)(slash - dataset)) : strdup("");
         st = folder ? open_coco(t, dataset, folder) : truth_no_memory();
         free(folder);
+    } else if (access(dataset, F_OK) != 0) {
+        st = truth_fail(UM_EIO, "val: %s: %s", dataset, strerror(errno));
     } else {
         st = truth_fail(UM_EINVAL,
                         "val: %s is neither a folder, nor a COCO .json, nor phantom:", dataset);

@@ -91,7 +91,7 @@ static const struct command commands[] = {
      "SOURCE and written into the metadata; layers stay floats, the worst first, until every best\n"
      "box is within 2 px of that on floats and nine of ten within 0.5, and masks have a mean\n"
      "Dice of 0.99 with those.\n"},
-    {"doctor", ON_DOCTOR, command_doctor, 0, 0, "",
+    {"doctor", ON_DOCTOR, command_doctor, 0, 0, "[OPTIONS]",
      "devices, kernels chosen, memory plan, what is missing and how to get it", NULL},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
@@ -243,6 +243,10 @@ static int dispatch(int argc, char **argv)
             cli_print_options(c->bit);
             return EXIT_DONE;
         }
+        if (o.positionals > c->max_args)
+            cli_usage("%s: \"%s\" is one argument too many, of %d%s", c->name,
+                      o.positional[c->max_args], o.positionals,
+                      strstr(c->arguments, "SOURCE") ? "; a pattern goes in quotes" : "");
         if (o.positionals < c->min_args || o.positionals > c->max_args)
             return fprintf(stderr, "ultramotion: usage: ultramotion %s %s\n", c->name,
                            c->arguments),
