@@ -189,9 +189,12 @@ TEST_ON_DEVICES(R1_no_image_or_no_model_gives_none)
 TEST_ON_DEVICES(R1_misuse_raises)
 {
     const um_image good = gray_image();
-    um_image bad[9];
-    for (int i = 0; i < 9; i++)
+    static float bytes[N]; /* 0 to 255, though floats are 0 to 1 */
+    um_image bad[10];
+    for (int i = 0; i < 10; i++)
         bad[i] = good;
+    for (int i = 0; i < N; i++)
+        bytes[i] = picture()[i];
     bad[0].data = NULL;
     bad[1].channels = 3; /* of a layout that has one */
     bad[2].layout = UM_IMAGE_HWC;
@@ -202,6 +205,8 @@ TEST_ON_DEVICES(R1_misuse_raises)
     bad[6].type = (um_image_type)7;
     bad[7].layout = (um_image_layout)7;
     bad[8].device = "cuda:0";
+    bad[9].data = bytes;
+    bad[9].type = UM_IMAGE_F32;
     const float boxes[][4] = {{NAN, 0, 10, 10},     {0, 0, INFINITY, 10}, {20, 0, 10, 10},
                               {0, 20, 10, 10},      {-20, 0, -10, 10},    {W + 1, 0, W + 9, 10},
                               {0, H + 1, 10, H + 9}};

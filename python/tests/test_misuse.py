@@ -347,6 +347,14 @@ def test_numbers_in_another_order_of_bytes(segmenter, picture):
     assert np.array_equal(Frame((picture / np.float32(255)).astype(">f4")).numpy(), Frame(picture / np.float32(255)).numpy())
 
 
+def test_floats_are_no_bytes(detector, segmenter, picture):
+    for wrong in (picture.astype(np.float32), picture.astype(np.float64), np.full((30, 30), np.inf, np.float32)):
+        for use in (segmenter.encode, Frame, lambda p: ultramotion.run_segmentation(segmenter, p), detector.detect):
+            with pytest.raises(InvalidError, match="want 0 to 1, or u8"):
+                use(wrong)
+    assert Frame(np.float32([[-0.5, 0.5, 1.5]])).numpy().tolist() == [[0, 127, 255]]  # as a resize may leave them
+
+
 def test_tensors_that_pytorch_cannot_hand_over(segmenter, picture):
     torch = pytest.importorskip("torch")
     floats = torch.from_numpy(picture) / 255

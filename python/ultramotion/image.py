@@ -299,8 +299,10 @@ def _frame_copied(array: np.ndarray[Any, Any]) -> c_void_p:
     if array.ndim == 3 and array.shape[2] not in (1, 3) and array.shape[0] in (1, 3):
         array = np.moveaxis(array, 0, 2)
     if array.dtype == np.float32:
-        scaled = np.clip(np.nan_to_num(array, nan=0.0), 0, 1) * np.float32(255)
-        array = scaled.astype(np.uint8)
+        array = np.nan_to_num(array, nan=0.0)
+        if array.max(initial=0) > 2:
+            raise _c.InvalidError(f"picture of f32 up to {array.max():g}: want 0 to 1, or u8 (0 to 255)")
+        array = (np.clip(array, 0, 1) * np.float32(255)).astype(np.uint8)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)):
         raise _c.InvalidError(
             f"picture of shape {list(array.shape)}: want [H,W], [H,W,C], [C,H,W] or [1,C,H,W] with C = 1 or 3"
