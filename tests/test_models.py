@@ -504,7 +504,8 @@ def upstream_can_load_what_convert_writes(tmp):
     assert "not square" in err, err
     for source, size in ((DETECTOR, []), (DETECTOR, ["--det-size", "320x256"]), (folder, ["--det-size", "320"]), (SEGMENTER, [])):
         out = tmp / "out.pth"
-        um("convert", source, out, "--upstream", *size)
+        _, err = um("convert", source, out, "--upstream", *size)
+        assert ("--sam-size 256" in err) == (source is SEGMENTER), err
         with zipfile.ZipFile(out) as z:
             assert z.testzip() is None and z.namelist()[0] == "archive/data.pkl" and all(i.compress_type == 0 for i in z.infolist())
             whole = out.read_bytes()
@@ -523,6 +524,9 @@ def upstream_can_load_what_convert_writes(tmp):
         assert "decoder.decoder.up" in names and names["decoder.decoder.layers.2.cross_attn.num_points_scale"] == [12]
         assert (info["input_width"], info["input_height"]) == side
         near(FRAMES[0], *(HF_PLAIN if source is folder else NOT_SQUARE[0][3:] if size else PLAIN), "--detector", out)
+    _, err = um("convert", SEGMENTER, tmp / "tiny.pth", "--upstream", "--sam-family", "tiny-sam")
+    assert "is to be given with it: --sam-size 256 --sam-family tiny-sam" in err, err
+    assert "precision fp8: want fp32" in um("convert", SEGMENTER, tmp / "x.safetensors", "--precision", "fp8", code=2)[1]
 
 
 @test

@@ -238,28 +238,55 @@ static void drop_metadata(void *ctx, const char *key, const char *value)
         drop(ctx, "--nms", value);
 }
 
-/* What a file of --upstream cannot say, so that whoever gives it must. */
-static void tell_dropped(const struct options *o, const um_model_info *info)
+static void drop_detector(const struct options *o, const um_model_info *info, struct dropped *d)
 {
     enum { QUERIES = 300 };
-    struct dropped d = {""};
-    char text[400], number[16];
+    char number[16];
     const char *act = o->det_act ? o->det_act : info->activation,
                *fit = o->det_fit ? o->det_fit : info->fit;
     snprintf(number, sizeof number, "%d", o->queries ? o->queries : info->queries);
     if (act && strcmp(act, "relu") != 0)
-        drop(&d, "--det-act", act);
+        drop(d, "--det-act", act);
     if (fit && strcmp(fit, "stretch") != 0)
-        drop(&d, "--det-fit", fit);
+        drop(d, "--det-fit", fit);
     if (atoi(number) != QUERIES)
-        drop(&d, "--queries", number);
+        drop(d, "--queries", number);
     if (o->names || info->names_from)
-        drop(&d, "--names", "FILE");
-    um_model_metadata(o->positional[0], drop_metadata, &d);
+        drop(d, "--names", "FILE");
+    um_model_metadata(o->positional[0], drop_metadata, d);
+}
+
+/* As which the new file would be taken for another. */
+static um_status drop_segmenter(const struct options *o, const um_model_info *info,
+                                struct dropped *d)
+{
+    um_model_info made = {.struct_size = sizeof made};
+    char number[16];
+    const char *family = o->sam_family ? o->sam_family : info->architecture;
+    um_status st = um_model_inspect(o->positional[1], &made);
+    snprintf(number, sizeof number, "%d", info->input_size);
+    if (st == UM_OK && made.input_size != info->input_size)
+        drop(d, "--sam-size", number);
+    if (st == UM_OK && strcmp(made.architecture, family) != 0)
+        drop(d, "--sam-family", family);
+    return st;
+}
+
+/* What a file of --upstream cannot say, so that whoever gives it must. */
+static um_status tell_dropped(const struct options *o, const um_model_info *info)
+{
+    struct dropped d = {""};
+    char text[400];
+    um_status st = UM_OK;
+    if (info->kind == UM_MODEL_DFINE)
+        drop_detector(o, info, &d);
+    else
+        st = drop_segmenter(o, info, &d);
     snprintf(text, sizeof text,
              "has no metadata: what the other file said is to be given with it:%s", d.text);
     if (d.text[0])
         cli_warn(o->positional[1], text);
+    return st;
 }
 
 int command_convert(const struct options *o)
@@ -296,8 +323,8 @@ int command_convert(const struct options *o)
         return cli_fail(st);
     if (info.warning)
         cli_warn(o->positional[0], info.warning);
-    if (o->upstream && info.kind == UM_MODEL_DFINE)
-        tell_dropped(o, &info);
+    if (o->upstream && (st = tell_dropped(o, &info)) != UM_OK)
+        return cli_fail(st);
     if (!o->quiet)
         fprintf(stderr, "%s written (%s)\n", o->positional[1], precision);
     return EXIT_DONE;

@@ -475,7 +475,7 @@ um_status um_model_convert_with(const char *path, const char *out,
     if (!own.precision)
         return um_fail(UM_EINVAL, "um_model_convert: want a precision");
     if (!to)
-        return um_fail(UM_EUNSUPPORTED,
+        return um_fail(strcmp(own.precision, "int8") == 0 ? UM_EUNSUPPORTED : UM_EINVAL,
                        "precision %.20s: want fp32, fp16, bf16, or int8 with --calibrate",
                        own.precision);
     um_weights *file = NULL;
