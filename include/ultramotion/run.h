@@ -38,8 +38,10 @@ typedef struct um_run_settings {
      * frame, else NULL. */
     void (*on_packet)(void *ctx, const um_packet *packet, const um_frame *frame,
                       const um_truth *truth);
-    /** Called on the run's thread for every frame without a packet that is not merely too late,
-     * every failed sink and every alarm with what happened. */
+    /** Called on the run's thread for every frame without a packet that is not merely too late
+     * (with `strict` the run ends with it instead), every failed sink and every alarm with what
+     * happened.
+     */
     void (*on_problem)(void *ctx, const char *text);
     /**
      * Called on the run's thread at the first loss of the device; um_last_error() says why it was

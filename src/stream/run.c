@@ -415,7 +415,8 @@ static um_status collect(struct um_run *r, bool *go_on)
     watch_shadow(r);
     if (!packet && st == UM_ENUMERIC) { /* this frame only */
         COUNT(r, not_finite);
-        problem(r, um_last_error());
+        if (!r->set.strict)
+            problem(r, um_last_error());
         drop_waiting(r, 0);
         return r->set.strict ? st : UM_OK;
     }
@@ -467,10 +468,11 @@ static um_status drive(struct um_run *r)
             st = submit(r);
         } else if (a) {
             COUNT(r, unreadable);
-            problem(r, a->problem);
-            if (r->set.strict) {
+            if (r->set.strict) { /* what the run ends with */
                 unreadable = a->status;
                 snprintf(strict, sizeof strict, "%s", a->problem);
+            } else {
+                problem(r, a->problem);
             }
             um_arrival_drop(a);
         } else if (r->n_waiting > 0) {
