@@ -441,7 +441,8 @@ TEST(a_folder_says_what_it_passes_over)
     CHECK_STR(read_all(scratch, NULL), "a=1");
     char want_text[1024];
     snprintf(want_text, sizeof want_text,
-             "%s: passed over: 1 .raw file, 2 DICOM (the Python package reads it (pip install "
+             "%s: passed over: 1 .raw file, 2 DICOM (ultramotion.run() of the Python package reads "
+             "it (pip install "
              "./python[dicom]), or export it as PNG), 1 PNG (under another ending, give it by "
              "name), 1 WebP (convert it to PNG), 1 text, 1 folder (--recursive looks into them)\n",
              scratch);

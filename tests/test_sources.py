@@ -469,7 +469,7 @@ def wrong_files(folder):
     (folder / "folder_d" / "in").mkdir()
     files[folder / "folder_d"] += ("1 folder (--recursive",)
     (folder / "folder_e" / "scan.dcm").write_bytes(bytes(128) + b"DICM")
-    files[folder / "folder_e"] += ("1 DICOM (the Python package",)
+    files[folder / "folder_e"] += ("1 DICOM (ultramotion.run() of the Python package",)
     put("text_a.png", b"hello\n", "a text", "picture")
     put("text_b.json", b'{"images": []}', "JSON", "picture")
     put("text_c.xml", b"<?xml version='1.0'?><annotation/>", "XML", "picture")
