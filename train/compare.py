@@ -69,14 +69,18 @@ def main():
     a.add_argument("--lines", type=Path)
     a.add_argument("-n", type=int, default=60)
     args = a.parse_args()
+    if args.n < 2:
+        a.error("-n: want 2 or more")
     real, hard = list(folder(args.folder, args.lines, args.n)), list(made("hard", args.n))
+    if not real:
+        a.error(f"{args.folder}: no .png or .jpg in it")
     table = [numbers(x) for x in (real, hard, made("default", args.n // 2))]
     print(f"{'10 %, median, 90 %':26s} {'folder':>22s} {'hard':>22s} {'default':>22s}")
     for k in table[0]:
         print(f"{k:26s} " + " ".join("{:7.1f}{:7.1f}{:7.1f} ".format(*t[k]) if k in t else " " * 22 for t in table))
     rows = []
     for i in range(4):
-        cells = [real[(3 * i + j) * len(real) // 12][0] for j in range(3)] + [hard[3 * i + j][0] for j in range(3)]
+        cells = [real[(3 * i + j) * len(real) // 12][0] for j in range(3)] + [hard[(3 * i + j) % len(hard)][0] for j in range(3)]
         rows.append(np.concatenate(cells, 1))
     cv2.imwrite(str(args.out), np.concatenate(rows, 0)[::2, ::2])
 

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Does the prompt decide? Held-out phantom frames with several structures, through the package `ultramotion`:
-python train/prompts.py [SEGMENTER] [--frames N]. Needs PYTHONPATH=python and ULTRAMOTION_LIBRARY=build/libultramotion.so."""
+python train/prompts.py [SEGMENTER] [--frames N]."""
 
 import argparse
 import os
+import sys
 
 import numpy as np
 
 import phantom
 from run import ROOT
 
+sys.path.insert(0, str(ROOT / "python"))
 os.environ.setdefault("ULTRAMOTION_LIBRARY", str(ROOT / "build" / "libultramotion.so"))
 os.environ.setdefault("ULTRAMOTION_MODELS", str(ROOT / "models"))
 
