@@ -17,12 +17,8 @@ WIDTH = 25  # of the moving average, steps
 
 
 def steps_of(folder):
-    """The log by step; of a step that was done again after a kill the last."""
-    rows = {}
-    for line in (folder / "log.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        rows[row["step"]] = row
-    return [rows[i] for i in sorted(rows)]
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return rows or sys.exit(f"{folder}: no step is done yet")
 
 
 def smooth(values):

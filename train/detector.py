@@ -2,6 +2,7 @@
 """D-FINE-N on the phantom, with upstream's losses: python train/detector.py OUT. Goes on where it was stopped; writes OUT/detector.safetensors."""
 
 import functools
+import sys
 
 import cv2
 import numpy as np
@@ -9,7 +10,6 @@ import torch
 from dfine.backends.native import DFINE
 from dfine.backends.native.criterion import DFINECriterion
 from dfine.config import DFINEConfig
-from safetensors.torch import load_file
 
 import frames
 import run
@@ -36,17 +36,16 @@ def is_score_bias(key):
 
 
 def main():
-    args = run.arguments(__doc__, steps=9700, batch=8, rate=3e-4)
+    args = run.arguments(__doc__, run.SHIPPED / "dfine_n_bone_320.safetensors", steps=9700, batch=8, rate=3e-4)
     args.clip = 0.1
     config = DFINEConfig.preset("n", backbone_pretrained=False, num_classes=1, imgsz=SIDE, num_queries=60, num_top_queries=60, num_denoising=24)
     net = DFINE.from_config(config)
-    path = args.start or run.SHIPPED / "dfine_n_bone_320.safetensors"
-    before = run.metadata_of(path)
-    start = {k: v + float(before.get("calm", 0)) if is_score_bias(k) else v for k, v in load_file(path).items()}
+    weights, before = run.weights_of(args.start), run.metadata_of(args.start)
+    start = {k: v + float(before.get("calm", 0)) if is_score_bias(k) else v for k, v in weights.items()}
     own = net.state_dict()
     missing = [k for k in own if k not in start and not k.endswith("num_batches_tracked") and "denoising" not in k]
     if missing:
-        raise SystemExit(f"{path}: no {missing[:4]}")
+        sys.exit(f"{args.start}: no {missing[:4]}")
     net.load_state_dict({k: start[k].to(own[k].dtype) if k in start and start[k].shape == own[k].shape else own[k] for k in own})
     net.to(args.device).train()
     criterion = DFINECriterion.from_config(config).to(args.device)

@@ -4,7 +4,9 @@
 import collections
 import concurrent.futures
 import multiprocessing
+import os
 import signal
+import threading
 
 import cv2
 import numpy as np
@@ -105,14 +107,16 @@ def scan(rng, picture):
     return v
 
 
-def leave_signals_to_the_run():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def end_with_the_run():
+    for s in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(s, signal.SIG_IGN)
+    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def batches(make, first, size, workers, ahead=3):
     """make(index) for first*size, …: lists of `size`, drawn by processes while others are used."""
     processes = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, processes, leave_signals_to_the_run) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, processes, end_with_the_run) as pool:
         waiting = collections.deque()
         step = first
         try:

