@@ -2,8 +2,12 @@
 """`val` on data sets written by hand: numbers that can be counted on fingers, and truth that is wrong."""
 
 import json
+import signal
+import struct
+import subprocess
+import time
 
-from command import main, png, test, um, write_tiff
+from command import COMMAND, DETECTOR, ENVIRONMENT, main, png, test, um, write_tiff
 
 
 def report(*arguments):
@@ -271,6 +275,87 @@ def sweeps_of_the_phantom_are_in_time(folder):
     assert written["sequence"] == plain["sequence"] and written["boxes"] == plain["boxes"]
 
 
+def two_classes(path):
+    """A detector that calls what it finds "other", and hardly ever "bone"."""
+    data = DETECTOR.read_bytes()
+    end = 8 + struct.unpack("<Q", data[:8])[0]
+    header, body = json.loads(data[8:end]), bytearray()
+    for name, t in header.items():
+        if name == "__metadata__":
+            t["classes"] = "other,bone"
+            continue
+        values = data[end + t["data_offsets"][0]:end + t["data_offsets"][1]]
+        if "score_head" in name or "denoising_class" in name:
+            t["shape"][0] += 1
+            values += struct.pack("<e", -20) if name.endswith("bias") else values[:256]
+        t["data_offsets"] = [len(body), len(body) + len(values)]
+        body += values
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+    return path
+
+
+@test
+def what_the_truth_has_no_category_for_is_not_found(folder):
+    um("phantom", "-o", folder / "data", "--frames", 3, "--seed", 900000)
+    r = report(folder / "data", "--detector", two_classes(folder / "two.safetensors"))
+    assert r["sequence"]["found"] == 0 and r["masks"]["dice"] == 0 and r["boxes"]["iou"] == 0, r
+    truth = folder / "data/truth.json"
+    text = json.loads(truth.read_text())
+    text["categories"].append({"id": 7, "name": "bones-nerves"})  # as exporters write it: nothing is of it
+    truth.write_text(json.dumps(text))
+    assert report(folder / "data")["sequence"]["found"] == 1
+    text["categories"][0]["name"] = "Bone"
+    truth.write_text(json.dumps(text))
+    _, err = um("val", folder / "data", code=1)
+    assert "unknown category 0 (Bone)" in err, err
+    text["annotations"] = []  # nothing is of any: then one at least must be known
+    truth.write_text(json.dumps(text))
+    _, err = um("val", folder / "data", code=1)
+    assert "unknown category 0 (Bone)" in err, err
+
+
+@test
+def outputs_apart_from_the_data(folder):
+    for kind in ("coco", "masks"):
+        data = folder / kind
+        data.mkdir()
+        images = pictures(data, 1)
+        if kind == "coco":
+            coco(data, [box(0, [2, 2, 4, 4])], images)
+        else:
+            png(data / "0_mask.png", 10, 10, lambda x, y: 255 * square(x, y))
+        for out in [data, data / "out"][:1 + (kind == "masks")]:
+            _, err = um("val", data, "--results", results(folder, []), "-o", out, code=2)
+            assert "lies in the data set" in err, err
+        for n in range(2):
+            um("val", data, "--results", results(folder, []), "-o", folder / "out" if kind == "masks" else data / "out")
+
+
+@test
+def truth_json_among_others(folder):
+    coco(folder, [box(0, [2, 2, 4, 4])])
+    for name in "ab":
+        (folder / f"{name}.json").write_text("{}")
+    assert report(folder, "--results", results(folder, []))["frames"] == 2
+    (folder / "truth.json").rename(folder / "c.json")
+    _, err = um("val", folder, code=2)
+    assert "several .json files" in err, err
+
+
+@test
+def no_results_of_a_part(folder):
+    um("phantom", "-o", folder / "data", "--frames", 30, "--size", "64x64")
+    out = folder / "out"
+    with subprocess.Popen([COMMAND, "val", folder / "data", "-o", out], stderr=subprocess.PIPE, env=ENVIRONMENT) as p:
+        while not (out / "results.json").exists():
+            time.sleep(0.01)
+        p.send_signal(signal.SIGINT)
+        assert b"nothing is reported" in p.communicate()[1] and p.returncode == 1
+    assert not list(out.iterdir())
+
+
 @test
 def wrong_truth_is_named(folder):
     found = results(folder, [])
@@ -290,6 +375,10 @@ def wrong_truth_is_named(folder):
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation={"size": [10, 10], "counts": "~~"})])
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation=[[1, 1, 2, 2]])])
     refused("bbox", [box(0, [1, 1, 3])])
+    for nothing in ([4, 4, -3, -3], [4, 4, 0, 3], [10, 1, 3, 3], [-3, 1, 3, 3]):
+        refused("\"bbox\" has nothing of the picture of 10x10 pixels", [box(0, nothing)])
+    refused("no pixel in its \"bbox\"", [box(0, [1, 1, 3, 3], segmentation=[[20, 20, 30, 20, 30, 30]])])
+    refused("no pixel in its \"bbox\"", [box(0, [1, 1, 3, 3], segmentation={"size": [10, 10], "counts": [88, 2, 10]})])
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation="x")])
     refused("annotation 1 (0.png): \"iscrowd\" is neither", [box(0, [1, 1, 3, 3], iscrowd="1")])
     refused("two annotations have id 1", [*good, box(1, [1, 1, 3, 3])])
@@ -304,6 +393,8 @@ def wrong_truth_is_named(folder):
     refused("no image_id, category_id", good)
     results(folder, [box(0, [1, 1, 3, 3], score=0.5), box(1.5, [1, 1, 3, 3], score=0.5)])
     refused("result 1 has no image_id, category_id (whole numbers)", good)
+    (folder / "found.txt").write_text(found.read_text().replace("1.5", "0").replace("3]", "1e999]"))
+    refused("result 0 has no image_id", good)
     (folder / "truth.json").write_text("{\"images\":[")
     assert "no JSON at byte" in um("val", folder, code=1)[1]
     (folder / "truth.json").unlink()
@@ -313,6 +404,7 @@ def wrong_truth_is_named(folder):
     results(folder, [])
     assert "11x10 pixels" in um("val", folder, "--results", found, code=1)[1]
     assert "nothing: No such file" in um("val", folder / "nothing", code=1)[1]
+    assert "phantom:frames=0 has no end" in um("val", "phantom:frames=0", code=2)[1]
 
 
 @test

@@ -134,7 +134,8 @@ static bool good_result(const cJSON *r)
                 truth_whole(cJSON_GetObjectItem(r, "category_id"), &id) &&
                 cJSON_IsNumber(cJSON_GetObjectItem(r, "score")) && cJSON_GetArraySize(box) == 4;
     for (int k = 0; k < 4 && good; k++)
-        good = cJSON_IsNumber(cJSON_GetArrayItem(box, k));
+        good = cJSON_IsNumber(cJSON_GetArrayItem(box, k)) &&
+               isfinite(cJSON_GetArrayItem(box, k)->valuedouble);
     return good;
 }
 
@@ -284,7 +285,8 @@ static um_status find_now(struct val *v, const struct truth_frame *t, struct fin
         st = um_pipeline_receive(v->pipeline, &packet);
     if (st != UM_OK)
         return st;
-    f->visible = packet->state == UM_STATE_VISIBLE;
+    /* of a class that the data set does not know, nothing was found */
+    f->visible = packet->state == UM_STATE_VISIBLE && v->category[packet->label] >= 0;
     if (!f->visible || !packet->has_mask)
         return UM_OK;
     if (!(f->mask = malloc((size_t)packet->width * (size_t)packet->height)))
@@ -413,7 +415,7 @@ static um_status add_score(struct val *v, const struct truth_frame *t, const str
     else if (!t->objects) /* a crowd alone: nobody knows */
         s->value[FALSE_VISIBLE] = s->visible;
     if (o)
-        s->value[BOX_IOU] = s->visible ? box_iou(f->box[f->shown].box, o->box) : 0;
+        s->value[BOX_IOU] = s->visible && f->boxes ? box_iou(f->box[f->shown].box, o->box) : 0;
     if (o && o->mask && !v->results.no_masks)
         ok = score_mask(s, t, f, o, spacing);
     if (ok && line && s->visible && any(f->mask, (size_t)p->width * (size_t)p->height))
@@ -673,7 +675,7 @@ static um_status report(struct val *v, const char *folder)
 /* ---- the command ---- */
 
 /* Which of the data set's categories each class of the detector is: by name; by number, where one
- * side has no names. */
+ * side has no names. Categories that nothing is of may be others, but not all. */
 static um_status pair_classes(struct val *v)
 {
     const struct category *known;
@@ -682,6 +684,7 @@ static um_status pair_classes(struct val *v)
         return truth_no_memory();
     for (int k = 0; k < classes; k++)
         v->category[k] = -1;
+    int unknown = -1, paired = 0;
     for (int c = 0; c < n; c++) {
         int k = 0;
         for (; k < classes; k++) {
@@ -689,18 +692,20 @@ static um_status pair_classes(struct val *v)
             if (name && known[c].name ? strcmp(name, known[c].name) == 0 : known[c].id == k)
                 break;
         }
-        if (k == classes)
-            return truth_fail(
-                UM_EFORMAT,
-                "val: %s: unknown category %lld (%s): no class of the detector is called "
-                "so (its first: %s)",
-                v->o->positional[0], (long long)known[c].id,
-                known[c].name ? known[c].name : "no name",
-                um_detector_class_name(v->detector, 0) ? um_detector_class_name(v->detector, 0)
-                                                       : "no name");
-        v->category[k] = c;
+        if (k < classes) {
+            v->category[k] = c;
+            paired++;
+        } else if (unknown < 0 || (known[c].used && !known[unknown].used))
+            unknown = c;
     }
-    return UM_OK;
+    if (unknown < 0 || (paired && !known[unknown].used))
+        return UM_OK;
+    const char *name = known[unknown].name, *first = um_detector_class_name(v->detector, 0);
+    return truth_fail(UM_EFORMAT,
+                      "val: %s: unknown category %lld (%s): no class of the detector is called "
+                      "so (its first: %s)",
+                      v->o->positional[0], (long long)known[unknown].id, name ? name : "no name",
+                      first ? first : "no name");
 }
 
 static um_status open_networks(struct val *v)
@@ -775,11 +780,21 @@ static um_status all_frames(struct val *v)
     return UM_OK;
 }
 
+static void remove_results(const char *folder)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/results.json", folder);
+    unlink(path);
+}
+
 static um_status open_outputs(struct val *v, const char *folder)
 {
     char path[4096];
     if (mkdir(folder, 0777) != 0 && errno != EEXIST)
         return truth_fail(UM_EIO, "val: %s: %s", folder, strerror(errno));
+    if (truth_reads(v->truth, folder))
+        return truth_fail(UM_EINVAL, "val: -o %s lies in the data set, whose files it would become",
+                          folder);
     snprintf(path, sizeof path, "%s/results.json", folder);
     if (!(v->written = fopen(path, "w")))
         return truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno));
@@ -835,6 +850,8 @@ int command_val(const struct options *o)
             bool bad = ferror(v.written);
             if ((fclose(v.written) != 0 || bad) && st == UM_OK)
                 st = truth_fail(UM_EIO, "val: %s/results.json: cannot be written", folder);
+            if (st != UM_OK) /* what is missing in it would count as not found */
+                remove_results(folder);
         }
         if (st == UM_OK)
             st = report(&v, folder);

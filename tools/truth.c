@@ -541,6 +541,16 @@ static um_status check_ids(const cJSON *annotations, const char *path)
     return st;
 }
 
+/* Could anything be found there? */
+static bool is_within(const cJSON *bbox, int width, int height)
+{
+    double b[4];
+    for (int k = 0; k < 4; k++)
+        b[k] = cJSON_GetArrayItem(bbox, k)->valuedouble;
+    return b[2] > 0 && b[3] > 0 && b[0] < width && b[1] < height && b[0] + b[2] > 0 &&
+           b[1] + b[3] > 0;
+}
+
 static um_status read_annotations(truth *t, const char *path)
 {
     const cJSON *list = cJSON_GetObjectItem(t->coco, "annotations"), *a;
@@ -559,11 +569,12 @@ static um_status read_annotations(truth *t, const char *path)
                               "val: %s: annotation %ld has no \"image_id\" or no \"category_id\"",
                               path, n);
         struct entry *e = find_entry(t, image);
+        int known = find_category(t, category);
         if (!e)
             return truth_fail(UM_EFORMAT,
                               "val: %s: annotation %ld is of image %lld, which is not there", path,
                               n, (long long)image);
-        if (find_category(t, category) < 0)
+        if (known < 0)
             return truth_fail(UM_EFORMAT, "val: %s: annotation %ld (%s): unknown category %lld",
                               path, n, e->name, (long long)category);
         if (cJSON_GetArraySize(box) != 4)
@@ -576,6 +587,11 @@ static um_status read_annotations(truth *t, const char *path)
                                   "val: %s: annotation %ld (%s): \"bbox\" is not [x,y,w,h]", path,
                                   n, e->name);
         }
+        if (!is_within(box, e->width, e->height))
+            return truth_fail(UM_EFORMAT,
+                              "val: %s: annotation %ld (%s): \"bbox\" has nothing of the picture "
+                              "of %dx%d pixels",
+                              path, n, e->name, e->width, e->height);
         if (!read_flag(cJSON_GetObjectItem(a, "iscrowd"), &crowd))
             return truth_fail(UM_EFORMAT,
                               "val: %s: annotation %ld (%s): \"iscrowd\" is neither 0 nor 1", path,
@@ -585,6 +601,7 @@ static um_status read_annotations(truth *t, const char *path)
             return truth_no_memory();
         e->annotation = more;
         e->annotation[e->annotations++] = a;
+        t->category[known].used = true;
     }
     return check_ids(list, path);
 }
@@ -713,20 +730,23 @@ static um_status find_coco(const char *folder, char **out)
 {
     struct names files = {0};
     um_status st = list_files(folder, &files);
+    const char *name = NULL;
+    int n = 0;
     for (long i = 0; i < files.n && st == UM_OK; i++) {
         if (strchr(files.name[i], '/') || !ends_with(files.name[i], ".json"))
             continue;
-        bool named = strcmp(files.name[i], "truth.json") == 0;
-        if (*out && !named)
-            st = truth_fail(UM_EINVAL,
-                            "val: %s: several .json files, and none is truth.json: name one",
-                            folder);
-        free(*out);
-        if (!(*out = join(folder, files.name[i])))
-            st = truth_no_memory();
-        if (named)
+        name = files.name[i];
+        n++;
+        if (strcmp(name, "truth.json") == 0) {
+            n = 1;
             break;
+        }
     }
+    if (n > 1)
+        st = truth_fail(UM_EINVAL, "val: %s: several .json files, and none is truth.json: name one",
+                        folder);
+    else if (name && !(*out = join(folder, name)))
+        st = truth_no_memory();
     names_free(&files);
     return st;
 }
@@ -747,6 +767,8 @@ um_status truth_open(truth **out, const char *dataset, const struct truth_settin
             st = truth_fail(UM_EINVAL, "val: --masks and --lines are for folders of pictures");
         else
             st = um_source_open(&t->phantom, dataset, NULL);
+        if (st == UM_OK && truth_length(t) < 0)
+            st = truth_fail(UM_EINVAL, "val: %s has no end: --frames says how many", dataset);
         if (st == UM_OK)
             st = add_category(t, 0, NULL);
     } else if (is_folder(dataset)) {
@@ -820,6 +842,21 @@ int truth_categories(const truth *t, const struct category **list)
     return t->categories;
 }
 
+bool truth_reads(const truth *t, const char *folder)
+{
+    if (t->phantom || !is_folder(t->dataset))
+        return false;
+    char *at = realpath(folder, NULL), *slash;
+    bool in = at && um_same_file(at, t->dataset);
+    /* a COCO file names its pictures, a folder has whatever lies in it */
+    while (at && !in && !t->coco && (slash = strrchr(at, '/')) && slash != at) {
+        *slash = 0;
+        in = um_same_file(at, t->dataset);
+    }
+    free(at);
+    return in;
+}
+
 bool truth_in_time(const truth *t)
 {
     return !t->phantom || t->sweep[0];
@@ -886,6 +923,17 @@ static um_status read_truth(const char *path, const struct truth_frame *f, uint8
     return st;
 }
 
+/* Has the mask a pixel in the box? */
+static bool meets(const uint8_t *mask, int width, int height, const double box[4])
+{
+    bool found = false;
+    for (int y = 0; y < height; y++)
+        for (int x = 0; x < width; x++)
+            found |= mask[(size_t)y * (size_t)width + (size_t)x] && x + 1 > box[0] &&
+                     x < box[0] + box[2] && y + 1 > box[1] && y < box[1] + box[3];
+    return found;
+}
+
 static um_status read_annotated(const truth *t, const struct entry *e, struct truth_frame *f)
 {
     int w = f->picture->width, h = f->picture->height;
@@ -905,6 +953,10 @@ static um_status read_annotated(const truth *t, const struct entry *e, struct tr
         for (int k = 0; k < 4; k++)
             o->box[k] = cJSON_GetArrayItem(cJSON_GetObjectItem(a, "bbox"), k)->valuedouble;
         um_status st = truth_mask(t->dataset, f, a, &o->mask);
+        if (st == UM_OK && o->mask && !meets(o->mask, w, h, o->box))
+            st = truth_fail(UM_EFORMAT,
+                            "val: %s: a \"segmentation\" of %s has no pixel in its \"bbox\"",
+                            t->dataset, f->name);
         if (st != UM_OK)
             return st;
     }

@@ -11,6 +11,7 @@
 struct category {
     int64_t id;
     char *name; /* or NULL */
+    bool used;  /* by an annotation */
 };
 
 struct truth_object {
@@ -48,6 +49,8 @@ void truth_close(truth **t);
 um_status truth_next(truth *t, struct truth_frame *frame);
 long truth_length(const truth *t);
 int truth_categories(const truth *t, const struct category **list);
+/* Would files that are written into `folder` become part of the data set? */
+bool truth_reads(const truth *t, const char *folder);
 /* Do pictures of a sweep follow each other in time? */
 bool truth_in_time(const truth *t);
 
