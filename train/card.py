@@ -17,6 +17,8 @@ WIDTH = 25  # of the moving average, steps
 
 
 def steps_of(folder):
+    if not (folder / "log.jsonl").is_file():
+        sys.exit(f"{folder}: no log.jsonl, no run")
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return rows or sys.exit(f"{folder}: no step is done yet")
 

@@ -3,6 +3,7 @@
 Only looks; nothing of the folder is kept but in OUT.png."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,8 @@ SIDE = 512
 
 def folder(path, lines, n):
     files = sorted(p for p in path.rglob("*") if p.suffix in (".png", ".jpg"))
+    if not files:
+        sys.exit(f"{path}: no .png and no .jpg")
     for p in files[:: max(1, len(files) // n)][:n]:
         line = None
         if lines:
@@ -82,7 +85,8 @@ def main():
     for i in range(4):
         cells = [real[(3 * i + j) * len(real) // 12][0] for j in range(3)] + [hard[(3 * i + j) % len(hard)][0] for j in range(3)]
         rows.append(np.concatenate(cells, 1))
-    cv2.imwrite(str(args.out), np.concatenate(rows, 0)[::2, ::2])
+    if not cv2.imwrite(str(args.out), np.concatenate(rows, 0)[::2, ::2]):
+        sys.exit(f"{args.out}: cannot be written")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 import phantom
-from run import ROOT
+from run import ROOT, number
 
 sys.path.insert(0, str(ROOT / "python"))
 os.environ.setdefault("ULTRAMOTION_LIBRARY", str(ROOT / "build" / "libultramotion.so"))
@@ -32,8 +32,8 @@ def box_of(m):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("segmenter", nargs="?")
-    parser.add_argument("--frames", type=int, default=200, help="with two structures or more")
-    parser.add_argument("--side", type=int, default=320)
+    parser.add_argument("--frames", type=number(int, 1), default=200, help="with two structures or more")
+    parser.add_argument("--side", type=number(int, 64, 8000), default=320)
     args = parser.parse_args()
     from ultramotion import SamPredictor, Segmenter
 
