@@ -105,7 +105,7 @@ options um_upconv2 .act=1 .out=x -- .limit=1 .lab_scale=1 .lab_shift=1 .add=x .a
     .norm_in=n .plus=x .second=w .norm_out=n .norm_act=1
 # A step has the argument struct of its operator.
 step() {
-    compiles "(um_op_step(t, UM_OP_ADD, &(struct $1){0}, sizeof(struct $1), &x, 1, 1), x)"
+    compiles "(um_op_step(t, UM_OP_ADD, &(struct $1){0}, x, x, x), x)"
 }
 if ! step um_add_args || step um_norm_args; then
     echo "um_op_step does not tell argument structs apart"

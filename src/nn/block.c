@@ -40,13 +40,10 @@ static um_tensor linear_step(um_tape *t, const um_conv *conv, um_tensor x,
                                .eps_in = e->norm_in ? e->norm_in->eps : 0,
                                .eps_out = e->norm_out ? e->norm_out->eps : 0,
                                .group = e->norm_out ? e->norm_out->c : 0};
-    um_op_step(t, UM_OP_LINEAR, &a, sizeof a,
-               (um_tensor[]){y, x, um_conv_weights(t, conv), bias(t, conv), e->add, e->plus,
-                             second ? um_conv_weights(t, second) : none,
-                             second ? bias(t, second) : none, gamma_of(t, e->norm_in),
-                             beta_of(t, e->norm_in), gamma_of(t, e->norm_out),
-                             beta_of(t, e->norm_out)},
-               12, 1);
+    um_op_step(t, UM_OP_LINEAR, &a, y, x, um_conv_weights(t, conv), bias(t, conv), e->add, e->plus,
+               second ? um_conv_weights(t, second) : none, second ? bias(t, second) : none,
+               gamma_of(t, e->norm_in), beta_of(t, e->norm_in), gamma_of(t, e->norm_out),
+               beta_of(t, e->norm_out));
     return y;
 }
 
@@ -178,10 +175,8 @@ um_tensor um_mlp(um_tape *t, const struct um_mlp *w, um_tensor x, enum um_act ac
         um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, w->fc2.o);
         um_tensor gamma = gamma_of(t, norm ? &w->norm : NULL);
         um_tensor beta = beta_of(t, norm ? &w->norm : NULL);
-        um_op_step(t, UM_OP_MLP, &a, sizeof a,
-                   (um_tensor[]){y, x, gamma, beta, um_conv_weights(t, &w->fc1), bias(t, &w->fc1),
-                                 um_conv_weights(t, &w->fc2), bias(t, &w->fc2)},
-                   8, 1);
+        um_op_step(t, UM_OP_MLP, &a, y, x, gamma, beta, um_conv_weights(t, &w->fc1),
+                   bias(t, &w->fc1), um_conv_weights(t, &w->fc2), bias(t, &w->fc2));
         return y;
     }
     um_tensor h = um_linear(t, &w->fc1, x, .norm_in = norm ? &w->norm : NULL, .act = act);
@@ -202,11 +197,9 @@ um_tensor um_mbconv(um_tape *t, const struct um_mbconv *w, um_tensor x, bool res
         struct um_mbconv_args a = {.hidden = hidden, .stride = w->dw.stride, .residual = residual};
         um_tensor y = um_tape_new(t, x.dtype, (x.h - 1) / a.stride + 1, (x.w - 1) / a.stride + 1,
                                   w->project.o);
-        um_op_step(t, UM_OP_MBCONV, &a, sizeof a,
-                   (um_tensor[]){y, x, um_conv_weights(t, &w->expand), bias(t, &w->expand),
-                                 um_conv_weights(t, &w->dw), bias(t, &w->dw),
-                                 um_conv_weights(t, &w->project), bias(t, &w->project)},
-                   8, 1);
+        um_op_step(t, UM_OP_MBCONV, &a, y, x, um_conv_weights(t, &w->expand), bias(t, &w->expand),
+                   um_conv_weights(t, &w->dw), bias(t, &w->dw), um_conv_weights(t, &w->project),
+                   bias(t, &w->project));
         return y;
     }
     um_tensor h = um_conv2d(t, &w->expand, x, .act = UM_ACT_GELU);
@@ -247,14 +240,11 @@ um_tensor um_stem(um_tape *t, const struct um_stem *w, um_tensor x)
                      f[0].i, m, f[1].i, f[1].o, f[2].i, f[2].o, f[3].i, f[3].o))
         return none;
     if (um_tape_takes(t, UM_OP_STEM) && stem_is_common(w, x)) {
-        um_tensor operand[2 + 2 * UM_STEM_LAYERS] = {
-            um_tape_new(t, x.dtype, (half_h - 1) / 2 + 1, (half_w - 1) / 2 + 1, f[3].o), x};
-        for (int i = 0; i < UM_STEM_LAYERS; i++) {
-            operand[2 + 2 * i] = um_conv_weights(t, &f[i]);
-            operand[3 + 2 * i] = bias(t, &f[i]);
-        }
-        um_op_step(t, UM_OP_STEM, &w->affine, sizeof w->affine, operand, 2 + 2 * UM_STEM_LAYERS, 1);
-        return operand[0];
+        um_tensor y = um_tape_new(t, x.dtype, (half_h - 1) / 2 + 1, (half_w - 1) / 2 + 1, f[3].o);
+        um_op_step(t, UM_OP_STEM, &w->affine, y, x, um_conv_weights(t, &f[0]), bias(t, &f[0]),
+                   um_conv_weights(t, &f[1]), bias(t, &f[1]), um_conv_weights(t, &f[2]),
+                   bias(t, &f[2]), um_conv_weights(t, &f[3]), bias(t, &f[3]));
+        return y;
     }
     um_tensor a = stem_layer(t, w, 0, x, (struct um_conv_opts){0});
     um_tensor both = um_tape_new(t, a.dtype, a.h, a.w, 2 * m);
@@ -281,11 +271,9 @@ um_tensor um_window_block(um_tape *t, const struct um_window_block *w, um_tensor
             .eps = w->norm.eps, .window = w->window, .heads = w->heads};
         a.bf16 = um_attends_in_bf16(&w->qkv);
         um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, x.c);
-        um_op_step(t, UM_OP_WINDOW_BLOCK, &a, sizeof a,
-                   (um_tensor[]){y, x, gamma_of(t, &w->norm), beta_of(t, &w->norm),
-                                 um_conv_weights(t, &w->qkv), bias(t, &w->qkv), pad, table,
-                                 um_conv_weights(t, &w->proj), bias(t, &w->proj)},
-                   10, 1);
+        um_op_step(t, UM_OP_WINDOW_BLOCK, &a, y, x, gamma_of(t, &w->norm), beta_of(t, &w->norm),
+                   um_conv_weights(t, &w->qkv), bias(t, &w->qkv), pad, table,
+                   um_conv_weights(t, &w->proj), bias(t, &w->proj));
         return y;
     }
     um_tensor h = um_linear(t, &w->qkv, x, .norm_in = &w->norm);
@@ -364,10 +352,8 @@ struct um_chain_out um_chain(um_tape *t, um_tensor x, const struct um_chain *c)
         out.box = um_tape_new(t, UM_F32, 1, rows, 4);
     if (c->pick)
         out.picked = um_tape_new(t, UM_F32, 1, rows, x.c);
-    um_op_step(t, UM_OP_CHAIN, &a, sizeof a,
-               (um_tensor[]){out.y, out.box, out.picked, x, c->index, c->plus, w[0], b[0], w[1],
-                             b[1], w[2], b[2], c->add, c->base, c->project},
-               15, 3);
+    um_op_step(t, UM_OP_CHAIN, &a, out.y, out.box, out.picked, x, c->index, c->plus, w[0], b[0],
+               w[1], b[1], w[2], b[2], c->add, c->base, c->project);
     return out;
 }
 
@@ -389,10 +375,8 @@ um_tensor um_gateway(um_tape *t, const um_conv *wa, const um_conv *wb, const um_
         return none;
     struct um_norm_args args = {.eps = norm->eps};
     um_tensor y = um_tape_new(t, a.dtype, a.h, a.w, a.c);
-    um_op_step(t, UM_OP_GATE, &args, sizeof args,
-               (um_tensor[]){y, a, b, um_conv_weights(t, wa), bias(t, wa), um_conv_weights(t, wb),
-                             gamma_of(t, norm), beta_of(t, norm)},
-               8, 1);
+    um_op_step(t, UM_OP_GATE, &args, y, a, b, um_conv_weights(t, wa), bias(t, wa),
+               um_conv_weights(t, wb), gamma_of(t, norm), beta_of(t, norm));
     return y;
 }
 
@@ -412,12 +396,10 @@ um_tensor um_token_attention(um_tape *t, const struct um_token_attention *w, um_
         struct um_tokens_args a = {
             .heads = w->heads, .scale = scale, .eps = w->norm->eps, .residual = w->residual};
         um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, c);
-        um_op_step(t, UM_OP_TOKENS, &a, sizeof a,
-                   (um_tensor[]){y, x, plus, um_conv_weights(t, w->qk), bias(t, w->qk),
-                                 w->v ? um_conv_weights(t, w->v) : none,
-                                 w->v ? bias(t, w->v) : none, um_conv_weights(t, w->out),
-                                 bias(t, w->out), gamma_of(t, w->norm), beta_of(t, w->norm)},
-                   11, 1);
+        um_op_step(t, UM_OP_TOKENS, &a, y, x, plus, um_conv_weights(t, w->qk), bias(t, w->qk),
+                   w->v ? um_conv_weights(t, w->v) : none, w->v ? bias(t, w->v) : none,
+                   um_conv_weights(t, w->out), bias(t, w->out), gamma_of(t, w->norm),
+                   beta_of(t, w->norm));
         return y;
     }
     um_tensor qkv = um_linear(t, w->qk, x, .plus = plus, .second = w->v);
@@ -468,10 +450,8 @@ um_tensor um_token_to_image(um_tape *t, const struct um_image_view *image, um_te
         return um_attention(t, q, um_slice(image->kqv, 0, c), um_slice(image->kqv, w->kq.o, c),
                             UM_CROSS_HEADS, a.scale, false);
     um_tensor y = um_tape_new(t, UM_F32, q.h, q.w, c);
-    um_op_step(t, UM_OP_TOKEN_TO_IMAGE, &a, sizeof a,
-               (um_tensor[]){y, q, image->x, image->place, rows_of(t, p, w->k_rows, c, dim),
-                             rows_of(t, p, w->v_rows, c, dim), bias(t, &w->v)},
-               7, 1);
+    um_op_step(t, UM_OP_TOKEN_TO_IMAGE, &a, y, q, image->x, image->place,
+               rows_of(t, p, w->k_rows, c, dim), rows_of(t, p, w->v_rows, c, dim), bias(t, &w->v));
     return y;
 }
 
@@ -494,11 +474,10 @@ um_tensor um_image_to_token(um_tape *t, const struct um_image_view *image, um_te
         return um_linear(t, &out->out, y, .add = image->x, .norm_out = out->norm);
     }
     um_tensor y = um_tape_new(t, UM_F32, image->x.h, image->x.w, dim);
-    um_op_step(t, UM_OP_IMAGE_TO_TOKEN, &a, sizeof a,
-               (um_tensor[]){y, image->x, image->place, k, v, rows_of(t, p, w->q_rows, c, dim),
-                             um_slice(bias(t, &w->kq), c, c), rows_of(t, p, out->columns, c, dim),
-                             bias(t, &out->out), gamma_of(t, out->norm), beta_of(t, out->norm)},
-               11, 1);
+    um_op_step(t, UM_OP_IMAGE_TO_TOKEN, &a, y, image->x, image->place, k, v,
+               rows_of(t, p, w->q_rows, c, dim), um_slice(bias(t, &w->kq), c, c),
+               rows_of(t, p, out->columns, c, dim), bias(t, &out->out), gamma_of(t, out->norm),
+               beta_of(t, out->norm));
     return y;
 }
 
@@ -514,10 +493,16 @@ static void front_default(um_tape *t, um_params *p, um_tensor x, const struct um
     um_normalize(t, small, lut, in->out);
 }
 
+/* A table of taps; absent where that side keeps its size. */
+static um_tensor taps_of(um_tape *t, um_params *p, um_const k, int n, int most)
+{
+    return k.size ? um_tape_const(t, p, k, UM_I32, 1, n, 2 + most) : none;
+}
+
 void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_front_input *all,
                      int inputs)
 {
-    struct um_front_input in[2]; /* of the fused step */
+    struct um_front_input in[2] = {{.out = {0}}}; /* of the fused step */
     int n = 0;
     for (int i = 0; i < inputs; i++)
         if (um_tape_takes(t, UM_OP_FRONT) && all[i].fit == UM_FIT_LONGEST && all[i].lut.id)
@@ -527,7 +512,7 @@ void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_fron
     if (!n)
         return;
     struct um_front_args a = {.new_h = {0}};
-    um_tensor operand[9] = {[2] = x};
+    um_tensor tx[2] = {none}, ty[2] = {none};
     for (int i = 0; i < n; i++) {
         const struct um_resize_plan *plan = &in[i].plan;
         a.new_h[i] = plan->h_out;
@@ -536,16 +521,11 @@ void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_fron
         a.inner_w[i] = plan->inner_w;
         a.vertical_first[i] =
             um_resize_vertical_first(plan->h_in, plan->w_in, plan->inner_h, plan->inner_w);
-        operand[i] = in[i].out;
-        operand[3 + 3 * i] = in[i].lut;
-        if (plan->tx.size)
-            operand[4 + 3 * i] =
-                um_tape_const(t, p, plan->tx, UM_I32, 1, plan->w_out, 2 + plan->kx);
-        if (plan->ty.size)
-            operand[5 + 3 * i] =
-                um_tape_const(t, p, plan->ty, UM_I32, 1, plan->h_out, 2 + plan->ky);
+        tx[i] = taps_of(t, p, plan->tx, plan->w_out, plan->kx);
+        ty[i] = taps_of(t, p, plan->ty, plan->h_out, plan->ky);
     }
-    um_op_step(t, UM_OP_FRONT, &a, sizeof a, operand, 9, 2);
+    um_op_step(t, UM_OP_FRONT, &a, in[0].out, in[1].out, x, in[0].lut, tx[0], ty[0], in[1].lut,
+               tx[1], ty[1]);
 }
 
 um_tensor um_mask_packet(um_tape *t, const struct um_mask_packet *m)
@@ -567,7 +547,7 @@ um_tensor um_mask_packet(um_tape *t, const struct um_mask_packet *m)
                      "packet of %d bytes, want %d", m->out.c, bytes))
         return none;
     um_tensor y = m->out.id ? m->out : um_tape_new(t, UM_U8, 1, 1, bytes);
-    um_op_step(t, UM_OP_MASK_PACKET, NULL, 0,
-               (um_tensor[]){y, m->work, m->low, m->tx, m->ty, m->gate, m->iou, m->header}, 8, 2);
+    um_op_step(t, UM_OP_MASK_PACKET, NULL, y, m->work, m->low, m->tx, m->ty, m->gate, m->iou,
+               m->header);
     return y;
 }

@@ -55,11 +55,10 @@ enum um_narrow_how um_tape_narrow(const um_tape *t)
 }
 
 /* All operands are there that must be. */
-static bool complete(um_tape *t, enum um_op op, const um_tensor *x, int n, int n_out)
+static bool complete(um_tape *t, enum um_op op, const um_tensor *x, int n)
 {
     const struct um_op_info *o = um_op_info(op);
-    if (!um_op_check(t, op, n == o->n && n_out == o->n_out,
-                     "%d operands, %d of them written, want %d and %d", n, n_out, o->n, o->n_out))
+    if (!um_op_check(t, op, n == o->n, "%d operands, want %d", n, o->n))
         return false;
     for (int i = 0; i < n; i++)
         if (!um_op_check(t, op, x[i].id || strchr(o->operand[i], '?'), "no operand %s",
@@ -69,7 +68,7 @@ static bool complete(um_tape *t, enum um_op op, const um_tensor *x, int n, int n
 }
 
 void um_op_step_(um_tape *t, enum um_op op, const void *args, size_t args_size, const um_tensor *x,
-                 int n, int n_out)
+                 int n)
 {
     const struct um_ops *ops = um_tape_device(t)->ops;
     if (um_tape_status(t) != UM_OK)
@@ -77,8 +76,8 @@ void um_op_step_(um_tape *t, enum um_op op, const void *args, size_t args_size, 
     if (!ops->kernel[op])
         um_tape_fail(
             t, um_fail(UM_EUNSUPPORTED, "%s: no kernel at level %s", um_op_name(op), ops->name));
-    else if (complete(t, op, x, n, n_out))
-        um_tape_step(t, um_op_info(op), ops->kernel[op], args, args_size, x);
+    else if (complete(t, op, x, n))
+        um_tape_step(t, um_op_info(op), ops->kernel[op], args, args ? args_size : 0, x);
 }
 
 bool um_op_check(um_tape *t, enum um_op op, bool ok, const char *fmt, ...)
@@ -258,12 +257,11 @@ um_tensor um_conv2d_(um_tape *t, const um_conv *conv, um_tensor x, struct um_con
                              .lab_shift = e.lab_shift,
                              .add_last = e.add_last,
                              .add_up2 = e.add_up2};
-    um_tensor operand[] = {y, x, um_conv_weights(t, conv),
-                           um_row_const(t, conv->params, conv->b, conv->o), e.add};
+    um_tensor w = um_conv_weights(t, conv), b = um_row_const(t, conv->params, conv->b, conv->o);
     if (conv->depthwise)
-        um_op_step(t, UM_OP_DWCONV, &a, sizeof a, operand, 5, 1);
+        um_op_step(t, UM_OP_DWCONV, &a, y, x, w, b, e.add);
     else
-        um_op_step(t, UM_OP_CONV2D, &a, sizeof a, operand, 5, 1);
+        um_op_step(t, UM_OP_CONV2D, &a, y, x, w, b, e.add);
     return y;
 }
 
@@ -275,10 +273,8 @@ um_tensor um_upconv2_(um_tape *t, const um_conv *conv, um_tensor x, struct um_up
         return (um_tensor){0};
     um_tensor y = output(t, UM_OP_UPCONV2, e.out, x.dtype, 2 * x.h, 2 * x.w, conv->o / 4);
     struct um_conv_args a = {.kh = 2, .kw = 2, .stride = 2, .act = e.act};
-    um_op_step(t, UM_OP_UPCONV2, &a, sizeof a,
-               (um_tensor[]){y, x, um_conv_weights(t, conv),
-                             um_row_const(t, conv->params, conv->b, conv->o)},
-               4, 1);
+    um_op_step(t, UM_OP_UPCONV2, &a, y, x, um_conv_weights(t, conv),
+               um_row_const(t, conv->params, conv->b, conv->o));
     return y;
 }
 
@@ -291,10 +287,8 @@ um_tensor um_layer_norm(um_tape *t, const um_norm *norm, um_tensor x, um_tensor 
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, x.c);
     struct um_norm_args a = {.eps = norm->eps, .act = act};
-    um_op_step(t, UM_OP_LAYER_NORM, &a, sizeof a,
-               (um_tensor[]){y, x, add, um_row_const(t, norm->params, norm->gamma, x.c),
-                             um_row_const(t, norm->params, norm->beta, x.c)},
-               5, 1);
+    um_op_step(t, UM_OP_LAYER_NORM, &a, y, x, add, um_row_const(t, norm->params, norm->gamma, x.c),
+               um_row_const(t, norm->params, norm->beta, x.c));
     return y;
 }
 
@@ -307,10 +301,9 @@ um_tensor um_gate_norm(um_tape *t, const um_norm *norm, um_tensor g, um_tensor a
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, a.dtype, a.h, a.w, a.c);
     struct um_norm_args args = {.eps = norm->eps};
-    um_op_step(t, UM_OP_GATE_NORM, &args, sizeof args,
-               (um_tensor[]){y, g, a, b, um_row_const(t, norm->params, norm->gamma, a.c),
-                             um_row_const(t, norm->params, norm->beta, a.c)},
-               6, 1);
+    um_op_step(t, UM_OP_GATE_NORM, &args, y, g, a, b,
+               um_row_const(t, norm->params, norm->gamma, a.c),
+               um_row_const(t, norm->params, norm->beta, a.c));
     return y;
 }
 
@@ -323,14 +316,14 @@ um_tensor um_add_(um_tape *t, um_tensor a, um_tensor b, struct um_add_opts e)
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, a.dtype, a.h, a.w, a.c);
     struct um_add_args args = {.act = e.act, .limit = e.limit};
-    um_op_step(t, UM_OP_ADD, &args, sizeof args, (um_tensor[]){y, a, b}, 3, 1);
+    um_op_step(t, UM_OP_ADD, &args, y, a, b);
     return y;
 }
 
 um_tensor um_maxpool2(um_tape *t, um_tensor x, um_tensor out)
 {
     um_tensor y = output(t, UM_OP_MAXPOOL2, out, x.dtype, x.h, x.w, x.c);
-    um_op_step(t, UM_OP_MAXPOOL2, NULL, 0, (um_tensor[]){y, x}, 2, 1);
+    um_op_step(t, UM_OP_MAXPOOL2, NULL, y, x);
     return y;
 }
 
@@ -352,7 +345,7 @@ um_tensor um_attention(um_tape *t, um_tensor q, um_tensor k, um_tensor v, int he
     um_tensor y = um_tape_new(t, q.dtype, q.h, q.w, q.c);
     struct um_attention_args a = {
         .heads = heads, .scale = scale, .bf16 = bf16, .how = um_tape_narrow(t)};
-    um_op_step(t, UM_OP_ATTENTION, &a, sizeof a, (um_tensor[]){y, q, k, v}, 4, 1);
+    um_op_step(t, UM_OP_ATTENTION, &a, y, q, k, v);
     return y;
 }
 
@@ -368,7 +361,7 @@ um_tensor um_window_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tenso
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, qkv.dtype, qkv.h, qkv.w, c);
     struct um_window_args a = {.window = window, .heads = heads};
-    um_op_step(t, UM_OP_WINDOW_ATTENTION, &a, sizeof a, (um_tensor[]){y, qkv, pad, bias}, 4, 1);
+    um_op_step(t, UM_OP_WINDOW_ATTENTION, &a, y, qkv, pad, bias);
     return y;
 }
 
@@ -386,8 +379,7 @@ um_tensor um_relative_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_ten
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, qkv.dtype, qkv.h, qkv.w, c);
     struct um_window_args a = {.window = window, .heads = heads};
-    um_op_step(t, UM_OP_RELATIVE_ATTENTION, &a, sizeof a,
-               (um_tensor[]){y, qkv, pad, y_table, x_table}, 5, 1);
+    um_op_step(t, UM_OP_RELATIVE_ATTENTION, &a, y, qkv, pad, y_table, x_table);
     return y;
 }
 
@@ -396,7 +388,7 @@ um_tensor um_matmul_nt(um_tape *t, um_tensor a, um_tensor b)
     if (!um_op_check(t, UM_OP_MATMUL_NT, a.c == b.c, "K is %d and %d", a.c, b.c))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, a.h, a.w, (int)rows(b));
-    um_op_step(t, UM_OP_MATMUL_NT, NULL, 0, (um_tensor[]){y, a, b}, 3, 1);
+    um_op_step(t, UM_OP_MATMUL_NT, NULL, y, a, b);
     return y;
 }
 
@@ -409,7 +401,7 @@ um_tensor um_resize(um_tape *t, um_tensor x, um_tensor taps, bool vertical)
     int n = (int)rows(taps);
     um_tensor y = um_tape_new(t, UM_U8, vertical ? n : x.h, vertical ? x.w : n, x.c);
     struct um_resize_args a = {.vertical = vertical};
-    um_op_step(t, UM_OP_RESIZE, &a, sizeof a, (um_tensor[]){y, x, taps}, 3, 1);
+    um_op_step(t, UM_OP_RESIZE, &a, y, x, taps);
     return y;
 }
 
@@ -421,7 +413,7 @@ um_tensor um_area(um_tape *t, um_tensor x, um_tensor tx, um_tensor ty, const str
                      "wants u8 pixels and f32 taps"))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_U8, (int)rows(ty), (int)rows(tx), x.c);
-    um_op_step(t, UM_OP_AREA, a, sizeof *a, (um_tensor[]){y, x, tx, ty}, 4, 1);
+    um_op_step(t, UM_OP_AREA, a, y, x, tx, ty);
     return y;
 }
 
@@ -437,7 +429,7 @@ um_tensor um_fir(um_tape *t, um_tensor x, um_tensor taps, um_tensor range, bool 
     um_tensor y = um_tape_new(t, range.id ? UM_U8 : UM_F32, vertical ? n : x.h, vertical ? x.w : n,
                               range.id ? c : 2 * c);
     struct um_resize_args a = {.vertical = vertical};
-    um_op_step(t, UM_OP_FIR, &a, sizeof a, (um_tensor[]){y, x, taps, range}, 4, 1);
+    um_op_step(t, UM_OP_FIR, &a, y, x, taps, range);
     return y;
 }
 
@@ -446,7 +438,7 @@ um_tensor um_range(um_tape *t, um_tensor x)
     if (!um_op_check(t, UM_OP_RANGE, x.dtype == UM_U8, "wants u8 pixels"))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, 1, 1, 2);
-    um_op_step(t, UM_OP_RANGE, NULL, 0, (um_tensor[]){y, x}, 2, 1);
+    um_op_step(t, UM_OP_RANGE, NULL, y, x);
     return y;
 }
 
@@ -456,7 +448,7 @@ um_tensor um_levels(um_tape *t, um_tensor range, int c)
                      "range of %d numbers", range.c))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, 1, c, 256);
-    um_op_step(t, UM_OP_LEVELS, NULL, 0, (um_tensor[]){y, range}, 2, 1);
+    um_op_step(t, UM_OP_LEVELS, NULL, y, range);
     return y;
 }
 
@@ -475,8 +467,7 @@ void um_gain(um_tape *t, um_tensor x, um_tensor header, um_tensor state, const u
     for (int i = 0; i < 2; i++)
         if (base[i].id)
             out[i] = um_tape_new(t, UM_F32, 1, rows(base[i]), 256);
-    um_op_step(t, UM_OP_GAIN, &a, sizeof a,
-               (um_tensor[]){out[0], out[1], header, state, x, base[0], base[1]}, 7, 4);
+    um_op_step(t, UM_OP_GAIN, &a, out[0], out[1], header, state, x, base[0], base[1]);
 }
 
 um_tensor um_normalize(um_tape *t, um_tensor x, um_tensor lut, um_tensor out)
@@ -486,7 +477,7 @@ um_tensor um_normalize(um_tape *t, um_tensor x, um_tensor lut, um_tensor out)
                          (x.c == 1 || x.c == out.c) && x.h <= out.h && x.w <= out.w,
                      "[%d,%d,%d] to [%d,%d,%d]", x.h, x.w, x.c, out.h, out.w, out.c))
         return (um_tensor){0};
-    um_op_step(t, UM_OP_NORMALIZE, NULL, 0, (um_tensor[]){out, x, lut}, 3, 1);
+    um_op_step(t, UM_OP_NORMALIZE, NULL, out, x, lut);
     return out;
 }
 
@@ -496,7 +487,7 @@ um_tensor um_scale_rows(um_tape *t, um_tensor x, um_tensor m)
                      (int)rows(x), (int)rows(m)))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, x.c);
-    um_op_step(t, UM_OP_SCALE_ROWS, NULL, 0, (um_tensor[]){y, x, m}, 3, 1);
+    um_op_step(t, UM_OP_SCALE_ROWS, NULL, y, x, m);
     return y;
 }
 
@@ -506,6 +497,6 @@ um_tensor um_gather(um_tape *t, um_tensor x, um_tensor idx)
                      "indices must be i32 [n,1]"))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, 1, (int)rows(idx), x.c);
-    um_op_step(t, UM_OP_GATHER, NULL, 0, (um_tensor[]){y, x, idx}, 3, 1);
+    um_op_step(t, UM_OP_GATHER, NULL, y, x, idx);
     return y;
 }

@@ -216,12 +216,16 @@ um_tensor um_gather(um_tape *t, um_tensor x, um_tensor idx);
  */
 um_tensor um_conv_weights(um_tape *t, const um_conv *conv);
 um_tensor um_row_const(um_tape *t, um_params *p, um_const k, int c);
-/* For the files that define ops: look up the kernel, hold the operands against the table, append
- * the step. Another argument struct than the table's does not compile. The tape's status is sticky
- * if the op is missing, their number is wrong or one is absent that may not be. */
-#define um_op_step(t, op, args, ...) um_op_step_(t, op, (const op##_args *){args}, __VA_ARGS__)
+/* For the files that define ops: um_op_step(t, op, args, operands…). Looks up the kernel, holds the
+ * operands against the table, appends the step; args is NULL for an op without. Another argument
+ * struct than the table's does not compile. The tape's status is sticky if the op is missing, the
+ * number of operands is wrong or one is absent that may not be. */
+#define um_op_step(t, op, args, ...)                                 \
+    um_op_step_(t, op, (const op##_args *){args}, sizeof(op##_args), \
+                (const um_tensor[]){__VA_ARGS__},                    \
+                (int)(sizeof((const um_tensor[]){__VA_ARGS__}) / sizeof(um_tensor)))
 void um_op_step_(um_tape *t, enum um_op op, const void *args, size_t args_size, const um_tensor *x,
-                 int n, int n_out);
+                 int n);
 /* Shape rule helper: sticky UM_EINVAL naming op and reason unless ok. Returns ok && tape status OK.
  */
 bool um_op_check(um_tape *t, enum um_op op, bool ok, const char *fmt, ...) UM_PRINTF(4, 5);

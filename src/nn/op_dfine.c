@@ -14,7 +14,7 @@ um_tensor um_topk(um_tape *t, um_tensor scores, int k)
                      "the best %d of %d rows", k, (int)rows(scores)))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_I32, 1, k, 1);
-    um_op_step(t, UM_OP_TOPK, NULL, 0, (um_tensor[]){y, scores}, 2, 1);
+    um_op_step(t, UM_OP_TOPK, NULL, y, scores);
     return y;
 }
 
@@ -38,7 +38,7 @@ um_tensor um_deform(um_tape *t, um_tensor ow, um_tensor ref, um_tensor memory,
                      a->heads, (int)points))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, ow.h, ow.w, memory.c);
-    um_op_step(t, UM_OP_DEFORM, a, sizeof *a, (um_tensor[]){y, ow, ref, memory}, 4, 1);
+    um_op_step(t, UM_OP_DEFORM, a, y, ow, ref, memory);
     return y;
 }
 
@@ -49,7 +49,7 @@ um_tensor um_refine(um_tape *t, um_tensor delta, um_tensor base, bool inverse)
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, delta.h, delta.w, delta.c);
     struct um_refine_args a = {.inverse = inverse};
-    um_op_step(t, UM_OP_REFINE, &a, sizeof a, (um_tensor[]){y, delta, base}, 3, 1);
+    um_op_step(t, UM_OP_REFINE, &a, y, delta, base);
     return y;
 }
 
@@ -64,7 +64,7 @@ um_tensor um_integral(um_tape *t, um_tensor corners, um_tensor ref, um_tensor pr
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, corners.h, corners.w, 4);
     struct um_integral_args a = {.reg_scale = reg_scale};
-    um_op_step(t, UM_OP_INTEGRAL, &a, sizeof a, (um_tensor[]){y, corners, ref, project}, 4, 1);
+    um_op_step(t, UM_OP_INTEGRAL, &a, y, corners, ref, project);
     return y;
 }
 
@@ -74,7 +74,7 @@ um_tensor um_lqe_stats(um_tape *t, um_tensor corners)
                      corners.c))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, corners.h, corners.w, UM_LQE_STATS);
-    um_op_step(t, UM_OP_LQE_STATS, NULL, 0, (um_tensor[]){y, corners}, 2, 1);
+    um_op_step(t, UM_OP_LQE_STATS, NULL, y, corners);
     return y;
 }
 
@@ -94,7 +94,6 @@ struct um_best_box um_best_box(um_tape *t, um_tensor logits, um_tensor boxes, um
     struct um_best_box best = {.gate = um_tape_new(t, UM_U8, 1, n, UM_GATE_BYTES),
                                .prompt =
                                    prompt.id ? prompt : um_tape_new(t, UM_U8, 1, n, prompt_bytes)};
-    um_op_step(t, UM_OP_BEST_BOX, NULL, 0,
-               (um_tensor[]){best.gate, best.prompt, logits, boxes, header}, 5, 2);
+    um_op_step(t, UM_OP_BEST_BOX, NULL, best.gate, best.prompt, logits, boxes, header);
     return best;
 }

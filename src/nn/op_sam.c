@@ -23,7 +23,7 @@ um_tensor um_prompt_tokens(um_tape *t, um_tensor prompt, um_tensor table, um_ten
                      a->box ? "a" : "no"))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, UM_F32, 1, 5 + n, table.c);
-    um_op_step(t, UM_OP_PROMPT, a, sizeof *a, (um_tensor[]){y, prompt, table, gauss}, 4, 1);
+    um_op_step(t, UM_OP_PROMPT, a, y, prompt, table, gauss);
     return y;
 }
 
@@ -45,7 +45,7 @@ um_tensor um_mask_upsample(um_tape *t, um_tensor low, um_tensor tx, um_tensor ty
                      logits.c, h, w))
         return (um_tensor){0};
     um_tensor mask = um_tape_new(t, UM_U8, h, w, 1);
-    um_op_step(t, UM_OP_MASK, NULL, 0, (um_tensor[]){mask, logits, low, tx, ty, gate}, 6, 2);
+    um_op_step(t, UM_OP_MASK, NULL, mask, logits, low, tx, ty, gate);
     return mask;
 }
 
@@ -57,7 +57,7 @@ struct um_mask_stats um_mask_statistics(um_tape *t, um_tensor mask)
         return s;
     s.weights = um_tape_new(t, UM_U8, 3 * mask.h, mask.w, 1);
     s.record = um_tape_new(t, UM_U8, 1, 1, UM_RECORD_BYTES);
-    um_op_step(t, UM_OP_MASK_STATS, NULL, 0, (um_tensor[]){s.weights, s.record, mask}, 3, 2);
+    um_op_step(t, UM_OP_MASK_STATS, NULL, s.weights, s.record, mask);
     return s;
 }
 
@@ -74,8 +74,7 @@ um_tensor um_packet_op(um_tape *t, um_tensor stats, um_tensor mask, um_tensor ga
                      mask.w, mask.c))
         return (um_tensor){0};
     um_tensor y = out.id ? out : um_tape_new(t, UM_U8, 1, 1, bytes);
-    um_op_step(t, UM_OP_PACKET, NULL, 0, (um_tensor[]){y, stats, mask, gate, iou, low, header}, 7,
-               1);
+    um_op_step(t, UM_OP_PACKET, NULL, y, stats, mask, gate, iou, low, header);
     return y;
 }
 
@@ -87,7 +86,7 @@ void um_clean(um_tape *t, um_tensor packet, um_tensor work, um_tensor gate, int 
     if (um_op_check(t, UM_OP_CLEAN, packet.c == bytes && work.c == need && is_gate(gate),
                     "packet of %d bytes, want %d; work of %d, want %lld", packet.c, bytes, work.c,
                     (long long)need))
-        um_op_step(t, UM_OP_CLEAN, &a, sizeof a, (um_tensor[]){packet, work, gate}, 3, 2);
+        um_op_step(t, UM_OP_CLEAN, &a, packet, work, gate);
 }
 
 static bool is_beyond(um_tensor beyond)
@@ -101,7 +100,7 @@ void um_reach(um_tape *t, um_tensor beyond, um_tensor x, const struct um_reach_a
                     is_beyond(beyond) && a->n > 0 && a->n <= UM_REACH_STEPS && x.dtype == UM_F32 &&
                         x.ld == x.c && x.h == x.w,
                     "%d steps, want 1 to %d, and a canvas of floats", a->n, UM_REACH_STEPS))
-        um_op_step(t, UM_OP_REACH, a, sizeof *a, (um_tensor[]){beyond, x}, 2, 1);
+        um_op_step(t, UM_OP_REACH, a, beyond, x);
 }
 
 void um_beyond(um_tape *t, um_tensor x, um_tensor kept, um_tensor beyond,
@@ -112,7 +111,7 @@ void um_beyond(um_tape *t, um_tensor x, um_tensor kept, um_tensor beyond,
                         x.dtype == UM_F32 && x.ld == x.c && x.h == x.w && kept.dtype == UM_F32 &&
                         kept.c == a->n * x.w * x.c,
                     "%d numbers for %d rows of [%d,%d,%d]", kept.c, a->n, x.h, x.w, x.c))
-        um_op_step(t, UM_OP_BEYOND, a, sizeof *a, (um_tensor[]){x, kept, beyond}, 3, 2);
+        um_op_step(t, UM_OP_BEYOND, a, x, kept, beyond);
 }
 
 /* src = (dst + 0.5)*in/out - 0.5, clamped at 0 (PyTorch, area_pixel_compute_source_index); taps i,

@@ -18,7 +18,7 @@ void um_contact(um_tape *t, um_tensor gate, um_tensor x)
     if (um_op_check(t, UM_OP_CONTACT,
                     gate.dtype == UM_U8 && gate.c == UM_GATE_BYTES && is_picture(x),
                     "gate of %d bytes, picture [%d,%d,%d]", gate.c, x.h, x.w, x.c))
-        um_op_step(t, UM_OP_CONTACT, NULL, 0, (um_tensor[]){gate, x}, 2, 1);
+        um_op_step(t, UM_OP_CONTACT, NULL, gate, x);
 }
 
 void um_follow(um_tape *t, um_tensor gate, um_tensor prompt, um_tensor header)
@@ -27,7 +27,7 @@ void um_follow(um_tape *t, um_tensor gate, um_tensor prompt, um_tensor header)
                     gate.dtype == UM_U8 && gate.c == UM_GATE_BYTES && prompt.dtype == UM_U8 &&
                         prompt.c == (int)sizeof(struct um_prompt) && is_header(header),
                     "gate of %d bytes, prompt of %d, header of %d", gate.c, prompt.c, header.c))
-        um_op_step(t, UM_OP_FOLLOW, NULL, 0, (um_tensor[]){gate, prompt, header}, 3, 2);
+        um_op_step(t, UM_OP_FOLLOW, NULL, gate, prompt, header);
 }
 
 void um_scores(um_tape *t, um_tensor packet, um_tensor memory, um_tensor x, um_tensor header)
@@ -38,5 +38,5 @@ void um_scores(um_tape *t, um_tensor packet, um_tensor memory, um_tensor x, um_t
                     packet.c == bytes && is_picture(x) && is_header(header) && memory.c == need,
                     "packet of %d bytes, want %d; memory of %d, want %lld; picture [%d,%d,%d]",
                     packet.c, bytes, memory.c, (long long)need, x.h, x.w, x.c))
-        um_op_step(t, UM_OP_SCORES, NULL, 0, (um_tensor[]){packet, memory, x, header}, 4, 2);
+        um_op_step(t, UM_OP_SCORES, NULL, packet, memory, x, header);
 }
