@@ -14,7 +14,7 @@
  *   last layer: class logits + a quality estimate read off the distributions */
 #include "base/mem.h"
 #include "model/dfine_net.h"
-#include "model/recognise.h"
+#include "model/input_size.h"
 #include "nn/block.h"
 #include "nn/op_dfine.h"
 

@@ -3,8 +3,8 @@
  * the config.json beside it says. */
 #include "base/number.h"
 #include "model/dfine_net.h"
+#include "model/input_size.h"
 #include "model/network.h"
-#include "model/recognise.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -9,7 +9,7 @@
 #include "base/record.h"
 #include "model/convert.h"
 #include "model/dfine_net.h"
-#include "model/recognise.h"
+#include "model/input_size.h"
 #include "model/sam.h"
 #include "model/upstream.h"
 #include "ultramotion/ultramotion.h"

@@ -17,8 +17,8 @@
 #include "model/sam.h"
 
 #include "base/mem.h"
+#include "model/input_size.h"
 #include "model/network.h"
-#include "model/recognise.h"
 #include "model/tinyvit.h"
 #include "model/vit.h"
 #include "nn/block.h"

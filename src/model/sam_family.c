@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/sam_family.h"
 
+#include "model/input_size.h"
 #include "model/network.h"
-#include "model/recognise.h"
 
 #include <stdio.h>
 #include <string.h>

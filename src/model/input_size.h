@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef UM_MODEL_RECOGNISE_H
-#define UM_MODEL_RECOGNISE_H
+#ifndef UM_MODEL_INPUT_SIZE_H
+#define UM_MODEL_INPUT_SIZE_H
 
 #include "weights/weights.h"
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which network a file holds, from names and shapes alone. */
-#include "model/recognise.h"
+#include "model/input_size.h"
 
 #include "base/number.h"
 
