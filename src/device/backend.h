@@ -152,9 +152,9 @@ static inline void um_step_limit(struct um_view *v, const void *limit)
     v->w = size[1];
 }
 
-/* What a backend implements. Every entry is required. Commands are asynchronous: they may run any
- * time from submit to the wait that covers them, in queue order. While a queue is being captured,
- * commands go into the graph instead. */
+/* What a backend implements. Commands are asynchronous: they may run any time from submit to the
+ * wait that covers them, in queue order. While a queue is being captured, commands go into the
+ * graph instead. */
 struct um_device_fns {
     void (*close)(um_device *dev);
     um_status (*buf_create)(um_device *dev, um_buf *buf); /* size and label are set */
@@ -189,11 +189,12 @@ struct um_device_fns {
      * (NULL: they are there already), which in turn waits for the copy. */
     um_status (*copy_from)(um_device *dev, enum um_queue q, um_buf *dst, size_t off, uintptr_t src,
                            size_t n, void *stream);
-    void *(*stream)(um_device *dev, enum um_queue q); /* the queue as others know it, or NULL */
+    /* Of backends that launch (caps.launches); the others have none of these. */
+    void *(*stream)(um_device *dev, enum um_queue q); /* the queue as others know it */
     um_status (*lead)(um_device *dev, enum um_queue q,
                       void *stream); /* the caller's stream waits for queue q */
-    /* Look up and load the kernels of these names (caps.launches; NULL on host devices). */
-    um_status (*load_kernels)(um_device *dev, const char *const *names, int n);
+    um_status (*load_kernels)(um_device *dev, const char *const *names,
+                              int n); /* look up and load the kernels of these names */
 };
 
 /* A concrete device embeds this as its first member. */
@@ -251,7 +252,7 @@ um_status um_copy(um_device *dev, enum um_queue q, um_buf *dst, size_t dst_off, 
                   size_t src_off, size_t n);
 um_status um_copy_from(um_device *dev, enum um_queue q, um_buf *dst, size_t off, const void *src,
                        size_t n, void *stream);
-void *um_queue_stream(um_device *dev, enum um_queue q);
+void *um_queue_stream(um_device *dev, enum um_queue q); /* NULL where nothing is launched */
 um_status um_queue_lead(um_device *dev, enum um_queue q, void *stream);
 um_status um_fill(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n,
                   uint8_t value);
@@ -272,13 +273,12 @@ um_status um_event_sync(um_device *dev, um_event *event, enum um_stage stage, co
 um_status um_event_elapsed(um_device *dev, um_event *from, um_event *to, uint64_t *ns);
 
 /* Record all commands submitted between begin and end instead of running them; launch replays them,
- * with their bookings. Host waits, buffer creation and
- * launches are refused while capturing. A graph is one command of the main queue: it starts after
- * what was submitted there before and ends before what follows. So inside a capture the other
- * queues start by waiting for an event recorded in the capture, and are joined back into the main
- * queue, by an event again, before the end. Events recorded in a graph are recorded at each launch:
- * the host may wait for them and read their time. Steps, events and memory used in a graph outlive
- * it. */
+ * with their bookings. Host waits, buffer creation and launches are refused while capturing. A
+ * graph is one command of the main queue: it starts after what was submitted there before and ends
+ * before what follows. So inside a capture the other queues start by waiting for an event recorded
+ * in the capture, and are joined back into the main queue, by an event again, before the end.
+ * Events recorded in a graph are recorded at each launch: the host may wait for them and read their
+ * time. Steps, events and memory used in a graph outlive it. */
 um_status um_capture_begin(um_device *dev);
 um_status um_capture_end(um_device *dev, um_graph **out);
 um_status um_graph_launch(um_device *dev, um_graph *graph);
@@ -299,7 +299,7 @@ void um_device_unlock(um_device *dev);
 /* ---- backends ---- */
 um_status um_cpu_open(um_device **out, const um_device_settings *s);
 um_status um_guard_open(um_device **out, const um_device_settings *s);
-um_status um_cuda_open(um_device **out, const um_device_settings *s, int ordinal);
+um_status um_cuda_open(um_device **out, int ordinal);
 int um_cuda_count(void); /* GPUs that um_cuda_open() could take; 0 without a driver or kernels */
 um_status um_cuda_describe(int ordinal, char *text, size_t size); /* one line about a GPU */
 

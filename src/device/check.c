@@ -77,8 +77,6 @@ um_status um_check_stage(const char *fn, enum um_stage stage, const char *reason
     return UM_OK;
 }
 
-/* In a capture, a queue other than the main one takes part from its first wait for an event of the
- * capture. */
 um_status um_check_forked(const char *fn, const um_device *dev, enum um_queue q)
 {
     if (dev->capturing && dev->capturing->before[q][UM_QUEUE_MAIN] == 0)

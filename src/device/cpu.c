@@ -126,18 +126,6 @@ static um_status copy_from(um_device *dev, enum um_queue q, um_buf *dst, size_t 
                  .kind = COPY, .dst = (char *)dst->priv + off, .src = (const void *)src, .n = n});
 }
 
-static void *no_stream(um_device *dev, enum um_queue q)
-{
-    (void)dev, (void)q;
-    return NULL;
-}
-
-static um_status no_lead(um_device *dev, enum um_queue q, void *stream)
-{
-    (void)dev, (void)q, (void)stream;
-    return UM_OK;
-}
-
 static um_status fill(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n,
                       uint8_t value)
 {
@@ -281,8 +269,6 @@ static const struct um_device_fns fns = {
     .download = download,
     .copy = copy,
     .copy_from = copy_from,
-    .stream = no_stream,
-    .lead = no_lead,
     .fill = fill,
     .discard = discard,
     .run = run,

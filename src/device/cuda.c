@@ -95,8 +95,8 @@ static um_status status_of(um_cu_result r)
 }
 
 /* The status of a driver call. The text names the call, the error, and what the call was for. */
-__attribute__((format(printf, 4, 5))) static um_status
-check(struct cuda *c, um_cu_result r, const char *call, const char *subject, ...)
+static um_status UM_PRINTF(4, 5)
+    check(struct cuda *c, um_cu_result r, const char *call, const char *subject, ...)
 {
     if (r == 0)
         return UM_OK;
@@ -735,6 +735,12 @@ static const struct um_device_fns fns = {
     .load_kernels = load_kernels,
 };
 
+static um_status attribute(struct cuda *c, unsigned which, int *value)
+{
+    return check(c, c->cu.cuDeviceGetAttribute(value, which, c->device), "cuDeviceGetAttribute",
+                 "attribute %u", which);
+}
+
 /* Find the driver and count its GPUs. Without kernels only the stand-in, which brings its own, will
  * do: then nothing is loaded unless the environment names a driver. */
 static um_status start(struct cuda *c, int *gpus)
@@ -771,15 +777,9 @@ static um_status find_gpu(struct cuda *c, int ordinal)
                        c->base.name, c->cu.version / 1000, c->cu.version % 1000 / 10, gpus);
     st = check(c, c->cu.cuDeviceGet(&c->device, ordinal), "cuDeviceGet", "GPU %d", ordinal);
     if (st == UM_OK)
-        st = check(c,
-                   c->cu.cuDeviceGetAttribute(
-                       &major, UM_CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, c->device),
-                   "cuDeviceGetAttribute", "GPU %d", ordinal);
+        st = attribute(c, UM_CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, &major);
     if (st == UM_OK)
-        st = check(c,
-                   c->cu.cuDeviceGetAttribute(
-                       &minor, UM_CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, c->device),
-                   "cuDeviceGetAttribute", "GPU %d", ordinal);
+        st = attribute(c, UM_CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, &minor);
     snprintf(c->isa, sizeof c->isa, "sm_%d%d", major, minor);
     if (st == UM_OK)
         st = check(c, c->cu.cuDeviceTotalMem(&c->base.caps.memory_bytes, c->device),
@@ -831,11 +831,8 @@ static um_status load_images(struct cuda *c)
 
 static um_status open_gpu(struct cuda *c)
 {
-    um_status st = check(
-        c,
-        c->cu.cuDeviceGetAttribute(
-            &c->shared_max, UM_CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, c->device),
-        "cuDeviceGetAttribute", "opening");
+    um_status st =
+        attribute(c, UM_CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, &c->shared_max);
     if (st == UM_OK)
         st = check(c, c->cu.cuDevicePrimaryCtxRetain(&c->context, c->device),
                    "cuDevicePrimaryCtxRetain", "opening");
@@ -865,10 +862,7 @@ um_status um_cuda_describe(int ordinal, char *text, size_t size)
         st = check(&c, c.cu.cuDeviceGetName(name, sizeof name, c.device), "cuDeviceGetName",
                    "GPU %d", ordinal);
     if (st == UM_OK)
-        st = check(
-            &c,
-            c.cu.cuDeviceGetAttribute(&sms, UM_CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, c.device),
-            "cuDeviceGetAttribute", "GPU %d", ordinal);
+        st = attribute(&c, UM_CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, &sms);
     if (st == UM_OK)
         um_number_print(text, size, "%s, %s, %d SMs, %.1f GiB, driver for CUDA %d.%d", name, c.isa,
                         sms, (double)c.base.caps.memory_bytes / (1 << 30), c.cu.version / 1000,
@@ -876,9 +870,8 @@ um_status um_cuda_describe(int ordinal, char *text, size_t size)
     return st;
 }
 
-um_status um_cuda_open(um_device **out, const um_device_settings *s, int ordinal)
+um_status um_cuda_open(um_device **out, int ordinal)
 {
-    (void)s;
     *out = NULL;
     struct cuda *c = um_zalloc(sizeof *c);
     if (!c)

@@ -2,6 +2,7 @@
 #include "device/cuda_driver.h"
 
 #include <dlfcn.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 

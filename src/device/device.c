@@ -54,16 +54,15 @@ um_status um_buf_open(um_buf **out, um_device *dev, size_t size, const char *lab
 {
     *out = NULL;
     um_device_lock(dev);
-    um_status st = um_check_idle("um_buf_open", dev);
+    um_status st = um_check_idle(__func__, dev);
     if (st == UM_OK && (size == 0 || !label))
-        st =
-            um_fail(UM_EINVAL, "um_buf_open: \"%s\": %zu bytes; want a label and at least one byte",
-                    label ? label : "", size);
+        st = um_fail(UM_EINVAL, "%s: \"%s\": %zu bytes; want a label and at least one byte",
+                     __func__, label ? label : "", size);
     if (st != UM_OK)
         return unlocked(dev, st);
     um_buf *buf = um_zalloc(sizeof *buf);
     if (!buf)
-        return unlocked(dev, um_fail(UM_ENOMEM, "um_buf_open: \"%s\"", label));
+        return unlocked(dev, um_fail(UM_ENOMEM, "%s: \"%s\"", __func__, label));
     buf->dev = dev;
     buf->size = size;
     buf->label = label;
@@ -81,11 +80,11 @@ um_status um_buf_over(um_buf **out, um_device *dev, const void *data, size_t siz
 {
     *out = NULL;
     if (!dev->caps.shared || !data || !size)
-        return um_fail(UM_EINVAL, "um_buf_over: \"%s\": %zu bytes on device %s", label, size,
+        return um_fail(UM_EINVAL, "%s: \"%s\": %zu bytes on device %s", __func__, label, size,
                        dev->name);
     um_buf *buf = um_zalloc(sizeof *buf);
     if (!buf)
-        return um_fail(UM_ENOMEM, "um_buf_over: \"%s\"", label);
+        return um_fail(UM_ENOMEM, "%s: \"%s\"", __func__, label);
     *buf = (um_buf){.dev = dev,
                     .size = size,
                     .handle = (uintptr_t)data,
@@ -119,14 +118,14 @@ um_status um_hostbuf_open(um_hostbuf **out, um_device *dev, size_t size)
 {
     *out = NULL;
     um_device_lock(dev);
-    um_status st = um_check_idle("um_hostbuf_open", dev);
+    um_status st = um_check_idle(__func__, dev);
     if (st == UM_OK && size == 0)
-        st = um_fail(UM_EINVAL, "um_hostbuf_open: 0 bytes");
+        st = um_fail(UM_EINVAL, "%s: 0 bytes", __func__);
     if (st != UM_OK)
         return unlocked(dev, st);
     um_hostbuf *buf = um_zalloc(sizeof *buf);
     if (!buf)
-        return unlocked(dev, um_fail(UM_ENOMEM, "um_hostbuf_open"));
+        return unlocked(dev, um_fail(UM_ENOMEM, "%s: %zu bytes", __func__, size));
     buf->dev = dev;
     buf->size = size;
     st = note(dev, dev->fns->host_create(dev, buf));
@@ -266,7 +265,7 @@ um_status um_copy_from(um_device *dev, enum um_queue q, um_buf *dst, size_t off,
 
 void *um_queue_stream(um_device *dev, enum um_queue q)
 {
-    return dev->fns->stream(dev, q);
+    return dev->caps.launches ? dev->fns->stream(dev, q) : NULL;
 }
 
 um_status um_queue_lead(um_device *dev, enum um_queue q, void *stream)
@@ -275,7 +274,7 @@ um_status um_queue_lead(um_device *dev, enum um_queue q, void *stream)
     um_status st = um_check_queue(__func__, dev, q);
     if (st == UM_OK)
         st = um_check_idle(__func__, dev);
-    if (st != UM_OK)
+    if (st != UM_OK || !dev->caps.launches) /* a host device has no streams */
         return unlocked(dev, st);
     return unlocked(dev, note(dev, dev->fns->lead(dev, q, stream)));
 }

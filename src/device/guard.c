@@ -2,16 +2,17 @@
 /* The test device: host memory that pretends to be a separate device, so that a machine without one
  * proves residency and ordering.
  *
- *   Memory  A handle is an address in an inaccessible mapping; commands use a second mapping of the
- * same pages, so the host faults at the culprit. New and discarded memory is NaN. Every buffer has
- * red zones, checked at each wait, and the surroundings of what a step writes are checked after it.
- * Host buffers are inaccessible from the submit of a transfer to the wait that covers it. Time
- * Nothing runs at submit. At a wait, what must have run runs, in a seeded legal order; other
- * commands run or stay. Order   Every command carries a vector clock. Two overlapping accesses, one
- * of them a write, without a path between them are an error, whatever order the seed would have
- * chosen. */
-#define _GNU_SOURCE /* memfd_create(): the same pages mapped twice without a name in the file \
-                       system */
+ *   Memory   A handle is an address in an inaccessible mapping; commands use a second mapping of
+ *            the same pages, so the host faults at the culprit. New and discarded memory is NaN.
+ *            Every buffer has red zones, checked at each wait, and the surroundings of what a step
+ *            writes are checked after it. Host buffers are inaccessible from the submit of a
+ *            transfer to the wait that covers it.
+ *   Time     Nothing runs at submit. At a wait, what must have run runs, in a seeded legal order;
+ *            other commands run or stay.
+ *   Order    Every command carries a vector clock. Two overlapping accesses, one of them a write,
+ *            without a path between them are an error, whatever order the seed would have chosen.
+ */
+#define _GNU_SOURCE /* memfd_create() */
 #include "base/clock.h"
 #include "base/mem.h"
 #include "device/backend.h"
@@ -167,7 +168,7 @@ static const char *name_of(const struct command *c)
     return c->kind == RUN ? c->step->name : kind_name[c->kind];
 }
 
-/* Bytes before and behind the data of a buffer. */
+/* Bytes of the red zone behind the data of a buffer. */
 static size_t zone_behind(const struct guard *g, const struct guard_buf *b)
 {
     return b->bytes - g->page - b->buf->size;
@@ -619,18 +620,6 @@ static um_status copy_from(um_device *dev, enum um_queue q, um_buf *dst, size_t 
                    (size_t)src);
 }
 
-static void *no_stream(um_device *dev, enum um_queue q)
-{
-    (void)dev, (void)q;
-    return NULL;
-}
-
-static um_status no_lead(um_device *dev, enum um_queue q, void *stream)
-{
-    (void)dev, (void)q, (void)stream;
-    return UM_OK;
-}
-
 static um_status fill(um_device *dev, enum um_queue q, um_buf *dst, size_t off, size_t n,
                       uint8_t value)
 {
@@ -899,8 +888,6 @@ static const struct um_device_fns fns = {
     .download = download,
     .copy = copy,
     .copy_from = copy_from,
-    .stream = no_stream,
-    .lead = no_lead,
     .fill = fill,
     .discard = discard,
     .run = run,

@@ -82,7 +82,7 @@ static um_status open_cuda(um_device **out, const um_device_settings *s, int ord
     if (st == UM_OK && dtype == UM_I8)
         st = um_fail(UM_EUNSUPPORTED, "precision int8: device %s has none, want cpu", s->name);
     if (st == UM_OK)
-        st = um_cuda_open(out, s, ordinal);
+        st = um_cuda_open(out, ordinal);
     if (st == UM_OK) {
         (*out)->precision = dtype;
         (*out)->choose = strcmp(s->precision, "auto") == 0;
