@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Files as the library opens them: reading never waits for anyone, writing leaves a whole file or
- * none. Error texts of um_file_open() and
- * um_file_read() do not name the file, their callers do. */
+ * none. Error texts of um_file_open() and um_file_read() do not name the file, their callers do. */
 #ifndef UM_BASE_FILE_H
 #define UM_BASE_FILE_H
 

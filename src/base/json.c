@@ -16,14 +16,9 @@ static void put(um_json *j, const char *s, size_t n)
         return;
     if (n >= j->cap - j->len) {
         size_t cap = j->cap ? j->cap : 256;
-        while (n >= cap - j->len) {
-            if (cap > SIZE_MAX / 2) {
-                j->failed = 1;
-                return;
-            }
+        while (n >= cap - j->len && cap <= SIZE_MAX / 2)
             cap *= 2;
-        }
-        char *text = um_grow(j->text, j->len, cap);
+        char *text = n < cap - j->len ? um_grow(j->text, j->len, cap) : NULL;
         if (!text) {
             j->failed = 1;
             return;

@@ -8,10 +8,8 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/races.h"
+#include "base/thread.h"
 
-#include <inttypes.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -271,13 +269,14 @@ static int affinity_count(void)
     return n;
 }
 
-/* Whole CPUs that quota/period of a control group grants, at least 1; 0 = no limit. */
-static int quota_cpus(double quota, double period)
+/* The tighter of a limit (0 = none) and the whole CPUs, at least 1, that quota/period of a control
+ * group grants. */
+static int tighter(int limit, double quota, double period)
 {
     if (quota <= 0 || period <= 0 || quota / period > MAX_THREADS)
-        return 0;
-    int n = (int)(quota / period + 0.5);
-    return n > 0 ? n : 1;
+        return limit;
+    int n = quota / period < 1 ? 1 : (int)(quota / period + 0.5);
+    return limit == 0 || n < limit ? n : limit;
 }
 
 static int cgroup_file(const char *dir, const char *name, const char *format, double *a, double *b)
@@ -310,11 +309,8 @@ static int cgroup_limit(void)
     int limit = 0;
     for (;;) {
         double quota = 0, period = 0;
-        if (cgroup_file(dir, "cpu.max", "%lf %lf", &quota, &period) == 2) {
-            int n = quota_cpus(quota, period);
-            if (n > 0 && (limit == 0 || n < limit))
-                limit = n;
-        }
+        if (cgroup_file(dir, "cpu.max", "%lf %lf", &quota, &period) == 2)
+            limit = tighter(limit, quota, period);
         char *slash = strrchr(dir, '/');
         if (!slash)
             break;
@@ -322,11 +318,8 @@ static int cgroup_limit(void)
     }
     double quota = 0, period = 0;
     if (cgroup_file("/cpu", "cpu.cfs_quota_us", "%lf", &quota, NULL) == 1 &&
-        cgroup_file("/cpu", "cpu.cfs_period_us", "%lf", &period, NULL) == 1) {
-        int n = quota_cpus(quota, period);
-        if (n > 0 && (limit == 0 || n < limit))
-            limit = n;
-    }
+        cgroup_file("/cpu", "cpu.cfs_period_us", "%lf", &period, NULL) == 1)
+        limit = tighter(limit, quota, period);
     return limit;
 }
 
@@ -387,20 +380,12 @@ um_status um_pool_open(um_pool **out, int threads)
     pthread_mutex_init(&p->turn, NULL);
     pthread_cond_init(&p->over, NULL);
 
-    /* Signals are for the application's threads. */
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
     um_status st = UM_OK;
     for (int i = 1; i < threads && st == UM_OK; i++) {
         p->worker[i] = (struct worker){.pool = p, .index = i};
-        int err = pthread_create(&p->worker[i].thread, NULL, worker_main, &p->worker[i]);
-        if (err)
-            st = um_fail(UM_ENOMEM, "thread pool: cannot start thread %d: %s", i, strerror(err));
-        else
-            p->started++;
+        st = um_thread_start(&p->worker[i].thread, worker_main, &p->worker[i], "the pool");
+        p->started += st == UM_OK;
     }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (st != UM_OK) {
         um_pool_close(&p);
         return st;

@@ -4,7 +4,6 @@
 
 #include "base/status.h"
 
-#include <stddef.h>
 #include <stdint.h>
 
 /* A fork-join pool: threads-1 workers plus the caller, created once. */
