@@ -5,7 +5,6 @@
 #include "weights/view.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 struct rule {
@@ -145,11 +144,6 @@ static um_status rename_one(um_weights *w, struct um_wtensor *t)
     return t->name ? UM_OK : um_fail(UM_ENOMEM, "name of a tensor");
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const struct um_wtensor *)a)->name, ((const struct um_wtensor *)b)->name);
-}
-
 /* One head stays if a file has it under both names. */
 static void drop_aliases(um_weights *w)
 {
@@ -196,8 +190,7 @@ static um_status join(um_weights *w, struct um_wtensor *q, size_t stem, const ch
         um_view_copy(part[i], data + (size_t)i * bytes);
     q->dim[0] *= 3;
     q->data = data;
-    for (int d = q->rank - 1; d >= 0; d--)
-        q->stride[d] = d == q->rank - 1 ? 1 : q->stride[d + 1] * q->dim[d + 1];
+    um_view_strides(q->rank, q->dim, q->stride);
     return UM_OK;
 }
 
@@ -255,7 +248,7 @@ um_status um_hf_rename(um_weights *w)
         st = rename_one(w, &w->tensor[i]);
     if (st != UM_OK)
         return st;
-    qsort(w->tensor, (size_t)w->count, sizeof *w->tensor, by_name);
+    um_view_sort(w);
     drop_aliases(w);
     w->hugging_face = true;
     return join_all(w);

@@ -5,7 +5,6 @@
 #include <ctype.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* What wrappers of a module are called wherever they stand: DistributedDataParallel and
@@ -85,11 +84,6 @@ static bool starts(const char *name, struct prefix p)
     return strncmp(name, p.text, p.length) == 0;
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const struct um_wtensor *)a)->name, ((const struct um_wtensor *)b)->name);
-}
-
 /* A checkpoint with the averaged weights beside the raw ones: the raw twins of what is averaged. */
 static um_status drop_twins(um_weights *w, struct prefix averaged, struct prefix raw)
 {
@@ -143,7 +137,7 @@ um_status um_names_strip(um_weights *w)
             "one to use in a file of its own",
             (int)p[0].length, p[0].text, (int)p[1].length, p[1].text);
     if (n > 1) {
-        qsort(w->tensor, (size_t)w->count, sizeof *w->tensor, by_name);
+        um_view_sort(w);
         for (int i = 0; i < n; i++)
             if (i != k && st == UM_OK)
                 st = drop_twins(w, p[k], p[i]);

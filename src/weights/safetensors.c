@@ -9,7 +9,6 @@
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,8 +89,7 @@ static um_status add_tensor(um_weights *w, const unsigned char *data, size_t siz
                        "tensor %.99s: %s %s in %" PRId64 " bytes, want %zu for each number", name,
                        dtype->valuestring, um_view_shape(shape, sizeof shape, t.rank, t.dim),
                        to - from, um_wtype_bytes(t.type));
-    for (int i = t.rank - 1, known_rank = t.rank; i >= 0; i--)
-        t.stride[i] = i == known_rank - 1 ? 1 : t.stride[i + 1] * (t.dim[i + 1] ? t.dim[i + 1] : 1);
+    um_view_strides(t.rank, t.dim, t.stride);
     t.data = data + from;
     *place = (struct span){from, to, name};
     return um_view_add(w, name, strlen(name), &t);

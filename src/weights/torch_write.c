@@ -142,8 +142,7 @@ static void op_tensor(struct pickle *p, const struct um_wout *t, int key)
 {
     char text[64];
     int64_t stride[UM_W_RANK];
-    for (int i = t->rank - 1; i >= 0; i--)
-        stride[i] = i == t->rank - 1 ? 1 : stride[i + 1] * t->dim[i + 1];
+    um_view_strides(t->rank, t->dim, stride);
     op_text(p, t->name);
     OP(p, "ctorch._utils\n_rebuild_tensor_v2\n((");
     op_text(p, "storage");

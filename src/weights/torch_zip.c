@@ -100,7 +100,7 @@ static um_status find_directory(const um_weights *w, uint64_t *offset, uint64_t 
 }
 
 /* Sizes of 0xffffffff are in the extra field 1, those that need it, in this order. */
-static um_status read_zip64(struct entry *e, const unsigned char *extra, size_t n)
+static void read_zip64(struct entry *e, const unsigned char *extra, size_t n)
 {
     for (size_t i = 0; n - i >= 4;) {
         size_t id = (size_t)number(extra + i, 2), bytes = (size_t)number(extra + i + 2, 2);
@@ -117,7 +117,6 @@ static um_status read_zip64(struct entry *e, const unsigned char *extra, size_t 
         }
         i += bytes;
     }
-    return UM_OK;
 }
 
 static int by_name(const void *a, const void *b)

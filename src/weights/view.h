@@ -42,6 +42,10 @@ um_status um_view_add(um_weights *w, const char *name, size_t n, const struct um
 size_t um_wtype_bytes(enum um_wtype t);
 /* Elements of a shape, or -1 if a dimension is negative or the product leaves int64. */
 int64_t um_view_elements(int rank, const int64_t *dim);
+/* By name, as um_weights_find() wants them. */
+void um_view_sort(um_weights *w);
+/* Of a contiguous tensor. */
+void um_view_strides(int rank, const int64_t *dim, int64_t *stride);
 /* Copy in row-major order, as stored or as floats. */
 void um_view_copy(const struct um_wtensor *t, void *out);
 void um_view_floats(const struct um_wtensor *t, float *out);

@@ -9,7 +9,6 @@
 #include "weights/view.h"
 
 #include <inttypes.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,6 +53,15 @@ int64_t um_view_elements(int rank, const int64_t *dim)
         n *= dim[i];
     }
     return n;
+}
+
+void um_view_strides(int rank, const int64_t *dim, int64_t *stride)
+{
+    uint64_t step = 1; /* of an empty tensor it may wrap: nobody takes it */
+    for (int i = rank - 1; i >= 0; i--) {
+        stride[i] = (int64_t)step;
+        step *= dim[i] ? (uint64_t)dim[i] : 1;
+    }
 }
 
 const char *um_view_shape(char *buf, size_t n, int rank, const int64_t *dim)
@@ -133,6 +141,12 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct um_wtensor *)a)->name, ((const struct um_wtensor *)b)->name);
 }
 
+void um_view_sort(um_weights *w)
+{
+    if (w->count)
+        qsort(w->tensor, (size_t)w->count, sizeof *w->tensor, by_name);
+}
+
 /* safetensors.torch.save_model() leaves out all but one of the tensors that share memory and says
  * so in the metadata: the name left out, and the one that is there. */
 static um_status add_shared(um_weights *w)
@@ -170,8 +184,7 @@ static um_status finish(um_weights *w)
         st = check_length(w->tensor[i].name, strlen(w->tensor[i].name));
     if (st != UM_OK)
         return st;
-    if (w->count)
-        qsort(w->tensor, (size_t)w->count, sizeof *w->tensor, by_name);
+    um_view_sort(w);
     for (int i = 1; i < w->count; i++)
         if (strcmp(w->tensor[i].name, w->tensor[i - 1].name) == 0)
             return um_fail(UM_EFORMAT, "tensor %s: found twice", w->tensor[i].name);
@@ -355,12 +368,10 @@ static double value(enum um_wtype type, const unsigned char *p)
         memcpy(&v.u16, p, 2);
         um_f16_to_f32(&f, &v.u16, 1);
         return f;
-    case UM_W_BF16: {
+    case UM_W_BF16:
         memcpy(&v.u16, p, 2);
-        uint32_t bits = (uint32_t)v.u16 << 16;
-        memcpy(&f, &bits, 4);
+        um_bf16_to_f32(&f, &v.u16, 1);
         return f;
-    }
     case UM_W_I64: memcpy(&v.i64, p, 8); return (double)v.i64;
     case UM_W_I32: memcpy(&v.i32, p, 4); return v.i32;
     case UM_W_I16: memcpy(&v.i16, p, 2); return v.i16;
