@@ -420,10 +420,13 @@ struct tap {
     um_tensor x;
 };
 
-struct step_record {
+/* A step, and what is kept of it until the tape is compiled. */
+struct record {
+    struct um_step step;
     const struct um_op_info *op;
     um_tensor x[UM_OPERANDS], limit;
-    size_t args_off, args_size;
+    size_t args_off;
+    char place[PLACE];
 };
 
 struct um_tape {
@@ -432,12 +435,10 @@ struct um_tape {
     um_status status;
     bool keep_taps, compiled;
     struct value *values;
-    struct um_step *steps;
-    struct step_record *records;
+    struct record *steps;
     struct tap *taps;
     unsigned char *args;
-    char (*places)[PLACE]; /* of the steps */
-    int n_values, n_steps, n_taps, cap_values, cap_steps, cap_records, cap_taps;
+    int n_values, n_steps, n_taps, cap_values, cap_steps, cap_taps;
     size_t args_size, cap_args;
     um_buf *arena;
     size_t arena_bytes;
@@ -461,8 +462,7 @@ um_status um_tape_open(um_tape **out, um_device *dev, const char *name)
     if (!t)
         return um_fail(UM_ENOMEM, "tape %s", name);
     t->dev = dev;
-    for (size_t i = 0; i + 1 < sizeof t->name && name[i]; i++)
-        t->name[i] = name[i];
+    snprintf(t->name, sizeof t->name, "%s", name);
     *out = t;
     return UM_OK;
 }
@@ -475,10 +475,8 @@ void um_tape_close(um_tape **tape)
     um_buf_close(&t->arena);
     um_free(t->values);
     um_free(t->steps);
-    um_free(t->records);
     um_free(t->taps);
     um_free(t->args);
-    um_free(t->places);
     um_free(t);
     *tape = NULL;
 }
@@ -553,6 +551,12 @@ um_tensor um_tape_buffer(um_tape *t, um_buf *buf, size_t byte_offset, enum um_dt
     return x;
 }
 
+/* Bytes from the first to the last element of x. */
+static size_t span(um_tensor x)
+{
+    return ((size_t)((int64_t)x.h * x.w - 1) * (size_t)x.ld + (size_t)x.c) * um_dtype_size(x.dtype);
+}
+
 um_tensor um_tape_import(um_tape *t, const um_tape *from, um_tensor x)
 {
     um_buf *buf = NULL;
@@ -568,8 +572,7 @@ um_tensor um_tape_import(um_tape *t, const um_tape *from, um_tensor x)
     um_tensor y = add_value(t, (struct value){.buf = buf, .off = off}, x.dtype, x.h, x.w, x.c);
     if (y.id) {
         y.ld = x.ld;
-        t->values[y.id - 1].bytes =
-            ((size_t)(x.h * x.w - 1) * (size_t)x.ld + (size_t)x.c) * um_dtype_size(x.dtype);
+        t->values[y.id - 1].bytes = span(y);
     }
     return y;
 }
@@ -609,16 +612,8 @@ void um_tap(um_tape *t, const char *name, um_tensor x)
         !room(t, (void **)&t->taps, t->n_taps, &t->cap_taps, sizeof *t->taps))
         return;
     struct tap *tap = &t->taps[t->n_taps++];
-    memset(tap, 0, sizeof *tap);
-    for (size_t i = 0; i + 1 < sizeof tap->name && name[i]; i++)
-        tap->name[i] = name[i];
+    snprintf(tap->name, sizeof tap->name, "%s", name);
     tap->x = um_keep(t, x);
-}
-
-/* Bytes from the first to the last element of x. */
-static size_t span(um_tensor x)
-{
-    return ((size_t)((int64_t)x.h * x.w - 1) * (size_t)x.ld + (size_t)x.c) * um_dtype_size(x.dtype);
 }
 
 void um_tape_step(um_tape *t, const struct um_op_info *op, um_kernel *kernel, const void *args,
@@ -642,15 +637,14 @@ void um_tape_step(um_tape *t, const struct um_op_info *op, um_kernel *kernel, co
         t->args = grown;
         t->cap_args = capacity;
     }
-    if (!room(t, (void **)&t->steps, t->n_steps, &t->cap_steps, sizeof *t->steps) ||
-        !room(t, (void **)&t->records, t->n_steps, &t->cap_records, sizeof *t->records))
+    if (!room(t, (void **)&t->steps, t->n_steps, &t->cap_steps, sizeof *t->steps))
         return;
     if (args_size)
         memcpy(t->args + args_off, args, args_size);
     t->args_size = args_off + args_size;
-    struct step_record *r = &t->records[t->n_steps];
-    *r = (struct step_record){.op = op, .args_off = args_off, .args_size = args_size};
-    t->steps[t->n_steps] = (struct um_step){.name = op->name, .kernel = kernel, .n = op->n};
+    struct record *r = &t->steps[t->n_steps];
+    *r = (struct record){
+        .step = {.name = op->name, .kernel = kernel, .n = op->n}, .op = op, .args_off = args_off};
     for (int i = 0; i < op->n; i++) {
         r->x[i] = x[i];
         if (!x[i].id)
@@ -676,7 +670,7 @@ void um_tape_limit(um_tape *t, um_tensor size)
     if (t->dev->caps.launches || !t->n_steps || size.dtype != UM_I32 || size.c != 2)
         um_tape_fail(t, um_fail(UM_EINVAL, "tape %s: no step that can be limited", t->name));
     else
-        t->records[t->n_steps - 1].limit = size;
+        t->steps[t->n_steps - 1].limit = size;
 }
 
 /* Offsets for all activations: the largest first, each at the lowest place where no value alive at
@@ -730,9 +724,9 @@ static um_status plan(um_tape *t)
  * none. */
 static void place_step(um_tape *t, int s, const int *made)
 {
-    const struct step_record *r = &t->records[s];
+    struct record *r = &t->steps[s];
     const struct um_op_info *op = r->op;
-    char *place = t->places[s];
+    char *place = r->place;
     for (int i = op->n_out; i < op->n; i++) {
         const struct value *v = r->x[i].id ? &t->values[r->x[i].id - 1] : NULL;
         bool layer = op->operand[i][0] == 'w' || strncmp(op->operand[i], "gamma", 5) == 0;
@@ -744,7 +738,7 @@ static void place_step(um_tape *t, int s, const int *made)
     }
     for (int i = op->n_out; i < op->n && !place[0]; i++)
         if (r->x[i].id && made[r->x[i].id - 1] >= 0)
-            memcpy(place, t->places[made[r->x[i].id - 1]], PLACE);
+            memcpy(place, t->steps[made[r->x[i].id - 1]].place, PLACE);
     if (!place[0])
         snprintf(place, PLACE, "%s", t->name);
 }
@@ -752,23 +746,44 @@ static void place_step(um_tape *t, int s, const int *made)
 static um_status place_steps(um_tape *t)
 {
     int *made = um_array((size_t)t->n_values + 1, sizeof *made);
-    t->places = um_zalloc(((size_t)t->n_steps + 1) * PLACE);
-    if (!made || !t->places) {
-        um_free(made);
+    if (!made)
         return um_fail(UM_ENOMEM, "tape %s: places of %d steps", t->name, t->n_steps);
-    }
     for (int i = 0; i < t->n_values; i++)
         made[i] = -1;
     for (int s = 0; s < t->n_steps; s++) {
-        const struct step_record *r = &t->records[s];
+        struct record *r = &t->steps[s];
         place_step(t, s, made);
         for (int i = 0; i < r->op->n_out; i++)
             if (r->x[i].id)
                 made[r->x[i].id - 1] = s;
-        t->steps[s].place = t->places[s];
+        r->step.place = r->place;
     }
     um_free(made);
     return UM_OK;
+}
+
+/* Its operands in memory, all of which is there. */
+static void bind_step(const um_tape *t, struct record *r)
+{
+    struct um_step *step = &r->step;
+    step->args = t->args + r->args_off;
+    if (r->limit.id) {
+        const struct value *v = &t->values[r->limit.id - 1];
+        step->limit = (struct um_operand){
+            .buf = v->buf, .offset = v->off + (size_t)r->limit.off * sizeof(int32_t)};
+    }
+    for (int i = 0; i < step->n; i++) {
+        um_tensor x = r->x[i];
+        struct um_operand *o = &step->operand[i];
+        o->view = (struct um_view){.dtype = x.dtype, .h = x.h, .w = x.w, .c = x.c, .ld = x.ld};
+        if (!x.id)
+            continue;
+        const struct value *v = &t->values[x.id - 1];
+        o->buf = v->buf;
+        o->offset = v->off + (size_t)x.off * um_dtype_size(x.dtype);
+        o->size = span(x);
+        o->write = i < r->op->n_out;
+    }
 }
 
 um_status um_tape_compile(um_tape *t)
@@ -789,28 +804,8 @@ um_status um_tape_compile(um_tape *t)
         else if (!v->buf)
             v->buf = t->arena;
     }
-    for (int s = 0; s < t->n_steps && t->status == UM_OK; s++) {
-        struct um_step *step = &t->steps[s];
-        const struct step_record *r = &t->records[s];
-        step->args = t->args + r->args_off;
-        if (r->limit.id) {
-            const struct value *v = &t->values[r->limit.id - 1];
-            step->limit = (struct um_operand){
-                .buf = v->buf, .offset = v->off + (size_t)r->limit.off * sizeof(int32_t)};
-        }
-        for (int i = 0; i < step->n; i++) {
-            um_tensor x = r->x[i];
-            struct um_operand *o = &step->operand[i];
-            o->view = (struct um_view){.dtype = x.dtype, .h = x.h, .w = x.w, .c = x.c, .ld = x.ld};
-            if (!x.id)
-                continue;
-            const struct value *v = &t->values[x.id - 1];
-            o->buf = v->buf;
-            o->offset = v->off + (size_t)x.off * um_dtype_size(x.dtype);
-            o->size = span(x);
-            o->write = i < r->op->n_out;
-        }
-    }
+    for (int s = 0; s < t->n_steps && t->status == UM_OK; s++)
+        bind_step(t, &t->steps[s]);
     t->compiled = t->status == UM_OK;
     return t->status;
 }
@@ -821,7 +816,7 @@ um_status um_tape_run(um_tape *t, enum um_queue q)
         return um_fail(UM_EINVAL, "tape %s: run before compile", t->name);
     um_status st = t->arena ? um_discard(t->dev, q, t->arena, 0, t->arena->size) : UM_OK;
     for (int s = 0; s < t->n_steps && st == UM_OK; s++)
-        st = um_step_run(t->dev, q, &t->steps[s]);
+        st = um_step_run(t->dev, q, &t->steps[s].step);
     return st;
 }
 
@@ -837,7 +832,7 @@ int um_tape_steps(const um_tape *t)
 
 const struct um_step *um_tape_step_at(const um_tape *t, int i)
 {
-    return &t->steps[i];
+    return &t->steps[i].step;
 }
 
 void um_tape_locate(const um_tape *t, um_tensor x, um_buf **buf, size_t *byte_offset)
@@ -845,6 +840,23 @@ void um_tape_locate(const um_tape *t, um_tensor x, um_buf **buf, size_t *byte_of
     const struct value *v = &t->values[x.id - 1];
     *buf = v->buf;
     *byte_offset = v->off + (size_t)x.off * um_dtype_size(x.dtype);
+}
+
+um_status um_tape_copy(const um_tape *t, enum um_queue q, um_tensor x, um_buf *to, size_t off)
+{
+    um_buf *buf = NULL;
+    size_t at = 0;
+    um_tape_locate(t, x, &buf, &at);
+    return um_copy(t->dev, q, to, off, buf, at, span(x));
+}
+
+um_status um_tape_read(const um_tape *t, um_tensor x, void *to, enum um_stage stage,
+                       const char *reason)
+{
+    um_buf *buf = NULL;
+    size_t at = 0;
+    um_tape_locate(t, x, &buf, &at);
+    return um_download_now(t->dev, to, buf, at, span(x), stage, reason);
 }
 
 /* ---- taps ---- */
@@ -871,13 +883,11 @@ um_status um_tape_read_tap(um_tape *t, int i, const char **name, int *h, int *w,
                            float **data)
 {
     um_tensor x = t->taps[i].x;
-    um_buf *buf = NULL;
-    size_t off = 0, bytes = span(x), rows = (size_t)x.h * (size_t)x.w;
+    size_t rows = (size_t)x.h * (size_t)x.w;
     *data = NULL;
-    um_tape_locate(t, x, &buf, &off);
-    unsigned char *raw = um_alloc(bytes);
+    unsigned char *raw = um_alloc(span(x));
     float *out = um_array(rows * (size_t)x.c, sizeof *out);
-    um_status st = raw && out ? um_download_now(t->dev, raw, buf, off, bytes, UM_STAGE_DEBUG, "tap")
+    um_status st = raw && out ? um_tape_read(t, x, raw, UM_STAGE_DEBUG, "tap")
                               : um_fail(UM_ENOMEM, "tap %s", t->taps[i].name);
     for (size_t r = 0; r < rows && st == UM_OK; r++)
         for (size_t k = 0; k < (size_t)x.c; k++) {

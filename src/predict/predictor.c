@@ -263,8 +263,6 @@ static um_status set_picture(um_predictor *s, const um_frame *frame, const um_im
     int w = image->width, h = image->height,
         c = frame ? um_front_channels(frame, 0, 0, w, h) : image->channels;
     struct um_frame_header header = {.width = (uint32_t)w, .height = (uint32_t)h, .label = -1};
-    um_buf *buf = NULL;
-    size_t off = 0;
     s->image_w = s->image_h = 0;
     s->holds = 0;
     um_status st = find_encode(s);
@@ -291,10 +289,8 @@ static um_status set_picture(um_predictor *s, const um_frame *frame, const um_im
         st = um_front_run(f, UM_QUEUE_MAIN);
     if (st == UM_OK)
         st = um_tape_run(s->encode.tape, UM_QUEUE_MAIN);
-    if (st == UM_OK) {
-        um_tape_locate(s->encode.tape, s->encode.embedding, &buf, &off);
-        st = um_copy(s->dev, UM_QUEUE_MAIN, s->embedding, 0, buf, off, s->embedding->size);
-    }
+    if (st == UM_OK)
+        st = um_tape_copy(s->encode.tape, UM_QUEUE_MAIN, s->encode.embedding, s->embedding, 0);
     if (st == UM_OK) {
         s->image_w = w;
         s->image_h = h;
@@ -419,14 +415,10 @@ static um_status send_prompts(um_predictor *s, const um_prompts *p)
 
 static um_status device_mask(um_predictor *s, um_tensor x, um_mask **out)
 {
-    um_buf *buf = NULL;
-    size_t off = 0, n = (size_t)s->image_h * (size_t)s->image_w;
     um_mask *m = NULL;
     um_status st = um_mask_open(&m, s->dev, false, s->image_h, s->image_w);
-    if (st == UM_OK) {
-        um_tape_locate(s->mask.tape, x, &buf, &off);
-        st = um_copy(s->dev, UM_QUEUE_MAIN, m->values->buf, 0, buf, off, n);
-    }
+    if (st == UM_OK)
+        st = um_tape_copy(s->mask.tape, UM_QUEUE_MAIN, x, m->values->buf, 0);
     if (st != UM_OK)
         um_mask_close(&m);
     *out = m;
@@ -436,14 +428,12 @@ static um_status device_mask(um_predictor *s, um_tensor x, um_mask **out)
 /* Legacy: full-size logits come to the host, which thresholds them. */
 static um_status host_bits(um_predictor *s, um_tensor logits, uint8_t *bits)
 {
-    um_buf *buf = NULL;
-    size_t off = 0, n = (size_t)s->image_h * (size_t)s->image_w;
+    size_t n = (size_t)s->image_h * (size_t)s->image_w;
     float *v = um_array(n, sizeof *v);
     if (!v)
         return um_fail(UM_ENOMEM, "mask");
-    um_tape_locate(s->mask.tape, logits, &buf, &off);
-    um_status st = um_download_now(s->dev, v, buf, off, n * sizeof *v, UM_STAGE_SEGMENT,
-                                   "legacy mode: mask logits to the host");
+    um_status st = um_tape_read(s->mask.tape, logits, v, UM_STAGE_SEGMENT,
+                                "legacy mode: mask logits to the host");
     for (size_t i = 0; st == UM_OK && i < n; i++)
         bits[i] = v[i] > 0;
     um_free(v);
@@ -462,16 +452,12 @@ static um_status host_mask(um_predictor *s, um_tensor logits, um_mask **out)
     return st;
 }
 
-/* n bytes of a tape's result to byte `at` of the values, on the device or to the host. */
-static um_status take(um_predictor *s, um_tape *tape, um_tensor x, um_values *to, size_t at,
-                      size_t n, const char *reason)
+/* A tape's result to byte `at` of the values, on the device or to the host. */
+static um_status take(const um_tape *tape, um_tensor x, um_values *to, size_t at,
+                      const char *reason)
 {
-    um_buf *buf = NULL;
-    size_t off = 0;
-    um_tape_locate(tape, x, &buf, &off);
-    if (to->buf)
-        return um_copy(s->dev, UM_QUEUE_MAIN, to->buf, at, buf, off, n);
-    return um_download_now(s->dev, (char *)to->host + at, buf, off, n, UM_STAGE_SEGMENT, reason);
+    return to->buf ? um_tape_copy(tape, UM_QUEUE_MAIN, x, to->buf, at)
+                   : um_tape_read(tape, x, (char *)to->host + at, UM_STAGE_SEGMENT, reason);
 }
 
 /* What was predicted, as values on the device or, in legacy mode, on the host. */
@@ -493,35 +479,30 @@ static um_status make_values(um_predictor *s, const um_decode *d, bool host, boo
         if (host && !logits)
             st = host_bits(s, s->mask.logits[i], (uint8_t *)out->masks->host + (size_t)i * n);
         else
-            st = take(s, s->mask.tape, logits ? s->mask.logits[i] : s->mask.mask[i], out->masks,
-                      (size_t)i * n * element, n * element, "legacy mode: mask logits to the host");
+            st = take(s->mask.tape, logits ? s->mask.logits[i] : s->mask.mask[i], out->masks,
+                      (size_t)i * n * element, "legacy mode: mask logits to the host");
         if (st == UM_OK)
-            st = take(s, d->tape, d->out.low[i], out->low, (size_t)i * n_low * sizeof(float),
-                      n_low * sizeof(float), "legacy mode: low-res logits to the host");
+            st = take(d->tape, d->out.low[i], out->low, (size_t)i * n_low * sizeof(float),
+                      "legacy mode: low-res logits to the host");
     }
     if (st == UM_OK)
-        st = take(s, d->tape, d->out.iou, out->scores, 0, (size_t)count * sizeof(float),
-                  "legacy mode: scores to the host");
+        st = take(d->tape, d->out.iou, out->scores, 0, "legacy mode: scores to the host");
     return st;
 }
 
 static um_status host_extras(um_predictor *s, const um_decode *d, um_prediction *out)
 {
-    um_buf *buf = NULL;
-    size_t off = 0,
-           n = (size_t)um_segmenter_low_side(s->model) * (size_t)um_segmenter_low_side(s->model);
-    um_tape_locate(d->tape, d->out.iou, &buf, &off);
-    um_status st = um_download_now(s->dev, out->iou, buf, off, (size_t)out->count * sizeof(float),
-                                   UM_STAGE_SEGMENT, "legacy mode: scores to the host");
-    out->low_res_side = um_segmenter_low_side(s->model);
+    int side = um_segmenter_low_side(s->model);
+    size_t n = (size_t)side * (size_t)side;
+    um_status st = um_tape_read(d->tape, d->out.iou, out->iou, UM_STAGE_SEGMENT,
+                                "legacy mode: scores to the host");
+    out->low_res_side = side;
     out->low_res = um_array(n * (size_t)out->count, sizeof(float));
     if (!out->low_res && st == UM_OK)
         st = um_fail(UM_ENOMEM, "low-res logits");
-    for (int i = 0; i < out->count && st == UM_OK; i++) {
-        um_tape_locate(d->tape, d->out.low[i], &buf, &off);
-        st = um_download_now(s->dev, out->low_res + (size_t)i * n, buf, off, n * sizeof(float),
-                             UM_STAGE_SEGMENT, "legacy mode: low-res logits to the host");
-    }
+    for (int i = 0; i < out->count && st == UM_OK; i++)
+        st = um_tape_read(d->tape, d->out.low[i], out->low_res + (size_t)i * n, UM_STAGE_SEGMENT,
+                          "legacy mode: low-res logits to the host");
     return st;
 }
 
@@ -615,15 +596,11 @@ um_status um_predictor_predict(um_predictor *predictor, const um_prompts *prompt
 
 um_status um_predictor_scores(um_predictor *predictor, float *iou)
 {
-    um_buf *buf = NULL;
-    size_t off = 0;
     if (!predictor || !iou || !predictor->mask.tape)
         return um_fail(UM_EINVAL, "um_predictor_scores: %s", iou ? "no prediction" : "iou is NULL");
     const um_decode *d = predictor->mask.decode;
-    um_tape_locate(d->tape, d->out.iou, &buf, &off);
     um_status st =
-        um_download_now(predictor->dev, iou, buf, off, (size_t)d->out.masks * sizeof *iou,
-                        UM_STAGE_SEGMENT, "scores read by the caller");
+        um_tape_read(d->tape, d->out.iou, iou, UM_STAGE_SEGMENT, "scores read by the caller");
     for (int i = 0; i < d->out.masks && st == UM_OK; i++)
         if (!isfinite(iou[i]))
             st = um_fail(UM_ENUMERIC, "the segmenter's score of mask %d is not a finite number", i);
@@ -657,14 +634,12 @@ um_status um_predictor_keep_taps(um_predictor *predictor)
 /* Of three masks, "mask" is the one with the best score. */
 static um_status dump_best_mask(um_predictor *s, struct um_dump *dump)
 {
-    um_buf *buf = NULL;
-    size_t off = 0;
+    const um_decode *d = s->mask.decode;
     float iou[3], *data = NULL;
     int best = 0, h = 0, w = 0, c = 0;
     const char *name = NULL;
     char tap[16];
-    um_tape_locate(s->mask.decode->tape, s->mask.decode->out.iou, &buf, &off);
-    um_status st = um_download_now(s->dev, iou, buf, off, sizeof iou, UM_STAGE_DEBUG, "tap");
+    um_status st = um_tape_read(d->tape, d->out.iou, iou, UM_STAGE_DEBUG, "tap");
     if (st != UM_OK)
         return st;
     for (int i = 1; i < 3; i++)
