@@ -35,11 +35,7 @@ struct um_crew {
 static void do_frame(struct member *m)
 {
     um_pipeline *p = m->pipeline;
-    um_status st = um_pipeline_set_conf(p, m->wish.conf);
-    if (st == UM_OK)
-        st = um_pipeline_set_label(p, m->wish.label);
-    if (st == UM_OK)
-        st = um_pipeline_set_objects(p, m->wish.objects);
+    um_status st = um_pipeline_change(p, &m->wish.conf, &m->wish.label, &m->wish.objects);
     if (st == UM_OK)
         st = um_pipeline_pass(p, &m->frame, &m->packet);
     if (st < UM_OK)

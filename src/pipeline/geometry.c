@@ -12,7 +12,6 @@
  * graph has a twin that takes what the networks made of the frame before. */
 #include "pipeline/pipeline.h"
 
-#include "base/mem.h"
 #include "nn/clean.h"
 
 #include <string.h>

@@ -33,87 +33,70 @@ void um_host_close(struct geometry *g)
     um_free(g->host_clean);
 }
 
-/* Legacy mode: logits and score come to the host in blocking copies; mask, weights, statistics and
- * packet are made here by the reference kernels, and nothing goes back up. */
-um_status um_host_packet(um_pipeline *p, struct geometry *g, int i)
+static struct um_view view_of(void *data, enum um_dtype dtype, int h, int w, int c)
 {
-    um_buf *buf = NULL;
-    size_t off = 0, n = (size_t)g->w * (size_t)g->h;
-    uint64_t start = um_clock_ns();
-    float iou = 0;
-    um_tape_locate(g->packet[0], g->logits, &buf, &off);
-    um_status st = um_download_now(p->dev, g->host_logits, buf, off, n * sizeof(float),
-                                   UM_STAGE_SEGMENT, "legacy mode: mask logits to the host");
-    if (st != UM_OK)
-        return st;
-    um_tape_locate(p->decode.tape, p->decode.out.iou, &buf, &off);
-    st = um_download_now(p->dev, &iou, buf, off, sizeof iou, UM_STAGE_SEGMENT,
-                         "legacy mode: score to the host");
-    if (st != UM_OK)
-        return st;
-    for (size_t at = 0; at < n; at++)
-        g->host_mask[at] = g->host_logits[at] > 0;
-    uint64_t masked = um_clock_ns();
+    return (struct um_view){.data = data, .dtype = dtype, .h = h, .w = w, .c = c, .ld = c};
+}
+
+static struct um_view bytes_of(void *data, size_t n)
+{
+    return view_of(data, UM_U8, 1, 1, (int)n);
+}
+
+/* Weights, statistics and packet of object i of the mask, by the reference kernels. */
+static void make_packet(um_pipeline *p, struct geometry *g, int i, float iou)
+{
+    int h = g->h, w = g->w;
+    uint8_t *sent = g->front.slot[0]->data; /* header, pixels */
+    struct um_view mask = view_of(g->host_mask, UM_U8, h, w, 1);
+    struct um_view weights = view_of(g->host_weights, UM_U8, 3 * h, w, 1);
+    struct um_view logits = view_of(g->host_logits, UM_F32, h, w, 1);
+    struct um_view score = view_of(&iou, UM_F32, 1, 1, 1);
+    struct um_view stats = bytes_of(g->host_stats, UM_RECORD_BYTES);
+    struct um_view out =
+        bytes_of((uint8_t *)g->packet_slot[0]->data + (size_t)i * g->stride, g->bytes);
+    struct um_view gate =
+        bytes_of((uint8_t *)g->gate_slot->data + (size_t)i * UM_GATE_BYTES, UM_GATE_BYTES);
+    struct um_view head = bytes_of(sent, UM_HEADER_BYTES);
     um_pool *pool = um_pool_take(p->pool ? p->pool : p->dev->pool);
-    struct um_view mask = {
-        .data = g->host_mask, .dtype = UM_U8, .h = g->h, .w = g->w, .c = 1, .ld = 1};
-    struct um_view weights = {
-        .data = g->host_weights, .dtype = UM_U8, .h = 3 * g->h, .w = g->w, .c = 1, .ld = 1};
-    struct um_view stats = {.data = g->host_stats,
-                            .dtype = UM_U8,
-                            .h = 1,
-                            .w = 1,
-                            .c = UM_RECORD_BYTES,
-                            .ld = UM_RECORD_BYTES};
     um_ref_mask_stats(
         &(struct um_call){.t = (struct um_view[]){weights, stats, mask}, .n = 3, .pool = pool});
-    struct um_view out = {.data = (uint8_t *)g->packet_slot[0]->data + (size_t)i * g->stride,
-                          .dtype = UM_U8,
-                          .h = 1,
-                          .w = 1,
-                          .c = (int)g->bytes,
-                          .ld = (int)g->bytes};
-    struct um_view gate = {.data = (uint8_t *)g->gate_slot->data + (size_t)i * UM_GATE_BYTES,
-                           .dtype = UM_U8,
-                           .h = 1,
-                           .w = 1,
-                           .c = UM_GATE_BYTES,
-                           .ld = UM_GATE_BYTES};
-    struct um_view score = {.data = &iou, .dtype = UM_F32, .h = 1, .w = 1, .c = 1, .ld = 1};
-    struct um_view logits = {
-        .data = g->host_logits, .dtype = UM_F32, .h = g->h, .w = g->w, .c = 1, .ld = 1};
-    uint8_t *sent = g->front.slot[0]->data; /* header, pixels */
-    struct um_view head = {
-        .data = sent, .dtype = UM_U8, .h = 1, .w = 1, .c = UM_HEADER_BYTES, .ld = UM_HEADER_BYTES};
     um_ref_packet(
         &(struct um_call){.t = (struct um_view[]){out, stats, mask, gate, score, logits, head},
                           .n = 7,
                           .pool = pool});
     if (p->set.mask_clean) {
-        struct um_clean_args args = {.h = g->h, .w = g->w};
-        int bytes = (int)um_clean_bytes(g->h, g->w);
-        struct um_view work = {
-            .data = g->host_clean, .dtype = UM_U8, .h = 1, .w = 1, .c = bytes, .ld = bytes};
+        struct um_clean_args args = {.h = h, .w = w};
+        struct um_view work = bytes_of(g->host_clean, um_clean_bytes(h, w));
         um_ref_clean(&(struct um_call){
             .args = &args, .t = (struct um_view[]){out, work, gate}, .n = 3, .pool = pool});
     }
     if (p->set.track) {
-        struct um_view memory = {.data = g->host_memory,
-                                 .dtype = UM_U8,
-                                 .h = 1,
-                                 .w = 1,
-                                 .c = (int)um_track_bytes(g->h, g->w),
-                                 .ld = (int)um_track_bytes(g->h, g->w)};
-        struct um_view x = {.data = sent + UM_HEADER_BYTES,
-                            .dtype = UM_U8,
-                            .h = g->h,
-                            .w = g->w,
-                            .c = g->c,
-                            .ld = g->c};
+        struct um_view memory = bytes_of(g->host_memory, um_track_bytes(h, w));
+        struct um_view x = view_of(sent + UM_HEADER_BYTES, UM_U8, h, w, g->c);
         um_ref_scores(
             &(struct um_call){.t = (struct um_view[]){out, memory, x, head}, .n = 4, .pool = pool});
     }
     um_pool_give(pool);
+}
+
+/* Logits and score come in blocking copies, and nothing goes back up. */
+um_status um_host_packet(um_pipeline *p, struct geometry *g, int i)
+{
+    size_t n = (size_t)g->w * (size_t)g->h;
+    uint64_t start = um_clock_ns();
+    float iou = 0;
+    um_status st = um_tape_read(g->packet[0], g->logits, g->host_logits, UM_STAGE_SEGMENT,
+                                "legacy mode: mask logits to the host");
+    if (st == UM_OK)
+        st = um_tape_read(p->decode.tape, p->decode.out.iou, &iou, UM_STAGE_SEGMENT,
+                          "legacy mode: score to the host");
+    if (st != UM_OK)
+        return st;
+    for (size_t at = 0; at < n; at++)
+        g->host_mask[at] = g->host_logits[at] > 0;
+    uint64_t masked = um_clock_ns();
+    make_packet(p, g, i, iou);
     p->host_ms[0] += (double)(masked - start) * 1e-6;
     p->host_ms[1] += (double)(um_clock_ns() - masked) * 1e-6;
     return UM_OK;

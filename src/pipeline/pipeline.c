@@ -365,8 +365,8 @@ static struct geometry *free_place(um_pipeline *p)
     return oldest;
 }
 
-/* The geometry of a size, planned if it is new, without the lock that frames need; `try`: on a
- * blank picture, too, if none is in flight. Called and left with that lock held. */
+/* The geometry of a size, planned if it is new, without the lock that frames need; `trial`: run on
+ * a blank picture, too, if none is in flight. Called and left with that lock held. */
 static um_status find_geometry(um_pipeline *p, int w, int h, int c, bool trial,
                                struct geometry **out)
 {
@@ -632,9 +632,12 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
     if (st != UM_OK)
         return st;
     bool legacy = p->shadow && p->shadow->counts.fell_back;
-    st = !legacy                 ? p->crew ? send_to_crew(p, frame) : send(p, frame)
-                         : p->received < p->sent ? UM_AGAIN /* what was in flight goes first */
-                                 : um_pipeline_send(p->shadow->legacy, frame);
+    if (!legacy)
+        st = p->crew ? send_to_crew(p, frame) : send(p, frame);
+    else if (p->received < p->sent)
+        st = UM_AGAIN; /* what was in flight goes first */
+    else
+        st = um_pipeline_send(p->shadow->legacy, frame);
     pthread_mutex_unlock(&p->lock);
     return st;
 }

@@ -7,7 +7,6 @@
 #include "base/status.h"
 
 #include <math.h>
-#include <stdio.h>
 
 /* Masks of the same picture and prompt differ in pixels on their edge, where two ways of rounding
  * end on two sides of 0; on devices of full precision not even there. */
