@@ -6,7 +6,6 @@
 #include "base/number.h"
 #include "weights/weights.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,24 +117,17 @@ um_status um_embedding_read(const um_embedding *embedding, float *out)
     const um_embedding *e = embedding;
     if (!e || !out)
         return um_fail(UM_EINVAL, "um_embedding_read: %s is NULL", e ? "out" : "embedding");
+    static const char REASON[] = "embedding read by the caller";
     enum um_dtype dtype = e->dev->precision;
-    size_t pixels = (size_t)e->n * (size_t)e->n, size = um_dtype_size(dtype);
-    unsigned char *raw = um_alloc(e->buf->size);
-    if (!raw)
+    if (dtype == UM_F32)
+        return um_values_download(e->values, out, UM_STAGE_SEGMENT, REASON);
+    uint16_t *half = um_alloc(e->buf->size);
+    if (!half)
         return um_fail(UM_ENOMEM, "embedding");
-    um_status st = um_download_now(e->dev, raw, e->buf, 0, e->buf->size, UM_STAGE_SEGMENT,
-                                   "embedding read by the caller");
-    for (size_t i = 0; st == UM_OK && i < pixels * CHANNELS; i++) {
-        float *to = &out[i % CHANNELS * pixels + i / CHANNELS];
-        const void *from = raw + i * size;
-        if (dtype == UM_F16)
-            um_f16_to_f32(to, from, 1);
-        else if (dtype == UM_BF16)
-            um_bf16_to_f32(to, from, 1);
-        else
-            memcpy(to, from, sizeof *to);
-    }
-    um_free(raw);
+    um_status st = um_values_download(e->values, half, UM_STAGE_SEGMENT, REASON);
+    if (st == UM_OK)
+        (dtype == UM_F16 ? um_f16_to_f32 : um_bf16_to_f32)(out, half, e->buf->size / sizeof *half);
+    um_free(half);
     return st;
 }
 

@@ -50,4 +50,5 @@ struct um_embedding {
 };
 
 um_status um_embedding_new(um_embedding **out, const um_segmenter *s, int w, int h);
+
 #endif

@@ -21,7 +21,7 @@ static size_t elements(const um_values *a)
     return n;
 }
 
-size_t um_values_bytes(const um_values *a)
+static size_t bytes_of(const um_values *a)
 {
     return elements(a) * element(a->type);
 }
@@ -43,8 +43,8 @@ um_status um_values_open(um_values **out, um_device *dev, bool host, um_device_a
     }
     um_status st = UM_OK;
     if (!host)
-        st = um_buf_open(&a->buf, dev, um_values_bytes(a), label);
-    else if (!(a->host = um_zalloc(um_values_bytes(a))))
+        st = um_buf_open(&a->buf, dev, bytes_of(a), label);
+    else if (!(a->host = um_zalloc(bytes_of(a))))
         st = um_fail(UM_ENOMEM, "%s", label);
     if (st != UM_OK)
         um_values_unref(&a);

@@ -22,7 +22,6 @@ struct um_values {
 /* Contiguous, zeroed where it is host memory; one reference. On error *out is NULL. */
 um_status um_values_open(um_values **out, um_device *dev, bool host, um_device_array_type type,
                          int rank, const int64_t *shape, const char *label);
-size_t um_values_bytes(const um_values *a);
 /* um_values_read() with what the ledger shall say. */
 um_status um_values_download(const um_values *a, void *out, enum um_stage stage,
                              const char *reason);
