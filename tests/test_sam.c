@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "hashed.h"
 #include "model/sam.h"
+#include "nn/op_sam.h"
 #include "nn/record.h"
 #include "sam_weights.h"
 
@@ -381,7 +382,7 @@ TEST(longest_side_is_upstreams)
                                   {256, 558, 422, 256, 194}};
     for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
         int h, w;
-        um_sam_target(size[i][0], size[i][1], size[i][2], &h, &w);
+        um_longest_side(size[i][0], size[i][1], size[i][2], &h, &w);
         CHECK_EQ(h, size[i][3]);
         CHECK_EQ(w, size[i][4]);
     }

@@ -6,7 +6,6 @@
 #include "base/thread.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -248,7 +247,7 @@ struct um_front_target um_encode_target(const um_encode *s, int w, int h)
     enum um_fit fit = um_sam_family(s->model->net)->fit;
     um_sam_lut(lut);
     if (fit != UM_FIT_STRETCH)
-        um_sam_target(side, h, w, &new_h, &new_w);
+        um_longest_side(side, h, w, &new_h, &new_w);
     return (struct um_front_target){.input = s->input,
                                     .size_h = side,
                                     .size_w = side,
@@ -301,7 +300,7 @@ struct um_mask_tables um_segmenter_tables(const um_segmenter *s, um_params *p, i
         for (int i = 0; i < 2; i++)
             k.bias[i] = um_params_add(p, &bias[i], sizeof bias[i]);
     } else {
-        um_sam_target(side, h, w, &new_h, &new_w);
+        um_longest_side(side, h, w, &new_h, &new_w);
     }
     float *tx = um_params_reserve(p, (size_t)w * 4 * sizeof *tx, &k.tx);
     if (tx)

@@ -176,6 +176,27 @@ static struct um_chain head(const struct um_dfine *d, const struct mlp *w)
     return (struct um_chain){.layer = w->fc, .layers = 3, .act = {act, act, UM_ACT_NONE}};
 }
 
+/* The tokens and boxes of the queries. Only this sees the masked memory. */
+static struct um_chain_out select_queries(const struct um_dfine *d, um_tape *t, um_tensor memory,
+                                          um_tensor *index)
+{
+    if (!d->all_valid)
+        memory = um_scale_rows(t, memory,
+                               um_tape_const(t, d->params, d->valid, UM_F32, 1, d->tokens, 1));
+    um_tensor om = um_linear(t, &d->enc_output, memory, .norm_out = &d->enc_norm);
+    um_tap(t, "enc_output", om);
+    um_tensor scores = um_linear(t, &d->enc_score, om, .fp32 = true);
+    um_tap(t, "enc_score", scores);
+    *index = um_topk(t, scores, d->info.queries);
+    um_tap(t, "query_index", *index);
+    struct um_chain select = head(d, &d->enc_bbox);
+    select.index = *index;
+    select.pick = true;
+    select.finish = UM_FINISH_REFINE;
+    select.base = um_tape_const(t, d->params, d->anchors, UM_F32, 1, d->tokens, 4);
+    return um_chain(t, om, &select);
+}
+
 static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tensor memory)
 {
     const struct um_dfine_size *s = &d->size;
@@ -186,24 +207,8 @@ static struct um_dfine_out decoder(const struct um_dfine *d, um_tape *t, um_tens
         levels.points[l] = s->points[l];
     }
     float scale = 1 / sqrtf((float)(s->d / s->heads));
-
-    /* Query selection. Only this sees the masked memory. */
-    um_tensor seen = memory;
-    if (!d->all_valid)
-        seen = um_scale_rows(t, memory,
-                             um_tape_const(t, d->params, d->valid, UM_F32, 1, d->tokens, 1));
-    um_tensor om = um_linear(t, &d->enc_output, seen, .norm_out = &d->enc_norm);
-    um_tap(t, "enc_output", om);
-    um_tensor scores = um_linear(t, &d->enc_score, om, .fp32 = true);
-    um_tap(t, "enc_score", scores);
-    um_tensor index = um_topk(t, scores, d->info.queries);
-    um_tap(t, "query_index", index);
-    struct um_chain select = head(d, &d->enc_bbox);
-    select.index = index;
-    select.pick = true;
-    select.finish = UM_FINISH_REFINE;
-    select.base = um_tape_const(t, d->params, d->anchors, UM_F32, 1, d->tokens, 4);
-    struct um_chain_out selected = um_chain(t, om, &select);
+    um_tensor index = none;
+    struct um_chain_out selected = select_queries(d, t, memory, &index);
     um_tensor out = selected.picked, ref = selected.y;
     um_tap(t, "ref0", ref);
 
@@ -279,11 +284,11 @@ void um_dfine_lut(float lut[3][256])
 struct um_dfine_out um_dfine_forward(um_dfine *d, um_tape *t, um_tensor x)
 {
     um_tensor feature[UM_DFINE_STAGES];
-    if (um_tape_status(t) == UM_OK && (x.h != d->input_h || x.w != d->input_w ||
+    if (um_tape_status(t) == UM_OK && (x.h != d->info.input_h || x.w != d->info.input_w ||
                                        !(x.c == 1 || (x.c == 3 && d->info.channels == 3))))
         um_tape_fail(t, um_fail(UM_EINVAL, "%s: input is [%d,%d,%d], want [%d,%d,%s]",
-                                d->info.architecture, x.h, x.w, x.c, d->input_h, d->input_w,
-                                d->info.channels == 3 ? "1 or 3" : "1"));
+                                d->info.architecture, x.h, x.w, x.c, d->info.input_h,
+                                d->info.input_w, d->info.channels == 3 ? "1 or 3" : "1"));
     if (um_tape_status(t) != UM_OK)
         return (struct um_dfine_out){none, none, none};
     x = stem(d, t, x);
@@ -301,13 +306,13 @@ struct um_dfine_out um_dfine_forward(um_dfine *d, um_tape *t, um_tensor x)
 static um_status plan_levels(struct um_dfine *d)
 {
     const char *name = d->info.architecture;
-    int w = d->input_w, h = d->input_h;
+    int w = d->info.input_w, h = d->info.input_h;
     if (w < UM_DFINE_STEP || h < UM_DFINE_STEP || w > UM_INPUT_MAX || h > UM_INPUT_MAX ||
         w % UM_DFINE_STEP || h % UM_DFINE_STEP)
         return um_fail(UM_EINVAL, "%s: input %dx%d, want multiples of %d up to %d", name, w, h,
                        UM_DFINE_STEP, UM_INPUT_MAX);
     for (int l = 0; l < d->size.levels; l++) {
-        int stride = UM_DFINE_STEP >> (d->size.levels - 1 - l);
+        int stride = um_dfine_stride(d->size.levels, l);
         d->level_w[l] = w / stride;
         d->level_h[l] = h / stride;
         d->tokens += d->level_w[l] * d->level_h[l];
@@ -343,11 +348,8 @@ um_status um_dfine_open(um_dfine **out, um_device *dev, const um_weights *file,
         st = check_size_known(file, &d->info);
     if (st == UM_OK)
         st = um_dfine_measure(file, &d->size);
-    if (st == UM_OK) {
-        d->input_w = d->info.input_w;
-        d->input_h = d->info.input_h;
+    if (st == UM_OK)
         st = plan_levels(d);
-    }
     if (st == UM_OK)
         st = um_params_open(&d->params, dev);
     if (st == UM_OK)

@@ -70,8 +70,5 @@ struct um_dfine_out um_dfine_forward(um_dfine *d, um_tape *t, um_tensor x);
 /* Is this file a D-FINE checkpoint, and which? Reads names, shapes, anchors and what the file says
  * of itself only. UM_EFORMAT with a reason if not. */
 um_status um_dfine_recognise(const um_weights *file, struct um_dfine_info *info);
-/* The input that a checkpoint's anchors were made for; false without anchors or where they fit
- * none. */
-bool um_dfine_anchor_extent(const um_weights *file, int *w, int *h);
 
 #endif

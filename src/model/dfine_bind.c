@@ -552,7 +552,7 @@ um_status um_dfine_bind(um_dfine *d, const um_weights *file)
 {
     char geometry[96];
     struct um_bind_network how = {.geometry = geometry, .bind = bind_all, .ignorable = ignorable};
-    snprintf(geometry, sizeof geometry, "dfine %dx%d%s", d->input_w, d->input_h,
+    snprintf(geometry, sizeof geometry, "dfine %dx%d%s", d->info.input_w, d->info.input_h,
              um_dfine_is_hugging_face(&d->info) ? " hf" : "");
     return um_bind_network(d, &how, file, d->params);
 }

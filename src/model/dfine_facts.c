@@ -39,7 +39,7 @@ static bool anchors_fit(const struct um_wtensor *a, int levels, int w, int h)
     double rounding = um_dfine_anchor_rounding(a);
     int64_t at = 0;
     for (int l = 0; l < levels; l++) {
-        int stride = UM_DFINE_STEP >> (levels - 1 - l), cols = w / stride, rows = h / stride;
+        int stride = um_dfine_stride(levels, l), cols = w / stride, rows = h / stride;
         for (int y = 0; y < rows; y++)
             for (int x = 0; x < cols; x++, at += 4) {
                 float want[4];
@@ -53,7 +53,9 @@ static bool anchors_fit(const struct um_wtensor *a, int levels, int w, int h)
     return true;
 }
 
-bool um_dfine_anchor_extent(const um_weights *file, int *w, int *h)
+/* The input that a checkpoint's anchors were made for; false without anchors or where they fit
+ * none. */
+static bool anchor_extent(const um_weights *file, int *w, int *h)
 {
     struct um_dfine_maps m = um_dfine_maps(file);
     const struct um_wtensor *a = um_weights_find(file, "decoder.anchors"); /* [1,tokens,4] */
@@ -115,7 +117,7 @@ static um_status read_size(const um_weights *file, struct um_dfine_info *info)
     if (st != UM_OK || info->input_w)
         return st;
     info->size_from = "tensors";
-    if (um_dfine_anchor_extent(file, &info->input_w, &info->input_h))
+    if (anchor_extent(file, &info->input_w, &info->input_h))
         return UM_OK;
     info->size_from = "default";
     info->input_w = info->input_h = UM_DFINE_SIDE;

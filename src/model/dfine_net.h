@@ -57,7 +57,6 @@ struct um_dfine {
     struct um_dfine_info info;
     struct um_dfine_size size;
     um_params *params;
-    int input_w, input_h;
     int level_w[UM_DFINE_LEVELS_MAX], level_h[UM_DFINE_LEVELS_MAX], tokens;
 
     struct layer stem1_gray, stem1_rgb, stem2a, stem2b, stem3;

@@ -58,6 +58,11 @@ const char *um_dfine_name(const struct um_dfine_maps *m);
 /* The sizes of the D-FINE in a checkpoint. UM_EFORMAT names the tensor that is missing or whose
  * shape is none of a D-FINE. */
 um_status um_dfine_measure(const um_weights *file, struct um_dfine_size *out);
+/* Pixels of the input per cell of level l, along a side. */
+static inline int um_dfine_stride(int levels, int l)
+{
+    return UM_DFINE_STEP >> (levels - 1 - l);
+}
 /* Channels of the map that the encoder takes as level l. */
 int um_dfine_channels(const struct um_dfine_size *s, int l);
 /* Sampling points of a head on all levels. */

@@ -21,7 +21,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { SAM_STEP = 16, PAIRS_MAX = 512 };
+enum { PAIRS_MAX = 512 };
 
 /* ---- inspect ---- */
 
@@ -34,7 +34,7 @@ static um_status describe_sam(const um_weights *file, um_model_info *info)
     info->kind = family->kind;
     info->channels = 3;
     um_sam_architecture(family, file, info->architecture, sizeof info->architecture);
-    st = um_input_size(file, SAM_STEP, &info->input_size);
+    st = um_input_size(file, UM_SAM_STEP, &info->input_size);
     info->input_size_from = "metadata";
     if (st != UM_OK || info->input_size)
         return st;
@@ -301,7 +301,7 @@ struct facts {
 
 static um_status check_size(const um_model_info *info, const um_convert_settings *s)
 {
-    int step = info->kind == UM_MODEL_DFINE ? UM_DFINE_STEP : SAM_STEP;
+    int step = info->kind == UM_MODEL_DFINE ? UM_DFINE_STEP : UM_SAM_STEP;
     bool square = info->kind == UM_MODEL_DFINE || s->input_width == s->input_height;
     const int side[2] = {s->input_width, s->input_height};
     for (int i = 0; i < 2; i++)

@@ -2,7 +2,6 @@
 /* Which network a file holds when it is not the one wanted, told by names of tensors. */
 #include "model/network.h"
 
-#include <stdio.h>
 #include <string.h>
 
 static const char DETECTOR[] = "give it as --detector", SEGMENTER[] = "give it as --segmenter",

@@ -18,7 +18,6 @@
 
 #include "base/mem.h"
 #include "model/input_size.h"
-#include "model/network.h"
 #include "model/tinyvit.h"
 #include "model/vit.h"
 #include "nn/block.h"
@@ -346,10 +345,41 @@ static um_tensor self_attention(um_tape *t, const struct layer *l, bool first, u
     return um_token_attention(t, &w, x, first ? none : tokens);
 }
 
+/* Masks and scores of tokens x and the upscaled image. One mask is mask 0; three are masks 1 to 3.
+ * Only their hypernetworks run. Of a decoder that always gives three, one mask is that of the best
+ * score. */
+static struct um_sam_out masks_of(const um_sam *s, um_tape *t, um_tensor x, um_tensor up,
+                                  bool multimask)
+{
+    bool best = !multimask && s->family->best_of_three;
+    int first = multimask || best ? 1 : 0, asked = first ? 3 : 1, side = 4 * s->n;
+    um_tensor vectors = um_tape_new(t, UM_F32, 1, asked, UP);
+    for (int m = 0; m < asked; m++)
+        mlp3(t, s->hyper[first + m], um_rows(x, 1 + first + m, 1), um_rows(vectors, m, 1));
+    um_tensor iou = um_slice(mlp3(t, s->iou, um_rows(x, 0, 1), (um_tensor){0}), first, asked);
+    if (best) {
+        um_tensor scores = iou; /* as rows */
+        scores.w = asked;
+        scores.c = scores.ld = 1;
+        um_tensor index = um_topk(t, scores, 1);
+        vectors = um_gather(t, vectors, index);
+        iou = um_gather(t, scores, index);
+    }
+    struct um_sam_out out = {.masks = multimask ? 3 : 1, .iou = iou};
+    um_tensor all = um_matmul_nt(t, vectors, up); /* masks x (4n*4n): planes */
+    all.h = out.masks * side;
+    all.w = side;
+    all.c = all.ld = 1;
+    for (int m = 0; m < out.masks; m++)
+        out.low[m] = um_reshape(um_rows(all, m * side * side, side * side), side, side);
+    um_tap(t, "low_res_logits", all);
+    um_tap(t, "iou", out.iou);
+    return out;
+}
+
 struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_tensor prompt,
                                 int points, bool box, um_tensor mask_input, bool multimask)
 {
-    const um_tensor none = {0};
     int n = s->n;
     um_tensor table = um_tape_const(t, s->params, s->table, UM_F32, 1, 10, DIM);
     um_tensor gauss = um_tape_const(t, s->params, s->gauss, UM_F32, 1, 2, DIM / 2);
@@ -394,32 +424,7 @@ struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_t
     um_tensor up = um_upconv2_norm(t, &s->up[0], um_reshape(keys, n, n), &s->up_norm, UM_ACT_GELU);
     up = um_upconv2(t, &s->up[1], up, .act = UM_ACT_GELU);
 
-    /* One mask is mask 0; three are masks 1 to 3. Only their hypernetworks run. Of a decoder that
-     * always gives three, one mask is that of the best score. */
-    bool best = !multimask && s->family->best_of_three;
-    int first = multimask || best ? 1 : 0, asked = first ? 3 : 1, side = 4 * n;
-    um_tensor vectors = um_tape_new(t, UM_F32, 1, asked, UP);
-    for (int m = 0; m < asked; m++)
-        mlp3(t, s->hyper[first + m], um_rows(x, 1 + first + m, 1), um_rows(vectors, m, 1));
-    um_tensor iou = um_slice(mlp3(t, s->iou, um_rows(x, 0, 1), none), first, asked);
-    if (best) {
-        um_tensor scores = iou; /* as rows */
-        scores.w = asked;
-        scores.c = scores.ld = 1;
-        um_tensor index = um_topk(t, scores, 1);
-        vectors = um_gather(t, vectors, index);
-        iou = um_gather(t, scores, index);
-    }
-    struct um_sam_out out = {.masks = multimask ? 3 : 1, .iou = iou};
-    um_tensor all = um_matmul_nt(t, vectors, up); /* masks x (4n*4n): planes */
-    all.h = out.masks * side;
-    all.w = side;
-    all.c = all.ld = 1;
-    for (int m = 0; m < out.masks; m++)
-        out.low[m] = um_reshape(um_rows(all, m * side * side, side * side), side, side);
-    um_tap(t, "low_res_logits", all);
-    um_tap(t, "iou", out.iou);
-    return out;
+    return masks_of(s, t, x, up, multimask);
 }
 
 /* ---- preprocessing ---- */
@@ -432,11 +437,6 @@ void um_sam_lut(float lut[3][256])
             lut[c][u] = ((float)u - mean[c]) / std[c];
 }
 
-void um_sam_target(int canvas, int h, int w, int *new_h, int *new_w)
-{
-    um_longest_side(canvas, h, w, new_h, new_w);
-}
-
 /* ---- open, close ---- */
 
 /* The canvas asked for, else the file's, else upstream's. */
@@ -444,23 +444,22 @@ static um_status choose_canvas(const um_weights *file, const struct um_sam_famil
                                int wanted, int *canvas)
 {
     *canvas = wanted;
-    um_status st = wanted ? UM_OK : um_input_size(file, 16, canvas);
+    um_status st = wanted ? UM_OK : um_input_size(file, UM_SAM_STEP, canvas);
     if (st == UM_OK && !*canvas)
         *canvas = um_sam_native_canvas(family, file);
-    if (st == UM_OK && (*canvas < 16 || *canvas > 8192 || *canvas % 16))
-        st = um_fail(UM_EINVAL, "%s: canvas %d, want a multiple of 16 from 16 to 8192",
-                     um_weights_path(file), *canvas);
+    if (st == UM_OK && (*canvas < UM_SAM_STEP || *canvas > UM_INPUT_MAX || *canvas % UM_SAM_STEP))
+        st = um_fail(UM_EINVAL, "%s: canvas %d, want a multiple of %d from %d to %d",
+                     um_weights_path(file), *canvas, UM_SAM_STEP, UM_SAM_STEP, UM_INPUT_MAX);
     return st;
 }
 
-/* What upstream itself does not use when it predicts: counters of BatchNorm, the classifier that
- * the encoder was once trained with, a cache of the biases, and how pixels are normalised. */
+/* What upstream itself does not use when it predicts: the classifier that the encoder was once
+ * trained with, a cache of the biases, and how pixels are normalised. */
 static bool ignorable(const char *name)
 {
     static const char *const start[] = {"image_encoder.norm_head.", "image_encoder.head.",
                                         "pixel_mean", "pixel_std"};
-    static const char *const end[] = {".num_batches_tracked", ".attn.ab",
-                                      ".attn.attention_bias_idxs"};
+    static const char *const end[] = {".attn.ab", ".attn.attention_bias_idxs"};
     size_t n = strlen(name);
     for (size_t i = 0; i < sizeof start / sizeof *start; i++)
         if (strncmp(name, start[i], strlen(start[i])) == 0)

@@ -5,11 +5,13 @@
 #include "model/sam_family.h"
 #include "nn/op.h"
 
+enum { UM_SAM_STEP = 16 }; /* of the canvas' side */
+
 /* A network of SAM's families: weights of one checkpoint, folded, packed and on the device. */
 typedef struct um_sam um_sam;
 
-/* canvas: side S, multiple of 16; 0 = metadata "input_size", else what the file was made for.
- * family: as um_sam_family_find() wants it, or NULL. */
+/* canvas: side S, a multiple of UM_SAM_STEP; 0 = metadata "input_size", else what the file was made
+ * for. family: as um_sam_family_find() wants it, or NULL. */
 um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int canvas,
                       const char *family);
 void um_sam_close(um_sam **s);
@@ -22,8 +24,6 @@ size_t um_sam_weight_bytes(const um_sam *s);
 
 /* Values of the 256 gray levels after normalisation, per channel: (u - mean)/std in fp32. */
 void um_sam_lut(float lut[3][256]);
-/* ResizeLongestSide: size of an h x w picture on the canvas. */
-void um_sam_target(int canvas, int h, int w, int *new_h, int *new_w);
 
 /* x f32 [S,S,3], normalised and zero-padded -> image embedding [n,n,256], n = S/16 (LiteMedSAM:
  * S/4). beyond: u8 [1,1,um_sam_beyond_bytes()], zeros before the first picture, where rows are kept

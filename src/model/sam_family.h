@@ -21,8 +21,8 @@ struct um_sam_family {
      *            logits to the canvas, cropped, to the picture
      *   RATIO    OpenCV's area, levels over 0..1, zeros right and below; the logits, which have the
      *            canvas' size, cropped, to the picture
-     *   STRETCH  scikit-image's cubic splines, aspect not kept, levels over 0..1; the probabilities
-     * to the picture */
+     *   STRETCH  scikit-image's cubic splines, aspect not kept, levels over 0..1; the
+     *            probabilities to the picture */
     enum um_fit fit;
     bool best_of_three; /* one mask is the best of masks 1 to 3, else mask 0 */
     bool bf16; /* its encoder was shown to serve as floats do (tests/parity/half_parity.py) */

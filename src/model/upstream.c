@@ -55,7 +55,7 @@ static void add_anchors(struct adder *a, const struct um_dfine_info *d, int leve
 {
     int64_t tokens = 0, t = 0;
     for (int l = 0; l < levels; l++) {
-        int stride = UM_DFINE_STEP >> (levels - 1 - l);
+        int stride = um_dfine_stride(levels, l);
         tokens += (int64_t)(d->input_w / stride) * (d->input_h / stride);
     }
     float *logit = add(a, "decoder.anchors", UM_W_F32, (size_t)tokens * 4 * sizeof *logit, 3,
@@ -63,7 +63,7 @@ static void add_anchors(struct adder *a, const struct um_dfine_info *d, int leve
     unsigned char *valid =
         add(a, "decoder.valid_mask", UM_W_BOOL, (size_t)tokens, 3, (int64_t[]){1, tokens, 1});
     for (int l = 0; l < levels; l++) {
-        int stride = UM_DFINE_STEP >> (levels - 1 - l);
+        int stride = um_dfine_stride(levels, l);
         int w = d->input_w / stride, h = d->input_h / stride;
         for (int i = 0; i < w * h; i++, t++) {
             float own[4];

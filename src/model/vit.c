@@ -3,8 +3,8 @@
  *
  *   patches  conv16x16/16 3->C, + pos_embed                                        [n, n, C]
  *   layers   x + proj(attention(qkv(LN x))), then x + fc2(GELU(fc1(LN x))); attention in windows,
- * of 14 in upstream's, and in every fourth part of the layers over the whole map; scores get what
- * the query finds in two tables for its distance to the key's row and column
+ *            of 14 in upstream's, and in every fourth part of the layers over the whole map; scores
+ *            get what the query finds in two tables for its distance to the key's row and column
  *
  *            width C  layers  heads  global layers
  *   B        768      12      12     2 5 8 11
