@@ -6,7 +6,6 @@
 #include "engine/detector.h"
 #include "engine/segmenter.h"
 #include "nn/block.h"
-#include "nn/op_dfine.h"
 #include "nn/quant.h"
 
 #include <stdlib.h>
@@ -251,7 +250,7 @@ static double flops_of(const struct um_step *step, int *k)
         return 2 * elements * *k;
     }
     case UM_OP_UPCONV2:
-    case UM_OP_LINEAR: *k = in->c; return 2 * elements * *k;
+    case UM_OP_LINEAR:
     case UM_OP_MATMUL_NT: *k = in->c; return 2 * elements * *k;
     case UM_OP_MLP: *k = ((const struct um_mlp_args *)args)->hidden; return 4 * elements * *k;
     case UM_OP_MBCONV:
@@ -322,12 +321,9 @@ um_status um_bench_kernels(um_bench *bench, int rounds, um_bench_kernel_fn *repo
                        rounds);
     um_tape *tape = bench->tape;
     int n = um_tape_steps(tape);
-    um_status st = UM_OK;
     double *times = um_array((size_t)n * (size_t)rounds + 1, sizeof *times);
-    if (st == UM_OK && !times)
-        st = um_fail(UM_ENOMEM, "bench times");
-    if (st == UM_OK)
-        st = um_bench_run(bench, &ms); /* warm up */
+    um_status st = times ? um_bench_run(bench, &ms) /* warm up */
+                         : um_fail(UM_ENOMEM, "bench times");
     for (int r = 0; r < rounds && st == UM_OK; r++)
         for (int i = 0; i < n && st == UM_OK; i++)
             st = timed(um_tape_device(tape), NULL, um_tape_step_at(tape, i),

@@ -9,7 +9,6 @@
 #include "weights/labels.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -233,8 +232,6 @@ um_status um_detect_path(um_detect *s, int channels, struct um_detect_path **out
         um_tape_keep_taps(t);
     p->out = um_dfine_forward(d->net, t,
                               um_tape_buffer(t, p->input, 0, d->dev->precision, h, w, channels));
-    um_keep(t, p->out.logits);
-    um_keep(t, p->out.boxes);
     st = um_tape_compile(t);
     if (st != UM_OK)
         um_tape_close(&t);

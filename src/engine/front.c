@@ -21,10 +21,8 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
                         const struct um_front_target *target, int n, int slots,
                         const struct um_gain_wish *gain, bool smooth)
 {
-    struct um_resize_plan plan[2] = {{.kx = 0}};
-    struct um_area_plan area[2] = {{.kx = 0}};
-    struct um_spline_plan spline[2] = {{.kx = 0}};
-    um_const lut[2], state = {0, 0};
+    struct um_front_input in[2] = {{.out = {0}}};
+    um_const lut[2] = {{0, 0}}, state = {0, 0};
     bool automatic = gain && gain->mode == UM_GAIN_AUTO;
     *f = (struct um_front){.dev = dev, .w = w, .h = h, .c = c};
     f->bytes = UM_HEADER_BYTES + (size_t)w * (size_t)h * (size_t)c;
@@ -38,19 +36,23 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
         return st;
     for (int i = 0; i < n; i++) {
         const struct um_front_target *to = &target[i];
+        in[i].fit = to->fit;
         struct um_margin margin = {to->top, to->left, to->new_h, to->new_w};
         switch (to->fit) {
         case UM_FIT_LONGEST:
-            plan[i] = to->letterbox
-                          ? um_resize_prepare_in(f->params, h, w, to->size_h, to->size_w, margin)
-                          : um_resize_prepare(f->params, h, w, to->new_h, to->new_w);
+            in[i].plan = to->letterbox
+                             ? um_resize_prepare_in(f->params, h, w, to->size_h, to->size_w, margin)
+                             : um_resize_prepare(f->params, h, w, to->new_h, to->new_w);
             break;
-        case UM_FIT_RATIO: area[i] = um_area_prepare(f->params, h, w, to->new_h, to->new_w); break;
+        case UM_FIT_RATIO:
+            in[i].area = um_area_prepare(f->params, h, w, to->new_h, to->new_w);
+            break;
         case UM_FIT_STRETCH:
-            spline[i] = um_spline_prepare(f->params, h, w, to->new_h, to->new_w);
+            in[i].spline = um_spline_prepare(f->params, h, w, to->new_h, to->new_w);
             break;
         }
-        lut[i] = to->lut ? add_table(f->params, to, gain) : (um_const){0, 0};
+        if (to->lut)
+            lut[i] = add_table(f->params, to, gain);
     }
     if (automatic)
         um_params_reserve(f->params, sizeof(uint32_t), &state);
@@ -64,20 +66,15 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
     if (st != UM_OK)
         return st;
     um_tensor x = um_tape_buffer(f->tape, f->frame, UM_HEADER_BYTES, UM_U8, h, w, c);
-    struct um_front_input in[2];
-    for (int i = 0; i < n; i++)
-        in[i] = (struct um_front_input){
-            .out = um_tape_buffer(f->tape, target[i].input, 0, dev->precision, target[i].size_h,
-                                  target[i].size_w, target[i].c),
-            .lut = target[i].lut
-                       ? um_tape_const(f->tape, f->params, lut[i], UM_F32, 1, target[i].c, 256)
-                       : (um_tensor){0},
-            .plan = plan[i],
-            .fit = target[i].fit,
-            .area = area[i],
-            .spline = spline[i]};
+    for (int i = 0; i < n; i++) {
+        const struct um_front_target *to = &target[i];
+        in[i].out =
+            um_tape_buffer(f->tape, to->input, 0, dev->precision, to->size_h, to->size_w, to->c);
+        if (to->lut)
+            in[i].lut = um_tape_const(f->tape, f->params, lut[i], UM_F32, 1, to->c, 256);
+    }
     if (automatic) {
-        um_tensor base[2] = {in[0].lut, n > 1 ? in[1].lut : (um_tensor){0}}, out[2];
+        um_tensor base[2] = {in[0].lut, in[1].lut}, out[2];
         um_gain(f->tape, x, um_tape_buffer(f->tape, f->frame, 0, UM_U8, 1, 1, UM_HEADER_BYTES),
                 um_tape_const(f->tape, f->params, state, UM_U8, 1, 1, sizeof(uint32_t)), base,
                 smooth, out);
