@@ -272,6 +272,14 @@ void um_ref_maxpool2(const struct um_call *call)
             }
 }
 
+static float dot(const float *a, const float *b, int n)
+{
+    float sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += a[i] * b[i];
+    return sum;
+}
+
 /* One query against n keys in columns col..col+d-1: two passes over the keys, no scores stored. */
 static void attend(float *out, const float *q, int d, float scale, int n, const struct um_view *k,
                    const struct um_view *v, int col)
@@ -280,10 +288,7 @@ static void attend(float *out, const float *q, int d, float scale, int n, const 
     for (int pass = 0; pass < 2; pass++)
         for (int j = 0; j < n; j++) {
             const float *key = row_of(k, j) + col, *val = row_of(v, j) + col;
-            float s = 0;
-            for (int i = 0; i < d; i++)
-                s += q[i] * key[i];
-            s *= scale;
+            float s = dot(q, key, d) * scale;
             if (pass == 0) {
                 best = s > best ? s : best;
                 continue;
@@ -338,10 +343,7 @@ static void window_row(void *ctx, int y, int worker)
                                                     : pad) +
                         3 * d * h;
                     int dy = ky > y ? ky - y : y - ky, dx = kx > x ? kx - x : x - kx;
-                    float s = 0;
-                    for (int i = 0; i < d; i++)
-                        s += q[i] * kv[d + i];
-                    s = s * scale + bias[dy * ws + dx];
+                    float s = dot(q, kv + d, d) * scale + bias[dy * ws + dx];
                     if (pass == 0) {
                         best = s > best ? s : best;
                         continue;
@@ -359,14 +361,6 @@ static void window_row(void *ctx, int y, int worker)
 void um_ref_window_attention(const struct um_call *call)
 {
     um_pool_run(call->pool, call->t[0].h, window_row, (void *)(uintptr_t)call);
-}
-
-static float dot(const float *a, const float *b, int n)
-{
-    float sum = 0;
-    for (int i = 0; i < n; i++)
-        sum += a[i] * b[i];
-    return sum;
 }
 
 static void relative_row(void *ctx, int y, int worker)
@@ -419,12 +413,8 @@ void um_ref_matmul_nt(const struct um_call *call)
 {
     const struct um_view *t = call->t;
     for (ptrdiff_t m = 0; m < (ptrdiff_t)t[0].h * t[0].w; m++)
-        for (int n = 0; n < t[0].c; n++) {
-            float acc = 0;
-            for (int k = 0; k < t[1].c; k++)
-                acc += row_of(&t[1], m)[k] * row_of(&t[2], n)[k];
-            out_row(&t[0], m)[n] = acc;
-        }
+        for (int n = 0; n < t[0].c; n++)
+            out_row(&t[0], m)[n] = dot(row_of(&t[1], m), row_of(&t[2], n), t[1].c);
 }
 
 void um_ref_resize(const struct um_call *call)
