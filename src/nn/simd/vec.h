@@ -189,18 +189,9 @@ UM_INLINE vf vf_floor(vf a)
 {
     return (vf)_mm256_floor_ps((__m256)a);
 }
-UM_INLINE vf vf_round(vf a) /* to nearest, ties to even */
-{
-    return (vf)_mm256_round_ps((__m256)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
 UM_INLINE vf vf_select(vi mask, vf yes, vf no) /* mask lanes are 0 or -1 */
 {
     return (vf)_mm256_blendv_ps((__m256)no, (__m256)yes, (__m256)mask);
-}
-UM_INLINE vf vf_lookup8(
-    vf table, vi index) /* table[index & 7] of each half's own first 8 entries; see vf_table8() */
-{
-    return (vf)_mm256_permutevar8x32_ps((__m256)table, (__m256i)index);
 }
 UM_INLINE __m256i vec_mask_(int n)
 {
@@ -279,17 +270,9 @@ UM_INLINE vf vf_floor(vf a)
 {
     return (vf)_mm512_roundscale_ps((__m512)a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
-UM_INLINE vf vf_round(vf a)
-{
-    return (vf)_mm512_roundscale_ps((__m512)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
 UM_INLINE vf vf_select(vi mask, vf yes, vf no)
 {
     return (vf)_mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)mask), (__m512)no, (__m512)yes);
-}
-UM_INLINE vf vf_lookup8(vf table, vi index)
-{
-    return (vf)_mm512_permutexvar_ps((__m512i)index, (__m512)table);
 }
 UM_INLINE __mmask16 vec_mask_(int n)
 {
@@ -359,7 +342,6 @@ UM_INLINE vi vi_set1(int32_t x)
         x.h[1] = op(x.h[1], y.h[1], z.h[1]); \
         return x.f;                          \
     }
-#define VEC_NEAREST_(x) _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
 #define VEC_MIN_ABS_(a, b) _mm256_min_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a), b)
 VEC_PAIR3(vf_fma, _mm256_fmadd_ps)
 VEC_PAIR3(vf_fnma, _mm256_fnmadd_ps)
@@ -368,17 +350,9 @@ VEC_PAIR2(vf_max, _mm256_max_ps)
 VEC_PAIR2(vf_min_abs, VEC_MIN_ABS_)
 VEC_PAIR1(vf_sqrt, _mm256_sqrt_ps)
 VEC_PAIR1(vf_floor, _mm256_floor_ps)
-VEC_PAIR1(vf_round, VEC_NEAREST_)
 UM_INLINE vf vf_select(vi mask, vf yes, vf no)
 {
     return (vf)(((vi)yes & mask) | ((vi)no & ~mask));
-}
-UM_INLINE vf vf_lookup8(vf table, vi index)
-{
-    vec_pair t = {table}, n = {.i = index & 7}, r;
-    r.h[0] = _mm256_permutevar8x32_ps(t.h[0], n.k[0]);
-    r.h[1] = _mm256_permutevar8x32_ps(t.h[0], n.k[1]);
-    return r.f;
 }
 UM_INLINE __m256i vec_mask_(int n)
 {
@@ -544,15 +518,6 @@ UM_INLINE vf vf_set2(const float *p)
 UM_INLINE vf vf_larger(vf a, vf b)
 {
     return vf_select((vi)(a != a), a, vf_max(a, b));
-}
-/* The table of vf_lookup8(): 8 floats, repeated if a vector holds more. Its index is taken modulo 8
- * on 8 lanes and modulo 16 on 16, where the upper half is the copy: both give t[index & 7]. */
-UM_INLINE vf vf_table8(const float *t)
-{
-    float twice[16];
-    memcpy(twice, t, 32);
-    memcpy(twice + 8, t, 32);
-    return vf_load(twice);
 }
 
 #endif
