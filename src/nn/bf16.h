@@ -7,7 +7,6 @@
 
 #include "nn/narrow.h"
 
-#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 

@@ -35,12 +35,13 @@ struct amx {
 #define amx_configure(x, shape) AMX_ASM_(x, "ldtilecfg %0" : : "m"(*(shape)) : "memory")
 #define amx_release(x) AMX_ASM_(x, "tilerelease" : : : "memory")
 /* Rows `stride` bytes apart. */
+/* clang-format off */
 #define amx_load(x, n, from, stride)               \
     AMX_ASM_(x, "tileloadd (%0,%1,1), %%tmm" #n    \
              :                                     \
              : "r"(from), "r"((ptrdiff_t)(stride)) \
-             : "memor"                             \
-               "y")
+             : "memory")
+/* clang-format on */
 #define amx_store(x, n, to, stride)                 \
     AMX_ASM_(x, "tilestored %%tmm" #n ", (%0,%1,1)" \
              :                                      \

@@ -108,7 +108,7 @@ UNCHECKED UM_INLINE void attend16_exp(uint8_t *to, const float *s, vf top, vf *s
 {
     vf e[4];
     UM_EACH_(some)
-        e[v_] = vf_fma(vf_load(s + v_ * VL), vf_set1(1.44269504f), top);
+        e[v_] = vf_fma(vf_load(s + v_ * VL), vf_set1(UM_LOG2E), top);
     um_exp2_neg_brief_v(e, some);
     UM_EACH_(some) {
         vf_store_bf16(to + 2 * v_ * VL, e[v_]);
@@ -132,7 +132,7 @@ UM_INLINE struct attend16_norm attend16_softmax(uint8_t *to, int row, float *s, 
     }
     for (i = 0; i < end; i += VL)
         top = vf_max(top, vf_load(s + i));
-    float most = 1.44269504f * vf_hmax(top);
+    float most = UM_LOG2E * vf_hmax(top);
     top = vf_set1(-most);
     for (i = 0; i + 4 * VL <= end; i += 4 * VL)
         attend16_exp(to + 2 * i, s + i, top, &sum, 4);

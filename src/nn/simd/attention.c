@@ -50,8 +50,6 @@ static void attention_item(void *ctx, int item, int worker)
 
 /* ---- in bf16 ---- */
 
-enum { POINTER = 2 /* floats that a pointer takes */ };
-
 /* What an item works in. */
 struct room16 {
     struct attend16 head;

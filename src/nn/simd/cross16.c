@@ -160,7 +160,7 @@ void UM_NAME(image_to_token16)(const struct um_call *call)
     const struct um_view *t = call->t;
     struct answer j = {.call = call, .s = shape_of(&t[3], &t[1])};
     const struct shape *s = &j.s;
-    float scale = args->scale * 1.44269504f; /* times log2 e */
+    float scale = args->scale * UM_LOG2E;
     struct attend16 room = {.d = s->dim, .keys = s->lanes, .how = args->how};
     const float *row[UM_CROSS_LANES];
     float *base = um_pool_scratch(call->pool, 0), *at = base, *bias = take(&at, s->lanes),

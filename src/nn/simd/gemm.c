@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "nn/simd/gemm_tile.h"
+#include "nn/simd/transpose.h"
 
 /* Vectors per panel: the fewest padded columns, then the tile with the fewest loads. */
 static int panel_vectors(int n)
@@ -50,35 +51,17 @@ size_t UM_NAME(gemm_pack)(float *dst, const float *w, int n, int k)
     return (size_t)panels * (size_t)nr * (size_t)k * sizeof *w;
 }
 
-/* dst [8][ldd] = transpose of 8 rows of 8 floats */
-static void transpose8(float *dst, ptrdiff_t ldd, const float *src, ptrdiff_t lds)
-{
-    __m256 r[8], t[8];
-    for (int i = 0; i < 8; i++)
-        r[i] = _mm256_loadu_ps(src + i * lds);
-    for (int i = 0; i < 4; i++) {
-        t[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-        t[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-    }
-    for (int i = 0; i < 2; i++) {
-        r[4 * i] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0x44);
-        r[4 * i + 1] = _mm256_shuffle_ps(t[4 * i], t[4 * i + 2], 0xee);
-        r[4 * i + 2] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0x44);
-        r[4 * i + 3] = _mm256_shuffle_ps(t[4 * i + 1], t[4 * i + 3], 0xee);
-    }
-    for (int i = 0; i < 4; i++) {
-        _mm256_storeu_ps(dst + i * ldd, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-        _mm256_storeu_ps(dst + (i + 4) * ldd, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-    }
-}
-
 void UM_NAME(gemm_panel)(float *dst, const float *rows, ptrdiff_t ld, int n, int k, int nr)
 {
     for (int j = 0; j < nr; j += 8) {
         int i = 0;
         if (j + 8 <= n)
-            for (; i + 8 <= k; i += 8)
-                transpose8(dst + (ptrdiff_t)i * nr + j, nr, rows + j * ld + i, ld);
+            for (; i + 8 <= k; i += 8) {
+                __m256 row[8];
+                for (int l = 0; l < 8; l++)
+                    row[l] = _mm256_loadu_ps(rows + (j + l) * ld + i);
+                transpose8(dst + (ptrdiff_t)i * nr + j, nr, row);
+            }
         for (; i < k; i++)
             for (int l = j; l < j + 8; l++)
                 dst[(ptrdiff_t)i * nr + l] = l < n ? rows[l * ld + i] : 0;

@@ -16,6 +16,8 @@
     UM_UNROLL       \
     for (int v_ = 0; v_ < (n); v_++)
 
+#define UM_LOG2E 1.44269504f
+
 /* exp of x in [-87, 88]. 2^k is made by the addition that rounds: k + 127 lands in the low bits
  * of t. */
 UNCHECKED UM_INLINE void um_exp_core_(vf *x, int n)
@@ -31,7 +33,7 @@ UNCHECKED UM_INLINE void um_exp_core_(vf *x, int n)
     const vf magic = vf_set1(12582912.0f + 127.0f); /* 1.5 * 2^23 + bias */
     vf t[8], p[8];
     UM_EACH_(n)
-        t[v_] = vf_fma(x[v_], vf_set1(1.44269504f), magic);
+        t[v_] = vf_fma(x[v_], vf_set1(UM_LOG2E), magic);
     UM_EACH_(n)
         p[v_] = t[v_] - magic;
     /* ln 2 in two parts (Cody and Waite) */

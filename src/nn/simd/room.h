@@ -6,6 +6,8 @@
 
 #include <stddef.h>
 
+enum { POINTER = sizeof(void *) / sizeof(float) }; /* floats that a pointer takes */
+
 /* The next `floats` of the memory at base, of which *at are taken; NULL: they are only counted. */
 UM_INLINE float *room_take(float *base, size_t *at, size_t floats)
 {

@@ -6,12 +6,10 @@
 
 #include <stddef.h>
 
-UM_INLINE void transpose8(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld_src,
-                          __m256 scale)
+/* 8 rows of 8 floats, as columns of dst. */
+UM_INLINE void transpose8(float *dst, ptrdiff_t ld_dst, __m256 r[8])
 {
-    __m256 r[8], t[8];
-    for (int i = 0; i < 8; i++)
-        r[i] = _mm256_mul_ps(_mm256_loadu_ps(src + i * ld_src), scale);
+    __m256 t[8];
     for (int i = 0; i < 8; i += 2) {
         t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
@@ -35,9 +33,13 @@ UM_INLINE void transpose(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff
     int r = 0;
     for (; r + 8 <= rows; r += 8) {
         int c = 0;
-        for (; c + 8 <= cols; c += 8)
-            transpose8(dst + c * ld_dst + r, ld_dst, src + r * ld_src + c, ld_src,
-                       _mm256_set1_ps(scale));
+        for (; c + 8 <= cols; c += 8) {
+            __m256 row[8];
+            for (int i = 0; i < 8; i++)
+                row[i] = _mm256_mul_ps(_mm256_loadu_ps(src + (r + i) * ld_src + c),
+                                       _mm256_set1_ps(scale));
+            transpose8(dst + c * ld_dst + r, ld_dst, row);
+        }
         for (; c < cols; c++)
             for (int i = 0; i < 8; i++)
                 dst[c * ld_dst + r + i] = src[(r + i) * ld_src + c] * scale;

@@ -15,8 +15,6 @@
 
 um_kernel UM_NAME(window_attention), UM_NAME(window_block);
 
-enum { POINTER = 2 /* floats that a pointer takes */ };
-
 struct shape {
     int ws, n, d, heads, c, lanes; /* n = ws*ws tokens; queries fill `lanes` lanes */
     int h, w, across, windows;
@@ -325,8 +323,7 @@ static void block_item(void *ctx, int item, int worker)
             um_row_norm(r.out[i], b.add[m], t[2].data, t[3].data, c, args->eps);
             m++;
         }
-        UM_NAME(gemm_block)
-        (&job->qkv, b.tokens, c, m, b.qkv, 3 * c, NULL, 0, 0, UM_NAME(gemm_panels)(3 * c));
+        um_gemm_block(&job->qkv, b.tokens, c, m, b.qkv, 3 * c, NULL, 0, 0, um_gemm_panels(3 * c));
         int queries;
         const struct biases *bias = biases_of(s, &r, win, &queries);
         for (int h = 0; h < s->heads; h++)
@@ -335,7 +332,7 @@ static void block_item(void *ctx, int item, int worker)
             else
                 attend_window(s, &r, bias, h, queries);
         struct gemm_rows rows = {.a = b.in, .c = b.dst, .add = b.add, .taps = 1};
-        UM_NAME(gemm_rows)(&job->proj, &rows, m, 0, UM_NAME(gemm_panels)(c));
+        um_gemm_rows(&job->proj, &rows, m, 0, um_gemm_panels(c));
     }
 }
 
