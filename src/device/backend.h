@@ -94,6 +94,10 @@ static inline ptrdiff_t um_view_row(const struct um_view *v, int y, int x) /* of
 {
     return (ptrdiff_t)y * (v->pitch ? v->pitch : v->w) + x;
 }
+static inline float *um_view_at(const struct um_view *v, ptrdiff_t row) /* if it holds floats */
+{
+    return (float *)v->data + row * v->ld;
+}
 
 enum { UM_OPERANDS = 16 };
 

@@ -9,16 +9,6 @@
 #include <math.h>
 #include <string.h>
 
-static const float *row_of(const struct um_view *v, ptrdiff_t r)
-{
-    return (const float *)v->data + r * v->ld;
-}
-
-static float *out_row(const struct um_view *v, ptrdiff_t r)
-{
-    return (float *)v->data + r * v->ld;
-}
-
 static float activate(enum um_act act, float limit, float x)
 {
     switch (act) {
@@ -61,7 +51,7 @@ static float finish(const struct um_conv_args *a, const struct um_view *add, int
                     int o, float v)
 {
     ptrdiff_t r = a->add_up2 ? (ptrdiff_t)(y / 2) * (w / 2) + x / 2 : (ptrdiff_t)y * w + x;
-    float residual = add->data ? row_of(add, r)[o] : 0;
+    float residual = add->data ? um_view_at(add, r)[o] : 0;
     if (add->data && !a->add_last)
         v += residual;
     v = activate(a->act, a->limit, v);
@@ -85,7 +75,7 @@ static void conv_row(void *ctx, int y, int worker)
     const float *w = t[2].data, *b = t[3].data;
     (void)worker;
     for (int x = 0; x < out->w; x++) {
-        float *dst = out_row(out, (ptrdiff_t)y * out->w + x);
+        float *dst = um_view_at(out, (ptrdiff_t)y * out->w + x);
         for (int o = 0; o < out->c; o++) {
             float acc = b ? b[o] : 0;
             for (int ky = 0; ky < a->kh; ky++)
@@ -93,7 +83,7 @@ static void conv_row(void *ctx, int y, int worker)
                     int iy = y * a->stride - a->pad_top + ky, ix = x * a->stride - a->pad_left + kx;
                     if (iy < 0 || iy >= in->h || ix < 0 || ix >= in->w)
                         continue;
-                    const float *src = row_of(in, (ptrdiff_t)iy * in->w + ix);
+                    const float *src = um_view_at(in, (ptrdiff_t)iy * in->w + ix);
                     if (job->depthwise) {
                         acc += src[o] * w[(ptrdiff_t)(ky * a->kw + kx) * out->c + o];
                         continue;
@@ -115,7 +105,7 @@ static void read_window(const struct um_conv_args *a, const struct um_view *in, 
         for (int kx = 0; kx < a->kw; kx++) {
             int iy = y * a->stride - a->pad_top + ky, ix = x * a->stride - a->pad_left + kx;
             bool inside = iy >= 0 && iy < in->h && ix >= 0 && ix < in->w;
-            const float *src = inside ? row_of(in, (ptrdiff_t)iy * in->w + ix) : NULL;
+            const float *src = inside ? um_view_at(in, (ptrdiff_t)iy * in->w + ix) : NULL;
             for (int i = 0; i < in->c; i++)
                 *to++ = src ? src[i] : 0;
         }
@@ -138,7 +128,7 @@ static void bf16_conv_row(void *ctx, int y, int worker)
             float acc = b ? b[o] : 0;
             for (int i = 0; i < k; i++)
                 acc += window[i] * um_bf16_float(w[(ptrdiff_t)o * k + i]);
-            out_row(out, (ptrdiff_t)y * out->w + x)[o] = finish(a, &t[4], y, x, out->w, o, acc);
+            um_view_at(out, (ptrdiff_t)y * out->w + x)[o] = finish(a, &t[4], y, x, out->w, o, acc);
         }
     }
 }
@@ -162,7 +152,7 @@ static void byte_conv_row(void *ctx, int y, int worker)
             for (int i = 0; i < k; i++)
                 sum += bytes[i] * q.w[(ptrdiff_t)o * k + i];
             float v = fmaf((float)sum, q.scale[o], b ? b[o] : 0);
-            out_row(out, (ptrdiff_t)y * out->w + x)[o] = finish(a, &t[4], y, x, out->w, o, v);
+            um_view_at(out, (ptrdiff_t)y * out->w + x)[o] = finish(a, &t[4], y, x, out->w, o, v);
         }
     }
 }
@@ -191,8 +181,8 @@ void um_ref_upconv2(const struct um_call *call)
     const float *w = call->t[2].data, *b = call->t[3].data;
     for (int y = 0; y < out->h; y++)
         for (int x = 0; x < out->w; x++) {
-            const float *src = row_of(in, (ptrdiff_t)(y / 2) * in->w + x / 2);
-            float *dst = out_row(out, (ptrdiff_t)y * out->w + x);
+            const float *src = um_view_at(in, (ptrdiff_t)(y / 2) * in->w + x / 2);
+            float *dst = um_view_at(out, (ptrdiff_t)y * out->w + x);
             for (int o = 0; o < out->c; o++) {
                 ptrdiff_t n = (ptrdiff_t)(y % 2 * 2 + x % 2) * out->c + o;
                 float acc = b ? b[n] : 0;
@@ -222,9 +212,9 @@ void um_ref_layer_norm(const struct um_call *call)
     const struct um_view *t = call->t;
     int c = t[0].c;
     for (ptrdiff_t r = 0; r < (ptrdiff_t)t[0].h * t[0].w; r++) {
-        float *y = out_row(&t[0], r);
+        float *y = um_view_at(&t[0], r);
         for (int i = 0; i < c; i++)
-            y[i] = row_of(&t[1], r)[i] + (t[2].data ? row_of(&t[2], r)[i] : 0);
+            y[i] = um_view_at(&t[1], r)[i] + (t[2].data ? um_view_at(&t[2], r)[i] : 0);
         norm_row(call->args, t[3].data, t[4].data, y, c);
     }
 }
@@ -234,10 +224,10 @@ void um_ref_gate_norm(const struct um_call *call)
     const struct um_view *t = call->t;
     int c = t[0].c;
     for (ptrdiff_t r = 0; r < (ptrdiff_t)t[0].h * t[0].w; r++) {
-        float *y = out_row(&t[0], r);
-        const float *g = row_of(&t[1], r);
+        float *y = um_view_at(&t[0], r);
+        const float *g = um_view_at(&t[1], r);
         for (int i = 0; i < c; i++)
-            y[i] = g[i] * row_of(&t[2], r)[i] + g[c + i] * row_of(&t[3], r)[i];
+            y[i] = g[i] * um_view_at(&t[2], r)[i] + g[c + i] * um_view_at(&t[3], r)[i];
         norm_row(call->args, t[4].data, t[5].data, y, c);
     }
 }
@@ -248,10 +238,10 @@ void um_ref_add(const struct um_call *call)
     const struct um_view *t = call->t;
     bool one_row = t[2].h * t[2].w == 1 && t[2].c == t[0].c;
     for (ptrdiff_t r = 0; r < (ptrdiff_t)t[0].h * t[0].w; r++) {
-        const float *b = row_of(&t[2], one_row ? 0 : r);
+        const float *b = um_view_at(&t[2], one_row ? 0 : r);
         for (int i = 0; i < t[0].c; i++)
-            out_row(&t[0], r)[i] =
-                activate(a->act, a->limit, row_of(&t[1], r)[i] + b[t[2].c == 1 ? 0 : i]);
+            um_view_at(&t[0], r)[i] =
+                activate(a->act, a->limit, um_view_at(&t[1], r)[i] + b[t[2].c == 1 ? 0 : i]);
     }
 }
 
@@ -264,11 +254,12 @@ void um_ref_maxpool2(const struct um_call *call)
                 float m = -FLT_MAX;
                 for (int k = 0; k < 4; k++) {
                     int iy = y + k / 2, ix = x + k % 2;
-                    float v =
-                        iy < in->h && ix < in->w ? row_of(in, (ptrdiff_t)iy * in->w + ix)[o] : 0;
+                    float v = iy < in->h && ix < in->w
+                                  ? um_view_at(in, (ptrdiff_t)iy * in->w + ix)[o]
+                                  : 0;
                     m = v > m || v != v ? v : m;
                 }
-                out_row(out, (ptrdiff_t)y * out->w + x)[o] = m;
+                um_view_at(out, (ptrdiff_t)y * out->w + x)[o] = m;
             }
 }
 
@@ -287,7 +278,7 @@ static void attend(float *out, const float *q, int d, float scale, int n, const 
     float best = -FLT_MAX, sum = 0;
     for (int pass = 0; pass < 2; pass++)
         for (int j = 0; j < n; j++) {
-            const float *key = row_of(k, j) + col, *val = row_of(v, j) + col;
+            const float *key = um_view_at(k, j) + col, *val = um_view_at(v, j) + col;
             float s = dot(q, key, d) * scale;
             if (pass == 0) {
                 best = s > best ? s : best;
@@ -310,8 +301,8 @@ static void attention_row(void *ctx, int r, int worker)
     int d = t[0].c / a->heads;
     (void)worker;
     for (int h = 0; h < a->heads; h++)
-        attend(out_row(&t[0], r) + h * d, row_of(&t[1], r) + h * d, d, a->scale, t[2].h * t[2].w,
-               &t[2], &t[3], h * d);
+        attend(um_view_at(&t[0], r) + h * d, um_view_at(&t[1], r) + h * d, d, a->scale,
+               t[2].h * t[2].w, &t[2], &t[3], h * d);
 }
 
 void um_ref_attention(const struct um_call *call)
@@ -330,16 +321,17 @@ static void window_row(void *ctx, int y, int worker)
     (void)worker;
     for (int x = 0; x < out->w; x++)
         for (int h = 0; h < a->heads; h++) {
-            const float *q = row_of(qkv, (ptrdiff_t)y * out->w + x) + 3 * d * h;
-            const float *bias = row_of(&call->t[3], h);
-            float *dst = out_row(out, (ptrdiff_t)y * out->w + x) + d * h, best = -FLT_MAX, sum = 0;
+            const float *q = um_view_at(qkv, (ptrdiff_t)y * out->w + x) + 3 * d * h;
+            const float *bias = um_view_at(&call->t[3], h);
+            float *dst = um_view_at(out, (ptrdiff_t)y * out->w + x) + d * h, best = -FLT_MAX,
+                  sum = 0;
             for (int i = 0; i < d; i++)
                 dst[i] = 0;
             for (int pass = 0; pass < 2; pass++)
                 for (int j = 0; j < ws * ws; j++) {
                     int ky = y / ws * ws + j / ws, kx = x / ws * ws + j % ws;
                     const float *kv =
-                        (ky < out->h && kx < out->w ? row_of(qkv, (ptrdiff_t)ky * out->w + kx)
+                        (ky < out->h && kx < out->w ? um_view_at(qkv, (ptrdiff_t)ky * out->w + kx)
                                                     : pad) +
                         3 * d * h;
                     int dy = ky > y ? ky - y : y - ky, dx = kx > x ? kx - x : x - kx;
@@ -374,11 +366,12 @@ static void relative_row(void *ctx, int y, int worker)
     (void)worker;
     for (int x = 0; x < out->w; x++)
         for (int h = 0; h < a->heads; h++) {
-            const float *q = row_of(qkv, (ptrdiff_t)y * out->w + x) + d * h;
-            float *dst = out_row(out, (ptrdiff_t)y * out->w + x) + d * h, best = -FLT_MAX, sum = 0;
+            const float *q = um_view_at(qkv, (ptrdiff_t)y * out->w + x) + d * h;
+            float *dst = um_view_at(out, (ptrdiff_t)y * out->w + x) + d * h, best = -FLT_MAX,
+                  sum = 0;
             for (int i = 0; i < ws; i++) {
-                down[i] = dot(q, row_of(&call->t[3], y % ws - i + ws - 1), d);
-                across[i] = dot(q, row_of(&call->t[4], x % ws - i + ws - 1), d);
+                down[i] = dot(q, um_view_at(&call->t[3], y % ws - i + ws - 1), d);
+                across[i] = dot(q, um_view_at(&call->t[4], x % ws - i + ws - 1), d);
             }
             for (int i = 0; i < d; i++)
                 dst[i] = 0;
@@ -386,7 +379,7 @@ static void relative_row(void *ctx, int y, int worker)
                 for (int j = 0; j < ws * ws; j++) {
                     int ky = y / ws * ws + j / ws, kx = x / ws * ws + j % ws;
                     const float *kv =
-                        (ky < out->h && kx < out->w ? row_of(qkv, (ptrdiff_t)ky * out->w + kx)
+                        (ky < out->h && kx < out->w ? um_view_at(qkv, (ptrdiff_t)ky * out->w + kx)
                                                     : pad) +
                         d * h;
                     float s = dot(q, kv + c, d) * scale + down[j / ws] + across[j % ws];
@@ -414,7 +407,7 @@ void um_ref_matmul_nt(const struct um_call *call)
     const struct um_view *t = call->t;
     for (ptrdiff_t m = 0; m < (ptrdiff_t)t[0].h * t[0].w; m++)
         for (int n = 0; n < t[0].c; n++)
-            out_row(&t[0], m)[n] = dot(row_of(&t[1], m), row_of(&t[2], n), t[1].c);
+            um_view_at(&t[0], m)[n] = dot(um_view_at(&t[1], m), um_view_at(&t[2], n), t[1].c);
 }
 
 void um_ref_resize(const struct um_call *call)
@@ -447,11 +440,11 @@ static void area_row(void *ctx, int y, int worker)
     const struct um_call *call = ctx;
     const struct um_area_args *a = call->args;
     const struct um_view *out = &call->t[0], *in = &call->t[1];
-    const float *ky = row_of(&call->t[3], y);
+    const float *ky = um_view_at(&call->t[3], y);
     (void)worker;
     for (int x = 0; x < out->w; x++)
         for (int o = 0; o < out->c; o++) {
-            const float *kx = row_of(&call->t[2], x);
+            const float *kx = um_view_at(&call->t[2], x);
             float sum = 0;
             int32_t fixed = 0;
             for (int j = 0; j < (int)ky[1]; j++) {
@@ -490,7 +483,7 @@ static void fir_row(void *ctx, int y, int worker)
     ptrdiff_t step = a->vertical ? (ptrdiff_t)in->w * c : c;
     (void)worker;
     for (int x = 0; x < out->w; x++) {
-        const float *k = row_of(&call->t[2], a->vertical ? y : x);
+        const float *k = um_view_at(&call->t[2], a->vertical ? y : x);
         ptrdiff_t at = a->vertical ? (ptrdiff_t)k[0] * in->w + x : (ptrdiff_t)y * in->w + (int)k[0];
         for (int o = 0; o < c; o++) {
             double sum = 0;
@@ -535,7 +528,7 @@ void um_ref_levels(const struct um_call *call)
     const float *range = call->t[1].data, span = range[1] - range[0];
     for (ptrdiff_t r = 0; r < (ptrdiff_t)out->h * out->w; r++)
         for (int u = 0; u < 256; u++)
-            out_row(out, r)[u] = ((float)u - range[0]) / (span > 0 ? span : 1);
+            um_view_at(out, r)[u] = ((float)u - range[0]) / (span > 0 ? span : 1);
 }
 
 void um_ref_gain(const struct um_call *call)
@@ -558,7 +551,7 @@ void um_ref_gain(const struct um_call *call)
     for (int i = 0; i < 2; i++)
         for (ptrdiff_t o = 0; t[i].data && o < (ptrdiff_t)t[i].h * t[i].w; o++)
             for (int u = 0; u < 256; u++)
-                out_row(&t[i], o)[u] = row_of(&t[5 + i], o)[um_gain_level(white, u)];
+                um_view_at(&t[i], o)[u] = um_view_at(&t[5 + i], o)[um_gain_level(white, u)];
 }
 
 void um_ref_normalize(const struct um_call *call)
@@ -569,10 +562,10 @@ void um_ref_normalize(const struct um_call *call)
             for (int o = 0; o < out->c; o++) {
                 float v = 0;
                 if (y < in->h && x < in->w)
-                    v = row_of(lut,
-                               o)[((const uint8_t *)in->data)[((ptrdiff_t)y * in->w + x) * in->ld +
-                                                              (in->c == 1 ? 0 : o)]];
-                out_row(out, (ptrdiff_t)y * out->w + x)[o] = v;
+                    v = um_view_at(
+                        lut, o)[((const uint8_t *)in->data)[((ptrdiff_t)y * in->w + x) * in->ld +
+                                                            (in->c == 1 ? 0 : o)]];
+                um_view_at(out, (ptrdiff_t)y * out->w + x)[o] = v;
             }
 }
 
@@ -581,13 +574,13 @@ void um_ref_scale_rows(const struct um_call *call)
     const struct um_view *t = call->t;
     for (ptrdiff_t r = 0; r < (ptrdiff_t)t[0].h * t[0].w; r++)
         for (int i = 0; i < t[0].c; i++)
-            out_row(&t[0], r)[i] = row_of(&t[1], r)[i] * row_of(&t[2], r)[0];
+            um_view_at(&t[0], r)[i] = um_view_at(&t[1], r)[i] * um_view_at(&t[2], r)[0];
 }
 
 void um_ref_gather(const struct um_call *call)
 {
     const struct um_view *t = call->t;
     for (ptrdiff_t r = 0; r < (ptrdiff_t)t[0].h * t[0].w; r++)
-        memcpy(out_row(&t[0], r), row_of(&t[1], ((const int32_t *)t[2].data)[r * t[2].ld]),
+        memcpy(um_view_at(&t[0], r), um_view_at(&t[1], ((const int32_t *)t[2].data)[r * t[2].ld]),
                (size_t)t[0].c * sizeof(float));
 }

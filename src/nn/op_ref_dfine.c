@@ -10,16 +10,6 @@
 #include <math.h>
 #include <string.h>
 
-static const float *row_of(const struct um_view *v, ptrdiff_t r)
-{
-    return (const float *)v->data + r * v->ld;
-}
-
-static float *out_row(const struct um_view *v, ptrdiff_t r)
-{
-    return (float *)v->data + r * v->ld;
-}
-
 static int rows(const struct um_view *v)
 {
     return v->h * v->w;
@@ -39,7 +29,7 @@ void um_ref_topk(const struct um_call *call)
     const struct um_view *out = &call->t[0], *scores = &call->t[1];
     int k = rows(out), n = 0;
     for (int32_t r = 0; r < rows(scores); r++) {
-        const float *s = row_of(scores, r);
+        const float *s = um_view_at(scores, r);
         float key = -INFINITY;
         for (int c = 0; c < scores->c; c++)
             key = s[c] > key ? s[c] : key;
@@ -69,7 +59,7 @@ static void sample(float *acc, const struct um_view *memory, int row0, int h, in
         if (xi < 0 || xi >= w || yi < 0 || yi >= h)
             continue;
         float tap = weight * (k % 2 ? fx : 1 - fx) * (k / 2 ? fy : 1 - fy);
-        const float *src = row_of(memory, row0 + (ptrdiff_t)yi * w + xi) + col;
+        const float *src = um_view_at(memory, row0 + (ptrdiff_t)yi * w + xi) + col;
         for (int i = 0; i < d; i++)
             acc[i] += tap * src[i];
     }
@@ -80,15 +70,15 @@ static void deform_query(void *ctx, int q, int worker)
     const struct um_call *call = ctx;
     const struct um_deform_args *a = call->args;
     const struct um_view *memory = &call->t[3];
-    const float *ref = row_of(&call->t[2], q);
+    const float *ref = um_view_at(&call->t[2], q);
     int d = memory->c / a->heads, points = 0;
     (void)worker;
     for (int l = 0; l < a->levels; l++)
         points += a->points[l];
     for (int head = 0; head < a->heads; head++) {
-        const float *offset = row_of(&call->t[1], q) + 2 * points * head;
-        const float *logit = row_of(&call->t[1], q) + 2 * points * a->heads + points * head;
-        float *y = out_row(&call->t[0], q) + d * head;
+        const float *offset = um_view_at(&call->t[1], q) + 2 * points * head;
+        const float *logit = um_view_at(&call->t[1], q) + 2 * points * a->heads + points * head;
+        float *y = um_view_at(&call->t[0], q) + d * head;
         float top = -INFINITY, sum = 0;
         for (int p = 0; p < points; p++)
             top = logit[p] > top ? logit[p] : top;
@@ -119,12 +109,12 @@ void um_ref_refine(const struct um_call *call)
     const struct um_view *t = call->t;
     for (int r = 0; r < rows(&t[0]); r++)
         for (int i = 0; i < t[0].c; i++) {
-            float base = row_of(&t[2], r)[i];
+            float base = um_view_at(&t[2], r)[i];
             if (a->inverse) {
                 float x = base < 0 ? 0 : base > 1 ? 1 : base;
                 base = logf((x > 1e-5f ? x : 1e-5f) / (1 - x > 1e-5f ? 1 - x : 1e-5f));
             }
-            out_row(&t[0], r)[i] = sigmoid(row_of(&t[1], r)[i] + base);
+            um_view_at(&t[0], r)[i] = sigmoid(um_view_at(&t[1], r)[i] + base);
         }
 }
 
@@ -133,19 +123,19 @@ static void integral_query(void *ctx, int r, int worker)
     const struct um_call *call = ctx;
     const struct um_integral_args *a = call->args;
     const struct um_view *t = call->t;
-    const float *ref = row_of(&t[2], r);
+    const float *ref = um_view_at(&t[2], r);
     int bins = t[1].c / 4;
     float half = 0.5f * a->reg_scale, dist[4];
     (void)worker;
     for (int side = 0; side < 4; side++) {
-        const float *logit = row_of(&t[1], r) + bins * side;
+        const float *logit = um_view_at(&t[1], r) + bins * side;
         float top = -INFINITY, sum = 0, mean = 0;
         for (int n = 0; n < bins; n++)
             top = logit[n] > top ? logit[n] : top;
         for (int n = 0; n < bins; n++) {
             float e = expf(logit[n] - top);
             sum += e;
-            mean += e * row_of(&t[3], n)[0];
+            mean += e * um_view_at(&t[3], n)[0];
         }
         dist[side] = mean / sum;
     }
@@ -153,7 +143,7 @@ static void integral_query(void *ctx, int r, int worker)
     float y1 = ref[1] - (half + dist[1]) * (ref[3] / a->reg_scale);
     float x2 = ref[0] + (half + dist[2]) * (ref[2] / a->reg_scale);
     float y2 = ref[1] + (half + dist[3]) * (ref[3] / a->reg_scale);
-    float *y = out_row(&t[0], r);
+    float *y = um_view_at(&t[0], r);
     y[0] = (x1 + x2) / 2;
     y[1] = (y1 + y2) / 2;
     y[2] = x2 - x1;
@@ -172,8 +162,8 @@ static void lqe_query(void *ctx, int r, int worker)
     int bins = t[1].c / 4;
     (void)worker;
     for (int side = 0; side < 4; side++) {
-        const float *logit = row_of(&t[1], r) + bins * side;
-        float *y = out_row(&t[0], r) + 5 * side;
+        const float *logit = um_view_at(&t[1], r) + bins * side;
+        float *y = um_view_at(&t[0], r) + 5 * side;
         float top[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}, sum = 0;
         for (int n = 0; n < bins; n++) {
             int at = 4;
@@ -225,7 +215,7 @@ static bool taken(const struct pick *picked, int n, int query, int label,
         if (picked[i].query >= 0 &&
             ((header->per_class ? picked[i].label == label : picked[i].query == query) ||
              (header->nms > 0 && picked[i].label == label &&
-              overlap(row_of(boxes, picked[i].query), row_of(boxes, query), header->nms))))
+              overlap(um_view_at(boxes, picked[i].query), um_view_at(boxes, query), header->nms))))
             return true;
     return false;
 }
@@ -236,7 +226,7 @@ static struct pick pick_next(const struct um_view *logits, const struct um_view 
     struct pick best = {.query = -1, .label = -1, .logit = -INFINITY};
     for (int q = 0; q < rows(logits); q++)
         for (int c = 0; c < logits->c; c++) {
-            float v = row_of(logits, q)[c];
+            float v = um_view_at(logits, q)[c];
             if ((header->label < 0 || header->label == c) && v > best.logit &&
                 !taken(picked, n, q, c, boxes, header))
                 best = (struct pick){q, c, v};
@@ -248,7 +238,7 @@ static bool any_nan(const struct um_view *logits)
 {
     for (int q = 0; q < rows(logits); q++)
         for (int c = 0; c < logits->c; c++)
-            if (isnan(row_of(logits, q)[c]))
+            if (isnan(um_view_at(logits, q)[c]))
                 return true;
     return false;
 }
@@ -260,7 +250,7 @@ static struct um_gate judge(struct pick pick, const struct um_view *boxes,
         .query = pick.query, .label = pick.label, .logit = pick.logit, .gain = header->gain};
     float w = (float)header->width, h = (float)header->height;
     if (gate.query >= 0) {
-        const float *b = row_of(boxes, gate.query);
+        const float *b = um_view_at(boxes, gate.query);
         gate.score = um_box_score(gate.logit);
         for (int i = 0; i < 4; i++) {
             int xy = i % 2;

@@ -6,11 +6,6 @@
 #include <math.h>
 #include <string.h>
 
-static const float *float_row(const struct um_view *v, ptrdiff_t r)
-{
-    return (const float *)v->data + r * v->ld;
-}
-
 /* The struct a gate operand holds. Absent means: no detector, the prompt decides. */
 static struct um_gate gate_of(const struct um_view *v)
 {
@@ -92,15 +87,15 @@ static void mask_row(void *ctx, int y, int worker)
     int w = t[0].w;
     ptrdiff_t first = (ptrdiff_t)y * w;
     uint8_t *mask = (uint8_t *)t[0].data + first * t[0].ld;
-    float *logits = t[1].data ? (float *)t[1].data + first * t[1].ld : NULL;
-    const float *ty = float_row(&t[4], y);
+    float *logits = t[1].data ? um_view_at(&t[1], first) : NULL;
+    const float *ty = um_view_at(&t[4], y);
     bool visible = gate_of(&t[5]).flags == UM_GATE_OK;
     (void)worker;
     for (int x = 0; x < w; x++) {
-        const float *tx = float_row(&t[3], x);
+        const float *tx = um_view_at(&t[3], x);
         float r[3];
         for (int k = 0; k < 3; k++) {
-            const float *v = float_row(low, ((ptrdiff_t)ty[0] + k) * low->w + (ptrdiff_t)tx[0]);
+            const float *v = um_view_at(low, ((ptrdiff_t)ty[0] + k) * low->w + (ptrdiff_t)tx[0]);
             r[k] = fmaf(tx[3], v[2 * low->ld], fmaf(tx[2], v[low->ld], tx[1] * v[0]));
         }
         float v = fmaf(ty[3], r[2], fmaf(ty[2], r[1], ty[1] * r[0]));
@@ -257,7 +252,7 @@ static uint32_t count_nonfinite(const struct um_view *v)
     uint32_t n = 0;
     for (ptrdiff_t r = 0; r < (ptrdiff_t)v->h * v->w; r++)
         for (int i = 0; i < v->c; i++)
-            n += !isfinite(float_row(v, r)[i]);
+            n += !isfinite(um_view_at(v, r)[i]);
     return n;
 }
 

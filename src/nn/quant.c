@@ -345,7 +345,7 @@ static void measure(struct layer *l, const struct um_view *x)
         l->pub.inputs = x->c;
     }
     for (int r = 0; l->most && r < x->h * x->w; r++) {
-        const float *row = (const float *)x->data + r * x->ld;
+        const float *row = um_view_at(x, r);
         for (int i = 0; i < x->c; i++) {
             float v = fabsf(row[i]);
             l->most[i] = v > l->most[i] && v < FARTHEST ? v : l->most[i];
@@ -361,7 +361,7 @@ static void count(struct layer *l, const struct um_view *x)
         l->reach = LEAST;
     }
     for (int r = 0; l->bin && shift && r < x->h * x->w; r++) {
-        const float *row = (const float *)x->data + r * x->ld;
+        const float *row = um_view_at(x, r);
         for (int i = 0; i < x->c; i++) {
             float v = row[i] * (float)(1 << shift[i]);
             if (!(fabsf(v) < FARTHEST)) /* a network that leaves the numbers has no range */
@@ -376,8 +376,7 @@ static void count(struct layer *l, const struct um_view *x)
 static void compare(struct layer *l, const struct um_view *y, const struct um_view *bytes)
 {
     for (int r = 0; r < y->h * y->w; r++) {
-        const float *a = (const float *)y->data + r * y->ld,
-                    *b = (const float *)bytes->data + r * bytes->ld;
+        const float *a = um_view_at(y, r), *b = um_view_at(bytes, r);
         for (int i = 0; i < y->c; i++) {
             double d = (double)a[i] - b[i];
             l->signal += (double)a[i] * a[i];

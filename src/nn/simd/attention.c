@@ -40,11 +40,10 @@ static void attention_item(void *ctx, int item, int worker)
         int n = queries - first < lanes ? queries - first : lanes;
         if (n < lanes)
             memset(q, 0, (size_t)(d * lanes) * sizeof *q);
-        transpose(q, lanes, (const float *)t[1].data + first * t[1].ld + col, t[1].ld, n, d,
-                  args->scale);
+        transpose(q, lanes, um_view_at(&t[1], first) + col, t[1].ld, n, d, args->scale);
         a.ld_q = lanes;
         attend(&a, vectors);
-        transpose((float *)t[0].data + first * t[0].ld + col, t[0].ld, o, lanes, d, n, 1);
+        transpose(um_view_at(&t[0], first) + col, t[0].ld, o, lanes, d, n, 1);
     }
 }
 
@@ -78,7 +77,7 @@ static size_t room16_of(struct room16 *r, const struct um_call *call, float *bas
 static void rows_of(const float **row, const struct um_view *v, int first, int n)
 {
     for (int i = 0; i < n; i++)
-        row[i] = (const float *)v->data + (ptrdiff_t)(first + i) * v->ld;
+        row[i] = um_view_at(v, first + i);
 }
 
 /* A head and a part of the queries. */
@@ -95,7 +94,7 @@ static void attention16_item(void *ctx, int item, int worker)
     rows_of(r.key, &t[2], 0, r.head.keys);
     rows_of(r.value, &t[3], 0, r.head.keys);
     for (int i = 0; i < n; i++)
-        r.out[i] = (float *)t[0].data + (ptrdiff_t)(first + i) * t[0].ld + col;
+        r.out[i] = um_view_at(&t[0], first + i) + col;
     attend16_pack(&r.head, r.key, col, r.value, col);
     attend16_run(&r.head, r.query, col, NULL, r.out, n, NULL);
 }

@@ -44,16 +44,6 @@ struct job {
     int panels;
 };
 
-static const float *pixel(const struct um_view *v, ptrdiff_t i)
-{
-    return (const float *)v->data + i * v->ld;
-}
-
-static float *out_pixel(const struct um_view *v, ptrdiff_t i)
-{
-    return (float *)v->data + i * v->ld;
-}
-
 static void linear_item(void *ctx, int item, int worker)
 {
     const struct job *j = ctx;
@@ -63,8 +53,8 @@ static void linear_item(void *ctx, int item, int worker)
     int r0 = split_at(rows, j->split.row_blocks, block),
         r1 = split_at(rows, j->split.row_blocks, block + 1);
     (void)worker;
-    um_gemm_block(&j->g, pixel(x, r0), x->ld, r1 - r0, out_pixel(out, r0), out->ld,
-                  add->data ? pixel(add, r0) : NULL, add->ld,
+    um_gemm_block(&j->g, um_view_at(x, r0), x->ld, r1 - r0, um_view_at(out, r0), out->ld,
+                  add->data ? um_view_at(add, r0) : NULL, add->ld,
                   split_at(j->panels, j->split.panel_groups, group),
                   split_at(j->panels, j->split.panel_groups, group + 1));
 }
@@ -79,7 +69,7 @@ static void copy_window(float *dst, const struct um_view *x, const struct um_con
         int iy = oy * a->stride - a->pad_top + ky;
         for (int kx = 0; kx < a->kw; kx++, dst += c) {
             bool inside = iy >= 0 && iy < x->h && ix + kx >= 0 && ix + kx < x->w;
-            const float *src = inside ? pixel(x, (ptrdiff_t)iy * x->w + ix + kx) : NULL;
+            const float *src = inside ? um_view_at(x, (ptrdiff_t)iy * x->w + ix + kx) : NULL;
             for (int i = 0; i < c; i += VL)
                 vf_store(dst + i, src ? vf_load_n(src + i, c - i < VL ? c - i : VL) : vf_zero());
         }
@@ -101,7 +91,7 @@ static struct um_view copy_map(float *room, const struct um_view *x, struct um_c
         for (int px = 0; px < to.w; px++, room += c) {
             int iy = top + y, ix = px - a->pad_left;
             bool inside = iy >= 0 && iy < x->h && ix >= 0 && ix < x->w;
-            const float *src = inside ? pixel(x, (ptrdiff_t)iy * x->w + ix) : NULL;
+            const float *src = inside ? um_view_at(x, (ptrdiff_t)iy * x->w + ix) : NULL;
             for (int i = 0; i < c; i += VL)
                 vf_store(room + i, !src         ? vf_zero()
                                    : c - i < VL ? vf_load_n(src + i, c - i)
@@ -149,18 +139,18 @@ static void window_item(void *ctx, int item, int worker)
 
     for (int r = 0, y = y0, px = r0 % out->w; r < rows; y++, px = 0) {
         int end = out->w - px < rows - r ? out->w : px + rows - r; /* pixels px..end-1 of row y */
-        float *dst = out_pixel(out, um_view_row(out, y, px));
+        float *dst = um_view_at(out, um_view_row(out, y, px));
         const float *from[64];
         for (int ky = 0; ky < kh; ky++) {
             int iy = y * a->stride - a->pad_top + ky;
-            from[ky] = iy >= 0 && iy < x->h ? pixel(x, (ptrdiff_t)iy * x->w) : NULL;
+            from[ky] = iy >= 0 && iy < x->h ? um_view_at(x, (ptrdiff_t)iy * x->w) : NULL;
         }
         for (; px < end; px++, r++, dst += out->ld) {
             const void **at = in + (ptrdiff_t)r * runs;
             to[r] = dst;
             if (add->data)
-                plus[r] = pixel(add, a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2
-                                                : um_view_row(out, y, px));
+                plus[r] = um_view_at(add, a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2
+                                                     : um_view_row(out, y, px));
             if (!single && px >= lo && px < hi) {
                 ptrdiff_t ix = (ptrdiff_t)(px * a->stride - a->pad_left) * x->ld;
                 for (int ky = 0; ky < kh; ky++)
@@ -200,7 +190,7 @@ static void round_map(uint8_t *to, const struct um_view *x, int y0, int x0, int 
         memset(to, zero, (size_t)((inside ? from : w) * bytes));
         if (!inside)
             continue;
-        const float *src = pixel(x, (ptrdiff_t)y * x->w + x0 + from);
+        const float *src = um_view_at(x, (ptrdiff_t)y * x->w + x0 + from);
         um_gemm_round(g, to + from * bytes, bytes, src, x->ld, n - from, c, 0, false);
         memset(to + n * bytes, zero, (size_t)((w - n) * bytes));
     }
@@ -247,10 +237,10 @@ static void narrow_window_item(void *ctx, int item, int worker)
             const uint8_t *at = map + ((ptrdiff_t)(y - y0) * w + (px - px0)) * a->stride * bytes;
             for (int ky = 0; ky < a->kh; ky++)
                 in[i * a->kh + ky] = at + (ptrdiff_t)ky * w * bytes;
-            to[i] = out_pixel(out, um_view_row(out, y, px));
+            to[i] = um_view_at(out, um_view_row(out, y, px));
             if (add->data)
-                plus[i] = pixel(add, a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2
-                                                : um_view_row(out, y, px));
+                plus[i] = um_view_at(add, a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2
+                                                     : um_view_row(out, y, px));
         }
         um_gemm_rows(&j->g, &rows, n, split_at(j->panels, j->split.panel_groups, group),
                      split_at(j->panels, j->split.panel_groups, group + 1));
@@ -268,7 +258,7 @@ static void slim_item(void *ctx, int item, int worker)
     for (int y = split_at(out->h, j->split.row_blocks, item);
          y < split_at(out->h, j->split.row_blocks, item + 1); y++) {
         slim_look(&s, x, y);
-        um_slim_row(&s, x->c, out_pixel(out, um_view_row(out, y, 0)), out->w, room);
+        um_slim_row(&s, x->c, um_view_at(out, um_view_row(out, y, 0)), out->w, room);
     }
 }
 
@@ -319,11 +309,11 @@ static void up_item(void *ctx, int item, int worker)
         chunk = 1;
     for (int r = r0; r < r1; r += chunk) {
         int rows = r1 - r < chunk ? r1 - r : chunk;
-        um_gemm_block(&j->g, pixel(x, r), x->ld, rows, buf, 4 * c, NULL, 0, 0, j->panels);
+        um_gemm_block(&j->g, um_view_at(x, r), x->ld, rows, buf, 4 * c, NULL, 0, 0, j->panels);
         for (int i = 0; i < rows; i++)
             for (int sub = 0; sub < 4; sub++) {
                 int y = (r + i) / x->w * 2 + sub / 2, px = (r + i) % x->w * 2 + sub % 2;
-                memcpy(out_pixel(out, (ptrdiff_t)y * out->w + px),
+                memcpy(um_view_at(out, (ptrdiff_t)y * out->w + px),
                        buf + ((ptrdiff_t)i * 4 + sub) * c, (size_t)c * sizeof *buf);
             }
     }
@@ -352,7 +342,8 @@ static void nt_item(void *ctx, int item, int worker)
     float *panel = um_pool_scratch(j->call->pool, worker);
     for (int p = split_at(j->panels, parts, item); p < split_at(j->panels, parts, item + 1); p++) {
         struct gemm g = {.b = panel, .k = j->g.k, .n = j->g.n - p * nr < nr ? j->g.n - p * nr : nr};
-        um_gemm_panel(panel, pixel(b, p * nr), b->ld, b->h * b->w - p * nr, b->c, um_gemm_nr(g.n));
+        um_gemm_panel(panel, um_view_at(b, p * nr), b->ld, b->h * b->w - p * nr, b->c,
+                      um_gemm_nr(g.n));
         um_gemm_block(&g, a->data, a->ld, a->h * a->w, (float *)out->data + (ptrdiff_t)p * nr,
                       out->ld, NULL, 0, 0, 1);
     }

@@ -21,7 +21,7 @@ static void fold_columns(float *packed, const struct shape *s, const struct um_v
     memset(packed, 0, (size_t)s->dim * (size_t)s->lanes * sizeof *packed);
     for (int t = 0; t < s->tokens; t++) { /* the heads of a token are 8 lanes of one panel */
         for (int h = 0; h < HEADS; h++)
-            fold_row(tmp + (ptrdiff_t)h * s->dim, s, pixel(tokens, t), w, h, scale);
+            fold_row(tmp + (ptrdiff_t)h * s->dim, s, um_view_at(tokens, t), w, h, scale);
         int lane = t * HEADS;
         transpose(packed + (ptrdiff_t)(lane / nr) * nr * s->dim + lane % nr, nr, tmp, s->dim, HEADS,
                   s->dim, 1);
@@ -33,7 +33,7 @@ static void add_place(float *to, const struct um_view *x, const struct um_view *
                       int n, int dim)
 {
     for (int r = 0; r < n; r++, to += dim) {
-        const float *a = pixel(x, first + r), *b = pixel(place, first + r);
+        const float *a = um_view_at(x, first + r), *b = um_view_at(place, first + r);
         for (int i = 0; i < dim; i += VL)
             vf_store(to + i, vf_load(a + i) + vf_load(b + i));
     }
@@ -156,7 +156,7 @@ static void look_item(void *ctx, int item, int worker)
                      j->sum + item * s->lanes + l);
     for (int v = 0, all = s->lanes / VL, nv; v < all; v += nv) {
         int left = all - v;
-        const float *from = score + v * VL, *pixels = pixel(x, first);
+        const float *from = score + v * VL, *pixels = um_view_at(x, first);
         float *to = o + v * VL;
 #if VL == 8
         nv = left > 1 ? 2 : 1;
@@ -253,8 +253,8 @@ static void answer_item(void *ctx, int item, int worker)
         scores(p, &j->key, &t[1], &t[2], r, n, tmp);
         for (int i = 0; i < n; i++)
             softmax_row(p + i * s->lanes, s->lanes);
-        float *out = (float *)t[0].data + (ptrdiff_t)r * t[0].ld;
-        um_gemm_block(&j->value, p, s->lanes, n, out, t[0].ld, pixel(&t[1], r), t[1].ld, 0,
+        float *out = um_view_at(&t[0], r);
+        um_gemm_block(&j->value, p, s->lanes, n, out, t[0].ld, um_view_at(&t[1], r), t[1].ld, 0,
                       um_gemm_panels(s->dim));
         for (int i = 0; i < n; i++, out += t[0].ld)
             um_row_norm(out, out, t[9].data, t[10].data, s->dim, args->eps);
@@ -280,7 +280,7 @@ void UM_NAME(image_to_token)(const struct um_call *call)
     key_bias(bias, s, call, args->scale);
     int nr = um_gemm_nr(s->dim);
     for (int r = 0; r < s->rows; r++) { /* [panel][row][panel width] */
-        fold_row(tmp, s, pixel(&t[4], r / HEADS), t[7].data, r % HEADS, 1);
+        fold_row(tmp, s, um_view_at(&t[4], r / HEADS), t[7].data, r % HEADS, 1);
         for (int i = 0; i < s->dim; i += nr)
             memcpy(value + (ptrdiff_t)i * s->rows + (ptrdiff_t)r * nr, tmp + i,
                    (size_t)nr * sizeof *tmp);

@@ -44,11 +44,6 @@ UM_INLINE float *take(float **at, int floats)
     return p;
 }
 
-UM_INLINE const float *pixel(const struct um_view *v, int i)
-{
-    return (const float *)v->data + (ptrdiff_t)i * v->ld;
-}
-
 /* y = scale * sum over the d channels of `head` of token t times rows of w [c][dim] */
 UM_INLINE void fold_row(float *y, const struct shape *s, const float *token, const float *w,
                         int head, float scale)
@@ -69,7 +64,7 @@ UM_INLINE void key_bias(float *bias, const struct shape *s, const struct um_call
     const struct um_view *keys = &call->t[3];
     const float *bq = call->t[6].data;
     for (int r = 0; r < s->lanes; r++) {
-        const float *k = pixel(keys, r / HEADS) + r % HEADS * s->d;
+        const float *k = um_view_at(keys, r / HEADS) + r % HEADS * s->d;
         double sum = r < s->rows ? 0 : -1e30;
         for (int i = 0; i < s->d && r < s->rows; i++)
             sum += (double)k[i] * bq[r % HEADS * s->d + i];
@@ -84,7 +79,7 @@ UM_INLINE void through_values(const struct um_call *call, const struct shape *s,
     const float *wv = t[5].data, *bv = t[6].data;
     for (int r = 0; r < s->rows; r++) {
         int head = r % HEADS;
-        float *out = (float *)t[0].data + (ptrdiff_t)(r / HEADS) * t[0].ld;
+        float *out = um_view_at(&t[0], r / HEADS);
         for (int k = head * s->d; k < (head + 1) * s->d; k++) {
             vf sum = vf_zero();
             for (int i = 0; i < s->dim; i += VL)

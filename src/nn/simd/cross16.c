@@ -12,7 +12,7 @@ static void add_place(uint8_t *to, int pitch, const struct um_view *x, const str
                       int first, int n, int dim)
 {
     for (int r = 0; r < n; r++, to += pitch) {
-        const float *a = pixel(x, first + r), *b = pixel(place, first + r);
+        const float *a = um_view_at(x, first + r), *b = um_view_at(place, first + r);
         for (int i = 0; i < dim; i += VL)
             vf_store_bf16(to + 2 * i, vf_load(a + i) + vf_load(b + i));
     }
@@ -23,7 +23,7 @@ static void fold(float *to, const struct shape *s, const struct um_view *tokens,
                  float scale)
 {
     for (int r = 0; r < s->rows; r++)
-        fold_row(to + (ptrdiff_t)r * s->dim, s, pixel(tokens, r / HEADS), w, r % HEADS, scale);
+        fold_row(to + (ptrdiff_t)r * s->dim, s, um_view_at(tokens, r / HEADS), w, r % HEADS, scale);
 }
 
 /* ---- tokens look at the image ---- */
@@ -53,7 +53,7 @@ static void look_item(void *ctx, int item, int worker)
     int pitch = attend16_row(&a, s->dim);
     attend16_room(&a, (float *)um_pool_scratch(j->call->pool, worker) + j->own, &at);
     for (int r = 0; r < n; r++)
-        row[r] = pixel(x, first + r);
+        row[r] = um_view_at(x, first + r);
     for (int r = 0; r < s->rows; r++) {
         query[r] = j->query + (ptrdiff_t)r * s->dim;
         mean[r] = j->mean + ((ptrdiff_t)item * s->rows + r) * s->dim;
@@ -145,8 +145,8 @@ static void answer_item(void *ctx, int item, int worker)
                       um_gemm_panels(s->lanes));
         for (int i = 0; i < n; i++)
             softmax_row((uint8_t *)(p + i * weights), score + i * s->lanes, s->lanes);
-        float *out = (float *)t[0].data + (ptrdiff_t)r * t[0].ld;
-        um_gemm_block(&j->value, p, weights, n, out, t[0].ld, pixel(&t[1], r), t[1].ld, 0,
+        float *out = um_view_at(&t[0], r);
+        um_gemm_block(&j->value, p, weights, n, out, t[0].ld, um_view_at(&t[1], r), t[1].ld, 0,
                       um_gemm_panels(s->dim));
         for (int i = 0; i < n; i++, out += t[0].ld)
             um_row_norm(out, out, t[9].data, t[10].data, s->dim, args->eps);

@@ -160,12 +160,10 @@ static void dw_item(void *ctx, int item, int worker)
                        .c = out->c};
     (void)worker;
     for (int y = split_at(out->h, j->bands, item); y < split_at(out->h, j->bands, item + 1); y++) {
-        float *dst = (float *)out->data + um_view_row(out, y, 0) * out->ld;
+        float *dst = um_view_at(out, um_view_row(out, y, 0));
         for (int ky = 0; ky < a->kh; ky++) {
             int iy = y * a->stride - a->pad_top + ky;
-            rows[ky] = iy >= 0 && iy < in->h
-                           ? (const float *)in->data + (ptrdiff_t)iy * in->w * in->ld
-                           : NULL;
+            rows[ky] = iy >= 0 && iy < in->h ? um_view_at(in, (ptrdiff_t)iy * in->w) : NULL;
         }
         for (int x = 0; x < out->w; x += P_MAX) {
             int x1 = x + P_MAX < out->w ? x + P_MAX : out->w;
@@ -174,7 +172,7 @@ static void dw_item(void *ctx, int item, int worker)
                 float *to = dst + px * out->ld;
                 ptrdiff_t at = a->add_up2 ? (ptrdiff_t)(y / 2) * (out->w / 2) + px / 2
                                           : um_view_row(out, y, px);
-                const float *plus = add->data ? (const float *)add->data + at * add->ld : NULL;
+                const float *plus = add->data ? um_view_at(add, at) : NULL;
                 if (plus && !a->add_last)
                     for (int i = 0; i < out->c; i++)
                         to[i] += plus[i];

@@ -15,8 +15,7 @@ enum { MASK_BAND = 32, MASK_RING = 4 };
 static void stretch(float *dst, const struct um_view *low, int row, const struct um_view *taps,
                     int w)
 {
-    const float *src = (const float *)low->data + (ptrdiff_t)row * low->w * low->ld,
-                *t = taps->data;
+    const float *src = um_view_at(low, (ptrdiff_t)row * low->w), *t = taps->data;
     for (int x = 0; x < w; x++, t += 4) {
         const float *v = src + (ptrdiff_t)t[0] * low->ld;
         dst[x] =
@@ -38,7 +37,7 @@ static void mask_rows(void *ctx, int item, int worker)
     for (int i = 0; i < MASK_RING; i++)
         filled[i] = -1;
     for (; y < end; y++) {
-        const float *ty = (const float *)t[4].data + y * t[4].ld, *r[3];
+        const float *ty = um_view_at(&t[4], y), *r[3];
         uint8_t *mask = (uint8_t *)t[0].data + (ptrdiff_t)y * w;
         float *logits = t[1].data ? (float *)t[1].data + (ptrdiff_t)y * w : NULL;
         for (int k = 0; k < 3; k++) {
@@ -288,7 +287,7 @@ static uint32_t count_nonfinite(const struct um_view *v)
     const int32_t exponent = 0x7f800000;
     uint32_t n = 0;
     for (ptrdiff_t r = 0; r < (ptrdiff_t)v->h * v->w; r++) {
-        const float *p = (const float *)v->data + r * v->ld;
+        const float *p = um_view_at(v, r);
         for (int i = 0; i < v->c; i++) {
             int32_t bits;
             memcpy(&bits, p + i, sizeof bits);

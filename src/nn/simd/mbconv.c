@@ -26,9 +26,9 @@ struct job {
     int width, groups; /* hidden channels as groups of this width */
 };
 
-static const float *pixel(const struct um_view *v, int y, int x)
+static float *pixel(const struct um_view *v, int y, int x)
 {
-    return (const float *)v->data + um_view_row(v, y, x) * v->ld;
+    return um_view_at(v, um_view_row(v, y, x));
 }
 
 /* Hidden row of input pixels x0..x1-1 of row y; room: for what they are as narrow numbers. */
@@ -123,7 +123,7 @@ static void strip_item(void *ctx, int item, int worker)
                     in[i] = narrow + i * row;
                     memset(narrow + i * row + hidden * size, 0, (size_t)(row - hidden * size));
                 }
-                to[i] = (float *)pixel(out, oy, c0 + i);
+                to[i] = pixel(out, oy, c0 + i);
                 plus[i] = a->residual ? pixel(x, oy, c0 + i) : NULL;
             }
             um_gemm_rows(&j->project, &rows, m, 0, um_gemm_panels(out->c));

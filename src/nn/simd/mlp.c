@@ -17,11 +17,6 @@ struct job {
     ptrdiff_t ldn;
 };
 
-static float *row_of(const struct um_view *v, ptrdiff_t r)
-{
-    return (float *)v->data + r * v->ld;
-}
-
 /* LN of rows r0..r0+n-1 of x, as they lie in memory, into dst, or x itself if the block has no
  * norm.
  */
@@ -33,9 +28,9 @@ static const float *normalise(const struct um_call *call, ptrdiff_t r0, int n, f
     const float *gamma = call->t[2].data, *beta = call->t[3].data;
     *ld = x->ld;
     if (!gamma)
-        return row_of(x, r0);
+        return um_view_at(x, r0);
     for (int r = 0; r < n; r++)
-        um_row_norm(dst + (ptrdiff_t)r * x->c, row_of(x, r0 + r), gamma, beta, x->c, a->eps);
+        um_row_norm(dst + (ptrdiff_t)r * x->c, um_view_at(x, r0 + r), gamma, beta, x->c, a->eps);
     *ld = x->c;
     return dst;
 }
@@ -58,8 +53,8 @@ static void block_item(void *ctx, int item, int worker)
         n = out->pitch && out->w - px < end - r ? out->w - px : end - r;
         const float *in = normalise(j->call, r0, n, normed, &ld);
         um_gemm_block(&j->fc1, in, ld, n, hidden, ldh, NULL, 0, 0, um_gemm_panels(a->hidden));
-        um_gemm_block(&j->fc2, hidden, ldh, n, row_of(out, r0), out->ld,
-                      a->residual ? row_of(x, r0) : NULL, x->ld, 0, um_gemm_panels(out->c));
+        um_gemm_block(&j->fc2, hidden, ldh, n, um_view_at(out, r0), out->ld,
+                      a->residual ? um_view_at(x, r0) : NULL, x->ld, 0, um_gemm_panels(out->c));
     }
 }
 

@@ -32,11 +32,6 @@ static int first_row(const struct job *job, int item, int *end)
     return first;
 }
 
-UM_INLINE float *row_at(const struct um_view *v, int row)
-{
-    return (float *)v->data + row * v->ld;
-}
-
 UM_INLINE void act_loop(float *y, int n, enum um_act act, float limit)
 {
     int i = 0;
@@ -78,10 +73,10 @@ static void layer_norm_rows(void *ctx, int item, int worker)
     int end, r = first_row(job, item, &end), c = t[0].c;
     (void)worker;
     for (; r < end; r++) {
-        const float *x = row_at(&t[1], r);
-        float *y = row_at(&t[0], r);
+        const float *x = um_view_at(&t[1], r);
+        float *y = um_view_at(&t[0], r);
         if (t[2].data) {
-            const float *add = row_at(&t[2], r);
+            const float *add = um_view_at(&t[2], r);
             int i = 0;
             for (; i + VL <= c; i += VL)
                 vf_store(y + i, vf_load(x + i) + vf_load(add + i));
@@ -107,8 +102,8 @@ static void gate_norm_rows(void *ctx, int item, int worker)
     int end, r = first_row(job, item, &end), c = t[0].c;
     (void)worker;
     for (; r < end; r++) {
-        const float *g = row_at(&t[1], r), *p = row_at(&t[2], r), *q = row_at(&t[3], r);
-        float *y = row_at(&t[0], r);
+        const float *g = um_view_at(&t[1], r), *p = um_view_at(&t[2], r), *q = um_view_at(&t[3], r);
+        float *y = um_view_at(&t[0], r);
         int i = 0;
         for (; i + VL <= c; i += VL)
             vf_store(y + i,
@@ -157,8 +152,9 @@ static void add_rows(void *ctx, int item, int worker)
         return;
     }
     for (; r < end; r++) {
-        add_row(row_at(&t[0], r), row_at(&t[1], r), row_at(&t[2], one_row ? 0 : r), one, c);
-        act_row(row_at(&t[0], r), c, a->act, a->limit);
+        add_row(um_view_at(&t[0], r), um_view_at(&t[1], r), um_view_at(&t[2], one_row ? 0 : r), one,
+                c);
+        act_row(um_view_at(&t[0], r), c, a->act, a->limit);
     }
 }
 
@@ -174,8 +170,8 @@ static void scale_rows_rows(void *ctx, int item, int worker)
     int end, r = first_row(job, item, &end), c = t[0].c;
     (void)worker;
     for (; r < end; r++) {
-        const float *x = row_at(&t[1], r);
-        float *y = row_at(&t[0], r), m = *row_at(&t[2], r);
+        const float *x = um_view_at(&t[1], r);
+        float *y = um_view_at(&t[0], r), m = *um_view_at(&t[2], r);
         int i = 0;
         for (; i + VL <= c; i += VL)
             vf_store(y + i, vf_load(x + i) * m);
@@ -196,7 +192,7 @@ static void gather_rows(void *ctx, int item, int worker)
     int end, r = first_row(job, item, &end);
     (void)worker;
     for (; r < end; r++)
-        memcpy(row_at(&t[0], r), row_at(&t[1], ((const int32_t *)t[2].data)[r * t[2].ld]),
+        memcpy(um_view_at(&t[0], r), um_view_at(&t[1], ((const int32_t *)t[2].data)[r * t[2].ld]),
                (size_t)t[0].c * sizeof(float));
 }
 

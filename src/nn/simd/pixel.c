@@ -145,7 +145,7 @@ static void normalize_rows(void *ctx, int item, int worker)
     const float *table = lut->data;
     (void)worker;
     for (; y < end; y++) {
-        float *dst = (float *)out->data + (ptrdiff_t)y * out->w * out->ld;
+        float *dst = um_view_at(out, (ptrdiff_t)y * out->w);
         const uint8_t *src = (const uint8_t *)in->data + (ptrdiff_t)y * in->w * in->ld;
         int x = 0;
         for (; y < in->h && x < cols; x++, dst += out->ld, src += in->ld) {
@@ -187,8 +187,8 @@ static void maxpool2_rows(void *ctx, int item, int worker)
     (void)worker;
     for (; y < end; y++)
         for (int x = 0; x < out->w; x++) {
-            const float *p = (const float *)in->data + ((ptrdiff_t)y * in->w + x) * in->ld;
-            float *dst = (float *)out->data + ((ptrdiff_t)y * out->w + x) * out->ld;
+            const float *p = um_view_at(in, (ptrdiff_t)y * in->w + x);
+            float *dst = um_view_at(out, (ptrdiff_t)y * out->w + x);
             bool right = x + 1 < in->w, below = y + 1 < in->h;
             for (int i = 0; i < out->c; i += VL, p += VL) {
                 int n = out->c - i < VL ? out->c - i : VL;

@@ -42,7 +42,7 @@ static size_t room_of(struct room *r, const struct job *j, float *base)
 static void multiply(float *sums, const struct um_view *table, const float *q, int d, int lanes)
 {
     for (int e = 0; e < table->h * table->w; e++, sums += lanes) {
-        const float *row = (const float *)table->data + e * table->ld;
+        const float *row = um_view_at(table, e);
         vf acc[ATTEND_VECTORS];
         for (int v = 0; v < ATTEND_VECTORS; v++)
             acc[v] = vf_zero();
@@ -88,9 +88,7 @@ static const float *token(const struct job *job, int y0, int x0, int i)
 {
     const struct um_view *qkv = &job->call->t[1];
     int y = y0 + i / job->ws, x = x0 + i % job->ws;
-    return y < qkv->h && x < qkv->w
-               ? (const float *)qkv->data + ((ptrdiff_t)y * qkv->w + x) * qkv->ld
-               : NULL;
+    return y < qkv->h && x < qkv->w ? um_view_at(qkv, (ptrdiff_t)y * qkv->w + x) : NULL;
 }
 
 static void attention_item(void *ctx, int item, int worker)
@@ -138,7 +136,7 @@ static void attention_item(void *ctx, int item, int worker)
             int i = first + l, y = y0 + i / job->ws, x = x0 + i % job->ws;
             if (y >= out->h || x >= out->w)
                 continue;
-            float *to = (float *)out->data + ((ptrdiff_t)y * out->w + x) * out->ld + col;
+            float *to = um_view_at(out, (ptrdiff_t)y * out->w + x) + col;
             for (int e = 0; e < d; e++)
                 to[e] = r.o[e * lanes + l];
         }

@@ -9,11 +9,6 @@
 
 um_kernel UM_NAME(topk), UM_NAME(deform), UM_NAME(integral), UM_NAME(lqe_stats);
 
-UM_INLINE const float *row_of(const struct um_view *v, ptrdiff_t r)
-{
-    return (const float *)v->data + r * v->ld;
-}
-
 /* ---- topk ---- */
 
 struct best {
@@ -46,7 +41,7 @@ void UM_NAME(topk)(const struct um_call *call)
         return;
     }
     for (int32_t r = 0; r < rows; r++) {
-        float key = row_max(row_of(scores, r), scores->c);
+        float key = row_max(um_view_at(scores, r), scores->c);
         if (n == k && !(key > best[n - 1].key))
             continue;
         int lo = 0,
@@ -143,13 +138,13 @@ static void find_corners(struct corners *t, const struct um_call *call, int q, i
 {
     const struct um_deform_args *a = call->args;
     const struct um_view *memory = &call->t[3];
-    const float *offset = row_of(&call->t[1], q) + 2 * g->points * head;
-    const float *logit = row_of(&call->t[1], q) + 2 * g->points * a->heads + g->points * head;
-    const float *map = row_of(memory, 0) + memory->c / a->heads * head;
+    const float *offset = um_view_at(&call->t[1], q) + 2 * g->points * head;
+    const float *logit = um_view_at(&call->t[1], q) + 2 * g->points * a->heads + g->points * head;
+    const float *map = um_view_at(memory, 0) + memory->c / a->heads * head;
     float weight[POINTS_MAX];
     struct places at;
     softmax(weight, logit, g->points);
-    find_places(&at, g, row_of(&call->t[2], q), offset);
+    find_places(&at, g, um_view_at(&call->t[2], q), offset);
     t->n = 0;
     for (int l = 0, p = 0; l < a->levels; map += a->h[l] * a->w[l] * memory->ld, l++) {
         int w = a->w[l], h = a->h[l];
@@ -195,7 +190,7 @@ static void deform_query(const struct um_call *call, int q, const struct lattice
     struct corners t;
     for (int head = 0; head < a->heads; head++) {
         int d = call->t[3].c / a->heads, col = 0;
-        float *y = (float *)call->t[0].data + q * call->t[0].ld + d * head;
+        float *y = um_view_at(&call->t[0], q) + d * head;
         find_corners(&t, call, q, head, g);
         for (; col + 4 * VL <= d; col += 4 * VL)
             gather_corners(y, &t, col, 4);
@@ -254,11 +249,11 @@ static void integral_query(const struct um_call *call, int q)
 {
     const struct um_integral_args *a = call->args;
     const struct um_view *t = call->t;
-    const float *ref = row_of(&t[2], q);
-    float *y = (float *)t[0].data + q * t[0].ld, dist[4], half = 0.5f * a->reg_scale;
+    const float *ref = um_view_at(&t[2], q);
+    float *y = um_view_at(&t[0], q), dist[4], half = 0.5f * a->reg_scale;
     int bins = t[1].c / 4;
     for (int side = 0; side < 4; side++) {
-        const float *logit = row_of(&t[1], q) + bins * side;
+        const float *logit = um_view_at(&t[1], q) + bins * side;
         float mean, sum = sum_exp(logit, bins, row_max(logit, bins), t[3].data, t[3].ld, &mean);
         dist[side] = mean / sum;
     }
@@ -276,8 +271,8 @@ static void lqe_query(const struct um_call *call, int q)
 {
     int bins = call->t[1].c / 4;
     for (int side = 0; side < 4; side++) {
-        const float *logit = row_of(&call->t[1], q) + bins * side;
-        float *y = (float *)call->t[0].data + q * call->t[0].ld + 5 * side, top[4], unused;
+        const float *logit = um_view_at(&call->t[1], q) + bins * side;
+        float *y = um_view_at(&call->t[0], q) + 5 * side, top[4], unused;
         for (int k = 0; k < 4; k++)
             top[k] = -__builtin_inff();
         for (int n = 0; n < bins; n++) {

@@ -22,8 +22,7 @@ UM_INLINE void slim_look(struct slim *s, const struct um_view *x, int y)
 {
     for (int ky = 0; ky < s->conv->kh; ky++) {
         int iy = y * s->conv->stride - s->conv->pad_top + ky;
-        s->row[ky] =
-            iy >= 0 && iy < x->h ? (const float *)x->data + (ptrdiff_t)iy * x->w * x->ld : NULL;
+        s->row[ky] = iy >= 0 && iy < x->h ? um_view_at(x, (ptrdiff_t)iy * x->w) : NULL;
     }
 }
 

@@ -118,8 +118,7 @@ static void band_item(void *ctx, int item, int worker)
         make_both(&b, iy + a->kh);
         for (int ky = 0; ky < a->kh; ky++)
             s.row[ky] = row_or_none(&b.both, iy + ky);
-        um_slim_row(&s, b.both.c, (float *)out->data + (ptrdiff_t)y * out->w * out->ld, out->w,
-                    b.room);
+        um_slim_row(&s, b.both.c, um_view_at(out, (ptrdiff_t)y * out->w), out->w, b.room);
     }
 }
 

@@ -176,7 +176,7 @@ static void begin(const struct shape *s, struct room *r, const struct um_view *t
 {
     int ws = s->ws;
     for (int h = 0; h < s->heads; h++) {
-        unfold(r->s, (const float *)table->data + h * table->ld, ws);
+        unfold(r->s, um_view_at(table, h), ws);
         for (int k = 0; k < sets; k++)
             lay_out(r->bias[k].table + (ptrdiff_t)h * r->bias[k].size, r->s, ws,
                     r->bias[k].columns);
@@ -217,8 +217,8 @@ static void attention_item(void *ctx, int item, int worker)
             int y = y0 + i / s->ws, x = x0 + i % s->ws;
             bool inside = y < s->h && x < s->w;
             ptrdiff_t at = (ptrdiff_t)y * s->w + x;
-            r.row[i] = inside ? (const float *)qkv->data + at * qkv->ld : job->call->t[2].data;
-            r.out[i] = inside ? (float *)out->data + at * out->ld : NULL;
+            r.row[i] = inside ? um_view_at(qkv, at) : job->call->t[2].data;
+            r.out[i] = inside ? um_view_at(out, at) : NULL;
         }
         int queries;
         const struct biases *bias = biases_of(s, &r, win, &queries);
@@ -317,8 +317,8 @@ static void block_item(void *ctx, int item, int worker)
                 continue;
             }
             b.in[m] = r.out[i] = b.tokens + (ptrdiff_t)m * c;
-            b.add[m] = (const float *)t[1].data + row * t[1].ld;
-            b.dst[m] = (float *)t[0].data + row * t[0].ld;
+            b.add[m] = um_view_at(&t[1], row);
+            b.dst[m] = um_view_at(&t[0], row);
             r.row[i] = b.query[m] = b.qkv + (ptrdiff_t)m * 3 * c;
             um_row_norm(r.out[i], b.add[m], t[2].data, t[3].data, c, args->eps);
             m++;

@@ -95,7 +95,7 @@ static void read_tiles(const struct job *j, float *v, int t0, int n)
         for (int k = 0; k < 16; k++) {
             int y = y0 + k / 4, px = x0 + k % 4;
             bool inside = y >= 0 && y < x->h && px >= 0 && px < x->w;
-            at[k] = inside ? (const float *)x->data + ((ptrdiff_t)y * x->w + px) * x->ld : NULL;
+            at[k] = inside ? um_view_at(x, (ptrdiff_t)y * x->w + px) : NULL;
         }
         for (int i = 0; i < c; i += VL) {
             vf d[4][4];
@@ -133,7 +133,7 @@ UM_INLINE void write_tiles(const struct job *j, const float *m, int t0, int n, i
                 ptrdiff_t at = (ptrdiff_t)(y0 + k / 2) * out->w + x0 + k % 2;
                 vf r = y[k] + bias, plus = vf_zero();
                 if (add->data)
-                    plus = vf_load((const float *)add->data + at * add->ld + col + i);
+                    plus = vf_load(um_view_at(add, at) + col + i);
                 if (add->data && !g->add_last)
                     r += plus;
                 r = um_activate(act, g->limit, r);
@@ -141,7 +141,7 @@ UM_INLINE void write_tiles(const struct job *j, const float *m, int t0, int n, i
                     r = vf_fma(r, vf_set1(g->lab_scale), vf_set1(g->lab_shift));
                 if (add->data && g->add_last)
                     r += plus;
-                vf_store((float *)out->data + at * out->ld + col + i, r);
+                vf_store(um_view_at(out, at) + col + i, r);
             }
         }
     }
