@@ -7,7 +7,7 @@ import struct
 import subprocess
 import time
 
-from command import COMMAND, DETECTOR, ENVIRONMENT, main, png, test, um, write_tiff
+from command import COMMAND, DETECTOR, ENVIRONMENT, ROOT, main, png, test, um, write_tiff
 
 
 def report(*arguments):
@@ -399,9 +399,14 @@ def wrong_truth_is_named(folder):
     assert "no JSON at byte" in um("val", folder, code=1)[1]
     (folder / "truth.json").unlink()
     assert "has no truth" in um("val", folder, code=1)[1]
+    results(folder, [])
+    (folder / "0_mask.png").write_bytes((ROOT / "tests/golden/image/gray.jpg").read_bytes())
+    png(folder / "1_mask.png", 10, 10)
+    assert "0_mask.png: a JPEG, in which what is 0" in um("val", folder, "--results", found, code=1)[1]
+    for name in folder.glob("*_mask.png"):
+        name.unlink()
     png(folder / "0_line.png", 11, 10)
     png(folder / "1_line.png", 10, 10)
-    results(folder, [])
     assert "11x10 pixels" in um("val", folder, "--results", found, code=1)[1]
     assert "nothing: No such file" in um("val", folder / "nothing", code=1)[1]
     assert "phantom:frames=0 has no end" in um("val", "phantom:frames=0", code=2)[1]

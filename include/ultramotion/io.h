@@ -16,7 +16,7 @@ extern "C" {
 UM_API um_status um_image_read(const char *path, um_frame **out);
 /** Read a picture of labels: bytes 0/1 [height*width] in *mask, owned by the caller (um_free()), 1
  * where any colour's sample, of 8 bits or 16, is not 0. UM_EFORMAT also for a PNG in which only
- * alpha tells pixels apart. On error *mask is NULL. */
+ * alpha tells pixels apart, and for a JPEG. On error *mask is NULL. */
 UM_API um_status um_label_read(const char *path, uint8_t **mask, int *width, int *height);
 /** The kinds of pictures and videos that this build reads, for people. */
 UM_API const char *um_image_kinds(void);

@@ -167,6 +167,9 @@ um_status um_label_read(const char *path, uint8_t **mask, int *width, int *heigh
                                : "width or height");
     *mask = NULL;
     um_status st = read_first(path, &nonzero, true, &f, &facts);
+    if (st == UM_OK && facts.lossy)
+        st = um_fail(UM_EFORMAT, "%s: a JPEG, in which what is 0 does not stay so: save it as PNG",
+                     path);
     if (st == UM_OK && !(*mask = um_zalloc((size_t)f->width * (size_t)f->height)))
         st = um_fail(UM_ENOMEM, "%s: mask", path);
     for (int y = 0; st == UM_OK && y < f->height; y++)

@@ -19,6 +19,7 @@ struct um_image_facts {
     bool still_apart;   /* … which is none of them */
     bool behind;        /* another picture stands behind the end of this one */
     int copies;         /* smaller copies and masks in a TIFF, passed over */
+    bool lossy;         /* a JPEG: pixels are about what was drawn */
     bool alpha;         /* a PNG's alpha was left out, and is not the same everywhere */
 };
 

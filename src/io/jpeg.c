@@ -94,6 +94,7 @@ static um_status read_jpeg_body(struct jpeg_reader *r)
     jpeg_save_markers(jpeg, JPEG_APP0 + 1, EXIF_BYTES);
     jpeg_read_header(jpeg, TRUE);
     r->f->facts.orientation = orientation(jpeg);
+    r->f->facts.lossy = true;
     int gray = jpeg->jpeg_color_space == JCS_GRAYSCALE;
     int cmyk = jpeg->jpeg_color_space == JCS_CMYK || jpeg->jpeg_color_space == JCS_YCCK;
     jpeg->out_color_space = gray ? JCS_GRAYSCALE : cmyk ? JCS_CMYK : JCS_RGB;
