@@ -124,12 +124,11 @@ static struct layer bind_cba(um_bind *b, bool lab, const char *prefix, int o, in
     return l;
 }
 
-static void bind_backbone(struct um_dfine *d, um_bind *b)
+static void bind_stem(struct um_dfine *d, um_bind *b)
 {
-    const struct um_hgnet *s = &d->size.backbone;
-    int m = s->stem_mid;
-    um_bind_narrow(b, false); /* all that follows sees what it loses, and it has few channels */
-    d->stem1_rgb = bind_cba(b, s->lab, "backbone.stem.stem1", m, d->info.channels, 3, 2, true);
+    int m = d->size.backbone.stem_mid;
+    bool lab = d->size.backbone.lab;
+    d->stem1_rgb = bind_cba(b, lab, "backbone.stem.stem1", m, d->info.channels, 3, 2, true);
     d->stem1_gray = d->stem1_rgb;
     if (d->info.channels == 3) { /* three equal channels equal one with the summed weights */
         struct um_fold rgb = conv_bn(b, "backbone.stem.stem1", "bn", m, 3, 3),
@@ -142,9 +141,37 @@ static void bind_backbone(struct um_dfine *d, um_bind *b)
         um_free(rgb.w);
         d->stem1_gray.conv = um_fold_pack(b, gray, 2, 1, false, true);
     }
-    d->stem2a = bind_cba(b, s->lab, "backbone.stem.stem2a", m / 2, m, 2, 1, true);
-    d->stem2b = bind_cba(b, s->lab, "backbone.stem.stem2b", m, m / 2, 2, 1, true);
-    d->stem3 = bind_cba(b, s->lab, "backbone.stem.stem3", m, 2 * m, 3, 2, true);
+    d->stem2a = bind_cba(b, lab, "backbone.stem.stem2a", m / 2, m, 2, 1, true);
+    d->stem2b = bind_cba(b, lab, "backbone.stem.stem2b", m, m / 2, 2, 1, true);
+    d->stem3 = bind_cba(b, lab, "backbone.stem.stem3", m, 2 * m, 3, 2, true);
+}
+
+static struct hg_block bind_hg_block(um_bind *b, bool lab, const char *prefix,
+                                     const struct um_hgnet_stage *c, int in)
+{
+    struct hg_block hg = {0};
+    for (int l = 0; l < c->layers; l++) {
+        struct name n = namef("%s.layers.%d", prefix, l);
+        int from = l ? c->mid : in;
+        if (c->light) {
+            hg.pointwise[l] = bind_cba(b, lab, namef("%s.conv1", n.s).s, c->mid, from, 1, 1, false);
+            hg.conv[l] = bind_cba(b, lab, namef("%s.conv2", n.s).s, c->mid, 0, c->k, 1, true);
+        } else {
+            hg.conv[l] = bind_cba(b, lab, n.s, c->mid, from, c->k, 1, true);
+        }
+    }
+    hg.squeeze = bind_cba(b, lab, namef("%s.aggregation.0", prefix).s, c->out / 2,
+                          in + c->layers * c->mid, 1, 1, true);
+    hg.excite =
+        bind_cba(b, lab, namef("%s.aggregation.1", prefix).s, c->out, c->out / 2, 1, 1, true);
+    return hg;
+}
+
+static void bind_backbone(struct um_dfine *d, um_bind *b)
+{
+    const struct um_hgnet *s = &d->size.backbone;
+    um_bind_narrow(b, false); /* all that follows sees what it loses, and it has few channels */
+    bind_stem(d, b);
     for (int i = 0; i < UM_DFINE_STAGES; i++) {
         const struct um_hgnet_stage *c = &s->stage[i];
         struct hg_stage *w = &d->stage[i];
@@ -152,29 +179,12 @@ static void bind_backbone(struct um_dfine *d, um_bind *b)
             w->down = bind_cba(b, s->lab, namef("backbone.stages.%d.downsample", i).s, c->in, 0, 3,
                                2, false);
         else
-            w->down = bind_cba(b, s->lab, "backbone.stem.stem4", s->stem_out, m, 1, 1, true);
+            w->down =
+                bind_cba(b, s->lab, "backbone.stem.stem4", s->stem_out, s->stem_mid, 1, 1, true);
         um_bind_narrow(b, true);
-        for (int j = 0; j < c->blocks; j++) {
-            struct name block = namef("backbone.stages.%d.blocks.%d", i, j);
-            struct hg_block *hg = &w->block[j];
-            int in = j ? c->out : c->in;
-            for (int l = 0; l < c->layers; l++) {
-                struct name n = namef("%s.layers.%d", block.s, l);
-                int from = l ? c->mid : in;
-                if (c->light) {
-                    hg->pointwise[l] =
-                        bind_cba(b, s->lab, namef("%s.conv1", n.s).s, c->mid, from, 1, 1, false);
-                    hg->conv[l] =
-                        bind_cba(b, s->lab, namef("%s.conv2", n.s).s, c->mid, 0, c->k, 1, true);
-                } else {
-                    hg->conv[l] = bind_cba(b, s->lab, n.s, c->mid, from, c->k, 1, true);
-                }
-            }
-            hg->squeeze = bind_cba(b, s->lab, namef("%s.aggregation.0", block.s).s, c->out / 2,
-                                   in + c->layers * c->mid, 1, 1, true);
-            hg->excite = bind_cba(b, s->lab, namef("%s.aggregation.1", block.s).s, c->out,
-                                  c->out / 2, 1, 1, true);
-        }
+        for (int j = 0; j < c->blocks; j++)
+            w->block[j] = bind_hg_block(b, s->lab, namef("backbone.stages.%d.blocks.%d", i, j).s, c,
+                                        j ? c->out : c->in);
     }
 }
 
