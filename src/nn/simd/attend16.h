@@ -126,9 +126,7 @@ UM_INLINE struct attend16_norm attend16_softmax(uint8_t *to, int row, float *s, 
     int whole = keys / VL * VL, rest = keys - whole, end = gemm_whole(keys, VL), i;
     vf top = vf_set1(-3.0e38f), sum = vf_zero();
     if (rest) { /* the last vector's other lanes: exponentials that are 0 beside any other */
-        static const int32_t iota[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-        vi real = (vi)(vi_load(iota) < vi_set1(rest));
-        vf_store(s + whole, vf_select(real, vf_load(s + whole), top));
+        vf_store(s + whole, vf_select(vi_first(rest), vf_load(s + whole), top));
     }
     for (i = 0; i < end; i += VL)
         top = vf_max(top, vf_load(s + i));

@@ -10,9 +10,8 @@
 UM_INLINE void um_row_norm(float *y, const float *x, const float *gamma, const float *beta, int c,
                            float eps)
 {
-    static const int32_t iota[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     int whole = c / VL * VL, rest = c - whole;
-    vi real = (vi)(vi_load(iota) < vi_set1(rest)); /* lanes of the last, partial vector */
+    vi real = vi_first(rest); /* lanes of the last, partial vector */
     vf s0 = vf_load_n(x + whole, rest), s1 = vf_zero();
     for (int i = 0; i < whole; i += 2 * VL) {
         s0 += vf_load(x + i);

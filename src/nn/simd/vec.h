@@ -514,6 +514,12 @@ UM_INLINE vf vf_set2(const float *p)
     return (vf)(pairs){d, d, d, d, d, d, d, d};
 }
 #endif
+/* The first n lanes, as vf_select() wants them. */
+UM_INLINE vi vi_first(int n)
+{
+    static const int32_t lane[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return (vi)(vi_load(lane) < vi_set1(n));
+}
 /* The maximum; NaN wins: vf_max() gives b if either is NaN. */
 UM_INLINE vf vf_larger(vf a, vf b)
 {
