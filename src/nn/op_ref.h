@@ -11,7 +11,7 @@
 #define UM_REF_WIDE_(name)
 #define UM_REF_NONE_(name)
 #define UM_REF_(with, entry, name, host, ...) UM_REF_##host##_(name)
-UM_OPERATORS(UM_REF_, ) /* op_ref.c, op_ref_dfine.c, op_ref_sam.c, op_ref_track.c */
+UM_OPERATORS(UM_REF_, ) /* op_ref*.c */
 
 size_t um_ref_pack_conv(void *dst, const float *w, int o, int kh, int kw, int i);
 size_t um_ref_pack_int8(void *dst, const struct um_int8_layer *l);

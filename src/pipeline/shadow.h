@@ -7,8 +7,6 @@
 
 #include "ultramotion/pipeline.h"
 
-#include <stdbool.h>
-
 struct um_shadow {
     um_pipeline *legacy;
     um_pipeline_settings set; /* of the pipeline that is watched */

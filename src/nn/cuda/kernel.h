@@ -19,7 +19,6 @@
 #include "nn/cuda/view.h"
 
 #include <math.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __CUDACC__
