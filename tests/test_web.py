@@ -241,7 +241,7 @@ def strangers_are_refused(tmp):
 @test
 def others_need_the_token(tmp):
     with Run(sink="web:0.0.0.0:0") as run:
-        assert run.host == "0.0.0.0" and re.fullmatch("[0-9a-f]{32}", run.token), run.err
+        assert not run.host.startswith("127.") and re.fullmatch("[0-9a-f]{32}", run.token), run.err  # an address that others can open
         bearer = {"Authorization": f"Bearer {run.token}"}
         for path in ("/", "/viewer.js", "/healthz"):  # nothing of the run is in them
             run.ask(path)

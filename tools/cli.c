@@ -860,7 +860,10 @@ um_status cli_class(const struct options *o, um_detector *detector, int *label)
     }
     if (*label >= 0)
         return UM_OK;
-    cli_usage("--class %s: the detector has classes 0 to %d%s%s", o->class_name, classes - 1,
+    char known[32] = "class 0 alone";
+    if (classes > 1)
+        snprintf(known, sizeof known, "classes 0 to %d", classes - 1);
+    cli_usage("--class %s: the detector has %s%s%s", o->class_name, known,
               named ? ": " : " (unnamed)", named ? names : "");
     return UM_EINVAL;
 }

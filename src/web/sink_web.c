@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
 #include <libwebsockets.h>
 #include <netdb.h>
 #include <pthread.h>
@@ -606,6 +607,11 @@ static void *run_server(void *ctx)
     return NULL;
 }
 
+static bool is_every_address(const char *host)
+{
+    return strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
+}
+
 static um_status open_context(struct server *s)
 {
     static const struct lws_protocols protocols[] = {
@@ -619,7 +625,7 @@ static um_status open_context(struct server *s)
                                             .secs_since_valid_hangup = 20};
     struct lws_context_creation_info info = {
         .port = s->port,
-        .iface = strcmp(s->host, "0.0.0.0") == 0 || strcmp(s->host, "::") == 0 ? NULL : s->host,
+        .iface = is_every_address(s->host) ? NULL : s->host,
         .protocols = protocols,
         .user = s,
         .gid = (gid_t)-1,
@@ -823,11 +829,32 @@ static um_status choose_token(struct server *s)
     return make_token(s);
 }
 
+/* By which others reach a server on all addresses: the first that is not loopback. */
+static void outer_address(char *host, size_t size)
+{
+    struct ifaddrs *all = NULL;
+    char found[INET_ADDRSTRLEN];
+    if (getifaddrs(&all) != 0)
+        return;
+    for (const struct ifaddrs *a = all; a; a = a->ifa_next)
+        if (a->ifa_addr && a->ifa_addr->sa_family == AF_INET &&
+            getnameinfo(a->ifa_addr, sizeof(struct sockaddr_in), found, sizeof found, NULL, 0,
+                        NI_NUMERICHOST) == 0 &&
+            strncmp(found, "127.", 4) != 0) {
+            snprintf(host, size, "%s", found);
+            break;
+        }
+    freeifaddrs(all);
+}
+
 static void announce(struct server *s)
 {
-    char text[512];
-    bool v6 = strchr(s->host, ':') != NULL;
-    snprintf(text, sizeof text, "open http://%s%s%s:%d/%s%s", v6 ? "[" : "", s->host, v6 ? "]" : "",
+    char text[512], host[sizeof s->host];
+    snprintf(host, sizeof host, "%s", s->host);
+    if (is_every_address(host))
+        outer_address(host, sizeof host);
+    bool v6 = strchr(host, ':') != NULL;
+    snprintf(text, sizeof text, "open http://%s%s%s:%d/%s%s", v6 ? "[" : "", host, v6 ? "]" : "",
              s->port, s->token[0] && !s->token_file[0] ? "#token=" : "",
              s->token[0] && !s->token_file[0] ? s->token : "");
     say(s, text, s->token_file[0] ? " (with #token= and the token of the file)" : "");
