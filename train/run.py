@@ -167,6 +167,8 @@ class Run:
                 saved = now
             if self.args.stop_after and now - began > 60 * self.args.stop_after:
                 break
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
         self.save()
 
 
