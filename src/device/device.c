@@ -176,54 +176,44 @@ static void book_or_capture(um_device *dev, const struct um_booking *b)
         um_ledger_copy(dev, b);
 }
 
-um_status um_upload(um_device *dev, enum um_queue q, um_buf *dst, size_t off, um_hostbuf *src,
-                    size_t src_off, size_t n, enum um_stage stage, const char *reason)
+static um_status transfer(const char *fn, um_device *dev, enum um_queue q, um_buf *buf, size_t off,
+                          um_hostbuf *host, size_t host_off, const struct um_booking *b)
 {
     um_device_lock(dev);
-    um_status st = um_check_queue(__func__, dev, q);
+    um_status st = um_check_queue(fn, dev, q);
     if (st == UM_OK)
-        st = um_check_buf(__func__, dev, dst, off, n);
+        st = um_check_buf(fn, dev, buf, off, b->bytes);
     if (st == UM_OK)
-        st = um_check_host(__func__, dev, src, src_off, n);
+        st = um_check_host(fn, dev, host, host_off, b->bytes);
     if (st == UM_OK)
-        st = um_check_stage(__func__, stage, reason);
+        st = um_check_stage(fn, b->stage, b->reason);
     if (st == UM_OK)
-        st = um_check_forked(__func__, dev, q);
-    if (st != UM_OK || n == 0)
+        st = um_check_forked(fn, dev, q);
+    if (st != UM_OK || b->bytes == 0)
         return unlocked(dev, st);
     st = booking_room(dev);
     if (st == UM_OK)
-        st = dev->fns->upload(dev, q, dst, off, src, src_off, n);
+        st = b->up ? dev->fns->upload(dev, q, buf, off, host, host_off, b->bytes)
+                   : dev->fns->download(dev, q, host, host_off, buf, off, b->bytes);
     if (st == UM_OK) {
         count_captured(dev, q);
-        book_or_capture(dev, &(struct um_booking){true, stage, n, reason});
+        book_or_capture(dev, b);
     }
     return unlocked(dev, note(dev, st));
+}
+
+um_status um_upload(um_device *dev, enum um_queue q, um_buf *dst, size_t off, um_hostbuf *src,
+                    size_t src_off, size_t n, enum um_stage stage, const char *reason)
+{
+    return transfer(__func__, dev, q, dst, off, src, src_off,
+                    &(struct um_booking){true, stage, n, reason});
 }
 
 um_status um_download(um_device *dev, enum um_queue q, um_hostbuf *dst, size_t dst_off, um_buf *src,
                       size_t off, size_t n, enum um_stage stage, const char *reason)
 {
-    um_device_lock(dev);
-    um_status st = um_check_queue(__func__, dev, q);
-    if (st == UM_OK)
-        st = um_check_buf(__func__, dev, src, off, n);
-    if (st == UM_OK)
-        st = um_check_host(__func__, dev, dst, dst_off, n);
-    if (st == UM_OK)
-        st = um_check_stage(__func__, stage, reason);
-    if (st == UM_OK)
-        st = um_check_forked(__func__, dev, q);
-    if (st != UM_OK || n == 0)
-        return unlocked(dev, st);
-    st = booking_room(dev);
-    if (st == UM_OK)
-        st = dev->fns->download(dev, q, dst, dst_off, src, off, n);
-    if (st == UM_OK) {
-        count_captured(dev, q);
-        book_or_capture(dev, &(struct um_booking){false, stage, n, reason});
-    }
-    return unlocked(dev, note(dev, st));
+    return transfer(__func__, dev, q, src, off, dst, dst_off,
+                    &(struct um_booking){false, stage, n, reason});
 }
 
 um_status um_copy(um_device *dev, enum um_queue q, um_buf *dst, size_t dst_off, um_buf *src,
