@@ -604,6 +604,58 @@ TEST(a_budget_that_cannot_be_kept)
     check_hurry(&s);
 }
 
+/* What a frame in flight shows once more is its own, whatever is forgotten before it is received.
+ */
+TEST(a_frame_that_repeats_a_mask_keeps_it)
+{
+    enum { REPEATED = 10 };
+    um_pipeline_settings s = tracked(fixture("cpu"), UM_GATE_SYNC, 1);
+    s.budget_ms = 1e-6;
+    um_pipeline *p = fixture_pipeline(&s);
+    for (int i = 0; i <= REPEATED + 1; i++) {
+        const um_packet *k = NULL;
+        um_frame *f = steady_frame(i);
+        CHECK_OK(um_pipeline_send(p, &f));
+        if (i == REPEATED)
+            CHECK_OK(um_pipeline_forget(p));
+        CHECK_OK(um_pipeline_receive(p, &k));
+        CHECK((k->reason == UM_REASON_NO_TIME) == (i == REPEATED));
+        if (i == REPEATED)
+            CHECK(k->has_mask && k->mask_area_px);
+        if (i > REPEATED)
+            CHECK(k->detected && k->state != UM_STATE_VISIBLE);
+    }
+    um_frame *f = steady_frame(0);
+    CHECK_OK(um_pipeline_send(p, &f));
+    um_pipeline_close(&p); /* with a frame in flight */
+}
+
+/* A size that was planned in the place of the one before has no mask of it, and nothing to follow.
+ */
+TEST(a_size_in_the_place_of_another_is_another_picture)
+{
+    enum { SIZES = 4 };
+    um_pipeline_settings s = tracked(fixture("cpu"), UM_GATE_SYNC, 1);
+    um_pipeline *p = fixture_pipeline(&s);
+    const um_packet *k = NULL;
+    for (int i = 0; i < 4; i++) {
+        um_frame *f = steady_frame(i);
+        CHECK_OK(pass(p, f, &k));
+        um_frame_unref(&f);
+    }
+    CHECK_EQ(k->state, UM_STATE_VISIBLE);
+    for (int n = 1; n <= SIZES; n++)
+        CHECK_OK(um_pipeline_prepare(p, W + n, H, 1));
+    um_frame *small = golden_frame(0), *f = new_frame(W + SIZES, H, 1);
+    for (int y = 0; y < H; y++)
+        memcpy(f->pixels + y * f->stride, small->pixels + y * small->stride, W);
+    CHECK_OK(pass(p, f, &k));
+    CHECK_EQ(k->state, UM_STATE_RELOCALIZING);
+    um_frame_unref(&small);
+    um_frame_unref(&f);
+    um_pipeline_close(&p);
+}
+
 TEST(a_budget_that_is_kept_changes_nothing)
 {
     um_pipeline_settings s = tracked(fixture("cpu"), UM_GATE_SYNC, 3);

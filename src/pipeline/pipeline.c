@@ -296,6 +296,13 @@ static struct flight *flight_of(um_pipeline *p, uint64_t n)
     return &p->flight[n % (uint64_t)p->set.inflight];
 }
 
+/* What a frame in flight held. */
+static void land(struct flight *flight)
+{
+    um_packet_unref(&flight->repeated);
+    um_frame_unref(&flight->frame);
+}
+
 void um_pipeline_close(um_pipeline **pipeline)
 {
     um_pipeline *p = pipeline ? *pipeline : NULL;
@@ -305,7 +312,7 @@ void um_pipeline_close(um_pipeline **pipeline)
         if (!p->crew)
             um_event_sync(p->dev, lane_of(p, p->received)->mark[MARK_DONE], UM_STAGE_DEBUG,
                           "close with a frame in flight");
-        um_frame_unref(&flight_of(p, p->received)->frame);
+        land(flight_of(p, p->received));
     }
     um_crew_close(&p->crew);
     for (int i = 0; i < GEOMETRIES; i++)
@@ -345,6 +352,15 @@ static struct geometry *known_geometry(um_pipeline *p, int w, int h, int c)
     return NULL;
 }
 
+/* A new geometry is a new picture: nothing is known of it. */
+static void enter_geometry(struct track *t, const struct geometry *g)
+{
+    if (t->g == g)
+        return;
+    um_packet_unref(&t->shown);
+    *t = (struct track){.g = g, .detect = true};
+}
+
 /* The place of the one that was not used for the longest time; what is in flight stays. */
 static struct geometry *free_place(um_pipeline *p)
 {
@@ -361,6 +377,8 @@ static struct geometry *free_place(um_pipeline *p)
         p->last = NULL;
     if (p->before.g == oldest)
         um_picture_forget(&p->before);
+    if (p->track.g == oldest)
+        enter_geometry(&p->track, NULL);
     um_geometry_close(p, oldest); /* there are more places than frames in flight */
     return oldest;
 }
@@ -493,15 +511,6 @@ static um_packet begin_packet(const um_pipeline *p, const um_frame *f, const int
     return k;
 }
 
-/* A new geometry is a new picture: nothing is known of it. */
-static void enter_geometry(struct track *t, const struct geometry *g)
-{
-    if (t->g == g)
-        return;
-    um_packet_unref(&t->shown);
-    *t = (struct track){.g = g, .detect = true};
-}
-
 um_status um_pipeline_forget(um_pipeline *p)
 {
     um_status st = p ? take_turn(p, "um_pipeline_forget")
@@ -527,11 +536,12 @@ static void tell_track(const struct track *t, struct um_frame_header *header)
 }
 
 /* The mask before, once more: there is no time, and nothing speaks against it. */
-static bool may_repeat(const um_pipeline *p)
+static const um_packet *to_repeat(const um_pipeline *p)
 {
     const struct track *t = &p->track;
-    return p->set.track && um_budget_repeats(&p->budget) && um_visibility_steady(&t->seen) &&
-           t->shown;
+    return p->set.track && um_budget_repeats(&p->budget) && um_visibility_steady(&t->seen)
+               ? t->shown
+               : NULL;
 }
 
 /* What a frame launches first, and what the networks' memory holds of its picture from then on. */
@@ -600,7 +610,7 @@ static um_status send(um_pipeline *p, um_frame **frame)
         detect = p->track.detect;
     }
     struct lane *l = lane_of(p, p->sent);
-    flight->repeated = st == UM_OK && may_repeat(p);
+    flight->repeated = st == UM_OK ? um_packet_ref(to_repeat(p)) : NULL;
     flight->detected = detect && !flight->repeated;
     flight->same = flight->boxes = flight->embedding = false;
     if (st == UM_OK && !flight->repeated)
@@ -881,9 +891,10 @@ static const um_object *judge(um_pipeline *p, struct flight *flight, const struc
 }
 
 /* What is published of a frame that nothing looked at; what is known of the structure stays. */
-static const um_object *repeat(const um_pipeline *p, um_packet *k, um_object *object)
+static const um_object *repeat(struct flight *flight, um_object *object)
 {
-    *object = *um_packet_object(p->track.shown, 0);
+    um_packet *k = &flight->packet;
+    *object = *um_packet_object(flight->repeated, 0);
     k->state = UM_STATE_VISIBLE;
     k->tag = UM_TAG_STALE;
     k->reason = UM_REASON_NO_TIME;
@@ -911,7 +922,7 @@ static void keep_time(um_pipeline *p, struct flight *flight, uint64_t now)
     if (p->set.track)
         um_budget_step(&p->budget, p->set.budget_ms,
                        &(struct um_budget_frame){.latency_ms = k->latency_ms,
-                                                 .repeated = flight->repeated,
+                                                 .repeated = flight->repeated != NULL,
                                                  .detected = flight->detected});
 }
 
@@ -929,7 +940,7 @@ static um_status seal(um_pipeline *p, struct flight *flight, const um_object *co
 static um_status finish_repeated(um_pipeline *p, struct flight *flight, um_packet **out)
 {
     um_object object;
-    const um_object *shown = repeat(p, &flight->packet, &object);
+    const um_object *shown = repeat(flight, &object);
     return seal(p, flight, &shown, 1, out);
 }
 
@@ -1016,7 +1027,7 @@ static um_status receive(um_pipeline *p, const um_packet **packet)
     um_status st = flight->repeated ? finish_repeated(p, flight, &made)
                                     : finish(p, flight, lane_of(p, p->received), &made);
     um_ledger_bind(before);
-    um_frame_unref(&flight->frame);
+    land(flight);
     p->received++;
     if (st != UM_OK) { /* nobody knows what it left behind */
         enter_geometry(&p->track, NULL);

@@ -76,10 +76,10 @@ struct flight {
     struct geometry *g;
     um_frame *frame;
     uint64_t sent_ns;
-    bool detected;         /* by the detector, or followed without it */
-    bool repeated;         /* nothing was launched: the mask before once more */
-    bool same;             /* its picture is the one before, */
-    bool boxes, embedding; /* with `reuse`: those of that one are taken */
+    bool detected;             /* by the detector, or followed without it */
+    const um_packet *repeated; /* nothing was launched: the mask of this one once more */
+    bool same;                 /* its picture is the one before, */
+    bool boxes, embedding;     /* with `reuse`: those of that one are taken */
     um_packet packet;
     um_ledger ledger;
 };
