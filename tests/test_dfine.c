@@ -491,12 +491,25 @@ TEST(bad_checkpoints_are_refused_by_name)
         "encoder.pan_blocks.0.cv3.0.bottlenecks.1.conv2.conv.weight",
         "decoder.decoder.layers.1.cross_attn.attention_weights.bias",
         "decoder.decoder.lqe_layers.2.reg_conf.layers.1.weight"};
+    static const char *const marks[] = {
+        /* by which the network and its sizes are told */
+        "backbone.stages.0.blocks.0.layers.2.conv.weight",
+        "backbone.stages.2.blocks.1.aggregation.0.conv.weight",
+        "backbone.stages.3.blocks.0.layers.0.conv1.conv.weight",
+        "backbone.stem.stem1.conv.weight",
+        "backbone.stem.stem1.lab.scale",
+        "encoder.input_proj.0.conv.weight",
+        "encoder.fpn_blocks.0.cv2.0.bottlenecks.1.conv1.conv.weight",
+        "decoder.enc_score_head.weight",
+        "decoder.decoder.layers.2.linear1.weight",
+        "decoder.reg_scale",
+        "decoder.up"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         refused((struct dw_options){.omit = names[i]}, 320, 320, UM_EFORMAT, names[i]);
         refused((struct dw_options){.bend = names[i]}, 320, 320, UM_EFORMAT, names[i]);
     }
-    refused((struct dw_options){.omit = "decoder.reg_scale"}, 320, 320, UM_EFORMAT,
-            "decoder.reg_scale");
+    for (size_t i = 0; i < sizeof marks / sizeof *marks; i++)
+        refused((struct dw_options){.omit = marks[i]}, 320, 320, UM_EFORMAT, marks[i]);
     refused((struct dw_options){.extra = "decoder.decoder.layers.3.norm1"}, 320, 320, UM_EFORMAT,
             "decoder.decoder.layers.3.norm1");
 }

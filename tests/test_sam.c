@@ -325,17 +325,24 @@ static void check_refused(struct net *net, struct sw_damage damage, int canvas, 
 
 TEST(refuses_with_a_reason)
 {
-    static const char *const missing[] = {"mask_decoder.transformer.layers.1.norm4.bias",
-                                          "image_encoder.layers.2.blocks.3.attn.attention_biases"};
+    static const char *const missing[] = {
+        "mask_decoder.transformer.layers.1.norm4.bias",
+        "image_encoder.layers.2.blocks.3.attn.attention_biases",
+        "image_encoder.patch_embed.seq.0.c.weight",
+        "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"};
     static const char *const lost[] = {"image_encoder.blocks.1.attn.rel_pos_w",
-                                       "image_encoder.blocks.0.attn.rel_pos_h"};
+                                       "image_encoder.blocks.0.attn.rel_pos_h",
+                                       "image_encoder.blocks.1.attn.rel_pos_h",
+                                       "image_encoder.pos_embed", "mask_decoder.iou_token.weight"};
     static const char *const unknown[] = {"image_encoder.blocks.0.adapter.weight",
                                           "mask_decoder.hf_token.weight"};
     const struct sw_damage none = {NULL, NULL};
-    for (int i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof missing / sizeof *missing; i++)
         check_refused(&mobile, (struct sw_damage){missing[i], NULL}, 64, NULL, UM_EFORMAT,
                       missing[i]);
+    for (size_t i = 0; i < sizeof lost / sizeof *lost; i++)
         check_refused(&vit, (struct sw_damage){lost[i], NULL}, 0, NULL, UM_EFORMAT, lost[i]);
+    for (int i = 0; i < 2; i++) {
         check_refused(&vit, (struct sw_damage){NULL, unknown[i]}, 0, NULL, UM_EFORMAT, unknown[i]);
         check_refused(&lite, (struct sw_damage){NULL, unknown[i]}, 32, NULL, UM_EFORMAT,
                       unknown[i]);

@@ -242,8 +242,13 @@ um_status um_dfine_recognise(const um_weights *file, struct um_dfine_info *info)
                                    .queries_from = "default",
                                    .act_from = "default",
                                    .fit_from = "default"};
-    if (!stem || stem->rank != 4 || !head || head->rank != 2 || !um_weights_find(file, UP))
-        return um_network_refuse(file, "a D-FINE checkpoint");
+    static const struct um_network_mark MARKS[] = {{"backbone.stem.", STEM, 4},
+                                                   {"decoder.enc_bbox_head.", HEAD, 2},
+                                                   {"decoder.decoder.lqe_layers.", UP, 1}};
+    if (!stem || stem->rank != 4 || !head || head->rank != 2 || !um_weights_find(file, UP)) {
+        um_status st = um_network_marks(file, MARKS, sizeof MARKS / sizeof *MARKS);
+        return st == UM_OK ? um_network_refuse(file, "a D-FINE checkpoint") : st;
+    }
     if (stem->dim[1] != 1 && stem->dim[1] != 3)
         return um_fail(UM_EFORMAT, "%s: tensor %s takes %" PRId64 " channels, want 1 or 3",
                        um_weights_path(file), STEM, stem->dim[1]);
@@ -251,11 +256,14 @@ um_status um_dfine_recognise(const um_weights *file, struct um_dfine_info *info)
         return um_fail(UM_EFORMAT, "%s: tensor %s has %" PRId64 " classes, want 1 to %d",
                        um_weights_path(file), HEAD, head->dim[0], 1 << 16);
     struct um_dfine_maps maps = um_dfine_maps(file);
+    um_status st = um_dfine_check_maps(&maps, file);
+    if (st != UM_OK)
+        return st;
     snprintf(info->architecture, sizeof info->architecture, "%s", um_dfine_name(&maps));
     info->classes = (int)head->dim[0];
     info->channels = (int)stem->dim[1];
     info->warning = find_warning(file);
-    um_status st = read_family(file, info);
+    st = read_family(file, info);
     if (st == UM_OK)
         st = read_acts(file, info);
     if (st == UM_OK)

@@ -37,6 +37,17 @@ static const struct um_wtensor *UM_PRINTF(2, 3) find(const um_weights *file, con
     return um_weights_find(file, name);
 }
 
+/* Does any name start like this? */
+static bool UM_PRINTF(2, 3) has(const um_weights *file, const char *fmt, ...)
+{
+    char prefix[192];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(prefix, sizeof prefix, fmt, ap);
+    va_end(ap);
+    return um_weights_has(file, prefix);
+}
+
 /* Dimension `axis` of tensor PREFIX NAME, which must have `rank` of them. */
 static int size_of(struct ruler *r, int rank, int axis, int max, const char *prefix,
                    const char *name)
@@ -56,11 +67,12 @@ static int size_of(struct ruler *r, int rank, int axis, int max, const char *pre
     return r->status == UM_OK ? (int)t->dim[axis] : 1;
 }
 
-/* How many of PREFIX 0 NAME, PREFIX 1 NAME, … there are. */
-static int count(struct ruler *r, int max, const char *prefix, const char *name)
+/* How many of PREFIX 0, PREFIX 1, … have a tensor NAME or its TWIN, of which one may be missing. */
+static int count(struct ruler *r, int max, const char *prefix, const char *name, const char *twin)
 {
     int n = 0;
-    while (r->status == UM_OK && find(r->file, "%s%d%s", prefix, n, name))
+    while (r->status == UM_OK &&
+           (find(r->file, "%s%d%s", prefix, n, name) || find(r->file, "%s%d%s", prefix, n, twin)))
         if (++n > max)
             r->status = um_fail(UM_EFORMAT, "%s: tensor %s%d%s: more than %d of them are not read",
                                 um_weights_path(r->file), prefix, n - 1, name, max);
@@ -75,12 +87,14 @@ static void measure_stage(struct ruler *r, int i, int in, struct um_hgnet_stage 
     char block[64], layer[96];
     snprintf(block, sizeof block, "backbone.stages.%d.blocks.", i);
     s->in = in;
-    s->blocks = count(r, UM_DFINE_BLOCKS_MAX, block, ".aggregation.0.conv.weight");
+    s->blocks = count(r, UM_DFINE_BLOCKS_MAX, block, ".aggregation.0.conv.weight",
+                      ".aggregation.1.conv.weight");
     s->out = size_of(r, 4, 0, CHANNELS_MAX, block, "0.aggregation.1.conv.weight");
     snprintf(layer, sizeof layer, "%s0.layers.", block);
-    s->light = find(r->file, "%s0.conv1.conv.weight", layer) != NULL;
+    s->light = has(r->file, "%s0.conv1.", layer);
     s->layers =
-        count(r, UM_DFINE_UNITS_MAX, layer, s->light ? ".conv1.conv.weight" : ".conv.weight");
+        count(r, UM_DFINE_UNITS_MAX, layer, s->light ? ".conv1.conv.weight" : ".conv.weight",
+              s->light ? ".conv2.conv.weight" : ".bn.weight");
     s->mid =
         size_of(r, 4, 0, CHANNELS_MAX, layer, s->light ? "0.conv1.conv.weight" : "0.conv.weight");
     s->k = size_of(r, 4, 2, 7, layer, s->light ? "0.conv2.conv.weight" : "0.conv.weight");
@@ -90,17 +104,9 @@ static void measure_backbone(struct ruler *r, struct um_hgnet *b)
 {
     b->stem_mid = size_of(r, 4, 0, CHANNELS_MAX, "backbone.stem.stem1", ".conv.weight");
     b->stem_out = size_of(r, 4, 0, CHANNELS_MAX, "backbone.stem.stem4", ".conv.weight");
-    b->lab = um_weights_find(r->file, "backbone.stem.stem1.lab.scale") != NULL;
+    b->lab = um_weights_has(r->file, "backbone.stem.stem1.lab.");
     for (int i = 0; i < UM_DFINE_STAGES; i++)
         measure_stage(r, i, i ? b->stage[i - 1].out : b->stem_out, &b->stage[i]);
-}
-
-static bool has_rep(const um_weights *file, int i)
-{
-    static const char REP[] = "encoder.fpn_blocks.0.cv2.0.bottlenecks";
-    return find(file, "%s.%d.conv1.conv.weight", REP, i) ||
-           find(file, "%s.%d.conv.weight", REP, i) ||
-           find(file, "%s.%d.conv1.conv_bn_fused.weight", REP, i);
 }
 
 static void measure_encoder(struct ruler *r, struct um_dfine_size *s)
@@ -112,7 +118,8 @@ static void measure_encoder(struct ruler *r, struct um_dfine_size *s)
     s->ffn = size_of(r, 2, 0, CHANNELS_MAX, "encoder.encoder.0.layers.0", ".linear1.weight");
     bool fused = find(r->file, "%s.conv_bn_fused.weight", CSP) != NULL;
     s->c4 = size_of(r, 4, 0, CHANNELS_MAX, CSP, fused ? ".conv_bn_fused.weight" : ".conv.weight");
-    while (s->reps < UM_DFINE_REPS_MAX && has_rep(r->file, s->reps))
+    while (s->reps < UM_DFINE_REPS_MAX &&
+           has(r->file, "encoder.fpn_blocks.0.cv2.0.bottlenecks.%d.", s->reps))
         s->reps++;
     if (r->status == UM_OK && !s->reps)
         r->status = um_fail(UM_EFORMAT, "%s: encoder.fpn_blocks.0.cv2.0: no bottlenecks",
@@ -176,7 +183,8 @@ static void measure_decoder(struct ruler *r, struct um_dfine_size *s)
 {
     char last[64];
     s->d = size_of(r, 2, 1, CHANNELS_MAX, "decoder.enc_score_head", ".weight");
-    s->layers = count(r, UM_DFINE_LAYERS_MAX, "decoder.decoder.layers.", ".linear1.weight");
+    s->layers = count(r, UM_DFINE_LAYERS_MAX, "decoder.decoder.layers.", ".linear1.weight",
+                      ".linear2.weight");
     s->d_ffn = size_of(r, 2, 0, CHANNELS_MAX, "decoder.decoder.layers.0", ".linear1.weight");
     s->projected = um_weights_find(r->file, "decoder.input_proj.0.conv.weight") != NULL;
     int sides =
@@ -208,6 +216,16 @@ struct um_dfine_maps um_dfine_maps(const um_weights *file)
         m.channels[i] = (int)t->dim[1];
     }
     return m;
+}
+
+um_status um_dfine_check_maps(const struct um_dfine_maps *m, const um_weights *file)
+{
+    if (m->levels == UM_DFINE_LEVELS_MAX || !has(file, "encoder.input_proj.%d.", m->levels))
+        return UM_OK;
+    return um_fail(UM_EFORMAT,
+                   "%s: missing tensor encoder.input_proj.%d.conv.weight, want one of "
+                   "4 dimensions; give the checkpoint of the whole network",
+                   um_weights_path(file), m->levels);
 }
 
 const char *um_dfine_name(const struct um_dfine_maps *m)

@@ -52,6 +52,8 @@ struct um_dfine_maps {
     int levels, width, channels[UM_DFINE_LEVELS_MAX];
 };
 struct um_dfine_maps um_dfine_maps(const um_weights *file);
+/* UM_EFORMAT if the file has a part of one more. */
+um_status um_dfine_check_maps(const struct um_dfine_maps *m, const um_weights *file);
 /* "dfine-n" … "dfine-x", or "dfine" for sizes that are none of these. */
 const char *um_dfine_name(const struct um_dfine_maps *m);
 

@@ -93,6 +93,23 @@ static bool has(const um_weights *file, const char *pattern)
     return false;
 }
 
+um_status um_network_marks(const um_weights *file, const struct um_network_mark *mark, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (!um_weights_has(file, mark[i].beside))
+            return UM_OK;
+    for (int i = 0; i < n; i++) {
+        const struct um_wtensor *t = um_weights_find(file, mark[i].name);
+        if (!t)
+            return um_fail(UM_EFORMAT, "%s: missing tensor %s, want one of %d dimensions; %s",
+                           um_weights_path(file), mark[i].name, mark[i].rank, WHOLE);
+        if (t->rank != mark[i].rank)
+            return um_fail(UM_EFORMAT, "%s: tensor %s has %d dimensions, want %d; %s",
+                           um_weights_path(file), mark[i].name, t->rank, mark[i].rank, WHOLE);
+    }
+    return UM_OK;
+}
+
 um_status um_network_refuse(const um_weights *file, const char *want)
 {
     int n = um_weights_count(file);

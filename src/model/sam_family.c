@@ -9,6 +9,8 @@
 
 static const char STEM[] = "image_encoder.patch_embed.seq.0.c.weight"; /* TinyViT */
 static const char TABLE[] = "image_encoder.pos_embed";                 /* ViT: [1,n,n,C] */
+static const char IOU[] = "mask_decoder.iou_token.weight",
+                  CODE[] = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix";
 
 /* Of families with equal tensors the first is meant unless something says otherwise. */
 static const struct um_sam_family FAMILIES[] = {
@@ -40,8 +42,7 @@ static const struct um_sam_family *by_tensors(const um_weights *file)
 {
     const struct um_wtensor *stem = um_weights_find(file, STEM),
                             *table = um_weights_find(file, TABLE);
-    if (!um_weights_find(file, "mask_decoder.iou_token.weight") ||
-        !um_weights_find(file, "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"))
+    if (!um_weights_find(file, IOU) || !um_weights_find(file, CODE))
         return NULL;
     bool vit = !stem && table && table->rank == 4;
     int64_t kernel = stem && stem->rank == 4 ? stem->dim[2] : 0;
@@ -50,6 +51,22 @@ static const struct um_sam_family *by_tensors(const um_weights *file)
         if (FAMILIES[i].vit == vit && FAMILIES[i].patch == patch)
             return &FAMILIES[i];
     return NULL;
+}
+
+/* One of ours that lacks a tensor it is told by, or another network. */
+static um_status refuse(const um_weights *file)
+{
+    static const struct um_network_mark MARKS[2][3] = {
+        {{"image_encoder.layers.0.blocks.0.conv1.", STEM, 4},
+         {"mask_decoder.transformer.", IOU, 2},
+         {"prompt_encoder.point_embeddings.", CODE, 2}},
+        {{"image_encoder.blocks.0.attn.", TABLE, 4},
+         {"mask_decoder.transformer.", IOU, 2},
+         {"prompt_encoder.point_embeddings.", CODE, 2}}};
+    um_status st = UM_OK;
+    for (int i = 0; i < 2 && st == UM_OK; i++)
+        st = um_network_marks(file, MARKS[i], 3);
+    return st == UM_OK ? um_network_refuse(file, "a SAM checkpoint") : st;
 }
 
 bool um_sam_recognise(const um_weights *file)
@@ -75,7 +92,7 @@ um_status um_sam_family_find(const um_weights *file, const char *wanted,
     const char *name = wanted ? wanted : um_weights_meta(file, "architecture");
     *out = by_tensors(file);
     if (!*out)
-        return um_network_refuse(file, "a SAM checkpoint");
+        return refuse(file);
     const struct um_sam_family *said = name ? by_name(name) : NULL;
     if (wanted && !said)
         return um_fail(UM_EINVAL, "family %.40s: want %s", wanted, NAMES);

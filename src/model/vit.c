@@ -35,12 +35,23 @@ static void refuse(um_bind *b, um_status st)
         b->status = st;
 }
 
+struct name {
+    char s[48];
+};
+
+static struct name layer_name(int i)
+{
+    struct name n;
+    snprintf(n.s, sizeof n.s, "image_encoder.blocks.%d.", i);
+    return n;
+}
+
 /* Rows and columns of a table of relative positions in layer i; false if it has none that can be.
  */
 static bool table_of(const um_bind *b, int i, int *rows, int *columns)
 {
     char name[96];
-    snprintf(name, sizeof name, "image_encoder.blocks.%d.attn.rel_pos_h", i);
+    snprintf(name, sizeof name, "%sattn.rel_pos_h", layer_name(i).s);
     const struct um_wtensor *t = um_weights_find(b->file, name);
     bool sane = t && t->rank == 2 && t->dim[0] % 2 == 1 && t->dim[0] < 2 * UM_RELATIVE_MAX &&
                 t->dim[1] > 0 && t->dim[1] <= WIDTH_MAX;
@@ -54,12 +65,14 @@ static void measure(um_vit *v, um_bind *b)
     const char *path = um_weights_path(b->file);
     const struct um_wtensor *position = um_weights_find(b->file, "image_encoder.pos_embed");
     int rows = 0, head = 0;
-    if (!position || position->rank != 4 || position->dim[3] < 1 || position->dim[3] > WIDTH_MAX) {
-        refuse(b, um_fail(UM_EFORMAT, "%s: image_encoder.pos_embed: want [1,n,n,width]", path));
+    if (!position || position->rank != 4 || position->dim[1] != position->dim[2] ||
+        position->dim[3] < 1 || position->dim[3] > WIDTH_MAX) {
+        refuse(b,
+               um_fail(UM_EFORMAT, "%s: tensor image_encoder.pos_embed, want [1,n,n,width]", path));
         return;
     }
     v->width = (int)position->dim[3];
-    if (position->dim[1] != v->n || position->dim[2] != v->n) {
+    if (position->dim[1] != v->n) {
         refuse(b, um_fail(UM_EINVAL,
                           "%s: canvas %d: its positions are for %" PRId64 "x%" PRId64
                           " patches, a canvas of %" PRId64,
@@ -68,13 +81,15 @@ static void measure(um_vit *v, um_bind *b)
         return;
     }
     if (!table_of(b, 0, &rows, &head) || v->width % head) {
-        refuse(b, um_fail(UM_EFORMAT,
-                          "%s: image_encoder.blocks.0.attn.rel_pos_h: want [2*window-1, %d/heads]",
-                          path, v->width));
+        refuse(
+            b,
+            um_fail(UM_EFORMAT,
+                    "%s: tensor image_encoder.blocks.0.attn.rel_pos_h, want [2*window-1,%d/heads]",
+                    path, v->width));
         return;
     }
     v->heads = v->width / head;
-    while (v->depth < LAYERS_MAX && table_of(b, v->depth, &rows, &head))
+    while (v->depth < LAYERS_MAX && um_weights_has(b->file, layer_name(v->depth).s))
         v->depth++;
 }
 
@@ -82,14 +97,16 @@ static void bind_layer(um_vit *v, um_bind *b, int i)
 {
     struct um_vit_layer *l = &v->layer[i];
     int rows = 0, head = 0, c = v->width;
-    table_of(b, i, &rows, &head);
+    if (!table_of(b, i, &rows, &head))
+        refuse(b, um_fail(UM_EFORMAT, "%s: tensor %sattn.rel_pos_h, want [2*window-1,%d]",
+                          um_weights_path(b->file), layer_name(i).s, c / v->heads));
     l->window = (rows + 1) / 2;
     if (l->window > v->n && l->window > WINDOW_MAX)
         refuse(b, um_fail(UM_EFORMAT,
                           "%s: image_encoder.blocks.%d.attn.rel_pos_h has %d rows, for windows of "
                           "%d; the map is %dx%d",
                           um_weights_path(b->file), i, rows, l->window, v->n, v->n));
-    um_bind_scope(b, "image_encoder.blocks.%d.", i);
+    um_bind_scope(b, "%s", layer_name(i).s);
     l->norm = um_bind_norm(b, "norm1", c, NORM_EPS);
     l->qkv = um_bind_linear(b, "attn.qkv", 3 * c, c);
     l->pad = um_bind_table(b, "attn.qkv.bias", 1, (int64_t[]){3 * c});

@@ -288,6 +288,20 @@ const struct um_wtensor *um_weights_find(const um_weights *w, const char *name)
     return w->count ? bsearch(&key, w->tensor, (size_t)w->count, sizeof key, by_name) : NULL;
 }
 
+bool um_weights_has(const um_weights *w, const char *prefix)
+{
+    size_t n = strlen(prefix);
+    int lo = 0, hi = w->count;
+    while (lo < hi) {
+        int mid = lo + (hi - lo) / 2;
+        if (strcmp(w->tensor[mid].name, prefix) < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < w->count && strncmp(w->tensor[lo].name, prefix, n) == 0;
+}
+
 const char *um_weights_meta(const um_weights *w, const char *key)
 {
     for (int i = 0; i < w->meta_count; i++)

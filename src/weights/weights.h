@@ -47,6 +47,8 @@ void um_weights_close(um_weights **w);
 int um_weights_count(const um_weights *w);
 const struct um_wtensor *um_weights_at(const um_weights *w, int i); /* sorted by name */
 const struct um_wtensor *um_weights_find(const um_weights *w, const char *name); /* NULL = none */
+/* Does the name of any tensor start like this? */
+bool um_weights_has(const um_weights *w, const char *prefix);
 const char *um_weights_meta(const um_weights *w,
                             const char *key); /* safetensors metadata; NULL = none */
 /* What a file says in words: its metadata, else the config.json beside it. *from (may be NULL):
