@@ -402,6 +402,11 @@ def names_of_classes(tmp):
         (tmp / "wrong.txt").write_text(text)
         _, err = um("detect", FRAMES[0], "--names", tmp / "wrong.txt", code=1)
         assert words in err, err
+    for classes, count in (("a,b,c", 3), ("80", 80), ("[\"a\",\"b\"]", 2)):
+        wrong = write(tmp / "wrong.safetensors", detector(), {"input_size": "320", "classes": classes})
+        _, err = um("detect", FRAMES[0], "--detector", wrong, code=1)
+        assert f"\"classes\" is of {count}, the detector has 1" in err, err
+        assert best(FRAMES[0], "--detector", wrong, "--names", tmp / "names.txt")[2]["name"] == "femur"
     _, err = um("detect", FRAMES[0], "--names", tmp / "none.txt", code=1)
     assert "none.txt" in err
     (tmp / "dos.txt").write_bytes(b"\xef\xbb\xbff\xc3\xa9mur\r\n")

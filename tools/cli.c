@@ -115,7 +115,7 @@ static const struct row table[] = {
      "names of the classes, one per line; default: what the file says"},
     {"upstream", 0, FLAG, AT(upstream), 0, 0, 0, 0, ON_CONVERT, NULL,
      "write a PyTorch file that upstream's own code loads"},
-    {"sam-size", 0, INTEGER, AT(sam_size), 0, 0, 16, 4096, MODELS | KEPT, "auto|N",
+    {"sam-size", 0, INTEGER, AT(sam_size), 0, 0, 16, 8192, MODELS | KEPT, "auto|N",
      "side of the segmenter's canvas; MobileSAM's windows fit multiples of 224 (224, 448, 672, "
      "896), LiteMedSAM's of 56 (docs/SPEED.md); auto (default) = what the file says, else 1024"},
     {"sam-family", 0, TEXT, AT(sam_family), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT,
@@ -778,8 +778,8 @@ bool cli_detector_settings(const struct options *o, um_detector_settings *s)
         if (!cli_size("--det-size", size, &s->input_width, &s->input_height))
             return false;
     } else if (strcmp(size, "auto") != 0) {
-        if (!whole_number(size, 32, 4096, &n))
-            return cli_usage("--det-size: \"%s\" is not auto, a whole number from 32 to 4096, or "
+        if (!whole_number(size, 32, 8192, &n))
+            return cli_usage("--det-size: \"%s\" is not auto, a whole number from 32 to 8192, or "
                              "WxH",
                              size),
                    false;

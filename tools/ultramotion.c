@@ -59,10 +59,10 @@ static const struct command commands[] = {
     {"phantom", ON_PHANTOM, command_phantom, 0, 0,
      "-o DIR [--frames N] [--seed N] [--look hard|--sweep]",
      "write synthetic ultrasound frames with truth",
-     "The source phantom:KEY=VALUE,... draws the same: seed, frames, width, height, empty (share "
-     "of\n"
-     "frames without bone), look=default|hard, surface=arc|plate|rib|flank|humps (of look=hard),\n"
-     "sweep=1 (frames have the probe's pose; a sweep is 105 frames)\n"},
+     "The source phantom:KEY=VALUE,... draws the same: seed, frames (0: without end), width, "
+     "height,\n"
+     "empty (share of frames without bone), look=default|hard, surface=arc|plate|rib|flank|humps "
+     "(of\nlook=hard), sweep=1 (frames have the probe's pose; a sweep is 105 frames)\n"},
     {"bench", ON_BENCH, command_bench, 0, 1, "[pipeline|stages|residency|kernels|roofline|live]",
      "measure, JSON lines on stdout",
      "pipeline   frames of the phantom, drawn before, by stage (default; 20 frames), how far the\n"

@@ -24,7 +24,8 @@ static um_status read_names(um_detector *d, const um_weights *file, const char *
         return um_fail(UM_ENOMEM, "names of %d classes", classes);
     if (path)
         return um_labels_read_file(path, d->names, classes);
-    return text ? um_labels_read(text, d->names, classes) : UM_OK;
+    um_status st = text ? um_labels_read(text, d->names, classes) : UM_OK;
+    return st == UM_OK ? st : um_fail_in(st, um_weights_path(file));
 }
 
 static um_status open_file(um_detector **out, um_device *device, um_weights *file,

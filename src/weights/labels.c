@@ -9,6 +9,7 @@
 #include <cjson/cJSON.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { FILE_BYTES_MAX = 1 << 20 };
@@ -50,13 +51,25 @@ static um_status keep(char **name, int i, const char *text, size_t n)
     return UM_OK;
 }
 
+static um_status check_count(long count, int n)
+{
+    return count == n ? UM_OK
+                      : um_fail(UM_EFORMAT,
+                                "metadata \"classes\" is of %ld, the detector has %d; give names "
+                                "with --names FILE",
+                                count, n);
+}
+
 um_status um_labels_read(const char *text, char **name, int n)
 {
-    um_status st = UM_OK;
     if (strspn(text, "0123456789") == strlen(text))
-        return UM_OK;
+        return check_count(strtol(text, NULL, 10), n);
     cJSON *list = text[0] == '[' ? cJSON_Parse(text) : NULL;
-    for (int i = 0; list && i < n && i < cJSON_GetArraySize(list) && st == UM_OK; i++) {
+    long count = list ? cJSON_GetArraySize(list) : 1;
+    for (const char *p = text; !list && (p = strchr(p, ',')); p++)
+        count++;
+    um_status st = check_count(count, n);
+    for (int i = 0; list && i < n && st == UM_OK; i++) {
         const cJSON *x = cJSON_GetArrayItem(list, i);
         if (cJSON_IsString(x))
             st = keep(name, i, x->valuestring, strlen(x->valuestring));

@@ -8,7 +8,7 @@
 
 /* name[i] may be NULL. *out is freed with um_free(). */
 um_status um_labels_print(const char *const *name, int n, char **out);
-/* name[0..n-1] becomes names of their own or NULL; what the text has more of is left out. A plain
+/* name[0..n-1] becomes names of their own or NULL; UM_EFORMAT unless there are n of them. A plain
  * number is a count and names nothing. On failure too, they are the caller's to free. */
 um_status um_labels_read(const char *text, char **name, int n);
 /* One name per line of a text file; UM_EFORMAT unless there are n of them. */
