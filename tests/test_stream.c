@@ -1505,6 +1505,41 @@ TEST(a_run_whose_pipeline_is_stuck_ends)
     held_end();
 }
 
+static struct event kpi_told = EVENT, kpi_let_go = EVENT;
+
+static void stuck_kpi(void *ctx, const char *line)
+{
+    (void)ctx, (void)line;
+    event_add(&kpi_told);
+    event_wait(&kpi_let_go, 1);
+}
+
+/* Whoever changes it meanwhile neither waits for the pipeline nor keeps it from ending. */
+TEST(a_stuck_run_that_is_changed_ends)
+{
+    struct bench b;
+    bench_init(&b, NULL, "phantom:seed=3,frames=0" SMALL);
+    um_pipeline_settings s = pipeline_settings(tiny("cpu"));
+    s.conf = 0;
+    s.kpi = stuck_kpi;
+    b.set.pipeline = fixture_pipeline(&s);
+    b.set.stall_ms = SANITIZED ? 5000 : 300;
+    um_monitor *m = NULL;
+    CHECK_OK(um_monitor_open(&m));
+    b.set.monitor = m;
+    bench_start(&b);
+    CHECK(event_wait(&kpi_told, 1));
+    CHECK_OK(um_monitor_set(m, "conf", .5));
+    CHECK_EQ(um_monitor_set(m, "conf", 2), UM_EINVAL);
+    CHECK_EQ(um_run_join(b.run), UM_EDEVICE);
+    CHECK_EQ(bench_counts(&b).stalled, 1);
+    um_run_close(&b.run);
+    event_add(&kpi_let_go);
+    CHECK_OK(um_pipeline_forget(b.set.pipeline)); /* nobody is in it any more */
+    um_monitor_close(&m);
+    bench_finish(&b);
+}
+
 /* Time that a run waits for its source is not the pipeline's. */
 TEST(a_silent_source_is_no_stall)
 {

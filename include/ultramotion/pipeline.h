@@ -39,7 +39,7 @@ typedef struct um_pipeline_settings {
                      um_pipeline_inflight() says how many they are */
     void (*kpi)(void *ctx, const char *line); /**< one JSON line per published prediction, or NULL.
                                                  The pipeline waits for it: calls of it from there
-                                                 are UM_EINVAL */
+                                                 are UM_EINVAL, but for um_pipeline_change() */
     void *kpi_ctx;
     const char *lost_device; /**< borrowed; name of the lost device whose work this pipeline goes on
                                 with, for its packets; NULL = none (default) */
@@ -95,8 +95,8 @@ UM_API um_status um_pipeline_set_label(um_pipeline *pipeline, int label);
 /** From the next frame on: structures to outline, 1 to settings.objects. Threads: any. */
 UM_API um_status um_pipeline_set_objects(um_pipeline *pipeline, int objects);
 
-/** Several of these at once, NULL: it stays; if one of them means nothing, all stay. Threads: any.
- */
+/** Several of these at once, NULL: it stays; if one of them means nothing, all stay. Never waits
+ * for a frame. Threads: any. */
 UM_API um_status um_pipeline_change(um_pipeline *pipeline, const float *conf, const int *label,
                                     const int *objects);
 /** Forget the frames before: the next one begins a stream, its state from LOST. A run does so when

@@ -233,11 +233,12 @@ def test_a_kpi_function_cannot_wait_for_itself(detector, device, packets, caplog
     opened = ultramotion.Segmenter(device=device, canvas=64, kpi=lambda _: opened.predict(embedding, box=[1, 1, 90, 90]))
     embedding = opened.encode(frame.numpy())
     opened.predict(embedding, box=[1, 1, 90, 90])
-    with Pipeline(detector, opened, kpi=lambda _: told.set(conf=0.2)) as told:
-        told(frame)
     with Pipeline(detector, opened, kpi=lambda _: asked(frame)) as asked:
         asked(frame)
-    assert caplog.text.count("which waits for that") == 3
+    assert caplog.text.count("which waits for that") == 2 and caplog.text.count("Error: ") == 2
+    with Pipeline(detector, opened, conf=0, kpi=lambda _: told.set(conf=1)) as told:  # of the next frame, for which nobody waits
+        assert [told(frame).state for _ in range(2)] == ["VISIBLE", "LOST"]
+    assert caplog.text.count("Error: ") == 2
 
 
 def test_pictures_are_numbered_and_timed(detector, packets):

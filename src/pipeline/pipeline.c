@@ -137,25 +137,42 @@ um_status um_pipeline_change(um_pipeline *p, const float *conf, const int *label
         st = check_label(p->detector, *label);
     if (st == UM_OK && objects)
         st = check_objects(*objects, p->set.objects);
-    if (st == UM_OK)
-        st = take_turn(p, "um_pipeline_change");
     if (st != UM_OK)
         return st;
-    p->conf = conf ? *conf : p->conf;
-    p->objects = objects ? *objects : p->objects;
-    if (label) { /* what is followed may be of another class */
-        p->label = *label;
+    pthread_mutex_lock(&p->wishing);
+    p->wish.any = true;
+    p->wish.conf = conf ? *conf : p->wish.conf;
+    p->wish.objects = objects ? *objects : p->wish.objects;
+    if (label) {
+        p->wish.label = *label;
+        p->wish.relabel = true;
+    }
+    pthread_mutex_unlock(&p->wishing);
+    return UM_OK;
+}
+
+/* What was changed holds for the frame that is sent now, and those behind it. */
+static void take_wish(um_pipeline *p)
+{
+    pthread_mutex_lock(&p->wishing);
+    struct wish w = p->wish;
+    p->wish.any = p->wish.relabel = false;
+    pthread_mutex_unlock(&p->wishing);
+    if (!w.any)
+        return;
+    p->conf = w.conf;
+    p->label = w.label;
+    p->objects = w.objects;
+    if (w.relabel) { /* what is followed may be of another class */
         p->track.detect = true;
         p->track.seen.steady = 0;
     }
     if (p->shadow) {
-        um_pipeline_change(p->shadow->legacy, conf, label, objects);
+        um_pipeline_change(p->shadow->legacy, &w.conf, w.relabel ? &w.label : NULL, &w.objects);
         p->shadow->set.conf = p->conf;
         p->shadow->set.label = p->label;
         p->shadow->objects = p->objects;
     }
-    pthread_mutex_unlock(&p->lock);
-    return UM_OK;
 }
 
 um_status um_pipeline_set_conf(um_pipeline *p, float conf)
@@ -260,10 +277,10 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
         return um_fail(UM_ENOMEM, "pipeline");
     um_turn_init(&p->lock);
     pthread_mutex_init(&p->planning, NULL);
+    pthread_mutex_init(&p->wishing, NULL);
     p->set = own;
-    p->conf = own.conf;
-    p->label = own.label;
-    p->objects = own.objects;
+    p->wish =
+        (struct wish){.any = true, .conf = own.conf, .label = own.label, .objects = own.objects};
     p->detector = own.detector;
     p->segmenter = own.segmenter;
     p->dev = um_detector_device(p->detector);
@@ -334,6 +351,7 @@ void um_pipeline_close(um_pipeline **pipeline)
     um_packet_unref(&p->packet);
     um_packet_pool_close(&p->packets);
     um_shadow_close(&p->shadow);
+    pthread_mutex_destroy(&p->wishing);
     pthread_mutex_destroy(&p->planning);
     pthread_mutex_destroy(&p->lock);
     um_free(p);
@@ -565,10 +583,11 @@ static um_graph *choose_graph(um_pipeline *p, const struct geometry *g, struct f
 static um_status send_to_crew(um_pipeline *p, um_frame **frame)
 {
     struct flight *flight = flight_of(p, p->sent);
-    struct um_crew_wish wish = {.conf = p->conf, .label = p->label, .objects = p->objects};
     int member = (int)(p->sent % (uint64_t)p->set.inflight);
     if (p->sent - p->received == (uint64_t)p->set.inflight)
         return UM_AGAIN;
+    take_wish(p);
+    struct um_crew_wish wish = {.conf = p->conf, .label = p->label, .objects = p->objects};
     flight->frame = um_frame_ref(*frame);
     um_status st = um_crew_give(p->crew, member, frame, &wish);
     if (st == UM_OK)
@@ -585,6 +604,7 @@ static um_status send(um_pipeline *p, um_frame **frame)
     int crop[4];
     if (p->sent - p->received == (uint64_t)p->set.inflight)
         return UM_AGAIN;
+    take_wish(p);
     um_status st = find_crop(p, f->width, f->height, crop);
     if (st != UM_OK)
         return st;
@@ -642,12 +662,14 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
     if (st != UM_OK)
         return st;
     bool legacy = p->shadow && p->shadow->counts.fell_back;
-    if (!legacy)
+    if (!legacy) {
         st = p->crew ? send_to_crew(p, frame) : send(p, frame);
-    else if (p->received < p->sent)
-        st = UM_AGAIN; /* what was in flight goes first */
-    else
+    } else if (p->received < p->sent) { /* what was in flight goes first */
+        st = UM_AGAIN;
+    } else {
+        take_wish(p);
         st = um_pipeline_send(p->shadow->legacy, frame);
+    }
     pthread_mutex_unlock(&p->lock);
     return st;
 }

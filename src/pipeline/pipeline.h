@@ -95,6 +95,13 @@ struct track {
     const um_packet *shown;    /* the last one with a mask of its own */
 };
 
+/* What um_pipeline_change() asked for. */
+struct wish {
+    bool any, relabel;
+    float conf;
+    int label, objects;
+};
+
 struct um_pipeline {
     um_pipeline_settings set;
     um_device *dev;
@@ -109,8 +116,10 @@ struct um_pipeline {
     um_pool
         *pool; /* host mode on a device without one: where the host's part of a packet is made */
     pthread_mutex_t planning; /* one geometry is planned at a time, aside of the frames */
-    pthread_mutex_t lock;     /* of frames and the table of geometries, as all below */
-    float conf;               /* those of the settings, as changed since */
+    pthread_mutex_t wishing;  /* of `wish`: who changes something does not wait for a frame */
+    struct wish wish;
+    pthread_mutex_t lock; /* of frames and the table of geometries, as all below */
+    float conf;           /* those of the settings, as changed since */
     int label, objects;
     struct geometry geometry[GEOMETRIES];
     struct lane lane[UM_FRONT_SLOTS], warm; /* warm: of warm-ups, beside frames in flight */
