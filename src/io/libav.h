@@ -14,6 +14,15 @@
 #include <libavutil/pixdesc.h>
 #include <libswscale/swscale.h>
 
+/* FFmpeg 7 keeps a stream's side data with its codec's parameters, and writes constant bytes. */
+#if LIBAVFORMAT_VERSION_MAJOR < 61
+#define UM_LIBAV_SIDE_DATA(X) X(avformat, av_stream_get_side_data)
+typedef uint8_t um_libav_written;
+#else
+#define UM_LIBAV_SIDE_DATA(X) X(avcodec, av_packet_side_data_get)
+typedef const uint8_t um_libav_written;
+#endif
+
 /* What is used of it. __typeof__, which gcc and clang have, takes each type from its header: fifty
  * types written again could be wrong. */
 #define UM_LIBAV(X)                               \
@@ -55,7 +64,6 @@
     X(avformat, av_guess_format)                  \
     X(avformat, av_interleaved_write_frame)       \
     X(avformat, av_read_frame)                    \
-    X(avformat, av_stream_get_side_data)          \
     X(avformat, av_write_trailer)                 \
     X(avformat, avformat_alloc_context)           \
     X(avformat, avformat_alloc_output_context2)   \
@@ -74,7 +82,8 @@
     X(swscale, sws_getCachedContext)              \
     X(swscale, sws_getCoefficients)               \
     X(swscale, sws_scale)                         \
-    X(swscale, sws_setColorspaceDetails)
+    X(swscale, sws_setColorspaceDetails)          \
+    UM_LIBAV_SIDE_DATA(X)
 
 struct um_libav {
 #define UM_LIBAV_MEMBER(library, name) __typeof__(name) *name;

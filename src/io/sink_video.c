@@ -42,7 +42,7 @@ struct video {
 
 /* ---- the file ---- */
 
-static int write_bytes(void *ctx, uint8_t *bytes, int n)
+static int write_bytes(void *ctx, um_libav_written *bytes, int n)
 {
     struct video *s = ctx;
     return um_part_write(&s->part, bytes, (size_t)n) ? n : AVERROR(s->part.error);

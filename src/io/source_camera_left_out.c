@@ -7,11 +7,12 @@ static um_status camera_open(void *priv, const char *arg, const um_source_settin
                              int wake_fd)
 {
     (void)priv, (void)settings, (void)wake_fd;
-    return um_fail(UM_EUNSUPPORTED,
-                   "%s: a camera, and this build was made without libavdevice: install "
-                   "libavdevice-dev, libavformat-dev, libavcodec-dev and libswscale-dev and build "
-                   "again",
-                   arg);
+    return um_fail(
+        UM_EUNSUPPORTED,
+        "%s: a camera, and this build was made without libavdevice: install "
+        "libavdevice-dev, libavformat-dev, libavcodec-dev and libswscale-dev of FFmpeg 5 "
+        "to 7 and build again",
+        arg);
 }
 
 static um_status camera_read(void *priv, uint64_t index, um_frame **frame)

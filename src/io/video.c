@@ -110,11 +110,23 @@ static um_status open_format(struct um_video *v)
                     : UM_OK;
 }
 
-static int turned(struct um_video *v)
+static const uint8_t *display_matrix(const struct um_video *v, size_t *n)
+{
+#if LIBAVFORMAT_VERSION_MAJOR < 61
+    return v->av->av_stream_get_side_data(v->stream, AV_PKT_DATA_DISPLAYMATRIX, n);
+#else
+    const AVCodecParameters *p = v->stream->codecpar;
+    const AVPacketSideData *data = v->av->av_packet_side_data_get(
+        p->coded_side_data, p->nb_coded_side_data, AV_PKT_DATA_DISPLAYMATRIX);
+    *n = data ? data->size : 0;
+    return data ? data->data : NULL;
+#endif
+}
+
+static int turned(const struct um_video *v)
 {
     size_t n = 0;
-    const uint8_t *matrix =
-        v->av->av_stream_get_side_data(v->stream, AV_PKT_DATA_DISPLAYMATRIX, &n);
+    const uint8_t *matrix = display_matrix(v, &n);
     if (!matrix || n < 9 * sizeof(int32_t))
         return 0;
     double angle = v->av->av_display_rotation_get((const int32_t *)(const void *)matrix);
