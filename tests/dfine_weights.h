@@ -149,7 +149,7 @@ static void dw_fuse(const struct dw *g, const char *p, int o, int i, int from, i
     static const char *const parts[] = {"conv.weight", "norm.weight", "norm.bias",
                                         "norm.running_mean", "norm.running_var"};
     float *v[5];
-    char key[160];
+    char key[192];
     for (int n = 0; n < 5; n++) {
         snprintf(key, sizeof key, "%s.%s", p, parts[n]);
         v[n] = dw_make(g, key, n ? 1 : 4, (int64_t[]){o, i, from, from});

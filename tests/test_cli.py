@@ -17,7 +17,7 @@ import time
 import zlib
 from pathlib import Path
 
-from command import COMMAND, DETECTOR, ENVIRONMENT, MODELS, ROOT, SEGMENTER, lines, main, png, test, um
+from command import COMMAND, DETECTOR, ENVIRONMENT, MODELS, ROOT, SEGMENTER, Skip, lines, main, png, test, um
 from crc64 import crc64
 
 CHOSEN = ("fp32", "bf16")  # by a processor where nobody asks

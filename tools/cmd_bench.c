@@ -438,7 +438,7 @@ static void report_pictures(void)
          "TIFF: MISSING: built without libtiff\n           install libtiff-dev 4.5 or newer "
          "and build again"},
         {"videos", "videos: MISSING: built without libav\n           install libavformat-dev, "
-                   "libavcodec-dev and libswscale-dev of FFmpeg 5 to 7 and build again"},
+                   "libavcodec-dev and libswscale-dev of FFmpeg 5 to 9 and build again"},
     };
     printf("reads      %s\n", um_image_kinds());
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)

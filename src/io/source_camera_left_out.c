@@ -11,7 +11,7 @@ static um_status camera_open(void *priv, const char *arg, const um_source_settin
         UM_EUNSUPPORTED,
         "%s: a camera, and this build was made without libavdevice: install "
         "libavdevice-dev, libavformat-dev, libavcodec-dev and libswscale-dev of FFmpeg 5 "
-        "to 7 and build again",
+        "to 9 and build again",
         arg);
 }
 

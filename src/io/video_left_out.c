@@ -4,7 +4,7 @@
 
 #define HOW                                                                           \
     "this build was made without libav: install libavformat-dev, libavcodec-dev and " \
-    "libswscale-dev of FFmpeg 5 to 7 and build again"
+    "libswscale-dev of FFmpeg 5 to 9 and build again"
 
 const bool um_video_built = false;
 
