@@ -216,7 +216,8 @@ static const struct row table[] = {
     {"on-device-lost", 0, TEXT, AT(on_device_lost), 0, 0, 0, 0, RUN | ON_REPLAY, "fail|cpu",
      "a device that fails: end the run (default), or go on on cpu from the frame in flight"},
     {"dump", 0, TEXT, AT(dump), 0, 0, 0, 0, STREAM, "FILE.safetensors",
-     "what the networks computed on the way to the last frame's result, tensor by tensor"},
+     "what the networks computed on the way to the last frame's result (of one object), tensor by "
+     "tensor"},
     {"seed", 0, UNSIGNED, AT(seed), 0, 0, 0, 1.8e19, ON_PHANTOM, "N",
      "seed of the phantom; default 1"},
     {"look", 0, TEXT, AT(look), 0, 0, 0, 0, ON_PHANTOM, "default|hard",

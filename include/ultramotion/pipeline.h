@@ -31,7 +31,7 @@ typedef struct um_pipeline_settings {
     um_mask_mode sam_as_numpy;
     int crop[4];                /**< x, y, w, h: part of the picture to look at; w 0 = all */
     int assert_up, assert_down; /**< most copies per frame; -1 = no assertion (default) */
-    int dump;                   /**< keep taps for um_pipeline_dump() */
+    int dump;                   /**< keep taps for um_pipeline_dump(), of one object */
     int inflight; /**< frames that may be in flight, 1 (default) to UM_INFLIGHT_MAX. On `cpu` each
                      has a session and a share of the device's threads of its own, at most one
                      frame for each thread: more frames a second, each of them later. Elsewhere

@@ -69,6 +69,8 @@ static um_status check_track(const um_pipeline_settings *s)
         return um_fail(UM_EINVAL, "track needs a segmenter: it is masks that are scored");
     if (s->track && s->objects > 1)
         return um_fail(UM_EINVAL, "track follows one structure, not %d", s->objects);
+    if (s->dump && s->objects > 1)
+        return um_fail(UM_EINVAL, "a dump is of one object, not %d", s->objects);
     if (s->reuse && s->track && um_dfine_info(s->detector->net)->gain.mode == UM_GAIN_AUTO)
         return um_fail(UM_EINVAL,
                        "reuse: with track a gain of auto follows the pictures before, so "
