@@ -376,6 +376,7 @@ TEST(levels_have_weights_of_their_own)
     static struct opened o;
     char folder[400];
     snprintf(folder, sizeof folder, "%s", in_scratch("levels"));
+    unsetenv("ULTRAMOTION_CPU"); /* the best there is, and plain C */
     open_and_run("cpu", folder, 64, &o);
     CHECK_OK(o.status);
     setenv("ULTRAMOTION_CPU", "c", 1);

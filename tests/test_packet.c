@@ -541,6 +541,8 @@ TEST(errors_say_memory_once)
     CHECK_STR(um_last_error(), "out of memory: 3 floats");
     um_fail_in(UM_ENOMEM, "file\n");
     CHECK_STR(um_last_error(), "file\\x0a: out of memory: 3 floats");
+    um_fail(UM_ENOMEM, "%s", um_last_error()); /* passed on */
+    CHECK_STR(um_last_error(), "file\\x0a: out of memory: 3 floats");
     um_fail(UM_EIO, "again: %s", um_last_error()); /* of itself */
     CHECK_STR(um_last_error(), "again: file\\x0a: out of memory: 3 floats");
 }

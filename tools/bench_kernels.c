@@ -58,7 +58,7 @@ static um_status measure(struct steps *s, um_bench_stage stage, um_detector *det
     if (st == UM_OK)
         st = um_bench_kernels(bench, rounds, add_step, s);
     um_bench_close(&bench);
-    return st == UM_OK && s->failed ? um_set_error(UM_ENOMEM, "out of memory: steps") : st;
+    return st == UM_OK && s->failed ? um_set_error(UM_ENOMEM, "steps") : st;
 }
 
 static int longest_first(const void *a, const void *b)

@@ -204,7 +204,7 @@ static um_status measure(const struct options *o, um_pipeline *pipeline, um_fram
     um_run_settings_default(&set);
     um_run_counts_default(&counts);
     l.passage = calloc((size_t)l.frames, sizeof *l.passage);
-    um_status st = l.passage ? UM_OK : um_set_error(UM_ENOMEM, "out of memory: times of frames");
+    um_status st = l.passage ? UM_OK : um_set_error(UM_ENOMEM, "times of frames");
     if (st == UM_OK)
         st = um_source_open(&source, "igtl-listen:127.0.0.1:0", NULL);
     if (st == UM_OK)

@@ -932,7 +932,7 @@ um_status cli_open_source(um_source **out, const struct options *o)
         return UM_EINVAL;
     char *spec = cli_with_options(o->positional[0], "igtl", "crc", o->igtl_crc, "coord",
                                   o->igtl_coord, "version", o->igtl_version);
-    um_status st = spec ? um_source_open(out, spec, &s) : um_set_error(UM_ENOMEM, "out of memory");
+    um_status st = spec ? um_source_open(out, spec, &s) : um_set_error(UM_ENOMEM, o->positional[0]);
     if (st != UM_OK)
         cli_fail(st);
     free(spec);

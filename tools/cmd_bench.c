@@ -227,7 +227,7 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
     r.capacity = (size_t)src.frames;
     r.ms[0] = calloc(r.capacity, STAGES * sizeof(double));
     if (!r.ms[0])
-        return cli_fail(um_set_error(UM_ENOMEM, "out of memory: times of so many frames"));
+        return cli_fail(um_set_error(UM_ENOMEM, "times of so many frames"));
     for (int i = 1; i < STAGES; i++)
         r.ms[i] = r.ms[0] + (size_t)i * r.capacity;
     um_status st = open_pipeline(&pipeline, o, detector, segmenter);

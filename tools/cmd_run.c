@@ -226,7 +226,7 @@ static bool open_outputs(const struct options *o, um_source *source, um_monitor 
         char *whole = cli_with_options(spec[out->n], "igtl", "max-fps", o->igtl_max_fps, "version",
                                        o->igtl_version, "", NULL);
         st = whole ? um_sink_open(&out->sink[out->n], whole, &set)
-                   : um_set_error(UM_ENOMEM, "out of memory");
+                   : um_set_error(UM_ENOMEM, spec[out->n]);
         free(whole);
     }
     set.policy = policy;
@@ -591,7 +591,7 @@ int command_replay(const struct options *o)
     const char *scheme = o->realtime ? "replay-live:" : "replay:";
     size_t n = strlen(scheme) + strlen(o->positional[0]) + 1;
     char *spec = malloc(n);
-    um_status st = spec ? UM_OK : um_set_error(UM_ENOMEM, "out of memory");
+    um_status st = spec ? UM_OK : um_set_error(UM_ENOMEM, o->positional[0]);
     if (st == UM_OK) {
         snprintf(spec, n, "%s%s", scheme, o->positional[0]);
         again.positional[0] = spec;
@@ -755,8 +755,8 @@ static um_status write_boxes(const struct options *o, const um_frame *f, const s
         print_boxes(o, f, found, out);
     bool whole = out && !ferror(out);
     whole = out && fclose(out) == 0 && whole;
-    um_status st = whole ? um_lines_write(lines, line, stop_fd())
-                         : um_set_error(UM_ENOMEM, "out of memory: a line of boxes");
+    um_status st =
+        whole ? um_lines_write(lines, line, stop_fd()) : um_set_error(UM_ENOMEM, "a line of boxes");
     free(line);
     return st;
 }

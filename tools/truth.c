@@ -49,7 +49,7 @@ um_status truth_fail(um_status st, const char *fmt, ...)
 
 um_status truth_no_memory(void)
 {
-    return truth_fail(UM_ENOMEM, "val: out of memory");
+    return truth_fail(UM_ENOMEM, "val");
 }
 
 /* ---- masks ---- */

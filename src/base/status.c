@@ -5,6 +5,7 @@
 #include "base/text.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,7 +22,8 @@ um_status um_fail(um_status status, const char *fmt, ...)
     va_start(ap, fmt);
     um_number_vprint(raw + n, sizeof raw - n, fmt, ap);
     va_end(ap);
-    um_text_show(text, sizeof text, raw);
+    bool told = n && strstr(raw + n, MEMORY); /* a text that is passed on */
+    um_text_show(text, sizeof text, told ? raw + n : raw);
     return status;
 }
 

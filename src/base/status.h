@@ -11,8 +11,9 @@
 #endif
 
 /* Record the error text of this thread (printf style) and return `status`. Called once, at the
- * place that knows. UM_ENOMEM puts "out of memory: " in front: say what for. Control characters,
- * which file names and files may bring, become \\xNN; the decimal point is a point. */
+ * place that knows. UM_ENOMEM puts "out of memory: " in front if it is not there: say what for.
+ * Control characters, which file names and files may bring, become \\xNN; the decimal point is a
+ * point. */
 um_status um_fail(um_status status, const char *fmt, ...) UM_PRINTF(2, 3);
 
 /* Put "prefix: " in front of the recorded text and return `status` unchanged: for callers that know
