@@ -822,6 +822,19 @@ def a_gpu_that_fails_is_named_or_replaced(tmp):
 
 
 @test
+def a_gpu_that_auto_passes_over_is_told(tmp):
+    source = ("run", "phantom:seed=900501,frames=1", "-o", "null:")
+    for fault, text in (("cuModuleLoadData:1:222", "no kernels for this GPU"), ("cuInit:1:999,cuInit:2:999", "CUDA_ERROR_UNKNOWN")):
+        _, err = gpu(*source, env={"UM_STANDIN_FAIL": fault})
+        assert "cuda:0 is passed over: " in err and text in err and "device cpu" in err, err
+        _, err = gpu(*source, "--quiet", env={"UM_STANDIN_FAIL": fault})
+        assert err == "", err
+    none = {"UM_STANDIN_DEVICES": "0"}
+    assert "0 GPUs" not in gpu(*source, env=none)[1]  # as on any machine without one
+    assert "no GPU: device cuda:0: the driver for CUDA" in gpu(*source, "-v", env=none)[1]
+
+
+@test
 def kernel_levels_can_be_forced(tmp):
     best = lines(um("detect", "phantom:seed=900003,frames=1")[0])[0]["boxes"][0]
     _, err = um("detect", "phantom:frames=1", env={"ULTRAMOTION_CPU": "abacus"}, code=2)

@@ -712,6 +712,14 @@ void cli_say(void *ctx, const char *text)
     tell(text);
 }
 
+/* A GPU that is there but not taken; that there is none, only with -v. */
+static void say_of_gpus(void *ctx, const char *text)
+{
+    const struct options *o = ctx;
+    if (o->verbose || (!o->quiet && strncmp(text, "no GPU", strlen("no GPU")) != 0))
+        tell(text);
+}
+
 um_status cli_open_device(um_device **out, const struct options *o)
 {
     static const char *const precisions[] = {"auto", "fp32", "bf16", "fp16", "int8", NULL};
@@ -728,8 +736,8 @@ um_status cli_open_device(um_device **out, const struct options *o)
     s.threads = o->threads;
     s.guard_seed = o->guard_seed;
     s.weight_cache = o->weight_cache ? o->weight_cache : "auto";
-    if (o->verbose)
-        s.log = cli_say;
+    s.log = say_of_gpus;
+    s.log_ctx = (void *)(uintptr_t)o;
     um_status st = um_device_open(out, &s);
     if (st != UM_OK)
         cli_fail(st);

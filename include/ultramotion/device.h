@@ -29,7 +29,8 @@ typedef struct um_device_settings {
                               else fp32. A processor has fp32; with AMX, or AVX-512 BF16 by AMD,
                               bf16; with AVX-512 VNNI and a file of um_model_calibrate() int8 */
     void (*log)(void *ctx, const char *text); /**< told, while opening, why "auto" passes a GPU
-                                                 over; or NULL */
+                                                 over ("cuda:0 is passed over: …") or has none
+                                                 ("no GPU: …"); or NULL */
     void *log_ctx;
     const char *weight_cache; /**< where packed weights of the networks that are opened on it are
                                  kept, so that they are not packed at each start: a folder, "auto"

@@ -65,7 +65,7 @@ class Device:
         self._handle = _c.Handle(f"device {_c.text(lib.um_device_name(pointer))}", pointer, lib.um_device_close)
         _c.close_at_exit(self)
         for line in told:
-            LOG.info("%s", line)
+            LOG.log(logging.INFO if line.startswith("no GPU") else logging.WARNING, "%s", line)
 
     name = _c.Answer("um_device_name", _c.text)
     precision = _c.Answer("um_device_precision", _c.text)

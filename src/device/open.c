@@ -80,7 +80,7 @@ static um_status open_cuda(um_device **out, const um_device_settings *s, int ord
     enum um_dtype dtype = UM_F16;
     um_status st = find_precision(s->precision, &dtype);
     if (st == UM_OK && dtype == UM_I8)
-        st = um_fail(UM_EUNSUPPORTED, "precision int8: device %s has none, want cpu", s->name);
+        st = um_fail(UM_EUNSUPPORTED, "precision int8: device cuda:%d has none, want cpu", ordinal);
     if (st == UM_OK)
         st = um_cuda_open(out, ordinal);
     if (st == UM_OK) {
@@ -104,8 +104,9 @@ static um_status open_best(um_device **out, const um_device_settings *s)
 {
     char text[400];
     int n = um_cuda_count();
-    if (n == 0 && um_cuda_describe(0, text, sizeof text) != UM_OK)
-        tell(s, "no GPU");
+    um_status st = n ? UM_OK : um_cuda_describe(0, text, sizeof text);
+    if (st != UM_OK) /* a driver that does not start has some, most likely */
+        tell(s, st == UM_EDEVICE ? "cuda:0 is passed over" : "no GPU");
     for (int i = 0; i < n; i++) {
         if (open_cuda(out, s, i) == UM_OK)
             return UM_OK;
