@@ -31,10 +31,10 @@ static void make_layer_norm(struct job *job, int h, int w, int c, bool add, enum
 
 static void random_layer_norm(struct job *job)
 {
-    static const int widths[] = {2, 4, 16, 64, 128, 160, 256, 320, 384};
-    int c = chance(50) ? widths[pick(0, 8)] : pick(2, 400);
+    static const int widths[] = {2, 4, 16, 64, 128, 160, 256, 320, 384, 768, 1280};
+    int c = chance(50) ? widths[pick(0, 10)] : pick(2, 400);
     make_layer_norm(job, pick(1, 9), pick(1, 50), c, chance(40), (enum um_act)pick(0, 4),
-                    chance(20) ? 100 : 0);
+                    chance(20) && c <= 400 ? 100 : 0);
 }
 
 static void bench_layer_norm(struct job *job, const struct bench *b)

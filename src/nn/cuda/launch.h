@@ -36,7 +36,7 @@ static inline int um_blocks(int64_t items, int per_block)
                                                                .args = &(args_),                \
                                                                .size = sizeof(args_)})
 
-/* norm.cu's layer norm as a kernel of its own; out may be x. A row has at most 512 channels. */
+/* norm.cu's layer norm as a kernel of its own; out may be x. A row has at most 1280 channels. */
 struct um_layer_norm_rows_args;
 void um_launch_layer_norm(const struct um_call *call, const struct um_layer_norm_rows_args *k);
 

@@ -4,25 +4,24 @@
 #include "nn/cuda/launch.h"
 #include "nn/cuda/op_cuda.h"
 
-enum { ROWS = 8 }; /* per block */
+enum { ROWS = 8 /* per block */, NARROW = 512, WIDE = 1280 /* channels: ViT-H's */ };
 
 /* A row lies in a warp's registers. */
-static bool fits(const struct um_call *call)
+static bool fits(const struct um_call *call, int most)
 {
-    enum { CHANNELS = 512 };
-    if (call->t[0].c <= CHANNELS)
+    if (call->t[0].c <= most)
         return true;
     call->stream->status =
-        um_fail(UM_EUNSUPPORTED, "a norm over %d channels, at most %d", call->t[0].c, CHANNELS);
+        um_fail(UM_EUNSUPPORTED, "a norm over %d channels, at most %d", call->t[0].c, most);
     return false;
 }
 
 /* launch.h */
 void um_launch_layer_norm(const struct um_call *call, const struct um_layer_norm_rows_args *k)
 {
-    if (fits(call))
-        um_launch_grid(call, "um_layer_norm_rows", *k, 32 * ROWS, 0,
-                       (unsigned)um_blocks(k->rows, ROWS), 1, 1);
+    if (fits(call, WIDE))
+        um_launch_grid(call, k->out.c <= NARROW ? "um_layer_norm_rows" : "um_layer_norm_wide", *k,
+                       32 * ROWS, 0, (unsigned)um_blocks(k->rows, ROWS), 1, 1);
 }
 
 void um_cuda_layer_norm(const struct um_call *call)
@@ -52,6 +51,6 @@ void um_cuda_gate_norm(const struct um_call *call)
                                        .beta = t[5].data,
                                        .eps = a->eps,
                                        .rows = t[0].h * t[0].w};
-    if (fits(call))
+    if (fits(call, NARROW))
         um_launch_grid(call, "um_gate_norm_rows", k, 32 * ROWS, 0, um_blocks(k.rows, ROWS), 1, 1);
 }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Layer normalisation as a node of its own: one warp per row, the row in registers (up to 512
+/* Layer normalisation as a node of its own: one warp per row, the row in registers (up to 512 or 1280
  * channels, eight neighbours to a lane), mean first and then the squared differences, all in fp32. */
 #include "nn/cuda/norm.h"
 
 #include "nn/cuda/kernel.h"
 
-enum { WARPS = 8, GROUPS = 2 };
+enum { WARPS = 8, NARROW = 2, WIDE = 5 /* groups of 256 channels */ };
 
 /* The first of the eight channels that a lane has in group g. */
 DEVICE int channel(int g)
@@ -14,6 +14,7 @@ DEVICE int channel(int g)
 }
 
 /* The row in v normalised and stored. */
+template <int GROUPS>
 DEVICE void normalise(const um_gview &out, int64_t row, float v[GROUPS][8], const float *gamma,
                       const float *beta, float eps, int act)
 {
@@ -48,7 +49,7 @@ DEVICE void normalise(const um_gview &out, int64_t row, float v[GROUPS][8], cons
     }
 }
 
-KERNEL(um_layer_norm_rows, um_layer_norm_rows_args, a, 32 * WARPS)
+template <int GROUPS> DEVICE void layer_norm(const um_layer_norm_rows_args &a)
 {
     int64_t row = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
     float v[GROUPS][8], add[8];
@@ -64,18 +65,28 @@ KERNEL(um_layer_norm_rows, um_layer_norm_rows_args, a, 32 * WARPS)
                 v[k][i] += add[i];
         }
     }
-    normalise(a.out, row, v, a.gamma, a.beta, a.eps, a.act);
+    normalise<GROUPS>(a.out, row, v, a.gamma, a.beta, a.eps, a.act);
+}
+
+KERNEL(um_layer_norm_rows, um_layer_norm_rows_args, a, 32 * WARPS)
+{
+    layer_norm<NARROW>(a);
+}
+
+KERNEL(um_layer_norm_wide, um_layer_norm_rows_args, a, 32 * WARPS)
+{
+    layer_norm<WIDE>(a);
 }
 
 KERNEL(um_gate_norm_rows, um_gate_norm_rows_args, a, 32 * WARPS)
 {
     int64_t row = (int64_t)blockIdx.x * WARPS + (threadIdx.x >> 5);
-    float v[GROUPS][8], to_a[8], to_b[8], x[8], y[8];
+    float v[NARROW][8], to_a[8], to_b[8], x[8], y[8];
     int c = a.out.c;
     if (row >= a.rows)
         return;
     UNROLL
-    for (int k = 0; k < GROUPS; k++) {
+    for (int k = 0; k < NARROW; k++) {
         int col = channel(k);
         load_some(a.g, row, col, c - col, to_a);
         UNROLL
@@ -87,5 +98,5 @@ KERNEL(um_gate_norm_rows, um_gate_norm_rows_args, a, 32 * WARPS)
         for (int i = 0; i < 8; i++)
             v[k][i] = to_a[i] * x[i] + to_b[i] * y[i];
     }
-    normalise(a.out, row, v, a.gamma, a.beta, a.eps, UM_ACT_NONE);
+    normalise<NARROW>(a.out, row, v, a.gamma, a.beta, a.eps, UM_ACT_NONE);
 }

@@ -5,7 +5,7 @@
 
 #include "nn/cuda/view.h"
 
-#define UM_CUDA_NORM_KERNELS(X) X(um_layer_norm_rows) X(um_gate_norm_rows)
+#define UM_CUDA_NORM_KERNELS(X) X(um_layer_norm_rows) X(um_layer_norm_wide) X(um_gate_norm_rows)
 
 /* out = act(LN(x + add)); one warp per row; out may be x */
 struct um_layer_norm_rows_args {
