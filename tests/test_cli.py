@@ -829,6 +829,8 @@ def a_gpu_that_auto_passes_over_is_told(tmp):
         assert "cuda:0 is passed over: " in err and text in err and "device cpu" in err, err
         _, err = gpu(*source, "--quiet", env={"UM_STANDIN_FAIL": fault})
         assert err == "", err
+    out, _ = gpu("doctor", "--device", "cpu", env={"UM_STANDIN_FAIL": "cuModuleLoadData:1:222"})
+    assert "install a driver as new as the CUDA that built this" in out, out
     none = {"UM_STANDIN_DEVICES": "0"}
     assert "0 GPUs" not in gpu(*source, env=none)[1]  # as on any machine without one
     assert "no GPU: device cuda:0: the driver for CUDA" in gpu(*source, "-v", env=none)[1]

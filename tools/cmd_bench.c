@@ -374,7 +374,10 @@ static const char *cure(const char *text)
         {"no NVIDIA driver", "install NVIDIA's driver, for CUDA 12.0 or newer (libcuda.so.1)"},
         {"the driver is for", "install a newer NVIDIA driver, for CUDA 12.0 or newer"},
         {"the driver for", "see nvidia-smi and CUDA_VISIBLE_DEVICES for the GPUs there are"},
-        {"no kernels for this GPU", "build again with kernels for it (see CMakeLists.txt)"},
+        {"cuInit", "see what nvidia-smi says; after an update of the driver, restart"},
+        {"UNSUPPORTED_PTX_VERSION", "install a driver as new as the CUDA that built this, or build "
+                                    "again with machine code for this GPU (UM_CUDA_ARCHS)"},
+        {"no kernels for this GPU", "build again with machine code for it (UM_CUDA_ARCHS)"},
         {"ULTRAMOTION_", "unset that variable"},
     };
     for (size_t i = 0; i < sizeof cures / sizeof *cures; i++)
