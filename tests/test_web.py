@@ -7,6 +7,7 @@
 
 import contextlib
 import fcntl
+import http.client
 import json
 import os
 import re
@@ -309,7 +310,8 @@ def nonsense_hurts_nobody(tmp):
                     pass
             s.close()
         frames = {"binary": lambda w: w.frame(2, b'{"ping":1}'),
-                  "in parts": lambda w: w.frame(1, b'{"pi', final=False) + w.frame(0, b'ng":1}'), "long": lambda w: w.frame(1, b" " * 5000 + b'{"ping":1}'),
+                  "long in parts": lambda w: w.frame(1, b" " * 1000, final=False) + w.frame(0, b" " * 1000 + b'{"ping":1}'),
+                  "long": lambda w: w.frame(1, b" " * 5000 + b'{"ping":1}'),
                   "huge": lambda w: b"\x81\xff" + b"\xff" * 8, "reserved": lambda w: w.frame(0x71, b"{}"), "opcode": lambda w: w.frame(7, b"{}"),
                   "long ping": lambda w: w.frame(9, b"a" * 200), "text": lambda w: w.frame(1, b"hello"), "not UTF-8": lambda w: w.frame(1, b"\xff\xfe"),
                   "key": lambda w: w.frame(1, b'{"conf":1}'), "deep": lambda w: w.frame(1, b"[" * 900), "number": lambda w: w.frame(1, b'{"ping":"1"}')}
@@ -330,6 +332,47 @@ def nonsense_hurts_nobody(tmp):
         counts = run.wait(lambda s: s["counts"][run.name]["connected"] == 1)["counts"][run.name]
         assert counts["malformed"] >= 7, counts
         run.end()
+
+
+@test
+def messages_come_in_pieces(tmp):
+    def answers(viewer, pieces):
+        for piece in pieces:
+            viewer.socket.sendall(piece)
+            time.sleep(0.02)  # each is a read of its own
+        text = ""
+        while '"ping"' not in text:
+            text = viewer.receive()
+        assert json.loads(text)["ping"] == 12.25
+
+    with Run() as run:
+        viewer = run.live(headers={"Upgrade": "WebSocket"})  # in whatever case
+        whole = viewer.frame(1, b'{"ping":12.25}')
+        for at in range(1, len(whole)):
+            answers(viewer, [whole[:at], whole[at:]])
+        answers(viewer, [viewer.frame(1, b'{"ping"', final=False) + viewer.frame(9, b"between"), viewer.frame(0, b":12", final=False),
+                         viewer.frame(0, b".25}")])
+        viewer.close()
+        run.wait(lambda s: s["counts"][run.name]["connected"] == 0)
+        assert run.counts()["malformed"] == 0
+        run.end(1)  # no frame came
+
+
+@test
+def head_is_get_without_a_body(tmp):
+    with Run() as run:
+        connection = http.client.HTTPConnection("127.0.0.1", run.port, timeout=20)
+        for path in ("/", "/stats", "/healthz", "/control", "/nothing"):
+            codes = {}
+            for method in ("HEAD", "GET"):  # on one connection: what lay behind a head would be taken for the next one
+                connection.request(method, path)
+                answer = connection.getresponse()
+                codes[method] = answer.status
+                size = len(answer.read())
+                assert method == "GET" or (size == 0 and int(answer.headers["content-length"]) > 0), (path, size)
+            assert codes["HEAD"] == codes["GET"], (path, codes)
+        connection.close()
+        run.end(1)  # no frame came
 
 
 @test

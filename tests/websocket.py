@@ -24,7 +24,7 @@ class WebSocket:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         key = base64.b64encode(os.urandom(16))
         named = dict(headers)
-        lines = [f"GET {path} HTTP/1.1", f"Host: {named.pop('Host', f'{host}:{port}')}", "Upgrade: websocket", "Connection: Upgrade",
+        lines = [f"GET {path} HTTP/1.1", f"Host: {named.pop('Host', f'{host}:{port}')}", f"Upgrade: {named.pop('Upgrade', 'websocket')}", "Connection: Upgrade",
                  f"Sec-WebSocket-Key: {key.decode()}", "Sec-WebSocket-Version: 13", *(f"{k}: {v}" for k, v in named.items())]
         self.socket.sendall("\r\n".join([*lines, "", ""]).encode())
         self.rest = b""

@@ -27,6 +27,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -70,7 +71,7 @@ struct peer {
     char path[PATH], body[UM_WEB_BODY];
     size_t body_size;
     struct bundle *answer;
-    bool post_good;
+    bool post_good, head_only;
     /* a viewer */
     bool viewer, streaming;
     struct lws *wsi;
@@ -349,6 +350,7 @@ static int request(struct server *s, struct lws *wsi, struct peer *p)
     bundle_drop(&p->answer);
     p->body_size = 0;
     p->post_good = false;
+    p->head_only = method == LWSHUMETH_HEAD;
     count(s, REQUESTS);
     snprintf(p->path, sizeof p->path, "%.*s", n < PATH ? n : 0, uri ? uri : "");
     bool data = is_one_of_ours(p->path) && strcmp(p->path, "/healthz") != 0 &&
@@ -356,10 +358,10 @@ static int request(struct server *s, struct lws *wsi, struct peer *p)
     unsigned refused = refusal(s, wsi, data);
     if (refused)
         return respond_error(wsi, p, refused, refusal_text(refused));
-    if (method == LWSHUMETH_GET)
+    if (method == LWSHUMETH_GET || method == LWSHUMETH_HEAD)
         return get(s, wsi, p);
     if (method != LWSHUMETH_POST || strcmp(p->path, "/control") != 0)
-        return respond_error(wsi, p, 405, "only GET, and POST /control");
+        return respond_error(wsi, p, 405, "only GET, HEAD, and POST /control");
     header(wsi, WSI_TOKEN_HTTP_CONTENT_TYPE, type, sizeof type);
     header(wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH, length, sizeof length);
     if (!um_web_is_json(type)) /* forms of other pages cannot send it */
@@ -390,7 +392,8 @@ static int send_answer(struct lws *wsi, struct peer *p)
     struct bundle *b = p->answer;
     if (!b)
         return 0;
-    int n = b->size ? lws_write(wsi, b->data, b->size, LWS_WRITE_HTTP_FINAL) : 0;
+    bool whole = b->size && !p->head_only;
+    int n = whole ? lws_write(wsi, b->data, b->size, LWS_WRITE_HTTP_FINAL) : 0;
     bundle_drop(&p->answer);
     return n < 0 || lws_http_transaction_completed(wsi) ? -1 : 0;
 }
@@ -403,7 +406,7 @@ static bool may_upgrade(struct server *s, struct lws *wsi, const char *to)
     int n = 0, method = lws_http_get_uri_and_method(wsi, &uri, &n);
     unsigned code = refusal(s, wsi, true);
     bool ours = method == LWSHUMETH_GET && uri && n == 5 && memcmp(uri, "/live", 5) == 0 &&
-                strcmp(to, "websocket") == 0;
+                strcasecmp(to, "websocket") == 0;
     if (!code && !ours)
         code = 404;
     pthread_mutex_lock(&s->lock);
@@ -460,11 +463,20 @@ static void viewer_goes(struct server *s, struct peer *p)
     count(s, GONE);
 }
 
+/* A piece of a message: networks and proxies cut them where they like. */
 static int viewer_says(struct server *s, struct lws *wsi, struct peer *p, const void *in, size_t n)
 {
     struct um_web_message m;
-    if (!lws_is_first_fragment(wsi) || !lws_is_final_fragment(wsi) || lws_frame_is_binary(wsi) ||
-        um_web_message_read(&m, in, n) != UM_OK) {
+    if (lws_is_first_fragment(wsi))
+        p->body_size = 0;
+    bool good = n <= UM_WEB_MESSAGE - p->body_size && !lws_frame_is_binary(wsi);
+    if (good && n > 0) {
+        memcpy(p->body + p->body_size, in, n);
+        p->body_size += n;
+    }
+    if (good && !lws_is_final_fragment(wsi))
+        return 0;
+    if (!good || um_web_message_read(&m, p->body, p->body_size) != UM_OK) {
         count(s, MALFORMED);
         lws_close_reason(wsi, LWS_CLOSE_STATUS_POLICY_VIOLATION, NULL, 0);
         return -1;
