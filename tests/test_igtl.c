@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "igtl/content.h"
+#include "io/igtl_link.h"
 #include "io/origin.h"
 #include "ultramotion/ultramotion.h"
 
@@ -317,6 +318,17 @@ TEST(what_nobody_reads_is_passed_over_whatever_its_size)
         um_igtl_inbox_finish(&in);
         um_igtl_outbox_finish(&out);
     }
+    struct um_igtl_inbox in = {.limit = 1 << 20, .image_limit = 64 << 20};
+    struct um_igtl_outbox out = {0};
+    int messages = 0;
+    um_igtl_begin(&out, 1, "POLYDATA", "p", 0, 0);
+    um_igtl_end(&out, NULL, 0);
+    out.data[42 + 4] = 0x40; /* 1 GiB and a byte */
+    out.data[42 + 7] = 1;
+    CHECK_EQ(feed(&in, out.data, out.size, 70000, &messages), UM_EFORMAT);
+    CHECK(strstr(um_last_error(), "a body of 1073741825 bytes, the limit is 1073741824"));
+    um_igtl_inbox_finish(&in);
+    um_igtl_outbox_finish(&out);
 }
 
 TEST(partial_messages_stay_and_later_versions_are_skipped)
@@ -1485,6 +1497,62 @@ static void listen_long(void *ctx, const char *text)
         abort();
     while (read(l->free, &byte, 1) > 0)
         ;
+}
+
+TEST(names_of_peers_do_not_speak_to_the_terminal)
+{
+    struct um_igtl_news news = {0};
+    char line[UM_IGTL_LINE];
+    um_igtl_news_note(&news, "igtl://a:1", "transform \"\x1b[31m\xffT\"", "", "none");
+    CHECK(um_igtl_news_take(&news, "igtl://a:1", false, line));
+    CHECK_STR(line, "igtl://a:1: transform \"\\x1b[31m\\xffT\": none");
+}
+
+/* What a source says, a line for each. */
+static void hear(void *ctx, const char *text)
+{
+    char *heard = ctx;
+    size_t n = strlen(heard);
+    snprintf(heard + n, 2000 - n, "%s\n", text);
+}
+
+TEST(a_place_that_is_none_is_told_once_and_kept)
+{
+    char heard[2000] = "", spec[64];
+    int port = 0;
+    um_source_settings set;
+    um_source *source = NULL;
+    um_frame *f = NULL;
+    struct um_igtl_outbox out = {0};
+    int listening = listen_here(&port);
+    um_source_settings_default(&set);
+    set.on_notice = hear;
+    set.ctx = heard;
+    snprintf(spec, sizeof spec, "igtl://127.0.0.1:%d", port);
+    CHECK_OK(um_source_open(&source, spec, &set));
+    int fd = patient(accept(listening, NULL, NULL));
+    for (int i = 0; i < 2; i++) {
+        struct um_igtl_image image = {.components = 1,
+                                      .scalar = UM_IGTL_U8,
+                                      .endian = UM_IGTL_LITTLE,
+                                      .coordinates = UM_IGTL_RAS,
+                                      .size = {1, 1, 1},
+                                      .part = {1, 1, 1},
+                                      .t = {NAN}};
+        um_igtl_begin(&out, 1, "IMAGE", "Image_Reference", 7 + (uint64_t)i, 5);
+        um_igtl_image_write(&out, &image);
+        um_igtl_u8(&out, 1);
+        um_igtl_end(&out, NULL, 0);
+        CHECK(send_box(fd, &out));
+        CHECK_OK(um_source_read(source, &f));
+        CHECK(isnan(um_frame_origin(f)->image.t[0]) && !f->has_spacing);
+        um_frame_unref(&f);
+    }
+    um_source_close(&source); /* from here on nobody speaks */
+    const char *first = strstr(heard, "image \"Image_Reference\": its matrix is not finite");
+    CHECK_MSG(first && !strstr(first + 1, "image \""), "%s", heard);
+    close(fd);
+    close(listening);
 }
 
 TEST(who_is_told_holds_no_frames)

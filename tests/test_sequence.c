@@ -612,6 +612,32 @@ TEST(what_came_over_a_network_lies_where_it_lay)
     forget(folder);
 }
 
+TEST(a_place_that_is_none_comes_back_as_it_was)
+{
+    um_frame *f = picture(0), *back = NULL;
+    um_source *s = NULL;
+    char folder[400];
+    struct um_origin *o = um_zalloc(sizeof *o);
+    strcpy(folder, in_scratch("nowhere"));
+    strcpy(o->device, "Image_Reference");
+    o->stamp = 0x6507f3a1deadbeef;
+    o->image.t[0] = NAN;
+    o->image.s[1] = INFINITY;
+    o->image.p[2] = -INFINITY;
+    um_frame_set_origin(f, o);
+    CHECK_OK(record_frame(folder, f));
+    CHECK_OK(um_source_open(&s, spec("replay", folder), NULL));
+    CHECK_OK(next(s, &back));
+    const struct um_origin *r = um_frame_origin(back);
+    CHECK(r && r->stamp == o->stamp && strcmp(r->device, o->device) == 0);
+    CHECK(r && !memcmp(r->image.t, o->image.t, 12) && !memcmp(r->image.s, o->image.s, 12) &&
+          !memcmp(r->image.p, o->image.p, 12));
+    um_frame_unref(&f);
+    um_frame_unref(&back);
+    um_source_close(&s);
+    forget(folder);
+}
+
 /* ---- masks ---- */
 
 /* Frame i of 4x3: class 0 where x <= i, the better object, over class 4 where y <= 1; none in frame

@@ -254,13 +254,12 @@ static um_status head_whole(struct um_igtl_inbox *in)
     in->skip = st == UM_EUNSUPPORTED;
     in->in_body = true;
     in->have = 0;
-    uint64_t limit = strcmp(h->type, "IMAGE") == 0 ? in->image_limit : in->limit;
-    if (h->body_size > limit && h->body_size <= passed_most && !is_read(h->type))
-        in->skip = true;
-    if (h->body_size > (in->skip ? passed_most : limit))
+    uint64_t kept = strcmp(h->type, "IMAGE") == 0 ? in->image_limit : in->limit;
+    uint64_t most = in->skip || !is_read(h->type) ? passed_most : kept;
+    if (h->body_size > most)
         return um_fail(UM_EFORMAT, "%s \"%s\": a body of %llu bytes, the limit is %llu", h->type,
-                       h->device, (unsigned long long)h->body_size,
-                       (unsigned long long)(in->skip ? passed_most : limit));
+                       h->device, (unsigned long long)h->body_size, (unsigned long long)most);
+    in->skip = in->skip || h->body_size > kept;
     return UM_OK;
 }
 

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/number.h"
+#include "base/text.h"
 #include "base/wake.h"
 
 #include <arpa/inet.h>
@@ -254,8 +255,10 @@ void um_igtl_news_note(struct um_igtl_news *n, const char *spec, const char *wha
     }
     if (!n->noted)
         n->since = um_clock_ns();
-    snprintf(n->line[n->noted++], sizeof *n->line, "%s: %s%s%s%s%s", spec, what, who[0] ? " " : "",
-             who, why[0] ? ": " : "", why);
+    char line[UM_IGTL_LINE]; /* a peer's names are in it */
+    snprintf(line, sizeof line, "%s: %s%s%s%s%s", spec, what, who[0] ? " " : "", who,
+             why[0] ? ": " : "", why);
+    um_text_show(n->line[n->noted++], sizeof *n->line, line);
 }
 
 bool um_igtl_news_take(struct um_igtl_news *n, const char *spec, bool last, char line[UM_IGTL_LINE])

@@ -8,6 +8,7 @@
 #include "io/sequence_head.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,8 +30,16 @@ void um_recording_sum(char sum[9], const um_frame *f)
     snprintf(sum, 9, "%08lx", (unsigned long)crc & 0xffffffff);
 }
 
-/* `n` numbers behind each other; false: they are not. */
-static bool numbers(const char *text, double *v, int n)
+/* "nan", "-inf" and so on, as they are written here. */
+static bool not_finite(const char *text, double *v)
+{
+    char *end = NULL;
+    *v = strtod(text, &end);
+    return end != text && !*end && !isfinite(*v);
+}
+
+/* `n` numbers behind each other; false: they are not. `any`: also such as are not finite. */
+static bool numbers(const char *text, double *v, int n, bool any)
 {
     for (int i = 0; i < n; i++) {
         char one[UM_NUMBER_BYTES];
@@ -40,7 +49,7 @@ static bool numbers(const char *text, double *v, int n)
             return false;
         memcpy(one, text, length);
         one[length] = 0;
-        if (!um_number_read(one, &v[i]))
+        if (!um_number_read(one, &v[i]) && !(any && not_finite(one, &v[i])))
             return false;
         text += length;
     }
@@ -77,7 +86,7 @@ static void restore_transforms(struct um_origin *o, const char *notes)
         if (n <= ends || n - ends > UM_IGTL_NAME || memcmp(sign - ends, ending, ends) != 0 ||
             memchr(line, '\n', n) || strncmp(line, "ImageTo", 7) == 0 ||
             (strlen(place) == n - ends && strncmp(line, place, n - ends) == 0) ||
-            o->transforms == UM_ORIGIN_TRANSFORMS || !numbers(sign + 3, m, 16))
+            o->transforms == UM_ORIGIN_TRANSFORMS || !numbers(sign + 3, m, 16, false))
             continue;
         memcpy(o->transform[o->transforms].name, line, n - ends);
         for (int i = 0; i < 12; i++)
@@ -94,7 +103,7 @@ um_status um_recording_restore(um_frame *f)
     char text[12 * UM_NUMBER_BYTES];
     double v[12];
     if (!notes || !um_sequence_note(notes, "UltramotionImage", text, sizeof text) ||
-        !numbers(text, v, 12))
+        !numbers(text, v, 12, true))
         return UM_OK;
     struct um_origin *o = um_zalloc(sizeof *o);
     if (!o)

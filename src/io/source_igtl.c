@@ -79,7 +79,7 @@ struct live {
     struct um_igtl_news news;
     struct um_igtl_link link;
     char peer[UM_IGTL_PEER], following[UM_IGTL_NAME + 1];
-    bool following_set, complained, complained_pose;
+    bool following_set, complained, complained_pose, complained_place;
     um_frame *held;    /* waits for its pose */
     atomic_bool holds; /* there is one, for who counts */
     uint64_t held_since, heard;
@@ -135,6 +135,14 @@ static void say(struct live *l, const char *what, const char *why)
     tell(l);
     um_igtl_news_note(&l->news, l->spec, what, "", why);
     tell(l);
+}
+
+static void say_none(struct live *l, const char *kind, const struct um_igtl_message *m,
+                     const char *why)
+{
+    char text[80];
+    snprintf(text, sizeof text, "%s \"%s\"", kind, m->header.device);
+    say(l, text, why);
 }
 
 /* ---- frames ---- */
@@ -247,6 +255,19 @@ static const char *unfit(const struct um_igtl_image *image)
     return NULL;
 }
 
+static bool finite(const float *v, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (!isfinite(v[i]))
+            return false;
+    return true;
+}
+
+static bool placed(const struct um_igtl_image *image)
+{
+    return finite(image->t, 3) && finite(image->s, 3) && finite(image->n, 3) && finite(image->p, 3);
+}
+
 static bool pose_of(const struct live *l, uint64_t stamp)
 {
     for (int i = 0; i < POSES; i++)
@@ -276,6 +297,10 @@ static um_status on_image(struct live *l, const struct um_igtl_message *m)
     if (why || st != UM_OK) {
         refuse(l, m, why ? why : um_last_error());
         return UM_OK;
+    }
+    if (!placed(&image) && !l->complained_place) {
+        l->complained_place = true;
+        say_none(l, "image", m, "its matrix is not finite, and so is that of its masks");
     }
     release(l); /* its pose will not come any more */
     l->held = frame;
@@ -307,14 +332,6 @@ static bool said_invalid(const struct um_igtl_message *m)
     return invalid;
 }
 
-static bool finite12(const float m[12])
-{
-    for (int i = 0; i < 12; i++)
-        if (!isfinite(m[i]))
-            return false;
-    return true;
-}
-
 static um_status on_transform(struct live *l, const struct um_igtl_message *m)
 {
     struct pose *p = &l->poses[l->next_pose % POSES];
@@ -327,14 +344,12 @@ static um_status on_transform(struct live *l, const struct um_igtl_message *m)
     p->stamp = m->header.stamp;
     memcpy(p->name, m->header.device, sizeof p->name);
     memcpy(p->matrix, matrix, sizeof matrix);
-    p->valid = finite12(matrix) && !said_invalid(m);
+    p->valid = finite(matrix, 12) && !said_invalid(m);
     if (!p->valid)
         count(l, INVALID);
-    if (!finite12(matrix) && !l->complained_pose) {
-        char text[80];
+    if (!finite(matrix, 12) && !l->complained_pose) {
         l->complained_pose = true;
-        snprintf(text, sizeof text, "transform \"%s\"", p->name);
-        say(l, text, "its numbers are not finite: taken as none");
+        say_none(l, "transform", m, "its numbers are not finite: taken as none");
     }
     bool is_pose = strcmp(p->name, l->pose) == 0;
     l->pose_comes = l->pose_comes || is_pose;
@@ -513,7 +528,8 @@ static void *receive(void *ctx)
             count(l, CONNECTIONS);
             say(l, "connected", l->peer);
             l->link.version = 1;
-            l->following_set = l->complained = l->complained_pose = l->pose_comes = told = false;
+            l->following_set = l->pose_comes = told = false;
+            l->complained = l->complained_pose = l->complained_place = false;
             memset(l->poses, 0, sizeof l->poses);
             greet(l);
             going = serve(l);
