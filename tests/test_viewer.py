@@ -192,12 +192,41 @@ def page_comes_back_when_the_server_does(tmp):
         port = run.port
         page.go(f"http://127.0.0.1:{port}/")
         page.wait("ultramotion.stats")
+        run.push()
+        page.wait("ultramotion.packet")
         run.process.kill()
         page.wait("ultramotion.link == 'lost'")
+        page.wait("document.getElementById('link').textContent == 'no connection'")
+        page.wait("document.getElementById('numbers').className == 'old'")
         with Run(sink=f"web::{port}") as again:
             page.wait("ultramotion.link == 'live'")
             again.push(2)
-            page.wait("ultramotion.stats.frames.out == 2")
+            page.wait("ultramotion.stats.frames.out == 2 && document.getElementById('numbers').className != 'old'")
+
+
+@test
+def what_is_old_does_not_pass_for_live(tmp):
+    state, old = "document.getElementById('state')", "document.querySelector('.old')"
+    with opened() as page, Run() as run:
+        page.go(f"http://127.0.0.1:{run.port}/")
+        page.wait("ultramotion.stats")
+        run.push()
+        page.wait(f"ultramotion.packet && {state}.textContent == ultramotion.packet.state && !{old}")
+        page.wait(f"/ [2-9] s ago$/.test({state}.textContent) && {state}.className == 'badge off' && {old}")  # no other picture came
+        run.push()
+        page.wait(f"ultramotion.packets == 2 && {state}.textContent == ultramotion.packet.state && !{old}")
+        page.run("document.getElementById('pause').click()")  # who pauses knows
+        time.sleep(3)
+        assert page.run(f"{state}.textContent == ultramotion.packet.state && !{old}")
+        run.end()
+
+
+@test
+def who_may_not_look_is_told_why(tmp):
+    with opened() as page, Run(sink="web:0.0.0.0:0") as run:
+        page.go(f"http://127.0.0.1:{run.port}/")
+        page.wait("document.getElementById('what').textContent.includes('want the token')")
+        run.end(1)  # no frame came
 
 
 # ---- measuring ----

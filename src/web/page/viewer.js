@@ -12,6 +12,7 @@ const SCORE_COLOURS = ["--out", "--in", "--warn", "--bad", "--soft"];
 const seconds = [];
 // For scripts too: the last of everything.
 const viewer = (window.ultramotion = { packet: null, stats: null, lags: [], packets: 0, link: "connecting" });
+let heard = 0, pace = 0, paused = false; // when the last packet came, how long after the one before; ms
 
 const worker = new Worker("/worker.js");
 const offscreen = $("picture").transferControlToOffscreen();
@@ -28,18 +29,29 @@ worker.onmessage = ({ data }) => {
   }
   if (data.link) {
     viewer.link = data.link;
-    $("link").textContent = data.link;
+    $("link").textContent = data.link === "live" ? "live" : "no connection";
     $("link").className = `badge ${data.link === "live" ? "good" : "off"}`;
+    $("numbers").classList.toggle("old", data.link !== "live");
     if (data.link === "live") loadHistory();
+    else whyNot();
+    showState();
   }
   if (data.size) {
-    const [w, h] = data.size, [sx, sy] = data.spacing ?? [1, 1];
-    $("picture").style.aspectRatio = `${w * sx} / ${h * sy}`;
-    $("picture").style.width = `${Math.round(w * (sx / sy))}px`;
+    const [w, h] = data.size;
+    $("picture").style.aspectRatio = `${w * data.aspect} / ${h}`;
+    $("picture").style.width = `${Math.round(w * data.aspect)}px`;
   }
   if ("snapshot" in data) snapshots.splice(0).forEach((resolve) => resolve(data.snapshot));
   if (data.problem) console.warn(data.problem);
 };
+
+// Of a connection that ends or is refused a page hears no reason; of a question it does.
+async function whyNot() {
+  try {
+    const answer = await fetch("/stats", { headers: authorized });
+    if (!answer.ok) $("what").textContent = $("what").title = (await answer.json()).error;
+  } catch { /* nobody is there */ }
+}
 
 // ---- history ----
 
@@ -89,9 +101,20 @@ function onPacket(packet) {
   s.total = mean(s.total, s.n, packet.stages_ms?.total);
   s.state = packet.state;
   s.n++;
-  const state = $("state");
-  state.textContent = packet.tag && packet.tag !== "fresh" ? `${packet.state} · ${packet.tag}` : packet.state;
-  state.className = `badge ${packet.state === "VISIBLE" ? "good" : packet.state === "LOST" ? "off" : "warn"}`;
+  pace = heard ? performance.now() - heard : 0;
+  heard = performance.now();
+  showState();
+}
+
+// A picture that is not followed by another does not pass for what is there now.
+function showState() {
+  const packet = viewer.packet, state = $("state");
+  if (!packet) return;
+  const age = performance.now() - heard, old = !paused && (viewer.link !== "live" || age > Math.max(2000, 3 * pace));
+  const tag = packet.tag && packet.tag !== "fresh" ? ` · ${packet.tag}` : "";
+  state.textContent = old ? `${packet.state} ${Math.round(age / 1000)} s ago` : packet.state + tag;
+  state.className = `badge ${old || packet.state === "LOST" ? "off" : packet.state === "VISIBLE" ? "good" : "warn"}`;
+  $("stage").classList.toggle("old", old);
 }
 
 // ---- numbers ----
@@ -239,6 +262,7 @@ function histogram() {
 
 function redraw() {
   if (document.hidden) return;
+  showState();
   second();
   const names = [...new Set(seconds.flatMap((s) => Object.keys(s.scores)))];
   if (!names.length) names.push("score");
@@ -267,7 +291,8 @@ $("boxes").addEventListener("change", () => worker.postMessage({ boxes: $("boxes
 $("histogram-stage").addEventListener("change", redraw);
 
 $("pause").addEventListener("click", () => {
-  const paused = $("pause").getAttribute("aria-pressed") !== "true";
+  paused = !paused;
+  heard = performance.now();
   $("pause").setAttribute("aria-pressed", paused);
   $("pause").textContent = paused ? "Go on" : "Pause";
   worker.postMessage({ paused });

@@ -7,6 +7,7 @@ const HEAD = 24;
 let canvas, context, mask, maskContext, url, socket;
 let opacity = 0.45, boxes = true, paused = false, patience = 250;
 let waiting = null, drawing = false, shown = null; // shown: what the canvas holds
+let aspect = 1; // of a pixel
 let clocks = []; // what pings said: how far the server's clock is before ours
 
 const now = () => (performance.timeOrigin + performance.now()) / 1000;
@@ -53,13 +54,15 @@ function draw(frame) {
   const first = found(packet).find((o) => o.mask);
   const width = bitmap ? bitmap.width : first ? first.mask.size[1] : canvas.width;
   const height = bitmap ? bitmap.height : first ? first.mask.size[0] : canvas.height;
-  if (canvas.width !== width || canvas.height !== height || !mask) {
+  const [across, down] = packet.spacing_mm ?? [1, 1];
+  if (canvas.width !== width || canvas.height !== height || across / down !== aspect || !mask) {
+    aspect = across / down;
     canvas.width = width;
     canvas.height = height;
     mask = new OffscreenCanvas(width, height);
     maskContext = mask.getContext("2d", { willReadFrequently: true });
     frame.overlay = null;
-    postMessage({ size: [width, height], spacing: packet.spacing_mm });
+    postMessage({ size: [width, height], aspect });
   }
   if (bitmap) context.drawImage(bitmap, 0, 0);
   else context.clearRect(0, 0, width, height);
@@ -83,9 +86,14 @@ function draw(frame) {
   objects.forEach((o, i) => {
     if (!o.box_xyxy) return;
     const [x0, y0, x1, y1] = o.box_xyxy, colour = `rgb(${PALETTE[i % PALETTE.length]})`;
-    context.strokeStyle = context.fillStyle = colour;
+    context.strokeStyle = colour;
     context.strokeRect(x0, y0, x1 - x0, y1 - y0);
-    context.fillText(`${o.name ?? "class " + o.label} ${o.score.toFixed(2)}`, x0, y0 > 16 * unit ? y0 - 4 * unit : y1 + 14 * unit);
+    const text = `${o.name ?? "class " + o.label} ${o.score.toFixed(2)}`, wide = context.measureText(text).width + 6 * unit, high = 16 * unit;
+    const x = Math.max(0, Math.min(x0, width - wide)), above = y0 - high, y = above >= 0 ? above : Math.min(y1, height - high);
+    context.fillStyle = "rgba(0, 0, 0, 0.65)"; // to be read on bright pictures, too
+    context.fillRect(x, y, wide, high);
+    context.fillStyle = colour;
+    context.fillText(text, x + 3 * unit, y + 12 * unit);
   });
 }
 
