@@ -1555,6 +1555,34 @@ TEST(a_place_that_is_none_is_told_once_and_kept)
     close(listening);
 }
 
+TEST(images_of_another_device_are_told_where_nothing_else_comes)
+{
+    char heard[2000] = "", spec[64];
+    int port = 0;
+    um_source_settings set;
+    um_source *source = NULL;
+    struct um_igtl_outbox out = {0};
+    int listening = listen_here(&port);
+    um_source_settings_default(&set);
+    set.on_notice = hear;
+    set.ctx = heard;
+    snprintf(spec, sizeof spec, "igtl://127.0.0.1:%d?device=Image_Refrence", port);
+    CHECK_OK(um_source_open(&source, spec, &set));
+    int fd = patient(accept(listening, NULL, NULL));
+    for (uint64_t i = 0; i < 4; i++) {
+        put_image(&out, 1, "Image_Reference", 7 + i, 4, 4, 1, 0);
+        CHECK(send_box(fd, &out));
+        sleep(1);
+        CHECK_EQ(source_count(source, "other_device"), i + 1);
+    }
+    um_source_close(&source);
+    const char *told =
+        strstr(heard, "image \"Image_Reference\": passed over, but no \"Image_Refrence\"");
+    CHECK_MSG(told && !strstr(told + 1, "image \""), "%s", heard);
+    close(fd);
+    close(listening);
+}
+
 TEST(who_is_told_holds_no_frames)
 {
     static uint8_t room[4096];

@@ -79,10 +79,11 @@ struct live {
     struct um_igtl_news news;
     struct um_igtl_link link;
     char peer[UM_IGTL_PEER], following[UM_IGTL_NAME + 1];
-    bool following_set, complained, complained_pose, complained_place;
+    bool following_set, complained, complained_pose, complained_place, complained_device;
     um_frame *held;    /* waits for its pose */
     atomic_bool holds; /* there is one, for who counts */
-    uint64_t held_since, heard;
+    uint64_t held_since, heard,
+        followed; /* when it came, ns; followed: the last image, or the peer */
     struct pose poses[POSES];
     unsigned next_pose;
     bool pose_comes; /* its name has been seen on this connection */
@@ -137,8 +138,8 @@ static void say(struct live *l, const char *what, const char *why)
     tell(l);
 }
 
-static void say_none(struct live *l, const char *kind, const struct um_igtl_message *m,
-                     const char *why)
+static void say_of(struct live *l, const char *kind, const struct um_igtl_message *m,
+                   const char *why)
 {
     char text[80];
     snprintf(text, sizeof text, "%s \"%s\"", kind, m->header.device);
@@ -276,6 +277,20 @@ static bool pose_of(const struct live *l, uint64_t stamp)
     return false;
 }
 
+/* An image of another device: said once a connection, if those that are followed do not come. */
+static void pass_over(struct live *l, const struct um_igtl_message *m)
+{
+    static const uint64_t PATIENCE_NS = 2000000000;
+    char why[80];
+    count(l, OTHER_DEVICE);
+    if (l->complained_device || um_clock_ns() - l->followed < PATIENCE_NS)
+        return;
+    l->complained_device = true;
+    snprintf(why, sizeof why, "passed over, but no \"%s\" has come for 2 s (device=)",
+             l->following);
+    say_of(l, "image", m, why);
+}
+
 static um_status on_image(struct live *l, const struct um_igtl_message *m)
 {
     struct um_igtl_image image;
@@ -288,10 +303,11 @@ static um_status on_image(struct live *l, const struct um_igtl_message *m)
         l->following_set = true;
     }
     if (strcmp(m->header.device, l->following) != 0) {
-        count(l, OTHER_DEVICE);
+        pass_over(l, m);
         return UM_OK;
     }
     count(l, IMAGES);
+    l->followed = um_clock_ns();
     const char *why = unfit(&image);
     st = why ? UM_OK : make_frame(l, &frame, &image, m);
     if (why || st != UM_OK) {
@@ -300,7 +316,7 @@ static um_status on_image(struct live *l, const struct um_igtl_message *m)
     }
     if (!placed(&image) && !l->complained_place) {
         l->complained_place = true;
-        say_none(l, "image", m, "its matrix is not finite, and so is that of its masks");
+        say_of(l, "image", m, "its matrix is not finite, and so is that of its masks");
     }
     release(l); /* its pose will not come any more */
     l->held = frame;
@@ -349,7 +365,7 @@ static um_status on_transform(struct live *l, const struct um_igtl_message *m)
         count(l, INVALID);
     if (!finite(matrix, 12) && !l->complained_pose) {
         l->complained_pose = true;
-        say_none(l, "transform", m, "its numbers are not finite: taken as none");
+        say_of(l, "transform", m, "its numbers are not finite: taken as none");
     }
     bool is_pose = strcmp(p->name, l->pose) == 0;
     l->pose_comes = l->pose_comes || is_pose;
@@ -529,7 +545,9 @@ static void *receive(void *ctx)
             say(l, "connected", l->peer);
             l->link.version = 1;
             l->following_set = l->pose_comes = told = false;
-            l->complained = l->complained_pose = l->complained_place = false;
+            l->complained = l->complained_pose = false;
+            l->complained_place = l->complained_device = false;
+            l->followed = um_clock_ns();
             memset(l->poses, 0, sizeof l->poses);
             greet(l);
             going = serve(l);
