@@ -4,6 +4,7 @@
  * for a socket, at most TIMEOUT_S. */
 #include "test.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "igtl/content.h"
 #include "io/igtl_link.h"
@@ -1175,6 +1176,40 @@ TEST(a_sink_sends_the_mask_where_the_picture_lay)
     um_packet_unref(&packet);
     um_frame_unref(&frame);
     CHECK_OK(um_sink_close(&sink));
+}
+
+/* A frame of a video is of no date: its time is that in the video. */
+TEST(latency_is_since_the_frame_was_here)
+{
+    static uint8_t room[65536];
+    const int one[] = {0};
+    um_sink *sink = NULL;
+    um_frame *frame = NULL;
+    struct um_igtl_message m;
+    struct um_igtl_pair pair;
+    const um_packet *packet = make_packet(1, one, 1);
+    CHECK_OK(um_sink_open(&sink, "igtl:127.0.0.1:0", NULL));
+    int fd = join((int)sink_count(sink, "port"), 2);
+    CHECK_OK(um_frame_create(&frame, W, H, 1));
+    frame->ts = 0.04;
+    frame->received_ns = um_clock_ns() - 5000000;
+    CHECK_OK(um_sink_write(sink, packet, frame, NULL));
+    CHECK(receive_type(fd, "IMAGE", &m, room, sizeof room));
+    int seen = 0;
+    for (size_t at = 0; um_igtl_message_pair(&m, &at, &pair);) {
+        char value[40];
+        snprintf(value, sizeof value, "%.*s", (int)pair.value_size, pair.value);
+        double v = strtod(value, NULL);
+        if (pair.key_size == 9 && memcmp(pair.key, "LatencyMs", 9) == 0)
+            seen += v >= 5 && v < 20000;
+        if (pair.key_size == 11 && memcmp(pair.key, "RxTimestamp", 11) == 0)
+            seen += fabs(v - um_clock_unix()) < 20;
+    }
+    CHECK_EQ(seen, 2);
+    um_frame_unref(&frame);
+    um_packet_unref(&packet);
+    um_sink_close(&sink);
+    close(fd);
 }
 
 TEST(several_classes_are_a_label_map_or_an_image_each)

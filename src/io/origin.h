@@ -15,7 +15,6 @@ struct um_origin {
     char device[UM_IGTL_NAME + 1];
     uint64_t stamp;             /* 32.32; 0 = it had none */
     struct um_igtl_image image; /* all but the pixels */
-    double received;            /* seconds since 1970 */
     int transforms;             /* that came with the same stamp */
     struct {
         char name[UM_IGTL_NAME + 1];

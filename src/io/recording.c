@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/recording.h"
 
-#include "base/clock.h"
 #include "base/mem.h"
 #include "base/number.h"
 #include "io/origin.h"
@@ -127,7 +126,6 @@ um_status um_recording_restore(um_frame *f)
     }
     if (um_sequence_note(notes, "UltramotionStamp", text, sizeof text))
         o->stamp = strtoull(text, NULL, 16);
-    o->received = um_clock_unix();
     restore_transforms(o, notes);
     um_frame_set_origin(f, o);
     return UM_OK;

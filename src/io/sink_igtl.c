@@ -273,17 +273,24 @@ static void add(struct meta *m, const char *key, const char *fmt, ...)
     m->pair[m->n++] = (struct um_igtl_pair){key, text, strlen(key), strlen(text), UM_IGTL_ASCII};
 }
 
+/* Since the frame was here, by a clock that nobody sets. */
+static double latency_ms(const struct content *c)
+{
+    uint64_t since = c->frame ? c->frame->received_ns : 0;
+    return since ? (double)(um_clock_ns() - since) * 1e-6 : c->packet->latency_ms;
+}
+
 static void make_meta(struct meta *m, const struct content *c)
 {
     const um_packet *p = c->packet;
-    double now = um_clock_unix(), received = c->origin ? c->origin->received : p->ts;
+    double now = um_clock_unix(), ms = latency_ms(c);
     m->n = 0;
     add(m, "FrameId", "%llu", (unsigned long long)p->frame_id);
     add(m, "SourceTimestamp", "%u.%09u", (unsigned)(c->stamp >> 32),
         (unsigned)(((c->stamp & 0xffffffff) * 1000000000) >> 32));
-    add(m, "RxTimestamp", "%.6f", received);
+    add(m, "RxTimestamp", "%.6f", now - ms * 1e-3);
     add(m, "TxTimestamp", "%.6f", now);
-    add(m, "LatencyMs", "%.3f", (now - received) * 1e3);
+    add(m, "LatencyMs", "%.3f", ms);
     add(m, "State", "%s", state_name(p));
     add(m, "Score", "%.6g", (double)p->score);
     if (p->has_box)

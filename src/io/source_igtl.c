@@ -229,11 +229,10 @@ static um_status make_frame(const struct live *l, um_frame **frame,
     o->stamp = m->header.stamp;
     o->image = *image;
     o->image.pixels = NULL;
-    o->received = um_clock_unix();
     f->received_ns = um_clock_ns();
     if (l->honour && image->coordinates == UM_IGTL_LPS)
         um_igtl_image_mirror(&o->image);
-    f->ts = o->stamp ? um_igtl_seconds(o->stamp) : o->received;
+    f->ts = o->stamp ? um_igtl_seconds(o->stamp) : um_clock_unix();
     f->spacing_mm[0] = length(image->t);
     f->spacing_mm[1] = length(image->s);
     f->has_spacing = f->spacing_mm[0] > 0 && f->spacing_mm[1] > 0 && isfinite(f->spacing_mm[0]) &&
@@ -250,7 +249,7 @@ static const char *unfit(const struct um_igtl_image *image)
     if (image->size[2] != 1)
         return "a volume of several slices";
     if (image->scalar != UM_IGTL_U8)
-        return "its pixels are not 8 bits";
+        return "its pixels are not unsigned 8 bits";
     if (image->components != 1 && image->components != 3)
         return "neither gray nor RGB";
     return NULL;
