@@ -45,15 +45,12 @@ static const char *const count_names[COUNTS] = {"clients",   "gone",    "refused
                                                 "sent",      "dropped", "unsent",  "cut"};
 
 enum { CLIENTS_MOST = 64, MAILBOX_MOST = 64, CLASSES = 256 };
-enum part { ALL, MASK, LABELS, RELAYED, PARTS }; /* what of a frame's messages is asked for */
 
 /* Messages as bytes, shared by the clients that still have to get them. */
 struct bundle {
     atomic_int refs;
     struct um_igtl_outbox out;
-    struct {
-        size_t from, to;
-    } part[PARTS];
+    size_t relayed; /* bytes in front that are the source's own messages; the mask is next */
 };
 
 struct letter {
@@ -94,8 +91,7 @@ struct server {
     pthread_mutex_t lock;
     struct client *client; /* CLIENTS_MOST of them; guarded by lock, as all below */
     int clients;
-    struct bundle *last[3];          /* by version */
-    char image[2][UM_IGTL_NAME + 1]; /* devices of its mask, and of its picture */
+    struct bundle *last[3]; /* by version */
     struct bundle *labels[3];
     unsigned labels_version;
     /* of the writing thread alone */
@@ -448,15 +444,13 @@ static struct bundle *make_bundle(struct server *s, const struct content *c, int
     }
     make_meta(&meta, c);
     put_relay(s, &b->out, c, version);
-    b->part[RELAYED].to = b->part[MASK].from = b->out.size;
+    b->relayed = b->out.size;
     put_mask(s, &b->out, c, version, &meta, -1);
-    b->part[MASK].to = b->out.size;
     for (int class = 0; s->per_class && class < CLASSES; class ++)
         if (s->class_seen[class]) /* an empty one too, or the last would stay on the screen */
             put_mask(s, &b->out, c, version, &meta, class);
     put_string(&b->out, c, version, "Box", box);
     put_string(&b->out, c, version, "State", state_name(c->packet));
-    b->part[ALL].to = b->out.size;
     um_free(box);
     if (!b->out.failed)
         return b;
@@ -529,7 +523,6 @@ static struct bundle *make_labels(struct server *s, const struct content *c, int
     if (!any)
         put_label(s, &b->out, c, 0, 1, false);
     um_igtl_end(&b->out, NULL, 0);
-    b->part[ALL].to = b->out.size;
     if (!b->out.failed)
         return b;
     bundle_drop(b);
@@ -559,12 +552,9 @@ static void versions(struct server *s, bool used[3])
     pthread_mutex_unlock(&s->lock);
 }
 
-static void hand_out(struct server *s, const struct content *what, struct bundle *frame[3],
-                     struct bundle *labels[3])
+static void hand_out(struct server *s, struct bundle *frame[3], struct bundle *labels[3])
 {
     pthread_mutex_lock(&s->lock);
-    memcpy(s->image[0], what->mask, sizeof what->mask);
-    memcpy(s->image[1], what->owner, sizeof what->owner);
     for (int v = 1; v < 3; v++) {
         bundle_drop(s->last[v]);
         s->last[v] = frame[v];
@@ -586,11 +576,10 @@ static void hand_out(struct server *s, const struct content *what, struct bundle
         if (!b || !(c->streaming || c->once) || !make_room(s, c))
             continue;
         if (c->labels != s->labels_version && s->labels[v]) {
-            post(c, s->labels[v], 0, s->labels[v]->part[ALL].to, false);
+            post(c, s->labels[v], 0, s->labels[v]->out.size, false);
             c->labels = s->labels_version;
         }
-        size_t from = c->relaying ? 0 : b->part[RELAYED].to;
-        post(c, b, from, b->part[ALL].to, true);
+        post(c, b, c->relaying ? 0 : b->relayed, b->out.size, true);
         c->once = false;
     }
     pthread_mutex_unlock(&s->lock);
@@ -625,7 +614,7 @@ static um_status igtl_write(void *priv, const um_packet *packet, const um_frame 
             st = um_fail(UM_ENOMEM, "%s: the messages of a frame", s->spec);
     }
     if (st == UM_OK) {
-        hand_out(s, &c, made, labels);
+        hand_out(s, made, labels);
         return UM_OK;
     }
     for (int v = 1; v < 3; v++) {
@@ -693,16 +682,15 @@ static void reproach(struct client *c, const char *why)
     um_igtl_outbox_finish(&out);
 }
 
-/* An image that is sent from here; before the first frame nobody knows their names. */
-static bool is_ours(const struct server *s, const char *device)
+/* Where the image of a name lies among a frame's messages; without a name the mask. */
+static bool find_image(const struct bundle *b, const char *device, size_t *from, size_t *to)
 {
-    char name[UM_IGTL_NAME + 1];
-    if (!device[0] || (!s->last[1] && !s->last[2]) || strcmp(device, s->image[0]) == 0 ||
-        (s->relay_image && strcmp(device, s->image[1]) == 0))
-        return true;
-    for (int class = 0; s->per_class && class < CLASSES; class ++) {
-        mask_name(s, name, s->image[1], class);
-        if (strcmp(device, name) == 0)
+    struct um_igtl_header h;
+    for (*from = 0; *from < b->out.size; *from = *to) {
+        um_igtl_header_read(&h, b->out.data + *from, UM_IGTL_HEADER);
+        *to = *from + UM_IGTL_HEADER + (size_t)h.body_size;
+        if (strcmp(h.type, "IMAGE") == 0 &&
+            (device[0] ? strcmp(h.device, device) == 0 : *from == b->relayed))
             return true;
     }
     return false;
@@ -713,12 +701,13 @@ static void answer(struct server *s, struct client *c, const struct um_igtl_mess
     const char *type = m->header.type;
     int v = spoken(s, c);
     struct bundle *b = s->last[v] ? s->last[v] : s->last[3 - v], *own = bundle_new();
+    size_t from = 0, to = 0;
     bool done = false;
     if (!own)
         return;
     bool image = um_igtl_asks(type, "STT_", "IMAGE") || um_igtl_asks(type, "STP_", "IMAGE") ||
                  um_igtl_asks(type, "GET_", "IMAGE");
-    if (image && !is_ours(s, m->header.device)) {
+    if (image && b && !find_image(b, m->header.device, &from, &to)) {
         um_igtl_reply(&own->out, m, v, 1);
         done = true;
     } else if (um_igtl_asks(type, "STT_", "IMAGE") || um_igtl_asks(type, "STP_", "IMAGE")) {
@@ -732,11 +721,11 @@ static void answer(struct server *s, struct client *c, const struct um_igtl_mess
     } else if (um_igtl_asks(type, "GET_", "IMAGE")) {
         done = true;
         if (b)
-            post(c, b, b->part[MASK].from, b->part[MASK].to, false);
+            post(c, b, from, to, false);
         else
             c->once = true; /* the next one */
     } else if (um_igtl_asks(type, "GET_", "LBMETA") && s->labels[v]) {
-        post(c, s->labels[v], 0, s->labels[v]->part[ALL].to, false);
+        post(c, s->labels[v], 0, s->labels[v]->out.size, false);
         done = true;
     }
     if (!done)
