@@ -844,6 +844,26 @@ TEST(a_pose_that_is_none_is_not_taken)
     wire_close(&w);
 }
 
+TEST(of_poses_with_one_stamp_the_newest_is_taken)
+{
+    struct wire w;
+    struct um_igtl_outbox out = {0};
+    um_frame *f = NULL;
+    CHECK(wire_open(&w, ""));
+    for (int i = 0; i < 100; i++) { /* a clock of whole seconds */
+        put_transform(&out, "ImageToReference", 0x6553F10000000000, (float)-i);
+        put_transform(&out, "ProbeToReference", 0x6553F10000000000, (float)i);
+        put_image(&out, 1, "Image_Reference", 0x6553F10000000000, 5, 3, 1, 0);
+        CHECK(send_box(w.fd, &out));
+        CHECK_OK(um_source_read(w.source, &f));
+        CHECK(f->has_pose);
+        CHECK_EQ((int)f->pose[3], i);
+        CHECK_EQ(um_frame_origin(f)->transforms, 2);
+        um_frame_unref(&f);
+    }
+    wire_close(&w);
+}
+
 static void count_refusals(const char *options, uint64_t images, uint64_t bad_crc)
 {
     struct wire w;

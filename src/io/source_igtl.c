@@ -347,15 +347,23 @@ static bool said_invalid(const struct um_igtl_message *m)
     return invalid;
 }
 
+/* A newer one of a name takes the place of one with the same stamp: clocks may be coarse. */
+static struct pose *place_for(struct live *l, const struct um_igtl_header *h)
+{
+    for (int i = 0; i < POSES; i++)
+        if (l->poses[i].stamp == h->stamp && strcmp(l->poses[i].name, h->device) == 0)
+            return &l->poses[i];
+    return &l->poses[l->next_pose++ % POSES];
+}
+
 static um_status on_transform(struct live *l, const struct um_igtl_message *m)
 {
-    struct pose *p = &l->poses[l->next_pose % POSES];
     float matrix[12];
     um_status st = um_igtl_transform_read(matrix, m);
     if (st != UM_OK)
         return st;
     count(l, TRANSFORMS);
-    l->next_pose++;
+    struct pose *p = place_for(l, &m->header);
     p->stamp = m->header.stamp;
     memcpy(p->name, m->header.device, sizeof p->name);
     memcpy(p->matrix, matrix, sizeof matrix);
