@@ -1667,6 +1667,36 @@ TEST(images_of_another_device_are_told_where_nothing_else_comes)
     close(listening);
 }
 
+TEST(poses_that_fit_no_image_are_told_once)
+{
+    char heard[2000] = "", spec[64];
+    int port = 0;
+    um_source_settings set;
+    um_source *source = NULL;
+    um_frame *f = NULL;
+    struct um_igtl_outbox out = {0};
+    int listening = listen_here(&port);
+    um_source_settings_default(&set);
+    set.on_notice = hear;
+    set.ctx = heard;
+    snprintf(spec, sizeof spec, "igtl://127.0.0.1:%d?pair-ms=0", port);
+    CHECK_OK(um_source_open(&source, spec, &set));
+    int fd = patient(accept(listening, NULL, NULL));
+    for (uint64_t i = 1; i < 30; i++) { /* each message is stamped when it is sent */
+        put_transform(&out, "ProbeToReference", 1000 * i, 1);
+        put_image(&out, 1, "Image_Reference", 1000 * i + 1, 4, 4, 1, 0);
+        CHECK(send_box(fd, &out));
+        CHECK_OK(um_source_read(source, &f));
+        CHECK(!f->has_pose);
+        um_frame_unref(&f);
+    }
+    um_source_close(&source);
+    const char *told = strstr(heard, "transform \"ProbeToReference\": it comes, but none");
+    CHECK_MSG(told && !strstr(told + 1, "transform"), "%s", heard);
+    close(fd);
+    close(listening);
+}
+
 TEST(who_is_told_holds_no_frames)
 {
     static uint8_t room[4096];

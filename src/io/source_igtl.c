@@ -86,7 +86,8 @@ struct live {
         followed; /* when it came, ns; followed: the last image, or the peer */
     struct pose poses[POSES];
     unsigned next_pose;
-    bool pose_comes; /* its name has been seen on this connection */
+    bool pose_comes, posed; /* on this connection its name has been seen; an image had one */
+    int unposed;            /* images that had none */
 };
 
 struct source {
@@ -193,6 +194,18 @@ static void take_poses(struct live *l, um_frame *frame, struct um_origin *o)
     }
 }
 
+/* Said once a connection, where no image has had one yet. */
+static void lack_pose(struct live *l)
+{
+    enum { PATIENCE = 10 };
+    char text[80];
+    count(l, WITHOUT_POSE);
+    if (l->posed || ++l->unposed != PATIENCE)
+        return;
+    snprintf(text, sizeof text, "transform \"%s\"", l->pose);
+    say(l, text, "it comes, but none that is valid has an image's stamp: no poses");
+}
+
 /* The held frame goes, with the transforms that are there. */
 static void release(struct live *l)
 {
@@ -202,8 +215,9 @@ static void release(struct live *l)
     l->held = NULL;
     atomic_store(&l->holds, false);
     take_poses(l, frame, (struct um_origin *)(uintptr_t)um_frame_origin(frame));
+    l->posed = l->posed || frame->has_pose;
     if (l->pose_comes && !frame->has_pose)
-        count(l, WITHOUT_POSE);
+        lack_pose(l);
     deliver(l, frame);
 }
 
@@ -551,7 +565,8 @@ static void *receive(void *ctx)
             count(l, CONNECTIONS);
             say(l, "connected", l->peer);
             l->link.version = 1;
-            l->following_set = l->pose_comes = told = false;
+            l->following_set = l->pose_comes = l->posed = told = false;
+            l->unposed = 0;
             l->complained = l->complained_pose = false;
             l->complained_place = l->complained_device = false;
             l->followed = um_clock_ns();
