@@ -13,6 +13,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -1417,6 +1418,41 @@ TEST(a_slow_client_costs_others_nothing)
     CHECK_EQ(got + dropped, FRAMES);
     close(slow);
     close(quick);
+    CHECK_OK(um_sink_close(&sink));
+}
+
+TEST(who_asks_and_takes_nothing_holds_no_more_than_its_mailbox)
+{
+    enum { FRAMES = 60, BIG = 512 };
+    int port = 0;
+    um_packet p = {.struct_size = sizeof p, .width = BIG, .height = BIG, .crop = {0, 0, BIG, BIG}};
+    um_packet *made = NULL;
+    um_sink *sink = open_sink("", 1, &port);
+    struct um_igtl_outbox out = {0};
+    int fd = join(port, 1);
+    um_igtl_begin(&out, 1, "STP_IMAGE", "", 0, 0);
+    um_igtl_end(&out, NULL, 0);
+    CHECK(send_box(fd, &out));
+    for (uint64_t i = 1; i <= FRAMES; i++) {
+        while (sink_count(sink, "queries") < i + 1) /* join() asks, too */
+            sched_yield();
+        p.frame_id = i;
+        CHECK_OK(um_packet_create(&made, &p, NULL, 0));
+        const um_packet *packet = made;
+        CHECK_OK(um_sink_write(sink, packet, NULL, NULL));
+        um_packet_unref(&packet);
+        um_igtl_begin(&out, 1, "GET_IMAGE", "", 0, 0);
+        um_igtl_end(&out, NULL, 0);
+        CHECK(send_box(fd, &out));
+    }
+    while (sink_count(sink, "queries") < FRAMES + 2)
+        sched_yield();
+    uint64_t waiting = sink_count(sink, "waiting"), all = 0;
+    CHECK(waiting <= 3);
+    for (int i = 0; i < 1000 && all != FRAMES; i++) /* some of them go while they are counted */
+        all = sink_count(sink, "sent") + sink_count(sink, "dropped") + sink_count(sink, "waiting");
+    CHECK_EQ(all, FRAMES);
+    close(fd);
     CHECK_OK(um_sink_close(&sink));
 }
 

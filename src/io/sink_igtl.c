@@ -720,9 +720,9 @@ static void answer(struct server *s, struct client *c, const struct um_igtl_mess
         done = true;
     } else if (um_igtl_asks(type, "GET_", "IMAGE")) {
         done = true;
-        if (b)
-            post(c, b, from, to, false);
-        else
+        if (b && make_room(s, c)) /* as much of frames waits for who asks as for who is sent them */
+            post(c, b, from, to, true);
+        else if (!b)
             c->once = true; /* the next one */
     } else if (um_igtl_asks(type, "GET_", "LBMETA") && s->labels[v]) {
         post(c, s->labels[v], 0, s->labels[v]->out.size, false);
