@@ -410,7 +410,10 @@ TEST(hosts_are_addresses_or_known)
 TEST(origins_and_tokens_are_ours)
 {
     CHECK(um_web_origin_good("", "a:1") && um_web_origin_good("http://a:1", "a:1") &&
-          um_web_origin_good("https://A:1", "a:1"));
+          um_web_origin_good("https://A:1", "a:1") && um_web_origin_good("https://a", "a:443") &&
+          um_web_origin_good("http://a", "a:80"));
+    CHECK(!um_web_origin_good("http://a", "a:443") && !um_web_origin_good("https://a", "a:80") &&
+          !um_web_origin_good("http://a", "ab") && !um_web_origin_good("http://a", "a:8080"));
     CHECK(!um_web_origin_good("null", "a:1") && !um_web_origin_good("http://a", "a:1") &&
           !um_web_origin_good("http://a:1/", "a:1") && !um_web_origin_good("http://", "") &&
           !um_web_origin_good("ws://a:1", "a:1"));

@@ -79,7 +79,10 @@ bool um_web_origin_good(const char *origin, const char *host)
     size_t scheme = strncasecmp(origin, "http://", 7) == 0    ? 7
                     : strncasecmp(origin, "https://", 8) == 0 ? 8 /* a proxy in front of us */
                                                               : 0;
-    return scheme && host[0] && strcasecmp(origin + scheme, host) == 0;
+    const char *own = scheme == 7 ? ":80" : ":443"; /* browsers leave it out, some proxies do not */
+    size_t n = strlen(origin + scheme);
+    return scheme && n && strncasecmp(origin + scheme, host, n) == 0 &&
+           (!host[n] || strcmp(host + n, own) == 0);
 }
 
 static bool same(const char *a, const char *b)
