@@ -13,6 +13,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <sys/socket.h>
@@ -1599,6 +1600,25 @@ TEST(a_sink_connects_and_our_source_listens)
     CHECK_OK(um_sink_close(&sink));
     close(news[0]);
     close(news[1]);
+}
+
+TEST(a_server_that_sends_us_away_is_not_stormed)
+{
+    um_sink *sink = NULL;
+    char spec[64];
+    int port = 0, came = 0, listening = listen_here(&port);
+    snprintf(spec, sizeof spec, "igtl-connect:127.0.0.1:%d", port);
+    CHECK_OK(um_sink_open(&sink, spec, NULL));
+    for (uint64_t begin = um_clock_ns(); um_clock_ns() - begin < 1000000000;) {
+        struct pollfd p = {.fd = listening, .events = POLLIN};
+        if (poll(&p, 1, 50) == 1) {
+            close(accept(listening, NULL, NULL));
+            came++;
+        }
+    }
+    CHECK_MSG(came >= 2 && came <= 5, "%d connections", came); /* after 0, 0.1, 0.3, 0.7 s */
+    CHECK_OK(um_sink_close(&sink));
+    close(listening);
 }
 
 struct listener {

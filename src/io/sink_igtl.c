@@ -816,34 +816,43 @@ static void look_after(struct server *s, int i, short events)
     }
 }
 
-/* igtl-connect: the one peer is looked for, with more and more patience. */
-static void look_for(struct server *s, double *backoff)
+/* igtl-connect: the one peer is looked for, with more patience each time until it takes frames. */
+struct search {
+    double backoff; /* ms to wait before the next try; 0: the first */
+    uint64_t sent;
+    bool told;
+};
+
+static void look_for(struct server *s, struct search *h)
 {
-    enum { MS = 2000 };
+    enum { MS = 2000, LEAST_MS = 100, MOST_MS = 5000 };
     int fd = -1;
     char peer[UM_IGTL_PEER];
+    uint64_t sent = atomic_load(&s->count[SENT]);
+    if (sent != h->sent)
+        h->backoff = LEAST_MS;
+    h->sent = sent;
+    if (h->backoff > 0 && um_wake_wait(s->stop, (int)h->backoff))
+        return;
+    h->backoff = h->backoff > 0 ? fmin(h->backoff * 2, MOST_MS) : LEAST_MS;
     um_status st = um_igtl_connect(&fd, &s->address, s->stop, MS);
     if (st == UM_OK) {
         snprintf(peer, sizeof peer, "%.60s:%s", s->address.host, s->address.port);
         pthread_mutex_lock(&s->lock);
         client_come(s, fd, peer);
         pthread_mutex_unlock(&s->lock);
-        say(s, false);
-        *backoff = 100;
-        return;
-    }
-    if (*backoff == 100 && st != UM_AGAIN)
+    } else if (!h->told && st != UM_AGAIN) {
         note(s, "nobody at", s->address.host, um_last_error());
+    }
+    h->told = st != UM_OK;
     say(s, false);
-    um_wake_wait(s->stop, (int)*backoff);
-    *backoff = *backoff * 2 < 5000 ? *backoff * 2 : 5000;
 }
 
 static void *run_server(void *ctx)
 {
     enum { BEAT_MS = 250, PAUSE_MS = 20 };
     struct server *s = ctx;
-    double backoff = 100;
+    struct search search = {0};
     while (!atomic_load(&s->ending)) {
         struct pollfd p[CLIENTS_MOST + 2] = {{.fd = s->wake_up, .events = POLLIN},
                                              {.fd = s->listening, .events = POLLIN}};
@@ -857,7 +866,7 @@ static void *run_server(void *ctx)
                                 .events = (short)(POLLIN | (s->client[i].letters ? POLLOUT : 0))};
         pthread_mutex_unlock(&s->lock);
         if (s->connects && n == 0) {
-            look_for(s, &backoff);
+            look_for(s, &search);
             continue;
         }
         poll(p, (nfds_t)n + 2, BEAT_MS);
