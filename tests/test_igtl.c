@@ -1618,6 +1618,15 @@ TEST(a_server_that_sends_us_away_is_not_stormed)
     }
     CHECK_MSG(came >= 2 && came <= 5, "%d connections", came); /* after 0, 0.1, 0.3, 0.7 s */
     CHECK_OK(um_sink_close(&sink));
+    um_igtl *peer = NULL;
+    CHECK_OK(um_igtl_open(&peer, strchr(spec, ':') + 1));
+    came = 0;
+    for (uint64_t begin = um_clock_ns(); um_clock_ns() - begin < 1000000000; came++) {
+        CHECK_OK(um_igtl_wait(peer, -1, 1000));
+        close(accept(listening, NULL, NULL));
+    }
+    CHECK_MSG(came >= 2 && came <= 11, "%d connections", came);
+    um_igtl_close(&peer);
     close(listening);
 }
 

@@ -51,11 +51,15 @@ um_status um_igtl_wait(um_igtl *link, int wake_fd, int timeout_ms)
 {
     if (!link)
         return um_fail(UM_EINVAL, "um_igtl_wait: no connection");
+    const int most = 100, pause = timeout_ms >= 0 && timeout_ms < most ? timeout_ms : most;
+    bool again = link->link.fd >= 0;
     um_igtl_link_close(&link->link);
     if (link->listening < 0) {
+        if (again) /* not faster than somebody can come: nobody who sends us away is stormed */
+            um_wake_wait(wake_fd, pause);
         um_status st = um_igtl_connect(&link->link.fd, &link->address, wake_fd, timeout_ms);
-        if (st == UM_EIO) /* nobody yet: not faster than somebody can come */
-            um_wake_wait(wake_fd, timeout_ms < 100 ? timeout_ms : 100);
+        if (st == UM_EIO)
+            um_wake_wait(wake_fd, pause);
         return st;
     }
     if (!um_wake_poll(link->listening, POLLIN, wake_fd, timeout_ms))
