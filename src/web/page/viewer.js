@@ -205,6 +205,7 @@ function surface(id) {
   const c = canvas.getContext("2d");
   c.setTransform(ratio, 0, 0, ratio, 0, 0);
   c.clearRect(0, 0, width, height);
+  c.setLineDash([]);
   c.font = "11px system-ui, sans-serif";
   return { c, width, height };
 }
@@ -225,9 +226,10 @@ function lines(id, series, top, strip) {
     c.fillStyle = colour(STATE_COLOURS[s.state] ?? "--warn");
     c.fillRect(x(s) - width / KEPT / 2, height - 9, Math.max(1, width / KEPT), 9);
   }
-  series.forEach(({ of, name }) => {
+  series.forEach(({ of, name, again }) => {
     let open = false;
     c.strokeStyle = colour(name);
+    c.setLineDash(again ? [4, 3] : []);
     c.lineWidth = 1.6;
     c.beginPath();
     for (const s of seconds) {
@@ -266,13 +268,17 @@ function redraw() {
   second();
   const names = [...new Set(seconds.flatMap((s) => Object.keys(s.scores)))];
   if (!names.length) names.push("score");
+  const looks = names.map((_, i) => ({ name: SCORE_COLOURS[i % SCORE_COLOURS.length], again: i >= SCORE_COLOURS.length })); // dashed the second time
   const legend = $("legend"), key = names.join();
   if (legend.dataset.key !== key) {
     legend.dataset.key = key;
-    legend.replaceChildren(...names.map((name, i) => Object.assign(document.createElement("i"), { textContent: name })));
-    [...legend.children].forEach((item, i) => item.style.setProperty("color", `var(${SCORE_COLOURS[i % SCORE_COLOURS.length]})`));
+    legend.replaceChildren(...names.map((name) => Object.assign(document.createElement("i"), { textContent: name })));
+    [...legend.children].forEach((item, i) => {
+      item.style.setProperty("color", `var(${looks[i].name})`);
+      item.classList.toggle("again", looks[i].again);
+    });
   }
-  lines("scores", names.map((name, i) => ({ of: (s) => s.scores[name] ?? (name === "score" ? s.score : null), name: SCORE_COLOURS[i % SCORE_COLOURS.length] })), 1, true);
+  lines("scores", names.map((name, i) => ({ of: (s) => s.scores[name] ?? (name === "score" ? s.score : null), ...looks[i] })), 1, true);
   lines("fps", [{ of: (s) => s.in, name: "--in" }, { of: (s) => s.out, name: "--out" }], round(greatest((s) => s.in, (s) => s.out)));
   lines("times", [{ of: (s) => s.latency, name: "--in" }, { of: (s) => s.total, name: "--out" }], round(greatest((s) => s.latency, (s) => s.total)));
   histogram();
