@@ -2,6 +2,7 @@
 /* "phantom:seed=1,frames=100,…": the generator as a source, and as files with truth. */
 #include "io/path.h"
 #include "io/phantom_sweep.h"
+#include "io/scheme.h"
 #include "io/source.h"
 
 #include "base/file.h"
@@ -16,7 +17,7 @@
 
 static const double EMPTY_SHARE = 0.1;
 
-enum { KEY_BYTES = 64, SWEEP_NAME_BYTES = 64 };
+enum { SWEEP_NAME_BYTES = 64 };
 
 /* Draws single pictures, or sweeps. */
 struct generator {
@@ -83,7 +84,7 @@ struct source_phantom {
 static um_status read_look(const char *value, um_look *look)
 {
     if (strcmp(value, "default") != 0 && strcmp(value, "hard") != 0)
-        return um_fail(UM_EINVAL, "phantom: look=%s must be default or hard", value);
+        return um_fail(UM_EINVAL, "look=%s must be default or hard", value);
     *look = *value == 'h' ? UM_LOOK_HARD : UM_LOOK_DEFAULT;
     return UM_OK;
 }
@@ -96,15 +97,15 @@ static um_status read_surface(const char *value, um_surface *surface)
             *surface = (um_surface)i;
             return UM_OK;
         }
-    return um_fail(UM_EINVAL, "phantom: surface=%s must be any, arc, plate, rib, flank or humps",
-                   value);
+    return um_fail(UM_EINVAL, "surface=%s must be any, arc, plate, rib, flank or humps", value);
 }
 
-static um_status set(struct source_phantom *s, const char *key, const char *value)
+static um_status set(void *priv, const char *key, const char *value)
 {
+    struct source_phantom *s = priv;
     if (strcmp(key, "empty") == 0) {
         if (!um_number_read(value, &s->empty) || s->empty < 0 || s->empty > 1)
-            return um_fail(UM_EINVAL, "phantom: empty=%s must be a number from 0 to 1", value);
+            return um_fail(UM_EINVAL, "empty=%s must be a number from 0 to 1", value);
         return UM_OK;
     }
     if (strcmp(key, "look") == 0)
@@ -113,7 +114,7 @@ static um_status set(struct source_phantom *s, const char *key, const char *valu
         return read_surface(value, &s->surface);
     if (strcmp(key, "sweep") == 0) {
         if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
-            return um_fail(UM_EINVAL, "phantom: sweep=%s must be 0 or 1", value);
+            return um_fail(UM_EINVAL, "sweep=%s must be 0 or 1", value);
         s->sweeps = *value == '1';
         return UM_OK;
     }
@@ -123,12 +124,12 @@ static um_status set(struct source_phantom *s, const char *key, const char *valu
         k++;
     if (k == 4)
         return um_fail(UM_EINVAL,
-                       "phantom: unknown key \"%s\": known are seed, frames, width, height, empty, "
+                       "unknown key \"%s\": known are seed, frames, width, height, empty, "
                        "look, surface, sweep",
                        key);
     uint64_t n = 0;
     if (!um_number_whole(value, k == 0 ? UINT64_MAX : INT_MAX, &n))
-        return um_fail(UM_EINVAL, "phantom: %s=%s must be a whole number", key, value);
+        return um_fail(UM_EINVAL, "%s=%s must be a whole number", key, value);
     if (k == 0)
         s->seed = n;
     else if (k == 1)
@@ -166,22 +167,9 @@ static um_status phantom_open(void *priv, const char *spec, const um_source_sett
     s->width = UM_PHANTOM_WIDTH;
     s->height = UM_PHANTOM_HEIGHT;
     s->empty = -1;
-    while (*spec) {
-        char key[KEY_BYTES], value[KEY_BYTES];
-        size_t n = strcspn(spec, ","), k = strcspn(spec, "=");
-        if (k >= n || k >= KEY_BYTES || n - k > KEY_BYTES)
-            return um_fail(UM_EINVAL, "phantom: \"%.*s\" is not key=value",
-                           (int)(n < 200 ? n : 200), spec);
-        memcpy(key, spec, k);
-        key[k] = 0;
-        memcpy(value, spec + k + 1, n - k - 1);
-        value[n - k - 1] = 0;
-        um_status st = set(s, key, value);
-        if (st != UM_OK)
-            return st;
-        spec += n + (spec[n] == ',');
-    }
-    um_status st = settle(s);
+    um_status st = um_scheme_options(spec, "phantom", set, s);
+    if (st == UM_OK)
+        st = settle(s);
     if (st == UM_OK)
         st = generator_open(&s->generator, s->sweeps, s->width, s->height, s->empty, s->look);
     if (st == UM_OK && !s->sweeps)
