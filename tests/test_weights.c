@@ -432,6 +432,35 @@ TEST(bad_torch_files_are_named)
     }
 }
 
+/* The archive without checksums, as PyTorch writes it when told to. */
+static void leave_sums_out(unsigned char *bytes, size_t n)
+{
+    for (size_t i = 0; i + 20 <= n; i++)
+        if (memcmp(bytes + i, "PK\1\2", 4) == 0)
+            memset(bytes + i + 16, 0, 4);
+}
+
+TEST(a_flipped_bit_is_told)
+{
+    static const unsigned char FIND[] = {0, 0, 0xa0, 0x3f}; /* 1.25 */
+    size_t n = 0, at = 0;
+    unsigned char *bytes = slurp(FOLDER "hand.pt", &n);
+    CHECK(bytes != NULL);
+    while (at + sizeof FIND < n && memcmp(bytes + at, FIND, sizeof FIND) != 0)
+        at++;
+    CHECK(at + sizeof FIND < n);
+    bytes[at + 2] ^= 0x40;
+    um_weights *w = NULL;
+    CHECK_EQ(um_weights_open_memory(&w, bytes, n, "flipped"), UM_EFORMAT);
+    CHECK(strstr(um_last_error(), "flipped: zip entry ") &&
+          strstr(um_last_error(), "/data/0: damaged, its checksum is "));
+    leave_sums_out(bytes, n);
+    CHECK_OK(um_weights_open_memory(&w, bytes, n, "unsummed"));
+    CHECK(um_wtensor_at(um_weights_find(w, "a"), 1) == 1.75);
+    um_weights_close(&w);
+    free(bytes);
+}
+
 TEST(an_offset_behind_the_storage_is_refused)
 {
     static const unsigned char FIND[] = {'Q', 'K', 0, 'K', 2, 0x85}; /* offset 0, size (2,) */
@@ -441,6 +470,7 @@ TEST(an_offset_behind_the_storage_is_refused)
     while (at + sizeof FIND < n && memcmp(bytes + at, FIND, sizeof FIND) != 0)
         at++;
     CHECK(at + sizeof FIND < n);
+    leave_sums_out(bytes, n);
     bytes[at + 4] = 1; /* one element, at offset 1 and then 2 of 2 */
     um_weights *w = NULL;
     bytes[at + 2] = 1;

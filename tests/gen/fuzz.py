@@ -269,6 +269,7 @@ def zips():
     pkl, data = pickled(tensor_pickle()), bytes(24)
     good = [("x/data.pkl", pkl, 0, {}), ("x/data/0", data, 8, {})]
     put("zip", "good.pt", archive([*good, ("x/byteorder", b"little", 0, {}), ("x/version", b"3\n", 0, {})], b"a comment"))
+    put("zip", "no_sums.pt", archive([(name, content, 0, {"crc": 0}) for name, content, _, _ in good]))
     put("zip", "zip64_sizes.pt", archive([good[0], ("x/data/0", data, 0, {
         "packed": 0xffffffff, "size": 0xffffffff, "extra": struct.pack("<HHB", 7, 1, 0) + struct.pack("<HHQQ", 1, 16, 24, 24)})]))
     put("zip", "zip64_cut.pt", archive([good[0], ("x/data/0", data, 0, {"extra": struct.pack("<HH", 1, 99)})]))
