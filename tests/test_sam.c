@@ -353,6 +353,43 @@ TEST(refuses_with_a_reason)
     check_refused(&mobile, none, 64, "sam-hq", UM_EINVAL, "sam-hq");
 }
 
+/* A ViT-B whose last layer is missing. */
+TEST(a_vit_of_a_known_width_has_all_its_layers)
+{
+    char header[2048], bytes[4096] = {0}, *text = header;
+    um_device *dev = NULL;
+    um_weights *file = NULL;
+    um_sam *sam = NULL;
+    um_device_settings settings;
+    um_device_settings_default(&settings);
+    settings.name = "cpu";
+    text += sprintf(text, "{\"mask_decoder.iou_token.weight\":"
+                          "{\"dtype\":\"F32\",\"shape\":[1,1],\"data_offsets\":[0,4]},"
+                          "\"prompt_encoder.pe_layer.positional_encoding_gaussian_matrix\":"
+                          "{\"dtype\":\"F32\",\"shape\":[1,1],\"data_offsets\":[4,8]},"
+                          "\"image_encoder.pos_embed\":"
+                          "{\"dtype\":\"U8\",\"shape\":[1,1,1,768],\"data_offsets\":[8,776]},"
+                          "\"image_encoder.blocks.0.attn.rel_pos_h\":"
+                          "{\"dtype\":\"U8\",\"shape\":[1,64],\"data_offsets\":[776,840]}");
+    for (int i = 1, at = 840; i < 11; i++, at++)
+        text += sprintf(text,
+                        ",\"image_encoder.blocks.%d.x\":"
+                        "{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%d,%d]}",
+                        i, at, at + 1);
+    text += sprintf(text, "}");
+    size_t n = (size_t)(text - header);
+    bytes[0] = (char)(n & 255);
+    bytes[1] = (char)(n >> 8);
+    memcpy(bytes + 8, header, n);
+    CHECK_OK(um_device_open(&dev, &settings));
+    CHECK_OK(um_weights_open_memory(&file, bytes, 8 + n + 850, "b"));
+    CHECK_EQ(um_sam_open(&sam, dev, file, 0, NULL), UM_EFORMAT);
+    CHECK_STR(um_last_error(),
+              "b: no tensor image_encoder.blocks.11.*, want 12 layers of width 768");
+    um_weights_close(&file);
+    um_device_close(&dev);
+}
+
 /* Whichever allocation fails, opening says so and leaves nothing behind. */
 TEST(out_of_memory)
 {

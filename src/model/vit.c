@@ -11,7 +11,8 @@
  *   L        1024     24      16     5 11 17 23
  *   H        1280     32      16     7 15 23 31
  *
- * All of it is read off the tensors: a table has 2*window - 1 rows of C/heads.
+ * All of it is read off the tensors: a table has 2*window - 1 rows of C/heads. Of these three
+ * widths no layer may be missing.
  *
  * Reference: facebookresearch/segment-anything, segment_anything/modeling/image_encoder.py:
  * ImageEncoderViT, Block, Attention, window_partition, add_decomposed_rel_pos. */
@@ -60,6 +61,12 @@ static bool table_of(const um_bind *b, int i, int *rows, int *columns)
     return sane;
 }
 
+/* Layers that an encoder of this width has at least. */
+static int least_depth(int width)
+{
+    return width == 768 ? 12 : width == 1024 ? 24 : width == 1280 ? 32 : 1;
+}
+
 static void measure(um_vit *v, um_bind *b)
 {
     const char *path = um_weights_path(b->file);
@@ -91,6 +98,9 @@ static void measure(um_vit *v, um_bind *b)
     v->heads = v->width / head;
     while (v->depth < LAYERS_MAX && um_weights_has(b->file, layer_name(v->depth).s))
         v->depth++;
+    if (v->depth < least_depth(v->width))
+        refuse(b, um_fail(UM_EFORMAT, "%s: no tensor %s*, want %d layers of width %d", path,
+                          layer_name(v->depth).s, least_depth(v->width), v->width));
 }
 
 static void bind_layer(um_vit *v, um_bind *b, int i)
