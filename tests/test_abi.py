@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """The binary interface: sizes and offsets of every struct, values of every enumeration, as the headers
-say, against tests/golden/abi.txt. They may only change together with um_abi().
+say, against tests/golden/abi.txt. They may only change together with um_abi(). And whatever gives a
+status, closes or releases can be called with NULL.
 
     test_abi.py LIBRARY           compare
     test_abi.py LIBRARY --write   write the file; refused while um_abi() is still the file's
@@ -82,6 +83,23 @@ def library_layout(path):
     return text
 
 
+def fallen(path):
+    """Functions that a NULL in every place kills, or that call it a success."""
+    library, names = ctypes.CDLL(path), []
+    text = headers()
+    ending = re.findall(r"UM_API \w+ (\w+_(?:close|unref))\(", text)
+    giving = set(re.findall(r"UM_API um_status (\w+)\(", text)) - {"um_set_error", *ending}
+    for name in [*ending, *sorted(giving)]:
+        child = os.fork()
+        if child == 0:
+            f = getattr(library, name)
+            f.argtypes, f.restype = [ctypes.c_void_p] * 6, ctypes.c_int
+            os._exit(f(*[None] * 6) == 0 and name in giving)
+        if os.waitpid(child, 0)[1]:
+            names.append(name)
+    return names
+
+
 def main():
     abi = ctypes.CDLL(sys.argv[1]).um_abi()
     now = f"abi {abi}\n" + layout()
@@ -97,8 +115,13 @@ def main():
         print("the binary interface is not tests/golden/abi.txt: raise um_abi(), then tests/test_abi.py LIBRARY --write")
         print("\n".join("  " + line for line in changed[:20]))
         print("FAILED abi")
-    print(f"{int(now == old == told)} passed, {int(not now == old == told)} failed, 0 skipped")
-    sys.exit(not now == old == told)
+    names = fallen(sys.argv[1])
+    if names:
+        print("called with NULL in every place:", *names)
+        print("FAILED nulls")
+    failed = int(not now == old == told) + bool(names)
+    print(f"{2 - failed} passed, {failed} failed, 0 skipped")
+    sys.exit(failed > 0)
 
 
 main()

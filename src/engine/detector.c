@@ -467,6 +467,8 @@ um_status um_detector_keep_taps(um_detector *detector)
 um_status um_detector_dump(um_detector *detector, const char *path)
 {
     struct um_dump dump = {0};
+    if (!detector || !path)
+        return um_fail(UM_EINVAL, "um_detector_dump: %s is NULL", detector ? "path" : "detector");
     struct um_detector_own *own = &detector->own;
     pthread_mutex_lock(&own->lock);
     um_status st = own->front.tape ? um_dump_tape(&dump, own->session.path[own->front.c == 3].tape)

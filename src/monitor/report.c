@@ -270,6 +270,8 @@ um_status um_monitor_json(um_monitor *m, char **text)
 {
     struct um_monitor_moment *o = NULL;
     um_json j = {0};
+    if (!text)
+        return um_fail(UM_EINVAL, "um_monitor_json: no place for the text");
     *text = NULL;
     um_status st = look(m, &o);
     if (st == UM_OK) {
@@ -286,6 +288,8 @@ um_status um_monitor_history(um_monitor *m, char **text)
                                           "score",  "total_ms", "total_most", "latency_ms"};
     struct um_second *s = m ? um_array(UM_MONITOR_SECONDS, sizeof *s) : NULL;
     um_json j = {0};
+    if (!text)
+        return um_fail(UM_EINVAL, "um_monitor_history: no place for the text");
     *text = NULL;
     if (!s)
         return m ? um_fail(UM_ENOMEM, "history") : um_fail(UM_EINVAL, "no monitor");
@@ -514,6 +518,8 @@ um_status um_monitor_prometheus(um_monitor *m, char **text)
 {
     struct um_monitor_moment *o = NULL;
     struct page p = {0};
+    if (!text)
+        return um_fail(UM_EINVAL, "um_monitor_prometheus: no place for the text");
     *text = NULL;
     um_status st = look(m, &o);
     if (st != UM_OK)

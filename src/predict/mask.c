@@ -25,7 +25,7 @@ um_status um_mask_open(um_mask **out, um_device *dev, bool host, int h, int w)
 
 void um_mask_close(um_mask **mask)
 {
-    um_mask *m = *mask;
+    um_mask *m = mask ? *mask : NULL;
     if (!m)
         return;
     um_values_unref(&m->values);
@@ -72,6 +72,8 @@ um_status um_mask_describe(const um_mask *mask, um_device_array *out)
 
 um_status um_mask_read(const um_mask *mask, uint8_t *out)
 {
+    if (!mask || !out)
+        return um_fail(UM_EINVAL, "um_mask_read: %s is NULL", mask ? "out" : "mask");
     return um_values_download(mask->values, out, UM_STAGE_PACKET, "mask read by the caller");
 }
 
