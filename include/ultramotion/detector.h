@@ -64,7 +64,7 @@ UM_API um_status um_detector_open_with(um_detector **out, um_device *device, con
 UM_API um_status um_detector_open_memory_with(um_detector **out, um_device *device,
                                               const void *data, size_t size, const char *label,
                                               const um_detector_settings *settings);
-/** Close and set to NULL. Accepts NULL. */
+/** Close and set to NULL; pipelines of it must be closed first. Accepts NULL. */
 UM_API void um_detector_close(um_detector **detector);
 
 /** Number of classes. */

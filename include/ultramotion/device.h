@@ -70,9 +70,9 @@ UM_API int um_device_gpus(void);
  */
 UM_API um_status um_device_describe(const char *name, char *text, size_t size);
 
-/** Close a device and set *device to NULL. Accepts NULL. Waits for work in flight. Masks,
- * embeddings and values of predictions that somebody still has keep it until the last of them is
- * gone. */
+/** Close a device and set *device to NULL. Accepts NULL. Waits for work in flight. Detectors and
+ * segmenters on it, and what is open on these, must be closed first; masks, embeddings and values
+ * of predictions that somebody still has keep it until the last of them is gone. */
 UM_API void um_device_close(um_device **device);
 
 /** Name of the device that runs, e.g. "cpu", "guard". Valid until close. */
