@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whatever is done wrong raises with C's text; nothing crashes."""
+import copy
 import gc
 import os
+import pickle
 import re
 import threading
 from pathlib import Path
@@ -300,8 +302,6 @@ print("end")
 
 
 def test_numbers_and_texts_that_c_would_cut(device, detector, segmenter, picture):
-    import copy
-
     for wrong in (
         lambda: ultramotion.Device("cpu", threads=2**32 + 1),
         lambda: ultramotion.Device("cpu\0x"),
@@ -333,6 +333,14 @@ def test_numbers_and_texts_that_c_would_cut(device, detector, segmenter, picture
     assert frame.width == picture.shape[1]
     with pytest.raises(TypeError, match="pickled"):
         copy.deepcopy(frame)
+
+
+def test_results_are_copied_as_what_nobody_changes(detector, segmenter, picture):
+    packet = ultramotion.Pipeline(detector, segmenter)(picture)
+    for result in (packet, packet.objects[0]):
+        assert copy.copy(result) is copy.deepcopy(result) is result
+        with pytest.raises(TypeError, match="pickled.*json"):
+            pickle.dumps(result)
 
 
 def test_read_only_memory_stays_so(picture):

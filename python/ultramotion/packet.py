@@ -7,7 +7,7 @@ import ctypes
 import json
 import os
 from ctypes import byref, c_void_p
-from typing import Any, Sequence
+from typing import Any, Sequence, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ._c import lib
 from .image import POSE, SPACING, Frame, png, write_png
 from .tensor import view
 
+_Self = TypeVar("_Self")
 _STATES = ("LOST", "VISIBLE", "RELOCALIZING")
 
 
@@ -45,6 +46,15 @@ class Outlined:
     """x0, y0, x1, y1 of the mask's pixels, the last ones excluded."""
     centroid = _c.Field("centroid", _pair)
     """x, y of the mask."""
+
+    def __copy__(self: _Self) -> _Self:
+        return self  # nobody changes it
+
+    def __deepcopy__(self: _Self, memo: Any) -> _Self:
+        return self
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} cannot be pickled: it is memory of this process; mask and a packet's json() can")
 
 
 class Object(Outlined):
