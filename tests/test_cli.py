@@ -607,6 +607,13 @@ def phantom_writes_frames_and_truth(tmp):
     live = lines(um("run", "phantom:seed=900009,frames=4")[0])
     assert [p["mask"] for p in files] == [p["mask"] for p in live]
     um("phantom", code=2)
+    um("phantom", "-o", tmp / "a", "--frames", "5", "--seed", "7")  # all of the older set is written over
+    for more, left in ((["--frames", "3"], "frames/00003.png"), (["--sweep"], "frames/00000.png")):
+        _, err = um("phantom", "-o", tmp / "a", *more, code=2)
+        assert left in err and "older set" in err, err
+    um("phantom", "-o", tmp / "hard", "--look", "hard", "--frames", "2", "--size", "64x80")
+    _, err = um("phantom", "-o", tmp / "hard", "--frames", "2", "--size", "64x80", code=2)
+    assert "structures/00000.png" in err, err
 
 
 @test

@@ -31,7 +31,8 @@ UM_API um_status um_overlay(const um_packet *packet, const um_frame *frame, uint
 
 /**
  * Generate phantom frames with truth: frames/00000.png, masks/00000_mask.png, truth.json (COCO).
- * The same seed gives the same bytes.
+ * The same seed gives the same bytes. UM_EINVAL where pictures of an older set would stay among
+ * them.
  * @param progress called after each frame, or NULL.
  */
 UM_API um_status um_phantom_write(const char *dir, uint64_t seed, long frames, int width,

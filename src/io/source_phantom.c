@@ -14,6 +14,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const double EMPTY_SHARE = 0.1;
 
@@ -437,6 +438,41 @@ static um_status make_folders(const char *dir, um_look look)
     return st;
 }
 
+static void name_frame(char name[SWEEP_NAME_BYTES], bool sweeps, uint64_t index)
+{
+    if (sweeps)
+        name_in_sweep(name, index);
+    else
+        snprintf(name, SWEEP_NAME_BYTES, "%05llu", (unsigned long long)index);
+}
+
+/* Pictures of an older set that would stay among the new ones, which its truth does not know. */
+static um_status refuse_older(const struct writer *w, long frames)
+{
+    char next[SWEEP_NAME_BYTES], other[SWEEP_NAME_BYTES], left[3][SWEEP_NAME_BYTES + 16];
+    name_frame(next, w->sweeps, (uint64_t)frames);
+    name_frame(other, !w->sweeps, 0);
+    snprintf(left[0], sizeof left[0], "frames/%s.png", next);
+    snprintf(left[1], sizeof left[1], "frames/%s.png", other);
+    snprintf(left[2], sizeof left[2], "structures/%s.png",
+             w->look == UM_LOOK_HARD ? next : "00000");
+    for (int i = 0; i < 3; i++) {
+        char *path = um_path_join(w->dir, left[i]);
+        if (!path)
+            return um_fail(UM_ENOMEM, "%s", left[i]);
+        um_status st = UM_OK;
+        if (access(path, F_OK) == 0)
+            st = um_fail(UM_EINVAL,
+                         "phantom: %s: of an older set, and would stay among %ld new frames: want "
+                         "another folder, or that one emptied",
+                         path, frames);
+        um_free(path);
+        if (st != UM_OK)
+            return st;
+    }
+    return UM_OK;
+}
+
 um_status um_phantom_write(const char *dir, uint64_t seed, long frames, int width, int height,
                            void (*progress)(void *ctx, long done), void *ctx)
 {
@@ -455,6 +491,8 @@ um_status um_phantom_write_look(const char *dir, const char *look, uint64_t seed
     if (st == UM_OK)
         st = generator_open(&w.generator, w.sweeps, width, height, EMPTY_SHARE, w.look);
     if (st == UM_OK)
+        st = refuse_older(&w, frames);
+    if (st == UM_OK)
         st = make_folders(dir, w.look);
     size_t size = (size_t)width * (size_t)height;
     if (st == UM_OK && (!(w.pixels = um_alloc(size)) || !(w.mask = um_alloc(size))))
@@ -464,9 +502,7 @@ um_status um_phantom_write_look(const char *dir, const char *look, uint64_t seed
     for (long i = 0; i < frames && st == UM_OK; i++) {
         char name[SWEEP_NAME_BYTES], frame_name[96], mask_name[96];
         um_truth truth;
-        snprintf(name, sizeof name, "%05ld", i);
-        if (w.sweeps)
-            name_in_sweep(name, (uint64_t)i);
+        name_frame(name, w.sweeps, (uint64_t)i);
         snprintf(frame_name, sizeof frame_name, "frames/%s.png", name);
         snprintf(mask_name, sizeof mask_name, "masks/%s_mask.png", name);
         generator_draw(&w.generator, seed, (uint64_t)i, w.pixels, w.mask, &truth);
