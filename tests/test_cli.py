@@ -294,6 +294,9 @@ def options_that_mean_nothing(tmp):
                                  ("--theta-on", 0.7, "--track 1"), ("--igtl-version", 3, "not 1 or 2")):
         err = um("run", "phantom:frames=1", option, value, code=2)[1]
         assert option in err and other in err, err
+    for option, value in (("--dump", "FILE.safetensors"), ("--names", "FILE"), ("--kpi", "FILE|-"), ("--detector", "FILE"), ("--class", "NAME|N")):
+        err = um("run", "phantom:frames=1", option, "", code=2)[1]
+        assert f"{option}: is empty, want {value}" in err, err
     um("run", "phantom:frames=1", "--class", "bone", "-o", "null:")
     for many in (2, 3, 9):  # a pattern that a shell made files of
         err = um("run", *["a.png", "b.png", *["c.png"] * 7][:many], code=2)[1]

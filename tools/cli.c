@@ -504,7 +504,11 @@ static bool set_value(struct options *o, const struct row *r, const char *where,
             return cli_usage("%s takes no value, or true or false, not \"%s\"", where, text), false;
         *(bool *)(void *)(base + r->offset) = !text || strcmp(text, "true") == 0;
         return true;
-    case TEXT: *(const char **)(void *)(base + r->offset) = text; return true;
+    case TEXT:
+        if (!*text)
+            return cli_usage("%s: is empty, want %s", where, r->value), false;
+        *(const char **)(void *)(base + r->offset) = text;
+        return true;
     case LIST: {
         int *count = (int *)(void *)(base + r->also);
         if (*count == MAX_LIST)
