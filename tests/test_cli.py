@@ -462,6 +462,9 @@ def segment_takes_boxes_and_points(tmp):
     assert point["mask"] is not None
     multi = lines(um("segment", picture, "--box", box, "--point", "250,150,1", "--multimask", "-o", f"dir:{tmp}", "-o", "jsonl:-")[0])[0]
     assert multi["as_numpy"] == 1 and (tmp / "phantom_0_mask.png").exists()
+    (posed,), (run,) = (lines(um(*command)[0]) for command in (("segment", "phantom:sweep=1,frames=1", "--box", "9,9,90,90"), ("run", "phantom:sweep=1,frames=1")))
+    for key in ("pose", "spacing_mm", "precision_reason"):
+        assert posed[key] == run[key] and run[key], key
     for bad in ("nan,0,10,10", "50,50,10,10", "900,0,990,10"):
         _, err = um("segment", picture, "--box", bad, code=2)
         assert "box" in err

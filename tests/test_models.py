@@ -583,6 +583,7 @@ def queries_are_counted(tmp):
         near(FRAMES[frame], box, score, "--queries", "100")
     said = write(tmp / "said.safetensors", detector(), {"input_size": "320", "queries": "7"})
     assert len(lines(um("detect", FRAMES[0], "--detector", said, "--conf", "0")[0])[0]["boxes"]) == 7
+    assert len(lines(um("detect", FRAMES[0], "--queries", "400", "--conf", "0")[0])[0]["boxes"]) == 400
     _, err = um("detect", FRAMES[0], "--queries", "501", code=2)
     assert "500 tokens" in err, err
     um("detect", FRAMES[0], "--queries", "0", code=2)

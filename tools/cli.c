@@ -105,7 +105,7 @@ static const struct row table[] = {
      "1 = legacy host mode: masks are made on the host; default: ULTRAMOTION_SAM_AS_NUMPY, else 0"},
     {"det-size", 0, TEXT, AT(det_size), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT, "auto|N|WxH",
      "size of the detector's input; auto (default) = what the file says, else 640"},
-    {"queries", 0, INTEGER, AT(queries), 0, 0, 1, 1024, MODELS | ON_CONVERT | KEPT, "N",
+    {"queries", 0, INTEGER, AT(queries), 0, 0, 1, MAX_QUERIES, MODELS | ON_CONVERT | KEPT, "N",
      "queries of the detector; default: what the file says, else 300"},
     {"det-act", 0, TEXT, AT(det_act), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT, "relu|silu",
      "activation of the detector's decoder: silu for DEIM, whose files do not tell"},

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-enum { MAX_LIST = 16, MAX_POSITIONAL = 4 };
+enum { MAX_LIST = 16, MAX_POSITIONAL = 4, MAX_QUERIES = 1024 };
 
 enum exit_code { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_ASSERTION = 3 };
 

@@ -716,7 +716,7 @@ static double clamp(double v, double hi)
 }
 
 struct found {
-    um_box box[300];
+    um_box box[MAX_QUERIES];
     int n, label; /* of the class to print, -1 = all */
     int width, height;
     const um_detector *detector; /* that knows the classes' names */
@@ -901,6 +901,8 @@ static um_status mask_packet(const struct options *o, const um_segmenter *segmen
                      .ts = f->ts,
                      .state = UM_STATE_VISIBLE,
                      .has_mask = 1,
+                     .has_pose = f->has_pose,
+                     .has_spacing = f->has_spacing,
                      .width = f->width,
                      .height = f->height,
                      .crop = {0, 0, f->width, f->height},
@@ -911,9 +913,13 @@ static um_status mask_packet(const struct options *o, const um_segmenter *segmen
                      .mask_box = {f->width, f->height, 0, 0},
                      .centroid = {NAN, NAN},
                      .ms = {.segment = ms, .total = ms}};
+    memcpy(k->pose, f->pose, sizeof k->pose);
+    memcpy(k->spacing_mm, f->spacing_mm, sizeof k->spacing_mm);
     const um_device *dev = um_segmenter_device(segmenter);
     snprintf(k->device, sizeof k->device, "%s", um_device_name(dev));
     snprintf(k->precision, sizeof k->precision, "%s", um_device_precision(dev));
+    snprintf(k->precision_reason, sizeof k->precision_reason, "%s",
+             um_device_precision_reason(dev));
     snprintf(k->segmenter_sha256, sizeof k->segmenter_sha256, "%s", um_segmenter_sha256(segmenter));
     k->has_box = o->has_box;
     for (int i = 0; i < 4 && o->has_box; i++)
