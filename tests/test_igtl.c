@@ -699,15 +699,28 @@ static uint64_t sink_count(const um_sink *s, const char *name)
 struct wire {
     int listening, fd;
     um_source *source;
+    char heard[2000]; /* what the source says, a line for each */
 };
+
+static void hear(void *ctx, const char *text)
+{
+    struct wire *w = ctx;
+    size_t n = strlen(w->heard);
+    snprintf(w->heard + n, sizeof w->heard - n, "%s\n", text);
+}
 
 static bool wire_open(struct wire *w, const char *options)
 {
     char spec[256];
     int port = 0;
+    um_source_settings set;
+    um_source_settings_default(&set);
+    set.on_notice = hear;
+    set.ctx = w;
+    w->heard[0] = 0;
     w->listening = listen_here(&port);
     snprintf(spec, sizeof spec, "igtl://127.0.0.1:%d?%s", port, options);
-    if (um_source_open(&w->source, spec, NULL) != UM_OK) {
+    if (um_source_open(&w->source, spec, &set) != UM_OK) {
         printf("  %s\n", um_last_error());
         return false;
     }
@@ -1657,29 +1670,12 @@ TEST(names_of_peers_do_not_speak_to_the_terminal)
     CHECK_STR(line, "igtl://a:1: transform \"\\x1b[31m\\xffT\": none");
 }
 
-/* What a source says, a line for each. */
-static void hear(void *ctx, const char *text)
-{
-    char *heard = ctx;
-    size_t n = strlen(heard);
-    snprintf(heard + n, 2000 - n, "%s\n", text);
-}
-
 TEST(a_place_that_is_none_is_told_once_and_kept)
 {
-    char heard[2000] = "", spec[64];
-    int port = 0;
-    um_source_settings set;
-    um_source *source = NULL;
+    struct wire w;
     um_frame *f = NULL;
     struct um_igtl_outbox out = {0};
-    int listening = listen_here(&port);
-    um_source_settings_default(&set);
-    set.on_notice = hear;
-    set.ctx = heard;
-    snprintf(spec, sizeof spec, "igtl://127.0.0.1:%d", port);
-    CHECK_OK(um_source_open(&source, spec, &set));
-    int fd = patient(accept(listening, NULL, NULL));
+    CHECK(wire_open(&w, ""));
     for (int i = 0; i < 2; i++) {
         struct um_igtl_image image = {.components = 1,
                                       .scalar = UM_IGTL_U8,
@@ -1692,74 +1688,50 @@ TEST(a_place_that_is_none_is_told_once_and_kept)
         um_igtl_image_write(&out, &image);
         um_igtl_u8(&out, 1);
         um_igtl_end(&out, NULL, 0);
-        CHECK(send_box(fd, &out));
-        CHECK_OK(um_source_read(source, &f));
+        CHECK(send_box(w.fd, &out));
+        CHECK_OK(um_source_read(w.source, &f));
         CHECK(isnan(um_frame_origin(f)->image.t[0]) && !f->has_spacing);
         um_frame_unref(&f);
     }
-    um_source_close(&source); /* from here on nobody speaks */
-    const char *first = strstr(heard, "image \"Image_Reference\": its matrix is not finite");
-    CHECK_MSG(first && !strstr(first + 1, "image \""), "%s", heard);
-    close(fd);
-    close(listening);
+    wire_close(&w); /* from here on nobody speaks */
+    const char *first = strstr(w.heard, "image \"Image_Reference\": its matrix is not finite");
+    CHECK_MSG(first && !strstr(first + 1, "image \""), "%s", w.heard);
 }
 
 TEST(images_of_another_device_are_told_where_nothing_else_comes)
 {
-    char heard[2000] = "", spec[64];
-    int port = 0;
-    um_source_settings set;
-    um_source *source = NULL;
+    struct wire w;
     struct um_igtl_outbox out = {0};
-    int listening = listen_here(&port);
-    um_source_settings_default(&set);
-    set.on_notice = hear;
-    set.ctx = heard;
-    snprintf(spec, sizeof spec, "igtl://127.0.0.1:%d?device=Image_Refrence", port);
-    CHECK_OK(um_source_open(&source, spec, &set));
-    int fd = patient(accept(listening, NULL, NULL));
+    CHECK(wire_open(&w, "device=Image_Refrence"));
     for (uint64_t i = 0; i < 4; i++) {
         put_image(&out, 1, "Image_Reference", 7 + i, 4, 4, 1, 0);
-        CHECK(send_box(fd, &out));
+        CHECK(send_box(w.fd, &out));
         sleep(1);
-        CHECK_EQ(source_count(source, "other_device"), i + 1);
+        CHECK_EQ(source_count(w.source, "other_device"), i + 1);
     }
-    um_source_close(&source);
+    wire_close(&w);
     const char *told =
-        strstr(heard, "image \"Image_Reference\": passed over, but no \"Image_Refrence\"");
-    CHECK_MSG(told && !strstr(told + 1, "image \""), "%s", heard);
-    close(fd);
-    close(listening);
+        strstr(w.heard, "image \"Image_Reference\": passed over, but no \"Image_Refrence\"");
+    CHECK_MSG(told && !strstr(told + 1, "image \""), "%s", w.heard);
 }
 
 TEST(poses_that_fit_no_image_are_told_once)
 {
-    char heard[2000] = "", spec[64];
-    int port = 0;
-    um_source_settings set;
-    um_source *source = NULL;
+    struct wire w;
     um_frame *f = NULL;
     struct um_igtl_outbox out = {0};
-    int listening = listen_here(&port);
-    um_source_settings_default(&set);
-    set.on_notice = hear;
-    set.ctx = heard;
-    snprintf(spec, sizeof spec, "igtl://127.0.0.1:%d?pair-ms=0", port);
-    CHECK_OK(um_source_open(&source, spec, &set));
-    int fd = patient(accept(listening, NULL, NULL));
+    CHECK(wire_open(&w, "pair-ms=0"));
     for (uint64_t i = 1; i < 30; i++) { /* each message is stamped when it is sent */
         put_transform(&out, "ProbeToReference", 1000 * i, 1);
         put_image(&out, 1, "Image_Reference", 1000 * i + 1, 4, 4, 1, 0);
-        CHECK(send_box(fd, &out));
-        CHECK_OK(um_source_read(source, &f));
+        CHECK(send_box(w.fd, &out));
+        CHECK_OK(um_source_read(w.source, &f));
         CHECK(!f->has_pose);
         um_frame_unref(&f);
     }
-    um_source_close(&source);
-    const char *told = strstr(heard, "transform \"ProbeToReference\": it comes, but none");
-    CHECK_MSG(told && !strstr(told + 1, "transform"), "%s", heard);
-    close(fd);
-    close(listening);
+    wire_close(&w);
+    const char *told = strstr(w.heard, "transform \"ProbeToReference\": it comes, but none");
+    CHECK_MSG(told && !strstr(told + 1, "transform"), "%s", w.heard);
 }
 
 TEST(who_is_told_holds_no_frames)

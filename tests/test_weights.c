@@ -440,15 +440,23 @@ static void leave_sums_out(unsigned char *bytes, size_t n)
             memset(bytes + i + 16, 0, 4);
 }
 
+/* Where `find` first stands in the bytes; n: nowhere. */
+static size_t place_of(const void *find, size_t size, const unsigned char *bytes, size_t n)
+{
+    for (size_t at = 0; at + size < n; at++)
+        if (memcmp(bytes + at, find, size) == 0)
+            return at;
+    return n;
+}
+
 TEST(a_flipped_bit_is_told)
 {
     static const unsigned char FIND[] = {0, 0, 0xa0, 0x3f}; /* 1.25 */
-    size_t n = 0, at = 0;
+    size_t n = 0;
     unsigned char *bytes = slurp(FOLDER "hand.pt", &n);
     CHECK(bytes != NULL);
-    while (at + sizeof FIND < n && memcmp(bytes + at, FIND, sizeof FIND) != 0)
-        at++;
-    CHECK(at + sizeof FIND < n);
+    size_t at = place_of(FIND, sizeof FIND, bytes, n);
+    CHECK(at < n);
     bytes[at + 2] ^= 0x40;
     um_weights *w = NULL;
     CHECK_EQ(um_weights_open_memory(&w, bytes, n, "flipped"), UM_EFORMAT);
@@ -464,12 +472,11 @@ TEST(a_flipped_bit_is_told)
 TEST(an_offset_behind_the_storage_is_refused)
 {
     static const unsigned char FIND[] = {'Q', 'K', 0, 'K', 2, 0x85}; /* offset 0, size (2,) */
-    size_t n = 0, at = 0;
+    size_t n = 0;
     unsigned char *bytes = slurp(FOLDER "hand.pt", &n);
     CHECK(bytes != NULL);
-    while (at + sizeof FIND < n && memcmp(bytes + at, FIND, sizeof FIND) != 0)
-        at++;
-    CHECK(at + sizeof FIND < n);
+    size_t at = place_of(FIND, sizeof FIND, bytes, n);
+    CHECK(at < n);
     leave_sums_out(bytes, n);
     bytes[at + 4] = 1; /* one element, at offset 1 and then 2 of 2 */
     um_weights *w = NULL;

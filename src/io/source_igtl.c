@@ -78,16 +78,22 @@ struct live {
     /* of the thread alone */
     struct um_igtl_news news;
     struct um_igtl_link link;
-    char peer[UM_IGTL_PEER], following[UM_IGTL_NAME + 1];
-    bool following_set, complained, complained_pose, complained_place, complained_device;
-    um_frame *held;    /* waits for its pose */
-    atomic_bool holds; /* there is one, for who counts */
-    uint64_t held_since, heard,
-        followed; /* when it came, ns; followed: the last image, or the peer */
-    struct pose poses[POSES];
-    unsigned next_pose;
-    bool pose_comes, posed; /* on this connection its name has been seen; an image had one */
-    int unposed;            /* images that had none */
+    char peer[UM_IGTL_PEER];
+    um_frame *held;             /* waits for its pose */
+    atomic_bool holds;          /* there is one, for who counts */
+    uint64_t held_since, heard; /* when it came, ns */
+    struct {                    /* of this connection */
+        char following[UM_IGTL_NAME + 1];
+        bool following_set;
+        uint64_t followed; /* when its last image came, or the peer, ns */
+        struct pose poses[POSES];
+        unsigned next_pose;
+        bool pose_comes, posed; /* its name has been seen; an image had one */
+        int unposed;            /* images that had none */
+        struct {
+            bool unfit, place, pose, device;
+        } told;
+    } here;
 };
 
 struct source {
@@ -139,11 +145,10 @@ static void say(struct live *l, const char *what, const char *why)
     tell(l);
 }
 
-static void say_of(struct live *l, const char *kind, const struct um_igtl_message *m,
-                   const char *why)
+static void say_of(struct live *l, const char *kind, const char *device, const char *why)
 {
     char text[80];
-    snprintf(text, sizeof text, "%s \"%s\"", kind, m->header.device);
+    snprintf(text, sizeof text, "%s \"%s\"", kind, device);
     say(l, text, why);
 }
 
@@ -165,9 +170,9 @@ static void deliver(struct live *l, um_frame *frame)
 static void refuse(struct live *l, const struct um_igtl_message *m, const char *why)
 {
     count(l, UNSUPPORTED);
-    if (l->complained)
+    if (l->here.told.unfit)
         return;
-    l->complained = true;
+    l->here.told.unfit = true;
     pthread_mutex_lock(&l->lock);
     snprintf(l->problem, sizeof l->problem, "%s: image \"%s\": %s", l->spec, m->header.device, why);
     pthread_mutex_unlock(&l->lock);
@@ -179,7 +184,7 @@ static void take_poses(struct live *l, um_frame *frame, struct um_origin *o)
 {
     o->transforms = 0;
     for (int i = 0; i < POSES && o->stamp; i++) {
-        const struct pose *p = &l->poses[i];
+        const struct pose *p = &l->here.poses[i];
         if (p->stamp != o->stamp || o->transforms == UM_ORIGIN_TRANSFORMS)
             continue;
         memcpy(o->transform[o->transforms].name, p->name, sizeof p->name);
@@ -198,12 +203,11 @@ static void take_poses(struct live *l, um_frame *frame, struct um_origin *o)
 static void lack_pose(struct live *l)
 {
     enum { PATIENCE = 10 };
-    char text[80];
     count(l, WITHOUT_POSE);
-    if (l->posed || ++l->unposed != PATIENCE)
+    if (l->here.posed || ++l->here.unposed != PATIENCE)
         return;
-    snprintf(text, sizeof text, "transform \"%s\"", l->pose);
-    say(l, text, "it comes, but none that is valid has an image's stamp: no poses");
+    say_of(l, "transform", l->pose,
+           "it comes, but none that is valid has an image's stamp: no poses");
 }
 
 /* The held frame goes, with the transforms that are there. */
@@ -215,8 +219,8 @@ static void release(struct live *l)
     l->held = NULL;
     atomic_store(&l->holds, false);
     take_poses(l, frame, (struct um_origin *)(uintptr_t)um_frame_origin(frame));
-    l->posed = l->posed || frame->has_pose;
-    if (l->pose_comes && !frame->has_pose)
+    l->here.posed = l->here.posed || frame->has_pose;
+    if (l->here.pose_comes && !frame->has_pose)
         lack_pose(l);
     deliver(l, frame);
 }
@@ -285,7 +289,7 @@ static bool placed(const struct um_igtl_image *image)
 static bool pose_of(const struct live *l, uint64_t stamp)
 {
     for (int i = 0; i < POSES; i++)
-        if (l->poses[i].stamp == stamp && strcmp(l->poses[i].name, l->pose) == 0)
+        if (l->here.poses[i].stamp == stamp && strcmp(l->here.poses[i].name, l->pose) == 0)
             return true;
     return false;
 }
@@ -296,12 +300,12 @@ static void pass_over(struct live *l, const struct um_igtl_message *m)
     static const uint64_t PATIENCE_NS = 2000000000;
     char why[80];
     count(l, OTHER_DEVICE);
-    if (l->complained_device || um_clock_ns() - l->followed < PATIENCE_NS)
+    if (l->here.told.device || um_clock_ns() - l->here.followed < PATIENCE_NS)
         return;
-    l->complained_device = true;
+    l->here.told.device = true;
     snprintf(why, sizeof why, "passed over, but no \"%s\" has come for 2 s (device=)",
-             l->following);
-    say_of(l, "image", m, why);
+             l->here.following);
+    say_of(l, "image", m->header.device, why);
 }
 
 static um_status on_image(struct live *l, const struct um_igtl_message *m)
@@ -311,32 +315,34 @@ static um_status on_image(struct live *l, const struct um_igtl_message *m)
     um_status st = um_igtl_image_read(&image, m);
     if (st != UM_OK)
         return st;
-    if (!l->following_set) { /* the first one, unless one was asked for */
-        memcpy(l->following, l->device[0] ? l->device : m->header.device, sizeof l->following);
-        l->following_set = true;
+    if (!l->here.following_set) { /* the first one, unless one was asked for */
+        memcpy(l->here.following, l->device[0] ? l->device : m->header.device,
+               sizeof l->here.following);
+        l->here.following_set = true;
     }
-    if (strcmp(m->header.device, l->following) != 0) {
+    if (strcmp(m->header.device, l->here.following) != 0) {
         pass_over(l, m);
         return UM_OK;
     }
     count(l, IMAGES);
-    l->followed = um_clock_ns();
+    l->here.followed = um_clock_ns();
     const char *why = unfit(&image);
     st = why ? UM_OK : make_frame(l, &frame, &image, m);
     if (why || st != UM_OK) {
         refuse(l, m, why ? why : um_last_error());
         return UM_OK;
     }
-    if (!placed(&image) && !l->complained_place) {
-        l->complained_place = true;
-        say_of(l, "image", m, "its matrix is not finite, and so is that of its masks");
+    if (!placed(&image) && !l->here.told.place) {
+        l->here.told.place = true;
+        say_of(l, "image", m->header.device,
+               "its matrix is not finite, and so is that of its masks");
     }
     release(l); /* its pose will not come any more */
     l->held = frame;
     atomic_store(&l->holds, true);
     l->held_since = um_clock_ns();
     uint64_t stamp = m->header.stamp;
-    if (!stamp || !l->pose_comes || pose_of(l, stamp))
+    if (!stamp || !l->here.pose_comes || pose_of(l, stamp))
         release(l);
     return UM_OK;
 }
@@ -365,9 +371,9 @@ static bool said_invalid(const struct um_igtl_message *m)
 static struct pose *place_for(struct live *l, const struct um_igtl_header *h)
 {
     for (int i = 0; i < POSES; i++)
-        if (l->poses[i].stamp == h->stamp && strcmp(l->poses[i].name, h->device) == 0)
-            return &l->poses[i];
-    return &l->poses[l->next_pose++ % POSES];
+        if (l->here.poses[i].stamp == h->stamp && strcmp(l->here.poses[i].name, h->device) == 0)
+            return &l->here.poses[i];
+    return &l->here.poses[l->here.next_pose++ % POSES];
 }
 
 static um_status on_transform(struct live *l, const struct um_igtl_message *m)
@@ -384,12 +390,12 @@ static um_status on_transform(struct live *l, const struct um_igtl_message *m)
     p->valid = finite(matrix, 12) && !said_invalid(m);
     if (!p->valid)
         count(l, INVALID);
-    if (!finite(matrix, 12) && !l->complained_pose) {
-        l->complained_pose = true;
-        say_of(l, "transform", m, "its numbers are not finite: taken as none");
+    if (!finite(matrix, 12) && !l->here.told.pose) {
+        l->here.told.pose = true;
+        say_of(l, "transform", m->header.device, "its numbers are not finite: taken as none");
     }
     bool is_pose = strcmp(p->name, l->pose) == 0;
-    l->pose_comes = l->pose_comes || is_pose;
+    l->here.pose_comes = l->here.pose_comes || is_pose;
     const struct um_origin *held = um_frame_origin(l->held);
     if (held && (m->header.stamp > held->stamp || (is_pose && m->header.stamp == held->stamp)))
         release(l); /* a later one says that no more comes for this stamp */
@@ -565,12 +571,9 @@ static void *receive(void *ctx)
             count(l, CONNECTIONS);
             say(l, "connected", l->peer);
             l->link.version = 1;
-            l->following_set = l->pose_comes = l->posed = told = false;
-            l->unposed = 0;
-            l->complained = l->complained_pose = false;
-            l->complained_place = l->complained_device = false;
-            l->followed = um_clock_ns();
-            memset(l->poses, 0, sizeof l->poses);
+            told = false;
+            memset(&l->here, 0, sizeof l->here);
+            l->here.followed = um_clock_ns();
             greet(l);
             going = serve(l);
             release(l);
