@@ -376,6 +376,18 @@ def head_is_get_without_a_body(tmp):
 
 
 @test
+def requests_that_come_before_the_answer_are_answered(tmp):
+    with Run() as run, socket.create_connection(("127.0.0.1", run.port), timeout=20) as s:
+        head = f"HTTP/1.1\r\nHost: 127.0.0.1:{run.port}\r\n"
+        s.sendall((f"HEAD / {head}\r\nGET / {head}\r\n" * 4 + f"GET /nothing {head}Connection: close\r\n\r\n").encode())
+        answers = b""
+        while part := s.recv(65536):
+            answers += part
+        assert [line.split()[1] for line in answers.splitlines() if line.startswith(b"HTTP/1.1 ")] == [b"200"] * 8 + [b"404"]
+        run.end(1)  # no frame came
+
+
+@test
 def half_a_head_is_sent_away(tmp):
     with Run() as run, socket.create_connection(("127.0.0.1", run.port), timeout=20) as s:
         begin = time.monotonic()

@@ -69,9 +69,8 @@ struct peer {
     struct server *server;
     /* HTTP */
     char path[PATH], body[UM_WEB_BODY];
-    size_t body_size;
-    struct bundle *answer;
-    bool post_good, head_only;
+    size_t body_size, body_length; /* read so far, and as the head says */
+    bool head_only, answered;
     /* a viewer */
     bool viewer, streaming;
     struct lws *wsi;
@@ -192,20 +191,25 @@ static bool add_headers(struct lws *wsi, unsigned char **at, unsigned char *end)
     return true;
 }
 
-/* Send the head, and the body (which the peer takes over) when there is room. */
+/* Send an answer, whose body is dropped. The next request may have come already, so that no turn of
+ * the loop lies between: libwebsockets 4.3 closes then. What the socket has no room for it keeps.
+ */
 static int respond(struct lws *wsi, struct peer *p, unsigned code, const char *type,
                    struct bundle *body)
 {
     unsigned char head[LWS_PRE + 2048], *start = head + LWS_PRE, *at = start,
                                         *end = head + sizeof head - 1;
-    p->answer = body;
-    if (!body || lws_add_http_common_headers(wsi, code, type, body->size, &at, end) ||
-        !add_headers(wsi, &at, end) ||
-        (code == 401 && !add_header(wsi, "www-authenticate:", "Bearer", &at, end)) ||
-        lws_finalize_write_http_header(wsi, start, &at, end))
+    bool sent = body && !lws_add_http_common_headers(wsi, code, type, body->size, &at, end) &&
+                add_headers(wsi, &at, end) &&
+                (code != 401 || add_header(wsi, "www-authenticate:", "Bearer", &at, end)) &&
+                !lws_finalize_write_http_header(wsi, start, &at, end) &&
+                (p->head_only || !body->size ||
+                 lws_write(wsi, body->data, body->size, LWS_WRITE_HTTP_FINAL) >= 0);
+    bundle_drop(&body);
+    p->answered = true;
+    if (!sent)
         return -1;
-    lws_callback_on_writable(wsi);
-    return 0;
+    return p->body_size < p->body_length ? 0 : lws_http_transaction_completed(wsi);
 }
 
 static int respond_error(struct lws *wsi, struct peer *p, unsigned code, const char *text)
@@ -347,9 +351,10 @@ static int request(struct server *s, struct lws *wsi, struct peer *p)
 {
     char *uri = NULL, type[64], length[24];
     int n = 0, method = lws_http_get_uri_and_method(wsi, &uri, &n);
-    bundle_drop(&p->answer);
+    header(wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH, length, sizeof length);
     p->body_size = 0;
-    p->post_good = false;
+    p->body_length = strtoul(length, NULL, 10);
+    p->answered = false;
     p->head_only = method == LWSHUMETH_HEAD;
     count(s, REQUESTS);
     snprintf(p->path, sizeof p->path, "%.*s", n < PATH ? n : 0, uri ? uri : "");
@@ -363,39 +368,26 @@ static int request(struct server *s, struct lws *wsi, struct peer *p)
     if (method != LWSHUMETH_POST || strcmp(p->path, "/control") != 0)
         return respond_error(wsi, p, 405, "only GET, HEAD, and POST /control");
     header(wsi, WSI_TOKEN_HTTP_CONTENT_TYPE, type, sizeof type);
-    header(wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH, length, sizeof length);
     if (!um_web_is_json(type)) /* forms of other pages cannot send it */
         return respond_error(wsi, p, 415, "want content-type application/json");
     if (!length[0] || strspn(length, "0123456789") != strlen(length))
         return respond_error(wsi, p, 411, "want a content-length");
-    if (strlen(length) > 4 || strtol(length, NULL, 10) > UM_WEB_BODY)
+    if (p->body_length > UM_WEB_BODY)
         return respond_error(wsi, p, 413, "that is too much");
-    p->post_good = true;
-    return strtol(length, NULL, 10) > 0 ? 0 : control(s, wsi, p);
+    return p->body_length > 0 ? 0 : control(s, wsi, p);
 }
 
 /* A part of a request's body. What follows a refusal is read, so that the refusal is, too. */
 static int body(struct peer *p, const void *in, size_t n)
 {
     enum { PATIENCE = 1 << 16 };
-    size_t most = p->post_good ? sizeof p->body : PATIENCE;
+    size_t most = p->answered ? PATIENCE : sizeof p->body;
     if (n > most - p->body_size)
         return -1;
-    if (p->post_good && n > 0) /* of nothing libwebsockets has no address */
+    if (!p->answered && n > 0) /* of nothing libwebsockets has no address */
         memcpy(p->body + p->body_size, in, n);
     p->body_size += n;
     return 0;
-}
-
-static int send_answer(struct lws *wsi, struct peer *p)
-{
-    struct bundle *b = p->answer;
-    if (!b)
-        return 0;
-    bool whole = b->size && !p->head_only;
-    int n = whole ? lws_write(wsi, b->data, b->size, LWS_WRITE_HTTP_FINAL) : 0;
-    bundle_drop(&p->answer);
-    return n < 0 || lws_http_transaction_completed(wsi) ? -1 : 0;
 }
 
 /* ---- viewers ---- */
@@ -592,13 +584,7 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
     case LWS_CALLBACK_HTTP: return request(s, wsi, p);
     case LWS_CALLBACK_HTTP_BODY: return body(p, in, n);
     case LWS_CALLBACK_HTTP_BODY_COMPLETION:
-        return p->post_good && !p->answer ? control(s, wsi, p) : 0;
-    case LWS_CALLBACK_HTTP_WRITEABLE: return send_answer(wsi, p);
-    case LWS_CALLBACK_CLOSED_HTTP:
-    case LWS_CALLBACK_HTTP_DROP_PROTOCOL:
-        if (p && !p->viewer)
-            bundle_drop(&p->answer);
-        return 0;
+        return p->answered ? lws_http_transaction_completed(wsi) : control(s, wsi, p);
     case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE: return may_upgrade(s, wsi, in) ? 0 : 1;
     case LWS_CALLBACK_ESTABLISHED: viewer_comes(s, wsi, p); return 0;
     case LWS_CALLBACK_CLOSED: viewer_goes(s, p); return 0;
