@@ -141,6 +141,80 @@ void um_json_null(um_json *j)
     value(j, "null", 4);
 }
 
+void um_json_put_begin(um_json *j, const char *key, char bracket)
+{
+    um_json_key(j, key);
+    um_json_begin(j, bracket);
+}
+
+void um_json_put_string(um_json *j, const char *key, const char *s)
+{
+    um_json_key(j, key);
+    um_json_string(j, s);
+}
+
+void um_json_put_bytes(um_json *j, const char *key, const char *s, size_t n)
+{
+    um_json_key(j, key);
+    um_json_bytes(j, s, n);
+}
+
+void um_json_put_int(um_json *j, const char *key, int64_t v)
+{
+    um_json_key(j, key);
+    um_json_int(j, v);
+}
+
+void um_json_put_uint(um_json *j, const char *key, uint64_t v)
+{
+    um_json_key(j, key);
+    um_json_uint(j, v);
+}
+
+void um_json_put_float(um_json *j, const char *key, float v)
+{
+    um_json_key(j, key);
+    um_json_float(j, v);
+}
+
+void um_json_put_double(um_json *j, const char *key, double v)
+{
+    um_json_key(j, key);
+    um_json_double(j, v);
+}
+
+void um_json_put_bool(um_json *j, const char *key, int v)
+{
+    um_json_key(j, key);
+    um_json_bool(j, v);
+}
+
+void um_json_put_floats(um_json *j, const char *key, const float *v, int n)
+{
+    um_json_key(j, key);
+    if (!v) {
+        um_json_null(j);
+        return;
+    }
+    um_json_begin(j, '[');
+    for (int i = 0; i < n; i++)
+        um_json_float(j, v[i]);
+    um_json_end(j, ']');
+}
+
+void um_json_put_doubles(um_json *j, const char *key, const double *v, int n)
+{
+    um_json_key(j, key);
+    if (!v) {
+        um_json_null(j);
+        return;
+    }
+    um_json_begin(j, '[');
+    for (int i = 0; i < n; i++)
+        um_json_double(j, v[i]);
+    um_json_end(j, ']');
+}
+
 void um_json_newline(um_json *j)
 {
     put(j, j->comma ? ",\n" : "\n", j->comma ? 2 : 1);

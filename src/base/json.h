@@ -30,6 +30,20 @@ void um_json_float(um_json *j,
 void um_json_double(um_json *j, double v); /* the same for double */
 void um_json_bool(um_json *j, int v);
 void um_json_null(um_json *j);
+
+/* A key and its value. */
+void um_json_put_begin(um_json *j, const char *key, char bracket);
+void um_json_put_string(um_json *j, const char *key, const char *s);
+void um_json_put_bytes(um_json *j, const char *key, const char *s, size_t n);
+void um_json_put_int(um_json *j, const char *key, int64_t v);
+void um_json_put_uint(um_json *j, const char *key, uint64_t v);
+void um_json_put_float(um_json *j, const char *key, float v);
+void um_json_put_double(um_json *j, const char *key, double v);
+void um_json_put_bool(um_json *j, const char *key, int v);
+/* A list; v NULL: null. */
+void um_json_put_floats(um_json *j, const char *key, const float *v, int n);
+void um_json_put_doubles(um_json *j, const char *key, const double *v, int n);
+
 void um_json_newline(um_json *j); /* before a value, in files that people read */
 
 /* Hand out the text (freed by the caller with um_free() or free()) and empty the writer. UM_ENOMEM:

@@ -92,21 +92,6 @@ void um_igtl_close(um_igtl **link)
 
 /* ---- a message as JSON ---- */
 
-static void json_floats(um_json *j, const char *key, const float *v, int n)
-{
-    um_json_key(j, key);
-    um_json_begin(j, '[');
-    for (int i = 0; i < n; i++)
-        um_json_float(j, v[i]);
-    um_json_end(j, ']');
-}
-
-static void json_number(um_json *j, const char *key, int64_t v)
-{
-    um_json_key(j, key);
-    um_json_int(j, v);
-}
-
 /* Of all components; NaN: none is a number. */
 static double most_of(const struct um_igtl_image *image)
 {
@@ -129,29 +114,21 @@ static um_status json_image(um_json *j, const struct um_igtl_message *m)
         return st;
     um_igtl_image_matrix(&image, matrix);
     um_sha256_hex(sha, image.pixels, image.bytes);
-    um_json_key(j, "image");
-    um_json_begin(j, '{');
-    um_json_key(j, "size");
-    um_json_begin(j, '[');
+    um_json_put_begin(j, "image", '{');
+    um_json_put_begin(j, "size", '[');
     for (int i = 0; i < 3; i++)
         um_json_int(j, image.size[i]);
     um_json_end(j, ']');
-    json_number(j, "components", image.components);
-    json_number(j, "scalar", image.scalar);
-    json_number(j, "coordinates", image.coordinates);
-    json_floats(j, "t", image.t, 3);
-    json_floats(j, "s", image.s, 3);
-    json_floats(j, "n", image.n, 3);
-    json_floats(j, "p", image.p, 3);
-    um_json_key(j, "origin");
-    um_json_begin(j, '[');
-    for (int i = 0; i < 3; i++)
-        um_json_double(j, matrix[4 * i + 3]);
-    um_json_end(j, ']');
-    um_json_key(j, "most");
-    um_json_double(j, most_of(&image));
-    um_json_key(j, "sha256");
-    um_json_string(j, sha);
+    um_json_put_int(j, "components", image.components);
+    um_json_put_int(j, "scalar", image.scalar);
+    um_json_put_int(j, "coordinates", image.coordinates);
+    um_json_put_floats(j, "t", image.t, 3);
+    um_json_put_floats(j, "s", image.s, 3);
+    um_json_put_floats(j, "n", image.n, 3);
+    um_json_put_floats(j, "p", image.p, 3);
+    um_json_put_doubles(j, "origin", (double[]){matrix[3], matrix[7], matrix[11]}, 3);
+    um_json_put_double(j, "most", most_of(&image));
+    um_json_put_string(j, "sha256", sha);
     um_json_end(j, '}');
     return UM_OK;
 }
@@ -163,18 +140,14 @@ static um_status json_labels(um_json *j, const struct um_igtl_message *m)
     um_status st = um_igtl_label_count(&n, m);
     if (st != UM_OK)
         return st;
-    um_json_key(j, "labels");
-    um_json_begin(j, '[');
+    um_json_put_begin(j, "labels", '[');
     for (int i = 0; i < n; i++) {
         um_igtl_label_read(&label, m, i);
         um_json_begin(j, '{');
-        um_json_key(j, "name");
-        um_json_string(j, label.name);
-        um_json_key(j, "device");
-        um_json_string(j, label.device);
-        json_number(j, "label", label.label);
-        um_json_key(j, "owner");
-        um_json_string(j, label.owner);
+        um_json_put_string(j, "name", label.name);
+        um_json_put_string(j, "device", label.device);
+        um_json_put_int(j, "label", label.label);
+        um_json_put_string(j, "owner", label.owner);
         um_json_end(j, '}');
     }
     um_json_end(j, ']');
@@ -195,21 +168,18 @@ static um_status json_content(um_json *j, const struct um_igtl_message *m)
         st = json_labels(j, m);
     } else if (strcmp(type, "TRANSFORM") == 0) {
         if ((st = um_igtl_transform_read(v, m)) == UM_OK)
-            json_floats(j, "transform", v, 12);
+            um_json_put_floats(j, "transform", v, 12);
     } else if (strcmp(type, "POSITION") == 0) {
         if ((st = um_igtl_position_read(v, quaternion, m)) == UM_OK) {
-            json_floats(j, "position", v, 3);
-            json_floats(j, "quaternion", quaternion, 4);
+            um_json_put_floats(j, "position", v, 3);
+            um_json_put_floats(j, "quaternion", quaternion, 4);
         }
     } else if (strcmp(type, "STRING") == 0) {
-        if ((st = um_igtl_string_read(&string, m)) == UM_OK) {
-            um_json_key(j, "string");
-            um_json_bytes(j, string.text, string.size);
-        }
+        if ((st = um_igtl_string_read(&string, m)) == UM_OK)
+            um_json_put_bytes(j, "string", string.text, string.size);
     } else if (strcmp(type, "CAPABILITY") == 0) {
         if ((st = um_igtl_capability_read(&n, m)) == UM_OK) {
-            um_json_key(j, "capability");
-            um_json_begin(j, '[');
+            um_json_put_begin(j, "capability", '[');
             for (int i = 0; i < n; i++)
                 um_json_bytes(
                     j, (const char *)m->content + (size_t)i * UM_IGTL_TYPE,
@@ -218,14 +188,11 @@ static um_status json_content(um_json *j, const struct um_igtl_message *m)
         }
     } else if (strcmp(type, "STATUS") == 0) {
         if ((st = um_igtl_status_read(&status, m)) == UM_OK) {
-            um_json_key(j, "status");
-            um_json_begin(j, '{');
-            json_number(j, "code", status.code);
-            json_number(j, "subcode", status.subcode);
-            um_json_key(j, "name");
-            um_json_string(j, status.name);
-            um_json_key(j, "text");
-            um_json_string(j, status.text);
+            um_json_put_begin(j, "status", '{');
+            um_json_put_int(j, "code", status.code);
+            um_json_put_int(j, "subcode", status.subcode);
+            um_json_put_string(j, "name", status.name);
+            um_json_put_string(j, "text", status.text);
             um_json_end(j, '}');
         }
     }
@@ -241,34 +208,26 @@ static um_status to_json(const struct um_igtl_message *m, const char *broken, ch
     size_t at = 0;
     snprintf(stamp, sizeof stamp, "%016llx", (unsigned long long)m->header.stamp);
     um_json_begin(&j, '{');
-    um_json_key(&j, "type");
-    um_json_string(&j, m->header.type);
-    um_json_key(&j, "device");
-    um_json_string(&j, m->header.device);
-    json_number(&j, "version", m->header.version);
-    um_json_key(&j, "stamp");
-    um_json_string(&j, stamp);
-    um_json_key(&j, "ts");
-    um_json_double(&j, um_igtl_seconds(m->header.stamp));
-    json_number(&j, "id", m->id);
-    um_json_key(&j, "body_bytes");
-    um_json_uint(&j, m->header.body_size);
-    um_json_key(&j, "metadata");
-    um_json_begin(&j, '{');
+    um_json_put_string(&j, "type", m->header.type);
+    um_json_put_string(&j, "device", m->header.device);
+    um_json_put_int(&j, "version", m->header.version);
+    um_json_put_string(&j, "stamp", stamp);
+    um_json_put_double(&j, "ts", um_igtl_seconds(m->header.stamp));
+    um_json_put_int(&j, "id", m->id);
+    um_json_put_uint(&j, "body_bytes", m->header.body_size);
+    um_json_put_begin(&j, "metadata", '{');
     while (um_igtl_message_pair(m, &at, &pair)) {
         char key[256];
         size_t n = pair.key_size < sizeof key ? pair.key_size : sizeof key - 1;
         memcpy(key, pair.key, n);
         key[n] = 0;
-        um_json_key(&j, key);
-        um_json_bytes(&j, pair.value, pair.value_size);
+        um_json_put_bytes(&j, key, pair.value, pair.value_size);
     }
     um_json_end(&j, '}');
     bool read = !broken && json_content(&j, m) == UM_OK;
     const char *problem = broken ? broken : read ? um_igtl_strict(m) : um_last_error();
     if (problem) {
-        um_json_key(&j, read ? "strict" : "problem");
-        um_json_string(&j, problem);
+        um_json_put_string(&j, read ? "strict" : "problem", problem);
     }
     um_json_end(&j, '}');
     return um_json_finish(&j, text);

@@ -360,44 +360,24 @@ static void put_string(struct um_igtl_outbox *out, const struct content *c, int 
     um_igtl_end(out, NULL, 0);
 }
 
-static void json_box(um_json *j, const float box[4], int has)
-{
-    um_json_key(j, "box_xyxy");
-    if (!has) {
-        um_json_null(j);
-        return;
-    }
-    um_json_begin(j, '[');
-    for (int i = 0; i < 4; i++)
-        um_json_float(j, box[i]);
-    um_json_end(j, ']');
-}
-
 static char *box_text(const struct content *c)
 {
     const um_packet *p = c->packet;
     um_json j = {0};
     char *text = NULL;
     um_json_begin(&j, '{');
-    um_json_key(&j, "frame_id");
-    um_json_uint(&j, p->frame_id);
-    um_json_key(&j, "state");
-    um_json_string(&j, state_name(p));
-    um_json_key(&j, "score");
-    um_json_float(&j, p->score);
-    json_box(&j, p->box, p->has_box);
-    um_json_key(&j, "objects");
-    um_json_begin(&j, '[');
+    um_json_put_uint(&j, "frame_id", p->frame_id);
+    um_json_put_string(&j, "state", state_name(p));
+    um_json_put_float(&j, "score", p->score);
+    um_json_put_floats(&j, "box_xyxy", p->has_box ? p->box : NULL, 4);
+    um_json_put_begin(&j, "objects", '[');
     for (int i = 0; i < p->objects; i++) {
         const um_object *o = um_packet_object(p, i);
         um_json_begin(&j, '{');
-        um_json_key(&j, "label");
-        um_json_int(&j, o->label);
-        um_json_key(&j, "name");
-        um_json_string(&j, o->name);
-        um_json_key(&j, "score");
-        um_json_float(&j, o->score);
-        json_box(&j, o->box, o->has_box);
+        um_json_put_int(&j, "label", o->label);
+        um_json_put_string(&j, "name", o->name);
+        um_json_put_float(&j, "score", o->score);
+        um_json_put_floats(&j, "box_xyxy", o->has_box ? o->box : NULL, 4);
         um_json_end(&j, '}');
     }
     um_json_end(&j, ']');

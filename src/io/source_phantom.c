@@ -269,26 +269,14 @@ static um_status write_png(const struct writer *w, const char *name, const uint8
 
 static void describe_box(um_json *j, const float box[4])
 {
-    um_json_begin(j, '[');
-    um_json_float(j, box[0]);
-    um_json_float(j, box[1]);
-    um_json_float(j, box[2] - box[0]);
-    um_json_float(j, box[3] - box[1]);
-    um_json_end(j, ']');
+    const float xywh[4] = {box[0], box[1], box[2] - box[0], box[3] - box[1]};
+    um_json_put_floats(j, "bbox", xywh, 4);
 }
 
 /* The probe's, of a sweep. */
 static void describe_pose(um_json *j, const struct writer *w)
 {
-    um_json_key(j, "pose");
-    if (!w->sweeps) {
-        um_json_null(j);
-        return;
-    }
-    um_json_begin(j, '[');
-    for (int i = 0; i < 16; i++)
-        um_json_double(j, w->generator.sweep.pose[i]);
-    um_json_end(j, ']');
+    um_json_put_doubles(j, "pose", w->sweeps ? w->generator.sweep.pose : NULL, 16);
 }
 
 /* The look that knows more than one: kinds in the order of structures/NAME.png, whose pixels are
@@ -297,13 +285,10 @@ static void describe_structures(um_json *j, const um_truth *truth)
 {
     static const char *const kinds[] = {"bone",  "fascia", "vessel", "cyst",
                                         "nerve", "tendon", "needle"};
-    um_json_key(j, "structures");
-    um_json_begin(j, '[');
+    um_json_put_begin(j, "structures", '[');
     for (int i = 0; i < truth->n_structures; i++) {
         um_json_begin(j, '{');
-        um_json_key(j, "kind");
-        um_json_string(j, kinds[truth->structure[i].kind]);
-        um_json_key(j, "bbox");
+        um_json_put_string(j, "kind", kinds[truth->structure[i].kind]);
         describe_box(j, truth->structure[i].box);
         um_json_end(j, '}');
     }
@@ -323,30 +308,21 @@ static um_status describe_bone(struct writer *w, long id, const float box[4], fl
         area += w->mask[i];
     um_json_newline(j);
     um_json_begin(j, '{');
-    um_json_key(j, "id"); /* from 1: to pycocotools 0 means "no match" */
-    um_json_int(j, w->look == UM_LOOK_DEFAULT ? id + 1 : ++w->written);
-    um_json_key(j, "image_id");
-    um_json_int(j, id);
-    um_json_key(j, "category_id");
-    um_json_int(j, 0);
-    um_json_key(j, "bbox");
+    /* from 1: to pycocotools 0 means "no match" */
+    um_json_put_int(j, "id", w->look == UM_LOOK_DEFAULT ? id + 1 : ++w->written);
+    um_json_put_int(j, "image_id", id);
+    um_json_put_int(j, "category_id", 0);
     describe_box(j, box);
-    um_json_key(j, "area");
-    um_json_int(j, area);
-    um_json_key(j, "iscrowd");
-    um_json_int(j, 0);
-    um_json_key(j, "segmentation");
-    um_json_begin(j, '{');
-    um_json_key(j, "size");
-    um_json_begin(j, '[');
+    um_json_put_int(j, "area", area);
+    um_json_put_int(j, "iscrowd", 0);
+    um_json_put_begin(j, "segmentation", '{');
+    um_json_put_begin(j, "size", '[');
     um_json_int(j, w->height);
     um_json_int(j, w->width);
     um_json_end(j, ']');
-    um_json_key(j, "counts");
-    um_json_string(j, counts);
+    um_json_put_string(j, "counts", counts);
     um_json_end(j, '}');
-    um_json_key(j, "visibility");
-    um_json_float(j, visibility);
+    um_json_put_float(j, "visibility", visibility);
     describe_pose(j, w);
     um_json_end(j, '}');
     um_free(counts);
@@ -360,19 +336,14 @@ static um_status describe(struct writer *w, long id, const char *name, const um_
     size_t size = (size_t)w->width * (size_t)w->height;
     um_json_newline(j);
     um_json_begin(j, '{');
-    um_json_key(j, "id");
-    um_json_int(j, id);
-    um_json_key(j, "file_name");
-    um_json_string(j, name);
-    um_json_key(j, "width");
-    um_json_int(j, w->width);
-    um_json_key(j, "height");
-    um_json_int(j, w->height);
+    um_json_put_int(j, "id", id);
+    um_json_put_string(j, "file_name", name);
+    um_json_put_int(j, "width", w->width);
+    um_json_put_int(j, "height", w->height);
     if (truth->map)
         describe_structures(j, truth);
     if (w->sweeps) {
-        um_json_key(j, "event");
-        um_json_string(j, w->generator.sweep.event);
+        um_json_put_string(j, "event", w->generator.sweep.event);
         describe_pose(j, w);
     }
     um_json_end(j, '}');

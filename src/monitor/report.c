@@ -27,32 +27,17 @@ static um_status look(um_monitor *m, struct um_monitor_moment **out)
 
 /* ---- JSON ---- */
 
-static void put_uint(um_json *j, const char *key, uint64_t v)
-{
-    um_json_key(j, key);
-    um_json_uint(j, v);
-}
-
 /* Six digits are plenty for what was measured. */
 static void put_number(um_json *j, const char *key, double v)
 {
-    um_json_key(j, key);
-    um_json_float(j, (float)v);
-}
-
-static void put_text(um_json *j, const char *key, const char *text)
-{
-    um_json_key(j, key);
-    um_json_string(j, text);
+    um_json_put_float(j, key, (float)v);
 }
 
 static void put_times(um_json *j, const char *key, const um_times *t)
 {
-    um_json_key(j, key);
-    um_json_begin(j, '{');
-    put_uint(j, "count", t->count);
-    um_json_key(j, "sum");
-    um_json_double(j, t->sum);
+    um_json_put_begin(j, key, '{');
+    um_json_put_uint(j, "count", t->count);
+    um_json_put_double(j, "sum", t->sum);
     put_number(j, "min", t->least);
     put_number(j, "p50", t->p50);
     put_number(j, "p95", t->p95);
@@ -79,42 +64,38 @@ static void put_count(void *ctx, const char *who, const char *name, uint64_t n)
         um_json_begin(g->j, '{');
         g->open = true;
     }
-    put_uint(g->j, name, n);
+    um_json_put_uint(g->j, name, n);
 }
 
 static void put_transfers(um_json *j, const struct um_monitor_moment *o)
 {
     const um_monitor_view *v = &o->view;
-    um_json_key(j, "transfers");
-    um_json_begin(j, '{');
-    put_uint(j, "copies_total", v->copies);
-    put_uint(j, "setup_total", v->setup_copies);
-    put_uint(j, "up_bytes_total", v->up_bytes);
-    put_uint(j, "down_bytes_total", v->down_bytes);
-    put_uint(j, "waits_total", v->waits);
-    put_uint(j, "up", v->last.up);
-    put_uint(j, "down", v->last.down);
-    put_uint(j, "up_most", v->most.up);
-    put_uint(j, "down_most", v->most.down);
-    um_json_key(j, "shared");
-    um_json_bool(j, o->shared);
+    um_json_put_begin(j, "transfers", '{');
+    um_json_put_uint(j, "copies_total", v->copies);
+    um_json_put_uint(j, "setup_total", v->setup_copies);
+    um_json_put_uint(j, "up_bytes_total", v->up_bytes);
+    um_json_put_uint(j, "down_bytes_total", v->down_bytes);
+    um_json_put_uint(j, "waits_total", v->waits);
+    um_json_put_uint(j, "up", v->last.up);
+    um_json_put_uint(j, "down", v->last.down);
+    um_json_put_uint(j, "up_most", v->most.up);
+    um_json_put_uint(j, "down_most", v->most.down);
+    um_json_put_bool(j, "shared", o->shared);
     um_json_end(j, '}');
 }
 
 static void put_sinks(um_json *j, const struct um_monitor_moment *o)
 {
-    um_json_key(j, "sinks");
-    um_json_begin(j, '[');
+    um_json_put_begin(j, "sinks", '[');
     for (int i = 0; i < o->live.sinks; i++) {
         const struct um_monitor_sink *s = &o->live.sink[i];
         um_json_begin(j, '{');
-        put_text(j, "name", s->name);
-        put_uint(j, "waiting", (uint64_t)s->waiting);
-        put_uint(j, "capacity", (uint64_t)s->capacity);
-        put_uint(j, "written", s->written);
-        put_uint(j, "dropped", s->dropped);
-        um_json_key(j, "failed");
-        um_json_bool(j, s->failed);
+        um_json_put_string(j, "name", s->name);
+        um_json_put_uint(j, "waiting", (uint64_t)s->waiting);
+        um_json_put_uint(j, "capacity", (uint64_t)s->capacity);
+        um_json_put_uint(j, "written", s->written);
+        um_json_put_uint(j, "dropped", s->dropped);
+        um_json_put_bool(j, "failed", s->failed);
         um_json_end(j, '}');
     }
     um_json_end(j, ']');
@@ -128,12 +109,10 @@ static void put_clock(um_json *j, const struct um_monitor_moment *o)
         return;
     }
     um_json_begin(j, '{');
-    um_json_key(j, "clock_offset_s");
-    um_json_double(j, o->clock.offset_s);
+    um_json_put_double(j, "clock_offset_s", o->clock.offset_s);
     put_number(j, "lag_s", o->clock.lag_s);
-    um_json_key(j, "alarm");
-    um_json_bool(j, o->clock.alarm);
-    put_uint(j, "alarms", o->lag_alarms);
+    um_json_put_bool(j, "alarm", o->clock.alarm);
+    um_json_put_uint(j, "alarms", o->lag_alarms);
     um_json_end(j, '}');
 }
 
@@ -145,12 +124,12 @@ static void put_deadline(um_json *j, const struct um_monitor_moment *o)
         return;
     }
     um_json_begin(j, '{');
-    put_uint(j, "packets", o->view.with_deadline);
-    put_uint(j, "missed", o->view.missed);
+    um_json_put_uint(j, "packets", o->view.with_deadline);
+    um_json_put_uint(j, "missed", o->view.missed);
     put_number(j, "miss_rate", o->miss_rate);
-    put_text(j, "effort", um_effort_name(o->effort));
+    um_json_put_string(j, "effort", um_effort_name(o->effort));
     for (int i = 0; i < UM_EFFORTS; i++)
-        put_uint(j, um_effort_name((um_effort)i), o->view.effort[i]);
+        um_json_put_uint(j, um_effort_name((um_effort)i), o->view.effort[i]);
     um_json_end(j, '}');
 }
 
@@ -162,9 +141,9 @@ static void put_shadow(um_json *j, const um_shadow_counts *s)
         return;
     }
     um_json_begin(j, '{');
-    put_uint(j, "compared", s->compared);
-    put_uint(j, "disagreed", s->disagreed);
-    put_uint(j, "failed", s->failed);
+    um_json_put_uint(j, "compared", s->compared);
+    um_json_put_uint(j, "disagreed", s->disagreed);
+    um_json_put_uint(j, "failed", s->failed);
     put_number(j, "least_dice", (double)s->least_dice);
     um_json_key(j, "fell_back_at"); /* the frame's id */
     if (s->fell_back)
@@ -178,86 +157,73 @@ static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment
 {
     const um_run_counts *c = &o->live.counts;
     um_json_begin(j, '{');
-    um_json_key(j, "ts");
-    um_json_double(j, um_clock_unix());
-    put_text(j, "source", o->live.source);
-    um_json_key(j, "running");
-    um_json_bool(j, o->live.running);
+    um_json_put_double(j, "ts", um_clock_unix());
+    um_json_put_string(j, "source", o->live.source);
+    um_json_put_bool(j, "running", o->live.running);
     put_number(j, "uptime_s", o->uptime_s);
-    put_text(j, "device", o->device);
-    put_text(j, "precision", o->precision);
-    put_text(j, "state", o->state);
+    um_json_put_string(j, "device", o->device);
+    um_json_put_string(j, "precision", o->precision);
+    um_json_put_string(j, "state", o->state);
     put_number(j, "score", (double)o->score);
-    put_uint(j, "frame_id", o->frame);
-    um_json_key(j, "frames");
-    um_json_begin(j, '{');
-    put_uint(j, "in", o->live.frames_in);
-    put_uint(j, "out", c->frames);
-    put_uint(j, "visible", c->visible);
-    put_uint(j, "lost", c->lost);
-    put_uint(j, "relocalizing", c->relocalizing);
+    um_json_put_uint(j, "frame_id", o->frame);
+    um_json_put_begin(j, "frames", '{');
+    um_json_put_uint(j, "in", o->live.frames_in);
+    um_json_put_uint(j, "out", c->frames);
+    um_json_put_uint(j, "visible", c->visible);
+    um_json_put_uint(j, "lost", c->lost);
+    um_json_put_uint(j, "relocalizing", c->relocalizing);
     um_json_end(j, '}');
-    um_json_key(j, "drops"); /* by cause */
-    um_json_begin(j, '{');
-    put_uint(j, "unreadable", c->unreadable);
-    put_uint(j, "not_finite", c->not_finite);
-    put_uint(j, "replaced", c->replaced);
-    put_uint(j, "too_old", c->too_old);
-    put_uint(j, "sink_full", c->dropped);
-    put_uint(j, "left", c->left);
+    um_json_put_begin(j, "drops", '{'); /* by cause */
+    um_json_put_uint(j, "unreadable", c->unreadable);
+    um_json_put_uint(j, "not_finite", c->not_finite);
+    um_json_put_uint(j, "replaced", c->replaced);
+    um_json_put_uint(j, "too_old", c->too_old);
+    um_json_put_uint(j, "sink_full", c->dropped);
+    um_json_put_uint(j, "left", c->left);
     um_json_end(j, '}');
     put_number(j, "fps_in", o->fps_in);
     put_number(j, "fps_out", o->fps_out);
     put_number(j, "device_load", o->load);
-    put_uint(j, "device_memory_bytes", o->device_bytes);
-    put_uint(j, "device_lost", (uint64_t)c->device_lost);
+    um_json_put_uint(j, "device_memory_bytes", o->device_bytes);
+    um_json_put_uint(j, "device_lost", (uint64_t)c->device_lost);
     put_number(j, "last_packet_age_s", o->age_s);
     put_number(j, "data_age_s", o->data_age_s);
     put_clock(j, o);
     put_deadline(j, o);
     put_shadow(j, &o->shadow);
     put_transfers(j, o);
-    um_json_key(j, "queues");
-    um_json_begin(j, '{');
-    put_uint(j, "frames_waiting", (uint64_t)o->live.waiting);
-    put_uint(j, "in_flight", (uint64_t)o->live.in_flight);
+    um_json_put_begin(j, "queues", '{');
+    um_json_put_uint(j, "frames_waiting", (uint64_t)o->live.waiting);
+    um_json_put_uint(j, "in_flight", (uint64_t)o->live.in_flight);
     um_json_end(j, '}');
     put_sinks(j, o);
-    um_json_key(j, "stages_ms");
-    um_json_begin(j, '{');
+    um_json_put_begin(j, "stages_ms", '{');
     for (int i = 0; i < UM_TIMES; i++)
         put_times(j, um_time_names[i], &o->view.time[i]);
     um_json_end(j, '}');
-    um_json_key(j, "recent_ms"); /* the last packets alone */
-    um_json_begin(j, '{');
+    um_json_put_begin(j, "recent_ms", '{'); /* the last packets alone */
     for (int i = 0; i < UM_TIMES; i++)
         put_times(j, um_time_names[i], &o->recent[i]);
     um_json_end(j, '}');
-    um_json_key(j, "histogram");
-    um_json_begin(j, '{');
-    um_json_key(j, "edges_ms");
-    um_json_begin(j, '[');
+    um_json_put_begin(j, "histogram", '{');
+    um_json_put_begin(j, "edges_ms", '[');
     for (int e = 0; e < UM_MONITOR_EDGES; e++)
         um_json_float(j, (float)um_monitor_edges[e]);
     um_json_end(j, ']');
     for (int i = 0; i < UM_TIMES; i++) {
-        um_json_key(j, um_time_names[i]);
-        um_json_begin(j, '[');
+        um_json_put_begin(j, um_time_names[i], '[');
         for (int e = 0; e < UM_MONITOR_EDGES; e++)
             um_json_uint(j, o->cumulative[i][e]);
         um_json_end(j, ']');
     }
     um_json_end(j, '}');
-    um_json_key(j, "process");
-    um_json_begin(j, '{');
-    um_json_key(j, "cpu_seconds");
-    um_json_double(j, o->cpu_seconds);
-    put_uint(j, "resident_bytes", o->resident_bytes);
-    put_uint(j, "descriptors", (uint64_t)o->descriptors);
+    um_json_put_begin(j, "process", '{');
+    um_json_put_double(j, "cpu_seconds", o->cpu_seconds);
+    um_json_put_uint(j, "resident_bytes", o->resident_bytes);
+    um_json_put_uint(j, "descriptors", (uint64_t)o->descriptors);
     um_json_end(j, '}');
-    put_uint(j, "trace_lost", o->trace_lost);
-    um_json_key(j, "counts");
-    um_json_begin(j, '{');
+    um_json_put_uint(j, "trace_lost", o->trace_lost);
+    um_json_put_begin(j, "counts", '{');
     struct groups g = {.j = j};
     um_monitor_each_count(m, put_count, &g);
     if (g.open)
@@ -295,15 +261,12 @@ um_status um_monitor_history(um_monitor *m, char **text)
         return m ? um_fail(UM_ENOMEM, "history") : um_fail(UM_EINVAL, "no monitor");
     int n = um_monitor_seconds(m, s);
     um_json_begin(&j, '{');
-    um_json_key(&j, "ts");
-    um_json_double(&j, um_clock_unix());
-    um_json_key(&j, "columns");
-    um_json_begin(&j, '[');
+    um_json_put_double(&j, "ts", um_clock_unix());
+    um_json_put_begin(&j, "columns", '[');
     for (size_t i = 0; i < sizeof columns / sizeof *columns; i++)
         um_json_string(&j, columns[i]);
     um_json_end(&j, ']');
-    um_json_key(&j, "rows");
-    um_json_begin(&j, '[');
+    um_json_put_begin(&j, "rows", '[');
     for (int i = 0; i < n; i++) {
         double frames = s[i].frames; /* 0: the means are null */
         um_json_begin(&j, '[');
@@ -578,9 +541,8 @@ struct kpi {
 static void begin(um_json *j, const char *event)
 {
     um_json_begin(j, '{');
-    um_json_key(j, "ts");
-    um_json_double(j, um_clock_unix());
-    put_text(j, "event", event);
+    um_json_put_double(j, "ts", um_clock_unix());
+    um_json_put_string(j, "event", event);
 }
 
 static void end(struct kpi *k, um_json *j)
@@ -602,10 +564,10 @@ static void drop_event(struct kpi *k, const char *cause, uint64_t before, uint64
     if (now <= before)
         return;
     begin(&j, "drop_event");
-    put_text(&j, "cause", cause);
-    put_uint(&j, "removed", now - before);
-    put_uint(&j, "total", now);
-    put_uint(&j, "qsize", (uint64_t)waiting);
+    um_json_put_string(&j, "cause", cause);
+    um_json_put_uint(&j, "removed", now - before);
+    um_json_put_uint(&j, "total", now);
+    um_json_put_uint(&j, "qsize", (uint64_t)waiting);
     end(k, &j);
 }
 
@@ -623,40 +585,40 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
     put_number(&j, "fps_out", o->fps_out);
     put_number(&j, "latency_ms", o->recent[UM_TIME_LATENCY].p50);
     put_number(&j, "gpu_util", 100 * o->load);
-    put_uint(&j, "q_rt", (uint64_t)o->live.waiting);
-    put_uint(&j, "q_gpu", (uint64_t)o->live.in_flight);
-    put_uint(&j, "drops_rt", c->replaced + c->unreadable + c->too_old + c->left);
-    put_uint(&j, "drops_gpu", c->not_finite);
-    put_uint(&j, "drops_tx_total", c->dropped);
-    put_uint(&j, "frames_in", o->live.frames_in);
-    put_uint(&j, "frames_out", c->frames);
-    put_uint(&j, "device_memory_bytes", o->device_bytes);
-    put_uint(&j, "copies_total", o->view.copies);
+    um_json_put_uint(&j, "q_rt", (uint64_t)o->live.waiting);
+    um_json_put_uint(&j, "q_gpu", (uint64_t)o->live.in_flight);
+    um_json_put_uint(&j, "drops_rt", c->replaced + c->unreadable + c->too_old + c->left);
+    um_json_put_uint(&j, "drops_gpu", c->not_finite);
+    um_json_put_uint(&j, "drops_tx_total", c->dropped);
+    um_json_put_uint(&j, "frames_in", o->live.frames_in);
+    um_json_put_uint(&j, "frames_out", c->frames);
+    um_json_put_uint(&j, "device_memory_bytes", o->device_bytes);
+    um_json_put_uint(&j, "copies_total", o->view.copies);
     put_number(&j, "data_age_s", o->data_age_s);
     if (o->clock.known) {
         put_number(&j, "clock_offset_s", o->clock.offset_s);
         put_number(&j, "lag_s", o->clock.lag_s);
     }
     if (o->view.with_deadline) {
-        put_uint(&j, "deadline_missed", o->view.missed);
+        um_json_put_uint(&j, "deadline_missed", o->view.missed);
         put_number(&j, "deadline_miss_rate", o->miss_rate);
-        put_text(&j, "effort", um_effort_name(o->effort));
+        um_json_put_string(&j, "effort", um_effort_name(o->effort));
     }
     if (o->shadow.struct_size) {
-        put_uint(&j, "shadow_compared", o->shadow.compared);
-        put_uint(&j, "shadow_disagreed", o->shadow.disagreed);
-        put_uint(&j, "shadow_failed", o->shadow.failed);
+        um_json_put_uint(&j, "shadow_compared", o->shadow.compared);
+        um_json_put_uint(&j, "shadow_disagreed", o->shadow.disagreed);
+        um_json_put_uint(&j, "shadow_failed", o->shadow.failed);
         put_number(&j, "shadow_least_dice", (double)o->shadow.least_dice);
-        put_uint(&j, "shadow_fell_back", (uint64_t)o->shadow.fell_back);
+        um_json_put_uint(&j, "shadow_fell_back", (uint64_t)o->shadow.fell_back);
     }
     end(&k, &j);
     for (int i = 0; i < o->live.sinks; i++) {
         const struct um_monitor_sink *s = &o->live.sink[i];
         begin(&j, "queue_size");
-        put_text(&j, "name", s->name);
-        put_uint(&j, "size", (uint64_t)s->waiting);
-        put_uint(&j, "capacity", (uint64_t)s->capacity);
-        put_uint(&j, "dropped", s->dropped);
+        um_json_put_string(&j, "name", s->name);
+        um_json_put_uint(&j, "size", (uint64_t)s->waiting);
+        um_json_put_uint(&j, "capacity", (uint64_t)s->capacity);
+        um_json_put_uint(&j, "dropped", s->dropped);
         end(&k, &j);
     }
     struct um_monitor_told now = {.counts = *c, .lag_alarm = o->clock.alarm},
@@ -670,11 +632,9 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
     drop_event(&k, "left", b->left, c->left, o->live.waiting);
     if (now.lag_alarm != old.lag_alarm) {
         begin(&j, "lag_alarm");
-        um_json_key(&j, "raised");
-        um_json_bool(&j, now.lag_alarm);
+        um_json_put_bool(&j, "raised", now.lag_alarm);
         put_number(&j, "lag_s", o->clock.lag_s);
-        um_json_key(&j, "clock_offset_s");
-        um_json_double(&j, o->clock.offset_s);
+        um_json_put_double(&j, "clock_offset_s", o->clock.offset_s);
         end(&k, &j);
     }
     um_free(o);

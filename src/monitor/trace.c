@@ -70,26 +70,19 @@ static const char *track_name(const struct um_trace *t, int track, char text[32]
 /* Microseconds with three digits; doubles would do, and print 17. */
 static void put_us(um_json *j, const char *key, uint64_t ns)
 {
-    um_json_key(j, key);
-    um_json_double(j, (double)(ns / 1000) + (double)(ns % 1000) / 1e3);
+    um_json_put_double(j, key, (double)(ns / 1000) + (double)(ns % 1000) / 1e3);
 }
 
 static void put_name(um_json *j, const struct um_trace *t, int track)
 {
     char text[32];
     um_json_begin(j, '{');
-    um_json_key(j, "name");
-    um_json_string(j, "thread_name");
-    um_json_key(j, "ph");
-    um_json_string(j, "M");
-    um_json_key(j, "pid");
-    um_json_int(j, 1);
-    um_json_key(j, "tid");
-    um_json_int(j, track);
-    um_json_key(j, "args");
-    um_json_begin(j, '{');
-    um_json_key(j, "name");
-    um_json_string(j, track_name(t, track, text));
+    um_json_put_string(j, "name", "thread_name");
+    um_json_put_string(j, "ph", "M");
+    um_json_put_int(j, "pid", 1);
+    um_json_put_int(j, "tid", track);
+    um_json_put_begin(j, "args", '{');
+    um_json_put_string(j, "name", track_name(t, track, text));
     um_json_end(j, '}');
     um_json_end(j, '}');
     um_json_newline(j);
@@ -99,22 +92,15 @@ static void put_event(um_json *j, const struct um_trace *t, const struct um_trac
 {
     uint64_t begin = e->begin > t->epoch ? e->begin - t->epoch : 0;
     um_json_begin(j, '{');
-    um_json_key(j, "name");
-    um_json_string(j, e->name);
-    um_json_key(j, "ph");
-    um_json_string(j, "X");
-    um_json_key(j, "pid");
-    um_json_int(j, 1);
-    um_json_key(j, "tid");
-    um_json_int(j, e->track);
+    um_json_put_string(j, "name", e->name);
+    um_json_put_string(j, "ph", "X");
+    um_json_put_int(j, "pid", 1);
+    um_json_put_int(j, "tid", e->track);
     put_us(j, "ts", begin);
     put_us(j, "dur", e->end > e->begin ? e->end - e->begin : 0);
-    um_json_key(j, "args");
-    um_json_begin(j, '{');
-    if (e->frame != UINT64_MAX) {
-        um_json_key(j, "frame");
-        um_json_uint(j, e->frame);
-    }
+    um_json_put_begin(j, "args", '{');
+    if (e->frame != UINT64_MAX)
+        um_json_put_uint(j, "frame", e->frame);
     um_json_end(j, '}');
     um_json_end(j, '}');
     um_json_newline(j);

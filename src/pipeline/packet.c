@@ -415,59 +415,16 @@ um_status um_packet_object_rle(const um_packet *packet, int i, char **counts)
     return rle_of(packet, um_packet_object(packet, i), counts);
 }
 
-static void put_int(um_json *j, const char *key, int64_t v)
-{
-    um_json_key(j, key);
-    um_json_int(j, v);
-}
-
-static void put_uint(um_json *j, const char *key, uint64_t v)
-{
-    um_json_key(j, key);
-    um_json_uint(j, v);
-}
-
-static void put_float(um_json *j, const char *key, float v) /* NaN: null */
-{
-    um_json_key(j, key);
-    um_json_float(j, v);
-}
-
 static void put_ms(um_json *j, const char *key, double ms)
 {
-    put_float(j, key, (float)ms); /* a double's 17 digits of a clock would be noise */
-}
-
-static void put_bool(um_json *j, const char *key, int v)
-{
-    um_json_key(j, key);
-    um_json_bool(j, v);
-}
-
-static void put_text(um_json *j, const char *key, const char *text) /* NULL: null */
-{
-    um_json_key(j, key);
-    um_json_string(j, text);
-}
-
-static void put_doubles(um_json *j, const char *key, const double *v, int n) /* NULL: null */
-{
-    um_json_key(j, key);
-    if (!v) {
-        um_json_null(j);
-        return;
-    }
-    um_json_begin(j, '[');
-    for (int i = 0; i < n; i++)
-        um_json_double(j, v[i]);
-    um_json_end(j, ']');
+    um_json_put_float(j, key, (float)ms); /* a double's 17 digits of a clock would be noise */
 }
 
 static void put_model(um_json *j, const char *key, const char *sha256)
 {
     char text[sizeof "sha256:" + 64];
     snprintf(text, sizeof text, "sha256:%.64s", sha256);
-    put_text(j, key, sha256[0] ? text : NULL);
+    um_json_put_string(j, key, sha256[0] ? text : NULL);
 }
 
 /* NaN: a score that is not defined. */
@@ -482,7 +439,7 @@ static void put_scores(um_json *j, const um_packet *p)
     }
     um_json_begin(j, '{');
     for (int i = 0; i < UM_SCORES; i++)
-        put_float(j, names[i], p->scores[i]);
+        um_json_put_float(j, names[i], p->scores[i]);
     um_json_end(j, '}');
 }
 
@@ -495,8 +452,8 @@ static void put_deadline(um_json *j, const um_packet *p)
     }
     um_json_begin(j, '{');
     put_ms(j, "latency_ms", p->latency_ms);
-    put_bool(j, "missed", p->missed != 0);
-    put_text(j, "effort", um_effort_name(p->effort));
+    um_json_put_bool(j, "missed", p->missed != 0);
+    um_json_put_string(j, "effort", um_effort_name(p->effort));
     um_json_end(j, '}');
 }
 
@@ -509,22 +466,9 @@ static void put_cleaned(um_json *j, bool cleaned, uint32_t removed, uint32_t fil
         return;
     }
     um_json_begin(j, '{');
-    put_uint(j, "removed_px", removed);
-    put_uint(j, "filled_px", filled);
+    um_json_put_uint(j, "removed_px", removed);
+    um_json_put_uint(j, "filled_px", filled);
     um_json_end(j, '}');
-}
-
-static void put_box(um_json *j, int has_box, const float *box)
-{
-    um_json_key(j, "box_xyxy");
-    if (!has_box) {
-        um_json_null(j);
-        return;
-    }
-    um_json_begin(j, '[');
-    for (int i = 0; i < 4; i++)
-        um_json_float(j, box[i]);
-    um_json_end(j, ']');
 }
 
 static void put_mask(um_json *j, const um_packet *p, int has_mask, const char *counts)
@@ -535,12 +479,11 @@ static void put_mask(um_json *j, const um_packet *p, int has_mask, const char *c
         return;
     }
     um_json_begin(j, '{');
-    um_json_key(j, "size");
-    um_json_begin(j, '[');
+    um_json_put_begin(j, "size", '[');
     um_json_int(j, p->height);
     um_json_int(j, p->width);
     um_json_end(j, ']');
-    put_text(j, "counts", counts);
+    um_json_put_string(j, "counts", counts);
     um_json_end(j, '}');
 }
 
@@ -551,13 +494,13 @@ static um_status put_object(um_json *j, const um_packet *p, const um_object *o)
     if (st != UM_OK)
         return st;
     um_json_begin(j, '{');
-    put_int(j, "label", o->label);
-    put_text(j, "name", o->name);
-    put_float(j, "score", o->score);
-    put_box(j, o->has_box, o->box);
+    um_json_put_int(j, "label", o->label);
+    um_json_put_string(j, "name", o->name);
+    um_json_put_float(j, "score", o->score);
+    um_json_put_floats(j, "box_xyxy", o->has_box ? o->box : NULL, 4);
     put_mask(j, p, o->has_mask, counts);
-    put_uint(j, "mask_area_px", o->has_mask ? o->mask_area_px : 0);
-    put_float(j, "iou", o->has_mask ? o->iou : NAN);
+    um_json_put_uint(j, "mask_area_px", o->has_mask ? o->mask_area_px : 0);
+    um_json_put_float(j, "iou", o->has_mask ? o->iou : NAN);
     put_cleaned(j, p->has_cleaned && o->has_mask, o->removed_px, o->filled_px);
     um_json_end(j, '}');
     um_free(counts);
@@ -580,48 +523,43 @@ um_status um_packet_json(const um_packet *packet, char **line)
     }
     um_json j = {0};
     um_json_begin(&j, '{');
-    put_uint(&j, "frame_id", p->frame_id);
-    um_json_key(&j, "ts");
-    um_json_double(&j, p->ts);
-    put_text(&j, "state", um_state_name(p->state));
-    put_text(&j, "tag", um_tag_name(p->tag));
-    put_int(&j, "label", p->label);
-    put_float(&j, "score", p->score);
-    put_box(&j, seen && p->has_box, p->box);
+    um_json_put_uint(&j, "frame_id", p->frame_id);
+    um_json_put_double(&j, "ts", p->ts);
+    um_json_put_string(&j, "state", um_state_name(p->state));
+    um_json_put_string(&j, "tag", um_tag_name(p->tag));
+    um_json_put_int(&j, "label", p->label);
+    um_json_put_float(&j, "score", p->score);
+    um_json_put_floats(&j, "box_xyxy", seen && p->has_box ? p->box : NULL, 4);
     put_mask(&j, p, masked, counts);
-    put_uint(&j, "mask_area_px", masked ? p->mask_area_px : 0);
-    um_json_key(&j, "stages_ms");
-    um_json_begin(&j, '{');
+    um_json_put_uint(&j, "mask_area_px", masked ? p->mask_area_px : 0);
+    um_json_put_begin(&j, "stages_ms", '{');
     put_ms(&j, "upload", p->ms.upload);
     put_ms(&j, "detect", p->ms.detect);
     put_ms(&j, "segment", p->ms.segment);
     put_ms(&j, "packet", p->ms.packet);
     put_ms(&j, "total", p->ms.total);
     um_json_end(&j, '}');
-    um_json_key(&j, "transfers");
-    um_json_begin(&j, '{');
-    put_uint(&j, "up", p->transfers.up);
-    put_uint(&j, "down", p->transfers.down);
-    put_uint(&j, "up_bytes", p->transfers.up_bytes);
-    put_uint(&j, "down_bytes", p->transfers.down_bytes);
-    put_uint(&j, "setup", p->transfers.setup);
-    put_bool(&j, "shared", p->transfers.shared);
+    um_json_put_begin(&j, "transfers", '{');
+    um_json_put_uint(&j, "up", p->transfers.up);
+    um_json_put_uint(&j, "down", p->transfers.down);
+    um_json_put_uint(&j, "up_bytes", p->transfers.up_bytes);
+    um_json_put_uint(&j, "down_bytes", p->transfers.down_bytes);
+    um_json_put_uint(&j, "setup", p->transfers.setup);
+    um_json_put_bool(&j, "shared", p->transfers.shared);
     um_json_end(&j, '}');
-    put_doubles(&j, "pose", p->has_pose ? p->pose : NULL, 16);
-    put_doubles(&j, "spacing_mm", p->has_spacing ? p->spacing_mm : NULL, 2);
-    put_text(&j, "device", p->device);
-    put_text(&j, "precision", p->precision);
-    put_int(&j, "as_numpy", p->as_numpy);
-    um_json_key(&j, "models");
-    um_json_begin(&j, '{');
+    um_json_put_doubles(&j, "pose", p->has_pose ? p->pose : NULL, 16);
+    um_json_put_doubles(&j, "spacing_mm", p->has_spacing ? p->spacing_mm : NULL, 2);
+    um_json_put_string(&j, "device", p->device);
+    um_json_put_string(&j, "precision", p->precision);
+    um_json_put_int(&j, "as_numpy", p->as_numpy);
+    um_json_put_begin(&j, "models", '{');
     put_model(&j, "detector", p->detector_sha256);
     put_model(&j, "segmenter", p->segmenter_sha256);
     um_json_end(&j, '}');
-    put_text(&j, "lost_device", p->lost_device[0] ? p->lost_device : NULL);
-    put_text(&j, "source", p->source);
-    put_text(&j, "name", seen ? p->name : NULL);
-    um_json_key(&j, "objects");
-    um_json_begin(&j, '[');
+    um_json_put_string(&j, "lost_device", p->lost_device[0] ? p->lost_device : NULL);
+    um_json_put_string(&j, "source", p->source);
+    um_json_put_string(&j, "name", seen ? p->name : NULL);
+    um_json_put_begin(&j, "objects", '[');
     for (int i = 0; i < p->objects && seen; i++) {
         um_status st = put_object(&j, p, um_packet_object(p, i));
         if (st != UM_OK) {
@@ -631,14 +569,14 @@ um_status um_packet_json(const um_packet *packet, char **line)
         }
     }
     um_json_end(&j, ']');
-    put_bool(&j, "detected", p->detected != 0);
-    put_text(&j, "reason", um_reason_name(p->reason));
+    um_json_put_bool(&j, "detected", p->detected != 0);
+    um_json_put_string(&j, "reason", um_reason_name(p->reason));
     put_scores(&j, p);
     put_deadline(&j, p);
     put_cleaned(&j, p->has_cleaned && masked, p->removed_px, p->filled_px);
-    put_float(&j, "gain", p->gain > 0 ? p->gain : NAN);
-    put_bool(&j, "reused", p->reused != 0);
-    put_text(&j, "precision_reason", p->precision_reason);
+    um_json_put_float(&j, "gain", p->gain > 0 ? p->gain : NAN);
+    um_json_put_bool(&j, "reused", p->reused != 0);
+    um_json_put_string(&j, "precision_reason", p->precision_reason);
     um_json_end(&j, '}');
     um_free(counts);
     return um_json_finish(&j, line);

@@ -217,8 +217,7 @@ static int respond_error(struct lws *wsi, struct peer *p, unsigned code, const c
     um_json j = {0};
     char *line = NULL;
     um_json_begin(&j, '{');
-    um_json_key(&j, "error");
-    um_json_string(&j, text);
+    um_json_put_string(&j, "error", text);
     um_json_end(&j, '}');
     um_json_finish(&j, &line);
     return respond(wsi, p, code, "application/json", bundle_of(line));
@@ -229,10 +228,8 @@ static int respond_health(struct lws *wsi, struct peer *p, bool good, const char
     um_json j = {0};
     char *line = NULL;
     um_json_begin(&j, '{');
-    um_json_key(&j, "status");
-    um_json_string(&j, good ? "ok" : "unavailable");
-    um_json_key(&j, "reason");
-    um_json_string(&j, good ? NULL : why);
+    um_json_put_string(&j, "status", good ? "ok" : "unavailable");
+    um_json_put_string(&j, "reason", good ? NULL : why);
     um_json_end(&j, '}');
     um_json_finish(&j, &line);
     return respond(wsi, p, good ? 200 : 503, "application/json", bundle_of(line));
@@ -489,10 +486,8 @@ static int write_pong(struct lws *wsi, struct peer *p)
     um_json j = {0};
     char *line = NULL;
     um_json_begin(&j, '{');
-    um_json_key(&j, "ping");
-    um_json_double(&j, p->ping);
-    um_json_key(&j, "clock");
-    um_json_double(&j, um_clock_unix());
+    um_json_put_double(&j, "ping", p->ping);
+    um_json_put_double(&j, "clock", um_clock_unix());
     um_json_end(&j, '}');
     p->pinged = false;
     if (um_json_finish(&j, &line) != UM_OK)
