@@ -5,7 +5,7 @@
 #include "base/status.h"
 #include "ultramotion/sink.h"
 
-/* The built-in kinds. */
+/* The built-in kinds, whose schemes stand in sink.c. */
 extern const um_sink_ops um_sink_dir, um_sink_jsonl, um_sink_null, um_sink_video, um_sink_igtl,
     um_sink_igtl_connect, um_sink_web, um_sink_trace, um_sink_record, um_sink_masks;
 

@@ -134,8 +134,6 @@ static um_status dir_close(void *priv)
 
 const um_sink_ops um_sink_dir = {
     .struct_size = sizeof um_sink_dir,
-    .scheme = "dir",
-    .usage = "dir:PATH",
     .priv_size = sizeof(struct dir),
     .open = dir_open,
     .write = dir_write,

@@ -1060,8 +1060,6 @@ static void igtl_counts(const void *priv, void (*each)(void *ctx, const char *na
 
 const um_sink_ops um_sink_igtl = {
     .struct_size = sizeof um_sink_igtl,
-    .scheme = "igtl",
-    .usage = "igtl::PORT",
     .priv_size = sizeof(struct server *),
     .open = igtl_open,
     .write = igtl_write,
@@ -1071,8 +1069,6 @@ const um_sink_ops um_sink_igtl = {
 
 const um_sink_ops um_sink_igtl_connect = {
     .struct_size = sizeof um_sink_igtl_connect,
-    .scheme = "igtl-connect",
-    .usage = "igtl-connect:HOST:PORT",
     .priv_size = sizeof(struct server *),
     .open = igtl_connect,
     .write = igtl_write,

@@ -42,8 +42,6 @@ static um_status jsonl_close(void *priv)
 
 const um_sink_ops um_sink_jsonl = {
     .struct_size = sizeof um_sink_jsonl,
-    .scheme = "jsonl",
-    .usage = "jsonl:PATH or jsonl:-",
     .priv_size = sizeof(struct jsonl),
     .open = jsonl_open,
     .write = jsonl_write,

@@ -293,8 +293,6 @@ static um_status masks_close(void *priv)
 
 const um_sink_ops um_sink_masks = {
     .struct_size = sizeof um_sink_masks,
-    .scheme = "masks",
-    .usage = "masks:OUT.seg.nrrd",
     .priv_size = sizeof(struct masks),
     .open = masks_open,
     .write = masks_write,

@@ -23,8 +23,6 @@ static um_status null_write(void *priv, const um_packet *packet, const um_frame 
 
 const um_sink_ops um_sink_null = {
     .struct_size = sizeof um_sink_null,
-    .scheme = "null",
-    .usage = "null:",
     .open = null_open,
     .write = null_write,
 };

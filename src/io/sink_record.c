@@ -277,8 +277,6 @@ static um_status record_close(void *priv)
 
 const um_sink_ops um_sink_record = {
     .struct_size = sizeof um_sink_record,
-    .scheme = "record",
-    .usage = "record:FOLDER",
     .priv_size = sizeof(struct record),
     .open = record_open,
     .write = record_write,

@@ -67,8 +67,6 @@ static um_status trace_close(void *priv)
 
 const um_sink_ops um_sink_trace = {
     .struct_size = sizeof um_sink_trace,
-    .scheme = "trace",
-    .usage = "trace:FILE",
     .priv_size = sizeof(struct trace),
     .open = trace_open,
     .write = trace_write,

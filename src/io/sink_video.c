@@ -319,8 +319,6 @@ static um_status video_close(void *priv)
 
 const um_sink_ops um_sink_video = {
     .struct_size = sizeof um_sink_video,
-    .scheme = "video",
-    .usage = "video:OUT.mp4",
     .priv_size = sizeof(struct video),
     .open = video_open,
     .write = video_write,

@@ -7,7 +7,8 @@
 
 #include <stdbool.h>
 
-/* The built-in kinds; um_source_dir has no scheme and takes what nobody else does. */
+/* The built-in kinds, whose schemes stand in source.c; um_source_dir has none and takes what nobody
+ * else does. */
 extern const um_source_ops um_source_dir, um_source_phantom, um_source_raw, um_source_push_ops,
     um_source_igtl, um_source_igtl_listen, um_source_replay, um_source_replay_live, um_source_v4l2,
     um_source_lavfi;

@@ -348,8 +348,6 @@ static uint64_t camera_replaced(const void *priv)
 
 const um_source_ops um_source_v4l2 = {
     .struct_size = sizeof um_source_v4l2,
-    .scheme = "v4l2",
-    .usage = "v4l2:/dev/video0",
     .priv_size = sizeof(struct camera),
     .open = grabber_open,
     .close = camera_close,
@@ -361,8 +359,6 @@ const um_source_ops um_source_v4l2 = {
 
 const um_source_ops um_source_lavfi = {
     .struct_size = sizeof um_source_lavfi,
-    .scheme = "lavfi",
-    .usage = "lavfi:GRAPH",
     .priv_size = sizeof(struct camera),
     .open = filter_open,
     .close = camera_close,

@@ -23,16 +23,12 @@ static um_status camera_read(void *priv, uint64_t index, um_frame **frame)
 
 const um_source_ops um_source_v4l2 = {
     .struct_size = sizeof um_source_v4l2,
-    .scheme = "v4l2",
-    .usage = "v4l2:/dev/video0",
     .open = camera_open,
     .read = camera_read,
 };
 
 const um_source_ops um_source_lavfi = {
     .struct_size = sizeof um_source_lavfi,
-    .scheme = "lavfi",
-    .usage = "lavfi:GRAPH",
     .open = camera_open,
     .read = camera_read,
 };

@@ -784,8 +784,6 @@ static uint64_t igtl_replaced(const void *priv)
 
 const um_source_ops um_source_igtl = {
     .struct_size = sizeof um_source_igtl,
-    .scheme = "igtl",
-    .usage = "igtl://HOST:PORT",
     .priv_size = sizeof(struct source),
     .open = igtl_open,
     .close = igtl_close,
@@ -797,8 +795,6 @@ const um_source_ops um_source_igtl = {
 
 const um_source_ops um_source_igtl_listen = {
     .struct_size = sizeof um_source_igtl_listen,
-    .scheme = "igtl-listen",
-    .usage = "igtl-listen::PORT",
     .priv_size = sizeof(struct source),
     .open = igtl_listen,
     .close = igtl_close,

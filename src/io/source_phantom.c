@@ -227,8 +227,6 @@ static const um_truth *phantom_truth(const void *priv)
 
 const um_source_ops um_source_phantom = {
     .struct_size = sizeof um_source_phantom,
-    .scheme = "phantom",
-    .usage = "phantom:seed=1,frames=100",
     .priv_size = sizeof(struct source_phantom),
     .open = phantom_open,
     .close = phantom_close,

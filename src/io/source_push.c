@@ -151,8 +151,6 @@ static um_status push_read(void *priv, uint64_t index, um_frame **frame)
 
 const um_source_ops um_source_push_ops = {
     .struct_size = sizeof um_source_push_ops,
-    .scheme = "push",
-    .usage = "push:",
     .priv_size = sizeof(struct push),
     .open = push_open,
     .close = push_close,

@@ -76,8 +76,6 @@ bool um_raw_reads(const char *path)
 
 const um_source_ops um_source_raw = {
     .struct_size = sizeof um_source_raw,
-    .scheme = "-",
-    .usage = "-",
     .priv_size = sizeof(struct raw),
     .open = raw_open,
     .read = raw_read,

@@ -153,8 +153,6 @@ bool um_replay_reads(const void *priv, const char *path)
 
 const um_source_ops um_source_replay = {
     .struct_size = sizeof um_source_replay,
-    .scheme = "replay",
-    .usage = "replay:FOLDER",
     .priv_size = sizeof(struct replay),
     .open = replay_open,
     .read = replay_read,
@@ -163,8 +161,6 @@ const um_source_ops um_source_replay = {
 
 const um_source_ops um_source_replay_live = {
     .struct_size = sizeof um_source_replay_live,
-    .scheme = "replay-live",
-    .usage = "replay-live:FOLDER",
     .priv_size = sizeof(struct replay),
     .open = replay_open_live,
     .read = replay_read,

@@ -43,8 +43,6 @@ static um_status video_write(void *priv, const um_packet *packet, const um_frame
 
 const um_sink_ops um_sink_video = {
     .struct_size = sizeof um_sink_video,
-    .scheme = "video",
-    .usage = "video:OUT.mp4",
     .open = video_open,
     .write = video_write,
 };

@@ -929,8 +929,6 @@ static void web_counts(const void *priv, void (*each)(void *ctx, const char *nam
 
 const um_sink_ops um_sink_web = {
     .struct_size = sizeof um_sink_web,
-    .scheme = "web",
-    .usage = "web::PORT",
     .priv_size = sizeof(struct server *),
     .open = web_open,
     .write = web_write,

@@ -20,8 +20,6 @@ static um_status web_write(void *priv, const um_packet *packet, const um_frame *
 
 const um_sink_ops um_sink_web = {
     .struct_size = sizeof um_sink_web,
-    .scheme = "web",
-    .usage = "web::PORT",
     .open = web_open,
     .write = web_write,
 };
