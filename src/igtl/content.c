@@ -151,6 +151,19 @@ void um_igtl_image_place(struct um_igtl_image *image, const double matrix[16])
     }
 }
 
+void um_igtl_image_place_plainly(struct um_igtl_image *image, int width, int height,
+                                 const double *spacing_mm)
+{
+    double m[16] = {0};
+    m[0] = spacing_mm ? spacing_mm[0] : 1;
+    m[5] = spacing_mm ? spacing_mm[1] : 1;
+    m[10] = m[15] = 1; /* receivers divide by the length of the third axis */
+    image->size[0] = (uint16_t)width;
+    image->size[1] = (uint16_t)height;
+    image->size[2] = 1;
+    um_igtl_image_place(image, m);
+}
+
 void um_igtl_image_mirror(struct um_igtl_image *image)
 {
     for (int i = 0; i < 2; i++) {

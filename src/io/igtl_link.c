@@ -200,11 +200,23 @@ void um_igtl_link_drain(struct um_igtl_link *l, uint64_t until)
     }
 }
 
-void um_igtl_farewell(struct um_igtl_outbox *out, int version)
+void um_igtl_tell(struct um_igtl_outbox *out, int version, int code, const char *text)
 {
     um_igtl_begin(out, version, "STATUS", "Ultramotion", 0, 0);
-    um_igtl_status_write(out, UM_IGTL_SHUTDOWN, 0, "", "the run has ended");
+    um_igtl_status_write(out, code, 0, "", text);
     um_igtl_end(out, NULL, 0);
+}
+
+void um_igtl_farewell(struct um_igtl_outbox *out, int version)
+{
+    um_igtl_tell(out, version, UM_IGTL_SHUTDOWN, "the run has ended");
+}
+
+void um_igtl_send_now(int fd, struct um_igtl_outbox *out)
+{
+    if (!out->failed && out->size)
+        (void)!send(fd, out->data, out->size, MSG_NOSIGNAL | MSG_DONTWAIT);
+    um_igtl_outbox_finish(out);
 }
 
 /* ---- queries ---- */

@@ -49,8 +49,11 @@ void um_igtl_news_note(struct um_igtl_news *n, const char *spec, const char *wha
 /* The next line. False: none is due; `last`: nor will be, so what was left out is. */
 bool um_igtl_news_take(struct um_igtl_news *n, const char *spec, bool last,
                        char line[UM_IGTL_LINE]);
-/* The last message of an orderly end. */
+/* A STATUS of ours, and the last message of an orderly end. */
+void um_igtl_tell(struct um_igtl_outbox *out, int version, int code, const char *text);
 void um_igtl_farewell(struct um_igtl_outbox *out, int version);
+/* Send what fits into the socket, nobody waits for more; the box is empty then. */
+void um_igtl_send_now(int fd, struct um_igtl_outbox *out);
 
 /* The answer to a query that needs no data; false for what is no query. Whoever knows more answers
  * before. */

@@ -289,17 +289,13 @@ um_status um_igtl_send_frame(um_igtl *link, const um_frame *frame, const char *d
         return um_fail(UM_EINVAL, "um_igtl_send_frame: no %s", frame ? "connection" : "frame");
     uint64_t stamp = um_igtl_stamp(frame->ts);
     uint32_t id = (uint32_t)frame->id;
-    double place[16] = {0};
     struct um_igtl_image image = {.components = frame->channels,
                                   .scalar = UM_IGTL_U8,
                                   .endian = UM_IGTL_LITTLE,
                                   .coordinates = UM_IGTL_RAS,
-                                  .size = {(uint16_t)frame->width, (uint16_t)frame->height, 1},
                                   .part = {(uint16_t)frame->width, (uint16_t)frame->height, 1}};
-    place[0] = frame->has_spacing ? frame->spacing_mm[0] : 1;
-    place[5] = frame->has_spacing ? frame->spacing_mm[1] : 1;
-    place[10] = place[15] = 1;
-    um_igtl_image_place(&image, place);
+    um_igtl_image_place_plainly(&image, frame->width, frame->height,
+                                frame->has_spacing ? frame->spacing_mm : NULL);
     if (frame->has_pose) {
         float matrix[12];
         for (int i = 0; i < 12; i++)

@@ -178,6 +178,14 @@ static void post(struct client *c, struct bundle *b, size_t from, size_t to, boo
     c->box[c->letters++] = (struct letter){b, from, to, frame};
 }
 
+/* All of what is for one client alone; it takes the bundle. */
+static void post_own(struct client *c, struct bundle *b)
+{
+    if (!b->out.failed)
+        post(c, b, 0, b->out.size, false);
+    bundle_drop(b);
+}
+
 static int spoken(const struct server *s, const struct client *c)
 {
     return s->version ? s->version : c->link.version;
@@ -208,19 +216,6 @@ static bool mask_name(const struct server *s, char *to, const char *device, int 
     return strlen(name) > UM_IGTL_NAME;
 }
 
-/* Pictures that came from elsewhere lie with their first pixel at the origin. */
-static void place_plainly(struct um_igtl_image *image, const um_packet *p)
-{
-    double m[16] = {0};
-    m[0] = p->has_spacing ? p->spacing_mm[0] : 1;
-    m[5] = p->has_spacing ? p->spacing_mm[1] : 1;
-    m[10] = m[15] = 1; /* receivers divide by the length of the third axis */
-    image->size[0] = (uint16_t)p->width;
-    image->size[1] = (uint16_t)p->height;
-    image->size[2] = 1;
-    um_igtl_image_place(image, m);
-}
-
 static void describe(const struct server *s, struct content *c, const um_packet *packet,
                      const um_frame *frame)
 {
@@ -229,7 +224,8 @@ static void describe(const struct server *s, struct content *c, const um_packet 
         c->origin->image.size[1] == packet->height)
         c->image = c->origin->image;
     else
-        place_plainly(&c->image, packet);
+        um_igtl_image_place_plainly(&c->image, packet->width, packet->height,
+                                    packet->has_spacing ? packet->spacing_mm : NULL);
     c->image.components = 1;
     c->image.scalar = UM_IGTL_U8;
     c->image.endian = UM_IGTL_LITTLE;
@@ -242,11 +238,6 @@ static void describe(const struct server *s, struct content *c, const um_packet 
     mask_name(s, c->mask, c->owner, -1);
     c->stamp = c->origin && c->origin->stamp ? c->origin->stamp : um_igtl_stamp(packet->ts);
     c->id = (uint32_t)packet->frame_id;
-}
-
-static const char *state_name(const um_packet *p)
-{
-    return um_state_name(p->state);
 }
 
 /* ---- metadata ---- */
@@ -287,7 +278,7 @@ static void make_meta(struct meta *m, const struct content *c)
     add(m, "RxTimestamp", "%.6f", now - ms * 1e-3);
     add(m, "TxTimestamp", "%.6f", now);
     add(m, "LatencyMs", "%.3f", ms);
-    add(m, "State", "%s", state_name(p));
+    add(m, "State", "%s", um_state_name(p->state));
     add(m, "Score", "%.6g", (double)p->score);
     if (p->has_box)
         add(m, "BoxXYXY", "%.9g,%.9g,%.9g,%.9g", (double)p->box[0], (double)p->box[1],
@@ -367,7 +358,7 @@ static char *box_text(const struct content *c)
     char *text = NULL;
     um_json_begin(&j, '{');
     um_json_put_uint(&j, "frame_id", p->frame_id);
-    um_json_put_string(&j, "state", state_name(p));
+    um_json_put_string(&j, "state", um_state_name(p->state));
     um_json_put_float(&j, "score", p->score);
     um_json_put_floats(&j, "box_xyxy", p->has_box ? p->box : NULL, 4);
     um_json_put_begin(&j, "objects", '[');
@@ -430,7 +421,7 @@ static struct bundle *make_bundle(struct server *s, const struct content *c, int
         if (s->class_seen[class]) /* an empty one too, or the last would stay on the screen */
             put_mask(s, &b->out, c, version, &meta, class);
     put_string(&b->out, c, version, "Box", box);
-    put_string(&b->out, c, version, "State", state_name(c->packet));
+    put_string(&b->out, c, version, "State", um_state_name(c->packet->state));
     um_free(box);
     if (!b->out.failed)
         return b;
@@ -626,12 +617,8 @@ static void client_come(struct server *s, int fd, const char *peer)
     struct client *c = &s->client[s->clients];
     if (s->clients >= (int)s->most) {
         struct um_igtl_outbox out = {0};
-        um_igtl_begin(&out, 1, "STATUS", "Ultramotion", 0, 0);
-        um_igtl_status_write(&out, UM_IGTL_RESOURCE, 0, "", "too many clients");
-        um_igtl_end(&out, NULL, 0);
-        if (!out.failed)
-            (void)!send(fd, out.data, out.size, MSG_NOSIGNAL | MSG_DONTWAIT);
-        um_igtl_outbox_finish(&out);
+        um_igtl_tell(&out, 1, UM_IGTL_RESOURCE, "too many clients");
+        um_igtl_send_now(fd, &out);
         close(fd);
         count(s, REFUSED);
         note(s, "refused", peer, "too many clients");
@@ -654,12 +641,8 @@ static void reproach(struct client *c, const char *why)
     struct um_igtl_outbox out = {0};
     if (c->started)
         return; /* in the middle of another message */
-    um_igtl_begin(&out, 1, "STATUS", "Ultramotion", 0, 0);
-    um_igtl_status_write(&out, UM_IGTL_OVERFLOW, 0, "", why);
-    um_igtl_end(&out, NULL, 0);
-    if (!out.failed)
-        (void)!send(c->link.fd, out.data, out.size, MSG_NOSIGNAL | MSG_DONTWAIT);
-    um_igtl_outbox_finish(&out);
+    um_igtl_tell(&out, 1, UM_IGTL_OVERFLOW, why);
+    um_igtl_send_now(c->link.fd, &out);
 }
 
 /* Where the image of a name lies among a frame's messages; without a name the mask. */
@@ -712,9 +695,7 @@ static void answer(struct server *s, struct client *c, const struct um_igtl_mess
         done = um_igtl_answer(&own->out, m, v);
     if (done)
         count(s, QUERIES);
-    if (!own->out.failed)
-        post(c, own, 0, own->out.size, false);
-    bundle_drop(own);
+    post_own(c, own);
 }
 
 /* UM_OK: it goes on. */
@@ -767,12 +748,8 @@ static void keep_alive(struct server *s, struct client *c)
     struct bundle *b = bundle_new();
     if (!b)
         return;
-    um_igtl_begin(&b->out, spoken(s, c), "STATUS", "Ultramotion", 0, 0);
-    um_igtl_status_write(&b->out, UM_IGTL_OK, 0, "", "");
-    um_igtl_end(&b->out, NULL, 0);
-    if (!b->out.failed)
-        post(c, b, 0, b->out.size, false);
-    bundle_drop(b);
+    um_igtl_tell(&b->out, spoken(s, c), UM_IGTL_OK, "");
+    post_own(c, b);
 }
 
 /* ---- the thread ---- */
@@ -873,9 +850,7 @@ static void say_farewell(struct server *s)
         if (!b)
             return;
         um_igtl_farewell(&b->out, spoken(s, &s->client[i]));
-        if (!b->out.failed)
-            post(&s->client[i], b, 0, b->out.size, false);
-        bundle_drop(b);
+        post_own(&s->client[i], b);
     }
 }
 

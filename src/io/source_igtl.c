@@ -19,7 +19,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 enum count {
@@ -404,14 +403,6 @@ static um_status on_transform(struct live *l, const struct um_igtl_message *m)
 
 /* ---- the connection ---- */
 
-/* Small, and nobody waits for it: what does not fit into the socket is not worth waiting for. */
-static void send_box(struct live *l, struct um_igtl_outbox *out)
-{
-    if (!out->failed && out->size)
-        (void)!send(l->link.fd, out->data, out->size, MSG_NOSIGNAL | MSG_DONTWAIT);
-    um_igtl_outbox_finish(out);
-}
-
 /* PlusServer sends metadata to those only who have sent a message of version 2. */
 static void greet(struct live *l)
 {
@@ -422,7 +413,7 @@ static void greet(struct live *l)
     um_igtl_begin(&out, 2, "STATUS", "Ultramotion", 0, 0);
     um_igtl_status_write(&out, UM_IGTL_OK, 0, "", "");
     um_igtl_end(&out, &pair, 1);
-    send_box(l, &out);
+    um_igtl_send_now(l->link.fd, &out);
 }
 
 static void on_message(struct live *l)
@@ -442,7 +433,7 @@ static void on_message(struct live *l)
     else if (st == UM_OK && strcmp(h->type, "TRANSFORM") == 0)
         st = on_transform(l, &m);
     else if (st == UM_OK && um_igtl_answer(&out, &m, l->link.version))
-        send_box(l, &out);
+        um_igtl_send_now(l->link.fd, &out);
     else if (st == UM_OK && strcmp(h->type, "STATUS") != 0)
         count(l, OTHER_TYPE);
     if (st != UM_OK)
@@ -464,12 +455,8 @@ static void turn_away(struct live *l)
     if (um_igtl_accept(&fd, l->listening, peer) != UM_OK)
         return;
     count(l, REFUSED);
-    um_igtl_begin(&out, 1, "STATUS", "Ultramotion", 0, 0);
-    um_igtl_status_write(&out, UM_IGTL_BUSY, 0, "", "another sender is connected");
-    um_igtl_end(&out, NULL, 0);
-    if (!out.failed)
-        (void)!send(fd, out.data, out.size, MSG_NOSIGNAL | MSG_DONTWAIT);
-    um_igtl_outbox_finish(&out);
+    um_igtl_tell(&out, 1, UM_IGTL_BUSY, "another sender is connected");
+    um_igtl_send_now(fd, &out);
     close(fd);
     say(l, "refused a second sender", peer);
 }
@@ -487,7 +474,7 @@ static void part(struct live *l)
     enum { PATIENCE_MS = 100 };
     struct um_igtl_outbox out = {0};
     um_igtl_farewell(&out, l->link.version);
-    send_box(l, &out);
+    um_igtl_send_now(l->link.fd, &out);
     um_igtl_link_drain(&l->link, um_clock_ns() + PATIENCE_MS * 1000000ull);
 }
 
