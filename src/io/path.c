@@ -30,7 +30,7 @@ static um_status make_one(const char *path)
     return um_fail(UM_EIO, "%s: %s", path, strerror(errno == EEXIST ? ENOTDIR : errno));
 }
 
-um_status um_path_make_folder(const char *path)
+um_status um_path_make_parents(const char *path)
 {
     char *copy = um_strdup(path);
     if (!copy)
@@ -43,10 +43,14 @@ um_status um_path_make_folder(const char *path)
         st = make_one(copy);
         *p = '/';
     }
-    if (st == UM_OK)
-        st = make_one(copy);
     um_free(copy);
     return st;
+}
+
+um_status um_path_make_folder(const char *path)
+{
+    um_status st = um_path_make_parents(path);
+    return st == UM_OK ? make_one(path) : st;
 }
 
 int um_same_file(const char *a, const char *b)

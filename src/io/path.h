@@ -9,8 +9,9 @@
 
 /* "folder/name", freed with um_free(); NULL when memory ran out. */
 char *um_path_join(const char *folder, const char *name);
-/* Create a folder and those above it. UM_EIO names what could not be created. */
+/* Create a folder and those above it, or only these. UM_EIO names what could not be created. */
 um_status um_path_make_folder(const char *path);
+um_status um_path_make_parents(const char *path);
 /* Does the path lead into the folder, not deeper? */
 bool um_path_in(const char *folder, const char *path);
 

@@ -83,12 +83,8 @@ static um_status write_one(const struct dir *s, const char *name, const char *ki
     char *file = file_of(name, kind);
     char *path = file ? um_path_join(s->path, file) : NULL;
     um_status st = path ? UM_OK : um_fail(UM_ENOMEM, "%s", name);
-    char *slash = path && strchr(file, '/') ? strrchr(path, '/') : NULL;
-    if (slash) { /* of a glob over several folders */
-        *slash = 0;
-        st = um_path_make_folder(path);
-        *slash = '/';
-    }
+    if (path && strchr(file, '/')) /* of a glob over several folders */
+        st = um_path_make_parents(path);
     if (st == UM_OK && um_source_reads(s->source, path))
         st = um_fail(UM_EINVAL, "%s: is also the input %s", path, um_source_name(s->source));
     if (st == UM_OK)

@@ -25,7 +25,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 struct file {
     char *path;
@@ -388,31 +387,16 @@ static um_status name_lines(struct dir *d, const char *list)
 static um_status add_list(struct dir *d, const char *list)
 {
     enum { MOST = 64 << 20 };
-    int fd = -1;
-    int64_t bytes = 0;
-    um_status st = um_file_open(list, &fd, &bytes);
+    unsigned char *text = NULL;
+    size_t n = 0;
+    um_status st = um_file_read(list, MOST, &text, &n);
     if (st != UM_OK)
         return um_fail_in(st, list);
-    FILE *file = fdopen(fd, "rb");
-    char *text = bytes <= MOST ? um_alloc((size_t)bytes + 1) : NULL;
-    size_t n = text && file ? fread(text, 1, (size_t)bytes, file) : 0;
-    if (bytes > MOST)
-        st = um_fail(UM_EFORMAT, "%s: a list of more than %d MB", list, MOST >> 20);
-    else if (!text || !file)
-        st = um_fail(UM_ENOMEM, "%s", list);
-    else if (ferror(file))
-        st = um_fail(UM_EIO, "%s: cannot read: %s", list, strerror(errno));
-    else if (memchr(text, 0, n))
+    if (memchr(text, 0, n))
         st = um_fail(UM_EFORMAT, "%s: not a list: want a text with one path a line", list);
-    else {
-        text[n] = 0;
-        st = add_lines(d, list, text);
-    }
-    um_free(text);
-    if (file)
-        fclose(file);
     else
-        close(fd);
+        st = add_lines(d, list, (char *)text);
+    um_free(text);
     if (st == UM_OK && d->count == 0)
         st = um_fail(UM_EIO, "%s: an empty list: want one path a line", list);
     return st == UM_OK ? name_lines(d, list) : st;

@@ -253,12 +253,8 @@ static um_status write_png(const struct writer *w, const char *name, const uint8
 {
     char *path = um_path_join(w->dir, name);
     um_status st = path ? UM_OK : um_fail(UM_ENOMEM, "%s", name);
-    if (path && w->sweeps) { /* each has a folder */
-        char *slash = strrchr(path, '/');
-        *slash = 0;
-        st = um_path_make_folder(path);
-        *slash = '/';
-    }
+    if (path && w->sweeps) /* each has a folder */
+        st = um_path_make_parents(path);
     if (st == UM_OK)
         st = um_image_write_png(path, pixels, w->width, w->height, 1);
     um_free(path);
