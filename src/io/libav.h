@@ -26,7 +26,6 @@ typedef const uint8_t um_libav_written;
 /* What is used of it. __typeof__, which gcc and clang have, takes each type from its header: fifty
  * types written again could be wrong. */
 #define UM_LIBAV(X)                               \
-    X(avutil, av_dict_get)                        \
     X(avutil, av_dict_set)                        \
     X(avutil, av_dict_free)                       \
     X(avutil, av_display_rotation_get)            \
@@ -48,7 +47,6 @@ typedef const uint8_t um_libav_written;
     X(avcodec, av_packet_unref)                   \
     X(avcodec, avcodec_alloc_context3)            \
     X(avcodec, avcodec_descriptor_get)            \
-    X(avcodec, avcodec_find_decoder)              \
     X(avcodec, avcodec_find_encoder)              \
     X(avcodec, avcodec_free_context)              \
     X(avcodec, avcodec_get_name)                  \
@@ -61,7 +59,6 @@ typedef const uint8_t um_libav_written;
     X(avcodec, avcodec_send_packet)               \
     X(avformat, av_find_best_stream)              \
     X(avformat, av_find_input_format)             \
-    X(avformat, av_guess_format)                  \
     X(avformat, av_interleaved_write_frame)       \
     X(avformat, av_read_frame)                    \
     X(avformat, av_write_trailer)                 \

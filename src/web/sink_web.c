@@ -66,7 +66,6 @@ struct bundle {
 
 /* A connection; libwebsockets keeps it. */
 struct peer {
-    struct server *server;
     /* HTTP */
     char path[PATH], body[UM_WEB_BODY];
     size_t body_size, body_length; /* read so far, and as the head says */
@@ -421,7 +420,7 @@ static void look(struct server *s, struct peer *p, bool streaming)
 
 static void viewer_comes(struct server *s, struct lws *wsi, struct peer *p)
 {
-    *p = (struct peer){.server = s, .viewer = true, .wsi = wsi};
+    *p = (struct peer){.viewer = true, .wsi = wsi};
     pthread_mutex_lock(&s->lock);
     bool room = s->viewers < (int)s->most;
     if (room)
