@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum kind { FLAG, TEXT, LIST, INTEGER, LONG, UNSIGNED, FLOAT, BOOL01, NUMBERS };
+enum kind { FLAG, TEXT, CHOICE, LIST, INTEGER, LONG, UNSIGNED, FLOAT, BOOL01, NUMBERS };
 
 struct row {
     const char *name;
@@ -25,7 +25,7 @@ struct row {
     int numbers;   /* NUMBERS: how many */
     double min, max;
     int commands;
-    const char *value, *help;
+    const char *value, *help; /* CHOICE: value is all that may be given */
 };
 
 #define AT(field) offsetof(struct options, field)
@@ -45,7 +45,7 @@ static const struct row table[] = {
      "weights of MobileSAM or another of SAM's families; default: the model that ships"},
     {"device", 0, TEXT, AT(device), 0, 0, 0, 0, MODELS | KEPT, "auto|cpu|cuda:N|guard",
      "where to compute; auto = first GPU that works, else cpu"},
-    {"precision", 0, TEXT, AT(precision), 0, 0, 0, 0, MODELS | KEPT, "auto|fp32|bf16|fp16|int8",
+    {"precision", 0, CHOICE, AT(precision), 0, 0, 0, 0, MODELS | KEPT, "auto|fp32|bf16|fp16|int8",
      "of the computation; auto (default) = fp16 on a GPU, bf16 on a processor with AMX, else fp32"},
     {"precision", 0, TEXT, AT(precision), 0, 0, 0, 0, ON_CONVERT, "fp32|fp16|bf16|int8",
      "in which weights are stored; default fp32; int8 needs --calibrate"},
@@ -96,7 +96,7 @@ static const struct row table[] = {
     {"reuse", 0, BOOL01, AT(reuse), 0, 0, 0, 0, RUN | ON_BENCH | KEPT, "0|1",
      "1 = a picture that is, pixel by pixel, the one before takes what the networks made of that "
      "one, which its packet says; default 0"},
-    {"gate", 0, TEXT, AT(gate), 0, 0, 0, 0, RUN | ON_BENCH | KEPT, "speculative|sync",
+    {"gate", 0, CHOICE, AT(gate), 0, 0, 0, 0, RUN | ON_BENCH | KEPT, "speculative|sync",
      "sync = the score is read first, and the segmenter left out where nothing was found; "
      "speculative = nothing is waited for before the packet; default: sync on cpu, else "
      "speculative"},
@@ -107,9 +107,9 @@ static const struct row table[] = {
      "size of the detector's input; auto (default) = what the file says, else 640"},
     {"queries", 0, INTEGER, AT(queries), 0, 0, 1, MAX_QUERIES, MODELS | ON_CONVERT | KEPT, "N",
      "queries of the detector; default: what the file says, else 300"},
-    {"det-act", 0, TEXT, AT(det_act), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT, "relu|silu",
+    {"det-act", 0, CHOICE, AT(det_act), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT, "relu|silu",
      "activation of the detector's decoder: silu for DEIM, whose files do not tell"},
-    {"det-fit", 0, TEXT, AT(det_fit), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT, "stretch|letterbox",
+    {"det-fit", 0, CHOICE, AT(det_fit), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT, "stretch|letterbox",
      "how pictures fill the detector's input; default: what the file says, else stretch"},
     {"names", 0, TEXT, AT(names), 0, 0, 0, 0, MODELS | ON_CONVERT | KEPT, "FILE",
      "names of the classes, one per line; default: what the file says"},
@@ -181,11 +181,11 @@ static const struct row table[] = {
     {"size", 0, TEXT, AT(size), 0, 0, 0, 0, STREAM, "WxH", "size of raw frames on stdin"},
     {"size", 0, TEXT, AT(size), 0, 0, 0, 0, ON_PHANTOM, "WxH",
      "size of the frames; default 422x558"},
-    {"pixel", 0, TEXT, AT(pixel), 0, 0, 0, 0, STREAM, "gray8|rgb8",
+    {"pixel", 0, CHOICE, AT(pixel), 0, 0, 0, 0, STREAM, "gray8|rgb8",
      "pixels of raw frames on stdin; default gray8"},
     {"kpi", 0, TEXT, AT(kpi), 0, 0, 0, 0, RUN | ON_SEGMENT | ON_REPLAY, "FILE|-",
      "one JSON line per published prediction; what lies there is kept as FILE.1, FILE.2, ..."},
-    {"kpi-events", 0, TEXT, AT(kpi_events), 0, 0, 0, 0, RUN, "predictions|all",
+    {"kpi-events", 0, CHOICE, AT(kpi_events), 0, 0, 0, 0, RUN, "predictions|all",
      "KPI lines: published predictions alone, or all events; default: serve: all, run: "
      "predictions"},
     {"kpi-max-mb", 0, FLOAT, AT(kpi_max_mb), 0, 0, 0, 1e6, RUN, "N",
@@ -198,7 +198,7 @@ static const struct row table[] = {
      "with --trace, on cpu: also what each thread computes when, by its place in the network"},
     {"summary-every", 0, FLOAT, AT(summary_every), 0, 0, 0, 86400, RUN | ON_REPLAY, "SECONDS",
      "a line on stderr about the run so far; default 0 = none"},
-    {"on-sink-full", 0, TEXT, AT(on_sink_full), 0, 0, 0, 0, RUN | ON_REPLAY, "block|drop",
+    {"on-sink-full", 0, CHOICE, AT(on_sink_full), 0, 0, 0, 0, RUN | ON_REPLAY, "block|drop",
      "a sink that is behind: wait for it, or drop its oldest packet and count it; default: block, "
      "serve: drop"},
     {"sink-deadline", 0, FLOAT, AT(sink_deadline), 0, 0, 0, 86400, RUN | ON_REPLAY, "SECONDS",
@@ -213,7 +213,7 @@ static const struct row table[] = {
      "frames in flight, for more frames a second: on cpu side by side, each on its share of "
      "--threads, elsewhere in one queue (at most 3, speculative gate); default 1, for the soonest "
      "packet"},
-    {"on-device-lost", 0, TEXT, AT(on_device_lost), 0, 0, 0, 0, RUN | ON_REPLAY, "fail|cpu",
+    {"on-device-lost", 0, CHOICE, AT(on_device_lost), 0, 0, 0, 0, RUN | ON_REPLAY, "fail|cpu",
      "a device that fails: end the run (default), or go on on cpu from the frame in flight"},
     {"dump", 0, TEXT, AT(dump), 0, 0, 0, 0, STREAM, "FILE.safetensors",
      "what the networks computed on the way to the last frame's result (of one object), tensor by "
@@ -395,8 +395,9 @@ void cli_keep(const struct options *o, FILE *f)
         const struct row *r = &table[i];
         const void *v = (const char *)o + r->offset, *d = (const char *)&plain + r->offset;
         static const size_t sizes[] = {
-            [FLAG] = sizeof(bool),  [TEXT] = sizeof(char *),       [INTEGER] = sizeof(int),
-            [BOOL01] = sizeof(int), [UNSIGNED] = sizeof(uint64_t), [FLOAT] = sizeof(float)};
+            [FLAG] = sizeof(bool),   [TEXT] = sizeof(char *), [CHOICE] = sizeof(char *),
+            [INTEGER] = sizeof(int), [BOOL01] = sizeof(int),  [UNSIGNED] = sizeof(uint64_t),
+            [FLOAT] = sizeof(float)};
         bool given = r->kind == NUMBERS ? *(const bool *)(const void *)((const char *)o + r->also)
                                         : memcmp(v, d, sizes[r->kind]) != 0;
         if (!(r->commands & IN_RECORDING) || !given)
@@ -404,7 +405,8 @@ void cli_keep(const struct options *o, FILE *f)
         fprintf(f, "%s: ", r->name);
         switch (r->kind) {
         case FLAG: fprintf(f, "true"); break;
-        case TEXT: json_string(f, *(const char *const *)v); break;
+        case TEXT:
+        case CHOICE: json_string(f, *(const char *const *)v); break;
         case UNSIGNED: fprintf(f, "%llu", (unsigned long long)*(const uint64_t *)v); break;
         case FLOAT: fprintf(f, "%.9g", (double)*(const float *)v); break;
         case NUMBERS:
@@ -492,6 +494,14 @@ bool cli_size(const char *option, const char *text, int *width, int *height)
     return true;
 }
 
+/* Is it one of "a|b|c"? */
+static bool is_one_of(const char *text, const char *choices)
+{
+    size_t n = strcspn(choices, "|");
+    return (strlen(text) == n && strncmp(text, choices, n) == 0) ||
+           (choices[n] && is_one_of(text, choices + n + 1));
+}
+
 /* Where the text came from, for messages: "--name" or "FILE.yaml: name". */
 static bool set_value(struct options *o, const struct row *r, const char *where, const char *text)
 {
@@ -505,8 +515,11 @@ static bool set_value(struct options *o, const struct row *r, const char *where,
         *(bool *)(void *)(base + r->offset) = !text || strcmp(text, "true") == 0;
         return true;
     case TEXT:
+    case CHOICE:
         if (!*text)
             return cli_usage("%s: is empty, want %s", where, r->value), false;
+        if (r->kind == CHOICE && !is_one_of(text, r->value))
+            return cli_usage("%s: \"%s\" is not one of %s", where, text, r->value), false;
         *(const char **)(void *)(base + r->offset) = text;
         return true;
     case LIST: {
@@ -703,13 +716,6 @@ bool cli_parse(struct options *o, enum command_bit command, const char *name, in
 
 /* ---- what the options name ---- */
 
-static bool is_one_of(const char *word, const char *const *words)
-{
-    while (*words && strcmp(word, *words) != 0)
-        words++;
-    return *words != NULL;
-}
-
 void cli_say(void *ctx, const char *text)
 {
     (void)ctx;
@@ -726,14 +732,9 @@ static void say_of_gpus(void *ctx, const char *text)
 
 um_status cli_open_device(um_device **out, const struct options *o)
 {
-    static const char *const precisions[] = {"auto", "fp32", "bf16", "fp16", "int8", NULL};
     um_device_settings s;
     *out = NULL;
     um_device_settings_default(&s);
-    if (o->precision && !is_one_of(o->precision, precisions)) {
-        cli_usage("--precision: \"%s\" is not auto, fp32, bf16, fp16 or int8", o->precision);
-        return UM_EINVAL;
-    }
     if (o->precision)
         s.precision = o->precision;
     s.name = o->device ? o->device : "auto";
@@ -778,14 +779,8 @@ const char *cli_model_path(const char *file, char *buffer, size_t size)
 
 bool cli_detector_settings(const struct options *o, um_detector_settings *s)
 {
-    static const char *const acts[] = {"relu", "silu", NULL};
-    static const char *const fits[] = {"stretch", "letterbox", NULL};
     long long n = 0;
     um_detector_settings_default(s);
-    if (o->det_act && !is_one_of(o->det_act, acts))
-        return cli_usage("--det-act: \"%s\" is not relu or silu", o->det_act), false;
-    if (o->det_fit && !is_one_of(o->det_fit, fits))
-        return cli_usage("--det-fit: \"%s\" is not stretch or letterbox", o->det_fit), false;
     const char *size = o->det_size ? o->det_size : "auto";
     if (strchr(size, 'x')) {
         if (!cli_size("--det-size", size, &s->input_width, &s->input_height))
@@ -934,10 +929,6 @@ um_status cli_open_source(um_source **out, const struct options *o)
         s.on_notice = cli_say;
     if (o->window && !read_window(o->window, &s))
         return UM_EINVAL;
-    if (o->pixel && strcmp(o->pixel, "gray8") != 0 && strcmp(o->pixel, "rgb8") != 0) {
-        cli_usage("--pixel: \"%s\" is not gray8 or rgb8", o->pixel);
-        return UM_EINVAL;
-    }
     if (o->pixel && strcmp(o->pixel, "rgb8") == 0)
         s.channels = 3;
     if (o->size && !cli_size("--size", o->size, &s.width, &s.height))

@@ -290,8 +290,6 @@ int command_bench(const struct options *o)
             "bench: \"%s\" is not pipeline, stages, residency, kernels, roofline or live", what);
     if (residency && o->sam_as_numpy >= 0)
         return cli_usage("bench residency runs both modes: no --sam-as-numpy");
-    if (o->gate && strcmp(o->gate, "sync") != 0 && strcmp(o->gate, "speculative") != 0)
-        return cli_usage("--gate: \"%s\" is not speculative or sync", o->gate);
     um_status st = cli_open_device(&dev, o);
     if (st == UM_OK)
         st = cli_open_detector(&detector, dev, o);
