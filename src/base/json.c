@@ -12,20 +12,9 @@
 
 static void put(um_json *j, const char *s, size_t n)
 {
+    j->failed = j->failed || !um_make_room(&j->text, &j->cap, j->len, n + 1, 1);
     if (j->failed)
         return;
-    if (n >= j->cap - j->len) {
-        size_t cap = j->cap ? j->cap : 256;
-        while (n >= cap - j->len && cap <= SIZE_MAX / 2)
-            cap *= 2;
-        char *text = n < cap - j->len ? um_grow(j->text, j->len, cap) : NULL;
-        if (!text) {
-            j->failed = 1;
-            return;
-        }
-        j->text = text;
-        j->cap = cap;
-    }
     memcpy(j->text + j->len, s, n);
     j->len += n;
     j->text[j->len] = 0;

@@ -63,6 +63,25 @@ void *um_grow(void *old, size_t old_size, size_t new_size)
     return p;
 }
 
+bool um_make_room(void *list, size_t *room, size_t used, size_t more, size_t size)
+{
+    enum { LEAST = 512 }; /* bytes */
+    size_t n = *room ? *room : 1 + LEAST / size;
+    void *items;
+    if (more <= *room - used)
+        return true;
+    while (more > n - used)
+        if ((n *= 2) > SIZE_MAX / 4 / size)
+            return false;
+    memcpy(&items, list, sizeof items); /* of any type */
+    items = um_grow(items, used * size, n * size);
+    if (!items)
+        return false;
+    memcpy(list, &items, sizeof items);
+    *room = n;
+    return true;
+}
+
 char *um_strdup(const char *s)
 {
     size_t n = strlen(s) + 1;

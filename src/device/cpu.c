@@ -75,14 +75,8 @@ static um_status submit(um_device *dev, const struct command *c)
             um_pool_give(pool);
         return UM_OK;
     }
-    if (g->commands == g->room) {
-        size_t room = g->room ? 2 * g->room : 64;
-        struct command *grown = um_grow(g->command, g->room * sizeof *c, room * sizeof *c);
-        if (!grown)
-            return um_fail(UM_ENOMEM, "commands of a graph");
-        g->command = grown;
-        g->room = room;
-    }
+    if (!um_make_room(&g->command, &g->room, g->commands, 1, sizeof *c))
+        return um_fail(UM_ENOMEM, "commands of a graph");
     g->command[g->commands++] = *c;
     return UM_OK;
 }

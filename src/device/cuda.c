@@ -502,14 +502,8 @@ static void event_destroy(um_device *dev, um_event *event)
 
 static um_status remember(struct cuda_graph *g, struct cuda_event *e)
 {
-    if (g->events == g->room) {
-        size_t room = g->room ? 2 * g->room : 16;
-        struct cuda_event **grown = um_grow(g->event, g->room * sizeof e, room * sizeof e);
-        if (!grown)
-            return um_fail(UM_ENOMEM, "events of a graph");
-        g->event = grown;
-        g->room = room;
-    }
+    if (!um_make_room(&g->event, &g->room, g->events, 1, sizeof *g->event))
+        return um_fail(UM_ENOMEM, "events of a graph");
     g->event[g->events++] = e;
     return UM_OK;
 }

@@ -157,15 +157,8 @@ void um_hostbuf_close(um_hostbuf **buf)
 static um_status booking_room(um_device *dev)
 {
     um_graph *g = dev->capturing;
-    if (!g || g->bookings < g->room)
-        return UM_OK;
-    size_t room = g->room ? 2 * g->room : 8;
-    struct um_booking *b = um_grow(g->booking, g->room * sizeof *b, room * sizeof *b);
-    if (!b)
-        return um_fail(UM_ENOMEM, "bookings of a graph");
-    g->booking = b;
-    g->room = room;
-    return UM_OK;
+    bool good = !g || um_make_room(&g->booking, &g->room, g->bookings, 1, sizeof *g->booking);
+    return good ? UM_OK : um_fail(UM_ENOMEM, "bookings of a graph");
 }
 
 static void book_or_capture(um_device *dev, const struct um_booking *b)

@@ -559,15 +559,8 @@ static um_status submit(um_device *dev, enum um_queue q, const struct command *c
     struct guard_graph *graph = (struct guard_graph *)dev->capturing;
     if (!graph)
         return enqueue((struct guard *)dev, (int)q, c);
-    if (graph->n == graph->room) {
-        size_t room = graph->room ? 2 * graph->room : 64;
-        struct captured *grown =
-            um_grow(graph->list, graph->room * sizeof *grown, room * sizeof *grown);
-        if (!grown)
-            return um_fail(UM_ENOMEM, "guard: commands of a graph");
-        graph->list = grown;
-        graph->room = room;
-    }
+    if (!um_make_room(&graph->list, &graph->room, graph->n, 1, sizeof *graph->list))
+        return um_fail(UM_ENOMEM, "guard: commands of a graph");
     struct captured *x = &graph->list[graph->n++];
     *x = (struct captured){.lane = branch[q], .command = *c};
     for (int i = 0; c->kind == RUN && i < c->step->n; i++)

@@ -12,18 +12,9 @@ enum { RUN_CHARS = 7 }; /* a run takes at most 7 characters of 5 bits */
  * rleToString). */
 static void close_run(um_rle *r)
 {
+    r->failed = r->failed || !um_make_room(&r->text, &r->cap, r->len, RUN_CHARS + 1, 1);
     if (r->failed)
         return;
-    if (r->cap - r->len < RUN_CHARS + 1) {
-        size_t cap = r->cap ? r->cap * 2 : 256;
-        char *text = um_grow(r->text, r->len, cap);
-        if (!text) {
-            r->failed = 1;
-            return;
-        }
-        r->text = text;
-        r->cap = cap;
-    }
     int64_t x = r->run;
     if (r->runs > 2)
         x -= r->last[1];

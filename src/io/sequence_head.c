@@ -45,14 +45,8 @@ static um_status bad(const struct draft *d, const char *what, const char *value)
 
 static bool put(struct draft *d, char c)
 {
-    if (d->bytes == d->capacity) {
-        size_t capacity = d->capacity ? 2 * d->capacity : 4096;
-        char *text = um_grow(d->h->text, d->bytes, capacity);
-        if (!text)
-            return false;
-        d->h->text = text;
-        d->capacity = capacity;
-    }
+    if (!um_make_room(&d->h->text, &d->capacity, d->bytes, 1, 1))
+        return false;
     d->h->text[d->bytes++] = c;
     return true;
 }
@@ -230,15 +224,8 @@ static um_status add_field(struct draft *d, const char *name, const char *value,
     if (!um_number_whole(number, INT64_MAX, &f.frame) || !end[1])
         return bad(d, "field ", name);
     f.name = (size_t)(end + 1 - h->text);
-    if (h->n_fields == d->room) {
-        size_t room = d->room ? 2 * d->room : 64;
-        struct um_sequence_field *fields =
-            um_grow(h->fields, h->n_fields * sizeof *fields, room * sizeof *fields);
-        if (!fields)
-            return um_fail(UM_ENOMEM, "%s header", h->format);
-        h->fields = fields;
-        d->room = room;
-    }
+    if (!um_make_room(&h->fields, &d->room, h->n_fields, 1, sizeof *h->fields))
+        return um_fail(UM_ENOMEM, "%s header", h->format);
     h->fields[h->n_fields++] = f;
     return UM_OK;
 }
@@ -246,14 +233,8 @@ static um_status add_field(struct draft *d, const char *name, const char *value,
 static um_status add_other(struct draft *d, const char *name, const char *value)
 {
     struct um_sequence_head *h = d->h;
-    if (2 * h->n_others == d->others_room) {
-        size_t room = d->others_room ? 2 * d->others_room : 32;
-        size_t *others = um_grow(h->others, d->others_room * sizeof *others, room * sizeof *others);
-        if (!others)
-            return um_fail(UM_ENOMEM, "%s header", h->format);
-        h->others = others;
-        d->others_room = room;
-    }
+    if (!um_make_room(&h->others, &d->others_room, 2 * h->n_others, 2, sizeof *h->others))
+        return um_fail(UM_ENOMEM, "%s header", h->format);
     h->others[2 * h->n_others] = (size_t)(name - h->text);
     h->others[2 * h->n_others++ + 1] = (size_t)(value - h->text);
     return UM_OK;

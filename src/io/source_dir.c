@@ -119,19 +119,10 @@ static bool is_picture(const char *name)
  * name. */
 static um_status add(struct dir *d, char *path, size_t fixed)
 {
-    if (path && d->count == d->capacity) {
-        size_t capacity = d->capacity ? d->capacity * 2 : 64;
-        struct file *files = um_grow(d->files, d->count * sizeof *files, capacity * sizeof *files);
-        if (files) {
-            d->files = files;
-            d->capacity = capacity;
-        } else {
-            um_free(path);
-            path = NULL;
-        }
-    }
-    if (!path)
+    if (!path || !um_make_room(&d->files, &d->capacity, d->count, 1, sizeof *d->files)) {
+        um_free(path);
         return um_fail(UM_ENOMEM, "list of %zu files", d->count);
+    }
     d->files[d->count++] = (struct file){.path = path, .rel = path + fixed};
     return UM_OK;
 }
@@ -151,19 +142,10 @@ struct folders {
 /* Takes `path`, NULL: its allocation failed. */
 static um_status push_folder(struct folders *f, char *path)
 {
-    if (path && f->count == f->capacity) {
-        size_t capacity = f->capacity ? f->capacity * 2 : 16;
-        char **grown = um_grow(f->path, f->count * sizeof *grown, capacity * sizeof *grown);
-        if (grown) {
-            f->path = grown;
-            f->capacity = capacity;
-        } else {
-            um_free(path);
-            path = NULL;
-        }
-    }
-    if (!path)
+    if (!path || !um_make_room(&f->path, &f->capacity, f->count, 1, sizeof *f->path)) {
+        um_free(path);
         return um_fail(UM_ENOMEM, "list of %zu folders", f->count);
+    }
     f->path[f->count++] = path;
     return UM_OK;
 }

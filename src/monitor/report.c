@@ -303,17 +303,9 @@ static void print(struct page *p, const char *fmt, ...)
     int n = um_number_vprint(line, sizeof line, fmt, ap);
     va_end(ap);
     size_t length = n > 0 && (size_t)n < sizeof line ? (size_t)n : 0;
+    p->failed = p->failed || !um_make_room(&p->text, &p->cap, p->len, length + 1, 1);
     if (p->failed || !length)
         return;
-    if (p->len + length >= p->cap) {
-        size_t cap = (p->cap ? p->cap : 4096) * 2;
-        char *text = um_grow(p->text, p->len, cap);
-        p->failed = !text;
-        if (!text)
-            return;
-        p->text = text;
-        p->cap = cap;
-    }
     memcpy(p->text + p->len, line, length + 1);
     p->len += length;
 }

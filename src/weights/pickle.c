@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PROTOCOL_MAX = 5, NAME_MAX_BYTES = 200, KEY_MAX_BYTES = 64, STACK_START = 256 };
+enum { PROTOCOL_MAX = 5, NAME_MAX_BYTES = 200, KEY_MAX_BYTES = 64, MEMO_START = 256 };
 
 struct machine {
     struct um_arena *arena;
@@ -84,16 +84,8 @@ static um_status take_line(struct machine *m, const char **s, size_t *n)
 
 static um_status push(struct machine *m, struct um_pvalue *v)
 {
-    if (!v)
+    if (!v || !um_make_room(&m->stack, &m->capacity, m->depth, 1, sizeof *m->stack))
         return no_memory(m);
-    if (m->depth == m->capacity) {
-        size_t capacity = m->capacity ? 2 * m->capacity : STACK_START;
-        void *grown = um_grow(m->stack, sizeof *m->stack * m->depth, sizeof *m->stack * capacity);
-        if (!grown)
-            return no_memory(m);
-        m->stack = grown;
-        m->capacity = capacity;
-    }
     m->stack[m->depth++] = v;
     return UM_OK;
 }
@@ -302,7 +294,7 @@ static um_status memo_put(struct machine *m, uint64_t index)
         return um_fail(UM_EFORMAT, "pickle offset %zu: memo %" PRIu64 " in a pickle of %zu bytes",
                        m->op_at, index, m->size);
     if (index >= m->memo_capacity) {
-        size_t capacity = m->memo_capacity ? m->memo_capacity : STACK_START;
+        size_t capacity = m->memo_capacity ? m->memo_capacity : MEMO_START;
         while (capacity <= index)
             capacity *= 2;
         struct um_pvalue **grown = um_array(capacity, sizeof *grown);

@@ -23,7 +23,8 @@ struct um_weights {
     double tensor_bytes; /* of all tensors added */
     struct um_arena arena;
     struct um_wtensor *tensor; /* sorted by name once open */
-    int count, capacity;
+    int count;
+    size_t capacity;
     struct um_wpair *meta;
     int meta_count;
     struct um_wpair *fact; /* of a config.json beside the file, in the words of our metadata */

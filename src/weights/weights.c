@@ -119,15 +119,8 @@ um_status um_view_add(um_weights *w, const char *name, size_t n, const struct um
                        (int)n, name, w->tensor_bytes, w->size, um_view_budget(w));
     if (w->count == TENSORS_MAX)
         return um_fail(UM_EFORMAT, "more than %d tensors", TENSORS_MAX);
-    if (w->count == w->capacity) {
-        int capacity = w->capacity ? 2 * w->capacity : 256;
-        void *grown = um_grow(w->tensor, sizeof *w->tensor * (size_t)w->count,
-                              sizeof *w->tensor * (size_t)capacity);
-        if (!grown)
-            return um_fail(UM_ENOMEM, "table of %d tensors", capacity);
-        w->tensor = grown;
-        w->capacity = capacity;
-    }
+    if (!um_make_room(&w->tensor, &w->capacity, (size_t)w->count, 1, sizeof *w->tensor))
+        return um_fail(UM_ENOMEM, "table of %d tensors", w->count + 1);
     char *copy = um_arena_string(&w->arena, name, n);
     if (!copy)
         return um_fail(UM_ENOMEM, "name of a tensor");
