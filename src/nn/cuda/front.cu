@@ -33,30 +33,11 @@ DEVICE uint8_t clip(int32_t sum)
     return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
 }
 
-/* dst = the taps' sum over pixels of C bytes that lie `step` apart, the first at src. */
-template <int C>
-DEVICE void weigh(uint8_t *dst, const uint8_t *src, int64_t step, const int32_t *taps)
-{
-    int32_t sum[C];
-    int n = taps ? taps[1] : 1;
-    UNROLL
-    for (int o = 0; o < C; o++)
-        sum[o] = ONE / 2;
-    for (int j = 0; j < n; j++, src += step) {
-        int32_t weight = taps ? taps[2 + j] : ONE;
-        UNROLL
-        for (int o = 0; o < C; o++)
-            sum[o] += weight * src[o];
-    }
-    UNROLL
-    for (int o = 0; o < C; o++)
-        dst[o] = clip(sum[o]);
-}
-
-/* The same over the results of another pass. */
-template <int C>
-DEVICE void weigh_twice(uint8_t *dst, const uint8_t *src, int64_t step, const int32_t *taps,
-                        int64_t first_step, const int32_t *first_taps)
+/* dst = the taps' sum over pixels of C bytes that lie `step` apart, the first at src; TWICE: over the
+ * results of another pass, whose first taps they are. */
+template <int C, bool TWICE = false>
+DEVICE void weigh(uint8_t *dst, const uint8_t *src, int64_t step, const int32_t *taps,
+                  int64_t first_step = 0, const int32_t *first_taps = NULL)
 {
     int32_t sum[C];
     int n = taps ? taps[1] : 1;
@@ -66,10 +47,11 @@ DEVICE void weigh_twice(uint8_t *dst, const uint8_t *src, int64_t step, const in
     for (int j = 0; j < n; j++, src += step) {
         int32_t weight = taps ? taps[2 + j] : ONE;
         uint8_t u[C];
-        weigh<C>(u, src, first_step, first_taps);
+        if (TWICE)
+            weigh<C>(u, src, first_step, first_taps);
         UNROLL
         for (int o = 0; o < C; o++)
-            sum[o] += weight * u[o];
+            sum[o] += weight * (TWICE ? u[o] : src[o]);
     }
     UNROLL
     for (int o = 0; o < C; o++)
@@ -241,9 +223,9 @@ DEVICE void resize_tile(uint8_t *tile, uint8_t *between, const um_gview &x,
             const uint8_t *at = src + first_of(t.ty, t.ky, y0 + py) * down +
                                 first_of(t.tx, t.kx, x0 + px) * right;
             if (t.vertical_first)
-                weigh_twice<C>(tile + i * C, at, right, kx, down, ky);
+                weigh<C, true>(tile + i * C, at, right, kx, down, ky);
             else
-                weigh_twice<C>(tile + i * C, at, down, ky, right, kx);
+                weigh<C, true>(tile + i * C, at, down, ky, right, kx);
         }
     } else if (t.vertical_first) {
         for (int i = threadIdx.x; i < h * columns; i += THREADS) {
