@@ -165,6 +165,12 @@ DEVICE void count(uint32_t n[UM_COUNTS], const um_strip &s, int y, int i, const 
     n[UM_COUNT_Y] += (uint32_t)y * area;
 }
 
+/* Count q of two parts together. */
+DEVICE uint64_t joined(int q, uint64_t a, uint64_t b)
+{
+    return q > UM_COUNT_BOTTOM ? a + b : a > b ? a : b;
+}
+
 /* The block's count number threadIdx.x, for the first UM_COUNTS threads. Sums of a band fit 32 bits
  * within a warp. */
 DEVICE uint64_t block_count(const uint32_t n[UM_COUNTS], uint32_t *partial)
@@ -183,10 +189,8 @@ DEVICE uint64_t block_count(const uint32_t n[UM_COUNTS], uint32_t *partial)
     }
     sync();
     uint64_t total = 0;
-    for (int k = 0; k < UM_MASK_WARPS && q < UM_COUNTS; k++) {
-        uint64_t v = partial[k * UM_COUNTS + q];
-        total = q > UM_COUNT_BOTTOM ? total + v : v > total ? v : total;
-    }
+    for (int k = 0; k < UM_MASK_WARPS && q < UM_COUNTS; k++)
+        total = joined(q, total, partial[k * UM_COUNTS + q]);
     return total;
 }
 
@@ -240,8 +244,7 @@ KERNEL(um_mask_planes, um_mask_planes_args, a, THREADS)
             planes[plane + k] = v.in;
             planes[2 * plane + k] = v.out;
         }
-        uint64_t v = block_count(n, partial);
-        total = q > UM_COUNT_BOTTOM ? total + v : v > total ? v : total;
+        total = joined(q, total, block_count(n, partial));
         for (int k = warp; k < 3 * plane; k += UM_MASK_WARPS) {
             int y = s.y0 + k % plane / words, x = k % words * 32 + lane;
             if (y < a.h && x < a.w)
@@ -257,6 +260,16 @@ KERNEL(um_mask_planes, um_mask_planes_args, a, THREADS)
 }
 
 /* ---- packet ---- */
+
+/* Word k of the record: what is known without the mask, else `v`. */
+template <class ARGS> DEVICE uint32_t record_word(const ARGS &a, int k, bool visible, uint32_t v)
+{
+    if (k < GATE_AT)
+        return a.header[k];
+    if (k < IOU_AT && a.gate)
+        return a.gate[k - GATE_AT];
+    return k == IOU_AT && visible && a.iou.data ? float_bits(load(a.iou, 0, 0)) : v;
+}
 
 KERNEL(um_packet_words, um_packet_words_args, a, THREADS)
 {
@@ -275,17 +288,9 @@ KERNEL(um_packet_words, um_packet_words_args, a, THREADS)
     if (visible && a.low.data)
         n[UM_COUNT_NONFINITE] = count_nonfinite(a.low, (int)threadIdx.x, THREADS);
     uint64_t total = block_count(n, partial);
-    for (int k = threadIdx.x; k < RECORD_WORDS; k += THREADS) {
-        uint32_t v = a.stats[k];
-        if (k < GATE_AT)
-            v = a.header[k];
-        else if (k < IOU_AT && a.gate)
-            v = a.gate[k - GATE_AT];
-        else if (k == IOU_AT && visible && a.iou.data)
-            v = float_bits(load(a.iou, 0, 0));
+    for (int k = threadIdx.x; k < RECORD_WORDS; k += THREADS)
         if (k != NONFINITE_AT || !visible || !a.low.data)
-            a.packet[k] = v;
-    }
+            a.packet[k] = record_word(a, k, visible, a.stats[k]);
     if (threadIdx.x == UM_COUNT_NONFINITE && visible && a.low.data)
         a.packet[NONFINITE_AT] = (uint32_t)total;
 }
@@ -362,17 +367,9 @@ KERNEL(um_mask_packet_bands, um_mask_packet_bands_args, a, THREADS)
     } else if (q == UM_COUNTS) {
         work[q] = 0;
     }
-    for (int k = threadIdx.x; k < RECORD_WORDS; k += THREADS) {
-        uint32_t v = 0;
-        if (k < GATE_AT)
-            v = a.header[k];
-        else if (k < IOU_AT && a.gate)
-            v = a.gate[k - GATE_AT];
-        else if (k == IOU_AT && visible && a.iou.data)
-            v = float_bits(load(a.iou, 0, 0));
+    for (int k = threadIdx.x; k < RECORD_WORDS; k += THREADS)
         if (k < AREA_AT || k > NONFINITE_AT)
-            a.packet[k] = v;
-    }
+            a.packet[k] = record_word(a, k, visible, 0);
 }
 
 /* ---- clean ---- */
@@ -442,8 +439,7 @@ DEVICE void measure(um_record *packet, const uint32_t *bits, const um_clean_mask
             int y = s.y0 + k / words, i = k % words;
             count(n, s, y, i, weights_of(s, y, i));
         }
-        uint64_t v = block_count(n, partial);
-        total = q > UM_COUNT_BOTTOM ? total + v : v > total ? v : total;
+        total = joined(q, total, block_count(n, partial));
     }
     if (q < UM_COUNT_NONFINITE)
         put((uint32_t *)packet, q, total, a.h, a.w);
