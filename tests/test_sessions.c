@@ -660,4 +660,107 @@ TEST_ON_DEVICES(many_threads_share_one_set_of_weights)
     fixture_close(&f);
 }
 
+/* ---- the order of closing ---- */
+
+/* Whatever is left goes on as before. */
+static void use_what_is_left(um_pipeline *pipe, um_predictor *p, um_bench *bench,
+                             const um_embedding *e, um_frame *frame, uint64_t want[2])
+{
+    const um_packet *packet = NULL;
+    um_prediction r = {.struct_size = sizeof r};
+    um_prompts prompts = {.struct_size = sizeof prompts,
+                          .box = (const float[]){10, 12, 60, 70},
+                          .as_numpy = UM_MASK_HOST};
+    um_device_array array = {.struct_size = sizeof array};
+    double ms = 0;
+    CHECK_OK(pass(pipe, frame, &packet));
+    CHECK_OK(um_predictor_set_embedding(p, e));
+    CHECK_OK(um_predictor_predict(p, &prompts, &r));
+    uint64_t got[2] = {packet_hash(packet), result_of(&r)};
+    for (int i = 0; i < 2; i++) {
+        CHECK(!want[i] || got[i] == want[i]);
+        want[i] = got[i];
+    }
+    CHECK_STR(packet->lost_device, "another");
+    CHECK_OK(um_embedding_describe(e, &array));
+    CHECK_STR(array.device, packet->device);
+    CHECK_OK(um_bench_run(bench, &ms));
+    um_prediction_close(&r);
+}
+
+/* Device, detector and segmenter are closed in each of their orders below what was opened on them,
+ * that in each of its own. */
+TEST_ON_DEVICES(handles_are_closed_in_any_order)
+{
+    static const int order[6][3] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
+                                    {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+    uint64_t want[2] = {0};
+    for (int n = 0; n < 6; n++) {
+        struct fixture f = fixture_open(device, 1, DET, SAM);
+        um_frame *frame = part(0);
+        um_image image = image_of(frame);
+        um_predictor *p = open_predictor(f.segmenter);
+        um_pipeline *pipe = NULL, *of_run = open_pipeline(&f, 1);
+        um_bench *bench = NULL;
+        um_embedding *e = NULL, *own = NULL;
+        um_source *source = NULL;
+        um_run *run = NULL;
+        um_monitor *monitor = NULL;
+        um_run_counts counts;
+        um_run_counts_default(&counts);
+        char lost[] = "another";
+        um_pipeline_settings s;
+        um_pipeline_settings_default(&s);
+        s.detector = f.detector;
+        s.segmenter = f.segmenter;
+        s.conf = 0;
+        s.inflight = n % 2 + 1; /* on cpu with a crew */
+        s.shadow_every = n < 3;
+        s.lost_device = lost;
+        CHECK_OK(um_pipeline_open(&pipe, &s));
+        memset(lost, 0, sizeof lost);
+        CHECK_OK(um_bench_open(&bench, UM_BENCH_DECODE, NULL, f.segmenter, 0));
+        CHECK_OK(um_predictor_set_image(p, &image));
+        CHECK_OK(um_predictor_embedding(p, &e));
+        CHECK_OK(um_segmenter_encode(f.segmenter, &image, &own)); /* its own session */
+        CHECK_OK(um_source_open(&source, "push:", NULL));
+        CHECK_OK(um_monitor_open(&monitor));
+        um_status watched = um_monitor_watch(monitor, f.dev);
+        CHECK(watched == UM_OK || watched == UM_EUNSUPPORTED);
+        um_run_settings of = {.struct_size = sizeof of, .pipeline = of_run, .source = source};
+        CHECK_OK(um_run_open(&run, &of));
+        um_pipeline_close(&of_run);
+        for (int i = 0; i < 3; i++) {
+            if (order[n][i] == 0)
+                um_device_close(&f.dev);
+            else if (order[n][i] == 1)
+                um_detector_close(&f.detector);
+            else
+                um_segmenter_close(&f.segmenter);
+            if (i == 1)
+                um_monitor_close(&monitor);
+            use_what_is_left(pipe, p, bench, e, frame, want);
+        }
+        um_frame *sent = um_frame_ref(frame), *flies = um_frame_ref(frame);
+        CHECK_OK(um_pipeline_send(pipe, &flies));
+        CHECK_OK(um_source_push(source, &sent));
+        CHECK_OK(um_source_finish(source));
+        um_source_close(&source);
+        CHECK_OK(um_run_start(run));
+        CHECK_OK(um_run_join(run));
+        CHECK_OK(um_run_stats(run, &counts));
+        CHECK_EQ(counts.frames, 1);
+        for (int i = 0; i < 6; i++)
+            switch ((n + i * (n % 2 ? 1 : 5)) % 6) {
+            case 0: um_pipeline_close(&pipe); break;
+            case 1: um_predictor_close(&p); break;
+            case 2: um_bench_close(&bench); break;
+            case 3: um_embedding_unref(&e); break;
+            case 4: um_embedding_unref(&own); break;
+            case 5: um_run_close(&run); break;
+            }
+        um_frame_unref(&frame);
+    }
+}
+
 TEST_MAIN

@@ -348,6 +348,7 @@ static um_status replace_lost(void *ctx, um_pipeline **pipeline)
     l->asked += *pipeline == l->first.pipeline;
     if (!l->replacement)
         return um_set_error(UM_EUNSUPPORTED, "nowhere to go");
+    um_pipeline_close(&l->first.pipeline); /* the run has it still */
     *pipeline = l->replacement;
     return UM_OK;
 }

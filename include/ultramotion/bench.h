@@ -18,7 +18,8 @@ typedef enum um_bench_stage {
     UM_BENCH_GEMM
 } um_bench_stage;
 
-/** A network with noise in its input. Threads: one call at a time on one bench. */
+/** A network, to which it has a reference, with noise in its input. Threads: one call at a time on
+ * one bench. */
 typedef struct um_bench um_bench;
 
 /**
@@ -31,7 +32,7 @@ typedef struct um_bench um_bench;
  */
 UM_API um_status um_bench_open(um_bench **out, um_bench_stage stage, um_detector *detector,
                                um_segmenter *segmenter, int gray);
-/** Close and set to NULL, before the networks. Accepts NULL. */
+/** Close and set to NULL. Accepts NULL. */
 UM_API void um_bench_close(um_bench **bench);
 /** Run it once, as the graph that a pipeline would make of it, and wait for it. @param ms receives
  * the device's time in milliseconds. */

@@ -10,7 +10,8 @@ extern "C" {
 #endif
 
 /** A D-FINE network on a device: immutable weights, shared by any number of pipelines and threads.
- * Threads: any, unless a function says otherwise; open and close are the owner's. */
+ * Reference counted: a pipeline of it has a reference, it has one to its device, so that they may
+ * be closed in any order. Threads: any, unless a function says otherwise. */
 typedef struct um_detector um_detector;
 
 /** One detection, in pixels of the frame; the box is not clamped to the picture. */
@@ -45,7 +46,7 @@ UM_API void um_detector_settings_init(um_detector_settings *s, size_t struct_siz
  * read off its tensors) and put it on a device. A config.json of Hugging Face beside the file is
  * obeyed.
  *
- * @param out    receives the detector or NULL; close it before the device.
+ * @param out    receives the detector or NULL.
  * @param input_size  side of the square input in pixels, a multiple of 32; 0 = the file's metadata,
  * else its anchors, else 640.
  * @return UM_OK; UM_EIO, UM_EFORMAT (not a D-FINE file; a tensor missing or of the wrong shape,
@@ -64,7 +65,10 @@ UM_API um_status um_detector_open_with(um_detector **out, um_device *device, con
 UM_API um_status um_detector_open_memory_with(um_detector **out, um_device *device,
                                               const void *data, size_t size, const char *label,
                                               const um_detector_settings *settings);
-/** Close and set to NULL; pipelines of it must be closed first. Accepts NULL. */
+/** Add a reference and return the detector. Threads: any. */
+UM_API um_detector *um_detector_ref(um_detector *detector);
+/** Drop a reference and set *detector to NULL; the last one closes it. Accepts NULL. Threads: any.
+ */
 UM_API void um_detector_close(um_detector **detector);
 
 /** Number of classes. */

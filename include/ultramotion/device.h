@@ -11,9 +11,9 @@
 extern "C" {
 #endif
 
-/** A place where networks run. Opened first, closed last: everything opened on it must be closed
- * before it. Threads: a device may be used by any number of threads through what is opened on it.
- */
+/** A place where networks run. Reference counted: what is opened on it has a reference, so that it
+ * may be closed in any order. Threads: a device may be used by any number of threads through what
+ * is opened on it. */
 typedef struct um_device um_device;
 
 /** How to open a device. Initialise with um_device_settings_default(). */
@@ -70,9 +70,10 @@ UM_API int um_device_gpus(void);
  */
 UM_API um_status um_device_describe(const char *name, char *text, size_t size);
 
-/** Close a device and set *device to NULL. Accepts NULL. Waits for work in flight. Detectors and
- * segmenters on it, and what is open on these, must be closed first; masks, embeddings and values
- * of predictions that somebody still has keep it until the last of them is gone. */
+/** Add a reference and return the device. Threads: any. */
+UM_API um_device *um_device_ref(um_device *device);
+/** Drop a reference and set *device to NULL; the last one waits for work in flight and closes it.
+ * Accepts NULL. Threads: any. */
 UM_API void um_device_close(um_device **device);
 
 /** Name of the device that runs, e.g. "cpu", "guard". Valid until close. */

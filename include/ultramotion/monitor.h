@@ -64,7 +64,8 @@ UM_API void um_monitor_close(um_monitor **monitor);
 
 /**
  * The steps of networks on `device` are part of the trace ("trace:FILE"), by thread, until
- * um_device_watch(device, NULL, NULL) or the device's end; one of them comes before the monitor's.
+ * um_device_watch(device, NULL, NULL) or the monitor's end, which says that too. The monitor takes
+ * a reference, and watches one device.
  *
  * @return UM_OK; UM_EINVAL; UM_EUNSUPPORTED on a GPU.
  */

@@ -11,9 +11,10 @@ extern "C" {
 #endif
 
 /** Detector, gate, segmenter, mask and packet on one device: frames in, ResultPackets out. A
- * session: the models are shared, everything else is its own. Threads: one that sends and one that
- * receives, or one that does both; functions that say so may be called from any other at the same
- * time. */
+ * session: the models are shared, everything else is its own. Reference counted: it has references
+ * to its models, a run has one to it, so that they may be closed in any order. Threads: one that
+ * sends and one that receives, or one that does both; functions that say so may be called from any
+ * other at the same time. */
 typedef struct um_pipeline um_pipeline;
 
 enum { UM_INFLIGHT_MAX = 16 };       /**< frames that may be in flight */
@@ -23,8 +24,8 @@ typedef enum um_gate_mode { UM_GATE_AUTO, UM_GATE_SPECULATIVE, UM_GATE_SYNC } um
 
 typedef struct um_pipeline_settings {
     size_t struct_size;
-    um_detector *detector;   /**< borrowed; both on the same device, else UM_EINVAL naming both */
-    um_segmenter *segmenter; /**< borrowed; NULL = boxes only */
+    um_detector *detector;   /**< both on the same device, else UM_EINVAL naming both */
+    um_segmenter *segmenter; /**< NULL = boxes only */
     float conf;              /**< tau_conf: score >= conf is VISIBLE; default 0.5 */
     int label;               /**< class to follow; -1 = the best of all (default) */
     um_gate_mode gate;       /**< AUTO: speculative where queues overlap, sync on cpu */
@@ -41,8 +42,8 @@ typedef struct um_pipeline_settings {
                                                  The pipeline waits for it: calls of it from there
                                                  are UM_EINVAL, but for um_pipeline_change() */
     void *kpi_ctx;
-    const char *lost_device; /**< borrowed; name of the lost device whose work this pipeline goes on
-                                with, for its packets; NULL = none (default) */
+    const char *lost_device; /**< name of the lost device whose work this pipeline goes on with, for
+                                its packets; NULL = none (default) */
     int objects;   /**< structures to outline, 1 (default) to UM_OBJECTS_MAX: the best boxes with a
                       score of at least conf, at most one of each of the detector's queries */
     int per_class; /**< 1: at most one of each class instead */
@@ -71,11 +72,13 @@ typedef struct um_pipeline_settings {
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
 UM_API void um_pipeline_settings_init(um_pipeline_settings *s, size_t struct_size);
 #define um_pipeline_settings_default(s) um_pipeline_settings_init((s), sizeof *(s))
-/** Open a pipeline; what the settings borrow must outlive it. @return UM_OK; UM_EINVAL for a
- * setting that means nothing, named; UM_ENOMEM; UM_EDEVICE. On error *out is NULL. */
+/** Open a pipeline. @return UM_OK; UM_EINVAL for a setting that means nothing, named; UM_ENOMEM;
+ * UM_EDEVICE. On error *out is NULL. */
 UM_API um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settings);
-/** Close and set to NULL; waits for frames in flight. Packets that are still referenced stay.
- * Accepts NULL. */
+/** Add a reference and return the pipeline. Threads: any. */
+UM_API um_pipeline *um_pipeline_ref(um_pipeline *pipeline);
+/** Drop a reference and set *pipeline to NULL; the last one waits for frames in flight and closes
+ * it. Packets that are still referenced stay. Accepts NULL. Threads: any. */
 UM_API void um_pipeline_close(um_pipeline **pipeline);
 
 /**

@@ -47,10 +47,8 @@ typedef struct um_prediction {
     um_values *low;    /**< [count,4n,4n] logits; all where as_numpy says */
 } um_prediction;
 
-/**
- * Open a session. @param segmenter must outlive it. @return UM_OK; UM_EINVAL; UM_ENOMEM;
- * UM_EDEVICE.
- */
+/** Open a session, with a reference to the segmenter. @return UM_OK; UM_EINVAL; UM_ENOMEM;
+ * UM_EDEVICE. */
 UM_API um_status um_predictor_open(um_predictor **out, um_segmenter *segmenter);
 /** Close and set to NULL. Accepts NULL. Masks and embeddings that it made stay. */
 UM_API void um_predictor_close(um_predictor **predictor);
@@ -101,8 +99,8 @@ UM_API um_status um_segmenter_predict(um_segmenter *segmenter, const um_embeddin
 
 /** Add a reference and return the embedding. Threads: any. */
 UM_API um_embedding *um_embedding_ref(um_embedding *embedding);
-/** Drop a reference and set *embedding to NULL; the last one frees it, before its device is closed.
- * Accepts NULL. Threads: any. */
+/** Drop a reference and set *embedding to NULL; the last one frees it. Accepts NULL. Threads: any.
+ */
 UM_API void um_embedding_unref(um_embedding **embedding);
 /** n of [1,256,n,n]. */
 UM_API int um_embedding_side(const um_embedding *embedding);

@@ -24,7 +24,7 @@ typedef struct um_run um_run;
 
 typedef struct um_run_settings {
     size_t struct_size;
-    um_pipeline *pipeline; /**< borrowed until um_run_close() */
+    um_pipeline *pipeline; /**< the run takes a reference */
     um_source *source;     /**< the run takes a reference, and cancels it at its end */
     um_sink **sinks;       /**< n_sinks of them; the run takes references */
     int n_sinks;
@@ -45,11 +45,10 @@ typedef struct um_run_settings {
     void (*on_problem)(void *ctx, const char *text);
     /**
      * Called on the run's thread at the first loss of the device; um_last_error() says why it was
-     * lost. With UM_OK and another pipeline in *pipeline (borrowed, on another device) the frame in
-     * flight is sent again there and the run goes on with it: no frame is lost and their order
-     * stays. With anything else, and at a second loss, the run ends with UM_EDEVICE and that
-     * reason, as it does without this function (NULL). The lost pipeline stays the caller's to
-     * close, after um_run_close().
+     * lost. With UM_OK and another pipeline in *pipeline (on another device; the run takes a
+     * reference) the frame in flight is sent again there and the run goes on with it: no frame is
+     * lost and their order stays. With anything else, and at a second loss, the run ends with
+     * UM_EDEVICE and that reason, as it does without this function (NULL).
      */
     um_status (*on_device_lost)(void *ctx, um_pipeline **pipeline);
     void *ctx;
@@ -83,7 +82,7 @@ typedef struct um_run_counts {
     uint64_t relocalizing; /**< packets of that state */
     uint64_t too_old;      /**< frames that were older than max_age_ms */
     int stalled;   /**< 1: the pipeline did not come back within stall_ms. Its thread is left
-                      behind in it: neither it nor its models may be closed, only _exit() helps */
+                      behind in it, and keeps it and its models open: only _exit() helps */
     uint64_t left; /**< frames that still waited when the run ended: no packet */
 } um_run_counts;
 /** Fill `c`, of which the caller knows `struct_size` bytes, with zeros. Threads: any. */

@@ -14,8 +14,9 @@ extern "C" {
 #endif
 
 /** A network of SAM's families on a device (docs/MODELS.md): immutable weights, shared by any
- * number of predictors, pipelines and threads. Threads: any, unless a function says otherwise; open
- * and close are the owner's. */
+ * number of predictors, pipelines and threads. Reference counted: a predictor or pipeline of it has
+ * a reference, it has one to its device, so that they may be closed in any order. Threads: any,
+ * unless a function says otherwise. */
 typedef struct um_segmenter um_segmenter;
 
 /** Where a mask lives. AUTO asks um_segmenter_set_mask_mode(), then the environment
@@ -44,8 +45,10 @@ UM_API um_status um_segmenter_open_as(um_segmenter **out, um_device *device, con
  * its name in messages. */
 UM_API um_status um_segmenter_open_memory(um_segmenter **out, um_device *device, const void *data,
                                           size_t size, const char *label, int canvas);
-/** Close and set to NULL; predictors, pipelines, embeddings and masks of it must be closed first.
- * Accepts NULL. */
+/** Add a reference and return the segmenter. Threads: any. */
+UM_API um_segmenter *um_segmenter_ref(um_segmenter *segmenter);
+/** Drop a reference and set *segmenter to NULL; the last one closes it. Accepts NULL. Threads: any.
+ */
 UM_API void um_segmenter_close(um_segmenter **segmenter);
 /** Side S of the square canvas. */
 UM_API int um_segmenter_canvas(const um_segmenter *segmenter);
@@ -68,7 +71,8 @@ UM_API um_status um_segmenter_mask_mode(const um_segmenter *segmenter, um_mask_m
                                         um_mask_mode *out);
 /** Where the KPI line of each prediction goes: called with one JSON object, no newline, on the
  * thread that predicts, which waits for it: one-shot calls of this segmenter from there are
- * UM_EINVAL. NULL: nowhere (default). */
+ * UM_EINVAL. It is called as long as predictors are open, also after um_segmenter_close(). NULL:
+ * nowhere (default). */
 UM_API void um_segmenter_set_kpi(um_segmenter *segmenter,
                                  void (*write)(void *ctx, const char *line), void *ctx);
 
@@ -128,8 +132,7 @@ UM_API um_status um_mask_from_host(um_mask **out, um_segmenter *segmenter, const
  * @param bbox_xyxy  4 numbers in pixels, or NULL: the whole image. NaN, inverted or not touching
  * the image: UM_EINVAL.
  * @param as_numpy   where the mask should be; UM_MASK_AUTO by default.
- * @param out        receives the mask; closed by the caller with um_mask_close() before the
- * segmenter.
+ * @param out        receives the mask; closed by the caller with um_mask_close().
  * Threads: any; such calls on one segmenter take turns.
  */
 UM_API um_status um_run_segmentation(um_segmenter *segmenter, const um_image *image,

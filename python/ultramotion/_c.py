@@ -909,29 +909,21 @@ class Reference:
 
 
 class Handle:
-    """A C object that closes when nobody uses it any more: its owner closed it or lost it, no call is
-    inside (whatever thread), and nothing that was opened on it is left.
+    """A C object that closes when nobody uses it any more: its owner closed it or lost it, and no call is
+    inside (whatever thread). What was opened on it has references of its own, in C.
 
-    `with handle as pointer:` is a use. Parents are used for as long as the handle lives."""
+    `with handle as pointer:` is a use."""
 
-    __slots__ = ("_pointer", "_close", "_parents", "_lock", "_uses", "_closed", "_forks", "what")
+    __slots__ = ("_pointer", "_close", "_lock", "_uses", "_closed", "_forks", "what")
 
-    def __init__(self, what: str, pointer: c_void_p, close: Callable[[Any], Any], *parents: Handle) -> None:
+    def __init__(self, what: str, pointer: c_void_p, close: Callable[[Any], Any]) -> None:
         self.what = what
         self._pointer = pointer
         self._close = close
-        self._lock = threading.RLock()  # a collection may close a child while its parent's lock is held
+        self._lock = threading.RLock()  # a collection may close it while its lock is held
         self._uses = 0
         self._closed = False
         self._forks = _forks
-        self._parents: tuple[Handle, ...] = ()
-        try:
-            for parent in parents:
-                parent.__enter__()
-                self._parents += (parent,)
-        except Error:  # closed by another thread in this moment
-            self.close()
-            raise
 
     def __enter__(self) -> c_void_p:
         if self._forks != _forks:
@@ -964,11 +956,8 @@ class Handle:
             self._free()
 
     def _free(self) -> None:
-        if self._forks != _forks:
-            return
-        self._close(byref(self._pointer))
-        for parent in self._parents:
-            parent.__exit__()
+        if self._forks == _forks:
+            self._close(byref(self._pointer))
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):

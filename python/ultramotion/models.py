@@ -179,7 +179,7 @@ class Detector:
                 _c.check(lib.um_detector_open_with(byref(pointer), on, _c.path_bytes(model), byref(settings)))
             else:
                 _c.check(lib.um_detector_open_memory_with(byref(pointer), on, raw, len(raw), b"bytes", byref(settings)))
-        self._handle = _c.Handle("detector", pointer, lib.um_detector_close, self._device._handle)
+        self._handle = _c.Handle("detector", pointer, lib.um_detector_close)
         _c.close_at_exit(self)
         warning = lib.um_detector_warning(pointer)
         if warning:
@@ -343,7 +343,7 @@ class Segmenter:
                 raise _c.UnsupportedError("a segmenter's family is said of files only: bytes tell it themselves")
             else:
                 _c.check(lib.um_segmenter_open_memory(byref(pointer), on, raw, len(raw), b"bytes", self._canvas))
-        handle = _c.Handle("segmenter", pointer, lib.um_segmenter_close, device._handle)
+        handle = _c.Handle("segmenter", pointer, lib.um_segmenter_close)
         with handle as s:
             lib.um_segmenter_set_kpi(s, self._kpi, None)
             lib.um_segmenter_set_mask_mode(s, 0 if self._mode is None else 2 if self._mode else 1)

@@ -103,7 +103,7 @@ class Pipeline(_c.PipelineBase):
                     _c.check(lib.um_pipeline_open(byref(pointer), byref(settings)))
             else:
                 _c.check(lib.um_pipeline_open(byref(pointer), byref(settings)))
-            self._handle = _c.Handle("pipeline", pointer, lib.um_pipeline_close, *models)
+            self._handle = _c.Handle("pipeline", pointer, lib.um_pipeline_close)
         self._handle.__enter__()  # for all frames, until _left()
         self._begin(pointer.value, Packet)
         self._objects = objects
@@ -319,7 +319,7 @@ class Run:
                     sinks[i] = sink.value
                 settings.sinks, settings.n_sinks = sinks, len(specs)
                 _c.check(lib.um_run_open(byref(pointer), byref(settings)))
-                return _c.Handle("run", pointer, lib.um_run_close, self.pipeline._handle, self._source)
+                return _c.Handle("run", pointer, lib.um_run_close)
         finally:
             for value in sinks:
                 if value:

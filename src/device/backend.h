@@ -223,7 +223,7 @@ struct um_device {
     um_graph *capturing;
     _Atomic(um_status) lost; /* sticky: UM_OK, or why the device is gone */
     /* Of the wrappers: */
-    atomic_int refs;      /* the owner's, and those of values that callers keep */
+    atomic_int refs;
     pthread_mutex_t lock; /* recursive; of all that is here, and of the backend */
     um_transfers total;
     uint64_t captures;        /* ids given to captures */
@@ -235,8 +235,6 @@ struct um_device {
 
 /* ---- checked wrappers (device.c). `reason` is a static string that says what the transfer is for.
  * ---- */
-
-um_device *um_device_ref(um_device *dev); /* dropped with um_device_close() */
 
 um_status um_buf_open(um_buf **out, um_device *dev, size_t size, const char *label);
 /* Memory that is there already, which the device only reads and which outlives the buffer. Only

@@ -192,7 +192,8 @@ um_status um_device_open(um_device **out, const um_device_settings *settings)
 
 um_device *um_device_ref(um_device *dev)
 {
-    atomic_fetch_add_explicit(&dev->refs, 1, memory_order_relaxed);
+    if (dev)
+        atomic_fetch_add_explicit(&dev->refs, 1, memory_order_relaxed);
     return dev;
 }
 

@@ -13,6 +13,8 @@
 
 /* A stage alone: a session of its own with noise in its input. */
 struct um_bench {
+    um_detector *detector; /* references */
+    um_segmenter *segmenter;
     um_detect detect;
     um_encode encode;
     um_decode decode;
@@ -42,6 +44,8 @@ void um_bench_close(um_bench **bench)
     um_buf_close(&s->prompt);
     um_encode_close(&s->encode);
     um_detect_close(&s->detect);
+    um_segmenter_close(&s->segmenter);
+    um_detector_close(&s->detector);
     um_free(s);
     *bench = NULL;
 }
@@ -168,6 +172,8 @@ um_status um_bench_open(um_bench **out, um_bench_stage stage, um_detector *detec
     um_bench *s = *out = um_zalloc(sizeof *s);
     if (!s)
         return um_fail(UM_ENOMEM, "bench");
+    s->detector = um_detector_ref(detector);
+    s->segmenter = um_segmenter_ref(segmenter);
     um_status st = stage == UM_BENCH_GEMM ? open_gemm(s, detector->dev)
                    : stage == UM_BENCH_DETECT
                        ? open_detect(s, detector, gray)

@@ -41,7 +41,8 @@ static um_status open_file(um_detector **out, um_device *device, um_weights *fil
     if (!d)
         return um_fail(UM_ENOMEM, "detector");
     pthread_mutex_init(&d->own.lock, NULL);
-    d->dev = device;
+    atomic_init(&d->refs, 1);
+    d->dev = um_device_ref(device);
     memcpy(d->sha256, um_weights_sha256(file), sizeof d->sha256);
     st = um_dfine_open(&d->net, device, file, &wish);
     if (st == UM_OK)
@@ -125,10 +126,20 @@ um_status um_detector_open_memory(um_detector **out, um_device *device, const vo
     return um_detector_open_memory_with(out, device, data, size, label, &s);
 }
 
+um_detector *um_detector_ref(um_detector *detector)
+{
+    if (detector)
+        atomic_fetch_add_explicit(&detector->refs, 1, memory_order_relaxed);
+    return detector;
+}
+
 void um_detector_close(um_detector **detector)
 {
     um_detector *d = detector ? *detector : NULL;
     if (!d)
+        return;
+    *detector = NULL;
+    if (atomic_fetch_sub_explicit(&d->refs, 1, memory_order_acq_rel) != 1)
         return;
     um_front_close(&d->own.front);
     um_hostbuf_close(&d->own.result);
@@ -140,8 +151,8 @@ void um_detector_close(um_detector **detector)
         um_free(d->names[i]);
     um_free(d->names);
     um_dfine_close(&d->net);
+    um_device_close(&d->dev);
     um_free(d);
-    *detector = NULL;
 }
 
 const char *um_detector_class_name(const um_detector *detector, int label)

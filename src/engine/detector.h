@@ -9,6 +9,7 @@
 #include "ultramotion/detector.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 /* The network for gray or for RGB input: its input buffer and its tape, made when first needed. */
 struct um_detect_path {
@@ -34,7 +35,8 @@ struct um_detector_own {
 };
 
 struct um_detector {
-    um_device *dev;
+    atomic_int refs;
+    um_device *dev; /* a reference */
     um_dfine *net;
     char sha256[65];
     char **names; /* [classes]; NULL where unnamed */

@@ -19,7 +19,8 @@ static um_status open_file(um_segmenter **out, um_device *device, um_weights *fi
         return um_fail(UM_ENOMEM, "segmenter");
     pthread_mutex_init(&s->lock, NULL);
     um_turn_init(&s->own_lock);
-    s->dev = device;
+    atomic_init(&s->refs, 1);
+    s->dev = um_device_ref(device);
     memcpy(s->sha256, um_weights_sha256(file), sizeof s->sha256);
     um_status st = um_sam_open(&s->net, device, file, canvas, family);
     if (st == UM_OK)
@@ -70,18 +71,28 @@ um_status um_segmenter_open_memory(um_segmenter **out, um_device *device, const 
     return st;
 }
 
+um_segmenter *um_segmenter_ref(um_segmenter *segmenter)
+{
+    if (segmenter)
+        atomic_fetch_add_explicit(&segmenter->refs, 1, memory_order_relaxed);
+    return segmenter;
+}
+
 void um_segmenter_close(um_segmenter **segmenter)
 {
     um_segmenter *s = segmenter ? *segmenter : NULL;
     if (!s)
+        return;
+    *segmenter = NULL;
+    if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
         return;
     if (s->own)
         s->close_own(&s->own);
     um_sam_close(&s->net);
     pthread_mutex_destroy(&s->own_lock);
     pthread_mutex_destroy(&s->lock);
+    um_device_close(&s->dev);
     um_free(s);
-    *segmenter = NULL;
 }
 
 int um_segmenter_canvas(const um_segmenter *segmenter)

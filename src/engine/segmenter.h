@@ -11,9 +11,11 @@
 #include "ultramotion/segmenter.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 struct um_segmenter {
-    um_device *dev;
+    atomic_int refs; /* without `own` */
+    um_device *dev;  /* a reference */
     um_sam *net;
     char sha256[65], architecture[32];
     pthread_mutex_t lock;

@@ -37,6 +37,7 @@ struct um_monitor {
     void *run;
     struct um_monitor_live last; /* of a run that has ended */
     pthread_mutex_t lock;        /* of all below */
+    um_device *watched;          /* a reference, or NULL */
     uint64_t opened;
     um_monitor_view view; /* without the times */
     struct um_histogram time[UM_TIMES];
@@ -98,6 +99,9 @@ void um_monitor_close(um_monitor **monitor)
     *monitor = NULL;
     if (atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) != 1)
         return;
+    if (m->watched)
+        um_device_watch(m->watched, NULL, NULL);
+    um_device_close(&m->watched);
     um_trace_finish(&m->trace);
     pthread_mutex_destroy(&m->trace.lock);
     pthread_mutex_destroy(&m->asking);
@@ -212,7 +216,17 @@ um_status um_monitor_watch(um_monitor *monitor, um_device *device)
 {
     if (!monitor)
         return um_fail(UM_EINVAL, "um_monitor_watch: monitor is NULL");
-    return um_device_watch(device, trace_step, monitor);
+    um_status st = um_device_watch(device, trace_step, monitor);
+    if (st != UM_OK)
+        return st;
+    pthread_mutex_lock(&monitor->lock);
+    um_device *before = monitor->watched;
+    monitor->watched = um_device_ref(device);
+    pthread_mutex_unlock(&monitor->lock);
+    if (before && before != device)
+        um_device_watch(before, NULL, NULL);
+    um_device_close(&before);
+    return UM_OK;
 }
 
 static uint32_t least(uint32_t a, uint32_t b)

@@ -277,14 +277,17 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
     um_pipeline *p = um_zalloc(sizeof *p);
     if (!p)
         return um_fail(UM_ENOMEM, "pipeline");
+    atomic_init(&p->refs, 1);
     um_turn_init(&p->lock);
     pthread_mutex_init(&p->planning, NULL);
     pthread_mutex_init(&p->wishing, NULL);
     p->set = own;
+    snprintf(p->lost_device, sizeof p->lost_device, "%s", own.lost_device ? own.lost_device : "");
+    p->set.lost_device = p->lost_device;
     p->wish =
         (struct wish){.any = true, .conf = own.conf, .label = own.label, .objects = own.objects};
-    p->detector = own.detector;
-    p->segmenter = own.segmenter;
+    p->detector = um_detector_ref(own.detector);
+    p->segmenter = um_segmenter_ref(own.segmenter);
     p->dev = um_detector_device(p->detector);
     p->host_mode = mode == UM_MASK_HOST && p->segmenter;
     p->speculative =
@@ -322,10 +325,20 @@ static void land(struct flight *flight)
     um_frame_unref(&flight->frame);
 }
 
+um_pipeline *um_pipeline_ref(um_pipeline *pipeline)
+{
+    if (pipeline)
+        atomic_fetch_add_explicit(&pipeline->refs, 1, memory_order_relaxed);
+    return pipeline;
+}
+
 void um_pipeline_close(um_pipeline **pipeline)
 {
     um_pipeline *p = pipeline ? *pipeline : NULL;
     if (!p)
+        return;
+    *pipeline = NULL;
+    if (atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) != 1)
         return;
     for (; p->received < p->sent; p->received++) {
         if (!p->crew)
@@ -356,8 +369,9 @@ void um_pipeline_close(um_pipeline **pipeline)
     pthread_mutex_destroy(&p->wishing);
     pthread_mutex_destroy(&p->planning);
     pthread_mutex_destroy(&p->lock);
+    um_segmenter_close(&p->segmenter);
+    um_detector_close(&p->detector);
     um_free(p);
-    *pipeline = NULL;
 }
 
 /* ---- geometries ---- */
@@ -520,8 +534,7 @@ static um_packet begin_packet(const um_pipeline *p, const um_frame *f, const int
     snprintf(k.precision, sizeof k.precision, "%s", um_device_precision(p->dev));
     snprintf(k.precision_reason, sizeof k.precision_reason, "%s",
              um_device_precision_reason(p->dev));
-    if (p->set.lost_device)
-        snprintf(k.lost_device, sizeof k.lost_device, "%s", p->set.lost_device);
+    memcpy(k.lost_device, p->lost_device, sizeof k.lost_device);
     memcpy(k.detector_sha256, p->detector->sha256, sizeof k.detector_sha256);
     snprintf(k.detector, sizeof k.detector, "%s", um_detector_architecture(p->detector));
     if (p->segmenter) {

@@ -17,6 +17,8 @@
 #include "pipeline/visibility.h"
 #include "ultramotion/pipeline.h"
 
+#include <stdatomic.h>
+
 enum { GEOMETRIES = 4 };
 static_assert((int)UM_OBJECTS_MAX == (int)UM_BOXES_MAX, "a gate for each object");
 
@@ -103,10 +105,12 @@ struct wish {
 };
 
 struct um_pipeline {
+    atomic_int refs;
     um_pipeline_settings set;
     um_device *dev;
-    um_detector *detector;
-    um_segmenter *segmenter; /* or NULL */
+    um_detector *detector;                                    /* a reference */
+    um_segmenter *segmenter;                                  /* a reference, or NULL */
+    char lost_device[sizeof((um_packet *)NULL)->lost_device]; /* that of the settings */
     um_detect detect;
     um_encode encode;
     um_decode decode;

@@ -10,10 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
-um_status um_predictor_open(um_predictor **out, um_segmenter *segmenter)
+um_status um_predictor_open_own(um_predictor **out, um_segmenter *segmenter)
 {
-    if (!out || !segmenter)
-        return um_fail(UM_EINVAL, "um_predictor_open: %s is NULL", out ? "segmenter" : "out");
     *out = NULL;
     um_predictor *s = um_zalloc(sizeof *s);
     if (!s)
@@ -37,6 +35,16 @@ um_status um_predictor_open(um_predictor **out, um_segmenter *segmenter)
     if (st != UM_OK)
         um_predictor_close(&s);
     *out = s;
+    return st;
+}
+
+um_status um_predictor_open(um_predictor **out, um_segmenter *segmenter)
+{
+    if (!out || !segmenter)
+        return um_fail(UM_EINVAL, "um_predictor_open: %s is NULL", out ? "segmenter" : "out");
+    um_status st = um_predictor_open_own(out, segmenter);
+    if (st == UM_OK)
+        (*out)->held = um_segmenter_ref(segmenter);
     return st;
 }
 
@@ -71,6 +79,7 @@ void um_predictor_close(um_predictor **predictor)
     um_buf_close(&s->mask_input);
     um_buf_close(&s->prompt);
     um_buf_close(&s->embedding);
+    um_segmenter_close(&s->held);
     um_free(s);
     *predictor = NULL;
 }

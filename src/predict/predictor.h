@@ -24,6 +24,7 @@ enum { UM_DECODE_PATHS = 8 };
 
 struct um_predictor {
     um_segmenter *model;
+    um_segmenter *held; /* a reference to it; NULL: this is the segmenter's own */
     um_device *dev;
     bool keep_taps;
     um_encode encode; /* recorded at the first image */
@@ -48,6 +49,9 @@ struct um_embedding {
     int n, w, h;       /* w, h: of the picture */
     char sha256[65];
 };
+
+/* Without a reference to the segmenter, which closes it. */
+um_status um_predictor_open_own(um_predictor **out, um_segmenter *segmenter);
 
 um_status um_embedding_new(um_embedding **out, const um_segmenter *s, int w, int h);
 

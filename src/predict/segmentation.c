@@ -13,7 +13,7 @@ static um_status take_own(um_segmenter *s, const char *call, um_predictor **out)
     if (st != UM_OK)
         return st;
     if (!s->own) {
-        st = um_predictor_open(&s->own, s);
+        st = um_predictor_open_own(&s->own, s);
         s->close_own = um_predictor_close;
     }
     *out = s->own;

@@ -58,7 +58,8 @@ struct um_run {
         float conf_to;
         int label_to, objects_to;
     } changed;
-    um_pipeline *pipeline; /* of the settings, or what replaced it; changed by the driver alone */
+    um_pipeline *pipeline; /* a reference: of the settings, or what replaced it; changed by the
+                              driver alone */
     /* of the driver alone */
     struct um_arrival *waiting[UM_INFLIGHT_MAX]; /* for their packets, oldest first */
     int n_waiting, sent;                         /* the first `sent` of them are in the pipeline */
@@ -284,12 +285,14 @@ static bool replace_pipeline(struct um_run *r)
         return false;
     um_status st = r->set.on_device_lost(r->set.ctx, &other);
     if (st == UM_OK && other && other != r->pipeline) {
+        um_pipeline *lost = r->pipeline;
         pthread_mutex_lock(&r->lock);
-        r->pipeline = other;
+        r->pipeline = um_pipeline_ref(other);
         (void)um_pipeline_change(other, r->changed.conf ? &r->changed.conf_to : NULL,
                                  r->changed.label ? &r->changed.label_to : NULL,
                                  r->changed.objects ? &r->changed.objects_to : NULL);
         pthread_mutex_unlock(&r->lock);
+        um_pipeline_close(&lost);
         r->sent = 0; /* what was in flight is sent again */
         return true;
     }
@@ -796,6 +799,7 @@ static void leave(void *owner)
         pthread_mutex_destroy(&r->lock);
     }
     um_monitor_close(&r->set.monitor);
+    um_pipeline_close(&r->pipeline);
     um_free(r->writers);
     um_free(r);
 }
@@ -890,7 +894,7 @@ um_status um_run_open(um_run **out, const um_run_settings *settings)
     r->set = own;
     um_monitor_ref(own.monitor);
     r->wake = r->fd = r->over_fd = -1;
-    r->pipeline = own.pipeline;
+    r->pipeline = um_pipeline_ref(own.pipeline);
     r->last = UINT64_MAX;
     r->locked = pthread_mutex_init(&r->lock, NULL) == 0 &&
                 pthread_mutex_init(&r->away.lock, NULL) == 0 &&
