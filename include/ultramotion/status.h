@@ -29,10 +29,12 @@ typedef enum um_status {
 } um_status;
 
 /**
- * Text of the last error on the calling thread: what, where, expected and found.
+ * Text of the last error on the calling thread: what, where, expected and found. What succeeds
+ * (UM_OK, UM_AGAIN, UM_EOF) leaves it as it is or writes over it: it means something directly after
+ * an error.
  *
- * @return a string owned by the library, valid until the next failing call on this thread; "" if
- * nothing failed yet. Threads: every thread has its own text.
+ * @return a string owned by the library, valid until the next call on this thread; "" if nothing
+ * failed yet. Threads: every thread has its own text.
  */
 UM_API const char *um_last_error(void);
 

@@ -26,6 +26,9 @@
 extern "C" {
 #endif
 
+/* Every function takes NULL. For a handle, those that give a status answer UM_EINVAL, the others 0,
+ * NULL or "", unless they say otherwise. */
+
 /** Version of the library, e.g. "0.1.0". */
 UM_API const char *um_version(void);
 /** Number of the binary interface; equal numbers are compatible. */

@@ -220,28 +220,29 @@ void um_device_close(um_device **device)
 
 const char *um_device_name(const um_device *device)
 {
-    return device->name;
+    return device ? device->name : "";
 }
 
 void um_device_weight_cache(const um_device *device, char *text, size_t size)
 {
     um_device *dev = (um_device *)(uintptr_t)device;
     um_device_lock(dev);
-    snprintf(text, size, "%s",
-             dev->cache_said[0]  ? dev->cache_said
-             : dev->weight_cache ? dev->weight_cache
-                                 : "off");
+    snprintf(text, text ? size : 0, "%s",
+             !dev                 ? ""
+             : dev->cache_said[0] ? dev->cache_said
+             : dev->weight_cache  ? dev->weight_cache
+                                  : "off");
     um_device_unlock(dev);
 }
 
 void *um_device_stream(const um_device *device)
 {
-    return um_queue_stream((um_device *)(uintptr_t)device, UM_QUEUE_MAIN);
+    return device ? um_queue_stream((um_device *)(uintptr_t)device, UM_QUEUE_MAIN) : NULL;
 }
 
 int um_device_threads(const um_device *device)
 {
-    return device->pool ? um_pool_threads(device->pool) : 1;
+    return !device ? 0 : device->pool ? um_pool_threads(device->pool) : 1;
 }
 
 static void pass_on(void *ctx, const void *what, int thread, uint64_t begin, uint64_t end)
@@ -271,10 +272,15 @@ um_status um_device_watch(um_device *device, um_device_watch_fn *watch, void *ct
 void um_device_transfers(const um_device *device, um_transfers *out)
 {
     um_device *dev = (um_device *)(uintptr_t)device;
+    um_transfers total = {0};
     um_device_lock(dev);
-    *out = dev->total;
+    if (dev) {
+        total = dev->total;
+        total.shared = dev->caps.shared;
+    }
     um_device_unlock(dev);
-    out->shared = device->caps.shared;
+    if (out)
+        *out = total;
 }
 
 int um_device_gpus(void)

@@ -157,52 +157,52 @@ void um_detector_close(um_detector **detector)
 
 const char *um_detector_class_name(const um_detector *detector, int label)
 {
-    bool known = label >= 0 && label < um_dfine_info(detector->net)->classes;
+    bool known = detector && label >= 0 && label < um_dfine_info(detector->net)->classes;
     return known ? detector->names[label] : NULL;
 }
 
 int um_detector_classes(const um_detector *detector)
 {
-    return um_dfine_info(detector->net)->classes;
+    return detector ? um_dfine_info(detector->net)->classes : 0;
 }
 
 int um_detector_input_size(const um_detector *detector)
 {
-    return um_dfine_info(detector->net)->input_w;
+    return detector ? um_dfine_info(detector->net)->input_w : 0;
 }
 
 void um_detector_input(const um_detector *detector, int *width, int *height)
 {
-    const struct um_dfine_info *info = um_dfine_info(detector->net);
+    const struct um_dfine_info *info = detector ? um_dfine_info(detector->net) : NULL;
     if (width)
-        *width = info->input_w;
+        *width = info ? info->input_w : 0;
     if (height)
-        *height = info->input_h;
+        *height = info ? info->input_h : 0;
 }
 
 int um_detector_queries(const um_detector *detector)
 {
-    return um_dfine_info(detector->net)->queries;
+    return detector ? um_dfine_info(detector->net)->queries : 0;
 }
 
 const char *um_detector_warning(const um_detector *detector)
 {
-    return um_dfine_info(detector->net)->warning;
+    return detector ? um_dfine_info(detector->net)->warning : NULL;
 }
 
 const char *um_detector_architecture(const um_detector *detector)
 {
-    return um_dfine_info(detector->net)->architecture;
+    return detector ? um_dfine_info(detector->net)->architecture : "";
 }
 
 const char *um_detector_sha256(const um_detector *detector)
 {
-    return detector->sha256;
+    return detector ? detector->sha256 : "";
 }
 
 um_device *um_detector_device(const um_detector *detector)
 {
-    return detector->dev;
+    return detector ? detector->dev : NULL;
 }
 
 int um_detector_channels(const um_detector *d, int channels)

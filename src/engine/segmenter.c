@@ -97,12 +97,12 @@ void um_segmenter_close(um_segmenter **segmenter)
 
 int um_segmenter_canvas(const um_segmenter *segmenter)
 {
-    return um_sam_canvas(segmenter->net);
+    return segmenter ? um_sam_canvas(segmenter->net) : 0;
 }
 
 int um_segmenter_canvas_step(const um_segmenter *segmenter)
 {
-    return um_sam_canvas_step(segmenter->net);
+    return segmenter ? um_sam_canvas_step(segmenter->net) : 0;
 }
 
 int um_segmenter_low_side(const um_segmenter *s)
@@ -112,21 +112,23 @@ int um_segmenter_low_side(const um_segmenter *s)
 
 const char *um_segmenter_architecture(const um_segmenter *segmenter)
 {
-    return segmenter->architecture;
+    return segmenter ? segmenter->architecture : "";
 }
 
 const char *um_segmenter_sha256(const um_segmenter *segmenter)
 {
-    return segmenter->sha256;
+    return segmenter ? segmenter->sha256 : "";
 }
 
 um_device *um_segmenter_device(const um_segmenter *segmenter)
 {
-    return segmenter->dev;
+    return segmenter ? segmenter->dev : NULL;
 }
 
 void um_segmenter_set_mask_mode(um_segmenter *segmenter, um_mask_mode mode)
 {
+    if (!segmenter)
+        return;
     pthread_mutex_lock(&segmenter->lock);
     segmenter->mode = mode;
     pthread_mutex_unlock(&segmenter->lock);
@@ -135,6 +137,8 @@ void um_segmenter_set_mask_mode(um_segmenter *segmenter, um_mask_mode mode)
 void um_segmenter_set_kpi(um_segmenter *segmenter, void (*write)(void *ctx, const char *line),
                           void *ctx)
 {
+    if (!segmenter)
+        return;
     pthread_mutex_lock(&segmenter->lock);
     segmenter->kpi = write;
     segmenter->kpi_ctx = ctx;

@@ -79,6 +79,8 @@ static int natural(const char *a, const char *b)
 
 int um_natural_order(const char *a, const char *b)
 {
+    if (!a || !b)
+        return !!a - !!b;
     int order = natural(a, b);
     return order ? order : strcmp(a, b);
 }

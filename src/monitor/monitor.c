@@ -567,7 +567,9 @@ static bool source_stalls(const struct um_monitor_live *live, double limit_s, ch
 int um_monitor_alive(um_monitor *m, double limit_s, char *why, size_t size)
 {
     struct um_monitor_live live = {0};
-    why[0] = 0;
+    snprintf(why, size, "%s", m ? "" : "no monitor");
+    if (!m)
+        return 0;
     collect(m, &live);
     bool stalls = pipeline_stalls(m, limit_s, why, size);
     for (int i = 0; i < live.sinks && !stalls; i++)
@@ -578,7 +580,9 @@ int um_monitor_alive(um_monitor *m, double limit_s, char *why, size_t size)
 int um_monitor_hears(um_monitor *m, double limit_s, char *why, size_t size)
 {
     struct um_monitor_live live = {0};
-    why[0] = 0;
+    snprintf(why, size, "%s", m ? "" : "no monitor");
+    if (!m)
+        return 0;
     collect(m, &live);
     return !source_stalls(&live, limit_s, why, size);
 }
@@ -588,6 +592,8 @@ void um_monitor_stalls(um_monitor *m, double limit_s,
 {
     struct um_monitor_live live = {0};
     char why[256];
+    if (!m || !each)
+        return;
     collect(m, &live);
     if (pipeline_stalls(m, limit_s, why, sizeof why))
         each(ctx, 0, why);

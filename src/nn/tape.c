@@ -54,6 +54,8 @@ static um_status attach_ops(um_device *dev)
 const char *um_device_isa(const um_device *device)
 {
     um_device *dev = (um_device *)(uintptr_t)device;
+    if (!dev)
+        return "";
     um_device_lock(dev);
     const char *isa = dev->isa || attach_ops(dev) == UM_OK ? dev->isa : "none";
     um_device_unlock(dev);
@@ -62,6 +64,8 @@ const char *um_device_isa(const um_device *device)
 
 const char *um_device_precision(const um_device *device)
 {
+    if (!device)
+        return "";
     if (device->caps.launches)
         return um_precision_name(device->precision);
     um_device_isa(device); /* which the choice hangs on */
@@ -70,6 +74,8 @@ const char *um_device_precision(const um_device *device)
 
 const char *um_device_precision_reason(const um_device *device)
 {
+    if (!device)
+        return "";
     if (!device->choose)
         return "asked for";
     if (device->caps.launches)

@@ -346,7 +346,7 @@ const um_object *um_packet_object(const um_packet *packet, int i)
 
 int um_packet_row_bytes(const um_packet *packet)
 {
-    return (packet->crop[2] + 31) / 32 * 4;
+    return packet ? (packet->crop[2] + 31) / 32 * 4 : 0;
 }
 
 /* Where the mask of object i is 1, `out` becomes `on`. */
@@ -369,6 +369,8 @@ static void paint(const um_packet *packet, int i, uint8_t *out, uint8_t on)
 
 void um_packet_object_mask(const um_packet *packet, int i, uint8_t *out, uint8_t on)
 {
+    if (!packet || !out)
+        return;
     memset(out, 0, (size_t)packet->width * (size_t)packet->height);
     paint(packet, i, out, on);
 }
@@ -380,6 +382,8 @@ void um_packet_mask(const um_packet *packet, uint8_t *out, uint8_t on)
 
 void um_packet_label_map(const um_packet *packet, uint8_t *out)
 {
+    if (!packet || !out)
+        return;
     memset(out, 0, (size_t)packet->width * (size_t)packet->height);
     for (int i = packet->objects - 1; i >= 0; i--)
         paint(packet, i, out, (uint8_t)(i + 1));

@@ -121,7 +121,7 @@ static um_status check_settings(const um_pipeline_settings *s)
 
 int um_pipeline_inflight(const um_pipeline *p)
 {
-    return p->set.inflight;
+    return p ? p->set.inflight : 0;
 }
 
 static um_status take_turn(um_pipeline *p, const char *call)
@@ -1178,6 +1178,8 @@ uint64_t um_pipeline_session_bytes(const um_pipeline *p)
 
 uint64_t um_pipeline_device_bytes(const um_pipeline *p)
 {
+    if (!p)
+        return 0;
     return um_dfine_weight_bytes(p->detector->net) +
            (p->segmenter ? um_sam_weight_bytes(p->segmenter->net) : 0) +
            um_pipeline_session_bytes(p);

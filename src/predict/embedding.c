@@ -88,13 +88,15 @@ um_status um_embedding_resized(um_embedding **out, const um_embedding *embedding
 
 int um_embedding_side(const um_embedding *embedding)
 {
-    return embedding->n;
+    return embedding ? embedding->n : 0;
 }
 
 void um_embedding_image_size(const um_embedding *embedding, int *width, int *height)
 {
-    *width = embedding->w;
-    *height = embedding->h;
+    if (width)
+        *width = embedding ? embedding->w : 0;
+    if (height)
+        *height = embedding ? embedding->h : 0;
 }
 
 um_status um_embedding_describe(const um_embedding *embedding, um_device_array *out)
@@ -107,7 +109,7 @@ um_status um_embedding_describe(const um_embedding *embedding, um_device_array *
 
 um_values *um_embedding_values(const um_embedding *embedding)
 {
-    return um_values_ref(embedding->values);
+    return embedding ? um_values_ref(embedding->values) : NULL;
 }
 
 /* ---- as numbers: [n,n,256] of the device's precision <-> f32 [1,256,n,n] ---- */

@@ -35,32 +35,33 @@ void um_mask_close(um_mask **mask)
 
 bool um_mask_on_host(const um_mask *mask)
 {
-    return mask->values->host != NULL;
+    return mask && mask->values->host;
 }
 
 int um_mask_rank(const um_mask *mask)
 {
-    return mask->values->rank;
+    return mask ? mask->values->rank : 0;
 }
 
 void um_mask_shape(const um_mask *mask, int64_t shape[4])
 {
-    memcpy(shape, mask->values->shape, (size_t)mask->values->rank * sizeof *shape);
+    if (mask && shape)
+        memcpy(shape, mask->values->shape, (size_t)mask->values->rank * sizeof *shape);
 }
 
 const char *um_mask_device(const um_mask *mask)
 {
-    return mask->values->host ? "cpu" : um_device_name(mask->values->dev);
+    return !mask ? "" : mask->values->host ? "cpu" : um_device_name(mask->values->dev);
 }
 
 const uint8_t *um_mask_data(const um_mask *mask)
 {
-    return mask->values->host;
+    return mask ? mask->values->host : NULL;
 }
 
 um_values *um_mask_values(const um_mask *mask)
 {
-    return um_values_ref(mask->values);
+    return mask ? um_values_ref(mask->values) : NULL;
 }
 
 um_status um_mask_describe(const um_mask *mask, um_device_array *out)

@@ -91,7 +91,7 @@ um_status um_values_describe(const um_values *values, um_device_array *out)
 
 int um_values_read_only(const um_values *values)
 {
-    return values->read_only;
+    return values && values->read_only;
 }
 
 um_status um_values_wait(const um_values *values, void *stream)
