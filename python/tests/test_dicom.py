@@ -2,6 +2,7 @@
 """Clinical files: pydicom's own ultrasound examples, and made ones."""
 import json
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -100,6 +101,100 @@ def test_times_by_the_vector(tmp_path):
     assert np.allclose(np.diff(ts), [0.04, 0.02, 0.1], atol=1e-5)
     ts = [f.ts for f in frames(made_file(tmp_path / "b.dcm", arrays, CineRate="25"))]
     assert np.allclose(np.diff(ts), 0.04, atol=1e-5)
+
+
+def test_times_go_on_where_the_vector_ends(tmp_path):
+    arrays = np.zeros((4, 8, 8), np.uint8)
+    for vector, steps in (([0, 40, 20], [0.04, 0.02, 0.02]), ([40, 20, 30], [0.02, 0.03, 0.03]), ([0, 40, 20, 30, 50], [0.04, 0.02, 0.03])):
+        ts = [f.ts for f in frames(made_file(tmp_path / "a.dcm", arrays, FrameTimeVector=vector))]
+        assert np.allclose(np.diff(ts), steps, atol=1e-5)
+    ts = [f.ts for f in frames(made_file(tmp_path / "b.dcm", arrays, RecommendedDisplayFrameRate="50"))]
+    assert np.allclose(np.diff(ts), 0.02, atol=1e-5)
+
+
+def region(delta, kind=1):
+    made = Dataset()
+    made.RegionSpatialFormat, made.RegionDataType, made.RegionFlags = 1, kind, 0
+    made.RegionLocationMinX0 = made.RegionLocationMinY0 = 0
+    made.RegionLocationMaxX1, made.RegionLocationMaxY1 = None, 7
+    made.PhysicalUnitsXDirection = made.PhysicalUnitsYDirection = 3
+    made.PhysicalDeltaX, made.PhysicalDeltaY = delta, -delta
+    return made
+
+
+def test_regions_that_differ_give_no_spacing(tmp_path, caplog):
+    arrays = np.zeros((1, 8, 8), np.uint8)
+    for deltas, spacing in (([0.01, 0.01], (0.1, 0.1)), ([0.01, 0.02], None)):
+        path = made_file(tmp_path / "a.dcm", arrays, SequenceOfUltrasoundRegions=[region(d) for d in deltas])
+        assert next(frames(path)).spacing_mm == (spacing and pytest.approx(spacing))
+    assert "0.1x0.1, 0.2x0.2" in caplog.text
+    path = made_file(tmp_path / "b.dcm", arrays, SequenceOfUltrasoundRegions=[region(0.01), region(0.02, kind=2)])
+    assert next(frames(path)).spacing_mm == pytest.approx((0.1, 0.1))
+    assert next(frames(made_file(tmp_path / "c.dcm", arrays, PixelSpacing=[0, 0]))).spacing_mm is None
+
+
+def test_elements_without_a_value_are_as_if_they_were_not_there(tmp_path):
+    arrays = np.arange(64, dtype=np.uint8).reshape(1, 8, 8) * 4
+    for tags in (
+        {"RescaleSlope": None, "RescaleIntercept": None},
+        {"WindowCenter": None, "WindowWidth": None},
+        {"WindowCenter": "0", "WindowWidth": "0"},
+        {"FrameTime": None, "PixelSpacing": None, "NumberOfFrames": None},
+    ):
+        assert np.array_equal(next(frames(made_file(tmp_path / "a.dcm", arrays, **tags))).numpy(), arrays[0])
+
+
+def test_a_palette_of_eight_bits_that_says_sixteen(tmp_path):
+    arrays = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    for entries in (np.arange(256), np.arange(256) * 257):
+        tags = {"PhotometricInterpretation": "PALETTE COLOR"}
+        for color in ("Red", "Green", "Blue"):
+            tags[f"{color}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+            tags[f"{color}PaletteColorLookupTableData"] = entries.astype(np.uint16).tobytes()
+        assert np.array_equal(next(frames(made_file(tmp_path / "a.dcm", arrays, **tags))).numpy()[..., 0], arrays[0])
+
+
+def test_halved_colours_that_are_not_packed(tmp_path):
+    """Each frame is at its own place: all of them are those of pydicom's whole array."""
+    stored = np.random.default_rng(3).integers(0, 256, (3, 8, 8, 2), np.uint8)
+    tags = {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpretation": "YBR_FULL_422"}
+    path = made_file(tmp_path / "a.dcm", np.zeros((3, 8, 8), np.uint8), PixelData=stored.tobytes(), **tags)
+    expected = pydicom.pixels.pixel_array(path)
+    assert np.array_equal([f.numpy() for f in frames(path)], expected)
+
+
+def test_what_is_no_scan_or_not_whole_says_so(pipeline, tmp_path, caplog):
+    arrays = np.zeros((2, 8, 8), np.uint8)
+    for tags, said in (
+        ({"SOPClassUID": pydicom.uid.SegmentationStorage}, "DICOM SEG"),
+        ({"HighBit": 7, "BitsStored": 6}, "6 bits with the highest in bit 7"),
+    ):
+        with pytest.raises(ultramotion.FormatError, match=said):
+            next(frames(made_file(tmp_path / "a.dcm", arrays, **tags)))
+    path = made_file(tmp_path / "b.dcm", arrays)
+    data = pydicom.dcmread(path)
+    data.compress(pydicom.uid.RLELossless)
+    data.NumberOfFrames = 3
+    data.save_as(path)
+    assert len(list(ultramotion.run(tmp_path, pipeline=pipeline))) == 2
+    assert "ends after frame 1 of 3" in caplog.text
+    with pytest.raises(ultramotion.FormatError, match="ends after frame 1 of 3"):
+        list(frames(path))
+
+
+def test_files_without_a_preamble_and_globs_with_others(pipeline, tmp_path, caplog):
+    arrays = np.random.default_rng(2).integers(0, 255, (2, 32, 32), np.uint8)
+    path = made_file(tmp_path / "IM1", arrays)
+    whole = path.read_bytes()
+    at = whole.index(b"\x08\x00")  # the first element behind the file's own
+    for name, part in (("IM2", whole[132:]), ("IM3", whole[at:])):
+        (tmp_path / name).write_bytes(part)
+        assert np.array_equal([f.numpy() for f in frames(tmp_path / name)], arrays)
+    os.mkfifo(tmp_path / "pipe")
+    assert [p.source for p in ultramotion.run(f"{tmp_path}/*", pipeline=pipeline)] == ["IM1"] * 2 + ["IM2"] * 2 + ["IM3"] * 2
+    assert "passed over: 1 that are not DICOM" in caplog.text
+    ultramotion.image.write_png(str(tmp_path / "a.png"), np.zeros((32, 32), np.uint8))
+    assert [p.source for p in ultramotion.run(f"{tmp_path}/*", pipeline=pipeline)] == ["a.png"]
 
 
 def test_more_than_eight_bits(tmp_path):

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from datetime import datetime
+from itertools import accumulate, chain, repeat
 from typing import Any, Iterator
 
 import numpy as np
@@ -28,6 +29,7 @@ _TAGS = [
     *("ExtendedOffsetTableLengths", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", *_PALETTE),
     *("SequenceOfUltrasoundRegions", "PixelSpacing", "FrameTimeVector", "FrameTime", "CineRate"),
+    *("RecommendedDisplayFrameRate", "SOPClassUID"),
 ]
 _DATES = ["AcquisitionDateTime"]
 _CM, _IMAGE_2D, _TISSUE = 3, 1, 1  # PS3.3 C.8.5.5: units, spatial format, data type
@@ -39,48 +41,97 @@ def frames(
     """The pictures of a file, one by one, each with its time and, where the file is calibrated, the spacing of its pixels.
 
     Colour (YBR, palette) becomes RGB, or gray with `color=False`; more than 8 bits become 8, by the file's window or else
-    its range, or by `window`: which samples are black and white, `"auto"`: each picture's least and greatest. Times go on from now by the frame time vector; `dates=True` reads when it was acquired and starts there. A
+    its range, or by `window`: which samples are black and white, `"auto"`: each picture's least and greatest. Times go on from now by the frame time vector, where that ends by its last step; `dates=True` reads when it was acquired and starts there. A
     frame's `source` is the file's name without its folder: names of patients belong in neither."""
-    try:
-        import pydicom
-        from pydicom.pixels import iter_pixels  # type: ignore[attr-defined,unused-ignore]
-    except ImportError as problem:
-        raise _c.UnsupportedError(f"DICOM wants pydicom 3: pip install 'ultramotion[dicom]' ({problem})") from problem
     name = os.fspath(path)
-    try:
-        data = pydicom.dcmread(name, specific_tags=[*_TAGS, *(_DATES if dates else [])])
-    except OSError as problem:
-        raise _c.FileError(f"{name}: {problem.strerror or problem}") from problem
-    except pydicom.errors.InvalidDicomError as problem:
-        raise _c.FormatError(f"{name}: {problem}") from problem
-    if "PixelData" not in data:
-        raise _c.FormatError(f"{name}: no pixels")
+    data = _read(name, [*_TAGS, *(_DATES if dates else [])])
     if window is not None and window != "auto" and (isinstance(window, str) or len(window) != 2 or window[0] == window[1]):
         raise _c.InvalidError(f"window {window!r}: want (black, white) or 'auto'")
     try:
-        spacing, times = _spacing(data, name), _times(data)
+        spacing, times = _spacing(data, name), accumulate(_steps(data))
         begun = (_acquired(data, name) if dates else None) or time.time()
     except (AttributeError, IndexError, TypeError, ValueError) as problem:
         raise _c.FormatError(f"{name}: {problem}") from problem
-    index = 0
-    pictures = iter_pixels(data)
+    index, count = 0, int(data.get("NumberOfFrames") or 1)
+    pictures = _arrays(data, count)
     while True:
         try:
             array = next(pictures)
             picture = _rgb(array, data, color, window)
         except StopIteration:
-            return
+            break
         except Exception as problem:  # whatever a decoder of pydicom's finds in a file
-            raise _c.FormatError(f"{name}: frame {index}: {problem}") from problem
+            raise _c.FormatError(f"{name}: frame {index} of {count}: {problem}") from problem
         if index == 0 and picture.max(initial=0) < 32 and int(data.BitsStored) > 8:
             LOG.warning(
                 "%s: no sample reaches an eighth of its %d bits, so the picture is dark: window='auto' stretches it",
                 os.path.basename(name),
                 int(data.BitsStored),
             )
-        step = times[index] if index < len(times) else 0.0
-        yield Frame(picture, ts=begun + step, spacing_mm=spacing, source=os.path.basename(name))
+        yield Frame(picture, ts=begun + next(times), spacing_mm=spacing, source=os.path.basename(name))
         index += 1
+    if index < count:
+        raise _c.FormatError(f"{name}: ends after frame {index - 1} of {count}")
+
+
+def _read(name: str, tags: list[str]) -> Any:
+    """These elements of a file of pictures; those without a value are left out."""
+    try:
+        import pydicom
+        from pydicom import uid
+    except ImportError as problem:
+        raise _c.UnsupportedError(f"DICOM wants pydicom 3: pip install 'ultramotion[dicom]' ({problem})") from problem
+    try:
+        data = pydicom.dcmread(name, specific_tags=tags, force=_begins_at_once(name))
+    except OSError as problem:
+        raise _c.FileError(f"{name}: {problem.strerror or problem}") from problem
+    except pydicom.errors.InvalidDicomError as problem:
+        raise _c.FormatError(f"{name}: {problem}") from problem
+    if data.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
+        raise _c.FormatError(f"{name}: a list of DICOM files: give its folder, with recursive=True")
+    if data.get("SOPClassUID") == uid.SegmentationStorage:
+        raise _c.FormatError(f"{name}: a DICOM SEG, whose pixels are masks and no pictures")
+    for element in [element for element in data if element.is_empty]:
+        del data[element.tag]
+    if "PixelData" not in data:
+        raise _c.FormatError(f"{name}: no pixels, or it was cut off in them")
+    bits, high = data.get("BitsStored", 0), data.get("HighBit")
+    if bits and high not in (None, bits - 1):
+        raise _c.FormatError(f"{name}: samples of {bits} bits with the highest in bit {high}, not {bits - 1}, are not read")
+    if "TransferSyntaxUID" not in data.file_meta:
+        data.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if data.original_encoding[0] else uid.ExplicitVRLittleEndian
+    return data
+
+
+def _begins_at_once(name: str) -> bool:
+    """Without a preamble: with an element of group 2 or 8, its kind of value or a short even length."""
+    with open(name, "rb") as file:
+        head = file.read(8)
+    length = int.from_bytes(head[4:], "little")
+    known = head[4:6].isalpha() and head[4:6].isupper()
+    return len(head) == 8 and head[0] in (2, 8) and not head[1] and head[3] <= 1 and (known or (0 < length <= 256 and not length % 2))
+
+
+def is_dicom(name: str) -> bool:
+    if not os.path.isfile(name):
+        return False
+    if name.lower().endswith((".dcm", ".dicom")):
+        return True
+    try:
+        with open(name, "rb") as file:
+            return file.read(132)[128:] == b"DICM" or _begins_at_once(name)
+    except OSError:
+        return False
+
+
+def _arrays(data: Any, count: int) -> Iterator[np.ndarray[Any, Any]]:
+    """Its frames, decoded."""
+    from pydicom.pixels import iter_pixels, pixel_array  # type: ignore[attr-defined,unused-ignore]
+
+    if str(data.PhotometricInterpretation) == "YBR_FULL_422" and not data.file_meta.TransferSyntaxUID.is_encapsulated:
+        # iter_pixels() of pydicom 3.0 takes all but the first of such frames from the wrong place
+        return (pixel_array(data, index=i) for i in range(count))
+    return iter_pixels(data)  # type: ignore[no-any-return,unused-ignore]
 
 
 def _rgb(array: np.ndarray[Any, Any], data: Any, color: bool, window: tuple[float, float] | str | None) -> np.ndarray[Any, Any]:
@@ -90,7 +141,8 @@ def _rgb(array: np.ndarray[Any, Any], data: Any, color: bool, window: tuple[floa
     kind = str(data.PhotometricInterpretation)
     if kind == "PALETTE COLOR":
         array = apply_color_lut(array, data)
-        black, white = 0.0, 2.0 ** (array.dtype.itemsize * 8) - 1
+        colors = apply_color_lut(np.arange(2 ** int(data.BitsStored)), data)
+        black, white = 0.0, 255.0 if colors.max() < 256 else 65535.0  # some write 8 bits and say 16
     else:
         black, white = _range(data)
         if array.ndim == 2:
@@ -102,7 +154,7 @@ def _rgb(array: np.ndarray[Any, Any], data: Any, color: bool, window: tuple[floa
             elif data.get("VOILUTSequence"):
                 array = apply_voi_lut(array, data)
                 black, white = 0.0, 2.0 ** int(data.VOILUTSequence[0].LUTDescriptor[2]) - 1
-            elif "WindowCenter" in data:
+            elif "WindowCenter" in data and any(np.atleast_1d(data.get("WindowWidth", 0))):
                 array = apply_voi_lut(array, data)  # into the range
             else:
                 black, white = min(black, white), max(black, white)
@@ -129,36 +181,44 @@ def _range(data: Any) -> tuple[float, float]:
 
 
 def _spacing(data: Any, name: str) -> tuple[float, float] | None:
-    """mm of a pixel (x, y): of the first region of tissue that is calibrated in cm, else of the whole picture."""
+    """mm of a pixel (x, y): of the regions of tissue that are calibrated in cm, if they agree, else of the whole picture."""
+    scales: list[tuple[float, float]] = []
     for region in data.get("SequenceOfUltrasoundRegions") or []:
         units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
         kind = (region.get("RegionSpatialFormat"), region.get("RegionDataType"))
         dx, dy = (abs(float(region.get(f"PhysicalDelta{axis}") or 0)) for axis in "XY")
         if units != (_CM, _CM) or kind != (_IMAGE_2D, _TISSUE) or not dx or not dy:
             continue
-        if region.get("RegionLocationMaxX1", 0) > data.Columns or region.get("RegionLocationMaxY1", 0) > data.Rows:
+        scales.append((10 * dx, 10 * dy))
+        if (region.get("RegionLocationMaxX1") or 0) > data.Columns or (region.get("RegionLocationMaxY1") or 0) > data.Rows:
             LOG.warning(
                 "%s: its calibrated region is larger than its picture, %dx%d: the spacing may be that of another size",
                 os.path.basename(name),
                 data.Columns,
                 data.Rows,
             )
-        return 10 * dx, 10 * dy
+    if scales and not np.allclose(scales, scales[0], rtol=0.01, atol=0):
+        LOG.warning(
+            "%s: its regions differ in mm of a pixel (%s), so no spacing is given",
+            os.path.basename(name),
+            ", ".join(f"{x:.3g}x{y:.3g}" for x, y in scales),
+        )
+        return None
+    if scales:
+        return scales[0]
     rows = data.get("PixelSpacing")
-    return (float(rows[1]), float(rows[0])) if rows else None
+    mm = (float(rows[1]), float(rows[0])) if rows else (0.0, 0.0)
+    return mm if min(mm) > 0 else None
 
 
-def _times(data: Any) -> list[float]:
-    """Seconds of each frame after the first, as far as the file says."""
-    vector = data.get("FrameTimeVector")
-    if vector is not None and vector != "":
-        steps = np.atleast_1d(np.array(vector, np.float64))
-        return [float(t) for t in np.cumsum(steps) / 1000]
-    count = int(data.get("NumberOfFrames") or 1)
+def _steps(data: Any) -> Iterator[float]:
+    """Seconds from each frame to the next, without an end; the first is the first frame's own time."""
+    vector = [float(step) / 1000 for step in np.atleast_1d(data.get("FrameTimeVector", []))]
     step = float(data.get("FrameTime") or 0) / 1000
-    if not step and data.get("CineRate"):
-        step = 1 / float(data.CineRate)
-    return [i * step for i in range(count)]
+    rate = data.get("CineRate") or data.get("RecommendedDisplayFrameRate")
+    if not step and rate:
+        step = 1 / float(rate)
+    return chain(vector or [0.0], repeat((vector or [0.0])[-1] or step))
 
 
 def _acquired(data: Any, name: str) -> float | None:

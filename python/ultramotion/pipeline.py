@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterable, Iterat
 
 from . import _c
 from ._c import lib
+from .dicom import is_dicom
 from .image import Frame
 from .models import KPI, UNSET, Detector, Device, Segmenter, _tell, mask_mode
 from .packet import Packet
@@ -449,24 +450,32 @@ class Run:
 
 
 def _dicom_files(spec: str) -> list[str]:
-    """A DICOM file, or what a glob matches, if that is such files alone."""
+    """A DICOM file, or those that a glob matches, if it matches no picture besides."""
     names = [spec] if os.path.isfile(spec) else [] if os.path.isdir(spec) else glob.glob(spec)
-    return _ordered(names) if all(map(_is_dicom, names)) else []
+    others = [name for name in names if not is_dicom(name)]
+    return [] if len(others) == len(names) or any(map(_is_picture, others)) else _dicom_among(spec, names)
 
 
 def _dicom_folder(folder: str, recursive: bool) -> list[str]:
     """The DICOM files of a folder in which the library found no picture."""
     levels = os.walk(folder) if recursive else [next(os.walk(folder), (folder, [], []))]
-    names = [os.path.join(level, name) for level, _, files in levels for name in files]
-    found = [name for name in names if os.path.isfile(name) and _is_dicom(name)]
+    return _dicom_among(folder, [os.path.join(level, name) for level, _, files in levels for name in files])
+
+
+def _dicom_among(spec: str, names: list[str]) -> list[str]:
+    """Ordered as the library orders the files of a folder."""
+    found = [name for name in names if is_dicom(name)]
     if found and len(found) < len(names):
-        LOG.warning("%s: passed over: %d that are not DICOM", folder, len(names) - len(found))
-    return _ordered(found)
+        LOG.warning("%s: passed over: %d that are not DICOM", spec, len(names) - len(found))
+    return [os.fsdecode(n) for n in sorted(map(os.fsencode, found), key=cmp_to_key(lib.um_natural_order))]
 
 
-def _ordered(names: list[str]) -> list[str]:
-    """As the library orders the files of a folder."""
-    return [os.fsdecode(n) for n in sorted(map(os.fsencode, names), key=cmp_to_key(lib.um_natural_order))]
+def _is_picture(name: str) -> bool:
+    try:
+        Frame.read(name)
+    except _c.Error:
+        return False
+    return True
 
 
 def _of_dicom_files(names: list[str], strict: bool, window: tuple[int, int] | str | None) -> Iterator[Frame]:
@@ -487,16 +496,6 @@ def _of_dicom_files(names: list[str], strict: bool, window: tuple[int, int] | st
             LOG.warning("%s", problem)
     if last and not read:
         raise last
-
-
-def _is_dicom(name: str) -> bool:
-    if name.lower().endswith((".dcm", ".dicom")):
-        return True
-    try:
-        with open(name, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def _say(_: Any, line: bytes) -> None:
