@@ -719,6 +719,34 @@ TEST(videos_give_frames_and_times)
 }
 
 /* Frames in order, then one error, then the end; wherever it is cut. */
+/* In an MP4, the matrix stands behind the track's header, "tkhd". */
+TEST(videos_are_turned_as_their_matrix_says)
+{
+    static const int8_t matrix[8][4] = {{1, 0, 0, 1}, {-1, 0, 0, 1}, {-1, 0, 0, -1}, {1, 0, 0, -1},
+                                        {0, 1, 1, 0}, {0, 1, -1, 0}, {0, -1, -1, 0}, {0, -1, 1, 0}};
+    static uint8_t data[8192];
+    enum { BEHIND = 4 + 40, ROW = 12 };
+    if (!reads("videos"))
+        SKIP("built without libav");
+    size_t n = slurp(golden("video", "intra.mp4"), data, sizeof data), at = 0;
+    while (at + 4 < n && memcmp(data + at, "tkhd", 4) != 0)
+        at++;
+    for (int i = 0; i < 8; i++) {
+        char want[64] = "";
+        for (int k = 0; k < 4; k++) {
+            uint8_t *to = data + at + BEHIND + (k / 2) * ROW + (k % 2) * 4;
+            to[0] = matrix[i][k] < 0 ? 0xff : 0; /* 16.16 */
+            to[1] = (uint8_t)matrix[i][k];
+        }
+        spit(in_scratch("matrix.mp4"), data, n);
+        um_frame *f = read_first(in_scratch("matrix.mp4"), UM_WINDOW_NONE, 0, 0);
+        snprintf(want, sizeof want, i ? "matrix.mp4: turned by its orientation (%d)" : "", i + 1);
+        CHECK_MSG(i ? strncmp(told, want, strlen(want)) == 0 : !told[0], "%s", told);
+        CHECK(f && f->width == (i < 4 ? 48 : 32));
+        um_frame_unref(&f);
+    }
+}
+
 TEST(a_cut_video_gives_its_frames_and_one_error)
 {
     static const char *const names[] = {"exact.mkv", "intra.mp4", "intra.avi"};

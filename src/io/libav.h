@@ -28,7 +28,6 @@ typedef const uint8_t um_libav_written;
 #define UM_LIBAV(X)                               \
     X(avutil, av_dict_set)                        \
     X(avutil, av_dict_free)                       \
-    X(avutil, av_display_rotation_get)            \
     X(avutil, av_frame_alloc)                     \
     X(avutil, av_frame_free)                      \
     X(avutil, av_frame_get_buffer)                \

@@ -7,7 +7,6 @@
 #include "base/number.h"
 #include "io/decoder.h"
 
-#include <math.h>
 #include <string.h>
 
 enum { BUFFER = 32 << 10 };
@@ -123,14 +122,21 @@ static const uint8_t *display_matrix(const struct um_video *v, size_t *n)
 #endif
 }
 
+/* As EXIF numbers it. Of the matrix, which says where (x, y) goes: to (a x + c y, b x + d y). */
 static int turned(const struct um_video *v)
 {
     size_t n = 0;
+    int32_t m[9];
     const uint8_t *matrix = display_matrix(v, &n);
-    if (!matrix || n < 9 * sizeof(int32_t))
+    if (!matrix || n < sizeof m)
         return 0;
-    double angle = v->av->av_display_rotation_get((const int32_t *)(const void *)matrix);
-    return angle == -90 ? 6 : fabs(angle) == 180 ? 3 : angle == 90 ? 8 : 0;
+    memcpy(m, matrix, sizeof m);
+    int32_t a = m[0], b = m[1], c = m[3], d = m[4];
+    if (!b && !c && a && d)
+        return a > 0 ? (d > 0 ? 1 : 4) : d > 0 ? 2 : 3;
+    if (!a && !d && b && c)
+        return b > 0 ? (c > 0 ? 5 : 6) : c > 0 ? 8 : 7;
+    return 0; /* aslant */
 }
 
 static um_status no_decoder(const struct um_video *v)
