@@ -189,12 +189,14 @@ TEST_ON_DEVICES(R1_no_image_or_no_model_gives_none)
 TEST_ON_DEVICES(R1_misuse_raises)
 {
     const um_image good = gray_image();
-    static float bytes[N]; /* 0 to 255, though floats are 0 to 1 */
-    um_image bad[10];
-    for (int i = 0; i < 10; i++)
+    static float bytes[N], normalised[N]; /* to 255, and -1 to 1, though floats are 0 to 1 */
+    um_image bad[11];
+    for (int i = 0; i < 11; i++)
         bad[i] = good;
-    for (int i = 0; i < N; i++)
+    for (int i = 0; i < N; i++) {
         bytes[i] = picture()[i];
+        normalised[i] = bytes[i] / 127.5f - 1;
+    }
     bad[0].data = NULL;
     bad[1].channels = 3; /* of a layout that has one */
     bad[2].layout = UM_IMAGE_HWC;
@@ -207,6 +209,8 @@ TEST_ON_DEVICES(R1_misuse_raises)
     bad[8].device = "cuda:0";
     bad[9].data = bytes;
     bad[9].type = UM_IMAGE_F32;
+    bad[10].data = normalised;
+    bad[10].type = UM_IMAGE_F32;
     const float boxes[][4] = {{NAN, 0, 10, 10},     {0, 0, INFINITY, 10}, {20, 0, 10, 10},
                               {0, 20, 10, 10},      {-20, 0, -10, 10},    {W + 1, 0, W + 9, 10},
                               {0, H + 1, 10, H + 9}};

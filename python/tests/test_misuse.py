@@ -356,7 +356,9 @@ def test_numbers_in_another_order_of_bytes(segmenter, picture):
 
 
 def test_floats_are_no_bytes(detector, segmenter, picture):
-    for wrong in (picture.astype(np.float32), picture.astype(np.float64), np.full((30, 30), np.inf, np.float32)):
+    normalised = picture / np.float32(127.5) - 1
+    assert normalised.min() < -0.9
+    for wrong in (picture.astype(np.float32), picture.astype(np.float64), np.full((30, 30), np.inf, np.float32), normalised):
         for use in (segmenter.encode, Frame, lambda p: ultramotion.run_segmentation(segmenter, p), detector.detect):
             with pytest.raises(InvalidError, match="want 0 to 1, or u8"):
                 use(wrong)

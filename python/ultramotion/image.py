@@ -300,8 +300,8 @@ def _frame_copied(array: np.ndarray[Any, Any]) -> c_void_p:
         array = np.moveaxis(array, 0, 2)
     if array.dtype == np.float32:
         array = np.nan_to_num(array, nan=0.0)
-        if array.max(initial=0) > 2:
-            raise _c.InvalidError(f"picture of f32 up to {array.max():g}: want 0 to 1, or u8 (0 to 255)")
+        if array.min(initial=0) < -0.75 or array.max(initial=0) > 2:  # beyond what a resize leaves
+            raise _c.InvalidError(f"picture of f32 from {array.min():g} to {array.max():g}: want 0 to 1, or u8 (0 to 255)")
         array = (np.clip(array, 0, 1) * np.float32(255)).astype(np.uint8)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)):
         raise _c.InvalidError(

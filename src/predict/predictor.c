@@ -215,8 +215,9 @@ static um_status check_image(const um_predictor *s, const um_image *image)
 
 static um_status frame_of(const um_image *image, um_frame **out)
 {
-    static const float overshoot = 2; /* of whoever resized it; above are other units */
-    float greatest = 0;
+    /* of whoever resized it; what is beyond has other units */
+    static const float overshoot[2] = {-0.75f, 2};
+    float least = 0, greatest = 0;
     int c = image->channels, h = image->height, w = image->width;
     um_status st = um_frame_create(out, w, h, c);
     if (st != UM_OK)
@@ -238,15 +239,16 @@ static um_status frame_of(const um_image *image, um_frame **out)
                     continue;
                 }
                 float v = ((const float *)(const void *)line)[i];
+                least = v < least ? v : least;
                 greatest = v > greatest ? v : greatest;
                 *dst = (uint8_t)((v > 0 ? (v < 1 ? v : 1) : 0) *
                                  255.0f); /* clip, times 255, truncate; NaN is black */
             }
-    if (greatest <= overshoot)
+    if (least >= overshoot[0] && greatest <= overshoot[1])
         return UM_OK;
     um_frame_unref(out);
-    return um_fail(UM_EINVAL, "image of f32 up to %g: want 0 to 1, or u8 (0 to 255)",
-                   (double)greatest);
+    return um_fail(UM_EINVAL, "image of f32 from %g to %g: want 0 to 1, or u8 (0 to 255)",
+                   (double)least, (double)greatest);
 }
 
 /* Slots may be written again once their last uploads have passed. */
