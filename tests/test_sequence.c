@@ -226,6 +226,55 @@ TEST(sixteen_bits_and_colours_are_read)
     um_frame_unref(&f);
 }
 
+/* The list's axis is the fifth where colours come first, and one of four of space, as ITK says it.
+ */
+TEST(axes_of_other_writers_are_read)
+{
+    static const struct {
+        const char *sizes, *kinds, *times;
+        int channels;
+    } cases[] = {
+        {"3 2 1 1 2", "RGB-color domain domain domain list", "axis 4 index values:=7 8\n", 3},
+        {"2 3 1 2", "domain domain domain domain", "", 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        um_source *s = NULL;
+        um_frame *f = NULL;
+        text("NRRD0004\ntype: uchar\ndimension: %d\nsizes: %s\nkinds: %s\nencoding: raw\n%s\n"
+             "abcdefghijkl",
+             i ? 4 : 5, cases[i].sizes, cases[i].kinds, cases[i].times);
+        CHECK_OK(um_source_open(&s, save("axes.nrrd"), NULL));
+        CHECK_OK(next(s, &f));
+        CHECK(f->width == 2 && f->channels == cases[i].channels && !memcmp(f->pixels, "abcdef", 6));
+        CHECK_OK(next(s, &f));
+        CHECK(!memcmp(f->pixels, "ghijkl", 6) && f->has_ts == !i && (i || f->ts == 8));
+        CHECK_EQ(next(s, &f), UM_EOF);
+        um_source_close(&s);
+    }
+}
+
+TEST(units_of_spacing_are_obeyed)
+{
+    static const struct {
+        const char *line;
+        double mm; /* 0 = not known */
+    } cases[] = {{"spacings: 0.5 0.5\nunits: \"\" \"mm\"", 0.5},
+                 {"spacings: 50 50\nunits: \"\xc2\xb5m\" \"um\"", 0.05},
+                 {"spacings: 0.5 0.5\nunits: \"pixel\" \"pixel\"", 0},
+                 {"space: LPS\nspace directions: (0.05,0,0) (0,0.05,0)\nspace units: \"cm\" \"cm\" "
+                  "\"cm\"",
+                  0.5}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        um_frame *f = NULL;
+        text("NRRD0004\ntype: uchar\ndimension: 2\nsizes: 2 1\nencoding: raw\n%s\n\nab",
+             cases[i].line);
+        CHECK_OK(um_image_read(save("units.nrrd"), &f));
+        CHECK_EQ(f->has_spacing, cases[i].mm > 0);
+        for (int k = 0; k < 2 && f->has_spacing; k++)
+            CHECK_NEAR(f->spacing_mm[k], cases[i].mm, 1e-12);
+        um_frame_unref(&f);
+    }
+}
+
 /* Stored so that bringing it to MF gives 0 1 2 / 3 4 5. */
 TEST(pictures_are_brought_into_the_marked_far_position)
 {

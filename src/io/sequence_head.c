@@ -23,7 +23,7 @@ struct draft {
     int axes, sizes, kinds, spacings; /* axes: as announced; 0 = not yet */
     uint64_t size[AXES], channels;
     enum role kind[AXES];
-    double spacing[AXES];
+    double spacing[AXES], mm[AXES]; /* mm: of a unit of spacing, 0 = nothing was said */
     char type[32], encoding[16];
     size_t bytes, capacity; /* of h->text */
     size_t room, others_room;
@@ -172,6 +172,35 @@ static um_status read_directions(struct draft *d, const char *value)
     return UM_OK;
 }
 
+/* NAN: not a length. */
+static double mm_of(const char *unit, size_t n)
+{
+    static const struct {
+        const char *name;
+        double mm;
+    } units[] = {{"mm", 1},           {"millimeter", 1}, {"cm", 10},
+                 {"m", 1000},         {"um", 1e-3},      {"\xc2\xb5m", 1e-3}, /* micro */
+                 {"\xce\xbcm", 1e-3},                                         /* mu */
+                 {"micron", 1e-3},    {"microns", 1e-3}};
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+        if (strlen(units[i].name) == n && strncasecmp(unit, units[i].name, n) == 0)
+            return units[i].mm;
+    return NAN;
+}
+
+/* Of each axis in quotes, "" = not said; or (`all`) the first one's of all. */
+static void read_units(struct draft *d, const char *value, bool all)
+{
+    for (int i = 0; i < AXES && value[0] == '"'; i++) {
+        size_t n = strcspn(value + 1, "\"");
+        for (int axis = i; n && axis < (all ? AXES : i + 1); axis++)
+            d->mm[axis] = mm_of(value + 1, n);
+        value += all ? strlen(value) : n + 1;
+        value += value[0] == '"';
+        value += strspn(value, " \t");
+    }
+}
+
 /* Plus: where x and y of the stored picture point, Marked or Unmarked side, Near or Far; a third
  * letter is of volumes. */
 static um_status read_orientation(struct draft *d, const char *value)
@@ -316,12 +345,11 @@ static um_status take_meta(struct draft *d, const char *name, const char *value)
 
 static um_status take_nrrd(struct draft *d, const char *name, const char *value)
 {
-    static const char *const told[] = {"space",       "space origin", "space dimension",
-                                       "space units", "content",      "units",
-                                       "labels",      "centers",      "thicknesses",
-                                       "min",         "max",          "measurement frame",
-                                       "axismins",    "axismaxs",     "axis mins",
-                                       "axis maxs"};
+    static const char *const told[] = {
+        "space",     "space origin",      "space dimension", "content",
+        "labels",    "centers",           "thicknesses",     "min",
+        "max",       "measurement frame", "axismins",        "axismaxs",
+        "axis mins", "axis maxs"};
     uint64_t n = 0;
     if (is(name, "type"))
         return copy(d, d->type, sizeof d->type, value);
@@ -339,6 +367,10 @@ static um_status take_nrrd(struct draft *d, const char *name, const char *value)
         return read_spacings(d, value);
     if (is(name, "space directions"))
         return read_directions(d, value);
+    if (is(name, "units") || is(name, "space units")) {
+        read_units(d, value, is(name, "space units"));
+        return UM_OK;
+    }
     if (is(name, "endian")) {
         d->h->from_top = is(value, "big");
         return UM_OK;
@@ -352,7 +384,7 @@ static um_status take_nrrd(struct draft *d, const char *name, const char *value)
         return strcmp(value, "0") == 0 ? UM_OK : refuse(d, "bytes in front of the pixels", "");
     if (is(name, "data file") || is(name, "datafile"))
         return take_file(d, value);
-    if (is(name, "axis 3 index values") || is(name, "axis 0 index values")) {
+    if (strncasecmp(name, "axis ", 5) == 0 && name[5] && is(name + 6, " index values")) {
         d->h->stamps = (size_t)(value - d->h->text);
         return UM_OK;
     }
@@ -406,7 +438,7 @@ static um_status settle_axes(struct draft *d)
         if (d->kind[i] == SPACE && spaces < 3) {
             side[spaces] = d->size[i];
             at[spaces++] = i;
-        } else if (d->kind[i] == LIST && list < 0) {
+        } else if ((d->kind[i] == LIST || (d->kind[i] == SPACE && d->size[i] != 1)) && list < 0) {
             lists = d->size[i];
             list = i;
         } else if (d->kind[i] == CHANNEL && i == 0) {
@@ -441,7 +473,8 @@ static um_status settle_axes(struct draft *d)
     h->channels = (int)channels;
     h->frames = list >= 0 ? lists : side[2];
     for (int k = 0; k < 2; k++) {
-        double mm = at[k] < d->spacings ? d->spacing[at[k]] : NAN;
+        double unit = d->mm[at[k]] != 0 ? d->mm[at[k]] : 1;
+        double mm = at[k] < d->spacings ? d->spacing[at[k]] * unit : NAN;
         h->spacing[k] = mm;
         h->has_spacing = (k == 0 || h->has_spacing) && isfinite(mm) && mm > 0;
     }
