@@ -487,7 +487,9 @@ def raw_frames_on_stdin(tmp):
     out, _ = um("run", "-", "--size", "96x80", "--pixel", "rgb8", "--conf", "0", stdin=rgb)
     assert lines(out)[0]["score"] == same["score"]
     _, err = um("run", "-", "--size", "96x80", "-o", "null:", stdin=frame + b"rest")
-    assert "4" in err
+    assert "4" in err and "begins like" not in err
+    _, err = um("run", "-", "--size", "96x80", "-o", "null:", stdin=b"YUV4MPEG2 W96 H80\n" + frame)
+    assert "it begins like a YUV4MPEG video, and is read as raw pixels" in err, err
     um("run", "-", stdin=b"", code=2)
     for size in ("96y80", "4294967392x80", "96x4294967376", "96x80x", " 96x80", "+96x80", "96x-80", "96", "x", "0x80", "0x60x80"):
         _, err = um("run", "-", "--size", size, stdin=frame, code=2)

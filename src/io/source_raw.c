@@ -4,15 +4,17 @@
 #include "io/source.h"
 
 #include "base/file.h"
+#include "base/kind.h"
 #include "base/wake.h"
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 struct raw {
-    int width, height, channels;
+    um_source_settings set;
     int wake;
 };
 
@@ -26,7 +28,7 @@ static um_status raw_open(void *priv, const char *arg, const um_source_settings 
     um_frame *probe = NULL; /* the limits of a frame are written in one place */
     um_status st = um_frame_create(&probe, settings->width, settings->height, settings->channels);
     um_frame_unref(&probe);
-    *r = (struct raw){settings->width, settings->height, settings->channels, wake_fd};
+    *r = (struct raw){*settings, wake_fd};
     return st;
 }
 
@@ -49,21 +51,37 @@ static um_status fill(const struct raw *r, uint64_t index, um_frame *f)
         if (n == 0)
             return um_fail(UM_EFORMAT,
                            "stdin: frame %llu ends after %zu of %zu bytes (%dx%d, %d channel%s)",
-                           (unsigned long long)index, got, size, r->width, r->height, r->channels,
-                           r->channels == 1 ? "" : "s");
+                           (unsigned long long)index, got, size, r->set.width, r->set.height,
+                           r->set.channels, r->set.channels == 1 ? "" : "s");
         got += (size_t)n;
     }
     return UM_OK;
 }
 
+/* Who pipes a file in gets frames all the same, of noise. */
+static void warn_of_file(const struct raw *r, const um_frame *f)
+{
+    char text[200];
+    size_t size = (size_t)f->stride * (size_t)f->height;
+    struct um_kind kind = um_kind_of(f->pixels, size < UM_KIND_HEAD ? size : UM_KIND_HEAD);
+    if (!r->set.on_notice || (kind.sort != UM_KIND_PICTURE && kind.sort != UM_KIND_VIDEO))
+        return;
+    snprintf(text, sizeof text,
+             "stdin: warning: it begins like %s, and is read as raw pixels: give the file by name",
+             kind.what);
+    r->set.on_notice(r->set.ctx, text);
+}
+
 static um_status raw_read(void *priv, uint64_t index, um_frame **frame)
 {
     struct raw *r = priv;
-    um_status st = um_frame_create(frame, r->width, r->height, r->channels);
+    um_status st = um_frame_create(frame, r->set.width, r->set.height, r->set.channels);
     if (st == UM_OK)
         st = um_frame_set_source(*frame, "stdin");
     if (st == UM_OK)
         st = fill(r, index, *frame);
+    if (st == UM_OK && index == 0)
+        warn_of_file(r, *frame);
     if (st != UM_OK)
         um_frame_unref(frame);
     return st;
