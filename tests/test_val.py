@@ -309,11 +309,16 @@ def what_the_truth_has_no_category_for_is_not_found(folder):
     text["categories"][0]["name"] = "Bone"
     truth.write_text(json.dumps(text))
     _, err = um("val", folder / "data", code=1)
-    assert "unknown category 0 (Bone)" in err, err
+    assert "unknown category 0 (Bone)" in err and "(its first: bone); --names FILE says" in err, err
     text["annotations"] = []  # nothing is of any: then one at least must be known
     truth.write_text(json.dumps(text))
     _, err = um("val", folder / "data", code=1)
     assert "unknown category 0 (Bone)" in err, err
+    um("convert", DETECTOR, folder / "plain.pth", "--upstream")  # and most data sets count from 1
+    text["categories"] = [{"id": 1, "name": "Bone"}]
+    truth.write_text(json.dumps(text))
+    _, err = um("val", folder / "data", "--detector", folder / "plain.pth", code=1)
+    assert "unknown category 1 (Bone)" in err and "(they have no names, only numbers from 0); --names FILE" in err, err
 
 
 @test
@@ -398,7 +403,11 @@ def wrong_truth_is_named(folder):
     (folder / "truth.json").write_text("{\"images\":[")
     assert "no JSON at byte" in um("val", folder, code=1)[1]
     (folder / "truth.json").unlink()
-    assert "has no truth" in um("val", folder, code=1)[1]
+    assert f"has no truth: no 0_mask.png in {folder} and no 0_line.png in {folder}" in um("val", folder, code=1)[1]
+    (folder / "apart").mkdir()
+    err = um("val", folder, "--masks", folder / "apart", code=1)[1]
+    assert f"has no truth: no 0[_mask].png in {folder}/apart and no 0_line.png in {folder}" in err, err
+    (folder / "apart").rmdir()
     results(folder, [])
     (folder / "0_mask.png").write_bytes((ROOT / "tests/golden/image/gray.jpg").read_bytes())
     png(folder / "1_mask.png", 10, 10)

@@ -54,7 +54,7 @@ static const struct row table[] = {
     {"weight-cache", 0, TEXT, AT(weight_cache), 0, 0, 0, 0, MODELS | ON_REPLAY, "auto|off|DIR",
      "where packed weights are kept between starts; auto (default) = $XDG_CACHE_HOME/ultramotion "
      "or ~/.cache/ultramotion"},
-    {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, RUN | ON_SEGMENT | ON_VAL | ON_BENCH | KEPT, "0.5",
+    {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, RUN | ON_VAL | ON_BENCH | KEPT, "0.5",
      "score from which a frame is VISIBLE"},
     {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, ON_DETECT, "0.5", "score from which a box is printed"},
     {"class", 0, TEXT, AT(class_name), 0, 0, 0, 0, RUN | ON_DETECT | KEPT, "NAME|N",
@@ -256,6 +256,10 @@ static const struct row table[] = {
 };
 enum { ROWS = sizeof table / sizeof *table };
 
+/* What the options were given: the command line's text, or IN_FILE, or NULL. */
+static const char *given[ROWS];
+static const char IN_FILE[] = "";
+
 void cli_put_part(FILE *f, const char *text, size_t n)
 {
     const unsigned char *end = (const unsigned char *)text + n;
@@ -326,26 +330,106 @@ static struct options defaults(void)
                             .kpi_max_mb = 64};
 }
 
-bool cli_options_meet(const struct options *o)
+static const struct row *find_row(const char *name, size_t length, enum command_bit command)
 {
-    const struct options none = defaults();
-    bool tracks = o->track > 0 || (o->track < 0 && (o->detect_every > 1 || o->budget_ms > 0));
-    bool theta = o->theta_on != none.theta_on || o->theta_off != none.theta_off ||
-                 o->theta_cont != none.theta_cont;
+    for (int i = 0; i < ROWS; i++)
+        if (strlen(table[i].name) == length && strncmp(table[i].name, name, length) == 0 &&
+            (table[i].commands & command))
+            return &table[i];
+    return NULL;
+}
+
+/* Is it of the scheme? */
+static bool scheme_is(const char *spec, const char *scheme)
+{
+    size_t n = strlen(scheme);
+    return strncmp(spec, scheme, n) == 0 && spec[n] == ':';
+}
+
+static bool any_scheme(const char *spec, const char *const *schemes)
+{
+    while (*schemes && !scheme_is(spec, *schemes))
+        schemes++;
+    return *schemes != NULL;
+}
+
+static bool any_sink(const struct options *o, const char *const *schemes)
+{
+    int i = 0;
+    while (i < o->sinks && !any_scheme(o->sink[i], schemes))
+        i++;
+    return i < o->sinks;
+}
+
+/* The first of the names (spaces between them) that was given, here or, if `in_file` says so, in
+ * the file of --config, which may serve several sources; NULL: none. */
+static const char *first_given(const char *names, bool in_file, enum command_bit command)
+{
+    for (size_t n = 0; *names; names += n + (names[n] == ' ')) {
+        n = strcspn(names, " ");
+        const struct row *r = find_row(names, n, command);
+        const char *text = r ? given[r - table] : NULL;
+        if (text && (in_file || text != IN_FILE))
+            return r->name;
+    }
+    return NULL;
+}
+
+bool cli_options_meet(const struct options *o, enum command_bit command)
+{
+    static const char *const igtl[] = {"igtl", "igtl-listen", NULL},
+                             *const to_igtl[] = {"igtl", "igtl-connect", NULL},
+                             *const live[] = {"igtl", "igtl-listen", "v4l2", "replay-live", NULL},
+                             *const drawn[] = {"phantom", "igtl",        "igtl-listen",
+                                               "replay",  "replay-live", NULL};
+    const char *what = o->positionals ? o->positional[0] : "";
+    const bool raw = strcmp(what, "-") == 0, serve = command == ON_SERVE,
+               bench = command == ON_BENCH, igtl_source = any_scheme(what, igtl),
+               igtl_sink = any_sink(o, to_igtl) || (serve && !o->sinks),
+               pictures = !raw && !any_scheme(what, drawn),
+               sends = strcmp(what, "send") == 0 || strcmp(what, "fake-plus") == 0,
+               tabled = strcmp(what, "kernels") == 0 || strcmp(what, "roofline") == 0,
+               tracks = o->track > 0 ||
+                        (o->track < 0 &&
+                         (o->detect_every > 1 || (o->objects == 1 && (serve || o->budget_ms > 0))));
     const struct {
-        const char *name, *wants;
-        bool given, meets;
+        const char *names, *lacks;
+        bool acts;
     } rule[] = {
-        {"--max-age-ms", "--realtime", o->max_age_ms > 0, o->realtime},
-        {"--shadow-every", "--shadow", o->shadow_every != none.shadow_every, o->shadow},
-        {"--kpi-keep", "--kpi", o->kpi_keep > 0, o->kpi},
-        {"--theta-on, --theta-off and --theta-cont", "--track 1", theta, tracks},
+        {"max-age-ms", "without --realtime", serve || o->realtime},
+        {"shadow-every", "without --shadow", o->shadow},
+        {"kpi-events", "without --kpi", o->kpi},
+        {"kpi-max-mb kpi-keep", "without --kpi FILE", o->kpi && strcmp(o->kpi, "-") != 0},
+        {"theta-on theta-off theta-cont", "without --track 1", tracks},
+        {"per-class", "without --objects 2 or more", o->objects > 1},
+        {"trace-steps", "without --trace FILE", o->trace},
+        {"guard-seed", "without --device guard", o->device && strcmp(o->device, "guard") == 0},
+        {"frames", "without --calibrate", command != ON_CONVERT || o->calibrate},
+        {"verbose", "with --quiet", !o->quiet},
+        {"detector segmenter device precision threads weight-cache track gain nms mask-clean "
+         "det-size queries det-act det-fit names sam-size sam-family",
+         "with --results, which runs no network", !o->results},
+        {"size pixel", "for a source other than -", command == ON_PHANTOM || raw},
+        {"recursive", "for a source other than files", pictures && !scheme_is(what, "v4l2")},
+        {"window", "for a source other than files and cameras", pictures},
+        {"lag-alarm-ms", "for a source that is not live", any_scheme(what, live)},
+        {"igtl-crc igtl-coord", "for a source other than igtl", igtl_source},
+        {"igtl-version", "without a source or sink igtl", igtl_source || igtl_sink},
+        {"igtl-max-fps", "without a sink igtl", igtl_sink},
+        {"fps loop", "for igtl sniff and fake-slicer", command != ON_IGTL || sends},
+        {"fps", "for a bench other than live", !bench || strcmp(what, "live") == 0},
+        {"table", "for a bench other than kernels and roofline", tabled},
+        {"serve", "for a bench other than pipeline and stages",
+         !tabled && strcmp(what, "residency") != 0 && strcmp(what, "live") != 0},
     };
     if (o->igtl_version && strcmp(o->igtl_version, "1") != 0 && strcmp(o->igtl_version, "2") != 0)
         return cli_usage("--igtl-version: \"%s\" is not 1 or 2", o->igtl_version), false;
-    for (size_t i = 0; i < sizeof rule / sizeof *rule; i++)
-        if (rule[i].given && !rule[i].meets)
-            return cli_usage("%s: nothing without %s", rule[i].name, rule[i].wants), false;
+    for (size_t i = 0; i < sizeof rule / sizeof *rule; i++) {
+        bool in_file = strncmp(rule[i].lacks, "without --", 10) == 0;
+        const char *name = rule[i].acts ? NULL : first_given(rule[i].names, in_file, command);
+        if (name)
+            return cli_usage("--%s: nothing %s", name, rule[i].lacks), false;
+    }
     return true;
 }
 
@@ -573,15 +657,6 @@ static bool set_value(struct options *o, const struct row *r, const char *where,
     return false;
 }
 
-static const struct row *find_row(const char *name, size_t length, enum command_bit command)
-{
-    for (int i = 0; i < ROWS; i++)
-        if (strlen(table[i].name) == length && strncmp(table[i].name, name, length) == 0 &&
-            (table[i].commands & command))
-            return &table[i];
-    return NULL;
-}
-
 /* Values of a list are set one by one if the option may be repeated, else joined: crop: [X, Y, W,
  * H]. */
 static bool set_pair(struct options *o, const struct row *r, const char *where,
@@ -626,8 +701,20 @@ static bool read_config(struct options *o, enum command_bit command, const char 
             continue;
         }
         ok = set_pair(o, r, where, p);
+        given[r - table] = IN_FILE;
     }
     return ok;
+}
+
+/* Keep what an option of the command line was given: twice is once, unless it is a list. */
+static bool note(const struct row *r, const char *value)
+{
+    const char **kept = &given[r - table];
+    if (*kept && *kept != IN_FILE && r->kind != LIST && strcmp(*kept, value) != 0)
+        return cli_usage("--%s: given twice, as \"%s\" and as \"%s\"", r->name, *kept, value),
+               false;
+    *kept = value;
+    return true;
 }
 
 /* Walk the arguments; `apply` false only looks for --config. */
@@ -662,6 +749,8 @@ static bool walk(struct options *o, enum command_bit command, const char *name, 
                 return cli_usage("%s: %s wants %s", name, a, r->value), false;
             value = argv[i];
         }
+        if (apply && !note(r, value ? value : "true"))
+            return false;
         if (apply ? !set_value(o, r, a, value)
                   : (strcmp(r->name, "config") == 0 && !set_value(o, r, a, value)))
             return false;
@@ -696,6 +785,7 @@ bool cli_parse(struct options *o, enum command_bit command, const char *name, in
     *o = defaults();
     if (command == ON_REPLAY && !read_recorded(o, argc, argv))
         return false;
+    memset(given, 0, sizeof given); /* what was recorded, nobody gave */
     if (!walk(o, command, name, argc, argv, false) ||
         (o->config && !read_config(o, command, o->config)))
         return false;

@@ -80,8 +80,9 @@ void cli_put_part(FILE *f, const char *text, size_t n); /* the first n bytes of 
 bool cli_numbers(const char *text, int count, double *out);
 /* The value "WxH" of an option; false after a message. */
 bool cli_size(const char *option, const char *text, int *width, int *height);
-/* Does each option that another one gives its meaning have that? False: said which does not. */
-bool cli_options_meet(const struct options *o);
+/* Can each option that was given act, in this command and with what else was? False: said which
+ * cannot. */
+bool cli_options_meet(const struct options *o, enum command_bit command);
 /* "ultramotion: <text>" to stderr; returns the exit code that a status deserves. */
 int cli_fail(um_status st);
 /* tell() as a callback. */

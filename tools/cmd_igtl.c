@@ -42,6 +42,9 @@ static int listen_in(const struct options *o, bool greets)
     um_igtl *link = NULL;
     um_lines *lines = NULL;
     long messages = 0;
+    if (o->positionals > 2)
+        return cli_usage("igtl %s: \"%s\" is one argument too many", o->positional[0],
+                         o->positional[2]);
     um_status st = open_link(&link, o);
     if (st == UM_OK)
         st = um_lines_open(&lines, "-");

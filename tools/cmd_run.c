@@ -446,8 +446,6 @@ static int run_and_report(const struct options *o, struct verify *verify)
     um_run_counts_default(&counts);
     if (!lost_policy(o, &run))
         return EXIT_USAGE;
-    if (o->trace_steps && !o->trace)
-        return cli_usage("--trace-steps: into which file? (--trace FILE)");
     stop_catch();
     um_status st = um_monitor_open(&p.monitor);
     if (st != UM_OK)
@@ -557,7 +555,7 @@ done:
 
 int command_run(const struct options *o)
 {
-    return cli_options_meet(o) ? run_and_report(o, NULL) : EXIT_USAGE;
+    return run_and_report(o, NULL);
 }
 
 int command_replay(const struct options *o)

@@ -700,12 +700,15 @@ static um_status pair_classes(struct val *v)
     }
     if (unknown < 0 || (paired && !known[unknown].used))
         return UM_OK;
-    const char *name = known[unknown].name, *first = um_detector_class_name(v->detector, 0);
+    char first[256];
+    const char *name = known[unknown].name, *of = um_detector_class_name(v->detector, 0);
+    snprintf(first, sizeof first, "%s%s",
+             of ? "its first: " : "they have no names, only numbers from 0", of ? of : "");
     return truth_fail(UM_EFORMAT,
-                      "val: %s: unknown category %lld (%s): no class of the detector is called "
-                      "so (its first: %s)",
+                      "val: %s: unknown category %lld (%s): no class of the detector is called so "
+                      "(%s); --names FILE says what they are called",
                       v->o->positional[0], (long long)known[unknown].id, name ? name : "no name",
-                      first ? first : "no name");
+                      first);
 }
 
 static um_status open_networks(struct val *v)

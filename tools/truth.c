@@ -703,11 +703,10 @@ static um_status open_folder(truth *t, const char *dataset, const struct truth_s
         e->mask = path[0];
         e->line = path[1];
         if (st == UM_OK && !e->mask && !e->line)
-            st = truth_fail(UM_EIO,
-                            "val: %s has no truth: no %.*s_mask.png and no %.*s_line.png in %s%s%s",
-                            e->picture, (int)stem_length(name), name, (int)stem_length(name), name,
-                            folder[0], strcmp(folder[0], folder[1]) ? ", " : "",
-                            strcmp(folder[0], folder[1]) ? folder[1] : "");
+            st = truth_fail(
+                UM_EIO, "val: %s has no truth: no %.*s%s.png in %s and no %.*s%s.png in %s",
+                e->picture, (int)stem_length(name), name, apart[0] ? "[_mask]" : tag[0], folder[0],
+                (int)stem_length(name), name, apart[1] ? "[_line]" : tag[1], folder[1]);
     }
     for (int k = 0; k < 2; k++)
         for (long i = 0; i < truths[k].n && st == UM_OK; i++)

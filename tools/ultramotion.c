@@ -251,7 +251,7 @@ static int dispatch(int argc, char **argv)
             return fprintf(stderr, "ultramotion: usage: ultramotion %s %s\n", c->name,
                            c->arguments),
                    EXIT_USAGE;
-        return c->run(&o);
+        return cli_options_meet(&o, c->bit) ? c->run(&o) : EXIT_USAGE;
     }
     cli_usage("no command \"%s\"", argv[1]);
     print_usage(stderr);
