@@ -18,6 +18,7 @@ SIDE = 320
 # Taken from what goes into the score's sigmoid, so that 0.5 is where few empty pictures are: 0.55 left 3.4 % of 2,000 hard ones there, 0.70 leaves 2.4 %
 # (README.md). The metadata's `calm` says how much, and a run that starts from such a model adds it again first.
 CALM = 0.70
+PHANTOM = "ultramotion phantom, look=hard and default; no real picture"
 # Shares of the hard look, of pictures without bone and of shaded ones, and shapes of surfaces that come more often.
 DIET = (0.7, 0.3, 0.15, {"humps": 0.1, "flank": 0.07})
 
@@ -29,6 +30,12 @@ def sample(seed, index):
     picture = cv2.resize(s.picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA if max(h, w) > SIDE else cv2.INTER_LINEAR)
     centres = [[(b[0] + b[2]) / 2 / w, (b[1] + b[3]) / 2 / h, (b[2] - b[0]) / w, (b[3] - b[1]) / h] for b in boxes]
     return picture, np.array(centres, np.float32).reshape(-1, 4)
+
+
+def learned_from(before):
+    """All pictures that a model knows, where `before` is the metadata of the one it started from."""
+    said = before.get("training_data", "not said")
+    return PHANTOM if said == PHANTOM else f"{PHANTOM.partition(';')[0]}; before: {said}"
 
 
 def is_score_bias(key):
@@ -46,6 +53,9 @@ def main():
     missing = [k for k in own if k not in start and not k.endswith("num_batches_tracked") and "denoising" not in k]
     if missing:
         sys.exit(f"{args.start}: no {missing[:4]}")
+    for k in own:  # another number of classes
+        if k in start and start[k].shape != own[k].shape:
+            print(f"{args.start}: {k} is {list(start[k].shape)}, want {list(own[k].shape)}: it begins anew", file=sys.stderr)
     net.load_state_dict({k: start[k].to(own[k].dtype) if k in start and start[k].shape == own[k].shape else own[k] for k in own})
     net.to(args.device).train()
     criterion = DFINECriterion.from_config(config).to(args.device)
@@ -74,8 +84,8 @@ def main():
     run.export(args, weights, "detector.safetensors", {
         "architecture": "dfine-n", "name": "D-FINE-N bone surface, 320x320", "input_size": SIDE, "classes": "bone", "activation": "relu", "fit": "stretch", "nms": 0.7,
         "calm": CALM, "gain": "off",
-        "training_data": "ultramotion phantom, look=hard and default; no real picture", "steps": run.steps_of(before, args, state.step),
-        "licence": "Apache-2.0", "producer": "ultramotion train/detector.py"})
+        "training_data": learned_from(before), "steps": run.steps_of(before, args, state.step), "licence": run.licence_of(before),
+        "producer": "ultramotion train/detector.py"})
 
 
 if __name__ == "__main__":

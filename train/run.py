@@ -209,7 +209,7 @@ def weights_of(path):
     try:
         return load_file(path)
     except SafetensorError as wrong:
-        sys.exit(f"{path}: {wrong}")
+        sys.exit(f"{path}: {wrong}; want .safetensors, which `ultramotion convert` makes of a checkpoint")
 
 
 def metadata_of(path):
@@ -217,6 +217,10 @@ def metadata_of(path):
 
     with safe_open(path, "pt") as file:
         return file.metadata() or {}
+
+
+def licence_of(before):
+    return before.get("licence", "that of the weights it started from")
 
 
 def steps_of(before, args, step):

@@ -215,7 +215,7 @@ def main():
         "training_data": "ultramotion phantom, look=hard and default", "started_from": origin(before, args.lite),
         "prompts": "boxes, points, boxes with points; structures and empty tissue", "gain": "off",
         "steps": run.steps_of(before, args, state.step) + (f" for {args.only} alone" if args.only else "") + (f", with {args.keep:g} of the weights before" if args.keep else ""),
-        "licence": "Apache-2.0", "producer": "ultramotion train/segmenter.py"})
+        "licence": run.licence_of(before), "producer": "ultramotion train/segmenter.py"})
 
 
 if __name__ == "__main__":

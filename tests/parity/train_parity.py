@@ -10,6 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 5
 
@@ -47,6 +50,12 @@ def refused(what, out, *more):
     assert done.returncode and what in done.stderr, f"{more}: {done.stderr!r}, want {what!r}"
 
 
+def with_two_classes(path, to):
+    two = {k: v.repeat(2, *[1] * (v.dim() - 1)) if "_score_head" in k else v for k, v in load_file(path).items()}
+    save_file(two, to, {"training_data": "scans of ours"})
+    return to
+
+
 def main():
     with tempfile.TemporaryDirectory(prefix="train-") as folder:
         folder = Path(folder)
@@ -67,6 +76,7 @@ def main():
         refused("began with --batch 2, not 3", whole, "--batch", "3")
         refused("began with --seed 1, not 2", whole, "--seed", "2")
         refused("began with other weights", whole, "--start", str(ROOT / "tests/golden/models/dfine_n_bone_320.safetensors"))
+        refused("want .safetensors", folder / "new", "--start", str(whole / "checkpoint.pt"))
         refused("no checkpoint", folder / "new", "--export")
         refused("--within: nan is not", whole, "--within", "nan")
         before = len(losses(whole))
@@ -76,6 +86,11 @@ def main():
                 time.sleep(0.1)
             refused("another process", folder / "two", "--steps", "1000")
             p.kill()
+        own = folder / "own"
+        done = run(own, "--steps", "1", "--start", str(with_two_classes(whole / "detector.safetensors", folder / "two.safetensors")))
+        assert "dec_score_head.0.bias is [2], want [1]: it begins anew" in done.stderr, done.stderr
+        facts = safe_open(own / "detector.safetensors", "pt").metadata()
+        assert facts["training_data"].endswith("; before: scans of ours") and facts["licence"].startswith("that of"), facts
         short = folder / "short"
         assert run(short, "--batch", "32", "--within", "0.5").returncode == 0
         spent = sum(json.loads(line)["seconds"] for line in (short / "log.jsonl").read_text().splitlines())
