@@ -34,6 +34,7 @@ def usage_and_version(tmp):
     assert "usage: ultramotion" in out
     for command in ("run", "detect", "segment", "val", "phantom", "bench", "inspect", "convert", "doctor", "serve", "igtl"):
         out, _ = um(command, "--help")
+        assert um("help", command)[0] == out
         assert f"usage: ultramotion {command}" in out and "options:" in out
     _, err = um(code=2)
     assert "usage" in err
@@ -323,6 +324,7 @@ def options_that_cannot_act(tmp):
     config = tmp / "all.yaml"
     config.write_text("recursive: true\nigtl-max-fps: 9\n")  # which may serve several sources
     um(*run, "--config", config)
+    um("serve", "v4l2:/dev/no_such", "-o", "null:", "--lag-alarm-ms", 9, "--window", "auto", code=1)  # is not there
     config.write_text("kpi-keep: 3\n")
     assert "--kpi-keep: nothing without --kpi FILE" in um(*run, "--config", config, code=2)[1]
     um(*run, "--config", config, "--kpi", tmp / "kpi", "--kpi-keep", 2)

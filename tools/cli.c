@@ -379,7 +379,8 @@ bool cli_options_meet(const struct options *o, enum command_bit command)
 {
     static const char *const igtl[] = {"igtl", "igtl-listen", NULL},
                              *const to_igtl[] = {"igtl", "igtl-connect", NULL},
-                             *const live[] = {"igtl", "igtl-listen", "v4l2", "replay-live", NULL},
+                             *const live[] = {"igtl",  "igtl-listen", "v4l2",
+                                              "lavfi", "replay-live", NULL},
                              *const drawn[] = {"phantom", "igtl",        "igtl-listen",
                                                "replay",  "replay-live", NULL};
     const char *what = o->positionals ? o->positional[0] : "";
@@ -410,7 +411,7 @@ bool cli_options_meet(const struct options *o, enum command_bit command)
          "det-size queries det-act det-fit names sam-size sam-family",
          "with --results, which runs no network", !o->results},
         {"size pixel", "for a source other than -", command == ON_PHANTOM || raw},
-        {"recursive", "for a source other than files", pictures && !scheme_is(what, "v4l2")},
+        {"recursive", "for a source other than files", pictures && !any_scheme(what, live)},
         {"window", "for a source other than files and cameras", pictures},
         {"lag-alarm-ms", "for a source that is not live", any_scheme(what, live)},
         {"igtl-crc igtl-coord", "for a source other than igtl", igtl_source},

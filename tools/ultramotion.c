@@ -226,6 +226,8 @@ static int dispatch(int argc, char **argv)
         print_man();
         return EXIT_DONE;
     }
+    if (strcmp(argv[1], "help") == 0 && argc == 3)
+        return dispatch(3, (char *[]){argv[0], argv[2], "--help"});
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
         strcmp(argv[1], "help") == 0) {
         print_usage(stdout);
