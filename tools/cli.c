@@ -407,8 +407,8 @@ bool cli_options_meet(const struct options *o, enum command_bit command)
         {"guard-seed", "without --device guard", o->device && strcmp(o->device, "guard") == 0},
         {"frames", "without --calibrate", command != ON_CONVERT || o->calibrate},
         {"verbose", "with --quiet", !o->quiet},
-        {"detector segmenter device precision threads weight-cache track gain nms mask-clean "
-         "det-size queries det-act det-fit names sam-size sam-family",
+        {"detector segmenter track gain nms mask-clean det-size queries det-act det-fit names "
+         "sam-size sam-family",
          "with --results, which runs no network", !o->results},
         {"size pixel", "for a source other than -", command == ON_PHANTOM || raw},
         {"recursive", "for a source other than files", pictures && !any_scheme(what, live)},

@@ -64,10 +64,13 @@ def val(
     for what, model in (("detector", detector), ("segmenter", segmenter)):
         if model is not None and not isinstance(model, (str, os.PathLike)):
             raise _c.InvalidError(f"val: {what} is a {type(model).__name__}: want its file")
-    folder = models_path()
+    if results is None:  # else no network runs
+        folder = models_path()
+        detector = os.path.join(folder, DETECTOR) if detector is None else detector
+        segmenter = os.path.join(folder, SEGMENTER) if segmenter is None else segmenter
     given: dict[str, Any] = {
-        "detector": os.path.join(folder, DETECTOR) if detector is None else detector,
-        "segmenter": os.path.join(folder, SEGMENTER) if segmenter is None else segmenter,
+        "detector": detector,
+        "segmenter": segmenter,
         "device": device,
         "precision": precision,
         "threads": threads,
