@@ -196,8 +196,8 @@ static const struct row table[] = {
      "each frame's stages by thread, for ui.perfetto.dev or chrome://tracing"},
     {"trace-steps", 0, FLAG, AT(trace_steps), 0, 0, 0, 0, RUN | ON_REPLAY, NULL,
      "with --trace, on cpu: also what each thread computes when, by its place in the network"},
-    {"summary-every", 0, FLOAT, AT(summary_every), 0, 0, 0, 86400, RUN | ON_REPLAY, "SECONDS",
-     "a line on stderr about the run so far; default 0 = none"},
+    {"summary-every", 0, FLOAT, AT(summary_every), 0, 0, 0, 86400, RUN | ON_REPLAY | ON_VAL,
+     "SECONDS", "a line on stderr about the run so far; default 0 = none"},
     {"on-sink-full", 0, CHOICE, AT(on_sink_full), 0, 0, 0, 0, RUN | ON_REPLAY, "block|drop",
      "a sink that is behind: wait for it, or drop its oldest packet and count it; default: block, "
      "serve: drop"},

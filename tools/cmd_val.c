@@ -7,6 +7,7 @@
 #include "json.h"
 #include "sheet.h"
 #include "stop.h"
+#include "tell.h"
 #include "truth.h"
 
 #include <cjson/cJSON.h>
@@ -15,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { RESAMPLES = 500 };
@@ -107,7 +109,8 @@ struct val {
     ap *ap;
     sheet *sheet;
     FILE *written; /* results.json */
-    bool first;
+    bool first, terminal;
+    double next_summary; /* --summary-every */
     struct score *score;
     long frames, room;
     struct sweep *sweep;
@@ -757,16 +760,37 @@ static um_status one_frame(struct val *v, const struct truth_frame *t)
     return st;
 }
 
+static double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* On a terminal every frame, and a line every --summary-every seconds. */
+static void tell_progress(struct val *v)
+{
+    long all = truth_length(v->truth);
+    if (v->o->summary_every > 0 && seconds_now() >= v->next_summary) {
+        char text[64];
+        snprintf(text, sizeof text, "%ld of %ld frames", v->frames, all);
+        tell(text);
+        v->next_summary = seconds_now() + v->o->summary_every;
+    }
+    if (v->terminal)
+        fprintf(stderr, "\r%ld/%ld ", v->frames, all);
+}
+
 static um_status all_frames(struct val *v)
 {
-    bool terminal = isatty(2) && !v->o->quiet;
     struct truth_frame t = {0};
     um_status st = UM_OK;
+    v->terminal = isatty(2) && !v->o->quiet;
+    v->next_summary = seconds_now() + v->o->summary_every;
     while (!stop_requested() && (st = truth_next(v->truth, &t)) == UM_OK &&
            (st = one_frame(v, &t)) == UM_OK)
-        if (terminal)
-            fprintf(stderr, "\r%ld/%ld ", v->frames, truth_length(v->truth));
-    if (terminal)
+        tell_progress(v);
+    if (v->terminal)
         fprintf(stderr, "\n");
     if (st != UM_OK && st != UM_EOF)
         return st;

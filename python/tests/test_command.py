@@ -25,6 +25,59 @@ def test_val_reports_as_the_command_does(tmp_path):
     assert again["boxes"]["ap"] == report["boxes"]["ap"]
 
 
+class Bar:
+    """What tqdm's has of it."""
+
+    def __init__(self, _=None):
+        self.n, self.total, self.closed = 0, None, False
+
+    def update(self, n):
+        self.n += n
+
+    def close(self):
+        self.closed = True
+
+
+def test_val_shows_how_far_it_is(monkeypatch):
+    seen = []
+
+    class Slow(Bar):
+        def update(self, n):
+            super().update(n)
+            seen.append((self.n, self.total))
+
+        def close(self):
+            seen.append("closed")
+
+    monkeypatch.setattr(command, "_bar", Slow)
+    assert ultramotion.val(DATASET.replace("frames=2", "frames=40"), progress=True)["frames"] == 40
+    assert len(seen) > 2 and seen[0][0] < 40 and seen[0][1] == 40 and seen[-2:] == [(40, 40), "closed"]
+
+
+def test_a_val_that_is_interrupted_leaves_nothing(monkeypatch, tmp_path):
+    class Interrupted(Bar):
+        def update(self, _):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_bar", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ultramotion.val("phantom:frames=100000", out=tmp_path / "out", progress=True)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_val_logs_what_is_to_be_known(tmp_path, caplog):
+    (tmp_path / "boxes.json").write_text('[{"image_id": 0, "category_id": 0, "bbox": [1, 1, 9, 9], "score": 0.9}]')
+    report = ultramotion.val(DATASET, results=tmp_path / "boxes.json")
+    assert report["frames"] == 2 and "no mask in the results" in caplog.text
+
+
+def test_val_takes_what_models_are_told(tmp_path):
+    (tmp_path / "names.txt").write_text("bone\n")
+    told = {"activation": "relu", "fit": "letterbox", "queries": 100, "input_size": (256, 192), "track": True, "names": tmp_path / "names.txt"}
+    plain = ultramotion.val(DATASET, canvas=128)
+    assert ultramotion.val(DATASET, canvas=128, family="mobile-sam", **told)["boxes"] != plain["boxes"]
+
+
 def test_what_val_refuses(detector, tmp_path):
     with pytest.raises(ultramotion.InvalidError, match="detector is a Detector: want its file"):
         ultramotion.val(DATASET, detector=detector)
@@ -34,6 +87,8 @@ def test_what_val_refuses(detector, tmp_path):
         ultramotion.val(tmp_path / "nowhere")
     with pytest.raises(ultramotion.Error, match="nowhere.pt"):
         ultramotion.val(DATASET, detector=tmp_path / "nowhere.pt")
+    with pytest.raises(ultramotion.Error, match="--help: No such file"):
+        ultramotion.val("--help")
 
 
 def test_without_a_command(monkeypatch, tmp_path):

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from typing import Any, NoReturn
 
 from . import _c
-from .models import DETECTOR, SEGMENTER, models_path
+from .models import DETECTOR, LOG, SEGMENTER, models_path
+from .pipeline import _bar
 
 _STATUS: dict[int, type[_c.Error]] = {2: _c.InvalidError, 3: _c.TransferError}
 
@@ -45,8 +47,14 @@ def val(
     gain: str | float | None = None,
     nms: float | None = None,
     mask_clean: bool | None = None,
-    input_size: int | None = None,
+    track: bool | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    queries: int | None = None,
+    activation: str | None = None,
+    fit: str | None = None,
+    names: Any = None,
     canvas: int | None = None,
+    family: str | None = None,
     frames: int | None = None,
     masks: Any = None,
     lines: Any = None,
@@ -54,13 +62,14 @@ def val(
     spacing: tuple[float, float] | None = None,
     results: Any = None,
     out: Any = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Accuracy against truth, as `ultramotion val --json` reports it (`docs/ACCURACY.md`): boxes, masks, lines and states, each with an interval.
 
     `dataset` is a folder with a COCO file (or that file), or with true masks or lines beside its pictures, or `"phantom:…"`. Models are
-    files, as it runs in a process of its own; `results` scores what any program found; `out` is a folder for report, results and pictures."""
-    import subprocess
-
+    files, as it runs in a process of its own, and what `Detector` and `Segmenter` are told of them is told here; `results` scores what any
+    program found; `out` is a folder for report, results and pictures. `progress` shows a bar; what should be known of the data set goes to the
+    logger `ultramotion`."""
     for what, model in (("detector", detector), ("segmenter", segmenter)):
         if model is not None and not isinstance(model, (str, os.PathLike)):
             raise _c.InvalidError(f"val: {what} is a {type(model).__name__}: want its file")
@@ -78,8 +87,14 @@ def val(
         "gain": gain,
         "nms": nms,
         "mask-clean": None if mask_clean is None else int(mask_clean),
-        "det-size": input_size,
+        "track": None if track is None else int(track),
+        "det-size": "x".join(map(str, input_size)) if isinstance(input_size, (tuple, list)) else input_size,
+        "queries": queries,
+        "det-act": activation,
+        "det-fit": fit,
+        "names": names,
         "sam-size": canvas,
+        "sam-family": family,
         "frames": frames,
         "masks": masks,
         "lines": lines,
@@ -87,18 +102,55 @@ def val(
         "spacing": spacing and ",".join(map(str, spacing)),
         "results": results,
     }
-    call = [command_path(), "val", os.fspath(dataset), "--json", "--quiet"]
+    call = [command_path(), "val", "--json", "--summary-every", "0.2"]
     for name, value in given.items():
         if value is not None:
             call += [f"--{name}", os.fspath(value) if isinstance(value, os.PathLike) else str(value)]
     if out is not None:
         call += ["-o", os.fspath(out)]
-    done = subprocess.run(call, capture_output=True, text=True)
-    if done.returncode != 0:
-        said = done.stderr.strip().removeprefix("ultramotion: ") or f"val ended with {done.returncode}"
-        raise _STATUS.get(done.returncode, _c.Error)(said)
-    report: dict[str, Any] = json.loads(done.stdout)
+    bar = _bar(None) if progress else None
+    try:
+        report: dict[str, Any] = json.loads(_said([*call, "--", os.fspath(dataset)], bar))
+        if bar is not None:
+            bar.update(report["frames"] - bar.n)
+    finally:
+        if bar is not None:
+            bar.close()
     return report
+
+
+def _said(call: list[str], bar: Any) -> str:
+    """What the command writes to stdout. Of its lines on stderr those of how far it is move the bar, others are logged; the last one of a
+    command that fails is raised."""
+    import subprocess
+    import tempfile
+
+    last = ""
+    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(
+        call, stdout=said, stderr=subprocess.PIPE, text=True, errors="replace"
+    ) as process:
+        assert process.stderr is not None
+        try:
+            for line in process.stderr:
+                count = re.fullmatch(r"ultramotion: (\d+) of (\d+) frames\n", line)
+                if count is None:
+                    if last:
+                        LOG.warning("%s", last)
+                    last = line.strip().removeprefix("ultramotion: ")
+                elif bar is not None:
+                    bar.total = int(count[2])
+                    bar.update(int(count[1]) - bar.n)
+            status = process.wait()
+        except BaseException:
+            process.terminate()  # it takes what it has written in part away
+            process.wait()
+            raise
+        if status != 0:
+            raise _STATUS.get(status, _c.Error)(last if last and status > 0 else f"val ended with {status}")
+        if last:
+            LOG.warning("%s", last)
+        said.seek(0)
+        return said.read()
 
 
 def train(network: str, out: Any, *arguments: str, recipes: Any = None) -> int:
