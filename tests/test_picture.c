@@ -642,6 +642,7 @@ TEST(what_is_no_picture_is_named_with_what_to_do)
         {BYTES("\x08\0\5\0CS\12\0ISO_IR 100"), "a DICOM file", "Python package"},
         {BYTES("\2\0\0\0UL\4\0\xc0\0\0\0"), "a DICOM file", "Python package"},
         {BYTES("\x08\0\x08\0\x08\0\0\0ORIGINAL"), "a DICOM file", "Python package"},
+        {BYTES("\xff\xd8\xff\xf7\0\x0b\x08"), "a JPEG-LS picture", "convert"},
         {BYTES("\0\0\0\x18"
                "ftypmsf1"),
          "a HEIC picture", "convert"},
@@ -662,6 +663,36 @@ TEST(what_is_no_picture_is_named_with_what_to_do)
                       strstr(text, ", not a picture (PNG, JPEG") && strstr(text, cases[i].advice),
                   "%s, want %s", text, cases[i].what);
     }
+    scratch_close();
+}
+
+/* What is whole and not read is not called damaged. */
+TEST(pictures_beyond_what_is_read_say_so)
+{
+    static const struct {
+        int at; /* behind the marker of the frame's header */
+        uint8_t value;
+        const char *said;
+    } cases[] = {{1, 0xc3, "JPEG that is not read (Unsupported JPEG process"},
+                 {4, 12, "JPEG that is not read (Unsupported JPEG data precision 12"}};
+    static uint8_t data[8192], row[UM_FRAME_MAX_SIDE + 1];
+    um_frame *f = NULL;
+    size_t n = slurp(golden("image", "turned6.jpg"), data, sizeof data), at = 0;
+    while (at + 1 < n && !(data[at] == 0xff && data[at + 1] == 0xc0))
+        at++;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint8_t *changed = data + at + cases[i].at, was = *changed;
+        *changed = cases[i].value;
+        spit(in_scratch("x.jpg"), data, n);
+        *changed = was;
+        CHECK_EQ(um_image_read(in_scratch("x.jpg"), &f), UM_EFORMAT);
+        CHECK_MSG(strstr(um_last_error(), cases[i].said) && strstr(um_last_error(), "to PNG"), "%s",
+                  um_last_error());
+    }
+    CHECK_OK(um_image_write_png(in_scratch("wide.png"), row, sizeof row, 1, 1));
+    CHECK_EQ(um_image_read(in_scratch("wide.png"), &f), UM_EFORMAT);
+    CHECK_MSG(strstr(um_last_error(), "16385x1 pixels: sides must be 1 to 16384"), "%s",
+              um_last_error());
     scratch_close();
 }
 

@@ -22,6 +22,7 @@ struct mark {
 /* The first that fits. */
 static const struct mark marks[] = {
     MARK(0, "\x89PNG\r\n\x1a\n", PICTURE, "a PNG picture", "PNG"),
+    MARK(0, "\xff\xd8\xff\xf7", OTHER_PICTURE, "a JPEG-LS picture", "JPEG-LS"),
     MARK(0, "\xff\xd8\xff", PICTURE, "a JPEG picture", "JPEG"),
     MARK(0, "II*\0", PICTURE, "a TIFF picture", "TIFF"),
     MARK(0, "MM\0*", PICTURE, "a TIFF picture", "TIFF"),

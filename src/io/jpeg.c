@@ -85,9 +85,13 @@ static um_status read_jpeg_body(struct jpeg_reader *r)
 {
     struct jpeg_decompress_struct *jpeg = &r->jpeg;
     if (setjmp(r->jump))
-        return r->errors.msg_code == JERR_OUT_OF_MEMORY
-                   ? um_fail(UM_ENOMEM, "JPEG")
-                   : um_fail(UM_EFORMAT, "bad JPEG: %s" UM_IMAGE_AGAIN, r->text);
+        switch (r->errors.msg_code) {
+        case JERR_OUT_OF_MEMORY: return um_fail(UM_ENOMEM, "JPEG");
+        case JERR_BAD_PRECISION:
+        case JERR_SOF_UNSUPPORTED: /* lossless, hierarchical */
+            return um_fail(UM_EFORMAT, "JPEG that is not read (%s): convert it to PNG", r->text);
+        default: return um_fail(UM_EFORMAT, "bad JPEG: %s" UM_IMAGE_AGAIN, r->text);
+        }
     jpeg_create_decompress(jpeg);
     jpeg->progress = &r->progress;
     jpeg_stdio_src(jpeg, r->f->file);

@@ -91,7 +91,7 @@ static um_status read_png_body(struct png_reader *r)
                    ? um_fail(UM_ENOMEM, "PNG")
                    : um_fail(UM_EFORMAT, "bad PNG: %s" UM_IMAGE_AGAIN, r->text);
     png_init_io(r->png, r->f->file);
-    png_set_user_limits(r->png, UM_FRAME_MAX_SIDE, UM_FRAME_MAX_SIDE);
+    png_set_user_limits(r->png, PNG_UINT_31_MAX, PNG_UINT_31_MAX); /* um_frame_create() has ours */
     png_set_chunk_malloc_max(r->png, CHUNK_BYTES);
     png_set_keep_unknown_chunks(r->png, PNG_HANDLE_CHUNK_NEVER, NULL, -1);
     png_set_read_user_chunk_fn(r->png, r, read_chunk);
