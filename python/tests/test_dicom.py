@@ -289,6 +289,19 @@ def test_files_that_are_none(tmp_path):
         list(frames(path))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_headers_raise_what_the_rest_of_a_folder_survives(tmp_path):
+    tags = {"FrameTimeVector": [0, 40], "SequenceOfUltrasoundRegions": [region(0.01)], "WindowCenter": "9", "WindowWidth": "9"}
+    whole = made_file(tmp_path / "a.dcm", np.zeros((2, 4, 4), np.uint8), AcquisitionDateTime="20010101120000", **tags).read_bytes()
+    random, path = np.random.default_rng(4), tmp_path / "b.dcm"
+    for at in range(132, len(whole), 7):
+        path.write_bytes(whole[:at] + random.bytes(1) + whole[at + 1 :])
+        try:
+            list(frames(path, dates=True))
+        except ultramotion.FormatError as problem:
+            assert str(problem).count("b.dcm: ") == 1
+
+
 def single_frame(path, arrays, **tags):
     """A file of one picture, without all that may be empty."""
     made_file(path, arrays, Modality="US", **tags)

@@ -48,12 +48,12 @@ def frames(
     if window is not None and window != "auto" and (isinstance(window, str) or len(window) != 2 or window[0] == window[1]):
         raise _c.InvalidError(f"window {window!r}: want (black, white) or 'auto'")
     try:
-        spacing, times = _spacing(data, name), accumulate(_steps(data))
-        begun = (_acquired(data, name) if dates else None) or time.time()
-    except (AttributeError, IndexError, TypeError, ValueError) as problem:
+        spacing, times, count = _spacing(data, name), accumulate(_steps(data)), int(data.get("NumberOfFrames") or 1)
+        pictures = _arrays(data, count)
+        begun = (_acquired(data) if dates else None) or time.time()
+    except Exception as problem:  # whatever pydicom finds in an element when it is first looked at
         raise _c.FormatError(f"{name}: {problem}") from problem
-    index, count = 0, int(data.get("NumberOfFrames") or 1)
-    pictures = _arrays(data, count)
+    index = 0
     while True:
         try:
             array = next(pictures)
@@ -83,24 +83,34 @@ def _read(name: str, tags: list[str]) -> Any:
         raise _c.UnsupportedError(f"DICOM wants pydicom 3: pip install 'ultramotion[dicom]' ({problem})") from problem
     try:
         data = pydicom.dcmread(name, specific_tags=tags, force=_begins_at_once(name))
+        for tag in [tag for tag in data.keys() if not data.get_item(tag).value]:
+            del data[tag]
+        if "TransferSyntaxUID" not in data.file_meta:
+            data.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if data.original_encoding[0] else uid.ExplicitVRLittleEndian
+        unfit = _unfit(data)
     except OSError as problem:
         raise _c.FileError(f"{name}: {problem.strerror or problem}") from problem
-    except pydicom.errors.InvalidDicomError as problem:
+    except Exception as problem:  # whatever pydicom finds in a file
         raise _c.FormatError(f"{name}: {problem}") from problem
+    if unfit:
+        raise _c.FormatError(f"{name}: {unfit}")
+    return data
+
+
+def _unfit(data: Any) -> str | None:
+    """Why these are no pictures that can be read."""
+    from pydicom import uid
+
     if data.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
-        raise _c.FormatError(f"{name}: a list of DICOM files: give its folder, with recursive=True")
+        return "a list of DICOM files: give its folder, with recursive=True"
     if data.get("SOPClassUID") == uid.SegmentationStorage:
-        raise _c.FormatError(f"{name}: a DICOM SEG, whose pixels are masks and no pictures")
-    for element in [element for element in data if element.is_empty]:
-        del data[element.tag]
+        return "a DICOM SEG, whose pixels are masks and no pictures"
     if "PixelData" not in data:
-        raise _c.FormatError(f"{name}: no pixels, or it was cut off in them")
+        return "no pixels, or it was cut off in them"
     bits, high = data.get("BitsStored", 0), data.get("HighBit")
     if bits and high not in (None, bits - 1):
-        raise _c.FormatError(f"{name}: samples of {bits} bits with the highest in bit {high}, not {bits - 1}, are not read")
-    if "TransferSyntaxUID" not in data.file_meta:
-        data.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if data.original_encoding[0] else uid.ExplicitVRLittleEndian
-    return data
+        return f"samples of {bits} bits with the highest in bit {high}, not {bits - 1}, are not read"
+    return None
 
 
 def _begins_at_once(name: str) -> bool:
@@ -221,16 +231,13 @@ def _steps(data: Any) -> Iterator[float]:
     return chain(vector or [0.0], repeat((vector or [0.0])[-1] or step))
 
 
-def _acquired(data: Any, name: str) -> float | None:
+def _acquired(data: Any) -> float | None:
     from pydicom.valuerep import DT
 
     raw = data.get("AcquisitionDateTime")
     if not raw:
         return None
-    try:
-        when = DT(str(raw))
-    except ValueError as problem:
-        raise _c.FormatError(f"{name}: AcquisitionDateTime: {problem}") from problem
+    when = DT(str(raw))
     return when.timestamp() if isinstance(when, datetime) else None
 
 
