@@ -145,10 +145,12 @@ TEST(pixels_in_a_file_beside_are_found)
     pixels(all);
     bytes(all, sizeof all);
     save("beside.raw");
-    text("%sElementDataFile = beside.raw\n", plus);
-    check_all(save("beside.mhd"));
-    static const char *const elsewhere[] = {"../beside.raw", "/etc/passwd", "LIST", "a%03d.raw",
-                                            ""};
+    for (int dot = 0; dot < 2; dot++) {
+        text("%sElementDataFile = %sbeside.raw\n", plus, dot ? "./" : "");
+        check_all(save("beside.mhd"));
+    }
+    static const char *const elsewhere[] = {"../beside.raw", "./../beside.raw", "/etc/passwd",
+                                            "LIST",          "a%03d.raw",       ""};
     for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++) {
         um_frame *f = NULL;
         text("%sElementDataFile = %s\n", plus, elsewhere[i]);

@@ -230,6 +230,7 @@ static um_status copy(const struct draft *d, char *to, size_t size, const char *
 /* A file with the pixels lies beside this one, or nowhere. */
 static um_status take_file(struct draft *d, const char *value)
 {
+    value += strncmp(value, "./", 2) == 0 ? 2 : 0;
     if (!value[0] || strchr(value, '/') || strchr(value, '\\') || strchr(value, '%') ||
         strncmp(value, "LIST", 4) == 0)
         return refuse(d, "pixels not in one file of the same folder: ", value);
