@@ -814,6 +814,20 @@ TEST(a_cut_video_gives_its_frames_and_one_error)
     scratch_close();
 }
 
+/* Its packets have no durations, so its last one ends a second before the file does. */
+TEST(a_slow_wmv_is_whole_as_far_as_its_size_says)
+{
+    static uint8_t data[1 << 14];
+    if (!reads("videos"))
+        SKIP("built without libav");
+    size_t n = slurp(golden("video", "slow.wmv"), data, sizeof data);
+    const char *text = read_all(golden("video", "slow.wmv"), NULL);
+    CHECK_MSG(strstr(text, "slow_00002=") && !strchr(text, '!'), "%s", text);
+    spit(in_scratch("cut.wmv"), data, n - 1);
+    CHECK(strchr(read_all(in_scratch("cut.wmv"), NULL), '!'));
+    CHECK_MSG(strstr(last_problem, "the video breaks off after frame 3"), "%s", last_problem);
+}
+
 TEST(a_damaged_video_ends)
 {
     static uint8_t data[65536];

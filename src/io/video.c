@@ -287,13 +287,34 @@ static bool riff_goes_on(const struct um_video *v)
     return size < OPEN && (int64_t)size + 8 > v->f->bytes + 1; /* some forget a filling byte */
 }
 
+/* The same of a WMV: what its header has for a time may be longer than the whole file. */
+static bool asf_goes_on(const struct um_video *v)
+{
+    static const uint8_t properties[] = {0xa1, 0xdc, 0xab, 0x8c, 0x47, 0xa9, 0xcf, 0x11,
+                                         0x8e, 0xe4, 0x00, 0xc0, 0x0c, 0x20, 0x53, 0x65};
+    enum { NEAR = 8192, SIZE = 40, FLAGS = 88, LIVE = 1 };
+    uint8_t head[NEAR];
+    if (!is_format(v, "asf") || fseeko(v->f->file, 0, SEEK_SET) != 0)
+        return false;
+    size_t n = fread(head, 1, sizeof head, v->f->file);
+    for (size_t at = 0; at + FLAGS < n; at++) {
+        uint64_t size = 0;
+        if (memcmp(head + at, properties, sizeof properties) != 0)
+            continue;
+        for (int i = 7; i >= 0; i--)
+            size = size << 8 | head[at + SIZE + (size_t)i];
+        return !(head[at + FLAGS] & LIVE) && size > (uint64_t)v->f->bytes;
+    }
+    return false;
+}
+
 /* Do all packets end before the time that the header promises? An index says it better, where
  * edits leave parts out. */
 static bool time_goes_on(const struct um_video *v)
 {
     bool indexed =
         is_format(v, "mov") ? v->stream->nb_frames > 0 : is_format(v, "avi") && v->indexed;
-    return !indexed && v->end - start(v) + 1.5 * step(v) < promised(v);
+    return !indexed && !is_format(v, "asf") && v->end - start(v) + 1.5 * step(v) < promised(v);
 }
 
 /* Are there bytes of a frame that is not whole? Of YUV4MPEG, which is frames to its end. */
@@ -342,7 +363,8 @@ static bool gif_goes_on(const struct um_video *v)
 static bool goes_on(const struct um_video *v)
 {
     return v->frames == 0 || v->beyond || ferror(v->f->file) || index_goes_on(v) ||
-           riff_goes_on(v) || time_goes_on(v) || frame_goes_on(v) || gif_goes_on(v);
+           riff_goes_on(v) || asf_goes_on(v) || time_goes_on(v) || frame_goes_on(v) ||
+           gif_goes_on(v);
 }
 
 /* The end; if the file ends before its video does, an error, once. */
