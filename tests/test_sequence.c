@@ -780,6 +780,42 @@ TEST(masks_are_label_maps_by_class)
     }
 }
 
+/* Slice i stays that of frame i where others could not be read. */
+TEST(masks_leave_room_for_frames_without_a_packet)
+{
+    static const char *const names[] = {"gaps.mha", "gaps.seq.nrrd", "gaps.seg.nrrd"};
+    um_sink_settings settings;
+    um_sink_settings_default(&settings);
+    for (int k = 0; k < 3; k++) {
+        um_sink *sink = NULL;
+        um_source *s = NULL, *of = NULL;
+        um_frame *f = NULL;
+        CHECK_OK(um_source_open(&of, "push:", NULL));
+        settings.source = of;
+        char path[400];
+        strcpy(path, in_scratch(names[k]));
+        CHECK_OK(um_sink_open(&sink, spec("masks", path), &settings));
+        CHECK_OK(mask_one(sink, 1));
+        CHECK_OK(mask_one(sink, 3));
+        CHECK_OK(um_sink_close(&sink));
+        um_source_close(&of);
+        CHECK_OK(um_source_open(&s, path, NULL));
+        for (int i = 0; i < 4; i++) {
+            if (k == 0 && i % 2 == 0) {
+                CHECK_EQ(next(s, &f), UM_EFORMAT);
+                CHECK_MSG(strstr(um_last_error(), "its image is INVALID"), "%s", um_last_error());
+                continue;
+            }
+            CHECK_OK(next(s, &f));
+            for (int j = 0; j < 12; j++)
+                CHECK_EQ(f->pixels[j], i % 2 ? label(i, j % 4, j / 4) : 0);
+            CHECK(k == 2 || f->ts == 1e9 + (i | 1) / 3.0);
+        }
+        CHECK_EQ(next(s, &f), UM_EOF);
+        um_source_close(&s);
+    }
+}
+
 TEST(masks_that_cannot_be_written_are_refused)
 {
     um_sink *sink = NULL;

@@ -30,7 +30,7 @@ struct masks {
     const char *path;
     enum format format;
     struct um_part pixels, fields; /* hidden files that get no name */
-    bool open, deflating;
+    bool open, deflating, counts;  /* counts: frames of a source, whose ids leave out none */
     z_stream z;
     uint64_t frames;
     um_frame *first;
@@ -48,9 +48,9 @@ static bool ends_in(const char *path, const char *ending)
 static um_status masks_open(void *priv, const char *arg, const um_sink_settings *settings,
                             int wake_fd)
 {
-    (void)settings, (void)wake_fd;
+    (void)wake_fd;
     struct masks *m = priv;
-    *m = (struct masks){.path = arg};
+    *m = (struct masks){.path = arg, .counts = settings->source != NULL};
     if (ends_in(arg, ".mha"))
         m->format = META;
     else if (ends_in(arg, ".seg.nrrd"))
@@ -146,12 +146,38 @@ static um_status begin(struct masks *m, const um_packet *p, const um_frame *fram
     return m->labels && m->one ? UM_OK : um_fail(UM_ENOMEM, "masks of %dx%d", p->width, p->height);
 }
 
+/* `frame` NULL: of one that gave no packet, at the time of `p`, which comes next. */
+static um_status put(struct masks *m, const um_packet *p, const um_frame *frame)
+{
+    char stamp[UM_NUMBER_BYTES];
+    size_t n = (size_t)p->width * (size_t)p->height;
+    um_status st = UM_OK;
+    um_number_double(stamp, p->ts);
+    if (frame)
+        st = paint(m, p);
+    else
+        memset(m->labels, 0, n);
+    if (st == UM_OK)
+        st = squeeze(m, m->labels, n, Z_NO_FLUSH);
+    if (st != UM_OK)
+        return st;
+    if (m->format == META && frame) {
+        um_sequence_put_fields(m->fields.file, m->frames, frame, " = ");
+    } else if (m->format == META) {
+        um_sequence_put_field(m->fields.file, m->frames, "Timestamp", stamp, " = ");
+        um_sequence_put_field(m->fields.file, m->frames, "ImageStatus", "INVALID", " = ");
+    } else if (m->format == SEQUENCE) {
+        fprintf(m->fields.file, "%s%s", m->frames ? " " : "", stamp);
+    }
+    m->frames++;
+    return ferror(m->fields.file) ? failed(m, errno) : UM_OK;
+}
+
 static um_status masks_write(void *priv, const um_packet *p, const um_frame *frame,
                              const char *name)
 {
     (void)name;
     struct masks *m = priv;
-    char stamp[UM_NUMBER_BYTES];
     if (!frame || frame->width != p->width || frame->height != p->height)
         return um_fail(UM_EINVAL, "%s: a packet without its frame", m->path);
     um_status st = m->first ? UM_OK : begin(m, p, frame);
@@ -160,19 +186,9 @@ static um_status masks_write(void *priv, const um_packet *p, const um_frame *fra
                      "%s: frame %" PRIu64 " has %dx%d pixels, those before %dx%d: one file has one "
                      "size",
                      m->path, p->frame_id, p->width, p->height, m->first->width, m->first->height);
-    if (st == UM_OK)
-        st = paint(m, p);
-    if (st == UM_OK)
-        st = squeeze(m, m->labels, (size_t)p->width * (size_t)p->height, Z_NO_FLUSH);
-    if (st != UM_OK)
-        return st;
-    um_number_double(stamp, p->ts);
-    if (m->format == META)
-        um_sequence_put_fields(m->fields.file, m->frames, frame, " = ");
-    else if (m->format == SEQUENCE)
-        fprintf(m->fields.file, "%s%s", m->frames ? " " : "", stamp);
-    m->frames++;
-    return ferror(m->fields.file) ? failed(m, errno) : UM_OK;
+    while (st == UM_OK && m->counts && m->frames < p->frame_id)
+        st = put(m, p, NULL);
+    return st == UM_OK ? put(m, p, frame) : st;
 }
 
 /* ---- the file ---- */
