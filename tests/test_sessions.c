@@ -660,6 +660,42 @@ TEST_ON_DEVICES(many_threads_share_one_set_of_weights)
     fixture_close(&f);
 }
 
+static void *prepare_sizes(void *ctx)
+{
+    bool ok = true;
+    for (int n = 0; ok && n < 12; n++) /* more than are kept */
+        ok = um_pipeline_prepare(ctx, 64 + n % 6 * 16, 80, 1) == UM_OK;
+    return ok ? ctx : NULL;
+}
+
+/* Who asks for the memory, as a run does after each packet, sees none of a plan in the making. */
+TEST(memory_is_asked_for_while_sizes_are_prepared)
+{
+    for (int inflight = 1; inflight <= 2; inflight++) {
+        const struct fixture *f = tiny("cpu");
+        um_pipeline_settings s;
+        um_pipeline_settings_default(&s);
+        s.detector = f->detector;
+        s.segmenter = f->segmenter;
+        s.inflight = inflight;
+        um_pipeline *p = fixture_pipeline(&s);
+        uint64_t empty = um_pipeline_device_bytes(p);
+        um_frame *frame = part(0);
+        const um_packet *packet = NULL;
+        pthread_t thread;
+        void *prepared = NULL;
+        CHECK(pthread_create(&thread, NULL, prepare_sizes, p) == 0);
+        for (int n = 0; n < 20; n++) {
+            CHECK_OK(pass(p, frame, &packet));
+            CHECK(um_pipeline_device_bytes(p) > empty);
+        }
+        pthread_join(thread, &prepared);
+        CHECK(prepared == p);
+        um_frame_unref(&frame);
+        um_pipeline_close(&p);
+    }
+}
+
 /* ---- the order of closing ---- */
 
 /* Whatever is left goes on as before. */

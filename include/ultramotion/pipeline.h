@@ -154,7 +154,8 @@ UM_API um_status um_pipeline_shadow(um_pipeline *pipeline, um_shadow_counts *out
 
 /** Taps of the last frame (settings.dump) as .safetensors. */
 UM_API um_status um_pipeline_dump(um_pipeline *pipeline, const char *path);
-/** Bytes the pipeline planned on the device: weights, arenas, blocks of the current geometry. */
+/** Bytes the pipeline planned on the device: weights, arenas, blocks of the current geometries.
+ * Threads: any. */
 UM_API uint64_t um_pipeline_device_bytes(const um_pipeline *pipeline);
 
 #ifdef __cplusplus

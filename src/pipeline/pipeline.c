@@ -242,6 +242,18 @@ static um_status open_segmenter(um_pipeline *p)
                        : st;
 }
 
+/* For who asks while another thread plans. A shadow aside: it goes when it is trusted. */
+static void count_bytes(um_pipeline *p)
+{
+    uint64_t n = um_detect_device_bytes(&p->detect);
+    if (p->segmenter)
+        n += um_encode_device_bytes(&p->encode) + um_tape_arena_bytes(p->decode.tape) +
+             p->prompt->size + (p->prompts != p->prompt ? p->prompts->size : 0);
+    for (int i = 0; i < GEOMETRIES; i++)
+        n += um_geometry_device_bytes(&p->geometry[i]);
+    atomic_store(&p->bytes, n);
+}
+
 /* All that frames need: sessions on the networks, lanes and packets. */
 static um_status open_session(um_pipeline *p)
 {
@@ -257,7 +269,11 @@ static um_status open_session(um_pipeline *p)
         st = open_lane(p, &p->lane[i], i);
     if (st == UM_OK)
         st = um_event_open(&p->fork, p->dev);
-    return st == UM_OK ? um_event_open(&p->join, p->dev) : st;
+    if (st == UM_OK)
+        st = um_event_open(&p->join, p->dev);
+    if (st == UM_OK)
+        count_bytes(p);
+    return st;
 }
 
 um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settings)
@@ -445,6 +461,7 @@ static um_status find_geometry(um_pipeline *p, int w, int h, int c, bool trial,
         else
             g->used = p->sent + 1;
     }
+    count_bytes(p);
     pthread_mutex_unlock(&p->planning);
     *out = g;
     return st;
@@ -1165,15 +1182,7 @@ um_status um_pipeline_dump(um_pipeline *p, const char *path)
 
 uint64_t um_pipeline_session_bytes(const um_pipeline *p)
 {
-    if (p->crew)
-        return um_crew_session_bytes(p->crew);
-    uint64_t n = um_detect_device_bytes(&p->detect);
-    if (p->segmenter)
-        n += um_encode_device_bytes(&p->encode) + um_tape_arena_bytes(p->decode.tape) +
-             p->prompt->size + (p->prompts != p->prompt ? p->prompts->size : 0);
-    for (int i = 0; i < GEOMETRIES; i++)
-        n += um_geometry_device_bytes(&p->geometry[i]);
-    return n; /* a shadow aside: it goes when it is trusted */
+    return p->crew ? um_crew_session_bytes(p->crew) : atomic_load(&p->bytes);
 }
 
 uint64_t um_pipeline_device_bytes(const um_pipeline *p)

@@ -117,6 +117,7 @@ struct um_pipeline {
     um_buf *prompt;  /* that the decoder reads */
     um_buf *prompts; /* of all objects; with one object, `prompt` */
     bool host_mode, speculative;
+    atomic_uint_fast64_t bytes; /* of the session, as planned so far */
     um_pool
         *pool; /* host mode on a device without one: where the host's part of a packet is made */
     pthread_mutex_t planning; /* one geometry is planned at a time, aside of the frames */
