@@ -137,8 +137,24 @@ static int cases_of(const struct op_case *g, bool on_host)
 }
 
 /* In a block what becomes narrow was computed: where it differs in its last bit it may become the
- * next byte or bf16. */
+ * next bf16, */
 static const double FLIPS = 1e-2;
+/* or the next byte: so many that meet in one number, each through the largest weight. */
+static const double BYTES_MEET = 4;
+
+/* What one step of a byte may do to a result. */
+static double byte_step(const struct job *job)
+{
+    double most = 0;
+    for (int n = 0; n < job->n; n++) {
+        const struct packing *p = &job->pack[n];
+        for (int i = 0; p->type == UM_I8 && i < p->o * p->kh * p->kw * p->i; i++) {
+            double step = (double)(p->range.hi - p->range.lo) / 255 / (1 << p->shift[i % p->i]);
+            most = fmax(most, step * fabs((double)p->plain[i]));
+        }
+    }
+    return most;
+}
 /* Between tokens and image pixels, folded rows, weights and values are rounded, half a step of bf16
  * each, and a norm multiplies by up to 2. */
 static const double CROSS_STEPS = 5 * 0x1p-8;
@@ -198,7 +214,11 @@ static bool check_case(const struct op_case *g, int k, enum um_dtype act, enum u
     if (g->op == UM_OP_WINDOW_BLOCK) /* attention in bf16, which a level with bytes may lack */
         job.args.block.bf16 =
             job.pack[4].type == UM_BF16 || (job.pack[4].type == UM_I8 && k % 2 && all_have_bf16());
-    if (takes_narrow(g->op) && type != UM_U8 && g->op != UM_OP_CONV2D)
+    bool block = takes_narrow(g->op) && g->op != UM_OP_CONV2D;
+    if (block && type == UM_I8)
+        job.tolerance += BYTES_MEET * byte_step(&job) +
+                         (g->op == UM_OP_WINDOW_BLOCK && job.args.block.bf16 ? FLIPS : 0);
+    else if (block && type == UM_BF16)
         job.tolerance = FLIPS;
     else if (g->op == UM_OP_CONV2D && type != UM_U8 && job.args.conv.act == UM_ACT_GELU)
         job.tolerance += UM_GELU_BRIEF;
