@@ -123,6 +123,26 @@ TEST_ON_DEVICES(masks_are_held_against_a_limit)
     um_pipeline_close(&p);
 }
 
+/* What was asserted holds for who makes the packets, from the frame on with which that changes. */
+TEST(assertions_outlive_the_change)
+{
+    um_pipeline_settings s = settings_of("guard", UM_GATE_AUTO, 2);
+    s.assert_up = s.assert_down = 1;
+    um_pipeline *p = fixture_pipeline(&s);
+    p->shadow->limit = -1; /* anything is that much alike */
+    CHECK(see(p, 0) && !counts_of(p).fell_back);
+    CHECK(see(p, 1));
+    p->shadow->limit = 1.5f;
+    for (int i = 2; i < 4; i++) {
+        um_frame *f = frame_of(i);
+        const um_packet *packet = NULL;
+        CHECK_EQ(pass(p, f, &packet), UM_EASSERT);
+        CHECK(packet && packet->as_numpy && packet->transfers.down > 1);
+        um_frame_unref(&f);
+    }
+    um_pipeline_close(&p);
+}
+
 /* The device's masks hold no numbers; the host's do. */
 TEST_ON_DEVICES(numbers_that_only_legacy_mode_has_are_taken)
 {

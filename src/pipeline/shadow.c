@@ -19,9 +19,9 @@ static um_status open_legacy(struct um_shadow *s, bool alone)
     set.gate = UM_GATE_SYNC;
     set.inflight = 1;
     set.dump = 0;
-    set.assert_up = set.assert_down = -1;
     set.shadow_every = 0;
     if (!alone) { /* of single frames, by themselves */
+        set.assert_up = set.assert_down = -1;
         set.track = 0;
         set.detect_every = 1;
         set.kpi = NULL;
