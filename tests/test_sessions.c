@@ -696,6 +696,48 @@ TEST(memory_is_asked_for_while_sizes_are_prepared)
     }
 }
 
+/* A predictor whose second upload fails does not write to the slot of the first, which is on its
+ * way: on `guard`, whose queue has no room for it and no memory for more. */
+TEST(slots_of_a_prediction_that_failed_are_waited_for)
+{
+    enum { ROOM = 256, LAST = 8 };
+    int failed = 0;
+    for (int n = ROOM - LAST; n < ROOM; n++) {
+        struct fixture f = fixture_open("guard", 1, DET, SAM);
+        um_frame *frame = part(0);
+        um_image image = image_of(frame);
+        um_predictor *p = open_predictor(f.segmenter);
+        um_prediction r = {.struct_size = sizeof r};
+        float low[SAM * SAM / 16] = {0};
+        um_prompts prompts = {.struct_size = sizeof prompts,
+                              .box = (const float[]){10, 12, 60, 70},
+                              .as_numpy = UM_MASK_HOST,
+                              .mask_input = low};
+        um_buf *buf = NULL;
+        CHECK_OK(um_predictor_set_image(p, &image));
+        CHECK_OK(um_predictor_predict(p, &prompts, &r));
+        uint64_t want = result_of(&r);
+        um_prediction_close(&r);
+        CHECK_OK(um_buf_open(&buf, f.dev, 64, "filled"));
+        for (int i = 0; i < n; i++)
+            CHECK_OK(um_fill(f.dev, UM_QUEUE_MAIN, buf, 0, 64, 0));
+        um_mem_fail_at(1);
+        um_status st = um_predictor_predict(p, &prompts, &r);
+        um_mem_fail_at(0);
+        CHECK_MEMORY(st);
+        failed += st != UM_OK;
+        um_prediction_close(&r);
+        CHECK_OK(um_predictor_predict(p, &prompts, &r));
+        CHECK_EQ(result_of(&r), want);
+        um_prediction_close(&r);
+        um_buf_close(&buf);
+        um_predictor_close(&p);
+        um_frame_unref(&frame);
+        fixture_close(&f);
+    }
+    CHECK(failed > 0);
+}
+
 /* ---- the order of closing ---- */
 
 /* Whatever is left goes on as before. */

@@ -251,20 +251,27 @@ static um_status frame_of(const um_image *image, um_frame **out)
                    (double)least, (double)greatest);
 }
 
-/* Slots may be written again once their last uploads have passed. */
-static um_status slots_free(um_predictor *s)
+/* Slots may be written again once their last uploads have passed; where something failed behind
+ * these, once all has. */
+static um_status slots_take(um_predictor *s)
 {
-    um_status st = s->sent_pending
-                       ? um_event_sync(s->dev, s->sent, UM_STAGE_SEGMENT, "prompt slot in use")
-                       : UM_OK;
-    s->sent_pending = st != UM_OK;
+    um_status st = UM_OK;
+    if (s->sent_pending && !s->sent_marked)
+        st = um_event_record(s->dev, UM_QUEUE_MAIN, s->sent);
+    if (st == UM_OK && s->sent_pending)
+        st = um_event_sync(s->dev, s->sent, UM_STAGE_SEGMENT, "prompt slot in use");
+    if (st == UM_OK) {
+        s->sent_pending = true;
+        s->sent_marked = false;
+    }
     return st;
 }
 
 static um_status slots_sent(um_predictor *s)
 {
-    s->sent_pending = true;
-    return um_event_record(s->dev, UM_QUEUE_MAIN, s->sent);
+    um_status st = um_event_record(s->dev, UM_QUEUE_MAIN, s->sent);
+    s->sent_marked = st == UM_OK;
+    return st;
 }
 
 /* frame NULL: the picture is on the device. */
@@ -278,7 +285,7 @@ static um_status set_picture(um_predictor *s, const um_frame *frame, const um_im
     s->holds = 0;
     um_status st = find_encode(s);
     if (st == UM_OK)
-        st = slots_free(s);
+        st = slots_take(s);
     if (st == UM_OK && (!f->tape || f->w != w || f->h != h || f->c != c)) {
         um_front_close(f);
         struct um_front_target target = um_encode_target(&s->encode, w, h);
@@ -400,7 +407,7 @@ static um_status check_prompts(const um_predictor *s, const um_prompts *p)
 static um_status send_prompts(um_predictor *s, const um_prompts *p)
 {
     struct um_prompt *record = s->prompt_slot->data;
-    um_status st = slots_free(s);
+    um_status st = slots_take(s);
     if (st != UM_OK)
         return st;
     *record = (struct um_prompt){.width = (uint32_t)s->image_w,

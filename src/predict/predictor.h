@@ -30,8 +30,8 @@ struct um_predictor {
     um_encode encode; /* recorded at the first image */
     um_buf *embedding, *prompt, *mask_input;
     um_hostbuf *prompt_slot, *mask_slot;
-    um_event *sent; /* uploads from the slots have passed */
-    bool sent_pending;
+    um_event *sent;                     /* uploads from the slots have passed */
+    bool sent_pending, sent_marked;     /* the slots were taken; `sent` is behind their uploads */
     um_decode *decode[UM_DECODE_PATHS]; /* the last kinds of prompt */
     uint64_t used[UM_DECODE_PATHS], uses;
     struct um_mask_path mask;
