@@ -22,8 +22,8 @@ STDIN = ["-", "--size", f"{WIDTH}x{HEIGHT}"]
 class Run:
     """The command with a viewer; frames go in by hand, so that nothing happens unasked."""
 
-    def __init__(self, *arguments, sink="web::0", command="run", source=STDIN):
-        self.process = subprocess.Popen([COMMAND, command, *source, "-o", sink, *SMALL, *map(str, arguments)], stdin=subprocess.PIPE,
+    def __init__(self, *arguments, sink="web::0", command="run", source=STDIN, sizes=SMALL):
+        self.process = subprocess.Popen([COMMAND, command, *source, "-o", sink, *sizes, *map(str, arguments)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
         self.err, self.port, self.token = "", 0, ""
         while not self.port:

@@ -25,7 +25,7 @@ from served import Run, frame_of
 from websocket import WebSocket
 
 SWEEP = "phantom:seed=900001,frames=200,empty=0"
-FULL = ["--sam-size", "256"]  # as the shipped model wants it; tests of the server do with less
+FULL = ["--det-size", "256", "--sam-size", "256"]  # as the shipped model wants it; tests of the server do with less
 FIRST = (79, 209, 197)        # colour of the first object
 
 
@@ -127,7 +127,7 @@ def page_loads_without_a_network_and_frames_move(tmp):
 
 @test
 def overlay_is_the_packets_mask(tmp):
-    with opened() as page, Run(*FULL, source=[SWEEP, "--loop"], command="serve") as run:
+    with opened() as page, Run(sizes=FULL, source=[SWEEP, "--loop"], command="serve") as run:
         page.go(f"http://127.0.0.1:{run.port}/")
         page.wait("ultramotion.packets >= 2 && ultramotion.packet.mask_area_px > 2000", 60)
         page.run("document.getElementById('pause').click()")
@@ -291,7 +291,7 @@ def measure():
 
 def screenshots(folder):
     for name, dark in (("viewer", False), ("viewer_dark", True)):
-        with opened(size=(1366, 860), dark=dark) as page, Run(*FULL, source=[SWEEP, "--loop"], command="serve") as run:
+        with opened(size=(1366, 860), dark=dark) as page, Run(sizes=FULL, source=[SWEEP, "--loop"], command="serve") as run:
             page.go(f"http://127.0.0.1:{run.port}/")
             page.wait("ultramotion.packets > 60", 120)
             page.wait("ultramotion.packet.state == 'VISIBLE' && ultramotion.packet.mask_area_px > 2000")
