@@ -336,6 +336,29 @@ def outputs_apart_from_the_data(folder):
             assert "lies in the data set" in err, err
         for n in range(2):
             um("val", data, "--results", results(folder, []), "-o", folder / "out" if kind == "masks" else data / "out")
+    truth = folder / "coco/results.json"  # called as what would be written there
+    (folder / "coco/truth.json").rename(truth)
+    before = truth.read_bytes()
+    _, err = um("val", truth, "--results", results(folder, []), "-o", folder / "coco", code=2)
+    assert "lies in the data set" in err and truth.read_bytes() == before, err
+    found = folder / "out/results.json"
+    _, err = um("val", truth, "--results", found, "-o", folder / "out", code=2)
+    assert f"{found} is also the input --results" in err and found.exists(), err
+
+
+@test
+def pictures_apart_from_a_coco_file(folder):
+    (folder / "annotations").mkdir()
+    (folder / "images").mkdir()
+    coco(folder / "annotations", [box(0, [2, 2, 4, 4])], pictures(folder / "images"))
+    truth, found = folder / "annotations/truth.json", ("--results", results(folder, []))
+    _, err = um("val", truth, *found, code=1)
+    assert f"{folder}/annotations/0.png is missing (--pictures DIR" in err, err
+    for data in (truth, folder / "annotations"):
+        assert report(data, "--pictures", folder / "images", *found)["frames"] == 2
+    for data, *more in (("phantom:frames=1", "--pictures", folder), (truth, "--pictures", folder / "images", "--masks", folder)):
+        _, err = um("val", data, *more, *found, code=2)
+        assert f"{data}: {more[-2]}" in err and " for " in err, err
 
 
 @test

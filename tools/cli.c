@@ -240,6 +240,8 @@ static const struct row table[] = {
      "true masks, NAME.png or NAME_mask.png; default: NAME_mask.png beside NAME.*"},
     {"lines", 0, TEXT, AT(lines), 0, 0, 0, 0, ON_VAL, "DIR",
      "true lines, NAME.png or NAME_line.png; default: NAME_line.png beside NAME.*"},
+    {"pictures", 0, TEXT, AT(pictures), 0, 0, 0, 0, ON_VAL, "DIR",
+     "where the pictures of a COCO .json lie; default: beside it"},
     {"within", 0, NUMBERS, AT(within), AT(has_within), 2, 0, 1e6, ON_VAL, "COVER,EXACT",
      "pixels within which a line counts as covered by the mask, and the mask as on the line; "
      "default 4,8"},

@@ -34,8 +34,8 @@ struct options {
     const char *detector, *segmenter, *sam_family, *device, *precision, *class_name, *gate, *kpi,
         *dump, *config, *size, *pixel, *calibrate, *on_device_lost, *on_sink_full, *window,
         *kpi_events, *trace, *det_size, *det_act, *det_fit, *names, *igtl_crc, *igtl_coord,
-        *igtl_max_fps, *igtl_version, *results, *masks, *lines, *look, *recorded_device, *shadow,
-        *gain, *weight_cache;
+        *igtl_max_fps, *igtl_version, *results, *masks, *lines, *pictures, *look, *recorded_device,
+        *shadow, *gain, *weight_cache;
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;

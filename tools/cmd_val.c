@@ -823,6 +823,8 @@ static um_status open_outputs(struct val *v, const char *folder)
         return truth_fail(UM_EINVAL, "val: -o %s lies in the data set, whose files it would become",
                           folder);
     snprintf(path, sizeof path, "%s/results.json", folder);
+    if (v->o->results && um_same_file(path, v->o->results))
+        return truth_fail(UM_EINVAL, "val: -o %s: %s is also the input --results", folder, path);
     if (!(v->written = fopen(path, "w")))
         return truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno));
     fputc('[', v->written);
@@ -852,6 +854,7 @@ int command_val(const struct options *o)
     struct val v = {.o = o, .first = true};
     struct truth_settings s = {.masks = o->masks,
                                .lines = o->lines,
+                               .pictures = o->pictures,
                                .frames = o->frames,
                                .on_notice = o->quiet ? NULL : cli_notice};
     const char *folder = o->sinks ? cli_folder(o, "val") : NULL;

@@ -26,7 +26,7 @@ struct entry {
 };
 
 struct truth {
-    char *dataset;
+    char *dataset, *folder;
     um_source *phantom;
     cJSON *coco;
     struct entry *entry;
@@ -503,8 +503,9 @@ static um_status read_images(truth *t, const char *path, const char *folder)
         e->width = (int)w;
         e->height = (int)h;
         if (!is_file(e->picture))
-            return truth_fail(UM_EIO, "val: %s: image %lld: %s is missing", path, (long long)id,
-                              e->picture);
+            return truth_fail(UM_EIO,
+                              "val: %s: image %lld: %s is missing (--pictures DIR: where they lie)",
+                              path, (long long)id, e->picture);
     }
     qsort(t->entry, (size_t)t->entries, sizeof *t->entry, by_id);
     for (long k = 1; k < t->entries; k++)
@@ -751,22 +752,28 @@ static um_status find_coco(const char *folder, char **out)
     return st;
 }
 
+/* The data set itself, or the one that its file lies in. */
+static char *folder_of(const char *dataset)
+{
+    const char *slash = strrchr(dataset, '/');
+    if (is_folder(dataset))
+        return strdup(dataset);
+    return slash ? strndup(dataset, (size_t)(slash - dataset) + (slash == dataset)) : strdup(".");
+}
+
 um_status truth_open(truth **out, const char *dataset, const struct truth_settings *s)
 {
     truth *t = calloc(1, sizeof *t);
     char *json = NULL;
     *out = NULL;
-    if (!t || !(t->dataset = strdup(dataset))) {
-        free(t);
+    if (!t || !(t->dataset = strdup(dataset)) || !(t->folder = folder_of(dataset))) {
+        truth_close(&t);
         return truth_no_memory();
     }
     t->frames = s->frames;
     um_status st = UM_OK;
     if (strncmp(dataset, "phantom:", 8) == 0) {
-        if (s->masks || s->lines)
-            st = truth_fail(UM_EINVAL, "val: --masks and --lines are for folders of pictures");
-        else
-            st = um_source_open(&t->phantom, dataset, NULL);
+        st = um_source_open(&t->phantom, dataset, NULL);
         if (st == UM_OK && truth_length(t) < 0)
             st = truth_fail(UM_EINVAL, "val: %s has no end: --frames says how many", dataset);
         if (st == UM_OK)
@@ -775,12 +782,10 @@ um_status truth_open(truth **out, const char *dataset, const struct truth_settin
         if (!s->masks && !s->lines)
             st = find_coco(dataset, &json);
         if (st == UM_OK)
-            st = json ? open_coco(t, json, dataset) : open_folder(t, dataset, s);
+            st = json ? open_coco(t, json, s->pictures ? s->pictures : dataset)
+                      : open_folder(t, dataset, s);
     } else if (ends_with(dataset, ".json")) {
-        const char *slash = strrchr(dataset, '/');
-        char *folder = slash ? strndup(dataset, (size_t)(slash - dataset)) : strdup("");
-        st = folder ? open_coco(t, dataset, folder) : truth_no_memory();
-        free(folder);
+        st = open_coco(t, dataset, s->pictures ? s->pictures : t->folder);
     } else if (access(dataset, F_OK) != 0) {
         st = truth_fail(UM_EIO, "val: %s: %s", dataset, strerror(errno));
     } else {
@@ -788,6 +793,11 @@ um_status truth_open(truth **out, const char *dataset, const struct truth_settin
                         "val: %s is neither a folder, nor a COCO .json, nor phantom:", dataset);
     }
     free(json);
+    if (st == UM_OK && (s->masks || s->lines) && (t->phantom || t->coco))
+        st = truth_fail(UM_EINVAL, "val: %s: --masks and --lines are for folders of pictures",
+                        dataset);
+    if (st == UM_OK && s->pictures && !t->coco)
+        st = truth_fail(UM_EINVAL, "val: %s: --pictures is for a COCO .json", dataset);
     if (st != UM_OK)
         truth_close(&t);
     *out = t;
@@ -827,6 +837,7 @@ void truth_close(truth **out)
     cJSON_Delete(t->coco);
     um_source_close(&t->phantom);
     free(t->dataset);
+    free(t->folder);
     free(t);
 }
 
@@ -844,14 +855,14 @@ int truth_categories(const truth *t, const struct category **list)
 
 bool truth_reads(const truth *t, const char *folder)
 {
-    if (t->phantom || !is_folder(t->dataset))
+    if (t->phantom)
         return false;
     char *at = realpath(folder, NULL), *slash;
-    bool in = at && um_same_file(at, t->dataset);
+    bool in = at && um_same_file(at, t->folder);
     /* a COCO file names its pictures, a folder has whatever lies in it */
     while (at && !in && !t->coco && (slash = strrchr(at, '/')) && slash != at) {
         *slash = 0;
-        in = um_same_file(at, t->dataset);
+        in = um_same_file(at, t->folder);
     }
     free(at);
     return in;

@@ -37,6 +37,7 @@ typedef struct truth truth;
 
 struct truth_settings {
     const char *masks, *lines; /* folders that mirror the pictures'; NULL: beside them */
+    const char *pictures;      /* of a COCO file; NULL: beside it */
     long frames;               /* at most; 0 = all */
     void (*on_notice)(void *ctx, const char *text); /* of what was passed over; or NULL */
 };
