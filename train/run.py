@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+import phantom
+
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "models"
 LASTING = "start", "seed", "batch", "lite", "only"  # arguments that a run keeps to its end
@@ -60,6 +62,7 @@ def arguments(description, start, steps, batch, rate, more=None):
     args = p.parse_args()
     args.began = time.time()
     try:
+        args.export or phantom.library()  # which the processes that draw pictures load
         torch.empty(0, device=args.device)
         args.out.mkdir(parents=True, exist_ok=True)
     except (RuntimeError, OSError) as wrong:

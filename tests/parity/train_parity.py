@@ -76,6 +76,8 @@ def main():
         refused("began with --batch 2, not 3", whole, "--batch", "3")
         refused("began with --seed 1, not 2", whole, "--seed", "2")
         refused("began with other weights", whole, "--start", str(ROOT / "tests/golden/models/dfine_n_bone_320.safetensors"))
+        done = subprocess.run(command(folder / "new"), capture_output=True, text=True, env={**os.environ, "ULTRAMOTION_LIBRARY": "/nowhere.so"})
+        assert "error: /nowhere.so: cannot open" in done.stderr and done.returncode == 2, done.stderr
         refused("want .safetensors", folder / "new", "--start", str(whole / "checkpoint.pt"))
         refused("no checkpoint", folder / "new", "--export")
         refused("--within: nan is not", whole, "--within", "nan")
