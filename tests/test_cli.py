@@ -502,6 +502,9 @@ def segment_takes_boxes_and_points(tmp):
     for bad in ("250,150", "250,150,4294967297", "250,150,2", "250,150,1,", "nan,150,1", "250,150,1x"):
         _, err = um("segment", picture, "--point", bad, code=2)
         assert "is not X,Y,LABEL" in err, err
+    for outside in ("250,600,1", "-1,150,0"):
+        _, err = um("segment", picture, f"--point={outside}", code=2)
+        assert f"--point {outside[:-2]} is not in the 422x558 picture" in err, err
     um("segment", picture, code=2)
 
 

@@ -925,6 +925,22 @@ static um_status mask_packet(const struct options *o, const um_segmenter *segmen
     return um_packet_create(out, k, NULL, 0);
 }
 
+/* A click beside the picture would be computed all the same, and mean nothing. */
+static um_status points_lie_within(const struct options *o, const struct prompt_list *l,
+                                   const um_frame *f)
+{
+    char text[160];
+    for (int i = 0; i < o->points; i++) {
+        const float *xy = &l->xy[2 * i];
+        if (xy[0] >= 0 && xy[1] >= 0 && xy[0] <= (float)f->width && xy[1] <= (float)f->height)
+            continue;
+        snprintf(text, sizeof text, "--point %g,%g is not in the %dx%d picture", (double)xy[0],
+                 (double)xy[1], f->width, f->height);
+        return um_set_error(UM_EINVAL, text);
+    }
+    return UM_OK;
+}
+
 static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
                                um_predictor *predictor, const struct prompt_list *l,
                                const um_frame *f, um_sink **sinks, int n_sinks, const char *name)
@@ -942,7 +958,7 @@ static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
                       .height = f->height,
                       .width = f->width,
                       .channels = f->channels};
-    um_status st = mask && bits && rows ? UM_OK : UM_ENOMEM;
+    um_status st = mask && bits && rows ? points_lie_within(o, l, f) : UM_ENOMEM;
     double started = seconds_now();
     for (int y = 0; y < f->height && rows; y++)
         memcpy(rows + (size_t)y * (size_t)f->width * (size_t)f->channels, f->pixels + y * f->stride,
