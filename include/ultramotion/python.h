@@ -25,6 +25,20 @@ enum { UM_PYTHON_TYPES = 2 };
  */
 UM_API um_status um_python_types(void *view, void **types);
 
+/**
+ * Say a line to a function of Python's: for whatever has a `void (*)(void *ctx, const char *line)`,
+ * with the function as ctx. A signal is answered when Python is called, so here: what its handler
+ * raises, and what else the function raises, is kept for the call that this thread is in.
+ *
+ * @param function  borrowed; called with the line as text.
+ * Threads: any; on one that is not Python's an exception is told by sys.unraisablehook.
+ */
+UM_API void um_python_say(void *function, const char *line);
+
+/** Set the exception that um_python_say() kept for this thread, if there is one. Threads: who holds
+ * the interpreter's lock. */
+UM_API void um_python_raise(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -5,6 +5,7 @@ import gc
 import os
 import pickle
 import re
+import signal
 import threading
 from pathlib import Path
 
@@ -103,6 +104,35 @@ def test_devices_and_models_of_two_devices(detector, segmenter, picture):
         ultramotion.Pipeline(detector, other)
     with pytest.raises(InvalidError, match="device"):
         segmenter.predict(other.encode(picture), box=BOX)
+
+
+@pytest.mark.parametrize("who", ["segmenter", "pipeline"])
+def test_a_signal_that_comes_during_a_call_is_not_lost(detector, device, picture, who):
+    """Python answers it where it is called next, which is the KPI function: what the handler raises is the call's."""
+
+    class Stop(BaseException):
+        pass
+
+    def stop(*_):
+        raise Stop
+
+    lines = []
+    opened = ultramotion.Segmenter(device=device, canvas=256, kpi=lines.append)
+    pipeline = ultramotion.Pipeline(detector, opened, conf=0.0, kpi=lines.append)
+    call = (lambda: run_segmentation(opened, picture, BOX)) if who == "segmenter" else (lambda: pipeline(picture))
+    call()
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        for _ in range(3):
+            with pytest.raises(Stop):
+                signal.setitimer(signal.ITIMER_REAL, 0.005)
+                for _ in range(50):
+                    call()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    told = len(lines)
+    call()
+    assert len(lines) == told + 1
 
 
 def test_a_pipeline_closed_while_a_frame_is_in_it(detector, segmenter, picture):

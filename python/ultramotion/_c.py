@@ -113,7 +113,8 @@ def error(status: int) -> Error:
 
 
 def check(status: int) -> int:
-    """Raise for an error; news (UM_AGAIN, UM_EOF) is returned."""
+    """Raise for an error, and what a function raised that was called meanwhile; news (UM_AGAIN, UM_EOF) is returned."""
+    raise_kept()
     if status < 0:
         raise error(status)
     return status
@@ -154,7 +155,7 @@ class DeviceArray(Record):
     ]
 
 
-LOG = ctypes.CFUNCTYPE(None, c_void_p, c_char_p)  # also of KPI lines
+LOG = ctypes.CFUNCTYPE(None, c_void_p, c_char_p)  # also of KPI lines: `say`, with id(function) as the first
 
 
 class DeviceSettings(Record):
@@ -787,6 +788,8 @@ lib.um_capsule_bind(
 )
 _held = ctypes.PyDLL(lib._name, handle=lib._handle)  # its functions are called by who holds Python's lock
 capsule_image, capsule_frame = _held.um_capsule_image, _held.um_capsule_frame
+raise_kept, say = _held.um_python_raise, ctypes.cast(lib.um_python_say, LOG)
+raise_kept.restype = None
 capsule_image.restype, capsule_image.argtypes = c_int, [ctypes.py_object, POINTER(Image)]
 capsule_frame.restype, capsule_frame.argtypes = c_int, [PP, ctypes.py_object]
 

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from ctypes import byref, c_int, c_void_p
+from functools import partial
 from typing import Any, Callable, NamedTuple
 
 import numpy as np
@@ -59,7 +60,8 @@ class Device:
         if weight_cache is not None:
             settings.weight_cache = os.fsencode(weight_cache)
         told: list[str] = []  # the library speaks on this thread; logging is for afterwards
-        settings.log = _c.LOG(lambda _, line: told.append(_c.text(line)))
+        say = told.append
+        settings.log, settings.log_ctx = _c.say, id(say)
         pointer = c_void_p()
         _c.check(lib.um_device_open(byref(pointer), byref(settings)))
         self._handle = _c.Handle(f"device {_c.text(lib.um_device_name(pointer))}", pointer, lib.um_device_close)
@@ -330,7 +332,7 @@ class Segmenter:
     ) -> None:
         self._model = os.path.join(models_path(), SEGMENTER) if model is None else model
         self._canvas, self._family, self._mode = _c.integer(canvas, "canvas"), family, sam_as_numpy
-        self._kpi = _c.LOG(lambda _, line: _tell(kpi, line))
+        self._kpi = partial(_tell, kpi)
         self._open(device_of(device))
 
     def _open(self, device: Device) -> None:
@@ -345,7 +347,7 @@ class Segmenter:
                 _c.check(lib.um_segmenter_open_memory(byref(pointer), on, raw, len(raw), b"bytes", self._canvas))
         handle = _c.Handle("segmenter", pointer, lib.um_segmenter_close)
         with handle as s:
-            lib.um_segmenter_set_kpi(s, self._kpi, None)
+            lib.um_segmenter_set_kpi(s, _c.say, id(self._kpi))
             lib.um_segmenter_set_mask_mode(s, 0 if self._mode is None else 2 if self._mode else 1)
         self._device, self._handle = device, handle
         _c.close_at_exit(self)
@@ -489,12 +491,12 @@ def _address(array: np.ndarray[Any, Any] | None) -> int | None:
     return None if array is None or array.size == 0 else array.ctypes.data
 
 
-def _tell(kpi: Callable[[str], object] | None, line: bytes) -> None:
-    """A KPI line, from inside C: nothing may be raised there."""
+def _tell(kpi: Callable[[str], object] | None, line: str) -> None:
+    """A KPI line, from inside a prediction, which its function does not end."""
     try:
         if kpi is not None:
-            kpi(_c.text(line))
+            kpi(line)
         else:
-            KPI.info("%s", _c.text(line))
+            KPI.info("%s", line)
     except Exception:
         LOG.exception("a KPI line was not taken")

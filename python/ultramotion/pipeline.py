@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 from ctypes import byref, c_void_p
-from functools import cmp_to_key
+from functools import cmp_to_key, partial
 from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterable, Iterator
 
 from . import _c
@@ -93,7 +93,8 @@ class Pipeline(_c.PipelineBase):
         if assert_transfers is not None:
             settings.assert_up, settings.assert_down = assert_transfers
         if kpi is not None or KPI.isEnabledFor(logging.INFO):  # a call into Python for every frame
-            self._kpi = settings.kpi = _c.LOG(lambda _, line: _tell(kpi, line))
+            self._kpi = partial(_tell, kpi)
+            settings.kpi, settings.kpi_ctx = _c.say, id(self._kpi)
         pointer = c_void_p()
         models = [self.detector._handle] + ([self.segmenter._handle] if self.segmenter else [])
         with models[0] as d:
@@ -272,7 +273,7 @@ class Run:
             settings.window = _choice("window", window, {"auto": 2})
         elif window is not None:
             settings.window, settings.window_lo, settings.window_hi = 1, *window
-        self._notice = settings.on_notice = _c.LOG(_say)
+        settings.on_notice, settings.ctx = _c.say, id(_say)
         pointer = c_void_p()
         spec = _c.path_bytes(source) if is_spec else b"push:"
         _c.check(lib.um_source_open(byref(pointer), spec, byref(settings)))
@@ -302,7 +303,7 @@ class Run:
         lib.um_run_settings_init(byref(settings), ctypes.sizeof(settings))
         for name, given in more.items():
             setattr(settings, name, given)
-        self._problem = settings.on_problem = _c.LOG(_say)
+        settings.on_problem, settings.ctx = _c.say, id(_say)
         of_sinks = _c.SinkSettings()
         lib.um_sink_settings_init(byref(of_sinks), ctypes.sizeof(of_sinks))
         of_sinks.policy = _choice("on_sink_full", on_full, {"block": 0, "drop": 1})
@@ -498,8 +499,8 @@ def _of_dicom_files(names: list[str], strict: bool, window: tuple[int, int] | st
         raise last
 
 
-def _say(_: Any, line: bytes) -> None:
-    LOG.warning("%s", _c.text(line))
+def _say(line: str) -> None:
+    LOG.warning("%s", line)
 
 
 def _choice(what: str, given: str, choices: dict[str, int]) -> int:

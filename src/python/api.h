@@ -84,6 +84,8 @@ enum { PyBUF_STRIDES = 0x18, PyBUF_FORMAT = 4 };
     X(void, PyErr_WriteUnraisable, (PyObject *))                                              \
     X(PyThreadState *, PyEval_SaveThread, (void))                                             \
     X(void, PyEval_RestoreThread, (PyThreadState *))                                          \
+    X(PyObject *, PyUnicode_DecodeUTF8, (const char *, Py_ssize_t, const char *))             \
+    X(PyThreadState *, PyGILState_GetThisThreadState, (void))                                 \
     X(int, PyGILState_Ensure, (void))                                                         \
     X(void, PyGILState_Release, (int))
 #define UM_PYTHON_DATA(X)          \

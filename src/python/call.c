@@ -191,6 +191,50 @@ static um_frame *frame_in(PyObject *picture)
     return frame;
 }
 
+/* ---- what is said while Python waits ---- */
+
+/* What a function that was called raised on a thread of Python's, until that comes back. */
+static _Thread_local PyObject *raised[3];
+
+static bool raise_kept(void)
+{
+    if (!raised[0])
+        return false;
+    PyErr_Restore(raised[0], raised[1], raised[2]);
+    raised[0] = NULL;
+    return true;
+}
+
+static void keep_raised(PyObject *function, bool waited_for)
+{
+    if (waited_for && !raised[0])
+        PyErr_Fetch(&raised[0], &raised[1], &raised[2]);
+    else
+        PyErr_WriteUnraisable(function);
+}
+
+void um_python_say(void *function, const char *line)
+{
+    if (!Py_IsInitialized())
+        return;
+    bool waited_for = PyGILState_GetThisThreadState() != NULL;
+    int state = PyGILState_Ensure();
+    PyObject *text = PyUnicode_DecodeUTF8(line, (Py_ssize_t)strlen(line), "replace");
+    PyObject *said = text ? PyObject_CallFunctionObjArgs(function, text, NULL) : NULL;
+    if (said)
+        Py_DecRef(said);
+    else
+        keep_raised(function, waited_for);
+    if (text)
+        Py_DecRef(text);
+    PyGILState_Release(state);
+}
+
+void um_python_raise(void)
+{
+    raise_kept();
+}
+
 /* ---- pipelines ---- */
 
 /* With an exception on its way, too. */
@@ -242,9 +286,10 @@ static PyObject *pass(PyObject *self, um_frame **frame, PyObject *picture, bool 
         pthread_mutex_unlock(&t->turn);
     }
     PyEval_RestoreThread(thread);
-    if (st != UM_OK || !made) {
+    bool interrupted = raise_kept();
+    if (interrupted || st != UM_OK || !made) {
         um_packet_unref(&made);
-        return refuse(self, st);
+        return interrupted ? NULL : refuse(self, st);
     }
     PyObject *packet = packet_of(t->packet_type, made, picture);
     if (!packet)
