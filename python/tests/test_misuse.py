@@ -373,6 +373,28 @@ def test_results_are_copied_as_what_nobody_changes(detector, segmenter, picture)
             pickle.dumps(result)
 
 
+def test_a_sub_interpreter_is_refused(python):
+    """It waited for ever, where C calls Python or lets go of an array."""
+    said = python(
+        "import importlib\n"
+        "for name in ('_interpreters', '_xxsubinterpreters'):\n"
+        "    try: s = importlib.import_module(name)\n"
+        "    except ImportError: continue\n"
+        "    run = getattr(s, 'exec', None) or s.run_string\n"
+        "    made = s.create('legacy') if name == '_interpreters' else s.create(isolated=False)\n"
+        "    try: print(run(made, 'import sys; sys.modules[\"numpy\"] = None; import ultramotion._c'))\n"
+        "    except Exception as problem: print(problem)\n"
+        "    break\n"
+    )
+    assert "main interpreter only" in said
+
+
+def test_what_is_opened_is_not_pickled(detector, segmenter, device):
+    for opened in (detector, segmenter, device, SamPredictor(segmenter)):
+        with pytest.raises(TypeError, match="device cpu cannot be pickled.*open it in each"):
+            pickle.dumps(opened)
+
+
 def test_read_only_memory_stays_so(picture):
     picture = np.frombuffer(picture.tobytes(), np.uint8).reshape(picture.shape)
     with pytest.raises(ValueError, match="read-only"):

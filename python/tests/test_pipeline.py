@@ -79,6 +79,25 @@ def test_every_way_in_gives_the_same(pipeline, packets):
 
     assert asyncio.run(gather()) == want
 
+    async def share():
+        both = run(pictures, pipeline=pipeline)
+
+        async def some():
+            return [results(p) async for p in both]
+
+        one, other = await asyncio.wait_for(asyncio.gather(some(), some()), 30)
+        return one + other
+
+    assert sorted(asyncio.run(share())) == sorted(want)
+
+
+def test_one_picture_is_no_source(pipeline, packets):
+    gray = packets[0].frame.numpy()
+    for one in (gray, np.repeat(gray[:, :, None], 3, 2)):
+        with pytest.raises(ultramotion.InvalidError, match="is one picture: want many"):
+            run(one, pipeline=pipeline)
+    assert len(list(run(np.stack([gray, gray]), pipeline=pipeline))) == 2
+
 
 def test_arrays_of_every_kind_in_one_call(pipeline, packets):
     """What has bytes in rows is taken as it lies, the rest is made so; both give the same packet, and the array is let go."""

@@ -756,7 +756,15 @@ def _misfits(found: ctypes.CDLL) -> list[str]:
     return wrong
 
 
+def _in_main_interpreter() -> bool:
+    python = ctypes.pythonapi
+    python.PyInterpreterState_Get.restype = c_void_p
+    return bool(python.PyInterpreterState_GetID(c_void_p(python.PyInterpreterState_Get())) == 0)
+
+
 def _load() -> ctypes.CDLL:
+    if not _in_main_interpreter():  # where C calls Python it would wait for the lock of the main one for ever
+        raise ImportError("ultramotion: works in the main interpreter only, this is a sub-interpreter (mod_wsgi: WSGIApplicationGroup %{GLOBAL})")
     path = _find()
     try:
         found = ctypes.CDLL(path)
@@ -961,6 +969,9 @@ class Handle:
     def _free(self) -> None:
         if self._forks == _forks:
             self._close(byref(self._pointer))
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self.what} cannot be pickled: it is memory of this process; open it in each")
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):

@@ -260,8 +260,12 @@ class Run:
         self.pipeline, self._owned = pipeline, owned
         self._feed: _Feed | None = None
         self._done = False
+        self._turn: asyncio.Lock | None = None  # of tasks that wait for a packet
         self._bar: Any = None
         is_spec = isinstance(source, (str, os.PathLike))
+        shape = tuple(getattr(source, "shape", ()))
+        if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)):
+            raise _c.InvalidError(f"a source of shape {list(shape)} is one picture: want many, [picture], or Pipeline for one")
         settings = _c.SourceSettings()
         lib.um_source_settings_init(byref(settings), ctypes.sizeof(settings))
         settings.frames, settings.loop = frames, loop
@@ -390,20 +394,23 @@ class Run:
         import asyncio  # takes longer than all the rest
 
         loop = asyncio.get_running_loop()
-        while True:
-            packet = self._take(0)
-            if packet is not None:
-                return packet
-            if self._done:
-                raise StopAsyncIteration
-            with self._handle as r:
-                fd = lib.um_run_fd(r)
-                ready: asyncio.Future[None] = loop.create_future()
-                loop.add_reader(fd, _wake, ready)
-                try:
-                    await ready
-                finally:
-                    loop.remove_reader(fd)
+        if self._turn is None:
+            self._turn = asyncio.Lock()
+        async with self._turn:  # a loop has one reader for a descriptor
+            while True:
+                packet = self._take(0)
+                if packet is not None:
+                    return packet
+                if self._done:
+                    raise StopAsyncIteration
+                with self._handle as r:
+                    fd = lib.um_run_fd(r)
+                    ready: asyncio.Future[None] = loop.create_future()
+                    loop.add_reader(fd, _wake, ready)
+                    try:
+                        await ready
+                    finally:
+                        loop.remove_reader(fd)
 
     # ---- the run ----
 
