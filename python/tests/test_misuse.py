@@ -373,6 +373,40 @@ def test_results_are_copied_as_what_nobody_changes(detector, segmenter, picture)
             pickle.dumps(result)
 
 
+def test_a_pipeline_is_where_its_models_are(detector, segmenter, device):
+    with ultramotion.Device("cpu") as other:
+        for wrong in ("cuda:0", "guard", "nope", other):
+            with pytest.raises(InvalidError, match="the detector is open on .*cpu"):
+                ultramotion.Pipeline(detector, segmenter, device=wrong)
+    for same in ("auto", "cpu", device, None):
+        ultramotion.Pipeline(detector, segmenter, device=same).close()
+
+
+def test_numbers_that_c_would_cut_short(detector, segmenter):
+    with ultramotion.Pipeline(detector, False) as pipeline:
+        for wrong in (2**32 + 64, 64.5, "64"):
+            with pytest.raises(InvalidError, match="prepare"):
+                pipeline.prepare(wrong, 64)
+    for wrong in (float("nan"), -1):
+        with pytest.raises(InvalidError, match="sink_deadline"):
+            ultramotion.run("phantom:frames=1", detector=detector, segmenter=segmenter, sink_deadline=wrong)
+
+
+def test_nothing_is_no_picture(detector, segmenter):
+    with ultramotion.Pipeline(detector, segmenter) as pipeline:
+        for call in (pipeline, segmenter.encode, detector.detect, Frame):
+            with pytest.raises(InvalidError, match="picture None: want pixels"):
+                call(None)
+
+
+def test_the_registry_has_sams_other_networks(segmenter):
+    assert set(ultramotion.sam_model_registry) == {"default", "vit_h", "vit_l", "vit_b", "vit_t"}
+    with pytest.raises(InvalidError, match="want its checkpoint"):
+        ultramotion.sam_model_registry["vit_b"](checkpoint=None)
+    with pytest.raises(ultramotion.FileError, match="nowhere"):
+        ultramotion.sam_model_registry["vit_h"]("nowhere.pth", device="cpu")
+
+
 def test_a_sub_interpreter_is_refused(python):
     """It waited for ever, where C calls Python or lets go of an array."""
     said = python(

@@ -32,6 +32,8 @@ def plain(picture: Any) -> Any:
     """Arrays for what is not a tensor yet: PIL images, lists."""
     if isinstance(picture, np.ndarray):
         return picture
+    if picture is None:
+        raise _c.InvalidError("picture None: want pixels")
     if isinstance(picture, (str, os.PathLike)):
         raise _c.InvalidError(f"picture {os.fspath(picture)!r}: a name, want pixels: Frame.read() reads a file, run() a file, a folder, a list")
     if hasattr(picture, "__dlpack__") or hasattr(picture, "__cuda_array_interface__"):

@@ -16,7 +16,7 @@ from . import _c
 from ._c import lib
 from .dicom import is_dicom
 from .image import Frame
-from .models import KPI, UNSET, Detector, Device, Segmenter, _tell, mask_mode
+from .models import KPI, UNSET, Detector, Device, Segmenter, _device_name, _tell, mask_mode
 from .packet import Packet
 
 if TYPE_CHECKING:
@@ -74,6 +74,9 @@ class Pipeline(_c.PipelineBase):
             self.segmenter = segmenter
         elif segmenter is not False:
             self.segmenter = Segmenter(segmenter, device=self.detector.device)
+        on = self.detector.device
+        if device is not None and (device is not on if isinstance(device, Device) else _device_name(device) not in ("auto", on.name)):
+            raise _c.InvalidError(f"device {device}: the detector is open on {on}, and a pipeline is where its models are")
         settings = _c.PipelineSettings()
         lib.um_pipeline_settings_init(byref(settings), ctypes.sizeof(settings))
         settings.conf, settings.objects, settings.per_class = conf, objects, per_class
@@ -122,7 +125,7 @@ class Pipeline(_c.PipelineBase):
     def prepare(self, width: int, height: int, channels: int = 1) -> None:
         """Plan for pictures of a size before the first of them comes."""
         with self._handle as p:
-            _c.check(lib.um_pipeline_prepare(p, width, height, channels))
+            _c.check(lib.um_pipeline_prepare(p, *(_c.integer(n, "prepare") for n in (width, height, channels))))
 
     device_bytes = _c.Answer("um_pipeline_device_bytes", int)
 
@@ -311,6 +314,8 @@ class Run:
         of_sinks = _c.SinkSettings()
         lib.um_sink_settings_init(byref(of_sinks), ctypes.sizeof(of_sinks))
         of_sinks.policy = _choice("on_sink_full", on_full, {"block": 0, "drop": 1})
+        if not 0 <= deadline <= 86400:
+            raise _c.InvalidError(f"sink_deadline {deadline}: want seconds, 0 (never) to 86400")
         of_sinks.deadline_ms = int(deadline * 1000)
         of_sinks.objects = self.pipeline._objects
         sinks = (c_void_p * max(len(specs), 1))()

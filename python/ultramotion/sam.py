@@ -34,7 +34,17 @@ def build_sam(checkpoint: Any = None, *, device: Any = None, **options: Any) -> 
     return Sam(checkpoint, device=device, **options)
 
 
-sam_model_registry: dict[str, Callable[..., Sam]] = {"vit_t": build_sam}
+def _build_vit(checkpoint: Any, **options: Any) -> Sam:
+    """SAM ViT-B, L or H, which its tensors tell, from a checkpoint."""
+    if checkpoint is None:
+        raise _c.InvalidError("sam_model_registry: no SAM ViT-B, L or H ships: want its checkpoint")
+    return build_sam(checkpoint, **options)
+
+
+sam_model_registry: dict[str, Callable[..., Sam]] = {
+    "vit_t": build_sam,
+    **dict.fromkeys(("default", "vit_h", "vit_l", "vit_b"), _build_vit),
+}
 
 
 class ResizeLongestSide:
