@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What runs as a process of its own: `val`, `train`, and the command of an installed package."""
 import json
+import os
 import subprocess
 
 import pytest
@@ -110,6 +111,23 @@ def test_train_runs_a_recipe_where_there_is_one(tmp_path):
 def test_one_import_is_enough(python):
     """As the texts say it: ultramotion.ray.process(), ultramotion.dicom.save_segmentation()."""
     assert python("import ultramotion; print(ultramotion.ray.process.__name__, ultramotion.dicom.save_segmentation.__name__)")
+
+
+def test_an_editable_installation(python, tmp_path):
+    """Its package is two folders: the sources, and what was built of them."""
+    (tmp_path / "libultramotion.so").symlink_to(os.path.realpath(ultramotion._c.lib._name))
+    (tmp_path / "models").symlink_to(ultramotion.models_path())
+    sources = os.path.dirname(ultramotion.__file__)
+    said = python(
+        "import importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('ultramotion', {sources!r} + '/__init__.py', submodule_search_locations=[{sources!r}, {str(tmp_path)!r}])\n"
+        "sys.modules['ultramotion'] = package = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(package)\n"
+        "print(package._c.lib._name, package.models_path())\n",
+        ULTRAMOTION_LIBRARY="",
+        ULTRAMOTION_MODELS="",
+    )
+    assert said.split() in ([f"{tmp_path}/libultramotion.so", f"{tmp_path}/models"], [f"{sources}/libultramotion.so", f"{sources}/models"])
 
 
 def test_the_command_of_the_package(python):

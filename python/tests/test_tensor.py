@@ -295,3 +295,13 @@ print("done")
 """,
     )
     assert out == "done\n"
+
+
+def test_tensors_of_every_type_are_frames_too(picture):
+    torch = pytest.importorskip("torch")
+    values = torch.from_numpy(picture / np.float32(255))
+    bf16 = values.bfloat16()
+    assert np.array_equal(ultramotion.Frame(bf16).numpy(), ultramotion.Frame(bf16.float().numpy()).numpy())
+    for wrong in (values.to_sparse(), values.to("meta"), [[1, 2], [3]]):
+        with pytest.raises(ultramotion.InvalidError, match="cannot be handed over"):
+            ultramotion.Frame(wrong)

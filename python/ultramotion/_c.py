@@ -10,6 +10,7 @@ import atexit
 import ctypes
 import operator
 import os
+import sys
 import threading
 import weakref
 from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_long
@@ -721,9 +722,15 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
+def carried(name: str) -> str:
+    """A file of the package; of an editable installation the built ones are in another folder than the sources."""
+    paths = [os.path.join(folder, name) for folder in sys.modules[__package__].__path__]
+    return next(filter(os.path.exists, paths), os.path.join(FOLDER, name))
+
+
 def _find() -> str:
     named = os.environ.get("ULTRAMOTION_LIBRARY")
-    path = named or os.path.join(FOLDER, "libultramotion.so")
+    path = named or carried("libultramotion.so")
     if not os.path.exists(path):
         raise ImportError(
             f"ultramotion: no library at {path}"

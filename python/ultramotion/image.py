@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from ctypes import byref, c_void_p
-from typing import Any
+from typing import Any, Iterator
 
 import numpy as np
 
@@ -51,6 +52,23 @@ def _array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array.astype(np.float32, copy=False) if floats else array
 
 
+def _numbers_of(picture: Any) -> np.ndarray[Any, Any]:
+    """A tensor in host memory as an array; numpy has no bfloat16, PyTorch's tensors have float()."""
+    kind = str(getattr(picture, "dtype", "")).rpartition(".")[2]
+    return np.asarray(picture.float() if kind == "bfloat16" and hasattr(picture, "float") else picture)
+
+
+@contextlib.contextmanager
+def _handed_over(picture: Any) -> Iterator[None]:
+    """What somebody else's library raises is said of the picture."""
+    try:
+        yield
+    except (BufferError, RuntimeError, TypeError, ValueError) as problem:
+        if isinstance(problem, _c.Error):
+            raise
+        raise _c.InvalidError(f"a {type(picture).__name__} that cannot be handed over: {problem}") from problem
+
+
 class Picture:
     """A picture as C sees it: `image` is valid as long as this is."""
 
@@ -64,12 +82,8 @@ class Picture:
         if isinstance(picture, np.ndarray):
             self._from_numpy(picture)
             return
-        try:
+        with _handed_over(picture):
             self._from_tensor(picture, stream)
-        except (BufferError, RuntimeError, TypeError, ValueError) as problem:  # its library's own
-            if isinstance(problem, _c.Error):
-                raise
-            raise _c.InvalidError(f"a {type(picture).__name__} that cannot be handed over: {problem}") from problem
 
     def _from_tensor(self, picture: Any, stream: int | None) -> None:
         interface = getattr(picture, "__cuda_array_interface__", None)
@@ -79,8 +93,8 @@ class Picture:
             return
         host = tuple(picture.__dlpack_device__())[0] != 2
         kind = str(getattr(picture, "dtype", "")).rpartition(".")[2]
-        if host and kind in ("float64", "float16", "bfloat16"):  # numpy has no bfloat16, PyTorch's tensors have float()
-            self._from_numpy(np.asarray(picture.float() if hasattr(picture, "float") else picture))
+        if host and kind in ("float64", "float16", "bfloat16"):
+            self._from_numpy(_numbers_of(picture))
             return
         capsule = _capsule(picture, None if host else stream)
         self._kept = (picture, capsule)
@@ -197,7 +211,8 @@ class Frame(_c.Reference):
     @classmethod
     def _copy_of(cls, picture: Any) -> Frame:
         """Of its own memory, for who gets pictures from somebody who goes on using theirs."""
-        return cls._of(_frame_copied(np.asarray(_on_host(picture))))
+        with _handed_over(picture):
+            return cls._of(_frame_copied(_numbers_of(_on_host(picture))))
 
     def _address(self) -> int:
         return self._use().value or 0
@@ -273,8 +288,9 @@ def _on_host(picture: Any) -> Any:
 
 
 def _frame_of(picture: Any) -> c_void_p:
-    picture = _on_host(picture)
-    return frame_over(picture) or _frame_copied(np.asarray(picture))
+    with _handed_over(picture):
+        seen = _on_host(picture)
+        return frame_over(seen) or _frame_copied(_numbers_of(seen))
 
 
 def frame_over(tensor: Any) -> c_void_p | None:

@@ -40,7 +40,7 @@ def mask_mode(as_numpy: Any) -> int:
 
 def models_path() -> str:
     """Folder of the models that ship: `ULTRAMOTION_MODELS`, else that of the package."""
-    return os.environ.get("ULTRAMOTION_MODELS") or os.path.join(_c.FOLDER, "models")
+    return os.environ.get("ULTRAMOTION_MODELS") or _c.carried("models")
 
 
 class Device:
