@@ -14,6 +14,7 @@ import pytest
 
 import ultramotion
 from conftest import BOX
+from test_tensor import memory_mib
 from ultramotion import Frame, InvalidError, SamPredictor, run_segmentation
 
 
@@ -133,6 +134,25 @@ def test_a_signal_that_comes_during_a_call_is_not_lost(detector, device, picture
     told = len(lines)
     call()
     assert len(lines) == told + 1
+
+
+def test_what_a_call_made_that_a_signal_ends_is_freed(device):
+    class Stop(BaseException):
+        pass
+
+    def stop(_):
+        raise Stop
+
+    opened, big = ultramotion.Segmenter(device=device, canvas=64, kpi=stop), np.zeros((2000, 2000), np.uint8)
+    embedding = opened.encode(big)
+    for call in (lambda: run_segmentation(opened, big, BOX), lambda: opened.predict(embedding, box=BOX)):
+        for i in range(40):
+            if i == 10:
+                before = memory_mib()
+            with pytest.raises(Stop):
+                call()
+        keeps = "asan" in os.environ.get("LD_PRELOAD", "")  # what is freed
+        assert keeps or memory_mib() < before + 40  # a mask is 4 MB
 
 
 def test_a_pipeline_closed_while_a_frame_is_in_it(detector, segmenter, picture):

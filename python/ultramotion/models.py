@@ -448,7 +448,13 @@ class Segmenter:
         )
         out = _c.Prediction()
         with self._handle as s:
-            _c.check(lib.um_segmenter_predict(s, embedding._use(), byref(prompts), byref(out)))
+            status = lib.um_segmenter_predict(s, embedding._use(), byref(prompts), byref(out))
+        try:
+            _c.check(status)
+        except BaseException:  # a signal's, after a success
+            for made in (out.masks, out.scores, out.low):
+                lib.um_values_unref(byref(c_void_p(made)))
+            raise
         results = [Tensor(out.masks), Tensor(out.scores), Tensor(out.low)]  # their references are ours now
         return Prediction(*(r.numpy() if host else r for r in results))
 

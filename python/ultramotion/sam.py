@@ -271,6 +271,11 @@ def _run(model: Segmenter, image: Any, box: Any, as_numpy: Any, call: Callable[.
     host = model.as_numpy(as_numpy)
     mask = c_void_p()
     with model._handle as s:
-        _c.check(call(s, byref(seen.image), None if box is None else box.ctypes.data, 2 if host else 1, byref(mask)))
+        status = call(s, byref(seen.image), None if box is None else box.ctypes.data, 2 if host else 1, byref(mask))
+    try:
+        _c.check(status)
+    except BaseException:  # a signal's, after a success
+        lib.um_mask_close(byref(mask))
+        raise
     made = mask_tensor(mask, None if seen.image.device in (None, b"cpu") else seen)
     return made.numpy() if host else made
