@@ -198,6 +198,13 @@ def sink_trouble_is_named(tmp):
 
 
 @test
+def no_two_outputs_are_one_file(tmp):
+    for other in ("-o", f"masks:{tmp}/a.mha"), ("-o", f"jsonl:{tmp}/a.mha"), ("--kpi", f"{tmp}/a.mha"):
+        _, err = um("run", "phantom:frames=1", "-o", f"masks:{tmp}/a.mha", *other, code=2)
+        assert "is also written by" in err and not any(tmp.iterdir()), err
+
+
+@test
 def no_run_writes_what_it_reads(tmp):
     def refused(*arguments, code=2, cwd=None, stdin=None):
         before = {f: f.read_bytes() for f in tmp.rglob("*") if f.is_file()}

@@ -1068,19 +1068,35 @@ static um_status spare(const struct options *o, const um_source *source, const c
     return um_set_error(UM_EINVAL, text);
 }
 
-um_status cli_spare_inputs(const struct options *o, const um_source *source)
+/* The file or folder that a sink writes; NULL: none. */
+static const char *written_by(const char *sink)
 {
+    const char *colon = strchr(sink, ':');
+    bool file = colon && colon[1] && strcmp(colon + 1, "-") != 0 && strncmp(sink, "igtl", 4) != 0 &&
+                strncmp(sink, "web", 3) != 0;
+    return file ? colon + 1 : NULL;
+}
+
+um_status cli_spare_files(const struct options *o, const um_source *source)
+{
+    const char *out[MAX_LIST + 3][2] = {
+        {"--kpi", o->kpi}, {"--trace", o->trace}, {"--dump", o->dump}};
+    char text[512];
     um_status st = UM_OK;
-    for (int i = 0; i < o->sinks && st == UM_OK; i++) {
-        const char *colon = strchr(o->sink[i], ':');
-        st = colon ? spare(o, source, "-o", colon + 1) : UM_OK;
+    int n = 3;
+    for (int i = 0; i < o->sinks; i++, n++) {
+        out[n][0] = "-o";
+        out[n][1] = written_by(o->sink[i]);
     }
-    if (st == UM_OK)
-        st = spare(o, source, "--kpi", o->kpi);
-    if (st == UM_OK)
-        st = spare(o, source, "--trace", o->trace);
-    if (st == UM_OK)
-        st = spare(o, source, "--dump", o->dump);
+    for (int i = 0; i < n && st == UM_OK; i++) {
+        st = spare(o, source, out[i][0], out[i][1]);
+        for (int j = 0; j < i && st == UM_OK; j++)
+            if (out[i][1] && out[j][1] && strcmp(out[i][1], out[j][1]) == 0) {
+                snprintf(text, sizeof text, "%s %.300s: is also written by %s", out[i][0],
+                         out[i][1], out[j][0]);
+                st = um_set_error(UM_EINVAL, text);
+            }
+    }
     if (st != UM_OK)
         cli_fail(st);
     return st;

@@ -111,9 +111,9 @@ const char *cli_model_path(const char *file, char *buffer, size_t size);
 /* --class NAME|N against the names of the detector's classes; -1 = the best of all. */
 um_status cli_class(const struct options *o, um_detector *detector, int *label);
 um_status cli_open_source(um_source **out, const struct options *o);
-/* No output of the options may be a file that is read: UM_EINVAL after a message. `source`: the
- * one that is opened. */
-um_status cli_spare_inputs(const struct options *o, const um_source *source);
+/* No output of the options may be a file that is read, or that another one writes: UM_EINVAL after
+ * a message. `source`: the one that is opened. */
+um_status cli_spare_files(const struct options *o, const um_source *source);
 /* A spec of `scheme` (or scheme-…) with options of the command line behind it, those that are not
  * NULL; any other as it is. Freed with free(). */
 char *cli_with_options(const char *spec, const char *scheme, const char *a, const char *av,

@@ -468,7 +468,7 @@ static int run_and_report(const struct options *o, struct verify *verify)
         code = cli_fail(st);
         goto done;
     }
-    if (cli_spare_inputs(o, source) != UM_OK) {
+    if (cli_spare_files(o, source) != UM_OK) {
         code = EXIT_USAGE;
         goto done;
     }
@@ -648,7 +648,7 @@ static um_status open_each(struct each *e)
 {
     um_status st = cli_open_source(&e->source, e->o);
     if (st == UM_OK)
-        st = cli_spare_inputs(e->o, e->source);
+        st = cli_spare_files(e->o, e->source);
     if (st == UM_OK)
         stop_ends_source(e->source);
     return st;
