@@ -54,7 +54,7 @@ static const struct row table[] = {
     {"weight-cache", 0, TEXT, AT(weight_cache), 0, 0, 0, 0, MODELS | ON_REPLAY, "auto|off|DIR",
      "where packed weights are kept between starts; auto (default) = $XDG_CACHE_HOME/ultramotion "
      "or ~/.cache/ultramotion"},
-    {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, RUN | ON_VAL | ON_BENCH | KEPT, "0.5",
+    {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, RUN | ON_SEGMENT | ON_VAL | ON_BENCH | KEPT, "0.5",
      "score from which a frame is VISIBLE"},
     {"conf", 0, FLOAT, AT(conf), 0, 0, 0, 1, ON_DETECT, "0.5", "score from which a box is printed"},
     {"class", 0, TEXT, AT(class_name), 0, 0, 0, 0, RUN | ON_DETECT | KEPT, "NAME|N",
@@ -258,9 +258,8 @@ static const struct row table[] = {
 };
 enum { ROWS = sizeof table / sizeof *table };
 
-/* What the options were given: the command line's text, or IN_FILE, or NULL. */
-static const char *given[ROWS];
-static const char IN_FILE[] = "";
+/* Which options were given, and where. */
+static enum { NOT_GIVEN, IN_FILE, HERE } given[ROWS];
 
 void cli_put_part(FILE *f, const char *text, size_t n)
 {
@@ -370,8 +369,7 @@ static const char *first_given(const char *names, bool in_file, enum command_bit
     for (size_t n = 0; *names; names += n + (names[n] == ' ')) {
         n = strcspn(names, " ");
         const struct row *r = find_row(names, n, command);
-        const char *text = r ? given[r - table] : NULL;
-        if (text && (in_file || text != IN_FILE))
+        if (r && given[r - table] >= (in_file ? IN_FILE : HERE))
             return r->name;
     }
     return NULL;
@@ -408,7 +406,6 @@ bool cli_options_meet(const struct options *o, enum command_bit command)
         {"trace-steps", "without --trace FILE", o->trace},
         {"guard-seed", "without --device guard", o->device && strcmp(o->device, "guard") == 0},
         {"frames", "without --calibrate", command != ON_CONVERT || o->calibrate},
-        {"verbose", "with --quiet", !o->quiet},
         {"detector segmenter track gain nms mask-clean det-size queries det-act det-fit names "
          "sam-size sam-family",
          "with --results, which runs no network", !o->results},
@@ -709,17 +706,6 @@ static bool read_config(struct options *o, enum command_bit command, const char 
     return ok;
 }
 
-/* Keep what an option of the command line was given: twice is once, unless it is a list. */
-static bool note(const struct row *r, const char *value)
-{
-    const char **kept = &given[r - table];
-    if (*kept && *kept != IN_FILE && r->kind != LIST && strcmp(*kept, value) != 0)
-        return cli_usage("--%s: given twice, as \"%s\" and as \"%s\"", r->name, *kept, value),
-               false;
-    *kept = value;
-    return true;
-}
-
 /* Walk the arguments; `apply` false only looks for --config. */
 static bool walk(struct options *o, enum command_bit command, const char *name, int argc,
                  char **argv, bool apply)
@@ -752,8 +738,8 @@ static bool walk(struct options *o, enum command_bit command, const char *name, 
                 return cli_usage("%s: %s wants %s", name, a, r->value), false;
             value = argv[i];
         }
-        if (apply && !note(r, value ? value : "true"))
-            return false;
+        if (apply)
+            given[r - table] = HERE;
         if (apply ? !set_value(o, r, a, value)
                   : (strcmp(r->name, "config") == 0 && !set_value(o, r, a, value)))
             return false;
