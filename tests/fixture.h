@@ -84,6 +84,16 @@ static inline struct fixture fixture_open(const char *device, uint64_t seed, int
     return f;
 }
 
+/* The defaults, of its networks. */
+static inline um_pipeline_settings fixture_settings(const struct fixture *f)
+{
+    um_pipeline_settings s;
+    um_pipeline_settings_default(&s);
+    s.detector = f->detector;
+    s.segmenter = f->segmenter;
+    return s;
+}
+
 static inline um_pipeline *fixture_pipeline(const um_pipeline_settings *s)
 {
     um_pipeline *p = NULL;
@@ -99,53 +109,39 @@ static inline void fixture_close(struct fixture *f)
     um_device_close(&f->dev);
 }
 
-/* The fixture that tests share: opened at first use, closed at exit. */
-static struct fixture fixture_shared[3];
+/* The fixtures that tests share: opened at first use, closed at exit. */
+static struct fixture fixture_shared[2][3];
 
 static inline void fixture_close_shared(void)
 {
-    fixture_close(&fixture_shared[0]);
-    fixture_close(&fixture_shared[1]);
-    fixture_close(&fixture_shared[2]);
+    for (int i = 0; i < 6; i++)
+        fixture_close(&fixture_shared[i / 3][i % 3]);
 }
 
-static inline int fixture_index(const char *device)
+static inline struct fixture *fixture_share(const char *device, bool small)
 {
-    return strcmp(device, "cpu") == 0 ? 0 : strcmp(device, "guard") == 0 ? 1 : 2;
+    static bool any;
+    int i = strcmp(device, "cpu") == 0 ? 0 : strcmp(device, "guard") == 0 ? 1 : 2;
+    struct fixture *f = &fixture_shared[small][i];
+    if (!any) {
+        unsetenv("ULTRAMOTION_SAM_AS_NUMPY");
+        atexit(fixture_close_shared);
+    }
+    any = true;
+    if (!f->dev)
+        *f = fixture_open(device, 1, small ? 256 : 0, small ? 64 : 0);
+    return f;
 }
 
 static inline struct fixture *fixture(const char *device)
 {
-    struct fixture *f = &fixture_shared[fixture_index(device)];
-    if (!fixture_shared[0].dev && !fixture_shared[1].dev && !fixture_shared[2].dev) {
-        unsetenv("ULTRAMOTION_SAM_AS_NUMPY");
-        atexit(fixture_close_shared);
-    }
-    if (!f->dev)
-        *f = fixture_open(device, 1, 0, 0);
-    return f;
+    return fixture_share(device, false);
 }
 
-/* ---- small networks: for tests of many frames ---- */
-
-/* Shared as those above. */
-static struct fixture tiny_shared[3];
-
-static inline void tiny_close(void)
-{
-    fixture_close(&tiny_shared[0]);
-    fixture_close(&tiny_shared[1]);
-    fixture_close(&tiny_shared[2]);
-}
-
+/* Of small networks: for tests of many frames. */
 static inline const struct fixture *tiny(const char *device)
 {
-    struct fixture *f = &tiny_shared[fixture_index(device)];
-    if (!tiny_shared[0].dev && !tiny_shared[1].dev && !tiny_shared[2].dev)
-        atexit(tiny_close);
-    if (!f->dev)
-        *f = fixture_open(device, 1, 256, 64);
-    return f;
+    return fixture_share(device, true);
 }
 
 /* Send a frame that stays the caller's and receive its packet. */

@@ -29,10 +29,7 @@ static struct fixture open_small(int threads)
 
 static um_pipeline_settings settings_of(const struct fixture *f, int inflight)
 {
-    um_pipeline_settings s;
-    um_pipeline_settings_default(&s);
-    s.detector = f->detector;
-    s.segmenter = f->segmenter;
+    um_pipeline_settings s = fixture_settings(f);
     s.conf = 0;
     s.inflight = inflight;
     return s;

@@ -71,10 +71,7 @@ static void end(void)
 static um_pipeline *pipeline(const struct fixture *f, um_gate_mode gate, float conf)
 {
     um_pipeline *p = NULL;
-    um_pipeline_settings s;
-    um_pipeline_settings_default(&s);
-    s.detector = f->detector;
-    s.segmenter = f->segmenter;
+    um_pipeline_settings s = fixture_settings(f);
     s.gate = gate;
     s.conf = conf;
     if (um_pipeline_open(&p, &s) != UM_OK)
@@ -225,10 +222,7 @@ TEST(bf16_is_close)
 static um_pipeline *tracked(const struct fixture *f)
 {
     um_pipeline *p = NULL;
-    um_pipeline_settings s;
-    um_pipeline_settings_default(&s);
-    s.detector = f->detector;
-    s.segmenter = f->segmenter;
+    um_pipeline_settings s = fixture_settings(f);
     s.gate = UM_GATE_SYNC;
     s.conf = 0;
     s.track = 1;
@@ -442,10 +436,7 @@ TEST(every_way_through_gives_the_same_packet)
     for (int way = 0; way < 3; way++) {
         const um_packet *k;
         um_pipeline *p = NULL;
-        um_pipeline_settings s;
-        um_pipeline_settings_default(&s);
-        s.detector = gpu.detector;
-        s.segmenter = gpu.segmenter;
+        um_pipeline_settings s = fixture_settings(&gpu);
         s.gate = way ? UM_GATE_SYNC : UM_GATE_SPECULATIVE;
         s.sam_as_numpy = way == 2 ? UM_MASK_HOST : UM_MASK_DEVICE;
         s.mask_clean = 1;

@@ -70,10 +70,7 @@ static atomic_ulong allocations;
 
 static um_pipeline_settings settings_of(const struct fixture *f, um_gate_mode gate)
 {
-    um_pipeline_settings s;
-    um_pipeline_settings_default(&s);
-    s.detector = f->detector;
-    s.segmenter = f->segmenter;
+    um_pipeline_settings s = fixture_settings(f);
     s.gate = gate;
     return s;
 }

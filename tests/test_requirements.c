@@ -77,10 +77,7 @@ static void keep_line(void *ctx, const char *line)
 
 static um_pipeline_settings pipeline_settings(const char *device)
 {
-    um_pipeline_settings s;
-    um_pipeline_settings_default(&s);
-    s.detector = fixture(device)->detector;
-    s.segmenter = fixture(device)->segmenter;
+    um_pipeline_settings s = fixture_settings(fixture(device));
     return s;
 }
 

@@ -42,10 +42,7 @@ static um_predictor *open_predictor(um_segmenter *s)
 
 static um_pipeline *open_pipeline(const struct fixture *f, int objects)
 {
-    um_pipeline_settings s;
-    um_pipeline_settings_default(&s);
-    s.detector = f->detector;
-    s.segmenter = f->segmenter;
+    um_pipeline_settings s = fixture_settings(f);
     s.conf = 0;
     s.objects = objects;
     return fixture_pipeline(&s);
@@ -481,11 +478,8 @@ TEST_ON_DEVICES(objects_are_what_each_alone_would_be)
     uint64_t want[OBJECTS] = {0};
     for (int way = 0; way < 3; way++) {
         um_pipeline *p = NULL;
-        um_pipeline_settings s;
         const um_packet *packet = NULL;
-        um_pipeline_settings_default(&s);
-        s.detector = f.detector;
-        s.segmenter = f.segmenter;
+        um_pipeline_settings s = fixture_settings(&f);
         s.conf = 0;
         s.objects = OBJECTS;
         s.gate = way ? UM_GATE_SYNC : UM_GATE_SPECULATIVE;

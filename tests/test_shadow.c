@@ -20,10 +20,7 @@ static void keep(void *ctx, const char *line)
 static um_pipeline_settings settings_of(const char *device, um_gate_mode gate, int every)
 {
     const struct fixture *f = tiny(device);
-    um_pipeline_settings s;
-    um_pipeline_settings_default(&s);
-    s.detector = f->detector;
-    s.segmenter = f->segmenter;
+    um_pipeline_settings s = fixture_settings(f);
     s.gate = gate;
     s.shadow_every = every;
     s.kpi = keep;

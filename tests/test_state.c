@@ -475,10 +475,7 @@ enum { W = 422, H = 558 };
 
 static um_pipeline_settings tracked(const struct fixture *f, um_gate_mode gate, int every)
 {
-    um_pipeline_settings s;
-    um_pipeline_settings_default(&s);
-    s.detector = f->detector;
-    s.segmenter = f->segmenter;
+    um_pipeline_settings s = fixture_settings(f);
     s.gate = gate;
     s.track = 1;
     s.detect_every = every;

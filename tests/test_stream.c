@@ -81,10 +81,7 @@ static const double AT_ONCE_S = SANITIZED ? 20 : 2;
 /* Always VISIBLE. */
 static um_pipeline_settings pipeline_settings(const struct fixture *f)
 {
-    um_pipeline_settings s;
-    um_pipeline_settings_default(&s);
-    s.detector = f->detector;
-    s.segmenter = f->segmenter;
+    um_pipeline_settings s = fixture_settings(f);
     s.conf = 0;
     return s;
 }

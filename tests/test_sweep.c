@@ -32,10 +32,7 @@ static enum truth truth_of(const struct um_sweep *s)
 static um_pipeline *open_tracking(int every)
 {
     const struct fixture *f = fixture("cpu");
-    um_pipeline_settings s;
-    um_pipeline_settings_default(&s);
-    s.detector = f->detector;
-    s.segmenter = f->segmenter;
+    um_pipeline_settings s = fixture_settings(f);
     s.track = 1;
     s.detect_every = every;
     return fixture_pipeline(&s);
