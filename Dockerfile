@@ -10,7 +10,7 @@ RUN cmake --install build --prefix /opt/ultramotion --strip
 
 FROM debian:12-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \
-        libavcodec59 libavformat59 libcjson1 libjpeg62-turbo libpng16-16 libswscale6 libtiff6 libwebsockets17 libyaml-0-2 zlib1g && \
+        libavcodec59 libavdevice59 libavformat59 libcjson1 libjpeg62-turbo libpng16-16 libswscale6 libtiff6 libwebsockets17 libyaml-0-2 zlib1g && \
     rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/ultramotion /usr/local
 RUN ldconfig && useradd --system --create-home --home-dir /var/lib/ultramotion ultramotion
