@@ -238,6 +238,13 @@ def test_files_without_an_ending_and_folders(pipeline, tmp_path):
     assert len(list(ultramotion.run(tmp_path, pipeline=pipeline))) == len(list(ultramotion.run(f"{tmp_path}/IM*", pipeline=pipeline))) == 4
 
 
+def test_a_series_goes_by_its_numbers(pipeline, tmp_path):
+    """Its files are often called by their UIDs."""
+    for name, series, number in (("c", "1.2", 1), ("a", "1.2", 10), ("b", "1.3", 1), ("d", "1.2", 2), ("e", "1.3", None)):
+        made_file(tmp_path / name, np.zeros((1, 32, 32), np.uint8), SeriesInstanceUID=series, InstanceNumber=number)
+    assert [p.source for p in ultramotion.run(tmp_path, pipeline=pipeline)] == ["c", "d", "a", "b", "e"]
+
+
 def test_an_export_as_it_comes(pipeline, tmp_path, caplog):
     """Folders in folders, with a text beside them: DICOM where there is no other picture, in the library's order."""
     (tmp_path / "DICOM" / "SE1").mkdir(parents=True)

@@ -134,6 +134,23 @@ def is_dicom(name: str) -> bool:
         return False
 
 
+def in_series(names: list[str]) -> list[str]:
+    """The files of a series by their numbers in it, at the place of its first one here; others where they are."""
+    first: dict[str, int] = {}
+
+    def place(index: int) -> tuple[int, int]:
+        try:
+            from pydicom import dcmread
+
+            data = dcmread(names[index], specific_tags=["SeriesInstanceUID", "InstanceNumber"], stop_before_pixels=True, force=True)
+            number = int(data.InstanceNumber)
+            return first.setdefault(str(data.SeriesInstanceUID), index), number
+        except Exception:  # it has none of them; what is wrong with it is told when it is read
+            return index, 0
+
+    return [names[index] for index in sorted(range(len(names)), key=place)]
+
+
 def _arrays(data: Any, count: int) -> Iterator[np.ndarray[Any, Any]]:
     """Its frames, decoded."""
     from pydicom.pixels import iter_pixels, pixel_array  # type: ignore[attr-defined,unused-ignore]

@@ -493,11 +493,11 @@ def _is_picture(name: str) -> bool:
 
 def _of_dicom_files(names: list[str], strict: bool, window: tuple[int, int] | str | None) -> Iterator[Frame]:
     """Their pictures. As in a folder of pictures, a file that cannot be read is told and passed over, unless it is all there is."""
-    from .dicom import frames
+    from .dicom import frames, in_series
 
     strict = strict or len(names) == 1
     read, last = False, None
-    for name in names:
+    for name in in_series(names):
         try:
             for frame in frames(name, window=window):
                 read = True
