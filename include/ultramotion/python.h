@@ -30,7 +30,8 @@ UM_API um_status um_python_types(void *view, void **types);
  * with the function as ctx. A signal is answered when Python is called, so here: what its handler
  * raises, and what else the function raises, is kept for the call that this thread is in.
  *
- * @param function  borrowed; called with the line as text.
+ * @param function  borrowed; called with the line as text. Without one, or without a line, nothing
+ *                  happens.
  * Threads: any; on one that is not Python's an exception is told by sys.unraisablehook.
  */
 UM_API void um_python_say(void *function, const char *line);

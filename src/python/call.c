@@ -215,7 +215,7 @@ static void keep_raised(PyObject *function, bool waited_for)
 
 void um_python_say(void *function, const char *line)
 {
-    if (!Py_IsInitialized())
+    if (!function || !line || !Py_IsInitialized())
         return;
     bool waited_for = PyGILState_GetThisThreadState() != NULL;
     int state = PyGILState_Ensure();
