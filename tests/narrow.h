@@ -50,9 +50,8 @@ enum { MOST = 5 };
 /* How many frames where kernels may be slow. */
 static inline int narrow_few(const struct um_ops *level)
 {
-    return SANITIZED || strcmp(level->name, "c") == 0 || strcmp(level->name, "amx-twin") == 0
-               ? 3
-               : MOST;
+    bool slow = strcmp(level->name, "c") == 0 || strcmp(level->name, "amx-twin") == 0;
+    return SANITIZED ? 1 : slow ? 3 : MOST;
 }
 
 struct frames {
