@@ -3,6 +3,7 @@
  * process and so on one clock. What a frame takes beyond the pipeline's own time is our overhead:
  * receiving, pairing with the pose, queues, sending. */
 #include "bench.h"
+#include "clock.h"
 
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
@@ -29,9 +30,7 @@ struct live {
 
 static double now_ms(void)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+    return 1e3 * seconds_now();
 }
 
 /* A frame's stamp is its number from 1 on. */

@@ -1057,9 +1057,9 @@ static um_status spare(const struct options *o, const um_source *source, const c
 /* The file or folder that a sink writes; NULL: none. */
 static const char *written_by(const char *sink)
 {
+    static const char *const network[] = {"igtl", "igtl-connect", "web", NULL};
     const char *colon = strchr(sink, ':');
-    bool file = colon && colon[1] && strcmp(colon + 1, "-") != 0 && strncmp(sink, "igtl", 4) != 0 &&
-                strncmp(sink, "web", 3) != 0;
+    bool file = colon && colon[1] && strcmp(colon + 1, "-") != 0 && !any_scheme(sink, network);
     return file ? colon + 1 : NULL;
 }
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* bench, doctor. */
 #include "bench.h"
+#include "clock.h"
 #include "summary.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 const char *const bench_stage_names[BENCH_STAGES] = {"detect", "encode", "decode"};
@@ -25,13 +25,6 @@ void bench_print_machine(const um_device *dev)
         "\"device\":\"%s\",\"isa\":\"%s\",\"precision\":\"%s\",\"threads\":%d,\"version\":\"%s\"",
         um_device_name(dev), um_device_isa(dev), um_device_precision(dev), um_device_threads(dev),
         um_version());
-}
-
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 um_status bench_frame(um_pipeline *pipeline, um_frame *frame, const um_packet **packet, double *ms)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* run, detect, segment: the commands that read a source. */
 #include "cli.h"
+#include "clock.h"
 #include "json.h"
 #include "kpi.h"
 #include "periodic.h"
@@ -13,15 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
-
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* A pipeline and what it stands on. */
 struct engine {

@@ -4,6 +4,7 @@
  * structure a frame, from --conf on. */
 #include "accuracy.h"
 #include "cli.h"
+#include "clock.h"
 #include "json.h"
 #include "sheet.h"
 #include "stop.h"
@@ -16,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { RESAMPLES = 500 };
@@ -758,13 +758,6 @@ static um_status one_frame(struct val *v, const struct truth_frame *t)
     }
     free(f);
     return st;
-}
-
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* On a terminal every frame, and a line every --summary-every seconds. */

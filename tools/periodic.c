@@ -1,18 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "periodic.h"
 
+#include "clock.h"
 #include "kpi.h"
 #include "tell.h"
 
 #include <stdio.h>
 #include <time.h>
-
-static double now_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* False: it is to end. */
 static bool wait_until(struct periodic *p, double when)
@@ -20,7 +14,7 @@ static bool wait_until(struct periodic *p, double when)
     struct timespec t = {.tv_sec = (time_t)when};
     t.tv_nsec = (long)((when - (double)t.tv_sec) * 1e9);
     pthread_mutex_lock(&p->lock);
-    while (!p->ending && now_s() < when)
+    while (!p->ending && seconds_now() < when)
         pthread_cond_timedwait(&p->changed, &p->lock, &t);
     bool ending = p->ending;
     pthread_mutex_unlock(&p->lock);
@@ -52,7 +46,7 @@ static void *speak(void *ctx)
 {
     static const double WATCH_S = 0.25, KPI_S = 1, NEVER = 1e18;
     struct periodic *p = ctx;
-    double begin = now_s(), period[3] = {p->summary_s, KPI_S, WATCH_S},
+    double begin = seconds_now(), period[3] = {p->summary_s, KPI_S, WATCH_S},
            next[3] = {p->summary_s > 0 ? begin + p->summary_s : NEVER,
                       p->kpi ? begin + KPI_S : NEVER, p->watch ? begin + WATCH_S : NEVER};
     for (;;) {
