@@ -82,7 +82,7 @@ def _read(name: str, tags: list[str]) -> Any:
     except ImportError as problem:
         raise _c.UnsupportedError(f"DICOM wants pydicom 3: pip install 'ultramotion[dicom]' ({problem})") from problem
     try:
-        data = pydicom.dcmread(name, specific_tags=tags, force=_begins_at_once(name))
+        data = pydicom.dcmread(name, specific_tags=tags, force=_begins_at_once(_head(name)))
         for tag in [tag for tag in data.keys() if not data.get_item(tag).value]:
             del data[tag]
         if "TransferSyntaxUID" not in data.file_meta:
@@ -113,13 +113,17 @@ def _unfit(data: Any) -> str | None:
     return None
 
 
-def _begins_at_once(name: str) -> bool:
-    """Without a preamble: with an element of group 2 or 8, its kind of value or a short even length."""
+def _head(name: str) -> bytes:
+    """The preamble, if there is one, and the mark behind it."""
     with open(name, "rb") as file:
-        head = file.read(8)
-    length = int.from_bytes(head[4:], "little")
+        return file.read(132)
+
+
+def _begins_at_once(head: bytes) -> bool:
+    """Without a preamble: with an element of group 2 or 8, its kind of value or a short even length."""
+    length = int.from_bytes(head[4:8], "little")
     known = head[4:6].isalpha() and head[4:6].isupper()
-    return len(head) == 8 and head[0] in (2, 8) and not head[1] and head[3] <= 1 and (known or (0 < length <= 256 and not length % 2))
+    return len(head) >= 8 and head[0] in (2, 8) and not head[1] and head[3] <= 1 and (known or (0 < length <= 256 and not length % 2))
 
 
 def is_dicom(name: str) -> bool:
@@ -128,10 +132,10 @@ def is_dicom(name: str) -> bool:
     if name.lower().endswith((".dcm", ".dicom")):
         return True
     try:
-        with open(name, "rb") as file:
-            return file.read(132)[128:] == b"DICM" or _begins_at_once(name)
+        head = _head(name)
     except OSError:
         return False
+    return head[128:] == b"DICM" or _begins_at_once(head)
 
 
 def in_series(names: list[str]) -> list[str]:
@@ -148,7 +152,7 @@ def in_series(names: list[str]) -> list[str]:
         except Exception:  # it has none of them; what is wrong with it is told when it is read
             return index, 0
 
-    return [names[index] for index in sorted(range(len(names)), key=place)]
+    return [names[index] for index in sorted(range(len(names)), key=place)] if len(names) > 1 else names
 
 
 def _arrays(data: Any, count: int) -> Iterator[np.ndarray[Any, Any]]:
