@@ -535,6 +535,27 @@ void cli_print_man_options(const char *const *names, const int *bits, int comman
     }
 }
 
+void cli_print_completion(enum command_bit command)
+{
+    for (int i = 0; i < ROWS; i++) {
+        const struct row *r = &table[i];
+        if (!(r->commands & command) || !r->value || !strchr(r->value, '|'))
+            continue;
+        printf("            --%s) words=\"", r->name);
+        for (const char *s = r->value; *s; s += strcspn(s, "|"), s += *s == '|') {
+            int n = (int)strcspn(s, "|");
+            if (strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789-") >= (size_t)n) /* not N or DIR */
+                printf("%.*s ", n, s);
+        }
+        printf("\" ;;\n");
+    }
+    printf("            *) options=\"");
+    for (int i = 0; i < ROWS; i++)
+        if (table[i].commands & command)
+            printf("--%s ", table[i].name);
+    printf("\" ;;\n");
+}
+
 /* Digits, and nothing else: strtoll() would also take a sign, spaces and, wrapped, anything. */
 static bool whole_number(const char *text, double min, double max, long long *out)
 {

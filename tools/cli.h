@@ -69,6 +69,8 @@ void cli_keep(const struct options *o, FILE *f);
 void cli_print_options(enum command_bit command);
 /* All options for a manual page, each with the commands that have it. */
 void cli_print_man_options(const char *const *names, const int *bits, int commands);
+/* Cases of a shell's `case $before`: the words that an option takes, or the command's options. */
+void cli_print_completion(enum command_bit command);
 /* Text in a manual page: nothing in it is a request. */
 void cli_put_man(const char *text);
 

@@ -179,6 +179,30 @@ static void print_man(void)
     printf(".fi\n");
 }
 
+/* What bash offers behind a tab: commands, options, the words that an option takes, else files. */
+static void print_completion(void)
+{
+    printf("_ultramotion()\n"
+           "{\n"
+           "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}\n"
+           "    local words= options=\n"
+           "    case $COMP_CWORD:${COMP_WORDS[1]} in\n"
+           "        1:*) words=\"");
+    for (int i = 0; i < COMMANDS; i++)
+        printf("%s ", commands[i].name);
+    printf("help --version\" ;;\n");
+    for (int i = 0; i < COMMANDS; i++) {
+        printf("        *:%s) case $before in\n", commands[i].name);
+        cli_print_completion(commands[i].bit);
+        printf("        esac ;;\n");
+    }
+    printf("    esac\n"
+           "    [[ $word == -* ]] && words+=$options\n"
+           "    COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
+           "}\n"
+           "complete -o default -F _ultramotion ultramotion\n");
+}
+
 /* A file that this program opens must not take the place of a standard stream: what is written
  * there would land in it. A closed one is opened so that using it fails, as it should. */
 static void open_standard_streams(void)
@@ -224,6 +248,10 @@ static int dispatch(int argc, char **argv)
     }
     if (strcmp(argv[1], "--man") == 0) {
         print_man();
+        return EXIT_DONE;
+    }
+    if (strcmp(argv[1], "--completion") == 0) {
+        print_completion();
         return EXIT_DONE;
     }
     if (strcmp(argv[1], "help") == 0 && argc == 3)
