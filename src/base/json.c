@@ -100,23 +100,17 @@ void um_json_uint(um_json *j, uint64_t v)
 
 void um_json_float(um_json *j, float v)
 {
-    char text[UM_NUMBER_BYTES];
-    if (!isfinite(v)) {
-        um_json_null(j);
-        return;
-    }
-    um_number_float(text, v);
+    char text[UM_NUMBER_BYTES] = "null";
+    if (isfinite(v))
+        um_number_float(text, v);
     value(j, text, strlen(text));
 }
 
 void um_json_double(um_json *j, double v)
 {
-    char text[UM_NUMBER_BYTES];
-    if (!isfinite(v)) {
-        um_json_null(j);
-        return;
-    }
-    um_number_double(text, v);
+    char text[UM_NUMBER_BYTES] = "null";
+    if (isfinite(v))
+        um_number_double(text, v);
     value(j, text, strlen(text));
 }
 
@@ -134,6 +128,16 @@ void um_json_put_begin(um_json *j, const char *key, char bracket)
 {
     um_json_key(j, key);
     um_json_begin(j, bracket);
+}
+
+bool um_json_put_begin_if(um_json *j, bool there, const char *key, char bracket)
+{
+    um_json_key(j, key);
+    if (there)
+        um_json_begin(j, bracket);
+    else
+        um_json_null(j);
+    return there;
 }
 
 void um_json_put_string(um_json *j, const char *key, const char *s)
@@ -180,12 +184,8 @@ void um_json_put_bool(um_json *j, const char *key, int v)
 
 void um_json_put_floats(um_json *j, const char *key, const float *v, int n)
 {
-    um_json_key(j, key);
-    if (!v) {
-        um_json_null(j);
+    if (!um_json_put_begin_if(j, v, key, '['))
         return;
-    }
-    um_json_begin(j, '[');
     for (int i = 0; i < n; i++)
         um_json_float(j, v[i]);
     um_json_end(j, ']');
@@ -193,12 +193,8 @@ void um_json_put_floats(um_json *j, const char *key, const float *v, int n)
 
 void um_json_put_doubles(um_json *j, const char *key, const double *v, int n)
 {
-    um_json_key(j, key);
-    if (!v) {
-        um_json_null(j);
+    if (!um_json_put_begin_if(j, v, key, '['))
         return;
-    }
-    um_json_begin(j, '[');
     for (int i = 0; i < n; i++)
         um_json_double(j, v[i]);
     um_json_end(j, ']');

@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,6 +34,8 @@ void um_json_null(um_json *j);
 
 /* A key and its value. */
 void um_json_put_begin(um_json *j, const char *key, char bracket);
+/* The same, or null where it is not there; returns whether it was begun. */
+bool um_json_put_begin_if(um_json *j, bool there, const char *key, char bracket);
 void um_json_put_string(um_json *j, const char *key, const char *s);
 void um_json_put_bytes(um_json *j, const char *key, const char *s, size_t n);
 void um_json_put_int(um_json *j, const char *key, int64_t v);

@@ -60,8 +60,7 @@ static void put_count(void *ctx, const char *who, const char *name, uint64_t n)
         if (g->open)
             um_json_end(g->j, '}');
         snprintf(g->who, sizeof g->who, "%s", who);
-        um_json_key(g->j, g->who);
-        um_json_begin(g->j, '{');
+        um_json_put_begin(g->j, g->who, '{');
         g->open = true;
     }
     um_json_put_uint(g->j, name, n);
@@ -103,12 +102,8 @@ static void put_sinks(um_json *j, const struct um_monitor_moment *o)
 
 static void put_clock(um_json *j, const struct um_monitor_moment *o)
 {
-    um_json_key(j, "sender");
-    if (!o->clock.known) {
-        um_json_null(j);
+    if (!um_json_put_begin_if(j, o->clock.known, "sender", '{'))
         return;
-    }
-    um_json_begin(j, '{');
     um_json_put_double(j, "clock_offset_s", o->clock.offset_s);
     put_number(j, "lag_s", o->clock.lag_s);
     um_json_put_bool(j, "alarm", o->clock.alarm);
@@ -118,12 +113,8 @@ static void put_clock(um_json *j, const struct um_monitor_moment *o)
 
 static void put_deadline(um_json *j, const struct um_monitor_moment *o)
 {
-    um_json_key(j, "deadline");
-    if (!o->view.with_deadline) {
-        um_json_null(j);
+    if (!um_json_put_begin_if(j, o->view.with_deadline, "deadline", '{'))
         return;
-    }
-    um_json_begin(j, '{');
     um_json_put_uint(j, "packets", o->view.with_deadline);
     um_json_put_uint(j, "missed", o->view.missed);
     put_number(j, "miss_rate", o->miss_rate);
@@ -135,12 +126,8 @@ static void put_deadline(um_json *j, const struct um_monitor_moment *o)
 
 static void put_shadow(um_json *j, const um_shadow_counts *s)
 {
-    um_json_key(j, "shadow");
-    if (!s->struct_size) {
-        um_json_null(j);
+    if (!um_json_put_begin_if(j, s->struct_size, "shadow", '{'))
         return;
-    }
-    um_json_begin(j, '{');
     um_json_put_uint(j, "compared", s->compared);
     um_json_put_uint(j, "disagreed", s->disagreed);
     um_json_put_uint(j, "failed", s->failed);

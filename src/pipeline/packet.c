@@ -436,12 +436,8 @@ static void put_scores(um_json *j, const um_packet *p)
 {
     static const char *const names[UM_SCORES] = {"s1", "s2", "s3", "s4",
                                                  "c1", "c2", "c3", "contact"};
-    um_json_key(j, "scores");
-    if (!p->has_scores) {
-        um_json_null(j);
+    if (!um_json_put_begin_if(j, p->has_scores, "scores", '{'))
         return;
-    }
-    um_json_begin(j, '{');
     for (int i = 0; i < UM_SCORES; i++)
         um_json_put_float(j, names[i], p->scores[i]);
     um_json_end(j, '}');
@@ -449,12 +445,8 @@ static void put_scores(um_json *j, const um_packet *p)
 
 static void put_deadline(um_json *j, const um_packet *p)
 {
-    um_json_key(j, "deadline");
-    if (!p->has_deadline) {
-        um_json_null(j);
+    if (!um_json_put_begin_if(j, p->has_deadline, "deadline", '{'))
         return;
-    }
-    um_json_begin(j, '{');
     put_ms(j, "latency_ms", p->latency_ms);
     um_json_put_bool(j, "missed", p->missed != 0);
     um_json_put_string(j, "effort", um_effort_name(p->effort));
@@ -464,12 +456,8 @@ static void put_deadline(um_json *j, const um_packet *p)
 /* What was done to a mask; null where nobody cleans, or there is none. */
 static void put_cleaned(um_json *j, bool cleaned, uint32_t removed, uint32_t filled)
 {
-    um_json_key(j, "cleaned");
-    if (!cleaned) {
-        um_json_null(j);
+    if (!um_json_put_begin_if(j, cleaned, "cleaned", '{'))
         return;
-    }
-    um_json_begin(j, '{');
     um_json_put_uint(j, "removed_px", removed);
     um_json_put_uint(j, "filled_px", filled);
     um_json_end(j, '}');
@@ -477,12 +465,8 @@ static void put_cleaned(um_json *j, bool cleaned, uint32_t removed, uint32_t fil
 
 static void put_mask(um_json *j, const um_packet *p, int has_mask, const char *counts)
 {
-    um_json_key(j, "mask");
-    if (!has_mask) {
-        um_json_null(j);
+    if (!um_json_put_begin_if(j, has_mask, "mask", '{'))
         return;
-    }
-    um_json_begin(j, '{');
     um_json_put_begin(j, "size", '[');
     um_json_int(j, p->height);
     um_json_int(j, p->width);
