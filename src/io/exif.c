@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-/* Bytes `at` to at + count - 1 as a number; the caller knows that they are there. */
+/* `count` bytes as a number. */
 static uint32_t number(const uint8_t *p, int count, bool big)
 {
     uint32_t v = 0;

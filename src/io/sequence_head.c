@@ -19,7 +19,7 @@ enum role { SPACE, LIST, CHANNEL, UNSAID };
 /* What is known while lines are read; what it means is settled at their end. */
 struct draft {
     struct um_sequence_head *h;
-    bool nrrd, ended, binary, known_spacing, unknown_spacing;
+    bool nrrd, ended, known_spacing, unknown_spacing;
     int axes, sizes, kinds, spacings; /* axes: as announced; 0 = not yet */
     uint64_t size[AXES], channels;
     enum role kind[AXES];
@@ -106,6 +106,16 @@ static bool word(const char **text, char *out, size_t size)
     out[n] = 0;
     *text = s + n;
     return true;
+}
+
+/* `what`: as the format calls it. */
+static um_status read_axes(struct draft *d, const char *what, const char *value)
+{
+    uint64_t n = 0;
+    if (!um_number_whole(value, AXES, &n))
+        return bad(d, what, value);
+    d->axes = (int)n;
+    return UM_OK;
 }
 
 static um_status read_sizes(struct draft *d, const char *value)
@@ -281,6 +291,15 @@ static bool is(const char *name, const char *other)
     return strcasecmp(name, other) == 0;
 }
 
+static bool is_one_of(const char *name, const char *const *list, size_t n)
+{
+    size_t i = 0;
+    while (i < n && !is(name, list[i]))
+        i++;
+    return i < n;
+}
+#define IS_ONE_OF(name, list) is_one_of(name, list, sizeof list / sizeof *list)
+
 /* What both formats have. */
 static um_status take_common(struct draft *d, const char *name, const char *value)
 {
@@ -303,15 +322,10 @@ static um_status take_meta(struct draft *d, const char *name, const char *value)
         "AnatomicalOrientation", "CenterOfRotation", "Offset",    "TransformMatrix",
         "UltrasoundImageType",   "Comment",          "Position",  "Orientation",
         "CompressedDataSize",    "ElementMin",       "ElementMax"};
-    uint64_t n = 0;
     if (is(name, "ObjectType"))
         return is(value, "Image") ? UM_OK : refuse(d, "ObjectType ", value);
-    if (is(name, "NDims")) {
-        if (!um_number_whole(value, AXES, &n))
-            return bad(d, "NDims ", value);
-        d->axes = (int)n;
-        return UM_OK;
-    }
+    if (is(name, "NDims"))
+        return read_axes(d, "NDims ", value);
     if (is(name, "DimSize"))
         return read_sizes(d, value);
     if (is(name, "Kinds"))
@@ -338,9 +352,8 @@ static um_status take_meta(struct draft *d, const char *name, const char *value)
         d->ended = true;
         return strcmp(value, "LOCAL") == 0 ? UM_OK : take_file(d, value);
     }
-    for (size_t i = 0; i < sizeof told / sizeof *told; i++)
-        if (is(name, told[i]))
-            return UM_OK; /* of no use here, and written anew */
+    if (IS_ONE_OF(name, told)) /* of no use here, and written anew */
+        return UM_OK;
     return take_common(d, name, value);
 }
 
@@ -351,15 +364,10 @@ static um_status take_nrrd(struct draft *d, const char *name, const char *value)
         "labels",    "centers",           "thicknesses",     "min",
         "max",       "measurement frame", "axismins",        "axismaxs",
         "axis mins", "axis maxs"};
-    uint64_t n = 0;
     if (is(name, "type"))
         return copy(d, d->type, sizeof d->type, value);
-    if (is(name, "dimension")) {
-        if (!um_number_whole(value, AXES, &n))
-            return bad(d, "dimension ", value);
-        d->axes = (int)n;
-        return UM_OK;
-    }
+    if (is(name, "dimension"))
+        return read_axes(d, "dimension ", value);
     if (is(name, "sizes"))
         return read_sizes(d, value);
     if (is(name, "kinds"))
@@ -389,10 +397,7 @@ static um_status take_nrrd(struct draft *d, const char *name, const char *value)
         d->h->stamps = (size_t)(value - d->h->text);
         return UM_OK;
     }
-    for (size_t i = 0; i < sizeof told / sizeof *told; i++)
-        if (is(name, told[i]))
-            return UM_OK;
-    return take_common(d, name, value);
+    return IS_ONE_OF(name, told) ? UM_OK : take_common(d, name, value);
 }
 
 /* ---- what it comes to ---- */
@@ -402,12 +407,7 @@ static um_status settle_type(struct draft *d)
     static const char *const one[] = {"MET_UCHAR", "uchar", "unsigned char", "uint8", "uint8_t"};
     static const char *const two[] = {"MET_USHORT",         "ushort", "unsigned short",
                                       "unsigned short int", "uint16", "uint16_t"};
-    for (size_t i = 0; i < sizeof one / sizeof *one; i++)
-        if (is(d->type, one[i]))
-            d->h->bytes = 1;
-    for (size_t i = 0; i < sizeof two / sizeof *two; i++)
-        if (is(d->type, two[i]))
-            d->h->bytes = 2;
+    d->h->bytes = IS_ONE_OF(d->type, one) ? 1 : IS_ONE_OF(d->type, two) ? 2 : 0;
     if (!d->type[0])
         return bad(d, "no type of samples", "");
     return d->h->bytes ? UM_OK : refuse(d, "samples of type ", d->type);

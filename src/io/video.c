@@ -23,16 +23,16 @@ struct um_video {
     AVStream *stream;
     struct um_decoder d;
     int orientation;
-    int64_t packets, frames; /* of the stream, so far */
-    double ts;               /* of the last frame */
-    double zero;             /* the first frame's own time */
-    double end;              /* of the latest packet of any stream */
-    int64_t read;            /* bytes as far as the end of the stream's last packet */
-    bool indexed;            /* it came with an index */
-    bool beyond;             /* something that was looked for lies behind the file's end */
-    bool draining, emptied;  /* no more packets; nor frames that the decoder still held */
-    bool failed;             /* the last frame was an error */
-    bool told;               /* that it breaks off */
+    int64_t frames;         /* of the stream, so far */
+    double ts;              /* of the last frame */
+    double zero;            /* the first frame's own time */
+    double end;             /* of the latest packet of any stream */
+    int64_t read;           /* bytes as far as the end of the stream's last packet */
+    bool indexed;           /* it came with an index */
+    bool beyond;            /* something that was looked for lies behind the file's end */
+    bool draining, emptied; /* no more packets; nor frames that the decoder still held */
+    bool failed;            /* the last frame was an error */
+    bool told;              /* that it breaks off */
 };
 
 /* ---- the file, as libav sees it ---- */
@@ -410,7 +410,6 @@ static um_status feed(struct um_video *v)
     if (s == v->stream)
         v->read = v->d.packet->pos + v->d.packet->size;
     if (s == v->stream && whole) {
-        v->packets++;
         code = v->av->avcodec_send_packet(v->d.codec, v->d.packet);
         if (code < 0)
             st = undecodable(v, code);

@@ -60,7 +60,7 @@ static const char *track_name(const struct um_trace *t, int track, char text[32]
     if (track == UM_TRACK_DRIVER)
         return "driver";
     if (track < UM_TRACK_SINK)
-        return stages[(track - UM_TRACK_STAGE) % 4];
+        return stages[track - UM_TRACK_STAGE];
     if (track < UM_TRACK_THREAD)
         return t->sink[track - UM_TRACK_SINK];
     snprintf(text, 32, "thread %d", track - UM_TRACK_THREAD);

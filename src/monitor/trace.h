@@ -16,7 +16,7 @@ enum { UM_TRACE_EVENTS = 1 << 15, UM_TRACE_SINKS = 40, UM_TRACE_THREADS = 64 };
 enum {
     UM_TRACK_READER = 1,
     UM_TRACK_DRIVER,
-    UM_TRACK_STAGE, /* and the next four */
+    UM_TRACK_STAGE, /* and the next three */
     UM_TRACK_SINK = 16,
     UM_TRACK_THREAD = UM_TRACK_SINK + UM_TRACE_SINKS,
     UM_TRACKS = UM_TRACK_THREAD + UM_TRACE_THREADS
