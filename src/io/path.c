@@ -22,6 +22,18 @@ char *um_path_join(const char *folder, const char *name)
     return path;
 }
 
+char *um_path_beside(const char *path, const char *name)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = um_strdup(path);
+    if (!folder)
+        return NULL;
+    folder[slash ? slash + 1 - path : 0] = 0;
+    char *beside = um_path_join(folder, name);
+    um_free(folder);
+    return beside;
+}
+
 static um_status make_one(const char *path)
 {
     struct stat s;
@@ -58,13 +70,20 @@ int um_same_file(const char *a, const char *b)
     return a && b && um_file_same(a, b);
 }
 
+bool um_path_steps_up(const char *path)
+{
+    for (const char *p = path; p; p = strchr(p, '/')) {
+        p += *p == '/';
+        if (strncmp(p, "..", 2) == 0 && (p[2] == '/' || !p[2]))
+            return true;
+    }
+    return false;
+}
+
 bool um_path_in(const char *folder, const char *path)
 {
-    const char *slash = strrchr(path, '/');
-    char *own = um_strdup(path);
-    if (own && slash)
-        own[slash - path + 1] = 0;
-    bool in = own && um_file_same(folder, slash ? own : ".");
+    char *own = um_path_beside(path, ".");
+    bool in = own && um_file_same(folder, own);
     um_free(own);
     return in;
 }

@@ -100,11 +100,7 @@ static um_status check_room(const struct um_sequence *s, uint64_t bytes)
 /* The file beside the header's. */
 static um_status open_data(struct um_sequence *s, const char *path)
 {
-    const char *slash = strrchr(path, '/');
-    char *folder = um_strdup(path);
-    if (folder)
-        folder[slash ? slash + 1 - path : 0] = 0;
-    char *whole = folder ? um_path_join(folder, s->head.file) : NULL;
+    char *whole = um_path_beside(path, s->head.file);
     int fd = -1;
     um_status st =
         whole ? um_file_open(whole, &fd, &s->left) : um_fail(UM_ENOMEM, "name of a file of pixels");
@@ -114,7 +110,6 @@ static um_status open_data(struct um_sequence *s, const char *path)
     }
     if (st != UM_OK && st != UM_ENOMEM)
         st = um_fail_in(st, s->head.file);
-    um_free(folder);
     um_free(whole);
     return st;
 }

@@ -43,18 +43,6 @@ static um_status dir_open(void *priv, const char *arg, const um_sink_settings *s
     return st; /* a file system without locks is taken as it is */
 }
 
-static bool leaves(const char *name)
-{
-    if (name[0] == '/')
-        return true;
-    for (const char *p = name; p; p = strchr(p, '/')) {
-        p += *p == '/';
-        if (strncmp(p, "..", 2) == 0 && (p[2] == '/' || !p[2]))
-            return true;
-    }
-    return false;
-}
-
 /* "<name>_<kind>.png". Of a name that no file system takes as long, the end is replaced by a hash
  * of all of it. */
 static char *file_of(const char *name, const char *kind)
@@ -99,7 +87,7 @@ static um_status dir_write(void *priv, const um_packet *packet, const um_frame *
 {
     struct dir *s = priv;
     uint8_t *rgb = NULL;
-    if (leaves(name))
+    if (name[0] == '/' || um_path_steps_up(name))
         return um_fail(UM_EINVAL, "%s: \"%s\" would be written elsewhere", s->path, name);
     um_status st =
         um_overlay(packet, frame, &rgb); /* also checks that packet and frame belong together */

@@ -230,16 +230,6 @@ static size_t fixed_part(const char *pattern)
     return folders;
 }
 
-static bool steps_up(const char *rel)
-{
-    for (const char *p = rel; p; p = strchr(p, '/')) {
-        p += *p == '/';
-        if (strncmp(p, "..", 2) == 0 && (p[2] == '/' || !p[2]))
-            return true;
-    }
-    return false;
-}
-
 /* Has it "**" between slashes? To glob() that is a single star. */
 static bool means_all_folders(const char *pattern)
 {
@@ -268,7 +258,7 @@ static um_status add_glob(struct dir *d, const char *pattern)
         bool folder = stat(path, &s) == 0 && S_ISDIR(s.st_mode);
         if (folder && !d->set.recursive)
             um_notices_pass_folder(&d->notices);
-        else if (fixed > strlen(path) || steps_up(path + fixed))
+        else if (fixed > strlen(path) || um_path_steps_up(path + fixed))
             st = um_fail(UM_EINVAL, "%s: \"..\" behind a wildcard leaves no names for the outputs",
                          pattern);
         else
@@ -319,11 +309,7 @@ static void tidy(char *path)
 /* Lines of `text`, which ends in a zero: paths, relative to the list's folder. */
 static um_status add_lines(struct dir *d, const char *list, char *text)
 {
-    const char *slash = strrchr(list, '/');
-    char *folder = um_strdup(list);
-    um_status st = folder ? UM_OK : um_fail(UM_ENOMEM, "%s", list);
-    if (folder)
-        folder[slash ? slash + 1 - list : 0] = 0;
+    um_status st = UM_OK;
     text += strncmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     for (char *line = text, *next; st == UM_OK && line; line = next) {
         next = strchr(line, '\n');
@@ -334,9 +320,8 @@ static um_status add_lines(struct dir *d, const char *list, char *text)
             line[--n] = 0;
         tidy(line);
         if (line[0])
-            st = add(d, line[0] == '/' ? um_strdup(line) : um_path_join(folder, line), 0);
+            st = add(d, line[0] == '/' ? um_strdup(line) : um_path_beside(list, line), 0);
     }
-    um_free(folder);
     return st;
 }
 
@@ -355,7 +340,7 @@ static um_status name_lines(struct dir *d, const char *list)
         sorted[i] = &d->files[i];
         const char *rel = d->files[i].path + common;
         d->files[i].rel = rel + strspn(rel, "/"); /* absolute beside relative ones */
-        if (steps_up(d->files[i].rel))
+        if (um_path_steps_up(d->files[i].rel))
             st = um_fail(UM_EINVAL, "%s: \"%s\": \"..\" leaves no name for the outputs", list,
                          d->files[i].path);
     }
