@@ -213,8 +213,8 @@ um_status um_igtl_inbox_room(struct um_igtl_inbox *in, uint8_t **to, size_t *n)
         *n = UM_IGTL_HEADER - in->have;
         return UM_OK;
     }
-    uint64_t left = in->header.body_size - (in->skip ? 0 : in->have);
     size_t have = in->skip ? 0 : in->have;
+    uint64_t left = in->header.body_size - have;
     if (have == in->capacity) {
         size_t more = in->capacity < STEP ? STEP : in->capacity;
         if (left < more)
@@ -295,15 +295,7 @@ void um_igtl_outbox_finish(struct um_igtl_outbox *out)
 
 uint8_t *um_igtl_room(struct um_igtl_outbox *out, size_t n)
 {
-    if (!out->failed && n > out->capacity - out->size) {
-        size_t want = out->size + n + out->capacity / 2 + 256;
-        uint8_t *grown = um_grow(out->data, out->size, want);
-        out->failed = !grown;
-        if (grown) {
-            out->data = grown;
-            out->capacity = want;
-        }
-    }
+    out->failed = out->failed || !um_make_room(&out->data, &out->capacity, out->size, n, 1);
     if (out->failed)
         return NULL;
     out->size += n;

@@ -301,7 +301,7 @@ static void make_meta(struct meta *m, const struct content *c)
 static uint8_t value_of(const struct server *s, const um_packet *p, int i)
 {
     const um_object *o = um_packet_object(p, i);
-    int v = s->objects == 1 || !o ? 1 : s->by_object ? i + 1 : o->label + 1;
+    int v = s->by_object ? i + 1 : o->label + 1;
     return (uint8_t)(v > 0 && v < 256 ? v : 255);
 }
 
@@ -310,21 +310,13 @@ static void draw(struct server *s, const um_packet *p, int class)
 {
     size_t n = (size_t)p->width * (size_t)p->height;
     uint8_t value[256] = {0};
-    if (class < 0 && s->objects > 1) {
-        um_packet_label_map(p, s->pixels);
-        for (int i = 0; i < p->objects; i++)
-            value[i + 1] = value_of(s, p, i);
-        for (size_t k = 0; k < n; k++)
-            s->pixels[k] = value[s->pixels[k]];
-        return;
-    }
-    if (class < 0) {
+    if (class < 0 && s->objects == 1) {
         um_packet_mask(p, s->pixels, 1);
         return;
     }
     um_packet_label_map(p, s->pixels);
     for (int i = 0; i < p->objects; i++)
-        value[i + 1] = um_packet_object(p, i)->label == class;
+        value[i + 1] = class < 0 ? value_of(s, p, i) : um_packet_object(p, i)->label == class;
     for (size_t k = 0; k < n; k++)
         s->pixels[k] = value[s->pixels[k]];
 }
@@ -529,13 +521,9 @@ static void hand_out(struct server *s, struct bundle *frame[3], struct bundle *l
     for (int v = 1; v < 3; v++) {
         bundle_drop(s->last[v]);
         s->last[v] = frame[v];
-        if (s->labels_changed) {
+        if (s->labels_changed || labels[v]) {
             bundle_drop(s->labels[v]);
             s->labels[v] = labels[v];
-        } else if (labels[v] && !s->labels[v]) {
-            s->labels[v] = labels[v];
-        } else {
-            bundle_drop(labels[v]);
         }
     }
     s->labels_version += s->labels_changed;
@@ -579,9 +567,10 @@ static um_status igtl_write(void *priv, const um_packet *packet, const um_frame 
     for (int v = 1; v < 3 && st == UM_OK; v++) {
         if (!used[v])
             continue;
+        bool due = s->labels_changed || !s->labels[v];
         made[v] = make_bundle(s, &c, v);
-        labels[v] = s->labels_changed || !s->labels[v] ? make_labels(s, &c, v) : NULL;
-        if (!made[v] || ((s->labels_changed || !s->labels[v]) && !labels[v]))
+        labels[v] = due ? make_labels(s, &c, v) : NULL;
+        if (!made[v] || (due && !labels[v]))
             st = um_fail(UM_ENOMEM, "%s: the messages of a frame", s->spec);
     }
     if (st == UM_OK) {
