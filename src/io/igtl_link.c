@@ -2,7 +2,6 @@
 #include "io/igtl_link.h"
 
 #include "base/clock.h"
-#include "base/number.h"
 #include "base/text.h"
 #include "base/wake.h"
 
@@ -19,29 +18,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* ---- addresses ---- */
-
-um_status um_igtl_address_read(struct um_igtl_address *a, const char *scheme, const char *arg)
-{
-    uint64_t port = 0;
-    const char *from = strncmp(arg, "//", 2) == 0 ? arg + 2 : arg;
-    size_t length = strcspn(from, "?");
-    const char *colon = NULL;
-    for (size_t i = 0; i < length; i++)
-        if (from[i] == ':')
-            colon = from + i;
-    size_t host = colon ? (size_t)(colon - from) : 0, digits = colon ? length - host - 1 : 0;
-    *a = (struct um_igtl_address){.options = from[length] ? from + length + 1 : ""};
-    if (!colon || host >= sizeof a->host || digits >= sizeof a->port)
-        return um_fail(UM_EINVAL, "%s: \"%s\" is not HOST:PORT", scheme, arg);
-    bool bracketed = host >= 2 && from[0] == '[' && from[host - 1] == ']'; /* [::1] */
-    memcpy(a->host, from + bracketed, host - 2 * (size_t)bracketed);
-    memcpy(a->port, colon + 1, digits);
-    if (!um_number_whole(a->port, 65535, &port))
-        return um_fail(UM_EINVAL, "%s: \"%s\" has no port from 0 to 65535", scheme, arg);
-    return UM_OK;
-}
-
 /* ---- sockets ---- */
 
 static bool prepare(int fd)
@@ -54,7 +30,7 @@ static bool prepare(int fd)
 }
 
 /* What is wrong with the name, or NULL. */
-static const char *resolve(struct addrinfo **list, const struct um_igtl_address *a, int flags)
+static const char *resolve(struct addrinfo **list, const struct um_address *a, int flags)
 {
     struct addrinfo hints = {
         .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV};
@@ -64,7 +40,7 @@ static const char *resolve(struct addrinfo **list, const struct um_igtl_address 
     return error ? gai_strerror(error) : NULL;
 }
 
-um_status um_igtl_listen(int *fd, int *port, const struct um_igtl_address *a)
+um_status um_igtl_listen(int *fd, int *port, const struct um_address *a)
 {
     enum { WAITING = 16 };
     struct addrinfo *list = NULL;
@@ -130,7 +106,7 @@ static um_status connect_one(int *fd, const struct addrinfo *to, int stop, int m
     return error ? um_fail(UM_EIO, "%s", strerror(error)) : UM_OK;
 }
 
-um_status um_igtl_connect(int *fd, const struct um_igtl_address *a, int stop, int ms)
+um_status um_igtl_connect(int *fd, const struct um_address *a, int stop, int ms)
 {
     struct addrinfo *list = NULL;
     *fd = -1;

@@ -1,26 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the source and the sink of OpenIGTLink share: addresses with options, sockets that never
- * block, and one connection's receiving side. */
+/* What the source and the sink of OpenIGTLink share: sockets that never block, and one
+ * connection's receiving side. */
 #ifndef UM_IO_IGTL_LINK_H
 #define UM_IO_IGTL_LINK_H
 
 #include "igtl/content.h"
+#include "io/scheme.h"
 
 enum { UM_IGTL_PEER = 80 };
 
-/* "HOST:PORT?key=value&key=value", also with "//" in front; options may be apart by commas too. */
-struct um_igtl_address {
-    char host[256]; /* "" = any */
-    char port[6];
-    const char *options; /* for um_scheme_options() */
-};
-um_status um_igtl_address_read(struct um_igtl_address *a, const char *scheme, const char *arg);
-
-um_status um_igtl_listen(int *fd, int *port, const struct um_igtl_address *a);
+um_status um_igtl_listen(int *fd, int *port, const struct um_address *a);
 /* *fd -1 and UM_AGAIN: nobody is there. */
 um_status um_igtl_accept(int *fd, int listening, char peer[UM_IGTL_PEER]);
 /* UM_AGAIN: `stop` became readable; UM_EIO: it did not answer within `ms`, or said no. */
-um_status um_igtl_connect(int *fd, const struct um_igtl_address *a, int stop, int ms);
+um_status um_igtl_connect(int *fd, const struct um_address *a, int stop, int ms);
 
 struct um_igtl_link {
     int fd; /* -1 = none */

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 struct um_igtl {
-    struct um_igtl_address address;
+    struct um_address address;
     struct um_igtl_link link;
     int listening, port, wake;
     char peer[UM_IGTL_PEER];
@@ -36,7 +36,7 @@ um_status um_igtl_open(um_igtl **out, const char *address)
     l->link.version = 1;
     l->link.in.image_limit = 64 << 20;
     l->link.in.limit = 1 << 20;
-    um_status st = um_igtl_address_read(&l->address, "igtl", address);
+    um_status st = um_address_read(&l->address, "igtl", address);
     if (st == UM_OK && l->address.options[0])
         st = um_fail(UM_EINVAL, "igtl: \"%s\": options mean nothing here", address);
     if (st == UM_OK && !l->address.host[0])

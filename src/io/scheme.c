@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "io/scheme.h"
 
+#include "base/mem.h"
 #include "base/number.h"
 
 #include <stdio.h>
@@ -103,4 +104,36 @@ um_status um_scheme_number(const char *key, const char *value, double min, doubl
     if (!um_number_read(value, number) || *number < min || *number > max)
         return um_fail(UM_EINVAL, "%s: \"%s\" is not a number from %g to %g", key, value, min, max);
     return UM_OK;
+}
+
+/* ---- what stands behind the colon, and all of it again ---- */
+
+um_status um_address_read(struct um_address *a, const char *scheme, const char *arg)
+{
+    uint64_t port = 0;
+    const char *from = strncmp(arg, "//", 2) == 0 ? arg + 2 : arg;
+    size_t length = strcspn(from, "?");
+    const char *colon = NULL;
+    for (size_t i = 0; i < length; i++)
+        if (from[i] == ':')
+            colon = from + i;
+    size_t host = colon ? (size_t)(colon - from) : 0, digits = colon ? length - host - 1 : 0;
+    *a = (struct um_address){.options = from[length] ? from + length + 1 : ""};
+    if (!colon || host >= sizeof a->host || digits >= sizeof a->port)
+        return um_fail(UM_EINVAL, "%s: \"%s\" is not HOST:PORT", scheme, arg);
+    bool bracketed = host >= 2 && from[0] == '[' && from[host - 1] == ']'; /* [::1] */
+    memcpy(a->host, from + bracketed, host - 2 * (size_t)bracketed);
+    memcpy(a->port, colon + 1, digits);
+    if (!um_number_whole(a->port, 65535, &port))
+        return um_fail(UM_EINVAL, "%s: \"%s\" has no port from 0 to 65535", scheme, arg);
+    return UM_OK;
+}
+
+char *um_scheme_spec(const char *scheme, const char *arg)
+{
+    size_t n = strlen(scheme) + strlen(arg) + 2;
+    char *spec = um_alloc(n);
+    if (spec)
+        snprintf(spec, n, "%s:%s", scheme, arg);
+    return spec;
 }

@@ -40,4 +40,15 @@ um_status um_scheme_options(const char *options, const char *spec, um_scheme_set
 um_status um_scheme_number(const char *key, const char *value, double min, double max,
                            double *number);
 
+/* "HOST:PORT?key=value&key=value", also with "//" in front; options may be apart by commas too. */
+struct um_address {
+    char host[256]; /* "" = any */
+    char port[6];
+    const char *options; /* for um_scheme_options() */
+};
+um_status um_address_read(struct um_address *a, const char *scheme, const char *arg);
+
+/* "scheme:arg", freed with um_free(); NULL when memory ran out. */
+char *um_scheme_spec(const char *scheme, const char *arg);
+
 #endif

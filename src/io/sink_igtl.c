@@ -75,7 +75,7 @@ struct server {
     void (*log)(void *ctx, const char *text);
     void *log_ctx;
     bool connects;
-    struct um_igtl_address address;
+    struct um_address address;
     int objects;
     /* options */
     char name[UM_IGTL_NAME + 1];
@@ -931,16 +931,13 @@ static um_status open_server(void *priv, const char *arg, const um_sink_settings
     s->objects = settings->objects;
     s->mailbox = 3;
     s->most = 16;
-    um_status st = um_igtl_address_read(&s->address, scheme, arg);
-    size_t shown = strlen(scheme) + strlen(arg) + 2;
-    s->spec = um_alloc(shown);
+    um_status st = um_address_read(&s->address, scheme, arg);
+    s->spec = um_scheme_spec(scheme, arg);
     s->client = um_array(CLIENTS_MOST, sizeof *s->client);
     if (st == UM_OK && (!s->spec || !s->client))
         st = um_fail(UM_ENOMEM, "OpenIGTLink sink");
-    if (st == UM_OK) {
-        snprintf(s->spec, shown, "%s:%s", scheme, arg);
+    if (st == UM_OK)
         st = um_scheme_options(s->address.options, s->spec, set_option, s);
-    }
     if (st == UM_OK && connects && !s->address.host[0])
         st = um_fail(UM_EINVAL, "%s: no host; igtl:%s waits for clients", s->spec, arg);
     if (st == UM_OK)

@@ -205,13 +205,11 @@ static um_status open_camera(struct camera *c, const char *scheme, const char *a
     c->how = (struct um_image_file){.window = settings->window,
                                     .window_lo = settings->window_lo,
                                     .window_hi = settings->window_hi};
-    size_t shown = strlen(scheme) + strlen(arg) + 2,
-           length = c->grabs ? strcspn(arg, "?,") : strlen(arg);
-    c->spec = um_alloc(shown);
+    size_t length = c->grabs ? strcspn(arg, "?,") : strlen(arg);
+    c->spec = um_scheme_spec(scheme, arg);
     c->path = um_alloc(length + 1);
     if (!c->spec || !c->path)
         return um_fail(UM_ENOMEM, "%s", scheme);
-    snprintf(c->spec, shown, "%s:%s", scheme, arg);
     snprintf(c->path, length + 1, "%s", arg);
     if (!c->path[0])
         return um_fail(UM_EINVAL, "%s: %s", c->spec,

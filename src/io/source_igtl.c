@@ -58,7 +58,7 @@ struct pose {
 struct live {
     atomic_int refs;
     bool listens;
-    struct um_igtl_address address;
+    struct um_address address;
     char *spec;
     void (*log)(void *ctx, const char *text);
     void *log_ctx;
@@ -659,12 +659,11 @@ static um_status open_live(struct source *s, const char *arg, const um_source_se
     strcpy(l->pose, "ProbeToReference");
     if (settings->loop)
         return um_fail(UM_EINVAL, "%s: what was received is gone and cannot be looped", scheme);
-    um_status st = um_igtl_address_read(&l->address, scheme, arg);
-    size_t shown = strlen(scheme) + strcspn(arg, "?") + 2;
-    if (st == UM_OK && !(l->spec = um_alloc(shown)))
+    um_status st = um_address_read(&l->address, scheme, arg);
+    if (st == UM_OK && !(l->spec = um_scheme_spec(scheme, arg)))
         st = um_fail(UM_ENOMEM, "OpenIGTLink source");
     if (st == UM_OK) {
-        snprintf(l->spec, shown, "%s:%s", scheme, arg);
+        l->spec[strcspn(l->spec, "?")] = 0;
         st = um_scheme_options(l->address.options, l->spec, set_option, l);
     }
     if (st == UM_OK && !listens && !l->address.host[0])

@@ -9,7 +9,6 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/thread.h"
-#include "io/igtl_link.h"
 #include "io/jpeg_write.h"
 #include "io/scheme.h"
 #include "ultramotion/monitor.h"
@@ -751,7 +750,7 @@ static um_status set_option(void *ctx, const char *key, const char *value)
 }
 
 /* An address for libwebsockets, and whether it is this machine's own. */
-static um_status resolve(struct server *s, const struct um_igtl_address *a)
+static um_status resolve(struct server *s, const struct um_address *a)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *list = NULL;
     const char *name = a->host[0] ? a->host : "127.0.0.1";
@@ -856,7 +855,7 @@ static um_status web_open(void *priv, const char *arg, const um_sink_settings *s
                           int wake_fd)
 {
     (void)wake_fd; /* write() never waits */
-    struct um_igtl_address address;
+    struct um_address address;
     struct server *s = um_zalloc(sizeof *s);
     if (!s)
         return um_fail(UM_ENOMEM, "viewer");
@@ -868,14 +867,12 @@ static um_status web_open(void *priv, const char *arg, const um_sink_settings *s
     s->max_fps = 60;
     s->quality = 85;
     s->most = 32;
-    um_status st = um_igtl_address_read(&address, "web", arg);
-    size_t shown = strlen(arg) + sizeof "web:";
-    s->spec = um_alloc(shown);
+    um_status st = um_address_read(&address, "web", arg);
+    s->spec = um_scheme_spec("web", arg);
     if (st == UM_OK && !s->spec)
         st = um_fail(UM_ENOMEM, "viewer");
     if (st != UM_OK)
         return st;
-    snprintf(s->spec, shown, "web:%s", arg);
     st = um_scheme_options(address.options, s->spec, set_option, s);
     if (st == UM_OK)
         st = resolve(s, &address);
