@@ -434,8 +434,7 @@ TEST(bodies_are_flat_objects)
     struct um_web_message m;
     const char *text = "{\"label\":-1,\"conf\":0.5}";
     CHECK_OK(um_web_control_read(&c, text, strlen(text)));
-    CHECK(c.n == 2 && strcmp(c.set[0].key, "label") == 0 && c.set[0].value == -1 &&
-          c.set[1].value == 0.5);
+    CHECK(c.n == 2 && strcmp(c.key[0], "label") == 0 && c.value[0] == -1 && c.value[1] == 0.5);
     static const char *const bad[] = {"",
                                       "{}",
                                       "[]",

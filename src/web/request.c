@@ -133,27 +133,27 @@ static um_status parse(cJSON **out, const char *text, size_t size, size_t most)
 
 um_status um_web_control_read(struct um_web_control *out, const char *text, size_t size)
 {
-    static const char *const keys[] = {"conf", "label", "objects"};
+    static const char *const keys[UM_WEB_KEYS] = {"conf", "label", "objects"};
     cJSON *json = NULL;
     *out = (struct um_web_control){0};
     um_status st = parse(&json, text, size, UM_WEB_BODY);
     for (const cJSON *item = json ? json->child : NULL; item && st == UM_OK; item = item->next) {
-        size_t k = 0;
-        while (k < 3 && strcmp(item->string, keys[k]) != 0)
+        int k = 0;
+        while (k < UM_WEB_KEYS && strcmp(item->string, keys[k]) != 0)
             k++;
-        for (int i = 0; i < out->n && k < 3; i++)
-            if (strcmp(out->set[i].key, keys[k]) == 0)
-                k = 4;
-        if (k == 4)
+        bool twice = false;
+        for (int i = 0; i < out->n && k < UM_WEB_KEYS; i++)
+            twice = twice || out->key[i] == keys[k];
+        if (twice) {
             st = um_fail(UM_EFORMAT, "\"%s\" stands there twice", item->string);
-        else if (k == 3)
+        } else if (k == UM_WEB_KEYS) {
             st = um_fail(UM_EFORMAT, "\"%.40s\" is not conf, label or objects", item->string);
-        else if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble))
+        } else if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble)) {
             st = um_fail(UM_EFORMAT, "\"%s\" wants a number", keys[k]);
-        if (st != UM_OK)
-            break;
-        snprintf(out->set[out->n].key, sizeof out->set->key, "%s", keys[k]);
-        out->set[out->n++].value = item->valuedouble;
+        } else {
+            out->key[out->n] = keys[k];
+            out->value[out->n++] = item->valuedouble;
+        }
     }
     cJSON_Delete(json);
     return st == UM_OK && !out->n ? um_fail(UM_EFORMAT, "want conf, label or objects") : st;

@@ -22,13 +22,11 @@ bool um_web_token_good(const char *token, const char *authorization, const char 
 bool um_web_is_json(const char *content_type);
 
 /* The body of POST /control. */
-enum { UM_WEB_CHANGES = 4 };
+enum { UM_WEB_KEYS = 3 };
 struct um_web_control {
     int n;
-    struct {
-        char key[16];
-        double value;
-    } set[UM_WEB_CHANGES];
+    const char *key[UM_WEB_KEYS]; /* each once, of the program's own memory */
+    double value[UM_WEB_KEYS];
 };
 um_status um_web_control_read(struct um_web_control *out, const char *text, size_t size);
 

@@ -325,14 +325,8 @@ static int control(struct server *s, struct lws *wsi, struct peer *p)
 {
     struct um_web_control c;
     um_status st = um_web_control_read(&c, p->body, p->body_size);
-    const char *key[UM_WEB_CHANGES];
-    double value[UM_WEB_CHANGES];
-    for (int i = 0; i < c.n && st == UM_OK; i++) {
-        key[i] = c.set[i].key;
-        value[i] = c.set[i].value;
-    }
     if (st == UM_OK)
-        st = s->monitor ? um_monitor_change(s->monitor, c.n, key, value)
+        st = s->monitor ? um_monitor_change(s->monitor, c.n, c.key, c.value)
                         : um_fail(UM_AGAIN, "no run goes on");
     if (st != UM_OK)
         return respond_error(wsi, p, st == UM_AGAIN ? 503 : 400, um_last_error());
