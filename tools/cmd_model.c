@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* inspect, convert, phantom. */
 #include "cli.h"
+#include "json.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -41,29 +42,13 @@ static void print_meta(void *ctx, const char *key, const char *value)
     }
 }
 
-static void print_string(const char *s)
-{
-    putchar('"');
-    for (; *s; s++) {
-        if (*s == '"' || *s == '\\')
-            printf("\\%c", *s);
-        else if ((unsigned char)*s < 0x20 || *s == 0x7f)
-            printf("\\u%04x", (unsigned char)*s);
-        else if ((unsigned char)s[0] == 0xc2 && (unsigned char)s[1] < 0xa0) /* U+0080 to U+009F */
-            printf("\\u%04x", (unsigned char)*++s);
-        else
-            putchar(*s);
-    }
-    putchar('"');
-}
-
 static void print_tensor_json(void *ctx, const char *name, const char *dtype, int rank,
                               const int64_t *dim)
 {
     bool *first = ctx;
     printf("%s{\"name\":", *first ? "" : ",");
     *first = false;
-    print_string(name);
+    json_string(stdout, name);
     printf(",\"dtype\":\"%s\",\"shape\":[", dtype);
     for (int i = 0; i < rank; i++)
         printf("%s%" PRId64, i ? "," : "", dim[i]);
@@ -75,9 +60,9 @@ static void print_meta_json(void *ctx, const char *key, const char *value)
     bool *first = ctx;
     printf("%s", *first ? "" : ",");
     *first = false;
-    print_string(key);
+    json_string(stdout, key);
     putchar(':');
-    print_string(value);
+    json_string(stdout, value);
 }
 
 static void print_fact_json(const char *key, const char *value, const char *from)
@@ -104,7 +89,7 @@ static um_status inspect_json(const char *path, const um_model_info *info)
         printf("\"names_from\":\"%s\",", info->names_from);
     if (info->warning) {
         printf("\"warning\":");
-        print_string(info->warning);
+        json_string(stdout, info->warning);
         putchar(',');
     }
     printf("\"parameters\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"metadata\":{", info->parameters,
@@ -242,14 +227,15 @@ static void drop_detector(const struct options *o, const um_model_info *info, st
 {
     enum { QUERIES = 300 };
     char number[16];
+    int queries = o->queries ? o->queries : info->queries;
     const char *act = o->det_act ? o->det_act : info->activation,
                *fit = o->det_fit ? o->det_fit : info->fit;
-    snprintf(number, sizeof number, "%d", o->queries ? o->queries : info->queries);
+    snprintf(number, sizeof number, "%d", queries);
     if (act && strcmp(act, "relu") != 0)
         drop(d, "--det-act", act);
     if (fit && strcmp(fit, "stretch") != 0)
         drop(d, "--det-fit", fit);
-    if (atoi(number) != QUERIES)
+    if (queries != QUERIES)
         drop(d, "--queries", number);
     if (o->names || info->names_from)
         drop(d, "--names", "FILE");

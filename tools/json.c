@@ -34,6 +34,8 @@ void json_string(FILE *f, const char *s)
             fprintf(f, "\\%c", c);
         else if (c < 0x20 || c == 0x7f)
             fprintf(f, "\\u%04x", c);
+        else if (n == 2 && c == 0xc2 && (unsigned char)s[1] < 0xa0) /* U+0080 to U+009F */
+            fprintf(f, "\\u%04x", (unsigned char)s[1]);
         else if (n)
             fwrite(s, 1, n, f);
         else
