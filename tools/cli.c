@@ -854,27 +854,40 @@ static bool readable(const char *path)
     return access(path, R_OK) == 0;
 }
 
-const char *cli_model_path(const char *file, char *buffer, size_t size)
+static const char DETECTOR[] = "dfine_n_bone_320.safetensors",
+                  SEGMENTER[] = "mobile_sam_bone_384.safetensors";
+
+static const char *shipped_model(const char *file, char buffer[CLI_PATH])
 {
     const char *env = getenv("ULTRAMOTION_MODELS");
     char exe[4096];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
     if (env && *env) {
-        snprintf(buffer, size, "%s/%s", env, file);
+        snprintf(buffer, CLI_PATH, "%s/%s", env, file);
         return buffer;
     }
     exe[n > 0 ? n : 0] = 0;
     char *slash = strrchr(exe, '/');
     if (slash)
         *slash = 0;
-    snprintf(buffer, size, "%s/../models/%s", exe, file);
+    snprintf(buffer, CLI_PATH, "%s/../models/%s", exe, file);
     if (readable(buffer))
         return buffer;
-    snprintf(buffer, size, "%s/../share/ultramotion/models/%s", exe, file);
+    snprintf(buffer, CLI_PATH, "%s/../share/ultramotion/models/%s", exe, file);
     if (readable(buffer))
         return buffer;
-    snprintf(buffer, size, "%s/models/%s", UM_DATA_DIR, file);
+    snprintf(buffer, CLI_PATH, "%s/models/%s", UM_DATA_DIR, file);
     return buffer;
+}
+
+const char *cli_detector_path(const struct options *o, char buffer[CLI_PATH])
+{
+    return o->detector ? o->detector : shipped_model(DETECTOR, buffer);
+}
+
+const char *cli_segmenter_path(const struct options *o, char buffer[CLI_PATH])
+{
+    return o->segmenter ? o->segmenter : shipped_model(SEGMENTER, buffer);
 }
 
 bool cli_detector_settings(const struct options *o, um_detector_settings *s)
@@ -914,35 +927,49 @@ static void tell_cache(const struct options *o, const um_device *dev, const char
 
 um_status cli_open_detector(um_detector **out, um_device *dev, const struct options *o)
 {
-    char path[4200];
+    char path[CLI_PATH];
     um_detector_settings s;
     *out = NULL;
     if (!cli_detector_settings(o, &s))
         return UM_EINVAL;
-    um_status st = um_detector_open_with(
-        out, dev,
-        o->detector ? o->detector : cli_model_path(CLI_DEFAULT_DETECTOR, path, sizeof path), &s);
+    um_status st = um_detector_open_with(out, dev, cli_detector_path(o, path), &s);
     if (st == UM_OK)
         tell_cache(o, dev, "detector");
     if (st != UM_OK)
         cli_fail(st);
     else if (um_detector_warning(*out))
-        cli_warn(o->detector ? o->detector : CLI_DEFAULT_DETECTOR, um_detector_warning(*out));
+        cli_warn(o->detector ? o->detector : DETECTOR, um_detector_warning(*out));
     return st;
 }
 
 um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct options *o)
 {
-    char path[4200];
-    um_status st = um_segmenter_open_as(
-        out, dev,
-        o->segmenter ? o->segmenter : cli_model_path(CLI_DEFAULT_SEGMENTER, path, sizeof path),
-        o->sam_size, o->sam_family);
+    char path[CLI_PATH];
+    um_status st =
+        um_segmenter_open_as(out, dev, cli_segmenter_path(o, path), o->sam_size, o->sam_family);
     if (st == UM_OK)
         tell_cache(o, dev, "segmenter");
     if (st != UM_OK)
         cli_fail(st);
     return st;
+}
+
+void cli_pipeline_settings(const struct options *o, um_detector *detector, um_segmenter *segmenter,
+                           um_pipeline_settings *s)
+{
+    um_pipeline_settings_default(s);
+    s->detector = detector;
+    s->segmenter = segmenter;
+    s->conf = o->conf;
+    s->objects = o->objects;
+    s->per_class = o->per_class;
+    s->inflight = o->inflight;
+    s->reuse = o->reuse;
+    s->sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
+                      : o->sam_as_numpy   ? UM_MASK_HOST
+                                          : UM_MASK_DEVICE;
+    if (o->gate)
+        s->gate = strcmp(o->gate, "sync") == 0 ? UM_GATE_SYNC : UM_GATE_SPECULATIVE;
 }
 
 um_status cli_class(const struct options *o, um_detector *detector, int *label)
@@ -1055,16 +1082,11 @@ static bool is_model(const char *model, const char *path)
 static um_status spare(const struct options *o, const um_source *source, const char *option,
                        const char *path)
 {
-    char detector[4200], segmenter[4200], text[512];
-    const char *const in[][2] = {
-        {"--detector", o->detector
-                           ? o->detector
-                           : cli_model_path(CLI_DEFAULT_DETECTOR, detector, sizeof detector)},
-        {"--segmenter", o->segmenter
-                            ? o->segmenter
-                            : cli_model_path(CLI_DEFAULT_SEGMENTER, segmenter, sizeof segmenter)},
-        {"--names", o->names},
-        {"--config", o->config}};
+    char detector[CLI_PATH], segmenter[CLI_PATH], text[512];
+    const char *const in[][2] = {{"--detector", cli_detector_path(o, detector)},
+                                 {"--segmenter", cli_segmenter_path(o, segmenter)},
+                                 {"--names", o->names},
+                                 {"--config", o->config}};
     const char *read = source && um_source_reads(source, path) ? o->positional[0] : NULL;
     for (size_t i = 0; path && !read && i < sizeof in / sizeof *in; i++)
         if (access(path, F_OK) == 0 && is_model(in[i][1], path))

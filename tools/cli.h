@@ -105,11 +105,14 @@ um_status cli_open_device(um_device **out, const struct options *o);
 bool cli_detector_settings(const struct options *o, um_detector_settings *s);
 um_status cli_open_detector(um_detector **out, um_device *dev, const struct options *o);
 um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct options *o);
-/* Path of a shipped model: ULTRAMOTION_MODELS, beside the source tree's build folder, or the
- * installed share folder. */
-const char *cli_model_path(const char *file, char *buffer, size_t size);
-#define CLI_DEFAULT_DETECTOR "dfine_n_bone_320.safetensors"
-#define CLI_DEFAULT_SEGMENTER "mobile_sam_bone_384.safetensors"
+/* The options' models, else those that ship: in ULTRAMOTION_MODELS, beside the source tree's build
+ * folder, or in the installed share folder. */
+enum { CLI_PATH = 4200 };
+const char *cli_detector_path(const struct options *o, char buffer[CLI_PATH]);
+const char *cli_segmenter_path(const struct options *o, char buffer[CLI_PATH]);
+/* What the options say of a pipeline on these networks, for all commands that have one. */
+void cli_pipeline_settings(const struct options *o, um_detector *detector, um_segmenter *segmenter,
+                           um_pipeline_settings *s);
 /* --class NAME|N against the names of the detector's classes; -1 = the best of all. */
 um_status cli_class(const struct options *o, um_detector *detector, int *label);
 um_status cli_open_source(um_source **out, const struct options *o);

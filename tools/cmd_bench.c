@@ -141,19 +141,7 @@ static um_status open_pipeline(um_pipeline **out, const struct options *o, um_de
                                um_segmenter *segmenter)
 {
     um_pipeline_settings set;
-    um_pipeline_settings_default(&set);
-    set.detector = detector;
-    set.segmenter = segmenter;
-    set.conf = o->conf;
-    set.inflight = o->inflight;
-    set.reuse = o->reuse;
-    set.objects = o->objects;
-    set.per_class = o->per_class;
-    set.sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
-                       : o->sam_as_numpy   ? UM_MASK_HOST
-                                           : UM_MASK_DEVICE;
-    if (o->gate)
-        set.gate = strcmp(o->gate, "sync") == 0 ? UM_GATE_SYNC : UM_GATE_SPECULATIVE;
+    cli_pipeline_settings(o, detector, segmenter, &set);
     return um_pipeline_open(out, &set);
 }
 
@@ -454,11 +442,7 @@ static void report_pictures(void)
 
 int command_doctor(const struct options *o)
 {
-    char det[4200], seg[4200], cache[600];
-    const char *detector_path =
-        o->detector ? o->detector : cli_model_path(CLI_DEFAULT_DETECTOR, det, sizeof det);
-    const char *segmenter_path =
-        o->segmenter ? o->segmenter : cli_model_path(CLI_DEFAULT_SEGMENTER, seg, sizeof seg);
+    char path[CLI_PATH], cache[600];
     int code = EXIT_DONE;
     printf("version    ultramotion %s\n", um_version());
     report_cpu();
@@ -472,15 +456,14 @@ int command_doctor(const struct options *o)
     report_precision("bf16", "");
     report_precision("int8", ", with models that convert --precision int8 made");
     report_pictures();
-    bool have = report_model("detector", detector_path);
-    have = report_model("segmenter", segmenter_path) && have;
+    bool have = report_model("detector", cli_detector_path(o, path));
+    have = report_model("segmenter", cli_segmenter_path(o, path)) && have;
     if (!have)
         return EXIT_FAILED;
     um_device *dev = NULL;
     um_detector *detector = NULL;
     um_segmenter *segmenter = NULL;
     um_pipeline *pipeline = NULL;
-    um_pipeline_settings set;
     um_frame *frame = NULL;
     const um_packet *packet = NULL;
     um_status st = cli_open_device(&dev, o);
@@ -495,11 +478,7 @@ int command_doctor(const struct options *o)
     report_canvas(segmenter);
     um_device_weight_cache(dev, cache, sizeof cache);
     printf("weights    packed: %s\n", cache);
-    um_pipeline_settings_default(&set);
-    set.detector = detector;
-    set.segmenter = segmenter;
-    set.inflight = o->inflight;
-    st = um_pipeline_open(&pipeline, &set);
+    st = open_pipeline(&pipeline, o, detector, segmenter);
     if (st == UM_OK)
         st = um_pipeline_prepare(pipeline, 422, 558, 1);
     if (st == UM_OK)

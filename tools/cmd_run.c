@@ -241,13 +241,7 @@ static int whole_number(const double *v, int n)
 static bool pipeline_settings(const struct options *o, const struct engine *e,
                               um_pipeline_settings *s)
 {
-    um_pipeline_settings_default(s);
-    s->detector = e->detector;
-    s->segmenter = e->segmenter;
-    s->conf = o->conf;
-    s->objects = o->objects;
-    s->per_class = o->per_class;
-    s->inflight = o->inflight;
+    cli_pipeline_settings(o, e->detector, e->segmenter, s);
     s->budget_ms = (double)o->budget_ms;
     s->track =
         o->track >= 0 ? o->track : o->detect_every > 1 || (o->budget_ms > 0 && o->objects == 1);
@@ -259,13 +253,7 @@ static bool pipeline_settings(const struct options *o, const struct engine *e,
         return cli_usage("--shadow: \"%s\" is not legacy", o->shadow), false;
     s->shadow_every = o->shadow ? o->shadow_every : 0;
     s->mask_clean = o->mask_clean;
-    s->reuse = o->reuse;
     s->dump = o->dump != NULL;
-    s->sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
-                      : o->sam_as_numpy   ? UM_MASK_HOST
-                                          : UM_MASK_DEVICE;
-    if (o->gate)
-        s->gate = strcmp(o->gate, "sync") == 0 ? UM_GATE_SYNC : UM_GATE_SPECULATIVE;
     if (o->has_crop) {
         if (!whole_number(o->crop, 4) || o->crop[2] < 1 || o->crop[3] < 1)
             return cli_usage("--crop: want whole pixels X,Y,W,H with W and H at least 1"), false;
@@ -335,13 +323,10 @@ static void close_engine(struct engine *e)
 
 static void tell_models(const struct engine *e, const struct options *o, double ms)
 {
-    char detector[4200], segmenter[4200];
+    char detector[CLI_PATH], segmenter[CLI_PATH];
     kpi_models(um_device_name(e->dev), um_device_precision(e->dev), ms,
-               um_pipeline_device_bytes(e->pipeline),
-               o->detector ? o->detector
-                           : cli_model_path(CLI_DEFAULT_DETECTOR, detector, sizeof detector),
-               o->segmenter ? o->segmenter
-                            : cli_model_path(CLI_DEFAULT_SEGMENTER, segmenter, sizeof segmenter));
+               um_pipeline_device_bytes(e->pipeline), cli_detector_path(o, detector),
+               cli_segmenter_path(o, segmenter));
 }
 
 /* --on-device-lost cpu: the same pipeline on the processor. The lost one is closed when the run is

@@ -724,10 +724,7 @@ static um_status open_networks(struct val *v)
         st = cli_open_segmenter(&v->segmenter, v->dev, v->o);
     if (st != UM_OK)
         return st;
-    um_pipeline_settings_default(&s);
-    s.detector = v->detector;
-    s.segmenter = v->segmenter;
-    s.conf = v->o->conf;
+    cli_pipeline_settings(v->o, v->detector, v->segmenter, &s);
     s.track = v->o->track > 0;
     s.mask_clean = v->o->mask_clean;
     if ((st = um_pipeline_open(&v->pipeline, &s)) == UM_OK)
