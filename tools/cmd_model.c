@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* inspect, convert, phantom. */
+/* inspect, convert: what is done with weights. */
 #include "cli.h"
 #include "json.h"
 
@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static void print_tensor(void *ctx, const char *name, const char *dtype, int rank,
                          const int64_t *dim)
@@ -313,42 +312,5 @@ int command_convert(const struct options *o)
         return cli_fail(st);
     if (!o->quiet)
         fprintf(stderr, "%s written (%s)\n", o->positional[1], precision);
-    return EXIT_DONE;
-}
-
-struct phantom_progress {
-    long frames;
-    bool terminal;
-};
-
-static void phantom_shown(void *ctx, long done)
-{
-    const struct phantom_progress *p = ctx;
-    if (p->terminal)
-        fprintf(stderr, "\r%ld/%ld ", done, p->frames);
-}
-
-int command_phantom(const struct options *o)
-{
-    int width = 422, height = 558;
-    long all = o->sweep ? 105 : 100; /* one sweep */
-    struct phantom_progress p = {.frames = o->frames ? o->frames : all,
-                                 .terminal = isatty(2) && !o->quiet};
-    const char *dir = cli_folder(o, "phantom");
-    if (!dir)
-        return EXIT_USAGE;
-    if (o->sweep && o->look)
-        return cli_usage("phantom: --look %s: --sweep has a look of its own", o->look);
-    if (o->size && !cli_size("--size", o->size, &width, &height))
-        return EXIT_USAGE;
-    um_status st = um_phantom_write_look(dir, o->sweep ? "sweep" : o->look, o->seed, p.frames,
-                                         width, height, phantom_shown, &p);
-    if (p.terminal)
-        fprintf(stderr, "\n");
-    if (st != UM_OK)
-        return cli_fail(st);
-    if (!o->quiet)
-        fprintf(stderr, "%ld frames in %s/frames, masks in %s/masks, truth in %s/truth.json\n",
-                p.frames, dir, dir, dir);
     return EXIT_DONE;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* run, detect, segment: the commands that read a source. */
+/* run, serve, replay, detect, segment: the commands that read a source. */
 #include "cli.h"
 #include "clock.h"
 #include "json.h"
@@ -536,6 +536,27 @@ int command_run(const struct options *o)
     return run_and_report(o, NULL);
 }
 
+int command_serve(const struct options *o)
+{
+    struct options live = *o;
+    live.realtime = true;
+    if (live.max_age_ms < 0)
+        live.max_age_ms = 2000;
+    if (live.stall_deadline < 0)
+        live.stall_deadline = 60;
+    if (live.track < 0) /* several structures have no common state */
+        live.track = live.objects == 1;
+    if (!live.on_sink_full)
+        live.on_sink_full = "drop";
+    if (!live.kpi_events)
+        live.kpi_events = "all";
+    if (!live.sinks) {
+        live.sink[0] = "igtl::18945";
+        live.sinks = 1;
+    }
+    return command_run(&live);
+}
+
 int command_replay(const struct options *o)
 {
     struct options again = *o;
@@ -714,27 +735,6 @@ static um_status write_boxes(const struct options *o, const um_frame *f, const s
         whole ? um_lines_write(lines, line, stop_fd()) : um_set_error(UM_ENOMEM, "a line of boxes");
     free(line);
     return st;
-}
-
-int command_serve(const struct options *o)
-{
-    struct options live = *o;
-    live.realtime = true;
-    if (live.max_age_ms < 0)
-        live.max_age_ms = 2000;
-    if (live.stall_deadline < 0)
-        live.stall_deadline = 60;
-    if (live.track < 0) /* several structures have no common state */
-        live.track = live.objects == 1;
-    if (!live.on_sink_full)
-        live.on_sink_full = "drop";
-    if (!live.kpi_events)
-        live.kpi_events = "all";
-    if (!live.sinks) {
-        live.sink[0] = "igtl::18945";
-        live.sinks = 1;
-    }
-    return command_run(&live);
 }
 
 int command_detect(const struct options *o)

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli.h"
+
+#include <string.h>
+
+static bool report_model(const char *role, const char *path)
+{
+    um_model_info info = {.struct_size = sizeof info};
+    if (um_model_inspect(path, &info) != UM_OK) {
+        printf("%-10s MISSING: %s\n           put a checkpoint there, or name one with --%s FILE\n",
+               role, um_last_error(), role);
+        return false;
+    }
+    printf("%-10s %s: %s, input %d (%s), sha256 %.12s…\n", role, path, info.architecture,
+           info.input_size, info.input_size_from, info.sha256);
+    return true;
+}
+
+static void report_cpu(void)
+{
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, "model name", 10) == 0 && strchr(line, ':')) {
+            printf("processor  %s", strchr(line, ':') + 2);
+            break;
+        }
+    if (f)
+        fclose(f);
+}
+
+/* Does the encoder compute windows that reach beyond the canvas? */
+static void report_canvas(const um_segmenter *segmenter)
+{
+    int canvas = um_segmenter_canvas(segmenter), step = um_segmenter_canvas_step(segmenter);
+    int below = step ? canvas / step * step : 0, above = below + step;
+    if (step && canvas == below)
+        printf("canvas     %d: no window reaches beyond it\n", canvas);
+    else if (below)
+        printf("canvas     %d: its last windows reach beyond it, not so at --sam-size %d or %d\n",
+               canvas, below, above);
+    else if (step)
+        printf("canvas     %d: its last windows reach beyond it, not so at --sam-size %d\n", canvas,
+               above);
+}
+
+/* How to get what the text of an error says is missing. */
+static const char *cure(const char *text)
+{
+    static const struct {
+        const char *says, *cure;
+    } cures[] = {
+        {"built without GPU kernels", "install CUDA 12.8 or newer (nvcc) and build again"},
+        {"no NVIDIA driver", "install NVIDIA's driver, for CUDA 12.0 or newer (libcuda.so.1)"},
+        {"the driver is for", "install a newer NVIDIA driver, for CUDA 12.0 or newer"},
+        {"the driver for", "see nvidia-smi and CUDA_VISIBLE_DEVICES for the GPUs there are"},
+        {"cuInit", "see what nvidia-smi says; after an update of the driver, restart"},
+        {"UNSUPPORTED_PTX_VERSION", "install a driver as new as the CUDA that built this, or build "
+                                    "again with machine code for this GPU (UM_CUDA_ARCHS)"},
+        {"no kernels for this GPU", "build again with machine code for it (UM_CUDA_ARCHS)"},
+        {"ULTRAMOTION_", "unset that variable"},
+    };
+    for (size_t i = 0; i < sizeof cures / sizeof *cures; i++)
+        if (strstr(text, cures[i].says))
+            return cures[i].cure;
+    return NULL;
+}
+
+/* Open a device and say what it is, or what is missing and how to get it. */
+static void report_device(const struct options *o, const char *name)
+{
+    char about[256], again[32];
+    um_device *dev = NULL;
+    um_device_settings s;
+    um_device_settings_default(&s);
+    s.name = name;
+    s.threads = o->threads;
+    if (o->precision)
+        s.precision = o->precision;
+    um_status st = um_device_describe(name, about, sizeof about);
+    if (st == UM_OK)
+        st = um_device_open(&dev, &s);
+    if (st == UM_OK) {
+        printf("device     %s: works, %s (%s)", name, um_device_precision(dev),
+               um_device_precision_reason(dev));
+        if (strncmp(name, "cuda", 4) != 0)
+            printf(", %d thread%s", um_device_threads(dev), um_device_threads(dev) == 1 ? "" : "s");
+        printf(" (%s)\n", about);
+    } else {
+        const char *text = um_last_error();
+        snprintf(again, sizeof again, "device %s: ", name);
+        text += strncmp(text, again, strlen(again)) == 0 ? strlen(again) : 0;
+        printf("device     %s: MISSING: %s\n", name, text);
+        if (cure(text))
+            printf("           %s\n", cure(text));
+    }
+    um_device_close(&dev);
+}
+
+/* Whether the processor's kernels for a precision are worth having. */
+static void report_precision(const char *name, const char *with)
+{
+    um_device *dev = NULL;
+    um_device_settings s;
+    um_device_settings_default(&s);
+    s.name = "cpu";
+    s.precision = name;
+    if (um_device_open(&dev, &s) == UM_OK && strcmp(um_device_isa(dev), "none") != 0)
+        printf("%-10s cpu: works%s\n", name, with);
+    else
+        printf("%-10s cpu: MISSING: %s\n", name, um_last_error());
+    um_device_close(&dev);
+}
+
+static void report_pictures(void)
+{
+    static const struct {
+        const char *part, *missing;
+    } parts[] = {
+        {"TIFF",
+         "TIFF: MISSING: built without libtiff\n           install libtiff-dev 4.5 or newer "
+         "and build again"},
+        {"videos", "videos: MISSING: built without libav\n           install libavformat-dev, "
+                   "libavcodec-dev and libswscale-dev of FFmpeg 5 to 9 and build again"},
+    };
+    printf("reads      %s\n", um_image_kinds());
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (!strstr(um_image_kinds(), parts[i].part))
+            printf("           %s\n", parts[i].missing);
+    um_source *camera = NULL; /* no camera is opened for being asked about */
+    if (um_source_open(&camera, "v4l2:/dev/null", NULL) == UM_EUNSUPPORTED)
+        printf("           cameras: MISSING: %s\n", um_last_error());
+    else
+        printf("           cameras: v4l2:/dev/video0 and so on\n");
+    um_source_close(&camera);
+    um_sink *viewer = NULL; /* no address, so none is opened */
+    if (um_sink_open(&viewer, "web:", NULL) == UM_EUNSUPPORTED)
+        printf("viewer     MISSING: %s\n", um_last_error());
+    else
+        printf("viewer     -o web::8080\n");
+    um_sink_close(&viewer);
+}
+
+int command_doctor(const struct options *o)
+{
+    char path[CLI_PATH], cache[600];
+    int code = EXIT_DONE;
+    printf("version    ultramotion %s\n", um_version());
+    report_cpu();
+    report_device(o, "cpu");
+    report_device(o, "guard");
+    for (int i = 0, n = um_device_gpus(); i < (n ? n : 1); i++) {
+        char name[16];
+        snprintf(name, sizeof name, "cuda:%d", i);
+        report_device(o, name);
+    }
+    report_precision("bf16", "");
+    report_precision("int8", ", with models that convert --precision int8 made");
+    report_pictures();
+    bool have = report_model("detector", cli_detector_path(o, path));
+    have = report_model("segmenter", cli_segmenter_path(o, path)) && have;
+    if (!have)
+        return EXIT_FAILED;
+    um_device *dev = NULL;
+    um_detector *detector = NULL;
+    um_segmenter *segmenter = NULL;
+    um_pipeline *pipeline = NULL;
+    um_pipeline_settings set;
+    um_frame *frame = NULL;
+    const um_packet *packet = NULL;
+    um_status st = cli_open_device(&dev, o);
+    if (st == UM_OK)
+        st = cli_open_detector(&detector, dev, o);
+    if (st == UM_OK)
+        st = cli_open_segmenter(&segmenter, dev, o);
+    if (st != UM_OK) {
+        code = EXIT_FAILED;
+        goto done;
+    }
+    report_canvas(segmenter);
+    um_device_weight_cache(dev, cache, sizeof cache);
+    printf("weights    packed: %s\n", cache);
+    cli_pipeline_settings(o, detector, segmenter, &set);
+    st = um_pipeline_open(&pipeline, &set);
+    if (st == UM_OK)
+        st = um_pipeline_prepare(pipeline, 422, 558, 1);
+    if (st == UM_OK)
+        st = um_frame_create(&frame, 422, 558, 1);
+    if (st == UM_OK) {
+        memset(frame->pixels, 0, (size_t)frame->stride * 558);
+        st = um_pipeline_send(pipeline, &frame);
+    }
+    if (st == UM_OK)
+        st = um_pipeline_receive(pipeline, &packet);
+    if (st == UM_OK) {
+        printf("kernels    level %s on %s (%s)\n", um_device_isa(dev), um_device_name(dev),
+               strncmp(um_device_name(dev), "cuda", 4) == 0
+                   ? "ULTRAMOTION_CUDA=plain takes the plain twins"
+                   : "ULTRAMOTION_CPU=c|avx2|avx512|amx forces one");
+        int inflight = um_pipeline_inflight(pipeline);
+        printf("memory     %.1f MB planned on %s in %s for 422x558 gray frames, %d in flight: "
+               "weights, arenas, blocks\n",
+               (double)um_pipeline_device_bytes(pipeline) / 1048576, um_device_name(dev),
+               um_device_precision(dev), inflight);
+        printf("first frame %.1f ms\n", packet->ms.total);
+    } else
+        code = cli_fail(st);
+done:
+    um_frame_unref(&frame);
+    um_pipeline_close(&pipeline);
+    um_segmenter_close(&segmenter);
+    um_detector_close(&detector);
+    um_device_close(&dev);
+    return code;
+}
