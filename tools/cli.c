@@ -79,7 +79,7 @@ static const struct row table[] = {
      .help = "while the structure is steady run the detector on every K-th frame, and prompt from "
              "the mask before; above 1 it means --track 1; default 1",
      .min = 1, .max = UM_DETECT_EVERY_MAX},
-    {"shadow", TEXT, AT(shadow), RUN | ON_REPLAY, "legacy",
+    {"shadow", CHOICE, AT(shadow), RUN | ON_REPLAY, "legacy",
      .help = "run legacy host mode beside it on some frames, count what differs, and go on with "
              "legacy mode alone if masks diverge"},
     {"shadow-every", INTEGER, AT(shadow_every), RUN | ON_REPLAY, "N",
@@ -159,13 +159,13 @@ static const struct row table[] = {
      .help = "send, fake-plus: frames a second; default: as fast as they are taken", .max = 10000},
     {"fps", FLOAT, AT(fps), ON_BENCH, "N", .help = "live: frames a second; default 25, then 60",
      .max = 10000},
-    {"igtl-crc", TEXT, AT(igtl_crc), RUN, "check|count|ignore",
+    {"igtl-crc", CHOICE, AT(igtl_crc), RUN, "check|count|ignore",
      .help = "wrong CRCs of an OpenIGTLink source: refused (default), counted, or not looked at"},
-    {"igtl-coord", TEXT, AT(igtl_coord), RUN, "assume-ras|honour",
+    {"igtl-coord", CHOICE, AT(igtl_coord), RUN, "assume-ras|honour",
      .help = "images say RAS or LPS: take all as RAS as everybody does (default), or believe them"},
     {"igtl-max-fps", TEXT, AT(igtl_max_fps), RUN, "N",
      .help = "OpenIGTLink sinks send at most N frames a second"},
-    {"igtl-version", TEXT, AT(igtl_version), RUN, "1|2",
+    {"igtl-version", CHOICE, AT(igtl_version), RUN, "1|2",
      .help = "of the headers to send; default: as each client speaks, and 2 to a server"},
     {"loop", FLAG, AT(loop), STREAM | ON_IGTL, NULL,
      .help = "start again at the end of the source"},
@@ -443,8 +443,6 @@ bool cli_options_meet(const struct options *o, enum command_bit command)
         {"serve", "for a bench other than pipeline and stages",
          !tabled && strcmp(what, "residency") != 0 && strcmp(what, "live") != 0},
     };
-    if (o->igtl_version && strcmp(o->igtl_version, "1") != 0 && strcmp(o->igtl_version, "2") != 0)
-        return cli_usage("--igtl-version: \"%s\" is not 1 or 2", o->igtl_version), false;
     for (size_t i = 0; i < sizeof rule / sizeof *rule; i++) {
         bool in_file = strncmp(rule[i].lacks, "without --", 10) == 0;
         const char *name = rule[i].acts ? NULL : first_given(rule[i].names, in_file, command);
@@ -1081,8 +1079,9 @@ um_status cli_open_source(um_source **out, const struct options *o)
         s.channels = 3;
     if (o->size && !cli_size("--size", o->size, &s.width, &s.height))
         return UM_EINVAL;
-    char *spec = cli_with_options(o->positional[0], "igtl", "crc", o->igtl_crc, "coord",
-                                  o->igtl_coord, "version", o->igtl_version);
+    const char *const igtl[][2] = {
+        {"crc", o->igtl_crc}, {"coord", o->igtl_coord}, {"version", o->igtl_version}};
+    char *spec = cli_with_igtl(o->positional[0], igtl, 3);
     um_status st = spec ? um_source_open(out, spec, &s) : um_set_error(UM_ENOMEM, o->positional[0]);
     if (st != UM_OK)
         cli_fail(st);
@@ -1152,19 +1151,22 @@ um_status cli_spare_files(const struct options *o, const um_source *source)
     return st;
 }
 
-char *cli_with_options(const char *spec, const char *scheme, const char *a, const char *av,
-                       const char *b, const char *bv, const char *c, const char *cv)
+char *cli_with_igtl(const char *spec, const char *const option[][2], int n)
 {
-    const char *pair[3][2] = {{a, av}, {b, bv}, {c, cv}};
-    size_t n = strlen(spec) + 4 + (av ? strlen(a) + strlen(av) + 2 : 0) +
-               (bv ? strlen(b) + strlen(bv) + 2 : 0) + (cv ? strlen(c) + strlen(cv) + 2 : 0);
-    char *text = malloc(n);
-    size_t used = text ? (size_t)snprintf(text, n, "%s", spec) : 0;
-    size_t head = strcspn(spec, ":"), own = strlen(scheme);
-    bool ours = strncmp(spec, scheme, own) == 0 && (head == own || spec[own] == '-');
-    for (int i = 0; text && ours && i < 3; i++)
-        if (pair[i][1])
-            used += (size_t)snprintf(text + used, n - used, "%s%s=%s",
-                                     strchr(text, '?') ? "&" : "?", pair[i][0], pair[i][1]);
-    return text;
+    char *text = NULL, sign = strchr(spec, '?') ? '&' : '?';
+    size_t size = 0;
+    bool igtl = strncmp(spec, "igtl:", 5) == 0 || strncmp(spec, "igtl-", 5) == 0;
+    FILE *f = open_memstream(&text, &size);
+    if (!f)
+        return NULL;
+    fputs(spec, f);
+    for (int i = 0; i < n; i++)
+        if (igtl && option[i][1]) {
+            fprintf(f, "%c%s=%s", sign, option[i][0], option[i][1]);
+            sign = '&';
+        }
+    if (fclose(f) == 0)
+        return text;
+    free(text);
+    return NULL;
 }

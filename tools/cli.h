@@ -119,10 +119,9 @@ um_status cli_open_source(um_source **out, const struct options *o);
 /* No output of the options may be a file that is read, or that another one writes: UM_EINVAL after
  * a message. `source`: the one that is opened. */
 um_status cli_spare_files(const struct options *o, const um_source *source);
-/* A spec of `scheme` (or scheme-…) with options of the command line behind it, those that are not
- * NULL; any other as it is. Freed with free(). */
-char *cli_with_options(const char *spec, const char *scheme, const char *a, const char *av,
-                       const char *b, const char *bv, const char *c, const char *cv);
+/* A spec of igtl: (or igtl-…) with options of the command line behind it, a name and a value each,
+ * NULL = not given; any other as it is. Freed with free(); NULL: no memory. */
+char *cli_with_igtl(const char *spec, const char *const option[][2], int n);
 
 int command_run(const struct options *o);
 int command_detect(const struct options *o);

@@ -187,6 +187,7 @@ static bool open_outputs(const struct options *o, um_source *source, um_monitor 
                          struct outputs *out, int *code)
 {
     const char *standard[] = {"jsonl:-"};
+    const char *const igtl[][2] = {{"max-fps", o->igtl_max_fps}, {"version", o->igtl_version}};
     const char *const *spec = o->sinks ? o->sink : standard;
     int count = o->sinks ? o->sinks : 1;
     um_sink_settings set;
@@ -201,8 +202,7 @@ static bool open_outputs(const struct options *o, um_source *source, um_monitor 
         o->on_sink_full && strcmp(o->on_sink_full, "drop") == 0 ? UM_SINK_DROP : UM_SINK_BLOCK;
     for (; out->n < count && st == UM_OK; out->n += st == UM_OK) {
         set.policy = recording_folder(spec[out->n]) ? UM_SINK_BLOCK : policy; /* without gaps */
-        char *whole = cli_with_options(spec[out->n], "igtl", "max-fps", o->igtl_max_fps, "version",
-                                       o->igtl_version, "", NULL);
+        char *whole = cli_with_igtl(spec[out->n], igtl, 2);
         st = whole ? um_sink_open(&out->sink[out->n], whole, &set)
                    : um_set_error(UM_ENOMEM, spec[out->n]);
         free(whole);
@@ -249,8 +249,6 @@ static bool pipeline_settings(const struct options *o, const struct engine *e,
     s->theta_off = o->theta_off;
     s->theta_cont = o->theta_cont;
     s->detect_every = o->detect_every;
-    if (o->shadow && strcmp(o->shadow, "legacy") != 0)
-        return cli_usage("--shadow: \"%s\" is not legacy", o->shadow), false;
     s->shadow_every = o->shadow ? o->shadow_every : 0;
     s->mask_clean = o->mask_clean;
     s->dump = o->dump != NULL;
