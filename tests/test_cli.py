@@ -198,6 +198,15 @@ def sink_trouble_is_named(tmp):
 
 
 @test
+def a_dump_that_cannot_be_written_is_told_before_the_first_frame(tmp):
+    (tmp / "folder").mkdir()
+    for command in (["run"], ["detect"], ["segment", "--box", "150,200,280,310"]):
+        for path, why in ((tmp / "none" / "taps.safetensors", "No such file or directory"), (tmp / "folder", "not a regular file")):
+            out, err = um(*command, "phantom:frames=1", "--dump", path, code=1)
+            assert not out and f"--dump {path}: cannot be written: {why}" in err, (command, out, err)
+
+
+@test
 def no_two_outputs_are_one_file(tmp):
     for other in ("-o", f"masks:{tmp}/a.mha"), ("-o", f"jsonl:{tmp}/a.mha"), ("--kpi", f"{tmp}/a.mha"):
         _, err = um("run", "phantom:frames=1", "-o", f"masks:{tmp}/a.mha", *other, code=2)

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum kind { FLAG, TEXT, CHOICE, LIST, INTEGER, LONG, UNSIGNED, FLOAT, BOOL01, NUMBERS };
@@ -1089,11 +1090,34 @@ um_status cli_open_source(um_source **out, const struct options *o)
     return st;
 }
 
+/* Freed with free(); NULL: no memory. */
+static char *folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+}
+
+/* Could the library write a file there? */
+static um_status has_place(const char *option, const char *path)
+{
+    struct stat s;
+    char text[512], *folder = folder_of(path);
+    const char *why = NULL;
+    if (stat(path, &s) == 0 && !S_ISREG(s.st_mode))
+        why = "not a regular file";
+    else if (!folder || access(folder, W_OK | X_OK) != 0)
+        why = strerror(errno);
+    free(folder);
+    if (!why)
+        return UM_OK;
+    snprintf(text, sizeof text, "%s %.300s: cannot be written: %s", option, path, why);
+    return um_set_error(UM_EIO, text);
+}
+
 /* Into a model's folder nothing is written that is there. */
 static bool is_model(const char *model, const char *path)
 {
-    const char *slash = strrchr(path, '/');
-    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    char *folder = folder_of(path);
     bool is = model && (um_same_file(model, path) || (folder && um_same_file(model, folder)));
     free(folder);
     return is;
@@ -1126,7 +1150,7 @@ static const char *written_by(const char *sink)
     return file ? colon + 1 : NULL;
 }
 
-um_status cli_spare_files(const struct options *o, const um_source *source)
+um_status cli_check_outputs(const struct options *o, const um_source *source)
 {
     const char *out[MAX_LIST + 3][2] = {
         {"--kpi", o->kpi}, {"--trace", o->trace}, {"--dump", o->dump}};
@@ -1146,6 +1170,8 @@ um_status cli_spare_files(const struct options *o, const um_source *source)
                 st = um_set_error(UM_EINVAL, text);
             }
     }
+    if (st == UM_OK && o->dump)
+        st = has_place("--dump", o->dump);
     if (st != UM_OK)
         cli_fail(st);
     return st;

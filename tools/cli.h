@@ -117,8 +117,9 @@ void cli_pipeline_settings(const struct options *o, um_detector *detector, um_se
 um_status cli_class(const struct options *o, um_detector *detector, int *label);
 um_status cli_open_source(um_source **out, const struct options *o);
 /* No output of the options may be a file that is read, or that another one writes: UM_EINVAL after
- * a message. `source`: the one that is opened. */
-um_status cli_spare_files(const struct options *o, const um_source *source);
+ * a message; and what is only written at the end must have a place, else UM_EIO. `source`: the one
+ * that is opened. */
+um_status cli_check_outputs(const struct options *o, const um_source *source);
 /* A spec of igtl: (or igtl-…) with options of the command line behind it, a name and a value each,
  * NULL = not given; any other as it is. Freed with free(); NULL: no memory. */
 char *cli_with_igtl(const char *spec, const char *const option[][2], int n);

@@ -444,8 +444,8 @@ static int run_and_report(const struct options *o, struct verify *verify)
         code = cli_fail(st);
         goto done;
     }
-    if (cli_spare_files(o, source) != UM_OK) {
-        code = EXIT_USAGE;
+    if ((st = cli_check_outputs(o, source)) != UM_OK) {
+        code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
         goto done;
     }
     if (!open_outputs(o, source, p.monitor, &out, &code))
@@ -645,7 +645,7 @@ static um_status open_each(struct each *e)
 {
     um_status st = cli_open_source(&e->source, e->o);
     if (st == UM_OK)
-        st = cli_spare_files(e->o, e->source);
+        st = cli_check_outputs(e->o, e->source);
     if (st == UM_OK)
         stop_ends_source(e->source);
     return st;
