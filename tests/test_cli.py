@@ -487,7 +487,7 @@ def families_of_segmenters(tmp):
     assert "tiny-sam 256" in err, err
     written = lines(um("segment", *prompt, "--segmenter", tmp / "tiny.safetensors")[0])[0]
     assert lines(told)[0]["mask"] == written["mask"] and lines(told)[0]["score"] == written["score"]
-    three = lines(um("segment", *prompt, "--multimask")[0])[0]  # the best of them, chosen on the host
+    three = lines(um("segment", *prompt, "--multimask")[0])[0]
     assert three["mask"] == written["mask"] and abs(three["score"] - written["score"]) < 1e-6
     one = lines(um("segment", *prompt)[0])[0]
     assert one["score"] != written["score"]
@@ -507,7 +507,10 @@ def segment_takes_boxes_and_points(tmp):
     point = lines(um("segment", picture, "--point", "250,150,1")[0])[0]
     assert point["mask"] is not None
     multi = lines(um("segment", picture, "--box", box, "--point", "250,150,1", "--multimask", "-o", f"dir:{tmp}", "-o", "jsonl:-")[0])[0]
-    assert multi["as_numpy"] == 1 and (tmp / "phantom_0_mask.png").exists()
+    for number in (0, 1):
+        same = lines(um("segment", picture, "--box", box, "--point", "250,150,1", "--multimask", "--device", "guard", "--sam-as-numpy", number)[0])[0]
+        assert same["as_numpy"] == number and same["mask"] == multi["mask"], same["as_numpy"]
+    assert multi["as_numpy"] == 0 and (tmp / "phantom_0_mask.png").exists()
     (posed,), (run,) = (lines(um(*command)[0]) for command in (("segment", "phantom:sweep=1,frames=1", "--box", "9,9,90,90"), ("run", "phantom:sweep=1,frames=1")))
     for key in ("pose", "spacing_mm", "precision_reason"):
         assert posed[key] == run[key] and run[key], key

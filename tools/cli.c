@@ -974,6 +974,11 @@ um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct op
     return st;
 }
 
+um_mask_mode cli_mask_mode(const struct options *o)
+{
+    return o->sam_as_numpy < 0 ? UM_MASK_AUTO : o->sam_as_numpy ? UM_MASK_HOST : UM_MASK_DEVICE;
+}
+
 void cli_pipeline_settings(const struct options *o, um_detector *detector, um_segmenter *segmenter,
                            um_pipeline_settings *s)
 {
@@ -985,9 +990,7 @@ void cli_pipeline_settings(const struct options *o, um_detector *detector, um_se
     s->per_class = o->per_class;
     s->inflight = o->inflight;
     s->reuse = o->reuse;
-    s->sam_as_numpy = o->sam_as_numpy < 0 ? UM_MASK_AUTO
-                      : o->sam_as_numpy   ? UM_MASK_HOST
-                                          : UM_MASK_DEVICE;
+    s->sam_as_numpy = cli_mask_mode(o);
     if (o->gate)
         s->gate = strcmp(o->gate, "sync") == 0 ? UM_GATE_SYNC : UM_GATE_SPECULATIVE;
 }

@@ -110,6 +110,8 @@ um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct op
 enum { CLI_PATH = 4200 };
 const char *cli_detector_path(const struct options *o, char buffer[CLI_PATH]);
 const char *cli_segmenter_path(const struct options *o, char buffer[CLI_PATH]);
+/* --sam-as-numpy. */
+um_mask_mode cli_mask_mode(const struct options *o);
 /* What the options say of a pipeline on these networks, for all commands that have one. */
 void cli_pipeline_settings(const struct options *o, um_detector *detector, um_segmenter *segmenter,
                            um_pipeline_settings *s);

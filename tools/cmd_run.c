@@ -826,11 +826,7 @@ static bool read_prompts(const struct options *o, struct prompt_list *l)
     }
     if (!o->has_box && !o->points)
         return cli_usage("segment: give --box X0,Y0,X1,Y1 or --point X,Y,LABEL"), false;
-    bool host = o->sam_as_numpy == 1 ||
-                o->multimask; /* choosing among three masks needs their scores on the host */
-    l->prompts.as_numpy = host                   ? UM_MASK_HOST
-                          : o->sam_as_numpy == 0 ? UM_MASK_DEVICE
-                                                 : UM_MASK_AUTO;
+    l->prompts.as_numpy = cli_mask_mode(o);
     return true;
 }
 
