@@ -442,8 +442,8 @@ TEST(a_folder_says_what_it_passes_over)
     char want_text[1024];
     snprintf(want_text, sizeof want_text,
              "%s: passed over: 1 .raw file, 2 DICOM (ultramotion.run() of the Python package reads "
-             "it (pip install "
-             "./python[dicom]), or export it as PNG), 1 PNG (under another ending, give it by "
+             "it, given without other pictures (pip install ./python[dicom]), or export it as "
+             "PNG), 1 PNG (under another ending, give it by "
              "name), 1 WebP (convert it to PNG), 1 text, 1 folder (--recursive looks into them)\n",
              scratch);
     CHECK_STR(told, want_text);
@@ -596,8 +596,10 @@ TEST(lists_and_folders_survive_failed_allocations)
 
 TEST(what_is_no_picture_is_named_with_what_to_do)
 {
-    static uint8_t dicom[160], tar[600], nifti[400], stream[600];
+    static uint8_t dicom[160], scanner[160], tar[600], nifti[400], stream[600];
     memcpy(dicom + 128, "DICM", 4);
+    memcpy(scanner, "II*\0T\x18\x08\0", 8); /* a preamble as some have */
+    memcpy(scanner + 128, "DICM", 4);
     memcpy(tar, "weights/", 8);
     memcpy(tar + 257, "ustar", 5);
     memcpy(nifti, "\x5c\1\0\0", 4);
@@ -650,6 +652,7 @@ TEST(what_is_no_picture_is_named_with_what_to_do)
                "ftypavis"),
          "an AVIF picture", "convert"},
         {(const char *)dicom, sizeof dicom, "a DICOM file", "pip install ./python[dicom]"},
+        {(const char *)scanner, sizeof scanner, "a DICOM file", "pip install ./python[dicom]"},
         {(const char *)tar, sizeof tar, "a tar archive", "unpack"},
         {(const char *)nifti, sizeof nifti, "a NIfTI volume", "slices"},
         {(const char *)stream, sizeof stream, "a file of unknown content", "again"},

@@ -258,6 +258,7 @@ def test_an_export_as_it_comes(pipeline, tmp_path, caplog):
     assert "passed over: 1 that are not DICOM" in caplog.text
     ultramotion.image.write_png(str(tmp_path / "a.png"), np.zeros((32, 32), np.uint8))
     assert [p.source for p in ultramotion.run(tmp_path, pipeline=pipeline, recursive=True)] == ["a.png"]
+    assert "passed over: 2 DICOM (ultramotion.run() of the Python package reads it, given without other pictures" in caplog.text
 
 
 def test_a_folder_with_a_broken_file(pipeline, tmp_path, caplog):

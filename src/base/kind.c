@@ -21,6 +21,7 @@ struct mark {
 
 /* The first that fits. */
 static const struct mark marks[] = {
+    MARK(128, "DICM", DICOM, "a DICOM file", "DICOM"), /* in front of it may be anything */
     MARK(0, "\x89PNG\r\n\x1a\n", PICTURE, "a PNG picture", "PNG"),
     MARK(0, "\xff\xd8\xff\xf7", OTHER_PICTURE, "a JPEG-LS picture", "JPEG-LS"),
     MARK(0, "\xff\xd8\xff", PICTURE, "a JPEG picture", "JPEG"),
@@ -28,7 +29,6 @@ static const struct mark marks[] = {
     MARK(0, "MM\0*", PICTURE, "a TIFF picture", "TIFF"),
     MARK(0, "II+\0", PICTURE, "a TIFF picture", "TIFF"),
     MARK(0, "MM\0+", PICTURE, "a TIFF picture", "TIFF"),
-    MARK(128, "DICM", DICOM, "a DICOM file", "DICOM"),
     MARK(8, "WEBP", OTHER_PICTURE, "a WebP picture", "WebP"),
     MARK(4, "ftypheic", OTHER_PICTURE, "a HEIC picture", "HEIC"),
     MARK(4, "ftypheix", OTHER_PICTURE, "a HEIC picture", "HEIC"),

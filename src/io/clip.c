@@ -25,9 +25,8 @@ const char *um_clip_advice(enum um_kind_sort sort)
 {
     static const char *const advice[] = {
         [UM_KIND_OTHER_PICTURE] = "convert it to PNG",
-        [UM_KIND_DICOM] = "ultramotion.run() of the Python package reads it (pip install "
-                          "./python[dicom]), or export "
-                          "it as PNG",
+        [UM_KIND_DICOM] = "ultramotion.run() of the Python package reads it, given without other "
+                          "pictures (pip install ./python[dicom]), or export it as PNG",
         [UM_KIND_VOLUME] = "export its slices as PNG",
         [UM_KIND_WEIGHTS] = "weights are given with --detector or --segmenter, here goes a picture",
         [UM_KIND_ARCHIVE] = "unpack it and give what is in it",
