@@ -323,10 +323,15 @@ void cli_warn(const char *file, const char *text)
     fprintf(stderr, ": %s\n", text);
 }
 
+int cli_exit(um_status st)
+{
+    return st == UM_EINVAL ? EXIT_USAGE : st == UM_EASSERT ? EXIT_ASSERTION : EXIT_FAILED;
+}
+
 int cli_fail(um_status st)
 {
     fprintf(stderr, "ultramotion: %s\n", um_last_error());
-    return st == UM_EINVAL ? EXIT_USAGE : st == UM_EASSERT ? EXIT_ASSERTION : EXIT_FAILED;
+    return cli_exit(st);
 }
 
 static struct options defaults(void)

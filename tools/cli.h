@@ -85,7 +85,9 @@ bool cli_size(const char *option, const char *text, int *width, int *height);
 /* Can each option that was given act, in this command and with what else was? False: said which
  * cannot. */
 bool cli_options_meet(const struct options *o, enum command_bit command);
-/* "ultramotion: <text>" to stderr; returns the exit code that a status deserves. */
+/* The exit code that an error deserves; cli_fail() also says it: "ultramotion: <text>" to stderr.
+ */
+int cli_exit(um_status st);
 int cli_fail(um_status st);
 /* tell() as a callback. */
 void cli_say(void *ctx, const char *text);

@@ -275,7 +275,7 @@ int command_bench(const struct options *o)
     if (st == UM_OK)
         st = cli_open_segmenter(&segmenter, dev, o);
     if (st != UM_OK)
-        code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
+        code = cli_exit(st);
     else if (strcmp(what, "kernels") == 0)
         code = bench_kernels(o, dev, detector, segmenter);
     else if (strcmp(what, "roofline") == 0)

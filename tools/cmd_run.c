@@ -24,27 +24,37 @@ struct engine {
     um_pipeline *pipeline;
 };
 
-struct progress {
+/* Where the command writes: the sinks of the options, and the KPI file as one more. */
+struct outputs {
+    um_sink *sink[MAX_LIST + 2];
+    int n;
+};
+
+/* A run of the command: what it stands on, what it shows, what came of it. */
+struct job {
     const struct options *o;
-    struct summary summary;
     um_monitor *monitor;
-    struct engine first, spare; /* run: `spare` is opened when the device of `first` is lost */
+    struct engine first, spare; /* `spare` is opened when the device of `first` is lost */
+    um_pipeline_settings set;   /* of the first */
+    um_source *source;
+    struct outputs out;
     double started, shown;
     long length;
     bool terminal, line_open;
-    um_source *source;
     bool fell_back;        /* that was said */
     struct verify *verify; /* or NULL */
+    struct summary summary;
+    um_run_counts counts;
 };
 
-static void end_line(struct progress *p)
+static void end_line(struct job *p)
 {
     if (p->line_open)
         fprintf(stderr, "\n");
     p->line_open = false;
 }
 
-static void show(struct progress *p, uint64_t frames, const char *state, double ms)
+static void show(struct job *p, uint64_t frames, const char *state, double ms)
 {
     double now = seconds_now();
     if (!p->terminal || p->o->quiet || now - p->shown < 0.1)
@@ -60,13 +70,13 @@ static void show(struct progress *p, uint64_t frames, const char *state, double 
 }
 
 /* The first one, or the one that took its place. */
-static um_pipeline *running(const struct progress *p)
+static um_pipeline *running(const struct job *p)
 {
     return p->spare.pipeline ? p->spare.pipeline : p->first.pipeline;
 }
 
 /* The one thing about a shadow that cannot wait. */
-static void tell_shadow(struct progress *p)
+static void tell_shadow(struct job *p)
 {
     char text[160];
     um_shadow_counts c;
@@ -101,7 +111,7 @@ static void print_shadow(um_pipeline *pipeline)
 static void on_packet(void *ctx, const um_packet *packet, const um_frame *frame,
                       const um_truth *truth)
 {
-    struct progress *p = ctx;
+    struct job *p = ctx;
     (void)frame;
     summary_add(&p->summary, packet, truth);
     tell_shadow(p);
@@ -122,16 +132,10 @@ static void on_packet(void *ctx, const um_packet *packet, const um_frame *frame,
 
 static void on_problem(void *ctx, const char *text)
 {
-    struct progress *p = ctx;
+    struct job *p = ctx;
     end_line(p);
     tell(text);
 }
-
-/* Where the command writes: the sinks of the options, and the KPI file as one more. */
-struct outputs {
-    um_sink *sink[MAX_LIST + 2];
-    int n;
-};
 
 /* What sources and sinks with connections have counted, without the zeros. */
 struct tally {
@@ -183,8 +187,8 @@ static um_status open_trace(um_sink **out, const char *path, const um_sink_setti
     return st;
 }
 
-static bool open_outputs(const struct options *o, um_source *source, um_monitor *monitor,
-                         struct outputs *out, int *code)
+static um_status open_outputs(const struct options *o, um_source *source, um_monitor *monitor,
+                              struct outputs *out)
 {
     const char *standard[] = {"jsonl:-"};
     const char *const igtl[][2] = {{"max-fps", o->igtl_max_fps}, {"version", o->igtl_version}};
@@ -215,9 +219,7 @@ static bool open_outputs(const struct options *o, um_source *source, um_monitor 
         out->n++;
     if (st == UM_OK && o->trace && (st = open_trace(&out->sink[out->n], o->trace, &set)) == UM_OK)
         out->n++;
-    if (st != UM_OK)
-        *code = cli_fail(st);
-    return st == UM_OK;
+    return st;
 }
 
 static int close_outputs(struct outputs *out, int code)
@@ -331,7 +333,7 @@ static void tell_models(const struct engine *e, const struct options *o, double 
  * over. */
 static um_status go_on_on_cpu(void *ctx, um_pipeline **pipeline)
 {
-    struct progress *p = ctx;
+    struct job *p = ctx;
     struct engine *e = &p->spare;
     struct options o = *p->o;
     um_pipeline_settings set;
@@ -406,125 +408,130 @@ static um_status keep_settings(const struct options *o, const struct engine *e)
     return st;
 }
 
-/* `verify`: every packet is held against one; or NULL. */
-static int run_and_report(const struct options *o, struct verify *verify)
+/* In an order in which what is wrong shows soon. EXIT_DONE, or another after a message. */
+static int open_job(struct job *p)
 {
-    um_source *source = NULL;
-    struct outputs out = {{NULL}, 0};
-    um_pipeline_settings set;
-    um_run_settings run;
-    um_run_counts counts;
-    struct progress p = {.o = o, .terminal = isatty(2), .started = seconds_now(), .verify = verify};
-    struct engine *e = &p.first;
-    const double opened = p.started;
-    int code = EXIT_FAILED;
-    um_run_settings_default(&run);
-    um_run_counts_default(&counts);
-    if (!lost_policy(o, &run))
-        return EXIT_USAGE;
-    stop_catch();
-    um_status st = um_monitor_open(&p.monitor);
-    if (st != UM_OK)
-        return cli_fail(st);
-    st = cli_open_device(&e->dev, o);
+    const struct options *o = p->o;
+    struct engine *e = &p->first;
+    um_status st = cli_open_device(&e->dev, o);
     if (st == UM_OK)
-        st = cli_open_source(&source, o);
+        st = cli_open_source(&p->source, o);
     if (st == UM_OK)
         st = open_networks(e, o);
-    if (st != UM_OK) {
-        code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
-        goto done;
-    }
-    if (!pipeline_settings(o, e, &set)) {
-        code = EXIT_USAGE;
-        goto done;
-    }
-    st = um_pipeline_open(&e->pipeline, &set);
-    if (st != UM_OK) {
-        code = cli_fail(st);
-        goto done;
-    }
-    if ((st = cli_check_outputs(o, source)) != UM_OK) {
-        code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
-        goto done;
-    }
-    if (!open_outputs(o, source, p.monitor, &out, &code))
-        goto done;
-    if (o->trace_steps && (st = um_monitor_watch(p.monitor, e->dev)) != UM_OK) {
-        code = cli_fail(st);
-        goto done;
-    }
-    if ((st = keep_settings(o, e)) != UM_OK) {
-        code = cli_fail(st);
-        goto done;
-    }
-    p.source = source;
-    if (verify)
-        verify->other_device =
+    if (st != UM_OK)
+        return cli_exit(st);
+    if (!pipeline_settings(o, e, &p->set))
+        return EXIT_USAGE;
+    if ((st = um_pipeline_open(&e->pipeline, &p->set)) != UM_OK)
+        return cli_fail(st);
+    if ((st = cli_check_outputs(o, p->source)) != UM_OK)
+        return cli_exit(st);
+    st = open_outputs(o, p->source, p->monitor, &p->out);
+    if (st == UM_OK && o->trace_steps)
+        st = um_monitor_watch(p->monitor, e->dev);
+    if (st == UM_OK)
+        st = keep_settings(o, e);
+    return st == UM_OK ? EXIT_DONE : cli_fail(st);
+}
+
+/* The frames. Errors are told. */
+static um_status do_job(struct job *p, um_run_settings *run)
+{
+    const struct options *o = p->o;
+    const struct engine *e = &p->first;
+    struct periodic periodic;
+    const double opened = p->started;
+    if (p->verify)
+        p->verify->other_device =
             o->recorded_device && strcmp(o->recorded_device, um_device_name(e->dev)) != 0;
     announce(o, e->dev, e->detector, e->segmenter);
-    tell_inflight(o, &set, e->pipeline);
-    run.pipeline = e->pipeline;
-    run.source = source;
-    run.sinks = out.sink;
-    run.n_sinks = out.n;
-    run.strict = o->strict;
-    run.realtime = o->realtime;
-    run.max_age_ms = o->max_age_ms > 0 ? o->max_age_ms : 0;
-    run.lag_alarm_ms = o->lag_alarm_ms;
-    run.stall_ms = o->stall_deadline > 0 ? (int)(o->stall_deadline * 1000) : 0;
-    run.on_packet = on_packet;
-    run.on_problem = on_problem;
-    run.ctx = &p;
-    run.monitor = p.monitor;
-    p.length = um_source_length(source);
-    p.started = seconds_now();
+    tell_inflight(o, &p->set, e->pipeline);
+    run->pipeline = e->pipeline;
+    run->source = p->source;
+    run->sinks = p->out.sink;
+    run->n_sinks = p->out.n;
+    run->strict = o->strict;
+    run->realtime = o->realtime;
+    run->max_age_ms = o->max_age_ms > 0 ? o->max_age_ms : 0;
+    run->lag_alarm_ms = o->lag_alarm_ms;
+    run->stall_ms = o->stall_deadline > 0 ? (int)(o->stall_deadline * 1000) : 0;
+    run->on_packet = on_packet;
+    run->on_problem = on_problem;
+    run->ctx = p;
+    run->monitor = p->monitor;
+    p->length = um_source_length(p->source);
+    p->started = seconds_now();
     if (kpi_all(o))
-        tell_models(e, o, 1e3 * (p.started - opened));
-    struct periodic periodic;
-    st = periodic_start(&periodic, p.monitor, (double)o->summary_every, kpi_all(o),
-                        o->realtime && !o->quiet);
+        tell_models(e, o, 1e3 * (p->started - opened));
+    um_status st = periodic_start(&periodic, p->monitor, (double)o->summary_every, kpi_all(o),
+                                  o->realtime && !o->quiet);
     if (st == UM_OK)
-        st = run_frames(&run, &counts);
+        st = run_frames(run, &p->counts);
     else
         fprintf(stderr, "ultramotion: %s\n", um_last_error());
     periodic_stop(&periodic);
     tell_end();
-    end_line(&p);
-    code = st == UM_OK ? EXIT_DONE : st == UM_EASSERT ? EXIT_ASSERTION : EXIT_FAILED;
-    bool nothing = st == UM_OK && !counts.frames && !counts.stopped,
-         silent = nothing && said_all(o, counts.unreadable);
+    end_line(p);
+    return st;
+}
+
+/* What a run that ended with `st` leaves: its dump, and what it was. */
+static int report_job(struct job *p, um_status st)
+{
+    const struct options *o = p->o;
+    const um_run_counts *counts = &p->counts;
+    int code = st == UM_OK ? EXIT_DONE : st == UM_EASSERT ? EXIT_ASSERTION : EXIT_FAILED;
+    bool nothing = st == UM_OK && !counts->frames && !counts->stopped,
+         silent = nothing && said_all(o, counts->unreadable);
     if (nothing && !silent)
         fprintf(stderr, "ultramotion: %s: no usable frame\n", o->positional[0]);
     if (nothing)
         code = EXIT_FAILED;
-    if (o->dump && counts.frames && !counts.stalled) {
-        um_status dumped = um_pipeline_dump(running(&p), o->dump);
+    if (o->dump && counts->frames && !counts->stalled) {
+        um_status dumped = um_pipeline_dump(running(p), o->dump);
         if (dumped != UM_OK && code == EXIT_DONE)
             code = cli_fail(dumped);
     }
     if (!o->quiet && !silent) {
         um_monitor_view view;
         um_monitor_view_default(&view);
-        um_monitor_read(p.monitor, &view);
-        summary_print(&p.summary, stderr, &counts, &view, seconds_now() - p.started);
+        um_monitor_read(p->monitor, &view);
+        summary_print(&p->summary, stderr, counts, &view, seconds_now() - p->started);
     }
     if (!o->quiet) {
-        print_shadow(running(&p));
-        print_tally(source, &out);
+        print_shadow(running(p));
+        print_tally(p->source, &p->out);
     }
-    if (verify && !verify_end(verify, counts.stopped ? (long)verify->lines : o->frames, o->quiet) &&
-        (code == EXIT_DONE || nothing))
+    long limit = counts->stopped && p->verify ? (long)p->verify->lines : o->frames;
+    if (p->verify && !verify_end(p->verify, limit, o->quiet) && (code == EXIT_DONE || nothing))
         code = EXIT_ASSERTION;
-done:
-    code = close_outputs(&out, code);
-    if (counts.stalled) /* what it is stuck in cannot be closed */
+    return code;
+}
+
+/* `verify`: every packet is held against one; or NULL. */
+static int run_and_report(const struct options *o, struct verify *verify)
+{
+    um_run_settings run;
+    struct job p = {.o = o, .terminal = isatty(2), .started = seconds_now(), .verify = verify};
+    um_run_settings_default(&run);
+    um_run_counts_default(&p.counts);
+    if (!lost_policy(o, &run))
+        return EXIT_USAGE;
+    stop_catch();
+    um_status st = um_monitor_open(&p.monitor);
+    if (st != UM_OK)
+        return cli_fail(st);
+    int code = open_job(&p);
+    if (code == EXIT_DONE)
+        code = report_job(&p, do_job(&p, &run));
+    code = close_outputs(&p.out, code);
+    if (p.counts.stalled) /* what it is stuck in cannot be closed */
         _exit(code);
     close_engine(&p.spare); /* it borrows the lost device's name */
     close_engine(&p.first);
-    um_source_close(&source);
+    um_source_close(&p.source);
     um_monitor_close(&p.monitor);
-    if (counts.left_behind) /* exit() might wait for what such a thread holds */
+    if (p.counts.left_behind) /* exit() might wait for what such a thread holds */
         _exit(code);
     return code;
 }
@@ -761,7 +768,7 @@ int command_detect(const struct options *o)
     if (st == UM_OK && (st = um_lines_open(&lines, "-")) != UM_OK)
         cli_fail(st);
     if (st != UM_OK) {
-        code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
+        code = cli_exit(st);
     } else {
         found.detector = detector;
         announce(o, dev, detector, NULL);
@@ -984,8 +991,10 @@ int command_segment(const struct options *o)
     if (st == UM_OK && o->dump)
         st = um_predictor_keep_taps(predictor);
     if (st != UM_OK)
-        code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED;
-    else if (open_outputs(o, e.source, NULL, &out, &code)) {
+        code = cli_exit(st);
+    else if ((st = open_outputs(o, e.source, NULL, &out)) != UM_OK)
+        code = cli_fail(st);
+    else {
         stop_ends_sinks(out.sink, out.n);
         announce(o, dev, NULL, segmenter);
         if (o->kpi)

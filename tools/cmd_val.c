@@ -855,7 +855,7 @@ int command_val(const struct options *o)
     um_status st = truth_open(&v.truth, o->positional[0], &s);
     int code = st == UM_OK ? EXIT_DONE : cli_fail(st);
     if (st == UM_OK && !o->results && (st = open_networks(&v)) != UM_OK)
-        code = st == UM_EINVAL ? EXIT_USAGE : EXIT_FAILED; /* said already */
+        code = cli_exit(st); /* said already */
     if (st == UM_OK) {
         if (o->results)
             st = read_results(&v, o->results);
