@@ -77,7 +77,7 @@ static um_status open_mode(struct residency *r, const struct options *o, um_dete
     m->sam = calloc((size_t)r->frames, sizeof *m->sam);
     m->frame = calloc((size_t)r->frames, sizeof *m->frame);
     if (!m->sam || !m->frame)
-        return UM_ENOMEM;
+        return um_set_error(UM_ENOMEM, "times of so many frames");
     um_pipeline_settings_default(&s);
     s.detector = detector;
     s.segmenter = segmenter;

@@ -232,12 +232,22 @@ static int close_outputs(struct outputs *out, int code)
     return code;
 }
 
-static int whole_number(const double *v, int n)
+static bool are_whole(const double *v, int n)
 {
-    for (int i = 0; i < n; i++)
-        if (v[i] != floor(v[i]))
-            return 0;
-    return 1;
+    int i = 0;
+    while (i < n && v[i] == floor(v[i]))
+        i++;
+    return i == n;
+}
+
+/* --crop; zeros without one. False after a message. */
+static bool read_crop(const struct options *o, int crop[4])
+{
+    if (o->has_crop && (!are_whole(o->crop, 4) || o->crop[2] < 1 || o->crop[3] < 1))
+        return cli_usage("--crop: want whole pixels X,Y,W,H with W and H at least 1"), false;
+    for (int i = 0; i < 4; i++)
+        crop[i] = (int)o->crop[i];
+    return true;
 }
 
 static bool pipeline_settings(const struct options *o, const struct engine *e,
@@ -254,14 +264,10 @@ static bool pipeline_settings(const struct options *o, const struct engine *e,
     s->shadow_every = o->shadow ? o->shadow_every : 0;
     s->mask_clean = o->mask_clean;
     s->dump = o->dump != NULL;
-    if (o->has_crop) {
-        if (!whole_number(o->crop, 4) || o->crop[2] < 1 || o->crop[3] < 1)
-            return cli_usage("--crop: want whole pixels X,Y,W,H with W and H at least 1"), false;
-        for (int i = 0; i < 4; i++)
-            s->crop[i] = (int)o->crop[i];
-    }
+    if (!read_crop(o, s->crop))
+        return false;
     if (o->has_assert) {
-        if (!whole_number(o->assert_transfers, 2))
+        if (!are_whole(o->assert_transfers, 2))
             return cli_usage("--assert-transfers: want whole numbers UP,DOWN"), false;
         s->assert_up = (int)o->assert_transfers[0];
         s->assert_down = (int)o->assert_transfers[1];
@@ -664,16 +670,17 @@ static void close_each(struct each *e)
     um_source_close(&e->source);
 }
 
-static um_status crop_frame(const struct options *o, um_frame **frame)
+static um_status crop_frame(const int crop[4], um_frame **frame)
 {
     um_frame *f = *frame, *cut = NULL;
-    int x = (int)o->crop[0], y = (int)o->crop[1], w = (int)o->crop[2], h = (int)o->crop[3];
-    if (!o->has_crop)
+    int x = crop[0], y = crop[1], w = crop[2], h = crop[3];
+    char text[160];
+    if (!w)
         return UM_OK;
-    if (w < 1 || h < 1 || x > f->width - w || y > f->height - h) {
-        cli_usage("--crop %d,%d,%d,%d reaches beyond the %dx%d picture", x, y, w, h, f->width,
-                  f->height);
-        return UM_EINVAL;
+    if (x > f->width - w || y > f->height - h) {
+        snprintf(text, sizeof text, "--crop %d,%d,%d,%d reaches beyond the %dx%d picture", x, y, w,
+                 h, f->width, f->height);
+        return um_set_error(UM_EINVAL, text);
     }
     um_status st = um_frame_create(&cut, w, h, f->channels);
     if (st != UM_OK)
@@ -700,11 +707,11 @@ struct found {
     um_box box[MAX_QUERIES];
     int n, label; /* of the class to print, -1 = all */
     int width, height;
+    int crop[4];                 /* what they were looked for in; zeros: all of it */
     const um_detector *detector; /* that knows the classes' names */
 };
 
-static void print_boxes(const struct options *o, const um_frame *f, const struct found *found,
-                        FILE *out)
+static void print_boxes(const um_frame *f, const struct found *found, FILE *out)
 {
     bool first = true;
     fprintf(out, "{\"frame_id\":%llu,\"ts\":%.6f,\"source\":", (unsigned long long)f->id, f->ts);
@@ -715,9 +722,10 @@ static void print_boxes(const struct options *o, const um_frame *f, const struct
         if (found->label >= 0 && b->label != found->label)
             continue;
         fprintf(out, "%s{\"box_xyxy\":[%.9g,%.9g,%.9g,%.9g],\"score\":%.9g,\"label\":%d,\"name\":",
-                first ? "" : ",", clamp(b->x0 + o->crop[0], found->width),
-                clamp(b->y0 + o->crop[1], found->height), clamp(b->x1 + o->crop[0], found->width),
-                clamp(b->y1 + o->crop[1], found->height), (double)b->score, b->label);
+                first ? "" : ",", clamp(b->x0 + found->crop[0], found->width),
+                clamp(b->y0 + found->crop[1], found->height),
+                clamp(b->x1 + found->crop[0], found->width),
+                clamp(b->y1 + found->crop[1], found->height), (double)b->score, b->label);
         json_string(out, um_detector_class_name(found->detector, b->label));
         fprintf(out, "}");
         first = false;
@@ -726,14 +734,13 @@ static void print_boxes(const struct options *o, const um_frame *f, const struct
 }
 
 /* UM_EOF when the reader has left, UM_AGAIN when it took nothing after a signal. */
-static um_status write_boxes(const struct options *o, const um_frame *f, const struct found *found,
-                             um_lines *lines)
+static um_status write_boxes(const um_frame *f, const struct found *found, um_lines *lines)
 {
     char *line = NULL;
     size_t n = 0;
     FILE *out = open_memstream(&line, &n);
     if (out)
-        print_boxes(o, f, found, out);
+        print_boxes(f, found, out);
     bool whole = out && !ferror(out);
     whole = out && fclose(out) == 0 && whole;
     um_status st =
@@ -759,37 +766,30 @@ int command_detect(const struct options *o)
         st = cli_open_detector(&detector, dev, o);
     if (st == UM_OK)
         st = cli_class(o, detector, &found.label);
-    if (st == UM_OK && o->has_crop && !whole_number(o->crop, 4)) {
-        cli_usage("--crop: want whole pixels X,Y,W,H");
+    if (st == UM_OK && !read_crop(o, found.crop))
         st = UM_EINVAL;
-    }
-    if (st == UM_OK && o->dump)
-        st = um_detector_keep_taps(detector);
-    if (st == UM_OK && (st = um_lines_open(&lines, "-")) != UM_OK)
-        cli_fail(st);
-    if (st != UM_OK) {
+    if (st != UM_OK)
         code = cli_exit(st);
-    } else {
+    else if ((o->dump && (st = um_detector_keep_taps(detector)) != UM_OK) ||
+             (st = um_lines_open(&lines, "-")) != UM_OK)
+        code = cli_fail(st);
+    else {
         found.detector = detector;
         announce(o, dev, detector, NULL);
     }
     while (code == EXIT_DONE && (frame = next_frame(&e, &code))) {
         found.width = frame->width;
         found.height = frame->height;
-        st = crop_frame(o, &frame);
-        if (st == UM_OK) {
+        st = crop_frame(found.crop, &frame);
+        if (st == UM_OK)
             st = um_detector_run(detector, frame, o->conf, found.box,
                                  (int)(sizeof found.box / sizeof *found.box), &found.n);
-            if (st != UM_OK)
-                code = cli_fail(st);
-        } else
-            code = EXIT_USAGE;
         count_frame(&e);
         if (st == UM_OK)
-            st = write_boxes(o, frame, &found, lines);
+            st = write_boxes(frame, &found, lines);
         if (st == UM_EOF)
             stop_request();
-        else if (st != UM_OK && code == EXIT_DONE)
+        else if (st != UM_OK)
             code = cli_fail(st);
         um_frame_unref(&frame);
     }
@@ -937,7 +937,8 @@ static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
                       .height = f->height,
                       .width = f->width,
                       .channels = f->channels};
-    um_status st = mask && bits && rows ? points_lie_within(o, l, f) : UM_ENOMEM;
+    um_status st = mask && bits && rows ? points_lie_within(o, l, f)
+                                        : um_set_error(UM_ENOMEM, "masks of a frame");
     double started = seconds_now();
     for (int y = 0; y < f->height && rows; y++)
         memcpy(rows + (size_t)y * (size_t)f->width * (size_t)f->channels, f->pixels + y * f->stride,
@@ -986,13 +987,11 @@ int command_segment(const struct options *o)
         st = open_each(&e);
     if (st == UM_OK)
         st = cli_open_segmenter(&segmenter, dev, o);
-    if (st == UM_OK)
-        st = um_predictor_open(&predictor, segmenter);
-    if (st == UM_OK && o->dump)
-        st = um_predictor_keep_taps(predictor);
     if (st != UM_OK)
         code = cli_exit(st);
-    else if ((st = open_outputs(o, e.source, NULL, &out)) != UM_OK)
+    else if ((st = um_predictor_open(&predictor, segmenter)) != UM_OK ||
+             (o->dump && (st = um_predictor_keep_taps(predictor)) != UM_OK) ||
+             (st = open_outputs(o, e.source, NULL, &out)) != UM_OK)
         code = cli_fail(st);
     else {
         stop_ends_sinks(out.sink, out.n);
