@@ -2,6 +2,7 @@
 /* igtl sniff|send|fake-plus|fake-slicer: the other ends of a stream, for people who connect things
  * and for tests. */
 #include "cli.h"
+#include "clock.h"
 #include "stop.h"
 
 #include <stdlib.h>
@@ -87,9 +88,7 @@ static void pace(const struct options *o, struct timespec *next)
 /* Plus stamps, and tells where the probe is: here it moves along x, a tenth of a mm a frame. */
 static void as_plus(um_frame *frame)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    frame->ts = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    frame->ts = unix_now();
     frame->has_pose = frame->has_spacing = 1;
     for (int i = 0; i < 16; i++)
         frame->pose[i] = i % 5 == 0;

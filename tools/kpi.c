@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kpi.h"
 
+#include "clock.h"
 #include "json.h"
 
 #include <dirent.h>
@@ -13,7 +14,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 /* Lines that wait for the thread that writes them. It is soon there, unless FILE's reader is not.
@@ -40,13 +40,6 @@ void kpi_line(void *ctx, const char *line)
     pthread_cond_signal(&changed);
     pthread_mutex_unlock(&lock);
     free(copy);
-}
-
-static double unix_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 void kpi_models(const char *device, const char *precision, double load_ms, uint64_t device_bytes,

@@ -19,7 +19,7 @@ static um_source *source;
 static um_sink **sinks;
 static int n_sinks;
 
-static void tell(void)
+static void end_input(void)
 {
     um_run_stop(run);
     um_source_cancel(source);
@@ -46,7 +46,7 @@ static void *wait_for_signals(void *ctx)
     if (atomic_exchange(&requested, true))
         end_at_once(number);
     pthread_mutex_lock(&lock);
-    tell();
+    end_input();
     pthread_mutex_unlock(&lock);
     number = sigtimedwait(&caught, NULL, &patience);
     if (number > 0)
@@ -95,7 +95,7 @@ void stop_ends_run(um_run *r)
     pthread_mutex_lock(&lock);
     run = r;
     if (requested)
-        tell();
+        end_input();
     pthread_mutex_unlock(&lock);
 }
 
@@ -104,7 +104,7 @@ void stop_ends_source(um_source *s)
     pthread_mutex_lock(&lock);
     source = s;
     if (requested)
-        tell();
+        end_input();
     pthread_mutex_unlock(&lock);
 }
 
