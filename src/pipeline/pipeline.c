@@ -69,19 +69,10 @@ static um_status check_track(const um_pipeline_settings *s)
         return um_fail(UM_EINVAL, "track needs a segmenter: it is masks that are scored");
     if (s->track && s->objects > 1)
         return um_fail(UM_EINVAL, "track follows one structure, not %d", s->objects);
-    if (s->dump && s->objects > 1)
-        return um_fail(UM_EINVAL, "a dump is of one object, not %d", s->objects);
     if (s->reuse && s->track && um_dfine_info(s->detector->net)->gain.mode == UM_GAIN_AUTO)
         return um_fail(UM_EINVAL,
                        "reuse: with track a gain of auto follows the pictures before, so "
                        "that equal ones look different to the networks");
-    if (s->shadow_every < 0 || (s->shadow_every && !s->segmenter))
-        return um_fail(UM_EINVAL,
-                       "shadow_every %d: want frames, and a segmenter whose masks are "
-                       "compared",
-                       s->shadow_every);
-    if (!(s->budget_ms >= 0 && s->budget_ms <= BUDGET_MOST_MS))
-        return um_fail(UM_EINVAL, "a budget of %g ms: want 0 to %g", s->budget_ms, BUDGET_MOST_MS);
     return UM_OK;
 }
 
@@ -104,6 +95,15 @@ static um_status check_settings(const um_pipeline_settings *s)
         st = check_track(s);
     if (st != UM_OK)
         return st;
+    if (s->dump && s->objects > 1)
+        return um_fail(UM_EINVAL, "a dump is of one object, not %d", s->objects);
+    if (s->shadow_every < 0 || (s->shadow_every && !s->segmenter))
+        return um_fail(UM_EINVAL,
+                       "shadow_every %d: want frames, and a segmenter whose masks are "
+                       "compared",
+                       s->shadow_every);
+    if (!(s->budget_ms >= 0 && s->budget_ms <= BUDGET_MOST_MS))
+        return um_fail(UM_EINVAL, "a budget of %g ms: want 0 to %g", s->budget_ms, BUDGET_MOST_MS);
     if (s->crop[2] < 0 || s->crop[3] < 0 || s->crop[0] < 0 || s->crop[1] < 0 ||
         (s->crop[2] == 0) != (s->crop[3] == 0))
         return um_fail(UM_EINVAL, "crop %d,%d,%d,%d: want x,y >= 0 and w,h > 0", s->crop[0],
