@@ -8,14 +8,13 @@
 extern "C" {
 #endif
 
-/** Where frames come from: a file (PNG, JPEG, BMP, TIFF with all its pages, an MHA or
- * NRRD sequence, a video), a folder, a
- * glob, "@LIST.txt" (files, one a line), "phantom:seed=1,frames=100,…", "-" (raw frames on stdin),
- * "push:" (frames that the program has), "v4l2:/dev/video0" (a camera), "lavfi:GRAPH" (pictures of
- * libavfilter), "igtl://HOST:PORT" and "igtl-listen::PORT" (OpenIGTLink),
- * "replay:FOLDER" and "replay-live:FOLDER" (a recording,
- * as fast as it goes or at its own times), or what um_source_register() added.
- * Reference counted. Threads: one at a time, unless a function says otherwise. */
+/** Where frames come from: a file (PNG, JPEG, BMP, TIFF with all its pages, an MHA or NRRD
+ * sequence, a video), a folder, a glob, "@LIST.txt" (files, one a line),
+ * "phantom:seed=1,frames=100,…", "-" (raw frames on stdin), "push:" (frames that the program has),
+ * "v4l2:/dev/video0" (a camera), "lavfi:GRAPH" (pictures of libavfilter), "igtl://HOST:PORT" and
+ * "igtl-listen::PORT" (OpenIGTLink), "replay:FOLDER" and "replay-live:FOLDER" (a recording, as fast
+ * as it goes or at its own times), or what um_source_register() added. Reference counted. Threads:
+ * one at a time, unless a function says otherwise. */
 typedef struct um_source um_source;
 
 /** What becomes of samples of 16 bits, as PNG and TIFF have them. */
@@ -33,7 +32,7 @@ typedef struct um_source_settings {
     int loop;      /**< files: start again at the end */
     int capacity;  /**< "push:": frames that may wait, 1 to 1024; default 4 */
     int replace;   /**< "push:": 1 = a frame that finds no room replaces the oldest one that waits,
-                      and  is counted; 0 (default) = um_source_push() waits for room */
+                      and is counted; 0 (default) = um_source_push() waits for room */
     int recursive; /**< folders: also what lies in their folders */
     um_window window;
     int window_lo, window_hi; /**< 0 <= lo < hi <= 65535 */

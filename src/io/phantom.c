@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A sketch of B-mode physics. One picture is
  *
- *   amp   echo amplitude of the tissue: layers with bright borders, striated texture, vessels,
- * short bright distractors bone  a bright ridge, with a shadow below it that takes amp away loss
- * poor contact on one side, attenuation with depth env   amp times speckle: the magnitude of
- * complex white noise through the point-spread function, to a power u8    log compression, gamma,
- * gain, a little noise
+ *   amp   echo amplitude of the tissue: layers with bright borders, striated texture,
+ *         vessels, short bright distractors
+ *   bone  a bright ridge, with a shadow below it that takes amp away
+ *   loss  poor contact on one side, attenuation with depth
+ *   env   amp times speckle: the magnitude of complex white noise through the point-spread
+ *         function, to a power
+ *   u8    log compression, gamma, gain, a little noise
  *
  * Lengths scale with the height, 320 rows being the unit. Truth: the mask is where the ridge's
  * profile exp(-d^2) exceeds 0.21 of its peak, |d| < 1.25, and the box is the mask's. */

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The topology of a frame:
  *
- *     upload -> front -+-> detect -> gates -+-> for each object: decode -> mask -> packet ->
- * download
- *                      +-> encode ----------+
+ *   upload -> front -+-> detect -> gates -+-> of each object: decode -> mask -> packet -> download
+ *                    +-> encode ----------+
  *
  * Speculative gate: all of it is one graph per geometry. Sync gate: two graphs with the gates'
  * records read between; a LOST frame ends there. Legacy host mode: as sync, then each mask's logits
