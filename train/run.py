@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import pickle
 import shutil
 import signal
 import sys
@@ -67,10 +68,25 @@ def arguments(description, start, steps, batch, rate, more=None):
         args.out.mkdir(parents=True, exist_ok=True)
     except (RuntimeError, OSError) as wrong:
         p.error(str(wrong).splitlines()[0])
+    args.checkpoint = args.out / "checkpoint.pt"
+    args.saved = checkpoint_of(args.checkpoint, args.device) if args.checkpoint.exists() else None
+    if args.export:
+        if args.saved is None:
+            sys.exit(f"{args.checkpoint}: no checkpoint whose model could be written")
+        vars(args).update((k, v) for k, v in args.saved["lasting"].items() if k != "start")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     torch.set_default_device(args.device)
     return args
+
+
+def checkpoint_of(path, device):
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        saved["lasting"]
+    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
+        sys.exit(f"{path}: no whole checkpoint of a run: put its copy there, or begin anew in another folder")
+    return saved
 
 
 class Average:
@@ -95,14 +111,11 @@ class Run:
         self.args, self.net, self.optimizer, self.step, self.seconds = args, net, optimizer, 0, 0.0
         self.average = Average(net, decay)
         self.base = [g["lr"] for g in optimizer.param_groups]
-        self.path = args.out / "checkpoint.pt"
         self.lasting = {k: v for k, v in vars(args).items() if k in LASTING} | {"start": hashlib.sha256(args.start.read_bytes()).hexdigest()}
         self.stop = False
         self.measured = 0  # steps that fit into --within
-        if args.export and not self.path.exists():
-            sys.exit(f"{self.path}: no checkpoint whose model could be written")
-        if self.path.exists():
-            saved = torch.load(self.path, map_location=args.device, weights_only=True)
+        self.path, saved = args.checkpoint, vars(args).pop("saved")  # which a run need not hold in memory
+        if saved:
             self.check(saved["lasting"])
             net.load_state_dict(saved["net"])
             optimizer.load_state_dict(saved["optimizer"])

@@ -75,11 +75,18 @@ def main():
         print("killed and gone on with: the same losses, the same file")
         refused("began with --batch 2, not 3", whole, "--batch", "3")
         refused("began with --seed 1, not 2", whole, "--seed", "2")
+        made = (whole / "detector.safetensors").read_bytes()
+        assert run(whole, "--batch", "3", "--export").returncode == 0 and (whole / "detector.safetensors").read_bytes() == made
         refused("began with other weights", whole, "--start", str(ROOT / "tests/golden/models/dfine_n_bone_320.safetensors"))
         done = subprocess.run(command(folder / "new"), capture_output=True, text=True, env={**os.environ, "ULTRAMOTION_LIBRARY": "/nowhere.so"})
         assert "error: /nowhere.so: cannot open" in done.stderr and done.returncode == 2, done.stderr
         refused("want .safetensors", folder / "new", "--start", str(whole / "checkpoint.pt"))
         refused("no checkpoint", folder / "new", "--export")
+        torn = folder / "torn"
+        torn.mkdir()
+        for n in (0, 100, (whole / "checkpoint.pt").stat().st_size - 1000):
+            (torn / "checkpoint.pt").write_bytes((whole / "checkpoint.pt").read_bytes()[:n])
+            refused(f"{torn}/checkpoint.pt: no whole checkpoint", torn)
         refused("--within: nan is not", whole, "--within", "nan")
         before = len(losses(whole))
         assert run(whole, "--until", str(10 * STEPS)).returncode == 0 and len(losses(whole)) == before, "more steps than --steps"
