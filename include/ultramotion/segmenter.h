@@ -76,7 +76,7 @@ UM_API um_status um_segmenter_mask_mode(const um_segmenter *segmenter, um_mask_m
 UM_API void um_segmenter_set_kpi(um_segmenter *segmenter,
                                  void (*write)(void *ctx, const char *line), void *ctx);
 
-/** Pixels handed to um_run_segmentation(): u8 0..255 or f32 0..1 (f32 is clipped, times 255,
+/** Pixels as a caller has them: u8 0..255 or f32 0..1 (f32 is clipped, times 255,
  * truncated; below -0.75, as -1..1 is, and above 2 it is UM_EINVAL). */
 typedef enum um_image_type { UM_IMAGE_U8, UM_IMAGE_F32 } um_image_type;
 typedef enum um_image_layout { UM_IMAGE_HW, UM_IMAGE_HWC, UM_IMAGE_CHW } um_image_layout;
@@ -93,6 +93,10 @@ typedef struct um_image {
     void *stream; /**< on a GPU: the CUstream in whose order the pixels are there, and which waits
                      until they were read; NULL: they are there, and stay until a result was */
 } um_image;
+/** A frame of its own memory with what an image in host memory shows.
+ *
+ * @return UM_OK; UM_EINVAL for what is no image, or is elsewhere; UM_ENOMEM. Threads: any. */
+UM_API um_status um_frame_from_image(um_frame **out, const um_image *image);
 
 /** The result of a prediction: a boolean mask the size of the image. Device masks are [1,1,H,W],
  * host masks [H,W]. */

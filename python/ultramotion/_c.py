@@ -620,7 +620,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_device_weight_cache": (None, [P, c_char_p, c_size_t]),
     "um_device_stream": (P, [P]),
     "um_device_transfers": (None, [P, POINTER(Transfers)]),
-    "um_frame_create": (c_int, [PP, c_int, c_int, c_int]),
+    "um_frame_from_image": (c_int, [PP, POINTER(Image)]),
     "um_frame_set_source": (c_int, [P, S]),
     "um_frame_ref": (P, [P]),
     "um_frame_unref": (None, [PP]),

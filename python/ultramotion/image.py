@@ -309,28 +309,7 @@ def frame_over(tensor: Any) -> c_void_p | None:
 
 
 def _frame_copied(array: np.ndarray[Any, Any]) -> c_void_p:
-    """A frame of its own memory, for pictures that are not u8 with channels last: floats are 0 to 1, clipped,
-    times 255, truncated, as everywhere."""
-    array = _array(array)
-    if array.ndim == 4 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim == 3 and array.shape[2] not in (1, 3) and array.shape[0] in (1, 3):
-        array = np.moveaxis(array, 0, 2)
-    if array.dtype == np.float32:
-        array = np.nan_to_num(array, nan=0.0)
-        if array.min(initial=0) < -0.75 or array.max(initial=0) > 2:  # beyond what a resize leaves
-            raise _c.InvalidError(f"picture of f32 from {array.min():g} to {array.max():g}: want 0 to 1, or u8 (0 to 255)")
-        array = (np.clip(array, 0, 1) * np.float32(255)).astype(np.uint8)
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)):
-        raise _c.InvalidError(
-            f"picture of shape {list(array.shape)}: want [H,W], [H,W,C], [C,H,W] or [1,C,H,W] with C = 1 or 3"
-        )
-    if array.dtype != np.uint8:
-        raise _c.InvalidError(f"picture of type {array.dtype}: want u8 (0 to 255) or f32 (0 to 1)")
-    channels = array.shape[2] if array.ndim == 3 else 1
-    pointer = c_void_p()
-    _c.check(lib.um_frame_create(byref(pointer), array.shape[1], array.shape[0], channels))
-    size = array.shape[0] * array.shape[1] * channels
-    buffer = (ctypes.c_uint8 * size).from_address(_c.Frame.from_address(pointer.value or 0).pixels)
-    np.frombuffer(buffer, np.uint8)[:] = np.ascontiguousarray(array).reshape(-1)
+    """A frame of its own memory, for pictures that are not u8 with channels last."""
+    seen, pointer = Picture(array), c_void_p()
+    _c.check(lib.um_frame_from_image(byref(pointer), byref(seen.image)))
     return pointer

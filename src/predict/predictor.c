@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/record.h"
 #include "engine/dump.h"
+#include "predict/image.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -180,75 +181,16 @@ static um_status mask_path(um_predictor *s, const um_decode *decode)
 
 /* ---- images ---- */
 
-static bool on_device(const um_image *image)
+static um_status check_device(const um_predictor *s, const um_image *image)
 {
-    return image->device && strcmp(image->device, "cpu") != 0;
-}
-
-static um_status check_image(const um_predictor *s, const um_image *image)
-{
-    int c = image->channels;
-    if (on_device(image) && strcmp(image->device, um_device_name(s->dev)) != 0)
+    if (strcmp(image->device, um_device_name(s->dev)) != 0)
         return um_fail(UM_EINVAL, "image is on device %s, the model on %s", image->device,
                        um_device_name(s->dev));
-    if (on_device(image) && (image->type != UM_IMAGE_U8 || image->layout == UM_IMAGE_CHW))
+    if (image->type != UM_IMAGE_U8 || image->layout == UM_IMAGE_CHW)
         return um_fail(UM_EUNSUPPORTED,
                        "image on device %s: want UM_IMAGE_U8 in UM_IMAGE_HW or UM_IMAGE_HWC",
                        image->device);
-    if (!image->data)
-        return um_fail(UM_EINVAL, "image without data");
-    if (image->type != UM_IMAGE_U8 && image->type != UM_IMAGE_F32)
-        return um_fail(UM_EINVAL, "image type %d: want UM_IMAGE_U8 or UM_IMAGE_F32",
-                       (int)image->type);
-    if (image->layout != UM_IMAGE_HW && image->layout != UM_IMAGE_HWC &&
-        image->layout != UM_IMAGE_CHW)
-        return um_fail(UM_EINVAL, "image layout %d: want UM_IMAGE_HW, UM_IMAGE_HWC or UM_IMAGE_CHW",
-                       (int)image->layout);
-    if (image->layout == UM_IMAGE_HW && c != 1)
-        return um_fail(UM_EINVAL, "image layout HW has 1 channel, not %d", c);
-    um_frame *probe = NULL; /* the limits of a frame are written in one place */
-    um_status st = um_frame_wrap(&probe, image->width, image->height, c, (uint8_t *)"",
-                                 (ptrdiff_t)image->width * c, NULL, NULL);
-    um_frame_unref(&probe);
-    return st;
-}
-
-static um_status frame_of(const um_image *image, um_frame **out)
-{
-    /* of whoever resized it; what is beyond has other units */
-    static const float overshoot[2] = {-0.75f, 2};
-    float least = 0, greatest = 0;
-    int c = image->channels, h = image->height, w = image->width;
-    um_status st = um_frame_create(out, w, h, c);
-    if (st != UM_OK)
-        return st;
-    bool planar = image->layout == UM_IMAGE_CHW;
-    size_t element = image->type == UM_IMAGE_U8 ? 1 : sizeof(float);
-    ptrdiff_t row = (ptrdiff_t)((size_t)w * (size_t)(planar ? 1 : c) * element);
-    if (image->row_bytes)
-        row = image->row_bytes;
-    for (int y = 0; y < h; y++)
-        for (int x = 0; x < w; x++)
-            for (int k = 0; k < c; k++) {
-                const char *line = (const char *)image->data + row * (planar ? k * h + y : y);
-                size_t i = (size_t)(planar ? x : x * c + k);
-                uint8_t *dst =
-                    (*out)->pixels + (ptrdiff_t)y * (*out)->stride + (ptrdiff_t)x * c + k;
-                if (image->type == UM_IMAGE_U8) {
-                    *dst = ((const uint8_t *)line)[i];
-                    continue;
-                }
-                float v = ((const float *)(const void *)line)[i];
-                least = v < least ? v : least;
-                greatest = v > greatest ? v : greatest;
-                *dst = (uint8_t)((v > 0 ? (v < 1 ? v : 1) : 0) *
-                                 255.0f); /* clip, times 255, truncate; NaN is black */
-            }
-    if (least >= overshoot[0] && greatest <= overshoot[1])
-        return UM_OK;
-    um_frame_unref(out);
-    return um_fail(UM_EINVAL, "image of f32 from %g to %g: want 0 to 1, or u8 (0 to 255)",
-                   (double)least, (double)greatest);
+    return um_image_check(image);
 }
 
 /* Slots may be written again once their last uploads have passed; where something failed behind
@@ -325,9 +267,8 @@ um_status um_predictor_set_image(um_predictor *predictor, const um_image *image)
                        predictor ? "image" : "predictor");
     um_status st = um_record_in(&own, sizeof own, image, "um_image");
     if (st == UM_OK)
-        st = check_image(predictor, &own);
-    if (st == UM_OK && !on_device(&own))
-        st = frame_of(&own, &frame);
+        st = um_image_on_device(&own) ? check_device(predictor, &own)
+                                      : um_frame_from_image(&frame, &own);
     if (st == UM_OK)
         st = set_picture(predictor, frame, &own);
     um_frame_unref(&frame);
