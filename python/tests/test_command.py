@@ -84,12 +84,12 @@ def test_what_val_refuses(detector, tmp_path):
         ultramotion.val(DATASET, detector=detector)
     with pytest.raises(ultramotion.InvalidError, match="conf"):
         ultramotion.val(DATASET, conf=7)
-    with pytest.raises(ultramotion.Error, match="nowhere"):
-        ultramotion.val(tmp_path / "nowhere")
-    with pytest.raises(ultramotion.Error, match="nowhere.pt"):
-        ultramotion.val(DATASET, detector=tmp_path / "nowhere.pt")
-    with pytest.raises(ultramotion.Error, match="--help: No such file"):
-        ultramotion.val("--help")
+    for name in ("detector", "segmenter", "names", "masks", "lines", "pictures", "results"):
+        with pytest.raises(ultramotion.FileError, match="nowhere: No such file"):
+            ultramotion.val(DATASET, **{name: tmp_path / "nowhere"})
+    for dataset in (tmp_path / "nowhere", "--help"):
+        with pytest.raises(ultramotion.FileError, match=f"{dataset}: No such file"):
+            ultramotion.val(dataset)
 
 
 def test_without_a_command(monkeypatch, tmp_path):

@@ -204,34 +204,6 @@ class Frame(Record):
     ]
 
 
-class ModelInfo(Record):
-    _fields_ = [
-        ("struct_size", c_size_t),
-        ("kind", c_int),
-        ("architecture", c_char * 32),
-        ("format", c_char * 16),
-        ("sha256", c_char * 65),
-        ("classes", c_int),
-        ("channels", c_int),
-        ("input_size", c_int),
-        ("input_size_from", c_char_p),
-        ("tensors", c_int),
-        ("parameters", c_uint64),
-        ("bytes", c_uint64),
-        ("input_width", c_int),
-        ("input_height", c_int),
-        ("family", c_char_p),
-        ("queries", c_int),
-        ("queries_from", c_char_p),
-        ("activation", c_char_p),
-        ("activation_from", c_char_p),
-        ("fit", c_char_p),
-        ("fit_from", c_char_p),
-        ("names_from", c_char_p),
-        ("warning", c_char_p),
-    ]
-
-
 class DetectorSettings(Record):
     _fields_ = [
         ("struct_size", c_size_t),
@@ -530,7 +502,6 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "um_device_settings": DeviceSettings,
     "um_transfers": Transfers,
     "um_frame": Frame,
-    "um_model_info": ModelInfo,
     "um_detector_settings": DetectorSettings,
     "um_box": Box,
     "um_image": Image,
@@ -600,7 +571,7 @@ CONSTANTS = {
 
 P, S = c_void_p, c_char_p
 PP = POINTER(c_void_p)
-# name: (result, arguments). int results of those in _STATUS_FREE are no status.
+# name: (result, arguments); which int results are a status, the callers know.
 FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_version": (S, []),
     "um_abi": (c_int, []),
@@ -609,8 +580,6 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_free": (None, [P]),
     "um_device_settings_init": (None, [POINTER(DeviceSettings), c_size_t]),
     "um_device_open": (c_int, [PP, POINTER(DeviceSettings)]),
-    "um_device_gpus": (c_int, []),
-    "um_device_describe": (c_int, [S, P, c_size_t]),
     "um_device_close": (None, [PP]),
     "um_device_name": (S, [P]),
     "um_device_precision": (S, [P]),
@@ -624,8 +593,6 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_frame_set_source": (c_int, [P, S]),
     "um_frame_ref": (P, [P]),
     "um_frame_unref": (None, [PP]),
-    "um_model_inspect": (c_int, [S, POINTER(ModelInfo)]),
-    "um_model_convert": (c_int, [S, S, S, c_int, P]),
     "um_detector_settings_init": (None, [POINTER(DetectorSettings), c_size_t]),
     "um_detector_open_with": (c_int, [PP, P, S, POINTER(DetectorSettings)]),
     "um_detector_open_memory_with": (c_int, [PP, P, P, c_size_t, S, POINTER(DetectorSettings)]),
@@ -655,15 +622,12 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_mask_from_host": (c_int, [PP, P, P, c_int, c_int]),
     "um_mask_values": (P, [P]),
     "um_mask_close": (None, [PP]),
-    "um_prediction_close": (None, [POINTER(Prediction)]),
     "um_embedding_unref": (None, [PP]),
-    "um_embedding_side": (c_int, [P]),
     "um_embedding_image_size": (None, [P, POINTER(c_int), POINTER(c_int)]),
     "um_embedding_resized": (c_int, [PP, P, c_int, c_int]),
     "um_embedding_values": (P, [P]),
     "um_embedding_save": (c_int, [P, S]),
     "um_embedding_load": (c_int, [PP, P, S]),
-    "um_values_ref": (P, [P]),
     "um_values_unref": (None, [PP]),
     "um_values_describe": (c_int, [P, POINTER(DeviceArray)]),
     "um_values_read_only": (c_int, [P]),
@@ -676,7 +640,6 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_image_read": (c_int, [S, PP]),
     "um_image_write_png": (c_int, [S, P, c_int, c_int, c_int]),
     "um_overlay": (c_int, [P, P, PP]),
-    "um_packet_unref": (None, [P]),
     "um_packet_object": (POINTER(Object), [P, c_int]),
     "um_packet_row_bytes": (c_int, [P]),
     "um_packet_object_mask": (None, [P, c_int, P, ctypes.c_uint8]),
@@ -694,7 +657,6 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_pipeline_set_conf": (c_int, [P, c_float]),
     "um_pipeline_set_label": (c_int, [P, c_int]),
     "um_pipeline_set_objects": (c_int, [P, c_int]),
-    "um_pipeline_inflight": (c_int, [P]),
     "um_pipeline_forget": (c_int, [P]),
     "um_natural_order": (c_int, [S, S]),
     "um_pipeline_shadow": (c_int, [P, POINTER(ShadowCounts)]),
@@ -702,7 +664,6 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_source_settings_init": (None, [POINTER(SourceSettings), c_size_t]),
     "um_source_open": (c_int, [PP, S, POINTER(SourceSettings)]),
     "um_source_close": (None, [PP]),
-    "um_source_read": (c_int, [P, PP]),
     "um_source_cancel": (None, [P]),
     "um_source_length": (c_long, [P]),
     "um_source_push": (c_int, [P, PP]),
@@ -994,6 +955,22 @@ def close_at_exit(owner: Any) -> None:
 def _close_all() -> None:
     for owner in sorted(_owned, key=lambda o: int(getattr(o, "_close_order", 1))):
         owner.close()
+
+
+class Closing:
+    """What has a `_handle`, which goes at the end of a `with`."""
+
+    _handle: Handle
+
+    def close(self) -> None:
+        """Refuse further use; it goes when the last one that uses it does."""
+        self._handle.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 # ---- what objects say of themselves ----

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -78,6 +79,9 @@ def val(
         folder = models_path()
         detector = os.path.join(folder, DETECTOR) if detector is None else detector
         segmenter = os.path.join(folder, SEGMENTER) if segmenter is None else segmenter
+    for path in (dataset, detector, segmenter, names, masks, lines, pictures, results):
+        if path is not None and not os.path.exists(path) and not str(path).startswith("phantom:"):
+            raise _c.FileError(f"val: {os.fspath(path)}: {os.strerror(errno.ENOENT)}")
     given: dict[str, Any] = {
         "detector": detector,
         "segmenter": segmenter,

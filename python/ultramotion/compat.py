@@ -49,8 +49,8 @@ def prepare_inference_inputs(
     if bbox is None:
         return {"state_hint": "LOST", "bbox": None, "conf": conf, "mask": None, "weights": None, "timestamp": now}
     mask = run_segmentation(sam, getattr(frame, "tensor", frame), bbox, as_numpy=sam_as_numpy)
-    plain = host_array(mask)
-    weights = compute_mask_weights(plain[0, 0] if plain.ndim == 4 else plain)
+    pixels = host_array(mask)
+    weights = compute_mask_weights(pixels[0, 0] if pixels.ndim == 4 else pixels)
     return {"state_hint": "VISIBLE", "bbox": bbox, "conf": conf, "mask": mask, "weights": weights, "timestamp": now}
 
 

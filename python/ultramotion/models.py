@@ -43,7 +43,7 @@ def models_path() -> str:
     return os.environ.get("ULTRAMOTION_MODELS") or _c.carried("models")
 
 
-class Device:
+class Device(_c.Closing):
     """A place where networks run: `"auto"` (first GPU that works, else the processor), `"cpu"`, `"cuda:N"` or the
     test device `"guard"`. `precision` is of activations: `"auto"`, `"fp32"`, `"fp16"`, `"bf16"`, `"int8"`
     (on processors with AVX-512 VNNI, of files that `convert --precision int8` made). `weight_cache` is where packed weights
@@ -92,16 +92,6 @@ class Device:
             lib.um_device_transfers(device, byref(counts))
         return _c.numbers(counts)
 
-    def close(self) -> None:
-        """Refuse further use; it goes when the last model on it does."""
-        self._handle.close()
-
-    def __enter__(self) -> Device:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"ultramotion.Device({self.name!r}, {self.precision!r})" if not self._handle.closed else "a closed device"
 
@@ -141,7 +131,7 @@ class Detection(NamedTuple):
     name: str | None
 
 
-class Detector:
+class Detector(_c.Closing):
     """A D-FINE network (`.pt`, `.pth`, `.safetensors`, or a file's bytes; None: the one that ships).
 
     What the file says counts, unless it is said here: `input_size` (a side, or width and height), `queries`, `activation`
@@ -218,15 +208,6 @@ class Detector:
 
     def eval(self) -> Detector:
         return self
-
-    def close(self) -> None:
-        self._handle.close()
-
-    def __enter__(self) -> Detector:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class Prediction(NamedTuple):
@@ -308,7 +289,7 @@ def host_array(values: Any) -> np.ndarray[Any, Any]:
     return array
 
 
-class Segmenter:
+class Segmenter(_c.Closing):
     """A network of MobileSAM or another of SAM's families (`.pt`, `.safetensors`, or a file's bytes; None: the one that ships).
     `family` says which where the file cannot tell: `"mobile-sam"`, `"tiny-sam"`, `"lite-medsam"`, `"sam-vit"`, `"medsam-vit"`.
 
@@ -348,7 +329,7 @@ class Segmenter:
         handle = _c.Handle("segmenter", pointer, lib.um_segmenter_close)
         with handle as s:
             lib.um_segmenter_set_kpi(s, _c.say, id(self._kpi))
-            lib.um_segmenter_set_mask_mode(s, 0 if self._mode is None else 2 if self._mode else 1)
+            lib.um_segmenter_set_mask_mode(s, mask_mode(self._mode))
         self._device, self._handle = device, handle
         _c.close_at_exit(self)
 
@@ -474,15 +455,6 @@ class Segmenter:
         with self._handle as s:
             _c.check(lib.um_mask_from_host(byref(pointer), s, numbers.ctypes.data, *numbers.shape))
         return mask_tensor(pointer)
-
-    def close(self) -> None:
-        self._handle.close()
-
-    def __enter__(self) -> Segmenter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def mask_tensor(mask: c_void_p, kept: Any = None) -> Tensor:

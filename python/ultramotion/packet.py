@@ -17,7 +17,6 @@ from .image import POSE, SPACING, Frame, png, write_png
 from .tensor import view
 
 _Self = TypeVar("_Self")
-_STATES = ("LOST", "VISIBLE", "RELOCALIZING")
 
 
 def _f32(values: Any) -> np.ndarray[Any, Any]:
@@ -71,6 +70,7 @@ class Object(Outlined):
     name = _c.Field("name", _c.optional_text)
     score = _c.Field("score", float)
     """Of the detector, 0 to 1."""
+
     @property
     def mask(self) -> np.ndarray[Any, Any] | None:
         """bool [H,W] of the full picture, expanded now from the packed bits; None without a segmenter, and where it is withheld."""
@@ -131,7 +131,7 @@ class Packet(_c.PacketBase, Outlined):
             self._frame = Frame(picture, frame_id=self.frame_id, ts=self.ts)
         return self._frame
 
-    state = _c.Field("state", _STATES.__getitem__)
+    state = _c.Field("state", lambda state: _c.text(lib.um_state_name(state)))
     """`"VISIBLE"` or `"LOST"`; of a pipeline that keeps track also `"RELOCALIZING"`."""
     tag = _c.Field("tag", lambda tag: _c.text(lib.um_tag_name(tag)))
     """What the mask is: `"fresh"`, `"predicted"`, `"stale"` or `"withheld"`."""

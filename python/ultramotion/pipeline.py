@@ -16,17 +16,16 @@ from . import _c
 from ._c import lib
 from .dicom import is_dicom
 from .image import Frame
-from .models import KPI, UNSET, Detector, Device, Segmenter, _device_name, _tell, mask_mode
+from .models import KPI, LOG, UNSET, Detector, Device, Segmenter, _device_name, _tell, mask_mode
 from .packet import Packet
 
 if TYPE_CHECKING:
     import asyncio
 
-LOG = logging.getLogger("ultramotion")
 _GATES = {"auto": 0, "speculative": 1, "sync": 2}
 
 
-class Pipeline(_c.PipelineBase):
+class Pipeline(_c.Closing, _c.PipelineBase):
     """Detector, gate, segmenter and packet on one device: `pipeline(picture)` is the picture's packet. Models are shared; all else is
     its own. Threads take turns.
 
@@ -183,12 +182,6 @@ class Pipeline(_c.PipelineBase):
         self._handle.close()
         self._end()
 
-    def __enter__(self) -> Pipeline:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def __del__(self) -> None:
         if hasattr(self, "_handle"):
             self.close()
@@ -229,7 +222,7 @@ class _Feed(threading.Thread):
         return False
 
 
-class Run:
+class Run(_c.Closing):
     """A run: an iterator of packets, a context manager, and an asynchronous iterator. Made by `run()`.
 
     It reads, computes and writes in threads of the library, whatever Python does meanwhile; `receive` packets wait for
@@ -450,12 +443,6 @@ class Run:
         self._source.close()
         if self._owned:
             self.pipeline.close()
-
-    def __enter__(self) -> Run:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_handle", None) is not None and self._handle._forks == _c._forks:
