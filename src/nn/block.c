@@ -110,7 +110,7 @@ static bool linear_makes_sense(um_tape *t, const um_conv *conv, const struct um_
                        "what is normalised or broadcast at the end makes its own output") &&
            um_op_check(t, UM_OP_LINEAR, e->norm_out || e->norm_act == UM_ACT_NONE,
                        "an activation after the norm, and no norm") &&
-           um_op_check(t, UM_OP_LINEAR, e->norm_act != UM_ACT_CLAMP, "no limit to clamp to");
+           um_op_no_clamp(t, UM_OP_LINEAR, e->norm_act);
 }
 
 um_tensor um_linear_(um_tape *t, const um_conv *conv, um_tensor x, struct um_linear_opts e)
@@ -120,8 +120,7 @@ um_tensor um_linear_(um_tape *t, const um_conv *conv, um_tensor x, struct um_lin
     if (!linear_makes_sense(t, conv, &e))
         return none;
     if (!around)
-        return um_conv2d(t, conv, x, .act = e.act, .limit = e.limit, .add = e.add,
-                         .add_last = e.add_last, .out = e.out, .fp32 = e.fp32);
+        return linear_body(t, conv, x, &e);
     if (!um_op_check(t, UM_OP_LINEAR,
                      x.c == conv->i && (!e.norm_in || e.norm_in->c == x.c) &&
                          (!e.norm_out || e.norm_out->c == columns) && fits_rows(x, e.plus, x.c) &&
@@ -148,7 +147,7 @@ um_tensor um_upconv2_norm(um_tape *t, const um_conv *conv, um_tensor x, const um
     if (!um_op_check(t, UM_OP_UPCONV2, x.c == conv->i && norm->c == c,
                      "input has %d channels, weights %d -> %d, norm %d", x.c, conv->i, c,
                      norm->c) ||
-        !um_op_check(t, UM_OP_UPCONV2, act != UM_ACT_CLAMP, "no limit to clamp to"))
+        !um_op_no_clamp(t, UM_OP_UPCONV2, act))
         return none;
     if (!um_tape_takes(t, UM_OP_LINEAR) || conv->o > OWNED_COLUMNS)
         return um_layer_norm(t, norm, um_upconv2(t, conv, x), none, act);
@@ -167,7 +166,7 @@ um_tensor um_mlp(um_tape *t, const struct um_mlp *w, um_tensor x, enum um_act ac
                          (!residual || w->fc2.o == x.c),
                      "x has %d channels, fc1 %d -> %d, fc2 %d -> %d", x.c, w->fc1.i, hidden,
                      w->fc2.i, w->fc2.o) ||
-        !um_op_check(t, UM_OP_MLP, act != UM_ACT_CLAMP, "no limit to clamp to"))
+        !um_op_no_clamp(t, UM_OP_MLP, act))
         return none;
     if (um_tape_takes(t, UM_OP_MLP)) {
         struct um_mlp_args a = {

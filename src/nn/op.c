@@ -95,6 +95,11 @@ bool um_op_check(um_tape *t, enum um_op op, bool ok, const char *fmt, ...)
     return false;
 }
 
+bool um_op_no_clamp(um_tape *t, enum um_op op, enum um_act act)
+{
+    return um_op_check(t, op, act != UM_ACT_CLAMP, "no limit to clamp to");
+}
+
 static int64_t rows(um_tensor x)
 {
     return (int64_t)x.h * x.w;
@@ -109,12 +114,6 @@ static bool same_shape(um_tensor a, um_tensor b)
 static bool is_activation(const um_tape *t, um_tensor x)
 {
     return x.dtype == UM_F32 || (um_tape_status(t) == UM_OK && x.dtype == um_tape_act(t));
-}
-
-/* Where a limit cannot be given, it would be zero. */
-static bool has_no_limit(um_tape *t, enum um_op op, enum um_act act)
-{
-    return um_op_check(t, op, act != UM_ACT_CLAMP, "no limit to clamp to");
 }
 
 /* `out` if it names a tensor of this shape, else a new one. */
@@ -269,7 +268,7 @@ um_tensor um_upconv2_(um_tape *t, const um_conv *conv, um_tensor x, struct um_up
 {
     if (!um_op_check(t, UM_OP_UPCONV2, x.c == conv->i, "input has %d channels, weights want %d",
                      x.c, conv->i) ||
-        !has_no_limit(t, UM_OP_UPCONV2, e.act))
+        !um_op_no_clamp(t, UM_OP_UPCONV2, e.act))
         return (um_tensor){0};
     um_tensor y = output(t, UM_OP_UPCONV2, e.out, x.dtype, 2 * x.h, 2 * x.w, conv->o / 4);
     struct um_conv_args a = {.kh = 2, .kw = 2, .stride = 2, .act = e.act};
@@ -283,7 +282,7 @@ um_tensor um_layer_norm(um_tape *t, const um_norm *norm, um_tensor x, um_tensor 
 {
     if (!um_op_check(t, UM_OP_LAYER_NORM, x.c == norm->c && (!add.id || same_shape(add, x)),
                      "x is [%d,%d,%d], norm has %d channels", x.h, x.w, x.c, norm->c) ||
-        !has_no_limit(t, UM_OP_LAYER_NORM, act))
+        !um_op_no_clamp(t, UM_OP_LAYER_NORM, act))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, x.c);
     struct um_norm_args a = {.eps = norm->eps, .act = act};

@@ -229,5 +229,7 @@ void um_op_step_(um_tape *t, enum um_op op, const void *args, size_t args_size, 
 /* Shape rule helper: sticky UM_EINVAL naming op and reason unless ok. Returns ok && tape status OK.
  */
 bool um_op_check(um_tape *t, enum um_op op, bool ok, const char *fmt, ...) UM_PRINTF(4, 5);
+/* The same where a limit to clamp to cannot be given: it would be zero. */
+bool um_op_no_clamp(um_tape *t, enum um_op op, enum um_act act);
 
 #endif

@@ -115,7 +115,7 @@ struct um_params {
         void *ctx;
     } held;
     struct named *named; /* constants, by offset */
-    int n_named, cap_named;
+    size_t n_named, cap_named;
     char place[PLACE]; /* of the next one */
     bool place_taken;  /* it was of the last one */
     struct um_quant *quant;
@@ -215,20 +215,6 @@ void um_params_fail(um_params *p, um_status st)
         p->status = st;
 }
 
-/* Make room for one more element; grows by half. */
-static um_status make_room(void **array, int count, int *capacity, size_t size, const char *what)
-{
-    if (count < *capacity)
-        return UM_OK;
-    int n = *capacity + *capacity / 2 + 64;
-    void *grown = um_grow(*array, (size_t)count * size, (size_t)n * size);
-    if (!grown)
-        return um_fail(UM_ENOMEM, "%s: %d entries", what, n);
-    *array = grown;
-    *capacity = n;
-    return UM_OK;
-}
-
 /* ---- where in the network a constant belongs ---- */
 
 /* Cut `place` to what it has in common with another, whole words between dots. */
@@ -259,10 +245,8 @@ static void take_place(um_params *p, size_t off)
 {
     if (p->place_taken || !p->place[0])
         return;
-    um_status st = make_room((void **)&p->named, p->n_named, &p->cap_named, sizeof *p->named,
-                             "names of constants");
-    if (st != UM_OK) {
-        um_params_fail(p, st);
+    if (!um_make_room(&p->named, &p->cap_named, p->n_named, 1, sizeof *p->named)) {
+        um_params_fail(p, um_fail(UM_ENOMEM, "names of %zu constants", p->n_named + 1));
         return;
     }
     struct named *n = &p->named[p->n_named++];
@@ -275,9 +259,9 @@ static void take_place(um_params *p, size_t off)
  * NULL: there is none. */
 static const char *place_of(const um_params *p, size_t off)
 {
-    int lo = 0, hi = p->n_named; /* the first behind off is in lo..hi */
+    size_t lo = 0, hi = p->n_named; /* the first behind off is in lo..hi */
     while (lo < hi) {
-        int mid = lo + (hi - lo) / 2;
+        size_t mid = lo + (hi - lo) / 2;
         if (p->named[mid].off <= off)
             lo = mid + 1;
         else
@@ -444,18 +428,19 @@ struct um_tape {
     struct record *steps;
     struct tap *taps;
     unsigned char *args;
-    int n_values, n_steps, n_taps, cap_values, cap_steps, cap_taps;
-    size_t args_size, cap_args;
+    int n_values, n_steps, n_taps;
+    size_t cap_values, cap_steps, cap_taps, args_size, cap_args;
     um_buf *arena;
     size_t arena_bytes;
 };
 
-static bool room(um_tape *t, void **array, int count, int *capacity, size_t size)
+/* For `more` behind the `used` ones of a list. */
+static bool room(um_tape *t, void *list, size_t *capacity, size_t used, size_t more, size_t size)
 {
-    um_status st = make_room(array, count, capacity, size, t->name);
-    if (st != UM_OK)
-        um_tape_fail(t, st);
-    return st == UM_OK;
+    bool good = um_make_room(list, capacity, used, more, size);
+    if (!good)
+        um_tape_fail(t, um_fail(UM_ENOMEM, "tape %s: %zu entries", t->name, used + more));
+    return good;
 }
 
 um_status um_tape_open(um_tape **out, um_device *dev, const char *name)
@@ -523,7 +508,7 @@ static um_tensor add_value(um_tape *t, struct value v, enum um_dtype dtype, int 
                      um_fail(UM_EINVAL, "tape %s: tensor of shape [%d,%d,%d]", t->name, h, w, c));
         return none;
     }
-    if (!room(t, (void **)&t->values, t->n_values, &t->cap_values, sizeof *t->values))
+    if (!room(t, &t->values, &t->cap_values, (size_t)t->n_values, 1, sizeof *t->values))
         return none;
     v.bytes = (size_t)h * (size_t)w * (size_t)c * um_dtype_size(dtype);
     v.first = INT_MAX;
@@ -615,7 +600,7 @@ um_tensor um_keep(um_tape *t, um_tensor x)
 void um_tap(um_tape *t, const char *name, um_tensor x)
 {
     if (!t->keep_taps || t->status != UM_OK || !x.id ||
-        !room(t, (void **)&t->taps, t->n_taps, &t->cap_taps, sizeof *t->taps))
+        !room(t, &t->taps, &t->cap_taps, (size_t)t->n_taps, 1, sizeof *t->taps))
         return;
     struct tap *tap = &t->taps[t->n_taps++];
     snprintf(tap->name, sizeof tap->name, "%s", name);
@@ -633,17 +618,9 @@ void um_tape_step(um_tape *t, const struct um_op_info *op, um_kernel *kernel, co
         return;
     }
     size_t args_off = (t->args_size + 15) / 16 * 16;
-    if (args_off + args_size > t->cap_args) {
-        size_t capacity = (args_off + args_size) * 2 + 4096;
-        unsigned char *grown = um_grow(t->args, t->args_size, capacity);
-        if (!grown) {
-            um_tape_fail(t, um_fail(UM_ENOMEM, "tape %s: arguments", t->name));
-            return;
-        }
-        t->args = grown;
-        t->cap_args = capacity;
-    }
-    if (!room(t, (void **)&t->steps, t->n_steps, &t->cap_steps, sizeof *t->steps))
+    size_t more = args_off + args_size - t->args_size;
+    if (!room(t, &t->args, &t->cap_args, t->args_size, more, 1) ||
+        !room(t, &t->steps, &t->cap_steps, (size_t)t->n_steps, 1, sizeof *t->steps))
         return;
     if (args_size)
         memcpy(t->args + args_off, args, args_size);
