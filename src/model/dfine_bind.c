@@ -415,13 +415,62 @@ static void scale_offsets(const struct um_dfine *d, um_bind *b, const char *laye
             }
 }
 
+/* Offsets and weights of the points, which have one input, as one layer. */
+static um_conv bind_points(struct um_dfine *d, um_bind *b, const char *layer)
+{
+    int c = d->size.d, n_weights = d->size.heads * um_dfine_points(&d->size);
+    int n_offsets = 2 * n_weights;
+    um_conv conv = {0};
+    float *offset = um_bind_matrix(b, layer, ".cross_attn.sampling_offsets.weight", n_offsets, c);
+    float *offset_b = um_bind_vector(b, layer, ".cross_attn.sampling_offsets.bias", n_offsets);
+    float *weight = um_bind_matrix(b, layer, ".cross_attn.attention_weights.weight", n_weights, c);
+    float *weight_b = um_bind_vector(b, layer, ".cross_attn.attention_weights.bias", n_weights);
+    size_t rows = (size_t)(n_offsets + n_weights);
+    float *both = b->status == UM_OK ? um_array(rows, ((size_t)c + 1) * sizeof *both) : NULL;
+    float *both_b = both ? both + rows * (size_t)c : NULL;
+    if (both && um_bind_reads(b)) {
+        memcpy(both, offset, (size_t)n_offsets * (size_t)c * sizeof *both);
+        memcpy(both + (size_t)n_offsets * (size_t)c, weight,
+               (size_t)n_weights * (size_t)c * sizeof *both);
+        memcpy(both_b, offset_b, (size_t)n_offsets * sizeof *both);
+        memcpy(both_b + n_offsets, weight_b, (size_t)n_weights * sizeof *both);
+        scale_offsets(d, b, layer, both, both_b, c);
+    }
+    if (both)
+        conv = um_linear_pack(b->params, both, both_b, n_offsets + n_weights, c);
+    else if (b->status == UM_OK)
+        b->status = um_fail(UM_ENOMEM, "%s.cross_attn", layer);
+    um_free(both);
+    um_free(offset);
+    um_free(offset_b);
+    um_free(weight);
+    um_free(weight_b);
+    return conv;
+}
+
+/* The gate of concat[self, cross]: two halves that are added. */
+static void bind_gate(struct decoder_layer *l, um_bind *b, const char *layer, int c)
+{
+    struct um_fold gate = um_fold_new(b, 2 * c, 2 * c, 1);
+    float *w = um_bind_matrix(b, layer, ".gateway.gate.weight", 2 * c, 2 * c),
+          *bias = um_bind_vector(b, layer, ".gateway.gate.bias", 2 * c);
+    for (int n = 0; um_bind_reads(b) && n < 4 * c * c; n++)
+        gate.w[n] = w[n];
+    for (int n = 0; um_bind_reads(b) && n < 2 * c; n++)
+        gate.b[n] = bias[n];
+    l->gate_self = um_fold_pack(b, columns(b, &gate, 0, c, true), 1, 0, false, true);
+    l->gate_cross = um_fold_pack(b, columns(b, &gate, c, c, false), 1, 0, false, false);
+    um_free(gate.w);
+    um_free(w);
+    um_free(bias);
+}
+
 static void bind_decoder_layer(struct um_dfine *d, um_bind *b, int i)
 {
     struct decoder_layer *l = &d->layer[i];
     struct name layer = namef("decoder.decoder.layers.%d", i);
     const char *p = layer.s;
-    int c = d->size.d, n_weights = d->size.heads * um_dfine_points(&d->size);
-    int n_offsets = 2 * n_weights;
+    int c = d->size.d;
     size_t dd = (size_t)c * (size_t)c;
     float *w = um_bind_matrix(b, p, ".self_attn.in_proj_weight", 3 * c, c),
           *bias = um_bind_vector(b, p, ".self_attn.in_proj_bias", 3 * c);
@@ -433,45 +482,8 @@ static void bind_decoder_layer(struct um_dfine *d, um_bind *b, int i)
     um_free(bias);
     l->out = um_bind_linear(b, namef("%s.self_attn.out_proj", p).s, c, c);
     l->norm1 = um_bind_norm(b, namef("%s.norm1", p).s, c, EPS);
-
-    float *offset = um_bind_matrix(b, p, ".cross_attn.sampling_offsets.weight", n_offsets, c);
-    float *offset_b = um_bind_vector(b, p, ".cross_attn.sampling_offsets.bias", n_offsets);
-    float *weight = um_bind_matrix(b, p, ".cross_attn.attention_weights.weight", n_weights, c);
-    float *weight_b = um_bind_vector(b, p, ".cross_attn.attention_weights.bias", n_weights);
-    size_t rows = (size_t)(n_offsets + n_weights);
-    float *both = b->status == UM_OK ? um_array(rows, ((size_t)c + 1) * sizeof *both) : NULL;
-    float *both_b = both ? both + rows * (size_t)c : NULL;
-    if (both && um_bind_reads(b)) {
-        memcpy(both, offset, (size_t)n_offsets * (size_t)c * sizeof *both);
-        memcpy(both + (size_t)n_offsets * (size_t)c, weight,
-               (size_t)n_weights * (size_t)c * sizeof *both);
-        memcpy(both_b, offset_b, (size_t)n_offsets * sizeof *both);
-        memcpy(both_b + n_offsets, weight_b, (size_t)n_weights * sizeof *both);
-        scale_offsets(d, b, p, both, both_b, c);
-    }
-    if (both)
-        l->offsets = um_linear_pack(b->params, both, both_b, n_offsets + n_weights, c);
-    else if (b->status == UM_OK)
-        b->status = um_fail(UM_ENOMEM, "%s.cross_attn", p);
-    um_free(both);
-    um_free(offset);
-    um_free(offset_b);
-    um_free(weight);
-    um_free(weight_b);
-
-    struct um_fold gate =
-        um_fold_new(b, 2 * c, 2 * c, 1); /* of concat[self, cross]: two halves that are added */
-    float *gate_w = um_bind_matrix(b, p, ".gateway.gate.weight", 2 * c, 2 * c),
-          *gate_b = um_bind_vector(b, p, ".gateway.gate.bias", 2 * c);
-    for (size_t n = 0; um_bind_reads(b) && n < 4 * dd; n++)
-        gate.w[n] = gate_w[n];
-    for (int n = 0; um_bind_reads(b) && n < 2 * c; n++)
-        gate.b[n] = gate_b[n];
-    l->gate_self = um_fold_pack(b, columns(b, &gate, 0, c, true), 1, 0, false, true);
-    l->gate_cross = um_fold_pack(b, columns(b, &gate, c, c, false), 1, 0, false, false);
-    um_free(gate.w);
-    um_free(gate_w);
-    um_free(gate_b);
+    l->offsets = bind_points(d, b, p);
+    bind_gate(l, b, p, c);
     l->gate_norm = um_bind_norm(b, namef("%s.gateway.norm", p).s, c, EPS);
     l->fc1 = um_bind_linear(b, namef("%s.linear1", p).s, d->size.d_ffn, c);
     l->fc2 = um_bind_linear(b, namef("%s.linear2", p).s, c, d->size.d_ffn);
