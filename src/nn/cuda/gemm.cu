@@ -38,10 +38,16 @@ DEVICE void move(place &p, const um_gemm_args &a, int by)
     }
 }
 
+/* A pixel is its own window. */
+DEVICE bool is_flat(const um_gemm_args &a)
+{
+    return a.kh * a.kw == 1 && a.stride == 1 && a.pad_top == 0 && a.pad_left == 0;
+}
+
 /* Row of x under place p of output row `row`; -1 outside the picture. */
 DEVICE int64_t source(const um_gemm_args &a, int row, const place &p, int width)
 {
-    if (a.kh * a.kw == 1 && a.stride == 1 && a.pad_top == 0 && a.pad_left == 0)
+    if (is_flat(a))
         return row;
     int y = row / width * a.stride - a.pad_top + p.ky, x = row % width * a.stride - a.pad_left + p.kx;
     return y < 0 || y >= a.x.h || x < 0 || x >= a.x.w ? -1 : (int64_t)y * a.x.w + x;
@@ -289,11 +295,6 @@ template <class T, bool FLAT> struct rows {
     int k;
     place p;
 };
-
-DEVICE bool is_flat(const um_gemm_args &a)
-{
-    return a.kh * a.kw == 1 && a.stride == 1 && a.pad_top == 0 && a.pad_left == 0;
-}
 
 template <class T, bool FLAT> DEVICE rows<T, FLAT> find_rows(const um_gemm_args &a, int row0)
 {
