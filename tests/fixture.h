@@ -185,6 +185,18 @@ static inline uint8_t *pixel(const um_frame *f, int x, int y)
     return f->pixels + (ptrdiff_t)y * f->stride + (ptrdiff_t)x * f->channels;
 }
 
+/* Of a gray frame, which it does not hold. */
+static inline um_image image_of(const um_frame *f)
+{
+    return (um_image){.struct_size = sizeof(um_image),
+                      .data = f->pixels,
+                      .layout = UM_IMAGE_HW,
+                      .height = f->height,
+                      .width = f->width,
+                      .channels = 1,
+                      .row_bytes = f->stride};
+}
+
 /* A gray frame as RGB whose channels are equal. */
 static inline um_frame *rgb_of(const um_frame *gray)
 {

@@ -150,12 +150,7 @@ static inline void outline(um_device *dev, const char *file, const struct frames
     size_t pixels = (size_t)f->frame[0]->width * (size_t)f->frame[0]->height;
     CHECK_OK(um_segmenter_open(&s, dev, file, 0));
     for (int i = 0; i < f->n; i++) {
-        um_image image = {.struct_size = sizeof image,
-                          .data = f->frame[i]->pixels,
-                          .height = f->frame[i]->height,
-                          .width = f->frame[i]->width,
-                          .channels = 1,
-                          .row_bytes = f->frame[i]->stride};
+        um_image image = image_of(f->frame[i]);
         um_mask *mask = NULL;
         CHECK_OK(um_run_segmentation(s, &image, f->box[i], UM_MASK_HOST, &mask));
         CHECK_OK(um_mask_read(mask, all + pixels * (size_t)i));

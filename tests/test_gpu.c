@@ -308,13 +308,7 @@ static um_status family_predict(um_device *dev, const char *path, const char *fa
     um_segmenter *s = NULL;
     um_predictor *p = NULL;
     um_frame *frame = small_frame(0);
-    um_image image = {.struct_size = sizeof image,
-                      .data = frame->pixels,
-                      .layout = UM_IMAGE_HW,
-                      .height = frame->height,
-                      .width = frame->width,
-                      .channels = 1,
-                      .row_bytes = frame->stride};
+    um_image image = image_of(frame);
     um_prompts prompts = {.struct_size = sizeof prompts, .box = box, .as_numpy = UM_MASK_HOST};
     um_status st = um_segmenter_open_as(&s, dev, path, 0, family);
     if (st == UM_OK)
@@ -469,13 +463,7 @@ TEST(objects_are_what_each_alone_would_be)
     um_predictor *alone = NULL;
     begin("fp16", "fused", DET, SAM, NULL);
     um_frame *frame = small_frame(0);
-    um_image image = {.struct_size = sizeof image,
-                      .data = frame->pixels,
-                      .layout = UM_IMAGE_HW,
-                      .height = frame->height,
-                      .width = frame->width,
-                      .channels = 1,
-                      .row_bytes = frame->stride};
+    um_image image = image_of(frame);
     um_pipeline_settings_default(&s);
     s.detector = gpu.detector;
     s.segmenter = gpu.segmenter;

@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "base/status.h"
 #include "child.h"
+#include "drawn.h"
 #include "scratch.h"
 #include "test.h"
 #include "ultramotion/ultramotion.h"
@@ -16,8 +17,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include <zlib.h>
-
-enum { W = 13, H = 9 };
 
 /* ---- a folder of its own for every test ---- */
 
@@ -75,12 +74,6 @@ static void put_png(const char *name, uint8_t value)
 }
 
 /* The picture that tests/gen/images.py draws. */
-static int want(int channels, int x, int y, int c)
-{
-    int rgb[3] = {16 * x, 20 * y, 255 - 8 * (x + y)};
-    return channels == 1 ? 16 * x + 5 * y : rgb[c];
-}
-
 /* ---- frames ---- */
 
 TEST(frame_limits)
@@ -136,15 +129,7 @@ static void check_picture(const char *name, int channels, int tolerance)
 {
     um_frame *f = NULL;
     CHECK_OK(um_image_read(golden(name), &f));
-    CHECK_MSG(f->width == W && f->height == H && f->channels == channels, "%s: %dx%dx%d", name,
-              f->width, f->height, f->channels);
-    for (int y = 0; y < H; y++)
-        for (int x = 0; x < W; x++)
-            for (int c = 0; c < channels; c++) {
-                int v = f->pixels[y * f->stride + x * channels + c], t = want(channels, x, y, c);
-                CHECK_MSG(abs(v - t) <= tolerance, "%s: pixel %d,%d,%d is %d, want %d", name, x, y,
-                          c, v, t);
-            }
+    check_frame(f, name, channels, tolerance);
     um_frame_unref(&f);
 }
 

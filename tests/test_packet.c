@@ -5,6 +5,7 @@
 #include "base/number.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "coco.h"
 #include "engine/segmenter.h"
 #include "io/rle.h"
 #include "test.h"
@@ -93,33 +94,6 @@ static const um_packet *make(um_packet fields)
 
 /* ---- RLE ---- */
 
-/* Independent of the encoder: maskApi.c's rleFrString, in a loop that fills the mask. Returns the
- * pixels it covers. */
-static long decode(const char *s, int width, int height, uint8_t *mask)
-{
-    long counts[3] = {0}, n = 0, at = 0;
-    for (; *s; n++) {
-        long x = 0;
-        int k = 0, more = 1;
-        while (more) {
-            int c = *s++ - 48;
-            x |= (long)(c & 0x1f) << 5 * k++;
-            more = c & 0x20;
-            if (!more && (c & 0x10))
-                x -= 1L << 5 * k;
-        }
-        if (n > 2)
-            x += counts[1];
-        counts[2] = counts[1];
-        counts[1] = counts[0];
-        counts[0] = x;
-        for (; x > 0; x--, at++)
-            if (at < (long)width * height)
-                mask[at % height * width + at / height] = (uint8_t)(n & 1);
-    }
-    return at;
-}
-
 static char *read_text(const char *path)
 {
     static char text[65536];
@@ -148,7 +122,7 @@ TEST(rle_equals_pycocotools)
         }
         counts[n] = 0;
         memset(mask, 0, sizeof mask);
-        CHECK_EQ(decode(counts, GW, GH, mask), GW * GH);
+        CHECK_EQ(rle_decode(counts, GW, GH, mask), GW * GH);
         char *mine = NULL;
         CHECK_OK(um_rle_encode(mask, GW, GH, &mine));
         CHECK_STR(mine, counts);

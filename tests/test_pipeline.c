@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/status.h"
 #include "cleaned.h"
+#include "coco.h"
 #include "dfine_weights.h"
 #include "hashed.h"
 
@@ -153,31 +154,6 @@ static void read_golden(int i, struct golden *g)
     g->counts[n] = 0;
 }
 
-/* COCO's compressed RLE as a mask (maskApi.c, rleFrString). */
-static void decode(const char *s, uint8_t *mask)
-{
-    long runs[3] = {0}, at = 0;
-    for (long n = 0; *s; n++) {
-        long x = 0;
-        int k = 0, more = 1;
-        while (more) {
-            int c = *s++ - 48;
-            x |= (long)(c & 0x1f) << 5 * k++;
-            more = c & 0x20;
-            if (!more && (c & 0x10))
-                x -= 1L << 5 * k;
-        }
-        if (n > 2)
-            x += runs[1];
-        runs[2] = runs[1];
-        runs[1] = runs[0];
-        runs[0] = x;
-        for (; x > 0 && at < N; x--, at++)
-            mask[at % H * W + at / H] = (uint8_t)(n & 1);
-    }
-    CHECK_EQ(at, N);
-}
-
 static float clamp(float v, float hi)
 {
     return v < 0 ? 0 : v > hi ? hi : v;
@@ -194,7 +170,7 @@ static void check_golden(const um_packet *k, const struct golden *g)
     for (int i = 0; i < 4; i++)
         CHECK_NEAR(k->box[i], clamp(g->box[i], i % 2 ? H : W), 0.05);
     CHECK_NEAR(k->iou, g->iou, 1e-3);
-    decode(g->counts, want);
+    CHECK_EQ(rle_decode(g->counts, W, H, want), N);
     um_packet_mask(k, got, 1);
     /* The contract is: no pixel differs where PyTorch's logit is further than 2e-3 from 0. The
      * logits are not at hand here; the masks were equal in every pixel on AVX2, and sums in another

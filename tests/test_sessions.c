@@ -21,17 +21,6 @@ static um_frame *part(int i)
     return f;
 }
 
-static um_image image_of(const um_frame *f)
-{
-    return (um_image){.struct_size = sizeof(um_image),
-                      .data = f->pixels,
-                      .layout = UM_IMAGE_HW,
-                      .height = f->height,
-                      .width = f->width,
-                      .channels = 1,
-                      .row_bytes = f->stride};
-}
-
 static um_predictor *open_predictor(um_segmenter *s)
 {
     um_predictor *p = NULL;

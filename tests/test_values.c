@@ -31,13 +31,7 @@ enum { SIDE = 96, AREA = SIDE * SIDE, LOW = 16 }; /* canvas 64 */
 static um_embedding *encode(um_segmenter *s)
 {
     um_frame *whole = golden_frame(0), *f = cut(whole, 60, 200, SIDE, SIDE);
-    um_image image = {.struct_size = sizeof image,
-                      .data = f->pixels,
-                      .layout = UM_IMAGE_HW,
-                      .height = SIDE,
-                      .width = SIDE,
-                      .channels = 1,
-                      .row_bytes = f->stride};
+    um_image image = image_of(f);
     um_embedding *e = NULL;
     if (um_segmenter_encode(s, &image, &e) != UM_OK)
         fixture_die("embedding");
