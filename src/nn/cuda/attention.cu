@@ -467,6 +467,10 @@ template <class H> DEVICE bool is_raw(const um_gview &v)
     return v.dtype == H::dtype && v.vec >= 8;
 }
 
+/* A block has some tiles of 16 queries, and a head. The keys pass through its shared memory, a.tile at
+ * a time; the a.splits warps of a tile of queries take turns at chunks of them, each with a softmax of its
+ * own: maximum m, sum l and values o of the keys so far, which a greater maximum fades. Lane (g, t) has
+ * rows g and g + 8 of scores and values. At the end the warps' shares meet in shared memory. */
 template <class H, int D> DEVICE void attend(const um_attention_mma_args &a)
 {
     enum { TILES = D / 8, STRIDE = UM_ATTENTION_STRIDE(D), CHUNK = UM_ATTEND_CHUNK };
@@ -641,7 +645,7 @@ DEVICE void stage_window(const um_window_attention_mma_args &a, int y0, int x0, 
     }
 }
 
-/* Two rows of queries and the keys so far. */
+/* Softmax of two rows of queries over the keys so far: as in attend(). */
 template <int D> struct um_rows {
     float o[D / 8][4], m[2], l[2];
 };
@@ -703,6 +707,9 @@ DEVICE void attend_keys(um_rows<32> &rows, const uint32_t q[2][4], const uint16_
         weigh<H, D>(rows.o, p + 2 * i, vs + 8 * (FIRST + i) * STRIDE);
 }
 
+/* A window and a head are a.groups blocks, each of which has all keys and values of the window in shared
+ * memory and 16 of its queries for a warp. Scores of at most 14 tiles of keys fit into registers: the
+ * larger window takes two rounds, and the softmax of the first one fades as above. */
 template <class H, int TILES> DEVICE void attend_window(const um_window_attention_mma_args &a)
 {
     enum { D = 32, STRIDE = UM_ATTENTION_STRIDE(D), KEYS = (TILES + 1) / 2 * 16 };
