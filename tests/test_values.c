@@ -272,4 +272,38 @@ TEST(a_frame_over_a_tensor)
     CHECK_EQ(released, 1);
 }
 
+/* Floats are clipped, times 255, truncated; whatever the layout, channels come last. */
+TEST(a_frame_is_what_an_image_shows)
+{
+    static const float planes[3][3] = {{0, 1, 0.5f}, {-0.5f, 1.5f, 0.25f}, {NAN, 0, 0.999f}};
+    static const uint8_t want[] = {0, 0, 0, 255, 255, 0, 127, 63, 254};
+    static const uint8_t rows[] = {1, 2, 3, 0, 4, 5, 6};
+    um_frame *f = NULL;
+    um_image image = {.struct_size = sizeof image,
+                      .data = planes,
+                      .type = UM_IMAGE_F32,
+                      .layout = UM_IMAGE_CHW,
+                      .height = 1,
+                      .width = 3,
+                      .channels = 3};
+    CHECK_OK(um_frame_from_image(&f, &image));
+    CHECK(f->width == 3 && f->height == 1 && memcmp(f->pixels, want, sizeof want) == 0);
+    um_frame_unref(&f);
+    image.device = "cuda:0";
+    CHECK_EQ(um_frame_from_image(&f, &image), UM_EINVAL);
+    image = (um_image){.struct_size = sizeof image,
+                       .data = rows,
+                       .height = 2,
+                       .width = 3,
+                       .channels = 1,
+                       .row_bytes = 4};
+    CHECK_OK(um_frame_from_image(&f, &image));
+    CHECK(f->stride == 3 && memcmp(f->pixels, "\1\2\3\4\5\6", 6) == 0);
+    um_frame_unref(&f);
+    image.channels = 2;
+    CHECK_EQ(um_frame_from_image(&f, &image), UM_EINVAL);
+    CHECK(!f);
+    CHECK_EQ(um_frame_from_image(NULL, &image), UM_EINVAL);
+}
+
 TEST_MAIN
