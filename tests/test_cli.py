@@ -1122,6 +1122,41 @@ def a_peer_that_does_not_read_holds_no_end(tmp):
 
 
 @test
+def what_was_sent_last_arrives(tmp):
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # most of it waits on the sender's side
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        plus = background("igtl", "send", f"127.0.0.1:{server.getsockname()[1]}", "phantom:seed=900003,frames=1,width=256,height=256", "-q")
+        size = 0
+        with server.accept()[0] as peer:
+            status = struct.pack(">H12s20sQQQ", 1, b"STATUS", b"", 0, 31, 0x4EB66A467286AFA6) + b"\0\1" + bytes(29)
+            while piece := peer.recv(4096):
+                size += len(piece)
+                time.sleep(1e-3)
+                peer.sendall(status)  # nobody reads it, or it comes behind the end
+    plus.communicate(timeout=30)
+    assert plus.returncode == 0 and size == 58 + 72 + 256 * 256, size
+
+
+@test
+def frames_that_nobody_took_are_not_made_up_for(tmp):
+    plus = background("igtl", "fake-plus", ":0", "phantom:seed=900003,frames=400,width=64,height=64", "--fps", 10)
+    port = said_port(plus)
+    for pause in (0, 2):
+        time.sleep(pause)
+        with socket.create_connection(("127.0.0.1", port)) as peer:
+            begin = time.monotonic()
+            size = len(peer.recv(7 * (58 + 48 + 58 + 72 + 64 * 64), socket.MSG_WAITALL))
+            took = time.monotonic() - begin
+        if took < 0.35 or pause:
+            break
+    plus.send_signal(signal.SIGINT)
+    plus.communicate(timeout=30)
+    assert pause and took >= 0.35 and size == 7 * (58 + 48 + 58 + 72 + 64 * 64), (pause, took)
+
+
+@test
 def sniffing_says_what_a_strict_peer_refuses(tmp):
     def wire(kind, device, body):
         return struct.pack(">H12s20sQQQ", 1, kind, device, 1 << 32, len(body), crc64(body)) + body

@@ -74,15 +74,20 @@ static int listen_in(const struct options *o, bool greets)
     return code;
 }
 
-static void pace(const struct options *o, struct timespec *next)
+/* Until the next frame is due. Frames for which nobody was there, or took them, are not made up
+ * for.
+ */
+static void pace(const struct options *o, double *next)
 {
     if (!(o->fps > 0))
         return;
-    long ns = (long)(1e9 / (double)o->fps);
-    next->tv_nsec += ns % 1000000000;
-    next->tv_sec += ns / 1000000000 + next->tv_nsec / 1000000000;
-    next->tv_nsec %= 1000000000;
-    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, next, NULL);
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    double now = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec, period = 1 / (double)o->fps;
+    *next = *next + 2 * period < now ? now : *next + period;
+    t.tv_sec = (time_t)*next;
+    t.tv_nsec = (long)(1e9 * (*next - (double)t.tv_sec));
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
 }
 
 /* Plus stamps, and tells where the probe is: here it moves along x, a tenth of a mm a frame. */
@@ -113,9 +118,8 @@ static int send_frames(const struct options *o, bool plus)
         st = open_link(&link, o);
     if (st == UM_OK)
         stop_ends_source(source);
-    struct timespec next;
+    double next = 0;
     bool there = st == UM_OK && meet(link, o);
-    clock_gettime(CLOCK_MONOTONIC, &next);
     while (there && st == UM_OK && (st = um_source_read(source, &frame)) == UM_OK) {
         if (plus)
             as_plus(frame);

@@ -44,7 +44,8 @@ UM_API um_status um_igtl_send_frame(um_igtl *link, const um_frame *frame, const 
  * other type, one without content (a query). @return as um_igtl_send_frame(). */
 UM_API um_status um_igtl_send_text(um_igtl *link, const char *type, const char *device,
                                    const char *text);
-/** Close and set to NULL. Accepts NULL. */
+/** Close and set to NULL; what was sent arrives. Waits for the other side's end at most 0.3 s.
+ * Accepts NULL. */
 UM_API void um_igtl_close(um_igtl **link);
 
 #ifdef __cplusplus

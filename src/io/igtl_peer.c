@@ -80,10 +80,13 @@ int um_igtl_port(const um_igtl *link)
 
 void um_igtl_close(um_igtl **link)
 {
+    enum { PATIENCE_MS = 300 };
     if (!link || !*link)
         return;
     struct um_igtl *l = *link;
     *link = NULL;
+    if (l->link.fd >= 0) /* or what it says would take back what was sent last */
+        um_igtl_link_drain(&l->link, um_clock_ns() + PATIENCE_MS * 1000000ull);
     um_igtl_link_close(&l->link);
     if (l->listening >= 0)
         close(l->listening);
