@@ -749,14 +749,13 @@ static void look_after(struct server *s, int i, short events)
 {
     struct client *c = &s->client[i];
     um_status st = events & (POLLIN | POLLHUP | POLLERR) ? client_reads(s, c) : UM_OK;
-    uint64_t quiet = um_clock_ns() - c->moved;
-    if (st == UM_OK && !c->letters && quiet > ALIVE_NS)
+    if (st == UM_OK && !c->letters && um_clock_ns() - c->moved > ALIVE_NS)
         keep_alive(s, c);
     if (st == UM_OK)
         st = client_takes(s, c);
     if (st != UM_OK) {
         client_gone(s, i, st == UM_EOF ? "" : um_last_error());
-    } else if (c->letters && quiet > STALL_NS) {
+    } else if (c->letters && um_clock_ns() - c->moved > STALL_NS) {
         count(s, STALLED);
         client_gone(s, i, "it took nothing for 10 s");
     }
