@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import struct
@@ -437,6 +438,24 @@ def only_so_many(tmp):
         frame_of(two[1])
         for s in idle:
             s.close()
+        run.end()
+
+
+@test
+def without_descriptors_it_rests(tmp):
+    with Run() as run:
+        pid, used = run.process.pid, run.counts()["server_cpu_us"]
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        most = max(map(int, os.listdir(f"/proc/{pid}/fd"))) + 8
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, limits[1]))
+        many = [socket.create_connection(("127.0.0.1", run.port)) for _ in range(30)]  # not all of them are accepted
+        time.sleep(2)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        for s in many:
+            s.close()
+        used = run.wait(lambda s: s["counts"][run.name]["server_cpu_us"] > used)["counts"][run.name]["server_cpu_us"] - used
+        assert used < 500_000, used
+        run.push()
         run.end()
 
 

@@ -20,6 +20,7 @@
 #include <ifaddrs.h>
 #include <libwebsockets.h>
 #include <netdb.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -584,10 +585,15 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
 
 static void *run_server(void *ctx)
 {
+    enum { PAUSE_MS = 20 };
     struct server *s = ctx;
     lws_sul_schedule(s->context, 0, &s->tick, tick, TICK_US);
-    while (!atomic_load(&s->ending) && lws_service(s->context, 0) >= 0)
-        ;
+    for (int going = 0; !atomic_load(&s->ending) && going >= 0;) {
+        errno = 0;
+        going = lws_service(s->context, 0);
+        if (errno == EMFILE || errno == ENFILE) /* who knocks finds no descriptor, and knocks on */
+            poll(NULL, 0, PAUSE_MS);
+    }
     lws_sul_cancel(&s->tick);
     return NULL;
 }
