@@ -1698,6 +1698,45 @@ TEST(a_place_that_is_none_is_told_once_and_kept)
     CHECK_MSG(first && !strstr(first + 1, "image \""), "%s", w.heard);
 }
 
+/* Each a message of its own that is dropped; one that comes twice is told once. */
+static void is_told(const char *options, void (*spoil)(struct um_igtl_outbox *out),
+                    const char *text)
+{
+    struct wire w;
+    um_frame *f = NULL;
+    struct um_igtl_outbox out = {0};
+    CHECK(wire_open(&w, options));
+    for (int i = 0; i < 2; i++) {
+        put_image(&out, 1, "Image_Reference", 7, 4, 4, 1, 0);
+        spoil(&out);
+        CHECK(send_box(w.fd, &out));
+    }
+    put_image(&out, 1, "Image_Reference", 8, 4, 4, 1, 0);
+    CHECK(send_box(w.fd, &out));
+    CHECK_OK(um_source_read(w.source, &f));
+    um_frame_unref(&f);
+    wire_close(&w);
+    const char *told = strstr(w.heard, text);
+    CHECK_MSG(told && !strstr(told + 1, "dropped"), "%s", w.heard);
+}
+
+static void without_crc(struct um_igtl_outbox *out)
+{
+    memset(out->data + UM_IGTL_HEADER - 8, 0, 8);
+}
+
+static void of_doubles(struct um_igtl_outbox *out)
+{
+    out->data[UM_IGTL_HEADER + 3] = UM_IGTL_F64;
+}
+
+TEST(messages_that_are_dropped_are_told)
+{
+    is_told("crc=check", without_crc,
+            "dropped: IMAGE \"Image_Reference\": its CRC is wrong (crc=count takes it)");
+    is_told("crc=ignore", of_doubles, "dropped: IMAGE \"Image_Reference\": 16 bytes of pixels");
+}
+
 TEST(images_of_another_device_are_told_where_nothing_else_comes)
 {
     struct wire w;

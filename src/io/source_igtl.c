@@ -90,7 +90,7 @@ struct live {
         bool pose_comes, posed; /* its name has been seen; an image had one */
         int unposed;            /* images that had none */
         struct {
-            bool unfit, place, pose, device;
+            bool unfit, place, pose, device, broken;
         } told;
     } here;
 };
@@ -416,6 +416,15 @@ static void greet(struct live *l)
     um_igtl_send_now(l->link.fd, &out);
 }
 
+/* A message that is none: said once a connection. */
+static void reject(struct live *l, const char *why)
+{
+    if (l->here.told.broken)
+        return;
+    l->here.told.broken = true;
+    say(l, "dropped", why);
+}
+
 static void on_message(struct live *l)
 {
     const struct um_igtl_header *h = &l->link.in.header;
@@ -424,8 +433,13 @@ static void on_message(struct live *l)
     size_t n = l->link.in.have;
     if (l->crc != CRC_IGNORE && um_igtl_crc(0, l->link.in.body, n) != h->crc) {
         count(l, BAD_CRC);
-        if (l->crc == CRC_CHECK)
+        if (l->crc == CRC_CHECK) {
+            char why[120];
+            snprintf(why, sizeof why, "%s \"%s\": its CRC is wrong (crc=count takes it)", h->type,
+                     h->device);
+            reject(l, why);
             return;
+        }
     }
     um_status st = um_igtl_message_read(&m, h, l->link.in.body, n, false);
     if (st == UM_OK && strcmp(h->type, "IMAGE") == 0)
@@ -436,8 +450,10 @@ static void on_message(struct live *l)
         um_igtl_send_now(l->link.fd, &out);
     else if (st == UM_OK && strcmp(h->type, "STATUS") != 0)
         count(l, OTHER_TYPE);
-    if (st != UM_OK)
+    if (st != UM_OK) {
         count(l, MALFORMED);
+        reject(l, um_last_error());
+    }
 }
 
 static int ms_until(uint64_t since, double ms, uint64_t now)
