@@ -1163,7 +1163,7 @@ def sniffing_says_what_a_strict_peer_refuses(tmp):
 
     told = {}
     with socket.create_server(("127.0.0.1", 0)) as server:
-        sniff = background("igtl", "sniff", f"127.0.0.1:{server.getsockname()[1]}", "--frames", 8, "-q", stdout=subprocess.PIPE)
+        sniff = background("igtl", "sniff", f"igtl://127.0.0.1:{server.getsockname()[1]}", "--frames", 8, "-q", stdout=subprocess.PIPE)
         with server.accept()[0] as peer:
             wrong = wire(b"TRANSFORM", b"Wrong", bytes(48))
             peer.sendall(wrong[:-1] + b"x")  # as is its CRC, and the connection stays

@@ -37,7 +37,7 @@ static const struct command commands[] = {
     {"igtl", ON_IGTL, command_igtl, 2, 3,
      "sniff|fake-slicer ADDRESS\n       ultramotion igtl send|fake-plus ADDRESS SOURCE",
      "the other ends of an OpenIGTLink stream",
-     "ADDRESS      HOST:PORT connects, :PORT waits for who connects\n"
+     "ADDRESS      HOST:PORT or igtl://HOST:PORT connects, :PORT waits for who connects\n"
      "sniff        every message as a line of JSON\n"
      "fake-slicer  the same, greeting as 3D Slicer does\n"
      "send         frames of a source as images\n"

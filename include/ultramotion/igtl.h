@@ -13,7 +13,8 @@ extern "C" {
 /** Threads: one at a time. */
 typedef struct um_igtl um_igtl;
 
-/** "HOST:PORT" connects, ":PORT" waits for who connects (port 0: the system's choice).
+/** "HOST:PORT" and "igtl://HOST:PORT" connect, ":PORT" waits for who connects (port 0: the system's
+ * choice).
  * @return UM_OK; UM_EINVAL; UM_EIO where nothing can listen. Nobody is there yet: um_igtl_wait().
  */
 UM_API um_status um_igtl_open(um_igtl **out, const char *address);

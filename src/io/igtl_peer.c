@@ -36,7 +36,8 @@ um_status um_igtl_open(um_igtl **out, const char *address)
     l->link.version = 1;
     l->link.in.image_limit = 64 << 20;
     l->link.in.limit = 1 << 20;
-    um_status st = um_address_read(&l->address, "igtl", address);
+    const char *own = strncmp(address, "igtl://", 7) == 0 ? address + 5 : address; /* a source's */
+    um_status st = um_address_read(&l->address, "igtl", own);
     if (st == UM_OK && l->address.options[0])
         st = um_fail(UM_EINVAL, "igtl: \"%s\": options mean nothing here", address);
     if (st == UM_OK && !l->address.host[0])
