@@ -1140,6 +1140,16 @@ def what_was_sent_last_arrives(tmp):
 
 
 @test
+def a_source_that_has_given_all_is_not_called_silent(tmp):
+    os.mkfifo(tmp / "kpi")  # nobody reads it
+    plus = background("igtl", "fake-plus", ":0", "phantom:seed=900003,frames=2,width=64,height=64", "--loop", "--fps", 10)
+    err = um("serve", f"igtl://127.0.0.1:{said_port(plus)}", "--frames", 2, "--kpi", tmp / "kpi", "--sink-deadline", 3, "-o", "null:", code=1)[1]
+    plus.send_signal(signal.SIGINT)
+    plus.communicate(timeout=30)
+    assert "stalled: kpi:" in err and "has given nothing" not in err, err
+
+
+@test
 def frames_that_nobody_took_are_not_made_up_for(tmp):
     plus = background("igtl", "fake-plus", ":0", "phantom:seed=900003,frames=400,width=64,height=64", "--fps", 10)
     port = said_port(plus)

@@ -597,7 +597,7 @@ static void monitor_collect(void *run, struct um_monitor_live *out)
                                     .waiting = um_queue_count(&r->reader.arrivals),
                                     .in_flight = atomic_load(&r->in_flight)};
     snprintf(out->source, sizeof out->source, "%s", um_source_name(r->reader.source));
-    if (um_source_live(r->reader.source)) {
+    if (um_source_live(r->reader.source) && !atomic_load(&r->reader.done)) {
         out->heard = atomic_load(&r->reader.heard);
         out->interval = atomic_load(&r->reader.interval);
     }
