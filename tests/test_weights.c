@@ -10,10 +10,13 @@
 #include "model/sam.h"
 #include "test.h"
 #include "ultramotion/ultramotion.h"
+#include "weights/labels.h"
 #include "weights/pickle.h"
 #include "weights/view.h"
 
+#include <cjson/cJSON.h>
 #include <dirent.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -737,6 +740,50 @@ TEST(every_failing_allocation_is_reported)
             CHECK(k < 1000);
         }
         CHECK_MSG(k > 3, "%s needed %d allocations", FILES[f], k - 1);
+    }
+}
+
+/* The parser of JSON has an allocator of its own, and NULL also for a text that is wrong. */
+static int json_left;
+
+static void *json_alloc(size_t n)
+{
+    if (--json_left != 0)
+        return malloc(n);
+    errno = ENOMEM;
+    return NULL;
+}
+
+static void fail_json_at(int k)
+{
+    json_left = k;
+    cJSON_InitHooks(k ? &(cJSON_Hooks){.malloc_fn = json_alloc, .free_fn = free} : NULL);
+}
+
+TEST(no_memory_for_json_is_no_file_that_is_wrong)
+{
+    static const char *const files[] = {FOLDER "hf_file.safetensors", "config", "names"};
+    for (int f = 0; f < 3; f++) {
+        um_status st = UM_ENOMEM;
+        int k = 1;
+        for (; st != UM_OK && k < 2000; k++) {
+            um_weights *w = NULL;
+            char *name[2] = {NULL};
+            if (f)
+                CHECK_OK(um_weights_open(&w, files[0]));
+            FORGET_ERROR();
+            fail_json_at(k);
+            st = f == 0   ? um_weights_open(&w, files[0])
+                 : f == 1 ? um_config_parse(w, files[1], "{\"num_queries\": 7}", 18)
+                          : um_labels_read("[\"a\",\"b\"]", name, 2);
+            fail_json_at(0);
+            CHECK_MEMORY(st);
+            CHECK(st == UM_OK || st == UM_ENOMEM);
+            um_weights_close(&w);
+            um_free(name[0]);
+            um_free(name[1]);
+        }
+        CHECK_MSG(k > 3 && st == UM_OK, "%s: %d", files[f], k);
     }
 }
 

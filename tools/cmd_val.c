@@ -175,7 +175,9 @@ static um_status read_results(struct val *v, const char *path)
     char *text = NULL;
     size_t size = 0;
     um_status st = read_file(path, &text, &size);
-    if (st == UM_OK && !cJSON_IsArray(r->list = cJSON_ParseWithLength(text, size + 1)))
+    if (st == UM_OK)
+        st = truth_json(&r->list, text, size + 1, NULL);
+    if (st == UM_OK && !cJSON_IsArray(r->list))
         st = truth_fail(UM_EFORMAT, "val: %s: not COCO's results, a JSON list of boxes with scores",
                         path);
     free(text);

@@ -52,6 +52,13 @@ um_status truth_no_memory(void)
     return truth_fail(UM_ENOMEM, "val");
 }
 
+um_status truth_json(cJSON **out, const char *text, size_t n, const char **end)
+{
+    errno = 0;
+    *out = cJSON_ParseWithLengthOpts(text, n, end, 1);
+    return *out || errno != ENOMEM ? UM_OK : truth_no_memory();
+}
+
 /* ---- masks ---- */
 
 struct runs {
@@ -423,8 +430,8 @@ static um_status read_json(const char *path, cJSON **out)
     if (st == UM_OK) {
         const char *end = NULL;
         text[n] = 0;
-        *out = cJSON_ParseWithLengthOpts(text, (size_t)n + 1, &end, 1);
-        if (!*out)
+        st = truth_json(out, text, (size_t)n + 1, &end);
+        if (st == UM_OK && !*out)
             st = truth_fail(UM_EFORMAT, "val: %s: no JSON at byte %ld", path,
                             end ? (long)(end - text) : 0L);
     }

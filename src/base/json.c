@@ -5,10 +5,20 @@
 #include "base/number.h"
 #include "base/text.h"
 
+#include <cjson/cJSON.h>
+
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+um_status um_json_parse(cJSON **out, const char *text, size_t n, const char **end, bool alone)
+{
+    errno = 0;
+    *out = cJSON_ParseWithLengthOpts(text, n, end, alone);
+    return *out || errno != ENOMEM ? UM_OK : um_fail(UM_ENOMEM, "JSON of %zu bytes", n);
+}
 
 static void put(um_json *j, const char *s, size_t n)
 {

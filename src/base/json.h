@@ -8,6 +8,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct cJSON;
+
+/* What a text of `n` bytes says; *out NULL: it is no JSON, and *end (may be NULL) is where it
+ * ceases to be. `alone`: its last byte is a zero, and nothing but blanks may be before that.
+ * UM_ENOMEM, which cJSON itself does not tell from a text that is wrong. */
+um_status um_json_parse(struct cJSON **out, const char *text, size_t n, const char **end,
+                        bool alone);
+
 /* A JSON writer into one growing string. Start with `um_json j = {0}`; commas are its business. A
  * failed allocation is remembered and reported once, by um_json_finish(), so the calls in between
  * need no checks. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "web/request.h"
 
+#include "base/json.h"
 #include "base/mem.h"
 
 #include <cjson/cJSON.h>
@@ -114,7 +115,6 @@ bool um_web_is_json(const char *content_type)
 static um_status parse(cJSON **out, const char *text, size_t size, size_t most)
 {
     *out = NULL;
-    const char *end = NULL;
     char *copy = size <= most && !memchr(text, 0, size) ? um_alloc(size + 1) : NULL;
     if (size > most || memchr(text, 0, size))
         return um_fail(UM_EFORMAT, "want a JSON object of at most %zu bytes", most);
@@ -122,10 +122,10 @@ static um_status parse(cJSON **out, const char *text, size_t size, size_t most)
         return um_fail(UM_ENOMEM, "JSON");
     memcpy(copy, text, size);
     copy[size] = 0;
-    *out = cJSON_ParseWithOpts(copy, &end, 1);
+    um_status st = um_json_parse(out, copy, size + 1, NULL, true);
     um_free(copy);
-    if (cJSON_IsObject(*out))
-        return UM_OK;
+    if (st != UM_OK || cJSON_IsObject(*out))
+        return st;
     cJSON_Delete(*out);
     *out = NULL;
     return um_fail(UM_EFORMAT, "want a JSON object");

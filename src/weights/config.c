@@ -4,6 +4,7 @@
  * its default, and one that would change the network without a trace in the tensors must have the
  * value that the network here has. */
 #include "base/file.h"
+#include "base/json.h"
 #include "base/mem.h"
 #include "base/text.h"
 #include "weights/labels.h"
@@ -313,8 +314,10 @@ static bool is_dfine(const um_weights *w, const cJSON *config)
 
 um_status um_config_parse(um_weights *w, const char *path, const void *text, size_t n)
 {
-    cJSON *config = cJSON_ParseWithLength(text, n);
-    um_status st = UM_OK;
+    cJSON *config = NULL;
+    um_status st = um_json_parse(&config, text, n, NULL, false);
+    if (st != UM_OK)
+        return st;
     if (config && is_dfine(w, config))
         st = add_config(w, path, config);
     else if (!w->hugging_face) /* any trainer may leave a config.json beside other weights */
@@ -331,9 +334,10 @@ um_status um_config_parse(um_weights *w, const char *path, const void *text, siz
 
 um_status um_preprocessor_parse(um_weights *w, const char *path, const void *text, size_t n)
 {
-    cJSON *config = cJSON_ParseWithLength(text, n);
-    um_status st =
-        config ? add_preprocessor(w, path, config) : um_fail(UM_EFORMAT, "%s: not JSON", path);
+    cJSON *config = NULL;
+    um_status st = um_json_parse(&config, text, n, NULL, false);
+    if (st == UM_OK)
+        st = config ? add_preprocessor(w, path, config) : um_fail(UM_EFORMAT, "%s: not JSON", path);
     cJSON_Delete(config);
     return st;
 }

@@ -64,11 +64,14 @@ um_status um_labels_read(const char *text, char **name, int n)
 {
     if (strspn(text, "0123456789") == strlen(text))
         return check_count(strtol(text, NULL, 10), n);
-    cJSON *list = text[0] == '[' ? cJSON_Parse(text) : NULL;
+    cJSON *list = NULL;
+    um_status st = text[0] == '[' ? um_json_parse(&list, text, strlen(text), NULL, false) : UM_OK;
+    if (st != UM_OK)
+        return st;
     long count = list ? cJSON_GetArraySize(list) : 1;
     for (const char *p = text; !list && (p = strchr(p, ',')); p++)
         count++;
-    um_status st = check_count(count, n);
+    st = check_count(count, n);
     for (int i = 0; list && i < n && st == UM_OK; i++) {
         const cJSON *x = cJSON_GetArrayItem(list, i);
         if (cJSON_IsString(x))

@@ -3,6 +3,7 @@
  * {"name":{"dtype","shape","data_offsets"}, …}, then the data.
  * https://github.com/huggingface/safetensors, "Format". */
 #include "base/file.h"
+#include "base/json.h"
 #include "base/mem.h"
 #include "base/text.h"
 #include "weights/view.h"
@@ -213,8 +214,9 @@ um_status um_safetensors_load(um_weights *w)
     um_status st = check_text(text, (size_t)n);
     if (st != UM_OK)
         return st;
-    cJSON *header = cJSON_ParseWithLengthOpts(text, (size_t)n, &end, 0);
-    if (!header)
+    cJSON *header = NULL;
+    st = um_json_parse(&header, text, (size_t)n, &end, false);
+    if (st == UM_OK && !header)
         st = um_fail(UM_EFORMAT,
                      "safetensors header: bad JSON at offset %td, want a whole file; download or "
                      "copy it again",
