@@ -737,14 +737,11 @@ static void print_boxes(const um_frame *f, const struct found *found, FILE *out)
 static um_status write_boxes(const um_frame *f, const struct found *found, um_lines *lines)
 {
     char *line = NULL;
-    size_t n = 0;
-    FILE *out = open_memstream(&line, &n);
+    FILE *out = json_open(&line);
     if (out)
         print_boxes(f, found, out);
-    bool whole = out && !ferror(out);
-    whole = out && fclose(out) == 0 && whole;
-    um_status st =
-        whole ? um_lines_write(lines, line, stop_fd()) : um_set_error(UM_ENOMEM, "a line of boxes");
+    um_status st = json_close(out, &line) ? um_lines_write(lines, line, stop_fd())
+                                          : um_set_error(UM_ENOMEM, "a line of boxes");
     free(line);
     return st;
 }

@@ -46,8 +46,7 @@ void kpi_models(const char *device, const char *precision, double load_ms, uint6
                 const char *detector, const char *segmenter)
 {
     char *line = NULL;
-    size_t size = 0;
-    FILE *f = open_memstream(&line, &size);
+    FILE *f = json_open(&line);
     if (!f)
         return;
     fprintf(f, "{\"ts\":%.6f,\"event\":\"init_models\",\"device\":", unix_now());
@@ -60,7 +59,7 @@ void kpi_models(const char *device, const char *precision, double load_ms, uint6
     fprintf(f, ",\"mobilesam_path\":");
     json_string(f, segmenter);
     fprintf(f, "}");
-    if (fclose(f) == 0)
+    if (json_close(f, &line))
         kpi_line(NULL, line);
     free(line);
 }

@@ -177,10 +177,23 @@ um_status verify_open(struct verify *v, const char *folder)
     return v->file ? UM_OK : UM_EIO;
 }
 
+static bool differs(struct verify *v, uint64_t frame, const char *why)
+{
+    v->differs = true;
+    fprintf(stderr, "ultramotion: frame %llu differs from the recording: %s\n",
+            (unsigned long long)frame, why);
+    return false;
+}
+
 /* The next whole line, without its end. */
 static bool next_line(struct verify *v)
 {
     ssize_t n = getline(&v->line, &v->room, v->file);
+    if (n <= 0 && !feof(v->file) && !v->differs) {
+        char text[128];
+        snprintf(text, sizeof text, "packets.jsonl cannot be read: %s", strerror(errno));
+        differs(v, v->lines, text);
+    }
     if (n <= 0)
         return false;
     if (v->line[n - 1] != '\n') {
@@ -192,25 +205,16 @@ static bool next_line(struct verify *v)
     return true;
 }
 
-static bool differs(struct verify *v, uint64_t frame, const char *why)
-{
-    v->differs = true;
-    fprintf(stderr, "ultramotion: frame %llu differs from the recording: %s\n",
-            (unsigned long long)frame, why);
-    return false;
-}
-
 bool verify_packet(struct verify *v, const um_packet *packet)
 {
     char *again = NULL;
     if (v->differs)
         return false;
-    while (v->lines < packet->frame_id)
-        if (next_line(v))
-            return differs(v, v->lines - 1, "expected a packet, found none");
-        else
-            break;
+    if (v->lines < packet->frame_id && next_line(v))
+        return differs(v, v->lines - 1, "expected a packet, found none");
     if (!next_line(v)) { /* killed between a frame and its packet: the last one */
+        if (v->differs)
+            return false;
         if (v->unrecorded)
             return differs(v, packet->frame_id - 1,
                            v->lines ? "its packet is missing, and others after it"

@@ -73,6 +73,15 @@ static um_status open_kind(struct um_clip *c)
     return UM_OK;
 }
 
+/* Libraries that memory does not suffice for call the file damaged, or of a kind they do not know.
+ * errno, 0 before, is what malloc() left. */
+static um_status judged(um_status st)
+{
+    return (st == UM_EFORMAT || st == UM_EUNSUPPORTED) && errno == ENOMEM
+               ? um_fail(UM_ENOMEM, "what decodes it")
+               : st;
+}
+
 um_status um_clip_open(struct um_clip *c, const char *path, const um_source_settings *how)
 {
     int fd = -1;
@@ -87,8 +96,9 @@ um_status um_clip_open(struct um_clip *c, const char *path, const um_source_sett
         st = um_fail(UM_ENOMEM, "stream");
         close(fd);
     }
+    errno = 0;
     if (st == UM_OK)
-        st = open_kind(c);
+        st = judged(open_kind(c));
     if (st == UM_OK)
         return st;
     um_clip_close(c);
@@ -99,6 +109,7 @@ um_status um_clip_read(struct um_clip *c, um_frame **out)
 {
     um_status st = UM_EOF;
     *out = NULL;
+    errno = 0;
     if (c->tiff)
         st = um_tiff_read(c->tiff, out);
     else if (c->video)
@@ -108,6 +119,7 @@ um_status um_clip_read(struct um_clip *c, um_frame **out)
     else if (!c->done)
         st = c->still(&c->f, out);
     c->done = true;
+    st = judged(st);
     if (st == UM_OK && (st = um_image_turn(out, c->f.facts.orientation)) != UM_OK)
         um_frame_unref(out);
     return st == UM_OK || st == UM_EOF ? st : um_fail_in(st, c->path);

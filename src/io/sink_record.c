@@ -100,6 +100,13 @@ static um_status write_pixels(struct record *r, const um_frame *f)
                                                                               : failed(r, name);
 }
 
+/* A stream in memory tells nobody that memory ran out, but errno, which was 0 when it was opened.
+ */
+static bool close_text(FILE *out, char *const *text)
+{
+    return out && fclose(out) == 0 && *text && errno != ENOMEM;
+}
+
 /* The frame's lines. Spaces in front of the last line's end see to it that what follows behind
  * `before` bytes, the header's last line, lies within one page. */
 static um_status make_fields(const struct record *r, const um_frame *f, off_t before, char **text,
@@ -107,6 +114,7 @@ static um_status make_fields(const struct record *r, const um_frame *f, off_t be
 {
     char sum[9];
     char *source = um_alloc(3 * strlen(f->source) + 1);
+    errno = 0;
     FILE *out = source ? open_memstream(text, n) : NULL;
     size_t last = strlen(r->last);
     um_recording_sum(sum, f);
@@ -123,9 +131,7 @@ static um_status make_fields(const struct record *r, const um_frame *f, off_t be
         }
     }
     um_free(source);
-    bool good = out && !ferror(out);
-    good = out && fclose(out) == 0 && good;
-    return good ? UM_OK : um_fail(UM_ENOMEM, "fields of a frame");
+    return close_text(out, text) ? UM_OK : um_fail(UM_ENOMEM, "fields of a frame");
 }
 
 /* ---- parts ---- */
@@ -166,13 +172,12 @@ static um_status write_header(struct record *r, const um_frame *f, const char *p
     size_t n = 0, more = 0;
     long count_at = 0;
     struct um_part part;
+    errno = 0;
     FILE *out = open_memstream(&head, &n);
     if (out)
         um_sequence_put_meta(out, &r->form, 1, false, f, &count_at);
-    bool good = out && !ferror(out);
-    good = out && fclose(out) == 0 && good;
-    um_status st = good ? make_fields(r, f, (off_t)n, &fields, &more)
-                        : um_fail(UM_ENOMEM, "header of a sequence");
+    um_status st = close_text(out, &head) ? make_fields(r, f, (off_t)n, &fields, &more)
+                                          : um_fail(UM_ENOMEM, "header of a sequence");
     if (st == UM_OK && (st = um_part_open(&part, path)) == UM_OK) {
         um_part_write(&part, head, n);
         um_part_write(&part, fields, more);
@@ -226,7 +231,8 @@ static um_status append(struct record *r, const um_frame *f)
             !write_at(r->header, count, UM_SEQUENCE_COUNT, r->count_at))
             st = failed(r, r->name);
     }
-    r->tail += (off_t)n;
+    if (st == UM_OK)
+        r->tail += (off_t)n;
     free(block);
     return st;
 }
