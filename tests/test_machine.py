@@ -14,7 +14,7 @@ import threading
 import time
 from pathlib import Path
 
-from command import COMMAND, DETECTOR, ENVIRONMENT, lines, main, png, test, um
+from command import COMMAND, DETECTOR, ENVIRONMENT, Skip, lines, main, png, test, um
 
 SANITIZED = b"__asan_init" in Path(COMMAND).read_bytes() or b"__tsan_init" in Path(COMMAND).read_bytes()
 AT_ONCE = 20 if SANITIZED else 2  # seconds
@@ -480,6 +480,28 @@ def few_descriptors(tmp):
         ended.add(code)
     assert {0, 1} <= ended, ended
     whole_pictures(tmp)
+
+
+@test
+def no_thread_to_be_had(tmp):
+    if SANITIZED:
+        return  # they need threads of such stacks themselves
+    most = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    if most != resource.RLIM_INFINITY:
+        raise Skip("stacks are limited")
+    limit = lambda: resource.setrlimit(resource.RLIMIT_STACK, (1 << 46, most))
+    err = end(start("run", ENDLESS, "--frames", "1", *SMALL, preexec_fn=limit), 1)
+    assert "a thread for " in err and "limit of processes" in err, err
+
+
+@test
+def a_file_that_cannot_be_written_is_named(tmp):
+    um("phantom", "-o", tmp / "set", "--frames", "1")
+    for most, arguments, file in ((100, ("run", ENDLESS, "--frames", "1", "-o", f"record:{tmp}/rec"), tmp / "rec/settings.yaml"),
+                                  (20, ("val", tmp / "set", "-o", tmp / "out"), tmp / "out/results.json")):
+        limit = lambda most=most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+        err = end(start(*arguments, *SMALL, preexec_fn=limit), 1)
+        assert f"{file}: " in err and "File too large" in err, err
 
 
 @test

@@ -871,7 +871,8 @@ int command_val(const struct options *o)
             fputs("\n]\n", v.written);
             bool bad = ferror(v.written);
             if ((fclose(v.written) != 0 || bad) && st == UM_OK)
-                st = truth_fail(UM_EIO, "val: %s/results.json: cannot be written", folder);
+                st = truth_fail(UM_EIO, "val: %s/results.json: cannot be written: %s", folder,
+                                strerror(errno));
             if (st != UM_OK) /* what is missing in it would count as not found */
                 remove_results(folder);
         }

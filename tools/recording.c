@@ -15,17 +15,22 @@ const char *recording_folder(const char *sink)
     return strncmp(sink, scheme, sizeof scheme - 1) == 0 ? sink + sizeof scheme - 1 : NULL;
 }
 
+static void failed_in(const char *folder, const char *name)
+{
+    char text[1024];
+    snprintf(text, sizeof text, "%s/%s: %s", folder, name, strerror(errno));
+    um_set_error(UM_EIO, text);
+}
+
 static FILE *open_in(const char *folder, const char *name, const char *mode)
 {
     size_t n = strlen(folder) + strlen(name) + 2;
-    char *path = malloc(n), text[1024];
+    char *path = malloc(n);
     if (path)
         snprintf(path, n, "%s/%s", folder, name);
     FILE *f = path ? fopen(path, mode) : NULL;
-    if (!f) {
-        snprintf(text, sizeof text, "%s/%s: %s", folder, name, strerror(errno));
-        um_set_error(UM_EIO, text);
-    }
+    if (!f)
+        failed_in(folder, name);
     free(path);
     return f;
 }
@@ -54,11 +59,13 @@ um_status recording_keep(const struct options *o, const char *folder, const um_d
     fprintf(f, "\n# detector sha256:%s\n# segmenter sha256:%s\n", um_detector_sha256(detector),
             um_segmenter_sha256(segmenter));
     cli_keep(&kept, f);
-    bool good = !ferror(f);
-    good = fclose(f) == 0 && good;
+    bool bad = ferror(f);
+    bad = fclose(f) != 0 || bad;
+    if (bad)
+        failed_in(folder, "settings.yaml");
     for (int i = 0; i < 3; i++)
         free(whole[i]);
-    return good ? UM_OK : um_set_error(UM_EIO, "settings.yaml of the recording: cannot be written");
+    return bad ? UM_EIO : UM_OK;
 }
 
 /* ---- a packet against its line ---- */

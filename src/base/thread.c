@@ -17,7 +17,11 @@ um_status um_thread_start(pthread_t *thread, void *(*run)(void *ctx), void *ctx,
     pthread_sigmask(SIG_SETMASK, &blocked, &before);
     int error = pthread_create(thread, NULL, run, ctx);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return error ? um_fail(UM_ENOMEM, "a thread for %s: %s", what, strerror(error)) : UM_OK;
+    if (!error)
+        return UM_OK;
+    return um_fail(UM_ENOMEM, "a thread for %s: %s%s", what, strerror(error),
+                   error == EAGAIN ? ": or the limit of processes is reached (ulimit -u, pids.max)"
+                                   : "");
 }
 
 void um_turn_init(pthread_mutex_t *turn)
