@@ -180,6 +180,25 @@ def folders_that_cannot_be_written(tmp):
         assert "shut" in err and "Permission denied" in err, err
 
 
+@test
+def folders_that_cannot_be_read(tmp):
+    (tmp / "shut").mkdir()
+    png(tmp / "shut" / "a.png", 32, 24)
+    png(tmp / "b.png", 32, 24)
+    (tmp / "shut").chmod(0)
+    tmp.chmod(0o755)
+    who = {"user": 65534} if os.geteuid() == 0 else {}
+    for source in ("shut", "shut/*.png", "*/*.png"):
+        try:
+            process = start("run", tmp / source, "-o", "null:", *SMALL, **who)
+        except PermissionError:
+            break  # nobody may run the command where it lies
+        err = end(process, 1)
+        assert f"{tmp}/shut: Permission denied" in err, err
+    (tmp / "shut").chmod(0o755)
+    um("run", f"{tmp}/*/*.png", "-o", "null:", *SMALL)  # b.png is no folder
+
+
 # ---- who reads nothing ----
 
 

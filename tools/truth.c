@@ -326,7 +326,8 @@ static um_status list_folder(const char *root, const char *under, int depth, str
         return truth_no_memory();
     if (!dir)
         st = truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno));
-    for (struct dirent *e; st == UM_OK && (e = readdir(dir));) {
+    errno = 0;
+    for (struct dirent *e; st == UM_OK && (e = readdir(dir)); errno = 0) {
         if (e->d_name[0] == '.')
             continue;
         char *name = join(under, e->d_name), *full = name ? join(root, name) : NULL;
@@ -344,6 +345,8 @@ static um_status list_folder(const char *root, const char *under, int depth, str
         else
             free(name);
     }
+    if (dir && st == UM_OK && errno)
+        st = truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno));
     if (dir)
         closedir(dir);
     free(path);

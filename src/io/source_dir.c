@@ -239,6 +239,16 @@ static bool means_all_folders(const char *pattern)
     return false;
 }
 
+/* What a wildcard meets that is no folder matches nothing; one that cannot be read may hold what is
+ * meant. */
+static int cannot_search(const char *folder, int error)
+{
+    if (error == ENOENT || error == ENOTDIR || error == ELOOP)
+        return 0;
+    um_fail(error == ENOMEM ? UM_ENOMEM : UM_EIO, "%s: %s", folder, strerror(error));
+    return 1;
+}
+
 static um_status add_glob(struct dir *d, const char *pattern)
 {
     glob_t found = {0};
@@ -247,10 +257,10 @@ static um_status add_glob(struct dir *d, const char *pattern)
                        "%s: \"**\" means nothing here: give the folder, and --recursive for those "
                        "in it",
                        pattern);
-    int rc = glob(pattern, GLOB_NOSORT, NULL, &found);
+    int rc = glob(pattern, GLOB_NOSORT, cannot_search, &found);
     um_status st = rc == 0 || rc == GLOB_NOMATCH ? UM_OK
                    : rc == GLOB_NOSPACE          ? um_fail(UM_ENOMEM, "%s", pattern)
-                                        : um_fail(UM_EIO, "%s: cannot be searched", pattern);
+                                                 : UM_EIO; /* cannot_search() told */
     size_t fixed = fixed_part(pattern);
     struct stat s;
     for (size_t i = 0; rc == 0 && i < found.gl_pathc && st == UM_OK; i++) {
