@@ -132,7 +132,7 @@ static um_status send_all(struct live *l, um_igtl *to, um_frame *frame, double f
         st = um_igtl_send_frame(to, frame, "Image_Reference");
         l->passage[i].sent = now_ms();
     }
-    return st;
+    return st == UM_EOF ? um_set_error(UM_EIO, "bench live: the source closed the connection") : st;
 }
 
 /* What was sent last is on its way still, and a source that is cancelled does not give it. */
