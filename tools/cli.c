@@ -39,21 +39,20 @@ struct row {
 
 static const struct row table[] = {
     {"detector", TEXT, AT(detector), RUN | ON_DETECT | ON_BENCH | ON_DOCTOR | ON_VAL | KEPT, "FILE",
-     .help = "D-FINE weights (.pt, .pth, .safetensors); default: the model that ships"},
+     .help = "D-FINE weights (.pt, .pth, .safetensors); default: the bundled model"},
     {"segmenter", TEXT, AT(segmenter), RUN | ON_SEGMENT | ON_BENCH | ON_DOCTOR | ON_VAL | KEPT,
-     "FILE",
-     .help = "weights of MobileSAM or another of SAM's families; default: the model that ships"},
+     "FILE", .help = "weights of MobileSAM or another SAM family; default: the bundled model"},
     {"device", TEXT, AT(device), MODELS | KEPT, "auto|cpu|cuda:N|guard",
-     .help = "where to compute; auto = first GPU that works, else cpu"},
+     .help = "where to compute; auto (default) = the first GPU that works, else cpu"},
     {"precision", CHOICE, AT(precision), MODELS | KEPT, "auto|fp32|bf16|fp16|int8",
-     .help = "of the computation; auto (default) = fp16 on a GPU, bf16 on a processor with AMX, "
-             "else fp32"},
+     .help = "precision of the computation; auto (default) = fp16 on a GPU, bf16 on a CPU with "
+             "AMX, else fp32"},
     {"precision", TEXT, AT(precision), ON_CONVERT, "fp32|fp16|bf16|int8",
-     .help = "in which weights are stored; default fp32; int8 needs --calibrate"},
+     .help = "precision of the stored weights; default fp32; int8 needs --calibrate"},
     {"threads", INTEGER, AT(threads), MODELS | KEPT, "N",
-     .help = "threads to compute with; default: all this process may use", .min = 1, .max = 1024},
+     .help = "compute threads; default: all that this process may use", .min = 1, .max = 1024},
     {"weight-cache", TEXT, AT(weight_cache), MODELS | ON_REPLAY, "auto|off|DIR",
-     .help = "where packed weights are kept between starts; auto (default) = "
+     .help = "where packed weights are cached between starts; auto (default) = "
              "$XDG_CACHE_HOME/ultramotion or ~/.cache/ultramotion"},
     {"conf", FLOAT, AT(conf), RUN | ON_SEGMENT | ON_VAL | ON_BENCH | KEPT, "0.5",
      .help = "score from which a frame is VISIBLE", .max = 1},
@@ -62,51 +61,52 @@ static const struct row table[] = {
     {"class", TEXT, AT(class_name), RUN | ON_DETECT | KEPT, "NAME|N",
      .help = "class to follow; default: the best of all"},
     {"objects", INTEGER, AT(objects), RUN | ON_BENCH | KEPT, "N",
-     .help = "structures to outline: the N best boxes from --conf on; default 1", .min = 1,
+     .help = "structures to outline: the N best boxes of at least --conf; default 1", .min = 1,
      .max = UM_OBJECTS_MAX},
     {"per-class", FLAG, AT(per_class), RUN | ON_BENCH | KEPT, NULL,
      .help = "with --objects: at most one structure of each class"},
     {"track", BOOL01, AT(track), RUN | ON_VAL | KEPT, "0|1",
-     .help = "1 = the state follows from how well the mask fits picture and past (docs/STATE.md), "
-             "0 = from --conf alone; default: 0, serve: 1"},
+     .help = "1 = the state follows from how well the mask fits the image and previous frames "
+             "(docs/STATE.md), 0 = from --conf alone; default: 0, serve: 1"},
     {"theta-on", FLOAT, AT(theta_on), RUN | KEPT, "0.6",
      .help = "with --track: mean score S above which a mask can become VISIBLE", .max = 1},
     {"theta-off", FLOAT, AT(theta_off), RUN | KEPT, "0.4",
-     .help = "with --track: mean score S below which it is doubted", .max = 1},
+     .help = "with --track: mean score S below which a mask is doubted", .max = 1},
     {"theta-cont", FLOAT, AT(theta_cont), RUN | KEPT, "0.5",
-     .help = "with --track: mean score C above which a structure that was lost is the same again",
+     .help = "with --track: mean score C above which a structure that was lost is taken for the "
+             "same one",
      .max = 1},
     {"detect-every", INTEGER, AT(detect_every), RUN | KEPT, "K",
-     .help = "while the structure is steady run the detector on every K-th frame, and prompt from "
-             "the mask before; above 1 it means --track 1; default 1",
+     .help = "while the structure is steady, run the detector only on every K-th frame and prompt "
+             "the others from the previous mask; above 1 it implies --track 1; default 1",
      .min = 1, .max = UM_DETECT_EVERY_MAX},
     {"shadow", CHOICE, AT(shadow), RUN | ON_REPLAY, "legacy",
-     .help = "run legacy host mode beside it on some frames, count what differs, and go on with "
-             "legacy mode alone if masks diverge"},
+     .help = "also run legacy host mode on some frames, count differences, and continue in legacy "
+             "mode alone if masks diverge"},
     {"shadow-every", INTEGER, AT(shadow_every), RUN | ON_REPLAY, "N",
      .help = "with --shadow: on every N-th frame; default 30", .min = 1, .max = 1000000},
     {"budget-ms", FLOAT, AT(budget_ms), RUN, "B",
-     .help = "from a frame's receipt to its packet: who is late is counted, and with --track (then "
-             "the default) less work is done while that lasts; default 0 = none",
+     .help =
+         "milliseconds from a frame's receipt to its packet: late packets are counted, and with "
+         "--track (then the default) less work is done while they are late; default 0 = no budget",
      .max = 3.6e6},
     {"gain", TEXT, AT(gain), RUN | ON_DETECT | ON_VAL | KEPT, "auto|off|G[,GAMMA]",
-     .help = "of the pictures that the networks see: auto = 0.5 % of the pixels become white, G = "
-             "times G, and to the power of GAMMA (also auto,GAMMA; docs/FRAME.md); default: what "
-             "the detector's file says, else off"},
+     .help = "brightness of the images the networks see: auto = 0.5 % of the pixels become white, "
+             "G = times G, then to the power of GAMMA (also auto,GAMMA; docs/FRAME.md); default: "
+             "what the detector's file says, else off"},
     {"nms", FLOAT, AT(nms), RUN | ON_DETECT | ON_VAL | KEPT, "IOU",
-     .help = "of two boxes of a class that overlap by more the lesser one goes; 1 = none does, as "
-             "D-FINE has it; default: what the detector's file says, else 1",
+     .help = "of two boxes of a class that overlap by more, drop the lower-scoring one; 1 = drop "
+             "none, as D-FINE does; default: what the detector's file says, else 1",
      .min = 1e-3, .max = 1},
     {"mask-clean", BOOL01, AT(mask_clean), RUN | ON_VAL | KEPT, "0|1",
-     .help = "1 = pieces of the mask beside the detector's box and specks go, small holes close "
-             "(docs/FRAME.md), 0 = the mask as the network makes it; default 1"},
+     .help = "1 = remove specks and pieces of the mask outside the detector's box, fill small "
+             "holes (docs/FRAME.md), 0 = the mask as the network makes it; default 1"},
     {"reuse", BOOL01, AT(reuse), RUN | ON_BENCH | KEPT, "0|1",
-     .help = "1 = a picture that is, pixel by pixel, the one before takes what the networks made "
-             "of that one, which its packet says; default 0"},
+     .help = "1 = an image identical to the previous one, pixel by pixel, takes the networks' "
+             "results for that one, and its packet says so; default 0"},
     {"gate", CHOICE, AT(gate), RUN | ON_BENCH | KEPT, "speculative|sync",
-     .help = "sync = the score is read first, and the segmenter left out where nothing was found; "
-             "speculative = nothing is waited for before the packet; default: sync on cpu, else "
-             "speculative"},
+     .help = "sync = read the score first and skip the segmenter if nothing was found; speculative "
+             "= wait for nothing before the packet; default: sync on cpu, else speculative"},
     {"sam-as-numpy", BOOL01, AT(sam_as_numpy), RUN | ON_SEGMENT | ON_BENCH | KEPT, "0|1",
      .help = "1 = legacy host mode: masks are made on the host; default: ULTRAMOTION_SAM_AS_NUMPY, "
              "else 0"},
@@ -116,80 +116,83 @@ static const struct row table[] = {
      .help = "queries of the detector; default: what the file says, else 300", .min = 1,
      .max = MAX_QUERIES},
     {"det-act", CHOICE, AT(det_act), MODELS | ON_CONVERT | KEPT, "relu|silu",
-     .help = "activation of the detector's decoder: silu for DEIM, whose files do not tell"},
+     .help = "activation of the detector's decoder; default: what the file says, else relu. DEIM "
+             "needs silu, which its files do not say"},
     {"det-fit", CHOICE, AT(det_fit), MODELS | ON_CONVERT | KEPT, "stretch|letterbox",
-     .help = "how pictures fill the detector's input; default: what the file says, else stretch"},
+     .help = "how images fill the detector's input; default: what the file says, else stretch"},
     {"names", TEXT, AT(names), MODELS | ON_CONVERT | KEPT, "FILE",
      .help = "names of the classes, one per line; default: what the file says"},
     {"upstream", FLAG, AT(upstream), ON_CONVERT, NULL,
      .help = "write a PyTorch file that upstream's own code loads"},
     {"sam-size", INTEGER, AT(sam_size), MODELS | KEPT, "auto|N",
-     .help =
-         "side of the segmenter's canvas; MobileSAM's windows fit multiples of 224 (224, 448, 672, "
-         "896), LiteMedSAM's of 56 (docs/SPEED.md); auto (default) = what the file says, else 1024",
+     .help = "side of the segmenter's canvas; MobileSAM's windows tile multiples of 224 (224, 448, "
+             "672, 896), LiteMedSAM's of 56 (docs/SPEED.md); auto (default) = what the file says, "
+             "else 1024",
      .min = 16, .max = 8192},
     {"sam-family", TEXT, AT(sam_family), MODELS | ON_CONVERT | KEPT,
      "mobile-sam|tiny-sam|lite-medsam|sam-vit|medsam-vit",
-     .help = "what the segmenter's file is where it cannot tell; default: what it says"},
+     .help = "family of the segmenter, if its file cannot tell; default: what it says"},
     {"crop", NUMBERS, AT(crop), RUN | ON_DETECT | KEPT, "X,Y,W,H",
-     .help = "part of the picture to look at; results are in full-picture coordinates",
-     .max = 16384, .also = AT(has_crop), .numbers = 4},
+     .help = "part of the image to process; results are in full-image coordinates", .max = 16384,
+     .also = AT(has_crop), .numbers = 4},
     {"box", NUMBERS, AT(box), ON_SEGMENT, "X0,Y0,X1,Y1", .help = "box prompt in pixels",
      .min = -1e9, .max = 1e9, .also = AT(has_box), .numbers = 4},
     {"point", LIST, AT(point), ON_SEGMENT, "X,Y,LABEL",
-     .help = "point prompt, label 1 object, 0 background; may be repeated", .also = AT(points)},
+     .help = "point prompt, label 1 object, 0 background; repeatable", .also = AT(points)},
     {"multimask", FLAG, AT(multimask), ON_SEGMENT, NULL,
      .help = "three masks; the one with the best predicted IoU is written"},
     {"sink", LIST, AT(sink), RUN | ON_SEGMENT | ON_REPLAY, "SINK",
      .help = "where packets go: dir:PATH, jsonl:PATH, video:OUT.mp4, web::8080, ... (ultramotion "
-             "--help lists all); may be repeated; default jsonl:- (serve: igtl::18945)",
+             "--help lists all); repeatable; default jsonl:- (serve: igtl::18945)",
      .letter = 'o', .also = AT(sinks)},
     {"sink", LIST, AT(sink), ON_PHANTOM | ON_VAL, "DIR", .help = "folder to write", .letter = 'o',
      .also = AT(sinks)},
     {"frames", LONG, AT(frames), STREAM | ON_VAL | ON_REPLAY, "N", .help = "stop after N frames",
      .min = 1, .max = 1e15},
     {"frames", LONG, AT(frames), ON_PHANTOM, "N",
-     .help = "how many frames; default 100, with --sweep 105", .min = 1, .max = 1e15},
-    {"frames", LONG, AT(frames), ON_BENCH, "N", .help = "how many frames; default above", .min = 1,
-     .max = 1e15},
+     .help = "number of frames; default 100, with --sweep 105", .min = 1, .max = 1e15},
+    {"frames", LONG, AT(frames), ON_BENCH, "N", .help = "number of frames; defaults above",
+     .min = 1, .max = 1e15},
     {"frames", LONG, AT(frames), ON_CONVERT, "N",
-     .help = "with --calibrate: how many pictures; default 32", .min = 1, .max = 1e15},
+     .help = "with --calibrate: number of images; default 32", .min = 1, .max = 1e15},
     {"frames", LONG, AT(frames), ON_IGTL, "N",
      .help = "stop after N frames; sniff, fake-slicer: after N messages", .min = 1, .max = 1e15},
     {"fps", FLOAT, AT(fps), ON_IGTL, "N",
-     .help = "send, fake-plus: frames a second; default: as fast as they are taken", .max = 10000},
+     .help = "send, fake-plus: frames a second; default: as fast as they are accepted",
+     .max = 10000},
     {"fps", FLOAT, AT(fps), ON_BENCH, "N", .help = "live: frames a second; default 25, then 60",
      .max = 10000},
     {"igtl-crc", CHOICE, AT(igtl_crc), RUN, "check|count|ignore",
-     .help = "wrong CRCs of an OpenIGTLink source: refused (default), counted, or not looked at"},
+     .help = "messages of an OpenIGTLink source with a wrong CRC: dropped (default), accepted and "
+             "counted, or not checked"},
     {"igtl-coord", CHOICE, AT(igtl_coord), RUN, "assume-ras|honour",
-     .help = "images say RAS or LPS: take all as RAS as everybody does (default), or believe them"},
+     .help = "images claim RAS or LPS: treat all as RAS, as Slicer and Plus do (default), or "
+             "honour it"},
     {"igtl-max-fps", TEXT, AT(igtl_max_fps), RUN, "N",
      .help = "OpenIGTLink sinks send at most N frames a second"},
     {"igtl-version", CHOICE, AT(igtl_version), RUN, "1|2",
-     .help = "of the headers to send; default: as each client speaks, and 2 to a server"},
+     .help = "version of the headers to send; default: that of each client, and 2 to a server"},
     {"loop", FLAG, AT(loop), STREAM | ON_IGTL, NULL,
      .help = "start again at the end of the source"},
-    {"recursive", FLAG, AT(recursive), STREAM, NULL,
-     .help = "a folder: also what lies in its folders"},
+    {"recursive", FLAG, AT(recursive), STREAM, NULL, .help = "a folder: also its subfolders"},
     {"window", TEXT, AT(window), STREAM, "LO,HI|auto",
-     .help = "16-bit pictures: sample LO becomes black and HI white; auto = each picture's least "
-             "and greatest"},
+     .help = "16-bit images: sample LO becomes black and HI white; auto = each image's minimum and "
+             "maximum"},
     {"realtime", FLAG, AT(realtime), RUN, NULL,
-     .help = "a frame that waits is replaced by the newest, and counted; serve: always"},
+     .help = "a waiting frame is replaced by the newest, and counted; serve: always"},
     {"realtime", FLAG, AT(realtime), ON_REPLAY, NULL,
      .help =
-         "at the times that the frames had; one that waits is replaced by the newest, and counted"},
+         "at the frames' original times; a waiting frame is replaced by the newest, and counted"},
     {"max-age-ms", INTEGER, AT(max_age_ms), RUN, "N",
-     .help = "with --realtime: a frame that was received longer ago is left out, and counted; 0 = "
-             "none is; default: run: 0, serve: 2000",
+     .help = "with --realtime: a frame received longer ago is skipped and counted; 0 = no limit; "
+             "default: run: 0, serve: 2000",
      .max = 1e6},
     {"lag-alarm-ms", INTEGER, AT(lag_alarm_ms), RUN, "N",
-     .help = "an alarm when a live sender's pictures come so much later than its quickest ones, "
-             "for a second; default 500, 0 = never",
+     .help = "alarm when a live sender's images arrive this much later than its quickest ones for "
+             "a second; default 500, 0 = never",
      .max = 1e6},
     {"verify", FLAG, AT(verify), ON_REPLAY, NULL,
-     .help = "hold each packet against the recorded one, bit for bit but for times; exit 3 at the "
+     .help = "compare each packet with the recorded one, bit for bit except times; exit 3 at the "
              "first that differs"},
     {"strict", FLAG, AT(strict), STREAM | ON_REPLAY, NULL,
      .help = "stop at the first unreadable frame"},
@@ -199,44 +202,43 @@ static const struct row table[] = {
      .help = "pixels of raw frames on stdin; default gray8"},
     {"kpi", TEXT, AT(kpi), RUN | ON_SEGMENT | ON_REPLAY, "FILE|-",
      .help =
-         "one JSON line per published prediction; what lies there is kept as FILE.1, FILE.2, ..."},
+         "one JSON line per published prediction; an existing file is kept as FILE.1, FILE.2, ..."},
     {"kpi-events", CHOICE, AT(kpi_events), RUN, "predictions|all",
-     .help = "KPI lines: published predictions alone, or all events; default: serve: all, run: "
+     .help = "KPI lines: published predictions only, or all events; default: serve: all, run: "
              "predictions"},
     {"kpi-max-mb", FLOAT, AT(kpi_max_mb), RUN, "N",
-     .help = "go on in a new KPI file after N MB; default 64, 0 = never", .max = 1e6},
+     .help = "start a new KPI file after N MB; default 64, 0 = never", .max = 1e6},
     {"kpi-keep", INTEGER, AT(kpi_keep), RUN, "N",
-     .help = "older KPI files to keep when a new one is begun; default 0 = all", .max = 1000000},
+     .help = "older KPI files to keep when a new one is started; default 0 = all", .max = 1000000},
     {"trace", TEXT, AT(trace), RUN | ON_REPLAY, "FILE",
      .help = "each frame's stages by thread, for ui.perfetto.dev or chrome://tracing"},
     {"trace-steps", FLAG, AT(trace_steps), RUN | ON_REPLAY, NULL,
-     .help =
-         "with --trace, on cpu: also what each thread computes when, by its place in the network"},
+     .help = "with --trace, on cpu: also what each thread computes and when, by its place in the "
+             "network"},
     {"summary-every", FLOAT, AT(summary_every), RUN | ON_REPLAY | ON_VAL, "SECONDS",
-     .help = "a line on stderr about the run so far; default 0 = none", .max = 86400},
+     .help = "print a line on stderr about the run so far; default 0 = never", .max = 86400},
     {"on-sink-full", CHOICE, AT(on_sink_full), RUN | ON_REPLAY, "block|drop",
-     .help = "a sink that is behind: wait for it, or drop its oldest packet and count it; default: "
-             "block, serve: drop"},
+     .help = "when a sink falls behind: wait for it, or drop its oldest packet and count it; "
+             "default: block, serve: drop"},
     {"sink-deadline", FLOAT, AT(sink_deadline), RUN | ON_REPLAY, "SECONDS",
-     .help = "give up a sink that takes longer for a packet; default 10, 0 = never", .max = 86400},
+     .help = "abandon a sink that takes longer for a packet; default 10, 0 = never", .max = 86400},
     {"stall-deadline", FLOAT, AT(stall_deadline), RUN, "SECONDS",
-     .help = "end with 1 and the reason when the pipeline does not come back from a frame; "
+     .help = "exit with 1 and the reason when the pipeline does not return from a frame in time; "
              "default: run: 0 = never, serve: 60",
      .max = 86400},
     {"assert-transfers", NUMBERS, AT(assert_transfers), RUN, "UP,DOWN",
-     .help = "exit 3 at the first frame with more copies between host and device", .max = 1000,
+     .help = "exit 3 at the first frame with more copies to or from the device", .max = 1000,
      .also = AT(has_assert), .numbers = 2},
     {"inflight", INTEGER, AT(inflight), RUN | ON_BENCH | ON_DOCTOR | KEPT, "N",
-     .help = "frames in flight, for more frames a second: on cpu side by side, each on its share "
-             "of --threads, elsewhere in one queue (at most 3, speculative gate); default 1, for "
-             "the soonest packet",
+     .help =
+         "frames in flight, for throughput: on cpu in parallel, each on its share of --threads, "
+         "elsewhere in one queue (at most 3, speculative gate); default 1, for the lowest latency",
      .min = 1, .max = UM_INFLIGHT_MAX},
     {"on-device-lost", CHOICE, AT(on_device_lost), RUN | ON_REPLAY, "fail|cpu",
      .help =
-         "a device that fails: end the run (default), or go on on cpu from the frame in flight"},
+         "when a device fails: end the run (default), or continue on cpu from the frame in flight"},
     {"dump", TEXT, AT(dump), STREAM, "FILE.safetensors",
-     .help = "what the networks computed on the way to the last frame's result (of one object), "
-             "tensor by tensor"},
+     .help = "intermediate tensors of the networks for the last frame (of one object)"},
     {"seed", UNSIGNED, AT(seed), ON_PHANTOM, "N", .help = "seed of the phantom; default 1",
      .max = 1.8e19},
     {"look", TEXT, AT(look), ON_PHANTOM, "default|hard",
@@ -246,34 +248,35 @@ static const struct row table[] = {
      .help = "scripted sweeps of 105 frames, a folder each, with the event and the probe's pose of "
              "each frame"},
     {"guard-seed", UNSIGNED, AT(guard_seed), MODELS | KEPT, "N",
-     .help = "order in which the guard device runs what may run in any order", .max = 1.8e19},
+     .help = "seed of the order in which the guard device runs what may run in any order",
+     .max = 1.8e19},
     {"calibrate", TEXT, AT(calibrate), ON_CONVERT, "SOURCE",
-     .help = "with --precision int8: the pictures that it is measured on"},
+     .help = "with --precision int8: the images to calibrate on"},
     {"rounds", INTEGER, AT(rounds), ON_BENCH, "N",
      .help = "measurements per stage or kernel; default 10", .min = 1, .max = 1000000},
     {"serve", FLAG, AT(serve), ON_BENCH, NULL,
-     .help = "for interleaved comparisons: bench stages runs the stage, bench pipeline the picture "
+     .help = "for interleaved comparisons: bench stages runs the stage, bench pipeline the image "
              "that each line of stdin names"},
     {"results", TEXT, AT(results), ON_VAL, "FILE.json",
-     .help = "score these results (COCO's form; -o writes them) instead of running the networks"},
+     .help = "score these results (COCO format; -o writes them) instead of running the networks"},
     {"masks", TEXT, AT(masks), ON_VAL, "DIR",
-     .help = "true masks, NAME.png or NAME_mask.png; default: NAME_mask.png beside NAME.*"},
+     .help = "ground-truth masks, NAME.png or NAME_mask.png; default: NAME_mask.png beside NAME.*"},
     {"lines", TEXT, AT(lines), ON_VAL, "DIR",
-     .help = "true lines, NAME.png or NAME_line.png; default: NAME_line.png beside NAME.*"},
+     .help = "ground-truth lines, NAME.png or NAME_line.png; default: NAME_line.png beside NAME.*"},
     {"pictures", TEXT, AT(pictures), ON_VAL, "DIR",
-     .help = "where the pictures of a COCO .json lie; default: beside it"},
+     .help = "where the images of a COCO .json are; default: beside it"},
     {"within", NUMBERS, AT(within), ON_VAL, "COVER,EXACT",
-     .help = "pixels within which a line counts as covered by the mask, and the mask as on the "
-             "line; default 4,8",
+     .help = "distances in pixels within which a line counts as covered by the mask, and the mask "
+             "as on the line; default 4,8",
      .max = 1e6, .also = AT(has_within), .numbers = 2},
     {"spacing", NUMBERS, AT(spacing), ON_VAL, "X,Y",
-     .help = "size of a pixel in mm; default: what the picture says", .min = 1e-6, .max = 1e6,
+     .help = "size of a pixel in mm; default: what the image says", .min = 1e-6, .max = 1e6,
      .also = AT(has_spacing), .numbers = 2},
     {"table", FLAG, AT(table), ON_BENCH, NULL,
      .help = "bench kernels, roofline: a table instead of JSON lines"},
     {"json", FLAG, AT(json), ON_VAL | ON_INSPECT, NULL, .help = "one JSON object on stdout"},
     {"config", TEXT, AT(config), ALL, "FILE.yaml",
-     .help = "options from a file, same keys; the command line wins"},
+     .help = "options from a file, same keys; the command line overrides it"},
     {"quiet", FLAG, AT(quiet), ALL | ON_REPLAY, NULL, .help = "errors only", .letter = 'q'},
     {"verbose", FLAG, AT(verbose), ALL | ON_REPLAY, NULL, .help = "say more", .letter = 'v'},
     {"help", FLAG, AT(help), ALL | ON_REPLAY, NULL, .help = "this text", .letter = 'h'},

@@ -20,65 +20,74 @@ struct command {
 
 static const struct command commands[] = {
     {"run", ON_RUN, command_run, 1, 1, "SOURCE [-o SINK]...",
-     "the whole pipeline: detect, outline, one packet a frame",
+     "the whole pipeline: detect, outline, one packet per frame",
      "SOURCE and SINK: ultramotion --help lists them. Without -o packets are JSON lines on "
      "stdout.\n"
-     "  ultramotion run FOLDER -o dir:out                   masks and outlined pictures in out/\n"
+     "  ultramotion run FOLDER -o dir:out                   masks and outlined images in out/\n"
      "  ultramotion run scan.mp4 -o video:out.mp4 -o jsonl:out.jsonl\n"},
     {"serve", ON_SERVE, command_serve, 1, 1, "SOURCE [-o SINK]...",
-     "run for live use: newest frames first, sinks never waited for",
-     "As run, with other defaults: -o igtl::18945 --realtime --on-sink-full drop --track 1\n"
+     "live: newest frames first, never waiting for sinks",
+     "Like run, with other defaults: -o igtl::18945 --realtime --on-sink-full drop --track 1\n"
      "--max-age-ms 2000 --stall-deadline 60 --kpi-events all.\n"},
     {"replay", ON_REPLAY, command_replay, 1, 1, "FOLDER [--verify] [-o SINK]...",
-     "run a recording again, with the options it was made with",
-     "FOLDER is what -o record:FOLDER wrote. As fast as it goes, or at its own times "
-     "(--realtime).\n"
-     "Options given here hold instead of those that were recorded.\n"},
+     "rerun a recording, with the options it was made with",
+     "FOLDER is what -o record:FOLDER wrote. Runs as fast as it can, or at the original times\n"
+     "(--realtime). Options given here override the recorded ones.\n"},
     {"igtl", ON_IGTL, command_igtl, 2, 3,
      "sniff|fake-slicer ADDRESS\n       ultramotion igtl send|fake-plus ADDRESS SOURCE",
-     "the other ends of an OpenIGTLink stream",
-     "ADDRESS      HOST:PORT or igtl://HOST:PORT connects, :PORT waits for who connects\n"
-     "sniff        every message as a line of JSON\n"
+     "test tools: the other ends of an OpenIGTLink stream",
+     "ADDRESS      HOST:PORT or igtl://HOST:PORT connects, :PORT waits for a connection\n"
+     "sniff        prints every message as a line of JSON\n"
      "fake-slicer  the same, greeting as 3D Slicer does\n"
-     "send         frames of a source as images\n"
-     "fake-plus    with stamps and poses as PlusServer, to one client after the other\n"},
+     "send         sends the frames of a source as images\n"
+     "fake-plus    with timestamps and poses like PlusServer, to one client after another\n"},
     {"detect", ON_DETECT, command_detect, 1, 1, "SOURCE", "boxes only, JSON lines on stdout", NULL},
     {"segment", ON_SEGMENT, command_segment, 1, 1,
-     "SOURCE --box X0,Y0,X1,Y1 [--point X,Y,LABEL]... [-o SINK]...", "outline what a prompt names",
-     NULL},
+     "SOURCE --box X0,Y0,X1,Y1 [--point X,Y,LABEL]... [-o SINK]...",
+     "outline what a prompt points at", NULL},
     {"val", ON_VAL, command_val, 1, 1, "DATASET [--json] [-o DIR]",
-     "accuracy against truth: boxes, masks, lines, states",
-     "DATASET  a folder with a COCO .json (or that file), or with NAME_mask.png or NAME_line.png\n"
-     "         beside its pictures (--masks, --lines: in folders of their own), or phantom:\n"
-     "-o DIR   report.json, results.json (COCO's form), worst/, contact.png: red what was found,\n"
-     "         green what is true\n"
-     "Boxes: all the detector has, as COCO. Masks, lines and states: what the pipeline publishes;\n"
-     "what it missed counts as Dice 0, distances and lines are of what was found; results without\n"
-     "any mask are not scored by masks. In mask and line pictures whatever is not 0 counts.\n"
+     "accuracy against ground truth: boxes, masks, lines, states",
+     "DATASET  a folder with a COCO .json (or that file), or with NAME_mask.png or "
+     "NAME_line.png\n"
+     "         beside its images (--masks, --lines: in folders of their own), or phantom:\n"
+     "-o DIR   report.json, results.json (COCO format), worst/, contact.png: red what was "
+     "found,\n"
+     "         green the ground truth\n"
+     "Boxes: all of the detector's, as in COCO. Masks, lines and states: what the pipeline "
+     "publishes;\n"
+     "misses count as Dice 0, distances and lines are over what was found; results without any "
+     "mask\n"
+     "are not scored by masks. In mask and line images every non-zero pixel counts.\n"
      "A folder is a sweep.\n"},
     {"phantom", ON_PHANTOM, command_phantom, 0, 0,
      "-o DIR [--frames N] [--seed N] [--look hard|--sweep]",
-     "write synthetic ultrasound frames with truth",
-     "The source phantom:KEY=VALUE,... draws the same: seed, frames (0: without end), width, "
+     "write synthetic ultrasound frames with ground truth",
+     "The source phantom:KEY=VALUE,... generates the same: seed, frames (0: endless), width, "
      "height,\n"
-     "empty (share of frames without bone), look=default|hard, surface=arc|plate|rib|flank|humps "
-     "(of\nlook=hard), sweep=1 (frames have the probe's pose; a sweep is 105 frames)\n"},
+     "empty (share of frames without bone), look=default|hard, "
+     "surface=arc|plate|rib|flank|humps (for\n"
+     "look=hard), sweep=1 (frames have the probe's pose; a sweep is 105 frames)\n"},
     {"bench", ON_BENCH, command_bench, 0, 1, "[pipeline|stages|residency|kernels|roofline|live]",
      "measure, JSON lines on stdout",
-     "pipeline   frames of the phantom, drawn before, by stage (default; 20 frames), how far the\n"
-     "           slowest in a hundred is from the median, and the most memory the process had\n"
-     "stages     each network alone, on noise\n"
+     "pipeline   phantom frames, generated beforehand, by stage (default; 20 frames), p99 over\n"
+     "           median, and the peak memory of the process\n"
+     "stages     each network by itself, on noise\n"
      "kernels    each kernel call of the networks by its place there, the longest first\n"
-     "roofline   parts of the networks, held against matrix products of the same precision in\n"
-     "           the same run: what share of their rate, and the time beyond it\n"
-     "residency  legacy host mode against device-resident masks, frame by frame in turn (200\n"
+     "roofline   parts of the networks compared with matrix products of the same precision in\n"
+     "           the same run: the share of their rate, and the time beyond it\n"
+     "residency  legacy host mode against device-resident masks, alternating frame by frame "
+     "(200\n"
      "           frames); a table on stderr. Legacy: the same kernels, then blocking copies of\n"
      "           the frame-size fp32 logits and the score, threshold and packet on the host.\n"
-     "           Copies in the SAM stage: all of a frame but the upload, the gate's read and the\n"
-     "           packet. SAM latency: the frame less upload, detection (with resize and gate)\n"
-     "           and packet; with the speculative gate it overlaps the detection, and only the\n"
-     "           whole frame compares. Only frames that every mode segmented count.\n"
-     "live       a run between an OpenIGTLink sender and a client, in one process: what it adds\n"
+     "           Copies in the SAM stage: all of a frame except the upload, the gate's read "
+     "and\n"
+     "           the packet. SAM latency: the frame less upload, detection (with resize and "
+     "gate)\n"
+     "           and packet; with the speculative gate it overlaps the detection, and only "
+     "whole\n"
+     "           frames can be compared. Only frames that every mode segmented count.\n"
+     "live       a run between an OpenIGTLink sender and a client, in one process: what it "
+     "adds\n"
      "           to the pipeline's time (500 frames at each rate)\n"},
     {"inspect", ON_INSPECT, command_inspect, 1, 1, "MODEL",
      "architecture, classes, input size, tensors, sha256 of a weight file", NULL},
@@ -86,25 +95,27 @@ static const struct command commands[] = {
      "MODEL OUT [--precision fp32|fp16|bf16] [--upstream]\n"
      "       ultramotion convert MODEL OUT --precision int8 --calibrate SOURCE",
      "write a weight file as .safetensors",
-     "int8: which layers can compute on bytes, and how, is measured on the pictures of "
-     "--calibrate\n"
-     "SOURCE and written into the metadata; layers stay floats, the worst first, until every best\n"
-     "box is within 2 px of that on floats and nine of ten within 0.5, and masks have a mean\n"
-     "Dice of 0.99 with those.\n"},
+     "int8: which layers can compute in int8, and with which ranges, is measured on the images "
+     "of\n"
+     "--calibrate SOURCE and written into the metadata; layers are left in floating point, the "
+     "worst\n"
+     "first, until every best box is within 2 px of the floating-point one and nine of ten "
+     "within\n"
+     "0.5, and masks have a mean Dice of 0.99 with the floating-point ones.\n"},
     {"doctor", ON_DOCTOR, command_doctor, 0, 0, "[OPTIONS]",
      "devices, kernels chosen, memory plan, what is missing and how to get it", NULL},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static const char ends[] =
-    "SOURCE  a file, a folder, a glob (%s), @LIST.txt (one path a line),\n"
-    "        phantom:seed=1,frames=100 (phantom --help: its keys), or - (raw frames on stdin)\n"
+    "SOURCE  a file, a folder, a glob (%s), @LIST.txt (one path per line),\n"
+    "        phantom:seed=1,frames=100 (keys: phantom --help), or - (raw frames on stdin)\n"
     "        live: igtl://HOST:18944 (OpenIGTLink), igtl-listen::PORT,\n"
     "        v4l2:/dev/video0?size=WxH&fps=N&format=F (a camera)\n"
-    "        recorded: replay:FOLDER, replay-live:FOLDER (at its own times)\n"
+    "        recorded: replay:FOLDER, replay-live:FOLDER (at its original times)\n"
     "SINK    dir:PATH, jsonl:PATH, jsonl:-, video:OUT.mp4, null:, igtl::18945,\n"
     "        igtl-connect:HOST:PORT, web::8080 (a viewer for browsers),\n"
-    "        record:FOLDER (what came and went, for replay),\n"
+    "        record:FOLDER (frames, poses and packets, for replay),\n"
     "        masks:OUT.seg.nrrd (or .seq.nrrd, .mha: all masks in one file)\n";
 
 static void print_usage(FILE *f)
@@ -129,8 +140,8 @@ static void print_man(void)
            ".SH NAME\nultramotion \\- find and outline a structure in ultrasound frames\n"
            ".SH SYNOPSIS\n.B ultramotion\n.I COMMAND\n[ARGUMENTS]\n"
            ".SH DESCRIPTION\nFinds a structure in every frame of a source (D\\-FINE), outlines it "
-           "(a segmenter of SAM's families, prompted with the box) and publishes one packet a "
-           "frame. Research software, not a medical device.\n.PP\n.nf\n",
+           "(a segmenter of SAM's families, prompted with the box) and publishes one packet "
+           "per frame. Research software, not a medical device.\n.PP\n.nf\n",
            um_version());
     snprintf(text, sizeof text, ends, um_image_kinds());
     cli_put_man(text);
@@ -157,17 +168,18 @@ static void print_man(void)
     printf(".SH OPTIONS\n");
     cli_print_man_options(names, bits, COMMANDS);
     printf(".SH EXIT STATUS\n"
-           ".TP\n.B 0\ndone\n.TP\n.B 1\na failure while running\n.TP\n.B 2\narguments that mean "
-           "nothing\n.TP\n.B 3\nan assertion of the command line did not hold\n"
+           ".TP\n.B 0\nsuccess\n.TP\n.B 1\na failure while running\n.TP\n.B 2\ninvalid "
+           "arguments\n.TP\n.B 3\nan assertion given on the command line did not hold\n"
            ".SH ENVIRONMENT\n"
-           ".TP\n.B ULTRAMOTION_SAM_AS_NUMPY\n1: masks are made on the host, where "
-           "\\-\\-sam\\-as\\-numpy says nothing\n"
-           ".TP\n.B ULTRAMOTION_MODELS\nfolder of the models that ship\n"
-           ".TP\n.B ULTRAMOTION_CPU\nc, avx2, avx512 or amx: kernels of that level, not the best "
-           "that the processor has\n"
-           ".TP\n.B ULTRAMOTION_CUDA_DRIVER\nthe GPU driver's library, where it is not "
+           ".TP\n.B ULTRAMOTION_SAM_AS_NUMPY\n1: masks are made on the host, unless "
+           "\\-\\-sam\\-as\\-numpy is given\n"
+           ".TP\n.B ULTRAMOTION_MODELS\nfolder of the bundled models\n"
+           ".TP\n.B ULTRAMOTION_CPU\nc, avx2, avx512 or amx: kernels of that level instead of the "
+           "best "
+           "that the CPU has\n"
+           ".TP\n.B ULTRAMOTION_CUDA_DRIVER\nthe GPU driver's library, if it is not "
            "libcuda.so.1\n"
-           ".TP\n.B XDG_CACHE_HOME\nwhere packed weights are kept (ultramotion/ in it), else "
+           ".TP\n.B XDG_CACHE_HOME\nwhere packed weights are cached (in ultramotion/), else "
            "~/.cache\n"
            ".SH EXAMPLES\n.nf\n");
     cli_put_man(
