@@ -30,7 +30,8 @@ typedef struct um_device_array {
     int rank;
     int64_t shape[UM_ARRAY_RANK],
         strides[UM_ARRAY_RANK]; /**< `rank` entries; strides in elements */
-    void *stream; /**< the CUstream in whose order the data is there; NULL: it is there */
+    void *stream; /**< the CUstream in whose order the data becomes available; NULL: it is available
+                   */
 } um_device_array;
 
 /** Numbers that the library made and a caller keeps: masks, scores, logits, an embedding. Reference
@@ -44,12 +45,12 @@ UM_API um_values *um_values_ref(um_values *values);
 UM_API void um_values_unref(um_values **values);
 /** Describe it. @param out its struct_size is set by the caller. */
 UM_API um_status um_values_describe(const um_values *values, um_device_array *out);
-/** 1 where others use the same memory, so that it must not be written to: embeddings. */
+/** 1 if others use the same memory, so that it must not be written to: embeddings. */
 UM_API int um_values_read_only(const um_values *values);
 /** Copy it to host memory, row-major and contiguous, elements of its type (booleans are bytes 0 and
  * 1); on a device of its own one download, booked. */
 UM_API um_status um_values_read(const um_values *values, void *out);
-/** Make a CUstream of its GPU wait until the numbers are there. Nothing to do on other devices. */
+/** Make a CUstream of its GPU wait until the numbers are available. No effect on other devices. */
 UM_API um_status um_values_wait(const um_values *values, void *stream);
 
 #ifdef __cplusplus

@@ -25,8 +25,8 @@ typedef struct um_bench um_bench;
 /**
  * Open a network to be measured.
  *
- * @param detector  needed for UM_BENCH_DETECT, and for UM_BENCH_GEMM, as the one who has the
- *                  device; gray selects its one-channel stem.
+ * @param detector  needed for UM_BENCH_DETECT, and for UM_BENCH_GEMM, which has the device; gray
+ * selects its one-channel stem.
  * @param segmenter needed for UM_BENCH_ENCODE and UM_BENCH_DECODE (box prompt, single mask).
  * @return UM_OK; UM_EINVAL; UM_ENOMEM; UM_EDEVICE. On error *out is NULL.
  */
@@ -44,9 +44,9 @@ UM_API um_status um_bench_run(um_bench *bench, double *ms);
 typedef struct um_bench_kernel {
     int index;
     const char *op;
-    int h, w, c, k; /**< output rows (h*w) and channels, and what is summed per element (0 where
-                       that means nothing) */
-    double gflop;   /**< 0 where that means nothing */
+    int h, w, c, k; /**< output rows (h*w) and channels, and what is summed per element (0 if not
+                       applicable) */
+    double gflop;   /**< 0 if not applicable */
     double min_ms, median_ms;
     double bytes;
     const char *place;

@@ -14,37 +14,37 @@ extern "C" {
  * be closed in any order. Threads: any, unless a function says otherwise. */
 typedef struct um_detector um_detector;
 
-/** One detection, in pixels of the frame; the box is not clamped to the picture. */
+/** One detection, in pixels of the frame; the box is not clamped to the image. */
 typedef struct um_box {
     float x0, y0, x1, y1;
     float score; /**< 0..1 */
     int label;   /**< class index */
 } um_box;
 
-/** What the file does not say, or shall not decide. Initialise with
- * um_detector_settings_default(): all as the file has it. */
+/** What the file does not say, or is not to decide. Initialise with um_detector_settings_default():
+ * all as the file says. */
 typedef struct um_detector_settings {
     size_t struct_size;
     int input_width, input_height; /**< of the input, multiples of 32; 0 = the file's */
     int queries;                   /**< 0 = the file's, else 300 */
     const char *activation;        /**< of the decoder: "auto", "relu" (D-FINE) or "silu" (DEIM) */
-    const char *fit; /**< of pictures into the input: "auto", "stretch" or "letterbox": as large as
-                        they fit, in the middle, black around */
+    const char *fit;   /**< of images into the input: "auto", "stretch" or "letterbox": as large as
+                          fits, centred, black around */
     const char *names; /**< a text file with one name per class and line; or NULL */
-    const char *gain;  /**< of the pictures: "off", "auto" (0.5 % of the pixels become white) or
-                          "G" (times G), and the latter two with ",GAMMA" behind (docs/FRAME.md);
-                          NULL = as the file has it, else off */
-    float nms;         /**< a box whose IoU with a better one of its class is above goes, in
-                          um_detector_run() and where a pipeline picks its objects; 1 = none goes, as
-                          upstream; 0 = as the file has it, else 1 */
+    const char *gain;  /**< of the images: "off", "auto" (0.5 % of the pixels become white) or "G"
+                          (times G), the latter two optionally followed by ",GAMMA" (docs/FRAME.md);
+                          NULL = as the file says, else off */
+    float nms;         /**< a box whose IoU with a better one of its class is above this is dropped,
+                          in um_detector_run() and where a pipeline picks its objects; 1 = none is,
+                          as upstream; 0 = as the file says, else 1 */
 } um_detector_settings;
 UM_API void um_detector_settings_init(um_detector_settings *s, size_t struct_size);
 #define um_detector_settings_default(s) um_detector_settings_init((s), sizeof *(s))
 
 /**
- * Load a D-FINE checkpoint (.pt, .pth, .safetensors, or a folder of Hugging Face; its sizes are
- * read off its tensors) and put it on a device. A config.json of Hugging Face beside the file is
- * obeyed.
+ * Load a D-FINE checkpoint (.pt, .pth, .safetensors, or a Hugging Face folder; its sizes are
+ * derived from its tensors) and put it on a device. A Hugging Face config.json beside the file is
+ * honoured.
  *
  * @param out    receives the detector or NULL.
  * @param input_size  side of the square input in pixels, a multiple of 32; 0 = the file's metadata,
@@ -54,12 +54,12 @@ UM_API void um_detector_settings_init(um_detector_settings *s, size_t struct_siz
  */
 UM_API um_status um_detector_open(um_detector **out, um_device *device, const char *path,
                                   int input_size);
-/** The same from a file's bytes in memory, which are needed no more when it returns. @param label
+/** The same from a file's bytes in memory, which are no longer needed when it returns. @param label
  * its name in messages. */
 UM_API um_status um_detector_open_memory(um_detector **out, um_device *device, const void *data,
                                          size_t size, const char *label, int input_size);
-/** The same two with settings, which may be NULL. @return also UM_EINVAL for settings that mean
- * nothing, UM_EUNSUPPORTED for a config.json that asks for what is not computed here. */
+/** The same two with settings, which may be NULL. @return also UM_EINVAL for invalid settings,
+ * UM_EUNSUPPORTED for a config.json that asks for something not implemented here. */
 UM_API um_status um_detector_open_with(um_detector **out, um_device *device, const char *path,
                                        const um_detector_settings *settings);
 UM_API um_status um_detector_open_memory_with(um_detector **out, um_device *device,
@@ -76,11 +76,11 @@ UM_API int um_detector_classes(const um_detector *detector);
 /** Name of a class (of the text file in the settings, else of the file's metadata or config.json),
  * or NULL. Valid until close. */
 UM_API const char *um_detector_class_name(const um_detector *detector, int label);
-/** Side of the square input in pixels; of one that is not square its width. */
+/** Side of the square input in pixels; the width if it is not square. */
 UM_API int um_detector_input_size(const um_detector *detector);
 /** Size of the input in pixels; either may be NULL. */
 UM_API void um_detector_input(const um_detector *detector, int *width, int *height);
-/** Number of queries: at most so many boxes. */
+/** Number of queries, the most boxes there can be. */
 UM_API int um_detector_queries(const um_detector *detector);
 /** What the user of this file should know, or NULL. A static string. */
 UM_API const char *um_detector_warning(const um_detector *detector);

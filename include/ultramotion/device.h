@@ -11,8 +11,8 @@
 extern "C" {
 #endif
 
-/** A place where networks run. Reference counted: what is opened on it has a reference, so that it
- * may be closed in any order. Threads: a device may be used by any number of threads through what
+/** A place where networks run. Reference counted: what is opened on it has a reference, so they may
+ * be closed in any order. Threads: a device may be used by any number of threads through what
  * is opened on it. */
 typedef struct um_device um_device;
 
@@ -21,24 +21,25 @@ typedef struct um_device_settings {
     size_t struct_size;
     const char *name; /**< "auto", "cpu", "guard" or "cuda:N" */
     int threads;      /**< worker threads including the caller; 0 = as many as this process may use.
-                         On `cpu` a frame that comes while another has them takes its caller's alone */
+                         On `cpu` a frame that arrives while another uses them runs on its caller's
+                         thread alone */
     uint64_t guard_seed;   /**< order in which `guard` runs what may run in any order */
     const char *precision; /**< "auto", "fp32", "fp16", "bf16" or "int8": on a GPU of activations,
-                              on a processor of what dense layers multiply. auto = fp16 on a GPU,
-                              bf16 on a processor with AMX (networks that it was shown to serve),
-                              else fp32. A processor has fp32; with AMX, or AVX-512 BF16 by AMD,
-                              bf16; with AVX-512 VNNI and a file of um_model_calibrate() int8 */
-    void (*log)(void *ctx, const char *text); /**< told, while opening, why "auto" passes a GPU
-                                                 over ("cuda:0 is passed over: …") or has none
-                                                 ("no GPU: …"); or NULL */
+                              on a CPU of the operands of dense layers. auto = fp16 on a GPU, bf16
+                              on a CPU with AMX (for networks proven in it), else fp32. A CPU has
+                              fp32; with AMX, or AMD's AVX-512 BF16, bf16; with AVX-512 VNNI and a
+                              file of um_model_calibrate() int8 */
+    void (*log)(void *ctx, const char *text); /**< called, while opening, with the reason why "auto"
+                                                 skips a GPU ("cuda:0 is passed over: …") or has
+                                                 none ("no GPU: …"); or NULL */
     void *log_ctx;
-    const char *weight_cache; /**< where packed weights of the networks that are opened on it are
-                                 kept, so that they are not packed at each start: a folder, "auto"
+    const char *weight_cache; /**< where packed weights of the networks opened on it are cached, so
+                                 that they are not packed at each start: a folder, "auto"
                                  ($XDG_CACHE_HOME/ultramotion or ~/.cache/ultramotion), or "off" and
-                                 NULL (default): nowhere. What is found there is held against the
-                                 model's hash and this build, and not believed where it is damaged,
-                                 another user's or for others to write. Nothing fails for its sake:
-                                 um_device_weight_cache() tells */
+                                 NULL (default): nowhere. What is found there is checked against the
+                                 model's hash and this build, and ignored if it is damaged, another
+                                 user's or writable by others. No call fails because of it:
+                                 um_device_weight_cache() reports it */
 } um_device_settings;
 
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults: name "auto", all
@@ -51,8 +52,8 @@ UM_API void um_device_settings_init(um_device_settings *s, size_t struct_size);
  *
  * @param out  receives the device, or NULL on error. The caller owns it and closes it with
  * um_device_close().
- * @return UM_OK; UM_EINVAL for an unknown name; UM_EDEVICE or UM_EUNSUPPORTED where that device is
- * not available here.
+ * @return UM_OK; UM_EINVAL for an unknown name; UM_EDEVICE or UM_EUNSUPPORTED if that device is not
+ * available here.
  */
 UM_API um_status um_device_open(um_device **out, const um_device_settings *settings);
 
@@ -61,11 +62,12 @@ UM_API um_status um_device_open(um_device **out, const um_device_settings *setti
 UM_API int um_device_gpus(void);
 
 /**
- * One line about a device, without opening it: of a GPU its model, architecture, memory and driver.
+ * One line about a device, without opening it: for a GPU its model, architecture, memory and
+ * driver.
  *
  * @param name  "cpu", "guard" or "cuda:N".
  * @param text  receives at most size - 1 characters; "" on error.
- * @return UM_OK; UM_EINVAL for an unknown name; UM_EUNSUPPORTED or UM_EDEVICE where it is not
+ * @return UM_OK; UM_EINVAL for an unknown name; UM_EUNSUPPORTED or UM_EDEVICE if it is not
  * available here (um_last_error() says what is missing).
  */
 UM_API um_status um_device_describe(const char *name, char *text, size_t size);
@@ -93,16 +95,16 @@ UM_API int um_device_threads(const um_device *device);
 UM_API void *um_device_stream(const um_device *device);
 
 /**
- * Where packed weights are kept, and what became of those of the network that was opened last:
- * "FOLDER", "FOLDER: read", "FOLDER: written", "FOLDER: not written: why", or "off". A small
- * network's are not kept.
+ * Where packed weights are cached, and what became of those of the network opened last:
+ * "FOLDER", "FOLDER: read", "FOLDER: written", "FOLDER: not written: why", or "off". Those of a
+ * small network are not cached.
  *
  * @param text  receives at most size - 1 characters.
  */
 UM_API void um_device_weight_cache(const um_device *device, char *text, size_t size);
 
-/** Which kernels it computes with, e.g. "avx512", "avx2", "c", "sm_90"; "none" where
- * ULTRAMOTION_CPU or ULTRAMOTION_CUDA asks for some that it has not. Valid until close. */
+/** Which kernels it computes with, e.g. "avx512", "avx2", "c", "sm_90"; "none" if ULTRAMOTION_CPU
+ * or ULTRAMOTION_CUDA asks for some that it does not have. Valid until close. */
 UM_API const char *um_device_isa(const um_device *device);
 
 /** Copies and waits between host and device. On a device that shares the host's memory all counts
@@ -120,7 +122,7 @@ typedef struct um_transfers {
 UM_API void um_device_transfers(const um_device *device, um_transfers *out);
 
 /**
- * Told of one thread's part of a step, on that thread, as it ends; it must be quick.
+ * Called with one thread's part of a step, on that thread, when it ends; it must be quick.
  *
  * @param place  where in the network, dotted as the file names its tensors; valid during the call.
  * @param op     the operator; a static string.
@@ -130,8 +132,8 @@ UM_API void um_device_transfers(const um_device *device, um_transfers *out);
 typedef void um_device_watch_fn(void *ctx, const char *place, const char *op, int thread,
                                 uint64_t begin_ns, uint64_t end_ns);
 /**
- * Tell `watch` of every step from now on; NULL: nobody, as at first, which costs nothing. Waits
- * until nobody computes: not to be called by `watch`. Threads: one caller at a time.
+ * Call `watch` for every step from now on; NULL (as at first): nothing, at no cost. Waits until
+ * nothing is computing: not to be called from `watch`. Threads: one caller at a time.
  *
  * @return UM_OK; UM_EINVAL; UM_EUNSUPPORTED on a GPU, whose steps are not the host's to time.
  */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* DLPack, the exchange of tensors between libraries without a copy: https://dmlc.github.io/dlpack.
- * Its structs are not repeated here; a program includes dlpack.h besides where it looks into them.
+ * Its structs are not repeated here; a program that looks into them includes dlpack.h as well.
  */
 #ifndef ULTRAMOTION_DLPACK_H
 #define ULTRAMOTION_DLPACK_H
@@ -17,12 +17,12 @@ struct DLManagedTensor;
 struct DLManagedTensorVersioned;
 
 /**
- * Values as others take them. The struct holds a reference, which its deleter drops: on any thread,
- * after everything else of this library was closed too.
+ * Values in the form that other libraries take. The struct holds a reference, which its deleter
+ * drops: on any thread, after everything else of this library was closed too.
  *
  * @param out receives a struct that whoever takes it frees by calling its deleter once.
  * @return UM_OK; UM_EUNSUPPORTED for memory that nobody else may touch (`guard`), and for a
- * read-only array, which only the versioned struct can say; UM_ENOMEM. Threads: any.
+ * read-only array, which only the versioned struct can express; UM_ENOMEM. Threads: any.
  */
 UM_API um_status um_dlpack_export(um_values *values, struct DLManagedTensor **out);
 /** The same in DLPack 1.0's struct, with its flag for read-only arrays. */
@@ -30,9 +30,9 @@ UM_API um_status um_dlpack_export_versioned(um_values *values,
                                             struct DLManagedTensorVersioned **out);
 
 /**
- * A tensor of somebody else as a picture, without a copy: u8 or f32, [H,W], [H,W,C] or [C,H,W] with
- * C = 1 or 3, with or without a 1 in front; where both could be meant, channels are last. It is
- * there in the order of the library's own stream (um_device_stream()), as DLPack has it.
+ * Another library's tensor as an image, without a copy: u8 or f32, [H,W], [H,W,C] or [C,H,W] with
+ * C = 1 or 3, with or without a leading 1; if ambiguous, channels are last. It is available in the
+ * order of the library's own stream (um_device_stream()), as DLPack specifies.
  *
  * @param out its struct_size is set by the caller; valid as long as the tensor.
  * @return UM_OK; UM_EINVAL for another type, shape or device, named, and for rows that are not
@@ -64,7 +64,7 @@ UM_API void um_capsule_bind(int (*is_valid)(void *capsule, const char *name),
 UM_API void um_capsule_drop(void *capsule);
 /**
  * um_dlpack_image() and um_dlpack_frame() of the tensor in what __dlpack__() gave: any object. The
- * frame takes the tensor, and the capsule is renamed as DLPack has it; the picture leaves it there.
+ * frame takes the tensor, and the capsule is renamed as DLPack has it; the image leaves it there.
  *
  * @return as those; UM_EINVAL for what is no capsule with a tensor in it; UM_EUNSUPPORTED for one
  * of another version than 1.

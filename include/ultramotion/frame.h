@@ -13,9 +13,9 @@ extern "C" {
 
 enum { UM_FRAME_MAX_SIDE = 16384, UM_FRAME_MAX_PIXELS = 64 * 1024 * 1024 };
 
-/** One picture in host memory: 8-bit gray or RGB, rows top to bottom, with its stamp and geometry.
- * Made by the library, reference counted, grows at its end. Threads: a frame may be read,
- * referenced and dropped by any thread; who fills it in is the only one that has it. */
+/** One image in host memory: 8-bit gray or RGB, rows top to bottom, with its timestamp and
+ * geometry. Made by the library, reference counted, grows at its end. Threads: a frame may be read,
+ * referenced and dropped by any thread; it is filled in by the thread that alone holds it. */
 typedef struct um_frame {
     size_t struct_size;
     int width, height, channels; /**< channels 1 (gray) or 3 (RGB, interleaved) */
@@ -28,9 +28,10 @@ typedef struct um_frame {
     double spacing_mm[2]; /**< x, y */
     const char *source;   /**< file relative to what was given, or name of the stream; "" = unknown;
                              um_frame_set_source() */
-    int has_ts; /**< ts is a stamp of the source's own, 0 included; else it is the time of receipt
+    int has_ts; /**< ts is the source's own timestamp, 0 included; else it is the time of receipt
                  */
-    uint64_t received_ns; /**< when a source had it whole, by CLOCK_MONOTONIC; 0 = unknown */
+    uint64_t received_ns; /**< when a source had received it completely, by CLOCK_MONOTONIC; 0 =
+                             unknown */
 } um_frame;
 
 /**
@@ -45,16 +46,16 @@ UM_API um_status um_frame_create(um_frame **out, int width, int height, int chan
  * Create a frame over the caller's pixels, without a copy.
  *
  * @param stride  bytes between rows, at least width * channels, or at most minus that for rows that
- *                lie bottom to top (pixels is the first row of the picture either way).
- * @param release called once with ctx when the last reference is dropped, on that thread; NULL:
- *                nobody is told. On error it is not called and the caller keeps the pixels.
+ *                lie bottom to top (pixels is the first row of the image either way).
+ * @param release called once with ctx when the last reference is dropped, on that thread; or NULL.
+ * On error it is not called and the caller keeps the pixels.
  * @return UM_OK; UM_EINVAL as um_frame_create(), or for the stride; UM_ENOMEM.
  */
 UM_API um_status um_frame_wrap(um_frame **out, int width, int height, int channels, uint8_t *pixels,
                                ptrdiff_t stride, void (*release)(void *ctx), void *ctx);
 
-/** Say where a frame is from; the text is copied, NULL is "". @return UM_OK, UM_ENOMEM (then it
- * stays as it was). */
+/** Set where a frame comes from; the text is copied, NULL is "". @return UM_OK, UM_ENOMEM (then it
+ * is unchanged). */
 UM_API um_status um_frame_set_source(um_frame *frame, const char *source);
 
 /** Add a reference and return the frame. Threads: any. */

@@ -13,14 +13,14 @@ extern "C" {
 /** Threads: one at a time. */
 typedef struct um_igtl um_igtl;
 
-/** "HOST:PORT" and "igtl://HOST:PORT" connect, ":PORT" waits for who connects (port 0: the system's
+/** "HOST:PORT" or "igtl://HOST:PORT" connects, ":PORT" waits for a connection (port 0: the system's
  * choice).
- * @return UM_OK; UM_EINVAL; UM_EIO where nothing can listen. Nobody is there yet: um_igtl_wait().
+ * @return UM_OK; UM_EINVAL; UM_EIO if it cannot listen. There is no connection yet: um_igtl_wait().
  */
 UM_API um_status um_igtl_open(um_igtl **out, const char *address);
-/** Drop a connection that is there, and wait for the next one.
+/** Drop the current connection, if any, and wait for the next one.
  * @param wake_fd ends the wait when it becomes readable; -1 = nothing does.
- * @return UM_OK: somebody is there; UM_AGAIN: not within the time, or woken; UM_EIO. */
+ * @return UM_OK: connected; UM_AGAIN: not within the time, or woken; UM_EIO. */
 UM_API um_status um_igtl_wait(um_igtl *link, int wake_fd, int timeout_ms);
 /** Sending also ends, with UM_EIO, when wake_fd becomes readable; -1 (so at first) = nothing does.
  */
@@ -31,14 +31,14 @@ UM_API int um_igtl_port(const um_igtl *link);
  * The next message as one JSON object: type, device, version, stamp (16 hexadecimal digits), ts,
  * id, body_bytes, metadata, and what it is about: image, transform, position, status, string,
  * labels or capability. Pixels come as the sha256 of their bytes. `problem` says what is wrong with
- * a content that means nothing, a CRC or metadata that do not fit included.
+ * invalid content, including a wrong CRC or metadata that do not fit.
  * @param json owned by the caller (um_free()).
  * @return UM_OK; UM_AGAIN: none within the time, or woken; UM_EOF: the other side left; UM_EFORMAT:
- * what came is no OpenIGTLink; UM_EIO.
+ * what arrived is not OpenIGTLink; UM_EIO.
  */
 UM_API um_status um_igtl_receive(um_igtl *link, int wake_fd, int timeout_ms, char **json);
-/** Send a picture as IMAGE of this device, stamped with its ts, and, where it has a pose, that as
- * TRANSFORM "ProbeToReference" before it. Waits for the other side at most 10 s.
+/** Send a frame as IMAGE of this device, stamped with its ts, and its pose, if any, as TRANSFORM
+ * "ProbeToReference" before it. Waits for the other side at most 10 s.
  * @return UM_OK; UM_EOF: it left; UM_EIO. */
 UM_API um_status um_igtl_send_frame(um_igtl *link, const um_frame *frame, const char *device);
 /** Send a message of `type`: a STRING with this text, a STATUS OK of version 2 with it, or, for any

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pictures in files. */
+/* Images in files. */
 #ifndef ULTRAMOTION_IO_H
 #define ULTRAMOTION_IO_H
 
@@ -11,38 +11,37 @@ extern "C" {
 #endif
 
 /** Read a PNG, JPEG, BMP, the first page of a TIFF or the first frame of a video, by content. Gray
- * stays gray; everything else becomes RGB; alpha is dropped; 16 bits become 8. A picture whose file
- * says how it is to be turned (EXIF) is turned. */
+ * stays gray; everything else becomes RGB; alpha is dropped; 16 bits become 8. An image is rotated
+ * as its file says (EXIF). */
 UM_API um_status um_image_read(const char *path, um_frame **out);
-/** Read a picture of labels: bytes 0/1 [height*width] in *mask, owned by the caller (um_free()), 1
+/** Read a label image: bytes 0/1 [height*width] in *mask, owned by the caller (um_free()), 1
  * where any colour's sample, of 8 bits or 16, is not 0. UM_EFORMAT also for a PNG in which only
  * alpha tells pixels apart, and for a JPEG. On error *mask is NULL. */
 UM_API um_status um_label_read(const char *path, uint8_t **mask, int *width, int *height);
-/** The kinds of pictures and videos that this build reads, for people. */
+/** The image and video formats that this build reads, as text for people. */
 UM_API const char *um_image_kinds(void);
-/** Do both paths lead to one file, through links too? 1 or 0. */
+/** Do both paths lead to the same file, also through links? 1 or 0. */
 UM_API int um_same_file(const char *a, const char *b);
 /** Write 8-bit PNG, channels 1 or 3, rows contiguous. */
 UM_API um_status um_image_write_png(const char *path, const uint8_t *pixels, int width, int height,
                                     int channels);
-/** Picture with every object's mask tint, mask outline, box and a caption of class name and score:
- * RGB [height*width*3] owned by the caller (um_free()). */
+/** The image with every object's mask tint, mask outline, box and a caption of class name and
+ * score: RGB [height*width*3] owned by the caller (um_free()). */
 UM_API um_status um_overlay(const um_packet *packet, const um_frame *frame, uint8_t **rgb);
 
 /**
  * Generate phantom frames with truth: frames/00000.png, masks/00000_mask.png, truth.json (COCO).
- * The same seed gives the same bytes. UM_EINVAL where pictures of an older set would stay among
- * them.
+ * The same seed gives the same bytes. UM_EINVAL if images of an older set would remain among them.
  * @param progress called after each frame, or NULL.
  */
 UM_API um_status um_phantom_write(const char *dir, uint64_t seed, long frames, int width,
                                   int height, void (*progress)(void *ctx, long done), void *ctx);
 /**
  * The same of a look: NULL or "default", or "hard", whose truth.json also says which other
- * structures a picture has, and structures/00000.png where (0, or the index of a structure + 1).
- * masks/ has all bones of a picture, truth.json each. "sweep": sweeps of 105 frames of a probe that
- * approaches, dwells, is frozen, lifted, …, of 422x558 pixels, as frames/sweep000/00000.png, …;
- * truth.json also says the event and the probe's pose of each.
+ * structures an image has, and structures/00000.png where (0, or the index of a structure + 1).
+ * masks/ has all bones of an image together, truth.json each one. "sweep": sweeps of 105 frames of
+ * a probe that approaches, dwells, is frozen, lifted, …, of 422x558 pixels, as
+ * frames/sweep000/00000.png, …; truth.json also says the event and the probe's pose of each.
  */
 UM_API um_status um_phantom_write_look(const char *dir, const char *look, uint64_t seed,
                                        long frames, int width, int height,

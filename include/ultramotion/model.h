@@ -68,7 +68,7 @@ UM_API um_status um_model_tensors(const char *path, um_model_tensor_fn *fn, void
 typedef void um_model_meta_fn(void *ctx, const char *key, const char *value);
 UM_API um_status um_model_metadata(const char *path, um_model_meta_fn *fn, void *ctx);
 
-/** How to write a model. Initialise with um_convert_settings_default(). What is said here of a
+/** How to write a model. Initialise with um_convert_settings_default(). What is given here for a
  * detector replaces what its file says. */
 typedef struct um_convert_settings {
     size_t struct_size;
@@ -82,12 +82,12 @@ UM_API void um_convert_settings_init(um_convert_settings *s, size_t struct_size)
 #define um_convert_settings_default(s) um_convert_settings_init((s), sizeof *(s))
 
 /** Write a model as .safetensors whose metadata keeps every fact: architecture, family, input size,
- * queries, activation, fit, classes, sha256 of the source file. In fp32 it gives the same bits.
+ * queries, activation, fit, classes, sha256 of the source file. In fp32 the values are identical.
  * @return UM_EUNSUPPORTED for another precision. */
 UM_API um_status um_model_convert_with(const char *path, const char *out,
                                        const um_convert_settings *settings);
 /**
- * The same with the settings that most need.
+ * The same with the most common settings.
  *
  * @param precision  "fp32", "fp16" or "bf16"; others are UM_EUNSUPPORTED.
  * @param input_size 0 = as um_model_inspect() finds it.
@@ -96,29 +96,30 @@ UM_API um_status um_model_convert_with(const char *path, const char *out,
 UM_API um_status um_model_convert(const char *path, const char *out, const char *precision,
                                   int input_size, const char *const *metadata);
 
-/** With what um_model_calibrate() looks at a network. Initialise with
+/** What um_model_calibrate() runs a network on. Initialise with
  * um_calibration_settings_default(). */
 typedef struct um_calibration_settings {
     size_t struct_size;
-    const um_frame *const *frames; /**< pictures like those it will see; 32 are enough */
+    const um_frame *const *frames; /**< images like those it will see; 32 are enough */
     const float (*boxes)[4]; /**< x0,y0,x1,y1 of what a segmenter outlines in each, or NULL: the
                                 middle */
     int count;               /**< of frames */
     int threads;             /**< 0: all */
-    void (*say)(void *ctx, const char *line); /**< what is measured, line by line; or NULL */
+    void (*say)(void *ctx,
+                const char *line); /**< called with what is measured, line by line; or NULL */
     void *ctx;
 } um_calibration_settings;
 UM_API void um_calibration_settings_init(um_calibration_settings *s, size_t struct_size);
 #define um_calibration_settings_default(s) um_calibration_settings_init((s), sizeof *(s))
 
 /**
- * um_model_convert_with() for --precision int8: the file also says in which ranges the inputs of
- * its layers lie, and which of them can compute on bytes; its weights stay as `convert` has them.
- * What the network finds on bytes is held against what it finds on floats, and the layers that
- * differ most stay floats until it holds: every best box within 2 px and nine of ten within 0.5 px,
+ * um_model_convert_with() for --precision int8: the file also has the ranges of its layers' inputs,
+ * and which layers can compute in int8; its weights stay as `convert` has them. Results in int8 are
+ * compared with those in floating point, and the layers that differ most stay in floating point
+ * until they agree: every best box within 2 px and nine of ten within 0.5 px,
  * masks with a mean Dice of 0.99.
  *
- * @return also UM_EUNSUPPORTED, naming the worst layer, where that needs more than half of them.
+ * @return also UM_EUNSUPPORTED, naming the worst layer, if that takes more than half of them.
  */
 UM_API um_status um_model_calibrate(const char *path, const char *out,
                                     const um_convert_settings *convert,

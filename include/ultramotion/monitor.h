@@ -15,8 +15,8 @@ extern "C" {
 
 /**
  * What a run counts, in one place: given to a run (um_run_settings) and to the sinks and functions
- * that tell of it, so that a viewer, Prometheus, log lines and the report at the end show the same
- * numbers. One run at a time; it stays readable when that has ended. Reference counted. Threads:
+ * that report on it, so that a viewer, Prometheus, log lines and the final report show the same
+ * numbers. One run at a time; it stays readable after the run. Reference counted. Threads:
  * any.
  */
 typedef struct um_monitor um_monitor;
@@ -44,12 +44,12 @@ typedef struct um_times {
 typedef struct um_monitor_view {
     size_t struct_size;
     uint64_t packets;
-    uint64_t copies, setup_copies; /**< between host and device: of frames, and of stage `setup` */
+    uint64_t copies, setup_copies; /**< between host and device: for frames, and in stage `setup` */
     uint64_t up_bytes, down_bytes, waits;
     um_transfers last, least, most; /**< of a frame: the last one's, and each count's extremes */
     um_times time[UM_TIMES];
-    uint64_t with_deadline, missed; /**< packets of a pipeline with a budget, and those too late */
-    uint64_t effort[UM_EFFORTS];    /**< how many the budget allowed each */
+    uint64_t with_deadline, missed; /**< packets of a pipeline with a budget, and the late ones */
+    uint64_t effort[UM_EFFORTS];    /**< packets by the effort that the budget allowed */
 } um_monitor_view;
 /** Fill `v`, of which the caller knows `struct_size` bytes, with zeros. */
 UM_API void um_monitor_view_init(um_monitor_view *v, size_t struct_size);
@@ -63,15 +63,15 @@ UM_API um_monitor *um_monitor_ref(um_monitor *monitor);
 UM_API void um_monitor_close(um_monitor **monitor);
 
 /**
- * The steps of networks on `device` are part of the trace ("trace:FILE"), by thread, until
- * um_device_watch(device, NULL, NULL) or the monitor's end, which says that too. The monitor takes
+ * Include the steps of networks on `device` in the trace ("trace:FILE"), by thread, until
+ * um_device_watch(device, NULL, NULL) or the monitor's end, which calls that too. The monitor takes
  * a reference, and watches one device.
  *
  * @return UM_OK; UM_EINVAL; UM_EUNSUPPORTED on a GPU.
  */
 UM_API um_status um_monitor_watch(um_monitor *monitor, um_device *device);
 
-/** The numbers of all packets so far; out->struct_size says what the caller knows. */
+/** The numbers of all packets so far; out->struct_size is the size the caller knows. */
 UM_API um_status um_monitor_read(um_monitor *monitor, um_monitor_view *out);
 /** Everything as one JSON object (docs/VIEWER.md), freed by the caller with um_free(). @return
  * UM_OK; UM_ENOMEM. */
@@ -87,30 +87,30 @@ UM_API um_status um_monitor_kpi(um_monitor *monitor, void (*each)(void *ctx, con
 UM_API void um_monitor_line(um_monitor *monitor, char *text, size_t size);
 
 /** Is it alive: has no sink been at a packet for more than limit_s seconds, and the pipeline at a
- * frame for no more than that and twice the longest so far? `why` names who has, in at most
- * size - 1 characters; "" if nobody. @return 1, or 0. */
+ * frame for no more than that plus twice the longest so far? `why` names the one that has, in at
+ * most size - 1 characters; "" if none. @return 1, or 0. */
 UM_API int um_monitor_alive(um_monitor *monitor, double limit_s, char *why, size_t size);
-/** Does a live source that has given frames go on giving them: has it been silent for no more than
- * limit_s seconds and twice the time between its last two frames? `why` as above. @return 1, or 0.
+/** Is a live source that has delivered frames still delivering: has it been silent for no more than
+ * limit_s seconds plus twice the time between its last two frames? `why` as above. @return 1, or 0.
  */
 UM_API int um_monitor_hears(um_monitor *monitor, double limit_s, char *why, size_t size);
-/** Each of those that um_monitor_alive() and um_monitor_hears() look at and that has stalled now. A
- * part keeps its number for as long as the run goes on: 0 the pipeline, 1 the source, 2 and more
- * the sinks, of which there are at most 40. `why` lasts for the call. */
+/** Report each part that um_monitor_alive() and um_monitor_hears() check and that has stalled now.
+ * A part keeps its number as long as the run is active: 0 the pipeline, 1 the source, 2 and more
+ * the sinks, of which there are at most 40. `why` is valid during the call. */
 UM_API void um_monitor_stalls(um_monitor *monitor, double limit_s,
                               void (*each)(void *ctx, int part, const char *why), void *ctx);
-/** Is it ready: a run goes on, is alive (10 s), its last packet is at most 5 s old, and no alarm of
- * um_run_settings.lag_alarm_ms is on? */
+/** Is it ready: a run is active and alive (10 s), its last packet is at most 5 s old, and there is
+ * no alarm of um_run_settings.lag_alarm_ms? */
 UM_API int um_monitor_ready(um_monitor *monitor, char *why, size_t size);
 
 /**
- * Change the run that goes on, from the next frame on.
+ * Change the active run, from the next frame on.
  * @param key "conf" (0 to 1), "label" (a class, -1 = the best of all), "objects" (1 to what the
  * pipeline was opened for).
- * @return UM_OK; UM_EINVAL naming what means nothing; UM_AGAIN when no run goes on.
+ * @return UM_OK; UM_EINVAL naming what is invalid; UM_AGAIN without an active run.
  */
 UM_API um_status um_monitor_set(um_monitor *monitor, const char *key, double value);
-/** Several at once, each key once: if one of them means nothing, none is changed. */
+/** Several at once, each key once: if one of them is invalid, none is changed. */
 UM_API um_status um_monitor_change(um_monitor *monitor, int n, const char *const *key,
                                    const double *value);
 

@@ -12,7 +12,7 @@ extern "C" {
 
 /** Detector, gate, segmenter, mask and packet on one device: frames in, ResultPackets out. A
  * session: the models are shared, everything else is its own. Reference counted: it has references
- * to its models, a run has one to it, so that they may be closed in any order. Threads: one that
+ * to its models, a run has one to it, so they may be closed in any order. Threads: one that
  * sends and one that receives, or one that does both; functions that say so may be called from any
  * other at the same time. */
 typedef struct um_pipeline um_pipeline;
@@ -30,7 +30,7 @@ typedef struct um_pipeline_settings {
     int label;               /**< class to follow; -1 = the best of all (default) */
     um_gate_mode gate;       /**< AUTO: speculative where queues overlap, sync on cpu */
     um_mask_mode sam_as_numpy;
-    int crop[4];                /**< x, y, w, h: part of the picture to look at; w 0 = all */
+    int crop[4];                /**< x, y, w, h: part of the image to process; w 0 = all */
     int assert_up, assert_down; /**< most copies per frame; -1 = no assertion (default) */
     int dump;                   /**< keep taps for um_pipeline_dump(), of one object */
     int inflight; /**< frames that may be in flight, 1 (default) to UM_INFLIGHT_MAX. On `cpu` each
@@ -42,37 +42,38 @@ typedef struct um_pipeline_settings {
                                                  The pipeline waits for it: calls of it from there
                                                  are UM_EINVAL, but for um_pipeline_change() */
     void *kpi_ctx;
-    const char *lost_device; /**< name of the lost device whose work this pipeline goes on with, for
+    const char *lost_device; /**< name of the lost device whose work this pipeline continues, for
                                 its packets; NULL = none (default) */
     int objects;   /**< structures to outline, 1 (default) to UM_OBJECTS_MAX: the best boxes with a
                       score of at least conf, at most one of each of the detector's queries */
     int per_class; /**< 1: at most one of each class instead */
-    int track;     /**< 1: keep track of one structure: scores, and the state that follows from
-                      them and from the frames before (docs/STATE.md). One frame is in flight then.
+    int track;     /**< 1: track one structure: scores, and the state that follows from them and
+                      from previous frames (docs/STATE.md). One frame is in flight then.
                       Needs a segmenter. 0 (default): the state is the detector's score */
     float theta_on, theta_off, theta_cont; /**< of `track`: 0.6, 0.4, 0.5 */
     int detect_every; /**< of `track`: when it is steady, only every n-th frame runs the detector;
                          1 (default) to UM_DETECT_EVERY_MAX */
     int shadow_every; /**< N > 0: every N-th frame also goes through legacy host mode, and what
                          differs is counted (um_pipeline_shadow()). Masks with a Dice below 0.98,
-                         boxes or classes that differ, or numbers that only legacy mode has: from
-                         that frame on legacy mode alone makes the packets. 0 (default): no */
-    double budget_ms; /**< a packet is to be made within so long of its frame's receipt: who is late
-                         is told in the packet, and with `track` less work is done while that
-                         happens (um_effort, docs/SUPERVISION.md). 0 (default): no budget */
-    int mask_clean;   /**< 1: from each mask go pieces beside the detector's box and specks, and its
-                         small holes close, on the device (docs/FRAME.md). 0 (default): the mask is
-                         the network's; the command's `run` and `serve` say 1 */
-    int reuse; /**< 1: a picture that is, pixel by pixel, the one before it takes the boxes and
-                  the embedding that the networks made of that: the same packet, bit for bit,
-                  but for `reused` and times. Not with `track` and a gain of "auto", which
-                  follows the pictures before. 0 (default): every picture is computed */
+                         boxes or classes that differ, or a result that is finite in legacy mode
+                         only: from that frame on legacy mode alone makes the packets. 0 (default):
+                         off */
+    double budget_ms; /**< a packet is due within this time of its frame's receipt: a late one says
+                         so, and with `track` less work is done while packets are late (um_effort,
+                         docs/SUPERVISION.md). 0 (default): no budget */
+    int mask_clean;   /**< 1: pieces of a mask outside the detector's box and specks are removed and
+                         small holes filled, on the device (docs/FRAME.md). 0 (default): the mask is
+                         the network's; the command's `run`, `serve` and `val` default to 1 */
+    int reuse; /**< 1: an image identical to the previous one, pixel by pixel, takes the boxes and
+                  the embedding computed for that: the same packet, bit for bit, except `reused` and
+                  times. Not with `track` and a gain of "auto", which follows previous images. 0
+                  (default): every image is computed */
 } um_pipeline_settings;
 
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
 UM_API void um_pipeline_settings_init(um_pipeline_settings *s, size_t struct_size);
 #define um_pipeline_settings_default(s) um_pipeline_settings_init((s), sizeof *(s))
-/** Open a pipeline. @return UM_OK; UM_EINVAL for a setting that means nothing, named; UM_ENOMEM;
+/** Open a pipeline. @return UM_OK; UM_EINVAL for an invalid setting, named; UM_ENOMEM;
  * UM_EDEVICE. On error *out is NULL. */
 UM_API um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settings);
 /** Add a reference and return the pipeline. Threads: any. */
@@ -82,12 +83,12 @@ UM_API um_pipeline *um_pipeline_ref(um_pipeline *pipeline);
 UM_API void um_pipeline_close(um_pipeline **pipeline);
 
 /**
- * Plan for pictures of a size before the first of them is sent, so that none is planned in
- * um_pipeline_send(). Frames go on meanwhile; where none is in flight the plan is also tried on a
- * blank picture. The last four sizes are kept.
+ * Plan for images of a size before the first of them is sent, so that um_pipeline_send() need not.
+ * Frames go on meanwhile; if none is in flight the plan is also tried on a blank image. The last
+ * four sizes are kept.
  *
- * @param channels 3: pictures with colour; 1: gray, also RGB whose channels are equal.
- * @return UM_OK, also where it is known; UM_EINVAL; UM_ENOMEM; UM_EDEVICE. Threads: any.
+ * @param channels 3: colour images; 1: gray, also RGB whose channels are equal.
+ * @return UM_OK, also if it is already planned; UM_EINVAL; UM_ENOMEM; UM_EDEVICE. Threads: any.
  */
 UM_API um_status um_pipeline_prepare(um_pipeline *pipeline, int width, int height, int channels);
 
@@ -98,11 +99,11 @@ UM_API um_status um_pipeline_set_label(um_pipeline *pipeline, int label);
 /** From the next frame on: structures to outline, 1 to settings.objects. Threads: any. */
 UM_API um_status um_pipeline_set_objects(um_pipeline *pipeline, int objects);
 
-/** Several of these at once, NULL: it stays; if one of them means nothing, all stay. Never waits
- * for a frame. Threads: any. */
+/** Several of these at once, NULL: unchanged; if one of them is invalid, all stay unchanged. Never
+ * waits for a frame. Threads: any. */
 UM_API um_status um_pipeline_change(um_pipeline *pipeline, const float *conf, const int *label,
                                     const int *objects);
-/** Forget the frames before: the next one begins a stream, its state from LOST. A run does so when
+/** Forget previous frames: the next one begins a stream, starting from LOST. A run does so when
  * it starts. @return UM_OK; UM_EINVAL. Threads: any. */
 UM_API um_status um_pipeline_forget(um_pipeline *pipeline);
 
@@ -128,27 +129,28 @@ UM_API um_status um_pipeline_send(um_pipeline *pipeline, um_frame **frame);
  */
 UM_API um_status um_pipeline_receive(um_pipeline *pipeline, const um_packet **packet);
 /**
- * um_pipeline_send() and um_pipeline_receive() of one frame in one call, for who has nothing in
- * flight. What was sent belongs to the pipeline, as there.
+ * um_pipeline_send() and um_pipeline_receive() of one frame in one call, for callers with nothing
+ * in flight. What was sent belongs to the pipeline, as there.
  *
  * @param packet receives a reference that is the caller's, for um_packet_unref(); NULL without one.
  * @return as the two; UM_AGAIN with a frame in flight, which um_pipeline_receive() takes.
  */
 UM_API um_status um_pipeline_pass(um_pipeline *pipeline, um_frame **frame,
                                   const um_packet **packet);
-/** What comparing with legacy host mode has shown so far (settings.shadow_every). */
+/** Results of the comparison with legacy host mode so far (settings.shadow_every). */
 typedef struct um_shadow_counts {
     size_t struct_size;
-    uint64_t compared, disagreed; /**< frames; and of those, with a pixel that differed or more */
-    uint64_t failed;              /**< frames that legacy mode could not do */
-    float least_dice;             /**< of two masks; 1 where none differed */
-    int fell_back;                /**< 1: legacy mode makes the packets, from frame `fell_at` on */
-    uint64_t fell_at;             /**< id of that frame */
+    uint64_t compared,
+        disagreed;    /**< frames; and those of them with at least one differing pixel */
+    uint64_t failed;  /**< frames that legacy mode could not do */
+    float least_dice; /**< of two masks; 1 where none differed */
+    int fell_back;    /**< 1: legacy mode makes the packets, from frame `fell_at` on */
+    uint64_t fell_at; /**< id of that frame */
 } um_shadow_counts;
 /** Fill `c`, of which the caller knows `struct_size` bytes, with zeros. Threads: any. */
 UM_API void um_shadow_counts_init(um_shadow_counts *c, size_t struct_size);
 #define um_shadow_counts_default(c) um_shadow_counts_init((c), sizeof *(c))
-/** Read them; out->struct_size says what the caller knows. @return UM_OK; UM_EINVAL; UM_AGAIN
+/** Read them; out->struct_size is the size the caller knows. @return UM_OK; UM_EINVAL; UM_AGAIN
  * without settings.shadow_every. Threads: any. */
 UM_API um_status um_pipeline_shadow(um_pipeline *pipeline, um_shadow_counts *out);
 

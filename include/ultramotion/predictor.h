@@ -13,7 +13,7 @@ extern "C" {
  * Threads: one call at a time on one predictor; different predictors at the same time. */
 typedef struct um_predictor um_predictor;
 
-/** What the image encoder made of one picture: f32, fp16 or bf16 [1,256,n,n] on the device, n =
+/** The image encoder's result for one image: f32, fp16 or bf16 [1,256,n,n] on the device, n =
  * canvas/16 (LiteMedSAM: canvas/4). Immutable and reference counted: keep several, use each from
  * any thread. */
 typedef struct um_embedding um_embedding;
@@ -54,7 +54,7 @@ UM_API um_status um_predictor_open(um_predictor **out, um_segmenter *segmenter);
 UM_API void um_predictor_close(um_predictor **predictor);
 /** Encode an image; it is the current one for any number of predictions. */
 UM_API um_status um_predictor_set_image(um_predictor *predictor, const um_image *image);
-/** Make the picture of an embedding the current one. UM_EINVAL for one of another model, canvas or
+/** Make the image of an embedding the current one. UM_EINVAL for one of another model, canvas or
  * device. */
 UM_API um_status um_predictor_set_embedding(um_predictor *predictor, const um_embedding *embedding);
 /** The current image's embedding as a value, one reference for the caller. UM_EINVAL without an
@@ -65,7 +65,7 @@ UM_API um_status um_predictor_embedding(um_predictor *predictor, um_embedding **
  *
  * @param out receives masks and scores; its struct_size is set by the caller. On error it is empty.
  * @return UM_OK; UM_EINVAL without an image or prompt, or for a bad box; UM_ENUMERIC in host mode
- * if the network's numbers are not finite; UM_EDEVICE; UM_ENOMEM.
+ * if the network's results are not finite; UM_EDEVICE; UM_ENOMEM.
  */
 UM_API um_status um_predictor_predict(um_predictor *predictor, const um_prompts *prompts,
                                       um_prediction *out);
@@ -104,21 +104,21 @@ UM_API um_embedding *um_embedding_ref(um_embedding *embedding);
 UM_API void um_embedding_unref(um_embedding **embedding);
 /** n of [1,256,n,n]. */
 UM_API int um_embedding_side(const um_embedding *embedding);
-/** Size of the picture it was made of. */
+/** Size of the image it was made from. */
 UM_API void um_embedding_image_size(const um_embedding *embedding, int *width, int *height);
 /** Describe it as a tensor [1,256,n,n], for DLPack. @param out its struct_size is set by the
  * caller. */
 UM_API um_status um_embedding_describe(const um_embedding *embedding, um_device_array *out);
 /** Its numbers, read-only, one reference for the caller. */
 UM_API um_values *um_embedding_values(const um_embedding *embedding);
-/** The same embedding, as that of a picture of another size: for who resized the picture before it
- * was encoded, and prompts and outlines in the picture as it was. Shares its memory. @return UM_OK;
+/** The same embedding as that of an image of another size: for callers that resized the image
+ * before encoding it and prompt in the original image. Shares its memory. @return UM_OK;
  * UM_EINVAL; UM_ENOMEM. */
 UM_API um_status um_embedding_resized(um_embedding **out, const um_embedding *embedding, int width,
                                       int height);
 /** Copy it to f32 [1,256,n,n] on the host; one download, booked. */
 UM_API um_status um_embedding_read(const um_embedding *embedding, float *out);
-/** Write it as .safetensors, with the model's sha256 and the picture's size as metadata. */
+/** Write it as .safetensors, with the model's sha256 and the image's size as metadata. */
 UM_API um_status um_embedding_save(const um_embedding *embedding, const char *path);
 /** Read a file of um_embedding_save(). @return UM_OK; UM_EIO; UM_EFORMAT, also for an embedding of
  * another model or canvas; UM_ENOMEM. */

@@ -18,7 +18,8 @@ extern "C" {
  *
  * It always ends (with stall_ms also when the pipeline never comes back): within 2 s after
  * um_run_stop(), an error or the last sink's end (the frames in flight are finished first),
- * whatever its source and sinks wait for. Who does not answer is given up, named and left behind.
+ * whatever its source and sinks wait for. A source or sink that does not answer is abandoned, named
+ * and left behind.
  */
 typedef struct um_run um_run;
 
@@ -30,7 +31,7 @@ typedef struct um_run_settings {
     int n_sinks;
     int strict;   /**< stop at the first unreadable frame */
     int realtime; /**< a frame that still waits is replaced by the newest, and counted; always so
-                     where the source is live */
+                     for a live source */
     int receive;  /**< packets that may wait for um_run_receive(), at most 1024; 0 (default) = it is
                      not used */
     um_sink_policy receive_policy; /**< what happens when that many wait */
@@ -52,15 +53,15 @@ typedef struct um_run_settings {
      */
     um_status (*on_device_lost)(void *ctx, um_pipeline **pipeline);
     void *ctx;
-    um_monitor *monitor; /**< is told everything and may be asked; the run takes a reference. NULL:
-                            nobody is told */
-    int max_age_ms;   /**< with realtime: a frame that was received longer ago is not worked on any
-                         more, and counted; 0 (default) = whatever its age */
+    um_monitor *monitor; /**< is told everything and may be queried; the run takes a reference.
+                            NULL: none */
+    int max_age_ms;      /**< with realtime: a frame received longer ago is skipped and counted; 0
+                            (default) = no limit */
     int lag_alarm_ms; /**< of a live source: on_problem and the monitor are told when for a second
-                         pictures have come later than at best by more, and when they have again
-                         come by less than half of it; 0 (default) = never */
+                         images arrived this much later than the quickest ones, and when for a
+                         second they were again less than half of it late; 0 (default) = never */
     int stall_ms; /**< end with UM_EDEVICE when the pipeline or on_packet has been at a frame for
-                     so long; see um_run_counts.stalled. 0 (default) = wait for it */
+                     this long; see um_run_counts.stalled. 0 (default) = never */
 } um_run_settings;
 /** Fill `s`, of which the caller knows `struct_size` bytes, with defaults. Threads: any. */
 UM_API void um_run_settings_init(um_run_settings *s, size_t struct_size);
@@ -73,17 +74,17 @@ typedef struct um_run_counts {
     uint64_t unreadable;            /**< frames that could not be read or used */
     uint64_t not_finite;            /**< frames whose result was NaN or infinite: no packet */
     uint64_t replaced; /**< frames that a newer one replaced: realtime, or in the source */
-    uint64_t dropped;  /**< packets that a sink or um_run_receive() did not get, being behind */
+    uint64_t dropped;  /**< packets that a sink or um_run_receive() missed because it was behind */
     int device_lost;   /**< losses of a device, also the one that ended the run */
-    int sinks_failed;  /**< those given up included */
-    int stopped;       /**< by um_run_stop() or a pipe's reader that left */
-    int left_behind;   /**< threads of source or sinks that did not come back: the process should
+    int sinks_failed;  /**< abandoned ones included */
+    int stopped;       /**< by um_run_stop() or because a pipe's reader left */
+    int left_behind;   /**< threads of source or sinks that did not return: the process should
                           end with _exit(), as exit() might wait for what they hold */
     uint64_t relocalizing; /**< packets of that state */
     uint64_t too_old;      /**< frames that were older than max_age_ms */
-    int stalled;   /**< 1: the pipeline did not come back within stall_ms. Its thread is left
-                      behind in it, and keeps it and its models open: only _exit() helps */
-    uint64_t left; /**< frames that still waited when the run ended: no packet */
+    int stalled;           /**< 1: the pipeline did not return within stall_ms. Its thread is left
+                              behind in it, and keeps it and its models open: only _exit() helps */
+    uint64_t left;         /**< frames that still waited when the run ended: no packet */
 } um_run_counts;
 /** Fill `c`, of which the caller knows `struct_size` bytes, with zeros. Threads: any. */
 UM_API void um_run_counts_init(um_run_counts *c, size_t struct_size);
@@ -106,7 +107,7 @@ UM_API void um_run_stop(um_run *run);
  * a stall (stall_ms); UM_EINVAL if it was not started. Threads: any but the run's own.
  */
 UM_API um_status um_run_join(um_run *run);
-/** What it has done so far; out->struct_size says what the caller knows. Threads: any. */
+/** Its counts so far; out->struct_size is the size the caller knows. Threads: any. */
 UM_API um_status um_run_stats(const um_run *run, um_run_counts *out);
 /**
  * The next packet, which the caller owns (um_packet_unref()).
@@ -115,7 +116,7 @@ UM_API um_status um_run_stats(const um_run *run, um_run_counts *out);
  * UM_EINVAL without settings.receive or before the start. Threads: any.
  */
 UM_API um_status um_run_receive(um_run *run, int timeout_ms, const um_packet **packet);
-/** The same, with the packet's picture, which the caller owns too (um_frame_unref()). */
+/** The same, with the packet's frame, which the caller owns too (um_frame_unref()). */
 UM_API um_status um_run_receive_with_frame(um_run *run, int timeout_ms, const um_packet **packet,
                                            um_frame **frame);
 /** A descriptor for poll(): readable while packets wait for um_run_receive(), and at the end. -1
@@ -124,8 +125,8 @@ UM_API int um_run_fd(const um_run *run);
 /** Stop it, wait for its end, close and set to NULL. Accepts NULL. Not on the run's own thread. */
 UM_API void um_run_close(um_run **run);
 
-/** Open, start, join and close a run. *counts (or NULL) is filled in every case; its struct_size
- * says what the caller knows. @return as um_run_open(), um_run_start(), um_run_join(). */
+/** Open, start, join and close a run. *counts (or NULL) is filled in every case; its struct_size is
+ * the size the caller knows. @return as um_run_open(), um_run_start(), um_run_join(). */
 UM_API um_status um_run_frames(const um_run_settings *settings, um_run_counts *counts);
 
 #ifdef __cplusplus

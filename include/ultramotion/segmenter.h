@@ -41,7 +41,7 @@ UM_API um_status um_segmenter_open(um_segmenter **out, um_device *device, const 
  */
 UM_API um_status um_segmenter_open_as(um_segmenter **out, um_device *device, const char *path,
                                       int canvas, const char *family);
-/** The same from a file's bytes in memory, which are needed no more when it returns. @param label
+/** The same from a file's bytes in memory, which are no longer needed when it returns. @param label
  * its name in messages. */
 UM_API um_status um_segmenter_open_memory(um_segmenter **out, um_device *device, const void *data,
                                           size_t size, const char *label, int canvas);
@@ -52,8 +52,8 @@ UM_API um_segmenter *um_segmenter_ref(um_segmenter *segmenter);
 UM_API void um_segmenter_close(um_segmenter **segmenter);
 /** Side S of the square canvas. */
 UM_API int um_segmenter_canvas(const um_segmenter *segmenter);
-/** Canvases that are multiples of this are cut into windows without a rest: 224 of MobileSAM and
- * TinySAM, 56 of LiteMedSAM. At others the last windows reach beyond the map, which costs
+/** The network's windows tile canvases that are multiples of this exactly: 224 for MobileSAM and
+ * TinySAM, 56 for LiteMedSAM. At others the last windows reach beyond the map, which costs
  * up to 5 % (docs/SPEED.md). 0: the network has one canvas. */
 UM_API int um_segmenter_canvas_step(const um_segmenter *segmenter);
 /** "mobile-sam", "tiny-sam", "lite-medsam", "sam-vit-b", "medsam-vit-b", … Valid until close. */
@@ -65,8 +65,8 @@ UM_API um_device *um_segmenter_device(const um_segmenter *segmenter);
 /** What UM_MASK_AUTO means for this segmenter: UM_MASK_DEVICE or UM_MASK_HOST; UM_MASK_AUTO = ask
  * the environment (default). */
 UM_API void um_segmenter_set_mask_mode(um_segmenter *segmenter, um_mask_mode mode);
-/** What the argument of a call comes to, UM_MASK_DEVICE or UM_MASK_HOST. @return UM_OK; UM_EINVAL
- * for a mode that is none, also in the environment. */
+/** What the argument of a call resolves to, UM_MASK_DEVICE or UM_MASK_HOST. @return UM_OK;
+ * UM_EINVAL for an invalid mode, also in the environment. */
 UM_API um_status um_segmenter_mask_mode(const um_segmenter *segmenter, um_mask_mode as_numpy,
                                         um_mask_mode *out);
 /** Where the KPI line of each prediction goes: called with one JSON object, no newline, on the
@@ -90,8 +90,9 @@ typedef struct um_image {
     const char *device;  /**< where the pixels are: NULL or "cpu" = host memory, or the segmenter's
                             device (u8 HW or HWC only); another is UM_EINVAL, naming both */
     ptrdiff_t row_bytes; /**< from one row to the next; 0 = contiguous */
-    void *stream; /**< on a GPU: the CUstream in whose order the pixels are there, and which waits
-                     until they were read; NULL: they are there, and stay until a result was */
+    void *stream; /**< on a GPU: the CUstream in whose order the pixels become available, and which
+                     waits until they were read; NULL: they are available, and stay valid until a
+                     result is */
 } um_image;
 /** A frame of its own memory with what an image in host memory shows.
  *

@@ -18,7 +18,7 @@ extern "C" {
  * Threads: one at a time, unless a function says otherwise. */
 typedef struct um_sink um_sink;
 
-/** What a run does with a packet for a sink that still has as many waiting as it may. */
+/** What a run does with a packet for a sink whose queue is full. */
 typedef enum um_sink_policy {
     UM_SINK_BLOCK, /**< wait (default) */
     UM_SINK_DROP   /**< drop the oldest that waits, and count it */
@@ -30,15 +30,15 @@ typedef struct um_sink_settings {
                     (0, or the object's index + 1) instead of 0 and 255 */
     um_sink_policy policy;
     int capacity;    /**< packets that may wait in a run, 1 to 1024; default 4 */
-    int deadline_ms; /**< a run gives up a sink that takes longer for one packet; 0 = never; default
+    int deadline_ms; /**< a run abandons a sink that takes longer for one packet; 0 = never; default
                         10000 */
     int auxiliary;   /**< 1: does not keep a run going when all others have ended; default 0 */
-    /** News of a sink with clients (listening, come, gone), on a thread of its own, which must
-     * not call back; clients wait until it returns. NULL: nobody is told. */
+    /** Events of a sink with clients (listening, connected, gone), on a thread of its own, which
+     * must not call back; clients wait until it returns. Or NULL. */
     void (*log)(void *ctx, const char *text);
     void *log_ctx;
-    um_monitor *monitor; /**< what sinks that show numbers show; such a sink takes a reference.
-                            NULL: none */
+    um_monitor *monitor; /**< where sinks that show numbers read them; such a sink takes a
+                            reference. NULL: none */
     um_source *source;   /**< what is read while the sink is written, of which it takes a reference:
                             a file that um_source_reads() is never written over. NULL: none */
 } um_sink_settings;
@@ -49,23 +49,22 @@ UM_API void um_sink_settings_init(um_sink_settings *s, size_t struct_size);
 /**
  * Open a sink. A file or folder that another one writes to is refused.
  * @param settings NULL = defaults.
- * @return UM_OK; UM_EINVAL for an unknown scheme, settings that mean nothing or a file that the
- * settings' source reads; UM_EIO naming the path.
+ * @return UM_OK; UM_EINVAL for an unknown scheme, invalid settings or a file that the settings'
+ * source reads; UM_EIO naming the path.
  */
 UM_API um_status um_sink_open(um_sink **out, const char *spec, const um_sink_settings *settings);
 /** Add a reference and return the sink. Threads: any. */
 UM_API um_sink *um_sink_ref(um_sink *sink);
 /**
- * Write one packet; the frame is for overlays, or NULL where none are made; name is what files are
- * called (um_source_frame_name()), NULL: the packet's id as 5 digits.
+ * Write one packet; the frame is for overlays, or NULL if none are made; name is the stem of file
+ * names (um_source_frame_name()), NULL: the packet's id as 5 digits.
  * @return UM_OK; UM_EIO naming the sink; UM_EOF if a pipe's reader left; UM_AGAIN if it was
- * cancelled; UM_EINVAL for a name that leaves the sink's folder, or is of a file that its source
- * reads.
+ * cancelled; UM_EINVAL for a name outside the sink's folder, or that of a file its source reads.
  */
 UM_API um_status um_sink_write(um_sink *sink, const um_packet *packet, const um_frame *frame,
                                const char *name);
-/** Give it up: a write that waits for a reader answers UM_AGAIN, and so do all later ones. For
- * good. Threads: any, and signal handlers, as long as the caller knows that it is open. */
+/** Abandon it, for good: a write that waits for a reader returns UM_AGAIN, and so do all later
+ * ones. Threads: any, and signal handlers, as long as the caller knows that it is open. */
 UM_API void um_sink_cancel(um_sink *sink);
 /** Drop a reference and set *sink to NULL; the last one flushes and closes. Accepts NULL.
  * @return UM_OK; UM_EIO for data that could not be written. Threads: any. */
@@ -76,7 +75,7 @@ UM_API const char *um_sink_name(const um_sink *sink);
  * called on the calling thread. Threads: any. */
 UM_API void um_sink_counts(const um_sink *sink,
                            void (*each)(void *ctx, const char *name, uint64_t n), void *ctx);
-/** The settings it was opened with; out->struct_size says what the caller knows. Threads: any. */
+/** The settings it was opened with; out->struct_size is the size the caller knows. Threads: any. */
 UM_API um_status um_sink_settings_of(const um_sink *sink, um_sink_settings *out);
 
 /**
@@ -112,12 +111,13 @@ UM_API um_status um_sink_settings_of(const um_sink *sink, um_sink_settings *out)
  */
 typedef struct um_sink_ops {
     size_t struct_size;
-    const char *scheme; /**< what stands before the colon: letters, digits and '-', at least two */
+    const char *scheme; /**< the part before the colon: letters, digits and '-', at least two */
     const char *usage;  /**< for messages, e.g. "scores:PATH" */
     size_t priv_size;   /**< bytes of a sink's own state, zeroed before open; may be 0 */
-    /** `arg` is what follows the colon and outlives the sink; `settings` are whole, whatever the
-     * caller gave. `wake_fd` becomes readable for good when the sink is given up: who waits for
-     * something polls it too, and answers UM_AGAIN. close() is called after a failed open too. */
+    /** `arg` is what follows the colon and outlives the sink; `settings` are complete, whatever the
+     * caller gave. `wake_fd` becomes readable for good when the sink is abandoned: code that waits
+     * for something polls it too, and returns UM_AGAIN. close() is called after a failed open too.
+     */
     um_status (*open)(void *priv, const char *arg, const um_sink_settings *settings, int wake_fd);
     /** `frame` may be NULL, `name` never is. An error ends the sink; um_set_error() says what
      * happened. */
@@ -132,7 +132,7 @@ typedef struct um_sink_ops {
 /**
  * Make a kind of sink known, before it is opened. The table is copied, its texts are not.
  * @return UM_OK; UM_EINVAL for a table without scheme, usage, open or write, or a scheme that is
- * taken or means nothing; UM_ENOMEM after 32. Threads: any.
+ * taken or invalid; UM_ENOMEM after 32. Threads: any.
  */
 UM_API um_status um_sink_register(const um_sink_ops *ops);
 

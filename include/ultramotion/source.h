@@ -9,19 +9,19 @@ extern "C" {
 #endif
 
 /** Where frames come from: a file (PNG, JPEG, BMP, TIFF with all its pages, an MHA or NRRD
- * sequence, a video), a folder, a glob, "@LIST.txt" (files, one a line),
+ * sequence, a video), a folder, a glob, "@LIST.txt" (files, one per line),
  * "phantom:seed=1,frames=100,…", "-" (raw frames on stdin), "push:" (frames that the program has),
- * "v4l2:/dev/video0" (a camera), "lavfi:GRAPH" (pictures of libavfilter), "igtl://HOST:PORT" and
+ * "v4l2:/dev/video0" (a camera), "lavfi:GRAPH" (images of libavfilter), "igtl://HOST:PORT" and
  * "igtl-listen::PORT" (OpenIGTLink), "replay:FOLDER" and "replay-live:FOLDER" (a recording, as fast
- * as it goes or at its own times), or what um_source_register() added. Reference counted. Threads:
- * one at a time, unless a function says otherwise. */
+ * as it can or at its original times), or what um_source_register() added. Reference counted.
+ * Threads: one at a time, unless a function says otherwise. */
 typedef struct um_source um_source;
 
-/** What becomes of samples of 16 bits, as PNG and TIFF have them. */
+/** How 16-bit samples of PNG and TIFF become 8 bits. */
 typedef enum um_window {
     UM_WINDOW_NONE,  /**< all 16 bits become 8, or those that the file calls significant (sBIT) */
     UM_WINDOW_RANGE, /**< window_lo and less become 0, window_hi and more 255 */
-    UM_WINDOW_AUTO   /**< the same, from the least sample of each picture to its greatest */
+    UM_WINDOW_AUTO   /**< the same, from each image's minimum to its maximum */
 } um_window;
 
 typedef struct um_source_settings {
@@ -33,14 +33,14 @@ typedef struct um_source_settings {
     int capacity;  /**< "push:": frames that may wait, 1 to 1024; default 4 */
     int replace;   /**< "push:": 1 = a frame that finds no room replaces the oldest one that waits,
                       and is counted; 0 (default) = um_source_push() waits for room */
-    int recursive; /**< folders: also what lies in their folders */
+    int recursive; /**< folders: also their subfolders */
     um_window window;
     int window_lo, window_hi; /**< 0 <= lo < hi <= 65535 */
-    /** Told once what a user should know about what was read, and what was not: pictures turned by
-     * their EXIF orientation, 16-bit samples that look dark, files of a folder that were passed
-     * over; and news of a live source (connected, lost, refused). Called by who reads or closes the
-     * source, or on a thread of the source's own; must not call the source. The text lasts for the
-     * call. NULL: nobody is told. */
+    /** Called once with each thing a user should know about what was read or skipped: images
+     * rotated by their EXIF orientation, 16-bit samples that look dark, files of a folder that were
+     * skipped; and with events of a live source (connected, lost, refused). Called by whoever reads
+     * or closes the source, or on a thread of the source's own; must not call the source. The text
+     * is valid during the call. Or NULL. */
     void (*on_notice)(void *ctx, const char *text);
     void *ctx;
 } um_source_settings;
@@ -58,24 +58,24 @@ typedef enum um_structure_kind {
     UM_STRUCTURE_NEEDLE
 } um_structure_kind;
 
-/** One structure of a picture. A value: never grows. */
+/** One structure of an image. A value: never grows. */
 typedef struct um_structure {
     um_structure_kind kind;
     float box[4]; /**< x0,y0,x1,y1 of its pixels in um_truth.map */
 } um_structure;
 
-/** Truth of a frame of the phantom. A source says what it knows; grows at its end. */
+/** Ground truth of a phantom frame. A source fills in what it knows; grows at its end. */
 typedef struct um_truth {
     size_t struct_size;
-    const uint8_t *mask; /**< bytes 0/1 [H*W] or NULL (no bone); of the source, valid until the next
-                            read */
+    const uint8_t *mask; /**< bytes 0/1 [H*W] or NULL (no bone); owned by the source, valid until
+                            the next read */
     int has_bone;
     float box[4];       /**< x0,y0,x1,y1 */
-    float visibility;   /**< 0..1: part of the ridge that is inside the picture and in contact */
-    const uint8_t *map; /**< bytes [H*W]: 0, or the index of a structure + 1; or NULL. Of the
+    float visibility;   /**< 0..1: part of the ridge that is inside the image and in contact */
+    const uint8_t *map; /**< bytes [H*W]: 0, or the index of a structure + 1; or NULL. Owned by the
                            source, as mask */
-    const um_structure *structure; /**< n_structures of them: bones first, of which mask, box and
-                                      visibility are the first's */
+    const um_structure *structure; /**< n_structures of them: bones first; mask, box and visibility
+                                      above are the first one's */
     int n_structures;
 } um_truth;
 /** Fill `t`, of which the caller knows `struct_size` bytes, with zeros. Threads: any. */
@@ -85,7 +85,7 @@ UM_API void um_truth_init(um_truth *t, size_t struct_size);
 /**
  * Open a source.
  * @param settings NULL = defaults.
- * @return UM_OK; UM_EINVAL for a spec that means nothing (unknown scheme, bad phantom key); UM_EIO
+ * @return UM_OK; UM_EINVAL for an invalid spec (unknown scheme, bad phantom key); UM_EIO
  * for a missing file, an empty folder or a glob without match.
  */
 UM_API um_status um_source_open(um_source **out, const char *spec,
@@ -99,11 +99,11 @@ UM_API void um_source_close(um_source **source);
  * frame->source: the file relative to the folder or the glob's fixed part that was given (a single
  * file: its name), or the stream's name.
  * @return UM_OK; UM_EOF; UM_EFORMAT or UM_EIO for one unreadable frame, named in um_last_error():
- * its id is used up, call again for the next; a source that cannot go on answers UM_EOF after the
- * error.
+ * its id is used up, call again for the next; a source that cannot continue returns UM_EOF after
+ * the error.
  */
 UM_API um_status um_source_read(um_source *source, um_frame **frame);
-/** End a source: a read that waits, and all later ones, answer UM_EOF. For good. Threads: any, and
+/** End a source for good: a waiting read, and all later ones, return UM_EOF. Threads: any, and
  * signal handlers, as long as the caller knows that it is open. */
 UM_API void um_source_cancel(um_source *source);
 /** The order of a folder's files: digits compare as numbers (frame_2 before frame_10), all else
@@ -113,33 +113,35 @@ UM_API int um_natural_order(const char *a, const char *b);
 UM_API const char *um_source_name(const um_source *source);
 /** Frames the source will give, or -1 if unknown or endless. */
 UM_API long um_source_length(const um_source *source);
-/** What outputs of the last frame read are called: unique within the source, a path relative to
- * the output's folder. The file's path as in frame->source without its ending (with it, where two
- * would meet), else the id as 5 digits. Valid until the next read. */
+/** Name for outputs of the last frame read: unique within the source, a path relative to the
+ * output's folder. The file's path as in frame->source without its extension (with it, if two would
+ * collide), else the id as 5 digits. Valid until the next read. */
 UM_API const char *um_source_frame_name(const um_source *source);
-/** Does the source read the file at `path`, which then must not be written? 1 or 0; through links
- * too. Of "replay:" all files of the folder, of "-" what standard input is. */
+/** Does the source read the file at `path`, which then must not be written? 1 or 0; also through
+ * links. For "replay:" all files of the folder, for "-" the file that is standard input. */
 UM_API int um_source_reads(const um_source *source, const char *path);
-/** Truth of the last frame read. @return UM_OK; UM_AGAIN if the source has none; UM_EINVAL. */
+/** Ground truth of the last frame read. @return UM_OK; UM_AGAIN if the source has none; UM_EINVAL.
+ */
 UM_API um_status um_source_truth(const um_source *source, um_truth *out);
 
 /**
  * Hand a frame to a source opened as "push:". On UM_OK the source takes the caller's reference and
- * sets *frame to NULL, else the caller keeps it. It gets its id when it is read, so nobody else may
- * be reading it; without a time it gets that of the call.
+ * sets *frame to NULL, else the caller keeps it. It gets its id when it is read, so no other thread
+ * may be reading it; without a time it gets that of the call.
  * @return UM_OK; UM_EOF after um_source_finish() or um_source_cancel(); UM_EINVAL for another
  * source. Threads: any, also while another thread reads.
  */
 UM_API um_status um_source_push(um_source *source, um_frame **frame);
-/** No more frames will be pushed: who reads gets those that wait, then UM_EOF. Threads: any. */
+/** No more frames will be pushed: the reader gets those that wait, then UM_EOF. Threads: any. */
 UM_API um_status um_source_finish(um_source *source);
 /** Frames that a newer one replaced before they were read. Threads: any. */
 UM_API uint64_t um_source_replaced(const um_source *source);
 
-/** Does it give frames at their own time, so that who falls behind wants the newest? Threads: any.
+/** Does it deliver frames in real time, so that a reader that falls behind wants the newest?
+ * Threads: any.
  */
 UM_API int um_source_live(const um_source *source);
-/** Everything that a live source counts: images, what replaced or refused them, connections.
+/** All counts of a live source: images, replaced and refused ones, connections.
  * `each` is called on the calling thread. Threads: any. */
 UM_API void um_source_counts(const um_source *source,
                              void (*each)(void *ctx, const char *name, uint64_t n), void *ctx);
@@ -173,15 +175,16 @@ UM_API void um_source_counts(const um_source *source,
  */
 typedef struct um_source_ops {
     size_t struct_size;
-    const char *scheme; /**< what stands before the colon: letters, digits and '-', at least two */
+    const char *scheme; /**< the part before the colon: letters, digits and '-', at least two */
     const char *usage;  /**< for messages, e.g. "down:" */
     size_t priv_size;   /**< bytes of a source's own state, zeroed before open; may be 0 */
-    /** `arg` is what follows the colon and outlives the source; `settings` are whole, whatever the
-     * caller gave. `wake_fd` becomes readable for good when the source is cancelled: who waits for
-     * something polls it too, and answers UM_EOF. close() is called after a failed open too. */
+    /** `arg` is what follows the colon and outlives the source; `settings` are complete, whatever
+     * the caller gave. `wake_fd` becomes readable for good when the source is cancelled: code that
+     * waits for something polls it too, and returns UM_EOF. close() is called after a failed open
+     * too. */
     um_status (*open)(void *priv, const char *arg, const um_source_settings *settings, int wake_fd);
     /** Frame number `index`: asked for in order, from 0 again after UM_EOF when the source is
-     * looped. Sets ts if the frame has a stamp (and has_ts, if that may be 0), and
+     * looped. Sets ts if the frame has a timestamp (and has_ts, if that may be 0), and
      * um_frame_set_source() if it has a better name than the source's spec. An error says what
      * happened with um_set_error(). */
     um_status (*read)(void *priv, uint64_t index, um_frame **frame);
@@ -189,8 +192,8 @@ typedef struct um_source_ops {
     long (*length)(const void *priv);      /**< -1 = unknown, LONG_MAX = endless; NULL: unknown */
     const char *(*name)(const void *priv); /**< um_source_frame_name(); NULL: the id */
     const um_truth *(*truth)(const void *priv); /**< of the last frame; or NULL: has none */
-    int stream; /**< 1: what follows an unreadable frame cannot be found, the source ends there */
-    int live;   /**< 1: frames come at their own time; a run replaces those that wait by the newest
+    int stream; /**< 1: nothing after an unreadable frame can be found, the source ends there */
+    int live;   /**< 1: frames arrive in real time; a run replaces waiting ones by the newest
                  */
     /** um_source_counts(); or NULL: counts nothing. Threads: any. */
     void (*counts)(const void *priv, void (*each)(void *ctx, const char *name, uint64_t n),
@@ -201,7 +204,7 @@ typedef struct um_source_ops {
 /**
  * Make a kind of source known, before it is opened. The table is copied, its texts are not.
  * @return UM_OK; UM_EINVAL for a table without scheme, usage, open or read, or a scheme that is
- * taken or means nothing; UM_ENOMEM after 32. Threads: any.
+ * taken or invalid; UM_ENOMEM after 32. Threads: any.
  */
 UM_API um_status um_source_register(const um_source_ops *ops);
 

@@ -12,16 +12,16 @@ extern "C" {
 #define UM_API
 #endif
 
-/** Result of every call that can fail: 0 is success, positive is ordinary news, negative is an
- * error. */
+/** Result of every call that can fail: 0 is success, positive an ordinary event, negative an error.
+ */
 typedef enum um_status {
     UM_OK = 0,
     UM_AGAIN = 1,         /**< nothing to deliver yet: call again after sending more */
     UM_EOF = 2,           /**< the stream has ended */
-    UM_EINVAL = -1,       /**< the caller passed something that means nothing */
+    UM_EINVAL = -1,       /**< invalid argument from the caller */
     UM_ENOMEM = -2,       /**< host or device memory ran out */
     UM_EIO = -3,          /**< a file or stream could not be read or written */
-    UM_EFORMAT = -4,      /**< a file's content is not what it must be */
+    UM_EFORMAT = -4,      /**< the content of a file is invalid */
     UM_EDEVICE = -5,      /**< the device failed; from now on only close is useful */
     UM_EUNSUPPORTED = -6, /**< valid, but not in this build */
     UM_EASSERT = -7,      /**< an assertion asked for by the caller did not hold */
@@ -29,9 +29,9 @@ typedef enum um_status {
 } um_status;
 
 /**
- * Text of the last error on the calling thread: what, where, expected and found. What succeeds
- * (UM_OK, UM_AGAIN, UM_EOF) leaves it as it is or writes over it: it means something directly after
- * an error.
+ * Text of the last error on the calling thread: what, where, expected and found. Calls that succeed
+ * (UM_OK, UM_AGAIN, UM_EOF) may or may not overwrite it: it is meaningful only directly after an
+ * error.
  *
  * @return a string owned by the library, valid until the next call on this thread; "" if nothing
  * failed yet. Threads: every thread has its own text.
@@ -42,7 +42,7 @@ UM_API const char *um_last_error(void);
  * program hands to the library. Threads: any. */
 UM_API um_status um_set_error(um_status status, const char *text);
 
-/** Free memory that a function of this library handed out to be freed by the caller. Accepts NULL.
+/** Free memory that a function of this library gave to the caller to free. Accepts NULL.
  * Threads: any. */
 UM_API void um_free(void *memory);
 

@@ -26,8 +26,8 @@
 extern "C" {
 #endif
 
-/* Every function takes NULL. For a handle, those that give a status answer UM_EINVAL, the others 0,
- * NULL or "", unless they say otherwise. */
+/* Every function takes NULL. For a NULL handle, those that return a status return UM_EINVAL, the
+ * others 0, NULL or "", unless they say otherwise. */
 
 /** Version of the library, e.g. "0.1.0". */
 UM_API const char *um_version(void);
@@ -42,7 +42,7 @@ typedef struct um_layout {
     size_t size;        /**< of the field or the struct; 0 for a constant */
 } um_layout;
 /** All structs with their fields, and all constants: for bindings that repeat the headers in
- * another language and want to know that they are right. @param count how many there are. */
+ * another language and want to verify them. @param count how many there are. */
 UM_API const um_layout *um_abi_layout(size_t *count);
 
 #ifdef __cplusplus
