@@ -3,11 +3,11 @@
 
     import ultramotion
 
-    for packet in ultramotion.run("frames/"):  # a folder, a video, a DICOM file, any iterable of pictures
+    for packet in ultramotion.run("frames/"):  # a folder, a video, a DICOM file, any iterable of images
         print(packet.state, packet.score, packet.box_xyxy)
         packet.save(f"{packet.frame_id}.png")
 
-`run()` is for streams, `Pipeline` for pictures one at a time, `Detector` and `Segmenter` for one network alone, `SamPredictor` for code
+`run()` is for streams, `Pipeline` for images one at a time, `Detector` and `Segmenter` for one network alone, `SamPredictor` for code
 that was written for MobileSAM, `val()` for accuracy. `help(ultramotion.run)` says more of each."""
 
 from . import _c, ray

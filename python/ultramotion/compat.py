@@ -22,7 +22,7 @@ def run_dfine_detection(
     allow_cpu_fallback: bool = False,
     return_gpu_tensor: bool = True,
 ) -> tuple[np.ndarray[Any, Any] | None, float]:
-    """The best box, f32 [4] x0,y0,x1,y1 in pixels clamped to the picture, and its score; (None, score) below the
+    """The best box, f32 [4] x0,y0,x1,y1 in pixels clamped to the image, and its score; (None, score) below the
     threshold. Four numbers are on the host whatever `return_gpu_tensor` says, nothing falls back to another device, and the
     library has its own stream: those arguments are there for callers that give them."""
     del stream, allow_cpu_fallback, return_gpu_tensor
@@ -58,7 +58,7 @@ def compute_mask_weights(
     mask: Any, width_edge: int = 3, width_out: int = 5
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """W_edge, W_in, W_out of a mask [H,W], f32 0 or 1: dilated minus eroded, eroded, and the ring outside. Squares of
-    `width_edge` and `width_out`; beyond the picture nothing grows and nothing is eaten."""
+    `width_edge` and `width_out`; pixels beyond the image neither dilate nor erode it."""
     inside = host_array(mask) > 0.5
     if inside.ndim != 2:
         raise _c.InvalidError(f"mask of shape {list(inside.shape)}: want [H,W]")

@@ -38,10 +38,10 @@ _CM, _IMAGE_2D, _TISSUE = 3, 1, 1  # PS3.3 C.8.5.5: units, spatial format, data 
 def frames(
     path: Any, *, color: bool = True, dates: bool = False, window: tuple[float, float] | str | None = None
 ) -> Iterator[Frame]:
-    """The pictures of a file, one by one, each with its time and, where the file is calibrated, the spacing of its pixels.
+    """The images of a file, one by one, each with its time and, where the file is calibrated, the spacing of its pixels.
 
     Colour (YBR, palette) becomes RGB, or gray with `color=False`; more than 8 bits become 8, by the file's window or else
-    its range, or by `window`: which samples are black and white, `"auto"`: each picture's least and greatest. Times go on from now by the frame time vector, where that ends by its last step; `dates=True` reads when it was acquired and starts there. A
+    its range, or by `window`: which samples are black and white, `"auto"`: each image's minimum and maximum. Times start now and follow the frame time vector, then its last step; `dates=True` reads when it was acquired and starts there. A
     frame's `source` is the file's name without its folder: names of patients belong in neither."""
     name = os.fspath(path)
     data = _read(name, [*_TAGS, *(_DATES if dates else [])])
@@ -75,7 +75,7 @@ def frames(
 
 
 def _read(name: str, tags: list[str]) -> Any:
-    """These elements of a file of pictures; those without a value are left out."""
+    """These elements of an image file; those without a value are left out."""
     try:
         import pydicom
         from pydicom import uid
@@ -98,7 +98,7 @@ def _read(name: str, tags: list[str]) -> Any:
 
 
 def _unfit(data: Any) -> str | None:
-    """Why these are no pictures that can be read."""
+    """Why these images cannot be read."""
     from pydicom import uid
 
     if data.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
@@ -166,7 +166,7 @@ def _arrays(data: Any, count: int) -> Iterator[np.ndarray[Any, Any]]:
 
 
 def _rgb(array: np.ndarray[Any, Any], data: Any, color: bool, window: tuple[float, float] | str | None) -> np.ndarray[Any, Any]:
-    """A decoded picture as u8 [H,W] or [H,W,3]."""
+    """A decoded image as u8 [H,W] or [H,W,3]."""
     from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut  # type: ignore[attr-defined,unused-ignore]
 
     kind = str(data.PhotometricInterpretation)
@@ -212,7 +212,7 @@ def _range(data: Any) -> tuple[float, float]:
 
 
 def _spacing(data: Any, name: str) -> tuple[float, float] | None:
-    """mm of a pixel (x, y): of the regions of tissue that are calibrated in cm, if they agree, else of the whole picture."""
+    """mm of a pixel (x, y): of the regions of tissue that are calibrated in cm, if they agree, else of the whole image."""
     scales: list[tuple[float, float]] = []
     for region in data.get("SequenceOfUltrasoundRegions") or []:
         units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures in: numpy arrays, PIL images, and whatever speaks DLPack or CUDA's array interface."""
+"""Images in: numpy arrays, PIL images, and whatever supports DLPack or CUDA's array interface."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _numbers_of(picture: Any) -> np.ndarray[Any, Any]:
 
 @contextlib.contextmanager
 def _handed_over(picture: Any) -> Iterator[None]:
-    """What somebody else's library raises is said of the picture."""
+    """What somebody else's library raises is said of the image."""
     try:
         yield
     except (BufferError, RuntimeError, TypeError, ValueError) as problem:
@@ -70,7 +70,7 @@ def _handed_over(picture: Any) -> Iterator[None]:
 
 
 class Picture:
-    """A picture as C sees it: `image` is valid as long as this is."""
+    """An image as C sees it: `image` is valid as long as this is."""
 
     __slots__ = ("image", "_kept")
 
@@ -165,7 +165,7 @@ def _numbers(values: Any, count: int, what: str) -> list[float]:
 
 
 class Frame(_c.Reference):
-    """One picture with its number, time, pose and spacing: what a pipeline takes.
+    """One image with its number, time, pose and spacing: what a pipeline takes.
 
     `Frame(array)` is over the array's own memory (u8, `[H,W]` or `[H,W,3]`) without a copy; the array may not
     change until the frame is gone. Other types, and read-only arrays of an old numpy, are copied."""
@@ -210,7 +210,7 @@ class Frame(_c.Reference):
 
     @classmethod
     def _copy_of(cls, picture: Any) -> Frame:
-        """Of its own memory, for who gets pictures from somebody who goes on using theirs."""
+        """A copy in memory of its own, for callers whose producer reuses the array."""
         with _handed_over(picture):
             return cls._of(_frame_copied(_numbers_of(_on_host(picture))))
 
@@ -223,7 +223,7 @@ class Frame(_c.Reference):
 
     @classmethod
     def read(cls, path: Any) -> Frame:
-        """Read a picture (PNG, JPEG, BMP, TIFF), or the first frame of a video or a sequence."""
+        """Read an image (PNG, JPEG, BMP, TIFF), or the first frame of a video or a sequence."""
         pointer = c_void_p()
         _c.check(lib.um_image_read(_c.path_bytes(path), byref(pointer)))
         return cls._of(pointer)
@@ -309,7 +309,7 @@ def frame_over(tensor: Any) -> c_void_p | None:
 
 
 def _frame_copied(array: np.ndarray[Any, Any]) -> c_void_p:
-    """A frame of its own memory, for pictures that are not u8 with channels last."""
+    """A frame of its own memory, for images that are not u8 with channels last."""
     seen, pointer = Picture(array), c_void_p()
     _c.check(lib.um_frame_from_image(byref(pointer), byref(seen.image)))
     return pointer

@@ -24,7 +24,7 @@ DETECTOR, SEGMENTER = "dfine_n_bone_320.safetensors", "mobile_sam_bone_384.safet
 
 
 class _Unset:
-    """What an argument is that nobody gave: not the same as False for `as_numpy`."""
+    """An argument that was not given: not the same as False for `as_numpy`."""
 
     def __repr__(self) -> str:
         return "False"
@@ -39,14 +39,14 @@ def mask_mode(as_numpy: Any) -> int:
 
 
 def models_path() -> str:
-    """Folder of the models that ship: `ULTRAMOTION_MODELS`, else that of the package."""
+    """Folder of the bundled models: `ULTRAMOTION_MODELS`, else that of the package."""
     return os.environ.get("ULTRAMOTION_MODELS") or _c.carried("models")
 
 
 class Device(_c.Closing):
-    """A place where networks run: `"auto"` (first GPU that works, else the processor), `"cpu"`, `"cuda:N"` or the
+    """A place where networks run: `"auto"` (first GPU that works, else the CPU), `"cpu"`, `"cuda:N"` or the
     test device `"guard"`. `precision` is of activations: `"auto"`, `"fp32"`, `"fp16"`, `"bf16"`, `"int8"`
-    (on processors with AVX-512 VNNI, of files that `convert --precision int8` made). `weight_cache` is where packed weights
+    (on CPUs with AVX-512 VNNI, of files that `convert --precision int8` made). `weight_cache` is where packed weights
     are kept, so that they are not packed at each start: a folder, `"auto"` (the user's cache folder), None: nowhere."""
 
     _close_order = 9
@@ -106,7 +106,7 @@ _shared_lock = threading.Lock()
 
 
 def device_of(device: Device | Any | None) -> Device:
-    """A device, or the one that all who give the same name (None: "auto") share."""
+    """A device, or the one shared by all that give the same name (None: "auto")."""
     if isinstance(device, Device):
         return device
     name = "auto" if device is None else _device_name(device)
@@ -123,7 +123,7 @@ def _bytes(model: Any) -> bytes | None:
 
 
 class Detection(NamedTuple):
-    """One box in pixels of the picture, not clamped to it."""
+    """One box in pixels of the image, not clamped to it."""
 
     box_xyxy: tuple[float, float, float, float]
     score: float
@@ -132,10 +132,10 @@ class Detection(NamedTuple):
 
 
 class Detector(_c.Closing):
-    """A D-FINE network (`.pt`, `.pth`, `.safetensors`, or a file's bytes; None: the one that ships).
+    """A D-FINE network (`.pt`, `.pth`, `.safetensors`, or a file's bytes; None: the bundled one).
 
     What the file says counts, unless it is said here: `input_size` (a side, or width and height), `queries`, `activation`
-    (`"silu"` for DEIM), `fit` (`"stretch"`, `"letterbox"`), `names` (a text file, one class a line), and `gain` of the pictures
+    (`"silu"` for DEIM), `fit` (`"stretch"`, `"letterbox"`), `names` (a text file, one class a line), and `gain` of the images
     that the networks see (`"auto"`, `"off"`, a number, or text with `",GAMMA"` behind; `docs/FRAME.md`). `nms`: the IoU above which
     the lesser of two boxes of a class goes; 1: none does."""
 
@@ -220,7 +220,7 @@ class Prediction(NamedTuple):
 
 
 class Embedding(_c.Reference):
-    """What the image encoder made of one picture: a value. Keep several, use each from any thread, save and load
+    """What the image encoder made of one image: a value. Keep several, use each from any thread, save and load
     it (`Embedding.save`, `Segmenter.load_embedding`)."""
 
     __slots__ = ("_kept",)
@@ -232,7 +232,7 @@ class Embedding(_c.Reference):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """(height, width) of the picture."""
+        """(height, width) of the image."""
         width, height = c_int(), c_int()
         lib.um_embedding_image_size(self._use(), byref(width), byref(height))
         return height.value, width.value
@@ -243,7 +243,7 @@ class Embedding(_c.Reference):
         return Tensor(lib.um_embedding_values(self._use()))
 
     def resized(self, height: int, width: int) -> Embedding:
-        """The same as that of a picture of another size, for who resized it before it was encoded."""
+        """The same as that of an image of another size, for callers that resized it before encoding."""
         pointer = c_void_p()
         sides = _c.integer(width, "width"), _c.integer(height, "height")
         _c.check(lib.um_embedding_resized(byref(pointer), self._use(), *sides))
@@ -290,7 +290,7 @@ def host_array(values: Any) -> np.ndarray[Any, Any]:
 
 
 class Segmenter(_c.Closing):
-    """A network of MobileSAM or another of SAM's families (`.pt`, `.safetensors`, or a file's bytes; None: the one that ships).
+    """A network of MobileSAM or another of SAM's families (`.pt`, `.safetensors`, or a file's bytes; None: the bundled one).
     `family` says which where the file cannot tell: `"mobile-sam"`, `"tiny-sam"`, `"lite-medsam"`, `"sam-vit"`, `"medsam-vit"`.
 
     `sam_as_numpy` is the rollback switch for all calls that do not say `as_numpy`: True makes masks on the host.
@@ -340,7 +340,7 @@ class Segmenter(_c.Closing):
         return self._device
 
     canvas = _c.Answer("um_segmenter_canvas", int)
-    """Side of the square into which pictures are fitted."""
+    """Side of the square into which images are fitted."""
     canvas_step = _c.Answer("um_segmenter_canvas_step", int)
     """Canvases that are multiples of this waste no window; 0: the network has one canvas."""
     architecture = _c.Answer("um_segmenter_architecture", _c.text)
@@ -368,7 +368,7 @@ class Segmenter(_c.Closing):
         return mode.value == 2
 
     def encode(self, picture: Any) -> Embedding:
-        """The embedding of a picture: u8 0..255 or floats 0..1, `[H,W]`, `[H,W,C]`, `[C,H,W]` or `[1,C,H,W]` with C = 1
+        """The embedding of an image: u8 0..255 or floats 0..1, `[H,W]`, `[H,W,C]`, `[C,H,W]` or `[1,C,H,W]` with C = 1
         or 3. From any thread."""
         seen = Picture(picture, self._stream())
         pointer = c_void_p()
@@ -393,7 +393,7 @@ class Segmenter(_c.Closing):
         logits: bool = False,
         as_numpy: Any = UNSET,
     ) -> Prediction:
-        """Outline what the prompts mean, in pixels of the picture: `box` x0,y0,x1,y1, `points` [N,2], at most 16, with `labels`
+        """Outline what the prompts point at, in pixels of the image: `box` x0,y0,x1,y1, `points` [N,2], at most 16, with `labels`
         [N] (1 object, 0 background), `mask_input` low-res logits of an earlier prediction. From any thread."""
         if not isinstance(embedding, Embedding):
             raise _c.InvalidError(f"a {type(embedding).__name__} is no ultramotion.Embedding: want what encode() gives")

@@ -33,7 +33,7 @@ class Outlined:
     __slots__ = ()
 
     box_xyxy: _c.Field[np.ndarray[Any, Any] | None] = _c.Field("box", _f32, where="has_box")
-    """f32 [4] in pixels, clamped to the picture; None without a box."""
+    """f32 [4] in pixels, clamped to the image; None without a box."""
     iou = _c.Field("iou", float)
     """Predicted by the segmenter."""
     mask_area_px = _c.Field("mask_area_px", int)
@@ -57,7 +57,7 @@ class Outlined:
 
 
 class Object(Outlined):
-    """One structure in a picture."""
+    """One structure in an image."""
 
     __slots__ = ("_packet", "_index", "_struct")
 
@@ -73,7 +73,7 @@ class Object(Outlined):
 
     @property
     def mask(self) -> np.ndarray[Any, Any] | None:
-        """bool [H,W] of the full picture, expanded now from the packed bits; None without a segmenter, and where it is withheld."""
+        """bool [H,W] of the full image, expanded now from the packed bits; None without a segmenter, and where it is withheld."""
         if not self._struct.has_mask:
             return None
         out = np.empty((self._packet.height, self._packet.width), np.bool_)
@@ -111,7 +111,7 @@ def _taken(memory: c_void_p) -> str:
 
 
 class Packet(_c.PacketBase, Outlined):
-    """What was found in one picture, with timing and provenance. Immutable; may be kept and used from any thread."""
+    """What was found in one image, with timing and provenance. Immutable; may be kept and used from any thread."""
 
     __slots__ = ("_frame",)
 
@@ -123,7 +123,7 @@ class Packet(_c.PacketBase, Outlined):
 
     @property
     def frame(self) -> Frame | None:
-        """The picture, of an array its own pixels, not a copy; None of a packet that knows none."""
+        """The image: for an array its own pixels, not a copy; None if the packet has none."""
         picture = self._picture
         if isinstance(picture, (Frame, type(None))):
             return picture
@@ -156,9 +156,9 @@ class Packet(_c.PacketBase, Outlined):
         return dict(zip(names, map(float, self._struct.scores))) if self._struct.has_scores else None
 
     gain = _c.Field("gain", lambda gain: float(gain) or None)
-    """That the networks saw the picture with; None: none."""
+    """Gain with which the networks saw the image; None: none."""
     reused = _c.Field("reused", bool)
-    """True: the picture is the one before, and what the networks had made of that was taken."""
+    """True: the image is identical to the previous one, whose results were taken."""
     precision_reason = _c.Field("precision_reason", _c.text)
     """Why `precision`: it was asked for, or what the device has that `"auto"` went by."""
 
@@ -246,7 +246,7 @@ class Packet(_c.PacketBase, Outlined):
         )
 
     def plot(self, picture: Any = None) -> np.ndarray[Any, Any]:
-        """The picture (the packet's own, or the one given) with masks, outlines, boxes and captions: u8 [H,W,3]."""
+        """The image (the packet's own, or the one given) with masks, outlines, boxes and captions: u8 [H,W,3]."""
         frame = self.frame if picture is None else picture if isinstance(picture, Frame) else Frame(picture)
         if frame is None:
             raise _c.InvalidError("plot: this packet has no picture of its own, give it one")
@@ -259,7 +259,7 @@ class Packet(_c.PacketBase, Outlined):
             lib.um_free(rgb)
 
     def save(self, path: Any) -> None:
-        """`.png`: the picture as `plot()` shows it; `.json`: the packet's line."""
+        """`.png`: the image as `plot()` shows it; `.json`: the packet's line."""
         name = os.fspath(path)
         if name.endswith(".json"):
             try:

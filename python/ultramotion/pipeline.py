@@ -26,16 +26,16 @@ _GATES = {"auto": 0, "speculative": 1, "sync": 2}
 
 
 class Pipeline(_c.Closing, _c.PipelineBase):
-    """Detector, gate, segmenter and packet on one device: `pipeline(picture)` is the picture's packet. Models are shared; all else is
+    """Detector, gate, segmenter and packet on one device: `pipeline(picture)` is the image's packet. Models are shared; all else is
     its own. Threads take turns.
 
-    Without `segmenter=` it uses the one that ships; `segmenter=False` means boxes only. `track=True` follows one structure
-    from picture to picture (scores, state, `RELOCALIZING`); `detect_every=K` also leaves the detector out where it can;
-    `budget_ms=B` says in each packet whether it was late and, with `track`, does less while that happens (`docs/SUPERVISION.md`).
-    `reuse=True` takes for a picture that is, pixel by pixel, the one before what the networks made of that one.
-    `mask_clean=True` takes pieces beside the box and specks from masks and closes their small holes, as the command does.
+    Without `segmenter=` it uses the bundled one; `segmenter=False` means boxes only. `track=True` follows one structure
+    from image to image (scores, state, `RELOCALIZING`); `detect_every=K` also skips the detector where it can;
+    `budget_ms=B` says in each packet whether it was late and, with `track`, reduces the work while that happens (`docs/SUPERVISION.md`).
+    `reuse=True` takes the previous image's results for an image identical to it, pixel by pixel.
+    `mask_clean=True` removes specks and pieces outside the box from masks and fills their small holes, as the command does.
     `theta_on`, `theta_off` and `theta_cont` are the thresholds of the state (`docs/STATE.md`). `shadow_every=N` has legacy mode do
-    every N-th frame too, and go on alone where masks diverge (`docs/guides/rollback.md`)."""
+    every N-th frame too, and continue alone if masks diverge (`docs/guides/rollback.md`)."""
 
     _close_order = 5
 
@@ -122,7 +122,7 @@ class Pipeline(_c.Closing, _c.PipelineBase):
         return -1 if label is None else _c.integer(label, "label")
 
     def prepare(self, width: int, height: int, channels: int = 1) -> None:
-        """Plan for pictures of a size before the first of them comes."""
+        """Plan for images of a size before the first of them arrives."""
         with self._handle as p:
             _c.check(lib.um_pipeline_prepare(p, *(_c.integer(n, "prepare") for n in (width, height, channels))))
 
@@ -149,14 +149,14 @@ class Pipeline(_c.Closing, _c.PipelineBase):
                 _c.check(lib.um_pipeline_set_objects(p, _c.integer(objects, "objects")))
 
     def forget(self) -> None:
-        """Forget the pictures before: with `track` the next one begins a stream. A run does so when it starts."""
+        """Forget previous images: with `track` the next one begins a stream. A run does so when it starts."""
         with self._handle as p:
             _c.check(lib.um_pipeline_forget(p))
 
     if TYPE_CHECKING:
 
         def __call__(self, picture: Any) -> Packet:
-            """The packet of one picture: an array without a number of its own is the pipeline's next one. Nothing is copied: the packet's
+            """The packet of one image: an array without a number of its own is the pipeline's next one. Nothing is copied: the packet's
             `frame` is the array itself, and changes with it."""
 
     @staticmethod
@@ -173,7 +173,7 @@ class Pipeline(_c.Closing, _c.PipelineBase):
         self._handle.__exit__()
 
     def map(self, pictures: Iterable[Any]) -> Iterator[Packet]:
-        """Packets of pictures, one after the other, on the caller's thread."""
+        """Packets of images, one after the other, on the caller's thread."""
         for picture in pictures:
             yield self(picture)
 
@@ -188,7 +188,7 @@ class Pipeline(_c.Closing, _c.PipelineBase):
 
 
 class _Feed(threading.Thread):
-    """Pushes an iterable's pictures into a source. Ends with the iterable, or when the source was cancelled."""
+    """Pushes an iterable's images into a source. Ends with the iterable, or when the source was cancelled."""
 
     def __init__(self, source: _c.Handle, pictures: Iterable[Any]) -> None:
         super().__init__(name="ultramotion feed", daemon=True)
@@ -450,14 +450,14 @@ class Run(_c.Closing):
 
 
 def _dicom_files(spec: str) -> list[str]:
-    """A DICOM file, or those that a glob matches, if it matches no picture besides."""
+    """A DICOM file, or those that a glob matches, if it matches no image besides."""
     names = [spec] if os.path.isfile(spec) else [] if os.path.isdir(spec) else glob.glob(spec)
     others = [name for name in names if not is_dicom(name)]
     return [] if len(others) == len(names) or any(map(_is_picture, others)) else _dicom_among(spec, names)
 
 
 def _dicom_folder(folder: str, recursive: bool) -> list[str]:
-    """The DICOM files of a folder in which the library found no picture."""
+    """The DICOM files of a folder in which the library found no image."""
     levels = os.walk(folder) if recursive else [next(os.walk(folder), (folder, [], []))]
     return _dicom_among(folder, [os.path.join(level, name) for level, _, files in levels for name in files])
 
@@ -479,7 +479,7 @@ def _is_picture(name: str) -> bool:
 
 
 def _of_dicom_files(names: list[str], strict: bool, window: tuple[int, int] | str | None) -> Iterator[Frame]:
-    """Their pictures. As in a folder of pictures, a file that cannot be read is told and passed over, unless it is all there is."""
+    """Their images. As in a folder of images, a file that cannot be read is reported and skipped, unless it is all there is."""
     from .dicom import frames, in_series
 
     strict = strict or len(names) == 1
@@ -548,9 +548,9 @@ def run(
     """Packets of a source: `for packet in ultramotion.run("frames/"): …`
 
     `source` is what the command takes (a file, a folder, a glob, `"phantom:seed=1,frames=100"`, `"-"`), a DICOM
-    file, a glob of such, a folder with such and no other pictures, or any iterable of pictures (each is copied when it comes) or `Frame`s. `detector` and `segmenter` are models or their files, or give a whole
+    file, a glob of such, a folder with such and no other images, or any iterable of images (each is copied on arrival) or `Frame`s. `detector` and `segmenter` are models or their files, or give a whole
     `pipeline`; `options` are those of `Pipeline`. `sinks` are the command's, one or a list: `"dir:out"`, `"jsonl:out.jsonl"`. What should be known
-    of the source (pictures that were turned, or passed over) and what goes wrong with single frames goes to the logger `ultramotion`.
+    of the source (images that were rotated, or skipped) and what goes wrong with single frames goes to the logger `ultramotion`.
 
     `strict` stops at the first unreadable frame; `realtime` leaves out frames that wait while a newer one is there, `max_age_ms` those that
     were received longer ago; `lag_alarm_ms` warns of a live source that falls behind. `recursive` takes a folder's folders too, `window=(lo, hi)`

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An archive of pictures, videos and DICOM files on many machines, by Ray Data (`pip install "ultramotion[ray]"`).
+"""An archive of images, videos and DICOM files on many machines, by Ray Data (`pip install "ultramotion[ray]"`).
 
     import ultramotion.ray
     ultramotion.ray.process("archive/", "results/", workers=4)
     table = ultramotion.ray.read("results/")
 
-The archive is cut into parts: some pictures of a folder, or one video or DICOM file. Each part becomes one Parquet file, which
+The archive is cut into parts: some images of a folder, or one video or DICOM file. Each part becomes one Parquet file, which
 appears whole or not at all. So whoever dies is replaced and his part is done again; and a run that was stopped goes on
 where it was when it is started again with the same arguments."""
 

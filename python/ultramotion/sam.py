@@ -18,7 +18,7 @@ from .tensor import Tensor
 
 
 class NoImageError(_c.InvalidError, RuntimeError):
-    """A prediction was asked for before a picture was set."""
+    """A prediction was asked for before an image was set."""
 
 
 class Sam(Segmenter):
@@ -30,7 +30,7 @@ class Sam(Segmenter):
 
 
 def build_sam(checkpoint: Any = None, *, device: Any = None, **options: Any) -> Sam:
-    """MobileSAM from a checkpoint (None: the one that ships), as MobileSAM's own `build_sam_vit_t`."""
+    """MobileSAM from a checkpoint (None: the bundled one), as MobileSAM's own `build_sam_vit_t`."""
     return Sam(checkpoint, device=device, **options)
 
 
@@ -48,7 +48,7 @@ sam_model_registry: dict[str, Callable[..., Sam]] = {
 
 
 class ResizeLongestSide:
-    """Coordinates of a picture as those of the picture resized to a longest side, and back."""
+    """Coordinates of an image as those of the image resized to a longest side, and back."""
 
     def __init__(self, target_length: int) -> None:
         self.target_length = target_length
@@ -88,7 +88,7 @@ class ResizeLongestSide:
 
 class SamPredictor:
     """MobileSAM's `SamPredictor`. It only remembers an `Embedding`, which is immutable: `predictor.embedding` may be kept,
-    and used with `Segmenter.predict` from any thread, while the predictor goes on to the next picture."""
+    and used with `Segmenter.predict` from any thread, while the predictor goes on to the next image."""
 
     def __init__(self, sam_model: Segmenter) -> None:
         if not isinstance(sam_model, Segmenter):
@@ -126,7 +126,7 @@ class SamPredictor:
         return self.embedding
 
     def set_image(self, image: Any, image_format: str = "RGB") -> None:
-        """[H,W,3] u8, or any picture that `Segmenter.encode` takes."""
+        """[H,W,3] u8, or any image that `Segmenter.encode` takes."""
         if image_format not in ("RGB", "BGR"):
             raise _c.InvalidError(f"image_format must be in ['RGB', 'BGR'], is {image_format}.")
         self.reset_image()
@@ -135,7 +135,7 @@ class SamPredictor:
         self.embedding = self.model.encode(image)
 
     def set_torch_image(self, transformed_image: Any, original_image_size: tuple[int, ...]) -> None:
-        """[1,3,h,w] with the canvas as its longer side, 0 to 255 (rounded to 8 bits), of a picture that was (H, W)."""
+        """[1,3,h,w] with the canvas as its longer side, 0 to 255 (rounded to 8 bits), of an image that was (H, W)."""
         shape = tuple(transformed_image.shape)
         if len(shape) != 4 or shape[:2] != (1, 3) or max(shape[2:]) != self.transform.target_length:
             raise _c.InvalidError(
@@ -163,7 +163,7 @@ class SamPredictor:
         as_numpy: Any = UNSET,
         return_low_res: bool = True,
     ) -> tuple[Any, Any, Any]:
-        """(masks [C,H,W], scores [C], low-res logits [C,4n,4n] or None) of prompts in pixels of the picture: tensors on the
+        """(masks [C,H,W], scores [C], low-res logits [C,4n,4n] or None) of prompts in pixels of the image: tensors on the
         device, or numpy arrays with `as_numpy=True`."""
         if box is not None:
             box = host_array(box).reshape(-1)
@@ -189,7 +189,7 @@ class SamPredictor:
         return_logits: bool = False,
     ) -> tuple[Any, Any, Any]:
         """A batch of prompts (points [B,N,2] and labels [B,N], boxes [B,4], masks [B,1,4n,4n]), points and boxes in pixels of
-        the resized picture (`transform`): masks [B,C,H,W], scores [B,C], low-res logits [B,C,4n,4n]. PyTorch's tensors
+        the resized image (`transform`): masks [B,C,H,W], scores [B,C], low-res logits [B,C,4n,4n]. PyTorch's tensors
         where the prompts are, else numpy's."""
         (h, w), (full_h, full_w) = self.input_size, self.original_size
         back = np.array([full_w / w, full_h / h])
@@ -248,10 +248,10 @@ def _segmenter_of(sam_model: Any) -> Segmenter:
 
 
 def run_segmentation(sam_model: Any, image: Any, bbox_xyxy: Any = None, as_numpy: Any = UNSET) -> Any:
-    """Outline what is in a box (None: the whole picture).
+    """Outline what is in a box (None: the whole image).
 
     The mask stays on the model's device as a boolean `Tensor` [1,1,H,W]; with `as_numpy=True` (or by the rollback
-    switch, `Segmenter`) it is a `numpy.bool_` array [H,W]. None only without a model or a picture: misuse raises."""
+    switch, `Segmenter`) it is a `numpy.bool_` array [H,W]. None only without a model or an image: misuse raises."""
     if sam_model is None or image is None:
         return None
     box = None if bbox_xyxy is None else floats(host_array(bbox_xyxy).reshape(-1), (4,), "bbox_xyxy")
