@@ -42,28 +42,28 @@ def weights_file(text):
 
 def arguments(description, start, steps, batch, rate, more=None):
     p = argparse.ArgumentParser(description=description)
-    p.add_argument("out", type=Path, help="folder of the run: checkpoint, log, model; a run that is there goes on")
-    p.add_argument("--start", type=weights_file, default=start, help="weights to start from, .safetensors; default: the model that ships")
+    p.add_argument("out", type=Path, help="folder of the run: checkpoint, log, model; an existing run is resumed")
+    p.add_argument("--start", type=weights_file, default=start, help="weights to start from, .safetensors; default: the bundled model")
     p.add_argument("--steps", type=number(int, 1), default=steps)
     p.add_argument("--batch", type=number(int, 1), default=batch)
     p.add_argument("--rate", type=number(float, 0, 1), default=rate, help="learning rate; falls to 5 %% over the last fifth of the steps")
     p.add_argument("--seed", type=number(int, 0), default=1)
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--threads", type=number(int, 1), default=os.cpu_count())
-    p.add_argument("--workers", type=number(int, 1), default=min(12, os.cpu_count()), help="processes that draw pictures")
-    p.add_argument("--bf16", action="store_true", help="autocast; pays on GPUs and processors with AMX")
+    p.add_argument("--workers", type=number(int, 1), default=min(12, os.cpu_count()), help="processes that generate images")
+    p.add_argument("--bf16", action="store_true", help="autocast; faster on GPUs and CPUs with AMX")
     p.add_argument("--minutes", type=number(float, 0), default=4, help="between checkpoints")
-    p.add_argument("--stop-after", type=number(float, 0), default=0, metavar="MINUTES", help="save and leave; the next call goes on")
+    p.add_argument("--stop-after", type=number(float, 0), default=0, metavar="MINUTES", help="save and stop; the next call resumes")
     p.add_argument("--within", type=number(float, 0), default=0, metavar="MINUTES",
                    help="as many steps as fit: --steps is measured, over the first 100 or a fifth of the time")
-    p.add_argument("--until", type=number(int, 1), default=math.inf, metavar="STEP", help="save and leave at a step, as --stop-after does")
+    p.add_argument("--until", type=number(int, 1), default=math.inf, metavar="STEP", help="save and stop at a step, as --stop-after does")
     p.add_argument("--export", action="store_true", help="only write the model of the last checkpoint")
     if more:
         more(p)
     args = p.parse_args()
     args.began = time.time()
     try:
-        args.export or phantom.library()  # which the processes that draw pictures load
+        args.export or phantom.library()  # which the processes that generate images load
         torch.empty(0, device=args.device)
         args.out.mkdir(parents=True, exist_ok=True)
     except (RuntimeError, OSError) as wrong:

