@@ -93,14 +93,14 @@ def leaves(figures, path=()):
 
 
 def numbers():
-    page = ["# Numbers", "", "As `bench/results` has them; `script/bench`, `bench/peers.py` and `bench/python.py` measure on your machine."]
+    page = ["# Numbers", "", "From `bench/results`; `script/bench`, `bench/peers.py` and `bench/python.py` measure on your machine."]
     for file in sorted((ROOT / "bench" / "results").glob("*.json")):
         data = json.loads(file.read_text())
         threads = f", {data['threads']} threads" if "threads" in data else ""
         page += ["", f"## {file.stem}", "", f"{data['machine']['cpu']}{threads}, {data['date'][:10]}."]
         if "results" in data:
             rows = ((r["stage"], r["peer"], f"{r['median_ms']:.1f}", f"{r['min_ms']:.1f}") for r in data["results"])
-            page += table(["stage", "who", "median ms", "least ms"], rows)
+            page += table(["stage", "engine", "median ms", "min ms"], rows)
         else:
             page += table(["figure", ""], leaves(data["figures"]))
     return "\n".join(page) + "\n"
