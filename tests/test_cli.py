@@ -265,6 +265,9 @@ def missing_and_broken_inputs(tmp):
     _, err = um("run", "warp:9", code=2)
     _, err = um("run", "phantom:colour=red", code=2)
     assert "colour" in err
+    for command in ("run", "serve", "detect"):  # nobody can push frames to a command
+        _, err = um(command, "push:", code=2)
+        assert "push:" in err and "stdin" in err, err
     pictures = tmp / "pictures"
     pictures.mkdir()
     png(pictures / "a.png", 96, 80)

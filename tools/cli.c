@@ -1091,6 +1091,11 @@ um_status cli_open_source(um_source **out, const struct options *o)
         s.channels = 3;
     if (o->size && !cli_size("--size", o->size, &s.width, &s.height))
         return UM_EINVAL;
+    if (strcmp(o->positional[0], "push:") == 0) {
+        cli_usage("push: is for programs, which hand frames over with um_source_push(); want - for "
+                  "raw frames on stdin");
+        return UM_EINVAL;
+    }
     const char *const igtl[][2] = {
         {"crc", o->igtl_crc}, {"coord", o->igtl_coord}, {"version", o->igtl_version}};
     char *spec = cli_with_igtl(o->positional[0], igtl, 3);
