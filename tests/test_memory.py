@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """The command with each allocation failing that it makes, or that a library makes for it: it says that memory was missing, or it needs that
-memory for nothing, ends with 0 and writes what it always does. Standard library only. Usage: test_memory.py COMMAND FAILING [TEST]..., FAILING the
-library of tests/failing_memory.c."""
+memory for nothing, ends with 0 and writes what it always does. One place in four, all with ULTRAMOTION_LONG_TESTS=1. Standard library only.
+Usage: test_memory.py COMMAND FAILING [TEST]..., FAILING the library of tests/failing_memory.c."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ FAILING = str(Path(sys.argv.pop(2)).resolve())
 from command import COMMAND, DETECTOR, ENVIRONMENT, main, test, um, write_tiff  # noqa: E402
 
 MISSING = ("out of memory", "Cannot allocate memory", "insufficient memory")
+SHARE = 1 if os.environ.get("ULTRAMOTION_LONG_TESTS") else 4
 SMALL = ("--det-size", 64, "--queries", 20, "--sam-size", 64, "--threads", 1)
 tried = set()  # places of the tests before
 
@@ -32,6 +34,7 @@ def every_place(folder, *arguments):
     assert done.returncode == 0, done.stderr
     places = [place for place in (folder / "places").read_text().split() if place not in tried]
     tried.update(places)
+    places = places[::SHARE]
     with ThreadPoolExecutor(2) as pool:
         for place, (done, files) in zip(places, pool.map(lambda place: attempt(arguments, UM_MEMORY_FAIL=place), places)):
             told = any(words in done.stderr for words in MISSING)
