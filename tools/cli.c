@@ -4,6 +4,7 @@
 #include "config.h"
 #include "json.h"
 #include "tell.h"
+#include "text.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -1196,18 +1197,16 @@ um_status cli_check_outputs(const struct options *o, const um_source *source)
 char *cli_with_igtl(const char *spec, const char *const option[][2], int n)
 {
     char *text = NULL, sign = strchr(spec, '?') ? '&' : '?';
-    size_t size = 0;
     bool igtl = strncmp(spec, "igtl:", 5) == 0 || strncmp(spec, "igtl-", 5) == 0;
-    FILE *f = open_memstream(&text, &size);
-    if (!f)
-        return NULL;
-    fputs(spec, f);
-    for (int i = 0; i < n; i++)
-        if (igtl && option[i][1]) {
+    FILE *f = text_open(&text);
+    if (f)
+        fputs(spec, f);
+    for (int i = 0; f && igtl && i < n; i++)
+        if (option[i][1]) {
             fprintf(f, "%c%s=%s", sign, option[i][0], option[i][1]);
             sign = '&';
         }
-    if (fclose(f) == 0)
+    if (text_close(f, &text))
         return text;
     free(text);
     return NULL;

@@ -9,6 +9,7 @@
 #include "stop.h"
 #include "summary.h"
 #include "tell.h"
+#include "text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -737,10 +738,10 @@ static void print_boxes(const um_frame *f, const struct found *found, FILE *out)
 static um_status write_boxes(const um_frame *f, const struct found *found, um_lines *lines)
 {
     char *line = NULL;
-    FILE *out = json_open(&line);
+    FILE *out = text_open(&line);
     if (out)
         print_boxes(f, found, out);
-    um_status st = json_close(out, &line) ? um_lines_write(lines, line, stop_fd())
+    um_status st = text_close(out, &line) ? um_lines_write(lines, line, stop_fd())
                                           : um_set_error(UM_ENOMEM, "a line of boxes");
     free(line);
     return st;

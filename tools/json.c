@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "json.h"
 
-#include <errno.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -44,18 +43,4 @@ void json_string(FILE *f, const char *s)
         s += n ? n : 1;
     }
     fputc('"', f);
-}
-
-FILE *json_open(char **text)
-{
-    static _Thread_local size_t size;
-    *text = NULL;
-    errno = 0;
-    return open_memstream(text, &size);
-}
-
-/* A stream in memory tells nobody that memory ran out, but errno. */
-bool json_close(FILE *f, char *const *text)
-{
-    return f && fclose(f) == 0 && *text && errno != ENOMEM;
 }

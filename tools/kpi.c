@@ -3,6 +3,7 @@
 
 #include "clock.h"
 #include "json.h"
+#include "text.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -46,7 +47,7 @@ void kpi_models(const char *device, const char *precision, double load_ms, uint6
                 const char *detector, const char *segmenter)
 {
     char *line = NULL;
-    FILE *f = json_open(&line);
+    FILE *f = text_open(&line);
     if (!f)
         return;
     fprintf(f, "{\"ts\":%.6f,\"event\":\"init_models\",\"device\":", unix_now());
@@ -59,7 +60,7 @@ void kpi_models(const char *device, const char *precision, double load_ms, uint6
     fprintf(f, ",\"mobilesam_path\":");
     json_string(f, segmenter);
     fprintf(f, "}");
-    if (json_close(f, &line))
+    if (text_close(f, &line))
         kpi_line(NULL, line);
     free(line);
 }

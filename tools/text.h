@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef UM_TOOL_TEXT_H
+#define UM_TOOL_TEXT_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+/* A text that is written like a file; freed by the caller, also of one that is not whole. */
+FILE *text_open(char **text);
+bool text_close(FILE *f, char *const *text); /* false: no memory; f may be NULL */
+
+#endif
