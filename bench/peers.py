@@ -5,7 +5,7 @@
 bf16, both with the convolutions and linear layers of encoder and detector in int8 (static, per channel; OpenVINO's by NNCF for
 transformers; D-FINE's decoder stays in floats, quantised it finds nothing), ours in fp32 and int8. Beside each time: the most memory
 the process ever had, and how far the result is from that engine's own fp32. At the end: what is asked of ours, and what there is.
---device cuda: whole frames, from the picture in host memory to the mask in host memory: PyTorch eager and torch.compile
+--device cuda: whole frames, from the image in host memory to the mask in host memory: PyTorch eager and torch.compile
 (max-autotune), in fp32 and fp16, and ours. In PyTorch everything stays on the GPU too: upload of the u8 frame, resize and
 normalise, D-FINE (upstream's deploy form), best box, MobileSAM with that box, mask > 0, mask to the host.
 
@@ -28,7 +28,7 @@ import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS, PICTURES = ROOT / "models", ROOT / "tests" / "golden" / "end_to_end"
+MODELS, IMAGES = ROOT / "models", ROOT / "tests" / "golden" / "end_to_end"
 STAGES = {"dfine-n": "D-FINE-N 640", "dfine-s": "D-FINE-S 640", "encode": "MobileSAM encoder 1024", "decode": "MobileSAM decoder 1024, box"}
 QUANTISED = ("dfine-n", "dfine-s", "encode")  # the decoder stays in floats
 
@@ -80,7 +80,7 @@ OUTPUTS = {"dfine-n": ["logits", "boxes"], "dfine-s": ["logits", "boxes"], "enco
 
 
 def networks(folder, seed, wanted):
-    """Modules, inputs and checkpoints of the four stages, on a picture of the phantom, and what makes a canvas of a picture: the models
+    """Modules, inputs and checkpoints of the four stages, on an image of the phantom, and what makes a canvas of an image: the models
     that ship at these sizes, and a random D-FINE-S."""
     import torch
 
@@ -106,20 +106,20 @@ def networks(folder, seed, wanted):
             sparse, dense = self.prompt(points=None, boxes=box, masks=None)
             return self.mask(embedding, self.prompt.get_dense_pe(), sparse, dense, False)
 
-    picture = PICTURES / "phantom_0.png"
-    modules, inputs, files, preprocess = {}, {}, {"picture": picture}, None
+    image = IMAGES / "phantom_0.png"
+    modules, inputs, files, preprocess = {}, {}, {"image": image}, None
     if "dfine-n" in wanted:
         files["dfine-n"] = MODELS / "dfine_n_bone_320.safetensors"
         state = read_state(files["dfine-n"])
         modules["dfine-n"] = Detect(dfine_net.load(state, "n", state["decoder.enc_score_head.weight"].shape[0], 640))
     if "dfine-s" in wanted:
-        net, _ = dfine_net.random_network("s", 1, 640, picture, seed)
+        net, _ = dfine_net.random_network("s", 1, 640, image, seed)
         files["dfine-s"] = folder / "dfine-s.pth"
         torch.save({"model": net.state_dict()}, files["dfine-s"])
         modules["dfine-s"] = Detect(net)
-    inputs = {stage: (dfine_net.network_input(picture, 640),) for stage in modules}
+    inputs = {stage: (dfine_net.network_input(image, 640),) for stage in modules}
     if wanted & {"encode", "decode"}:
-        x, (height, width), _ = sam_net.prepare(picture, 1024)
+        x, (height, width), _ = sam_net.prepare(image, 1024)
         files["segmenter"] = MODELS / "mobile_sam_bone_384.safetensors"
         net = sam_net.load(read_state(files["segmenter"]), 1024)
         preprocess = net.preprocess
@@ -189,7 +189,7 @@ def saved_inputs(folder, stage):
 
 
 def calibration(folder, stage):
-    """Inputs of other pictures, for those who quantise."""
+    """Inputs of other images, for those who quantise."""
     import numpy as np
 
     with np.load(folder / f"{stage}-calibration.npz") as file:
@@ -207,7 +207,7 @@ def quantise_onnx(folder, stage):
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Pictures(CalibrationDataReader):
+    class Images(CalibrationDataReader):
         def __init__(self):
             self.left = iter(calibration(folder, stage))
 
@@ -218,7 +218,7 @@ def quantise_onnx(folder, stage):
     quant_pre_process(plain, ready, skip_symbolic_shape=True)
     kept = [node.name for node in onnx.load(ready).graph.node if stays_float(node.name)]
     quantize_static(
-        ready, out, Pictures(), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv", "MatMul", "Gemm"], per_channel=True,
+        ready, out, Images(), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv", "MatMul", "Gemm"], per_channel=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=kept,
     )  # fmt: skip
     return out
@@ -243,11 +243,11 @@ def quantise_openvino(folder, stage):
     import nncf
     import openvino
 
-    pictures = calibration(folder, stage)
+    images = calibration(folder, stage)
     model = openvino.Core().read_model(folder / f"{stage}.onnx")
     kept = [op.get_friendly_name() for op in model.get_ops() if stays_float(op.get_friendly_name())]
     model = nncf.quantize(
-        model, nncf.Dataset(pictures), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(pictures), fast_bias_correction=True,
+        model, nncf.Dataset(images), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(images), fast_bias_correction=True,
         ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
     )  # fmt: skip
     openvino.save_model(model, folder / f"{stage}-int8.xml", compress_to_fp16=False)
@@ -308,15 +308,15 @@ def read_networks(args):
     return detector, sam_net.load(read_state(args.segmenter), args.sam_size)
 
 
-def draw_networks(args, folder, picture):
+def draw_networks(args, folder, image):
     """Checkpoints with random weights, of which the mask is about half set."""
     import dfine_net
     import sam_net
     import torch
 
-    detector, _ = dfine_net.random_network(args.size, 1, args.det_size, picture, args.seed)
-    out = detector(dfine_net.network_input(picture, args.det_size))
-    x, input_size, (height, width) = sam_net.prepare(picture, args.sam_size)
+    detector, _ = dfine_net.random_network(args.size, 1, args.det_size, image, args.seed)
+    out = detector(dfine_net.network_input(image, args.det_size))
+    x, input_size, (height, width) = sam_net.prepare(image, args.sam_size)
     cx, cy, w, h = out["pred_boxes"][0, out["pred_logits"][0].max(-1).values.argmax()].tolist()
     box = [(cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height]
     segmenter = sam_net.random_network(args.sam_size, x, args.seed, True)
@@ -390,7 +390,7 @@ def frame_module(detector, segmenter, args, height, width, device, dtype):
     return Frame()
 
 
-def child_frame(args, picture):
+def child_frame(args, image):
     """One PyTorch engine, e.g. compile-fp16."""
     import numpy as np
     import torch
@@ -404,7 +404,7 @@ def child_frame(args, picture):
     how, _, precision = args.child.partition("-")
     device, dtype = torch.device(args.device), {"fp32": torch.float32, "fp16": torch.float16}[precision]
     gpu = device.type == "cuda"
-    frame = torch.from_numpy(np.asarray(Image.open(picture).convert("L")).copy())
+    frame = torch.from_numpy(np.asarray(Image.open(image).convert("L")).copy())
     model = frame_module(*read_networks(args), args, *frame.shape, device, dtype)
     up, down = torch.empty_like(frame, pin_memory=gpu), torch.empty_like(frame, pin_memory=gpu)
     found = torch.empty(5, pin_memory=gpu)
@@ -430,7 +430,7 @@ def child_frame(args, picture):
     serve(run, [FRAME])
 
 
-def start_frames(args, folder, picture):
+def start_frames(args, folder, image):
     asked, children = {}, []
     sizes = ["--det-size", str(args.det_size), "--sam-size", str(args.sam_size), "--detector", str(args.detector)]
     sizes += ["--segmenter", str(args.segmenter), *(["--threads", str(args.threads)] if args.device == "cpu" else [])]
@@ -444,7 +444,7 @@ def start_frames(args, folder, picture):
             device = "cuda:0" if args.device == "cuda" else args.device
             command = [args.binary, "bench", "pipeline", "--serve", "--conf", "0", "--device", device, "--precision", peer.partition("-")[2]]
             children.append(Child([*command, *sizes], None, False))
-            asked[FRAME, peer] = children[-1], str(picture)
+            asked[FRAME, peer] = children[-1], str(image)
         else:
             command = [sys.executable, __file__, "--device", args.device, "--child", peer, "--folder", str(folder), *sizes]
             children.append(Child([*command, *(["--tf32"] if args.tf32 else [])], None, True))
@@ -530,16 +530,16 @@ def main_frames(args):
     drawn = not (args.detector and args.segmenter)
     with tempfile.TemporaryDirectory(prefix="peers-") as name:
         folder = Path(name)
-        picture = common.picture(folder / "picture.png", 422, 558, 1, args.seed) if not args.picture else Path(args.picture).resolve()
-        with Image.open(picture) as image:
-            size = image.size
-            if image.mode != "L":
-                raise SystemExit(f"{picture}: not a gray picture")
+        image = common.draw_image(folder / "image.png", 422, 558, 1, args.seed) if not args.image else Path(args.image).resolve()
+        with Image.open(image) as opened:
+            size = opened.size
+            if opened.mode != "L":
+                raise SystemExit(f"{image}: not a gray image")
         if drawn:
             print("drawing weights", file=sys.stderr)
-            draw_networks(args, folder, picture)
-        (folder / "name").write_text(str(picture))
-        asked, children = start_frames(args, folder, picture)
+            draw_networks(args, folder, image)
+        (folder / "name").write_text(str(image))
+        asked, children = start_frames(args, folder, image)
         checked = check_frames(asked, folder, size)
         times, load = measure(asked, args, [FRAME])
         for child in children:
@@ -671,7 +671,7 @@ def parse():
     parser.add_argument("--json", metavar="FILE", help="write the result here too; - for standard output instead of the table")
     parser.add_argument("--from", metavar="FILE", dest="stored", help="measure nothing: the table, and --plot, of this result")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the medians, networks on the cpu")
-    parser.add_argument("--calibrate", type=int, default=32, metavar="N", help="pictures that our int8 is calibrated on; default 32")
+    parser.add_argument("--calibrate", type=int, default=32, metavar="N", help="images that our int8 is calibrated on; default 32")
     parser.add_argument("--no-amx", action="store_true", help="everybody without AMX: as on a processor with AVX-512 VNNI")
     parser.add_argument("--seed", type=int, default=1)
     frames = parser.add_argument_group("whole frames")
@@ -680,7 +680,7 @@ def parse():
     frames.add_argument("--size", choices=("n", "s"), default="n", help="of the detector that is drawn; default n")
     frames.add_argument("--det-size", type=int, default=640)
     frames.add_argument("--sam-size", type=int, default=1024)
-    frames.add_argument("--picture", help="gray picture; default: one like an ultrasound frame, 422 x 558")
+    frames.add_argument("--image", help="gray image; default: one like an ultrasound frame, 422 x 558")
     frames.add_argument("--tf32", action="store_true", help="let PyTorch's fp32 use TF32")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--quantise", action="store_true", help=argparse.SUPPRESS)
@@ -711,7 +711,7 @@ def calibrated(args, folder, files):
     """Our files with plans for int8, found at the sizes that the files are for."""
     made = {}
     for name, path in files.items():
-        if name == "picture":
+        if name == "image":
             continue
         made[name] = folder / f"{name}-int8.safetensors"
         if made[name].exists():
@@ -793,14 +793,14 @@ def compare(stage, found, true):
 
 
 def our_outputs(args, folder, files, precision):
-    """Of the command, on the picture that the networks were drawn for: by stage."""
+    """Of the command, on the image that the networks were drawn for: by stage."""
     from safetensors.numpy import load_file
 
     outputs = {}
     own = calibrated(args, folder, files) if precision == "int8" else files
     for detector in [s for s in args.stages if s.startswith("dfine")] or ["dfine-n"]:
         out = folder / f"ours-{precision}-{detector}.safetensors"
-        command = [args.binary, "run", files["picture"], "-o", "null:", "-q", "--conf", 0, "--dump", out, "--precision", precision]
+        command = [args.binary, "run", files["image"], "-o", "null:", "-q", "--conf", 0, "--dump", out, "--precision", precision]
         command += ["--det-size", 640, "--sam-size", 1024, "--threads", args.threads, "--detector", own[detector]]
         command += ["--segmenter", own["segmenter"]] if "segmenter" in own else []
         subprocess.run([str(w) for w in command], check=True, env=environment(args))
@@ -896,15 +896,15 @@ def measure_networks(args):
 
 
 def save_calibration(args, folder, preprocess):
-    """Inputs of pictures that no engine is timed on."""
+    """Inputs of images that no engine is timed on."""
     import dfine_net
     import numpy as np
     import sam_net
 
-    picture = [p for p in sorted(PICTURES.glob("phantom_*.png")) if p.name != "phantom_0.png"]
+    images = [p for p in sorted(IMAGES.glob("phantom_*.png")) if p.name != "phantom_0.png"]
     for stage in [s for s in args.stages if s in QUANTISED]:
         make = (lambda p: preprocess(sam_net.prepare(p, 1024)[0])) if stage == "encode" else (lambda p: dfine_net.network_input(p, 640))
-        np.savez(folder / f"{stage}-calibration.npz", *[make(p).numpy() for p in picture])
+        np.savez(folder / f"{stage}-calibration.npz", *[make(p).numpy() for p in images])
 
 
 def print_table(result):

@@ -3,7 +3,7 @@
 
 frame       microseconds that `pipeline(array).score` takes over the same from C: both take turns, and of both the time is taken
             away that the packet gives as the pipeline's own (wants a C compiler). `cold`: behind real frames; `warm`: behind
-            pictures that equal the one before, of which only the mask is made again (`reuse`)
+            images that equal the one before, of which only the mask is made again (`reuse`)
 run         microseconds from packet to packet of `for packet in run(...)`, each read, over the same from C: on small networks,
             where a frame takes some 25 ms, and both take turns
 overhead    microseconds of calls on small networks that are not spent in the library
@@ -78,13 +78,13 @@ def overhead(rounds):
     device = ultramotion.Device("cpu", threads=1)
     segmenter = ultramotion.Segmenter(device=device, canvas=64)
     detector = ultramotion.Detector(device=device, input_size=256)
-    picture = np.random.default_rng(1).integers(0, 255, (64, 64), np.uint8)
-    embedding = segmenter.encode(picture)
+    image = np.random.default_rng(1).integers(0, 255, (64, 64), np.uint8)
+    embedding = segmenter.encode(image)
     run = ultramotion.run("phantom:seed=1,frames=100000,width=64,height=64", segmenter=segmenter, detector=detector, conf=0.0, receive=8)
     calls = {
         "a packet of run()": lambda: next(run).score,
         "predict(embedding, box)": lambda: segmenter.predict(embedding, box=[8, 8, 50, 50]).masks,
-        "run_segmentation(array, box)": lambda: ultramotion.run_segmentation(segmenter, picture, [8, 8, 50, 50]),
+        "run_segmentation(array, box)": lambda: ultramotion.run_segmentation(segmenter, image, [8, 8, 50, 50]),
     }
     made = {}
     for name, call in calls.items():
@@ -218,19 +218,19 @@ def frame(rounds):
             ("cold", ultramotion.Pipeline(conf=0.0), (4, 480, 640)),
             ("warm", ultramotion.Pipeline(conf=0.0, reuse=True), (1, 64, 64)),
         ):
-            pictures = np.random.default_rng(1).integers(0, 255, shape, np.uint8)
-            pipeline(pictures[0])
+            images = np.random.default_rng(1).integers(0, 255, shape, np.uint8)
+            pipeline(images[0])
             python, c = [], []
             for i in range(rounds * (5 if caches == "cold" else 500)):
-                picture = pictures[i % len(pictures)]
+                image = images[i % len(images)]
                 begun = time.perf_counter_ns()
-                packet = pipeline(picture)  # and the one before goes
+                packet = pipeline(image)  # and the one before goes
                 packet.score
                 taken = (time.perf_counter_ns() - begun) / 1e3
                 total = packet.stages_ms["total"]
                 python.append(taken - total * 1e3)
                 with pipeline._handle as p:
-                    c.append(call(p, picture.ctypes.data, shape[2], shape[1]))
+                    c.append(call(p, image.ctypes.data, shape[2], shape[1]))
                 assert c[-1] >= 0
             figures[caches] = {"frame_ms": total, **side_by_side(python[3:], c[3:])}
     return figures
@@ -266,11 +266,11 @@ def work(pipelines, own, frames):
     for _ in range(pipelines):
         device = ultramotion.Device("cpu", threads=1) if own else "cpu"
         made.append(ultramotion.Pipeline(device=device, conf=0.0))
-    picture = np.random.default_rng(1).integers(0, 255, (256, 256), np.uint8)
+    image = np.random.default_rng(1).integers(0, 255, (256, 256), np.uint8)
 
     def run(pipeline, n):
         for _ in range(n):
-            pipeline(picture)
+            pipeline(image)
 
     for pipeline in made:
         run(pipeline, 2)

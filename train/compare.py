@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the phantom differs from pictures in a folder, in numbers and side by side: python train/compare.py FOLDER OUT.png [--lines DIR].
+"""How the phantom differs from images in a folder, in numbers and side by side: python train/compare.py FOLDER OUT.png [--lines DIR].
 Only looks; nothing of the folder is kept but in OUT.png."""
 
 import argparse
@@ -44,9 +44,9 @@ def width_at_half(patch, axis):
     return 12
 
 
-def numbers(pictures):
+def numbers(images):
     rows = []
-    for p, line in pictures:
+    for p, line in images:
         v = p.astype(float)
         mid = p[SIDE // 4:SIDE // 2, SIDE // 4:3 * SIDE // 4]
         row = {"mean": v.mean(), "median": np.median(v), "p95": np.percentile(v, 95), "p99.5": np.percentile(v, 99.5),
@@ -57,7 +57,7 @@ def numbers(pictures):
             near = cv2.dilate(line.astype(np.uint8), np.ones((7, 7))) > 0
             ys = np.nonzero(line.any(1))[0]
             above = v[: max(ys.min() - 8, 1)]
-            row |= {"bone": np.percentile(v[near], 75), "bone - picture's p95": np.percentile(v[near], 75) - np.percentile(v, 95),
+            row |= {"bone": np.percentile(v[near], 75), "bone - image's p95": np.percentile(v[near], 75) - np.percentile(v, 95),
                     "bone / brightest above": np.percentile(v[near], 95) / max(np.percentile(above, 99.5), 1),
                     "line length px": line.any(0).sum(), "line depth": ys.mean() / SIDE}
         rows.append(row)

@@ -15,25 +15,25 @@ import frames
 import run
 
 SIDE = 320
-# Taken from what goes into the score's sigmoid, so that 0.5 is where few empty pictures are: 0.55 left 3.4 % of 2,000 hard ones there, 0.70 leaves 2.4 %
+# Taken from what goes into the score's sigmoid, so that 0.5 is where few empty images are: 0.55 left 3.4 % of 2,000 hard ones there, 0.70 leaves 2.4 %
 # (README.md). The metadata's `calm` says how much, and a run that starts from such a model adds it again first.
 CALM = 0.70
 PHANTOM = "ultramotion phantom, look=hard and default; no real picture"
-# Shares of the hard look, of pictures without bone and of shaded ones, and shapes of surfaces that come more often.
+# Shares of the hard look, of images without bone and of shaded ones, and shapes of surfaces that come more often.
 DIET = (0.7, 0.3, 0.15, {"humps": 0.1, "flank": 0.07})
 
 
 def sample(seed, index):
     s = frames.draw(seed, index, *DIET)
-    h, w = s.picture.shape
+    h, w = s.image.shape
     boxes = [b for b in map(s.box, s.bones()) if b is not None and min(b[2] - b[0], b[3] - b[1]) >= 2]
-    picture = cv2.resize(s.picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA if max(h, w) > SIDE else cv2.INTER_LINEAR)
+    image = cv2.resize(s.image, (SIDE, SIDE), interpolation=cv2.INTER_AREA if max(h, w) > SIDE else cv2.INTER_LINEAR)
     centres = [[(b[0] + b[2]) / 2 / w, (b[1] + b[3]) / 2 / h, (b[2] - b[0]) / w, (b[3] - b[1]) / h] for b in boxes]
-    return picture, np.array(centres, np.float32).reshape(-1, 4)
+    return image, np.array(centres, np.float32).reshape(-1, 4)
 
 
 def learned_from(before):
-    """All pictures that a model knows, where `before` is the metadata of the one it started from."""
+    """All images that a model knows, where `before` is the metadata of the one it started from."""
     said = before.get("training_data", "not said")
     return PHANTOM if said == PHANTOM else f"{PHANTOM.partition(';')[0]}; before: {said}"
 
@@ -65,11 +65,11 @@ def main():
     state = run.Run(args, net, optimizer)
 
     def loss_of(batch):
-        pictures = torch.from_numpy(np.stack([p for p, _ in batch])).to(args.device).float()[:, None].expand(-1, 3, -1, -1) / 255
+        images = torch.from_numpy(np.stack([p for p, _ in batch])).to(args.device).float()[:, None].expand(-1, 3, -1, -1) / 255
         targets = [{"boxes": torch.from_numpy(b).to(args.device), "labels": torch.zeros(len(b), dtype=torch.int64, device=args.device)}
                    for _, b in batch]
         with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16):
-            features = net.encoder(net.backbone(pictures))
+            features = net.encoder(net.backbone(images))
         outputs = net.decoder([f.float() for f in features], targets)
         losses = criterion(outputs, targets, epoch=0, step=state.step, global_step=state.step, epoch_step=0)
         groups = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training pictures: a frame of the phantom, changed as scanners and hands change it. Sample `index` of `seed` is the same for ever."""
+"""Training images: a frame of the phantom, changed as scanners and hands change it. Sample `index` of `seed` is the same for ever."""
 
 import collections
 import concurrent.futures
@@ -17,10 +17,10 @@ cv2.setNumThreads(1)
 
 
 class Sample:
-    """picture [H,W] u8; where [H,W] u8: 0, or the index of a structure + 1; kinds: of the structures, bones first."""
+    """image [H,W] u8; where [H,W] u8: 0, or the index of a structure + 1; kinds: of the structures, bones first."""
 
-    def __init__(self, picture, where, kinds):
-        self.picture, self.where, self.kinds = picture, where, kinds
+    def __init__(self, image, where, kinds):
+        self.image, self.where, self.kinds = image, where, kinds
 
     def mask(self, i):
         return self.where == i + 1
@@ -34,7 +34,7 @@ class Sample:
 
 
 def draw(seed, index, hard=0.75, empty=0.12, shaded=0.1, surfaces=None, sides=(230, 430)):
-    """surfaces: {shape: share} of pictures of the hard look that have this shape; the others have any."""
+    """surfaces: {shape: share} of images of the hard look that have this shape; the others have any."""
     rng = np.random.default_rng((seed, index))
     height = int(rng.integers(*sides))
     width = int(np.clip(height * np.exp(rng.uniform(-0.35, 0.35)), 160, 600))
@@ -43,33 +43,33 @@ def draw(seed, index, hard=0.75, empty=0.12, shaded=0.1, surfaces=None, sides=(2
     surface = "any"
     if surfaces and look == "hard":
         surface = rng.choice([*surfaces, "any"], p=[*surfaces.values(), 1 - sum(surfaces.values())])
-    picture, where, structures = phantom.frame(number, width, height, look, empty, surface)
-    sample = Sample(picture, where, [k for k, _ in structures])
+    image, where, structures = phantom.frame(number, width, height, look, empty, surface)
+    sample = Sample(image, where, [k for k, _ in structures])
     if rng.random() < 0.5:
-        sample.picture, sample.where = sample.picture[:, ::-1], sample.where[:, ::-1]
+        sample.image, sample.where = sample.image[:, ::-1], sample.where[:, ::-1]
     if rng.random() < 0.5:
         bend(rng, sample)
     if rng.random() < shaded:
         shade(rng, sample)
-    sample.picture = scan(rng, np.ascontiguousarray(sample.picture))
+    sample.image = scan(rng, np.ascontiguousarray(sample.image))
     return sample
 
 
 def bend(rng, s):
     """Geometry: turned, zoomed, shifted, sheared."""
-    h, w = s.picture.shape
+    h, w = s.image.shape
     turn, zoom = rng.uniform(-14, 14), np.exp(rng.uniform(-0.25, 0.35))
     m = cv2.getRotationMatrix2D((w / 2, h / 2), turn, zoom)
     m[0, 1] += rng.uniform(-0.15, 0.15)
     m[:, 2] += rng.uniform(-0.08, 0.08, 2) * (w, h)
     edge = cv2.BORDER_REFLECT_101 if rng.random() < 0.3 else cv2.BORDER_CONSTANT
-    s.picture = cv2.warpAffine(np.ascontiguousarray(s.picture), m, (w, h), flags=cv2.INTER_LINEAR, borderMode=edge)
+    s.image = cv2.warpAffine(np.ascontiguousarray(s.image), m, (w, h), flags=cv2.INTER_LINEAR, borderMode=edge)
     s.where = cv2.warpAffine(np.ascontiguousarray(s.where), m, (w, h), flags=cv2.INTER_NEAREST)
 
 
 def shade(rng, s):
-    """Columns that the probe no longer sees, often all of a structure's or of the picture's: what was there is no longer to be found."""
-    h, w = s.picture.shape
+    """Columns that the probe no longer sees, often all of a structure's or of the image's: what was there is no longer to be found."""
+    h, w = s.image.shape
     columns = np.nonzero(s.where.any(0))[0]
     if len(columns) and rng.random() < 0.6:
         first, last = columns[0] - rng.uniform(0, 12), columns[-1] + rng.uniform(1, 12)
@@ -80,13 +80,13 @@ def shade(rng, s):
     x = np.arange(w)
     rest, soft = rng.uniform(0, 0.05), rng.uniform(0.3, 8)
     left = np.clip(np.maximum(first - x, x - last) / soft, 0, 1)  # 0 within, 1 outside
-    s.picture = (s.picture * (rest + (1 - rest) * left) + rng.integers(0, 3, (h, w))).clip(0, 255).astype(np.uint8)
+    s.image = (s.image * (rest + (1 - rest) * left) + rng.integers(0, 3, (h, w))).clip(0, 255).astype(np.uint8)
     s.where = np.where(left < 0.2, 0, s.where).astype(np.uint8)
 
 
-def scan(rng, picture):
+def scan(rng, image):
     """Gain, gamma, dynamic range, blur, speckle, black margins: mild, as strong artefacts harm."""
-    v = picture.astype(np.float32) / 255
+    v = image.astype(np.float32) / 255
     h, w = v.shape
     if rng.random() < 0.6:
         v = v ** np.exp(rng.uniform(-0.5, 0.5)) * np.exp(rng.uniform(-0.8, 0.4))

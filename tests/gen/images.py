@@ -65,7 +65,7 @@ def exif(orientation, big=True):
 
 
 def stored(orientation, pixel):
-    """pixel(x, y) of the picture as it must be seen -> of the one that is stored; and its size."""
+    """pixel(x, y) of the image as it must be seen -> of the one that is stored; and its size."""
     w, h = (H, W) if orientation > 4 else (W, H)
     right, below = orientation in (2, 3, 7, 8), orientation in (3, 4, 6, 7)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write tests/golden/mask.txt: PyTorch's two bilinear steps from low-res logits to the picture, and OpenCV's morphology of the
+"""Write tests/golden/mask.txt: PyTorch's two bilinear steps from low-res logits to the image, and OpenCV's morphology of the
 mask. Needs torch and cv2.
 
     python tests/gen/mask_golden.py > tests/golden/mask.txt

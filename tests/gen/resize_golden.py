@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write tests/golden/resize.txt: checksums of Pillow's bilinear resize of formula-made pictures. Needs Pillow 13.
+"""Write tests/golden/resize.txt: checksums of Pillow's bilinear resize of formula-made images. Needs Pillow 13.
 
     python tests/gen/resize_golden.py > tests/golden/resize.txt
 
@@ -25,8 +25,8 @@ CASES = [
 def main():
     for w, h, c, new_w, new_h in CASES:
         pixels = (uniform("resize", w * h * c) * 256).astype(np.uint8).reshape(h, w, c)
-        picture = Image.fromarray(pixels[:, :, 0] if c == 1 else pixels)
-        data = np.asarray(picture.resize((new_w, new_h), Image.BILINEAR)).tobytes()
+        image = Image.fromarray(pixels[:, :, 0] if c == 1 else pixels)
+        data = np.asarray(image.resize((new_w, new_h), Image.BILINEAR)).tobytes()
         h32 = 2166136261
         for byte in data:
             h32 = (h32 ^ byte) * 16777619 & 0xFFFFFFFF

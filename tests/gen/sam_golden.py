@@ -12,7 +12,7 @@ from mobile_sam_ref import build, decode, encode
 CANVAS = 64
 SAMPLES = 29  # values of a tensor that are written down, evenly spaced
 
-# name, box, points, labels, mask prompt, three masks; pixels of a 40 x 64 picture, which has the canvas' scale
+# name, box, points, labels, mask prompt, three masks; pixels of a 40 x 64 image, which has the canvas' scale
 CASES = [
     ("box", [5.25, 10.5, 30.75, 50.0], None, None, False, False),
     ("points", None, [[12.5, 20.25], [30.0, 3.5]], [1, 0], False, True),

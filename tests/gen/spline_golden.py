@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write tests/golden/spline.txt: checksums of scikit-image's resize as MedSAM calls it, on formula-made pictures. Needs skimage.
+"""Write tests/golden/spline.txt: checksums of scikit-image's resize as MedSAM calls it, on formula-made images. Needs skimage.
 
     python tests/gen/spline_golden.py > tests/golden/spline.txt
 

@@ -2,7 +2,7 @@
 """The whole pipeline with trained weights: `ultramotion run` against PyTorch, frame by frame.
 
 Weights: a folder with dfine_*.pth and mobile_sam_*.pt (--bootstrap, or the environment's ULTRAMOTION_BOOTSTRAP), and those in models/.
-Pictures: the phantom's, those in tests/golden/end_to_end, and any folder or file named with --pictures."""
+Images: the phantom's, those in tests/golden/end_to_end, and any folder or file named with --images."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ BOX_PX, SCORE, MARGIN = 0.05, 1e-3, 2e-3
 
 def extra(parser):
     parser.add_argument("--bootstrap", default=os.environ.get("ULTRAMOTION_BOOTSTRAP", ""), help="folder with trained checkpoints")
-    parser.add_argument("--pictures", action="append", default=[], help="further pictures: a folder or a file")
+    parser.add_argument("--images", action="append", default=[], help="further images: a folder or a file")
     parser.add_argument("--frames", type=int, default=12, help="phantom frames")
 
 
@@ -115,14 +115,14 @@ def pairs(args):
 
 
 def collect(args, folder):
-    """Numbered copies of all pictures in one folder, so that one run sees them in a known order."""
-    target = folder / "pictures"
+    """Numbered copies of all images in one folder, so that one run sees them in a known order."""
+    target = folder / "images"
     target.mkdir(exist_ok=True)
     sources = []
     if not args.oracle:
         run(args, "phantom", "-o", folder / "phantom", "--frames", args.frames, "--seed", 900000 + args.seed)
         sources += sorted((folder / "phantom" / "frames").glob("*.png"))
-    places = [ROOT / "tests" / "golden" / "end_to_end", *map(Path, args.pictures)]
+    places = [ROOT / "tests" / "golden" / "end_to_end", *map(Path, args.images)]
     if args.bootstrap:
         places.append(Path(args.bootstrap) / "golden")
     for place in places:
@@ -136,23 +136,23 @@ def collect(args, folder):
     return sorted(target.iterdir())
 
 
-def check(report, args, folder, pictures, name, detector, segmenter, canvas):
+def check(report, args, folder, images, name, detector, segmenter, canvas):
     judge = Judge(detector, segmenter, canvas)
     if args.oracle:
-        for path in pictures:
+        for path in images:
             box, score, logits, gap = judge(path)
             print(path.name, box.round(3).tolist(), round(score, 5), int((logits > 0).sum()), f"{gap:.1e}")
         return
-    words = ["run", folder / "pictures", "--detector", detector, "--segmenter", segmenter, "--precision", "fp32", "--conf", "0",
+    words = ["run", folder / "images", "--detector", detector, "--segmenter", segmenter, "--precision", "fp32", "--conf", "0",
              "--mask-clean", "0"]
     words += ["-o", "jsonl:-"] + (["--sam-size", canvas] if canvas else [])
     packets = json_lines(run(args, *words))
-    if len(packets) != len(pictures):
-        report.fail(name, f"{len(packets)} packets for {len(pictures)} pictures")
+    if len(packets) != len(images):
+        report.fail(name, f"{len(packets)} packets for {len(images)} images")
         return
     limits = {"score": SCORE, "box, px": BOX_PX, "mask logit": MARGIN}
     worst, pixels = {what: (0.0, "") for what in limits}, 0
-    for path, packet in zip(pictures, packets):
+    for path, packet in zip(images, packets):
         case = f"{name} {path.name}"
         box, score, logits, gap = judge(path)
         if gap < 1e-4:
@@ -179,7 +179,7 @@ def check(report, args, folder, pictures, name, detector, segmenter, canvas):
             worst[what] = max(worst[what], (error, path.name))
     for what, (error, where) in worst.items():
         note = f"{pixels} pixels differ" if what == "mask logit" else f"at {where}"
-        report.line(f"{name}: worst of {len(pictures)} frames", what, error, limits[what], note)
+        report.line(f"{name}: worst of {len(images)} frames", what, error, limits[what], note)
 
 
 def main():
@@ -191,14 +191,14 @@ def main():
     if not any(not canvas for *_, canvas in found):
         report.skip("models/", "no detector and segmenter are shipped")
     try:
-        pictures = collect(args, folder) if found else []
+        images = collect(args, folder) if found else []
     except CommandFailed as error:
         report.fail("phantom", error)
         found = []
     for name, detector, segmenter, canvas in found:
         if args.only in name:
             try:
-                check(report, args, folder, pictures, name, detector, segmenter, canvas)
+                check(report, args, folder, images, name, detector, segmenter, canvas)
             except CommandFailed as error:
                 report.fail(name, error)
     report.finish()

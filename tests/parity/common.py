@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the parity scripts share: command line, running the command under test, pictures, the table of results."""
+"""What the parity scripts share: command line, running the command under test, images, the table of results."""
 
 import argparse
 import json
@@ -36,7 +36,7 @@ def arguments(description, extra=None):
     parser.add_argument("--full", action="store_true", help="also the slow cases")
     parser.add_argument("--oracle", action="store_true", help="PyTorch alone: build, save and run the cases, no command")
     parser.add_argument("--taps", action="store_true", help="print every intermediate, not only those of failed cases")
-    parser.add_argument("--keep", metavar="DIR", help="leave checkpoints, pictures and dumps in this folder")
+    parser.add_argument("--keep", metavar="DIR", help="leave checkpoints, images and dumps in this folder")
     if extra:
         extra(parser)
     args = parser.parse_args()
@@ -137,8 +137,8 @@ class Report:
         sys.exit(1 if self.failed else 0)
 
 
-def picture(path, width, height, channels, seed):
-    """A phantom-like picture: layers, speckle and a bright ridge; RGB pictures have three different channels."""
+def draw_image(path, width, height, channels, seed):
+    """A phantom-like image: layers, speckle and a bright ridge; RGB images have three different channels."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     image = np.full((height, width), 0.15, np.float32)

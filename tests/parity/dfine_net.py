@@ -63,7 +63,7 @@ def load(state, size, classes, side):
 
 
 def place(path, side, letterbox=False):
-    """Where a picture lies in the input: left, top, width, height. A letterbox is that of upstream's tools/inference/onnx_inf.py."""
+    """Where an image lies in the input: left, top, width, height. A letterbox is that of upstream's tools/inference/onnx_inf.py."""
     width, height = extent(side)
     if not letterbox:
         return 0, 0, width, height
@@ -103,7 +103,7 @@ def check_gap(scores, queries=300):
 
 
 def random_network(size, classes, side, path, seed, half=False, letterbox=False, **variant):
-    """A random network whose query set for the picture at `path` is beyond doubt; draws again after a near tie."""
+    """A random network whose query set for the image at `path` is beyond doubt; draws again after a near tie."""
     for draw in range(20):
         net = build(size, classes, side, **variant)
         x = network_input(path, side, letterbox)

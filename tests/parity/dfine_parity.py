@@ -4,12 +4,12 @@
 import shutil
 
 import torch
-from common import AIM, LIMIT, CommandFailed, Folder, Report, arguments, json_lines, picture, read_dump, run, stopwatch, worst
+from common import AIM, LIMIT, CommandFailed, Folder, Report, arguments, draw_image, json_lines, read_dump, run, stopwatch, worst
 from dfine_net import extent, in_double, match, network_input, place, random_network, taps
 from PIL import Image
 from safetensors.torch import save_file
 
-# name, size, classes, input side, picture (width, height, channels), wrapper, half precision storage, slow
+# name, size, classes, input side, image (width, height, channels), wrapper, half precision storage, slow
 CASES = [
     ("n-1-320-gray-ema", "n", 1, 320, (422, 558, 1), "ema", False, False),
     ("n-80-320-rgb-model", "n", 80, 320, (640, 480, 3), "model", False, False),
@@ -35,7 +35,7 @@ CASES = [
 ]
 
 
-# What tells relatives apart. name, size, classes, input (a side, or width and height), picture, wrapper, variant of the network,
+# What tells relatives apart. name, size, classes, input (a side, or width and height), image, wrapper, variant of the network,
 # options of the command
 VARIANTS = [
     ("deim-n-320", "n", 1, 320, (422, 558, 1), "model", {"silu": True}, ["--det-act", "silu"]),
@@ -149,7 +149,7 @@ def hugging_face(size, classes, side, path, seed, folder, name, variant):
 
 
 def best_box(out, path, side, letterbox):
-    """The box with the best score in pixels of the picture."""
+    """The box with the best score in pixels of the image."""
     left, top, width, height = place(path, side, letterbox)
     (w, h), (whole_w, whole_h) = Image.open(path).size, extent(side)
     query = out["pred_logits"][0].max(-1).values.argmax()
@@ -166,16 +166,16 @@ def check(report, args, folder, case):
     else:
         name, size, classes, side, (width, height, channels), wrapper, half, _ = case
     letterbox = variant.get("letterbox", False)
-    picture_path = picture(folder / f"{name}.png", width, height, channels or 1, args.seed)
+    image_path = draw_image(folder / f"{name}.png", width, height, channels or 1, args.seed)
     if channels == 0:  # gray content in an RGB file
-        Image.open(picture_path).convert("RGB").save(picture_path)
+        Image.open(image_path).convert("RGB").save(image_path)
     file = folder / f"{name}{'.safetensors' if wrapper == 'safetensors' else '.pth'}"
     if wrapper == "hf":
-        file, want, exact, draw = hugging_face(size, classes, side, picture_path, args.seed, folder, name, variant)
+        file, want, exact, draw = hugging_face(size, classes, side, image_path, args.seed, folder, name, variant)
     else:
-        net, draw = random_network(size, classes, side, picture_path, args.seed, half, **variant)
+        net, draw = random_network(size, classes, side, image_path, args.seed, half, **variant)
         save(net, wrapper, half, file)
-        x = network_input(picture_path, side, letterbox)
+        x = network_input(image_path, side, letterbox)
         want, exact = taps(net, x), in_double(net, x)
     same = match(want, exact)
     if same is None:
@@ -189,7 +189,7 @@ def check(report, args, folder, case):
     dump = folder / f"{name}.dump.safetensors"
     # a variant's size is in its file, a Hugging Face one's is not
     of_size = ["--det-size", "x".join(map(str, extent(side)))] if options is None or wrapper == "hf" else []
-    printed = run(args, "detect", picture_path, "--detector", file, *of_size, *(options or []), "--conf", "0", "--precision", "fp32", "--dump", dump)
+    printed = run(args, "detect", image_path, "--detector", file, *of_size, *(options or []), "--conf", "0", "--precision", "fp32", "--dump", dump)
     got = read_dump(dump)
     for key in keys:
         if key not in got or got[key].shape != want[key].shape:
@@ -207,8 +207,8 @@ def check(report, args, folder, case):
         good &= report.line(name, key, error, limit, note)
     if options is not None and letterbox:
         ours = torch.tensor(json_lines(printed)[0]["boxes"][0]["box_xyxy"])
-        w, h = Image.open(picture_path).size
-        box = best_box(want, picture_path, side, letterbox)
+        w, h = Image.open(image_path).size
+        box = best_box(want, image_path, side, letterbox)
         clamped = torch.stack([box[0::2].clamp(0, w), box[1::2].clamp(0, h)], 1).flatten()
         good &= report.line(name, "box in pixels", worst(ours, clamped), 0.02)
     if args.taps or not good:

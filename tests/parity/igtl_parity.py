@@ -82,13 +82,13 @@ def frames(build, n):
     return [numpy.asarray(Image.open(p)) for p in sorted((folder / "frames").glob("*.png"))]
 
 
-def send(peer, pyigtl, picture, i, matrix):
+def send(peer, pyigtl, sent, i, matrix):
     import numpy
     stamp = 1700000000 + i / 8  # as a double to the bit
     pose = numpy.eye(4, dtype=numpy.float32)
     pose[0, 3] = i
     for message in (pyigtl.TransformMessage(pose, timestamp=stamp, device_name="ProbeToReference"),
-                    pyigtl.ImageMessage(picture[None], ijk_to_world_matrix=matrix, world_coordinate_system="ras", timestamp=stamp,
+                    pyigtl.ImageMessage(sent[None], ijk_to_world_matrix=matrix, world_coordinate_system="ras", timestamp=stamp,
                                         device_name="Image_Reference")):
         peer.send_message(message, wait=True)
     return stamp
@@ -116,17 +116,17 @@ def exchange(build, plus_listens, slicer_listens):
         slicer = pyigtl.OpenIGTLinkClient(port=outward)
     ours.wait_for("client ")
     matrix = numpy.array([[.1, .02, 0, 3.5], [-.03, .12, 0, -7.25], [0, 0, 1, .125], [0, 0, 0, 1]], dtype=numpy.float32)
-    pictures = frames(build, 4)
-    for i, picture in enumerate(pictures):
-        stamp = send(plus, pyigtl, picture, i, matrix)
+    frames_sent = frames(build, 4)
+    for i, sent in enumerate(frames_sent):
+        stamp = send(plus, pyigtl, sent, i, matrix)
         image = slicer.wait_for_message("Image_Reference", timeout=60)
         mask = slicer.wait_for_message("Mask_Reference", timeout=60)
         state = slicer.wait_for_message("State", timeout=60)
         pose = slicer.wait_for_message("ProbeToReference", timeout=60)
         if not check(image and mask and state and pose, f"frame {i}: image, mask, state and pose arrive"):
             break
-        check(numpy.array_equal(image.image[0], picture), "pixels come back as they went")
-        check(mask.image.shape == picture[None].shape and mask.image.dtype == numpy.uint8, "the mask is as large as the picture")
+        check(numpy.array_equal(image.image[0], sent), "pixels come back as they went")
+        check(mask.image.shape == sent[None].shape and mask.image.dtype == numpy.uint8, "the mask is as large as the image")
         check(mask.timestamp == stamp and image.timestamp == stamp and pose.timestamp == stamp, "one stamp for all")
         check(numpy.array_equal(mask.ijk_to_world_matrix, image.ijk_to_world_matrix), "the mask lies where the image lies")
         check(numpy.allclose(mask.ijk_to_world_matrix, matrix, atol=1e-5), "and that is where it was sent from")

