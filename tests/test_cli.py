@@ -222,33 +222,33 @@ def no_run_writes_what_it_reads(tmp):
         assert before == {f: f.read_bytes() for f in tmp.rglob("*") if f.is_file()}, arguments
 
     (tmp / "in").mkdir()
-    picture, inside, scan = tmp / "in.png", tmp / "in" / "a.png", tmp / "in.mha"
-    png(picture, 96, 80)
+    image, inside, scan = tmp / "in.png", tmp / "in" / "a.png", tmp / "in.mha"
+    png(image, 96, 80)
     png(inside, 96, 80)
     scan.write_bytes(b"ObjectType = Image\nNDims = 3\nDimSize = 96 80 1\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n" + bytes(96 * 80))
     (tmp / "list.txt").write_text("in.png\n")
     (tmp / "soft.jsonl").symlink_to("in.png")
-    os.link(picture, tmp / "hard.jsonl")
+    os.link(image, tmp / "hard.jsonl")
     shutil.copy(DETECTOR, tmp / "d.safetensors")
-    refused("run", picture, "-o", f"jsonl:{picture}")
-    refused("run", picture, "-o", "null:", "-o", f"jsonl:{tmp}/soft.jsonl")
-    refused("run", picture, "-o", f"jsonl:{tmp}/hard.jsonl")
-    refused("run", picture, "-o", "jsonl:in.png", cwd=tmp)
+    refused("run", image, "-o", f"jsonl:{image}")
+    refused("run", image, "-o", "null:", "-o", f"jsonl:{tmp}/soft.jsonl")
+    refused("run", image, "-o", f"jsonl:{tmp}/hard.jsonl")
+    refused("run", image, "-o", "jsonl:in.png", cwd=tmp)
     refused("run", f"@{tmp}/list.txt", "-o", f"jsonl:{tmp}/list.txt")
-    refused("run", f"@{tmp}/list.txt", "-o", f"jsonl:{picture}")
+    refused("run", f"@{tmp}/list.txt", "-o", f"jsonl:{image}")
     refused("run", tmp / "in", "-o", f"jsonl:{inside}")
     refused("run", scan, "-o", f"masks:{scan}")
     (tmp / "apart.mhd").write_bytes(scan.read_bytes()[:-96 * 80].replace(b"LOCAL", b"apart.raw"))
     (tmp / "apart.raw").write_bytes(bytes(96 * 80))
     refused("run", tmp / "apart.mhd", "-o", f"jsonl:{tmp}/apart.raw")
     for option in ("--kpi", "--trace", "--dump"):
-        refused("run", picture, option, picture)
+        refused("run", image, option, image)
     for command in ("run", "detect"):
-        refused(command, picture, "--detector", tmp / "d.safetensors", "--dump", tmp / "d.safetensors")
-    refused("segment", picture, "--point", "10,10,1", "-o", f"jsonl:{picture}")
+        refused(command, image, "--detector", tmp / "d.safetensors", "--dump", tmp / "d.safetensors")
+    refused("segment", image, "--point", "10,10,1", "-o", f"jsonl:{image}")
     um("run", "phantom:frames=1", "-o", f"record:{tmp}/r")
     refused("replay", tmp / "r", "-o", f"jsonl:{tmp}/r/packets.jsonl")
-    um("run", picture, "-o", f"jsonl:{tmp}/in/new.jsonl")
+    um("run", image, "-o", f"jsonl:{tmp}/in/new.jsonl")
     (tmp / "in" / "a_mask.png").write_bytes(inside.read_bytes())
     refused("run", tmp / "in", "-o", f"dir:{tmp}/in", code=1)  # while it runs: its outputs are called like frames
     if "videos" in um("--help")[0]:
@@ -268,17 +268,17 @@ def missing_and_broken_inputs(tmp):
     for command in ("run", "serve", "detect"):  # nobody can push frames to a command
         _, err = um(command, "push:", code=2)
         assert "push:" in err and "stdin" in err, err
-    pictures = tmp / "pictures"
-    pictures.mkdir()
-    png(pictures / "a.png", 96, 80)
-    png(pictures / "c.png", 96, 80)
-    (pictures / "b.png").write_bytes((pictures / "a.png").read_bytes()[:60])
-    out, err = um("run", pictures)
+    images = tmp / "images"
+    images.mkdir()
+    png(images / "a.png", 96, 80)
+    png(images / "c.png", 96, 80)
+    (images / "b.png").write_bytes((images / "a.png").read_bytes()[:60])
+    out, err = um("run", images)
     assert [p["frame_id"] for p in lines(out)] == [0, 2] and "b.png" in err and "1 unreadable" in err, err
-    out, err = um("run", pictures, "--strict", code=1)
+    out, err = um("run", images, "--strict", code=1)
     assert err.count("b.png") == 1, err  # told once, as what it ended with
     (tmp / "only").mkdir()
-    shutil.copy(pictures / "b.png", tmp / "only")
+    shutil.copy(images / "b.png", tmp / "only")
     _, err = um("run", tmp / "only", code=1)
     assert "no usable frame" in err and "stage ms" not in err
 
@@ -465,7 +465,7 @@ def detect_prints_boxes_best_first(tmp):
 
 
 @test
-def crop_reports_full_picture_coordinates(tmp):
+def crop_reports_full_image_coordinates(tmp):
     size, origin = (300, 260), (40, 30)
     png(tmp / "whole.png", 400, 320)
     png(tmp / "part.png", *size, value=lambda x, y: ((x + origin[0]) * 7 + (y + origin[1]) * 13) % 256)
@@ -481,8 +481,8 @@ def crop_reports_full_picture_coordinates(tmp):
 
 @test
 def families_of_segmenters(tmp):
-    picture = ROOT / "tests/golden/end_to_end/phantom_0.png"
-    prompt = (picture, "--point", "250,150,1", "-o", "jsonl:-")
+    image = ROOT / "tests/golden/end_to_end/phantom_0.png"
+    prompt = (image, "--point", "250,150,1", "-o", "jsonl:-")
     um("convert", SEGMENTER, tmp / "tiny.safetensors", "--sam-family", "tiny-sam")
     said = json.loads(um("inspect", tmp / "tiny.safetensors", "--json")[0])
     assert said["architecture"] == "tiny-sam" and said["input_size"] == 256, said["architecture"]
@@ -502,32 +502,32 @@ def families_of_segmenters(tmp):
 
 @test
 def segment_takes_boxes_and_points(tmp):
-    picture = ROOT / "tests/golden/end_to_end/phantom_0.png"
-    expected = json.loads((picture.parent / "expected.json").read_text())["phantom_0.png"]
+    image = ROOT / "tests/golden/end_to_end/phantom_0.png"
+    expected = json.loads((image.parent / "expected.json").read_text())["phantom_0.png"]
     box = ",".join(map(str, expected["box_xyxy"]))
-    packet = lines(um("segment", picture, "--box", box)[0])[0]
+    packet = lines(um("segment", image, "--box", box)[0])[0]
     assert packet["mask"]["size"] == expected["mask"]["size"] and packet["mask_area_px"] > 1000
-    point = lines(um("segment", picture, "--point", "250,150,1")[0])[0]
+    point = lines(um("segment", image, "--point", "250,150,1")[0])[0]
     assert point["mask"] is not None
-    multi = lines(um("segment", picture, "--box", box, "--point", "250,150,1", "--multimask", "-o", f"dir:{tmp}", "-o", "jsonl:-")[0])[0]
+    multi = lines(um("segment", image, "--box", box, "--point", "250,150,1", "--multimask", "-o", f"dir:{tmp}", "-o", "jsonl:-")[0])[0]
     for number in (0, 1):
-        same = lines(um("segment", picture, "--box", box, "--point", "250,150,1", "--multimask", "--device", "guard", "--sam-as-numpy", number)[0])[0]
+        same = lines(um("segment", image, "--box", box, "--point", "250,150,1", "--multimask", "--device", "guard", "--sam-as-numpy", number)[0])[0]
         assert same["as_numpy"] == number and same["mask"] == multi["mask"], same["as_numpy"]
     assert multi["as_numpy"] == 0 and (tmp / "phantom_0_mask.png").exists()
     (posed,), (run,) = (lines(um(*command)[0]) for command in (("segment", "phantom:sweep=1,frames=1", "--box", "9,9,90,90"), ("run", "phantom:sweep=1,frames=1")))
     for key in ("pose", "spacing_mm", "precision_reason"):
         assert posed[key] == run[key] and run[key], key
     for bad in ("nan,0,10,10", "50,50,10,10", "900,0,990,10"):
-        _, err = um("segment", picture, "--box", bad, code=2)
+        _, err = um("segment", image, "--box", bad, code=2)
         assert "box" in err
-    um("segment", picture, "--box", "1,2,3", code=2)
+    um("segment", image, "--box", "1,2,3", code=2)
     for bad in ("250,150", "250,150,4294967297", "250,150,2", "250,150,1,", "nan,150,1", "250,150,1x"):
-        _, err = um("segment", picture, "--point", bad, code=2)
+        _, err = um("segment", image, "--point", bad, code=2)
         assert "is not X,Y,LABEL" in err, err
     for outside in ("250,600,1", "-1,150,0"):
-        _, err = um("segment", picture, f"--point={outside}", code=2)
-        assert f"--point {outside[:-2]} is not in the 422x558 picture" in err, err
-    um("segment", picture, code=2)
+        _, err = um("segment", image, f"--point={outside}", code=2)
+        assert f"--point {outside[:-2]} is not in the 422x558 image" in err, err
+    um("segment", image, code=2)
 
 
 @test
@@ -719,8 +719,8 @@ def doctor_and_bench_speak(tmp):
     assert stages[0]["precision"] in CHOSEN
     served = lines(um("bench", "stages", "--serve", stdin=b"decode\ndetect\n")[0])
     assert [s["stage"] for s in served] == ["decode", "detect"]
-    picture = ROOT / "tests/golden/end_to_end/phantom_0.png"
-    served = lines(um("bench", "pipeline", "--serve", stdin=f"{picture}\n{picture}\n".encode())[0])
+    image = ROOT / "tests/golden/end_to_end/phantom_0.png"
+    served = lines(um("bench", "pipeline", "--serve", stdin=f"{image}\n{image}\n".encode())[0])
     assert len(served) == 2 and all(s["ms"] > 0 and s["state"] == "VISIBLE" for s in served)
     assert served[0]["mask_area_px"] == served[1]["mask_area_px"] > 0
     _, err = um("bench", "pipeline", "--serve", stdin=b"nothing.png\n", code=1)
@@ -997,7 +997,7 @@ def what_is_visible_is_tracked(tmp):
 
 
 @test
-def masks_are_cleaned_and_dark_pictures_stretched_where_it_is_said(tmp):
+def masks_are_cleaned_and_dark_images_stretched_where_it_is_said(tmp):
     run = ("run", "phantom:seed=900000,frames=1", "-o", "jsonl:-")
     for more, cleaned, gain in (((), True, None), (("--mask-clean", 1, "--gain", "off"), True, None), (("--mask-clean", 0, "--gain", 1.25), False, 1.25),
                                 (("--device", "guard", "--gate", "speculative", "--assert-transfers", "1,1", "--gain", "auto,0.9"), True, ...)):
@@ -1064,9 +1064,9 @@ def frames_in_flight_are_the_same_in_order(tmp):
 
 
 @test
-def equal_pictures_are_not_computed_again(tmp):
-    for i, picture in enumerate((0, 0, 2, 2, 2, 0)):
-        (tmp / f"{i}.png").write_bytes((ROOT / f"tests/golden/end_to_end/phantom_{picture}.png").read_bytes())
+def equal_images_are_not_computed_again(tmp):
+    for i, image in enumerate((0, 0, 2, 2, 2, 0)):
+        (tmp / f"{i}.png").write_bytes((ROOT / f"tests/golden/end_to_end/phantom_{image}.png").read_bytes())
     said = {}
     for name, more in {"plain": (), "cpu": ("--reuse", 1), "guard": ("--reuse", 1, "--device", "guard", "--gate", "speculative", "--assert-transfers", "1,1"),
                        "host": ("--reuse", 1, "--sam-as-numpy", 1), "crop": ("--reuse", 1, "--crop", "20,20,300,400"),
@@ -1087,7 +1087,7 @@ def openigtlink_from_end_to_end(tmp):
     um("serve", "igtl://127.0.0.1:1", "--igtl-crc", "perhaps", code=2)
     plus = background("igtl", "fake-plus", ":0", "phantom:seed=900003,frames=2", "--loop", "--fps", 20)
     serve = background("serve", f"igtl://127.0.0.1:{said_port(plus)}", "-o", "igtl:127.0.0.1:0?relay=all", "-o", f"jsonl:{tmp}/out.jsonl",
-                       "--threads", 1, "--track", 0)  # two pictures in turn: no structure that could be followed
+                       "--threads", 1, "--track", 0)  # two images in turn: no structure that could be followed
     out, _ = um("igtl", "fake-slicer", f"127.0.0.1:{said_port(serve)}", "--frames", 21, "-q")
     serve.send_signal(signal.SIGINT)
     _, err = serve.communicate(timeout=60)

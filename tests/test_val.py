@@ -33,14 +33,14 @@ def runs(*counts):
     return text
 
 
-def pictures(folder, n=2, size=10):
+def make_images(folder, n=2, size=10):
     for i in range(n):
         png(folder / f"{i}.png", size, size)
     return [{"id": i, "file_name": f"{i}.png", "width": size, "height": size} for i in range(n)]
 
 
 def coco(folder, annotations, images=None, categories=({"id": 0, "name": "bone"},)):
-    images = images or pictures(folder)
+    images = images or make_images(folder)
     text = {"images": images, "annotations": annotations, "categories": list(categories)}
     (folder / "truth.json").write_text(json.dumps(text))
 
@@ -58,7 +58,7 @@ def results(folder, found):
 @test
 def boxes_masks_and_states_add_up(folder):
     square = {"size": [10, 10], "counts": [22, 4, 6, 4, 6, 4, 6, 4, 44]}  # x and y from 2 to 5
-    coco(folder, [box(0, [2, 2, 4, 4], segmentation=square)], pictures(folder, 3))
+    coco(folder, [box(0, [2, 2, 4, 4], segmentation=square)], make_images(folder, 3))
     moved = runs(32, 4, 6, 4, 6, 4, 6, 4, 34)  # one pixel to the right
     found = [box(0, [3, 2, 4, 4], score=0.9, segmentation={"size": [10, 10], "counts": moved}),
              box(1, [0, 0, 5, 5], score=0.8), box(2, [0, 0, 5, 5], score=0.3)]
@@ -87,11 +87,11 @@ def polygons_fill_as_coco_does(folder):
 
 
 @test
-def lines_beside_pictures(folder):
+def lines_beside_images(folder):
     sweep = folder / "sweep"
     sweep.mkdir()
-    pictures(sweep, 4)
-    for i in range(4):  # it comes with the second picture
+    make_images(sweep, 4)
+    for i in range(4):  # it comes with the second image
         png(sweep / f"{i}_line.png", 10, 10, lambda x, y, i=i: 255 * (i > 0 and y == 4))
     row = {"size": [10, 10], "counts": runs(*[6, 1, 9, 1, 9, 1, 9, 1, 9, 1, 53])}  # x from 0 to 4, y 6
     found = [box(i, [0, 6, 5, 1], score=0.9 if i > 1 else 0.1, segmentation=row) for i in range(4)]
@@ -114,7 +114,7 @@ def lines_beside_pictures(folder):
 def masks_in_a_folder_of_their_own(folder):
     (folder / "p").mkdir()
     (folder / "m").mkdir()
-    pictures(folder / "p")
+    make_images(folder / "p")
     png(folder / "m/0.png", 10, 10, lambda x, y: 255 * (2 <= x < 6 and 2 <= y < 6))
     png(folder / "m/1_mask.png", 10, 10, lambda x, y: 0)
     r = report(folder / "p", "--masks", folder / "m", "--results", results(folder, [box(0, [2, 2, 4, 4], score=0.9)]))
@@ -141,7 +141,7 @@ PIXELS = {  # of masks: bits, colour type, and a pixel that is set or not
 
 @test
 def masks_of_every_depth(folder):
-    pictures(folder, 1)
+    make_images(folder, 1)
     found = results(folder, [box(0, [2, 2, 4, 4], score=0.9, segmentation=SQUARE)])
     for name, (bits, color, pixel) in PIXELS.items():
         png(folder / "0_mask.png", 10, 10, lambda x, y: pixel(square(x, y)), bits, color)
@@ -180,7 +180,7 @@ def masks_of_results_are_read_as_those_of_truth(folder):
 @test
 def all_boxes_count(folder):
     categories = [{"id": c, "name": f"class {c}"} for c in range(2)]
-    coco(folder, [box(0, [2, 2, 4, 4]), {**box(0, [5, 5, 4, 4], 1), "id": 2}], pictures(folder, 1), categories)
+    coco(folder, [box(0, [2, 2, 4, 4]), {**box(0, [5, 5, 4, 4], 1), "id": 2}], make_images(folder, 1), categories)
     found = [box(0, [2, 2, 4, 4], score=0.9)] + 400 * [box(0, [0, 0, 1, 1], score=0.8)] + [box(0, [5, 5, 4, 4], 1, score=0.7)]
     r = report(folder, "--results", results(folder, found), "-o", folder / "out")
     close(r["boxes"]["ap"], 1)
@@ -193,7 +193,7 @@ def all_boxes_count(folder):
 def sweeps_may_take_turns(folder):
     for name in "ab":
         (folder / name).mkdir()
-        pictures(folder / name, 4)
+        make_images(folder / name, 4)
     images = [{"id": i, "file_name": f"{'ab'[i % 2]}/{i // 2}.png", "width": 10, "height": 10} for i in range(8)]
     coco(folder, [{**box(i, [2, 2, 4, 4]), "id": i} for i in range(8)], images)
     found = [box(i, [2, 2, 4, 4], score=0.9) for i in range(8) if i % 2 == 0 or i > 4]  # b from its third frame on
@@ -202,7 +202,7 @@ def sweeps_may_take_turns(folder):
 
 
 @test
-def pictures_come_in_natural_order(folder):
+def images_come_in_natural_order(folder):
     for i in range(1, 12):
         png(folder / f"{i}.png", 10, 10)
         png(folder / f"{i}_mask.png", 10, 10, lambda x, y, i=i: 255 * (i > 2 and square(x, y)))
@@ -222,7 +222,7 @@ def crowds_as_json_has_it(folder):
 def what_is_passed_over_is_told(folder):
     data = folder / "data"
     data.mkdir()
-    pictures(data, 1)
+    make_images(data, 1)
     png(data / "0_mask.png", 10, 10)
     (data / "b.webp").touch()
     (data / "c.gif").touch()
@@ -235,7 +235,7 @@ def a_folder_has_the_last_run(folder):
     out = folder / "out"
     for name, n in (("many", 3), ("few", 1)):
         (folder / name).mkdir()
-        coco(folder / name, [{**box(i, [2, 2, 4, 4]), "id": i} for i in range(n)], pictures(folder / name, n))
+        coco(folder / name, [{**box(i, [2, 2, 4, 4]), "id": i} for i in range(n)], make_images(folder / name, n))
         um("val", folder / name, "--results", results(folder, []), "-o", out)
         for kept in ("notes.txt", "99_mine.png", "mine.png"):
             (out / "worst" / kept).touch()
@@ -326,7 +326,7 @@ def outputs_apart_from_the_data(folder):
     for kind in ("coco", "masks"):
         data = folder / kind
         data.mkdir()
-        images = pictures(data, 1)
+        images = make_images(data, 1)
         if kind == "coco":
             coco(data, [box(0, [2, 2, 4, 4])], images)
         else:
@@ -347,10 +347,10 @@ def outputs_apart_from_the_data(folder):
 
 
 @test
-def pictures_apart_from_a_coco_file(folder):
+def images_apart_from_a_coco_file(folder):
     (folder / "annotations").mkdir()
     (folder / "images").mkdir()
-    coco(folder / "annotations", [box(0, [2, 2, 4, 4])], pictures(folder / "images"))
+    coco(folder / "annotations", [box(0, [2, 2, 4, 4])], make_images(folder / "images"))
     truth, found = folder / "annotations/truth.json", ("--results", results(folder, []))
     _, err = um("val", truth, *found, code=1)
     assert f"{folder}/annotations/0.png is missing (--pictures DIR" in err, err
@@ -397,21 +397,21 @@ def wrong_truth_is_named(folder):
     refused("unknown category 4", [box(0, [1, 1, 3, 3], category=4)])
     refused("image 7, which is not there", [box(7, [1, 1, 3, 3])])
     refused("no_such.png is missing", good, images=[{"id": 0, "file_name": "no_such.png", "width": 10, "height": 10}])
-    refused("10x10 pixels, its truth says 12x10", good, images=[{**pictures(folder, 1)[0], "width": 12}])
+    refused("10x10 pixels, its truth says 12x10", good, images=[{**make_images(folder, 1)[0], "width": 12}])
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation={"size": [10, 10], "counts": [99]})])
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation={"size": [9, 10], "counts": [90]})])
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation={"size": [10, 10], "counts": "~~"})])
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation=[[1, 1, 2, 2]])])
     refused("bbox", [box(0, [1, 1, 3])])
     for nothing in ([4, 4, -3, -3], [4, 4, 0, 3], [10, 1, 3, 3], [-3, 1, 3, 3]):
-        refused("\"bbox\" has nothing of the picture of 10x10 pixels", [box(0, nothing)])
+        refused("\"bbox\" has nothing of the image of 10x10 pixels", [box(0, nothing)])
     refused("no pixel in its \"bbox\"", [box(0, [1, 1, 3, 3], segmentation=[[20, 20, 30, 20, 30, 30]])])
     refused("no pixel in its \"bbox\"", [box(0, [1, 1, 3, 3], segmentation={"size": [10, 10], "counts": [88, 2, 10]})])
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation="x")])
     refused("annotation 1 (0.png): \"iscrowd\" is neither", [box(0, [1, 1, 3, 3], iscrowd="1")])
     refused("two annotations have id 1", [*good, box(1, [1, 1, 3, 3])])
     refused("two categories, 0 and 3, are named bone", good, categories=[{"id": i, "name": "bone"} for i in (0, 3)])
-    refused("two images have id 0", good, images=2 * pictures(folder, 1))
+    refused("two images have id 0", good, images=2 * make_images(folder, 1))
     refused("unknown category 0 (femur)", good, "--conf", "0.5", categories=[{"id": 0, "name": "femur"}])
     results(folder, [box(5, [1, 1, 3, 3], score=0.5)])
     refused("1 results are of images", good)
@@ -445,18 +445,18 @@ def wrong_truth_is_named(folder):
 
 
 @test
-def a_truth_is_of_one_picture(folder):
+def a_truth_is_of_one_image(folder):
     page = [bytes(10)] * 10
     write_tiff(folder / "0.tif", [page, page])
     png(folder / "0_line.png", 10, 10)
     found = results(folder, [])
     error = um("val", folder, "--results", found, code=1)[1]
-    assert "0.tif: several pictures in one file" in error or "without libtiff" in error, error
+    assert "0.tif: several images in one file" in error or "without libtiff" in error, error
     (folder / "0.tif").unlink()
     write_tiff(folder / "0_line.png", [page, page])  # the content says what it is
     png(folder / "0.png", 10, 10)
     error = um("val", folder, "--results", found, code=1)[1]
-    assert "0_line.png: several pictures in one file" in error or "without libtiff" in error, error
+    assert "0_line.png: several images in one file" in error or "without libtiff" in error, error
 
 
 main()

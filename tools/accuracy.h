@@ -41,7 +41,7 @@ void mask_overlap(const uint8_t *a, const uint8_t *b, size_t n, size_t *only_a, 
 bool distance_map(const uint8_t *set, int width, int height, double sx, double sy, double *out);
 
 /* Distances between the borders of two masks that are not empty, as medpy's hd95 and assd: a border
- * pixel has a neighbour outside, or lies at the picture's edge. False: no memory. */
+ * pixel has a neighbour outside, or lies at the image's edge. False: no memory. */
 bool surface_distance(const uint8_t *a, const uint8_t *b, int width, int height, double sx,
                       double sy, double *hd95, double *mean);
 

@@ -18,8 +18,8 @@ void bench_print_machine(const um_device *dev);
 /* Wall time from send to receive, in ms; frame stays the caller's. */
 um_status bench_frame(um_pipeline *pipeline, um_frame *frame, const um_packet **packet, double *ms);
 
-/* The kind of source "drawn:SPEC": tools/bench_pictures.c. */
-um_status bench_register_pictures(void);
+/* The kind of source "drawn:SPEC": tools/bench_drawn.c. */
+um_status bench_register_drawn(void);
 
 /* Legacy host mode against device-resident mode: tools/bench_residency.c. */
 int bench_residency(const struct options *o, um_device *dev, um_detector *detector,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* bench live: pictures over OpenIGTLink into a run, masks out of it to a client, all in this
+/* bench live: frames over OpenIGTLink into a run, masks out of it to a client, all in this
  * process and so on one clock. What a frame takes beyond the pipeline's own time is our overhead:
  * receiving, pairing with the pose, queues, sending. */
 #include "bench.h"

@@ -18,7 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MODES = 3, WARM_UP = 5, PICTURES = 32 };
+enum { MODES = 3, WARM_UP = 5, DRAWN = 32 };
 
 /* The user's targets, in percent of legacy mode. */
 #define TARGETS                                                                      \
@@ -47,19 +47,19 @@ struct mode {
 struct residency {
     struct mode mode[MODES];
     int modes;
-    um_frame *picture[PICTURES];
-    int pictures;
+    um_frame *drawn[DRAWN];
+    int count;
     long frames; /* passed through each mode */
     bool shared; /* no copies: host and device share memory */
 };
 
-static um_status read_pictures(struct residency *r, long frames)
+static um_status read_frames(struct residency *r, long frames)
 {
     um_source *source = NULL;
     um_status st = um_source_open(&source, "phantom:seed=1,frames=32,empty=0", NULL);
-    while (st == UM_OK && r->pictures < PICTURES && r->pictures < frames) {
-        st = um_source_read(source, &r->picture[r->pictures]);
-        r->pictures += st == UM_OK;
+    while (st == UM_OK && r->count < DRAWN && r->count < frames) {
+        st = um_source_read(source, &r->drawn[r->count]);
+        r->count += st == UM_OK;
     }
     um_source_close(&source);
     return st;
@@ -87,10 +87,10 @@ static um_status open_mode(struct residency *r, const struct options *o, um_dete
     return um_pipeline_open(&m->pipeline, &s);
 }
 
-static um_status measure(struct mode *m, um_frame *picture)
+static um_status measure(struct mode *m, um_frame *frame)
 {
     const um_packet *k = NULL;
-    um_status st = bench_frame(m->pipeline, picture, &k, &m->last.frame);
+    um_status st = bench_frame(m->pipeline, frame, &k, &m->last.frame);
     if (st != UM_OK)
         return st;
     m->last.sam = k->ms.total - k->ms.upload - k->ms.detect - k->ms.packet;
@@ -100,14 +100,14 @@ static um_status measure(struct mode *m, um_frame *picture)
     return UM_OK;
 }
 
-/* One picture through every mode; who is first changes from picture to picture. */
+/* One frame through every mode; who is first changes from frame to frame. */
 static um_status turn(struct residency *r, long i, bool *masked)
 {
     um_status st = UM_OK;
     *masked = true;
     for (int j = 0; j < r->modes && st == UM_OK; j++) {
         struct mode *m = &r->mode[(i + j) % r->modes];
-        st = measure(m, r->picture[i % r->pictures]);
+        st = measure(m, r->drawn[i % r->count]);
         *masked = *masked && m->last.masked;
     }
     return st;
@@ -291,7 +291,7 @@ int bench_residency(const struct options *o, um_device *dev, um_detector *detect
     int code = EXIT_FAILED;
     um_device_transfers(dev, &t);
     r.shared = t.shared != 0;
-    um_status st = read_pictures(&r, r.frames);
+    um_status st = read_frames(&r, r.frames);
     if (st == UM_OK)
         st = open_mode(&r, o, detector, segmenter, UM_MASK_HOST, UM_GATE_SYNC);
     if (st == UM_OK && (!o->gate || strcmp(o->gate, "sync") == 0))
@@ -321,7 +321,7 @@ int bench_residency(const struct options *o, um_device *dev, um_detector *detect
         free(r.mode[i].sam);
         free(r.mode[i].frame);
     }
-    for (int i = 0; i < r.pictures; i++)
-        um_frame_unref(&r.picture[i]);
+    for (int i = 0; i < r.count; i++)
+        um_frame_unref(&r.drawn[i]);
     return code;
 }

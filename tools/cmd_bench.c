@@ -143,7 +143,7 @@ static um_status open_pipeline(um_pipeline **out, const struct options *o, um_de
     return um_pipeline_open(out, &set);
 }
 
-/* One frame: the picture of this name, unless it is the one already in *frame. */
+/* One frame: the image of this name, unless it is the one already in *frame. */
 static um_status serve_frame(um_pipeline *pipeline, const char *name, um_frame **frame, char *last,
                              size_t size)
 {
@@ -169,7 +169,7 @@ static um_status serve_frame(um_pipeline *pipeline, const char *name, um_frame *
     return UM_OK;
 }
 
-/* As serve_stages(): one frame per line of stdin, which names its picture. */
+/* As serve_stages(): one frame per line of stdin, which names its image. */
 static int serve_pipeline(const struct options *o, um_detector *detector, um_segmenter *segmenter)
 {
     char line[4096], last[4096] = "";
@@ -213,7 +213,7 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
     if (st == UM_OK)
         st = um_pipeline_prepare(pipeline, WIDTH, HEIGHT, 1);
     if (st == UM_OK)
-        st = bench_register_pictures();
+        st = bench_register_drawn();
     if (st == UM_OK)
         st = um_source_open(&source, spec, &src);
     if (st == UM_OK) {

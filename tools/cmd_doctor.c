@@ -112,7 +112,7 @@ static void report_precision(const char *name, const char *with)
     um_device_close(&dev);
 }
 
-static void report_pictures(void)
+static void report_images(void)
 {
     static const struct {
         const char *part, *missing;
@@ -156,7 +156,7 @@ int command_doctor(const struct options *o)
     }
     report_precision("bf16", "");
     report_precision("int8", ", with models that convert --precision int8 made");
-    report_pictures();
+    report_images();
     bool have = report_model("detector", cli_detector_path(o, path));
     have = report_model("segmenter", cli_segmenter_path(o, path)) && have;
     if (!have)

@@ -166,7 +166,7 @@ static um_status calibrate(const struct options *o, const um_convert_settings *c
     um_calibration_settings s;
     um_model_info info = {.struct_size = sizeof info};
     bool boxes = false;
-    um_status st = frame && box ? UM_OK : um_set_error(UM_ENOMEM, "pictures to calibrate by");
+    um_status st = frame && box ? UM_OK : um_set_error(UM_ENOMEM, "images to calibrate by");
     if (st == UM_OK)
         st = um_model_inspect(o->positional[0], &info);
     if (st == UM_OK)

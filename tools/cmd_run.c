@@ -679,8 +679,8 @@ static um_status crop_frame(const int crop[4], um_frame **frame)
     if (!w)
         return UM_OK;
     if (x > f->width - w || y > f->height - h) {
-        snprintf(text, sizeof text, "--crop %d,%d,%d,%d reaches beyond the %dx%d picture", x, y, w,
-                 h, f->width, f->height);
+        snprintf(text, sizeof text, "--crop %d,%d,%d,%d reaches beyond the %dx%d image", x, y, w, h,
+                 f->width, f->height);
         return um_set_error(UM_EINVAL, text);
     }
     um_status st = um_frame_create(&cut, w, h, f->channels);
@@ -902,7 +902,7 @@ static um_status mask_packet(const struct options *o, const um_segmenter *segmen
     return um_packet_create(out, k, NULL, 0);
 }
 
-/* A click beside the picture would be computed all the same, and mean nothing. */
+/* A click beside the image would be computed all the same, and mean nothing. */
 static um_status points_lie_within(const struct options *o, const struct prompt_list *l,
                                    const um_frame *f)
 {
@@ -911,7 +911,7 @@ static um_status points_lie_within(const struct options *o, const struct prompt_
         const float *xy = &l->xy[2 * i];
         if (xy[0] >= 0 && xy[1] >= 0 && xy[0] <= (float)f->width && xy[1] <= (float)f->height)
             continue;
-        snprintf(text, sizeof text, "--point %g,%g is not in the %dx%d picture", (double)xy[0],
+        snprintf(text, sizeof text, "--point %g,%g is not in the %dx%d image", (double)xy[0],
                  (double)xy[1], f->width, f->height);
         return um_set_error(UM_EINVAL, text);
     }

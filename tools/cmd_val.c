@@ -264,12 +264,12 @@ static um_status find_now(struct val *v, const struct truth_frame *t, struct fin
         return truth_no_memory();
     }
     const um_packet *packet = NULL;
-    um_frame *picture = um_frame_ref(t->picture);
+    um_frame *image = um_frame_ref(t->image);
     um_status st = UM_OK;
     if (v->frames && strcmp(v->sweep[v->score[v->frames - 1].sweep].name, t->sweep) != 0)
         st = um_pipeline_forget(v->pipeline); /* what it knows is of another sweep */
     if (st == UM_OK)
-        st = um_detector_run(v->detector, picture, 0, found, most, &n);
+        st = um_detector_run(v->detector, image, 0, found, most, &n);
     for (int i = 0; i < n && st == UM_OK; i++) {
         const um_box *b = &found[i];
         int c = v->category[b->label];
@@ -284,8 +284,8 @@ static um_status find_now(struct val *v, const struct truth_frame *t, struct fin
     }
     free(found);
     if (st == UM_OK)
-        st = um_pipeline_send(v->pipeline, &picture);
-    um_frame_unref(&picture);
+        st = um_pipeline_send(v->pipeline, &image);
+    um_frame_unref(&image);
     if (st == UM_OK)
         st = um_pipeline_receive(v->pipeline, &packet);
     if (st != UM_OK)
@@ -306,7 +306,7 @@ static um_status write_found(struct val *v, const struct truth_frame *t, const s
     truth_categories(v->truth, &known);
     char *counts = NULL;
     um_status st =
-        f->mask ? um_rle_encode(f->mask, t->picture->width, t->picture->height, &counts) : UM_OK;
+        f->mask ? um_rle_encode(f->mask, t->image->width, t->image->height, &counts) : UM_OK;
     for (int i = 0; i < f->boxes && st == UM_OK; i++) {
         const struct ap_box *b = &f->box[i];
         fprintf(v->written,
@@ -315,9 +315,8 @@ static um_status write_found(struct val *v, const struct truth_frame *t, const s
                 v->first ? "" : ",", (long long)t->id, (long long)known[b->category].id, b->box[0],
                 b->box[1], b->box[2], b->box[3], b->score);
         if (i == f->shown && counts) {
-            fprintf(v->written,
-                    ",\"segmentation\":{\"size\":[%d,%d],\"counts\":", t->picture->height,
-                    t->picture->width);
+            fprintf(v->written, ",\"segmentation\":{\"size\":[%d,%d],\"counts\":", t->image->height,
+                    t->image->width);
             json_string(v->written, counts);
             fputc('}', v->written);
         }
@@ -349,7 +348,7 @@ static bool score_mask(struct score *s, const struct truth_frame *t, const struc
                        const struct truth_object *o, const double *spacing)
 {
     size_t a = 0, b = 0, both = 0;
-    int w = t->picture->width, h = t->picture->height;
+    int w = t->image->width, h = t->image->height;
     bool ok = true;
     s->value[DICE] = s->value[IOU] = 0; /* what was missed counts, as no overlap */
     if (!f->visible || !f->mask)
@@ -408,7 +407,7 @@ static um_status add_score(struct val *v, const struct truth_frame *t, const str
     *s = (struct score){.sweep = sweep, .visible = f->visible};
     for (int i = 0; i < MEASURES; i++)
         s->value[i] = NAN;
-    const um_frame *p = t->picture;
+    const um_frame *p = t->image;
     const struct truth_object *o = meant(t, f);
     const double *spacing = v->o->has_spacing ? v->o->spacing
                             : p->has_spacing  ? p->spacing_mm
@@ -846,7 +845,7 @@ int command_val(const struct options *o)
     struct val v = {.o = o, .first = true};
     struct truth_settings s = {.masks = o->masks,
                                .lines = o->lines,
-                               .pictures = o->pictures,
+                               .images = o->pictures,
                                .frames = o->frames,
                                .on_notice = o->quiet ? NULL : cli_notice};
     const char *folder = o->sinks ? cli_folder(o, "val") : NULL;

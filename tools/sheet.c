@@ -91,7 +91,7 @@ static void rectangle(struct drawing *d, const double box[4], const uint8_t colo
 static bool draw(struct drawing *d, const struct truth_frame *t, const uint8_t *found,
                  const double *box)
 {
-    const um_frame *f = t->picture;
+    const um_frame *f = t->image;
     *d = (struct drawing){.width = f->width, .height = f->height};
     d->rgb = malloc((size_t)f->width * (size_t)f->height * 3);
     if (!d->rgb)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What `val -o` draws: pictures with what was found and what is true, the worst of them, and small
+/* What `val -o` draws: images with what was found and what is true, the worst of them, and small
  * ones of all on one sheet. */
 #ifndef UM_SHEET_H
 #define UM_SHEET_H

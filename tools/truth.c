@@ -18,7 +18,7 @@
 enum { DEEPEST = 16, JSON_MAX = 1 << 30 };
 
 struct entry {
-    char *picture, *name, *sweep, *mask, *line; /* paths; mask and line may be NULL */
+    char *image, *name, *sweep, *mask, *line; /* paths; mask and line may be NULL */
     int64_t id;
     int width, height; /* as COCO has them; 0 = not said */
     const cJSON **annotation;
@@ -34,7 +34,7 @@ struct truth {
     struct category *category;
     int categories;
     struct truth_frame frame; /* of the last truth_next() */
-    char sweep[64];           /* of the phantom's; "" = single pictures */
+    char sweep[64];           /* of the phantom's; "" = single images */
 };
 
 um_status truth_fail(um_status st, const char *fmt, ...)
@@ -218,7 +218,7 @@ bool truth_has_mask(const cJSON *object)
 um_status truth_mask(const char *file, const struct truth_frame *f, const cJSON *object,
                      uint8_t **mask)
 {
-    int w = f->picture->width, h = f->picture->height;
+    int w = f->image->width, h = f->image->height;
     if (!truth_has_mask(object))
         return UM_OK;
     if (!(*mask = calloc((size_t)w, (size_t)h)))
@@ -387,11 +387,11 @@ static struct entry *add_entry(truth *t, const char *folder, const char *name, u
     const char *slash = strrchr(name, '/');
     struct entry *e = &t->entry[t->entries];
     *e = (struct entry){.id = t->entries};
-    e->picture = join(folder, name);
+    e->image = join(folder, name);
     e->name = strdup(name);
     e->sweep = strndup(name, slash ? (size_t)(slash - name) : 0);
     t->entries++;
-    if (!e->picture || !e->name || !e->sweep)
+    if (!e->image || !e->name || !e->sweep)
         return *st = truth_no_memory(), NULL;
     return e;
 }
@@ -512,10 +512,10 @@ static um_status read_images(truth *t, const char *path, const char *folder)
         e->id = id;
         e->width = (int)w;
         e->height = (int)h;
-        if (!is_file(e->picture))
+        if (!is_file(e->image))
             return truth_fail(UM_EIO,
                               "val: %s: image %lld: %s is missing (--pictures DIR: where they lie)",
-                              path, (long long)id, e->picture);
+                              path, (long long)id, e->image);
     }
     qsort(t->entry, (size_t)t->entries, sizeof *t->entry, by_id);
     for (long k = 1; k < t->entries; k++)
@@ -601,7 +601,7 @@ static um_status read_annotations(truth *t, const char *path)
         }
         if (!is_within(box, e->width, e->height))
             return truth_fail(UM_EFORMAT,
-                              "val: %s: annotation %ld (%s): \"bbox\" has nothing of the picture "
+                              "val: %s: annotation %ld (%s): \"bbox\" has nothing of the image "
                               "of %dx%d pixels",
                               path, n, e->name, e->width, e->height);
         if (!read_flag(cJSON_GetObjectItem(a, "iscrowd"), &crowd))
@@ -630,7 +630,7 @@ static um_status open_coco(truth *t, const char *path, const char *folder)
     return st;
 }
 
-static bool is_picture(const char *name)
+static bool is_image(const char *name)
 {
     static const char *const ends[] = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
@@ -651,7 +651,7 @@ static void tell_passed_over(const char *dataset, const struct names *files,
     long n = 0;
     char text[1024];
     for (long i = 0; i < files->n; i++)
-        if (!is_picture(files->name[i]) && n++ == 0)
+        if (!is_image(files->name[i]) && n++ == 0)
             first = files->name[i];
     if (!n || !s->on_notice)
         return;
@@ -661,7 +661,7 @@ static void tell_passed_over(const char *dataset, const struct names *files,
     s->on_notice(NULL, text);
 }
 
-/* The truth of a picture in `folder`: STEM.png if `plain`, else STEM_mask.png (tag "_mask"). */
+/* The truth of an image in `folder`: STEM.png if `plain`, else STEM_mask.png (tag "_mask"). */
 static um_status take_truth(const char *folder, struct names *files, const char *name,
                             const char *tag, bool plain, char **path)
 {
@@ -684,23 +684,23 @@ static um_status take_truth(const char *folder, struct names *files, const char 
     return UM_OK;
 }
 
-/* A folder of pictures and what lies in `masks` and `lines` (NULL: beside the pictures). */
+/* A folder of images and what lies in `masks` and `lines` (NULL: beside the images). */
 static um_status open_folder(truth *t, const char *dataset, const struct truth_settings *s)
 {
     const char *const folder[] = {s->masks ? s->masks : dataset, s->lines ? s->lines : dataset};
     const bool apart[] = {s->masks != NULL, s->lines != NULL};
     static const char *const tag[] = {"_mask", "_line"};
-    struct names pictures = {0}, truths[2] = {{0}, {0}};
-    um_status st = list_files(dataset, &pictures);
-    if (pictures.n)
-        qsort(pictures.name, (size_t)pictures.n, sizeof *pictures.name, by_nature);
+    struct names images = {0}, truths[2] = {{0}, {0}};
+    um_status st = list_files(dataset, &images);
+    if (images.n)
+        qsort(images.name, (size_t)images.n, sizeof *images.name, by_nature);
     for (int k = 0; k < 2 && st == UM_OK; k++)
         if ((st = list_files(folder[k], &truths[k])) == UM_OK && truths[k].n &&
             !(truths[k].used = calloc((size_t)truths[k].n, sizeof(bool))))
             st = truth_no_memory();
-    for (long i = 0; i < pictures.n && st == UM_OK; i++) {
-        const char *name = pictures.name[i];
-        if (!is_picture(name) || ends_with(name, "_mask.png") || ends_with(name, "_line.png"))
+    for (long i = 0; i < images.n && st == UM_OK; i++) {
+        const char *name = images.name[i];
+        if (!is_image(name) || ends_with(name, "_mask.png") || ends_with(name, "_line.png"))
             continue;
         struct entry *e = add_entry(t, dataset, name, &st);
         char *path[2] = {NULL, NULL};
@@ -716,21 +716,20 @@ static um_status open_folder(truth *t, const char *dataset, const struct truth_s
         if (st == UM_OK && !e->mask && !e->line)
             st = truth_fail(
                 UM_EIO, "val: %s has no truth: no %.*s%s.png in %s and no %.*s%s.png in %s",
-                e->picture, (int)stem_length(name), name, apart[0] ? "[_mask]" : tag[0], folder[0],
+                e->image, (int)stem_length(name), name, apart[0] ? "[_mask]" : tag[0], folder[0],
                 (int)stem_length(name), name, apart[1] ? "[_line]" : tag[1], folder[1]);
     }
     for (int k = 0; k < 2; k++)
         for (long i = 0; i < truths[k].n && st == UM_OK; i++)
-            if (!truths[k].used[i] && is_picture(truths[k].name[i]) &&
+            if (!truths[k].used[i] && is_image(truths[k].name[i]) &&
                 (apart[k] || (ends_with(truths[k].name[i], k ? "_line.png" : "_mask.png"))))
-                st =
-                    truth_fail(UM_EIO, "val: %s/%s is the truth of a picture that is missing in %s",
-                               folder[k], truths[k].name[i], dataset);
+                st = truth_fail(UM_EIO, "val: %s/%s is the truth of an image that is missing in %s",
+                                folder[k], truths[k].name[i], dataset);
     if (st == UM_OK && !t->entries)
-        st = truth_fail(UM_EIO, "val: %s: no pictures", dataset);
+        st = truth_fail(UM_EIO, "val: %s: no images", dataset);
     if (st == UM_OK)
-        tell_passed_over(dataset, &pictures, s);
-    names_free(&pictures);
+        tell_passed_over(dataset, &images, s);
+    names_free(&images);
     names_free(&truths[0]);
     names_free(&truths[1]);
     return st == UM_OK ? add_category(t, 0, NULL) : st;
@@ -792,10 +791,10 @@ um_status truth_open(truth **out, const char *dataset, const struct truth_settin
         if (!s->masks && !s->lines)
             st = find_coco(dataset, &json);
         if (st == UM_OK)
-            st = json ? open_coco(t, json, s->pictures ? s->pictures : dataset)
+            st = json ? open_coco(t, json, s->images ? s->images : dataset)
                       : open_folder(t, dataset, s);
     } else if (ends_with(dataset, ".json")) {
-        st = open_coco(t, dataset, s->pictures ? s->pictures : t->folder);
+        st = open_coco(t, dataset, s->images ? s->images : t->folder);
     } else if (access(dataset, F_OK) != 0) {
         st = truth_fail(UM_EIO, "val: %s: %s", dataset, strerror(errno));
     } else {
@@ -804,9 +803,9 @@ um_status truth_open(truth **out, const char *dataset, const struct truth_settin
     }
     free(json);
     if (st == UM_OK && (s->masks || s->lines) && (t->phantom || t->coco))
-        st = truth_fail(UM_EINVAL, "val: %s: --masks and --lines are for folders of pictures",
+        st = truth_fail(UM_EINVAL, "val: %s: --masks and --lines are for folders of images",
                         dataset);
-    if (st == UM_OK && s->pictures && !t->coco)
+    if (st == UM_OK && s->images && !t->coco)
         st = truth_fail(UM_EINVAL, "val: %s: --pictures is for a COCO .json", dataset);
     if (st != UM_OK)
         truth_close(&t);
@@ -816,7 +815,7 @@ um_status truth_open(truth **out, const char *dataset, const struct truth_settin
 
 static void release_frame(struct truth_frame *f)
 {
-    um_frame_unref(&f->picture);
+    um_frame_unref(&f->image);
     for (int i = 0; i < f->objects; i++)
         free(f->object[i].mask);
     free(f->object);
@@ -833,7 +832,7 @@ void truth_close(truth **out)
     release_frame(&t->frame);
     for (long i = 0; i < t->entries; i++) {
         struct entry *e = &t->entry[i];
-        free(e->picture);
+        free(e->image);
         free(e->name);
         free(e->sweep);
         free(e->mask);
@@ -869,7 +868,7 @@ bool truth_reads(const truth *t, const char *folder)
         return false;
     char *at = realpath(folder, NULL), *slash;
     bool in = at && um_same_file(at, t->folder);
-    /* a COCO file names its pictures, a folder has whatever lies in it */
+    /* a COCO file names its images, a folder has whatever lies in it */
     while (at && !in && !t->coco && (slash = strrchr(at, '/')) && slash != at) {
         *slash = 0;
         in = um_same_file(at, t->folder);
@@ -883,12 +882,12 @@ bool truth_in_time(const truth *t)
     return !t->phantom || t->sweep[0];
 }
 
-/* ---- one picture ---- */
+/* ---- one image ---- */
 
 /* The pixels of `map` that are `value`, with the box x0,y0,x1,y1. */
 static um_status add_bone(struct truth_frame *f, const uint8_t *map, int value, const float box[4])
 {
-    size_t n = (size_t)f->picture->width * (size_t)f->picture->height;
+    size_t n = (size_t)f->image->width * (size_t)f->image->height;
     struct truth_object *more = realloc(f->object, (size_t)(f->objects + 1) * sizeof *more);
     uint8_t *mask = malloc(n);
     if (more)
@@ -910,13 +909,13 @@ static um_status add_bone(struct truth_frame *f, const uint8_t *map, int value, 
 static um_status read_phantom(truth *t, struct truth_frame *f)
 {
     um_truth known;
-    um_status st = um_source_read(t->phantom, &f->picture);
+    um_status st = um_source_read(t->phantom, &f->image);
     um_truth_default(&known);
     if (st == UM_OK)
         st = um_source_truth(t->phantom, &known);
     if (st != UM_OK)
         return st;
-    f->id = (int64_t)f->picture->id;
+    f->id = (int64_t)f->image->id;
     f->name = um_source_frame_name(t->phantom);
     const char *slash = strrchr(f->name, '/');
     snprintf(t->sweep, sizeof t->sweep, "%.*s", slash ? (int)(slash - f->name) : 0, f->name);
@@ -933,14 +932,14 @@ static um_status read_phantom(truth *t, struct truth_frame *f)
     return st;
 }
 
-/* A picture of truth: bytes 0/1, set where any channel is. */
+/* An image of truth: bytes 0/1, set where any channel is. */
 static um_status read_truth(const char *path, const struct truth_frame *f, uint8_t **out)
 {
     int w = 0, h = 0;
     um_status st = um_label_read(path, out, &w, &h);
-    if (st == UM_OK && (w != f->picture->width || h != f->picture->height))
-        st = truth_fail(UM_EFORMAT, "val: %s has %dx%d pixels, its picture %s has %dx%d", path, w,
-                        h, f->name, f->picture->width, f->picture->height);
+    if (st == UM_OK && (w != f->image->width || h != f->image->height))
+        st = truth_fail(UM_EFORMAT, "val: %s has %dx%d pixels, its image %s has %dx%d", path, w, h,
+                        f->name, f->image->width, f->image->height);
     return st;
 }
 
@@ -957,7 +956,7 @@ static bool meets(const uint8_t *mask, int width, int height, const double box[4
 
 static um_status read_annotated(const truth *t, const struct entry *e, struct truth_frame *f)
 {
-    int w = f->picture->width, h = f->picture->height;
+    int w = f->image->width, h = f->image->height;
     if (w != e->width || h != e->height)
         return truth_fail(UM_EFORMAT, "val: %s: %s has %dx%d pixels, its truth says %dx%d",
                           t->dataset, e->name, w, h, e->width, e->height);
@@ -984,8 +983,8 @@ static um_status read_annotated(const truth *t, const struct entry *e, struct tr
     return UM_OK;
 }
 
-/* A file of one picture: a truth says nothing of the others. */
-static um_status read_picture(const char *path, um_frame **out)
+/* A file of one image: a truth says nothing of the others. */
+static um_status read_image(const char *path, um_frame **out)
 {
     um_source *source = NULL;
     um_frame *second = NULL;
@@ -993,7 +992,7 @@ static um_status read_picture(const char *path, um_frame **out)
     if (st == UM_OK)
         st = um_source_read(source, out);
     if (st == UM_OK && um_source_read(source, &second) != UM_EOF)
-        st = truth_fail(UM_EFORMAT, "val: %s: several pictures in one file, its truth is of one",
+        st = truth_fail(UM_EFORMAT, "val: %s: several images in one file, its truth is of one",
                         path);
     um_frame_unref(&second);
     um_source_close(&source);
@@ -1002,12 +1001,12 @@ static um_status read_picture(const char *path, um_frame **out)
 
 static um_status read_entry(truth *t, const struct entry *e, struct truth_frame *f)
 {
-    um_status st = read_picture(e->picture, &f->picture);
+    um_status st = read_image(e->image, &f->image);
     f->id = e->id;
     f->name = e->name;
     f->sweep = e->sweep;
     if (st == UM_OK)
-        st = um_frame_set_source(f->picture, e->name);
+        st = um_frame_set_source(f->image, e->name);
     if (st == UM_OK && t->coco)
         return read_annotated(t, e, f);
     if (st == UM_OK && e->line)
@@ -1018,7 +1017,7 @@ static um_status read_entry(truth *t, const struct entry *e, struct truth_frame 
     float box[4];
     f->boxes = true;
     st = read_truth(e->mask, f, &mask);
-    if (st == UM_OK && mask_box(mask, f->picture->width, f->picture->height, box))
+    if (st == UM_OK && mask_box(mask, f->image->width, f->image->height, box))
         st = add_bone(f, mask, 1, box);
     um_free(mask);
     return st;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pictures with what is known of them: a COCO JSON with its pictures, a folder with mask or line
- * pictures beside them, or the phantom. */
+/* Images with what is known of them: a COCO JSON with its images, a folder with mask or line
+ * images beside them, or the phantom. */
 #ifndef UM_TRUTH_H
 #define UM_TRUTH_H
 
@@ -21,10 +21,10 @@ struct truth_object {
     uint8_t *mask; /* bytes 0/1 [height*width], or NULL */
 };
 
-/* One picture. All of it belongs to the truth, until the next one, but the picture. */
+/* One image. All of it belongs to the truth, until the next one, but the image. */
 struct truth_frame {
-    um_frame *picture;
-    int64_t id;        /* of a COCO image, else the number of the picture */
+    um_frame *image;
+    int64_t id;        /* of a COCO image, else the number of the image */
     const char *name;  /* file, relative to the data set */
     const char *sweep; /* its folder; "" = none */
     struct truth_object *object;
@@ -36,8 +36,8 @@ struct truth_frame {
 typedef struct truth truth;
 
 struct truth_settings {
-    const char *masks, *lines; /* folders that mirror the pictures'; NULL: beside them */
-    const char *pictures;      /* of a COCO file; NULL: beside it */
+    const char *masks, *lines; /* folders that mirror the images'; NULL: beside them */
+    const char *images;        /* of a COCO file; NULL: beside it */
     long frames;               /* at most; 0 = all */
     void (*on_notice)(void *ctx, const char *text); /* of what was passed over; or NULL */
 };
@@ -46,13 +46,13 @@ struct truth_settings {
  * and what is wrong in it. */
 um_status truth_open(truth **out, const char *dataset, const struct truth_settings *settings);
 void truth_close(truth **t);
-/* UM_EOF at the end. A picture or truth that cannot be read, or sizes that differ, are errors. */
+/* UM_EOF at the end. An image or truth that cannot be read, or sizes that differ, are errors. */
 um_status truth_next(truth *t, struct truth_frame *frame);
 long truth_length(const truth *t);
 int truth_categories(const truth *t, const struct category **list);
 /* Would files that are written into `folder` become part of the data set? */
 bool truth_reads(const truth *t, const char *folder);
-/* Do pictures of a sweep follow each other in time? */
+/* Do images of a sweep follow each other in time? */
 bool truth_in_time(const truth *t);
 
 /* The error of what is scored, as the library tells its own; and that of memory. */
