@@ -465,7 +465,7 @@ static int probe(const struct options *o)
 
 /* ---- the same frames eagerly, as a graph, and again and again ---- */
 
-enum { PICTURES = 5, BOXES = 300 };
+enum { FRAMES = 5, BOXES = 300 };
 
 struct outcome {
     float score, iou, box[4];
@@ -479,7 +479,7 @@ struct counts {
     struct series ms;
 };
 
-static um_frame *read_picture(int i)
+static um_frame *read_frame(int i)
 {
     char path[512];
     um_frame *f = NULL;
@@ -518,12 +518,12 @@ static void count(struct counts *c, const um_packet *k)
     add(&c->ms, k->ms.total);
 }
 
-/* `frames` frames through a pipeline. With `fill` the first packet of each picture becomes what the
+/* `frames` frames through a pipeline. With `fill` the first packet of each frame becomes what the
  * others are compared with. Returns how many differ. */
-static long pass(um_detector *d, um_segmenter *s, um_frame *const *picture, struct outcome *want,
+static long pass(um_detector *d, um_segmenter *s, um_frame *const *frame, struct outcome *want,
                  bool fill, um_gate_mode gate, int inflight, long frames, struct counts *c)
 {
-    size_t pixels = pixels_of(picture[0]);
+    size_t pixels = pixels_of(frame[0]);
     uint8_t *mask = malloc(pixels);
     um_pipeline *p = NULL;
     um_pipeline_settings set;
@@ -541,13 +541,13 @@ static long pass(um_detector *d, um_segmenter *s, um_frame *const *picture, stru
     while (mask && received < frames) {
         const um_packet *k = NULL;
         while (sent < frames && sent - received < inflight) {
-            um_frame *f = um_frame_ref(picture[sent % PICTURES]);
+            um_frame *f = um_frame_ref(frame[sent % FRAMES]);
             need(um_pipeline_send(p, &f), "send");
             sent++;
         }
         need(um_pipeline_receive(p, &k), "receive");
-        struct outcome *o = &want[received % PICTURES];
-        if (fill && received < PICTURES) {
+        struct outcome *o = &want[received % FRAMES];
+        if (fill && received < FRAMES) {
             o->score = k->score;
             o->iou = k->iou;
             memcpy(o->box, k->box, sizeof o->box);
@@ -567,18 +567,18 @@ static long pass(um_detector *d, um_segmenter *s, um_frame *const *picture, stru
     return differ;
 }
 
-/* The same without a graph: the networks called one by one. Returns how many pictures differ. */
-static long pass_eagerly(um_detector *d, um_segmenter *s, um_frame *const *picture,
+/* The same without a graph: the networks called one by one. Returns how many frames differ. */
+static long pass_eagerly(um_detector *d, um_segmenter *s, um_frame *const *frame,
                          const struct outcome *want)
 {
     static um_box boxes[BOXES];
-    size_t pixels = pixels_of(picture[0]);
+    size_t pixels = pixels_of(frame[0]);
     uint8_t *mask = malloc(pixels), *data = malloc(pixels);
     long differ = 0;
     um_predictor *own = NULL;
     need(um_predictor_open(&own, s), "predictor");
-    for (int i = 0; i < PICTURES && mask && data; i++) {
-        const um_frame *f = picture[i];
+    for (int i = 0; i < FRAMES && mask && data; i++) {
+        const um_frame *f = frame[i];
         um_prediction out = {.struct_size = sizeof out};
         um_image image = {.struct_size = sizeof image,
                           .data = data,
@@ -590,7 +590,7 @@ static long pass_eagerly(um_detector *d, um_segmenter *s, um_frame *const *pictu
             memcpy(data + (size_t)y * (size_t)f->width, f->pixels + y * f->stride,
                    (size_t)f->width);
         need(um_detector_run(d, f, 0, boxes, BOXES, &n), "detect");
-        /* not the packet's box, which is clamped to the picture */
+        /* not the packet's box, which is clamped to the frame */
         const float box[4] = {boxes[0].x0, boxes[0].y0, boxes[0].x1, boxes[0].y1};
         um_prompts prompts = {
             .struct_size = sizeof prompts, .box = box, .as_numpy = UM_MASK_DEVICE};
@@ -601,9 +601,8 @@ static long pass_eagerly(um_detector *d, um_segmenter *s, um_frame *const *pictu
         bool equal =
             n > 0 && boxes[0].score == want[i].score && memcmp(mask, want[i].mask, pixels) == 0;
         if (!equal)
-            fprintf(stderr,
-                    "gpu_probe: picture %d differs eagerly: score %.9g, want %.9g; mask %s\n", i,
-                    n ? (double)boxes[0].score : -1.0, (double)want[i].score,
+            fprintf(stderr, "gpu_probe: frame %d differs eagerly: score %.9g, want %.9g; mask %s\n",
+                    i, n ? (double)boxes[0].score : -1.0, (double)want[i].score,
                     memcmp(mask, want[i].mask, pixels) == 0 ? "equal" : "differs");
         differ += !equal;
     }
@@ -632,23 +631,23 @@ static int frames(const struct options *o)
     um_device *dev = NULL;
     um_detector *d = NULL;
     um_segmenter *s = NULL;
-    um_frame *picture[PICTURES];
-    struct outcome want[PICTURES] = {{.score = 0}};
+    um_frame *frame[FRAMES];
+    struct outcome want[FRAMES] = {{.score = 0}};
     um_device_settings_default(&set);
     set.name = o->device;
     set.precision = o->precision;
     need(um_device_open(&dev, &set), o->device);
     need(um_detector_open(&d, dev, o->detector, o->det_size), o->detector);
     need(um_segmenter_open(&s, dev, o->segmenter, o->sam_size), o->segmenter);
-    for (int i = 0; i < PICTURES; i++) {
-        picture[i] = read_picture(i);
-        want[i].mask = calloc(pixels_of(picture[i]), 1);
+    for (int i = 0; i < FRAMES; i++) {
+        frame[i] = read_frame(i);
+        want[i].mask = calloc(pixels_of(frame[i]), 1);
     }
-    long few = o->frames < 200 ? o->frames : 200, all = o->frames < PICTURES ? PICTURES : o->frames;
-    long graph = pass(d, s, picture, want, true, UM_GATE_SPECULATIVE, 1, PICTURES, &one);
-    long replay = pass(d, s, picture, want, false, UM_GATE_SPECULATIVE, 3, all, &three);
-    long gate = pass(d, s, picture, want, false, UM_GATE_SYNC, 1, few, &sync);
-    long eager = pass_eagerly(d, s, picture, want);
+    long few = o->frames < 200 ? o->frames : 200, all = o->frames < FRAMES ? FRAMES : o->frames;
+    long graph = pass(d, s, frame, want, true, UM_GATE_SPECULATIVE, 1, FRAMES, &one);
+    long replay = pass(d, s, frame, want, false, UM_GATE_SPECULATIVE, 3, all, &three);
+    long gate = pass(d, s, frame, want, false, UM_GATE_SYNC, 1, few, &sync);
+    long eager = pass_eagerly(d, s, frame, want);
     printf("{\"probe\":\"frames\",\"precision\":\"%s\",\"det_size\":%d,\"sam_size\":%d,"
            "\"differ\":{\"graph\":%ld,\"replay\":%ld,\"sync\":%ld,\"eager\":%ld},",
            um_device_precision(dev), um_detector_input_size(d), um_segmenter_canvas(s), graph,
@@ -657,8 +656,8 @@ static int frames(const struct options *o)
     printf(",");
     print_counts("sync", &sync);
     printf("}\n");
-    for (int i = 0; i < PICTURES; i++) {
-        um_frame_unref(&picture[i]);
+    for (int i = 0; i < FRAMES; i++) {
+        um_frame_unref(&frame[i]);
         free(want[i].mask);
     }
     um_segmenter_close(&s);

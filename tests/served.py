@@ -91,12 +91,12 @@ class Run:
 
 
 def frame_of(viewer, seconds=20):
-    """The next frame of a viewer: when it was sent, the packet's line, the picture."""
+    """The next frame of a viewer: when it was sent, the packet's line, the image."""
     end = time.monotonic() + seconds
     while True:
         assert time.monotonic() < end, "no frame came"  # the numbers come all the time
         data = viewer.receive()
         if isinstance(data, bytes):
-            mark, text, picture, none, sent = struct.unpack_from("<4sIIId", data)
-            assert mark == b"UMF1" and none == 0 and len(data) == 24 + text + picture
+            mark, text, image, none, sent = struct.unpack_from("<4sIIId", data)
+            assert mark == b"UMF1" and none == 0 and len(data) == 24 + text + image
             return sent, data[24:24 + text].decode(), data[24 + text:]

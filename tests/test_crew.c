@@ -145,7 +145,7 @@ TEST(what_depends_on_the_frame_before_is_one_at_a_time)
     um_detector_settings set;
     um_detector_settings_default(&set);
     set.input_width = set.input_height = 256;
-    set.gain = "auto"; /* of a picture in which nothing counts it is the gain before */
+    set.gain = "auto"; /* of an image in which nothing counts it is the gain before */
     um_detector_close(&f.detector);
     CHECK_OK(um_detector_open_with(&f.detector, f.dev, DETECTOR_FILE, &set));
     s = settings_of(&f, 2);

@@ -241,7 +241,7 @@ static void open_with_gain(struct fixture *f)
         fixture_die("gain");
 }
 
-/* Scores, their memory, the state that follows and the prompt from the mask before, in pictures
+/* Scores, their memory, the state that follows and the prompt from the mask before, in images
  * that are too dark: a pipeline on each device sees the same frames. */
 TEST(what_is_tracked_in_the_dark_is_the_processors)
 {
@@ -369,7 +369,7 @@ TEST(families_are_the_processors)
 }
 
 /* A letterbox in an input that is not square, with 100 queries and SiLU: what the processor finds,
- * in pixels of the picture. */
+ * in pixels of the image. */
 static void check_letterbox(const char *precision, const char *tier, float box)
 {
     um_detector_settings s;

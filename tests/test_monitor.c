@@ -459,9 +459,9 @@ TEST(bodies_are_flat_objects)
     CHECK(um_web_control_read(&c, big, sizeof big) == UM_EFORMAT);
 }
 
-/* ---- pictures ---- */
+/* ---- images ---- */
 
-TEST(pictures_come_back_nearly_the_same)
+TEST(images_come_back_nearly_the_same)
 {
     enum { W = 211, H = 133 };
     for (int channels = 1; channels <= 3; channels += 2) {
@@ -491,7 +491,7 @@ TEST(pictures_come_back_nearly_the_same)
     }
 }
 
-TEST(a_picture_that_grows_the_block)
+TEST(an_image_that_grows_the_block)
 {
     enum { SIDE = 700 };
     um_frame *f = NULL;

@@ -204,7 +204,7 @@ TEST_ON_DEVICES(golden_sequence)
 }
 
 /* The frames without bone too: what would have been found had it been asked for, here cut off at
- * the picture, and before that by the detector alone. */
+ * the frame, and before that by the detector alone. */
 TEST_ON_DEVICES(golden_sequence_without_threshold)
 {
     um_pipeline_settings s = settings_of(fixture(device), UM_GATE_AUTO);
@@ -327,7 +327,7 @@ TEST_ON_DEVICES(rgb_with_equal_channels_is_gray)
     um_frame_unref(&rgb);
 }
 
-TEST_ON_DEVICES(a_crop_is_the_picture_cut_out)
+TEST_ON_DEVICES(a_crop_is_the_image_cut_out)
 {
     static struct result want, got;
     enum { X = 90, Y = 100, CW = 320, CH = 440 };
@@ -719,16 +719,16 @@ TEST_ON_DEVICES(frames_in_flight_keep_their_order)
         um_frame_unref(&frame[i]);
 }
 
-/* ---- pictures that are equal ---- */
+/* ---- frames that are equal ---- */
 
 enum { STILL = 12 };
 
 /* A stream that freezes, goes on, changes its size and freezes again. */
 static void still_frames(um_frame *frame[STILL])
 {
-    static const int picture[STILL] = {0, 0, 0, 2, 0, 2, 2, 2, 2, 0, 0, 2};
+    static const int image[STILL] = {0, 0, 0, 2, 0, 2, 2, 2, 2, 0, 0, 2};
     for (int i = 0; i < STILL; i++) {
-        um_frame *whole = golden_frame(picture[i]);
+        um_frame *whole = golden_frame(image[i]);
         frame[i] = cut(whole, 40, 20, i == 6 || i == 7 ? 200 : 260, 300);
         frame[i]->id = (uint64_t)(100 + i);
         um_frame_unref(&whole);
@@ -766,7 +766,7 @@ static void check_reuse(const um_pipeline_settings *plain, const char *want_reus
         um_frame_unref(&frame[i]);
 }
 
-TEST_ON_DEVICES(an_equal_picture_takes_what_is_known)
+TEST_ON_DEVICES(an_equal_frame_takes_what_is_known)
 {
     static const char want[] = ".rr....r..r.";
     for (int gate = UM_GATE_SPECULATIVE; gate <= UM_GATE_SYNC; gate++) {
@@ -792,8 +792,8 @@ TEST_ON_DEVICES(an_equal_picture_takes_what_is_known)
     check_reuse(&s, want);
 }
 
-/* The threshold, and a plan for another size between two equal pictures. */
-TEST_ON_DEVICES(what_is_known_of_a_picture_is_not_more_than_was_computed)
+/* The threshold, and a plan for another size between two equal frames. */
+TEST_ON_DEVICES(what_is_known_of_a_frame_is_not_more_than_was_computed)
 {
     for (int gate = UM_GATE_SPECULATIVE; gate <= UM_GATE_SYNC; gate++) {
         static struct result want, got;
@@ -817,7 +817,7 @@ TEST_ON_DEVICES(what_is_known_of_a_picture_is_not_more_than_was_computed)
             keep(&got, k);
             check_same(&want, &got);
         }
-        CHECK_OK(um_pipeline_prepare(p, 100, 80, 1)); /* tried on a blank picture */
+        CHECK_OK(um_pipeline_prepare(p, 100, 80, 1)); /* tried on a blank frame */
         CHECK_OK(pass(p, f, &k));
         CHECK(!k->reused);
         keep(&got, k);
@@ -827,7 +827,7 @@ TEST_ON_DEVICES(what_is_known_of_a_picture_is_not_more_than_was_computed)
     }
 }
 
-TEST_ON_DEVICES(equal_pictures_in_flight_take_what_is_known)
+TEST_ON_DEVICES(equal_frames_in_flight_take_what_is_known)
 {
     static struct result want;
     um_pipeline_settings s = settings_of(tiny(device), UM_GATE_SPECULATIVE);
@@ -856,7 +856,7 @@ TEST_ON_DEVICES(equal_pictures_in_flight_take_what_is_known)
     um_frame_unref(&f);
 }
 
-TEST(equal_pictures_that_look_different_are_not_for_reuse)
+TEST(equal_frames_that_look_different_are_not_for_reuse)
 {
     um_detector_settings set;
     um_detector *d = NULL;
@@ -1141,8 +1141,8 @@ static um_detector *open_with_gain(const struct fixture *f, const char *path, co
     return d;
 }
 
-/* What a network sees of a dark picture is what it sees of the stretched one without. */
-TEST_ON_DEVICES(gain_is_the_picture_stretched)
+/* What a network sees of a dark image is what it sees of the stretched one without. */
+TEST_ON_DEVICES(gain_is_the_image_stretched)
 {
     static struct result plain, want, got;
     um_pipeline_settings s = settings_of(fixture(device), UM_GATE_SPECULATIVE);
@@ -1221,7 +1221,7 @@ TEST_ON_DEVICES(gain_is_the_same_from_every_way_through)
     um_frame_unref(&f);
 }
 
-/* Pictures that belong together change their gain slowly; others are on their own. */
+/* Frames that belong together change their gain slowly; others are on their own. */
 TEST_ON_DEVICES(gain_is_smoothed_over_a_stream)
 {
     struct fixture own = *tiny(device);

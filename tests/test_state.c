@@ -35,7 +35,7 @@ static struct um_sight sight_of(char c)
         s.outlined = false;
         break;                           /* clearly absent */
     case 'e': s.outlined = false; break; /* an empty mask */
-    case 'z': s.same = true; break;      /* the picture before */
+    case 'z': s.same = true; break;      /* the frame before */
     case 'k': s.outlined = false; break; /* dark, and an empty mask */
     case 'd': break;                     /* dark: no speckle */
     default: total = again = (float)(c - '0') / 10;
@@ -145,7 +145,7 @@ TEST(no_flicker_whatever_comes)
     }
 }
 
-TEST(frozen_pictures_and_lost_contact_are_said)
+TEST(frozen_frames_and_lost_contact_are_said)
 {
     play("gggzzzzzg", "RRVVVVVVV", "wwfffsssf", "uu---zzz-");
     play("gzzzzz", "RRVVVV", "wwfsss", "uu-zzz");     /* the third equal one is no evidence */
@@ -304,7 +304,7 @@ TEST(continuity_of_the_line)
     CHECK_NEAR(score(&s)[UM_SCORE_LINE], 8. / 9, 1e-6);
     fill_rect(&s, s.mask, 4, 4, 5, 7, 0); /* a gap: two pairs */
     CHECK_NEAR(score(&s)[UM_SCORE_LINE], 6. / 9, 1e-6);
-    for (int y = 0; y < 20; y++) /* a line down the picture */
+    for (int y = 0; y < 20; y++) /* a line down the image */
         for (int x = 0; x < 14; x++) {
             turned.mask[y * 14 + x] = s.mask[x * 20 + y];
             turned.x[y * 14 + x] = s.x[x * 20 + y];
@@ -482,7 +482,7 @@ static um_pipeline_settings tracked(const struct fixture *f, um_gate_mode gate, 
     return s;
 }
 
-/* The same view, and no two pictures that are equal. */
+/* The same view, and no two frames that are equal. */
 static um_frame *steady_frame(int i)
 {
     um_frame *f = golden_frame(0);
@@ -629,7 +629,7 @@ TEST(a_frame_that_repeats_a_mask_keeps_it)
 
 /* A size that was planned in the place of the one before has no mask of it, and nothing to follow.
  */
-TEST(a_size_in_the_place_of_another_is_another_picture)
+TEST(a_size_in_the_place_of_another_is_another_frame)
 {
     enum { SIZES = 4 };
     um_pipeline_settings s = tracked(fixture("cpu"), UM_GATE_SYNC, 1);
@@ -742,7 +742,7 @@ TEST(a_miss_shows_the_mask_before)
     um_pipeline_close(&p);
 }
 
-TEST(a_frozen_picture_is_stale)
+TEST(a_frozen_frame_is_stale)
 {
     um_pipeline_settings s = tracked(fixture("cpu"), UM_GATE_AUTO, 1);
     um_pipeline *p = fixture_pipeline(&s);

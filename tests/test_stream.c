@@ -218,7 +218,7 @@ TEST_ON_DEVICES(run_stops_when_no_sink_is_left)
     CHECK(stats.frames >= 1 && stats.frames < 20); /* no more than the queues hold */
 }
 
-/* A folder with a picture, a file that only looks like one, and two more pictures. */
+/* A folder with an image, a file that only looks like one, and two more images. */
 static const char *mixed_folder(void)
 {
     static const char *const names[] = {"frame_0.png", "frame_1.png", "frame_2.png", "frame_3.png"};
@@ -229,7 +229,7 @@ static const char *mixed_folder(void)
         um_frame_unref(&f);
     }
     FILE *f = fopen(in_scratch(names[1]), "wb");
-    if (!f || fputs("no picture", f) == EOF || fclose(f) != 0)
+    if (!f || fputs("no image", f) == EOF || fclose(f) != 0)
         fixture_die(names[1]);
     return scratch;
 }
@@ -1318,7 +1318,7 @@ TEST(a_program_adds_kinds_of_sources_and_sinks)
 
 /* ---- clocks ---- */
 
-/* A second of pictures, ten of them; what is said of them. */
+/* A second of frames, ten of them; what is said of them. */
 static enum um_lag_news hear(struct um_lag *l, double *now, double clock, double lag)
 {
     enum um_lag_news news = UM_LAG_NOTHING;
@@ -1372,7 +1372,7 @@ TEST(clocks_may_drift_and_be_set)
     CHECK(l.lag > 9);
 }
 
-/* A live sender on scripted clocks; each picture comes when the one before has its packet. */
+/* A live sender on scripted clocks; each frame comes when the one before has its packet. */
 static struct bench *sender_bench;
 static char sender_why[128];
 
@@ -1416,9 +1416,9 @@ TEST(a_lag_that_grows_is_an_alarm)
     bench_start(&b);
     CHECK_OK(um_run_join(b.run));
     CHECK_EQ(event_count(&b.packets), 12);
-    CHECK_STR(sender_why, "pictures come 3.0 s later than they could");
+    CHECK_STR(sender_why, "frames come 3.0 s later than they could");
     CHECK_EQ(event_count(&b.problems), 2);
-    CHECK_STR(b.last, "sender:: pictures come in time again");
+    CHECK_STR(b.last, "sender:: frames come in time again");
     CHECK_OK(um_monitor_json(m, &text));
     CHECK_MSG(strstr(text, "\"alarm\":false,\"alarms\":1"), "%s", text);
     um_free(text);
@@ -1427,7 +1427,7 @@ TEST(a_lag_that_grows_is_an_alarm)
     bench_finish(&b);
 }
 
-/* Two pictures, and one that is ten seconds old. */
+/* Two frames, and one that is ten seconds old. */
 static um_status aged_read(void *priv, uint64_t index, um_frame **frame)
 {
     (void)priv;
@@ -1451,7 +1451,7 @@ TEST(what_is_too_old_is_not_worked_on)
         bench_init(&b, "cpu", "aged:");
         sender_bench = &b;
         b.set.realtime = (int)realtime;
-        b.set.max_age_ms = 9000; /* more than a sanitizer takes for a picture */
+        b.set.max_age_ms = 9000; /* more than a sanitizer takes for a frame */
         bench_start(&b);
         CHECK_OK(um_run_join(b.run));
         CHECK_EQ(bench_counts(&b).too_old, realtime);

@@ -87,7 +87,7 @@ def pixels_of(png):
 
 
 def snapshot(page):
-    """The picture as it is shown, and its packet."""
+    """The image as it is shown, and its packet."""
     taken = page.run("""(async () => {
         const { line, blob } = await ultramotion.snapshot();
         const bytes = new Uint8Array(await blob.arrayBuffer());
@@ -212,7 +212,7 @@ def what_is_old_does_not_pass_for_live(tmp):
         page.wait("ultramotion.stats")
         run.push()
         page.wait(f"ultramotion.packet && {state}.textContent == ultramotion.packet.state && !{old}")
-        page.wait(f"/ [2-9] s ago$/.test({state}.textContent) && {state}.className == 'badge off' && {old}")  # no other picture came
+        page.wait(f"/ [2-9] s ago$/.test({state}.textContent) && {state}.className == 'badge off' && {old}")  # no other frame came
         run.push()
         page.wait(f"ultramotion.packets == 2 && {state}.textContent == ultramotion.packet.state && !{old}")
         page.run("document.getElementById('pause').click()")  # who pauses knows

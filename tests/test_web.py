@@ -142,11 +142,11 @@ def frames_come_live(tmp):
             run.push()
             got.append(frame_of(viewer))
         run.wait(lambda s: all(q["written"] == 5 for q in s["sinks"]))
-        for i, (sent, line, picture) in enumerate(got):
+        for i, (sent, line, image) in enumerate(got):
             assert line == (tmp / "p").read_text().splitlines()[2 + i]  # the packet's own line
             assert json.loads(line)["frame_id"] == 2 + i and abs(time.time() - sent) < 20
-            assert picture[:2] == b"\xff\xd8" and picture[-2:] == b"\xff\xd9"
-            height, width = struct.unpack(">HH", picture[picture.index(b"\xff\xc0") + 5:][:4])
+            assert image[:2] == b"\xff\xd8" and image[-2:] == b"\xff\xd9"
+            height, width = struct.unpack(">HH", image[image.index(b"\xff\xc0") + 5:][:4])
             assert (width, height) == (WIDTH, HEIGHT)
         text = viewer.receive()
         while not isinstance(text, str):

@@ -122,7 +122,7 @@ def test_the_panel(widget):
         assert time.monotonic() < until
         tick()
         time.sleep(0.001)
-    assert widget.button.text == "Start" and widget.state.text == f"ended after {widget.logic.shown} pictures"
+    assert widget.button.text == "Start" and widget.state.text == f"ended after {widget.logic.shown} frames"
     assert set(widget.slicer.mrmlScene.nodes) == {"Ultrasound", "BoneMask"}
     widget.source.text = "phantom:seed=1,width=64,height=64"
     click()
@@ -144,7 +144,7 @@ def test_a_run_is_shown(module):
     assert nodes["Ultrasound"].array.shape == nodes["BoneMask"].array.shape == (1, 128, 128)
     assert nodes["BoneMask"].kind == "vtkMRMLLabelMapVolumeNode" and nodes["BoneMask"].spacing == (1.0, 1.0, 1.0)
     assert any(line.startswith("VISIBLE") for line in said)
-    assert said[-1] == f"ended after {logic.shown} pictures" and logic.shown <= 8
+    assert said[-1] == f"ended after {logic.shown} frames" and logic.shown <= 8
     logic.stop()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scripted module of 3D Slicer: runs a pipeline on a source and shows its picture, its outline and its state.
+"""A scripted module of 3D Slicer: runs a pipeline on a source and shows its image, its outline and its state.
 
 The pipeline runs in threads of the library and in one of Python's that only keeps the newest packet; the scene is changed in
 Slicer's own thread, by a timer."""
@@ -133,11 +133,11 @@ class UltramotionLogic(ScriptedLoadableModuleLogic):
         if self.problem is not None:
             return f"ended: {self.problem}"
         if packet is None:
-            return "running" if self.running else f"ended after {self.shown} pictures"
+            return "running" if self.running else f"ended after {self.shown} frames"
         self.shown += 1
         spacing = packet.spacing_mm or (1.0, 1.0)
-        picture = packet.frame.numpy()
-        gray = picture if picture.ndim == 2 else picture.mean(axis=2).astype("uint8")
+        frame = packet.frame.numpy()
+        gray = frame if frame.ndim == 2 else frame.mean(axis=2).astype("uint8")
         self._volume("vtkMRMLScalarVolumeNode", "Ultrasound", gray, spacing)
         self._volume("vtkMRMLLabelMapVolumeNode", "BoneMask", packet.label_map(), spacing)
         return f"{packet.state}, score {packet.score:.2f}, {packet.mask_area_px} px, {packet.stages_ms['total']:.0f} ms"

@@ -623,6 +623,6 @@ int um_monitor_ready(um_monitor *m, char *why, size_t size)
     else if (age > FRESH_S)
         snprintf(why, size, "the last packet is %.0f s old", age);
     else if (clock.alarm)
-        um_number_print(why, size, "pictures come %.1f s later than they could", clock.lag_s);
+        um_number_print(why, size, "frames come %.1f s later than they could", clock.lag_s);
     return !why[0];
 }

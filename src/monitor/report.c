@@ -478,15 +478,15 @@ um_status um_monitor_prometheus(um_monitor *m, char **text)
     print_shadow(&p, &o->shadow);
     print_device(&p, o);
     gauge(&p, "last_packet_age_seconds", "Since the last packet.", o->age_s);
-    gauge(&p, "data_age_seconds", "Age of the last packet's picture when it was published.",
+    gauge(&p, "data_age_seconds", "Age of the last packet's frame when it was published.",
           o->data_age_s);
     if (o->clock.known) {
         gauge(&p, "sender_clock_offset_seconds",
-              "Our clock minus the sender's, and the least time that a picture takes.",
+              "Our clock minus the sender's, and the least time that a frame takes.",
               o->clock.offset_s);
-        gauge(&p, "sender_lag_seconds", "How much later than that the last picture came.",
+        gauge(&p, "sender_lag_seconds", "How much later than that the last frame came.",
               o->clock.lag_s);
-        gauge(&p, "lag_alarm", "1: pictures come too late.", o->clock.alarm);
+        gauge(&p, "lag_alarm", "1: frames come too late.", o->clock.alarm);
         counter(&p, "lag_alarms_total", "How often that began.", o->lag_alarms);
     }
     print_sinks(&p, o);

@@ -20,7 +20,7 @@ static um_tensor header_of(um_tape *t, struct geometry *g)
     return um_tape_buffer(t, g->front.frame, 0, UM_U8, 1, 1, UM_HEADER_BYTES);
 }
 
-static um_tensor picture_of(um_tape *t, struct geometry *g)
+static um_tensor image_of(um_tape *t, struct geometry *g)
 {
     return um_tape_buffer(t, g->front.frame, UM_HEADER_BYTES, UM_U8, g->h, g->w, g->c);
 }
@@ -39,7 +39,7 @@ static um_status record_gate(um_pipeline *p, struct geometry *g)
     g->best = um_best_box(g->gate, logits, boxes, header_of(g->gate, g), p->set.objects, prompts);
     um_keep(g->gate, g->best.gate);
     if (p->set.track)
-        um_contact(g->gate, g->best.gate, picture_of(g->gate, g));
+        um_contact(g->gate, g->best.gate, image_of(g->gate, g));
     return um_tape_compile(g->gate);
 }
 
@@ -52,7 +52,7 @@ static um_status record_follow(um_pipeline *p, struct geometry *g)
     um_tensor prompt =
         um_tape_buffer(g->follow, p->prompts, 0, UM_U8, 1, 1, (int)sizeof(struct um_prompt));
     um_follow(g->follow, gate, prompt, header_of(g->follow, g));
-    um_contact(g->follow, gate, picture_of(g->follow, g));
+    um_contact(g->follow, gate, image_of(g->follow, g));
     return um_tape_compile(g->follow);
 }
 
@@ -95,7 +95,7 @@ static um_status record_packet(um_pipeline *p, struct geometry *g, struct um_mas
         um_scores(
             t, m.out,
             um_tape_const(t, g->tables, g->memory, UM_U8, 1, 1, (int)um_track_bytes(g->h, g->w)),
-            picture_of(t, g), m.header);
+            image_of(t, g), m.header);
     return um_tape_compile(t);
 }
 

@@ -231,12 +231,12 @@ static um_status fill(struct packet *p, const um_packet *fields, const um_object
         text += p->object[i].name ? strlen(p->object[i].name) + 1 : 0;
     }
     if (masks && !crop_fits(fields))
-        return um_fail(UM_EINVAL, "packet: the masks' part %d,%d,%d,%d of a %dx%d picture",
+        return um_fail(UM_EINVAL, "packet: the masks' part %d,%d,%d,%d of a %dx%d frame",
                        fields->crop[0], fields->crop[1], fields->crop[2], fields->crop[3],
                        fields->width, fields->height);
     size_t each = masks ? bits_bytes(fields) : 0;
     if (!fit(&p->bits, &p->bits_size, masks * each) || !fit(&p->text, &p->text_size, text))
-        return um_fail(UM_ENOMEM, "packet of a %dx%d picture", fields->width, fields->height);
+        return um_fail(UM_ENOMEM, "packet of a %dx%d frame", fields->width, fields->height);
     char *at = p->text;
     uint8_t *bits = p->bits;
     p->pub = *fields;
@@ -275,7 +275,7 @@ um_status um_packet_make(um_packet **out, um_packet_pool *pool, const um_packet 
     if (st == UM_OK &&
         (n < 0 || n > UM_OBJECTS_MAX || (n && !objects) || own.width < 0 || own.height < 0 ||
          own.width > UM_FRAME_MAX_SIDE || own.height > UM_FRAME_MAX_SIDE))
-        st = um_fail(UM_EINVAL, "packet: %d objects, want 0 to %d, in a %dx%d picture", n,
+        st = um_fail(UM_EINVAL, "packet: %d objects, want 0 to %d, in a %dx%d frame", n,
                      UM_OBJECTS_MAX, own.width, own.height);
     if (st != UM_OK)
         return st;

@@ -70,9 +70,8 @@ static um_status check_track(const um_pipeline_settings *s)
     if (s->track && s->objects > 1)
         return um_fail(UM_EINVAL, "track follows one structure, not %d", s->objects);
     if (s->reuse && s->track && um_dfine_info(s->detector->net)->gain.mode == UM_GAIN_AUTO)
-        return um_fail(UM_EINVAL,
-                       "reuse: with track a gain of auto follows the pictures before, so "
-                       "that equal ones look different to the networks");
+        return um_fail(UM_EINVAL, "reuse: with track a gain of auto follows the frames before, so "
+                                  "that equal ones look different to the networks");
     return UM_OK;
 }
 
@@ -377,7 +376,7 @@ void um_pipeline_close(um_pipeline **pipeline)
     um_encode_close(&p->encode);
     um_detect_close(&p->detect);
     um_pool_close(&p->pool);
-    um_picture_forget(&p->before);
+    um_sent_forget(&p->before);
     um_packet_unref(&p->track.shown);
     um_packet_unref(&p->packet);
     um_packet_pool_close(&p->packets);
@@ -402,7 +401,7 @@ static struct geometry *known_geometry(um_pipeline *p, int w, int h, int c)
     return NULL;
 }
 
-/* A new geometry is a new picture: nothing is known of it. */
+/* A new geometry is a new frame: nothing is known of it. */
 static void enter_geometry(struct track *t, const struct geometry *g)
 {
     if (t->g == g)
@@ -426,7 +425,7 @@ static struct geometry *free_place(um_pipeline *p)
     if (p->last == oldest)
         p->last = NULL;
     if (p->before.g == oldest)
-        um_picture_forget(&p->before);
+        um_sent_forget(&p->before);
     if (p->track.g == oldest)
         enter_geometry(&p->track, NULL);
     um_geometry_close(p, oldest); /* there are more places than frames in flight */
@@ -434,7 +433,7 @@ static struct geometry *free_place(um_pipeline *p)
 }
 
 /* The geometry of a size, planned if it is new, without the lock that frames need; `trial`: run on
- * a blank picture, too, if none is in flight. Called and left with that lock held. */
+ * a blank frame, too, if none is in flight. Called and left with that lock held. */
 static um_status find_geometry(um_pipeline *p, int w, int h, int c, bool trial,
                                struct geometry **out)
 {
@@ -452,8 +451,8 @@ static um_status find_geometry(um_pipeline *p, int w, int h, int c, bool trial,
     } else if (st == UM_OK) {
         g = free_place(p);
         bool warm = trial && p->sent == p->received;
-        if (warm) /* the networks see another picture */
-            um_picture_forget(&p->before);
+        if (warm) /* the networks see another image */
+            um_sent_forget(&p->before);
         *g = planned;
         st = um_geometry_capture(p, g, warm);
         if (st != UM_OK)
@@ -467,7 +466,7 @@ static um_status find_geometry(um_pipeline *p, int w, int h, int c, bool trial,
     return st;
 }
 
-/* The part of a picture that is looked at. */
+/* The part of a frame that is looked at. */
 static um_status find_crop(const um_pipeline *p, int width, int height, int crop[4])
 {
     memcpy(crop, p->set.crop, sizeof p->set.crop);
@@ -476,8 +475,8 @@ static um_status find_crop(const um_pipeline *p, int width, int height, int crop
         crop[3] = height;
     }
     if (crop[0] > width - crop[2] || crop[1] > height - crop[3])
-        return um_fail(UM_EINVAL, "a picture of %dx%d: the crop %d,%d,%d,%d reaches beyond it",
-                       width, height, crop[0], crop[1], crop[2], crop[3]);
+        return um_fail(UM_EINVAL, "a frame of %dx%d: the crop %d,%d,%d,%d reaches beyond it", width,
+                       height, crop[0], crop[1], crop[2], crop[3]);
     return UM_OK;
 }
 
@@ -487,7 +486,7 @@ um_status um_pipeline_prepare(um_pipeline *p, int width, int height, int channel
     int crop[4];
     if (!p || width < 1 || height < 1 || width > UM_FRAME_MAX_SIDE || height > UM_FRAME_MAX_SIDE ||
         (int64_t)width * height > UM_FRAME_MAX_PIXELS || (channels != 1 && channels != 3))
-        return um_fail(UM_EINVAL, "um_pipeline_prepare: a picture of %dx%d, %d channels", width,
+        return um_fail(UM_EINVAL, "um_pipeline_prepare: a frame of %dx%d, %d channels", width,
                        height, channels);
     um_status st = find_crop(p, width, height, crop);
     if (st != UM_OK)
@@ -505,7 +504,7 @@ um_status um_pipeline_prepare(um_pipeline *p, int width, int height, int channel
 }
 
 /* The same for a frame that is sent next. On the host nothing but time would be gained by a blank
- * picture before it. */
+ * frame before it. */
 static um_status find_for_frame(um_pipeline *p, const um_frame *f, const int crop[4],
                                 struct geometry **out)
 {
@@ -568,7 +567,7 @@ um_status um_pipeline_forget(um_pipeline *p)
     if (st != UM_OK)
         return st;
     enter_geometry(&p->track, NULL);
-    um_picture_forget(&p->before);
+    um_sent_forget(&p->before);
     if (p->shadow)
         st = um_pipeline_forget(p->shadow->legacy);
     pthread_mutex_unlock(&p->lock);
@@ -594,11 +593,11 @@ static const um_packet *to_repeat(const um_pipeline *p)
                : NULL;
 }
 
-/* What a frame launches first, and what the networks' memory holds of its picture from then on. */
+/* What a frame launches first, and what the networks' memory holds of its image from then on. */
 static um_graph *choose_graph(um_pipeline *p, const struct geometry *g, struct flight *flight,
                               const struct lane *l)
 {
-    struct um_picture *before = &p->before;
+    struct um_sent *before = &p->before;
     bool detect = flight->detected;
     flight->boxes = p->set.reuse && detect && before->boxes;
     flight->embedding = p->set.reuse && before->embedding;
@@ -668,12 +667,12 @@ static um_status send(um_pipeline *p, um_frame **frame)
     if (st == UM_OK && !flight->repeated)
         st = um_front_fill(&g->front, l->slot, &header, f, crop[0], crop[1]);
     if (st == UM_OK && !flight->repeated && (p->set.track || p->set.reuse))
-        st = um_picture_compare(&p->before, g, f, crop, &flight->same);
+        st = um_sent_compare(&p->before, g, f, crop, &flight->same);
     if (st == UM_OK && !flight->repeated)
         st = um_graph_launch(p->dev, choose_graph(p, g, flight, l));
     um_ledger_bind(before);
     if (st != UM_OK) {
-        um_picture_forget(&p->before);
+        um_sent_forget(&p->before);
         return st;
     }
     g->used = ++p->sent;
@@ -1085,7 +1084,7 @@ static um_status receive(um_pipeline *p, const um_packet **packet)
     p->received++;
     if (st != UM_OK) { /* nobody knows what it left behind */
         enter_geometry(&p->track, NULL);
-        um_picture_forget(&p->before);
+        um_sent_forget(&p->before);
         return st;
     }
     p->last = flight->g;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Inside of a pipeline, shared by pipeline.c (frames), geometry.c (what is recorded for a size of
- * picture) and host.c (legacy host mode). */
+ * frame) and host.c (legacy host mode). */
 #ifndef UM_PIPELINE_PIPELINE_H
 #define UM_PIPELINE_PIPELINE_H
 
@@ -12,7 +12,7 @@
 #include "pipeline/budget.h"
 #include "pipeline/crew.h"
 #include "pipeline/packet.h"
-#include "pipeline/picture.h"
+#include "pipeline/sent.h"
 #include "pipeline/shadow.h"
 #include "pipeline/visibility.h"
 #include "ultramotion/pipeline.h"
@@ -41,7 +41,7 @@ struct graphs {
     um_graph *whole[UM_FRONT_SLOTS], *first, *second[UM_OBJECTS_MAX], *followed;
 };
 
-/* Everything that depends on the size of the picture. Objects: as many as the pipeline was opened
+/* Everything that depends on the size of the frame. Objects: as many as the pipeline was opened
  * for. */
 struct geometry {
     int w, h, c;
@@ -60,7 +60,7 @@ struct geometry {
     um_buf *packets;      /* a record and mask bits for each object, `stride` bytes apart */
     size_t bytes, stride; /* bytes: of a record and its bits */
     um_hostbuf *gate_slot, *packet_slot[UM_FRONT_SLOTS];
-    struct graphs graphs[2]; /* [1], with `reuse`: of a picture that the networks have seen */
+    struct graphs graphs[2]; /* [1], with `reuse`: of an image that the networks have seen */
     /* host mode: the host's own mask, statistics and packet */
     float *host_logits;
     uint8_t *host_mask, *host_weights, *host_stats, *host_memory, *host_clean;
@@ -80,7 +80,7 @@ struct flight {
     uint64_t sent_ns;
     bool detected;             /* by the detector, or followed without it */
     const um_packet *repeated; /* nothing was launched: the mask of this one once more */
-    bool same;                 /* its picture is the one before, */
+    bool same;                 /* its image is the one before, */
     bool boxes, embedding;     /* with `reuse`: those of that one are taken */
     um_packet packet;
     um_ledger ledger;
@@ -131,7 +131,7 @@ struct um_pipeline {
     um_event *fork, *join;
     struct flight flight[UM_INFLIGHT_MAX]; /* frame n in flight[n % inflight] */
     uint64_t sent, received;
-    struct um_picture before;
+    struct um_sent before;
     struct track track;
     struct um_budget budget;
     struct geometry *last;    /* of the last packet */

@@ -8,7 +8,7 @@
 
 #include <math.h>
 
-/* Masks of the same picture and prompt differ in pixels on their edge, where two ways of rounding
+/* Masks of the same frame and prompt differ in pixels on their edge, where two ways of rounding
  * end on two sides of 0; on devices of full precision not even there. */
 static const float LIMIT = 0.98f;
 

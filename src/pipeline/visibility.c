@@ -6,11 +6,11 @@
 enum {
     ENOUGH = 2,  /* evidence of one mind for a change of state, either way */
     MIXED = 3,   /* frames against it, each for another reason: not for ever */
-    FROZEN = 3,  /* equal pictures in a row */
+    FROZEN = 3,  /* equal frames in a row */
     STEADY = 5,  /* frames without a doubt before the detector is left out */
     CLEARLY = 2, /* what a score far below tau_conf counts */
 };
-static const float CONTACT = 0.15f; /* least share of the picture with speckle */
+static const float CONTACT = 0.15f; /* least share of the image with speckle */
 static const double DEPTH_MM = 5;   /* a difference of depth that halves C3 */
 
 static float mean(const float *v, int n)
@@ -131,7 +131,7 @@ struct um_verdict um_visibility_step(struct um_visibility *v, const struct um_vi
     v->dark = s->score[UM_SCORE_CONTACT] < CONTACT ? v->dark + 1 : 0;
     struct evidence e = weigh(v, r, s);
     bool frozen = v->same >= FROZEN;
-    if (!frozen) /* the same picture once more is no evidence */
+    if (!frozen) /* the same frame once more is no evidence */
         change(v, &e);
     if (!frozen && v->state == UM_STATE_RELOCALIZING && e.reason == UM_REASON_NONE)
         e.reason = UM_REASON_UNCONFIRMED;
@@ -141,7 +141,7 @@ struct um_verdict um_visibility_step(struct um_visibility *v, const struct um_vi
                                .detect = schedule(v, r, s, &e)};
 }
 
-/* A point of the picture in the world. */
+/* A point of the image in the world. */
 static void to_world(const struct um_place *p, double out[3])
 {
     double x = p->centroid[0] * p->spacing_mm[0], y = p->centroid[1] * p->spacing_mm[1];
@@ -156,7 +156,7 @@ float um_visibility_depth(const struct um_place *now, const struct um_place *bef
         return NAN;
     to_world(now, here);
     to_world(before, there);
-    for (int i = 0; i < 3; i++) { /* along the picture's axis of depth */
+    for (int i = 0; i < 3; i++) { /* along the image's axis of depth */
         double axis = now->pose[4 * i + 1];
         off += (here[i] - there[i]) * axis;
         length += axis * axis;

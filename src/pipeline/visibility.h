@@ -17,7 +17,7 @@ struct um_visibility_rules {
 struct um_sight {
     bool detected;          /* the detector ran: `conf` is of this frame */
     bool outlined;          /* there is a mask, and it is not empty */
-    bool same;              /* pixel by pixel the picture before */
+    bool same;              /* pixel by pixel the frame before */
     float conf;             /* score of the best box */
     float score[UM_SCORES]; /* NaN: not defined */
 };
@@ -27,7 +27,7 @@ struct um_visibility {
     /* Evidence in a row since the state changed: for VISIBLE; that there is nothing; that what
      * there is scores low; either of these. */
     int good, missed, weak, bad;
-    int same, dark; /* frames in a row: equal pictures, pictures without speckle */
+    int same, dark; /* frames in a row: equal, without speckle */
     int steady;     /* frames in a row that give no reason to detect */
     int skipped;    /* frames in a row without the detector */
 };
@@ -50,7 +50,7 @@ bool um_visibility_steady(const struct um_visibility *v);
 struct um_verdict um_visibility_step(struct um_visibility *v, const struct um_visibility_rules *r,
                                      const struct um_sight *s);
 
-/* C3 of a mask's centroid, in pixels of the picture, and that of an earlier frame; NaN where there
+/* C3 of a mask's centroid, in pixels of the image, and that of an earlier frame; NaN where there
  * is no pose, no spacing or no centroid. pose: row-major, image (mm) to world. */
 struct um_place {
     bool known;

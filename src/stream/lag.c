@@ -3,7 +3,7 @@
 
 /* Two clocks drift apart by less than that, and what is always late is forgotten no faster. */
 static const double DRIFT = 200e-6;
-static const double HOLD = 1; /* s that pictures must say the same before it is said */
+static const double HOLD = 1; /* s that frames must say the same before it is said */
 
 enum um_lag_news um_lag_step(struct um_lag *l, double limit, double stamp, double received)
 {

@@ -312,7 +312,7 @@ static void drop_waiting(struct um_run *r, int i)
         r->waiting[i] = r->waiting[i + 1];
 }
 
-/* A live stream in colour is gray until something coloured comes into the picture. The path for
+/* A live stream in colour is gray until something coloured comes into the image. The path for
  * that is planned with the first frame of a size, not in the middle of the stream; what fails here
  * is said when such a frame is sent. */
 static void prepare_color(struct um_run *r, const um_frame *f)
@@ -334,7 +334,7 @@ static void watch_shadow(struct um_run *r)
         um_monitor_shadow(r->set.monitor, &counts);
 }
 
-/* How late are a live sender's pictures? */
+/* How late are a live sender's frames? */
 static void watch_lag(struct um_run *r, const um_frame *f)
 {
     char text[TEXT], late[32];
@@ -352,10 +352,10 @@ static void watch_lag(struct um_run *r, const um_frame *f)
         return;
     um_number_print(late, sizeof late, "%.2f s", r->lag.lag);
     if (news == UM_LAG_RAISED)
-        snprintf(text, sizeof text, "%s: pictures come %s later than they could",
+        snprintf(text, sizeof text, "%s: frames come %s later than they could",
                  um_source_name(r->reader.source), late);
     else
-        snprintf(text, sizeof text, "%s: pictures come in time again",
+        snprintf(text, sizeof text, "%s: frames come in time again",
                  um_source_name(r->reader.source));
     problem(r, text);
 }

@@ -15,7 +15,7 @@ const viewer = (window.ultramotion = { packet: null, stats: null, lags: [], pack
 let heard = 0, pace = 0, paused = false; // when the last packet came, how long after the one before; ms
 
 const worker = new Worker("/worker.js");
-const offscreen = $("picture").transferControlToOffscreen();
+const offscreen = $("image").transferControlToOffscreen();
 const socket = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live${token ? `?token=${encodeURIComponent(token)}` : ""}`;
 worker.postMessage({ canvas: offscreen, url: socket }, [offscreen]);
 
@@ -38,8 +38,8 @@ worker.onmessage = ({ data }) => {
   }
   if (data.size) {
     const [w, h] = data.size;
-    $("picture").style.aspectRatio = `${w * data.aspect} / ${h}`;
-    $("picture").style.width = `${Math.round(w * data.aspect)}px`;
+    $("image").style.aspectRatio = `${w * data.aspect} / ${h}`;
+    $("image").style.width = `${Math.round(w * data.aspect)}px`;
   }
   if ("snapshot" in data) snapshots.splice(0).forEach((resolve) => resolve(data.snapshot));
   if (data.problem) console.warn(data.problem);
@@ -106,7 +106,7 @@ function onPacket(packet) {
   showState();
 }
 
-// A picture that is not followed by another does not pass for what is there now.
+// A frame that is not followed by another does not pass for what is there now.
 function showState() {
   const packet = viewer.packet, state = $("state");
   if (!packet) return;
@@ -166,7 +166,7 @@ function onStats(stats) {
     ["frames in / out", `${whole(stats.frames.in)} / ${whole(stats.frames.out)}`],
     ["fps in / out", `${number(stats.fps_in)} / ${number(stats.fps_out)}`],
     ["latency p50 / p95", `${number(stats.recent_ms.latency.p50)} / ${number(stats.recent_ms.latency.p95)} ms`],
-    ["packet to picture p95", `${number(quantile(lag, 0.95))} ms`],
+    ["packet to screen p95", `${number(quantile(lag, 0.95))} ms`],
     ["last packet", `${number(stats.last_packet_age_s, 2)} s ago`, stats.last_packet_age_s > 1],
     ["age of data", stats.data_age_s === null ? "–" : `${number(stats.data_age_s * 1e3, 0)} ms`],
   ]);
@@ -304,7 +304,7 @@ $("pause").addEventListener("click", () => {
   worker.postMessage({ paused });
 });
 
-// The picture as it is shown, and the packet's own line.
+// The image as it is shown, and the packet's own line.
 viewer.snapshot = () => new Promise((resolve) => {
   snapshots.push(resolve);
   worker.postMessage({ snapshot: true });

@@ -90,7 +90,7 @@ function draw(frame) {
     context.strokeRect(x0, y0, x1 - x0, y1 - y0);
     const text = `${o.name ?? "class " + o.label} ${o.score.toFixed(2)}`, wide = context.measureText(text).width + 6 * unit, high = 16 * unit;
     const x = Math.max(0, Math.min(x0, width - wide)), above = y0 - high, y = above >= 0 ? above : Math.min(y1, height - high);
-    context.fillStyle = "rgba(0, 0, 0, 0.65)"; // to be read on bright pictures, too
+    context.fillStyle = "rgba(0, 0, 0, 0.65)"; // to be read on bright images, too
     context.fillRect(x, y, wide, high);
     context.fillStyle = colour;
     context.fillText(text, x + 3 * unit, y + 12 * unit);
@@ -120,7 +120,7 @@ async function work() {
       draw(shown);
       const drawn = now() + offset() - sent;
       postMessage({ packet: told(packet), bytes: data.byteLength });
-      // The browser takes the canvas over when this task ends, and shows it with its next picture.
+      // The browser takes the canvas over when this task ends, and shows it with its next frame.
       requestAnimationFrame(() => postMessage({ lag: { drawn: drawn * 1e3, shown: (now() + offset() - sent) * 1e3 } }));
     } catch (error) {
       postMessage({ problem: String(error) });

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The picture that was sent last, and what the networks' memory holds of it. */
-#ifndef UM_PIPELINE_PICTURE_H
-#define UM_PIPELINE_PICTURE_H
+/* The frame that was sent last, and what the networks' memory holds of it. */
+#ifndef UM_PIPELINE_SENT_H
+#define UM_PIPELINE_SENT_H
 
 #include "base/status.h"
 #include "ultramotion/frame.h"
@@ -11,7 +11,7 @@
 
 struct geometry;
 
-struct um_picture {
+struct um_sent {
     const struct geometry *g; /* NULL: none */
     uint8_t *pixels;          /* of its crop, a copy: the frame is its caller's */
     size_t bytes;
@@ -20,8 +20,8 @@ struct um_picture {
 
 /* Is a frame's crop, pixel by pixel, the one before? From now on it is that; what is held of
  * another is forgotten. */
-um_status um_picture_compare(struct um_picture *before, const struct geometry *g, const um_frame *f,
-                             const int crop[4], bool *same);
-void um_picture_forget(struct um_picture *before); /* nothing is known; accepts a zeroed one */
+um_status um_sent_compare(struct um_sent *before, const struct geometry *g, const um_frame *f,
+                          const int crop[4], bool *same);
+void um_sent_forget(struct um_sent *before); /* nothing is known; accepts a zeroed one */
 
 #endif

@@ -1,26 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "pipeline/picture.h"
+#include "pipeline/sent.h"
 
 #include "base/mem.h"
 
 #include <string.h>
 
-void um_picture_forget(struct um_picture *before)
+void um_sent_forget(struct um_sent *before)
 {
     um_free(before->pixels);
-    *before = (struct um_picture){.g = NULL};
+    *before = (struct um_sent){.g = NULL};
 }
 
-um_status um_picture_compare(struct um_picture *before, const struct geometry *g, const um_frame *f,
-                             const int crop[4], bool *same)
+um_status um_sent_compare(struct um_sent *before, const struct geometry *g, const um_frame *f,
+                          const int crop[4], bool *same)
 {
     size_t row = (size_t)crop[2] * (size_t)f->channels, bytes = row * (size_t)crop[3];
     *same = before->g == g && before->bytes == bytes;
     if (before->bytes != bytes) {
-        um_picture_forget(before);
+        um_sent_forget(before);
         before->pixels = um_alloc(bytes);
         if (!before->pixels)
-            return um_fail(UM_ENOMEM, "a picture of %dx%d", crop[2], crop[3]);
+            return um_fail(UM_ENOMEM, "a frame of %dx%d", crop[2], crop[3]);
         before->bytes = bytes;
     }
     before->g = g;
