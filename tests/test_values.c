@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Numbers that leave the library and pictures that come in, as values and by DLPack. */
+/* Numbers that leave the library and images that come in, as values and by DLPack. */
 #include "fixture.h"
 
 #include "ultramotion/dlpack.h"
@@ -102,8 +102,8 @@ TEST(logits_without_values_are_refused)
     um_embedding_unref(&e);
 }
 
-/* Prompts and outlines in a picture that was resized by the caller. */
-TEST(an_embedding_of_a_picture_of_another_size)
+/* Prompts and outlines in an image that was resized by the caller. */
+TEST(an_embedding_of_an_image_of_another_size)
 {
     const struct fixture *f = tiny("cpu");
     um_embedding *e = encode(f->segmenter), *twice = NULL;
@@ -187,7 +187,7 @@ static struct DLTensor tensor_of(void *data, int rank, int64_t *shape, int64_t *
                              .strides = strides};
 }
 
-TEST(tensors_that_are_pictures)
+TEST(tensors_that_are_images)
 {
     float data[64];
     static const struct {

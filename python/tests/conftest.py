@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small networks and pictures. ULTRAMOTION_LIBRARY and ULTRAMOTION_MODELS say where the library and its models are, where
+"""Small networks and images. ULTRAMOTION_LIBRARY and ULTRAMOTION_MODELS say where the library and its models are, where
 the package is not installed."""
 import os
 import subprocess
@@ -45,7 +45,7 @@ def detector(device):
 
 
 @pytest.fixture(scope="session")
-def picture():
+def image():
     """A gray frame of the phantom with a bone in it."""
     with ultramotion.run("phantom:seed=900002,frames=1,width=256,height=256", detector=ultramotion.Detector(device="cpu"), segmenter=False) as frames:
         return next(frames).frame.numpy().copy()

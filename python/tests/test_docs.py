@@ -62,9 +62,9 @@ def run_c(text, name):
         pytest.skip("a program without sanitizers on a library with them")
     flags = ["-Wall", "-Wextra", "-Werror", "-I", str(ROOT / "include"), f"-Wl,-rpath,{os.path.dirname(library)}"]
     subprocess.run(["cc", "-x", "c", "-", "-o", "example", *flags, "-x", "none", library], input=text, text=True, check=True)
-    next(ultramotion.run("phantom:seed=900001,frames=1", segmenter=False)).save("picture.png")
+    next(ultramotion.run("phantom:seed=900001,frames=1", segmenter=False)).save("image.png")
     models = [os.path.join(ultramotion.models_path(), m) for m in (ultramotion.models.DETECTOR, ultramotion.models.SEGMENTER)]
-    assert "score" in subprocess.run(["./example", *models, "picture.png"], capture_output=True, text=True, check=True).stdout
+    assert "score" in subprocess.run(["./example", *models, "image.png"], capture_output=True, text=True, check=True).stdout
 
 
 RUN = {"python": run_python, "sh": run_sh, "c": run_c}
@@ -83,7 +83,7 @@ def test_code_of_the_documentation_runs(source, language, needs, text, tmp_path,
 
 
 def test_no_block_is_without_a_language():
-    """A fence without one is for pictures made of characters: nothing in it looks like a command."""
+    """A fence without one is for images made of characters: nothing in it looks like a command."""
     for source in site.PAGES.values():
         for text in re.findall(r"^```\n(.*?)^```", (ROOT / source).read_text(), re.S | re.M):
             assert not re.search(r"^(\$ |import |from \w+ import|pip |script/)", text, re.M), source
@@ -118,7 +118,7 @@ def test_links_and_menu_lead_somewhere(tmp_path):
     for source in site.PAGES.values():
         for target, _ in site.LINK.findall(BLOCK.sub("", (ROOT / source).read_text())):
             assert (ROOT / source).parent.joinpath(target).exists(), f"{source}: {target}"
-    for page in (tmp_path / "pages").rglob("*.md"):  # on the site a link, or the name of a text, leads to a page or a picture of it
+    for page in (tmp_path / "pages").rglob("*.md"):  # on the site a link, or the name of a text, leads to a page or an image of it
         text = BLOCK.sub("", page.read_text())
         for target, _ in site.LINK.findall(text):
             assert page.parent.joinpath(target).exists() or target.endswith("notebook.md"), f"{page.name}: {target}"

@@ -36,7 +36,7 @@ from ultramotion import Frame, InvalidError, SamPredictor, run_segmentation
         (7, "want u8"),
     ],
 )
-def test_pictures(segmenter, detector, wrong, text):
+def test_images(segmenter, detector, wrong, text):
     for call in (lambda: run_segmentation(segmenter, wrong, BOX), lambda: segmenter.encode(wrong)):
         with pytest.raises((InvalidError, TypeError), match=text):
             call()
@@ -55,13 +55,13 @@ def test_pictures(segmenter, detector, wrong, text):
         ([[1, 2], [3]], "inhomogeneous|no array|setting an array"),
     ],
 )
-def test_boxes(segmenter, picture, wrong, text):
+def test_boxes(segmenter, image, wrong, text):
     with pytest.raises(ValueError, match=text):
-        run_segmentation(segmenter, picture, wrong)
+        run_segmentation(segmenter, image, wrong)
 
 
-def test_prompts(segmenter, picture):
-    embedding = segmenter.encode(picture)
+def test_prompts(segmenter, image):
+    embedding = segmenter.encode(image)
     for text, prompts in {
         "no box, no points": {},
         "belong together": {"points": [[1, 2]]},
@@ -93,7 +93,7 @@ def test_files(device, tmp_path):
     assert (problem.status, problem.name, str(problem)) == (-3, "UM_EIO", "text")
 
 
-def test_devices_and_models_of_two_devices(detector, segmenter, picture):
+def test_devices_and_models_of_two_devices(detector, segmenter, image):
     with pytest.raises(InvalidError, match='"tpu" is unknown'):
         ultramotion.Device("tpu")
     with pytest.raises((ultramotion.UnsupportedError, ultramotion.DeviceError)):
@@ -104,11 +104,11 @@ def test_devices_and_models_of_two_devices(detector, segmenter, picture):
     with pytest.raises(InvalidError, match="cpu.*guard|guard.*cpu"):
         ultramotion.Pipeline(detector, other)
     with pytest.raises(InvalidError, match="device"):
-        segmenter.predict(other.encode(picture), box=BOX)
+        segmenter.predict(other.encode(image), box=BOX)
 
 
 @pytest.mark.parametrize("who", ["segmenter", "pipeline"])
-def test_a_signal_that_comes_during_a_call_is_not_lost(detector, device, picture, who):
+def test_a_signal_that_comes_during_a_call_is_not_lost(detector, device, image, who):
     """Python answers it where it is called next, which is the KPI function: what the handler raises is the call's."""
 
     class Stop(BaseException):
@@ -120,7 +120,7 @@ def test_a_signal_that_comes_during_a_call_is_not_lost(detector, device, picture
     lines = []
     opened = ultramotion.Segmenter(device=device, canvas=256, kpi=lines.append)
     pipeline = ultramotion.Pipeline(detector, opened, conf=0.0, kpi=lines.append)
-    call = (lambda: run_segmentation(opened, picture, BOX)) if who == "segmenter" else (lambda: pipeline(picture))
+    call = (lambda: run_segmentation(opened, image, BOX)) if who == "segmenter" else (lambda: pipeline(image))
     call()
     before = signal.signal(signal.SIGALRM, stop)
     try:
@@ -155,7 +155,7 @@ def test_what_a_call_made_that_a_signal_ends_is_freed(device):
         assert keeps or memory_mib() < before + 40  # a mask is 4 MB
 
 
-def test_a_pipeline_closed_while_a_frame_is_in_it(detector, segmenter, picture):
+def test_a_pipeline_closed_while_a_frame_is_in_it(detector, segmenter, image):
     """It is whole until that frame is done, whoever closes it, and then it is gone."""
     closed = []
     real = ultramotion._c.lib.um_pipeline_close
@@ -169,10 +169,10 @@ def test_a_pipeline_closed_while_a_frame_is_in_it(detector, segmenter, picture):
 
     pipeline = ultramotion.Pipeline(detector, segmenter, conf=0.0, kpi=kpi)
     pipeline._handle._close = lambda pointer: (closed.append("closed"), real(pointer))
-    assert pipeline(picture).frame.numpy().shape == picture.shape
+    assert pipeline(image).frame.numpy().shape == image.shape
     assert closed == ["asked", "closed"]
     with pytest.raises(ultramotion.ClosedError, match="pipeline is closed"):
-        pipeline(picture)
+        pipeline(image)
     pipeline.close()
     assert closed == ["asked", "closed"]
     dropped = ultramotion.Pipeline(detector, False)
@@ -182,32 +182,32 @@ def test_a_pipeline_closed_while_a_frame_is_in_it(detector, segmenter, picture):
     assert closed[-1] == "dropped"
 
 
-def test_packets_are_immutable(detector, picture):
+def test_packets_are_immutable(detector, image):
     with ultramotion.Pipeline(detector, False, conf=0.0) as pipeline:
-        packet = pipeline(picture)
+        packet = pipeline(image)
     for change in (lambda: setattr(packet, "score", 2.0), lambda: setattr(packet, "found", 1), ultramotion.Packet):
         with pytest.raises((AttributeError, TypeError)):
             change()
     assert packet.frame is packet.frame and packet.frame.ts == packet.ts and len({packet, packet}) == 1
 
 
-def test_things_that_are_something_else(segmenter, detector, picture):
+def test_things_that_are_something_else(segmenter, detector, image):
     for call in (
         lambda: SamPredictor(detector),
-        lambda: run_segmentation(detector, picture, BOX),
-        lambda: ultramotion.run_dfine_detection(segmenter, picture),
+        lambda: run_segmentation(detector, image, BOX),
+        lambda: ultramotion.run_dfine_detection(segmenter, image),
         lambda: ultramotion.compute_mask_weights(np.zeros((2, 2, 2))),
         lambda: ultramotion.Pipeline(detector, gate="sometimes"),
         lambda: ultramotion.Pipeline(detector, label="tendon"),
         lambda: ultramotion.Pipeline(detector, objects=99),
-        lambda: SamPredictor(segmenter).set_image(picture, "HSV"),
-        lambda: SamPredictor(segmenter).set_torch_image(picture, picture.shape),
+        lambda: SamPredictor(segmenter).set_image(image, "HSV"),
+        lambda: SamPredictor(segmenter).set_torch_image(image, image.shape),
     ):
         with pytest.raises(InvalidError):
             call()
 
 
-def test_pictures_on_another_device(segmenter, detector):
+def test_images_on_another_device(segmenter, detector):
     class Elsewhere:
         __cuda_array_interface__ = {"version": 3, "shape": (8, 8), "typestr": "|u1", "data": (4096, False)}
 
@@ -240,17 +240,17 @@ def test_capsules_that_are_none(segmenter):
             Frame(Capsules(given))
 
 
-def test_use_after_close(device, picture):
+def test_use_after_close(device, image):
     model = ultramotion.Segmenter(device=device, canvas=64)
-    predictor, embedding = SamPredictor(model), model.encode(picture)
-    predictor.set_image(picture)
+    predictor, embedding = SamPredictor(model), model.encode(image)
+    predictor.set_image(image)
     model.close()
     model.close()
     for call in (
         lambda: predictor.predict(box=BOX),
-        lambda: predictor.set_image(picture),
+        lambda: predictor.set_image(image),
         lambda: model.predict(embedding, box=BOX),
-        lambda: run_segmentation(model, picture, BOX),
+        lambda: run_segmentation(model, image, BOX),
         lambda: ultramotion.Pipeline(segmenter=model),
         lambda: model.canvas,
     ):
@@ -263,21 +263,21 @@ def test_use_after_close(device, picture):
         ultramotion.Segmenter(device=own)
 
 
-def test_closing_what_others_still_use(picture):
+def test_closing_what_others_still_use(image):
     """Children keep their parents; calls in other threads end before what they use does."""
     device = ultramotion.Device("cpu", threads=2)
     detector, segmenter = ultramotion.Detector(device=device), ultramotion.Segmenter(device=device, canvas=64)
     pipeline = ultramotion.Pipeline(detector, segmenter)
-    want = pipeline(picture).json().split('"objects"')[1]
+    want = pipeline(image).json().split('"objects"')[1]
     for opened in (segmenter, detector, device):
         opened.close()
-    assert pipeline(picture).json().split('"objects"')[1] == want
+    assert pipeline(image).json().split('"objects"')[1] == want
     ends = []
 
     def work():
         try:
             while True:
-                pipeline(picture)
+                pipeline(image)
         except ultramotion.ClosedError:
             ends.append(1)
 
@@ -292,14 +292,14 @@ def test_closing_what_others_still_use(picture):
     gc.collect()
 
 
-def test_after_fork(segmenter, device, picture):
+def test_after_fork(segmenter, device, image):
     """A child has the memory but none of the threads: it is told so, and ends as it should."""
-    embedding = segmenter.encode(picture)
+    embedding = segmenter.encode(image)
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         said = []
-        for call in (lambda: segmenter.predict(embedding, box=BOX), lambda: segmenter.encode(picture), lambda: device.name):
+        for call in (lambda: segmenter.predict(embedding, box=BOX), lambda: segmenter.encode(image), lambda: device.name):
             try:
                 call()
                 said.append("no exception")
@@ -307,14 +307,14 @@ def test_after_fork(segmenter, device, picture):
                 said.append(str(problem))
         segmenter.close()
         with ultramotion.Device("cpu", threads=2) as own:  # here it can be opened
-            mask = run_segmentation(ultramotion.Segmenter(device=own, canvas=64), picture, BOX, as_numpy=True)
+            mask = run_segmentation(ultramotion.Segmenter(device=own, canvas=64), image, BOX, as_numpy=True)
         os.write(writer, "\n".join([*said, str(mask.shape)]).encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as f:
         said = f.read().split("\n")
     assert os.waitpid(child, 0)[1] == 0
-    assert len(said) == 4 and all("before fork()" in line for line in said[:3]) and said[3] == str(picture.shape)
+    assert len(said) == 4 and all("before fork()" in line for line in said[:3]) and said[3] == str(image.shape)
 
 
 def test_a_child_ends_with_its_parents_things_open(python):
@@ -351,42 +351,42 @@ print("end")
         assert python(text) == "end\n"
 
 
-def test_numbers_and_texts_that_c_would_cut(device, detector, segmenter, picture):
+def test_numbers_and_texts_that_c_would_cut(device, detector, segmenter, image):
     for wrong in (
         lambda: ultramotion.Device("cpu", threads=2**32 + 1),
         lambda: ultramotion.Device("cpu\0x"),
         lambda: ultramotion.Device("cpu", threads=1.5),
         lambda: ultramotion.Segmenter(device=device, canvas=2**32 + 64),
         lambda: ultramotion.Detector(device=device, input_size="a"),
-        lambda: detector.detect(picture, float("nan")),
-        lambda: segmenter.predict(segmenter.encode(picture), points=[[5, 5]], labels=[2**32 + 1]),
-        lambda: segmenter.predict(segmenter.encode(picture), points=[[5, 5]], labels=[0.5]),
-        lambda: segmenter.predict(segmenter.encode(picture).tensor, box=BOX),
-        lambda: segmenter.predict(Frame(picture), box=BOX),
+        lambda: detector.detect(image, float("nan")),
+        lambda: segmenter.predict(segmenter.encode(image), points=[[5, 5]], labels=[2**32 + 1]),
+        lambda: segmenter.predict(segmenter.encode(image), points=[[5, 5]], labels=[0.5]),
+        lambda: segmenter.predict(segmenter.encode(image).tensor, box=BOX),
+        lambda: segmenter.predict(Frame(image), box=BOX),
         lambda: segmenter.predict(None, box=BOX),
-        lambda: segmenter.predict(segmenter.encode(picture), box="abcd"),
+        lambda: segmenter.predict(segmenter.encode(image), box="abcd"),
         lambda: segmenter.mask(None),
-        lambda: Frame(picture, spacing_mm=(np.nan, 1)),
-        lambda: Frame(picture, spacing_mm=(1,)),
-        lambda: Frame(picture, pose=np.eye(3)),
-        lambda: Frame(picture, source="a\0b"),
-        lambda: ultramotion.run([picture], detector=detector, segmenter=False, sinks=["jsonl:a\0b"]),
+        lambda: Frame(image, spacing_mm=(np.nan, 1)),
+        lambda: Frame(image, spacing_mm=(1,)),
+        lambda: Frame(image, pose=np.eye(3)),
+        lambda: Frame(image, source="a\0b"),
+        lambda: ultramotion.run([image], detector=detector, segmenter=False, sinks=["jsonl:a\0b"]),
     ):
         with pytest.raises(InvalidError):
             wrong()
     assert ultramotion.Detector(device=device, input_size=np.int64(320)).input_size == 320
-    with ultramotion.run([picture], detector=detector, segmenter=False) as frames:
+    with ultramotion.run([image], detector=detector, segmenter=False) as frames:
         with pytest.raises(InvalidError, match="timeout"):
             frames.receive(timeout=-1)
-    frame = copy.copy(Frame(picture))
+    frame = copy.copy(Frame(image))
     gc.collect()
-    assert frame.width == picture.shape[1]
+    assert frame.width == image.shape[1]
     with pytest.raises(TypeError, match="pickled"):
         copy.deepcopy(frame)
 
 
-def test_results_are_copied_as_what_nobody_changes(detector, segmenter, picture):
-    packet = ultramotion.Pipeline(detector, segmenter)(picture)
+def test_results_are_copied_as_what_nobody_changes(detector, segmenter, image):
+    packet = ultramotion.Pipeline(detector, segmenter)(image)
     for result in (packet, packet.objects[0]):
         assert copy.copy(result) is copy.deepcopy(result) is result
         with pytest.raises(TypeError, match="pickled.*json"):
@@ -412,10 +412,10 @@ def test_numbers_that_c_would_cut_short(detector, segmenter):
             ultramotion.run("phantom:frames=1", detector=detector, segmenter=segmenter, sink_deadline=wrong)
 
 
-def test_nothing_is_no_picture(detector, segmenter):
+def test_nothing_is_no_image(detector, segmenter):
     with ultramotion.Pipeline(detector, segmenter) as pipeline:
         for call in (pipeline, segmenter.encode, detector.detect, Frame):
-            with pytest.raises(InvalidError, match="picture None: want pixels"):
+            with pytest.raises(InvalidError, match="image None: want pixels"):
                 call(None)
 
 
@@ -449,31 +449,31 @@ def test_what_is_opened_is_not_pickled(detector, segmenter, device):
             pickle.dumps(opened)
 
 
-def test_read_only_memory_stays_so(picture):
-    picture = np.frombuffer(picture.tobytes(), np.uint8).reshape(picture.shape)
+def test_read_only_memory_stays_so(image):
+    image = np.frombuffer(image.tobytes(), np.uint8).reshape(image.shape)
     with pytest.raises(ValueError, match="read-only"):
-        Frame(picture).numpy()[:] = 7
+        Frame(image).numpy()[:] = 7
 
 
-def test_numbers_in_another_order_of_bytes(segmenter, picture):
-    want = segmenter.encode(picture / np.float32(255)).tensor.numpy()
-    assert np.array_equal(segmenter.encode((picture / np.float32(255)).astype(">f4")).tensor.numpy(), want)
-    assert np.array_equal(Frame((picture / np.float32(255)).astype(">f4")).numpy(), Frame(picture / np.float32(255)).numpy())
+def test_numbers_in_another_order_of_bytes(segmenter, image):
+    want = segmenter.encode(image / np.float32(255)).tensor.numpy()
+    assert np.array_equal(segmenter.encode((image / np.float32(255)).astype(">f4")).tensor.numpy(), want)
+    assert np.array_equal(Frame((image / np.float32(255)).astype(">f4")).numpy(), Frame(image / np.float32(255)).numpy())
 
 
-def test_floats_are_no_bytes(detector, segmenter, picture):
-    normalised = picture / np.float32(127.5) - 1
+def test_floats_are_no_bytes(detector, segmenter, image):
+    normalised = image / np.float32(127.5) - 1
     assert normalised.min() < -0.9
-    for wrong in (picture.astype(np.float32), picture.astype(np.float64), np.full((30, 30), np.inf, np.float32), normalised):
+    for wrong in (image.astype(np.float32), image.astype(np.float64), np.full((30, 30), np.inf, np.float32), normalised):
         for use in (segmenter.encode, Frame, lambda p: ultramotion.run_segmentation(segmenter, p), detector.detect):
             with pytest.raises(InvalidError, match="want 0 to 1, or u8"):
                 use(wrong)
     assert Frame(np.float32([[-0.5, 0.5, 1.5]])).numpy().tolist() == [[0, 127, 255]]  # as a resize may leave them
 
 
-def test_tensors_that_pytorch_cannot_hand_over(segmenter, picture):
+def test_tensors_that_pytorch_cannot_hand_over(segmenter, image):
     torch = pytest.importorskip("torch")
-    floats = torch.from_numpy(picture) / 255
+    floats = torch.from_numpy(image) / 255
     want = segmenter.encode(floats.bfloat16().float()).tensor.numpy()
     assert np.array_equal(segmenter.encode(floats.bfloat16()).tensor.numpy(), want)
     for wrong in (floats.to_sparse(), floats.to("meta")):

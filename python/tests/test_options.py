@@ -19,15 +19,15 @@ def written(path, pixels):
     return pixels
 
 
-def test_a_detector_as_its_settings_say(device, picture, tmp_path):
+def test_a_detector_as_its_settings_say(device, image, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("radius\n")
     one = ultramotion.Detector(device=device, input_size=(320, 256), queries=20, fit="letterbox", names=names, gain="auto")
     assert (one.input_size, one.queries, one.classes) == (320, 20, ["radius"])
     raw = open(f"{ultramotion.models_path()}/{ultramotion.models.DETECTOR}", "rb").read()
     two = ultramotion.Detector(raw, device=device, input_size=(320, 256), queries=20, fit="letterbox", names=names, gain="auto")
-    assert one.detect(picture, 0.0, limit=3) == two.detect(picture, 0.0, limit=3)
-    dark = picture // 4
+    assert one.detect(image, 0.0, limit=3) == two.detect(image, 0.0, limit=3)
+    dark = image // 4
     gains = {}
     for gain in ("auto", "off", 3, "2,0.5", None):
         with ultramotion.Pipeline(ultramotion.Detector(device=device, gain=gain), False) as pipeline:
@@ -47,7 +47,7 @@ def test_a_segmenters_family(device, small):
         ultramotion.Segmenter(b"PK", device=device, family="sam-vit")
 
 
-def test_a_shadow(detector, small, picture):
+def test_a_shadow(detector, small, image):
     source = "phantom:seed=900001,frames=4,width=128,height=128"
     with ultramotion.Pipeline(detector, small, conf=0.0, shadow_every=2) as pipeline:
         assert len(list(ultramotion.run(source, pipeline=pipeline))) == 4
@@ -57,9 +57,9 @@ def test_a_shadow(detector, small, picture):
         assert pipeline.shadow is None
 
 
-def test_thresholds_of_the_state(detector, small, picture):
+def test_thresholds_of_the_state(detector, small, image):
     with ultramotion.Pipeline(detector, small, track=True, conf=0.3, theta_on=1.0, theta_off=1.0) as never:
-        assert never(picture).state != "VISIBLE"
+        assert never(image).state != "VISIBLE"
     for wrong in ({"theta_on": 0.2, "theta_off": 0.6}, {"theta_cont": 7.0}):
         with pytest.raises(ultramotion.InvalidError, match="theta"):
             ultramotion.Pipeline(detector, small, track=True, **wrong)

@@ -57,8 +57,8 @@ def test_packets_say_what_their_line_says(packets):
 
 
 def test_the_views_of_a_packet_outlive_it(pipeline, packets):
-    picture = packets[0].frame
-    packet = pipeline(picture)
+    image = packets[0].frame
+    packet = pipeline(image)
     bits, want = packet.objects[0].bits, packets[0].objects[0].bits.copy()
     del packet
     pipeline(packets[1].frame)
@@ -66,21 +66,21 @@ def test_the_views_of_a_packet_outlive_it(pipeline, packets):
 
 
 def test_every_way_in_gives_the_same(pipeline, packets):
-    pictures = [np.array(p.frame) for p in packets]
+    images = [np.array(p.frame) for p in packets]
     want = [results(p) for p in packets]
-    assert [results(p) for p in run(pictures, pipeline=pipeline)] == want
-    assert [results(p) for p in run(iter(pictures), pipeline=pipeline)] == want
-    assert [results(p) for p in run((Frame(p) for p in pictures), pipeline=pipeline)] == want
-    singles = [json.loads(results(p)) for p in pipeline.map(pictures)]
+    assert [results(p) for p in run(images, pipeline=pipeline)] == want
+    assert [results(p) for p in run(iter(images), pipeline=pipeline)] == want
+    assert [results(p) for p in run((Frame(p) for p in images), pipeline=pipeline)] == want
+    singles = [json.loads(results(p)) for p in pipeline.map(images)]
     assert [dict(s, frame_id=i) for i, s in enumerate(singles)] == [json.loads(w) for w in want]
 
     async def gather():
-        return [results(p) async for p in run(pictures, pipeline=pipeline)]
+        return [results(p) async for p in run(images, pipeline=pipeline)]
 
     assert asyncio.run(gather()) == want
 
     async def share():
-        both = run(pictures, pipeline=pipeline)
+        both = run(images, pipeline=pipeline)
 
         async def some():
             return [results(p) async for p in both]
@@ -91,10 +91,10 @@ def test_every_way_in_gives_the_same(pipeline, packets):
     assert sorted(asyncio.run(share())) == sorted(want)
 
 
-def test_one_picture_is_no_source(pipeline, packets):
+def test_one_image_is_no_source(pipeline, packets):
     gray = packets[0].frame.numpy()
     for one in (gray, np.repeat(gray[:, :, None], 3, 2)):
-        with pytest.raises(ultramotion.InvalidError, match="is one picture: want many"):
+        with pytest.raises(ultramotion.InvalidError, match="is one image: want many"):
             run(one, pipeline=pipeline)
     assert len(list(run(np.stack([gray, gray]), pipeline=pipeline))) == 2
 
@@ -114,7 +114,7 @@ def test_arrays_of_every_kind_in_one_call(pipeline, packets):
         assert want.split('"state"')[1] == results(got).split('"state"')[1] and np.array_equal(got.frame.numpy(), gray)
         assert got.frame is got.frame
     for same in (rgb, rgb.transpose(2, 0, 1), rgb[::-1].copy()[::-1], rgb.astype(np.float32) / 255):
-        assert of_rgb.split('"state"')[1] == results(pipeline(picture=same)).split('"state"')[1]
+        assert of_rgb.split('"state"')[1] == results(pipeline(image=same)).split('"state"')[1]
     held = bytearray(128 * 128)
     pipeline(memoryview(held).cast("B", (128, 128)))
     pipeline(gray)
@@ -135,12 +135,12 @@ def test_frames_keep_their_time_spacing_pose_and_source(pipeline, packets):
         assert np.array_equal(packet.pose, pose)
 
 
-def test_what_goes_wrong_in_the_pictures_is_raised(pipeline, packets):
-    def pictures():
+def test_what_goes_wrong_in_the_images_is_raised(pipeline, packets):
+    def images():
         yield np.array(packets[0].frame)
         raise KeyError("lost")
 
-    frames = run(pictures(), pipeline=pipeline)
+    frames = run(images(), pipeline=pipeline)
     assert next(frames).frame_id == 0
     with pytest.raises(KeyError, match="lost"):
         next(frames)
@@ -179,14 +179,14 @@ def test_a_run_ends_when_it_is_told_to(pipeline, packets):
 
 
 def test_a_pipeline_is_in_one_run_at_a_time(pipeline, packets):
-    picture = packets[0].frame
+    image = packets[0].frame
     with run("phantom:seed=1,width=64,height=64", pipeline=pipeline) as frames:
         next(frames)
         with pytest.raises(ultramotion.InvalidError, match="in a run"):
-            pipeline(picture)
+            pipeline(image)
         with pytest.raises(ultramotion.InvalidError, match="in a run"):
             run(SOURCE, pipeline=pipeline)
-    assert pipeline(picture).state == "VISIBLE"
+    assert pipeline(image).state == "VISIBLE"
     with pytest.raises(ultramotion.InvalidError, match="unknown"):
         run(SOURCE, pipeline=pipeline, sinks=["paper:"])
     assert len(list(run(SOURCE, pipeline=pipeline))) == 6
@@ -205,10 +205,10 @@ def test_sinks_and_errors_of_sources(pipeline, tmp_path):
         run(SOURCE, pipeline=pipeline, sinks=["paper:"])
     with pytest.raises(ultramotion.InvalidError, match="has its models"):
         run(SOURCE, pipeline=pipeline, conf=0.2)
-    picture = next((tmp_path / "out").glob("*_overlay.png"))
+    image = next((tmp_path / "out").glob("*_overlay.png"))
     with pytest.raises(ultramotion.InvalidError, match="is also the input"):
-        run(picture, pipeline=pipeline, sinks=[f"jsonl:{picture}"])
-    assert picture.read_bytes().startswith(b"\x89PNG")
+        run(image, pipeline=pipeline, sinks=[f"jsonl:{image}"])
+    assert image.read_bytes().startswith(b"\x89PNG")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     with pytest.raises(ultramotion.Error, match="a.png"):
@@ -216,11 +216,11 @@ def test_sinks_and_errors_of_sources(pipeline, tmp_path):
 
 
 def test_changes_from_the_next_frame_on(pipeline, packets):
-    picture = packets[0].frame
+    image = packets[0].frame
     pipeline.set(conf=1.0)
-    assert pipeline(picture).state == "LOST"
+    assert pipeline(image).state == "LOST"
     pipeline.set(conf=0.3, label="bone", objects=1)
-    assert pipeline(picture).state == "VISIBLE"
+    assert pipeline(image).state == "VISIBLE"
     pipeline.prepare(96, 64)
     assert pipeline.device_bytes > 0
 
@@ -260,10 +260,10 @@ def test_a_kpi_function_cannot_wait_for_itself(detector, device, packets, caplog
     assert caplog.text.count("Error: ") == 2
 
 
-def test_pictures_are_numbered_and_timed(detector, packets):
-    picture = packets[0].frame.numpy()
+def test_images_are_numbered_and_timed(detector, packets):
+    image = packets[0].frame.numpy()
     with Pipeline(detector, segmenter=False) as opened:
-        numbered = [opened(picture), opened(picture), opened(Frame(picture, frame_id=7, ts=5.0)), opened(picture)]
+        numbered = [opened(image), opened(image), opened(Frame(image, frame_id=7, ts=5.0)), opened(image)]
         assert [p.frame_id for p in numbered] == [0, 1, 7, 2] and numbered[2].ts == 5.0
         assert all(p.ts > 1.6e9 for p in numbered[:2])
         with pytest.raises(ultramotion.InvalidError, match="crop"):
@@ -271,12 +271,12 @@ def test_pictures_are_numbered_and_timed(detector, packets):
 
 
 def test_a_producer_may_use_its_array_again(pipeline, packets):
-    pictures = [p.frame.numpy().copy() for p in packets]
+    images = [p.frame.numpy().copy() for p in packets]
 
     def one_array():
-        array = np.empty_like(pictures[0])
-        for picture in pictures:
-            array[:] = picture
+        array = np.empty_like(images[0])
+        for image in images:
+            array[:] = image
             yield array
 
     with ultramotion.run(one_array(), pipeline=pipeline) as frames:
@@ -285,14 +285,14 @@ def test_a_producer_may_use_its_array_again(pipeline, packets):
 
 def test_a_run_begins_anew(detector, device, packets):
     with Pipeline(detector, ultramotion.Segmenter(device=device, canvas=64), track=True) as tracked:
-        picture = packets[0].frame.numpy()
+        image = packets[0].frame.numpy()
         runs = []
         for _ in range(2):
-            with ultramotion.run([picture] * 5, pipeline=tracked) as frames:
+            with ultramotion.run([image] * 5, pipeline=tracked) as frames:
                 runs.append([p.state for p in frames])
         assert runs[0] == runs[1] and runs[0][0] != "VISIBLE"
         tracked.forget()
-        assert tracked(picture).state == runs[0][0]
+        assert tracked(image).state == runs[0][0]
 
 
 def test_coco_of_boxes_alone(detector, packets):

@@ -53,11 +53,11 @@ def checkpoint_of(path, folder):
     return str(folder / "mobile_sam.pt")
 
 
-def test_the_example_gives_mobilesams_masks(picture, tmp_path):
+def test_the_example_gives_mobilesams_masks(image, tmp_path):
     torch = pytest.importorskip("torch")
     peer = pytest.importorskip("mobile_sam")
     checkpoint = checkpoint_of(Path(ultramotion.models_path()) / "mobile_sam_bone_384.safetensors", tmp_path)
-    image = np.repeat(picture[..., None], 3, axis=2)
+    image = np.repeat(image[..., None], 3, axis=2)
     image[100:140, 30:70, 1] //= 2  # colour
     theirs, their = example(peer.sam_model_registry, peer.SamPredictor, checkpoint, image)
     ours, our = example(sam_model_registry, SamPredictor, checkpoint, image)
@@ -72,7 +72,7 @@ def test_the_example_gives_mobilesams_masks(picture, tmp_path):
                 logits[name] = np.abs(w - g).max()
     print("largest differences", logits)
 
-    # the batched interface, and a picture that the caller resized
+    # the batched interface, and an image that the caller resized
     boxes = torch.tensor([BOX, [30.0, 60.0, 200.0, 180.0]])
     for p in (their, our):
         scaled = p.transform.apply_boxes_torch(boxes, image.shape[:2])
@@ -91,21 +91,21 @@ def test_the_example_gives_mobilesams_masks(picture, tmp_path):
         assert w.shape == g.shape and np.abs(w - g).max() < 1e-3
 
 
-def test_the_example_runs_on_the_model_that_ships(picture):
-    made, predictor = example(sam_model_registry, SamPredictor, None, np.repeat(picture[..., None], 3, axis=2))
-    assert [x[0].shape for x in made[:2]] == [(3, *picture.shape), (1, *picture.shape)]
+def test_the_example_runs_on_the_model_that_ships(image):
+    made, predictor = example(sam_model_registry, SamPredictor, None, np.repeat(image[..., None], 3, axis=2))
+    assert [x[0].shape for x in made[:2]] == [(3, *image.shape), (1, *image.shape)]
     assert made[0][2].shape == (3, 96, 96) and made[5][0].dtype == np.float32
     assert predictor.model.image_encoder.img_size == 384 and predictor.is_image_set
 
 
-def test_the_predictor_is_a_shell_on_embeddings(segmenter, picture):
+def test_the_predictor_is_a_shell_on_embeddings(segmenter, image):
     predictor = SamPredictor(segmenter)
     with pytest.raises(RuntimeError, match="An image must be set"):
         predictor.predict(box=BOX)
-    predictor.set_image(picture)
+    predictor.set_image(image)
     kept = predictor.embedding
     want = predictor.predict(box=BOX, as_numpy=True)
-    predictor.set_image(picture[::-1])
+    predictor.set_image(image[::-1])
     again = segmenter.predict(kept, box=BOX, multimask=True, as_numpy=True)
     assert all(np.array_equal(a, b) for a, b in zip(want, again))
     assert predictor.predict(box=BOX, return_low_res=False)[2] is None
@@ -114,13 +114,13 @@ def test_the_predictor_is_a_shell_on_embeddings(segmenter, picture):
     assert not predictor.is_image_set
 
 
-def test_a_mask_alone_is_a_prompt(segmenter, picture):
+def test_a_mask_alone_is_a_prompt(segmenter, image):
     low = np.linspace(-4, 4, segmenter.canvas**2 // 16, dtype=np.float32).reshape(segmenter.canvas // 4, -1)
     with ultramotion.Device("guard") as device:
         guarded = ultramotion.Segmenter(device=device, canvas=segmenter.canvas)
         for multimask in (False, True):
-            made, same = (s.predict(s.encode(picture), mask_input=low, multimask=multimask, as_numpy=True) for s in (segmenter, guarded))
-            assert made.masks.shape == (3 if multimask else 1, *picture.shape)
+            made, same = (s.predict(s.encode(image), mask_input=low, multimask=multimask, as_numpy=True) for s in (segmenter, guarded))
+            assert made.masks.shape == (3 if multimask else 1, *image.shape)
             assert np.abs(made.low_res - same.low_res).max() < 1e-3 * np.abs(same.low_res).max()
 
 
@@ -140,11 +140,11 @@ def test_bgr(segmenter):
     assert np.array_equal(one.features.numpy(), two.features.numpy())
 
 
-def test_batches_of_prompts_are_of_one_length(segmenter, picture):
+def test_batches_of_prompts_are_of_one_length(segmenter, image):
     predictor = SamPredictor(segmenter)
-    predictor.set_image(picture)
+    predictor.set_image(image)
     boxes = np.tile(BOX, (3, 1))
-    assert predictor.predict_torch(boxes=boxes, multimask_output=False)[0].shape == (3, 1, *picture.shape)
+    assert predictor.predict_torch(boxes=boxes, multimask_output=False)[0].shape == (3, 1, *image.shape)
     for wrong in (
         {"boxes": boxes, "point_coords": np.zeros((1, 1, 2)), "point_labels": np.ones((1, 1))},
         {"point_coords": np.zeros((2, 1, 2)), "point_labels": np.ones((3, 1))},
@@ -154,26 +154,26 @@ def test_batches_of_prompts_are_of_one_length(segmenter, picture):
             predictor.predict_torch(**wrong)
 
 
-def test_pil_of_more_than_eight_bits(segmenter, picture):
+def test_pil_of_more_than_eight_bits(segmenter, image):
     pil = pytest.importorskip("PIL.Image")
-    want = segmenter.encode(picture.astype(np.float32) / 255).tensor.numpy()
-    assert np.array_equal(segmenter.encode(pil.fromarray(picture.astype(np.float32) / 255)).tensor.numpy(), want)
+    want = segmenter.encode(image.astype(np.float32) / 255).tensor.numpy()
+    assert np.array_equal(segmenter.encode(pil.fromarray(image.astype(np.float32) / 255)).tensor.numpy(), want)
     with pytest.raises(ultramotion.InvalidError, match="want u8"):
-        segmenter.encode(pil.fromarray(picture.astype(np.uint16) * 257))
+        segmenter.encode(pil.fromarray(image.astype(np.uint16) * 257))
 
 
-def test_pil(segmenter, picture):
+def test_pil(segmenter, image):
     pil = pytest.importorskip("PIL.Image")
-    want = segmenter.encode(picture).tensor.numpy()
+    want = segmenter.encode(image).tensor.numpy()
     for mode in ("L", "RGB", "RGBA"):
-        assert np.array_equal(segmenter.encode(pil.fromarray(picture).convert(mode)).tensor.numpy(), want)
+        assert np.array_equal(segmenter.encode(pil.fromarray(image).convert(mode)).tensor.numpy(), want)
 
 
-def test_an_embedding_is_saved_and_loaded(segmenter, device, picture, tmp_path):
-    embedding = segmenter.encode(picture)
+def test_an_embedding_is_saved_and_loaded(segmenter, device, image, tmp_path):
+    embedding = segmenter.encode(image)
     embedding.save(tmp_path / "e.safetensors")
     loaded = segmenter.load_embedding(tmp_path / "e.safetensors")
-    assert loaded.image_size == picture.shape
+    assert loaded.image_size == image.shape
     a, b = (segmenter.predict(e, box=BOX, logits=True, as_numpy=True) for e in (embedding, loaded))
     assert np.array_equal(a.masks, b.masks)
     other = ultramotion.Segmenter(device=device, canvas=64)
@@ -181,17 +181,17 @@ def test_an_embedding_is_saved_and_loaded(segmenter, device, picture, tmp_path):
         other.load_embedding(tmp_path / "e.safetensors")
 
 
-def test_predictors_of_many_threads_do_not_race(segmenter, picture):
+def test_predictors_of_many_threads_do_not_race(segmenter, image):
     """The public pain: predictors that race because set_image changes them."""
-    pictures = [np.roll(picture, 16 * i, axis=1) for i in range(4)]
-    want = [segmenter.predict(segmenter.encode(p), box=BOX, as_numpy=True) for p in pictures]
+    images = [np.roll(image, 16 * i, axis=1) for i in range(4)]
+    want = [segmenter.predict(segmenter.encode(p), box=BOX, as_numpy=True) for p in images]
     wrong = []
 
     def work(i):
         predictor = SamPredictor(segmenter)
         for k in range(10):
             n = (i + k) % 4
-            predictor.set_image(pictures[n])
+            predictor.set_image(images[n])
             masks, scores, low = predictor.predict(box=BOX, multimask_output=False, as_numpy=True)
             if not (np.array_equal(masks, want[n].masks) and np.array_equal(low, want[n].low_res)):
                 wrong.append((i, k))

@@ -37,7 +37,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """Two folders of pictures, one of which cannot be read."""
+    """Two folders of images, one of which cannot be read."""
     folder = tmp_path_factory.mktemp("archive")
     rng = np.random.default_rng(5)
     for i in range(FRAMES):
@@ -100,7 +100,7 @@ def test_a_killed_worker_is_replaced_and_a_run_goes_on(cluster, archive, tmp_pat
         ultramotion.ray.process(archive, out, frames_per_part=PART + 1, **OPTIONS)
 
 
-def test_rows_are_packets(cluster, archive, tmp_path, device, picture):
+def test_rows_are_packets(cluster, archive, tmp_path, device, image):
     one = archive / "a" / "00000.png"
     ultramotion.ray.process(one, tmp_path / "out", **OPTIONS)
     row = ultramotion.ray.read(tmp_path / "out").to_pylist()[0]

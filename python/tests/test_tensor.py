@@ -8,14 +8,14 @@ import pytest
 
 import ultramotion
 from conftest import BOX, ROOT
-from ultramotion.image import Picture
+from ultramotion.image import Pixels
 
 NUMPY = tuple(int(n) for n in np.__version__.split(".")[:2])
 
 
 @pytest.fixture
-def embedding(segmenter, picture):
-    return segmenter.encode(picture)
+def embedding(segmenter, image):
+    return segmenter.encode(image)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_pointers_are_equal_on_the_way_out(made):
 def test_pointers_are_equal_on_the_way_in():
     pixels = np.zeros((40, 50, 3), np.uint8)
     assert address(ultramotion.Frame(pixels).numpy()) == address(pixels)
-    assert Picture(pixels).image.data == address(pixels)
+    assert Pixels(pixels).image.data == address(pixels)
     pixels[3, 4, 1] = 77
     assert ultramotion.Frame(pixels).numpy()[3, 4, 1] == 77
 
@@ -53,24 +53,24 @@ def test_pytorch_takes_and_gives_without_a_copy(made):
     assert tuple(mask.shape) == made.masks.shape
     pixels = torch.zeros((40, 50, 3), dtype=torch.uint8)
     assert ultramotion.Frame(pixels).numpy().ctypes.data == pixels.data_ptr()
-    assert Picture(pixels).image.data == pixels.data_ptr()
+    assert Pixels(pixels).image.data == pixels.data_ptr()
     floats = torch.rand(1, 3, 40, 50, requires_grad=True)
-    assert Picture(floats).image.data == floats.data_ptr()
+    assert Pixels(floats).image.data == floats.data_ptr()
 
 
-def test_pytorch_pictures_and_boxes(segmenter, picture):
+def test_pytorch_images_and_boxes(segmenter, image):
     torch = pytest.importorskip("torch")
-    want = ultramotion.run_segmentation(segmenter, picture, BOX, as_numpy=True)
-    rgb = torch.from_numpy(np.repeat(picture[..., None], 3, 2))
-    for form in (torch.from_numpy(picture), rgb, rgb.permute(2, 0, 1)[None], rgb.permute(2, 0, 1).contiguous()):
+    want = ultramotion.run_segmentation(segmenter, image, BOX, as_numpy=True)
+    rgb = torch.from_numpy(np.repeat(image[..., None], 3, 2))
+    for form in (torch.from_numpy(image), rgb, rgb.permute(2, 0, 1)[None], rgb.permute(2, 0, 1).contiguous()):
         assert np.array_equal(ultramotion.run_segmentation(segmenter, form, torch.tensor(BOX), as_numpy=True), want)
 
 
-def test_a_mask_outlives_everything(picture):
+def test_a_mask_outlives_everything(image):
     device = ultramotion.Device("cpu", threads=1)
     model = ultramotion.Segmenter(device=device, canvas=64)
     predictor = ultramotion.SamPredictor(model)
-    predictor.set_image(picture)
+    predictor.set_image(image)
     masks, _, low = predictor.predict(box=BOX)
     want, view, capsule = masks.numpy().copy(), np.asarray(masks), low.__dlpack__()
     del predictor, masks, low
@@ -119,14 +119,14 @@ def test_what_dlpack_asks_for_and_cannot_have(made):
         assert address(copied) != made.scores.data_ptr() and np.array_equal(copied, made.scores.numpy())
 
 
-def test_memory_of_the_guard_is_not_touched(picture):
+def test_memory_of_the_guard_is_not_touched(image):
     model = ultramotion.Segmenter(device="guard", canvas=64)
-    mask = ultramotion.run_segmentation(model, picture, BOX)
+    mask = ultramotion.run_segmentation(model, image, BOX)
     for touch in (mask.__dlpack__, lambda: mask[0], lambda: mask & mask, lambda: bool(mask)):
         with pytest.raises((BufferError, TypeError), match="guard"):
             touch()
     before = model.device.transfers["down"]
-    assert mask.numpy().shape == (1, 1, *picture.shape)
+    assert mask.numpy().shape == (1, 1, *image.shape)
     assert model.device.transfers["down"] == before + 1
 
 
@@ -159,7 +159,7 @@ def test_a_tensor_is_changed_in_place(embedding):
 
 STANDIN = """
 import ctypes, numpy as np, ultramotion as um
-from ultramotion.image import Picture
+from ultramotion.image import Pixels
 driver = ctypes.CDLL({standin!r})
 P = ctypes.c_void_p
 class Cu:
@@ -277,7 +277,7 @@ for kind in (Dlpack, Interface):
     theirs = kind()
     got = model.encode(theirs)
     assert np.array_equal(got.tensor.numpy(), want), kind
-    assert Picture(theirs, um.models.lib.um_device_stream(device._handle._pointer)).image.data == theirs.data.value
+    assert Pixels(theirs, um.models.lib.um_device_stream(device._handle._pointer)).image.data == theirs.data.value
 assert device.transfers["up_bytes"] - up < 2 * pixels.size, "the pixels went through the host"
 
 # a producer that is capturing: nobody can read its pixels before its graph is launched, which is said, and nothing breaks
@@ -297,9 +297,9 @@ print("done")
     assert out == "done\n"
 
 
-def test_tensors_of_every_type_are_frames_too(picture):
+def test_tensors_of_every_type_are_frames_too(image):
     torch = pytest.importorskip("torch")
-    values = torch.from_numpy(picture / np.float32(255))
+    values = torch.from_numpy(image / np.float32(255))
     bf16 = values.bfloat16()
     assert np.array_equal(ultramotion.Frame(bf16).numpy(), ultramotion.Frame(bf16.float().numpy()).numpy())
     for wrong in (values.to_sparse(), values.to("meta"), [[1, 2], [3]]):

@@ -26,8 +26,8 @@ def test_eight_threads_on_one_model(device):
     segmenter = ultramotion.Segmenter(device=device, canvas=64)
     detector = ultramotion.Detector(device=device, input_size=256)
     rng = np.random.default_rng(1)
-    pictures = [rng.integers(0, 255, (72, 96), np.uint8) for _ in range(3)]
-    embeddings = [segmenter.encode(p) for p in pictures]
+    images = [rng.integers(0, 255, (72, 96), np.uint8) for _ in range(3)]
+    embeddings = [segmenter.encode(p) for p in images]
     prompts = [
         {"box": [10, 10, 60, 60]},
         {"points": [[30, 30]], "labels": [1], "multimask": True},
@@ -42,14 +42,14 @@ def test_eight_threads_on_one_model(device):
     def packet(p):
         if not hasattr(pipelines, "own"):
             pipelines.own = ultramotion.Pipeline(detector, segmenter, conf=0.0)
-        made = pipelines.own(pictures[p])
+        made = pipelines.own(images[p])
         return [made.box_xyxy, made.mask]
 
     kinds = {
         **{("predict", p, k): (lambda p=p, k=k: predicted(p, k, k % 2 == 0)) for p in range(3) for k in range(4)},
-        **{("encode", p): (lambda p=p: [np.array(segmenter.encode(pictures[p]).tensor)]) for p in range(3)},
-        **{("run", p): (lambda p=p: [np.array(ultramotion.run_segmentation(segmenter, pictures[p], [9, 9, 50, 50]))]) for p in range(3)},
-        **{("detect", p): (lambda p=p: [np.array(detector.detect(pictures[p], 0.0, limit=3)[0].box_xyxy)]) for p in range(3)},
+        **{("encode", p): (lambda p=p: [np.array(segmenter.encode(images[p]).tensor)]) for p in range(3)},
+        **{("run", p): (lambda p=p: [np.array(ultramotion.run_segmentation(segmenter, images[p], [9, 9, 50, 50]))]) for p in range(3)},
+        **{("detect", p): (lambda p=p: [np.array(detector.detect(images[p], 0.0, limit=3)[0].box_xyxy)]) for p in range(3)},
         **{("packet", p): (lambda p=p: packet(p)) for p in range(3)},
     }
     want = {kind: call() for kind, call in kinds.items()}

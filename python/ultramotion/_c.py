@@ -774,7 +774,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     class PacketBase:
-        """A reference to a C packet, and the picture that it was made of."""
+        """A reference to a C packet, and the image that it was made of."""
 
         frame_id: int
         ts: float
@@ -788,16 +788,16 @@ if TYPE_CHECKING:
         _struct: Packet
         _foreign: bool
         """It is of the process that this one was forked from."""
-        _picture: Any
+        _image: Any
 
         @classmethod
-        def _of(cls, address: int | None, picture: Any) -> Self: ...
+        def _of(cls, address: int | None, image: Any) -> Self: ...
 
     class PipelineBase:
-        """Whose turn it is in a C pipeline, and who is in it. Asks for `_frame(picture)`, has `_refuse(status)` raise, and says `_left()`
+        """Whose turn it is in a C pipeline, and who is in it. Asks for `_frame(image)`, has `_refuse(status)` raise, and says `_left()`
         when the last one has left it after `_end()`."""
 
-        def __call__(self, picture: Any) -> Any: ...
+        def __call__(self, image: Any) -> Any: ...
         def _begin(self, address: int | None, packet: type) -> bool: ...
         def _end(self) -> bool: ...
         def _take(self) -> bool: ...

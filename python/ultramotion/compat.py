@@ -30,11 +30,11 @@ def run_dfine_detection(
         raise _c.InvalidError(f"a {type(model).__name__} is no ultramotion.Detector")
     if conf_thresh != conf_thresh:
         raise _c.InvalidError("conf_thresh nan: want a number")
-    picture = frame if isinstance(frame, Frame) else Frame(host_array(plain(getattr(frame, "tensor", frame))))
-    found = model.detect(picture, 0.0, limit=1)
+    image = frame if isinstance(frame, Frame) else Frame(host_array(plain(getattr(frame, "tensor", frame))))
+    found = model.detect(image, 0.0, limit=1)
     if not found or found[0].score < conf_thresh:
         return None, found[0].score if found else 0.0
-    limits = np.array([picture.width, picture.height] * 2, np.float32)
+    limits = np.array([image.width, image.height] * 2, np.float32)
     return np.clip(np.array(found[0].box_xyxy, np.float32), 0, limits), found[0].score
 
 

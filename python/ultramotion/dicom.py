@@ -49,26 +49,26 @@ def frames(
         raise _c.InvalidError(f"window {window!r}: want (black, white) or 'auto'")
     try:
         spacing, times, count = _spacing(data, name), accumulate(_steps(data)), int(data.get("NumberOfFrames") or 1)
-        pictures = _arrays(data, count)
+        images = _arrays(data, count)
         begun = (_acquired(data) if dates else None) or time.time()
     except Exception as problem:  # whatever pydicom finds in an element when it is first looked at
         raise _c.FormatError(f"{name}: {problem}") from problem
     index = 0
     while True:
         try:
-            array = next(pictures)
-            picture = _rgb(array, data, color, window)
+            array = next(images)
+            image = _rgb(array, data, color, window)
         except StopIteration:
             break
         except Exception as problem:  # whatever a decoder of pydicom's finds in a file
             raise _c.FormatError(f"{name}: frame {index} of {count}: {problem}") from problem
-        if index == 0 and picture.max(initial=0) < 32 and int(data.BitsStored) > 8:
+        if index == 0 and image.max(initial=0) < 32 and int(data.BitsStored) > 8:
             LOG.warning(
-                "%s: no sample reaches an eighth of its %d bits, so the picture is dark: window='auto' stretches it",
+                "%s: no sample reaches an eighth of its %d bits, so the image is dark: window='auto' stretches it",
                 os.path.basename(name),
                 int(data.BitsStored),
             )
-        yield Frame(picture, ts=begun + next(times), spacing_mm=spacing, source=os.path.basename(name))
+        yield Frame(image, ts=begun + next(times), spacing_mm=spacing, source=os.path.basename(name))
         index += 1
     if index < count:
         raise _c.FormatError(f"{name}: ends after frame {index - 1} of {count}")
@@ -104,7 +104,7 @@ def _unfit(data: Any) -> str | None:
     if data.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
         return "a list of DICOM files: give its folder, with recursive=True"
     if data.get("SOPClassUID") == uid.SegmentationStorage:
-        return "a DICOM SEG, whose pixels are masks and no pictures"
+        return "a DICOM SEG, whose pixels are masks and no images"
     if "PixelData" not in data:
         return "no pixels, or it was cut off in them"
     bits, high = data.get("BitsStored", 0), data.get("HighBit")
@@ -223,7 +223,7 @@ def _spacing(data: Any, name: str) -> tuple[float, float] | None:
         scales.append((10 * dx, 10 * dy))
         if (region.get("RegionLocationMaxX1") or 0) > data.Columns or (region.get("RegionLocationMaxY1") or 0) > data.Rows:
             LOG.warning(
-                "%s: its calibrated region is larger than its picture, %dx%d: the spacing may be that of another size",
+                "%s: its calibrated region is larger than its image, %dx%d: the spacing may be that of another size",
                 os.path.basename(name),
                 data.Columns,
                 data.Rows,

@@ -29,21 +29,21 @@ def _capsule(tensor: Any, stream: int | None) -> Any:
         return tensor.__dlpack__() if stream is None else tensor.__dlpack__(stream=stream)
 
 
-def plain(picture: Any) -> Any:
+def plain(image: Any) -> Any:
     """Arrays for what is not a tensor yet: PIL images, lists."""
-    if isinstance(picture, np.ndarray):
-        return picture
-    if picture is None:
-        raise _c.InvalidError("picture None: want pixels")
-    if isinstance(picture, (str, os.PathLike)):
-        raise _c.InvalidError(f"picture {os.fspath(picture)!r}: a name, want pixels: Frame.read() reads a file, run() a file, a folder, a list")
-    if hasattr(picture, "__dlpack__") or hasattr(picture, "__cuda_array_interface__"):
-        return picture.detach() if getattr(picture, "requires_grad", False) else picture
-    mode = getattr(picture, "mode", None)
-    if isinstance(mode, str) and hasattr(picture, "convert"):  # PIL
+    if isinstance(image, np.ndarray):
+        return image
+    if image is None:
+        raise _c.InvalidError("image None: want pixels")
+    if isinstance(image, (str, os.PathLike)):
+        raise _c.InvalidError(f"image {os.fspath(image)!r}: a name, want pixels: Frame.read() reads a file, run() a file, a folder, a list")
+    if hasattr(image, "__dlpack__") or hasattr(image, "__cuda_array_interface__"):
+        return image.detach() if getattr(image, "requires_grad", False) else image
+    mode = getattr(image, "mode", None)
+    if isinstance(mode, str) and hasattr(image, "convert"):  # PIL
         deep = mode.startswith("I") or mode == "F"  # which convert() would saturate
-        return np.asarray(picture if deep or mode in ("L", "RGB") else picture.convert("RGB"))
-    return np.asarray(picture)
+        return np.asarray(image if deep or mode in ("L", "RGB") else image.convert("RGB"))
+    return np.asarray(image)
 
 
 def _array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -52,55 +52,55 @@ def _array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array.astype(np.float32, copy=False) if floats else array
 
 
-def _numbers_of(picture: Any) -> np.ndarray[Any, Any]:
+def _numbers_of(image: Any) -> np.ndarray[Any, Any]:
     """A tensor in host memory as an array; numpy has no bfloat16, PyTorch's tensors have float()."""
-    kind = str(getattr(picture, "dtype", "")).rpartition(".")[2]
-    return np.asarray(picture.float() if kind == "bfloat16" and hasattr(picture, "float") else picture)
+    kind = str(getattr(image, "dtype", "")).rpartition(".")[2]
+    return np.asarray(image.float() if kind == "bfloat16" and hasattr(image, "float") else image)
 
 
 @contextlib.contextmanager
-def _handed_over(picture: Any) -> Iterator[None]:
+def _handed_over(image: Any) -> Iterator[None]:
     """What somebody else's library raises is said of the image."""
     try:
         yield
     except (BufferError, RuntimeError, TypeError, ValueError) as problem:
         if isinstance(problem, _c.Error):
             raise
-        raise _c.InvalidError(f"a {type(picture).__name__} that cannot be handed over: {problem}") from problem
+        raise _c.InvalidError(f"a {type(image).__name__} that cannot be handed over: {problem}") from problem
 
 
-class Picture:
+class Pixels:
     """An image as C sees it: `image` is valid as long as this is."""
 
     __slots__ = ("image", "_kept")
 
-    def __init__(self, picture: Any, stream: int | None = None) -> None:
+    def __init__(self, image: Any, stream: int | None = None) -> None:
         """`stream` is the library's own, of a GPU: what is there must be so in its order."""
         self.image = _c.Image()
         self._kept: Any = None
-        picture = plain(picture)
-        if isinstance(picture, np.ndarray):
-            self._from_numpy(picture)
+        image = plain(image)
+        if isinstance(image, np.ndarray):
+            self._from_numpy(image)
             return
-        with _handed_over(picture):
-            self._from_tensor(picture, stream)
+        with _handed_over(image):
+            self._from_tensor(image, stream)
 
-    def _from_tensor(self, picture: Any, stream: int | None) -> None:
-        interface = getattr(picture, "__cuda_array_interface__", None)
-        if interface is not None and not hasattr(picture, "__dlpack__"):
+    def _from_tensor(self, image: Any, stream: int | None) -> None:
+        interface = getattr(image, "__cuda_array_interface__", None)
+        if interface is not None and not hasattr(image, "__dlpack__"):
             self._from_cuda(interface)
-            self._kept = picture
+            self._kept = image
             return
-        host = tuple(picture.__dlpack_device__())[0] != 2
-        kind = str(getattr(picture, "dtype", "")).rpartition(".")[2]
+        host = tuple(image.__dlpack_device__())[0] != 2
+        kind = str(getattr(image, "dtype", "")).rpartition(".")[2]
         if host and kind in ("float64", "float16", "bfloat16"):
-            self._from_numpy(_numbers_of(picture))
+            self._from_numpy(_numbers_of(image))
             return
-        capsule = _capsule(picture, None if host else stream)
-        self._kept = (picture, capsule)
+        capsule = _capsule(image, None if host else stream)
+        self._kept = (image, capsule)
         status = _c.capsule_image(capsule, byref(self.image))
-        if status < 0 and host and _strided(picture):
-            self._from_numpy(np.asarray(picture))
+        if status < 0 and host and _strided(image):
+            self._from_numpy(np.asarray(image))
             return
         _c.check(status)
 
@@ -175,7 +175,7 @@ class Frame(_c.Reference):
 
     def __init__(
         self,
-        picture: Any,
+        image: Any,
         *,
         frame_id: int | None = None,
         ts: float | None = None,
@@ -183,9 +183,9 @@ class Frame(_c.Reference):
         pose: Any = None,
         source: str | os.PathLike[str] | None = None,
     ) -> None:
-        pointer = _frame_of(picture)
+        pointer = _frame_of(image)
         self._take(pointer)
-        self._read_only = isinstance(picture, np.ndarray) and not picture.flags.writeable
+        self._read_only = isinstance(image, np.ndarray) and not image.flags.writeable
         struct = self._struct
         if frame_id is not None:
             struct.id = frame_id
@@ -209,10 +209,10 @@ class Frame(_c.Reference):
         return frame
 
     @classmethod
-    def _copy_of(cls, picture: Any) -> Frame:
+    def _copy_of(cls, image: Any) -> Frame:
         """A copy in memory of its own, for callers whose producer reuses the array."""
-        with _handed_over(picture):
-            return cls._of(_frame_copied(_numbers_of(_on_host(picture))))
+        with _handed_over(image):
+            return cls._of(_frame_copied(_numbers_of(_on_host(image))))
 
     def _address(self) -> int:
         return self._use().value or 0
@@ -279,17 +279,17 @@ def png(pixels: np.ndarray[Any, Any]) -> bytes:
             return file.read()
 
 
-def _on_host(picture: Any) -> Any:
+def _on_host(image: Any) -> Any:
     """An array, or a tensor in host memory."""
-    picture = picture.numpy() if isinstance(picture, Tensor) else plain(picture)
-    if not isinstance(picture, np.ndarray) and hasattr(picture, "__dlpack_device__") and tuple(picture.__dlpack_device__())[0] == 2:
-        raise _c.InvalidError(f"a frame is in host memory, the tensor on device {getattr(picture, 'device', 'cuda')}")
-    return picture
+    image = image.numpy() if isinstance(image, Tensor) else plain(image)
+    if not isinstance(image, np.ndarray) and hasattr(image, "__dlpack_device__") and tuple(image.__dlpack_device__())[0] == 2:
+        raise _c.InvalidError(f"a frame is in host memory, the tensor on device {getattr(image, 'device', 'cuda')}")
+    return image
 
 
-def _frame_of(picture: Any) -> c_void_p:
-    with _handed_over(picture):
-        seen = _on_host(picture)
+def _frame_of(image: Any) -> c_void_p:
+    with _handed_over(image):
+        seen = _on_host(image)
         return frame_over(seen) or _frame_copied(_numbers_of(seen))
 
 
@@ -310,6 +310,6 @@ def frame_over(tensor: Any) -> c_void_p | None:
 
 def _frame_copied(array: np.ndarray[Any, Any]) -> c_void_p:
     """A frame of its own memory, for images that are not u8 with channels last."""
-    seen, pointer = Picture(array), c_void_p()
+    seen, pointer = Pixels(array), c_void_p()
     _c.check(lib.um_frame_from_image(byref(pointer), byref(seen.image)))
     return pointer

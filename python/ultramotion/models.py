@@ -15,7 +15,7 @@ import numpy as np
 
 from . import _c
 from ._c import lib
-from .image import Frame, Picture
+from .image import Frame, Pixels
 from .tensor import Tensor
 
 KPI = logging.getLogger("ultramotion.kpi")
@@ -194,9 +194,9 @@ class Detector(_c.Closing):
     queries = _c.Answer("um_detector_queries", int)
     sha256 = _c.Answer("um_detector_sha256", _c.text)
 
-    def detect(self, picture: Any, conf: float = 0.5, *, limit: int = 300) -> list[Detection]:
+    def detect(self, image: Any, conf: float = 0.5, *, limit: int = 300) -> list[Detection]:
         """Boxes with a score of at least `conf`, best first. From any thread; calls take turns."""
-        frame = picture if isinstance(picture, Frame) else Frame(picture)
+        frame = image if isinstance(image, Frame) else Frame(image)
         if conf != conf:
             raise _c.InvalidError("conf nan: want a number")
         boxes, count = (_c.Box * max(_c.integer(limit, "limit"), 1))(), c_int()
@@ -228,7 +228,7 @@ class Embedding(_c.Reference):
 
     def __init__(self, pointer: c_void_p, kept: Any = None) -> None:
         self._take(pointer)
-        self._kept = kept  # a picture on a GPU, which may still be read
+        self._kept = kept  # an image on a GPU, which may still be read
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -358,7 +358,7 @@ class Segmenter(_c.Closing):
     def eval(self) -> Segmenter:
         return self
 
-    # ---- pictures and prompts ----
+    # ---- images and prompts ----
 
     def as_numpy(self, argument: Any = UNSET) -> bool:
         """What `as_numpy` comes to: the argument, else this segmenter's `sam_as_numpy`, else the environment."""
@@ -367,10 +367,10 @@ class Segmenter(_c.Closing):
             _c.check(lib.um_segmenter_mask_mode(s, mask_mode(argument), byref(mode)))
         return mode.value == 2
 
-    def encode(self, picture: Any) -> Embedding:
+    def encode(self, image: Any) -> Embedding:
         """The embedding of an image: u8 0..255 or floats 0..1, `[H,W]`, `[H,W,C]`, `[C,H,W]` or `[1,C,H,W]` with C = 1
         or 3. From any thread."""
-        seen = Picture(picture, self._stream())
+        seen = Pixels(image, self._stream())
         pointer = c_void_p()
         with self._handle as s:
             _c.check(lib.um_segmenter_encode(s, byref(seen.image), byref(pointer)))

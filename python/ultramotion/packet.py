@@ -124,11 +124,11 @@ class Packet(_c.PacketBase, Outlined):
     @property
     def frame(self) -> Frame | None:
         """The image: for an array its own pixels, not a copy; None if the packet has none."""
-        picture = self._picture
-        if isinstance(picture, (Frame, type(None))):
-            return picture
+        image = self._image
+        if isinstance(image, (Frame, type(None))):
+            return image
         if not hasattr(self, "_frame"):
-            self._frame = Frame(picture, frame_id=self.frame_id, ts=self.ts)
+            self._frame = Frame(image, frame_id=self.frame_id, ts=self.ts)
         return self._frame
 
     state = _c.Field("state", lambda state: _c.text(lib.um_state_name(state)))
@@ -245,11 +245,11 @@ class Packet(_c.PacketBase, Outlined):
             data={"class_name": np.array([o.name or str(o.label) for o in objects])},
         )
 
-    def plot(self, picture: Any = None) -> np.ndarray[Any, Any]:
+    def plot(self, image: Any = None) -> np.ndarray[Any, Any]:
         """The image (the packet's own, or the one given) with masks, outlines, boxes and captions: u8 [H,W,3]."""
-        frame = self.frame if picture is None else picture if isinstance(picture, Frame) else Frame(picture)
+        frame = self.frame if image is None else image if isinstance(image, Frame) else Frame(image)
         if frame is None:
-            raise _c.InvalidError("plot: this packet has no picture of its own, give it one")
+            raise _c.InvalidError("plot: this packet has no image of its own, give it one")
         rgb = c_void_p()
         _c.check(lib.um_overlay(self._use(), frame._use(), byref(rgb)))
         try:

@@ -26,7 +26,7 @@ _GATES = {"auto": 0, "speculative": 1, "sync": 2}
 
 
 class Pipeline(_c.Closing, _c.PipelineBase):
-    """Detector, gate, segmenter and packet on one device: `pipeline(picture)` is the image's packet. Models are shared; all else is
+    """Detector, gate, segmenter and packet on one device: `pipeline(image)` is the image's packet. Models are shared; all else is
     its own. Threads take turns.
 
     Without `segmenter=` it uses the bundled one; `segmenter=False` means boxes only. `track=True` follows one structure
@@ -155,13 +155,13 @@ class Pipeline(_c.Closing, _c.PipelineBase):
 
     if TYPE_CHECKING:
 
-        def __call__(self, picture: Any) -> Packet:
+        def __call__(self, image: Any) -> Packet:
             """The packet of one image: an array without a number of its own is the pipeline's next one. Nothing is copied: the packet's
             `frame` is the array itself, and changes with it."""
 
     @staticmethod
-    def _frame(picture: Any) -> Frame:
-        return picture if isinstance(picture, Frame) else Frame(picture)
+    def _frame(image: Any) -> Frame:
+        return image if isinstance(image, Frame) else Frame(image)
 
     def _refuse(self, status: int) -> None:
         if status != _c.OK:
@@ -172,10 +172,10 @@ class Pipeline(_c.Closing, _c.PipelineBase):
     def _left(self) -> None:
         self._handle.__exit__()
 
-    def map(self, pictures: Iterable[Any]) -> Iterator[Packet]:
+    def map(self, images: Iterable[Any]) -> Iterator[Packet]:
         """Packets of images, one after the other, on the caller's thread."""
-        for picture in pictures:
-            yield self(picture)
+        for image in images:
+            yield self(image)
 
     def close(self) -> None:
         """Refuse further frames; it closes when the last one that is in it is done."""
@@ -190,27 +190,27 @@ class Pipeline(_c.Closing, _c.PipelineBase):
 class _Feed(threading.Thread):
     """Pushes an iterable's images into a source. Ends with the iterable, or when the source was cancelled."""
 
-    def __init__(self, source: _c.Handle, pictures: Iterable[Any]) -> None:
+    def __init__(self, source: _c.Handle, images: Iterable[Any]) -> None:
         super().__init__(name="ultramotion feed", daemon=True)
-        self.source, self.pictures = source, pictures
+        self.source, self.images = source, images
         self.problem: BaseException | None = None
 
     def run(self) -> None:
         with self.source as s:
             try:
-                for picture in self.pictures:
-                    if not self._push(s, picture):
+                for image in self.images:
+                    if not self._push(s, image):
                         break
             except BaseException as problem:
                 self.problem = problem  # before the source ends, and with it the run
             finally:
                 lib.um_source_finish(s)
-        close = getattr(self.pictures, "close", None)
+        close = getattr(self.images, "close", None)
         if callable(close):
             close()
 
-    def _push(self, source: c_void_p, picture: Any) -> bool:
-        frame = picture if isinstance(picture, Frame) else Frame._copy_of(picture)
+    def _push(self, source: c_void_p, image: Any) -> bool:
+        frame = image if isinstance(image, Frame) else Frame._copy_of(image)
         mine = c_void_p(lib.um_frame_ref(frame._use()))
         status = lib.um_source_push(source, byref(mine))
         if status == _c.OK:
@@ -261,7 +261,7 @@ class Run(_c.Closing):
         is_spec = isinstance(source, (str, os.PathLike))
         shape = tuple(getattr(source, "shape", ()))
         if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)):
-            raise _c.InvalidError(f"a source of shape {list(shape)} is one picture: want many, [picture], or Pipeline for one")
+            raise _c.InvalidError(f"a source of shape {list(shape)} is one image: want many, [image], or Pipeline for one")
         settings = _c.SourceSettings()
         lib.um_source_settings_init(byref(settings), ctypes.sizeof(settings))
         settings.frames, settings.loop = frames, loop
@@ -453,7 +453,7 @@ def _dicom_files(spec: str) -> list[str]:
     """A DICOM file, or those that a glob matches, if it matches no image besides."""
     names = [spec] if os.path.isfile(spec) else [] if os.path.isdir(spec) else glob.glob(spec)
     others = [name for name in names if not is_dicom(name)]
-    return [] if len(others) == len(names) or any(map(_is_picture, others)) else _dicom_among(spec, names)
+    return [] if len(others) == len(names) or any(map(_is_image, others)) else _dicom_among(spec, names)
 
 
 def _dicom_folder(folder: str, recursive: bool) -> list[str]:
@@ -470,7 +470,7 @@ def _dicom_among(spec: str, names: list[str]) -> list[str]:
     return [os.fsdecode(n) for n in sorted(map(os.fsencode, found), key=cmp_to_key(lib.um_natural_order))]
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     try:
         Frame.read(name)
     except _c.Error:

@@ -22,7 +22,7 @@ from .image import Frame
 from .packet import Packet
 from .pipeline import Pipeline, run
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
 _SEQUENCES = (".tif", ".tiff", ".dcm", ".dicom", ".mp4", ".avi", ".mkv", ".mov", ".mha", ".mhd", ".nrrd")
 
 
@@ -37,7 +37,7 @@ def parts(archive: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], fr
         name = os.fspath(entry)
         if os.path.isdir(name):
             found = [os.path.join(folder, f) for folder, _, names in os.walk(name) for f in names]
-            files += sorted(f for f in found if f.lower().endswith(_PICTURES + _SEQUENCES))
+            files += sorted(f for f in found if f.lower().endswith(_IMAGES + _SEQUENCES))
         elif os.path.exists(name):
             files.append(name)
         else:
@@ -47,7 +47,7 @@ def parts(archive: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], fr
             files += matches
     cut: list[list[str]] = []
     for file in files:
-        fits = cut and file.lower().endswith(_PICTURES) and cut[-1][-1].lower().endswith(_PICTURES)
+        fits = cut and file.lower().endswith(_IMAGES) and cut[-1][-1].lower().endswith(_IMAGES)
         if fits and len(cut[-1]) < frames_per_part and os.path.dirname(cut[-1][-1]) == os.path.dirname(file):
             cut[-1].append(file)
         else:
@@ -129,7 +129,7 @@ class Worker:
     def file(self, file: str) -> Iterator[dict[str, Any]]:
         """Rows of a file; what cannot be read is a row that says so."""
         try:
-            if file.lower().endswith(_PICTURES):
+            if file.lower().endswith(_IMAGES):
                 yield row(self.pipeline(Frame.read(file)), file)
             else:
                 with run(file, pipeline=self.pipeline, strict=True) as packets:

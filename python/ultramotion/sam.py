@@ -12,7 +12,7 @@ import numpy as np
 
 from . import _c
 from ._c import lib
-from .image import Picture, plain
+from .image import Pixels, plain
 from .models import UNSET, Embedding, Segmenter, floats, host_array, mask_tensor
 from .tensor import Tensor
 
@@ -143,14 +143,14 @@ class SamPredictor:
             )
         self.reset_image()
         if hasattr(transformed_image, "permute"):  # PyTorch's: stays on its device
-            picture = transformed_image.detach()[0].permute(1, 2, 0)
-            if picture.is_floating_point():
-                picture = picture.round().clamp(0, 255)
-            picture = picture.byte().contiguous()
+            image = transformed_image.detach()[0].permute(1, 2, 0)
+            if image.is_floating_point():
+                image = image.round().clamp(0, 255)
+            image = image.byte().contiguous()
         else:
-            picture = np.clip(np.rint(np.moveaxis(host_array(transformed_image)[0], 0, 2)), 0, 255).astype(np.uint8)
+            image = np.clip(np.rint(np.moveaxis(host_array(transformed_image)[0], 0, 2)), 0, 255).astype(np.uint8)
         height, width = (int(n) for n in original_image_size[:2])
-        self.embedding = self.model.encode(picture).resized(height, width)
+        self.embedding = self.model.encode(image).resized(height, width)
 
     def predict(
         self,
@@ -226,12 +226,12 @@ class SamPredictor:
         return self._embedding().tensor
 
 
-def _turned(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _turned(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """BGR as RGB, wherever its channels are."""
-    if picture.ndim < 3:
-        return picture
-    axis = -1 if picture.ndim == 3 and picture.shape[-1] in (1, 3) else -3
-    return np.ascontiguousarray(np.flip(picture, axis))
+    if image.ndim < 3:
+        return image
+    axis = -1 if image.ndim == 3 and image.shape[-1] in (1, 3) else -3
+    return np.ascontiguousarray(np.flip(image, axis))
 
 
 def _torch_of(*prompts: Any) -> Any:
@@ -267,7 +267,7 @@ def _run_segmentation_legacy(sam_model: Any, roi: Any, as_numpy: Any = UNSET) ->
 
 
 def _run(model: Segmenter, image: Any, box: Any, as_numpy: Any, call: Callable[..., int]) -> Any:
-    seen = Picture(image, model._stream())
+    seen = Pixels(image, model._stream())
     host = model.as_numpy(as_numpy)
     mask = c_void_p()
     with model._handle as s:

@@ -192,7 +192,7 @@ um_status um_dlpack_image(const struct DLTensor *tensor, um_image *out)
     bool u8 = t->dtype.code == DL_UINT && t->dtype.bits == 8,
          f32 = t->dtype.code == DL_FLOAT && t->dtype.bits == 32;
     if ((!u8 && !f32) || t->dtype.lanes != 1)
-        return um_fail(UM_EINVAL, "picture of type %s: want u8 (0 to 255) or f32 (0 to 1)",
+        return um_fail(UM_EINVAL, "image of type %s: want u8 (0 to 255) or f32 (0 to 1)",
                        type_text(t, text, sizeof text));
     um_status st = device_of(t, &image.device);
     if (st != UM_OK)
@@ -201,16 +201,15 @@ um_status um_dlpack_image(const struct DLTensor *tensor, um_image *out)
     const int64_t *shape = t->shape + first;
     bool last = rank == 3 && is_channels(shape[2]);
     if (rank != 2 && (rank != 3 || (!last && !is_channels(shape[0]))))
-        return um_fail(
-            UM_EINVAL,
-            "picture of shape [%s]: want [H,W], [H,W,C], [C,H,W] or [1,C,H,W] with C = 1 "
-            "or 3",
-            shape_text(t, text, sizeof text));
+        return um_fail(UM_EINVAL,
+                       "image of shape [%s]: want [H,W], [H,W,C], [C,H,W] or [1,C,H,W] with C = 1 "
+                       "or 3",
+                       shape_text(t, text, sizeof text));
     int h = rank == 2 || last ? 0 : 1, c = rank == 2 ? -1 : last ? 2 : 0; /* their axes */
     image.layout = rank == 2 ? UM_IMAGE_HW : last ? UM_IMAGE_HWC : UM_IMAGE_CHW;
     if (shape[h] < 1 || shape[h + 1] < 1 || shape[h] > UM_FRAME_MAX_SIDE ||
         shape[h + 1] > UM_FRAME_MAX_SIDE || !t->data)
-        return um_fail(UM_EINVAL, "picture of shape [%s]: sides must be 1 to %d",
+        return um_fail(UM_EINVAL, "image of shape [%s]: sides must be 1 to %d",
                        shape_text(t, text, sizeof text), (int)UM_FRAME_MAX_SIDE);
     image.type = u8 ? UM_IMAGE_U8 : UM_IMAGE_F32;
     image.height = (int)shape[h];
@@ -224,7 +223,7 @@ um_status um_dlpack_image(const struct DLTensor *tensor, um_image *out)
                   (image.channels > 1 || pixel == 1 || image.width == 1);
     if (!packed || !rows)
         return um_fail(UM_EINVAL,
-                       "picture of shape [%s] is not contiguous: pixels are %lld, "
+                       "image of shape [%s] is not contiguous: pixels are %lld, "
                        "channels %lld elements apart",
                        shape_text(t, text, sizeof text), (long long)pixel, (long long)channel);
     image.row_bytes = (ptrdiff_t)row * (u8 ? 1 : 4);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pictures as callers have them (um_image). */
+/* Images as callers have them (um_image). */
 #ifndef UM_PREDICT_IMAGE_H
 #define UM_PREDICT_IMAGE_H
 

@@ -216,8 +216,8 @@ static um_status slots_sent(um_predictor *s)
     return st;
 }
 
-/* frame NULL: the picture is on the device. */
-static um_status set_picture(um_predictor *s, const um_frame *frame, const um_image *image)
+/* frame NULL: the image is on the device. */
+static um_status set_image(um_predictor *s, const um_frame *frame, const um_image *image)
 {
     struct um_front *f = &s->front;
     int w = image->width, h = image->height,
@@ -270,7 +270,7 @@ um_status um_predictor_set_image(um_predictor *predictor, const um_image *image)
         st = um_image_on_device(&own) ? check_device(predictor, &own)
                                       : um_frame_from_image(&frame, &own);
     if (st == UM_OK)
-        st = set_picture(predictor, frame, &own);
+        st = set_image(predictor, frame, &own);
     um_frame_unref(&frame);
     return st;
 }

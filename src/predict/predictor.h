@@ -11,7 +11,7 @@
 
 #include <stdatomic.h>
 
-/* Low-res logits to masks of one picture size. */
+/* Low-res logits to masks of one image size. */
 struct um_mask_path {
     int w, h;
     const um_decode *decode;
@@ -46,7 +46,7 @@ struct um_embedding {
     um_device *dev;    /* the values' */
     um_values *values; /* [1,256,n,n] of the device's precision, in memory [n,n,256] */
     um_buf *buf;       /* the values' */
-    int n, w, h;       /* w, h: of the picture */
+    int n, w, h;       /* w, h: of the image */
     char sha256[65];
 };
 

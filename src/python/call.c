@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A frame of Python's: `pipeline(picture)`, and the packet that it gives. The rest of both classes
+/* A frame of Python's: `pipeline(image)`, and the packet that it gives. The rest of both classes
  * is python/ultramotion/pipeline.py and packet.py. */
 #include "ultramotion/python.h"
 
@@ -29,8 +29,8 @@ static PyObject *view; /* address of an um_packet -> its fields */
 /* A packet: a reference to it. */
 struct kept {
     const um_packet *packet;
-    PyObject *picture; /* what it was made of, or None */
-    int forks;         /* of the process whose reference it is: in others nobody takes it back */
+    PyObject *image; /* what it was made of, or None */
+    int forks;       /* of the process whose reference it is: in others nobody takes it back */
 };
 
 /* A pipeline: whose turn it is, and who is in it. */
@@ -42,7 +42,7 @@ struct turns {
     atomic_bool ended;
     pthread_mutex_t turn;
     bool running;   /* under `turn`, as all below: a run has it */
-    uint64_t taken; /* pictures that had no number of their own */
+    uint64_t taken; /* images that had no number of their own */
 };
 
 static void *own(PyObject *object)
@@ -63,22 +63,22 @@ static void free_object(PyObject *self)
 
 /* ---- packets ---- */
 
-static PyObject *packet_of(PyObject *type, const um_packet *packet, PyObject *picture)
+static PyObject *packet_of(PyObject *type, const um_packet *packet, PyObject *image)
 {
     PyObject *self = PyType_GenericAlloc(type, 0);
     if (!self)
         return NULL;
-    Py_IncRef(picture);
-    *(struct kept *)own(self) = (struct kept){packet, picture, forks};
+    Py_IncRef(image);
+    *(struct kept *)own(self) = (struct kept){packet, image, forks};
     return self;
 }
 
 static PyObject *packet_from(PyObject *type, PyObject *arguments)
 {
-    PyObject *address, *picture;
-    if (!PyArg_ParseTuple(arguments, "OO:_of", &address, &picture))
+    PyObject *address, *image;
+    if (!PyArg_ParseTuple(arguments, "OO:_of", &address, &image))
         return NULL;
-    return packet_of(type, PyLong_AsVoidPtr(address), picture);
+    return packet_of(type, PyLong_AsVoidPtr(address), image);
 }
 
 static PyObject *packet_new(PyObject *type, PyObject *arguments, PyObject *keywords)
@@ -93,7 +93,7 @@ static void packet_free(PyObject *self)
     struct kept *k = own(self);
     if (k->packet && k->forks == forks)
         um_packet_unref(&k->packet);
-    Py_DecRef(k->picture);
+    Py_DecRef(k->image);
     free_object(self);
 }
 
@@ -132,15 +132,15 @@ static PyObject *packet_foreign(PyObject *self, void *closure)
     return PyBool_FromLong(((struct kept *)own(self))->forks != forks);
 }
 
-static PyObject *packet_picture(PyObject *self, void *closure)
+static PyObject *packet_image(PyObject *self, void *closure)
 {
     struct kept *k = own(self);
     (void)closure;
-    Py_IncRef(k->picture);
-    return k->picture;
+    Py_IncRef(k->image);
+    return k->image;
 }
 
-/* ---- pictures ---- */
+/* ---- images ---- */
 
 static void release_buffer(void *buffer)
 {
@@ -165,13 +165,13 @@ static um_status wrap(um_frame **out, Py_buffer *b)
 }
 
 /* A frame over an array's own pixels; NULL, without an exception: it must be looked at closer. */
-static um_frame *frame_over(PyObject *picture)
+static um_frame *frame_over(PyObject *image)
 {
     um_frame *frame = NULL;
-    Py_buffer *b = PyObject_CheckBuffer(picture) ? malloc(sizeof *b) : NULL;
+    Py_buffer *b = PyObject_CheckBuffer(image) ? malloc(sizeof *b) : NULL;
     if (!b)
         return NULL;
-    if (PyObject_GetBuffer(picture, b, PyBUF_STRIDES | PyBUF_FORMAT) != 0)
+    if (PyObject_GetBuffer(image, b, PyBUF_STRIDES | PyBUF_FORMAT) != 0)
         PyErr_Clear();
     else if (wrap(&frame, b) == UM_OK)
         return frame;
@@ -182,9 +182,9 @@ static um_frame *frame_over(PyObject *picture)
 }
 
 /* The frame that Python's Frame has, with a reference of its own. */
-static um_frame *frame_in(PyObject *picture)
+static um_frame *frame_in(PyObject *image)
 {
-    PyObject *address = PyObject_CallMethod(picture, "_address", NULL);
+    PyObject *address = PyObject_CallMethod(image, "_address", NULL);
     um_frame *frame = address ? um_frame_ref(PyLong_AsVoidPtr(address)) : NULL;
     if (address)
         Py_DecRef(address);
@@ -271,12 +271,12 @@ static PyObject *refuse(PyObject *self, um_status status)
 }
 
 /* A frame's turn, and its packet. `numbered`: it has an id. */
-static PyObject *pass(PyObject *self, um_frame **frame, PyObject *picture, bool numbered)
+static PyObject *pass(PyObject *self, um_frame **frame, PyObject *image, bool numbered)
 {
     struct turns *t = own(self);
     const um_packet *made = NULL;
     PyThreadState *thread = PyEval_SaveThread();
-    um_status st = um_turn_take(&t->turn, "a picture", "this pipeline");
+    um_status st = um_turn_take(&t->turn, "an image", "this pipeline");
     if (st == UM_OK) {
         if (!t->running && !atomic_load(&t->ended)) {
             if (!numbered)
@@ -291,7 +291,7 @@ static PyObject *pass(PyObject *self, um_frame **frame, PyObject *picture, bool 
         um_packet_unref(&made);
         return interrupted ? NULL : refuse(self, st);
     }
-    PyObject *packet = packet_of(t->packet_type, made, picture);
+    PyObject *packet = packet_of(t->packet_type, made, image);
     if (!packet)
         um_packet_unref(&made);
     return packet;
@@ -299,20 +299,20 @@ static PyObject *pass(PyObject *self, um_frame **frame, PyObject *picture, bool 
 
 static PyObject *pipeline_call(PyObject *self, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"picture", NULL};
-    PyObject *picture, *made, *packet = NULL;
+    static char *names[] = {"image", NULL};
+    PyObject *image, *made, *packet = NULL;
     if (!keywords && PyTuple_Size(arguments) == 1)
-        picture = PyTuple_GetItem(arguments, 0);
-    else if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O:Pipeline", names, &picture))
+        image = PyTuple_GetItem(arguments, 0);
+    else if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O:Pipeline", names, &image))
         return NULL;
     if (!enter(own(self)))
         return refuse(self, UM_OK);
-    um_frame *frame = frame_over(picture);
+    um_frame *frame = frame_over(image);
     if (frame) {
-        packet = pass(self, &frame, picture, false);
-    } else if ((made = PyObject_CallMethod(self, "_frame", "O", picture))) {
+        packet = pass(self, &frame, image, false);
+    } else if ((made = PyObject_CallMethod(self, "_frame", "O", image))) {
         if ((frame = frame_in(made)))
-            packet = pass(self, &frame, made, made == picture);
+            packet = pass(self, &frame, made, made == image);
         Py_DecRef(made);
     }
     um_frame_unref(&frame);
@@ -393,7 +393,7 @@ static PyGetSetDef packet_fields[] = {
     {"_address", packet_address, NULL, NULL, NULL},
     {"_struct", packet_struct, NULL, NULL, NULL},
     {"_foreign", packet_foreign, NULL, NULL, NULL},
-    {"_picture", packet_picture, NULL, NULL, NULL},
+    {"_image", packet_image, NULL, NULL, NULL},
     {"frame_id", packet_frame_id, NULL, NULL, NULL},
     {"ts", packet_ts, NULL, NULL, NULL},
     {"label", packet_label, NULL, NULL, NULL},
