@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A picture: PNG, JPEG, BMP, TIFF with its pages, and what a source says about it. */
+/* An image: PNG, JPEG, BMP, TIFF with its pages, and what a source says about it. */
 #include "memory_file.h"
 
 #include "base/mem.h"
@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* What was read is written and read back. */
-static void write_picture(const um_frame *frame)
+static void write_image(const um_frame *frame)
 {
     char path[MEMORY_PATH];
     um_frame *back = NULL;
@@ -70,7 +70,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         (st != UM_OK && st != UM_EFORMAT && st != UM_EUNSUPPORTED))
         abort();
     if (frame && frame->width * frame->height < 1 << 16)
-        write_picture(frame);
+        write_image(frame);
     um_frame_unref(&frame);
     read_pages(path, size ? data[size / 3] % 3 : 0);
     close(fd);

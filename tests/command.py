@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of the command share: running it, small pictures, and a runner. Standard library only."""
+"""What tests of the command share: running it, small images, and a runner. Standard library only."""
 
 import json
 import os

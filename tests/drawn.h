@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The picture that tests/gen/images.py draws in every kind of file. */
+/* The image that tests/gen/images.py draws in every kind of file. */
 #ifndef UM_TEST_DRAWN_H
 #define UM_TEST_DRAWN_H
 

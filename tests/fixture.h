@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The shipped models on a device, and pictures: what the tests of whole predictions start from. */
+/* The shipped models on a device, and images: what the tests of whole predictions start from. */
 #ifndef UM_TEST_FIXTURE_H
 #define UM_TEST_FIXTURE_H
 
@@ -156,7 +156,7 @@ static inline um_status pass(um_pipeline *p, um_frame *frame, const um_packet **
     return st;
 }
 
-/* ---- pictures ---- */
+/* ---- images ---- */
 
 /* A copy of frame i of the golden sequence: 422 x 558, gray. */
 static inline um_frame *golden_frame(int i)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Cameras, as far as that goes without one: what their specs mean, what is said where there is
- * none, and, through libavfilter's pictures, the way that a camera's take. */
+ * none, and, through libavfilter's frames, the way that a camera's take. */
 #include "io/source.h"
 #include "test.h"
 
@@ -87,7 +87,7 @@ TEST(what_is_no_camera_is_named)
 static const char GRAYS[] = "lavfi:nullsrc=size=16x8:rate=25:duration=0.4,format=gray,"
                             "geq=lum=N*10";
 
-TEST(pictures_come_with_their_times_and_end)
+TEST(frames_come_with_their_times_and_end)
 {
     um_source *s = NULL;
     um_frame *f = NULL;

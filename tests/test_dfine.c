@@ -300,7 +300,7 @@ TEST(s_at_640_matches_the_golden_numbers)
     golden('s', 640, 640, "size=s num_classes=1 input=1x3x640x640");
 }
 
-TEST(n_on_a_wide_picture_matches_the_golden_numbers)
+TEST(n_on_a_wide_image_matches_the_golden_numbers)
 {
     golden('n', 320, 512, "size=n num_classes=1 input=1x3x320x512");
 }
@@ -404,7 +404,7 @@ TEST(sizes_are_read_off_the_tensors)
 
 /* ---- robustness ---- */
 
-TEST(blank_and_white_pictures_give_finite_results)
+TEST(blank_and_white_images_give_finite_results)
 {
     struct net n;
     float *x = calloc(352 * 608, sizeof *x);

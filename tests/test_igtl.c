@@ -1128,7 +1128,7 @@ static int join(int port, int version)
     return fd;
 }
 
-TEST(a_sink_sends_the_mask_where_the_picture_lay)
+TEST(a_sink_sends_the_mask_where_the_image_lay)
 {
     static uint8_t room[4096];
     const int one[] = {0};

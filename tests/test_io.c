@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Frames, pictures, sources and sinks. */
+/* Frames, images, sources and sinks. */
 #include "base/mem.h"
 #include "base/status.h"
 #include "child.h"
@@ -73,7 +73,7 @@ static void put_png(const char *name, uint8_t value)
         abort();
 }
 
-/* The picture that tests/gen/images.py draws. */
+/* The image that tests/gen/images.py draws. */
 /* ---- frames ---- */
 
 TEST(frame_limits)
@@ -123,9 +123,9 @@ TEST(frame_references)
     um_frame_unref(NULL);
 }
 
-/* ---- pictures ---- */
+/* ---- images ---- */
 
-static void check_picture(const char *name, int channels, int tolerance)
+static void check_image(const char *name, int channels, int tolerance)
 {
     um_frame *f = NULL;
     CHECK_OK(um_image_read(golden(name), &f));
@@ -135,15 +135,15 @@ static void check_picture(const char *name, int channels, int tolerance)
 
 TEST(png_of_every_kind)
 {
-    check_picture("gray8.png", 1, 0);
-    check_picture("gray8_interlaced.png", 1, 0);
-    check_picture("gray16.png", 1, 0);
-    check_picture("gray_alpha.png", 1, 0);
-    check_picture("gray_transparent.png", 1, 0);
-    check_picture("rgb8.png", 3, 0);
-    check_picture("rgb16.png", 3, 0);
-    check_picture("rgba8_interlaced.png", 3, 0);
-    check_picture("palette.png", 3, 0);
+    check_image("gray8.png", 1, 0);
+    check_image("gray8_interlaced.png", 1, 0);
+    check_image("gray16.png", 1, 0);
+    check_image("gray_alpha.png", 1, 0);
+    check_image("gray_transparent.png", 1, 0);
+    check_image("rgb8.png", 3, 0);
+    check_image("rgb16.png", 3, 0);
+    check_image("rgba8_interlaced.png", 3, 0);
+    check_image("palette.png", 3, 0);
 }
 
 TEST(png_of_few_bits)
@@ -161,14 +161,14 @@ TEST(png_of_few_bits)
 
 TEST(jpeg_of_every_kind)
 {
-    check_picture("gray.jpg", 1, 4);
-    check_picture("rgb.jpg", 3, 8);
-    check_picture("rgb_progressive.jpg", 3, 8);
-    check_picture("cmyk.jpg", 3, 8);
+    check_image("gray.jpg", 1, 4);
+    check_image("rgb.jpg", 3, 8);
+    check_image("rgb_progressive.jpg", 3, 8);
+    check_image("cmyk.jpg", 3, 8);
 }
 
-/* No prefix of a picture is a picture. */
-TEST(cut_off_pictures_are_errors)
+/* No prefix of an image is an image. */
+TEST(cut_off_images_are_errors)
 {
     static const char *const names[] = {"gray8.png",   "rgba8_interlaced.png",
                                         "palette.png", "gray.jpg",
@@ -190,7 +190,7 @@ TEST(cut_off_pictures_are_errors)
     tmp_close();
 }
 
-TEST(damaged_pictures_do_no_harm)
+TEST(damaged_images_do_no_harm)
 {
     static const char *const names[] = {"palette.png", "gray8_interlaced.png",
                                         "rgb_progressive.jpg", "cmyk.jpg"};
@@ -277,7 +277,7 @@ TEST(image_errors_name_the_file)
     spit(in_tmp("text.png"), "hello, I am text", 16);
     CHECK_EQ(um_image_read(in_tmp("text.png"), &f), UM_EFORMAT);
     CHECK(strstr(um_last_error(), "text.png") &&
-          strstr(um_last_error(), "a text, not a picture (PNG, "));
+          strstr(um_last_error(), "a text, not an image (PNG, "));
     const uint8_t pixel = 0;
     CHECK_EQ(um_image_write_png(in_tmp("no/such/folder.png"), &pixel, 1, 1, 1), UM_EIO);
     CHECK(strstr(um_last_error(), "folder.png"));
@@ -287,7 +287,7 @@ TEST(image_errors_name_the_file)
 }
 
 /* Opening one would wait for a writer, and reading it for data. */
-TEST(a_picture_is_a_regular_file)
+TEST(an_image_is_a_regular_file)
 {
     tmp_open();
     um_frame *f = NULL;
@@ -330,7 +330,7 @@ static int files_in_tmp(void)
 
 static uint8_t noise[64 * 64];
 
-/* No file may pass 1000 bytes: neither a picture nor a truth is left, a picture that was there is
+/* No file may pass 1000 bytes: neither an image nor a truth is left, an image that was there is
  * as it was. */
 static int write_into_a_limit(void *ctx)
 {
@@ -351,7 +351,7 @@ static int write_into_a_limit(void *ctx)
     return files_in_tmp() == 1 ? 0 : 4;
 }
 
-TEST(a_picture_is_whole_or_not_there)
+TEST(an_image_is_whole_or_not_there)
 {
     tmp_open();
     for (size_t i = 0; i < sizeof noise; i++)
@@ -380,7 +380,7 @@ TEST(a_picture_is_whole_or_not_there)
 static int truth_into_a_limit(void *ctx)
 {
     (void)ctx;
-    struct rlimit limit = {20000, 20000}; /* pictures of 64x64 fit, the truth of 100 does not */
+    struct rlimit limit = {20000, 20000}; /* images of 64x64 fit, the truth of 100 does not */
     signal(SIGXFSZ, SIG_IGN);
     if (setrlimit(RLIMIT_FSIZE, &limit) != 0)
         return 1;
@@ -445,7 +445,7 @@ static int read_bomb(void *path)
     return !CHILD_SANITIZED && child_peak_kb() - before > 16 << 10 ? 2 : st != UM_OK;
 }
 
-TEST(pictures_take_memory_by_the_size_of_their_file)
+TEST(images_take_memory_by_the_size_of_their_file)
 {
     static uint8_t data[1 << 20];
     tmp_open();
@@ -1101,7 +1101,7 @@ TEST(overlay_pixels)
     CHECK_OK(paint(&p, f, &rgb));
     const uint8_t *inside = rgb + 3 * (20 * 30 + 14), *edge = rgb + 3 * (20 * 30 + 8),
                   *out = rgb + 3 * (38 * 30 + 2), *box = rgb + 3 * (20 * 30 + 7);
-    CHECK(inside[2] > 120 && inside[0] < 100);              /* tinted, the picture still shows */
+    CHECK(inside[2] > 120 && inside[0] < 100);              /* tinted, the image still shows */
     CHECK(edge[2] == 255 && edge[1] > 200);                 /* crisp */
     CHECK(out[0] == 100 && out[1] == 100 && out[2] == 100); /* untouched */
     CHECK(box[0] == 255 && box[2] < 100);

@@ -91,12 +91,12 @@ def stuck_fifo(path):
     return reader, writer
 
 
-def whole_pictures(folder):
-    """Every picture in a folder, none of them cut off."""
-    pictures = [p for p in Path(folder).rglob("*.png") if not p.name.startswith(".")]
-    for p in pictures:
+def whole_images(folder):
+    """Every image in a folder, none of them cut off."""
+    images = [p for p in Path(folder).rglob("*.png") if not p.name.startswith(".")]
+    for p in images:
         assert p.read_bytes().endswith(b"IEND\xaeB`\x82"), p
-    return pictures
+    return images
 
 
 # ---- what cannot be written ----
@@ -142,7 +142,7 @@ def a_full_disk_fails_its_sink_only(tmp):
 
 @test
 def nothing_half_written_has_a_final_name(tmp):
-    """A file system with room for some pictures and a part of the next."""
+    """A file system with room for some images and a part of the next."""
     small = tmp / "small"
     small.mkdir()
     if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small], capture_output=True).returncode != 0:
@@ -152,11 +152,11 @@ def nothing_half_written_has_a_final_name(tmp):
         err = end(start("run", source, "-o", f"dir:{small}", "-o", f"jsonl:{tmp}/rest", *SMALL), 1)
         assert "No space left on device" in err and "1 of 2 sinks failed" in err, err
         assert len(lines((tmp / "rest").read_text())) == 40
-        assert 0 < len(whole_pictures(small)) < 80
+        assert 0 < len(whole_images(small)) < 80
         assert not [p.name for p in small.rglob("*.part")]
         err = end(start("run", source, "-o", f"dir:{small}", *SMALL), 1)  # the only sink: it stops
         assert "No space left on device" in err, err
-        whole_pictures(small)
+        whole_images(small)
     finally:
         subprocess.run(["umount", "-l", small], check=True)
 
@@ -266,7 +266,7 @@ def a_signal_while_it_runs(tmp):
             err = end_reading(process, reader, 0)
             assert arguments[0] != "run" or "stage ms" in err, err
             assert all(json.loads(line) for line in read)
-        assert whole_pictures(tmp / str(int(number)))
+        assert whole_images(tmp / str(int(number)))
 
 
 def end_reading(process, reader, code):
@@ -377,7 +377,7 @@ def two_processes_on_one_output(tmp):
     first.stdin = None
     end(first, 0)
     assert len(lines((tmp / "lines").read_text())) == 1
-    assert sorted(p.name for p in whole_pictures(tmp / "o")) == ["00000_mask.png", "00000_overlay.png"]
+    assert sorted(p.name for p in whole_images(tmp / "o")) == ["00000_mask.png", "00000_overlay.png"]
     um("run", ENDLESS, "--frames", "1", "-o", f"dir:{tmp}/o", "-o", f"jsonl:{tmp}/lines", *SMALL)
 
 
@@ -429,8 +429,8 @@ def odd_names(tmp):
     (tmp / "in").mkdir()
     names = [b"-o.png", b"new\nline.png", b"\xff\xfe.png", b"a b'\"$.png", "\u00e9t\u00e9.png".encode(), b"n" * 250 + b".png", b"\x1b[31mred.png"]
     for name in names:
-        png(tmp / "picture", 64, 80)
-        os.rename(tmp / "picture", os.path.join(os.fsencode(tmp / "in"), name))
+        png(tmp / "image", 64, 80)
+        os.rename(tmp / "image", os.path.join(os.fsencode(tmp / "in"), name))
     out, err = um("run", tmp / "in", "-o", f"dir:{tmp}/out", "-o", "jsonl:-", *SMALL)
     expected = sorted(name.decode(errors="replace") for name in names)
     assert sorted(p["source"].replace("\ufffd\ufffd", "\ufffd\ufffd") for p in lines(out)) == expected
@@ -450,10 +450,10 @@ def stems_that_meet(tmp):
         png(tmp / path, 64, 80)
     out, _ = um("run", tmp / "p?" / "frame.png", "-o", f"dir:{tmp}/a", "-o", "jsonl:-", *SMALL)
     assert [p["source"] for p in lines(out)] == ["p1/frame.png", "p2/frame.png"]
-    assert sorted(str(p.relative_to(tmp / "a")) for p in whole_pictures(tmp / "a")) == [
+    assert sorted(str(p.relative_to(tmp / "a")) for p in whole_images(tmp / "a")) == [
         f"p{i}/frame_{kind}.png" for i in (1, 2) for kind in ("mask", "overlay")]
     um("run", tmp / "both", "-o", f"dir:{tmp}/b", *SMALL)
-    assert sorted(p.name for p in whole_pictures(tmp / "b")) == [
+    assert sorted(p.name for p in whole_images(tmp / "b")) == [
         f"scan.{ending}_{kind}.png" for ending in ("jpg", "png") for kind in ("mask", "overlay")]
 
 
@@ -461,7 +461,7 @@ def stems_that_meet(tmp):
 def an_unreadable_file_counts_in_realtime_too(tmp):
     for i in range(3):
         png(tmp / f"{2 * i}.png", 64, 80)
-        (tmp / f"{2 * i + 1}.png").write_bytes(b"no picture")
+        (tmp / f"{2 * i + 1}.png").write_bytes(b"no image")
     _, err = um("run", tmp, "--realtime", "-o", "null:", *SMALL)
     assert "3 unreadable" in err, err
     _, err = um("run", tmp, "--realtime", "--strict", "-o", "null:", *SMALL, code=1)
@@ -498,7 +498,7 @@ def few_descriptors(tmp):
         assert code in (0, 1) and (code == 0 or "ultramotion: " in err) or (code == 127 and most < 6), f"{most}: exit {code}\n{err}"
         ended.add(code)
     assert {0, 1} <= ended, ended
-    whole_pictures(tmp)
+    whole_images(tmp)
 
 
 @test
@@ -539,7 +539,7 @@ def little_memory(tmp):
         assert code in (0, 1) or (code == 127 and most <= 32), f"{most} MB: exit {code}\n{err}"
         ended.add(code)
     assert {0, 1} <= ended, ended
-    whole_pictures(tmp)
+    whole_images(tmp)
 
 
 main()

@@ -447,17 +447,17 @@ def boxes_that_overlap_a_better_one_go_where_the_model_or_the_command_says_so(tm
     meta = {k: v for k, v in meta.items() if k != "nms"}
     plain = write(tmp / "plain.safetensors", tensors, meta)
     told = write(tmp / "told.safetensors", tensors, {**meta, "nms": "0.5"})
-    picture = "phantom:seed=900007,frames=1,look=hard"
+    image = "phantom:seed=900007,frames=1,look=hard"
 
     def boxes(detector, *more):
-        return json.loads(um("detect", picture, "--detector", detector, "--conf", "0.01", *more)[0])["boxes"]
+        return json.loads(um("detect", image, "--detector", detector, "--conf", "0.01", *more)[0])["boxes"]
 
     def overlap(a, b):
         (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = a["box_xyxy"], b["box_xyxy"]
         both = max(0, min(ax1, bx1) - max(ax0, bx0)) * max(0, min(ay1, by1) - max(ay0, by0))
         return both / ((ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - both)
 
-    def inside(b):  # what is printed is clamped to the picture, what overlaps is not
+    def inside(b):  # what is printed is clamped to the image, what overlaps is not
         x0, y0, x1, y1 = b["box_xyxy"]
         return x0 > 0 and y0 > 0 and x1 < 422 and y1 < 558
 
@@ -468,16 +468,16 @@ def boxes_that_overlap_a_better_one_go_where_the_model_or_the_command_says_so(tm
     gone = [b for b in all_of_them if inside(b) and b not in kept]
     assert gone and all(any(k["score"] >= b["score"] and (overlap(k, b) > 0.499 or not inside(k)) for k in kept) for b in gone)
     assert boxes(told, "--nms", "1") == all_of_them == boxes(plain, "--nms", "1")
-    objects = [o["box_xyxy"] for o in json.loads(um("run", picture, "--detector", told, "--objects", "3", "--conf", "0.01", "-o", "jsonl:-")[0])["objects"]]
-    for o, k in zip(objects, kept):  # those of the packet are clamped to the picture
+    objects = [o["box_xyxy"] for o in json.loads(um("run", image, "--detector", told, "--objects", "3", "--conf", "0.01", "-o", "jsonl:-")[0])["objects"]]
+    for o, k in zip(objects, kept):  # those of the packet are clamped to the image
         assert all(abs(a - b) < 1e-2 for a, b in zip(o, k["box_xyxy"])), (objects, kept)
     assert len(objects) == min(3, len(kept))
     um("convert", told, tmp / "again.safetensors")
     assert read(tmp / "again.safetensors")[0]["nms"] == "0.5"
     wrong = write(tmp / "wrong.safetensors", tensors, {**meta, "nms": "often"})
-    _, err = um("detect", picture, "--detector", wrong, code=1)
+    _, err = um("detect", image, "--detector", wrong, code=1)
     assert "wrong.safetensors" in err and 'nms is "often"' in err and "an IoU above 0 up to 1" in err, err
-    _, err = um("detect", picture, "--nms", "0", code=2)
+    _, err = um("detect", image, "--nms", "0", code=2)
     assert "--nms" in err, err
 
 
@@ -552,11 +552,11 @@ def names_and_facts_that_a_file_cannot_have(tmp):
 
 
 @test
-def letterbox_is_the_picture_in_the_middle(tmp):
+def letterbox_is_the_image_in_the_middle(tmp):
     for frame, box, score in LETTERBOX:
         near(FRAMES[frame], box, score, "--det-fit", "letterbox")
     gray = lambda x, y: (40 + 7 * (x // 5) + 13 * (y // 3) + (90 if abs(y - 90 - x // 4) < 5 else 0)) % 256
-    # A picture that needs no resizing, against the same with its margins drawn: the same numbers, moved.
+    # An image that needs no resizing, against the same with its margins drawn: the same numbers, moved.
     for name, size, left, top in (("tall", (160, 320), 80, 0), ("wide", (320, 201), 0, 59)):
         png(tmp / f"{name}.png", *size, gray)
         inside = lambda x, y: gray(x - left, y - top) if 0 <= x - left < size[0] and 0 <= y - top < size[1] else 0
@@ -664,7 +664,7 @@ def wrong_files(tmp):
         ("config.json", b"{\n  \"architectures\": [\"DFineForObjectDetection\"]\n}\n", "JSON"), ("config.yml", b"__include__: [\n  '../a.yml']\nname: x\n", "configuration"),
         ("model.py", b"#!/usr/bin/env python\nimport torch\n", "program's text"), ("readme.pth", b"# Weights\n\nAsk for access.\n", "a text"),
         ("index.json", b"{\"metadata\": {}, \"weight_map\": {\"a\": \"model-00001-of-00002.safetensors\"}}", "JSON"),
-        # pictures and others
+        # images and others
         ("frame.png", FRAMES[0].read_bytes(), "PNG"), ("frame.dcm", bytes(128) + b"DICM" + bytes(60), "DICOM"), ("program.pth", b"\x7fELF" + bytes(60), "program"),
     ]  # fmt: skip
 

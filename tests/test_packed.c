@@ -271,7 +271,7 @@ struct opened {
     uint8_t mask[422 * 558];
 };
 
-/* Networks of the golden models, and what they make of a picture; folder NULL: nothing is kept. */
+/* Networks of the golden models, and what they make of an image; folder NULL: nothing is kept. */
 static void open_and_run(const char *device, const char *folder, int canvas, struct opened *o)
 {
     struct fixture f = {0};

@@ -213,7 +213,7 @@ TEST(truth_is_consistent)
         um_frame_unref(&f);
     }
     um_source_close(&s);
-    /* 10 % empty and a few that do not reach into the picture: 160..190 is 4 sigma */
+    /* 10 % empty and a few that do not reach into the image: 160..190 is 4 sigma */
     CHECK_MSG(bones > 160 && bones < 192, "%d with bone", bones);
     CHECK(partly > 20 && partly < bones - 20);
     CHECK_MSG(on / bones > 150 && on / bones - off / bones > 80, "on the bone %g, elsewhere %g",

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What no picture changes (nn/reach.h): an encoder that keeps it gives the bits of one that
- * computes everything, whatever sizes of pictures follow each other. */
+/* What no image changes (nn/reach.h): an encoder that keeps it gives the bits of one that
+ * computes everything, whatever sizes of images follow each other. */
 #include "engine/segmenter.h"
 
 #include "narrow.h"

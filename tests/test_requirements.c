@@ -21,7 +21,7 @@ enum { W = 422, H = 558, N = W * H };
 static const float bone[4] = {130, 127, 379, 511}; /* of golden frame 0 */
 
 /* Frame 0 of the golden sequence without gaps between rows. */
-static const uint8_t *picture(void)
+static const uint8_t *golden(void)
 {
     static uint8_t pixels[N];
     static bool read;
@@ -38,7 +38,7 @@ static const uint8_t *picture(void)
 static um_image gray_image(void)
 {
     return (um_image){.struct_size = sizeof(um_image),
-                      .data = picture(),
+                      .data = golden(),
                       .layout = UM_IMAGE_HW,
                       .height = H,
                       .width = W,
@@ -52,7 +52,7 @@ static um_transfers ledger(const char *device)
     return t;
 }
 
-/* A prediction on the golden picture as host bytes. */
+/* A prediction on the golden image as host bytes. */
 static void predict(const char *device, const um_image *image, const float *box, um_mask_mode mode,
                     uint8_t *out)
 {
@@ -97,7 +97,7 @@ TEST_ON_DEVICES(R1_every_kind_of_image_gives_the_same_mask)
 {
     static uint8_t u8[3 * N], want[N], got[N];
     static float f32[3 * N];
-    const uint8_t *p = picture();
+    const uint8_t *p = golden();
     um_image image = gray_image();
     predict(device, &image, bone, UM_MASK_AUTO, want);
     CHECK(set_pixels(want, N) > 1000);
@@ -127,12 +127,12 @@ TEST_ON_DEVICES(R1_every_kind_of_image_gives_the_same_mask)
             }
 }
 
-/* Colours keep their order: planes and pixels of the same picture agree, swapped channels do not.
+/* Colours keep their order: planes and pixels of the same image agree, swapped channels do not.
  */
 TEST_ON_DEVICES(R1_colours_keep_their_order)
 {
     static uint8_t rgb[3 * N], planes[3 * N], want[N], got[N];
-    const uint8_t *p = picture();
+    const uint8_t *p = golden();
     for (int i = 0; i < N; i++)
         for (int c = 0; c < 3; c++)
             rgb[3 * i + c] = planes[c * N + i] = (uint8_t)(c == 0   ? p[i]
@@ -191,7 +191,7 @@ TEST_ON_DEVICES(R1_misuse_raises)
     for (int i = 0; i < 11; i++)
         bad[i] = good;
     for (int i = 0; i < N; i++) {
-        bytes[i] = picture()[i];
+        bytes[i] = golden()[i];
         normalised[i] = bytes[i] / 127.5f - 1;
     }
     bad[0].data = NULL;
@@ -272,7 +272,7 @@ TEST_ON_DEVICES(R2_default_mask_stays_on_the_device)
     CHECK_EQ(b.setup - a.setup, 0);
     bool shared = strcmp(device, "cpu") == 0;
     CHECK_EQ(b.shared, shared);
-    CHECK_EQ(b.up - a.up, shared ? 0 : 2); /* the picture, the prompt */
+    CHECK_EQ(b.up - a.up, shared ? 0 : 2); /* the image, the prompt */
     CHECK_OK(um_mask_read(mask, out));     /* only now */
     CHECK_EQ(ledger(device).down - b.down, shared ? 0 : 1);
     CHECK_EQ(ledger(device).down_bytes - b.down_bytes, shared ? 0 : N);
@@ -488,7 +488,7 @@ TEST_ON_DEVICES(R8_predictions_reuse_the_embedding)
     um_prompts prompts = {.struct_size = sizeof prompts};
     CHECK_OK(um_predictor_set_image(s, &image));
     um_transfers a = ledger(device);
-    for (int i = 0; i < 2; i++) { /* two boxes, one picture */
+    for (int i = 0; i < 2; i++) { /* two boxes, one image */
         prompts.box = i ? bone : other;
         CHECK_OK(um_predictor_predict(s, &prompts, &r));
         CHECK_EQ(r.count, 1);

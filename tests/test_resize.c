@@ -28,7 +28,7 @@ static void check_case(um_device *dev, enum um_fit fit, const struct golden *g)
     CHECK(pixels && got);
     for (size_t i = 0; i < n_in; i++)
         pixels[i] = (unsigned char)(hashed_uniform(hashed_fnv("resize"), (uint32_t)i) * 256);
-    CHECK_OK(um_buf_open(&in, dev, n_in, "picture"));
+    CHECK_OK(um_buf_open(&in, dev, n_in, "image"));
     CHECK_OK(um_upload_now(dev, in, 0, pixels, n_in, UM_STAGE_SETUP, "test"));
     CHECK_OK(um_params_open(&p, dev));
     struct um_resize_plan plan = {.h_in = 0};

@@ -278,7 +278,7 @@ TEST(units_of_spacing_are_obeyed)
 }
 
 /* Stored so that bringing it to MF gives 0 1 2 / 3 4 5. */
-TEST(pictures_are_brought_into_the_marked_far_position)
+TEST(images_are_brought_into_the_marked_far_position)
 {
     static const struct {
         const char *orientation, *data;
@@ -365,7 +365,7 @@ TEST(hostile_headers_are_refused_in_a_sentence)
         {"NDims = 3\nDimSize = 2 2 99999999999999999999\nElementType = MET_UCHAR\n", "size "},
         {"NDims = 3\nDimSize = -2 2 2\nElementType = MET_UCHAR\n", "size -2"},
         {"NDims = 3\nDimSize = 2 2 0\nElementType = MET_UCHAR\n", "without a frame"},
-        {"NDims = 3\nDimSize = 0 0 7\nElementType = MET_UCHAR\n", "7 entries and no picture"},
+        {"NDims = 3\nDimSize = 0 0 7\nElementType = MET_UCHAR\n", "7 entries and no image"},
         {"NDims = 9\nDimSize = 2 2 2\nElementType = MET_UCHAR\n", "NDims 9"},
         {"NDims = 1\nDimSize = 2\nElementType = MET_UCHAR\n", "no NDims"},
         {"NDims = 3\nDimSize = 2 2\nElementType = MET_UCHAR\n", "one size for each axis"},
@@ -403,7 +403,7 @@ TEST(hostile_headers_are_refused_in_a_sentence)
 
 /* ---- recordings ---- */
 
-static um_frame *picture(int i)
+static um_frame *image(int i)
 {
     um_frame *f = NULL;
     char source[80];
@@ -426,7 +426,7 @@ static um_frame *picture(int i)
 
 static um_status record_one(um_sink *sink, int i)
 {
-    um_frame *f = picture(i);
+    um_frame *f = image(i);
     um_packet fields = {.struct_size = sizeof fields,
                         .frame_id = (uint64_t)i,
                         .width = 4,
@@ -470,7 +470,7 @@ static int replayed(const char *folder)
     int n = 0;
     um_status st = um_source_open(&s, spec("replay", folder), NULL);
     for (; st == UM_OK && (st = next(s, &f)) == UM_OK; n++) {
-        um_frame *want = picture(n);
+        um_frame *want = image(n);
         bool same = f->width == 4 && f->height == 3 && !memcmp(f->pixels, want->pixels, 12) &&
                     f->ts == want->ts && f->has_pose == want->has_pose &&
                     !memcmp(f->pose, want->pose, f->has_pose ? sizeof f->pose : 0) &&
@@ -605,7 +605,7 @@ static um_status record_frame(const char *folder, um_frame *f)
 
 TEST(what_came_over_a_network_lies_where_it_lay)
 {
-    um_frame *f = picture(0), *back = NULL;
+    um_frame *f = image(0), *back = NULL;
     um_source *s = NULL;
     char folder[400];
     struct um_origin *o = um_zalloc(sizeof *o);
@@ -665,7 +665,7 @@ TEST(what_came_over_a_network_lies_where_it_lay)
 
 TEST(a_place_that_is_none_comes_back_as_it_was)
 {
-    um_frame *f = picture(0), *back = NULL;
+    um_frame *f = image(0), *back = NULL;
     um_source *s = NULL;
     char folder[400];
     struct um_origin *o = um_zalloc(sizeof *o);
@@ -695,7 +695,7 @@ TEST(a_place_that_is_none_comes_back_as_it_was)
  * 2. */
 static um_status mask_one(um_sink *sink, int i)
 {
-    um_frame *f = picture(i);
+    um_frame *f = image(i);
     uint8_t left[12] = {0}, top[12] = {0}; /* rows of 4 bytes, a bit a pixel */
     for (int y = 0; y < 3; y++) {
         left[4 * y] = (uint8_t)((1 << (i + 1)) - 1);
@@ -856,7 +856,7 @@ TEST(writing_survives_failed_allocations)
                 um_mem_fail_at(0); /* of the library, not of the test's own packet */
                 um_packet *made = NULL;
                 um_packet fields = {.struct_size = sizeof fields, .width = 4, .height = 3};
-                f = picture(i);
+                f = image(i);
                 CHECK_OK(um_packet_create(&made, &fields, NULL, 0));
                 FORGET_ERROR();
                 um_mem_fail_at(at);

@@ -255,7 +255,7 @@ TEST_ON_DEVICES(embeddings_are_values)
     fixture_close(&f);
 }
 
-/* A picture that is on the device is copied there; nothing but a header crosses. */
+/* An image that is on the device is copied there; nothing but a header crosses. */
 TEST_ON_DEVICES(images_on_the_device_stay_there)
 {
     struct fixture f = fixture_open(device, 1, DET, SAM);

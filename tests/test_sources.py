@@ -80,7 +80,7 @@ def near(a, b, tolerance=1.5):
 
 
 @test
-def pictures_are_turned(tmp):
+def images_are_turned(tmp):
     rows, (want, *_) = gray(FRAME), box(FRAME)[0]
     write_png(tmp / "6.png", [bytes(c) for c in zip(*rows)][::-1], chunk(b"eXIf", exif(6)))  # a quarter to the left
     write_png(tmp / "3.png", [r[::-1] for r in rows[::-1]], chunk(b"eXIf", exif(3)))
@@ -134,11 +134,11 @@ def names_stay_apart(tmp):
     names = sorted(str(p.relative_to(tmp / "out")) for p in (tmp / "out").rglob("*_mask.png"))
     assert names == ["p1/frame.bmp_mask.png", "p1/frame.png_mask.png", "p2/p1/frame_mask.png"], names
     _, err = um("run", tmp / "in", code=1)
-    assert "no picture in this folder" in err and "2 folders (--recursive looks into them)" in err, err
+    assert "no image in this folder" in err and "2 folders (--recursive looks into them)" in err, err
 
 
 @test
-def folders_may_be_called_like_pictures(tmp):
+def folders_may_be_called_like_images(tmp):
     for folder in ("study.avi", "patient.tif", "scan.png"):
         (tmp / "in" / folder).mkdir(parents=True)
         write_png(tmp / "in" / folder / "1.png", gray(FRAME))
@@ -146,7 +146,7 @@ def folders_may_be_called_like_pictures(tmp):
     out, err = um("detect", tmp / "in", "--recursive")
     assert [line["source"] for line in lines(out)] == ["patient.tif/1.png", "scan.png/1.png", "study.avi/1.png"] and "unreadable" not in err, err
     _, err = um("detect", tmp / "in", code=1)
-    assert "no picture in this folder" in err and "3 folders (--recursive looks into them)" in err, err
+    assert "no image in this folder" in err and "3 folders (--recursive looks into them)" in err, err
     for pattern in ("in/**/*.png", "in/**", "**"):
         _, err = um("detect", pattern, cwd=tmp, code=2)
         assert f"{pattern}: \"**\" means nothing here" in err and "--recursive" in err, err
@@ -184,7 +184,7 @@ def an_animated_png_is_told(tmp):
     write_png(tmp / "loop.png", rows, animation + chunk(b"fcTL", control))
     write_png(tmp / "card.png", rows, animation)
     _, err = um("detect", tmp / "loop.png")
-    assert "loop.png: an animated PNG of 5 frames, of which only the still picture is read: " in err, err
+    assert "loop.png: an animated PNG of 5 frames, of which only the still image is read: " in err, err
     _, err = um("detect", tmp / "card.png")
     assert "is read, and it is none of them" in err, err
 
@@ -258,7 +258,7 @@ def a_stack_of_imagej_has_all_its_pages(tmp):
 
 
 @test
-def what_is_not_read_of_a_picture_is_told(tmp):
+def what_is_not_read_of_an_image_is_told(tmp):
     rows = gray(FRAME)
     if TIFF:
         three = [[[v for g in r for v in (g, 257, 0)] for r in rows]]
@@ -266,14 +266,14 @@ def what_is_not_read_of_a_picture_is_told(tmp):
         _, err = um("detect", tmp / "three.tif", code=1)
         assert "three.tif: TIFF with 3 samples of gray a pixel is not read" in err, err
         write_stack(tmp / "white.tif", [rows], "<", "", photometric=0)
-        assert f"none is over {max(map(max, rows))} of 65535, so the picture is nearly white" in box(tmp / "white.tif")[1]
+        assert f"none is over {max(map(max, rows))} of 65535, so the image is nearly white" in box(tmp / "white.tif")[1]
     write_png(tmp / "one.png", rows)
     one = (tmp / "one.png").read_bytes()
     photo = (GOLDEN / "image" / "turned6.jpg").read_bytes()
     for name, data in (("two.png", one + one), ("two.mjpeg", photo + photo), ("two.mpo", photo + bytes(700) + photo)):
         (tmp / name).write_bytes(data)
         out, err = um("detect", tmp / name)
-        assert len(lines(out)) == 1 and f"{name}: warning: only its first picture is read, another one is behind it" in err, err
+        assert len(lines(out)) == 1 and f"{name}: warning: only its first image is read, another one is behind it" in err, err
     for name, data in (("more.png", one + bytes(700)), ("more.jpg", photo + b"trailer")):
         (tmp / name).write_bytes(data)
         assert "behind" not in um("detect", tmp / name)[1]
@@ -375,7 +375,7 @@ def what_a_file_is_its_content_says(tmp):
                                       b"ElementDataFile = LOCAL\n" + b"".join(rows))
     assert near(box(tmp / "comment.mha")[0][0], box(FRAME)[0][0], .01)
     (tmp / "comment.txt").write_text("Comment = of nothing\n")
-    assert "a text, not a picture" in um("detect", tmp / "comment.txt", code=1)[1]
+    assert "a text, not an image" in um("detect", tmp / "comment.txt", code=1)[1]
     if not VIDEOS:
         return
     um("run", "phantom:seed=900003,frames=5", "-o", f"video:{tmp}/run.mp4")
@@ -444,9 +444,9 @@ def wrong_files(folder):
     put("framework_e.engine", b"ftrt" + bytes(30), "TensorRT", "--detector")
     header = json.dumps({"decoder.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     for name in ("a.safetensors", "b.png"):
-        put(f"part_{name}", struct.pack("<Q", len(header)) + header + bytes(4), "safetensors", "picture")
-    packed("part_c.pt", zipped(("decoder/data.pkl", pickle.dumps({}))), "PyTorch", "picture")
-    put("part_d.mp4", (GOLDEN / "video" / "sound.mp4").read_bytes(), *(("sound", "pictures") if VIDEOS else ("libav",)))
+        put(f"part_{name}", struct.pack("<Q", len(header)) + header + bytes(4), "safetensors", "image")
+    packed("part_c.pt", zipped(("decoder/data.pkl", pickle.dumps({}))), "PyTorch", "image")
+    put("part_d.mp4", (GOLDEN / "video" / "sound.mp4").read_bytes(), *(("sound", "frames") if VIDEOS else ("libav",)))
     put("part_e.dcm", bytes(128) + b"DICM" + bytes(30), "DICOM", "pip install ./python[dicom]")
     for name, source, share in (("a.png", FRAME, .6), ("b.jpg", GOLDEN / "image" / "rgb.jpg", .7), ("c.bmp", GOLDEN / "image" / "rgb24.bmp", .5)):
         data = source.read_bytes()
@@ -460,7 +460,7 @@ def wrong_files(folder):
     put("secret_e.png", b"\xfe\xdc" + bytes((i * i * 97 + i * 31 + 128) % 256 for i in range(300)), "unknown content", "encrypted")
     for name in ("folder_a", "folder_b.png", "folder_c", "folder_d", "folder_e"):
         (folder / name).mkdir()
-        files[folder / name] = ("no picture in this folder",)
+        files[folder / name] = ("no image in this folder",)
     files[folder / "folder_a"] += ("it is empty",)
     files[folder / "folder_b.png"] += ("it is empty",)
     (folder / "folder_c" / "config.json").write_text("{}")
@@ -470,9 +470,9 @@ def wrong_files(folder):
     files[folder / "folder_d"] += ("1 folder (--recursive",)
     (folder / "folder_e" / "scan.dcm").write_bytes(bytes(128) + b"DICM")
     files[folder / "folder_e"] += ("1 DICOM (ultramotion.run() of the Python package",)
-    put("text_a.png", b"hello\n", "a text", "picture")
-    put("text_b.json", b'{"images": []}', "JSON", "picture")
-    put("text_c.xml", b"<?xml version='1.0'?><annotation/>", "XML", "picture")
+    put("text_a.png", b"hello\n", "a text", "image")
+    put("text_b.json", b'{"images": []}', "JSON", "image")
+    put("text_c.xml", b"<?xml version='1.0'?><annotation/>", "XML", "image")
     put("text_d.csv", "frame,größe\n1,2\n".encode(), "a text", "@LIST.txt")
     put("text_e.png", b"", "empty file", "again")
     return files

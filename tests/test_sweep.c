@@ -154,7 +154,7 @@ static void watch_reason(struct watch *w, const struct um_sweep *s, const um_pac
     t->unsaid += w->frozen >= 3 && (k->reason != UM_REASON_FROZEN || k->tag != UM_TAG_STALE);
     t->unsaid += w->lifted >= 2 && k->reason != UM_REASON_NO_CONTACT;
     t->unsaid += !w->frozen && k->reason == UM_REASON_FROZEN;
-    /* under a shadow as wide as the picture there is no speckle either */
+    /* under a shadow as wide as the image there is no speckle either */
     t->unsaid += truth_of(s) == PRESENT && k->reason == UM_REASON_NO_CONTACT;
 }
 

@@ -222,7 +222,7 @@ def test_scaled_samples_fill_the_range(tmp_path):
 def test_a_dark_file_is_told_and_stretched(pipeline, tmp_path, caplog):
     arrays = np.tile(np.arange(4096, dtype=np.uint16).reshape(1, 64, 64), (1, 1, 1))
     path = made_file(tmp_path / "a.dcm", arrays, bits=16)
-    assert next(frames(path)).numpy().max() == 16 and "the picture is dark" in caplog.text
+    assert next(frames(path)).numpy().max() == 16 and "the image is dark" in caplog.text
     assert next(frames(path, window="auto")).numpy().max() == next(frames(path, window=(0, 4095))).numpy().max() == 255
     with ultramotion.run(path, pipeline=pipeline, window="auto") as packets:
         assert next(packets).frame.numpy().max() == 255
@@ -246,7 +246,7 @@ def test_a_series_goes_by_its_numbers(pipeline, tmp_path):
 
 
 def test_an_export_as_it_comes(pipeline, tmp_path, caplog):
-    """Folders in folders, with a text beside them: DICOM where there is no other picture, in the library's order."""
+    """Folders in folders, with a text beside them: DICOM where there is no other image, in the library's order."""
     (tmp_path / "DICOM" / "SE1").mkdir(parents=True)
     (tmp_path / "README.TXT").write_text("an export")
     for name in ("IM2", "IM10"):
@@ -258,11 +258,11 @@ def test_an_export_as_it_comes(pipeline, tmp_path, caplog):
     assert "passed over: 1 that are not DICOM" in caplog.text
     ultramotion.image.write_png(str(tmp_path / "a.png"), np.zeros((32, 32), np.uint8))
     assert [p.source for p in ultramotion.run(tmp_path, pipeline=pipeline, recursive=True)] == ["a.png"]
-    assert "passed over: 2 DICOM (ultramotion.run() of the Python package reads it, given without other pictures" in caplog.text
+    assert "passed over: 2 DICOM (ultramotion.run() of the Python package reads it, given without other images" in caplog.text
 
 
 def test_a_folder_with_a_broken_file(pipeline, tmp_path, caplog):
-    """As of pictures: what cannot be read is told and passed over, but not with `strict`, and not where it is all there is."""
+    """As of images: what cannot be read is told and passed over, but not with `strict`, and not where it is all there is."""
     (tmp_path / "a.dcm").write_bytes(b"no DICOM")
     with pytest.raises(ultramotion.FormatError, match="a.dcm"):
         list(ultramotion.run(tmp_path, pipeline=pipeline))
@@ -311,7 +311,7 @@ def test_damaged_headers_raise_what_the_rest_of_a_folder_survives(tmp_path):
 
 
 def single_frame(path, arrays, **tags):
-    """A file of one picture, without all that may be empty."""
+    """A file of one image, without all that may be empty."""
     made_file(path, arrays, Modality="US", **tags)
     data = pydicom.dcmread(path)
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.6.1"

@@ -22,31 +22,31 @@ struct mark {
 /* The first that fits. */
 static const struct mark marks[] = {
     MARK(128, "DICM", DICOM, "a DICOM file", "DICOM"), /* in front of it may be anything */
-    MARK(0, "\x89PNG\r\n\x1a\n", PICTURE, "a PNG picture", "PNG"),
-    MARK(0, "\xff\xd8\xff\xf7", OTHER_PICTURE, "a JPEG-LS picture", "JPEG-LS"),
-    MARK(0, "\xff\xd8\xff", PICTURE, "a JPEG picture", "JPEG"),
-    MARK(0, "II*\0", PICTURE, "a TIFF picture", "TIFF"),
-    MARK(0, "MM\0*", PICTURE, "a TIFF picture", "TIFF"),
-    MARK(0, "II+\0", PICTURE, "a TIFF picture", "TIFF"),
-    MARK(0, "MM\0+", PICTURE, "a TIFF picture", "TIFF"),
-    MARK(8, "WEBP", OTHER_PICTURE, "a WebP picture", "WebP"),
-    MARK(4, "ftypheic", OTHER_PICTURE, "a HEIC picture", "HEIC"),
-    MARK(4, "ftypheix", OTHER_PICTURE, "a HEIC picture", "HEIC"),
-    MARK(4, "ftypheim", OTHER_PICTURE, "a HEIC picture", "HEIC"),
-    MARK(4, "ftypheis", OTHER_PICTURE, "a HEIC picture", "HEIC"),
-    MARK(4, "ftyphevc", OTHER_PICTURE, "a HEIC picture", "HEIC"),
-    MARK(4, "ftyphevx", OTHER_PICTURE, "a HEIC picture", "HEIC"),
-    MARK(4, "ftypmif1", OTHER_PICTURE, "a HEIC picture", "HEIC"),
-    MARK(4, "ftypmsf1", OTHER_PICTURE, "a HEIC picture", "HEIC"),
-    MARK(4, "ftypavif", OTHER_PICTURE, "an AVIF picture", "AVIF"),
-    MARK(4, "ftypavis", OTHER_PICTURE, "an AVIF picture", "AVIF"),
-    MARK(0, "\0\0\0\x0cjP  \r\n\x87\n", OTHER_PICTURE, "a JPEG 2000 picture", "JPEG 2000"),
-    MARK(0, "\xff\x4f\xff\x51", OTHER_PICTURE, "a JPEG 2000 picture", "JPEG 2000"),
-    MARK(0, "\0\0\0\x0cJXL \r\n\x87\n", OTHER_PICTURE, "a JPEG XL picture", "JPEG XL"),
-    MARK(0, "8BPS", OTHER_PICTURE, "a Photoshop picture", "PSD"),
-    MARK(0, "v/1\x01", OTHER_PICTURE, "an OpenEXR picture", "OpenEXR"),
-    MARK(0, "P5", OTHER_PICTURE, "a PGM picture", "PGM"),
-    MARK(0, "P6", OTHER_PICTURE, "a PPM picture", "PPM"),
+    MARK(0, "\x89PNG\r\n\x1a\n", IMAGE, "a PNG image", "PNG"),
+    MARK(0, "\xff\xd8\xff\xf7", OTHER_IMAGE, "a JPEG-LS image", "JPEG-LS"),
+    MARK(0, "\xff\xd8\xff", IMAGE, "a JPEG image", "JPEG"),
+    MARK(0, "II*\0", IMAGE, "a TIFF image", "TIFF"),
+    MARK(0, "MM\0*", IMAGE, "a TIFF image", "TIFF"),
+    MARK(0, "II+\0", IMAGE, "a TIFF image", "TIFF"),
+    MARK(0, "MM\0+", IMAGE, "a TIFF image", "TIFF"),
+    MARK(8, "WEBP", OTHER_IMAGE, "a WebP image", "WebP"),
+    MARK(4, "ftypheic", OTHER_IMAGE, "a HEIC image", "HEIC"),
+    MARK(4, "ftypheix", OTHER_IMAGE, "a HEIC image", "HEIC"),
+    MARK(4, "ftypheim", OTHER_IMAGE, "a HEIC image", "HEIC"),
+    MARK(4, "ftypheis", OTHER_IMAGE, "a HEIC image", "HEIC"),
+    MARK(4, "ftyphevc", OTHER_IMAGE, "a HEIC image", "HEIC"),
+    MARK(4, "ftyphevx", OTHER_IMAGE, "a HEIC image", "HEIC"),
+    MARK(4, "ftypmif1", OTHER_IMAGE, "a HEIC image", "HEIC"),
+    MARK(4, "ftypmsf1", OTHER_IMAGE, "a HEIC image", "HEIC"),
+    MARK(4, "ftypavif", OTHER_IMAGE, "an AVIF image", "AVIF"),
+    MARK(4, "ftypavis", OTHER_IMAGE, "an AVIF image", "AVIF"),
+    MARK(0, "\0\0\0\x0cjP  \r\n\x87\n", OTHER_IMAGE, "a JPEG 2000 image", "JPEG 2000"),
+    MARK(0, "\xff\x4f\xff\x51", OTHER_IMAGE, "a JPEG 2000 image", "JPEG 2000"),
+    MARK(0, "\0\0\0\x0cJXL \r\n\x87\n", OTHER_IMAGE, "a JPEG XL image", "JPEG XL"),
+    MARK(0, "8BPS", OTHER_IMAGE, "a Photoshop image", "PSD"),
+    MARK(0, "v/1\x01", OTHER_IMAGE, "an OpenEXR image", "OpenEXR"),
+    MARK(0, "P5", OTHER_IMAGE, "a PGM image", "PGM"),
+    MARK(0, "P6", OTHER_IMAGE, "a PPM image", "PPM"),
     MARK(4, "ftyp", VIDEO, "an MP4 or QuickTime video", "MP4 video"),
     MARK(4, "moov", VIDEO, "a QuickTime video", "QuickTime video"),
     MARK(4, "mdat", VIDEO, "a QuickTime video", "QuickTime video"),
@@ -67,11 +67,11 @@ static const struct mark marks[] = {
     MARK(0, "nut/multimedia container", VIDEO, "a NUT video", "NUT video"),
     MARK(0, "YUV4MPEG2 ", VIDEO, "a YUV4MPEG video", "YUV4MPEG video"),
     MARK(0, "DKIF", VIDEO, "an IVF video", "IVF video"),
-    MARK(0, "GIF8", VIDEO, "a GIF picture", "GIF"),
+    MARK(0, "GIF8", VIDEO, "a GIF image", "GIF"),
     MARK(344, "n+1\0", VOLUME, "a NIfTI volume", "NIfTI"),
-    MARK(0, "NRRD000", PICTURE, "an NRRD file", "NRRD"),
-    MARK(0, "ObjectType", PICTURE, "a MetaImage file", "MetaImage"),
-    MARK(0, "NDims", PICTURE, "a MetaImage file", "MetaImage"),
+    MARK(0, "NRRD000", IMAGE, "an NRRD file", "NRRD"),
+    MARK(0, "ObjectType", IMAGE, "a MetaImage file", "MetaImage"),
+    MARK(0, "NDims", IMAGE, "a MetaImage file", "MetaImage"),
     MARK(0, "\x93NUMPY", VOLUME, "a NumPy array", "NumPy array"),
     MARK(0, "MATLAB 5.0 MAT-file", VOLUME, "a MATLAB file", "MATLAB file"),
     MARK(4, "TFL3", WEIGHTS, "a TensorFlow Lite network", "TensorFlow Lite network"),
@@ -158,7 +158,7 @@ static struct um_kind kind_of_text(const uint8_t *head, size_t n)
     if (starts(text, "<!doctype html") || starts(text, "<html") || strstr(text, "<html"))
         return (struct um_kind){UM_KIND_PAGE, "a web page", "web page"};
     if (strstr(text, "<svg"))
-        return (struct um_kind){UM_KIND_OTHER_PICTURE, "an SVG drawing", "SVG"};
+        return (struct um_kind){UM_KIND_OTHER_IMAGE, "an SVG drawing", "SVG"};
     if (text[0] == '<')
         return (struct um_kind){UM_KIND_TEXT, "an XML text", "XML"};
     if (text[0] == '{' || text[0] == '[')
@@ -242,13 +242,13 @@ struct um_kind um_kind_of(const uint8_t *head, size_t n)
             return (struct um_kind){m->sort, m->what, m->name};
     }
     if (is_bmp(head, n))
-        return (struct um_kind){UM_KIND_PICTURE, "a BMP picture", "BMP"};
+        return (struct um_kind){UM_KIND_IMAGE, "a BMP image", "BMP"};
     if (n >= 4 && memcmp(head, "PK\3\4", 4) == 0)
         return kind_of_zip(head, n);
     if (is_safetensors(head, n))
         return (struct um_kind){UM_KIND_WEIGHTS, "a safetensors file", "safetensors file"};
     if (is_meta(head, n))
-        return (struct um_kind){UM_KIND_PICTURE, "a MetaImage file", "MetaImage"};
+        return (struct um_kind){UM_KIND_IMAGE, "a MetaImage file", "MetaImage"};
     if (is_dicom(head, n))
         return (struct um_kind){UM_KIND_DICOM, "a DICOM file", "DICOM"};
     if (is_mpeg_ts(head, n))

@@ -10,9 +10,9 @@
 enum { UM_KIND_HEAD = 1024 }; /* bytes that are looked at */
 
 enum um_kind_sort {
-    UM_KIND_PICTURE, /* PNG, JPEG, BMP, TIFF, MetaImage, NRRD */
+    UM_KIND_IMAGE, /* PNG, JPEG, BMP, TIFF, MetaImage, NRRD */
     UM_KIND_VIDEO,
-    UM_KIND_OTHER_PICTURE, /* WebP, HEIC, … */
+    UM_KIND_OTHER_IMAGE, /* WebP, HEIC, … */
     UM_KIND_DICOM,
     UM_KIND_VOLUME,  /* NIfTI, … */
     UM_KIND_WEIGHTS, /* of a network, ours or another framework's */

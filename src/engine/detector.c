@@ -251,7 +251,7 @@ um_status um_detect_path(um_detect *s, int channels, struct um_detect_path **out
     return st;
 }
 
-/* Where a w x h picture lies in the input. A letterbox is upstream's tools/inference/onnx_inf.py:
+/* Where a w x h image lies in the input. A letterbox is upstream's tools/inference/onnx_inf.py:
  * as large as it fits, both sides cut to whole pixels, in the middle. */
 static struct um_margin place(const struct um_dfine_info *info, int w, int h)
 {
@@ -261,7 +261,7 @@ static struct um_margin place(const struct um_dfine_info *info, int w, int h)
     double x = (double)info->input_w / w, y = (double)info->input_h / h, ratio = x < y ? x : y;
     m.inner_w = (int)(w * ratio);
     m.inner_h = (int)(h * ratio);
-    m.inner_w = m.inner_w < 1 ? 1 : m.inner_w; /* a picture of one row */
+    m.inner_w = m.inner_w < 1 ? 1 : m.inner_w; /* an image of one row */
     m.inner_h = m.inner_h < 1 ? 1 : m.inner_h;
     m.left = (info->input_w - m.inner_w) / 2;
     m.top = (info->input_h - m.inner_h) / 2;

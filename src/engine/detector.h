@@ -48,10 +48,10 @@ void um_detect_open(um_detect *s, const um_detector *model, bool keep_taps);
 void um_detect_close(um_detect *s);
 /* The path for frames of `channels` (1 or 3) channels, recorded and compiled. */
 um_status um_detect_path(um_detect *s, int channels, struct um_detect_path **out);
-/* What the front must deliver for a w x h picture. */
+/* What the front must deliver for a w x h image. */
 struct um_front_target um_detect_target(const um_detect *s, const struct um_detect_path *path,
                                         int w, int h);
-/* Says in a header that has its picture's size how boxes of the input become boxes of the picture,
+/* Says in a header that has its image's size how boxes of the input become boxes of the image,
  * and which of them go. */
 void um_detector_tell(const um_detector *d, struct um_frame_header *header);
 /* Bytes on the device beside the weights. */

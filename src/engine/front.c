@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-/* A target's table, with what is known of the gain before there is a picture. */
+/* A target's table, with what is known of the gain before there is an image. */
 static um_const add_table(um_params *p, const struct um_front_target *to,
                           const struct um_gain_wish *gain)
 {
@@ -29,7 +29,7 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
     for (int i = 0; i < n; i++)
         if (target[i].fit == UM_FIT_RATIO && (target[i].new_h < 1 || target[i].new_w < 1))
             return um_fail(UM_EINVAL,
-                           "picture %dx%d: too thin, nothing is left of it on a canvas of %dx%d", w,
+                           "image %dx%d: too thin, nothing is left of it on a canvas of %dx%d", w,
                            h, target[i].size_w, target[i].size_h);
     um_status st = um_params_open(&f->params, dev);
     if (st != UM_OK)
@@ -137,7 +137,7 @@ um_status um_front_copy(struct um_front *f, int slot, const struct um_frame_head
         return um_fail(UM_EDEVICE, "device %s is lost", f->dev->name);
     memcpy(f->slot[slot]->data, header, UM_HEADER_BYTES);
     um_status st = um_upload(f->dev, q, f->frame, 0, f->slot[slot], 0, UM_HEADER_BYTES,
-                             UM_STAGE_UPLOAD, "header of a picture that is on the device");
+                             UM_STAGE_UPLOAD, "header of an image that is on the device");
     bool whole = row_bytes == (ptrdiff_t)row;
     for (int y = 0; y < (whole ? 1 : f->h) && st == UM_OK; y++)
         st = um_copy_from(f->dev, q, f->frame, off + (size_t)y * row,

@@ -9,16 +9,16 @@
 #include "nn/resize.h"
 #include "ultramotion/frame.h"
 
-/* What one network wants: the picture resized to [new_h,new_w] in the top left of a
+/* What one network wants: the image resized to [new_h,new_w] in the top left of a
  * [size_h,size_w,c] buffer of the device's precision; what is left of it is 0. With `letterbox` the
- * picture lies at (top, left), and what is left of the buffer is what black becomes. */
+ * image lies at (top, left), and what is left of the buffer is what black becomes. */
 struct um_front_target {
     um_buf *input;
     int size_h, size_w, c;
     int new_h, new_w;
-    bool letterbox; /* D-FINE's: the picture lies at top, left of the input */
+    bool letterbox; /* D-FINE's: the image lies at top, left of the input */
     int top, left;
-    const float (*lut)[256]; /* [c]; NULL: the picture's levels stretched over 0..1 */
+    const float (*lut)[256]; /* [c]; NULL: the image's levels stretched over 0..1 */
     enum um_fit fit; /* resized with Pillow's bilinear (LONGEST), OpenCV's INTER_AREA (RATIO),
                         scikit-image's cubic splines (STRETCH) */
 };
@@ -36,7 +36,7 @@ struct um_front {
 };
 
 /* gain: of the networks' tables, NULL = none; those that have a table of their own follow it, the
- * others stretch the picture as they do. smooth: frames are a stream. */
+ * others stretch the image as they do. smooth: frames are a stream. */
 um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
                         const struct um_front_target *target, int n, int slots,
                         const struct um_gain_wish *gain, bool smooth);
@@ -49,7 +49,7 @@ um_status um_front_fill(struct um_front *f, int slot, const struct um_frame_head
                         const um_frame *frame, int x0, int y0);
 /* The upload, and the steps that make the network inputs of it. */
 um_status um_front_upload(struct um_front *f, int slot, enum um_queue q, enum um_stage stage);
-/* The same for a picture that is on the device: the header crosses, the pixels are copied there. */
+/* The same for an image that is on the device: the header crosses, the pixels are copied there. */
 um_status um_front_copy(struct um_front *f, int slot, const struct um_frame_header *header,
                         enum um_queue q, const void *pixels, ptrdiff_t row_bytes, void *stream);
 um_status um_front_run(struct um_front *f, enum um_queue q);

@@ -187,8 +187,8 @@ um_status um_box_check(const float box[4], int w, int h)
         return um_fail(UM_EINVAL, "box %g,%g,%g,%g: inverted, want x0 <= x1 and y0 <= y1", box[0],
                        box[1], box[2], box[3]);
     if (box[2] < 0 || box[3] < 0 || box[0] > (float)w || box[1] > (float)h)
-        return um_fail(UM_EINVAL, "box %g,%g,%g,%g does not touch the %dx%d picture", box[0],
-                       box[1], box[2], box[3], w, h);
+        return um_fail(UM_EINVAL, "box %g,%g,%g,%g does not touch the %dx%d image", box[0], box[1],
+                       box[2], box[3], w, h);
     return UM_OK;
 }
 
@@ -211,10 +211,10 @@ static um_status open_beyond(um_encode *s)
     if (!bytes || !um_tape_takes(s->tape, UM_OP_MBCONV) || !um_tape_takes(s->tape, UM_OP_MLP) ||
         !um_tape_takes(s->tape, UM_OP_WINDOW_BLOCK))
         return UM_OK;
-    um_status st = um_buf_open(&s->beyond, dev, bytes, "beyond the picture");
+    um_status st = um_buf_open(&s->beyond, dev, bytes, "beyond the image");
     struct um_beyond none = {0};
     return st == UM_OK ? um_upload_now(dev, s->beyond, 0, &none, sizeof none, UM_STAGE_SETUP,
-                                       "beyond the picture")
+                                       "beyond the image")
                        : st;
 }
 
@@ -311,7 +311,7 @@ struct um_mask_tables um_segmenter_tables(const um_segmenter *s, um_params *p, i
     struct um_mask_tables k = {.tx = {0, 0}};
     int side = um_sam_canvas(s->net), low = um_segmenter_low_side(s), new_h = low, new_w = low;
     if (um_sam_family(s->net)->fit == UM_FIT_STRETCH) {
-        side = low; /* from the logits to the picture in one step */
+        side = low; /* from the logits to the image in one step */
         for (int i = 0; i < 2; i++)
             k.bias[i] = um_params_add(p, &bias[i], sizeof bias[i]);
     } else {

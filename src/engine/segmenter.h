@@ -32,7 +32,7 @@ struct um_segmenter {
 typedef struct um_encode {
     const um_segmenter *model;
     um_buf *input;  /* [S,S,3] of the device's precision */
-    um_buf *beyond; /* what no picture changes (nn/reach.h), or NULL */
+    um_buf *beyond; /* what no image changes (nn/reach.h), or NULL */
     um_tape *tape;
     um_tensor embedding; /* [n,n,256], kept */
 } um_encode;
@@ -40,7 +40,7 @@ typedef struct um_encode {
 um_status um_encode_open(um_encode *s, const um_segmenter *model, bool keep_taps);
 void um_encode_close(um_encode *s); /* accepts a zeroed or half-open one */
 uint64_t um_encode_device_bytes(const um_encode *s);
-/* What the front must deliver for an h x w picture. */
+/* What the front must deliver for an h x w image. */
 struct um_front_target um_encode_target(const um_encode *s, int w, int h);
 
 /* What a decoder is recorded for. */
@@ -67,7 +67,7 @@ um_status um_decode_open(um_decode *s, const um_segmenter *model, struct um_prom
                          const struct um_decode_input *in, bool keep_taps);
 void um_decode_close(um_decode *s); /* accepts a zeroed one */
 
-/* Constants of um_mask_upsample() for an h x w picture: tx [w,4], ty [h,4]. */
+/* Constants of um_mask_upsample() for an h x w image: tx [w,4], ty [h,4]. */
 struct um_mask_tables {
     um_const tx, ty, bias[2];
 };
@@ -82,7 +82,7 @@ int um_segmenter_low_side(const um_segmenter *s);
 /* The rollback switch (R10): the argument, else the segmenter's option, else
  * ULTRAMOTION_SAM_AS_NUMPY, else the device. s may be NULL. */
 um_status um_mask_mode_resolve(um_mask_mode argument, const um_segmenter *s, um_mask_mode *out);
-/* NaN, inverted or not touching the picture: UM_EINVAL. */
+/* NaN, inverted or not touching the image: UM_EINVAL. */
 um_status um_box_check(const float box[4], int w, int h);
 /* {"ts":…, "event":"sam_mask_output", "as_numpy":0, "device":"…"<more>} */
 void um_kpi_line(char *line, size_t size, double ts, bool as_numpy, const char *device,

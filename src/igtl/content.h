@@ -37,7 +37,7 @@ void um_igtl_image_write(struct um_igtl_outbox *out, const struct um_igtl_image 
 /* Row-major 4x4 of what leads from pixels to mm, and back; pixel (0,0,0) is its origin. */
 void um_igtl_image_matrix(const struct um_igtl_image *image, double matrix[16]);
 void um_igtl_image_place(struct um_igtl_image *image, const double matrix[16]);
-/* As pictures that came from elsewhere lie: the first pixel at the origin, 1 mm a pixel where
+/* As images that came from elsewhere lie: the first pixel at the origin, 1 mm a pixel where
  * spacing_mm is NULL. */
 void um_igtl_image_place_plainly(struct um_igtl_image *image, int width, int height,
                                  const double *spacing_mm);

@@ -24,18 +24,18 @@ const char *um_image_kinds(void)
 const char *um_clip_advice(enum um_kind_sort sort)
 {
     static const char *const advice[] = {
-        [UM_KIND_OTHER_PICTURE] = "convert it to PNG",
+        [UM_KIND_OTHER_IMAGE] = "convert it to PNG",
         [UM_KIND_DICOM] = "ultramotion.run() of the Python package reads it, given without other "
-                          "pictures (pip install ./python[dicom]), or export it as PNG",
+                          "images (pip install ./python[dicom]), or export it as PNG",
         [UM_KIND_VOLUME] = "export its slices as PNG",
-        [UM_KIND_WEIGHTS] = "weights are given with --detector or --segmenter, here goes a picture",
+        [UM_KIND_WEIGHTS] = "weights are given with --detector or --segmenter, here goes an image",
         [UM_KIND_ARCHIVE] = "unpack it and give what is in it",
         [UM_KIND_ENCRYPTED] = "decrypt it first",
         [UM_KIND_POINTER] = "fetch the file itself with \"git lfs pull\"",
         [UM_KIND_PAGE] = "download the file itself again, this is what the server said instead",
-        [UM_KIND_DOCUMENT] = "export its pictures as PNG",
-        [UM_KIND_TEXT] = "give the picture itself; a list of files is given as @LIST.txt",
-        [UM_KIND_PROGRAM] = "give a picture",
+        [UM_KIND_DOCUMENT] = "export its images as PNG",
+        [UM_KIND_TEXT] = "give the image itself; a list of files is given as @LIST.txt",
+        [UM_KIND_PROGRAM] = "give an image",
         [UM_KIND_EMPTY] = "copy or export it again",
         [UM_KIND_UNKNOWN] = "it may be damaged or encrypted: copy or export it again",
     };
@@ -45,7 +45,7 @@ const char *um_clip_advice(enum um_kind_sort sort)
 /* What it is, what was expected, what to do. */
 static um_status refuse(const struct um_kind *kind)
 {
-    return um_fail(UM_EFORMAT, "%s, not a picture (%s): %s",
+    return um_fail(UM_EFORMAT, "%s, not an image (%s): %s",
                    kind->what[0] ? kind->what : "a file of unknown content", um_image_kinds(),
                    um_clip_advice(kind->sort));
 }
@@ -60,7 +60,7 @@ static um_status open_kind(struct um_clip *c)
     struct um_kind kind = um_kind_of(head, n);
     if (kind.sort == UM_KIND_VIDEO)
         return um_video_open(&c->video, &c->f);
-    if (kind.sort != UM_KIND_PICTURE)
+    if (kind.sort != UM_KIND_IMAGE)
         return refuse(&kind);
     if (strcmp(kind.name, "TIFF") == 0)
         return um_tiff_open(&c->tiff, &c->f);
@@ -147,7 +147,7 @@ static um_status read_first(const char *path, const um_source_settings *how, boo
     struct um_clip c;
     um_status st = um_clip_open(&c, path, how);
     if (st == UM_OK && alone && um_clip_many(&c))
-        st = um_fail(UM_EFORMAT, "%s: several pictures in one file, one was expected", path);
+        st = um_fail(UM_EFORMAT, "%s: several images in one file, one was expected", path);
     if (st == UM_OK)
         st = um_clip_read(&c, out);
     if (st == UM_EOF)

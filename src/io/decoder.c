@@ -80,7 +80,7 @@ static um_status scale_wide(struct um_decoder *d, struct um_image_file *f, um_fr
     return st;
 }
 
-um_status um_decoder_picture(struct um_decoder *d, struct um_image_file *f, um_frame **out)
+um_status um_decoder_frame(struct um_decoder *d, struct um_image_file *f, um_frame **out)
 {
     const AVFrame *a = d->frame;
     const AVPixFmtDescriptor *kind = d->av->av_pix_fmt_desc_get(a->format);

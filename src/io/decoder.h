@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pictures of one stream through a decoder of libav, as frames: what a video in a file and a camera
+/* One stream through a decoder of libav, as frames: what a video in a file and a camera
  * have in common. */
 #ifndef UM_IO_DECODER_H
 #define UM_IO_DECODER_H
@@ -22,7 +22,7 @@ struct um_decoder {
 um_status um_decoder_open(struct um_decoder *d, const struct um_libav *av, AVStream *stream,
                           const AVCodec *codec);
 /* d->frame as a frame, gray or RGB; `f` says what becomes of 16 bits. */
-um_status um_decoder_picture(struct um_decoder *d, struct um_image_file *f, um_frame **out);
+um_status um_decoder_frame(struct um_decoder *d, struct um_image_file *f, um_frame **out);
 void um_decoder_close(struct um_decoder *d); /* also what was never opened, but zeroed */
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* EXIF is a TIFF file without pictures, and one number of it matters here. */
+/* EXIF is a TIFF file without images, and one number of it matters here. */
 #include "io/image.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the phantom's pictures are made of: random numbers, functions without libm, and noise,
+/* What the phantom's images are made of: random numbers, functions without libm, and noise,
  * blurred, on a grid. The same bits on every machine. */
 #ifndef UM_IO_FIELD_H
 #define UM_IO_FIELD_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What pictures of all kinds have in common. */
+/* What images of all kinds have in common. */
 #include "io/image.h"
 
 #include "base/mem.h"
@@ -69,7 +69,7 @@ um_status um_image_turn(um_frame **frame, int orientation)
         um_frame_create(&t, swap ? f->height : f->width, swap ? f->width : f->height, f->channels);
     if (st != UM_OK)
         return st;
-    /* where the picture's first column and row lie in the file */
+    /* where the image's first column and row lie in the file */
     bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
     bool from_below = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
     for (int y = 0; y < t->height; y++)

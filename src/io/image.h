@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Still pictures: a reader for each kind, and what they share. Errors do not name the file. */
+/* Still images: a reader for each kind, and what they share. Errors do not name the file. */
 #ifndef UM_IO_IMAGE_H
 #define UM_IO_IMAGE_H
 
@@ -15,9 +15,9 @@ struct um_image_facts {
     int bits;           /* sBIT that was obeyed: no sample is over 2^bits - 1 */
     int greatest;       /* 16-bit samples were taken as they are, and none is over this */
     bool white;         /* those have 0 for white */
-    uint32_t animation; /* frames of an animated PNG, whose still picture was read … */
+    uint32_t animation; /* frames of an animated PNG, whose still image was read … */
     bool still_apart;   /* … which is none of them */
-    bool behind;        /* another picture stands behind the end of this one */
+    bool behind;        /* another image stands behind the end of this one */
     int copies;         /* smaller copies and masks in a TIFF, passed over */
     bool lossy;         /* a JPEG: pixels are about what was drawn */
     bool alpha;         /* a PNG's alpha was left out, and is not the same everywhere */
@@ -43,9 +43,9 @@ um_status um_bmp_read(struct um_image_file *f, um_frame **out);
 /* 16-bit samples become 8, by the file's window; `bits` of them are significant, 0 = unknown. */
 um_status um_image_levels(struct um_image_file *f, const uint16_t *samples, size_t n, int bits,
                           uint8_t *out);
-/* Bring a picture into the position that people see it in. */
+/* Bring an image into the position that people see it in. */
 um_status um_image_turn(um_frame **frame, int orientation);
-/* Is there a picture that begins with `mark` in what follows in the file, behind the `n` bytes of
+/* Is there an image that begins with `mark` in what follows in the file, behind the `n` bytes of
  * `ahead` that were read from it already? */
 bool um_image_follows(FILE *file, const void *ahead, size_t n, const char *mark);
 /* Tag 274 of the first directory of what EXIF holds, 1 to 8; 0 if it says nothing. */

@@ -36,7 +36,7 @@ static void jpeg_failed(j_common_ptr jpeg)
     longjmp(r->jump, 1);
 }
 
-/* libjpeg calls missing or damaged picture data a warning and fills it with gray; here that is an
+/* libjpeg calls missing or damaged image data a warning and fills it with gray; here that is an
  * error. */
 static void jpeg_message(j_common_ptr jpeg, int level)
 {

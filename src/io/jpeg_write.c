@@ -65,7 +65,7 @@ static um_status write_body(struct writer *w, const um_frame *f, int quality)
 {
     struct jpeg_compress_struct *jpeg = &w->jpeg;
     if (setjmp(w->jump))
-        return w->no_memory ? um_fail(UM_ENOMEM, "JPEG of a %dx%d picture", f->width, f->height)
+        return w->no_memory ? um_fail(UM_ENOMEM, "JPEG of a %dx%d image", f->width, f->height)
                             : um_fail(UM_EFORMAT, "JPEG: %s", w->text);
     jpeg_create_compress(jpeg);
     jpeg->dest = &w->to;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* libav, loaded when the first video is opened: it brings some hundred libraries, which nobody who
- * reads pictures shall wait for, and a program that was built with it runs where it is not. */
+ * reads images shall wait for, and a program that was built with it runs where it is not. */
 #ifndef UM_IO_LIBAV_H
 #define UM_IO_LIBAV_H
 

@@ -49,28 +49,27 @@ void um_notices_see(struct um_notices *n, const char *file, bool begins,
     if (begins)
         memset(n->in_file, 0, sizeof n->in_file);
     if (first(n, UM_NOTICE_TURNED, f->orientation > 1))
-        tell(n,
-             "%s: turned by its orientation (%d); boxes and masks are those of the turned picture",
+        tell(n, "%s: turned by its orientation (%d); boxes and masks are those of the turned image",
              file, f->orientation);
     if (first(n, UM_NOTICE_BITS, f->bits))
         tell(n, "%s: samples of %d bits in 16 (sBIT): %d is white", file, f->bits,
              (1 << f->bits) - 1);
     if (first(n, UM_NOTICE_DARK, f->greatest))
         tell(n,
-             "%s: warning: 16-bit samples, and none is over %d of 65535, so the picture is %s: "
+             "%s: warning: 16-bit samples, and none is over %d of 65535, so the image is %s: "
              "--window auto stretches it, or --window 0,%d",
              file, f->greatest, f->white ? "nearly white" : "dark", f->greatest);
     if (first(n, UM_NOTICE_ANIMATED, f->animation))
         tell(n,
-             "%s: an animated PNG of %u frames, of which only the still picture is read%s: save "
-             "it as a video or as single pictures to have all",
+             "%s: an animated PNG of %u frames, of which only the still image is read%s: save "
+             "it as a video or as single images to have all",
              file, (unsigned)f->animation, f->still_apart ? ", and it is none of them" : "");
     if (first(n, UM_NOTICE_COPIES, f->copies))
         tell(n, "%s: %d smaller cop%s passed over", file, f->copies,
              f->copies == 1 ? "y or mask in it was" : "ies or masks in it were");
     if (first(n, UM_NOTICE_BEHIND, f->behind))
         tell(n,
-             "%s: warning: only its first picture is read, another one is behind it: save them as "
+             "%s: warning: only its first image is read, another one is behind it: save them as "
              "single files, or as a video",
              file);
 }
@@ -125,11 +124,11 @@ static const char *advice(const struct um_passed *p)
         p->sort == UM_KIND_VIDEO ? !um_video_built : strcmp(p->name, "TIFF") == 0 && !um_tiff_built;
     switch (p->sort) {
     case UM_KIND_DICOM:
-    case UM_KIND_OTHER_PICTURE:
+    case UM_KIND_OTHER_IMAGE:
     case UM_KIND_VOLUME:
     case UM_KIND_ENCRYPTED:
     case UM_KIND_POINTER: return um_clip_advice(p->sort);
-    case UM_KIND_PICTURE:
+    case UM_KIND_IMAGE:
     case UM_KIND_VIDEO:
         return left_out ? "this build was made without: see ultramotion doctor"
                         : "under another ending, give it by name";
@@ -161,7 +160,7 @@ void um_notices_end(struct um_notices *n, const char *source)
         "have samples of 16 bits that are all small: --window stretches them",
         "are animated PNGs",
         "have smaller copies or masks inside",
-        "have further pictures behind the first"};
+        "have further images behind the first"};
     char passed[UM_NOTICE_BYTES];
     if (n->ended || !n->any)
         return;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a source knows of a frame and um_frame has no room for. Of a live one: kept to the bit, so
- * that what is sent back lies where the picture lay. */
+ * that what is sent back lies where the image lay. */
 #ifndef UM_IO_ORIGIN_H
 #define UM_IO_ORIGIN_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The picture people look at: the frame in gray, each object's mask as a tint with a crisp outline,
+/* The image people look at: the frame in gray, each object's mask as a tint with a crisp outline,
  * its box, and a caption. */
 #include "base/mem.h"
 #include "base/number.h"
@@ -93,7 +93,7 @@ static void fill(struct canvas *c, int x0, int y0, int x1, int y1, rgb color)
 }
 
 /* Dark text on a plate, its lower left corner at x, bottom, moved so that it lies inside the
- * picture. */
+ * image. */
 static void caption(struct canvas *c, int x, int bottom, int scale, const char *text, rgb plate)
 {
     int w = ((int)strlen(text) * (GLYPH_W + 1) + 3) * scale, h = (GLYPH_H + 4) * scale;
@@ -121,7 +121,7 @@ static void paint_mask(struct canvas *c, const uint8_t *mask, const struct look 
             uint8_t *p = c->rgb + ((size_t)y * (size_t)w + (size_t)x) * 3;
             if (!*m)
                 continue;
-            /* the picture's border is no outline: the structure goes on outside */
+            /* the image's border is no outline: the structure goes on outside */
             int edge = (x > 0 && !m[-1]) || (x < w - 1 && !m[1]) || (y > 0 && !m[-w]) ||
                        (y < h - 1 && !m[w]);
             const uint8_t color[3] = {edge ? look->outline.r : look->tint.r,
@@ -135,7 +135,7 @@ static void paint_mask(struct canvas *c, const uint8_t *mask, const struct look 
         }
 }
 
-/* A whole number of pixels; far outside every picture is all the same, and so is NaN. */
+/* A whole number of pixels; far outside every image is all the same, and so is NaN. */
 static int pixel(float v)
 {
     enum { FAR = 1 << 20 };

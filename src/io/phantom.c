@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A sketch of B-mode physics. One picture is
+/* A sketch of B-mode physics. One image is
  *
  *   amp   echo amplitude of the tissue: layers with bright borders, striated texture,
  *         vessels, short bright distractors
@@ -30,7 +30,7 @@ struct um_phantom {
     float *curve, *ridge, *slope, *wide, *bright, *column; /* [w] */
 };
 
-/* ---- the parts of a picture ---- */
+/* ---- the parts of an image ---- */
 
 static void draw_layers(struct um_phantom *g, struct rng *r)
 {
@@ -164,7 +164,7 @@ static void draw_distractors(struct um_phantom *g, struct rng *r)
 }
 
 /* The ridge y(x): two flanks of their own steepness, round at the top, with some roughness. Returns
- * 0 if too little of it is in the picture. g->ridge: y per column; g->wide: half thickness along y,
+ * 0 if too little of it is in the image. g->ridge: y per column; g->wide: half thickness along y,
  * negative where there is no ridge. */
 static int shape_bone(struct um_phantom *g, struct rng *r, float *left, float *right)
 {
@@ -314,7 +314,7 @@ void um_phantom_set_surface(um_phantom *g, um_surface surface)
     g->hard.surface = surface;
 }
 
-/* Ridge columns inside the picture and in contact, of all columns the ridge has. */
+/* Ridge columns inside the image and in contact, of all columns the ridge has. */
 static float visibility(const struct um_phantom *g, float left, float right)
 {
     int seen = 0, all = (int)(ceil((double)right) - floor((double)left)) - 1;

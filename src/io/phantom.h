@@ -7,7 +7,7 @@
 
 enum { UM_PHANTOM_WIDTH = 422, UM_PHANTOM_HEIGHT = 558, UM_PHANTOM_MIN_SIDE = 32 };
 
-/* A generator of B-mode-like pictures of a bone surface, with truth. Frame `index` of `seed`
+/* A generator of B-mode-like images of a bone surface, with truth. Frame `index` of `seed`
  * depends on nothing else, and is the same bytes on every machine: no libm, no contraction, its own
  * random numbers. */
 typedef struct um_phantom um_phantom;

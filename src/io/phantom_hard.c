@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pictures as strange scanners make them. In the probe's own grid (beams along x, depth along y):
+/* Images as strange scanners make them. In the probe's own grid (beams along x, depth along y):
  *
  *   amp    scatterers: skin, fat, muscle with fibres, vessels, cysts, nerves, tendons
  *   spec   what mirrors: skin lines, fascia, septa, bone, a needle, and their echoes of echoes
@@ -71,7 +71,7 @@ static void draw_stroke(struct um_hard *g, float *field, float cx, float cy, flo
         }
 }
 
-/* A line across the picture at g->curve, between two columns, soft at its ends. */
+/* A line across the image at g->curve, between two columns, soft at its ends. */
 static void draw_sheet(struct um_hard *g, struct rng *r, float *field, int from, int to,
                        float thick, float bright, float rough, int id)
 {
@@ -578,8 +578,8 @@ static float arc_tangent(float x) /* |x| <= 1, to 1e-3 */
     return x * (.99987f + q * (-.330299f + q * (.180141f + q * (-.085133f + q * .0208351f))));
 }
 
-/* The probe's grid as a picture: as it is, or a fan. */
-static void shape_picture(struct um_hard *g, struct rng *r, uint8_t *pixels)
+/* The probe's grid as an image: as it is, or a fan. */
+static void shape_image(struct um_hard *g, struct rng *r, uint8_t *pixels)
 {
     int w = g->w, h = g->h, curved = chance(r, .15);
     float half = uniform(r, .35, .62), radius = uniform(r, .15, .6) * (float)h;
@@ -765,7 +765,7 @@ static int stands_out(const struct um_hard *g, const struct gray *a, const struc
 enum { IN, ABOVE, BELOW, PARTS };
 
 /* And here: columns of a bone that do not stand out from what is above them nor from what is below
- * in the compressed picture, with 12 units to both sides of them taken together. */
+ * in the compressed image, with 12 units to both sides of them taken together. */
 static void hide_faint(struct um_hard *g, int id)
 {
     struct gray *column = (struct gray *)(void *)g->re; /* [w][PARTS]; free by now */
@@ -833,7 +833,7 @@ void um_hard_draw(struct um_hard *g, struct rng r, uint8_t *pixels, uint8_t *mas
     for (int i = 0; i < g->structures; i++)
         if (g->kind[i] == UM_STRUCTURE_BONE)
             hide_faint(g, i + 1);
-    shape_picture(g, &r, pixels);
+    shape_image(g, &r, pixels);
     draw_screen(g, &r, pixels);
     take_stock(g, whole, mask, truth);
 }

@@ -17,7 +17,7 @@ struct um_hard {
     struct um_field field;
     float *amp, *spec, *att, *re, *im;              /* [h,w] */
     float *curve, *ridge, *slope, *bright, *column; /* [w] */
-    uint8_t *map, *scan; /* [h,w]; scan: before the picture takes the probe's shape */
+    uint8_t *map, *scan; /* [h,w]; scan: before the image takes the probe's shape */
     um_structure structure[UM_HARD_STRUCTURES];
     um_structure_kind kind[UM_HARD_STRUCTURES];
     int structures;

@@ -131,7 +131,7 @@ static void tell_truth(struct um_sweep *s)
         s->truth.box[i] = (float)box[i];
 }
 
-/* The tracker's axes are the picture's: x along the array, y into the body; the second place is
+/* The tracker's axes are the image's: x along the array, y into the body; the second place is
  * beside the first. */
 static void tell_pose(struct um_sweep *s, const struct um_sweep_shot *shot)
 {

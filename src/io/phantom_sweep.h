@@ -10,7 +10,7 @@ enum { UM_SWEEP_WIDE = 4 * UM_PHANTOM_WIDTH, UM_SWEEP_FRAMES = 105 };
 
 #define UM_SWEEP_SPACING 0.1 /* mm a pixel */
 
-/* What lies under the skin at one place: a wide picture of the default look, with a bone beside
+/* What lies under the skin at one place: a wide image of the default look, with a bone beside
  * which there is room. */
 struct um_sweep_view {
     uint8_t *pixels, *mask; /* [UM_PHANTOM_HEIGHT, UM_SWEEP_WIDE] */

@@ -24,7 +24,7 @@ struct png_reader {
     uint8_t *raw; /* rows as they lie in the file, where the frame has no room for them */
     struct um_image_file *f;
     int bits;    /* sBIT */
-    bool frames; /* a frame of the animation stands before the still picture: it is that */
+    bool frames; /* a frame of the animation stands before the still image: it is that */
     char text[200];
 };
 

@@ -17,11 +17,11 @@ void um_recording_part(char name[UM_RECORDING_NAME], int part, const char *endin
 /* CRC-32 of the pixels, row by row, as 8 hex digits. */
 void um_recording_sum(char sum[9], const um_frame *frame);
 /* What a live source knew of the frame, from its notes: so that what is made of it lies where the
- * picture lay. Nothing, where they do not say. */
+ * image lay. Nothing, where they do not say. */
 um_status um_recording_restore(um_frame *frame);
 /* Names are words. */
 void um_recording_tidy(char *name);
-/* The transform that says where a picture lies, if its device is called as Plus calls it:
+/* The transform that says where an image lies, if its device is called as Plus calls it:
  * "Image_Reference" is the image in the reference's frame. Else "". */
 void um_recording_place(char name[UM_RECORDING_PLACE], const char *device);
 /* Text on one line, of up to three times the length: controls, spaces and % become %XX. */

@@ -24,7 +24,7 @@ void um_rle_add(um_rle *r, int value, uint32_t pixels);
 um_status um_rle_finish(um_rle *r, char **counts); /* *counts is the caller's; NULL on UM_ENOMEM */
 
 /* The same from rows of bits (bit x%8 of byte x/8 = pixel x) that cover x0, y0, bits_width,
- * bits_height of a picture. */
+ * bits_height of an image. */
 um_status um_rle_encode_bits(const uint8_t *bits, size_t row_bytes, int x0, int y0, int bits_width,
                              int bits_height, int width, int height, char **counts);
 

@@ -211,7 +211,7 @@ static void read_units(struct draft *d, const char *value, bool all)
     }
 }
 
-/* Plus: where x and y of the stored picture point, Marked or Unmarked side, Near or Far; a third
+/* Plus: where x and y of the stored image point, Marked or Unmarked side, Near or Far; a third
  * letter is of volumes. */
 static um_status read_orientation(struct draft *d, const char *value)
 {
@@ -449,9 +449,9 @@ static um_status settle_axes(struct draft *d)
         }
     }
     if (spaces < 2)
-        return bad(d, "a picture needs two axes of space", "");
+        return bad(d, "an image needs two axes of space", "");
     if (!side[0] || !side[1])
-        return um_fail(UM_EFORMAT, "%s with %llu entries and no picture in them", h->format,
+        return um_fail(UM_EFORMAT, "%s with %llu entries and no image in them", h->format,
                        (unsigned long long)(list >= 0 ? lists : side[2]));
     if (list >= 0 && side[2] != 1)
         return refuse(d, "a volume at each time", "");

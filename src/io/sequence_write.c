@@ -89,7 +89,7 @@ static void put_matrix(FILE *out, uint64_t number, const char *name, const doubl
             valid && finite ? "OK" : "INVALID");
 }
 
-/* Where the picture lay, to the bit; and as a transform for others. `known`: there is one. */
+/* Where the image lay, to the bit; and as a transform for others. `known`: there is one. */
 static void put_place(FILE *out, uint64_t number, const struct um_origin *o, const char *sign,
                       bool known)
 {

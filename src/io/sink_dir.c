@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* "dir:PATH": two pictures per packet, <name>_mask.png (0 and 255; with several objects asked for,
+/* "dir:PATH": two images per packet, <name>_mask.png (0 and 255; with several objects asked for,
  * the object's index + 1) and <name>_overlay.png. */
 #include "io/path.h"
 #include "io/sink.h"

@@ -617,7 +617,7 @@ static void client_come(struct server *s, int fd, const char *peer)
                          .streaming = true,
                          .relaying = true,
                          .moved = um_clock_ns()};
-    c->link.in.image_limit = c->link.in.limit = 1 << 20; /* nobody has a reason to send pictures */
+    c->link.in.image_limit = c->link.in.limit = 1 << 20; /* nobody has a reason to send images */
     snprintf(c->peer, sizeof c->peer, "%s", peer);
     s->clients++;
     count(s, CLIENTS);

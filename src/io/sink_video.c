@@ -31,7 +31,7 @@ struct video {
     AVFormatContext *format;
     AVCodecContext *codec;
     AVStream *stream;
-    AVFrame *picture;
+    AVFrame *frame;
     AVPacket *packet;
     struct SwsContext *scale;
     uint8_t *padded; /* RGB of even sides */
@@ -166,22 +166,22 @@ static um_status begin(struct video *s, int width, int height)
     if (buffer && !s->io)
         s->av->av_freep(&buffer);
     s->format->pb = s->io;
-    s->picture = s->av->av_frame_alloc();
+    s->frame = s->av->av_frame_alloc();
     s->packet = s->av->av_packet_alloc();
     s->stream = s->io ? s->av->avformat_new_stream(s->format, NULL) : NULL;
-    if (!s->stream || !s->picture || !s->packet)
+    if (!s->stream || !s->frame || !s->packet)
         return cannot(s, "video writer", AVERROR(ENOMEM));
     if ((code = open_encoder(s)) < 0)
         return cannot(s, "no encoder for H.264 or MPEG-4 takes these frames", code);
     s->stream->time_base = s->codec->time_base;
-    s->picture->width = s->codec->width;
-    s->picture->height = s->codec->height;
-    s->picture->format = s->codec->pix_fmt;
+    s->frame->width = s->codec->width;
+    s->frame->height = s->codec->height;
+    s->frame->format = s->codec->pix_fmt;
     s->padded = um_alloc((size_t)s->codec->width * (size_t)s->codec->height * 3);
     s->scale = s->av->sws_getCachedContext(
         NULL, s->codec->width, s->codec->height, AV_PIX_FMT_RGB24, s->codec->width,
         s->codec->height, AV_PIX_FMT_YUV420P, SWS_BILINEAR | SWS_ACCURATE_RND, NULL, NULL, NULL);
-    if (!s->padded || !s->scale || s->av->av_frame_get_buffer(s->picture, 0) < 0)
+    if (!s->padded || !s->scale || s->av->av_frame_get_buffer(s->frame, 0) < 0)
         return cannot(s, "video writer", AVERROR(ENOMEM));
     code = s->av->avcodec_parameters_from_context(s->stream->codecpar, s->codec);
     AVDictionary *options = NULL;
@@ -198,7 +198,7 @@ static um_status begin(struct video *s, int width, int height)
 }
 
 /* The codecs take even sides: a last row or column comes twice. */
-static void fill_picture(struct video *s, const uint8_t *rgb)
+static void fill_frame(struct video *s, const uint8_t *rgb)
 {
     int width = s->codec->width, height = s->codec->height;
     size_t row = 3 * (size_t)s->width, wide = 3 * (size_t)width;
@@ -210,7 +210,7 @@ static void fill_picture(struct video *s, const uint8_t *rgb)
     }
     const uint8_t *rows[4] = {s->padded};
     int strides[4] = {(int)wide};
-    s->av->sws_scale(s->scale, rows, strides, 0, height, s->picture->data, s->picture->linesize);
+    s->av->sws_scale(s->scale, rows, strides, 0, height, s->frame->data, s->frame->linesize);
 }
 
 /* The tick of a frame. Where time stands or goes back, as in a loop, it goes on by a step. */
@@ -261,15 +261,15 @@ static um_status video_write(void *priv, const um_packet *packet, const um_frame
         st = begin(s, frame->width, frame->height);
     if (st == UM_OK && (frame->width != s->width || frame->height != s->height))
         st = um_fail(UM_EIO,
-                     "%s: frame %llu is %dx%d, the video is %dx%d: pictures of several sizes "
+                     "%s: frame %llu is %dx%d, the video is %dx%d: frames of several sizes "
                      "need dir:PATH",
                      s->path, (unsigned long long)packet->frame_id, frame->width, frame->height,
                      s->width, s->height);
-    int code = st == UM_OK ? s->av->av_frame_make_writable(s->picture) : 0;
+    int code = st == UM_OK ? s->av->av_frame_make_writable(s->frame) : 0;
     if (st == UM_OK && code >= 0) {
-        fill_picture(s, rgb);
-        s->picture->pts = tick(s, frame);
-        code = s->av->avcodec_send_frame(s->codec, s->picture);
+        fill_frame(s, rgb);
+        s->frame->pts = tick(s, frame);
+        code = s->av->avcodec_send_frame(s->codec, s->frame);
     }
     if (st == UM_OK && code < 0)
         st = cannot(s, "cannot be encoded", code);
@@ -296,7 +296,7 @@ static um_status video_close(void *priv)
     um_status st = s->begun && !s->failed ? finish(s) : UM_OK;
     if (s->av) {
         s->av->sws_freeContext(s->scale);
-        s->av->av_frame_free(&s->picture);
+        s->av->av_frame_free(&s->frame);
         s->av->av_packet_free(&s->packet);
         s->av->avcodec_free_context(&s->codec);
         s->av->avformat_free_context(s->format);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* "v4l2:/dev/video0": a camera or a frame grabber, and "lavfi:GRAPH": pictures that libavfilter
+/* "v4l2:/dev/video0": a camera or a frame grabber, and "lavfi:GRAPH": frames that libavfilter
  * makes, which stand in for one. Both are devices of libav, and nothing of theirs is buffered: of
- * pictures that wait in the device the newest is taken, if it can be decoded without the others. */
+ * frames that wait in the device the newest is taken, if it can be decoded without the others. */
 #include "io/decoder.h"
 #include "io/source.h"
 
@@ -36,7 +36,7 @@ struct camera {
     struct um_decoder d;
     AVPacket *newer;
     struct um_image_file how; /* what becomes of 16 bits */
-    bool grabs, alone;        /* v4l2; each picture can be decoded alone */
+    bool grabs, alone;        /* v4l2; each frame can be decoded alone */
     bool ended;
     atomic_ullong images, replaced, damaged;
 };
@@ -102,7 +102,7 @@ static um_status set_option(void *ctx, const char *key, const char *value)
 
 /* ---- open ---- */
 
-/* What keeps a device from giving pictures, as far as the system says it. */
+/* What keeps a device from giving frames, as far as the system says it. */
 static um_status no_camera(const struct camera *c, int code)
 {
     const char *advice = code == AVERROR(EACCES)   ? "join the group that owns it (video)"
@@ -111,7 +111,7 @@ static um_status no_camera(const struct camera *c, int code)
                          : code == AVERROR(EINVAL) ? "it does not know what was asked of it"
                                                    : "is it a camera, and is it free?";
     char what[512];
-    snprintf(what, sizeof what, "%s: no pictures from it (%s)", c->spec, advice);
+    snprintf(what, sizeof what, "%s: no frames from it (%s)", c->spec, advice);
     return um_libav_fail(code == AVERROR(EINVAL) ? UM_EINVAL : UM_EIO, what, code);
 }
 
@@ -158,7 +158,7 @@ static um_status open_input(struct camera *c)
     if (code == AVERROR(ENOMEM))
         return um_fail(UM_ENOMEM, "%s", c->spec);
     if (code < 0 && !c->grabs)
-        return um_fail(UM_EINVAL, "%s: no graph of libavfilter that gives pictures", c->spec);
+        return um_fail(UM_EINVAL, "%s: no graph of libavfilter that gives frames", c->spec);
     return code < 0 ? no_camera(c, code) : UM_OK;
 }
 
@@ -186,7 +186,7 @@ static um_status open_decoder(struct camera *c)
     const AVCodec *decoder = NULL;
     int i = c->av->av_find_best_stream(c->input, AVMEDIA_TYPE_VIDEO, -1, -1, &decoder, 0);
     if (i < 0 || !decoder)
-        return um_fail(UM_EUNSUPPORTED, "%s: nothing in it that libav here can decode to pictures",
+        return um_fail(UM_EUNSUPPORTED, "%s: nothing in it that libav here can decode to frames",
                        c->spec);
     AVStream *stream = c->input->streams[i];
     const AVCodecDescriptor *about = c->av->avcodec_descriptor_get(stream->codecpar->codec_id);
@@ -251,7 +251,7 @@ static void camera_close(void *priv)
     um_free(c->path);
 }
 
-/* ---- pictures ---- */
+/* ---- frames ---- */
 
 static void count(atomic_ullong *what)
 {
@@ -276,7 +276,7 @@ static int next_packet(struct camera *c)
 static um_status damaged(struct camera *c, int code)
 {
     count(&c->damaged);
-    return um_libav_fail(UM_EFORMAT, "a damaged picture", code);
+    return um_libav_fail(UM_EFORMAT, "a damaged frame", code);
 }
 
 /* Give the decoder, which has asked for it, what comes next. UM_AGAIN: nothing yet. */
@@ -287,12 +287,11 @@ static um_status feed(struct camera *c)
         return UM_AGAIN;
     if (code < 0) {
         c->ended = true;
-        return code == AVERROR_EOF
-                   ? UM_EOF
-                   : um_libav_fail(UM_EIO, "the device gives no more pictures", code);
+        return code == AVERROR_EOF ? UM_EOF
+                                   : um_libav_fail(UM_EIO, "the device gives no more frames", code);
     }
     count(&c->images);
-    /* an empty packet, of a picture that the driver lost, would tell the decoder that it is over */
+    /* an empty packet, of a frame that the driver lost, would tell the decoder that it is over */
     code = c->d.packet->size > 0 ? c->av->avcodec_send_packet(c->d.codec, c->d.packet)
                                  : AVERROR_INVALIDDATA;
     c->av->av_packet_unref(c->d.packet);
@@ -302,7 +301,7 @@ static um_status feed(struct camera *c)
 static um_status take(struct camera *c, um_frame **out)
 {
     int64_t at = c->d.frame->best_effort_timestamp;
-    um_status st = um_decoder_picture(&c->d, &c->how, out);
+    um_status st = um_decoder_frame(&c->d, &c->how, out);
     if (st == UM_OK && at != AV_NOPTS_VALUE) {
         (*out)->ts = (double)at * av_q2d(c->d.stream->time_base);
         (*out)->has_ts = 1;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pictures and videos on disk: one file, all of a folder, a glob, in the natural order of their
+/* Images and videos on disk: one file, all of a folder, a glob, in the natural order of their
  * names (frame_2 before frame_10), or a list in its own. What outputs are called is settled here,
  * where all names are known. */
 #include "io/clip.h"
@@ -111,7 +111,7 @@ static bool is_sequence(const char *name)
            (um_video_built && has_ending(name, videos));
 }
 
-static bool is_picture(const char *name)
+static bool is_image(const char *name)
 {
     static const char *const stills[] = {".png", ".jpg", ".jpeg", ".bmp", NULL};
     return has_ending(name, stills) || is_sequence(name);
@@ -152,7 +152,7 @@ static um_status push_folder(struct folders *f, char *path)
     return UM_OK;
 }
 
-/* A file of a folder: taken if it is called like a picture; else counted by what is in it. Linked
+/* A file of a folder: taken if it is called like an image; else counted by what is in it. Linked
  * folders are not followed, they might lead round. */
 static um_status sort_in(struct dir *d, struct folders *todo, char *path, const char *name,
                          size_t fixed)
@@ -160,7 +160,7 @@ static um_status sort_in(struct dir *d, struct folders *todo, char *path, const 
     struct stat s;
     if (!path)
         return um_fail(UM_ENOMEM, "%s", name);
-    if (is_picture(name) && (stat(path, &s) != 0 || !S_ISDIR(s.st_mode)))
+    if (is_image(name) && (stat(path, &s) != 0 || !S_ISDIR(s.st_mode)))
         return add(d, path, fixed);
     um_status st = UM_OK;
     if (lstat(path, &s) == 0 && S_ISDIR(s.st_mode)) {
@@ -210,7 +210,7 @@ static um_status add_folder(struct dir *d, const char *path)
     if (st == UM_OK && d->count == 0) {
         char held[UM_NOTICE_BYTES];
         um_notices_passed(&d->notices, held);
-        st = um_fail(UM_EIO, "%s: no picture in this folder (%s)%s%s", path, um_image_kinds(),
+        st = um_fail(UM_EIO, "%s: no image in this folder (%s)%s%s", path, um_image_kinds(),
                      held[0] ? ", only " : ": it is empty", held);
     }
     return st;

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 enum count {
-    IMAGES,       /* messages that were pictures of the device */
+    IMAGES,       /* messages that were frames of the device */
     REPLACED,     /* by a newer one before they were read */
     WITHOUT_POSE, /* the pose of that stamp never came */
     OTHER_DEVICE,
@@ -165,7 +165,7 @@ static void deliver(struct live *l, um_frame *frame)
     um_wake_set(l->ready);
 }
 
-/* An image that is no picture for us: said once a connection, always counted. */
+/* An image that is no frame for us: said once a connection, always counted. */
 static void refuse(struct live *l, const struct um_igtl_message *m, const char *why)
 {
     count(l, UNSUPPORTED);

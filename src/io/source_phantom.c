@@ -20,7 +20,7 @@ static const double EMPTY_SHARE = 0.1;
 
 enum { SWEEP_NAME_BYTES = 64 };
 
-/* Draws single pictures, or sweeps. */
+/* Draws single images, or sweeps. */
 struct generator {
     um_phantom *phantom; /* NULL: sweeps */
     struct um_sweep sweep;
@@ -411,7 +411,7 @@ static void name_frame(char name[SWEEP_NAME_BYTES], bool sweeps, uint64_t index)
         snprintf(name, SWEEP_NAME_BYTES, "%05llu", (unsigned long long)index);
 }
 
-/* Pictures of an older set that would stay among the new ones, which its truth does not know. */
+/* Images of an older set that would stay among the new ones, which its truth does not know. */
 static um_status refuse_older(const struct writer *w, long frames)
 {
     char next[SWEEP_NAME_BYTES], other[SWEEP_NAME_BYTES], left[3][SWEEP_NAME_BYTES + 16];

@@ -64,7 +64,7 @@ static void warn_of_file(const struct raw *r, const um_frame *f)
     char text[200];
     size_t size = (size_t)f->stride * (size_t)f->height;
     struct um_kind kind = um_kind_of(f->pixels, size < UM_KIND_HEAD ? size : UM_KIND_HEAD);
-    if (!r->set.on_notice || (kind.sort != UM_KIND_PICTURE && kind.sort != UM_KIND_VIDEO))
+    if (!r->set.on_notice || (kind.sort != UM_KIND_IMAGE && kind.sort != UM_KIND_VIDEO))
         return;
     snprintf(text, sizeof text,
              "stdin: warning: it begins like %s, and is read as raw pixels: give the file by name",

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Pages of a TIFF. Gray and RGB of 8 and 16 bits are taken as they are; what is rarer is made RGB
- * by libtiff. Of its codecs only those are used that medical pictures come in: each is code that a
+ * by libtiff. Of its codecs only those are used that medical images come in: each is code that a
  * hostile file can reach. */
 #include "io/tiff.h"
 
@@ -168,8 +168,7 @@ um_status um_tiff_open(struct um_tiff **out, struct um_image_file *f)
     t->stack = t->pages > 1 && st == UM_OK && TIFFLastDirectory(t->tif);
     t->many = t->pages > 1 || t->broken;
     if (st == UM_OK && !t->pages)
-        st = um_fail(UM_EFORMAT,
-                     "TIFF with smaller copies and masks, and no picture" UM_IMAGE_AGAIN);
+        st = um_fail(UM_EFORMAT, "TIFF with smaller copies and masks, and no image" UM_IMAGE_AGAIN);
     if (st != UM_OK)
         um_tiff_close(out);
     return st;
@@ -303,7 +302,7 @@ static um_status describe(struct um_tiff *t, struct page *p)
     return UM_OK;
 }
 
-/* Samples of a block, `w` x `h` pixels of which are in the picture, to where they belong. `step`
+/* Samples of a block, `w` x `h` pixels of which are in the image, to where they belong. `step`
  * samples lie from one pixel of the block to the next. */
 static void place(const struct page *p, const uint8_t *block, uint8_t *to, uint32_t w, uint32_t h,
                   int step, int channels)

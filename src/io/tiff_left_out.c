@@ -7,7 +7,7 @@ um_status um_tiff_open(struct um_tiff **out, struct um_image_file *f)
 {
     (void)f;
     *out = NULL;
-    return um_fail(UM_EUNSUPPORTED, "a TIFF picture, and this build was made without libtiff: "
+    return um_fail(UM_EUNSUPPORTED, "a TIFF image, and this build was made without libtiff: "
                                     "install libtiff-dev and build again, or save it as PNG");
 }
 

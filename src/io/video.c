@@ -65,7 +65,7 @@ static int open_nothing(AVFormatContext *format, AVIOContext **io, const char *u
 
 /* ---- open ---- */
 
-/* Streams whose headers do not say all are decoded a little; their pictures have a limit too. */
+/* Streams whose headers do not say all are decoded a little; their frames have a limit too. */
 static int find_streams(struct um_video *v)
 {
     unsigned n = v->format->nb_streams;
@@ -159,7 +159,7 @@ static um_status open_codec(struct um_video *v)
         return no_decoder(v);
     if (i < 0 || !decoder)
         return um_fail(UM_EFORMAT, "a file of sound or data without a video in it: give one with "
-                                   "pictures");
+                                   "frames");
     v->stream = v->format->streams[i];
     v->orientation = turned(v);
     return um_decoder_open(&v->d, v->av, v->stream, decoder);
@@ -236,7 +236,7 @@ static um_status take_frame(struct um_video *v, um_frame **out)
     if (v->d.frame->flags & AV_FRAME_FLAG_CORRUPT || v->d.frame->decode_error_flags)
         st = um_fail(UM_EFORMAT, "frame %lld at %.3f s is damaged", (long long)v->frames, v->ts);
     else
-        st = um_decoder_picture(&v->d, v->f, out);
+        st = um_decoder_frame(&v->d, v->f, out);
     if (st == UM_OK) {
         (*out)->ts = v->ts;
         (*out)->has_ts = 1;

@@ -31,7 +31,7 @@ static um_status video_open(void *priv, const char *arg, const um_sink_settings 
                             int wake_fd)
 {
     (void)priv, (void)settings, (void)wake_fd;
-    return um_fail(UM_EUNSUPPORTED, "video:%s: " HOW ", or write pictures with dir:PATH", arg);
+    return um_fail(UM_EUNSUPPORTED, "video:%s: " HOW ", or write images with dir:PATH", arg);
 }
 
 static um_status video_write(void *priv, const um_packet *packet, const um_frame *frame,

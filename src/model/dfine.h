@@ -20,11 +20,11 @@ struct um_dfine_info {
     enum um_act act;      /* of the decoder's feed-forward layers */
     enum um_act lqe_act;  /* of the head that estimates a box's quality */
     enum um_act head_act; /* of the heads that make boxes and place queries */
-    bool letterbox;       /* what the weights want of a picture's shape */
+    bool letterbox;       /* what the weights want of an image's shape */
     const char *warning;  /* what its user should know, a static text; or NULL */
     /* where these are from: "option", "metadata", "config.json", "tensors" or "default" */
     const char *size_from, *queries_from, *act_from, *fit_from;
-    struct um_gain_wish gain; /* of the pictures it was trained with */
+    struct um_gain_wish gain; /* of the images it was trained with */
     char gain_text[24];       /* the same in words */
     float nms;                /* IoU above which the lesser of two boxes goes, 0 = none does */
 };

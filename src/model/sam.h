@@ -26,8 +26,8 @@ size_t um_sam_weight_bytes(const um_sam *s);
 void um_sam_lut(float lut[3][256]);
 
 /* x f32 [S,S,3], normalised and zero-padded -> image embedding [n,n,256], n = S/16 (LiteMedSAM:
- * S/4). beyond: u8 [1,1,um_sam_beyond_bytes()], zeros before the first picture, where rows are kept
- * that no picture changes, or id 0: all is computed for each. */
+ * S/4). beyond: u8 [1,1,um_sam_beyond_bytes()], zeros before the first image, where rows are kept
+ * that no image changes, or id 0: all is computed for each. */
 um_tensor um_sam_encode(um_sam *s, um_tape *t, um_tensor x, um_tensor beyond);
 size_t um_sam_beyond_bytes(const um_sam *s); /* 0: such an encoder keeps none */
 

@@ -16,13 +16,13 @@ struct um_sam_family {
     bool vit;   /* image encoder: SAM's ViT, else TinyViT */
     int patch;  /* pixels of the canvas per cell of the embedding, along a side */
     int canvas; /* upstream's */
-    /* How picture and prompts come to the canvas, and the mask back.
+    /* How image and prompts come to the canvas, and the mask back.
      *   LONGEST  Pillow's bilinear, mean and deviation of ImageNet, zeros right and below; the
-     *            logits to the canvas, cropped, to the picture
+     *            logits to the canvas, cropped, to the image
      *   RATIO    OpenCV's area, levels over 0..1, zeros right and below; the logits, which have the
-     *            canvas' size, cropped, to the picture
+     *            canvas' size, cropped, to the image
      *   STRETCH  scikit-image's cubic splines, aspect not kept, levels over 0..1; the
-     *            probabilities to the picture */
+     *            probabilities to the image */
     enum um_fit fit;
     bool best_of_three; /* one mask is the best of masks 1 to 3, else mask 0 */
     bool bf16; /* its encoder was shown to serve as floats do (tests/parity/half_parity.py) */

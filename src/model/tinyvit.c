@@ -95,7 +95,7 @@ void um_tinyvit_bind(um_tinyvit *v, um_bind *b, int patch)
 
 /* ---- recording ---- */
 
-/* What the steps do along the rows of the canvas, in order, up to where every picture reaches all
+/* What the steps do along the rows of the canvas, in order, up to where every image reaches all
  * of it: windows of 14 of 64 cells. */
 enum { STEMS = 2, MERGE0 = 4, MERGE1 = 11, KEPT_STEPS = 12 };
 
@@ -120,7 +120,7 @@ static struct um_reach_args reach_of(const um_tinyvit *v, int side)
     return a;
 }
 
-/* Rows of step i's map that are kept: what the next step reads beyond those that a picture reaches,
+/* Rows of step i's map that are kept: what the next step reads beyond those that an image reaches,
  * after the last all of them. */
 static int kept_rows(const struct um_reach_args *a, int i)
 {

@@ -27,7 +27,7 @@ typedef struct um_tinyvit {
  * cell of the output, 16, or 4 (LiteMedSAM). */
 void um_tinyvit_bind(um_tinyvit *v, um_bind *b, int patch);
 /* x [S,S,3] -> [S/patch,S/patch,320]. beyond: u8 [1,1,um_tinyvit_beyond_bytes()], zeros before the
- * first picture, where rows are kept that no picture changes (nn/reach.h), or id 0. */
+ * first image, where rows are kept that no image changes (nn/reach.h), or id 0. */
 um_tensor um_tinyvit_record(const um_tinyvit *v, um_tape *t, um_tensor x, um_tensor beyond);
 size_t um_tinyvit_beyond_bytes(const um_tinyvit *v, int side);
 

@@ -124,7 +124,7 @@ struct um_area_plan um_area_prepare(um_params *p, int h_in, int w_in, int h_out,
 um_tensor um_area_record(um_tape *t, um_params *p, const struct um_area_plan *plan, um_tensor x)
 {
     if (!um_op_check(t, UM_OP_AREA, x.h == plan->h_in && x.w == plan->w_in,
-                     "picture is %dx%d, the tables are for %dx%d", x.w, x.h, plan->w_in,
+                     "image is %dx%d, the tables are for %dx%d", x.w, x.h, plan->w_in,
                      plan->h_in) ||
         !plan->tx.size)
         return x;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A mask as rows of words of 32 pixels, pixel x = bit x % 32, and its weights, 32 pixels at a time.
- * Bits outside the picture are zero. */
+ * Bits outside the image are zero. */
 #ifndef UM_NN_BITS_H
 #define UM_NN_BITS_H
 
@@ -23,7 +23,7 @@ static inline uint32_t um_bits_word(const struct um_bits *b, int y, int i)
     return y < 0 || y >= b->h || i < 0 || i >= b->words ? 0 : b->at[(ptrdiff_t)y * b->words + i];
 }
 
-/* For erosion: outside the picture are ones. */
+/* For erosion: outside the image are ones. */
 static inline uint32_t um_bits_solid(const struct um_bits *b, int y, int i)
 {
     return y < 0 || y >= b->h || i < 0 || i >= b->words

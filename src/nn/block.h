@@ -196,7 +196,7 @@ um_tensor um_token_to_image(um_tape *t, const struct um_image_view *image, um_te
 um_tensor um_image_to_token(um_tape *t, const struct um_image_view *image, um_tensor k, um_tensor v,
                             const struct um_image_out *out);
 
-/* Resize and normalise one picture for one or two networks: um_resize() in both directions and
+/* Resize and normalise one image for one or two networks: um_resize() in both directions and
  * um_normalize(), bit for bit. Absent taps: that side keeps its size. */
 struct um_front_args {
     bool vertical_first[2];
@@ -204,7 +204,7 @@ struct um_front_args {
     int inner_h[2], inner_w[2]; /* without margins, which the taps make */
 };
 struct um_front_input {
-    um_tensor out, lut; /* lut absent: um_levels() of the resized picture */
+    um_tensor out, lut; /* lut absent: um_levels() of the resized image */
     struct um_resize_plan plan;
     enum um_fit fit; /* resized by plan (LONGEST), area (RATIO) or spline (STRETCH) */
     struct um_area_plan area;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The gain of a picture: which gray level becomes white, and what the others become. Whole numbers
+/* The gain of an image: which gray level becomes white, and what the others become. Whole numbers
  * throughout, for plain C and for the GPU, so that every device gives the same bits. */
 #ifndef UM_NN_GAIN_H
 #define UM_NN_GAIN_H
@@ -10,7 +10,7 @@
 enum {
     UM_GAIN_UNIT = 256,  /* white is counted in 1/256 of a gray level */
     UM_GAIN_BLACK = 4,   /* levels below are margins, and do not count */
-    UM_GAIN_LEAST = 32,  /* white is at least this level: noise is no picture */
+    UM_GAIN_LEAST = 32,  /* white is at least this level: noise is no image */
     UM_GAIN_ABOVE = 5,   /* of 1000 pixels that count, so many lie above white */
     UM_GAIN_LINES = 256, /* rows and columns that are looked at, at most */
     UM_GAIN_PACE = 8     /* over a stream white comes nearer by 1/8 a frame */
@@ -18,7 +18,7 @@ enum {
 
 enum um_gain_mode { UM_GAIN_OFF, UM_GAIN_TIMES, UM_GAIN_AUTO };
 
-/* Level u becomes min(1, times*u/255)^gamma; AUTO finds `times` for every picture. */
+/* Level u becomes min(1, times*u/255)^gamma; AUTO finds `times` for every image. */
 struct um_gain_wish {
     enum um_gain_mode mode;
     float times, gamma;

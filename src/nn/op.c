@@ -460,8 +460,8 @@ void um_gain(um_tape *t, um_tensor x, um_tensor header, um_tensor state, const u
                      x.dtype == UM_U8 && (x.c == 1 || x.c == 3) && x.ld == x.c &&
                          header.c == UM_HEADER_BYTES && state.c == sizeof(uint32_t) &&
                          base[0].c == 256 && (!base[1].id || base[1].c == 256),
-                     "picture [%d,%d,%d], header of %d bytes, state of %d, tables of %d and %d",
-                     x.h, x.w, x.c, header.c, state.c, base[0].c, base[1].c))
+                     "image [%d,%d,%d], header of %d bytes, state of %d, tables of %d and %d", x.h,
+                     x.w, x.c, header.c, state.c, base[0].c, base[1].c))
         return;
     for (int i = 0; i < 2; i++)
         if (base[i].id)

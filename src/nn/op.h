@@ -166,7 +166,7 @@ um_tensor um_resize(um_tape *t, um_tensor x, um_tensor taps, bool vertical);
 /* OpenCV's INTER_AREA on u8, bit for bit (modules/imgproc/src/resize.cpp). tx f32 [w, 2 + k], ty
  * f32 [h, 2 + k]: first index, count, then weights. Sums of float products in the order of the
  * taps, first along the row; then times scale, rounded to even or (half_up) halves up. `linear`,
- * which OpenCV takes where the picture grows: whole-number weights at 2^11 in its fixed point.
+ * which OpenCV takes where the image grows: whole-number weights at 2^11 in its fixed point.
  * Tables: area.h */
 struct um_area_args {
     bool linear, half_up;
@@ -188,11 +188,11 @@ um_tensor um_range(um_tape *t, um_tensor x);
  * min)/(max - min), or u - min where they are equal. */
 um_tensor um_levels(um_tape *t, um_tensor range, int c);
 
-/* Tables for um_normalize() that also stretch a picture u8 x: of those of its gray levels (of
+/* Tables for um_normalize() that also stretch an image u8 x: of those of its gray levels (of
  * colour (R + 2G + B)/4) that are at least 4, at most 0.5 % lie above the one that becomes white,
  * which is 32 at least. It looks at every n-th row and column, of at most 256 each. `smooth`: white
- * comes only nearer to that of this picture, from that of the frames before (state: 4 bytes, zeros
- * at first; a picture in which nothing counts leaves it, and its white). out[i] f32 [c,256] =
+ * comes only nearer to that of this image, from that of the frames before (state: 4 bytes, zeros
+ * at first; an image in which nothing counts leaves it, and its white). out[i] f32 [c,256] =
  * base[i] at the stretched level; base[1] may be absent (id 0). um_frame_header.gain = 255/white.
  * t: lut0, lut1[opt], header, state, x, base0, base1[opt] */
 struct um_gain_args {

@@ -49,7 +49,7 @@ um_tensor um_lqe_stats(um_tape *t, um_tensor corners);
  * was; ties to the lowest query, then class. header u8 [1,1,256] (um_frame_header: size, class to
  * follow, tau, how many, nms). Writes n um_gate (u8 [1,n,64]) and the
  * um_prompt made of each box (u8 [1,n,sizeof]), those that are UM_GATE_OK in front, else in order.
- * A box that is not finite, inverted or off the picture is not OK; where a logit is NaN, none is.
+ * A box that is not finite, inverted or off the image is not OK; where a logit is NaN, none is.
  * t: gate, prompt, logits, boxes, header. No args */
 struct um_best_box {
     um_tensor gate, prompt;

@@ -31,7 +31,7 @@ static void position(float *out, const float *gauss, int half, float x, float y,
     }
 }
 
-/* A coordinate of the picture, whose size along this axis is `side`, on the canvas. */
+/* A coordinate of the image, whose size along this axis is `side`, on the canvas. */
 static float on_canvas(const struct um_prompt_args *a, float at, int side, int other)
 {
     int size, unused, longest = other > side ? other : side;
@@ -293,7 +293,7 @@ void um_ref_packet(const struct um_call *call)
         pack_line(out, mask_line(mask, y), mask->w);
 }
 
-/* ---- what no picture changes (reach.h) ---- */
+/* ---- what no image changes (reach.h) ---- */
 
 static bool all_zero(const uint32_t *x, ptrdiff_t n)
 {

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-struct picture {
+struct image {
     const uint8_t *at;
     int h, w, c;
 };
@@ -23,15 +23,15 @@ static uint32_t level(const uint8_t *v, int c)
     return c == 1 ? v[0] : (v[0] + 2u * v[1] + v[2]) / 4;
 }
 
-/* Of a pixel; beyond the picture its border goes on. */
-static uint32_t gray(const struct picture *p, int y, int x)
+/* Of a pixel; beyond the image its border goes on. */
+static uint32_t gray(const struct image *p, int y, int x)
 {
     return level(p->at + ((ptrdiff_t)clamp(y, p->h) * p->w + clamp(x, p->w)) * p->c, p->c);
 }
 
 /* ---- contact ---- */
 
-static bool has_speckle(const struct picture *p, int y0, int x0)
+static bool has_speckle(const struct image *p, int y0, int x0)
 {
     uint32_t least = 255, most = 0;
     for (int y = y0; y < y0 + UM_CELL; y++) {
@@ -48,7 +48,7 @@ static bool has_speckle(const struct picture *p, int y0, int x0)
 void um_ref_contact(const struct um_call *call)
 {
     const struct um_view *x = &call->t[1];
-    struct picture p = {x->data, x->h, x->w, x->c};
+    struct image p = {x->data, x->h, x->w, x->c};
     struct um_gate *gate = call->t[0].data;
     int cells = 0, speckle = 0;
     for (int y = 0; y + UM_CELL <= p.h; y += 2 * UM_CELL)
@@ -93,12 +93,12 @@ static uint32_t linked(const struct um_bits *b, int y, int i, bool rows)
 }
 
 struct scoring {
-    struct picture p;
+    struct image p;
     struct um_record r;
     struct um_track *memory;
     uint32_t (*line)[UM_TRACK_LINE];
     struct um_bits mask, before;
-    bool previous, rows; /* rows: lines are rows of the picture */
+    bool previous, rows; /* rows: lines are rows of the image */
 };
 
 static void add_edge(struct scoring *s, int y, int x)

@@ -31,7 +31,7 @@ um_tensor um_mask_upsample(um_tape *t, um_tensor low, um_tensor tx, um_tensor ty
                            um_tensor logits);
 
 /* Mask weights (inventory: compute_mask_weights) and statistics. mask u8 [h,w,1] -> weights u8 0/1
- * [3h,w,1]: planes W_edge = D3 - E3, W_in = E3, W_out = D5 - M, square kernels, outside the picture
+ * [3h,w,1]: planes W_edge = D3 - E3, W_in = E3, W_out = D5 - M, square kernels, outside the image
  * never wins (dilate sees 0, erode sees 1); record u8 [1,1,256] (um_record) with area, box, sums
  * and pixel counts set, the rest zero. t: weights, record, mask. No args */
 struct um_mask_stats {
@@ -50,7 +50,7 @@ um_tensor um_packet_op(um_tape *t, um_tensor stats, um_tensor mask, um_tensor ga
  * pieces (pixels that touch, also over corners) that do not reach into the gate's box, grown by a
  * tenth of its side and 2 pixels at each end, go (gate absent: all stay); pieces of
  * less than 1/20 of the pixels of the largest one go; holes (pixels that touch over sides, without
- * a way to the picture's border) of less than that close. um_record.removed_px and filled_px say
+ * a way to the image's border) of less than that close. um_record.removed_px and filled_px say
  * how many pixels that were; nothing else changes. work is um_clean_bytes(), of any content.
  * t: packet, work, gate[opt] */
 struct um_clean_args {
@@ -58,13 +58,13 @@ struct um_clean_args {
 };
 void um_clean(um_tape *t, um_tensor packet, um_tensor work, um_tensor gate, int h, int w);
 
-/* How far a picture reaches on the canvas x, f32 [S,S,c]: to its last row or, if that is the last
+/* How far an image reaches on the canvas x, f32 [S,S,c]: to its last row or, if that is the last
  * of all, column whose bits are not all zeros, and from there through the steps. If the rest is
- * kept of pictures of that size the steps compute what it reaches, else all. beyond u8
+ * kept of images of that size the steps compute what it reaches, else all. beyond u8
  * [1,1,sizeof(struct um_beyond)]. t: beyond, x */
 void um_reach(um_tape *t, um_tensor beyond, um_tensor x, const struct um_reach_args *a);
 
-/* The map x [s,s,c] of step `step`: its n rows or columns behind those that the picture reaches are
+/* The map x [s,s,c] of step `step`: its n rows or columns behind those that the image reaches are
  * kept if they were computed, else put there. kept f32 [1,1,n*s*c]. t: x, kept, beyond */
 struct um_beyond_args {
     int step, n;
@@ -72,7 +72,7 @@ struct um_beyond_args {
 void um_beyond(um_tape *t, um_tensor x, um_tensor kept, um_tensor beyond,
                const struct um_beyond_args *a);
 
-/* ResizeLongestSide: size of an h x w picture on a square canvas (transforms.py,
+/* ResizeLongestSide: size of an h x w image on a square canvas (transforms.py,
  * get_preprocess_shape). */
 static inline void um_longest_side(int canvas, int h, int w, int *new_h, int *new_w)
 {

@@ -70,7 +70,7 @@
     X(with, PACKET, packet, SIMD, SHARED, um_no_args, 1,                                           \
       "out", "stats", "mask", "gate?", "iou?", "low?", "header")                                   \
     X(with, CLEAN, clean, PLAIN, SHARED, um_clean_args, 2, "packet", "work", "gate?")              \
-    /* rows of an encoder that no picture changes (reach.h); what they write they also read */     \
+    /* rows of an encoder that no image changes (reach.h); what they write they also read */     \
     X(with, REACH, reach, PLAIN, NONE, um_reach_args, 1, "beyond", "x")                            \
     X(with, BEYOND, beyond, PLAIN, NONE, um_beyond_args, 2, "x", "kept", "beyond")                 \
     /* keeping track; what they write they also read */                                            \

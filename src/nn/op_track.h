@@ -17,7 +17,7 @@ void um_contact(um_tape *t, um_tensor gate, um_tensor x);
  * t: gate, prompt, header. No args */
 void um_follow(um_tape *t, um_tensor gate, um_tensor prompt, um_tensor header);
 
-/* um_record.score of a packet: S1-S4, C1, C2 of its mask on the picture x it was made of, and the
+/* um_record.score of a packet: S1-S4, C1, C2 of its mask on the image x it was made of, and the
  * gate's contact; NaN: not defined (C3, which needs poses, S4 and C2 without anything before, all
  * but contact where the gate is not OK). The memory (u8 [1,1,um_track_bytes()], zeros at first) is
  * then that of this frame. Changes nothing else. t: packet, memory, x, header. No args */

@@ -50,7 +50,7 @@ void um_quant_find_scores(um_quant *q);
 
 /* ---- while a network is bound ---- */
 
-/* Not of a picture's channels (little to gain, much to lose), and no more than kernels have room
+/* Not of an image's channels (little to gain, much to lose), and no more than kernels have room
  * for. */
 static inline bool um_may_be_narrow(const um_conv *c)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What no picture changes. A canvas is zeros below its picture, or right of it, and as far out as
- * neither a kernel nor a window brings anything of the picture, the maps of an encoder's first
- * steps are the same for all pictures of that size. Those steps compute what a picture reaches; of
- * the rest, what the next step reads is kept from the first picture of a size, whose maps are
+/* What no image changes. A canvas is zeros below its image, or right of it, and as far out as
+ * neither a kernel nor a window brings anything of the image, the maps of an encoder's first
+ * steps are the same for all images of that size. Those steps compute what an image reaches; of
+ * the rest, what the next step reads is kept from the first image of a size, whose maps are
  * computed whole. So nothing is approximated. */
 #ifndef UM_NN_REACH_H
 #define UM_NN_REACH_H
@@ -20,12 +20,12 @@ struct um_reach_args {
     } step[UM_REACH_STEPS];
 };
 
-/* What stays from picture to picture; zeros before the first. */
+/* What stays from image to image; zeros before the first. */
 struct um_beyond {
-    int32_t used, columns; /* of the canvas' rows or, if `columns`, columns, by the picture that the
+    int32_t used, columns; /* of the canvas' rows or, if `columns`, columns, by the image that the
                               rest is kept of */
     int32_t seen;          /* there was one */
-    int32_t reach[UM_REACH_STEPS];      /* rows or columns of a map that such a picture changes */
+    int32_t reach[UM_REACH_STEPS];      /* rows or columns of a map that such an image changes */
     int32_t compute[UM_REACH_STEPS][2]; /* what its step computes now, h x w */
 };
 
@@ -39,7 +39,7 @@ static inline int um_reach_of(const struct um_reach *s, int n)
     return n < s->side ? n : s->side;
 }
 
-/* Rows of its input that a step reads, at most, beyond those that a picture changes. */
+/* Rows of its input that a step reads, at most, beyond those that an image changes. */
 static inline int um_reach_beyond(const struct um_reach *s)
 {
     return s->window ? s->window - 1 : s->kernel > 1 ? s->kernel - 1 : 0;

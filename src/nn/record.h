@@ -19,20 +19,20 @@ enum {
  */
 struct um_frame_header {
     uint64_t frame_id;
-    uint32_t width, height; /* of the picture that follows (after cropping) */
+    uint32_t width, height; /* of the image that follows (after cropping) */
     float tau_conf;         /* score >= tau_conf -> VISIBLE */
     int32_t label;          /* class to follow; -1 = the best of all */
     uint32_t objects;       /* how many boxes to pick, at most as many as there are gates; 0 = 1 */
     uint32_t per_class;     /* 1: at most one box of a class; 0: at most one of a query */
-    /* Where the picture lies in the detector's input: a side of a box at 0..1 of the input is at
-     * scale * side + shift of the picture. Scale 0: it fills the input. */
+    /* Where the image lies in the detector's input: a side of a box at 0..1 of the input is at
+     * scale * side + shift of the image. Scale 0: it fills the input. */
     float box_scale[2], box_shift[2]; /* x, y */
     /* Of a pipeline that keeps track (nn/op_track.h) */
     uint32_t track; /* enum um_track_flag */
     int32_t follow_label;
     float follow_score, follow_box[4]; /* the structure of the frame before: prompt of a frame
                                           without a detector */
-    float gain; /* of this picture, 0 = none; um_gain() writes it on the device */
+    float gain; /* of this image, 0 = none; um_gain() writes it on the device */
     float nms;  /* no box is picked that overlaps a picked one of its class by more than this IoU;
                    0 = any is */
     uint8_t reserved[172];
@@ -59,16 +59,16 @@ struct um_gate {
     uint32_t flags;
     int32_t query, label;
     float score, logit;
-    float box[4];  /* xyxy, pixels of the uploaded picture, not clamped; zero if NONFINITE: the bits
+    float box[4];  /* xyxy, pixels of the uploaded image, not clamped; zero if NONFINITE: the bits
                       of a NaN are each device's own */
     float contact; /* of gate 0 of a pipeline that keeps track: um_contact(); else 0 */
-    float gain;    /* of the picture: that of the header */
+    float gain;    /* of the image: that of the header */
     uint32_t reserved[5];
 };
 
-/* What the prompt encoder reads. Coordinates in pixels of the uploaded picture. */
+/* What the prompt encoder reads. Coordinates in pixels of the uploaded image. */
 struct um_prompt {
-    uint32_t width, height; /* of the picture */
+    uint32_t width, height; /* of the image */
     uint32_t has_box, n_points;
     float box[4];
     float xy[2 * UM_POINTS_MAX];

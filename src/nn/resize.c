@@ -55,7 +55,7 @@ bool um_resize_vertical_first(int h_in, int w_in, int h_out, int w_out)
     return h_in - h_out > 2 * (shrink > 0 ? shrink : 0);
 }
 
-/* n_out indices, `inner` of them from `first` on those of the picture; none where nothing changes.
+/* n_out indices, `inner` of them from `first` on those of the image; none where nothing changes.
  */
 static um_const table(um_params *p, int n_in, int n_out, int first, int inner)
 {
@@ -108,8 +108,7 @@ um_tensor um_resize_record(um_tape *t, um_params *p, const struct um_resize_plan
 {
     bool first = um_resize_vertical_first(plan->h_in, plan->w_in, plan->inner_h, plan->inner_w);
     if (!um_op_check(t, UM_OP_RESIZE, x.h == plan->h_in && x.w == plan->w_in,
-                     "picture is %dx%d, the tables are for %dx%d", x.w, x.h, plan->w_in,
-                     plan->h_in))
+                     "image is %dx%d, the tables are for %dx%d", x.w, x.h, plan->w_in, plan->h_in))
         return (um_tensor){0};
     return pass(t, p, plan, pass(t, p, plan, x, first), !first);
 }

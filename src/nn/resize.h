@@ -18,7 +18,7 @@ struct um_resize_plan {
     int inner_h, inner_w; /* without the margins */
 };
 struct um_resize_plan um_resize_prepare(um_params *p, int h_in, int w_in, int h_out, int w_out);
-/* The same with the picture resized to inner_h x inner_w at (top, left) of h_out x w_out; the rest
+/* The same with the image resized to inner_h x inner_w at (top, left) of h_out x w_out; the rest
  * is 0, from indices without taps. */
 struct um_margin {
     int top, left, inner_h, inner_w;

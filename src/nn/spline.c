@@ -154,8 +154,7 @@ struct um_spline_plan um_spline_prepare(um_params *p, int h_in, int w_in, int h_
 um_tensor um_spline_record(um_tape *t, um_params *p, const struct um_spline_plan *plan, um_tensor x)
 {
     if (!um_op_check(t, UM_OP_FIR, x.h == plan->h_in && x.w == plan->w_in,
-                     "picture is %dx%d, the tables are for %dx%d", x.w, x.h, plan->w_in,
-                     plan->h_in))
+                     "image is %dx%d, the tables are for %dx%d", x.w, x.h, plan->w_in, plan->h_in))
         return (um_tensor){0};
     um_tensor range = um_range(t, x);
     x = um_fir(t, x, um_tape_const(t, p, plan->tx, UM_F32, 1, plan->w_out, 2 + 2 * plan->kx),

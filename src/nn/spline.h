@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* scikit-image's resize with order 3 and anti_aliasing as tables for um_fir(): a Gaussian where the
- * picture shrinks, then cubic splines through its pixels. All of it is linear, so an axis is one
+ * image shrinks, then cubic splines through its pixels. All of it is linear, so an axis is one
  * table of weights. */
 #ifndef UM_NN_SPLINE_H
 #define UM_NN_SPLINE_H

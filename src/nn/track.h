@@ -37,7 +37,7 @@ enum um_track_sum {
     UM_TRACK_SUMS
 };
 
-/* A line across the structure: a column of the picture, or a row where the mask is higher than
+/* A line across the structure: a column of the image, or a row where the mask is higher than
  * wide. */
 enum um_track_line {
     UM_LINE_IN,     /* pixels of the mask */

@@ -268,7 +268,7 @@ static um_status add_config(um_weights *w, const char *path, const cJSON *config
                : st;
 }
 
-/* Pictures are stretched to a size, bilinear, and divided by 255. */
+/* Images are stretched to a size, bilinear, and divided by 255. */
 static um_status add_preprocessor(um_weights *w, const char *path, const cJSON *config)
 {
     enum { BILINEAR = 2 };
@@ -284,8 +284,8 @@ static um_status add_preprocessor(um_weights *w, const char *path, const cJSON *
         return st;
     if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(config, "do_pad")) && pad &&
         !cJSON_IsNull(pad))
-        return um_fail(UM_EUNSUPPORTED, "%s: do_pad is true, only pictures without are computed",
-                       path);
+        return um_fail(UM_EUNSUPPORTED,
+                       "%s: do_pad is true, only images without padding are computed", path);
     if (!size || cJSON_IsNull(size))
         return UM_OK;
     const cJSON *height = cJSON_GetObjectItemCaseSensitive(size, "height");

@@ -85,10 +85,10 @@ static bool is_legacy_torch(const unsigned char *b, size_t n)
 static const char *mend(enum um_kind_sort sort)
 {
     switch (sort) {
-    case UM_KIND_PICTURE:
-    case UM_KIND_OTHER_PICTURE:
+    case UM_KIND_IMAGE:
+    case UM_KIND_OTHER_IMAGE:
     case UM_KIND_VIDEO:
-    case UM_KIND_DICOM: return "pictures are the command's first argument, not a model";
+    case UM_KIND_DICOM: return "images are the command's first argument, not a model";
     case UM_KIND_POINTER:
         return "run \"git lfs pull\" where it came from, or download the file itself";
     case UM_KIND_ARCHIVE: return "unpack it and give the weight file in it";

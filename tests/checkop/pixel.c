@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From a picture's bytes to a network's input. */
+/* From an image's bytes to a network's input. */
 #include "checkop.h"
 
 #include <math.h>

@@ -266,7 +266,7 @@ static void random_clean(struct job *job)
     free(mask);
 }
 
-/* A structure over half of the picture, with specks around and holes in it. */
+/* A structure over half of the image, with specks around and holes in it. */
 static void bench_clean(struct job *job, const struct bench *b)
 {
     int h = b->p[0], w = b->p[1];
@@ -281,7 +281,7 @@ static void bench_clean(struct job *job, const struct bench *b)
     free(mask);
 }
 
-/* Whatever came before: nothing, or a picture of this size or another. */
+/* Whatever came before: nothing, or an image of this size or another. */
 static struct um_beyond state(int side)
 {
     struct um_beyond b = {.used = pick(0, side), .columns = chance(50), .seen = chance(80)};

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A picture whose cells have little or much range. */
-static void make_picture(struct job *job, int h, int w)
+/* An image whose cells have little or much range. */
+static void make_image(struct job *job, int h, int w)
 {
     int c = chance(70) ? 1 : 3, range = pick(1, 30), base = pick(0, 200);
     uint8_t *x = input_u8(job, h, w, c)->data;
@@ -25,7 +25,7 @@ static void random_contact(struct job *job)
     for (int i = 0; i < UM_GATE_BYTES; i++)
         gate[i] = (uint8_t)pick(0, 255);
     job->preset = 1;
-    make_picture(job, h, w);
+    make_image(job, h, w);
 }
 
 static void random_follow(struct job *job)
@@ -126,7 +126,7 @@ static void random_scores(struct job *job)
     if (chance(50))
         draw_mask(mask, h, w);
     fill_memory(memory, mask, h, w);
-    make_picture(job, h, w);
+    make_image(job, h, w);
     memcpy(input_u8(job, 1, 1, UM_HEADER_BYTES)->data, &header, sizeof header);
     snprintf(job->what, sizeof job->what, "[%d,%d] track %u", h, w, header.track);
     free(mask);

@@ -150,7 +150,7 @@ void um_cuda_front(const struct um_call *call)
     int n = t[1].data ? 2 : 1, tiles = 0, shared = 0;
     if (x->c != 1 && x->c != 3) {
         call->stream->status = um_fail(
-            UM_EUNSUPPORTED, "front: picture [%d,%d,%d], want 1 or 3 channels", x->h, x->w, x->c);
+            UM_EUNSUPPORTED, "front: image [%d,%d,%d], want 1 or 3 channels", x->h, x->w, x->c);
         return;
     }
     for (int i = 0; i < n; i++) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From the picture to what the networks read. A pass of Pillow's bilinear resize is sums of int32
+/* From the image to what the networks read. A pass of Pillow's bilinear resize is sums of int32
  * over taps, rounded to u8; a table then makes numbers of the bytes. */
 #include "nn/cuda/front.h"
 
@@ -285,7 +285,7 @@ KERNEL(um_front_tiles, um_front_tiles_args, a, THREADS)
     int at = (int)blockIdx.x, x0 = at % t.tiles_x * t.tile_w, y0 = at / t.tiles_x * t.tile_h;
     if (at >= t.tiles)
         return;
-    /* width and height of the picture's part of the tile */
+    /* width and height of the image's part of the tile */
     int w = t.new_w - x0 < t.tile_w ? t.new_w - x0 : t.tile_w;
     int h = t.new_h - y0 < t.tile_h ? t.new_h - y0 : t.tile_h;
     if (w > 0 && h > 0) {

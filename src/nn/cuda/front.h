@@ -47,7 +47,7 @@ struct um_levels_table_args {
     const float *range;
 };
 
-/* Tables for this picture: one block, a thread per gray level */
+/* Tables for this image: one block, a thread per gray level */
 struct um_gain_tables_args {
     struct um_gview out[2], base[2];
     struct um_frame_header *header;

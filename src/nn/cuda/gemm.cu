@@ -44,7 +44,7 @@ DEVICE bool is_flat(const um_gemm_args &a)
     return a.kh * a.kw == 1 && a.stride == 1 && a.pad_top == 0 && a.pad_left == 0;
 }
 
-/* Row of x under place p of output row `row`; -1 outside the picture. */
+/* Row of x under place p of output row `row`; -1 outside the image. */
 DEVICE int64_t source(const um_gemm_args &a, int row, const place &p, int width)
 {
     if (is_flat(a))

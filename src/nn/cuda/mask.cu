@@ -39,7 +39,7 @@ DEVICE uint32_t larger(uint32_t a, uint32_t b)
 
 /* ---- prompt ---- */
 
-/* A coordinate of the picture, whose size along this axis is `side`, on the canvas, in -1..1. The
+/* A coordinate of the image, whose size along this axis is `side`, on the canvas, in -1..1. The
  * scale in double, as um_longest_side() and um_ref_prompt(). */
 DEVICE float on_canvas(float at, uint32_t side, uint32_t other, int canvas, int fit)
 {
@@ -57,7 +57,7 @@ KERNEL(um_prompt_rows, um_prompt_rows_args, a, TOKEN)
     enum { FIRST = 5, POINT = 5, CORNER = 7, NOT_A_POINT = 9 };
     const um_prompt &p = *a.prompt;
     int row = (int)blockIdx.x, i = row - FIRST, c = a.out.c, half = c / 2, base = NOT_A_POINT;
-    const float *at = NULL; /* a position, in pixels of the picture */
+    const float *at = NULL; /* a position, in pixels of the image */
     if (row < FIRST) {
         base = row;
     } else if (i < a.points) {
@@ -296,7 +296,7 @@ KERNEL(um_packet_words, um_packet_words_args, a, THREADS)
 }
 
 /* Column i of a strip's words, pixel by pixel from the logits; one warp. From row to row of the
- * picture the three rows of logits stay, or move on by one. */
+ * image the three rows of logits stay, or move on by one. */
 DEVICE void upsample(uint32_t *bits, const um_mask_packet_bands_args &a, const um_strip &s, int i)
 {
     int lane = threadIdx.x & 31, x = 32 * i + lane, have = -2;

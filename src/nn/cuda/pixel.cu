@@ -85,7 +85,7 @@ DEVICE void dw_row(const um_dwconv_vectors_args &a, const um_words in[][2], int 
 }
 
 /* acc += the K x K taps of the P output pixels from x0, S input pixels apart. An input vector is
- * loaded once for all the outputs that see it. Short strips are of pictures that do not fill the
+ * loaded once for all the outputs that see it. Short strips are of images that do not fill the
  * chip, where time is waiting: their loads run a row ahead. */
 template <int DTYPE, int K, int S, int P>
 DEVICE void dw_strip(const um_dwconv_vectors_args &a, int y, int x0, int col, float acc[P][GROUP])

@@ -7,7 +7,7 @@
 #include "nn/cuda/kernel.h"
 #include "nn/cuda/mask.h"
 
-/* Rows y0 - UM_HALO and on as bits, in shared memory. Bits outside the picture are zero. */
+/* Rows y0 - UM_HALO and on as bits, in shared memory. Bits outside the image are zero. */
 struct um_strip {
     const uint32_t *bits;
     int y0, h, w, words;
@@ -23,7 +23,7 @@ DEVICE uint32_t word(const um_strip &s, int y, int i)
     return i < 0 || i >= s.words ? 0 : s.bits[(y - s.y0 + UM_HALO) * s.words + i];
 }
 
-/* For erosion: outside the picture are ones. */
+/* For erosion: outside the image are ones. */
 DEVICE uint32_t solid(const um_strip &s, int y, int i)
 {
     return i < 0 || i >= s.words || y < 0 || y >= s.h ? ~0u : word(s, y, i) | ~inside(s, i);

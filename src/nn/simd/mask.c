@@ -73,7 +73,7 @@ void UM_NAME(mask)(const struct um_call *call)
     const struct um_view *t = call->t;
     if (t[0].ld != 1 || (t[1].data && t[1].ld != 1) || t[3].ld != 4 ||
         (size_t)t[0].w * MASK_RING * sizeof(float) > UM_POOL_SCRATCH) {
-        um_ref_mask(call); /* a picture 260000 pixels wide */
+        um_ref_mask(call); /* an image 260000 pixels wide */
         return;
     }
     um_pool_run(call->pool, (t[0].h + MASK_BAND - 1) / MASK_BAND, mask_rows,
@@ -95,7 +95,7 @@ struct stats_job {
 /* Scratch of one band: lines of `line` bytes. */
 struct lines {
     size_t line;
-    uint8_t *zero, *one; /* what lies above and below the picture for a dilation, for an erosion */
+    uint8_t *zero, *one; /* what lies above and below the image for a dilation, for an erosion */
     uint8_t *any3, *any5,
         *no3;      /* of the column: some of 3, some of 5 are set, some of 3 is not set */
     uint8_t *tail; /* one padded row of the mask */

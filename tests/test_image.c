@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pictures and videos as users bring them: kinds, orientation, 16 bits, pages, lists, folders, and
+/* Images and videos as users bring them: kinds, orientation, 16 bits, pages, lists, folders, and
  * what is said about them. tests/gen/images.py and videos.py draw what is read here. */
 #include "base/kind.h"
 #include "base/mem.h"
@@ -25,7 +25,7 @@ static bool reads(const char *kind)
     return strstr(um_image_kinds(), kind) != NULL;
 }
 
-static void check_picture(const char *name, int channels, int tolerance)
+static void check_image(const char *name, int channels, int tolerance)
 {
     um_frame *f = NULL;
     CHECK_OK(um_image_read(golden("image", name), &f));
@@ -91,17 +91,17 @@ static void remove_tree(void)
     }
 }
 
-/* ---- kinds of pictures ---- */
+/* ---- kinds of images ---- */
 
 TEST(bmp_of_every_kind)
 {
-    check_picture("gray8.bmp", 1, 0);
-    check_picture("palette8.bmp", 3, 0);
-    check_picture("rgb24.bmp", 3, 0);
-    check_picture("rgb24_core.bmp", 3, 0);
-    check_picture("rgb32_from_top.bmp", 3, 0);
-    check_picture("rgb32_masks.bmp", 3, 0);
-    check_picture("rgb16.bmp", 3, 8); /* five and six bits */
+    check_image("gray8.bmp", 1, 0);
+    check_image("palette8.bmp", 3, 0);
+    check_image("rgb24.bmp", 3, 0);
+    check_image("rgb24_core.bmp", 3, 0);
+    check_image("rgb32_from_top.bmp", 3, 0);
+    check_image("rgb32_masks.bmp", 3, 0);
+    check_image("rgb16.bmp", 3, 8); /* five and six bits */
     um_frame *f = NULL;
     CHECK_OK(um_image_read(golden("image", "palette4.bmp"), &f));
     CHECK(f->channels == 3 && f->pixels[3 * 5] == 15 && f->pixels[3 * 5 + 2] == 5);
@@ -115,18 +115,18 @@ TEST(tiff_of_every_kind)
 {
     if (!reads("TIFF"))
         SKIP("built without libtiff");
-    check_picture("gray8.tif", 1, 0);
-    check_picture("gray8_packbits.tif", 1, 0);
-    check_picture("white.tif", 1, 0);
-    check_picture("gray16.tif", 1, 0);
-    check_picture("turned8.tif", 1, 0);
-    check_picture("rgb8_deflate.tif", 3, 0);
-    check_picture("rgb8_lzw.tif", 3, 0);
-    check_picture("rgb8_apart.tif", 3, 0);
-    check_picture("rgb8_tiles.tif", 3, 0);
-    check_picture("rgba16.tif", 3, 0);
-    check_picture("palette.tif", 3, 0);
-    check_picture("rgb_jpeg.tif", 3, 14);
+    check_image("gray8.tif", 1, 0);
+    check_image("gray8_packbits.tif", 1, 0);
+    check_image("white.tif", 1, 0);
+    check_image("gray16.tif", 1, 0);
+    check_image("turned8.tif", 1, 0);
+    check_image("rgb8_deflate.tif", 3, 0);
+    check_image("rgb8_lzw.tif", 3, 0);
+    check_image("rgb8_apart.tif", 3, 0);
+    check_image("rgb8_tiles.tif", 3, 0);
+    check_image("rgba16.tif", 3, 0);
+    check_image("palette.tif", 3, 0);
+    check_image("rgb_jpeg.tif", 3, 14);
     um_frame *f = NULL;
     CHECK_EQ(um_image_read(golden("image", "float.tif"), &f), UM_EFORMAT);
     CHECK_MSG(strstr(um_last_error(), "with floating-point samples is not read: save it"), "%s",
@@ -178,7 +178,7 @@ TEST(a_cut_tiff_gives_its_pages_and_says_so)
     scratch_close();
 }
 
-TEST(pictures_of_every_kind_are_whole_or_refused)
+TEST(images_of_every_kind_are_whole_or_refused)
 {
     static const char *const names[] = {"gray8.bmp",    "palette4.bmp",  "rgb16.bmp",
                                         "rgb24.bmp",    "gray8.tif",     "rgb8_lzw.tif",
@@ -260,17 +260,17 @@ TEST(readers_survive_failed_allocations)
 
 /* ---- orientation ---- */
 
-TEST(pictures_are_turned_as_their_file_says)
+TEST(images_are_turned_as_their_file_says)
 {
     char name[32];
     for (int i = 1; i <= 8; i++) {
         snprintf(name, sizeof name, "turned%d.png", i);
-        check_picture(name, 1, 0);
+        check_image(name, 1, 0);
     }
-    check_picture("turned6.jpg", 1, 4);
+    check_image("turned6.jpg", 1, 4);
     CHECK_STR(read_all(golden("image", "turned6.jpg"), NULL), "turned6=0");
     CHECK_STR(told, "turned6.jpg: turned by its orientation (6); boxes and masks are those of the "
-                    "turned picture\n");
+                    "turned image\n");
     CHECK_STR(read_all(golden("image", "turned1.png"), NULL), "turned1=0");
     CHECK_STR(told, "");
     char glob[512];
@@ -396,10 +396,10 @@ TEST(an_animated_png_is_told)
 {
     CHECK_STR(read_all(golden("image", "animated.png"), NULL), "animated=0");
     CHECK_MSG(strstr(told, "animated.png: an animated PNG of 3 frames, of which only the still "
-                           "picture is read: save"),
+                           "image is read: save"),
               "%s", told);
     CHECK_STR(read_all(golden("image", "animated_apart.png"), NULL), "animated_apart=0");
-    CHECK_MSG(strstr(told, "still picture is read, and it is none of them"), "%s", told);
+    CHECK_MSG(strstr(told, "still image is read, and it is none of them"), "%s", told);
 }
 
 /* ---- folders and lists ---- */
@@ -422,7 +422,7 @@ TEST(a_folder_says_what_it_passes_over)
     char want_text[1024];
     snprintf(want_text, sizeof want_text,
              "%s: passed over: 1 .raw file, 2 DICOM (ultramotion.run() of the Python package reads "
-             "it, given without other pictures (pip install ./python[dicom]), or export it as "
+             "it, given without other images (pip install ./python[dicom]), or export it as "
              "PNG), 1 PNG (under another ending, give it by "
              "name), 1 WebP (convert it to PNG), 1 text, 1 folder (--recursive looks into them)\n",
              scratch);
@@ -446,12 +446,12 @@ TEST(a_folder_says_what_it_passes_over)
     remove_tree();
 }
 
-TEST(a_folder_without_pictures_says_what_it_has)
+TEST(a_folder_without_images_says_what_it_has)
 {
     spit(in_scratch("config.json"), "{\"a\": 1}", 8);
     CHECK_EQ(mkdir(in_scratch("sub"), 0777), 0);
     const char *text = read_all(scratch, NULL);
-    CHECK_MSG(strstr(text, ": no picture in this folder (PNG, JPEG, BMP") &&
+    CHECK_MSG(strstr(text, ": no image in this folder (PNG, JPEG, BMP") &&
                   strstr(text, "), only 1 JSON, 1 folder (--recursive looks into them)"),
               "%s", text);
     char sub[80];
@@ -570,11 +570,11 @@ TEST(lists_and_folders_survive_failed_allocations)
     remove_tree();
 }
 
-/* ---- what is no picture ---- */
+/* ---- what is no image ---- */
 
 #define BYTES(text) text, sizeof text - 1
 
-TEST(what_is_no_picture_is_named_with_what_to_do)
+TEST(what_is_no_image_is_named_with_what_to_do)
 {
     static uint8_t dicom[160], scanner[160], tar[600], nifti[400], stream[600];
     memcpy(dicom + 128, "DICM", 4);
@@ -595,9 +595,9 @@ TEST(what_is_no_picture_is_named_with_what_to_do)
          "git lfs pull"},
         {BYTES("<!DOCTYPE html>\n<html><body>Not found"), "a web page", "download"},
         {BYTES("\n  <HTML><head>"), "a web page", "download"},
-        {BYTES("<?xml version=\"1.0\"?><a/>"), "an XML text", "picture itself"},
+        {BYTES("<?xml version=\"1.0\"?><a/>"), "an XML text", "image itself"},
         {BYTES("<?xml version=\"1.0\"?><svg/>"), "an SVG drawing", "convert"},
-        {BYTES("{\"id2label\": {}}"), "a JSON text", "picture itself"},
+        {BYTES("{\"id2label\": {}}"), "a JSON text", "image itself"},
         {BYTES("frame one\nframe two\n"), "a text", "@LIST.txt"},
         {BYTES(""), "an empty file", "again"},
         {BYTES("PK\3\4\24\0\0\0\0\0xxxxxxxxxxxxxxxxxxxxarchive/data.pkl"), "a PyTorch file",
@@ -613,24 +613,24 @@ TEST(what_is_no_picture_is_named_with_what_to_do)
         {BYTES("\x18\0\0\0TFL3\0\0"), "a TensorFlow Lite", "--detector"},
         {BYTES("\x89HDF\r\n\x1a\n\0"), "an HDF5 file", "--detector"},
         {BYTES("%PDF-1.7\n"), "a PDF", "PNG"},
-        {BYTES("RIFF\x10\0\0\0WEBPVP8 "), "a WebP picture", "convert"},
+        {BYTES("RIFF\x10\0\0\0WEBPVP8 "), "a WebP image", "convert"},
         {BYTES("\0\0\0\x18"
                "ftypheic"),
-         "a HEIC picture", "convert"},
+         "a HEIC image", "convert"},
         {BYTES("\x7f"
                "ELF\2\1"),
-         "a program", "give a picture"},
+         "a program", "give an image"},
         {BYTES("\xde\xad\xbe\xef\x01\x02\x03"), "a file of unknown content", "encrypted"},
         {BYTES("\x08\0\5\0CS\12\0ISO_IR 100"), "a DICOM file", "Python package"},
         {BYTES("\2\0\0\0UL\4\0\xc0\0\0\0"), "a DICOM file", "Python package"},
         {BYTES("\x08\0\x08\0\x08\0\0\0ORIGINAL"), "a DICOM file", "Python package"},
-        {BYTES("\xff\xd8\xff\xf7\0\x0b\x08"), "a JPEG-LS picture", "convert"},
+        {BYTES("\xff\xd8\xff\xf7\0\x0b\x08"), "a JPEG-LS image", "convert"},
         {BYTES("\0\0\0\x18"
                "ftypmsf1"),
-         "a HEIC picture", "convert"},
+         "a HEIC image", "convert"},
         {BYTES("\0\0\0\x18"
                "ftypavis"),
-         "an AVIF picture", "convert"},
+         "an AVIF image", "convert"},
         {(const char *)dicom, sizeof dicom, "a DICOM file", "pip install ./python[dicom]"},
         {(const char *)scanner, sizeof scanner, "a DICOM file", "pip install ./python[dicom]"},
         {(const char *)tar, sizeof tar, "a tar archive", "unpack"},
@@ -643,14 +643,14 @@ TEST(what_is_no_picture_is_named_with_what_to_do)
         CHECK_EQ(um_image_read(in_scratch("x.png"), &f), UM_EFORMAT);
         const char *text = um_last_error(), *what = strstr(text, "x.png: ");
         CHECK_MSG(what && strncmp(what + 7, cases[i].what, strlen(cases[i].what)) == 0 &&
-                      strstr(text, ", not a picture (PNG, JPEG") && strstr(text, cases[i].advice),
+                      strstr(text, ", not an image (PNG, JPEG") && strstr(text, cases[i].advice),
                   "%s, want %s", text, cases[i].what);
     }
     scratch_close();
 }
 
 /* What is whole and not read is not called damaged. */
-TEST(pictures_beyond_what_is_read_say_so)
+TEST(images_beyond_what_is_read_say_so)
 {
     static const struct {
         int at; /* behind the marker of the frame's header */
@@ -827,7 +827,7 @@ TEST(a_damaged_video_ends)
     scratch_close();
 }
 
-/* ---- pictures into videos ---- */
+/* ---- images into videos ---- */
 
 static um_status put(um_sink *s, int id, int width, int height, double ts, bool stamped)
 {
