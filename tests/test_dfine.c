@@ -809,6 +809,41 @@ TEST(best_box_leaves_out_what_overlaps_a_better_one_of_its_class)
     }
 }
 
+TEST(the_best_boxs_score_is_that_one_of_so_many_of_its_class_is_right)
+{
+    /* The second overlaps the first; the third is alone, the last of another class. */
+    const float boxes[4][4] = {{0.5f, 0.5f, 0.2f, 0.4f},
+                               {0.5f, 0.5f, 0.21f, 0.4f},
+                               {0.2f, 0.5f, 0.2f, 0.4f},
+                               {0.8f, 0.5f, 0.2f, 0.4f}};
+    const float logits[4][2] = {{-0.5f, -9}, {-0.6f, -9}, {-1, -INFINITY}, {-9, -0.7f}};
+    struct um_frame_header header = {.tau_conf = 0.5f, .label = -1, .nms = 0.7f};
+    const double s[] = {1 / (1 + exp(0.5)), 1 / (1 + exp(1)), 1 / (1 + exp(0.6))};
+    const double want[] = {s[0], s[0], 1 - (1 - s[0]) * (1 - s[1])};
+    struct um_gate g[2];
+    struct um_prompt p[2];
+    for (uint32_t k = 0; k < 3; k++) {
+        header.presence = k;
+        best_of(logits, boxes, header, 1, g, p);
+        CHECK_NEAR(g[0].score, want[k], 1e-6);
+        CHECK(g[0].query == 0 && g[0].label == 0 && g[0].logit == -0.5f);
+        CHECK_EQ(g[0].flags, k == 2 ? UM_GATE_OK : UM_GATE_BELOW_TAU);
+    }
+    header.presence = UM_BOXES_MAX; /* more than there are: the last box of the class scores 1e-4 */
+    best_of(logits, boxes, header, 1, g, p);
+    CHECK_NEAR(g[0].score, want[2], 1e-4);
+    header.nms = 0; /* what overlaps counts, too */
+    header.presence = 2;
+    best_of(logits, boxes, header, 1, g, p);
+    CHECK_NEAR(g[0].score, 1 - (1 - s[0]) * (1 - s[2]), 1e-6);
+    header.objects = 2; /* the second has its own */
+    best_of(logits, boxes, header, 2, g, p);
+    CHECK_NEAR(g[0].score, 1 - (1 - s[0]) * (1 - s[2]), 1e-6);
+    CHECK_EQ(g[1].flags, UM_GATE_BELOW_TAU);
+    CHECK_EQ(g[1].query, 1);
+    CHECK_NEAR(g[1].score, s[2], 1e-6);
+}
+
 TEST(best_box_picks_scales_and_judges)
 {
     const float boxes[4][4] = {{0.5f, 0.5f, 0.2f, 0.4f},

@@ -482,6 +482,39 @@ def boxes_that_overlap_a_better_one_go_where_the_model_or_the_command_says_so(tm
 
 
 @test
+def the_best_boxs_score_is_that_one_of_so_many_is_right(tmp):
+    meta, tensors = read(DETECTOR)
+    told = write(tmp / "told.safetensors", tensors, {**meta, "nms": "0.7", "presence": "3"})
+    image = "phantom:seed=900007,frames=1,look=hard"
+
+    def detect(*more):
+        return json.loads(um("detect", image, "--detector", told, *more)[0])["boxes"]
+
+    def score(*more):
+        packet = json.loads(um("run", image, "--detector", told, "--conf", "0", "-o", "jsonl:-", *more)[0])
+        assert all(abs(a - b) < 1e-2 for a, b in zip(packet["box_xyxy"], own[0]["box_xyxy"])), (packet["box_xyxy"], own[0])
+        return packet["score"]
+
+    own = detect("--conf", "0", "--presence", "1")
+    noisy_or = [1 - math.prod(1 - b["score"] for b in own[:n]) for n in range(4)]
+    assert noisy_or[3] > noisy_or[2] > noisy_or[1] + 1e-3
+    for n, more in ((1, ("--presence", "1")), (2, ("--presence", "2")), (3, ()), (3, ("--objects", "2"))):
+        assert abs(score(*more) - noisy_or[n]) < 1e-5, (n, more)
+    boxes = detect("--conf", "0")
+    assert abs(boxes[0]["score"] - noisy_or[3]) < 1e-5 and boxes[0]["box_xyxy"] == own[0]["box_xyxy"] and boxes[1:] == own[1:]
+    between = (noisy_or[3] + max(noisy_or[1], own[1]["score"])) / 2
+    assert detect("--conf", between) == boxes[:1] and not detect("--conf", between, "--presence", "1")
+    um("convert", told, tmp / "again.safetensors")
+    assert read(tmp / "again.safetensors")[0]["presence"] == "3"
+    for wrong in ("0", "17", "2.5", "all"):
+        bad = write(tmp / "bad.safetensors", tensors, {**meta, "presence": wrong})
+        _, err = um("detect", image, "--detector", bad, code=1)
+        assert f'bad.safetensors: metadata presence is "{wrong}"' in err and "1 to 16 boxes" in err, err
+    _, err = um("run", image, "-o", "null:", "--presence", "17", code=2)
+    assert "--presence" in err, err
+
+
+@test
 def a_detector_says_which_gain_it_was_trained_with(tmp):
     meta, tensors = read(DETECTOR)
     dark = tmp / "dark.png"
@@ -541,9 +574,9 @@ def names_and_facts_that_a_file_cannot_have(tmp):
         assert f"{name}: a name of PyTorch's, want .safetensors" in err and not (tmp / name).exists(), err
     _, err = um("convert", DETECTOR, tmp / "out.safetensors", "--upstream", code=2)
     assert "out.safetensors: want .pth or .pt" in err, err
-    said = write(tmp / "said.safetensors", detector(), {"input_size": "320", "activation": "silu", "fit": "letterbox", "queries": "100", "nms": "0.5"})
+    said = write(tmp / "said.safetensors", detector(), {"input_size": "320", "activation": "silu", "fit": "letterbox", "queries": "100", "nms": "0.5", "presence": "4"})
     _, err = um("convert", said, tmp / "out.pth", "--upstream")
-    for option in ("--det-act silu", "--det-fit letterbox", "--queries 100", "--nms 0.5"):
+    for option in ("--det-act silu", "--det-fit letterbox", "--queries 100", "--nms 0.5", "--presence 4"):
         assert "out.pth: has no metadata" in err and option in err, err
     _, err = um("convert", write(tmp / "plain.safetensors", detector(), {"input_size": "320"}), tmp / "out.pth", "--upstream")
     assert "warning" not in err, err

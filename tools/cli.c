@@ -99,6 +99,12 @@ static const struct row table[] = {
      .help = "of two boxes of a class that overlap by more, drop the lower-scoring one; 1 = drop "
              "none, as D-FINE does; default: what the detector's file says, else 1",
      .min = 1e-3, .max = 1},
+    {"presence", INTEGER, AT(presence), RUN | ON_DETECT | ON_VAL | KEPT, "K",
+     .help =
+         "the best box's score is the probability that one of the K best of its class is right, "
+         "1 - (1 - s1)(1 - s2)...; 1 = its own, as D-FINE does; default: what the detector's file "
+         "says, else 1",
+     .min = 1, .max = 16},
     {"mask-clean", BOOL01, AT(mask_clean), RUN | ON_VAL | KEPT, "0|1",
      .help = "1 = remove specks and pieces of the mask outside the detector's box, fill small "
              "holes (docs/FRAME.md), 0 = the mask as the network makes it; default 1"},
@@ -437,8 +443,8 @@ bool cli_options_meet(const struct options *o, enum command_bit command)
         {"trace-steps", "without --trace FILE", o->trace},
         {"guard-seed", "without --device guard", o->device && strcmp(o->device, "guard") == 0},
         {"frames", "without --calibrate", command != ON_CONVERT || o->calibrate},
-        {"detector segmenter track gain nms mask-clean det-size queries det-act det-fit names "
-         "sam-size sam-family",
+        {"detector segmenter track gain nms presence mask-clean det-size queries "
+         "det-act det-fit names sam-size sam-family",
          "with --results, which runs no network", !o->results},
         {"size pixel", "for a source other than -", command == ON_PHANTOM || raw},
         {"recursive", "for a source other than files", images && !any_scheme(what, live)},
@@ -941,6 +947,7 @@ bool cli_detector_settings(const struct options *o, um_detector_settings *s)
     s->names = o->names;
     s->gain = o->gain;
     s->nms = o->nms;
+    s->presence = o->presence;
     return true;
 }
 

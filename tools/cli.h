@@ -47,7 +47,7 @@ struct options {
     long frames;
     uint64_t seed, guard_seed;
     int max_age_ms, lag_alarm_ms; /* max_age_ms: -1 = not said */
-    int rounds, inflight, objects, kpi_keep;
+    int rounds, inflight, objects, presence, kpi_keep;
     bool per_class;
     int track, detect_every, shadow_every; /* track: -1 = not said */
     int mask_clean, reuse;

@@ -220,6 +220,8 @@ static void drop_metadata(void *ctx, const char *key, const char *value)
         drop(ctx, "--gain", value);
     if (strcmp(key, "nms") == 0)
         drop(ctx, "--nms", value);
+    if (strcmp(key, "presence") == 0)
+        drop(ctx, "--presence", value);
 }
 
 static void drop_detector(const struct options *o, const um_model_info *info, struct dropped *d)

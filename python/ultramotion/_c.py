@@ -18,7 +18,7 @@ from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar, overload
 
-ABI = 10  # um_abi() that this file was written for
+ABI = 11  # um_abi() that this file was written for
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
 
@@ -215,6 +215,7 @@ class DetectorSettings(Record):
         ("names", c_char_p),
         ("gain", c_char_p),
         ("nms", c_float),
+        ("presence", c_int),
     ]
 
 

@@ -27,6 +27,7 @@ struct um_dfine_info {
     struct um_gain_wish gain; /* of the images it was trained with */
     char gain_text[24];       /* the same in words */
     float nms;                /* IoU above which the lesser of two boxes goes, 0 = none does */
+    int presence;             /* boxes that count for the score of the best, from 1 */
 };
 
 /* What a caller says instead of the file; 0 = as the file has it. */
@@ -37,14 +38,16 @@ struct um_dfine_wish {
     int fit;          /* UM_DFINE_STRETCH, UM_DFINE_LETTERBOX */
     const char *gain; /* um_gain_read() */
     float nms;        /* 0..1, 1 = none goes */
+    int presence;     /* 1 to UM_BOXES_MAX */
 };
 enum { UM_DFINE_STRETCH = 1, UM_DFINE_LETTERBOX = 2 };
 
 /* activation: "auto", "relu", "silu"; fit: "auto", "stretch", "letterbox"; NULL is "auto".
- * gain: um_gain_read(), NULL as the file says; nms: 0 as the file says. UM_EINVAL for what means
- * nothing. */
+ * gain: um_gain_read(), NULL as the file says; nms, presence: 0 as the file says. UM_EINVAL for
+ * what means nothing. */
 um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queries,
-                             const char *activation, const char *fit, const char *gain, float nms);
+                             const char *activation, const char *fit, const char *gain, float nms,
+                             int presence);
 /* The wish holds, and its source is "option". */
 void um_dfine_obey(struct um_dfine_info *info, const struct um_dfine_wish *wish);
 

@@ -5,7 +5,9 @@
 #include "model/dfine_net.h"
 #include "model/input_size.h"
 #include "model/network.h"
+#include "nn/record.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -137,6 +139,9 @@ static const char GAIN[] = "off, auto[,GAMMA] or G[,GAMMA], G 0.1 to 16, GAMMA 0
 
 static const char NMS[] = "an IoU above 0 up to 1, which leaves all";
 
+static const char PRESENCE[] = "1 to 16 boxes";
+static_assert(UM_BOXES_MAX == 16, "PRESENCE says so");
+
 static bool set_gain(struct um_dfine_info *info, const char *text)
 {
     return strlen(text) < sizeof info->gain_text && um_gain_read(text, &info->gain) &&
@@ -162,6 +167,16 @@ static um_status read_nms(const um_weights *file, struct um_dfine_info *info)
     if (text && !(um_number_read(text, &nms) && nms > 0 && nms <= 1))
         return wrong(file, from, "nms", text, NMS);
     set_nms(info, (float)nms);
+    return UM_OK;
+}
+
+static um_status read_presence(const um_weights *file, struct um_dfine_info *info)
+{
+    const char *from = NULL, *text = um_weights_fact(file, "presence", &from);
+    double n = 1;
+    if (text && !(um_number_read(text, &n) && n >= 1 && n <= UM_BOXES_MAX && n == floor(n)))
+        return wrong(file, from, "presence", text, PRESENCE);
+    info->presence = (int)n;
     return UM_OK;
 }
 
@@ -274,6 +289,8 @@ um_status um_dfine_recognise(const um_weights *file, struct um_dfine_info *info)
         st = read_gain(file, info);
     if (st == UM_OK)
         st = read_nms(file, info);
+    if (st == UM_OK)
+        st = read_presence(file, info);
     return st == UM_OK ? read_size(file, info) : st;
 }
 
@@ -291,7 +308,8 @@ static int choice(const char *key, const char *text, const char *first, const ch
 }
 
 um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queries,
-                             const char *activation, const char *fit, const char *gain, float nms)
+                             const char *activation, const char *fit, const char *gain, float nms,
+                             int presence)
 {
     struct um_dfine_info unused;
     static const enum um_act ACT[] = {UM_ACT_NONE, UM_ACT_RELU, UM_ACT_SILU};
@@ -309,7 +327,9 @@ um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queri
         return um_fail(UM_EINVAL, "gain \"%.40s\": want %s", gain, GAIN);
     if (!(nms >= 0 && nms <= 1))
         return um_fail(UM_EINVAL, "nms %g: want %s", (double)nms, NMS);
-    *wish = (struct um_dfine_wish){w, h, queries, ACT[act], way, gain, nms};
+    if (presence < 0 || presence > UM_BOXES_MAX)
+        return um_fail(UM_EINVAL, "presence %d: want %s", presence, PRESENCE);
+    *wish = (struct um_dfine_wish){w, h, queries, ACT[act], way, gain, nms, presence};
     return UM_OK;
 }
 
@@ -337,4 +357,6 @@ void um_dfine_obey(struct um_dfine_info *info, const struct um_dfine_wish *wish)
         set_gain(info, wish->gain);
     if (wish->nms > 0)
         set_nms(info, wish->nms);
+    if (wish->presence)
+        info->presence = wish->presence;
 }

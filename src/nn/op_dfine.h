@@ -44,13 +44,13 @@ enum { UM_LQE_STATS = 4 * (4 + 1) };
 um_tensor um_lqe_stats(um_tape *t, um_tensor corners);
 
 /* The n best (query, class) of logits [Q,C], boxes [Q,4] cxcywh normalised, n <= UM_BOXES_MAX:
- * score = sigmoid(logit), one after the other the best whose query (or, if the header says so,
- * whose class) was not yet taken and, if it says so, that does not overlap one of its class that
- * was; ties to the lowest query, then class. header u8 [1,1,256] (um_frame_header: size, class to
- * follow, tau, how many, nms). Writes n um_gate (u8 [1,n,64]) and the
- * um_prompt made of each box (u8 [1,n,sizeof]), those that are UM_GATE_OK in front, else in order.
- * A box that is not finite, inverted or off the image is not OK; where a logit is NaN, none is.
- * t: gate, prompt, logits, boxes, header. No args */
+ * score = sigmoid(logit) (of the best: its presence, if the header says so), one after the other
+ * the best whose query (or, if the header says so, whose class) was not yet taken and, if it says
+ * so, that does not overlap one of its class that was; ties to the lowest query, then class. header
+ * u8 [1,1,256] (um_frame_header: size, class to follow, tau, how many, nms, presence). Writes n
+ * um_gate (u8 [1,n,64]) and the um_prompt made of each box (u8 [1,n,sizeof]), those that are
+ * UM_GATE_OK in front, else in order. A box that is not finite, inverted or off the image is not
+ * OK; where a logit is NaN, none is. t: gate, prompt, logits, boxes, header. No args */
 struct um_best_box {
     um_tensor gate, prompt;
 };

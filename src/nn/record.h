@@ -35,7 +35,9 @@ struct um_frame_header {
     float gain; /* of this image, 0 = none; um_gain() writes it on the device */
     float nms;  /* no box is picked that overlaps a picked one of its class by more than this IoU;
                    0 = any is */
-    uint8_t reserved[172];
+    uint32_t presence; /* the best box's score is that one of so many of its class is right,
+                          1 - (1 - s1)(1 - s2)...; 0 and 1 = its own; at most UM_BOXES_MAX */
+    uint8_t reserved[168];
 };
 
 enum um_track_flag {

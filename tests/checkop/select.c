@@ -183,9 +183,10 @@ static void make_best_box(struct job *job, int rows, int c)
                                      .height = (uint32_t)pick(1, 2000),
                                      .tau_conf = chance(90) ? 0.5f + 0.5f * uniform() : NAN,
                                      .label = chance(60) ? -1 : pick(0, c), /* c: no such class */
-                                     .objects = (uint32_t)pick(0, UM_BOXES_MAX),
+                                     .objects = (uint32_t)(chance(50) ? 1 : pick(0, UM_BOXES_MAX)),
                                      .per_class = chance(30),
-                                     .nms = chance(50) ? 0 : uniform()};
+                                     .nms = chance(50) ? 0 : uniform(),
+                                     .presence = (uint32_t)pick(0, UM_BOXES_MAX)};
     int n = chance(40) ? 1 : pick(1, UM_BOXES_MAX);
     for (int i = 0; i < 2 && chance(30); i++) { /* a letterbox */
         header.box_scale[i] = 1 + uniform() * uniform();

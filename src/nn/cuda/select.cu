@@ -466,9 +466,14 @@ DEVICE float side_of(const um_gview &boxes, int query, int i)
     return add_rn(centre, mul_rn(i < 2 ? -0.5f : 0.5f, size));
 }
 
-/* at: query * classes + class, or -1 */
+/* Of a pick: query * classes + class, or -1. */
+DEVICE float score_of(const um_gview &logits, int64_t at)
+{
+    return at < 0 ? 0 : um_box_score(load(logits, (int)(at / logits.c), (int)(at % logits.c)));
+}
+
 DEVICE verdict judge(const um_best_box_pick_args &a, const um_frame_header *header, int64_t at,
-                     bool nan)
+                     float score, bool nan)
 {
     float w = (float)header->width, h = (float)header->height;
     verdict v = {-1, -1, -INFINITY, 0, {0, 0, 0, 0}, 0};
@@ -477,7 +482,7 @@ DEVICE verdict judge(const um_best_box_pick_args &a, const um_frame_header *head
         v.query = (int)(at / a.logits.c);
         v.label = (int)(at % a.logits.c);
         v.logit = load(a.logits, v.query, v.label);
-        v.score = um_box_score(v.logit);
+        v.score = score;
         UNROLL
         for (int i = 0; i < 4; i++) {
             float side = side_of(a.boxes, v.query, i);
@@ -548,23 +553,72 @@ DEVICE bool overlap(const um_gview &boxes, int p, int q, float nms)
     return um_track_iou(side[0], side[1]) > (double)nms;
 }
 
-/* One pick after the other; what is taken lies in shared memory behind the warps' keys. */
+/* What may be picked: classes first to end - 1, their lanes side by side. */
+struct choice {
+    int first, end, lanes;
+    bool per_class;
+    float nms;
+};
+
+DEVICE choice choose(int label, int classes, bool per_class, float nms)
+{
+    choice from = {label, label < classes ? label + 1 : label, 1, per_class, nms}; /* may be none */
+    if (label < 0) {
+        from.first = 0;
+        from.end = classes;
+    }
+    while (from.lanes < 32 && from.lanes * 4 < from.end - from.first)
+        from.lanes *= 2;
+    return from;
+}
+
+/* The block together: picked[n], of what picked[0] to picked[n - 1] leave. */
+DEVICE void pick_next(const um_best_box_pick_args &a, const choice &from, uint64_t *of_warp,
+                      int64_t *picked, int n)
+{
+    int t = (int)threadIdx.x, c = a.logits.c, lanes = from.lanes;
+    uint64_t best = 0;
+    for (int q = t / lanes; q < a.queries; q += PICK_THREADS / lanes)
+        for (int k = from.first + t % lanes; k < from.end; k += lanes) {
+            float v = load(a.logits, q, k);
+            uint64_t key = (uint64_t)ordered(v) << 32 | ~((uint32_t)q * (uint32_t)c + (uint32_t)k);
+            bool open = v > -INFINITY && key > best; /* ties: the first */
+            for (int i = 0; open && i < n; i++)
+                open = picked[i] < 0 ||
+                       ((from.per_class ? picked[i] % c != k : picked[i] / c != q) &&
+                        !(from.nms > 0 && picked[i] % c == k &&
+                          overlap(a.boxes, (int)(picked[i] / c), q, from.nms)));
+            if (open)
+                best = key;
+        }
+    UNROLL
+    for (int m = 16; m; m >>= 1) {
+        uint64_t other = (uint64_t)shfl_xor((uint32_t)(best >> 32), m) << 32;
+        other |= shfl_xor((uint32_t)best, m);
+        best = other > best ? other : best;
+    }
+    if (t % 32 == 0)
+        of_warp[t / 32] = best;
+    sync();
+    if (t == 0) {
+        for (int i = 1; i < PICK_THREADS / 32; i++)
+            best = of_warp[i] > best ? of_warp[i] : best;
+        picked[n] = best ? (int64_t)(uint32_t)~best : -1;
+    }
+    sync();
+}
+
+/* One pick after the other, then those that count for the best one's score; both lie in shared
+ * memory behind the warps' keys. */
 KERNEL(um_best_box_pick, um_best_box_pick_args, a, PICK_THREADS)
 {
     const um_frame_header *header = (const um_frame_header *)a.header;
     uint64_t *of_warp = (uint64_t *)shared_memory();
-    int64_t *picked = (int64_t *)(of_warp + PICK_THREADS / 32);
-    uint32_t *nan = (uint32_t *)(picked + UM_BOXES_MAX);
-    int t = (int)threadIdx.x, c = a.logits.c, lanes = 1;
-    int first = header->label, end = first < c ? first + 1 : first; /* may be no such class */
-    int wanted = header->objects ? (int)header->objects : 1;
-    bool per_class = header->per_class != 0, bad = false;
-    if (first < 0) {
-        first = 0;
-        end = c;
-    }
-    while (lanes < 32 && lanes * 4 < end - first)
-        lanes *= 2;
+    int64_t *picked = (int64_t *)(of_warp + PICK_THREADS / 32), *counted = picked + UM_BOXES_MAX;
+    uint32_t *nan = (uint32_t *)(counted + UM_BOXES_MAX);
+    int t = (int)threadIdx.x, c = a.logits.c;
+    int wanted = header->objects ? (int)header->objects : 1, presence = (int)header->presence;
+    bool bad = false;
     if (t == 0)
         *nan = 0;
     sync();
@@ -574,44 +628,32 @@ KERNEL(um_best_box_pick, um_best_box_pick_args, a, PICK_THREADS)
     }
     if (bad)
         *nan = 1;
-    for (int n = 0; n < a.n && n < wanted; n++) {
-        uint64_t best = 0;
-        for (int q = t / lanes; q < a.queries; q += PICK_THREADS / lanes)
-            for (int k = first + t % lanes; k < end; k += lanes) {
-                float v = load(a.logits, q, k);
-                uint64_t key =
-                    (uint64_t)ordered(v) << 32 | ~((uint32_t)q * (uint32_t)c + (uint32_t)k);
-                bool open = v > -INFINITY && key > best; /* ties: the first */
-                for (int i = 0; open && i < n; i++)
-                    open = picked[i] < 0 ||
-                           ((per_class ? picked[i] % c != k : picked[i] / c != q) &&
-                            !(header->nms > 0 && picked[i] % c == k &&
-                              overlap(a.boxes, (int)(picked[i] / c), q, header->nms)));
-                if (open)
-                    best = key;
-            }
-        UNROLL
-        for (int m = 16; m; m >>= 1) {
-            uint64_t other = (uint64_t)shfl_xor((uint32_t)(best >> 32), m) << 32;
-            other |= shfl_xor((uint32_t)best, m);
-            best = other > best ? other : best;
-        }
-        if (t % 32 == 0)
-            of_warp[t / 32] = best;
+    choice from = choose(header->label, c, header->per_class != 0, header->nms);
+    for (int n = 0; n < a.n && n < wanted; n++)
+        pick_next(a, from, of_warp, picked, n);
+    if (presence > 1 && picked[0] >= 0) {
+        from = choose((int)(picked[0] % c), c, false, header->nms);
+        if (t == 0)
+            counted[0] = picked[0];
         sync();
-        if (t == 0) {
-            for (int i = 1; i < PICK_THREADS / 32; i++)
-                best = of_warp[i] > best ? of_warp[i] : best;
-            picked[n] = best ? (int64_t)(uint32_t)~best : -1;
-        }
-        sync();
+        for (int n = 1; n < presence; n++)
+            pick_next(a, from, of_warp, counted, n);
     }
     if (t)
         return;
+    float first = score_of(a.logits, picked[0]);
+    if (presence > 1 && picked[0] >= 0) {
+        float none = 1 - first;
+        for (int n = 1; n < presence; n++)
+            none = mul_rn(none, 1 - score_of(a.logits, counted[n]));
+        first = 1 - none;
+    }
     int at = 0;
     for (int ok = 1; ok >= 0; ok--)
         for (int n = 0; n < a.n; n++) {
-            verdict v = judge(a, header, n < wanted ? picked[n] : -1, *nan != 0);
+            int64_t pick = n < wanted ? picked[n] : -1;
+            verdict v =
+                judge(a, header, pick, n ? score_of(a.logits, pick) : first, *nan != 0);
             if ((v.flags == UM_GATE_OK) != (ok != 0))
                 continue;
             write_records((um_gate *)a.gate + at, (um_prompt *)a.prompt + at, header, v);
