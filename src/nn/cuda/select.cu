@@ -445,7 +445,7 @@ KERNEL(um_lqe_rows, um_lqe_rows_args, a, 32 * ROW_WARPS)
 
 /* ---- best box ---- */
 
-enum { PICK_THREADS = 1024 };
+enum { PICK_THREADS = 1024 }; /* a warp of warps */
 
 DEVICE bool finite(float v)
 {
@@ -572,6 +572,17 @@ DEVICE choice choose(int label, int classes, bool per_class, float nms)
     return from;
 }
 
+DEVICE uint64_t warp_max(uint64_t key)
+{
+    UNROLL
+    for (int m = 16; m; m >>= 1) {
+        uint64_t other = (uint64_t)shfl_xor((uint32_t)(key >> 32), m) << 32;
+        other |= shfl_xor((uint32_t)key, m);
+        key = other > key ? other : key;
+    }
+    return key;
+}
+
 /* The block together: picked[n], of what picked[0] to picked[n - 1] leave. */
 DEVICE void pick_next(const um_best_box_pick_args &a, const choice &from, uint64_t *of_warp,
                       int64_t *picked, int n)
@@ -591,20 +602,13 @@ DEVICE void pick_next(const um_best_box_pick_args &a, const choice &from, uint64
             if (open)
                 best = key;
         }
-    UNROLL
-    for (int m = 16; m; m >>= 1) {
-        uint64_t other = (uint64_t)shfl_xor((uint32_t)(best >> 32), m) << 32;
-        other |= shfl_xor((uint32_t)best, m);
-        best = other > best ? other : best;
-    }
+    best = warp_max(best);
     if (t % 32 == 0)
         of_warp[t / 32] = best;
     sync();
-    if (t == 0) {
-        for (int i = 1; i < PICK_THREADS / 32; i++)
-            best = of_warp[i] > best ? of_warp[i] : best;
+    best = t < 32 ? warp_max(of_warp[t]) : 0;
+    if (t == 0)
         picked[n] = best ? (int64_t)(uint32_t)~best : -1;
-    }
     sync();
 }
 
