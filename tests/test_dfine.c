@@ -809,7 +809,7 @@ TEST(best_box_leaves_out_what_overlaps_a_better_one_of_its_class)
     }
 }
 
-TEST(the_best_boxs_score_is_that_one_of_so_many_of_its_class_is_right)
+TEST(a_frames_score_is_that_one_of_so_many_boxes_of_a_class_is_right)
 {
     /* The second overlaps the first; the third is alone, the last of another class. */
     const float boxes[4][4] = {{0.5f, 0.5f, 0.2f, 0.4f},
@@ -817,7 +817,8 @@ TEST(the_best_boxs_score_is_that_one_of_so_many_of_its_class_is_right)
                                {0.2f, 0.5f, 0.2f, 0.4f},
                                {0.8f, 0.5f, 0.2f, 0.4f}};
     const float logits[4][2] = {{-0.5f, -9}, {-0.6f, -9}, {-1, -INFINITY}, {-9, -0.7f}};
-    struct um_frame_header header = {.tau_conf = 0.5f, .label = -1, .nms = 0.7f};
+    struct um_frame_header header = {
+        .tau_conf = 0.5f, .label = -1, .nms = 0.7f, .presence_half = 0.5f};
     const double s[] = {1 / (1 + exp(0.5)), 1 / (1 + exp(1)), 1 / (1 + exp(0.6))};
     const double want[] = {s[0], s[0], 1 - (1 - s[0]) * (1 - s[1])};
     struct um_gate g[2];
@@ -829,6 +830,11 @@ TEST(the_best_boxs_score_is_that_one_of_so_many_of_its_class_is_right)
         CHECK(g[0].query == 0 && g[0].label == 0 && g[0].logit == -0.5f);
         CHECK_EQ(g[0].flags, k == 2 ? UM_GATE_OK : UM_GATE_BELOW_TAU);
     }
+    header.presence_half = 0.8f; /* four times the odds are needed */
+    best_of(logits, boxes, header, 1, g, p);
+    CHECK_NEAR(g[0].score / (1 - g[0].score), want[2] / (1 - want[2]) / 4, 1e-6);
+    CHECK_EQ(g[0].flags, UM_GATE_BELOW_TAU);
+    header.presence_half = 0.5f;
     header.presence = UM_BOXES_MAX; /* more than there are: the last box of the class scores 1e-4 */
     best_of(logits, boxes, header, 1, g, p);
     CHECK_NEAR(g[0].score, want[2], 1e-4);
@@ -836,11 +842,9 @@ TEST(the_best_boxs_score_is_that_one_of_so_many_of_its_class_is_right)
     header.presence = 2;
     best_of(logits, boxes, header, 1, g, p);
     CHECK_NEAR(g[0].score, 1 - (1 - s[0]) * (1 - s[2]), 1e-6);
-    header.objects = 2; /* the second has its own */
+    header.objects = 2; /* each has its own */
     best_of(logits, boxes, header, 2, g, p);
-    CHECK_NEAR(g[0].score, 1 - (1 - s[0]) * (1 - s[2]), 1e-6);
-    CHECK_EQ(g[1].flags, UM_GATE_BELOW_TAU);
-    CHECK_EQ(g[1].query, 1);
+    CHECK_NEAR(g[0].score, s[0], 1e-6);
     CHECK_NEAR(g[1].score, s[2], 1e-6);
 }
 

@@ -482,36 +482,34 @@ def boxes_that_overlap_a_better_one_go_where_the_model_or_the_command_says_so(tm
 
 
 @test
-def the_best_boxs_score_is_that_one_of_so_many_is_right(tmp):
+def a_frames_score_is_that_one_of_so_many_boxes_is_right(tmp):
     meta, tensors = read(DETECTOR)
-    told = write(tmp / "told.safetensors", tensors, {**meta, "nms": "0.7", "presence": "3"})
+    told = write(tmp / "told.safetensors", tensors, {**meta, "nms": "0.7", "presence": "3,0.6"})
     image = "phantom:seed=900007,frames=1,look=hard"
-
-    def detect(*more):
-        return json.loads(um("detect", image, "--detector", told, *more)[0])["boxes"]
+    boxes = json.loads(um("detect", image, "--detector", told, "--conf", "0")[0])["boxes"]
 
     def score(*more):
         packet = json.loads(um("run", image, "--detector", told, "--conf", "0", "-o", "jsonl:-", *more)[0])
-        assert all(abs(a - b) < 1e-2 for a, b in zip(packet["box_xyxy"], own[0]["box_xyxy"])), (packet["box_xyxy"], own[0])
+        assert all(abs(a - b) < 1e-2 for a, b in zip(packet["box_xyxy"], boxes[0]["box_xyxy"])), (packet["box_xyxy"], boxes[0])
         return packet["score"]
 
-    own = detect("--conf", "0", "--presence", "1")
-    noisy_or = [1 - math.prod(1 - b["score"] for b in own[:n]) for n in range(4)]
-    assert noisy_or[3] > noisy_or[2] > noisy_or[1] + 1e-3
-    for n, more in ((1, ("--presence", "1")), (2, ("--presence", "2")), (3, ()), (3, ("--objects", "2"))):
-        assert abs(score(*more) - noisy_or[n]) < 1e-5, (n, more)
-    boxes = detect("--conf", "0")
-    assert abs(boxes[0]["score"] - noisy_or[3]) < 1e-5 and boxes[0]["box_xyxy"] == own[0]["box_xyxy"] and boxes[1:] == own[1:]
-    between = (noisy_or[3] + max(noisy_or[1], own[1]["score"])) / 2
-    assert detect("--conf", between) == boxes[:1] and not detect("--conf", between, "--presence", "1")
+    def presence(n, half=0.5):
+        none = math.prod(1 - b["score"] for b in boxes[:n])
+        return (1 - none) * (1 - half) / ((1 - none) * (1 - half) + none * half)
+
+    assert presence(3) > presence(2) > boxes[0]["score"] + 1e-3
+    assert abs(score() - presence(3, 0.6)) < 1e-5 and abs(score("--presence", "2") - presence(2)) < 1e-5
+    assert abs(score("--presence", "1") - boxes[0]["score"]) < 1e-6
+    objects = json.loads(um("run", image, "--detector", told, "--conf", "0", "-o", "jsonl:-", "--objects", "2")[0])["objects"]
+    assert abs(objects[0]["score"] - boxes[0]["score"]) < 1e-6, "of several objects each has its own"
     um("convert", told, tmp / "again.safetensors")
-    assert read(tmp / "again.safetensors")[0]["presence"] == "3"
-    for wrong in ("0", "17", "2.5", "all"):
+    assert read(tmp / "again.safetensors")[0]["presence"] == "3,0.6"
+    for wrong in ("0", "17", "2.5", "all", "2,", "2,0", "2,1", "2,0.5,0.5"):
         bad = write(tmp / "bad.safetensors", tensors, {**meta, "presence": wrong})
         _, err = um("detect", image, "--detector", bad, code=1)
-        assert f'bad.safetensors: metadata presence is "{wrong}"' in err and "1 to 16 boxes" in err, err
+        assert f'bad.safetensors: metadata presence is "{wrong}", want K[,P], K 1 to 16 boxes' in err, err
     _, err = um("run", image, "-o", "null:", "--presence", "17", code=2)
-    assert "--presence" in err, err
+    assert 'presence "17": want K[,P]' in err, err
 
 
 @test

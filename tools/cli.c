@@ -99,12 +99,11 @@ static const struct row table[] = {
      .help = "of two boxes of a class that overlap by more, drop the lower-scoring one; 1 = drop "
              "none, as D-FINE does; default: what the detector's file says, else 1",
      .min = 1e-3, .max = 1},
-    {"presence", INTEGER, AT(presence), RUN | ON_DETECT | ON_VAL | KEPT, "K",
+    {"presence", TEXT, AT(presence), RUN | ON_VAL | KEPT, "K[,P]",
      .help =
-         "the best box's score is the probability that one of the K best of its class is right, "
-         "1 - (1 - s1)(1 - s2)...; 1 = its own, as D-FINE does; default: what the detector's file "
-         "says, else 1",
-     .min = 1, .max = 16},
+         "a frame's score is the probability that one of its K best boxes is right, 1 - (1 - "
+         "s1)(1 - s2)..., scaled such that P becomes 0.5; 1 = the best box's own score; default: "
+         "what the detector's file says, else 1"},
     {"mask-clean", BOOL01, AT(mask_clean), RUN | ON_VAL | KEPT, "0|1",
      .help = "1 = remove specks and pieces of the mask outside the detector's box, fill small "
              "holes (docs/FRAME.md), 0 = the mask as the network makes it; default 1"},
@@ -440,6 +439,7 @@ bool cli_options_meet(const struct options *o, enum command_bit command)
         {"kpi-max-mb kpi-keep", "without --kpi FILE", o->kpi && strcmp(o->kpi, "-") != 0},
         {"theta-on theta-off theta-cont", "without --track 1", tracks},
         {"per-class", "without --objects 2 or more", o->objects > 1},
+        {"presence", "with --objects 2 or more", o->objects <= 1},
         {"trace-steps", "without --trace FILE", o->trace},
         {"guard-seed", "without --device guard", o->device && strcmp(o->device, "guard") == 0},
         {"frames", "without --calibrate", command != ON_CONVERT || o->calibrate},

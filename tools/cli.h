@@ -35,7 +35,7 @@ struct options {
         *dump, *config, *size, *pixel, *calibrate, *on_device_lost, *on_sink_full, *window,
         *kpi_events, *trace, *det_size, *det_act, *det_fit, *names, *igtl_crc, *igtl_coord,
         *igtl_max_fps, *igtl_version, *results, *masks, *lines, *pictures, *look, *recorded_device,
-        *shadow, *gain, *weight_cache;
+        *shadow, *gain, *presence, *weight_cache;
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;
@@ -47,7 +47,7 @@ struct options {
     long frames;
     uint64_t seed, guard_seed;
     int max_age_ms, lag_alarm_ms; /* max_age_ms: -1 = not said */
-    int rounds, inflight, objects, presence, kpi_keep;
+    int rounds, inflight, objects, kpi_keep;
     bool per_class;
     int track, detect_every, shadow_every; /* track: -1 = not said */
     int mask_clean, reuse;

@@ -37,9 +37,11 @@ typedef struct um_detector_settings {
     float nms;         /**< a box whose IoU with a better one of its class is above this is dropped,
                           in um_detector_run() and where a pipeline picks its objects; 1 = none is,
                           as upstream; 0 = as the file says, else 1 */
-    int presence; /**< the score of the best box is the probability that one of so many best boxes
-                     of its class is right, 1 - (1 - s1)(1 - s2)..., as if each were independent of
-                     the others; 1 = its own, as upstream; 0 = as the file says, else 1; up to 16 */
+    const char *presence; /**< "K[,P]", of a pipeline of one object: a frame's score is the
+                             probability that one of the K best boxes of a class is right, 1 - (1 -
+                             s1)(1 - s2)..., as if each were independent of the others, scaled such
+                             that P (0.5 by default) becomes 0.5; "1" = the best box's own score, as
+                             upstream; NULL = as the file says, else "1" */
 } um_detector_settings;
 UM_API void um_detector_settings_init(um_detector_settings *s, size_t struct_size);
 #define um_detector_settings_default(s) um_detector_settings_init((s), sizeof *(s))

@@ -215,7 +215,7 @@ class DetectorSettings(Record):
         ("names", c_char_p),
         ("gain", c_char_p),
         ("nms", c_float),
-        ("presence", c_int),
+        ("presence", c_char_p),
     ]
 
 

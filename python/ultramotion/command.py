@@ -47,7 +47,7 @@ def val(
     conf: float | None = None,
     gain: str | float | None = None,
     nms: float | None = None,
-    presence: int | None = None,
+    presence: str | int | None = None,
     mask_clean: bool | None = None,
     track: bool | None = None,
     input_size: int | tuple[int, int] | None = None,

@@ -137,8 +137,8 @@ class Detector(_c.Closing):
     What the file says counts, unless it is said here: `input_size` (a side, or width and height), `queries`, `activation`
     (`"silu"` for DEIM), `fit` (`"stretch"`, `"letterbox"`), `names` (a text file, one class a line), and `gain` of the images
     that the networks see (`"auto"`, `"off"`, a number, or text with `",GAMMA"` behind; `docs/FRAME.md`). `nms`: the IoU above which
-    the lesser of two boxes of a class goes; 1: none does. `presence`: the best box's score is the probability that
-    one of so many best boxes of its class is right; 1: its own."""
+    the lesser of two boxes of a class goes; 1: none does. `presence`: `"K,P"` or K: a pipeline's score of a
+    frame is the probability that one of the K best boxes is right, scaled such that P becomes 0.5; 1: the best box's own."""
 
     _close_order = 8
 
@@ -154,7 +154,7 @@ class Detector(_c.Closing):
         names: Any = None,
         gain: str | float | None = None,
         nms: float = 0,
-        presence: int = 0,
+        presence: str | int | None = None,
     ) -> None:
         self._device = device_of(device)
         model = os.path.join(models_path(), DETECTOR) if model is None else model
@@ -167,7 +167,7 @@ class Detector(_c.Closing):
         settings.names = None if names is None else _c.path_bytes(names)
         settings.gain = None if gain is None else str(gain).encode()
         settings.nms = nms
-        settings.presence = _c.integer(presence, "presence")
+        settings.presence = None if presence is None else str(presence).encode()
         raw = _bytes(model)
         with self._device._handle as on:
             if raw is None:

@@ -291,7 +291,8 @@ void um_detector_tell(const um_detector *d, struct um_frame_header *header)
 {
     const struct um_dfine_info *info = um_dfine_info(d->net);
     header->nms = info->nms;
-    header->presence = (uint32_t)info->presence;
+    header->presence = info->presence.boxes;
+    header->presence_half = info->presence.half;
     struct um_margin m = place(info, (int)header->width, (int)header->height);
     if (!info->letterbox)
         return;
@@ -395,18 +396,6 @@ static int suppress(um_box *boxes, int n, int most, float nms)
     return kept;
 }
 
-/* Of boxes, best first: that one of so many of the first one's class is right. */
-static float presence(const um_box *boxes, int n, int most)
-{
-    float none = 1;
-    for (int i = 0, counted = 0; i < n && counted < most; i++)
-        if (boxes[i].label == boxes[0].label) {
-            none *= 1 - boxes[i].score;
-            counted++;
-        }
-    return 1 - none;
-}
-
 /* Every pair of a query and a class with a score of at least conf, best first, less what
  * overlaps; how many. UM_ENUMERIC if a number of them is none. */
 static um_status read_boxes(um_detector *d, const um_frame *frame, float conf, int *count)
@@ -417,8 +406,7 @@ static um_status read_boxes(um_detector *d, const um_frame *frame, float conf, i
     struct um_frame_header header = {.width = (uint32_t)frame->width,
                                      .height = (uint32_t)frame->height};
     um_detector_tell(d, &header);
-    int n = 0, most = (int)header.presence;
-    float least = most > 1 ? 0 : conf; /* lesser boxes count for the best one's score */
+    int n = 0;
     for (int i = 0; i < q * c; i++) {
         float score = um_box_score(logits[i]);
         const float *p = b + 4 * (i / c);
@@ -426,7 +414,7 @@ static um_status read_boxes(um_detector *d, const um_frame *frame, float conf, i
             return um_fail(UM_ENUMERIC,
                            "frame %llu: the detector's score of query %d, class %d is not a number",
                            (unsigned long long)frame->id, i / c, i % c);
-        if (!(score >= least))
+        if (!(score >= conf))
             continue;
         float side[4] = {p[0] - p[2] / 2, p[1] - p[3] / 2, p[0] + p[2] / 2, p[1] + p[3] / 2};
         for (int k = 0; k < 4 && header.box_scale[0] != 0; k++)
@@ -438,12 +426,7 @@ static um_status read_boxes(um_detector *d, const um_frame *frame, float conf, i
         d->own.boxes[n++] = box;
     }
     qsort(d->own.boxes, (size_t)n, sizeof *d->own.boxes, best_first);
-    n = suppress(d->own.boxes, n, q, header.nms); /* upstream keeps as many as queries */
-    if (n && most > 1)
-        d->own.boxes[0].score = presence(d->own.boxes, n, most);
-    while (n && !(d->own.boxes[n - 1].score >= conf))
-        n--;
-    *count = n;
+    *count = suppress(d->own.boxes, n, q, header.nms); /* upstream keeps as many as queries */
     return UM_OK;
 }
 

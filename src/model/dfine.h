@@ -10,6 +10,12 @@
  */
 typedef struct um_dfine um_dfine;
 
+/* Which boxes count for a frame's score, as um_frame_header has it. */
+struct um_presence_wish {
+    uint32_t boxes; /* 0 = the best one's score */
+    float half;
+};
+
 struct um_dfine_info {
     char architecture[16]; /* "dfine-n" … "dfine-x", "dfine" */
     const char *family;    /* "d-fine", "deim-d-fine", "hugging-face-d-fine" */
@@ -27,27 +33,28 @@ struct um_dfine_info {
     struct um_gain_wish gain; /* of the images it was trained with */
     char gain_text[24];       /* the same in words */
     float nms;                /* IoU above which the lesser of two boxes goes, 0 = none does */
-    int presence;             /* boxes that count for the score of the best, from 1 */
+    struct um_presence_wish presence;
+    char presence_text[24]; /* the same in words */
 };
 
 /* What a caller says instead of the file; 0 = as the file has it. */
 struct um_dfine_wish {
     int input_w, input_h; /* multiples of 32 with at least as many tokens as queries */
     int queries;
-    enum um_act act;  /* UM_ACT_RELU, UM_ACT_SILU */
-    int fit;          /* UM_DFINE_STRETCH, UM_DFINE_LETTERBOX */
-    const char *gain; /* um_gain_read() */
-    float nms;        /* 0..1, 1 = none goes */
-    int presence;     /* 1 to UM_BOXES_MAX */
+    enum um_act act;      /* UM_ACT_RELU, UM_ACT_SILU */
+    int fit;              /* UM_DFINE_STRETCH, UM_DFINE_LETTERBOX */
+    const char *gain;     /* um_gain_read() */
+    float nms;            /* 0..1, 1 = none goes */
+    const char *presence; /* "K[,P]" */
 };
 enum { UM_DFINE_STRETCH = 1, UM_DFINE_LETTERBOX = 2 };
 
 /* activation: "auto", "relu", "silu"; fit: "auto", "stretch", "letterbox"; NULL is "auto".
- * gain: um_gain_read(), NULL as the file says; nms, presence: 0 as the file says. UM_EINVAL for
- * what means nothing. */
+ * gain: um_gain_read(), NULL as the file says; nms: 0, presence: NULL as the file says. UM_EINVAL
+ * for what means nothing. */
 um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queries,
                              const char *activation, const char *fit, const char *gain, float nms,
-                             int presence);
+                             const char *presence);
 /* The wish holds, and its source is "option". */
 void um_dfine_obey(struct um_dfine_info *info, const struct um_dfine_wish *wish);
 

@@ -139,7 +139,7 @@ static const char GAIN[] = "off, auto[,GAMMA] or G[,GAMMA], G 0.1 to 16, GAMMA 0
 
 static const char NMS[] = "an IoU above 0 up to 1, which leaves all";
 
-static const char PRESENCE[] = "1 to 16 boxes";
+static const char PRESENCE[] = "K[,P], K 1 to 16 boxes, P above 0 and below 1";
 static_assert(UM_BOXES_MAX == 16, "PRESENCE says so");
 
 static bool set_gain(struct um_dfine_info *info, const char *text)
@@ -170,14 +170,29 @@ static um_status read_nms(const um_weights *file, struct um_dfine_info *info)
     return UM_OK;
 }
 
+static bool set_presence(struct um_dfine_info *info, const char *text)
+{
+    char *comma, *boxes = info->presence_text;
+    double k = 0, half = .5;
+    if (strlen(text) >= sizeof info->presence_text)
+        return false;
+    strcpy(boxes, text);
+    if ((comma = strchr(boxes, ',')))
+        *comma = 0;
+    bool good = um_number_read(boxes, &k) && k >= 1 && k <= UM_BOXES_MAX && k == floor(k) &&
+                (!comma || (um_number_read(comma + 1, &half) && half > 0 && half < 1));
+    strcpy(boxes, text);
+    info->presence = (struct um_presence_wish){(uint32_t)k, (float)half};
+    if (k == 1 && half == .5) /* its score as it is, not rounded once more */
+        info->presence.boxes = 0;
+    return good;
+}
+
 static um_status read_presence(const um_weights *file, struct um_dfine_info *info)
 {
     const char *from = NULL, *text = um_weights_fact(file, "presence", &from);
-    double n = 1;
-    if (text && !(um_number_read(text, &n) && n >= 1 && n <= UM_BOXES_MAX && n == floor(n)))
-        return wrong(file, from, "presence", text, PRESENCE);
-    info->presence = (int)n;
-    return UM_OK;
+    return set_presence(info, text ? text : "1") ? UM_OK
+                                                 : wrong(file, from, "presence", text, PRESENCE);
 }
 
 /* transformers knows one activation, of the feed-forward layers; its heads are always ReLU. */
@@ -309,7 +324,7 @@ static int choice(const char *key, const char *text, const char *first, const ch
 
 um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queries,
                              const char *activation, const char *fit, const char *gain, float nms,
-                             int presence)
+                             const char *presence)
 {
     struct um_dfine_info unused;
     static const enum um_act ACT[] = {UM_ACT_NONE, UM_ACT_RELU, UM_ACT_SILU};
@@ -327,8 +342,8 @@ um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queri
         return um_fail(UM_EINVAL, "gain \"%.40s\": want %s", gain, GAIN);
     if (!(nms >= 0 && nms <= 1))
         return um_fail(UM_EINVAL, "nms %g: want %s", (double)nms, NMS);
-    if (presence < 0 || presence > UM_BOXES_MAX)
-        return um_fail(UM_EINVAL, "presence %d: want %s", presence, PRESENCE);
+    if (presence && !set_presence(&unused, presence))
+        return um_fail(UM_EINVAL, "presence \"%.40s\": want %s", presence, PRESENCE);
     *wish = (struct um_dfine_wish){w, h, queries, ACT[act], way, gain, nms, presence};
     return UM_OK;
 }
@@ -358,5 +373,5 @@ void um_dfine_obey(struct um_dfine_info *info, const struct um_dfine_wish *wish)
     if (wish->nms > 0)
         set_nms(info, wish->nms);
     if (wish->presence)
-        info->presence = wish->presence;
+        set_presence(info, wish->presence);
 }

@@ -44,7 +44,7 @@ enum { UM_LQE_STATS = 4 * (4 + 1) };
 um_tensor um_lqe_stats(um_tape *t, um_tensor corners);
 
 /* The n best (query, class) of logits [Q,C], boxes [Q,4] cxcywh normalised, n <= UM_BOXES_MAX:
- * score = sigmoid(logit) (of the best: its presence, if the header says so), one after the other
+ * score = sigmoid(logit) (of one object: um_presence(), if the header says so), one after the other
  * the best whose query (or, if the header says so, whose class) was not yet taken and, if it says
  * so, that does not overlap one of its class that was; ties to the lowest query, then class. header
  * u8 [1,1,256] (um_frame_header: size, class to follow, tau, how many, nms, presence). Writes n

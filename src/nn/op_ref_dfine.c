@@ -243,21 +243,19 @@ static bool any_nan(const struct um_view *logits)
     return false;
 }
 
-/* The score of the best: that one of header.presence boxes of its class is right, each as likely as
- * it scores and apart from the others: noisy-or (Pearl, Probabilistic Reasoning in Intelligent
- * Systems, 1988, 4.3.2). */
+/* The score of a frame whose best box is `best`. */
 static float presence(const struct um_view *logits, const struct um_view *boxes,
                       struct um_frame_header header, struct pick best)
 {
     struct pick counted[UM_BOXES_MAX] = {best};
-    float none = 1 - um_box_score(best.logit);
+    double none = 1 - (double)um_box_score(best.logit);
     header.label = best.label;
     header.per_class = 0;
     for (int i = 1; i < (int)header.presence; i++) {
         counted[i] = pick_next(logits, boxes, &header, counted, i);
-        none *= 1 - um_box_score(counted[i].logit);
+        none *= 1 - (double)um_box_score(counted[i].logit);
     }
-    return 1 - none;
+    return um_presence(none, (double)header.presence_half);
 }
 
 static struct um_gate judge(struct pick pick, float score, const struct um_view *boxes,
@@ -324,8 +322,8 @@ void um_ref_best_box(const struct um_call *call)
     for (int i = 0; i < n; i++) {
         picked[i] = i < wanted ? pick_next(logits, boxes, &header, picked, i)
                                : (struct pick){-1, -1, -INFINITY};
-        float score = i == 0 && header.presence > 1 ? presence(logits, boxes, header, picked[0])
-                                                    : um_box_score(picked[i].logit);
+        float score = wanted == 1 && header.presence ? presence(logits, boxes, header, picked[0])
+                                                     : um_box_score(picked[i].logit);
         gate[i] = judge(picked[i], score, boxes, &header, nan);
     }
     for (int ok = 1; ok >= 0; ok--)

@@ -35,9 +35,10 @@ struct um_frame_header {
     float gain; /* of this image, 0 = none; um_gain() writes it on the device */
     float nms;  /* no box is picked that overlaps a picked one of its class by more than this IoU;
                    0 = any is */
-    uint32_t presence; /* the best box's score is that one of so many of its class is right,
-                          1 - (1 - s1)(1 - s2)...; 0 and 1 = its own; at most UM_BOXES_MAX */
-    uint8_t reserved[168];
+    uint32_t presence;   /* of one object: its score is that one of so many picks of its class is
+                            right   (um_presence()); 0 = its own; at most UM_BOXES_MAX */
+    float presence_half; /* the probability of that which is a score of one half */
+    uint8_t reserved[164];
 };
 
 enum um_track_flag {

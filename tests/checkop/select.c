@@ -186,7 +186,8 @@ static void make_best_box(struct job *job, int rows, int c)
                                      .objects = (uint32_t)(chance(50) ? 1 : pick(0, UM_BOXES_MAX)),
                                      .per_class = chance(30),
                                      .nms = chance(50) ? 0 : uniform(),
-                                     .presence = (uint32_t)pick(0, UM_BOXES_MAX)};
+                                     .presence = (uint32_t)pick(0, UM_BOXES_MAX),
+                                     .presence_half = 0.01f + 0.98f * uniform()};
     int n = chance(40) ? 1 : pick(1, UM_BOXES_MAX);
     for (int i = 0; i < 2 && chance(30); i++) { /* a letterbox */
         header.box_scale[i] = 1 + uniform() * uniform();

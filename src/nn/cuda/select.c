@@ -153,5 +153,5 @@ void um_cuda_best_box(const struct um_call *call)
         return;
     }
     um_launch_grid(call, "um_best_box_pick", a, PICK_THREADS,
-                   PICK_THREADS / 32 * 8 + 2 * UM_BOXES_MAX * 8 + 4, 1, 1, 1);
+                   PICK_THREADS / 32 * 8 + UM_BOXES_MAX * 8 + 4, 1, 1, 1);
 }

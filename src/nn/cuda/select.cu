@@ -612,16 +612,17 @@ DEVICE void pick_next(const um_best_box_pick_args &a, const choice &from, uint64
     sync();
 }
 
-/* One pick after the other, then those that count for the best one's score; both lie in shared
- * memory behind the warps' keys. */
+/* One pick after the other, then those that count for a frame's score; they lie in shared memory
+ * behind the warps' keys. */
 KERNEL(um_best_box_pick, um_best_box_pick_args, a, PICK_THREADS)
 {
     const um_frame_header *header = (const um_frame_header *)a.header;
     uint64_t *of_warp = (uint64_t *)shared_memory();
-    int64_t *picked = (int64_t *)(of_warp + PICK_THREADS / 32), *counted = picked + UM_BOXES_MAX;
-    uint32_t *nan = (uint32_t *)(counted + UM_BOXES_MAX);
+    int64_t *picked = (int64_t *)(of_warp + PICK_THREADS / 32);
+    uint32_t *nan = (uint32_t *)(picked + UM_BOXES_MAX);
     int t = (int)threadIdx.x, c = a.logits.c;
-    int wanted = header->objects ? (int)header->objects : 1, presence = (int)header->presence;
+    int wanted = header->objects ? (int)header->objects : 1;
+    int counted = wanted == 1 ? (int)header->presence : 0;
     bool bad = false;
     if (t == 0)
         *nan = 0;
@@ -635,29 +636,22 @@ KERNEL(um_best_box_pick, um_best_box_pick_args, a, PICK_THREADS)
     choice from = choose(header->label, c, header->per_class != 0, header->nms);
     for (int n = 0; n < a.n && n < wanted; n++)
         pick_next(a, from, of_warp, picked, n);
-    if (presence > 1 && picked[0] >= 0) {
+    if (picked[0] >= 0)
         from = choose((int)(picked[0] % c), c, false, header->nms);
-        if (t == 0)
-            counted[0] = picked[0];
-        sync();
-        for (int n = 1; n < presence; n++)
-            pick_next(a, from, of_warp, counted, n);
-    }
+    for (int n = 1; n < counted; n++)
+        pick_next(a, from, of_warp, picked, n);
     if (t)
         return;
-    float first = score_of(a.logits, picked[0]);
-    if (presence > 1 && picked[0] >= 0) {
-        float none = 1 - first;
-        for (int n = 1; n < presence; n++)
-            none = mul_rn(none, 1 - score_of(a.logits, counted[n]));
-        first = 1 - none;
-    }
+    double none = 1;
+    for (int n = 0; n < counted; n++)
+        none *= 1 - (double)score_of(a.logits, picked[n]);
+    float present = um_presence(none, (double)header->presence_half);
     int at = 0;
     for (int ok = 1; ok >= 0; ok--)
         for (int n = 0; n < a.n; n++) {
             int64_t pick = n < wanted ? picked[n] : -1;
             verdict v =
-                judge(a, header, pick, n ? score_of(a.logits, pick) : first, *nan != 0);
+                judge(a, header, pick, counted ? present : score_of(a.logits, pick), *nan != 0);
             if ((v.flags == UM_GATE_OK) != (ok != 0))
                 continue;
             write_records((um_gate *)a.gate + at, (um_prompt *)a.prompt + at, header, v);
