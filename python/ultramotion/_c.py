@@ -143,6 +143,18 @@ class Record(ctypes.Structure):
             raise InvalidError(f"{name} {value!r} has a NUL inside")
 
 
+class Settings(Record):
+    """What something is opened with: the library's defaults, and what is given; None is not given."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__()
+        noun = type(self).__name__.removesuffix("Settings").lower()
+        getattr(lib, f"um_{noun}_settings_init")(byref(self), ctypes.sizeof(self))
+        for name, value in given.items():
+            if value is not None:
+                setattr(self, name, value)
+
+
 class DeviceArray(Record):
     _fields_ = [
         ("struct_size", c_size_t),
@@ -159,7 +171,7 @@ class DeviceArray(Record):
 LOG = ctypes.CFUNCTYPE(None, c_void_p, c_char_p)  # also of KPI lines: `say`, with id(function) as the first
 
 
-class DeviceSettings(Record):
+class DeviceSettings(Settings):
     _fields_ = [
         ("struct_size", c_size_t),
         ("name", c_char_p),
@@ -204,7 +216,7 @@ class Frame(Record):
     ]
 
 
-class DetectorSettings(Record):
+class DetectorSettings(Settings):
     _fields_ = [
         ("struct_size", c_size_t),
         ("input_width", c_int),
@@ -358,7 +370,7 @@ class Packet(Record):
     ]
 
 
-class PipelineSettings(Record):
+class PipelineSettings(Settings):
     _fields_ = [
         ("struct_size", c_size_t),
         ("detector", c_void_p),
@@ -401,7 +413,7 @@ class ShadowCounts(Record):
     ]
 
 
-class SourceSettings(Record):
+class SourceSettings(Settings):
     _fields_ = [
         ("struct_size", c_size_t),
         ("width", c_int),
@@ -420,7 +432,7 @@ class SourceSettings(Record):
     ]
 
 
-class SinkSettings(Record):
+class SinkSettings(Settings):
     _fields_ = [
         ("struct_size", c_size_t),
         ("objects", c_int),
@@ -435,7 +447,7 @@ class SinkSettings(Record):
     ]
 
 
-class RunSettings(Record):
+class RunSettings(Settings):
     _fields_ = [
         ("struct_size", c_size_t),
         ("pipeline", c_void_p),
@@ -828,6 +840,17 @@ def integer(value: Any, what: str) -> int:
         raise InvalidError(f"{what} {value!r}: want a whole number") from None
     if not -(2**31) <= whole < 2**31:
         raise InvalidError(f"{what} {value}: out of range")
+    return whole
+
+
+def integers(values: Any, count: int, what: str) -> list[int]:
+    """So many of them."""
+    try:
+        whole = [integer(value, what) for value in values]
+    except TypeError:
+        whole = []
+    if len(whole) != count:
+        raise InvalidError(f"{what} {values!r}: want {count} whole numbers")
     return whole
 
 

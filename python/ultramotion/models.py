@@ -54,14 +54,16 @@ class Device(_c.Closing):
     def __init__(
         self, name: str = "auto", *, threads: int = 0, precision: str = "auto", weight_cache: str | os.PathLike[str] | None = None
     ) -> None:
-        settings = _c.DeviceSettings()
-        lib.um_device_settings_init(byref(settings), ctypes.sizeof(settings))
-        settings.name, settings.precision, settings.threads = _device_name(name).encode(), precision.encode(), threads
-        if weight_cache is not None:
-            settings.weight_cache = os.fsencode(weight_cache)
         told: list[str] = []  # the library speaks on this thread; logging is for afterwards
         say = told.append
-        settings.log, settings.log_ctx = _c.say, id(say)
+        settings = _c.DeviceSettings(
+            name=_device_name(name).encode(),
+            threads=threads,
+            precision=precision.encode(),
+            log=_c.say,
+            log_ctx=id(say),
+            weight_cache=None if weight_cache is None else _c.path_bytes(weight_cache),
+        )
         pointer = c_void_p()
         _c.check(lib.um_device_open(byref(pointer), byref(settings)))
         self._handle = _c.Handle(f"device {_c.text(lib.um_device_name(pointer))}", pointer, lib.um_device_close)
@@ -158,17 +160,20 @@ class Detector(_c.Closing):
     ) -> None:
         self._device = device_of(device)
         model = os.path.join(models_path(), DETECTOR) if model is None else model
-        settings, pointer = _c.DetectorSettings(), c_void_p()
-        lib.um_detector_settings_init(byref(settings), ctypes.sizeof(settings))
-        width, height = input_size if isinstance(input_size, (tuple, list)) else (input_size, input_size)
-        width, height = _c.integer(width, "input_size"), _c.integer(height, "input_size")
-        settings.input_width, settings.input_height, settings.queries = width, height, queries
-        settings.activation, settings.fit = activation.encode(), fit.encode()
-        settings.names = None if names is None else _c.path_bytes(names)
-        settings.gain = None if gain is None else str(gain).encode()
-        settings.nms = nms
-        settings.presence = None if presence is None else str(presence).encode()
-        raw = _bytes(model)
+        sides = input_size if isinstance(input_size, (tuple, list)) else (input_size, input_size)
+        width, height = _c.integers(sides, 2, "input_size")
+        settings = _c.DetectorSettings(
+            input_width=width,
+            input_height=height,
+            queries=queries,
+            activation=activation.encode(),
+            fit=fit.encode(),
+            names=None if names is None else _c.path_bytes(names),
+            gain=None if gain is None else str(gain).encode(),
+            nms=nms,
+            presence=None if presence is None else str(presence).encode(),
+        )
+        pointer, raw = c_void_p(), _bytes(model)
         with self._device._handle as on:
             if raw is None:
                 _c.check(lib.um_detector_open_with(byref(pointer), on, _c.path_bytes(model), byref(settings)))

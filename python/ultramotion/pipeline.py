@@ -8,21 +8,19 @@ import glob
 import logging
 import os
 import threading
+from contextlib import nullcontext
 from ctypes import byref, c_void_p
 from functools import cmp_to_key, partial
 from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterable, Iterator
 
-from . import _c
+from . import _c, dicom
 from ._c import lib
-from .dicom import is_dicom
 from .image import Frame
 from .models import KPI, LOG, UNSET, Detector, Device, Segmenter, _device_name, _tell, mask_mode
 from .packet import Packet
 
 if TYPE_CHECKING:
     import asyncio
-
-_GATES = {"auto": 0, "speculative": 1, "sync": 2}
 
 
 class Pipeline(_c.Closing, _c.PipelineBase):
@@ -76,38 +74,39 @@ class Pipeline(_c.Closing, _c.PipelineBase):
         on = self.detector.device
         if device is not None and (device is not on if isinstance(device, Device) else _device_name(device) not in ("auto", on.name)):
             raise _c.InvalidError(f"device {device}: the detector is open on {on}, and a pipeline is where its models are")
-        settings = _c.PipelineSettings()
-        lib.um_pipeline_settings_init(byref(settings), ctypes.sizeof(settings))
-        settings.conf, settings.objects, settings.per_class = conf, objects, per_class
-        settings.label = self._label(label)
-        settings.gate, settings.inflight = _choice("gate", gate, _GATES), inflight
-        settings.sam_as_numpy = mask_mode(sam_as_numpy)
-        settings.track, settings.detect_every, settings.budget_ms = track or detect_every > 1, detect_every, budget_ms
-        settings.mask_clean, settings.shadow_every, settings.reuse = mask_clean, shadow_every, reuse
-        for name, theta in (("theta_on", theta_on), ("theta_off", theta_off), ("theta_cont", theta_cont)):
-            if theta is not None:
-                setattr(settings, name, theta)
+        settings = _c.PipelineSettings(
+            conf=conf,
+            label=self._label(label),
+            gate=_choice("gate", gate, {"auto": 0, "speculative": 1, "sync": 2}),
+            sam_as_numpy=mask_mode(sam_as_numpy),
+            inflight=inflight,
+            objects=objects,
+            per_class=per_class,
+            track=track or _c.integer(detect_every, "detect_every") > 1,
+            theta_on=theta_on,
+            theta_off=theta_off,
+            theta_cont=theta_cont,
+            detect_every=detect_every,
+            shadow_every=shadow_every,
+            budget_ms=budget_ms,
+            mask_clean=mask_clean,
+            reuse=reuse,
+        )
         if crop is not None:
-            sides = [_c.integer(v, "crop") for v in crop]
-            if len(sides) != 4 or min(sides[2:]) < 1:
-                raise _c.InvalidError(f"crop {tuple(crop)}: want x, y, width and height, of at least one pixel")
+            sides = _c.integers(crop, 4, "crop")
+            if min(sides[2:]) < 1:
+                raise _c.InvalidError(f"crop {tuple(sides)}: want x, y, width and height, of at least one pixel")
             settings.crop[:] = sides
         if assert_transfers is not None:
-            settings.assert_up, settings.assert_down = assert_transfers
+            settings.assert_up, settings.assert_down = _c.integers(assert_transfers, 2, "assert_transfers")
         if kpi is not None or KPI.isEnabledFor(logging.INFO):  # a call into Python for every frame
             self._kpi = partial(_tell, kpi)
             settings.kpi, settings.kpi_ctx = _c.say, id(self._kpi)
         pointer = c_void_p()
-        models = [self.detector._handle] + ([self.segmenter._handle] if self.segmenter else [])
-        with models[0] as d:
-            settings.detector = d
-            if self.segmenter:
-                with models[1] as s:
-                    settings.segmenter = s
-                    _c.check(lib.um_pipeline_open(byref(pointer), byref(settings)))
-            else:
-                _c.check(lib.um_pipeline_open(byref(pointer), byref(settings)))
-            self._handle = _c.Handle("pipeline", pointer, lib.um_pipeline_close)
+        with self.detector._handle as d, self.segmenter._handle if self.segmenter else nullcontext() as s:
+            settings.detector, settings.segmenter = d, s
+            _c.check(lib.um_pipeline_open(byref(pointer), byref(settings)))
+        self._handle = _c.Handle("pipeline", pointer, lib.um_pipeline_close)
         self._handle.__enter__()  # for all frames, until _left()
         self._begin(pointer.value, Packet)
         self._objects = objects
@@ -235,23 +234,13 @@ class Run(_c.Closing):
         self,
         source: Any,
         pipeline: Pipeline,
+        sinks: list[bytes],
+        of_source: _c.SourceSettings,
+        of_sinks: _c.SinkSettings,
+        settings: _c.RunSettings,
         *,
         owned: bool,
-        sinks: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
-        frames: int = 0,
-        loop: bool = False,
-        strict: bool = False,
-        realtime: bool = False,
-        receive: int = 4,
-        size: tuple[int, int] | None = None,
-        pixel: str = "gray8",
-        recursive: bool = False,
-        window: tuple[int, int] | str | None = None,
-        max_age_ms: int = 0,
-        lag_alarm_ms: int = 500,
-        on_sink_full: str = "block",
-        sink_deadline: float = 10,
-        progress: bool = False,
+        progress: bool,
     ) -> None:
         self.pipeline, self._owned = pipeline, owned
         self._feed: _Feed | None = None
@@ -262,29 +251,14 @@ class Run(_c.Closing):
         shape = tuple(getattr(source, "shape", ()))
         if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)):
             raise _c.InvalidError(f"a source of shape {list(shape)} is one image: want many, [image], or Pipeline for one")
-        settings = _c.SourceSettings()
-        lib.um_source_settings_init(byref(settings), ctypes.sizeof(settings))
-        settings.frames, settings.loop = frames, loop
-        if size is not None:
-            settings.width, settings.height = size
-            settings.channels = _choice("pixel", pixel, {"gray8": 1, "rgb8": 3})
-        settings.recursive = recursive
-        if isinstance(window, str):
-            settings.window = _choice("window", window, {"auto": 2})
-        elif window is not None:
-            settings.window, settings.window_lo, settings.window_hi = 1, *window
-        settings.on_notice, settings.ctx = _c.say, id(_say)
         pointer = c_void_p()
         spec = _c.path_bytes(source) if is_spec else b"push:"
-        _c.check(lib.um_source_open(byref(pointer), spec, byref(settings)))
+        _c.check(lib.um_source_open(byref(pointer), spec, byref(of_source)))
         self._source = _c.Handle("source", pointer, lib.um_source_close)
         if not pipeline._take():
             raise _c.InvalidError("this pipeline is in a run already")
         try:
-            ages = {"max_age_ms": max_age_ms, "lag_alarm_ms": lag_alarm_ms}
-            flags = {"strict": strict, "realtime": realtime, "receive": receive}
-            specs = [sinks] if isinstance(sinks, (str, os.PathLike)) else list(sinks)
-            self._handle = self._open(specs, on_sink_full, sink_deadline, {**flags, **ages})
+            self._handle = self._open(sinks, of_sinks, settings)
         except BaseException:
             pipeline._give_back()
             raise
@@ -298,18 +272,7 @@ class Run(_c.Closing):
         if self._feed is not None:
             self._feed.start()
 
-    def _open(self, specs: list[str | os.PathLike[str]], on_full: str, deadline: float, more: dict[str, int]) -> _c.Handle:
-        settings = _c.RunSettings()
-        lib.um_run_settings_init(byref(settings), ctypes.sizeof(settings))
-        for name, given in more.items():
-            setattr(settings, name, given)
-        settings.on_problem, settings.ctx = _c.say, id(_say)
-        of_sinks = _c.SinkSettings()
-        lib.um_sink_settings_init(byref(of_sinks), ctypes.sizeof(of_sinks))
-        of_sinks.policy = _choice("on_sink_full", on_full, {"block": 0, "drop": 1})
-        if not 0 <= deadline <= 86400:
-            raise _c.InvalidError(f"sink_deadline {deadline}: want seconds, 0 (never) to 86400")
-        of_sinks.deadline_ms = int(deadline * 1000)
+    def _open(self, specs: list[bytes], of_sinks: _c.SinkSettings, settings: _c.RunSettings) -> _c.Handle:
         of_sinks.objects = self.pipeline._objects
         sinks = (c_void_p * max(len(specs), 1))()
         pointer = c_void_p()
@@ -319,7 +282,7 @@ class Run(_c.Closing):
                 of_sinks.source = s
                 for i, spec in enumerate(specs):
                     sink = c_void_p()
-                    _c.check(lib.um_sink_open(byref(sink), _c.path_bytes(spec), byref(of_sinks)))
+                    _c.check(lib.um_sink_open(byref(sink), spec, byref(of_sinks)))
                     sinks[i] = sink.value
                 settings.sinks, settings.n_sinks = sinks, len(specs)
                 _c.check(lib.um_run_open(byref(pointer), byref(settings)))
@@ -452,7 +415,7 @@ class Run(_c.Closing):
 def _dicom_files(spec: str) -> list[str]:
     """A DICOM file, or those that a glob matches, if it matches no image besides."""
     names = [spec] if os.path.isfile(spec) else [] if os.path.isdir(spec) else glob.glob(spec)
-    others = [name for name in names if not is_dicom(name)]
+    others = [name for name in names if not dicom.is_dicom(name)]
     return [] if len(others) == len(names) or any(map(_is_image, others)) else _dicom_among(spec, names)
 
 
@@ -464,7 +427,7 @@ def _dicom_folder(folder: str, recursive: bool) -> list[str]:
 
 def _dicom_among(spec: str, names: list[str]) -> list[str]:
     """Ordered as the library orders the files of a folder."""
-    found = [name for name in names if is_dicom(name)]
+    found = [name for name in names if dicom.is_dicom(name)]
     if found and len(found) < len(names):
         LOG.warning("%s: passed over: %d that are not DICOM", spec, len(names) - len(found))
     return [os.fsdecode(n) for n in sorted(map(os.fsencode, found), key=cmp_to_key(lib.um_natural_order))]
@@ -480,13 +443,11 @@ def _is_image(name: str) -> bool:
 
 def _of_dicom_files(names: list[str], strict: bool, window: tuple[int, int] | str | None) -> Iterator[Frame]:
     """Their images. As in a folder of images, a file that cannot be read is reported and skipped, unless it is all there is."""
-    from .dicom import frames, in_series
-
     strict = strict or len(names) == 1
     read, last = False, None
-    for name in in_series(names):
+    for name in dicom.in_series(names):
         try:
-            for frame in frames(name, window=window):
+            for frame in dicom.frames(name, window=window):
                 read = True
                 yield frame
         except (_c.FileError, _c.FormatError) as problem:
@@ -506,6 +467,14 @@ def _choice(what: str, given: str, choices: dict[str, int]) -> int:
     if given not in choices:
         raise _c.InvalidError(f"{what} {given!r}: want {' or '.join(choices)}")
     return choices[given]
+
+
+def _window(given: tuple[int, int] | str) -> tuple[int, int, int]:
+    """UM_WINDOW_AUTO or _RANGE, and its ends."""
+    if isinstance(given, str):
+        return _choice("window", given, {"auto": 2}), 0, 0
+    low, high = _c.integers(given, 2, "window")
+    return 1, low, high
 
 
 def _wake(ready: asyncio.Future[None]) -> None:
@@ -547,50 +516,65 @@ def run(
 ) -> Run:
     """Packets of a source: `for packet in ultramotion.run("frames/"): …`
 
-    `source` is what the command takes (a file, a folder, a glob, `"phantom:seed=1,frames=100"`, `"-"`), a DICOM
-    file, a glob of such, a folder with such and no other images, or any iterable of images (each is copied on arrival) or `Frame`s. `detector` and `segmenter` are models or their files, or give a whole
-    `pipeline`; `options` are those of `Pipeline`. `sinks` are the command's, one or a list: `"dir:out"`, `"jsonl:out.jsonl"`. What should be known
-    of the source (images that were rotated, or skipped) and what goes wrong with single frames goes to the logger `ultramotion`.
+    `source` is what the command takes (a file, a folder, a glob, `"phantom:seed=1,frames=100"`, `"-"`), a DICOM file, a glob of such, a
+    folder with such and no other images, or any iterable of images (each is copied on arrival) or `Frame`s. `detector` and `segmenter`
+    are models or their files, or give a whole `pipeline`; `options` are those of `Pipeline`. `sinks` are the command's, one or a list:
+    `"dir:out"`, `"jsonl:out.jsonl"`. What should be known of the source (images that were rotated, or skipped) and what goes wrong with
+    single frames goes to the logger `ultramotion`.
 
-    `strict` stops at the first unreadable frame; `realtime` leaves out frames that wait while a newer one is there, `max_age_ms` those that
-    were received longer ago; `lag_alarm_ms` warns of a live source that falls behind. `recursive` takes a folder's folders too, `window=(lo, hi)`
-    or `"auto"` says which of 16 bits are black and white. A sink that is behind holds the run up, or with `on_sink_full="drop"` misses packets; one
-    that takes longer than `sink_deadline` seconds for one is given up (0: never)."""
+    `strict` stops at the first unreadable frame; `realtime` leaves out frames that wait while a newer one is there, `max_age_ms` those
+    that were received longer ago; `lag_alarm_ms` warns of a live source that falls behind. `recursive` takes a folder's folders too,
+    `window=(lo, hi)` or `"auto"` says which of 16 bits are black and white. A sink that is behind holds the run up, or with
+    `on_sink_full="drop"` misses packets; one that takes longer than `sink_deadline` seconds for one is given up (0: never)."""
+    if not 0 <= sink_deadline <= 86400:
+        raise _c.InvalidError(f"sink_deadline {sink_deadline}: want seconds, 0 (never) to 86400")
+    kind, low, high = (None, None, None) if window is None else _window(window)
+    width, height = (None, None) if size is None else _c.integers(size, 2, "size")
+    of_source = _c.SourceSettings(
+        width=width,
+        height=height,
+        channels=None if size is None else _choice("pixel", pixel, {"gray8": 1, "rgb8": 3}),
+        frames=frames,
+        loop=loop,
+        recursive=recursive,
+        window=kind,
+        window_lo=low,
+        window_hi=high,
+        on_notice=_c.say,
+        ctx=id(_say),
+    )
+    of_sinks = _c.SinkSettings(
+        policy=_choice("on_sink_full", on_sink_full, {"block": 0, "drop": 1}), deadline_ms=int(sink_deadline * 1000)
+    )
+    settings = _c.RunSettings(
+        strict=strict,
+        realtime=realtime,
+        receive=receive,
+        on_problem=_c.say,
+        ctx=id(_say),
+        max_age_ms=max_age_ms,
+        lag_alarm_ms=lag_alarm_ms,
+    )
+    specs = [_c.path_bytes(sink) for sink in ([sinks] if isinstance(sinks, (str, os.PathLike)) else sinks)]
     spec = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
     names = _dicom_files(spec)
-    if names:
-        source = _of_dicom_files(names, strict, window)
     owned = pipeline is None
     if pipeline is None:
         pipeline = Pipeline(detector, segmenter, **options)
     elif options or detector is not None or segmenter is not None:
         raise _c.InvalidError("run: a pipeline has its models and options already")
-    settings: dict[str, Any] = {
-        "owned": owned,
-        "sinks": sinks,
-        "frames": frames,
-        "loop": loop,
-        "strict": strict,
-        "realtime": realtime,
-        "receive": receive,
-        "size": size,
-        "pixel": pixel,
-        "recursive": recursive,
-        "window": window,
-        "max_age_ms": max_age_ms,
-        "lag_alarm_ms": lag_alarm_ms,
-        "on_sink_full": on_sink_full,
-        "sink_deadline": sink_deadline,
-        "progress": progress,
-    }
+
+    def start(what: Any) -> Run:
+        return Run(what, pipeline, specs, of_source, of_sinks, settings, owned=owned, progress=progress)
+
     try:
         try:
-            return Run(source, pipeline, **settings)
+            return start(_of_dicom_files(names, strict, window) if names else source)
         except _c.FileError:
             names = _dicom_folder(spec, recursive) if os.path.isdir(spec) else []
             if not names:
                 raise
-        return Run(_of_dicom_files(names, strict, window), pipeline, **settings)
+        return start(_of_dicom_files(names, strict, window))
     except BaseException:
         if owned:
             pipeline.close()
