@@ -385,6 +385,42 @@ def test_numbers_and_texts_that_c_would_cut(device, detector, segmenter, image):
         copy.deepcopy(frame)
 
 
+def test_options_of_another_kind_are_refused_by_name(detector, segmenter, image):
+    def pipeline(**options):
+        return ultramotion.Pipeline(detector, segmenter, **options)
+
+    def run(source=(), **options):
+        return ultramotion.run(source, detector=detector, segmenter=False, **options)
+
+    for text, wrong in {
+        "activation 5: want a text": lambda: ultramotion.Detector(activation=5),
+        "fit 'a.*b' has a NUL": lambda: ultramotion.Detector(fit="a\0b"),
+        "precision 5: want a text": lambda: ultramotion.Device(precision=5),
+        "family 5: want a text": lambda: ultramotion.Segmenter(family=5),
+        "path 5: want a str": lambda: ultramotion.Device("cpu", weight_cache=5),
+        "input_size .1, 2, 3.: want 2 whole": lambda: ultramotion.Detector(input_size=(1, 2, 3)),
+        "crop 5: want 4 whole": lambda: pipeline(crop=5),
+        "crop .0, 0, 0, 9.: want x, y": lambda: pipeline(crop=(0, 0, 0, 9)),
+        "assert_transfers 1: want 2": lambda: pipeline(assert_transfers=1),
+        "objects 1.5: want a whole number": lambda: pipeline(objects=1.5),
+        "theta_on 'x': want a number": lambda: pipeline(theta_on="x"),
+        "detect_every 'x': want a whole": lambda: pipeline(detect_every="x"),
+        r"gate \['sync'\]: want": lambda: pipeline(gate=["sync"]),
+        "size .5,.: want 2 whole": lambda: run("-", size=(5,)),
+        "window 5: want 2 whole": lambda: run(window=5),
+        "window 'x': want auto": lambda: run(window="x"),
+        "sink_deadline 'x': want a number": lambda: run(sink_deadline="x"),
+        "receive 'x': want a number": lambda: run(receive="x"),
+        "source 5: want a name": lambda: run(5),
+        "source None: want a name": lambda: run(None),
+        "conf 'x': want a number": lambda: detector.detect(image, "x"),
+        "conf None: want a number": lambda: detector.detect(image, None),
+        "path None: want a str": lambda: Frame.read(None),
+    }.items():
+        with pytest.raises(InvalidError, match=text):
+            wrong()
+
+
 def test_results_are_copied_as_what_nobody_changes(detector, segmenter, image):
     packet = ultramotion.Pipeline(detector, segmenter)(image)
     for result in (packet, packet.objects[0]):

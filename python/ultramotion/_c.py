@@ -7,6 +7,7 @@ against what the library itself says (um_abi_layout())."""
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import operator
 import os
@@ -16,7 +17,7 @@ import weakref
 from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_long
 from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Callable, Generic, Iterator, TypeVar, overload
 
 ABI = 11  # um_abi() that this file was written for
 FOLDER = os.path.dirname(os.path.realpath(__file__))
@@ -121,6 +122,15 @@ def check(status: int) -> int:
     return status
 
 
+@contextlib.contextmanager
+def of_file(name: str) -> Iterator[None]:
+    """What Python cannot read or write is told as the library tells it."""
+    try:
+        yield
+    except OSError as problem:
+        raise FileError(f"{name}: {problem.strerror or problem}") from problem
+
+
 # ---- structs ----
 
 
@@ -132,15 +142,14 @@ class Record(ctypes.Structure):
         self.struct_size = ctypes.sizeof(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """ctypes would cut an integer to its field, and a text at a NUL."""
+        """ctypes would cut an integer to its field."""
         try:
             super().__setattr__(name, value)
         except TypeError:
-            raise InvalidError(f"{name} {value!r}: a {type(value).__name__} means nothing there") from None
+            want = "a whole number" if isinstance(value, float) else "a number"
+            raise InvalidError(f"{name} {value!r}: want {want}") from None
         if isinstance(value, int) and getattr(self, name) != value:
             raise InvalidError(f"{name} {value}: out of range")
-        if isinstance(value, bytes) and b"\0" in value:
-            raise InvalidError(f"{name} {value!r} has a NUL inside")
 
 
 class Settings(Record):
@@ -832,6 +841,26 @@ def text(value: bytes | None) -> str:
     return value.decode("utf-8", "replace") if value else ""
 
 
+def encoded(value: Any, what: str) -> bytes:
+    """A text as C takes it; one with a NUL inside would be cut short."""
+    if not isinstance(value, str):
+        raise InvalidError(f"{what} {value!r}: want a text")
+    if "\0" in value:
+        raise InvalidError(f"{what} {value!r} has a NUL inside")
+    return value.encode("utf-8", "surrogateescape")
+
+
+def number(value: Any, what: str) -> float:
+    """A number; NaN is none."""
+    try:
+        given = float("nan") if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        given = float("nan")
+    if given != given:
+        raise InvalidError(f"{what} {value!r}: want a number")
+    return given
+
+
 def integer(value: Any, what: str) -> int:
     """A whole number that C's int holds."""
     try:
@@ -859,10 +888,15 @@ def path_bytes(path: str | os.PathLike[str]) -> bytes:
     try:
         raw = os.fsencode(path)
     except TypeError:
-        raise InvalidError(f"path {path!r}: a {type(path).__name__} is none") from None
+        raise InvalidError(f"path {path!r}: want a str or an os.PathLike") from None
     if b"\0" in raw:
         raise InvalidError(f"path {path!r} has a NUL inside")
     return raw
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    """A path as Python's own functions take it, held against the same rules."""
+    return os.fsdecode(path_bytes(path))
 
 
 # ---- who still uses what ----

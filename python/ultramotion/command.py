@@ -81,8 +81,8 @@ def val(
         detector = os.path.join(folder, DETECTOR) if detector is None else detector
         segmenter = os.path.join(folder, SEGMENTER) if segmenter is None else segmenter
     for path in (dataset, detector, segmenter, names, masks, lines, pictures, results):
-        if path is not None and not os.path.exists(path) and not str(path).startswith("phantom:"):
-            raise _c.FileError(f"val: {os.fspath(path)}: {os.strerror(errno.ENOENT)}")
+        if path is not None and not os.path.exists(_c.path_bytes(path)) and not str(path).startswith("phantom:"):
+            raise _c.FileError(f"val: {_c.path_text(path)}: {os.strerror(errno.ENOENT)}")
     given: dict[str, Any] = {
         "detector": detector,
         "segmenter": segmenter,
@@ -115,10 +115,10 @@ def val(
         if value is not None:
             call += [f"--{name}", os.fspath(value) if isinstance(value, os.PathLike) else str(value)]
     if out is not None:
-        call += ["-o", os.fspath(out)]
+        call += ["-o", _c.path_text(out)]
     bar = _bar(None) if progress else None
     try:
-        report: dict[str, Any] = json.loads(_said([*call, "--", os.fspath(dataset)], bar))
+        report: dict[str, Any] = json.loads(_said([*call, "--", _c.path_text(dataset)], bar))
         if bar is not None:
             bar.update(report["frames"] - bar.n)
     finally:
@@ -169,11 +169,12 @@ def train(network: str, out: Any, *arguments: str, recipes: Any = None) -> int:
 
     if network not in ("detector", "segmenter"):
         raise _c.InvalidError(f"train: {network!r}: want detector or segmenter")
-    folder = os.fspath(recipes) if recipes is not None else os.path.join(os.path.dirname(os.path.dirname(_c.FOLDER)), "train")
+    out = _c.path_text(out)
+    folder = _c.path_text(recipes) if recipes is not None else os.path.join(os.path.dirname(os.path.dirname(_c.FOLDER)), "train")
     recipe = os.path.join(folder, f"{network}.py")
     if not os.path.exists(recipe):
         raise _c.UnsupportedError(
             f"train: no recipe at {recipe}: the package trains nothing itself; take the source tree, install what its train/README.md names, "
-            f"and say recipes=, or run `python train/{network}.py {os.fspath(out)}` there"
+            f"and say recipes=, or run `python train/{network}.py {out}` there"
         )
-    return subprocess.run([sys.executable, recipe, os.fspath(out), *arguments]).returncode
+    return subprocess.run([sys.executable, recipe, out, *arguments]).returncode

@@ -28,11 +28,10 @@ def run_dfine_detection(
     del stream, allow_cpu_fallback, return_gpu_tensor
     if not isinstance(model, Detector):
         raise _c.InvalidError(f"a {type(model).__name__} is no ultramotion.Detector")
-    if conf_thresh != conf_thresh:
-        raise _c.InvalidError("conf_thresh nan: want a number")
+    least = _c.number(conf_thresh, "conf_thresh")
     image = frame if isinstance(frame, Frame) else Frame(host_array(plain(getattr(frame, "tensor", frame))))
     found = model.detect(image, 0.0, limit=1)
-    if not found or found[0].score < conf_thresh:
+    if not found or found[0].score < least:
         return None, found[0].score if found else 0.0
     limits = np.array([image.width, image.height] * 2, np.float32)
     return np.clip(np.array(found[0].box_xyxy, np.float32), 0, limits), found[0].score
@@ -70,7 +69,7 @@ def compute_mask_weights(
 
 def _grown(mask: np.ndarray[Any, Any], width: int) -> np.ndarray[Any, Any]:
     """The mask with a square of `width` around each of its pixels."""
-    if width < 1:
+    if _c.integer(width, "width") < 1:
         raise _c.InvalidError(f"width {width}: want 1 or more")
     before, after = (width - 1) // 2, width // 2
     for axis in (0, 1):

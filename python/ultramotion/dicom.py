@@ -13,7 +13,7 @@ from typing import Any, Iterator
 import numpy as np
 
 from . import _c
-from .image import Frame
+from .image import Frame, numbers
 from .packet import Packet
 
 LOG = logging.getLogger("ultramotion")
@@ -43,9 +43,9 @@ def frames(
     Colour (YBR, palette) becomes RGB, or gray with `color=False`; more than 8 bits become 8, by the file's window or else
     its range, or by `window`: which samples are black and white, `"auto"`: each image's minimum and maximum. Times start now and follow the frame time vector, then its last step; `dates=True` reads when it was acquired and starts there. A
     frame's `source` is the file's name without its folder: names of patients belong in neither."""
-    name = os.fspath(path)
+    name = _c.path_text(path)
     data = _read(name, [*_TAGS, *(_DATES if dates else [])])
-    if window is not None and window != "auto" and (isinstance(window, str) or len(window) != 2 or window[0] == window[1]):
+    if window is not None and window != "auto" and (isinstance(window, str) or len(set(numbers(window, 2, "window"))) < 2):
         raise _c.InvalidError(f"window {window!r}: want (black, white) or 'auto'")
     try:
         spacing, times, count = _spacing(data, name), accumulate(_steps(data)), int(data.get("NumberOfFrames") or 1)
@@ -288,11 +288,10 @@ def save_segmentation(packet: Packet, scan: Any, path: Any, *, structure: Any = 
         from pydicom.sr.codedict import codes
     except ImportError as problem:
         raise _c.UnsupportedError(f"DICOM SEG wants highdicom: pip install 'ultramotion[dicom]' ({problem})") from problem
-    name = os.fspath(scan)
+    name, out = _c.path_text(scan), _c.path_text(path)
     try:
-        data = pydicom.dcmread(name)
-    except OSError as problem:
-        raise _c.FileError(f"{name}: {problem.strerror or problem}") from problem
+        with _c.of_file(name):
+            data = pydicom.dcmread(name)
     except pydicom.errors.InvalidDicomError as problem:
         raise _c.FormatError(f"{name}: {problem}") from problem
     if int(data.get("NumberOfFrames") or 1) > 1:
@@ -342,4 +341,5 @@ def save_segmentation(packet: Packet, scan: Any, path: Any, *, structure: Any = 
         )
     except (AttributeError, TypeError, ValueError) as problem:  # of what the file has not, or has wrong
         raise _c.FormatError(f"{name}: highdicom makes no DICOM SEG of it: {problem}") from problem
-    made.save_as(os.fspath(path))
+    with _c.of_file(out):
+        made.save_as(out)

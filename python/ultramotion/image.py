@@ -154,7 +154,7 @@ POSE: _c.Field[np.ndarray[Any, Any] | None] = _c.Field(  # probe to tracker, mm
 )
 
 
-def _numbers(values: Any, count: int, what: str) -> list[float]:
+def numbers(values: Any, count: int, what: str) -> list[float]:
     try:
         numbers = np.asarray(values, np.float64).reshape(-1)
     except (TypeError, ValueError) as problem:
@@ -190,14 +190,14 @@ class Frame(_c.Reference):
         if frame_id is not None:
             struct.id = frame_id
         if ts is not None:
-            struct.ts, struct.has_ts = _numbers(ts, 1, "ts")[0], 1
+            struct.ts, struct.has_ts = numbers(ts, 1, "ts")[0], 1
         if spacing_mm is not None:
-            sides = _numbers(spacing_mm, 2, "spacing_mm")
+            sides = numbers(spacing_mm, 2, "spacing_mm")
             if min(sides) <= 0:
                 raise _c.InvalidError(f"spacing_mm {spacing_mm!r}: want more than 0")
             struct.spacing_mm[:], struct.has_spacing = sides, 1
         if pose is not None:
-            struct.pose[:], struct.has_pose = _numbers(pose, 16, "pose"), 1
+            struct.pose[:], struct.has_pose = numbers(pose, 16, "pose"), 1
         if source is not None:
             _c.check(lib.um_frame_set_source(pointer, _c.path_bytes(source)))
 

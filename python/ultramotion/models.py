@@ -57,9 +57,9 @@ class Device(_c.Closing):
         told: list[str] = []  # the library speaks on this thread; logging is for afterwards
         say = told.append
         settings = _c.DeviceSettings(
-            name=_device_name(name).encode(),
+            name=_c.encoded(_device_name(name), "device"),
             threads=threads,
-            precision=precision.encode(),
+            precision=_c.encoded(precision, "precision"),
             log=_c.say,
             log_ctx=id(say),
             weight_cache=None if weight_cache is None else _c.path_bytes(weight_cache),
@@ -166,10 +166,10 @@ class Detector(_c.Closing):
             input_width=width,
             input_height=height,
             queries=queries,
-            activation=activation.encode(),
-            fit=fit.encode(),
+            activation=_c.encoded(activation, "activation"),
+            fit=_c.encoded(fit, "fit"),
             names=None if names is None else _c.path_bytes(names),
-            gain=None if gain is None else str(gain).encode(),
+            gain=None if gain is None else _c.encoded(str(gain), "gain"),
             nms=nms,
             presence=None if presence is None else str(presence).encode(),
         )
@@ -205,11 +205,10 @@ class Detector(_c.Closing):
     def detect(self, image: Any, conf: float = 0.5, *, limit: int = 300) -> list[Detection]:
         """Boxes with a score of at least `conf`, best first. From any thread; calls take turns."""
         frame = image if isinstance(image, Frame) else Frame(image)
-        if conf != conf:
-            raise _c.InvalidError("conf nan: want a number")
-        boxes, count = (_c.Box * max(_c.integer(limit, "limit"), 1))(), c_int()
+        least, most = _c.number(conf, "conf"), _c.integer(limit, "limit")
+        boxes, count = (_c.Box * max(most, 1))(), c_int()
         with self._handle as d:
-            _c.check(lib.um_detector_run(d, frame._use(), conf, boxes, limit, byref(count)))
+            _c.check(lib.um_detector_run(d, frame._use(), least, boxes, most, byref(count)))
             found = boxes[: count.value]
             names = {b.label: lib.um_detector_class_name(d, b.label) for b in found}
         return [Detection((b.x0, b.y0, b.x1, b.y1), b.score, b.label, _c.optional_text(names[b.label])) for b in found]
@@ -320,7 +319,8 @@ class Segmenter(_c.Closing):
         kpi: Callable[[str], object] | None = None,
     ) -> None:
         self._model = os.path.join(models_path(), SEGMENTER) if model is None else model
-        self._canvas, self._family, self._mode = _c.integer(canvas, "canvas"), family, sam_as_numpy
+        self._canvas, self._mode = _c.integer(canvas, "canvas"), sam_as_numpy
+        self._family = None if family is None else _c.encoded(family, "family")
         self._kpi = partial(_tell, kpi)
         self._open(device_of(device))
 
@@ -328,8 +328,8 @@ class Segmenter(_c.Closing):
         pointer, raw = c_void_p(), _bytes(self._model)
         with device._handle as on:
             if raw is None:
-                path, family = _c.path_bytes(self._model), None if self._family is None else self._family.encode()
-                _c.check(lib.um_segmenter_open_as(byref(pointer), on, path, self._canvas, family))
+                path = _c.path_bytes(self._model)
+                _c.check(lib.um_segmenter_open_as(byref(pointer), on, path, self._canvas, self._family))
             elif self._family is not None:
                 raise _c.UnsupportedError("a segmenter's family is said of files only: bytes tell it themselves")
             else:

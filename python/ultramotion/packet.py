@@ -260,13 +260,10 @@ class Packet(_c.PacketBase, Outlined):
 
     def save(self, path: Any) -> None:
         """`.png`: the image as `plot()` shows it; `.json`: the packet's line."""
-        name = os.fspath(path)
+        name = _c.path_text(path)
         if name.endswith(".json"):
-            try:
-                with open(name, "w") as file:
-                    file.write(self.json() + "\n")
-            except OSError as problem:
-                raise _c.FileError(f"{name}: {problem.strerror or problem}") from problem
+            with _c.of_file(name), open(name, "w", encoding="utf-8") as file:
+                file.write(self.json() + "\n")
         elif name.endswith(".png"):
             write_png(name, self.plot())
         else:

@@ -141,7 +141,7 @@ class Pipeline(_c.Closing, _c.PipelineBase):
         """Change what is looked for, from the next frame on."""
         with self._handle as p:
             if conf is not None:
-                _c.check(lib.um_pipeline_set_conf(p, conf))
+                _c.check(lib.um_pipeline_set_conf(p, _c.number(conf, "conf")))
             if label is not UNSET:
                 _c.check(lib.um_pipeline_set_label(p, self._label(label)))
             if objects is not None:
@@ -251,6 +251,8 @@ class Run(_c.Closing):
         shape = tuple(getattr(source, "shape", ()))
         if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)):
             raise _c.InvalidError(f"a source of shape {list(shape)} is one image: want many, [image], or Pipeline for one")
+        if not is_spec and not isinstance(source, Iterable) and not hasattr(source, "__getitem__"):
+            raise _c.InvalidError(f"source {source!r}: want a name (a file, a folder, …) or an iterable of images")
         pointer = c_void_p()
         spec = _c.path_bytes(source) if is_spec else b"push:"
         _c.check(lib.um_source_open(byref(pointer), spec, byref(of_source)))
@@ -296,7 +298,7 @@ class Run(_c.Closing):
 
     def receive(self, timeout: float | None = None) -> Packet | None:
         """The next packet; None at the end. TimeoutError after `timeout` seconds."""
-        if timeout is not None and not timeout >= 0:
+        if timeout is not None and _c.number(timeout, "timeout") < 0:
             raise _c.InvalidError(f"timeout {timeout}: want seconds, 0 or more")
         left = timeout
         while True:
@@ -464,7 +466,7 @@ def _say(line: str) -> None:
 
 
 def _choice(what: str, given: str, choices: dict[str, int]) -> int:
-    if given not in choices:
+    if not isinstance(given, str) or given not in choices:
         raise _c.InvalidError(f"{what} {given!r}: want {' or '.join(choices)}")
     return choices[given]
 
@@ -526,7 +528,7 @@ def run(
     that were received longer ago; `lag_alarm_ms` warns of a live source that falls behind. `recursive` takes a folder's folders too,
     `window=(lo, hi)` or `"auto"` says which of 16 bits are black and white. A sink that is behind holds the run up, or with
     `on_sink_full="drop"` misses packets; one that takes longer than `sink_deadline` seconds for one is given up (0: never)."""
-    if not 0 <= sink_deadline <= 86400:
+    if not 0 <= _c.number(sink_deadline, "sink_deadline") <= 86400:
         raise _c.InvalidError(f"sink_deadline {sink_deadline}: want seconds, 0 (never) to 86400")
     kind, low, high = (None, None, None) if window is None else _window(window)
     width, height = (None, None) if size is None else _c.integers(size, 2, "size")
@@ -555,8 +557,10 @@ def run(
         max_age_ms=max_age_ms,
         lag_alarm_ms=lag_alarm_ms,
     )
-    specs = [_c.path_bytes(sink) for sink in ([sinks] if isinstance(sinks, (str, os.PathLike)) else sinks)]
-    spec = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+    if isinstance(sinks, (str, os.PathLike)):
+        sinks = [sinks]
+    specs = [_c.path_bytes(sink) for sink in sinks]
+    spec = _c.path_text(source) if isinstance(source, (str, os.PathLike)) else ""
     names = _dicom_files(spec)
     owned = pipeline is None
     if pipeline is None:
