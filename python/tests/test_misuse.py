@@ -479,10 +479,28 @@ def test_a_sub_interpreter_is_refused(python):
     assert "main interpreter only" in said
 
 
-def test_what_is_opened_is_not_pickled(detector, segmenter, device):
-    for opened in (detector, segmenter, device, SamPredictor(segmenter)):
-        with pytest.raises(TypeError, match="device cpu cannot be pickled.*open it in each"):
-            pickle.dumps(opened)
+def test_what_is_opened_is_not_pickled_or_copied(detector, segmenter, device, image):
+    pipeline = ultramotion.Pipeline(detector, segmenter)
+    run = ultramotion.run([image] * 2, pipeline=pipeline)
+    for opened, what in ((detector, "detector"), (segmenter, "segmenter"), (device, "device cpu"), (pipeline, "pipeline"), (run, "run")):
+        for way in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match=f"{what} cannot be pickled or copied.*open it in each"):
+                way(opened)
+    with pytest.raises(TypeError, match="segmenter cannot be pickled"):
+        pickle.dumps(SamPredictor(segmenter))
+    gc.collect()
+    assert len(list(run)) == 2  # no half-made copy closed it
+
+
+def test_what_is_opened_says_what_it_is(detector, segmenter, device, image):
+    models = f"ultramotion.Detector({detector.architecture}, {device.name}), ultramotion.Segmenter({segmenter.architecture}, {device.name})"
+    with ultramotion.Pipeline(detector, segmenter) as pipeline:
+        assert repr(pipeline) == f"ultramotion.Pipeline({models})"
+        run = ultramotion.run([image] * 2, pipeline=pipeline)
+        packets = list(run)
+        assert repr(run).startswith(f"ultramotion.Run(frames {len(packets)}, ")
+    assert repr(pipeline) == "ultramotion.Pipeline(pipeline is closed)"
+    assert repr(device) == f"ultramotion.Device({device.name}, {device.precision})"
 
 
 def test_read_only_memory_stays_so(image):

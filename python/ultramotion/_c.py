@@ -996,9 +996,6 @@ class Handle:
         if self._forks == _forks:
             self._close(byref(self._pointer))
 
-    def __reduce__(self) -> Any:
-        raise TypeError(f"{self.what} cannot be pickled: it is memory of this process; open it in each")
-
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
             self.close()
@@ -1029,6 +1026,20 @@ class Closing:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self._handle.what} cannot be pickled or copied: it is memory of this process; open it in each")
+
+    def _about(self) -> str:
+        return self._handle.what
+
+    def __repr__(self) -> str:
+        try:
+            with self._handle:
+                about = self._about()
+        except Error as problem:  # it is closed, or another process's
+            about = str(problem)
+        return f"ultramotion.{type(self).__name__}({about})"
 
 
 # ---- what objects say of themselves ----

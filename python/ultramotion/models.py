@@ -94,8 +94,8 @@ class Device(_c.Closing):
             lib.um_device_transfers(device, byref(counts))
         return _c.numbers(counts)
 
-    def __repr__(self) -> str:
-        return f"ultramotion.Device({self.name!r}, {self.precision!r})" if not self._handle.closed else "a closed device"
+    def _about(self) -> str:
+        return f"{self.name}, {self.precision}"
 
 
 def _device_name(name: Any) -> str:
@@ -201,6 +201,9 @@ class Detector(_c.Closing):
     """Side of the square input; of one that is not square its width."""
     queries = _c.Answer("um_detector_queries", int)
     sha256 = _c.Answer("um_detector_sha256", _c.text)
+
+    def _about(self) -> str:
+        return f"{self.architecture}, {self.device.name}"
 
     def detect(self, image: Any, conf: float = 0.5, *, limit: int = 300) -> list[Detection]:
         """Boxes with a score of at least `conf`, best first. From any thread; calls take turns."""
@@ -353,6 +356,9 @@ class Segmenter(_c.Closing):
     """Canvases that are multiples of this waste no window; 0: the network has one canvas."""
     architecture = _c.Answer("um_segmenter_architecture", _c.text)
     sha256 = _c.Answer("um_segmenter_sha256", _c.text)
+
+    def _about(self) -> str:
+        return f"{self.architecture}, {self.device.name}"
 
     def to(self, device: Any) -> Segmenter:
         """Move it, for code that says `sam.to(device)`: it is opened again there, and closed here."""

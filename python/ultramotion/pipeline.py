@@ -120,6 +120,9 @@ class Pipeline(_c.Closing, _c.PipelineBase):
             return names.index(label)
         return -1 if label is None else _c.integer(label, "label")
 
+    def _about(self) -> str:
+        return f"{self.detector}, {self.segmenter or 'boxes only'}"
+
     def prepare(self, width: int, height: int, channels: int = 1) -> None:
         """Plan for images of a size before the first of them arrives."""
         with self._handle as p:
@@ -384,6 +387,9 @@ class Run(_c.Closing):
         with self._handle as r:
             _c.check(lib.um_run_stats(r, byref(counts)))
         return _c.numbers(counts)
+
+    def _about(self) -> str:
+        return ", ".join(f"{name} {count}" for name, count in self.stats.items() if count)
 
     def stop(self) -> None:
         """Ask it to end: what is in flight still comes."""
