@@ -91,6 +91,23 @@ def test_every_way_in_gives_the_same(pipeline, packets):
     assert sorted(asyncio.run(share())) == sorted(want)
 
 
+def test_many_threads_share_a_run_and_it_ends_once(pipeline, packets):
+    images = [np.array(p.frame) for p in packets] * 4
+    for _ in range(5):
+        frames, got = run(images, pipeline=pipeline), []
+        readers = [threading.Thread(target=lambda: got.extend(p.frame_id for p in frames)) for _ in range(4)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        assert sorted(got) == list(range(len(images)))
+    with run(images, pipeline=pipeline) as after:
+        frames._end()  # as of a thread that comes late: the pipeline is the next run's
+        with pytest.raises(ultramotion.InvalidError, match="in a run"):
+            pipeline(images[0])
+        assert len(list(after)) == len(images)
+
+
 def test_one_image_is_no_source(pipeline, packets):
     gray = packets[0].frame.numpy()
     for one in (gray, np.repeat(gray[:, :, None], 3, 2)):

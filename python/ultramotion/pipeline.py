@@ -248,6 +248,7 @@ class Run(_c.Closing):
         self.pipeline, self._owned = pipeline, owned
         self._feed: _Feed | None = None
         self._done = False
+        self._ending = threading.Lock()
         self._turn: asyncio.Lock | None = None  # of tasks that wait for a packet
         self._bar: Any = None
         is_spec = isinstance(source, (str, os.PathLike))
@@ -329,15 +330,24 @@ class Run(_c.Closing):
             self._bar.update()
         return Packet._of(packet.value, Frame._of(frame))
 
+    def _ends(self) -> bool:
+        """Whether this is the thread that ends it: the pipeline is given back once, the next run may have it by then."""
+        with self._ending:
+            first, self._done = not self._done, True
+        return first
+
     def _end(self) -> None:
         """The run is over: what went wrong is raised, once."""
-        self._done = True
+        if not self._ends():
+            return
         if self._bar is not None:
             self._bar.close()
-        with self._handle as r:
-            status = lib.um_run_join(r)
+        try:
+            with self._handle as r:
+                status = lib.um_run_join(r)
+                problem = _c.error(status) if status < 0 else None
+        finally:
             self.pipeline._give_back()
-            problem = _c.error(status) if status < 0 else None
         fed = self._feed.problem if self._feed is not None else None
         if fed is not None:
             raise fed
@@ -400,14 +410,14 @@ class Run(_c.Closing):
         """Stop, wait for the end, and let go of everything."""
         if self._handle.closed:
             return
-        ended, self._done = self._done, True
+        first = self._ends()
         with self._source as s:
             lib.um_source_cancel(s)
         with self._handle as r:
             lib.um_run_stop(r)
             lib.um_run_join(r)
         self._handle.close()
-        if not ended:
+        if first:
             self.pipeline._give_back()
         if self._feed is not None and self._feed is not threading.current_thread():
             self._feed.join(2)
