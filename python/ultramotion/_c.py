@@ -17,9 +17,10 @@ import weakref
 from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_long
 from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Callable, Generic, Iterator, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Callable, Generic, Iterator, TypeVar, Union, overload
 
 ABI = 11  # um_abi() that this file was written for
+Path = Union[str, "os.PathLike[str]"]
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
 
@@ -883,7 +884,7 @@ def integers(values: Any, count: int, what: str) -> list[int]:
     return whole
 
 
-def path_bytes(path: str | os.PathLike[str]) -> bytes:
+def path_bytes(path: Any) -> bytes:
     """A path as C takes it; one with a NUL inside would be cut short."""
     try:
         raw = os.fsencode(path)
@@ -894,7 +895,7 @@ def path_bytes(path: str | os.PathLike[str]) -> bytes:
     return raw
 
 
-def path_text(path: str | os.PathLike[str]) -> str:
+def path_text(path: Any) -> str:
     """A path as Python's own functions take it, held against the same rules."""
     return os.fsdecode(path_bytes(path))
 

@@ -37,10 +37,10 @@ def main() -> NoReturn:
 
 
 def val(
-    dataset: Any,
+    dataset: _c.Path,
     *,
-    detector: Any = None,
-    segmenter: Any = None,
+    detector: _c.Path | None = None,
+    segmenter: _c.Path | None = None,
     device: str | None = None,
     precision: str | None = None,
     threads: int | None = None,
@@ -54,17 +54,17 @@ def val(
     queries: int | None = None,
     activation: str | None = None,
     fit: str | None = None,
-    names: Any = None,
+    names: _c.Path | None = None,
     canvas: int | None = None,
     family: str | None = None,
     frames: int | None = None,
-    masks: Any = None,
-    lines: Any = None,
-    pictures: Any = None,
+    masks: _c.Path | None = None,
+    lines: _c.Path | None = None,
+    pictures: _c.Path | None = None,
     within: tuple[float, float] | None = None,
     spacing: tuple[float, float] | None = None,
-    results: Any = None,
-    out: Any = None,
+    results: _c.Path | None = None,
+    out: _c.Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Accuracy against truth, as `ultramotion val --json` reports it (`docs/ACCURACY.md`): boxes, masks, lines and states, each with an interval.
@@ -161,7 +161,7 @@ def _said(call: list[str], bar: Any) -> str:
         return said.read()
 
 
-def train(network: str, out: Any, *arguments: str, recipes: Any = None) -> int:
+def train(network: str, out: _c.Path, *arguments: str, recipes: _c.Path | None = None) -> int:
     """Train `"detector"` or `"segmenter"` into the folder `out`, by the recipe of the source tree (`train/README.md`), in a process of its
     own whose exit status is returned; `arguments` are the recipe's, such as `"--stop-after", "60"`. An installed package has no recipes:
     `recipes` is the folder `train` of a tree."""

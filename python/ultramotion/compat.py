@@ -38,7 +38,7 @@ def run_dfine_detection(
 
 
 def prepare_inference_inputs(
-    frame: Any, dfine: Detector, sam: Any, tau_conf: float = 0.0001, sam_as_numpy: Any = UNSET
+    frame: Any, dfine: Detector, sam: Any, tau_conf: float = 0.0001, sam_as_numpy: bool | None = UNSET
 ) -> dict[str, Any]:
     """Detect, outline the best box, and weigh: state_hint ("VISIBLE" or "LOST"), bbox, conf, mask (as
     `run_segmentation` gives it), weights (W_edge, W_in, W_out), timestamp. For whole streams `ultramotion.run` does this

@@ -36,7 +36,7 @@ _CM, _IMAGE_2D, _TISSUE = 3, 1, 1  # PS3.3 C.8.5.5: units, spatial format, data 
 
 
 def frames(
-    path: Any, *, color: bool = True, dates: bool = False, window: tuple[float, float] | str | None = None
+    path: _c.Path, *, color: bool = True, dates: bool = False, window: tuple[float, float] | str | None = None
 ) -> Iterator[Frame]:
     """The images of a file, one by one, each with its time and, where the file is calibrated, the spacing of its pixels.
 
@@ -276,7 +276,7 @@ _MAY_BE_EMPTY = (
 )
 
 
-def save_segmentation(packet: Packet, scan: Any, path: Any, *, structure: Any = None) -> None:
+def save_segmentation(packet: Packet, scan: _c.Path, path: _c.Path, *, structure: Any = None) -> None:
     """Write the outlines of a packet as a DICOM SEG of the single-frame file `scan`, by highdicom (`ultramotion[dicom]`).
 
     `structure` is a pydicom `Code` of what is outlined; without one a class called "bone" is SNOMED's, and others are refused.

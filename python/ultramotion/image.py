@@ -181,7 +181,7 @@ class Frame(_c.Reference):
         ts: float | None = None,
         spacing_mm: tuple[float, float] | None = None,
         pose: Any = None,
-        source: str | os.PathLike[str] | None = None,
+        source: _c.Path | None = None,
     ) -> None:
         pointer = _frame_of(image)
         self._take(pointer)
@@ -222,7 +222,7 @@ class Frame(_c.Reference):
         return _c.Frame.from_address(self._address())
 
     @classmethod
-    def read(cls, path: Any) -> Frame:
+    def read(cls, path: _c.Path) -> Frame:
         """Read an image (PNG, JPEG, BMP, TIFF), or the first frame of a video or a sequence."""
         pointer = c_void_p()
         _c.check(lib.um_image_read(_c.path_bytes(path), byref(pointer)))

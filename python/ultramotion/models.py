@@ -9,7 +9,7 @@ import os
 import threading
 from ctypes import byref, c_int, c_void_p
 from functools import partial
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Union
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from .tensor import Tensor
 
 KPI = logging.getLogger("ultramotion.kpi")
 LOG = logging.getLogger("ultramotion")
+Model = Union[_c.Path, bytes, bytearray, memoryview]  # a file, or what is in one
 DETECTOR, SEGMENTER = "dfine_n_bone_320.safetensors", "mobile_sam_bone_384.safetensors"
 
 
@@ -52,7 +53,7 @@ class Device(_c.Closing):
     _close_order = 9
 
     def __init__(
-        self, name: str = "auto", *, threads: int = 0, precision: str = "auto", weight_cache: str | os.PathLike[str] | None = None
+        self, name: str = "auto", *, threads: int = 0, precision: str = "auto", weight_cache: _c.Path | None = None
     ) -> None:
         told: list[str] = []  # the library speaks on this thread; logging is for afterwards
         say = told.append
@@ -119,7 +120,7 @@ def device_of(device: Device | Any | None) -> Device:
         return found
 
 
-def _bytes(model: Any) -> bytes | None:
+def _bytes(model: Model) -> bytes | None:
     """The bytes of a model that is not a path."""
     return bytes(model) if isinstance(model, (bytes, bytearray, memoryview)) else None
 
@@ -146,14 +147,14 @@ class Detector(_c.Closing):
 
     def __init__(
         self,
-        model: Any = None,
+        model: Model | None = None,
         *,
         device: Device | Any | None = None,
         input_size: int | tuple[int, int] = 0,
         queries: int = 0,
         activation: str = "auto",
         fit: str = "auto",
-        names: Any = None,
+        names: _c.Path | None = None,
         gain: str | float | None = None,
         nms: float = 0,
         presence: str | int | None = None,
@@ -259,7 +260,7 @@ class Embedding(_c.Reference):
         _c.check(lib.um_embedding_resized(byref(pointer), self._use(), *sides))
         return Embedding(pointer, self._kept)
 
-    def save(self, path: Any) -> None:
+    def save(self, path: _c.Path) -> None:
         """Write it as .safetensors."""
         _c.check(lib.um_embedding_save(self._use(), _c.path_bytes(path)))
 
@@ -313,7 +314,7 @@ class Segmenter(_c.Closing):
 
     def __init__(
         self,
-        model: Any = None,
+        model: Model | None = None,
         *,
         device: Device | Any | None = None,
         canvas: int = 0,
@@ -374,7 +375,7 @@ class Segmenter(_c.Closing):
 
     # ---- images and prompts ----
 
-    def as_numpy(self, argument: Any = UNSET) -> bool:
+    def as_numpy(self, argument: bool | None = UNSET) -> bool:
         """What `as_numpy` comes to: the argument, else this segmenter's `sam_as_numpy`, else the environment."""
         mode = c_int()
         with self._handle as s:
@@ -405,7 +406,7 @@ class Segmenter(_c.Closing):
         mask_input: Any = None,
         multimask: bool = False,
         logits: bool = False,
-        as_numpy: Any = UNSET,
+        as_numpy: bool | None = UNSET,
     ) -> Prediction:
         """Outline what the prompts point at, in pixels of the image: `box` x0,y0,x1,y1, `points` [N,2], at most 16, with `labels`
         [N] (1 object, 0 background), `mask_input` low-res logits of an earlier prediction. From any thread."""
@@ -453,7 +454,7 @@ class Segmenter(_c.Closing):
         results = [Tensor(out.masks), Tensor(out.scores), Tensor(out.low)]  # their references are ours now
         return Prediction(*(r.numpy() if host else r for r in results))
 
-    def load_embedding(self, path: Any) -> Embedding:
+    def load_embedding(self, path: _c.Path) -> Embedding:
         """Read a file of `Embedding.save`, of this model."""
         pointer = c_void_p()
         with self._handle as s:

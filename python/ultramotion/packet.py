@@ -258,7 +258,7 @@ class Packet(_c.PacketBase, Outlined):
         finally:
             lib.um_free(rgb)
 
-    def save(self, path: Any) -> None:
+    def save(self, path: _c.Path) -> None:
         """`.png`: the image as `plot()` shows it; `.json`: the packet's line."""
         name = _c.path_text(path)
         if name.endswith(".json"):

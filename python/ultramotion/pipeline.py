@@ -11,12 +11,12 @@ import threading
 from contextlib import nullcontext
 from ctypes import byref, c_void_p
 from functools import cmp_to_key, partial
-from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterable, Iterator, Literal
 
 from . import _c, dicom
 from ._c import lib
 from .image import Frame
-from .models import KPI, LOG, UNSET, Detector, Device, Segmenter, _device_name, _tell, mask_mode
+from .models import KPI, LOG, UNSET, Detector, Device, Model, Segmenter, _device_name, _tell, mask_mode
 from .packet import Packet
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class Pipeline(_c.Closing, _c.PipelineBase):
 
     def __init__(
         self,
-        detector: Detector | Any = None,
-        segmenter: Segmenter | Any = None,
+        detector: Detector | Model | None = None,
+        segmenter: Segmenter | Model | Literal[False] | None = None,
         *,
         device: Device | Any | None = None,
         conf: float = 0.5,
@@ -49,7 +49,7 @@ class Pipeline(_c.Closing, _c.PipelineBase):
         per_class: bool = False,
         crop: tuple[int, int, int, int] | None = None,
         gate: str = "auto",
-        sam_as_numpy: Any = UNSET,
+        sam_as_numpy: bool | None = UNSET,
         inflight: int = 1,
         track: bool = False,
         theta_on: float | None = None,
@@ -512,10 +512,10 @@ def _bar(length: int | None) -> Any:
 def run(
     source: Any,
     *,
-    detector: Detector | Any = None,
-    segmenter: Segmenter | Any = None,
+    detector: Detector | Model | None = None,
+    segmenter: Segmenter | Model | Literal[False] | None = None,
     pipeline: Pipeline | None = None,
-    sinks: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
+    sinks: _c.Path | Iterable[_c.Path] = (),
     frames: int = 0,
     loop: bool = False,
     strict: bool = False,

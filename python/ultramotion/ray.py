@@ -26,7 +26,7 @@ _IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
 _SEQUENCES = (".tif", ".tiff", ".dcm", ".dicom", ".mp4", ".avi", ".mkv", ".mov", ".mha", ".mhd", ".nrrd")
 
 
-def parts(archive: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], frames_per_part: int = 64) -> list[list[str]]:
+def parts(archive: _c.Path | Iterable[_c.Path], frames_per_part: int = 64) -> list[list[str]]:
     """The files of an archive (a folder, a glob, a file, or a list of these) in order, as the parts they are done in."""
     if isinstance(archive, (str, os.PathLike)):
         archive = [archive]
@@ -34,7 +34,7 @@ def parts(archive: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], fr
         raise _c.InvalidError(f"{frames_per_part} frames in a part: want 1 or more")
     files: list[str] = []
     for entry in archive:
-        name = os.fspath(entry)
+        name = _c.path_text(entry)
         if os.path.isdir(name):
             found = [os.path.join(folder, f) for folder, _, names in os.walk(name) for f in names]
             files += sorted(f for f in found if f.lower().endswith(_IMAGES + _SEQUENCES))
@@ -146,8 +146,8 @@ def _name(out: str, number: int) -> str:
 
 
 def process(
-    archive: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    out: str | os.PathLike[str],
+    archive: _c.Path | Iterable[_c.Path],
+    out: _c.Path,
     *,
     workers: int = 1,
     cpus: float = 1,
@@ -160,7 +160,7 @@ def process(
     now, and frames in these."""
     import ray
 
-    out = os.path.abspath(out)
+    out = os.path.abspath(_c.path_text(out))
     os.makedirs(out, exist_ok=True)
     cut = parts(archive, frames_per_part)
     _same_work(out, {"parts": cut, "options": {k: repr(v) for k, v in sorted(options.items())}})
@@ -198,12 +198,12 @@ def _same_work(out: str, work: dict[str, Any]) -> None:
                 ) from None
 
 
-def read(out: str | os.PathLike[str]) -> Any:
+def read(out: _c.Path) -> Any:
     """All rows in the archive's order, as a pyarrow table."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    files = sorted(glob.glob(os.path.join(glob.escape(os.fspath(out)), "part-*.parquet")))
+    files = sorted(glob.glob(os.path.join(glob.escape(_c.path_text(out)), "part-*.parquet")))
     if not files:
-        raise _c.FileError(f"{os.fspath(out)}: no results")
+        raise _c.FileError(f"{_c.path_text(out)}: no results")
     return pa.concat_tables([pq.read_table(file) for file in files])

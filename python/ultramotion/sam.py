@@ -13,7 +13,7 @@ import numpy as np
 from . import _c
 from ._c import lib
 from .image import Pixels, plain
-from .models import UNSET, Embedding, Segmenter, floats, host_array, mask_tensor
+from .models import UNSET, Embedding, Model, Segmenter, floats, host_array, mask_tensor
 from .tensor import Tensor
 
 
@@ -29,12 +29,12 @@ class Sam(Segmenter):
         return SimpleNamespace(img_size=self.canvas)
 
 
-def build_sam(checkpoint: Any = None, *, device: Any = None, **options: Any) -> Sam:
+def build_sam(checkpoint: Model | None = None, *, device: Any = None, **options: Any) -> Sam:
     """MobileSAM from a checkpoint (None: the bundled one), as MobileSAM's own `build_sam_vit_t`."""
     return Sam(checkpoint, device=device, **options)
 
 
-def _build_vit(checkpoint: Any, **options: Any) -> Sam:
+def _build_vit(checkpoint: Model | None = None, **options: Any) -> Sam:
     """SAM ViT-B, L or H, which its tensors tell, from a checkpoint."""
     if checkpoint is None:
         raise _c.InvalidError("sam_model_registry: no SAM ViT-B, L or H ships: want its checkpoint")
@@ -160,7 +160,7 @@ class SamPredictor:
         mask_input: Any = None,
         multimask_output: bool = True,
         return_logits: bool = False,
-        as_numpy: Any = UNSET,
+        as_numpy: bool | None = UNSET,
         return_low_res: bool = True,
     ) -> tuple[Any, Any, Any]:
         """(masks [C,H,W], scores [C], low-res logits [C,4n,4n] or None) of prompts in pixels of the image: tensors on the
@@ -247,7 +247,7 @@ def _segmenter_of(sam_model: Any) -> Segmenter:
     return model
 
 
-def run_segmentation(sam_model: Any, image: Any, bbox_xyxy: Any = None, as_numpy: Any = UNSET) -> Any:
+def run_segmentation(sam_model: Any, image: Any, bbox_xyxy: Any = None, as_numpy: bool | None = UNSET) -> Any:
     """Outline what is in a box (None: the whole image).
 
     The mask stays on the model's device as a boolean `Tensor` [1,1,H,W]; with `as_numpy=True` (or by the rollback
@@ -258,7 +258,7 @@ def run_segmentation(sam_model: Any, image: Any, bbox_xyxy: Any = None, as_numpy
     return _run(_segmenter_of(sam_model), image, box, as_numpy, lib.um_run_segmentation)
 
 
-def _run_segmentation_legacy(sam_model: Any, roi: Any, as_numpy: Any = UNSET) -> Any:
+def _run_segmentation_legacy(sam_model: Any, roi: Any, as_numpy: bool | None = UNSET) -> Any:
     """The legacy call: a region of interest without a box."""
     if sam_model is None or roi is None:
         return None
