@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
 from ctypes import byref, c_void_p
 from typing import Any, Sequence, TypeVar
 
@@ -253,8 +252,8 @@ class Packet(_c.PacketBase, Outlined):
         rgb = c_void_p()
         _c.check(lib.um_overlay(self._use(), frame._use(), byref(rgb)))
         try:
-            size = self.height * self.width * 3
-            return np.frombuffer(ctypes.string_at(rgb.value or 0, size), np.uint8).reshape(self.height, self.width, 3).copy()
+            pixels = ctypes.cast(rgb, ctypes.POINTER(ctypes.c_uint8))
+            return np.ctypeslib.as_array(pixels, (self.height, self.width, 3)).copy()
         finally:
             lib.um_free(rgb)
 
