@@ -33,13 +33,6 @@ class Error(Exception):
     status: int = 0
     name: str = "UM_OK"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
-
 
 class InvalidError(Error, ValueError):
     """The caller passed something that means nothing (UM_EINVAL)."""
@@ -609,7 +602,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_device_threads": (c_int, [P]),
     "um_device_precision_reason": (S, [P]),
     "um_device_isa": (S, [P]),
-    "um_device_weight_cache": (None, [P, c_char_p, c_size_t]),
+    "um_device_weight_cache": (None, [P, S, c_size_t]),
     "um_device_stream": (P, [P]),
     "um_device_transfers": (None, [P, POINTER(Transfers)]),
     "um_frame_from_image": (c_int, [PP, POINTER(Image)]),
@@ -669,10 +662,10 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_packet_label_map": (None, [P, P]),
     "um_packet_object_rle": (c_int, [P, c_int, PP]),
     "um_packet_json": (c_int, [P, PP]),
-    "um_state_name": (c_char_p, [c_int]),
-    "um_tag_name": (c_char_p, [c_int]),
-    "um_reason_name": (c_char_p, [c_int]),
-    "um_effort_name": (c_char_p, [c_int]),
+    "um_state_name": (S, [c_int]),
+    "um_tag_name": (S, [c_int]),
+    "um_reason_name": (S, [c_int]),
+    "um_effort_name": (S, [c_int]),
     "um_pipeline_settings_init": (None, [POINTER(PipelineSettings), c_size_t]),
     "um_pipeline_open": (c_int, [PP, POINTER(PipelineSettings)]),
     "um_pipeline_close": (None, [PP]),
@@ -952,7 +945,7 @@ class Handle:
 
     `with handle as pointer:` is a use."""
 
-    __slots__ = ("_pointer", "_close", "_lock", "_uses", "_closed", "_forks", "what")
+    __slots__ = ("_pointer", "_close", "_lock", "_uses", "_forks", "closed", "what")
 
     def __init__(self, what: str, pointer: c_void_p, close: Callable[[Any], Any]) -> None:
         self.what = what
@@ -960,14 +953,14 @@ class Handle:
         self._close = close
         self._lock = threading.RLock()  # a collection may close it while its lock is held
         self._uses = 0
-        self._closed = False
+        self.closed = False
         self._forks = _forks
 
     def __enter__(self) -> c_void_p:
         if self._forks != _forks:
             raise of_another_process(self.what)
         with self._lock:
-            if self._closed:
+            if self.closed:
                 raise ClosedError(f"{self.what} is closed")
             self._uses += 1
         return self._pointer
@@ -975,20 +968,16 @@ class Handle:
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._uses -= 1
-            last = self._closed and self._uses == 0
+            last = self.closed and self._uses == 0
         if last:
             self._free()
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
 
     def close(self) -> None:
         """Refuse further use, and close as soon as nobody is left who uses it."""
         with self._lock:
-            if self._closed:
+            if self.closed:
                 return
-            self._closed = True
+            self.closed = True
             last = self._uses == 0
         if last:
             self._free()
@@ -998,7 +987,7 @@ class Handle:
             self._close(byref(self._pointer))
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
+        if not getattr(self, "closed", True):
             self.close()
 
 

@@ -67,12 +67,13 @@ def val(
     out: _c.Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Accuracy against truth, as `ultramotion val --json` reports it (`docs/ACCURACY.md`): boxes, masks, lines and states, each with an interval.
+    """Accuracy against ground truth, as `ultramotion val --json` reports it (`docs/ACCURACY.md`): boxes, masks, lines and states, each
+    with an interval.
 
     `dataset` is a folder with a COCO file (or that file), or with true masks or lines beside its images, or `"phantom:…"`. Models are
-    files, as it runs in a process of its own, and what `Detector` and `Segmenter` are told of them is told here; `results` scores what any
-    program found; `out` is a folder for report, results and images. `progress` shows a bar; what should be known of the data set goes to the
-    logger `ultramotion`."""
+    files, as it runs in a process of its own, and what `Detector` and `Segmenter` are told of them is told here; `results` scores what
+    any program found; `out` is a folder for report, results and images. `progress` shows a bar; what should be known of the data set
+    goes to the logger `ultramotion`."""
     for what, model in (("detector", detector), ("segmenter", segmenter)):
         if model is not None and not isinstance(model, (str, os.PathLike)):
             raise _c.InvalidError(f"val: {what} is a {type(model).__name__}: want its file")

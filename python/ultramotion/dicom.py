@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from datetime import datetime
@@ -14,9 +13,9 @@ import numpy as np
 
 from . import _c
 from .image import Frame, numbers
+from .models import LOG
 from .packet import Packet
 
-LOG = logging.getLogger("ultramotion")
 _PALETTE = [
     f"{kind}{color}PaletteColorLookupTable{part}"
     for color in ("Red", "Green", "Blue")
@@ -41,8 +40,9 @@ def frames(
     """The images of a file, one by one, each with its time and, where the file is calibrated, the spacing of its pixels.
 
     Colour (YBR, palette) becomes RGB, or gray with `color=False`; more than 8 bits become 8, by the file's window or else
-    its range, or by `window`: which samples are black and white, `"auto"`: each image's minimum and maximum. Times start now and follow the frame time vector, then its last step; `dates=True` reads when it was acquired and starts there. A
-    frame's `source` is the file's name without its folder: names of patients belong in neither."""
+    its range, or by `window`: which samples are black and white, `"auto"`: each image's minimum and maximum. Times start now and
+    follow the frame time vector, then its last step; `dates=True` reads when it was acquired and starts there. A frame's `source` is
+    the file's name without its folder: names of patients belong in neither."""
     name = _c.path_text(path)
     data = _read(name, [*_TAGS, *(_DATES if dates else [])])
     if window is not None and window != "auto" and (isinstance(window, str) or len(set(numbers(window, 2, "window"))) < 2):

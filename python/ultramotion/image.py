@@ -283,7 +283,7 @@ def _on_host(image: Any) -> Any:
     """An array, or a tensor in host memory."""
     image = image.numpy() if isinstance(image, Tensor) else plain(image)
     if not isinstance(image, np.ndarray) and hasattr(image, "__dlpack_device__") and tuple(image.__dlpack_device__())[0] == 2:
-        raise _c.InvalidError(f"a frame is in host memory, the tensor on device {getattr(image, 'device', 'cuda')}")
+        raise _c.InvalidError(f"a frame is in host memory, the tensor on device {getattr(image, 'device', 'cuda')}: give its cpu()")
     return image
 
 
