@@ -261,6 +261,11 @@ class Frame(_c.Reference):
         return f"ultramotion.Frame({self.width}x{self.height}x{self.channels}, {self.source!r})"
 
 
+def as_frame(image: Any) -> Frame:
+    """An image's frame, itself where it is one."""
+    return image if isinstance(image, Frame) else Frame(image)
+
+
 def write_png(path: str, pixels: np.ndarray[Any, Any]) -> None:
     """u8, [H,W] or [H,W,3]."""
     pixels = np.ascontiguousarray(pixels)

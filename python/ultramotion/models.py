@@ -15,7 +15,7 @@ import numpy as np
 
 from . import _c
 from ._c import lib
-from .image import Frame, Pixels
+from .image import Pixels, as_frame
 from .tensor import Tensor
 
 KPI = logging.getLogger("ultramotion.kpi")
@@ -208,7 +208,7 @@ class Detector(_c.Closing):
 
     def detect(self, image: Any, conf: float = 0.5, *, limit: int = 300) -> list[Detection]:
         """Boxes with a score of at least `conf`, best first. From any thread; calls take turns."""
-        frame = image if isinstance(image, Frame) else Frame(image)
+        frame = as_frame(image)
         least, most = _c.number(conf, "conf"), _c.integer(limit, "limit")
         boxes, count = (_c.Box * max(most, 1))(), c_int()
         with self._handle as d:

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import _c
 from ._c import lib
-from .image import POSE, SPACING, Frame, png, write_png
+from .image import POSE, SPACING, Frame, as_frame, png, write_png
 from .tensor import view
 
 _Self = TypeVar("_Self")
@@ -246,7 +246,7 @@ class Packet(_c.PacketBase, Outlined):
 
     def plot(self, image: Any = None) -> np.ndarray[Any, Any]:
         """The image (the packet's own, or the one given) with masks, outlines, boxes and captions: u8 [H,W,3]."""
-        frame = self.frame if image is None else image if isinstance(image, Frame) else Frame(image)
+        frame = self.frame if image is None else as_frame(image)
         if frame is None:
             raise _c.InvalidError("plot: this packet has no image of its own, give it one")
         rgb = c_void_p()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterable, Iterat
 
 from . import _c, dicom
 from ._c import lib
-from .image import Frame
+from .image import Frame, as_frame
 from .models import KPI, LOG, UNSET, Detector, Device, Model, Segmenter, _device_name, _tell, mask_mode
 from .packet import Packet
 
@@ -160,9 +160,7 @@ class Pipeline(_c.Closing, _c.PipelineBase):
             """The packet of one image: an array without a number of its own is the pipeline's next one. Nothing is copied: the packet's
             `frame` is the array itself, and changes with it."""
 
-    @staticmethod
-    def _frame(image: Any) -> Frame:
-        return image if isinstance(image, Frame) else Frame(image)
+    _frame = staticmethod(as_frame)
 
     def _refuse(self, status: int) -> None:
         if status != _c.OK:
