@@ -172,7 +172,7 @@ class Detector(_c.Closing):
             names=None if names is None else _c.path_bytes(names),
             gain=None if gain is None else _c.encoded(str(gain), "gain"),
             nms=nms,
-            presence=None if presence is None else str(presence).encode(),
+            presence=None if presence is None else _c.encoded(str(presence), "presence"),
         )
         pointer, raw = c_void_p(), _bytes(model)
         with self._device._handle as on:
