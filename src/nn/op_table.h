@@ -151,6 +151,8 @@ um_status um_ops_choose(const struct um_ops **out);
 /* The table of a GPU and its precision, kernels loaded. ULTRAMOTION_CUDA=plain takes the plain
  * twins: one primitive a step, no tensor cores. */
 um_status um_ops_choose_gpu(um_device *dev, const struct um_ops **out);
+/* A device's table is chosen when the first params or tape is opened on it. */
+um_status um_ops_attach(um_device *dev);
 
 /* The n-th of a list made by another macro. */
 #define UM_PICK_0(a, ...) a

@@ -9,394 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { ALIGN = 128 };
-
-static size_t round_up(size_t n)
-{
-    return (n + ALIGN - 1) / ALIGN * ALIGN;
-}
-
-static um_status check_precision(enum um_dtype layers, const struct um_ops *ops)
-{
-    if (layers == UM_I8 && !ops->int8)
-        return um_fail(UM_EUNSUPPORTED,
-                       "precision int8: level %s of this processor has none (AVX-512 VNNI has), "
-                       "want fp32",
-                       ops->name);
-    if (layers == UM_BF16 && !ops->bf16)
-        return um_fail(
-            UM_EUNSUPPORTED,
-            "precision bf16: on level %s of this processor it is no quicker (with AMX it "
-            "is, and with AMD's AVX-512 BF16), want fp32%s",
-            ops->name, ops->int8 ? " or int8" : "");
-    return UM_OK;
-}
-
-/* The kernels of a device are chosen when the first params or tape is opened on it. */
-static um_status attach_ops(um_device *dev)
-{
-    const struct um_ops *ops = NULL;
-    um_status st = UM_OK;
-    um_device_lock(dev);
-    if (!dev->ops) { /* written once: whoever has a tape reads it without the lock */
-        st = dev->caps.launches ? um_ops_choose_gpu(dev, &ops) : um_ops_choose(&ops);
-        if (st == UM_OK)
-            st = check_precision(dev->layers, ops);
-        if (st == UM_OK && dev->choose && ops->narrow == UM_NARROW_TILES)
-            dev->layers = UM_BF16;
-        dev->isa = st == UM_OK ? ops->name : dev->isa;
-        dev->ops = st == UM_OK ? ops : NULL;
-    }
-    um_device_unlock(dev);
-    return st;
-}
-
-const char *um_device_isa(const um_device *device)
-{
-    um_device *dev = (um_device *)(uintptr_t)device;
-    if (!dev)
-        return "";
-    um_device_lock(dev);
-    const char *isa = dev->isa || attach_ops(dev) == UM_OK ? dev->isa : "none";
-    um_device_unlock(dev);
-    return isa;
-}
-
-const char *um_device_precision(const um_device *device)
-{
-    if (!device)
-        return "";
-    if (device->caps.launches)
-        return um_precision_name(device->precision);
-    um_device_isa(device); /* which the choice hangs on */
-    return um_precision_name(device->layers);
-}
-
-const char *um_device_precision_reason(const um_device *device)
-{
-    if (!device)
-        return "";
-    if (!device->choose)
-        return "asked for";
-    if (device->caps.launches)
-        return "tensor cores";
-    return strcmp(um_device_precision(device), "bf16") == 0 ? "AMX" : "no AMX";
-}
-
-/* ---- params ---- */
-
-/* What is added is staged in blocks, each of which is uploaded and freed on its own: the weights of
- * a big model then never lie in host memory twice, and none is moved as it grows. */
-enum { BLOCK = 8 << 20 };
-
-struct block {
-    struct block *next;
-    unsigned char *data;
-    size_t off, size, capacity; /* off: in the buffer */
-};
-
-enum { PLACE = 96 }; /* bytes of a place in a network: dotted, as the file names its tensors */
-
-struct named {
-    size_t off;
-    char place[PLACE];
-};
-
-struct um_params {
-    um_device *dev;
-    um_buf *buf;
-    struct block *first, *last;
-    size_t size;
-    uint64_t layout;
-    struct {
-        const unsigned char *data;
-        size_t size;
-        void (*drop)(void *ctx);
-        void *ctx;
-    } held;
-    struct named *named; /* constants, by offset */
-    size_t n_named, cap_named;
-    char place[PLACE]; /* of the next one */
-    bool place_taken;  /* it was of the last one */
-    struct um_quant *quant;
-    bool bf16;
-    um_status status;
-};
-
-um_status um_params_open(um_params **out, um_device *dev)
-{
-    um_params *p = um_zalloc(sizeof *p);
-    um_status st = p ? attach_ops(dev) : um_fail(UM_ENOMEM, "params");
-    if (st == UM_OK)
-        p->dev = dev;
-    else {
-        um_free(p);
-        p = NULL;
-    }
-    *out = p;
-    return st;
-}
-
-static void drop_block(um_params *p)
-{
-    struct block *b = p->first;
-    p->first = b->next;
-    um_free(b->data);
-    um_free(b);
-}
-
-static void drop_held(um_params *p)
-{
-    if (p->held.data)
-        p->held.drop(p->held.ctx);
-    p->held.data = NULL;
-}
-
-void um_params_close(um_params **params)
-{
-    um_params *p = *params;
-    if (!p)
-        return;
-    um_buf_close(&p->buf);
-    while (p->first)
-        drop_block(p);
-    drop_held(p);
-    um_free(p->named);
-    um_free(p);
-    *params = NULL;
-}
-
-void um_params_hold(um_params *p, const void *data, size_t size, void (*drop)(void *ctx), void *ctx)
-{
-    drop_held(p);
-    p->held.data = data;
-    p->held.size = size;
-    p->held.drop = drop;
-    p->held.ctx = ctx;
-}
-
-bool um_params_held(const um_params *p)
-{
-    return p->held.data != NULL;
-}
-
-void um_params_reset(um_params *p)
-{
-    while (p->first)
-        drop_block(p);
-    drop_held(p);
-    p->last = NULL;
-    p->size = 0;
-    p->layout = 0;
-    p->n_named = 0;
-    p->place[0] = 0;
-    p->place_taken = false;
-    p->status = UM_OK;
-}
-
-uint64_t um_params_layout(const um_params *p)
-{
-    return p->layout;
-}
-
-const void *um_params_staged(const um_params *p, int i, size_t *off, size_t *size)
-{
-    const struct block *b = p->first;
-    while (b && i--)
-        b = b->next;
-    *off = b ? b->off : 0;
-    *size = b ? b->size : 0;
-    return b ? b->data : NULL;
-}
-
-void um_params_fail(um_params *p, um_status st)
-{
-    if (p->status == UM_OK)
-        p->status = st;
-}
-
-/* ---- where in the network a constant belongs ---- */
-
-/* Cut `place` to what it has in common with another, whole words between dots. */
-static void keep_common(char *place, const char *other, size_t n)
-{
-    size_t i = 0, dot = 0;
-    for (; place[i] && i < n && place[i] == other[i]; i++)
-        dot = place[i] == '.' ? i : dot;
-    bool whole = (!place[i] || place[i] == '.') && (i == n || other[i] == '.');
-    place[whole ? i : dot] = 0;
-}
-
-void um_params_name(um_params *p, const char *tensor)
-{
-    const char *dot = strrchr(tensor, '.');
-    size_t n = dot ? (size_t)(dot - tensor) : strlen(tensor);
-    if (!p->place_taken && p->place[0]) {
-        keep_common(p->place, tensor, n);
-        return;
-    }
-    n = n < PLACE - 1 ? n : PLACE - 1;
-    memcpy(p->place, tensor, n);
-    p->place[n] = 0;
-    p->place_taken = false;
-}
-
-static void take_place(um_params *p, size_t off)
-{
-    if (p->place_taken || !p->place[0])
-        return;
-    if (!um_make_room(&p->named, &p->cap_named, p->n_named, 1, sizeof *p->named)) {
-        um_params_fail(p, um_fail(UM_ENOMEM, "names of %zu constants", p->n_named + 1));
-        return;
-    }
-    struct named *n = &p->named[p->n_named++];
-    n->off = off;
-    memcpy(n->place, p->place, PLACE);
-    p->place_taken = true;
-}
-
-/* Of a constant, or of the last one before it that has a name: they are made of the same tensors.
- * NULL: there is none. */
-static const char *place_of(const um_params *p, size_t off)
-{
-    size_t lo = 0, hi = p->n_named; /* the first behind off is in lo..hi */
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-        if (p->named[mid].off <= off)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return lo ? p->named[lo - 1].place : NULL;
-}
-
-/* A block with room for `size` bytes from `off` on. */
-static struct block *find_block(um_params *p, size_t off, size_t size)
-{
-    struct block *b = p->last;
-    if (b && off + size - b->off <= b->capacity)
-        return b;
-    b = um_zalloc(sizeof *b);
-    if (!b)
-        return NULL;
-    b->off = off;
-    b->capacity = size > BLOCK ? size : BLOCK;
-    b->data = um_alloc(b->capacity);
-    if (!b->data) {
-        um_free(b);
-        return NULL;
-    }
-    if (p->first)
-        p->last->next = b;
-    else
-        p->first = b;
-    p->last = b;
-    return b;
-}
-
-void *um_params_reserve(um_params *p, size_t size, um_const *out)
-{
-    *out = (um_const){0, 0};
-    if (p->status != UM_OK)
-        return NULL;
-    if (p->buf) {
-        p->status = um_fail(UM_EINVAL, "params: add after upload");
-        return NULL;
-    }
-    size_t off = round_up(p->size);
-    p->layout = (p->layout ^ size) * 0x100000001b3; /* FNV-1a, a word at a time */
-    if (p->held.data && size <= SIZE_MAX / 4 - off) {
-        p->size = off + size;
-        *out = (um_const){off, size};
-        take_place(p, off);
-        return NULL;
-    }
-    struct block *b = size <= SIZE_MAX / 4 - off ? find_block(p, off, size) : NULL;
-    if (!b) {
-        p->status = um_fail(UM_ENOMEM, "params: %zu bytes", size);
-        return NULL;
-    }
-    memset(b->data + b->size, 0, off + size - b->off - b->size);
-    b->size = off + size - b->off;
-    p->size = off + size;
-    *out = (um_const){off, size};
-    take_place(p, off);
-    return b->data + (off - b->off);
-}
-
-um_const um_params_add(um_params *p, const void *data, size_t size)
-{
-    um_const k;
-    void *dst = um_params_reserve(p, size, &k);
-    if (dst)
-        memcpy(dst, data, size);
-    return k;
-}
-
-/* Where the device shares the host's memory they stay where they are. */
-static um_status upload_held(um_params *p)
-{
-    if (p->held.size != p->size)
-        return um_fail(UM_EINVAL, "params: %zu bytes are held, want %zu", p->held.size, p->size);
-    if (p->dev->caps.shared)
-        return um_buf_over(&p->buf, p->dev, p->held.data, p->size, "weights");
-    um_status st = um_buf_open(&p->buf, p->dev, p->size, "weights");
-    for (size_t off = 0, n; st == UM_OK && off < p->size; off += n) {
-        n = p->size - off < BLOCK ? p->size - off : BLOCK;
-        st = um_upload_now(p->dev, p->buf, off, p->held.data + off, n, UM_STAGE_SETUP, "weights");
-    }
-    drop_held(p);
-    return st;
-}
-
-um_status um_params_upload(um_params *p)
-{
-    if (p->status != UM_OK || p->buf)
-        return p->status;
-    if (p->held.data)
-        return p->status = upload_held(p);
-    p->status = um_buf_open(&p->buf, p->dev, p->size ? p->size : ALIGN, "weights");
-    while (p->first) {
-        if (p->status == UM_OK && p->first->size)
-            p->status = um_upload_now(p->dev, p->buf, p->first->off, p->first->data, p->first->size,
-                                      UM_STAGE_SETUP, "weights");
-        drop_block(p);
-    }
-    return p->status;
-}
-
-size_t um_params_bytes(const um_params *p)
-{
-    return p->size;
-}
-
-void um_params_quantise(um_params *p, struct um_quant *q)
-{
-    p->quant = q;
-}
-
-struct um_quant *um_params_quant(const um_params *p)
-{
-    return p->quant;
-}
-
-void um_params_round(um_params *p, bool bf16)
-{
-    p->bf16 = bf16;
-}
-
-bool um_params_bf16(const um_params *p)
-{
-    return p->bf16;
-}
-
-um_device *um_params_device(const um_params *p)
-{
-    return p->dev;
-}
-
-/* ---- tape ---- */
-
 struct value {
     um_params *params; /* constants: buf is known once the params are uploaded */
     um_buf *buf;       /* NULL: an activation in the arena */
@@ -416,7 +28,7 @@ struct record {
     const struct um_op_info *op;
     um_tensor x[UM_OPERANDS], limit;
     size_t args_off;
-    char place[PLACE];
+    char place[UM_PLACE];
 };
 
 struct um_tape {
@@ -446,7 +58,7 @@ static bool room(um_tape *t, void *list, size_t *capacity, size_t used, size_t m
 um_status um_tape_open(um_tape **out, um_device *dev, const char *name)
 {
     *out = NULL;
-    um_status st = attach_ops(dev);
+    um_status st = um_ops_attach(dev);
     if (st != UM_OK)
         return st;
     um_tape *t = um_zalloc(sizeof *t);
@@ -684,14 +296,14 @@ static um_status plan(um_tape *t)
             const struct value *o = &t->values[placed[j]];
             if (o->first > v->last || v->first > o->last)
                 continue;
-            if (o->off >= off + round_up(v->bytes))
+            if (o->off >= off + um_aligned(v->bytes))
                 break;
-            if (o->off + round_up(o->bytes) > off)
-                off = o->off + round_up(o->bytes);
+            if (o->off + um_aligned(o->bytes) > off)
+                off = o->off + um_aligned(o->bytes);
         }
         v->off = off;
-        if (off + round_up(v->bytes) > total)
-            total = off + round_up(v->bytes);
+        if (off + um_aligned(v->bytes) > total)
+            total = off + um_aligned(v->bytes);
         int at = k;
         for (; at > 0 && t->values[placed[at - 1]].off > off; at--)
             placed[at] = placed[at - 1];
@@ -713,17 +325,17 @@ static void place_step(um_tape *t, int s, const int *made)
     for (int i = op->n_out; i < op->n; i++) {
         const struct value *v = r->x[i].id ? &t->values[r->x[i].id - 1] : NULL;
         bool layer = op->operand[i][0] == 'w' || strncmp(op->operand[i], "gamma", 5) == 0;
-        const char *own = layer && v && v->params ? place_of(v->params, v->off) : NULL;
+        const char *own = layer && v && v->params ? um_params_place(v->params, v->off) : NULL;
         if (own && !place[0])
-            snprintf(place, PLACE, "%s", own);
+            snprintf(place, UM_PLACE, "%s", own);
         else if (own)
-            keep_common(place, own, strlen(own));
+            um_place_share(place, own, strlen(own));
     }
     for (int i = op->n_out; i < op->n && !place[0]; i++)
         if (r->x[i].id && made[r->x[i].id - 1] >= 0)
-            memcpy(place, t->steps[made[r->x[i].id - 1]].place, PLACE);
+            memcpy(place, t->steps[made[r->x[i].id - 1]].place, UM_PLACE);
     if (!place[0])
-        snprintf(place, PLACE, "%s", t->name);
+        snprintf(place, UM_PLACE, "%s", t->name);
 }
 
 static um_status place_steps(um_tape *t)
@@ -780,10 +392,10 @@ um_status um_tape_compile(um_tape *t)
         t->status = um_buf_open(&t->arena, t->dev, t->arena_bytes, "arena");
     for (int i = 0; i < t->n_values && t->status == UM_OK; i++) {
         struct value *v = &t->values[i];
-        if (v->params && !v->params->buf)
+        if (v->params && !um_params_buf(v->params))
             t->status = um_fail(UM_EINVAL, "tape %s: its weights are not uploaded", t->name);
         else if (v->params)
-            v->buf = v->params->buf;
+            v->buf = um_params_buf(v->params);
         else if (!v->buf)
             v->buf = t->arena;
     }
