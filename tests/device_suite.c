@@ -337,7 +337,7 @@ DEVICE_TEST(step_checks)
 
 /* ---- events ---- */
 
-/* Work split over three queues and joined by events gives the value of the serial program, 50 times
+/* Work split over two queues and joined by events gives the value of the serial program, 50 times
  * with changing data. */
 DEVICE_TEST(queues)
 {
@@ -359,9 +359,8 @@ DEVICE_TEST(queues)
         float *h = host->data;
         for (int i = 0; i < 8; i++)
             h[i] = (float)(frame * 10 + i);
-        CHECK_OK(um_upload(dev, UM_QUEUE_COPY, buf, 0, host, 0, 32, UM_STAGE_UPLOAD, "x"));
-        CHECK_OK(um_event_record(dev, UM_QUEUE_COPY, up));
-        CHECK_OK(um_event_wait(dev, UM_QUEUE_MAIN, up));
+        CHECK_OK(um_upload(dev, UM_QUEUE_MAIN, buf, 0, host, 0, 32, UM_STAGE_UPLOAD, "x"));
+        CHECK_OK(um_event_record(dev, UM_QUEUE_MAIN, up));
         CHECK_OK(um_event_wait(dev, UM_QUEUE_SIDE, up));
         CHECK_OK(um_step_run(dev, UM_QUEUE_MAIN, &l0));
         CHECK_OK(um_step_run(dev, UM_QUEUE_SIDE, &r0));
@@ -369,11 +368,10 @@ DEVICE_TEST(queues)
         CHECK_OK(um_step_run(dev, UM_QUEUE_SIDE, &r1));
         CHECK_OK(um_event_record(dev, UM_QUEUE_MAIN, left));
         CHECK_OK(um_event_record(dev, UM_QUEUE_SIDE, right));
-        CHECK_OK(um_event_wait(dev, UM_QUEUE_COPY, left));
-        CHECK_OK(um_event_wait(dev, UM_QUEUE_COPY, right));
-        CHECK_OK(um_download(dev, UM_QUEUE_COPY, host, 32, buf, 64, 32, UM_STAGE_PACKET, "l"));
-        CHECK_OK(um_download(dev, UM_QUEUE_COPY, host, 64, buf, 128, 32, UM_STAGE_PACKET, "r"));
-        CHECK_OK(um_event_record(dev, UM_QUEUE_COPY, done));
+        CHECK_OK(um_event_wait(dev, UM_QUEUE_MAIN, right));
+        CHECK_OK(um_download(dev, UM_QUEUE_MAIN, host, 32, buf, 64, 32, UM_STAGE_PACKET, "l"));
+        CHECK_OK(um_download(dev, UM_QUEUE_MAIN, host, 64, buf, 128, 32, UM_STAGE_PACKET, "r"));
+        CHECK_OK(um_event_record(dev, UM_QUEUE_MAIN, done));
         CHECK_OK(um_event_sync(dev, done, UM_STAGE_PACKET, "packet"));
         uint64_t first = 0, whole = 0, back = 0;
         CHECK_OK(um_event_elapsed(dev, up, left, &first));

@@ -184,24 +184,24 @@ TEST(missing_event)
     }
 }
 
-/* A download on the copy queue that does not wait for the step that makes its data is named, and so
+/* A download on another queue that does not wait for the step that makes its data is named, and so
  * is an upload over data that is still being read. Two readers are fine. */
 TEST(missing_event_of_a_transfer)
 {
     begin(1);
     struct um_step a = set_step("make", 0, 8);
     CHECK_OK(um_step_run(dev, UM_QUEUE_MAIN, &a));
-    CHECK_EQ(um_download(dev, UM_QUEUE_COPY, host, 0, buf, 0, 4, UM_STAGE_PACKET, "t"), UM_EDEVICE);
-    CHECK(said("missing event", "\"make\" (queue main)", "\"download\" (queue copy)"));
+    CHECK_EQ(um_download(dev, UM_QUEUE_SIDE, host, 0, buf, 0, 4, UM_STAGE_PACKET, "t"), UM_EDEVICE);
+    CHECK(said("missing event", "\"make\" (queue main)", "\"download\" (queue side)"));
     end();
     begin(1);
     CHECK_OK(um_fill(dev, UM_QUEUE_MAIN, buf, 0, 1000, 0));
     CHECK_OK(um_event_record(dev, UM_QUEUE_MAIN, event));
-    CHECK_OK(um_event_wait(dev, UM_QUEUE_COPY, event));
-    CHECK_OK(um_download(dev, UM_QUEUE_COPY, host, 0, buf, 0, 8, UM_STAGE_PACKET, "t"));
+    CHECK_OK(um_event_wait(dev, UM_QUEUE_SIDE, event));
+    CHECK_OK(um_download(dev, UM_QUEUE_SIDE, host, 0, buf, 0, 8, UM_STAGE_PACKET, "t"));
     CHECK_OK(um_download(dev, UM_QUEUE_MAIN, host, 8, buf, 0, 8, UM_STAGE_PACKET, "t"));
     CHECK_EQ(um_upload(dev, UM_QUEUE_MAIN, buf, 4, host, 16, 8, UM_STAGE_UPLOAD, "t"), UM_EDEVICE);
-    CHECK(said("missing event", "\"download\" (queue copy)", "\"upload\" (queue main)"));
+    CHECK(said("missing event", "\"download\" (queue side)", "\"upload\" (queue main)"));
     end();
 }
 

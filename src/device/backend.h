@@ -32,8 +32,8 @@
 size_t um_dtype_size(enum um_dtype dtype);
 const char *um_precision_name(enum um_dtype dtype); /* "fp32", "fp16", "bf16", "int8" */
 
-/* Two queues for compute (detector, segmenter) and one for copies. */
-enum um_queue { UM_QUEUE_MAIN, UM_QUEUE_SIDE, UM_QUEUE_COPY, UM_QUEUES };
+/* The detector, copies and all that waits for both run in the main one, the encoder beside it. */
+enum um_queue { UM_QUEUE_MAIN, UM_QUEUE_SIDE, UM_QUEUES };
 
 struct um_device_caps {
     bool shared;         /* host and device share memory: transfers are not counted */

@@ -40,7 +40,7 @@ struct cuda {
     um_cu_stream stream[UM_QUEUES];
     um_cu_event foreign;         /* between a queue and a stream of the caller; or NULL */
     um_cu_event ahead;           /* what graphs of a caller wait for; or NULL */
-    um_cu_event join[UM_QUEUES]; /* of a queue into the main one, at the end of a capture */
+    um_cu_event join; /* of the side queue into the main one, at the end of a capture */
     const struct um_cuda_image *image;
     um_cu_module *module;
     int modules;
@@ -622,17 +622,13 @@ static um_status capture_begin(um_device *dev, um_graph **out)
  * time need not be. This makes no node and no edge between commands. */
 static um_status join_queues(struct cuda *c, const um_graph *g)
 {
-    um_status st = UM_OK;
-    for (int q = 0; st == UM_OK && q < UM_QUEUES; q++) {
-        if (q == UM_QUEUE_MAIN || g->before[q][UM_QUEUE_MAIN] == 0)
-            continue;
-        st = check(c, c->cu.cuEventRecord(c->join[q], c->stream[q]), "cuEventRecord",
-                   "end of a capture");
-        if (st == UM_OK)
-            st = check(c, c->cu.cuStreamWaitEvent(c->stream[UM_QUEUE_MAIN], c->join[q], 0),
-                       "cuStreamWaitEvent", "end of a capture");
-    }
-    return st;
+    if (g->before[UM_QUEUE_SIDE][UM_QUEUE_MAIN] == 0)
+        return UM_OK;
+    um_status st = check(c, c->cu.cuEventRecord(c->join, c->stream[UM_QUEUE_SIDE]), "cuEventRecord",
+                         "end of a capture");
+    return st == UM_OK ? check(c, c->cu.cuStreamWaitEvent(c->stream[UM_QUEUE_MAIN], c->join, 0),
+                               "cuStreamWaitEvent", "end of a capture")
+                       : st;
 }
 
 /* The driver's capture ends even if something in it failed. */
@@ -680,12 +676,11 @@ static void cuda_close(um_device *dev)
     if (c->context && enter_idle(dev)) {
         for (int i = 0; i < c->modules; i++)
             check(c, c->cu.cuModuleUnload(c->module[i]), "cuModuleUnload", "closing");
-        for (int q = 0; q < UM_QUEUES; q++) {
-            if (c->join[q])
-                check(c, c->cu.cuEventDestroy(c->join[q]), "cuEventDestroy", "closing");
+        for (int q = 0; q < UM_QUEUES; q++)
             if (c->stream[q])
                 check(c, c->cu.cuStreamDestroy(c->stream[q]), "cuStreamDestroy", "closing");
-        }
+        if (c->join)
+            check(c, c->cu.cuEventDestroy(c->join), "cuEventDestroy", "closing");
         if (c->ahead)
             check(c, c->cu.cuEventDestroy(c->ahead), "cuEventDestroy", "closing");
         if (c->foreign)
@@ -786,16 +781,14 @@ static um_status open_streams(struct cuda *c)
     int low = 0, high = 0;
     um_status st = check(c, c->cu.cuCtxGetStreamPriorityRange(&low, &high),
                          "cuCtxGetStreamPriorityRange", "queues");
-    for (int q = 0; st == UM_OK && q < UM_QUEUES; q++) {
+    for (int q = 0; st == UM_OK && q < UM_QUEUES; q++)
         st = check(c,
                    c->cu.cuStreamCreateWithPriority(&c->stream[q], UM_CU_STREAM_NON_BLOCKING,
                                                     q == UM_QUEUE_SIDE ? low : high),
                    "cuStreamCreateWithPriority", "queue %d", q);
-        if (st == UM_OK)
-            st = check(c, c->cu.cuEventCreate(&c->join[q], UM_CU_EVENT_DISABLE_TIMING),
-                       "cuEventCreate", "queue %d", q);
-    }
-    return st;
+    return st == UM_OK ? check(c, c->cu.cuEventCreate(&c->join, UM_CU_EVENT_DISABLE_TIMING),
+                               "cuEventCreate", "queues")
+                       : st;
 }
 
 static um_status load_image(struct cuda *c, const struct um_cuda_image *image)

@@ -22,12 +22,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* The queues, and the branches of graphs: a graph's commands for the main queue run in that queue,
- * those for others in lanes of their own, which are not ordered with the queues of the same name.
- */
-enum { LANE_GRAPH_SIDE = UM_QUEUES, LANE_GRAPH_COPY, LANES };
-static const char *const lane_name[LANES] = {"main", "side", "copy", "side, in a graph",
-                                             "copy, in a graph"};
+/* The queues, and the branch of graphs: a graph's commands for the main queue run in that queue,
+ * those for the other in a lane of their own, which is not ordered with that queue. */
+enum { LANE_GRAPH_SIDE = UM_QUEUES, LANES };
+static const char *const lane_name[LANES] = {"main", "side", "side, in a graph"};
 
 enum {
     NEAR = 256,      /* bytes around an output that are compared after the step */
@@ -555,14 +553,14 @@ static um_status enqueue(struct guard *g, int lane, const struct command *comman
 
 static um_status submit(um_device *dev, enum um_queue q, const struct command *c)
 {
-    static const int branch[UM_QUEUES] = {UM_QUEUE_MAIN, LANE_GRAPH_SIDE, LANE_GRAPH_COPY};
     struct guard_graph *graph = (struct guard_graph *)dev->capturing;
     if (!graph)
         return enqueue((struct guard *)dev, (int)q, c);
     if (!um_make_room(&graph->list, &graph->room, graph->n, 1, sizeof *graph->list))
         return um_fail(UM_ENOMEM, "guard: commands of a graph");
     struct captured *x = &graph->list[graph->n++];
-    *x = (struct captured){.lane = branch[q], .command = *c};
+    *x = (struct captured){.lane = q == UM_QUEUE_SIDE ? LANE_GRAPH_SIDE : UM_QUEUE_MAIN,
+                           .command = *c};
     for (int i = 0; c->kind == RUN && i < c->step->n; i++)
         x->buf[i] = c->step->operand[i].buf;
     return UM_OK;
