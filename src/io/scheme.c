@@ -34,7 +34,7 @@ const void *um_schemes_find(struct um_schemes *s, const char *spec, const char *
 }
 
 um_status um_schemes_add(struct um_schemes *s, const char *scheme, const char *usage,
-                         const void *ops)
+                         const void *ops, size_t size)
 {
     char with_colon[64] = "";
     if (scheme && usage)
@@ -44,7 +44,8 @@ um_status um_schemes_add(struct um_schemes *s, const char *scheme, const char *u
                        "a kind of %s needs a usage, and a scheme of 2 to 62 letters, digits and "
                        "'-', not \"%s\"",
                        s->what, scheme ? scheme : "");
-    um_status st = UM_OK;
+    void *kept = um_alloc(size);
+    um_status st = kept ? UM_OK : um_fail(UM_ENOMEM, "kind of %s", s->what);
     pthread_mutex_lock(&s->lock);
     for (int i = 0; i < s->count && st == UM_OK; i++)
         if (strcmp(s->row[i].scheme, scheme) == 0)
@@ -52,8 +53,10 @@ um_status um_schemes_add(struct um_schemes *s, const char *scheme, const char *u
     if (st == UM_OK && s->count == UM_SCHEMES_MAX)
         st = um_fail(UM_ENOMEM, "%s \"%s\": there are %d already", s->what, with_colon, s->count);
     if (st == UM_OK)
-        s->row[s->count++] = (struct um_scheme){scheme, usage, ops};
+        s->row[s->count++] = (struct um_scheme){scheme, usage, memcpy(kept, ops, size)};
     pthread_mutex_unlock(&s->lock);
+    if (st != UM_OK)
+        um_free(kept);
     return st;
 }
 

@@ -23,9 +23,9 @@ struct um_schemes {
 
 /* The table that answers to a spec, NULL if none does; *arg is what it is about. */
 const void *um_schemes_find(struct um_schemes *s, const char *spec, const char **arg);
-/* Add a table, which stays the caller's and as it is. */
+/* Add a copy of a table of `size` bytes, which is kept as long as the program. */
 um_status um_schemes_add(struct um_schemes *s, const char *scheme, const char *usage,
-                         const void *ops);
+                         const void *ops, size_t size);
 /* Every usage, separated by commas. */
 void um_schemes_usages(struct um_schemes *s, char *out, size_t capacity);
 /* Length of what looks like a scheme in front of a colon; 0 if nothing does. */

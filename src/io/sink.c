@@ -46,22 +46,12 @@ void um_sink_settings_init(um_sink_settings *s, size_t struct_size)
 um_status um_sink_register(const um_sink_ops *ops)
 {
     um_sink_ops own = {0};
-    if (!ops)
-        return um_fail(UM_EINVAL, "um_sink_register: no table");
-    um_status st = um_record_in(&own, sizeof own, ops, "um_sink_ops");
+    um_status st = ops ? um_record_in(&own, sizeof own, ops, "um_sink_ops")
+                       : um_fail(UM_EINVAL, "um_sink_register: no table");
     if (st == UM_OK && (!own.open || !own.write))
         st = um_fail(UM_EINVAL, "um_sink_register: \"%s\" has no open or no write",
                      own.scheme ? own.scheme : "");
-    if (st != UM_OK)
-        return st;
-    um_sink_ops *kept = um_alloc(sizeof *kept); /* as long as the program */
-    if (!kept)
-        return um_fail(UM_ENOMEM, "kind of sink");
-    *kept = own;
-    st = um_schemes_add(&schemes, own.scheme, own.usage, kept);
-    if (st != UM_OK)
-        um_free(kept);
-    return st;
+    return st == UM_OK ? um_schemes_add(&schemes, own.scheme, own.usage, &own, sizeof own) : st;
 }
 
 static um_status read_settings(um_sink_settings *own, const um_sink_settings *theirs)

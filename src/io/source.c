@@ -58,22 +58,12 @@ void um_truth_init(um_truth *t, size_t struct_size)
 um_status um_source_register(const um_source_ops *ops)
 {
     um_source_ops own = {0};
-    if (!ops)
-        return um_fail(UM_EINVAL, "um_source_register: no table");
-    um_status st = um_record_in(&own, sizeof own, ops, "um_source_ops");
+    um_status st = ops ? um_record_in(&own, sizeof own, ops, "um_source_ops")
+                       : um_fail(UM_EINVAL, "um_source_register: no table");
     if (st == UM_OK && (!own.open || !own.read))
         st = um_fail(UM_EINVAL, "um_source_register: \"%s\" has no open or no read",
                      own.scheme ? own.scheme : "");
-    if (st != UM_OK)
-        return st;
-    um_source_ops *kept = um_alloc(sizeof *kept); /* as long as the program */
-    if (!kept)
-        return um_fail(UM_ENOMEM, "kind of source");
-    *kept = own;
-    st = um_schemes_add(&schemes, own.scheme, own.usage, kept);
-    if (st != UM_OK)
-        um_free(kept);
-    return st;
+    return st == UM_OK ? um_schemes_add(&schemes, own.scheme, own.usage, &own, sizeof own) : st;
 }
 
 /* Who opens this, and with what. Something like "rtsp://host" is a scheme that nobody here knows,
