@@ -186,6 +186,11 @@ void um_json_put_double(um_json *j, const char *key, double v)
     um_json_double(j, v);
 }
 
+void um_json_put_measured(um_json *j, const char *key, double v)
+{
+    um_json_put_float(j, key, (float)v);
+}
+
 void um_json_put_bool(um_json *j, const char *key, int v)
 {
     um_json_key(j, key);

@@ -50,6 +50,8 @@ void um_json_put_int(um_json *j, const char *key, int64_t v);
 void um_json_put_uint(um_json *j, const char *key, uint64_t v);
 void um_json_put_float(um_json *j, const char *key, float v);
 void um_json_put_double(um_json *j, const char *key, double v);
+/* What was measured: six digits are plenty. */
+void um_json_put_measured(um_json *j, const char *key, double v);
 void um_json_put_bool(um_json *j, const char *key, int v);
 /* A list; v NULL: null. */
 void um_json_put_floats(um_json *j, const char *key, const float *v, int n);

@@ -63,9 +63,7 @@ enum um_igtl_code {
     UM_IGTL_OK = 1,
     UM_IGTL_BUSY = 6,
     UM_IGTL_OVERFLOW = 8,
-    UM_IGTL_CHECKSUM = 9,
     UM_IGTL_RESOURCE = 11,
-    UM_IGTL_ILLEGAL = 12,
     UM_IGTL_SHUTDOWN = 19
 };
 um_status um_igtl_status_read(struct um_igtl_status *status, const struct um_igtl_message *m);

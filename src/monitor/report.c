@@ -27,22 +27,16 @@ static um_status look(um_monitor *m, struct um_monitor_moment **out)
 
 /* ---- JSON ---- */
 
-/* Six digits are plenty for what was measured. */
-static void put_number(um_json *j, const char *key, double v)
-{
-    um_json_put_float(j, key, (float)v);
-}
-
 static void put_times(um_json *j, const char *key, const um_times *t)
 {
     um_json_put_begin(j, key, '{');
     um_json_put_uint(j, "count", t->count);
     um_json_put_double(j, "sum", t->sum);
-    put_number(j, "min", t->least);
-    put_number(j, "p50", t->p50);
-    put_number(j, "p95", t->p95);
-    put_number(j, "p99", t->p99);
-    put_number(j, "max", t->most);
+    um_json_put_measured(j, "min", t->least);
+    um_json_put_measured(j, "p50", t->p50);
+    um_json_put_measured(j, "p95", t->p95);
+    um_json_put_measured(j, "p99", t->p99);
+    um_json_put_measured(j, "max", t->most);
     um_json_end(j, '}');
 }
 
@@ -105,7 +99,7 @@ static void put_clock(um_json *j, const struct um_monitor_moment *o)
     if (!um_json_put_begin_if(j, o->clock.known, "sender", '{'))
         return;
     um_json_put_double(j, "clock_offset_s", o->clock.offset_s);
-    put_number(j, "lag_s", o->clock.lag_s);
+    um_json_put_measured(j, "lag_s", o->clock.lag_s);
     um_json_put_bool(j, "alarm", o->clock.alarm);
     um_json_put_uint(j, "alarms", o->lag_alarms);
     um_json_end(j, '}');
@@ -117,7 +111,7 @@ static void put_deadline(um_json *j, const struct um_monitor_moment *o)
         return;
     um_json_put_uint(j, "packets", o->view.with_deadline);
     um_json_put_uint(j, "missed", o->view.missed);
-    put_number(j, "miss_rate", o->miss_rate);
+    um_json_put_measured(j, "miss_rate", o->miss_rate);
     um_json_put_string(j, "effort", um_effort_name(o->effort));
     for (int i = 0; i < UM_EFFORTS; i++)
         um_json_put_uint(j, um_effort_name((um_effort)i), o->view.effort[i]);
@@ -131,7 +125,7 @@ static void put_shadow(um_json *j, const um_shadow_counts *s)
     um_json_put_uint(j, "compared", s->compared);
     um_json_put_uint(j, "disagreed", s->disagreed);
     um_json_put_uint(j, "failed", s->failed);
-    put_number(j, "least_dice", (double)s->least_dice);
+    um_json_put_float(j, "least_dice", s->least_dice);
     um_json_key(j, "fell_back_at"); /* the frame's id */
     if (s->fell_back)
         um_json_uint(j, s->fell_at);
@@ -147,11 +141,11 @@ static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment
     um_json_put_double(j, "ts", um_clock_unix());
     um_json_put_string(j, "source", o->live.source);
     um_json_put_bool(j, "running", o->live.running);
-    put_number(j, "uptime_s", o->uptime_s);
+    um_json_put_measured(j, "uptime_s", o->uptime_s);
     um_json_put_string(j, "device", o->device);
     um_json_put_string(j, "precision", o->precision);
     um_json_put_string(j, "state", o->state);
-    put_number(j, "score", (double)o->score);
+    um_json_put_float(j, "score", o->score);
     um_json_put_uint(j, "frame_id", o->frame);
     um_json_put_begin(j, "frames", '{');
     um_json_put_uint(j, "in", o->live.frames_in);
@@ -168,13 +162,13 @@ static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment
     um_json_put_uint(j, "sink_full", c->dropped);
     um_json_put_uint(j, "left", c->left);
     um_json_end(j, '}');
-    put_number(j, "fps_in", o->fps_in);
-    put_number(j, "fps_out", o->fps_out);
-    put_number(j, "device_load", o->load);
+    um_json_put_measured(j, "fps_in", o->fps_in);
+    um_json_put_measured(j, "fps_out", o->fps_out);
+    um_json_put_measured(j, "device_load", o->load);
     um_json_put_uint(j, "device_memory_bytes", o->device_bytes);
     um_json_put_uint(j, "device_lost", (uint64_t)c->device_lost);
-    put_number(j, "last_packet_age_s", o->age_s);
-    put_number(j, "data_age_s", o->data_age_s);
+    um_json_put_measured(j, "last_packet_age_s", o->age_s);
+    um_json_put_measured(j, "data_age_s", o->data_age_s);
     put_clock(j, o);
     put_deadline(j, o);
     put_shadow(j, &o->shadow);
@@ -560,10 +554,10 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
     const um_run_counts *c = &o->live.counts;
     um_json j = {0};
     begin(&j, "monitor");
-    put_number(&j, "fps_in", o->fps_in);
-    put_number(&j, "fps_out", o->fps_out);
-    put_number(&j, "latency_ms", o->recent[UM_TIME_LATENCY].p50);
-    put_number(&j, "gpu_util", 100 * o->load);
+    um_json_put_measured(&j, "fps_in", o->fps_in);
+    um_json_put_measured(&j, "fps_out", o->fps_out);
+    um_json_put_measured(&j, "latency_ms", o->recent[UM_TIME_LATENCY].p50);
+    um_json_put_measured(&j, "gpu_util", 100 * o->load);
     um_json_put_uint(&j, "q_rt", (uint64_t)o->live.waiting);
     um_json_put_uint(&j, "q_gpu", (uint64_t)o->live.in_flight);
     um_json_put_uint(&j, "drops_rt", c->replaced + c->unreadable + c->too_old + c->left);
@@ -573,21 +567,21 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
     um_json_put_uint(&j, "frames_out", c->frames);
     um_json_put_uint(&j, "device_memory_bytes", o->device_bytes);
     um_json_put_uint(&j, "copies_total", o->view.copies);
-    put_number(&j, "data_age_s", o->data_age_s);
+    um_json_put_measured(&j, "data_age_s", o->data_age_s);
     if (o->clock.known) {
-        put_number(&j, "clock_offset_s", o->clock.offset_s);
-        put_number(&j, "lag_s", o->clock.lag_s);
+        um_json_put_measured(&j, "clock_offset_s", o->clock.offset_s);
+        um_json_put_measured(&j, "lag_s", o->clock.lag_s);
     }
     if (o->view.with_deadline) {
         um_json_put_uint(&j, "deadline_missed", o->view.missed);
-        put_number(&j, "deadline_miss_rate", o->miss_rate);
+        um_json_put_measured(&j, "deadline_miss_rate", o->miss_rate);
         um_json_put_string(&j, "effort", um_effort_name(o->effort));
     }
     if (o->shadow.struct_size) {
         um_json_put_uint(&j, "shadow_compared", o->shadow.compared);
         um_json_put_uint(&j, "shadow_disagreed", o->shadow.disagreed);
         um_json_put_uint(&j, "shadow_failed", o->shadow.failed);
-        put_number(&j, "shadow_least_dice", (double)o->shadow.least_dice);
+        um_json_put_float(&j, "shadow_least_dice", o->shadow.least_dice);
         um_json_put_uint(&j, "shadow_fell_back", (uint64_t)o->shadow.fell_back);
     }
     end(&k, &j);
@@ -612,7 +606,7 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
     if (now.lag_alarm != old.lag_alarm) {
         begin(&j, "lag_alarm");
         um_json_put_bool(&j, "raised", now.lag_alarm);
-        put_number(&j, "lag_s", o->clock.lag_s);
+        um_json_put_measured(&j, "lag_s", o->clock.lag_s);
         um_json_put_double(&j, "clock_offset_s", o->clock.offset_s);
         end(&k, &j);
     }

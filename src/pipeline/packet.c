@@ -419,11 +419,6 @@ um_status um_packet_object_rle(const um_packet *packet, int i, char **counts)
     return rle_of(packet, um_packet_object(packet, i), counts);
 }
 
-static void put_ms(um_json *j, const char *key, double ms)
-{
-    um_json_put_float(j, key, (float)ms); /* a double's 17 digits of a clock would be noise */
-}
-
 static void put_model(um_json *j, const char *key, const char *sha256)
 {
     char text[sizeof "sha256:" + 64];
@@ -447,7 +442,7 @@ static void put_deadline(um_json *j, const um_packet *p)
 {
     if (!um_json_put_begin_if(j, p->has_deadline, "deadline", '{'))
         return;
-    put_ms(j, "latency_ms", p->latency_ms);
+    um_json_put_measured(j, "latency_ms", p->latency_ms);
     um_json_put_bool(j, "missed", p->missed != 0);
     um_json_put_string(j, "effort", um_effort_name(p->effort));
     um_json_end(j, '}');
@@ -521,11 +516,11 @@ um_status um_packet_json(const um_packet *packet, char **line)
     put_mask(&j, p, masked, counts);
     um_json_put_uint(&j, "mask_area_px", masked ? p->mask_area_px : 0);
     um_json_put_begin(&j, "stages_ms", '{');
-    put_ms(&j, "upload", p->ms.upload);
-    put_ms(&j, "detect", p->ms.detect);
-    put_ms(&j, "segment", p->ms.segment);
-    put_ms(&j, "packet", p->ms.packet);
-    put_ms(&j, "total", p->ms.total);
+    um_json_put_measured(&j, "upload", p->ms.upload);
+    um_json_put_measured(&j, "detect", p->ms.detect);
+    um_json_put_measured(&j, "segment", p->ms.segment);
+    um_json_put_measured(&j, "packet", p->ms.packet);
+    um_json_put_measured(&j, "total", p->ms.total);
     um_json_end(&j, '}');
     um_json_put_begin(&j, "transfers", '{');
     um_json_put_uint(&j, "up", p->transfers.up);
