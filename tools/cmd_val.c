@@ -142,45 +142,13 @@ static bool good_result(const cJSON *r)
     return good;
 }
 
-static um_status read_file(const char *path, char **out, size_t *size)
-{
-    FILE *f = fopen(path, "rb");
-    size_t n = 0, room = 1 << 20;
-    um_status st = UM_OK;
-    if (!f)
-        return truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno));
-    for (;; room *= 2) { /* may be a pipe, whose size nobody knows */
-        char *more = realloc(*out, room + 1);
-        if (!more) {
-            st = truth_no_memory();
-            break;
-        }
-        *out = more;
-        n += fread(*out + n, 1, room - n, f);
-        if (n < room)
-            break;
-    }
-    if (st == UM_OK && ferror(f))
-        st = truth_fail(UM_EIO, "val: %s: cannot be read", path);
-    if (st == UM_OK)
-        (*out)[n] = 0;
-    *size = n;
-    fclose(f);
-    return st;
-}
-
 static um_status read_results(struct val *v, const char *path)
 {
     struct results *r = &v->results;
-    char *text = NULL;
-    size_t size = 0;
-    um_status st = read_file(path, &text, &size);
-    if (st == UM_OK)
-        st = truth_json(&r->list, text, size + 1, NULL);
+    um_status st = truth_json(&r->list, path);
     if (st == UM_OK && !cJSON_IsArray(r->list))
         st = truth_fail(UM_EFORMAT, "val: %s: not COCO's results, a JSON list of boxes with scores",
                         path);
-    free(text);
     if (st != UM_OK)
         return st;
     r->result = malloc((size_t)(cJSON_GetArraySize(r->list) + 1) * sizeof *r->result);

@@ -52,11 +52,47 @@ um_status truth_no_memory(void)
     return truth_fail(UM_ENOMEM, "val");
 }
 
-um_status truth_json(cJSON **out, const char *text, size_t n, const char **end)
+/* All of a file, which may be a pipe, whose size nobody knows, and a zero. */
+static um_status read_text(const char *path, char **text, size_t *size)
 {
+    FILE *f = fopen(path, "rb");
+    um_status st = f ? UM_OK : truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno));
+    size_t n = 0, room = 1 << 20;
+    for (bool more = true; st == UM_OK && more; room *= 2) {
+        char *grown = realloc(*text, room + 1);
+        if (!grown) {
+            st = truth_no_memory();
+            break;
+        }
+        *text = grown;
+        n += fread(grown + n, 1, room - n, f);
+        more = n == room;
+        if (ferror(f))
+            st = truth_fail(UM_EIO, "val: %s: cannot be read", path);
+        else if (n > JSON_MAX)
+            st = truth_fail(UM_EFORMAT, "val: %s: more than 1 GiB", path);
+    }
+    if (st == UM_OK)
+        (*text)[n] = 0;
+    *size = n + 1;
+    if (f)
+        fclose(f);
+    return st;
+}
+
+um_status truth_json(cJSON **out, const char *path)
+{
+    const char *end = NULL;
+    char *text = NULL;
+    size_t size = 0;
+    um_status st = read_text(path, &text, &size);
     errno = 0;
-    *out = cJSON_ParseWithLengthOpts(text, n, end, 1);
-    return *out || errno != ENOMEM ? UM_OK : truth_no_memory();
+    if (st == UM_OK && !(*out = cJSON_ParseWithLengthOpts(text, size, &end, 1)))
+        st = errno == ENOMEM ? truth_no_memory()
+                             : truth_fail(UM_EFORMAT, "val: %s: no JSON at byte %ld", path,
+                                          end ? (long)(end - text) : 0L);
+    free(text);
+    return st;
 }
 
 /* ---- masks ---- */
@@ -414,34 +450,6 @@ static bool read_flag(const cJSON *f, bool *out)
     return known;
 }
 
-static um_status read_json(const char *path, cJSON **out)
-{
-    FILE *f = fopen(path, "rb");
-    if (!f)
-        return truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno));
-    char *text = NULL;
-    um_status st = UM_OK;
-    long n = fseek(f, 0, SEEK_END) == 0 ? ftell(f) : -1;
-    rewind(f);
-    if (n < 0 || n > JSON_MAX)
-        st = truth_fail(UM_EFORMAT, "val: %s: more than 1 GiB, or no file", path);
-    else if (!(text = malloc((size_t)n + 1)))
-        st = truth_no_memory();
-    else if (fread(text, 1, (size_t)n, f) != (size_t)n)
-        st = truth_fail(UM_EIO, "val: %s: cannot be read", path);
-    fclose(f);
-    if (st == UM_OK) {
-        const char *end = NULL;
-        text[n] = 0;
-        st = truth_json(out, text, (size_t)n + 1, &end);
-        if (st == UM_OK && !*out)
-            st = truth_fail(UM_EFORMAT, "val: %s: no JSON at byte %ld", path,
-                            end ? (long)(end - text) : 0L);
-    }
-    free(text);
-    return st;
-}
-
 static int by_id(const void *a, const void *b)
 {
     int64_t x = ((const struct entry *)a)->id, y = ((const struct entry *)b)->id;
@@ -620,7 +628,7 @@ static um_status read_annotations(truth *t, const char *path)
 
 static um_status open_coco(truth *t, const char *path, const char *folder)
 {
-    um_status st = read_json(path, &t->coco);
+    um_status st = truth_json(&t->coco, path);
     if (st == UM_OK)
         st = read_categories(t, path);
     if (st == UM_OK)

@@ -61,9 +61,8 @@ um_status truth_no_memory(void);
 
 struct cJSON;
 
-/* What a text says whose last byte, the n-th, is a zero; *out NULL: it is no JSON, and *end (may be
- * NULL) is where it ceases to be. */
-um_status truth_json(struct cJSON **out, const char *text, size_t n, const char **end);
+/* What a file says. */
+um_status truth_json(struct cJSON **out, const char *path);
 
 /* Of JSON in COCO's form. A "segmentation", polygons or run lengths, becomes bytes 0/1
  * [height*width], to be freed; NULL where there is none. `file` and the frame are for errors. */
