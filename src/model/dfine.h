@@ -77,6 +77,8 @@ struct um_dfine_out {
  * (stem, stage0…, pred_logits, pred_boxes). */
 struct um_dfine_out um_dfine_forward(um_dfine *d, um_tape *t, um_tensor x);
 
+/* Does the file have the tensors that make a D-FINE? */
+bool um_dfine_tensors(const um_weights *file);
 /* Is this file a D-FINE checkpoint, and which? Reads names, shapes, anchors and what the file says
  * of itself only. UM_EFORMAT with a reason if not. */
 um_status um_dfine_recognise(const um_weights *file, struct um_dfine_info *info);

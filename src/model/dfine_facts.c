@@ -264,6 +264,11 @@ static const char *find_warning(const um_weights *file)
                : NULL;
 }
 
+bool um_dfine_tensors(const um_weights *file)
+{
+    return um_weights_find(file, STEM) && um_weights_find(file, HEAD) && um_weights_find(file, UP);
+}
+
 um_status um_dfine_recognise(const um_weights *file, struct um_dfine_info *info)
 {
     const struct um_wtensor *stem = um_weights_find(file, STEM),
@@ -275,7 +280,7 @@ um_status um_dfine_recognise(const um_weights *file, struct um_dfine_info *info)
     static const struct um_network_mark MARKS[] = {{"backbone.stem.", STEM, 4},
                                                    {"decoder.enc_bbox_head.", HEAD, 2},
                                                    {"decoder.decoder.lqe_layers.", UP, 1}};
-    if (!stem || stem->rank != 4 || !head || head->rank != 2 || !um_weights_find(file, UP)) {
+    if (!um_dfine_tensors(file) || stem->rank != 4 || head->rank != 2) {
         um_status st = um_network_marks(file, MARKS, sizeof MARKS / sizeof *MARKS);
         return st == UM_OK ? um_network_refuse(file, "a D-FINE checkpoint") : st;
     }

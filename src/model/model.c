@@ -76,13 +76,6 @@ static void describe_dfine(const um_weights *file, const struct um_dfine_info *d
     info->warning = d->warning;
 }
 
-static bool is_dfine(const um_weights *file)
-{
-    return um_weights_find(file, "decoder.up") &&
-           um_weights_find(file, "decoder.enc_score_head.weight") &&
-           um_weights_find(file, "backbone.stem.stem1.conv.weight");
-}
-
 static um_status describe(const um_weights *file, um_model_info *info)
 {
     snprintf(info->architecture, sizeof info->architecture, "unknown");
@@ -104,7 +97,7 @@ static um_status describe(const um_weights *file, um_model_info *info)
         return UM_OK;
     struct um_dfine_info dfine;
     int side = 0;
-    if (!is_dfine(file)) /* a relative (RT-DETR), unless its metadata is wrong */
+    if (!um_dfine_tensors(file)) /* a relative (RT-DETR), unless its metadata is wrong */
         return um_input_size(file, UM_DFINE_STEP, &side);
     um_status st = um_dfine_recognise(file, &dfine);
     if (st == UM_OK)
