@@ -384,7 +384,7 @@ static int truth_into_a_limit(void *ctx)
     signal(SIGXFSZ, SIG_IGN);
     if (setrlimit(RLIMIT_FSIZE, &limit) != 0)
         return 1;
-    if (um_phantom_write(tmp, 1, 100, 64, 64, NULL, NULL) != UM_EIO ||
+    if (um_phantom_write(tmp, NULL, 1, 100, 64, 64, NULL, NULL) != UM_EIO ||
         !strstr(um_last_error(), "truth.json: cannot be written: File too large"))
         return 2;
     return files_in_tmp() == 2 ? 0 : 3; /* the folders frames and masks */

@@ -430,7 +430,7 @@ TEST(written_data_set)
     CHECK(mkdtemp(dir) != NULL);
     snprintf(path, sizeof path, "%s/deep/set", dir);
     long done = 0;
-    CHECK_OK(um_phantom_write(path, 5, 12, 64, 80, count_progress, &done));
+    CHECK_OK(um_phantom_write(path, "default", 5, 12, 64, 80, count_progress, &done));
     CHECK_EQ(done, 12);
     um_source *truth = NULL, *files = NULL, *masks = NULL;
     char spec[160];
@@ -484,9 +484,9 @@ TEST(written_data_set)
     um_source_close(&truth);
     um_source_close(&files);
     um_source_close(&masks);
-    CHECK_EQ(um_phantom_write(path, 5, 0, 64, 80, NULL, NULL), UM_EINVAL);
-    CHECK_EQ(um_phantom_write(path, 5, 1, 8, 80, NULL, NULL), UM_EINVAL);
-    CHECK_EQ(um_phantom_write("/dev/null/x", 5, 1, 64, 80, NULL, NULL), UM_EIO);
+    CHECK_EQ(um_phantom_write(path, "default", 5, 0, 64, 80, NULL, NULL), UM_EINVAL);
+    CHECK_EQ(um_phantom_write(path, "default", 5, 1, 8, 80, NULL, NULL), UM_EINVAL);
+    CHECK_EQ(um_phantom_write("/dev/null/x", NULL, 5, 1, 64, 80, NULL, NULL), UM_EIO);
     char command[200];
     snprintf(command, sizeof command, "rm -r %s", dir);
     CHECK_EQ(system(command), 0);

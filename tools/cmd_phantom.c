@@ -28,8 +28,8 @@ int command_phantom(const struct options *o)
         return cli_usage("phantom: --look %s: --sweep has a look of its own", o->look);
     if (o->size && !cli_size("--size", o->size, &width, &height))
         return EXIT_USAGE;
-    um_status st = um_phantom_write_look(dir, o->sweep ? "sweep" : o->look, o->seed, p.frames,
-                                         width, height, phantom_shown, &p);
+    um_status st = um_phantom_write(dir, o->sweep ? "sweep" : o->look, o->seed, p.frames, width,
+                                    height, phantom_shown, &p);
     if (p.terminal)
         fprintf(stderr, "\n");
     if (st != UM_OK)

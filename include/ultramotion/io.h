@@ -32,20 +32,16 @@ UM_API um_status um_overlay(const um_packet *packet, const um_frame *frame, uint
 /**
  * Generate phantom frames with truth: frames/00000.png, masks/00000_mask.png, truth.json (COCO).
  * The same seed gives the same bytes. UM_EINVAL if images of an older set would remain among them.
+ * @param look NULL or "default"; "hard": truth.json also says which other structures an image has,
+ * and structures/00000.png where (0, or the index of a structure + 1); masks/ has all bones of an
+ * image together, truth.json each one. "sweep": sweeps of 105 frames of a probe that approaches,
+ * dwells, is frozen, lifted, …, of 422x558 pixels, as frames/sweep000/00000.png, …; truth.json also
+ * says the event and the probe's pose of each.
  * @param progress called after each frame, or NULL.
  */
-UM_API um_status um_phantom_write(const char *dir, uint64_t seed, long frames, int width,
-                                  int height, void (*progress)(void *ctx, long done), void *ctx);
-/**
- * The same of a look: NULL or "default", or "hard", whose truth.json also says which other
- * structures an image has, and structures/00000.png where (0, or the index of a structure + 1).
- * masks/ has all bones of an image together, truth.json each one. "sweep": sweeps of 105 frames of
- * a probe that approaches, dwells, is frozen, lifted, …, of 422x558 pixels, as
- * frames/sweep000/00000.png, …; truth.json also says the event and the probe's pose of each.
- */
-UM_API um_status um_phantom_write_look(const char *dir, const char *look, uint64_t seed,
-                                       long frames, int width, int height,
-                                       void (*progress)(void *ctx, long done), void *ctx);
+UM_API um_status um_phantom_write(const char *dir, const char *look, uint64_t seed, long frames,
+                                  int width, int height, void (*progress)(void *ctx, long done),
+                                  void *ctx);
 
 /** COCO compressed RLE of a row-major mask (nonzero = set). *counts owned by the caller
  * (um_free()). */

@@ -38,9 +38,9 @@ struct cuda {
     um_cu_context context;
     atomic_bool adopted; /* a thread that had none got ours */
     um_cu_stream stream[UM_QUEUES];
-    um_cu_event foreign;         /* between a queue and a stream of the caller; or NULL */
-    um_cu_event ahead;           /* what graphs of a caller wait for; or NULL */
-    um_cu_event join; /* of the side queue into the main one, at the end of a capture */
+    um_cu_event foreign; /* between a queue and a stream of the caller; or NULL */
+    um_cu_event ahead;   /* what graphs of a caller wait for; or NULL */
+    um_cu_event join;    /* of the side queue into the main one, at the end of a capture */
     const struct um_cuda_image *image;
     um_cu_module *module;
     int modules;

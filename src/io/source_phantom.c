@@ -438,15 +438,8 @@ static um_status refuse_older(const struct writer *w, long frames)
     return UM_OK;
 }
 
-um_status um_phantom_write(const char *dir, uint64_t seed, long frames, int width, int height,
-                           void (*progress)(void *ctx, long done), void *ctx)
-{
-    return um_phantom_write_look(dir, "default", seed, frames, width, height, progress, ctx);
-}
-
-um_status um_phantom_write_look(const char *dir, const char *look, uint64_t seed, long frames,
-                                int width, int height, void (*progress)(void *ctx, long done),
-                                void *ctx)
+um_status um_phantom_write(const char *dir, const char *look, uint64_t seed, long frames, int width,
+                           int height, void (*progress)(void *ctx, long done), void *ctx)
 {
     if (!dir || !dir[0] || frames < 1)
         return um_fail(UM_EINVAL, "phantom: %s", frames < 1 ? "at least one frame" : "no folder");
