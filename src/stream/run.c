@@ -28,6 +28,13 @@ static const uint64_t MS = 1000000;
  * notice that they were given up. */
 static const uint64_t LAST_MS = 1200, GRACE_MS = 300;
 
+/* What a pipeline is told to change. */
+struct change {
+    bool conf, label, objects;
+    float conf_to;
+    int label_to, objects_to;
+};
+
 struct um_run {
     atomic_int refs; /* the handle, and the threads that may be left behind */
     um_run_settings set;
@@ -53,11 +60,7 @@ struct um_run {
     um_run_counts counts;
     um_status status;
     char text[TEXT];
-    struct { /* through the monitor: for a pipeline that replaces this one, too */
-        bool conf, label, objects;
-        float conf_to;
-        int label_to, objects_to;
-    } changed;
+    struct change changed; /* through the monitor: for a pipeline that replaces this one, too */
     um_pipeline *pipeline; /* a reference: of the settings, or what replaced it; changed by the
                               driver alone */
     /* of the driver alone */
@@ -274,6 +277,12 @@ static bool deliver(struct um_run *r, const um_packet *packet, const struct um_a
 
 /* ---- frames through the pipeline ---- */
 
+static um_status change(um_pipeline *p, const struct change *c)
+{
+    return um_pipeline_change(p, c->conf ? &c->conf_to : NULL, c->label ? &c->label_to : NULL,
+                              c->objects ? &c->objects_to : NULL);
+}
+
 /* The device is lost: false if the run must end, with the reason as the error. */
 static bool replace_pipeline(struct um_run *r)
 {
@@ -288,9 +297,7 @@ static bool replace_pipeline(struct um_run *r)
         um_pipeline *lost = r->pipeline;
         pthread_mutex_lock(&r->lock);
         r->pipeline = um_pipeline_ref(other);
-        (void)um_pipeline_change(other, r->changed.conf ? &r->changed.conf_to : NULL,
-                                 r->changed.label ? &r->changed.label_to : NULL,
-                                 r->changed.objects ? &r->changed.objects_to : NULL);
+        (void)change(other, &r->changed);
         pthread_mutex_unlock(&r->lock);
         um_pipeline_close(&lost);
         r->sent = 0; /* what was in flight is sent again */
@@ -644,44 +651,39 @@ static void monitor_counts(void *run,
     }
 }
 
-static um_status monitor_set(void *run, int n, const char *const *key, const double *value)
+static um_status read_change(struct change *c, int n, const char *const *key, const double *value)
 {
-    struct um_run *r = run;
-    float conf = 0;
-    int label = 0, objects = 0;
-    bool given[3] = {false};
     for (int i = 0; i < n; i++) {
         bool whole =
             value[i] >= INT_MIN && value[i] <= INT_MAX && value[i] == (double)(int)value[i];
         if (strcmp(key[i], "conf") == 0) {
-            given[0] = true;
-            conf = (float)value[i];
+            c->conf = true;
+            c->conf_to = (float)value[i];
         } else if (strcmp(key[i], "label") == 0 && whole) {
-            given[1] = true;
-            label = (int)value[i];
+            c->label = true;
+            c->label_to = (int)value[i];
         } else if (strcmp(key[i], "objects") == 0 && whole) {
-            given[2] = true;
-            objects = (int)value[i];
+            c->objects = true;
+            c->objects_to = (int)value[i];
         } else {
             return um_fail(UM_EINVAL, "%s: %g is not a value of conf, label or objects", key[i],
                            value[i]);
         }
     }
+    return UM_OK;
+}
+
+static um_status monitor_set(void *run, int n, const char *const *key, const double *value)
+{
+    struct um_run *r = run;
+    struct change now = {0};
+    um_status st = read_change(&now, n, key, value);
+    if (st != UM_OK)
+        return st;
     pthread_mutex_lock(&r->lock);
-    um_status st = um_pipeline_change(r->pipeline, given[0] ? &conf : NULL,
-                                      given[1] ? &label : NULL, given[2] ? &objects : NULL);
-    if (st == UM_OK && given[0]) {
-        r->changed.conf = true;
-        r->changed.conf_to = conf;
-    }
-    if (st == UM_OK && given[1]) {
-        r->changed.label = true;
-        r->changed.label_to = label;
-    }
-    if (st == UM_OK && given[2]) {
-        r->changed.objects = true;
-        r->changed.objects_to = objects;
-    }
+    st = change(r->pipeline, &now);
+    if (st == UM_OK)
+        st = read_change(&r->changed, n, key, value);
     pthread_mutex_unlock(&r->lock);
     return st;
 }
