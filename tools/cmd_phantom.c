@@ -26,7 +26,7 @@ int command_phantom(const struct options *o)
         return EXIT_USAGE;
     if (o->sweep && o->look)
         return cli_usage("phantom: --look %s: --sweep has a look of its own", o->look);
-    if (o->size && !cli_size("--size", o->size, &width, &height))
+    if (o->size && !options_size("--size", o->size, &width, &height))
         return EXIT_USAGE;
     um_status st = um_phantom_write(dir, o->sweep ? "sweep" : o->look, o->seed, p.frames, width,
                                     height, phantom_shown, &p);

@@ -58,7 +58,7 @@ um_status recording_keep(const struct options *o, const char *folder, const um_d
     json_string(f, o->positional[0]);
     fprintf(f, "\n# detector sha256:%s\n# segmenter sha256:%s\n", um_detector_sha256(detector),
             um_segmenter_sha256(segmenter));
-    cli_keep(&kept, f);
+    options_keep(&kept, f);
     bool bad = ferror(f);
     bad = fclose(f) != 0 || bad;
     if (bad)

@@ -144,7 +144,7 @@ static void print_man(void)
            "per frame. Research software, not a medical device.\n.PP\n.nf\n",
            um_version());
     snprintf(text, sizeof text, ends, um_image_kinds());
-    cli_put_man(text);
+    options_put_man(text);
     printf(".fi\n.SH COMMANDS\n");
     for (int i = 0; i < COMMANDS; i++) {
         const struct command *c = &commands[i];
@@ -155,18 +155,18 @@ static void print_man(void)
         for (char *s = text; *s; s++) /* a heading is one line */
             if (*s == '\n')
                 *s = ',';
-        cli_put_man(text);
+        options_put_man(text);
         printf("\n");
-        cli_put_man(c->help);
+        options_put_man(c->help);
         if (c->more) {
             printf("\n.nf\n");
-            cli_put_man(c->more);
+            options_put_man(c->more);
             printf(".fi");
         }
         printf("\n");
     }
     printf(".SH OPTIONS\n");
-    cli_print_man_options(names, bits, COMMANDS);
+    options_print_man(names, bits, COMMANDS);
     printf(".SH EXIT STATUS\n"
            ".TP\n.B 0\nsuccess\n.TP\n.B 1\na failure while running\n.TP\n.B 2\ninvalid "
            "arguments\n.TP\n.B 3\nan assertion given on the command line did not hold\n"
@@ -182,7 +182,7 @@ static void print_man(void)
            ".TP\n.B XDG_CACHE_HOME\nwhere packed weights are cached (in ultramotion/), else "
            "~/.cache\n"
            ".SH EXAMPLES\n.nf\n");
-    cli_put_man(
+    options_put_man(
         "ultramotion phantom -o frames --frames 8\n"
         "ultramotion run frames/frames -o dir:out -o jsonl:out.jsonl\n"
         "ultramotion run scan.mp4 --detector dfine.pth --segmenter mobile_sam.pt -o video:out.mp4\n"
@@ -205,7 +205,7 @@ static void print_completion(void)
     printf("help --version\" ;;\n");
     for (int i = 0; i < COMMANDS; i++) {
         printf("        *:%s) case $before in\n", commands[i].name);
-        cli_print_completion(commands[i].bit);
+        options_print_completion(commands[i].bit);
         printf("        esac ;;\n");
     }
     printf("    esac\n"
@@ -277,12 +277,12 @@ static int dispatch(int argc, char **argv)
         const struct command *c = &commands[i];
         if (strcmp(argv[1], c->name) != 0)
             continue;
-        if (!cli_parse(&o, c->bit, c->name, argc - 2, argv + 2))
+        if (!options_parse(&o, c->bit, c->name, argc - 2, argv + 2))
             return EXIT_USAGE;
         if (o.help) {
             printf("usage: ultramotion %s %s\n\n%s\n%s%s", c->name, c->arguments, c->help,
                    c->more ? "\n" : "", c->more ? c->more : "");
-            cli_print_options(c->bit);
+            options_print(c->bit);
             return EXIT_DONE;
         }
         if (o.positionals > c->max_args)
@@ -293,7 +293,7 @@ static int dispatch(int argc, char **argv)
             return fprintf(stderr, "ultramotion: usage: ultramotion %s %s\n", c->name,
                            c->arguments),
                    EXIT_USAGE;
-        return cli_options_meet(&o, c->bit) ? c->run(&o) : EXIT_USAGE;
+        return options_meet(&o, c->bit) ? c->run(&o) : EXIT_USAGE;
     }
     cli_usage("no command \"%s\"", argv[1]);
     print_usage(stderr);
