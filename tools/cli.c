@@ -5,6 +5,7 @@
 #include "text.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -253,6 +254,52 @@ um_status cli_class(const struct options *o, um_detector *detector, int *label)
     cli_usage("--class %s: the detector has %s%s%s", o->class_name, known,
               named ? ": " : " (unnamed)", named ? names : "");
     return UM_EINVAL;
+}
+
+bool cli_whole(const double *v, int n)
+{
+    int i = 0;
+    while (i < n && v[i] == floor(v[i]))
+        i++;
+    return i == n;
+}
+
+bool cli_crop(const struct options *o, int crop[4])
+{
+    if (o->has_crop && (!cli_whole(o->crop, 4) || o->crop[2] < 1 || o->crop[3] < 1))
+        return cli_usage("--crop: want whole pixels X,Y,W,H with W and H at least 1"), false;
+    for (int i = 0; i < 4; i++)
+        crop[i] = (int)o->crop[i];
+    return true;
+}
+
+void cli_announce(const struct options *o, const um_device *dev, const um_detector *detector,
+                  const um_segmenter *segmenter)
+{
+    if (o->quiet)
+        return;
+    fprintf(stderr, "device %s (%s, %s: %s, %d thread%s)", um_device_name(dev), um_device_isa(dev),
+            um_device_precision(dev), um_device_precision_reason(dev), um_device_threads(dev),
+            um_device_threads(dev) == 1 ? "" : "s");
+    int w = 0, h = 0;
+    if (detector) {
+        um_detector_input(detector, &w, &h);
+        fprintf(stderr, ", %s %d", um_detector_architecture(detector), w);
+        if (h != w)
+            fprintf(stderr, "x%d", h);
+        fprintf(stderr, ", %d class%s", um_detector_classes(detector),
+                um_detector_classes(detector) == 1 ? "" : "es");
+    }
+    if (segmenter)
+        fprintf(stderr, ", %s %d", um_segmenter_architecture(segmenter),
+                um_segmenter_canvas(segmenter));
+    fprintf(stderr, "\n");
+}
+
+bool cli_said_all(const struct options *o, uint64_t unreadable)
+{
+    struct stat s;
+    return unreadable == 1 && stat(o->positional[0], &s) == 0 && S_ISREG(s.st_mode);
 }
 
 const char *cli_folder(const struct options *o, const char *command)

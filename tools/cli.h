@@ -46,6 +46,15 @@ void cli_pipeline_settings(const struct options *o, um_detector *detector, um_se
                            um_pipeline_settings *s);
 /* --class NAME|N against the names of the detector's classes; -1 = the best of all. */
 um_status cli_class(const struct options *o, um_detector *detector, int *label);
+/* Are these whole numbers? */
+bool cli_whole(const double *v, int n);
+/* --crop; zeros without one. False after a message. */
+bool cli_crop(const struct options *o, int crop[4]);
+/* The line that a command begins with; detector and segmenter may be NULL. */
+void cli_announce(const struct options *o, const um_device *dev, const um_detector *detector,
+                  const um_segmenter *segmenter);
+/* The source is one file, which could not be read: that was said, and is all there is to say. */
+bool cli_said_all(const struct options *o, uint64_t unreadable);
 um_status cli_open_source(um_source **out, const struct options *o);
 /* No output of the options may be a file that is read, or that another one writes: UM_EINVAL after
  * a message; and what is only written at the end must have a place, else UM_EIO. `source`: the one

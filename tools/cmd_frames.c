@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* detect, segment: one network on each frame of a source. */
+#include "cli.h"
+#include "clock.h"
+#include "json.h"
+#include "kpi.h"
+#include "outputs.h"
+#include "stop.h"
+#include "text.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The loop. */
+struct each {
+    const struct options *o;
+    um_source *source;
+    uint64_t frames, unreadable;
+    double shown; /* when a terminal was last told how many; 0: never */
+};
+
+/* One more is done. The next text takes the line's place. */
+static void count_frame(struct each *e)
+{
+    const struct options *o = e->o;
+    bool lines = isatty(1) && !o->sinks; /* are seen there, and say enough */
+    double now = seconds_now();
+    e->frames++;
+    if (o->quiet || lines || !isatty(2) || now - e->shown < 0.1)
+        return;
+    e->shown = now;
+    long length = um_source_length(e->source);
+    if (length > 0)
+        fprintf(stderr, "%llu/%ld \r", (unsigned long long)e->frames, length);
+    else
+        fprintf(stderr, "%llu \r", (unsigned long long)e->frames);
+}
+
+/* The next readable frame; NULL at the end. *code changes with --strict. */
+static um_frame *next_frame(struct each *e, int *code)
+{
+    um_frame *frame = NULL;
+    while (!stop_requested()) {
+        um_status st = um_source_read(e->source, &frame);
+        if (st == UM_OK)
+            return frame;
+        if (st == UM_EOF)
+            return NULL;
+        e->unreadable++;
+        fprintf(stderr, "ultramotion: %s\n", um_last_error());
+        if (e->o->strict) {
+            *code = EXIT_FAILED;
+            return NULL;
+        }
+    }
+    return NULL;
+}
+
+static int no_frames(const struct each *e, int code)
+{
+    if (code == EXIT_DONE && !e->frames && !stop_requested()) {
+        if (!cli_said_all(e->o, e->unreadable))
+            fprintf(stderr, "ultramotion: %s: no usable frame\n", e->o->positional[0]);
+        return EXIT_FAILED;
+    }
+    if (e->shown > 0 || (!e->o->quiet && e->unreadable))
+        fprintf(stderr, "%llu frames, %llu unreadable\n", (unsigned long long)e->frames,
+                (unsigned long long)e->unreadable);
+    return code;
+}
+
+static um_status open_each(struct each *e)
+{
+    um_status st = cli_open_source(&e->source, e->o);
+    if (st == UM_OK)
+        st = cli_check_outputs(e->o, e->source);
+    if (st == UM_OK)
+        stop_ends_source(e->source);
+    return st;
+}
+
+static void close_each(struct each *e)
+{
+    stop_ends_source(NULL);
+    um_source_close(&e->source);
+}
+
+static um_status crop_frame(const int crop[4], um_frame **frame)
+{
+    um_frame *f = *frame, *cut = NULL;
+    int x = crop[0], y = crop[1], w = crop[2], h = crop[3];
+    char text[160];
+    if (!w)
+        return UM_OK;
+    if (x > f->width - w || y > f->height - h) {
+        snprintf(text, sizeof text, "--crop %d,%d,%d,%d reaches beyond the %dx%d image", x, y, w, h,
+                 f->width, f->height);
+        return um_set_error(UM_EINVAL, text);
+    }
+    um_status st = um_frame_create(&cut, w, h, f->channels);
+    if (st != UM_OK)
+        return st;
+    for (int row = 0; row < h; row++)
+        memcpy(cut->pixels + row * cut->stride,
+               f->pixels + (y + row) * f->stride + (ptrdiff_t)x * f->channels,
+               (size_t)w * (size_t)f->channels);
+    cut->id = f->id;
+    cut->ts = f->ts;
+    st = um_frame_set_source(cut, f->source);
+    um_frame_unref(st == UM_OK ? frame : &cut);
+    if (st == UM_OK)
+        *frame = cut;
+    return st;
+}
+
+static double clamp(double v, double hi)
+{
+    return v < 0 ? 0 : v > hi ? hi : v;
+}
+
+struct found {
+    um_box box[MAX_QUERIES];
+    int n, label; /* of the class to print, -1 = all */
+    int width, height;
+    int crop[4];                 /* what they were looked for in; zeros: all of it */
+    const um_detector *detector; /* that knows the classes' names */
+};
+
+static void print_boxes(const um_frame *f, const struct found *found, FILE *out)
+{
+    bool first = true;
+    fprintf(out, "{\"frame_id\":%llu,\"ts\":%.6f,\"source\":", (unsigned long long)f->id, f->ts);
+    json_string(out, f->source);
+    fprintf(out, ",\"boxes\":[");
+    for (int i = 0; i < found->n; i++) {
+        const um_box *b = &found->box[i];
+        if (found->label >= 0 && b->label != found->label)
+            continue;
+        fprintf(out, "%s{\"box_xyxy\":[%.9g,%.9g,%.9g,%.9g],\"score\":%.9g,\"label\":%d,\"name\":",
+                first ? "" : ",", clamp(b->x0 + found->crop[0], found->width),
+                clamp(b->y0 + found->crop[1], found->height),
+                clamp(b->x1 + found->crop[0], found->width),
+                clamp(b->y1 + found->crop[1], found->height), (double)b->score, b->label);
+        json_string(out, um_detector_class_name(found->detector, b->label));
+        fprintf(out, "}");
+        first = false;
+    }
+    fprintf(out, "]}");
+}
+
+/* UM_EOF when the reader has left, UM_AGAIN when it took nothing after a signal. */
+static um_status write_boxes(const um_frame *f, const struct found *found, um_lines *lines)
+{
+    char *line = NULL;
+    FILE *out = text_open(&line);
+    if (out)
+        print_boxes(f, found, out);
+    um_status st = text_close(out, &line) ? um_lines_write(lines, line, stop_fd())
+                                          : um_set_error(UM_ENOMEM, "a line of boxes");
+    free(line);
+    return st;
+}
+
+int command_detect(const struct options *o)
+{
+    um_device *dev = NULL;
+    um_detector *detector = NULL;
+    um_lines *lines = NULL;
+    struct each e = {.o = o};
+    struct found found = {.label = -1};
+    um_frame *frame;
+    int code = EXIT_DONE;
+    stop_catch();
+    um_status st = cli_open_device(&dev, o);
+    if (st == UM_OK)
+        st = open_each(&e);
+    if (st == UM_OK)
+        st = cli_open_detector(&detector, dev, o);
+    if (st == UM_OK)
+        st = cli_class(o, detector, &found.label);
+    if (st == UM_OK && !cli_crop(o, found.crop))
+        st = UM_EINVAL;
+    if (st != UM_OK)
+        code = cli_exit(st);
+    else if ((o->dump && (st = um_detector_keep_taps(detector)) != UM_OK) ||
+             (st = um_lines_open(&lines, "-")) != UM_OK)
+        code = cli_fail(st);
+    else {
+        found.detector = detector;
+        cli_announce(o, dev, detector, NULL);
+    }
+    while (code == EXIT_DONE && (frame = next_frame(&e, &code))) {
+        found.width = frame->width;
+        found.height = frame->height;
+        st = crop_frame(found.crop, &frame);
+        if (st == UM_OK)
+            st = um_detector_run(detector, frame, o->conf, found.box,
+                                 (int)(sizeof found.box / sizeof *found.box), &found.n);
+        count_frame(&e);
+        if (st == UM_OK)
+            st = write_boxes(frame, &found, lines);
+        if (st == UM_EOF)
+            stop_request();
+        else if (st != UM_OK)
+            code = cli_fail(st);
+        um_frame_unref(&frame);
+    }
+    code = no_frames(&e, code);
+    if (code == EXIT_DONE && o->dump && e.frames &&
+        (st = um_detector_dump(detector, o->dump)) != UM_OK)
+        code = cli_fail(st);
+    um_lines_close(&lines);
+    um_detector_close(&detector);
+    close_each(&e);
+    um_device_close(&dev);
+    return code;
+}
+
+/* ---- segment ---- */
+
+struct prompt_list {
+    float box[4], xy[2 * MAX_LIST];
+    int label[MAX_LIST];
+    um_prompts prompts;
+};
+
+static bool read_prompts(const struct options *o, struct prompt_list *l)
+{
+    l->prompts = (um_prompts){.struct_size = sizeof l->prompts,
+                              .points = l->xy,
+                              .labels = l->label,
+                              .n_points = o->points,
+                              .multimask = o->multimask};
+    for (int i = 0; i < 4; i++)
+        l->box[i] = (float)o->box[i];
+    if (o->has_box)
+        l->prompts.box = l->box;
+    for (int i = 0; i < o->points; i++) {
+        double v[3];
+        if (!options_numbers(o->point[i], 3, v) || (v[2] != 0 && v[2] != 1))
+            return cli_usage("--point: \"%s\" is not X,Y,LABEL", o->point[i]), false;
+        l->xy[2 * i] = (float)v[0];
+        l->xy[2 * i + 1] = (float)v[1];
+        l->label[i] = (int)v[2];
+    }
+    if (!o->has_box && !o->points)
+        return cli_usage("segment: give --box X0,Y0,X1,Y1 or --point X,Y,LABEL"), false;
+    l->prompts.as_numpy = cli_mask_mode(o);
+    return true;
+}
+
+/* The best mask of a prediction as a packet, so that sinks can write it. bits: (w+31)/32*4*h bytes.
+ */
+static um_status mask_packet(const struct options *o, const um_segmenter *segmenter,
+                             const um_frame *f, const um_prediction *pred, double ms,
+                             uint8_t *pixels, uint8_t *bits, um_packet **out)
+{
+    um_packet fields, *k = &fields;
+    int best = 0, row = (f->width + 31) / 32 * 4;
+    double sx = 0, sy = 0;
+    for (int i = 1; i < pred->count; i++)
+        if (pred->iou[i] > pred->iou[best])
+            best = i;
+    um_status st = um_mask_read(pred->mask[best], pixels);
+    if (st != UM_OK)
+        return st;
+    *k = (um_packet){.struct_size = sizeof *k,
+                     .frame_id = f->id,
+                     .ts = f->ts,
+                     .state = UM_STATE_VISIBLE,
+                     .has_mask = 1,
+                     .has_pose = f->has_pose,
+                     .has_spacing = f->has_spacing,
+                     .width = f->width,
+                     .height = f->height,
+                     .crop = {0, 0, f->width, f->height},
+                     .bits = bits,
+                     .score = pred->iou[best],
+                     .iou = pred->iou[best],
+                     .as_numpy = um_mask_on_host(pred->mask[best]),
+                     .mask_box = {f->width, f->height, 0, 0},
+                     .centroid = {NAN, NAN},
+                     .ms = {.segment = ms, .total = ms}};
+    memcpy(k->pose, f->pose, sizeof k->pose);
+    memcpy(k->spacing_mm, f->spacing_mm, sizeof k->spacing_mm);
+    const um_device *dev = um_segmenter_device(segmenter);
+    snprintf(k->device, sizeof k->device, "%s", um_device_name(dev));
+    snprintf(k->precision, sizeof k->precision, "%s", um_device_precision(dev));
+    snprintf(k->precision_reason, sizeof k->precision_reason, "%s",
+             um_device_precision_reason(dev));
+    snprintf(k->segmenter_sha256, sizeof k->segmenter_sha256, "%s", um_segmenter_sha256(segmenter));
+    k->has_box = o->has_box;
+    for (int i = 0; i < 4 && o->has_box; i++)
+        k->box[i] = (float)clamp(o->box[i], i % 2 ? f->height : f->width);
+    memset(bits, 0, (size_t)row * (size_t)f->height);
+    for (int y = 0; y < f->height; y++)
+        for (int x = 0; x < f->width; x++) {
+            if (!pixels[(size_t)y * (size_t)f->width + (size_t)x])
+                continue;
+            bits[(size_t)y * (size_t)row + (size_t)x / 8] |= (uint8_t)(1 << x % 8);
+            k->mask_area_px++;
+            sx += x;
+            sy += y;
+            k->mask_box[0] = x < k->mask_box[0] ? x : k->mask_box[0];
+            k->mask_box[1] = y < k->mask_box[1] ? y : k->mask_box[1];
+            k->mask_box[2] = x + 1 > k->mask_box[2] ? x + 1 : k->mask_box[2];
+            k->mask_box[3] = y + 1 > k->mask_box[3] ? y + 1 : k->mask_box[3];
+        }
+    if (k->mask_area_px) {
+        k->centroid[0] = (float)(sx / k->mask_area_px);
+        k->centroid[1] = (float)(sy / k->mask_area_px);
+    } else
+        memset(k->mask_box, 0, sizeof k->mask_box);
+    um_device_transfers(um_segmenter_device(segmenter), &k->transfers);
+    k->source = f->source;
+    return um_packet_create(out, k, NULL, 0);
+}
+
+/* A click beside the image would be computed all the same, and mean nothing. */
+static um_status points_lie_within(const struct options *o, const struct prompt_list *l,
+                                   const um_frame *f)
+{
+    char text[160];
+    for (int i = 0; i < o->points; i++) {
+        const float *xy = &l->xy[2 * i];
+        if (xy[0] >= 0 && xy[1] >= 0 && xy[0] <= (float)f->width && xy[1] <= (float)f->height)
+            continue;
+        snprintf(text, sizeof text, "--point %g,%g is not in the %dx%d image", (double)xy[0],
+                 (double)xy[1], f->width, f->height);
+        return um_set_error(UM_EINVAL, text);
+    }
+    return UM_OK;
+}
+
+static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
+                               um_predictor *predictor, const struct prompt_list *l,
+                               const um_frame *f, um_sink **sinks, int n_sinks, const char *name)
+{
+    um_packet *packet = NULL;
+    um_prediction pred = {.struct_size = sizeof pred};
+    size_t pixels = (size_t)f->width * (size_t)f->height;
+    uint8_t *mask = malloc(pixels),
+            *bits = malloc((size_t)(f->width + 31) / 32 * 4 * (size_t)f->height),
+            *rows = malloc(pixels * (size_t)f->channels);
+    um_image image = {.struct_size = sizeof image,
+                      .data = rows,
+                      .type = UM_IMAGE_U8,
+                      .layout = UM_IMAGE_HWC,
+                      .height = f->height,
+                      .width = f->width,
+                      .channels = f->channels};
+    um_status st = mask && bits && rows ? points_lie_within(o, l, f)
+                                        : um_set_error(UM_ENOMEM, "masks of a frame");
+    double started = seconds_now();
+    for (int y = 0; y < f->height && rows; y++)
+        memcpy(rows + (size_t)y * (size_t)f->width * (size_t)f->channels, f->pixels + y * f->stride,
+               (size_t)f->width * (size_t)f->channels);
+    if (st == UM_OK)
+        st = um_predictor_set_image(predictor, &image);
+    if (st == UM_OK)
+        st = um_predictor_predict(predictor, &l->prompts, &pred);
+    if (st == UM_OK)
+        st = um_predictor_scores(predictor, pred.iou);
+    if (st == UM_OK)
+        st = mask_packet(o, segmenter, f, &pred, 1e3 * (seconds_now() - started), mask, bits,
+                         &packet);
+    for (int i = 0; i < n_sinks && st == UM_OK; i++)
+        if (sinks[i]) {
+            st = um_sink_write(sinks[i], packet, f, name);
+            if (st == UM_EOF) {
+                stop_request();
+                st = UM_OK;
+            }
+        }
+    const um_packet *done = packet;
+    um_packet_unref(&done);
+    um_prediction_close(&pred);
+    free(mask);
+    free(bits);
+    free(rows);
+    return st;
+}
+
+int command_segment(const struct options *o)
+{
+    um_device *dev = NULL;
+    um_segmenter *segmenter = NULL;
+    um_predictor *predictor = NULL;
+    struct outputs out = {{NULL}, 0};
+    struct each e = {.o = o};
+    struct prompt_list prompts;
+    um_frame *frame;
+    int code = EXIT_DONE;
+    if (!read_prompts(o, &prompts))
+        return EXIT_USAGE;
+    stop_catch();
+    um_status st = cli_open_device(&dev, o);
+    if (st == UM_OK)
+        st = open_each(&e);
+    if (st == UM_OK)
+        st = cli_open_segmenter(&segmenter, dev, o);
+    if (st != UM_OK)
+        code = cli_exit(st);
+    else if ((st = um_predictor_open(&predictor, segmenter)) != UM_OK ||
+             (o->dump && (st = um_predictor_keep_taps(predictor)) != UM_OK) ||
+             (st = outputs_open(o, e.source, NULL, &out)) != UM_OK)
+        code = cli_fail(st);
+    else {
+        stop_ends_sinks(out.sink, out.n);
+        cli_announce(o, dev, NULL, segmenter);
+        if (o->kpi)
+            um_segmenter_set_kpi(segmenter, kpi_line, NULL);
+    }
+    while (code == EXIT_DONE && (frame = next_frame(&e, &code))) {
+        st = segment_frame(o, segmenter, predictor, &prompts, frame, out.sink, out.n,
+                           um_source_frame_name(e.source));
+        count_frame(&e);
+        um_frame_unref(&frame);
+        if (st != UM_OK)
+            code = cli_fail(st);
+    }
+    code = no_frames(&e, code);
+    if (code == EXIT_DONE && o->dump && e.frames &&
+        (st = um_predictor_dump(predictor, o->dump)) != UM_OK)
+        code = cli_fail(st);
+    stop_ends_sinks(NULL, 0);
+    code = outputs_close(&out, code);
+    um_predictor_close(&predictor);
+    um_segmenter_close(&segmenter);
+    close_each(&e);
+    um_device_close(&dev);
+    return code;
+}
