@@ -6,13 +6,11 @@
 #include "io/sink.h"
 
 #include "base/clock.h"
-#include "base/json.h"
 #include "base/mem.h"
-#include "base/number.h"
 #include "base/thread.h"
 #include "base/wake.h"
+#include "io/igtl_frame.h"
 #include "io/igtl_link.h"
-#include "io/origin.h"
 #include "io/scheme.h"
 #include "ultramotion/ultramotion.h"
 
@@ -44,7 +42,7 @@ static const char *const count_names[COUNTS] = {"clients",   "gone",    "refused
                                                 "malformed", "queries", "frames",  "limited",
                                                 "sent",      "dropped", "unsent",  "cut"};
 
-enum { CLIENTS_MOST = 64, MAILBOX_MOST = 64, CLASSES = 256 };
+enum { CLIENTS_MOST = 64, MAILBOX_MOST = 64 };
 
 /* Messages as bytes, shared by the clients that still have to get them. */
 struct bundle {
@@ -76,10 +74,6 @@ struct server {
     void *log_ctx;
     bool connects;
     struct um_address address;
-    int objects;
-    /* options */
-    char name[UM_IGTL_NAME + 1];
-    bool relay_image, relay_transforms, per_class, by_object;
     int version; /* 0: as each client speaks */
     double max_fps, mailbox, most;
     int wake_up, stop, listening, port;
@@ -96,12 +90,7 @@ struct server {
     unsigned labels_version;
     /* of the writing thread alone */
     uint64_t sent_at;
-    char class_name[CLASSES][65];
-    bool class_seen[CLASSES], labels_changed;
-    char labelled[2][UM_IGTL_NAME + 1]; /* mask and owner that LBMETA speaks of */
-    uint16_t labelled_size[2];
-    uint8_t *pixels;
-    size_t pixel_bytes;
+    struct um_igtl_frame frame; /* its options do not change */
 };
 
 static void count(struct server *s, enum count what)
@@ -191,318 +180,21 @@ static int spoken(const struct server *s, const struct client *c)
     return s->version ? s->version : c->link.version;
 }
 
-/* ---- what is sent ---- */
-
-struct content {
-    const um_packet *packet;
-    const um_frame *frame;
-    const struct um_origin *origin; /* or NULL */
-    struct um_igtl_image image;     /* where the mask lies */
-    char mask[UM_IGTL_NAME + 1], owner[UM_IGTL_NAME + 1];
-    uint64_t stamp;
-    uint32_t id;
-};
-
-/* "Image_Reference" -> "Mask_Reference": what is in front of the frame it lies in changes. `class`
- * -1: of all. True: it had to be cut. */
-static bool mask_name(const struct server *s, char *to, const char *device, int class)
-{
-    char name[64], number[12] = "";
-    const char *in = s->name[0] ? NULL : strchr(device, '_');
-    if (class >= 0)
-        snprintf(number, sizeof number, "%d", class + 1);
-    snprintf(name, sizeof name, "%s%s%s", s->name[0] ? s->name : "Mask", number, in ? in : "");
-    snprintf(to, UM_IGTL_NAME + 1, "%.20s", name);
-    return strlen(name) > UM_IGTL_NAME;
-}
-
-static void describe(const struct server *s, struct content *c, const um_packet *packet,
-                     const um_frame *frame)
-{
-    *c = (struct content){.packet = packet, .frame = frame, .origin = um_frame_origin(frame)};
-    if (c->origin && c->origin->image.size[0] == packet->width &&
-        c->origin->image.size[1] == packet->height)
-        c->image = c->origin->image;
-    else
-        um_igtl_image_place_plainly(&c->image, packet->width, packet->height,
-                                    packet->has_spacing ? packet->spacing_mm : NULL);
-    c->image.components = 1;
-    c->image.scalar = UM_IGTL_U8;
-    c->image.endian = UM_IGTL_LITTLE;
-    c->image.coordinates = UM_IGTL_RAS; /* what everybody takes it for */
-    for (int i = 0; i < 3; i++) {
-        c->image.offset[i] = 0;
-        c->image.part[i] = c->image.size[i];
-    }
-    snprintf(c->owner, sizeof c->owner, "%s", c->origin ? c->origin->device : "");
-    mask_name(s, c->mask, c->owner, -1);
-    c->stamp = c->origin && c->origin->stamp ? c->origin->stamp : um_igtl_stamp(packet->ts);
-    c->id = (uint32_t)packet->frame_id;
-}
-
-/* ---- metadata ---- */
-
-enum { PAIRS = 13 };
-struct meta {
-    char text[PAIRS][160];
-    struct um_igtl_pair pair[PAIRS];
-    int n;
-};
-
-static void add(struct meta *m, const char *key, const char *fmt, ...) UM_PRINTF(3, 4);
-static void add(struct meta *m, const char *key, const char *fmt, ...)
-{
-    va_list ap;
-    char *text = m->text[m->n];
-    va_start(ap, fmt);
-    um_number_vprint(text, sizeof *m->text, fmt, ap);
-    va_end(ap);
-    m->pair[m->n++] = (struct um_igtl_pair){key, text, strlen(key), strlen(text), UM_IGTL_ASCII};
-}
-
-/* Since the frame was here, by a clock that nobody sets. */
-static double latency_ms(const struct content *c)
-{
-    uint64_t since = c->frame ? c->frame->received_ns : 0;
-    return since ? (double)(um_clock_ns() - since) * 1e-6 : c->packet->latency_ms;
-}
-
-static void make_meta(struct meta *m, const struct content *c)
-{
-    const um_packet *p = c->packet;
-    double now = um_clock_unix(), ms = latency_ms(c);
-    m->n = 0;
-    add(m, "FrameId", "%llu", (unsigned long long)p->frame_id);
-    add(m, "SourceTimestamp", "%u.%09u", (unsigned)(c->stamp >> 32),
-        (unsigned)(((c->stamp & 0xffffffff) * 1000000000) >> 32));
-    add(m, "RxTimestamp", "%.6f", now - ms * 1e-3);
-    add(m, "TxTimestamp", "%.6f", now);
-    add(m, "LatencyMs", "%.3f", ms);
-    add(m, "State", "%s", um_state_name(p->state));
-    add(m, "Score", "%.6g", (double)p->score);
-    if (p->has_box)
-        add(m, "BoxXYXY", "%.9g,%.9g,%.9g,%.9g", (double)p->box[0], (double)p->box[1],
-            (double)p->box[2], (double)p->box[3]);
-    else
-        add(m, "BoxXYXY", "%s", "");
-    add(m, "Model", "%s%s%s", p->detector, p->segmenter[0] ? "," : "", p->segmenter);
-    add(m, "ModelSha256", "%s%s%s", p->detector_sha256, p->segmenter_sha256[0] ? "," : "",
-        p->segmenter_sha256);
-    add(m, "Engine", "ultramotion %s %s %s", um_version(), p->device, p->precision);
-    add(m, "Status", "%s", "OK");
-    if (p->gain > 0)
-        add(m, "Gain", "%.6g", (double)p->gain);
-    if (p->reused)
-        add(m, "Reused", "%d", 1);
-}
-
-/* ---- messages of a frame ---- */
-
-static uint8_t value_of(const struct server *s, const um_packet *p, int i)
-{
-    const um_object *o = um_packet_object(p, i);
-    int v = s->by_object ? i + 1 : o->label + 1;
-    return (uint8_t)(v > 0 && v < 256 ? v : 255);
-}
-
-/* The values 0 and, where there is a mask, its label; of several the best. `class` -1: all. */
-static void draw(struct server *s, const um_packet *p, int class)
-{
-    size_t n = (size_t)p->width * (size_t)p->height;
-    uint8_t value[256] = {0};
-    if (class < 0 && s->objects == 1) {
-        um_packet_mask(p, s->pixels, 1);
-        return;
-    }
-    um_packet_label_map(p, s->pixels);
-    for (int i = 0; i < p->objects; i++)
-        value[i + 1] = class < 0 ? value_of(s, p, i) : um_packet_object(p, i)->label == class;
-    for (size_t k = 0; k < n; k++)
-        s->pixels[k] = value[s->pixels[k]];
-}
-
-static void put_mask(struct server *s, struct um_igtl_outbox *out, const struct content *c,
-                     int version, const struct meta *meta, int class)
-{
-    char name[UM_IGTL_NAME + 1];
-    const um_packet *p = c->packet;
-    size_t n = (size_t)p->width * (size_t)p->height;
-    mask_name(s, name, c->owner, class);
-    draw(s, p, class);
-    um_igtl_begin(out, version, "IMAGE", name, c->stamp, c->id);
-    um_igtl_image_write(out, &c->image);
-    um_igtl_bytes(out, s->pixels, n);
-    um_igtl_end(out, meta->pair, meta->n);
-}
-
-static void put_string(struct um_igtl_outbox *out, const struct content *c, int version,
-                       const char *device, const char *text)
-{
-    um_igtl_begin(out, version, "STRING", device, c->stamp, c->id);
-    um_igtl_string_write(out, text);
-    um_igtl_end(out, NULL, 0);
-}
-
-static char *box_text(const struct content *c)
-{
-    const um_packet *p = c->packet;
-    um_json j = {0};
-    char *text = NULL;
-    um_json_begin(&j, '{');
-    um_json_put_uint(&j, "frame_id", p->frame_id);
-    um_json_put_string(&j, "state", um_state_name(p->state));
-    um_json_put_float(&j, "score", p->score);
-    um_json_put_floats(&j, "box_xyxy", p->has_box ? p->box : NULL, 4);
-    um_json_put_begin(&j, "objects", '[');
-    for (int i = 0; i < p->objects; i++) {
-        const um_object *o = um_packet_object(p, i);
-        um_json_begin(&j, '{');
-        um_json_put_int(&j, "label", o->label);
-        um_json_put_string(&j, "name", o->name);
-        um_json_put_float(&j, "score", o->score);
-        um_json_put_floats(&j, "box_xyxy", o->has_box ? o->box : NULL, 4);
-        um_json_end(&j, '}');
-    }
-    um_json_end(&j, ']');
-    um_json_end(&j, '}');
-    return um_json_finish(&j, &text) == UM_OK ? text : NULL;
-}
-
-/* What the sender sent, for those who see only us. */
-static void put_relay(struct server *s, struct um_igtl_outbox *out, const struct content *c,
-                      int version)
-{
-    const struct um_origin *o = c->origin;
-    const um_frame *f = c->frame;
-    if (!o || !f)
-        return;
-    for (int i = 0; s->relay_transforms && i < o->transforms; i++) {
-        if (!o->transform[i].valid)
-            continue;
-        um_igtl_begin(out, version, "TRANSFORM", o->transform[i].name, c->stamp, c->id);
-        um_igtl_transform_write(out, o->transform[i].matrix);
-        um_igtl_end(out, NULL, 0);
-    }
-    if (!s->relay_image)
-        return;
-    struct um_igtl_image image = o->image;
-    image.endian = UM_IGTL_LITTLE;
-    image.coordinates = UM_IGTL_RAS;
-    um_igtl_begin(out, version, "IMAGE", o->device, c->stamp, c->id);
-    um_igtl_image_write(out, &image);
-    for (int y = 0; y < f->height; y++)
-        um_igtl_bytes(out, f->pixels + y * f->stride, (size_t)f->width * (size_t)f->channels);
-    um_igtl_end(out, NULL, 0);
-}
-
-static struct bundle *make_bundle(struct server *s, const struct content *c, int version)
-{
-    struct bundle *b = bundle_new();
-    char *box = box_text(c);
-    struct meta meta;
-    if (!b || !box) {
-        bundle_drop(b);
-        um_free(box);
-        return NULL;
-    }
-    make_meta(&meta, c);
-    put_relay(s, &b->out, c, version);
-    b->relayed = b->out.size;
-    put_mask(s, &b->out, c, version, &meta, -1);
-    for (int class = 0; s->per_class && class < CLASSES; class ++)
-        if (s->class_seen[class]) /* an empty one too, or the last would stay on the screen */
-            put_mask(s, &b->out, c, version, &meta, class);
-    put_string(&b->out, c, version, "Box", box);
-    put_string(&b->out, c, version, "State", um_state_name(c->packet->state));
-    um_free(box);
-    if (!b->out.failed)
-        return b;
-    bundle_drop(b);
-    return NULL;
-}
-
-/* ---- labels ---- */
-
-/* Has anything that LBMETA says become different? */
-static void learn_labels(struct server *s, const struct content *c)
-{
-    const um_packet *p = c->packet;
-    for (int i = 0; i < p->objects; i++) {
-        const um_object *o = um_packet_object(p, i);
-        int class = o->label >= 0 && o->label < CLASSES - 1 ? o->label : CLASSES - 1;
-        const char *name = o->name ? o->name : "";
-        if (s->class_seen[class] && strncmp(s->class_name[class], name, 64) == 0)
-            continue;
-        s->class_seen[class] = s->labels_changed = true;
-        snprintf(s->class_name[class], sizeof s->class_name[class], "%.64s", name);
-    }
-    if (strcmp(s->labelled[0], c->mask) != 0 || strcmp(s->labelled[1], c->owner) != 0 ||
-        s->labelled_size[0] != c->image.size[0] || s->labelled_size[1] != c->image.size[1]) {
-        memcpy(s->labelled[0], c->mask, sizeof c->mask);
-        memcpy(s->labelled[1], c->owner, sizeof c->owner);
-        s->labelled_size[0] = c->image.size[0];
-        s->labelled_size[1] = c->image.size[1];
-        s->labels_changed = true;
-        char name[UM_IGTL_NAME + 1];
-        if (mask_name(s, name, c->owner, -1))
-            count(s, CUT);
-    }
-}
-
-static void put_label(struct server *s, struct um_igtl_outbox *out, const struct content *c,
-                      int class, int value, bool own_image)
-{
-    static const uint8_t colors[6][3] = {{255, 96, 64},  {64, 200, 96},  {80, 144, 255},
-                                         {240, 208, 64}, {208, 96, 240}, {64, 216, 224}};
-    struct um_igtl_label l = {
-        .label = (uint8_t)value,
-        .rgba = {colors[value % 6][0], colors[value % 6][1], colors[value % 6][2], 255},
-        .size = {c->image.size[0], c->image.size[1], c->image.size[2]}};
-    if (s->class_name[class][0])
-        snprintf(l.name, sizeof l.name, "%s", s->class_name[class]);
-    else
-        snprintf(l.name, sizeof l.name, "class %d", class);
-    memcpy(l.owner, c->owner, sizeof l.owner);
-    mask_name(s, l.device, c->owner, own_image ? class : -1);
-    um_igtl_label_write(out, &l);
-}
-
-static struct bundle *make_labels(struct server *s, const struct content *c, int version)
-{
-    struct bundle *b = bundle_new();
-    if (!b)
-        return NULL;
-    um_igtl_begin(&b->out, version, "LBMETA", c->mask, c->stamp, c->id);
-    bool any = false;
-    for (int class = 0; class < CLASSES; class ++) {
-        if (!s->class_seen[class])
-            continue;
-        any = true;
-        if (!s->by_object || s->objects == 1)
-            put_label(s, &b->out, c, class, s->objects > 1 ? class + 1 : 1, false);
-        if (s->per_class)
-            put_label(s, &b->out, c, class, 1, true);
-    }
-    if (!any)
-        put_label(s, &b->out, c, 0, 1, false);
-    um_igtl_end(&b->out, NULL, 0);
-    if (!b->out.failed)
-        return b;
-    bundle_drop(b);
-    return NULL;
-}
-
 /* ---- writing a frame ---- */
 
-static um_status room_for_pixels(struct server *s, const um_packet *p)
+/* NULL: no memory. */
+static struct bundle *make_bundle(struct server *s, int version, bool labels)
 {
-    size_t n = (size_t)p->width * (size_t)p->height;
-    if (n <= s->pixel_bytes)
-        return UM_OK;
-    um_free(s->pixels);
-    s->pixels = um_alloc(n);
-    s->pixel_bytes = s->pixels ? n : 0;
-    return s->pixels ? UM_OK : um_fail(UM_ENOMEM, "%s: a mask of %zu bytes", s->spec, n);
+    struct bundle *b = bundle_new();
+    if (b && labels)
+        um_igtl_labels_write(&s->frame, &b->out, version);
+    else if (b)
+        b->relayed = um_igtl_frame_write(&s->frame, &b->out, version);
+    if (b && b->out.failed) {
+        bundle_drop(b);
+        return NULL;
+    }
+    return b;
 }
 
 /* Versions that somebody who is there speaks. */
@@ -521,13 +213,13 @@ static void hand_out(struct server *s, struct bundle *frame[3], struct bundle *l
     for (int v = 1; v < 3; v++) {
         bundle_drop(s->last[v]);
         s->last[v] = frame[v];
-        if (s->labels_changed || labels[v]) {
+        if (s->frame.labels_changed || labels[v]) {
             bundle_drop(s->labels[v]);
             s->labels[v] = labels[v];
         }
     }
-    s->labels_version += s->labels_changed;
-    s->labels_changed = false;
+    s->labels_version += s->frame.labels_changed;
+    s->frame.labels_changed = false;
     for (int i = 0; i < s->clients; i++) {
         struct client *c = &s->client[i];
         int v = spoken(s, c);
@@ -551,7 +243,6 @@ static um_status igtl_write(void *priv, const um_packet *packet, const um_frame 
     (void)name;
     struct server *s = *(struct server **)priv;
     struct bundle *made[3] = {NULL}, *labels[3] = {NULL};
-    struct content c;
     bool used[3];
     uint64_t now = um_clock_ns();
     count(s, FRAMES);
@@ -560,16 +251,16 @@ static um_status igtl_write(void *priv, const um_packet *packet, const um_frame 
         return UM_OK;
     }
     s->sent_at = now;
-    describe(s, &c, packet, frame);
-    learn_labels(s, &c);
+    if (!um_igtl_frame_begin(&s->frame, packet, frame))
+        count(s, CUT);
     versions(s, used);
-    um_status st = used[1] || used[2] ? room_for_pixels(s, packet) : UM_OK;
+    um_status st = UM_OK;
     for (int v = 1; v < 3 && st == UM_OK; v++) {
         if (!used[v])
             continue;
-        bool due = s->labels_changed || !s->labels[v];
-        made[v] = make_bundle(s, &c, v);
-        labels[v] = due ? make_labels(s, &c, v) : NULL;
+        bool due = s->frame.labels_changed || !s->labels[v];
+        made[v] = make_bundle(s, v, false);
+        labels[v] = due ? make_bundle(s, v, true) : NULL;
         if (!made[v] || (due && !labels[v]))
             st = um_fail(UM_ENOMEM, "%s: the messages of a frame", s->spec);
     }
@@ -668,7 +359,7 @@ static void answer(struct server *s, struct client *c, const struct um_igtl_mess
         done = true;
     } else if (um_igtl_asks(type, "STT_", "TRANSFORM") || um_igtl_asks(type, "STP_", "TRANSFORM")) {
         c->relaying = type[2] == 'T';
-        um_igtl_reply(&own->out, m, v, !s->relay_transforms);
+        um_igtl_reply(&own->out, m, v, !s->frame.relay_transforms);
         done = true;
     } else if (um_igtl_asks(type, "GET_", "IMAGE")) {
         done = true;
@@ -872,28 +563,29 @@ static void last_words(struct server *s)
 static um_status set_option(void *ctx, const char *key, const char *value)
 {
     struct server *s = ctx;
+    struct um_igtl_frame *f = &s->frame;
     double number = 0;
     if (strcmp(key, "name") == 0) {
         if (!value[0] || strlen(value) > UM_IGTL_NAME)
             return um_fail(UM_EINVAL, "name: \"%s\" is not 1 to %d characters", value,
                            UM_IGTL_NAME);
-        strcpy(s->name, value);
+        strcpy(f->name, value);
         return UM_OK;
     }
     if (strcmp(key, "relay") == 0) {
-        s->relay_image = strcmp(value, "image") == 0 || strcmp(value, "all") == 0;
-        s->relay_transforms = strcmp(value, "transforms") == 0 || strcmp(value, "all") == 0;
-        return s->relay_image || s->relay_transforms
+        f->relay_image = strcmp(value, "image") == 0 || strcmp(value, "all") == 0;
+        f->relay_transforms = strcmp(value, "transforms") == 0 || strcmp(value, "all") == 0;
+        return f->relay_image || f->relay_transforms
                    ? UM_OK
                    : um_fail(UM_EINVAL, "relay: \"%s\" is not image, transforms or all", value);
     }
     if (strcmp(key, "per-class") == 0) {
-        s->per_class = true;
+        f->per_class = true;
         return value[0] ? um_fail(UM_EINVAL, "per-class takes no value") : UM_OK;
     }
     if (strcmp(key, "labels") == 0) {
-        s->by_object = strcmp(value, "object") == 0;
-        return s->by_object || strcmp(value, "class") == 0
+        f->by_object = strcmp(value, "object") == 0;
+        return f->by_object || strcmp(value, "class") == 0
                    ? UM_OK
                    : um_fail(UM_EINVAL, "labels: \"%s\" is not class or object", value);
     }
@@ -927,7 +619,7 @@ static um_status open_server(void *priv, const char *arg, const um_sink_settings
     s->connects = connects;
     s->log = settings->log;
     s->log_ctx = settings->log_ctx;
-    s->objects = settings->objects;
+    s->frame.objects = settings->objects;
     s->mailbox = 3;
     s->most = 16;
     um_status st = um_address_read(&s->address, scheme, arg);
@@ -994,7 +686,7 @@ static um_status igtl_close(void *priv)
     um_wake_close(&s->stop);
     um_wake_close(&s->wake_up);
     pthread_mutex_destroy(&s->lock);
-    um_free(s->pixels);
+    um_igtl_frame_finish(&s->frame);
     um_free(s->client);
     um_free(s->spec);
     um_free(s);
