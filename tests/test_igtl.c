@@ -1213,6 +1213,30 @@ TEST(a_sink_sends_the_mask_where_the_image_lay)
     CHECK_OK(um_sink_close(&sink));
 }
 
+TEST(metadata_has_room_for_all_that_a_packet_says)
+{
+    static uint8_t room[4096];
+    int port = 0;
+    um_packet *made = NULL, p = {.struct_size = sizeof p,
+                                 .state = UM_STATE_LOST,
+                                 .width = W,
+                                 .height = H,
+                                 .crop = {0, 0, W, H},
+                                 .gain = 2,
+                                 .reused = 1};
+    struct um_igtl_message m;
+    CHECK_OK(um_packet_create(&made, &p, NULL, 0));
+    um_sink *sink = open_sink("", 1, &port);
+    int fd = join(port, 2);
+    CHECK_OK(um_sink_write(sink, made, NULL, NULL));
+    CHECK(receive_type(fd, "IMAGE", &m, room, sizeof room));
+    CHECK_EQ(m.pairs, 14);
+    const um_packet *packet = made;
+    um_packet_unref(&packet);
+    CHECK_OK(um_sink_close(&sink));
+    close(fd);
+}
+
 /* A frame of a video is of no date: its time is that in the video. */
 TEST(latency_is_since_the_frame_was_here)
 {

@@ -52,7 +52,7 @@ static void describe(struct um_igtl_frame *f, const um_packet *packet, const um_
 
 /* ---- metadata ---- */
 
-enum { PAIRS = 13 };
+enum { PAIRS = 14 };
 struct meta {
     char text[PAIRS][160];
     struct um_igtl_pair pair[PAIRS];
