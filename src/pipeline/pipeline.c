@@ -12,112 +12,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const double BUDGET_MOST_MS = 3.6e6;
-
-static const um_pipeline_settings defaults = {.conf = 0.5f,
-                                              .label = -1,
-                                              .assert_up = -1,
-                                              .assert_down = -1,
-                                              .inflight = 1,
-                                              .objects = 1,
-                                              .theta_on = 0.6f,
-                                              .theta_off = 0.4f,
-                                              .theta_cont = 0.5f,
-                                              .detect_every = 1};
-
-void um_pipeline_settings_init(um_pipeline_settings *s, size_t struct_size)
-{
-    um_record_init(s, struct_size, &defaults, sizeof defaults);
-}
-
-/* ---- settings ---- */
-
-static um_status check_conf(float conf)
-{
-    return conf >= 0 && conf <= 1 ? UM_OK
-                                  : um_fail(UM_EINVAL, "conf %g: want 0 to 1", (double)conf);
-}
-
-static um_status check_label(const um_detector *d, int label)
-{
-    return label >= -1 && label < um_detector_classes(d)
-               ? UM_OK
-               : um_fail(UM_EINVAL, "class %d: the detector has classes 0 to %d", label,
-                         um_detector_classes(d) - 1);
-}
-
-static um_status check_objects(int n, int max)
-{
-    return n >= 1 && n <= max ? UM_OK : um_fail(UM_EINVAL, "%d objects: want 1 to %d", n, max);
-}
-
-static um_status check_track(const um_pipeline_settings *s)
-{
-    const float theta[] = {s->theta_on, s->theta_off, s->theta_cont};
-    for (int i = 0; i < 3; i++)
-        if (!(theta[i] >= 0 && theta[i] <= 1) || s->theta_off > s->theta_on)
-            return um_fail(UM_EINVAL,
-                           "theta_on %g, theta_off %g, theta_cont %g: want 0 to 1, and theta_off "
-                           "not above theta_on",
-                           (double)theta[0], (double)theta[1], (double)theta[2]);
-    if (s->detect_every < 1 || s->detect_every > UM_DETECT_EVERY_MAX)
-        return um_fail(UM_EINVAL, "detect_every %d: want 1 to %d", s->detect_every,
-                       UM_DETECT_EVERY_MAX);
-    if (s->detect_every > 1 && !s->track)
-        return um_fail(UM_EINVAL, "detect_every %d needs track", s->detect_every);
-    if (s->track && !s->segmenter)
-        return um_fail(UM_EINVAL, "track needs a segmenter: it is masks that are scored");
-    if (s->track && s->objects > 1)
-        return um_fail(UM_EINVAL, "track follows one structure, not %d", s->objects);
-    if (s->reuse && s->track && um_dfine_info(s->detector->net)->gain.mode == UM_GAIN_AUTO)
-        return um_fail(UM_EINVAL, "reuse: with track a gain of auto follows the frames before, so "
-                                  "that equal ones look different to the networks");
-    return UM_OK;
-}
-
-static um_status check_settings(const um_pipeline_settings *s)
-{
-    if (!s->detector)
-        return um_fail(UM_EINVAL, "um_pipeline_open: no detector");
-    um_device *dev = um_detector_device(s->detector);
-    if (s->segmenter && um_segmenter_device(s->segmenter) != dev)
-        return um_fail(
-            UM_EINVAL,
-            "detector on device %s, segmenter on device %s: both must be opened on the same device",
-            um_device_name(dev), um_device_name(um_segmenter_device(s->segmenter)));
-    um_status st = check_conf(s->conf);
-    if (st == UM_OK)
-        st = check_label(s->detector, s->label);
-    if (st == UM_OK)
-        st = check_objects(s->objects, UM_OBJECTS_MAX);
-    if (st == UM_OK)
-        st = check_track(s);
-    if (st != UM_OK)
-        return st;
-    if (s->dump && s->objects > 1)
-        return um_fail(UM_EINVAL, "a dump is of one object, not %d", s->objects);
-    if (s->shadow_every < 0 || (s->shadow_every && !s->segmenter))
-        return um_fail(UM_EINVAL,
-                       "shadow_every %d: want frames, and a segmenter whose masks are "
-                       "compared",
-                       s->shadow_every);
-    if (!(s->budget_ms >= 0 && s->budget_ms <= BUDGET_MOST_MS))
-        return um_fail(UM_EINVAL, "a budget of %g ms: want 0 to %g", s->budget_ms, BUDGET_MOST_MS);
-    if (s->crop[2] < 0 || s->crop[3] < 0 || s->crop[0] < 0 || s->crop[1] < 0 ||
-        (s->crop[2] == 0) != (s->crop[3] == 0))
-        return um_fail(UM_EINVAL, "crop %d,%d,%d,%d: want x,y >= 0 and w,h > 0", s->crop[0],
-                       s->crop[1], s->crop[2], s->crop[3]);
-    if (s->inflight < 1 || s->inflight > UM_INFLIGHT_MAX)
-        return um_fail(UM_EINVAL, "%d frames in flight, want 1 to %d", s->inflight,
-                       UM_INFLIGHT_MAX);
-    if (dev->caps.shared && (s->assert_up >= 0 || s->assert_down >= 0))
-        return um_fail(UM_EINVAL,
-                       "device %s shares the host's memory: there are no transfers to assert (use "
-                       "guard or cuda)",
-                       um_device_name(dev));
-    return UM_OK;
-}
-
 int um_pipeline_inflight(const um_pipeline *p)
 {
     return p ? p->set.inflight : 0;
@@ -126,69 +20,6 @@ int um_pipeline_inflight(const um_pipeline *p)
 static um_status take_turn(um_pipeline *p, const char *call)
 {
     return um_turn_take(&p->lock, call, "this pipeline");
-}
-
-um_status um_pipeline_change(um_pipeline *p, const float *conf, const int *label,
-                             const int *objects)
-{
-    um_status st = p ? UM_OK : um_fail(UM_EINVAL, "um_pipeline_change: no pipeline");
-    if (st == UM_OK && conf)
-        st = check_conf(*conf);
-    if (st == UM_OK && label)
-        st = check_label(p->detector, *label);
-    if (st == UM_OK && objects)
-        st = check_objects(*objects, p->set.objects);
-    if (st != UM_OK)
-        return st;
-    pthread_mutex_lock(&p->wishing);
-    p->wish.any = true;
-    p->wish.conf = conf ? *conf : p->wish.conf;
-    p->wish.objects = objects ? *objects : p->wish.objects;
-    if (label) {
-        p->wish.label = *label;
-        p->wish.relabel = true;
-    }
-    pthread_mutex_unlock(&p->wishing);
-    return UM_OK;
-}
-
-/* What was changed holds for the frame that is sent now, and those behind it. */
-static void take_wish(um_pipeline *p)
-{
-    pthread_mutex_lock(&p->wishing);
-    struct wish w = p->wish;
-    p->wish.any = p->wish.relabel = false;
-    pthread_mutex_unlock(&p->wishing);
-    if (!w.any)
-        return;
-    p->conf = w.conf;
-    p->label = w.label;
-    p->objects = w.objects;
-    if (w.relabel) { /* what is followed may be of another class */
-        p->track.detect = true;
-        p->track.seen.steady = 0;
-    }
-    if (p->shadow) {
-        um_pipeline_change(p->shadow->legacy, &w.conf, w.relabel ? &w.label : NULL, &w.objects);
-        p->shadow->set.conf = p->conf;
-        p->shadow->set.label = p->label;
-        p->shadow->objects = p->objects;
-    }
-}
-
-um_status um_pipeline_set_conf(um_pipeline *p, float conf)
-{
-    return um_pipeline_change(p, &conf, NULL, NULL);
-}
-
-um_status um_pipeline_set_label(um_pipeline *p, int label)
-{
-    return um_pipeline_change(p, NULL, &label, NULL);
-}
-
-um_status um_pipeline_set_objects(um_pipeline *p, int objects)
-{
-    return um_pipeline_change(p, NULL, NULL, &objects);
 }
 
 /* ---- open and close ---- */
@@ -278,13 +109,11 @@ static um_status open_session(um_pipeline *p)
 um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settings)
 {
     um_mask_mode mode = UM_MASK_DEVICE;
-    um_pipeline_settings own = defaults;
+    um_pipeline_settings own;
     if (!out || !settings)
         return um_fail(UM_EINVAL, "um_pipeline_open: %s is NULL", out ? "settings" : "out");
     *out = NULL;
-    um_status st = um_record_in(&own, sizeof own, settings, "um_pipeline_settings");
-    if (st == UM_OK)
-        st = check_settings(&own);
+    um_status st = um_pipeline_settings_read(&own, settings);
     if (st == UM_OK)
         st = um_mask_mode_resolve(own.sam_as_numpy, own.segmenter, &mode);
     if (st != UM_OK)
@@ -401,15 +230,6 @@ static struct geometry *known_geometry(um_pipeline *p, int w, int h, int c)
     return NULL;
 }
 
-/* A new geometry is a new frame: nothing is known of it. */
-static void enter_geometry(struct track *t, const struct geometry *g)
-{
-    if (t->g == g)
-        return;
-    um_packet_unref(&t->shown);
-    *t = (struct track){.g = g, .detect = true};
-}
-
 /* The place of the one that was not used for the longest time; what is in flight stays. */
 static struct geometry *free_place(um_pipeline *p)
 {
@@ -427,7 +247,7 @@ static struct geometry *free_place(um_pipeline *p)
     if (p->before.g == oldest)
         um_sent_forget(&p->before);
     if (p->track.g == oldest)
-        enter_geometry(&p->track, NULL);
+        um_track_enter(&p->track, NULL);
     um_geometry_close(p, oldest); /* there are more places than frames in flight */
     return oldest;
 }
@@ -566,22 +386,12 @@ um_status um_pipeline_forget(um_pipeline *p)
                      : um_fail(UM_EINVAL, "um_pipeline_forget: no pipeline");
     if (st != UM_OK)
         return st;
-    enter_geometry(&p->track, NULL);
+    um_track_enter(&p->track, NULL);
     um_sent_forget(&p->before);
     if (p->shadow)
         st = um_pipeline_forget(p->shadow->legacy);
     pthread_mutex_unlock(&p->lock);
     return st;
-}
-
-/* What a frame's header says of the frames before. */
-static void tell_track(const struct track *t, struct um_frame_header *header)
-{
-    header->track = (t->previous ? UM_TRACK_PREVIOUS : 0u) | (t->good ? UM_TRACK_GOOD : 0u) |
-                    (t->keep ? UM_TRACK_KEEP : 0u);
-    header->follow_label = t->follow.label;
-    header->follow_score = t->follow.score;
-    memcpy(header->follow_box, t->follow.box, sizeof header->follow_box);
 }
 
 /* The mask before, once more: there is no time, and nothing speaks against it. */
@@ -617,7 +427,7 @@ static um_status send_to_crew(um_pipeline *p, um_frame **frame)
     int member = (int)(p->sent % (uint64_t)p->set.inflight);
     if (p->sent - p->received == (uint64_t)p->set.inflight)
         return UM_AGAIN;
-    take_wish(p);
+    um_wish_take(p);
     struct um_crew_wish wish = {.conf = p->conf, .label = p->label, .objects = p->objects};
     flight->frame = um_frame_ref(*frame);
     um_status st = um_crew_give(p->crew, member, frame, &wish);
@@ -635,7 +445,7 @@ static um_status send(um_pipeline *p, um_frame **frame)
     int crop[4];
     if (p->sent - p->received == (uint64_t)p->set.inflight)
         return UM_AGAIN;
-    take_wish(p);
+    um_wish_take(p);
     um_status st = find_crop(p, f->width, f->height, crop);
     if (st != UM_OK)
         return st;
@@ -656,8 +466,8 @@ static um_status send(um_pipeline *p, um_frame **frame)
     um_detector_tell(p->detector, &header);
     bool detect = true;
     if (st == UM_OK && p->set.track) {
-        enter_geometry(&p->track, g);
-        tell_track(&p->track, &header);
+        um_track_enter(&p->track, g);
+        um_track_tell(&p->track, &header);
         detect = p->track.detect;
     }
     struct lane *l = lane_of(p, p->sent);
@@ -698,7 +508,7 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
     } else if (p->received < p->sent) { /* what was in flight goes first */
         st = UM_AGAIN;
     } else {
-        take_wish(p);
+        um_wish_take(p);
         st = um_pipeline_send(p->shadow->legacy, frame);
     }
     pthread_mutex_unlock(&p->lock);
@@ -857,107 +667,6 @@ static um_object object_of(const um_pipeline *p, const um_packet *k, const struc
     return o;
 }
 
-/* ---- keeping track ---- */
-
-static struct um_place place_of(const um_packet *k, const um_object *o)
-{
-    struct um_place at = {.known = k->has_pose && k->has_spacing && o->mask_area_px,
-                          .centroid = {(double)o->centroid[0], (double)o->centroid[1]}};
-    memcpy(at.pose, k->pose, sizeof at.pose);
-    memcpy(at.spacing_mm, k->spacing_mm, sizeof at.spacing_mm);
-    return at;
-}
-
-/* What the next frame has to know of this one. */
-static void remember(struct track *t, const um_packet *k, const struct um_gate *gate,
-                     const um_object *o, bool good)
-{
-    t->previous = o != NULL;
-    if (!o) /* its memory is as it was, and what was to be kept still is */
-        return;
-    t->good = t->good || t->keep;
-    t->keep = good;
-    t->place = place_of(k, o);
-    t->follow.label = gate->label;
-    t->follow.score = gate->score;
-    for (int i = 0; i < 4; i++)
-        t->follow.box[i] = (float)(o->mask_box[i] - k->crop[i % 2]);
-}
-
-/* State, tag and reason of a frame. `object` is what it shows, if something was found; what is to
- * be published is left there. NULL: nothing is. */
-static const um_object *judge(um_pipeline *p, struct flight *flight, const struct um_gate *gate,
-                              bool found, um_object *object)
-{
-    struct track *t = &p->track;
-    um_object *seen = found ? object : NULL;
-    um_packet *k = &flight->packet;
-    struct um_visibility_rules rules = {.tau_conf = p->conf,
-                                        .theta_on = p->set.theta_on,
-                                        .theta_off = p->set.theta_off,
-                                        .theta_cont = p->set.theta_cont,
-                                        .detect_every = p->set.detect_every};
-    if (p->budget.effort != UM_EFFORT_FULL && rules.detect_every < UM_BUDGET_HEARTBEAT)
-        rules.detect_every = UM_BUDGET_HEARTBEAT;
-    struct um_sight sight = {.detected = flight->detected,
-                             .outlined = seen && seen->mask_area_px,
-                             .same = flight->same,
-                             .conf = gate->score};
-    for (int i = 0; i < UM_SCORES; i++)
-        sight.score[i] = seen ? seen->scores[i] : NAN;
-    sight.score[UM_SCORE_CONTACT] = gate->contact;
-    if (seen) {
-        struct um_place here = place_of(k, seen);
-        if (t->previous)
-            sight.score[UM_SCORE_DEPTH] = um_visibility_depth(&here, &t->place);
-        memcpy(seen->scores, sight.score, sizeof seen->scores);
-    }
-    struct um_verdict v = um_visibility_step(&t->seen, &rules, &sight);
-    bool own = sight.outlined && v.state == UM_STATE_VISIBLE && v.tag != UM_TAG_WITHHELD;
-    remember(t, k, gate, seen, own);
-    t->detect = v.detect;
-    k->state = v.state;
-    k->tag = v.tag;
-    k->reason = v.reason;
-    memcpy(k->scores, sight.score, sizeof k->scores);
-    if (v.state == UM_STATE_LOST)
-        return NULL;
-    if (sight.outlined && !flight->detected) /* the gate's is the prompt */
-        for (int i = 0; i < 4; i++)
-            seen->box[i] = (float)seen->mask_box[i];
-    if (seen && !own) { /* its box alone */
-        seen->has_mask = 0;
-        seen->bits = NULL;
-    }
-    if (v.tag == UM_TAG_STALE && !own) {
-        const um_object *shown = um_packet_object(t->shown, 0);
-        if (!shown) {
-            k->tag = UM_TAG_WITHHELD;
-            return seen;
-        }
-        *object = *shown;
-        object->score = gate->score;
-        memcpy(object->scores, sight.score, sizeof object->scores);
-        return object;
-    }
-    return seen;
-}
-
-/* What is published of a frame that nothing looked at; what is known of the structure stays. */
-static const um_object *repeat(struct flight *flight, um_object *object)
-{
-    um_packet *k = &flight->packet;
-    *object = *um_packet_object(flight->repeated, 0);
-    k->state = UM_STATE_VISIBLE;
-    k->tag = UM_TAG_STALE;
-    k->reason = UM_REASON_NO_TIME;
-    k->label = object->label;
-    k->score = object->score;
-    for (int i = 0; i < UM_SCORES; i++)
-        k->scores[i] = object->scores[i] = NAN;
-    return object;
-}
-
 /* ---- one packet ---- */
 
 /* Was it in time, and what may the next one cost? */
@@ -993,7 +702,7 @@ static um_status seal(um_pipeline *p, struct flight *flight, const um_object *co
 static um_status finish_repeated(um_pipeline *p, struct flight *flight, um_packet **out)
 {
     um_object object;
-    const um_object *shown = repeat(flight, &object);
+    const um_object *shown = um_track_repeat(flight, &object);
     return seal(p, flight, &shown, 1, out);
 }
 
@@ -1030,7 +739,7 @@ static um_status finish(um_pipeline *p, struct flight *flight, const struct lane
             st = fill_mask(p, k, slot + (size_t)i * g->stride, &object[i]);
     }
     if (st == UM_OK && p->set.track) {
-        objects[0] = judge(p, flight, &v.gate[0], v.found > 0, object);
+        objects[0] = um_track_judge(p, flight, &v.gate[0], v.found > 0, object);
         v.found = objects[0] != NULL;
     }
     return st == UM_OK ? seal(p, flight, objects, v.found, out) : st;
@@ -1083,7 +792,7 @@ static um_status receive(um_pipeline *p, const um_packet **packet)
     land(flight);
     p->received++;
     if (st != UM_OK) { /* nobody knows what it left behind */
-        enter_geometry(&p->track, NULL);
+        um_track_enter(&p->track, NULL);
         um_sent_forget(&p->before);
         return st;
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside of a pipeline, shared by pipeline.c (frames), geometry.c (what is recorded for a size of
- * frame) and host.c (legacy host mode). */
+/* Inside of a pipeline, shared by pipeline.c (frames), settings.c, geometry.c (what is recorded for
+ * a size of image), track.c (keeping track) and host.c (legacy host mode). */
 #ifndef UM_PIPELINE_PIPELINE_H
 #define UM_PIPELINE_PIPELINE_H
 
@@ -143,6 +143,11 @@ struct um_pipeline {
     const um_packet *packet; /* the last one received */
 };
 
+/* Checked; theirs are as um_record_in() has them. */
+um_status um_pipeline_settings_read(um_pipeline_settings *own, const um_pipeline_settings *theirs);
+/* What was changed holds for the frame that is sent now, and those behind it. */
+void um_wish_take(um_pipeline *p);
+
 /* Plan for a frame that is sent next. What may be wrong with it alone shows here: UM_EINVAL. */
 um_status um_pipeline_plan(um_pipeline *p, const um_frame *frame);
 uint64_t um_pipeline_session_bytes(const um_pipeline *p); /* um_pipeline_device_bytes(), without
@@ -155,6 +160,18 @@ void um_geometry_close(um_pipeline *p, struct geometry *g); /* accepts a zeroed 
  * nothing may be in flight. */
 um_status um_geometry_capture(um_pipeline *p, struct geometry *g, bool warm);
 uint64_t um_geometry_device_bytes(const struct geometry *g);
+
+/* Keeping track: the next frame is of this geometry. A new one is a new image, of which nothing is
+ * known. */
+void um_track_enter(struct track *t, const struct geometry *g);
+/* What a frame's header says of the frames before. */
+void um_track_tell(const struct track *t, struct um_frame_header *header);
+/* State, tag and reason of a frame. `object` is what it shows, if something was found; what is to
+ * be published is left there. NULL: nothing is. */
+const um_object *um_track_judge(um_pipeline *p, struct flight *flight, const struct um_gate *gate,
+                                bool found, um_object *object);
+/* What is published of a frame that nothing looked at; what is known of the structure stays. */
+const um_object *um_track_repeat(struct flight *flight, um_object *object);
 
 /* Legacy host mode: logits and score of object i come to the host, which makes its record and mask
  * bits in the packet's slot. */
