@@ -255,7 +255,10 @@ static void envelope(const double *f, int n, double s, int *at, double *from, do
     }
 }
 
-bool distance_map(const uint8_t *set, int width, int height, double sx, double sy, double *out)
+/* out[h*w] = squared distance of each pixel to the nearest set one, pixels being sx by sy; exact
+ * (Felzenszwalb, Huttenlocher 2012). Infinite where none is set. False: no memory. */
+static bool distance_map(const uint8_t *set, int width, int height, double sx, double sy,
+                         double *out)
 {
     size_t longest = (size_t)(width > height ? width : height);
     double *f = calloc(longest, sizeof *f), *g = malloc(longest * sizeof *g),

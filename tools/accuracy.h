@@ -36,10 +36,6 @@ double box_iou(const double a[4], const double b[4]);
 void mask_overlap(const uint8_t *a, const uint8_t *b, size_t n, size_t *only_a, size_t *only_b,
                   size_t *both);
 
-/* out[h*w] = squared distance of each pixel to the nearest set one, pixels being sx by sy; exact
- * (Felzenszwalb, Huttenlocher 2012). Infinite where none is set. False: no memory. */
-bool distance_map(const uint8_t *set, int width, int height, double sx, double sy, double *out);
-
 /* Distances between the borders of two masks that are not empty, as medpy's hd95 and assd: a border
  * pixel has a neighbour outside, or lies at the image's edge. False: no memory. */
 bool surface_distance(const uint8_t *a, const uint8_t *b, int width, int height, double sx,

@@ -24,7 +24,7 @@ struct draft {
     uint64_t size[AXES], channels;
     enum role kind[AXES];
     double spacing[AXES], mm[AXES]; /* mm: of a unit of spacing, 0 = nothing was said */
-    char type[32], encoding[16];
+    char type[32];
     size_t bytes, capacity; /* of h->text */
     size_t room, others_room;
 };

@@ -64,15 +64,13 @@ void um_sequence_put_meta(FILE *out, const struct um_sequence_form *form, uint64
         fputs(file + strspn(file, "\n"), out);
 }
 
-void um_sequence_put_field(FILE *out, uint64_t number, const char *name, const char *value,
-                           const char *sign)
+void um_sequence_put_field(FILE *out, uint64_t number, const char *name, const char *value)
 {
-    fprintf(out, "Seq_Frame%04" PRIu64 "_%s%s%s\n", number, name, sign, value);
+    fprintf(out, "Seq_Frame%04" PRIu64 "_%s = %s\n", number, name, value);
 }
 
 /* One that is not finite is none: others could not read it. */
-static void put_matrix(FILE *out, uint64_t number, const char *name, const double m[16],
-                       const char *sign, bool valid)
+static void put_matrix(FILE *out, uint64_t number, const char *name, const double m[16], bool valid)
 {
     static const double none[16] = {[0] = 1, [5] = 1, [10] = 1, [15] = 1};
     char v[UM_NUMBER_BYTES];
@@ -80,41 +78,40 @@ static void put_matrix(FILE *out, uint64_t number, const char *name, const doubl
     for (int i = 0; i < 16; i++)
         finite = finite && isfinite(m[i]);
     m = finite ? m : none;
-    fprintf(out, "Seq_Frame%04" PRIu64 "_%sTransform%s", number, name, sign);
+    fprintf(out, "Seq_Frame%04" PRIu64 "_%sTransform = ", number, name);
     for (int i = 0; i < 16; i++) {
         um_number_double(v, m[i]);
         fprintf(out, "%s%s", v, i < 15 ? " " : "\n");
     }
-    fprintf(out, "Seq_Frame%04" PRIu64 "_%sTransformStatus%s%s\n", number, name, sign,
+    fprintf(out, "Seq_Frame%04" PRIu64 "_%sTransformStatus = %s\n", number, name,
             valid && finite ? "OK" : "INVALID");
 }
 
 /* Where the image lay, to the bit; and as a transform for others. `known`: there is one. */
-static void put_place(FILE *out, uint64_t number, const struct um_origin *o, const char *sign,
-                      bool known)
+static void put_place(FILE *out, uint64_t number, const struct um_origin *o, bool known)
 {
     const float *v[4] = {o->image.t, o->image.s, o->image.n, o->image.p};
     char text[UM_NUMBER_BYTES], name[UM_RECORDING_PLACE], device[3 * UM_IGTL_NAME + 1];
     double m[16];
-    fprintf(out, "Seq_Frame%04" PRIu64 "_UltramotionImage%s", number, sign);
+    fprintf(out, "Seq_Frame%04" PRIu64 "_UltramotionImage = ", number);
     for (int i = 0; i < 12; i++) {
         um_number_float(text, v[i / 3][i % 3]);
         fprintf(out, "%s%s", text, i < 11 ? " " : "\n");
     }
     snprintf(text, sizeof text, "%016" PRIx64, o->stamp);
-    um_sequence_put_field(out, number, "UltramotionStamp", text, sign);
+    um_sequence_put_field(out, number, "UltramotionStamp", text);
     um_recording_escape(device, o->device);
     if (device[0])
-        um_sequence_put_field(out, number, "UltramotionDevice", device, sign);
+        um_sequence_put_field(out, number, "UltramotionDevice", device);
     um_recording_place(name, o->device);
     if (known || !name[0])
         return;
     um_igtl_image_matrix(&o->image, m);
-    put_matrix(out, number, name, m, sign, true);
+    put_matrix(out, number, name, m, true);
 }
 
 /* What came over a network, and which of the transforms is the probe's. */
-static void put_origin(FILE *out, uint64_t number, const um_frame *f, const char *sign)
+static void put_origin(FILE *out, uint64_t number, const um_frame *f)
 {
     const struct um_origin *o = um_frame_origin(f);
     char name[UM_IGTL_NAME + 1], pose[UM_IGTL_NAME + 1] = "none";
@@ -126,15 +123,15 @@ static void put_origin(FILE *out, uint64_t number, const um_frame *f, const char
         placed = placed || strncmp(name, "ImageTo", 7) == 0;
         for (int k = 0; k < 12; k++)
             m[k] = (double)o->transform[i].matrix[k];
-        put_matrix(out, number, name, m, sign, o->transform[i].valid);
+        put_matrix(out, number, name, m, o->transform[i].valid);
         if (f->has_pose && o->transform[i].valid && memcmp(m, f->pose, sizeof m) == 0)
             memcpy(pose, name, sizeof pose);
     }
-    um_sequence_put_field(out, number, "UltramotionPose", pose, sign);
-    put_place(out, number, o, sign, placed);
+    um_sequence_put_field(out, number, "UltramotionPose", pose);
+    put_place(out, number, o, placed);
 }
 
-void um_sequence_put_fields(FILE *out, uint64_t number, const um_frame *f, const char *sign)
+void um_sequence_put_fields(FILE *out, uint64_t number, const um_frame *f)
 {
     static const char own[] = "UltramotionSource", sum[] = "UltramotionCrc32";
     const char *notes = um_frame_notes(f), *line = notes && notes[0] != '\n' ? notes : NULL;
@@ -144,18 +141,18 @@ void um_sequence_put_fields(FILE *out, uint64_t number, const um_frame *f, const
         if (!equals || strncmp(line, own, sizeof own - 1) == 0 ||
             strncmp(line, sum, sizeof sum - 1) == 0)
             continue; /* these are said anew */
-        fprintf(out, "Seq_Frame%04" PRIu64 "_%.*s%s%.*s\n", number, (int)(equals - line), line,
-                sign, (int)strcspn(equals + 3, "\n"), equals + 3);
+        fprintf(out, "Seq_Frame%04" PRIu64 "_%.*s = %.*s\n", number, (int)(equals - line), line,
+                (int)strcspn(equals + 3, "\n"), equals + 3);
     }
     um_number_double(text, f->ts);
     if (!notes || !um_sequence_note(notes, "Timestamp", NULL, 0))
-        um_sequence_put_field(out, number, "Timestamp", text, sign);
+        um_sequence_put_field(out, number, "Timestamp", text);
     if (!notes || !um_sequence_note(notes, "UnfilteredTimestamp", NULL, 0))
-        um_sequence_put_field(out, number, "UnfilteredTimestamp", text, sign);
+        um_sequence_put_field(out, number, "UnfilteredTimestamp", text);
     if (!notes && um_frame_origin(f))
-        put_origin(out, number, f, sign);
+        put_origin(out, number, f);
     else if (!notes && f->has_pose)
-        put_matrix(out, number, "ProbeToTracker", f->pose, sign, true);
+        put_matrix(out, number, "ProbeToTracker", f->pose, true);
     if (!notes || !um_sequence_note(notes, "ImageStatus", NULL, 0))
-        um_sequence_put_field(out, number, "ImageStatus", "OK", sign);
+        um_sequence_put_field(out, number, "ImageStatus", "OK");
 }

@@ -162,10 +162,10 @@ static um_status put(struct masks *m, const um_packet *p, const um_frame *frame)
     if (st != UM_OK)
         return st;
     if (m->format == META && frame) {
-        um_sequence_put_fields(m->fields.file, m->frames, frame, " = ");
+        um_sequence_put_fields(m->fields.file, m->frames, frame);
     } else if (m->format == META) {
-        um_sequence_put_field(m->fields.file, m->frames, "Timestamp", stamp, " = ");
-        um_sequence_put_field(m->fields.file, m->frames, "ImageStatus", "INVALID", " = ");
+        um_sequence_put_field(m->fields.file, m->frames, "Timestamp", stamp);
+        um_sequence_put_field(m->fields.file, m->frames, "ImageStatus", "INVALID");
     } else if (m->format == SEQUENCE) {
         fprintf(m->fields.file, "%s%s", m->frames ? " " : "", stamp);
     }

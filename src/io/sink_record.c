@@ -120,9 +120,9 @@ static um_status make_fields(const struct record *r, const um_frame *f, off_t be
     um_recording_sum(sum, f);
     if (out) {
         um_recording_escape(source, f->source);
-        um_sequence_put_fields(out, r->frames, f, " = ");
-        um_sequence_put_field(out, r->frames, "UltramotionSource", source, " = ");
-        um_sequence_put_field(out, r->frames, "UltramotionCrc32", sum, " = ");
+        um_sequence_put_fields(out, r->frames, f);
+        um_sequence_put_field(out, r->frames, "UltramotionSource", source);
+        um_sequence_put_field(out, r->frames, "UltramotionCrc32", sum);
         fflush(out);
         size_t over = (size_t)(before + (off_t)*n) % PAGE;
         if (over + last > PAGE) {

@@ -71,8 +71,6 @@ struct um_trace *um_monitor_trace(um_monitor *m);
 
 /* ---- for what is told (report.c) ---- */
 
-extern const char *const um_time_names[UM_TIMES];
-
 struct um_second {
     uint64_t at; /* s since the monitor was opened */
     uint32_t frames, visible, lost;

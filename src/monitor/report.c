@@ -11,8 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *const um_time_names[UM_TIMES] = {"wait",   "upload", "detect", "segment",
-                                             "packet", "total",  "latency"};
+static const char *const time_names[UM_TIMES] = {"wait",   "upload", "detect", "segment",
+                                                 "packet", "total",  "latency"};
 
 static um_status look(um_monitor *m, struct um_monitor_moment **out)
 {
@@ -180,11 +180,11 @@ static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment
     put_sinks(j, o);
     um_json_put_begin(j, "stages_ms", '{');
     for (int i = 0; i < UM_TIMES; i++)
-        put_times(j, um_time_names[i], &o->view.time[i]);
+        put_times(j, time_names[i], &o->view.time[i]);
     um_json_end(j, '}');
     um_json_put_begin(j, "recent_ms", '{'); /* the last packets alone */
     for (int i = 0; i < UM_TIMES; i++)
-        put_times(j, um_time_names[i], &o->recent[i]);
+        put_times(j, time_names[i], &o->recent[i]);
     um_json_end(j, '}');
     um_json_put_begin(j, "histogram", '{');
     um_json_put_begin(j, "edges_ms", '[');
@@ -192,7 +192,7 @@ static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment
         um_json_float(j, (float)um_monitor_edges[e]);
     um_json_end(j, ']');
     for (int i = 0; i < UM_TIMES; i++) {
-        um_json_put_begin(j, um_time_names[i], '[');
+        um_json_put_begin(j, time_names[i], '[');
         for (int e = 0; e < UM_MONITOR_EDGES; e++)
             um_json_uint(j, o->cumulative[i][e]);
         um_json_end(j, ']');
@@ -338,7 +338,7 @@ static void print_stages(struct page *p, const struct um_monitor_moment *o)
     head(p, "stage_seconds", "histogram", "Time of a frame by stage.");
     for (int i = 0; i < UM_TIMES; i++) {
         const um_times *t = &o->view.time[i];
-        const char *name = um_time_names[i];
+        const char *name = time_names[i];
         for (int e = 0; e < UM_MONITOR_EDGES; e++)
             print(p, "ultramotion_stage_seconds_bucket{stage=\"%s\",le=\"%g\"} %llu\n", name,
                   um_monitor_edges[e] / 1e3, (unsigned long long)o->cumulative[i][e]);
@@ -355,7 +355,7 @@ static void print_stages(struct page *p, const struct um_monitor_moment *o)
         const double q[3] = {0.5, 0.95, 0.99}, v[3] = {t->p50, t->p95, t->p99};
         for (int k = 0; k < 3; k++)
             print(p, "ultramotion_stage_quantile_seconds{stage=\"%s\",quantile=\"%g\"} %.9g\n",
-                  um_time_names[i], q[k], v[k] / 1e3);
+                  time_names[i], q[k], v[k] / 1e3);
     }
 }
 

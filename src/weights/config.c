@@ -31,9 +31,10 @@ static um_status add(um_weights *w, const char *key, const char *value)
     return UM_OK;
 }
 
-static bool is_whole(const cJSON *x, int least, int most)
+/* From 1 to `most`? */
+static bool is_whole(const cJSON *x, int most)
 {
-    return cJSON_IsNumber(x) && x->valuedouble >= least && x->valuedouble <= most &&
+    return cJSON_IsNumber(x) && x->valuedouble >= 1 && x->valuedouble <= most &&
            x->valuedouble == floor(x->valuedouble);
 }
 
@@ -41,7 +42,7 @@ static bool is_whole(const cJSON *x, int least, int most)
 static bool side(const cJSON *x, int axis, int *out)
 {
     const cJSON *n = cJSON_IsArray(x) ? cJSON_GetArrayItem(x, axis) : x;
-    if (!is_whole(n, 1, 99999))
+    if (!is_whole(n, 99999))
         return false;
     *out = (int)n->valuedouble;
     return true;
@@ -232,7 +233,7 @@ static um_status add_points(um_weights *w, const char *path, const cJSON *x)
     for (int i = 0; i < n; i++) {
         const cJSON *one = cJSON_IsArray(x) ? cJSON_GetArrayItem(x, i) : x;
         size_t used = strlen(text);
-        if (n > LEVELS || !is_whole(one, 1, MOST))
+        if (n > LEVELS || !is_whole(one, MOST))
             return um_fail(UM_EFORMAT, "%s: decoder_n_points: want one number, or one a level",
                            path);
         snprintf(text + used, sizeof text - used, "%s%d", i ? "," : "", one->valueint);
@@ -251,7 +252,7 @@ static um_status add_config(um_weights *w, const char *path, const cJSON *config
     const cJSON *queries = cJSON_GetObjectItemCaseSensitive(config, "num_queries");
     const cJSON *anchors = cJSON_GetObjectItemCaseSensitive(config, "anchor_image_size");
     bool said = queries && !cJSON_IsNull(queries);
-    if (said && !is_whole(queries, 1, MOST))
+    if (said && !is_whole(queries, MOST))
         return um_fail(UM_EFORMAT, "%s: num_queries is no whole number from 1 on", path);
     if (act && !cJSON_IsNull(act) && !cJSON_IsString(act))
         return um_fail(UM_EFORMAT, "%s: decoder_activation_function is no text", path);
