@@ -4,6 +4,7 @@
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -137,6 +138,23 @@ class Report:
         sys.exit(1 if self.failed else 0)
 
 
+def run_cases(report, args, folder, check, cases):
+    """Those of the (name, slow, case) that the arguments ask for."""
+    for name, slow, case in cases:
+        if args.only not in name or (slow and not args.full and not args.only):
+            continue
+        start = time.monotonic()
+        try:
+            check(report, args, folder, case)
+        except CommandFailed as error:
+            report.fail(name, error)
+        if args.taps or args.oracle:
+            print(f"    {time.monotonic() - start:.1f} s")
+        if not args.keep:
+            for file in folder.path.glob(f"{name}*"):
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
+
+
 def draw_image(path, width, height, channels, seed):
     """A phantom-like image: layers, speckle and a bright ridge; RGB images have three different channels."""
     rng = np.random.default_rng(seed)
@@ -211,8 +229,3 @@ def worst(a, b):
     """Maximal absolute difference; NaN anywhere counts as infinite."""
     d = (a.double() - b.double()).abs()
     return float("inf") if torch.isnan(d).any() else d.max().item()
-
-
-def stopwatch():
-    start = time.monotonic()
-    return lambda: time.monotonic() - start

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """D-FINE N, S, M, L, X and their relatives: `ultramotion detect --dump` against upstream's network in PyTorch, random weights."""
 
-import shutil
-
 import torch
-from common import AIM, LIMIT, CommandFailed, Folder, Report, arguments, draw_image, json_lines, read_dump, run, stopwatch, worst
+from common import AIM, LIMIT, Folder, Report, arguments, draw_image, json_lines, read_dump, run, run_cases, worst
 from dfine_net import extent, in_double, match, network_input, place, random_network, taps
 from PIL import Image
 from safetensors.torch import save_file
@@ -215,24 +213,17 @@ def check(report, args, folder, case):
         report.taps(got, want, index)
 
 
+def check_or_skip(report, args, folder, case):
+    try:
+        check(report, args, folder, case)
+    except ImportError as error:
+        report.skip(case[0], error)
+
+
 def main():
     args = arguments(__doc__)
-    report, folder = Report("D-FINE", args), Folder(args.keep)
-    for case in CASES + VARIANTS:
-        if args.only not in case[0] or (case[-1] is True and not args.full and not args.only):
-            continue
-        seconds = stopwatch()
-        try:
-            check(report, args, folder, case)
-        except CommandFailed as error:
-            report.fail(case[0], error)
-        except ImportError as error:
-            report.skip(case[0], error)
-        if args.taps or args.oracle:
-            print(f"    {seconds():.1f} s")
-        if not args.keep:
-            for file in folder.path.glob(f"{case[0]}*"):
-                shutil.rmtree(file) if file.is_dir() else file.unlink()
+    report = Report("D-FINE", args)
+    run_cases(report, args, Folder(args.keep), check_or_skip, [(c[0], c[-1] is True, c) for c in CASES + VARIANTS])
     report.finish()
 
 

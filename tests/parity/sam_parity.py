@@ -3,7 +3,7 @@
 
 import numpy as np
 import torch
-from common import AIM, LIMIT, CommandFailed, Folder, Report, arguments, draw_image, read_dump, run, stopwatch, worst
+from common import AIM, LIMIT, Folder, Report, arguments, draw_image, read_dump, run, run_cases, worst
 from PIL import Image
 from safetensors.torch import save_file
 from sam_net import balance, doubled, load, predict, prepare, random_network
@@ -114,21 +114,8 @@ def check(report, args, folder, case):
 
 def main():
     args = arguments(__doc__)
-    report, folder = Report("MobileSAM", args), Folder(args.keep)
-    for case in CASES:
-        if args.only not in case[0] or (case[-1] and not args.full and not args.only):
-            continue
-        seconds = stopwatch()
-        try:
-            check(report, args, folder, case)
-        except CommandFailed as error:
-            report.fail(case[0], error)
-        if args.taps or args.oracle:
-            print(f"    {seconds():.1f} s")
-        if not args.keep:
-            for file in folder.path.glob(f"{case[0]}*"):
-                if file.is_file():
-                    file.unlink()
+    report = Report("MobileSAM", args)
+    run_cases(report, args, Folder(args.keep), check, [(c[0], c[-1], c) for c in CASES])
     report.finish()
 
 
