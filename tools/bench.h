@@ -22,16 +22,13 @@ um_status bench_frame(um_pipeline *pipeline, um_frame *frame, const um_packet **
 um_status bench_register_drawn(void);
 
 /* Legacy host mode against device-resident mode: tools/bench_residency.c. */
-int bench_residency(const struct options *o, um_device *dev, um_detector *detector,
-                    um_segmenter *segmenter);
+int bench_residency(const struct options *o, const struct engine *e);
 
 /* Steps and parts of the networks: tools/bench_kernels.c. */
-int bench_kernels(const struct options *o, um_device *dev, um_detector *detector,
-                  um_segmenter *segmenter);
-int bench_roofline(const struct options *o, um_device *dev, um_detector *detector,
-                   um_segmenter *segmenter);
+int bench_kernels(const struct options *o, const struct engine *e);
+int bench_roofline(const struct options *o, const struct engine *e);
 
 /* What a live run adds to the pipeline's time: tools/bench_live.c. */
-int bench_live(const struct options *o, um_device *dev, um_pipeline *pipeline);
+int bench_live(const struct options *o, const struct engine *e);
 
 #endif

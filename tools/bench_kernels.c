@@ -49,12 +49,11 @@ static void add_step(void *ctx, const um_bench_kernel *k)
     snprintf(to->place, sizeof to->place, "%s", k->place);
 }
 
-static um_status measure(struct steps *s, um_bench_stage stage, um_detector *detector,
-                         um_segmenter *segmenter, int rounds)
+static um_status measure(struct steps *s, um_bench_stage stage, const struct engine *e, int rounds)
 {
     um_bench *bench = NULL;
     s->n = 0;
-    um_status st = um_bench_open(&bench, stage, detector, segmenter, 1);
+    um_status st = um_bench_open(&bench, stage, e->detector, e->segmenter, 1);
     if (st == UM_OK)
         st = um_bench_kernels(bench, rounds, add_step, s);
     um_bench_close(&bench);
@@ -92,14 +91,13 @@ static double share_of(const struct step *s, const struct step *sum)
     return sum->min_ms > 0 ? s->min_ms / sum->min_ms : 0;
 }
 
-int bench_kernels(const struct options *o, um_device *dev, um_detector *detector,
-                  um_segmenter *segmenter)
+int bench_kernels(const struct options *o, const struct engine *e)
 {
     struct steps s = {NULL, 0, 0, false};
     um_status st = UM_OK;
     for (int stage = 0; stage < BENCH_STAGES && st == UM_OK && !ferror(stdout); stage++) {
         const char *name = bench_stage_names[stage];
-        st = measure(&s, (um_bench_stage)stage, detector, segmenter, o->rounds);
+        st = measure(&s, (um_bench_stage)stage, e, o->rounds);
         if (st != UM_OK)
             break;
         const struct step sum = sum_of(&s);
@@ -129,7 +127,7 @@ int bench_kernels(const struct options *o, um_device *dev, um_detector *detector
             printf("{\"bench\":\"kernels\",\"stage\":\"%s\",\"op\":\"sum\",\"min_ms\":%.4f,"
                    "\"gflop\":%.3f,",
                    name, sum.min_ms, sum.gflop);
-            bench_print_machine(dev);
+            bench_print_machine(e->dev);
             printf("}\n");
         }
     }
@@ -171,9 +169,9 @@ static void join_parts(struct steps *s)
 }
 
 /* The best rate so far. */
-static um_status measure_gemm(struct steps *s, um_detector *detector, int rounds, double *gflops)
+static um_status measure_gemm(struct steps *s, const struct engine *e, int rounds, double *gflops)
 {
-    um_status st = measure(s, UM_BENCH_GEMM, detector, NULL, rounds);
+    um_status st = measure(s, UM_BENCH_GEMM, e, rounds);
     for (int i = 0; i < s->n && st == UM_OK; i++) {
         double rate = per_second(s->step[i].gflop, s->step[i].min_ms);
         *gflops = rate > *gflops ? rate : *gflops;
@@ -198,16 +196,15 @@ static void print_part(const struct options *o, const char *stage, const char *p
                gflops / gemm, beyond);
 }
 
-int bench_roofline(const struct options *o, um_device *dev, um_detector *detector,
-                   um_segmenter *segmenter)
+int bench_roofline(const struct options *o, const struct engine *e)
 {
     struct steps s = {NULL, 0, 0, false}, of[BENCH_STAGES] = {{NULL, 0, 0, false}};
     double gemm = 0;
-    um_status st = measure_gemm(&s, detector, o->rounds, &gemm);
+    um_status st = measure_gemm(&s, e, o->rounds, &gemm);
     for (int stage = 0; stage < BENCH_STAGES && st == UM_OK; stage++) {
-        st = measure(&of[stage], (um_bench_stage)stage, detector, segmenter, o->rounds);
+        st = measure(&of[stage], (um_bench_stage)stage, e, o->rounds);
         if (st == UM_OK)
-            st = measure_gemm(&s, detector, o->rounds, &gemm);
+            st = measure_gemm(&s, e, o->rounds, &gemm);
     }
     if (st == UM_OK && o->table)
         printf("%-8s %-40s %5s %9s %6s %8s %8s %7s %6s %9s\n", "stage", "part", "steps", "ms",
@@ -222,10 +219,10 @@ int bench_roofline(const struct options *o, um_device *dev, um_detector *detecto
     }
     if (st == UM_OK && o->table) {
         printf("GEMM: %.1f GFLOP/s (%s, %s, %d threads), the best of three shapes\n", gemm,
-               um_device_isa(dev), um_device_precision(dev), um_device_threads(dev));
+               um_device_isa(e->dev), um_device_precision(e->dev), um_device_threads(e->dev));
     } else if (st == UM_OK) {
         printf("{\"bench\":\"roofline\",\"stage\":\"gemm\",\"gflops\":%.1f,", gemm);
-        bench_print_machine(dev);
+        bench_print_machine(e->dev);
         printf("}\n");
     }
     for (int stage = 0; stage < BENCH_STAGES; stage++)

@@ -186,8 +186,8 @@ static void report(const struct live *l, const um_device *dev, const um_frame *f
     free(ms);
 }
 
-static um_status measure(const struct options *o, um_pipeline *pipeline, um_frame *frame,
-                         double fps, const um_device *dev)
+static um_status measure(const struct options *o, const struct engine *e, um_frame *frame,
+                         double fps)
 {
     struct live l = {.frames = o->frames ? o->frames : 500, .client = -1};
     um_source *source = NULL;
@@ -212,7 +212,7 @@ static um_status measure(const struct options *o, um_pipeline *pipeline, um_fram
         um_source_counts(source, find_port, &in);
         um_sink_counts(sink, find_port, &out);
         snprintf(address, sizeof address, "127.0.0.1:%d", in);
-        set.pipeline = pipeline;
+        set.pipeline = e->pipeline;
         set.source = source;
         set.sinks = &sink;
         set.n_sinks = 1;
@@ -242,7 +242,7 @@ static um_status measure(const struct options *o, um_pipeline *pipeline, um_fram
     if (started)
         pthread_join(client, NULL);
     if (st == UM_OK)
-        report(&l, dev, frame, fps, &counts);
+        report(&l, e->dev, frame, fps, &counts);
     if (l.client >= 0)
         close(l.client);
     um_igtl_close(&sender);
@@ -251,7 +251,7 @@ static um_status measure(const struct options *o, um_pipeline *pipeline, um_fram
     return st;
 }
 
-int bench_live(const struct options *o, um_device *dev, um_pipeline *pipeline)
+int bench_live(const struct options *o, const struct engine *e)
 {
     static const double usual[] = {25, 60};
     um_source *phantom = NULL;
@@ -260,9 +260,9 @@ int bench_live(const struct options *o, um_device *dev, um_pipeline *pipeline)
     if (st == UM_OK)
         st = um_source_read(phantom, &frame);
     if (st == UM_OK)
-        st = um_pipeline_prepare(pipeline, frame->width, frame->height, frame->channels);
+        st = um_pipeline_prepare(e->pipeline, frame->width, frame->height, frame->channels);
     for (int i = 0; i < (o->fps > 0 ? 1 : 2) && st == UM_OK; i++)
-        st = measure(o, pipeline, frame, o->fps > 0 ? (double)o->fps : usual[i], dev);
+        st = measure(o, e, frame, o->fps > 0 ? (double)o->fps : usual[i]);
     um_frame_unref(&frame);
     um_source_close(&phantom);
     return st == UM_OK ? EXIT_DONE : cli_fail(st);

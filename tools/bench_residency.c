@@ -65,8 +65,8 @@ static um_status read_frames(struct residency *r, long frames)
     return st;
 }
 
-static um_status open_mode(struct residency *r, const struct options *o, um_detector *detector,
-                           um_segmenter *segmenter, um_mask_mode mask, um_gate_mode gate)
+static um_status open_mode(struct residency *r, const struct options *o, const struct engine *e,
+                           um_mask_mode mask, um_gate_mode gate)
 {
     struct mode *m = &r->mode[r->modes++];
     um_pipeline_settings s;
@@ -79,8 +79,8 @@ static um_status open_mode(struct residency *r, const struct options *o, um_dete
     if (!m->sam || !m->frame)
         return um_set_error(UM_ENOMEM, "times of so many frames");
     um_pipeline_settings_default(&s);
-    s.detector = detector;
-    s.segmenter = segmenter;
+    s.detector = e->detector;
+    s.segmenter = e->segmenter;
     s.conf = o->conf;
     s.sam_as_numpy = mask;
     s.gate = gate;
@@ -172,8 +172,7 @@ static double percent(double now, double before)
 }
 
 static void print_mode(const struct residency *r, const struct mode *m, const struct figures *f,
-                       const um_device *dev, const um_detector *detector,
-                       const um_segmenter *segmenter)
+                       const struct engine *e)
 {
     printf("{\"bench\":\"residency\",\"mode\":\"%s\",\"gate\":\"%s\",\"frames\":%ld,"
            "\"predictions\":%zu,\"shared\":%s,\"sam_copies\":%g,\"up\":%g,\"down\":%g,"
@@ -188,8 +187,8 @@ static void print_mode(const struct residency *r, const struct mode *m, const st
     bench_print_ms("frame_ms", m->frame, m->n);
     printf(",\"frames_per_s\":%.3f,\"device_bytes\":%llu,\"det_size\":%d,\"sam_size\":%d,",
            f->per_second, (unsigned long long)um_pipeline_device_bytes(m->pipeline),
-           um_detector_input_size(detector), um_segmenter_canvas(segmenter));
-    bench_print_machine(dev);
+           um_detector_input_size(e->detector), um_segmenter_canvas(e->segmenter));
+    bench_print_machine(e->dev);
     printf("}\n");
 }
 
@@ -267,37 +266,35 @@ static void print_table(const struct residency *r, const struct figures *f, cons
                         "are 0 and what differs is who makes the mask\n");
 }
 
-static void report(const struct residency *r, const struct options *o, const um_device *dev,
-                   const um_detector *detector, const um_segmenter *segmenter)
+static void report(const struct residency *r, const struct options *o, const struct engine *e)
 {
     struct figures f[MODES];
     for (int i = 0; i < r->modes; i++) {
         f[i] = figures_of(&r->mode[i]);
-        print_mode(r, &r->mode[i], &f[i], dev, detector, segmenter);
+        print_mode(r, &r->mode[i], &f[i], e);
     }
     for (int i = 1; i < r->modes; i++)
         print_compare(&r->mode[i], &f[i], &f[0]);
     fflush(stdout);
     if (!o->quiet)
-        print_table(r, f, dev);
+        print_table(r, f, e->dev);
 }
 
-int bench_residency(const struct options *o, um_device *dev, um_detector *detector,
-                    um_segmenter *segmenter)
+int bench_residency(const struct options *o, const struct engine *e)
 {
     struct residency r = {.frames = o->frames ? o->frames : 200};
     um_transfers t;
     bool masked = false, terminal = isatty(2) && !o->quiet;
     int code = EXIT_FAILED;
-    um_device_transfers(dev, &t);
+    um_device_transfers(e->dev, &t);
     r.shared = t.shared != 0;
     um_status st = read_frames(&r, r.frames);
     if (st == UM_OK)
-        st = open_mode(&r, o, detector, segmenter, UM_MASK_HOST, UM_GATE_SYNC);
+        st = open_mode(&r, o, e, UM_MASK_HOST, UM_GATE_SYNC);
     if (st == UM_OK && (!o->gate || strcmp(o->gate, "sync") == 0))
-        st = open_mode(&r, o, detector, segmenter, UM_MASK_DEVICE, UM_GATE_SYNC);
+        st = open_mode(&r, o, e, UM_MASK_DEVICE, UM_GATE_SYNC);
     if (st == UM_OK && (o->gate ? strcmp(o->gate, "sync") != 0 : !r.shared))
-        st = open_mode(&r, o, detector, segmenter, UM_MASK_DEVICE, UM_GATE_SPECULATIVE);
+        st = open_mode(&r, o, e, UM_MASK_DEVICE, UM_GATE_SPECULATIVE);
     for (long i = 0; i < WARM_UP && st == UM_OK; i++)
         st = turn(&r, i, &masked);
     for (long i = 0; i < r.frames && st == UM_OK; i++) {
@@ -313,7 +310,7 @@ int bench_residency(const struct options *o, um_device *dev, um_detector *detect
         fprintf(stderr, "ultramotion: bench residency: the detector found nothing to segment in "
                         "the phantom's frames (--conf 0 takes the best box)\n");
     else {
-        report(&r, o, dev, detector, segmenter);
+        report(&r, o, e);
         code = EXIT_DONE;
     }
     for (int i = 0; i < r.modes; i++) {

@@ -204,17 +204,32 @@ um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct op
     return st;
 }
 
+um_status cli_open_engine(struct engine *e, const struct options *o)
+{
+    um_status st = e->dev ? UM_OK : cli_open_device(&e->dev, o);
+    if (st == UM_OK)
+        st = cli_open_detector(&e->detector, e->dev, o);
+    return st == UM_OK ? cli_open_segmenter(&e->segmenter, e->dev, o) : st;
+}
+
+void cli_close_engine(struct engine *e)
+{
+    um_pipeline_close(&e->pipeline);
+    um_segmenter_close(&e->segmenter);
+    um_detector_close(&e->detector);
+    um_device_close(&e->dev);
+}
+
 um_mask_mode cli_mask_mode(const struct options *o)
 {
     return o->sam_as_numpy < 0 ? UM_MASK_AUTO : o->sam_as_numpy ? UM_MASK_HOST : UM_MASK_DEVICE;
 }
 
-void cli_pipeline_settings(const struct options *o, um_detector *detector, um_segmenter *segmenter,
-                           um_pipeline_settings *s)
+void cli_pipeline_settings(const struct options *o, const struct engine *e, um_pipeline_settings *s)
 {
     um_pipeline_settings_default(s);
-    s->detector = detector;
-    s->segmenter = segmenter;
+    s->detector = e->detector;
+    s->segmenter = e->segmenter;
     s->conf = o->conf;
     s->objects = o->objects;
     s->per_class = o->per_class;

@@ -34,6 +34,21 @@ um_status cli_open_device(um_device **out, const struct options *o);
 bool cli_detector_settings(const struct options *o, um_detector_settings *s);
 um_status cli_open_detector(um_detector **out, um_device *dev, const struct options *o);
 um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct options *o);
+
+/* A pipeline and what it stands on. Starts as {0}. */
+struct engine {
+    um_device *dev;
+    um_detector *detector;
+    um_segmenter *segmenter;
+    um_pipeline *pipeline;
+};
+/* Networks, and the device if it is not open. What is open when it fails is to be closed, too. */
+um_status cli_open_engine(struct engine *e, const struct options *o);
+void cli_close_engine(struct engine *e);
+/* What the options say of a pipeline on these networks, for all commands that have one. */
+void cli_pipeline_settings(const struct options *o, const struct engine *e,
+                           um_pipeline_settings *s);
+
 /* The options' models, else those that ship: in ULTRAMOTION_MODELS, beside the source tree's build
  * folder, or in the installed share folder. */
 enum { CLI_PATH = 4200 };
@@ -41,9 +56,6 @@ const char *cli_detector_path(const struct options *o, char buffer[CLI_PATH]);
 const char *cli_segmenter_path(const struct options *o, char buffer[CLI_PATH]);
 /* --sam-as-numpy. */
 um_mask_mode cli_mask_mode(const struct options *o);
-/* What the options say of a pipeline on these networks, for all commands that have one. */
-void cli_pipeline_settings(const struct options *o, um_detector *detector, um_segmenter *segmenter,
-                           um_pipeline_settings *s);
 /* --class NAME|N against the names of the detector's classes; -1 = the best of all. */
 um_status cli_class(const struct options *o, um_detector *detector, int *label);
 /* Are these whole numbers? */

@@ -47,7 +47,7 @@ static int find_stage(const char *name)
 
 /* Peers are measured in turn with us: one stage per line of stdin, one answer per line of stdout.
  */
-static int serve_stages(um_detector *detector, um_segmenter *segmenter)
+static int serve_stages(const struct engine *e)
 {
     char line[64];
     um_bench *bench[2][BENCH_STAGES] = {{NULL}}; /* gray, RGB */
@@ -64,7 +64,7 @@ static int serve_stages(um_detector *detector, um_segmenter *segmenter)
         }
         um_bench **b = &bench[rgb][stage];
         um_status st =
-            *b ? UM_OK : um_bench_open(b, (um_bench_stage)stage, detector, segmenter, !rgb);
+            *b ? UM_OK : um_bench_open(b, (um_bench_stage)stage, e->detector, e->segmenter, !rgb);
         if (st == UM_OK)
             st = um_bench_run(*b, &ms);
         if (st != UM_OK)
@@ -78,14 +78,13 @@ static int serve_stages(um_detector *detector, um_segmenter *segmenter)
     return code;
 }
 
-static int bench_stages(const struct options *o, um_device *dev, um_detector *detector,
-                        um_segmenter *segmenter)
+static int bench_stages(const struct options *o, const struct engine *e)
 {
     double *ms = malloc((size_t)o->rounds * sizeof *ms), warm;
     um_status st = UM_OK;
     for (int stage = 0; stage < BENCH_STAGES && st == UM_OK && ms && !ferror(stdout); stage++) {
         um_bench *bench = NULL;
-        st = um_bench_open(&bench, (um_bench_stage)stage, detector, segmenter, 1);
+        st = um_bench_open(&bench, (um_bench_stage)stage, e->detector, e->segmenter, 1);
         if (st == UM_OK)
             st = um_bench_run(bench, &warm);
         for (int r = 0; r < o->rounds && st == UM_OK; r++)
@@ -95,11 +94,11 @@ static int bench_stages(const struct options *o, um_device *dev, um_detector *de
             break;
         printf(
             "{\"bench\":\"stages\",\"stage\":\"%s\",\"det_size\":%d,\"sam_size\":%d,\"rounds\":%d,",
-            bench_stage_names[stage], um_detector_input_size(detector),
-            um_segmenter_canvas(segmenter), o->rounds);
+            bench_stage_names[stage], um_detector_input_size(e->detector),
+            um_segmenter_canvas(e->segmenter), o->rounds);
         bench_print_ms("ms", ms, (size_t)o->rounds);
         printf(",");
-        bench_print_machine(dev);
+        bench_print_machine(e->dev);
         printf("}\n");
         fflush(stdout);
     }
@@ -135,12 +134,11 @@ static void add_packet(void *ctx, const um_packet *packet, const um_frame *frame
     r->n += r->n < r->capacity;
 }
 
-static um_status open_pipeline(um_pipeline **out, const struct options *o, um_detector *detector,
-                               um_segmenter *segmenter)
+static um_status open_pipeline(struct engine *e, const struct options *o)
 {
     um_pipeline_settings set;
-    cli_pipeline_settings(o, detector, segmenter, &set);
-    return um_pipeline_open(out, &set);
+    cli_pipeline_settings(o, e, &set);
+    return um_pipeline_open(&e->pipeline, &set);
 }
 
 /* One frame: the image of this name, unless it is the one already in *frame. */
@@ -170,27 +168,23 @@ static um_status serve_frame(um_pipeline *pipeline, const char *name, um_frame *
 }
 
 /* As serve_stages(): one frame per line of stdin, which names its image. */
-static int serve_pipeline(const struct options *o, um_detector *detector, um_segmenter *segmenter)
+static int serve_pipeline(const struct options *o, struct engine *e)
 {
     char line[4096], last[4096] = "";
-    um_pipeline *pipeline = NULL;
     um_frame *frame = NULL;
-    um_status st = open_pipeline(&pipeline, o, detector, segmenter);
+    um_status st = open_pipeline(e, o);
     while (st == UM_OK && !ferror(stdout) && fgets(line, sizeof line, stdin)) {
         line[strcspn(line, "\r\n")] = 0;
-        st = serve_frame(pipeline, line, &frame, last, sizeof last);
+        st = serve_frame(e->pipeline, line, &frame, last, sizeof last);
     }
     um_frame_unref(&frame);
-    um_pipeline_close(&pipeline);
     return st == UM_OK ? EXIT_DONE : cli_fail(st);
 }
 
-static int bench_pipeline(const struct options *o, um_device *dev, um_detector *detector,
-                          um_segmenter *segmenter)
+static int bench_pipeline(const struct options *o, struct engine *e)
 {
     static const char *const names[STAGES] = {"upload", "detect", "segment", "packet", "total"};
     enum { WIDTH = 422, HEIGHT = 558 };
-    um_pipeline *pipeline = NULL;
     um_source *source = NULL;
     um_source_settings src;
     um_run_settings run;
@@ -209,16 +203,16 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
         return cli_fail(um_set_error(UM_ENOMEM, "times of so many frames"));
     for (int i = 1; i < STAGES; i++)
         r.ms[i] = r.ms[0] + (size_t)i * r.capacity;
-    um_status st = open_pipeline(&pipeline, o, detector, segmenter);
+    um_status st = open_pipeline(e, o);
     if (st == UM_OK)
-        st = um_pipeline_prepare(pipeline, WIDTH, HEIGHT, 1);
+        st = um_pipeline_prepare(e->pipeline, WIDTH, HEIGHT, 1);
     if (st == UM_OK)
         st = bench_register_drawn();
     if (st == UM_OK)
         st = um_source_open(&source, spec, &src);
     if (st == UM_OK) {
         um_run_settings_default(&run);
-        run.pipeline = pipeline;
+        run.pipeline = e->pipeline;
         run.source = source;
         run.on_packet = add_packet;
         run.ctx = &r;
@@ -235,9 +229,9 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
                "size\":%d,\"objects\":%d,\"inflight\":%d,\"device_bytes\":%llu,\"peak_mb\":%.1f,"
                "\"first_ms\":%.3f,\"p99_over_p50\":%.3f,",
                (unsigned long long)counts.frames, (unsigned long long)counts.visible,
-               um_detector_input_size(detector), um_segmenter_canvas(segmenter), o->objects,
-               um_pipeline_inflight(pipeline),
-               (unsigned long long)um_pipeline_device_bytes(pipeline), peak_mb(),
+               um_detector_input_size(e->detector), um_segmenter_canvas(e->segmenter), o->objects,
+               um_pipeline_inflight(e->pipeline),
+               (unsigned long long)um_pipeline_device_bytes(e->pipeline), peak_mb(),
                r.n ? r.ms[STAGES - 1][0] : 0, p50 > 0 ? p99 / p50 : 0);
         printf("\"fps\":%.3f,\"cpu_ms\":%.3f,", (double)r.n / wall,
                1e3 * (double)processor / CLOCKS_PER_SEC / (double)r.n);
@@ -245,22 +239,18 @@ static int bench_pipeline(const struct options *o, um_device *dev, um_detector *
             bench_print_ms(names[i], r.ms[i], r.n);
             printf(",");
         }
-        bench_print_machine(dev);
+        bench_print_machine(e->dev);
         printf("}\n");
     }
     free(r.ms[0]);
     um_source_close(&source);
-    um_pipeline_close(&pipeline);
     return st == UM_OK ? EXIT_DONE : cli_fail(st);
 }
 
 int command_bench(const struct options *o)
 {
     const char *what = o->positionals ? o->positional[0] : "pipeline";
-    um_device *dev = NULL;
-    um_detector *detector = NULL;
-    um_segmenter *segmenter = NULL;
-    um_pipeline *pipeline = NULL;
+    struct engine e = {NULL};
     int code = EXIT_FAILED;
     bool residency = strcmp(what, "residency") == 0;
     if (strcmp(what, "pipeline") != 0 && strcmp(what, "stages") != 0 && !residency &&
@@ -269,31 +259,22 @@ int command_bench(const struct options *o)
             "bench: \"%s\" is not pipeline, stages, residency, kernels, roofline or live", what);
     if (residency && o->sam_as_numpy >= 0)
         return cli_usage("bench residency runs both modes: no --sam-as-numpy");
-    um_status st = cli_open_device(&dev, o);
-    if (st == UM_OK)
-        st = cli_open_detector(&detector, dev, o);
-    if (st == UM_OK)
-        st = cli_open_segmenter(&segmenter, dev, o);
+    um_status st = cli_open_engine(&e, o);
     if (st != UM_OK)
         code = cli_exit(st);
     else if (strcmp(what, "kernels") == 0)
-        code = bench_kernels(o, dev, detector, segmenter);
+        code = bench_kernels(o, &e);
     else if (strcmp(what, "roofline") == 0)
-        code = bench_roofline(o, dev, detector, segmenter);
+        code = bench_roofline(o, &e);
     else if (residency)
-        code = bench_residency(o, dev, detector, segmenter);
+        code = bench_residency(o, &e);
     else if (strcmp(what, "live") == 0) {
-        st = open_pipeline(&pipeline, o, detector, segmenter);
-        code = st == UM_OK ? bench_live(o, dev, pipeline) : cli_fail(st);
+        st = open_pipeline(&e, o);
+        code = st == UM_OK ? bench_live(o, &e) : cli_fail(st);
     } else if (strcmp(what, "stages") == 0)
-        code = o->serve ? serve_stages(detector, segmenter)
-                        : bench_stages(o, dev, detector, segmenter);
+        code = o->serve ? serve_stages(&e) : bench_stages(o, &e);
     else
-        code = o->serve ? serve_pipeline(o, detector, segmenter)
-                        : bench_pipeline(o, dev, detector, segmenter);
-    um_pipeline_close(&pipeline);
-    um_segmenter_close(&segmenter);
-    um_detector_close(&detector);
-    um_device_close(&dev);
+        code = o->serve ? serve_pipeline(o, &e) : bench_pipeline(o, &e);
+    cli_close_engine(&e);
     return code;
 }

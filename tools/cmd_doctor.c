@@ -141,10 +141,48 @@ static void report_images(void)
     um_sink_close(&viewer);
 }
 
+/* What a first frame takes. */
+static um_status report_frame(const struct options *o, struct engine *e)
+{
+    char cache[600];
+    um_pipeline_settings set;
+    um_frame *frame = NULL;
+    const um_packet *packet = NULL;
+    report_canvas(e->segmenter);
+    um_device_weight_cache(e->dev, cache, sizeof cache);
+    printf("weights    packed: %s\n", cache);
+    cli_pipeline_settings(o, e, &set);
+    um_status st = um_pipeline_open(&e->pipeline, &set);
+    if (st == UM_OK)
+        st = um_pipeline_prepare(e->pipeline, 422, 558, 1);
+    if (st == UM_OK)
+        st = um_frame_create(&frame, 422, 558, 1);
+    if (st == UM_OK) {
+        memset(frame->pixels, 0, (size_t)frame->stride * 558);
+        st = um_pipeline_send(e->pipeline, &frame);
+    }
+    if (st == UM_OK)
+        st = um_pipeline_receive(e->pipeline, &packet);
+    if (st == UM_OK) {
+        printf("kernels    level %s on %s (%s)\n", um_device_isa(e->dev), um_device_name(e->dev),
+               strncmp(um_device_name(e->dev), "cuda", 4) == 0
+                   ? "ULTRAMOTION_CUDA=plain takes the plain twins"
+                   : "ULTRAMOTION_CPU=c|avx2|avx512|amx forces one");
+        int inflight = um_pipeline_inflight(e->pipeline);
+        printf("memory     %.1f MB planned on %s in %s for 422x558 gray frames, %d in flight: "
+               "weights, arenas, blocks\n",
+               (double)um_pipeline_device_bytes(e->pipeline) / 1048576, um_device_name(e->dev),
+               um_device_precision(e->dev), inflight);
+        printf("first frame %.1f ms\n", packet->ms.total);
+    }
+    um_frame_unref(&frame);
+    return st;
+}
+
 int command_doctor(const struct options *o)
 {
-    char path[CLI_PATH], cache[600];
-    int code = EXIT_DONE;
+    char path[CLI_PATH];
+    struct engine e = {NULL};
     printf("version    ultramotion %s\n", um_version());
     report_cpu();
     report_device(o, "cpu");
@@ -161,55 +199,10 @@ int command_doctor(const struct options *o)
     have = report_model("segmenter", cli_segmenter_path(o, path)) && have;
     if (!have)
         return EXIT_FAILED;
-    um_device *dev = NULL;
-    um_detector *detector = NULL;
-    um_segmenter *segmenter = NULL;
-    um_pipeline *pipeline = NULL;
-    um_pipeline_settings set;
-    um_frame *frame = NULL;
-    const um_packet *packet = NULL;
-    um_status st = cli_open_device(&dev, o);
-    if (st == UM_OK)
-        st = cli_open_detector(&detector, dev, o);
-    if (st == UM_OK)
-        st = cli_open_segmenter(&segmenter, dev, o);
-    if (st != UM_OK) {
-        code = EXIT_FAILED;
-        goto done;
-    }
-    report_canvas(segmenter);
-    um_device_weight_cache(dev, cache, sizeof cache);
-    printf("weights    packed: %s\n", cache);
-    cli_pipeline_settings(o, detector, segmenter, &set);
-    st = um_pipeline_open(&pipeline, &set);
-    if (st == UM_OK)
-        st = um_pipeline_prepare(pipeline, 422, 558, 1);
-    if (st == UM_OK)
-        st = um_frame_create(&frame, 422, 558, 1);
-    if (st == UM_OK) {
-        memset(frame->pixels, 0, (size_t)frame->stride * 558);
-        st = um_pipeline_send(pipeline, &frame);
-    }
-    if (st == UM_OK)
-        st = um_pipeline_receive(pipeline, &packet);
-    if (st == UM_OK) {
-        printf("kernels    level %s on %s (%s)\n", um_device_isa(dev), um_device_name(dev),
-               strncmp(um_device_name(dev), "cuda", 4) == 0
-                   ? "ULTRAMOTION_CUDA=plain takes the plain twins"
-                   : "ULTRAMOTION_CPU=c|avx2|avx512|amx forces one");
-        int inflight = um_pipeline_inflight(pipeline);
-        printf("memory     %.1f MB planned on %s in %s for 422x558 gray frames, %d in flight: "
-               "weights, arenas, blocks\n",
-               (double)um_pipeline_device_bytes(pipeline) / 1048576, um_device_name(dev),
-               um_device_precision(dev), inflight);
-        printf("first frame %.1f ms\n", packet->ms.total);
-    } else
+    um_status st = cli_open_engine(&e, o);
+    int code = st == UM_OK ? EXIT_DONE : EXIT_FAILED;
+    if (st == UM_OK && (st = report_frame(o, &e)) != UM_OK)
         code = cli_fail(st);
-done:
-    um_frame_unref(&frame);
-    um_pipeline_close(&pipeline);
-    um_segmenter_close(&segmenter);
-    um_detector_close(&detector);
-    um_device_close(&dev);
+    cli_close_engine(&e);
     return code;
 }

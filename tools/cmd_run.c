@@ -14,14 +14,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* A pipeline and what it stands on. */
-struct engine {
-    um_device *dev;
-    um_detector *detector;
-    um_segmenter *segmenter;
-    um_pipeline *pipeline;
-};
-
 /* A run of the command: what it stands on, what it shows, what came of it. */
 struct job {
     const struct options *o;
@@ -164,7 +156,7 @@ static void print_tally(const um_source *source, const struct outputs *out)
 static bool pipeline_settings(const struct options *o, const struct engine *e,
                               um_pipeline_settings *s)
 {
-    cli_pipeline_settings(o, e->detector, e->segmenter, s);
+    cli_pipeline_settings(o, e, s);
     s->budget_ms = (double)o->budget_ms;
     s->track =
         o->track >= 0 ? o->track : o->detect_every > 1 || (o->budget_ms > 0 && o->objects == 1);
@@ -201,20 +193,6 @@ static void tell_inflight(const struct options *o, const um_pipeline_settings *s
                             : ": see ultramotion run --help");
 }
 
-static um_status open_networks(struct engine *e, const struct options *o)
-{
-    um_status st = cli_open_detector(&e->detector, e->dev, o);
-    return st == UM_OK ? cli_open_segmenter(&e->segmenter, e->dev, o) : st;
-}
-
-static void close_engine(struct engine *e)
-{
-    um_pipeline_close(&e->pipeline);
-    um_segmenter_close(&e->segmenter);
-    um_detector_close(&e->detector);
-    um_device_close(&e->dev);
-}
-
 static void tell_models(const struct engine *e, const struct options *o, double ms)
 {
     char detector[CLI_PATH], segmenter[CLI_PATH];
@@ -236,9 +214,7 @@ static um_status go_on_on_cpu(void *ctx, um_pipeline **pipeline)
     end_line(p);
     fprintf(stderr, "ultramotion: device %s lost (%s): going on on cpu\n",
             um_device_name(p->first.dev), um_last_error());
-    um_status st = cli_open_device(&e->dev, &o);
-    if (st == UM_OK)
-        st = open_networks(e, &o);
+    um_status st = cli_open_engine(e, &o);
     if (st != UM_OK)
         return st;
     if (!pipeline_settings(&o, e, &set))
@@ -304,7 +280,7 @@ static int open_job(struct job *p)
     if (st == UM_OK)
         st = cli_open_source(&p->source, o);
     if (st == UM_OK)
-        st = open_networks(e, o);
+        st = cli_open_engine(e, o);
     if (st != UM_OK)
         return cli_exit(st);
     if (!pipeline_settings(o, e, &p->set))
@@ -414,8 +390,8 @@ static int run_and_report(const struct options *o, struct verify *verify)
     code = outputs_close(&p.out, code);
     if (p.counts.stalled) /* what it is stuck in cannot be closed */
         _exit(code);
-    close_engine(&p.spare); /* it borrows the lost device's name */
-    close_engine(&p.first);
+    cli_close_engine(&p.spare); /* it borrows the lost device's name */
+    cli_close_engine(&p.first);
     um_source_close(&p.source);
     um_monitor_close(&p.monitor);
     if (p.counts.left_behind) /* exit() might wait for what such a thread holds */

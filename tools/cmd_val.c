@@ -100,10 +100,7 @@ struct sweep {
 struct val {
     const struct options *o;
     truth *truth;
-    um_device *dev;
-    um_detector *detector;
-    um_segmenter *segmenter;
-    um_pipeline *pipeline;
+    struct engine engine;
     int *category; /* of each of the detector's classes; -1: the data set does not know it */
     struct results results;
     ap *ap;
@@ -224,7 +221,7 @@ static um_status find_stored(struct val *v, const struct truth_frame *t, struct 
 
 static um_status find_now(struct val *v, const struct truth_frame *t, struct finding *f)
 {
-    int most = um_detector_queries(v->detector), n = 0;
+    int most = um_detector_queries(v->engine.detector), n = 0;
     um_box *found = malloc((size_t)most * sizeof *found);
     f->box = malloc((size_t)most * sizeof *f->box);
     if (!found || !f->box) {
@@ -235,9 +232,9 @@ static um_status find_now(struct val *v, const struct truth_frame *t, struct fin
     um_frame *image = um_frame_ref(t->image);
     um_status st = UM_OK;
     if (v->frames && strcmp(v->sweep[v->score[v->frames - 1].sweep].name, t->sweep) != 0)
-        st = um_pipeline_forget(v->pipeline); /* what it knows is of another sweep */
+        st = um_pipeline_forget(v->engine.pipeline); /* what it knows is of another sweep */
     if (st == UM_OK)
-        st = um_detector_run(v->detector, image, 0, found, most, &n);
+        st = um_detector_run(v->engine.detector, image, 0, found, most, &n);
     for (int i = 0; i < n && st == UM_OK; i++) {
         const um_box *b = &found[i];
         int c = v->category[b->label];
@@ -252,10 +249,10 @@ static um_status find_now(struct val *v, const struct truth_frame *t, struct fin
     }
     free(found);
     if (st == UM_OK)
-        st = um_pipeline_send(v->pipeline, &image);
+        st = um_pipeline_send(v->engine.pipeline, &image);
     um_frame_unref(&image);
     if (st == UM_OK)
-        st = um_pipeline_receive(v->pipeline, &packet);
+        st = um_pipeline_receive(v->engine.pipeline, &packet);
     if (st != UM_OK)
         return st;
     /* of a class that the data set does not know, nothing was found */
@@ -564,9 +561,9 @@ static void put_report(FILE *f, const struct val *v, const struct summary *all,
     fputs("{\"dataset\":", f);
     json_string(f, v->o->positional[0]);
     fputs(",\"detector\":", f);
-    json_string(f, v->detector ? um_detector_sha256(v->detector) : NULL);
+    json_string(f, v->engine.detector ? um_detector_sha256(v->engine.detector) : NULL);
     fputs(",\"segmenter\":", f);
-    json_string(f, v->segmenter ? um_segmenter_sha256(v->segmenter) : NULL);
+    json_string(f, v->engine.segmenter ? um_segmenter_sha256(v->engine.segmenter) : NULL);
     fprintf(f, ",\"conf\":%.9g,\"within_px\":[%.9g,%.9g],", (double)v->o->conf, v->o->within[0],
             v->o->within[1]);
     put_summary(f, all);
@@ -651,7 +648,7 @@ static um_status report(struct val *v, const char *folder)
 static um_status pair_classes(struct val *v)
 {
     const struct category *known;
-    int n = truth_categories(v->truth, &known), classes = um_detector_classes(v->detector);
+    int n = truth_categories(v->truth, &known), classes = um_detector_classes(v->engine.detector);
     if (!(v->category = malloc((size_t)classes * sizeof *v->category)))
         return truth_no_memory();
     for (int k = 0; k < classes; k++)
@@ -660,7 +657,7 @@ static um_status pair_classes(struct val *v)
     for (int c = 0; c < n; c++) {
         int k = 0;
         for (; k < classes; k++) {
-            const char *name = um_detector_class_name(v->detector, k);
+            const char *name = um_detector_class_name(v->engine.detector, k);
             if (name && known[c].name ? strcmp(name, known[c].name) == 0 : known[c].id == k)
                 break;
         }
@@ -673,7 +670,7 @@ static um_status pair_classes(struct val *v)
     if (unknown < 0 || (paired && !known[unknown].used))
         return UM_OK;
     char first[256];
-    const char *name = known[unknown].name, *of = um_detector_class_name(v->detector, 0);
+    const char *name = known[unknown].name, *of = um_detector_class_name(v->engine.detector, 0);
     snprintf(first, sizeof first, "%s%s",
              of ? "its first: " : "they have no names, only numbers from 0", of ? of : "");
     return truth_fail(UM_EFORMAT,
@@ -686,17 +683,13 @@ static um_status pair_classes(struct val *v)
 static um_status open_networks(struct val *v)
 {
     um_pipeline_settings s;
-    um_status st = cli_open_device(&v->dev, v->o);
-    if (st == UM_OK)
-        st = cli_open_detector(&v->detector, v->dev, v->o);
-    if (st == UM_OK)
-        st = cli_open_segmenter(&v->segmenter, v->dev, v->o);
+    um_status st = cli_open_engine(&v->engine, v->o);
     if (st != UM_OK)
         return st;
-    cli_pipeline_settings(v->o, v->detector, v->segmenter, &s);
+    cli_pipeline_settings(v->o, &v->engine, &s);
     s.track = v->o->track > 0;
     s.mask_clean = v->o->mask_clean;
-    if ((st = um_pipeline_open(&v->pipeline, &s)) == UM_OK)
+    if ((st = um_pipeline_open(&v->engine.pipeline, &s)) == UM_OK)
         st = pair_classes(v);
     if (st != UM_OK)
         cli_fail(st);
@@ -792,10 +785,7 @@ static um_status open_outputs(struct val *v, const char *folder)
 
 static void close_val(struct val *v)
 {
-    um_pipeline_close(&v->pipeline);
-    um_segmenter_close(&v->segmenter);
-    um_detector_close(&v->detector);
-    um_device_close(&v->dev);
+    cli_close_engine(&v->engine);
     truth_close(&v->truth);
     cJSON_Delete(v->results.list);
     free(v->results.result);
