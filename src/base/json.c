@@ -150,70 +150,41 @@ bool um_json_put_begin_if(um_json *j, bool there, const char *key, char bracket)
     return there;
 }
 
-void um_json_put_string(um_json *j, const char *key, const char *s)
-{
-    um_json_key(j, key);
-    um_json_string(j, s);
-}
-
 void um_json_put_bytes(um_json *j, const char *key, const char *s, size_t n)
 {
     um_json_key(j, key);
     um_json_bytes(j, s, n);
 }
 
-void um_json_put_int(um_json *j, const char *key, int64_t v)
-{
-    um_json_key(j, key);
-    um_json_int(j, v);
-}
-
-void um_json_put_uint(um_json *j, const char *key, uint64_t v)
-{
-    um_json_key(j, key);
-    um_json_uint(j, v);
-}
-
-void um_json_put_float(um_json *j, const char *key, float v)
-{
-    um_json_key(j, key);
-    um_json_float(j, v);
-}
-
-void um_json_put_double(um_json *j, const char *key, double v)
-{
-    um_json_key(j, key);
-    um_json_double(j, v);
-}
+#define PUT(name, type)                                          \
+    void um_json_put_##name(um_json *j, const char *key, type v) \
+    {                                                            \
+        um_json_key(j, key);                                     \
+        um_json_##name(j, v);                                    \
+    }
+PUT(string, const char *)
+PUT(int, int64_t)
+PUT(uint, uint64_t)
+PUT(float, float)
+PUT(double, double)
+PUT(bool, int)
 
 void um_json_put_measured(um_json *j, const char *key, double v)
 {
     um_json_put_float(j, key, (float)v);
 }
 
-void um_json_put_bool(um_json *j, const char *key, int v)
-{
-    um_json_key(j, key);
-    um_json_bool(j, v);
-}
-
-void um_json_put_floats(um_json *j, const char *key, const float *v, int n)
-{
-    if (!um_json_put_begin_if(j, v, key, '['))
-        return;
-    for (int i = 0; i < n; i++)
-        um_json_float(j, v[i]);
-    um_json_end(j, ']');
-}
-
-void um_json_put_doubles(um_json *j, const char *key, const double *v, int n)
-{
-    if (!um_json_put_begin_if(j, v, key, '['))
-        return;
-    for (int i = 0; i < n; i++)
-        um_json_double(j, v[i]);
-    um_json_end(j, ']');
-}
+#define PUT_LIST(name)                                                            \
+    void um_json_put_##name##s(um_json *j, const char *key, const name *v, int n) \
+    {                                                                             \
+        if (!um_json_put_begin_if(j, v, key, '['))                                \
+            return;                                                               \
+        for (int i = 0; i < n; i++)                                               \
+            um_json_##name(j, v[i]);                                              \
+        um_json_end(j, ']');                                                      \
+    }
+PUT_LIST(float)
+PUT_LIST(double)
 
 void um_json_newline(um_json *j)
 {
