@@ -201,6 +201,16 @@ struct um_device_fns {
                               int n); /* look up and load the kernels of these names */
 };
 
+/* The entries that every backend has, by functions of the same names. */
+#define UM_DEVICE_FNS                                                                           \
+    .buf_create = buf_create, .buf_destroy = buf_destroy, .host_create = host_create,           \
+    .host_destroy = host_destroy, .upload = upload, .download = download, .copy = copy,         \
+    .copy_from = copy_from, .fill = fill, .discard = discard, .run = run,                       \
+    .event_create = event_create, .event_destroy = event_destroy, .event_record = event_record, \
+    .event_wait = event_wait, .event_sync = event_sync, .event_elapsed = event_elapsed,         \
+    .capture_begin = capture_begin, .capture_end = capture_end, .graph_launch = graph_launch,   \
+    .graph_destroy = graph_destroy
+
 /* A concrete device embeds this as its first member. */
 struct um_device {
     const struct um_device_fns *fns;

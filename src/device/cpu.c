@@ -253,30 +253,7 @@ static void cpu_close(um_device *dev)
     um_free(dev);
 }
 
-static const struct um_device_fns fns = {
-    .close = cpu_close,
-    .buf_create = buf_create,
-    .buf_destroy = buf_destroy,
-    .host_create = host_create,
-    .host_destroy = host_destroy,
-    .upload = upload,
-    .download = download,
-    .copy = copy,
-    .copy_from = copy_from,
-    .fill = fill,
-    .discard = discard,
-    .run = run,
-    .event_create = event_create,
-    .event_destroy = event_destroy,
-    .event_record = event_record,
-    .event_wait = event_wait,
-    .event_sync = event_sync,
-    .event_elapsed = event_elapsed,
-    .capture_begin = capture_begin,
-    .capture_end = capture_end,
-    .graph_launch = graph_launch,
-    .graph_destroy = graph_destroy,
-};
+static const struct um_device_fns fns = {UM_DEVICE_FNS, .close = cpu_close};
 
 um_status um_cpu_open(um_device **out, const um_device_settings *s)
 {

@@ -696,33 +696,8 @@ static void cuda_close(um_device *dev)
     um_free(c);
 }
 
-static const struct um_device_fns fns = {
-    .close = cuda_close,
-    .buf_create = buf_create,
-    .buf_destroy = buf_destroy,
-    .host_create = host_create,
-    .host_destroy = host_destroy,
-    .upload = upload,
-    .download = download,
-    .copy = copy,
-    .copy_from = copy_from,
-    .stream = stream_of,
-    .lead = lead,
-    .fill = fill,
-    .discard = discard,
-    .run = run,
-    .event_create = event_create,
-    .event_destroy = event_destroy,
-    .event_record = event_record,
-    .event_wait = event_wait,
-    .event_sync = event_sync,
-    .event_elapsed = event_elapsed,
-    .capture_begin = capture_begin,
-    .capture_end = capture_end,
-    .graph_launch = graph_launch,
-    .graph_destroy = graph_destroy,
-    .load_kernels = load_kernels,
-};
+static const struct um_device_fns fns = {UM_DEVICE_FNS, .close = cuda_close, .stream = stream_of,
+                                         .lead = lead, .load_kernels = load_kernels};
 
 static um_status attribute(struct cuda *c, unsigned which, int *value)
 {
