@@ -335,8 +335,8 @@ static um_status run_front(um_detector *d, const um_frame *frame, int channels,
         return st;
     st = um_front_fill(f, 0, &header, frame, 0, 0);
     if (st == UM_OK)
-        st = um_front_upload(f, 0, UM_QUEUE_MAIN, UM_STAGE_UPLOAD);
-    return st == UM_OK ? um_front_run(f, UM_QUEUE_MAIN) : st;
+        st = um_front_upload(f, 0, UM_STAGE_UPLOAD);
+    return st == UM_OK ? um_front_run(f) : st;
 }
 
 static um_status fetch(um_detector *d, struct um_detect_path *path, size_t logits_bytes,

@@ -124,31 +124,32 @@ um_status um_front_fill(struct um_front *f, int slot, const struct um_frame_head
     return UM_OK;
 }
 
-um_status um_front_upload(struct um_front *f, int slot, enum um_queue q, enum um_stage stage)
+um_status um_front_upload(struct um_front *f, int slot, enum um_stage stage)
 {
-    return um_upload(f->dev, q, f->frame, 0, f->slot[slot], 0, f->bytes, stage, "frame");
+    return um_upload(f->dev, UM_QUEUE_MAIN, f->frame, 0, f->slot[slot], 0, f->bytes, stage,
+                     "frame");
 }
 
 um_status um_front_copy(struct um_front *f, int slot, const struct um_frame_header *header,
-                        enum um_queue q, const void *pixels, ptrdiff_t row_bytes, void *stream)
+                        const void *pixels, ptrdiff_t row_bytes, void *stream)
 {
     size_t row = (size_t)f->w * (size_t)f->c, off = UM_HEADER_BYTES;
     if (f->dev->lost)
         return um_fail(UM_EDEVICE, "device %s is lost", f->dev->name);
     memcpy(f->slot[slot]->data, header, UM_HEADER_BYTES);
-    um_status st = um_upload(f->dev, q, f->frame, 0, f->slot[slot], 0, UM_HEADER_BYTES,
+    um_status st = um_upload(f->dev, UM_QUEUE_MAIN, f->frame, 0, f->slot[slot], 0, UM_HEADER_BYTES,
                              UM_STAGE_UPLOAD, "header of an image that is on the device");
     bool whole = row_bytes == (ptrdiff_t)row;
     for (int y = 0; y < (whole ? 1 : f->h) && st == UM_OK; y++)
-        st = um_copy_from(f->dev, q, f->frame, off + (size_t)y * row,
+        st = um_copy_from(f->dev, UM_QUEUE_MAIN, f->frame, off + (size_t)y * row,
                           (const char *)pixels + y * row_bytes, whole ? row * (size_t)f->h : row,
                           stream);
     return st;
 }
 
-um_status um_front_run(struct um_front *f, enum um_queue q)
+um_status um_front_run(struct um_front *f)
 {
-    return um_tape_run(f->tape, q);
+    return um_tape_run(f->tape, UM_QUEUE_MAIN);
 }
 
 uint64_t um_front_device_bytes(const struct um_front *f)

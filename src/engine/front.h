@@ -48,11 +48,11 @@ void um_front_close(struct um_front *f); /* accepts a zeroed or half-open front 
 um_status um_front_fill(struct um_front *f, int slot, const struct um_frame_header *header,
                         const um_frame *frame, int x0, int y0);
 /* The upload, and the steps that make the network inputs of it. */
-um_status um_front_upload(struct um_front *f, int slot, enum um_queue q, enum um_stage stage);
+um_status um_front_upload(struct um_front *f, int slot, enum um_stage stage);
 /* The same for an image that is on the device: the header crosses, the pixels are copied there. */
 um_status um_front_copy(struct um_front *f, int slot, const struct um_frame_header *header,
-                        enum um_queue q, const void *pixels, ptrdiff_t row_bytes, void *stream);
-um_status um_front_run(struct um_front *f, enum um_queue q);
+                        const void *pixels, ptrdiff_t row_bytes, void *stream);
+um_status um_front_run(struct um_front *f);
 uint64_t um_front_device_bytes(const struct um_front *f);
 
 /* Channels a frame needs on the device: 1 if it is gray or its channels are equal at every pixel of

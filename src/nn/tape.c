@@ -437,12 +437,12 @@ void um_tape_locate(const um_tape *t, um_tensor x, um_buf **buf, size_t *byte_of
     *byte_offset = v->off + (size_t)x.off * um_dtype_size(x.dtype);
 }
 
-um_status um_tape_copy(const um_tape *t, enum um_queue q, um_tensor x, um_buf *to, size_t off)
+um_status um_tape_copy(const um_tape *t, um_tensor x, um_buf *to, size_t off)
 {
     um_buf *buf = NULL;
     size_t at = 0;
     um_tape_locate(t, x, &buf, &at);
-    return um_copy(t->dev, q, to, off, buf, at, span(x));
+    return um_copy(t->dev, UM_QUEUE_MAIN, to, off, buf, at, span(x));
 }
 
 um_status um_tape_read(const um_tape *t, um_tensor x, void *to, enum um_stage stage,

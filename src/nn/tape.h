@@ -68,8 +68,9 @@ const struct um_step *um_tape_step_at(const um_tape *t, int i);
 
 /* Where a kept tensor lives after compile. */
 void um_tape_locate(const um_tape *t, um_tensor x, um_buf **buf, size_t *byte_offset);
-/* A kept tensor without gaps: to byte `off` of a buffer, by queue q; or to the host, at once. */
-um_status um_tape_copy(const um_tape *t, enum um_queue q, um_tensor x, um_buf *to, size_t off);
+/* A kept tensor without gaps: to byte `off` of a buffer, by the main queue; or to the host, at
+ * once. */
+um_status um_tape_copy(const um_tape *t, um_tensor x, um_buf *to, size_t off);
 um_status um_tape_read(const um_tape *t, um_tensor x, void *to, enum um_stage stage,
                        const char *reason);
 

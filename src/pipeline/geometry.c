@@ -236,11 +236,11 @@ static um_status submit_box(const struct part *f, bool detect)
     struct geometry *g = f->g;
     um_status st = mark(f, UM_QUEUE_MAIN, MARK_START);
     if (st == UM_OK)
-        st = um_front_upload(&g->front, f->l->slot, UM_QUEUE_MAIN, f->up);
+        st = um_front_upload(&g->front, f->l->slot, f->up);
     if (st == UM_OK)
         st = mark(f, UM_QUEUE_MAIN, MARK_UPLOADED);
     if (st == UM_OK)
-        st = um_front_run(&g->front, UM_QUEUE_MAIN);
+        st = um_front_run(&g->front);
     if (st == UM_OK && p->speculative && detect && !f->known)
         st = order(p, p->fork, UM_QUEUE_MAIN, UM_QUEUE_SIDE);
     if (st == UM_OK && detect && !f->known)

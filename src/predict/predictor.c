@@ -239,18 +239,18 @@ static um_status set_image(um_predictor *s, const um_frame *frame, const um_imag
         return st;
     st = frame
              ? um_front_fill(f, 0, &header, frame, 0, 0)
-             : um_front_copy(f, 0, &header, UM_QUEUE_MAIN, image->data,
+             : um_front_copy(f, 0, &header, image->data,
                              image->row_bytes ? image->row_bytes : (ptrdiff_t)w * c, image->stream);
     if (st == UM_OK && frame)
-        st = um_front_upload(f, 0, UM_QUEUE_MAIN, UM_STAGE_UPLOAD);
+        st = um_front_upload(f, 0, UM_STAGE_UPLOAD);
     if (st == UM_OK)
         st = slots_sent(s);
     if (st == UM_OK)
-        st = um_front_run(f, UM_QUEUE_MAIN);
+        st = um_front_run(f);
     if (st == UM_OK)
         st = um_tape_run(s->encode.tape, UM_QUEUE_MAIN);
     if (st == UM_OK)
-        st = um_tape_copy(s->encode.tape, UM_QUEUE_MAIN, s->encode.embedding, s->embedding, 0);
+        st = um_tape_copy(s->encode.tape, s->encode.embedding, s->embedding, 0);
     if (st == UM_OK) {
         s->image_w = w;
         s->image_h = h;
@@ -377,7 +377,7 @@ static um_status device_mask(um_predictor *s, um_tensor x, um_mask **out)
     um_mask *m = NULL;
     um_status st = um_mask_open(&m, s->dev, false, s->image_h, s->image_w);
     if (st == UM_OK)
-        st = um_tape_copy(s->mask.tape, UM_QUEUE_MAIN, x, m->values->buf, 0);
+        st = um_tape_copy(s->mask.tape, x, m->values->buf, 0);
     if (st != UM_OK)
         um_mask_close(&m);
     *out = m;
@@ -415,7 +415,7 @@ static um_status host_mask(um_predictor *s, um_tensor logits, um_mask **out)
 static um_status take(const um_tape *tape, um_tensor x, um_values *to, size_t at,
                       const char *reason)
 {
-    return to->buf ? um_tape_copy(tape, UM_QUEUE_MAIN, x, to->buf, at)
+    return to->buf ? um_tape_copy(tape, x, to->buf, at)
                    : um_tape_read(tape, x, (char *)to->host + at, UM_STAGE_SEGMENT, reason);
 }
 
