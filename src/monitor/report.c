@@ -14,6 +14,23 @@
 static const char *const time_names[UM_TIMES] = {"wait",   "upload", "detect", "segment",
                                                  "packet", "total",  "latency"};
 
+/* Frames and packets that were lost, by cause. */
+static const struct {
+    const char *name;
+    size_t at; /* in um_run_counts */
+} causes[] = {{"unreadable", offsetof(um_run_counts, unreadable)},
+              {"not_finite", offsetof(um_run_counts, not_finite)},
+              {"replaced", offsetof(um_run_counts, replaced)},
+              {"too_old", offsetof(um_run_counts, too_old)},
+              {"sink_full", offsetof(um_run_counts, dropped)},
+              {"left", offsetof(um_run_counts, left)}};
+enum { CAUSES = sizeof causes / sizeof *causes };
+
+static uint64_t lost_by(const um_run_counts *c, int cause)
+{
+    return *(const uint64_t *)(const void *)((const char *)c + causes[cause].at);
+}
+
 static um_status look(um_monitor *m, struct um_monitor_moment **out)
 {
     *out = m ? um_alloc(sizeof **out) : NULL;
@@ -154,13 +171,9 @@ static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment
     um_json_put_uint(j, "lost", c->lost);
     um_json_put_uint(j, "relocalizing", c->relocalizing);
     um_json_end(j, '}');
-    um_json_put_begin(j, "drops", '{'); /* by cause */
-    um_json_put_uint(j, "unreadable", c->unreadable);
-    um_json_put_uint(j, "not_finite", c->not_finite);
-    um_json_put_uint(j, "replaced", c->replaced);
-    um_json_put_uint(j, "too_old", c->too_old);
-    um_json_put_uint(j, "sink_full", c->dropped);
-    um_json_put_uint(j, "left", c->left);
+    um_json_put_begin(j, "drops", '{');
+    for (int i = 0; i < CAUSES; i++)
+        um_json_put_uint(j, causes[i].name, lost_by(c, i));
     um_json_end(j, '}');
     um_json_put_measured(j, "fps_in", o->fps_in);
     um_json_put_measured(j, "fps_out", o->fps_out);
@@ -392,16 +405,9 @@ static void print_frames(struct page *p, const struct um_monitor_moment *o)
           (unsigned long long)c->visible, (unsigned long long)c->lost,
           (unsigned long long)c->relocalizing);
     head(p, "drops_total", "counter", "Frames and packets that were lost, by cause.");
-    print(p,
-          "ultramotion_drops_total{cause=\"unreadable\"} %llu\n"
-          "ultramotion_drops_total{cause=\"not_finite\"} %llu\n"
-          "ultramotion_drops_total{cause=\"replaced\"} %llu\n"
-          "ultramotion_drops_total{cause=\"too_old\"} %llu\n"
-          "ultramotion_drops_total{cause=\"sink_full\"} %llu\n"
-          "ultramotion_drops_total{cause=\"left\"} %llu\n",
-          (unsigned long long)c->unreadable, (unsigned long long)c->not_finite,
-          (unsigned long long)c->replaced, (unsigned long long)c->too_old,
-          (unsigned long long)c->dropped, (unsigned long long)c->left);
+    for (int i = 0; i < CAUSES; i++)
+        print(p, "ultramotion_drops_total{cause=\"%s\"} %llu\n", causes[i].name,
+              (unsigned long long)lost_by(c, i));
     gauge(p, "fps_in", "Frames a second that the source gives.", o->fps_in);
     gauge(p, "fps_out", "Packets a second.", o->fps_out);
     gauge(p, "frames_waiting", "Frames that wait for the pipeline.", o->live.waiting);
@@ -531,17 +537,21 @@ static void end(struct kpi *k, um_json *j)
     um_free(line);
 }
 
-static void drop_event(struct kpi *k, const char *cause, uint64_t before, uint64_t now, int waiting)
+static void drop_events(struct kpi *k, const um_run_counts *before, const um_run_counts *now,
+                        int waiting)
 {
     um_json j = {0};
-    if (now <= before)
-        return;
-    begin(&j, "drop_event");
-    um_json_put_string(&j, "cause", cause);
-    um_json_put_uint(&j, "removed", now - before);
-    um_json_put_uint(&j, "total", now);
-    um_json_put_uint(&j, "qsize", (uint64_t)waiting);
-    end(k, &j);
+    for (int i = 0; i < CAUSES; i++) {
+        uint64_t n = lost_by(now, i), old = lost_by(before, i);
+        if (n <= old)
+            continue;
+        begin(&j, "drop_event");
+        um_json_put_string(&j, "cause", causes[i].name);
+        um_json_put_uint(&j, "removed", n - old);
+        um_json_put_uint(&j, "total", n);
+        um_json_put_uint(&j, "qsize", (uint64_t)waiting);
+        end(k, &j);
+    }
 }
 
 um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line), void *ctx)
@@ -596,13 +606,7 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
     }
     struct um_monitor_told now = {.counts = *c, .lag_alarm = o->clock.alarm},
                            old = um_monitor_tell(m, &now);
-    const um_run_counts *b = &old.counts;
-    drop_event(&k, "replaced", b->replaced, c->replaced, o->live.waiting);
-    drop_event(&k, "too_old", b->too_old, c->too_old, o->live.waiting);
-    drop_event(&k, "unreadable", b->unreadable, c->unreadable, o->live.waiting);
-    drop_event(&k, "not_finite", b->not_finite, c->not_finite, o->live.waiting);
-    drop_event(&k, "sink_full", b->dropped, c->dropped, o->live.waiting);
-    drop_event(&k, "left", b->left, c->left, o->live.waiting);
+    drop_events(&k, &old.counts, c, o->live.waiting);
     if (now.lag_alarm != old.lag_alarm) {
         begin(&j, "lag_alarm");
         um_json_put_bool(&j, "raised", now.lag_alarm);
