@@ -9,6 +9,7 @@
 #include "stop.h"
 #include "summary.h"
 #include "tell.h"
+#include "text.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -432,12 +433,9 @@ int command_replay(const struct options *o)
     if (o->verify && o->realtime)
         return cli_usage("--verify looks at every frame, and --realtime passes over those that are "
                          "late: one or the other");
-    const char *scheme = o->realtime ? "replay-live:" : "replay:";
-    size_t n = strlen(scheme) + strlen(o->positional[0]) + 1;
-    char *spec = malloc(n);
+    char *spec = text_join(o->realtime ? "replay-live:" : "replay:", "", o->positional[0]);
     um_status st = spec ? UM_OK : um_set_error(UM_ENOMEM, o->positional[0]);
     if (st == UM_OK) {
-        snprintf(spec, n, "%s%s", scheme, o->positional[0]);
         again.positional[0] = spec;
         if (o->verify && !o->sinks) {
             again.sink[0] = "null:";

@@ -358,14 +358,9 @@ um_status kpi_open(um_sink **out, const struct kpi_settings *kpi, const um_sink_
                                     .close = close_file};
     chosen = *kpi;
     um_status st = um_sink_register(&ops);
-    size_t n = strlen(kpi->path) + sizeof "kpi:";
-    char *spec = malloc(n);
-    if (st == UM_OK && !spec)
-        st = um_set_error(UM_ENOMEM, "--kpi");
-    if (st == UM_OK) {
-        snprintf(spec, n, "kpi:%s", kpi->path);
-        st = um_sink_open(out, spec, settings);
-    }
+    char *spec = text_join("kpi:", "", kpi->path);
+    if (st == UM_OK)
+        st = spec ? um_sink_open(out, spec, settings) : um_set_error(UM_ENOMEM, "--kpi");
     free(spec);
     return st;
 }

@@ -3,6 +3,7 @@
 
 #include "kpi.h"
 #include "recording.h"
+#include "text.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -14,12 +15,8 @@ bool outputs_kpi_all(const struct options *o)
 
 static um_status open_trace(um_sink **out, const char *path, const um_sink_settings *settings)
 {
-    size_t n = strlen(path) + sizeof "trace:";
-    char *spec = malloc(n);
-    if (!spec)
-        return um_set_error(UM_ENOMEM, "--trace");
-    snprintf(spec, n, "trace:%s", path);
-    um_status st = um_sink_open(out, spec, settings);
+    char *spec = text_join("trace:", "", path);
+    um_status st = spec ? um_sink_open(out, spec, settings) : um_set_error(UM_ENOMEM, "--trace");
     free(spec);
     return st;
 }

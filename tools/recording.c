@@ -3,6 +3,7 @@
 #include "recording.h"
 
 #include "json.h"
+#include "text.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -24,10 +25,7 @@ static void failed_in(const char *folder, const char *name)
 
 static FILE *open_in(const char *folder, const char *name, const char *mode)
 {
-    size_t n = strlen(folder) + strlen(name) + 2;
-    char *path = malloc(n);
-    if (path)
-        snprintf(path, n, "%s/%s", folder, name);
+    char *path = text_join(folder, "/", name);
     FILE *f = path ? fopen(path, mode) : NULL;
     if (!f)
         failed_in(folder, name);

@@ -2,6 +2,8 @@
 #include "text.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 FILE *text_open(char **text)
 {
@@ -15,4 +17,13 @@ FILE *text_open(char **text)
 bool text_close(FILE *f, char *const *text)
 {
     return f && fclose(f) == 0 && *text && errno != ENOMEM;
+}
+
+char *text_join(const char *a, const char *between, const char *b)
+{
+    size_t n = strlen(a) + strlen(between) + strlen(b) + 1;
+    char *text = malloc(n);
+    if (text)
+        snprintf(text, n, "%s%s%s", a, between, b);
+    return text;
 }

@@ -9,4 +9,7 @@
 FILE *text_open(char **text);
 bool text_close(FILE *f, char *const *text); /* false: no memory; f may be NULL */
 
+/* The three behind each other; freed by the caller. NULL: no memory. */
+char *text_join(const char *a, const char *between, const char *b);
+
 #endif

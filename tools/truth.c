@@ -3,6 +3,7 @@
 #include "truth.h"
 
 #include "segmentation.h"
+#include "text.h"
 
 #include <cjson/cJSON.h>
 #include <dirent.h>
@@ -142,11 +143,7 @@ static bool mask_box(const uint8_t *mask, int width, int height, float box[4])
 
 static char *join(const char *a, const char *b)
 {
-    size_t n = strlen(a) + strlen(b) + 2;
-    char *text = malloc(n);
-    if (text)
-        snprintf(text, n, "%s%s%s", a, *a && *b ? "/" : "", b);
-    return text;
+    return text_join(a, *a && *b ? "/" : "", b);
 }
 
 static bool is_file(const char *path)
