@@ -345,34 +345,28 @@ static void answer(struct server *s, struct client *c, const struct um_igtl_mess
     int v = spoken(s, c);
     struct bundle *b = s->last[v] ? s->last[v] : s->last[3 - v], *own = bundle_new();
     size_t from = 0, to = 0;
-    bool done = false;
+    bool done = true, get = um_igtl_asks(type, "GET_", "IMAGE"),
+         turn = um_igtl_asks(type, "STT_", "IMAGE") || um_igtl_asks(type, "STP_", "IMAGE");
     if (!own)
         return;
-    bool image = um_igtl_asks(type, "STT_", "IMAGE") || um_igtl_asks(type, "STP_", "IMAGE") ||
-                 um_igtl_asks(type, "GET_", "IMAGE");
-    if (image && b && !find_image(b, m->header.device, &from, &to)) {
+    if ((turn || get) && b && !find_image(b, m->header.device, &from, &to)) {
         um_igtl_reply(&own->out, m, v, 1);
-        done = true;
-    } else if (um_igtl_asks(type, "STT_", "IMAGE") || um_igtl_asks(type, "STP_", "IMAGE")) {
+    } else if (turn) {
         c->streaming = type[2] == 'T';
         um_igtl_reply(&own->out, m, v, 0);
-        done = true;
     } else if (um_igtl_asks(type, "STT_", "TRANSFORM") || um_igtl_asks(type, "STP_", "TRANSFORM")) {
         c->relaying = type[2] == 'T';
         um_igtl_reply(&own->out, m, v, !s->frame.relay_transforms);
-        done = true;
-    } else if (um_igtl_asks(type, "GET_", "IMAGE")) {
-        done = true;
-        if (b && make_room(s, c)) /* as much of frames waits for who asks as for who is sent them */
+    } else if (get && !b) {
+        c->once = true; /* the next one */
+    } else if (get) {   /* as much of frames waits for who asks as for who is sent them */
+        if (make_room(s, c))
             post(c, b, from, to, true);
-        else if (!b)
-            c->once = true; /* the next one */
     } else if (um_igtl_asks(type, "GET_", "LBMETA") && s->labels[v]) {
         post(c, s->labels[v], 0, s->labels[v]->out.size, false);
-        done = true;
-    }
-    if (!done)
+    } else {
         done = um_igtl_answer(&own->out, m, v);
+    }
     if (done)
         count(s, QUERIES);
     post_own(c, own);
