@@ -33,10 +33,10 @@ may pipeline engine nn io device
 may stream monitor
 may python
 
-# Inside nn the tape lies below the operators, and they below the blocks made of them.
-if grep -nE '#include "nn/(op|op_(cpu|cuda|dfine|level|ref|sam)|area|resize|spline|block)\.h"' src/nn/tape.[ch] src/nn/op_table.h ||
+# Inside nn constants and tape lie below the operators, and they below the blocks made of them.
+if grep -nE '#include "nn/(op|op_(cpu|cuda|dfine|level|ref|sam)|area|resize|spline|block)\.h"' src/nn/tape.[ch] src/nn/params.[ch] src/nn/op_table.h ||
     grep -n '#include "nn/block.h"' src/nn/act.h src/nn/op*.[ch] src/nn/record.h src/nn/{area,resize,spline}.[ch]; then
-    echo "src/nn: tape, operators and blocks may include only what lies below them"
+    echo "src/nn: constants, tape, operators and blocks may include only what lies below them"
     status=1
 fi
 
