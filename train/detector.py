@@ -18,6 +18,8 @@ SIDE = 320
 # Taken from what goes into the score's sigmoid, so that 0.5 is where few empty images are: 0.55 left 3.4 % of 2,000 hard ones there, 0.70 leaves 2.4 %
 # (README.md). The metadata's `calm` says how much, and a run that starts from such a model adds it again first.
 CALM = 0.70
+# How many boxes count for a frame's score, and what their probability must be to be one half (README.md).
+PRESENCE = "5,0.68"
 PHANTOM = "ultramotion phantom, look=hard and default; no real picture"
 # Shares of the hard look, of images without bone and of shaded ones, and shapes of surfaces that come more often.
 DIET = (0.7, 0.3, 0.15, {"humps": 0.1, "flank": 0.07})
@@ -83,7 +85,7 @@ def main():
     weights = {k: v - CALM if is_score_bias(k) else v for k, v in state.average.state.items()}
     run.export(args, weights, "detector.safetensors", {
         "architecture": "dfine-n", "name": "D-FINE-N bone surface, 320x320", "input_size": SIDE, "classes": "bone", "activation": "relu", "fit": "stretch", "nms": 0.7,
-        "calm": CALM, "gain": "off",
+        "calm": CALM, "presence": PRESENCE, "gain": "off",
         "training_data": learned_from(before), "steps": run.steps_of(before, args, state.step), "licence": run.licence_of(before),
         "producer": "ultramotion train/detector.py"})
 

@@ -99,7 +99,8 @@ typedef struct um_packet {
     double ts; /**< of the frame, see um_frame */
     um_state state;
     int label;   /**< of the best box */
-    float score; /**< of the best box, also when LOST */
+    float score; /**< of the best box, also when LOST; of several, if the detector wants it
+                    (um_detector_settings.presence) */
     int has_box;
     float box[4]; /**< xyxy, clamped to the image; valid if has_box */
     int has_mask;
