@@ -24,6 +24,8 @@ void um_wake_close(int *fd)
 void um_wake_set(int fd)
 {
     const uint64_t one = 1;
+    if (fd < 0)
+        return;
     int saved = errno; /* a signal handler must not change it */
     ssize_t n = write(fd, &one, sizeof one);
     (void)n; /* it fails only where it is readable already */

@@ -11,7 +11,8 @@
 /* *fd is -1 on error. `what` is for the message. */
 um_status um_wake_open(int *fd, const char *what);
 void um_wake_close(int *fd); /* accepts -1 */
-/* Make it readable until it is cleared. Any thread, and signal handlers. */
+/* Make it readable until it is cleared. Any thread, and signal handlers. Accepts -1: nobody waits.
+ */
 void um_wake_set(int fd);
 void um_wake_clear(int fd);
 /* Wait until it is readable: false after `ms` (-1 = never). */
