@@ -1372,6 +1372,43 @@ TEST(clocks_may_drift_and_be_set)
     CHECK(l.lag > 9);
 }
 
+/* How many of `n` frames, `hz` a second and up to `jitter` s late, are due; `closest` to the last.
+ */
+static int due_of(int n, double hz, double jitter, double limit, double *closest)
+{
+    uint64_t next = 0, last = 0;
+    int due = 0;
+    *closest = 1e9;
+    for (int i = 0; i < n; i++) {
+        uint64_t now = (uint64_t)(1e9 * (1000 + i / hz + jitter * (i * 7 % 11) / 11));
+        if (!um_clock_due(&next, limit, now))
+            continue;
+        if (due++)
+            *closest = fmin(*closest, 1e-9 * (double)(now - last));
+        last = now;
+    }
+    return due;
+}
+
+TEST(a_limit_of_frames_a_second_keeps_its_mean)
+{
+    static const double rates[] = {10.1, 11, 12, 15, 19, 20, 25, 30, 60, 144};
+    double closest = 0;
+    for (size_t i = 0; i < sizeof rates / sizeof *rates; i++) {
+        int n = due_of((int)(100 * rates[i]), rates[i], 0, 10, &closest);
+        CHECK_MSG(n >= 999 && n <= 1001, "%d of 100 s at %g", n, rates[i]);
+        CHECK_MSG(closest > .0499, "%g s at %g", closest, rates[i]);
+        n = due_of((int)(100 * rates[i]), rates[i], .02, 10, &closest);
+        CHECK_MSG(n >= 980 && n <= 1001, "%d of 100 s at %g, with jitter", n, rates[i]);
+    }
+    CHECK_EQ(due_of(1000, 10, .04, 10, &closest), 1000); /* what is slow enough, all of it */
+    CHECK_EQ(due_of(1000, 7, .04, 10, &closest), 1000);
+    CHECK_EQ(due_of(10, .1, 0, 1e-15, &closest), 1);
+    uint64_t next = 0, pause = 1000000000000;
+    CHECK(um_clock_due(&next, 10, 1) && um_clock_due(&next, 10, pause));
+    CHECK(!um_clock_due(&next, 10, pause + 40000000)); /* nothing is caught up with */
+}
+
 /* A live sender on scripted clocks; each frame comes when the one before has its packet. */
 static struct bench *sender_bench;
 static char sender_why[128];

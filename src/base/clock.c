@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/clock.h"
 
+#include <math.h>
 #include <time.h>
 
 uint64_t um_clock_ns(void)
@@ -15,4 +16,13 @@ double um_clock_unix(void)
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+bool um_clock_due(uint64_t *next, double hz, uint64_t now)
+{
+    uint64_t period = (uint64_t)fmin(1e9 / hz, 1e18);
+    if (now + period / 2 < *next)
+        return false;
+    *next = (now < *next + period / 2 ? *next : now) + period;
+    return true;
 }

@@ -89,7 +89,7 @@ struct server {
     struct bundle *labels[3];
     unsigned labels_version;
     /* of the writing thread alone */
-    uint64_t sent_at;
+    uint64_t due;               /* the next frame, by max_fps */
     struct um_igtl_frame frame; /* its options do not change */
 };
 
@@ -244,13 +244,11 @@ static um_status igtl_write(void *priv, const um_packet *packet, const um_frame 
     struct server *s = *(struct server **)priv;
     struct bundle *made[3] = {NULL}, *labels[3] = {NULL};
     bool used[3];
-    uint64_t now = um_clock_ns();
     count(s, FRAMES);
-    if (s->max_fps > 0 && s->sent_at && (double)(now - s->sent_at) * s->max_fps < 0.95e9) {
+    if (s->max_fps > 0 && !um_clock_due(&s->due, s->max_fps, um_clock_ns())) {
         count(s, LIMITED);
         return UM_OK;
     }
-    s->sent_at = now;
     if (!um_igtl_frame_begin(&s->frame, packet, frame))
         count(s, CUT);
     versions(s, used);

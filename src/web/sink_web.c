@@ -99,7 +99,7 @@ struct server {
     struct peer *viewer[VIEWERS_MOST]; /* guarded by lock, as all below */
     int viewers, looking;              /* looking: those that want frames */
     /* of the writing thread alone */
-    uint64_t made_at;
+    uint64_t due; /* the next frame, by max_fps */
     struct um_jpeg jpeg;
 };
 
@@ -686,7 +686,6 @@ static um_status web_write(void *priv, const um_packet *packet, const um_frame *
     (void)name;
     struct server *s = *(struct server **)priv;
     struct bundle *b = NULL;
-    uint64_t now = um_clock_ns();
     double unix_now = um_clock_unix();
     count(s, FRAMES);
     pthread_mutex_lock(&s->lock);
@@ -696,11 +695,10 @@ static um_status web_write(void *priv, const um_packet *packet, const um_frame *
         count(s, UNSEEN);
         return UM_OK;
     }
-    if (s->max_fps > 0 && s->made_at && (double)(now - s->made_at) * s->max_fps < 0.95e9) {
+    if (s->max_fps > 0 && !um_clock_due(&s->due, s->max_fps, um_clock_ns())) {
         count(s, LIMITED);
         return UM_OK;
     }
-    s->made_at = now;
     uint64_t cpu = thread_cpu_ns();
     um_status st = make_message(s, packet, frame, unix_now, &b);
     atomic_fetch_add(&s->cpu_ns[1], thread_cpu_ns() - cpu);
