@@ -2,10 +2,12 @@
 """`val` on data sets written by hand: numbers that can be counted on fingers, and truth that is wrong."""
 
 import json
+import os
 import signal
 import struct
 import subprocess
 import time
+from pathlib import Path
 
 from command import COMMAND, DETECTOR, ENVIRONMENT, ROOT, main, png, test, um, write_tiff
 
@@ -370,6 +372,20 @@ def truth_json_among_others(folder):
     (folder / "truth.json").rename(folder / "c.json")
     _, err = um("val", folder, code=2)
     assert "several .json files" in err, err
+
+
+@test
+def results_that_never_come_hold_no_signal(folder):
+    coco(folder, [])
+    _, err = um("val", folder, "--results", folder, code=1)
+    assert f"{folder}: cannot be read: Is a directory" in err, err
+    os.mkfifo(folder / "fifo")
+    process = subprocess.Popen([COMMAND, "val", folder, "--results", folder / "fifo"], env=ENVIRONMENT)
+    while "wait_for_partner" not in Path(f"/proc/{process.pid}/wchan").read_text():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == -signal.SIGTERM
 
 
 @test

@@ -810,15 +810,15 @@ int command_val(const struct options *o)
     const struct category *known;
     if (o->sinks && !folder)
         return EXIT_USAGE;
-    stop_catch();
     um_status st = truth_open(&v.truth, o->positional[0], &s);
+    if (st == UM_OK && o->results)
+        st = read_results(&v, o->results);
+    stop_catch(); /* not before: a pipe may be waited for, and there is nothing to end yet */
     int code = st == UM_OK ? EXIT_DONE : cli_fail(st);
     if (st == UM_OK && !o->results && (st = open_networks(&v)) != UM_OK)
         code = cli_exit(st); /* said already */
     if (st == UM_OK) {
-        if (o->results)
-            st = read_results(&v, o->results);
-        if (st == UM_OK && folder)
+        if (folder)
             st = open_outputs(&v, folder);
         if (st == UM_OK && !(v.ap = ap_open(truth_categories(v.truth, &known))))
             st = truth_no_memory();
