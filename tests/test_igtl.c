@@ -12,6 +12,7 @@
 #include "ultramotion/ultramotion.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
@@ -1030,6 +1031,100 @@ TEST(a_source_listens_too_and_answers)
     um_source_close(&source);
 }
 
+static um_sink *open_sink(const char *options, int objects, int *port)
+{
+    um_sink_settings set;
+    char spec[128];
+    um_sink *s = NULL;
+    um_sink_settings_default(&set);
+    set.objects = objects;
+    snprintf(spec, sizeof spec, "igtl:127.0.0.1:0?%s", options);
+    if (um_sink_open(&s, spec, &set) != UM_OK)
+        printf("  %s\n", um_last_error());
+    *port = (int)sink_count(s, "port");
+    return s;
+}
+
+/* A client that the sink knows, speaking `version`: it has answered. */
+static int join(int port, int version)
+{
+    struct um_igtl_outbox out = {0};
+    struct um_igtl_message m;
+    uint8_t room[256];
+    int fd = connect_to(port);
+    um_igtl_begin(&out, version, "GET_STATUS", "", 0, 0);
+    um_igtl_end(&out, NULL, 0);
+    if (!send_box(fd, &out) || !receive_type(fd, "STATUS", &m, room, sizeof room))
+        abort();
+    return fd;
+}
+
+/* One who does not stop sending until it has to reads why it is sent away. */
+static bool reads_why(int fd, int code)
+{
+    static uint8_t room[1 << 16];
+    struct um_igtl_message m;
+    bool told = false;
+    memset(room, 0xff, sizeof room);
+    room[0] = 0; /* version 255 */
+    for (int i = 0; i < 10; i++)
+        if (!send_all(fd, room, sizeof room))
+            return false;
+    poll(NULL, 0, 50); /* a reset is here by now: other systems than Linux drop what came before */
+    errno = 0;
+    while (receive(fd, &m, room, sizeof room))
+        told = strcmp(m.header.type, "STATUS") == 0 && m.content_size > 2 && m.content[1] == code;
+    bool reset = errno == ECONNRESET;
+    close(fd);
+    return told && !reset;
+}
+
+TEST(who_is_sent_away_reads_why)
+{
+    um_source *source = NULL;
+    int port = 0;
+    CHECK_OK(um_source_open(&source, "igtl-listen:127.0.0.1:0", NULL));
+    int first = connect_to((int)source_count(source, "port"));
+    CHECK(reads_why(connect_to((int)source_count(source, "port")), UM_IGTL_BUSY));
+    close(first);
+    um_source_close(&source);
+    um_sink *sink = open_sink("clients=1", 1, &port);
+    first = connect_to(port);
+    CHECK(reads_why(connect_to(port), UM_IGTL_RESOURCE));
+    CHECK(reads_why(first, UM_IGTL_OVERFLOW));
+    int quiet[16]; /* they neither read nor leave, and cost nothing for long */
+    first = join(port, 1);
+    for (int i = 0; i < 16; i++)
+        quiet[i] = connect_to(port);
+    CHECK(reads_why(connect_to(port), UM_IGTL_RESOURCE));
+    close(first);
+    CHECK_OK(um_sink_close(&sink));
+    for (int i = 0; i < 16; i++)
+        close(quiet[i]);
+}
+
+TEST(what_a_source_left_out_is_told_at_its_end)
+{
+    struct wire w = {.listening = -1, .fd = -1};
+    um_source_settings set;
+    struct um_igtl_message m;
+    uint8_t room[512];
+    um_source_settings_default(&set);
+    set.on_notice = hear;
+    set.ctx = &w;
+    CHECK_OK(um_source_open(&w.source, "igtl-listen:127.0.0.1:0", &set));
+    for (int i = 0; i < 10; i++) {
+        int fd = connect_to((int)source_count(w.source, "port"));
+        CHECK(receive(fd, &m, room, sizeof room));                 /* its greeting */
+        CHECK(m.content_size < 2 || m.content[1] != UM_IGTL_BUSY); /* the one before has left */
+        close(fd);
+    }
+    while (source_count(w.source, "lost") < 10)
+        poll(NULL, 0, 1);
+    um_source_close(&w.source);
+    CHECK_MSG(strstr(w.heard, ": 11 more comings and goings\n"), "%s", w.heard);
+}
+
 TEST(a_cancelled_source_ends_whatever_it_waits_for)
 {
     um_source *s = NULL;
@@ -1098,34 +1193,6 @@ static um_frame *make_frame(uint64_t stamp)
         um_source_read(w.source, &f);
     wire_close(&w);
     return f;
-}
-
-static um_sink *open_sink(const char *options, int objects, int *port)
-{
-    um_sink_settings set;
-    char spec[128];
-    um_sink *s = NULL;
-    um_sink_settings_default(&set);
-    set.objects = objects;
-    snprintf(spec, sizeof spec, "igtl:127.0.0.1:0?%s", options);
-    if (um_sink_open(&s, spec, &set) != UM_OK)
-        printf("  %s\n", um_last_error());
-    *port = (int)sink_count(s, "port");
-    return s;
-}
-
-/* A client that the sink knows, speaking `version`: it has answered. */
-static int join(int port, int version)
-{
-    struct um_igtl_outbox out = {0};
-    struct um_igtl_message m;
-    uint8_t room[256];
-    int fd = connect_to(port);
-    um_igtl_begin(&out, version, "GET_STATUS", "", 0, 0);
-    um_igtl_end(&out, NULL, 0);
-    if (!send_box(fd, &out) || !receive_type(fd, "STATUS", &m, room, sizeof room))
-        abort();
-    return fd;
 }
 
 TEST(a_sink_sends_the_mask_where_the_image_lay)

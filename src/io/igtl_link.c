@@ -161,18 +161,64 @@ um_status um_igtl_link_receive(struct um_igtl_link *l)
     return UM_AGAIN;
 }
 
+static void exits_close(struct um_igtl_exits *e, int i)
+{
+    close(e->fd[i]);
+    e->n--;
+    memmove(&e->fd[i], &e->fd[i + 1], (size_t)(e->n - i) * sizeof *e->fd);
+    memmove(&e->until[i], &e->until[i + 1], (size_t)(e->n - i) * sizeof *e->until);
+}
+
+/* Throw away what has come. UM_OK: there may be more; UM_AGAIN: not yet; UM_EOF: never. */
+static um_status waste(int fd)
+{
+    uint8_t piece[4096];
+    ssize_t n = recv(fd, piece, sizeof piece, MSG_DONTWAIT);
+    if (n > 0 || (n < 0 && errno == EINTR))
+        return UM_OK;
+    return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? UM_AGAIN : UM_EOF;
+}
+
 void um_igtl_link_drain(struct um_igtl_link *l, uint64_t until)
 {
-    uint8_t waste[4096];
     shutdown(l->fd, SHUT_WR);
     for (uint64_t now = um_clock_ns(); now < until; now = um_clock_ns()) {
-        ssize_t n = recv(l->fd, waste, sizeof waste, MSG_DONTWAIT);
-        if (n > 0 || (n < 0 && errno == EINTR))
-            continue;
-        if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
+        um_status st = waste(l->fd);
+        if (st == UM_EOF)
             return;
         struct pollfd p = {.fd = l->fd, .events = POLLIN};
-        poll(&p, 1, (int)((until - now) / 1000000) + 1);
+        if (st == UM_AGAIN)
+            poll(&p, 1, (int)((until - now) / 1000000) + 1);
+    }
+}
+
+void um_igtl_exits_add(struct um_igtl_exits *e, int fd, struct um_igtl_outbox *out)
+{
+    static const uint64_t PATIENCE_NS = 300000000;
+    um_igtl_send_now(fd, out);
+    shutdown(fd, SHUT_WR);
+    if (e->n == UM_IGTL_EXITS)
+        exits_close(e, 0);
+    e->fd[e->n] = fd;
+    e->until[e->n++] = um_clock_ns() + PATIENCE_NS;
+}
+
+int um_igtl_exits_poll(const struct um_igtl_exits *e, struct pollfd p[UM_IGTL_EXITS])
+{
+    for (int i = 0; i < e->n; i++)
+        p[i] = (struct pollfd){.fd = e->fd[i], .events = POLLIN};
+    return e->n;
+}
+
+void um_igtl_exits_turn(struct um_igtl_exits *e, bool all)
+{
+    enum { PIECES = 64 };
+    for (int i = e->n - 1; i >= 0; i--) {
+        um_status st = UM_OK;
+        for (int k = 0; k < PIECES && st == UM_OK; k++)
+            st = waste(e->fd[i]);
+        if (all || st == UM_EOF || um_clock_ns() > e->until[i])
+            exits_close(e, i);
     }
 }
 

@@ -7,6 +7,8 @@
 #include "igtl/content.h"
 #include "io/scheme.h"
 
+#include <poll.h>
+
 enum { UM_IGTL_PEER = 80 };
 
 um_status um_igtl_listen(int *fd, int *port, const struct um_address *a);
@@ -28,6 +30,18 @@ um_status um_igtl_link_receive(struct um_igtl_link *l);
  * (um_clock_ns): a socket that is closed over unread bytes takes back what the peer did not read.
  */
 void um_igtl_link_drain(struct um_igtl_link *l, uint64_t until);
+/* The same for those who are sent away while others are served: a turn now and then. */
+enum { UM_IGTL_EXITS = 8 };
+struct um_igtl_exits {
+    int n;
+    int fd[UM_IGTL_EXITS];
+    uint64_t until[UM_IGTL_EXITS];
+};
+/* Takes the descriptor, and sends the last words; of too many the first is closed at once. */
+void um_igtl_exits_add(struct um_igtl_exits *e, int fd, struct um_igtl_outbox *out);
+int um_igtl_exits_poll(const struct um_igtl_exits *e, struct pollfd p[UM_IGTL_EXITS]);
+/* Close those who have left, or had their time. `all`: everyone. */
+void um_igtl_exits_turn(struct um_igtl_exits *e, bool all);
 /* What is told of connections: a few lines in a while, of the others how many. Noted where a lock
  * may be held, and taken where none is: who is told may take long. Of one thread at a time. */
 enum { UM_IGTL_NEWS = 10, UM_IGTL_LINE = 512 };

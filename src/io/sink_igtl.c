@@ -85,6 +85,7 @@ struct server {
     pthread_mutex_t lock;
     struct client *client; /* CLIENTS_MOST of them; guarded by lock, as all below */
     int clients;
+    struct um_igtl_exits exits;
     struct bundle *last[3]; /* by version */
     struct bundle *labels[3];
     unsigned labels_version;
@@ -296,8 +297,7 @@ static void client_come(struct server *s, int fd, const char *peer)
     if (s->clients >= (int)s->most) {
         struct um_igtl_outbox out = {0};
         um_igtl_tell(&out, 1, UM_IGTL_RESOURCE, "too many clients");
-        um_igtl_send_now(fd, &out);
-        close(fd);
+        um_igtl_exits_add(&s->exits, fd, &out);
         count(s, REFUSED);
         note(s, "refused", peer, "too many clients");
         return;
@@ -314,13 +314,14 @@ static void client_come(struct server *s, int fd, const char *peer)
 }
 
 /* Last words to one whose messages are no OpenIGTLink. */
-static void reproach(struct client *c, const char *why)
+static void reproach(struct server *s, struct client *c, const char *why)
 {
     struct um_igtl_outbox out = {0};
     if (c->started)
         return; /* in the middle of another message */
     um_igtl_tell(&out, 1, UM_IGTL_OVERFLOW, why);
-    um_igtl_send_now(c->link.fd, &out);
+    um_igtl_exits_add(&s->exits, c->link.fd, &out);
+    c->link.fd = -1;
 }
 
 /* Where the image of a name lies among a frame's messages; without a name the mask. */
@@ -385,7 +386,7 @@ static um_status client_reads(struct server *s, struct client *c)
     }
     if (st == UM_EFORMAT) {
         count(s, MALFORMED);
-        reproach(c, um_last_error());
+        reproach(s, c, um_last_error());
     }
     return st == UM_AGAIN ? UM_OK : st;
 }
@@ -482,8 +483,8 @@ static void *run_server(void *ctx)
     struct server *s = ctx;
     struct search search = {0};
     while (!atomic_load(&s->ending)) {
-        struct pollfd p[CLIENTS_MOST + 2] = {{.fd = s->wake_up, .events = POLLIN},
-                                             {.fd = s->listening, .events = POLLIN}};
+        struct pollfd p[CLIENTS_MOST + 2 + UM_IGTL_EXITS] = {
+            {.fd = s->wake_up, .events = POLLIN}, {.fd = s->listening, .events = POLLIN}};
         char peer[UM_IGTL_PEER];
         int fd = -1;
         pthread_mutex_lock(&s->lock);
@@ -492,12 +493,13 @@ static void *run_server(void *ctx)
             p[i + 2] =
                 (struct pollfd){.fd = s->client[i].link.fd,
                                 .events = (short)(POLLIN | (s->client[i].letters ? POLLOUT : 0))};
+        int exits = um_igtl_exits_poll(&s->exits, p + 2 + n);
         pthread_mutex_unlock(&s->lock);
         if (s->connects && n == 0) {
             look_for(s, &search);
             continue;
         }
-        poll(p, (nfds_t)n + 2, BEAT_MS);
+        poll(p, (nfds_t)(2 + n + exits), BEAT_MS);
         um_wake_clear(s->wake_up);
         pthread_mutex_lock(&s->lock);
         for (int i = n - 1; i >= 0; i--) /* from behind: who goes is replaced by the last */
@@ -505,6 +507,7 @@ static void *run_server(void *ctx)
         bool knocked = p[1].revents != 0, came = false;
         for (; knocked && um_igtl_accept(&fd, s->listening, peer) == UM_OK; came = true)
             client_come(s, fd, peer);
+        um_igtl_exits_turn(&s->exits, false);
         pthread_mutex_unlock(&s->lock);
         say(s, false);
         if (knocked && !came) /* no descriptors left: they do not come faster by asking faster */
@@ -668,6 +671,7 @@ static um_status igtl_close(void *priv)
     }
     while (s->clients)
         client_gone(s, s->clients - 1, "closing");
+    um_igtl_exits_turn(&s->exits, true);
     say(s, true);
     if (s->listening >= 0)
         close(s->listening);

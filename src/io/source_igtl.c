@@ -77,6 +77,7 @@ struct live {
     /* of the thread alone */
     struct um_igtl_news news;
     struct um_igtl_link link;
+    struct um_igtl_exits exits;
     char peer[UM_IGTL_PEER];
     um_frame *held;             /* waits for its pose */
     atomic_bool holds;          /* there is one, for who counts */
@@ -125,10 +126,10 @@ static void count(struct live *l, enum count what)
 }
 
 /* Frames do not wait for whoever is told. */
-static void tell(struct live *l)
+static void tell(struct live *l, bool last)
 {
     char line[UM_IGTL_LINE];
-    while (um_igtl_news_take(&l->news, l->spec, false, line)) {
+    while (um_igtl_news_take(&l->news, l->spec, last, line)) {
         pthread_mutex_lock(&l->lock);
         bool muted = l->muted;
         pthread_mutex_unlock(&l->lock);
@@ -139,9 +140,9 @@ static void tell(struct live *l)
 
 static void say(struct live *l, const char *what, const char *why)
 {
-    tell(l);
+    tell(l, false);
     um_igtl_news_note(&l->news, l->spec, what, "", why);
-    tell(l);
+    tell(l, false);
 }
 
 static void say_of(struct live *l, const char *kind, const char *device, const char *why)
@@ -472,8 +473,7 @@ static void turn_away(struct live *l)
         return;
     count(l, REFUSED);
     um_igtl_tell(&out, 1, UM_IGTL_BUSY, "another sender is connected");
-    um_igtl_send_now(fd, &out);
-    close(fd);
+    um_igtl_exits_add(&l->exits, fd, &out);
     say(l, "refused a second sender", peer);
 }
 
@@ -497,7 +497,10 @@ static void part(struct live *l)
 /* Until the connection is of no more use; false: it is time to end. */
 static bool serve(struct live *l)
 {
-    enum { TURN = 256 }; /* messages before the other descriptors are looked at */
+    enum {
+        TURN = 256, /* messages before the other descriptors are looked at */
+        EXIT_MS = 100
+    };
     l->heard = um_clock_ns();
     for (;;) {
         uint64_t now = um_clock_ns();
@@ -506,14 +509,16 @@ static bool serve(struct live *l)
             int hold = ms_until(l->held_since, l->pair_ms, now);
             wait = wait < 0 || hold < wait ? hold : wait;
         }
-        struct pollfd p[3] = {{.fd = l->stop, .events = POLLIN},
-                              {.fd = l->link.fd, .events = POLLIN},
-                              {.fd = l->listening, .events = POLLIN}};
-        poll(p, 3, wait);
+        struct pollfd p[3 + UM_IGTL_EXITS] = {{.fd = l->stop, .events = POLLIN},
+                                              {.fd = l->link.fd, .events = POLLIN},
+                                              {.fd = l->listening, .events = POLLIN}};
+        int exits = um_igtl_exits_poll(&l->exits, p + 3);
+        if (exits > 0 && (wait < 0 || wait > EXIT_MS))
+            wait = EXIT_MS;
+        poll(p, (nfds_t)(3 + exits), wait);
+        um_igtl_exits_turn(&l->exits, false);
         if (p[0].revents)
             return false;
-        if (p[2].revents)
-            turn_away(l);
         now = um_clock_ns();
         if (p[1].revents) {
             um_status st = UM_OK;
@@ -538,6 +543,8 @@ static bool serve(struct live *l)
         }
         if (l->held && ms_until(l->held_since, l->pair_ms, now) == 0)
             release(l);
+        if (p[2].revents) /* the one who was here has not left before */
+            turn_away(l);
     }
 }
 
@@ -580,6 +587,7 @@ static void *receive(void *ctx)
             greet(l);
             going = serve(l);
             release(l);
+            um_igtl_exits_turn(&l->exits, true);
             if (!going)
                 part(l);
             um_igtl_link_close(&l->link);
@@ -725,15 +733,15 @@ static void igtl_close(void *priv)
     struct live *l = s->live;
     if (!l)
         return;
-    pthread_mutex_lock(&l->lock);
-    l->muted = true;
-    pthread_mutex_unlock(&l->lock);
-    if (s->started) {
-        um_wake_set(l->stop);
-        if (um_wake_wait(l->done, PATIENCE_MS))
-            pthread_join(s->thread, NULL);
-        else
-            pthread_detach(s->thread);
+    um_wake_set(l->stop);
+    if (s->started && um_wake_wait(l->done, PATIENCE_MS)) {
+        pthread_join(s->thread, NULL);
+        tell(l, true);
+    } else if (s->started) {
+        pthread_mutex_lock(&l->lock);
+        l->muted = true;
+        pthread_mutex_unlock(&l->lock);
+        pthread_detach(s->thread);
     }
     leave(l);
 }
