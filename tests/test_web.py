@@ -15,9 +15,10 @@ import resource
 import signal
 import socket
 import struct
+import subprocess
 import time
 
-from command import lines, main, test, um
+from command import COMMAND, ENVIRONMENT, lines, main, test, um
 from served import FRAME, HEIGHT, SMALL, STDIN, WIDTH, Run, frame_of
 from websocket import Refused
 
@@ -287,6 +288,24 @@ def a_port_that_is_taken_is_named(tmp):
         port = other.getsockname()[1]
         err = um("run", *STDIN, "-o", f"web::{port}", *SMALL, code=1, stdin=b"")[1]
         assert f"127.0.0.1:{port}" in err, err
+
+
+@test
+def few_descriptors_open_no_other_address(tmp):
+    listened = set()
+    for most in range(6, 16):
+        limit = lambda most=most: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        process = subprocess.Popen([COMMAND, "run", *STDIN, "-o", "web::0", *SMALL], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, env=ENVIRONMENT, preexec_fn=limit)
+        found = re.search(r"open http://127.0.0.1:(\d+)/", process.stderr.readline().decode())
+        listened.add(bool(found))
+        if found:
+            assert found[1] != "0"
+            with contextlib.suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.2", int(found[1])), timeout=5)
+                raise AssertionError(f"{most}: it listens on all addresses")
+        process.communicate(timeout=60)
+    assert listened == {False, True}
 
 
 @test

@@ -1,21 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the source and the sink of OpenIGTLink share: sockets that never block, and one
- * connection's receiving side. */
+/* What the source and the sink of OpenIGTLink share: one connection's receiving side, and what is
+ * told. */
 #ifndef UM_IO_IGTL_LINK_H
 #define UM_IO_IGTL_LINK_H
 
 #include "igtl/content.h"
-#include "io/scheme.h"
+#include "io/socket.h"
 
 #include <poll.h>
-
-enum { UM_IGTL_PEER = 80 };
-
-um_status um_igtl_listen(int *fd, int *port, const struct um_address *a);
-/* *fd -1 and UM_AGAIN: nobody is there. */
-um_status um_igtl_accept(int *fd, int listening, char peer[UM_IGTL_PEER]);
-/* UM_AGAIN: `stop` became readable; UM_EIO: it did not answer within `ms`, or said no. */
-um_status um_igtl_connect(int *fd, const struct um_address *a, int stop, int ms);
 
 struct um_igtl_link {
     int fd; /* -1 = none */

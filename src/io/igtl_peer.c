@@ -21,7 +21,7 @@ struct um_igtl {
     struct um_address address;
     struct um_igtl_link link;
     int listening, port, wake;
-    char peer[UM_IGTL_PEER];
+    char peer[UM_SOCKET_PEER];
 };
 
 um_status um_igtl_open(um_igtl **out, const char *address)
@@ -41,7 +41,7 @@ um_status um_igtl_open(um_igtl **out, const char *address)
     if (st == UM_OK && l->address.options[0])
         st = um_fail(UM_EINVAL, "igtl: \"%s\": options mean nothing here", address);
     if (st == UM_OK && !l->address.host[0])
-        st = um_igtl_listen(&l->listening, &l->port, &l->address);
+        st = um_socket_listen(&l->listening, &l->port, &l->address);
     if (st != UM_OK)
         um_igtl_close(&l);
     *out = l;
@@ -58,14 +58,14 @@ um_status um_igtl_wait(um_igtl *link, int wake_fd, int timeout_ms)
     if (link->listening < 0) {
         if (again) /* not faster than somebody can come: nobody who sends us away is stormed */
             um_wake_wait(wake_fd, pause);
-        um_status st = um_igtl_connect(&link->link.fd, &link->address, wake_fd, timeout_ms);
+        um_status st = um_socket_connect(&link->link.fd, &link->address, wake_fd, timeout_ms);
         if (st == UM_EIO)
             um_wake_wait(wake_fd, pause);
         return st;
     }
     if (!um_wake_poll(link->listening, POLLIN, wake_fd, timeout_ms))
         return UM_AGAIN;
-    return um_igtl_accept(&link->link.fd, link->listening, link->peer);
+    return um_socket_accept(&link->link.fd, link->listening, link->peer);
 }
 
 void um_igtl_set_wake(um_igtl *link, int wake_fd)

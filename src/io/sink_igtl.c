@@ -59,7 +59,7 @@ struct letter {
 
 struct client {
     struct um_igtl_link link;
-    char peer[UM_IGTL_PEER];
+    char peer[UM_SOCKET_PEER];
     struct letter box[MAILBOX_MOST];
     int letters;
     bool streaming, relaying, started; /* started: a part of the first letter is sent */
@@ -456,7 +456,7 @@ static void look_for(struct server *s, struct search *h)
 {
     enum { MS = 2000, LEAST_MS = 100, MOST_MS = 5000 };
     int fd = -1;
-    char peer[UM_IGTL_PEER];
+    char peer[UM_SOCKET_PEER];
     uint64_t sent = atomic_load(&s->count[SENT]);
     if (sent != h->sent)
         h->backoff = LEAST_MS;
@@ -464,7 +464,7 @@ static void look_for(struct server *s, struct search *h)
     if (h->backoff > 0 && um_wake_wait(s->stop, (int)h->backoff))
         return;
     h->backoff = h->backoff > 0 ? fmin(h->backoff * 2, MOST_MS) : LEAST_MS;
-    um_status st = um_igtl_connect(&fd, &s->address, s->stop, MS);
+    um_status st = um_socket_connect(&fd, &s->address, s->stop, MS);
     if (st == UM_OK) {
         snprintf(peer, sizeof peer, "%.60s:%s", s->address.host, s->address.port);
         pthread_mutex_lock(&s->lock);
@@ -479,13 +479,13 @@ static void look_for(struct server *s, struct search *h)
 
 static void *run_server(void *ctx)
 {
-    enum { BEAT_MS = 250, PAUSE_MS = 20 };
+    enum { BEAT_MS = 250, PAUSE_MS = 20, TURN = 16 };
     struct server *s = ctx;
     struct search search = {0};
     while (!atomic_load(&s->ending)) {
         struct pollfd p[CLIENTS_MOST + 2 + UM_IGTL_EXITS] = {
             {.fd = s->wake_up, .events = POLLIN}, {.fd = s->listening, .events = POLLIN}};
-        char peer[UM_IGTL_PEER];
+        char peer[UM_SOCKET_PEER];
         int fd = -1;
         pthread_mutex_lock(&s->lock);
         int n = s->clients;
@@ -504,11 +504,16 @@ static void *run_server(void *ctx)
         pthread_mutex_lock(&s->lock);
         for (int i = n - 1; i >= 0; i--) /* from behind: who goes is replaced by the last */
             look_after(s, i, p[i + 2].revents);
-        bool knocked = p[1].revents != 0, came = false;
-        for (; knocked && um_igtl_accept(&fd, s->listening, peer) == UM_OK; came = true)
-            client_come(s, fd, peer);
         um_igtl_exits_turn(&s->exits, false);
         pthread_mutex_unlock(&s->lock);
+        bool knocked = p[1].revents != 0, came = false;
+        for (int i = 0; i < TURN && knocked && um_socket_accept(&fd, s->listening, peer) == UM_OK;
+             i++) {
+            pthread_mutex_lock(&s->lock);
+            client_come(s, fd, peer);
+            pthread_mutex_unlock(&s->lock);
+            came = true;
+        }
         say(s, false);
         if (knocked && !came) /* no descriptors left: they do not come faster by asking faster */
             um_wake_wait(s->stop, PAUSE_MS);
@@ -631,7 +636,7 @@ static um_status open_server(void *priv, const char *arg, const um_sink_settings
     if (st == UM_OK)
         st = um_wake_open(&s->wake_up, s->spec);
     if (st == UM_OK && !connects &&
-        (st = um_igtl_listen(&s->listening, &s->port, &s->address)) == UM_OK) {
+        (st = um_socket_listen(&s->listening, &s->port, &s->address)) == UM_OK) {
         char port[8];
         snprintf(port, sizeof port, "%d", s->port);
         note(s, "listening on port", port, "");

@@ -78,7 +78,7 @@ struct live {
     struct um_igtl_news news;
     struct um_igtl_link link;
     struct um_igtl_exits exits;
-    char peer[UM_IGTL_PEER];
+    char peer[UM_SOCKET_PEER];
     um_frame *held;             /* waits for its pose */
     atomic_bool holds;          /* there is one, for who counts */
     uint64_t held_since, heard; /* when it came, ns */
@@ -466,10 +466,10 @@ static int ms_until(uint64_t since, double ms, uint64_t now)
 /* Someone else knocks while a sender is there. */
 static void turn_away(struct live *l)
 {
-    char peer[UM_IGTL_PEER];
+    char peer[UM_SOCKET_PEER];
     int fd = -1;
     struct um_igtl_outbox out = {0};
-    if (um_igtl_accept(&fd, l->listening, peer) != UM_OK)
+    if (um_socket_accept(&fd, l->listening, peer) != UM_OK)
         return;
     count(l, REFUSED);
     um_igtl_tell(&out, 1, UM_IGTL_BUSY, "another sender is connected");
@@ -555,9 +555,9 @@ static um_status reach(struct live *l)
     int pause = -1;
     if (!l->listens) {
         snprintf(l->peer, sizeof l->peer, "%.60s:%s", l->address.host, l->address.port);
-        return um_igtl_connect(&l->link.fd, &l->address, l->stop, (int)l->connect_ms);
+        return um_socket_connect(&l->link.fd, &l->address, l->stop, (int)l->connect_ms);
     }
-    while (um_igtl_accept(&l->link.fd, l->listening, l->peer) != UM_OK) {
+    while (um_socket_accept(&l->link.fd, l->listening, l->peer) != UM_OK) {
         bool knocked = um_wake_poll(l->listening, POLLIN, l->stop, pause);
         if (um_wake_wait(l->stop, knocked && pause > 0 ? pause : 0))
             return UM_AGAIN; /* who knocks twice in vain waits: there are no descriptors left */
@@ -699,7 +699,7 @@ static um_status open_live(struct source *s, const char *arg, const um_source_se
     if (st == UM_OK)
         st = um_wake_open(&l->ready, l->spec);
     if (st == UM_OK && listens &&
-        (st = um_igtl_listen(&l->listening, &l->port, &l->address)) == UM_OK) {
+        (st = um_socket_listen(&l->listening, &l->port, &l->address)) == UM_OK) {
         char text[40];
         snprintf(text, sizeof text, "listening on port %d", l->port);
         say(l, text, "");

@@ -11,6 +11,7 @@
 #include "base/thread.h"
 #include "io/jpeg_write.h"
 #include "io/scheme.h"
+#include "io/socket.h"
 #include "ultramotion/monitor.h"
 #include "web/page.h"
 #include "web/request.h"
@@ -89,6 +90,7 @@ struct server {
     double max_fps, quality, most;
     int port;
     struct lws_context *context;
+    bool starved; /* no descriptors left for who knocks; of the server's thread alone */
     pthread_t thread;
     bool started;
     atomic_bool ending;
@@ -563,6 +565,26 @@ static void tick(lws_sorted_usec_list_t *sul)
 
 /* ---- libwebsockets' side ---- */
 
+/* Whoever knocks. We listen ourselves: where libwebsockets cannot ask for the machine's addresses,
+ * it listens on all of them instead of the one that it was given. */
+static int on_knock(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in,
+                    size_t n)
+{
+    enum { TURN = 16 };
+    struct server *s = lws_context_user(lws_get_context(wsi));
+    char peer[UM_SOCKET_PEER];
+    int fd = -1;
+    (void)user, (void)in, (void)n;
+    if (reason != LWS_CALLBACK_RAW_RX_FILE)
+        return 0;
+    s->starved = true;
+    for (int i = 0; i < TURN && um_socket_accept(&fd, lws_get_socket_fd(wsi), peer) == UM_OK; i++) {
+        lws_adopt_socket_vhost(lws_get_vhost(wsi), fd); /* closes it where that fails */
+        s->starved = false;
+    }
+    return 0;
+}
+
 static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in,
                     size_t n)
 {
@@ -589,9 +611,9 @@ static void *run_server(void *ctx)
     struct server *s = ctx;
     lws_sul_schedule(s->context, 0, &s->tick, tick, TICK_US);
     for (int going = 0; !atomic_load(&s->ending) && going >= 0;) {
-        errno = 0;
+        s->starved = false;
         going = lws_service(s->context, 0);
-        if (errno == EMFILE || errno == ENFILE) /* who knocks finds no descriptor, and knocks on */
+        if (s->starved) /* who knocks finds no descriptor, and knocks on */
             poll(NULL, 0, PAUSE_MS);
     }
     lws_sul_cancel(&s->tick);
@@ -603,7 +625,7 @@ static bool is_every_address(const char *host)
     return strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
 }
 
-static um_status open_context(struct server *s)
+static um_status open_context(struct server *s, const struct um_address *a)
 {
     static const struct lws_protocols protocols[] = {
         {.name = "ultramotion",
@@ -611,12 +633,12 @@ static um_status open_context(struct server *s)
          .per_session_data_size = sizeof(struct peer),
          .rx_buffer_size = UM_WEB_MESSAGE,
          .tx_packet_size = 8 << 20}, /* one call for a frame */
+        {.name = "knock", .callback = on_knock},
         {0}};
     static const lws_retry_bo_t patience = {.secs_since_valid_ping = 10,
                                             .secs_since_valid_hangup = 20};
     struct lws_context_creation_info info = {
-        .port = s->port,
-        .iface = is_every_address(s->host) ? NULL : s->host,
+        .port = CONTEXT_PORT_NO_LISTEN_SERVER,
         .protocols = protocols,
         .user = s,
         .gid = (gid_t)-1,
@@ -629,21 +651,22 @@ static um_status open_context(struct server *s)
         .max_http_header_pool = (unsigned short)((int)s->most + DESCRIPTORS_SPARE), /* who says
                                                   nothing holds one, too */
         .server_string = "ultramotion",
-        .retry_and_idle_policy = &patience,
-        .options = LWS_SERVER_OPTION_FAIL_UPON_UNABLE_TO_BIND |
-                   (strchr(s->host, ':') ? 0 : LWS_SERVER_OPTION_DISABLE_IPV6)};
+        .retry_and_idle_policy = &patience};
+    struct um_address own = *a;
+    lws_sock_file_fd_type listening = {.filefd = -1};
     struct sigaction before; /* libwebsockets ignores SIGPIPE, for the whole program */
     lws_set_log_level(0, NULL);
     sigaction(SIGPIPE, NULL, &before);
-    errno = 0;
     s->context = lws_create_context(&info);
-    int error = errno;
     sigaction(SIGPIPE, &before, NULL);
-    if (!s->context)
-        return um_fail(UM_EIO, "cannot listen on %s:%d%s%s", s->host, s->port, error ? ": " : "",
-                       error ? strerror(error) : "");
-    s->port = lws_get_vhost_listen_port(lws_get_vhost_by_name(s->context, "default"));
-    return UM_OK;
+    snprintf(own.host, sizeof own.host, "%s", s->host);
+    um_status st = s->context ? um_socket_listen(&listening.filefd, &s->port, &own)
+                              : um_fail(UM_ENOMEM, "%s: a server", s->spec);
+    struct lws_vhost *host = st == UM_OK ? lws_get_vhost_by_name(s->context, "default") : NULL;
+    if (st == UM_OK &&
+        !lws_adopt_descriptor_vhost(host, LWS_ADOPT_RAW_FILE_DESC, listening, "knock", NULL))
+        st = um_fail(UM_ENOMEM, "%s: a server", s->spec);
+    return st;
 }
 
 /* ---- the sink ---- */
@@ -763,7 +786,6 @@ static um_status resolve(struct server *s, const struct um_address *a)
     if (error)
         return um_fail(UM_EINVAL, "%s: %s: %s", s->spec, name, gai_strerror(error));
     s->loopback = strncmp(s->host, "127.", 4) == 0 || strcmp(s->host, "::1") == 0;
-    s->port = (int)strtol(a->port, NULL, 10);
     return UM_OK;
 }
 
@@ -877,7 +899,7 @@ static um_status web_open(void *priv, const char *arg, const um_sink_settings *s
     if (st == UM_OK)
         st = choose_token(s);
     if (st == UM_OK)
-        st = open_context(s);
+        st = open_context(s, &address);
     if (st == UM_OK)
         st = um_thread_start(&s->thread, run_server, s, s->spec);
     s->started = st == UM_OK;
