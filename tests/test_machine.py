@@ -332,6 +332,21 @@ def a_second_signal_ends_it_at_once(tmp):
 
 
 @test
+def a_killed_run_leaves_no_hidden_files(tmp):
+    try:
+        os.close(os.open(tmp, os.O_TMPFILE | os.O_WRONLY))
+    except OSError as problem:
+        raise Skip("the file system has no files without names") from problem
+    out = tmp / "out"
+    out.mkdir()
+    process = start("run", ENDLESS, "-o", "jsonl:-", "-o", f"masks:{out}/m.seg.nrrd", "-o", f"video:{out}/v.mp4", *SMALL)
+    process.stdout.readline()
+    process.kill()
+    end(process, -signal.SIGKILL)
+    assert not list(out.glob(".*"))
+
+
+@test
 def an_ignored_hangup_stays_ignored(tmp):
     process = start("run", *STDIN, *SMALL, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     process.stdin.write(FRAME)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* O_TMPFILE */
 #include "base/file.h"
 
 #include "base/mem.h"
@@ -72,15 +73,36 @@ bool um_file_same(const char *a, const char *b)
     return stat(a, &s) == 0 && stat(b, &t) == 0 && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
 }
 
-/* Create the hidden file; a name that a killed process left behind is passed over. */
-static int create(struct um_part *part, size_t folder_bytes)
+enum { NAME_BYTES = 64 };
+
+/* The next hidden name in the folder; those that a killed process left behind are passed over. */
+static void next_name(struct um_part *part)
 {
-    enum { TRIES = 100 };
     static atomic_uint_fast64_t turn;
-    int fd = -1;
+    sprintf(part->temporary + part->folder_bytes, ".ultramotion.%ld.%llu.part", (long)getpid(),
+            (unsigned long long)atomic_fetch_add(&turn, 1));
+}
+
+enum { TRIES = 100 };
+
+/* A file without a name goes with its process, however that ends. Where the file system has none,
+ * or nothing could give it one later, it is hidden. */
+static int create(struct um_part *part)
+{
+    sprintf(part->temporary + part->folder_bytes, ".");
+    int fd = open(part->temporary, O_WRONLY | O_TMPFILE | O_CLOEXEC, 0666);
+    if (fd >= 0) {
+        part->nameless = true;
+        sprintf(part->temporary, "/proc/self/fd/%d", fd);
+        if (access(part->temporary, F_OK) == 0)
+            return fd;
+        close(fd);
+        part->nameless = false;
+        memcpy(part->temporary, part->path, part->folder_bytes);
+    }
+    fd = -1;
     for (int i = 0; i < TRIES && fd < 0; i++) {
-        sprintf(part->temporary + folder_bytes, ".ultramotion.%ld.%llu.part", (long)getpid(),
-                (unsigned long long)atomic_fetch_add(&turn, 1));
+        next_name(part);
         fd = open(part->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
         if (fd < 0 && errno != EEXIST)
             break;
@@ -88,24 +110,38 @@ static int create(struct um_part *part, size_t folder_bytes)
     return fd;
 }
 
+/* A name, for the moment until it gets its own. */
+static bool name_it(struct um_part *part)
+{
+    char self[NAME_BYTES];
+    bool named = false;
+    snprintf(self, sizeof self, "%s", part->temporary);
+    memcpy(part->temporary, part->path, part->folder_bytes);
+    for (int i = 0; i < TRIES && !named && (i == 0 || errno == EEXIST); i++) {
+        next_name(part);
+        named = linkat(AT_FDCWD, self, AT_FDCWD, part->temporary, AT_SYMLINK_FOLLOW) == 0;
+    }
+    part->nameless = !named;
+    return named;
+}
+
 um_status um_part_open(struct um_part *part, const char *path)
 {
-    enum { NAME_BYTES = 64 };
     struct stat old;
     bool replaces = stat(path, &old) == 0;
     *part = (struct um_part){.path = NULL};
     if (replaces && !S_ISREG(old.st_mode))
         return um_fail(UM_EIO, "%s: cannot be written: not a regular file", path);
     const char *slash = strrchr(path, '/');
-    size_t folder = slash ? (size_t)(slash + 1 - path) : 0;
+    part->folder_bytes = slash ? (size_t)(slash + 1 - path) : 0;
     part->path = um_strdup(path);
-    part->temporary = um_alloc(folder + NAME_BYTES);
+    part->temporary = um_alloc(part->folder_bytes + NAME_BYTES);
     um_status st = UM_OK;
     if (!part->path || !part->temporary) {
         st = um_fail(UM_ENOMEM, "name of %s", path);
     } else {
-        memcpy(part->temporary, path, folder);
-        int fd = create(part, folder);
+        memcpy(part->temporary, path, part->folder_bytes);
+        int fd = create(part);
         if (fd >= 0 && replaces)
             (void)!fchmod(fd, old.st_mode & 0777); /* may be refused: then it has our default */
         part->file = fd >= 0 ? fdopen(fd, "wb") : NULL;
@@ -113,7 +149,8 @@ um_status um_part_open(struct um_part *part, const char *path)
             st = um_fail(UM_EIO, "%s: cannot be written: %s", path, strerror(errno));
         if (fd >= 0 && !part->file) {
             close(fd);
-            remove(part->temporary);
+            if (!part->nameless)
+                remove(part->temporary);
         }
     }
     if (st != UM_OK) {
@@ -135,6 +172,9 @@ bool um_part_write(struct um_part *part, const void *data, size_t size)
 um_status um_part_close(struct um_part *part, um_status st)
 {
     errno = 0;
+    if (st == UM_OK && !part->error && part->nameless &&
+        (fflush(part->file) != 0 || !name_it(part)))
+        part->error = errno ? errno : EIO;
     if (fclose(part->file) != 0 && !part->error)
         part->error = errno ? errno : EIO;
     bool good = st == UM_OK && !part->error;
@@ -142,7 +182,7 @@ um_status um_part_close(struct um_part *part, um_status st)
         part->error = errno;
         good = false;
     }
-    if (!good)
+    if (!good && !part->nameless)
         remove(part->temporary);
     if (st == UM_OK && !good)
         st = um_fail(UM_EIO, "%s: cannot be written: %s", part->path, strerror(part->error));

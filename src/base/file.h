@@ -23,10 +23,12 @@ um_status um_file_read(const char *path, int64_t max, unsigned char **data, size
 /* Do both names lead to one file, through links too? */
 bool um_file_same(const char *a, const char *b);
 
-/* A file in the making: written under a hidden name in the folder of its final one. Only regular
- * files are replaced, and keep their permissions. */
+/* A file in the making: in the folder of its final name, without a name if the file system can do
+ * that, else under a hidden one. Only regular files are replaced, and keep their permissions. */
 struct um_part {
-    char *path, *temporary;
+    char *path, *temporary; /* temporary: by which it can be opened meanwhile */
+    size_t folder_bytes;
+    bool nameless;
     FILE *file;
     int error; /* errno of the first write that failed */
 };
