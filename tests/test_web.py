@@ -581,6 +581,19 @@ def summaries_come_while_it_runs(tmp):
 
 
 @test
+def a_pause_is_not_made_up_for(tmp):
+    begun = time.monotonic()
+    with Run("--summary-every", "0.1") as run:
+        run.process.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        run.process.send_signal(signal.SIGCONT)
+        run.push()
+        run.wait(lambda s: s["frames"]["out"] == 1)
+        _, err = run.end()
+        assert err.count(" visible, ") < 10 * (time.monotonic() - begun - 1.5) + 3, err
+
+
+@test
 def who_stalls_is_named(tmp):
     os.mkfifo(tmp / "fifo")
     with Run("-o", f"jsonl:{tmp}/fifo", "--sink-deadline", "3", command="serve") as run:

@@ -54,7 +54,8 @@ static void *speak(void *ctx)
         k = next[2] < next[k] ? 2 : k;
         if (!wait_until(p, next[k]))
             return NULL;
-        next[k] += period[k];
+        double now = seconds_now(), then = next[k] + period[k];
+        next[k] = then > now ? then : now + period[k]; /* a pause is not made up for */
         if (k == 0) {
             char text[512];
             um_monitor_line(p->monitor, text, sizeof text);
