@@ -118,6 +118,16 @@ def an_incomplete_recording_is_no_equal_one(tmp):
 
 
 @test
+def a_part_is_not_verified_for_the_whole(tmp):
+    record(tmp / "r")
+    reader, writer = os.pipe()
+    os.close(reader)  # who reads leaves at once, which stops it
+    done = subprocess.run([COMMAND, "replay", tmp / "r", "--verify", "-o", "jsonl:-"], stdout=writer, stderr=subprocess.PIPE, env=ENVIRONMENT, timeout=60)
+    os.close(writer)
+    assert done.returncode == 1 and b"the rest was not verified" in done.stderr, done
+
+
+@test
 def times_poses_and_unknown_fields_come_back(tmp):
     text = "ObjectType = Image\nNDims = 3\nDimSize = 64 48 3\nElementSpacing = 0.2 0.1 1\nElementType = MET_UCHAR\nScanDepth = 40 mm\n"
     for i in range(3):
