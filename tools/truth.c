@@ -71,7 +71,7 @@ static um_status read_text(const char *path, char **text, size_t *size)
         n += fread(grown + n, 1, room - n, f);
         more = n == room;
         if (ferror(f))
-            st = truth_fail(UM_EIO, "val: %s: cannot be read", path);
+            st = truth_fail(UM_EIO, "val: %s: cannot be read: %s", path, strerror(errno));
         else if (n > JSON_MAX)
             st = truth_fail(UM_EFORMAT, "val: %s: more than 1 GiB", path);
     }
