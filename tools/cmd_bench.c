@@ -250,7 +250,7 @@ static int bench_pipeline(const struct options *o, struct engine *e)
 int command_bench(const struct options *o)
 {
     const char *what = o->positionals ? o->positional[0] : "pipeline";
-    struct engine e = {NULL};
+    struct engine e = {.dev = NULL};
     int code = EXIT_FAILED;
     bool residency = strcmp(what, "residency") == 0;
     if (strcmp(what, "pipeline") != 0 && strcmp(what, "stages") != 0 && !residency &&

@@ -182,7 +182,7 @@ static um_status report_frame(const struct options *o, struct engine *e)
 int command_doctor(const struct options *o)
 {
     char path[CLI_PATH];
-    struct engine e = {NULL};
+    struct engine e = {.dev = NULL};
     printf("version    ultramotion %s\n", um_version());
     report_cpu();
     report_device(o, "cpu");
