@@ -504,7 +504,7 @@ def a_frames_score_is_that_one_of_so_many_boxes_is_right(tmp):
     assert abs(objects[0]["score"] - boxes[0]["score"]) < 1e-6, "of several objects each has its own"
     um("convert", told, tmp / "again.safetensors")
     assert read(tmp / "again.safetensors")[0]["presence"] == "3,0.6"
-    for wrong in ("0", "17", "2.5", "all", "2,", "2,0", "2,1", "2,0.5,0.5"):
+    for wrong in ("0", "17", "2.5", "all", "2,", "2,0", "2,1", "2,1e-60", "2,0.999999999999", "1e300", "nan", "2,0.5,0.5"):
         bad = write(tmp / "bad.safetensors", tensors, {**meta, "presence": wrong})
         _, err = um("detect", image, "--detector", bad, code=1)
         assert f'bad.safetensors: metadata presence is "{wrong}", want K[,P], K 1 to 16 boxes' in err, err

@@ -180,12 +180,14 @@ static bool set_presence(struct um_dfine_info *info, const char *text)
     if ((comma = strchr(boxes, ',')))
         *comma = 0;
     bool good = um_number_read(boxes, &k) && k >= 1 && k <= UM_BOXES_MAX && k == floor(k) &&
-                (!comma || (um_number_read(comma + 1, &half) && half > 0 && half < 1));
+                (!comma || um_number_read(comma + 1, &half));
     strcpy(boxes, text);
-    info->presence = (struct um_presence_wish){(uint32_t)k, (float)half};
-    if (k == 1 && half == .5) /* its score as it is, not rounded once more */
-        info->presence.boxes = 0;
-    return good;
+    float p = (float)half; /* which may be 0 or 1 where half is not */
+    if (!good || !(p > 0 && p < 1))
+        return false;
+    /* The score of one box stays as it is, not rounded once more. */
+    info->presence = (struct um_presence_wish){k == 1 && p == .5f ? 0 : (uint32_t)k, p};
+    return true;
 }
 
 static um_status read_presence(const um_weights *file, struct um_dfine_info *info)
