@@ -636,7 +636,7 @@ KERNEL(um_best_box_pick, um_best_box_pick_args, a, PICK_THREADS)
     choice from = choose(header->label, c, header->per_class != 0, header->nms);
     for (int n = 0; n < a.n && n < wanted; n++)
         pick_next(a, from, of_warp, picked, n);
-    if (picked[0] >= 0)
+    if (counted > 1 && picked[0] >= 0)
         from = choose((int)(picked[0] % c), c, false, header->nms);
     for (int n = 1; n < counted; n++)
         pick_next(a, from, of_warp, picked, n);
