@@ -1472,6 +1472,32 @@ TEST(convert_keeps_infinities)
     remove(out);
 }
 
+TEST(convert_to_the_same_keeps_every_type)
+{
+    const char *in = temporary("mixed.safetensors"), *out = temporary("same.safetensors");
+    const float values[] = {1, -70000}; /* the second is none of fp16's */
+    static const enum um_wtype TYPE[] = {UM_W_F16, UM_W_BF16, UM_W_F32, UM_W_I64};
+    static const char *const NAME[] = {"half", "brain", "full", "whole"};
+    struct um_wout t[4];
+    for (int i = 0; i < 4; i++)
+        t[i] = (struct um_wout){
+            .name = NAME[i], .type = TYPE[i], .rank = 1, .dim = {1}, .data = values};
+    CHECK_OK(um_safetensors_write(in, t, 4, NULL));
+    CHECK_OK(um_model_convert(in, out, "same", 0, NULL));
+    um_weights *before = NULL, *after = NULL;
+    CHECK_OK(um_weights_open(&before, in));
+    CHECK_OK(um_weights_open(&after, out));
+    for (int i = 0; i < 4; i++) {
+        const struct um_wtensor *a = um_weights_find(before, NAME[i]),
+                                *b = um_weights_find(after, NAME[i]);
+        CHECK(a && b && b->type == TYPE[i] && um_wtensor_at(a, 0) == um_wtensor_at(b, 0));
+    }
+    um_weights_close(&before);
+    um_weights_close(&after);
+    remove(in);
+    remove(out);
+}
+
 TEST(convert_survives_every_failing_allocation)
 {
     const char *out = temporary("alloc.safetensors");

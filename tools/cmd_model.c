@@ -293,7 +293,7 @@ int command_convert(const struct options *o)
     if (!cli_detector_settings(o, &detector))
         return EXIT_USAGE;
     um_convert_settings_default(&s);
-    s.precision = int8 ? "fp32" : precision;
+    s.precision = int8 ? "same" : precision;
     s.upstream = o->upstream;
     s.input_width = detector.input_width;
     s.input_height = detector.input_height;

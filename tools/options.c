@@ -45,8 +45,9 @@ static const struct row table[] = {
     {"precision", CHOICE, AT(precision), MODELS | KEPT, "auto|fp32|bf16|fp16|int8",
      .help = "precision of the computation; auto (default) = fp16 on a GPU, bf16 on a CPU with "
              "AMX, else fp32"},
-    {"precision", TEXT, AT(precision), ON_CONVERT, "fp32|fp16|bf16|int8",
-     .help = "precision of the stored weights; default fp32; int8 needs --calibrate"},
+    {"precision", TEXT, AT(precision), ON_CONVERT, "fp32|fp16|bf16|same|int8",
+     .help = "precision of the stored weights; same = as in MODEL; int8 = the same, and what "
+             "--precision int8 needs of --calibrate; default fp32"},
     {"threads", INTEGER, AT(threads), MODELS | KEPT, "N",
      .help = "compute threads; default: all that this process may use", .min = 1, .max = 1024},
     {"weight-cache", TEXT, AT(weight_cache), MODELS | ON_REPLAY, "auto|off|DIR",

@@ -72,7 +72,8 @@ UM_API um_status um_model_metadata(const char *path, um_model_meta_fn *fn, void 
  * detector replaces what its file says. */
 typedef struct um_convert_settings {
     size_t struct_size;
-    const char *precision; /**< storage of floating tensors: "fp32", "fp16" or "bf16" */
+    const char *precision; /**< storage of floating tensors: "fp32", "fp16", "bf16", or "same" as
+                                in the file */
     int upstream; /**< 1: a PyTorch file that upstream's own code loads, without metadata */
     int input_width, input_height, queries;
     const char *activation, *fit, *names; /**< as in um_detector_settings */
@@ -82,14 +83,15 @@ UM_API void um_convert_settings_init(um_convert_settings *s, size_t struct_size)
 #define um_convert_settings_default(s) um_convert_settings_init((s), sizeof *(s))
 
 /** Write a model as .safetensors whose metadata keeps every fact: architecture, family, input size,
- * queries, activation, fit, classes, sha256 of the source file. In fp32 the values are identical.
+ * queries, activation, fit, classes, sha256 of the source file. In fp32, and in "same", the values
+ * are identical.
  * @return UM_EUNSUPPORTED for another precision. */
 UM_API um_status um_model_convert_with(const char *path, const char *out,
                                        const um_convert_settings *settings);
 /**
  * The same with the most common settings.
  *
- * @param precision  "fp32", "fp16" or "bf16"; others are UM_EUNSUPPORTED.
+ * @param precision  "fp32", "fp16", "bf16" or "same"; others are UM_EUNSUPPORTED.
  * @param input_size 0 = as um_model_inspect() finds it.
  * @param metadata   further key, value, …, NULL pairs, or NULL.
  */

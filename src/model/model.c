@@ -184,7 +184,11 @@ static um_status set(struct pairs *p, const char *key, const char *value)
 static const struct precision {
     const char *name;
     enum um_wtype type;
-} PRECISIONS[] = {{"fp32", UM_W_F32}, {"fp16", UM_W_F16}, {"bf16", UM_W_BF16}};
+    bool same; /* as each tensor is stored */
+} PRECISIONS[] = {{"fp32", UM_W_F32, false},
+                  {"fp16", UM_W_F16, false},
+                  {"bf16", UM_W_BF16, false},
+                  {"same", UM_W_F32, true}};
 
 static bool floating(enum um_wtype t)
 {
@@ -230,7 +234,7 @@ static um_status convert_tensor(struct um_arena *arena, const struct um_wtensor 
     *out = (struct um_wout){.name = t->name, .type = t->type, .rank = t->rank};
     memcpy(out->dim, t->dim, sizeof out->dim);
     size_t n = (size_t)um_wtensor_elements(t), bytes = um_wtype_bytes(t->type);
-    if (floating(t->type)) {
+    if (floating(t->type) && !to->same) {
         out->type = to->type;
         bytes = um_wtype_bytes(out->type);
     }
@@ -470,7 +474,7 @@ um_status um_model_convert_with(const char *path, const char *out,
         return um_fail(UM_EINVAL, "um_model_convert: want a precision");
     if (!to)
         return um_fail(strcmp(own.precision, "int8") == 0 ? UM_EUNSUPPORTED : UM_EINVAL,
-                       "precision %.20s: want fp32, fp16, bf16, or int8 with --calibrate",
+                       "precision %.20s: want fp32, fp16, bf16, same, or int8 with --calibrate",
                        own.precision);
     um_weights *file = NULL;
     struct pairs *p = um_zalloc(sizeof *p);
