@@ -382,6 +382,7 @@ def int8_is_calibrated(tmp):
         assert what in err and " dB" not in err, err  # before anything is measured
     _, err = um("convert", DETECTOR, file, "--precision", "int8", "--calibrate", "phantom:empty=0,frames=4")
     assert " dB " in err and "within 2 px" in err, err
+    assert file.stat().st_size < DETECTOR.stat().st_size + (1 << 15)  # its weights as they were stored
     out, _ = um("inspect", file)
     assert "int8_scores:" in out and "encoder.lateral_convs.0.conv" in out and "decoder.dec_bbox_head.0.layers.0\n" not in out, out
     out, _ = um("doctor")
@@ -394,6 +395,20 @@ def int8_is_calibrated(tmp):
     assert "convert --precision int8 --calibrate" in err, err
     out, _ = um("detect", "phantom:frames=2,empty=0", "--precision", "int8", "--detector", file)
     assert len(lines(out)) == 2, out
+
+
+@test
+def bundled_models_are_calibrated(tmp):
+    shipped = {"ULTRAMOTION_MODELS": str(ROOT / "models")}
+    out, _ = um("doctor", env=shipped)
+    assert out.count("calibrated for int8") == 2, out
+    if "int8       cpu: MISSING" in out:
+        raise Skip("int8")
+    command = ("run", "phantom:seed=900000,frames=4,empty=0", "-o", "jsonl:-")
+    floats, small = (lines(um(*command, "--precision", p, env=shipped)[0]) for p in ("fp32", "int8"))
+    for f, s in zip(floats, small, strict=True):
+        assert f["state"] == s["state"] == "VISIBLE" and s["precision"] == "int8", s
+        assert max(abs(a - b) for a, b in zip(f["box_xyxy"], s["box_xyxy"])) < 2, (f["box_xyxy"], s["box_xyxy"])
 
 
 @test

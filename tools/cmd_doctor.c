@@ -3,16 +3,24 @@
 
 #include <string.h>
 
+static void find_int8(void *found, const char *key, const char *value)
+{
+    (void)value;
+    *(bool *)found = *(bool *)found || strcmp(key, "int8") == 0;
+}
+
 static bool report_model(const char *role, const char *path)
 {
     um_model_info info = {.struct_size = sizeof info};
+    bool int8 = false;
     if (um_model_inspect(path, &info) != UM_OK) {
         printf("%-10s MISSING: %s\n           put a checkpoint there, or name one with --%s FILE\n",
                role, um_last_error(), role);
         return false;
     }
-    printf("%-10s %s: %s, input %d (%s), sha256 %.12s…\n", role, path, info.architecture,
-           info.input_size, info.input_size_from, info.sha256);
+    um_model_metadata(path, find_int8, &int8);
+    printf("%-10s %s: %s, input %d (%s)%s, sha256 %.12s…\n", role, path, info.architecture,
+           info.input_size, info.input_size_from, int8 ? ", calibrated for int8" : "", info.sha256);
     return true;
 }
 
@@ -193,7 +201,7 @@ int command_doctor(const struct options *o)
         report_device(o, name);
     }
     report_precision("bf16", "");
-    report_precision("int8", ", with models that convert --precision int8 made");
+    report_precision("int8", ", with calibrated models (convert --precision int8)");
     report_images();
     bool have = report_model("detector", cli_detector_path(o, path));
     have = report_model("segmenter", cli_segmenter_path(o, path)) && have;
