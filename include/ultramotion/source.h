@@ -156,7 +156,7 @@ UM_API void um_source_counts(const um_source *source,
  *                                int wake_fd)
  *     {
  *         ((struct down *)priv)->wake_fd = wake_fd;
- *         return *arg ? UM_EINVAL : UM_OK;
+ *         return *arg ? um_set_error(UM_EINVAL, "down: takes no argument") : UM_OK;
  *     }
  *     static um_status down_read(void *priv, uint64_t index, um_frame **frame)
  *     {
