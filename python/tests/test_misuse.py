@@ -535,6 +535,16 @@ def test_tensors_that_pytorch_cannot_hand_over(segmenter, image):
             segmenter.encode(wrong)
 
 
+def test_an_option_that_is_set_too_late_is_refused(detector, segmenter, image):
+    """It is given when the object is opened, or by a function: an attribute of its name would change nothing."""
+    with ultramotion.Pipeline(detector, segmenter) as pipeline, ultramotion.run([image], detector=detector, segmenter=False) as run:
+        late = {detector: ("conf", "input_size"), segmenter: ("sam_as_numpy", "canvas"), pipeline: ("conf", "track"), run: ("strict",)}
+        for owner, names in {**late, detector.device: ("precision",), pipeline(image): ("score", "state", "name")}.items():
+            for name in names:
+                with pytest.raises(AttributeError, match=name):
+                    setattr(owner, name, 0)
+
+
 def wrong_library(python, source, folder, compiler="cc"):
     import shutil
     import subprocess

@@ -1005,6 +1005,7 @@ def _close_all() -> None:
 class Closing:
     """What has a `_handle`, which goes at the end of a `with`."""
 
+    __slots__ = ()  # whoever derives from it lists its own: `pipeline.conf = 0.3`, which would change nothing, is refused
     _handle: Handle
 
     def close(self) -> None:
@@ -1043,7 +1044,7 @@ class Field(Generic[T]):
 
     def __new__(cls, name: str, convert: Callable[[Any], T], where: str | None = None) -> Any:
         if where is None and convert in (int, float):  # which ctypes gives: no Python runs, it is slow where caches are cold
-            return property(attrgetter(f"_struct.{name}"))
+            return property(attrgetter(f"_struct.{name}"), doc="")  # not attrgetter's
         return super().__new__(cls)
 
     def __init__(self, name: str, convert: Callable[[Any], T], where: str | None = None) -> None:

@@ -27,7 +27,7 @@ def run_dfine_detection(
     library has its own stream: those arguments are there for callers that give them."""
     del stream, allow_cpu_fallback, return_gpu_tensor
     if not isinstance(model, Detector):
-        raise _c.InvalidError(f"a {type(model).__name__} is no ultramotion.Detector")
+        raise _c.InvalidError(f"{type(model).__name__} is no ultramotion.Detector")
     least = _c.number(conf_thresh, "conf_thresh")
     image = frame if isinstance(frame, Frame) else Frame(host_array(plain(getattr(frame, "tensor", frame))))
     found = model.detect(image, 0.0, limit=1)

@@ -37,7 +37,7 @@ _CM, _IMAGE_2D, _TISSUE = 3, 1, 1  # PS3.3 C.8.5.5: units, spatial format, data 
 def frames(
     path: _c.Path, *, color: bool = True, dates: bool = False, window: tuple[float, float] | str | None = None
 ) -> Iterator[Frame]:
-    """The images of a file, one by one, each with its time and, where the file is calibrated, the spacing of its pixels.
+    """The images of a DICOM file, one by one, each with its time and, where the file is calibrated, the spacing of its pixels.
 
     Colour (YBR, palette) becomes RGB, or gray with `color=False`; more than 8 bits become 8, by the file's window or else
     its range, or by `window`: which samples are black and white, `"auto"`: each image's minimum and maximum. Times start now and

@@ -51,6 +51,7 @@ class Device(_c.Closing):
     is where packed weights are kept, so that they are not packed at each start: a folder, `"auto"` (the user's cache
     folder), None: nowhere."""
 
+    __slots__ = ("_handle", "__weakref__")
     _close_order = 9
 
     def __init__(
@@ -144,6 +145,7 @@ class Detector(_c.Closing):
     the lesser of two boxes of a class goes; 1: none does. `presence`: `"K,P"` or K: a pipeline's score of a
     frame is the probability that one of the K best boxes is right, scaled such that P becomes 0.5; 1: the best box's own."""
 
+    __slots__ = ("_device", "_handle", "__weakref__")
     _close_order = 8
 
     def __init__(
@@ -309,6 +311,7 @@ class Segmenter(_c.Closing):
     Unset, the environment `ULTRAMOTION_SAM_AS_NUMPY` says so, else masks stay on the device. `kpi` is called with a
     JSON line for each prediction; by default it goes to the logger `ultramotion.kpi`."""
 
+    __slots__ = ("_model", "_canvas", "_mode", "_family", "_kpi", "_device", "_handle", "__weakref__")
     _close_order = 8
     mask_threshold = 0.0
     image_format = "RGB"
@@ -412,7 +415,7 @@ class Segmenter(_c.Closing):
         """Outline what the prompts point at, in pixels of the image: `box` x0,y0,x1,y1, `points` [N,2], at most 16, with `labels`
         [N] (1 object, 0 background), `mask_input` low-res logits of an earlier prediction. From any thread."""
         if not isinstance(embedding, Embedding):
-            raise _c.InvalidError(f"a {type(embedding).__name__} is no ultramotion.Embedding: want what encode() gives")
+            raise _c.InvalidError(f"{type(embedding).__name__} is no ultramotion.Embedding: want what encode() gives")
         corners = floats(box, (4,), "box")
         xy = floats(points, (-1, 2), "points")
         if (xy is None) != (labels is None):

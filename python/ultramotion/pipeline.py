@@ -34,6 +34,7 @@ class Pipeline(_c.Closing, _c.PipelineBase):
     `theta_on`, `theta_off` and `theta_cont` are the thresholds of the state (`docs/STATE.md`). `shadow_every=N` has legacy mode do
     every N-th frame too, and continue alone if masks diverge (`docs/guides/rollback.md`)."""
 
+    __slots__ = ("detector", "segmenter", "_kpi", "_handle", "_objects", "__weakref__")
     _close_order = 5
 
     def __init__(
@@ -228,6 +229,7 @@ class Run(_c.Closing):
     who iterates, then the run waits too. It ends at the source's end, with `stop()`, at the end of a `with`, and when it
     is dropped."""
 
+    __slots__ = ("pipeline", "_owned", "_feed", "_done", "_ending", "_turn", "_bar", "_source", "_handle", "__weakref__")
     _close_order = 1
 
     def __init__(

@@ -92,7 +92,7 @@ class SamPredictor:
 
     def __init__(self, sam_model: Segmenter) -> None:
         if not isinstance(sam_model, Segmenter):
-            raise _c.InvalidError(f"a {type(sam_model).__name__} is no ultramotion.Segmenter")
+            raise _c.InvalidError(f"{type(sam_model).__name__} is no ultramotion.Segmenter")
         self.model = sam_model
         self.transform = ResizeLongestSide(sam_model.canvas)
         self.embedding: Embedding | None = None
@@ -243,7 +243,7 @@ def _torch_of(*prompts: Any) -> Any:
 def _segmenter_of(sam_model: Any) -> Segmenter:
     model = sam_model.model if isinstance(sam_model, SamPredictor) else sam_model
     if not isinstance(model, Segmenter):
-        raise _c.InvalidError(f"a {type(sam_model).__name__} is no ultramotion.Segmenter or SamPredictor")
+        raise _c.InvalidError(f"{type(sam_model).__name__} is no ultramotion.Segmenter or SamPredictor")
     return model
 
 
