@@ -42,7 +42,7 @@ from .sam import (
 )
 from .tensor import ExportError, Tensor
 
-__version__ = _c.VERSION
+__version__: str = _c.VERSION
 
 __all__ = [
     "__version__",
