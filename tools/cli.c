@@ -116,13 +116,15 @@ static const char *shipped_model(const char *file, char buffer[CLI_PATH])
         return buffer;
     }
     exe[n > 0 ? n : 0] = 0;
-    char *slash = strrchr(exe, '/');
-    if (slash)
-        *slash = 0;
-    snprintf(buffer, CLI_PATH, "%s/../models/%s", exe, file);
+    for (int up = 0; up < 2; up++) { /* from build/ or bin/ */
+        char *slash = strrchr(exe, '/');
+        if (slash)
+            *slash = 0;
+    }
+    snprintf(buffer, CLI_PATH, "%s/models/%s", exe, file);
     if (readable(buffer))
         return buffer;
-    snprintf(buffer, CLI_PATH, "%s/../share/ultramotion/models/%s", exe, file);
+    snprintf(buffer, CLI_PATH, "%s/share/ultramotion/models/%s", exe, file);
     if (readable(buffer))
         return buffer;
     snprintf(buffer, CLI_PATH, "%s/models/%s", UM_DATA_DIR, file);
