@@ -110,7 +110,8 @@ def _taken(memory: c_void_p) -> str:
 
 
 class Packet(_c.PacketBase, Outlined):
-    """What was found in one image, with timing and provenance. Immutable; may be kept and used from any thread."""
+    """What was found in one image, with timing and provenance. Immutable; may be kept and used from any thread. What it says of a
+    structure (`box_xyxy`, `mask`, `iou`, …) is of the first of `objects`; `json()` has everything."""
 
     __slots__ = ("_frame",)
 
