@@ -398,7 +398,7 @@ class Run(_c.Closing):
         return _c.numbers(counts)
 
     def _about(self) -> str:
-        return ", ".join(f"{name} {count}" for name, count in self.stats.items() if count)
+        return ", ".join(f"{name} {count}" for name, count in self.stats.items() if count) or "no packet yet"
 
     def stop(self) -> None:
         """Ask it to end: what is in flight still comes."""
