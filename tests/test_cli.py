@@ -533,6 +533,8 @@ def segment_takes_boxes_and_points(tmp):
     (posed,), (run,) = (lines(um(*command)[0]) for command in (("segment", "phantom:sweep=1,frames=1", "--box", "9,9,90,90"), ("run", "phantom:sweep=1,frames=1")))
     for key in ("pose", "spacing_mm", "precision_reason"):
         assert posed[key] == run[key] and run[key], key
+    first, second, third = (p["transfers"] for p in lines(um("segment", "phantom:frames=3", "--box", "9,9,90,90", "--device", "guard")[0]))
+    assert second == third == {**first, "setup": 0} and first["setup"] and (first["up"], first["down"]) == (2, 2), (first, second, third)
     for bad in ("nan,0,10,10", "50,50,10,10", "900,0,990,10"):
         _, err = um("segment", image, "--box", bad, code=2)
         assert "box" in err

@@ -251,11 +251,26 @@ static bool read_prompts(const struct options *o, struct prompt_list *l)
     return true;
 }
 
+/* The copies since then. */
+static um_transfers transfers_since(const um_device *dev, const um_transfers *then)
+{
+    um_transfers t;
+    um_device_transfers(dev, &t);
+    t.up -= then->up;
+    t.down -= then->down;
+    t.waits -= then->waits;
+    t.setup -= then->setup;
+    t.up_bytes -= then->up_bytes;
+    t.down_bytes -= then->down_bytes;
+    return t;
+}
+
 /* The best mask of a prediction as a packet, so that sinks can write it. bits: (w+31)/32*4*h bytes.
  */
 static um_status mask_packet(const struct options *o, const um_segmenter *segmenter,
-                             const um_frame *f, const um_prediction *pred, double ms,
-                             uint8_t *pixels, uint8_t *bits, um_packet **out)
+                             const um_frame *f, const um_prediction *pred,
+                             const um_transfers *before, double ms, uint8_t *pixels, uint8_t *bits,
+                             um_packet **out)
 {
     um_packet fields, *k = &fields;
     int best = 0, row = (f->width + 31) / 32 * 4;
@@ -313,7 +328,7 @@ static um_status mask_packet(const struct options *o, const um_segmenter *segmen
         k->centroid[1] = (float)(sy / k->mask_area_px);
     } else
         memset(k->mask_box, 0, sizeof k->mask_box);
-    um_device_transfers(um_segmenter_device(segmenter), &k->transfers);
+    k->transfers = transfers_since(dev, before);
     k->source = f->source;
     return um_packet_create(out, k, NULL, 0);
 }
@@ -354,6 +369,8 @@ static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
     um_status st = mask && bits && rows ? points_lie_within(o, l, f)
                                         : um_set_error(UM_ENOMEM, "masks of a frame");
     double started = seconds_now();
+    um_transfers before;
+    um_device_transfers(um_segmenter_device(segmenter), &before);
     for (int y = 0; y < f->height && rows; y++)
         memcpy(rows + (size_t)y * (size_t)f->width * (size_t)f->channels, f->pixels + y * f->stride,
                (size_t)f->width * (size_t)f->channels);
@@ -364,8 +381,8 @@ static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
     if (st == UM_OK)
         st = um_predictor_scores(predictor, pred.iou);
     if (st == UM_OK)
-        st = mask_packet(o, segmenter, f, &pred, 1e3 * (seconds_now() - started), mask, bits,
-                         &packet);
+        st = mask_packet(o, segmenter, f, &pred, &before, 1e3 * (seconds_now() - started), mask,
+                         bits, &packet);
     for (int i = 0; i < n_sinks && st == UM_OK; i++)
         if (sinks[i]) {
             st = um_sink_write(sinks[i], packet, f, name);
