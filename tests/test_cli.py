@@ -492,7 +492,11 @@ def crop_reports_full_image_coordinates(tmp):
     p = lines(um("run", tmp / "whole.png", "--crop", crop, "--conf", "0")[0])[0]
     q = lines(um("run", tmp / "part.png", "--conf", "0")[0])[0]
     assert p["score"] == q["score"] and p["mask_area_px"] == q["mask_area_px"]
-    um("run", tmp / "whole.png", "--crop", "390,0,20,20", code=1)
+    for command in ("run", "detect"):
+        assert "no usable frame" in um(command, tmp, "--crop", "390,0,20,20", code=1)[1]
+        _, err = um(command, tmp, "--crop", "0,0,400,320", "--strict", code=1)  # part.png comes first
+        out, err = um(command, tmp, "--crop", "0,0,400,320")  # of the others the run goes on
+        assert [p["source"] for p in lines(out)] == ["whole.png"] and "0,0,400,320 reaches beyond" in err and "1 unreadable" in err, err
 
 
 @test

@@ -17,6 +17,8 @@
 struct each {
     const struct options *o;
     um_source *source;
+    int crop[4];       /* of each image; w 0: all of it */
+    int width, height; /* of the last image, before that */
     uint64_t frames, unreadable;
     double shown; /* when a terminal was last told how many; 0: never */
 };
@@ -38,16 +40,50 @@ static void count_frame(struct each *e)
         fprintf(stderr, "%llu \r", (unsigned long long)e->frames);
 }
 
+static um_status crop_frame(const int crop[4], um_frame **frame)
+{
+    um_frame *f = *frame, *cut = NULL;
+    int x = crop[0], y = crop[1], w = crop[2], h = crop[3];
+    char text[160];
+    if (!w)
+        return UM_OK;
+    if (x > f->width - w || y > f->height - h) {
+        snprintf(text, sizeof text, "--crop %d,%d,%d,%d reaches beyond the %dx%d image", x, y, w, h,
+                 f->width, f->height);
+        return um_set_error(UM_EINVAL, text);
+    }
+    um_status st = um_frame_create(&cut, w, h, f->channels);
+    if (st != UM_OK)
+        return st;
+    for (int row = 0; row < h; row++)
+        memcpy(cut->pixels + row * cut->stride,
+               f->pixels + (y + row) * f->stride + (ptrdiff_t)x * f->channels,
+               (size_t)w * (size_t)f->channels);
+    cut->id = f->id;
+    cut->ts = f->ts;
+    st = um_frame_set_source(cut, f->source);
+    um_frame_unref(st == UM_OK ? frame : &cut);
+    if (st == UM_OK)
+        *frame = cut;
+    return st;
+}
+
 /* The next readable frame; NULL at the end. *code changes with --strict. */
 static um_frame *next_frame(struct each *e, int *code)
 {
     um_frame *frame = NULL;
     while (!stop_requested()) {
         um_status st = um_source_read(e->source, &frame);
-        if (st == UM_OK)
-            return frame;
         if (st == UM_EOF)
             return NULL;
+        if (st == UM_OK) {
+            e->width = frame->width;
+            e->height = frame->height;
+            st = crop_frame(e->crop, &frame);
+        }
+        if (st == UM_OK)
+            return frame;
+        um_frame_unref(&frame);
         e->unreadable++;
         fprintf(stderr, "ultramotion: %s\n", um_last_error());
         if (e->o->strict) {
@@ -87,34 +123,6 @@ static void close_each(struct each *e)
     um_source_close(&e->source);
 }
 
-static um_status crop_frame(const int crop[4], um_frame **frame)
-{
-    um_frame *f = *frame, *cut = NULL;
-    int x = crop[0], y = crop[1], w = crop[2], h = crop[3];
-    char text[160];
-    if (!w)
-        return UM_OK;
-    if (x > f->width - w || y > f->height - h) {
-        snprintf(text, sizeof text, "--crop %d,%d,%d,%d reaches beyond the %dx%d image", x, y, w, h,
-                 f->width, f->height);
-        return um_set_error(UM_EINVAL, text);
-    }
-    um_status st = um_frame_create(&cut, w, h, f->channels);
-    if (st != UM_OK)
-        return st;
-    for (int row = 0; row < h; row++)
-        memcpy(cut->pixels + row * cut->stride,
-               f->pixels + (y + row) * f->stride + (ptrdiff_t)x * f->channels,
-               (size_t)w * (size_t)f->channels);
-    cut->id = f->id;
-    cut->ts = f->ts;
-    st = um_frame_set_source(cut, f->source);
-    um_frame_unref(st == UM_OK ? frame : &cut);
-    if (st == UM_OK)
-        *frame = cut;
-    return st;
-}
-
 static double clamp(double v, double hi)
 {
     return v < 0 ? 0 : v > hi ? hi : v;
@@ -122,13 +130,12 @@ static double clamp(double v, double hi)
 
 struct found {
     um_box box[MAX_QUERIES];
-    int n, label; /* of the class to print, -1 = all */
-    int width, height;
-    int crop[4];                 /* what they were looked for in; zeros: all of it */
+    int n, label;                /* of the class to print, -1 = all */
     const um_detector *detector; /* that knows the classes' names */
 };
 
-static void print_boxes(const um_frame *f, const struct found *found, FILE *out)
+static void print_boxes(const struct each *e, const um_frame *f, const struct found *found,
+                        FILE *out)
 {
     bool first = true;
     fprintf(out, "{\"frame_id\":%llu,\"ts\":%.6f,\"source\":", (unsigned long long)f->id, f->ts);
@@ -139,10 +146,9 @@ static void print_boxes(const um_frame *f, const struct found *found, FILE *out)
         if (found->label >= 0 && b->label != found->label)
             continue;
         fprintf(out, "%s{\"box_xyxy\":[%.9g,%.9g,%.9g,%.9g],\"score\":%.9g,\"label\":%d,\"name\":",
-                first ? "" : ",", clamp(b->x0 + found->crop[0], found->width),
-                clamp(b->y0 + found->crop[1], found->height),
-                clamp(b->x1 + found->crop[0], found->width),
-                clamp(b->y1 + found->crop[1], found->height), (double)b->score, b->label);
+                first ? "" : ",", clamp(b->x0 + e->crop[0], e->width),
+                clamp(b->y0 + e->crop[1], e->height), clamp(b->x1 + e->crop[0], e->width),
+                clamp(b->y1 + e->crop[1], e->height), (double)b->score, b->label);
         json_string(out, um_detector_class_name(found->detector, b->label));
         fprintf(out, "}");
         first = false;
@@ -151,12 +157,13 @@ static void print_boxes(const um_frame *f, const struct found *found, FILE *out)
 }
 
 /* UM_EOF when the reader has left, UM_AGAIN when it took nothing after a signal. */
-static um_status write_boxes(const um_frame *f, const struct found *found, um_lines *lines)
+static um_status write_boxes(const struct each *e, const um_frame *f, const struct found *found,
+                             um_lines *lines)
 {
     char *line = NULL;
     FILE *out = text_open(&line);
     if (out)
-        print_boxes(f, found, out);
+        print_boxes(e, f, found, out);
     um_status st = text_close(out, &line) ? um_lines_write(lines, line, stop_fd())
                                           : um_set_error(UM_ENOMEM, "a line of boxes");
     free(line);
@@ -180,7 +187,7 @@ int command_detect(const struct options *o)
         st = cli_open_detector(&detector, dev, o);
     if (st == UM_OK)
         st = cli_class(o, detector, &found.label);
-    if (st == UM_OK && !cli_crop(o, found.crop))
+    if (st == UM_OK && !cli_crop(o, e.crop))
         st = UM_EINVAL;
     if (st != UM_OK)
         code = cli_exit(st);
@@ -192,15 +199,11 @@ int command_detect(const struct options *o)
         cli_announce(o, dev, detector, NULL);
     }
     while (code == EXIT_DONE && (frame = next_frame(&e, &code))) {
-        found.width = frame->width;
-        found.height = frame->height;
-        st = crop_frame(found.crop, &frame);
-        if (st == UM_OK)
-            st = um_detector_run(detector, frame, o->conf, found.box,
-                                 (int)(sizeof found.box / sizeof *found.box), &found.n);
+        st = um_detector_run(detector, frame, o->conf, found.box,
+                             (int)(sizeof found.box / sizeof *found.box), &found.n);
         count_frame(&e);
         if (st == UM_OK)
-            st = write_boxes(frame, &found, lines);
+            st = write_boxes(&e, frame, &found, lines);
         if (st == UM_EOF)
             stop_request();
         else if (st != UM_OK)
