@@ -933,6 +933,9 @@ def kernel_levels_can_be_forced(tmp):
     best = lines(um("detect", "phantom:seed=900003,frames=1")[0])[0]["boxes"][0]
     _, err = um("detect", "phantom:frames=1", env={"ULTRAMOTION_CPU": "abacus"}, code=2)
     assert "abacus" in err
+    out, _ = um("doctor", env={"ULTRAMOTION_CPU": "abacus"}, code=1)
+    for device in ("cpu", "guard"):
+        assert re.search(rf'device     {device}: MISSING: ULTRAMOTION_CPU is "abacus", .*\n +unset that variable\n', out), out
     small = ["--det-size", "320"]
     plain, err = um("detect", "phantom:seed=900003,frames=1", *small, env={"ULTRAMOTION_CPU": "c"})
     assert "(c," in err and abs(lines(plain)[0]["boxes"][0]["score"] - best["score"]) < 1e-4

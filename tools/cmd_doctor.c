@@ -74,6 +74,12 @@ static const char *cure(const char *text)
     return NULL;
 }
 
+/* Has it the kernels that the environment asks for? um_last_error() says why not. */
+static bool computes(const um_device *dev)
+{
+    return strcmp(um_device_isa(dev), "none") != 0;
+}
+
 /* Open a device and say what it is, or what is missing and how to get it. */
 static void report_device(const struct options *o, const char *name)
 {
@@ -88,7 +94,7 @@ static void report_device(const struct options *o, const char *name)
     um_status st = um_device_describe(name, about, sizeof about);
     if (st == UM_OK)
         st = um_device_open(&dev, &s);
-    if (st == UM_OK) {
+    if (st == UM_OK && computes(dev)) {
         printf("device     %s: works, %s (%s)", name, um_device_precision(dev),
                um_device_precision_reason(dev));
         if (strncmp(name, "cuda", 4) != 0)
@@ -113,7 +119,7 @@ static void report_precision(const char *name, const char *with)
     um_device_settings_default(&s);
     s.name = "cpu";
     s.precision = name;
-    if (um_device_open(&dev, &s) == UM_OK && strcmp(um_device_isa(dev), "none") != 0)
+    if (um_device_open(&dev, &s) == UM_OK && computes(dev))
         printf("%-10s cpu: works%s\n", name, with);
     else
         printf("%-10s cpu: MISSING: %s\n", name, um_last_error());
