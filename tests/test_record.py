@@ -37,6 +37,8 @@ def a_recording_is_run_again_equal(tmp):
         err = verify(tmp / name, *options)
         assert "verified   6 packets equal" in err and ("aside" in err) == aside, err
     kept = (tmp / "track" / "settings.yaml").read_text()
+    for env in ("1", "0"):  # that neither was asked for is kept, too
+        assert '"as_numpy":0' in um("replay", tmp / "track", "-q", "--frames", "1", env={"ULTRAMOTION_SAM_AS_NUMPY": env})[0]
     for line in ('device: "cpu"', "conf: 0.25", "track: 1", 'det-size: "256"', "sam-size: 64", "crop: [4, 6, 400, 500]", "# detector sha256:"):
         assert line in kept, kept
     out, _ = um("replay", tmp / "track", "-q", "--frames", "4")

@@ -46,8 +46,8 @@ um_status recording_keep(const struct options *o, const char *folder, const um_d
     for (int i = 0; i < 3; i++)
         if (*path[i] && (whole[i] = realpath(*path[i], NULL)))
             *path[i] = whole[i];
-    if (kept.sam_as_numpy < 0 && env)
-        kept.sam_as_numpy = strcmp(env, "1") == 0;
+    if (kept.sam_as_numpy < 0) /* a replay's environment may be another */
+        kept.sam_as_numpy = env && strcmp(env, "1") == 0;
     if (kept.track < 0 && kept.budget_ms > 0) /* the budget is not kept, what it means is */
         kept.track = kept.objects == 1;
     kept.device = um_device_name(dev);
