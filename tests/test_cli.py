@@ -1081,6 +1081,10 @@ def frames_in_flight_are_the_same_in_order(tmp):
         assert [[p[k] for k in same] for p in lines(out)] == want and "in flight" not in err
     assert "1 frame in flight, with --track" in um(*run, "--threads", 2, "--inflight", 2, "--track", 1)[1]
     assert "--inflight 16: 2 frames in flight" in um(*run, "--threads", 2, "--inflight", 16)[1]
+    told = re.sub(r"\s+", " ", um("run", "--help")[0].partition("--inflight N")[2].partition("--on-device-lost")[0])
+    for why, *options in (("not with --gain auto or", "--gain", "auto"), ("or --dump)", "--dump", tmp / "d.safetensors"),
+                          ("speculative gate", "--device", "guard", "--gate", "sync"), ("masks on the device", "--device", "guard", "--sam-as-numpy", 1)):
+        assert "1 frame in flight: see ultramotion run --help" in um(*run[:2], "-o", "null:", "--frames", 1, "--inflight", 2, *options)[1] and why in told, told
     um(*run, "--inflight", 17, code=2)
     size = {n: float(re.search(r"memory +([0-9.]+) MB.* (\d+) in flight", um("doctor", "--threads", 2, "--inflight", n)[0]).group(1)) for n in (1, 2)}
     assert size[1] < size[2] < 2 * size[1]

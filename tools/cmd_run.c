@@ -189,9 +189,8 @@ static void tell_inflight(const struct options *o, const um_pipeline_settings *s
     if (n < o->inflight && !o->quiet)
         fprintf(stderr, "ultramotion: --inflight %d: %d frame%s in flight%s\n", o->inflight, n,
                 n == 1 ? "" : "s",
-                set->track  ? ", with --track a frame depends on the one before"
-                : set->dump ? ", with --dump"
-                            : ": see ultramotion run --help");
+                set->track ? ", with --track a frame depends on the one before"
+                           : ": see ultramotion run --help");
 }
 
 static void tell_models(const struct engine *e, const struct options *o, double ms)

@@ -235,8 +235,9 @@ static const struct row table[] = {
      .also = AT(has_assert), .numbers = 2},
     {"inflight", INTEGER, AT(inflight), RUN | ON_BENCH | ON_DOCTOR | KEPT, "N",
      .help =
-         "frames in flight, for throughput: on cpu in parallel, each on its share of --threads, "
-         "elsewhere in one queue (at most 3, speculative gate); default 1, for the lowest latency",
+         "frames in flight, for throughput: on cpu in parallel, each on its share of --threads "
+         "(not with --gain auto or --dump), elsewhere in one queue (at most 3, speculative gate, "
+         "masks on the device); nowhere with --track; default 1, for the lowest latency",
      .min = 1, .max = UM_INFLIGHT_MAX},
     {"on-device-lost", CHOICE, AT(on_device_lost), RUN | ON_REPLAY, "fail|cpu",
      .help =

@@ -108,8 +108,8 @@ UM_API um_status um_pipeline_change(um_pipeline *pipeline, const float *conf, co
 UM_API um_status um_pipeline_forget(um_pipeline *pipeline);
 
 /** Frames that may be in flight: at most settings.inflight; 1 where a frame depends on the one
- * before (`track`; on `cpu` a gain of "auto"), with `dump` on `cpu`, and with the synchronous gate
- * elsewhere. */
+ * before (`track`; on `cpu` a gain of "auto"), with `dump` on `cpu`, and elsewhere with the
+ * synchronous gate or in legacy host mode. */
 UM_API int um_pipeline_inflight(const um_pipeline *pipeline);
 
 /**
