@@ -336,6 +336,7 @@ def options_that_cannot_act(tmp):
                               ("for a source that is not live", *run, "--lag-alarm-ms", 9), ("for a source other than igtl", *run, "--igtl-crc", "count"),
                               ("without a source or sink igtl", *run, "--igtl-version", 2), ("without a sink igtl", *run, "--igtl-max-fps", 9),
                               ("without --calibrate", "convert", DETECTOR, tmp / "out", "--frames", 3), ("with --results", "val", tmp, "--results", tmp, "--nms", 1),
+                              ("with --results", "val", tmp, "--results", tmp, "--device", "cpu"), ("with --results", "val", tmp, "--results", tmp, "--threads", 1),
                               ("for igtl sniff and fake-slicer", "igtl", "sniff", ":0", "--fps", 3), ("for a bench other than live", "bench", "--fps", 3),
                               ("for a bench other than kernels and", "bench", "--table"), ("for a bench other than pipeline", "bench", "live", "--serve")):
         option = [a for a in arguments if str(a).startswith("--")][-1]

@@ -192,7 +192,6 @@ static um_status calibrate(const struct options *o, const um_convert_settings *c
     s.frames = (const um_frame *const *)frame;
     s.boxes = boxes ? (const float(*)[4])box : NULL;
     s.count = n;
-    s.threads = o->threads;
     s.say = o->quiet ? NULL : say_line;
     if (st == UM_OK)
         st = um_model_calibrate(o->positional[0], o->positional[1], convert, &s);

@@ -391,8 +391,8 @@ bool options_meet(const struct options *o, enum command_bit command)
         {"trace-steps", "without --trace FILE", o->trace},
         {"guard-seed", "without --device guard", o->device && strcmp(o->device, "guard") == 0},
         {"frames", "without --calibrate", command != ON_CONVERT || o->calibrate},
-        {"detector segmenter track gain nms presence mask-clean det-size queries "
-         "det-act det-fit names sam-size sam-family",
+        {"detector segmenter device precision threads weight-cache track gain nms presence "
+         "mask-clean det-size queries det-act det-fit names sam-size sam-family",
          "with --results, which runs no network", !o->results},
         {"size pixel", "for a source other than -", command == ON_PHANTOM || raw},
         {"recursive", "for a source other than files", images && !options_any_scheme(what, live)},
