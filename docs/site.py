@@ -26,6 +26,7 @@ PAGES = {
     "speed.md": "docs/SPEED.md",
     "accuracy.md": "docs/ACCURACY.md",
     "security.md": "docs/SECURITY.md",
+    "packet.md": "docs/PACKET.md",
     "sequences.md": "docs/SEQUENCES.md",
     "state.md": "docs/STATE.md",
     "frame.md": "docs/FRAME.md",

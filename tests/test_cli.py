@@ -99,6 +99,10 @@ def packets_hold_every_key_in_order(tmp):
         else:
             assert len(p["box_xyxy"]) == 4 and p["mask"]["size"] == [558, 422] and p["mask_area_px"] > 0
     assert "VISIBLE" in err and "ledger" in err and "Dice" in err
+    table = (ROOT / "docs/PACKET.md").read_text()
+    assert [key for row in re.findall(r"^\| (`.*?) \|", table, re.M) for key in re.findall(r"`(\w+)`", row)] == PACKET_KEYS
+    inner = {*packets[0]["objects"][0], *packets[0]["stages_ms"], *packets[0]["transfers"], *packets[0]["models"]}
+    assert all(f"`{key}`" in table or f'"{key}"' in table for key in inner), inner
 
 
 @test
