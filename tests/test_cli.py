@@ -573,6 +573,7 @@ def raw_frames_on_stdin(tmp):
     _, err = um("run", "-", "--size", "96x80", "-o", "null:", stdin=b"YUV4MPEG2 W96 H80\n" + frame)
     assert "it begins like a YUV4MPEG video, and is read as raw pixels" in err, err
     um("run", "-", stdin=b"", code=2)
+    assert "-: what was read is gone and cannot be looped" in um("run", "-", "--size", "96x80", "--loop", stdin=frame, code=2)[1]
     for size in ("96y80", "4294967392x80", "96x4294967376", "96x80x", " 96x80", "+96x80", "96x-80", "96", "x", "0x80", "0x60x80"):
         _, err = um("run", "-", "--size", size, stdin=frame, code=2)
         assert "is not WxH" in err, (size, err)

@@ -23,6 +23,8 @@ static um_status raw_open(void *priv, const char *arg, const um_source_settings 
 {
     (void)arg;
     struct raw *r = priv;
+    if (settings->loop)
+        return um_fail(UM_EINVAL, "-: what was read is gone and cannot be looped");
     if (settings->width == 0 || settings->height == 0)
         return um_fail(UM_EINVAL, "raw frames on stdin need a size: --size WxH");
     um_frame *probe = NULL; /* the limits of a frame are written in one place */
