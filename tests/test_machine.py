@@ -129,15 +129,24 @@ def a_reader_that_left_is_no_error(tmp):
 
 @test
 def a_full_disk_fails_its_sink_only(tmp):
-    err = end(start("run", ENDLESS, "--frames", "4", "-o", "jsonl:/dev/full", "-o", f"jsonl:{tmp}/rest", *SMALL), 1)
-    assert "/dev/full: No space left on device" in err and "1 of 2 sinks failed" in err, err
-    assert len(lines((tmp / "rest").read_text())) == 4
-    err = end(start("run", ENDLESS, "--frames", "4", "-o", f"jsonl:{tmp}/rest", "--kpi", "/dev/full", *SMALL), 1)
-    assert "/dev/full: No space left on device" in err, err
-    assert len(lines((tmp / "rest").read_text())) == 4
+    segment = ("segment", ENDLESS, "--box", "5,5,40,40", *SMALL[2:])
+    for command, summary in ((("run", ENDLESS, *SMALL), "1 of 2 sinks failed"), (segment, "")):
+        for full in (("-o", "jsonl:/dev/full"), ("--kpi", "/dev/full")):
+            (tmp / "rest").unlink(missing_ok=True)
+            err = end(start(*command, "--frames", "4", *full, "-o", f"jsonl:{tmp}/rest"), 1)
+            assert err.count("/dev/full: No space left on device") == 1 and summary in err, err
+            assert len(lines((tmp / "rest").read_text())) == 4
+    err = end(start(*segment, "--loop", "-o", "jsonl:/dev/full", "--kpi", tmp / "kpi"), 1)  # no sink is left: it stops
+    process = start(*segment, "--frames", "4", "-o", "jsonl:-", "-o", f"jsonl:{tmp}/rest2", stdout=subprocess.PIPE)
+    process.stdout.close()  # its reader leaves: no failure
+    end(process, 0)
+    assert len(lines((tmp / "rest2").read_text())) == 4
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
     err = end(start("run", ENDLESS, "--frames", "8", "-o", f"jsonl:{tmp}/short", *SMALL, preexec_fn=limit), 1)
     assert "short: File too large" in err, err
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))  # who fails at the end is named, too
+    err = end(start("run", ENDLESS, "--frames", "8", "-o", f"jsonl:{tmp}/short", "-o", f"masks:{tmp}/m.mha", *SMALL, preexec_fn=limit), 1)
+    assert err.count("short: File too large") == 1 and err.count("m.mha: cannot be written: File too large") == 1, err
 
 
 @test

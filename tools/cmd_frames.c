@@ -354,9 +354,8 @@ static um_status points_lie_within(const struct options *o, const struct prompt_
 
 static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
                                um_predictor *predictor, const struct prompt_list *l,
-                               const um_frame *f, um_sink **sinks, int n_sinks, const char *name)
+                               const um_frame *f, um_packet **packet)
 {
-    um_packet *packet = NULL;
     um_prediction pred = {.struct_size = sizeof pred};
     size_t pixels = (size_t)f->width * (size_t)f->height;
     uint8_t *mask = malloc(pixels),
@@ -385,17 +384,7 @@ static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
         st = um_predictor_scores(predictor, pred.iou);
     if (st == UM_OK)
         st = mask_packet(o, segmenter, f, &pred, &before, 1e3 * (seconds_now() - started), mask,
-                         bits, &packet);
-    for (int i = 0; i < n_sinks && st == UM_OK; i++)
-        if (sinks[i]) {
-            st = um_sink_write(sinks[i], packet, f, name);
-            if (st == UM_EOF) {
-                stop_request();
-                st = UM_OK;
-            }
-        }
-    const um_packet *done = packet;
-    um_packet_unref(&done);
+                         bits, packet);
     um_prediction_close(&pred);
     free(mask);
     free(bits);
@@ -408,11 +397,11 @@ int command_segment(const struct options *o)
     um_device *dev = NULL;
     um_segmenter *segmenter = NULL;
     um_predictor *predictor = NULL;
-    struct outputs out = {{NULL}, 0};
+    struct outputs out = {.n = 0};
     struct each e = {.o = o};
     struct prompt_list prompts;
     um_frame *frame;
-    int code = EXIT_DONE;
+    int code = EXIT_DONE, written = EXIT_DONE;
     if (!read_prompts(o, &prompts))
         return EXIT_USAGE;
     stop_catch();
@@ -434,9 +423,17 @@ int command_segment(const struct options *o)
             um_segmenter_set_kpi(segmenter, kpi_line, NULL);
     }
     while (code == EXIT_DONE && (frame = next_frame(&e, &code))) {
-        st = segment_frame(o, segmenter, predictor, &prompts, frame, out.sink, out.n,
-                           um_source_frame_name(e.source));
+        um_packet *packet = NULL;
+        bool left = true;
+        st = segment_frame(o, segmenter, predictor, &prompts, frame, &packet);
+        if (st == UM_OK)
+            written =
+                outputs_write(&out, packet, frame, um_source_frame_name(e.source), written, &left);
+        if (!left)
+            stop_request();
         count_frame(&e);
+        const um_packet *done = packet;
+        um_packet_unref(&done);
         um_frame_unref(&frame);
         if (st != UM_OK)
             code = cli_fail(st);
@@ -446,7 +443,7 @@ int command_segment(const struct options *o)
         (st = um_predictor_dump(predictor, o->dump)) != UM_OK)
         code = cli_fail(st);
     stop_ends_sinks(NULL, 0);
-    code = outputs_close(&out, code);
+    code = outputs_close(&out, code == EXIT_DONE ? written : code);
     um_predictor_close(&predictor);
     um_segmenter_close(&segmenter);
     close_each(&e);

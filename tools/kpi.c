@@ -71,8 +71,8 @@ static struct kpi_settings chosen; /* there is one for the program */
 
 struct kpi {
     um_lines *out;
-    uint64_t bytes; /* in the file */
-    bool regular;
+    uint64_t bytes;       /* in the file */
+    bool regular, failed; /* failed: that was said */
     int wake;             /* the sink was given up */
     int stop[2], done[2]; /* pipes: the thread must end; it has written something */
     pthread_t thread;
@@ -312,7 +312,9 @@ static um_status write_packet(void *priv, const um_packet *packet, const um_fram
     struct kpi *k = priv;
     if (chosen.all)
         add_packet(packet);
-    return await_lines(k, -1);
+    um_status st = await_lines(k, -1);
+    k->failed = st != UM_OK;
+    return st;
 }
 
 static um_status close_file(void *priv)
@@ -344,7 +346,7 @@ static um_status close_file(void *priv)
         free(lines[--count]);
     pthread_mutex_unlock(&lock);
     um_status closed = um_lines_close(&k->out);
-    return st == UM_OK || st == UM_EOF ? closed : um_set_error(st, why);
+    return st == UM_OK || st == UM_EOF || k->failed ? closed : um_set_error(st, why);
 }
 
 um_status kpi_open(um_sink **out, const struct kpi_settings *kpi, const um_sink_settings *settings)

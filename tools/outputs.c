@@ -45,6 +45,7 @@ um_status outputs_open(const struct options *o, um_source *source, um_monitor *m
                    : um_set_error(UM_ENOMEM, spec[out->n]);
         free(whole);
     }
+    out->of_packets = out->n;
     set.policy = policy;
     set.auxiliary = 1;
     const struct kpi_settings kpi = {o->kpi, outputs_kpi_all(o),
@@ -56,12 +57,26 @@ um_status outputs_open(const struct options *o, um_source *source, um_monitor *m
     return st;
 }
 
+int outputs_write(struct outputs *out, const um_packet *packet, const um_frame *frame,
+                  const char *name, int code, bool *left)
+{
+    *left = false;
+    for (int i = 0; i < out->n; i++) {
+        um_status st = out->ended[i] ? UM_EOF : um_sink_write(out->sink[i], packet, frame, name);
+        if (st != UM_OK && st != UM_EOF)
+            code = cli_fail(st);
+        out->ended[i] = st != UM_OK;
+        *left = *left || (st == UM_OK && i < out->of_packets);
+    }
+    return code;
+}
+
 int outputs_close(struct outputs *out, int code)
 {
     for (int i = 0; i < out->n; i++) {
         um_status st = um_sink_close(&out->sink[i]);
-        if (st != UM_OK && code == EXIT_DONE)
-            code = cli_fail(st);
+        int failed = st == UM_OK ? EXIT_DONE : cli_fail(st);
+        code = code == EXIT_DONE ? failed : code;
     }
     return code;
 }
