@@ -511,6 +511,8 @@ static void check_steady(const um_pipeline_settings *s, int frames, const char *
         CHECK_EQ(k->state, i < 2 ? UM_STATE_RELOCALIZING : UM_STATE_VISIBLE);
         CHECK_EQ(k->tag, i < 2 ? UM_TAG_WITHHELD : detected ? UM_TAG_FRESH : UM_TAG_PREDICTED);
         CHECK(k->has_scores && k->has_box && k->has_mask == (i >= 2) && k->objects == 1);
+        CHECK(k->has_mask ||
+              (!k->mask_area_px && !k->edge_px && !k->mask_box[2] && isnan(k->centroid[0])));
         CHECK_MSG(k->transfers.up == want_up, "frame %d: %u up", i, k->transfers.up);
         CHECK_MSG(k->transfers.down == (detected ? want_down : want_up), "frame %d: %u down", i,
                   k->transfers.down);

@@ -75,7 +75,7 @@ typedef struct um_object {
     float score;         /**< of the detector, 0..1 */
     int has_box;         /**< 0 for the outline of a prompt without a box */
     float box[4];        /**< xyxy, clamped to the image; valid if has_box */
-    int has_mask;        /**< 0 without a segmenter */
+    int has_mask;        /**< 0 without a segmenter, or if the mask is withheld */
     const uint8_t *bits; /**< mask: rows of um_packet_row_bytes() bytes, bit x%8 of byte x/8 = pixel
                             x of the packet's crop; owned by the packet */
     uint32_t mask_area_px, edge_px, in_px, out_px;

@@ -88,8 +88,14 @@ const um_object *um_track_judge(um_pipeline *p, struct flight *flight, const str
         for (int i = 0; i < 4; i++)
             seen->box[i] = (float)seen->mask_box[i];
     if (seen && !own) { /* its box alone */
-        seen->has_mask = 0;
-        seen->bits = NULL;
+        *seen = (um_object){.struct_size = sizeof *seen,
+                            .label = seen->label,
+                            .name = seen->name,
+                            .score = seen->score,
+                            .has_box = seen->has_box,
+                            .box = {seen->box[0], seen->box[1], seen->box[2], seen->box[3]},
+                            .centroid = {NAN, NAN}};
+        memcpy(seen->scores, sight.score, sizeof seen->scores);
     }
     if (v.tag == UM_TAG_STALE && !own) {
         const um_object *shown = um_packet_object(t->shown, 0);
