@@ -405,6 +405,8 @@ def test_options_of_another_kind_are_refused_by_name(detector, segmenter, image)
         "objects 1.5: want a whole number": lambda: pipeline(objects=1.5),
         "theta_on 'x': want a number": lambda: pipeline(theta_on="x"),
         "detect_every 'x': want a whole": lambda: pipeline(detect_every="x"),
+        "as_numpy '0': want True or False": lambda: ultramotion.Segmenter(sam_as_numpy="0"),
+        "as_numpy 1.0: want True or False": lambda: pipeline(sam_as_numpy=1.0),
         r"gate \['sync'\]: want": lambda: pipeline(gate=["sync"]),
         "size .5,.: want 2 whole": lambda: run("-", size=(5,)),
         "window 5: want 2 whole": lambda: run(window=5),

@@ -36,7 +36,11 @@ UNSET: Any = _Unset()
 
 def mask_mode(as_numpy: Any) -> int:
     """UM_MASK_AUTO, _DEVICE or _HOST of an argument `as_numpy`."""
-    return 0 if as_numpy is UNSET or as_numpy is None else 2 if as_numpy else 1
+    if as_numpy is UNSET or as_numpy is None:
+        return 0
+    if not isinstance(as_numpy, (int, np.bool_)):  # "0" would be true
+        raise _c.InvalidError(f"as_numpy {as_numpy!r}: want True or False")
+    return 2 if as_numpy else 1
 
 
 def models_path() -> str:
