@@ -203,6 +203,9 @@ def what_means_nothing_is_said(tmp):
     record(tmp / "one", source="phantom:frames=1")
     _, err = um("run", "phantom:frames=1", "-o", f"record:{tmp}/one", code=1)
     assert "holds a recording: name another folder" in err, err
+    um("run", "phantom:frames=1", "-o", f"record:{tmp}/two", "-o", "no:such", code=2)  # corrected, it runs
+    record(tmp / "two", source="phantom:frames=1")
+    assert "verified   1 packets equal" in verify(tmp / "two")
     _, err = um("replay", tmp / "one", "--verify", "--realtime", code=2)
     assert "one or the other" in err, err
     _, err = um("replay", tmp / "none", code=1)

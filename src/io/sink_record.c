@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { PAGE = 4096, LAST = 64 };
@@ -57,14 +58,18 @@ static um_status record_open(void *priv, const char *arg, const um_sink_settings
     r->lock = open(arg, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (r->lock >= 0 && flock(r->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         return um_fail(UM_EIO, "%s: another one writes to this folder", arg);
-    char *path = um_path_join(arg, UM_RECORDING_PACKETS);
-    if (!path)
+    struct stat s;
+    char part[UM_RECORDING_NAME];
+    um_recording_part(part, 0, "raw");
+    char *path = um_path_join(arg, UM_RECORDING_PACKETS), *pixels = um_path_join(arg, part);
+    if (!path || !pixels)
         st = um_fail(UM_ENOMEM, "%s", arg);
-    else if (access(path, F_OK) == 0)
+    else if (access(pixels, F_OK) == 0 || (stat(path, &s) == 0 && s.st_size > 0))
         st = um_fail(UM_EIO, "%s: holds a recording: name another folder", arg);
-    else
+    else /* what a run left that ended before its first frame is none */
         st = um_lines_open(&r->packets, path);
     um_free(path);
+    um_free(pixels);
     return st;
 }
 
