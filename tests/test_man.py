@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The manual page has every command and every option that the command's help has, and man finds nothing wrong with it.
+"""The manual page has every command and every option that the command's help has, and every variable of the environment; man finds nothing
+wrong with it.
 
     test_man.py ULTRAMOTION PAGE
 """
@@ -8,6 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def said(*command):
@@ -24,6 +28,9 @@ def main(program, page):
     missing += [o for o in sorted(options) if not re.search(rf"^\.B {o}( |$)", text, re.M)]
     if len(commands) < 10 or len(options) < 40:
         missing.append(f"most of it: {len(commands)} commands, {len(options)} options")
+    sources = [*ROOT.glob("src/*/*.c"), *ROOT.glob("tools/*.c")]
+    variables = {name for path in sources for name in re.findall(r'getenv\("(\w+)"\)', path.read_text())} - {"HOME"}
+    missing += [v for v in sorted(variables) if f"\n.B {v}\n" not in text]
     if shutil.which("groff"):
         formatted = said("groff", "-man", "-Tascii", "-ww", page)
         missing += formatted.stderr.splitlines()

@@ -177,6 +177,7 @@ static void print_man(void)
            ".TP\n.B ULTRAMOTION_CPU\nc, avx2, avx512 or amx: kernels of that level instead of the "
            "best "
            "that the CPU has\n"
+           ".TP\n.B ULTRAMOTION_CUDA\nplain: a GPU's plain kernels, to compare with\n"
            ".TP\n.B ULTRAMOTION_CUDA_DRIVER\nthe GPU driver's library, if it is not "
            "libcuda.so.1\n"
            ".TP\n.B XDG_CACHE_HOME\nwhere packed weights are cached (in ultramotion/), else "
