@@ -212,7 +212,8 @@ def a_dump_that_cannot_be_written_is_told_before_the_first_frame(tmp):
 
 @test
 def no_two_outputs_are_one_file(tmp):
-    for other in ("-o", f"masks:{tmp}/a.mha"), ("-o", f"jsonl:{tmp}/a.mha"), ("--kpi", f"{tmp}/a.mha"):
+    for other in (("-o", f"masks:{tmp}/a.mha"), ("-o", f"jsonl:{tmp}/a.mha"), ("--kpi", f"{tmp}/a.mha"), ("-o", f"masks:{tmp}/./a.mha"),
+                  ("--dump", f"{tmp}/../{tmp.name}/a.mha")):
         _, err = um("run", "phantom:frames=1", "-o", f"masks:{tmp}/a.mha", *other, code=2)
         assert "is also written by" in err and not any(tmp.iterdir()), err
 

@@ -398,6 +398,18 @@ static char *folder_of(const char *path)
     return slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
 }
 
+/* Do both names mean one file, which need not be there? */
+static bool same_place(const char *a, const char *b)
+{
+    const char *end_a = strrchr(a, '/'), *end_b = strrchr(b, '/');
+    char *in_a = folder_of(a), *in_b = folder_of(b);
+    bool same = strcmp(end_a ? end_a + 1 : a, end_b ? end_b + 1 : b) == 0 && in_a && in_b &&
+                (strcmp(in_a, in_b) == 0 || um_same_file(in_a, in_b));
+    free(in_a);
+    free(in_b);
+    return same;
+}
+
 /* Could the library write a file there? */
 static um_status has_place(const char *option, const char *path)
 {
@@ -466,7 +478,7 @@ um_status cli_check_outputs(const struct options *o, const um_source *source)
     for (int i = 0; i < n && st == UM_OK; i++) {
         st = spare(o, source, out[i][0], out[i][1]);
         for (int j = 0; j < i && st == UM_OK; j++)
-            if (out[i][1] && out[j][1] && strcmp(out[i][1], out[j][1]) == 0) {
+            if (out[i][1] && out[j][1] && same_place(out[i][1], out[j][1])) {
                 snprintf(text, sizeof text, "%s %.300s: is also written by %s", out[i][0],
                          out[i][1], out[j][0]);
                 st = um_set_error(UM_EINVAL, text);
