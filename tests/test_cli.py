@@ -320,6 +320,7 @@ def options_that_mean_nothing(tmp):
     for option, value in (("--dump", "FILE.safetensors"), ("--names", "FILE"), ("--kpi", "FILE|-"), ("--detector", "FILE"), ("--class", "NAME|N")):
         err = um("run", "phantom:frames=1", option, "", code=2)[1]
         assert f"{option}: is empty, want {value}" in err, err
+    assert "run: --conf wants a value: 0.5" in um("run", "phantom:frames=1", "--conf", code=2)[1]
     um("run", "phantom:frames=1", "--class", "bone", "-o", "null:")
     for many in (2, 3, 9):  # a pattern that a shell made files of
         err = um("run", *["a.png", "b.png", *["c.png"] * 7][:many], code=2)[1]

@@ -740,7 +740,7 @@ static bool walk(struct options *o, enum command_bit command, const char *name, 
             return cli_usage("%s: no option %s (see ultramotion %s --help)", name, a, name), false;
         if (r->kind != FLAG && !value) {
             if (++i == argc)
-                return cli_usage("%s: %s wants %s", name, a, r->value), false;
+                return cli_usage("%s: %s wants a value: %s", name, a, r->value), false;
             value = argv[i];
         }
         if (apply)
