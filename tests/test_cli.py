@@ -54,6 +54,7 @@ def help_fits_a_terminal_and_speaks_of_its_own_command(tmp):
         assert all(len(line) <= 100 and line == line.rstrip() for line in options.splitlines()), command
         names = [line.split()[0].rstrip(",") for line in options.splitlines() if line.startswith("  -")]
         assert len(names) == len(set(names)), command
+        assert ("to follow" in options) == (command in ("run", "serve", "replay")), command  # --class: detect follows nothing
         others = {"convert", "phantom", "sniff"} - {command} - ({"sniff"} if command == "igtl" else set())
         assert not any(f"{other}:" in options for other in others), command
 

@@ -57,8 +57,11 @@ static const struct row table[] = {
      .help = "score from which a frame is VISIBLE", .max = 1},
     {"conf", FLOAT, AT(conf), ON_DETECT, "0.5", .help = "score from which a box is printed",
      .max = 1},
-    {"class", TEXT, AT(class_name), RUN | ON_DETECT | KEPT, "NAME|N",
+    {"class", TEXT, AT(class_name), RUN | KEPT, "NAME|N",
      .help = "class to follow; default: the best of all"},
+    {"class", TEXT, AT(class_name), ON_DETECT, "NAME|N",
+     .help = "class to print, of the network's best boxes of all classes (as many as it has "
+             "queries); default: all"},
     {"objects", INTEGER, AT(objects), RUN | ON_BENCH | KEPT, "N",
      .help = "structures to outline: the N best boxes of at least --conf; default 1", .min = 1,
      .max = UM_OBJECTS_MAX},
