@@ -766,7 +766,10 @@ static bool read_recorded(struct options *o, int argc, char **argv)
     if (given.help || !given.positionals)
         return true;
     if (access(path, F_OK) != 0) { /* a program made it */
-        snprintf(text, sizeof text, "%s: not there: its options are the defaults", path);
+        snprintf(text, sizeof text,
+                 "%s: not there: its options are the library's defaults, which clean no masks",
+                 path);
+        o->mask_clean = 0;
         if (!given.quiet && access(given.positional[0], F_OK) == 0)
             tell(text);
         return true;
