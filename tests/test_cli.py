@@ -666,6 +666,8 @@ def inspect_and_convert(tmp):
     assert info["architecture"] == "dfine-n" and info["classes"] == 1 and info["input_size"] == 320 and len(info["sha256"]) == 64
     out, _ = um("inspect", SEGMENTER)
     assert "mobile-sam" in out and "256" in out
+    short, _ = um("inspect", SEGMENTER, "-q")
+    assert out.startswith(short) and out[len(short):].startswith("tensors\n") and "no list of tensors" in um("inspect", "--help")[0]
     um("convert", DETECTOR, tmp / "d32.safetensors")
     um("convert", tmp / "d32.safetensors", tmp / "d16.safetensors", "--precision", "fp16")
     assert (tmp / "d16.safetensors").stat().st_size < 0.6 * (tmp / "d32.safetensors").stat().st_size

@@ -285,7 +285,9 @@ static const struct row table[] = {
     {"json", FLAG, AT(json), ON_VAL | ON_INSPECT, NULL, .help = "one JSON object on stdout"},
     {"config", TEXT, AT(config), ALL, "FILE.yaml",
      .help = "options from a file, same keys; the command line overrides it"},
-    {"quiet", FLAG, AT(quiet), ALL | ON_REPLAY, NULL, .help = "errors only", .letter = 'q'},
+    {"quiet", FLAG, AT(quiet), (ALL & ~ON_INSPECT) | ON_REPLAY, NULL, .help = "errors only",
+     .letter = 'q'},
+    {"quiet", FLAG, AT(quiet), ON_INSPECT, NULL, .help = "no list of tensors", .letter = 'q'},
     {"verbose", FLAG, AT(verbose), ALL | ON_REPLAY, NULL, .help = "say more", .letter = 'v'},
     {"help", FLAG, AT(help), ALL | ON_REPLAY, NULL, .help = "this text", .letter = 'h'},
 };
