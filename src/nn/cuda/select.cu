@@ -632,7 +632,7 @@ KERNEL(um_best_box_pick, um_best_box_pick_args, a, PICK_THREADS)
         bad = bad || v != v;
     }
     if (bad)
-        *nan = 1;
+        atomic_add(nan, 1u);
     choice from = choose(header->label, c, header->per_class != 0, header->nms);
     for (int n = 0; n < a.n && n < wanted; n++)
         pick_next(a, from, of_warp, picked, n);
