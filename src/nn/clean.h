@@ -63,6 +63,15 @@ UM_CLEAN void um_clean_add(uint32_t *at, uint32_t v)
 {
     *at += v;
 }
+/* Labels that others may change at the same time. */
+UM_CLEAN uint32_t um_clean_see(const uint32_t *at)
+{
+    return *at;
+}
+UM_CLEAN void um_clean_set(uint32_t *at, uint32_t v)
+{
+    *at = v;
+}
 #endif
 
 /* Words of a row's bits, and places of its labels. */
@@ -162,8 +171,8 @@ UM_CLEAN uint32_t um_clean_place(const struct um_clean_field *f, int y, int x)
 /* The root of a label. */
 UM_CLEAN uint32_t um_clean_root(const uint32_t *label, uint32_t at)
 {
-    while (label[at] != at)
-        at = label[at];
+    for (uint32_t up; (up = um_clean_see(label + at)) != at;)
+        at = up;
     return at;
 }
 
@@ -204,22 +213,23 @@ UM_CLEAN bool um_clean_touches(const struct um_clean_field *f, int y, int x, int
 UM_CLEAN void um_clean_visit(const struct um_clean_field *f, uint32_t *label,
                              enum um_clean_phase phase, int y, int x)
 {
-    uint32_t at = um_clean_place(f, y, x), v = label[at];
+    uint32_t at = um_clean_place(f, y, x), v = um_clean_see(label + at);
     uint32_t root = v & UM_CLEAN_ROOT ? at : v;
     int end = phase == UM_CLEAN_BEGIN || phase == UM_CLEAN_SETTLE || phase == UM_CLEAN_CROWN
                   ? 0
                   : um_clean_next(f, y, x, true);
     switch (phase) {
-    case UM_CLEAN_BEGIN: label[at] = at; break;
+    case UM_CLEAN_BEGIN: um_clean_set(label + at, at); break;
     case UM_CLEAN_JOIN: um_clean_join(f, label, y, x, end); break;
-    case UM_CLEAN_SETTLE: label[at] = um_clean_root(label, at); break;
+    case UM_CLEAN_SETTLE: um_clean_set(label + at, um_clean_root(label, at)); break;
     case UM_CLEAN_CROWN:
         if (v == at)
-            label[at] = UM_CLEAN_ROOT;
+            um_clean_set(label + at, UM_CLEAN_ROOT);
         break;
     case UM_CLEAN_MARK:
         if (um_clean_touches(f, y, x, end))
-            label[root] = UM_CLEAN_ROOT | UM_CLEAN_TOUCHES; /* whoever comes writes the same */
+            um_clean_set(label + root,
+                         UM_CLEAN_ROOT | UM_CLEAN_TOUCHES); /* whoever comes writes the same */
         break;
     case UM_CLEAN_COUNT: um_clean_add(label + root, (uint32_t)(end - x)); break;
     case UM_CLEAN_PHASES: break;

@@ -42,7 +42,8 @@ struct fiber {
     unsigned group; /* that the next copy belongs to */
     um_dim thread;
     enum state state;
-    unsigned exchanges; /* collectives so far: its parity picks the slot */
+    unsigned barriers, warp_syncs; /* so far */
+    unsigned exchanges;            /* collectives so far: its parity picks the slot */
 #ifdef FIBER_ASAN
     void *fake;
 #endif
@@ -64,7 +65,7 @@ static struct um_host_kernel *kernels;
 static struct fiber fibers[THREADS_MAX];
 static struct copy copies[THREADS_MAX][COPIES_MAX]; /* oldest first */
 static struct slot slots[THREADS_MAX / 32][2];
-static unsigned char *stacks, *shared_base;
+static unsigned char *stacks, *shared_base, *shared_end;
 static void *main_sp;
 static int current, n_threads, lane_step; /* lanes run upwards (1) or downwards (-1) */
 static const struct um_host_kernel *running;
@@ -209,6 +210,23 @@ static void prepare(int t)
     fibers[t].thread.x = (unsigned)t;
 }
 
+#ifdef UM_HOST_RACES
+#include "kernel_races.h"
+#else
+static void races_launch(void)
+{
+}
+static void races_block(void)
+{
+}
+void um_host_fence(void)
+{
+}
+void um_host_touch(const void *, size_t, int)
+{
+}
+#endif
+
 /* ---- collectives ---- */
 
 /* True in the lane that arrives last: all are here. */
@@ -250,6 +268,7 @@ const unsigned char *um_host_exchange(int kind, const void *in, size_t n)
         release(s);
     else
         wait_for_warp();
+    fibers[current].warp_syncs += kind == UM_HOST_SYNC_WARP;
     return s->in[0];
 }
 
@@ -257,6 +276,7 @@ void um_host_sync(void)
 {
     fibers[current].state = AT_BARRIER;
     yield();
+    fibers[current].barriers++;
 }
 
 unsigned char *um_host_shared(void)
@@ -266,6 +286,7 @@ unsigned char *um_host_shared(void)
 
 static void land(const struct copy *c)
 {
+    um_host_touch(c->to, 16, UM_HOST_LAND);
     if (c->there)
         memcpy(c->to, c->from, 16);
     else
@@ -278,6 +299,9 @@ void um_host_cp_async(void *to, const void *from, bool there)
     struct copy c = {to, from, there, f->group};
     if ((uintptr_t)to % 16 || (there && (uintptr_t)from % 16))
         fail("an asynchronous copy is not on 16 bytes");
+    um_host_touch(to, 16, UM_HOST_COPY);
+    if (there)
+        um_host_touch(from, 16, UM_HOST_READ);
     if (order == UM_HOST_REVERSE || (order == UM_HOST_SEEDED && next_random() & 1))
         land(&c);
     else if (f->copies == COPIES_MAX)
@@ -365,6 +389,7 @@ void um_host_ldmatrix(int trans, uint32_t r[4], const void *row)
     struct slot *s = next_slot();
     if ((uintptr_t)row % 16)
         fail("ldmatrix row is not on 16 bytes");
+    um_host_touch(row, 16, UM_HOST_READ);
     if (arrive(s, UM_HOST_LDMATRIX, &row, sizeof row)) {
         for (int lane = 0; lane < 32; lane++)
             for (int i = 0; i < 4; i++)
@@ -472,6 +497,7 @@ static void run_warp(int w)
 static void run_block(void)
 {
     int warps = n_threads / 32, done = 0, order_of[THREADS_MAX / 32];
+    races_block();
     memset(slots, 0, sizeof(slots[0]) * (size_t)warps);
     for (int t = 0; t < n_threads; t++)
         prepare(t);
@@ -527,8 +553,10 @@ const char *um_host_launch(const char *name, const unsigned grid[3], unsigned th
         shared_base = (unsigned char *)map((SHARED_MAX + 4095) / 4096 * 4096);
     }
     /* the end of shared memory is the end of the page, so that an overrun faults */
-    unsigned char *end = shared_base + (SHARED_MAX + 4095) / 4096 * 4096, *start = shared_base;
-    shared_base = end - (shared + 15) / 16 * 16;
+    unsigned char *start = shared_base;
+    shared_end = shared_base + (SHARED_MAX + 4095) / 4096 * 4096;
+    shared_base = shared_end - (shared + 15) / 16 * 16;
+    races_launch();
     n_threads = (int)threads;
     running_args = args;
     current = -1;
@@ -538,7 +566,7 @@ const char *um_host_launch(const char *name, const unsigned grid[3], unsigned th
         for (unsigned y = 0; y < grid[1] && !problem[0]; y++)
             for (unsigned x = 0; x < grid[0] && !problem[0]; x++) {
                 um_host_block.x = x, um_host_block.y = y, um_host_block.z = z;
-                memset(shared_base, 0xff, (size_t)(end - shared_base));
+                memset(shared_base, 0xff, (size_t)(shared_end - shared_base));
                 run_block();
             }
     shared_base = start;

@@ -36,6 +36,9 @@ void um_host_ldmatrix(int trans, uint32_t r[4], const void *row);
 void um_host_cp_async(void *to, const void *from, bool there);
 void um_host_cp_commit(void);
 void um_host_cp_wait(int n);
+void um_host_fence(void);
+/* An access that the compiler does not show to tests/cuda/kernel_races.h. */
+void um_host_touch(const void *p, size_t n, int how);
 uint32_t um_host_pack_f16(float lo, float hi);
 float um_host_f16_float(uint16_t u);
 }
@@ -61,6 +64,7 @@ float um_host_f16_float(uint16_t u);
 #define UNROLL
 #define ROLL
 
+enum { UM_HOST_READ, UM_HOST_WRITE, UM_HOST_ATOMICALLY, UM_HOST_COPY, UM_HOST_LAND };
 enum { UM_HOST_SYNC_WARP, UM_HOST_SHFL, UM_HOST_BALLOT, UM_HOST_MMA, UM_HOST_LDMATRIX };
 
 DEVICE unsigned char *shared_memory(void)
@@ -154,6 +158,7 @@ DEVICE um_shared shared_address(const void *p)
 
 DEVICE void load_shared(uint32_t r[4], um_shared at)
 {
+    um_host_touch(at, 16, UM_HOST_READ);
     memcpy(r, at, 16);
 }
 
@@ -239,40 +244,35 @@ DEVICE float f16_float(uint16_t u)
 }
 
 /* Blocks run one after another, so plain arithmetic is atomic. */
-template <class T> static inline T um_host_atomic(T *at, T v)
+#define UM_HOST_ATOMIC(name, T, value)                                                 \
+    __attribute__((unused, noinline, no_sanitize("thread"))) static T name(T *at, T v) \
+    {                                                                                  \
+        um_host_touch(at, sizeof *at, UM_HOST_ATOMICALLY);                             \
+        T old = *at;                                                                   \
+        *at = value;                                                                   \
+        return old;                                                                    \
+    }
+UM_HOST_ATOMIC(atomic_add, uint32_t, old + v)
+UM_HOST_ATOMIC(atomic_add, uint64_t, old + v)
+UM_HOST_ATOMIC(atomic_max, uint64_t, old > v ? old : v)
+UM_HOST_ATOMIC(atomic_max, int, old > v ? old : v)
+UM_HOST_ATOMIC(atomic_min, int, old < v ? old : v)
+UM_HOST_ATOMIC(um_host_same, uint32_t, (void(v), old))
+UM_HOST_ATOMIC(um_host_exchange_word, uint32_t, v)
+
+DEVICE uint32_t relaxed_load(const uint32_t *at)
 {
-    T old = *at;
-    *at = v;
-    return old;
+    return um_host_same((uint32_t *)at, 0);
 }
 
-DEVICE uint32_t atomic_add(uint32_t *at, uint32_t v)
+DEVICE void relaxed_store(uint32_t *at, uint32_t v)
 {
-    return um_host_atomic(at, *at + v);
-}
-
-DEVICE uint64_t atomic_add(uint64_t *at, uint64_t v)
-{
-    return um_host_atomic(at, *at + v);
-}
-
-DEVICE uint64_t atomic_max(uint64_t *at, uint64_t v)
-{
-    return um_host_atomic(at, *at > v ? *at : v);
-}
-
-DEVICE int atomic_max(int *at, int v)
-{
-    return um_host_atomic(at, *at > v ? *at : v);
-}
-
-DEVICE int atomic_min(int *at, int v)
-{
-    return um_host_atomic(at, *at < v ? *at : v);
+    um_host_exchange_word(at, v);
 }
 
 DEVICE void fence(void)
 {
+    um_host_fence();
 }
 
 DEVICE int popcount(uint32_t v)

@@ -259,6 +259,17 @@ DEVICE int atomic_min(int *at, int v)
     return atomicMin(at, v);
 }
 
+/* Of a word that others may read and write at the same time: any of its values will do. */
+DEVICE uint32_t relaxed_load(const uint32_t *at)
+{
+    return *at;
+}
+
+DEVICE void relaxed_store(uint32_t *at, uint32_t v)
+{
+    *at = v;
+}
+
 /* Writes before it are seen by other blocks before writes after it. */
 DEVICE void fence(void)
 {

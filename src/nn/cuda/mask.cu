@@ -17,6 +17,14 @@ DEVICE void um_clean_add(uint32_t *at, uint32_t v)
 {
     atomic_add(at, v);
 }
+DEVICE uint32_t um_clean_see(const uint32_t *at)
+{
+    return relaxed_load(at);
+}
+DEVICE void um_clean_set(uint32_t *at, uint32_t v)
+{
+    relaxed_store(at, v);
+}
 #include "nn/clean.h"
 
 enum { TOKEN = 128, PIXELS = 256, THREADS = 32 * UM_MASK_WARPS };
