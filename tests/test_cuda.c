@@ -911,6 +911,27 @@ TEST(capture_forks_and_joins)
     check_killed(&r);
 }
 
+/* A stream that is captured has produced nothing yet: to follow it would take our queue into the
+ * caller's graph. His capture survives the refusal. */
+TEST(what_a_captured_stream_produces_is_refused)
+{
+    struct raw r;
+    um_buf *buf = NULL;
+    raw_begin(&r);
+    CHECK_EQ(r.cu.cuStreamEndCapture(r.a, &r.graph), 0);
+    CHECK_OK(um_device_open(
+        &dev, &(um_device_settings){.struct_size = sizeof(um_device_settings), .name = "cuda:0"}));
+    CHECK_OK(um_buf_open(&buf, dev, 64, "image"));
+    const void *theirs = (const void *)(uintptr_t)r.memory;
+    CHECK_EQ(r.cu.cuStreamBeginCapture(r.a, UM_CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), 0);
+    CHECK_EQ(um_copy_from(dev, UM_QUEUE_MAIN, buf, 0, theirs, 64, r.a), UM_EINVAL);
+    CHECK_MSG(strstr(um_last_error(), "captured"), "%s", um_last_error());
+    CHECK_EQ(r.cu.cuStreamEndCapture(r.a, &r.graph), 0);
+    CHECK_OK(um_copy_from(dev, UM_QUEUE_MAIN, buf, 0, theirs, 64, r.b));
+    um_buf_close(&buf);
+    um_device_close(&dev);
+}
+
 /* Arguments are copied at the launch, handles are checked, memory in flight is not freed. */
 TEST(driver_is_strict)
 {

@@ -248,11 +248,25 @@ static um_status follow(struct cuda *c, um_cu_stream from, um_cu_stream to)
                        : st;
 }
 
+static um_status is_capturing(struct cuda *c, um_cu_stream stream, unsigned *capturing)
+{
+    return check(c, c->cu.cuStreamIsCapturing(stream, capturing), "cuStreamIsCapturing",
+                 "the caller's stream");
+}
+
 static um_status copy_from(um_device *dev, enum um_queue q, um_buf *dst, size_t off, uintptr_t src,
                            size_t n, void *stream)
 {
     struct cuda *c = enter(dev);
-    um_status st = stream ? follow(c, stream, c->stream[q]) : UM_OK;
+    unsigned capturing = 0;
+    um_status st = stream ? is_capturing(c, stream, &capturing) : UM_OK;
+    if (st == UM_OK && capturing) /* it would take our queue into its graph */
+        st = um_fail(UM_EINVAL,
+                     "device %s: buffer \"%s\": the caller's stream is being captured, so what it "
+                     "produces is not there yet",
+                     dev->name, dst->label);
+    if (st == UM_OK && stream)
+        st = follow(c, stream, c->stream[q]);
     if (st == UM_OK)
         st = check(c, c->cu.cuMemcpyDtoDAsync(dst->handle + off, src, n, c->stream[q]),
                    "cuMemcpyDtoDAsync", "%zu bytes at %#zx to buffer \"%s\"", n, (size_t)src,
@@ -273,8 +287,7 @@ static um_status lead(um_device *dev, enum um_queue q, void *stream)
 {
     struct cuda *c = enter(dev);
     unsigned capturing = 0;
-    um_status st = check(c, c->cu.cuStreamIsCapturing(stream, &capturing), "cuStreamIsCapturing",
-                         "the caller's stream");
+    um_status st = is_capturing(c, stream, &capturing);
     if (st != UM_OK || capturing != UM_CU_STREAM_CAPTURE_STATUS_ACTIVE)
         return leave(c, st == UM_OK ? follow(c, c->stream[q], stream) : st);
     if (!c->ahead)
