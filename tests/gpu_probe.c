@@ -637,7 +637,11 @@ static int frames(const struct options *o)
     set.name = o->device;
     set.precision = o->precision;
     need(um_device_open(&dev, &set), o->device);
-    need(um_detector_open(&d, dev, o->detector, o->det_size), o->detector);
+    um_detector_settings of;
+    um_detector_settings_default(&of);
+    of.input_width = of.input_height = o->det_size;
+    of.presence = "1"; /* the box's own score, as um_detector_run() has it */
+    need(um_detector_open_with(&d, dev, o->detector, &of), o->detector);
     need(um_segmenter_open(&s, dev, o->segmenter, o->sam_size), o->segmenter);
     for (int i = 0; i < FRAMES; i++) {
         frame[i] = read_frame(i);
