@@ -473,6 +473,12 @@ struct outcome {
     uint8_t *mask;
 };
 
+struct images {
+    um_frame *frame[FRAMES];
+    struct outcome want[FRAMES];
+    int n;
+};
+
 struct counts {
     uint32_t up[2], down[2], waits[2]; /* least and most of a frame */
     uint64_t frames, setup;            /* setup copies after the first frame */
@@ -518,12 +524,12 @@ static void count(struct counts *c, const um_packet *k)
     add(&c->ms, k->ms.total);
 }
 
-/* `frames` frames through a pipeline. With `fill` the first packet of each frame becomes what the
+/* `frames` frames through a pipeline. With `fill` the first packet of each image becomes what the
  * others are compared with. Returns how many differ. */
-static long pass(um_detector *d, um_segmenter *s, um_frame *const *frame, struct outcome *want,
-                 bool fill, um_gate_mode gate, int inflight, long frames, struct counts *c)
+static long pass(um_detector *d, um_segmenter *s, struct images *all, bool fill, um_gate_mode gate,
+                 int inflight, long frames, struct counts *c)
 {
-    size_t pixels = pixels_of(frame[0]);
+    size_t pixels = pixels_of(all->frame[0]);
     uint8_t *mask = malloc(pixels);
     um_pipeline *p = NULL;
     um_pipeline_settings set;
@@ -541,13 +547,13 @@ static long pass(um_detector *d, um_segmenter *s, um_frame *const *frame, struct
     while (mask && received < frames) {
         const um_packet *k = NULL;
         while (sent < frames && sent - received < inflight) {
-            um_frame *f = um_frame_ref(frame[sent % FRAMES]);
+            um_frame *f = um_frame_ref(all->frame[sent % all->n]);
             need(um_pipeline_send(p, &f), "send");
             sent++;
         }
         need(um_pipeline_receive(p, &k), "receive");
-        struct outcome *o = &want[received % FRAMES];
-        if (fill && received < FRAMES) {
+        struct outcome *o = &all->want[received % all->n];
+        if (fill && received < all->n) {
             o->score = k->score;
             o->iou = k->iou;
             memcpy(o->box, k->box, sizeof o->box);
@@ -568,17 +574,17 @@ static long pass(um_detector *d, um_segmenter *s, um_frame *const *frame, struct
 }
 
 /* The same without a graph: the networks called one by one. Returns how many frames differ. */
-static long pass_eagerly(um_detector *d, um_segmenter *s, um_frame *const *frame,
-                         const struct outcome *want)
+static long pass_eagerly(um_detector *d, um_segmenter *s, const struct images *all)
 {
     static um_box boxes[BOXES];
-    size_t pixels = pixels_of(frame[0]);
+    size_t pixels = pixels_of(all->frame[0]);
     uint8_t *mask = malloc(pixels), *data = malloc(pixels);
     long differ = 0;
     um_predictor *own = NULL;
     need(um_predictor_open(&own, s), "predictor");
-    for (int i = 0; i < FRAMES && mask && data; i++) {
-        const um_frame *f = frame[i];
+    for (int i = 0; i < all->n && mask && data; i++) {
+        const um_frame *f = all->frame[i];
+        const struct outcome *want = &all->want[i];
         um_prediction out = {.struct_size = sizeof out};
         um_image image = {.struct_size = sizeof image,
                           .data = data,
@@ -599,11 +605,11 @@ static long pass_eagerly(um_detector *d, um_segmenter *s, um_frame *const *frame
         need(um_mask_read(out.mask[0], mask), "mask");
         um_prediction_close(&out);
         bool equal =
-            n > 0 && boxes[0].score == want[i].score && memcmp(mask, want[i].mask, pixels) == 0;
+            n > 0 && boxes[0].score == want->score && memcmp(mask, want->mask, pixels) == 0;
         if (!equal)
             fprintf(stderr, "gpu_probe: frame %d differs eagerly: score %.9g, want %.9g; mask %s\n",
-                    i, n ? (double)boxes[0].score : -1.0, (double)want[i].score,
-                    memcmp(mask, want[i].mask, pixels) == 0 ? "equal" : "differs");
+                    i, n ? (double)boxes[0].score : -1.0, (double)want->score,
+                    memcmp(mask, want->mask, pixels) == 0 ? "equal" : "differs");
         differ += !equal;
     }
     um_predictor_close(&own);
@@ -631,8 +637,7 @@ static int frames(const struct options *o)
     um_device *dev = NULL;
     um_detector *d = NULL;
     um_segmenter *s = NULL;
-    um_frame *frame[FRAMES];
-    struct outcome want[FRAMES] = {{.score = 0}};
+    struct images all = {.n = o->frames < FRAMES ? (int)o->frames : FRAMES};
     um_device_settings_default(&set);
     set.name = o->device;
     set.precision = o->precision;
@@ -643,15 +648,15 @@ static int frames(const struct options *o)
     of.presence = "1"; /* the box's own score, as um_detector_run() has it */
     need(um_detector_open_with(&d, dev, o->detector, &of), o->detector);
     need(um_segmenter_open(&s, dev, o->segmenter, o->sam_size), o->segmenter);
-    for (int i = 0; i < FRAMES; i++) {
-        frame[i] = read_frame(i);
-        want[i].mask = calloc(pixels_of(frame[i]), 1);
+    for (int i = 0; i < all.n; i++) {
+        all.frame[i] = read_frame(i);
+        all.want[i].mask = calloc(pixels_of(all.frame[i]), 1);
     }
-    long few = o->frames < 200 ? o->frames : 200, all = o->frames < FRAMES ? FRAMES : o->frames;
-    long graph = pass(d, s, frame, want, true, UM_GATE_SPECULATIVE, 1, FRAMES, &one);
-    long replay = pass(d, s, frame, want, false, UM_GATE_SPECULATIVE, 3, all, &three);
-    long gate = pass(d, s, frame, want, false, UM_GATE_SYNC, 1, few, &sync);
-    long eager = pass_eagerly(d, s, frame, want);
+    long few = o->frames < 200 ? o->frames : 200;
+    long graph = pass(d, s, &all, true, UM_GATE_SPECULATIVE, 1, all.n, &one);
+    long replay = pass(d, s, &all, false, UM_GATE_SPECULATIVE, 3, o->frames, &three);
+    long gate = pass(d, s, &all, false, UM_GATE_SYNC, 1, few, &sync);
+    long eager = pass_eagerly(d, s, &all);
     printf("{\"probe\":\"frames\",\"precision\":\"%s\",\"det_size\":%d,\"sam_size\":%d,"
            "\"differ\":{\"graph\":%ld,\"replay\":%ld,\"sync\":%ld,\"eager\":%ld},",
            um_device_precision(dev), um_detector_input_size(d), um_segmenter_canvas(s), graph,
@@ -660,9 +665,9 @@ static int frames(const struct options *o)
     printf(",");
     print_counts("sync", &sync);
     printf("}\n");
-    for (int i = 0; i < FRAMES; i++) {
-        um_frame_unref(&frame[i]);
-        free(want[i].mask);
+    for (int i = 0; i < all.n; i++) {
+        um_frame_unref(&all.frame[i]);
+        free(all.want[i].mask);
     }
     um_segmenter_close(&s);
     um_detector_close(&d);
