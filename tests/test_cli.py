@@ -203,6 +203,17 @@ def sink_trouble_is_named(tmp):
 
 
 @test
+def a_refused_run_leaves_what_is_there(tmp):
+    old = tmp / "old.jsonl"
+    old.write_text("old\n")
+    for other, code in (("mistyped:x", 2), (f"masks:{tmp}/x.bad", 2), (f"dir:{old}/x", 1)):
+        um("run", "phantom:frames=1", "-o", f"jsonl:{old}", "-o", other, code=code)
+        assert old.read_text() == "old\n", other
+    um("run", "phantom:frames=1", "-o", f"jsonl:{old}")
+    assert len(lines(old.read_text())) == 1
+
+
+@test
 def a_dump_that_cannot_be_written_is_told_before_the_first_frame(tmp):
     (tmp / "folder").mkdir()
     for command in (["run"], ["detect"], ["segment", "--box", "150,200,280,310"]):

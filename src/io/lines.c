@@ -23,6 +23,7 @@ struct um_lines {
     char *path; /* as messages call it */
     int fd;     /* -1: a FIFO without a reader yet */
     bool is_stdout;
+    bool old;         /* holds what was there before, up to the first line */
     size_t piece;     /* bytes that a descriptor with room takes at once */
     um_status status; /* of the first line that was not written whole */
 };
@@ -55,8 +56,8 @@ static um_status open_path(struct um_lines *l)
     if (!S_ISREG(s.st_mode))
         return UM_OK;
     l->piece = SIZE_MAX;
-    um_status st = lock(l);
-    return st == UM_OK && ftruncate(l->fd, 0) != 0 ? failed(l) : st;
+    l->old = s.st_size > 0;
+    return lock(l);
 }
 
 um_status um_lines_open(um_lines **out, const char *path)
@@ -123,6 +124,9 @@ um_status um_lines_write(um_lines *l, const char *line, int wake_fd)
     memcpy(whole, line, n);
     whole[n] = '\n';
     um_status st = await_reader(l, wake_fd);
+    if (st == UM_OK && l->old && ftruncate(l->fd, 0) != 0)
+        st = failed(l);
+    l->old = false;
     if (st == UM_OK) {
         if (l->is_stdout) { /* what the program printed comes first; others' lines wait */
             flockfile(stdout);
