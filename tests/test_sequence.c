@@ -748,7 +748,8 @@ TEST(masks_are_label_maps_by_class)
         CHECK_OK(um_sink_open(&sink, spec("masks", path), NULL));
         for (int i = 0; i < 4; i++)
             CHECK_OK(mask_one(sink, i));
-        CHECK(access(path, F_OK) != 0); /* whole or not there */
+        struct stat now;
+        CHECK(stat(path, &now) == 0 && now.st_size == 0); /* held, and nothing of it yet */
         CHECK_OK(um_sink_close(&sink));
         CHECK_OK(um_source_open(&s, path, NULL));
         for (int i = 0; i < 4; i++) {
@@ -818,13 +819,15 @@ TEST(masks_leave_room_for_frames_without_a_packet)
 
 TEST(masks_that_cannot_be_written_are_refused)
 {
-    um_sink *sink = NULL;
+    um_sink *sink = NULL, *other = NULL;
     um_frame *f = NULL;
     um_packet *made = NULL;
     CHECK_EQ(um_sink_open(&sink, spec("masks", in_scratch("out.png")), NULL), UM_EINVAL);
     CHECK(strstr(um_last_error(), "want a file that ends in .mha"));
     CHECK_EQ(um_sink_open(&sink, "masks:/none/out.mha", NULL), UM_EIO);
     CHECK_OK(um_sink_open(&sink, spec("masks", in_scratch("sizes.mha")), NULL));
+    CHECK_EQ(um_sink_open(&other, spec("masks", in_scratch("sizes.mha")), NULL), UM_EIO);
+    CHECK_MSG(strstr(um_last_error(), "another one writes"), "%s", um_last_error());
     CHECK_OK(mask_one(sink, 0));
     CHECK_OK(um_frame_create(&f, 3, 4, 1));
     um_packet fields = {.struct_size = sizeof fields, .frame_id = 7, .width = 3, .height = 4};

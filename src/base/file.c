@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -190,4 +191,33 @@ um_status um_part_close(struct um_part *part, um_status st)
     um_free(part->temporary);
     *part = (struct um_part){.path = NULL};
     return st;
+}
+
+um_status um_hold_open(struct um_hold *hold, const char *path)
+{
+    struct stat s;
+    um_status st = UM_OK;
+    hold->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0666);
+    if (hold->fd < 0)
+        return um_fail(UM_EIO, "%s: cannot be written: %s", path, strerror(errno));
+    if (fstat(hold->fd, &s) != 0 || !S_ISREG(s.st_mode))
+        st = um_fail(UM_EIO, "%s: cannot be written: not a regular file", path);
+    else if (flock(hold->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        st = um_fail(UM_EIO, "%s: another one writes to this file", path);
+    hold->empty = s.st_size == 0;
+    if (st != UM_OK) {
+        close(hold->fd);
+        hold->fd = -1;
+    }
+    return st;
+}
+
+void um_hold_close(struct um_hold *hold, const char *path, bool written)
+{
+    if (hold->fd < 0)
+        return;
+    if (hold->empty && !written)
+        unlink(path);
+    close(hold->fd);
+    hold->fd = -1;
 }

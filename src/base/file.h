@@ -39,4 +39,14 @@ bool um_part_write(struct um_part *part, const void *data, size_t size);
  * failed. Errors of this and um_part_open() name the file. */
 um_status um_part_close(struct um_part *part, um_status st);
 
+/* The file that a part which takes long will replace, held against others that would write it: made
+ * where there is none. */
+struct um_hold {
+    int fd; /* -1: none */
+    bool empty;
+};
+um_status um_hold_open(struct um_hold *hold, const char *path); /* on error nothing to close */
+/* `written`: it was replaced; else one that was made, or empty, goes. Accepts none. */
+void um_hold_close(struct um_hold *hold, const char *path, bool written);
+
 #endif

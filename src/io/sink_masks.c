@@ -29,6 +29,7 @@ struct segment {
 struct masks {
     const char *path;
     enum format format;
+    struct um_hold hold;
     struct um_part pixels, fields; /* hidden files that get no name */
     bool open, deflating, counts;  /* counts: frames of a source, whose ids leave out none */
     z_stream z;
@@ -50,7 +51,7 @@ static um_status masks_open(void *priv, const char *arg, const um_sink_settings 
 {
     (void)wake_fd;
     struct masks *m = priv;
-    *m = (struct masks){.path = arg, .counts = settings->source != NULL};
+    *m = (struct masks){.path = arg, .hold.fd = -1, .counts = settings->source != NULL};
     if (ends_in(arg, ".mha"))
         m->format = META;
     else if (ends_in(arg, ".seg.nrrd"))
@@ -60,7 +61,9 @@ static um_status masks_open(void *priv, const char *arg, const um_sink_settings 
     else
         return um_fail(UM_EINVAL, "masks:%s: want a file that ends in .mha, .seq.nrrd or .seg.nrrd",
                        arg);
-    um_status st = um_part_open(&m->pixels, arg);
+    um_status st = um_hold_open(&m->hold, arg);
+    if (st == UM_OK)
+        st = um_part_open(&m->pixels, arg);
     if (st == UM_OK && (st = um_part_open(&m->fields, arg)) != UM_OK)
         um_part_close(&m->pixels, st);
     m->open = st == UM_OK;
@@ -292,7 +295,9 @@ static um_status write_file(struct masks *m)
 static um_status masks_close(void *priv)
 {
     struct masks *m = priv;
-    um_status st = m->first && m->deflating && m->frames ? write_file(m) : UM_OK;
+    bool any = m->first && m->deflating && m->frames;
+    um_status st = any ? write_file(m) : UM_OK;
+    um_hold_close(&m->hold, m->path, any && st == UM_OK);
     if (m->deflating)
         deflateEnd(&m->z);
     if (m->open) {

@@ -9,14 +9,11 @@
 #include "ultramotion/io.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 /* Of its clock, ticks a second: 24, 25, 30 and 60 frames, and their NTSC kin, are whole numbers. */
 enum { TICKS = 60000, STEP = TICKS / 25, BUFFER = 32 << 10, QUALITY = 3 };
@@ -24,9 +21,9 @@ enum { TICKS = 60000, STEP = TICKS / 25, BUFFER = 32 << 10, QUALITY = 3 };
 struct video {
     const struct um_libav *av;
     const char *path, *container;
-    int lock; /* the file of that name, held against others that would write it */
+    struct um_hold hold;
     struct um_part part;
-    bool own, empty, failed, begun; /* empty: nothing was in that file before */
+    bool own, failed, begun;
     AVIOContext *io;
     AVFormatContext *format;
     AVCodecContext *codec;
@@ -62,20 +59,13 @@ static int64_t seek(void *ctx, int64_t offset, int whence)
 /* What has the name stays until there is another video. */
 static um_status open_file(struct video *s)
 {
-    struct stat st;
-    s->lock = open(s->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
-    if (s->lock < 0)
-        return um_fail(UM_EIO, "%s: cannot be written: %s", s->path, strerror(errno));
-    if (fstat(s->lock, &st) != 0 || !S_ISREG(st.st_mode))
-        return um_fail(UM_EIO, "%s: not a regular file", s->path);
-    if (flock(s->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-        return um_fail(UM_EIO, "%s: another one writes to this file", s->path);
-    s->empty = st.st_size == 0;
-    um_status opened = um_part_open(&s->part, s->path);
-    s->own = opened == UM_OK;
+    um_status st = um_hold_open(&s->hold, s->path);
+    if (st == UM_OK)
+        st = um_part_open(&s->part, s->path);
+    s->own = st == UM_OK;
     if (s->own)
         setvbuf(s->part.file, NULL, _IONBF, 0); /* libav reads it again by its name */
-    return opened;
+    return st;
 }
 
 static um_status video_open(void *priv, const char *arg, const um_sink_settings *settings,
@@ -87,7 +77,7 @@ static um_status video_open(void *priv, const char *arg, const um_sink_settings 
     (void)settings;
     (void)wake_fd;
     s->path = arg;
-    s->lock = -1;
+    s->hold.fd = -1;
     const char *ending = strrchr(arg, '.');
     for (size_t i = 0; ending && i < sizeof endings / sizeof *endings; i++)
         if (strcasecmp(ending, endings[i][0]) == 0)
@@ -310,10 +300,7 @@ static um_status video_close(void *priv)
         st = um_part_close(&s->part, st);
     else if (s->own)
         um_part_close(&s->part, UM_EOF);
-    if (s->lock >= 0 && s->empty && !(whole && st == UM_OK)) /* it was made to be held */
-        unlink(s->path);
-    if (s->lock >= 0)
-        close(s->lock);
+    um_hold_close(&s->hold, s->path, whole && st == UM_OK);
     return st;
 }
 
