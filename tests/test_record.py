@@ -216,6 +216,19 @@ def what_means_nothing_is_said(tmp):
     for name, *options in (("program",), ("one", "--mask-clean", "1")):
         os.remove(tmp / name / "settings.yaml")
         assert "verified   1 packets equal" in verify(tmp / name, *TINY, *options)
+    for command, options in (("run", ("-q",)), ("serve", ("-q", "-o", "null:")), ("run", ("-q", "--budget-ms", "1000"))):
+        boxes = tmp / f"boxes {command} {len(options)}"
+        um(command, "phantom:frames=3", "-o", f"record:{boxes}", "--boxes-only", *options)
+        assert all(p["models"]["segmenter"] is None and p["mask"] is None for p in lines((boxes / "packets.jsonl").read_text()))
+        assert "packets equal" in verify(boxes)
+        os.remove(boxes / "settings.yaml")  # as Python's segmenter=False makes it
+        assert "packets equal" in verify(boxes, "--boxes-only")
+        assert "mask: expected null" in verify(boxes, code=3)
+    for option in (("--sam-size", "64"), ("--mask-clean", "1")):
+        _, err = um("run", "phantom:frames=1", "--boxes-only", *option, code=2)
+        assert f"{option[0]}: nothing with --boxes-only" in err, err
+    _, err = um("run", "phantom:frames=1", "--boxes-only", "--track", "1", code=2)
+    assert "track needs a segmenter" in err, err
     (tmp / "one" / "settings.yaml").write_text("conf: many\n")
     _, err = um("replay", tmp / "one", code=2)
     assert "settings.yaml:1: conf: \"many\" is not a number" in err, err

@@ -211,7 +211,7 @@ um_status cli_open_engine(struct engine *e, const struct options *o)
     um_status st = e->dev ? UM_OK : cli_open_device(&e->dev, o);
     if (st == UM_OK)
         st = cli_open_detector(&e->detector, e->dev, o);
-    return st == UM_OK ? cli_open_segmenter(&e->segmenter, e->dev, o) : st;
+    return st == UM_OK && !o->boxes_only ? cli_open_segmenter(&e->segmenter, e->dev, o) : st;
 }
 
 void cli_close_engine(struct engine *e)

@@ -159,8 +159,9 @@ static bool pipeline_settings(const struct options *o, const struct engine *e,
 {
     cli_pipeline_settings(o, e, s);
     s->budget_ms = (double)o->budget_ms;
-    s->track =
-        o->track >= 0 ? o->track : o->detect_every > 1 || (o->budget_ms > 0 && o->objects == 1);
+    s->track = o->track >= 0
+                   ? o->track
+                   : o->detect_every > 1 || (o->budget_ms > 0 && o->objects == 1 && !o->boxes_only);
     s->theta_on = o->theta_on;
     s->theta_off = o->theta_off;
     s->theta_cont = o->theta_cont;
@@ -198,7 +199,7 @@ static void tell_models(const struct engine *e, const struct options *o, double 
     char detector[CLI_PATH], segmenter[CLI_PATH];
     kpi_models(um_device_name(e->dev), um_device_precision(e->dev), ms,
                um_pipeline_device_bytes(e->pipeline), cli_detector_path(o, detector),
-               cli_segmenter_path(o, segmenter));
+               e->segmenter ? cli_segmenter_path(o, segmenter) : NULL);
 }
 
 /* --on-device-lost cpu: the same pipeline on the processor. The lost one is closed when the run is
@@ -416,8 +417,8 @@ int command_serve(const struct options *o)
         live.max_age_ms = 2000;
     if (live.stall_deadline < 0)
         live.stall_deadline = 60;
-    if (live.track < 0) /* several structures have no common state */
-        live.track = live.objects == 1;
+    if (live.track < 0) /* several structures have no common state, and it is masks that have one */
+        live.track = live.objects == 1 && !live.boxes_only;
     if (!live.on_sink_full)
         live.on_sink_full = "drop";
     if (!live.kpi_events)

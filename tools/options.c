@@ -40,6 +40,8 @@ static const struct row table[] = {
      .help = "D-FINE weights (.pt, .pth, .safetensors); default: the bundled model"},
     {"segmenter", TEXT, AT(segmenter), RUN | ON_SEGMENT | ON_BENCH | ON_DOCTOR | ON_VAL | KEPT,
      "FILE", .help = "weights of MobileSAM or another SAM family; default: the bundled model"},
+    {"boxes-only", FLAG, AT(boxes_only), RUN | KEPT, NULL,
+     .help = "run the detector alone: packets without masks"},
     {"device", TEXT, AT(device), MODELS | KEPT, "auto|cpu|cuda:N|guard",
      .help = "where to compute; auto (default) = the first GPU that works, else cpu"},
     {"precision", CHOICE, AT(precision), MODELS | KEPT, "auto|fp32|bf16|fp16|int8",
@@ -379,9 +381,10 @@ bool options_meet(const struct options *o, enum command_bit command)
                images = !raw && !options_any_scheme(what, drawn),
                sends = strcmp(what, "send") == 0 || strcmp(what, "fake-plus") == 0,
                tabled = strcmp(what, "kernels") == 0 || strcmp(what, "roofline") == 0,
-               tracks = o->track > 0 ||
-                        (o->track < 0 &&
-                         (o->detect_every > 1 || (o->objects == 1 && (serve || o->budget_ms > 0))));
+               tracks =
+                   o->track > 0 ||
+                   (o->track < 0 && (o->detect_every > 1 || (o->objects == 1 && !o->boxes_only &&
+                                                             (serve || o->budget_ms > 0))));
     const struct {
         const char *names, *lacks;
         bool acts;
@@ -393,6 +396,8 @@ bool options_meet(const struct options *o, enum command_bit command)
         {"theta-on theta-off theta-cont", "without --track 1", tracks},
         {"per-class", "without --objects 2 or more", o->objects > 1},
         {"presence", "with --objects 2 or more", o->objects <= 1},
+        {"segmenter sam-size sam-family sam-as-numpy mask-clean gate shadow",
+         "with --boxes-only, which makes no masks", !o->boxes_only},
         {"trace-steps", "without --trace FILE", o->trace},
         {"guard-seed", "without --device guard", o->device && strcmp(o->device, "guard") == 0},
         {"frames", "without --calibrate", command != ON_CONVERT || o->calibrate},

@@ -45,7 +45,7 @@ struct options {
     uint64_t seed, guard_seed;
     int max_age_ms, lag_alarm_ms; /* max_age_ms: -1 = not said */
     int rounds, inflight, objects, kpi_keep;
-    bool per_class;
+    bool per_class, boxes_only;
     int track, detect_every, shadow_every; /* track: -1 = not said */
     int mask_clean, reuse;
     float theta_on, theta_off, theta_cont, nms;

@@ -49,13 +49,14 @@ um_status recording_keep(const struct options *o, const char *folder, const um_d
     if (kept.sam_as_numpy < 0) /* a replay's environment may be another */
         kept.sam_as_numpy = env && strcmp(env, "1") == 0;
     if (kept.track < 0 && kept.budget_ms > 0) /* the budget is not kept, what it means is */
-        kept.track = kept.objects == 1;
+        kept.track = kept.objects == 1 && !kept.boxes_only;
     kept.device = um_device_name(dev);
     kept.precision = um_device_precision(dev);
     fprintf(f, "# ultramotion %s, kernels %s\n# source: ", um_version(), um_device_isa(dev));
     json_string(f, o->positional[0]);
-    fprintf(f, "\n# detector sha256:%s\n# segmenter sha256:%s\n", um_detector_sha256(detector),
-            um_segmenter_sha256(segmenter));
+    fprintf(f, "\n# detector sha256:%s\n", um_detector_sha256(detector));
+    if (segmenter)
+        fprintf(f, "# segmenter sha256:%s\n", um_segmenter_sha256(segmenter));
     options_keep(&kept, f);
     bool bad = ferror(f);
     bad = fclose(f) != 0 || bad;
