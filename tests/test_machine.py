@@ -510,6 +510,13 @@ def closed_standard_streams(tmp):
 
 
 @test
+def a_small_stack(tmp):
+    limit = lambda: resource.setrlimit(resource.RLIMIT_STACK, (64 << 10, 64 << 10))
+    for arguments in (("run", *SMALL, "-o", f"dir:{tmp}/o", "--track", "1"), ("detect", "--det-size", "256", "--dump", tmp / "d.safetensors")):
+        end(start(*arguments, ENDLESS, "--frames", "2", "--precision", "fp32", stdout=subprocess.DEVNULL, preexec_fn=limit), 0)
+
+
+@test
 def few_descriptors(tmp):
     ended = set()
     for most in range(3, 24):

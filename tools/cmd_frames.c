@@ -176,7 +176,7 @@ int command_detect(const struct options *o)
     um_detector *detector = NULL;
     um_lines *lines = NULL;
     struct each e = {.o = o};
-    struct found found = {.label = -1};
+    static struct found found; /* too large for a small stack */
     um_frame *frame;
     int code = EXIT_DONE;
     stop_catch();

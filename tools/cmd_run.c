@@ -380,7 +380,8 @@ static int report_job(struct job *p, um_status st)
 static int run_and_report(const struct options *o, struct verify *verify)
 {
     um_run_settings run;
-    struct job p = {.o = o, .terminal = isatty(2), .started = seconds_now(), .verify = verify};
+    static struct job p; /* too large for a small stack */
+    p = (struct job){.o = o, .terminal = isatty(2), .started = seconds_now(), .verify = verify};
     um_run_settings_default(&run);
     um_run_counts_default(&p.counts);
     if (!lost_policy(o, &run))
