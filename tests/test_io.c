@@ -1036,6 +1036,20 @@ TEST(jsonl_sink_has_its_file_for_itself)
     tmp_close();
 }
 
+/* Nor does a descriptor of the sink's own take its place. */
+TEST(stdout_that_was_closed_is_refused)
+{
+    um_sink *s = NULL;
+    fflush(stdout);
+    int kept = dup(STDOUT_FILENO);
+    close(STDOUT_FILENO);
+    um_status st = um_sink_open(&s, "jsonl:-", NULL);
+    dup2(kept, STDOUT_FILENO);
+    close(kept);
+    CHECK_EQ(st, UM_EIO);
+    CHECK_MSG(strstr(um_last_error(), "stdout: Bad file descriptor"), "%s", um_last_error());
+}
+
 /* What does not fit waits for its reader; a cancelled sink writes no more. */
 TEST(lines_wait_for_their_reader)
 {

@@ -2,6 +2,7 @@
 #include "base/wake.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdint.h>
 #include <string.h>
@@ -11,6 +12,11 @@
 um_status um_wake_open(int *fd, const char *what)
 {
     *fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (*fd >= 0 && *fd <= STDERR_FILENO) { /* a program closed that: nothing is to write there */
+        int low = *fd;
+        *fd = fcntl(low, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+        close(low);
+    }
     return *fd >= 0 ? UM_OK : um_fail(UM_EIO, "%s: no descriptor: %s", what, strerror(errno));
 }
 

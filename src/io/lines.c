@@ -72,7 +72,12 @@ um_status um_lines_open(um_lines **out, const char *path)
     l->fd = l->is_stdout ? STDOUT_FILENO : -1;
     l->piece = PIPE_BUF;
     l->path = um_strdup(l->is_stdout ? "stdout" : path);
-    um_status st = !l->path ? um_fail(UM_ENOMEM, "%s", path) : l->is_stdout ? UM_OK : open_path(l);
+    um_status st = l->path ? UM_OK : um_fail(UM_ENOMEM, "%s", path);
+    if (st == UM_OK && !l->is_stdout)
+        st = open_path(l);
+    else if (st == UM_OK &&
+             fcntl(l->fd, F_GETFD) < 0) /* the next file opened would take its place */
+        st = failed(l);
     if (st != UM_OK)
         um_lines_close(&l);
     *out = l;
