@@ -742,6 +742,7 @@ TEST(specs_that_mean_nothing)
                                           "igtl://",
                                           "igtl://host",
                                           "igtl://:18944",
+                                          "igtl://h:0",
                                           "igtl://h:99999",
                                           "igtl://h:1?devise=x",
                                           "igtl://h:1?crc=no",
@@ -756,6 +757,7 @@ TEST(specs_that_mean_nothing)
                                         "igtl::x",
                                         "igtl::1?relay=no",
                                         "igtl-connect::18945",
+                                        "igtl-connect:h:00",
                                         "igtl::1?version=3",
                                         "igtl::1?clients=0",
                                         "igtl::1?per-class=1",
@@ -771,6 +773,9 @@ TEST(specs_that_mean_nothing)
         um_sink *s = NULL;
         CHECK_MSG(um_sink_open(&s, sinks[i], NULL) == UM_EINVAL, "%s", sinks[i]);
     }
+    um_igtl *link = NULL; /* ":0" would listen */
+    CHECK_EQ(um_igtl_open(&link, "h:0"), UM_EINVAL);
+    CHECK_MSG(strstr(um_last_error(), "h:0: port 0"), "%s", um_last_error());
 }
 
 TEST(a_source_reads_images_with_stamp_place_and_pose)

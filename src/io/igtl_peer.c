@@ -40,7 +40,9 @@ um_status um_igtl_open(um_igtl **out, const char *address)
     um_status st = um_address_read(&l->address, "igtl", own);
     if (st == UM_OK && l->address.options[0])
         st = um_fail(UM_EINVAL, "igtl: \"%s\": options mean nothing here", address);
-    if (st == UM_OK && !l->address.host[0])
+    if (st == UM_OK && l->address.host[0])
+        st = um_address_to_connect(&l->address, address, "");
+    else if (st == UM_OK)
         st = um_socket_listen(&l->listening, &l->port, &l->address);
     if (st != UM_OK)
         um_igtl_close(&l);

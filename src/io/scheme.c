@@ -132,6 +132,15 @@ um_status um_address_read(struct um_address *a, const char *scheme, const char *
     return UM_OK;
 }
 
+um_status um_address_to_connect(const struct um_address *a, const char *spec, const char *instead)
+{
+    if (!a->host[0])
+        return um_fail(UM_EINVAL, "%s: no host; %s", spec, instead);
+    if (!a->port[strspn(a->port, "0")])
+        return um_fail(UM_EINVAL, "%s: port 0, want that on which the other one listens", spec);
+    return UM_OK;
+}
+
 char *um_scheme_spec(const char *scheme, const char *arg)
 {
     size_t n = strlen(scheme) + strlen(arg) + 2;

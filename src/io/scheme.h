@@ -47,6 +47,8 @@ struct um_address {
     const char *options; /* for um_scheme_options() */
 };
 um_status um_address_read(struct um_address *a, const char *scheme, const char *arg);
+/* It has a host and a port to connect to; else what to write `instead` of no host. */
+um_status um_address_to_connect(const struct um_address *a, const char *spec, const char *instead);
 
 /* "scheme:arg", freed with um_free(); NULL when memory ran out. */
 char *um_scheme_spec(const char *scheme, const char *arg);

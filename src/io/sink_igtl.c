@@ -629,8 +629,8 @@ static um_status open_server(void *priv, const char *arg, const um_sink_settings
         st = um_fail(UM_ENOMEM, "OpenIGTLink sink");
     if (st == UM_OK)
         st = um_scheme_options(s->address.options, s->spec, set_option, s);
-    if (st == UM_OK && connects && !s->address.host[0])
-        st = um_fail(UM_EINVAL, "%s: no host; igtl:%s waits for clients", s->spec, arg);
+    if (st == UM_OK && connects)
+        st = um_address_to_connect(&s->address, s->spec, "igtl::PORT waits for clients");
     if (st == UM_OK)
         st = um_wake_open(&s->stop, s->spec);
     if (st == UM_OK)

@@ -690,8 +690,8 @@ static um_status open_live(struct source *s, const char *arg, const um_source_se
         l->spec[strcspn(l->spec, "?")] = 0;
         st = um_scheme_options(l->address.options, l->spec, set_option, l);
     }
-    if (st == UM_OK && !listens && !l->address.host[0])
-        st = um_fail(UM_EINVAL, "%s: no host; igtl-listen:%s waits for a sender", l->spec, arg);
+    if (st == UM_OK && !listens)
+        st = um_address_to_connect(&l->address, l->spec, "igtl-listen::PORT waits for a sender");
     if (st == UM_OK)
         st = um_wake_open(&l->stop, l->spec);
     if (st == UM_OK)
