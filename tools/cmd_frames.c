@@ -17,8 +17,9 @@
 struct each {
     const struct options *o;
     um_source *source;
-    int crop[4];       /* of each image; w 0: all of it */
-    int width, height; /* of the last image, before that */
+    struct engine engine; /* one network of it */
+    int crop[4];          /* of each image; w 0: all of it */
+    int width, height;    /* of the last image, before that */
     uint64_t frames, unreadable;
     double shown; /* when a terminal was last told how many; 0: never */
 };
@@ -107,9 +108,13 @@ static int no_frames(const struct each *e, int code)
     return code;
 }
 
+/* All but the network. */
 static um_status open_each(struct each *e)
 {
-    um_status st = cli_open_source(&e->source, e->o);
+    stop_catch();
+    um_status st = cli_open_device(&e->engine.dev, e->o);
+    if (st == UM_OK)
+        st = cli_open_source(&e->source, e->o);
     if (st == UM_OK)
         st = cli_check_outputs(e->o, e->source);
     if (st == UM_OK)
@@ -120,6 +125,7 @@ static um_status open_each(struct each *e)
 static void close_each(struct each *e)
 {
     stop_ends_source(NULL);
+    cli_close_engine(&e->engine);
     um_source_close(&e->source);
 }
 
@@ -172,19 +178,15 @@ static um_status write_boxes(const struct each *e, const um_frame *f, const stru
 
 int command_detect(const struct options *o)
 {
-    um_device *dev = NULL;
-    um_detector *detector = NULL;
     um_lines *lines = NULL;
     struct each e = {.o = o};
     static struct found found; /* too large for a small stack */
     um_frame *frame;
     int code = EXIT_DONE;
-    stop_catch();
-    um_status st = cli_open_device(&dev, o);
+    um_status st = open_each(&e);
     if (st == UM_OK)
-        st = open_each(&e);
-    if (st == UM_OK)
-        st = cli_open_detector(&detector, dev, o);
+        st = cli_open_detector(&e.engine.detector, e.engine.dev, o);
+    um_detector *detector = e.engine.detector;
     if (st == UM_OK)
         st = cli_class(o, detector, &found.label);
     if (st == UM_OK && !cli_crop(o, e.crop))
@@ -196,7 +198,7 @@ int command_detect(const struct options *o)
         code = cli_fail(st);
     else {
         found.detector = detector;
-        cli_announce(o, dev, detector, NULL);
+        cli_announce(o, e.engine.dev, detector, NULL);
     }
     while (code == EXIT_DONE && (frame = next_frame(&e, &code))) {
         st = um_detector_run(detector, frame, o->conf, found.box,
@@ -215,9 +217,7 @@ int command_detect(const struct options *o)
         (st = um_detector_dump(detector, o->dump)) != UM_OK)
         code = cli_fail(st);
     um_lines_close(&lines);
-    um_detector_close(&detector);
     close_each(&e);
-    um_device_close(&dev);
     return code;
 }
 
@@ -394,8 +394,6 @@ static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
 
 int command_segment(const struct options *o)
 {
-    um_device *dev = NULL;
-    um_segmenter *segmenter = NULL;
     um_predictor *predictor = NULL;
     struct outputs out = {.n = 0};
     struct each e = {.o = o};
@@ -404,12 +402,10 @@ int command_segment(const struct options *o)
     int code = EXIT_DONE, written = EXIT_DONE;
     if (!read_prompts(o, &prompts))
         return EXIT_USAGE;
-    stop_catch();
-    um_status st = cli_open_device(&dev, o);
+    um_status st = open_each(&e);
     if (st == UM_OK)
-        st = open_each(&e);
-    if (st == UM_OK)
-        st = cli_open_segmenter(&segmenter, dev, o);
+        st = cli_open_segmenter(&e.engine.segmenter, e.engine.dev, o);
+    um_segmenter *segmenter = e.engine.segmenter;
     if (st != UM_OK)
         code = cli_exit(st);
     else if ((st = um_predictor_open(&predictor, segmenter)) != UM_OK ||
@@ -418,7 +414,7 @@ int command_segment(const struct options *o)
         code = cli_fail(st);
     else {
         stop_ends_sinks(out.sink, out.n);
-        cli_announce(o, dev, NULL, segmenter);
+        cli_announce(o, e.engine.dev, NULL, segmenter);
         if (o->kpi)
             um_segmenter_set_kpi(segmenter, kpi_line, NULL);
     }
@@ -445,8 +441,6 @@ int command_segment(const struct options *o)
     stop_ends_sinks(NULL, 0);
     code = outputs_close(&out, code == EXIT_DONE ? written : code);
     um_predictor_close(&predictor);
-    um_segmenter_close(&segmenter);
     close_each(&e);
-    um_device_close(&dev);
     return code;
 }
