@@ -396,9 +396,16 @@ TEST(hostile_headers_are_refused_in_a_sentence)
     text("%sNDims = 2\nDimSize = 2 2\n", meta);
     CHECK_EQ(um_image_read(save("bad.mha"), &f), UM_EFORMAT);
     CHECK(strstr(um_last_error(), "ends before its line ElementDataFile"));
-    text("NRRD0004\ntype: uchar\ndimension: 2\nsizes: 2 2\nencoding: bzip2\n\nabcd");
-    CHECK_EQ(um_image_read(save("bad.nrrd"), &f), UM_EFORMAT);
-    CHECK(strstr(um_last_error(), "encoding bzip2"));
+    static const char *const of_nrrd[][2] = {
+        {"type: uchar\nencoding: bzip2\n", "encoding bzip2"},
+        {"type: uchar\n", "no encoding"},
+        {"type: ushort\nencoding: raw\n", "16-bit samples and no endian"},
+        {"type: ushort\nencoding: raw\nendian: middle\n", "endian middle"}};
+    for (size_t i = 0; i < sizeof of_nrrd / sizeof *of_nrrd; i++) {
+        text("NRRD0004\n%sdimension: 2\nsizes: 2 2\n\nabcdefgh", of_nrrd[i][0]);
+        CHECK_EQ(um_image_read(save("bad.nrrd"), &f), UM_EFORMAT);
+        CHECK_MSG(strstr(um_last_error(), of_nrrd[i][1]), "%s", um_last_error());
+    }
 }
 
 /* ---- recordings ---- */

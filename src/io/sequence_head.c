@@ -19,7 +19,8 @@ enum role { SPACE, LIST, CHANNEL, UNSAID };
 /* What is known while lines are read; what it means is settled at their end. */
 struct draft {
     struct um_sequence_head *h;
-    bool nrrd, ended, known_spacing, unknown_spacing;
+    bool nrrd, ended, encoded, ordered; /* the latter two: an NRRD says how */
+    bool known_spacing, unknown_spacing;
     int axes, sizes, kinds, spacings; /* axes: as announced; 0 = not yet */
     uint64_t size[AXES], channels;
     enum role kind[AXES];
@@ -382,10 +383,12 @@ static um_status take_nrrd(struct draft *d, const char *name, const char *value)
     }
     if (is(name, "endian")) {
         d->h->from_top = is(value, "big");
-        return UM_OK;
+        d->ordered = d->h->from_top || is(value, "little");
+        return d->ordered ? UM_OK : bad(d, "endian ", value);
     }
     if (is(name, "encoding")) {
         d->h->compressed = is(value, "gzip") || is(value, "gz");
+        d->encoded = true;
         return d->h->compressed || is(value, "raw") ? UM_OK : refuse(d, "encoding ", value);
     }
     if (is(name, "byte skip") || is(name, "byteskip") || is(name, "line skip") ||
@@ -410,7 +413,12 @@ static um_status settle_type(struct draft *d)
     d->h->bytes = IS_ONE_OF(d->type, one) ? 1 : IS_ONE_OF(d->type, two) ? 2 : 0;
     if (!d->type[0])
         return bad(d, "no type of samples", "");
-    return d->h->bytes ? UM_OK : refuse(d, "samples of type ", d->type);
+    if (!d->h->bytes)
+        return refuse(d, "samples of type ", d->type);
+    if (d->nrrd && !d->encoded)
+        return bad(d, "no encoding", "");
+    return d->nrrd && d->h->bytes > 1 && !d->ordered ? bad(d, "16-bit samples and no endian", "")
+                                                     : UM_OK;
 }
 
 /* Axes that no word was said about, by habit. */
