@@ -515,7 +515,22 @@ def crop_reports_full_image_coordinates(tmp):
         assert "no usable frame" in um(command, tmp, "--crop", "390,0,20,20", code=1)[1]
         _, err = um(command, tmp, "--crop", "0,0,400,320", "--strict", code=1)  # part.png comes first
         out, err = um(command, tmp, "--crop", "0,0,400,320")  # of the others the run goes on
-        assert [p["source"] for p in lines(out)] == ["whole.png"] and "0,0,400,320 reaches beyond" in err and "1 unreadable" in err, err
+        assert [p["source"] for p in lines(out)] == ["whole.png"] and "1 unreadable" in err, err
+        assert "part.png: " in err and "0,0,400,320 reaches beyond" in err, err
+
+
+@test
+def a_thin_image_is_passed_over(tmp):
+    """Nothing would be left of it on a canvas: it is named and counted, and the others are outlined."""
+    png(tmp / "a.png", 1, 600)
+    png(tmp / "b.png", 600, 1)
+    png(tmp / "c.png", 90, 80)
+    for command, *options in (("run", "--sam-size", "64"), ("segment", "--sam-size", "64", "--point", "0,0,1", "-o", "jsonl:-")):
+        out, err = um(command, tmp, *options)
+        assert [p["source"] for p in lines(out)] == ["c.png"] and "2 unreadable" in err, (command, err)
+        for name, pixels in (("a.png", "1x600"), ("b.png", "600x1")):
+            assert f"{name}: image {pixels}: too thin" in err, (command, err)
+        assert not um(command, tmp, *options, "--strict", code=1)[0]
 
 
 @test

@@ -69,6 +69,18 @@ static um_status crop_frame(const int crop[4], um_frame **frame)
     return st;
 }
 
+/* A frame that cannot be used, as the last error says: counted, with --strict the end. */
+static void pass_over(struct each *e, const um_frame *frame, int *code)
+{
+    const char *source = frame ? frame->source : "";
+    e->unreadable++;
+    fprintf(stderr, "ultramotion: ");
+    cli_put(stderr, source);
+    fprintf(stderr, "%s%s\n", source[0] ? ": " : "", um_last_error());
+    if (e->o->strict)
+        *code = EXIT_FAILED;
+}
+
 /* The next readable frame; NULL at the end. *code changes with --strict. */
 static um_frame *next_frame(struct each *e, int *code)
 {
@@ -84,13 +96,10 @@ static um_frame *next_frame(struct each *e, int *code)
         }
         if (st == UM_OK)
             return frame;
+        pass_over(e, frame, code);
         um_frame_unref(&frame);
-        e->unreadable++;
-        fprintf(stderr, "ultramotion: %s\n", um_last_error());
-        if (e->o->strict) {
-            *code = EXIT_FAILED;
+        if (*code != EXIT_DONE)
             return NULL;
-        }
     }
     return NULL;
 }
@@ -376,8 +385,8 @@ static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
     for (int y = 0; y < f->height && rows; y++)
         memcpy(rows + (size_t)y * (size_t)f->width * (size_t)f->channels, f->pixels + y * f->stride,
                (size_t)f->width * (size_t)f->channels);
-    if (st == UM_OK)
-        st = um_predictor_set_image(predictor, &image);
+    if (st == UM_OK && (st = um_predictor_set_image(predictor, &image)) == UM_EINVAL)
+        st = UM_EFORMAT; /* the image is too thin: no argument is wrong */
     if (st == UM_OK)
         st = um_predictor_predict(predictor, &l->prompts, &pred);
     if (st == UM_OK)
@@ -422,17 +431,20 @@ int command_segment(const struct options *o)
         um_packet *packet = NULL;
         bool left = true;
         st = segment_frame(o, segmenter, predictor, &prompts, frame, &packet);
-        if (st == UM_OK)
+        if (st == UM_OK) {
             written =
                 outputs_write(&out, packet, frame, um_source_frame_name(e.source), written, &left);
+            count_frame(&e);
+        } else if (st == UM_EFORMAT) {
+            pass_over(&e, frame, &code);
+        } else {
+            code = cli_fail(st);
+        }
         if (!left)
             stop_request();
-        count_frame(&e);
         const um_packet *done = packet;
         um_packet_unref(&done);
         um_frame_unref(&frame);
-        if (st != UM_OK)
-            code = cli_fail(st);
     }
     code = no_frames(&e, code);
     if (code == EXIT_DONE && o->dump && e.frames &&

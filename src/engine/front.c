@@ -27,7 +27,7 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
     *f = (struct um_front){.dev = dev, .w = w, .h = h, .c = c};
     f->bytes = UM_HEADER_BYTES + (size_t)w * (size_t)h * (size_t)c;
     for (int i = 0; i < n; i++)
-        if (target[i].fit == UM_FIT_RATIO && (target[i].new_h < 1 || target[i].new_w < 1))
+        if (target[i].new_h < 1 || target[i].new_w < 1)
             return um_fail(UM_EINVAL,
                            "image %dx%d: too thin, nothing is left of it on a canvas of %dx%d", w,
                            h, target[i].size_w, target[i].size_h);

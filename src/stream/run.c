@@ -391,6 +391,9 @@ static um_status submit(struct um_run *r)
         um_status st = um_pipeline_send(r->pipeline, &frame);
         if (st == UM_OK)
             prepare_color(r, f);
+        else if (st == UM_EINVAL &&
+                 f->source[0]) /* what is wrong with it was said, now whose it is */
+            um_fail_in(st, f->source);
         um_monitor_busy(r->set.monitor, false, 0);
         um_frame_unref(&frame);
         if (!come_back(r))
