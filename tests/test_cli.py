@@ -520,6 +520,13 @@ def crop_reports_full_image_coordinates(tmp):
 
 
 @test
+def what_is_wrong_with_each_frame_is_said_once(tmp):
+    """A live stream would fill a journal."""
+    _, err = um("run", "phantom:frames=9,width=90,height=80", "--crop", "0,0,200,200", code=1)
+    assert err.count("the crop 0,0,200,200 reaches beyond it") == 1 and "9 unreadable" in err, err
+
+
+@test
 def a_thin_image_is_passed_over(tmp):
     """Nothing would be left of it on a canvas: it is named and counted, and the others are outlined."""
     png(tmp / "a.png", 1, 600)

@@ -27,6 +27,7 @@ struct job {
     long length;
     bool terminal, line_open;
     bool fell_back;        /* that was said */
+    char told[1024];       /* the last problem */
     struct verify *verify; /* or NULL */
     struct summary summary;
     um_run_counts counts;
@@ -118,6 +119,9 @@ static void on_packet(void *ctx, const um_packet *packet, const um_frame *frame,
 static void on_problem(void *ctx, const char *text)
 {
     struct job *p = ctx;
+    if (strcmp(text, p->told) == 0) /* as of each image of a stream: the summary has how many */
+        return;
+    snprintf(p->told, sizeof p->told, "%s", text);
     end_line(p);
     tell(text);
 }
