@@ -65,6 +65,13 @@ static inline void fixture_die(const char *what)
     exit(1);
 }
 
+/* Settings of a detector with a square input; 0: the file's. */
+#define OF_SIZE(side)                                                                              \
+    &(um_detector_settings)                                                                        \
+    {                                                                                              \
+        .struct_size = sizeof(um_detector_settings), .input_width = (side), .input_height = (side) \
+    }
+
 /* A device of its own with networks of the sizes given (0: the file's). Two threads: enough to be
  * parallel, few enough for a machine that runs other tests beside. */
 static inline struct fixture fixture_open(const char *device, uint64_t seed, int detector_size,
@@ -78,8 +85,8 @@ static inline struct fixture fixture_open(const char *device, uint64_t seed, int
     s.guard_seed = seed;
     s.precision = "fp32"; /* what the numbers of the tests are made of */
     if (um_device_open(&f.dev, &s) != UM_OK ||
-        um_detector_open(&f.detector, f.dev, DETECTOR_FILE, detector_size) != UM_OK ||
-        um_segmenter_open(&f.segmenter, f.dev, SEGMENTER_FILE, canvas) != UM_OK)
+        um_detector_open(&f.detector, f.dev, DETECTOR_FILE, OF_SIZE(detector_size)) != UM_OK ||
+        um_segmenter_open(&f.segmenter, f.dev, SEGMENTER_FILE, canvas, NULL) != UM_OK)
         fixture_die(device);
     return f;
 }

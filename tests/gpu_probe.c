@@ -646,8 +646,8 @@ static int frames(const struct options *o)
     um_detector_settings_default(&of);
     of.input_width = of.input_height = o->det_size;
     of.presence = "1"; /* the box's own score, as um_detector_run() has it */
-    need(um_detector_open_with(&d, dev, o->detector, &of), o->detector);
-    need(um_segmenter_open(&s, dev, o->segmenter, o->sam_size), o->segmenter);
+    need(um_detector_open(&d, dev, o->detector, &of), o->detector);
+    need(um_segmenter_open(&s, dev, o->segmenter, o->sam_size, NULL), o->segmenter);
     for (int i = 0; i < all.n; i++) {
         all.frame[i] = read_frame(i);
         all.want[i].mask = calloc(pixels_of(all.frame[i]), 1);

@@ -39,7 +39,7 @@ static inline void narrow_try(const struct um_ops *level, const char *precision,
     setenv("ULTRAMOTION_CPU", level->name, 1);
     CHECK_OK(um_device_open(&dev, &s));
     CHECK_STR(um_device_precision(dev), precision);
-    *st = um_detector_open(&d, dev, DETECTOR_FILE, 0);
+    *st = um_detector_open(&d, dev, DETECTOR_FILE, NULL);
     um_detector_close(&d);
     um_device_close(&dev);
     unsetenv("ULTRAMOTION_CPU");
@@ -102,7 +102,7 @@ static inline void detect_all(um_device *dev, const char *file, const struct fra
                               um_box *best)
 {
     um_detector *d = NULL;
-    CHECK_OK(um_detector_open(&d, dev, file, 0));
+    CHECK_OK(um_detector_open(&d, dev, file, NULL));
     for (int i = 0; i < f->n; i++) {
         int n = 0;
         CHECK_OK(um_detector_run(d, f->frame[i], 0, &best[i], 1, &n));
@@ -148,7 +148,7 @@ static inline void outline(um_device *dev, const char *file, const struct frames
 {
     um_segmenter *s = NULL;
     size_t pixels = (size_t)f->frame[0]->width * (size_t)f->frame[0]->height;
-    CHECK_OK(um_segmenter_open(&s, dev, file, 0));
+    CHECK_OK(um_segmenter_open(&s, dev, file, 0, NULL));
     for (int i = 0; i < f->n; i++) {
         um_image image = image_of(f->frame[i]);
         um_mask *mask = NULL;

@@ -21,8 +21,8 @@ static struct fixture open_small(int threads)
     s.threads = threads;
     s.precision = "fp32";
     if (um_device_open(&f.dev, &s) != UM_OK ||
-        um_detector_open(&f.detector, f.dev, DETECTOR_FILE, 256) != UM_OK ||
-        um_segmenter_open(&f.segmenter, f.dev, SEGMENTER_FILE, 64) != UM_OK)
+        um_detector_open(&f.detector, f.dev, DETECTOR_FILE, OF_SIZE(256)) != UM_OK ||
+        um_segmenter_open(&f.segmenter, f.dev, SEGMENTER_FILE, 64, NULL) != UM_OK)
         fixture_die("small networks");
     return f;
 }
@@ -147,7 +147,7 @@ TEST(what_depends_on_the_frame_before_is_one_at_a_time)
     set.input_width = set.input_height = 256;
     set.gain = "auto"; /* of an image in which nothing counts it is the gain before */
     um_detector_close(&f.detector);
-    CHECK_OK(um_detector_open_with(&f.detector, f.dev, DETECTOR_FILE, &set));
+    CHECK_OK(um_detector_open(&f.detector, f.dev, DETECTOR_FILE, &set));
     s = settings_of(&f, 2);
     p = fixture_pipeline(&s);
     CHECK_EQ(um_pipeline_inflight(p), 1);

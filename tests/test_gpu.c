@@ -39,7 +39,7 @@ static struct fixture processor(void)
     um_detector_settings d = detector_of(DET);
     struct fixture f = fixture_open("cpu", 1, 0, SAM);
     um_detector_close(&f.detector);
-    if (um_detector_open_with(&f.detector, f.dev, DETECTOR_FILE, &d) != UM_OK)
+    if (um_detector_open(&f.detector, f.dev, DETECTOR_FILE, &d) != UM_OK)
         fixture_die("cpu");
     return f;
 }
@@ -57,9 +57,9 @@ static void begin(const char *precision, const char *tier, int det, int sam, con
     s.precision = precision;
     gpu = (struct fixture){0};
     if (um_device_open(&gpu.dev, &s) != UM_OK ||
-        um_detector_open_with(&gpu.detector, gpu.dev, detector ? detector : DETECTOR_FILE, &d) !=
+        um_detector_open(&gpu.detector, gpu.dev, detector ? detector : DETECTOR_FILE, &d) !=
             UM_OK ||
-        (sam && um_segmenter_open(&gpu.segmenter, gpu.dev, SEGMENTER_FILE, sam) != UM_OK))
+        (sam && um_segmenter_open(&gpu.segmenter, gpu.dev, SEGMENTER_FILE, sam, NULL) != UM_OK))
         fixture_die("stand-in");
 }
 
@@ -237,7 +237,7 @@ static void open_with_gain(struct fixture *f)
     um_detector_settings s = detector_of(DET);
     s.gain = "auto,0.9";
     um_detector_close(&f->detector);
-    if (um_detector_open_with(&f->detector, f->dev, DETECTOR_FILE, &s) != UM_OK)
+    if (um_detector_open(&f->detector, f->dev, DETECTOR_FILE, &s) != UM_OK)
         fixture_die("gain");
 }
 
@@ -310,7 +310,7 @@ static um_status family_predict(um_device *dev, const char *path, const char *fa
     um_frame *frame = small_frame(0);
     um_image image = image_of(frame);
     um_prompts prompts = {.struct_size = sizeof prompts, .box = box, .as_numpy = UM_MASK_HOST};
-    um_status st = um_segmenter_open_as(&s, dev, path, 0, family);
+    um_status st = um_segmenter_open(&s, dev, path, 0, family);
     if (st == UM_OK)
         st = um_predictor_open(&p, s);
     if (st == UM_OK)
@@ -382,8 +382,8 @@ static void check_letterbox(const char *precision, const char *tier, float box)
     s.fit = "letterbox";
     struct fixture cpu = processor();
     begin(precision, tier, DET, SAM, NULL);
-    CHECK_OK(um_detector_open_with(&mine, cpu.dev, DETECTOR_FILE, &s));
-    CHECK_OK(um_detector_open_with(&theirs, gpu.dev, DETECTOR_FILE, &s));
+    CHECK_OK(um_detector_open(&mine, cpu.dev, DETECTOR_FILE, &s));
+    CHECK_OK(um_detector_open(&theirs, gpu.dev, DETECTOR_FILE, &s));
     struct fixture f = {cpu.dev, mine, cpu.segmenter}, g = {gpu.dev, theirs, gpu.segmenter};
     um_pipeline *p = pipeline(&f, UM_GATE_AUTO, 0), *q = pipeline(&g, UM_GATE_SPECULATIVE, 0);
     const um_packet *x, *y;

@@ -174,7 +174,7 @@ TEST(a_plan_of_another_network_is_refused)
     um_detector *d = NULL;
     const char *file = in_scratch("other.safetensors");
     CHECK_OK(um_model_convert(DETECTOR_FILE, file, "fp32", 0, plan));
-    CHECK_EQ(um_detector_open(&d, dev, file, 0), UM_EFORMAT);
+    CHECK_EQ(um_detector_open(&d, dev, file, NULL), UM_EFORMAT);
     CHECK_MSG(strstr(um_last_error(), "no.such.layer"), "%s", um_last_error());
     um_device_close(&dev);
 }

@@ -287,11 +287,11 @@ static void open_and_run(const char *device, const char *folder, int canvas, str
     s.weight_cache = folder;
     *o = (struct opened){.status = um_device_open(&f.dev, &s)};
     if (o->status == UM_OK)
-        o->status = um_detector_open(&f.detector, f.dev, DETECTOR_FILE, 256);
+        o->status = um_detector_open(&f.detector, f.dev, DETECTOR_FILE, OF_SIZE(256));
     if (f.dev)
         um_device_weight_cache(f.dev, o->said[0], sizeof o->said[0]);
     if (o->status == UM_OK)
-        o->status = um_segmenter_open(&f.segmenter, f.dev, SEGMENTER_FILE, canvas);
+        o->status = um_segmenter_open(&f.segmenter, f.dev, SEGMENTER_FILE, canvas, NULL);
     if (f.dev)
         um_device_weight_cache(f.dev, o->said[1], sizeof o->said[1]);
     um_pipeline_settings_default(&p);
@@ -464,7 +464,7 @@ TEST(running_out_of_memory_is_survived)
             if (!warm)
                 clear(folder);
             um_mem_fail_at(k);
-            um_status st = um_detector_open(&d, dev, DETECTOR_FILE, 256);
+            um_status st = um_detector_open(&d, dev, DETECTOR_FILE, OF_SIZE(256));
             um_mem_fail_at(0);
             CHECK_MSG(st == UM_OK || st == UM_ENOMEM, "allocation %d: %s", (int)k, um_last_error());
             CHECK((st == UM_OK) == (d != NULL));

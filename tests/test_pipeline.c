@@ -863,7 +863,7 @@ TEST(equal_frames_that_look_different_are_not_for_reuse)
     const struct fixture *f = tiny("cpu");
     um_detector_settings_default(&set);
     set.gain = "auto";
-    CHECK_OK(um_detector_open_with(&d, f->dev, DETECTOR_FILE, &set));
+    CHECK_OK(um_detector_open(&d, f->dev, DETECTOR_FILE, &set));
     um_pipeline_settings s = settings_of(f, UM_GATE_AUTO);
     um_pipeline *p = NULL;
     s.detector = d;
@@ -992,7 +992,7 @@ TEST_ON_DEVICES(nan_scores_are_an_error_of_the_frame)
     const um_packet *packet = NULL;
     um_frame *f = golden_frame(0);
     poison_variance(path, DETECTOR_FILE, "\"encoder.downsample_convs.0.0.cv2.norm.running_var\"");
-    CHECK_OK(um_detector_open(&bad, fixture(device)->dev, path, 0));
+    CHECK_OK(um_detector_open(&bad, fixture(device)->dev, path, NULL));
     for (int gate = UM_GATE_SPECULATIVE; gate <= UM_GATE_SYNC; gate++) {
         um_pipeline_settings s = settings_of(fixture(device), (um_gate_mode)gate);
         s.detector = bad;
@@ -1022,7 +1022,7 @@ TEST_ON_DEVICES(nan_logits_are_an_error_of_the_frame)
     um_frame *f = golden_frame(0);
     poison_variance(path, SEGMENTER_FILE,
                     "\"image_encoder.layers.3.blocks.1.local_conv.bn.running_var\"");
-    CHECK_OK(um_segmenter_open(&bad, fixture(device)->dev, path, 0));
+    CHECK_OK(um_segmenter_open(&bad, fixture(device)->dev, path, 0, NULL));
     for (int way = 0; way < 3; way++) {
         um_pipeline_settings s =
             settings_of(fixture(device), way ? UM_GATE_SYNC : UM_GATE_SPECULATIVE);
@@ -1051,7 +1051,7 @@ TEST_ON_DEVICES(masks_are_cleaned_the_same_from_every_way_through)
     replace_tensor(path, SEGMENTER_FILE,
                    "\"mask_decoder.output_hypernetworks_mlps.0.layers.2.bias\"",
                    "\x00\x50\x00\xd0"); /* 32, -32 */
-    CHECK_OK(um_segmenter_open(&ragged, fixture(device)->dev, path, 0));
+    CHECK_OK(um_segmenter_open(&ragged, fixture(device)->dev, path, 0, NULL));
     s.segmenter = ragged;
     s.conf = 0;
     way[0] = fixture_pipeline(&s);
@@ -1136,7 +1136,7 @@ static um_detector *open_with_gain(const struct fixture *f, const char *path, co
     um_detector_settings s;
     um_detector_settings_default(&s);
     s.gain = gain;
-    if (um_detector_open_with(&d, f->dev, path, &s) != UM_OK)
+    if (um_detector_open(&d, f->dev, path, &s) != UM_OK)
         fixture_die(gain);
     return d;
 }
@@ -1269,7 +1269,7 @@ TEST(gains_that_mean_nothing_are_refused)
     um_detector_settings_default(&s);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         s.gain = wrong[i];
-        CHECK_EQ(um_detector_open_with(&d, fixture("cpu")->dev, DETECTOR_FILE, &s), UM_EINVAL);
+        CHECK_EQ(um_detector_open(&d, fixture("cpu")->dev, DETECTOR_FILE, &s), UM_EINVAL);
         CHECK(!d && strstr(um_last_error(), "gain"));
     }
 }
@@ -1284,7 +1284,7 @@ TEST_ON_DEVICES(class_to_follow)
     um_frame *f = golden_frame(0);
     int count = 0, best = -1;
     CHECK_OK(dw_write(path, &(struct dw_options){.size = 'n', .classes = CLASSES, .channels = 3}));
-    CHECK_OK(um_detector_open(&three, fixture(device)->dev, path, 320));
+    CHECK_OK(um_detector_open(&three, fixture(device)->dev, path, OF_SIZE(320)));
     CHECK_EQ(um_detector_classes(three), CLASSES);
     CHECK_OK(um_detector_run(three, f, 0, boxes, BOXES, &count));
     CHECK_EQ(count, BOXES);

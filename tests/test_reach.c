@@ -42,7 +42,7 @@ static void same_bits(um_device *dev, const char *model, int sizes)
 {
     um_segmenter *s = NULL;
     um_encode whole, kept;
-    CHECK_OK(um_segmenter_open(&s, dev, model, SIDE));
+    CHECK_OK(um_segmenter_open(&s, dev, model, SIDE, NULL));
     CHECK_OK(um_encode_open(&whole, s, true));
     CHECK_OK(um_encode_open(&kept, s, false));
     CHECK(!whole.beyond);

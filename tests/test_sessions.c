@@ -331,11 +331,13 @@ TEST(models_are_opened_from_memory)
         CHECK_EQ(fread(data, 1, (size_t)size, file), (size_t)size);
         fclose(file);
         if (i)
-            CHECK_OK(um_segmenter_open_memory(&segmenter, f.dev, data, (size_t)size, "here", SAM));
+            CHECK_OK(
+                um_segmenter_open_memory(&segmenter, f.dev, data, (size_t)size, "here", SAM, NULL));
         else
-            CHECK_OK(um_detector_open_memory(&detector, f.dev, data, (size_t)size, "here", DET));
+            CHECK_OK(um_detector_open_memory(&detector, f.dev, data, (size_t)size, "here",
+                                             OF_SIZE(DET)));
         um_detector *none = NULL;
-        CHECK_EQ(um_detector_open_memory(&none, f.dev, data, (size_t)size / 2, "half", 0),
+        CHECK_EQ(um_detector_open_memory(&none, f.dev, data, (size_t)size / 2, "half", NULL),
                  UM_EFORMAT);
         CHECK(!none && strstr(um_last_error(), "half"));
         memset(data, 0, (size_t)size);

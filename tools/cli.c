@@ -184,7 +184,7 @@ um_status cli_open_detector(um_detector **out, um_device *dev, const struct opti
     *out = NULL;
     if (!cli_detector_settings(o, &s))
         return UM_EINVAL;
-    um_status st = um_detector_open_with(out, dev, cli_detector_path(o, path), &s);
+    um_status st = um_detector_open(out, dev, cli_detector_path(o, path), &s);
     if (st == UM_OK)
         tell_cache(o, dev, "detector");
     if (st != UM_OK)
@@ -198,7 +198,7 @@ um_status cli_open_segmenter(um_segmenter **out, um_device *dev, const struct op
 {
     char path[CLI_PATH];
     um_status st =
-        um_segmenter_open_as(out, dev, cli_segmenter_path(o, path), o->sam_size, o->sam_family);
+        um_segmenter_open(out, dev, cli_segmenter_path(o, path), o->sam_size, o->sam_family);
     if (st == UM_OK)
         tell_cache(o, dev, "segmenter");
     if (st != UM_OK)

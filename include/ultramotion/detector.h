@@ -25,7 +25,8 @@ typedef struct um_box {
  * all as the file says. */
 typedef struct um_detector_settings {
     size_t struct_size;
-    int input_width, input_height; /**< of the input, multiples of 32; 0 = the file's */
+    int input_width, input_height; /**< of the input, multiples of 32; 0 = the file's: its metadata,
+                                      else its anchors, else 640 */
     int queries;                   /**< 0 = the file's, else 300 */
     const char *activation;        /**< of the decoder: "auto", "relu" (D-FINE) or "silu" (DEIM) */
     const char *fit;   /**< of images into the input: "auto", "stretch" or "letterbox": as large as
@@ -51,25 +52,19 @@ UM_API void um_detector_settings_init(um_detector_settings *s, size_t struct_siz
  * derived from its tensors) and put it on a device. A Hugging Face config.json beside the file is
  * honoured.
  *
- * @param out    receives the detector or NULL.
- * @param input_size  side of the square input in pixels, a multiple of 32; 0 = the file's metadata,
- * else its anchors, else 640.
+ * @param out      receives the detector or NULL.
+ * @param settings NULL = defaults.
  * @return UM_OK; UM_EIO, UM_EFORMAT (not a D-FINE file; a tensor missing or of the wrong shape,
- * named), UM_EINVAL (size), UM_ENOMEM.
+ * named), UM_EINVAL (a setting), UM_EUNSUPPORTED (a config.json that asks for something not
+ * implemented here), UM_ENOMEM.
  */
 UM_API um_status um_detector_open(um_detector **out, um_device *device, const char *path,
-                                  int input_size);
+                                  const um_detector_settings *settings);
 /** The same from a file's bytes in memory, which are no longer needed when it returns. @param label
  * its name in messages. */
 UM_API um_status um_detector_open_memory(um_detector **out, um_device *device, const void *data,
-                                         size_t size, const char *label, int input_size);
-/** The same two with settings, which may be NULL. @return also UM_EINVAL for invalid settings,
- * UM_EUNSUPPORTED for a config.json that asks for something not implemented here. */
-UM_API um_status um_detector_open_with(um_detector **out, um_device *device, const char *path,
-                                       const um_detector_settings *settings);
-UM_API um_status um_detector_open_memory_with(um_detector **out, um_device *device,
-                                              const void *data, size_t size, const char *label,
-                                              const um_detector_settings *settings);
+                                         size_t size, const char *label,
+                                         const um_detector_settings *settings);
 /** Add a reference and return the detector. Threads: any. */
 UM_API um_detector *um_detector_ref(um_detector *detector);
 /** Drop a reference and set *detector to NULL; the last one closes it. Accepts NULL. Threads: any.

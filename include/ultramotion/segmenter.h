@@ -28,23 +28,18 @@ typedef enum um_mask_mode { UM_MASK_AUTO = 0, UM_MASK_DEVICE = 1, UM_MASK_HOST =
  *
  * @param canvas  side S of the square canvas, a multiple of 16; 0 = the file's metadata, else
  * upstream's: 1024, of LiteMedSAM 256.
+ * @param family  of a checkpoint that cannot tell it, and whose metadata "architecture" does not:
+ * "mobile-sam", "tiny-sam", "lite-medsam", "sam-vit", "medsam-vit"; NULL = what the file says.
+ * UM_EINVAL if its tensors are another's.
  * @return UM_OK; UM_EIO, UM_EFORMAT, UM_EINVAL, UM_ENOMEM.
  */
 UM_API um_status um_segmenter_open(um_segmenter **out, um_device *device, const char *path,
-                                   int canvas);
-/**
- * The same for a checkpoint that cannot tell its family, and whose metadata "architecture" does
- * not.
- *
- * @param family  "mobile-sam", "tiny-sam", "lite-medsam", "sam-vit", "medsam-vit"; NULL = what the
- * file says. UM_EINVAL if its tensors are another's.
- */
-UM_API um_status um_segmenter_open_as(um_segmenter **out, um_device *device, const char *path,
-                                      int canvas, const char *family);
+                                   int canvas, const char *family);
 /** The same from a file's bytes in memory, which are no longer needed when it returns. @param label
  * its name in messages. */
 UM_API um_status um_segmenter_open_memory(um_segmenter **out, um_device *device, const void *data,
-                                          size_t size, const char *label, int canvas);
+                                          size_t size, const char *label, int canvas,
+                                          const char *family);
 /** Add a reference and return the segmenter. Threads: any. */
 UM_API um_segmenter *um_segmenter_ref(um_segmenter *segmenter);
 /** Drop a reference and set *segmenter to NULL; the last one closes it. Accepts NULL. Threads: any.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options of models, pipelines and runs: each does what the command's does."""
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,8 +44,10 @@ def test_a_segmenters_family(device, small):
     assert ultramotion.Segmenter(device=device, canvas=64, family="mobile-sam").sha256 == small.sha256
     with pytest.raises(ultramotion.InvalidError, match="medsam"):
         ultramotion.Segmenter(device=device, family="lite-medsam")
-    with pytest.raises(ultramotion.UnsupportedError, match="of files only"):
-        ultramotion.Segmenter(b"PK", device=device, family="sam-vit")
+    held = Path(ultramotion.models_path(), "mobile_sam_bone_384.safetensors").read_bytes()
+    assert ultramotion.Segmenter(held, device=device, canvas=64, family="mobile-sam").sha256 == small.sha256
+    with pytest.raises(ultramotion.InvalidError, match="medsam"):
+        ultramotion.Segmenter(held, device=device, family="lite-medsam")
 
 
 def test_a_shadow(detector, small, image):

@@ -19,7 +19,7 @@ from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Callable, Generic, Iterator, TypeVar, Union, overload
 
-ABI = 11  # um_abi() that this file was written for
+ABI = 12  # um_abi() that this file was written for
 Path = Union[str, "os.PathLike[str]"]
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
@@ -610,8 +610,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_frame_ref": (P, [P]),
     "um_frame_unref": (None, [PP]),
     "um_detector_settings_init": (None, [POINTER(DetectorSettings), c_size_t]),
-    "um_detector_open_with": (c_int, [PP, P, S, POINTER(DetectorSettings)]),
-    "um_detector_open_memory_with": (c_int, [PP, P, P, c_size_t, S, POINTER(DetectorSettings)]),
+    "um_detector_open": (c_int, [PP, P, S, POINTER(DetectorSettings)]),
+    "um_detector_open_memory": (c_int, [PP, P, P, c_size_t, S, POINTER(DetectorSettings)]),
     "um_detector_close": (None, [PP]),
     "um_detector_classes": (c_int, [P]),
     "um_detector_class_name": (S, [P, c_int]),
@@ -621,8 +621,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_detector_architecture": (S, [P]),
     "um_detector_sha256": (S, [P]),
     "um_detector_run": (c_int, [P, P, c_float, POINTER(Box), c_int, POINTER(c_int)]),
-    "um_segmenter_open_as": (c_int, [PP, P, S, c_int, S]),
-    "um_segmenter_open_memory": (c_int, [PP, P, P, c_size_t, S, c_int]),
+    "um_segmenter_open": (c_int, [PP, P, S, c_int, S]),
+    "um_segmenter_open_memory": (c_int, [PP, P, P, c_size_t, S, c_int, S]),
     "um_segmenter_close": (None, [PP]),
     "um_segmenter_canvas": (c_int, [P]),
     "um_segmenter_canvas_step": (c_int, [P]),

@@ -184,9 +184,9 @@ class Detector(_c.Closing):
         pointer, raw = c_void_p(), _bytes(model)
         with self._device._handle as on:
             if raw is None:
-                _c.check(lib.um_detector_open_with(byref(pointer), on, _c.path_bytes(model), byref(settings)))
+                _c.check(lib.um_detector_open(byref(pointer), on, _c.path_bytes(model), byref(settings)))
             else:
-                _c.check(lib.um_detector_open_memory_with(byref(pointer), on, raw, len(raw), b"bytes", byref(settings)))
+                _c.check(lib.um_detector_open_memory(byref(pointer), on, raw, len(raw), b"bytes", byref(settings)))
         self._handle = _c.Handle("detector", pointer, lib.um_detector_close)
         _c.close_at_exit(self)
         warning = lib.um_detector_warning(pointer)
@@ -341,11 +341,9 @@ class Segmenter(_c.Closing):
         with device._handle as on:
             if raw is None:
                 path = _c.path_bytes(self._model)
-                _c.check(lib.um_segmenter_open_as(byref(pointer), on, path, self._canvas, self._family))
-            elif self._family is not None:
-                raise _c.UnsupportedError("a segmenter's family is said of files only: bytes tell it themselves")
+                _c.check(lib.um_segmenter_open(byref(pointer), on, path, self._canvas, self._family))
             else:
-                _c.check(lib.um_segmenter_open_memory(byref(pointer), on, raw, len(raw), b"bytes", self._canvas))
+                _c.check(lib.um_segmenter_open_memory(byref(pointer), on, raw, len(raw), b"bytes", self._canvas, self._family))
         handle = _c.Handle("segmenter", pointer, lib.um_segmenter_close)
         with handle as s:
             lib.um_segmenter_set_kpi(s, _c.say, id(self._kpi))

@@ -62,8 +62,8 @@ void um_detector_settings_init(um_detector_settings *s, size_t struct_size)
     um_record_init(s, struct_size, &DEFAULTS, sizeof DEFAULTS);
 }
 
-um_status um_detector_open_with(um_detector **out, um_device *device, const char *path,
-                                const um_detector_settings *settings)
+um_status um_detector_open(um_detector **out, um_device *device, const char *path,
+                           const um_detector_settings *settings)
 {
     um_weights *file = NULL;
     um_detector_settings own = DEFAULTS;
@@ -83,9 +83,9 @@ um_status um_detector_open_with(um_detector **out, um_device *device, const char
     return st;
 }
 
-um_status um_detector_open_memory_with(um_detector **out, um_device *device, const void *data,
-                                       size_t size, const char *label,
-                                       const um_detector_settings *settings)
+um_status um_detector_open_memory(um_detector **out, um_device *device, const void *data,
+                                  size_t size, const char *label,
+                                  const um_detector_settings *settings)
 {
     um_weights *file = NULL;
     um_detector_settings own = DEFAULTS;
@@ -104,26 +104,6 @@ um_status um_detector_open_memory_with(um_detector **out, um_device *device, con
         st = open_file(out, device, file, &own);
     um_weights_close(&file);
     return st;
-}
-
-static um_detector_settings of_size(int input_size)
-{
-    um_detector_settings s = DEFAULTS;
-    s.input_width = s.input_height = input_size;
-    return s;
-}
-
-um_status um_detector_open(um_detector **out, um_device *device, const char *path, int input_size)
-{
-    um_detector_settings s = of_size(input_size);
-    return um_detector_open_with(out, device, path, &s);
-}
-
-um_status um_detector_open_memory(um_detector **out, um_device *device, const void *data,
-                                  size_t size, const char *label, int input_size)
-{
-    um_detector_settings s = of_size(input_size);
-    return um_detector_open_memory_with(out, device, data, size, label, &s);
 }
 
 um_detector *um_detector_ref(um_detector *detector)

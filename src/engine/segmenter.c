@@ -31,13 +31,8 @@ static um_status open_file(um_segmenter **out, um_device *device, um_weights *fi
     return st;
 }
 
-um_status um_segmenter_open(um_segmenter **out, um_device *device, const char *path, int canvas)
-{
-    return um_segmenter_open_as(out, device, path, canvas, NULL);
-}
-
-um_status um_segmenter_open_as(um_segmenter **out, um_device *device, const char *path, int canvas,
-                               const char *family)
+um_status um_segmenter_open(um_segmenter **out, um_device *device, const char *path, int canvas,
+                            const char *family)
 {
     um_weights *file = NULL;
     if (!out || !device || !path)
@@ -54,7 +49,7 @@ um_status um_segmenter_open_as(um_segmenter **out, um_device *device, const char
 }
 
 um_status um_segmenter_open_memory(um_segmenter **out, um_device *device, const void *data,
-                                   size_t size, const char *label, int canvas)
+                                   size_t size, const char *label, int canvas, const char *family)
 {
     um_weights *file = NULL;
     if (!out || !device || !data || !label)
@@ -66,7 +61,7 @@ um_status um_segmenter_open_memory(um_segmenter **out, um_device *device, const 
     *out = NULL;
     um_status st = um_weights_open_memory(&file, data, size, label);
     if (st == UM_OK)
-        st = open_file(out, device, file, canvas, NULL);
+        st = open_file(out, device, file, canvas, family);
     um_weights_close(&file);
     return st;
 }

@@ -107,9 +107,9 @@ static um_status run(const struct job *j, um_quant *plan, enum um_quant_use use,
         d.queries = j->convert->queries;
         d.activation = j->convert->activation;
         d.fit = j->convert->fit;
-        st = um_detector_open_with(&detector, dev, j->path, &d);
+        st = um_detector_open(&detector, dev, j->path, &d);
     } else if (st == UM_OK) {
-        st = um_segmenter_open(&segmenter, dev, j->path, j->convert->input_width);
+        st = um_segmenter_open(&segmenter, dev, j->path, j->convert->input_width, NULL);
     }
     for (int i = 0; i < j->s->count && st == UM_OK; i++) {
         struct found own = {.mask = NULL}, *f = found ? &found[i] : &own;
