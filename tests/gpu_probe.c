@@ -602,7 +602,7 @@ static long pass_eagerly(um_detector *d, um_segmenter *s, const struct images *a
             .struct_size = sizeof prompts, .box = box, .as_numpy = UM_MASK_DEVICE};
         need(um_predictor_set_image(own, &image), "encode");
         need(um_predictor_predict(own, &prompts, &out), "decode");
-        need(um_mask_read(out.mask[0], mask), "mask");
+        need(um_values_read(out.mask[0], mask), "mask");
         um_prediction_close(&out);
         bool equal =
             n > 0 && boxes[0].score == want->score && memcmp(mask, want->mask, pixels) == 0;

@@ -151,10 +151,10 @@ static inline void outline(um_device *dev, const char *file, const struct frames
     CHECK_OK(um_segmenter_open(&s, dev, file, 0, NULL));
     for (int i = 0; i < f->n; i++) {
         um_image image = image_of(f->frame[i]);
-        um_mask *mask = NULL;
+        um_values *mask = NULL;
         CHECK_OK(um_run_segmentation(s, &image, f->box[i], UM_MASK_HOST, &mask));
-        CHECK_OK(um_mask_read(mask, all + pixels * (size_t)i));
-        um_mask_close(&mask);
+        CHECK_OK(um_values_read(mask, all + pixels * (size_t)i));
+        um_values_unref(&mask);
     }
     um_segmenter_close(&s);
 }

@@ -317,7 +317,7 @@ static um_status family_predict(um_device *dev, const char *path, const char *fa
         st = um_predictor_set_image(p, &image);
     if (st == UM_OK)
         st = um_predictor_predict(p, &prompts, out);
-    um_mask_close(&out->mask[0]);
+    um_values_unref(&out->mask[0]);
     um_predictor_close(&p);
     um_segmenter_close(&s);
     um_frame_unref(&frame);
@@ -483,7 +483,7 @@ TEST(objects_are_what_each_alone_would_be)
         if (o->box[0] <= 0 || o->box[1] <= 0 || o->box[2] >= 200 || o->box[3] >= 240)
             continue; /* clamped: not the prompt */
         CHECK_OK(um_predictor_predict(alone, &prompts, &r));
-        CHECK_OK(um_mask_read(r.mask[0], one));
+        CHECK_OK(um_values_read(r.mask[0], one));
         um_packet_object_mask(k, i, mine, 1);
         CHECK_EQ(differing(one, mine, sizeof one), 0);
         CHECK_EQ(r.iou[0], o->iou);

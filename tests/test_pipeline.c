@@ -1331,7 +1331,7 @@ TEST_ON_DEVICES(device_loss_is_sticky_and_closes)
                       .height = 64,
                       .width = 64,
                       .channels = 1};
-    um_mask *mask = NULL;
+    um_values *mask = NULL;
     um_box box;
     int count = 0;
     CHECK_OK(pass(p, frame, &k));

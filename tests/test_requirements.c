@@ -56,11 +56,11 @@ static um_transfers ledger(const char *device)
 static void predict(const char *device, const um_image *image, const float *box, um_mask_mode mode,
                     uint8_t *out)
 {
-    um_mask *mask = NULL;
+    um_values *mask = NULL;
     CHECK_OK(um_run_segmentation(fixture(device)->segmenter, image, box, mode, &mask));
     CHECK(mask != NULL);
-    CHECK_OK(um_mask_read(mask, out));
-    um_mask_close(&mask);
+    CHECK_OK(um_values_read(mask, out));
+    um_values_unref(&mask);
 }
 
 struct lines {
@@ -172,13 +172,13 @@ TEST_ON_DEVICES(R1_no_box_means_the_whole_image)
 TEST_ON_DEVICES(R1_no_image_or_no_model_gives_none)
 {
     um_image image = gray_image();
-    um_mask *mask = (um_mask *)&image;
+    um_values *mask = (um_values *)&image;
     CHECK_OK(um_run_segmentation(fixture(device)->segmenter, NULL, bone, UM_MASK_AUTO, &mask));
     CHECK(mask == NULL);
-    mask = (um_mask *)&image;
+    mask = (um_values *)&image;
     CHECK_OK(um_run_segmentation(NULL, &image, bone, UM_MASK_AUTO, &mask));
     CHECK(mask == NULL);
-    mask = (um_mask *)&image;
+    mask = (um_values *)&image;
     CHECK_OK(um_run_segmentation_legacy(fixture(device)->segmenter, NULL, UM_MASK_HOST, &mask));
     CHECK(mask == NULL);
 }
@@ -212,9 +212,9 @@ TEST_ON_DEVICES(R1_misuse_raises)
                               {0, 20, 10, 10},      {-20, 0, -10, 10},    {W + 1, 0, W + 9, 10},
                               {0, H + 1, 10, H + 9}};
     um_segmenter *s = fixture(device)->segmenter;
-    um_mask *mask = NULL;
+    um_values *mask = NULL;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        mask = (um_mask *)bad;
+        mask = (um_values *)bad;
         CHECK_MSG(um_run_segmentation(s, &bad[i], NULL, UM_MASK_AUTO, &mask) == UM_EINVAL,
                   "image %zu", i);
         CHECK(mask == NULL && um_last_error()[0]);
@@ -243,80 +243,85 @@ TEST_ON_DEVICES(R1_legacy_call_is_the_call_without_box)
 {
     static uint8_t want[N], got[N];
     um_image image = gray_image();
-    um_mask *mask = NULL;
+    um_values *mask = NULL;
     predict(device, &image, NULL, UM_MASK_AUTO, want);
     CHECK_OK(um_run_segmentation_legacy(fixture(device)->segmenter, &image, UM_MASK_AUTO, &mask));
-    CHECK(!um_mask_on_host(mask)); /* its name is legacy, its default is not */
-    CHECK_OK(um_mask_read(mask, got));
+    CHECK(!um_values_host(mask)); /* its name is legacy, its default is not */
+    CHECK_OK(um_values_read(mask, got));
     CHECK_EQ(differing(want, got, N), 0);
-    um_mask_close(&mask);
+    um_values_unref(&mask);
 }
 
 /* ---- R2, R3, R4 ---- */
 
+static um_device_array described(const um_values *values)
+{
+    um_device_array a = {.struct_size = sizeof a};
+    um_values_describe(values, &a); /* on error it stays empty */
+    return a;
+}
+
 TEST_ON_DEVICES(R2_default_mask_stays_on_the_device)
 {
     um_image image = gray_image();
-    um_mask *mask = NULL;
+    um_values *mask = NULL;
     um_segmenter *s = fixture(device)->segmenter;
     static uint8_t out[N];
     predict(device, &image, bone, UM_MASK_AUTO, out); /* the size is known from here on */
     um_transfers a = ledger(device);
     CHECK_OK(um_run_segmentation(s, &image, bone, UM_MASK_AUTO, &mask));
     um_transfers b = ledger(device);
-    CHECK(!um_mask_on_host(mask));
-    CHECK(um_mask_data(mask) == NULL);
-    CHECK_STR(um_mask_device(mask), device);
+    CHECK(!um_values_host(mask));
+    CHECK_STR(described(mask).device, device);
     CHECK_EQ(b.down - a.down, 0);
     CHECK_EQ(b.down_bytes - a.down_bytes, 0);
     CHECK_EQ(b.setup - a.setup, 0);
     bool shared = strcmp(device, "cpu") == 0;
     CHECK_EQ(b.shared, shared);
     CHECK_EQ(b.up - a.up, shared ? 0 : 2); /* the image, the prompt */
-    CHECK_OK(um_mask_read(mask, out));     /* only now */
+    CHECK_OK(um_values_read(mask, out));   /* only now */
     CHECK_EQ(ledger(device).down - b.down, shared ? 0 : 1);
     CHECK_EQ(ledger(device).down_bytes - b.down_bytes, shared ? 0 : N);
-    um_mask_close(&mask);
+    um_values_unref(&mask);
 }
 
 TEST_ON_DEVICES(R3_host_mode_returns_a_boolean_array)
 {
     static uint8_t want[N];
     um_image image = gray_image();
-    um_mask *mask = NULL;
+    um_values *mask = NULL;
     predict(device, &image, bone, UM_MASK_DEVICE, want);
     um_transfers a = ledger(device);
     CHECK_OK(um_run_segmentation(fixture(device)->segmenter, &image, bone, UM_MASK_HOST, &mask));
     CHECK(strcmp(device, "cpu") == 0 || ledger(device).down > a.down);
-    CHECK(um_mask_on_host(mask));
-    CHECK_STR(um_mask_device(mask), "cpu");
-    const uint8_t *data = um_mask_data(mask);
+    CHECK(um_values_host(mask));
+    CHECK_STR(described(mask).device, "cpu");
+    const uint8_t *data = um_values_host(mask);
     CHECK(data != NULL);
     for (int i = 0; i < N; i++)
         CHECK_MSG(data[i] <= 1 && want[i] <= 1, "pixel %d is %d on the host, %d on the device", i,
                   data[i], want[i]);
     CHECK_EQ(differing(want, data, N), 0);
     CHECK(set_pixels(want, N) > 1000);
-    um_mask_close(&mask);
+    um_values_unref(&mask);
 }
 
 TEST_ON_DEVICES(R4_rank_is_reduced_only_in_host_mode)
 {
     um_image image = gray_image();
     for (int mode = UM_MASK_DEVICE; mode <= UM_MASK_HOST; mode++) {
-        um_mask *mask = NULL;
-        int64_t shape[4] = {0};
+        um_values *mask = NULL;
         CHECK_OK(um_run_segmentation(fixture(device)->segmenter, &image, bone, (um_mask_mode)mode,
                                      &mask));
-        um_mask_shape(mask, shape);
+        um_device_array a = described(mask);
         if (mode == UM_MASK_HOST) {
-            CHECK_EQ(um_mask_rank(mask), 2);
-            CHECK(shape[0] == H && shape[1] == W);
+            CHECK_EQ(a.rank, 2);
+            CHECK(a.shape[0] == H && a.shape[1] == W);
         } else {
-            CHECK_EQ(um_mask_rank(mask), 4);
-            CHECK(shape[0] == 1 && shape[1] == 1 && shape[2] == H && shape[3] == W);
+            CHECK_EQ(a.rank, 4);
+            CHECK(a.shape[0] == 1 && a.shape[1] == 1 && a.shape[2] == H && a.shape[3] == W);
         }
-        um_mask_close(&mask);
+        um_values_unref(&mask);
     }
 }
 
@@ -327,19 +332,18 @@ TEST_ON_DEVICES(R5_a_host_mask_is_moved_to_the_device_and_thresholded)
     const float values[6] = {0, 0.5f, 0.50001f, 1, -3, NAN};
     const uint8_t want[6] = {0, 0, 1, 1, 0, 0};
     uint8_t got[6] = {9, 9, 9, 9, 9, 9};
-    um_mask *mask = NULL;
-    int64_t shape[4] = {0};
+    um_values *mask = NULL;
     um_transfers a = ledger(device);
     CHECK_OK(um_mask_from_host(&mask, fixture(device)->segmenter, values, 2, 3));
     CHECK_EQ(ledger(device).up - a.up, strcmp(device, "cpu") == 0 ? 0 : 1);
-    CHECK(!um_mask_on_host(mask));
-    CHECK_STR(um_mask_device(mask), device);
-    um_mask_shape(mask, shape);
-    CHECK(um_mask_rank(mask) == 4 && shape[2] == 2 && shape[3] == 3);
-    CHECK_OK(um_mask_read(mask, got));
+    CHECK(!um_values_host(mask));
+    um_device_array m = described(mask);
+    CHECK_STR(m.device, device);
+    CHECK(m.rank == 4 && m.shape[2] == 2 && m.shape[3] == 3);
+    CHECK_OK(um_values_read(mask, got));
     CHECK(memcmp(got, want, 6) == 0);
-    um_mask_close(&mask);
-    mask = (um_mask *)got;
+    um_values_unref(&mask);
+    mask = (um_values *)got;
     CHECK_EQ(um_mask_from_host(&mask, fixture(device)->segmenter, values, 0, 3), UM_EINVAL);
     CHECK(mask == NULL);
 }
@@ -349,15 +353,15 @@ TEST_ON_DEVICES(R5_a_host_mask_is_moved_to_the_device_and_thresholded)
 TEST_ON_DEVICES(R6_the_device_is_the_models)
 {
     um_image image = gray_image();
-    um_mask *mask = NULL;
+    um_values *mask = NULL;
     struct fixture *f = fixture(device);
     CHECK(um_segmenter_device(f->segmenter) == f->dev && um_detector_device(f->detector) == f->dev);
     CHECK_OK(um_run_segmentation(f->segmenter, &image, bone, UM_MASK_AUTO, &mask));
-    CHECK_STR(um_mask_device(mask), device);
-    um_mask_close(&mask);
+    CHECK_STR(described(mask).device, device);
+    um_values_unref(&mask);
     image.device = "cpu"; /* host memory, whatever the model runs on */
     CHECK_OK(um_run_segmentation(f->segmenter, &image, bone, UM_MASK_AUTO, &mask));
-    um_mask_close(&mask);
+    um_values_unref(&mask);
     image.device = "cuda:3";
     CHECK_EQ(um_run_segmentation(f->segmenter, &image, bone, UM_MASK_AUTO, &mask), UM_EINVAL);
     CHECK_MSG(strstr(um_last_error(), "cuda:3") && strstr(um_last_error(), device), "%s",
@@ -409,7 +413,7 @@ TEST_ON_DEVICES(R7_kpi_line_per_prediction)
     predict(device, &image, bone, UM_MASK_HOST, out);
     CHECK_EQ(lines.count, 2);
     check_line(lines.last, 1, device); /* the model's device, also for a host mask */
-    um_mask *mask = NULL;
+    um_values *mask = NULL;
     um_run_segmentation(s, &image, (float[]){5, 5, 1, 1}, UM_MASK_AUTO, &mask);
     um_run_segmentation(s, NULL, bone, UM_MASK_AUTO, &mask);
     CHECK_EQ(lines.count, 2); /* nothing was published */
@@ -492,10 +496,10 @@ TEST_ON_DEVICES(R8_predictions_reuse_the_embedding)
         prompts.box = i ? bone : other;
         CHECK_OK(um_predictor_predict(s, &prompts, &r));
         CHECK_EQ(r.count, 1);
-        CHECK(!um_mask_on_host(r.mask[0]) && !r.low_res &&
+        CHECK(!um_values_host(r.mask[0]) && !r.low_res &&
               isnan(r.iou[0])); /* as_numpy is off by default */
         if (i)
-            CHECK_OK(um_mask_read(r.mask[0], got));
+            CHECK_OK(um_values_read(r.mask[0], got));
         um_prediction_close(&r);
     }
     um_transfers b = ledger(device);
@@ -525,12 +529,12 @@ TEST_ON_DEVICES(R8_points_masks_and_three_answers)
     CHECK_EQ(r.count, 3);
     CHECK_EQ(r.low_res_side, um_segmenter_canvas(fixture(device)->segmenter) / 4);
     for (int i = 0; i < 3; i++)
-        CHECK(um_mask_on_host(r.mask[i]) && isfinite(r.iou[i]));
+        CHECK(um_values_host(r.mask[i]) && isfinite(r.iou[i]));
     prompts.mask_input = r.low_res; /* the first answer as the next prompt */
     prompts.multimask = false;
     CHECK_OK(um_predictor_predict(s, &prompts, &refined));
     CHECK_EQ(refined.count, 1);
-    CHECK_OK(um_mask_read(refined.mask[0], got));
+    CHECK_OK(um_values_read(refined.mask[0], got));
     um_prediction_close(&r);
     um_prediction_close(&refined);
     prompts = (um_prompts){.struct_size = sizeof prompts};
@@ -556,7 +560,7 @@ TEST_ON_DEVICES(R8_a_pipeline_leaves_the_embedding_alone)
     CHECK_OK(um_predictor_set_image(s, &image));
     run_frame(&set, 2, &p, &packet);
     CHECK_OK(um_predictor_predict(s, &prompts, &r));
-    CHECK_OK(um_mask_read(r.mask[0], got));
+    CHECK_OK(um_values_read(r.mask[0], got));
     predict(device, &image, bone, UM_MASK_DEVICE, want);
     CHECK_EQ(differing(want, got, N), 0);
     um_prediction_close(&r);
@@ -628,7 +632,7 @@ TEST_ON_DEVICES(R10_call_beats_option_beats_environment)
                               : option ? option
                               : e == 3 ? UM_MASK_HOST
                                        : UM_MASK_DEVICE;
-                CHECK_MSG(um_mask_on_host(got.mask[0]) == (decided == UM_MASK_HOST),
+                CHECK_MSG((um_values_host(got.mask[0]) != NULL) == (decided == UM_MASK_HOST),
                           "call %d, option %d, environment %s", call, option,
                           environment[e] ? environment[e] : "unset");
                 um_prediction_close(&got);
@@ -642,17 +646,17 @@ TEST_ON_DEVICES(R10_rollback_without_changing_callers)
     um_image image = gray_image();
     um_segmenter *s = fixture(device)->segmenter;
     for (int call = UM_MASK_AUTO; call <= UM_MASK_DEVICE; call++) {
-        um_mask *mask = NULL, *legacy = NULL;
+        um_values *mask = NULL, *legacy = NULL;
         set_environment("1");
         um_status st = um_run_segmentation(s, &image, bone, (um_mask_mode)call, &mask);
         if (st == UM_OK)
             st = um_run_segmentation_legacy(s, &image, (um_mask_mode)call, &legacy);
         set_environment(NULL);
         CHECK_OK(st);
-        CHECK(um_mask_on_host(mask) == (call == UM_MASK_AUTO));
-        CHECK(um_mask_on_host(legacy) == (call == UM_MASK_AUTO));
-        um_mask_close(&mask);
-        um_mask_close(&legacy);
+        CHECK((um_values_host(mask) != NULL) == (call == UM_MASK_AUTO));
+        CHECK((um_values_host(legacy) != NULL) == (call == UM_MASK_AUTO));
+        um_values_unref(&mask);
+        um_values_unref(&legacy);
     }
 }
 
@@ -671,7 +675,7 @@ TEST_ON_DEVICES(R10_rollback_of_a_pipeline_by_environment)
 TEST_ON_DEVICES(R10_a_bad_environment_is_an_error)
 {
     um_image image = gray_image();
-    um_mask *mask = NULL;
+    um_values *mask = NULL;
     um_pipeline *p = NULL;
     um_pipeline_settings s = pipeline_settings(device);
     setenv(ENVIRONMENT, "yes", 1);
@@ -685,7 +689,7 @@ TEST_ON_DEVICES(R10_a_bad_environment_is_an_error)
     CHECK_EQ(two, UM_EINVAL);
     CHECK(p == NULL);
     CHECK_EQ(asked, UM_OK); /* nobody looked at it */
-    um_mask_close(&mask);
+    um_values_unref(&mask);
 }
 
 /* Box, mask, weights and statistics of the packet are the host's own, and nothing goes back up. */
@@ -723,29 +727,29 @@ TEST_ON_DEVICES(R10_host_mode_sends_nothing_back_up)
 TEST_ON_DEVICES(R11_device_mode)
 {
     um_image image = gray_image();
-    um_mask *mask = NULL;
+    um_values *mask = NULL;
     CHECK_OK(um_run_segmentation(fixture(device)->segmenter, &image, bone, UM_MASK_DEVICE, &mask));
-    CHECK(!um_mask_on_host(mask) && um_mask_rank(mask) == 4);
-    um_mask_close(&mask);
+    CHECK(!um_values_host(mask) && described(mask).rank == 4);
+    um_values_unref(&mask);
 }
 
 TEST_ON_DEVICES(R11_legacy_mode)
 {
     um_image image = gray_image();
-    um_mask *mask = NULL;
+    um_values *mask = NULL;
     CHECK_OK(um_run_segmentation(fixture(device)->segmenter, &image, bone, UM_MASK_HOST, &mask));
-    CHECK(um_mask_on_host(mask) && um_mask_rank(mask) == 2 && um_mask_data(mask));
-    um_mask_close(&mask);
+    CHECK(um_values_host(mask) && described(mask).rank == 2);
+    um_values_unref(&mask);
 }
 
 TEST_ON_DEVICES(R11_default)
 {
     um_image image = gray_image();
-    um_mask *mask = NULL;
+    um_values *mask = NULL;
     CHECK_EQ(UM_MASK_AUTO, 0); /* what is not said is the default */
     CHECK_OK(um_run_segmentation(fixture(device)->segmenter, &image, NULL, UM_MASK_AUTO, &mask));
-    CHECK(!um_mask_on_host(mask));
-    um_mask_close(&mask);
+    CHECK(!um_values_host(mask));
+    um_values_unref(&mask);
 }
 
 TEST_ON_DEVICES(R11_kpi)
@@ -763,13 +767,13 @@ TEST_ON_DEVICES(R11_kpi)
 TEST_ON_DEVICES(R11_legacy_call)
 {
     um_image image = gray_image();
-    um_mask *mask = NULL;
+    um_values *mask = NULL;
     CHECK_OK(um_run_segmentation_legacy(fixture(device)->segmenter, &image, UM_MASK_HOST, &mask));
-    CHECK(um_mask_on_host(mask));
-    um_mask_close(&mask);
+    CHECK(um_values_host(mask));
+    um_values_unref(&mask);
     CHECK_OK(um_run_segmentation_legacy(fixture(device)->segmenter, &image, UM_MASK_DEVICE, &mask));
-    CHECK(!um_mask_on_host(mask));
-    um_mask_close(&mask);
+    CHECK(!um_values_host(mask));
+    um_values_unref(&mask);
 }
 
 /* A mask is cast to boolean where it is: a boolean one comes back the same from either side. */
@@ -778,16 +782,16 @@ TEST_ON_DEVICES(R11_conditional_boolean_cast)
     static float values[N];
     static uint8_t got[N];
     um_image image = gray_image();
-    um_mask *host = NULL, *back = NULL;
+    um_values *host = NULL, *back = NULL;
     CHECK_OK(um_run_segmentation(fixture(device)->segmenter, &image, bone, UM_MASK_HOST, &host));
     for (int i = 0; i < N; i++)
-        values[i] = um_mask_data(host)[i];
+        values[i] = ((const uint8_t *)um_values_host(host))[i];
     CHECK_OK(um_mask_from_host(&back, fixture(device)->segmenter, values, H, W));
-    CHECK(!um_mask_on_host(back));
-    CHECK_OK(um_mask_read(back, got));
-    CHECK_EQ(differing(got, um_mask_data(host), N), 0);
-    um_mask_close(&host);
-    um_mask_close(&back);
+    CHECK(!um_values_host(back));
+    CHECK_OK(um_values_read(back, got));
+    CHECK_EQ(differing(got, um_values_host(host), N), 0);
+    um_values_unref(&host);
+    um_values_unref(&back);
 }
 
 TEST_MAIN

@@ -64,12 +64,21 @@ static uint64_t hash(uint64_t h, const void *data, size_t n)
     return h;
 }
 
+static um_device_array described(const um_embedding *embedding)
+{
+    um_device_array a = {.struct_size = sizeof a};
+    um_values *values = um_embedding_values(embedding);
+    um_values_describe(values, &a); /* on error it stays empty */
+    um_values_unref(&values);       /* the embedding has them */
+    return a;
+}
+
 static uint64_t result_of(const um_prediction *r)
 {
     size_t side = (size_t)r->low_res_side;
     uint64_t h = hash(0xcbf29ce484222325u, r->low_res, side * side * sizeof(float));
     h = hash(h, r->iou, sizeof(float));
-    return hash(h, um_mask_data(r->mask[0]), AREA);
+    return hash(h, um_values_host(r->mask[0]), AREA);
 }
 
 static uint64_t packet_hash(const um_packet *k)
@@ -233,7 +242,7 @@ TEST_ON_DEVICES(embeddings_are_values)
         CHECK_OK(um_embedding_load(&read, f.segmenter, path));
         int w = 0, h = 0;
         um_embedding_image_size(read, &w, &h);
-        CHECK(w == SIDE && h == SIDE && um_embedding_side(read) == SAM / 16);
+        CHECK(w == SIDE && h == SIDE && described(read).shape[2] == SAM / 16);
         CHECK_OK(um_predictor_set_embedding(p, read));
         CHECK_OK(um_predictor_predict(p, &prompts, &r));
         CHECK_EQ(result_of(&r), want);
@@ -295,7 +304,7 @@ TEST_ON_DEVICES(images_on_the_device_stay_there)
     CHECK_OK(um_predictor_scores(p, &score));
     CHECK(score == iou && isnan(r.iou[0]));
     um_device_array a = {.struct_size = sizeof a};
-    CHECK_OK(um_mask_describe(r.mask[0], &a));
+    CHECK_OK(um_values_describe(r.mask[0], &a));
     CHECK(a.rank == 4 && a.shape[0] == 1 && a.shape[2] == SIDE && a.shape[3] == SIDE);
     CHECK(a.strides[3] == 1 && a.strides[2] == SIDE && a.type == UM_ARRAY_BOOL && a.data);
     CHECK_STR(a.device, um_device_name(f.dev));
@@ -503,7 +512,7 @@ TEST_ON_DEVICES(objects_are_what_each_alone_would_be)
         const float box[4] = {boxes[i].x0, boxes[i].y0, boxes[i].x1, boxes[i].y1};
         um_prompts prompts = {.struct_size = sizeof prompts, .box = box, .as_numpy = UM_MASK_HOST};
         CHECK_OK(um_predictor_predict(alone, &prompts, &r));
-        CHECK_OK(um_mask_read(r.mask[0], one));
+        CHECK_OK(um_values_read(r.mask[0], one));
         um_packet_object_mask(packet, i, mine, 1);
         CHECK_EQ(differing(one, mine, AREA), 0);
         CHECK_EQ(r.iou[0], um_packet_object(packet, i)->iou);
@@ -734,7 +743,6 @@ static void use_what_is_left(um_pipeline *pipe, um_predictor *p, um_bench *bench
     um_prompts prompts = {.struct_size = sizeof prompts,
                           .box = (const float[]){10, 12, 60, 70},
                           .as_numpy = UM_MASK_HOST};
-    um_device_array array = {.struct_size = sizeof array};
     double ms = 0;
     CHECK_OK(pass(pipe, frame, &packet));
     CHECK_OK(um_predictor_set_embedding(p, e));
@@ -745,8 +753,7 @@ static void use_what_is_left(um_pipeline *pipe, um_predictor *p, um_bench *bench
         want[i] = got[i];
     }
     CHECK_STR(packet->lost_device, "another");
-    CHECK_OK(um_embedding_describe(e, &array));
-    CHECK_STR(array.device, packet->device);
+    CHECK_STR(described(e).device, packet->device);
     CHECK_OK(um_bench_run(bench, &ms));
     um_prediction_close(&r);
 }

@@ -78,7 +78,7 @@ TEST_ON_DEVICES(values_are_what_masks_scores_and_logits_are)
         CHECK_OK(um_values_read(got.masks, v));
         for (int k = 0; k < 3 * AREA; k++) {
             bool set = logits ? v[k] > 0 : ((uint8_t *)v)[k] == 1;
-            wrong += set != um_mask_data(want.mask[k / AREA])[k % AREA];
+            wrong += set != ((const uint8_t *)um_values_host(want.mask[k / AREA]))[k % AREA];
         }
         CHECK_EQ(wrong, 0);
         CHECK_EQ(memcmp(iou, want.iou, sizeof iou), 0);

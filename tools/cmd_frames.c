@@ -290,7 +290,7 @@ static um_status mask_packet(const struct options *o, const um_segmenter *segmen
     for (int i = 1; i < pred->count; i++)
         if (pred->iou[i] > pred->iou[best])
             best = i;
-    um_status st = um_mask_read(pred->mask[best], pixels);
+    um_status st = um_values_read(pred->mask[best], pixels);
     if (st != UM_OK)
         return st;
     *k = (um_packet){.struct_size = sizeof *k,
@@ -306,7 +306,7 @@ static um_status mask_packet(const struct options *o, const um_segmenter *segmen
                      .bits = bits,
                      .score = pred->iou[best],
                      .iou = pred->iou[best],
-                     .as_numpy = um_mask_on_host(pred->mask[best]),
+                     .as_numpy = um_values_host(pred->mask[best]) != NULL,
                      .mask_box = {f->width, f->height, 0, 0},
                      .centroid = {NAN, NAN},
                      .ms = {.segment = ms, .total = ms}};

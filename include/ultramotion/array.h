@@ -45,6 +45,8 @@ UM_API um_values *um_values_ref(um_values *values);
 UM_API void um_values_unref(um_values **values);
 /** Describe it. @param out its struct_size is set by the caller. */
 UM_API um_status um_values_describe(const um_values *values, um_device_array *out);
+/** Where they are in host memory; NULL if they are on a device. */
+UM_API const void *um_values_host(const um_values *values);
 /** 1 if others use the same memory, so that it must not be written to: embeddings. */
 UM_API int um_values_read_only(const um_values *values);
 /** Copy it to host memory, row-major and contiguous, elements of its type (booleans are bytes 0 and

@@ -38,7 +38,7 @@ typedef struct um_prompts {
 typedef struct um_prediction {
     size_t struct_size;
     int count; /**< 1 or 3 */
-    um_mask *mask[3];
+    um_values *mask[3];
     float iou[3];   /**< host mode only; NaN in device mode (they stay on the device) */
     float *low_res; /**< host mode: [count,4n,4n] logits; NULL in device mode */
     int low_res_side;
@@ -102,22 +102,15 @@ UM_API um_embedding *um_embedding_ref(um_embedding *embedding);
 /** Drop a reference and set *embedding to NULL; the last one frees it. Accepts NULL. Threads: any.
  */
 UM_API void um_embedding_unref(um_embedding **embedding);
-/** n of [1,256,n,n]. */
-UM_API int um_embedding_side(const um_embedding *embedding);
 /** Size of the image it was made from. */
 UM_API void um_embedding_image_size(const um_embedding *embedding, int *width, int *height);
-/** Describe it as a tensor [1,256,n,n], for DLPack. @param out its struct_size is set by the
- * caller. */
-UM_API um_status um_embedding_describe(const um_embedding *embedding, um_device_array *out);
-/** Its numbers, read-only, one reference for the caller. */
+/** Its numbers [1,256,n,n], read-only, one reference for the caller. */
 UM_API um_values *um_embedding_values(const um_embedding *embedding);
 /** The same embedding as that of an image of another size: for callers that resized the image
  * before encoding it and prompt in the original image. Shares its memory. @return UM_OK;
  * UM_EINVAL; UM_ENOMEM. */
 UM_API um_status um_embedding_resized(um_embedding **out, const um_embedding *embedding, int width,
                                       int height);
-/** Copy it to f32 [1,256,n,n] on the host; one download, booked. */
-UM_API um_status um_embedding_read(const um_embedding *embedding, float *out);
 /** Write it as .safetensors, with the model's sha256 and the image's size as metadata. */
 UM_API um_status um_embedding_save(const um_embedding *embedding, const char *path);
 /** Read a file of um_embedding_save(). @return UM_OK; UM_EIO; UM_EFORMAT, also for an embedding of

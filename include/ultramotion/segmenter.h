@@ -19,8 +19,9 @@ extern "C" {
  * unless a function says otherwise. */
 typedef struct um_segmenter um_segmenter;
 
-/** Where a mask lives. AUTO asks um_segmenter_set_mask_mode(), then the environment
- * ULTRAMOTION_SAM_AS_NUMPY, then means DEVICE. */
+/** Where a mask lives: booleans, [1,1,H,W] on the device, [H,W] on the host. AUTO asks
+ * um_segmenter_set_mask_mode(), then the environment ULTRAMOTION_SAM_AS_NUMPY, then means DEVICE.
+ */
 typedef enum um_mask_mode { UM_MASK_AUTO = 0, UM_MASK_DEVICE = 1, UM_MASK_HOST = 2 } um_mask_mode;
 
 /**
@@ -94,34 +95,12 @@ typedef struct um_image {
  * @return UM_OK; UM_EINVAL for what is no image, or is elsewhere; UM_ENOMEM. Threads: any. */
 UM_API um_status um_frame_from_image(um_frame **out, const um_image *image);
 
-/** The result of a prediction: a boolean mask the size of the image. Device masks are [1,1,H,W],
- * host masks [H,W]. */
-typedef struct um_mask um_mask;
-/** Close and set to NULL. Accepts NULL. */
-UM_API void um_mask_close(um_mask **mask);
-/** Is it in host memory? */
-UM_API bool um_mask_on_host(const um_mask *mask);
-/** 4 on the device, 2 on the host. */
-UM_API int um_mask_rank(const um_mask *mask);
-/** Its shape, `rank` entries. */
-UM_API void um_mask_shape(const um_mask *mask, int64_t shape[4]);
-/** The device it is on; "cpu" for host masks. */
-UM_API const char *um_mask_device(const um_mask *mask);
-/** Host mask: its bytes, 0 or 1, row-major [H,W]. Device mask: NULL. */
-UM_API const uint8_t *um_mask_data(const um_mask *mask);
-/** Describe it as a tensor of booleans, for DLPack. @param out its struct_size is set by the
- * caller. */
-UM_API um_status um_mask_describe(const um_mask *mask, um_device_array *out);
-/** Its numbers, one reference for the caller: they stay when the mask is closed. */
-UM_API um_values *um_mask_values(const um_mask *mask);
-/** Copy a mask to host bytes 0/1 [H*W]; a device mask costs one download, booked in the ledger. */
-UM_API um_status um_mask_read(const um_mask *mask, uint8_t *out);
 /**
  * Put a host mask on the segmenter's device as a boolean mask [1,1,H,W]: value > 0.5. For masks a
  * caller or another predictor made.
  * @param values f32 [height*width]
  */
-UM_API um_status um_mask_from_host(um_mask **out, um_segmenter *segmenter, const float *values,
+UM_API um_status um_mask_from_host(um_values **out, um_segmenter *segmenter, const float *values,
                                    int height, int width);
 
 /**
@@ -132,15 +111,16 @@ UM_API um_status um_mask_from_host(um_mask **out, um_segmenter *segmenter, const
  * @param bbox_xyxy  4 numbers in pixels, or NULL: the whole image. NaN, inverted or not touching
  * the image: UM_EINVAL.
  * @param as_numpy   where the mask should be; UM_MASK_AUTO by default.
- * @param out        receives the mask; closed by the caller with um_mask_close().
+ * @param out        receives the mask, one reference for the caller.
  * Threads: any; such calls on one segmenter take turns.
  */
 UM_API um_status um_run_segmentation(um_segmenter *segmenter, const um_image *image,
-                                     const float *bbox_xyxy, um_mask_mode as_numpy, um_mask **out);
+                                     const float *bbox_xyxy, um_mask_mode as_numpy,
+                                     um_values **out);
 /** The legacy call: like um_run_segmentation() on a region of interest without box; UM_MASK_AUTO
  * means UM_MASK_HOST only by rollback. */
 UM_API um_status um_run_segmentation_legacy(um_segmenter *segmenter, const um_image *roi,
-                                            um_mask_mode as_numpy, um_mask **out);
+                                            um_mask_mode as_numpy, um_values **out);
 
 #ifdef __cplusplus
 }

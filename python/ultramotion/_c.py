@@ -636,8 +636,6 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_run_segmentation": (c_int, [P, POINTER(Image), P, c_int, PP]),
     "um_run_segmentation_legacy": (c_int, [P, POINTER(Image), c_int, PP]),
     "um_mask_from_host": (c_int, [PP, P, P, c_int, c_int]),
-    "um_mask_values": (P, [P]),
-    "um_mask_close": (None, [PP]),
     "um_embedding_unref": (None, [PP]),
     "um_embedding_image_size": (None, [P, POINTER(c_int), POINTER(c_int)]),
     "um_embedding_resized": (c_int, [PP, P, c_int, c_int]),

@@ -475,15 +475,7 @@ class Segmenter(_c.Closing):
         pointer = c_void_p()
         with self._handle as s:
             _c.check(lib.um_mask_from_host(byref(pointer), s, numbers.ctypes.data, *numbers.shape))
-        return mask_tensor(pointer)
-
-
-def mask_tensor(mask: c_void_p, kept: Any = None) -> Tensor:
-    """The numbers of a um_mask, which is closed."""
-    try:
-        return Tensor(lib.um_mask_values(mask), kept)
-    finally:
-        lib.um_mask_close(byref(mask))
+        return Tensor(pointer.value)
 
 
 def _address(array: np.ndarray[Any, Any] | None) -> int | None:

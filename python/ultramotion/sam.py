@@ -13,7 +13,7 @@ import numpy as np
 from . import _c
 from ._c import lib
 from .image import Pixels, plain
-from .models import UNSET, Embedding, Model, Segmenter, floats, host_array, mask_tensor
+from .models import UNSET, Embedding, Model, Segmenter, floats, host_array
 from .tensor import Tensor
 
 
@@ -275,7 +275,7 @@ def _run(model: Segmenter, image: Any, box: Any, as_numpy: Any, call: Callable[.
     try:
         _c.check(status)
     except BaseException:  # a signal's, after a success
-        lib.um_mask_close(byref(mask))
+        lib.um_values_unref(byref(mask))
         raise
-    made = mask_tensor(mask, None if seen.image.device in (None, b"cpu") else seen)
+    made = Tensor(mask.value, None if seen.image.device in (None, b"cpu") else seen)
     return made.numpy() if host else made

@@ -75,13 +75,13 @@ static um_status outline(um_segmenter *s, const um_frame *frame, const float *bo
                       .width = frame->width,
                       .channels = frame->channels,
                       .row_bytes = frame->stride};
-    um_mask *mask = NULL;
+    um_values *mask = NULL;
     um_status st = um_run_segmentation(s, &image, box ? box : middle, UM_MASK_HOST, &mask);
     f->pixels = (size_t)frame->width * (size_t)frame->height;
     f->mask = st == UM_OK ? um_zalloc(f->pixels) : NULL;
     if (st == UM_OK)
-        st = f->mask ? um_mask_read(mask, f->mask) : um_fail(UM_ENOMEM, "mask");
-    um_mask_close(&mask);
+        st = f->mask ? um_values_read(mask, f->mask) : um_fail(UM_ENOMEM, "mask");
+    um_values_unref(&mask);
     return st;
 }
 

@@ -86,25 +86,12 @@ um_status um_embedding_resized(um_embedding **out, const um_embedding *embedding
     return UM_OK;
 }
 
-int um_embedding_side(const um_embedding *embedding)
-{
-    return embedding ? embedding->n : 0;
-}
-
 void um_embedding_image_size(const um_embedding *embedding, int *width, int *height)
 {
     if (width)
         *width = embedding ? embedding->w : 0;
     if (height)
         *height = embedding ? embedding->h : 0;
-}
-
-um_status um_embedding_describe(const um_embedding *embedding, um_device_array *out)
-{
-    if (!embedding || !out)
-        return um_fail(UM_EINVAL, "um_embedding_describe: %s is NULL",
-                       embedding ? "out" : "embedding");
-    return um_values_describe(embedding->values, out);
 }
 
 um_values *um_embedding_values(const um_embedding *embedding)
@@ -114,11 +101,8 @@ um_values *um_embedding_values(const um_embedding *embedding)
 
 /* ---- as numbers: [n,n,256] of the device's precision <-> f32 [1,256,n,n] ---- */
 
-um_status um_embedding_read(const um_embedding *embedding, float *out)
+static um_status read_numbers(const um_embedding *e, float *out)
 {
-    const um_embedding *e = embedding;
-    if (!e || !out)
-        return um_fail(UM_EINVAL, "um_embedding_read: %s is NULL", e ? "out" : "embedding");
     static const char REASON[] = "embedding read by the caller";
     enum um_dtype dtype = e->dev->precision;
     if (dtype == UM_F32)
@@ -169,7 +153,7 @@ um_status um_embedding_save(const um_embedding *embedding, const char *path)
     const char *meta[] = {"segmenter_sha256", e->sha256, "image_width", width,
                           "image_height",     height,    NULL};
     float *data = um_array((size_t)e->n * (size_t)e->n * CHANNELS, sizeof *data);
-    um_status st = data ? um_embedding_read(e, data) : um_fail(UM_ENOMEM, "embedding");
+    um_status st = data ? read_numbers(e, data) : um_fail(UM_ENOMEM, "embedding");
     struct um_wout tensor = {.name = "image_embedding",
                              .type = UM_W_F32,
                              .rank = 4,

@@ -372,18 +372,6 @@ static um_status send_prompts(um_predictor *s, const um_prompts *p)
     return st == UM_OK ? slots_sent(s) : st;
 }
 
-static um_status device_mask(um_predictor *s, um_tensor x, um_mask **out)
-{
-    um_mask *m = NULL;
-    um_status st = um_mask_open(&m, s->dev, false, s->image_h, s->image_w);
-    if (st == UM_OK)
-        st = um_tape_copy(s->mask.tape, x, m->values->buf, 0);
-    if (st != UM_OK)
-        um_mask_close(&m);
-    *out = m;
-    return st;
-}
-
 /* Legacy: full-size logits come to the host, which thresholds them. */
 static um_status host_bits(um_predictor *s, um_tensor logits, uint8_t *bits)
 {
@@ -399,16 +387,20 @@ static um_status host_bits(um_predictor *s, um_tensor logits, uint8_t *bits)
     return st;
 }
 
-static um_status host_mask(um_predictor *s, um_tensor logits, um_mask **out)
+um_status um_mask_open(um_values **out, um_device *dev, bool host, int h, int w)
 {
-    um_mask *m = NULL;
-    um_status st = um_mask_open(&m, s->dev, true, s->image_h, s->image_w);
-    if (st == UM_OK)
-        st = host_bits(s, logits, m->values->host);
+    const int64_t shape[] = {1, 1, h, w};
+    return um_values_open(out, dev, host, UM_ARRAY_BOOL, host ? 2 : 4, host ? shape + 2 : shape,
+                          "mask");
+}
+
+static um_status make_mask(um_predictor *s, int i, bool host, um_values **out)
+{
+    um_status st = um_mask_open(out, s->dev, host, s->image_h, s->image_w);
     if (st != UM_OK)
-        um_mask_close(&m);
-    *out = m;
-    return st;
+        return st;
+    return host ? host_bits(s, s->mask.logits[i], (*out)->host)
+                : um_tape_copy(s->mask.tape, s->mask.mask[i], (*out)->buf, 0);
 }
 
 /* A tape's result to byte `at` of the values, on the device or to the host. */
@@ -522,8 +514,7 @@ static um_status predict(um_predictor *s, const um_prompts *prompts, um_predicti
                               um_segmenter_low_side(s->model));
     } else {
         for (int i = 0; i < out->count && st == UM_OK; i++)
-            st = host ? host_mask(s, s->mask.logits[i], &out->mask[i])
-                      : device_mask(s, s->mask.mask[i], &out->mask[i]);
+            st = make_mask(s, i, host, &out->mask[i]);
         if (st == UM_OK && host)
             st = host_extras(s, d, out);
         if (st == UM_OK && host)
@@ -572,7 +563,7 @@ void um_prediction_close(um_prediction *prediction)
     if (!prediction || um_record_in(&own, sizeof own, prediction, "um_prediction") != UM_OK)
         return;
     for (int i = 0; i < 3; i++)
-        um_mask_close(&own.mask[i]);
+        um_values_unref(&own.mask[i]);
     um_free(own.low_res);
     um_values_unref(&own.masks);
     um_values_unref(&own.scores);

@@ -5,7 +5,6 @@
 #define UM_PREDICT_PREDICTOR_H
 
 #include "engine/segmenter.h"
-#include "predict/mask.h"
 #include "predict/values.h"
 #include "ultramotion/predictor.h"
 
@@ -52,6 +51,9 @@ struct um_embedding {
 
 /* Without a reference to the segmenter, which closes it. */
 um_status um_predictor_open_own(um_predictor **out, um_segmenter *segmenter);
+
+/* A mask yet to be filled in, [1,1,h,w] on the device or [h,w] on the host. */
+um_status um_mask_open(um_values **out, um_device *dev, bool host, int h, int w);
 
 um_status um_embedding_new(um_embedding **out, const um_segmenter *s, int w, int h);
 

@@ -3,6 +3,7 @@
  * it. */
 #include "predict/predictor.h"
 
+#include "base/mem.h"
 #include "base/record.h"
 #include "base/thread.h"
 
@@ -56,7 +57,7 @@ um_status um_segmenter_predict(um_segmenter *segmenter, const um_embedding *embe
 }
 
 um_status um_run_segmentation(um_segmenter *segmenter, const um_image *image,
-                              const float *bbox_xyxy, um_mask_mode as_numpy, um_mask **out)
+                              const float *bbox_xyxy, um_mask_mode as_numpy, um_values **out)
 {
     um_prediction prediction = {.struct_size = sizeof prediction};
     um_image size = {0};
@@ -89,7 +90,32 @@ um_status um_run_segmentation(um_segmenter *segmenter, const um_image *image,
 }
 
 um_status um_run_segmentation_legacy(um_segmenter *segmenter, const um_image *roi,
-                                     um_mask_mode as_numpy, um_mask **out)
+                                     um_mask_mode as_numpy, um_values **out)
 {
     return um_run_segmentation(segmenter, roi, NULL, as_numpy, out);
+}
+
+um_status um_mask_from_host(um_values **out, um_segmenter *segmenter, const float *values,
+                            int height, int width)
+{
+    if (out)
+        *out = NULL;
+    if (!out || !segmenter || !values || height < 1 || width < 1 || height > UM_FRAME_MAX_SIDE ||
+        width > UM_FRAME_MAX_SIDE)
+        return um_fail(UM_EINVAL, "um_mask_from_host: %dx%d", width, height);
+    size_t n = (size_t)height * (size_t)width;
+    um_values *m = NULL;
+    uint8_t *bits = um_zalloc(n);
+    um_status st =
+        bits ? um_mask_open(&m, segmenter->dev, false, height, width) : um_fail(UM_ENOMEM, "mask");
+    for (size_t i = 0; st == UM_OK && i < n; i++)
+        bits[i] = values[i] > 0.5f;
+    if (st == UM_OK)
+        st = um_upload_now(segmenter->dev, m->buf, 0, bits, n, UM_STAGE_SEGMENT,
+                           "host mask to the model's device");
+    um_free(bits);
+    if (st != UM_OK)
+        um_values_unref(&m);
+    *out = m;
+    return st;
 }

@@ -89,6 +89,11 @@ um_status um_values_describe(const um_values *values, um_device_array *out)
     return um_record_out(out, &own, sizeof own, "um_device_array");
 }
 
+const void *um_values_host(const um_values *values)
+{
+    return values ? values->host : NULL;
+}
+
 int um_values_read_only(const um_values *values)
 {
     return values && values->read_only;
