@@ -15,6 +15,8 @@ static um_status check_size(size_t size, size_t own_size, const char *name)
 
 um_status um_record_in(void *own, size_t own_size, const void *theirs, const char *name)
 {
+    if (!theirs)
+        return UM_OK;
     size_t size;
     memcpy(&size, theirs, sizeof size);
     um_status st = check_size(size, own_size, name);

@@ -9,7 +9,8 @@
 #include <stddef.h>
 
 /* Read a caller's struct: what lies behind an older caller's end stays as it is in `own`, which
- * holds the defaults; a newer caller's end must be zero. UM_EINVAL names the struct. */
+ * holds the defaults, as all does without a struct; a newer caller's end must be zero. UM_EINVAL
+ * names the struct. */
 um_status um_record_in(void *own, size_t own_size, const void *theirs, const char *name);
 /* Write a caller's struct as far as it goes. Its struct_size stays. UM_EINVAL if that is unset. */
 um_status um_record_out(void *theirs, const void *own, size_t own_size, const char *name);

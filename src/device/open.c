@@ -163,7 +163,7 @@ um_status um_device_open(um_device **out, const um_device_settings *settings)
     *out = NULL;
     um_device_settings s;
     um_device_settings_default(&s);
-    um_status st = settings ? um_record_in(&s, sizeof s, settings, "um_device_settings") : UM_OK;
+    um_status st = um_record_in(&s, sizeof s, settings, "um_device_settings");
     if (st != UM_OK)
         return st;
     if (!s.name)

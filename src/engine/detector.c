@@ -73,8 +73,7 @@ um_status um_detector_open(um_detector **out, um_device *device, const char *pat
                        : !device ? "device"
                                  : "path");
     *out = NULL;
-    um_status st =
-        settings ? um_record_in(&own, sizeof own, settings, "um_detector_settings") : UM_OK;
+    um_status st = um_record_in(&own, sizeof own, settings, "um_detector_settings");
     if (st == UM_OK)
         st = um_weights_open(&file, path);
     if (st == UM_OK)
@@ -96,8 +95,7 @@ um_status um_detector_open_memory(um_detector **out, um_device *device, const vo
                        : !data   ? "data"
                                  : "label");
     *out = NULL;
-    um_status st =
-        settings ? um_record_in(&own, sizeof own, settings, "um_detector_settings") : UM_OK;
+    um_status st = um_record_in(&own, sizeof own, settings, "um_detector_settings");
     if (st == UM_OK)
         st = um_weights_open_memory(&file, data, size, label);
     if (st == UM_OK)

@@ -58,7 +58,7 @@ static um_status read_settings(um_sink_settings *own, const um_sink_settings *th
 {
     enum { MOST = 1024 };
     um_sink_settings_default(own);
-    um_status st = theirs ? um_record_in(own, sizeof *own, theirs, "um_sink_settings") : UM_OK;
+    um_status st = um_record_in(own, sizeof *own, theirs, "um_sink_settings");
     if (st == UM_OK && (own->objects < 1 || own->objects > UM_OBJECTS_MAX || own->capacity < 1 ||
                         own->capacity > MOST || own->deadline_ms < 0 ||
                         (own->policy != UM_SINK_BLOCK && own->policy != UM_SINK_DROP)))

@@ -92,8 +92,7 @@ um_status um_source_open(um_source **out, const char *spec, const um_source_sett
     *out = NULL;
     um_source_settings own;
     um_source_settings_default(&own);
-    um_status st =
-        settings ? um_record_in(&own, sizeof own, settings, "um_source_settings") : UM_OK;
+    um_status st = um_record_in(&own, sizeof own, settings, "um_source_settings");
     if (st != UM_OK)
         return st;
     if (!spec || !spec[0])
@@ -247,7 +246,7 @@ um_status um_source_truth(const um_source *source, um_truth *out)
     if (!source || !out)
         return um_fail(UM_EINVAL, "um_source_truth: %s is NULL", source ? "out" : "source");
     const um_truth *known = source->ops->truth ? source->ops->truth(source->priv) : NULL;
-    um_status st = known ? um_record_in(&own, sizeof own, known, "um_truth") : UM_OK;
+    um_status st = um_record_in(&own, sizeof own, known, "um_truth");
     if (st == UM_OK)
         st = um_record_out(out, &own, sizeof own, "um_truth");
     return st == UM_OK && !known ? UM_AGAIN : st;
