@@ -51,7 +51,10 @@ static char *told(const um_packet *packet)
 {
     char *line = NULL;
     um_packet *copy = NULL;
-    if (um_packet_copy(&copy, packet) != UM_OK)
+    const um_object *objects[UM_OBJECTS_MAX];
+    for (int i = 0; i < packet->objects; i++)
+        objects[i] = um_packet_object(packet, i);
+    if (um_packet_create(&copy, packet, objects, packet->objects) != UM_OK)
         fixture_die("copy");
     copy->ms = (um_stage_times){0};
     copy->latency_ms = 0;

@@ -178,7 +178,7 @@ static void check_golden(const um_packet *k, const struct golden *g)
     CHECK_MSG(differing(want, got, N) <= 3, "%ld pixels differ", differing(want, got, N));
     if (differing(want, got, N) == 0) {
         char *counts = NULL;
-        CHECK_OK(um_packet_rle(k, &counts));
+        CHECK_OK(um_packet_object_rle(k, 0, &counts));
         bool same = strcmp(counts, g->counts) == 0;
         free(counts);
         CHECK(same);

@@ -159,8 +159,6 @@ UM_API um_status um_packet_create(um_packet **out, const um_packet *fields,
 UM_API const um_packet *um_packet_ref(const um_packet *packet);
 /** Drop a reference and set *packet to NULL. Accepts NULL. Threads: any. */
 UM_API void um_packet_unref(const um_packet **packet);
-/** An equal packet that shares nothing with this one. @return UM_OK, UM_ENOMEM. */
-UM_API um_status um_packet_copy(um_packet **out, const um_packet *packet);
 
 /** Object i, 0..objects-1, valid as long as the packet; NULL beyond. */
 UM_API const um_object *um_packet_object(const um_packet *packet, int i);
@@ -174,10 +172,8 @@ UM_API void um_packet_object_mask(const um_packet *packet, int i, uint8_t *out, 
 /** All masks in one image [height*width]: 0, or the index of the object + 1; where several
  * overlap, the best. */
 UM_API void um_packet_label_map(const um_packet *packet, uint8_t *out);
-/** COCO compressed RLE counts of the first object's mask in the full image. *counts is owned by
- * the caller (um_free()). */
-UM_API um_status um_packet_rle(const um_packet *packet, char **counts);
-/** The same of object i. @return UM_OK, UM_EINVAL (no such object), UM_ENOMEM. */
+/** COCO compressed RLE counts of object i's mask in the full image. *counts is owned by the caller
+ * (um_free()). @return UM_OK, UM_EINVAL (no such object), UM_ENOMEM. */
 UM_API um_status um_packet_object_rle(const um_packet *packet, int i, char **counts);
 /** The packet as one JSON line without newline, every key always there. *line is owned by the
  * caller (um_free()). */

@@ -308,16 +308,6 @@ um_status um_packet_create(um_packet **out, const um_packet *fields,
     return um_packet_make(out, NULL, fields, objects, n);
 }
 
-um_status um_packet_copy(um_packet **out, const um_packet *packet)
-{
-    if (!out || !packet)
-        return um_fail(UM_EINVAL, "um_packet_copy: %s is NULL", out ? "packet" : "out");
-    const um_object *objects[UM_OBJECTS_MAX];
-    for (int i = 0; i < packet->objects; i++)
-        objects[i] = um_packet_object(packet, i);
-    return um_packet_make(out, NULL, packet, objects, packet->objects);
-}
-
 const um_packet *um_packet_ref(const um_packet *packet)
 {
     if (packet)
@@ -391,22 +381,9 @@ void um_packet_label_map(const um_packet *packet, uint8_t *out)
 
 static um_status rle_of(const um_packet *packet, const um_object *o, char **counts)
 {
-    if (!o || !o->has_mask) {
-        um_rle empty = {0};
-        um_rle_add(&empty, 0, (uint32_t)packet->width * (uint32_t)packet->height);
-        return um_rle_finish(&empty, counts);
-    }
     const int *c = packet->crop;
     return um_rle_encode_bits(o->bits, (size_t)um_packet_row_bytes(packet), c[0], c[1], c[2], c[3],
                               packet->width, packet->height, counts);
-}
-
-um_status um_packet_rle(const um_packet *packet, char **counts)
-{
-    if (!packet || !counts)
-        return um_fail(UM_EINVAL, "um_packet_rle: %s is NULL", packet ? "counts" : "packet");
-    *counts = NULL;
-    return rle_of(packet, um_packet_object(packet, 0), counts);
 }
 
 um_status um_packet_object_rle(const um_packet *packet, int i, char **counts)
@@ -416,7 +393,12 @@ um_status um_packet_object_rle(const um_packet *packet, int i, char **counts)
     *counts = NULL;
     if (i < 0 || i >= packet->objects)
         return um_fail(UM_EINVAL, "um_packet_object_rle: object %d of %d", i, packet->objects);
-    return rle_of(packet, um_packet_object(packet, i), counts);
+    const um_object *o = um_packet_object(packet, i);
+    if (o->has_mask)
+        return rle_of(packet, o, counts);
+    um_rle empty = {0};
+    um_rle_add(&empty, 0, (uint32_t)packet->width * (uint32_t)packet->height);
+    return um_rle_finish(&empty, counts);
 }
 
 static void put_model(um_json *j, const char *key, const char *sha256)
@@ -500,7 +482,7 @@ um_status um_packet_json(const um_packet *packet, char **line)
     int masked = seen && p->has_mask;
     char *counts = NULL;
     if (masked) {
-        um_status st = um_packet_rle(p, &counts);
+        um_status st = um_packet_object_rle(p, 0, &counts);
         if (st != UM_OK)
             return st;
     }
