@@ -173,7 +173,10 @@ TEST(a_plan_of_another_network_is_refused)
     um_device *dev = narrow_open("cpu", 1, "int8", level_of_bytes());
     um_detector *d = NULL;
     const char *file = in_scratch("other.safetensors");
-    CHECK_OK(um_model_convert(DETECTOR_FILE, file, "fp32", 0, plan));
+    um_convert_settings as;
+    um_convert_settings_default(&as);
+    as.metadata = plan;
+    CHECK_OK(um_model_convert(DETECTOR_FILE, file, &as));
     CHECK_EQ(um_detector_open(&d, dev, file, NULL), UM_EFORMAT);
     CHECK_MSG(strstr(um_last_error(), "no.such.layer"), "%s", um_last_error());
     um_device_close(&dev);

@@ -82,6 +82,17 @@ static unsigned char *slurp(const char *path, size_t *n)
     return p;
 }
 
+static um_status convert(const char *in, const char *out, const char *precision, int side,
+                         const char *const *metadata)
+{
+    um_convert_settings s;
+    um_convert_settings_default(&s);
+    s.precision = precision;
+    s.input_width = s.input_height = side;
+    s.metadata = metadata;
+    return um_model_convert(in, out, &s);
+}
+
 /* A path of this process in the folder for temporary files. */
 static const char *temporary(const char *name)
 {
@@ -503,7 +514,7 @@ TEST(files_that_are_none)
     const char *fifo = temporary("fifo");
     CHECK_EQ(mkfifo(fifo, 0600), 0);
     CHECK(refuses(fifo, UM_EIO, "not a regular file")); /* at once: nobody writes */
-    CHECK_EQ(um_model_convert(FOLDER "hand.pt", fifo, "fp32", 0, NULL), UM_EIO);
+    CHECK_EQ(convert(FOLDER "hand.pt", fifo, "fp32", 0, NULL), UM_EIO);
     remove(fifo);
     CHECK_EQ(um_weights_open(&w, ""), UM_EINVAL);
     CHECK_EQ(um_weights_open(&w, NULL), UM_EINVAL);
@@ -1099,7 +1110,7 @@ static int convert_into_a_limit(void *out)
     signal(SIGXFSZ, SIG_IGN);
     if (setrlimit(RLIMIT_FSIZE, &limit) != 0)
         return 1;
-    um_status st = um_model_convert(FOLDER "state.pt", out, "fp32", 0, NULL);
+    um_status st = convert(FOLDER "state.pt", out, "fp32", 0, NULL);
     return st == UM_EIO && strstr(um_last_error(), "cannot be written: File too large") ? 0 : 2;
 }
 
@@ -1366,9 +1377,8 @@ TEST(convert_keeps_values_and_says_where_they_come_from)
     static const char *const PRECISION[] = {"fp32", "fp16"};
     for (int p = 0; p < 2; p++) {
         const char *out = temporary("converted.safetensors");
-        CHECK_OK(
-            um_model_convert(FOLDER "state.pt", out, PRECISION[p], 0,
-                             (const char *const[]){"licence", "none", "note", "a \"b\"\n", NULL}));
+        CHECK_OK(convert(FOLDER "state.pt", out, PRECISION[p], 0,
+                         (const char *const[]){"licence", "none", "note", "a \"b\"\n", NULL}));
         um_weights *w = NULL, *from = NULL;
         CHECK_OK(um_weights_open(&from, FOLDER "state.pt"));
         CHECK_OK(um_weights_open(&w, out));
@@ -1408,12 +1418,12 @@ TEST(convert_drops_counters_and_tables_of_another_size)
     const char *out = temporary("out.safetensors");
     CHECK(in != NULL);
     um_model_info info = {.struct_size = sizeof info};
-    CHECK_OK(um_model_convert(in, out, "fp32", 0, NULL));
+    CHECK_OK(convert(in, out, "fp32", 0, NULL));
     CHECK_OK(um_model_inspect(out, &info));
     CHECK_EQ(info.input_size, 320);
     CHECK_STR(info.input_size_from, "metadata");
     CHECK_EQ(info.tensors, 7);
-    CHECK_OK(um_model_convert(in, out, "fp32", 640, NULL));
+    CHECK_OK(convert(in, out, "fp32", 640, NULL));
     CHECK_OK(um_model_inspect(out, &info));
     CHECK_EQ(info.input_size, 640);
     CHECK_EQ(info.tensors, 5);
@@ -1424,8 +1434,8 @@ TEST(convert_drops_counters_and_tables_of_another_size)
     CHECK_STR(um_weights_meta(w, "licence"), "x");
     CHECK(strncmp(um_weights_meta(w, "producer"), "ultramotion ", 12) == 0);
     um_weights_close(&w);
-    CHECK_EQ(um_model_convert(in, out, "fp32", 333, NULL), UM_EINVAL);
-    CHECK_EQ(um_model_convert(in, out, "fp32", -32, NULL), UM_EINVAL);
+    CHECK_EQ(convert(in, out, "fp32", 333, NULL), UM_EINVAL);
+    CHECK_EQ(convert(in, out, "fp32", -32, NULL), UM_EINVAL);
     remove(in);
     remove(out);
 }
@@ -1436,18 +1446,18 @@ TEST(convert_refuses)
     static const float BIG[] = {1, -70000.0f};
     struct um_wout t = {.name = "big", .type = UM_W_F32, .rank = 1, .dim = {2}, .data = BIG};
     CHECK_OK(um_safetensors_write(in, &t, 1, NULL));
-    CHECK_EQ(um_model_convert(in, in, "fp32", 0, NULL), UM_EINVAL);
+    CHECK_EQ(convert(in, in, "fp32", 0, NULL), UM_EINVAL);
     CHECK(strstr(um_last_error(), "also the input"));
     CHECK_EQ(symlink(in, out), 0);
-    CHECK_EQ(um_model_convert(in, out, "fp32", 0, NULL), UM_EINVAL);
+    CHECK_EQ(convert(in, out, "fp32", 0, NULL), UM_EINVAL);
     CHECK_EQ(remove(out), 0);
-    CHECK_EQ(um_model_convert(in, out, "int8", 0, NULL), UM_EUNSUPPORTED);
-    CHECK_EQ(um_model_convert(in, out, NULL, 0, NULL), UM_EINVAL);
-    CHECK_EQ(um_model_convert(in, out, "fp16", 0, NULL), UM_EFORMAT);
+    CHECK_EQ(convert(in, out, "int8", 0, NULL), UM_EUNSUPPORTED);
+    CHECK_EQ(convert(in, out, NULL, 0, NULL), UM_EINVAL);
+    CHECK_EQ(convert(in, out, "fp16", 0, NULL), UM_EFORMAT);
     CHECK(strstr(um_last_error(), "tensor big: value -70000 at 1 does not fit fp16"));
-    CHECK_EQ(um_model_convert(in, out, "fp32", 0, (const char *const[]){"key", NULL}), UM_EINVAL);
-    CHECK_EQ(um_model_convert(in, "/nowhere/x.safetensors", "fp32", 0, NULL), UM_EIO);
-    CHECK_EQ(um_model_convert("/nowhere", out, "fp32", 0, NULL), UM_EIO);
+    CHECK_EQ(convert(in, out, "fp32", 0, (const char *const[]){"key", NULL}), UM_EINVAL);
+    CHECK_EQ(convert(in, "/nowhere/x.safetensors", "fp32", 0, NULL), UM_EIO);
+    CHECK_EQ(convert("/nowhere", out, "fp32", 0, NULL), UM_EIO);
     CHECK(access(out, F_OK) != 0); /* nothing is left where nothing was finished */
     um_model_info info = {.struct_size = sizeof info};
     CHECK_OK(um_model_inspect(in, &info)); /* and the input is what it was */
@@ -1461,7 +1471,7 @@ TEST(convert_keeps_infinities)
     struct um_wout t = {
         .name = "decoder.anchors", .type = UM_W_F32, .rank = 1, .dim = {4}, .data = values};
     CHECK_OK(um_safetensors_write(in, &t, 1, NULL));
-    CHECK_OK(um_model_convert(in, out, "fp16", 0, NULL));
+    CHECK_OK(convert(in, out, "fp16", 0, NULL));
     um_weights *w = NULL;
     CHECK_OK(um_weights_open(&w, out));
     const struct um_wtensor *r = um_weights_find(w, "decoder.anchors");
@@ -1483,7 +1493,7 @@ TEST(convert_to_the_same_keeps_every_type)
         t[i] = (struct um_wout){
             .name = NAME[i], .type = TYPE[i], .rank = 1, .dim = {1}, .data = values};
     CHECK_OK(um_safetensors_write(in, t, 4, NULL));
-    CHECK_OK(um_model_convert(in, out, "same", 0, NULL));
+    CHECK_OK(convert(in, out, "same", 0, NULL));
     um_weights *before = NULL, *after = NULL;
     CHECK_OK(um_weights_open(&before, in));
     CHECK_OK(um_weights_open(&after, out));
@@ -1505,7 +1515,7 @@ TEST(convert_survives_every_failing_allocation)
     for (;; k++) {
         FORGET_ERROR();
         um_mem_fail_at((uint64_t)k);
-        um_status st = um_model_convert(FOLDER "state.pt", out, "fp16", 0, NULL);
+        um_status st = convert(FOLDER "state.pt", out, "fp16", 0, NULL);
         um_mem_fail_at(0);
         CHECK_MEMORY(st);
         if (st == UM_OK)

@@ -302,7 +302,7 @@ int command_convert(const struct options *o)
     s.names = detector.names;
     s.metadata = o->sam_family ? family : NULL;
     um_status st =
-        int8 ? calibrate(o, &s) : um_model_convert_with(o->positional[0], o->positional[1], &s);
+        int8 ? calibrate(o, &s) : um_model_convert(o->positional[0], o->positional[1], &s);
     if (st == UM_OK)
         st = um_model_inspect(o->positional[0], &info);
     if (st != UM_OK)

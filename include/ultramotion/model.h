@@ -85,18 +85,10 @@ UM_API void um_convert_settings_init(um_convert_settings *s, size_t struct_size)
 /** Write a model as .safetensors whose metadata keeps every fact: architecture, family, input size,
  * queries, activation, fit, classes, sha256 of the source file. In fp32, and in "same", the values
  * are identical.
- * @return UM_EUNSUPPORTED for another precision. */
-UM_API um_status um_model_convert_with(const char *path, const char *out,
-                                       const um_convert_settings *settings);
-/**
- * The same with the most common settings.
- *
- * @param precision  "fp32", "fp16", "bf16" or "same"; others are UM_EUNSUPPORTED.
- * @param input_size 0 = as um_model_inspect() finds it.
- * @param metadata   further key, value, …, NULL pairs, or NULL.
- */
-UM_API um_status um_model_convert(const char *path, const char *out, const char *precision,
-                                  int input_size, const char *const *metadata);
+ * @param settings NULL = defaults.
+ * @return UM_EUNSUPPORTED for "int8", which um_model_calibrate() writes. */
+UM_API um_status um_model_convert(const char *path, const char *out,
+                                  const um_convert_settings *settings);
 
 /** What um_model_calibrate() runs a network on. Initialise with
  * um_calibration_settings_default(). */
@@ -115,7 +107,7 @@ UM_API void um_calibration_settings_init(um_calibration_settings *s, size_t stru
 #define um_calibration_settings_default(s) um_calibration_settings_init((s), sizeof *(s))
 
 /**
- * um_model_convert_with() for --precision int8: the file also has the ranges of its layers' inputs,
+ * um_model_convert() for --precision int8: the file also has the ranges of its layers' inputs,
  * and which layers can compute in int8; its weights stay as `convert` has them. Results in int8 are
  * compared with those in floating point, and the layers that differ most stay in floating point
  * until they agree: every best box within 2 px and nine of ten within 0.5 px,

@@ -456,15 +456,13 @@ void um_convert_settings_init(um_convert_settings *s, size_t struct_size)
     um_record_init(s, struct_size, &DEFAULTS, sizeof DEFAULTS);
 }
 
-um_status um_model_convert_with(const char *path, const char *out,
-                                const um_convert_settings *settings)
+um_status um_model_convert(const char *path, const char *out, const um_convert_settings *settings)
 {
     um_convert_settings own = DEFAULTS;
     const struct precision *to = NULL;
     if (!path || !out || !*out)
         return um_fail(UM_EINVAL, "um_model_convert: want an input and an output");
-    um_status st =
-        settings ? um_record_in(&own, sizeof own, settings, "um_convert_settings") : UM_OK;
+    um_status st = um_record_in(&own, sizeof own, settings, "um_convert_settings");
     if (st != UM_OK)
         return st;
     for (size_t i = 0; i < sizeof PRECISIONS / sizeof *PRECISIONS && own.precision; i++)
@@ -486,14 +484,4 @@ um_status um_model_convert_with(const char *path, const char *out,
     um_weights_close(&file);
     um_free(p);
     return st;
-}
-
-um_status um_model_convert(const char *path, const char *out, const char *precision, int input_size,
-                           const char *const *metadata)
-{
-    um_convert_settings s = DEFAULTS;
-    s.precision = precision;
-    s.input_width = s.input_height = input_size;
-    s.metadata = metadata;
-    return um_model_convert_with(path, out, &s);
 }

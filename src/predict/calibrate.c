@@ -273,7 +273,7 @@ static um_status calibrate(struct job *j, const char *out)
             pair[n++] = j->convert->metadata[i];
         um_convert_settings with = *j->convert;
         with.metadata = pair;
-        st = um_model_convert_with(j->path, out, &with);
+        st = um_model_convert(j->path, out, &with);
     }
     um_free(plan);
     um_quant_close(&j->plan);
@@ -304,7 +304,7 @@ um_status um_model_calibrate(const char *path, const char *out, const um_convert
     if (!path || !out || !settings)
         return um_fail(UM_EINVAL, "um_model_calibrate: want an input, an output and settings");
     um_status st = um_record_in(&s, sizeof s, settings, "um_calibration_settings");
-    if (st == UM_OK && convert)
+    if (st == UM_OK)
         st = um_record_in(&how, sizeof how, convert, "um_convert_settings");
     if (st == UM_OK && (s.count < 1 || !s.frames))
         st = um_fail(UM_EINVAL, "um_model_calibrate: want at least one frame");
