@@ -68,8 +68,7 @@ static inline void read_frames(struct frames *f, int seed, int n)
     snprintf(spec, sizeof spec, "phantom:seed=%d,frames=%d,empty=0", seed, n);
     CHECK_OK(um_source_open(&source, spec, NULL));
     for (int i = 0; i < n; i++) {
-        um_truth truth;
-        um_truth_default(&truth);
+        um_truth truth = {.struct_size = sizeof truth};
         CHECK_OK(um_source_read(source, &f->frame[i]));
         CHECK_OK(um_source_truth(source, &truth));
         memcpy(f->box[i], truth.box, sizeof truth.box);

@@ -130,8 +130,7 @@ TEST(numbers_are_the_same_in_every_form)
     CHECK(strstr(page, "source=\"a \\\"quoted\\\"  source\"} 1\n"));
     um_monitor_line(m, line, sizeof line);
     CHECK_MSG(strstr(line, "5 frames, 4 visible") && strstr(line, "replaced 6"), "%s", line);
-    um_monitor_view view;
-    um_monitor_view_default(&view);
+    um_monitor_view view = {.struct_size = sizeof view};
     CHECK_OK(um_monitor_read(m, &view));
     CHECK(view.packets == 5 && view.copies == 11 && view.least.down == 1 && view.most.down == 2 &&
           view.time[UM_TIME_TOTAL].most == 37);
@@ -187,8 +186,7 @@ TEST(what_a_shadow_counts_is_told_everywhere)
     um_monitor *m = NULL;
     struct fake f = some_run();
     char *text = NULL, *page = NULL, line[512], kpi[1024] = "";
-    um_shadow_counts counts;
-    um_shadow_counts_default(&counts);
+    um_shadow_counts counts = {.struct_size = sizeof counts};
     counts.compared = 9;
     counts.disagreed = 2;
     counts.failed = 1;

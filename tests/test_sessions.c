@@ -776,8 +776,7 @@ TEST_ON_DEVICES(handles_are_closed_in_any_order)
         um_source *source = NULL;
         um_run *run = NULL;
         um_monitor *monitor = NULL;
-        um_run_counts counts;
-        um_run_counts_default(&counts);
+        um_run_counts counts = {.struct_size = sizeof counts};
         char lost[] = "another";
         um_pipeline_settings s;
         um_pipeline_settings_default(&s);

@@ -37,8 +37,7 @@ static um_frame *frame_of(int i) /* all see the structure */
 
 static um_shadow_counts counts_of(um_pipeline *p)
 {
-    um_shadow_counts c;
-    um_shadow_counts_default(&c);
+    um_shadow_counts c = {.struct_size = sizeof c};
     if (um_pipeline_shadow(p, &c) != UM_OK)
         fixture_die("shadow");
     return c;
@@ -212,7 +211,7 @@ TEST(a_runs_monitor_hears_of_it)
     um_source *source = NULL;
     um_monitor *monitor = NULL;
     um_run_settings run;
-    um_run_counts counts;
+    um_run_counts counts = {.struct_size = sizeof counts};
     char *text = NULL;
     CHECK_OK(um_source_open(&source, "phantom:seed=3,frames=5", NULL));
     CHECK_OK(um_monitor_open(&monitor));
@@ -220,7 +219,6 @@ TEST(a_runs_monitor_hears_of_it)
     run.pipeline = p;
     run.source = source;
     run.monitor = monitor;
-    um_run_counts_default(&counts);
     CHECK_OK(um_run_frames(&run, &counts));
     CHECK_OK(um_monitor_json(monitor, &text));
     CHECK_MSG(strstr(text, "\"shadow\":{\"compared\":3,\"disagreed\":0,\"failed\":0,"

@@ -367,7 +367,7 @@ static void run_lost(struct loss *l, bool replace)
     s.on_packet = lose_in_time;
     s.on_device_lost = replace ? replace_lost : NULL;
     s.ctx = l;
-    um_run_counts_default(&l->stats);
+    l->stats = (um_run_counts){.struct_size = sizeof l->stats};
     l->status = um_run_frames(&s, &l->stats);
     CHECK_OK(um_sink_close(&sink));
     um_source_close(&s.source);

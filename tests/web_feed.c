@@ -59,9 +59,8 @@ int main(int argc, char **argv)
     um_sink_settings set;
     um_frame *frame[KEPT] = {NULL};
     um_packet *packet[KEPT] = {NULL};
-    um_truth truth;
+    um_truth truth = {.struct_size = sizeof truth};
     um_sink_settings_default(&set);
-    um_truth_default(&truth);
     set.log = say;
     if (argc != 4 || um_source_open(&source, "phantom:seed=900001,frames=60,empty=0", NULL))
         return fprintf(stderr, "%s\n", um_last_error()), 1;

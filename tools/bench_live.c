@@ -138,8 +138,7 @@ static um_status send_all(struct live *l, um_igtl *to, um_frame *frame, double f
 /* What was sent last is on its way still, and a source that is cancelled does not give it. */
 static um_status wait_for_last(const struct live *l, const um_run *run)
 {
-    um_run_counts now;
-    um_run_counts_default(&now);
+    um_run_counts now = {.struct_size = sizeof now};
     for (int i = 0; i < 1000; i++) {
         um_run_stats(run, &now);
         if (now.frames + now.replaced >= (uint64_t)l->frames)
@@ -195,13 +194,12 @@ static um_status measure(const struct options *o, const struct engine *e, um_fra
     um_run *run = NULL;
     um_igtl *sender = NULL;
     um_run_settings set;
-    um_run_counts counts;
+    um_run_counts counts = {.struct_size = sizeof counts};
     pthread_t client;
     bool started = false;
     int in = 0, out = 0;
     char address[40];
     um_run_settings_default(&set);
-    um_run_counts_default(&counts);
     l.passage = calloc((size_t)l.frames, sizeof *l.passage);
     um_status st = l.passage ? UM_OK : um_set_error(UM_ENOMEM, "times of frames");
     if (st == UM_OK)

@@ -188,7 +188,7 @@ static int bench_pipeline(const struct options *o, struct engine *e)
     um_source *source = NULL;
     um_source_settings src;
     um_run_settings run;
-    um_run_counts counts;
+    um_run_counts counts = {.struct_size = sizeof counts};
     struct recorded r = {.n = 0};
     double wall = 0;
     clock_t processor = 0; /* of all threads */
@@ -196,7 +196,6 @@ static int bench_pipeline(const struct options *o, struct engine *e)
     um_source_settings_default(&src);
     src.frames = o->frames ? o->frames : 20;
     snprintf(spec, sizeof spec, "drawn:phantom:seed=1,width=%d,height=%d", WIDTH, HEIGHT);
-    um_run_counts_default(&counts);
     r.capacity = (size_t)src.frames;
     r.ms[0] = calloc(r.capacity, STAGES * sizeof(double));
     if (!r.ms[0])

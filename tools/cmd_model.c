@@ -172,8 +172,7 @@ static um_status calibrate(const struct options *o, const um_convert_settings *c
     if (st == UM_OK)
         st = um_source_open(&source, o->calibrate, NULL);
     for (int read = 0; st == UM_OK && n < want && read < 64 * want; read++) {
-        um_truth truth;
-        um_truth_default(&truth);
+        um_truth truth = {.struct_size = sizeof truth};
         st = um_source_read(source, &frame[n]);
         if (st != UM_OK)
             break;

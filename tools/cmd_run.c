@@ -65,8 +65,7 @@ static um_pipeline *running(const struct job *p)
 static void tell_shadow(struct job *p)
 {
     char text[160];
-    um_shadow_counts c;
-    um_shadow_counts_default(&c);
+    um_shadow_counts c = {.struct_size = sizeof c};
     if (p->fell_back || !p->o->shadow || um_pipeline_shadow(running(p), &c) != UM_OK ||
         !c.fell_back)
         return;
@@ -81,8 +80,7 @@ static void tell_shadow(struct job *p)
 
 static void print_shadow(um_pipeline *pipeline)
 {
-    um_shadow_counts c;
-    um_shadow_counts_default(&c);
+    um_shadow_counts c = {.struct_size = sizeof c};
     if (um_pipeline_shadow(pipeline, &c) != UM_OK)
         return;
     fprintf(stderr, "shadow     %llu frames compared, %llu disagreed (least Dice %.4f)",
@@ -361,8 +359,7 @@ static int report_job(struct job *p, um_status st)
             code = cli_fail(dumped);
     }
     if (!o->quiet && !silent) {
-        um_monitor_view view;
-        um_monitor_view_default(&view);
+        um_monitor_view view = {.struct_size = sizeof view};
         um_monitor_read(p->monitor, &view);
         summary_print(&p->summary, stderr, counts, &view, seconds_now() - p->started);
     }
@@ -385,9 +382,12 @@ static int run_and_report(const struct options *o, struct verify *verify)
 {
     um_run_settings run;
     static struct job p; /* too large for a small stack */
-    p = (struct job){.o = o, .terminal = isatty(2), .started = seconds_now(), .verify = verify};
+    p = (struct job){.o = o,
+                     .terminal = isatty(2),
+                     .started = seconds_now(),
+                     .verify = verify,
+                     .counts = {.struct_size = sizeof p.counts}};
     um_run_settings_default(&run);
-    um_run_counts_default(&p.counts);
     if (!lost_policy(o, &run))
         return EXIT_USAGE;
     stop_catch();

@@ -766,9 +766,8 @@ static um_status add_bone(struct truth_frame *f, const uint8_t *map, int value, 
 
 static um_status read_phantom(truth *t, struct truth_frame *f)
 {
-    um_truth known;
+    um_truth known = {.struct_size = sizeof known};
     um_status st = um_source_read(t->phantom, &f->image);
-    um_truth_default(&known);
     if (st == UM_OK)
         st = um_source_truth(t->phantom, &known);
     if (st != UM_OK)

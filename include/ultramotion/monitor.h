@@ -51,9 +51,6 @@ typedef struct um_monitor_view {
     uint64_t with_deadline, missed; /**< packets of a pipeline with a budget, and the late ones */
     uint64_t effort[UM_EFFORTS];    /**< packets by the effort that the budget allowed */
 } um_monitor_view;
-/** Fill `v`, of which the caller knows `struct_size` bytes, with zeros. */
-UM_API void um_monitor_view_init(um_monitor_view *v, size_t struct_size);
-#define um_monitor_view_default(v) um_monitor_view_init((v), sizeof *(v))
 
 /** Open one. @return UM_OK; UM_ENOMEM. */
 UM_API um_status um_monitor_open(um_monitor **out);
@@ -71,7 +68,7 @@ UM_API void um_monitor_close(um_monitor **monitor);
  */
 UM_API um_status um_monitor_watch(um_monitor *monitor, um_device *device);
 
-/** The numbers of all packets so far; out->struct_size is the size the caller knows. */
+/** The numbers of all packets so far; its struct_size is set by the caller. */
 UM_API um_status um_monitor_read(um_monitor *monitor, um_monitor_view *out);
 /** Everything as one JSON object (docs/VIEWER.md), freed by the caller with um_free(). @return
  * UM_OK; UM_ENOMEM. */

@@ -147,10 +147,7 @@ typedef struct um_shadow_counts {
     int fell_back;    /**< 1: legacy mode makes the packets, from frame `fell_at` on */
     uint64_t fell_at; /**< id of that frame */
 } um_shadow_counts;
-/** Fill `c`, of which the caller knows `struct_size` bytes, with zeros. Threads: any. */
-UM_API void um_shadow_counts_init(um_shadow_counts *c, size_t struct_size);
-#define um_shadow_counts_default(c) um_shadow_counts_init((c), sizeof *(c))
-/** Read them; out->struct_size is the size the caller knows. @return UM_OK; UM_EINVAL; UM_AGAIN
+/** Read them; its struct_size is set by the caller. @return UM_OK; UM_EINVAL; UM_AGAIN
  * without settings.shadow_every. Threads: any. */
 UM_API um_status um_pipeline_shadow(um_pipeline *pipeline, um_shadow_counts *out);
 

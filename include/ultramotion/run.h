@@ -86,9 +86,6 @@ typedef struct um_run_counts {
                               behind in it, and keeps it and its models open: only _exit() helps */
     uint64_t left;         /**< frames that still waited when the run ended: no packet */
 } um_run_counts;
-/** Fill `c`, of which the caller knows `struct_size` bytes, with zeros. Threads: any. */
-UM_API void um_run_counts_init(um_run_counts *c, size_t struct_size);
-#define um_run_counts_default(c) um_run_counts_init((c), sizeof *(c))
 
 /** Open a run; nothing starts yet. @return UM_OK; UM_EINVAL; UM_ENOMEM; UM_EIO without descriptors.
  */
@@ -107,7 +104,7 @@ UM_API void um_run_stop(um_run *run);
  * a stall (stall_ms); UM_EINVAL if it was not started. Threads: any but the run's own.
  */
 UM_API um_status um_run_join(um_run *run);
-/** Its counts so far; out->struct_size is the size the caller knows. Threads: any. */
+/** Its counts so far; its struct_size is set by the caller. Threads: any. */
 UM_API um_status um_run_stats(const um_run *run, um_run_counts *out);
 /**
  * The next packet, which the caller owns (um_packet_unref()).
@@ -126,7 +123,7 @@ UM_API int um_run_fd(const um_run *run);
 UM_API void um_run_close(um_run **run);
 
 /** Open, start, join and close a run. *counts (or NULL) is filled in every case; its struct_size is
- * the size the caller knows. @return as um_run_open(), um_run_start(), um_run_join(). */
+ * set by the caller. @return as um_run_open(), um_run_start(), um_run_join(). */
 UM_API um_status um_run_frames(const um_run_settings *settings, um_run_counts *counts);
 
 #ifdef __cplusplus

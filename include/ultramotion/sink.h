@@ -75,7 +75,7 @@ UM_API const char *um_sink_name(const um_sink *sink);
  * called on the calling thread. Threads: any. */
 UM_API void um_sink_counts(const um_sink *sink,
                            void (*each)(void *ctx, const char *name, uint64_t n), void *ctx);
-/** The settings it was opened with; out->struct_size is the size the caller knows. Threads: any. */
+/** The settings it was opened with; its struct_size is set by the caller. Threads: any. */
 UM_API um_status um_sink_settings_of(const um_sink *sink, um_sink_settings *out);
 
 /**

@@ -78,9 +78,6 @@ typedef struct um_truth {
                                       above are the first one's */
     int n_structures;
 } um_truth;
-/** Fill `t`, of which the caller knows `struct_size` bytes, with zeros. Threads: any. */
-UM_API void um_truth_init(um_truth *t, size_t struct_size);
-#define um_truth_default(t) um_truth_init((t), sizeof *(t))
 
 /**
  * Open a source.
@@ -120,7 +117,8 @@ UM_API const char *um_source_frame_name(const um_source *source);
 /** Does the source read the file at `path`, which then must not be written? 1 or 0; also through
  * links. For "replay:" all files of the folder, for "-" the file that is standard input. */
 UM_API int um_source_reads(const um_source *source, const char *path);
-/** Ground truth of the last frame read. @return UM_OK; UM_AGAIN if the source has none; UM_EINVAL.
+/** Ground truth of the last frame read; its struct_size is set by the caller. @return UM_OK;
+ * UM_AGAIN if the source has none; UM_EINVAL.
  */
 UM_API um_status um_source_truth(const um_source *source, um_truth *out);
 

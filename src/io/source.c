@@ -49,12 +49,6 @@ void um_source_settings_init(um_source_settings *s, size_t struct_size)
     um_record_init(s, struct_size, &defaults, sizeof defaults);
 }
 
-void um_truth_init(um_truth *t, size_t struct_size)
-{
-    static const um_truth zero;
-    um_record_init(t, struct_size, &zero, sizeof zero);
-}
-
 um_status um_source_register(const um_source_ops *ops)
 {
     um_source_ops own = {0};

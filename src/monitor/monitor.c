@@ -62,12 +62,6 @@ struct um_monitor {
     uint64_t busy_since, busy_frame; /* 0 = the driver is not in the pipeline */
 };
 
-void um_monitor_view_init(um_monitor_view *v, size_t struct_size)
-{
-    static const um_monitor_view zero;
-    um_record_init(v, struct_size, &zero, sizeof zero);
-}
-
 um_status um_monitor_open(um_monitor **out)
 {
     if (!out)

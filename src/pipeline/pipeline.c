@@ -819,12 +819,6 @@ static um_status receive_shadowed(um_pipeline *p, const um_packet **packet)
     return st;
 }
 
-void um_shadow_counts_init(um_shadow_counts *c, size_t struct_size)
-{
-    static const um_shadow_counts zero;
-    um_record_init(c, struct_size, &zero, sizeof zero);
-}
-
 um_status um_pipeline_shadow(um_pipeline *p, um_shadow_counts *out)
 {
     if (!p || !out)

@@ -78,12 +78,6 @@ void um_run_settings_init(um_run_settings *s, size_t struct_size)
     um_record_init(s, struct_size, &defaults, sizeof defaults);
 }
 
-void um_run_counts_init(um_run_counts *c, size_t struct_size)
-{
-    static const um_run_counts zero;
-    um_record_init(c, struct_size, &zero, sizeof zero);
-}
-
 /* ---- what the driver tells ---- */
 
 /* Add to the counts, which others read. */
@@ -335,8 +329,7 @@ static void prepare_color(struct um_run *r, const um_frame *f)
 /* A pipeline's own lock is held for as long as a frame takes, so who looks does not ask it. */
 static void watch_shadow(struct um_run *r)
 {
-    um_shadow_counts counts;
-    um_shadow_counts_default(&counts);
+    um_shadow_counts counts = {.struct_size = sizeof counts};
     if (um_pipeline_shadow(r->pipeline, &counts) == UM_OK)
         um_monitor_shadow(r->set.monitor, &counts);
 }
