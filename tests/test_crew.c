@@ -181,7 +181,7 @@ TEST(settings_change_between_frames)
     for (int i = 0; i < 8; i++) {
         um_frame *frame = frame_at(1);
         frame->id = (uint64_t)i;
-        CHECK_OK(um_pipeline_set_conf(p, i % 2 ? 1 : 0));
+        CHECK_OK(um_pipeline_change(p, &(float){i % 2 ? 1 : 0}, NULL, NULL));
         CHECK_OK(um_pipeline_send(p, &frame));
         if (i % 4 < 3)
             continue;

@@ -237,12 +237,13 @@ TEST(a_monitor_outlives_its_run)
     um_monitor *m = NULL;
     struct fake f = some_run();
     char *text = NULL, why[128];
+    const char *const conf[] = {"conf"};
     CHECK_OK(um_monitor_open(&m));
-    CHECK(um_monitor_set(m, "conf", 1) == UM_AGAIN);
+    CHECK(um_monitor_change(m, 1, conf, &(double){1}) == UM_AGAIN);
     CHECK(!um_monitor_ready(m, why, sizeof why) && strstr(why, "no run"));
     um_monitor_attach(m, &ops, &f);
     CHECK(!um_monitor_ready(m, why, sizeof why) && strstr(why, "no packet"));
-    CHECK_OK(um_monitor_set(m, "conf", 0.25));
+    CHECK_OK(um_monitor_change(m, 1, conf, &(double){0.25}));
     CHECK(strcmp(f.key, "conf") == 0 && f.value == 0.25);
     add_packets(m, 5);
     CHECK(um_monitor_ready(m, why, sizeof why) && !why[0]);

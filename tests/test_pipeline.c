@@ -810,7 +810,8 @@ TEST_ON_DEVICES(what_is_known_of_a_frame_is_not_more_than_was_computed)
         CHECK(k->state == UM_STATE_LOST && !k->reused);
         CHECK_OK(pass(p, f, &k));
         CHECK(k->state == UM_STATE_LOST && k->reused);
-        CHECK_OK(um_pipeline_set_conf(p, 0)); /* sync: there is no embedding yet */
+        CHECK_OK(
+            um_pipeline_change(p, &(float){0}, NULL, NULL)); /* sync: there is no embedding yet */
         for (int i = 0; i < 2; i++) {
             CHECK_OK(pass(p, f, &k));
             CHECK(k->reused);

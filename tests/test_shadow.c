@@ -91,7 +91,8 @@ TEST_ON_DEVICES(a_mask_that_diverges_is_replaced)
     um_pipeline_settings s = settings_of(device, UM_GATE_AUTO, 2);
     um_pipeline *p = fixture_pipeline(&s);
     CHECK(see(p, 0));
-    CHECK_OK(um_pipeline_set_conf(p->shadow->legacy, 1)); /* it sees nothing any more */
+    CHECK_OK(um_pipeline_change(p->shadow->legacy, &(float){1}, NULL,
+                                NULL)); /* it sees nothing any more */
     CHECK(see(p, 1));
     const um_packet *packet = see(p, 2);
     CHECK(packet && packet->as_numpy && packet->has_mask && packet->frame_id == 2);
@@ -101,8 +102,8 @@ TEST_ON_DEVICES(a_mask_that_diverges_is_replaced)
     CHECK_EQ(c.compared, 2);
     CHECK_EQ(c.disagreed, 1);
     CHECK(c.fell_back && c.fell_at == 2);
-    CHECK_EQ(count("\"shadow_fell_back\""), 1); /* once */
-    CHECK_OK(um_pipeline_set_conf(p, 1));       /* who makes the packets obeys */
+    CHECK_EQ(count("\"shadow_fell_back\""), 1);               /* once */
+    CHECK_OK(um_pipeline_change(p, &(float){1}, NULL, NULL)); /* who makes the packets obeys */
     packet = see(p, 4);
     CHECK(packet && packet->state == UM_STATE_LOST);
     um_pipeline_close(&p);

@@ -583,7 +583,8 @@ static void check_hurry(const um_pipeline_settings *s)
         }
         memcpy(before, mask, sizeof mask);
     }
-    CHECK_OK(um_pipeline_set_label(p, 0)); /* what is shown may be of another class */
+    CHECK_OK(
+        um_pipeline_change(p, NULL, &(int){0}, NULL)); /* what is shown may be of another class */
     const um_packet *k = NULL;
     um_frame *f = steady_frame(FRAMES);
     CHECK_OK(pass(p, f, &k));
@@ -724,7 +725,7 @@ TEST(a_miss_shows_the_mask_before)
     const um_packet *k = NULL;
     for (int i = 0; i < 8; i++) {
         um_frame *f = steady_frame(i);
-        CHECK_OK(um_pipeline_set_conf(p, i == 3 || i >= 5 ? 1 : .5f));
+        CHECK_OK(um_pipeline_change(p, &(float){i == 3 || i >= 5 ? 1 : .5f}, NULL, NULL));
         CHECK_OK(pass(p, f, &k));
         um_frame_unref(&f);
         CHECK_EQ(k->state, i < 2   ? UM_STATE_RELOCALIZING

@@ -1560,12 +1560,13 @@ TEST(a_stuck_run_that_is_changed_ends)
     b.set.pipeline = fixture_pipeline(&s);
     b.set.stall_ms = SANITIZED ? 5000 : 300;
     um_monitor *m = NULL;
+    const char *const conf[] = {"conf"};
     CHECK_OK(um_monitor_open(&m));
     b.set.monitor = m;
     bench_start(&b);
     CHECK(event_wait(&kpi_told, 1));
-    CHECK_OK(um_monitor_set(m, "conf", .5));
-    CHECK_EQ(um_monitor_set(m, "conf", 2), UM_EINVAL);
+    CHECK_OK(um_monitor_change(m, 1, conf, &(double){.5}));
+    CHECK_EQ(um_monitor_change(m, 1, conf, &(double){2}), UM_EINVAL);
     CHECK_EQ(um_run_join(b.run), UM_EDEVICE);
     CHECK_EQ(bench_counts(&b).stalled, 1);
     um_run_close(&b.run);

@@ -101,13 +101,11 @@ UM_API void um_monitor_stalls(um_monitor *monitor, double limit_s,
 UM_API int um_monitor_ready(um_monitor *monitor, char *why, size_t size);
 
 /**
- * Change the active run, from the next frame on.
- * @param key "conf" (0 to 1), "label" (a class, -1 = the best of all), "objects" (1 to what the
- * pipeline was opened for).
+ * Change the active run, from the next frame on. If one of n values is invalid, none is changed.
+ * @param key each once: "conf" (0 to 1), "label" (a class, -1 = the best of all), "objects" (1 to
+ * what the pipeline was opened for).
  * @return UM_OK; UM_EINVAL naming what is invalid; UM_AGAIN without an active run.
  */
-UM_API um_status um_monitor_set(um_monitor *monitor, const char *key, double value);
-/** Several at once, each key once: if one of them is invalid, none is changed. */
 UM_API um_status um_monitor_change(um_monitor *monitor, int n, const char *const *key,
                                    const double *value);
 

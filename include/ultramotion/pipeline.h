@@ -92,15 +92,15 @@ UM_API void um_pipeline_close(um_pipeline **pipeline);
  */
 UM_API um_status um_pipeline_prepare(um_pipeline *pipeline, int width, int height, int channels);
 
-/** From the next frame on: the score from which a box counts, 0 to 1. Threads: any. */
-UM_API um_status um_pipeline_set_conf(um_pipeline *pipeline, float conf);
-/** From the next frame on: the class to follow, -1 = the best of all. Threads: any. */
-UM_API um_status um_pipeline_set_label(um_pipeline *pipeline, int label);
-/** From the next frame on: structures to outline, 1 to settings.objects. Threads: any. */
-UM_API um_status um_pipeline_set_objects(um_pipeline *pipeline, int objects);
-
-/** Several of these at once, NULL: unchanged; if one of them is invalid, all stay unchanged. Never
- * waits for a frame. Threads: any. */
+/**
+ * Change what is looked for, from the next frame on. If something is invalid, nothing is changed.
+ * Never waits for a frame.
+ *
+ * @param conf    the score from which a box counts, 0 to 1; NULL, as of all: unchanged.
+ * @param label   the class to follow, -1 = the best of all.
+ * @param objects structures to outline, 1 to settings.objects.
+ * @return UM_OK; UM_EINVAL. Threads: any.
+ */
 UM_API um_status um_pipeline_change(um_pipeline *pipeline, const float *conf, const int *label,
                                     const int *objects);
 /** Forget previous frames: the next one begins a stream, starting from LOST. A run does so when

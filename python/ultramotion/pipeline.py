@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 from contextlib import nullcontext
-from ctypes import byref, c_void_p
+from ctypes import byref, c_float, c_int, c_void_p
 from functools import cmp_to_key, partial
 from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterable, Iterator, Literal
 
@@ -143,12 +143,10 @@ class Pipeline(_c.Closing, _c.PipelineBase):
     def set(self, *, conf: float | None = None, label: int | str | None = UNSET, objects: int | None = None) -> None:
         """Change what is looked for, from the next frame on."""
         with self._handle as p:
-            if conf is not None:
-                _c.check(lib.um_pipeline_set_conf(p, _c.number(conf, "conf")))
-            if label is not UNSET:
-                _c.check(lib.um_pipeline_set_label(p, self._label(label)))
-            if objects is not None:
-                _c.check(lib.um_pipeline_set_objects(p, _c.integer(objects, "objects")))
+            least = None if conf is None else c_float(_c.number(conf, "conf"))
+            kind = None if label is UNSET else c_int(self._label(label))
+            most = None if objects is None else c_int(_c.integer(objects, "objects"))
+            _c.check(lib.um_pipeline_change(p, least, kind, most))
 
     def forget(self) -> None:
         """Forget previous images: with `track` the next one begins a stream. A run does so when it starts."""

@@ -354,11 +354,6 @@ um_status um_monitor_change(um_monitor *m, int n, const char *const *key, const 
     return st;
 }
 
-um_status um_monitor_set(um_monitor *m, const char *key, double value)
-{
-    return um_monitor_change(m, 1, &key, &value);
-}
-
 um_status um_monitor_read(um_monitor *m, um_monitor_view *out)
 {
     if (!m || !out)

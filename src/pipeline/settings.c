@@ -162,18 +162,3 @@ void um_wish_take(um_pipeline *p)
         p->shadow->objects = p->objects;
     }
 }
-
-um_status um_pipeline_set_conf(um_pipeline *p, float conf)
-{
-    return um_pipeline_change(p, &conf, NULL, NULL);
-}
-
-um_status um_pipeline_set_label(um_pipeline *p, int label)
-{
-    return um_pipeline_change(p, NULL, &label, NULL);
-}
-
-um_status um_pipeline_set_objects(um_pipeline *p, int objects)
-{
-    return um_pipeline_change(p, NULL, NULL, &objects);
-}

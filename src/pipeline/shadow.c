@@ -28,7 +28,7 @@ static um_status open_legacy(struct um_shadow *s, bool alone)
     }
     um_pipeline_close(&s->legacy);
     um_status st = um_pipeline_open(&s->legacy, &set);
-    return st == UM_OK ? um_pipeline_set_objects(s->legacy, s->objects) : st;
+    return st == UM_OK ? um_pipeline_change(s->legacy, NULL, NULL, &s->objects) : st;
 }
 
 um_status um_shadow_open(struct um_shadow **out, const um_pipeline_settings *set)
