@@ -143,7 +143,7 @@ double run(um_pipeline *pipeline, const char *spec)
     s.source = source;
     s.receive = 4;
     if (um_run_open(&run, &s) == UM_OK && um_run_start(run) == UM_OK)
-        while (um_run_receive(run, -1, &packet) == UM_OK) {
+        while (um_run_receive(run, -1, &packet, NULL) == UM_OK) {
             score = packet->score;
             (void)score;
             last = us();

@@ -1032,17 +1032,17 @@ TEST(packets_are_received_with_a_deadline)
     bench_init(&b, "cpu", "push:");
     b.set.receive = 2;
     CHECK_OK(um_run_open(&b.run, &b.set));
-    CHECK_EQ(um_run_receive(b.run, 0, &p), UM_EINVAL);
+    CHECK_EQ(um_run_receive(b.run, 0, &p, NULL), UM_EINVAL);
     CHECK_OK(um_run_start(b.run));
     struct pollfd there = {.fd = um_run_fd(b.run), .events = POLLIN};
-    CHECK_EQ(um_run_receive(b.run, 0, &p), UM_AGAIN);
-    CHECK_EQ(um_run_receive(b.run, 20, &p), UM_AGAIN);
+    CHECK_EQ(um_run_receive(b.run, 0, &p, NULL), UM_AGAIN);
+    CHECK_EQ(um_run_receive(b.run, 20, &p, NULL), UM_AGAIN);
     CHECK(p == NULL && poll(&there, 1, 0) == 0);
     for (int i = 0; i < 5; i++)
         push_one(&b); /* two may wait: it holds the third, and the source the others */
     for (int i = 0; i < 5; i++) {
         CHECK(poll(&there, 1, 1000 * PATIENCE_S) == 1);
-        CHECK_OK(um_run_receive(b.run, -1, &p));
+        CHECK_OK(um_run_receive(b.run, -1, &p, NULL));
         CHECK_EQ(p->frame_id, (uint64_t)i);
         if (i < 4)
             um_packet_unref(&p);
@@ -1050,7 +1050,7 @@ TEST(packets_are_received_with_a_deadline)
     CHECK(poll(&there, 1, 0) == 0);
     CHECK_OK(um_source_finish(b.source));
     const um_packet *none = NULL;
-    CHECK_EQ(um_run_receive(b.run, -1, &none), UM_EOF);
+    CHECK_EQ(um_run_receive(b.run, -1, &none, NULL), UM_EOF);
     CHECK(poll(&there, 1, 0) == 1); /* at the end too */
     CHECK_OK(um_run_join(b.run));
     CHECK_EQ(bench_counts(&b).dropped, 0);
@@ -1075,7 +1075,7 @@ TEST(colour_is_not_planned_in_a_live_stream)
                 f->pixels[k] = 90;
             f->pixels[5] = i ? 200 : 90;
             CHECK_OK(um_source_push(b.source, &f));
-            CHECK_OK(um_run_receive(b.run, -1, &p));
+            CHECK_OK(um_run_receive(b.run, -1, &p, NULL));
             CHECK_MSG((p->transfers.setup == 0) == (live && i == 1), "frame %d: %u setup copies", i,
                       (unsigned)p->transfers.setup);
             um_packet_unref(&p);
@@ -1097,11 +1097,11 @@ TEST(who_does_not_receive_holds_up_nobody_that_drops)
     CHECK_OK(um_run_join(b.run));
     CHECK(bench_counts(&b).frames == 9 && bench_counts(&b).dropped == 7);
     for (uint64_t i = 7; i < 9; i++) {
-        CHECK_OK(um_run_receive(b.run, 0, &p));
+        CHECK_OK(um_run_receive(b.run, 0, &p, NULL));
         CHECK_EQ(p->frame_id, i);
         um_packet_unref(&p);
     }
-    CHECK_EQ(um_run_receive(b.run, 0, &p), UM_EOF);
+    CHECK_EQ(um_run_receive(b.run, 0, &p, NULL), UM_EOF);
     bench_finish(&b);
 }
 
@@ -1585,7 +1585,7 @@ TEST(a_silent_source_is_no_stall)
     b.set.receive = 1;
     bench_start(&b);
     const um_packet *k = NULL;
-    CHECK_EQ(um_run_receive(b.run, 50, &k), UM_AGAIN);
+    CHECK_EQ(um_run_receive(b.run, 50, &k, NULL), UM_AGAIN);
     um_source_finish(b.source);
     CHECK_OK(um_run_join(b.run));
     CHECK_EQ(bench_counts(&b).stalled, 0);

@@ -108,14 +108,13 @@ UM_API um_status um_run_join(um_run *run);
 UM_API um_status um_run_stats(const um_run *run, um_run_counts *out);
 /**
  * The next packet, which the caller owns (um_packet_unref()).
+ * @param frame receives its frame, which the caller owns too (um_frame_unref()); or NULL.
  * @param timeout_ms how long to wait for one; 0 = not at all, -1 = until the end.
  * @return UM_OK; UM_AGAIN after the time; UM_EOF when the run has ended and no packet waits;
  * UM_EINVAL without settings.receive or before the start. Threads: any.
  */
-UM_API um_status um_run_receive(um_run *run, int timeout_ms, const um_packet **packet);
-/** The same, with the packet's frame, which the caller owns too (um_frame_unref()). */
-UM_API um_status um_run_receive_with_frame(um_run *run, int timeout_ms, const um_packet **packet,
-                                           um_frame **frame);
+UM_API um_status um_run_receive(um_run *run, int timeout_ms, const um_packet **packet,
+                                um_frame **frame);
 /** A descriptor for poll(): readable while packets wait for um_run_receive(), and at the end. -1
  * without settings.receive. Valid until um_run_close(). Threads: any. */
 UM_API int um_run_fd(const um_run *run);

@@ -689,7 +689,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_run_stop": (None, [P]),
     "um_run_join": (c_int, [P]),
     "um_run_stats": (c_int, [P, POINTER(RunCounts)]),
-    "um_run_receive_with_frame": (c_int, [P, c_int, P, PP]),
+    "um_run_receive": (c_int, [P, c_int, P, PP]),
     "um_run_fd": (c_int, [P]),
     "um_run_close": (None, [PP]),
 }

@@ -318,7 +318,7 @@ class Run(_c.Closing):
             return None
         packet, frame = c_void_p(), c_void_p()
         with self._handle as r:
-            status = _c.check(lib.um_run_receive_with_frame(r, ms, byref(packet), byref(frame)))
+            status = _c.check(lib.um_run_receive(r, ms, byref(packet), byref(frame)))
         if status == _c.EOF:
             self._end()
         if not packet:

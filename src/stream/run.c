@@ -972,13 +972,7 @@ um_status um_run_stats(const um_run *run, um_run_counts *out)
     return um_record_out(out, &now, sizeof now, "um_run_counts");
 }
 
-um_status um_run_receive(um_run *run, int timeout_ms, const um_packet **packet)
-{
-    return um_run_receive_with_frame(run, timeout_ms, packet, NULL);
-}
-
-um_status um_run_receive_with_frame(um_run *run, int timeout_ms, const um_packet **packet,
-                                    um_frame **frame)
+um_status um_run_receive(um_run *run, int timeout_ms, const um_packet **packet, um_frame **frame)
 {
     if (!run || !packet)
         return um_fail(UM_EINVAL, "um_run_receive: no %s", run ? "place for the result" : "run");
