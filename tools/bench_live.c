@@ -225,7 +225,7 @@ static um_status measure(const struct options *o, const struct engine *e, um_fra
     if (st == UM_OK)
         st = um_igtl_open(&sender, address);
     if (st == UM_OK)
-        st = um_igtl_wait(sender, -1, 5000);
+        st = um_igtl_wait(sender, 5000);
     if (st == UM_OK)
         st = send_all(&l, sender, frame, fps);
     if (st == UM_OK)

@@ -16,7 +16,7 @@ static bool meet(um_igtl *link, const struct options *o)
 {
     bool told = o->quiet;
     while (!stop_requested()) {
-        um_status st = um_igtl_wait(link, -1, BEAT_MS);
+        um_status st = um_igtl_wait(link, BEAT_MS);
         if (st == UM_OK)
             return true;
         if (st != UM_AGAIN && !told)
@@ -56,7 +56,7 @@ static int listen_in(const struct options *o, bool greets)
         while (st == UM_OK && !stop_requested() && (got == UM_OK || got == UM_AGAIN) &&
                (!o->frames || messages < o->frames)) {
             char *json = NULL;
-            got = um_igtl_receive(link, -1, BEAT_MS, &json);
+            got = um_igtl_receive(link, BEAT_MS, &json);
             if (got == UM_OK)
                 st = um_lines_write(lines, json, -1);
             messages += got == UM_OK;
@@ -127,7 +127,7 @@ static int send_frames(const struct options *o, bool plus)
         sent += said == UM_OK;
         um_frame_unref(&frame);
         char *json = NULL; /* what it has to say is read, or it would be stuck */
-        while (said == UM_OK && um_igtl_receive(link, -1, 0, &json) == UM_OK)
+        while (said == UM_OK && um_igtl_receive(link, 0, &json) == UM_OK)
             um_free(json);
         if (said == UM_EOF && plus)
             there = meet(link, o); /* the next client */

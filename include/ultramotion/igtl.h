@@ -18,13 +18,11 @@ typedef struct um_igtl um_igtl;
  * @return UM_OK; UM_EINVAL; UM_EIO if it cannot listen. There is no connection yet: um_igtl_wait().
  */
 UM_API um_status um_igtl_open(um_igtl **out, const char *address);
-/** Drop the current connection, if any, and wait for the next one.
- * @param wake_fd ends the wait when it becomes readable; -1 = nothing does.
- * @return UM_OK: connected; UM_AGAIN: not within the time, or woken; UM_EIO. */
-UM_API um_status um_igtl_wait(um_igtl *link, int wake_fd, int timeout_ms);
-/** Sending also ends, with UM_EIO, when wake_fd becomes readable; -1 (so at first) = nothing does.
- */
+/** While wake_fd is readable nothing is waited for any more; -1 (so at first): no such. */
 UM_API void um_igtl_set_wake(um_igtl *link, int wake_fd);
+/** Drop the current connection, if any, and wait for the next one.
+ * @return UM_OK: connected; UM_AGAIN: not within the time, or woken; UM_EIO. */
+UM_API um_status um_igtl_wait(um_igtl *link, int timeout_ms);
 /** The port that it listens on, 0 if it connects. */
 UM_API int um_igtl_port(const um_igtl *link);
 /**
@@ -36,10 +34,10 @@ UM_API int um_igtl_port(const um_igtl *link);
  * @return UM_OK; UM_AGAIN: none within the time, or woken; UM_EOF: the other side left; UM_EFORMAT:
  * what arrived is not OpenIGTLink; UM_EIO.
  */
-UM_API um_status um_igtl_receive(um_igtl *link, int wake_fd, int timeout_ms, char **json);
+UM_API um_status um_igtl_receive(um_igtl *link, int timeout_ms, char **json);
 /** Send a frame as IMAGE of this device, stamped with its ts, and its pose, if any, as TRANSFORM
  * "ProbeToReference" before it. Waits for the other side at most 10 s.
- * @return UM_OK; UM_EOF: it left; UM_EIO. */
+ * @return UM_OK; UM_EOF: it left; UM_EIO, also if it was woken. */
 UM_API um_status um_igtl_send_frame(um_igtl *link, const um_frame *frame, const char *device);
 /** Send a message of `type`: a STRING with this text, a STATUS OK of version 2 with it, or, for any
  * other type, one without content (a query). @return as um_igtl_send_frame(). */

@@ -50,7 +50,7 @@ um_status um_igtl_open(um_igtl **out, const char *address)
     return st;
 }
 
-um_status um_igtl_wait(um_igtl *link, int wake_fd, int timeout_ms)
+um_status um_igtl_wait(um_igtl *link, int timeout_ms)
 {
     if (!link)
         return um_fail(UM_EINVAL, "um_igtl_wait: no connection");
@@ -59,13 +59,13 @@ um_status um_igtl_wait(um_igtl *link, int wake_fd, int timeout_ms)
     um_igtl_link_close(&link->link);
     if (link->listening < 0) {
         if (again) /* not faster than somebody can come: nobody who sends us away is stormed */
-            um_wake_wait(wake_fd, pause);
-        um_status st = um_socket_connect(&link->link.fd, &link->address, wake_fd, timeout_ms);
+            um_wake_wait(link->wake, pause);
+        um_status st = um_socket_connect(&link->link.fd, &link->address, link->wake, timeout_ms);
         if (st == UM_EIO)
-            um_wake_wait(wake_fd, pause);
+            um_wake_wait(link->wake, pause);
         return st;
     }
-    if (!um_wake_poll(link->listening, POLLIN, wake_fd, timeout_ms))
+    if (!um_wake_poll(link->listening, POLLIN, link->wake, timeout_ms))
         return UM_AGAIN;
     return um_socket_accept(&link->link.fd, link->listening, link->peer);
 }
@@ -239,7 +239,7 @@ static um_status to_json(const struct um_igtl_message *m, const char *broken, ch
     return um_json_finish(&j, text);
 }
 
-um_status um_igtl_receive(um_igtl *link, int wake_fd, int timeout_ms, char **json)
+um_status um_igtl_receive(um_igtl *link, int timeout_ms, char **json)
 {
     struct um_igtl_message m;
     if (!link || !json || link->link.fd < 0)
@@ -261,7 +261,7 @@ um_status um_igtl_receive(um_igtl *link, int wake_fd, int timeout_ms, char **jso
             return st;
         uint64_t now = um_clock_ns();
         int left = timeout_ms < 0 ? -1 : now >= until ? 0 : (int)((until - now) / 1000000) + 1;
-        if (left == 0 || !um_wake_poll(l->fd, POLLIN, wake_fd, left))
+        if (left == 0 || !um_wake_poll(l->fd, POLLIN, link->wake, left))
             return UM_AGAIN;
     }
 }
