@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "accuracy.h"
 
+#include "list.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,9 +21,9 @@ struct detection {
 struct ap {
     int categories;
     struct detection *list;
-    long n, room;
+    long n;
     unsigned *truths; /* [frames, categories] that count */
-    long frames, frames_room;
+    long frames;
     bool sorted;
 };
 
@@ -53,19 +55,6 @@ double box_iou(const double a[4], const double b[4])
 {
     double both = overlap(a, b);
     return both == 0 ? 0 : both / (a[2] * a[3] + b[2] * b[3] - both);
-}
-
-static bool grow(void **list, long *room, long wanted, size_t each)
-{
-    if (wanted <= *room)
-        return true;
-    long n = wanted > 2 * *room ? wanted : 2 * *room;
-    void *more = realloc(*list, (size_t)n * each);
-    if (!more)
-        return false;
-    *list = more;
-    *room = n;
-    return true;
 }
 
 static int by_score(const void *a, const void *b)
@@ -116,9 +105,7 @@ bool ap_add(ap *a, const struct ap_box *found, int n_found, const struct ap_box 
     const struct ap_box **of = malloc((size_t)(n_truth + 1) * sizeof *of);
     uint16_t *taken = malloc((size_t)(n_truth + 1) * sizeof *taken);
     bool ok = own && of && taken &&
-              grow((void **)&a->truths, &a->frames_room, a->frames + 1,
-                   (size_t)a->categories * sizeof *a->truths) &&
-              grow((void **)&a->list, &a->room, a->n + n_found, sizeof *a->list);
+              list_room(&a->truths, a->frames, (size_t)a->categories * sizeof *a->truths);
     for (int c = 0; c < a->categories && ok; c++) {
         int n = 0, counting = 0, k = 0;
         for (int crowd = 0; crowd < 2; crowd++)
@@ -135,7 +122,7 @@ bool ap_add(ap *a, const struct ap_box *found, int n_found, const struct ap_box 
         qsort(own, (size_t)k, sizeof *own, by_score);
         k = k < AP_DETECTIONS ? k : AP_DETECTIONS;
         memset(taken, 0, (size_t)(n_truth + 1) * sizeof *taken);
-        for (int i = 0; i < k; i++) {
+        for (int i = 0; i < k && (ok = list_room(&a->list, a->n, sizeof *a->list)); i++) {
             match(&own[i], found[own[i].order].box, of, n, counting, taken);
             own[i].order = a->n;
             a->list[a->n++] = own[i];

@@ -2,6 +2,7 @@
 /* bench kernels: every step of the networks, the longest first. bench roofline: the same by parts
  * of the networks, held against the rate of matrix products in the same run. */
 #include "bench.h"
+#include "list.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,23 +18,16 @@ struct step {
 
 struct steps {
     struct step *step;
-    int n, room;
+    int n;
     bool failed;
 };
 
 static void add_step(void *ctx, const um_bench_kernel *k)
 {
     struct steps *s = ctx;
-    if (s->n == s->room) {
-        int room = 2 * s->room + 64;
-        struct step *grown = realloc(s->step, (size_t)room * sizeof *grown);
-        if (!grown) {
-            s->failed = true;
-            return;
-        }
-        s->step = grown;
-        s->room = room;
-    }
+    s->failed = s->failed || !list_room(&s->step, s->n, sizeof *s->step);
+    if (s->failed)
+        return;
     struct step *to = &s->step[s->n++];
     *to = (struct step){.op = k->op,
                         .index = k->index,
@@ -93,7 +87,7 @@ static double share_of(const struct step *s, const struct step *sum)
 
 int bench_kernels(const struct options *o, const struct engine *e)
 {
-    struct steps s = {NULL, 0, 0, false};
+    struct steps s = {.step = NULL};
     um_status st = UM_OK;
     for (int stage = 0; stage < BENCH_STAGES && st == UM_OK && !ferror(stdout); stage++) {
         const char *name = bench_stage_names[stage];
@@ -198,7 +192,7 @@ static void print_part(const struct options *o, const char *stage, const char *p
 
 int bench_roofline(const struct options *o, const struct engine *e)
 {
-    struct steps s = {NULL, 0, 0, false}, of[BENCH_STAGES] = {{NULL, 0, 0, false}};
+    struct steps s = {.step = NULL}, of[BENCH_STAGES] = {{.step = NULL}};
     double gemm = 0;
     um_status st = measure_gemm(&s, e, o->rounds, &gemm);
     for (int stage = 0; stage < BENCH_STAGES && st == UM_OK; stage++) {

@@ -6,6 +6,7 @@
 #include "cli.h"
 #include "clock.h"
 #include "json.h"
+#include "list.h"
 #include "sheet.h"
 #include "stop.h"
 #include "tell.h"
@@ -109,7 +110,7 @@ struct val {
     bool first, terminal;
     double next_summary; /* --summary-every */
     struct score *score;
-    long frames, room;
+    long frames;
     struct sweep *sweep;
     int sweeps;
 };
@@ -346,25 +347,17 @@ static int find_sweep(struct val *v, const char *name)
     for (int i = 0; i < v->sweeps; i++)
         if (strcmp(v->sweep[i].name, name) == 0)
             return i;
-    struct sweep *more = realloc(v->sweep, (size_t)(v->sweeps + 1) * sizeof *more);
-    if (!more)
+    if (!list_room(&v->sweep, v->sweeps, sizeof *v->sweep))
         return -1;
-    v->sweep = more;
-    more[v->sweeps] = (struct sweep){.name = strdup(name), .begins = -1};
-    return more[v->sweeps].name ? v->sweeps++ : -1;
+    v->sweep[v->sweeps] = (struct sweep){.name = strdup(name), .begins = -1};
+    return v->sweep[v->sweeps].name ? v->sweeps++ : -1;
 }
 
 static um_status add_score(struct val *v, const struct truth_frame *t, const struct finding *f,
                            double *badness)
 {
-    if (v->frames == v->room) {
-        long room = v->room ? 2 * v->room : 256;
-        struct score *more = realloc(v->score, (size_t)room * sizeof *more);
-        if (!more)
-            return truth_no_memory();
-        v->score = more;
-        v->room = room;
-    }
+    if (!list_room(&v->score, v->frames, sizeof *v->score))
+        return truth_no_memory();
     struct score *s = &v->score[v->frames];
     int sweep = find_sweep(v, t->sweep);
     if (sweep < 0)

@@ -2,6 +2,7 @@
 #define _XOPEN_SOURCE 700 /* realpath() */
 #include "truth.h"
 
+#include "list.h"
 #include "segmentation.h"
 #include "text.h"
 
@@ -172,7 +173,7 @@ static size_t stem_length(const char *name)
 
 struct names {
     char **name; /* relative to the folder */
-    long n, room;
+    long n;
     bool *used;
 };
 
@@ -192,14 +193,8 @@ static int by_text(const void *a, const void *b)
 /* Takes the name. */
 static um_status add_name(struct names *l, char *name)
 {
-    if (l->n == l->room) {
-        long room = l->room ? 2 * l->room : 64;
-        char **more = realloc(l->name, (size_t)room * sizeof *more);
-        if (!more)
-            return free(name), truth_no_memory();
-        l->name = more;
-        l->room = room;
-    }
+    if (!list_room(&l->name, l->n, sizeof *l->name))
+        return free(name), truth_no_memory();
     l->name[l->n++] = name;
     return UM_OK;
 }
@@ -252,12 +247,11 @@ static um_status list_files(const char *root, struct names *l)
 
 static um_status add_category(truth *t, int64_t id, const char *name)
 {
-    struct category *more = realloc(t->category, (size_t)(t->categories + 1) * sizeof *more);
-    if (!more)
+    if (!list_room(&t->category, t->categories, sizeof *t->category))
         return truth_no_memory();
-    t->category = more;
-    more[t->categories] = (struct category){.id = id, .name = name ? strdup(name) : NULL};
-    if (name && !more[t->categories].name)
+    struct category *c = &t->category[t->categories];
+    *c = (struct category){.id = id, .name = name ? strdup(name) : NULL};
+    if (name && !c->name)
         return truth_no_memory();
     t->categories++;
     return UM_OK;
@@ -265,12 +259,8 @@ static um_status add_category(truth *t, int64_t id, const char *name)
 
 static struct entry *add_entry(truth *t, const char *folder, const char *name, um_status *st)
 {
-    if ((t->entries & (t->entries + 1)) == 0) { /* 0, 1, 3, 7, … : room for as many again */
-        struct entry *more = realloc(t->entry, (size_t)(2 * t->entries + 1) * sizeof *more);
-        if (!more)
-            return *st = truth_no_memory(), NULL;
-        t->entry = more;
-    }
+    if (!list_room(&t->entry, t->entries, sizeof *t->entry))
+        return *st = truth_no_memory(), NULL;
     const char *slash = strrchr(name, '/');
     struct entry *e = &t->entry[t->entries];
     *e = (struct entry){.id = t->entries};
@@ -467,10 +457,8 @@ static um_status read_annotations(truth *t, const char *path)
             return truth_fail(UM_EFORMAT,
                               "val: %s: annotation %ld (%s): \"iscrowd\" is neither 0 nor 1", path,
                               n, e->name);
-        const cJSON **more = realloc(e->annotation, (size_t)(e->annotations + 1) * sizeof(cJSON *));
-        if (!more)
+        if (!list_room(&e->annotation, e->annotations, sizeof *e->annotation))
             return truth_no_memory();
-        e->annotation = more;
         e->annotation[e->annotations++] = a;
         t->category[known].used = true;
     }
@@ -746,11 +734,8 @@ bool truth_in_time(const truth *t)
 static um_status add_bone(struct truth_frame *f, const uint8_t *map, int value, const float box[4])
 {
     size_t n = (size_t)f->image->width * (size_t)f->image->height;
-    struct truth_object *more = realloc(f->object, (size_t)(f->objects + 1) * sizeof *more);
     uint8_t *mask = malloc(n);
-    if (more)
-        f->object = more;
-    if (!more || !mask) {
+    if (!mask || !list_room(&f->object, f->objects, sizeof *f->object)) {
         free(mask);
         return truth_no_memory();
     }
