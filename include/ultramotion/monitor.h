@@ -87,13 +87,10 @@ UM_API void um_monitor_line(um_monitor *monitor, char *text, size_t size);
  * frame for no more than that plus twice the longest so far? `why` names the one that has, in at
  * most size - 1 characters; "" if none. @return 1, or 0. */
 UM_API int um_monitor_alive(um_monitor *monitor, double limit_s, char *why, size_t size);
-/** Is a live source that has delivered frames still delivering: has it been silent for no more than
- * limit_s seconds plus twice the time between its last two frames? `why` as above. @return 1, or 0.
- */
-UM_API int um_monitor_hears(um_monitor *monitor, double limit_s, char *why, size_t size);
-/** Report each part that um_monitor_alive() and um_monitor_hears() check and that has stalled now.
- * A part keeps its number as long as the run is active: 0 the pipeline, 1 the source, 2 and more
- * the sinks, of which there are at most 40. `why` is valid during the call. */
+/** Report each part that has stalled now: those of um_monitor_alive(), and a live source that has
+ * delivered frames, when it has been silent for more than limit_s seconds plus twice the time
+ * between its last two. A part keeps its number as long as the run is active: 0 the pipeline, 1 the
+ * source, 2 and more the sinks, of which there are at most 40. `why` is valid during the call. */
 UM_API void um_monitor_stalls(um_monitor *monitor, double limit_s,
                               void (*each)(void *ctx, int part, const char *why), void *ctx);
 /** Is it ready: a run is active and alive (10 s), its last packet is at most 5 s old, and there is

@@ -566,16 +566,6 @@ int um_monitor_alive(um_monitor *m, double limit_s, char *why, size_t size)
     return !stalls;
 }
 
-int um_monitor_hears(um_monitor *m, double limit_s, char *why, size_t size)
-{
-    struct um_monitor_live live = {0};
-    snprintf(why, size, "%s", m ? "" : "no monitor");
-    if (!m)
-        return 0;
-    collect(m, &live);
-    return !source_stalls(&live, limit_s, why, size);
-}
-
 void um_monitor_stalls(um_monitor *m, double limit_s,
                        void (*each)(void *ctx, int part, const char *why), void *ctx)
 {
