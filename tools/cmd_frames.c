@@ -366,25 +366,21 @@ static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
                                const um_frame *f, um_packet **packet)
 {
     um_prediction pred = {.struct_size = sizeof pred};
-    size_t pixels = (size_t)f->width * (size_t)f->height;
-    uint8_t *mask = malloc(pixels),
-            *bits = malloc((size_t)(f->width + 31) / 32 * 4 * (size_t)f->height),
-            *rows = malloc(pixels * (size_t)f->channels);
+    uint8_t *mask = malloc((size_t)f->width * (size_t)f->height),
+            *bits = malloc((size_t)(f->width + 31) / 32 * 4 * (size_t)f->height);
     um_image image = {.struct_size = sizeof image,
-                      .data = rows,
+                      .data = f->pixels,
                       .type = UM_IMAGE_U8,
                       .layout = UM_IMAGE_HWC,
                       .height = f->height,
                       .width = f->width,
-                      .channels = f->channels};
-    um_status st = mask && bits && rows ? points_lie_within(o, l, f)
-                                        : um_set_error(UM_ENOMEM, "masks of a frame");
+                      .channels = f->channels,
+                      .row_bytes = f->stride};
+    um_status st =
+        mask && bits ? points_lie_within(o, l, f) : um_set_error(UM_ENOMEM, "masks of a frame");
     double started = seconds_now();
     um_transfers before;
     um_device_transfers(um_segmenter_device(segmenter), &before);
-    for (int y = 0; y < f->height && rows; y++)
-        memcpy(rows + (size_t)y * (size_t)f->width * (size_t)f->channels, f->pixels + y * f->stride,
-               (size_t)f->width * (size_t)f->channels);
     if (st == UM_OK && (st = um_predictor_set_image(predictor, &image)) == UM_EINVAL)
         st = UM_EFORMAT; /* the image is too thin: no argument is wrong */
     if (st == UM_OK)
@@ -397,7 +393,6 @@ static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
     um_prediction_close(&pred);
     free(mask);
     free(bits);
-    free(rows);
     return st;
 }
 
