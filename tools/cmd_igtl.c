@@ -81,11 +81,9 @@ static void pace(const struct options *o, double *next)
 {
     if (!(o->fps > 0))
         return;
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    double now = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec, period = 1 / (double)o->fps;
+    double now = seconds_now(), period = 1 / (double)o->fps;
     *next = *next + 2 * period < now ? now : *next + period;
-    t.tv_sec = (time_t)*next;
+    struct timespec t = {.tv_sec = (time_t)*next};
     t.tv_nsec = (long)(1e9 * (*next - (double)t.tv_sec));
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
 }

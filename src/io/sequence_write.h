@@ -25,8 +25,8 @@ bool um_sequence_form_equal(const struct um_sequence_form *a, const struct um_se
 enum { UM_SEQUENCE_COUNT = 20 };
 void um_sequence_put_meta(FILE *out, const struct um_sequence_form *form, uint64_t frames,
                           bool compressed, const um_frame *first, long *count_at);
-/* NNNN.. of the frame: its time, status and transforms as lines. Lines
- * that a sequence brought come back as they were. */
+/* A frame's time, status and transforms as lines. Lines that a sequence brought come back as they
+ * were. */
 void um_sequence_put_fields(FILE *out, uint64_t number, const um_frame *frame);
 /* One more line. */
 void um_sequence_put_field(FILE *out, uint64_t number, const char *name, const char *value);
