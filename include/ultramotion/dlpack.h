@@ -5,8 +5,8 @@
 #ifndef ULTRAMOTION_DLPACK_H
 #define ULTRAMOTION_DLPACK_H
 
-#include "ultramotion/array.h"
 #include "ultramotion/segmenter.h"
+#include "ultramotion/values.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -2,8 +2,8 @@
 #ifndef ULTRAMOTION_PREDICTOR_H
 #define ULTRAMOTION_PREDICTOR_H
 
-#include "ultramotion/array.h"
 #include "ultramotion/segmenter.h"
+#include "ultramotion/values.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -2,9 +2,9 @@
 #ifndef ULTRAMOTION_SEGMENTER_H
 #define ULTRAMOTION_SEGMENTER_H
 
-#include "ultramotion/array.h"
 #include "ultramotion/device.h"
 #include "ultramotion/frame.h"
+#include "ultramotion/values.h"
 
 #include <stdbool.h>
 #include <stddef.h>

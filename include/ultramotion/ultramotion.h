@@ -2,7 +2,6 @@
 #ifndef ULTRAMOTION_H
 #define ULTRAMOTION_H
 
-#include "ultramotion/array.h"
 #include "ultramotion/bench.h"
 #include "ultramotion/detector.h"
 #include "ultramotion/device.h"
@@ -21,6 +20,7 @@
 #include "ultramotion/sink.h"
 #include "ultramotion/source.h"
 #include "ultramotion/status.h"
+#include "ultramotion/values.h"
 
 #ifdef __cplusplus
 extern "C" {

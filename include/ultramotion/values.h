@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef ULTRAMOTION_ARRAY_H
-#define ULTRAMOTION_ARRAY_H
+#ifndef ULTRAMOTION_VALUES_H
+#define ULTRAMOTION_VALUES_H
 
 #include "ultramotion/status.h"
 

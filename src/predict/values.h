@@ -4,7 +4,7 @@
 #define UM_PREDICT_VALUES_H
 
 #include "device/backend.h"
-#include "ultramotion/array.h"
+#include "ultramotion/values.h"
 
 #include <stdatomic.h>
 
