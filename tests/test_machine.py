@@ -510,6 +510,27 @@ def closed_standard_streams(tmp):
 
 
 @test
+def names_of_standard_streams(tmp):
+    """Where stdout leads, lines are added, whatever its name, and no link of the system is replaced."""
+    link, log = tmp / "stdout", tmp / "log"
+    for number, name in ((2, "stderr"), (1, "stdout")):
+        for arguments in (["-o", f"jsonl:{link}"], ["-o", "null:", "--kpi", link], ["-o", "null:", "--dump", link]):
+            link.unlink(missing_ok=True)
+            link.symlink_to(f"/proc/self/fd/{number}")  # as /dev/stdout is
+            log.write_text("before\n")
+            with open(log, "a") as stream:
+                how = {"stdin": None, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, name: stream}
+                dumps = "--dump" in arguments
+                end(start("run", ENDLESS, "--frames", "2", "-q", *arguments, *SMALL, **how), 1 if dumps else 0)
+            text = log.read_text()
+            assert text.startswith("before\n") and (dumps or text.count('"as_numpy"') == 2), text
+            assert link.is_symlink() and sorted(p.name for p in tmp.iterdir()) == ["log", "stdout"], arguments
+    with open(log, "w") as stream:
+        end(start("run", ENDLESS, "--frames", "2", "-q", "-o", "jsonl:-", "-o", f"jsonl:{tmp}/stdout", *SMALL, stdout=stream), 0)
+    assert [p["frame_id"] for p in lines(log.read_text())] in ([0, 0, 1, 1], [0, 1, 0, 1])
+
+
+@test
 def a_small_stack(tmp):
     limit = lambda: resource.setrlimit(resource.RLIMIT_STACK, (64 << 10, 64 << 10))
     for arguments in (("run", *SMALL, "-o", f"dir:{tmp}/o", "--track", "1"), ("detect", "--det-size", "256", "--dump", tmp / "d.safetensors")):

@@ -141,7 +141,7 @@ UM_API um_status um_sink_register(const um_sink_ops *ops);
 typedef struct um_lines um_lines;
 /**
  * @param path a file, which is held by a lock and emptied by the first line; a FIFO, whose reader
- *             may come later; or "-" for stdout.
+ *             may come later; or "-" for stdout. Where stdout or stderr lead is not emptied.
  * @return UM_OK; UM_EIO naming the path, also if someone else writes to that file; UM_ENOMEM.
  */
 UM_API um_status um_lines_open(um_lines **out, const char *path);

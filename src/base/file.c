@@ -85,6 +85,7 @@ static void next_name(struct um_part *part)
 }
 
 enum { TRIES = 100 };
+static const char PROC[] = "/proc/";
 
 /* A file without a name goes with its process, however that ends. Where the file system has none,
  * or nothing could give it one later, it is hidden. */
@@ -129,9 +130,13 @@ static bool name_it(struct um_part *part)
 um_status um_part_open(struct um_part *part, const char *path)
 {
     struct stat old;
+    char link[sizeof PROC - 1];
     bool replaces = stat(path, &old) == 0;
     *part = (struct um_part){.path = NULL};
-    if (replaces && !S_ISREG(old.st_mode))
+    /* /dev/stdout stays what it is, also where it leads to a file */
+    bool stream =
+        readlink(path, link, sizeof link) == sizeof link && memcmp(link, PROC, sizeof link) == 0;
+    if (replaces && (stream || !S_ISREG(old.st_mode)))
         return um_fail(UM_EIO, "%s: cannot be written: not a regular file", path);
     const char *slash = strrchr(path, '/');
     part->folder_bytes = slash ? (size_t)(slash + 1 - path) : 0;

@@ -4,6 +4,7 @@
  */
 #include "ultramotion/sink.h"
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "base/status.h"
 #include "base/wake.h"
@@ -20,9 +21,9 @@
 #include <unistd.h>
 
 struct um_lines {
-    char *path; /* as messages call it */
-    int fd;     /* -1: a FIFO without a reader yet */
-    bool is_stdout;
+    char *path;       /* as messages call it */
+    int fd;           /* -1: a FIFO without a reader yet */
+    FILE *standard;   /* stdout or stderr, or NULL */
     bool old;         /* holds what was there before, up to the first line */
     size_t piece;     /* bytes that a descriptor with room takes at once */
     um_status status; /* of the first line that was not written whole */
@@ -60,6 +61,14 @@ static um_status open_path(struct um_lines *l)
     return lock(l);
 }
 
+/* What a program's own output goes to already is written there, behind it. */
+static FILE *standard(const char *path)
+{
+    return strcmp(path, "-") == 0 || um_file_same(path, "/dev/stdout") ? stdout
+           : um_file_same(path, "/dev/stderr")                         ? stderr
+                                                                       : NULL;
+}
+
 um_status um_lines_open(um_lines **out, const char *path)
 {
     if (!out || !path || !path[0])
@@ -68,12 +77,12 @@ um_status um_lines_open(um_lines **out, const char *path)
     um_lines *l = um_zalloc(sizeof *l);
     if (!l)
         return um_fail(UM_ENOMEM, "%s", path);
-    l->is_stdout = strcmp(path, "-") == 0;
-    l->fd = l->is_stdout ? STDOUT_FILENO : -1;
+    l->standard = standard(path);
+    l->fd = l->standard ? fileno(l->standard) : -1;
     l->piece = PIPE_BUF;
-    l->path = um_strdup(l->is_stdout ? "stdout" : path);
+    l->path = um_strdup(strcmp(path, "-") == 0 ? "stdout" : path);
     um_status st = l->path ? UM_OK : um_fail(UM_ENOMEM, "%s", path);
-    if (st == UM_OK && !l->is_stdout)
+    if (st == UM_OK && !l->standard)
         st = open_path(l);
     else if (st == UM_OK &&
              fcntl(l->fd, F_GETFD) < 0) /* the next file opened would take its place */
@@ -133,13 +142,13 @@ um_status um_lines_write(um_lines *l, const char *line, int wake_fd)
         st = failed(l);
     l->old = false;
     if (st == UM_OK) {
-        if (l->is_stdout) { /* what the program printed comes first; others' lines wait */
-            flockfile(stdout);
-            fflush(stdout);
+        if (l->standard) { /* what the program printed comes first; others' lines wait */
+            flockfile(l->standard);
+            fflush(l->standard);
         }
         st = put(l, whole, n + 1, wake_fd);
-        if (l->is_stdout)
-            funlockfile(stdout);
+        if (l->standard)
+            funlockfile(l->standard);
     }
     um_free(whole);
     l->status = st;
@@ -153,7 +162,7 @@ um_status um_lines_close(um_lines **lines)
     um_lines *l = *lines;
     *lines = NULL;
     um_status st = UM_OK;
-    if (l->fd >= 0 && !l->is_stdout && close(l->fd) != 0 && l->status == UM_OK && errno != EINTR)
+    if (l->fd >= 0 && !l->standard && close(l->fd) != 0 && l->status == UM_OK && errno != EINTR)
         st = failed(l);
     um_free(l->path);
     um_free(l);
