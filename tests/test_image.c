@@ -885,6 +885,18 @@ TEST(a_video_keeps_the_times_of_its_frames)
         CHECK_EQ(um_source_read(in, &f), UM_EOF);
         um_source_close(&in);
     }
+    /* a pause before the last frame is no promise of another one */
+    for (int k = 0; k < 2; k++) {
+        const char *path = in_scratch(k ? "pause.mkv" : "pause.mp4");
+        char pause[sizeof spec], read[600];
+        snprintf(pause, sizeof pause, "video:%s", path);
+        CHECK_OK(um_sink_open(&s, pause, NULL));
+        for (int i = 0; i < 4; i++)
+            CHECK_OK(put(s, i, 64, 64, i < 3 ? i / 25.0 : 200, true));
+        CHECK_OK(um_sink_close(&s));
+        snprintf(read, sizeof read, "%s", read_all(pause + strlen("video:"), NULL));
+        CHECK_MSG(!strchr(read, '!'), "%s", last_problem);
+    }
     /* its index stands in front: cut, it still shows what is there */
     static uint8_t data[1 << 20];
     size_t n = slurp(in_scratch("o.mp4"), data, sizeof data);

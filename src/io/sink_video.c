@@ -228,7 +228,7 @@ static um_status write_ready(struct video *s)
         if (code == AVERROR(EAGAIN) || code == AVERROR_EOF)
             return UM_OK;
         if (code >= 0) {
-            s->packet->duration = s->step;
+            s->packet->duration = STEP; /* of the last: how long it lasts nobody knows */
             s->packet->stream_index = s->stream->index;
             s->av->av_packet_rescale_ts(s->packet, s->codec->time_base, s->stream->time_base);
             code = s->av->av_interleaved_write_frame(s->format, s->packet);
