@@ -203,12 +203,13 @@ static void fill_frame(struct video *s, const uint8_t *rgb)
     s->av->sws_scale(s->scale, rows, strides, 0, height, s->frame->data, s->frame->linesize);
 }
 
-/* The tick of a frame. Where time stands or goes back, as in a loop, it goes on by a step. */
+/* The tick of a frame. Where time stands or goes back, as in a loop, or leaps further than MP4 has
+ * room for (2^31 ticks), as when a clock is set, it goes on by a step. */
 static int64_t tick(struct video *s, const um_frame *frame)
 {
-    static const double FAR = 1e15;
+    static const double leap = 6.0 * 3600 * TICKS;
     double t = (double)(s->last + s->step), own = (frame->ts - s->zero) * TICKS;
-    if (frame->has_ts && s->last >= 0 && own > (double)s->last && own < FAR)
+    if (frame->has_ts && s->last >= 0 && own > (double)s->last && own < (double)s->last + leap)
         t = own;
     else if (frame->has_ts)
         s->zero = frame->ts - t / TICKS;
