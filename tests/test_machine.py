@@ -144,6 +144,8 @@ def a_full_disk_fails_its_sink_only(tmp):
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
     err = end(start("run", ENDLESS, "--frames", "8", "-o", f"jsonl:{tmp}/short", *SMALL, preexec_fn=limit), 1)
     assert "short: File too large" in err, err
+    err = end(start("run", ENDLESS, "--frames", "8", "-o", "null:", "--trace", tmp / "trace", *SMALL, preexec_fn=limit), 1)
+    assert err.count("trace: ") == 1 and "trace: File too large" in err, err
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))  # who fails at the end is named, too
     err = end(start("run", ENDLESS, "--frames", "8", "-o", f"jsonl:{tmp}/short", "-o", f"masks:{tmp}/m.mha", *SMALL, preexec_fn=limit), 1)
     assert err.count("short: File too large") == 1 and err.count("m.mha: cannot be written: File too large") == 1, err

@@ -44,7 +44,11 @@ static um_status trace_write(void *priv, const um_packet *packet, const um_frame
                              const char *name)
 {
     (void)packet, (void)frame, (void)name;
-    return write_events(priv);
+    struct trace *s = priv;
+    um_status st = write_events(s);
+    if (st != UM_OK) /* then the end is not written either */
+        um_monitor_close(&s->monitor);
+    return st;
 }
 
 /* A last object, so that the list is one for strict readers too. */
