@@ -11,19 +11,23 @@
 enum { SAME_WARP = 1, SAME_BLOCK = 2, GRID = 4 /* other threads of these have read it, too */ };
 
 struct mark {
-    uint32_t launch, block; /* 0: none */
+    uint32_t block; /* 0: none */
     unsigned barriers, warp_syncs;
     uint16_t thread;
     uint8_t how, others;
 };
 
-struct cell { /* of 8 bytes */
+/* Of 8 bytes. Those of a grain were only accessed together; its marks are those of its first. */
+struct cell {
     uintptr_t key;
     uint32_t launch;
+    unsigned grain;
     mark write[8], read[8];
 };
 
-enum { CELL_BITS = 21 }; /* 16 MiB of a launch; what goes beyond is not looked at */
+/* 16 MiB of a launch; what goes beyond is not looked at. Neighbours of a run of cells stay
+ * neighbours. */
+enum { RUN_BITS = 6, CELL_BITS = 21 };
 static cell *cells;
 static uint32_t launch_now, block_now;
 static bool fenced[1 << 16];
@@ -41,21 +45,36 @@ static void races_block(void)
 
 static cell *cell_of(uintptr_t key)
 {
-    size_t i = key * 0x9e3779b97f4a7c15u >> (64 - CELL_BITS), mask = ((size_t)1 << CELL_BITS) - 1;
+    size_t run = (key >> RUN_BITS) * 0x9e3779b97f4a7c15u >> (64 - CELL_BITS + RUN_BITS);
     if (!cells)
         cells = (cell *)mmap(NULL, sizeof(cell) << CELL_BITS, PROT_READ | PROT_WRITE,
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (cells == MAP_FAILED)
         abort();
-    for (int n = 0; n < 64; n++, i = (i + 1) & mask) {
-        if (cells[i].launch != launch_now) {
-            cells[i].launch = launch_now;
-            cells[i].key = key;
+    for (size_t n = 0; n < 64; n++) {
+        size_t i = (run + n) << RUN_BITS | (key & ((1 << RUN_BITS) - 1));
+        cell *c = &cells[i & (((size_t)1 << CELL_BITS) - 1)];
+        if (c->launch != launch_now) {
+            c->launch = launch_now;
+            c->key = key;
+            c->grain = 8;
+            c->write[0] = c->read[0] = mark();
         }
-        if (cells[i].key == key)
-            return &cells[i];
+        if (c->key == key)
+            return c;
     }
     return NULL;
+}
+
+/* Make grains so small that an access to n bytes from this one on is to whole ones. */
+static void refine(cell *c, unsigned first, unsigned n)
+{
+    unsigned was = c->grain, grain = (first | n | was) & -(first | n | was);
+    c->grain = grain;
+    for (unsigned i = 0; grain < was && i < 8; i += grain) {
+        c->write[i] = c->write[i & -was];
+        c->read[i] = c->read[i & -was];
+    }
 }
 
 /* Is all that m stands for before what the current thread does now? */
@@ -75,7 +94,7 @@ static bool is_before(const mark &m)
 static uint8_t others_of(const mark &was)
 {
     const fiber &f = fibers[current];
-    if (!was.launch)
+    if (!was.block)
         return 0;
     if (was.block != block_now)
         return GRID;
@@ -105,6 +124,26 @@ static void race(const mark &m, const void *p, int how)
             name[m.how], m.thread, m.block - 1);
 }
 
+static void touch_grain(mark *write, mark *read, const void *p, int how, bool shared)
+{
+    if (shared && write->block != block_now)
+        *write = mark();
+    if (shared && read->block != block_now)
+        *read = mark();
+    bool mine = write->how == UM_HOST_COPY && how == UM_HOST_LAND && write->thread == current;
+    if (write->block && !mine && !(write->how == UM_HOST_ATOMICALLY && how == UM_HOST_ATOMICALLY) &&
+        (write->how == UM_HOST_COPY || !is_before(*write)))
+        race(*write, p, how);
+    if (read->block && how != UM_HOST_READ && !is_before(*read))
+        race(*read, p, how);
+    *(how == UM_HOST_READ ? read : write) = {block_now,
+                                             fibers[current].barriers,
+                                             fibers[current].warp_syncs,
+                                             (uint16_t)current,
+                                             (uint8_t)how,
+                                             how == UM_HOST_READ ? others_of(*read) : (uint8_t)0};
+}
+
 static void touch(const void *p, size_t n, int how)
 {
     const unsigned char *b = (const unsigned char *)p, *args = (const unsigned char *)running_args;
@@ -112,31 +151,16 @@ static void touch(const void *p, size_t n, int how)
         (b >= args && b < args + running->size))
         return;
     bool shared = is_shared(p);
-    for (size_t i = 0; i < n; i++) {
-        uintptr_t at = (uintptr_t)p + i;
+    for (size_t done = 0; done < n;) {
+        uintptr_t at = (uintptr_t)p + done;
+        unsigned first = at % 8, end = n - done < 8 - first ? first + (unsigned)(n - done) : 8;
         cell *c = cell_of(at / 8);
         if (!c)
             return;
-        mark *write = &c->write[at % 8], *read = &c->read[at % 8];
-        mark *both[] = {write, read};
-        for (mark *m : both)
-            if (m->launch != launch_now || (shared && m->block != block_now))
-                *m = mark();
-        bool mine = write->how == UM_HOST_COPY && how == UM_HOST_LAND && write->thread == current;
-        if (write->launch && !mine &&
-            !(write->how == UM_HOST_ATOMICALLY && how == UM_HOST_ATOMICALLY) &&
-            (write->how == UM_HOST_COPY || !is_before(*write)))
-            race(*write, p, how);
-        if (read->launch && how != UM_HOST_READ && !is_before(*read))
-            race(*read, p, how);
-        mark now = {launch_now,
-                    block_now,
-                    fibers[current].barriers,
-                    fibers[current].warp_syncs,
-                    (uint16_t)current,
-                    (uint8_t)how,
-                    how == UM_HOST_READ ? others_of(*read) : (uint8_t)0};
-        *(how == UM_HOST_READ ? read : write) = now;
+        refine(c, first, end - first);
+        for (unsigned i = first; i < end; i += c->grain)
+            touch_grain(&c->write[i], &c->read[i], p, how, shared);
+        done += end - first;
     }
 }
 
