@@ -6,6 +6,7 @@
 #define UM_NN_SIMD_AMX_H
 
 #include "nn/bf16.h"
+#include "nn/simd/check.h"
 
 #include <math.h>
 #include <stddef.h>
@@ -90,8 +91,9 @@ static inline int amx_columns(const struct amx *x, int c, int a, int b) /* 4 byt
     return s->bytes[c] / 4;
 }
 
-/* In the order of the instruction, which also takes denormal numbers for 0. */
-static inline void amx_dot2(struct amx *x, int c, int a, int b)
+/* In the order of the instruction, which also takes denormal numbers for 0. What lies in a tile
+ * beyond its columns is computed, too, and not kept: a row is a vector. */
+UNCHECKED static inline void amx_dot2(struct amx *x, int c, int a, int b)
 {
     int columns = amx_columns(x, c, a, b);
     for (int r = 0; r < x->shape.rows[c]; r++) {
@@ -101,28 +103,32 @@ static inline void amx_dot2(struct amx *x, int c, int a, int b)
             memcpy(&two, x->tile[a][r] + 4 * k, sizeof two);
             memcpy(in, x->tile[b][k], sizeof in);
             float low = um_bf16_float((uint16_t)two), high = um_bf16_float((uint16_t)(two >> 16));
-            for (int i = 0; i < columns; i++) {
+            for (int i = 0; i < AMX_ROWS; i++) {
                 even[i] = fmaf(low, um_bf16_float((uint16_t)in[i]), even[i]);
                 odd[i] = fmaf(high, um_bf16_float((uint16_t)(in[i] >> 16)), odd[i]);
             }
         }
         memcpy(sum, x->tile[c][r], sizeof sum);
-        for (int i = 0; i < columns; i++)
+        for (int i = 0; i < AMX_ROWS; i++)
             sum[i] += even[i] + odd[i];
         memcpy(x->tile[c][r], sum, (size_t)columns * sizeof *sum);
     }
 }
 
-static inline void amx_dot4(struct amx *x, int c, int a, int b)
+UNCHECKED static inline void amx_dot4(struct amx *x, int c, int a, int b)
 {
     int columns = amx_columns(x, c, a, b);
     for (int r = 0; r < x->shape.rows[c]; r++) {
-        int32_t sum[AMX_ROWS];
+        uint32_t sum[AMX_ROWS];
         memcpy(sum, x->tile[c][r], sizeof sum);
-        for (int k = 0; k < x->shape.rows[b]; k++)
-            for (int i = 0; i < columns; i++)
-                for (int e = 4 * k, f = 4 * i; e < 4 * k + 4; e++, f++)
-                    sum[i] += x->tile[a][r][e] * (int8_t)x->tile[b][k][f];
+        for (int k = 0; k < x->shape.rows[b]; k++) {
+            const unsigned char *u = x->tile[a][r] + 4 * k;
+            uint32_t in[AMX_ROWS];
+            memcpy(in, x->tile[b][k], sizeof in);
+            for (int e = 0; e < 4; e++)
+                for (int i = 0; i < AMX_ROWS; i++)
+                    sum[i] += (uint32_t)u[e] * (uint32_t)((int32_t)(in[i] << (24 - 8 * e)) >> 24);
+        }
         memcpy(x->tile[c][r], sum, (size_t)columns * sizeof *sum);
     }
 }
