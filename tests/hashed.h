@@ -4,6 +4,7 @@
 #define UM_TEST_HASHED_H
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -40,29 +41,26 @@ static inline void hashed_sam_weight(float *out, const char *key, int rank, cons
     for (int i = 0; i < rank; i++)
         n *= (uint32_t)dim[i];
     double scale = sqrt(4.0 / (double)(n / (uint32_t)dim[0]));
-    int embedding = rank == 2 && dim[0] < 5 && dim[1] == 256 && !strstr(key, "layers");
-    for (uint32_t i = 0; i < n; i++) {
-        double u = hashed_uniform(h, i), v;
-        if (hashed_ends(key, "running_mean"))
-            v = (u - 0.5) * 0.2;
-        else if (hashed_ends(key, "running_var"))
-            v = u + 0.5;
-        else if (hashed_ends(key, "attention_biases"))
-            v = (u - 0.5) * 2;
-        else if (hashed_ends(key, "gaussian_matrix"))
-            v = (u - 0.5) * 3;
-        else if (hashed_ends(key, "bias"))
-            v = (u - 0.5) * 0.4;
-        else if (rank == 1)
-            v = u * 0.4 + 0.8;
-        else if (hashed_ends(key, "local_conv.c.weight"))
-            v = (u - 0.5) * 0.2 + (i % 9 == 4);
-        else if (embedding)
-            v = 2 * u - 1;
-        else
-            v = (2 * u - 1) * scale;
-        out[i] = (float)v;
-    }
+    double middle = 0.5, width = 2 * scale, base = 0;
+    bool centre = false; /* of a kernel of 3 by 3: 1 more */
+    if (hashed_ends(key, "running_mean"))
+        width = 0.2;
+    else if (hashed_ends(key, "running_var"))
+        middle = 0, width = 1, base = 0.5;
+    else if (hashed_ends(key, "attention_biases"))
+        width = 2;
+    else if (hashed_ends(key, "gaussian_matrix"))
+        width = 3;
+    else if (hashed_ends(key, "bias"))
+        width = 0.4;
+    else if (rank == 1)
+        middle = 0, width = 0.4, base = 0.8;
+    else if (hashed_ends(key, "local_conv.c.weight"))
+        width = 0.2, centre = true;
+    else if (rank == 2 && dim[0] < 5 && dim[1] == 256 && !strstr(key, "layers"))
+        width = 2;
+    for (uint32_t i = 0; i < n; i++)
+        out[i] = (float)((hashed_uniform(h, i) - middle) * width + base + (centre && i % 9 == 4));
 }
 
 #endif
