@@ -265,14 +265,14 @@ def networks_and_what_they_write(folder):
 
 @test
 def sweeps_of_the_phantom_are_in_time(folder):
-    sweeps = "phantom:seed=900000,frames=118,sweep=1"
-    plain = report(sweeps)
+    sweeps, small = "phantom:seed=900000,frames=118,sweep=1", ("--sam-size", 64)  # masks are no matter here
+    plain = report(sweeps, *small)
     assert [(s["name"], s["frames"]) for s in plain["sweeps"]] == [("sweep000", 105), ("sweep001", 13)]
     assert 0 <= plain["sequence"]["delay_frames"] < 2, plain
-    tracked = report(sweeps, "--track", 1)  # three frames to VISIBLE, in each sweep
+    tracked = report(sweeps, *small, "--track", 1)  # three frames to VISIBLE, in each sweep
     assert all(s["sequence"]["delay_frames"] >= 2 for s in tracked["sweeps"]), tracked
     um("phantom", "-o", folder / "data", "--sweep", "--frames", 118, "--seed", 900000)
-    written = report(folder / "data")
+    written = report(folder / "data", *small)
     assert [s["name"] for s in written["sweeps"]] == ["frames/sweep000", "frames/sweep001"]
     assert written["sequence"] == plain["sequence"] and written["boxes"] == plain["boxes"]
 
