@@ -72,6 +72,8 @@ static inline void fixture_die(const char *what)
         .struct_size = sizeof(um_detector_settings), .input_width = (side), .input_height = (side) \
     }
 
+enum { TINY = 160 /* the side of the detector where only bits count */ };
+
 /* A device of its own with networks of the sizes given (0: the file's). Two threads: enough to be
  * parallel, few enough for a machine that runs other tests beside. */
 static inline struct fixture fixture_open(const char *device, uint64_t seed, int detector_size,
@@ -79,13 +81,18 @@ static inline struct fixture fixture_open(const char *device, uint64_t seed, int
 {
     struct fixture f = {0};
     um_device_settings s;
+    um_detector_settings d;
     um_device_settings_default(&s);
+    um_detector_settings_default(&d);
+    d.input_width = d.input_height = detector_size;
+    if (detector_size == TINY)
+        d.queries = 100; /* of its 125 tokens */
     s.name = device;
     s.threads = 2;
     s.guard_seed = seed;
     s.precision = "fp32"; /* what the numbers of the tests are made of */
     if (um_device_open(&f.dev, &s) != UM_OK ||
-        um_detector_open(&f.detector, f.dev, DETECTOR_FILE, OF_SIZE(detector_size)) != UM_OK ||
+        um_detector_open(&f.detector, f.dev, DETECTOR_FILE, &d) != UM_OK ||
         um_segmenter_open(&f.segmenter, f.dev, SEGMENTER_FILE, canvas, NULL) != UM_OK)
         fixture_die(device);
     return f;
@@ -136,7 +143,7 @@ static inline struct fixture *fixture_share(const char *device, bool small)
     }
     any = true;
     if (!f->dev)
-        *f = fixture_open(device, 1, small ? 256 : 0, small ? 64 : 0);
+        *f = fixture_open(device, 1, small ? TINY : 0, small ? 64 : 0);
     return f;
 }
 
