@@ -81,10 +81,8 @@ static inline struct fixture fixture_open(const char *device, uint64_t seed, int
 {
     struct fixture f = {0};
     um_device_settings s;
-    um_detector_settings d;
+    um_detector_settings d = *OF_SIZE(detector_size);
     um_device_settings_default(&s);
-    um_detector_settings_default(&d);
-    d.input_width = d.input_height = detector_size;
     if (detector_size == TINY)
         d.queries = 100; /* of its 125 tokens */
     s.name = device;
