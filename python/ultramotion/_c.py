@@ -893,6 +893,7 @@ def path_text(path: Any) -> str:
 
 _forks = 0  # how many forks this process comes after
 _owned: weakref.WeakSet[Any] = weakref.WeakSet()  # what close_at_exit() closes
+_ending = False  # it was closed: only daemon threads go on
 
 
 def _forked() -> None:
@@ -956,9 +957,12 @@ class Handle:
         if self._forks != _forks:
             raise of_another_process(self.what)
         with self._lock:
-            if self.closed:
-                raise ClosedError(f"{self.what} is closed")
-            self._uses += 1
+            closed = self.closed
+            self._uses += not closed
+        if closed:
+            if _ending and threading.current_thread().daemon:
+                threading.Event().wait()  # for the end: a traceback now could meet an interpreter that is half gone, which aborts
+            raise ClosedError(f"{self.what} is closed")
         return self._pointer
 
     def __exit__(self, *_: object) -> None:
@@ -994,6 +998,8 @@ def close_at_exit(owner: Any) -> None:
 
 @atexit.register
 def _close_all() -> None:
+    global _ending
+    _ending = True
     for owner in sorted(_owned, key=lambda o: int(getattr(o, "_close_order", 1))):
         owner.close()
 
