@@ -109,10 +109,9 @@ static int numbers(const char *path, unsigned long *least, unsigned long *greate
 }
 
 /* One of its own, which may be renamed: /dev/stdout is none, whatever it leads to. */
-static bool is_file(const char *path)
+static bool is_file(const char *path, struct stat *s)
 {
-    struct stat s;
-    return stat(path, &s) == 0 && S_ISREG(s.st_mode) && !um_same_file(path, "/dev/stdout") &&
+    return stat(path, s) == 0 && S_ISREG(s->st_mode) && !um_same_file(path, "/dev/stdout") &&
            !um_same_file(path, "/dev/stderr");
 }
 
@@ -120,7 +119,7 @@ static bool is_file(const char *path)
 static um_status put_aside(const char *path)
 {
     struct stat s;
-    if (!is_file(path) || stat(path, &s) != 0 || s.st_size == 0)
+    if (!is_file(path, &s) || s.st_size == 0)
         return UM_OK;
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
@@ -162,8 +161,9 @@ static void thin_out(const char *path)
 static um_status begin_file(struct kpi *k)
 {
     k->bytes = 0;
+    struct stat s;
     um_status st = um_lines_open(&k->out, chosen.path);
-    k->regular = st == UM_OK && strcmp(chosen.path, "-") != 0 && is_file(chosen.path);
+    k->regular = st == UM_OK && strcmp(chosen.path, "-") != 0 && is_file(chosen.path, &s);
     return st;
 }
 

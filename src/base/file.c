@@ -198,6 +198,13 @@ um_status um_part_close(struct um_part *part, um_status st)
     return st;
 }
 
+um_status um_file_lock(int fd, const char *path)
+{
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return um_fail(UM_EIO, "%s: another one writes to this file", path);
+    return UM_OK;
+}
+
 um_status um_hold_open(struct um_hold *hold, const char *path)
 {
     struct stat s;
@@ -207,8 +214,8 @@ um_status um_hold_open(struct um_hold *hold, const char *path)
         return um_fail(UM_EIO, "%s: cannot be written: %s", path, strerror(errno));
     if (fstat(hold->fd, &s) != 0 || !S_ISREG(s.st_mode))
         st = um_fail(UM_EIO, "%s: cannot be written: not a regular file", path);
-    else if (flock(hold->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-        st = um_fail(UM_EIO, "%s: another one writes to this file", path);
+    else
+        st = um_file_lock(hold->fd, path);
     hold->empty = s.st_size == 0;
     if (st != UM_OK) {
         close(hold->fd);

@@ -39,6 +39,9 @@ bool um_part_write(struct um_part *part, const void *data, size_t size);
  * failed. Errors of this and um_part_open() name the file. */
 um_status um_part_close(struct um_part *part, um_status st);
 
+/* One writer at a time, as long as fd is open; a file system without locks is taken as it is. */
+um_status um_file_lock(int fd, const char *path);
+
 /* The file that a part which takes long will replace, held against others that would write it: made
  * where there is none. */
 struct um_hold {

@@ -16,7 +16,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -36,14 +35,6 @@ static um_status failed(const struct um_lines *l)
     return um_fail(errno == EPIPE ? UM_EOF : UM_EIO, "%s: %s", l->path, strerror(errno));
 }
 
-/* One writer at a time; a file system without locks is taken as it is. */
-static um_status lock(const struct um_lines *l)
-{
-    if (flock(l->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-        return um_fail(UM_EIO, "%s: another one writes to this file", l->path);
-    return UM_OK;
-}
-
 static um_status open_path(struct um_lines *l)
 {
     struct stat s;
@@ -58,7 +49,7 @@ static um_status open_path(struct um_lines *l)
         return UM_OK;
     l->piece = SIZE_MAX;
     l->old = s.st_size > 0;
-    return lock(l);
+    return um_file_lock(l->fd, l->path);
 }
 
 /* What a program's own output goes to already is written there, behind it. */
