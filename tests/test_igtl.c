@@ -820,16 +820,26 @@ TEST(a_source_reads_images_with_stamp_place_and_pose)
     CHECK_OK(um_source_read(w.source, &f));
     CHECK(f->channels == 3 && f->has_pose && f->pose[3] == 21);
     um_frame_unref(&f);
-    /* it never comes: the next stamp says so, and that is counted */
+    /* and later, when the image has been looked at */
     put_image(&out, 1, "Image_Reference", stamp + 3, 5, 3, 1, 0);
-    put_transform(&out, "ProbeToReference", stamp + 4, 31);
+    CHECK(send_box(w.fd, &out));
+    while (source_count(w.source, "images") < 4)
+        sched_yield();
+    put_transform(&out, "ProbeToReference", stamp + 3, 31);
     CHECK(send_box(w.fd, &out));
     CHECK_OK(um_source_read(w.source, &f));
-    CHECK(!f->has_pose && um_frame_origin(f)->stamp == stamp + 3);
+    CHECK(f->has_pose && f->pose[3] == 31);
+    um_frame_unref(&f);
+    /* it never comes: the next stamp says so, and that is counted */
+    put_image(&out, 1, "Image_Reference", stamp + 4, 5, 3, 1, 0);
+    put_transform(&out, "ProbeToReference", stamp + 5, 41);
+    CHECK(send_box(w.fd, &out));
+    CHECK_OK(um_source_read(w.source, &f));
+    CHECK(!f->has_pose && um_frame_origin(f)->stamp == stamp + 4);
     um_frame_unref(&f);
     CHECK_EQ(source_count(w.source, "without_pose"), 1);
-    CHECK_EQ(source_count(w.source, "images"), 4);
-    CHECK_EQ(source_count(w.source, "transforms"), 4);
+    CHECK_EQ(source_count(w.source, "images"), 5);
+    CHECK_EQ(source_count(w.source, "transforms"), 5);
     wire_close(&w);
 }
 

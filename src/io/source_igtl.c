@@ -81,7 +81,7 @@ struct live {
     char peer[UM_SOCKET_PEER];
     um_frame *held;             /* waits for its pose */
     atomic_bool holds;          /* there is one, for who counts */
-    uint64_t held_since, heard; /* when it came, ns */
+    uint64_t held_until, heard; /* heard: when something came last, ns */
     struct {                    /* of this connection */
         char following[UM_IGTL_NAME + 1];
         bool following_set;
@@ -340,7 +340,7 @@ static um_status on_image(struct live *l, const struct um_igtl_message *m)
     release(l); /* its pose will not come any more */
     l->held = frame;
     atomic_store(&l->holds, true);
-    l->held_since = um_clock_ns();
+    l->held_until = um_clock_ns() + (uint64_t)(l->pair_ms * 1e6);
     uint64_t stamp = m->header.stamp;
     if (!stamp || !l->here.pose_comes || pose_of(l, stamp))
         release(l);
@@ -457,10 +457,10 @@ static void on_message(struct live *l)
     }
 }
 
-static int ms_until(uint64_t since, double ms, uint64_t now)
+static int ms_until(uint64_t then, uint64_t now)
 {
-    double left = ms - (double)(now - since) * 1e-6;
-    return left <= 0 ? 0 : left > 1e6 ? 1000000 : (int)left + 1;
+    uint64_t left = then > now ? (then - now) / 1000000 + 1 : 0;
+    return left < 1000000 ? (int)left : 1000000;
 }
 
 /* Someone else knocks while a sender is there. */
@@ -503,23 +503,20 @@ static bool serve(struct live *l)
     };
     l->heard = um_clock_ns();
     for (;;) {
-        uint64_t now = um_clock_ns();
-        int wait = l->idle_ms > 0 ? ms_until(l->heard, l->idle_ms, now) : -1;
-        if (l->held) {
-            int hold = ms_until(l->held_since, l->pair_ms, now);
-            wait = wait < 0 || hold < wait ? hold : wait;
-        }
+        uint64_t silent = l->idle_ms > 0 ? l->heard + (uint64_t)(l->idle_ms * 1e6) : UINT64_MAX,
+                 due = l->held && l->held_until < silent ? l->held_until : silent;
+        int wait = ms_until(due, um_clock_ns());
         struct pollfd p[3 + UM_IGTL_EXITS] = {{.fd = l->stop, .events = POLLIN},
                                               {.fd = l->link.fd, .events = POLLIN},
                                               {.fd = l->listening, .events = POLLIN}};
         int exits = um_igtl_exits_poll(&l->exits, p + 3);
-        if (exits > 0 && (wait < 0 || wait > EXIT_MS))
+        if (exits > 0 && wait > EXIT_MS)
             wait = EXIT_MS;
         poll(p, (nfds_t)(3 + exits), wait);
         um_igtl_exits_turn(&l->exits, false);
         if (p[0].revents)
             return false;
-        now = um_clock_ns();
+        uint64_t now = um_clock_ns();
         if (p[1].revents) {
             um_status st = UM_OK;
             for (int i = 0; i < TURN && st == UM_OK; i++) {
@@ -536,12 +533,12 @@ static bool serve(struct live *l)
                 say(l, "disconnected", st == UM_EOF ? "the other side left" : um_last_error());
                 return true;
             }
-        } else if (l->idle_ms > 0 && ms_until(l->heard, l->idle_ms, now) == 0) {
+        } else if (now >= silent) {
             count(l, SILENT);
             say(l, "disconnected", "nothing came for too long");
             return true;
         }
-        if (l->held && ms_until(l->held_since, l->pair_ms, now) == 0)
+        if (l->held && now >= l->held_until)
             release(l);
         if (p[2].revents) /* the one who was here has not left before */
             turn_away(l);
