@@ -751,6 +751,8 @@ static bool leave_driver(struct um_run *r, uint64_t *seen, int *looks, uint64_t 
     *seen = since;
     *ns = since ? um_clock_ns() - since : 0;
     r->away.left = *looks >= LOOKS;
+    if (r->away.left)
+        atomic_fetch_add(&r->refs, 1); /* the driver's, before it can come back and leave */
     pthread_mutex_unlock(&r->away.lock);
     return *looks >= LOOKS;
 }
@@ -765,7 +767,6 @@ static void *keep_run(void *ctx)
     while (!leave_driver(r, &seen, &looks, &ns))
         if (um_wake_wait(r->over_fd, r->set.stall_ms / LOOKS + 1))
             return NULL;
-    atomic_fetch_add(&r->refs, 1); /* the driver's */
     COUNT(r, left_behind);
     COUNT(r, stalled);
     um_number_print(text, sizeof text, "stalled: the pipeline has been at frame %llu for %.1f s",
