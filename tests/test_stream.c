@@ -218,6 +218,48 @@ TEST_ON_DEVICES(run_stops_when_no_sink_is_left)
     CHECK(stats.frames >= 1 && stats.frames < 20); /* no more than the queues hold */
 }
 
+/* A run that ends early takes what it has sent out of the pipeline: the next one gets its own. */
+TEST_ON_DEVICES(a_run_that_ends_early_leaves_nothing_in_flight)
+{
+    um_pipeline_settings p = pipeline_settings(tiny(device));
+    um_run_settings how = run_settings();
+    um_run_counts stats = {.struct_size = sizeof stats};
+    struct heard heard = {0};
+    um_sink *sink = NULL;
+    if (access("/dev/full", W_OK) != 0)
+        SKIP("no /dev/full");
+    p.inflight = 2;
+    how.pipeline = fixture_pipeline(&p);
+    how.n_sinks = 1;
+    how.sinks = &sink;
+    how.on_packet = on_packet;
+    how.ctx = &heard;
+    for (int run = 0; run < 2; run++, how.n_sinks = 0) {
+        heard = (struct heard){0};
+        CHECK_OK(um_source_open(&how.source, "phantom:seed=3,frames=40" SMALL, NULL));
+        CHECK_OK(um_sink_open(&sink, "jsonl:/dev/full", NULL));
+        CHECK_EQ(um_run_frames(&how, &stats), run ? UM_OK : UM_EIO);
+        um_sink_close(&sink);
+        um_source_close(&how.source);
+    }
+    CHECK_EQ(stats.frames, 40);
+    CHECK_EQ(heard.packets, 40);
+    um_pipeline_close(&how.pipeline);
+}
+
+TEST(a_run_ends_where_somebody_else_uses_its_pipeline)
+{
+    um_run_settings how = run_settings();
+    um_frame *f = tiny_frame(64, 80, 1);
+    how.pipeline = tiny_pipeline("cpu");
+    CHECK_OK(um_pipeline_send(how.pipeline, &f));
+    CHECK_OK(um_source_open(&how.source, "phantom:seed=3,frames=2" SMALL, NULL));
+    CHECK_EQ(um_run_frames(&how, NULL), UM_EINVAL);
+    CHECK(strstr(um_last_error(), "not this run's"));
+    um_source_close(&how.source);
+    um_pipeline_close(&how.pipeline);
+}
+
 /* A folder with an image, a file that only looks like one, and two more images. */
 static const char *mixed_folder(void)
 {

@@ -394,7 +394,9 @@ static um_status submit(struct um_run *r)
         if (st == UM_OK) {
             atomic_store(&r->in_flight, ++r->sent);
         } else if (st == UM_AGAIN)
-            return UM_OK;
+            return r->sent > 0 ? UM_OK
+                               : um_fail(UM_EINVAL, "frames that are not this run's are in its "
+                                                    "pipeline");
         else if (st == UM_EINVAL && !r->set.strict) { /* this frame only: e.g. beyond the crop */
             COUNT(r, unreadable);
             problem(r, um_last_error());
@@ -457,11 +459,27 @@ static um_status collect(struct um_run *r, bool *go_on)
     return st != UM_OK ? um_fail(st, "%s", text) : delivered;
 }
 
+/* Those that are left when it ends: the pipeline is another's afterwards. */
+static void drop_all(struct um_run *r)
+{
+    while (r->n_waiting > 0) {
+        const um_packet *unwanted;
+        if (r->sent > 0 && !r->gone) {
+            go_away(r, r->waiting[0]->frame->id);
+            (void)um_pipeline_receive(r->pipeline, &unwanted);
+            come_back(r);
+        }
+        if (!r->gone)
+            COUNT(r, left);
+        drop_waiting(r, 0);
+    }
+}
+
 /* With a pipeline that takes several frames the next one is sent before the packet of the last one
  * is waited for, if it is there by then. What is in flight is finished before a stop. */
 static um_status drive(struct um_run *r)
 {
-    char strict[TEXT] = "";
+    char why[TEXT] = "";
     um_status st = UM_OK, unreadable = UM_OK;
     bool go_on = true;
     while (go_on && st == UM_OK) {
@@ -476,7 +494,7 @@ static um_status drive(struct um_run *r)
             COUNT(r, unreadable);
             if (r->set.strict) { /* what the run ends with */
                 unreadable = a->status;
-                snprintf(strict, sizeof strict, "%s", a->problem);
+                snprintf(why, sizeof why, "%s", a->problem);
             } else {
                 problem(r, a->problem);
             }
@@ -495,12 +513,12 @@ static um_status drive(struct um_run *r)
         check_sinks(r);
         go_on = go_on && wanted(r);
     }
-    while (r->n_waiting > 0) {
-        if (!r->gone)
-            COUNT(r, left);
-        drop_waiting(r, 0);
-    }
-    return st == UM_OK && unreadable != UM_OK ? um_fail(unreadable, "%s", strict) : st;
+    if (st != UM_OK)
+        snprintf(why, sizeof why, "%s", um_last_error());
+    else
+        st = unreadable;
+    drop_all(r);
+    return st == UM_OK ? UM_OK : um_fail(st, "%s", why);
 }
 
 /* ---- the driver's thread ---- */
