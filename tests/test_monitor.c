@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a run counts and how it is told; who may ask the viewer's server; JPEGs for it. */
+#include "base/clock.h"
 #include "base/mem.h"
 #include "io/image.h"
 #include "io/jpeg_write.h"
@@ -294,7 +295,7 @@ TEST(everyone_who_stalls_is_named)
     f.live.sink[0].busy_since = f.live.sink[1].busy_since = 1;
     um_monitor_stalls(m, 1, add_part, &parts);
     CHECK_EQ(parts, 2 + 4 + 8);
-    um_monitor_busy(m, true, 41);
+    f.live.busy_since = um_clock_ns();
     um_monitor_stalls(m, -1, add_part, &parts);
     CHECK_EQ(parts, 1 + 2 + 4 + 8);
     um_monitor_detach(m);
@@ -309,11 +310,12 @@ TEST(who_stalls_is_named)
     CHECK_OK(um_monitor_open(&m));
     um_monitor_attach(m, &ops, &f);
     CHECK(um_monitor_alive(m, 0, why, sizeof why));
-    um_monitor_busy(m, true, 41);
+    f.live.busy_since = um_clock_ns();
+    f.live.busy_frame = 41;
     CHECK(um_monitor_alive(m, 10, why, sizeof why));
     CHECK(!um_monitor_alive(m, -1, why, sizeof why) &&
           strstr(why, "pipeline has been at frame 41"));
-    um_monitor_busy(m, false, 0);
+    f.live.busy_since = 0;
     CHECK(um_monitor_alive(m, -1, why, sizeof why));
     f.live.sink[0].busy_since = 1; /* for as long as the machine runs */
     CHECK(!um_monitor_alive(m, 1, why, sizeof why) && strstr(why, f.live.sink[0].name));

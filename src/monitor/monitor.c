@@ -59,7 +59,6 @@ struct um_monitor {
     struct um_monitor_clock clock;
     uint64_t lag_alarms;
     um_shadow_counts shadow;
-    uint64_t busy_since, busy_frame; /* 0 = the driver is not in the pipeline */
 };
 
 um_status um_monitor_open(um_monitor **out)
@@ -136,16 +135,6 @@ void um_monitor_detach(um_monitor *m)
     m->ops = NULL;
     m->run = NULL;
     pthread_mutex_unlock(&m->asking);
-}
-
-void um_monitor_busy(um_monitor *m, bool busy, uint64_t frame)
-{
-    if (!m)
-        return;
-    pthread_mutex_lock(&m->lock);
-    m->busy_since = busy ? um_clock_ns() : 0;
-    m->busy_frame = frame;
-    pthread_mutex_unlock(&m->lock);
 }
 
 void um_monitor_lag(um_monitor *m, const struct um_monitor_clock *clock)
@@ -322,10 +311,8 @@ void um_monitor_packet(um_monitor *m, const um_packet *p, const struct um_passag
     m->data_age_s = age < DAY && age > -DAY ? age : (double)NAN;
     memcpy(m->device, p->device, sizeof m->device);
     memcpy(m->precision, p->precision, sizeof m->precision);
-    m->busy_since = 0;
     pthread_mutex_unlock(&m->lock);
-    if (m->trace.on)
-        trace_packet(m, p, way);
+    trace_packet(m, p, way);
 }
 
 /* ---- what others ask ---- */
@@ -520,17 +507,17 @@ static double seconds_since(uint64_t then)
 }
 
 /* Each says who it is, if it has stalled. */
-static bool pipeline_stalls(um_monitor *m, double limit_s, char *why, size_t size)
+static bool pipeline_stalls(um_monitor *m, const struct um_monitor_live *live, double limit_s,
+                            char *why, size_t size)
 {
     pthread_mutex_lock(&m->lock);
-    uint64_t since = m->busy_since, frame = m->busy_frame;
     double usual_s = 2e-3 * m->time[UM_TIME_TOTAL].most; /* some devices are slow */
     pthread_mutex_unlock(&m->lock);
-    double s = seconds_since(since);
-    if (!since || s <= limit_s + usual_s)
+    double s = seconds_since(live->busy_since);
+    if (!live->busy_since || s <= limit_s + usual_s)
         return false;
     um_number_print(why, size, "the pipeline has been at frame %llu for %.1f s",
-                    (unsigned long long)frame, s);
+                    (unsigned long long)live->busy_frame, s);
     return true;
 }
 
@@ -560,7 +547,7 @@ int um_monitor_alive(um_monitor *m, double limit_s, char *why, size_t size)
     if (!m)
         return 0;
     collect(m, &live);
-    bool stalls = pipeline_stalls(m, limit_s, why, size);
+    bool stalls = pipeline_stalls(m, &live, limit_s, why, size);
     for (int i = 0; i < live.sinks && !stalls; i++)
         stalls = sink_stalls(&live.sink[i], limit_s, why, size);
     return !stalls;
@@ -574,7 +561,7 @@ void um_monitor_stalls(um_monitor *m, double limit_s,
     if (!m || !each)
         return;
     collect(m, &live);
-    if (pipeline_stalls(m, limit_s, why, sizeof why))
+    if (pipeline_stalls(m, &live, limit_s, why, sizeof why))
         each(ctx, 0, why);
     if (source_stalls(&live, limit_s, why, sizeof why))
         each(ctx, 1, why);

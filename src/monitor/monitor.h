@@ -27,6 +27,7 @@ struct um_monitor_live {
     int waiting;        /* frames, for the pipeline */
     int in_flight;
     char source[128];
+    uint64_t busy_since, busy_frame; /* the pipeline is at it since then, ns; 0 = it is not */
     uint64_t heard, interval; /* ns, of a live source: its last frame, and the time before that */
     bool running;
     int sinks;
@@ -58,8 +59,6 @@ struct um_passage {
 /* From one to the other `run` is asked. All accept NULL for the monitor. */
 void um_monitor_attach(um_monitor *m, const struct um_monitor_ops *ops, void *run);
 void um_monitor_detach(um_monitor *m);
-/* The driver is in the pipeline with a frame, or (false) no longer. */
-void um_monitor_busy(um_monitor *m, bool busy, uint64_t frame);
 void um_monitor_packet(um_monitor *m, const um_packet *packet, const struct um_passage *way,
                        uint64_t device_bytes);
 void um_monitor_lag(um_monitor *m, const struct um_monitor_clock *clock);

@@ -47,7 +47,7 @@ struct um_run {
     pthread_t driver, keeper;
     int over_fd; /* for the keeper: the run has ended */
     bool kept;   /* there is one */
-    struct {     /* between the two */
+    struct {     /* between the two, and who looks */
         pthread_mutex_t lock;
         uint64_t since, frame; /* the driver is at it since then, elsewhere; 0 = it is here */
         bool left;             /* ... and was not waited for any longer: the run is the keeper's */
@@ -379,7 +379,6 @@ static um_status submit(struct um_run *r)
         }
         um_frame *f = r->waiting[r->sent]->frame, *frame = um_frame_ref(f);
         r->waiting[r->sent]->way.sent = um_clock_ns();
-        um_monitor_busy(r->set.monitor, true, f->id);
         go_away(r, f->id);
         um_status st = um_pipeline_send(r->pipeline, &frame);
         if (st == UM_OK)
@@ -387,7 +386,6 @@ static um_status submit(struct um_run *r)
         else if (st == UM_EINVAL &&
                  f->source[0]) /* what is wrong with it was said, now whose it is */
             um_fail_in(st, f->source);
-        um_monitor_busy(r->set.monitor, false, 0);
         um_frame_unref(&frame);
         if (!come_back(r))
             return UM_EDEVICE;
@@ -412,10 +410,8 @@ static um_status collect(struct um_run *r, bool *go_on)
 {
     const um_packet *packet = NULL;
     uint64_t begun = um_clock_ns();
-    um_monitor_busy(r->set.monitor, true, r->waiting[0]->frame->id);
     go_away(r, r->waiting[0]->frame->id);
     um_status st = um_pipeline_receive(r->pipeline, &packet);
-    um_monitor_busy(r->set.monitor, false, 0);
     if (!come_back(r))
         return UM_EDEVICE;
     if (r->last != UINT64_MAX) /* the time that frames in flight take is not the sinks' */
@@ -617,6 +613,10 @@ static void monitor_collect(void *run, struct um_monitor_live *out)
                                                  um_source_replaced(r->reader.source),
                                     .waiting = um_queue_count(&r->reader.arrivals),
                                     .in_flight = atomic_load(&r->in_flight)};
+    pthread_mutex_lock(&r->away.lock);
+    out->busy_since = r->away.since;
+    out->busy_frame = r->away.frame;
+    pthread_mutex_unlock(&r->away.lock);
     snprintf(out->source, sizeof out->source, "%s", um_source_name(r->reader.source));
     if (um_source_live(r->reader.source) && !atomic_load(&r->reader.done)) {
         out->heard = atomic_load(&r->reader.heard);
