@@ -258,6 +258,7 @@ TEST(a_monitor_outlives_its_run)
     um_monitor_close(&m);
     CHECK_OK(um_monitor_history(other, &text));
     um_free(text);
+    CHECK_EQ(um_monitor_history(other, NULL), UM_EINVAL); /* and keeps nothing */
     um_monitor_close(&other);
     um_monitor_close(NULL);
 }

@@ -246,13 +246,15 @@ um_status um_monitor_history(um_monitor *m, char **text)
 {
     static const char *const columns[] = {"second", "frames",   "visible",    "lost",
                                           "score",  "total_ms", "total_most", "latency_ms"};
-    struct um_second *s = m ? um_array(UM_MONITOR_SECONDS, sizeof *s) : NULL;
     um_json j = {0};
     if (!text)
         return um_fail(UM_EINVAL, "um_monitor_history: no place for the text");
     *text = NULL;
+    if (!m)
+        return um_fail(UM_EINVAL, "no monitor");
+    struct um_second *s = um_array(UM_MONITOR_SECONDS, sizeof *s);
     if (!s)
-        return m ? um_fail(UM_ENOMEM, "history") : um_fail(UM_EINVAL, "no monitor");
+        return um_fail(UM_ENOMEM, "history");
     int n = um_monitor_seconds(m, s);
     um_json_begin(&j, '{');
     um_json_put_double(&j, "ts", um_clock_unix());
