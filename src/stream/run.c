@@ -201,72 +201,56 @@ static void rest(struct um_run *r, uint64_t until)
 
 /* ---- packets to sinks ---- */
 
-/* Try to hand it to those who have not got it. False: somebody has no room, and may still wait. */
-static bool hand_out(struct um_run *r, struct um_parcel *p)
-{
-    bool all = true;
-    for (int i = 0; i < r->set.n_sinks; i++) {
-        struct um_writer *w = &r->writers[i];
-        void *old = NULL;
-        if (!w->pending)
-            continue;
-        atomic_fetch_add(&p->refs, 1);
-        enum um_queue_put put = um_queue_put(
-            &w->queue, p, w->set.policy == UM_SINK_DROP ? UM_QUEUE_REPLACE : UM_QUEUE_REFUSE, &old);
-        if (put != UM_QUEUE_PUT)
-            um_parcel_drop(p);
-        if (old) {
-            um_parcel_drop(old);
-            atomic_fetch_add_explicit(&w->dropped, 1, memory_order_relaxed);
-            COUNT(r, dropped);
-        }
-        w->pending = put == UM_QUEUE_FULL;
-        all = all && !w->pending;
-    }
-    return all;
-}
-
-/* The same for um_run_receive(), which is nobody's thread: a run that ends does not wait for it. */
-static bool hand_over(struct um_run *r, struct um_parcel *p)
+/* Try to hand it to one, who may count what goes for it. False: there is no room yet. */
+static bool offer(struct um_run *r, struct um_queue *to, struct um_parcel *p, bool replace,
+                  atomic_ullong *dropped)
 {
     void *old = NULL;
-    bool replace = r->set.receive_policy == UM_SINK_DROP || r->last != UINT64_MAX;
     atomic_fetch_add(&p->refs, 1);
-    enum um_queue_put put =
-        um_queue_put(&r->received, p, replace ? UM_QUEUE_REPLACE : UM_QUEUE_REFUSE, &old);
+    enum um_queue_put put = um_queue_put(to, p, replace ? UM_QUEUE_REPLACE : UM_QUEUE_REFUSE, &old);
     if (put != UM_QUEUE_PUT)
         um_parcel_drop(p);
     if (old) {
         um_parcel_drop(old);
         COUNT(r, dropped);
+        if (dropped)
+            atomic_fetch_add_explicit(dropped, 1, memory_order_relaxed);
     }
-    um_wake_set(r->fd);
-    return put == UM_QUEUE_PUT;
+    return put != UM_QUEUE_FULL;
 }
 
-/* Hand a packet to everyone who is there. False when nobody is. */
-static bool deliver(struct um_run *r, const um_packet *packet, const struct um_arrival *a,
-                    um_status *st)
+/* The same to all who have not got it: sinks, and um_run_receive(), which is nobody's thread, so
+ * that a run that ends does not wait for it. */
+static bool hand_out(struct um_run *r, struct um_parcel *p, bool *to_caller)
 {
-    bool to_sinks = r->set.n_sinks > 0, to_caller = r->set.receive > 0;
-    struct um_parcel *p = to_sinks || to_caller ? um_parcel_pack(packet, a->frame, a->name) : NULL;
-    if ((to_sinks || to_caller) && !p) {
-        *st = um_fail(UM_ENOMEM, "packet of frame %llu", (unsigned long long)packet->frame_id);
-        return false;
+    bool all = true;
+    for (int i = 0; i < r->set.n_sinks; i++) {
+        struct um_writer *w = &r->writers[i];
+        w->pending =
+            w->pending && !offer(r, &w->queue, p, w->set.policy == UM_SINK_DROP, &w->dropped);
+        all = all && !w->pending;
     }
+    if (*to_caller) {
+        bool replace = r->set.receive_policy == UM_SINK_DROP || r->last != UINT64_MAX;
+        *to_caller = !offer(r, &r->received, p, replace, NULL);
+        um_wake_set(r->fd);
+    }
+    return all && !*to_caller;
+}
+
+/* Hand a packet to everyone who is there. */
+static um_status deliver(struct um_run *r, const um_packet *packet, const struct um_arrival *a)
+{
+    bool to_caller = r->set.receive > 0, any = to_caller || r->set.n_sinks > 0;
+    struct um_parcel *p = any ? um_parcel_pack(packet, a->frame, a->name) : NULL;
+    if (any && !p)
+        return um_fail(UM_ENOMEM, "packet of frame %llu", (unsigned long long)packet->frame_id);
     for (int i = 0; i < r->set.n_sinks; i++)
         r->writers[i].pending = !r->writers[i].over;
-    for (;;) {
-        bool all = !p || hand_out(r, p);
-        if (to_caller && hand_over(r, p))
-            to_caller = false;
-        if (all && !to_caller)
-            break;
+    while (p && !hand_out(r, p, &to_caller))
         rest(r, UINT64_MAX);
-    }
     um_parcel_drop(p);
-    check_sinks(r);
-    return wanted(r);
+    return UM_OK;
 }
 
 /* ---- frames through the pipeline ---- */
@@ -406,7 +390,7 @@ static um_status submit(struct um_run *r)
 }
 
 /* The packet of the frame that has waited longest. */
-static um_status collect(struct um_run *r, bool *go_on)
+static um_status collect(struct um_run *r)
 {
     const um_packet *packet = NULL;
     uint64_t begun = um_clock_ns();
@@ -448,9 +432,7 @@ static um_status collect(struct um_run *r, bool *go_on)
         if (!come_back(r))
             return UM_EDEVICE;
     }
-    um_status delivered = UM_OK;
-    if (!deliver(r, packet, a, &delivered))
-        *go_on = false;
+    um_status delivered = deliver(r, packet, a);
     drop_waiting(r, 0);
     return st != UM_OK ? um_fail(st, "%s", text) : delivered;
 }
@@ -477,8 +459,7 @@ static um_status drive(struct um_run *r)
 {
     char why[TEXT] = "";
     um_status st = UM_OK, unreadable = UM_OK;
-    bool go_on = true;
-    while (go_on && st == UM_OK) {
+    while (st == UM_OK && wanted(r)) {
         bool room = r->sent == r->n_waiting && r->n_waiting < um_pipeline_inflight(r->pipeline);
         bool more = unreadable == UM_OK && !stopping(r);
         struct um_arrival *a = room && more ? um_queue_take(&r->reader.arrivals, false) : NULL;
@@ -498,7 +479,7 @@ static um_status drive(struct um_run *r)
         } else if (r->n_waiting > 0) {
             st = submit(r);
             if (st == UM_OK && r->sent > 0)
-                st = collect(r, &go_on);
+                st = collect(r);
         } else if (more && !um_queue_over(&r->reader.arrivals)) {
             rest(r, UINT64_MAX);
         } else {
@@ -507,7 +488,6 @@ static um_status drive(struct um_run *r)
         if (r->gone)
             break;
         check_sinks(r);
-        go_on = go_on && wanted(r);
     }
     if (st != UM_OK)
         snprintf(why, sizeof why, "%s", um_last_error());
