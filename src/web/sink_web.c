@@ -99,7 +99,7 @@ struct server {
     lws_sorted_usec_list_t tick;
     pthread_mutex_t lock;
     struct peer *viewer[VIEWERS_MOST]; /* guarded by lock, as all below */
-    int viewers, looking;              /* looking: those that want frames */
+    int viewers;
     /* of the writing thread alone */
     uint64_t due; /* the next frame, by max_fps */
     struct um_jpeg jpeg;
@@ -270,34 +270,24 @@ static const char *refusal_text(unsigned code)
                        : "this host name or origin is not ours";
 }
 
-/* The numbers; UM_EOF: the path names none of them. */
-static um_status numbers(struct server *s, const char *path, char **text, const char **type)
+/* What is no page. Where there is a token, all but the first two need it. */
+enum place { HEALTHZ, READYZ, STATS, HISTORY, METRICS, CONTROL, LIVE, NOWHERE };
+
+static enum place place_of(const char *path)
 {
-    *type = "application/json";
-    if (strcmp(path, "/stats") == 0)
-        return um_monitor_json(s->monitor, text);
-    if (strcmp(path, "/history") == 0)
-        return um_monitor_history(s->monitor, text);
-    *type = "text/plain; version=0.0.4; charset=utf-8";
-    if (strcmp(path, "/metrics") == 0)
-        return um_monitor_prometheus(s->monitor, text);
-    return UM_EOF;
+    static const char *const paths[NOWHERE] = {"/healthz", "/readyz",  "/stats", "/history",
+                                               "/metrics", "/control", "/live"};
+    int i = 0;
+    while (i < NOWHERE && strcmp(path, paths[i]) != 0)
+        i++;
+    return (enum place)i;
 }
 
-static bool is_one_of_ours(const char *path)
-{
-    static const char *const paths[] = {"/stats",  "/history", "/metrics", "/healthz",
-                                        "/readyz", "/control", "/live",    NULL};
-    for (int i = 0; paths[i]; i++)
-        if (strcmp(path, paths[i]) == 0)
-            return true;
-    return false;
-}
-
-static int get(struct server *s, struct lws *wsi, struct peer *p)
+static int get(struct server *s, struct lws *wsi, struct peer *p, enum place place)
 {
     char why[256], *text = NULL;
-    const char *type = NULL;
+    const char *type = "application/json";
+    um_status st = UM_OK;
     for (size_t i = 0; i < um_web_page_count; i++) {
         const struct um_web_page *page = &um_web_pages[i];
         if (strcmp(p->path, page->path) != 0)
@@ -307,19 +297,23 @@ static int get(struct server *s, struct lws *wsi, struct peer *p)
             memcpy(b->data, page->data, page->size);
         return respond(wsi, p, 200, page->type, b);
     }
-    if (!is_one_of_ours(p->path))
-        return respond_error(wsi, p, 404, "there is no such page");
-    if (strcmp(p->path, "/control") == 0)
-        return respond_error(wsi, p, 405, "POST a JSON object; GET changes nothing");
-    if (strcmp(p->path, "/live") == 0)
-        return respond_error(wsi, p, 426, "this is for WebSocket");
-    if (!s->monitor)
+    if (!s->monitor && place < CONTROL)
         return respond_error(wsi, p, 503, "nobody counts here");
-    if (strcmp(p->path, "/healthz") == 0)
+    switch (place) {
+    case HEALTHZ:
         return respond_health(wsi, p, um_monitor_alive(s->monitor, STALL_S, why, sizeof why), why);
-    if (strcmp(p->path, "/readyz") == 0)
-        return respond_health(wsi, p, um_monitor_ready(s->monitor, why, sizeof why), why);
-    if (numbers(s, p->path, &text, &type) != UM_OK)
+    case READYZ: return respond_health(wsi, p, um_monitor_ready(s->monitor, why, sizeof why), why);
+    case STATS: st = um_monitor_json(s->monitor, &text); break;
+    case HISTORY: st = um_monitor_history(s->monitor, &text); break;
+    case METRICS:
+        type = "text/plain; version=0.0.4; charset=utf-8";
+        st = um_monitor_prometheus(s->monitor, &text);
+        break;
+    case CONTROL: return respond_error(wsi, p, 405, "POST a JSON object; GET changes nothing");
+    case LIVE: return respond_error(wsi, p, 426, "this is for WebSocket");
+    case NOWHERE: return respond_error(wsi, p, 404, "there is no such page");
+    }
+    if (st != UM_OK)
         return respond_error(wsi, p, 500, um_last_error());
     return respond(wsi, p, 200, type, bundle_of(text));
 }
@@ -350,14 +344,13 @@ static int request(struct server *s, struct lws *wsi, struct peer *p)
     p->head_only = method == LWSHUMETH_HEAD;
     count(s, REQUESTS);
     snprintf(p->path, sizeof p->path, "%.*s", n < PATH ? n : 0, uri ? uri : "");
-    bool data = is_one_of_ours(p->path) && strcmp(p->path, "/healthz") != 0 &&
-                strcmp(p->path, "/readyz") != 0;
-    unsigned refused = refusal(s, wsi, data);
+    enum place place = place_of(p->path);
+    unsigned refused = refusal(s, wsi, place > READYZ && place < NOWHERE);
     if (refused)
         return respond_error(wsi, p, refused, refusal_text(refused));
     if (method == LWSHUMETH_GET || method == LWSHUMETH_HEAD)
-        return get(s, wsi, p);
-    if (method != LWSHUMETH_POST || strcmp(p->path, "/control") != 0)
+        return get(s, wsi, p, place);
+    if (method != LWSHUMETH_POST || place != CONTROL)
         return respond_error(wsi, p, 405, "only GET, HEAD, and POST /control");
     header(wsi, WSI_TOKEN_HTTP_CONTENT_TYPE, type, sizeof type);
     if (!um_web_is_json(type)) /* forms of other pages cannot send it */
@@ -407,7 +400,6 @@ static bool may_upgrade(struct server *s, struct lws *wsi, const char *to)
 static void look(struct server *s, struct peer *p, bool streaming)
 {
     pthread_mutex_lock(&s->lock);
-    s->looking += (int)streaming - (int)p->streaming;
     p->streaming = streaming;
     if (!streaming)
         bundle_drop(&p->frame);
@@ -416,32 +408,27 @@ static void look(struct server *s, struct peer *p, bool streaming)
 
 static void viewer_comes(struct server *s, struct lws *wsi, struct peer *p)
 {
-    *p = (struct peer){.viewer = true, .wsi = wsi};
+    *p = (struct peer){.wsi = wsi, .streaming = true};
     pthread_mutex_lock(&s->lock);
-    bool room = s->viewers < (int)s->most;
-    if (room)
+    p->viewer = s->viewers < (int)s->most;
+    if (p->viewer)
         s->viewer[s->viewers++] = p;
     pthread_mutex_unlock(&s->lock);
-    if (!room) { /* several knocked at once */
-        p->viewer = false;
-        count(s, REFUSED);
+    if (!p->viewer) /* several knocked at once */
         lws_set_timeout(wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_ASYNC);
-        return;
-    }
-    look(s, p, true);
-    count(s, VIEWERS);
+    count(s, p->viewer ? VIEWERS : REFUSED);
 }
 
 static void viewer_goes(struct server *s, struct peer *p)
 {
     if (!p->viewer)
         return;
-    look(s, p, false);
     pthread_mutex_lock(&s->lock);
     for (int i = 0; i < s->viewers; i++)
         if (s->viewer[i] == p)
             s->viewer[i] = s->viewer[--s->viewers];
     pthread_mutex_unlock(&s->lock);
+    bundle_drop(&p->frame);
     bundle_drop(&p->stats);
     p->viewer = false;
     count(s, GONE);
@@ -703,6 +690,16 @@ static um_status make_message(struct server *s, const um_packet *packet, const u
     return st;
 }
 
+static bool anyone_looks(struct server *s)
+{
+    bool any = false;
+    pthread_mutex_lock(&s->lock);
+    for (int i = 0; i < s->viewers; i++)
+        any = any || s->viewer[i]->streaming;
+    pthread_mutex_unlock(&s->lock);
+    return any;
+}
+
 static um_status web_write(void *priv, const um_packet *packet, const um_frame *frame,
                            const char *name)
 {
@@ -711,10 +708,7 @@ static um_status web_write(void *priv, const um_packet *packet, const um_frame *
     struct bundle *b = NULL;
     double unix_now = um_clock_unix();
     count(s, FRAMES);
-    pthread_mutex_lock(&s->lock);
-    int looking = s->looking;
-    pthread_mutex_unlock(&s->lock);
-    if (!looking) {
+    if (!anyone_looks(s)) {
         count(s, UNSEEN);
         return UM_OK;
     }
