@@ -525,14 +525,12 @@ static um_status gather_queues(um_device *dev)
 {
     um_event **now = dev->now;
     um_status st = UM_OK;
-    for (int q = 0; st == UM_OK && q < UM_QUEUES; q++)
+    for (int q = 0; st == UM_OK && q < UM_QUEUES; q++) {
         if (!now[q])
             st = um_event_open(&now[q], dev);
-    for (int q = 0; st == UM_OK && q < UM_QUEUES; q++) {
-        if (q == UM_QUEUE_MAIN)
-            continue;
-        st = um_event_record(dev, (enum um_queue)q, now[q]);
-        if (st == UM_OK)
+        if (st == UM_OK && q != UM_QUEUE_MAIN)
+            st = um_event_record(dev, (enum um_queue)q, now[q]);
+        if (st == UM_OK && q != UM_QUEUE_MAIN)
             st = um_event_wait(dev, UM_QUEUE_MAIN, now[q]);
     }
     return st;
@@ -566,52 +564,43 @@ static um_status finish_now(um_device *dev, enum um_stage stage, const char *rea
     return st == UM_OK ? um_event_sync(dev, done, stage, reason) : st;
 }
 
-um_status um_upload_now(um_device *dev, um_buf *dst, size_t off, const void *src, size_t n,
-                        enum um_stage stage, const char *reason)
+/* Up from `from`, or down to `to`. */
+static um_status copy_now(const char *fn, um_device *dev, um_buf *buf, size_t off, const void *from,
+                          void *to, size_t n, enum um_stage stage, const char *reason)
 {
     um_hostbuf *host = NULL;
     um_device_lock(dev);
-    um_status st = um_check_idle(__func__, dev);
+    um_status st = um_check_idle(fn, dev);
     if (st == UM_OK)
-        st = um_check_buf(__func__, dev, dst, off, n);
-    if (st == UM_OK && !src && n)
-        st = um_fail(UM_EINVAL, "%s: no source", __func__);
+        st = um_check_buf(fn, dev, buf, off, n);
+    if (st == UM_OK && !from && !to && n)
+        st = um_fail(UM_EINVAL, "%s: no address", fn);
     if (st != UM_OK || n == 0)
         return unlocked(dev, st);
     st = bounce_open(&host, dev, n);
-    if (st == UM_OK) {
-        memcpy(host->data, src, n);
-        st = gather_queues(dev);
-    }
+    if (st == UM_OK && from)
+        memcpy(host->data, from, n);
     if (st == UM_OK)
-        st = um_upload(dev, UM_QUEUE_MAIN, dst, off, host, 0, n, stage, reason);
+        st = gather_queues(dev);
+    if (st == UM_OK)
+        st = from ? um_upload(dev, UM_QUEUE_MAIN, buf, off, host, 0, n, stage, reason)
+                  : um_download(dev, UM_QUEUE_MAIN, host, 0, buf, off, n, stage, reason);
     if (st == UM_OK)
         st = finish_now(dev, stage, reason);
+    if (st == UM_OK && to)
+        memcpy(to, host->data, n);
     bounce_close(&host, dev);
     return unlocked(dev, st);
+}
+
+um_status um_upload_now(um_device *dev, um_buf *dst, size_t off, const void *src, size_t n,
+                        enum um_stage stage, const char *reason)
+{
+    return copy_now(__func__, dev, dst, off, src, NULL, n, stage, reason);
 }
 
 um_status um_download_now(um_device *dev, void *dst, um_buf *src, size_t off, size_t n,
                           enum um_stage stage, const char *reason)
 {
-    um_hostbuf *host = NULL;
-    um_device_lock(dev);
-    um_status st = um_check_idle(__func__, dev);
-    if (st == UM_OK)
-        st = um_check_buf(__func__, dev, src, off, n);
-    if (st == UM_OK && !dst && n)
-        st = um_fail(UM_EINVAL, "%s: no destination", __func__);
-    if (st != UM_OK || n == 0)
-        return unlocked(dev, st);
-    st = bounce_open(&host, dev, n);
-    if (st == UM_OK)
-        st = gather_queues(dev);
-    if (st == UM_OK)
-        st = um_download(dev, UM_QUEUE_MAIN, host, 0, src, off, n, stage, reason);
-    if (st == UM_OK)
-        st = finish_now(dev, stage, reason);
-    if (st == UM_OK)
-        memcpy(dst, host->data, n);
-    bounce_close(&host, dev);
-    return unlocked(dev, st);
+    return copy_now(__func__, dev, src, off, NULL, dst, n, stage, reason);
 }
