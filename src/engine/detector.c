@@ -28,32 +28,6 @@ static um_status read_names(um_detector *d, const um_weights *file, const char *
     return st == UM_OK ? st : um_fail_in(st, um_weights_path(file));
 }
 
-static um_status open_file(um_detector **out, um_device *device, um_weights *file,
-                           const um_detector_settings *settings)
-{
-    struct um_dfine_wish wish;
-    um_status st = um_dfine_wish_read(&wish, settings->input_width, settings->input_height,
-                                      settings->queries, settings->activation, settings->fit,
-                                      settings->gain, settings->nms, settings->presence);
-    if (st != UM_OK)
-        return st;
-    um_detector *d = um_zalloc(sizeof *d);
-    if (!d)
-        return um_fail(UM_ENOMEM, "detector");
-    pthread_mutex_init(&d->own.lock, NULL);
-    atomic_init(&d->refs, 1);
-    d->dev = um_device_ref(device);
-    memcpy(d->sha256, um_weights_sha256(file), sizeof d->sha256);
-    st = um_dfine_open(&d->net, device, file, &wish);
-    if (st == UM_OK)
-        st = read_names(d, file, settings->names);
-    um_detect_open(&d->own.session, d, false);
-    if (st != UM_OK)
-        um_detector_close(&d);
-    *out = d;
-    return st;
-}
-
 static const um_detector_settings DEFAULTS = {
     .struct_size = sizeof DEFAULTS, .activation = "auto", .fit = "auto"};
 
@@ -62,46 +36,60 @@ void um_detector_settings_init(um_detector_settings *s, size_t struct_size)
     um_record_init(s, struct_size, &DEFAULTS, sizeof DEFAULTS);
 }
 
-um_status um_detector_open(um_detector **out, um_device *device, const char *path,
-                           const um_detector_settings *settings)
+static um_status open_model(um_detector **out, um_device *device, const um_weights *file,
+                            const struct um_dfine_wish *wish, const char *names)
+{
+    um_detector *d = um_zalloc(sizeof *d);
+    if (!d)
+        return um_fail(UM_ENOMEM, "detector");
+    pthread_mutex_init(&d->own.lock, NULL);
+    atomic_init(&d->refs, 1);
+    d->dev = um_device_ref(device);
+    memcpy(d->sha256, um_weights_sha256(file), sizeof d->sha256);
+    um_status st = um_dfine_open(&d->net, device, file, wish);
+    if (st == UM_OK)
+        st = read_names(d, file, names);
+    um_detect_open(&d->own.session, d, false);
+    if (st != UM_OK)
+        um_detector_close(&d);
+    *out = d;
+    return st;
+}
+
+/* The file of this name; data: what is in it. */
+static um_status open_file(um_detector **out, um_device *device, const char *name, const void *data,
+                           size_t size, const um_detector_settings *settings)
 {
     um_weights *file = NULL;
     um_detector_settings own = DEFAULTS;
-    if (!out || !device || !path)
-        return um_fail(UM_EINVAL, "um_detector_open: %s is NULL",
-                       !out      ? "out"
-                       : !device ? "device"
-                                 : "path");
+    struct um_dfine_wish wish;
+    if (!out || !device)
+        return um_fail(UM_EINVAL, "um_detector_open: %s is NULL", out ? "device" : "out");
     *out = NULL;
     um_status st = um_record_in(&own, sizeof own, settings, "um_detector_settings");
     if (st == UM_OK)
-        st = um_weights_open(&file, path);
+        st = um_dfine_wish_read(&wish, own.input_width, own.input_height, own.queries,
+                                own.activation, own.fit, own.gain, own.nms, own.presence);
     if (st == UM_OK)
-        st = open_file(out, device, file, &own);
+        st = data ? um_weights_open_memory(&file, data, size, name) : um_weights_open(&file, name);
+    if (st == UM_OK)
+        st = open_model(out, device, file, &wish, own.names);
     um_weights_close(&file);
     return st;
+}
+
+um_status um_detector_open(um_detector **out, um_device *device, const char *path,
+                           const um_detector_settings *settings)
+{
+    return open_file(out, device, path, NULL, 0, settings);
 }
 
 um_status um_detector_open_memory(um_detector **out, um_device *device, const void *data,
                                   size_t size, const char *label,
                                   const um_detector_settings *settings)
 {
-    um_weights *file = NULL;
-    um_detector_settings own = DEFAULTS;
-    if (!out || !device || !data || !label)
-        return um_fail(UM_EINVAL, "um_detector_open_memory: %s is NULL",
-                       !out      ? "out"
-                       : !device ? "device"
-                       : !data   ? "data"
-                                 : "label");
-    *out = NULL;
-    um_status st = um_record_in(&own, sizeof own, settings, "um_detector_settings");
-    if (st == UM_OK)
-        st = um_weights_open_memory(&file, data, size, label);
-    if (st == UM_OK)
-        st = open_file(out, device, file, &own);
-    um_weights_close(&file);
-    return st;
+    return data ? open_file(out, device, label, data, size, settings)
+                : um_fail(UM_EINVAL, "um_detector_open_memory: data is NULL");
 }
 
 um_detector *um_detector_ref(um_detector *detector)

@@ -11,8 +11,8 @@
 
 /* ---- the model ---- */
 
-static um_status open_file(um_segmenter **out, um_device *device, um_weights *file, int canvas,
-                           const char *family)
+static um_status open_model(um_segmenter **out, um_device *device, const um_weights *file,
+                            int canvas, const char *family)
 {
     um_segmenter *s = um_zalloc(sizeof *s);
     if (!s)
@@ -31,39 +31,33 @@ static um_status open_file(um_segmenter **out, um_device *device, um_weights *fi
     return st;
 }
 
+/* The file of this name; data: what is in it. */
+static um_status open_file(um_segmenter **out, um_device *device, const char *name,
+                           const void *data, size_t size, int canvas, const char *family)
+{
+    um_weights *file = NULL;
+    if (!out || !device)
+        return um_fail(UM_EINVAL, "um_segmenter_open: %s is NULL", out ? "device" : "out");
+    *out = NULL;
+    um_status st =
+        data ? um_weights_open_memory(&file, data, size, name) : um_weights_open(&file, name);
+    if (st == UM_OK)
+        st = open_model(out, device, file, canvas, family);
+    um_weights_close(&file);
+    return st;
+}
+
 um_status um_segmenter_open(um_segmenter **out, um_device *device, const char *path, int canvas,
                             const char *family)
 {
-    um_weights *file = NULL;
-    if (!out || !device || !path)
-        return um_fail(UM_EINVAL, "um_segmenter_open: %s is NULL",
-                       !out      ? "out"
-                       : !device ? "device"
-                                 : "path");
-    *out = NULL;
-    um_status st = um_weights_open(&file, path);
-    if (st == UM_OK)
-        st = open_file(out, device, file, canvas, family);
-    um_weights_close(&file);
-    return st;
+    return open_file(out, device, path, NULL, 0, canvas, family);
 }
 
 um_status um_segmenter_open_memory(um_segmenter **out, um_device *device, const void *data,
                                    size_t size, const char *label, int canvas, const char *family)
 {
-    um_weights *file = NULL;
-    if (!out || !device || !data || !label)
-        return um_fail(UM_EINVAL, "um_segmenter_open_memory: %s is NULL",
-                       !out      ? "out"
-                       : !device ? "device"
-                       : !data   ? "data"
-                                 : "label");
-    *out = NULL;
-    um_status st = um_weights_open_memory(&file, data, size, label);
-    if (st == UM_OK)
-        st = open_file(out, device, file, canvas, family);
-    um_weights_close(&file);
-    return st;
+    return data ? open_file(out, device, label, data, size, canvas, family)
+                : um_fail(UM_EINVAL, "um_segmenter_open_memory: data is NULL");
 }
 
 um_segmenter *um_segmenter_ref(um_segmenter *segmenter)
