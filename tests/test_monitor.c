@@ -343,6 +343,32 @@ TEST(losses_are_told_once)
     um_monitor_close(&m);
 }
 
+/* What was told of the run before, its sender's clock and its shadow, is not the next one's. */
+TEST(a_second_run_begins_anew)
+{
+    um_monitor *m = NULL;
+    struct fake f = some_run();
+    int n[2] = {0};
+    char *text = NULL, why[128];
+    CHECK_OK(um_monitor_open(&m));
+    um_monitor_attach(m, &ops, &f);
+    um_monitor_lag(m, &(struct um_monitor_clock){.known = true, .alarm = true, .lag_s = 3});
+    um_monitor_shadow(m, &(um_shadow_counts){.struct_size = sizeof(um_shadow_counts)});
+    CHECK_OK(um_monitor_kpi(m, count_line, n));
+    CHECK_EQ(n[1], 9);
+    um_monitor_detach(m);
+    um_monitor_attach(m, &ops, &f);
+    add_packets(m, 1);
+    CHECK_MSG(um_monitor_ready(m, why, sizeof why), "%s", why);
+    CHECK_OK(um_monitor_kpi(m, count_line, n));
+    CHECK_EQ(n[1], 18);
+    CHECK_OK(um_monitor_json(m, &text));
+    CHECK(strstr(text, "\"sender\":null") && strstr(text, "\"shadow\":null"));
+    um_free(text);
+    um_monitor_detach(m);
+    um_monitor_close(&m);
+}
+
 TEST(telling_survives_failed_allocations)
 {
     struct fake f = some_run();

@@ -117,8 +117,11 @@ void um_monitor_attach(um_monitor *m, const struct um_monitor_ops *ops, void *ru
     m->ops = ops;
     m->run = run;
     pthread_mutex_unlock(&m->asking);
-    pthread_mutex_lock(&m->lock); /* models were loaded until now: rates begin here */
-    m->samples = 0;
+    pthread_mutex_lock(&m->lock);
+    m->told = (struct um_monitor_told){.lag_alarm = false};
+    m->clock = (struct um_monitor_clock){.known = false};
+    m->shadow = (um_shadow_counts){.struct_size = 0};
+    m->samples = 0; /* models were loaded until now: rates begin here */
     m->sample[m->samples++] =
         (struct sample){.at = um_clock_ns(), .out = m->view.packets, .busy_ms = m->busy_ms};
     pthread_mutex_unlock(&m->lock);
