@@ -517,24 +517,24 @@ static um_status start_threads(struct um_run *r)
     return st;
 }
 
-/* Is a thread still to be waited for? Those given up have a short time to notice. */
+/* Is a thread still to be waited for, and until when? One that was given up, or has had its time
+ * (UINT64_MAX: it has some), gets a short one more to notice. */
+static bool awaited(bool started, const atomic_bool *done, uint64_t end, uint64_t *until)
+{
+    uint64_t limit = end == UINT64_MAX ? end : end + GRACE_MS * MS;
+    bool so = started && !atomic_load(done) && limit > um_clock_ns();
+    if (so && limit < *until)
+        *until = limit;
+    return so;
+}
+
 static bool still_there(struct um_run *r, uint64_t *until)
 {
-    uint64_t now = um_clock_ns();
-    bool there = false;
     *until = UINT64_MAX;
+    bool there = awaited(r->reader.started, &r->reader.done, r->last, until);
     for (int i = 0; i < r->set.n_sinks; i++) {
         const struct um_writer *w = &r->writers[i];
-        if (!w->started || atomic_load(&w->done))
-            continue;
-        uint64_t limit = w->over ? w->given_up_at + GRACE_MS * MS : UINT64_MAX;
-        there = there || limit > now;
-        *until = limit > now && limit < *until ? limit : *until;
-    }
-    if (r->reader.started && !atomic_load(&r->reader.done)) {
-        uint64_t limit = r->last == UINT64_MAX ? UINT64_MAX : r->last + GRACE_MS * MS;
-        there = there || limit > now;
-        *until = limit > now && limit < *until ? limit : *until;
+        there |= awaited(w->started, &w->done, w->over ? w->given_up_at : UINT64_MAX, until);
     }
     return there;
 }
@@ -563,9 +563,8 @@ static void end_threads(struct um_run *r)
     for (int i = 0; i < r->set.n_sinks; i++)
         if (r->writers[i].started)
             part(r, r->writers[i].thread, atomic_load(&r->writers[i].done));
-    bool done = atomic_load(&r->reader.done);
     if (r->reader.started)
-        part(r, r->reader.thread, done);
+        part(r, r->reader.thread, atomic_load(&r->reader.done));
 }
 
 /* Source and sinks whose threads have ended, when the monitor asks no more. */
@@ -697,12 +696,10 @@ static void end_run(struct um_run *r, um_status st)
     um_reader_empty(&r->reader);
     pthread_mutex_lock(&r->lock);
     r->counts.left += atomic_load(&r->reader.left);
-    pthread_mutex_unlock(&r->lock);
-    um_monitor_detach(r->set.monitor);
-    pthread_mutex_lock(&r->lock);
     r->counts.replaced = replaced(r);
     r->released = true;
     pthread_mutex_unlock(&r->lock);
+    um_monitor_detach(r->set.monitor);
     release(r);
     if (st == UM_OK && r->reader.started && atomic_load(&r->reader.done) && r->reader.no_memory) {
         st = UM_ENOMEM;
