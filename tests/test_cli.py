@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
+import termios
 import time
 import zlib
 from pathlib import Path
@@ -82,6 +83,28 @@ def long_work_shows_how_far_it_is(tmp):
         assert re.search(r"\d+/12 ", said), said
         assert not re.search(r"\d+/12 ", on_a_terminal(command[0], "phantom:frames=12,width=64,height=64", *command[1:], *small, "-q", out=tmp / "out"))
     assert "12/12 \r" in on_a_terminal("bench", "residency", "--frames", 12, "--conf", 0, *small, out=tmp / "out")
+
+
+@test
+def a_terminal_that_stands_still_holds_nothing_up(tmp):
+    small = ("--det-size", "256", "--sam-size", "64", "-o", f"jsonl:{tmp}/out")
+    ours, theirs = pty.openpty()
+    said, out = b"", tmp / "out"
+    with subprocess.Popen([COMMAND, "run", "phantom:width=64,height=64,frames=0", *small], stderr=theirs, env=ENVIRONMENT) as process:
+        try:
+            while b"fps" not in said:
+                said += os.read(ours, 4096)
+            termios.tcflow(theirs, termios.TCOOFF)  # Ctrl-S
+            more, until = out.read_bytes().count(b"\n") + 20, time.monotonic() + 60
+            while out.read_bytes().count(b"\n") < more:
+                assert time.monotonic() < until, "no more packets"
+                time.sleep(0.05)
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+    os.close(theirs)
+    os.close(ours)
 
 
 @test

@@ -13,10 +13,10 @@
  * detection, so that only whole frames compare. Only frames count that every mode segmented. */
 #include "bench.h"
 #include "summary.h"
+#include "tell.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { MODES = 3, WARM_UP = 5, DRAWN = 32 };
 
@@ -284,7 +284,7 @@ int bench_residency(const struct options *o, const struct engine *e)
 {
     struct residency r = {.frames = o->frames ? o->frames : 200};
     um_transfers t;
-    bool masked = false, terminal = isatty(2) && !o->quiet;
+    bool masked = false;
     int code = EXIT_FAILED;
     um_device_transfers(e->dev, &t);
     r.shared = t.shared != 0;
@@ -301,8 +301,8 @@ int bench_residency(const struct options *o, const struct engine *e)
         st = turn(&r, i, &masked);
         for (int j = 0; j < r.modes && st == UM_OK && masked; j++)
             add(&r.mode[j], &r.mode[0]);
-        if (terminal)
-            fprintf(stderr, "%ld/%ld \r", i + 1, r.frames); /* what comes next takes its place */
+        if (!o->quiet)
+            tell_progress((uint64_t)i + 1, r.frames, "");
     }
     if (st != UM_OK)
         code = cli_fail(st);

@@ -6,6 +6,7 @@
 #include "kpi.h"
 #include "outputs.h"
 #include "stop.h"
+#include "tell.h"
 #include "text.h"
 
 #include <math.h>
@@ -21,24 +22,14 @@ struct each {
     int crop[4];          /* of each image; w 0: all of it */
     int width, height;    /* of the last image, before that */
     uint64_t frames, unreadable;
-    double shown; /* when a terminal was last told how many; 0: never */
+    bool shows; /* a terminal is told how many */
 };
 
-/* One more is done. The next text takes the line's place. */
 static void count_frame(struct each *e)
 {
-    const struct options *o = e->o;
-    bool lines = isatty(1) && !o->sinks; /* are seen there, and say enough */
-    double now = seconds_now();
     e->frames++;
-    if (o->quiet || lines || !isatty(2) || now - e->shown < 0.1)
-        return;
-    e->shown = now;
-    long length = um_source_length(e->source);
-    if (length > 0)
-        fprintf(stderr, "%llu/%ld \r", (unsigned long long)e->frames, length);
-    else
-        fprintf(stderr, "%llu \r", (unsigned long long)e->frames);
+    if (e->shows)
+        tell_progress(e->frames, um_source_length(e->source), "");
 }
 
 static um_status crop_frame(const int crop[4], um_frame **frame)
@@ -111,7 +102,7 @@ static int no_frames(const struct each *e, int code)
             fprintf(stderr, "ultramotion: %s: no usable frame\n", e->o->positional[0]);
         return EXIT_FAILED;
     }
-    if (e->shown > 0 || (!e->o->quiet && e->unreadable))
+    if ((e->shows && e->frames) || (!e->o->quiet && e->unreadable))
         fprintf(stderr, "%llu frames, %llu unreadable\n", (unsigned long long)e->frames,
                 (unsigned long long)e->unreadable);
     return code;
@@ -120,6 +111,8 @@ static int no_frames(const struct each *e, int code)
 /* All but the network. */
 static um_status open_each(struct each *e)
 {
+    bool lines = isatty(1) && !e->o->sinks; /* are seen there, and say enough */
+    e->shows = isatty(2) && !e->o->quiet && !lines;
     stop_catch();
     um_status st = cli_open_device(&e->engine.dev, e->o);
     if (st == UM_OK)

@@ -23,9 +23,8 @@ struct job {
     um_pipeline_settings set;   /* of the first */
     um_source *source;
     struct outputs out;
-    double started, shown;
+    double started;
     long length;
-    bool terminal, line_open;
     bool fell_back;        /* that was said */
     char told[1024];       /* the last problem */
     struct verify *verify; /* or NULL */
@@ -33,26 +32,14 @@ struct job {
     um_run_counts counts;
 };
 
-static void end_line(struct job *p)
-{
-    if (p->line_open)
-        fprintf(stderr, "\n");
-    p->line_open = false;
-}
-
 static void show(struct job *p, uint64_t frames, const char *state, double ms)
 {
-    double now = seconds_now();
-    if (!p->terminal || p->o->quiet || now - p->shown < 0.1)
+    char more[64];
+    if (p->o->quiet)
         return;
-    p->shown = now;
-    p->line_open = true;
-    if (p->length > 0)
-        fprintf(stderr, "\r%llu/%ld  %-12s %7.1f ms  %6.1f fps ", (unsigned long long)frames,
-                p->length, state, ms, (double)frames / (now - p->started));
-    else
-        fprintf(stderr, "\r%llu  %-12s %7.1f ms  %6.1f fps ", (unsigned long long)frames, state, ms,
-                (double)frames / (now - p->started));
+    snprintf(more, sizeof more, " %-12s %7.1f ms  %6.1f fps ", state, ms,
+             (double)frames / (seconds_now() - p->started));
+    tell_progress(frames, p->length, more);
 }
 
 /* The first one, or the one that took its place. */
@@ -70,7 +57,6 @@ static void tell_shadow(struct job *p)
         !c.fell_back)
         return;
     p->fell_back = true;
-    end_line(p);
     snprintf(text, sizeof text,
              "frame %llu: masks on the device and on the host have diverged (Dice %.4f): legacy "
              "mode from here on",
@@ -99,11 +85,8 @@ static void on_packet(void *ctx, const um_packet *packet, const um_frame *frame,
     (void)frame;
     summary_add(&p->summary, packet, truth);
     tell_shadow(p);
-    if (p->verify && !p->verify->differs) {
-        end_line(p);
-        if (!verify_packet(p->verify, packet))
-            um_source_cancel(p->source);
-    }
+    if (p->verify && !p->verify->differs && !verify_packet(p->verify, packet))
+        um_source_cancel(p->source);
     show(p, p->summary.frames, um_state_name(packet->state), packet->ms.total);
     if (p->o->verbose) {
         char text[128];
@@ -120,7 +103,6 @@ static void on_problem(void *ctx, const char *text)
     if (strcmp(text, p->told) == 0) /* as of each image of a stream: the summary has how many */
         return;
     snprintf(p->told, sizeof p->told, "%s", text);
-    end_line(p);
     tell(text);
 }
 
@@ -212,11 +194,12 @@ static um_status go_on_on_cpu(void *ctx, um_pipeline **pipeline)
     struct engine *e = &p->spare;
     struct options o = *p->o;
     um_pipeline_settings set;
+    char text[1200];
     o.device = "cpu";
     o.precision = "fp32";
-    end_line(p);
-    fprintf(stderr, "ultramotion: device %s lost (%s): going on on cpu\n",
-            um_device_name(p->first.dev), um_last_error());
+    snprintf(text, sizeof text, "device %s lost (%s): going on on cpu",
+             um_device_name(p->first.dev), um_last_error());
+    tell(text);
     um_status st = cli_open_engine(e, &o);
     if (st != UM_OK)
         return st;
@@ -337,7 +320,7 @@ static um_status do_job(struct job *p, um_run_settings *run)
         fprintf(stderr, "ultramotion: %s\n", um_last_error());
     periodic_stop(&periodic);
     tell_end();
-    end_line(p);
+    tell_progress_end();
     return st;
 }
 
@@ -383,7 +366,6 @@ static int run_and_report(const struct options *o, struct verify *verify)
     um_run_settings run;
     static struct job p; /* too large for a small stack */
     p = (struct job){.o = o,
-                     .terminal = isatty(2),
                      .started = seconds_now(),
                      .verify = verify,
                      .counts = {.struct_size = sizeof p.counts}};

@@ -107,7 +107,7 @@ struct val {
     ap *ap;
     sheet *sheet;
     FILE *written; /* results.json */
-    bool first, terminal;
+    bool first;
     double next_summary; /* --summary-every */
     struct score *score;
     long frames;
@@ -712,8 +712,8 @@ static um_status one_frame(struct val *v, const struct truth_frame *t)
     return st;
 }
 
-/* On a terminal every frame, and a line every --summary-every seconds. */
-static void tell_progress(struct val *v)
+/* On a terminal, and a line every --summary-every seconds. */
+static void tell_frames(struct val *v)
 {
     long all = truth_length(v->truth);
     if (v->o->summary_every > 0 && seconds_now() >= v->next_summary) {
@@ -722,21 +722,19 @@ static void tell_progress(struct val *v)
         tell(text);
         v->next_summary = seconds_now() + v->o->summary_every;
     }
-    if (v->terminal)
-        fprintf(stderr, "\r%ld/%ld ", v->frames, all);
+    if (!v->o->quiet)
+        tell_progress((uint64_t)v->frames, all, "");
 }
 
 static um_status all_frames(struct val *v)
 {
     struct truth_frame t = {0};
     um_status st = UM_OK;
-    v->terminal = isatty(2) && !v->o->quiet;
     v->next_summary = seconds_now() + v->o->summary_every;
     while (!stop_requested() && (st = truth_next(v->truth, &t)) == UM_OK &&
            (st = one_frame(v, &t)) == UM_OK)
-        tell_progress(v);
-    if (v->terminal)
-        fprintf(stderr, "\n");
+        tell_frames(v);
+    tell_progress_end();
     if (st != UM_OK && st != UM_EOF)
         return st;
     if (stop_requested())

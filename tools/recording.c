@@ -3,6 +3,7 @@
 #include "recording.h"
 
 #include "json.h"
+#include "tell.h"
 #include "text.h"
 
 #include <ctype.h>
@@ -186,6 +187,7 @@ um_status verify_open(struct verify *v, const char *folder)
 static bool differs(struct verify *v, uint64_t frame, const char *why)
 {
     v->differs = true;
+    tell_progress_end();
     fprintf(stderr, "ultramotion: frame %llu differs from the recording: %s\n",
             (unsigned long long)frame, why);
     return false;
@@ -234,6 +236,7 @@ bool verify_packet(struct verify *v, const um_packet *packet)
     bool equal = same(&w) && !*w.want;
     if (!equal) {
         v->differs = true;
+        tell_progress_end();
         fprintf(stderr, "ultramotion: frame %llu differs from the recording: %s: ",
                 (unsigned long long)packet->frame_id, w.path[0] ? w.path : "its line");
         tell_value("expected", w.want);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tell.h"
 
+#include "clock.h"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -11,7 +13,8 @@
 
 enum { LINE = 4096 }; /* PIPE_BUF: a pipe that is ready takes as much at once */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static unsigned long left_out; /* guarded by lock */
+static unsigned long left_out; /* guarded by lock, as all below */
+static double shown;           /* when progress was, 0: there is no such line */
 
 static bool ready(int ms)
 {
@@ -29,6 +32,7 @@ static void put(const char *prefix, const char *text)
     line[n++] = '\n';
     ssize_t done = write(STDERR_FILENO, line, n);
     (void)done;
+    shown = 0;
 }
 
 static void put_left_out(void)
@@ -56,6 +60,34 @@ void tell_line(const char *prefix, const char *text)
 void tell(const char *text)
 {
     tell_line("ultramotion: ", text);
+}
+
+void tell_progress(uint64_t done, long all, const char *more)
+{
+    char line[160], end[32] = "";
+    double now = seconds_now();
+    bool last = all > 0 && done >= (uint64_t)all;
+    if (all > 0)
+        snprintf(end, sizeof end, "/%ld", all);
+    pthread_mutex_lock(&lock);
+    if ((last || now - shown >= 0.1) && isatty(STDERR_FILENO) && ready(0)) {
+        int n = snprintf(line, sizeof line, "%llu%s %s\r", (unsigned long long)done, end, more);
+        ssize_t written = write(STDERR_FILENO, line, (size_t)n);
+        (void)written;
+        shown = now;
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+void tell_progress_end(void)
+{
+    pthread_mutex_lock(&lock);
+    if (shown > 0 && ready(0)) {
+        ssize_t written = write(STDERR_FILENO, "\n", 1);
+        (void)written;
+    }
+    shown = 0;
+    pthread_mutex_unlock(&lock);
 }
 
 void tell_end(void)

@@ -4,8 +4,14 @@
 #ifndef UM_TELL_H
 #define UM_TELL_H
 
+#include <stdint.h>
+
 void tell(const char *text); /* behind "ultramotion: " */
 void tell_line(const char *prefix, const char *text);
+/* How far it is, on a terminal, a few times a second; what is told next takes the line's place.
+ * all: 0 or less where nobody knows. */
+void tell_progress(uint64_t done, long all, const char *more);
+void tell_progress_end(void); /* that line stays */
 /* The run is over: who does not read within a second gets nothing any more. */
 void tell_end(void);
 
