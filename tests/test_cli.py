@@ -1221,6 +1221,21 @@ def a_peer_that_does_not_read_holds_no_end(tmp):
 
 
 @test
+def a_reader_of_messages_that_takes_nothing_holds_no_end(tmp):
+    plus = background("igtl", "fake-plus", ":0", "phantom:seed=900003,frames=2,width=64,height=64", "--loop")
+    sniff = background("igtl", "sniff", f"127.0.0.1:{said_port(plus)}", stdout=subprocess.PIPE)
+    sniff.stdout.readline()
+    time.sleep(1)  # until the pipe is full
+    try:
+        sniff.send_signal(signal.SIGINT)
+        assert sniff.wait(10) == 1 and "its reader takes nothing" in sniff.stderr.read()
+    finally:
+        for process in (sniff, plus):
+            process.kill()
+            process.communicate()
+
+
+@test
 def what_was_sent_last_arrives(tmp):
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # most of it waits on the sender's side

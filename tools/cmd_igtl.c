@@ -58,7 +58,7 @@ static int listen_in(const struct options *o, bool greets)
             char *json = NULL;
             got = um_igtl_receive(link, BEAT_MS, &json);
             if (got == UM_OK)
-                st = um_lines_write(lines, json, -1);
+                st = um_lines_write(lines, json, stop_fd());
             messages += got == UM_OK;
             um_free(json);
         }
