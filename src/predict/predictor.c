@@ -89,14 +89,9 @@ void um_predictor_close(um_predictor **predictor)
 
 static um_status find_encode(um_predictor *s)
 {
-    if (s->encode.tape)
-        return UM_OK;
-    um_encode e;
-    um_status st = um_encode_open(&e, s->model, s->keep_taps);
-    if (st == UM_OK)
-        s->encode = e;
-    else
-        um_encode_close(&e);
+    um_status st = s->encode.tape ? UM_OK : um_encode_open(&s->encode, s->model, s->keep_taps);
+    if (st != UM_OK)
+        um_encode_close(&s->encode);
     return st;
 }
 
