@@ -81,8 +81,8 @@ static int serve_stages(const struct engine *e)
 static int bench_stages(const struct options *o, const struct engine *e)
 {
     double *ms = malloc((size_t)o->rounds * sizeof *ms), warm;
-    um_status st = UM_OK;
-    for (int stage = 0; stage < BENCH_STAGES && st == UM_OK && ms && !ferror(stdout); stage++) {
+    um_status st = ms ? UM_OK : um_set_error(UM_ENOMEM, "times of so many rounds");
+    for (int stage = 0; stage < BENCH_STAGES && st == UM_OK && !ferror(stdout); stage++) {
         um_bench *bench = NULL;
         st = um_bench_open(&bench, (um_bench_stage)stage, e->detector, e->segmenter, 1);
         if (st == UM_OK)
