@@ -74,7 +74,7 @@ FRAME_PEERS = {
     "cpu": ("eager-fp32", "ours-fp32", "ours-bf16"),
 }
 JUDGE = "eager-fp32"  # the masks of the others are compared with this one's
-FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
+FLAGS = ("avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
 INPUTS = {"dfine-n": ["images"], "dfine-s": ["images"], "encode": ["image"], "decode": ["embedding", "box"]}
 OUTPUTS = {"dfine-n": ["logits", "boxes"], "dfine-s": ["logits", "boxes"], "encode": ["embedding"], "decode": ["low", "iou"]}
 

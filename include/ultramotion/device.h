@@ -27,8 +27,8 @@ typedef struct um_device_settings {
     const char *precision; /**< "auto", "fp32", "fp16", "bf16" or "int8": on a GPU of activations,
                               on a CPU of the operands of dense layers. auto = fp16 on a GPU, bf16
                               on a CPU with AMX (for networks proven in it), else fp32. A CPU has
-                              fp32; with AMX, or AMD's AVX-512 BF16, bf16; with AVX-512 VNNI and a
-                              file of um_model_calibrate() int8 */
+                              fp32; with AMX, or AMD's AVX-512 BF16, bf16; with AVX-VNNI or AVX-512
+                              VNNI, and a file of um_model_calibrate(), int8 */
     void (*log)(void *ctx, const char *text); /**< called, while opening, with the reason why "auto"
                                                  skips a GPU ("cuda:0 is passed over: …") or has
                                                  none ("no GPU: …"); or NULL */

@@ -8,6 +8,7 @@
 /* By which instructions they are multiplied. */
 enum um_narrow_how {
     UM_NARROW_DOT,   /* two or four products in each lane of a vector */
+    UM_NARROW_VNNI,  /* the same, of bytes on 8 lanes by AVX-VNNI */
     UM_NARROW_TILES, /* AMX */
     UM_NARROW_TWIN   /* what AMX does, in plain C: for tests */
 };

@@ -23,6 +23,7 @@ static const struct um_ops plain = {
 #if defined(__x86_64__)
 UM_LEVEL(avx2, "avx2")
 UM_LEVEL(avx512, "avx512")
+size_t um_pack_int8_vnni_avx2(void *dst, const struct um_int8_layer *l);
 size_t um_pack_int8_amx_avx512(void *dst, const struct um_int8_layer *l);
 size_t um_pack_int8_twin_avx512(void *dst, const struct um_int8_layer *l);
 size_t um_pack_bf16_amx_avx512(void *dst, const float *w, int o, int kh, int kw, int i);
@@ -33,6 +34,13 @@ size_t um_pack_bf16_twin_avx512(void *dst, const float *w, int o, int kh, int kw
 static bool has_avx2(void)
 {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+static bool has_avx_vnni(void)
+{
+    enum { AVX_VNNI = 1 << 4 };
+    unsigned a, b, c, d;
+    return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & AVX_VNNI;
 }
 
 static bool has_avx512(void)
@@ -56,8 +64,8 @@ static bool has_amx(void)
     return (saved & STATE) == STATE && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 }
 
-static struct um_ops avx512, amx, twin;
-static const struct um_ops *levels[6]; /* with NULL at the end */
+static struct um_ops avx512, amx, twin, vnni;
+static const struct um_ops *levels[7]; /* with NULL at the end */
 
 static void find_levels(void)
 {
@@ -87,6 +95,13 @@ static void find_levels(void)
         levels[n++] = &avx512;
         if (bf16) /* rounds by AVX-512 */
             levels[n++] = &twin;
+    }
+    if (has_avx_vnni()) {
+        vnni = um_ops_avx2;
+        vnni.name = "avxvnni";
+        vnni.pack_int8 = um_pack_int8_vnni_avx2;
+        vnni.int8 = true;
+        levels[n++] = &vnni;
     }
     if (has_avx2())
         levels[n++] = &um_ops_avx2;
@@ -121,7 +136,7 @@ um_status um_ops_choose(const struct um_ops **out)
     *out = NULL;
     return um_fail(
         UM_EINVAL,
-        "ULTRAMOTION_CPU is \"%s\", want \"c\", \"avx2\", \"avx512\" or \"amx\" "
+        "ULTRAMOTION_CPU is \"%s\", want \"c\", \"avx2\", \"avxvnni\", \"avx512\" or \"amx\" "
         "(\"amx-twin\": in plain C, for tests), and a machine that has it (best here: %s)",
         want, all[0]->name);
 }

@@ -125,7 +125,9 @@ static void ready_rows(const struct gemm *g, const struct gemm_rows *r, int rows
     case UM_NARROW_DOT:
         (g->type == UM_I8 ? um_gemm8_rows : um_gemm16_rows)(g, r, rows, panel0, panel1);
         break;
-#if VL == 16
+#if VL == 8
+    case UM_NARROW_VNNI: UM_NAME(gemm8_vnni_rows)(g, r, rows, panel0, panel1); break;
+#else
     case UM_NARROW_TWIN: UM_NAME(gemm_twin)(g, r, rows, panel0, panel1); break;
 #if !UM_VEC_EMULATED
     case UM_NARROW_TILES: UM_NAME(gemm_amx)(g, r, rows, panel0, panel1); break;

@@ -59,6 +59,7 @@ void UM_NAME(gemm_rows)(const struct gemm *g, const struct gemm_rows *r, int row
 
 size_t UM_NAME(pack_int8)(void *dst, const struct um_int8_layer *l);
 size_t UM_NAME(pack_bf16)(void *dst, const float *w, int o, int kh, int kw, int i);
+size_t UM_NAME(pack_int8_vnni)(void *dst, const struct um_int8_layer *l); /* 8 lanes */
 
 /* Make `rows` rows of A, ldx floats apart, ready: gemm_depth(g, g->k) bytes from one to the next.
  * Whole vectors are stored: up to VL numbers behind the last are lost. */
@@ -67,6 +68,8 @@ void UM_NAME(gemm_ready)(const struct gemm *g, uint8_t *to, const float *x, ptrd
 /* um_gemm_rows() of a gemm whose rows are ready. */
 void UM_NAME(gemm8_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
                          int panel1);
+void UM_NAME(gemm8_vnni_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
+                              int panel1);
 void UM_NAME(gemm16_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
                           int panel1);
 /* Both on AMX's tiles and, 16 lanes wide, on their twin. */
@@ -106,7 +109,7 @@ UM_INLINE int gemm_whole(int bytes, int unit)
 }
 UM_INLINE int gemm8_depth(enum um_narrow_how how, int k)
 {
-    return gemm_whole(k, how == UM_NARROW_DOT ? GEMM_LANE : GEMM_TILE_ROW);
+    return gemm_whole(k, how < UM_NARROW_TILES ? GEMM_LANE : GEMM_TILE_ROW);
 }
 UM_INLINE int gemm16_depth(enum um_narrow_how how, int k)
 {

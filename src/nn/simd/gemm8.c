@@ -1,48 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The matrix product on bytes: u8 times s8, four products a lane and instruction. B lies in panels
- * of [k/4][panel width][4], which the rows of AMX's tiles are, too; a run of A that fills no whole
- * lane or tile meets zeros there. */
+/* The matrix product on bytes: u8 times s8, four products a lane and instruction; on 8 lanes in
+ * AVX2's instructions, for tests, and (gemm8_vnni.c) in AVX-VNNI's. B lies in panels of [k/4][panel
+ * width][4], which the rows of AMX's tiles are, too; a run of A that fills no whole lane or tile
+ * meets zeros there. */
 #define GEMM_BRIEF true
 #include "nn/simd/gemm_tile.h"
-
-static size_t pack(void *dst, enum um_narrow_how how, const struct um_int8_layer *l)
-{
-    int nr = um_gemm_nr(l->o), panels = um_gemm_panels(l->o);
-    int run = l->kw * l->i, depth = gemm8_depth(how, run);
-    if (dst) {
-        int8_t *to = um_int8_write(dst, how, l, gemm_columns(l->o));
-        for (int p = 0; p < panels; p++)
-            for (int ky = 0; ky < l->kh; ky++)
-                for (int k = 0; k < depth; k += 4)
-                    for (int j = 0; j < nr; j++)
-                        for (int e = k; e < k + 4; e++, to++) {
-                            int o = p * nr + j;
-                            *to = o < l->o && e < run ? l->w[((ptrdiff_t)o * l->kh + ky) * run + e]
-                                                      : (int8_t)0;
-                        }
-    }
-    return um_int8_places(l->i, gemm_columns(l->o)).w +
-           gemm_columns(l->o) * (size_t)l->kh * (size_t)depth;
-}
-
-size_t UM_NAME(pack_int8)(void *dst, const struct um_int8_layer *l)
-{
-    return pack(dst, UM_NARROW_DOT, l);
-}
-
-#if VL == 16
-size_t UM_NAME(pack_int8_twin)(void *dst, const struct um_int8_layer *l)
-{
-    return pack(dst, UM_NARROW_TWIN, l);
-}
-
-#if !UM_VEC_EMULATED
-size_t UM_NAME(pack_int8_amx)(void *dst, const struct um_int8_layer *l)
-{
-    return pack(dst, UM_NARROW_TILES, l);
-}
-#endif
-#endif
 
 UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int NV)
 {
@@ -96,8 +58,12 @@ UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int N
 
 UM_TILES
 
-void UM_NAME(gemm8_rows)(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0,
-                         int panel1)
+#ifdef UM_AVX_VNNI
+#define ROWS UM_NAME(gemm8_vnni_rows)
+#else
+#define ROWS um_gemm8_rows
+#endif
+void ROWS(const struct gemm *g, const struct gemm_rows *r, int rows, int panel0, int panel1)
 {
     int nr = um_gemm_nr(g->n);
     struct um_int8_packed q = um_int8_read(g->narrow, gemm_columns(g->n));
@@ -111,6 +77,52 @@ void UM_NAME(gemm8_rows)(const struct gemm *g, const struct gemm_rows *r, int ro
         run_panel(t, tiles[nr / VL], tile_rows[nr / VL], rows);
     }
 }
+
+#ifndef UM_AVX_VNNI
+
+static size_t pack(void *dst, enum um_narrow_how how, const struct um_int8_layer *l)
+{
+    int nr = um_gemm_nr(l->o), panels = um_gemm_panels(l->o);
+    int run = l->kw * l->i, depth = gemm8_depth(how, run);
+    if (dst) {
+        int8_t *to = um_int8_write(dst, how, l, gemm_columns(l->o));
+        for (int p = 0; p < panels; p++)
+            for (int ky = 0; ky < l->kh; ky++)
+                for (int k = 0; k < depth; k += 4)
+                    for (int j = 0; j < nr; j++)
+                        for (int e = k; e < k + 4; e++, to++) {
+                            int o = p * nr + j;
+                            *to = o < l->o && e < run ? l->w[((ptrdiff_t)o * l->kh + ky) * run + e]
+                                                      : (int8_t)0;
+                        }
+    }
+    return um_int8_places(l->i, gemm_columns(l->o)).w +
+           gemm_columns(l->o) * (size_t)l->kh * (size_t)depth;
+}
+
+size_t UM_NAME(pack_int8)(void *dst, const struct um_int8_layer *l)
+{
+    return pack(dst, UM_NARROW_DOT, l);
+}
+
+#if VL == 8
+size_t UM_NAME(pack_int8_vnni)(void *dst, const struct um_int8_layer *l)
+{
+    return pack(dst, UM_NARROW_VNNI, l);
+}
+#else
+size_t UM_NAME(pack_int8_twin)(void *dst, const struct um_int8_layer *l)
+{
+    return pack(dst, UM_NARROW_TWIN, l);
+}
+
+#if !UM_VEC_EMULATED
+size_t UM_NAME(pack_int8_amx)(void *dst, const struct um_int8_layer *l)
+{
+    return pack(dst, UM_NARROW_TILES, l);
+}
+#endif
+#endif
 
 UM_INLINE vi bytes_of(vf x, vf inv, vf zero) /* NaN: 0 */
 {
@@ -146,3 +158,5 @@ void UM_NAME(gemm8_round)(uint8_t *to, ptrdiff_t ldto, const float *x, ptrdiff_t
         else
             round_row(to, x, c, inv, z, false);
 }
+
+#endif

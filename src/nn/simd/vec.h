@@ -135,10 +135,14 @@ UM_INLINE __m256i vec_dot4_(__m256i sum, __m256i a, __m256i b)
 }
 
 /* sum + a0*b0 + a1*b1 + a2*b2 + a3*b3 of the four bytes in each lane, those of a unsigned, of b
- * signed. On 16 lanes this is AVX-512 VNNI: who calls it has asked for that. */
+ * signed. On 16 lanes this is AVX-512 VNNI, on 8 where UM_AVX_VNNI is defined AVX-VNNI: who calls
+ * it has asked for that. */
 UM_INLINE vi vi_dot4(vi sum, vi a, vi b)
 {
-#if VL == 8
+#if VL == 8 && defined(UM_AVX_VNNI)
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
+    return sum;
+#elif VL == 8
     return (vi)vec_dot4_((__m256i)sum, (__m256i)a, (__m256i)b);
 #elif !UM_VEC_EMULATED
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
