@@ -368,6 +368,19 @@ def whole_videos_are_not_cut_and_cut_ones_are(tmp):
 
 
 @test
+def frames_that_a_header_leaves_out_are_told(tmp):
+    rows, extra = gray(FRAME), b"x" * 100
+    frame = b"".join(rows)
+    head = f"ObjectType = Image\nNDims = 3\nDimSize = {len(rows[0])} {len(rows)} 2\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n".encode()
+    for frames, behind, said in ((2, b"", 0), (2, extra, 0), (5, extra, 3)):
+        (tmp / "a.mha").write_bytes(head + frame * frames + behind)
+        out, err = um("detect", tmp / "a.mha")
+        assert out.count('"frame_id"') == 2, out
+        assert ("a.mha: warning: its header tells of fewer frames than it holds, and the last 3 are not read" in err) == bool(said), err
+        assert ("warning" in err) == bool(said), err
+
+
+@test
 def what_a_file_is_its_content_says(tmp):
     rows = gray(FRAME)
     size = f"DimSize = {len(rows[0])} {len(rows)} 1"

@@ -19,6 +19,7 @@ struct um_image_facts {
     bool still_apart;   /* … which is none of them */
     bool behind;        /* another image stands behind the end of this one */
     int copies;         /* smaller copies and masks in a TIFF, passed over */
+    uint64_t untold;    /* frames behind the last one that a sequence's header tells of */
     bool lossy;         /* a JPEG: pixels are about what was drawn */
     bool alpha;         /* a PNG's alpha was left out, and is not the same everywhere */
 };

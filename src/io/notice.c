@@ -72,6 +72,11 @@ void um_notices_see(struct um_notices *n, const char *file, bool begins,
              "%s: warning: only its first image is read, another one is behind it: save them as "
              "single files, or as a video",
              file);
+    if (first(n, UM_NOTICE_UNTOLD, f->untold))
+        tell(n,
+             "%s: warning: its header tells of fewer frames than it holds, and the last %llu are "
+             "not read: was it still being recorded?",
+             file, (unsigned long long)f->untold);
 }
 
 void um_notices_pass(struct um_notices *n, const char *path)
@@ -160,7 +165,8 @@ void um_notices_end(struct um_notices *n, const char *source)
         "have samples of 16 bits that are all small: --window stretches them",
         "are animated PNGs",
         "have smaller copies or masks inside",
-        "have further images behind the first"};
+        "have further images behind the first",
+        "hold more frames than their headers tell of"};
     char passed[UM_NOTICE_BYTES];
     if (n->ended || !n->any)
         return;

@@ -15,6 +15,7 @@ enum um_notice {
     UM_NOTICE_ANIMATED,
     UM_NOTICE_COPIES,
     UM_NOTICE_BEHIND,
+    UM_NOTICE_UNTOLD,
     UM_NOTICES
 };
 

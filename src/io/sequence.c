@@ -242,6 +242,8 @@ um_status um_sequence_read(struct um_sequence *s, um_frame **out)
     if (whole)
         st = um_sequence_head_describe(&s->head, s->next, *out);
     s->next = whole ? s->next + 1 : s->head.frames; /* what follows a gap cannot be found */
+    if (whole && s->next == s->head.frames && !s->inflating && s->left > 0)
+        s->f->facts.untold = (uint64_t)s->left / s->per_frame;
     if (st != UM_OK)
         um_frame_unref(out);
     return st;
