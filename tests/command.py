@@ -69,6 +69,31 @@ def png(path, width, height, value=lambda x, y: (x * 7 + y * 13) % 256, bits=8, 
                      chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
+def gray(path):
+    """Rows of an 8-bit gray PNG that um_image_write_png() or Pillow wrote."""
+    data, width, height, body = path.read_bytes(), 0, 0, b""
+    at = 8
+    while at < len(data):
+        n, kind = struct.unpack(">I4s", data[at:at + 8])
+        if kind == b"IHDR":
+            width, height, depth, color = struct.unpack(">IIBB", data[at + 8:at + 18])
+            assert (depth, color) == (8, 0)
+        if kind == b"IDAT":
+            body += data[at + 8:at + 8 + n]
+        at += 12 + n
+    raw, rows, above = zlib.decompress(body), [], bytearray(width)
+    for y in range(height):
+        kind, row = raw[y * (width + 1)], bytearray(raw[y * (width + 1) + 1:(y + 1) * (width + 1)])
+        for x in range(width):
+            a, b, c = (row[x - 1] if x else 0), above[x], (above[x - 1] if x else 0)
+            p = a + b - c
+            nearest = min((abs(p - a), 0, a), (abs(p - b), 1, b), (abs(p - c), 2, c))[2]
+            row[x] = (row[x] + (0, a, b, (a + b) // 2, nearest)[kind]) & 255
+        rows.append(bytes(row))
+        above = row
+    return rows
+
+
 def write_tiff(path, pages):
     """Gray pages of 8 bits, or of 16 where samples are tuples."""
     data, link = b"II*\0" + bytes(4), 4

@@ -24,7 +24,7 @@ from crc64 import crc64
 CHOSEN = ("fp32", "bf16")  # by a processor where nobody asks
 PACKET_KEYS = ["frame_id", "ts", "state", "tag", "label", "score", "box_xyxy", "mask", "mask_area_px", "stages_ms", "transfers", "pose",
                "spacing_mm", "device", "precision", "as_numpy", "models", "lost_device", "source", "name", "objects", "detected", "reason", "scores", "deadline",
-               "cleaned", "gain", "reused", "precision_reason"]
+               "cleaned", "gain", "reused", "precision_reason", "crop"]
 
 
 @test
@@ -540,6 +540,35 @@ def crop_reports_full_image_coordinates(tmp):
         out, err = um(command, tmp, "--crop", "0,0,400,320")  # of the others the run goes on
         assert [p["source"] for p in lines(out)] == ["whole.png"] and "1 unreadable" in err, err
         assert "part.png: " in err and "0,0,400,320 reaches beyond" in err, err
+
+
+@test
+def the_image_on_a_screen_is_found(tmp):
+    def screen(path, rows):
+        png(path, 400, 320, value=lambda x, y: (x * 7 + y * 13) % 256 if 96 <= x < 320 and 64 <= y < rows else 40)
+
+    part, whole = [96 - 16, 64 - 16, 256, 96], [96 - 16, 64 - 16, 256, 224]  # cells of 8 pixels, one around, in twos
+    screen(tmp / "a.png", 128)
+    screen(tmp / "b.png", 256)
+    out, err = um("run", tmp, "--crop", "auto", "--conf", "0")
+    assert [p["crop"] for p in lines(out)] == [part, whole], [p["crop"] for p in lines(out)]
+    for crop in part, whole:
+        assert "--crop auto: {},{},{},{} of 400x320\n".format(*crop) in err, err
+    same = ("state", "score", "box_xyxy", "mask", "crop")
+    for packet, name, crop in zip(lines(out), "ab", (part, whole)):
+        told = ("--crop", ",".join(map(str, crop)), "--conf", "0")
+        assert [packet[k] for k in same] == [lines(um("run", tmp / f"{name}.png", *told)[0])[0][k] for k in same]
+        boxes = [line["boxes"] for line in lines(um("detect", tmp, "--crop", "auto", "--conf", "0")[0])]
+        assert boxes["ab".index(name)] == lines(um("detect", tmp / f"{name}.png", *told)[0])[0]["boxes"]
+    (tmp / "c.yaml").write_text("crop: auto\n")
+    again, err = um("run", tmp / "b.png", "--config", tmp / "c.yaml", "-q")
+    assert lines(again)[0]["crop"] == whole and not err, err
+    assert lines(um("run", tmp / "b.png", "-q")[0])[0]["crop"] is None
+    um("run", tmp / "*.png", "--crop", "auto", "--conf", "0", "-o", f"record:{tmp}/rec", "-q")
+    assert "crop: auto\n" in (tmp / "rec" / "settings.yaml").read_text()
+    assert "2 packets equal" in um("replay", tmp / "rec", "--verify")[1]
+    _, err = um("run", tmp / "b.png", "--crop", "automatic", code=2)
+    assert '"automatic" is not auto|X,Y,W,H' in err, err
 
 
 @test

@@ -278,7 +278,7 @@ TEST(packet_json_visible)
               "\"detected\":false,\"reason\":null,\"scores\":null,"
               "\"deadline\":{\"latency_ms\":20.5,\"missed\":true,\"effort\":\"repeat\"},"
               "\"cleaned\":{\"removed_px\":7,\"filled_px\":1},\"gain\":1.5,\"reused\":true,"
-              "\"precision_reason\":\"asked for\"}");
+              "\"precision_reason\":\"asked for\",\"crop\":null}");
     free(line);
 }
 
@@ -321,7 +321,7 @@ TEST(packet_json_lost)
         "\"source\":\"\",\"name\":null,\"objects\":[],\"detected\":true,\"reason\":\"no_contact\","
         "\"scores\":{\"s1\":0.5,\"s2\":0.25,\"s3\":1,\"s4\":null,\"c1\":0.75,\"c2\":0,\"c3\":null,"
         "\"contact\":0.125},\"deadline\":null,\"cleaned\":null,\"gain\":null,\"reused\":false,"
-        "\"precision_reason\":\"\"}");
+        "\"precision_reason\":\"\",\"crop\":null}");
     free(line);
     fields.struct_size = sizeof fields;
     fields.state = UM_STATE_RELOCALIZING; /* a box, and no mask */

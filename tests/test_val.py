@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from command import COMMAND, DETECTOR, ENVIRONMENT, ROOT, main, png, test, um, write_tiff
+from command import COMMAND, DETECTOR, ENVIRONMENT, ROOT, gray, main, png, test, um, write_tiff
 
 
 def report(*arguments):
@@ -261,6 +261,23 @@ def networks_and_what_they_write(folder):
     assert all("structures" in i for i in json.loads((folder / "hard/truth.json").read_text())["images"])
     assert len(list((folder / "hard/structures").iterdir())) == 4
     assert "Dice" in um("val", folder / "data", "--results", folder / "out/results.json")[0]
+
+
+@test
+def a_crop_is_judged_in_the_whole_image(folder):
+    um("phantom", "-o", folder / "data", "--frames", 3, "--seed", 987654)
+    truth = json.loads((folder / "data/truth.json").read_text())
+    for image in truth["images"]:
+        name = image["file_name"]
+        pixels = gray(folder / "data/frames" / Path(name).name)
+        png(folder / Path(name).name, 600, 640, lambda x, y: pixels[y - 50][x - 120] if 120 <= x < 542 and 50 <= y < 608 else 0)
+        image.update(width=600, height=640, file_name=Path(name).name)
+    for a in truth["annotations"]:
+        a["bbox"] = [a["bbox"][0] + 120, a["bbox"][1] + 50, *a["bbox"][2:]]
+        del a["segmentation"]
+    (folder / "truth.json").write_text(json.dumps(truth))
+    alone, there = report(folder / "data"), report(folder, "--crop", "120,50,422,558")
+    assert alone["boxes"]["ap"] == there["boxes"]["ap"] > 0.3, (alone["boxes"], there["boxes"])
 
 
 @test

@@ -281,13 +281,44 @@ bool cli_whole(const double *v, int n)
     return i == n;
 }
 
-bool cli_crop(const struct options *o, int crop[4])
+bool cli_crop(const struct options *o, int crop[4], int *find)
 {
+    *find = o->has_crop && isnan(o->crop[0]);
+    if (*find)
+        return true;
     if (o->has_crop && (!cli_whole(o->crop, 4) || o->crop[2] < 1 || o->crop[3] < 1))
         return cli_usage("--crop: want whole pixels X,Y,W,H with W and H at least 1"), false;
     for (int i = 0; i < 4; i++)
         crop[i] = (int)o->crop[i];
     return true;
+}
+
+um_status cli_crop_frame(um_frame **frame, const int crop[4])
+{
+    um_frame *f = *frame, *cut = NULL;
+    int x = crop[0], y = crop[1], w = crop[2], h = crop[3];
+    char text[160];
+    if (!w || (w == f->width && h == f->height))
+        return UM_OK;
+    if (x > f->width - w || y > f->height - h) {
+        snprintf(text, sizeof text, "--crop %d,%d,%d,%d reaches beyond the %dx%d image", x, y, w, h,
+                 f->width, f->height);
+        return um_set_error(UM_EINVAL, text);
+    }
+    um_status st = um_frame_create(&cut, w, h, f->channels);
+    if (st != UM_OK)
+        return st;
+    for (int row = 0; row < h; row++)
+        memcpy(cut->pixels + row * cut->stride,
+               f->pixels + (y + row) * f->stride + (ptrdiff_t)x * f->channels,
+               (size_t)w * (size_t)f->channels);
+    cut->id = f->id;
+    cut->ts = f->ts;
+    st = um_frame_set_source(cut, f->source);
+    um_frame_unref(st == UM_OK ? frame : &cut);
+    if (st == UM_OK)
+        *frame = cut;
+    return st;
 }
 
 void cli_announce(const struct options *o, const um_device *dev, const um_detector *detector,

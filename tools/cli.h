@@ -60,8 +60,10 @@ um_mask_mode cli_mask_mode(const struct options *o);
 um_status cli_class(const struct options *o, um_detector *detector, int *label);
 /* Are these whole numbers? */
 bool cli_whole(const double *v, int n);
-/* --crop; zeros without one. False after a message. */
-bool cli_crop(const struct options *o, int crop[4]);
+/* --crop; zeros without one, and if it is to be found. False after a message. */
+bool cli_crop(const struct options *o, int crop[4], int *find);
+/* Instead of the frame a copy of its crop; the frame itself if that has no width. */
+um_status cli_crop_frame(um_frame **frame, const int crop[4]);
 /* The line that a command begins with; detector and segmenter may be NULL. */
 void cli_announce(const struct options *o, const um_device *dev, const um_detector *detector,
                   const um_segmenter *segmenter);

@@ -19,7 +19,7 @@ struct each {
     const struct options *o;
     um_source *source;
     struct engine engine; /* one network of it */
-    int crop[4];          /* of each image; w 0: all of it */
+    int crop[4], find;    /* of each image, w 0: all of it; with `find` as found so far */
     int width, height;    /* of the last image, before that */
     uint64_t frames, unreadable;
     bool shows; /* a terminal is told how many */
@@ -30,34 +30,6 @@ static void count_frame(struct each *e)
     e->frames++;
     if (e->shows)
         tell_progress(e->frames, um_source_length(e->source), "");
-}
-
-static um_status crop_frame(const int crop[4], um_frame **frame)
-{
-    um_frame *f = *frame, *cut = NULL;
-    int x = crop[0], y = crop[1], w = crop[2], h = crop[3];
-    char text[160];
-    if (!w)
-        return UM_OK;
-    if (x > f->width - w || y > f->height - h) {
-        snprintf(text, sizeof text, "--crop %d,%d,%d,%d reaches beyond the %dx%d image", x, y, w, h,
-                 f->width, f->height);
-        return um_set_error(UM_EINVAL, text);
-    }
-    um_status st = um_frame_create(&cut, w, h, f->channels);
-    if (st != UM_OK)
-        return st;
-    for (int row = 0; row < h; row++)
-        memcpy(cut->pixels + row * cut->stride,
-               f->pixels + (y + row) * f->stride + (ptrdiff_t)x * f->channels,
-               (size_t)w * (size_t)f->channels);
-    cut->id = f->id;
-    cut->ts = f->ts;
-    st = um_frame_set_source(cut, f->source);
-    um_frame_unref(st == UM_OK ? frame : &cut);
-    if (st == UM_OK)
-        *frame = cut;
-    return st;
 }
 
 /* A frame that cannot be used, as the last error says: counted, with --strict the end. */
@@ -81,9 +53,13 @@ static um_frame *next_frame(struct each *e, int *code)
         if (st == UM_EOF)
             return NULL;
         if (st == UM_OK) {
+            if (e->find && (e->width != frame->width || e->height != frame->height))
+                memset(e->crop, 0, sizeof e->crop);
             e->width = frame->width;
             e->height = frame->height;
-            st = crop_frame(e->crop, &frame);
+            if (e->find)
+                um_frame_find_image(frame, e->crop);
+            st = cli_crop_frame(&frame, e->crop);
         }
         if (st == UM_OK)
             return frame;
@@ -191,7 +167,7 @@ int command_detect(const struct options *o)
     um_detector *detector = e.engine.detector;
     if (st == UM_OK)
         st = cli_class(o, detector, &found.label);
-    if (st == UM_OK && !cli_crop(o, e.crop))
+    if (st == UM_OK && !cli_crop(o, e.crop, &e.find))
         st = UM_EINVAL;
     if (st != UM_OK)
         code = cli_exit(st);

@@ -27,6 +27,7 @@ struct job {
     long length;
     bool fell_back;        /* that was said */
     char told[1024];       /* the last problem */
+    int crop[4];           /* that was told of last */
     struct verify *verify; /* or NULL */
     struct summary summary;
     um_run_counts counts;
@@ -78,6 +79,18 @@ static void print_shadow(um_pipeline *pipeline)
     fprintf(stderr, "\n");
 }
 
+/* Where the image on the screen was found: to be seen, and to be given as --crop the next time. */
+static void tell_crop(struct job *p, const um_packet *k)
+{
+    char text[96];
+    if (p->o->quiet || !p->set.crop_auto || memcmp(p->crop, k->crop, sizeof p->crop) == 0)
+        return;
+    memcpy(p->crop, k->crop, sizeof p->crop);
+    snprintf(text, sizeof text, "--crop auto: %d,%d,%d,%d of %dx%d", k->crop[0], k->crop[1],
+             k->crop[2], k->crop[3], k->width, k->height);
+    tell(text);
+}
+
 static void on_packet(void *ctx, const um_packet *packet, const um_frame *frame,
                       const um_truth *truth)
 {
@@ -85,6 +98,7 @@ static void on_packet(void *ctx, const um_packet *packet, const um_frame *frame,
     (void)frame;
     summary_add(&p->summary, packet, truth);
     tell_shadow(p);
+    tell_crop(p, packet);
     if (p->verify && !p->verify->differs && !verify_packet(p->verify, packet))
         um_source_cancel(p->source);
     show(p, p->summary.frames, um_state_name(packet->state), packet->ms.total);
@@ -153,7 +167,7 @@ static bool pipeline_settings(const struct options *o, const struct engine *e,
     s->shadow_every = o->shadow ? o->shadow_every : 0;
     s->mask_clean = o->mask_clean;
     s->dump = o->dump != NULL;
-    if (!cli_crop(o, s->crop))
+    if (!cli_crop(o, s->crop, &s->crop_auto))
         return false;
     if (o->has_assert) {
         if (!cli_whole(o->assert_transfers, 2))

@@ -235,25 +235,30 @@ static um_status find_now(struct val *v, const struct truth_frame *t, struct fin
     if (v->frames && strcmp(v->sweep[v->score[v->frames - 1].sweep].name, t->sweep) != 0)
         st = um_pipeline_forget(v->engine.pipeline); /* what it knows is of another sweep */
     if (st == UM_OK)
+        st = um_pipeline_send(v->engine.pipeline, &image);
+    um_frame_unref(&image);
+    if (st == UM_OK)
+        st = um_pipeline_receive(v->engine.pipeline, &packet);
+    if (st == UM_OK) {
+        image = um_frame_ref(t->image);
+        st = cli_crop_frame(&image, packet->crop);
+    }
+    if (st == UM_OK)
         st = um_detector_run(v->engine.detector, image, 0, found, most, &n);
+    um_frame_unref(&image);
     for (int i = 0; i < n && st == UM_OK; i++) {
         const um_box *b = &found[i];
         int c = v->category[b->label];
         if (c < 0)
             continue;
         f->box[f->boxes++] = (struct ap_box){
-            .box = {(double)b->x0, (double)b->y0, (double)b->x1 - (double)b->x0,
-                    (double)b->y1 - (double)b->y0},
+            .box = {(double)b->x0 + packet->crop[0], (double)b->y0 + packet->crop[1],
+                    (double)b->x1 - (double)b->x0, (double)b->y1 - (double)b->y0},
             .score = (double)b->score,
             .category = c,
         };
     }
     free(found);
-    if (st == UM_OK)
-        st = um_pipeline_send(v->engine.pipeline, &image);
-    um_frame_unref(&image);
-    if (st == UM_OK)
-        st = um_pipeline_receive(v->engine.pipeline, &packet);
     if (st != UM_OK)
         return st;
     /* of a class that the data set does not know, nothing was found */
@@ -682,6 +687,8 @@ static um_status open_networks(struct val *v)
     cli_pipeline_settings(v->o, &v->engine, &s);
     s.track = v->o->track > 0;
     s.mask_clean = v->o->mask_clean;
+    if (!cli_crop(v->o, s.crop, &s.crop_auto))
+        return UM_EINVAL;
     if ((st = um_pipeline_open(&v->engine.pipeline, &s)) == UM_OK)
         st = pair_classes(v);
     if (st != UM_OK)

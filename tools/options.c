@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,9 +142,10 @@ static const struct row table[] = {
     {"sam-family", TEXT, AT(sam_family), MODELS | ON_CONVERT | KEPT,
      "mobile-sam|tiny-sam|lite-medsam|sam-vit|medsam-vit",
      .help = "family of the segmenter, if its file cannot tell; default: what it says"},
-    {"crop", NUMBERS, AT(crop), RUN | ON_DETECT | KEPT, "X,Y,W,H",
-     .help = "part of the image to process; results are in full-image coordinates", .max = 16384,
-     .also = AT(has_crop), .numbers = 4},
+    {"crop", NUMBERS, AT(crop), RUN | ON_DETECT | ON_VAL | KEPT, "auto|X,Y,W,H",
+     .help = "part of the image to process; results are in full-image coordinates. auto = of a "
+             "scanner's screen the part that is the ultrasound image",
+     .max = 16384, .also = AT(has_crop), .numbers = 4},
     {"box", NUMBERS, AT(box), ON_SEGMENT, "X0,Y0,X1,Y1", .help = "box prompt in pixels",
      .min = -1e9, .max = 1e9, .also = AT(has_box), .numbers = 4},
     {"point", LIST, AT(point), ON_SEGMENT, "X,Y,LABEL",
@@ -487,6 +489,10 @@ void options_keep(const struct options *o, FILE *f)
         case UNSIGNED: fprintf(f, "%llu", (unsigned long long)*(const uint64_t *)v); break;
         case FLOAT: fprintf(f, "%.9g", (double)*(const float *)v); break;
         case NUMBERS:
+            if (isnan(*(const double *)v)) {
+                fprintf(f, "auto");
+                break;
+            }
             for (int k = 0; k < r->numbers; k++)
                 fprintf(f, "%s%.17g", k ? ", " : "[", ((const double *)v)[k]);
             fprintf(f, "]");
@@ -659,9 +665,12 @@ static bool set_value(struct options *o, const struct row *r, const char *where,
     }
     case NUMBERS: {
         double v[4];
-        bool good = options_numbers(text, r->numbers, v);
-        for (int i = 0; good && i < r->numbers; i++)
-            good = v[i] >= r->min && v[i] <= r->max;
+        bool found = may_be_auto && strcmp(text, "auto") == 0;
+        bool good = found || options_numbers(text, r->numbers, v);
+        for (int i = 0; good && i < r->numbers; i++) {
+            v[i] = found ? NAN : v[i];
+            good = found || (v[i] >= r->min && v[i] <= r->max);
+        }
         if (!good)
             return cli_usage("%s: \"%s\" is not %s", where, text, r->value), false;
         memcpy(base + r->offset, v, (size_t)r->numbers * sizeof *v);

@@ -40,7 +40,7 @@ struct options {
     int sam_as_numpy; /* -1 = not said */
     float conf, sink_deadline, stall_deadline, fps, summary_every, kpi_max_mb, budget_ms;
     bool has_crop, has_box, has_assert, has_within, has_spacing;
-    double crop[4], box[4], assert_transfers[2], within[2], spacing[2];
+    double crop[4] /* NaN: auto */, box[4], assert_transfers[2], within[2], spacing[2];
     long frames;
     uint64_t seed, guard_seed;
     int max_age_ms, lag_alarm_ms; /* max_age_ms: -1 = not said */

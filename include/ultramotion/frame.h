@@ -58,6 +58,17 @@ UM_API um_status um_frame_wrap(um_frame **out, int width, int height, int channe
  * is unchanged). */
 UM_API um_status um_frame_set_source(um_frame *frame, const char *source);
 
+/**
+ * Find the ultrasound image on a scanner's screen: the largest part with speckle, as a rectangle on
+ * a grid of at most 64 cells. What leaves out less than a tenth of a side leaves out nothing.
+ *
+ * @param rect x, y, width, height; in: what was found in earlier images of the same size, width 0 =
+ *             nothing yet; out: the rectangle around both, unchanged if there is no speckle (menus
+ *             only, an unplugged cable).
+ * @return UM_OK; UM_EINVAL for NULL. Threads: any.
+ */
+UM_API um_status um_frame_find_image(const um_frame *frame, int rect[4]);
+
 /** Add a reference and return the frame. Threads: any. */
 UM_API um_frame *um_frame_ref(um_frame *frame);
 

@@ -30,7 +30,10 @@ typedef struct um_pipeline_settings {
     int label;               /**< class to follow; -1 = the best of all (default) */
     um_gate_mode gate;       /**< AUTO: speculative where queues overlap, sync on cpu */
     um_mask_mode sam_as_numpy;
-    int crop[4];                /**< x, y, w, h: part of the image to process; w 0 = all */
+    int crop[4];   /**< x, y, w, h: part of the image to process; w 0 = all */
+    int crop_auto; /**< 1: instead, the part of a scanner's screen that is the ultrasound image, as
+                      um_frame_find_image() finds it in the frames sent so far of the same size;
+                      each packet says which. 0 (default): `crop` */
     int assert_up, assert_down; /**< most copies per frame; -1 = no assertion (default) */
     int dump;                   /**< keep taps for um_pipeline_dump(), of one object */
     int inflight; /**< frames that may be in flight, 1 (default) to UM_INFLIGHT_MAX. On `cpu` each

@@ -401,6 +401,7 @@ def test_options_of_another_kind_are_refused_by_name(detector, segmenter, image)
         "input_size .1, 2, 3.: want 2 whole": lambda: ultramotion.Detector(input_size=(1, 2, 3)),
         "crop 5: want 4 whole": lambda: pipeline(crop=5),
         "crop .0, 0, 0, 9.: want x, y": lambda: pipeline(crop=(0, 0, 0, 9)),
+        "crop 'all'": lambda: pipeline(crop="all"),
         "assert_transfers 1: want 2": lambda: pipeline(assert_transfers=1),
         "objects 1.5: want a whole number": lambda: pipeline(objects=1.5),
         "theta_on 'x': want a number": lambda: pipeline(theta_on="x"),

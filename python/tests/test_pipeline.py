@@ -287,6 +287,15 @@ def test_images_are_numbered_and_timed(detector, packets):
             Pipeline(detector, segmenter=False, crop=(0, 0, 0, 0))
 
 
+def test_the_image_on_a_screen_is_found(detector):
+    screen = np.zeros((320, 400), np.uint8)
+    screen[64:256, 96:320] = np.random.default_rng(0).integers(0, 256, (192, 224))
+    with Pipeline(detector, segmenter=False, crop="auto") as found, Pipeline(detector, segmenter=False, crop=(80, 48, 256, 224)) as told:
+        a, b = found(screen), told(screen)
+        assert a.crop == b.crop == (80, 48, 256, 224) and json.loads(a.json())["crop"] == [80, 48, 256, 224]
+        assert a.score == b.score and found(screen[64:256, 96:320]).crop is None
+
+
 def test_a_producer_may_use_its_array_again(pipeline, packets):
     images = [p.frame.numpy().copy() for p in packets]
 

@@ -19,7 +19,7 @@ from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Callable, Generic, Iterator, TypeVar, Union, overload
 
-ABI = 12  # um_abi() that this file was written for
+ABI = 13  # um_abi() that this file was written for
 Path = Union[str, "os.PathLike[str]"]
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
@@ -383,6 +383,7 @@ class PipelineSettings(Settings):
         ("gate", c_int),
         ("sam_as_numpy", c_int),
         ("crop", c_int * 4),
+        ("crop_auto", c_int),
         ("assert_up", c_int),
         ("assert_down", c_int),
         ("dump", c_int),
@@ -607,6 +608,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_device_transfers": (None, [P, POINTER(Transfers)]),
     "um_frame_from_image": (c_int, [PP, POINTER(Image)]),
     "um_frame_set_source": (c_int, [P, S]),
+    "um_frame_find_image": (c_int, [P, POINTER(c_int)]),
     "um_frame_ref": (P, [P]),
     "um_frame_unref": (None, [PP]),
     "um_detector_settings_init": (None, [POINTER(DetectorSettings), c_size_t]),

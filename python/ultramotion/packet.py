@@ -163,6 +163,13 @@ class Packet(_c.PacketBase, Outlined):
     """Why `precision`: it was asked for, or what the device has that `"auto"` went by."""
 
     @property
+    def crop(self) -> tuple[int, int, int, int] | None:
+        """The part of the image that was looked at: x, y, width, height; None: all of it."""
+        s = self._struct
+        x, y, w, h = (int(v) for v in s.crop)
+        return None if (w, h) == (s.width, s.height) else (x, y, w, h)
+
+    @property
     def cleaned(self) -> dict[str, int] | None:
         """Pixels that cleaning took from the first mask and added; None without a mask, or without `mask_clean`."""
         s = self._struct

@@ -30,7 +30,8 @@ class Pipeline(_c.Closing, _c.PipelineBase):
     from image to image (scores, state, `RELOCALIZING`); `detect_every=K` also skips the detector where it can;
     `budget_ms=B` says in each packet whether it was late and, with `track`, reduces the work while that happens (`docs/SUPERVISION.md`).
     `reuse=True` takes the previous image's results for an image identical to it, pixel by pixel.
-    `mask_clean=True` removes specks and pieces outside the box from masks and fills their small holes, as the command does.
+    `crop=(x, y, w, h)` shows the networks a part of each image; `crop="auto"` that part of a scanner's screen which is the
+    ultrasound image, and each packet says which. `mask_clean=True` removes specks and pieces outside the box from masks and fills their small holes, as the command does.
     `theta_on`, `theta_off` and `theta_cont` are the thresholds of the state (`docs/STATE.md`). `shadow_every=N` has legacy mode do
     every N-th frame too, and continue alone if masks diverge (`docs/guides/rollback.md`)."""
 
@@ -47,7 +48,7 @@ class Pipeline(_c.Closing, _c.PipelineBase):
         label: int | str | None = None,
         objects: int = 1,
         per_class: bool = False,
-        crop: tuple[int, int, int, int] | None = None,
+        crop: tuple[int, int, int, int] | Literal["auto"] | None = None,
         gate: str = "auto",
         sam_as_numpy: bool | None = UNSET,
         inflight: int = 1,
@@ -92,7 +93,9 @@ class Pipeline(_c.Closing, _c.PipelineBase):
             mask_clean=mask_clean,
             reuse=reuse,
         )
-        if crop is not None:
+        if isinstance(crop, str):
+            settings.crop_auto = _choice("crop", crop, {"auto": 1})
+        elif crop is not None:
             sides = _c.integers(crop, 4, "crop")
             if min(sides[2:]) < 1:
                 raise _c.InvalidError(f"crop {tuple(sides)}: want x, y, width and height, of at least one pixel")

@@ -6,6 +6,7 @@
 #include "pipeline/pipeline.h"
 
 #include <stdio.h>
+#include <string.h>
 
 enum { TEXT = 1024 };
 
@@ -70,7 +71,8 @@ static um_status open_member(um_crew *c, struct member *m, const um_pipeline_set
 {
     um_pipeline_settings own = *settings;
     own.inflight = 1;
-    own.shadow_every = 0; /* the crew's owner has it, */
+    own.crop_auto = 0;    /* the crew's owner looks at all frames, */
+    own.shadow_every = 0; /* has it, */
     own.kpi = NULL;       /* and tells in order */
     m->crew = c;
     um_status st = um_pipeline_open(&m->pipeline, &own);
@@ -134,6 +136,7 @@ um_status um_crew_prepare(um_crew *c, int width, int height, int channels)
 um_status um_crew_give(um_crew *c, int member, um_frame **frame, const struct um_crew_wish *wish)
 {
     struct member *m = &c->member[member];
+    memcpy(m->pipeline->set.crop, wish->crop, sizeof wish->crop);
     um_status st = um_pipeline_plan(m->pipeline, *frame);
     if (st != UM_OK)
         return st;

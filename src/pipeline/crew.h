@@ -14,7 +14,7 @@ typedef struct um_crew um_crew;
 /* What may change from frame to frame. */
 struct um_crew_wish {
     float conf;
-    int label, objects;
+    int label, objects, crop[4];
 };
 
 /* `settings` are the pipeline's; their inflight is the number of members, at most as many as the

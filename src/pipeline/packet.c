@@ -430,6 +430,17 @@ static void put_deadline(um_json *j, const um_packet *p)
     um_json_end(j, '}');
 }
 
+/* null: the whole image. */
+static void put_crop(um_json *j, const um_packet *p)
+{
+    bool whole = p->crop[2] == p->width && p->crop[3] == p->height;
+    if (!um_json_put_begin_if(j, !whole, "crop", '['))
+        return;
+    for (int i = 0; i < 4; i++)
+        um_json_int(j, p->crop[i]);
+    um_json_end(j, ']');
+}
+
 /* What was done to a mask; null where nobody cleans, or there is none. */
 static void put_cleaned(um_json *j, bool cleaned, uint32_t removed, uint32_t filled)
 {
@@ -542,6 +553,7 @@ um_status um_packet_json(const um_packet *packet, char **line)
     um_json_put_float(&j, "gain", p->gain > 0 ? p->gain : NAN);
     um_json_put_bool(&j, "reused", p->reused != 0);
     um_json_put_string(&j, "precision_reason", p->precision_reason);
+    put_crop(&j, p);
     um_json_end(&j, '}');
     um_free(counts);
     return um_json_finish(&j, line);

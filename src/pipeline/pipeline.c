@@ -286,6 +286,20 @@ static um_status find_geometry(um_pipeline *p, int w, int h, int c, bool trial,
     return st;
 }
 
+/* What is known of the screen, now that another frame of it is seen. */
+static void look_at_screen(um_pipeline *p, const um_frame *f)
+{
+    int *crop = p->set.crop, before[4];
+    memcpy(before, crop, sizeof before);
+    if (f->width != p->screen[0] || f->height != p->screen[1])
+        memset(crop, 0, sizeof before);
+    p->screen[0] = f->width;
+    p->screen[1] = f->height;
+    um_frame_find_image(f, crop);
+    if (memcmp(before, crop, sizeof before) != 0)
+        um_track_enter(&p->track, NULL); /* what it knows is in pixels of the crop */
+}
+
 /* The part of a frame that is looked at. */
 static um_status find_crop(const um_pipeline *p, int width, int height, int crop[4])
 {
@@ -308,6 +322,8 @@ um_status um_pipeline_prepare(um_pipeline *p, int width, int height, int channel
         (int64_t)width * height > UM_FRAME_MAX_PIXELS || (channels != 1 && channels != 3))
         return um_fail(UM_EINVAL, "um_pipeline_prepare: a frame of %dx%d, %d channels", width,
                        height, channels);
+    if (p->set.crop_auto) /* frames will tell */
+        return UM_OK;
     um_status st = find_crop(p, width, height, crop);
     if (st != UM_OK)
         return st;
@@ -388,6 +404,7 @@ um_status um_pipeline_forget(um_pipeline *p)
         return st;
     um_track_enter(&p->track, NULL);
     um_sent_forget(&p->before);
+    p->screen[0] = p->screen[1] = 0;
     if (p->shadow)
         st = um_pipeline_forget(p->shadow->legacy);
     pthread_mutex_unlock(&p->lock);
@@ -429,7 +446,9 @@ static um_status send_to_crew(um_pipeline *p, um_frame **frame)
         return UM_AGAIN;
     um_wish_take(p);
     struct um_crew_wish wish = {.conf = p->conf, .label = p->label, .objects = p->objects};
+    memcpy(wish.crop, p->set.crop, sizeof wish.crop);
     flight->frame = um_frame_ref(*frame);
+    memcpy(flight->crop, p->set.crop, sizeof flight->crop);
     um_status st = um_crew_give(p->crew, member, frame, &wish);
     if (st == UM_OK)
         p->sent++;
@@ -489,6 +508,7 @@ static um_status send(um_pipeline *p, um_frame **frame)
     flight->g = g;
     flight->sent_ns = now;
     flight->packet = begin_packet(p, f, crop);
+    memcpy(flight->crop, crop, sizeof crop);
     flight->packet.reused = flight->boxes || flight->embedding;
     flight->frame = *frame;
     *frame = NULL;
@@ -502,6 +522,8 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
     um_status st = take_turn(p, "um_pipeline_send");
     if (st != UM_OK)
         return st;
+    if (p->set.crop_auto)
+        look_at_screen(p, *frame);
     bool legacy = p->shadow && p->shadow->counts.fell_back;
     if (!legacy) {
         st = p->crew ? send_to_crew(p, frame) : send(p, frame);
@@ -509,6 +531,7 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
         st = UM_AGAIN;
     } else {
         um_wish_take(p);
+        memcpy(p->shadow->legacy->set.crop, p->set.crop, sizeof p->set.crop);
         st = um_pipeline_send(p->shadow->legacy, frame);
     }
     pthread_mutex_unlock(&p->lock);
@@ -812,7 +835,9 @@ static um_status receive_shadowed(um_pipeline *p, const um_packet **packet)
     if (p->received == p->sent)
         return p->shadow->counts.fell_back ? um_pipeline_receive(p->shadow->legacy, packet)
                                            : UM_AGAIN;
-    um_frame *frame = um_frame_ref(flight_of(p, p->received)->frame);
+    const struct flight *flight = flight_of(p, p->received);
+    um_frame *frame = um_frame_ref(flight->frame);
+    memcpy(p->shadow->crop, flight->crop, sizeof flight->crop);
     um_status st = receive(p, packet);
     st = um_shadow_look(p->shadow, frame, st, packet);
     um_frame_unref(&frame);

@@ -77,6 +77,7 @@ struct lane {
 struct flight {
     struct geometry *g;
     um_frame *frame;
+    int crop[4]; /* of it, what is looked at */
     uint64_t sent_ns;
     bool detected;             /* by the detector, or followed without it */
     const um_packet *repeated; /* nothing was launched: the mask of this one once more */
@@ -106,7 +107,8 @@ struct wish {
 
 struct um_pipeline {
     atomic_int refs;
-    um_pipeline_settings set;
+    um_pipeline_settings set; /* with crop_auto, its crop is that of the last frame, */
+    int screen[2];            /* of this width and height */
     um_device *dev;
     um_detector *detector;                                    /* a reference */
     um_segmenter *segmenter;                                  /* a reference, or NULL */

@@ -96,6 +96,9 @@ static um_status check(const um_pipeline_settings *s)
         (s->crop[2] == 0) != (s->crop[3] == 0))
         return um_fail(UM_EINVAL, "crop %d,%d,%d,%d: want x,y >= 0 and w,h > 0", s->crop[0],
                        s->crop[1], s->crop[2], s->crop[3]);
+    if (s->crop_auto && s->crop[2])
+        return um_fail(UM_EINVAL, "crop %d,%d,%d,%d and crop_auto: want one of them", s->crop[0],
+                       s->crop[1], s->crop[2], s->crop[3]);
     if (s->inflight < 1 || s->inflight > UM_INFLIGHT_MAX)
         return um_fail(UM_EINVAL, "%d frames in flight, want 1 to %d", s->inflight,
                        UM_INFLIGHT_MAX);

@@ -5,8 +5,10 @@
 #include "base/mem.h"
 #include "base/number.h"
 #include "base/status.h"
+#include "pipeline/pipeline.h"
 
 #include <math.h>
+#include <string.h>
 
 /* Masks of the same frame and prompt differ in pixels on their edge, where two ways of rounding
  * end on two sides of 0; on devices of full precision not even there. */
@@ -20,7 +22,8 @@ static um_status open_legacy(struct um_shadow *s, bool alone)
     set.inflight = 1;
     set.dump = 0;
     set.shadow_every = 0;
-    if (!alone) { /* of single frames, by themselves */
+    set.crop_auto = 0; /* it gets that of the pipeline it watches */
+    if (!alone) {      /* of single frames, by themselves */
         set.assert_up = set.assert_down = -1;
         set.track = 0;
         set.detect_every = 1;
@@ -59,6 +62,7 @@ void um_shadow_close(struct um_shadow **s)
 static um_status run_legacy(struct um_shadow *s, const um_frame *frame, const um_packet **packet)
 {
     um_frame *again = um_frame_ref((um_frame *)(uintptr_t)frame);
+    memcpy(s->legacy->set.crop, s->crop, sizeof s->crop);
     um_status st = um_pipeline_send(s->legacy, &again);
     um_frame_unref(&again);
     return st == UM_OK ? um_pipeline_receive(s->legacy, packet) : st;
