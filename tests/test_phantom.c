@@ -307,6 +307,66 @@ TEST(sweeps_begin_again)
     CHECK(hash_of(spec, 0, 1) != hash_of("phantom:seed=4,frames=1,sweep=1", 0, 1));
 }
 
+/* On a screen the image is what it is alone, and so is the truth; the layout is the seed's. */
+TEST(screens_show_the_same_images)
+{
+    static const char *const kinds[] = {"seed=5,frames=40",
+                                        "seed=6,frames=40,look=hard,width=160,height=200",
+                                        "seed=7,sweep=1,frames=40"};
+    int corner[3][2];
+    for (int kind = 0; kind < 3; kind++) {
+        char spec[96];
+        um_source *alone = NULL, *screen = NULL;
+        snprintf(spec, sizeof spec, "phantom:%s", kinds[kind]);
+        CHECK_OK(um_source_open(&alone, spec, NULL));
+        snprintf(spec, sizeof spec, "phantom:%s,screen=1", kinds[kind]);
+        CHECK_OK(um_source_open(&screen, spec, NULL));
+        int x = -1, y = -1, seen = 0;
+        for (int i = 0; i < 40; i++) {
+            um_frame *a = NULL, *b = NULL;
+            um_truth t = {.struct_size = sizeof t}, u = t;
+            CHECK_OK(um_source_read(alone, &a));
+            CHECK_OK(um_source_read(screen, &b));
+            CHECK_OK(um_source_truth(alone, &t));
+            CHECK_OK(um_source_truth(screen, &u));
+            CHECK(b->width == 1280 && b->height == 960 && t.has_bone == u.has_bone);
+            CHECK(t.n_structures == u.n_structures && a->has_pose == b->has_pose);
+            if (t.has_bone && x < 0) {
+                x = (int)(u.box[0] - t.box[0]);
+                y = (int)(u.box[1] - t.box[1]);
+            }
+            for (int k = 0; t.has_bone && k < 4; k++)
+                CHECK(u.box[k] - t.box[k] == (float)(k % 2 ? y : x));
+            for (int s = 0; s < t.n_structures && x >= 0; s++)
+                for (int k = 0; k < 4; k++)
+                    CHECK(u.structure[s].box[k] - t.structure[s].box[k] == (float)(k % 2 ? y : x));
+            for (int row = 0; row < a->height && x >= 0; row++) {
+                const uint8_t *from = a->pixels + row * a->stride;
+                CHECK(memcmp(from, b->pixels + (y + row) * b->stride + x, (size_t)a->width) == 0);
+                size_t at = (size_t)(y + row) * 1280 + (size_t)x,
+                       there = (size_t)row * (size_t)a->width;
+                CHECK(!t.mask || memcmp(t.mask + there, u.mask + at, (size_t)a->width) == 0);
+                CHECK(!t.map || memcmp(t.map + there, u.map + at, (size_t)a->width) == 0);
+            }
+            size_t in = 0, all = 0;
+            for (size_t k = 0; t.mask && k < (size_t)a->width * (size_t)a->height; k++)
+                in += t.mask[k];
+            for (size_t k = 0; u.mask && k < (size_t)1280 * 960; k++)
+                all += u.mask[k];
+            CHECK_EQ(in, all);
+            seen += x >= 0;
+            um_frame_unref(&a);
+            um_frame_unref(&b);
+        }
+        CHECK(seen >= 6);
+        corner[kind][0] = x;
+        corner[kind][1] = y;
+        um_source_close(&alone);
+        um_source_close(&screen);
+    }
+    CHECK(corner[0][0] != corner[1][0] && corner[0][1] != corner[2][1]);
+}
+
 TEST(empty_share)
 {
     um_source *s = NULL;
@@ -369,6 +429,8 @@ TEST(keys)
                                       "phantom:look=hard,surface=round",
                                       "phantom:surface=rib",
                                       "phantom:sweep=2",
+                                      "phantom:screen=yes",
+                                      "phantom:screen=1,width=1000",
                                       "phantom:sweep=1,surface=rib"};
     um_source *s = NULL;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -376,7 +438,8 @@ TEST(keys)
         CHECK(s == NULL);
     }
     CHECK_EQ(um_source_open(&s, "phantom:sed=1", NULL), UM_EINVAL);
-    CHECK_MSG(strstr(um_last_error(), "seed, frames, width, height, empty, look, surface, sweep"),
+    CHECK_MSG(strstr(um_last_error(), "seed, frames, width, height, empty, look, surface, sweep, "
+                                      "screen"),
               "%s", um_last_error());
     static const char *const refused[][2] = {
         {"phantom:sweep=1,look=hard", "sweep=1 is of look=default, not of look=hard"},

@@ -281,6 +281,13 @@ def a_crop_is_judged_in_the_whole_image(folder):
 
 
 @test
+def the_image_on_a_screen_is_found_again(folder):
+    alone, lost, found = (report(f"phantom:seed=900001,frames=8,empty=0{more}", *crop)["masks"]["dice"]
+                          for more, crop in (("", ()), (",screen=1", ()), (",screen=1", ("--crop", "auto"))))
+    assert alone > found > lost + .3, (alone, lost, found)
+
+
+@test
 def sweeps_of_the_phantom_are_in_time(folder):
     sweeps, small = "phantom:seed=900000,frames=118,sweep=1", ("--sam-size", 64)  # masks are no matter here
     plain = report(sweeps, *small)

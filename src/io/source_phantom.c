@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* "phantom:seed=1,frames=100,…": the generator as a source, and as files with truth. */
 #include "io/path.h"
+#include "io/phantom_screen.h"
 #include "io/phantom_sweep.h"
 #include "io/scheme.h"
 #include "io/source.h"
@@ -73,9 +74,10 @@ struct source_phantom {
     long frames; /* 0 = endless; -1 = not said */
     int width, height;
     double empty; /* -1 = not said */
-    bool sweeps;
+    bool sweeps, on_screen;
     um_look look;
     um_surface surface;
+    struct um_screen screen;
     uint8_t *mask;
     um_truth truth;
     int drawn;
@@ -101,6 +103,14 @@ static um_status read_surface(const char *value, um_surface *surface)
     return um_fail(UM_EINVAL, "surface=%s must be any, arc, plate, rib, flank or humps", value);
 }
 
+static um_status read_flag(const char *key, const char *value, bool *flag)
+{
+    if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
+        return um_fail(UM_EINVAL, "%s=%s must be 0 or 1", key, value);
+    *flag = *value == '1';
+    return UM_OK;
+}
+
 static um_status set(void *priv, const char *key, const char *value)
 {
     struct source_phantom *s = priv;
@@ -113,12 +123,10 @@ static um_status set(void *priv, const char *key, const char *value)
         return read_look(value, &s->look);
     if (strcmp(key, "surface") == 0)
         return read_surface(value, &s->surface);
-    if (strcmp(key, "sweep") == 0) {
-        if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
-            return um_fail(UM_EINVAL, "sweep=%s must be 0 or 1", value);
-        s->sweeps = *value == '1';
-        return UM_OK;
-    }
+    if (strcmp(key, "sweep") == 0)
+        return read_flag(key, value, &s->sweeps);
+    if (strcmp(key, "screen") == 0)
+        return read_flag(key, value, &s->on_screen);
     static const char *const keys[] = {"seed", "frames", "width", "height"};
     size_t k = 0;
     while (k < 4 && strcmp(key, keys[k]) != 0)
@@ -126,7 +134,7 @@ static um_status set(void *priv, const char *key, const char *value)
     if (k == 4)
         return um_fail(UM_EINVAL,
                        "unknown key \"%s\": known are seed, frames, width, height, empty, "
-                       "look, surface, sweep",
+                       "look, surface, sweep, screen",
                        key);
     uint64_t n = 0;
     if (!um_number_whole(value, k == 0 ? UINT64_MAX : INT_MAX, &n))
@@ -175,7 +183,9 @@ static um_status phantom_open(void *priv, const char *spec, const um_source_sett
         st = generator_open(&s->generator, s->sweeps, s->width, s->height, s->empty, s->look);
     if (st == UM_OK && !s->sweeps)
         um_phantom_set_surface(s->generator.phantom, s->surface);
-    if (st == UM_OK && !(s->mask = um_alloc((size_t)s->width * (size_t)s->height)))
+    if (st == UM_OK && s->on_screen)
+        st = um_screen_open(&s->screen, s->seed, s->width, s->height);
+    else if (st == UM_OK && !(s->mask = um_alloc((size_t)s->width * (size_t)s->height)))
         st = um_fail(UM_ENOMEM, "phantom mask");
     return st;
 }
@@ -184,6 +194,7 @@ static void phantom_close(void *priv)
 {
     struct source_phantom *s = priv;
     generator_close(&s->generator);
+    um_screen_close(&s->screen);
     um_free(s->mask);
 }
 
@@ -192,11 +203,15 @@ static um_status phantom_read(void *priv, uint64_t index, um_frame **frame)
     struct source_phantom *s = priv;
     if (s->frames && index >= (uint64_t)s->frames)
         return UM_EOF;
-    um_status st = um_frame_create(frame, s->width, s->height, 1);
+    um_status st = s->on_screen ? um_frame_create(frame, UM_SCREEN_WIDTH, UM_SCREEN_HEIGHT, 1)
+                                : um_frame_create(frame, s->width, s->height, 1);
     if (st != UM_OK)
         return st;
     um_frame *f = *frame;
-    generator_draw(&s->generator, s->seed, index, f->pixels, s->mask, &s->truth);
+    generator_draw(&s->generator, s->seed, index, s->on_screen ? s->screen.image : f->pixels,
+                   s->on_screen ? s->screen.image_mask : s->mask, &s->truth);
+    if (s->on_screen)
+        um_screen_show(&s->screen, f->pixels, &s->truth);
     s->drawn = 1;
     if (s->sweeps) {
         f->has_pose = f->has_spacing = 1;
