@@ -18,7 +18,7 @@ import time
 import zlib
 from pathlib import Path
 
-from command import COMMAND, DETECTOR, ENVIRONMENT, MODELS, ROOT, SEGMENTER, Skip, lines, main, png, test, um
+from command import COMMAND, DETECTOR, ENVIRONMENT, MODELS, ROOT, SEGMENTER, Skip, gray, lines, main, png, test, um
 from crc64 import crc64
 
 CHOSEN = ("fp32", "bf16")  # by a processor where nobody asks
@@ -540,6 +540,26 @@ def crop_reports_full_image_coordinates(tmp):
         out, err = um(command, tmp, "--crop", "0,0,400,320")  # of the others the run goes on
         assert [p["source"] for p in lines(out)] == ["whole.png"] and "1 unreadable" in err, err
         assert "part.png: " in err and "0,0,400,320 reaches beyond" in err, err
+
+
+@test
+def the_bundled_models_see_a_tint_as_gray(tmp):
+    levels = gray(ROOT / "tests" / "golden" / "end_to_end" / "phantom_0.png")
+    blue = lambda v: bytes([v * 3 // 5, v * 4 // 5, v])
+    png(tmp / "tint.png", 422, 558, lambda x, y: blue(levels[y][x]), color=2)
+    luminance = [sum(c * k for c, k in zip(blue(v), (19595, 38470, 7471))) + 0x8000 >> 16 for v in range(256)]
+    png(tmp / "gray.png", 422, 558, lambda x, y: luminance[levels[y][x]])
+    bundled = {"ULTRAMOTION_MODELS": str(ROOT / "models")}
+
+    def found(command, name, *options):
+        line = lines(um(command, tmp / name, *options, env=bundled)[0])[0]
+        return [line.get(key) for key in ("score", "box_xyxy", "mask", "boxes")]
+
+    for command, *options in ("run",), ("detect",), ("segment", "--box", "100,100,300,400"):
+        assert found(command, "tint.png", *options) == found(command, "gray.png", *options), command
+    for command in "run", "detect":
+        assert found(command, "tint.png", "--gray", "0") != found(command, "gray.png"), command
+    assert "gray: 1" in um("inspect", ROOT / "models" / "dfine_n_bone_320.safetensors")[0]
 
 
 @test

@@ -327,6 +327,46 @@ TEST_ON_DEVICES(rgb_with_equal_channels_is_gray)
     um_frame_unref(&rgb);
 }
 
+/* A tint, as scanners put over their images, and its luminance. */
+TEST_ON_DEVICES(colours_become_gray_where_that_is_told)
+{
+    static struct result want, got;
+    um_pipeline_settings s = fixture_settings(tiny(device));
+    um_detector_settings d = *OF_SIZE(TINY);
+    um_frame *gray = golden_frame(0), *tinted = new_frame(W, H, 3);
+    for (int y = 0; y < H; y++)
+        for (int x = 0; x < W; x++) {
+            unsigned v = *pixel(gray, x, y), r = v * 3 / 5, g = v * 4 / 5, b = v;
+            memcpy(pixel(tinted, x, y), (uint8_t[]){(uint8_t)r, (uint8_t)g, (uint8_t)b}, 3);
+            *pixel(gray, x, y) =
+                (uint8_t)((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16); /* Pillow's L24 */
+        }
+    s.conf = 0;
+    d.gray = 1;
+    d.queries = 100;
+    CHECK_OK(um_detector_open(&s.detector, tiny(device)->dev, DETECTOR_FILE, &d));
+    run_once(&s, gray, &want);
+    run_once(&s, tinted, &got);
+    check_same(&want, &got);
+    CHECK_EQ(want.packet.transfers.up_bytes, got.packet.transfers.up_bytes);
+    um_box a, b;
+    int n = 0, m = 0;
+    CHECK_OK(um_detector_run(s.detector, gray, 0, &a, 1, &n));
+    CHECK_OK(um_detector_run(s.detector, tinted, 0, &b, 1, &m));
+    CHECK(n == 1 && m == 1 && memcmp(&a, &b, sizeof a) == 0);
+    um_detector_close(&s.detector);
+    d.gray = -1;
+    CHECK_OK(um_detector_open(&s.detector, tiny(device)->dev, DETECTOR_FILE, &d));
+    run_once(&s, tinted, &got);
+    CHECK(got.packet.score != want.packet.score);
+    um_detector_close(&s.detector);
+    d.gray = 2;
+    CHECK_EQ(um_detector_open(&s.detector, tiny(device)->dev, DETECTOR_FILE, &d), UM_EINVAL);
+    CHECK(strstr(um_last_error(), "gray 2"));
+    um_frame_unref(&gray);
+    um_frame_unref(&tinted);
+}
+
 TEST_ON_DEVICES(a_crop_is_the_image_cut_out)
 {
     static struct result want, got;

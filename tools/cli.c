@@ -164,6 +164,7 @@ bool cli_detector_settings(const struct options *o, um_detector_settings *s)
     s->gain = o->gain;
     s->nms = o->nms;
     s->presence = o->presence;
+    s->gray = o->gray < 0 ? 0 : o->gray ? 1 : -1;
     return true;
 }
 

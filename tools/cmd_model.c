@@ -216,6 +216,8 @@ static void drop_metadata(void *ctx, const char *key, const char *value)
 {
     if (strcmp(key, "gain") == 0)
         drop(ctx, "--gain", value);
+    if (strcmp(key, "gray") == 0)
+        drop(ctx, "--gray", value);
     if (strcmp(key, "nms") == 0)
         drop(ctx, "--nms", value);
     if (strcmp(key, "presence") == 0)

@@ -99,6 +99,10 @@ static const struct row table[] = {
      .help = "brightness of the images the networks see: auto = 0.5 % of the pixels become white, "
              "G = times G, then to the power of GAMMA (also auto,GAMMA; docs/FRAME.md); default: "
              "what the detector's file says, else off"},
+    {"gray", BOOL01, AT(gray), RUN | ON_DETECT | ON_VAL | KEPT, "0|1",
+     .help = "1 = colours become gray before the networks see them: for networks trained on gray "
+             "images, which miss what a scanner tints; default: what the detector's file says, "
+             "else 0"},
     {"nms", FLOAT, AT(nms), RUN | ON_DETECT | ON_VAL | KEPT, "IOU",
      .help = "of two boxes of a class that overlap by more, drop the lower-scoring one; 1 = drop "
              "none, as D-FINE does; default: what the detector's file says, else 1",
@@ -305,6 +309,7 @@ static struct options defaults(void)
     return (struct options){.sam_as_numpy = -1,
                             .track = -1,
                             .mask_clean = 1,
+                            .gray = -1,
                             .theta_on = 0.6f,
                             .theta_off = 0.4f,
                             .theta_cont = 0.5f,
@@ -403,7 +408,7 @@ bool options_meet(const struct options *o, enum command_bit command)
         {"trace-steps", "without --trace FILE", o->trace},
         {"guard-seed", "without --device guard", o->device && strcmp(o->device, "guard") == 0},
         {"frames", "without --calibrate", command != ON_CONVERT || o->calibrate},
-        {"detector segmenter device precision threads weight-cache track gain nms presence "
+        {"detector segmenter device precision threads weight-cache track gain gray nms presence "
          "mask-clean det-size queries det-act det-fit names sam-size sam-family",
          "with --results, which runs no network", !o->results},
         {"size pixel", "for a source other than -", command == ON_PHANTOM || raw},

@@ -33,6 +33,7 @@ struct options {
         *kpi_events, *trace, *det_size, *det_act, *det_fit, *names, *igtl_crc, *igtl_coord,
         *igtl_max_fps, *igtl_version, *results, *masks, *lines, *pictures, *look, *recorded_device,
         *shadow, *gain, *presence, *weight_cache;
+    int gray; /* -1: as the file says */
     const char *sink[MAX_LIST];
     const char *point[MAX_LIST];
     int sinks, points;

@@ -85,7 +85,7 @@ def main():
     weights = {k: v - CALM if is_score_bias(k) else v for k, v in state.average.state.items()}
     run.export(args, weights, "detector.safetensors", {
         "architecture": "dfine-n", "name": "D-FINE-N bone surface, 320x320", "input_size": SIDE, "classes": "bone", "activation": "relu", "fit": "stretch", "nms": 0.7,
-        "calm": CALM, "presence": PRESENCE, "gain": "off",
+        "calm": CALM, "presence": PRESENCE, "gain": "off", "gray": 1,
         "training_data": learned_from(before), "steps": run.steps_of(before, args, state.step), "licence": run.licence_of(before),
         "producer": "ultramotion train/detector.py"})
 

@@ -213,7 +213,7 @@ def main():
     run.export(args, kept, "segmenter.safetensors", {
         "architecture": "mobile-sam", "input_size": CANVAS, "name": "MobileSAM bone surface and its neighbours, 384",
         "training_data": "ultramotion phantom, look=hard and default", "started_from": origin(before, args.lite),
-        "prompts": "boxes, points, boxes with points; structures and empty tissue", "gain": "off",
+        "prompts": "boxes, points, boxes with points; structures and empty tissue", "gain": "off", "gray": 1,
         "steps": run.steps_of(before, args, state.step) + (f" for {args.only} alone" if args.only else "") + (f", with {args.keep:g} of the weights before" if args.keep else ""),
         "licence": run.licence_of(before), "producer": "ultramotion train/segmenter.py"})
 

@@ -231,6 +231,7 @@ class DetectorSettings(Settings):
         ("gain", c_char_p),
         ("nms", c_float),
         ("presence", c_char_p),
+        ("gray", c_int),
     ]
 
 

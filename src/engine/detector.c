@@ -69,7 +69,7 @@ static um_status open_file(um_detector **out, um_device *device, const char *nam
     um_status st = um_record_in(&own, sizeof own, settings, "um_detector_settings");
     if (st == UM_OK)
         st = um_dfine_wish_read(&wish, own.input_width, own.input_height, own.queries,
-                                own.activation, own.fit, own.gain, own.nms, own.presence);
+                                own.activation, own.fit, own.gain, own.nms, own.presence, own.gray);
     if (st == UM_OK)
         st = data ? um_weights_open_memory(&file, data, size, name) : um_weights_open(&file, name);
     if (st == UM_OK)
@@ -173,7 +173,8 @@ um_device *um_detector_device(const um_detector *detector)
 
 int um_detector_channels(const um_detector *d, int channels)
 {
-    return um_dfine_info(d->net)->channels == 1 ? 1 : channels;
+    const struct um_dfine_info *info = um_dfine_info(d->net);
+    return info->channels == 1 || info->gray ? 1 : channels;
 }
 
 /* ---- a session ---- */

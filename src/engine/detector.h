@@ -57,7 +57,7 @@ void um_detector_tell(const um_detector *d, struct um_frame_header *header);
 /* Bytes on the device beside the weights. */
 uint64_t um_detect_device_bytes(const um_detect *s);
 
-/* Channels the detector runs on for a frame of `channels`: 1 if its stem has one. */
+/* Channels the detector runs on for a frame of `channels`: 1 if it knows gray only. */
 int um_detector_channels(const um_detector *d, int channels);
 
 #endif

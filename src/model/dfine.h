@@ -21,6 +21,7 @@ struct um_dfine_info {
     const char *family;    /* "d-fine", "deim-d-fine", "hugging-face-d-fine" */
     int classes;
     int channels; /* of the stem in the file: 1 or 3 */
+    bool gray;    /* knows gray images only: colours become gray before it sees them */
     int input_w, input_h;
     int queries;
     enum um_act act;      /* of the decoder's feed-forward layers */
@@ -46,15 +47,16 @@ struct um_dfine_wish {
     const char *gain;     /* um_gain_read() */
     float nms;            /* 0..1, 1 = none goes */
     const char *presence; /* "K[,P]" */
+    int gray;             /* 1 yes, -1 no */
 };
 enum { UM_DFINE_STRETCH = 1, UM_DFINE_LETTERBOX = 2 };
 
 /* activation: "auto", "relu", "silu"; fit: "auto", "stretch", "letterbox"; NULL is "auto".
- * gain: um_gain_read(), NULL as the file says; nms: 0, presence: NULL as the file says. UM_EINVAL
- * for what means nothing. */
+ * gain: um_gain_read(), NULL as the file says; nms: 0, presence: NULL, gray: 0 as the file says.
+ * UM_EINVAL for what means nothing. */
 um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queries,
                              const char *activation, const char *fit, const char *gain, float nms,
-                             const char *presence);
+                             const char *presence, int gray);
 /* The wish holds, and its source is "option". */
 void um_dfine_obey(struct um_dfine_info *info, const struct um_dfine_wish *wish);
 

@@ -310,6 +310,8 @@ um_status um_dfine_recognise(const um_weights *file, struct um_dfine_info *info)
     if (st == UM_OK)
         st = read_gain(file, info);
     if (st == UM_OK)
+        st = um_input_gray(file, &info->gray);
+    if (st == UM_OK)
         st = read_nms(file, info);
     if (st == UM_OK)
         st = read_presence(file, info);
@@ -331,7 +333,7 @@ static int choice(const char *key, const char *text, const char *first, const ch
 
 um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queries,
                              const char *activation, const char *fit, const char *gain, float nms,
-                             const char *presence)
+                             const char *presence, int gray)
 {
     struct um_dfine_info unused;
     static const enum um_act ACT[] = {UM_ACT_NONE, UM_ACT_RELU, UM_ACT_SILU};
@@ -351,7 +353,9 @@ um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queri
         return um_fail(UM_EINVAL, "nms %g: want %s", (double)nms, NMS);
     if (presence && !set_presence(&unused, presence))
         return um_fail(UM_EINVAL, "presence \"%.40s\": want %s", presence, PRESENCE);
-    *wish = (struct um_dfine_wish){w, h, queries, ACT[act], way, gain, nms, presence};
+    if (gray < -1 || gray > 1)
+        return um_fail(UM_EINVAL, "gray %d: want 1, 0 (as the file says) or -1", gray);
+    *wish = (struct um_dfine_wish){w, h, queries, ACT[act], way, gain, nms, presence, gray};
     return UM_OK;
 }
 
@@ -377,6 +381,8 @@ void um_dfine_obey(struct um_dfine_info *info, const struct um_dfine_wish *wish)
     }
     if (wish->gain)
         set_gain(info, wish->gain);
+    if (wish->gray)
+        info->gray = wish->gray > 0;
     if (wish->nms > 0)
         set_nms(info, wish->nms);
     if (wish->presence)

@@ -43,3 +43,13 @@ um_status um_input_size(const um_weights *file, int step, int *side_out)
                        um_weights_path(file), *side_out, h);
     return st;
 }
+
+um_status um_input_gray(const um_weights *file, bool *gray)
+{
+    const char *where = NULL, *text = um_weights_fact(file, "gray", &where);
+    *gray = text && strcmp(text, "1") == 0;
+    if (text && !*gray && strcmp(text, "0") != 0)
+        return um_fail(UM_EFORMAT, "%s: %s gray is \"%.40s\", want 0 or 1", um_weights_path(file),
+                       where, text);
+    return UM_OK;
+}

@@ -4,6 +4,8 @@
 
 #include "weights/weights.h"
 
+#include <stdbool.h>
+
 enum { UM_INPUT_MAX = 8192 }; /* side of a network's input */
 
 /* Metadata "input_size", "N" or "WxH"; 0 if the file has none; UM_EFORMAT if a side is no multiple
@@ -11,5 +13,7 @@ enum { UM_INPUT_MAX = 8192 }; /* side of a network's input */
 um_status um_input_extent(const um_weights *file, int step, int *w, int *h, const char **from);
 /* The same for a square input. */
 um_status um_input_size(const um_weights *file, int step, int *side);
+/* Metadata "gray", "0" or "1": does the network know gray images only? Without it: no. */
+um_status um_input_gray(const um_weights *file, bool *gray);
 
 #endif

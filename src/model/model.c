@@ -428,7 +428,7 @@ static um_status convert(const um_weights *file, const char *out, const struct p
         st = check_size(&info, s);
     if (st == UM_OK && detector)
         st = um_dfine_wish_read(&wish, s->input_width, s->input_height, s->queries, s->activation,
-                                s->fit, NULL, 0, NULL);
+                                s->fit, NULL, 0, NULL, 0);
     if (st == UM_OK && detector)
         st = um_dfine_recognise(file, &dfine);
     if (st == UM_OK && detector)

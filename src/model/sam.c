@@ -56,6 +56,7 @@ struct layer {
 struct um_sam {
     um_params *params;
     const struct um_sam_family *family;
+    bool gray;
     int canvas, n;
     um_tinyvit image; /* or */
     um_vit vit;
@@ -504,7 +505,9 @@ um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int 
     s->canvas = canvas;
     s->n = canvas / family->patch;
     snprintf(geometry, sizeof geometry, "%s %d", family->name, canvas);
-    st = um_params_open(&s->params, dev);
+    st = um_input_gray(file, &s->gray);
+    if (st == UM_OK)
+        st = um_params_open(&s->params, dev);
     if (st == UM_OK)
         st = um_bind_network(s, &how, file, s->params);
     if (st != UM_OK)
@@ -526,6 +529,11 @@ void um_sam_close(um_sam **s)
 const struct um_sam_family *um_sam_family(const um_sam *s)
 {
     return s->family;
+}
+
+bool um_sam_gray(const um_sam *s)
+{
+    return s->gray;
 }
 
 int um_sam_canvas(const um_sam *s)

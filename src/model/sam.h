@@ -16,6 +16,7 @@ um_status um_sam_open(um_sam **out, um_device *dev, const um_weights *file, int 
                       const char *family);
 void um_sam_close(um_sam **s);
 const struct um_sam_family *um_sam_family(const um_sam *s);
+bool um_sam_gray(const um_sam *s); /* knows gray images only */
 int um_sam_canvas(const um_sam *s);
 int um_sam_canvas_step(
     const um_sam *s);             /* no window reaches beyond multiples of it; 0: one canvas */

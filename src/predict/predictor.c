@@ -216,7 +216,9 @@ static um_status set_image(um_predictor *s, const um_frame *frame, const um_imag
 {
     struct um_front *f = &s->front;
     int w = image->width, h = image->height,
-        c = frame ? um_front_channels(frame, 0, 0, w, h) : image->channels;
+        c = !frame                       ? image->channels
+            : um_sam_gray(s->model->net) ? 1
+                                         : um_front_channels(frame, 0, 0, w, h);
     struct um_frame_header header = {.width = (uint32_t)w, .height = (uint32_t)h, .label = -1};
     s->image_w = s->image_h = 0;
     s->holds = 0;
