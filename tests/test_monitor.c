@@ -10,6 +10,7 @@
 #include "web/request.h"
 
 #include <cjson/cJSON.h>
+#include <poll.h>
 
 /* ---- a run that is none ---- */
 
@@ -73,7 +74,7 @@ static void add_packets(um_monitor *m, int n)
                        .ms = {1, 20 + i, i % 5 ? 10 : 0, 2, 33 + i},
                        .transfers = {.up = 1, .down = 1 + (uint32_t)(i == 3), .up_bytes = 100}};
         struct um_passage way = {.read_begin = 1, .read = 2, .sent = 3000002, .done = 40000000};
-        um_monitor_packet(m, &p, &way, 4096);
+        um_monitor_packet(m, &p, &way, 4096, 12);
     }
 }
 
@@ -86,7 +87,7 @@ static void add_deadlines(um_monitor *m, int n)
                        .missed = i % 3 == 2,
                        .effort = i > 2 ? UM_EFFORT_FOLLOW : UM_EFFORT_FULL};
         struct um_passage way = {.read = 9000000, .sent = 9000000, .received = 5000000};
-        um_monitor_packet(m, &p, &way, 0);
+        um_monitor_packet(m, &p, &way, 0, 0);
     }
 }
 
@@ -138,6 +139,27 @@ TEST(numbers_are_the_same_in_every_form)
     cJSON_Delete(json);
     um_free(text);
     um_free(page);
+    um_monitor_detach(m);
+    um_monitor_close(&m);
+}
+
+TEST(rates_are_of_the_last_seconds_whoever_looked_before)
+{
+    um_monitor *m = NULL;
+    struct fake f = some_run();
+    char *text = NULL;
+    CHECK_OK(um_monitor_open(&m));
+    um_monitor_attach(m, &ops, &f);
+    poll(NULL, 0, 150);
+    add_packets(m, 1);
+    poll(NULL, 0, 2100);
+    CHECK_OK(um_monitor_json(m, &text));
+    cJSON *json = cJSON_Parse(text);
+    CHECK_EQ(number_at(json, NULL, "fps_out"), 0);
+    CHECK_EQ(number_at(json, NULL, "fps_in"), 0);
+    CHECK_EQ(number_at(json, NULL, "device_load"), 0);
+    cJSON_Delete(json);
+    um_free(text);
     um_monitor_detach(m);
     um_monitor_close(&m);
 }

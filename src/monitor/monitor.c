@@ -271,7 +271,7 @@ static struct um_second *second_of(um_monitor *m, uint64_t now)
 }
 
 void um_monitor_packet(um_monitor *m, const um_packet *p, const struct um_passage *way,
-                       uint64_t device_bytes)
+                       uint64_t device_bytes, uint64_t frames_in)
 {
     enum { DAY = 86400 };
     if (!m)
@@ -292,6 +292,7 @@ void um_monitor_packet(um_monitor *m, const um_packet *p, const struct um_passag
     add_time(m, UM_TIME_TOTAL, p->ms.total);
     add_time(m, UM_TIME_LATENCY, latency);
     m->busy_ms += p->ms.total;
+    add_sample(m, now, frames_in); /* whoever asks, and however rarely */
     struct um_second *s = second_of(m, now);
     s->frames++;
     s->visible += p->state == UM_STATE_VISIBLE;

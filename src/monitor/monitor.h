@@ -60,7 +60,7 @@ struct um_passage {
 void um_monitor_attach(um_monitor *m, const struct um_monitor_ops *ops, void *run);
 void um_monitor_detach(um_monitor *m);
 void um_monitor_packet(um_monitor *m, const um_packet *packet, const struct um_passage *way,
-                       uint64_t device_bytes);
+                       uint64_t device_bytes, uint64_t frames_in);
 void um_monitor_lag(um_monitor *m, const struct um_monitor_clock *clock);
 /* What comparing with legacy host mode has shown so far. */
 void um_monitor_shadow(um_monitor *m, const um_shadow_counts *counts);

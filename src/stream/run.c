@@ -389,6 +389,11 @@ static um_status submit(struct um_run *r)
     return UM_OK;
 }
 
+static uint64_t frames_in(const struct um_run *r)
+{
+    return atomic_load(&r->reader.frames) + um_source_replaced(r->reader.source);
+}
+
 /* The packet of the frame that has waited longest. */
 static um_status collect(struct um_run *r)
 {
@@ -425,7 +430,8 @@ static um_status collect(struct um_run *r)
         r->counts.relocalizing++;
     pthread_mutex_unlock(&r->lock);
     if (r->set.monitor)
-        um_monitor_packet(r->set.monitor, packet, &a->way, um_pipeline_device_bytes(r->pipeline));
+        um_monitor_packet(r->set.monitor, packet, &a->way, um_pipeline_device_bytes(r->pipeline),
+                          frames_in(r));
     if (r->set.on_packet) {
         go_away(r, packet->frame_id);
         r->set.on_packet(r->set.ctx, packet, a->frame, a->has_truth ? &a->truth : NULL);
@@ -588,8 +594,7 @@ static void monitor_collect(void *run, struct um_monitor_live *out)
 {
     struct um_run *r = run;
     *out = (struct um_monitor_live){.running = true,
-                                    .frames_in = atomic_load(&r->reader.frames) +
-                                                 um_source_replaced(r->reader.source),
+                                    .frames_in = frames_in(r),
                                     .waiting = um_queue_count(&r->reader.arrivals),
                                     .in_flight = atomic_load(&r->in_flight)};
     pthread_mutex_lock(&r->away.lock);
