@@ -1582,6 +1582,38 @@ static void tell_gone(void *ctx, const char *text)
         abort();
 }
 
+/* LBMETA (which changes with the size) and answers wait beside frames, and are none. */
+TEST(answers_that_wait_are_no_frames_and_cost_none)
+{
+    enum { MOST = 64, BIG = 4096 };
+    int port = 0;
+    um_packet *made = NULL;
+    um_sink *sink = open_sink("mailbox=20", 1, &port);
+    struct um_igtl_outbox out = {0};
+    int fd = join(port, 1);
+    for (int i = 0; i < 3; i++) { /* the first is too much for the socket */
+        um_packet p = {.struct_size = sizeof p, .width = BIG + i, .height = BIG};
+        CHECK_OK(um_packet_create(&made, &p, NULL, 0));
+        const um_packet *packet = made;
+        CHECK_OK(um_sink_write(sink, packet, NULL, NULL));
+        um_packet_unref(&packet);
+        while (i == 0 && sink_count(sink, "waiting") > 1)
+            sched_yield(); /* LBMETA goes */
+        for (int k = 0; k < (i == 0 ? MOST - 4 : 0); k++) {
+            um_igtl_begin(&out, 1, "GET_STATUS", "", 0, 0);
+            um_igtl_end(&out, NULL, 0);
+            CHECK(send_box(fd, &out));
+        }
+        while (sink_count(sink, "queries") < 1 + MOST - 4)
+            sched_yield();
+        CHECK_EQ(sink_count(sink, "sent") + sink_count(sink, "dropped") +
+                     sink_count(sink, "waiting"),
+                 (uint64_t)i + 1);
+    }
+    close(fd);
+    CHECK_OK(um_sink_close(&sink));
+}
+
 TEST(frames_of_a_client_that_leaves_are_counted)
 {
     enum { FRAMES = 12, BIG = 1024 };

@@ -149,7 +149,7 @@ static bool make_room(struct server *s, struct client *c)
         if (i > 0 || !c->started)
             oldest = i;
     }
-    if (frames < (int)s->mailbox && c->letters < MAILBOX_MOST)
+    if (frames < (int)s->mailbox && c->letters < MAILBOX_MOST - 1) /* LBMETA may be before it */
         return true;
     count(s, DROPPED);
     if (oldest < 0)
@@ -701,7 +701,8 @@ static void igtl_counts(const void *priv, void (*each)(void *ctx, const char *na
     pthread_mutex_lock(&s->lock);
     int now = s->clients, waiting = 0;
     for (int i = 0; i < now; i++)
-        waiting += s->client[i].letters;
+        for (int k = 0; k < s->client[i].letters; k++)
+            waiting += s->client[i].box[k].frame;
     pthread_mutex_unlock(&s->lock);
     for (int i = 0; i < COUNTS; i++)
         each(ctx, count_names[i], atomic_load(&s->count[i]));
