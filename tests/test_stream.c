@@ -1409,6 +1409,13 @@ TEST(clocks_may_drift_and_be_set)
     CHECK_EQ(hear(&l, &now, 300, .01), UM_LAG_NOTHING); /* set back: begun anew */
     CHECK_NEAR(l.offset, 300.01, .005);
     CHECK_MSG(l.lag < .006, "%g", l.lag);
+    now += 3; /* a pause after which all is late: so it is */
+    CHECK_EQ(hear(&l, &now, 300, .9), UM_LAG_NOTHING);
+    CHECK_EQ(hear(&l, &now, 300, .9), UM_LAG_RAISED);
+    now += 6; /* it was started anew, with another clock; the stamps go on */
+    CHECK_EQ(hear(&l, &now, 304, .01), UM_LAG_CLEARED);
+    CHECK_NEAR(l.offset, 304.01, .005);
+    CHECK_MSG(l.lag < .006, "%g", l.lag);
     for (int i = 0; i < 10; i++) /* no alarm was asked for */
         CHECK_EQ(um_lag_step(&l, 0, l.stamp, l.received + 1), UM_LAG_NOTHING);
     CHECK(l.lag > 9);
