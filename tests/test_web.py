@@ -288,6 +288,8 @@ def a_port_that_is_taken_is_named(tmp):
         port = other.getsockname()[1]
         err = um("run", *STDIN, "-o", f"web::{port}", *SMALL, code=1, stdin=b"")[1]
         assert f"127.0.0.1:{port}" in err, err
+    err = um("run", *STDIN, "-o", f"web:{'x' * 64}:0", *SMALL, code=1, stdin=b"")[1]  # a name may be known later: services try again
+    assert "xxx" in err, err
 
 
 @test

@@ -778,7 +778,7 @@ static um_status resolve(struct server *s, const struct um_address *a)
     if (list)
         freeaddrinfo(list);
     if (error)
-        return um_fail(UM_EINVAL, "%s: %s: %s", s->spec, name, gai_strerror(error));
+        return um_fail(UM_EIO, "%s: %s: %s", s->spec, name, gai_strerror(error));
     s->loopback = strncmp(s->host, "127.", 4) == 0 || strcmp(s->host, "::1") == 0;
     return UM_OK;
 }
