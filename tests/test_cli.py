@@ -3,6 +3,7 @@
 """The command as a user types it: usage, exit codes, outputs. Standard library only. Usage: test_cli.py COMMAND [TEST]..."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pty
@@ -1310,6 +1311,26 @@ def a_source_that_has_given_all_is_not_called_silent(tmp):
     plus.send_signal(signal.SIGINT)
     plus.communicate(timeout=30)
     assert "stalled: kpi:" in err and "has given nothing" not in err, err
+
+
+@test
+def a_stopped_process_gives_no_sink_up(tmp):
+    os.mkfifo(tmp / "fifo")
+    reader = os.open(tmp / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    run = background("run", "phantom:seed=900003,frames=200,width=64,height=64", "-o", f"jsonl:{tmp / 'fifo'}", "--sink-deadline", 2, *SMALL)
+    size, data = (0, 1), b""
+    while size[0] != size[1]:  # until it is full
+        time.sleep(0.5)
+        size = (size[1], struct.unpack("i", fcntl.ioctl(reader, termios.FIONREAD, bytes(4)))[0])
+    run.send_signal(signal.SIGSTOP)
+    time.sleep(3)
+    os.set_blocking(reader, True)
+    run.send_signal(signal.SIGCONT)
+    while piece := os.read(reader, 1 << 16):
+        data += piece
+    os.close(reader)
+    err = run.communicate(timeout=60)[1]
+    assert run.returncode == 0 and len(lines(data.decode())) == 200, err
 
 
 @test

@@ -84,8 +84,14 @@ void um_writer_finish(struct um_writer *w)
 uint64_t um_writer_due(struct um_writer *w, uint64_t last)
 {
     uint64_t since = atomic_load(&w->busy_since);
-    uint64_t own = (uint64_t)w->set.deadline_ms * 1000000u;
-    uint64_t due = since && own ? since + own : UINT64_MAX;
+    uint64_t own = (uint64_t)w->set.deadline_ms * 1000000u, rest = own / 4, now = um_clock_ns();
+    uint64_t due = since && own ? since + own - rest : UINT64_MAX;
+    if (due <= now) { /* and once more: until this look the process may have been stopped */
+        if (w->late_since != since)
+            w->late_at = now;
+        w->late_since = since;
+        due = (due > w->late_at ? due : w->late_at) + rest;
+    }
     bool has_work = since || um_queue_count(&w->queue) > 0;
     return has_work && last < due ? last : due;
 }

@@ -40,6 +40,8 @@ struct um_writer {
     bool started, over; /* over: done or given up, and told */
     bool pending;       /* the packet of the moment has not found room yet */
     uint64_t given_up_at;
+    uint64_t late_since,
+        late_at; /* busy_since of a packet that takes long, and when that was seen */
 };
 
 um_status um_writer_init(struct um_writer *w);
