@@ -2,6 +2,7 @@
 """The logic of the module for 3D Slicer, with stand-ins for the calls of Slicer's that it makes."""
 import importlib.util
 import sys
+import threading
 import time
 import types
 
@@ -117,13 +118,15 @@ def test_the_panel(widget):
     widget.source.text = SOURCE
     click()
     assert (widget.button.text, widget.timer.running) == ("Stop", True)
-    until = time.monotonic() + 60
+    until, said = time.monotonic() + 60, ["running"]
     while widget.timer.running or not widget.state.text.startswith("ended"):
         assert time.monotonic() < until
         tick()
+        said += [widget.state.text] * (widget.state.text != said[-1])
         time.sleep(0.001)
     assert widget.button.text == "Start" and widget.state.text == f"ended after {widget.logic.shown} frames"
     assert set(widget.slicer.mrmlScene.nodes) == {"Ultrasound", "BoneMask"}
+    assert "running" not in said[1:], said  # between two frames it stays
     widget.source.text = "phantom:seed=1,width=64,height=64"
     click()
     assert widget.logic.running
@@ -155,6 +158,24 @@ def test_it_stops_and_starts_again(module):
         assert logic.running
     logic.stop()
     assert not logic.running
+    logic.stop()
+
+
+def test_an_old_image_does_not_pass_for_live(module, monkeypatch):
+    monkeypatch.setattr(module, "OLD_S", 0.05)
+    logic, more = module.UltramotionLogic(), threading.Event()
+
+    def stalls():
+        yield np.zeros((64, 64), np.uint8)
+        more.wait(60)
+
+    logic.start(stalls(), segmenter=False, device="cpu", realtime=True)
+    until, said = time.monotonic() + 60, ""
+    while not logic.shown or not said.startswith("no image for"):
+        assert time.monotonic() < until
+        said = logic.show()
+        time.sleep(0.01)
+    more.set()
     logic.stop()
 
 

@@ -6,6 +6,7 @@ Slicer's own thread, by a timer."""
 
 import logging
 import threading
+import time
 
 try:
     import qt
@@ -20,6 +21,7 @@ except ImportError:  # outside of Slicer, where only UltramotionLogic's run is o
     ScriptedLoadableModule = ScriptedLoadableModuleLogic = ScriptedLoadableModuleWidget = object
 
 REQUIREMENT = "ultramotion"
+OLD_S = 2.0  # an image that is shown for longer does not pass for live
 
 
 class Ultramotion(ScriptedLoadableModule):
@@ -61,12 +63,13 @@ class UltramotionWidget(ScriptedLoadableModuleWidget):
         except Exception as problem:
             slicer.util.errorDisplay(str(problem))
             return
-        self.button.text = "Stop"
+        self.button.text, self.state.text = "Stop", "running"
         self.timer.start()
 
     def update(self):
-        self.state.text = self.logic.show()
-        if not self.logic.running:
+        said = self.logic.show()
+        self.state.text = said or self.state.text
+        if said.startswith("ended"):
             self.timer.stop()
             self.button.text = "Start"
 
@@ -83,7 +86,7 @@ class UltramotionLogic(ScriptedLoadableModuleLogic):
             ScriptedLoadableModuleLogic.__init__(self)
         self.lock = threading.Lock()
         self.frames = self.thread = self.latest = self.problem = None
-        self.shown = 0
+        self.shown, self.shown_at = 0, 0.0
 
     @property
     def running(self):
@@ -100,7 +103,7 @@ class UltramotionLogic(ScriptedLoadableModuleLogic):
             slicer.util.pip_install(REQUIREMENT)
             import ultramotion
         self.latest = self.problem = None
-        self.shown = 0
+        self.shown, self.shown_at = 0, time.monotonic()
         self.frames = ultramotion.run(source, **options)
         self.thread = threading.Thread(target=self._keep, args=(self.frames,), name="ultramotion", daemon=True)
         self.thread.start()
@@ -128,13 +131,14 @@ class UltramotionLogic(ScriptedLoadableModuleLogic):
         return packet
 
     def show(self):
-        """Put the newest packet into the scene, on Slicer's thread. What there is to say about it."""
-        packet = self.take()
-        if self.problem is not None:
-            return f"ended: {self.problem}"
+        """Put the newest packet into the scene, on Slicer's thread. What there is to say about it; "" where nothing is new."""
+        running, packet = self.running, self.take()  # in this order, or the last one might be missed
+        if packet is None and not running:
+            return f"ended: {self.problem}" if self.problem else f"ended after {self.shown} frames"
         if packet is None:
-            return "running" if self.running else f"ended after {self.shown} frames"
-        self.shown += 1
+            silent = time.monotonic() - self.shown_at
+            return f"no image for {silent:.0f} s" if silent > OLD_S else ""
+        self.shown, self.shown_at = self.shown + 1, time.monotonic()
         spacing = packet.spacing_mm or (1.0, 1.0)
         frame = packet.frame.numpy()
         gray = frame if frame.ndim == 2 else frame.mean(axis=2).astype("uint8")
