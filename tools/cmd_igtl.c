@@ -5,6 +5,7 @@
 #include "clock.h"
 #include "stop.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -83,9 +84,12 @@ static void pace(const struct options *o, double *next)
         return;
     double now = seconds_now(), period = 1 / (double)o->fps;
     *next = *next + 2 * period < now ? now : *next + period;
-    struct timespec t = {.tv_sec = (time_t)*next};
-    t.tv_nsec = (long)(1e9 * (*next - (double)t.tv_sec));
-    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+    for (; now < *next && !stop_requested(); now = seconds_now()) {
+        double until = fmin(*next, now + BEAT_MS / 1e3);
+        struct timespec t = {.tv_sec = (time_t)until};
+        t.tv_nsec = (long)(1e9 * (until - (double)t.tv_sec));
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+    }
 }
 
 /* Plus stamps, and tells where the probe is: here it moves along x, a tenth of a mm a frame. */
