@@ -421,6 +421,23 @@ def half_a_head_is_sent_away(tmp):
 
 
 @test
+def a_body_in_drops_is_sent_away(tmp):
+    with Run() as run, socket.create_connection(("127.0.0.1", run.port), timeout=1) as s:
+        begin = time.monotonic()
+        s.sendall(f"POST /control HTTP/1.1\r\nHost: 127.0.0.1:{run.port}\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n".encode())
+        piece = b" "
+        while piece and time.monotonic() - begin < 15:
+            try:
+                s.sendall(b" ")
+                piece = s.recv(65536)
+            except TimeoutError:
+                continue
+            except OSError:
+                piece = b""
+        assert 4 < time.monotonic() - begin < 8
+
+
+@test
 def slow_ones_see_fewer_and_cost_nobody(tmp):
     sweep = ["phantom:seed=5,frames=0,width=64,height=80"]
     with Run(source=sweep, command="serve") as run:

@@ -53,7 +53,7 @@ static const char *const count_names[COUNTS] = {
     "viewers", "gone",   "refused", "forbidden", "malformed", "stalled", "requests",
     "changes", "frames", "unseen",  "limited",   "encoded",   "sent",    "skipped"};
 
-enum { VIEWERS_MOST = 256, DESCRIPTORS_SPARE = 128, HEAD = 24, PATH = 64 };
+enum { VIEWERS_MOST = 256, DESCRIPTORS_SPARE = 128, HEAD = 24, PATH = 64, REQUEST_S = 5 };
 static const uint64_t STALL_NS = 10000000000;
 static const double STALL_S = 10; /* /healthz */
 static const int TICK_US = 500000;
@@ -70,6 +70,7 @@ struct peer {
     /* HTTP */
     char path[PATH], body[UM_WEB_BODY];
     size_t body_size, body_length; /* read so far, and as the head says */
+    uint64_t asked;                /* when the head was there, ns */
     bool head_only, answered;
     /* a viewer */
     bool viewer, streaming;
@@ -340,6 +341,7 @@ static int request(struct server *s, struct lws *wsi, struct peer *p)
     header(wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH, length, sizeof length);
     p->body_size = 0;
     p->body_length = strtoul(length, NULL, 10);
+    p->asked = um_clock_ns();
     p->answered = false;
     p->head_only = method == LWSHUMETH_HEAD;
     count(s, REQUESTS);
@@ -367,7 +369,9 @@ static int body(struct peer *p, const void *in, size_t n)
 {
     enum { PATIENCE = 1 << 16 };
     size_t most = p->answered ? PATIENCE : sizeof p->body;
-    if (n > most - p->body_size)
+    /* libwebsockets waits as long for every piece */
+    bool late = um_clock_ns() - p->asked > REQUEST_S * 1000000000ull;
+    if (late || n > most - p->body_size)
         return -1;
     if (!p->answered && n > 0) /* of nothing libwebsockets has no address */
         memcpy(p->body + p->body_size, in, n);
@@ -631,9 +635,9 @@ static um_status open_context(struct server *s, const struct um_address *a)
         .gid = (gid_t)-1,
         .uid = (uid_t)-1,
         .fd_limit_per_thread = (unsigned)s->most + DESCRIPTORS_SPARE,
-        .timeout_secs = 5, /* a head or a body that does not come */
-        .timeout_secs_ah_idle = 5,
-        .keepalive_timeout = 5,
+        .timeout_secs = REQUEST_S, /* a head or a body that does not come */
+        .timeout_secs_ah_idle = REQUEST_S,
+        .keepalive_timeout = REQUEST_S,
         .max_http_header_data = 4096,
         .max_http_header_pool = (unsigned short)((int)s->most + DESCRIPTORS_SPARE), /* who says
                                                   nothing holds one, too */
