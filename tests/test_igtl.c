@@ -1892,6 +1892,27 @@ TEST(images_of_another_device_are_told_where_nothing_else_comes)
     CHECK_MSG(told && !strstr(told + 1, "image \""), "%s", w.heard);
 }
 
+TEST(of_two_images_it_is_told_which_is_followed)
+{
+    struct wire w;
+    struct um_igtl_outbox out = {0};
+    um_frame *f = NULL;
+    CHECK(wire_open(&w, ""));
+    for (uint64_t i = 0; i < 4; i++) {
+        put_image(&out, 1, i % 2 ? "Image_Reference" : "Video", 7 + i, 4, 4, 1, 0);
+        CHECK(send_box(w.fd, &out));
+    }
+    CHECK_OK(um_source_read(w.source, &f));
+    CHECK_STR(um_frame_origin(f)->device, "Video");
+    um_frame_unref(&f);
+    while (source_count(w.source, "other_device") < 2)
+        sched_yield();
+    wire_close(&w);
+    const char *told =
+        strstr(w.heard, "image \"Image_Reference\": passed over, as \"Video\" came first");
+    CHECK_MSG(told && !strstr(told + 1, "image \""), "%s", w.heard);
+}
+
 TEST(poses_that_fit_no_image_are_told_once)
 {
     struct wire w;

@@ -294,16 +294,20 @@ static bool pose_of(const struct live *l, uint64_t stamp)
     return false;
 }
 
-/* An image of another device: said once a connection, if those that are followed do not come. */
+/* An image of another device: said once a connection, if those that are followed do not come, or
+ * are followed only because they came first. */
 static void pass_over(struct live *l, const struct um_igtl_message *m)
 {
     static const uint64_t PATIENCE_NS = 2000000000;
     char why[80];
     count(l, OTHER_DEVICE);
-    if (l->here.told.device || um_clock_ns() - l->here.followed < PATIENCE_NS)
+    bool silent = um_clock_ns() - l->here.followed >= PATIENCE_NS;
+    if (l->here.told.device || (l->device[0] && !silent))
         return;
     l->here.told.device = true;
-    snprintf(why, sizeof why, "passed over, but no \"%s\" has come for 2 s (device=)",
+    snprintf(why, sizeof why,
+             silent ? "passed over, but no \"%s\" has come for 2 s (device=)"
+                    : "passed over, as \"%s\" came first (device=)",
              l->here.following);
     say_of(l, "image", m->header.device, why);
 }
