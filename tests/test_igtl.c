@@ -1541,6 +1541,27 @@ TEST(a_slow_client_costs_others_nothing)
     CHECK_OK(um_sink_close(&sink));
 }
 
+/* Megabytes that wait in its socket would be seconds on a slow network. */
+TEST(a_slow_client_is_behind_by_its_mailbox_and_no_more)
+{
+    enum { FRAMES = 20, BIG = 512 };
+    int port = 0;
+    um_packet p = {.struct_size = sizeof p, .width = BIG, .height = BIG};
+    um_packet *made = NULL;
+    um_sink *sink = open_sink("", 1, &port);
+    int fd = join(port, 1);
+    for (int i = 0; i < FRAMES; i++) {
+        CHECK_OK(um_packet_create(&made, &p, NULL, 0));
+        const um_packet *packet = made;
+        CHECK_OK(um_sink_write(sink, packet, NULL, NULL));
+        um_packet_unref(&packet);
+        poll(NULL, 0, 5);
+    }
+    CHECK_MSG(sink_count(sink, "sent") <= 2, "%d", (int)sink_count(sink, "sent"));
+    close(fd);
+    CHECK_OK(um_sink_close(&sink));
+}
+
 TEST(who_asks_and_takes_nothing_holds_no_more_than_its_mailbox)
 {
     enum { FRAMES = 60, BIG = 512 };

@@ -17,8 +17,10 @@
 
 static bool prepare(int fd)
 {
-    const int on = 1;
+    const int on = 1, most = 1 << 17;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* a frame must not wait for more */
+    /* nor for megabytes of older ones on a slow way: those wait where newer ones replace them */
+    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &most, sizeof most);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     return fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 &&
            fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0;
