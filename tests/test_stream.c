@@ -1364,11 +1364,12 @@ TEST(a_program_adds_kinds_of_sources_and_sinks)
 static enum um_lag_news hear(struct um_lag *l, double *now, double clock, double lag)
 {
     enum um_lag_news news = UM_LAG_NOTHING;
-    double back = l->stamp - (*now - clock - lag);
+    double back = l->stamp - (*now - clock - lag), quiet = *now - l->received;
     if (back > 0 && back < 10) /* what comes later is waited for */
         *now += back;
     for (int i = 0; i < 10; i++) {
-        enum um_lag_news n = um_lag_step(l, .5, *now - clock - lag, *now + .002 * (i % 3));
+        enum um_lag_news n =
+            um_lag_step(l, .5, *now - clock - lag, *now + .002 * (i % 3), i ? .1 : quiet);
         news = n == UM_LAG_NOTHING ? news : n;
         *now += .1;
     }
@@ -1416,8 +1417,11 @@ TEST(clocks_may_drift_and_be_set)
     CHECK_EQ(hear(&l, &now, 304, .01), UM_LAG_CLEARED);
     CHECK_NEAR(l.offset, 304.01, .005);
     CHECK_MSG(l.lag < .006, "%g", l.lag);
+    for (int i = 0; i < 3; i++) /* so slow is who looks: other frames came between */
+        um_lag_step(&l, .5, l.stamp + 6, l.received + 6 + (i == 2), .1);
+    CHECK_NEAR(l.lag, 1, .01);
     for (int i = 0; i < 10; i++) /* no alarm was asked for */
-        CHECK_EQ(um_lag_step(&l, 0, l.stamp, l.received + 1), UM_LAG_NOTHING);
+        CHECK_EQ(um_lag_step(&l, 0, l.stamp, l.received + 1, 1), UM_LAG_NOTHING);
     CHECK(l.lag > 9);
 }
 

@@ -6,12 +6,13 @@ static const double DRIFT = 200e-6;
 static const double HOLD = 1; /* s that frames must say the same before it is said */
 static const double GONE = 5; /* s without a frame, after which it may be another sender */
 
-enum um_lag_news um_lag_step(struct um_lag *l, double limit, double stamp, double received)
+enum um_lag_news um_lag_step(struct um_lag *l, double limit, double stamp, double received,
+                             double quiet)
 {
     double way = received - stamp;
     bool was = l->alarm;
     /* another sender, or its clock was set back, perhaps while it was away */
-    if (!l->known || stamp < l->stamp || received - l->received > GONE)
+    if (!l->known || stamp < l->stamp || quiet > GONE)
         *l = (struct um_lag){.known = true, .offset = way, .received = received};
     double risen = l->offset + DRIFT * (received - l->received);
     l->offset = way < risen ? way : risen;

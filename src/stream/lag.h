@@ -18,7 +18,9 @@ struct um_lag {
 
 enum um_lag_news { UM_LAG_NOTHING, UM_LAG_RAISED, UM_LAG_CLEARED };
 
-/* A frame came. limit: of the lag, 0 = no alarm. received: by a clock that nobody sets. */
-enum um_lag_news um_lag_step(struct um_lag *l, double limit, double stamp, double received);
+/* A frame came. limit: of the lag, 0 = no alarm. received: by a clock that nobody sets. quiet: the
+ * longest time since the last step in which none came, also none that nobody looked at. */
+enum um_lag_news um_lag_step(struct um_lag *l, double limit, double stamp, double received,
+                             double quiet);
 
 #endif

@@ -53,8 +53,11 @@ static struct um_arrival *read_one(struct um_reader *r)
     a->way.read = um_clock_ns();
     if (a->status == UM_OK) {
         uint64_t before = atomic_exchange(&r->heard, a->way.read);
+        uint64_t interval = before ? a->way.read - before : 0;
         if (before)
-            atomic_store(&r->interval, a->way.read - before);
+            atomic_store(&r->interval, interval);
+        if (interval > atomic_load(&r->quiet))
+            atomic_store(&r->quiet, interval);
         atomic_fetch_add_explicit(&r->frames, 1, memory_order_relaxed);
         a->name = um_strdup(um_source_frame_name(r->source));
         r->no_memory = !a->name;

@@ -33,6 +33,7 @@ struct um_reader {
     atomic_ullong replaced, left;  /* left: nobody took them any more */
     atomic_ullong frames;          /* with these */
     atomic_ullong heard, interval; /* ns: when the last one came, how long after the one before */
+    atomic_ullong quiet;           /* the longest of these since somebody made it 0 */
     atomic_bool done;
     bool started, no_memory; /* the latter is read when done */
     pthread_t thread;

@@ -325,7 +325,8 @@ static void watch_lag(struct um_run *r, const um_frame *f)
     if (!um_source_live(r->reader.source) || !f->has_ts)
         return;
     enum um_lag_news news =
-        um_lag_step(&r->lag, r->set.lag_alarm_ms / 1e3, f->ts, (double)f->received_ns * 1e-9);
+        um_lag_step(&r->lag, r->set.lag_alarm_ms / 1e3, f->ts, (double)f->received_ns * 1e-9,
+                    (double)atomic_exchange(&r->reader.quiet, 0) * 1e-9);
     struct um_monitor_clock clock = {.known = true,
                                      .offset_s = r->lag.offset + um_clock_unix() -
                                                  (double)um_clock_ns() * 1e-9,
