@@ -539,6 +539,8 @@ def kpi_files_are_never_lost(tmp):
     assert len(files) > 2 and len(lines(rest)) == 12 and all(p.stat().st_size <= 500 for p in files[1:])
     um("run", *sweep, *SMALL, "--kpi-max-mb", "0.0005", "--kpi-keep", "2")
     assert len([p for p in tmp.iterdir() if p.name.startswith("k.")]) == 2
+    um("run", *sweep, *SMALL, "--kpi-keep", "1")
+    assert len([p for p in tmp.iterdir() if p.name.startswith("k.")]) == 1
     um("run", *sweep, "--kpi-events", "some", *SMALL, code=2)
 
 

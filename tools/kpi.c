@@ -164,6 +164,8 @@ static um_status begin_file(struct kpi *k)
     struct stat s;
     um_status st = um_lines_open(&k->out, chosen.path);
     k->regular = st == UM_OK && strcmp(chosen.path, "-") != 0 && is_file(chosen.path, &s);
+    if (k->regular && chosen.keep) /* also at the start: runs may be too short to fill a file */
+        thin_out(chosen.path);
     return st;
 }
 
@@ -175,8 +177,6 @@ static um_status write_line(struct kpi *k, const char *line)
         st = um_lines_close(&k->out);
         if (st == UM_OK)
             st = put_aside(chosen.path);
-        if (st == UM_OK && chosen.keep)
-            thin_out(chosen.path);
         if (st == UM_OK)
             st = begin_file(k);
     }
