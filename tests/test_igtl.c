@@ -1404,6 +1404,15 @@ TEST(several_classes_are_a_label_map_or_an_image_each)
     CHECK_OK(um_sink_close(&sink));
 }
 
+/* Where ::1 has that name, too, peers that know IPv4 alone would find nobody. */
+TEST(localhost_is_127_0_0_1)
+{
+    um_sink *sink = NULL;
+    CHECK_OK(um_sink_open(&sink, "igtl:localhost:0", NULL));
+    close(join((int)sink_count(sink, "port"), 1));
+    CHECK_OK(um_sink_close(&sink));
+}
+
 TEST(a_sink_answers_queries)
 {
     static uint8_t room[4096];

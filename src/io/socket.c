@@ -31,7 +31,7 @@ static const char *resolve(struct addrinfo **list, const struct um_address *a, i
 {
     struct addrinfo hints = {
         .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = flags | AI_NUMERICSERV};
-    if (flags & AI_PASSIVE && !a->host[0])
+    if (flags & AI_PASSIVE && (!a->host[0] || strcmp(a->host, "localhost") == 0))
         hints.ai_family = AF_INET; /* as all peers do; an address says otherwise */
     int error = getaddrinfo(a->host[0] ? a->host : NULL, a->port, &hints, list);
     return error ? gai_strerror(error) : NULL;
