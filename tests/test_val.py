@@ -158,6 +158,64 @@ def masks_of_every_depth(folder):
 
 
 @test
+def truth_of_any_format_and_case(folder):
+    found = results(folder, [box(0, [2, 2, 4, 4], score=0.9, segmentation=SQUARE)])
+    for name in ("0_mask.PNG", "0_Ü_mask.Png", "0_a.b_mask.bmp"):  # the last one is a PNG all the same
+        png(folder / name.replace("_mask", "").replace("bmp", "png"), 10, 10)
+        png(folder / name, 10, 10, lambda x, y: 255 * square(x, y))
+    r = report(folder, "--results", found)
+    assert r["frames"] == 3 and r["boxes"]["iou"] == r["masks"]["dice"], r
+    close(r["masks"]["dice"], 1 / 3)
+
+
+@test
+def an_outline_needs_no_box(folder):
+    alone = {k: v for k, v in box(0, [], segmentation=SQUARE).items() if k != "bbox"}
+    coco(folder, [alone])
+    found = results(folder, [box(0, [2, 2, 4, 4], score=0.9)])
+    close(report(folder, "--results", found)["boxes"]["iou"], 1)
+    for wrong, word in (({**alone, "segmentation": []}, '"bbox" is not [x,y,w,h]'),
+                        ({**alone, "segmentation": {"size": [10, 10], "counts": [100]}}, 'a "segmentation" of 0.png has no pixel')):
+        coco(folder, [wrong])
+        assert word in um("val", folder, "--results", found, code=1)[1]
+
+
+@test
+def odd_truth_is_said(folder):
+    make_images(folder)
+    found = results(folder, [])
+
+    def said():
+        lines = um("val", folder, "--results", found)[1].splitlines()
+        return [line for line in lines if "found.txt" not in line]
+
+    for i in range(2):
+        png(folder / f"{i}_mask.png", 10, 10, lambda x, y: 1 + square(x, y))
+    assert f"{folder}: 2 of 2 masks are more than half of their image" in said()[0]
+    png(folder / "0_mask.png", 10, 10, lambda x, y: 0)
+    png(folder / "1_mask.png", 10, 10, square)
+    assert not said()
+    png(folder / "1_mask.png", 10, 10, lambda x, y: 0)
+    assert "none of 2 masks has a pixel" in said()[0]
+    coco(folder, [box(0, [4, 4, 8, 8])])  # which is x0, y0, x1, y1
+    assert "1 boxes reach beyond their image" in said()[0]
+    coco(folder, [box(0, [4, 4, 7, 7])])
+    assert not said()
+
+
+@test
+def images_of_16_bits(folder):
+    for i in range(2):
+        png(folder / f"{i}.png", 64, 64, lambda x, y: struct.pack(">H", 4095 * ((x // 8 + y // 8) % 2)), 16)
+        png(folder / f"{i}_mask.png", 64, 64, lambda x, y: 0)
+    err = um("val", folder)[1]
+    assert "0.png: warning: 16-bit samples" in err and "2 images have such notices" in err, err
+    assert "16-bit" not in um("val", folder, "--window", "0,4095")[1]
+    assert "--window" in um("val", folder, "--window", "5", code=2)[1]
+    assert "--window: nothing for" in um("val", "phantom:frames=1", "--window", "auto", code=2)[1]
+
+
+@test
 def masks_of_results_are_read_as_those_of_truth(folder):
     coco(folder, [box(0, [2, 2, 4, 4], segmentation=SQUARE)])
 
@@ -443,6 +501,8 @@ def wrong_truth_is_named(folder):
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation={"size": [10, 10], "counts": "~~"})])
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation=[[1, 1, 2, 2]])])
     refused("bbox", [box(0, [1, 1, 3])])
+    refused("image 0 has no whole number as \"id\"", good, images=[{**make_images(folder, 1)[0], "id": "0"}])
+    refused("no whole number as \"image_id\"", [box("0", [1, 1, 3, 3])])
     for nothing in ([4, 4, -3, -3], [4, 4, 0, 3], [10, 1, 3, 3], [-3, 1, 3, 3]):
         refused("\"bbox\" has nothing of the image of 10x10 pixels", [box(0, nothing)])
     refused("no pixel in its \"bbox\"", [box(0, [1, 1, 3, 3], segmentation=[[20, 20, 30, 20, 30, 30]])])

@@ -373,10 +373,11 @@ void cli_notice(void *ctx, const char *text)
     fputc('\n', stderr);
 }
 
-/* The value of --window. */
 static bool read_window(const char *text, um_source_settings *s)
 {
     double v[2];
+    if (!text)
+        return true;
     s->window = strcmp(text, "auto") == 0 ? UM_WINDOW_AUTO : UM_WINDOW_RANGE;
     if (s->window == UM_WINDOW_AUTO)
         return true;
@@ -392,18 +393,22 @@ static bool read_window(const char *text, um_source_settings *s)
     return true;
 }
 
+bool cli_source_settings(const struct options *o, um_source_settings *s)
+{
+    um_source_settings_default(s);
+    s->on_notice = o->quiet ? NULL : cli_say;
+    return read_window(o->window, s);
+}
+
 um_status cli_open_source(um_source **out, const struct options *o)
 {
     um_source_settings s;
-    um_source_settings_default(&s);
+    if (!cli_source_settings(o, &s))
+        return UM_EINVAL;
     s.frames = o->frames;
     s.loop = o->loop;
     s.recursive = o->recursive;
     s.channels = 1;
-    if (!o->quiet)
-        s.on_notice = cli_say;
-    if (o->window && !read_window(o->window, &s))
-        return UM_EINVAL;
     if (o->pixel && strcmp(o->pixel, "rgb8") == 0)
         s.channels = 3;
     if (o->size && !options_size("--size", o->size, &s.width, &s.height))

@@ -69,6 +69,8 @@ void cli_announce(const struct options *o, const um_device *dev, const um_detect
                   const um_segmenter *segmenter);
 /* The source is one file, which could not be read: that was said, and is all there is to say. */
 bool cli_said_all(const struct options *o, uint64_t unreadable);
+/* Defaults, --window, and notices on stderr; what is wrong with an option was said. */
+bool cli_source_settings(const struct options *o, um_source_settings *settings);
 um_status cli_open_source(um_source **out, const struct options *o);
 /* No output of the options may be a file that is read, or that another one writes: UM_EINVAL after
  * a message; and what is only written at the end must have a place, else UM_EIO. `source`: the one

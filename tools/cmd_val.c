@@ -799,15 +799,14 @@ static void close_val(struct val *v)
 int command_val(const struct options *o)
 {
     struct val v = {.o = o, .first = true};
-    struct truth_settings s = {.masks = o->masks,
-                               .lines = o->lines,
-                               .images = o->pictures,
-                               .frames = o->frames,
-                               .on_notice = o->quiet ? NULL : cli_notice};
+    struct truth_settings s = {
+        .masks = o->masks, .lines = o->lines, .images = o->pictures, .frames = o->frames};
     const char *folder = o->sinks ? cli_folder(o, "val") : NULL;
     const struct category *known;
-    if (o->sinks && !folder)
+    if ((o->sinks && !folder) || !cli_source_settings(o, &s.source))
         return EXIT_USAGE;
+    if (!o->quiet)
+        s.source.on_notice = cli_notice; /* there may be a bar on the line */
     um_status st = truth_open(&v.truth, o->positional[0], &s);
     if (st == UM_OK && o->results)
         st = read_results(&v, o->results);

@@ -190,7 +190,7 @@ static const struct row table[] = {
     {"loop", FLAG, AT(loop), STREAM | ON_IGTL, NULL,
      .help = "start again at the end of the source"},
     {"recursive", FLAG, AT(recursive), STREAM, NULL, .help = "a folder: also its subfolders"},
-    {"window", TEXT, AT(window), STREAM, "LO,HI|auto",
+    {"window", TEXT, AT(window), STREAM | ON_VAL, "LO,HI|auto",
      .help = "16-bit images: sample LO becomes black and HI white; auto = each image's minimum and "
              "maximum"},
     {"realtime", FLAG, AT(realtime), RUN, NULL,

@@ -38,7 +38,11 @@ struct truth {
     struct category *category;
     int categories;
     struct truth_frame frame; /* of the last truth_next() */
-    char sweep[64];           /* of the phantom's; "" = single images */
+    um_source_settings source;
+    long notices;                   /* of images */
+    long masks, set, large, beyond; /* masks that were read, those with a pixel, with most of an
+                                       image; boxes that reach beyond theirs */
+    char sweep[64];                 /* of the phantom's; "" = single images */
 };
 
 um_status truth_fail(um_status st, const char *fmt, ...)
@@ -123,7 +127,8 @@ um_status truth_mask(const char *file, const struct truth_frame *f, const cJSON 
                             file, f->name, w, h);
 }
 
-static bool mask_box(const uint8_t *mask, int width, int height, float box[4])
+/* x, y, width, height of what is set. */
+static bool mask_box(const uint8_t *mask, int width, int height, double box[4])
 {
     int b[4] = {width, height, 0, 0};
     for (int y = 0; y < height; y++)
@@ -135,8 +140,8 @@ static bool mask_box(const uint8_t *mask, int width, int height, float box[4])
             b[2] = x + 1 > b[2] ? x + 1 : b[2];
             b[3] = y + 1;
         }
-    for (int i = 0; i < 4; i++)
-        box[i] = (float)b[i];
+    const double found[4] = {b[0], b[1], b[2] - b[0], b[3] - b[1]};
+    memcpy(box, found, sizeof found);
     return b[3] > 0;
 }
 
@@ -159,10 +164,15 @@ static bool is_folder(const char *path)
     return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
 }
 
-static bool ends_with(const char *text, const char *end)
+static bool ends_with(const char *text, size_t n, const char *end)
 {
-    size_t n = strlen(text), k = strlen(end);
-    return n >= k && strcmp(text + n - k, end) == 0;
+    size_t k = strlen(end);
+    return n >= k && strncmp(text + n - k, end, k) == 0;
+}
+
+static bool is_json(const char *path)
+{
+    return ends_with(path, strlen(path), ".json");
 }
 
 static size_t stem_length(const char *name)
@@ -316,7 +326,7 @@ static um_status read_categories(truth *t, const char *path)
     const cJSON *list = cJSON_GetObjectItem(t->coco, "categories"), *c;
     int64_t id;
     if (!cJSON_IsArray(list) || !cJSON_GetArraySize(list))
-        return truth_fail(UM_EFORMAT, "val: %s: no \"categories\"", path);
+        return truth_fail(UM_EFORMAT, "val: %s: no \"categories\": not COCO's format", path);
     cJSON_ArrayForEach(c, list)
     {
         const cJSON *name = cJSON_GetObjectItem(c, "name");
@@ -347,8 +357,9 @@ static um_status read_images(truth *t, const char *path, const char *folder)
         const cJSON *name = cJSON_GetObjectItem(i, "file_name");
         int64_t id, w = 0, h = 0;
         if (!truth_whole(cJSON_GetObjectItem(i, "id"), &id) || !cJSON_IsString(name))
-            return truth_fail(UM_EFORMAT, "val: %s: image %ld has no \"id\" or no \"file_name\"",
-                              path, t->entries);
+            return truth_fail(
+                UM_EFORMAT, "val: %s: image %ld has no whole number as \"id\" or no \"file_name\"",
+                path, t->entries);
         if (!truth_whole(cJSON_GetObjectItem(i, "width"), &w) ||
             !truth_whole(cJSON_GetObjectItem(i, "height"), &h) || w < 1 || h < 1 ||
             w > UM_FRAME_MAX_SIDE || h > UM_FRAME_MAX_SIDE)
@@ -412,6 +423,28 @@ static bool is_within(const cJSON *bbox, int width, int height)
            b[1] + b[3] > 0;
 }
 
+/* Its "bbox"; one that has an outline needs none. */
+static um_status check_box(const cJSON *annotation, const struct entry *e, const char *path, long n)
+{
+    const cJSON *box = cJSON_GetObjectItem(annotation, "bbox"), *v;
+    bool good = cJSON_GetArraySize(box) == 4;
+    if (!box && truth_has_mask(annotation))
+        return UM_OK;
+    cJSON_ArrayForEach(v, box)
+    {
+        good = good && cJSON_IsNumber(v) && isfinite(v->valuedouble);
+    }
+    if (!good)
+        return truth_fail(UM_EFORMAT, "val: %s: annotation %ld (%s): \"bbox\" is not [x,y,w,h]",
+                          path, n, e->name);
+    if (!is_within(box, e->width, e->height))
+        return truth_fail(UM_EFORMAT,
+                          "val: %s: annotation %ld (%s): \"bbox\" has nothing of the image "
+                          "of %dx%d pixels",
+                          path, n, e->name, e->width, e->height);
+    return UM_OK;
+}
+
 static um_status read_annotations(truth *t, const char *path)
 {
     const cJSON *list = cJSON_GetObjectItem(t->coco, "annotations"), *a;
@@ -420,14 +453,14 @@ static um_status read_annotations(truth *t, const char *path)
         return truth_fail(UM_EFORMAT, "val: %s: no \"annotations\"", path);
     cJSON_ArrayForEach(a, list)
     {
-        const cJSON *box = cJSON_GetObjectItem(a, "bbox"), *v;
         int64_t image, category;
         bool crowd;
         n++;
         if (!truth_whole(cJSON_GetObjectItem(a, "image_id"), &image) ||
             !truth_whole(cJSON_GetObjectItem(a, "category_id"), &category))
             return truth_fail(UM_EFORMAT,
-                              "val: %s: annotation %ld has no \"image_id\" or no \"category_id\"",
+                              "val: %s: annotation %ld has no whole number as \"image_id\" or as "
+                              "\"category_id\"",
                               path, n);
         struct entry *e = find_entry(t, image);
         int known = find_category(t, category);
@@ -438,21 +471,9 @@ static um_status read_annotations(truth *t, const char *path)
         if (known < 0)
             return truth_fail(UM_EFORMAT, "val: %s: annotation %ld (%s): unknown category %lld",
                               path, n, e->name, (long long)category);
-        if (cJSON_GetArraySize(box) != 4)
-            return truth_fail(UM_EFORMAT, "val: %s: annotation %ld (%s): \"bbox\" is not [x,y,w,h]",
-                              path, n, e->name);
-        cJSON_ArrayForEach(v, box)
-        {
-            if (!cJSON_IsNumber(v) || !isfinite(v->valuedouble))
-                return truth_fail(UM_EFORMAT,
-                                  "val: %s: annotation %ld (%s): \"bbox\" is not [x,y,w,h]", path,
-                                  n, e->name);
-        }
-        if (!is_within(box, e->width, e->height))
-            return truth_fail(UM_EFORMAT,
-                              "val: %s: annotation %ld (%s): \"bbox\" has nothing of the image "
-                              "of %dx%d pixels",
-                              path, n, e->name, e->width, e->height);
+        um_status st = check_box(a, e, path, n);
+        if (st != UM_OK)
+            return st;
         if (!read_flag(cJSON_GetObjectItem(a, "iscrowd"), &crowd))
             return truth_fail(UM_EFORMAT,
                               "val: %s: annotation %ld (%s): \"iscrowd\" is neither 0 nor 1", path,
@@ -491,43 +512,107 @@ static int by_nature(const void *a, const void *b)
     return um_natural_order(*(char *const *)a, *(char *const *)b);
 }
 
-static void tell_passed_over(const char *dataset, const struct names *files,
-                             const struct truth_settings *s)
+static void say(const truth *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void say(const truth *t, const char *fmt, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    if (t->source.on_notice)
+        t->source.on_notice(t->source.ctx, text);
+}
+
+static void say_passed_over(const truth *t, const struct names *files)
 {
     const char *first = NULL;
     long n = 0;
-    char text[1024];
     for (long i = 0; i < files->n; i++)
         if (!is_image(files->name[i]) && n++ == 0)
             first = files->name[i];
-    if (!n || !s->on_notice)
-        return;
-    snprintf(text, sizeof text,
-             "%s: passed over: %ld file%s not called like PNG, JPEG, BMP or TIFF: %s%s", dataset, n,
-             n > 1 ? "s" : "", first, n > 1 ? ", ..." : "");
-    s->on_notice(NULL, text);
+    if (n)
+        say(t, "%s: passed over: %ld file%s not called like PNG, JPEG, BMP or TIFF: %s%s",
+            t->dataset, n, n > 1 ? "s" : "", first, n > 1 ? ", ..." : "");
 }
 
-/* The truth of an image in `folder`: STEM.png if `plain`, else STEM_mask.png (tag "_mask"). */
+/* What is odd in the truth as a whole, once all of it was read. */
+static void say_doubts(const truth *t)
+{
+    if (t->notices > 1)
+        say(t, "%s: %ld images have such notices, of which the first was shown", t->dataset,
+            t->notices);
+    if (t->masks && !t->set)
+        say(t, "%s: none of %ld masks has a pixel that is not 0", t->dataset, t->masks);
+    if (2 * t->large > t->set)
+        say(t,
+            "%s: %ld of %ld masks are more than half of their image: every pixel that is not 0 "
+            "counts, so what is around a structure must be 0",
+            t->dataset, t->large, t->set);
+    if (t->beyond)
+        say(t, "%s: %ld boxes reach beyond their image: a \"bbox\" is [x,y,width,height]",
+            t->dataset, t->beyond);
+}
+
+/* The first notice of images stands for all. */
+static void say_once(void *ctx, const char *text)
+{
+    truth *t = ctx;
+    if (t->notices++ == 0)
+        say(t, "%s", text);
+}
+
+static void count_mask(truth *t, const uint8_t *mask, const um_frame *image)
+{
+    size_t all = (size_t)image->width * (size_t)image->height, n = 0;
+    for (size_t i = 0; i < all; i++)
+        n += mask[i] != 0;
+    t->masks++;
+    t->set += n > 0;
+    t->large += 2 * n > all;
+}
+
+static bool is_tagged(const char *name, const char *tag)
+{
+    return is_image(name) && ends_with(name, stem_length(name), tag);
+}
+
+/* The image in the list whose stem is that of `name` and `tag`, of any format; -1: none. */
+static long find_image(const struct names *files, const char *name, const char *tag)
+{
+    size_t stem = stem_length(name), k = strlen(tag);
+    long lo = 0, hi = files->n;
+    while (lo < hi) { /* the first that is not before NAME_TAG. */
+        long mid = lo + (hi - lo) / 2;
+        const char *file = files->name[mid];
+        int order = strncmp(file, name, stem);
+        if (!order && !(order = strncmp(file + stem, tag, k)))
+            order = (unsigned char)file[stem + k] - '.';
+        lo = order < 0 ? mid + 1 : lo;
+        hi = order < 0 ? hi : mid;
+    }
+    for (; lo < files->n; lo++) {
+        const char *file = files->name[lo];
+        if (strncmp(file, name, stem) != 0 || strncmp(file + stem, tag, k) != 0 ||
+            file[stem + k] != '.')
+            break;
+        if (stem_length(file) == stem + k && is_image(file))
+            return lo;
+    }
+    return -1;
+}
+
+/* The truth of an image in `folder`: STEM_mask.png (tag "_mask"), else STEM.png if `plain`. */
 static um_status take_truth(const char *folder, struct names *files, const char *name,
                             const char *tag, bool plain, char **path)
 {
-    size_t room = strlen(name) + strlen(tag) + 8;
-    char *wanted = malloc(room);
-    um_status st = wanted ? UM_OK : truth_no_memory();
-    for (int i = 0; st == UM_OK && !*path && i < 1 + plain; i++) {
-        snprintf(wanted, room, "%.*s%s.png", (int)stem_length(name), name, i ? "" : tag);
-        char **found =
-            files->n ? bsearch(&wanted, files->name, (size_t)files->n, sizeof *files->name, by_text)
-                     : NULL;
-        if (!found)
-            continue;
-        files->used[found - files->name] = true;
-        if (!(*path = join(folder, wanted)))
-            st = truth_no_memory();
-    }
-    free(wanted);
-    return st;
+    long found = find_image(files, name, tag);
+    if (found < 0 && plain)
+        found = find_image(files, name, "");
+    if (found < 0)
+        return UM_OK;
+    files->used[found] = true;
+    return (*path = join(folder, files->name[found])) ? UM_OK : truth_no_memory();
 }
 
 /* A folder of images and what lies in `masks` and `lines` (NULL: beside the images). */
@@ -546,7 +631,7 @@ static um_status open_folder(truth *t, const char *dataset, const struct truth_s
             st = truth_no_memory();
     for (long i = 0; i < images.n && st == UM_OK; i++) {
         const char *name = images.name[i];
-        if (!is_image(name) || ends_with(name, "_mask.png") || ends_with(name, "_line.png"))
+        if (!is_image(name) || is_tagged(name, "_mask") || is_tagged(name, "_line"))
             continue;
         struct entry *e = add_entry(t, dataset, name, &st);
         char *path[2] = {NULL, NULL};
@@ -561,20 +646,21 @@ static um_status open_folder(truth *t, const char *dataset, const struct truth_s
         e->line = path[1];
         if (st == UM_OK && !e->mask && !e->line)
             st = truth_fail(
-                UM_EIO, "val: %s has no truth: no %.*s%s.png in %s and no %.*s%s.png in %s",
+                UM_EIO, "val: %s has no truth: no %.*s%s.png in %s and no %.*s%s.png in %s%s",
                 e->image, (int)stem_length(name), name, apart[0] ? "[_mask]" : tag[0], folder[0],
-                (int)stem_length(name), name, apart[1] ? "[_line]" : tag[1], folder[1]);
+                (int)stem_length(name), name, apart[1] ? "[_line]" : tag[1], folder[1],
+                apart[0] || apart[1] ? "" : " (--masks DIR, --lines DIR: where they lie)");
     }
     for (int k = 0; k < 2; k++)
         for (long i = 0; i < truths[k].n && st == UM_OK; i++)
             if (!truths[k].used[i] && is_image(truths[k].name[i]) &&
-                (apart[k] || (ends_with(truths[k].name[i], k ? "_line.png" : "_mask.png"))))
+                (apart[k] || is_tagged(truths[k].name[i], tag[k])))
                 st = truth_fail(UM_EIO, "val: %s/%s is the truth of an image that is missing in %s",
                                 folder[k], truths[k].name[i], dataset);
     if (st == UM_OK && !t->entries)
         st = truth_fail(UM_EIO, "val: %s: no images", dataset);
     if (st == UM_OK)
-        tell_passed_over(dataset, &images, s);
+        say_passed_over(t, &images);
     names_free(&images);
     names_free(&truths[0]);
     names_free(&truths[1]);
@@ -589,7 +675,7 @@ static um_status find_coco(const char *folder, char **out)
     const char *name = NULL;
     int n = 0;
     for (long i = 0; i < files.n && st == UM_OK; i++) {
-        if (strchr(files.name[i], '/') || !ends_with(files.name[i], ".json"))
+        if (strchr(files.name[i], '/') || !is_json(files.name[i]))
             continue;
         name = files.name[i];
         n++;
@@ -626,6 +712,7 @@ um_status truth_open(truth **out, const char *dataset, const struct truth_settin
         return truth_no_memory();
     }
     t->frames = s->frames;
+    t->source = s->source;
     um_status st = UM_OK;
     if (strncmp(dataset, "phantom:", 8) == 0) {
         st = um_source_open(&t->phantom, dataset, NULL);
@@ -639,7 +726,7 @@ um_status truth_open(truth **out, const char *dataset, const struct truth_settin
         if (st == UM_OK)
             st = json ? open_coco(t, json, s->images ? s->images : dataset)
                       : open_folder(t, dataset, s);
-    } else if (ends_with(dataset, ".json")) {
+    } else if (is_json(dataset)) {
         st = open_coco(t, dataset, s->images ? s->images : t->folder);
     } else if (access(dataset, F_OK) != 0) {
         st = truth_fail(UM_EIO, "val: %s: %s", dataset, strerror(errno));
@@ -730,8 +817,8 @@ bool truth_in_time(const truth *t)
 
 /* ---- one image ---- */
 
-/* The pixels of `map` that are `value`, with the box x0,y0,x1,y1. */
-static um_status add_bone(struct truth_frame *f, const uint8_t *map, int value, const float box[4])
+/* The pixels of `map` that are `value`, with the box x, y, width, height. */
+static um_status add_bone(struct truth_frame *f, const uint8_t *map, int value, const double box[4])
 {
     size_t n = (size_t)f->image->width * (size_t)f->image->height;
     uint8_t *mask = malloc(n);
@@ -741,11 +828,8 @@ static um_status add_bone(struct truth_frame *f, const uint8_t *map, int value, 
     }
     for (size_t i = 0; i < n; i++)
         mask[i] = map[i] == value;
-    f->object[f->objects++] = (struct truth_object){
-        .box = {(double)box[0], (double)box[1], (double)box[2] - (double)box[0],
-                (double)box[3] - (double)box[1]},
-        .mask = mask,
-    };
+    f->object[f->objects++] =
+        (struct truth_object){.box = {box[0], box[1], box[2], box[3]}, .mask = mask};
     return UM_OK;
 }
 
@@ -768,8 +852,11 @@ static um_status read_phantom(truth *t, struct truth_frame *f)
     int n = known.map ? known.n_structures : known.has_bone;
     for (int i = 0; i < n && st == UM_OK; i++) {
         const um_structure *one = known.map ? &known.structure[i] : &whole;
+        const float *b = one->box;
         if (one->kind == UM_STRUCTURE_BONE)
-            st = add_bone(f, known.map ? known.map : known.mask, i + 1, one->box);
+            st = add_bone(f, known.map ? known.map : known.mask, i + 1,
+                          (double[]){(double)b[0], (double)b[1], (double)b[2] - (double)b[0],
+                                     (double)b[3] - (double)b[1]});
     }
     return st;
 }
@@ -796,7 +883,7 @@ static bool meets(const uint8_t *mask, int width, int height, const double box[4
     return found;
 }
 
-static um_status read_annotated(const truth *t, const struct entry *e, struct truth_frame *f)
+static um_status read_annotated(truth *t, const struct entry *e, struct truth_frame *f)
 {
     int w = f->image->width, h = f->image->height;
     if (w != e->width || h != e->height)
@@ -812,25 +899,33 @@ static um_status read_annotated(const truth *t, const struct entry *e, struct tr
         truth_whole(cJSON_GetObjectItem(a, "category_id"), &category);
         read_flag(cJSON_GetObjectItem(a, "iscrowd"), &o->crowd);
         o->category = find_category(t, category);
-        for (int k = 0; k < 4; k++)
-            o->box[k] = cJSON_GetArrayItem(cJSON_GetObjectItem(a, "bbox"), k)->valuedouble;
+        const cJSON *box = cJSON_GetObjectItem(a, "bbox");
         um_status st = truth_mask(t->dataset, f, a, &o->mask);
-        if (st == UM_OK && o->mask && !meets(o->mask, w, h, o->box))
-            st = truth_fail(UM_EFORMAT,
-                            "val: %s: a \"segmentation\" of %s has no pixel in its \"bbox\"",
-                            t->dataset, f->name);
+        for (int k = 0; k < 4 && box; k++)
+            o->box[k] = cJSON_GetArrayItem(box, k)->valuedouble;
+        bool good = st != UM_OK || !o->mask ||
+                    (box ? meets(o->mask, w, h, o->box) : mask_box(o->mask, w, h, o->box));
+        if (!good)
+            st = truth_fail(UM_EFORMAT, "val: %s: a \"segmentation\" of %s has no pixel%s",
+                            t->dataset, f->name, box ? " in its \"bbox\"" : "");
         if (st != UM_OK)
             return st;
+        if (o->mask)
+            count_mask(t, o->mask, f->image);
+        t->beyond += o->box[0] + o->box[2] > w + 1 || o->box[1] + o->box[3] > h + 1;
     }
     return UM_OK;
 }
 
 /* A file of one image: a truth says nothing of the others. */
-static um_status read_image(const char *path, um_frame **out)
+static um_status read_image(truth *t, const char *path, um_frame **out)
 {
     um_source *source = NULL;
     um_frame *second = NULL;
-    um_status st = um_source_open(&source, path, NULL);
+    um_source_settings s = t->source;
+    s.on_notice = say_once;
+    s.ctx = t;
+    um_status st = um_source_open(&source, path, &s);
     if (st == UM_OK)
         st = um_source_read(source, out);
     if (st == UM_OK && um_source_read(source, &second) != UM_EOF)
@@ -843,7 +938,7 @@ static um_status read_image(const char *path, um_frame **out)
 
 static um_status read_entry(truth *t, const struct entry *e, struct truth_frame *f)
 {
-    um_status st = read_image(e->image, &f->image);
+    um_status st = read_image(t, e->image, &f->image);
     f->id = e->id;
     f->name = e->name;
     f->sweep = e->sweep;
@@ -856,9 +951,11 @@ static um_status read_entry(truth *t, const struct entry *e, struct truth_frame 
     if (st != UM_OK || !e->mask)
         return st;
     uint8_t *mask = NULL;
-    float box[4];
+    double box[4];
     f->boxes = true;
     st = read_truth(e->mask, f, &mask);
+    if (st == UM_OK)
+        count_mask(t, mask, f->image);
     if (st == UM_OK && mask_box(mask, f->image->width, f->image->height, box))
         st = add_bone(f, mask, 1, box);
     um_free(mask);
@@ -868,8 +965,10 @@ static um_status read_entry(truth *t, const struct entry *e, struct truth_frame 
 um_status truth_next(truth *t, struct truth_frame *frame)
 {
     release_frame(&t->frame);
-    if (t->at >= truth_length(t))
+    if (t->at >= truth_length(t)) {
+        say_doubts(t);
         return UM_EOF;
+    }
     um_status st =
         t->phantom ? read_phantom(t, &t->frame) : read_entry(t, &t->entry[t->at], &t->frame);
     t->at++;

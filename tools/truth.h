@@ -39,7 +39,7 @@ struct truth_settings {
     const char *masks, *lines; /* folders that mirror the images'; NULL: beside them */
     const char *images;        /* of a COCO file; NULL: beside it */
     long frames;               /* at most; 0 = all */
-    void (*on_notice)(void *ctx, const char *text); /* of what was passed over; or NULL */
+    um_source_settings source; /* of image files; its notices are also of the truth itself */
 };
 
 /* Everything that can be checked before a network runs is checked here. The errors name the file
