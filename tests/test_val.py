@@ -169,6 +169,15 @@ def truth_of_any_format_and_case(folder):
 
 
 @test
+def a_full_path_is_one(folder):
+    images = make_images(folder, 1)
+    (folder / "apart").mkdir()
+    coco(folder / "apart", [box(0, [2, 2, 4, 4])], [{**images[0], "file_name": str(folder / "0.png")}])
+    found = results(folder, [box(0, [2, 2, 4, 4], score=0.9)])
+    close(report(folder / "apart", "--results", found)["boxes"]["iou"], 1)
+
+
+@test
 def an_outline_needs_no_box(folder):
     alone = {k: v for k, v in box(0, [], segmentation=SQUARE).items() if k != "bbox"}
     coco(folder, [alone])
@@ -494,6 +503,7 @@ def wrong_truth_is_named(folder):
     good = [box(0, [1, 1, 3, 3])]
     refused("unknown category 4", [box(0, [1, 1, 3, 3], category=4)])
     refused("image 7, which is not there", [box(7, [1, 1, 3, 3])])
+    refused("image 0: /no/such.png is missing", good, images=[{"id": 0, "file_name": "/no/such.png", "width": 10, "height": 10}])
     refused("no_such.png is missing", good, images=[{"id": 0, "file_name": "no_such.png", "width": 10, "height": 10}])
     refused("10x10 pixels, its truth says 12x10", good, images=[{**make_images(folder, 1)[0], "width": 12}])
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation={"size": [10, 10], "counts": [99]})])

@@ -274,7 +274,7 @@ static struct entry *add_entry(truth *t, const char *folder, const char *name, u
     const char *slash = strrchr(name, '/');
     struct entry *e = &t->entry[t->entries];
     *e = (struct entry){.id = t->entries};
-    e->image = join(folder, name);
+    e->image = *name == '/' ? strdup(name) : join(folder, name);
     e->name = strdup(name);
     e->sweep = strndup(name, slash ? (size_t)(slash - name) : 0);
     t->entries++;
