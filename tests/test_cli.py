@@ -441,6 +441,22 @@ def int8_is_calibrated(tmp):
 
 
 @test
+def calibration_looks_at_all_of_a_folder(tmp):
+    (tmp / "own" / "b").mkdir(parents=True)
+    for i in range(2):
+        png(tmp / "own" / f"{i}.png", 64, 64, lambda x, y: 0)
+        png(tmp / "own" / "b" / f"{i}.png", 64, 64, lambda x, y: b"\1\0", 16)
+    um("phantom", "-o", tmp / "made", "--frames", "1", "--seed", "900001", "--look", "default")
+    (tmp / "made/frames/00000.png").replace(tmp / "own/b/0.png")
+    command = ("convert", DETECTOR, tmp / "int8.safetensors", "--precision", "int8", "--calibrate", tmp / "own")
+    assert "of 1 best boxes with a score from 0.5" in um(*command, "--recursive", "--frames", "2")[1]  # the first and the third
+    assert "from 0.5" not in um(*command, "--frames", "2")[1]  # black ones
+    assert "b/1.png: warning: 16-bit samples" in um(*command, "--recursive")[1]
+    assert "16-bit" not in um(*command, "--recursive", "--window", "auto")[1]
+    assert "--window: nothing" in um("convert", DETECTOR, tmp / "x.safetensors", "--window", "auto", code=2)[1]
+
+
+@test
 def bundled_models_are_calibrated(tmp):
     shipped = {"ULTRAMOTION_MODELS": str(ROOT / "models")}
     out, _ = um("doctor", env=shipped)

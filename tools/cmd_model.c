@@ -152,8 +152,10 @@ static void say_line(void *ctx, const char *line)
     fprintf(stderr, "%s\n", line);
 }
 
-/* The first frames of the source, and where the phantom has its bone in them. */
-static um_status calibrate(const struct options *o, const um_convert_settings *convert)
+/* Frames of the source: of files evenly spaced ones, as neighbours are alike, of the phantom the
+ * first, and where it has its bone in them. */
+static um_status calibrate(const struct options *o, const um_source_settings *from,
+                           const um_convert_settings *convert)
 {
     enum { FRAMES = 32, MOST = 1024 };
     int want = o->frames > 0 && o->frames < MOST ? (int)o->frames
@@ -166,19 +168,23 @@ static um_status calibrate(const struct options *o, const um_convert_settings *c
     um_calibration_settings s;
     um_model_info info = {.struct_size = sizeof info};
     bool boxes = false;
+    long every = 1;
     um_status st = frame && box ? UM_OK : um_set_error(UM_ENOMEM, "images to calibrate by");
     if (st == UM_OK)
         st = um_model_inspect(o->positional[0], &info);
     if (st == UM_OK)
-        st = um_source_open(&source, o->calibrate, NULL);
-    for (int read = 0; st == UM_OK && n < want && read < 64 * want; read++) {
+        st = um_source_open(&source, o->calibrate, from);
+    for (long read = 0; st == UM_OK && n < want && read < 64L * want; read++) {
         um_truth truth = {.struct_size = sizeof truth};
         st = um_source_read(source, &frame[n]);
         if (st != UM_OK)
             break;
         boxes = um_source_truth(source, &truth) == UM_OK;
-        if (boxes && !truth.has_bone && info.kind != UM_MODEL_DFINE) {
-            um_frame_unref(&frame[n]); /* nothing to be outlined */
+        if (read == 0 && !boxes && um_source_length(source) > want)
+            every = um_source_length(source) / want;
+        bool nothing = boxes && !truth.has_bone && info.kind != UM_MODEL_DFINE; /* to outline */
+        if (nothing || read % (every < 64 ? every : 64)) {
+            um_frame_unref(&frame[n]);
             continue;
         }
         memcpy(box[n++], truth.box, sizeof truth.box);
@@ -290,8 +296,10 @@ int command_convert(const struct options *o)
     const char *const family[] = {"architecture", o->sam_family, NULL};
     um_detector_settings detector;
     um_convert_settings s;
-    if (!cli_detector_settings(o, &detector))
+    um_source_settings from;
+    if (!cli_detector_settings(o, &detector) || !cli_source_settings(o, &from))
         return EXIT_USAGE;
+    from.recursive = o->recursive;
     um_convert_settings_default(&s);
     s.precision = int8 ? "same" : precision;
     s.upstream = o->upstream;
@@ -303,7 +311,7 @@ int command_convert(const struct options *o)
     s.names = detector.names;
     s.metadata = o->sam_family ? family : NULL;
     um_status st =
-        int8 ? calibrate(o, &s) : um_model_convert(o->positional[0], o->positional[1], &s);
+        int8 ? calibrate(o, &from, &s) : um_model_convert(o->positional[0], o->positional[1], &s);
     if (st == UM_OK)
         st = um_model_inspect(o->positional[0], &info);
     if (st != UM_OK)

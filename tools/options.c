@@ -189,8 +189,9 @@ static const struct row table[] = {
      .help = "version of the headers to send; default: that of each client, and 2 to a server"},
     {"loop", FLAG, AT(loop), STREAM | ON_IGTL, NULL,
      .help = "start again at the end of the source"},
-    {"recursive", FLAG, AT(recursive), STREAM, NULL, .help = "a folder: also its subfolders"},
-    {"window", TEXT, AT(window), STREAM | ON_VAL, "LO,HI|auto",
+    {"recursive", FLAG, AT(recursive), STREAM | ON_CONVERT, NULL,
+     .help = "a folder: also its subfolders"},
+    {"window", TEXT, AT(window), STREAM | ON_VAL | ON_CONVERT, "LO,HI|auto",
      .help = "16-bit images: sample LO becomes black and HI white; auto = each image's minimum and "
              "maximum"},
     {"realtime", FLAG, AT(realtime), RUN, NULL,
@@ -381,7 +382,9 @@ bool options_meet(const struct options *o, enum command_bit command)
                                               "lavfi", "replay-live", NULL},
                              *const drawn[] = {"phantom", "igtl",        "igtl-listen",
                                                "replay",  "replay-live", NULL};
-    const char *what = o->positionals ? o->positional[0] : "";
+    const char *what = command == ON_CONVERT && o->calibrate ? o->calibrate
+                       : o->positionals                      ? o->positional[0]
+                                                             : "";
     const bool raw = strcmp(what, "-") == 0, serve = command == ON_SERVE,
                bench = command == ON_BENCH, igtl_source = options_any_scheme(what, igtl),
                igtl_sink = any_sink(o, to_igtl) || (serve && !o->sinks),
@@ -407,7 +410,7 @@ bool options_meet(const struct options *o, enum command_bit command)
          "with --boxes-only, which makes no masks", !o->boxes_only},
         {"trace-steps", "without --trace FILE", o->trace},
         {"guard-seed", "without --device guard", o->device && strcmp(o->device, "guard") == 0},
-        {"frames", "without --calibrate", command != ON_CONVERT || o->calibrate},
+        {"frames recursive window", "without --calibrate", command != ON_CONVERT || o->calibrate},
         {"detector segmenter device precision threads weight-cache track gain gray nms presence "
          "mask-clean det-size queries det-act det-fit names sam-size sam-family",
          "with --results, which runs no network", !o->results},
