@@ -9,15 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+import dataset
 import phantom
 
 SIDE = 512
 
 
 def folder(path, lines, n):
-    files = sorted(p for p in path.rglob("*") if p.suffix in (".png", ".jpg"))
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in dataset.ENDS)
     if not files:
-        sys.exit(f"{path}: no .png and no .jpg")
+        sys.exit(f"{path}: no images")
     for p in files[:: max(1, len(files) // n)][:n]:
         line = None
         if lines:
@@ -75,8 +76,6 @@ def main():
     if args.n < 2:
         a.error("-n: want 2 or more")
     real, hard = list(folder(args.folder, args.lines, args.n)), list(made("hard", args.n))
-    if not real:
-        a.error(f"{args.folder}: no .png or .jpg in it")
     table = [numbers(x) for x in (real, hard, made("default", args.n // 2))]
     print(f"{'10 %, median, 90 %':26s} {'folder':>22s} {'hard':>22s} {'default':>22s}")
     for k in table[0]:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training images: a frame of the phantom, changed as scanners and hands change it. Sample `index` of `seed` is the same for ever."""
+"""Training images: a frame of the phantom, or of labelled images of one's own, changed as scanners and hands change it. Sample `index` of `seed`
+is the same for ever."""
 
 import collections
 import concurrent.futures
@@ -11,42 +12,33 @@ import threading
 import cv2
 import numpy as np
 
+import dataset
 import phantom
 
 cv2.setNumThreads(1)
 
 
 class Sample:
-    """image [H,W] u8; where [H,W] u8: 0, or the index of a structure + 1; kinds: of the structures, bones first."""
+    """image [H,W] u8; masks [K] of [H,W] u8, 0 or 1; labels [K]: the detector's class, -1: a structure that it does not look for, behind all others.
+    outlined: masks are outlines, not boxes."""
 
-    def __init__(self, image, where, kinds):
-        self.image, self.where, self.kinds = image, where, kinds
-
-    def mask(self, i):
-        return self.where == i + 1
+    def __init__(self, image, masks, labels, outlined=True):
+        self.image, self.masks, self.labels, self.outlined = image, masks, labels, outlined
 
     def box(self, i):
-        ys, xs = np.nonzero(self.where == i + 1)
+        ys, xs = np.nonzero(self.masks[i])
         return np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32) if len(xs) else None
 
-    def bones(self):
-        return [i for i, k in enumerate(self.kinds) if k == phantom.BONE]
 
-
-def draw(seed, index, hard=0.75, empty=0.12, shaded=0.1, surfaces=None, sides=(230, 430)):
-    """surfaces: {shape: share} of images of the hard look that have this shape; the others have any."""
+def draw(seed, index, hard=0.75, empty=0.12, shaded=0.1, surfaces=None, sides=(230, 430), own=None):
+    """surfaces: {shape: share} of images of the hard look that have this shape; the others have any. own: instead of most phantom frames."""
     rng = np.random.default_rng((seed, index))
-    height = int(rng.integers(*sides))
-    width = int(np.clip(height * np.exp(rng.uniform(-0.35, 0.35)), 160, 600))
-    look = "hard" if rng.random() < hard else "default"
-    number = int(rng.integers(0, phantom.HELD_OUT))
-    surface = "any"
-    if surfaces and look == "hard":
-        surface = rng.choice([*surfaces, "any"], p=[*surfaces.values(), 1 - sum(surfaces.values())])
-    image, where, structures = phantom.frame(number, width, height, look, empty, surface)
-    sample = Sample(image, where, [k for k, _ in structures])
+    if own and rng.random() >= own.phantom:
+        sample = Sample(*dataset.load(own).draw(rng))
+    else:
+        sample = of_phantom(rng, hard, empty, surfaces, sides, own.bone if own else 0)
     if rng.random() < 0.5:
-        sample.image, sample.where = sample.image[:, ::-1], sample.where[:, ::-1]
+        sample.image, sample.masks = sample.image[:, ::-1], [m[:, ::-1] for m in sample.masks]
     if rng.random() < 0.5:
         bend(rng, sample)
     if rng.random() < shaded:
@@ -55,22 +47,35 @@ def draw(seed, index, hard=0.75, empty=0.12, shaded=0.1, surfaces=None, sides=(2
     return sample
 
 
+def of_phantom(rng, hard, empty, surfaces, sides, bone):
+    height = int(rng.integers(*sides))
+    width = int(np.clip(height * np.exp(rng.uniform(-0.35, 0.35)), 160, 600))
+    look = "hard" if rng.random() < hard else "default"
+    number = int(rng.integers(0, phantom.HELD_OUT))
+    surface = "any"
+    if surfaces and look == "hard":
+        surface = rng.choice([*surfaces, "any"], p=[*surfaces.values(), 1 - sum(surfaces.values())])
+    image, where, structures = phantom.frame(number, width, height, look, empty, surface)
+    masks = [(where == i + 1).astype(np.uint8) for i in range(len(structures))]
+    return Sample(image, masks, [bone if kind == phantom.BONE else -1 for kind, _ in structures])
+
+
 def bend(rng, s):
     """Geometry: turned, zoomed, shifted, sheared."""
     h, w = s.image.shape
     turn, zoom = rng.uniform(-14, 14), np.exp(rng.uniform(-0.25, 0.35))
-    m = cv2.getRotationMatrix2D((w / 2, h / 2), turn, zoom)
-    m[0, 1] += rng.uniform(-0.15, 0.15)
+    m = cv2.getRotationMatrix2D((w / 2, h / 2), turn * s.outlined, zoom)
+    m[0, 1] += rng.uniform(-0.15, 0.15) * s.outlined
     m[:, 2] += rng.uniform(-0.08, 0.08, 2) * (w, h)
     edge = cv2.BORDER_REFLECT_101 if rng.random() < 0.3 else cv2.BORDER_CONSTANT
     s.image = cv2.warpAffine(np.ascontiguousarray(s.image), m, (w, h), flags=cv2.INTER_LINEAR, borderMode=edge)
-    s.where = cv2.warpAffine(np.ascontiguousarray(s.where), m, (w, h), flags=cv2.INTER_NEAREST)
+    s.masks = [cv2.warpAffine(np.ascontiguousarray(one), m, (w, h), flags=cv2.INTER_NEAREST) for one in s.masks]
 
 
 def shade(rng, s):
     """Columns that the probe no longer sees, often all of a structure's or of the image's: what was there is no longer to be found."""
     h, w = s.image.shape
-    columns = np.nonzero(s.where.any(0))[0]
+    columns = np.nonzero(np.any(s.masks, (0, 1)))[0] if s.masks else ()
     if len(columns) and rng.random() < 0.6:
         first, last = columns[0] - rng.uniform(0, 12), columns[-1] + rng.uniform(1, 12)
     else:
@@ -81,7 +86,7 @@ def shade(rng, s):
     rest, soft = rng.uniform(0, 0.05), rng.uniform(0.3, 8)
     left = np.clip(np.maximum(first - x, x - last) / soft, 0, 1)  # 0 within, 1 outside
     s.image = (s.image * (rest + (1 - rest) * left) + rng.integers(0, 3, (h, w))).clip(0, 255).astype(np.uint8)
-    s.where = np.where(left < 0.2, 0, s.where).astype(np.uint8)
+    s.masks = [one * (left >= 0.2).astype(np.uint8) for one in s.masks]
 
 
 def scan(rng, image):

@@ -2,6 +2,7 @@
 """Frames of the phantom with their truth as arrays, from the library that build/ has."""
 
 import ctypes
+import functools
 import os
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Truth(ctypes.Structure):
                 ("structure", ctypes.POINTER(Structure)), ("n_structures", ctypes.c_int)]
 
 
+@functools.cache
 def library():
     lib = ctypes.CDLL(os.environ.get("ULTRAMOTION_LIBRARY", str(ROOT / "build" / "libultramotion.so")))
     lib.um_source_open.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_char_p, ctypes.c_void_p]
@@ -35,28 +37,26 @@ def library():
     lib.um_source_truth.argtypes = [ctypes.c_void_p, ctypes.POINTER(Truth)]
     lib.um_source_close.argtypes = [ctypes.POINTER(ctypes.c_void_p)]
     lib.um_frame_unref.argtypes = [ctypes.POINTER(ctypes.POINTER(Frame))]
+    lib.um_label_read.argtypes = [ctypes.c_char_p, ctypes.POINTER(ctypes.POINTER(ctypes.c_uint8)), *2 * [ctypes.POINTER(ctypes.c_int)]]
     lib.um_last_error.restype = ctypes.c_char_p
     return lib
 
 
-LIB = None
+def check(status):
+    if status:
+        raise RuntimeError(library().um_last_error().decode())
 
 
 def frame(seed, width, height, look="hard", empty=0.1, surface="any"):
     """One image [H,W] u8, the map of its structures [H,W] u8 (0, or index + 1), and a list of (kind, box xyxy), bones first."""
-    global LIB
-    LIB = LIB or library()
+    lib = library()
     source, image, truth = ctypes.c_void_p(), ctypes.POINTER(Frame)(), Truth(struct_size=ctypes.sizeof(Truth))
     spec = f"phantom:seed={seed},frames=1,width={width},height={height},look={look},empty={empty},surface={surface}"
 
-    def check(status):
-        if status:
-            raise RuntimeError(LIB.um_last_error().decode())
-
-    check(LIB.um_source_open(ctypes.byref(source), spec.encode(), None))
+    check(lib.um_source_open(ctypes.byref(source), spec.encode(), None))
     try:
-        check(LIB.um_source_read(source, ctypes.byref(image)))
-        check(LIB.um_source_truth(source, ctypes.byref(truth)))
+        check(lib.um_source_read(source, ctypes.byref(image)))
+        check(lib.um_source_truth(source, ctypes.byref(truth)))
         pixels = np.ctypeslib.as_array(image.contents.pixels, (height, width)).copy()
         structures = [(truth.structure[i].kind, np.array(truth.structure[i].box[:], np.float32)) for i in range(truth.n_structures)]
         if truth.map:
@@ -68,5 +68,5 @@ def frame(seed, width, height, look="hard", empty=0.1, surface="any"):
             where = np.zeros((height, width), np.uint8)
         return pixels, where, structures
     finally:
-        LIB.um_frame_unref(ctypes.byref(image))
-        LIB.um_source_close(ctypes.byref(source))
+        lib.um_frame_unref(ctypes.byref(image))
+        lib.um_source_close(ctypes.byref(source))

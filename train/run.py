@@ -16,11 +16,12 @@ from pathlib import Path
 
 import torch
 
+import dataset
 import phantom
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "models"
-LASTING = "start", "seed", "batch", "lite", "only"  # arguments that a run keeps to its end
+LASTING = "start", "seed", "batch", "lite", "only", "data"  # arguments that a run keeps to its end
 
 
 def number(kind, least, most=1e9):
@@ -40,10 +41,17 @@ def weights_file(text):
     return Path(text)
 
 
-def arguments(description, start, steps, batch, rate, more=None):
+def arguments(description, start, steps, batch, rate, more=None, boxes_do=False):
     p = argparse.ArgumentParser(description=description)
     p.add_argument("out", type=Path, help="folder of the run: checkpoint, log, model; an existing run is resumed")
     p.add_argument("--start", type=weights_file, default=start, help="weights to start from, .safetensors; default: the bundled model")
+    p.add_argument("--data", default="", metavar="DATASET", help="train on labelled images of your own: what `ultramotion val` takes, a folder with "
+                   "NAME_mask.png beside its images, or a COCO .json; default: the phantom")
+    p.add_argument("--masks", default="", metavar="DIR", help="where the masks of the folder are, as in val")
+    p.add_argument("--pictures", default="", metavar="DIR", help="where the images of the COCO .json are, as in val")
+    p.add_argument("--window", type=dataset.window, default=(0, 0, 0), metavar="LO,HI|auto", help="of 16-bit images, as in run")
+    p.add_argument("--phantom", type=number(float, 0, 1), default=0, metavar="SHARE", help="share of phantom frames among your own images, one "
+                   "of whose classes is bone")
     p.add_argument("--steps", type=number(int, 1), default=steps)
     p.add_argument("--batch", type=number(int, 1), default=batch)
     p.add_argument("--rate", type=number(float, 0, 1), default=rate, help="learning rate; falls to 5 %% over the last fifth of the steps")
@@ -68,16 +76,36 @@ def arguments(description, start, steps, batch, rate, more=None):
         args.out.mkdir(parents=True, exist_ok=True)
     except (RuntimeError, OSError) as wrong:
         p.error(str(wrong).splitlines()[0])
+    args.own, args.classes = None, names_of(metadata_of(args.start))
     args.checkpoint = args.out / "checkpoint.pt"
     args.saved = checkpoint_of(args.checkpoint, args.device) if args.checkpoint.exists() else None
     if args.export:
         if args.saved is None:
             sys.exit(f"{args.checkpoint}: no checkpoint whose model could be written")
         vars(args).update((k, v) for k, v in args.saved["lasting"].items() if k != "start")
+    elif args.data:
+        own_data(p, args, boxes_do)
+    elif args.masks or args.pictures or any(args.window) or args.phantom:
+        p.error("--masks, --pictures, --window and --phantom are for --data")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     torch.set_default_device(args.device)
     return args
+
+
+def own_data(p, args, boxes_do):
+    """Sets args.own, and args.data and args.classes to what they are in the run's files."""
+    try:
+        own = dataset.Own(args.data, args.masks, args.pictures, args.window, args.phantom, 0)
+        data = dataset.Dataset(own)
+        args.classes = data.classes or (args.classes if len(args.classes) == 1 else ["structure"])
+        if args.phantom and "bone" not in args.classes:
+            raise ValueError(f"no class bone, which --phantom shows, among {', '.join(args.classes)}")
+        args.own = own._replace(bone=args.classes.index("bone") if args.phantom else 0)
+        args.data = data.checked(args.classes, boxes_do) + f" and phantom frames, {args.phantom:g} of all" * bool(args.phantom)
+    except (ValueError, OSError) as wrong:
+        p.error(f"--data: {wrong}")
+    print(args.data, file=sys.stderr)
 
 
 def checkpoint_of(path, device):
@@ -111,13 +139,13 @@ class Run:
         self.args, self.net, self.optimizer, self.step, self.seconds = args, net, optimizer, 0, 0.0
         self.average = Average(net, decay)
         self.base = [g["lr"] for g in optimizer.param_groups]
-        self.lasting = {k: v for k, v in vars(args).items() if k in LASTING} | {"start": hashlib.sha256(args.start.read_bytes()).hexdigest()}
+        self.lasting = {k: v for k, v in vars(args).items() if k in (*LASTING, "classes")} | {"start": hashlib.sha256(args.start.read_bytes()).hexdigest()}
         self.stop = False
         self.measured = 0  # steps that fit into --within
         self.path, saved = args.checkpoint, vars(args).pop("saved")  # which a run need not hold in memory
         if saved:
             self.check(saved["lasting"])
-            net.load_state_dict(saved["net"])
+            net.load_state_dict(saved["in_training"])
             optimizer.load_state_dict(saved["optimizer"])
             self.average.state, self.average.count = saved["average"], saved["count"]
             self.step, self.seconds = saved["step"], saved["seconds"]
@@ -130,12 +158,14 @@ class Run:
 
     def check(self, before):
         for k in LASTING:
-            if before.get(k) != self.lasting.get(k):
+            was, now = before.get(k, ""), self.lasting.get(k, "")
+            if was != now:
                 sys.exit(f"{self.path}: this run began with other weights than {self.args.start}" if k == "start" else
-                         f"{self.path}: this run began with --{k} {before[k] or repr('')}, not {self.lasting[k] or repr('')}")
+                         f"{self.path}: this run began with --{k} {was or repr('')}, not {now or repr('')}")
 
     def save(self):
-        state = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average.state, "lasting": self.lasting,
+        # Not under a name that `ultramotion` would take for a model's: one is what was averaged, with metadata (export()).
+        state = {"in_training": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average.state, "lasting": self.lasting,
                  "count": self.average.count, "step": self.step, "measured": self.measured, "seconds": self.seconds}
         write_whole(self.path, lambda new: torch.save(state, new))
 
@@ -166,21 +196,22 @@ class Run:
             if self.args.within and not self.measured:
                 times.append(now)
                 spent = now - self.args.began
-                if len(times) > 100 or spent > 12 * self.args.within:
-                    skipped = min(20, len(times) // 2 - 1)  # while all begins
+                if len(times) > 100 or spent > 60 * self.args.within or (spent > 12 * self.args.within and len(times) > 2):
+                    skipped = min(20, max(1, len(times) // 2 - 1), len(times) - 2)  # while all begins
                     each = (now - times[skipped]) / (len(times) - 1 - skipped)
                     self.args.steps = self.measured = self.step + max(0, int((60 * self.args.within - spent) / each))
             self.seconds += now - tick
             log.write(json.dumps({"step": self.step, "loss": round(float(total.detach()), 5), "rate": self.rate(), "seconds": round(now - tick, 2),
                                   **{k: round(float(v.detach()), 5) for k, v in losses.items()}}) + "\n")
+            done, eta = 30 * self.step // self.args.steps, (self.args.steps - self.step) * self.seconds / self.step / 60
+            told = f"[{'#' * done}{'.' * (30 - done)}] {self.step}/{self.args.steps} loss {float(total.detach()):.3f} {eta:.0f} min left "
             if sys.stderr.isatty():
-                done = 30 * self.step // self.args.steps
-                eta = (self.args.steps - self.step) * self.seconds / self.step / 60
-                print(f"\r[{'#' * done}{'.' * (30 - done)}] {self.step}/{self.args.steps} loss {float(total.detach()):.3f} {eta:.0f} min left ",
-                      end="", file=sys.stderr)
+                print(f"\r{told}", end="", file=sys.stderr)
             if now - saved > 60 * self.args.minutes:
                 self.save()
                 saved = now
+                if not sys.stderr.isatty():
+                    print(told, file=sys.stderr)
             if self.args.stop_after and now - began > 60 * self.args.stop_after:
                 break
         if sys.stderr.isatty():
@@ -219,20 +250,35 @@ def open_log(path, step):
 
 
 def weights_of(path):
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    return load_file(path)
+
+
+def metadata_of(path):
+    from safetensors import SafetensorError, safe_open
+
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
     except SafetensorError as wrong:
         sys.exit(f"{path}: {wrong}; want .safetensors, which `ultramotion convert` makes of a checkpoint")
 
 
-def metadata_of(path):
-    from safetensors import safe_open
+def learned_from(before, now):
+    """All images that a model knows, where `before` is the metadata of the one it started from."""
+    said, short = before.get("training_data", "not said"), now.partition(";")[0]
+    return said if said == now or said.startswith(f"{short}; before: ") else f"{short}; before: {said}"
 
-    with safe_open(path, "pt") as file:
-        return file.metadata() or {}
+
+def names_of(before):
+    said = before.get("classes", "bone")
+    return json.loads(said) if said.startswith("[") else said.split(",")
+
+
+def names(classes):
+    """As the metadata has them."""
+    return ",".join(classes) if not any("," in c for c in classes) else json.dumps(classes, ensure_ascii=False)
 
 
 def licence_of(before):

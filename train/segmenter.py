@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 
 import frames
-import phantom
 import run
 
 sys.path.insert(0, str(run.ROOT / "tests" / "parity"))
@@ -50,22 +49,22 @@ def points_of(rng, mask, others, n_front, n_back):
     return np.array(xy, np.float32), np.array([1] * n_front + [0] * n_back, np.int64)
 
 
-def sample(seed, index):
+def sample(own, seed, index):
     """The canvas [384,384] u8, its used size, and PROMPTS prompts: (box or None, points or None, labels, mask [384,384])."""
-    s = frames.draw(seed, index, empty=0.1)
+    s = frames.draw(seed, index, empty=0.1, own=own)
     rng = np.random.default_rng((seed, index, 1))
     image, size = resized(s)
     canvas = np.zeros((CANVAS, CANVAS), np.uint8)
     canvas[: size[1], : size[0]] = image
     masks = []
-    for i, kind in enumerate(s.kinds):
-        m = cv2.resize(s.mask(i).astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
+    for label, mask in zip(s.labels, s.masks):
+        m = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
         if m.sum() >= 10:
-            masks.append((kind, np.pad(m, ((0, CANVAS - size[1]), (0, CANVAS - size[0])))))
-    bones = [m for k, m in masks if k == phantom.BONE]
-    others = [m for k, m in masks if k != phantom.BONE]
+            masks.append((label, np.pad(m, ((0, CANVAS - size[1]), (0, CANVAS - size[0])))))
+    sought = [m for label, m in masks if label >= 0]
+    others = [m for label, m in masks if label < 0]
     rng.shuffle(others)
-    targets = (bones + others)[:PROMPTS]
+    targets = (sought + others)[:PROMPTS]
     busy = np.any([m for _, m in masks], 0) if masks else np.zeros((CANVAS, CANVAS), bool)
     n_front, n_back = int(rng.integers(1, 4)), int(rng.integers(0, 3))
     mode = rng.choice(["box", "point", "both"], p=[0.65, 0.25, 0.1])
@@ -206,13 +205,16 @@ def main():
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}], lr=args.rate)
     state = run.Run(args, net, optimizer)
     if not args.export:
-        state.go(frames.batches(functools.partial(sample, args.seed + 1_000), state.step, args.batch, args.workers), lambda b: losses_of(net, args, b))
+        make = functools.partial(sample, args.own, args.seed + 1_000)
+        state.go(frames.batches(make, state.step, args.batch, args.workers), lambda b: losses_of(net, args, b))
     kept = {k: v for k, v in state.average.state.items() if k not in ("pixel_mean", "pixel_std") and not k.endswith(".ab")}
     if args.keep:
         kept = {k: v.lerp(weights[k].to(v), args.keep) if k in weights and v.is_floating_point() else v for k, v in kept.items()}
     run.export(args, kept, "segmenter.safetensors", {
-        "architecture": "mobile-sam", "input_size": CANVAS, "name": "MobileSAM bone surface and its neighbours, 384",
-        "training_data": "ultramotion phantom, look=hard and default", "started_from": origin(before, args.lite),
+        "architecture": "mobile-sam", "input_size": CANVAS,
+        "name": "MobileSAM, 384" if args.data else "MobileSAM bone surface and its neighbours, 384",
+        "training_data": run.learned_from(before, args.data) if args.data else "ultramotion phantom, look=hard and default",
+        "started_from": origin(before, args.lite),
         "prompts": "boxes, points, boxes with points; structures and empty tissue", "gain": "off", "gray": 1,
         "steps": run.steps_of(before, args, state.step) + (f" for {args.only} alone" if args.only else "") + (f", with {args.keep:g} of the weights before" if args.keep else ""),
         "licence": run.licence_of(before), "producer": "ultramotion train/segmenter.py"})

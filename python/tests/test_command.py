@@ -84,6 +84,9 @@ def test_what_val_refuses(detector, tmp_path):
         ultramotion.val(DATASET, detector=detector)
     with pytest.raises(ultramotion.InvalidError, match="conf"):
         ultramotion.val(DATASET, conf=7)
+    for window in ((0, 4095), "auto"):
+        with pytest.raises(ultramotion.InvalidError, match="--window: nothing for a source other than files"):
+            ultramotion.val(DATASET, window=window)
     for name in ("detector", "segmenter", "names", "masks", "lines", "pictures", "results"):
         with pytest.raises(ultramotion.FileError, match="nowhere: No such file"):
             ultramotion.val(DATASET, **{name: tmp_path / "nowhere"})

@@ -337,6 +337,8 @@ def test_plot_save_and_coco(packets, tmp_path):
     visible.save(tmp_path / "a.json")
     assert np.array_equal(Frame.read(tmp_path / "a.png").numpy(), rgb)
     assert json.loads((tmp_path / "a.json").read_text()) == visible.to_dict()
+    visible.frame.save(tmp_path / "b.png")
+    assert np.array_equal(Frame.read(tmp_path / "b.png").numpy(), visible.frame.numpy())
     with pytest.raises(ultramotion.InvalidError, match="want .png or .json"):
         visible.save(tmp_path / "a.gif")
     (one,) = visible.to_coco()

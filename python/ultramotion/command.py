@@ -65,6 +65,7 @@ def val(
     pictures: _c.Path | None = None,
     within: tuple[float, float] | None = None,
     spacing: tuple[float, float] | None = None,
+    window: tuple[int, int] | str | None = None,
     results: _c.Path | None = None,
     out: _c.Path | None = None,
     progress: bool = False,
@@ -113,6 +114,7 @@ def val(
         "pictures": pictures,
         "within": within and ",".join(map(str, within)),
         "spacing": spacing and ",".join(map(str, spacing)),
+        "window": window if isinstance(window, str) or window is None else ",".join(map(str, window)),
         "results": results,
     }
     call = [command_path(), "val", "--json", "--summary-every", "0.2"]

@@ -253,6 +253,10 @@ class Frame(_c.Reference):
         """The pixels, without a copy."""
         return np.asarray(self)
 
+    def save(self, path: _c.Path) -> None:
+        """Write the image as a PNG."""
+        write_png(path, self.numpy())
+
     def _repr_png_(self) -> bytes:
         """How a notebook shows it."""
         return png(self.numpy())
@@ -266,7 +270,7 @@ def as_frame(image: Any) -> Frame:
     return image if isinstance(image, Frame) else Frame(image)
 
 
-def write_png(path: str, pixels: np.ndarray[Any, Any]) -> None:
+def write_png(path: _c.Path, pixels: np.ndarray[Any, Any]) -> None:
     """u8, [H,W] or [H,W,3]."""
     pixels = np.ascontiguousarray(pixels)
     height, width, *channels = pixels.shape

@@ -512,6 +512,9 @@ static um_status not_read(const struct um_pvalue *name, const char *made_by)
 
 static um_status no_state(const struct um_pvalue *file)
 {
+    if (um_pickle_get(file, "in_training")) /* train/run.py; it tells no size */
+        return um_fail(UM_EFORMAT, "the checkpoint of a run of train/, want the model that the run "
+                                   "writes beside it; --export writes that of an unfinished run");
     for (int i = 0; i < PLACES; i++) {
         const struct um_pvalue *v = candidate(file, i);
         if (v && v->kind == UM_P_OTHER)

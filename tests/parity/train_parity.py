@@ -14,6 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "train"))
+import dataset  # noqa: E402
+import frames  # noqa: E402
+from run import names, names_of  # noqa: E402
+
 STEPS = 5
 
 
@@ -56,9 +61,85 @@ def with_two_classes(path, to):
     return to
 
 
+def own_images(folder):
+    """Labelled images of one's own, in the forms that `val` takes: the same boxes and masks from each, and what no form should bring."""
+    where = folder / "Gerät 1"
+    subprocess.run([ROOT / "build/ultramotion", "phantom", "-q", "-o", where, "--frames", "4", "--seed", "900001", "--size", "700x500"], check=True)
+    truth = json.loads((where / "truth.json").read_text())
+    for image in (where / "frames").iterdir():
+        image.rename(image.with_suffix(".PNG"))
+    for image in truth["images"]:
+        image["file_name"] = image["file_name"].replace(".png", ".PNG")
+    found = dataset.Dataset(dataset.Own(str(where / "frames"), str(where / "masks"), "", (0, 0, 0), 0, 0))
+    (where / "truth.json").write_text(json.dumps(truth))
+
+    def of_coco(**changes):
+        path = where / "own.json"
+        path.write_text(json.dumps({**truth, **changes}))
+        return dataset.Dataset(dataset.Own(str(path), "", "", (0, 0, 0), 0, 0))
+
+    def annotations(**changes):
+        return [{k: v for k, v in {**a, **changes}.items() if v is not None} for a in truth["annotations"]]
+
+    whole, same = of_coco(), 0
+    for i in range(4):
+        image, masks, labels, outlined = found.read(i)
+        other = whole.read(i)
+        assert image.shape == (429, 600) and outlined and (image == other[0]).all() and labels == other[2] and len(masks) == len(other[1])
+        same += sum(bool(m.any() and (m == o).all()) for m, o in zip(masks, other[1]))
+    assert same == len(truth["annotations"]) > 0 and f"({same} bone" in found.checked(["bone"], False)
+    boxes = of_coco(annotations=annotations(segmentation=None))
+    for i in range(4):
+        image, masks, _, outlined = boxes.read(i)
+        for m, o in zip(masks, whole.read(i)[1]):
+            a, b = (frames.Sample(image, [x], [0]).box(0) for x in (m, o))
+            assert not outlined and abs(a - b).max() < 4, f"{a}, {b}"  # thin ends vanish where an outline is scaled
+    crowd = annotations()
+    crowd[0]["iscrowd"] = 1
+    assert len(of_coco(annotations=crowd).images) == 3 and of_coco(annotations=crowd).left_out == 1
+    named = of_coco(categories=[{"id": 5, "name": "nothing is of it"}, {"id": 0, "name": "Knochen, links"}])
+    assert named.classes == ["Knochen, links"] and names_of({"classes": names(named.classes)}) == named.classes
+    for wrong, word in ((lambda: boxes.checked(["bone"], False), "without \"segmentation\""), (lambda: of_coco(images=[]), "KeyError"),
+                        (lambda: of_coco(annotations=annotations(category_id=9)).checked([], True), "00000.PNG: "),
+                        (lambda: dataset.Dataset(found.own._replace(masks=str(where))), "00000.PNG: no masks 00000[_mask].png in")):
+        try:
+            wrong()
+        except ValueError as said:
+            assert word in str(said), said
+        else:
+            raise AssertionError(f"no {word}")
+    own = dataset.Own(str(where / "own.json"), "", "", (0, 0, 0), 0.5, 1)
+    of_coco()
+    labels = {k for i in range(20) for k in frames.draw(1, i, own=own).labels}
+    assert labels >= {0, 1}, f"{labels}: 0 is the data's, 1 the phantom's"
+    out = folder / "of own images"
+    done = run(out, "--steps", "2", "--data", str(where / "frames"), "--masks", str(where / "masks"))
+    assert done.returncode == 0 and "4 images of frames" in done.stderr, done.stderr
+    facts = safe_open(out / "detector.safetensors", "pt").metadata()
+    assert facts["classes"] == "bone" and facts["training_data"].startswith("4 images of frames") and facts["calm"] == "0.7", facts
+    refused("began with --data 4 images", out, "--steps", "2")
+    made = (out / "detector.safetensors").read_bytes()
+    assert run(out, "--export").returncode == 0 and (out / "detector.safetensors").read_bytes() == made
+    two = [{**a, "category_id": 1 + i % 2} for i, a in enumerate(truth["annotations"])]
+    of_coco(annotations=two, categories=[{"id": 1, "name": "bone"}, {"id": 2, "name": "rib"}])
+    out = folder / "of two classes"
+    done = run(out, "--steps", "1", "--data", str(where / "own.json"), "--phantom", "0.5")
+    assert done.returncode == 0 and "it begins anew" in done.stderr, done.stderr
+    said = subprocess.run([ROOT / "build/ultramotion", "val", where / "own.json", "--detector", out / "detector.safetensors"], capture_output=True, text=True)
+    assert said.returncode == 0 and "AP50" in said.stdout, said.stderr
+    of_coco(categories=[{"id": 0, "name": "rib"}])
+    refused("no class bone", folder / "new", "--data", str(where / "own.json"), "--phantom", "0.1")
+    refused("are for --data", folder / "new", "--masks", str(where))
+    recipe = [sys.executable, str(ROOT / "train/segmenter.py"), str(folder / "masks of own"), "--batch", "2", "--threads", "1", "--steps", "1"]
+    done = subprocess.run([*recipe, "--data", str(where)], capture_output=True, text=True)
+    assert done.returncode == 0 and (folder / "masks of own/segmenter.safetensors").exists(), done.stderr
+    print("images of one's own: the same from each form; two classes; judged by val")
+
+
 def main():
     with tempfile.TemporaryDirectory(prefix="train-") as folder:
         folder = Path(folder)
+        own_images(folder)
         whole, cut = folder / "whole", folder / "cut"
         done = run(whole, "--workers", "1")
         assert done.returncode == 0, done.stderr
@@ -75,6 +156,8 @@ def main():
         print("killed and gone on with: the same losses, the same file")
         refused("began with --batch 2, not 3", whole, "--batch", "3")
         refused("began with --seed 1, not 2", whole, "--seed", "2")
+        said = subprocess.run([ROOT / "build/ultramotion", "inspect", whole / "checkpoint.pt"], capture_output=True, text=True)
+        assert said.returncode == 1 and "the checkpoint of a run of train/" in said.stderr, said.stderr
         made = (whole / "detector.safetensors").read_bytes()
         assert run(whole, "--batch", "3", "--export").returncode == 0 and (whole / "detector.safetensors").read_bytes() == made
         refused("began with other weights", whole, "--start", str(ROOT / "tests/golden/models/dfine_n_bone_320.safetensors"))

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled images of one's own, in the forms that `ultramotion val` takes: a folder with NAME_mask.png beside its images (--masks: in a
+folder that mirrors it), or a COCO file. `val` names what is wrong in one at length; here it ends the run before it begins."""
+
+import collections
+import ctypes
+import functools
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import phantom
+
+LONGEST = 600  # sides of images; larger ones are scaled, as the augmentation is made for the phantom's
+ENDS = ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"
+Own = collections.namedtuple("Own", "data masks pictures window phantom bone")  # the options, and which class the phantom's bones are
+
+
+class Settings(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t), ("width", ctypes.c_int), ("height", ctypes.c_int), ("channels", ctypes.c_int),
+                ("frames", ctypes.c_long), ("loop", ctypes.c_int), ("capacity", ctypes.c_int), ("replace", ctypes.c_int),
+                ("recursive", ctypes.c_int), ("window", ctypes.c_int), ("window_lo", ctypes.c_int), ("window_hi", ctypes.c_int)]  # the head
+
+
+def window(text):
+    """The value of --window as um_source_settings has it: window, window_lo, window_hi."""
+    return (2, 0, 0) if text == "auto" else (1, *map(int, text.split(",", 1)))
+
+
+def read_image(path, levels):
+    """[H,W] u8, as `ultramotion run` reads it; gray."""
+    lib = phantom.library()
+    source, image = ctypes.c_void_p(), ctypes.POINTER(phantom.Frame)()
+    how = Settings(ctypes.sizeof(Settings))
+    lib.um_source_settings_init(ctypes.byref(how), ctypes.sizeof(how))
+    how.window, how.window_lo, how.window_hi = levels
+    phantom.check(lib.um_source_open(ctypes.byref(source), str(path).encode(), ctypes.byref(how)))
+    try:
+        phantom.check(lib.um_source_read(source, ctypes.byref(image)))
+        f = image.contents
+        samples = np.ctypeslib.as_array(f.pixels, (f.channels,))
+        pixels = np.lib.stride_tricks.as_strided(samples, (f.height, f.width, f.channels), (f.stride, f.channels, 1)).copy()
+        return pixels[:, :, 0] if f.channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    finally:
+        lib.um_frame_unref(ctypes.byref(image))
+        lib.um_source_close(ctypes.byref(source))
+
+
+def read_mask(path):
+    """[H,W] u8, 1 where any colour's sample is not 0."""
+    lib = phantom.library()
+    mask, w, h = ctypes.POINTER(ctypes.c_uint8)(), ctypes.c_int(), ctypes.c_int()
+    phantom.check(lib.um_label_read(str(path).encode(), ctypes.byref(mask), ctypes.byref(w), ctypes.byref(h)))
+    try:
+        return np.ctypeslib.as_array(mask, (h.value, w.value)).copy()
+    finally:
+        lib.um_free(mask)
+
+
+def shape_of(annotation, height, width):
+    """[H,W] u8 of a COCO annotation: its segmentation, else its box filled."""
+    said = annotation.get("segmentation")
+    if not said:
+        mask = np.zeros((height, width), np.uint8)
+        x, y, w, h = (max(round(v), 0) for v in annotation["bbox"])
+        mask[y:y + h, x:x + w] = 1
+        return mask
+    import pycocotools.mask as coco
+
+    if isinstance(said, list) or isinstance(said["counts"], list):
+        said = coco.frPyObjects(said, height, width)
+    return coco.decode(coco.merge(said) if isinstance(said, list) else said)
+
+
+def images_in(folder):
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDS)
+
+
+class Dataset:
+    """classes: names, or None where nothing has one; images: (path, its mask's path or its annotations)."""
+
+    def __init__(self, own):
+        self.own, path = own, Path(own.data)
+        if not path.exists():
+            raise ValueError(f"{path}: no such file or folder")
+        listed = [path] if path.suffix == ".json" else [] if own.masks else sorted(path.glob("*.json"))
+        listed = [p for p in listed if p.name == "truth.json"] or listed
+        if len(listed) > 1:
+            raise ValueError(f"{path}: several .json files, and none is truth.json: name one")
+        self.classes, self.left_out = None, 0
+        self.images = self.of_coco(listed[0]) if listed else self.of_folder(path)
+        if not self.images:
+            raise ValueError(f"{path}: no images")
+        self.files = [p for image, truth in self.images for p in (image, truth) if isinstance(p, Path)] + listed
+
+    def of_folder(self, path):
+        masks, images, of = Path(self.own.masks or path), [], {}
+        for mask in images_in(masks):
+            of.setdefault(mask.relative_to(masks).with_suffix(""), []).append(mask)
+        for image in images_in(path):
+            if image.stem.endswith(("_mask", "_line")):
+                continue
+            stem = image.relative_to(path).with_suffix("")
+            found = of.get(stem.with_name(f"{stem.name}_mask"), []) + (of.get(stem, []) if self.own.masks else [])
+            if len(found) != 1:
+                raise ValueError(f"{image}: {len(found) or 'no'} masks {stem}{'[_mask]' if self.own.masks else '_mask'}.png in {masks} "
+                                 "(--masks DIR: where masks are)")
+            images.append((image, found[0]))
+        return images
+
+    def of_coco(self, path):
+        pictures = Path(self.own.pictures or path.parent)
+        try:
+            said = json.loads(path.read_text("utf-8-sig"))
+            of = {image["id"]: [] for image in said["images"]}
+            for annotation in said["annotations"]:
+                of[annotation["image_id"]].append(annotation)
+            used = {annotation["category_id"] for annotation in said["annotations"]}
+            names = {c["id"]: str(c["name"]) for c in said["categories"] if c["id"] in used}
+            self.classes, self.label = list(names.values()), {k: i for i, k in enumerate(names)}
+            images = [(pictures / image["file_name"], of[image["id"]]) for image in said["images"]]
+        except (ValueError, KeyError, TypeError) as wrong:
+            raise ValueError(f"{path}: not COCO's format: {wrong!r} (`ultramotion val` checks more)") from wrong
+        kept = [one for one in images if not any(a.get("iscrowd") for a in one[1])]  # who knows what else is in a crowd?
+        self.left_out = len(images) - len(kept)
+        return kept
+
+    def read(self, i):
+        """The image [H,W] u8, its masks [K] of [H,W] u8, labels [K], and whether all masks are outlines: a box says nothing of its corners."""
+        path, truth = self.images[i]
+        image = read_image(path, self.own.window)
+        if isinstance(truth, list):
+            masks, labels = [shape_of(a, *image.shape) for a in truth], [self.label[a["category_id"]] for a in truth]
+        else:
+            masks, labels = [read_mask(truth)], [0]
+        if any(m.shape != image.shape for m in masks):
+            raise ValueError(f"{image.shape[1]}x{image.shape[0]} pixels, its mask has {masks[0].shape[1]}x{masks[0].shape[0]}")
+        scale = min(1, LONGEST / max(image.shape))
+        if scale < 1:
+            size = tuple(max(1, round(side * scale)) for side in image.shape[::-1])
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            masks = [(cv2.resize(m.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5).astype(np.uint8) for m in masks]
+        there = [k for k, m in enumerate(masks) if m.any()]
+        outlined = not isinstance(truth, list) or all(a.get("segmentation") for a in truth)
+        return image, [masks[k] for k in there], [labels[k] for k in there], outlined
+
+    def draw(self, rng):
+        """One of them, its structures in any order."""
+        image, masks, labels, outlined = self.read(int(rng.integers(0, len(self.images))))
+        order = rng.permutation(len(masks))
+        return image, [masks[k] for k in order], [labels[k] for k in order], outlined
+
+    def checked(self, classes, boxes_do):
+        """All of it is read once, so that no run ends at a file of its second hour. What it is, in words, with a number that no other has."""
+        numbers, empty, whole = np.zeros(len(classes), int), 0, 0
+        for i, (path, _) in enumerate(self.images):
+            try:
+                image, masks, labels, outlined = self.read(i)
+            except Exception as wrong:  # pycocotools' own are of that class
+                raise ValueError(f"{path}: {wrong} (`ultramotion val` checks more)") from wrong
+            if not outlined and not boxes_do:
+                raise ValueError(f"{path}: an annotation without \"segmentation\", of which a segmenter learns nothing")
+            np.add.at(numbers, labels, 1)
+            empty += not masks
+            whole += any(2 * m.sum() > m.size for m in masks)
+        if not numbers.sum():
+            raise ValueError(f"{self.own.data}: no structure in {len(self.images)} images")
+        found = ", ".join(f"{n} {name}" for n, name in zip(numbers, classes))
+        digest = hashlib.sha256(repr([(p.name, p.stat().st_size) for p in self.files]).encode()).hexdigest()
+        more = [f"{empty} images without"] * bool(empty) + [f"{self.left_out} images with a crowd left out"] * bool(self.left_out)
+        if 2 * whole > len(self.images) - empty:
+            print(f"{self.own.data}: {whole} images with a mask of more than a half of them: is what is around a structure 0?", file=sys.stderr)
+        return ", ".join([f"{len(self.images)} images of {Path(self.own.data).resolve().stem} {digest[:8]} ({found}", *more]) + ")"
+
+
+@functools.cache
+def load(own):
+    return Dataset(own)
