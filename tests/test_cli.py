@@ -427,6 +427,9 @@ def int8_is_calibrated(tmp):
     assert " dB " in err and "within 2 px" in err, err
     assert file.stat().st_size < DETECTOR.stat().st_size + (1 << 15)  # its weights as they were stored
     out, _ = um("inspect", file)
+    rows = out.partition("  int8:\n")[2].partition("  int8_scores:")[0].splitlines()
+    assert len(rows) > 50 and 90 < max(map(len, rows)) <= 97, rows  # all of it: --json
+    assert max(map(len, json.loads(um("inspect", file, "--json")[0])["metadata"]["int8"].splitlines())) > 500
     assert "int8_scores:" in out and "encoder.lateral_convs.0.conv" in out and "decoder.dec_bbox_head.0.layers.0\n" not in out, out
     out, _ = um("doctor")
     told = next(line for line in out.splitlines() if line.startswith("int8"))

@@ -34,10 +34,12 @@ static void print_meta(void *ctx, const char *key, const char *value)
     }
     printf("\n");
     for (const char *end; *value; value = *end ? end + 1 : end) { /* a layer each */
+        enum { SHOWN = 90 };                                      /* its channels' scales go on */
         end = value + strcspn(value, "\n");
+        bool cut = strcmp(key, "int8") == 0 && end - value > SHOWN;
         printf("    ");
-        cli_put_part(stdout, value, (size_t)(end - value));
-        printf("\n");
+        cli_put_part(stdout, value, cut ? SHOWN : (size_t)(end - value));
+        printf("%s\n", cut ? "..." : "");
     }
 }
 
