@@ -122,6 +122,9 @@ def masks_in_a_folder_of_their_own(folder):
     r = report(folder / "p", "--masks", folder / "m", "--results", results(folder, [box(0, [2, 2, 4, 4], score=0.9)]))
     close(r["boxes"]["ap"], 1)
     assert r["masks"]["dice"] is None  # a box without a mask
+    (folder / "m").rename(folder / "p" / "m")  # in one that it lies in itself
+    (folder / "m").symlink_to(folder / "p" / "m")
+    close(report(folder / "p", "--masks", folder / "m", "--results", folder / "found.txt")["boxes"]["ap"], 1)
     png(folder / "m/2.png", 10, 10)
     _, err = um("val", folder / "p", "--masks", folder / "m", code=1)
     assert "m/2.png" in err and "missing" in err, err

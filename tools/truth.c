@@ -209,7 +209,9 @@ static um_status add_name(struct names *l, char *name)
     return UM_OK;
 }
 
-static um_status list_folder(const char *root, const char *under, int depth, struct names *l)
+/* `apart`: two folders that are not looked into, NULL or as paths that may be NULL. */
+static um_status list_folder(const char *root, const char *under, int depth,
+                             const char *const *apart, struct names *l)
 {
     char *path = join(root, under);
     DIR *dir = path ? opendir(path) : NULL;
@@ -229,9 +231,11 @@ static um_status list_folder(const char *root, const char *under, int depth, str
             break;
         }
         bool folder = is_folder(full), file = is_file(full);
+        for (int k = 0; apart && k < 2; k++)
+            folder = folder && !(apart[k] && um_same_file(full, apart[k]));
         free(full);
         if (folder && depth < DEEPEST)
-            st = list_folder(root, name, depth + 1, l);
+            st = list_folder(root, name, depth + 1, apart, l);
         if (file)
             st = add_name(l, name);
         else
@@ -245,9 +249,9 @@ static um_status list_folder(const char *root, const char *under, int depth, str
     return st;
 }
 
-static um_status list_files(const char *root, struct names *l)
+static um_status list_files(const char *root, const char *const *apart, struct names *l)
 {
-    um_status st = list_folder(root, "", 0, l);
+    um_status st = list_folder(root, "", 0, apart, l);
     if (l->n)
         qsort(l->name, (size_t)l->n, sizeof *l->name, by_text);
     return st;
@@ -622,11 +626,11 @@ static um_status open_folder(truth *t, const char *dataset, const struct truth_s
     const bool apart[] = {s->masks != NULL, s->lines != NULL};
     static const char *const tag[] = {"_mask", "_line"};
     struct names images = {0}, truths[2] = {{0}, {0}};
-    um_status st = list_files(dataset, &images);
+    um_status st = list_files(dataset, (const char *[]){s->masks, s->lines}, &images);
     if (images.n)
         qsort(images.name, (size_t)images.n, sizeof *images.name, by_nature);
     for (int k = 0; k < 2 && st == UM_OK; k++)
-        if ((st = list_files(folder[k], &truths[k])) == UM_OK && truths[k].n &&
+        if ((st = list_files(folder[k], NULL, &truths[k])) == UM_OK && truths[k].n &&
             !(truths[k].used = calloc((size_t)truths[k].n, sizeof(bool))))
             st = truth_no_memory();
     for (long i = 0; i < images.n && st == UM_OK; i++) {
@@ -671,7 +675,7 @@ static um_status open_folder(truth *t, const char *dataset, const struct truth_s
 static um_status find_coco(const char *folder, char **out)
 {
     struct names files = {0};
-    um_status st = list_files(folder, &files);
+    um_status st = list_files(folder, NULL, &files);
     const char *name = NULL;
     int n = 0;
     for (long i = 0; i < files.n && st == UM_OK; i++) {

@@ -101,8 +101,10 @@ class Dataset:
         masks, images, of = Path(self.own.masks or path), [], {}
         for mask in images_in(masks):
             of.setdefault(mask.relative_to(masks).with_suffix(""), []).append(mask)
+        apart = masks.resolve()
+        inside = path.resolve() in apart.parents
         for image in images_in(path):
-            if image.stem.endswith(("_mask", "_line")):
+            if image.stem.endswith(("_mask", "_line")) or (inside and apart in image.resolve().parents):
                 continue
             stem = image.relative_to(path).with_suffix("")
             found = of.get(stem.with_name(f"{stem.name}_mask"), []) + (of.get(stem, []) if self.own.masks else [])

@@ -81,6 +81,10 @@ def own_images(folder):
     def annotations(**changes):
         return [{k: v for k, v in {**a, **changes}.items() if v is not None} for a in truth["annotations"]]
 
+    (where / "masks").rename(where / "frames/masks")  # in a folder of the images
+    inner = dataset.Dataset(found.own._replace(masks=str(where / "frames/masks")))
+    assert [i for i, _ in inner.images] == [i for i, _ in found.images]
+    (where / "frames/masks").rename(where / "masks")
     whole, same = of_coco(), 0
     for i in range(4):
         image, masks, labels, outlined = found.read(i)
