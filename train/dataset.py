@@ -28,7 +28,10 @@ class Settings(ctypes.Structure):
 
 def window(text):
     """The value of --window as um_source_settings has it: window, window_lo, window_hi."""
-    return (2, 0, 0) if text == "auto" else (1, *map(int, text.split(",", 1)))
+    if text == "auto":
+        return 2, 0, 0
+    low, high = map(int, text.split(","))  # which argparse refuses by a ValueError
+    return 1, low, high
 
 
 def read_image(path, levels):
@@ -158,7 +161,7 @@ class Dataset:
 
     def checked(self, classes, boxes_do):
         """All of it is read once, so that no run ends at a file of its second hour. What it is, in words, with a number that no other has."""
-        numbers, empty, whole = np.zeros(len(classes), int), 0, 0
+        numbers, empty, whole, dark = np.zeros(len(classes), int), 0, 0, 0
         for i, (path, _) in enumerate(self.images):
             try:
                 image, masks, labels, outlined = self.read(i)
@@ -168,6 +171,7 @@ class Dataset:
                 raise ValueError(f"{path}: an annotation without \"segmentation\", of which a segmenter learns nothing")
             np.add.at(numbers, labels, 1)
             empty += not masks
+            dark += image.max() < 32
             whole += any(2 * m.sum() > m.size for m in masks)
         if not numbers.sum():
             raise ValueError(f"{self.own.data}: no structure in {len(self.images)} images")
@@ -176,6 +180,8 @@ class Dataset:
         more = [f"{empty} images without"] * bool(empty) + [f"{self.left_out} images with a crowd left out"] * bool(self.left_out)
         if 2 * whole > len(self.images) - empty:
             print(f"{self.own.data}: {whole} images with a mask of more than a half of them: is what is around a structure 0?", file=sys.stderr)
+        if 2 * dark > len(self.images):
+            print(f"{self.own.data}: {dark} images are nearly black: if their samples have 16 bits, --window says which are white", file=sys.stderr)
         return ", ".join([f"{len(self.images)} images of {Path(self.own.data).resolve().stem} {digest[:8]} ({found}", *more]) + ")"
 
 

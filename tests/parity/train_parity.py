@@ -133,6 +133,7 @@ def own_images(folder):
     assert said.returncode == 0 and "AP50" in said.stdout, said.stderr
     of_coco(categories=[{"id": 0, "name": "rib"}])
     refused("no class bone", folder / "new", "--data", str(where / "own.json"), "--phantom", "0.1")
+    refused("argument --window: invalid window value: '5'", folder / "new", "--data", str(where), "--window", "5")
     refused("are for --data", folder / "new", "--masks", str(where))
     recipe = [sys.executable, str(ROOT / "train/segmenter.py"), str(folder / "masks of own"), "--batch", "2", "--threads", "1", "--steps", "1"]
     done = subprocess.run([*recipe, "--data", str(where)], capture_output=True, text=True)
