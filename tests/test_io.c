@@ -1130,6 +1130,11 @@ TEST(overlay_pixels)
         red += rgb[3 * i] > 200 && rgb[3 * i + 2] < 120;
     CHECK(red > 50); /* the plate that says LOST */
     free(rgb);
+    memcpy(p.crop, (int[]){3, 25, 20, 10}, sizeof p.crop); /* the part that was looked at */
+    CHECK_OK(paint(&p, f, &rgb));
+    CHECK(rgb[3 * (25 * 30 + 3) + 2] == 120 && rgb[3 * (34 * 30 + 22) + 2] == 120);
+    CHECK(rgb[3 * (26 * 30 + 4) + 2] == 100 && rgb[3 * (30 * 30 + 24) + 2] == 100);
+    free(rgb);
     p.width = 31;
     CHECK_EQ(paint(&p, f, &rgb), UM_EINVAL);
     CHECK(rgb == NULL);

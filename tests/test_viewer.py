@@ -146,6 +146,17 @@ def overlay_is_the_packets_mask(tmp):
 
 
 @test
+def what_was_looked_at_is_framed(tmp):
+    with opened() as page, Run(source=["phantom:screen=1,seed=4", "--loop", "--crop", "auto"], command="serve") as run:
+        page.go(f"http://127.0.0.1:{run.port}/")
+        page.wait("ultramotion.packets >= 2 && ultramotion.packet.crop", 60)
+        packet, png = snapshot(page)
+        (x, y, w, h), shown = packet["crop"], pixels_of(png)
+        assert (len(shown[0]), len(shown)) == (1280, 960)
+        assert {shown[y + h - 1][x + k] for k in range(60, 90)} == {(110, 110, 120)}, shown[y + h - 1][x + 60:x + 90]
+
+
+@test
 def numbers_are_those_of_metrics(tmp):
     with opened() as page, Run("-o", "null:") as run:
         page.go(f"http://127.0.0.1:{run.port}/")

@@ -24,7 +24,7 @@ static const struct look {
     {{255, 140, 60}, {255, 180, 120}, {255, 180, 120}},
 };
 enum { LOOKS = sizeof looks / sizeof *looks };
-static const rgb LOST = {255, 96, 80}, INK = {16, 16, 16};
+static const rgb CROP = {110, 110, 120}, LOST = {255, 96, 80}, INK = {16, 16, 16};
 
 enum { GLYPH_W = 5, GLYPH_H = 7, TINT_PERCENT = 30, TEXT_BYTES = 48 };
 
@@ -227,6 +227,11 @@ um_status um_overlay(const um_packet *packet, const um_frame *frame, uint8_t **o
     if (!c.rgb)
         return um_fail(UM_ENOMEM, "overlay of %dx%d", frame->width, frame->height);
     copy_gray(&c, frame);
+    const int *p = packet->crop;
+    if (p[2] && (p[2] < c.width || p[3] < c.height))
+        paint_box(&c,
+                  (float[]){(float)p[0], (float)p[1], (float)(p[0] + p[2]), (float)(p[1] + p[3])},
+                  1, CROP);
     int side = c.width < c.height ? c.width : c.height;
     int line = 1 + side / 800, scale = 1 + side / 350;
     um_status st = UM_OK;

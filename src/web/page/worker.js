@@ -82,6 +82,10 @@ function draw(frame) {
   if (!boxes) return;
   const unit = Math.max(1, width / 420);
   context.lineWidth = 1.5 * unit;
+  if (packet.crop) { // what the networks looked at
+    context.strokeStyle = "rgb(110, 110, 120)";
+    context.strokeRect(...packet.crop);
+  }
   context.font = `${12 * unit}px system-ui, sans-serif`;
   objects.forEach((o, i) => {
     if (!o.box_xyxy) return;
