@@ -177,6 +177,13 @@ int um_detector_channels(const um_detector *d, int channels)
     return info->channels == 1 || info->gray ? 1 : channels;
 }
 
+int um_detector_channels_of(const um_detector *d, const um_frame *frame, int x0, int y0, int w,
+                            int h)
+{
+    return um_detector_channels(d, frame->channels) == 1 ? 1
+                                                         : um_front_channels(frame, x0, y0, w, h);
+}
+
 /* ---- a session ---- */
 
 void um_detect_open(um_detect *s, const um_detector *model, bool keep_taps)
@@ -402,8 +409,7 @@ static um_status detect(um_detector *d, const um_frame *frame, float conf, int *
     struct um_detect_path *path = NULL;
     size_t q = (size_t)um_dfine_info(d->net)->queries, c = (size_t)um_dfine_info(d->net)->classes;
     size_t logits_bytes = q * c * sizeof(float), boxes_bytes = q * 4 * sizeof(float);
-    int channels =
-        um_detector_channels(d, um_front_channels(frame, 0, 0, frame->width, frame->height));
+    int channels = um_detector_channels_of(d, frame, 0, 0, frame->width, frame->height);
     um_status st = um_detect_path(&d->own.session, channels, &path);
     if (st == UM_OK)
         st = reserve(d, logits_bytes + boxes_bytes, q * c);

@@ -59,5 +59,8 @@ uint64_t um_detect_device_bytes(const um_detect *s);
 
 /* Channels the detector runs on for a frame of `channels`: 1 if it knows gray only. */
 int um_detector_channels(const um_detector *d, int channels);
+/* The same for the w x h pixels of a frame from x0, y0: also 1 if they have no colour. */
+int um_detector_channels_of(const um_detector *d, const um_frame *frame, int x0, int y0, int w,
+                            int h);
 
 #endif

@@ -344,9 +344,8 @@ um_status um_pipeline_prepare(um_pipeline *p, int width, int height, int channel
 static um_status find_for_frame(um_pipeline *p, const um_frame *f, const int crop[4],
                                 struct geometry **out)
 {
-    int channels = um_front_channels(f, crop[0], crop[1], crop[2], crop[3]);
-    return find_geometry(p, crop[2], crop[3], um_detector_channels(p->detector, channels),
-                         !p->dev->caps.shared, out);
+    int channels = um_detector_channels_of(p->detector, f, crop[0], crop[1], crop[2], crop[3]);
+    return find_geometry(p, crop[2], crop[3], channels, !p->dev->caps.shared, out);
 }
 
 um_status um_pipeline_plan(um_pipeline *p, const um_frame *f)
