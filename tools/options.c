@@ -672,13 +672,11 @@ static bool set_value(struct options *o, const struct row *r, const char *where,
         return true;
     }
     case NUMBERS: {
-        double v[4];
-        bool found = may_be_auto && strcmp(text, "auto") == 0;
-        bool good = found || options_numbers(text, r->numbers, v);
-        for (int i = 0; good && i < r->numbers; i++) {
-            v[i] = found ? NAN : v[i];
-            good = found || (v[i] >= r->min && v[i] <= r->max);
-        }
+        double v[4] = {NAN, NAN, NAN, NAN}; /* auto */
+        bool told = !may_be_auto || strcmp(text, "auto") != 0;
+        bool good = !told || options_numbers(text, r->numbers, v);
+        for (int i = 0; told && good && i < r->numbers; i++)
+            good = v[i] >= r->min && v[i] <= r->max;
         if (!good)
             return cli_usage("%s: \"%s\" is not %s", where, text, r->value), false;
         memcpy(base + r->offset, v, (size_t)r->numbers * sizeof *v);

@@ -609,7 +609,6 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_device_transfers": (None, [P, POINTER(Transfers)]),
     "um_frame_from_image": (c_int, [PP, POINTER(Image)]),
     "um_frame_set_source": (c_int, [P, S]),
-    "um_frame_find_image": (c_int, [P, POINTER(c_int)]),
     "um_frame_ref": (P, [P]),
     "um_frame_unref": (None, [PP]),
     "um_detector_settings_init": (None, [POINTER(DetectorSettings), c_size_t]),

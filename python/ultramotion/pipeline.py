@@ -31,7 +31,8 @@ class Pipeline(_c.Closing, _c.PipelineBase):
     `budget_ms=B` says in each packet whether it was late and, with `track`, reduces the work while that happens (`docs/SUPERVISION.md`).
     `reuse=True` takes the previous image's results for an image identical to it, pixel by pixel.
     `crop=(x, y, w, h)` shows the networks a part of each image; `crop="auto"` that part of a scanner's screen which is the
-    ultrasound image, and each packet says which. `mask_clean=True` removes specks and pieces outside the box from masks and fills their small holes, as the command does.
+    ultrasound image, and each packet says which.
+    `mask_clean=True` removes specks and pieces outside the box from masks and fills their small holes, as the command does.
     `theta_on`, `theta_off` and `theta_cont` are the thresholds of the state (`docs/STATE.md`). `shadow_every=N` has legacy mode do
     every N-th frame too, and continue alone if masks diverge (`docs/guides/rollback.md`)."""
 

@@ -14,7 +14,7 @@ static void fill(uint8_t *screen, int x, int y, int w, int h, uint8_t level)
 }
 
 /* A word, as far as the shape of letters goes. */
-static void write(uint8_t *screen, struct rng *r, int x, int y, int letters)
+static void put_word(uint8_t *screen, struct rng *r, int x, int y, int letters)
 {
     enum { DOT = 2 };
     for (; letters > 0; letters--, x += 6 * DOT) {
@@ -30,10 +30,10 @@ static void draw_empty(struct um_screen *s, struct rng *r)
     uint8_t ground = (uint8_t)(below(r, 0, 2) ? below(r, 10, 60) : 0), *screen = s->empty;
     fill(screen, 0, 0, W, H, ground);
     fill(screen, 0, 0, W, HEADER - 20, (uint8_t)(ground + 40));
-    write(screen, r, 30, 18, 40);
+    put_word(screen, r, 30, 18, 40);
     for (int y = HEADER + 30; y < H - FOOTER - 20; y += below(r, 34, 70))
-        write(screen, r, 20, y, below(r, 3, 12));
-    write(screen, r, MENU, H - 30, below(r, 8, 30));
+        put_word(screen, r, 20, y, below(r, 3, 12));
+    put_word(screen, r, MENU, H - 30, below(r, 8, 30));
     for (int i = 0; i < 256; i++)
         fill(screen, W - 40, HEADER + 30 + i, 16, 1, (uint8_t)(255 - i));
     for (int y = s->y, k = 0; y < s->y + s->h; y += 20, k++)

@@ -55,12 +55,12 @@ static struct region region_of(const struct grid *g, int x, int y, bool seen[GRI
 {
     static const int step[4][2] = {{-1, 0}, {1, 0}, {0, -1}, {0, 1}};
     struct region r = {0, GRID, GRID, 0, 0};
-    short todo[GRID * GRID];
+    short stack[GRID * GRID];
     int n = 0;
-    todo[n++] = (short)(y * GRID + x);
+    stack[n++] = (short)(y * GRID + x);
     seen[y][x] = true;
     while (n > 0) {
-        int at = todo[--n], cx = at % GRID, cy = at / GRID;
+        int at = stack[--n], cx = at % GRID, cy = at / GRID;
         if (g->speckle[cy][cx]) {
             r.cells++;
             r.x0 = cx < r.x0 ? cx : r.x0;
@@ -73,7 +73,7 @@ static struct region region_of(const struct grid *g, int x, int y, bool seen[GRI
             if (u < 0 || v < 0 || u >= g->w || v >= g->h || seen[v][u] || !near_speckle(g, u, v))
                 continue;
             seen[v][u] = true;
-            todo[n++] = (short)(v * GRID + u);
+            stack[n++] = (short)(v * GRID + u);
         }
     }
     return r;

@@ -836,7 +836,7 @@ static um_status receive_shadowed(um_pipeline *p, const um_packet **packet)
                                            : UM_AGAIN;
     const struct flight *flight = flight_of(p, p->received);
     um_frame *frame = um_frame_ref(flight->frame);
-    memcpy(p->shadow->crop, flight->crop, sizeof flight->crop);
+    memcpy(p->shadow->set.crop, flight->crop, sizeof flight->crop);
     um_status st = receive(p, packet);
     st = um_shadow_look(p->shadow, frame, st, packet);
     um_frame_unref(&frame);

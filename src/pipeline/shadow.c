@@ -62,7 +62,7 @@ void um_shadow_close(struct um_shadow **s)
 static um_status run_legacy(struct um_shadow *s, const um_frame *frame, const um_packet **packet)
 {
     um_frame *again = um_frame_ref((um_frame *)(uintptr_t)frame);
-    memcpy(s->legacy->set.crop, s->crop, sizeof s->crop);
+    memcpy(s->legacy->set.crop, s->set.crop, sizeof s->set.crop);
     um_status st = um_pipeline_send(s->legacy, &again);
     um_frame_unref(&again);
     return st == UM_OK ? um_pipeline_receive(s->legacy, packet) : st;

@@ -9,9 +9,8 @@
 
 struct um_shadow {
     um_pipeline *legacy;
-    um_pipeline_settings set; /* of the pipeline that is watched */
+    um_pipeline_settings set; /* of the pipeline that is watched; its crop is that of the frame */
     int objects;              /* to outline, as changed since */
-    int crop[4];              /* of the frame that is looked at */
     float limit;              /* masks with a Dice below it have diverged */
     um_shadow_counts counts;
 };

@@ -109,7 +109,8 @@ UM_INLINE int gemm_whole(int bytes, int unit)
 }
 UM_INLINE int gemm8_depth(enum um_narrow_how how, int k)
 {
-    return gemm_whole(k, how < UM_NARROW_TILES ? GEMM_LANE : GEMM_TILE_ROW);
+    bool tiles = how == UM_NARROW_TILES || how == UM_NARROW_TWIN;
+    return gemm_whole(k, tiles ? GEMM_TILE_ROW : GEMM_LANE);
 }
 UM_INLINE int gemm16_depth(enum um_narrow_how how, int k)
 {
