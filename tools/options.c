@@ -101,8 +101,8 @@ static const struct row table[] = {
              "what the detector's file says, else off"},
     {"gray", BOOL01, AT(gray), RUN | ON_DETECT | ON_VAL | KEPT, "0|1",
      .help = "1 = colours become gray before the networks see them: for networks trained on gray "
-             "images, which miss what a scanner tints; default: what the detector's file says, "
-             "else 0"},
+             "images, which miss what a scanner tints or draws over; default: what the detector's "
+             "file says, else 0"},
     {"nms", FLOAT, AT(nms), RUN | ON_DETECT | ON_VAL | KEPT, "IOU",
      .help = "of two boxes of a class that overlap by more, drop the lower-scoring one; 1 = drop "
              "none, as D-FINE does; default: what the detector's file says, else 1",

@@ -35,20 +35,19 @@ def window(text):
 
 
 def read_image(path, levels):
-    """[H,W] u8, as `ultramotion run` reads it; gray."""
+    """[H,W] u8, as `ultramotion run` reads it and shows it to networks that know gray only."""
     lib = phantom.library()
-    source, image = ctypes.c_void_p(), ctypes.POINTER(phantom.Frame)()
+    source, image, gray = ctypes.c_void_p(), ctypes.POINTER(phantom.Frame)(), ctypes.POINTER(phantom.Frame)()
     how = Settings(ctypes.sizeof(Settings))
     lib.um_source_settings_init(ctypes.byref(how), ctypes.sizeof(how))
     how.window, how.window_lo, how.window_hi = levels
     phantom.check(lib.um_source_open(ctypes.byref(source), str(path).encode(), ctypes.byref(how)))
     try:
         phantom.check(lib.um_source_read(source, ctypes.byref(image)))
-        f = image.contents
-        samples = np.ctypeslib.as_array(f.pixels, (f.channels,))
-        pixels = np.lib.stride_tricks.as_strided(samples, (f.height, f.width, f.channels), (f.stride, f.channels, 1)).copy()
-        return pixels[:, :, 0] if f.channels == 1 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+        phantom.check(lib.um_frame_gray(image, ctypes.byref(gray)))
+        return np.ctypeslib.as_array(gray.contents.pixels, (gray.contents.height, gray.contents.width)).copy()
     finally:
+        lib.um_frame_unref(ctypes.byref(gray))
         lib.um_frame_unref(ctypes.byref(image))
         lib.um_source_close(ctypes.byref(source))
 

@@ -43,9 +43,9 @@ typedef struct um_detector_settings {
                              s1)(1 - s2)..., as if each were independent of the others, scaled such
                              that P (0.5 by default) becomes 0.5; "1" = the best box's own score, as
                              upstream; NULL = as the file says, else "1" */
-    int gray; /**< 1: colours become gray before the networks see them, of a pipeline both (Rec.
-                 601, as Pillow's convert("L")): for networks trained on gray images, which miss
-                 what a scanner tints; -1: they stay; 0 = as the file says, else they stay */
+    int gray; /**< 1: colours become gray before the networks see them, of a pipeline both
+                 (um_frame_gray()): for networks trained on gray images, which miss what a scanner
+                 tints or draws over; -1: they stay; 0 = as the file says, else they stay */
 } um_detector_settings;
 UM_API void um_detector_settings_init(um_detector_settings *s, size_t struct_size);
 #define um_detector_settings_default(s) um_detector_settings_init((s), sizeof *(s))

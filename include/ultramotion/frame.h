@@ -69,6 +69,17 @@ UM_API um_status um_frame_set_source(um_frame *frame, const char *source);
  */
 UM_API um_status um_frame_find_image(const um_frame *frame, int rect[4]);
 
+/**
+ * Make the gray frame that networks see which know gray only: Rec. 601's luminance, as Pillow's
+ * convert("L"). In a gray image, or one with a tint, strokes of another colour (measuring frames,
+ * calipers, a needle's path; at most a 32nd of the smaller side across, or 4 pixels) are painted
+ * over with what is beside them; what is larger (flow) stays.
+ *
+ * @param out a new frame with all else that the given one says; a copy if that is gray already.
+ * @return UM_OK; UM_EINVAL for NULL; UM_ENOMEM; on error *out is NULL. Threads: any.
+ */
+UM_API um_status um_frame_gray(const um_frame *frame, um_frame **out);
+
 /** Add a reference and return the frame. Threads: any. */
 UM_API um_frame *um_frame_ref(um_frame *frame);
 

@@ -327,6 +327,17 @@ def test_coco_of_boxes_alone(detector, packets):
     assert "segmentation" not in one and one["area"] == pytest.approx(one["bbox"][2] * one["bbox"][3])
 
 
+def test_gray_frame():
+    pixels = np.full((60, 80, 3), 90, np.uint8)
+    pixels[20:22, 10:70] = 255, 255, 0
+    pixels[40:60, 40:60] = 200, 0, 0
+    frame = Frame(pixels, frame_id=3, source="a.png", spacing_mm=(0.1, 0.2))
+    gray = frame.gray()
+    assert (gray.frame_id, gray.source, gray.spacing_mm) == (3, "a.png", frame.spacing_mm)
+    assert gray.numpy().shape == (60, 80) and (gray.numpy()[:40] == 90).all() and (gray.numpy()[40:, 40:60] == 60).all()
+    assert np.array_equal(gray.gray().numpy(), gray.numpy())
+
+
 def test_plot_save_and_coco(packets, tmp_path):
     visible = packets[0]
     rgb = visible.plot()

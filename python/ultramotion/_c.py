@@ -19,7 +19,7 @@ from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Callable, Generic, Iterator, TypeVar, Union, overload
 
-ABI = 13  # um_abi() that this file was written for
+ABI = 14  # um_abi() that this file was written for
 Path = Union[str, "os.PathLike[str]"]
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
@@ -609,6 +609,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_device_transfers": (None, [P, POINTER(Transfers)]),
     "um_frame_from_image": (c_int, [PP, POINTER(Image)]),
     "um_frame_set_source": (c_int, [P, S]),
+    "um_frame_gray": (c_int, [P, PP]),
     "um_frame_ref": (P, [P]),
     "um_frame_unref": (None, [PP]),
     "um_detector_settings_init": (None, [POINTER(DetectorSettings), c_size_t]),

@@ -253,6 +253,12 @@ class Frame(_c.Reference):
         """The pixels, without a copy."""
         return np.asarray(self)
 
+    def gray(self) -> Frame:
+        """The image as networks see it that know gray only: colours become gray, strokes drawn in colour are painted over."""
+        pointer = c_void_p()
+        _c.check(lib.um_frame_gray(self._use(), byref(pointer)))
+        return Frame._of(pointer)
+
     def save(self, path: _c.Path) -> None:
         """Write the image as a PNG."""
         write_png(path, self.numpy())

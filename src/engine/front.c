@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "engine/front.h"
 
+#include "base/mem.h"
+#include "engine/gray.h"
 #include "nn/block.h"
 
 #include <string.h>
@@ -31,6 +33,8 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
             return um_fail(UM_EINVAL,
                            "image %dx%d: too thin, nothing is left of it on a canvas of %dx%d", w,
                            h, target[i].size_w, target[i].size_h);
+    if (c == 1 && !(f->work = um_alloc(um_gray_work(w))))
+        return um_fail(UM_ENOMEM, "a row of %d columns", w);
     um_status st = um_params_open(&f->params, dev);
     if (st != UM_OK)
         return st;
@@ -92,12 +96,8 @@ void um_front_close(struct um_front *f)
     for (int i = 0; i < UM_FRONT_SLOTS; i++)
         um_hostbuf_close(&f->slot[i]);
     um_buf_close(&f->frame);
-}
-
-/* ITU-R 601 luminance as Pillow's convert("L"): src/libImaging/Convert.c, L24. */
-static uint8_t luminance(const uint8_t *p)
-{
-    return (uint8_t)((p[0] * 19595u + p[1] * 38470u + p[2] * 7471u + 0x8000u) >> 16);
+    um_free(f->work);
+    f->work = NULL;
 }
 
 um_status um_front_fill(struct um_front *f, int slot, const struct um_frame_header *header,
@@ -107,15 +107,16 @@ um_status um_front_fill(struct um_front *f, int slot, const struct um_frame_head
     if (f->dev->lost)
         return um_fail(UM_EDEVICE, "device %s is lost", f->dev->name);
     memcpy(f->slot[slot]->data, header, UM_HEADER_BYTES);
+    if (f->c == 1 && frame->channels == 3) {
+        um_gray(dst, frame, x0, y0, f->w, f->h, f->work);
+        return UM_OK;
+    }
     for (int y = 0; y < f->h; y++) {
         const uint8_t *src =
             frame->pixels + (ptrdiff_t)(y0 + y) * frame->stride + (ptrdiff_t)x0 * frame->channels;
         size_t n = (size_t)f->w * (size_t)f->c;
         if (f->c == frame->channels)
             memcpy(dst, src, n);
-        else if (f->c == 1)
-            for (int x = 0; x < f->w; x++)
-                dst[x] = luminance(src + 3 * (ptrdiff_t)x);
         else
             for (int x = 0; x < f->w; x++)
                 memset(dst + 3 * (ptrdiff_t)x, src[x], 3);

@@ -33,6 +33,7 @@ struct um_front {
     um_buf *frame;                    /* device: um_frame_header, then pixels */
     um_hostbuf *slot[UM_FRONT_SLOTS]; /* host: the same, one for each frame that may be in flight */
     size_t bytes;
+    void *work; /* um_gray()'s, where c is 1 */
 };
 
 /* gain: of the networks' tables, NULL = none; those that have a table of their own follow it, the
@@ -42,8 +43,8 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
                         const struct um_gain_wish *gain, bool smooth);
 void um_front_close(struct um_front *f); /* accepts a zeroed or half-open front */
 
-/* Write header and pixels of the x0,y0 crop into a slot. An RGB frame feeds a gray front by its
- * luminance. No slot transfer may be pending; on a lost device one may be for ever, so it is
+/* Write header and pixels of the x0,y0 crop into a slot. An RGB frame feeds a gray front by
+ * um_gray(). No slot transfer may be pending; on a lost device one may be for ever, so it is
  * refused there. */
 um_status um_front_fill(struct um_front *f, int slot, const struct um_frame_header *header,
                         const um_frame *frame, int x0, int y0);
