@@ -10,11 +10,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "train"))
+import alter  # noqa: E402
+import cv2  # noqa: E402
 import dataset  # noqa: E402
 import frames  # noqa: E402
 from run import names, names_of  # noqa: E402
@@ -53,6 +56,24 @@ def killed(out):
 def refused(what, out, *more):
     done = run(out, *more)
     assert done.returncode and what in done.stderr, f"{more}: {done.stderr!r}, want {what!r}"
+
+
+def altered_images(folder):
+    """Every way to alter images gives one for each, whose structure is where its mask is."""
+    made = folder / "to alter"
+    masks = made / "masks"
+    subprocess.run([ROOT / "build/ultramotion", "phantom", "-q", "-o", made, "--frames", "2", "--seed", "900001"], check=True)
+    for how in alter.KINDS:
+        out = folder / how
+        subprocess.run([sys.executable, ROOT / "train/alter.py", how, made / "frames", out, "--masks", masks], check=True, stdout=subprocess.DEVNULL)
+        for name in ("00000.png", "00001.png"):
+            before, image, mask = (cv2.imread(str(p / name), cv2.IMREAD_GRAYSCALE) for p in (made / "frames", out / "frames", out / "masks"))
+            where, was = mask > 0, alter.mask_of(Path(name), masks) > 0
+            assert image.shape == mask.shape and where.sum() > 100, how
+            if image.shape == before.shape:
+                assert (where == was).all() and np.corrcoef(image.ravel(), before.ravel())[0, 1] > 0.3, how
+            else:
+                assert abs(image[where].mean() / before[was].mean() - 1) < 0.1, how
 
 
 def with_two_classes(path, to):
@@ -145,6 +166,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="train-") as folder:
         folder = Path(folder)
         own_images(folder)
+        altered_images(folder)
         whole, cut = folder / "whole", folder / "cut"
         done = run(whole, "--workers", "1")
         assert done.returncode == 0, done.stderr
