@@ -76,8 +76,10 @@ static bool is_tinted(const um_frame *f, int x0, int y0, int w, int h)
 static bool find_strokes(uint8_t *mark, const uint8_t *p, int w)
 {
     uint8_t any = 0;
-    for (int x = 0; x < w; x++, p += 3)
-        any |= mark[x] = (brightest(p) >= LIT) & (3 * darkest(p) < 2 * brightest(p));
+    for (int x = 0; x < w; x++, p += 3) {
+        int lit = brightest(p) >= LIT, coloured = 3 * darkest(p) < 2 * brightest(p);
+        any |= mark[x] = (uint8_t)(lit & coloured);
+    }
     return any;
 }
 
