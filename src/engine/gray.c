@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#define INLINE static inline __attribute__((always_inline))
+
 enum {
     DIM = 24,   /* the brightest of R, G, B from which on a tint is looked for, */
     LIT = 64,   /* and a stroke */
@@ -16,6 +18,7 @@ enum {
 
 struct work {
     int w, h;
+    int wide; /* columns that are AVX2's */
     uint8_t *dst;
     int thickest;    /* pixels across a stroke; what is thicker is part of the image: flow, say */
     int open;        /* columns with a stroke that has not ended */
@@ -33,9 +36,21 @@ static const uint8_t *row_of(const um_frame *f, int x0, int y)
     return f->pixels + (ptrdiff_t)y * f->stride + 3 * (ptrdiff_t)x0;
 }
 
-/* ITU-R 601 luminance as Pillow's convert("L"): src/libImaging/Convert.c, L24. Returns whether a
+INLINE int brightest(const uint8_t *p)
+{
+    int hi = p[0] > p[1] ? p[0] : p[1];
+    return hi > p[2] ? hi : p[2];
+}
+
+INLINE int darkest(const uint8_t *p)
+{
+    int lo = p[0] < p[1] ? p[0] : p[1];
+    return lo < p[2] ? lo : p[2];
+}
+
+/* ITU-R 601 luminance as Pillow's convert("L"): src/libImaging/Convert.c, L24. Returns 0 if no
  * pixel has a colour. */
-static bool luminance(uint8_t *dst, const uint8_t *p, int w)
+INLINE unsigned luminance_of(uint8_t *dst, const uint8_t *p, int w)
 {
     unsigned differ = 0;
     for (int x = 0; x < w; x++, p += 3) {
@@ -43,19 +58,61 @@ static bool luminance(uint8_t *dst, const uint8_t *p, int w)
         dst[x] = (uint8_t)((r * 19595u + g * 38470u + b * 7471u + 0x8000u) >> 16);
         differ |= (r ^ g) | (r ^ b);
     }
-    return differ != 0;
+    return differ;
 }
 
-static int brightest(const uint8_t *p)
+/* The row's pixels that may be on a stroke; 0 if there is none. */
+INLINE unsigned strokes_of(uint8_t *mark, const uint8_t *p, int w)
 {
-    int hi = p[0] > p[1] ? p[0] : p[1];
-    return hi > p[2] ? hi : p[2];
+    unsigned any = 0;
+    for (int x = 0; x < w; x++, p += 3) {
+        int lit = brightest(p) >= LIT, coloured = 3 * darkest(p) < 2 * brightest(p);
+        any |= mark[x] = (uint8_t)(lit & coloured);
+    }
+    return any;
 }
 
-static int darkest(const uint8_t *p)
+/* Both as the compiler makes them for AVX2, where they take a third of the time; what is left of a
+ * row is the plain ones'. */
+#if defined __x86_64__
+enum { WIDE = 32 };
+
+__attribute__((target("avx2"))) static unsigned luminance_avx2(uint8_t *dst, const uint8_t *p,
+                                                               int w)
 {
-    int lo = p[0] < p[1] ? p[0] : p[1];
-    return lo < p[2] ? lo : p[2];
+    return luminance_of(dst, p, w);
+}
+
+__attribute__((target("avx2"))) static unsigned strokes_avx2(uint8_t *mark, const uint8_t *p, int w)
+{
+    return strokes_of(mark, p, w);
+}
+
+static bool is_wide(void)
+{
+    return __builtin_cpu_supports("avx2");
+}
+#else
+enum { WIDE = 1 };
+#define luminance_avx2 luminance_of
+#define strokes_avx2 strokes_of
+
+static bool is_wide(void)
+{
+    return false;
+}
+#endif
+
+static bool luminance(const struct work *k, uint8_t *dst, const uint8_t *p)
+{
+    unsigned differ = luminance_avx2(dst, p, k->wide);
+    return differ | luminance_of(dst + k->wide, p + 3 * (ptrdiff_t)k->wide, k->w - k->wide);
+}
+
+static bool find_strokes(const struct work *k, const uint8_t *p)
+{
+    unsigned any = strokes_avx2(k->mark, p, k->wide);
+    return any | strokes_of(k->mark + k->wide, p + 3 * (ptrdiff_t)k->wide, k->w - k->wide);
 }
 
 /* Whether most of what is not black has a colour. */
@@ -71,16 +128,6 @@ static bool is_tinted(const um_frame *f, int x0, int y0, int w, int h)
             }
     }
     return 2 * coloured > seen;
-}
-
-static bool find_strokes(uint8_t *mark, const uint8_t *p, int w)
-{
-    uint8_t any = 0;
-    for (int x = 0; x < w; x++, p += 3) {
-        int lit = brightest(p) >= LIT, coloured = 3 * darkest(p) < 2 * brightest(p);
-        any |= mark[x] = (uint8_t)(lit & coloured);
-    }
-    return any;
 }
 
 /* n pixels, `step` apart, from the one after `before` to the one before `after`, each of which may
@@ -148,19 +195,20 @@ void um_gray(uint8_t *dst, const um_frame *f, int x0, int y0, int w, int h, void
     int smaller = w < h ? w : h;
     bool looked = false, tinted = false;
     k.thickest = smaller / 32 > 4 ? smaller / 32 : 4;
+    k.wide = is_wide() ? w / WIDE * WIDE : 0;
     k.last = k.top + w;
     k.mark = (uint8_t *)(k.last + w);
     memset(k.last, 0xff, (size_t)w * sizeof *k.last);
     for (int y = 0; y < h; y++, dst += w) {
         const uint8_t *p = row_of(f, x0, y0 + y);
-        bool coloured = luminance(dst, p, w);
+        bool coloured = luminance(&k, dst, p);
         if (coloured && !looked) {
             tinted = is_tinted(f, x0, y0, w, h);
             looked = true;
         }
         if (tinted || (!coloured && !k.open))
             continue;
-        if (find_strokes(k.mark, p, w))
+        if (find_strokes(&k, p))
             paint_row(&k, dst);
         paint_columns(&k, y);
     }
