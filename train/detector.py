@@ -25,9 +25,9 @@ PHANTOM = "ultramotion phantom, look=hard and default; no real picture"
 DIET = (0.7, 0.3, 0.15, {"humps": 0.1, "flank": 0.07})
 
 
-def sample(own, seed, index):
+def sample(own, marks, seed, index):
     """The image [320,320] u8, the boxes in it [K,4] (centre and size, 0 to 1) and their labels [K]."""
-    s = frames.draw(seed, index, *DIET, own=own)
+    s = frames.draw(seed, index, *DIET, own=own, marks=marks)
     h, w = s.image.shape
     found = [(s.box(i), label) for i, label in enumerate(s.labels) if label >= 0]
     found = [(b, label) for b, label in found if b is not None and min(b[2] - b[0], b[3] - b[1]) >= 2]
@@ -76,7 +76,7 @@ def main():
         return groups
 
     if not args.export:
-        state.go(frames.batches(functools.partial(sample, args.own, args.seed), state.step, args.batch, args.workers), loss_of)
+        state.go(frames.batches(functools.partial(sample, args.own, args.marks, args.seed), state.step, args.batch, args.workers), loss_of)
     # Both were chosen on empty phantom frames; of one's own nothing of the kind is known, so they stay as they were.
     calm, presence = (float(before.get("calm", 0)), before.get("presence", 1)) if args.data else (CALM, PRESENCE)
     weights = {k: v - calm if is_score_bias(k) else v for k, v in state.average.state.items()}

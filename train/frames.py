@@ -30,8 +30,9 @@ class Sample:
         return np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32) if len(xs) else None
 
 
-def draw(seed, index, hard=0.75, empty=0.12, shaded=0.1, surfaces=None, sides=(230, 430), own=None):
-    """surfaces: {shape: share} of images of the hard look that have this shape; the others have any. own: instead of most phantom frames."""
+def draw(seed, index, hard=0.75, empty=0.12, shaded=0.1, surfaces=None, sides=(230, 430), own=None, marks=0):
+    """surfaces: {shape: share} of images of the hard look that have this shape; the others have any. own: instead of most phantom frames.
+    marks: share of images that are drawn over."""
     rng = np.random.default_rng((seed, index))
     if own and rng.random() >= own.phantom:
         sample = Sample(*dataset.load(own).draw(rng))
@@ -44,6 +45,8 @@ def draw(seed, index, hard=0.75, empty=0.12, shaded=0.1, surfaces=None, sides=(2
     if rng.random() < shaded:
         shade(rng, sample)
     sample.image = scan(rng, np.ascontiguousarray(sample.image))
+    if marks and rng.random() < marks:
+        mark(rng, sample.image)
     return sample
 
 
@@ -110,6 +113,27 @@ def scan(rng, image):
     if rng.random() < 0.2:  # JPEG
         v = cv2.imdecode(cv2.imencode(".jpg", v, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))])[1], cv2.IMREAD_GRAYSCALE)
     return v
+
+
+def mark(rng, image):
+    """What scanners draw over an image: a measuring frame, calipers with a dotted line between them."""
+    h, w = image.shape
+    level, thick = int(rng.integers(100, 256)), int(rng.integers(1, 4))
+    if rng.random() < 0.7:
+        size = rng.uniform(0.15, 0.9, 2) * (w, h)
+        corner, lean = rng.uniform(-0.1, 0.9, 2) * ((w, h) - size), rng.uniform(-0.3, 0.3) * w * (rng.random() < 0.4)
+        corners = corner + np.array([[0, 0], [size[0], 0], [size[0] + lean, size[1]], [lean, size[1]]])
+        lines = cv2.polylines(np.zeros((h, w), np.uint8), [corners.astype(np.int32)], True, 1, thick)
+        if rng.random() < 0.3:
+            y, x = np.indices((h, w))
+            lines &= ((x + y) // int(rng.integers(4, 10)) % 2).astype(np.uint8)
+        image[lines > 0] = level
+    for _ in range(rng.integers(0, 3)):
+        ends, arm, gap = rng.uniform(0.02, 0.98, (2, 2)) * (w, h), int(rng.integers(6, 16)), rng.uniform(4, 12)
+        for end in ends:
+            cv2.drawMarker(image, end.astype(int).tolist(), level, int(rng.choice([cv2.MARKER_CROSS, cv2.MARKER_TILTED_CROSS])), arm, thick)
+        for t in np.arange(0, 1, gap / max(gap, np.hypot(*(ends[1] - ends[0])))):
+            cv2.circle(image, (ends[0] + t * (ends[1] - ends[0])).astype(int).tolist(), thick // 2, level, -1)
 
 
 def end_with_the_run():

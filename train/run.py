@@ -21,7 +21,7 @@ import phantom
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "models"
-LASTING = "start", "seed", "batch", "lite", "only", "data"  # arguments that a run keeps to its end
+LASTING = "start", "seed", "batch", "lite", "only", "data", "marks"  # arguments that a run keeps to its end
 
 
 def number(kind, least, most=1e9):
@@ -52,6 +52,8 @@ def arguments(description, start, steps, batch, rate, more=None, boxes_do=False)
     p.add_argument("--window", type=dataset.window, default=(0, 0, 0), metavar="LO,HI|auto", help="of 16-bit images, as in run")
     p.add_argument("--phantom", type=number(float, 0, 1), default=0, metavar="SHARE", help="share of phantom frames among your own images, one "
                    "of whose classes is bone")
+    p.add_argument("--marks", type=number(float, 0, 1), default=0, metavar="SHARE", help="share of images over which frames and calipers are drawn in "
+                   "white or gray, for scanners that do")
     p.add_argument("--steps", type=number(int, 1), default=steps)
     p.add_argument("--batch", type=number(int, 1), default=batch)
     p.add_argument("--rate", type=number(float, 0, 1), default=rate, help="learning rate; falls to 5 %% over the last fifth of the steps")
@@ -158,7 +160,7 @@ class Run:
 
     def check(self, before):
         for k in LASTING:
-            was, now = before.get(k, ""), self.lasting.get(k, "")
+            was, now = before.get(k) or "", self.lasting.get(k) or ""
             if was != now:
                 sys.exit(f"{self.path}: this run began with other weights than {self.args.start}" if k == "start" else
                          f"{self.path}: this run began with --{k} {was or repr('')}, not {now or repr('')}")

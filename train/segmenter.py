@@ -49,9 +49,9 @@ def points_of(rng, mask, others, n_front, n_back):
     return np.array(xy, np.float32), np.array([1] * n_front + [0] * n_back, np.int64)
 
 
-def sample(own, seed, index):
+def sample(own, marks, seed, index):
     """The canvas [384,384] u8, its used size, and PROMPTS prompts: (box or None, points or None, labels, mask [384,384])."""
-    s = frames.draw(seed, index, empty=0.1, own=own)
+    s = frames.draw(seed, index, empty=0.1, own=own, marks=marks)
     rng = np.random.default_rng((seed, index, 1))
     image, size = resized(s)
     canvas = np.zeros((CANVAS, CANVAS), np.uint8)
@@ -205,7 +205,7 @@ def main():
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}], lr=args.rate)
     state = run.Run(args, net, optimizer)
     if not args.export:
-        make = functools.partial(sample, args.own, args.seed + 1_000)
+        make = functools.partial(sample, args.own, args.marks, args.seed + 1_000)
         state.go(frames.batches(make, state.step, args.batch, args.workers), lambda b: losses_of(net, args, b))
     kept = {k: v for k, v in state.average.state.items() if k not in ("pixel_mean", "pixel_std") and not k.endswith(".ab")}
     if args.keep:

@@ -183,6 +183,7 @@ def main():
         print("killed and gone on with: the same losses, the same file")
         refused("began with --batch 2, not 3", whole, "--batch", "3")
         refused("began with --seed 1, not 2", whole, "--seed", "2")
+        refused("began with --marks '', not 0.5", whole, "--marks", "0.5")
         said = subprocess.run([ROOT / "build/ultramotion", "inspect", whole / "checkpoint.pt"], capture_output=True, text=True)
         assert said.returncode == 1 and "the checkpoint of a run of train/" in said.stderr, said.stderr
         made = (whole / "detector.safetensors").read_bytes()
