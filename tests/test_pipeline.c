@@ -1273,10 +1273,14 @@ TEST_ON_DEVICES(gain_is_smoothed_over_a_stream)
         s.track = track;
         um_pipeline *p = fixture_pipeline(&s);
         int64_t white = 0;
-        for (int i = 0; i < 6; i++) {
+        for (int i = 0; i < 8; i++) {
             const um_packet *k = NULL;
             um_frame *f = frame[i > 0];
             int64_t now = 256 * white_of(f);
+            if (i == 6) { /* a stream of its own */
+                CHECK_OK(um_pipeline_forget(p));
+                white = 0;
+            }
             CHECK_OK(pass(p, f, &k));
             white = white && track ? white + (now - white) / 8 : now;
             CHECK_MSG(k->gain == 65280.f / (float)white, "track %d, frame %d: %g, want %g", track,
@@ -1294,6 +1298,14 @@ TEST_ON_DEVICES(gain_is_smoothed_over_a_stream)
         black->pixels[i] = (uint8_t)(i % 16); /* noise is not blown up */
     CHECK_OK(pass(p, black, &k));
     CHECK(k->gain == 255.f / 32);
+    memset(black->pixels, 0, 320 * 320);
+    CHECK_OK(pass(p, black, &k));
+    CHECK(k->gain == 255.f / 32); /* that of the frame before */
+    CHECK_OK(um_pipeline_forget(p));
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(pass(p, black, &k));
+        CHECK(k->gain == 1); /* of none */
+    }
     um_pipeline_close(&p);
     um_frame_unref(&black);
     um_frame_unref(&frame[0]);

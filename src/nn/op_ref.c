@@ -544,9 +544,9 @@ void um_ref_gain(const struct um_call *call)
             count[x->c == 1 ? v[0] : (v[0] + 2 * v[1] + v[2]) / 4]++;
         }
     memcpy(&before, t[3].data, sizeof before);
+    before = header->anew ? 0 : before;
     uint32_t now = um_gain_white(count), white = um_gain_follow(before, now, a->smooth);
-    if (now)
-        memcpy(t[3].data, &white, sizeof white);
+    memcpy(t[3].data, now ? &white : &before, sizeof before);
     header->gain = um_gain_times(white);
     for (int i = 0; i < 2; i++)
         for (ptrdiff_t o = 0; t[i].data && o < (ptrdiff_t)t[i].h * t[i].w; o++)

@@ -38,7 +38,8 @@ struct um_frame_header {
     uint32_t presence;   /* of one object: its score is that one of so many picks of its class is
                             right   (um_presence()); 0 = its own; at most UM_BOXES_MAX */
     float presence_half; /* the probability of that which is a score of one half */
-    uint8_t reserved[164];
+    uint32_t anew;       /* 1: what um_gain() knows is of another stream */
+    uint8_t reserved[160];
 };
 
 enum um_track_flag {

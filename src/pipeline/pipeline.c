@@ -404,6 +404,8 @@ um_status um_pipeline_forget(um_pipeline *p)
     um_track_enter(&p->track, NULL);
     um_sent_forget(&p->before);
     p->screen[0] = p->screen[1] = 0;
+    for (int i = 0; i < GEOMETRIES; i++)
+        p->geometry[i].anew = true;
     if (p->shadow)
         st = um_pipeline_forget(p->shadow->legacy);
     pthread_mutex_unlock(&p->lock);
@@ -480,7 +482,8 @@ static um_status send(um_pipeline *p, um_frame **frame)
                                      .label = p->label,
                                      .objects = (uint32_t)p->objects,
                                      .per_class = p->set.per_class != 0,
-                                     .gain = gain->mode == UM_GAIN_TIMES ? gain->times : 0};
+                                     .gain = gain->mode == UM_GAIN_TIMES ? gain->times : 0,
+                                     .anew = g && g->anew};
     um_detector_tell(p->detector, &header);
     bool detect = true;
     if (st == UM_OK && p->set.track) {
@@ -504,6 +507,7 @@ static um_status send(um_pipeline *p, um_frame **frame)
         return st;
     }
     g->used = ++p->sent;
+    g->anew = false;
     flight->g = g;
     flight->sent_ns = now;
     flight->packet = begin_packet(p, f, crop);

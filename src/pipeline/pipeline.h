@@ -60,6 +60,7 @@ struct geometry {
     um_buf *packets;      /* a record and mask bits for each object, `stride` bytes apart */
     size_t bytes, stride; /* bytes: of a record and its bits */
     um_hostbuf *gate_slot, *packet_slot[UM_FRONT_SLOTS];
+    bool anew;               /* the next frame begins a stream: its gain follows none before */
     struct graphs graphs[2]; /* [1], with `reuse`: of an image that the networks have seen */
     /* host mode: the host's own mask, statistics and packet */
     float *host_logits;

@@ -167,6 +167,7 @@ static void random_gain(struct job *job)
     uint8_t *header = output(job, UM_U8, 1, 1, UM_HEADER_BYTES, 0)->data;
     for (int i = 0; i < UM_HEADER_BYTES; i++)
         header[i] = (uint8_t)pick(0, 255);
+    ((struct um_frame_header *)(void *)header)->anew = chance(30);
     uint32_t white = chance(30) ? 0 : (uint32_t)pick(32 * 256, 255 * 256);
     memcpy(output(job, UM_U8, 1, 1, sizeof white, 0)->data, &white, sizeof white);
     uint8_t *x = input_u8(job, h, w, c)->data;

@@ -173,10 +173,9 @@ KERNEL(um_gain_tables, um_gain_tables_args, a, THREADS)
     }
     sync();
     if (t == 0) {
-        uint32_t now = um_gain_white(count);
-        *told = um_gain_follow(*a.state, now, a.smooth);
-        if (now)
-            *a.state = *told;
+        uint32_t now = um_gain_white(count), before = a.header->anew ? 0 : *a.state;
+        *told = um_gain_follow(before, now, a.smooth);
+        *a.state = now ? *told : before;
         a.header->gain = um_gain_times(*told);
     }
     sync();
