@@ -205,6 +205,32 @@ TEST_ON_DEVICES(what_is_tracked_is_compared_and_goes_on)
     um_pipeline_close(&p);
 }
 
+/* A stream changes its gain slowly; a shadow that sees every third image of it takes that. */
+TEST_ON_DEVICES(what_is_tracked_has_one_gain)
+{
+    um_pipeline_settings s = settings_of(device, UM_GATE_AUTO, 3);
+    um_detector_settings own;
+    um_detector_settings_default(&own);
+    own.gain = "auto";
+    s.detector = NULL;
+    CHECK_OK(um_detector_open(&s.detector, tiny(device)->dev, DETECTOR_FILE, &own));
+    s.track = 1;
+    um_pipeline *p = fixture_pipeline(&s);
+    for (int i = 0; i < 7; i++) {
+        const um_packet *packet = NULL;
+        um_frame *f = frame_of(i);
+        for (size_t k = 0; i > 0 && k < (size_t)f->height * (size_t)f->stride; k++)
+            f->pixels[k] /= 3;
+        CHECK_OK(pass(p, f, &packet));
+        CHECK_MSG(packet->gain < 2 && !packet->as_numpy, "frame %d: %g", i, (double)packet->gain);
+        um_frame_unref(&f);
+    }
+    um_shadow_counts c = counts_of(p);
+    CHECK(c.compared == 3 && !c.disagreed && !c.fell_back);
+    um_pipeline_close(&p);
+    um_detector_close(&s.detector);
+}
+
 TEST(a_runs_monitor_hears_of_it)
 {
     um_pipeline_settings s = settings_of("cpu", UM_GATE_AUTO, 2);

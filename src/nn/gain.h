@@ -76,9 +76,15 @@ UM_GAIN int um_gain_level(uint32_t white, int u)
     return level < 255 ? (int)level : 255;
 }
 
+/* A gain, and the white of one. */
 UM_GAIN float um_gain_times(uint32_t white)
 {
     return (float)(255 * UM_GAIN_UNIT) / (float)white;
+}
+
+UM_GAIN uint32_t um_gain_back(float times)
+{
+    return (uint32_t)((float)(255 * UM_GAIN_UNIT) / times + .5f);
 }
 
 #endif

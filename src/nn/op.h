@@ -193,7 +193,8 @@ um_tensor um_levels(um_tape *t, um_tensor range, int c);
  * which is 32 at least. It looks at every n-th row and column, of at most 256 each. `smooth`: white
  * comes only nearer to that of this image, from that of the frames before (state: 4 bytes, zeros
  * at first; an image in which nothing counts leaves it, and its white). out[i] f32 [c,256] =
- * base[i] at the stretched level; base[1] may be absent (id 0). um_frame_header.gain = 255/white.
+ * base[i] at the stretched level; base[1] may be absent (id 0). um_frame_header.gain = 255/white;
+ * one that it has already is taken as it is.
  * t: lut0, lut1[opt], header, state, x, base0, base1[opt] */
 struct um_gain_args {
     bool smooth;

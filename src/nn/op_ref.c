@@ -545,7 +545,9 @@ void um_ref_gain(const struct um_call *call)
         }
     memcpy(&before, t[3].data, sizeof before);
     before = header->anew ? 0 : before;
-    uint32_t now = um_gain_white(count), white = um_gain_follow(before, now, a->smooth);
+    uint32_t now = um_gain_white(count);
+    uint32_t white =
+        header->gain > 0 ? um_gain_back(header->gain) : um_gain_follow(before, now, a->smooth);
     memcpy(t[3].data, now ? &white : &before, sizeof before);
     header->gain = um_gain_times(white);
     for (int i = 0; i < 2; i++)

@@ -32,7 +32,7 @@ struct um_frame_header {
     int32_t follow_label;
     float follow_score, follow_box[4]; /* the structure of the frame before: prompt of a frame
                                           without a detector */
-    float gain; /* of this image, 0 = none; um_gain() writes it on the device */
+    float gain; /* of this image, 0 = none; um_gain() finds it on the device where it is 0 */
     float nms;  /* no box is picked that overlaps a picked one of its class by more than this IoU;
                    0 = any is */
     uint32_t presence;   /* of one object: its score is that one of so many picks of its class is

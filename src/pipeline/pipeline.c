@@ -482,7 +482,7 @@ static um_status send(um_pipeline *p, um_frame **frame)
                                      .label = p->label,
                                      .objects = (uint32_t)p->objects,
                                      .per_class = p->set.per_class != 0,
-                                     .gain = gain->mode == UM_GAIN_TIMES ? gain->times : 0,
+                                     .gain = gain->mode == UM_GAIN_TIMES ? gain->times : p->gain,
                                      .anew = g && g->anew};
     um_detector_tell(p->detector, &header);
     bool detect = true;

@@ -141,6 +141,7 @@ struct um_pipeline {
     bool encoded;             /* the last packet's frame ran the segmenter */
     double host_ms[2];        /* host mode: of the mask, and of the rest of the packet */
     struct um_shadow *shadow; /* or NULL */
+    float gain;               /* of a shadow: that of the image it looks at; 0: its own */
     um_crew *crew; /* or NULL: its members do the frames, and this pipeline has no session */
     um_packet_pool *packets;
     const um_packet *packet; /* the last one received */

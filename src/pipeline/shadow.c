@@ -140,6 +140,8 @@ um_status um_shadow_look(struct um_shadow *s, const um_frame *frame, um_status s
     bool numeric = st == UM_ENUMERIC;
     if (!numeric && (st != UM_OK || frame->id % (uint64_t)s->set.shadow_every != 0))
         return st;
+    /* a gain of auto may follow frames that were not looked at */
+    s->legacy->gain = numeric ? 0 : (*packet)->gain;
     um_status legacy = run_legacy(s, frame, &other);
     if (legacy != UM_OK) { /* both have none: that is the networks' */
         s->counts.failed++;

@@ -2,6 +2,8 @@
 /* From an image's bytes to a network's input. */
 #include "checkop.h"
 
+#include "nn/gain.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -168,6 +170,8 @@ static void random_gain(struct job *job)
     for (int i = 0; i < UM_HEADER_BYTES; i++)
         header[i] = (uint8_t)pick(0, 255);
     ((struct um_frame_header *)(void *)header)->anew = chance(30);
+    ((struct um_frame_header *)(void *)header)->gain =
+        chance(70) ? 0 : um_gain_times((uint32_t)pick(32 * 256, 255 * 256));
     uint32_t white = chance(30) ? 0 : (uint32_t)pick(32 * 256, 255 * 256);
     memcpy(output(job, UM_U8, 1, 1, sizeof white, 0)->data, &white, sizeof white);
     uint8_t *x = input_u8(job, h, w, c)->data;

@@ -174,7 +174,8 @@ KERNEL(um_gain_tables, um_gain_tables_args, a, THREADS)
     sync();
     if (t == 0) {
         uint32_t now = um_gain_white(count), before = a.header->anew ? 0 : *a.state;
-        *told = um_gain_follow(before, now, a.smooth);
+        *told = a.header->gain > 0 ? um_gain_back(a.header->gain)
+                                   : um_gain_follow(before, now, a.smooth);
         *a.state = now ? *told : before;
         a.header->gain = um_gain_times(*told);
     }
