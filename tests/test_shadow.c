@@ -28,6 +28,17 @@ static um_pipeline_settings settings_of(const char *device, um_gate_mode gate, i
     return s;
 }
 
+static um_detector *open_with_gain(const char *device, const char *gain)
+{
+    um_detector *d = NULL;
+    um_detector_settings s;
+    um_detector_settings_default(&s);
+    s.gain = gain;
+    if (um_detector_open(&d, tiny(device)->dev, DETECTOR_FILE, &s) != UM_OK)
+        fixture_die(gain);
+    return d;
+}
+
 static um_frame *frame_of(int i) /* all see the structure */
 {
     um_frame *f = golden_frame(0);
@@ -91,8 +102,11 @@ TEST_ON_DEVICES(a_mask_that_diverges_is_replaced)
     um_pipeline_settings s = settings_of(device, UM_GATE_AUTO, 2);
     um_pipeline *p = fixture_pipeline(&s);
     CHECK(see(p, 0));
-    CHECK_OK(um_pipeline_change(p->shadow->legacy, &(float){1}, NULL,
-                                NULL)); /* it sees nothing any more */
+    um_pipeline_settings dark = p->shadow->legacy->set;
+    dark.detector = open_with_gain(device, "0.1"); /* it sees nothing any more */
+    um_pipeline_close(&p->shadow->legacy);
+    CHECK_OK(um_pipeline_open(&p->shadow->legacy, &dark));
+    um_detector_close(&dark.detector);
     CHECK(see(p, 1));
     const um_packet *packet = see(p, 2);
     CHECK(packet && packet->as_numpy && packet->has_mask && packet->frame_id == 2);
@@ -186,6 +200,30 @@ TEST_ON_DEVICES(frames_in_flight_are_made_again_in_their_order)
     um_pipeline_close(&p);
 }
 
+/* What is changed while frames are in flight holds for those that are sent then, on both sides. */
+TEST_ON_DEVICES(what_is_changed_holds_for_the_same_frames)
+{
+    um_pipeline_settings s = settings_of(device, UM_GATE_SPECULATIVE, 1);
+    s.inflight = 3;
+    um_pipeline *p = fixture_pipeline(&s);
+    const um_packet *packet = NULL;
+    int n = um_pipeline_inflight(p);
+    for (int i = 0; i <= 2 * n; i++) {
+        if (i >= n) {
+            CHECK_OK(um_pipeline_receive(p, &packet));
+            CHECK_EQ(packet->state, i < 2 * n ? UM_STATE_VISIBLE : UM_STATE_LOST);
+            CHECK(!packet->as_numpy);
+        }
+        if (i == n)
+            CHECK_OK(um_pipeline_change(p, &(float){1}, NULL, NULL));
+        um_frame *f = frame_of(i);
+        CHECK_OK(um_pipeline_send(p, &f));
+    }
+    um_shadow_counts c = counts_of(p);
+    CHECK(c.compared == (uint64_t)n + 1 && !c.disagreed && !c.fell_back);
+    um_pipeline_close(&p);
+}
+
 TEST_ON_DEVICES(what_is_tracked_is_compared_and_goes_on)
 {
     um_pipeline_settings s = settings_of(device, UM_GATE_AUTO, 1);
@@ -209,11 +247,7 @@ TEST_ON_DEVICES(what_is_tracked_is_compared_and_goes_on)
 TEST_ON_DEVICES(what_is_tracked_has_one_gain)
 {
     um_pipeline_settings s = settings_of(device, UM_GATE_AUTO, 3);
-    um_detector_settings own;
-    um_detector_settings_default(&own);
-    own.gain = "auto";
-    s.detector = NULL;
-    CHECK_OK(um_detector_open(&s.detector, tiny(device)->dev, DETECTOR_FILE, &own));
+    s.detector = open_with_gain(device, "auto");
     s.track = 1;
     um_pipeline *p = fixture_pipeline(&s);
     for (int i = 0; i < 7; i++) {

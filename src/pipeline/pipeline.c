@@ -130,6 +130,7 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
     p->set.lost_device = p->lost_device;
     p->wish =
         (struct wish){.any = true, .conf = own.conf, .label = own.label, .objects = own.objects};
+    um_wish_take(p);
     p->detector = um_detector_ref(own.detector);
     p->segmenter = um_segmenter_ref(own.segmenter);
     p->dev = um_detector_device(p->detector);
@@ -438,6 +439,15 @@ static um_graph *choose_graph(um_pipeline *p, const struct geometry *g, struct f
                             : g->graphs[flight->boxes].first;
 }
 
+/* What holds for the frame that is sent now. */
+static struct um_crew_wish take_wish(um_pipeline *p)
+{
+    um_wish_take(p);
+    struct um_crew_wish w = {.conf = p->conf, .label = p->label, .objects = p->objects};
+    memcpy(w.crop, p->set.crop, sizeof w.crop);
+    return w;
+}
+
 /* To the member whose turn it is. */
 static um_status send_to_crew(um_pipeline *p, um_frame **frame)
 {
@@ -445,12 +455,9 @@ static um_status send_to_crew(um_pipeline *p, um_frame **frame)
     int member = (int)(p->sent % (uint64_t)p->set.inflight);
     if (p->sent - p->received == (uint64_t)p->set.inflight)
         return UM_AGAIN;
-    um_wish_take(p);
-    struct um_crew_wish wish = {.conf = p->conf, .label = p->label, .objects = p->objects};
-    memcpy(wish.crop, p->set.crop, sizeof wish.crop);
+    flight->wish = take_wish(p);
     flight->frame = um_frame_ref(*frame);
-    memcpy(flight->crop, p->set.crop, sizeof flight->crop);
-    um_status st = um_crew_give(p->crew, member, frame, &wish);
+    um_status st = um_crew_give(p->crew, member, frame, &flight->wish);
     if (st == UM_OK)
         p->sent++;
     else
@@ -465,12 +472,12 @@ static um_status send(um_pipeline *p, um_frame **frame)
     int crop[4];
     if (p->sent - p->received == (uint64_t)p->set.inflight)
         return UM_AGAIN;
-    um_wish_take(p);
+    struct flight *flight = flight_of(p, p->sent);
+    flight->wish = take_wish(p);
     um_status st = find_crop(p, f->width, f->height, crop);
     if (st != UM_OK)
         return st;
     uint64_t now = um_clock_ns();
-    struct flight *flight = flight_of(p, p->sent);
     flight->ledger = um_ledger_new(p->dev, p->set.assert_up, p->set.assert_down);
     um_ledger *before = um_ledger_bind(&flight->ledger);
     st = find_for_frame(p, f, crop, &g);
@@ -511,7 +518,6 @@ static um_status send(um_pipeline *p, um_frame **frame)
     flight->g = g;
     flight->sent_ns = now;
     flight->packet = begin_packet(p, f, crop);
-    memcpy(flight->crop, crop, sizeof crop);
     flight->packet.reused = flight->boxes || flight->embedding;
     flight->frame = *frame;
     *frame = NULL;
@@ -533,9 +539,8 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
     } else if (p->received < p->sent) { /* what was in flight goes first */
         st = UM_AGAIN;
     } else {
-        um_wish_take(p);
-        memcpy(p->shadow->legacy->set.crop, p->set.crop, sizeof p->set.crop);
-        st = um_pipeline_send(p->shadow->legacy, frame);
+        p->shadow->wish = take_wish(p);
+        st = um_shadow_send(p->shadow, frame);
     }
     pthread_mutex_unlock(&p->lock);
     return st;
@@ -840,7 +845,7 @@ static um_status receive_shadowed(um_pipeline *p, const um_packet **packet)
                                            : UM_AGAIN;
     const struct flight *flight = flight_of(p, p->received);
     um_frame *frame = um_frame_ref(flight->frame);
-    memcpy(p->shadow->set.crop, flight->crop, sizeof flight->crop);
+    p->shadow->wish = flight->wish;
     um_status st = receive(p, packet);
     st = um_shadow_look(p->shadow, frame, st, packet);
     um_frame_unref(&frame);

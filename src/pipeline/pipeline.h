@@ -78,7 +78,7 @@ struct lane {
 struct flight {
     struct geometry *g;
     um_frame *frame;
-    int crop[4]; /* of it, what is looked at */
+    struct um_crew_wish wish; /* what was looked for in it, and where */
     uint64_t sent_ns;
     bool detected;             /* by the detector, or followed without it */
     const um_packet *repeated; /* nothing was launched: the mask of this one once more */

@@ -158,10 +158,4 @@ void um_wish_take(um_pipeline *p)
         p->track.detect = true;
         p->track.seen.steady = 0;
     }
-    if (p->shadow) {
-        um_pipeline_change(p->shadow->legacy, &w.conf, w.relabel ? &w.label : NULL, &w.objects);
-        p->shadow->set.conf = p->conf;
-        p->shadow->set.label = p->label;
-        p->shadow->objects = p->objects;
-    }
 }

@@ -30,8 +30,7 @@ static um_status open_legacy(struct um_shadow *s, bool alone)
         set.kpi = NULL;
     }
     um_pipeline_close(&s->legacy);
-    um_status st = um_pipeline_open(&s->legacy, &set);
-    return st == UM_OK ? um_pipeline_change(s->legacy, NULL, NULL, &s->objects) : st;
+    return um_pipeline_open(&s->legacy, &set);
 }
 
 um_status um_shadow_open(struct um_shadow **out, const um_pipeline_settings *set)
@@ -40,7 +39,6 @@ um_status um_shadow_open(struct um_shadow **out, const um_pipeline_settings *set
     if (!s)
         return um_fail(UM_ENOMEM, "shadow");
     s->set = *set;
-    s->objects = set->objects;
     s->limit = LIMIT;
     s->counts.struct_size = sizeof s->counts;
     s->counts.least_dice = 1;
@@ -59,11 +57,20 @@ void um_shadow_close(struct um_shadow **s)
     *s = NULL;
 }
 
+um_status um_shadow_send(struct um_shadow *s, um_frame **frame)
+{
+    um_pipeline *p = s->legacy;
+    const struct um_crew_wish *w = &s->wish;
+    memcpy(p->set.crop, w->crop, sizeof w->crop);
+    um_status st =
+        um_pipeline_change(p, &w->conf, w->label != p->label ? &w->label : NULL, &w->objects);
+    return st == UM_OK ? um_pipeline_send(p, frame) : st;
+}
+
 static um_status run_legacy(struct um_shadow *s, const um_frame *frame, const um_packet **packet)
 {
     um_frame *again = um_frame_ref((um_frame *)(uintptr_t)frame);
-    memcpy(s->legacy->set.crop, s->set.crop, sizeof s->set.crop);
-    um_status st = um_pipeline_send(s->legacy, &again);
+    um_status st = um_shadow_send(s, &again);
     um_frame_unref(&again);
     return st == UM_OK ? um_pipeline_receive(s->legacy, packet) : st;
 }

@@ -5,12 +5,12 @@
 #ifndef UM_PIPELINE_SHADOW_H
 #define UM_PIPELINE_SHADOW_H
 
-#include "ultramotion/pipeline.h"
+#include "pipeline/crew.h"
 
 struct um_shadow {
     um_pipeline *legacy;
-    um_pipeline_settings set; /* of the pipeline that is watched; its crop is that of the frame */
-    int objects;              /* to outline, as changed since */
+    um_pipeline_settings set; /* of the pipeline that is watched */
+    struct um_crew_wish wish; /* of its next frame */
     float limit;              /* masks with a Dice below it have diverged */
     um_shadow_counts counts;
 };
@@ -18,6 +18,8 @@ struct um_shadow {
 /* `set` are settings of an open pipeline. On error nothing to close. */
 um_status um_shadow_open(struct um_shadow **out, const um_pipeline_settings *set);
 void um_shadow_close(struct um_shadow **s); /* accepts NULL */
+/* The legacy pipeline's um_pipeline_send(), of a frame that `wish` is of. */
+um_status um_shadow_send(struct um_shadow *s, um_frame **frame);
 /* A frame was received with `st` and, if UM_OK, `*packet`: what is to be delivered instead. */
 um_status um_shadow_look(struct um_shadow *s, const um_frame *frame, um_status st,
                          const um_packet **packet);
