@@ -6,7 +6,6 @@
 #include "pipeline/pipeline.h"
 
 #include <stdio.h>
-#include <string.h>
 
 enum { TEXT = 1024 };
 
@@ -136,8 +135,7 @@ um_status um_crew_prepare(um_crew *c, int width, int height, int channels)
 um_status um_crew_give(um_crew *c, int member, um_frame **frame, const struct um_crew_wish *wish)
 {
     struct member *m = &c->member[member];
-    memcpy(m->pipeline->set.crop, wish->crop, sizeof wish->crop);
-    um_status st = um_pipeline_plan(m->pipeline, *frame);
+    um_status st = um_pipeline_plan(m->pipeline, *frame, wish->crop);
     if (st != UM_OK)
         return st;
     m->wish = *wish;

@@ -325,16 +325,16 @@ um_status um_pipeline_prepare(um_pipeline *p, int width, int height, int channel
                        height, channels);
     if (p->set.crop_auto) /* frames will tell */
         return UM_OK;
-    um_status st = find_crop(p, width, height, crop);
-    if (st != UM_OK)
-        return st;
     if (p->crew)
         return um_crew_prepare(p->crew, width, height, channels);
-    st = take_turn(p, "um_pipeline_prepare");
+    um_status st = take_turn(p, "um_pipeline_prepare");
     if (st != UM_OK)
         return st;
     um_ledger *before = um_ledger_bind(NULL);
-    st = find_geometry(p, crop[2], crop[3], um_detector_channels(p->detector, channels), true, &g);
+    st = find_crop(p, width, height, crop);
+    if (st == UM_OK)
+        st = find_geometry(p, crop[2], crop[3], um_detector_channels(p->detector, channels), true,
+                           &g);
     pthread_mutex_unlock(&p->lock);
     um_ledger_bind(before);
     return st;
@@ -349,15 +349,15 @@ static um_status find_for_frame(um_pipeline *p, const um_frame *f, const int cro
     return find_geometry(p, crop[2], crop[3], channels, !p->dev->caps.shared, out);
 }
 
-um_status um_pipeline_plan(um_pipeline *p, const um_frame *f)
+um_status um_pipeline_plan(um_pipeline *p, const um_frame *f, const int crop[4])
 {
     struct geometry *g = NULL;
-    int crop[4];
-    um_status st = find_crop(p, f->width, f->height, crop);
-    if (st != UM_OK)
-        return st;
+    int found[4];
     pthread_mutex_lock(&p->lock);
-    st = find_for_frame(p, f, crop, &g);
+    memcpy(p->set.crop, crop, sizeof p->set.crop);
+    um_status st = find_crop(p, f->width, f->height, found);
+    if (st == UM_OK)
+        st = find_for_frame(p, f, found, &g);
     pthread_mutex_unlock(&p->lock);
     return st;
 }

@@ -152,8 +152,9 @@ um_status um_pipeline_settings_read(um_pipeline_settings *own, const um_pipeline
 /* What was changed holds for the frame that is sent now, and those behind it. */
 void um_wish_take(um_pipeline *p);
 
-/* Plan for a frame that is sent next. What may be wrong with it alone shows here: UM_EINVAL. */
-um_status um_pipeline_plan(um_pipeline *p, const um_frame *frame);
+/* Plan for a frame that is sent next, and of which this crop is looked at. What may be wrong with
+ * it alone shows here: UM_EINVAL. */
+um_status um_pipeline_plan(um_pipeline *p, const um_frame *frame, const int crop[4]);
 uint64_t um_pipeline_session_bytes(const um_pipeline *p); /* um_pipeline_device_bytes(), without
                                                              the weights */
 
