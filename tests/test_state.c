@@ -7,8 +7,7 @@
 #include "nn/op_ref.h"
 #include "nn/op_sam.h"
 #include "nn/op_track.h"
-#include "pipeline/budget.h"
-#include "pipeline/visibility.h"
+#include "pipeline/pipeline.h"
 
 /* ---- the state machine on scripted scores ---- */
 
@@ -628,6 +627,28 @@ TEST(a_frame_that_repeats_a_mask_keeps_it)
     um_frame *f = steady_frame(0);
     CHECK_OK(um_pipeline_send(p, &f));
     um_pipeline_close(&p); /* with a frame in flight */
+}
+
+/* What is followed goes when another class is wanted, and stays when it is of that one. */
+TEST(another_class_is_another_structure)
+{
+    um_pipeline_settings s = tracked(fixture("cpu"), UM_GATE_SYNC, 1);
+    for (int label = 0; label < 2; label++) {
+        um_pipeline *p = fixture_pipeline(&s);
+        const um_packet *k = NULL;
+        for (int i = 0; i < 5; i++) {
+            um_frame *f = steady_frame(i);
+            if (i == 4) {
+                CHECK_EQ(k->state, UM_STATE_VISIBLE);
+                p->track.follow.label = label;
+                CHECK_OK(um_pipeline_change(p, NULL, &(int){0}, NULL));
+            }
+            CHECK_OK(pass(p, f, &k));
+            um_frame_unref(&f);
+        }
+        CHECK_EQ(k->state, label ? UM_STATE_RELOCALIZING : UM_STATE_VISIBLE);
+        um_pipeline_close(&p);
+    }
 }
 
 /* A size that was planned in the place of the one before has no mask of it, and nothing to follow.

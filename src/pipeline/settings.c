@@ -157,5 +157,7 @@ void um_wish_take(um_pipeline *p)
     if (w.relabel) { /* what is followed may be of another class */
         p->track.detect = true;
         p->track.seen.steady = 0;
+        if (w.label >= 0 && w.label != p->track.follow.label)
+            um_track_enter(&p->track, NULL);
     }
 }
