@@ -274,6 +274,14 @@ def sweeps_may_take_turns(folder):
 
 
 @test
+def an_image_that_does_not_fit_is_named(folder):
+    make_images(folder, 1, 40)
+    png(folder / "0_mask.png", 40, 40)
+    _, err = um("val", folder, "--crop", "0,0,60,60", code=2)
+    assert "val: 0.png: " in err and "reaches beyond" in err, err
+
+
+@test
 def images_come_in_natural_order(folder):
     for i in range(1, 12):
         png(folder / f"{i}.png", 10, 10)

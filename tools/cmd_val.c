@@ -260,7 +260,7 @@ static um_status find_now(struct val *v, const struct truth_frame *t, struct fin
     }
     free(found);
     if (st != UM_OK)
-        return st;
+        return truth_fail(st, "val: %s: %s", t->name, um_last_error());
     /* of a class that the data set does not know, nothing was found */
     f->visible = packet->state == UM_STATE_VISIBLE && v->category[packet->label] >= 0;
     if (!f->visible || !packet->has_mask)
