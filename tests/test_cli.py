@@ -835,6 +835,9 @@ def phantom_writes_frames_and_truth(tmp):
     um("phantom", "-o", tmp / "hard", "--look", "hard", "--frames", "2", "--size", "64x80")
     _, err = um("phantom", "-o", tmp / "hard", "--frames", "2", "--size", "64x80", code=2)
     assert "structures/00000.png" in err, err
+    um("phantom", "-o", tmp / "two", "--look", "hard", "--frames", "4", "--seed", "5")  # the last image has two bones
+    bones = [a for a in json.loads((tmp / "two/truth.json").read_text())["annotations"] if a["image_id"] == 3]
+    assert [a["visibility"] is None for a in bones] == [False, True], bones  # known of the first
 
 
 @test

@@ -13,6 +13,7 @@
 #include "ultramotion/io.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -363,10 +364,10 @@ static um_status describe(struct writer *w, long id, const char *name, const um_
     for (int i = 0; i < truth->n_structures && st == UM_OK; i++) {
         if (truth->structure[i].kind != UM_STRUCTURE_BONE)
             continue;
-        bones++; /* they come first */
         for (size_t k = 0; k < size; k++)
             w->mask[k] = truth->map[k] == i + 1;
-        st = describe_bone(w, id, truth->structure[i].box, truth->visibility);
+        /* they come first, and of the first alone it is known how much is visible */
+        st = describe_bone(w, id, truth->structure[i].box, bones++ ? NAN : truth->visibility);
     }
     for (size_t k = 0; k < size; k++)
         w->mask[k] = truth->map[k] && truth->map[k] <= bones;
