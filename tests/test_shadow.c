@@ -135,6 +135,29 @@ TEST_ON_DEVICES(masks_are_held_against_a_limit)
 }
 
 /* What was asserted holds for who makes the packets, from the frame on with which that changes. */
+/* Without memory for what takes over, that frame ends with an error, and the next one tries again.
+ */
+TEST(there_may_be_no_memory_to_fall_back)
+{
+    bool fell = false;
+    for (uint64_t k = 1; !fell; k += 1 + k / 4) {
+        um_pipeline_settings s = settings_of("cpu", UM_GATE_AUTO, 1);
+        um_pipeline *p = fixture_pipeline(&s);
+        const um_packet *packet = NULL;
+        um_frame *f = frame_of(0);
+        p->shadow->limit = 1.5f;
+        CHECK_OK(um_pipeline_send(p, &f));
+        um_mem_fail_at(k);
+        um_status st = um_pipeline_receive(p, &packet);
+        um_mem_fail_at(0);
+        fell = counts_of(p).fell_back;
+        CHECK(st == UM_OK || st == UM_ENOMEM);
+        packet = see(p, 1);
+        CHECK(packet && packet->as_numpy && packet->has_mask);
+        um_pipeline_close(&p);
+    }
+}
+
 TEST(assertions_outlive_the_change)
 {
     um_pipeline_settings s = settings_of("guard", UM_GATE_AUTO, 2);

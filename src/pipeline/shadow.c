@@ -14,8 +14,10 @@
  * end on two sides of 0; on devices of full precision not even there. */
 static const float LIMIT = 0.98f;
 
+/* In place of the one that is there, which stays where there is no memory for another. */
 static um_status open_legacy(struct um_shadow *s, bool alone)
 {
+    um_pipeline *legacy = NULL;
     um_pipeline_settings set = s->set;
     set.sam_as_numpy = UM_MASK_HOST;
     set.gate = UM_GATE_SYNC;
@@ -29,8 +31,12 @@ static um_status open_legacy(struct um_shadow *s, bool alone)
         set.detect_every = 1;
         set.kpi = NULL;
     }
+    um_status st = um_pipeline_open(&legacy, &set);
+    if (st != UM_OK)
+        return st;
     um_pipeline_close(&s->legacy);
-    return um_pipeline_open(&s->legacy, &set);
+    s->legacy = legacy;
+    return UM_OK;
 }
 
 um_status um_shadow_open(struct um_shadow **out, const um_pipeline_settings *set)
@@ -131,10 +137,12 @@ static um_status fall_back(struct um_shadow *s, const um_frame *frame, const str
                            const um_packet **packet)
 {
     um_status st = open_legacy(s, true);
+    if (st != UM_OK)
+        return st;
     s->counts.fell_back = 1;
     s->counts.fell_at = frame->id;
     tell(s, frame->id, "shadow_fell_back", d);
-    return st == UM_OK ? run_legacy(s, frame, packet) : st;
+    return run_legacy(s, frame, packet);
 }
 
 um_status um_shadow_look(struct um_shadow *s, const um_frame *frame, um_status st,
