@@ -229,7 +229,8 @@ static um_status write_ready(struct video *s)
         if (code == AVERROR(EAGAIN) || code == AVERROR_EOF)
             return UM_OK;
         if (code >= 0) {
-            s->packet->duration = STEP; /* of the last: how long it lasts nobody knows */
+            /* of the last: how long it lasts nobody knows, and who counts on more looks for more */
+            s->packet->duration = s->step < STEP ? s->step : STEP;
             s->packet->stream_index = s->stream->index;
             s->av->av_packet_rescale_ts(s->packet, s->codec->time_base, s->stream->time_base);
             code = s->av->av_interleaved_write_frame(s->format, s->packet);
