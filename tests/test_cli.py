@@ -19,7 +19,7 @@ import time
 import zlib
 from pathlib import Path
 
-from command import COMMAND, DETECTOR, ENVIRONMENT, MODELS, ROOT, SEGMENTER, Skip, gray, lines, main, png, test, um
+from command import COMMAND, DETECTOR, ENVIRONMENT, MODELS, ROOT, SEGMENTER, Skip, gray, lines, main, png, test, um, write_tiff
 from crc64 import crc64
 
 CHOSEN = ("fp32", "bf16")  # by a processor where nobody asks
@@ -456,6 +456,14 @@ def calibration_looks_at_all_of_a_folder(tmp):
     assert "from 0.5" not in um(*command, "--frames", "2")[1]  # black ones
     assert "b/1.png: warning: 16-bit samples" in um(*command, "--recursive")[1]
     assert "16-bit" not in um(*command, "--recursive", "--window", "auto")[1]
+    # also of what nobody counts beforehand, and what cannot be read is passed over
+    rows = gray(tmp / "own/b/0.png")
+    (tmp / "pages").mkdir()
+    (tmp / "pages/0.png").write_bytes(b"")
+    write_tiff(tmp / "pages/1.tif", [[bytes(len(rows[0]))] * len(rows)] * 4 + [rows])
+    _, err = um(*command[:-1], tmp / "pages", "--frames", "3")
+    assert "0.png: an empty file" in err and "of 1 best boxes with a score from 0.5" in err, err
+    assert "no frame to calibrate on" in um(*command[:-1], tmp / "pages/0.png", code=1)[1]
     assert "--window: nothing" in um("convert", DETECTOR, tmp / "x.safetensors", "--window", "auto", code=2)[1]
 
 

@@ -154,59 +154,103 @@ static void say_line(void *ctx, const char *line)
     fprintf(stderr, "%s\n", line);
 }
 
-/* Frames of the source: of files evenly spaced ones, as neighbours are alike, of the phantom the
- * first, and where it has its bone in them. */
+/* Images to calibrate by. */
+struct sample {
+    um_frame **frame;
+    float (*box)[4]; /* what is in them, where the source knows it */
+    int want, n;
+    bool boxes;
+};
+
+/* Every second one goes. */
+static void thin_out(struct sample *s)
+{
+    for (int i = 0; i < s->n; i++) {
+        um_frame *f = s->frame[i];
+        s->frame[i] = NULL;
+        if (i % 2)
+            um_frame_unref(&f);
+        else
+            s->frame[i / 2] = f;
+    }
+    s->n = (s->n + 1) / 2;
+}
+
+/* Frames of the source: of files evenly spaced ones, as neighbours are alike, also where nobody
+ * knows beforehand how many there are; of the phantom the first, and where it has its bone in them.
+ * What cannot be read is told and passed over. */
+static um_status collect(struct sample *s, um_source *source, bool any)
+{
+    enum { SPACING = 64 };
+    long length = um_source_length(source), every = length > s->want ? length / s->want : 1;
+    bool spread = length < 0 && !um_source_live(source);
+    every = every < SPACING ? every : SPACING;
+    for (long tried = 0, read = 0; (s->n < s->want || spread) && tried < (long)SPACING * s->want;
+         tried++) {
+        um_truth truth = {.struct_size = sizeof truth};
+        um_frame *f = NULL;
+        um_status st = um_source_read(source, &f);
+        if (st == UM_EOF)
+            break;
+        if (st == UM_ENOMEM)
+            return st;
+        if (st != UM_OK) {
+            cli_notice(NULL, um_last_error());
+            continue;
+        }
+        if (um_source_truth(source, &truth) == UM_OK) {
+            s->boxes = true;
+            every = 1;
+            spread = false;
+        }
+        if (s->n == s->want && read % every == 0 && every < SPACING) {
+            thin_out(s);
+            every *= 2;
+        }
+        bool due = read++ % every == 0 && s->n < s->want;
+        if (!due || (s->boxes && !truth.has_bone && !any)) {
+            um_frame_unref(&f);
+            continue;
+        }
+        memcpy(s->box[s->n], truth.box, sizeof truth.box);
+        s->frame[s->n++] = f;
+    }
+    return s->n       ? UM_OK
+           : s->boxes ? um_set_error(UM_EINVAL, "convert: no frame to calibrate on has a bone")
+                      : um_set_error(UM_EFORMAT, "convert: no frame to calibrate on");
+}
+
 static um_status calibrate(const struct options *o, const um_source_settings *from,
                            const um_convert_settings *convert)
 {
     enum { FRAMES = 32, MOST = 1024 };
-    int want = o->frames > 0 && o->frames < MOST ? (int)o->frames
-               : o->frames                       ? MOST
-                                                 : FRAMES,
-        n = 0;
-    um_frame **frame = calloc((size_t)want, sizeof *frame);
-    float(*box)[4] = calloc((size_t)want, sizeof *box);
+    struct sample own = {.want = o->frames > 0 && o->frames < MOST ? (int)o->frames
+                                 : o->frames                       ? MOST
+                                                                   : FRAMES};
     um_source *source = NULL;
     um_calibration_settings s;
     um_model_info info = {.struct_size = sizeof info};
-    bool boxes = false;
-    long every = 1;
-    um_status st = frame && box ? UM_OK : um_set_error(UM_ENOMEM, "images to calibrate by");
+    own.frame = calloc((size_t)own.want, sizeof *own.frame);
+    own.box = calloc((size_t)own.want, sizeof *own.box);
+    um_status st = own.frame && own.box ? UM_OK : um_set_error(UM_ENOMEM, "images to calibrate by");
     if (st == UM_OK)
         st = um_model_inspect(o->positional[0], &info);
     if (st == UM_OK)
         st = um_source_open(&source, o->calibrate, from);
-    for (long read = 0; st == UM_OK && n < want && read < 64L * want; read++) {
-        um_truth truth = {.struct_size = sizeof truth};
-        st = um_source_read(source, &frame[n]);
-        if (st != UM_OK)
-            break;
-        boxes = um_source_truth(source, &truth) == UM_OK;
-        if (read == 0 && !boxes && um_source_length(source) > want)
-            every = um_source_length(source) / want;
-        bool nothing = boxes && !truth.has_bone && info.kind != UM_MODEL_DFINE; /* to outline */
-        if (nothing || read % (every < 64 ? every : 64)) {
-            um_frame_unref(&frame[n]);
-            continue;
-        }
-        memcpy(box[n++], truth.box, sizeof truth.box);
-    }
-    st = st == UM_EOF ? UM_OK : st;
-    if (st == UM_OK && n == 0)
-        st = um_set_error(UM_EINVAL, boxes ? "convert: no frame to calibrate on has a bone"
-                                           : "convert: no frame to calibrate on");
+    if (st == UM_OK)
+        st = collect(&own, source, info.kind == UM_MODEL_DFINE);
     um_calibration_settings_default(&s);
-    s.frames = (const um_frame *const *)frame;
-    s.boxes = boxes ? (const float(*)[4])box : NULL;
-    s.count = n;
+    s.frames = (const um_frame *const *)own.frame;
+    s.boxes = own.boxes ? (const float(*)[4])own.box : NULL;
+    s.count = own.n;
     s.say = o->quiet ? NULL : say_line;
     if (st == UM_OK)
         st = um_model_calibrate(o->positional[0], o->positional[1], convert, &s);
-    for (int i = 0; i < n; i++)
-        um_frame_unref(&frame[i]);
+    for (int i = 0; i < own.n; i++)
+        um_frame_unref(&own.frame[i]);
     um_source_close(&source);
-    free(frame);
-    free(box);
+    free(own.frame);
+    free(own.box);
     return st;
 }
 
