@@ -807,6 +807,17 @@ static bool write_text(const char *path, const void *data, size_t n)
     return f && fclose(f) == 0 && good;
 }
 
+/* Root reads every folder. */
+static int open_as_nobody(void *folder)
+{
+    enum { NOBODY = 65534 };
+    um_weights *w = NULL;
+    if (geteuid() == 0 && seteuid(NOBODY) != 0)
+        return 1;
+    um_status st = um_weights_open(&w, folder);
+    return st == UM_EIO && strstr(um_last_error(), ": cannot open: Permission denied") ? 0 : 2;
+}
+
 /* A folder of Hugging Face: its config.json in our words, and no memory. */
 TEST(a_folder_says_what_its_config_says)
 {
@@ -852,6 +863,8 @@ TEST(a_folder_says_what_its_config_says)
     remove(model);
     CHECK_EQ(um_weights_open(&w, folder), UM_EFORMAT);
     CHECK(strstr(um_last_error(), "a folder without a weight file"));
+    chmod(folder, 0);
+    CHECK_EQ(child_run(open_as_nobody, folder), 0);
     rmdir(folder);
 }
 

@@ -4,6 +4,7 @@
 #include "weights/view.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -44,18 +45,18 @@ static um_status look_for(const char *folder, const char *name, char **out)
 }
 
 /* How many files in the folder may be weights; *only: the last of them. */
-static int count_weights(const char *folder, char only[256])
+static um_status count_weights(const char *folder, int *n, char only[256])
 {
-    int n = 0;
     DIR *dir = opendir(folder);
-    for (const struct dirent *e; dir && (e = readdir(dir));)
+    if (!dir)
+        return um_fail(UM_EIO, "%s: cannot open: %s", folder, strerror(errno));
+    for (const struct dirent *e; (e = readdir(dir));)
         if (is_weights(e->d_name)) {
-            n++;
+            ++*n;
             snprintf(only, 256, "%s", e->d_name);
         }
-    if (dir)
-        closedir(dir);
-    return n;
+    closedir(dir);
+    return UM_OK;
 }
 
 um_status um_folder_resolve(const char *path, char **out)
@@ -94,7 +95,10 @@ um_status um_folder_resolve(const char *path, char **out)
         if (st != UM_OK)
             return st;
     }
-    int n = count_weights(path, only);
+    int n = 0;
+    st = count_weights(path, &n, only);
+    if (st != UM_OK)
+        return st;
     if (n == 1) {
         *out = join(path, only);
         return *out ? UM_OK : um_fail(UM_ENOMEM, "path in a folder");
