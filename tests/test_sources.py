@@ -149,6 +149,13 @@ def folders_say_what_they_passed_over(tmp):
     assert "2 DICOM (" in err
     _, err = um("detect", tmp, "-q")
     assert err == ""
+    # pixels that are read with their header are not
+    (tmp / "scans").mkdir()
+    (tmp / "scans/a.b.mhd").write_text("NDims = 2\nDimSize = 32 32\nElementType = MET_UCHAR\nElementDataFile = a.b.raw\n")
+    (tmp / "scans/a.b.raw").write_bytes(bytes(32 * 32))
+    (tmp / "scans/other.raw").write_bytes(bytes(9))
+    out, err = um("detect", tmp / "scans")
+    assert len(lines(out)) == 1 and "passed over: 1 .raw file\n" in err, err
 
 
 @test

@@ -152,6 +152,36 @@ static um_status push_folder(struct folders *f, char *path)
     return UM_OK;
 }
 
+/* Are a header's pixels in that file? */
+static bool pixels_are_in(const char *header, const char *path)
+{
+    static const char *const headers[] = {".mhd", ".nhdr", NULL};
+    struct um_clip c;
+    if (!has_ending(header, headers) || um_clip_open(&c, header, NULL) != UM_OK)
+        return false;
+    bool are = c.sequence && um_sequence_reads(c.sequence, path);
+    um_clip_close(&c);
+    return are;
+}
+
+/* Is it read with a header beside it, as "scan.raw" or "scan.raw.gz" with "scan.mhd"? */
+static bool has_header(const char *path)
+{
+    static const char *const endings[] = {"mhd", "nhdr"};
+    size_t n = strlen(path), dot = n > 3 && strcmp(path + n - 3, ".gz") == 0 ? n - 3 : n;
+    while (dot && path[dot - 1] != '.' && path[dot - 1] != '/')
+        dot--;
+    char *header = um_alloc(n + sizeof "nhdr");
+    bool has = false;
+    for (int i = 0; header && i < 2 && !has; i++) {
+        memcpy(header, path, dot);
+        strcpy(header + dot, endings[i]);
+        has = pixels_are_in(header, path);
+    }
+    um_free(header);
+    return has;
+}
+
 /* A file of a folder: taken if it is called like an image; else counted by what is in it. Linked
  * folders are not followed, they might lead round. */
 static um_status sort_in(struct dir *d, struct folders *todo, char *path, const char *name,
@@ -167,7 +197,7 @@ static um_status sort_in(struct dir *d, struct folders *todo, char *path, const 
         if (d->set.recursive)
             return push_folder(todo, path);
         um_notices_pass_folder(&d->notices);
-    } else {
+    } else if (!has_header(path)) {
         um_notices_pass(&d->notices, path);
     }
     um_free(path);
@@ -569,18 +599,6 @@ static long dir_length(const void *priv)
 static const char *dir_name(const void *priv)
 {
     return ((const struct dir *)priv)->name;
-}
-
-/* Are a header's pixels in that file? */
-static bool pixels_are_in(const char *header, const char *path)
-{
-    static const char *const headers[] = {".mhd", ".nhdr", NULL};
-    struct um_clip c;
-    if (!has_ending(header, headers) || um_clip_open(&c, header, NULL) != UM_OK)
-        return false;
-    bool are = c.sequence && um_sequence_reads(c.sequence, path);
-    um_clip_close(&c);
-    return are;
 }
 
 static int by_identity(const void *a, const void *b)
