@@ -298,6 +298,23 @@ def no_run_writes_what_it_reads(tmp):
 
 
 @test
+def what_a_link_leads_to_is_written(tmp):
+    """Into the folder of that, which may be on another disk; the link stays, also one to nothing yet."""
+    (tmp / "far").mkdir()
+    (tmp / "far/there.safetensors").write_text("old")
+    for name in ("there.safetensors", "m.mha", "j.jsonl"):
+        (tmp / name).symlink_to(f"far/{name}")
+    um("run", "phantom:frames=1", "-o", f"masks:{tmp}/m.mha", "-o", f"jsonl:{tmp}/j.jsonl")
+    um("convert", DETECTOR, tmp / "there.safetensors")
+    assert all(p.is_symlink() for p in tmp.iterdir() if p.name != "far"), list(tmp.iterdir())
+    assert (tmp / "far/m.mha").read_bytes().startswith(b"ObjectType") and len(list((tmp / "far").iterdir())) == 3
+    assert (tmp / "far/there.safetensors").stat().st_size > 1 << 20
+    (tmp / "none.mha").symlink_to("far/none.mha")
+    um("run", tmp / "far/j.jsonl", "-o", f"masks:{tmp}/none.mha", code=1)
+    assert (tmp / "none.mha").is_symlink() and not (tmp / "far/none.mha").exists()
+
+
+@test
 def missing_and_broken_inputs(tmp):
     _, err = um("run", tmp / "nothing.png", code=1)
     assert "nothing.png" in err

@@ -6,7 +6,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -130,7 +132,7 @@ static bool name_it(struct um_part *part)
 um_status um_part_open(struct um_part *part, const char *path)
 {
     struct stat old;
-    char link[sizeof PROC - 1];
+    char link[sizeof PROC - 1], whole[PATH_MAX];
     bool replaces = stat(path, &old) == 0;
     *part = (struct um_part){.path = NULL};
     /* /dev/stdout stays what it is, also where it leads to a file */
@@ -138,6 +140,8 @@ um_status um_part_open(struct um_part *part, const char *path)
         readlink(path, link, sizeof link) == sizeof link && memcmp(link, PROC, sizeof link) == 0;
     if (replaces && (stream || !S_ISREG(old.st_mode)))
         return um_fail(UM_EIO, "%s: cannot be written: not a regular file", path);
+    if (replaces && readlink(path, link, sizeof link) > 0 && realpath(path, whole))
+        path = whole;
     const char *slash = strrchr(path, '/');
     part->folder_bytes = slash ? (size_t)(slash + 1 - path) : 0;
     part->path = um_strdup(path);
@@ -226,10 +230,11 @@ um_status um_hold_open(struct um_hold *hold, const char *path)
 
 void um_hold_close(struct um_hold *hold, const char *path, bool written)
 {
+    char whole[PATH_MAX];
     if (hold->fd < 0)
         return;
     if (hold->empty && !written)
-        unlink(path);
+        unlink(realpath(path, whole) ? whole : path);
     close(hold->fd);
     hold->fd = -1;
 }

@@ -24,7 +24,8 @@ um_status um_file_read(const char *path, int64_t max, unsigned char **data, size
 bool um_file_same(const char *a, const char *b);
 
 /* A file in the making: in the folder of its final name, without a name if the file system can do
- * that, else under a hidden one. Only regular files are replaced, and keep their permissions. */
+ * that, else under a hidden one. Only regular files are replaced, and keep their permissions; of a
+ * link to one, what it leads to. */
 struct um_part {
     char *path, *temporary; /* temporary: by which it can be opened meanwhile */
     size_t folder_bytes;
