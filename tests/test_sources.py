@@ -324,6 +324,12 @@ def whole_videos_are_not_cut_and_cut_ones_are(tmp):
     assert told(tmp / "late.mkv") == ([0, .04, .1, .14, .2, .28], "")
     (tmp / "late.mkv").write_bytes(late[:int(len(late) * .7)])
     assert "breaks off after frame" in told(tmp / "late.mkv")[1]
+    # a last frame that stays for three seconds: all bytes are there, or one is not, or the later ones are zeros
+    long = data.replace(struct.pack(">d", 320), struct.pack(">d", 3320))
+    for content, error in ((long, ""), (long[:-1], "breaks off"), (long[:len(long) // 2] + bytes(len(long) - len(long) // 2), "breaks off")):
+        (tmp / "long.mkv").write_bytes(content)
+        times, err = told(tmp / "long.mkv")
+        assert times == [0, .04, .1, .14, .2, .28][:len(times)] and error in err and bool(error) == bool(err), err
     # frames of one size to the end
     frame = b"FRAME\n" + b"".join(rows)
     head = b"YUV4MPEG2 W64 H48 F25:1 Ip A1:1 Cmono\n"

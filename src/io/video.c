@@ -308,13 +308,56 @@ static bool asf_goes_on(const struct um_video *v)
     return false;
 }
 
+/* Past a Matroska element's head; its content's size, -1 = it was written live and does not say. */
+static bool enter(FILE *f, const char *id, int64_t *size)
+{
+    char own[4];
+    int first = fread(own, 1, sizeof own, f) == sizeof own ? fgetc(f) : EOF, more = 0;
+    if (first <= 0 || memcmp(own, id, sizeof own) != 0)
+        return false;
+    while (!(first & 0x80 >> more))
+        more++;
+    uint64_t n = (uint64_t)first & (0x7fu >> more), unknown = 0x7fu >> more;
+    for (int i = 0; i < more; i++) {
+        n = n << 8 | (uint8_t)fgetc(f);
+        unknown = unknown << 8 | 0xff;
+    }
+    *size = n == unknown ? -1 : (int64_t)n;
+    return true;
+}
+
+/* Where the segment of a Matroska file, which holds all but the format's name, should end; 0: it
+ * does not say. */
+static int64_t segment_end(const struct um_video *v)
+{
+    int64_t size = 0;
+    FILE *f = v->f->file;
+    return is_format(v, "matroska") && fseeko(f, 0, SEEK_SET) == 0 &&
+                   enter(f, "\x1a\x45\xdf\xa3", &size) && size >= 0 &&
+                   fseeko(f, (off_t)size, SEEK_CUR) == 0 && enter(f, "\x18\x53\x80\x67", &size) &&
+                   size > 0
+               ? (int64_t)ftello(f) + size
+               : 0;
+}
+
+/* Were the last bytes reserved, and never written? */
+static bool ends_in_zeros(const struct um_video *v)
+{
+    uint8_t last[64];
+    if (fseeko(v->f->file, -(off_t)sizeof last, SEEK_END) != 0 ||
+        fread(last, 1, sizeof last, v->f->file) != sizeof last)
+        return false;
+    return !last[0] && memcmp(last, last + 1, sizeof last - 1) == 0;
+}
+
 /* Do all packets end before the time that the header promises? An index says it better, where
- * edits leave parts out. */
+ * edits leave parts out, and so does a size, where the last frame stays for long. */
 static bool time_goes_on(const struct um_video *v)
 {
-    bool indexed =
-        is_format(v, "mov") ? v->stream->nb_frames > 0 : is_format(v, "avi") && v->indexed;
-    return !indexed && !is_format(v, "asf") && v->end - start(v) + 1.5 * step(v) < promised(v);
+    bool better = is_format(v, "mov")   ? v->stream->nb_frames > 0
+                  : is_format(v, "avi") ? v->indexed
+                                        : segment_end(v) && !ends_in_zeros(v);
+    return !better && !is_format(v, "asf") && v->end - start(v) + 1.5 * step(v) < promised(v);
 }
 
 /* Are there bytes of a frame that is not whole? Of YUV4MPEG, which is frames to its end. */
@@ -363,8 +406,8 @@ static bool gif_goes_on(const struct um_video *v)
 static bool goes_on(const struct um_video *v)
 {
     return v->frames == 0 || v->beyond || ferror(v->f->file) || index_goes_on(v) ||
-           riff_goes_on(v) || asf_goes_on(v) || time_goes_on(v) || frame_goes_on(v) ||
-           gif_goes_on(v);
+           riff_goes_on(v) || asf_goes_on(v) || segment_end(v) > v->f->bytes || time_goes_on(v) ||
+           frame_goes_on(v) || gif_goes_on(v);
 }
 
 /* The end; if the file ends before its video does, an error, once. */
