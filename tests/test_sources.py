@@ -306,6 +306,19 @@ def write_gif(path, rows, frames):
     path.write_bytes(b"GIF89a" + size + b"\xf7\0\0" + colors + frame * frames + b";")
 
 
+def flv(rows, times, seconds):
+    """Frames of BGR in one block each (Flash Screen Video), at milliseconds."""
+    def tag(kind, time, body):
+        head = bytes([kind]) + len(body).to_bytes(3, "big") + (time & 0xffffff).to_bytes(3, "big") + bytes(4)
+        return head + body + struct.pack(">I", len(head) + len(body))
+
+    block = zlib.compress(b"".join(bytes(v for g in row for v in (g, g, g)) for row in reversed(rows)))
+    sides = b"".join(struct.pack(">H", (n // 16 - 1) << 12 | n) for n in (len(rows[0]), len(rows)))
+    told = b"\2\0\x0aonMetaData\x08\0\0\0\1\0\x08duration\0" + struct.pack(">d", seconds) + b"\0\0\x09"
+    frame = b"\x13" + sides + struct.pack(">H", len(block)) + block
+    return b"FLV\1\1\0\0\0\x09\0\0\0\0" + tag(18, 0, told) + b"".join(tag(9, t, frame) for t in times)
+
+
 @test
 def whole_videos_are_not_cut_and_cut_ones_are(tmp):
     if not VIDEOS:
@@ -330,6 +343,11 @@ def whole_videos_are_not_cut_and_cut_ones_are(tmp):
         (tmp / "long.mkv").write_bytes(content)
         times, err = told(tmp / "long.mkv")
         assert times == [0, .04, .1, .14, .2, .28][:len(times)] and error in err and bool(error) == bool(err), err
+    # the same of FLV, where frames that are shown in another order than they are coded come late
+    for times, error in (((80, 120, 160), ""), ((80, 120), "breaks off")):
+        (tmp / "late.flv").write_bytes(flv(rows, times, .2))
+        found, err = told(tmp / "late.flv")
+        assert [round(t, 3) for t in found] == [0, .04, .08][:len(times)] and error in err and bool(error) == bool(err), (found, err)
     # frames of one size to the end
     frame = b"FRAME\n" + b"".join(rows)
     head = b"YUV4MPEG2 W64 H48 F25:1 Ip A1:1 Cmono\n"

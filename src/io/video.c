@@ -253,12 +253,13 @@ static bool is_format(const struct um_video *v, const char *name)
 }
 
 /* Seconds from the first frame on that the container's header promises; 0 = it does not say.
- * Matroska and ASF count from 0, whenever the first frame comes. */
+ * Matroska, ASF and FLV count from 0, whenever the first frame comes. */
 static double promised(const struct um_video *v)
 {
     if (v->format->duration_estimation_method != AVFMT_DURATION_FROM_STREAM)
         return 0;
-    double from = is_format(v, "matroska") || is_format(v, "asf") ? start(v) : 0;
+    bool from_0 = is_format(v, "matroska") || is_format(v, "asf") || is_format(v, "flv");
+    double from = from_0 ? start(v) : 0;
     return (double)v->format->duration / AV_TIME_BASE - from;
 }
 
