@@ -1477,6 +1477,32 @@ TEST(convert_refuses)
     remove(in);
 }
 
+/* Of its own are some entries, too. */
+TEST(convert_writes_no_more_metadata_than_is_read)
+{
+    enum { MOST = 512 };
+    const char *in = temporary("many.safetensors"), *out = temporary("more.safetensors");
+    static const float value = 1;
+    static char key[MOST][8];
+    const char *meta[2 * MOST + 1] = {NULL};
+    struct um_wout t = {.name = "a", .type = UM_W_F32, .rank = 0, .data = &value};
+    for (int few = 0; few < 2; few++) {
+        int n = few ? MOST - 20 : MOST;
+        for (int i = 0; i < n; i++) {
+            snprintf(key[i], sizeof key[i], "k%d", i);
+            meta[2 * i] = meta[2 * i + 1] = key[i];
+        }
+        meta[2 * (size_t)n] = NULL;
+        um_weights *w = NULL;
+        CHECK_OK(um_safetensors_write(in, &t, 1, meta));
+        CHECK_EQ(convert(in, out, "fp32", 0, NULL), few ? UM_OK : UM_EINVAL);
+        CHECK_EQ(um_weights_open(&w, out), few ? UM_OK : UM_EIO);
+        um_weights_close(&w);
+    }
+    remove(in);
+    remove(out);
+}
+
 TEST(convert_keeps_infinities)
 {
     const char *in = temporary("inf.safetensors"), *out = temporary("inf16.safetensors");

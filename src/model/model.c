@@ -21,8 +21,6 @@
 #include <string.h>
 #include <strings.h>
 
-enum { PAIRS_MAX = 512 };
-
 /* ---- inspect ---- */
 
 static um_status describe_sam(const um_weights *file, um_model_info *info)
@@ -163,7 +161,7 @@ um_status um_model_metadata(const char *path, um_model_meta_fn *fn, void *ctx)
 /* ---- convert ---- */
 
 struct pairs {
-    const char *text[2 * PAIRS_MAX + 1]; /* key, value, …, NULL */
+    const char *text[2 * UM_W_META_MAX + 1]; /* key, value, …, NULL */
     int count;
 };
 
@@ -173,8 +171,8 @@ static um_status set(struct pairs *p, const char *key, const char *value)
     int i = 0;
     while (i < p->count && strcmp(p->text[2 * i], key) != 0)
         i++;
-    if (i == PAIRS_MAX)
-        return um_fail(UM_EINVAL, "more than %d metadata entries", PAIRS_MAX);
+    if (i == UM_W_META_MAX)
+        return um_fail(UM_EINVAL, "more than %d metadata entries", UM_W_META_MAX);
     p->count += i == p->count;
     p->text[2 * i] = key;
     p->text[2 * i + 1] = value;

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEADER_MAX = 8 << 20, META_MAX = 256, ALIGN = 8 };
+enum { HEADER_MAX = 8 << 20, ALIGN = 8 };
 
 /* ---- reading ---- */
 
@@ -101,8 +101,8 @@ static um_status add_metadata(um_weights *w, const cJSON *pairs)
     if (!cJSON_IsObject(pairs))
         return um_fail(UM_EFORMAT, "__metadata__ is no object");
     int n = cJSON_GetArraySize(pairs);
-    if (n > META_MAX)
-        return um_fail(UM_EFORMAT, "__metadata__ of %d entries, at most %d", n, META_MAX);
+    if (n > UM_W_META_MAX)
+        return um_fail(UM_EFORMAT, "__metadata__ of %d entries, at most %d", n, UM_W_META_MAX);
     w->meta = um_arena_take(&w->arena, (size_t)n * sizeof *w->meta);
     if (!w->meta)
         return um_fail(UM_ENOMEM, "metadata");

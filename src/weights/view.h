@@ -7,7 +7,10 @@
 #include "weights/arena.h"
 #include "weights/weights.h"
 
-enum { UM_W_NAME_MAX = 255 }; /* bytes of a tensor's name */
+enum {
+    UM_W_NAME_MAX = 255, /* bytes of a tensor's name */
+    UM_W_META_MAX = 512, /* entries of metadata, read and written */
+};
 
 struct um_wpair {
     const char *key, *value;
