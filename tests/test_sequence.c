@@ -513,6 +513,44 @@ TEST(a_recording_comes_back_to_the_bit)
     forget(folder);
 }
 
+/* Readers keep a header in memory, and ours has a limit. */
+TEST(a_long_recording_has_parts)
+{
+    enum { FRAMES = 3, LONG = 33 << 20 };
+    um_sink *sink = NULL;
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    char *name = malloc(LONG + 1), path[500];
+    const char *folder = in_scratch("long");
+    memset(name, 'a', LONG);
+    name[LONG] = 0;
+    CHECK_OK(um_sink_open(&sink, spec("record", folder), NULL));
+    for (int i = 0; i < FRAMES; i++) {
+        um_packet fields = {.struct_size = sizeof fields, .width = 4, .height = 3}, *made = NULL;
+        f = image(i);
+        CHECK_OK(um_frame_set_source(f, i ? "b" : name));
+        CHECK_OK(um_packet_create(&made, &fields, NULL, 0));
+        CHECK_OK(um_sink_write(sink, made, f, NULL));
+        const um_packet *done = made;
+        um_packet_unref(&done);
+        um_frame_unref(&f);
+    }
+    CHECK_OK(um_sink_close(&sink));
+    CHECK_OK(um_source_open(&s, spec("replay", folder), NULL));
+    for (int i = 0; i < FRAMES; i++) {
+        CHECK_OK(next(s, &f));
+        CHECK(f && f->ts == 1e9 + i / 3.0 && strcmp(f->source, i ? "b" : name) == 0);
+    }
+    CHECK_EQ(next(s, &f), UM_EOF);
+    um_source_close(&s);
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/frames_001.%s", folder, i ? "raw" : "mhd");
+        CHECK(unlink(path) == 0);
+    }
+    forget(folder);
+    free(name);
+}
+
 /* Every state of the header between two frames, a write that ended anywhere included, is that of
  * the frame before. */
 TEST(a_header_is_whole_at_every_moment)

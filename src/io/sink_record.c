@@ -22,7 +22,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, LAST = 64 };
+enum { PAGE = 4096, LAST = 64, HEADER = 32 << 20 }; /* HEADER: readers have a limit, and patience */
 
 struct record {
     const char *folder;
@@ -261,7 +261,7 @@ static um_status record_write(void *priv, const um_packet *packet, const um_fram
     if (!frame)
         return um_fail(UM_EINVAL, "record:%s: a packet without its frame", r->folder);
     struct um_sequence_form form = um_sequence_form_of(frame);
-    bool fits = r->header >= 0 && um_sequence_form_equal(&form, &r->form);
+    bool fits = r->header >= 0 && r->tail < HEADER && um_sequence_form_equal(&form, &r->form);
     um_status st = fits ? append(r, frame)
                    : r->part < UM_RECORDING_PARTS
                        ? begin_part(r, frame)
