@@ -348,6 +348,13 @@ def whole_videos_are_not_cut_and_cut_ones_are(tmp):
         (tmp / "late.flv").write_bytes(flv(rows, times, .2))
         found, err = told(tmp / "late.flv")
         assert [round(t, 3) for t in found] == [0, .04, .08][:len(times)] and error in err and bool(error) == bool(err), (found, err)
+    # a last page that says so
+    data = (GOLDEN / "video" / "pages.ogv").read_bytes()
+    for cut in (0, 1, 20, 60, 150):
+        (tmp / "a.ogv").write_bytes(data[:len(data) - cut])
+        found, err = told(tmp / "a.ogv")
+        assert [round(t, 3) for t in found] == [i * .04 for i in range(6)][:len(found)] and len(found) >= 3, found
+        assert (cut == 0) == (len(found) == 6 and not err) and (not err or "a.ogv: the video breaks off after frame" in err), (cut, found, err)
     # frames of one size to the end
     frame = b"FRAME\n" + b"".join(rows)
     head = b"YUV4MPEG2 W64 H48 F25:1 Ip A1:1 Cmono\n"

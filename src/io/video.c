@@ -309,6 +309,32 @@ static bool asf_goes_on(const struct um_video *v)
     return false;
 }
 
+/* Does an Ogg end before the page that says that it is the last? */
+static bool ogg_goes_on(const struct um_video *v)
+{
+    enum { MOST = 2 * 65307, HEAD = 27, FLAGS = 5, LAST = 4 }; /* MOST: two pages */
+    FILE *f = v->f->file;
+    uint8_t *tail = is_format(v, "ogg") ? um_alloc(MOST) : NULL;
+    bool last = !tail;
+    if (tail && fseeko(f, v->f->bytes > MOST ? (off_t)(v->f->bytes - MOST) : 0, SEEK_SET) == 0) {
+        size_t n = fread(tail, 1, MOST, f), at = 0;
+        while (at + HEAD <= n) {
+            const uint8_t *page = tail + at;
+            size_t parts = page[HEAD - 1], length = HEAD + parts;
+            if (memcmp(page, "OggS", 4) != 0) {
+                at++;
+                continue;
+            }
+            for (size_t i = 0; i < parts && at + HEAD + i < n; i++)
+                length += page[HEAD + i];
+            last = at + length <= n && page[FLAGS] & LAST;
+            at += length;
+        }
+    }
+    um_free(tail);
+    return !last;
+}
+
 /* Past a Matroska element's head; its content's size, -1 = it was written live and does not say. */
 static bool enter(FILE *f, const char *id, int64_t *size)
 {
@@ -352,13 +378,14 @@ static bool ends_in_zeros(const struct um_video *v)
 }
 
 /* Do all packets end before the time that the header promises? An index says it better, where
- * edits leave parts out, and so does a size, where the last frame stays for long. */
+ * edits leave parts out, and so does a size or a last page, where the last frame stays for long. */
 static bool time_goes_on(const struct um_video *v)
 {
     bool better = is_format(v, "mov")   ? v->stream->nb_frames > 0
                   : is_format(v, "avi") ? v->indexed
                                         : segment_end(v) && !ends_in_zeros(v);
-    return !better && !is_format(v, "asf") && v->end - start(v) + 1.5 * step(v) < promised(v);
+    bool other = is_format(v, "asf") || is_format(v, "ogg");
+    return !better && !other && v->end - start(v) + 1.5 * step(v) < promised(v);
 }
 
 /* Are there bytes of a frame that is not whole? Of YUV4MPEG, which is frames to its end. */
@@ -408,7 +435,7 @@ static bool goes_on(const struct um_video *v)
 {
     return v->frames == 0 || v->beyond || ferror(v->f->file) || index_goes_on(v) ||
            riff_goes_on(v) || asf_goes_on(v) || segment_end(v) > v->f->bytes || time_goes_on(v) ||
-           frame_goes_on(v) || gif_goes_on(v);
+           frame_goes_on(v) || gif_goes_on(v) || ogg_goes_on(v);
 }
 
 /* The end; if the file ends before its video does, an error, once. */
