@@ -139,6 +139,8 @@ def test_a_tensor_in_host_memory_works_as_an_array(made):
     assert masks.reshape(3, -1).any(axis=1).shape == (3,)
     assert masks.cpu() is masks and masks.dim() == 3 and not masks.is_cuda
     assert np.asarray(masks, np.uint8).dtype == np.uint8
+    ones = np.ones(masks.shape)
+    assert ones.sum(where=masks) == np.add(ones, 0, where=masks, out=np.zeros(masks.shape)).sum() == masks.sum()
 
 
 def test_a_tensor_is_changed_in_place(embedding):

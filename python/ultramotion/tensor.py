@@ -138,6 +138,8 @@ class Tensor(_c.Reference, NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **kwargs: Any) -> Any:
         if out:
             kwargs["out"] = tuple(_host(x) if isinstance(x, Tensor) else x for x in out)
+        if isinstance(kwargs.get("where"), Tensor):
+            kwargs["where"] = _host(kwargs["where"])
         made = getattr(ufunc, method)(*(_host(x) if isinstance(x, Tensor) else x for x in inputs), **kwargs)
         return out[0] if len(out) == 1 else made
 
