@@ -508,8 +508,18 @@ def test_what_is_opened_says_what_it_is(detector, segmenter, device, image):
 
 def test_read_only_memory_stays_so(image):
     image = np.frombuffer(image.tobytes(), np.uint8).reshape(image.shape)
-    with pytest.raises(ValueError, match="read-only"):
-        Frame(image).numpy()[:] = 7
+    for same in (image, memoryview(image), Frame(image)):
+        with pytest.raises(ValueError, match="read-only"):
+            Frame(same).numpy()[:] = 7
+    Frame(image.astype(np.float32) / 255).numpy()[:] = 7  # a copy
+
+
+def test_rows_that_do_not_lie_on_whole_numbers(segmenter, image):
+    lines = np.zeros(len(image), [("number", "u1"), ("samples", "f4", image.shape[1])])
+    lines["samples"] = image / np.float32(255)
+    want = np.ascontiguousarray(lines["samples"])
+    assert np.array_equal(segmenter.encode(lines["samples"]).tensor.numpy(), segmenter.encode(want).tensor.numpy())
+    assert np.array_equal(Frame(lines["samples"]).numpy(), Frame(want).numpy())
 
 
 def test_numbers_in_another_order_of_bytes(segmenter, image):

@@ -106,7 +106,7 @@ class Pixels:
 
     def _from_numpy(self, array: np.ndarray[Any, Any]) -> None:
         array = _array(array)
-        if not array.flags.c_contiguous and not _rows(array):
+        if not array.flags.c_contiguous and not (_rows(array) and array.flags.aligned):
             array = np.ascontiguousarray(array)
         self._kept = array
         self._describe(array.__array_interface__, (1, 0))
@@ -183,9 +183,8 @@ class Frame(_c.Reference):
         pose: Any = None,
         source: _c.Path | None = None,
     ) -> None:
-        pointer = _frame_of(image)
+        pointer, self._read_only = _frame_of(image)
         self._take(pointer)
-        self._read_only = isinstance(image, np.ndarray) and not image.flags.writeable
         struct = self._struct
         if frame_id is not None:
             struct.id = frame_id
@@ -302,10 +301,14 @@ def _on_host(image: Any) -> Any:
     return image
 
 
-def _frame_of(image: Any) -> c_void_p:
+def _frame_of(image: Any) -> tuple[c_void_p, bool]:
+    """A frame, and whether its pixels are somebody's that are not to be written."""
     with _handed_over(image):
         seen = _on_host(image)
-        return frame_over(seen) or _frame_copied(_numbers_of(seen))
+        over = frame_over(seen)
+        if over is None:
+            return _frame_copied(_numbers_of(seen)), False
+        return over, isinstance(seen, np.ndarray) and not seen.flags.writeable
 
 
 def frame_over(tensor: Any) -> c_void_p | None:
