@@ -152,6 +152,16 @@ def test_frames_keep_their_time_spacing_pose_and_source(pipeline, packets):
         assert np.array_equal(packet.pose, pose)
 
 
+def test_a_frame_may_be_in_a_run_more_than_once(pipeline, packets):
+    """Each time it has a number of its own, and the caller's stays what it is."""
+    frame = Frame(packets[0].frame.numpy(), frame_id=7, source="here")
+    got = list(run([frame] * 3, pipeline=pipeline))
+    assert [p.frame_id for p in got] == [p.frame.frame_id for p in got] == [0, 1, 2] and got[2].source == "here"
+    assert (frame.frame_id, frame.ts) == (7, 0) and got[0].frame.numpy().ctypes.data == frame.numpy().ctypes.data
+    assert [p.frame_id for p in run([p.frame for p in got[1:]], pipeline=pipeline)] == [0, 1]
+    assert [p.frame.frame_id for p in got] == [0, 1, 2]
+
+
 def test_what_goes_wrong_in_the_images_is_raised(pipeline, packets):
     def images():
         yield np.array(packets[0].frame)

@@ -213,6 +213,13 @@ class Frame(_c.Reference):
         with _handed_over(image):
             return cls._of(_frame_copied(_numbers_of(_on_host(image))))
 
+    def _again(self) -> Frame:
+        """Another frame over the same pixels, for a source, which numbers and times it: this one may be in others too."""
+        frame = Frame(self.numpy(), source=self._struct.source)
+        for fact in ("ts", "has_ts", "spacing_mm", "has_spacing", "pose", "has_pose"):
+            setattr(frame._struct, fact, getattr(self._struct, fact))
+        return frame
+
     def _address(self) -> int:
         return self._use().value or 0
 

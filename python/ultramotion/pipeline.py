@@ -212,7 +212,7 @@ class _Feed(threading.Thread):
             close()
 
     def _push(self, source: c_void_p, image: Any) -> bool:
-        frame = image if isinstance(image, Frame) else Frame._copy_of(image)
+        frame = image._again() if isinstance(image, Frame) else Frame._copy_of(image)
         mine = c_void_p(lib.um_frame_ref(frame._use()))
         status = lib.um_source_push(source, byref(mine))
         if status == _c.OK:
