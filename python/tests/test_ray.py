@@ -60,6 +60,14 @@ def test_parts_are_the_archive_in_order(archive):
         ultramotion.ray.parts("nowhere/*.png")
 
 
+def test_parts_have_all_that_the_library_takes_from_a_folder(tmp_path, caplog):
+    names = ["a.png", "b.webm", "c.GIF", "d.nhdr", "e.m4v", "f.dcm", "IM00001"]
+    for name in (*names, "notes.txt"):
+        (tmp_path / name).write_bytes(bytes(128) + b"DICM" if name == "IM00001" else b"")
+    assert ultramotion.ray.parts(tmp_path) == [[str(tmp_path / name)] for name in sorted(names)]
+    assert "passed over: 1" in caplog.text
+
+
 def test_a_killed_worker_is_replaced_and_a_run_goes_on(cluster, archive, tmp_path):
     out = tmp_path / "out"
     killed = []
@@ -100,9 +108,10 @@ def test_a_killed_worker_is_replaced_and_a_run_goes_on(cluster, archive, tmp_pat
         ultramotion.ray.process(archive, out, frames_per_part=PART + 1, **OPTIONS)
 
 
-def test_rows_are_packets(cluster, archive, tmp_path, device, image):
+def test_rows_are_packets(cluster, archive, tmp_path, monkeypatch):
     one = archive / "a" / "00000.png"
-    ultramotion.ray.process(one, tmp_path / "out", **OPTIONS)
+    monkeypatch.chdir(archive)  # where no worker is
+    ultramotion.ray.process("a/00000.png", tmp_path / "out", **OPTIONS)
     row = ultramotion.ray.read(tmp_path / "out").to_pylist()[0]
     with ultramotion.Pipeline(**OPTIONS) as pipeline:
         packet = pipeline(ultramotion.Frame.read(one))

@@ -17,17 +17,23 @@ import json
 import os
 from typing import Any, Iterable, Iterator
 
-from . import _c
+from . import _c, dicom
 from .image import Frame
+from .models import LOG
 from .packet import Packet
 from .pipeline import Pipeline, run
 
+# What the library takes from a folder (source_dir.c).
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
-_SEQUENCES = (".tif", ".tiff", ".dcm", ".dicom", ".mp4", ".avi", ".mkv", ".mov", ".mha", ".mhd", ".nrrd")
+_SEQUENCES = (
+    *(".tif", ".tiff", ".mha", ".mhd", ".nrrd", ".nhdr"),
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".mpg", ".mpeg", ".gif"),
+)
 
 
 def parts(archive: _c.Path | Iterable[_c.Path], frames_per_part: int = 64) -> list[list[str]]:
-    """The files of an archive (a folder, a glob, a file, or a list of these) in order, as the parts they are done in."""
+    """The files of an archive (a folder, a glob, a file, or a list of these) in order, as the parts they are done in. Of a folder: what is
+    called like an image, a sequence or a video, and DICOM files whatever they are called."""
     if isinstance(archive, (str, os.PathLike)):
         archive = [archive]
     if frames_per_part < 1:
@@ -37,7 +43,10 @@ def parts(archive: _c.Path | Iterable[_c.Path], frames_per_part: int = 64) -> li
         name = _c.path_text(entry)
         if os.path.isdir(name):
             found = [os.path.join(folder, f) for folder, _, names in os.walk(name) for f in names]
-            files += sorted(f for f in found if f.lower().endswith(_IMAGES + _SEQUENCES))
+            taken = sorted(f for f in found if f.lower().endswith(_IMAGES + _SEQUENCES) or dicom.is_dicom(f))
+            if len(taken) < len(found):
+                LOG.warning("%s: passed over: %d that are not called like images or videos", name, len(found) - len(taken))
+            files += taken
         elif os.path.exists(name):
             files.append(name)
         else:
@@ -156,13 +165,16 @@ def process(
     **options: Any,
 ) -> dict[str, int]:
     """Run a pipeline (`options` are `Pipeline`'s, as names and numbers; models as their files) over an archive, in `workers` actors that
-    each take `cpus` and `gpus` of the cluster. `out` is a folder that all of them see. How many parts there are, were done
-    now, and frames in these."""
+    each take `cpus` and `gpus` of the cluster. `out` is a folder that all of them see, as they see the archive. How many parts there are,
+    were done now, and frames in these."""
     import ray
 
     out = os.path.abspath(_c.path_text(out))
     os.makedirs(out, exist_ok=True)
-    cut = parts(archive, frames_per_part)
+    cut = [[os.path.abspath(file) for file in part] for part in parts(archive, frames_per_part)]
+    for model in ("detector", "segmenter"):
+        if isinstance(options.get(model), (str, os.PathLike)):
+            options[model] = os.path.abspath(_c.path_text(options[model]))
     _same_work(out, {"parts": cut, "options": {k: repr(v) for k, v in sorted(options.items())}})
     left = [{"part": n, "files": json.dumps(files)} for n, files in enumerate(cut) if not os.path.exists(_name(out, n))]
     made = {"parts": len(cut), "done": 0, "frames": 0}
@@ -187,15 +199,14 @@ def _same_work(out: str, work: dict[str, Any]) -> None:
     """A folder belongs to one archive, cut in one way, with one pipeline."""
     digest = hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()
     name = os.path.join(out, "work.json")
-    try:
-        with open(name, "x") as file:
+    if not os.path.exists(name):
+        temporary = f"{name}.{os.uname().nodename}.{os.getpid()}.tmp"
+        with open(temporary, "w") as file:
             json.dump({"sha256": digest, "parts": len(work["parts"]), "options": work["options"]}, file)
-    except FileExistsError:
-        with open(name) as file:
-            if json.load(file)["sha256"] != digest:
-                raise _c.InvalidError(
-                    f"{out} has results of another archive or other options: take another folder"
-                ) from None
+        os.replace(temporary, name)
+    with open(name) as file:
+        if json.load(file)["sha256"] != digest:
+            raise _c.InvalidError(f"{out} has results of another archive or other options: take another folder")
 
 
 def read(out: _c.Path) -> Any:
