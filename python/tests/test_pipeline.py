@@ -176,6 +176,27 @@ def test_what_goes_wrong_in_the_images_is_raised(pipeline, packets):
         list(run([np.zeros((4, 4), np.int64)], pipeline=pipeline))
 
 
+def test_who_closes_what_a_run_reads(pipeline, packets):
+    """A generator ends with the run; a reader is the caller's, who may read on."""
+    closed = []
+
+    class Reader:
+        def __iter__(self):
+            try:
+                while True:
+                    yield packets[0].frame
+            finally:
+                closed.append("generator")
+
+        def close(self):
+            closed.append("reader")
+
+    for source in (Reader(), iter(Reader())):
+        with run(source, pipeline=pipeline) as frames:
+            next(frames)
+    assert closed == ["generator"] * 2
+
+
 def test_a_run_ends_when_it_is_told_to(pipeline, packets):
     endless = "phantom:seed=1,width=64,height=64"
     begun = time.monotonic()

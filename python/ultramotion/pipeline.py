@@ -10,7 +10,7 @@ import threading
 from contextlib import nullcontext
 from ctypes import byref, c_float, c_int, c_void_p
 from functools import cmp_to_key, partial
-from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterable, Iterator, Literal
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Generator, Iterable, Iterator, Literal
 
 from . import _c, dicom
 from ._c import lib
@@ -198,18 +198,19 @@ class _Feed(threading.Thread):
         self.problem: BaseException | None = None
 
     def run(self) -> None:
+        images: Any = ()
         with self.source as s:
             try:
-                for image in self.images:
+                images = iter(self.images)
+                for image in images:
                     if not self._push(s, image):
                         break
             except BaseException as problem:
                 self.problem = problem  # before the source ends, and with it the run
             finally:
                 lib.um_source_finish(s)
-        close = getattr(self.images, "close", None)
-        if callable(close):
-            close()
+        if isinstance(images, Generator):  # a reader of the caller's stays open
+            images.close()
 
     def _push(self, source: c_void_p, image: Any) -> bool:
         frame = image._again() if isinstance(image, Frame) else Frame._copy_of(image)
