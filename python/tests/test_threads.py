@@ -2,6 +2,7 @@
 """Many threads on one model, calls of every kind: the same numbers as alone, and memory that does not grow.
 
 ULTRAMOTION_CALLS=100000 makes it long."""
+import gc
 import os
 import sys
 import threading
@@ -107,3 +108,29 @@ def test_nothing_is_left_of_what_was_closed(device):
     while handles() != before and time.monotonic() < until:
         time.sleep(0.01)
     assert handles() == before
+
+
+def test_a_run_that_is_collected_on_a_thread_of_its_own(detector, device):
+    """As a cycle is, when Python collects in the KPI function that the run's thread calls."""
+    dropped = threading.Event()
+
+    def kpi(_):
+        if dropped.is_set():
+            dropped.clear()
+            gc.collect()
+
+    segmenter, image = ultramotion.Segmenter(device=device, canvas=64), np.zeros((64, 64), np.uint8)
+    with ultramotion.Pipeline(detector, segmenter, conf=0.0, kpi=kpi) as pipeline:
+        cycle = [ultramotion.run("phantom:seed=1,width=64,height=64", pipeline=pipeline)]
+        next(cycle[0])
+        cycle.append(cycle)
+        del cycle
+        dropped.set()
+        until = time.monotonic() + 20
+        while True:
+            try:
+                assert pipeline(image).state == "VISIBLE"
+                break
+            except ultramotion.InvalidError:  # it is in that run yet
+                assert time.monotonic() < until
+                time.sleep(0.01)

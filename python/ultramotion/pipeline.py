@@ -428,7 +428,11 @@ class Run(_c.Closing):
             self.pipeline.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_handle", None) is not None and self._handle._forks == _c._forks:
+        if getattr(self, "_handle", None) is None or self._handle._forks != _c._forks:
+            return
+        if isinstance(threading.current_thread(), threading._DummyThread):  # perhaps of this run, collected in a KPI function
+            threading.Thread(target=self.close, name="ultramotion close").start()
+        else:
             self.close()
 
 
