@@ -416,3 +416,6 @@ def test_progress(pipeline, capsys):
     pytest.importorskip("tqdm")
     list(run(SOURCE, pipeline=pipeline, progress=True))
     assert "6/6" in capsys.readouterr().err
+    with run(SOURCE, pipeline=pipeline, progress=True) as frames:
+        next(frames)
+    assert capsys.readouterr().err.endswith("\n")  # what is printed next has a line of its own

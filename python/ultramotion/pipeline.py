@@ -421,6 +421,8 @@ class Run(_c.Closing):
         self._handle.close()
         if first:
             self.pipeline._give_back()
+            if self._bar is not None:
+                self._bar.close()
         if self._feed is not None and self._feed is not threading.current_thread():
             self._feed.join(2)
         self._source.close()
