@@ -7,6 +7,7 @@ import pickle
 import re
 import signal
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -449,6 +450,16 @@ def test_numbers_that_c_would_cut_short(detector, segmenter):
     for wrong in (float("nan"), -1):
         with pytest.raises(InvalidError, match="sink_deadline"):
             ultramotion.run("phantom:frames=1", detector=detector, segmenter=segmenter, sink_deadline=wrong)
+
+
+def test_a_limit_above_all_boxes_costs_nothing(detector, image):
+    """As who wants all of them gives it: 2**31 - 1 took 48 GB."""
+    tracemalloc.start()
+    try:
+        assert len(detector.detect(image, 0, limit=10**6)) <= detector.queries
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_nothing_is_no_image(detector, segmenter):

@@ -219,7 +219,7 @@ class Detector(_c.Closing):
     def detect(self, image: Any, conf: float = 0.5, *, limit: int = 300) -> list[Detection]:
         """Boxes with a score of at least `conf`, best first. From any thread; calls take turns."""
         frame = as_frame(image)
-        least, most = _c.number(conf, "conf"), _c.integer(limit, "limit")
+        least, most = _c.number(conf, "conf"), min(_c.integer(limit, "limit"), self.queries)
         boxes, count = (_c.Box * max(most, 1))(), c_int()
         with self._handle as d:
             _c.check(lib.um_detector_run(d, frame._use(), least, boxes, most, byref(count)))
