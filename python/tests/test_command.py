@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 
+import numpy as np
 import pytest
 
 import ultramotion
@@ -87,6 +88,9 @@ def test_what_val_refuses(detector, tmp_path):
     for window in ((0, 4095), "auto"):
         with pytest.raises(ultramotion.InvalidError, match="--window: nothing for a source other than files"):
             ultramotion.val(DATASET, window=window)
+    for wrong in ({"crop": 5}, {"spacing": 0.1}, {"within": np.array([12, 12, 12])}, {"mask_clean": "no"}, {"frames": "1\0"}):
+        with pytest.raises(ultramotion.InvalidError, match=f"{next(iter(wrong)).replace('_', '-')}|NUL"):
+            ultramotion.val(DATASET, **wrong)
     for name in ("detector", "segmenter", "names", "masks", "lines", "pictures", "results"):
         with pytest.raises(ultramotion.FileError, match="nowhere: No such file"):
             ultramotion.val(DATASET, **{name: tmp_path / "nowhere"})

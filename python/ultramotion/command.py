@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from typing import Any, NoReturn
+from typing import Any, Iterable, NoReturn
 
 from . import _c
 from .models import DETECTOR, LOG, SEGMENTER, models_path
@@ -95,13 +95,13 @@ def val(
         "threads": threads,
         "conf": conf,
         "gain": gain,
-        "gray": None if gray is None else int(gray),
-        "crop": crop if crop is None or isinstance(crop, str) else ",".join(map(str, crop)),
+        "gray": gray,
+        "crop": _listed(crop, ","),
         "nms": nms,
         "presence": presence,
-        "mask-clean": None if mask_clean is None else int(mask_clean),
-        "track": None if track is None else int(track),
-        "det-size": "x".join(map(str, input_size)) if isinstance(input_size, (tuple, list)) else input_size,
+        "mask-clean": mask_clean,
+        "track": track,
+        "det-size": _listed(input_size, "x"),
         "queries": queries,
         "det-act": activation,
         "det-fit": fit,
@@ -112,15 +112,16 @@ def val(
         "masks": masks,
         "lines": lines,
         "pictures": pictures,
-        "within": within and ",".join(map(str, within)),
-        "spacing": spacing and ",".join(map(str, spacing)),
-        "window": window if isinstance(window, str) or window is None else ",".join(map(str, window)),
+        "within": _listed(within, ","),
+        "spacing": _listed(spacing, ","),
+        "window": _listed(window, ","),
         "results": results,
     }
     call = [command_path(), "val", "--json", "--summary-every", "0.2"]
     for name, value in given.items():
         if value is not None:
-            call += [f"--{name}", os.fspath(value) if isinstance(value, os.PathLike) else str(value)]
+            text = value if isinstance(value, (str, bytes, os.PathLike)) else str(int(value) if isinstance(value, bool) else value)
+            call += [f"--{name}", _c.path_text(text)]
     if out is not None:
         call += ["-o", _c.path_text(out)]
     bar = _bar(None) if progress else None
@@ -132,6 +133,11 @@ def val(
         if bar is not None:
             bar.close()
     return report
+
+
+def _listed(values: Any, by: str) -> Any:
+    """Several numbers as the command takes them; what is no list goes as it is, and the command refuses it by name."""
+    return by.join(map(str, values)) if isinstance(values, Iterable) and not isinstance(values, str) else values
 
 
 def _said(call: list[str], bar: Any) -> str:
