@@ -517,11 +517,14 @@ def test_what_is_opened_says_what_it_is(detector, segmenter, device, image):
     assert repr(device) == f"ultramotion.Device({device.name}, {device.precision})"
 
 
-def test_read_only_memory_stays_so(image):
+def test_read_only_memory_stays_so(detector, image):
     image = np.frombuffer(image.tobytes(), np.uint8).reshape(image.shape)
     for same in (image, memoryview(image), Frame(image)):
         with pytest.raises(ValueError, match="read-only"):
             Frame(same).numpy()[:] = 7
+    with ultramotion.run([Frame(image)], detector=detector, segmenter=False) as frames:
+        with pytest.raises(ValueError, match="read-only"):  # of a file that is mapped it would end the process
+            next(frames).frame.numpy()[:] = 7
     Frame(image.astype(np.float32) / 255).numpy()[:] = 7  # a copy
 
 

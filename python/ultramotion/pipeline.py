@@ -196,6 +196,7 @@ class _Feed(threading.Thread):
         super().__init__(name="ultramotion feed", daemon=True)
         self.source, self.images = source, images
         self.problem: BaseException | None = None
+        self.read_only = False  # a frame was over memory that nobody may write
 
     def run(self) -> None:
         images: Any = ()
@@ -214,6 +215,7 @@ class _Feed(threading.Thread):
 
     def _push(self, source: c_void_p, image: Any) -> bool:
         frame = image._again() if isinstance(image, Frame) else Frame._copy_of(image)
+        self.read_only |= frame._read_only
         mine = c_void_p(lib.um_frame_ref(frame._use()))
         status = lib.um_source_push(source, byref(mine))
         if status == _c.OK:
@@ -321,16 +323,18 @@ class Run(_c.Closing):
         """A packet; None after the time and, with `_done`, at the end."""
         if self._done:
             return None
-        packet, frame = c_void_p(), c_void_p()
+        packet, image = c_void_p(), c_void_p()
         with self._handle as r:
-            status = _c.check(lib.um_run_receive(r, ms, byref(packet), byref(frame)))
+            status = _c.check(lib.um_run_receive(r, ms, byref(packet), byref(image)))
         if status == _c.EOF:
             self._end()
         if not packet:
             return None
         if self._bar is not None:
             self._bar.update()
-        return Packet._of(packet.value, Frame._of(frame))
+        frame = Frame._of(image)
+        frame._read_only = self._feed is not None and self._feed.read_only
+        return Packet._of(packet.value, frame)
 
     def _ends(self) -> bool:
         """Whether this is the thread that ends it: the pipeline is given back once, the next run may have it by then."""
