@@ -108,6 +108,20 @@ def test_many_threads_share_a_run_and_it_ends_once(pipeline, packets):
         assert len(list(after)) == len(images)
 
 
+def test_a_run_may_be_closed_by_two_threads_at_once(pipeline, packets, monkeypatch):
+    ends = ultramotion.Run._ends
+
+    def as_another_closes(frames):
+        monkeypatch.undo()
+        frames.close()
+        return ends(frames)
+
+    frames = run([packets[0].frame] * 2, pipeline=pipeline)
+    monkeypatch.setattr(ultramotion.Run, "_ends", as_another_closes)
+    frames.close()
+    assert pipeline(packets[0].frame).state == "VISIBLE"
+
+
 def test_one_image_is_no_source(pipeline, packets):
     gray = packets[0].frame.numpy()
     for one in (gray, np.repeat(gray[:, :, None], 3, 2)):

@@ -7,7 +7,7 @@ import glob
 import logging
 import os
 import threading
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from ctypes import byref, c_float, c_int, c_void_p
 from functools import cmp_to_key, partial
 from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Generator, Iterable, Iterator, Literal
@@ -417,9 +417,8 @@ class Run(_c.Closing):
         if self._handle.closed:
             return
         first = self._ends()
-        with self._source as s:
+        with suppress(_c.ClosedError), self._source as s, self._handle as r:  # another thread may close it too
             lib.um_source_cancel(s)
-        with self._handle as r:
             lib.um_run_stop(r)
             lib.um_run_join(r)
         self._handle.close()
