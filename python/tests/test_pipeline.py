@@ -277,6 +277,18 @@ def test_sinks_and_errors_of_sources(pipeline, tmp_path):
         list(run(tmp_path / "bad", pipeline=pipeline, strict=True))
 
 
+def test_a_run_of_which_nothing_could_be_read_is_an_error(pipeline, packets, tmp_path, caplog):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
+    for source in (tmp_path, tmp_path / "a.png"):
+        with pytest.raises(ultramotion.FormatError, match="a.png"):
+            list(run(source, pipeline=pipeline))
+    assert pipeline(packets[0].frame).state == "VISIBLE"
+    packets[0].frame.save(tmp_path / "b.png")
+    caplog.clear()
+    assert len(list(run(tmp_path, pipeline=pipeline))) == 1 and "a.png" in caplog.text
+    assert list(run([], pipeline=pipeline)) == []
+
+
 def test_changes_from_the_next_frame_on(pipeline, packets):
     image = packets[0].frame
     pipeline.set(conf=1.0)

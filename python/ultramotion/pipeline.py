@@ -234,7 +234,7 @@ class Run(_c.Closing):
     who iterates, then the run waits too. It ends at the source's end, with `stop()`, at the end of a `with`, and when it
     is dropped."""
 
-    __slots__ = ("pipeline", "_owned", "_feed", "_done", "_ending", "_turn", "_bar", "_source", "_handle", "__weakref__")
+    __slots__ = ("pipeline", "_owned", "_feed", "_done", "_ending", "_turn", "_bar", "_problems", "_source", "_handle", "__weakref__")
     _close_order = 1
 
     def __init__(
@@ -255,6 +255,8 @@ class Run(_c.Closing):
         self._ending = threading.Lock()
         self._turn: asyncio.Lock | None = None  # of tasks that wait for a packet
         self._bar: Any = None
+        self._problems = _Problems()
+        settings.on_problem, settings.ctx = _c.say, id(self._problems)
         is_spec = isinstance(source, (str, os.PathLike))
         shape = tuple(getattr(source, "shape", ()))
         if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)):
@@ -352,6 +354,9 @@ class Run(_c.Closing):
             with self._handle as r:
                 status = lib.um_run_join(r)
                 problem = _c.error(status) if status < 0 else None
+                counts = self.stats
+            if problem is None and counts["unreadable"] and not counts["frames"] and not counts["stopped"]:
+                problem = _c.FormatError(self._problems.last)  # it is all there was
         finally:
             self.pipeline._give_back()
         fed = self._feed.problem if self._feed is not None else None
@@ -492,6 +497,16 @@ def _say(line: str) -> None:
     LOG.warning("%s", line)
 
 
+class _Problems:
+    """Logs what goes wrong with single frames."""
+
+    last = ""
+
+    def __call__(self, line: str) -> None:
+        self.last = line
+        _say(line)
+
+
 def _choice(what: str, given: str, choices: dict[str, int]) -> int:
     if not isinstance(given, str) or given not in choices:
         raise _c.InvalidError(f"{what} {given!r}: want {' or '.join(choices)}")
@@ -579,8 +594,6 @@ def run(
         strict=strict,
         realtime=realtime,
         receive=receive,
-        on_problem=_c.say,
-        ctx=id(_say),
         max_age_ms=max_age_ms,
         lag_alarm_ms=lag_alarm_ms,
     )
