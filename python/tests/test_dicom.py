@@ -336,6 +336,8 @@ def test_outlines_as_dicom_seg(device, tmp_path):
         written = pydicom.dcmread(tmp_path / "seg.dcm")
         assert np.array_equal(written.pixel_array > 0, masks)
         assert written.SegmentSequence[0].SegmentLabel == "bone" and written.StudyInstanceUID == "1.2.4"
+        with pytest.raises(ultramotion.InvalidError, match="scan.dcm is also the input"):
+            ultramotion.dicom.save_segmentation(packet, path, path)
         theirs = hd.seg.segread(tmp_path / "seg.dcm")
         got = theirs.get_pixels_by_source_instance(["1.2.3"], combine_segments=False)
         assert theirs.number_of_segments == 2 and np.array_equal(np.moveaxis(got[0], 2, 0) > 0, masks)

@@ -289,6 +289,8 @@ def save_segmentation(packet: Packet, scan: _c.Path, path: _c.Path, *, structure
     except ImportError as problem:
         raise _c.UnsupportedError(f"DICOM SEG wants highdicom: pip install 'ultramotion[dicom]' ({problem})") from problem
     name, out = _c.path_text(scan), _c.path_text(path)
+    if os.path.exists(name) and os.path.exists(out) and os.path.samefile(name, out):
+        raise _c.InvalidError(f"{out} is also the input")
     try:
         with _c.of_file(name):
             data = pydicom.dcmread(name)
