@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs and their packets."""
 import asyncio
+import gc
 import json
 import threading
 import time
@@ -238,6 +239,17 @@ def test_a_run_ends_when_it_is_told_to(pipeline, packets):
             frames.receive(0.05)
         waits.set()
     assert time.monotonic() - begun < 15
+
+
+def test_a_run_that_nobody_takes_packets_of_says_so(pipeline, tmp_path, caplog):
+    run(SOURCE, pipeline=pipeline, sinks=f"jsonl:{tmp_path}/out.jsonl")
+    gc.collect()
+    assert "dropped before a packet was taken: iterate" in caplog.text
+    caplog.clear()
+    for _ in run(SOURCE, pipeline=pipeline):
+        break
+    run(SOURCE, pipeline=pipeline).close()
+    assert not caplog.records
 
 
 def test_a_pipeline_is_in_one_run_at_a_time(pipeline, packets):

@@ -234,7 +234,7 @@ class Run(_c.Closing):
     who iterates, then the run waits too. It ends at the source's end, with `stop()`, at the end of a `with`, and when it
     is dropped."""
 
-    __slots__ = ("pipeline", "_owned", "_feed", "_done", "_ending", "_turn", "_bar", "_problems", "_source", "_handle", "__weakref__")
+    __slots__ = ("pipeline", "_owned", "_feed", "_done", "_ending", "_turn", "_bar", "_problems", "_taken", "_source", "_handle", "__weakref__")
     _close_order = 1
 
     def __init__(
@@ -251,7 +251,7 @@ class Run(_c.Closing):
     ) -> None:
         self.pipeline, self._owned = pipeline, owned
         self._feed: _Feed | None = None
-        self._done = False
+        self._done = self._taken = False
         self._ending = threading.Lock()
         self._turn: asyncio.Lock | None = None  # of tasks that wait for a packet
         self._bar: Any = None
@@ -332,6 +332,7 @@ class Run(_c.Closing):
             self._end()
         if not packet:
             return None
+        self._taken = True
         if self._bar is not None:
             self._bar.update()
         frame = Frame._of(image)
@@ -440,6 +441,8 @@ class Run(_c.Closing):
     def __del__(self) -> None:
         if getattr(self, "_handle", None) is None or self._handle._forks != _c._forks:
             return
+        if not (self._taken or self._done):
+            LOG.warning("a run ends, as it was dropped before a packet was taken: iterate over it, or list() it where only its sinks matter")
         if isinstance(threading.current_thread(), threading._DummyThread):  # perhaps of this run, collected in a KPI function
             threading.Thread(target=self.close, name="ultramotion close").start()
         else:
