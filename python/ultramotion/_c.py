@@ -138,6 +138,8 @@ class Record(ctypes.Structure):
     def __setattr__(self, name: str, value: Any) -> None:
         """ctypes would cut an integer to its field."""
         try:
+            if isinstance(value, str):
+                raise TypeError  # as a bool "no" would be true
             super().__setattr__(name, value)
         except TypeError:
             want = "a whole number" if isinstance(value, float) else "a number"

@@ -170,6 +170,8 @@ class Detector(_c.Closing):
     ) -> None:
         self._device = device_of(device)
         model = os.path.join(models_path(), DETECTOR) if model is None else model
+        if gray is not None and not isinstance(gray, (int, np.bool_)):  # "0" would be true
+            raise _c.InvalidError(f"gray {gray!r}: want True or False")
         sides = input_size if isinstance(input_size, (tuple, list)) else (input_size, input_size)
         width, height = _c.integers(sides, 2, "input_size")
         settings = _c.DetectorSettings(

@@ -602,6 +602,10 @@ def run(
     )
     if isinstance(sinks, (str, os.PathLike)):
         sinks = [sinks]
+    if not isinstance(sinks, Iterable):
+        raise _c.InvalidError(f"sinks {sinks!r}: want a name or a list of names")
+    if not isinstance(pipeline, (Pipeline, type(None))):
+        raise _c.InvalidError(f"pipeline {pipeline!r}: want an ultramotion.Pipeline")
     specs = [_c.path_bytes(sink) for sink in sinks]
     spec = _c.path_text(source) if isinstance(source, (str, os.PathLike)) else ""
     names = _dicom_files(spec)
