@@ -68,7 +68,7 @@ def test_parts_have_all_that_the_library_takes_from_a_folder(tmp_path, caplog):
     assert "passed over: 1" in caplog.text
 
 
-def test_a_killed_worker_is_replaced_and_a_run_goes_on(cluster, archive, tmp_path):
+def test_a_killed_worker_is_replaced_and_a_run_goes_on(cluster, archive, tmp_path, caplog):
     out = tmp_path / "out"
     killed = []
 
@@ -101,6 +101,7 @@ def test_a_killed_worker_is_replaced_and_a_run_goes_on(cluster, archive, tmp_pat
 
     # what is there is not done again, what is missing is
     (out / "part-000001.parquet").unlink()
+    assert ultramotion.ray.read(out).num_rows < FRAMES and f"1 of {made['parts']} parts are not done" in caplog.text
     again = ultramotion.ray.process(archive, out, workers=2, frames_per_part=PART, **OPTIONS)
     assert again["done"] == 1 and ultramotion.ray.read(out)["source"].to_pylist() == want
     assert ultramotion.ray.process(archive, out, frames_per_part=PART, **OPTIONS)["done"] == 0

@@ -210,11 +210,18 @@ def _same_work(out: str, work: dict[str, Any]) -> None:
 
 
 def read(out: _c.Path) -> Any:
-    """All rows in the archive's order, as a pyarrow table."""
+    """All rows in the archive's order, as a pyarrow table. What an interrupted run has not done yet is told to the logger."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    files = sorted(glob.glob(os.path.join(glob.escape(_c.path_text(out)), "part-*.parquet")))
+    out = _c.path_text(out)
+    files = sorted(glob.glob(os.path.join(glob.escape(out), "part-*.parquet")))
     if not files:
-        raise _c.FileError(f"{_c.path_text(out)}: no results")
+        raise _c.FileError(f"{out}: no results")
+    count, work = len(files), os.path.join(out, "work.json")
+    if os.path.exists(work):
+        with open(work) as file:
+            count = json.load(file)["parts"]
+    if len(files) < count:
+        LOG.warning("%s: %d of %d parts are not done: process() with the same arguments goes on with them", out, count - len(files), count)
     return pa.concat_tables([pq.read_table(file) for file in files])
