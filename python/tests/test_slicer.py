@@ -187,3 +187,10 @@ def test_what_goes_wrong_is_said(module):
     with pytest.raises(ValueError, match="unknown"):
         logic.start("nothing:")
     logic.stop()
+
+
+def test_a_package_that_is_not_there_is_not_looked_for_in_the_world(module, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ultramotion", None)
+    module.slicer = a_slicer(pip_install=lambda name: pytest.fail(f"{name} of an index is somebody else's"))
+    with pytest.raises(ImportError, match="pip_install.. the wheel, see slicer/README.md"):
+        module.UltramotionLogic().start(SOURCE)

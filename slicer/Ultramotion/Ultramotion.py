@@ -20,7 +20,6 @@ except ImportError:  # outside of Slicer, where only UltramotionLogic's run is o
     qt = slicer = None
     ScriptedLoadableModule = ScriptedLoadableModuleLogic = ScriptedLoadableModuleWidget = object
 
-REQUIREMENT = "ultramotion"
 OLD_S = 2.0  # an image that is shown for longer does not pass for live
 
 
@@ -97,11 +96,8 @@ class UltramotionLogic(ScriptedLoadableModuleLogic):
         self.stop()
         try:
             import ultramotion
-        except ImportError:
-            if slicer is None:
-                raise
-            slicer.util.pip_install(REQUIREMENT)
-            import ultramotion
+        except ModuleNotFoundError as problem:  # which nobody but the user can get: no index has it
+            raise ImportError(f"{problem}: slicer.util.pip_install() the wheel, see slicer/README.md") from problem
         self.latest = self.problem = None
         self.shown, self.shown_at = 0, time.monotonic()
         self.frames = ultramotion.run(source, **options)
