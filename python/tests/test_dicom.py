@@ -236,6 +236,12 @@ def test_files_without_an_ending_and_folders(pipeline, tmp_path):
     assert len(list(ultramotion.run(tmp_path / "IM2", pipeline=pipeline))) == 2
     assert [p.source for p in ultramotion.run(tmp_path, pipeline=pipeline)] == ["IM2"] * 2 + ["IM10"] * 2
     assert len(list(ultramotion.run(tmp_path, pipeline=pipeline))) == len(list(ultramotion.run(f"{tmp_path}/IM*", pipeline=pipeline))) == 4
+    kept = (tmp_path / "IM2").read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path / "IM2")
+    for source in (tmp_path, tmp_path / "IM2"):
+        with pytest.raises(ultramotion.InvalidError, match="link is also the input"):
+            ultramotion.run(source, pipeline=pipeline, sinks=f"jsonl:{tmp_path}/link")
+    assert (tmp_path / "IM2").read_bytes() == kept
 
 
 def test_a_series_goes_by_its_numbers(pipeline, tmp_path):

@@ -496,6 +496,14 @@ def _of_dicom_files(names: list[str], strict: bool, window: tuple[int, int] | st
         raise last
 
 
+def _spare(names: list[str], sinks: list[bytes]) -> None:
+    """No sink writes over a file that is read: of those that the library reads it sees to that itself."""
+    for sink in sinks:
+        path = os.fsdecode(sink).partition(":")[2]
+        if os.path.isfile(path) and any(os.path.samefile(path, name) for name in names):
+            raise _c.InvalidError(f"{path} is also the input")
+
+
 def _say(line: str) -> None:
     LOG.warning("%s", line)
 
@@ -615,17 +623,19 @@ def run(
     elif options or detector is not None or segmenter is not None:
         raise _c.InvalidError("run: a pipeline has its models and options already")
 
-    def start(what: Any) -> Run:
+    def start() -> Run:
+        _spare(names, specs)
+        what = _of_dicom_files(names, strict, window) if names else source
         return Run(what, pipeline, specs, of_source, of_sinks, settings, owned=owned, progress=progress)
 
     try:
         try:
-            return start(_of_dicom_files(names, strict, window) if names else source)
+            return start()
         except _c.FileError:
             names = _dicom_folder(spec, recursive) if os.path.isdir(spec) else []
             if not names:
                 raise
-        return start(_of_dicom_files(names, strict, window))
+        return start()
     except BaseException:
         if owned:
             pipeline.close()
