@@ -319,6 +319,29 @@ def test_after_fork(segmenter, device, image):
     assert len(said) == 4 and all("before fork()" in line for line in said[:3]) and said[3] == str(image.shape)
 
 
+def test_a_fork_while_a_thread_opens_a_device(python):
+    text = """
+import os, signal, threading, time, ultramotion as um
+from ultramotion import models
+opening, real = threading.Event(), models.Device
+class Slow(real):
+    def __init__(self, name):
+        opening.set()
+        time.sleep(0.3)  # as a GPU takes
+        super().__init__(name)
+models.Device = Slow
+threading.Thread(target=models.device_of, args=("cpu",)).start()
+opening.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    models.Device = real
+    os._exit(um.Detector(device="cpu").queries > 0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert python(text) == "1\n"
+
+
 def test_a_child_ends_with_its_parents_things_open(python):
     text = """
 import os, sys, ultramotion as um

@@ -112,6 +112,8 @@ def _device_name(name: Any) -> str:
 
 _shared: dict[str, Device] = {}
 _shared_lock = threading.Lock()
+# A child of a thread that forks while another opens a device would have the lock for ever, but not the thread.
+os.register_at_fork(before=_shared_lock.acquire, after_in_parent=_shared_lock.release, after_in_child=_shared_lock.release)
 
 
 def device_of(device: Device | Any | None) -> Device:
