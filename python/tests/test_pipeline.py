@@ -419,6 +419,8 @@ def test_plot_save_and_coco(packets, tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == visible.to_dict()
     visible.frame.save(tmp_path / "b.png")
     assert np.array_equal(Frame.read(tmp_path / "b.png").numpy(), visible.frame.numpy())
+    with pytest.raises(ultramotion.InvalidError, match="b.jpg: want .png"):
+        visible.frame.save(tmp_path / "b.jpg")
     with pytest.raises(ultramotion.InvalidError, match="want .png or .json"):
         visible.save(tmp_path / "a.gif")
     (one,) = visible.to_coco()

@@ -266,7 +266,9 @@ class Frame(_c.Reference):
         return Frame._of(pointer)
 
     def save(self, path: _c.Path) -> None:
-        """Write the image as a PNG."""
+        """Write the image as a `.png`."""
+        if not _c.path_text(path).endswith(".png"):
+            raise _c.InvalidError(f"save: {_c.path_text(path)}: want .png")
         write_png(path, self.numpy())
 
     def _repr_png_(self) -> bytes:
