@@ -204,7 +204,9 @@ TEST(a_gray_frame_keeps_what_the_other_says)
     CHECK_OK(um_frame_gray(gray, &out));
     CHECK_EQ(differing(out->pixels, gray->pixels, 600), 0);
     um_frame_unref(&out);
+    out = f;
     CHECK_EQ(um_frame_gray(NULL, &out), UM_EINVAL);
+    CHECK(!out);
     CHECK_EQ(um_frame_gray(f, NULL), UM_EINVAL);
     um_frame_unref(&f);
     um_frame_unref(&gray);

@@ -219,9 +219,10 @@ void um_gray(uint8_t *dst, const um_frame *f, int x0, int y0, int w, int h, void
 um_status um_frame_gray(const um_frame *f, um_frame **out)
 {
     um_frame *gray = NULL;
+    if (out)
+        *out = NULL;
     if (!f || !out)
         return um_fail(UM_EINVAL, "um_frame_gray: %s is NULL", f ? "out" : "frame");
-    *out = NULL;
     void *work = um_alloc(um_gray_work(f->width));
     um_status st = work ? um_frame_create(&gray, f->width, f->height, 1)
                         : um_fail(UM_ENOMEM, "a row of %d columns", f->width);
