@@ -130,15 +130,16 @@ static bool is_tinted(const um_frame *f, int x0, int y0, int w, int h)
     return 2 * coloured > seen;
 }
 
-/* n pixels, `step` apart, from the one after `before` to the one before `after`, each of which may
- * be NULL, a straight line from one to the other. */
-static void blend(uint8_t *p, ptrdiff_t step, int n, const uint8_t *before, const uint8_t *after)
+/* Of `size` pixels, `step` apart, those between a and b become a straight line from a to b; past an
+ * end of the row there is only the other. */
+static void blend(uint8_t *p, ptrdiff_t step, int a, int b, int size)
 {
-    if (!before && !after)
+    if (a < 0 && b >= size)
         return;
-    int a = before ? *before : *after, b = after ? *after : *before;
-    for (int i = 0; i < n; i++)
-        p[i * step] = (uint8_t)(a + ((b - a) * (i + 1) + (b > a ? n : -n) / 2) / (n + 1));
+    int from = p[(a < 0 ? b : a) * step], to = p[(b < size ? b : a) * step], n = b - a;
+    for (int i = 1; i < n; i++)
+        p[(a + i) * step] =
+            (uint8_t)(from + ((to - from) * i + (to > from ? n - 1 : 1 - n) / 2) / n);
 }
 
 /* How far the pixel beside a stroke is that may be trusted: SOFT, or less where the next begins. */
@@ -153,17 +154,13 @@ static int margin(const struct work *k, int x, int step)
 /* Strokes of which the row has a piece that is short enough; their marks go. */
 static void paint_row(struct work *k, uint8_t *dst)
 {
-    for (int x = 0; x < k->w; x++) {
-        int end = x;
-        while (end < k->w && k->mark[end])
+    for (int x = 0, end; x < k->w; x = end + 1) {
+        for (end = x; end < k->w && k->mark[end];)
             end++;
-        if (end > x && end - x <= k->thickest) {
-            int a = x - 1 - (x > 0 ? margin(k, x - 1, -1) : 0),
-                b = end + (end < k->w ? margin(k, end, 1) : 0);
-            blend(dst + a + 1, 1, b - a - 1, a < 0 ? NULL : dst + a, b < k->w ? dst + b : NULL);
-            memset(k->mark + x, 0, (size_t)(end - x));
-        }
-        x = end > x ? end - 1 : x;
+        if (end == x || end - x > k->thickest)
+            continue;
+        blend(dst, 1, x - 1 - margin(k, x - 1, -1), end + margin(k, end, 1), k->w);
+        memset(k->mark + x, 0, (size_t)(end - x));
     }
 }
 
@@ -177,12 +174,8 @@ static void paint_columns(struct work *k, int y)
             k->last[x] = y;
         } else if (k->last[x] >= 0 && (y == k->h || y - k->last[x] > SOFT)) {
             int a = k->top[x] - 1 - SOFT;
-            uint8_t *column = k->dst + x;
-            a = a < 0 ? -1 : a;
             if (k->last[x] - k->top[x] < k->thickest)
-                blend(column + (ptrdiff_t)(a + 1) * k->w, k->w, y - a - 1,
-                      a < 0 ? NULL : column + (ptrdiff_t)a * k->w,
-                      y < k->h ? column + (ptrdiff_t)y * k->w : NULL);
+                blend(k->dst + x, k->w, a < 0 ? -1 : a, y, k->h);
             k->last[x] = -1;
             k->open--;
         }
@@ -238,14 +231,12 @@ um_status um_frame_gray(const um_frame *f, um_frame **out)
         um_frame_unref(&gray);
         return st;
     }
-    gray->id = f->id;
-    gray->ts = f->ts;
-    gray->has_ts = f->has_ts;
-    gray->received_ns = f->received_ns;
-    gray->has_pose = f->has_pose;
-    memcpy(gray->pose, f->pose, sizeof gray->pose);
-    gray->has_spacing = f->has_spacing;
-    memcpy(gray->spacing_mm, f->spacing_mm, sizeof gray->spacing_mm);
+    um_frame facts = *f;
+    facts.channels = 1;
+    facts.stride = gray->stride;
+    facts.pixels = gray->pixels;
+    facts.source = gray->source;
+    *gray = facts;
     *out = gray;
     return UM_OK;
 }
