@@ -439,15 +439,6 @@ static um_graph *choose_graph(um_pipeline *p, const struct geometry *g, struct f
                             : g->graphs[flight->boxes].first;
 }
 
-/* What holds for the frame that is sent now. */
-static struct um_crew_wish take_wish(um_pipeline *p)
-{
-    um_wish_take(p);
-    struct um_crew_wish w = {.conf = p->conf, .label = p->label, .objects = p->objects};
-    memcpy(w.crop, p->set.crop, sizeof w.crop);
-    return w;
-}
-
 /* To the member whose turn it is. */
 static um_status send_to_crew(um_pipeline *p, um_frame **frame)
 {
@@ -455,7 +446,7 @@ static um_status send_to_crew(um_pipeline *p, um_frame **frame)
     int member = (int)(p->sent % (uint64_t)p->set.inflight);
     if (p->sent - p->received == (uint64_t)p->set.inflight)
         return UM_AGAIN;
-    flight->wish = take_wish(p);
+    flight->wish = um_wish_take(p);
     flight->frame = um_frame_ref(*frame);
     um_status st = um_crew_give(p->crew, member, frame, &flight->wish);
     if (st == UM_OK)
@@ -473,7 +464,7 @@ static um_status send(um_pipeline *p, um_frame **frame)
     if (p->sent - p->received == (uint64_t)p->set.inflight)
         return UM_AGAIN;
     struct flight *flight = flight_of(p, p->sent);
-    flight->wish = take_wish(p);
+    flight->wish = um_wish_take(p);
     um_status st = find_crop(p, f->width, f->height, crop);
     if (st != UM_OK)
         return st;
@@ -539,7 +530,7 @@ um_status um_pipeline_send(um_pipeline *p, um_frame **frame)
     } else if (p->received < p->sent) { /* what was in flight goes first */
         st = UM_AGAIN;
     } else {
-        p->shadow->wish = take_wish(p);
+        p->shadow->wish = um_wish_take(p);
         st = um_shadow_send(p->shadow, frame);
     }
     pthread_mutex_unlock(&p->lock);

@@ -149,8 +149,8 @@ struct um_pipeline {
 
 /* Checked; theirs are as um_record_in() has them. */
 um_status um_pipeline_settings_read(um_pipeline_settings *own, const um_pipeline_settings *theirs);
-/* What was changed holds for the frame that is sent now, and those behind it. */
-void um_wish_take(um_pipeline *p);
+/* What holds for the frame that is sent now: what was changed does for it and those behind it. */
+struct um_crew_wish um_wish_take(um_pipeline *p);
 
 /* Plan for a frame that is sent next, and of which this crop is looked at. What may be wrong with
  * it alone shows here: UM_EINVAL. */

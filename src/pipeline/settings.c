@@ -143,21 +143,24 @@ um_status um_pipeline_change(um_pipeline *p, const float *conf, const int *label
     return UM_OK;
 }
 
-void um_wish_take(um_pipeline *p)
+struct um_crew_wish um_wish_take(um_pipeline *p)
 {
     pthread_mutex_lock(&p->wishing);
     struct wish w = p->wish;
     p->wish.any = p->wish.relabel = false;
     pthread_mutex_unlock(&p->wishing);
-    if (!w.any)
-        return;
-    p->conf = w.conf;
-    p->label = w.label;
-    p->objects = w.objects;
+    if (w.any) {
+        p->conf = w.conf;
+        p->label = w.label;
+        p->objects = w.objects;
+    }
     if (w.relabel) { /* what is followed may be of another class */
         p->track.detect = true;
         p->track.seen.steady = 0;
         if (w.label >= 0 && w.label != p->track.follow.label)
             um_track_enter(&p->track, NULL);
     }
+    struct um_crew_wish now = {.conf = p->conf, .label = p->label, .objects = p->objects};
+    memcpy(now.crop, p->set.crop, sizeof now.crop);
+    return now;
 }
