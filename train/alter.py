@@ -10,6 +10,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+import frames
+
 COLOURS = {"yellow": (0, 255, 255), "green": (0, 255, 0), "red": (0, 0, 255), "white": (255, 255, 255)}  # blue first, as OpenCV has them
 TINTS = {"sepia": (0.6, 0.85, 1), "blue": (1, 0.8, 0.65)}
 SCREEN = 960, 1280
@@ -31,11 +33,7 @@ def marked(rng, image, colour, frame=True):
     if frame:
         cv2.rectangle(image, corner.astype(int).tolist(), (corner + size).astype(int).tolist(), colour, 2)
     for _ in range(2):
-        ends = rng.uniform(0.1, 0.9, (2, 2)) * (w, h)
-        for end in ends:
-            cv2.drawMarker(image, end.astype(int).tolist(), colour, cv2.MARKER_CROSS, 14, 2)
-        for t in np.arange(0, 1, 8 / max(8, np.hypot(*(ends[1] - ends[0])))):
-            cv2.circle(image, (ends[0] + t * (ends[1] - ends[0])).astype(int).tolist(), 1, colour, -1)
+        frames.calipers(image, rng.uniform(0.1, 0.9, (2, 2)) * (w, h), colour, 2, 14, 8, 2 * [cv2.MARKER_CROSS])
     cv2.putText(image, "D1 12.3 mm", (w // 20, h // 8), cv2.FONT_HERSHEY_SIMPLEX, 0.6, colour, 2)
     return image
 

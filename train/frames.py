@@ -130,10 +130,16 @@ def mark(rng, image):
         image[lines > 0] = level
     for _ in range(rng.integers(0, 3)):
         ends, arm, gap = rng.uniform(0.02, 0.98, (2, 2)) * (w, h), int(rng.integers(6, 16)), rng.uniform(4, 12)
-        for end in ends:
-            cv2.drawMarker(image, end.astype(int).tolist(), level, int(rng.choice([cv2.MARKER_CROSS, cv2.MARKER_TILTED_CROSS])), arm, thick)
-        for t in np.arange(0, 1, gap / max(gap, np.hypot(*(ends[1] - ends[0])))):
-            cv2.circle(image, (ends[0] + t * (ends[1] - ends[0])).astype(int).tolist(), thick // 2, level, -1)
+        shapes = [int(rng.choice([cv2.MARKER_CROSS, cv2.MARKER_TILTED_CROSS])) for _ in ends]
+        calipers(image, ends, level, thick, arm, gap, shapes)
+
+
+def calipers(image, ends, colour, thick, arm, gap, shapes):
+    """Two crosses, dots from the first on."""
+    for end, shape in zip(ends, shapes):
+        cv2.drawMarker(image, end.astype(int).tolist(), colour, shape, arm, thick)
+    for t in np.arange(0, 1, gap / max(gap, np.hypot(*(ends[1] - ends[0])))):
+        cv2.circle(image, (ends[0] + t * (ends[1] - ends[0])).astype(int).tolist(), thick // 2, colour, -1)
 
 
 def end_with_the_run():
