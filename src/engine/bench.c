@@ -271,9 +271,12 @@ static double flops_of(const struct um_step *step, int *k)
         *k = out->c;
         return 8 * elements * *k + attention_flops(rows, window * window, out->c);
     }
-    case UM_OP_WINDOW_ATTENTION:
-    case UM_OP_RELATIVE_ATTENTION: {
+    case UM_OP_WINDOW_ATTENTION: {
         int window = ((const struct um_window_args *)args)->window;
+        return attention_flops(rows, window * window, out->c);
+    }
+    case UM_OP_RELATIVE_ATTENTION: {
+        int window = ((const struct um_relative_args *)args)->window;
         return attention_flops(rows, window * window, out->c);
     }
     case UM_OP_ATTENTION: {

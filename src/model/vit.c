@@ -168,7 +168,8 @@ um_tensor um_vit_record(const um_vit *v, um_tape *t, um_tensor x)
         um_tensor a = um_relative_attention(
             t, qkv, um_tape_const(t, v->params, l->pad, UM_F32, 1, 1, 3 * v->width),
             um_tape_const(t, v->params, l->rows, UM_F32, 1, entries, head),
-            um_tape_const(t, v->params, l->columns, UM_F32, 1, entries, head), l->window, v->heads);
+            um_tape_const(t, v->params, l->columns, UM_F32, 1, entries, head), l->window, v->heads,
+            um_attends_in_bf16(&l->qkv));
         x = um_linear(t, &l->proj, a, .add = x);
         x = um_mlp(t, &l->mlp, x, UM_ACT_GELU, true);
         snprintf(name, sizeof name, "block%d", i);

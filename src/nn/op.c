@@ -365,7 +365,7 @@ um_tensor um_window_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tenso
 }
 
 um_tensor um_relative_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tensor y_table,
-                                um_tensor x_table, int window, int heads)
+                                um_tensor x_table, int window, int heads, bool bf16)
 {
     int c = qkv.c / 3, entries = 2 * window - 1;
     if (!um_op_check(t, UM_OP_RELATIVE_ATTENTION,
@@ -377,7 +377,8 @@ um_tensor um_relative_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_ten
                      heads, window, (int)rows(y_table), y_table.c, (int)rows(x_table), x_table.c))
         return (um_tensor){0};
     um_tensor y = um_tape_new(t, qkv.dtype, qkv.h, qkv.w, c);
-    struct um_window_args a = {.window = window, .heads = heads};
+    struct um_relative_args a = {
+        .window = window, .heads = heads, .bf16 = bf16, .how = um_tape_narrow(t)};
     um_op_step(t, UM_OP_RELATIVE_ATTENTION, &a, y, qkv, pad, y_table, x_table);
     return y;
 }

@@ -150,8 +150,13 @@ um_tensor um_window_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tenso
  * q.k*d^-0.5 + q.rows[dy + window - 1] + q.columns[dx + window - 1], dy and dx from key to query.
  * rows, columns [2*window - 1, d], of all heads. out [h,w,c]. */
 enum { UM_RELATIVE_MAX = 512 }; /* the largest window */
+struct um_relative_args {
+    int window, heads;
+    bool bf16;              /* all products are */
+    enum um_narrow_how how; /* then: by which instructions */
+};
 um_tensor um_relative_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tensor rows,
-                                um_tensor columns, int window, int heads);
+                                um_tensor columns, int window, int heads, bool bf16);
 
 /* a [M,K] . b [N,K]^T -> [M,N]. */
 um_tensor um_matmul_nt(um_tape *t, um_tensor a, um_tensor b);

@@ -358,7 +358,7 @@ void um_ref_window_attention(const struct um_call *call)
 static void relative_row(void *ctx, int y, int worker)
 {
     const struct um_call *call = ctx;
-    const struct um_window_args *a = call->args;
+    const struct um_relative_args *a = call->args;
     const struct um_view *out = &call->t[0], *qkv = &call->t[1];
     const float *pad = call->t[2].data;
     int ws = a->window, c = out->c, d = c / a->heads;

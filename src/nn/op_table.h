@@ -38,7 +38,7 @@
     X(with, ATTENTION, attention, SIMD, TWIN, um_attention_args, 1, "out", "q", "k", "v")          \
     X(with, WINDOW_ATTENTION, window_attention, SIMD, TWIN, um_window_args, 1,                     \
       "out", "qkv", "pad", "bias")                                                                 \
-    X(with, RELATIVE_ATTENTION, relative_attention, SIMD, SHARED, um_window_args, 1,               \
+    X(with, RELATIVE_ATTENTION, relative_attention, SIMD, SHARED, um_relative_args, 1,             \
       "out", "qkv", "pad", "rows", "columns")                                                      \
     X(with, MATMUL_NT, matmul_nt, SIMD, SHARED, um_no_args, 1, "out", "a", "b")                    \
     X(with, RESIZE, resize, SIMD, SHARED, um_resize_args, 1, "out", "x", "taps")                   \

@@ -84,7 +84,7 @@ static void make_relative(struct job *job, int h, int w, int window, int heads, 
     job->tolerance = 2e-5;
     job->rounding = 3; /* as above */
     job->macs = 2.0 * ((h + window - 1) / window) * ((w + window - 1) / window) * n * n * c;
-    job->args.window = (struct um_window_args){.window = window, .heads = heads};
+    job->args.relative = (struct um_relative_args){.window = window, .heads = heads};
     snprintf(job->what, sizeof job->what, "[%d,%d] window %d, %d heads of %d", h, w, window, heads,
              d);
     output(job, UM_F32, h, w, c, gap());
@@ -101,8 +101,11 @@ static void random_relative(struct job *job)
                          : pick(1, 40),
         heads = pick(1, 3), window = pick(1, 9);
     int h = pick(1, 20), w = pick(1, 20);
-    if (chance(30)) { /* one window is the whole map, as in SAM's global blocks */
-        h = w = window = pick(1, 16);
+    if (chance(30)) {            /* one window is the whole map, as in SAM's global blocks */
+        bool large = chance(20); /* more keys than meet at once */
+        h = w = window = large ? pick(23, 34) : pick(1, 16);
+        heads = large ? 1 : heads;
+        d = large ? pick(1, 20) : d;
     } else if (chance(20)) {
         window = 14;
     }

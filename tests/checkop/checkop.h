@@ -80,6 +80,7 @@ union args {
     struct um_add_args add;
     struct um_attention_args attention;
     struct um_window_args window;
+    struct um_relative_args relative;
     struct um_resize_args resize;
     struct um_area_args area;
     struct um_deform_args deform;

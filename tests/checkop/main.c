@@ -166,23 +166,27 @@ static bool takes_narrow(enum um_op op)
 
 static bool attends(enum um_op op) /* in bf16, if its arguments say so */
 {
-    return op == UM_OP_ATTENTION || op == UM_OP_TOKEN_TO_IMAGE || op == UM_OP_IMAGE_TO_TOKEN;
+    return op == UM_OP_ATTENTION || op == UM_OP_RELATIVE_ATTENTION || op == UM_OP_TOKEN_TO_IMAGE ||
+           op == UM_OP_IMAGE_TO_TOKEN;
 }
 
 static void attend_in_bf16(struct job *job)
 {
-    if (job->op != UM_OP_ATTENTION) {
+    bool relative = job->op == UM_OP_RELATIVE_ATTENTION;
+    if (!relative && job->op != UM_OP_ATTENTION) {
         job->args.cross.bf16 = true;
         job->tolerance = CROSS_STEPS;
         return;
     }
-    struct um_attention_args *a = &job->args.attention;
-    a->bf16 = true;
+    int c = job->m[0].view.c;
+    float scale =
+        relative ? 1 / sqrtf((float)(c / job->args.relative.heads)) : job->args.attention.scale;
+    *(relative ? &job->args.relative.bf16 : &job->args.attention.bf16) = true;
     job->tolerance = FLIPS;
-    for (int i = 1; i < job->n; i++) /* q, k, v */
+    for (int i = 1; i < job->n; i++) /* queries are the first operand, or its first columns */
         for (int r = 0; r < job->m[i].view.h * job->m[i].view.w; r++)
             for (int k = 0; k < job->m[i].view.c; k++)
-                round_times(at(&job->m[i].view, r, k), i == 1 ? a->scale : 1);
+                round_times(at(&job->m[i].view, r, k), i == 1 && k < c ? scale : 1);
 }
 
 static bool all_have_bf16(void)

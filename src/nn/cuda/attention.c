@@ -106,7 +106,7 @@ void um_cuda_window_attention_plain(const struct um_call *call)
 void um_cuda_relative_attention(const struct um_call *call)
 {
     enum { SUMS = 32 << 10 }; /* bytes for what positions add */
-    const struct um_window_args *a = call->args;
+    const struct um_relative_args *a = call->args;
     const struct um_view *t = call->t;
     int d = t[0].c / a->heads, n = a->window * a->window, one = 2 * a->window * (int)sizeof(float);
     int windows_x = um_blocks(t[0].w, a->window),

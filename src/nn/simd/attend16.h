@@ -52,6 +52,12 @@ UM_INLINE void attend16_room(struct attend16 *a, float *base, size_t *at)
     a->scores = room_take(base, at, ATTEND16_ROWS * (size_t)gemm_whole(a->keys, VL));
 }
 
+/* Row i of the scores of a block of queries. */
+UM_INLINE float *attend16_score(const struct attend16 *a, int i)
+{
+    return a->scores + (ptrdiff_t)i * gemm_whole(a->keys, VL);
+}
+
 /* d floats times scale, and zeros up to the end of the row. */
 UM_INLINE void attend16_round(uint8_t *to, int row, const float *x, int d, float scale)
 {
@@ -141,7 +147,8 @@ UM_INLINE struct attend16_norm attend16_softmax(uint8_t *to, int row, float *s, 
     return (struct attend16_norm){most, vf_sum(sum)};
 }
 
-/* Queries row[i] + at, bias[i] (or NULL: none) a row of `keys` floats, results to out[i], and
+/* Queries row[i] + at, bias[i] (or NULL: none) a row of `keys` floats, which of at most
+ * ATTEND16_ROWS queries may be the score's own, results to out[i], and
  * norm[i] (or NULL) what they were divided by. */
 UM_INLINE void attend16_run(const struct attend16 *a, const float *const *row, int query_at,
                             const float *const *bias, float *const *out, int queries,
@@ -161,7 +168,7 @@ UM_INLINE void attend16_run(const struct attend16 *a, const float *const *row, i
     for (int i = 0; i < ATTEND16_ROWS; i++) {
         in[i] = q + i * q_row;
         weight[i] = p + i * p_row;
-        score[i] = a->scores + (ptrdiff_t)i * gemm_whole(a->keys, VL);
+        score[i] = attend16_score(a, i);
     }
     for (int b = 0; b < blocks; b++) {
         int first = split_at(queries, blocks, b), n = split_at(queries, blocks, b + 1) - first;
