@@ -255,6 +255,7 @@ def test_use_after_close(device, image):
         lambda: run_segmentation(model, image, BOX),
         lambda: ultramotion.Pipeline(segmenter=model),
         lambda: model.canvas,
+        lambda: model.to(ultramotion.Device("cpu", threads=1)),
     ):
         with pytest.raises(ultramotion.ClosedError, match="segmenter is closed"):
             call()

@@ -429,6 +429,8 @@ def test_plot_save_and_coco(packets, tmp_path):
     assert np.allclose([x, y, x + w, y + h], visible.box_xyxy, atol=1e-3)
     (other,) = visible.to_coco(image_id=7, category_ids=[5])
     assert other == {**one, "image_id": 7, "category_id": 5}
+    with pytest.raises(ultramotion.InvalidError, match="category_ids: 0 of them, want one for each class, and a class is 0"):
+        visible.to_coco(category_ids=[])
     assert [p.to_coco() for p in packets if p.state == "LOST"] == [[]]
     coco = pytest.importorskip("pycocotools.mask")
     assert np.array_equal(coco.decode(one["segmentation"]).astype(bool), visible.mask)

@@ -379,7 +379,8 @@ class Segmenter(_c.Closing):
         target = device_of(device)
         if target is not self._device:
             old = self._handle
-            self._open(target)
+            with old:  # a closed one stays closed
+                self._open(target)
             old.close()
         return self
 

@@ -221,6 +221,8 @@ class Packet(_c.PacketBase, Outlined):
         label + 1), bbox [x, y, w, h], segmentation (where there is a mask), area, score. `val(…, results=FILE)` scores a list of them."""
         annotations = []
         for o in self.objects:
+            if category_ids is not None and o.label >= len(category_ids):
+                raise _c.InvalidError(f"category_ids: {len(category_ids)} of them, want one for each class, and a class is {o.label}")
             x0, y0, x1, y1 = (float(v) for v in (o.box_xyxy if o.box_xyxy is not None else np.zeros(4)))
             rle = o.rle
             annotations.append(
