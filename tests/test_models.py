@@ -513,6 +513,38 @@ def a_frames_score_is_that_one_of_so_many_boxes_is_right(tmp):
 
 
 @test
+def images_are_smoothed_for_the_detector_as_its_file_says(tmp):
+    meta, tensors = read(DETECTOR)
+    told = write(tmp / "told.safetensors", tensors, {**meta, "smooth": "2"})
+    side = 320  # the input's: nothing but the filter changes the image
+    gray = [[(40 + 7 * (x // 5) + 13 * (y // 3) + (90 if abs(y - 90 - x // 4) < 5 else 0) + 60 * (x % 2)) % 256 for x in range(side)] for y in range(side)]
+
+    def smoothed(line):
+        out = []
+        for i in range(side):
+            taps = [(j, 2 - abs(i - j)) for j in range(max(i - 1, 0), min(i + 2, side))]
+            weights = [(j, int(0.5 + w / sum(v for _, v in taps) * (1 << 22))) for j, w in taps]
+            out.append(sum(line[j] * w for j, w in weights) + (1 << 21) >> 22)
+        return out
+
+    done = list(zip(*map(smoothed, zip(*map(smoothed, gray)))))  # rows, then columns
+    png(tmp / "raw.png", side, side, lambda x, y: gray[y][x])
+    png(tmp / "done.png", side, side, lambda x, y: done[y][x])
+    boxes = lambda image, *more: json.loads(um("detect", tmp / image, "--conf", "0", *more)[0])["boxes"]
+    raw, want = (boxes(image, "--detector", DETECTOR) for image in ("raw.png", "done.png"))
+    assert raw != want and boxes("raw.png", "--detector", told) == want
+    assert boxes("raw.png", "--detector", DETECTOR, "--det-smooth", "2") == want
+    assert boxes("raw.png", "--detector", told, "--det-smooth", "1") == raw
+    um("convert", told, tmp / "again.safetensors")
+    assert read(tmp / "again.safetensors")[0]["smooth"] == "2"
+    for wrong in ("0.9", "8.1", "nan", "a bit"):
+        _, err = um("detect", tmp / "raw.png", "--detector", write(tmp / "bad.safetensors", tensors, {**meta, "smooth": wrong}), code=1)
+        assert f'bad.safetensors: metadata smooth is "{wrong}", want pixels of the input, 1 to 8' in err, err
+    _, err = um("detect", tmp / "raw.png", "--det-smooth", "9", code=2)
+    assert '--det-smooth: "9" is not a number from 1 to 8' in err, err
+
+
+@test
 def a_detector_says_which_gain_it_was_trained_with(tmp):
     meta, tensors = read(DETECTOR)
     dark = tmp / "dark.png"
@@ -572,9 +604,9 @@ def names_and_facts_that_a_file_cannot_have(tmp):
         assert f"{name}: a name of PyTorch's, want .safetensors" in err and not (tmp / name).exists(), err
     _, err = um("convert", DETECTOR, tmp / "out.safetensors", "--upstream", code=2)
     assert "out.safetensors: want .pth or .pt" in err, err
-    said = write(tmp / "said.safetensors", detector(), {"input_size": "320", "activation": "silu", "fit": "letterbox", "queries": "100", "nms": "0.5", "presence": "4"})
+    said = write(tmp / "said.safetensors", detector(), {"input_size": "320", "activation": "silu", "fit": "letterbox", "queries": "100", "nms": "0.5", "presence": "4", "smooth": "2"})
     _, err = um("convert", said, tmp / "out.pth", "--upstream")
-    for option in ("--det-act silu", "--det-fit letterbox", "--queries 100", "--nms 0.5", "--presence 4"):
+    for option in ("--det-act silu", "--det-fit letterbox", "--queries 100", "--nms 0.5", "--presence 4", "--det-smooth 2"):
         assert "out.pth: has no metadata" in err and option in err, err
     _, err = um("convert", write(tmp / "plain.safetensors", detector(), {"input_size": "320"}), tmp / "out.pth", "--upstream")
     assert "warning" not in err, err

@@ -39,7 +39,7 @@ static void check_case(um_device *dev, enum um_fit fit, const struct golden *g)
     else if (fit == UM_FIT_STRETCH)
         spline = um_spline_prepare(p, g->h, g->w, g->new_h, g->new_w);
     else
-        plan = um_resize_prepare(p, g->h, g->w, g->new_h, g->new_w);
+        plan = um_resize_prepare(p, g->h, g->w, g->new_h, g->new_w, 1);
     CHECK_OK(um_params_upload(p));
     CHECK_OK(um_tape_open(&t, dev, "resize"));
     um_tensor x = um_tape_buffer(t, in, 0, UM_U8, g->h, g->w, g->c);
@@ -118,14 +118,35 @@ TEST(order_of_passes)
     CHECK(!um_resize_vertical_first(558, 422, 1024, 774));
 }
 
+TEST(a_filter_that_reaches_further)
+{
+    int32_t plain[2 + 3], wide[4][2 + 5];
+    CHECK_EQ(um_resize_ksize(4, 4, 1), 3);
+    CHECK_EQ(um_resize_ksize(4, 4, 2), 5);
+    CHECK_EQ(um_resize_ksize(8, 4, 2), 9); /* in pixels of the output */
+    CHECK_EQ(um_resize_ksize(4, 8, 1.5f), um_resize_ksize(4, 8, 1));
+    um_resize_taps(plain, 1, 1, 1);
+    um_resize_taps(wide[0], 4, 4, 2);
+    CHECK_EQ(plain[2], 1 << 22);
+    CHECK_EQ(wide[1][0], 0);
+    CHECK_EQ(wide[1][1], 4);
+    CHECK_EQ(wide[1][2], 1 << 20);
+    CHECK_EQ(wide[1][3], 1 << 21);
+    CHECK_EQ(wide[1][4], 1 << 20);
+    CHECK_EQ(wide[1][5], 0);
+}
+
 TEST(weights_sum_to_one)
 {
     static const int size[][2] = {{558, 1024}, {422, 774}, {558, 256}, {1000, 7}, {1, 9}, {9, 1}};
-    for (size_t i = 0; i < sizeof size / sizeof *size; i++) {
-        int n_in = size[i][0], n_out = size[i][1], k = um_resize_ksize(n_in, n_out);
+    enum { SIZES = sizeof size / sizeof *size };
+    for (int i = 0; i < 2 * SIZES; i++) {
+        float smooth = i < SIZES ? 1 : 2.5f;
+        int n_in = size[i % SIZES][0], n_out = size[i % SIZES][1],
+            k = um_resize_ksize(n_in, n_out, smooth);
         int32_t *taps = um_array((size_t)n_out * (size_t)(2 + k), sizeof *taps);
         CHECK(taps != NULL);
-        um_resize_taps(taps, n_in, n_out);
+        um_resize_taps(taps, n_in, n_out, smooth);
         for (int o = 0; o < n_out; o++) {
             const int32_t *tap = taps + o * (2 + k);
             long sum = 0;

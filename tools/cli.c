@@ -165,6 +165,7 @@ bool cli_detector_settings(const struct options *o, um_detector_settings *s)
     s->nms = o->nms;
     s->presence = o->presence;
     s->gray = o->gray < 0 ? 0 : o->gray ? 1 : -1;
+    s->smooth = o->det_smooth;
     return true;
 }
 

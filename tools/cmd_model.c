@@ -274,6 +274,8 @@ static void drop_metadata(void *ctx, const char *key, const char *value)
         drop(ctx, "--nms", value);
     if (strcmp(key, "presence") == 0)
         drop(ctx, "--presence", value);
+    if (strcmp(key, "smooth") == 0)
+        drop(ctx, "--det-smooth", value);
 }
 
 static void drop_detector(const struct options *o, const um_model_info *info, struct dropped *d)

@@ -112,6 +112,11 @@ static const struct row table[] = {
          "a frame's score is the probability that one of its K best boxes is right, 1 - (1 - "
          "s1)(1 - s2)..., scaled such that P becomes 0.5; 1 = the best box's own score; default: "
          "what the detector's file says, else 1"},
+    {"det-smooth", FLOAT, AT(det_smooth), RUN | ON_DETECT | ON_VAL | KEPT, "R",
+     .help = "how far the filter that resizes images for the detector reaches, in pixels of its "
+             "input: above 1 it takes away noise and enhanced edges; 1 = as D-FINE does; default: "
+             "what the detector's file says, else 1",
+     .min = 1, .max = 8},
     {"mask-clean", BOOL01, AT(mask_clean), RUN | ON_VAL | KEPT, "0|1",
      .help = "1 = remove specks and pieces of the mask outside the detector's box, fill small "
              "holes (docs/FRAME.md), 0 = the mask as the network makes it; default 1"},
@@ -412,7 +417,7 @@ bool options_meet(const struct options *o, enum command_bit command)
         {"guard-seed", "without --device guard", o->device && strcmp(o->device, "guard") == 0},
         {"frames recursive window", "without --calibrate", command != ON_CONVERT || o->calibrate},
         {"detector segmenter device precision threads weight-cache track gain gray nms presence "
-         "mask-clean det-size queries det-act det-fit names sam-size sam-family",
+         "mask-clean det-smooth det-size queries det-act det-fit names sam-size sam-family",
          "with --results, which runs no network", !o->results},
         {"size pixel", "for a source other than -", command == ON_PHANTOM || raw},
         {"recursive", "for a source other than files", images && !options_any_scheme(what, live)},

@@ -49,7 +49,7 @@ struct options {
     bool per_class, boxes_only;
     int track, detect_every, shadow_every; /* track: -1 = not said */
     int mask_clean, reuse;
-    float theta_on, theta_off, theta_cont, nms;
+    float theta_on, theta_off, theta_cont, nms, det_smooth;
     bool loop, recursive, realtime, strict, quiet, verbose, multimask, json, table, serve, upstream,
         trace_steps, verify, sweep, help;
     const char *positional[MAX_POSITIONAL];

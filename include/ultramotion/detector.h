@@ -43,9 +43,12 @@ typedef struct um_detector_settings {
                              s1)(1 - s2)..., as if each were independent of the others, scaled such
                              that P (0.5 by default) becomes 0.5; "1" = the best box's own score, as
                              upstream; NULL = as the file says, else "1" */
-    int gray; /**< 1: colours become gray before the networks see them, of a pipeline both
-                 (um_frame_gray()): for networks trained on gray images, which miss what a scanner
-                 tints or draws over; -1: they stay; 0 = as the file says, else they stay */
+    int gray;     /**< 1: colours become gray before the networks see them, of a pipeline both
+                     (um_frame_gray()): for networks trained on gray images, which miss what a scanner
+                     tints or draws over; -1: they stay; 0 = as the file says, else they stay */
+    float smooth; /**< the triangle that resizes images into the input reaches at least so many of
+                     its pixels to both sides, 1 to 8: above 1 it takes away noise and enhanced
+                     edges; 1 = Pillow's bilinear, as upstream; 0 = as the file says, else 1 */
 } um_detector_settings;
 UM_API void um_detector_settings_init(um_detector_settings *s, size_t struct_size);
 #define um_detector_settings_default(s) um_detector_settings_init((s), sizeof *(s))

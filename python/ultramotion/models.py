@@ -150,7 +150,8 @@ class Detector(_c.Closing):
     that the networks see (`"auto"`, `"off"`, a number, or text with `",GAMMA"` behind; `docs/FRAME.md`). `nms`: the IoU above which
     the lesser of two boxes of a class goes; 1: none does. `presence`: `"K,P"` or K: a pipeline's score of a
     frame is the probability that one of the K best boxes is right, scaled such that P becomes 0.5; 1: the best box's own.
-    `gray=True`: colours become gray before the networks of a pipeline see them (a scanner's tint)."""
+    `gray=True`: colours become gray before the networks of a pipeline see them (a scanner's tint). `smooth`: how far the
+    filter that resizes images for this network reaches, in pixels of its input (1: as D-FINE does)."""
 
     __slots__ = ("_device", "_handle", "__weakref__")
     _close_order = 8
@@ -169,6 +170,7 @@ class Detector(_c.Closing):
         nms: float = 0,
         presence: str | int | None = None,
         gray: bool | None = None,
+        smooth: float = 0,
     ) -> None:
         self._device = device_of(device)
         model = os.path.join(models_path(), DETECTOR) if model is None else model
@@ -187,6 +189,7 @@ class Detector(_c.Closing):
             nms=nms,
             presence=None if presence is None else _c.encoded(str(presence), "presence"),
             gray=0 if gray is None else 1 if gray else -1,
+            smooth=smooth,
         )
         pointer, raw = c_void_p(), _bytes(model)
         with self._device._handle as on:

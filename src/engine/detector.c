@@ -69,7 +69,8 @@ static um_status open_file(um_detector **out, um_device *device, const char *nam
     um_status st = um_record_in(&own, sizeof own, settings, "um_detector_settings");
     if (st == UM_OK)
         st = um_dfine_wish_read(&wish, own.input_width, own.input_height, own.queries,
-                                own.activation, own.fit, own.gain, own.nms, own.presence, own.gray);
+                                own.activation, own.fit, own.gain, own.nms, own.presence, own.gray,
+                                own.smooth);
     if (st == UM_OK)
         st = data ? um_weights_open_memory(&file, data, size, name) : um_weights_open(&file, name);
     if (st == UM_OK)
@@ -258,6 +259,7 @@ struct um_front_target um_detect_target(const um_detect *s, const struct um_dete
                                     .letterbox = info->letterbox,
                                     .top = m.top,
                                     .left = m.left,
+                                    .smooth = info->smooth,
                                     .lut = (const float(*)[256])lut};
 }
 

@@ -21,7 +21,7 @@ static um_const add_table(um_params *p, const struct um_front_target *to,
 
 um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
                         const struct um_front_target *target, int n, int slots,
-                        const struct um_gain_wish *gain, bool smooth)
+                        const struct um_gain_wish *gain, bool stream)
 {
     struct um_front_input in[2] = {{.out = {0}}};
     um_const lut[2] = {{0, 0}}, state = {0, 0};
@@ -45,8 +45,9 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
         switch (to->fit) {
         case UM_FIT_LONGEST:
             in[i].plan = to->letterbox
-                             ? um_resize_prepare_in(f->params, h, w, to->size_h, to->size_w, margin)
-                             : um_resize_prepare(f->params, h, w, to->new_h, to->new_w);
+                             ? um_resize_prepare_in(f->params, h, w, to->size_h, to->size_w, margin,
+                                                    to->smooth)
+                             : um_resize_prepare(f->params, h, w, to->new_h, to->new_w, to->smooth);
             break;
         case UM_FIT_RATIO:
             in[i].area = um_area_prepare(f->params, h, w, to->new_h, to->new_w);
@@ -81,7 +82,7 @@ um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
         um_tensor base[2] = {in[0].lut, in[1].lut}, out[2];
         um_gain(f->tape, x, um_tape_buffer(f->tape, f->frame, 0, UM_U8, 1, 1, UM_HEADER_BYTES),
                 um_tape_const(f->tape, f->params, state, UM_U8, 1, 1, sizeof(uint32_t)), base,
-                smooth, out);
+                stream, out);
         for (int i = 0; i < n; i++)
             in[i].lut = out[i];
     }

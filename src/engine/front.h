@@ -21,6 +21,7 @@ struct um_front_target {
     const float (*lut)[256]; /* [c]; NULL: the image's levels stretched over 0..1 */
     enum um_fit fit; /* resized with Pillow's bilinear (LONGEST), OpenCV's INTER_AREA (RATIO),
                         scikit-image's cubic splines (STRETCH) */
+    float smooth;    /* LONGEST: um_resize_taps() */
 };
 
 enum { UM_FRONT_SLOTS = 3 };
@@ -37,10 +38,10 @@ struct um_front {
 };
 
 /* gain: of the networks' tables, NULL = none; those that have a table of their own follow it, the
- * others stretch the image as they do. smooth: frames are a stream. */
+ * others stretch the image as they do. stream: so are the frames. */
 um_status um_front_open(struct um_front *f, um_device *dev, int w, int h, int c,
                         const struct um_front_target *target, int n, int slots,
-                        const struct um_gain_wish *gain, bool smooth);
+                        const struct um_gain_wish *gain, bool stream);
 void um_front_close(struct um_front *f); /* accepts a zeroed or half-open front */
 
 /* Write header and pixels of the x0,y0 crop into a slot. An RGB frame feeds a gray front by

@@ -259,6 +259,7 @@ struct um_front_target um_encode_target(const um_encode *s, int w, int h)
                                     .new_h = new_h,
                                     .new_w = new_w,
                                     .fit = fit,
+                                    .smooth = 1,
                                     .lut = fit == UM_FIT_LONGEST ? (const float(*)[256])lut : NULL};
 }
 

@@ -36,6 +36,7 @@ struct um_dfine_info {
     float nms;                /* IoU above which the lesser of two boxes goes, 0 = none does */
     struct um_presence_wish presence;
     char presence_text[24]; /* the same in words */
+    float smooth;           /* um_resize_taps() */
 };
 
 /* What a caller says instead of the file; 0 = as the file has it. */
@@ -48,15 +49,17 @@ struct um_dfine_wish {
     float nms;            /* 0..1, 1 = none goes */
     const char *presence; /* "K[,P]" */
     int gray;             /* 1 yes, -1 no */
+    float smooth;         /* 1..UM_SMOOTH_MAX */
 };
 enum { UM_DFINE_STRETCH = 1, UM_DFINE_LETTERBOX = 2 };
 
 /* activation: "auto", "relu", "silu"; fit: "auto", "stretch", "letterbox"; NULL is "auto".
- * gain: um_gain_read(), NULL as the file says; nms: 0, presence: NULL, gray: 0 as the file says.
+ * gain: um_gain_read(), NULL as the file says; nms: 0, presence: NULL, gray: 0, smooth: 0 as the
+ * file says.
  * UM_EINVAL for what means nothing. */
 um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queries,
                              const char *activation, const char *fit, const char *gain, float nms,
-                             const char *presence, int gray);
+                             const char *presence, int gray, float smooth);
 /* The wish holds, and its source is "option". */
 void um_dfine_obey(struct um_dfine_info *info, const struct um_dfine_wish *wish);
 

@@ -6,6 +6,7 @@
 #include "model/input_size.h"
 #include "model/network.h"
 #include "nn/record.h"
+#include "nn/resize.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -141,6 +142,8 @@ static const char NMS[] = "an IoU above 0 up to 1, which leaves all";
 
 static const char PRESENCE[] = "K[,P], K 1 to 16 boxes, P above 0 and below 1";
 static_assert(UM_BOXES_MAX == 16, "PRESENCE says so");
+static const char SMOOTH[] = "pixels of the input, 1 to 8";
+static_assert(UM_SMOOTH_MAX == 8, "SMOOTH says so");
 
 static bool set_gain(struct um_dfine_info *info, const char *text)
 {
@@ -195,6 +198,22 @@ static um_status read_presence(const um_weights *file, struct um_dfine_info *inf
     const char *from = NULL, *text = um_weights_fact(file, "presence", &from);
     return set_presence(info, text ? text : "1") ? UM_OK
                                                  : wrong(file, from, "presence", text, PRESENCE);
+}
+
+static bool is_smooth(double smooth)
+{
+    return smooth >= 1 && smooth <= UM_SMOOTH_MAX;
+}
+
+/* 1 is what upstream does. */
+static um_status read_smooth(const um_weights *file, struct um_dfine_info *info)
+{
+    const char *from = NULL, *text = um_weights_fact(file, "smooth", &from);
+    double smooth = 1;
+    if (text && !(um_number_read(text, &smooth) && is_smooth(smooth)))
+        return wrong(file, from, "smooth", text, SMOOTH);
+    info->smooth = (float)smooth;
+    return UM_OK;
 }
 
 /* transformers knows one activation, of the feed-forward layers; its heads are always ReLU. */
@@ -315,6 +334,8 @@ um_status um_dfine_recognise(const um_weights *file, struct um_dfine_info *info)
         st = read_nms(file, info);
     if (st == UM_OK)
         st = read_presence(file, info);
+    if (st == UM_OK)
+        st = read_smooth(file, info);
     return st == UM_OK ? read_size(file, info) : st;
 }
 
@@ -333,7 +354,7 @@ static int choice(const char *key, const char *text, const char *first, const ch
 
 um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queries,
                              const char *activation, const char *fit, const char *gain, float nms,
-                             const char *presence, int gray)
+                             const char *presence, int gray, float smooth)
 {
     struct um_dfine_info unused;
     static const enum um_act ACT[] = {UM_ACT_NONE, UM_ACT_RELU, UM_ACT_SILU};
@@ -355,7 +376,9 @@ um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queri
         return um_fail(UM_EINVAL, "presence \"%.40s\": want %s", presence, PRESENCE);
     if (gray < -1 || gray > 1)
         return um_fail(UM_EINVAL, "gray %d: want 1, 0 (as the file says) or -1", gray);
-    *wish = (struct um_dfine_wish){w, h, queries, ACT[act], way, gain, nms, presence, gray};
+    if (!(smooth == 0 || is_smooth(smooth)))
+        return um_fail(UM_EINVAL, "smooth %g: want %s", (double)smooth, SMOOTH);
+    *wish = (struct um_dfine_wish){w, h, queries, ACT[act], way, gain, nms, presence, gray, smooth};
     return UM_OK;
 }
 
@@ -387,4 +410,6 @@ void um_dfine_obey(struct um_dfine_info *info, const struct um_dfine_wish *wish)
         set_nms(info, wish->nms);
     if (wish->presence)
         set_presence(info, wish->presence);
+    if (wish->smooth > 0)
+        info->smooth = wish->smooth;
 }

@@ -291,7 +291,8 @@ um_status um_convert_target(const char *path, const char *out, bool upstream)
 /* What the metadata of the new file says beside the old one's, in texts that live until it is
  * written. */
 struct facts {
-    char size[32], classes[16], queries[16], nms[UM_NUMBER_BYTES], producer[48], *names;
+    char size[32], classes[16], queries[16], nms[UM_NUMBER_BYTES], smooth[UM_NUMBER_BYTES],
+        producer[48], *names;
 };
 
 static um_status check_size(const um_model_info *info, const um_convert_settings *s)
@@ -329,6 +330,7 @@ static um_status set_dfine(struct pairs *p, struct facts *f, const um_weights *f
     um_dfine_set_act(&plain, d->act);
     snprintf(f->queries, sizeof f->queries, "%d", d->queries);
     um_number_float(f->nms, d->nms);
+    um_number_float(f->smooth, d->smooth);
     um_status st = s->names ? read_names(s->names, d->classes, &f->names) : UM_OK;
     /* A list of names says more than a number. */
     snprintf(f->classes, sizeof f->classes, "%d", d->classes);
@@ -341,6 +343,7 @@ static um_status set_dfine(struct pairs *p, struct facts *f, const um_weights *f
         {"gain", d->gain.mode == UM_GAIN_OFF ? NULL : d->gain_text},
         {"nms", d->nms > 0 ? f->nms : NULL},
         {"presence", d->presence.boxes ? d->presence_text : NULL},
+        {"smooth", d->smooth > 1 ? f->smooth : NULL},
         {"points", points},
         {"classes", f->names ? f->names
                     : names  ? names
@@ -426,7 +429,7 @@ static um_status convert(const um_weights *file, const char *out, const struct p
         st = check_size(&info, s);
     if (st == UM_OK && detector)
         st = um_dfine_wish_read(&wish, s->input_width, s->input_height, s->queries, s->activation,
-                                s->fit, NULL, 0, NULL, 0);
+                                s->fit, NULL, 0, NULL, 0, 0);
     if (st == UM_OK && detector)
         st = um_dfine_recognise(file, &dfine);
     if (st == UM_OK && detector)

@@ -518,6 +518,7 @@ void um_front_record(um_tape *t, um_params *p, um_tensor x, const struct um_fron
         a.new_w[i] = plan->w_out;
         a.inner_h[i] = plan->inner_h;
         a.inner_w[i] = plan->inner_w;
+        a.smooth[i] = plan->smooth;
         a.vertical_first[i] =
             um_resize_vertical_first(plan->h_in, plan->w_in, plan->inner_h, plan->inner_w);
         tx[i] = taps_of(t, p, plan->tx, plan->w_out, plan->kx);

@@ -202,6 +202,7 @@ struct um_front_args {
     bool vertical_first[2];
     int new_h[2], new_w[2];
     int inner_h[2], inner_w[2]; /* without margins, which the taps make */
+    float smooth[2];            /* um_resize_taps() */
 };
 struct um_front_input {
     um_tensor out, lut; /* lut absent: um_levels() of the resized image */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tables for Pillow's bilinear filter: a triangle as wide as the shrink factor, weights rounded to
- * 22 bits. The expressions keep Pillow's order of operations in double, because the rounding of
- * every weight must be the same. */
+/* Tables for Pillow's bilinear filter: a triangle as wide as the shrink factor or, to smooth,
+ * wider; weights rounded to 22 bits. The expressions keep Pillow's order of operations in double,
+ * because the rounding of every weight must be the same. */
 #include "nn/resize.h"
 
 #include <math.h>
@@ -9,10 +9,10 @@
 
 enum { PRECISION = 22 };
 
-static double support(int n_in, int n_out)
+double um_resize_reach(int n_in, int n_out, float smooth)
 {
-    double scale = (double)n_in / n_out;
-    return scale < 1 ? 1 : scale;
+    double scale = (double)n_in / n_out, support = scale < 1 ? 1 : scale;
+    return support < smooth * scale ? smooth * scale : support;
 }
 
 static double triangle(double x)
@@ -21,15 +21,16 @@ static double triangle(double x)
     return x < 1 ? 1 - x : 0;
 }
 
-int um_resize_ksize(int n_in, int n_out)
+int um_resize_ksize(int n_in, int n_out, float smooth)
 {
-    return (int)ceil(support(n_in, n_out)) * 2 + 1;
+    return (int)ceil(um_resize_reach(n_in, n_out, smooth)) * 2 + 1;
 }
 
-void um_resize_taps(int32_t *taps, int n_in, int n_out)
+void um_resize_taps(int32_t *taps, int n_in, int n_out, float smooth)
 {
-    double scale = (double)n_in / n_out, reach = support(n_in, n_out), inverse = 1 / reach;
-    int stride = 2 + um_resize_ksize(n_in, n_out);
+    double scale = (double)n_in / n_out, reach = um_resize_reach(n_in, n_out, smooth),
+           inverse = 1 / reach;
+    int stride = 2 + um_resize_ksize(n_in, n_out, smooth);
     for (int o = 0; o < n_out; o++, taps += stride) {
         double center = (o + 0.5) * scale, sum = 0;
         int first = (int)(center - reach + 0.5), last = (int)(center + reach + 0.5);
@@ -57,41 +58,44 @@ bool um_resize_vertical_first(int h_in, int w_in, int h_out, int w_out)
 
 /* n_out indices, `inner` of them from `first` on those of the image; none where nothing changes.
  */
-static um_const table(um_params *p, int n_in, int n_out, int first, int inner)
+static um_const table(um_params *p, int n_in, int n_out, int first, int inner, float smooth)
 {
     um_const k = {0};
-    size_t stride = (size_t)(2 + um_resize_ksize(n_in, inner)), ints = (size_t)n_out * stride;
-    bool same = n_in == n_out && inner == n_out;
+    size_t stride = (size_t)(2 + um_resize_ksize(n_in, inner, smooth)),
+           ints = (size_t)n_out * stride;
+    bool same = n_in == n_out && inner == n_out && smooth == 1;
     int32_t *taps = same ? NULL : um_params_reserve(p, ints * sizeof *taps, &k);
     if (!taps)
         return k;
     memset(taps, 0, ints * sizeof *taps);
-    um_resize_taps(taps + (size_t)first * stride, n_in, inner);
+    um_resize_taps(taps + (size_t)first * stride, n_in, inner, smooth);
     for (int i = first + inner; i < n_out; i++) /* where a run of indices ends, its source ends */
         taps[(size_t)i * stride] = n_in;
     return k;
 }
 
 struct um_resize_plan um_resize_prepare_in(um_params *p, int h_in, int w_in, int h_out, int w_out,
-                                           struct um_margin m)
+                                           struct um_margin m, float smooth)
 {
-    struct um_resize_plan plan = {.kx = um_resize_ksize(w_in, m.inner_w),
-                                  .ky = um_resize_ksize(h_in, m.inner_h),
+    struct um_resize_plan plan = {.kx = um_resize_ksize(w_in, m.inner_w, smooth),
+                                  .ky = um_resize_ksize(h_in, m.inner_h, smooth),
                                   .h_in = h_in,
                                   .w_in = w_in,
                                   .h_out = h_out,
                                   .w_out = w_out,
                                   .inner_h = m.inner_h,
-                                  .inner_w = m.inner_w};
-    plan.tx = table(p, w_in, w_out, m.left, m.inner_w);
-    plan.ty = table(p, h_in, h_out, m.top, m.inner_h);
+                                  .inner_w = m.inner_w,
+                                  .smooth = smooth};
+    plan.tx = table(p, w_in, w_out, m.left, m.inner_w, smooth);
+    plan.ty = table(p, h_in, h_out, m.top, m.inner_h, smooth);
     return plan;
 }
 
-struct um_resize_plan um_resize_prepare(um_params *p, int h_in, int w_in, int h_out, int w_out)
+struct um_resize_plan um_resize_prepare(um_params *p, int h_in, int w_in, int h_out, int w_out,
+                                        float smooth)
 {
     return um_resize_prepare_in(p, h_in, w_in, h_out, w_out,
-                                (struct um_margin){.inner_h = h_out, .inner_w = w_out});
+                                (struct um_margin){.inner_h = h_out, .inner_w = w_out}, smooth);
 }
 
 static um_tensor pass(um_tape *t, um_params *p, const struct um_resize_plan *plan, um_tensor x,

@@ -233,16 +233,16 @@ static void front_reference(const struct job *job, um_pool *pool, struct um_view
 
 /* Pillow's taps, some of them changed so that clipping is seen, behind `before` indices that have
  * none and in front of others. */
-static void axis_taps(struct job *job, int in, int inner, int before, int out)
+static void axis_taps(struct job *job, int in, int inner, int before, int out, float smooth)
 {
-    int ld = 2 + um_resize_ksize(in, inner);
+    int ld = 2 + um_resize_ksize(in, inner, smooth);
     struct memory *m = &job->m[job->n++];
-    if (in == inner && inner == out)
+    if (in == inner && inner == out && smooth == 1)
         return;
     *m = memory_new(UM_I32, 1, out, ld, 0);
     int32_t *k = m->view.data;
     memset(k, 0, (size_t)out * (size_t)ld * sizeof *k);
-    um_resize_taps(k + before * ld, in, inner);
+    um_resize_taps(k + before * ld, in, inner, smooth);
     for (int i = 0; i < out; i++, k += ld)
         if (i >= before + inner)
             k[0] = in;
@@ -266,6 +266,7 @@ static void make_front(struct job *job, int h, int w, int c, int targets, const 
             continue;
         }
         bool margins = chance(30); /* made by the taps; what is left of the output has none */
+        a->smooth[i] = chance(70) ? 1 : (float)pick(1, 2 * UM_SMOOTH_MAX) / 2;
         a->inner_h[i] = new_h[i];
         a->inner_w[i] = new_w[i];
         top[i] = margins ? pick(0, 30) : 0;
@@ -288,8 +289,8 @@ static void make_front(struct job *job, int h, int w, int c, int targets, const 
             continue;
         }
         input(job, 1, channels[i], 256, 0, 2);
-        axis_taps(job, w, new_w[i], left[i], a->new_w[i]);
-        axis_taps(job, h, new_h[i], top[i], a->new_h[i]);
+        axis_taps(job, w, new_w[i], left[i], a->new_w[i], a->smooth[i]);
+        axis_taps(job, h, new_h[i], top[i], a->new_h[i], a->smooth[i]);
     }
 }
 

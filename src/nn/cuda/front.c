@@ -4,6 +4,7 @@
 #include "nn/block.h"
 #include "nn/cuda/launch.h"
 #include "nn/cuda/op_cuda.h"
+#include "nn/resize.h"
 
 #include <math.h>
 
@@ -100,17 +101,18 @@ void um_cuda_normalize(const struct um_call *call)
 /* ---- both passes and the table ---- */
 
 /* At most so many source indices lie under n consecutive output indices (um_resize_taps). */
-static int64_t span(int n, int in, int out)
+static int64_t span(int n, int in, int out, float smooth)
 {
-    double scale = (double)in / out, reach = scale < 1 ? 1 : scale;
-    int64_t most = in == out ? n : (int64_t)floor((n - 1) * scale + 2 * reach) + 2;
+    double reach = um_resize_reach(in, out, smooth);
+    int64_t most =
+        in == out && smooth == 1 ? n : (int64_t)floor((n - 1) * (double)in / out + 2 * reach) + 2;
     return most < in ? most : in;
 }
 
 /* The largest tile whose pass in between fits into shared memory, beside the tile itself. Where
  * none does, the kernel works out every pixel from the taps of both axes. */
 static void choose_tile(struct um_front_target_args *k, const struct um_view *x, int inner_h,
-                        int inner_w)
+                        int inner_w, float smooth)
 {
     static const int tiles[2][7][2] = {
         {{64, 8}, {32, 8}, {16, 8}, {8, 8}, {8, 4}, {8, 2}, {8, 1}},
@@ -119,8 +121,8 @@ static void choose_tile(struct um_front_target_args *k, const struct um_view *x,
     for (int i = 0; i < 7; i++) {
         k->tile_w = tiles[k->vertical_first][i][0];
         k->tile_h = tiles[k->vertical_first][i][1];
-        bytes = x->c * (k->vertical_first ? k->tile_h * span(k->tile_w, x->w, inner_w)
-                                          : k->tile_w * span(k->tile_h, x->h, inner_h));
+        bytes = x->c * (k->vertical_first ? k->tile_h * span(k->tile_w, x->w, inner_w, smooth)
+                                          : k->tile_w * span(k->tile_h, x->h, inner_h, smooth));
         room = SHARED - k->tile_w * k->tile_h * x->c;
         if (bytes <= room)
             break;
@@ -171,7 +173,7 @@ void um_cuda_front(const struct um_call *call)
                                            .c = out->c,
                                            .dense = out->ld == out->c};
         b->out = um_gview(b->dense ? &dense : out);
-        choose_tile(b, x, a->inner_h[i], a->inner_w[i]);
+        choose_tile(b, x, a->inner_h[i], a->inner_w[i], a->smooth[i]);
         int bytes = b->between + b->tile_w * b->tile_h * x->c;
         shared = bytes > shared ? bytes : shared;
         tiles = b->tiles > tiles ? b->tiles : tiles;
