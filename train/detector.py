@@ -19,7 +19,9 @@ SIDE = 320
 # (README.md). The metadata's `calm` says how much, and a run that starts from such a model adds it again first.
 CALM = 0.70
 # How many boxes count for a frame's score, and what their probability must be to be one half (README.md).
-PRESENCE = "5,0.68"
+PRESENCE = "5,0.69"
+# The filter that resizes images reaches so many pixels of the input (README.md); the metadata's `smooth` says so.
+SMOOTH = 2
 PHANTOM = "ultramotion phantom, look=hard and default; no real picture"
 # Shares of the hard look, of images without bone and of shaded ones, and shapes of surfaces that come more often.
 DIET = (0.7, 0.3, 0.15, {"humps": 0.1, "flank": 0.07})
@@ -32,6 +34,7 @@ def sample(own, marks, seed, index):
     found = [(s.box(i), label) for i, label in enumerate(s.labels) if label >= 0]
     found = [(b, label) for b, label in found if b is not None and min(b[2] - b[0], b[3] - b[1]) >= 2]
     image = cv2.resize(s.image, (SIDE, SIDE), interpolation=cv2.INTER_AREA if max(h, w) > SIDE else cv2.INTER_LINEAR)
+    image = cv2.GaussianBlur(image, (0, 0), ((SMOOTH**2 - 1) / 6) ** 0.5)  # by which a triangle so wide is wider than one of a pixel
     centres = [[(b[0] + b[2]) / 2 / w, (b[1] + b[3]) / 2 / h, (b[2] - b[0]) / w, (b[3] - b[1]) / h] for b, _ in found]
     return image, np.array(centres, np.float32).reshape(-1, 4), np.array([label for _, label in found], np.int64)
 
@@ -83,7 +86,7 @@ def main():
     run.export(args, weights, "detector.safetensors", {
         "architecture": "dfine-n", "name": f"D-FINE-N {', '.join(args.classes) if args.data else 'bone surface'}, 320x320",
         "input_size": SIDE, "classes": run.names(args.classes), "activation": "relu", "fit": "stretch", "nms": 0.7,
-        "calm": calm, "presence": presence, "gain": "off", "gray": 1,
+        "calm": calm, "presence": presence, "gain": "off", "gray": 1, "smooth": SMOOTH,
         "training_data": run.learned_from(before, args.data or PHANTOM), "steps": run.steps_of(before, args, state.step), "licence": run.licence_of(before),
         "producer": "ultramotion train/detector.py"})
 

@@ -28,13 +28,15 @@ def test_a_detector_as_its_settings_say(device, image, tmp_path):
     raw = open(f"{ultramotion.models_path()}/{ultramotion.models.DETECTOR}", "rb").read()
     two = ultramotion.Detector(raw, device=device, input_size=(320, 256), queries=20, fit="letterbox", names=names, gain="auto")
     assert one.detect(image, 0.0, limit=3) == two.detect(image, 0.0, limit=3)
+    sharp, smooth, told = (ultramotion.Detector(device=device, smooth=r).detect(image, 0.0, limit=3) for r in (1, 2, 0))
+    assert sharp != smooth == told  # the bundled one asks for it
     dark = image // 4
     gains = {}
     for gain in ("auto", "off", 3, "2,0.5", None):
         with ultramotion.Pipeline(ultramotion.Detector(device=device, gain=gain), False) as pipeline:
             gains[gain] = pipeline(dark).gain
     assert gains["auto"] > 2 and gains["off"] is None is gains[None] and (gains[3], gains["2,0.5"]) == (3, 2)
-    for wrong, text in (({"gain": "loud"}, "gain"), ({"fit": "crop"}, "fit"), ({"activation": "tanh"}, "tanh"), ({"input_size": 100}, "32")):
+    for wrong, text in (({"gain": "loud"}, "gain"), ({"fit": "crop"}, "fit"), ({"activation": "tanh"}, "tanh"), ({"input_size": 100}, "32"), ({"smooth": 9}, "smooth 9: want")):
         with pytest.raises(ultramotion.InvalidError, match=text):
             ultramotion.Detector(device=device, **wrong)
 
