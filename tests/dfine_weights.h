@@ -22,6 +22,7 @@ struct dw_options {
     const char *omit;    /* leave this tensor out */
     const char *extra;   /* add a tensor of this name */
     const char *bend;    /* give this tensor one row too many */
+    const char *points;  /* metadata that tells the sampling points, instead of tensors */
 };
 
 struct dw {
@@ -279,6 +280,8 @@ static void dw_scalar(struct dw *g, const char *key, double value)
 static void dw_points(struct dw *g, const char *layer)
 {
     char key[160];
+    if (g->o->points)
+        return;
     float *v = malloc(12 * sizeof *v);
     for (int i = 0; i < 12; i++)
         v[i] = g->o->size == 'n' || (i >= 3 && i < 9) ? 1.0f / 6 : 1.0f / 3;
@@ -387,7 +390,8 @@ static um_status dw_write(const char *path, const struct dw_options *o)
     }
     if (o->extra)
         dw_norm(g, 3, "%s", o->extra);
-    um_status st = um_safetensors_write(path, g->t, g->n, (const char *const[]){NULL});
+    const char *meta[] = {o->points ? "points" : NULL, o->points, NULL};
+    um_status st = um_safetensors_write(path, g->t, g->n, meta);
     for (int i = 0; i < g->n; i++)
         free((void *)(uintptr_t)g->t[i].data);
     free(g);

@@ -7,6 +7,7 @@
 #include "nn/op_dfine.h"
 #include "nn/record.h"
 #include "test.h"
+#include "ultramotion/model.h"
 
 #include <unistd.h>
 
@@ -512,6 +513,27 @@ TEST(bad_checkpoints_are_refused_by_name)
         refused((struct dw_options){.omit = marks[i]}, 320, 320, UM_EFORMAT, marks[i]);
     refused((struct dw_options){.extra = "decoder.decoder.layers.3.norm1"}, 320, 320, UM_EFORMAT,
             "decoder.decoder.layers.3.norm1");
+}
+
+/* Metadata is anybody's: numbers whose sum wraps round to the right one. */
+TEST(sampling_points_are_checked_one_by_one)
+{
+    char path[] = "/tmp/test_dfine_XXXXXX", out[] = "/tmp/test_dfine_XXXXXX";
+    um_convert_settings upstream;
+    struct dw_options o = {
+        .size = 's', .classes = 1, .channels = 3, .points = "2147483647,2147483647,14"};
+    um_convert_settings_default(&upstream);
+    upstream.upstream = 1;
+    refused(o, 320, 320, UM_EFORMAT, "level 0 has 2147483647 sampling points, want 1 to 64");
+    close(mkstemp(path));
+    close(mkstemp(out));
+    CHECK_OK(dw_write(path, &o));
+    CHECK_EQ(um_model_convert(path, out, &upstream), UM_EFORMAT);
+    o.points = "5,5,2";
+    CHECK_OK(dw_write(path, &o));
+    CHECK_OK(um_model_convert(path, out, &upstream));
+    unlink(path);
+    unlink(out);
 }
 
 TEST(running_out_of_memory_while_loading_leaves_nothing_behind)

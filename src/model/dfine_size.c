@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CHANNELS_MAX = 8192, HEADS = 8 };
+enum { CHANNELS_MAX = 8192, HEADS = 8, POINTS_MAX = 64 /* of a head */ };
 
 /* The published sizes. */
 static const struct {
@@ -167,16 +167,17 @@ static void measure_points(struct ruler *r, struct um_dfine_size *s)
         for (at = 0; given != s->levels && at < s->levels; at++)
             s->points[at] = s->levels == 3 && total == 12 ? (at == 1 ? 6 : 3) : total / s->levels;
     }
-    if (rows % (2 * HEADS) || um_dfine_points(s) != total || total < 1 || total > 64)
+    for (int l = 0; l < s->levels && r->status == UM_OK; l++) /* each, before they are added up */
+        if (s->points[l] < 1 || s->points[l] > POINTS_MAX)
+            r->status = um_fail(UM_EFORMAT, "%s: level %d has %d sampling points, want 1 to %d",
+                                um_weights_path(r->file), l, s->points[l], POINTS_MAX);
+    if (r->status == UM_OK &&
+        (rows % (2 * HEADS) || um_dfine_points(s) != total || total > POINTS_MAX))
         r->status =
             um_fail(UM_EFORMAT,
                     "%s: tensor %s.sampling_offsets.weight has %d rows, want %d heads of "
                     "%d points on %d levels",
                     um_weights_path(r->file), LAYER, rows, HEADS, um_dfine_points(s), s->levels);
-    for (int l = 0; l < s->levels && r->status == UM_OK; l++)
-        if (s->points[l] < 1)
-            r->status = um_fail(UM_EFORMAT, "%s: level %d has %d sampling points",
-                                um_weights_path(r->file), l, s->points[l]);
 }
 
 static void measure_decoder(struct ruler *r, struct um_dfine_size *s)
