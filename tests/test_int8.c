@@ -6,6 +6,7 @@
 
 #include "dfine_weights.h"
 #include "narrow.h"
+#include "sam_weights.h"
 #include "scratch.h"
 
 /* ---- plans ---- */
@@ -208,7 +209,14 @@ struct told {
     int floats;  /* layers that stay so */
     float last;  /* score of the latest of them */
     bool sorted; /* the worst came first */
+    int lines;
 };
+
+static void count_lines(void *ctx, const char *line)
+{
+    (void)line;
+    ((struct told *)ctx)->lines++;
+}
 
 static void hear(void *ctx, const char *line)
 {
@@ -247,6 +255,81 @@ TEST(the_worst_layers_stay_floats)
     CHECK_MSG(strstr(um_last_error(), " dB") && strstr(um_last_error(), "with half of its layers"),
               "%s", um_last_error());
     CHECK(access(out, F_OK) != 0);
+    frames_close(&f);
+}
+
+static char *plan_of(const char *file)
+{
+    um_weights *w = NULL;
+    if (um_weights_open(&w, file) != UM_OK || !um_weights_meta(w, "int8"))
+        fixture_die(file);
+    char *plan = um_strdup(um_weights_meta(w, "int8"));
+    um_weights_close(&w);
+    return plan;
+}
+
+/* Of a checkpoint that cannot tell its family, as of one that says it: MedSAM's images are others
+ * than SAM's. The rest of the metadata is there, however much it is. */
+TEST(a_family_that_is_asked_for_is_calibrated)
+{
+    enum { MORE = 40 };
+    static char key[MORE][8];
+    const char *meta[2 * MORE + 3] = {"architecture", "medsam-vit"};
+    const char *plain = in_scratch("vit.safetensors"), *said = in_scratch("medsam.safetensors"),
+               *out[2] = {in_scratch("vit8.safetensors"), in_scratch("medsam8.safetensors")};
+    struct frames f;
+    um_convert_settings how;
+    um_calibration_settings s;
+    um_weights *w = NULL;
+    for (int i = 0; i < MORE; i++) {
+        snprintf(key[i], sizeof key[i], "key%d", i);
+        meta[2 + 2 * i] = meta[3 + 2 * i] = key[i];
+    }
+    um_convert_settings_default(&how);
+    um_calibration_settings_default(&s);
+    read_frames(&f, 1, 2);
+    s.frames = (const um_frame *const *)f.frame;
+    s.count = f.n;
+    CHECK_OK(sw_write(plain, UM_GOLDEN_DIR "/sam_vit_64.txt", (struct sw_damage){0}, NULL));
+    how.metadata = meta;
+    CHECK_OK(um_model_convert(plain, said, &how));
+    CHECK_OK(um_model_calibrate(plain, out[0], &how, &s));
+    CHECK_OK(um_model_calibrate(said, out[1], NULL, &s));
+    char *plan[2] = {plan_of(out[0]), plan_of(out[1])};
+    CHECK(plan[0][0]);
+    CHECK_STR(plan[0], plan[1]);
+    CHECK_OK(um_weights_open(&w, out[0]));
+    CHECK_STR(um_weights_meta(w, key[MORE - 1]), key[MORE - 1]);
+    um_weights_close(&w);
+    um_free(plan[0]);
+    um_free(plan[1]);
+    frames_close(&f);
+}
+
+/* Before anything is computed. */
+TEST(what_calibration_cannot_write_is_refused)
+{
+    static const char *const precision[] = {"int8", "fp8", NULL};
+    um_convert_settings how;
+    um_calibration_settings s;
+    struct told told = {0};
+    struct frames f;
+    um_convert_settings_default(&how);
+    um_calibration_settings_default(&s);
+    read_frames(&f, 1, 2);
+    s.frames = (const um_frame *const *)f.frame;
+    s.count = f.n;
+    s.say = count_lines;
+    s.ctx = &told;
+    const char *out = in_scratch("not_written.safetensors");
+    how.upstream = 1;
+    CHECK_EQ(um_model_calibrate(DETECTOR_FILE, in_scratch("not_written.pth"), &how, &s), UM_EINVAL);
+    how.upstream = 0;
+    for (int i = 0; i < 3; i++) {
+        how.precision = precision[i];
+        CHECK_EQ(um_model_calibrate(DETECTOR_FILE, out, &how, &s), i ? UM_EINVAL : UM_EUNSUPPORTED);
+    }
+    CHECK_EQ(told.lines, 0);
     frames_close(&f);
 }
 

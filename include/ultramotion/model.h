@@ -111,7 +111,8 @@ UM_API void um_calibration_settings_init(um_calibration_settings *s, size_t stru
  * and which layers can compute in int8; its weights stay as `convert` has them. Results in int8 are
  * compared with those in floating point, and the layers that differ most stay in floating point
  * until they agree: every best box within 2 px and nine of ten within 0.5 px,
- * masks with a mean Dice of 0.99.
+ * masks with a mean Dice of 0.99. A segmenter is run as the family that `convert` gives, if its
+ * metadata has "architecture".
  *
  * @return also UM_EUNSUPPORTED, naming the worst layer, if that takes more than half of them.
  */

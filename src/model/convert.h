@@ -3,11 +3,10 @@
 #define UM_MODEL_CONVERT_H
 
 #include "base/status.h"
-
-#include <stdbool.h>
+#include "ultramotion/model.h"
 
 /* May the model in `path` be converted to `out`? UM_EINVAL: it is the input, or is called like
- * files of another kind. */
-um_status um_convert_target(const char *path, const char *out, bool upstream);
+ * files of another kind, or the precision is none. */
+um_status um_convert_check(const char *path, const char *out, const um_convert_settings *s);
 
 #endif

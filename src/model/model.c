@@ -280,9 +280,24 @@ static um_status check_ending(const char *out, bool upstream)
     return UM_OK;
 }
 
-um_status um_convert_target(const char *path, const char *out, bool upstream)
+/* NULL: none is called so. */
+static const struct precision *find_precision(const char *name)
 {
-    um_status st = check_ending(out, upstream);
+    for (size_t i = 0; i < sizeof PRECISIONS / sizeof *PRECISIONS; i++)
+        if (strcmp(name, PRECISIONS[i].name) == 0)
+            return &PRECISIONS[i];
+    return NULL;
+}
+
+um_status um_convert_check(const char *path, const char *out, const um_convert_settings *s)
+{
+    if (!s->precision)
+        return um_fail(UM_EINVAL, "um_model_convert: want a precision");
+    if (!find_precision(s->precision))
+        return um_fail(strcmp(s->precision, "int8") == 0 ? UM_EUNSUPPORTED : UM_EINVAL,
+                       "precision %.20s: want fp32, fp16, bf16, same, or int8 with --calibrate",
+                       s->precision);
+    um_status st = check_ending(out, s->upstream != 0);
     if (st == UM_OK && um_file_same(path, out))
         st = um_fail(UM_EINVAL, "%s: is also the input %s", out, path);
     return st;
@@ -460,28 +475,18 @@ void um_convert_settings_init(um_convert_settings *s, size_t struct_size)
 um_status um_model_convert(const char *path, const char *out, const um_convert_settings *settings)
 {
     um_convert_settings own = DEFAULTS;
-    const struct precision *to = NULL;
     if (!path || !out || !*out)
         return um_fail(UM_EINVAL, "um_model_convert: want an input and an output");
     um_status st = um_record_in(&own, sizeof own, settings, "um_convert_settings");
     if (st != UM_OK)
         return st;
-    for (size_t i = 0; i < sizeof PRECISIONS / sizeof *PRECISIONS && own.precision; i++)
-        if (strcmp(own.precision, PRECISIONS[i].name) == 0)
-            to = &PRECISIONS[i];
-    if (!own.precision)
-        return um_fail(UM_EINVAL, "um_model_convert: want a precision");
-    if (!to)
-        return um_fail(strcmp(own.precision, "int8") == 0 ? UM_EUNSUPPORTED : UM_EINVAL,
-                       "precision %.20s: want fp32, fp16, bf16, same, or int8 with --calibrate",
-                       own.precision);
     um_weights *file = NULL;
     struct pairs *p = um_zalloc(sizeof *p);
     st = p ? um_weights_open(&file, path) : um_fail(UM_ENOMEM, "metadata");
     if (st == UM_OK)
-        st = um_convert_target(um_weights_path(file), out, own.upstream != 0);
+        st = um_convert_check(um_weights_path(file), out, &own);
     if (st == UM_OK)
-        st = convert(file, out, to, &own, p);
+        st = convert(file, out, find_precision(own.precision), &own, p);
     um_weights_close(&file);
     um_free(p);
     return st;

@@ -85,6 +85,17 @@ static um_status outline(um_segmenter *s, const um_frame *frame, const float *bo
     return st;
 }
 
+/* The family that the new file will say, which decides what images its network sees; NULL = as the
+ * old one says. */
+static const char *family_of(const um_convert_settings *s)
+{
+    const char *family = NULL;
+    for (int i = 0; s->metadata && s->metadata[i] && s->metadata[i + 1]; i += 2)
+        if (strcmp(s->metadata[i], "architecture") == 0)
+            family = s->metadata[i + 1];
+    return family;
+}
+
 /* Run the network on every frame, its layers as `use` says; without a plan as it is. */
 static um_status run(const struct job *j, um_quant *plan, enum um_quant_use use,
                      struct found *found)
@@ -109,7 +120,8 @@ static um_status run(const struct job *j, um_quant *plan, enum um_quant_use use,
         d.fit = j->convert->fit;
         st = um_detector_open(&detector, dev, j->path, &d);
     } else if (st == UM_OK) {
-        st = um_segmenter_open(&segmenter, dev, j->path, j->convert->input_width, NULL);
+        st = um_segmenter_open(&segmenter, dev, j->path, j->convert->input_width,
+                               family_of(j->convert));
     }
     for (int i = 0; i < j->s->count && st == UM_OK; i++) {
         struct found own = {.mask = NULL}, *f = found ? &found[i] : &own;
@@ -235,6 +247,27 @@ static um_status settle(const struct job *j, const struct found *floats, char *t
     }
 }
 
+static um_status write_model(const struct job *j, const char *out, const char *plan,
+                             const char *scores)
+{
+    const char *const own[] = {"int8", plan, "int8_scores", scores}, *const *more =
+                                                                         j->convert->metadata;
+    um_convert_settings with = *j->convert;
+    size_t n = 0;
+    while (more && more[n])
+        n += more[n + 1] ? 2 : 1; /* a key without value is refused */
+    const char **pair = um_array(n + 5, sizeof *pair);
+    if (!pair)
+        return um_fail(UM_ENOMEM, "metadata");
+    memcpy(pair, own, sizeof own);
+    if (n)
+        memcpy(pair + 4, more, n * sizeof *pair);
+    with.metadata = pair;
+    um_status st = um_model_convert(j->path, out, &with);
+    um_free(pair);
+    return st;
+}
+
 static um_status calibrate(struct job *j, const char *out)
 {
     char scores[160], *plan = NULL;
@@ -266,15 +299,8 @@ static um_status calibrate(struct job *j, const char *out)
     }
     if (st == UM_OK)
         st = um_quant_print(j->plan, &plan);
-    if (st == UM_OK) {
-        const char *pair[64] = {"int8", plan, "int8_scores", scores};
-        int n = 4;
-        for (int i = 0; j->convert->metadata && j->convert->metadata[i] && n < 62; i++)
-            pair[n++] = j->convert->metadata[i];
-        um_convert_settings with = *j->convert;
-        with.metadata = pair;
-        st = um_model_convert(j->path, out, &with);
-    }
+    if (st == UM_OK)
+        st = write_model(j, out, plan, scores);
     um_free(plan);
     um_quant_close(&j->plan);
     free_found(floats, j->s->count);
@@ -282,10 +308,13 @@ static um_status calibrate(struct job *j, const char *out)
 }
 
 /* Before minutes of work, what would fail behind it. */
-static um_status check_target(const char *path, const char *out)
+static um_status check_target(const char *path, const char *out, const um_convert_settings *how)
 {
     struct um_part part;
-    um_status st = um_convert_target(path, out, false);
+    if (how->upstream)
+        return um_fail(UM_EINVAL, "um_model_calibrate: a file of upstream's has no metadata, and "
+                                  "int8 is nothing else");
+    um_status st = um_convert_check(path, out, how);
     if (st == UM_OK)
         st = um_part_open(&part, out);
     if (st == UM_OK)
@@ -313,7 +342,7 @@ um_status um_model_calibrate(const char *path, const char *out, const um_convert
     if (st == UM_OK && info.kind == UM_MODEL_UNKNOWN)
         st = um_fail(UM_EUNSUPPORTED, "%s: no network that is known here", path);
     if (st == UM_OK)
-        st = check_target(path, out);
+        st = check_target(path, out, &how);
     struct job j = {
         .path = path, .convert = &how, .s = &s, .detector = info.kind == UM_MODEL_DFINE};
     return st == UM_OK ? calibrate(&j, out) : st;
