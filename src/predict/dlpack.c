@@ -217,19 +217,19 @@ um_status um_dlpack_image(const struct DLTensor *tensor, um_image *out)
     image.channels = c < 0 ? 1 : (int)shape[c];
     int64_t row = stride_of(t, first + h), pixel = stride_of(t, first + h + 1),
             channel = c < 0 ? 1 : stride_of(t, first + c);
-    bool planar = image.layout == UM_IMAGE_CHW, rows = row != 0 || image.height == 1;
+    bool planar = image.layout == UM_IMAGE_CHW, planes = planar && image.channels > 1;
+    if (image.height == 1) /* its own step means nothing */
+        row = planes ? channel : 0;
     bool packed = (pixel == (planar ? 1 : image.channels) || image.width == 1) &&
                   (image.channels == 1 || channel == (planar ? row * image.height : 1)) &&
                   (image.channels > 1 || pixel == 1 || image.width == 1);
-    if (!packed || !rows)
+    if (!packed || (!row && (image.height > 1 || planes)))
         return um_fail(UM_EINVAL,
                        "image of shape [%s] is not contiguous: pixels are %lld, "
                        "channels %lld elements apart",
                        shape_text(t, text, sizeof text), (long long)pixel, (long long)channel);
     image.row_bytes = (ptrdiff_t)row * (u8 ? 1 : 4);
     image.data = (const char *)t->data + t->byte_offset;
-    if (image.height == 1)
-        image.row_bytes = 0;
     return um_record_out(out, &image, sizeof image, "um_image");
 }
 
