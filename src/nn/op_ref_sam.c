@@ -336,7 +336,7 @@ void um_ref_reach(const struct um_call *call)
         used = columns_used(x);
     bool known = b->seen && b->used == used && b->columns == columns;
     *b = (struct um_beyond){.used = used, .columns = columns, .seen = true};
-    for (int i = 0, n = used; i < a->n; i++) {
+    for (int i = 0, n = used ? used : 1; i < a->n; i++) { /* no step is left without work */
         int side = a->step[i].side;
         b->reach[i] = n = um_reach_of(&a->step[i], n);
         b->compute[i][0] = known && !columns ? n : side;
