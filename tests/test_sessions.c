@@ -364,6 +364,36 @@ TEST(models_are_opened_from_memory)
     fixture_close(&f);
 }
 
+/* Also where an argument is missing: whoever closes what he wanted closes nothing. */
+TEST(on_every_error_there_is_no_handle)
+{
+    struct fixture f = fixture_open("cpu", 1, DET, SAM);
+    int mark;
+#define NONE(type, call)           \
+    do {                           \
+        type *x = (void *)&mark;   \
+        CHECK_EQ(call, UM_EINVAL); \
+        CHECK(x == NULL);          \
+    } while (0)
+    NONE(um_detector, um_detector_open(&x, NULL, DETECTOR_FILE, NULL));
+    NONE(um_detector, um_detector_open(&x, f.dev, NULL, NULL));
+    NONE(um_detector, um_detector_open_memory(&x, f.dev, NULL, 0, "here", NULL));
+    NONE(um_segmenter, um_segmenter_open(&x, NULL, SEGMENTER_FILE, 0, NULL));
+    NONE(um_segmenter, um_segmenter_open_memory(&x, f.dev, NULL, 0, "here", 0, NULL));
+    NONE(um_predictor, um_predictor_open(&x, NULL));
+    NONE(um_pipeline, um_pipeline_open(&x, NULL));
+    NONE(um_bench, um_bench_open(&x, UM_BENCH_ENCODE, f.detector, NULL, 0));
+    NONE(um_embedding, um_predictor_embedding(NULL, &x));
+    NONE(um_embedding, um_segmenter_encode(f.segmenter, NULL, &x));
+    NONE(um_embedding, um_embedding_load(&x, f.segmenter, NULL));
+    NONE(um_embedding, um_embedding_resized(&x, NULL, 1, 1));
+    NONE(um_frame, um_frame_from_image(&x, NULL));
+    NONE(struct DLManagedTensor, um_dlpack_export(NULL, &x));
+    NONE(struct DLManagedTensorVersioned, um_dlpack_export_versioned(NULL, &x));
+#undef NONE
+    fixture_close(&f);
+}
+
 /* The first frame of a prepared size finds everything made: no setup, no allocation but its packet.
  */
 TEST_ON_DEVICES(prepared_sizes_are_not_planned_in_the_stream)

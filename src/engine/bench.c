@@ -167,6 +167,8 @@ um_status um_bench_open(um_bench **out, um_bench_stage stage, um_detector *detec
                         um_segmenter *segmenter, int gray)
 {
     bool detect = stage == UM_BENCH_DETECT || stage == UM_BENCH_GEMM;
+    if (out)
+        *out = NULL;
     if (!out || !(detect ? (void *)detector : (void *)segmenter))
         return um_fail(UM_EINVAL, "um_bench_open: the stage's network is not given");
     um_bench *s = *out = um_zalloc(sizeof *s);

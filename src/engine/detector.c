@@ -63,9 +63,10 @@ static um_status open_file(um_detector **out, um_device *device, const char *nam
     um_weights *file = NULL;
     um_detector_settings own = DEFAULTS;
     struct um_dfine_wish wish;
+    if (out)
+        *out = NULL;
     if (!out || !device)
         return um_fail(UM_EINVAL, "um_detector_open: %s is NULL", out ? "device" : "out");
-    *out = NULL;
     um_status st = um_record_in(&own, sizeof own, settings, "um_detector_settings");
     if (st == UM_OK)
         st = um_dfine_wish_read(&wish, own.input_width, own.input_height, own.queries,
@@ -89,6 +90,8 @@ um_status um_detector_open_memory(um_detector **out, um_device *device, const vo
                                   size_t size, const char *label,
                                   const um_detector_settings *settings)
 {
+    if (out)
+        *out = NULL;
     return data ? open_file(out, device, label, data, size, settings)
                 : um_fail(UM_EINVAL, "um_detector_open_memory: data is NULL");
 }

@@ -36,9 +36,10 @@ static um_status open_file(um_segmenter **out, um_device *device, const char *na
                            const void *data, size_t size, int canvas, const char *family)
 {
     um_weights *file = NULL;
+    if (out)
+        *out = NULL;
     if (!out || !device)
         return um_fail(UM_EINVAL, "um_segmenter_open: %s is NULL", out ? "device" : "out");
-    *out = NULL;
     um_status st =
         data ? um_weights_open_memory(&file, data, size, name) : um_weights_open(&file, name);
     if (st == UM_OK)
@@ -56,6 +57,8 @@ um_status um_segmenter_open(um_segmenter **out, um_device *device, const char *p
 um_status um_segmenter_open_memory(um_segmenter **out, um_device *device, const void *data,
                                    size_t size, const char *label, int canvas, const char *family)
 {
+    if (out)
+        *out = NULL;
     return data ? open_file(out, device, label, data, size, canvas, family)
                 : um_fail(UM_EINVAL, "um_segmenter_open_memory: data is NULL");
 }

@@ -110,9 +110,10 @@ um_status um_pipeline_open(um_pipeline **out, const um_pipeline_settings *settin
 {
     um_mask_mode mode = UM_MASK_DEVICE;
     um_pipeline_settings own;
+    if (out)
+        *out = NULL;
     if (!out || !settings)
         return um_fail(UM_EINVAL, "um_pipeline_open: %s is NULL", out ? "settings" : "out");
-    *out = NULL;
     um_status st = um_pipeline_settings_read(&own, settings);
     if (st == UM_OK)
         st = um_mask_mode_resolve(own.sam_as_numpy, own.segmenter, &mode);

@@ -88,9 +88,10 @@ static void drop_versioned(struct DLManagedTensorVersioned *self)
 
 um_status um_dlpack_export(um_values *values, struct DLManagedTensor **out)
 {
+    if (out)
+        *out = NULL;
     if (!values || !out)
         return um_fail(UM_EINVAL, "um_dlpack_export: %s is NULL", values ? "out" : "values");
-    *out = NULL;
     if (values->read_only)
         return um_fail(UM_EUNSUPPORTED, "DLPack: read-only values, which only DLPack 1.0 can say");
     struct DLManagedTensor *m = um_zalloc(sizeof *m);
@@ -107,10 +108,11 @@ um_status um_dlpack_export(um_values *values, struct DLManagedTensor **out)
 
 um_status um_dlpack_export_versioned(um_values *values, struct DLManagedTensorVersioned **out)
 {
+    if (out)
+        *out = NULL;
     if (!values || !out)
         return um_fail(UM_EINVAL, "um_dlpack_export_versioned: %s is NULL",
                        values ? "out" : "values");
-    *out = NULL;
     struct DLManagedTensorVersioned *m = um_zalloc(sizeof *m);
     um_status st = m ? describe(values, &m->tensor) : um_fail(UM_ENOMEM, "DLPack tensor");
     if (st != UM_OK) {

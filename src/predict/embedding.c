@@ -70,6 +70,8 @@ void um_embedding_unref(um_embedding **embedding)
 um_status um_embedding_resized(um_embedding **out, const um_embedding *embedding, int width,
                                int height)
 {
+    if (out)
+        *out = NULL;
     if (!out || !embedding || width < 1 || height < 1 || width > UM_FRAME_MAX_SIDE ||
         height > UM_FRAME_MAX_SIDE)
         return um_fail(UM_EINVAL, "um_embedding_resized: %dx%d", width, height);
@@ -181,9 +183,10 @@ um_status um_embedding_load(um_embedding **out, const um_segmenter *segmenter, c
     um_weights *file = NULL;
     float *data = NULL;
     int w = 0, h = 0;
+    if (out)
+        *out = NULL;
     if (!out || !segmenter || !path)
         return um_fail(UM_EINVAL, "um_embedding_load: out, segmenter and path must be given");
-    *out = NULL;
     int n = um_segmenter_low_side(segmenter) / 4;
     um_status st = um_weights_open(&file, path);
     const char *sha = st == UM_OK ? um_weights_meta(file, "segmenter_sha256") : NULL;

@@ -59,9 +59,10 @@ um_status um_frame_from_image(um_frame **out, const um_image *image)
     static const float overshoot[2] = {-0.75f, 2};
     float range[2] = {0, 0};
     um_image own = {0};
+    if (out)
+        *out = NULL;
     if (!out || !image)
         return um_fail(UM_EINVAL, "um_frame_from_image: %s is NULL", out ? "image" : "out");
-    *out = NULL;
     um_status st = um_record_in(&own, sizeof own, image, "um_image");
     if (st == UM_OK)
         st = um_image_check(&own);

@@ -41,6 +41,8 @@ um_status um_predictor_open_own(um_predictor **out, um_segmenter *segmenter)
 
 um_status um_predictor_open(um_predictor **out, um_segmenter *segmenter)
 {
+    if (out)
+        *out = NULL;
     if (!out || !segmenter)
         return um_fail(UM_EINVAL, "um_predictor_open: %s is NULL", out ? "segmenter" : "out");
     um_status st = um_predictor_open_own(out, segmenter);
@@ -302,9 +304,10 @@ um_status um_predictor_embedding(um_predictor *predictor, um_embedding **out)
 {
     um_predictor *s = predictor;
     um_embedding *e = NULL;
+    if (out)
+        *out = NULL;
     if (!s || !out)
         return um_fail(UM_EINVAL, "um_predictor_embedding: %s is NULL", s ? "out" : "predictor");
-    *out = NULL;
     um_status st = s->image_w ? um_embedding_new(&e, s->model, s->image_w, s->image_h)
                               : um_fail(UM_EINVAL, "um_predictor_embedding: no image is set");
     if (st == UM_OK)

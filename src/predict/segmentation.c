@@ -26,9 +26,10 @@ static um_status take_own(um_segmenter *s, const char *call, um_predictor **out)
 um_status um_segmenter_encode(um_segmenter *segmenter, const um_image *image, um_embedding **out)
 {
     um_predictor *p = NULL;
+    if (out)
+        *out = NULL;
     if (!segmenter || !image || !out)
         return um_fail(UM_EINVAL, "um_segmenter_encode: segmenter, image and out must be given");
-    *out = NULL;
     um_status st = take_own(segmenter, "um_segmenter_encode", &p);
     if (st != UM_OK)
         return st;
