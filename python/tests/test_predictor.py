@@ -124,6 +124,30 @@ def test_a_mask_alone_is_a_prompt(segmenter, image):
             assert np.abs(made.low_res - same.low_res).max() < 1e-3 * np.abs(same.low_res).max()
 
 
+def test_a_mask_is_as_large_as_the_networks_own(device, image, tmp_path):
+    """LiteMedSAM's logits are of the canvas' size: here MobileSAM with its stem, 1x1."""
+    raw = (Path(ultramotion.models_path()) / ultramotion.models.SEGMENTER).read_bytes()
+    (size,) = struct.unpack("<Q", raw[:8])
+    header, data = json.loads(raw[8 : 8 + size]), b""
+    del header["__metadata__"]
+    for name, entry in header.items():
+        part = raw[8 + size + entry["data_offsets"][0] : 8 + size + entry["data_offsets"][1]]
+        if ".patch_embed." in name and entry["shape"][2:] == [3, 3]:
+            part = np.frombuffer(part, np.float16).reshape(entry["shape"])[:, :, 1:2, 1:2].tobytes()
+            entry["shape"][2:] = [1, 1]
+        entry["data_offsets"] = [len(data), len(data) + len(part)]
+        data += part
+    text = json.dumps(header).encode()
+    lite = ultramotion.Segmenter(struct.pack("<Q", len(text)) + text + data, device=device, canvas=32)
+    assert lite.architecture == "lite-medsam"
+    embedding = lite.encode(image)
+    first = lite.predict(embedding, box=BOX, as_numpy=True)
+    assert first.low_res.shape == (1, 32, 32)
+    assert np.isfinite(lite.predict(embedding, mask_input=first.low_res, as_numpy=True).low_res).all()
+    with pytest.raises(ValueError, match=r"mask_input of shape \[8, 8\]: want \[32,32\]"):
+        lite.predict(embedding, mask_input=first.low_res[0, :8, :8])
+
+
 def test_bgr(segmenter):
     image = np.zeros((60, 80, 3), np.uint8)
     image[20:40, 20:60] = (200, 60, 10)

@@ -440,9 +440,9 @@ class Segmenter(_c.Closing):
             kinds = kinds.astype(np.int32)
         if xy is not None and kinds is not None and kinds.shape != (len(xy),):
             raise _c.InvalidError(f"labels of shape {list(kinds.shape)} for {len(xy)} points")
-        side = self.canvas // 4
         low = None
         if mask_input is not None:
+            side = 4 * embedding.tensor.shape[-1]
             low = host_array(mask_input)
             low = floats(low[0] if low.ndim == 3 and len(low) == 1 else low, (side, side), "mask_input")
             if low is not None and not np.isfinite(low).all():
