@@ -743,6 +743,20 @@ def fifty_wrong_files_get_a_sentence(tmp):
 
 
 @test
+def a_dict_under_every_name_is_met_a_few_times(tmp):
+    """Each of four dicts has the one before under all names under which weights may be; the innermost is large."""
+    text = lambda s: b"X" + struct.pack("<I", len(s)) + s.encode()
+    names = ("ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "params_ema", "model", "state_dict", "model_state_dict", "model_state",
+             "weights", "net", "network", "params")
+    pickle = b"\x80\x02}q\0(" + b"K\1K\1" * 400000 + b"u"
+    for i in range(4):
+        pickle += b"}q" + bytes([i + 1]) + b"(" + b"".join(text(n) + b"h" + bytes([i]) for n in names) + b"u"
+    with zipfile.ZipFile(tmp / "names.pt", "w") as z:
+        z.writestr("archive/data.pkl", pickle + b".")
+    refused(tmp / "names.pt", "without tensors")  # in a second, not in ten minutes
+
+
+@test
 def numbers_that_spoil_a_network_are_named(tmp):
     """Where they are, before anything is computed: integers, and what is not finite."""
     def spoilt(tensors, name, dtype, *values):

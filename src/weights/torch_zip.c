@@ -481,7 +481,12 @@ static const struct {
              {"network", NULL, 0},
              {"params", NULL, 0},
              {NULL, NULL, 0}};
-enum { PLACES = sizeof PLACE / sizeof *PLACE, WRAPPED_MAX = 3 };
+enum {
+    PLACES = sizeof PLACE / sizeof *PLACE,
+    WRAPPED_MAX = 3,
+    SEARCHED_MAX = 64 /* dicts: one that lies under every name of every other is met thousands of
+                         times */
+};
 
 static const struct um_pvalue *candidate(const struct um_pvalue *file, int i)
 {
@@ -489,13 +494,17 @@ static const struct um_pvalue *candidate(const struct um_pvalue *file, int i)
     return PLACE[i].inner ? um_pickle_get(v, PLACE[i].inner) : v;
 }
 
-static const struct um_pvalue *find_state(const struct um_pvalue *file, int depth)
+static const struct um_pvalue *find_state(const struct um_pvalue *file, int depth, int *left)
 {
     for (int i = 0; i < PLACES; i++) {
         const struct um_pvalue *v = candidate(file, i), *inside = NULL;
+        bool dict = v && v != file && v->kind == UM_P_DICT;
         if (has_tensor(v, PLACE[i].rank))
             return v;
-        if (v && v != file && depth < WRAPPED_MAX && (inside = find_state(v, depth + 1)))
+        if (!dict || depth == WRAPPED_MAX || !*left)
+            continue;
+        --*left;
+        if ((inside = find_state(v, depth + 1, left)))
             return inside;
     }
     return NULL;
@@ -533,7 +542,8 @@ static um_status no_state(const struct um_pvalue *file)
 
 static um_status add_tensors(struct archive *z, const struct um_pvalue *file)
 {
-    const struct um_pvalue *state = find_state(file, 0);
+    int left = SEARCHED_MAX;
+    const struct um_pvalue *state = find_state(file, 0, &left);
     if (!state)
         return no_state(file);
     for (size_t i = 0; i + 1 < state->list.count; i += 2) {
