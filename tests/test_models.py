@@ -592,6 +592,17 @@ def upstream_can_load_what_convert_writes(tmp):
         assert "decoder.decoder.up" in names and names["decoder.decoder.layers.2.cross_attn.num_points_scale"] == [12]
         assert (info["input_width"], info["input_height"]) == side
         near(FRAMES[0], *(HF_PLAIN if source is folder else NOT_SQUARE[0][3:] if size else PLAIN), "--detector", out)
+    # as LiteMedSAM: a stem of 1x1, and no classifier
+    lite = {n: t for n, t in segmenter().items() if not n.startswith(("image_encoder.norm_head.", "image_encoder.head."))}
+    for layer in (0, 2):
+        name = f"image_encoder.patch_embed.seq.{layer}.c.weight"
+        dtype, shape, data = lite[name]
+        pixel = len(data) // math.prod(shape)
+        middle = b"".join(data[pixel * (9 * i + 4):][:pixel] for i in range(shape[0] * shape[1]))
+        lite[name] = dtype, [*shape[:2], 1, 1], middle
+    um("convert", write(tmp / "lite.safetensors", lite), tmp / "lite.pth", "--upstream")
+    info = json.loads(um("inspect", tmp / "lite.pth", "--json")[0])
+    assert info["architecture"] == "lite-medsam" and {t["name"] for t in info["tensors"]} == set(lite)
     _, err = um("convert", SEGMENTER, tmp / "tiny.pth", "--upstream", "--sam-family", "tiny-sam")
     assert "is to be given with it: --sam-size 256 --sam-family tiny-sam" in err, err
     assert "precision fp8: want fp32" in um("convert", SEGMENTER, tmp / "x.safetensors", "--precision", "fp8", code=2)[1]

@@ -108,11 +108,13 @@ static um_status complete_dfine(struct adder *a, const struct um_dfine_info *d)
     return a->status;
 }
 
-/* MobileSAM's TinyViT carries the head of a classifier of 1000 classes, which nothing asks. */
+/* MobileSAM's TinyViT carries the head of a classifier of 1000 classes, which nothing asks.
+ * LiteMedSAM's, whose stem is 1x1, does not. */
 static um_status complete_sam(struct adder *a)
 {
     enum { WIDTH = 320, CLASSES = 1000 };
-    if (!find(a, "image_encoder.patch_embed.seq.0.c.weight"))
+    const struct um_wout *stem = find(a, "image_encoder.patch_embed.seq.0.c.weight");
+    if (!stem || stem->rank != 4 || stem->dim[2] == 1)
         return UM_OK;
     add(a, "image_encoder.norm_head.weight", UM_W_F32, WIDTH * 4, 1, (int64_t[]){WIDTH});
     add(a, "image_encoder.norm_head.bias", UM_W_F32, WIDTH * 4, 1, (int64_t[]){WIDTH});
