@@ -7,6 +7,7 @@
 #include "nn/op_dfine.h"
 #include "nn/record.h"
 #include "test.h"
+#include "ultramotion/detector.h"
 #include "ultramotion/model.h"
 
 #include <unistd.h>
@@ -401,6 +402,39 @@ TEST(sizes_are_read_off_the_tensors)
     unlink(path);
     net_close(&n);
     free(x);
+}
+
+/* Of three classes there are three times as many pairs; as upstream, the best of them. */
+TEST(there_are_no_more_boxes_than_queries)
+{
+    enum { QUERIES = 10, ROOM = 3 * QUERIES, FEW = 4 };
+    char path[] = "/tmp/test_dfine_XXXXXX";
+    um_detector_settings s;
+    um_device *dev = NULL;
+    um_detector *d = NULL;
+    um_frame *frame = NULL;
+    um_box box[ROOM], few[FEW];
+    int n = 0, m = 0;
+    close(mkstemp(path));
+    um_detector_settings_default(&s);
+    s.input_width = s.input_height = 96;
+    s.queries = QUERIES;
+    CHECK_OK(device_open(&dev));
+    CHECK_OK(dw_write(path, &(struct dw_options){.size = 'n', .classes = 3, .channels = 1}));
+    CHECK_OK(um_detector_open(&d, dev, path, &s));
+    CHECK_OK(um_frame_create(&frame, 50, 40, 1));
+    for (int i = 0; i < 50 * 40; i++)
+        frame->pixels[i / 50 * frame->stride + i % 50] = (uint8_t)(i * 7);
+    CHECK_OK(um_detector_run(d, frame, 0, box, ROOM, &n));
+    CHECK_EQ(n, QUERIES);
+    for (int i = 1; i < n; i++)
+        CHECK(box[i].score <= box[i - 1].score);
+    CHECK_OK(um_detector_run(d, frame, 0, few, FEW, &m));
+    CHECK(m == FEW && memcmp(few, box, sizeof few) == 0);
+    um_frame_unref(&frame);
+    um_detector_close(&d);
+    um_device_close(&dev);
+    unlink(path);
 }
 
 /* ---- robustness ---- */
