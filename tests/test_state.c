@@ -677,6 +677,35 @@ TEST(a_size_in_the_place_of_another_is_another_frame)
     um_pipeline_close(&p);
 }
 
+/* A caliper comes into a stream in colour, and goes: the networks take another way then, and what
+ * is followed stays what it was. */
+TEST(a_colour_that_comes_and_goes_is_no_other_image)
+{
+    um_pipeline_settings way[3] = {tracked(fixture("cpu"), UM_GATE_SYNC, 3),
+                                   tracked(fixture("guard"), UM_GATE_SPECULATIVE, 3),
+                                   tracked(fixture("cpu"), UM_GATE_AUTO, 3)};
+    way[1].assert_up = way[1].assert_down = 1;
+    way[2].sam_as_numpy = UM_MASK_HOST;
+    for (int n = 0; n < (SANITIZED ? 1 : 3); n++) {
+        um_pipeline *p = fixture_pipeline(&way[n]);
+        const um_packet *k = NULL;
+        for (int i = 0; i < 12; i++) {
+            um_frame *gray = steady_frame(i), *f = rgb_of(gray);
+            if (i == 1 || (i >= 4 && i % 2))
+                memcpy(pixel(f, 5, 5), (uint8_t[]){255, 0, 0}, 3);
+            CHECK_OK(pass(p, f, &k));
+            CHECK_MSG(k->state == (i < 2 ? UM_STATE_RELOCALIZING : UM_STATE_VISIBLE), "frame %d",
+                      i);
+            CHECK(i == 0 ||
+                  (k->scores[UM_SCORE_COHERENCE] > .9f && k->scores[UM_SCORE_APPEARANCE] > .99f));
+            CHECK_EQ(k->detected, i < 7 || i % 3 == 0);
+            um_frame_unref(&gray);
+            um_frame_unref(&f);
+        }
+        um_pipeline_close(&p);
+    }
+}
+
 TEST(a_budget_that_is_kept_changes_nothing)
 {
     um_pipeline_settings s = tracked(fixture("cpu"), UM_GATE_SYNC, 3);

@@ -485,8 +485,9 @@ static um_status send(um_pipeline *p, um_frame **frame)
                                      .anew = g && g->anew};
     um_detector_tell(p->detector, &header);
     bool detect = true;
+    if (st == UM_OK && p->set.track)
+        st = um_track_go_on(p, g);
     if (st == UM_OK && p->set.track) {
-        um_track_enter(&p->track, g);
         um_track_tell(&p->track, &header);
         detect = p->track.detect;
     }

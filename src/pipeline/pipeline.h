@@ -169,6 +169,8 @@ uint64_t um_geometry_device_bytes(const struct geometry *g);
 /* Keeping track: the next frame is of this geometry. A new one is a new image, of which nothing is
  * known. */
 void um_track_enter(struct track *t, const struct geometry *g);
+/* The same, but one of the same size is the same image, in colour now or in gray. */
+um_status um_track_go_on(um_pipeline *p, const struct geometry *g);
 /* What a frame's header says of the frames before. */
 void um_track_tell(const struct track *t, struct um_frame_header *header);
 /* State, tag and reason of a frame. `object` is what it shows, if something was found; what is to

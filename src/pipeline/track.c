@@ -14,6 +14,28 @@ void um_track_enter(struct track *t, const struct geometry *g)
     *t = (struct track){.g = g, .detect = true};
 }
 
+/* What is remembered is in gray levels, so an image in colour remembers the same. */
+static um_status move_memory(um_pipeline *p, const struct geometry *from, const struct geometry *to)
+{
+    size_t n = um_track_bytes(to->h, to->w);
+    if (!p->host_mode)
+        return um_copy(p->dev, UM_QUEUE_MAIN, um_params_buf(to->tables), to->memory.off,
+                       um_params_buf(from->tables), from->memory.off, n);
+    memcpy(to->host_memory, from->host_memory, n);
+    return UM_OK;
+}
+
+um_status um_track_go_on(um_pipeline *p, const struct geometry *g)
+{
+    struct track *t = &p->track;
+    um_status st = UM_OK;
+    if (!t->g || t->g->w != g->w || t->g->h != g->h)
+        um_track_enter(t, g);
+    else if (t->g != g && (st = move_memory(p, t->g, g)) == UM_OK)
+        t->g = g;
+    return st;
+}
+
 void um_track_tell(const struct track *t, struct um_frame_header *header)
 {
     header->track = (t->previous ? UM_TRACK_PREVIOUS : 0u) | (t->good ? UM_TRACK_GOOD : 0u) |
