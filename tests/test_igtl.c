@@ -1512,6 +1512,38 @@ TEST(who_asks_for_an_image_gets_the_one_of_that_name)
     CHECK_OK(um_sink_close(&sink));
 }
 
+TEST(who_stops_transforms_still_gets_images)
+{
+    static uint8_t room[4096];
+    const int one[] = {0};
+    int port = 0;
+    um_frame *frame = make_frame(0x6553F100deadbeef);
+    const um_packet *packet = make_packet(1, one, 1);
+    um_sink *sink = open_sink("relay=all", 1, &port);
+    struct um_igtl_message m;
+    struct um_igtl_outbox out = {0};
+    int fd = join(port, 1);
+    CHECK_OK(um_sink_write(sink, packet, frame, NULL));
+    CHECK(receive_type(fd, "TRANSFORM", &m, room, sizeof room));
+    CHECK(receive_type(fd, "STRING", &m, room, sizeof room)); /* Box */
+    CHECK(receive_type(fd, "STRING", &m, room, sizeof room)); /* State */
+    um_igtl_begin(&out, 1, "STP_TRANS", "", 0, 0);
+    um_igtl_end(&out, NULL, 0);
+    CHECK(send_box(fd, &out));
+    CHECK(receive(fd, &m, room, sizeof room));
+    CHECK_STR(m.header.type, "RTS_TRANS");
+    CHECK_OK(um_sink_write(sink, packet, frame, NULL));
+    for (int i = 0; i < 2; i++) {
+        CHECK(receive(fd, &m, room, sizeof room));
+        CHECK_STR(m.header.type, "IMAGE");
+        CHECK_STR(m.header.device, i ? "Mask_Reference" : "Image_Reference");
+    }
+    close(fd);
+    um_frame_unref(&frame);
+    um_packet_unref(&packet);
+    CHECK_OK(um_sink_close(&sink));
+}
+
 TEST(a_slow_client_costs_others_nothing)
 {
     enum { FRAMES = 100, BIG = 512 };

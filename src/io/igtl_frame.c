@@ -190,13 +190,13 @@ static char *box_text(const struct um_igtl_frame *f)
     return um_json_finish(&j, &text) == UM_OK ? text : NULL;
 }
 
-/* What the sender sent, for those who see only us. */
-static void put_relay(const struct um_igtl_frame *f, struct um_igtl_outbox *out, int version)
+/* What the sender sent, for those who see only us. @return where its transforms end. */
+static size_t put_relay(const struct um_igtl_frame *f, struct um_igtl_outbox *out, int version)
 {
     const struct um_origin *o = f->origin;
     const um_frame *frame = f->frame;
     if (!o || !frame)
-        return;
+        return out->size;
     for (int i = 0; f->relay_transforms && i < o->transforms; i++) {
         if (!o->transform[i].valid)
             continue;
@@ -204,8 +204,9 @@ static void put_relay(const struct um_igtl_frame *f, struct um_igtl_outbox *out,
         um_igtl_transform_write(out, o->transform[i].matrix);
         um_igtl_end(out, NULL, 0);
     }
+    size_t end = out->size;
     if (!f->relay_image)
-        return;
+        return end;
     struct um_igtl_image image = o->image;
     image.endian = UM_IGTL_LITTLE;
     image.coordinates = UM_IGTL_RAS;
@@ -215,15 +216,17 @@ static void put_relay(const struct um_igtl_frame *f, struct um_igtl_outbox *out,
         um_igtl_bytes(out, frame->pixels + y * frame->stride,
                       (size_t)frame->width * (size_t)frame->channels);
     um_igtl_end(out, NULL, 0);
+    return end;
 }
 
-size_t um_igtl_frame_write(struct um_igtl_frame *f, struct um_igtl_outbox *out, int version)
+struct um_igtl_relayed um_igtl_frame_write(struct um_igtl_frame *f, struct um_igtl_outbox *out,
+                                           int version)
 {
     char *box = box_text(f);
     struct meta meta;
     make_meta(&meta, f);
-    put_relay(f, out, version);
-    size_t relayed = out->size;
+    struct um_igtl_relayed relayed = {.transforms = put_relay(f, out, version)};
+    relayed.all = out->size;
     if (!box || !room_for_pixels(f))
         out->failed = true;
     if (!out->failed)

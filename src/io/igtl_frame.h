@@ -36,8 +36,12 @@ struct um_igtl_frame {
 
 /* The next frame, which is borrowed. False: its mask has a new name, which had to be cut. */
 bool um_igtl_frame_begin(struct um_igtl_frame *f, const um_packet *packet, const um_frame *frame);
-/* @return where the mask begins: behind what the source sent. */
-size_t um_igtl_frame_write(struct um_igtl_frame *f, struct um_igtl_outbox *out, int version);
+/* Where what the source sent ends: its transforms, and all of it; the mask is next. */
+struct um_igtl_relayed {
+    size_t transforms, all;
+};
+struct um_igtl_relayed um_igtl_frame_write(struct um_igtl_frame *f, struct um_igtl_outbox *out,
+                                           int version);
 void um_igtl_labels_write(const struct um_igtl_frame *f, struct um_igtl_outbox *out, int version);
 void um_igtl_frame_finish(struct um_igtl_frame *f);
 

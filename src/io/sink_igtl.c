@@ -48,7 +48,7 @@ enum { CLIENTS_MOST = 64, MAILBOX_MOST = 64 };
 struct bundle {
     atomic_int refs;
     struct um_igtl_outbox out;
-    size_t relayed; /* bytes in front that are the source's own messages; the mask is next */
+    struct um_igtl_relayed relayed; /* in front */
 };
 
 struct letter {
@@ -62,10 +62,11 @@ struct client {
     char peer[UM_SOCKET_PEER];
     struct letter box[MAILBOX_MOST];
     int letters;
-    bool streaming, relaying, started; /* started: a part of the first letter is sent */
-    bool once;                         /* it asked before there was a frame */
-    unsigned labels;                   /* the version of LBMETA that it has */
-    uint64_t moved;                    /* when it last took something, ns */
+    bool streaming, relaying; /* frames; the source's transforms among them */
+    bool started;             /* a part of the first letter is sent */
+    bool once;                /* it asked before there was a frame */
+    unsigned labels;          /* the version of LBMETA that it has */
+    uint64_t moved;           /* when it last took something, ns */
 };
 
 struct server {
@@ -231,7 +232,7 @@ static void hand_out(struct server *s, struct bundle *frame[3], struct bundle *l
             post(c, s->labels[v], 0, s->labels[v]->out.size, false);
             c->labels = s->labels_version;
         }
-        post(c, b, c->relaying ? 0 : b->relayed, b->out.size, true);
+        post(c, b, c->relaying ? 0 : b->relayed.transforms, b->out.size, true);
         c->once = false;
     }
     pthread_mutex_unlock(&s->lock);
@@ -332,7 +333,7 @@ static bool find_image(const struct bundle *b, const char *device, size_t *from,
         um_igtl_header_read(&h, b->out.data + *from, UM_IGTL_HEADER);
         *to = *from + UM_IGTL_HEADER + (size_t)h.body_size;
         if (strcmp(h.type, "IMAGE") == 0 &&
-            (device[0] ? strcmp(h.device, device) == 0 : *from == b->relayed))
+            (device[0] ? strcmp(h.device, device) == 0 : *from == b->relayed.all))
             return true;
     }
     return false;
