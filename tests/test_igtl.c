@@ -816,9 +816,11 @@ TEST(a_source_reads_images_with_stamp_place_and_pose)
     um_frame_unref(&f);
     put_image(&out, 1, "Image_Reference", stamp + 2, 5, 3, 3, 0);
     put_transform(&out, "ProbeToReference", stamp + 2, 21);
+    put_transform(&out, "StylusToReference", stamp + 2, 22);
     CHECK(send_box(w.fd, &out));
     CHECK_OK(um_source_read(w.source, &f));
     CHECK(f->channels == 3 && f->has_pose && f->pose[3] == 21);
+    CHECK_EQ(um_frame_origin(f)->transforms, 2);
     um_frame_unref(&f);
     /* and later, when the image has been looked at */
     put_image(&out, 1, "Image_Reference", stamp + 3, 5, 3, 1, 0);
@@ -826,9 +828,11 @@ TEST(a_source_reads_images_with_stamp_place_and_pose)
     while (source_count(w.source, "images") < 4)
         sched_yield();
     put_transform(&out, "ProbeToReference", stamp + 3, 31);
+    put_transform(&out, "StylusToReference", stamp + 3, 32);
     CHECK(send_box(w.fd, &out));
     CHECK_OK(um_source_read(w.source, &f));
     CHECK(f->has_pose && f->pose[3] == 31);
+    CHECK_EQ(um_frame_origin(f)->transforms, 2);
     um_frame_unref(&f);
     /* it never comes: the next stamp says so, and that is counted */
     put_image(&out, 1, "Image_Reference", stamp + 4, 5, 3, 1, 0);
@@ -839,7 +843,50 @@ TEST(a_source_reads_images_with_stamp_place_and_pose)
     um_frame_unref(&f);
     CHECK_EQ(source_count(w.source, "without_pose"), 1);
     CHECK_EQ(source_count(w.source, "images"), 5);
-    CHECK_EQ(source_count(w.source, "transforms"), 5);
+    CHECK_EQ(source_count(w.source, "transforms"), 7);
+    wire_close(&w);
+}
+
+/* Some senders send the image first, and one sends more than a few. */
+TEST(all_transforms_of_an_image_are_its_own)
+{
+    enum { TOOLS = 40 };
+    struct wire w;
+    struct um_igtl_outbox out = {0};
+    um_frame *f = NULL;
+    CHECK(wire_open(&w, "pair-ms=10000"));
+    for (unsigned i = 0; i < 6; i++) { /* of the first image nobody knows that more is to come */
+        uint64_t stamp = 0x6553F10000000000 + i;
+        unsigned tools = i < 3 ? TOOLS : 1; /* those that are seen no more are missed once */
+        put_image(&out, 1, "Image_Reference", stamp, 5, 3, 1, 0);
+        for (unsigned k = 0; k < tools; k++) {
+            char name[UM_IGTL_NAME + 1];
+            snprintf(name, sizeof name, "Tool%uToTracker", k);
+            put_transform(&out, name, stamp, (float)k);
+        }
+        if (i == 3)
+            put_transform(&out, "Tool0ToTracker", stamp + 1, 0);
+        CHECK(send_box(w.fd, &out));
+        CHECK_OK(um_source_read(w.source, &f));
+        CHECK_MSG(i == 0 || um_frame_origin(f)->transforms == (int)tools, "image %u: %d", i,
+                  um_frame_origin(f)->transforms);
+        um_frame_unref(&f);
+        while (source_count(w.source, "transforms") < (i < 3 ? (i + 1) * TOOLS : 3 * TOOLS + i - 1))
+            sched_yield();
+    }
+    wire_close(&w);
+    CHECK(wire_open(&w, "pair-ms=10000"));
+    for (unsigned k = 0; k < TOOLS; k++) { /* the pose is the last of many */
+        char name[UM_IGTL_NAME + 1];
+        snprintf(name, sizeof name, "Tool%uToTracker", k);
+        put_transform(&out, k + 1 < TOOLS ? name : "ProbeToReference", 0x6553F10000000000, 7);
+    }
+    put_image(&out, 1, "Image_Reference", 0x6553F10000000000, 5, 3, 1, 0);
+    CHECK(send_box(w.fd, &out));
+    CHECK_OK(um_source_read(w.source, &f));
+    CHECK(f->has_pose && f->pose[3] == 7);
+    CHECK_EQ(um_frame_origin(f)->transforms, TOOLS);
+    um_frame_unref(&f);
     wire_close(&w);
 }
 

@@ -9,7 +9,7 @@
 
 #include <stdbool.h>
 
-enum { UM_ORIGIN_TRANSFORMS = 16 };
+enum { UM_ORIGIN_TRANSFORMS = 64 };
 
 struct um_origin {
     char device[UM_IGTL_NAME + 1];

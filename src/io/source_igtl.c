@@ -45,7 +45,7 @@ static const char *const count_names[COUNTS] = {
     "other_type", "connections", "lost",         "silent",       "refused"};
 
 enum crc { CRC_CHECK, CRC_COUNT, CRC_IGNORE };
-enum { POSES = 64 };
+enum { POSES = UM_ORIGIN_TRANSFORMS };
 
 struct pose {
     uint64_t stamp; /* 0 = none */
@@ -90,6 +90,8 @@ struct live {
         unsigned next_pose;
         bool pose_comes, posed; /* its name has been seen; an image had one */
         int unposed;            /* images that had none */
+        uint64_t last;          /* stamp of the image that went last, */
+        int together;           /* and how many transforms had it */
         struct {
             bool unfit, place, pose, device, broken;
         } told;
@@ -185,7 +187,7 @@ static void take_poses(struct live *l, um_frame *frame, struct um_origin *o)
     o->transforms = 0;
     for (int i = 0; i < POSES && o->stamp; i++) {
         const struct pose *p = &l->here.poses[i];
-        if (p->stamp != o->stamp || o->transforms == UM_ORIGIN_TRANSFORMS)
+        if (p->stamp != o->stamp)
             continue;
         memcpy(o->transform[o->transforms].name, p->name, sizeof p->name);
         memcpy(o->transform[o->transforms].matrix, p->matrix, sizeof p->matrix);
@@ -218,7 +220,10 @@ static void release(struct live *l)
         return;
     l->held = NULL;
     atomic_store(&l->holds, false);
-    take_poses(l, frame, (struct um_origin *)(uintptr_t)um_frame_origin(frame));
+    struct um_origin *o = (struct um_origin *)(uintptr_t)um_frame_origin(frame);
+    take_poses(l, frame, o);
+    l->here.last = o->stamp;
+    l->here.together = o->transforms;
     l->here.posed = l->here.posed || frame->has_pose;
     if (l->here.pose_comes && !frame->has_pose)
         lack_pose(l);
@@ -286,12 +291,25 @@ static bool placed(const struct um_igtl_image *image)
     return finite(image->t, 3) && finite(image->s, 3) && finite(image->n, 3) && finite(image->p, 3);
 }
 
-static bool pose_of(const struct live *l, uint64_t stamp)
+/* How many transforms there are of a stamp; `pose`: is the probe's among them? */
+static int transforms_of(const struct live *l, uint64_t stamp, bool *pose)
 {
+    int n = 0;
+    *pose = false;
     for (int i = 0; i < POSES; i++)
-        if (l->here.poses[i].stamp == stamp && strcmp(l->here.poses[i].name, l->pose) == 0)
-            return true;
-    return false;
+        if (l->here.poses[i].stamp == stamp) {
+            n++;
+            *pose = *pose || strcmp(l->here.poses[i].name, l->pose) == 0;
+        }
+    return n;
+}
+
+/* Is all there that is expected with an image: its pose, and as many as the one before had? */
+static bool whole(const struct live *l, uint64_t stamp)
+{
+    bool pose;
+    int n = transforms_of(l, stamp, &pose);
+    return !stamp || (n >= l->here.together && (pose || !l->here.pose_comes));
 }
 
 /* An image of another device: said once a connection, if those that are followed do not come, or
@@ -345,8 +363,7 @@ static um_status on_image(struct live *l, const struct um_igtl_message *m)
     l->held = frame;
     atomic_store(&l->holds, true);
     l->held_until = um_clock_ns() + (uint64_t)(l->pair_ms * 1e6);
-    uint64_t stamp = m->header.stamp;
-    if (!stamp || !l->here.pose_comes || pose_of(l, stamp))
+    if (whole(l, m->header.stamp))
         release(l);
     return UM_OK;
 }
@@ -400,8 +417,10 @@ static um_status on_transform(struct live *l, const struct um_igtl_message *m)
     }
     bool is_pose = strcmp(p->name, l->pose) == 0;
     l->here.pose_comes = l->here.pose_comes || is_pose;
+    if (p->stamp && p->stamp == l->here.last) /* too late: the next image waits for as many */
+        l->here.together = transforms_of(l, p->stamp, &is_pose);
     const struct um_origin *held = um_frame_origin(l->held);
-    if (held && (m->header.stamp > held->stamp || (is_pose && m->header.stamp == held->stamp)))
+    if (held && (p->stamp > held->stamp || whole(l, held->stamp)))
         release(l); /* a later one says that no more comes for this stamp */
     return UM_OK;
 }
