@@ -847,6 +847,44 @@ TEST(a_source_reads_images_with_stamp_place_and_pose)
     wire_close(&w);
 }
 
+/* The matrix of a tracked image turns with the probe, and its pixels stay as large as they are. */
+TEST(the_spacing_of_a_turned_image_is_the_same)
+{
+    struct wire w;
+    struct um_igtl_outbox out = {0};
+    um_frame *f = NULL;
+    double first[2] = {0};
+    CHECK(wire_open(&w, ""));
+    for (int i = 0; i < 100; i++) {
+        struct um_igtl_image image = {0};
+        const uint8_t pixels[15] = {0};
+        um_igtl_image_place_plainly(&image, 5, 3, NULL);
+        image.components = 1;
+        image.scalar = UM_IGTL_U8;
+        image.endian = UM_IGTL_LITTLE;
+        image.coordinates = UM_IGTL_RAS;
+        memcpy(image.part, image.size, sizeof image.part);
+        double a = .1 * i, mm = i < 90 ? .1 : .2; /* and then the depth is changed */
+        float t[3] = {(float)(mm * cos(a)), (float)(mm * sin(a)), 0},
+              s[3] = {(float)(-mm * sin(a)), (float)(mm * cos(a)), 0};
+        memcpy(image.t, t, sizeof t);
+        memcpy(image.s, s, sizeof s);
+        um_igtl_begin(&out, 1, "IMAGE", "Image_Reference", 0, 0);
+        um_igtl_image_write(&out, &image);
+        um_igtl_bytes(&out, pixels, sizeof pixels);
+        um_igtl_end(&out, NULL, 0);
+        CHECK(send_box(w.fd, &out));
+        CHECK_OK(um_source_read(w.source, &f));
+        if (i % 90 == 0)
+            memcpy(first, f->spacing_mm, sizeof first);
+        CHECK_NEAR(first[0], mm, 1e-7);
+        CHECK(f->has_spacing && memcmp(first, f->spacing_mm, sizeof first) == 0);
+        CHECK(memcmp(um_frame_origin(f)->image.t, t, sizeof t) == 0);
+        um_frame_unref(&f);
+    }
+    wire_close(&w);
+}
+
 /* Some senders send the image first, and one sends more than a few. */
 TEST(all_transforms_of_an_image_are_its_own)
 {

@@ -90,6 +90,7 @@ struct live {
         unsigned next_pose;
         bool pose_comes, posed; /* its name has been seen; an image had one */
         int unposed;            /* images that had none */
+        double spacing[2];      /* of the last image */
         uint64_t last;          /* stamp of the image that went last, */
         int together;           /* and how many transforms had it */
         struct {
@@ -235,8 +236,16 @@ static float length(const float v[3])
     return sqrtf(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]);
 }
 
-static um_status make_frame(const struct live *l, um_frame **frame,
-                            const struct um_igtl_image *image, const struct um_igtl_message *m)
+/* The length of an axis. Of one that turns it differs in the last digits, and the pixels do not. */
+static double spacing_of(double before, const float v[3])
+{
+    const double digits = 1e-4;
+    double mm = (double)length(v);
+    return fabs(mm - before) <= digits * before ? before : mm;
+}
+
+static um_status make_frame(struct live *l, um_frame **frame, const struct um_igtl_image *image,
+                            const struct um_igtl_message *m)
 {
     struct um_origin *o = um_zalloc(sizeof *o);
     if (!o)
@@ -256,8 +265,8 @@ static um_status make_frame(const struct live *l, um_frame **frame,
     if (l->honour && image->coordinates == UM_IGTL_LPS)
         um_igtl_image_mirror(&o->image);
     f->ts = o->stamp ? um_igtl_seconds(o->stamp) : um_clock_unix();
-    f->spacing_mm[0] = length(image->t);
-    f->spacing_mm[1] = length(image->s);
+    f->spacing_mm[0] = l->here.spacing[0] = spacing_of(l->here.spacing[0], image->t);
+    f->spacing_mm[1] = l->here.spacing[1] = spacing_of(l->here.spacing[1], image->s);
     f->has_spacing = f->spacing_mm[0] > 0 && f->spacing_mm[1] > 0 && isfinite(f->spacing_mm[0]) &&
                      isfinite(f->spacing_mm[1]);
     um_frame_set_origin(f, o);
