@@ -1597,6 +1597,37 @@ TEST(who_asks_for_an_image_gets_the_one_of_that_name)
     CHECK_OK(um_sink_close(&sink));
 }
 
+/* Messages are made in the versions that are spoken, and who speaks 1 cannot read 2. */
+TEST(who_comes_later_is_answered_in_its_version)
+{
+    static uint8_t room[4096];
+    const int one[] = {0};
+    int port = 0, fd[2];
+    const um_packet *packet = make_packet(1, one, 1);
+    um_sink *sink = open_sink("", 1, &port);
+    struct um_igtl_message m;
+    struct um_igtl_outbox out = {0};
+    fd[1] = join(port, 2);
+    CHECK_OK(um_sink_write(sink, packet, NULL, NULL));
+    CHECK(receive_type(fd[1], "IMAGE", &m, room, sizeof room));
+    fd[0] = join(port, 1);
+    um_igtl_begin(&out, 1, "GET_IMAGE", "", 0, 0);
+    um_igtl_end(&out, NULL, 0);
+    um_igtl_begin(&out, 1, "GET_STATUS", "", 0, 0);
+    um_igtl_end(&out, NULL, 0);
+    CHECK(send_box(fd[0], &out));
+    CHECK(receive(fd[0], &m, room, sizeof room)); /* there is no image for it yet */
+    CHECK_STR(m.header.type, "STATUS");
+    CHECK_OK(um_sink_write(sink, packet, NULL, NULL));
+    for (int i = 0; i < 2; i++) {
+        CHECK(receive_type(fd[i], "IMAGE", &m, room, sizeof room));
+        CHECK_EQ(m.header.version, i + 1);
+        close(fd[i]);
+    }
+    um_packet_unref(&packet);
+    CHECK_OK(um_sink_close(&sink));
+}
+
 TEST(who_stops_transforms_still_gets_images)
 {
     static uint8_t room[4096];

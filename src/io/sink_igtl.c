@@ -182,6 +182,13 @@ static int spoken(const struct server *s, const struct client *c)
     return s->version ? s->version : c->link.version;
 }
 
+/* Of a frame's messages, those that one who speaks `version` can read: of 2 also 1. NULL: none were
+ * made, as nobody spoke it. */
+static struct bundle *readable(struct bundle *const made[3], int version)
+{
+    return made[version] ? made[version] : made[1];
+}
+
 /* ---- writing a frame ---- */
 
 /* NULL: no memory. */
@@ -225,7 +232,7 @@ static void hand_out(struct server *s, struct bundle *frame[3], struct bundle *l
     for (int i = 0; i < s->clients; i++) {
         struct client *c = &s->client[i];
         int v = spoken(s, c);
-        struct bundle *b = frame[v] ? frame[v] : frame[3 - v]; /* it has just changed */
+        struct bundle *b = readable(frame, v); /* who has come since gets the next */
         if (!b || !(c->streaming || c->once) || !make_room(s, c))
             continue;
         if (c->labels != s->labels_version && s->labels[v]) {
@@ -343,7 +350,7 @@ static void answer(struct server *s, struct client *c, const struct um_igtl_mess
 {
     const char *type = m->header.type;
     int v = spoken(s, c);
-    struct bundle *b = s->last[v] ? s->last[v] : s->last[3 - v], *own = bundle_new();
+    struct bundle *b = readable(s->last, v), *own = bundle_new();
     size_t from = 0, to = 0;
     bool done = true, get = um_igtl_asks(type, "GET_", "IMAGE"),
          turn = um_igtl_asks(type, "STT_", "IMAGE") || um_igtl_asks(type, "STP_", "IMAGE");
