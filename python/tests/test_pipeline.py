@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import json
+import re
 import threading
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -287,6 +289,22 @@ def test_sinks_and_errors_of_sources(pipeline, tmp_path):
     (tmp_path / "bad" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     with pytest.raises(ultramotion.Error, match="a.png"):
         list(run(tmp_path / "bad", pipeline=pipeline, strict=True))
+
+
+def test_sinks_with_connections_say_where_they_are_and_what_they_count(pipeline, caplog):
+    with run(SOURCE, pipeline=pipeline, loop=True, sinks="igtl:127.0.0.1:0") as frames:
+        next(frames)
+    assert "listening on port" in caplog.text
+    try:
+        frames = run(SOURCE, pipeline=pipeline, loop=True, sinks="web::0")
+    except ultramotion.UnsupportedError:
+        pytest.skip("built without the viewer")
+    with frames:
+        next(frames)
+        address = re.search(r"open (http://127\.0\.0\.1:\d+/)", caplog.text)[1]
+        with urllib.request.urlopen(f"{address}stats", timeout=20) as answer:
+            stats = json.load(answer)
+        assert stats["source"] == SOURCE and stats["frames"]["out"] >= 1 and "web::0" in stats["counts"]
 
 
 def test_a_run_of_which_nothing_could_be_read_is_an_error(pipeline, packets, tmp_path, caplog):

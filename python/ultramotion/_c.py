@@ -686,6 +686,8 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_source_length": (c_long, [P]),
     "um_source_push": (c_int, [P, PP]),
     "um_source_finish": (c_int, [P]),
+    "um_monitor_open": (c_int, [PP]),
+    "um_monitor_close": (None, [PP]),
     "um_sink_settings_init": (None, [POINTER(SinkSettings), c_size_t]),
     "um_sink_open": (c_int, [PP, S, POINTER(SinkSettings)]),
     "um_sink_close": (c_int, [PP]),

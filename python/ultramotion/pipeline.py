@@ -287,8 +287,10 @@ class Run(_c.Closing):
     def _open(self, specs: list[bytes], of_sinks: _c.SinkSettings, settings: _c.RunSettings) -> _c.Handle:
         of_sinks.objects = self.pipeline._objects
         sinks = (c_void_p * max(len(specs), 1))()
-        pointer = c_void_p()
+        pointer, monitor = c_void_p(), c_void_p()
+        _c.check(lib.um_monitor_open(byref(monitor)))  # what a viewer's numbers are read from
         try:
+            of_sinks.monitor = settings.monitor = monitor
             with self.pipeline._handle as p, self._source as s:
                 settings.pipeline, settings.source = p, s
                 of_sinks.source = s
@@ -303,6 +305,7 @@ class Run(_c.Closing):
             for value in sinks:
                 if value:
                     lib.um_sink_close(byref(c_void_p(value)))
+            lib.um_monitor_close(byref(monitor))
 
     # ---- packets ----
 
@@ -574,8 +577,8 @@ def run(
     `source` is what the command takes (a file, a folder, a glob, `"phantom:seed=1,frames=100"`, `"-"`), a DICOM file, a glob of such, a
     folder with such and no other images, or any iterable of images (each is copied on arrival) or `Frame`s. `detector` and `segmenter`
     are models or their files, or give a whole `pipeline`; `options` are those of `Pipeline`. `sinks` are the command's, one or a list:
-    `"dir:out"`, `"jsonl:out.jsonl"`. What should be known of the source (images that were rotated, or skipped) and what goes wrong with
-    single frames goes to the logger `ultramotion`.
+    `"dir:out"`, `"jsonl:out.jsonl"`. What should be known of the source (images that were rotated, or skipped) and of the sinks (at which
+    port they listen, who came), and what goes wrong with single frames, goes to the logger `ultramotion`.
 
     `strict` stops at the first unreadable frame; `realtime` leaves out frames that wait while a newer one is there, `max_age_ms` those
     that were received longer ago; `lag_alarm_ms` warns of a live source that falls behind. `recursive` takes a folder's folders too,
@@ -599,7 +602,10 @@ def run(
         ctx=id(_say),
     )
     of_sinks = _c.SinkSettings(
-        policy=_choice("on_sink_full", on_sink_full, {"block": 0, "drop": 1}), deadline_ms=int(sink_deadline * 1000)
+        policy=_choice("on_sink_full", on_sink_full, {"block": 0, "drop": 1}),
+        deadline_ms=int(sink_deadline * 1000),
+        log=_c.say,
+        log_ctx=id(_say),
     )
     settings = _c.RunSettings(
         strict=strict,
