@@ -1597,6 +1597,52 @@ TEST(who_asks_for_an_image_gets_the_one_of_that_name)
     CHECK_OK(um_sink_close(&sink));
 }
 
+/* A camera's or a file's image is relayed, too. */
+TEST(what_did_not_come_over_openigtlink_is_relayed)
+{
+    static uint8_t room[4096];
+    static const char *const want[][2] = {
+        {"TRANSFORM", "ProbeToReference"}, {"IMAGE", "Image"}, {"IMAGE", "Mask"}};
+    const int one[] = {0};
+    int port = 0;
+    um_frame *frame = NULL;
+    const um_packet *packet = make_packet(1, one, 1);
+    um_sink *sink = open_sink("relay=all", 1, &port);
+    struct um_igtl_message m;
+    struct um_igtl_image image;
+    struct um_igtl_label label;
+    float matrix[12];
+    int fd = join(port, 1);
+    CHECK_OK(um_frame_create(&frame, W, H, 3));
+    for (int i = 0; i < W * H * 3; i++)
+        frame->pixels[i / (W * 3) * frame->stride + i % (W * 3)] = (uint8_t)i;
+    frame->has_pose = 1;
+    frame->pose[3] = 7;
+    CHECK_OK(um_sink_write(sink, packet, frame, NULL));
+    CHECK(receive(fd, &m, room, sizeof room));
+    CHECK_STR(m.header.type, "LBMETA");
+    um_igtl_label_read(&label, &m, 0);
+    CHECK_STR(label.owner, "Image");
+    CHECK_STR(label.device, "Mask");
+    for (int i = 0; i < 3; i++) {
+        CHECK(receive(fd, &m, room, sizeof room));
+        CHECK_STR(m.header.type, want[i][0]);
+        CHECK_STR(m.header.device, want[i][1]);
+        if (i == 0) {
+            CHECK_OK(um_igtl_transform_read(matrix, &m));
+            CHECK(matrix[3] == 7);
+        } else {
+            CHECK_OK(um_igtl_image_read(&image, &m));
+            CHECK(image.components == (i == 1 ? 3 : 1) && image.size[0] == W);
+            CHECK(i == 2 || image.pixels[W * 3 + 1] == (uint8_t)(W * 3 + 1));
+        }
+    }
+    close(fd);
+    um_frame_unref(&frame);
+    um_packet_unref(&packet);
+    CHECK_OK(um_sink_close(&sink));
+}
+
 /* Messages are made in the versions that are spoken, and who speaks 1 cannot read 2. */
 TEST(who_comes_later_is_answered_in_its_version)
 {

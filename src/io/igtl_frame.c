@@ -44,7 +44,10 @@ static void describe(struct um_igtl_frame *f, const um_packet *packet, const um_
         f->image.offset[i] = 0;
         f->image.part[i] = f->image.size[i];
     }
-    snprintf(f->owner, sizeof f->owner, "%s", f->origin ? f->origin->device : "");
+    snprintf(f->owner, sizeof f->owner, "%s",
+             f->origin                    ? f->origin->device
+             : f->relay_image && f->frame ? "Image"
+                                          : "");
     mask_name(f, f->mask, f->owner, -1);
     f->stamp = f->origin && f->origin->stamp ? f->origin->stamp : um_igtl_stamp(packet->ts);
     f->id = (uint32_t)packet->frame_id;
@@ -190,33 +193,55 @@ static char *box_text(const struct um_igtl_frame *f)
     return um_json_finish(&j, &text) == UM_OK ? text : NULL;
 }
 
-/* What the sender sent, for those who see only us. @return where its transforms end. */
-static size_t put_relay(const struct um_igtl_frame *f, struct um_igtl_outbox *out, int version)
+static void put_transform(const struct um_igtl_frame *f, struct um_igtl_outbox *out, int version,
+                          const char *name, const float matrix[12])
+{
+    um_igtl_begin(out, version, "TRANSFORM", name, f->stamp, f->id);
+    um_igtl_transform_write(out, matrix);
+    um_igtl_end(out, NULL, 0);
+}
+
+/* Those that came with the image; of a source that is no OpenIGTLink its pose. */
+static void put_transforms(const struct um_igtl_frame *f, struct um_igtl_outbox *out, int version)
 {
     const struct um_origin *o = f->origin;
+    for (int i = 0; o && i < o->transforms; i++)
+        if (o->transform[i].valid)
+            put_transform(f, out, version, o->transform[i].name, o->transform[i].matrix);
+    float pose[12];
+    for (int i = 0; i < 12; i++)
+        pose[i] = (float)f->frame->pose[i];
+    if (!o && f->frame->has_pose)
+        put_transform(f, out, version, "ProbeToReference", pose);
+}
+
+static void put_image(const struct um_igtl_frame *f, struct um_igtl_outbox *out, int version)
+{
     const um_frame *frame = f->frame;
-    if (!o || !frame)
-        return out->size;
-    for (int i = 0; f->relay_transforms && i < o->transforms; i++) {
-        if (!o->transform[i].valid)
-            continue;
-        um_igtl_begin(out, version, "TRANSFORM", o->transform[i].name, f->stamp, f->id);
-        um_igtl_transform_write(out, o->transform[i].matrix);
-        um_igtl_end(out, NULL, 0);
-    }
-    size_t end = out->size;
-    if (!f->relay_image)
-        return end;
-    struct um_igtl_image image = o->image;
+    struct um_igtl_image image = f->origin ? f->origin->image : f->image;
+    image.components = frame->channels;
     image.endian = UM_IGTL_LITTLE;
     image.coordinates = UM_IGTL_RAS;
-    um_igtl_begin(out, version, "IMAGE", o->device, f->stamp, f->id);
+    um_igtl_begin(out, version, "IMAGE", f->owner, f->stamp, f->id);
     um_igtl_image_write(out, &image);
     for (int y = 0; y < frame->height; y++)
         um_igtl_bytes(out, frame->pixels + y * frame->stride,
                       (size_t)frame->width * (size_t)frame->channels);
     um_igtl_end(out, NULL, 0);
-    return end;
+}
+
+/* The source's own, for those who see only us. */
+static struct um_igtl_relayed put_relay(const struct um_igtl_frame *f, struct um_igtl_outbox *out,
+                                        int version)
+{
+    struct um_igtl_relayed r;
+    if (f->frame && f->relay_transforms)
+        put_transforms(f, out, version);
+    r.transforms = out->size;
+    if (f->frame && f->relay_image)
+        put_image(f, out, version);
+    r.all = out->size;
+    return r;
 }
 
 struct um_igtl_relayed um_igtl_frame_write(struct um_igtl_frame *f, struct um_igtl_outbox *out,
@@ -225,8 +250,7 @@ struct um_igtl_relayed um_igtl_frame_write(struct um_igtl_frame *f, struct um_ig
     char *box = box_text(f);
     struct meta meta;
     make_meta(&meta, f);
-    struct um_igtl_relayed relayed = {.transforms = put_relay(f, out, version)};
-    relayed.all = out->size;
+    struct um_igtl_relayed relayed = put_relay(f, out, version);
     if (!box || !room_for_pixels(f))
         out->failed = true;
     if (!out->failed)
