@@ -542,6 +542,11 @@ def kpi_files_are_never_lost(tmp):
     um("run", *sweep, *SMALL, "--kpi-keep", "1")
     assert len([p for p in tmp.iterdir() if p.name.startswith("k.")]) == 1
     um("run", *sweep, "--kpi-events", "some", *SMALL, code=2)
+    (tmp / "disk").mkdir()  # a link stays where it is, and leads to the new file
+    (tmp / "link").symlink_to(tmp / "disk" / "kpi")
+    for _ in range(2):
+        um("run", *sweep, *SMALL, "--kpi", tmp / "link")
+    assert (tmp / "link").is_symlink() and sorted(p.name for p in (tmp / "disk").iterdir()) == ["kpi", "kpi.1"]
 
 
 @test

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _XOPEN_SOURCE 700 /* realpath() */
 #include "kpi.h"
 
 #include "clock.h"
@@ -115,7 +116,8 @@ static bool is_file(const char *path, struct stat *s)
            !um_same_file(path, "/dev/stderr");
 }
 
-/* What lies at the path gets the next number; a file that another run writes stays its own. */
+/* What lies at the path gets the next number; a file that another run writes stays its own. Where
+ * the path is a link that is what it leads to, and the link stays. */
 static um_status put_aside(const char *path)
 {
     struct stat s;
@@ -125,14 +127,15 @@ static um_status put_aside(const char *path)
     if (fd < 0)
         return UM_OK; /* opening it says why */
     unsigned long least, greatest;
-    size_t size = strlen(path) + 24;
-    char *to = malloc(size);
+    char *file = realpath(path, NULL);
+    size_t size = file ? strlen(file) + 24 : 0;
+    char *to = file ? malloc(size) : NULL;
     bool ours = flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
     um_status st = to ? UM_OK : um_set_error(UM_ENOMEM, "--kpi");
     if (st == UM_OK && ours) {
-        numbers(path, &least, &greatest);
-        snprintf(to, size, "%s.%lu", path, greatest + 1);
-        if (rename(path, to) != 0) {
+        numbers(file, &least, &greatest);
+        snprintf(to, size, "%s.%lu", file, greatest + 1);
+        if (rename(file, to) != 0) {
             char why[512];
             snprintf(why, sizeof why, "%.200s: cannot become %.200s: %s", path, to,
                      strerror(errno));
@@ -141,6 +144,7 @@ static um_status put_aside(const char *path)
     }
     close(fd);
     free(to);
+    free(file);
     return st;
 }
 
@@ -148,14 +152,16 @@ static um_status put_aside(const char *path)
 static void thin_out(const char *path)
 {
     unsigned long least, greatest;
-    size_t size = strlen(path) + 24;
-    char *name = malloc(size);
-    while (name && numbers(path, &least, &greatest) > chosen.keep) {
-        snprintf(name, size, "%s.%lu", path, least);
+    char *file = realpath(path, NULL);
+    size_t size = file ? strlen(file) + 24 : 0;
+    char *name = file ? malloc(size) : NULL;
+    while (name && numbers(file, &least, &greatest) > chosen.keep) {
+        snprintf(name, size, "%s.%lu", file, least);
         if (unlink(name) != 0)
             break;
     }
     free(name);
+    free(file);
 }
 
 static um_status begin_file(struct kpi *k)
