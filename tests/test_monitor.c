@@ -128,8 +128,8 @@ TEST(numbers_are_the_same_in_every_form)
     CHECK(strstr(page, "\nultramotion_drops_total{cause=\"replaced\"} 6\n"));
     CHECK(strstr(page, "stage_seconds_bucket{stage=\"total\",le=\"0.05\"} 5\n"));
     CHECK(strstr(page, "stage_seconds_bucket{stage=\"total\",le=\"0.03\"} 0\n"));
-    CHECK(strstr(page, "{who=\"source\",what=\"bad\\\"\\\\name\"} 1\n"));
-    CHECK(strstr(page, "source=\"a \\\"quoted\\\"  source\"} 1\n"));
+    CHECK(strstr(page, "{who=\"source\",what=\"bad\\\"\\\\\\\\x0aname\"} 1\n"));
+    CHECK(strstr(page, "source=\"a \\\"quoted\\\" \\\\xff source\\\\x0a\"} 1\n"));
     um_monitor_line(m, line, sizeof line);
     CHECK_MSG(strstr(line, "5 frames, 4 visible") && strstr(line, "replaced 6"), "%s", line);
     um_monitor_view view = {.struct_size = sizeof view};

@@ -64,7 +64,7 @@ def page_lies_in_the_program(tmp):
 
 @test
 def one_set_of_numbers(tmp):
-    with Run("-o", f"jsonl:{tmp}/p", "-o", "null:", "-o", "null:") as run:
+    with Run("-o", f"jsonl:{tmp}/p", "-o", "null:", "-o", "null:", "-o", f"jsonl:{tmp}/雪", "-o", f"jsonl:{tmp}/月") as run:
         run.push(7)
         run.wait(lambda s: s["frames"]["out"] == 7 and all(q["written"] == 7 for q in s["sinks"]))
         stats, prometheus = run.stats(), metrics(run.ask("/metrics"))
@@ -87,7 +87,8 @@ def one_set_of_numbers(tmp):
                            stats["recent_ms"][stage][f"p{q}"]) < 1e-4 + 1e-6 * t["max"]
         assert prometheus[name + "device_memory_bytes"] == stats["device_memory_bytes"] > 1e6
         assert prometheus[name + "copies_total"] == stats["transfers"]["copies_total"] == 0
-        assert [q["name"] for q in stats["sinks"]][2:] == ["null:", "null:#2"]
+        assert [q["name"] for q in stats["sinks"]][2:4] == ["null:", "null:#2"]
+        assert all(prometheus[f'{name}sink_written_total{{sink="jsonl:{tmp}/{file}"}}'] == 7 for file in "p雪月")
         assert prometheus[name + 'sink_written_total{sink="null:"}'] == prometheus[name + 'sink_written_total{sink="null:#2"}'] == 7
         # The packets themselves say the same.
         packets = lines((tmp / "p").read_text())

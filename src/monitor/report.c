@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/number.h"
+#include "base/text.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -326,16 +327,16 @@ static void gauge(struct page *p, const char *name, const char *help, double v)
         print(p, "ultramotion_%s NaN\n", name);
 }
 
-/* A label's value: what is no plain text is left out. */
+/* A label's value. */
 static const char *label(char out[256], const char *text)
 {
+    char shown[128]; /* of which each may get a stroke */
     size_t n = 0;
-    for (; *text && n < 250; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\')
+    um_text_show(shown, sizeof shown, text);
+    for (const char *c = shown; *c; c++) {
+        if (*c == '"' || *c == '\\')
             out[n++] = '\\';
-        if (c >= 0x20 && c < 0x7f)
-            out[n++] = (char)c;
+        out[n++] = *c;
     }
     out[n] = 0;
     return out;
