@@ -242,10 +242,10 @@ static void open_with_gain(struct fixture *f)
 }
 
 /* Scores, their memory, the state that follows and the prompt from the mask before, in images
- * that are too dark: a pipeline on each device sees the same frames. */
+ * that are too dark, the last of them in colour: a pipeline on each device sees the same frames. */
 TEST(what_is_tracked_in_the_dark_is_the_processors)
 {
-    enum { FRAMES = 4, STEADY = 5 };
+    enum { FRAMES = 5, STEADY = 5 };
     static uint8_t want[200 * 240], got[200 * 240];
     struct fixture cpu = processor();
     const struct agreement a = {1e-4f, 0.01f, 1e-4f, 0.002};
@@ -260,11 +260,18 @@ TEST(what_is_tracked_in_the_dark_is_the_processors)
         for (int k = 0; k < frame->width * frame->height; k++)
             frame->pixels[k] /= 3;
         frame->pixels[0] = (uint8_t)i;
+        if (i == FRAMES - 1) {
+            um_frame *gray = frame;
+            frame = rgb_of(gray);
+            um_frame_unref(&gray);
+            *pixel(frame, 0, 0) ^= 40;
+        }
         if (i == 2) /* as after more frames than a stand-in has time for */
             p->track.seen.steady = q->track.seen.steady = STEADY;
         CHECK_OK(pass(p, frame, &x));
         CHECK_OK(pass(q, frame, &y));
         CHECK(x->has_scores && y->has_scores);
+        CHECK(i < FRAMES - 1 || !isnan(x->scores[UM_SCORE_COHERENCE]));
         CHECK(y->state == x->state && y->tag == x->tag && y->reason == x->reason);
         CHECK_EQ(y->detected, x->detected);
         CHECK_NEAR(y->score, x->score, a.score);
