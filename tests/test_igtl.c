@@ -2156,6 +2156,28 @@ TEST(poses_that_fit_no_image_are_told_once)
     CHECK_MSG(told && !strstr(told + 1, "transform"), "%s", w.heard);
 }
 
+/* A pose of another name is taken for none, and that is told, too. */
+TEST(a_transform_that_may_be_the_pose_is_told)
+{
+    struct wire w;
+    um_frame *f = NULL;
+    struct um_igtl_outbox out = {0};
+    CHECK(wire_open(&w, ""));
+    for (uint64_t i = 1; i < 30; i++) {
+        put_transform(&out, "ProbeToTracker", i, 1);
+        put_image(&out, 1, "Image_Tracker", i, 4, 4, 1, 0);
+        CHECK(send_box(w.fd, &out));
+        CHECK_OK(um_source_read(w.source, &f));
+        CHECK(!f->has_pose);
+        um_frame_unref(&f);
+    }
+    CHECK_EQ(source_count(w.source, "without_pose"), 0);
+    wire_close(&w);
+    const char *told = strstr(w.heard, "transform \"ProbeToTracker\": it comes with images, and "
+                                       "\"ProbeToReference\" does not: no poses (pose=)");
+    CHECK_MSG(told && !strstr(told + 1, "transform"), "%s", w.heard);
+}
+
 TEST(who_is_told_holds_no_frames)
 {
     static uint8_t room[4096];

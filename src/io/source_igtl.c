@@ -203,14 +203,21 @@ static void take_poses(struct live *l, um_frame *frame, struct um_origin *o)
 }
 
 /* Said once a connection, where no image has had one yet. */
-static void lack_pose(struct live *l)
+static void lack_pose(struct live *l, const struct um_origin *o)
 {
     enum { PATIENCE = 10 };
-    count(l, WITHOUT_POSE);
+    char why[100];
+    if (l->here.pose_comes)
+        count(l, WITHOUT_POSE);
     if (l->here.posed || ++l->here.unposed != PATIENCE)
         return;
-    say_of(l, "transform", l->pose,
-           "it comes, but none that is valid has an image's stamp: no poses");
+    snprintf(why, sizeof why, "it comes with images, and \"%s\" does not: no poses (pose=)",
+             l->pose);
+    if (l->here.pose_comes)
+        say_of(l, "transform", l->pose,
+               "it comes, but none that is valid has an image's stamp: no poses");
+    else
+        say_of(l, "transform", o->transform[0].name, why);
 }
 
 /* The held frame goes, with the transforms that are there. */
@@ -226,8 +233,8 @@ static void release(struct live *l)
     l->here.last = o->stamp;
     l->here.together = o->transforms;
     l->here.posed = l->here.posed || frame->has_pose;
-    if (l->here.pose_comes && !frame->has_pose)
-        lack_pose(l);
+    if (!frame->has_pose && (l->here.pose_comes || o->transforms))
+        lack_pose(l, o);
     deliver(l, frame);
 }
 
