@@ -7,6 +7,7 @@ import ctypes
 import functools
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -68,8 +69,9 @@ def shape_of(annotation, height, width):
     said = annotation.get("segmentation")
     if not said:
         mask = np.zeros((height, width), np.uint8)
-        x, y, w, h = (max(round(v), 0) for v in annotation["bbox"])
-        mask[y:y + h, x:x + w] = 1
+        x, y, w, h = annotation["bbox"]
+        left, top, right, bottom = (max(round(v), 0) for v in (x, y, x + w, y + h))  # it may reach beyond the image
+        mask[top:bottom, left:right] = 1
         return mask
     import pycocotools.mask as coco
 
@@ -78,8 +80,21 @@ def shape_of(annotation, height, width):
     return coco.decode(coco.merge(said) if isinstance(said, list) else said)
 
 
-def images_in(folder):
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in ENDS)
+def smaller(mask, size):
+    """A structure that becomes thinner than a pixel stays where most of it was: it would teach that there is none."""
+    small = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    return ((small > 0) & (small >= small.max() / 2)).astype(np.uint8)
+
+
+def images_in(folder, apart=None):
+    """As `val` finds them: through links, without what is hidden; what is in `apart` is not looked at."""
+    found = []
+    for at, folders, files in os.walk(folder, followlinks=True):
+        at = Path(at)
+        deepest = len(at.relative_to(folder).parts) == 16  # links may lead in circles
+        folders[:] = [d for d in folders if not d.startswith(".") and not deepest and not (apart and os.path.samefile(at / d, apart))]
+        found += [at / name for name in files if not name.startswith(".") and Path(name).suffix.lower() in ENDS]
+    return sorted(found)
 
 
 class Dataset:
@@ -89,10 +104,12 @@ class Dataset:
         self.own, path = own, Path(own.data)
         if not path.exists():
             raise ValueError(f"{path}: no such file or folder")
-        listed = [path] if path.suffix == ".json" else [] if own.masks else sorted(path.glob("*.json"))
+        listed = [path] if path.suffix == ".json" else [] if own.masks else sorted(path.glob("[!.]*.json"))
         listed = [p for p in listed if p.name == "truth.json"] or listed
         if len(listed) > 1:
             raise ValueError(f"{path}: several .json files, and none is truth.json: name one")
+        if own.masks if listed else own.pictures:
+            raise ValueError(f"{path}: {'--masks is for folders of images' if listed else '--pictures is for a COCO .json'}")
         self.classes, self.left_out = None, 0
         self.images = self.of_coco(listed[0]) if listed else self.of_folder(path)
         if not self.images:
@@ -103,10 +120,8 @@ class Dataset:
         masks, images, of = Path(self.own.masks or path), [], {}
         for mask in images_in(masks):
             of.setdefault(mask.relative_to(masks).with_suffix(""), []).append(mask)
-        apart = masks.resolve()
-        inside = path.resolve() in apart.parents
-        for image in images_in(path):
-            if image.stem.endswith(("_mask", "_line")) or (inside and apart in image.resolve().parents):
+        for image in images_in(path, self.own.masks):
+            if image.stem.endswith(("_mask", "_line")):
                 continue
             stem = image.relative_to(path).with_suffix("")
             found = of.get(stem.with_name(f"{stem.name}_mask"), []) + (of.get(stem, []) if self.own.masks else [])
@@ -147,7 +162,7 @@ class Dataset:
         if scale < 1:
             size = tuple(max(1, round(side * scale)) for side in image.shape[::-1])
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-            masks = [(cv2.resize(m.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5).astype(np.uint8) for m in masks]
+            masks = [smaller(m, size) for m in masks]
         there = [k for k, m in enumerate(masks) if m.any()]
         outlined = not isinstance(truth, list) or all(a.get("segmentation") for a in truth)
         return image, [masks[k] for k in there], [labels[k] for k in there], outlined

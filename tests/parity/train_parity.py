@@ -106,6 +106,18 @@ def own_images(folder):
     inner = dataset.Dataset(found.own._replace(masks=str(where / "frames/masks")))
     assert [i for i, _ in inner.images] == [i for i, _ in found.images]
     (where / "frames/masks").rename(where / "masks")
+    linked = where / "linked"  # sweeps chosen by links, and what other systems leave
+    (linked / "masks").mkdir(parents=True)
+    (linked / "sweep").symlink_to(where / "frames")
+    (linked / "masks/sweep").symlink_to(where / "masks")
+    for hidden in ("._00000.PNG", ".labels.json"):
+        (linked / hidden).touch()
+    chosen = dataset.Dataset(found.own._replace(data=str(linked), masks=str(linked / "masks")))
+    assert [i.name for i, _ in chosen.images] == [i.name for i, _ in found.images]
+    thin = np.zeros((2000, 3000), np.uint8)
+    thin[1000:1003, 100:2900] = 1
+    ys, xs = np.nonzero(dataset.smaller(thin, (600, 400)))
+    assert (ys == 200).all() and len(xs) == 560, f"{len(xs)} of 560"
     whole, same = of_coco(), 0
     for i in range(4):
         image, masks, labels, outlined = found.read(i)
@@ -119,6 +131,8 @@ def own_images(folder):
         for m, o in zip(masks, whole.read(i)[1]):
             a, b = (frames.Sample(image, [x], [0]).box(0) for x in (m, o))
             assert not outlined and abs(a - b).max() < 4, f"{a}, {b}"  # thin ends vanish where an outline is scaled
+    beyond = of_coco(annotations=annotations(segmentation=None, bbox=[-100.0, 20, 240, 60])).read(0)[1][0]
+    assert frames.Sample(None, [beyond], [0]).box(0).tolist() == [0, 17, 120, 69]
     crowd = annotations()
     crowd[0]["iscrowd"] = 1
     assert len(of_coco(annotations=crowd).images) == 3 and of_coco(annotations=crowd).left_out == 1
@@ -126,7 +140,9 @@ def own_images(folder):
     assert named.classes == ["Knochen, links"] and names_of({"classes": names(named.classes)}) == named.classes
     for wrong, word in ((lambda: boxes.checked(["bone"], False), "without \"segmentation\""), (lambda: of_coco(images=[]), "KeyError"),
                         (lambda: of_coco(annotations=annotations(category_id=9)).checked([], True), "00000.PNG: "),
-                        (lambda: dataset.Dataset(found.own._replace(masks=str(where))), "00000.PNG: no masks 00000[_mask].png in")):
+                        (lambda: dataset.Dataset(found.own._replace(masks=str(where))), "00000.PNG: no masks 00000[_mask].png in"),
+                        (lambda: dataset.Dataset(found.own._replace(data=str(where / "own.json"))), "--masks is for folders of images"),
+                        (lambda: dataset.Dataset(found.own._replace(pictures=str(where))), "--pictures is for a COCO .json")):
         try:
             wrong()
         except ValueError as said:
