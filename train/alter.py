@@ -145,6 +145,8 @@ def main():
     images, masks = (args.out / folder.resolve().name if folder else None for folder in (args.images, args.masks))
     for folder in filter(None, (images, masks)):
         folder.mkdir(parents=True, exist_ok=True)
+        if any(read and folder.samefile(read) for read in (args.images, args.masks)):
+            p.error(f"{args.out}: {folder} is what is read")
     number = 0
     for path in sorted(args.images.iterdir()):
         image, mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), None

@@ -16,7 +16,7 @@ SIDE = 512
 
 
 def folder(path, lines, n):
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in dataset.ENDS)
+    files = dataset.images_in(path)
     if not files:
         sys.exit(f"{path}: no images")
     for p in files[:: max(1, len(files) // n)][:n]:

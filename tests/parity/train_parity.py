@@ -63,6 +63,8 @@ def altered_images(folder):
     made = folder / "to alter"
     masks = made / "masks"
     subprocess.run([ROOT / "build/ultramotion", "phantom", "-q", "-o", made, "--frames", "2", "--seed", "900001"], check=True)
+    over = subprocess.run([sys.executable, ROOT / "train/alter.py", "dark", made / "frames", made], capture_output=True, text=True)
+    assert over.returncode == 2 and "is what is read" in over.stderr, over.stderr
     for how in alter.KINDS:
         out = folder / how
         subprocess.run([sys.executable, ROOT / "train/alter.py", how, made / "frames", out, "--masks", masks], check=True, stdout=subprocess.DEVNULL)
