@@ -518,7 +518,7 @@ def percentile(values, share):
     return sorted(values)[max(0, -(-len(values) * share // 100) - 1)]
 
 
-def main_frames(args):
+def measure_frames(args):
     gpu = need_cuda() if args.device == "cuda" else {}
     import torch
     from PIL import Image
@@ -557,20 +557,21 @@ def main_frames(args):
     versions = installed("torch", "mobilesam-mirror", "pydfine", "numpy", "pillow")
     if any(p.startswith("ours") for p in args.peers):
         versions["ours"] = our_version(args.binary)
-    result = {
+    return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "machine": {**machine(), **gpu},
         "device": args.device, "load_average": load, "rounds": args.rounds, "det_size": args.det_size, "sam_size": args.sam_size,
         "picture": list(size), "weights": "random" if drawn else "given", "tf32": args.tf32, "versions": versions, "results": rows,
     }  # fmt: skip
-    if write_result(result, args.json):
-        return
-    m = result["machine"]
-    print(f"{m.get('gpu', m['cpu'])}; whole frames {size[0]}x{size[1]}, D-FINE {args.det_size}, MobileSAM {args.sam_size}; {args.rounds} rounds, "
-          f"load {load[0]:.1f} to {load[1]:.1f}; fp32 {'with' if args.tf32 else 'without'} TF32 in PyTorch")  # fmt: skip
-    print(", ".join(f"{k} {v}" for k, v in versions.items()), result["date"], sep="; ")
-    ours = [p for p in FRAME_PEERS[args.device] if p.startswith("ours")]
+
+
+def print_frames(result):
+    m, load, size, order = result["machine"], result["load_average"], result["picture"], list(FRAME_PEERS[result["device"]])
+    print(f"{m.get('gpu', m['cpu'])}; whole frames {size[0]}x{size[1]}, D-FINE {result['det_size']}, MobileSAM {result['sam_size']}; "
+          f"{result['rounds']} rounds, load {load[0]:.1f} to {load[1]:.1f}; fp32 {'with' if result['tf32'] else 'without'} TF32 in PyTorch")  # fmt: skip
+    print(", ".join(f"{k} {v}" for k, v in result["versions"].items()), result["date"], sep="; ")
+    ours = [p for p in order if p.startswith("ours")]
     print(f"{'engine':<14} {'min ms':>9} {'median ms':>10} {'p99 ms':>9} {' '.join(f'{p}/'.rjust(11) for p in ours)}  against {JUDGE}")
-    for row in sorted(rows, key=lambda r: FRAME_PEERS[args.device].index(r["peer"])):
+    for row in sorted(result["results"], key=lambda r: order.index(r["peer"])):
         ratios = [row.get(f"{p}_over_peer", {}).get("median_of_rounds") for p in ours]
         cells = " ".join(f"{r:>11.2f}" if r else f"{'':>11}" for r in ratios)
         same = []
@@ -582,7 +583,7 @@ def main_frames(args):
             same.append(f"mask area x {row['mask_area_ratio']:.4f}")
         print(f"{row['peer']:<14} {row['min_ms']:>9.2f} {row['median_ms']:>10.2f} {row['p99_ms']:>9.2f} {cells}  {', '.join(same)}".rstrip())
         for mine, have in zip(ours, ratios):
-            if args.device == "cpu" and row["peer"] == JUDGE and have:
+            if result["device"] == "cpu" and row["peer"] == JUDGE and have:
                 print(f"asked: whole frame at most {ASKED_FRAME:.2f} of {JUDGE}, {mine} has {have:.2f}: {'holds' if have <= ASKED_FRAME else 'MISSED'}")
 
 
@@ -660,16 +661,35 @@ def write_result(result, where):
     return where == "-"
 
 
+def of_frames(result):
+    return result["results"][0]["stage"] == FRAME
+
+
+def stored_result(path):
+    try:
+        result = json.loads(Path(path).read_text())
+        of_frames(result)
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as wrong:
+        raise argparse.ArgumentTypeError(f"{path}: no result that --json wrote: {wrong!r}") from wrong
+    return result
+
+
+def count(text):
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return int(text)
+
+
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", default=os.environ.get("ULTRAMOTION", str(ROOT / "build" / "ultramotion")))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cpu: each network; cuda: whole frames")
     parser.add_argument("--frames", action="store_true", help="whole frames also on the cpu, without torch.compile")
-    parser.add_argument("--rounds", type=int, help="default 10 on cpu, 200 on cuda")
-    parser.add_argument("--threads", type=int, default=2, help="of every engine, networks on the cpu")
+    parser.add_argument("--rounds", type=count, help="default 10 on cpu, 200 on cuda")
+    parser.add_argument("--threads", type=count, default=2, help="of every engine, networks on the cpu")
     parser.add_argument("--only", default="", help="stages and engines, e.g. dfine-n,openvino,ours or compile-fp16; none named of one kind means all of it")
     parser.add_argument("--json", metavar="FILE", help="write the result here too; - for standard output instead of the table")
-    parser.add_argument("--from", metavar="FILE", dest="stored", help="measure nothing: the table, and --plot, of this result")
+    parser.add_argument("--from", metavar="FILE", dest="stored", type=stored_result, help="measure nothing: the table, and --plot, of this result")
     parser.add_argument("--plot", metavar="FILE.png", help="draw the medians, networks on the cpu")
     parser.add_argument("--calibrate", type=int, default=32, metavar="N", help="images that our int8 is calibrated on; default 32")
     parser.add_argument("--no-amx", action="store_true", help="everybody without AMX: as on a processor with AVX-512 VNNI")
@@ -689,6 +709,8 @@ def parse():
     args.frames = args.frames or args.device == "cuda"
     if args.rounds is None:
         args.rounds = 200 if args.device == "cuda" else 10
+    if args.plot and (of_frames(args.stored) if args.stored else args.frames):
+        parser.error("--plot draws networks on the cpu, not whole frames")
     if bool(args.detector) != bool(args.segmenter):
         parser.error("--detector and --segmenter go together")
     stages, peers = ([FRAME], list(FRAME_PEERS[args.device])) if args.frames else (list(STAGES), list(PEERS))
@@ -964,14 +986,11 @@ def main():
         child = child_quantise if args.quantise else globals()[f"child_{args.child.partition('-')[0]}"]
         child(Path(args.folder), args, args.child)
         return
-    if args.frames:
-        main_frames(args)
-        return
-    result = json.loads(Path(args.stored).read_text()) if args.stored else measure_networks(args)
+    result = args.stored or (measure_frames if args.frames else measure_networks)(args)
     if args.plot:
         plot(result, args.plot)
     if not write_result(result, args.json):
-        print_table(result)
+        (print_frames if of_frames(result) else print_table)(result)
 
 
 if __name__ == "__main__":

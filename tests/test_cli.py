@@ -954,6 +954,9 @@ def a_stored_result_of_peers_is_told_and_judged(tmp):
               "date": "today", "results": rows}  # fmt: skip
     (tmp / "r.json").write_text(json.dumps(result))
     told = subprocess.run([sys.executable, str(ROOT / "bench/peers.py"), "--from", str(tmp / "r.json")], capture_output=True, text=True, check=True).stdout
+    whole = subprocess.run([sys.executable, str(ROOT / "bench/peers.py"), "--from", str(ROOT / "bench/results/frames-zen4-2threads.json")],
+                           capture_output=True, text=True, check=True).stdout  # fmt: skip
+    assert "whole frames 422x558" in whole and "ours-bf16 has 0.16: holds" in whole, whole
     asked = [line.split() for line in told.partition("asked at most")[2].splitlines()[1:]]
     assert [(a[3], a[4], float(a[5]), float(a[6]), a[7]) for a in asked] == [
         ("ours", "openvino", 0.70, 0.80, "MISSED"), ("ours-int8", "openvino-int8", 0.60, 0.80, "MISSED")], told  # fmt: skip
