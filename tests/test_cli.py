@@ -708,6 +708,7 @@ def segment_takes_boxes_and_points(tmp):
         _, err = um("segment", image, f"--point={outside}", code=2)
         assert f"--point {outside[:-2]} is not in the 422x558 image" in err, err
     um("segment", image, code=2)
+    assert "no option --conf" in um("segment", image, "--box", box, "--conf", 0.9, code=2)[1]  # its masks are what was asked for, whatever the score
 
 
 @test
@@ -750,7 +751,8 @@ def config_file_and_command_line(tmp):
     (tmp / "broken.yaml").write_text("conf: [1\n")
     um("run", "phantom:", "--config", tmp / "broken.yaml", code=2)
     um("run", "phantom:", "--config", tmp / "absent.yaml", code=2)
-    for text, words in ((b"conf: 0\nconf: 0.5\n", "hostile.yaml:2: conf: found twice, first in line 1"),
+    for text, words in ((b"conf: 0\nconfig: c.yaml\n", "hostile.yaml:2: config: a file cannot name another one"),
+                        (b"conf: 0\nconf: 0.5\n", "hostile.yaml:2: conf: found twice, first in line 1"),
                         (b"conf: 0\n---\nconf: 0.5\n", "hostile.yaml:2: a second document"),
                         (b"conf: 0\n\0sink: x\n", "hostile.yaml: a zero at byte 8"),
                         (b'conf: "0\\0"\n', "hostile.yaml:1: a zero in a value"),

@@ -56,7 +56,7 @@ static const struct row table[] = {
     {"weight-cache", TEXT, AT(weight_cache), MODELS | ON_REPLAY, "auto|off|DIR",
      .help = "where packed weights are cached between starts; auto (default) = "
              "$XDG_CACHE_HOME/ultramotion or ~/.cache/ultramotion"},
-    {"conf", FLOAT, AT(conf), RUN | ON_SEGMENT | ON_VAL | ON_BENCH | KEPT, "0.5",
+    {"conf", FLOAT, AT(conf), RUN | ON_VAL | ON_BENCH | KEPT, "0.5",
      .help = "score from which a frame is VISIBLE", .max = 1},
     {"conf", FLOAT, AT(conf), ON_DETECT, "0.5", .help = "score from which a box is printed",
      .max = 1},
@@ -726,6 +726,8 @@ static bool read_config(struct options *o, enum command_bit command, const char 
         const char *name = p->key;
         const struct row *r = find_row(name, strlen(name), command);
         snprintf(where, sizeof where, "%s:%zu: %s", path, p->line, name);
+        if (strcmp(name, "config") == 0)
+            return cli_usage("%s: a file cannot name another one", where), false;
         if (!r) {
             bool elsewhere = find_row(name, strlen(name), ALL) != NULL;
             for (int bit = 1; bit <= ON_REPLAY && !elsewhere; bit *= 2)
