@@ -398,7 +398,7 @@ def names_of_classes(tmp):
         assert "femur" in err, err
         packet = lines(um("run", FRAMES[0], *option, "--class", "femur")[0])[0]
         assert packet["name"] == "femur" and packet["objects"][0]["name"] == "femur"
-    for text, words in (("a\nb\n", "2 names, the detector has 1 class"), ("", "0 names"), ("a\0b\n", "no text at byte 1"), ("a\x1bb\n", "no text at byte 1")):
+    for text, words in (("a\nb\n", "2 names, the detector has 1 class"), ("a\n\nb\n", "2 names"), ("", "0 names"), ("a\0b\n", "no text at byte 1"), ("a\x1bb\n", "no text at byte 1")):
         (tmp / "wrong.txt").write_text(text)
         _, err = um("detect", FRAMES[0], "--names", tmp / "wrong.txt", code=1)
         assert words in err, err
@@ -409,7 +409,7 @@ def names_of_classes(tmp):
         assert best(FRAMES[0], "--detector", wrong, "--names", tmp / "names.txt")[2]["name"] == "femur"
     _, err = um("detect", FRAMES[0], "--names", tmp / "none.txt", code=1)
     assert "none.txt" in err
-    (tmp / "dos.txt").write_bytes(b"\xef\xbb\xbff\xc3\xa9mur\r\n")
+    (tmp / "dos.txt").write_bytes(b"\xef\xbb\xbff\xc3\xa9mur\r\n\r\n")
     assert best(FRAMES[0], "--names", tmp / "dos.txt")[2]["name"] == "fémur"
 
 

@@ -100,7 +100,7 @@ static um_status read_lines(const char *path, const char *text, size_t size, cha
         if (!bytes || (um_text_is_control(code) && code != '\n' && code != '\r' && code != '\t'))
             return um_fail(UM_EFORMAT, "%s: no text at byte %zu, want one name per line", path, i);
     }
-    for (const char *end = text + size; text < end && st == UM_OK; count++) {
+    for (const char *end = text + size; text < end && st == UM_OK;) {
         const char *newline = memchr(text, '\n', (size_t)(end - text));
         size_t length = (size_t)((newline ? newline : end) - text);
         size_t shown = length;
@@ -108,6 +108,7 @@ static um_status read_lines(const char *path, const char *text, size_t size, cha
             shown--;
         if (count < n)
             st = keep(name, count, text, shown);
+        count += count < n || shown; /* empty lines at the end name nothing */
         text += length + (newline != NULL);
     }
     if (st == UM_OK && count != n)
