@@ -39,14 +39,13 @@ def empty_box(rng, busy, size):
 
 
 def points_of(rng, mask, others, n_front, n_back):
-    """n points: on the structure (label 1), then on others or beside (label 0)."""
-    ys, xs = np.nonzero(mask)
-    pick = rng.integers(0, len(xs), n_front)
-    xy = [(xs[i], ys[i]) for i in pick]
-    ys, xs = np.nonzero(others if others.any() else ~mask)
-    pick = rng.integers(0, len(xs), n_back)
-    xy += [(xs[i], ys[i]) for i in pick]
-    return np.array(xy, np.float32), np.array([1] * n_front + [0] * n_back, np.int64)
+    """n points: on the structure (label 1), then on others or beside (label 0); a structure that is all of the canvas has them all."""
+    away = others if others.any() else ~mask
+    xy = []
+    for where, n in ((mask, n_front), (away if away.any() else mask, n_back)):
+        ys, xs = np.nonzero(where)
+        xy += [(xs[i], ys[i]) for i in rng.integers(0, len(xs), n)]
+    return np.array(xy, np.float32), np.array([1] * n_front + [int(not away.any())] * n_back, np.int64)
 
 
 def sample(own, marks, seed, index):

@@ -177,6 +177,13 @@ def own_images(folder):
     recipe = [sys.executable, str(ROOT / "train/segmenter.py"), str(folder / "masks of own"), "--batch", "2", "--threads", "1", "--steps", "1"]
     done = subprocess.run([*recipe, "--data", str(where)], capture_output=True, text=True)
     assert done.returncode == 0 and (folder / "masks of own/segmenter.safetensors").exists(), done.stderr
+    filled = folder / "filled"  # by a structure: nothing is beside it
+    filled.mkdir()
+    cv2.imwrite(str(filled / "a.png"), np.full((64, 64), 90, np.uint8))
+    cv2.imwrite(str(filled / "a_mask.png"), np.full((64, 64), 255, np.uint8))
+    recipe[2] = str(folder / "of filled")
+    done = subprocess.run([*recipe, "--batch", "8", "--data", str(filled)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     print("images of one's own: the same from each form; two classes; judged by val")
 
 
