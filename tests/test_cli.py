@@ -435,7 +435,7 @@ def not_in_this_build(tmp):
 def int8_is_calibrated(tmp):
     file = tmp / "int8.safetensors"
     for arguments in (["--calibrate", "phantom:"], ["--precision", "int8"], ["--precision", "fp16", "--calibrate", "phantom:"],
-                      ["--precision", "int8", "--calibrate", "phantom:", "--upstream"]):
+                      ["--precision", "int8", "--calibrate", "phantom:", "--upstream"], ["--precision", "int8", "--calibrate", "-"]):
         um("convert", DETECTOR, file, *arguments, code=2)
     for out, what, code in ((tmp / "none" / "x.safetensors", "cannot be written", 1), (tmp / "x.pth", "want .safetensors", 2)):
         _, err = um("convert", DETECTOR, out, "--precision", "int8", "--calibrate", "phantom:frames=4", code=code)

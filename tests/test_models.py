@@ -613,6 +613,9 @@ def names_and_facts_that_a_file_cannot_have(tmp):
     for name in ("out.pth", "out.PT", "out.ckpt", "out.bin"):
         _, err = um("convert", DETECTOR, tmp / name, code=2)
         assert f"{name}: a name of PyTorch's, want .safetensors" in err and not (tmp / name).exists(), err
+    for name, *option in (("out.onnx",), ("out.ENGINE", "--upstream")):
+        _, err = um("convert", DETECTOR, tmp / name, *option, code=2)
+        assert f"{name}: want .safetensors" in err and "nothing is exported to" in err and not (tmp / name).exists(), err
     _, err = um("convert", DETECTOR, tmp / "out.safetensors", "--upstream", code=2)
     assert "out.safetensors: want .pth or .pt" in err, err
     said = write(tmp / "said.safetensors", detector(), {"input_size": "320", "activation": "silu", "fit": "letterbox", "queries": "100", "nms": "0.5", "presence": "4", "smooth": "2"})

@@ -337,6 +337,9 @@ int command_convert(const struct options *o)
     bool int8 = strcmp(precision, "int8") == 0;
     if (int8 != (o->calibrate != NULL))
         return cli_usage("convert: --precision int8 and --calibrate SOURCE go together");
+    if (int8 && strcmp(o->calibrate, "-") == 0)
+        return cli_usage(
+            "convert: --calibrate -: raw frames on stdin have no size here, give files");
     if (int8 && o->upstream)
         return cli_usage("convert: --upstream writes no metadata, and int8 is nothing else");
     if (strcmp(precision, "auto") == 0)

@@ -265,9 +265,18 @@ static um_status convert_tensor(struct um_arena *arena, const struct um_wtensor 
 /* Readers go by the ending: torch.load() takes no safetensors, and the other way round. */
 static um_status check_ending(const char *out, bool upstream)
 {
-    static const char *const torch[] = {".pth", ".pt", ".ckpt", ".bin"};
+    static const char *const torch[] = {".pth", ".pt", ".ckpt", ".bin"}, *const foreign[] = {
+                                                                             ".onnx", ".engine",
+                                                                             ".plan", ".trt",
+                                                                             ".xml",  ".tflite"};
     const char *ending = strrchr(out, '.');
     bool is_torch = false;
+    for (size_t i = 0; ending && i < sizeof foreign / sizeof *foreign; i++)
+        if (strcasecmp(ending, foreign[i]) == 0)
+            return um_fail(UM_EINVAL,
+                           "%s: want .safetensors, which is what is written, or --upstream and "
+                           ".pth: nothing is exported to %s",
+                           out, ending);
     for (size_t i = 0; ending && i < sizeof torch / sizeof *torch; i++)
         is_torch = is_torch || strcasecmp(ending, torch[i]) == 0;
     if (is_torch && !upstream)
