@@ -275,12 +275,15 @@ def learned_from(before, now):
 
 def names_of(before):
     said = before.get("classes", "bone")
+    if said.isdigit():  # how many there are, without names
+        said = "bone"
     return json.loads(said) if said.startswith("[") else said.split(",")
 
 
 def names(classes):
-    """As the metadata has them."""
-    return ",".join(classes) if not any("," in c for c in classes) else json.dumps(classes, ensure_ascii=False)
+    """As the metadata has them; one alone that is a number would be taken for how many there are."""
+    plain = not any("," in c or c.startswith("[") for c in classes) and not (len(classes) == 1 and set(classes[0]) <= set("0123456789"))
+    return ",".join(classes) if plain else json.dumps(classes, ensure_ascii=False)
 
 
 def licence_of(before):

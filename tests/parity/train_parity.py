@@ -140,6 +140,9 @@ def own_images(folder):
     assert len(of_coco(annotations=crowd).images) == 3 and of_coco(annotations=crowd).left_out == 1
     named = of_coco(categories=[{"id": 5, "name": "nothing is of it"}, {"id": 0, "name": "Knochen, links"}])
     assert named.classes == ["Knochen, links"] and names_of({"classes": names(named.classes)}) == named.classes
+    for classes, said in ((["7"], '["7"]'), (["[x]", "y"], '["[x]", "y"]'), (["a", "7"], "a,7"), ([""], '[""]')):
+        assert names(classes) == said and names_of({"classes": said}) == classes, classes
+    assert names_of({}) == names_of({"classes": "80"}) == ["bone"]
     for wrong, word in ((lambda: boxes.checked(["bone"], False), "without \"segmentation\""), (lambda: of_coco(images=[]), "KeyError"),
                         (lambda: of_coco(annotations=annotations(category_id=9)).checked([], True), "00000.PNG: "),
                         (lambda: dataset.Dataset(found.own._replace(masks=str(where))), "00000.PNG: no masks 00000[_mask].png in"),
