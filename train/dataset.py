@@ -38,18 +38,20 @@ def window(text):
 def read_image(path, levels):
     """[H,W] u8, as `ultramotion run` reads it and shows it to networks that know gray only."""
     lib = phantom.library()
-    source, image, gray = ctypes.c_void_p(), ctypes.POINTER(phantom.Frame)(), ctypes.POINTER(phantom.Frame)()
+    source, (image, gray, second) = ctypes.c_void_p(), (ctypes.POINTER(phantom.Frame)() for _ in range(3))
     how = Settings(ctypes.sizeof(Settings))
     lib.um_source_settings_init(ctypes.byref(how), ctypes.sizeof(how))
     how.window, how.window_lo, how.window_hi = levels
     phantom.check(lib.um_source_open(ctypes.byref(source), str(path).encode(), ctypes.byref(how)))
     try:
         phantom.check(lib.um_source_read(source, ctypes.byref(image)))
+        if lib.um_source_read(source, ctypes.byref(second)) == 0:
+            raise ValueError("several images in one file, its truth is of one")
         phantom.check(lib.um_frame_gray(image, ctypes.byref(gray)))
         return np.ctypeslib.as_array(gray.contents.pixels, (gray.contents.height, gray.contents.width)).copy()
     finally:
-        lib.um_frame_unref(ctypes.byref(gray))
-        lib.um_frame_unref(ctypes.byref(image))
+        for frame in (gray, image, second):
+            lib.um_frame_unref(ctypes.byref(frame))
         lib.um_source_close(ctypes.byref(source))
 
 

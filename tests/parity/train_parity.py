@@ -143,7 +143,13 @@ def own_images(folder):
     for classes, said in ((["7"], '["7"]'), (["[x]", "y"], '["[x]", "y"]'), (["a", "7"], "a,7"), ([""], '[""]')):
         assert names(classes) == said and names_of({"classes": said}) == classes, classes
     assert names_of({}) == names_of({"classes": "80"}) == ["bone"]
-    for wrong, word in ((lambda: boxes.checked(["bone"], False), "without \"segmentation\""), (lambda: of_coco(images=[]), "KeyError"),
+    pages = folder / "pages"
+    pages.mkdir()
+    cv2.imwritemulti(str(pages / "a.tif"), 2 * [np.zeros((64, 64), np.uint8)])
+    cv2.imwrite(str(pages / "a_mask.png"), np.full((64, 64), 255, np.uint8))
+    stack = dataset.Dataset(found.own._replace(data=str(pages), masks=""))
+    for wrong, word in ((lambda: stack.checked(["bone"], False), "a.tif: several images in one file"),
+                        (lambda: boxes.checked(["bone"], False), "without \"segmentation\""), (lambda: of_coco(images=[]), "KeyError"),
                         (lambda: of_coco(annotations=annotations(category_id=9)).checked([], True), "00000.PNG: "),
                         (lambda: dataset.Dataset(found.own._replace(masks=str(where))), "00000.PNG: no masks 00000[_mask].png in"),
                         (lambda: dataset.Dataset(found.own._replace(data=str(where / "own.json"))), "--masks is for folders of images"),
