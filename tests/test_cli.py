@@ -969,7 +969,7 @@ def the_service_starts_as_its_unit_says(tmp):
     unit = (ROOT / "deploy" / "ultramotion.service").read_text()
     command = re.search(r"^ExecStart=(\S+) (.*)$", unit, re.M)
     assert command[1] == "/usr/local/bin/ultramotion" and "/etc/ultramotion/serve.yaml" in command[2]
-    arguments = command[2].replace("${SOURCE}", "phantom:frames=2").replace("/etc/ultramotion", str(ROOT / "deploy")).split()
+    arguments = [a.replace("${SOURCE}", "phantom:frames=2").replace("/etc/ultramotion", str(ROOT / "deploy")) for a in command[2].split()]
     _, err = um(*arguments, "-o", "null:", cwd=tmp)
     assert "frames     " in err and (tmp / "kpi.jsonl").exists(), err
     source = re.search(r"^SOURCE=(.*)$", (ROOT / "deploy" / "source").read_text(), re.M)
