@@ -60,6 +60,8 @@ static const struct row table[] = {
      .help = "score from which a frame is VISIBLE", .max = 1},
     {"conf", FLOAT, AT(conf), ON_DETECT, "0.5", .help = "score from which a box is printed",
      .max = 1},
+    {"conf", FLOAT, AT(conf), ON_SEGMENT, "0.5",
+     .help = "taken as by run: what a prompt points at is outlined whatever its score", .max = 1},
     {"class", TEXT, AT(class_name), RUN | KEPT, "NAME|N",
      .help = "class to follow; default: the best of all"},
     {"class", TEXT, AT(class_name), ON_DETECT, "NAME|N",
