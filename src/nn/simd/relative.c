@@ -3,8 +3,8 @@
  * a window, a head and some blocks of queries. Queries lie in the lanes (attend.h); what a position
  * adds to a score is q.rows + q.columns, so for a block both tables are multiplied by its queries
  * once, every lane picks the entries of its own place, and their sums are where the scores start.
- * In bf16 an item is a window, a head and a part of the queries, which meet some lines of keys
- * after the other (attend16.h). */
+ * In bf16 (attend16.h) an item is a window, a head and a part of the queries, which meet the keys
+ * some lines at a time. */
 #include "nn/op_ref.h"
 #include "nn/simd/attend.h"
 #include "nn/simd/attend16.h"
