@@ -144,7 +144,7 @@ def check(report, args, folder, images, name, detector, segmenter, canvas):
             print(path.name, box.round(3).tolist(), round(score, 5), int((logits > 0).sum()), f"{gap:.1e}")
         return
     words = ["run", folder / "images", "--detector", detector, "--segmenter", segmenter, "--precision", "fp32", "--conf", "0",
-             "--mask-clean", "0", "--presence", "1"]  # as upstream's: the best box's own score
+             "--mask-clean", "0", "--presence", "1", "--det-smooth", "1"]  # as upstream: the best box's own score, Pillow's filter
     words += ["-o", "jsonl:-"] + (["--sam-size", canvas] if canvas else [])
     packets = json_lines(run(args, *words))
     if len(packets) != len(images):
