@@ -331,13 +331,13 @@ STUDY = {"StudyInstanceUID": "1.2.4", "SeriesInstanceUID": "1.2.5"}
 
 def test_outlines_as_dicom_seg(device, tmp_path):
     hd = pytest.importorskip("highdicom")
-    phantom = next(ultramotion.run("phantom:seed=900004,frames=1,width=200,height=160", detector=ultramotion.Detector(device=device), segmenter=False))
+    phantom = next(ultramotion.run("phantom:seed=900012,frames=1,width=200,height=160", detector=ultramotion.Detector(device=device), segmenter=False))
     arrays = phantom.frame.numpy()[None].copy()
     path = single_frame(tmp_path / "scan.dcm", arrays, **STUDY)
     with ultramotion.Pipeline(ultramotion.Detector(device=device), device=device, objects=3, conf=0.0) as own:
         packet = own(next(frames(path)))
         masks = [o.mask for o in packet.objects if o.mask.any()]
-        assert len(masks) == 2
+        assert len(masks) == 3
         ultramotion.dicom.save_segmentation(packet, path, tmp_path / "seg.dcm")
         written = pydicom.dcmread(tmp_path / "seg.dcm")
         assert np.array_equal(written.pixel_array > 0, masks)
@@ -346,7 +346,7 @@ def test_outlines_as_dicom_seg(device, tmp_path):
             ultramotion.dicom.save_segmentation(packet, path, path)
         theirs = hd.seg.segread(tmp_path / "seg.dcm")
         got = theirs.get_pixels_by_source_instance(["1.2.3"], combine_segments=False)
-        assert theirs.number_of_segments == 2 and np.array_equal(np.moveaxis(got[0], 2, 0) > 0, masks)
+        assert theirs.number_of_segments == 3 and np.array_equal(np.moveaxis(got[0], 2, 0) > 0, masks)
         own.set(conf=1.0)
         with pytest.raises(ultramotion.InvalidError, match="without outlines"):
             ultramotion.dicom.save_segmentation(own(np.zeros(packet.mask.shape, np.uint8)), path, tmp_path / "no.dcm")
