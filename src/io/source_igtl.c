@@ -431,10 +431,10 @@ static um_status on_transform(struct live *l, const struct um_igtl_message *m)
         l->here.told.pose = true;
         say_of(l, "transform", m->header.device, "its numbers are not finite: taken as none");
     }
-    bool is_pose = strcmp(p->name, l->pose) == 0;
-    l->here.pose_comes = l->here.pose_comes || is_pose;
+    bool pose;
+    l->here.pose_comes = l->here.pose_comes || strcmp(p->name, l->pose) == 0;
     if (p->stamp && p->stamp == l->here.last) /* too late: the next image waits for as many */
-        l->here.together = transforms_of(l, p->stamp, &is_pose);
+        l->here.together = transforms_of(l, p->stamp, &pose);
     const struct um_origin *held = um_frame_origin(l->held);
     if (held && (p->stamp > held->stamp || whole(l, held->stamp)))
         release(l); /* a later one says that no more comes for this stamp */
