@@ -69,9 +69,7 @@ static um_status open_file(um_detector **out, um_device *device, const char *nam
         return um_fail(UM_EINVAL, "um_detector_open: %s is NULL", out ? "device" : "out");
     um_status st = um_record_in(&own, sizeof own, settings, "um_detector_settings");
     if (st == UM_OK)
-        st = um_dfine_wish_read(&wish, own.input_width, own.input_height, own.queries,
-                                own.activation, own.fit, own.gain, own.nms, own.presence, own.gray,
-                                own.smooth);
+        st = um_dfine_wish_read(&wish, &own);
     if (st == UM_OK)
         st = data ? um_weights_open_memory(&file, data, size, name) : um_weights_open(&file, name);
     if (st == UM_OK)

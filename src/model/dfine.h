@@ -4,6 +4,7 @@
 
 #include "nn/gain.h"
 #include "nn/op.h"
+#include "ultramotion/detector.h"
 #include "weights/weights.h"
 
 /* D-FINE N/S/M/L/X and its relatives: weights of one checkpoint, folded, packed and on the device.
@@ -53,13 +54,9 @@ struct um_dfine_wish {
 };
 enum { UM_DFINE_STRETCH = 1, UM_DFINE_LETTERBOX = 2 };
 
-/* activation: "auto", "relu", "silu"; fit: "auto", "stretch", "letterbox"; NULL is "auto".
- * gain: um_gain_read(), NULL as the file says; nms: 0, presence: NULL, gray: 0, smooth: 0 as the
- * file says.
- * UM_EINVAL for what means nothing. */
-um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queries,
-                             const char *activation, const char *fit, const char *gain, float nms,
-                             const char *presence, int gray, float smooth);
+/* What the settings say, whose activation and fit may be NULL for "auto". UM_EINVAL for what means
+ * nothing. */
+um_status um_dfine_wish_read(struct um_dfine_wish *wish, const um_detector_settings *s);
 /* The wish holds, and its source is "option". */
 void um_dfine_obey(struct um_dfine_info *info, const struct um_dfine_wish *wish);
 

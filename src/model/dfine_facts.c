@@ -352,33 +352,41 @@ static int choice(const char *key, const char *text, const char *first, const ch
     return -1;
 }
 
-um_status um_dfine_wish_read(struct um_dfine_wish *wish, int w, int h, int queries,
-                             const char *activation, const char *fit, const char *gain, float nms,
-                             const char *presence, int gray, float smooth)
+um_status um_dfine_wish_read(struct um_dfine_wish *wish, const um_detector_settings *s)
 {
     struct um_dfine_info unused;
     static const enum um_act ACT[] = {UM_ACT_NONE, UM_ACT_RELU, UM_ACT_SILU};
-    int act = choice("activation", activation, "relu", "silu");
-    int way = act < 0 ? -1 : choice("fit", fit, "stretch", "letterbox");
+    int w = s->input_width, h = s->input_height;
+    int act = choice("activation", s->activation, "relu", "silu");
+    int way = act < 0 ? -1 : choice("fit", s->fit, "stretch", "letterbox");
     if (way < 0)
         return UM_EINVAL;
     if (!w != !h || w < 0 || h < 0 || w > UM_INPUT_MAX || h > UM_INPUT_MAX || w % UM_DFINE_STEP ||
         h % UM_DFINE_STEP)
         return um_fail(UM_EINVAL, "input size %dx%d: want multiples of %d up to %d", w, h,
                        UM_DFINE_STEP, UM_INPUT_MAX);
-    if (queries < 0 || queries > UM_DFINE_QUERIES_MAX)
-        return um_fail(UM_EINVAL, "%d queries: want 1 to %d", queries, UM_DFINE_QUERIES_MAX);
-    if (gain && !set_gain(&unused, gain))
-        return um_fail(UM_EINVAL, "gain \"%.40s\": want %s", gain, GAIN);
-    if (!(nms >= 0 && nms <= 1))
-        return um_fail(UM_EINVAL, "nms %g: want %s", (double)nms, NMS);
-    if (presence && !set_presence(&unused, presence))
-        return um_fail(UM_EINVAL, "presence \"%.40s\": want %s", presence, PRESENCE);
-    if (gray < -1 || gray > 1)
-        return um_fail(UM_EINVAL, "gray %d: want 1, 0 (as the file says) or -1", gray);
-    if (!(smooth == 0 || is_smooth(smooth)))
-        return um_fail(UM_EINVAL, "smooth %g: want %s", (double)smooth, SMOOTH);
-    *wish = (struct um_dfine_wish){w, h, queries, ACT[act], way, gain, nms, presence, gray, smooth};
+    if (s->queries < 0 || s->queries > UM_DFINE_QUERIES_MAX)
+        return um_fail(UM_EINVAL, "%d queries: want 1 to %d", s->queries, UM_DFINE_QUERIES_MAX);
+    if (s->gain && !set_gain(&unused, s->gain))
+        return um_fail(UM_EINVAL, "gain \"%.40s\": want %s", s->gain, GAIN);
+    if (!(s->nms >= 0 && s->nms <= 1))
+        return um_fail(UM_EINVAL, "nms %g: want %s", (double)s->nms, NMS);
+    if (s->presence && !set_presence(&unused, s->presence))
+        return um_fail(UM_EINVAL, "presence \"%.40s\": want %s", s->presence, PRESENCE);
+    if (s->gray < -1 || s->gray > 1)
+        return um_fail(UM_EINVAL, "gray %d: want 1, 0 (as the file says) or -1", s->gray);
+    if (!(s->smooth == 0 || is_smooth(s->smooth)))
+        return um_fail(UM_EINVAL, "smooth %g: want %s", (double)s->smooth, SMOOTH);
+    *wish = (struct um_dfine_wish){.input_w = w,
+                                   .input_h = h,
+                                   .queries = s->queries,
+                                   .act = ACT[act],
+                                   .fit = way,
+                                   .gain = s->gain,
+                                   .nms = s->nms,
+                                   .presence = s->presence,
+                                   .gray = s->gray,
+                                   .smooth = s->smooth};
     return UM_OK;
 }
 

@@ -452,8 +452,11 @@ static um_status convert(const um_weights *file, const char *out, const struct p
     if (st == UM_OK)
         st = check_size(&info, s);
     if (st == UM_OK && detector)
-        st = um_dfine_wish_read(&wish, s->input_width, s->input_height, s->queries, s->activation,
-                                s->fit, NULL, 0, NULL, 0, 0);
+        st = um_dfine_wish_read(&wish, &(um_detector_settings){.input_width = s->input_width,
+                                                               .input_height = s->input_height,
+                                                               .queries = s->queries,
+                                                               .activation = s->activation,
+                                                               .fit = s->fit});
     if (st == UM_OK && detector)
         st = um_dfine_recognise(file, &dfine);
     if (st == UM_OK && detector)
