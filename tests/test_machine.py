@@ -312,11 +312,11 @@ def a_signal_while_a_reader_is_stuck(tmp):
 def a_stderr_that_nobody_reads_holds_nothing(tmp):
     for signalled in (False, True):
         reader, writer = os.pipe()
-        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 8192)
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
         process = start("run", *STDIN, "-v", "-o", f"jsonl:{tmp}/{signalled}", *SMALL, stderr=writer)
-        process.stdin.write(FRAME * 250)  # with a line each, which do not fit
+        process.stdin.write(FRAME * 120)  # with a line each, which do not fit
         process.stdin.flush()
-        until(lambda: (tmp / str(signalled)).exists() and len((tmp / str(signalled)).read_text().splitlines()) == 250, "frames are held")
+        until(lambda: (tmp / str(signalled)).exists() and len((tmp / str(signalled)).read_text().splitlines()) == 120, "frames are held")
         if signalled:
             process.send_signal(signal.SIGINT)
         else:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """The command with each allocation failing that it makes, or that a library makes for it: it says that memory was missing, or it needs that
-memory for nothing, ends with 0 and writes what it always does. One place in four, all with ULTRAMOTION_LONG_TESTS=1. Standard library only.
+memory for nothing, ends with 0 and writes what it always does. One place in six, all with ULTRAMOTION_LONG_TESTS=1. Standard library only.
 Usage: test_memory.py COMMAND FAILING [TEST]..., FAILING the library of tests/failing_memory.c."""
 
 import os
@@ -16,7 +16,7 @@ FAILING = str(Path(sys.argv.pop(2)).resolve())
 from command import COMMAND, DETECTOR, ENVIRONMENT, main, test, um, write_tiff  # noqa: E402
 
 MISSING = ("out of memory", "Cannot allocate memory", "insufficient memory")
-SHARE = 1 if os.environ.get("ULTRAMOTION_LONG_TESTS") else 4
+SHARE = 1 if os.environ.get("ULTRAMOTION_LONG_TESTS") else 6
 SMALL = ("--det-size", 64, "--queries", 20, "--sam-size", 64, "--threads", 1)
 tried = set()  # places of the tests before
 

@@ -367,7 +367,7 @@ def the_image_on_a_screen_is_found_again(folder):
 
 @test
 def sweeps_of_the_phantom_are_in_time(folder):
-    sweeps, small = "phantom:seed=900000,frames=118,sweep=1", ("--sam-size", 64)  # masks are no matter here
+    sweeps, small = "phantom:seed=900000,frames=118,sweep=1", ("--det-size", 256, "--sam-size", 64)  # masks are no matter here
     plain = report(sweeps, *small)
     assert [(s["name"], s["frames"]) for s in plain["sweeps"]] == [("sweep000", 105), ("sweep001", 13)]
     assert 0 <= plain["sequence"]["delay_frames"] < 2, plain
