@@ -68,15 +68,22 @@ struct level {
 static int levels(struct level *out)
 {
     int n = 0;
+#if defined(__aarch64__)
+    out[n++] = (struct level){"neon", um_math_neon};
+#else
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
         out[n++] = (struct level){"avx2", um_math_avx2};
 #ifdef UM_EMU512
         out[n++] = (struct level){"emu512", um_math_emu512};
 #endif
+#ifdef UM_EMU128
+        out[n++] = (struct level){"emu128", um_math_emu128};
+#endif
     }
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         out[n++] = (struct level){"avx512", um_math_avx512};
+#endif
     return n;
 }
 

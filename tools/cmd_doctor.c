@@ -199,7 +199,7 @@ static um_status report_frame(const struct options *o, struct engine *e)
         printf("kernels    level %s on %s (%s)\n", um_device_isa(e->dev), um_device_name(e->dev),
                strncmp(um_device_name(e->dev), "cuda", 4) == 0
                    ? "ULTRAMOTION_CUDA=plain takes the plain twins"
-                   : "ULTRAMOTION_CPU=c|avx2|avxvnni|avx512|amx forces one");
+                   : "ULTRAMOTION_CPU=c|neon|avx2|avxvnni|avx512|amx forces one");
         int inflight = um_pipeline_inflight(e->pipeline);
         printf("memory     %.1f MB planned on %s in %s for 422x558 gray frames, %d in flight: "
                "weights, arenas, blocks\n",

@@ -74,6 +74,8 @@ static inline void relax(void)
 {
 #if defined(__SSE2__)
     _mm_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb");
 #endif
 }
 

@@ -109,12 +109,19 @@ static void find_levels(void)
 }
 #endif
 
+#if defined(__aarch64__)
+UM_LEVEL(neon, "neon")
+#endif
+
 const struct um_ops *const *um_ops_host(void)
 {
 #if defined(__x86_64__)
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, find_levels);
     return levels;
+#elif defined(__aarch64__)
+    static const struct um_ops *const all[] = {&um_ops_neon, &plain, NULL};
+    return all;
 #else
     static const struct um_ops *const all[] = {&plain, NULL};
     return all;
@@ -136,7 +143,7 @@ um_status um_ops_choose(const struct um_ops **out)
     *out = NULL;
     return um_fail(
         UM_EINVAL,
-        "ULTRAMOTION_CPU is \"%s\", want \"c\", \"avx2\", \"avxvnni\", \"avx512\" or \"amx\" "
-        "(\"amx-twin\": in plain C, for tests), and a machine that has it (best here: %s)",
+        "ULTRAMOTION_CPU is \"%s\", want \"c\", \"neon\", \"avx2\", \"avxvnni\", \"avx512\" or "
+        "\"amx\" (\"amx-twin\": in plain C, for tests), and a machine that has it (best here: %s)",
         want, all[0]->name);
 }

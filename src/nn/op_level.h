@@ -12,6 +12,8 @@
 #define UM_HOST_BLOCK_(level, name) NULL, um_##name##_##level
 #define UM_HOST_WIDE_(level, name) NULL, UM_WIDE_##level##_(um_##name##_##level)
 #define UM_HOST_NONE_(level, name) NULL, NULL
+#define UM_WIDE_neon_(kernel) NULL
+#define UM_WIDE_emu128_(kernel) NULL
 #define UM_WIDE_avx2_(kernel) NULL
 #define UM_WIDE_avx512_(kernel) kernel
 #define UM_WIDE_emu512_(kernel) kernel

@@ -18,6 +18,10 @@ size_t um_pack_bf16_twin_emu512(void *dst, const float *w, int o, int kh, int kw
 static struct um_ops emu512_twin;
 #endif
 
+#ifdef UM_EMU128 /* the 4-lane kernels, NEON's, on an x86 */
+UM_LEVEL(emu128, "emu128")
+#endif
+
 const struct um_ops *levels[16];
 
 /* With --device the levels are the GPU's, of one precision or of all. */
@@ -51,8 +55,12 @@ const struct um_ops *find_levels(void) /* returns the reference */
         last = *l;
     }
     n = gpu ? 0 : n - 1;
-#ifdef UM_EMU512
+#ifdef UM_EMU128
     if (n > 0) /* it needs AVX2, as every level above plain C */
+        levels[n++] = &um_ops_emu128;
+#endif
+#ifdef UM_EMU512
+    if (n > 0)
         levels[n++] = &um_ops_emu512;
     emu512_twin = um_ops_emu512;
     emu512_twin.name = "emu512 amx-twin";

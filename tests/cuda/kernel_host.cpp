@@ -111,9 +111,10 @@ static uint64_t next_random(void) /* splitmix64 */
 
 /* ---- switching ---- */
 
-#if defined(__x86_64__)
 /* Save the callee-saved registers and the stack, continue on another. */
 extern "C" void um_host_switch(void **save, void *load);
+#if defined(__x86_64__)
+enum { ABOVE = 1, SAVED = 6 }; /* words of a stack: beyond the return address, and below it */
 __asm__(".text\n"
         ".globl um_host_switch\n"
         ".hidden um_host_switch\n"
@@ -125,6 +126,27 @@ __asm__(".text\n"
         "    movq %rsi, %rsp\n"
         "    popq %r15\n    popq %r14\n    popq %r13\n    popq %r12\n    popq %rbx\n"
         "    popq %rbp\n"
+        "    ret\n"
+        ".size um_host_switch,.-um_host_switch\n");
+#elif defined(__aarch64__)
+enum { ABOVE = 2, SAVED = 19 };
+__asm__(".text\n"
+        ".globl um_host_switch\n"
+        ".hidden um_host_switch\n"
+        ".type um_host_switch,@function\n"
+        "um_host_switch:\n"
+        "    sub sp, sp, #160\n"
+        "    stp d8, d9, [sp]\n    stp d10, d11, [sp, #16]\n    stp d12, d13, [sp, #32]\n"
+        "    stp d14, d15, [sp, #48]\n    stp x19, x20, [sp, #64]\n    stp x21, x22, [sp, #80]\n"
+        "    stp x23, x24, [sp, #96]\n    stp x25, x26, [sp, #112]\n    stp x27, x28, [sp, #128]\n"
+        "    stp x29, x30, [sp, #144]\n"
+        "    mov x9, sp\n    str x9, [x0]\n"
+        "    mov sp, x1\n"
+        "    ldp d8, d9, [sp]\n    ldp d10, d11, [sp, #16]\n    ldp d12, d13, [sp, #32]\n"
+        "    ldp d14, d15, [sp, #48]\n    ldp x19, x20, [sp, #64]\n    ldp x21, x22, [sp, #80]\n"
+        "    ldp x23, x24, [sp, #96]\n    ldp x25, x26, [sp, #112]\n    ldp x27, x28, [sp, #128]\n"
+        "    ldp x29, x30, [sp, #144]\n"
+        "    add sp, sp, #160\n"
         "    ret\n"
         ".size um_host_switch,.-um_host_switch\n");
 #else
@@ -202,9 +224,10 @@ static void enter(void)
 static void prepare(int t)
 {
     void **sp = (void **)(stack_of(t) + STACK);
-    *--sp = NULL; /* alignment, and an end for unwinders */
+    for (int i = 0; i < ABOVE; i++)
+        *--sp = NULL; /* alignment, and an end for unwinders */
     *--sp = (void *)enter;
-    for (int i = 0; i < 6; i++)
+    for (int i = 0; i < SAVED; i++)
         *--sp = NULL;
     fibers[t] = fiber();
     fibers[t].sp = sp;

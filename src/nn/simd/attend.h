@@ -3,7 +3,7 @@
  * ATTEND_VECTORS * VL queries. Queries lie in the lanes: scores S[key][query], their maximum,
  * exponentials and sum are then all vertical, keys and values are broadcast, and the scores of a
  * block never leave the cache. Register tiles: 4 keys x 3 vectors (12 accumulators of 16 registers)
- * at 8 lanes, 6 x 4 (24 of 32) at 16 lanes. */
+ * at 8 lanes, 6 x 4 (24 of 32) at others. */
 #ifndef UM_NN_SIMD_ATTEND_H
 #define UM_NN_SIMD_ATTEND_H
 
@@ -206,7 +206,7 @@ static void attend(const struct attend *a, int vectors)
     switch (vectors) {
     case 1: attend_1(a); break;
     case 2: attend_2(a); break;
-#if VL == 16
+#if VL != 8
     case 4: attend_4(a); break;
 #endif
     default: attend_3(a); break;

@@ -90,9 +90,13 @@ UM_INLINE void through_values(const struct um_call *call, const struct shape *s,
     }
 }
 
+/* A row's vectors begin with the first head again every PERIOD of them, and at 16 lanes also in
+ * their upper half. */
+enum { PERIOD = VL < HEADS ? HEADS / VL : 1 };
+
 UM_INLINE vf swap_halves(vf v)
 {
-#if VL == 8
+#if VL <= 8
     return v;
 #elif !UM_VEC_EMULATED
     return (vf)_mm512_shuffle_f32x4((__m512)v, (__m512)v, 0x4e);
@@ -108,23 +112,28 @@ UM_INLINE vf swap_halves(vf v)
  * scores times log2 e, as good as numbers of 8 bits need. */
 UM_INLINE void softmax(vf *x, const float *s, int lanes, const bool brief)
 {
-    vf most = vf_set1(-3.0e38f), all = vf_zero();
+    vf most[PERIOD], all[PERIOD];
     int n = lanes / VL, v = 0;
+    for (int p = 0; p < PERIOD; p++) {
+        most[p] = vf_set1(-3.0e38f);
+        all[p] = vf_zero();
+    }
     for (int i = 0; i < n; i++)
-        most = vf_max(most, x[i] = vf_load(s + i * VL));
-    most = vf_max(most, swap_halves(most));
+        most[i % PERIOD] = vf_max(most[i % PERIOD], x[i] = vf_load(s + i * VL));
+    for (int p = 0; p < PERIOD; p++)
+        most[p] = vf_max(most[p], swap_halves(most[p]));
     for (int i = 0; i < n; i++)
-        x[i] -= most;
+        x[i] -= most[i % PERIOD];
     for (; v + 4 <= n; v += 4)
         (brief ? um_exp2_neg_brief_v : um_exp_neg_v)(x + v, 4);
     for (; v < n; v++)
         (brief ? um_exp2_neg_brief_v : um_exp_neg_v)(x + v, 1);
     for (int i = 0; i < n; i++)
-        all += x[i];
-    all = VL == 8 ? all : all + swap_halves(all);
-    all = 1.0f / all;
+        all[i % PERIOD] += x[i];
+    for (int p = 0; p < PERIOD; p++)
+        all[p] = 1.0f / (VL <= 8 ? all[p] : all[p] + swap_halves(all[p]));
     for (int i = 0; i < n; i++)
-        x[i] *= all;
+        x[i] *= all[i % PERIOD];
 }
 
 /* Vectors o, `apart` floats from one part of the pixels to the next, times share[part]: their sum,

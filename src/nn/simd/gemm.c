@@ -9,11 +9,17 @@ static int panel_vectors(int n)
 #if VL == 8
     return need < 2 ? 1 : 2;
 #else
+#if VL == 16
     static const int order[] = {4, 5, 3};
     if (need <= 5)
         return need;
+#else
+    static const int order[] = {4, 2}; /* so that 8 heads lie in one panel (cross.c) */
+    if (need <= 2)
+        return need;
+#endif
     int best = 4, least = INT32_MAX;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < (int)(sizeof order / sizeof *order); i++) {
         int padded = (need + order[i] - 1) / order[i] * order[i];
         if (padded < least) {
             least = padded;
@@ -53,17 +59,17 @@ size_t UM_NAME(gemm_pack)(float *dst, const float *w, int n, int k)
 
 void UM_NAME(gemm_panel)(float *dst, const float *rows, ptrdiff_t ld, int n, int k, int nr)
 {
-    for (int j = 0; j < nr; j += 8) {
+    for (int j = 0; j < nr; j += SIDE) {
         int i = 0;
-        if (j + 8 <= n)
-            for (; i + 8 <= k; i += 8) {
-                __m256 row[8];
-                for (int l = 0; l < 8; l++)
-                    row[l] = _mm256_loadu_ps(rows + (j + l) * ld + i);
-                transpose8(dst + (ptrdiff_t)i * nr + j, nr, row);
+        if (j + SIDE <= n)
+            for (; i + SIDE <= k; i += SIDE) {
+                side row[SIDE];
+                for (int l = 0; l < SIDE; l++)
+                    row[l] = side_load(rows + (j + l) * ld + i);
+                transpose_square(dst + (ptrdiff_t)i * nr + j, nr, row);
             }
         for (; i < k; i++)
-            for (int l = j; l < j + 8; l++)
+            for (int l = j; l < j + SIDE; l++)
                 dst[(ptrdiff_t)i * nr + l] = l < n ? rows[l * ld + i] : 0;
     }
 }
@@ -127,7 +133,7 @@ static void ready_rows(const struct gemm *g, const struct gemm_rows *r, int rows
         break;
 #if VL == 8
     case UM_NARROW_VNNI: UM_NAME(gemm8_vnni_rows)(g, r, rows, panel0, panel1); break;
-#else
+#elif VL == 16
     case UM_NARROW_TWIN: UM_NAME(gemm_twin)(g, r, rows, panel0, panel1); break;
 #if !UM_VEC_EMULATED
     case UM_NARROW_TILES: UM_NAME(gemm_amx)(g, r, rows, panel0, panel1); break;

@@ -110,7 +110,7 @@ size_t UM_NAME(pack_int8_vnni)(void *dst, const struct um_int8_layer *l)
 {
     return pack(dst, UM_NARROW_VNNI, l);
 }
-#else
+#elif VL == 16
 size_t UM_NAME(pack_int8_twin)(void *dst, const struct um_int8_layer *l)
 {
     return pack(dst, UM_NARROW_TWIN, l);

@@ -117,6 +117,34 @@ UM_INLINE void store_bytes(uint8_t *p, vb v, int n)
     memcpy(p, some, (size_t)n);
 }
 
+#if defined(__aarch64__)
+UM_INLINE uint8x16_t half_of(vb v, int i)
+{
+    union {
+        vb all;
+        uint8x16_t half[2];
+    } u = {v};
+    return u.half[i];
+}
+
+UM_INLINE uint64_t sum_bytes(vb v)
+{
+    return (uint64_t)vaddlvq_u8(half_of(v, 0)) + vaddlvq_u8(half_of(v, 1));
+}
+
+UM_INLINE uint32_t bits_of(vb v) /* bit i = lowest bit of byte i */
+{
+    static const uint8_t weight[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    uint32_t bits = 0;
+    for (int i = 0; i < 2; i++) {
+        uint8x16_t some = vmulq_u8(vandq_u8(half_of(v, i), vdupq_n_u8(1)), vld1q_u8(weight));
+        bits |=
+            ((uint32_t)vaddv_u8(vget_low_u8(some)) | (uint32_t)vaddv_u8(vget_high_u8(some)) << 8)
+            << 16 * i;
+    }
+    return bits;
+}
+#else
 UM_INLINE uint64_t sum_bytes(vb v)
 {
     __m256i s = _mm256_sad_epu8((__m256i)v, _mm256_setzero_si256());
@@ -128,6 +156,7 @@ UM_INLINE uint32_t bits_of(vb v) /* bit i = lowest bit of byte i */
 {
     return (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16((__m256i)v, 7));
 }
+#endif
 
 /* Columns of line y: the masks of the vertical neighbourhoods, zero beyond both ends. */
 static void columns(const struct lines *l, const struct um_view *mask, int y)
@@ -321,7 +350,7 @@ void UM_NAME(packet)(const struct um_call *call)
             const uint8_t *from = m + x;
             if (mask->w - x < BYTES)
                 from = memcpy(some, from, (size_t)(mask->w - x));
-            uint32_t bits = bits_of(load_bytes(from)); /* x86 is little-endian, as the packet */
+            uint32_t bits = bits_of(load_bytes(from)); /* little-endian, as the packet */
             memcpy(to, &bits, sizeof bits);
         }
 }

@@ -16,6 +16,6 @@ enum um_math_function {
 };
 
 typedef void um_math_fn(enum um_math_function f, float *y, const float *x, int n);
-um_math_fn um_math_avx2, um_math_avx512, um_math_emu512;
+um_math_fn um_math_neon, um_math_avx2, um_math_avx512, um_math_emu512, um_math_emu128;
 
 #endif

@@ -32,19 +32,66 @@ UM_INLINE uint8_t clip8(int32_t v)
 /* Eight lines of eight bytes to eight columns of eight, which follow each other at dst. */
 UM_INLINE void transpose_bytes(uint8_t *dst, const uint8_t *const *line, ptrdiff_t at)
 {
-    __m128i r[8], q[4];
-    for (int i = 0; i < 8; i++)
-        r[i] = _mm_loadl_epi64((const __m128i *)(line[i] + at));
+    typedef uint8_t bytes __attribute__((vector_size(16)));
+    typedef uint16_t twos __attribute__((vector_size(16)));
+    typedef uint32_t fours __attribute__((vector_size(16)));
+    bytes r[8];
+    twos q[4];
+    fours out[4];
+    for (int i = 0; i < 8; i++) {
+        r[i] = (bytes){0};
+        memcpy(&r[i], line[i] + at, 8);
+    }
     for (int i = 0; i < 4; i++)
-        q[i] = _mm_unpacklo_epi8(r[2 * i], r[2 * i + 1]);
-    r[0] = _mm_unpacklo_epi16(q[0], q[1]);
-    r[1] = _mm_unpacklo_epi16(q[2], q[3]);
-    r[2] = _mm_unpackhi_epi16(q[0], q[1]);
-    r[3] = _mm_unpackhi_epi16(q[2], q[3]);
-    _mm_storeu_si128((__m128i *)dst, _mm_unpacklo_epi32(r[0], r[1]));
-    _mm_storeu_si128((__m128i *)(dst + 16), _mm_unpackhi_epi32(r[0], r[1]));
-    _mm_storeu_si128((__m128i *)(dst + 32), _mm_unpacklo_epi32(r[2], r[3]));
-    _mm_storeu_si128((__m128i *)(dst + 48), _mm_unpackhi_epi32(r[2], r[3]));
+        q[i] = (twos)__builtin_shufflevector(r[2 * i], r[2 * i + 1], 0, 16, 1, 17, 2, 18, 3, 19, 4,
+                                             20, 5, 21, 6, 22, 7, 23);
+    for (int i = 0; i < 2; i++) {
+        fours low =
+            (fours)__builtin_shufflevector(q[2 * i], q[2 * i + 1], 0, 8, 1, 9, 2, 10, 3, 11);
+        fours high =
+            (fours)__builtin_shufflevector(q[2 * i], q[2 * i + 1], 4, 12, 5, 13, 6, 14, 7, 15);
+        out[i] = low;
+        out[2 + i] = high;
+    }
+    for (int i = 0; i < 4; i += 2) {
+        fours low = __builtin_shufflevector(out[i], out[i + 1], 0, 4, 1, 5);
+        fours high = __builtin_shufflevector(out[i], out[i + 1], 2, 6, 3, 7);
+        memcpy(dst + 16 * i, &low, 16);
+        memcpy(dst + 16 * (i + 1), &high, 16);
+    }
+}
+
+/* Of a band, in a vector or two. */
+struct sums {
+#if VL == 4
+    vi v[2];
+#else
+    __m256i v[1];
+#endif
+};
+
+UM_INLINE void add_tap(struct sums *s, const uint8_t *p, int32_t weight)
+{
+#if VL == 4
+    s->v[0] += vi_load_u8(p) * weight;
+    s->v[1] += vi_load_u8(p + 4) * weight;
+#else
+    __m256i pixels = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+    s->v[0] = _mm256_add_epi32(s->v[0], _mm256_mullo_epi32(pixels, _mm256_set1_epi32(weight)));
+#endif
+}
+
+UM_INLINE void store_sums(uint8_t *dst, const struct sums *s)
+{
+    const int32_t half = 1 << (RESIZE_BITS - 1);
+#if VL == 4
+    vi_store_u8(dst, (s->v[0] + half) >> RESIZE_BITS);
+    vi_store_u8(dst + 4, (s->v[1] + half) >> RESIZE_BITS);
+#else
+    __m256i rounded = _mm256_add_epi32(s->v[0], _mm256_set1_epi32(half));
+    __m128i v = vec_pack16_(_mm256_srai_epi32(rounded, RESIZE_BITS));
+    _mm_storel_epi64((__m128i *)dst, _mm_packus_epi16(v, v));
+#endif
 }
 
 /* Along a row every output has its own taps, so the lanes are eight rows: the band is turned on its
@@ -68,17 +115,11 @@ static void resize_rows(void *ctx, int item, int worker)
     for (int x = 0; x < out->w; x++, k += taps->ld)
         for (int o = 0; o < c; o++) {
             const uint8_t *p = turned + ((ptrdiff_t)k[0] * c + o) * BAND;
-            __m256i acc = _mm256_set1_epi32(1 << (RESIZE_BITS - 1));
+            struct sums acc;
+            memset(&acc, 0, sizeof acc);
             for (int j = 0; j < k[1]; j++, p += c * BAND)
-                acc = _mm256_add_epi32(
-                    acc,
-                    _mm256_mullo_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)),
-                                       _mm256_set1_epi32(k[2 + j])));
-            acc = _mm256_srai_epi32(acc, RESIZE_BITS);
-            __m128i v =
-                _mm_packus_epi32(_mm256_castsi256_si128(acc), _mm256_extracti128_si256(acc, 1));
-            _mm_storel_epi64((__m128i *)(done + (ptrdiff_t)(x * c + o) * BAND),
-                             _mm_packus_epi16(v, v));
+                add_tap(&acc, p, k[2 + j]);
+            store_sums(done + (ptrdiff_t)(x * c + o) * BAND, &acc);
         }
     uint8_t *to = (uint8_t *)out->data + (ptrdiff_t)y0 * n_out;
     for (i = 0; i + 8 <= n_out; i += 8) {

@@ -6,10 +6,29 @@
 
 #include <stddef.h>
 
-/* 8 rows of 8 floats, as columns of dst. */
-UM_INLINE void transpose8(float *dst, ptrdiff_t ld_dst, __m256 r[8])
+/* SIDE rows of SIDE floats, as columns of dst. */
+#if VL == 4
+enum { SIDE = 4 };
+typedef vf side;
+
+UM_INLINE void transpose_square(float *dst, ptrdiff_t ld_dst, side r[SIDE])
 {
-    __m256 t[8];
+    side a = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5);
+    side b = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5);
+    side c = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
+    side d = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
+    vf_store(dst, __builtin_shufflevector(a, b, 0, 1, 4, 5));
+    vf_store(dst + ld_dst, __builtin_shufflevector(a, b, 2, 3, 6, 7));
+    vf_store(dst + 2 * ld_dst, __builtin_shufflevector(c, d, 0, 1, 4, 5));
+    vf_store(dst + 3 * ld_dst, __builtin_shufflevector(c, d, 2, 3, 6, 7));
+}
+#else
+enum { SIDE = 8 };
+typedef __m256 side;
+
+UM_INLINE void transpose_square(float *dst, ptrdiff_t ld_dst, side r[SIDE])
+{
+    side t[SIDE];
     for (int i = 0; i < 8; i += 2) {
         t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
@@ -25,23 +44,32 @@ UM_INLINE void transpose8(float *dst, ptrdiff_t ld_dst, __m256 r[8])
         _mm256_storeu_ps(dst + (i + 4) * ld_dst, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
     }
 }
+#endif
+
+UM_INLINE side side_load(const float *p)
+{
+#if VL == 4
+    return vf_load(p);
+#else
+    return _mm256_loadu_ps(p);
+#endif
+}
 
 /* dst[c][r] = src[r][c] * scale */
 UM_INLINE void transpose(float *dst, ptrdiff_t ld_dst, const float *src, ptrdiff_t ld_src, int rows,
                          int cols, float scale)
 {
     int r = 0;
-    for (; r + 8 <= rows; r += 8) {
+    for (; r + SIDE <= rows; r += SIDE) {
         int c = 0;
-        for (; c + 8 <= cols; c += 8) {
-            __m256 row[8];
-            for (int i = 0; i < 8; i++)
-                row[i] = _mm256_mul_ps(_mm256_loadu_ps(src + (r + i) * ld_src + c),
-                                       _mm256_set1_ps(scale));
-            transpose8(dst + c * ld_dst + r, ld_dst, row);
+        for (; c + SIDE <= cols; c += SIDE) {
+            side row[SIDE];
+            for (int i = 0; i < SIDE; i++)
+                row[i] = side_load(src + (r + i) * ld_src + c) * scale;
+            transpose_square(dst + c * ld_dst + r, ld_dst, row);
         }
         for (; c < cols; c++)
-            for (int i = 0; i < 8; i++)
+            for (int i = 0; i < SIDE; i++)
                 dst[c * ld_dst + r + i] = src[(r + i) * ld_src + c] * scale;
     }
     for (; r < rows; r++)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Vectors of VL floats. A kernel source is compiled once per instruction level with UM_ISA naming
- * the level and UM_VL its width: 8 (AVX2+FMA) or 16 (AVX-512 F, BW, DQ, VL). 16 without AVX-512 is
- * emulated on pairs of ymm, so that the code paths of the wide level run in tests on any machine.
+ * the level and UM_VL its width: 4 (NEON), 8 (AVX2+FMA) or 16 (AVX-512 F, BW, DQ, VL). 16 without
+ * AVX-512 is emulated on pairs of ymm, and 4 on an x86 with FMA is NEON's code on xmm, so that the
+ * code paths of these levels run in tests on other machines. There are 32 registers, at 8 16.
  *
  * vf and vi are compiler vectors: + - * / & | ^ ~ << >> < > == and mixing in scalars work as
  * written; comparisons give a vi of 0 or -1. Functions that have no operator are below. Everything
@@ -9,14 +10,18 @@
 #ifndef UM_NN_SIMD_VEC_H
 #define UM_NN_SIMD_VEC_H
 
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#else
 #include <immintrin.h>
+#endif
 #include <stdint.h>
 #include <string.h>
 
 #ifdef UM_VL
 #define VL UM_VL
 #else
-#error "UM_VL is 8 or 16"
+#error "UM_VL is 4, 8 or 16"
 #endif
 
 #define UM_CAT3_(a, b) um_##a##_##b
@@ -55,7 +60,7 @@ typedef union vec_pair {
 
 /* Keeps a value in a register: the compiler can neither fold the load behind it into its uses nor
  * rematerialise it. */
-#if UM_VEC_EMULATED
+#if UM_VEC_EMULATED || defined(__aarch64__) /* which has no operands in memory */
 #define VF_KEEP(v) ((void)0)
 #elif VL == 16
 #define VF_KEEP(v) __asm__("" : "+v"(v))
@@ -91,9 +96,11 @@ UM_INLINE vf vf_of(vi v) /* value, rounded to nearest */
 {
     return __builtin_convertvector(v, vf);
 }
-UM_INLINE vi vi_trunc(vf v) /* value, towards zero; out of range: INT32_MIN */
+UM_INLINE vi vi_trunc(vf v) /* value, towards zero; out of range: anything */
 {
-#if VL == 8
+#if VL == 4
+    return __builtin_convertvector(v, vi);
+#elif VL == 8
     return (vi)_mm256_cvttps_epi32((__m256)v);
 #elif !UM_VEC_EMULATED
     return (vi)_mm512_cvttps_epi32((__m512)v);
@@ -105,9 +112,13 @@ UM_INLINE vi vi_trunc(vf v) /* value, towards zero; out of range: INT32_MIN */
 #endif
 }
 
-UM_INLINE vi vi_round(vf v) /* value, to nearest, ties to even; out of range: INT32_MIN */
+UM_INLINE vi vi_round(vf v) /* value, to nearest, ties to even; out of range: anything */
 {
-#if VL == 8
+#if defined(__aarch64__)
+    return (vi)vcvtnq_s32_f32((float32x4_t)v);
+#elif VL == 4
+    return (vi)_mm_cvtps_epi32((__m128)v);
+#elif VL == 8
     return (vi)_mm256_cvtps_epi32((__m256)v);
 #elif !UM_VEC_EMULATED
     return (vi)_mm512_cvtps_epi32((__m512)v);
@@ -119,6 +130,7 @@ UM_INLINE vi vi_round(vf v) /* value, to nearest, ties to even; out of range: IN
 #endif
 }
 
+#if VL > 4
 UM_INLINE __m128i vec_pack16_(__m256i v) /* of 0..65535 */
 {
     return _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
@@ -133,13 +145,18 @@ UM_INLINE __m256i vec_dot4_(__m256i sum, __m256i a, __m256i b)
     __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(a, 8), _mm256_srai_epi16(b, 8));
     return _mm256_add_epi32(sum, _mm256_add_epi32(even, odd));
 }
+#endif
 
 /* sum + a0*b0 + a1*b1 + a2*b2 + a3*b3 of the four bytes in each lane, those of a unsigned, of b
  * signed. On 16 lanes this is AVX-512 VNNI, on 8 where UM_AVX_VNNI is defined AVX-VNNI: who calls
  * it has asked for that. */
 UM_INLINE vi vi_dot4(vi sum, vi a, vi b)
 {
-#if VL == 8 && defined(UM_AVX_VNNI)
+#if VL == 4
+    for (int i = 0; i < 32; i += 8)
+        sum += (a >> i & 0xff) * (b << (24 - i) >> 24);
+    return sum;
+#elif VL == 8 && defined(UM_AVX_VNNI)
     __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
     return sum;
 #elif VL == 8
@@ -155,7 +172,117 @@ UM_INLINE vi vi_dot4(vi sum, vi a, vi b)
 #endif
 }
 
-#if VL == 8
+#if VL == 4
+
+UM_INLINE vf vf_set1(float x)
+{
+    return (vf){x, x, x, x};
+}
+UM_INLINE vi vi_set1(int32_t x)
+{
+    return (vi){x, x, x, x};
+}
+#if defined(__aarch64__)
+UM_INLINE vf vf_fma(vf a, vf b, vf c)
+{
+    return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+UM_INLINE vf vf_fnma(vf a, vf b, vf c)
+{
+    return (vf)vfmsq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+UM_INLINE vf vf_sqrt(vf a)
+{
+    return (vf)vsqrtq_f32((float32x4_t)a);
+}
+UM_INLINE vf vf_floor(vf a)
+{
+    return (vf)vrndmq_f32((float32x4_t)a);
+}
+#else
+UM_INLINE vf vf_fma(vf a, vf b, vf c)
+{
+    return (vf)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
+}
+UM_INLINE vf vf_fnma(vf a, vf b, vf c)
+{
+    return (vf)_mm_fnmadd_ps((__m128)a, (__m128)b, (__m128)c);
+}
+UM_INLINE vf vf_sqrt(vf a)
+{
+    return (vf)_mm_sqrt_ps((__m128)a);
+}
+UM_INLINE vf vf_floor(vf a)
+{
+    return (vf)_mm_floor_ps((__m128)a);
+}
+#endif
+UM_INLINE vf vf_select(vi mask, vf yes, vf no)
+{
+    return (vf)(((vi)yes & mask) | ((vi)no & ~mask));
+}
+UM_INLINE vf vf_min(vf a, vf b)
+{
+    return vf_select((vi)(a < b), a, b);
+}
+UM_INLINE vf vf_max(vf a, vf b)
+{
+    return vf_select((vi)(a > b), a, b);
+}
+UM_INLINE vf vf_min_abs(vf a, vf b)
+{
+    return vf_min((vf)((vi)a & INT32_MAX), b);
+}
+UM_INLINE vf vf_load_n(const float *p, int n)
+{
+    float some[4] = {0};
+    if (n == 4)
+        return vf_load(p);
+    if (n & 2)
+        memcpy(some, p, 2 * sizeof *p);
+    if (n & 1)
+        some[n & 2] = p[n & 2];
+    return vf_load(some);
+}
+UM_INLINE void vf_store_n(float *p, vf v, int n)
+{
+    float some[4];
+    if (n == 4) {
+        vf_store(p, v);
+        return;
+    }
+    vf_store(some, v);
+    if (n & 2)
+        memcpy(p, some, 2 * sizeof *p);
+    if (n & 1)
+        p[n & 2] = some[n & 2];
+}
+UM_INLINE float vf_sum(vf v)
+{
+    return (v[0] + v[2]) + (v[1] + v[3]);
+}
+UM_INLINE float vf_hmax(vf v)
+{
+    v = vf_max(v, (vf){v[2], v[3], v[2], v[3]});
+    return vf_max(v, (vf){v[1], v[1], v[1], v[1]})[0];
+}
+UM_INLINE vi vi_load_u8(const uint8_t *p)
+{
+    typedef uint8_t bytes __attribute__((vector_size(4)));
+    bytes b;
+    memcpy(&b, p, sizeof b);
+    return __builtin_convertvector(b, vi);
+}
+UM_INLINE void vi_store_u8(uint8_t *p, vi v)
+{
+    typedef uint8_t bytes __attribute__((vector_size(4)));
+    v &= (vi)(v > 0);
+    v |= (vi)(v > 255);
+    bytes b = __builtin_convertvector(v, bytes);
+    memcpy(p, &b, sizeof b);
+}
+
+#elif VL == 8
 
 UM_INLINE vf vf_set1(float x)
 {
@@ -426,7 +553,12 @@ UM_INLINE float vf_hmax(vf v)
 
 UM_INLINE vi vi_load_u16(const uint16_t *p) /* VL of them */
 {
-#if VL == 8
+#if VL == 4
+    typedef uint16_t halves __attribute__((vector_size(8)));
+    halves h;
+    memcpy(&h, p, sizeof h);
+    return __builtin_convertvector(h, vi);
+#elif VL == 8
     return (vi)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
 #elif !UM_VEC_EMULATED
     return (vi)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
@@ -462,7 +594,11 @@ UM_INLINE void vf_store_bf16(void *p, vf v)
 #else
     vi u = vi_cast(v), even = u + 0x7fff + (u >> 16 & 1), nan = (vi)(v != v);
     vi half = ((even & ~nan) | ((u | 0x400000) & nan)) >> 16 & 0xffff;
-#if VL == 8
+#if VL == 4
+    typedef uint16_t halves __attribute__((vector_size(8)));
+    halves h = __builtin_convertvector(half, halves);
+    memcpy(p, &h, sizeof h);
+#elif VL == 8
     _mm_storeu_si128((__m128i *)p, vec_pack16_((__m256i)half));
 #else
     vec_pair x = {.i = half};

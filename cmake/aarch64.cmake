@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+# Toolchain for arm64 on another machine: Debian's cross compiler, libraries under UM_ARM_ROOT (script/arm-check puts them there),
+# tests through qemu.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
+set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+set(CMAKE_LIBRARY_ARCHITECTURE aarch64-linux-gnu)
+list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES UM_ARM_ROOT)
+set(CMAKE_FIND_ROOT_PATH ${UM_ARM_ROOT})
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+foreach(kind LIBRARY INCLUDE PACKAGE)
+  set(CMAKE_FIND_ROOT_PATH_MODE_${kind} ONLY)
+endforeach()
+set(folder usr/lib/aarch64-linux-gnu)
+set(ENV{PKG_CONFIG_LIBDIR} ${UM_ARM_ROOT}/${folder}/pkgconfig)
+set(ENV{PKG_CONFIG_SYSROOT_DIR} ${UM_ARM_ROOT})
+foreach(language C CXX)
+  set(CMAKE_${language}_FLAGS_INIT "-isystem ${UM_ARM_ROOT}/usr/include -isystem ${UM_ARM_ROOT}/usr/include/aarch64-linux-gnu")
+endforeach()
+foreach(kind EXE SHARED)
+  set(CMAKE_${kind}_LINKER_FLAGS_INIT "-L${UM_ARM_ROOT}/${folder} -Wl,-rpath-link,${UM_ARM_ROOT}/${folder}:${UM_ARM_ROOT}/lib/aarch64-linux-gnu")
+endforeach()
+set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64 -L /usr/aarch64-linux-gnu
+    -E "LD_LIBRARY_PATH=${UM_ARM_ROOT}/${folder}:${UM_ARM_ROOT}/lib/aarch64-linux-gnu:/usr/aarch64-linux-gnu/lib")
