@@ -34,6 +34,8 @@ struct masks {
     bool open, deflating, counts;  /* counts: frames of a source, whose ids leave out none */
     z_stream z;
     uint64_t frames;
+    double ts, time, shift; /* of a sequence: the last packet's own time, the last frame's, and how
+                               far times were moved since they went back */
     um_frame *first;
     uint8_t *labels, *one; /* a frame's, and an object's */
     uint8_t *piece;
@@ -149,6 +151,21 @@ static um_status begin(struct masks *m, const um_packet *p, const um_frame *fram
     return m->labels && m->one ? UM_OK : um_fail(UM_ENOMEM, "masks of %dx%d", p->width, p->height);
 }
 
+/* A frame's time in a sequence. 3D Slicer sorts frames by their times, and keeps one of those
+ * within 1 ms of each other: they come 2 ms apart at least, those without a packet just before the
+ * next that has one; and where time goes back, as at the next of several videos, it goes on. */
+static double time_of(struct masks *m, const um_packet *p)
+{
+    static const double apart = .002;
+    if (m->frames && p->ts < m->ts)
+        m->shift = m->time + apart - p->ts;
+    m->ts = p->ts;
+    double before = p->frame_id > m->frames && m->counts ? (double)(p->frame_id - m->frames) : 0;
+    double t = p->ts + m->shift - before * apart;
+    m->time = m->frames && t < m->time + apart ? m->time + apart : t;
+    return m->time;
+}
+
 /* `frame` NULL: of one that gave no packet, at the time of `p`, which comes next. */
 static um_status put(struct masks *m, const um_packet *p, const um_frame *frame)
 {
@@ -170,6 +187,7 @@ static um_status put(struct masks *m, const um_packet *p, const um_frame *frame)
         um_sequence_put_field(m->fields.file, m->frames, "Timestamp", stamp);
         um_sequence_put_field(m->fields.file, m->frames, "ImageStatus", "INVALID");
     } else if (m->format == SEQUENCE) {
+        um_number_double(stamp, time_of(m, p));
         fprintf(m->fields.file, "%s%s", m->frames ? " " : "", stamp);
     }
     m->frames++;
