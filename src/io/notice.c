@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void tell(const struct um_notices *n, const char *fmt, ...) UM_PRINTF(2, 3);
@@ -79,6 +80,8 @@ void um_notices_see(struct um_notices *n, const char *file, bool begins,
              file, (unsigned long long)f->untold);
 }
 
+static const char linked[] = "linked folder";
+
 void um_notices_pass(struct um_notices *n, const char *path)
 {
     uint8_t head[UM_KIND_HEAD];
@@ -92,11 +95,16 @@ void um_notices_pass(struct um_notices *n, const char *path)
         if (got >= 0)
             kind = um_kind_of(head, (size_t)got);
     }
+    struct stat s;
     const char *slash = strrchr(path, '/'), *dot = strrchr(slash ? slash + 1 : path, '.');
-    if (kind.name[0])
+    if (stat(path, &s) == 0 && S_ISDIR(s.st_mode))
+        snprintf(name, sizeof name, "%s", linked);
+    else if (kind.name[0])
         snprintf(name, sizeof name, "%s", kind.name);
+    else if (dot)
+        snprintf(name, sizeof name, "%.*s file", (int)sizeof name - 6, dot);
     else
-        snprintf(name, sizeof name, "%.*s file", (int)sizeof name - 6, dot ? dot : "nameless");
+        snprintf(name, sizeof name, "file without ending");
     int i = 0;
     while (i < n->kinds && strcmp(n->passed[i].name, name) != 0)
         i++;
@@ -127,6 +135,8 @@ static const char *advice(const struct um_passed *p)
 {
     bool left_out =
         p->sort == UM_KIND_VIDEO ? !um_video_built : strcmp(p->name, "TIFF") == 0 && !um_tiff_built;
+    if (strcmp(p->name, linked) == 0)
+        return "not followed, give it by name";
     switch (p->sort) {
     case UM_KIND_DICOM:
     case UM_KIND_OTHER_IMAGE:
