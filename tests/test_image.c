@@ -127,6 +127,7 @@ TEST(tiff_of_every_kind)
     check_image("rgba16.tif", 3, 0);
     check_image("palette.tif", 3, 0);
     check_image("rgb_jpeg.tif", 3, 14);
+    check_image("ycbcr.tif", 3, 20);
     um_frame *f = NULL;
     CHECK_EQ(um_image_read(golden("image", "float.tif"), &f), UM_EFORMAT);
     CHECK_MSG(strstr(um_last_error(), "with floating-point samples is not read: save it"), "%s",

@@ -270,7 +270,9 @@ static um_status describe(struct um_tiff *t, struct page *p)
                                                          : "samples that are no numbers");
     if (p->bits > 8 && p->bits != 16)
         return refuse_bits(p->bits);
-    uint64_t row = ((uint64_t)p->width * p->bits * p->samples + 7) / 8;
+    /* of YCbCr the latter two may be of several pixels */
+    uint64_t samples = p->photometric == PHOTOMETRIC_YCBCR ? 1 : p->samples;
+    uint64_t row = ((uint64_t)p->width * p->bits * samples + 7) / 8;
     if (row * p->height / ratio(p->coding) > (uint64_t)t->f->bytes)
         return um_fail(UM_EFORMAT,
                        "TIFF of %ux%u pixels cannot come from %lld bytes" UM_IMAGE_AGAIN, p->width,

@@ -182,6 +182,24 @@ tiff("rgba16.tif", [({**RGB, 258: (3, [16] * 4), 277: (3, [4]), 338: (3, [2])}, 
 tiff("rgb8_apart.tif", [({**RGB, 284: (3, [2])}, [flat(lambda x, y: (rgb(x, y)[c],)) for c in range(3)])])
 inside = lambda x, y: rgb(x, y) if x < W and y < H else (1, 2, 3)
 tiff("rgb8_tiles.tif", [({**RGB, 322: (4, [16]), 323: (4, [16])}, [flat(inside, ys=range(16), xs=range(16))])])
+
+
+def ycbcr(x, y):
+    r, gg, b = rgb(min(x, W - 1), min(y, H - 1))
+    return 0.299 * r + 0.587 * gg + 0.114 * b, 128 - 0.168736 * r - 0.331264 * gg + 0.5 * b, 128 + 0.5 * r - 0.418688 * gg - 0.081312 * b
+
+
+def quartets():
+    """Four Y, and the means of their Cb and Cr."""
+    for y in range(0, H, 2):
+        for x in range(0, W, 2):
+            four = [ycbcr(x + dx, y + dy) for dy in (0, 1) for dx in (0, 1)]
+            yield from (round(v[0]) for v in four)
+            yield from (round(sum(v[c] for v in four) / 4) for c in (1, 2))
+
+
+# the whole file is smaller than W * H * 3
+tiff("ycbcr.tif", [({**RGB, 262: (3, [6]), 530: (3, [2, 2]), 531: (3, [1])}, [bytes(quartets())])])
 at, w, h = stored(8, gray)
 tiff("turned8.tif", [({**GRAY, 256: (4, [w]), 257: (4, [h]), 274: (3, [8])}, [flat(lambda x, y: (at(x, y),), ys=range(h), xs=range(w))])])
 page = lambda v: ({**GRAY, 256: (4, [4]), 257: (4, [3])}, [bytes([v] * 12)])
