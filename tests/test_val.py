@@ -213,6 +213,8 @@ def odd_truth_is_said(folder):
     assert "1 boxes reach beyond their image" in said()[0]
     coco(folder, [box(0, [4, 4, 7, 7])])
     assert not said()
+    coco(folder, [box(0, [2, 2, 4, 4], iscrowd=1)])  # as some programs mark all run lengths
+    assert 'all 1 annotations are crowds ("iscrowd"), which are not scored' in said()[0]
 
 
 @test

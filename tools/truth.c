@@ -42,6 +42,7 @@ struct truth {
     long notices;                   /* of images */
     long masks, set, large, beyond; /* masks that were read, those with a pixel, with most of an
                                        image; boxes that reach beyond theirs */
+    long annotations, crowds;       /* that were read */
     char sweep[64];                 /* of the phantom's; "" = single images */
 };
 
@@ -553,6 +554,9 @@ static void say_doubts(const truth *t)
             "%s: %ld of %ld masks are more than half of their image: every pixel that is not 0 "
             "counts, so what is around a structure must be 0",
             t->dataset, t->large, t->set);
+    if (t->crowds && t->crowds == t->annotations)
+        say(t, "%s: all %ld annotations are crowds (\"iscrowd\"), which are not scored", t->dataset,
+            t->crowds);
     if (t->beyond)
         say(t, "%s: %ld boxes reach beyond their image: a \"bbox\" is [x,y,width,height]",
             t->dataset, t->beyond);
@@ -916,6 +920,8 @@ static um_status read_annotated(truth *t, const struct entry *e, struct truth_fr
             return st;
         if (o->mask)
             count_mask(t, o->mask, f->image);
+        t->annotations++;
+        t->crowds += o->crowd;
         t->beyond += o->box[0] + o->box[2] > w + 1 || o->box[1] + o->box[3] > h + 1;
     }
     return UM_OK;
