@@ -114,8 +114,9 @@ class Dataset:
             raise ValueError(f"{path}: {'--masks is for folders of images' if listed else '--pictures is for a COCO .json'}")
         self.classes, self.left_out = None, 0
         self.images = self.of_coco(listed[0]) if listed else self.of_folder(path)
+        self.crowds = [f"{self.left_out} images with a crowd left out"] * bool(self.left_out)
         if not self.images:
-            raise ValueError(f"{path}: no images")
+            raise ValueError(", ".join([f"{path}: no images", *self.crowds]))
         self.files = [p for image, truth in self.images for p in (image, truth) if isinstance(p, Path)] + listed
 
     def of_folder(self, path):
@@ -190,10 +191,10 @@ class Dataset:
             dark += image.max() < 32
             whole += any(2 * m.sum() > m.size for m in masks)
         if not numbers.sum():
-            raise ValueError(f"{self.own.data}: no structure in {len(self.images)} images")
+            raise ValueError(", ".join([f"{self.own.data}: no structure in {len(self.images)} images", *self.crowds]))
         found = ", ".join(f"{n} {name}" for n, name in zip(numbers, classes))
         digest = hashlib.sha256(repr([(p.name, p.stat().st_size) for p in self.files]).encode()).hexdigest()
-        more = [f"{empty} images without"] * bool(empty) + [f"{self.left_out} images with a crowd left out"] * bool(self.left_out)
+        more = [f"{empty} images without"] * bool(empty) + self.crowds
         if 2 * whole > len(self.images) - empty:
             print(f"{self.own.data}: {whole} images with a mask of more than a half of them: is what is around a structure 0?", file=sys.stderr)
         if 2 * dark > len(self.images):

@@ -149,6 +149,7 @@ def own_images(folder):
     cv2.imwrite(str(pages / "a_mask.png"), np.full((64, 64), 255, np.uint8))
     stack = dataset.Dataset(found.own._replace(data=str(pages), masks=""))
     for wrong, word in ((lambda: stack.checked(["bone"], False), "a.tif: several images in one file"),
+                        (lambda: of_coco(annotations=annotations(iscrowd=1)).checked(["bone"], True), " images with a crowd left out"),
                         (lambda: boxes.checked(["bone"], False), "without \"segmentation\""), (lambda: of_coco(images=[]), "KeyError"),
                         (lambda: of_coco(annotations=annotations(category_id=9)).checked([], True), "00000.PNG: "),
                         (lambda: dataset.Dataset(found.own._replace(masks=str(where))), "00000.PNG: no masks 00000[_mask].png in"),
