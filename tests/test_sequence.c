@@ -237,18 +237,24 @@ TEST(axes_of_other_writers_are_read)
         int channels;
     } cases[] = {
         {"3 2 1 1 2", "RGB-color domain domain domain list", "axis 4 index values:=7 8\n", 3},
+        {"3 2 1 1 2", "RGB-color domain domain domain list",
+         "axis 4 index values:=7000 8000\nlabels: \"\" \"\" \"\" \"\" \"trigger\"\n"
+         "units: \"\" \"mm\" \"mm\" \"mm\" \"ms\"\n",
+         3},
+        {"3 2 1 1 2", "RGB-color domain domain domain list", /* of DICOM without times */
+         "axis 4 index values:=0 1\nlabels: \"\" \"\" \"\" \"\" \"frame\"\n", 3},
         {"2 3 1 2", "domain domain domain domain", "", 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         um_source *s = NULL;
         um_frame *f = NULL;
         text("NRRD0004\ntype: uchar\ndimension: %d\nsizes: %s\nkinds: %s\nencoding: raw\n%s\n"
              "abcdefghijkl",
-             i ? 4 : 5, cases[i].sizes, cases[i].kinds, cases[i].times);
+             i == 3 ? 4 : 5, cases[i].sizes, cases[i].kinds, cases[i].times);
         CHECK_OK(um_source_open(&s, save("axes.nrrd"), NULL));
         CHECK_OK(next(s, &f));
         CHECK(f->width == 2 && f->channels == cases[i].channels && !memcmp(f->pixels, "abcdef", 6));
         CHECK_OK(next(s, &f));
-        CHECK(!memcmp(f->pixels, "ghijkl", 6) && f->has_ts == !i && (i || f->ts == 8));
+        CHECK(!memcmp(f->pixels, "ghijkl", 6) && f->has_ts == (i < 2) && (i > 1 || f->ts == 8));
         CHECK_EQ(next(s, &f), UM_EOF);
         um_source_close(&s);
     }

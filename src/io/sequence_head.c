@@ -25,6 +25,8 @@ struct draft {
     uint64_t size[AXES], channels;
     enum role kind[AXES];
     double spacing[AXES], mm[AXES]; /* mm: of a unit of spacing, 0 = nothing was said */
+    double seconds[AXES];           /* of a unit of a list's values, likewise */
+    bool counted[AXES];             /* the axis is called otherwise than a time */
     char type[32];
     size_t bytes, capacity; /* of h->text */
     size_t room, others_room;
@@ -199,14 +201,35 @@ static double mm_of(const char *unit, size_t n)
     return NAN;
 }
 
+/* NAN: not a time. */
+static double seconds_of(const char *unit, size_t n)
+{
+    return n == 1 && unit[0] == 's' ? 1 : n == 2 && strncmp(unit, "ms", n) == 0 ? 1e-3 : NAN;
+}
+
 /* Of each axis in quotes, "" = not said; or (`all`) the first one's of all. */
 static void read_units(struct draft *d, const char *value, bool all)
 {
     for (int i = 0; i < AXES && value[0] == '"'; i++) {
         size_t n = strcspn(value + 1, "\"");
-        for (int axis = i; n && axis < (all ? AXES : i + 1); axis++)
+        for (int axis = i; n && axis < (all ? AXES : i + 1); axis++) {
             d->mm[axis] = mm_of(value + 1, n);
+            if (!all)
+                d->seconds[axis] = seconds_of(value + 1, n);
+        }
         value += all ? strlen(value) : n + 1;
+        value += value[0] == '"';
+        value += strspn(value, " \t");
+    }
+}
+
+/* What axes are called, in quotes, "" = not said. */
+static void read_labels(struct draft *d, const char *value)
+{
+    for (int i = 0; i < AXES && value[0] == '"'; i++) {
+        size_t n = strcspn(value + 1, "\"");
+        d->counted[i] = n && (n != 4 || strncasecmp(value + 1, "time", n) != 0);
+        value += n + 1;
         value += value[0] == '"';
         value += strspn(value, " \t");
     }
@@ -361,10 +384,8 @@ static um_status take_meta(struct draft *d, const char *name, const char *value)
 static um_status take_nrrd(struct draft *d, const char *name, const char *value)
 {
     static const char *const told[] = {
-        "space",     "space origin",      "space dimension", "content",
-        "labels",    "centers",           "thicknesses",     "min",
-        "max",       "measurement frame", "axismins",        "axismaxs",
-        "axis mins", "axis maxs"};
+        "space", "space origin", "space dimension",   "content",  "centers",   "thicknesses", "min",
+        "max",   "axismins",     "measurement frame", "axismaxs", "axis mins", "axis maxs"};
     if (is(name, "type"))
         return copy(d, d->type, sizeof d->type, value);
     if (is(name, "dimension"))
@@ -379,6 +400,10 @@ static um_status take_nrrd(struct draft *d, const char *name, const char *value)
         return read_directions(d, value);
     if (is(name, "units") || is(name, "space units")) {
         read_units(d, value, is(name, "space units"));
+        return UM_OK;
+    }
+    if (is(name, "labels")) {
+        read_labels(d, value);
         return UM_OK;
     }
     if (is(name, "endian")) {
@@ -481,6 +506,9 @@ static um_status settle_axes(struct draft *d)
     h->height = (int)side[1];
     h->channels = (int)channels;
     h->frames = list >= 0 ? lists : side[2];
+    h->stamp_s = list >= 0 && d->seconds[list] != 0 ? d->seconds[list] : 1;
+    if (list >= 0 && ((d->counted[list] && d->seconds[list] == 0) || isnan(h->stamp_s)))
+        h->stamps = 0; /* they number the frames, or are anything else */
     for (int k = 0; k < 2; k++) {
         double unit = d->mm[at[k]] != 0 ? d->mm[at[k]] : 1;
         double mm = at[k] < d->spacings ? d->spacing[at[k]] * unit : NAN;
@@ -624,7 +652,9 @@ static bool next_stamp(struct um_sequence_head *h, double *stamp)
         return false;
     }
     h->stamps = (size_t)(at - h->text);
-    return um_number_read(text, stamp);
+    bool good = um_number_read(text, stamp);
+    *stamp *= h->stamp_s;
+    return good;
 }
 
 static void put_note(char **to, const char *name, const char *value)

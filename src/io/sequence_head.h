@@ -35,7 +35,8 @@ struct um_sequence_head {
     char *text; /* lines, each part ended by a zero */
     struct um_sequence_field *fields;
     size_t n_fields, at_field; /* sorted by frame; the first that was not yet asked for */
-    size_t stamps;             /* of an NRRD: the values of its list, 0 = none */
+    size_t stamps;             /* of an NRRD: the times of its list, 0 = none */
+    double stamp_s;            /* their unit */
     size_t *others;            /* name and value of what means nothing to us */
     size_t n_others;
 };
