@@ -815,6 +815,20 @@ TEST(a_slow_wmv_is_whole_as_far_as_its_size_says)
     CHECK_MSG(strstr(last_problem, "the video breaks off after frame 3"), "%s", last_problem);
 }
 
+/* One behind the other, as `cat` puts the parts of a transmission: libav says of a packet where
+ * they meet that it is not whole. */
+TEST(parts_of_a_transmission_are_one_video)
+{
+    static uint8_t data[1 << 14];
+    if (!reads("videos"))
+        SKIP("built without libav");
+    size_t n = slurp(golden("video", "parts.ts"), data, sizeof data / 2);
+    memcpy(data + n, data, n);
+    spit(in_scratch("both.ts"), data, 2 * n);
+    const char *text = read_all(in_scratch("both.ts"), NULL);
+    CHECK_MSG(strstr(text, "both_00011=") && !strchr(text, '!'), "%s, %s", text, last_problem);
+}
+
 TEST(a_damaged_video_ends)
 {
     static uint8_t data[65536];

@@ -30,6 +30,7 @@ struct um_video {
     int64_t read;           /* bytes as far as the end of the stream's last packet */
     bool indexed;           /* it came with an index */
     bool beyond;            /* something that was looked for lies behind the file's end */
+    int cut;                /* 2 after a packet that is not whole, 1 after the next one */
     bool draining, emptied; /* no more packets; nor frames that the decoder still held */
     bool failed;            /* the last frame was an error */
     bool told;              /* that it breaks off */
@@ -466,7 +467,7 @@ static um_status feed(struct um_video *v)
 {
     int code = v->av->av_read_frame(v->format, v->d.packet);
     if (code < 0) { /* the end, or a place where it cannot go on */
-        v->beyond = v->beyond || code != AVERROR_EOF;
+        v->beyond = v->beyond || v->cut || code != AVERROR_EOF;
         v->draining = true;
         v->av->avcodec_send_packet(v->d.codec, NULL);
         return UM_OK;
@@ -476,16 +477,16 @@ static um_status feed(struct um_video *v)
         double end = (double)(v->d.packet->pts + v->d.packet->duration) * av_q2d(s->time_base);
         v->end = end > v->end ? end : v->end;
     }
-    bool whole = !(v->d.packet->flags & AV_PKT_FLAG_CORRUPT);
+    /* where parts of a transmission were lost, the packet before is said not to be whole: its
+     * decoder finds out */
+    bool whole = !(v->d.packet->flags & AV_PKT_FLAG_CORRUPT), parts = is_format(v, "mpegts");
     um_status st = UM_OK;
-    if (s == v->stream)
+    if (s == v->stream) {
         v->read = v->d.packet->pos + v->d.packet->size;
-    if (s == v->stream && whole) {
-        code = v->av->avcodec_send_packet(v->d.codec, v->d.packet);
+        v->cut = whole ? v->cut - (v->cut > 0) : 2;
+        code = whole || parts ? v->av->avcodec_send_packet(v->d.codec, v->d.packet) : 0;
         if (code < 0)
             st = undecodable(v, code);
-    } else if (s == v->stream) {
-        v->beyond = true;
     }
     v->av->av_packet_unref(v->d.packet);
     return st;

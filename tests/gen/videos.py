@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes tests/golden/video/: 6 frames of 48x32 pixels, gray 40 i + x; frame i is shown at TIMES[i], of slow.wmv, which has 3, at i s, of pages.ogv
+"""Writes tests/golden/video/: 6 frames of 48x32 pixels, gray 40 i + x; frame i is shown at TIMES[i], of slow.wmv, which has 3, at i s, of pages.ogv and parts.ts
 at i / 25 s. PyAV 18."""
 import sys
 from fractions import Fraction
@@ -31,6 +31,7 @@ video("exact.mkv", "ffv1", "gray")
 video("wide.mkv", "ffv1", "gray16le", scale=16)
 video("intra.mp4", "mpeg4", "yuv420p", {"movflags": "faststart"}, g="1", qscale="2")
 video("intra.avi", "mjpeg", "yuvj420p", qscale="2")
+video("parts.ts", "mpeg2video", "yuv420p", times=range(0, 240, 40), clock=25, g="1", qscale="2")
 video("slow.wmv", "wmv2", "yuv420p", rate=1, times=range(0, 3000, 1000), qscale="2")
 video("pages.ogv", "libvpx", "yuv420p", {"page_duration": "1"}, times=range(0, 240, 40), clock=25, crf="10", b="1M")
 turned = out / "turned.mp4"
