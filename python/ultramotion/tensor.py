@@ -173,7 +173,11 @@ class Tensor(_c.Reference, NDArrayOperatorsMixin):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return getattr(_host(self), name)
+        try:
+            array = _host(self)
+        except TypeError as problem:  # who asks with hasattr() wants to know, not to fail
+            raise AttributeError(str(problem)) from None
+        return getattr(array, name)
 
     # ---- the names that PyTorch has for it ----
 
