@@ -16,7 +16,7 @@ from ._c import lib
 from .tensor import Tensor
 
 _DLPACK = (1, 1)
-_CODES = {"u": 1, "f": 2, "i": 0, "c": 5, "b": 6}  # DLPack's for numpy's kinds; of what is neither, 3: an opaque handle
+_CODES = {"u": 1, "f": 2, "i": 0, "c": 5, "b": 6}  # DLPack's for numpy's kinds
 
 
 def _capsule(tensor: Any, stream: int | None) -> Any:
@@ -118,13 +118,15 @@ class Pixels:
     def _describe(self, interface: dict[str, Any], device: tuple[int, int]) -> None:
         """What an array interface says, told to C as DLPack's."""
         dtype, shape, steps = np.dtype(interface["typestr"]), interface["shape"], interface.get("strides")
+        if dtype.kind not in _CODES:  # dates, text, objects
+            raise _c.InvalidError(f"image of type {dtype}: want u8 (0 to 255) or f32 (0 to 1)")
         sides = (ctypes.c_int64 * len(shape))(*shape)
         strides = None if steps is None else (ctypes.c_int64 * len(shape))(*(step // dtype.itemsize for step in steps))
         tensor = _c.DLTensor(
             interface["data"][0],
             *device,
             len(shape),
-            _CODES.get(dtype.kind, 3),
+            _CODES[dtype.kind],
             dtype.itemsize * 8,
             1,
             ctypes.addressof(sides),
