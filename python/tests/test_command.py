@@ -19,7 +19,7 @@ DATASET = "phantom:seed=900001,frames=2,width=160,height=160"
 
 
 def test_val_reports_as_the_command_does(tmp_path):
-    report = ultramotion.val(DATASET, device="cpu", conf=0.4, mask_clean=False, within=(3, 6), out=tmp_path / "out")
+    report = ultramotion.val(DATASET, device="cpu", conf=0.4, mask_clean=False, gray=np.bool_(True), within=(3, 6), out=tmp_path / "out")
     assert report["frames"] == 2 and report["conf"] == pytest.approx(0.4) and report["within_px"] == [3, 6]
     assert 0 <= report["masks"]["dice"] <= 1 and len(report["boxes"]["ap_interval"]) == 2
     assert json.loads((tmp_path / "out" / "report.json").read_text())["masks"] == report["masks"]

@@ -10,6 +10,8 @@ import re
 import sys
 from typing import Any, Iterable, NoReturn
 
+import numpy as np
+
 from . import _c
 from .models import DETECTOR, LOG, SEGMENTER, models_path
 from .pipeline import _bar
@@ -122,7 +124,7 @@ def val(
     call = [command_path(), "val", "--json", "--summary-every", "0.2"]
     for name, value in given.items():
         if value is not None:
-            text = value if isinstance(value, (str, bytes, os.PathLike)) else str(int(value) if isinstance(value, bool) else value)
+            text = value if isinstance(value, (str, bytes, os.PathLike)) else str(int(value) if isinstance(value, (bool, np.bool_)) else value)
             call += [f"--{name}", _c.path_text(text)]
     if out is not None:
         call += ["-o", _c.path_text(out)]
