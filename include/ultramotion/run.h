@@ -101,7 +101,8 @@ UM_API void um_run_stop(um_run *run);
  * @return UM_OK (also when stopped); UM_EASSERT for a transfer assertion; UM_EIO when a sink failed
  * (the others went on) or all did; UM_EFORMAT or UM_EIO for an unreadable frame, UM_ENUMERIC for a
  * result that is not finite, with `strict`; UM_EDEVICE for a lost device that nothing replaced, or
- * a stall (stall_ms); UM_EINVAL if it was not started. Threads: any but the run's own.
+ * a stall (stall_ms); UM_EINVAL if it was not started; UM_AGAIN, at once, for a function that the
+ * run's own thread calls (kpi). Threads: any.
  */
 UM_API um_status um_run_join(um_run *run);
 /** Its counts so far; its struct_size is set by the caller. Threads: any. */

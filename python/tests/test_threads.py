@@ -110,6 +110,18 @@ def test_nothing_is_left_of_what_was_closed(device):
     assert handles() == before
 
 
+def test_a_run_that_its_own_kpi_function_closes(detector, device):
+    runs, segmenter = [], ultramotion.Segmenter(device=device, canvas=64)
+    with ultramotion.Pipeline(detector, segmenter, conf=0.0, kpi=lambda _: [run.close() for run in runs]) as pipeline:
+        run = ultramotion.run("phantom:seed=1,width=64,height=64", pipeline=pipeline)
+        runs.append(run)
+        list(run)
+        until = time.monotonic() + 20
+        while not run._handle.closed:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
 def test_a_run_that_is_collected_on_a_thread_of_its_own(detector, device):
     """As a cycle is, when Python collects in the KPI function that the run's thread calls."""
     dropped = threading.Event()

@@ -422,14 +422,17 @@ class Run(_c.Closing):
             lib.um_run_stop(r)
 
     def close(self) -> None:
-        """Stop, wait for the end, and let go of everything."""
-        if self._handle.closed:
-            return
-        first = self._ends()
+        """Stop, wait for the end, and let go of everything. A KPI function that the run waits for does not wait for the run."""
+        if not self._handle.closed:
+            self._close(self._ends())
+
+    def _close(self, first: bool) -> None:
         with suppress(_c.ClosedError), self._source as s, self._handle as r:  # another thread may close it too
             lib.um_source_cancel(s)
             lib.um_run_stop(r)
-            lib.um_run_join(r)
+            if lib.um_run_join(r) == _c.AGAIN:  # this is the run's own thread
+                threading.Thread(target=self._close, args=(first,), name="ultramotion close").start()
+                return
         self._handle.close()
         if first:
             self.pipeline._give_back()

@@ -950,14 +950,16 @@ um_status um_run_join(um_run *run)
     if (!run)
         return um_fail(UM_EINVAL, "um_run_join: no run");
     pthread_mutex_lock(&run->lock);
-    while (run->started && !run->over)
+    bool started = run->started, own = started && pthread_equal(run->driver, pthread_self());
+    while (started && !own && !run->over)
         pthread_cond_wait(&run->ended, &run->lock);
-    bool started = run->started;
     um_status st = run->status;
     memcpy(text, run->text, sizeof text);
     pthread_mutex_unlock(&run->lock);
     if (!started)
         return um_fail(UM_EINVAL, "um_run_join: it was not started");
+    if (own)
+        return UM_AGAIN;
     return st == UM_OK ? UM_OK : um_fail(st, "%s", text);
 }
 
