@@ -33,7 +33,7 @@ from ultramotion import Frame, InvalidError, SamPredictor, run_segmentation
         (np.zeros((1, 20000), np.uint8), "sides must be"),
         (np.array([["a"]]), "of type <U1: want u8"),
         (np.array([[None]]), "of type object: want u8"),
-        ("a text", "'a text': a name, want pixels"),
+        ("a text", "'a text': a name, want pixels: .*, @LIST.txt"),
         (Path("a.png"), "'a.png': a name, want pixels"),
         (7, "want u8"),
     ],
