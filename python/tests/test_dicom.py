@@ -290,7 +290,7 @@ def test_gray_of_colour(tmp_path):
 
 def test_files_that_are_none(tmp_path):
     (tmp_path / "text.dcm").write_text("no DICOM at all, but long enough to be one" * 10)
-    with pytest.raises(ultramotion.FormatError, match="text.dcm"):
+    with pytest.raises(ultramotion.FormatError, match="text.dcm: no DICOM file$"):
         list(frames(tmp_path / "text.dcm"))
     with pytest.raises(ultramotion.FileError):
         list(frames(tmp_path / "nothing.dcm"))

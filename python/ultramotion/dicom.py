@@ -90,6 +90,8 @@ def _read(name: str, tags: list[str]) -> Any:
         unfit = _unfit(data)
     except OSError as problem:
         raise _c.FileError(f"{name}: {problem.strerror or problem}") from problem
+    except pydicom.errors.InvalidDicomError as problem:  # which advises an argument of pydicom's
+        raise _c.FormatError(f"{name}: no DICOM file") from problem
     except Exception as problem:  # whatever pydicom finds in a file
         raise _c.FormatError(f"{name}: {problem}") from problem
     if unfit:
@@ -295,7 +297,7 @@ def save_segmentation(packet: Packet, scan: _c.Path, path: _c.Path, *, structure
         with _c.of_file(name):
             data = pydicom.dcmread(name)
     except pydicom.errors.InvalidDicomError as problem:
-        raise _c.FormatError(f"{name}: {problem}") from problem
+        raise _c.FormatError(f"{name}: no DICOM file") from problem
     if int(data.get("NumberOfFrames") or 1) > 1:
         raise _c.UnsupportedError(
             f"{name}: a DICOM SEG of several frames wants a frame of reference and each frame's place in it, which ultrasound has not"
