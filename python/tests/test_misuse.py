@@ -476,6 +476,7 @@ def test_numbers_that_c_would_cut_short(detector, segmenter):
         for wrong in (2**32 + 64, 64.5, "64"):
             with pytest.raises(InvalidError, match="prepare"):
                 pipeline.prepare(wrong, 64)
+    ultramotion.Pipeline(detector, segmenter, track=np.True_, reuse=np.False_).close()
     for wrong in (float("nan"), -1):
         with pytest.raises(InvalidError, match="sink_deadline"):
             ultramotion.run("phantom:frames=1", detector=detector, segmenter=segmenter, sink_deadline=wrong)

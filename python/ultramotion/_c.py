@@ -136,7 +136,10 @@ class Record(ctypes.Structure):
         self.struct_size = ctypes.sizeof(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """ctypes would cut an integer to its field."""
+        """ctypes would cut an integer to its field, and does not take numpy's booleans."""
+        from numpy import bool_  # only here: a sub-interpreter is refused before numpy is imported
+
+        value = bool(value) if isinstance(value, bool_) else value
         try:
             if isinstance(value, str):
                 raise TypeError  # as a bool "no" would be true
