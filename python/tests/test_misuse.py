@@ -440,6 +440,7 @@ def test_options_of_another_kind_are_refused_by_name(detector, segmenter, image)
         "window 'x': want auto": lambda: run(window="x"),
         "sink_deadline 'x': want a number": lambda: run(sink_deadline="x"),
         "receive 'x': want a number": lambda: run(receive="x"),
+        "receive 0: want packets": lambda: run(receive=0),
         "source 5: want a name": lambda: run(5),
         "sinks None: want a name": lambda: run(sinks=None),
         "pipeline 'x': want an ultra": lambda: ultramotion.run([image], pipeline="x"),

@@ -617,6 +617,8 @@ def run(
         max_age_ms=max_age_ms,
         lag_alarm_ms=lag_alarm_ms,
     )
+    if not settings.receive:
+        raise _c.InvalidError("receive 0: want packets that may wait, 1 to 1024")
     if isinstance(sinks, (str, os.PathLike)):
         sinks = [sinks]
     if not isinstance(sinks, Iterable):
