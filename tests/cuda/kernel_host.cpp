@@ -27,7 +27,12 @@ enum { STACK = (512 << 10) + 17 * 64 };
 enum { STACK = (64 << 10) + 17 * 64 };
 #endif
 
-enum { THREADS_MAX = 1024, COPIES_MAX = 128, SHARED_MAX = 227 << 10, LANE_BYTES = 64 };
+enum {
+    THREADS_MAX = 1024,
+    COPIES_MAX = 128,
+    SHARED_MAX = 99 << 10, /* that every GPU from sm_80 on has */
+    LANE_BYTES = 64
+};
 enum state { READY, AT_COLLECTIVE, AT_BARRIER, DONE };
 
 struct copy {
