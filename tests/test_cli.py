@@ -1344,7 +1344,9 @@ def what_was_sent_last_arrives(tmp):
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # most of it waits on the sender's side
         server.bind(("127.0.0.1", 0))
         server.listen()
-        plus = background("igtl", "send", f"127.0.0.1:{server.getsockname()[1]}", "phantom:seed=900003,frames=1,width=256,height=256", "-q")
+        (tmp / "0.png").write_text("not an image")  # which ends nothing
+        png(tmp / "1.png", 256, 256)
+        plus = background("igtl", "send", f"127.0.0.1:{server.getsockname()[1]}", tmp)
         size = 0
         with server.accept()[0] as peer:
             status = struct.pack(">H12s20sQQQ", 1, b"STATUS", b"", 0, 31, 0x4EB66A467286AFA6) + b"\0\1" + bytes(29)
@@ -1352,8 +1354,9 @@ def what_was_sent_last_arrives(tmp):
                 size += len(piece)
                 time.sleep(1e-3)
                 peer.sendall(status)  # nobody reads it, or it comes behind the end
-    plus.communicate(timeout=30)
+    err = plus.communicate(timeout=30)[1]
     assert plus.returncode == 0 and size == 58 + 72 + 256 * 256, size
+    assert "0.png: a text" in err and "1 frames sent, 1 unreadable" in err, err
 
 
 @test

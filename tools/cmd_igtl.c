@@ -109,7 +109,7 @@ static int send_frames(const struct options *o, bool plus)
     um_source *source = NULL;
     um_source_settings set;
     um_frame *frame = NULL;
-    long sent = 0;
+    long sent = 0, unreadable = 0;
     um_source_settings_default(&set);
     set.frames = o->frames;
     set.loop = o->loop;
@@ -122,7 +122,13 @@ static int send_frames(const struct options *o, bool plus)
         stop_ends_source(source);
     double next = 0;
     bool there = st == UM_OK && meet(link, o);
-    while (there && st == UM_OK && (st = um_source_read(source, &frame)) == UM_OK) {
+    while (there && st == UM_OK && (st = um_source_read(source, &frame)) != UM_EOF) {
+        if (st != UM_OK) {
+            cli_fail(st);
+            unreadable++;
+            st = UM_OK;
+            continue;
+        }
         if (plus)
             as_plus(frame);
         um_status said = um_igtl_send_frame(link, frame, "Image_Reference");
@@ -138,8 +144,12 @@ static int send_frames(const struct options *o, bool plus)
         pace(o, &next);
     }
     stop_ends_source(NULL);
-    int code = st == UM_OK || st == UM_EOF ? EXIT_DONE : cli_fail(st);
-    if (!o->quiet)
+    int code = st != UM_OK && st != UM_EOF ? cli_fail(st)
+               : unreadable && !sent       ? EXIT_FAILED
+                                           : EXIT_DONE;
+    if (!o->quiet && unreadable)
+        fprintf(stderr, "ultramotion: %ld frames sent, %ld unreadable\n", sent, unreadable);
+    else if (!o->quiet)
         fprintf(stderr, "ultramotion: %ld frames sent\n", sent);
     um_igtl_close(&link);
     um_source_close(&source);
