@@ -854,6 +854,14 @@ def phantom_writes_frames_and_truth(tmp):
     files = lines(um("run", tmp / "a/frames")[0])
     live = lines(um("run", "phantom:seed=900009,frames=4")[0])
     assert [p["mask"] for p in files] == [p["mask"] for p in live]
+    stopped = background("phantom", "-o", tmp / "stopped", "--frames", 10**9, "--size", "64x80")
+    while not (tmp / "stopped/frames/00001.png").exists():
+        time.sleep(0.01)
+    stopped.send_signal(signal.SIGINT)
+    err = stopped.communicate(timeout=30)[1]
+    written = {f"frames/{image.name}" for image in (tmp / "stopped/frames").iterdir()}
+    images = json.loads((tmp / "stopped/truth.json").read_text())["images"]
+    assert stopped.returncode == 0 and written == {i["file_name"] for i in images} and f"{len(written)} frames" in err, err
     um("phantom", code=2)
     um("phantom", "-o", tmp / "a", "--frames", "5", "--seed", "7")  # all of the older set is written over
     for more, left in ((["--frames", "3"], "frames/00003.png"), (["--sweep"], "frames/00000.png")):

@@ -474,9 +474,10 @@ TEST(odd_sizes)
     }
 }
 
-static void count_progress(void *ctx, long done)
+static int stop_after_12(void *ctx, long done)
 {
     *(long *)ctx = done;
+    return done == 12;
 }
 
 static int count(const char *text, const char *what)
@@ -493,7 +494,7 @@ TEST(written_data_set)
     CHECK(mkdtemp(dir) != NULL);
     snprintf(path, sizeof path, "%s/deep/set", dir);
     long done = 0;
-    CHECK_OK(um_phantom_write(path, "default", 5, 12, 64, 80, count_progress, &done));
+    CHECK_OK(um_phantom_write(path, "default", 5, 20, 64, 80, stop_after_12, &done));
     CHECK_EQ(done, 12);
     um_source *truth = NULL, *files = NULL, *masks = NULL;
     char spec[160];

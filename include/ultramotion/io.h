@@ -37,10 +37,11 @@ UM_API um_status um_overlay(const um_packet *packet, const um_frame *frame, uint
  * image together, truth.json each one. "sweep": sweeps of 105 frames of a probe that approaches,
  * dwells, is frozen, lifted, …, of 422x558 pixels, as frames/sweep000/00000.png, …; truth.json also
  * says the event and the probe's pose of each.
- * @param progress called after each frame, or NULL.
+ * @param progress called after each frame, or NULL; what is not 0 ends it there, with the truth of
+ * the frames that were written.
  */
 UM_API um_status um_phantom_write(const char *dir, const char *look, uint64_t seed, long frames,
-                                  int width, int height, void (*progress)(void *ctx, long done),
+                                  int width, int height, int (*progress)(void *ctx, long done),
                                   void *ctx);
 
 /** COCO compressed RLE of a row-major mask (nonzero = set). *counts owned by the caller

@@ -455,7 +455,7 @@ static um_status refuse_older(const struct writer *w, long frames)
 }
 
 um_status um_phantom_write(const char *dir, const char *look, uint64_t seed, long frames, int width,
-                           int height, void (*progress)(void *ctx, long done), void *ctx)
+                           int height, int (*progress)(void *ctx, long done), void *ctx)
 {
     if (!dir || !dir[0] || frames < 1)
         return um_fail(UM_EINVAL, "phantom: %s", frames < 1 ? "at least one frame" : "no folder");
@@ -491,8 +491,8 @@ um_status um_phantom_write(const char *dir, const char *look, uint64_t seed, lon
             snprintf(mask_name, sizeof mask_name, "structures/%05ld.png", i);
             st = write_png(&w, mask_name, truth.map);
         }
-        if (st == UM_OK && progress)
-            progress(ctx, i + 1);
+        if (st == UM_OK && progress && progress(ctx, i + 1) != 0)
+            break;
     }
     if (st == UM_OK)
         st = write_truth(&w);
