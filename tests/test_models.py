@@ -626,6 +626,10 @@ def names_and_facts_that_a_file_cannot_have(tmp):
     assert "warning" not in err, err
     _, err = um("convert", DETECTOR, tmp / "out.safetensors", "--sam-family", "tiny-sam", code=2)
     assert "a family is a segmenter's" in err, err
+    for model, option, what in ((DETECTOR, "--sam-size", "a segmenter's"), (SEGMENTER, "--det-size", "a detector's")):
+        _, err = um("convert", model, tmp / "out.safetensors", option, 256, code=2)
+        assert f"{option} is {what}" in err and model.name in err and not (tmp / "out.safetensors").exists(), err
+    assert "convert: -: want the name of a file" in um("convert", DETECTOR, "-", code=2, cwd=tmp)[1]
 
 
 @test

@@ -335,6 +335,8 @@ int command_convert(const struct options *o)
     const char *precision = o->precision ? o->precision : "fp32";
     um_model_info info = {.struct_size = sizeof info};
     bool int8 = strcmp(precision, "int8") == 0;
+    if (strcmp(o->positional[1], "-") == 0)
+        return cli_usage("convert: -: want the name of a file, none is written to stdout");
     if (int8 != (o->calibrate != NULL))
         return cli_usage("convert: --precision int8 and --calibrate SOURCE go together");
     if (int8 && strcmp(o->calibrate, "-") == 0)
@@ -352,19 +354,24 @@ int command_convert(const struct options *o)
         return EXIT_USAGE;
     from.recursive = o->recursive;
     um_convert_settings_default(&s);
+    um_status st = um_model_inspect(o->positional[0], &info);
+    if (st != UM_OK)
+        return cli_fail(st);
+    bool is_detector = info.kind == UM_MODEL_DFINE;
+    if (is_detector ? o->sam_size != 0 : detector.input_width != 0)
+        return cli_usage("convert: %s, and %s holds a network %s",
+                         is_detector ? "--sam-size is a segmenter's" : "--det-size is a detector's",
+                         o->positional[0], info.architecture);
     s.precision = int8 ? "same" : precision;
     s.upstream = o->upstream;
-    s.input_width = detector.input_width;
-    s.input_height = detector.input_height;
+    s.input_width = is_detector ? detector.input_width : o->sam_size;
+    s.input_height = is_detector ? detector.input_height : o->sam_size;
     s.queries = detector.queries;
     s.activation = detector.activation;
     s.fit = detector.fit;
     s.names = detector.names;
     s.metadata = o->sam_family ? family : NULL;
-    um_status st =
-        int8 ? calibrate(o, &from, &s) : um_model_convert(o->positional[0], o->positional[1], &s);
-    if (st == UM_OK)
-        st = um_model_inspect(o->positional[0], &info);
+    st = int8 ? calibrate(o, &from, &s) : um_model_convert(o->positional[0], o->positional[1], &s);
     if (st != UM_OK)
         return cli_fail(st);
     if (info.warning)

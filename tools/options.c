@@ -145,7 +145,7 @@ static const struct row table[] = {
      .help = "names of the classes, one per line; default: what the file says"},
     {"upstream", FLAG, AT(upstream), ON_CONVERT, NULL,
      .help = "write a PyTorch file that upstream's own code loads"},
-    {"sam-size", INTEGER, AT(sam_size), MODELS | KEPT, "auto|N",
+    {"sam-size", INTEGER, AT(sam_size), MODELS | ON_CONVERT | KEPT, "auto|N",
      .help = "side of the segmenter's canvas; MobileSAM's windows tile multiples of 224 (224, 448, "
              "672, 896), LiteMedSAM's of 56 (docs/SPEED.md); auto (default) = what the file says, "
              "else 1024",
