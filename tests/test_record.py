@@ -219,12 +219,16 @@ def what_means_nothing_is_said(tmp):
         assert "verified   1 packets equal" in verify(tmp / name, *TINY, *options)
     for command, options in (("run", ("-q",)), ("serve", ("-q", "-o", "null:")), ("run", ("-q", "--budget-ms", "1000"))):
         boxes = tmp / f"boxes {command} {len(options)}"
-        um(command, "phantom:frames=3", "-o", f"record:{boxes}", "--boxes-only", *options)
+        um(command, "phantom:frames=3", "-o", f"record:{boxes}", "-o", f"dir:{boxes} seen", "--boxes-only", *options)
+        seen = [f.name.partition("_")[2] for f in (tmp / f"{boxes.name} seen").iterdir()]
+        assert seen and set(seen) == {"overlay.png"}, seen
         assert all(p["models"]["segmenter"] is None and p["mask"] is None for p in lines((boxes / "packets.jsonl").read_text()))
         assert "packets equal" in verify(boxes)
         os.remove(boxes / "settings.yaml")  # as Python's segmenter=False makes it
         assert "packets equal" in verify(boxes, "--boxes-only")
         assert "mask: expected null" in verify(boxes, code=3)
+    _, err = um("run", "phantom:frames=1", "--boxes-only", "-o", f"masks:{tmp}/x.seg.nrrd", code=1)
+    assert "x.seg.nrrd: a packet of a detector alone" in err and not (tmp / "x.seg.nrrd").exists(), err
     for option in (("--sam-size", "64"), ("--mask-clean", "1")):
         _, err = um("run", "phantom:frames=1", "--boxes-only", *option, code=2)
         assert f"{option[0]}: nothing with --boxes-only" in err, err

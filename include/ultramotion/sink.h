@@ -14,7 +14,8 @@ extern "C" {
 /** Where packets go: "dir:PATH", "jsonl:PATH", "jsonl:-" (stdout), "video:OUT.mp4" (overlays, at
  * the frames' times), "null:", "igtl::PORT" and "igtl-connect:HOST:PORT" (OpenIGTLink),
  * "web::PORT" (a viewer), "trace:FILE", "record:FOLDER" (frames and packets, for "replay:"),
- * "masks:OUT.seg.nrrd" (also .seq.nrrd, .mha), or what um_sink_register() added. Reference counted.
+ * "masks:OUT.seg.nrrd" (also .seq.nrrd, .mha), or what um_sink_register() added. Of packets of a
+ * pipeline without segmenter "dir:" writes no masks, and "masks:" takes none. Reference counted.
  * Threads: one at a time, unless a function says otherwise. */
 typedef struct um_sink um_sink;
 

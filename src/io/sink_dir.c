@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* "dir:PATH": two images per packet, <name>_mask.png (0 and 255; with several objects asked for,
- * the object's index + 1) and <name>_overlay.png. */
+ * the object's index + 1; none of a detector alone) and <name>_overlay.png. */
 #include "io/path.h"
 #include "io/sink.h"
 
@@ -82,6 +82,20 @@ static um_status write_one(const struct dir *s, const char *name, const char *ki
     return st;
 }
 
+static um_status write_mask(const struct dir *s, const char *name, const um_packet *packet)
+{
+    uint8_t *mask = um_alloc((size_t)packet->width * (size_t)packet->height);
+    if (!mask)
+        return um_fail(UM_ENOMEM, "mask of %dx%d", packet->width, packet->height);
+    if (s->labels)
+        um_packet_label_map(packet, mask);
+    else
+        um_packet_mask(packet, mask, 255);
+    um_status st = write_one(s, name, "mask", mask, packet, 1);
+    um_free(mask);
+    return st;
+}
+
 static um_status dir_write(void *priv, const um_packet *packet, const um_frame *frame,
                            const char *name)
 {
@@ -91,19 +105,10 @@ static um_status dir_write(void *priv, const um_packet *packet, const um_frame *
         return um_fail(UM_EINVAL, "%s: \"%s\" would be written elsewhere", s->path, name);
     um_status st =
         um_overlay(packet, frame, &rgb); /* also checks that packet and frame belong together */
-    uint8_t *mask = st == UM_OK ? um_alloc((size_t)packet->width * (size_t)packet->height) : NULL;
-    if (st == UM_OK && !mask)
-        st = um_fail(UM_ENOMEM, "mask of %dx%d", packet->width, packet->height);
-    if (st == UM_OK) {
-        if (s->labels)
-            um_packet_label_map(packet, mask);
-        else
-            um_packet_mask(packet, mask, 255);
-        st = write_one(s, name, "mask", mask, packet, 1);
-    }
+    if (st == UM_OK && !um_packet_of_boxes(packet))
+        st = write_mask(s, name, packet);
     if (st == UM_OK)
         st = write_one(s, name, "overlay", rgb, packet, 3);
-    um_free(mask);
     um_free(rgb);
     return st;
 }

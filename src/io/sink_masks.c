@@ -201,6 +201,9 @@ static um_status masks_write(void *priv, const um_packet *p, const um_frame *fra
     struct masks *m = priv;
     if (!frame || frame->width != p->width || frame->height != p->height)
         return um_fail(UM_EINVAL, "%s: a packet without its frame", m->path);
+    if (um_packet_of_boxes(p))
+        return um_fail(UM_EINVAL, "%s: a packet of a detector alone, which makes no masks",
+                       m->path);
     um_status st = m->first ? UM_OK : begin(m, p, frame);
     if (st == UM_OK && (p->width != m->first->width || p->height != m->first->height))
         st = um_fail(UM_EINVAL,
