@@ -234,6 +234,10 @@ def what_means_nothing_is_said(tmp):
         assert f"{option[0]}: nothing with --boxes-only" in err, err
     _, err = um("run", "phantom:frames=1", "--boxes-only", "--track", "1", code=2)
     assert "track needs a segmenter" in err, err
+    um("segment", "phantom:frames=1", "--box", "9,9,90,90", "--sam-size", 64, "-o", f"record:{tmp}/prompted", "-q")
+    kept = (tmp / "prompted" / "settings.yaml").read_text()
+    assert "sam-size: 64" in kept and "# segmenter sha256:" in kept and "# detector" not in kept, kept
+    assert "frame 0 differs from the recording: it was made without a detector" in verify(tmp / "prompted", code=3)
     (tmp / "one" / "settings.yaml").write_text("conf: many\n")
     _, err = um("replay", tmp / "one", code=2)
     assert "settings.yaml:1: conf: \"many\" is not a number" in err, err

@@ -5,6 +5,7 @@
 #include "json.h"
 #include "kpi.h"
 #include "outputs.h"
+#include "recording.h"
 #include "stop.h"
 #include "tell.h"
 #include "text.h"
@@ -383,7 +384,8 @@ int command_segment(const struct options *o)
         code = cli_exit(st);
     else if ((st = um_predictor_open(&predictor, segmenter)) != UM_OK ||
              (o->dump && (st = um_predictor_keep_taps(predictor)) != UM_OK) ||
-             (st = outputs_open(o, e.source, NULL, &out)) != UM_OK)
+             (st = outputs_open(o, e.source, NULL, &out)) != UM_OK ||
+             (st = recording_keep(o, &e.engine)) != UM_OK)
         code = cli_fail(st);
     else {
         stop_ends_sinks(out.sink, out.n);

@@ -262,15 +262,6 @@ static um_status run_frames(const um_run_settings *settings, um_run_counts *coun
     return st;
 }
 
-static um_status keep_settings(const struct options *o, const struct engine *e)
-{
-    um_status st = UM_OK;
-    for (int i = 0; i < o->sinks && st == UM_OK; i++)
-        if (recording_folder(o->sink[i]))
-            st = recording_keep(o, recording_folder(o->sink[i]), e->dev, e->detector, e->segmenter);
-    return st;
-}
-
 /* In an order in which what is wrong shows soon. EXIT_DONE, or another after a message. */
 static int open_job(struct job *p)
 {
@@ -293,7 +284,7 @@ static int open_job(struct job *p)
     if (st == UM_OK && o->trace_steps)
         st = um_monitor_watch(p->monitor, e->dev);
     if (st == UM_OK)
-        st = keep_settings(o, e);
+        st = recording_keep(o, e);
     return st == UM_OK ? EXIT_DONE : cli_fail(st);
 }
 

@@ -34,8 +34,7 @@ static FILE *open_in(const char *folder, const char *name, const char *mode)
     return f;
 }
 
-um_status recording_keep(const struct options *o, const char *folder, const um_device *dev,
-                         const um_detector *detector, const um_segmenter *segmenter)
+static um_status keep_in(const char *folder, const struct options *o, const struct engine *e)
 {
     struct options kept = *o;
     const char *env = getenv("ULTRAMOTION_SAM_AS_NUMPY");
@@ -51,13 +50,15 @@ um_status recording_keep(const struct options *o, const char *folder, const um_d
         kept.sam_as_numpy = env && strcmp(env, "1") == 0;
     if (kept.track < 0 && kept.budget_ms > 0) /* the budget is not kept, what it means is */
         kept.track = kept.objects == 1 && !kept.boxes_only;
-    kept.device = um_device_name(dev);
-    kept.precision = um_device_precision(dev);
-    fprintf(f, "# ultramotion %s, kernels %s\n# source: ", um_version(), um_device_isa(dev));
+    kept.device = um_device_name(e->dev);
+    kept.precision = um_device_precision(e->dev);
+    fprintf(f, "# ultramotion %s, kernels %s\n# source: ", um_version(), um_device_isa(e->dev));
     json_string(f, o->positional[0]);
-    fprintf(f, "\n# detector sha256:%s\n", um_detector_sha256(detector));
-    if (segmenter)
-        fprintf(f, "# segmenter sha256:%s\n", um_segmenter_sha256(segmenter));
+    putc('\n', f);
+    if (e->detector)
+        fprintf(f, "# detector sha256:%s\n", um_detector_sha256(e->detector));
+    if (e->segmenter)
+        fprintf(f, "# segmenter sha256:%s\n", um_segmenter_sha256(e->segmenter));
     options_keep(&kept, f);
     bool bad = ferror(f);
     bad = fclose(f) != 0 || bad;
@@ -66,6 +67,15 @@ um_status recording_keep(const struct options *o, const char *folder, const um_d
     for (int i = 0; i < 3; i++)
         free(whole[i]);
     return bad ? UM_EIO : UM_OK;
+}
+
+um_status recording_keep(const struct options *o, const struct engine *e)
+{
+    um_status st = UM_OK;
+    for (int i = 0; i < o->sinks && st == UM_OK; i++)
+        if (recording_folder(o->sink[i]))
+            st = keep_in(recording_folder(o->sink[i]), o, e);
+    return st;
 }
 
 /* ---- a packet against its line ---- */
@@ -230,6 +240,10 @@ bool verify_packet(struct verify *v, const um_packet *packet)
         v->unrecorded = true;
         return true;
     }
+    if (strstr(v->line, "\"detector\":null"))
+        return differs(v, packet->frame_id,
+                       "it was made without a detector, as by segment: only what run recorded can "
+                       "be verified");
     if (um_packet_json(packet, &again) != UM_OK)
         return differs(v, packet->frame_id, um_last_error());
     struct walk w = {.want = v->line, .have = again, .v = v};

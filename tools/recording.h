@@ -7,9 +7,9 @@
 
 /* The folder of "record:FOLDER"; NULL for other sinks. */
 const char *recording_folder(const char *sink);
-/* FOLDER/settings.yaml: the options that decide what comes out, and which models they name. */
-um_status recording_keep(const struct options *o, const char *folder, const um_device *dev,
-                         const um_detector *detector, const um_segmenter *segmenter);
+/* FOLDER/settings.yaml of each record:FOLDER: the options that decide what comes out, and which
+ * models they name. */
+um_status recording_keep(const struct options *o, const struct engine *e);
 
 /* ---- replay --verify ---- */
 
