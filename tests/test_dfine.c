@@ -559,6 +559,15 @@ TEST(sampling_points_are_checked_one_by_one)
     um_convert_settings_default(&upstream);
     upstream.upstream = 1;
     refused(o, 320, 320, UM_EFORMAT, "level 0 has 2147483647 sampling points, want 1 to 64");
+    static const char *const bad[] = {"3,6", "3,6,3,6", "3,6,3,", "3;6;3", "3,six,3", ""};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct dw_options other = o;
+        char want[96];
+        other.points = bad[i];
+        snprintf(want, sizeof want,
+                 "metadata points is \"%s\", want one number for each of 3 levels", bad[i]);
+        refused(other, 320, 320, UM_EFORMAT, want);
+    }
     close(mkstemp(path));
     close(mkstemp(out));
     CHECK_OK(dw_write(path, &o));

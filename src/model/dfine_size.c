@@ -146,27 +146,37 @@ static bool points_of_scale(const struct um_wtensor *scale, int levels, int *poi
     return total > 0 && at == total;
 }
 
+/* "3,6,3", one a level, or one number for all. */
+static bool read_points(const char *text, int levels, int *points)
+{
+    bool same = !strchr(text, ',');
+    for (int l = 0, n = 0; l < levels; l++) {
+        if (sscanf(text, "%d%n", &points[l], &n) != 1 ||
+            text[n] != (same || l + 1 == levels ? 0 : ','))
+            return false;
+        text += same ? 0 : n + 1;
+    }
+    return true;
+}
+
 /* Sampling points from the buffer that tells them; else (Hugging Face's files, which have none)
- * from config.json; else their total as it is dealt out in the published sizes. */
+ * from config.json or the metadata; else their total as it is dealt out in the published sizes. */
 static void measure_points(struct ruler *r, struct um_dfine_size *s)
 {
     static const char LAYER[] = "decoder.decoder.layers.0.cross_attn";
     int rows = size_of(r, 2, 0, CHANNELS_MAX, LAYER, ".sampling_offsets.weight");
-    const char *said = um_weights_fact(r->file, "points", NULL);
-    int total = rows / (2 * HEADS), given = 0;
+    const char *from = NULL, *said = um_weights_fact(r->file, "points", &from);
+    int total = rows / (2 * HEADS);
     if (r->status != UM_OK)
         return;
     s->heads = HEADS;
-    if (!points_of_scale(find(r->file, "%s.num_points_scale", LAYER), s->levels, s->points)) {
-        int n = 0, at = 0;
-        for (int l = 0; said && l < s->levels && sscanf(said, "%d%n", &s->points[l], &n) == 1;
-             l++) {
-            given++;
-            said += n + (said[n] == ',');
-        }
-        for (at = 0; given != s->levels && at < s->levels; at++)
-            s->points[at] = s->levels == 3 && total == 12 ? (at == 1 ? 6 : 3) : total / s->levels;
-    }
+    bool known = points_of_scale(find(r->file, "%s.num_points_scale", LAYER), s->levels, s->points);
+    if (!known && said && !read_points(said, s->levels, s->points))
+        r->status =
+            um_fail(UM_EFORMAT, "%s: %s points is \"%.40s\", want one number for each of %d levels",
+                    um_weights_path(r->file), from, said, s->levels);
+    for (int l = 0; !known && !said && l < s->levels; l++)
+        s->points[l] = s->levels == 3 && total == 12 ? (l == 1 ? 6 : 3) : total / s->levels;
     for (int l = 0; l < s->levels && r->status == UM_OK; l++) /* each, before they are added up */
         if (s->points[l] < 1 || s->points[l] > POINTS_MAX)
             r->status = um_fail(UM_EFORMAT, "%s: level %d has %d sampling points, want 1 to %d",

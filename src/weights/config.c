@@ -222,12 +222,11 @@ static um_status add_labels(um_weights *w, const char *path, const cJSON *labels
     return st;
 }
 
-/* A number: so many on each level. */
 static um_status add_points(um_weights *w, const char *path, const cJSON *x)
 {
     enum { LEVELS = 4, MOST = 64 };
     char text[64] = "";
-    int n = cJSON_IsArray(x) ? cJSON_GetArraySize(x) : LEVELS;
+    int n = cJSON_IsArray(x) ? cJSON_GetArraySize(x) : 1;
     if (!x || cJSON_IsNull(x))
         return UM_OK;
     for (int i = 0; i < n; i++) {
