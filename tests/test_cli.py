@@ -448,6 +448,9 @@ def int8_is_calibrated(tmp):
     assert len(rows) > 50 and 90 < max(map(len, rows)) <= 97, rows  # all of it: --json
     assert max(map(len, json.loads(um("inspect", file, "--json")[0])["metadata"]["int8"].splitlines())) > 500
     assert "int8_scores:" in out and "encoder.lateral_convs.0.conv" in out and "decoder.dec_bbox_head.0.layers.0\n" not in out, out
+    for act, stays in (("relu", True), ("silu", False)):
+        _, err = um("convert", file, tmp / "again.safetensors", "--det-act", act)
+        assert ("has no ranges for int8" not in err) == stays and ("int8" in um("inspect", tmp / "again.safetensors", "-q")[0]) == stays, err
     out, _ = um("doctor")
     told = next(line for line in out.splitlines() if line.startswith("int8"))
     if "MISSING" in told:
@@ -456,6 +459,8 @@ def int8_is_calibrated(tmp):
         return
     _, err = um("detect", "phantom:frames=1", "--precision", "int8", code=1)
     assert "convert --precision int8 --calibrate" in err, err
+    _, err = um("detect", "phantom:frames=1", "--precision", "int8", "--detector", file, "--det-act", "silu", code=1)
+    assert "measured with another activation" in err, err
     out, _ = um("detect", "phantom:frames=2,empty=0", "--precision", "int8", "--detector", file)
     assert len(lines(out)) == 2, out
 

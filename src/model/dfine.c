@@ -337,11 +337,27 @@ static um_status check_size_known(const um_weights *file, const struct um_dfine_
                    um_weights_path(file), UM_DFINE_STEP);
 }
 
+/* The file's ranges of int8 were measured with its own activation. */
+static um_status check_ranges(const um_weights *file, const um_device *dev,
+                              const struct um_dfine_info *info, const struct um_dfine_wish *wish)
+{
+    bool other = wish->act != UM_ACT_NONE && wish->act != info->act;
+    if (!other || dev->quant || dev->layers != UM_I8 || !um_weights_meta(file, "int8"))
+        return UM_OK;
+    return um_fail(UM_EUNSUPPORTED,
+                   "%s: its ranges for int8 were measured with another activation, want it "
+                   "calibrated with this one: ultramotion convert --precision int8 --calibrate "
+                   "SOURCE --det-act %s",
+                   um_weights_path(file), wish->act == UM_ACT_SILU ? "silu" : "relu");
+}
+
 um_status um_dfine_open(um_dfine **out, um_device *dev, const um_weights *file,
                         const struct um_dfine_wish *wish)
 {
     um_dfine *d = um_zalloc(sizeof *d);
     um_status st = d ? um_dfine_recognise(file, &d->info) : um_fail(UM_ENOMEM, "D-FINE");
+    if (st == UM_OK && wish)
+        st = check_ranges(file, dev, &d->info, wish);
     if (st == UM_OK && wish)
         um_dfine_obey(&d->info, wish);
     if (st == UM_OK)

@@ -378,10 +378,24 @@ static um_status set_dfine(struct pairs *p, struct facts *f, const um_weights *f
     return st;
 }
 
+/* Does the new file's network compute other numbers than the old one's, for which the ranges of
+ * int8 were not measured? */
+static bool changes_ranges(const um_weights *file, const um_model_info *info,
+                           const struct um_dfine_info *dfine, const um_convert_settings *s)
+{
+    struct um_dfine_info was;
+    bool changes = dfine && um_dfine_recognise(file, &was) == UM_OK && was.act != dfine->act;
+    for (int i = 0; s->metadata && s->metadata[i] && s->metadata[i + 1]; i += 2)
+        if (!dfine && strcmp(s->metadata[i], "architecture") == 0)
+            changes = strcmp(s->metadata[i + 1], info->architecture) != 0;
+    return changes;
+}
+
 static um_status set_all(struct pairs *p, struct facts *f, const um_weights *file,
                          const um_model_info *info, const struct um_dfine_info *dfine,
                          const um_convert_settings *s)
 {
+    bool stale = changes_ranges(file, info, dfine, s);
     int w = s->input_width ? s->input_width : info->input_width,
         h = s->input_height ? s->input_height : info->input_height;
     um_status st = UM_OK;
@@ -390,7 +404,8 @@ static um_status set_all(struct pairs *p, struct facts *f, const um_weights *fil
         snprintf(f->size + n, sizeof f->size - (size_t)n, "x%d", h);
     snprintf(f->producer, sizeof f->producer, "ultramotion %s", um_version());
     for (int i = 0; st == UM_OK && i < file->meta_count; i++)
-        st = set(p, file->meta[i].key, file->meta[i].value);
+        if (!stale || strncmp(file->meta[i].key, "int8", strlen("int8")) != 0)
+            st = set(p, file->meta[i].key, file->meta[i].value);
     if (st == UM_OK)
         st = set(p, "architecture", info->architecture);
     if (st == UM_OK && w)
