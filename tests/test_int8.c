@@ -27,6 +27,14 @@ TEST(a_plan_reads_back)
     CHECK_STR(text, TEXT);
     um_free(text);
     um_quant_close(&q);
+    um_status st = UM_ENOMEM;
+    for (unsigned k = 1; st == UM_ENOMEM; k++) {
+        um_mem_fail_at(k);
+        st = um_quant_parse(&q, TEXT, "here");
+        um_mem_fail_at(0);
+    }
+    CHECK_OK(st);
+    um_quant_close(&q);
 }
 
 TEST(a_plan_that_means_nothing_is_refused)

@@ -93,28 +93,28 @@ static bool take_shifts(struct um_quant_layer *l, const char *digits, int n)
     return l->shift != NULL;
 }
 
-static bool read_layer(um_quant *q, char **text)
+static um_status read_layer(um_quant *q, char **text)
 {
     double lo = 0, hi = 0, snr = 0;
     const char *low = word(text, ' '), *high = low ? word(text, ' ') : NULL,
                *score = high ? word(text, ' ') : NULL, *name = score ? word(text, ' ') : NULL,
                *shift = name ? word(text, '\n') : NULL;
-    if (!shift || !um_number_read(score, &snr))
-        return false;
+    if (!shift || !um_number_read(score, &snr) || q->count == LAYERS)
+        return UM_EFORMAT;
     bool bytes = strcmp(low, "-") != 0 || strcmp(high, "-") != 0;
     if (bytes && !(um_number_read(low, &lo) && um_number_read(high, &hi) && lo <= 0 && hi >= 0 &&
                    hi - lo > 1e-30 && hi - lo < 1e30))
-        return false;
+        return UM_EFORMAT;
     size_t inputs = strlen(shift);
     if (bytes ? strspn(shift, "01234567") != inputs : strcmp(shift, "-") != 0)
-        return false;
+        return UM_EFORMAT;
     struct layer *l = add_layer(q, name);
     if (!l || (bytes && inputs > 1 && !take_shifts(&l->pub, shift, (int)inputs)))
-        return false;
+        return UM_ENOMEM;
     l->pub.range = (struct um_range){(float)lo, (float)hi};
     l->pub.snr = snr;
     l->pub.bytes = bytes;
-    return true;
+    return UM_OK;
 }
 
 um_status um_quant_parse(um_quant **out, const char *text, const char *where)
@@ -128,11 +128,14 @@ um_status um_quant_parse(um_quant **out, const char *text, const char *where)
         memcpy(copy, text, n + 1);
     while (st == UM_OK && *at) {
         int line = (*out)->count + 1;
-        if (!read_layer(*out, &at))
-            st = um_fail(UM_EFORMAT,
-                         "%s: metadata int8, line %d: want LO HI SNR NAME SHIFTS with LO <= 0 <= "
-                         "HI, or - - SNR NAME -",
-                         where, line);
+        st = read_layer(*out, &at);
+        if (st == UM_ENOMEM)
+            um_fail(st, "%s: metadata int8", where);
+        else if (st != UM_OK)
+            um_fail(st,
+                    "%s: metadata int8, line %d: want LO HI SNR NAME SHIFTS with LO <= 0 <= "
+                    "HI, or - - SNR NAME -",
+                    where, line);
     }
     um_free(copy);
     if (st != UM_OK)
