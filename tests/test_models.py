@@ -39,7 +39,7 @@ def write(path, tensors, meta=None):
 
 
 def write_torch(path, value):
-    """As torch.save(): nested dicts of tensors and numbers."""
+    """As torch.save(): nested dicts and lists of tensors and numbers, and objects, of which a text says the class."""
     storages = []
 
     def text(s):
@@ -53,6 +53,10 @@ def write_torch(path, value):
             return b"}(" + b"".join(text(k) + pickled(x) for k, x in v.items()) + b"u"
         if isinstance(v, int):
             return number(v)
+        if isinstance(v, list):
+            return b"](" + b"".join(map(pickled, v)) + b"e"
+        if isinstance(v, str):
+            return b"c" + v.replace(".", "\n").encode() + b"\n)\x81"
         dtype, shape, data = v
         strides = [math.prod(shape[i + 1:]) for i in range(len(shape))]
         storages.append(data)
@@ -385,6 +389,11 @@ def prefixes_and_averages(tmp):
     refused_two = write_torch(tmp / "two.pt", {**put("student."), **put("teacher.")})
     refused_text = um("detect", FRAMES[0], "--detector", refused_two, code=1)[1]
     assert "several networks" in refused_text and "student." in refused_text, refused_text
+    one = d["decoder.up"]
+    for ema, what in (("trainer.ModelEMA", "in ema are trainer.ModelEMA"), ({"module": "trainer.Net", "updates": 3}, "in ema are trainer.Net"),
+                      ({"decay": 1, "shadow_params": [one, one]}, "in ema are tensors in another layout"), ({"shadow": d}, "in ema are tensors in another layout")):
+        refused(write_torch(tmp / "ema.pt", {"model": d, "ema": ema}), what)
+    near(FRAMES[0], *PLAIN, "--detector", write_torch(tmp / "ema.pt", {"model": d, "ema": {"decay": 1, "updates": ("I64", [], bytes(8))}}), "--det-size", "320")
 
 
 @test

@@ -483,6 +483,7 @@ static const struct {
              {NULL, NULL, 0}};
 enum {
     PLACES = sizeof PLACE / sizeof *PLACE,
+    AVERAGED = 8, /* the first ones */
     WRAPPED_MAX = 3,
     SEARCHED_MAX = 64 /* dicts: one that lies under every name of every other is met thousands of
                          times */
@@ -494,20 +495,54 @@ static const struct um_pvalue *candidate(const struct um_pvalue *file, int i)
     return PLACE[i].inner ? um_pickle_get(v, PLACE[i].inner) : v;
 }
 
-static const struct um_pvalue *find_state(const struct um_pvalue *file, int depth, int *left)
+/* In the first `places` of PLACE. */
+static const struct um_pvalue *find_state(const struct um_pvalue *file, int places, int depth,
+                                          int *left)
 {
-    for (int i = 0; i < PLACES; i++) {
+    for (int i = 0; i < places; i++) {
         const struct um_pvalue *v = candidate(file, i), *inside = NULL;
         bool dict = v && v != file && v->kind == UM_P_DICT;
-        if (has_tensor(v, PLACE[i].rank))
+        if ((v != file || depth == 0) && has_tensor(v, PLACE[i].rank)) /* else looked at before */
             return v;
         if (!dict || depth == WRAPPED_MAX || !*left)
             continue;
         --*left;
-        if ((inside = find_state(v, depth + 1, left)))
+        if ((inside = find_state(v, PLACES, depth + 1, left)))
             return inside;
     }
     return NULL;
+}
+
+static bool has_any_tensor(const struct um_pvalue *v, int *left)
+{
+    if (v->kind == UM_P_TENSOR)
+        return v->tensor->rank > 0;
+    if ((v->kind != UM_P_TUPLE && v->kind != UM_P_LIST && v->kind != UM_P_DICT) || !*left)
+        return false;
+    --*left;
+    for (size_t i = 0; i < v->list.count; i++)
+        if (has_any_tensor(v->list.item[i], left))
+            return true;
+    return false;
+}
+
+/* Averaged weights that are none of these places are not passed over for others. */
+static um_status check_averaged(const struct um_pvalue *file)
+{
+    int left = SEARCHED_MAX;
+    if (find_state(file, AVERAGED, 0, &left))
+        return UM_OK;
+    left = SEARCHED_MAX;
+    for (int i = 0; i < AVERAGED; i++) {
+        const struct um_pvalue *v = candidate(file, i);
+        if (v && (v->kind == UM_P_OTHER || has_any_tensor(v, &left)))
+            return um_fail(UM_EFORMAT,
+                           "the averaged weights in %s are %s, which is not read, want a dict of "
+                           "tensors; save the state_dict() that is to be used with torch.save()",
+                           PLACE[i].outer,
+                           v->kind == UM_P_OTHER ? v->name : "tensors in another layout");
+    }
+    return UM_OK;
 }
 
 static um_status not_read(const struct um_pvalue *name, const char *made_by)
@@ -543,12 +578,12 @@ static um_status no_state(const struct um_pvalue *file)
 static um_status add_tensors(struct archive *z, const struct um_pvalue *file)
 {
     int left = SEARCHED_MAX;
-    const struct um_pvalue *state = find_state(file, 0, &left);
+    const struct um_pvalue *state = find_state(file, PLACES, 0, &left);
     if (!state)
         return no_state(file);
-    for (size_t i = 0; i + 1 < state->list.count; i += 2) {
+    um_status st = check_averaged(file);
+    for (size_t i = 0; st == UM_OK && i + 1 < state->list.count; i += 2) {
         const struct um_pvalue *name = state->list.item[i], *v = state->list.item[i + 1];
-        um_status st = UM_OK;
         if (name->kind != UM_P_STRING)
             continue;
         if (v->kind == UM_P_TENSOR)
@@ -556,10 +591,8 @@ static um_status add_tensors(struct archive *z, const struct um_pvalue *file)
         else if (v->kind ==
                  UM_P_OTHER) /* perhaps a tensor of a kind we cannot rebuild: never pass over it */
             st = not_read(name, v->name);
-        if (st != UM_OK)
-            return st;
     }
-    return UM_OK;
+    return st;
 }
 
 um_status um_torch_zip_load(um_weights *w)
