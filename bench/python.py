@@ -314,11 +314,17 @@ def pipelines(rounds, frames):
     return result
 
 
+def whole(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(text)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", help="frame, run, overhead, import, pipelines (default: all)")
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--frames", type=int, default=20, help="a round of `pipelines`, each")
+    parser.add_argument("--rounds", type=whole, default=20)
+    parser.add_argument("--frames", type=whole, default=20, help="a round of `pipelines`, each")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--own", action="store_true", help=argparse.SUPPRESS)
