@@ -251,6 +251,20 @@ def test_a_series_goes_by_its_numbers(pipeline, tmp_path):
     assert [p.source for p in ultramotion.run(tmp_path, pipeline=pipeline)] == ["c", "d", "a", "b", "e"]
 
 
+def test_a_list_goes_in_its_own_order(pipeline, tmp_path, caplog):
+    (tmp_path / "scans").mkdir()
+    for name, number in (("a", 1), ("b", 2), ("c", 3)):
+        made_file(tmp_path / "scans" / name, np.zeros((1, 32, 32), np.uint8), SeriesInstanceUID="1.2", InstanceNumber=number)
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfscans/c\r\n\r\n./scans/a\nscans/missing.dcm\n%s/scans/b" % bytes(tmp_path))
+    assert [p.source for p in ultramotion.run(f"@{tmp_path}/list.txt", pipeline=pipeline)] == ["c", "a", "b"]
+    assert "missing.dcm" in caplog.text
+    with pytest.raises(ultramotion.InvalidError, match="list.txt is also the input"):
+        ultramotion.run(f"@{tmp_path}/list.txt", pipeline=pipeline, sinks=f"jsonl:{tmp_path}/list.txt")
+    ultramotion.image.write_png(str(tmp_path / "a.png"), np.zeros((32, 32), np.uint8))
+    (tmp_path / "list.txt").write_text("scans/a\na.png\n")
+    assert [p.source for p in ultramotion.run(f"@{tmp_path}/list.txt", pipeline=pipeline)] == ["a.png"]
+
+
 def test_an_export_as_it_comes(pipeline, tmp_path, caplog):
     """Folders in folders, with a text beside them: DICOM where there is no other image, in the library's order."""
     (tmp_path / "DICOM" / "SE1").mkdir(parents=True)

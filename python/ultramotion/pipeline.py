@@ -456,10 +456,24 @@ class Run(_c.Closing):
 
 
 def _dicom_files(spec: str) -> list[str]:
-    """A DICOM file, or those that a glob matches, if it matches no image besides."""
-    names = [spec] if os.path.isfile(spec) else [] if os.path.isdir(spec) else glob.glob(spec)
+    """A DICOM file, or those that a glob matches or a list names, if there is no image among them."""
+    listed = spec.startswith("@")
+    names = _lines(spec[1:]) if listed else [spec] if os.path.isfile(spec) else [] if os.path.isdir(spec) else glob.glob(spec)
     others = [name for name in names if not dicom.is_dicom(name)]
-    return [] if len(others) == len(names) or any(map(_is_image, others)) else _dicom_among(spec, names)
+    if len(others) == len(names) or any(map(_is_image, others)):
+        return []
+    return names if listed else _dicom_among(spec, names)
+
+
+def _lines(path: str) -> list[str]:
+    """The files that a list names, as the library reads it; it also says what is wrong with it."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read().removeprefix(b"\xef\xbb\xbf")
+    except OSError:
+        return []
+    lines = [line.removesuffix(b"\r") for line in text.split(b"\n")] if b"\0" not in text else []
+    return [os.path.join(os.path.dirname(path), os.fsdecode(line)) for line in lines if line]
 
 
 def _dicom_folder(folder: str, recursive: bool) -> list[str]:
@@ -484,11 +498,11 @@ def _is_image(name: str) -> bool:
     return True
 
 
-def _of_dicom_files(names: list[str], strict: bool, window: tuple[int, int] | str | None) -> Iterator[Frame]:
+def _of_dicom_files(names: list[str], ordered: bool, strict: bool, window: tuple[int, int] | str | None) -> Iterator[Frame]:
     """Their images. As in a folder of images, a file that cannot be read is reported and skipped, unless it is all there is."""
     strict = strict or len(names) == 1
     read, last = False, None
-    for name in dicom.in_series(names):
+    for name in names if ordered else dicom.in_series(names):
         try:
             for frame in dicom.frames(name, window=window):
                 read = True
@@ -506,7 +520,7 @@ def _spare(names: list[str], sinks: list[bytes]) -> None:
     """No sink writes over a file that is read: of those that the library reads it sees to that itself."""
     for sink in sinks:
         path = os.fsdecode(sink).partition(":")[2]
-        if os.path.isfile(path) and any(os.path.samefile(path, name) for name in names):
+        if os.path.isfile(path) and any(os.path.samefile(path, name) for name in names if os.path.exists(name)):
             raise _c.InvalidError(f"{path} is also the input")
 
 
@@ -577,8 +591,8 @@ def run(
 ) -> Run:
     """Packets of a source: `for packet in ultramotion.run("frames/"): …`
 
-    `source` is what the command takes (a file, a folder, a glob, `"phantom:seed=1,frames=100"`, `"-"`), a DICOM file, a glob of such, a
-    folder with such and no other images, or any iterable of images (each is copied on arrival) or `Frame`s. `detector` and `segmenter`
+    `source` is what the command takes (a file, a folder, a glob, `"phantom:seed=1,frames=100"`, `"-"`), a DICOM file, a glob or `@LIST.txt` of
+    such, a folder with such and no other images, or any iterable of images (each is copied on arrival) or `Frame`s. `detector` and `segmenter`
     are models or their files, or give a whole `pipeline`; `options` are those of `Pipeline`. `sinks` are the command's, one or a list:
     `"dir:out"`, `"jsonl:out.jsonl"`. What should be known of the source (images that were rotated, or skipped) and of the sinks (at which
     port they listen, who came), and what goes wrong with single frames, goes to the logger `ultramotion`.
@@ -635,8 +649,9 @@ def run(
         raise _c.InvalidError("run: a pipeline has its models and options already")
 
     def start() -> Run:
-        _spare(names, specs)
-        what = _of_dicom_files(names, strict, window) if names else source
+        listed = spec.startswith("@")
+        _spare([*names, spec[1:]] if names and listed else names, specs)
+        what = _of_dicom_files(names, listed, strict, window) if names else source
         return Run(what, pipeline, specs, of_source, of_sinks, settings, owned=owned, progress=progress)
 
     try:
