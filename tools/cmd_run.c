@@ -355,10 +355,10 @@ static int report_job(struct job *p, um_status st)
         print_shadow(running(p));
         print_tally(p->source, &p->out);
     }
-    long limit = counts->stopped && p->verify ? (long)p->verify->lines : o->frames;
-    if (p->verify && !verify_end(p->verify, limit, o->quiet) && (code == EXIT_DONE || nothing))
+    if (p->verify && !verify_end(p->verify, o->frames, counts->stopped, o->quiet) &&
+        (code == EXIT_DONE || nothing))
         code = EXIT_ASSERTION;
-    if (p->verify && counts->stopped && code == EXIT_DONE) {
+    if (p->verify && p->verify->rest && code == EXIT_DONE) {
         fprintf(stderr, "ultramotion: replay: stopped, the rest was not verified\n");
         code = EXIT_FAILED;
     }

@@ -21,15 +21,16 @@ struct verify {
     bool unrecorded;       /* a frame had no packet */
     bool other_device;     /* how things were copied is not compared */
     bool differs, torn;
+    bool rest; /* it was stopped before these were compared */
 };
 
 um_status verify_open(struct verify *v, const char *folder);
 /* A packet was made again: its id is its place in the recording. False: it is the first that
  * differs, which was said. */
 bool verify_packet(struct verify *v, const um_packet *packet);
-/* All packets are made: were those all, or the first `limit` (0 = no limit)? Says what is to be
- * said. */
-bool verify_end(struct verify *v, long limit, bool quiet);
+/* All packets are made: were those all, or the first `limit` (0 = no limit), or was it stopped
+ * before? Says what is to be said. */
+bool verify_end(struct verify *v, long limit, bool stopped, bool quiet);
 void verify_close(struct verify *v); /* also what is zeroed */
 
 #endif

@@ -77,7 +77,7 @@ typedef struct um_run_counts {
     uint64_t dropped;  /**< packets that a sink or um_run_receive() missed because it was behind */
     int device_lost;   /**< losses of a device, also the one that ended the run */
     int sinks_failed;  /**< abandoned ones included */
-    int stopped;       /**< by um_run_stop() or because a pipe's reader left */
+    int stopped;       /**< by um_run_stop() or because the last pipe's reader left */
     int left_behind;   /**< threads of source or sinks that did not return: the process should
                           end with _exit(), as exit() might wait for what they hold */
     uint64_t relocalizing; /**< packets of that state */

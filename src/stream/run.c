@@ -142,6 +142,18 @@ static bool stopping(struct um_run *r)
     return r->last != UINT64_MAX;
 }
 
+/* Does anybody still want packets? */
+static bool wanted(const struct um_run *r)
+{
+    bool any = false, alive = false;
+    for (int i = 0; i < r->set.n_sinks; i++)
+        if (!r->writers[i].set.auxiliary) {
+            any = true;
+            alive = alive || !r->writers[i].over;
+        }
+    return alive || !any || r->set.receive;
+}
+
 /* A sink that ended, or that is given up, is told once. */
 static void check_sinks(struct um_run *r)
 {
@@ -154,7 +166,8 @@ static void check_sinks(struct um_run *r)
         if (atomic_load(&w->done)) {
             w->over = true;
             if (w->status == UM_EOF) {
-                set_stopped(r);
+                if (!wanted(r))
+                    set_stopped(r);
             } else if (w->status != UM_OK) {
                 COUNT(r, sinks_failed);
                 problem(r, w->problem);
@@ -170,18 +183,6 @@ static void check_sinks(struct um_run *r)
             problem(r, text);
         }
     }
-}
-
-/* Does anybody still want packets? */
-static bool wanted(const struct um_run *r)
-{
-    bool any = false, alive = false;
-    for (int i = 0; i < r->set.n_sinks; i++)
-        if (!r->writers[i].set.auxiliary) {
-            any = true;
-            alive = alive || !r->writers[i].over;
-        }
-    return alive || !any || r->set.receive;
 }
 
 /* Wait until something changes, a sink's time is up or the last moment is there. */
