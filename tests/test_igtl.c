@@ -1993,6 +1993,25 @@ TEST(a_server_that_sends_us_away_is_not_stormed)
     }
     CHECK_MSG(came >= 2 && came <= 5, "%d connections", came); /* after 0, 0.1, 0.3, 0.7 s */
     CHECK_OK(um_sink_close(&sink));
+    /* and one that we send away is let go, though there is nobody else */
+    CHECK_OK(um_sink_open(&sink, spec, NULL));
+    int fd = accept(listening, NULL, NULL);
+    close(listening);
+    uint8_t garbage[58];
+    memset(garbage, 0xff, sizeof garbage);
+    garbage[0] = 0;
+    garbage[1] = 1;
+    CHECK(send_all(fd, garbage, sizeof garbage));
+    bool gone = false;
+    for (uint64_t begin = um_clock_ns(); !gone && um_clock_ns() - begin < 3000000000;) {
+        poll(NULL, 0, 50);
+        gone = send(fd, "", 1, MSG_NOSIGNAL) < 0;
+    }
+    CHECK(gone);
+    close(fd);
+    CHECK_OK(um_sink_close(&sink));
+    listening = listen_here(&port);
+    snprintf(spec, sizeof spec, "igtl-connect:127.0.0.1:%d", port);
     um_igtl *peer = NULL;
     CHECK_OK(um_igtl_open(&peer, strchr(spec, ':') + 1));
     came = 0;

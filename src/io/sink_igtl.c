@@ -503,7 +503,7 @@ static void *run_server(void *ctx)
                                 .events = (short)(POLLIN | (s->client[i].letters ? POLLOUT : 0))};
         int exits = um_igtl_exits_poll(&s->exits, p + 2 + n);
         pthread_mutex_unlock(&s->lock);
-        if (s->connects && n == 0) {
+        if (s->connects && n == 0 && exits == 0) { /* who was sent away goes first */
             look_for(s, &search);
             continue;
         }
