@@ -556,9 +556,19 @@ TEST_ON_DEVICES(five_geometries_in_rotation)
         CHECK(i < 9 || um_pipeline_device_bytes(p) <= most + 65536);
     }
     memset(first, 0, sizeof first);
+    um_pipeline_close(&p);
+    /* also where they were planned before the first frame, which one of them has had since */
+    const um_packet *k = NULL;
+    p = tiny_pipeline(tiny(device), UM_GATE_AUTO);
+    for (int i = 0; i < 4; i++)
+        CHECK_OK(um_pipeline_prepare(p, frame[i]->width, 60, 1));
+    CHECK_OK(pass(p, frame[0], &k));
+    CHECK_OK(um_pipeline_prepare(p, 64, 60, 3));
+    CHECK_OK(pass(p, frame[0], &k));
+    CHECK_MSG(k->transfers.setup == 0, "%u setup copies", k->transfers.setup);
+    um_pipeline_close(&p);
     for (int i = 0; i < 5; i++)
         um_frame_unref(&frame[i]);
-    um_pipeline_close(&p);
 }
 
 /* From the third frame of a geometry nothing is allocated from send to receive: not by the library

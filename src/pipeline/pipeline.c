@@ -280,7 +280,7 @@ static um_status find_geometry(um_pipeline *p, int w, int h, int c, bool trial,
         if (st != UM_OK)
             um_geometry_close(p, g);
         else
-            g->used = p->sent + 1;
+            g->used = ++p->uses;
     }
     count_bytes(p);
     pthread_mutex_unlock(&p->planning);
@@ -506,7 +506,8 @@ static um_status send(um_pipeline *p, um_frame **frame)
         um_sent_forget(&p->before);
         return st;
     }
-    g->used = ++p->sent;
+    g->used = ++p->uses;
+    p->sent++;
     g->anew = false;
     flight->g = g;
     flight->sent_ns = now;

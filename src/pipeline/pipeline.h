@@ -45,7 +45,7 @@ struct graphs {
  * for. */
 struct geometry {
     int w, h, c;
-    uint64_t used; /* frame count at last use: the oldest that is not in flight makes room */
+    uint64_t used; /* `uses` at its last one: the oldest that is not in flight makes room */
     struct um_front front;
     const struct um_detect_path *detect;
     um_tape *gate;
@@ -133,6 +133,7 @@ struct um_pipeline {
     struct lane lane[UM_FRONT_SLOTS], warm; /* warm: of warm-ups, beside frames in flight */
     um_event *fork, *join;
     struct flight flight[UM_INFLIGHT_MAX]; /* frame n in flight[n % inflight] */
+    uint64_t uses; /* of geometries: planned, or a frame of theirs was sent */
     uint64_t sent, received;
     struct um_sent before;
     struct track track;
