@@ -244,6 +244,9 @@ def a_dump_that_cannot_be_written_is_told_before_the_first_frame(tmp):
         for path, why in ((tmp / "none" / "taps.safetensors", "No such file or directory"), (tmp / "folder", "not a regular file")):
             out, err = um(*command, "phantom:frames=1", "--dump", path, code=1)
             assert not out and f"--dump {path}: cannot be written: {why}" in err, (command, out, err)
+    um("detect", "phantom:frames=1", "--det-size", "640x32", "--queries", 100, "--dump", tmp / "flat.safetensors")  # maps of one row are maps
+    shape = {t["name"]: t["shape"] for t in json.loads(um("inspect", tmp / "flat.safetensors", "--json")[0])["tensors"]}
+    assert (shape["stage3"], shape["aifi_tokens"], shape["dec0"]) == ([1, 1024, 1, 20], [1, 128, 1, 20], [1, 100, 128]), shape
 
 
 @test

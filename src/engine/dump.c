@@ -38,9 +38,10 @@ um_status um_dump_tape(struct um_dump *d, um_tape *t)
             st = um_dump_add(d, name, 4, (int64_t[]){1, h / w, w, w}, data);
             continue;
         }
-        if (h > 1 || w == 1) {
-            st = h > 1 ? um_dump_add(d, name, 4, (int64_t[]){1, c, h, w}, data)
-                       : um_dump_add(d, name, 2, (int64_t[]){1, c}, data);
+        bool map = um_tape_tap_is_map(t, i);
+        if (map || w == 1) {
+            st = map ? um_dump_add(d, name, 4, (int64_t[]){1, c, h, w}, data)
+                     : um_dump_add(d, name, 2, (int64_t[]){1, c}, data);
             continue;
         }
         float *rows = um_array((size_t)w * (size_t)c, sizeof *rows);

@@ -42,6 +42,13 @@ static void tap(um_tape *t, const char *what, int i, um_tensor x)
     um_tap(t, name, x);
 }
 
+static void tap_map(um_tape *t, const char *what, int i, um_tensor x)
+{
+    char name[32];
+    snprintf(name, sizeof name, "%s%d", what, i);
+    um_tap_map(t, name, x);
+}
+
 /* x [H,W,1|3] -> [H/4,W/4,m]; stem4 follows in stage 0. */
 static um_tensor stem(const struct um_dfine *d, um_tape *t, um_tensor x)
 {
@@ -66,7 +73,7 @@ static um_tensor hg_stage(const struct um_dfine *d, um_tape *t, int i, um_tensor
     um_tensor cat = um_tape_new(t, x.dtype, x.h / stride, x.w / stride, c->in + c->layers * c->mid);
     x = layer(t, &w->down, x, .out = um_slice(cat, 0, c->in));
     if (i == 0)
-        um_tap(t, "stem", x);
+        um_tap_map(t, "stem", x);
     for (int b = 0; b < c->blocks; b++) {
         const struct hg_block *hg = &w->block[b];
         um_tensor y = x, next = none;
@@ -83,7 +90,7 @@ static um_tensor hg_stage(const struct um_dfine *d, um_tape *t, int i, um_tensor
                   .out = next.id ? um_slice(next, 0, c->out) : none);
         cat = next;
     }
-    tap(t, "stage", i, x);
+    tap_map(t, "stage", i, x);
     return x;
 }
 
@@ -130,7 +137,7 @@ static um_tensor aifi(const struct um_dfine *d, um_tape *t, um_tensor x)
     x = um_linear(t, &d->aifi_out, a, .add = x, .norm_out = &d->aifi_norm1);
     um_tensor h = um_linear(t, &d->aifi_fc1, x, .act = UM_ACT_GELU);
     x = um_linear(t, &d->aifi_fc2, h, .add = x, .norm_out = &d->aifi_norm2);
-    um_tap(t, "aifi_tokens", x);
+    um_tap_map(t, "aifi_tokens", x);
     return x;
 }
 
@@ -143,7 +150,7 @@ static um_tensor encoder(const struct um_dfine *d, um_tape *t, const um_tensor *
     um_tensor level[UM_DFINE_LEVELS_MAX], out[UM_DFINE_LEVELS_MAX], pan[UM_DFINE_LEVELS_MAX];
     for (int l = 0; l < n; l++) {
         level[l] = um_linear(t, &d->input_proj[l], feature[l]);
-        tap(t, "input_proj", l, level[l]);
+        tap_map(t, "input_proj", l, level[l]);
         pan[l] = l ? um_tape_new(t, level[l].dtype, level[l].h, level[l].w, 2 * w)
                    : none; /* concat of the bottom-up path */
         out[l] = um_rows(memory, row, level[l].h * level[l].w);
@@ -154,7 +161,7 @@ static um_tensor encoder(const struct um_dfine *d, um_tape *t, const um_tensor *
         int l = n - 1 - j;
         x = um_conv2d(t, &d->lateral[j], x, .out = um_slice(pan[l], w, w));
         x = elan(d, t, &d->fpn[j], level[l - 1], x, l == 1 && !s->projected ? out[0] : none);
-        tap(t, "fpn", j, x);
+        tap_map(t, "fpn", j, x);
     }
     if (s->projected)
         um_conv2d(t, &d->memory_proj[0], x, .out = out[0]);
@@ -162,7 +169,7 @@ static um_tensor encoder(const struct um_dfine *d, um_tape *t, const um_tensor *
         um_tensor y = um_conv2d(t, &d->down1[j], x);
         um_conv2d(t, &d->down2[j], y, .out = um_slice(pan[j + 1], 0, w));
         x = elan(d, t, &d->pan[j], pan[j + 1], none, s->projected ? none : out[j + 1]);
-        tap(t, "pan", j, x);
+        tap_map(t, "pan", j, x);
         if (s->projected)
             um_conv2d(t, &d->memory_proj[j + 1], x, .out = out[j + 1]);
     }

@@ -302,7 +302,7 @@ um_tensor um_sam_encode(um_sam *s, um_tape *t, um_tensor x, um_tensor beyond)
     x = um_linear(t, &s->neck[0], x, .norm_out = &s->neck_norm[0]);
     x = um_conv2d(t, &s->neck[1], x);
     x = um_layer_norm(t, &s->neck_norm[1], x, (um_tensor){0}, UM_ACT_NONE);
-    um_tap(t, "image_embedding", x);
+    um_tap_map(t, "image_embedding", x);
     return x;
 }
 

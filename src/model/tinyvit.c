@@ -203,7 +203,7 @@ static um_tensor blocks(um_tape *t, const struct um_vit_block *block, int layer,
         x = reached(t, b, um_conv2d(t, &block[i].local, x));
         x = reached(t, b, um_mlp(t, &block[i].mlp, x, UM_ACT_GELU, true));
         snprintf(name, sizeof name, "layer%d_block%d", layer, i);
-        um_tap(t, name, x);
+        um_tap_map(t, name, x);
     }
     return x;
 }
@@ -212,7 +212,7 @@ static um_tensor merge(um_tape *t, const um_tinyvit *v, int i, um_tensor x, stru
 {
     static const char *const names[] = {"merge0", "merge1", "merge2"};
     x = reached(t, b, um_mbconv(t, &v->merge[i], x, false));
-    um_tap(t, names[i], x);
+    um_tap_map(t, names[i], x);
     return x;
 }
 
@@ -221,11 +221,11 @@ um_tensor um_tinyvit_record(const um_tinyvit *v, um_tape *t, um_tensor x, um_ten
     struct beyond b = begin(v, t, x, beyond);
     x = reached(t, &b, um_conv2d(t, &v->stem[0], x, .act = UM_ACT_GELU));
     x = reached(t, &b, um_conv2d(t, &v->stem[1], x));
-    um_tap(t, "stem", x);
+    um_tap_map(t, "stem", x);
     x = reached(t, &b, um_mbconv(t, &v->stage0[0], x, true));
-    um_tap(t, "layer0_block0", x);
+    um_tap_map(t, "layer0_block0", x);
     x = reached(t, &b, um_mbconv(t, &v->stage0[1], x, true));
-    um_tap(t, "layer0_block1", x);
+    um_tap_map(t, "layer0_block1", x);
     x = merge(t, v, 0, x, &b);
     x = blocks(t, v->stage1, 1, 2, x, &b);
     x = merge(t, v, 1, x, &b);

@@ -159,7 +159,7 @@ um_tensor um_vit_record(const um_vit *v, um_tape *t, um_tensor x)
     int entries = 0, head = v->width / v->heads;
     um_tensor position = um_tape_const(t, v->params, v->position, UM_F32, v->n, v->n, v->width);
     x = um_conv2d(t, &v->patch, x, .add = position);
-    um_tap(t, "patches", x);
+    um_tap_map(t, "patches", x);
     for (int i = 0; i < v->depth; i++) {
         const struct um_vit_layer *l = &v->layer[i];
         char name[24];
@@ -173,7 +173,7 @@ um_tensor um_vit_record(const um_vit *v, um_tape *t, um_tensor x)
         x = um_linear(t, &l->proj, a, .add = x);
         x = um_mlp(t, &l->mlp, x, UM_ACT_GELU, true);
         snprintf(name, sizeof name, "block%d", i);
-        um_tap(t, name, x);
+        um_tap_map(t, name, x);
     }
     return x;
 }

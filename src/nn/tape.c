@@ -20,6 +20,7 @@ struct value {
 struct tap {
     char name[48];
     um_tensor x;
+    bool map;
 };
 
 /* A step, and what is kept of it until the tape is compiled. */
@@ -209,7 +210,7 @@ um_tensor um_keep(um_tape *t, um_tensor x)
     return x;
 }
 
-void um_tap(um_tape *t, const char *name, um_tensor x)
+static void add_tap(um_tape *t, const char *name, um_tensor x, bool map)
 {
     if (!t->keep_taps || t->status != UM_OK || !x.id ||
         !room(t, &t->taps, &t->cap_taps, (size_t)t->n_taps, 1, sizeof *t->taps))
@@ -217,6 +218,17 @@ void um_tap(um_tape *t, const char *name, um_tensor x)
     struct tap *tap = &t->taps[t->n_taps++];
     snprintf(tap->name, sizeof tap->name, "%s", name);
     tap->x = um_keep(t, x);
+    tap->map = map;
+}
+
+void um_tap(um_tape *t, const char *name, um_tensor x)
+{
+    add_tap(t, name, x, false);
+}
+
+void um_tap_map(um_tape *t, const char *name, um_tensor x)
+{
+    add_tap(t, name, x, true);
 }
 
 void um_tape_step(um_tape *t, const struct um_op_info *op, um_kernel *kernel, const void *args,
@@ -472,6 +484,11 @@ int um_tape_find_tap(const um_tape *t, const char *name)
         if (strcmp(t->taps[i].name, name) == 0)
             return i;
     return -1;
+}
+
+bool um_tape_tap_is_map(const um_tape *t, int i)
+{
+    return t->taps[i].map;
 }
 
 um_status um_tape_read_tap(um_tape *t, int i, const char **name, int *h, int *w, int *c,

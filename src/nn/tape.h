@@ -48,6 +48,7 @@ um_tensor um_keep(um_tape *t,
 void um_tap(
     um_tape *t, const char *name,
     um_tensor x); /* name a point of interest: kept only if the tape was opened for dumping */
+void um_tap_map(um_tape *t, const char *name, um_tensor x); /* the same of a map, not of rows */
 
 /* Append one kernel call. Operand i of those that `op` has is tensor x[i] (id 0 = absent). args is
  * copied. */
@@ -82,5 +83,6 @@ int um_tape_taps(const um_tape *t);
 um_status um_tape_read_tap(um_tape *t, int i, const char **name, int *h, int *w, int *c,
                            float **data);
 int um_tape_find_tap(const um_tape *t, const char *name); /* -1 = none */
+bool um_tape_tap_is_map(const um_tape *t, int i);
 
 #endif

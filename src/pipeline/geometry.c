@@ -71,7 +71,7 @@ static um_status record_packet(um_pipeline *p, struct geometry *g, struct um_mas
     um_tensor gate = um_tape_import(t, g->gate, um_rows(g->best.gate, i, 1));
     if (p->host_mode) {
         g->logits = um_keep(t, um_tape_new(t, UM_F32, g->h, g->w, 1));
-        um_tap(t, "mask", um_mask_upsample(t, low, tx, ty, gate, g->logits));
+        um_tap_map(t, "mask", um_mask_upsample(t, low, tx, ty, gate, g->logits));
         return um_tape_compile(t);
     }
     struct um_mask_packet m = {
@@ -84,7 +84,7 @@ static um_status record_packet(um_pipeline *p, struct geometry *g, struct um_mas
         .work = um_tape_const(t, g->tables, g->work, UM_U8, 1, 1, UM_MASK_WORK_BYTES),
         .out = um_tape_buffer(t, g->packets, (size_t)i * g->stride, UM_U8, 1, 1, (int)g->bytes)};
     if (p->set.dump) /* a dump wants the mask of its own */
-        um_tap(t, "mask", um_mask_upsample(t, low, tx, ty, gate, (um_tensor){0}));
+        um_tap_map(t, "mask", um_mask_upsample(t, low, tx, ty, gate, (um_tensor){0}));
     um_mask_packet(t, &m);
     if (p->set.mask_clean)
         um_clean(

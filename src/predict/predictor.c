@@ -167,7 +167,7 @@ static um_status mask_path(um_predictor *s, const um_decode *decode)
                                           (um_tensor){0}, m->logits[i]));
             char name[16];
             snprintf(name, sizeof name, decode->out.masks > 1 ? "mask_%d" : "mask", i);
-            um_tap(m->tape, name, m->mask[i]);
+            um_tap_map(m->tape, name, m->mask[i]);
         }
         st = um_tape_compile(m->tape);
     }
