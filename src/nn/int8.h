@@ -59,6 +59,12 @@ static inline const float *um_int8_inv(const void *packed)
     return (const float *)(const void *)((const unsigned char *)packed + UM_INT8_ALIGN);
 }
 
+static inline int32_t *um_int8_start(void *packed, size_t columns)
+{
+    const struct um_int8_head *head = (const struct um_int8_head *)packed;
+    return (int32_t *)(void *)((unsigned char *)packed + um_int8_places(head->i, columns).start);
+}
+
 struct um_int8_packed {
     int32_t zero;
     const float *inv, *scale;

@@ -10,6 +10,8 @@
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 static const struct um_ops plain = {
@@ -111,17 +113,26 @@ static void find_levels(void)
 
 #if defined(__aarch64__)
 UM_LEVEL(neon, "neon")
+
+static struct um_ops neon;
+static const struct um_ops *levels[3]; /* with NULL at the end */
+
+static void find_levels(void)
+{
+    neon = um_ops_neon;
+    neon.int8 = getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+    neon.pack_int8 = neon.int8 ? neon.pack_int8 : NULL;
+    levels[0] = &neon;
+    levels[1] = &plain;
+}
 #endif
 
 const struct um_ops *const *um_ops_host(void)
 {
-#if defined(__x86_64__)
+#if defined(__x86_64__) || defined(__aarch64__)
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, find_levels);
     return levels;
-#elif defined(__aarch64__)
-    static const struct um_ops *const all[] = {&um_ops_neon, &plain, NULL};
-    return all;
 #else
     static const struct um_ops *const all[] = {&plain, NULL};
     return all;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The matrix product on bytes: u8 times s8, four products a lane and instruction; on 8 lanes in
- * AVX2's instructions, for tests, and (gemm8_vnni.c) in AVX-VNNI's. B lies in panels of [k/4][panel
+ * AVX2's instructions, for tests, and (gemm8_vnni.c) in AVX-VNNI's. Where the instruction wants
+ * both signed, u8 less 128, sums start at 128 times those of B. B lies in panels of [k/4][panel
  * width][4], which the rows of AMX's tiles are, too; a run of A that fills no whole lane or tile
  * meets zeros there. */
 #define GEMM_BRIEF true
@@ -37,7 +38,7 @@ UNCHECKED UM_INLINE void tile_run(const struct tile *t, const int M, const int N
             for (int m = 0; m < M; m++) {
                 int32_t four;
                 memcpy(&four, a[m] + k, sizeof four);
-                vi x = vi_set1(four);
+                vi x = vi_set1(UM_DOT_OFFSET ? four ^ (int32_t)0x80808080 : four);
                 VF_KEEP(x);
                 UM_UNROLL
                 for (int v = 0; v < NV; v++)
@@ -95,6 +96,10 @@ static size_t pack(void *dst, enum um_narrow_how how, const struct um_int8_layer
                             *to = o < l->o && e < run ? l->w[((ptrdiff_t)o * l->kh + ky) * run + e]
                                                       : (int8_t)0;
                         }
+        int32_t *start = um_int8_start(dst, gemm_columns(l->o));
+        for (int o = 0; o < l->o && UM_DOT_OFFSET; o++)
+            for (int k = 0; k < l->kh * run; k++)
+                start[o] += UM_DOT_OFFSET * l->w[(ptrdiff_t)o * l->kh * run + k];
     }
     return um_int8_places(l->i, gemm_columns(l->o)).w +
            gemm_columns(l->o) * (size_t)l->kh * (size_t)depth;

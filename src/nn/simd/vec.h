@@ -147,14 +147,18 @@ UM_INLINE __m256i vec_dot4_(__m256i sum, __m256i a, __m256i b)
 }
 #endif
 
-/* sum + a0*b0 + a1*b1 + a2*b2 + a3*b3 of the four bytes in each lane, those of a unsigned, of b
- * signed. On 16 lanes this is AVX-512 VNNI, on 8 where UM_AVX_VNNI is defined AVX-VNNI: who calls
- * it has asked for that. */
+/* sum + a0*b0 + a1*b1 + a2*b2 + a3*b3 of the four bytes in each lane, those of a unsigned (on 4
+ * lanes: less UM_DOT_OFFSET, signed), of b signed. On 16 lanes this is AVX-512 VNNI, on 8 where
+ * UM_AVX_VNNI is defined AVX-VNNI, on arm64 its dot products: who calls it has asked for that. */
+#define UM_DOT_OFFSET (VL == 4 ? 128 : 0)
 UM_INLINE vi vi_dot4(vi sum, vi a, vi b)
 {
-#if VL == 4
+#if defined(__aarch64__)
+    __asm__(".arch armv8.2-a+dotprod\n\tsdot %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(a), "w"(b));
+    return sum;
+#elif VL == 4
     for (int i = 0; i < 32; i += 8)
-        sum += (a >> i & 0xff) * (b << (24 - i) >> 24);
+        sum += (a << (24 - i) >> 24) * (b << (24 - i) >> 24);
     return sum;
 #elif VL == 8 && defined(UM_AVX_VNNI)
     __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
