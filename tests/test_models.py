@@ -612,8 +612,8 @@ def upstream_can_load_what_convert_writes(tmp):
     um("convert", write(tmp / "lite.safetensors", lite), tmp / "lite.pth", "--upstream")
     info = json.loads(um("inspect", tmp / "lite.pth", "--json")[0])
     assert info["architecture"] == "lite-medsam" and {t["name"] for t in info["tensors"]} == set(lite)
-    _, err = um("convert", SEGMENTER, tmp / "tiny.pth", "--upstream", "--sam-family", "tiny-sam")
-    assert "is to be given with it: --sam-size 256 --sam-family tiny-sam" in err, err
+    _, err = um("convert", SEGMENTER, tmp / "tiny.pth", "--upstream", "--sam-family", "tiny-sam", "--sam-size", 448)
+    assert "is to be given with it: --sam-size 448 --sam-family tiny-sam" in err, err
     assert "precision fp8: want fp32" in um("convert", SEGMENTER, tmp / "x.safetensors", "--precision", "fp8", code=2)[1]
 
 

@@ -303,10 +303,11 @@ static um_status drop_segmenter(const struct options *o, const um_model_info *in
 {
     um_model_info made = {.struct_size = sizeof made};
     char number[16];
+    int size = o->sam_size ? o->sam_size : info->input_size;
     const char *family = o->sam_family ? o->sam_family : info->architecture;
     um_status st = um_model_inspect(o->positional[1], &made);
-    snprintf(number, sizeof number, "%d", info->input_size);
-    if (st == UM_OK && made.input_size != info->input_size)
+    snprintf(number, sizeof number, "%d", size);
+    if (st == UM_OK && made.input_size != size)
         drop(d, "--sam-size", number);
     if (st == UM_OK && strcmp(made.architecture, family) != 0)
         drop(d, "--sam-family", family);
