@@ -77,7 +77,7 @@ typedef struct um_run_counts {
     uint64_t dropped;  /**< packets that a sink or um_run_receive() missed because it was behind */
     int device_lost;   /**< losses of a device, also the one that ended the run */
     int sinks_failed;  /**< abandoned ones included */
-    int stopped;       /**< by um_run_stop() or because the last pipe's reader left */
+    int stopped;       /**< by um_run_stop(), or a pipe's reader left and nobody else was there */
     int left_behind;   /**< threads of source or sinks that did not return: the process should
                           end with _exit(), as exit() might wait for what they hold */
     uint64_t relocalizing; /**< packets of that state */
@@ -101,8 +101,8 @@ UM_API void um_run_stop(um_run *run);
  * @return UM_OK (also when stopped); UM_EASSERT for a transfer assertion; UM_EIO when a sink failed
  * (the others went on) or all did; UM_EFORMAT or UM_EIO for an unreadable frame, UM_ENUMERIC for a
  * result that is not finite, with `strict`; UM_EDEVICE for a lost device that nothing replaced, or
- * a stall (stall_ms); UM_EINVAL if it was not started; UM_AGAIN, at once, for a function that the
- * run's own thread calls (kpi). Threads: any.
+ * a stall (stall_ms); UM_EINVAL if it was not started; UM_AGAIN, at once, on the run's own
+ * thread (on_packet, um_pipeline_settings.kpi). Threads: any but those of its source and sinks.
  */
 UM_API um_status um_run_join(um_run *run);
 /** Its counts so far; its struct_size is set by the caller. Threads: any. */
