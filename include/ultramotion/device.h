@@ -27,8 +27,9 @@ typedef struct um_device_settings {
     const char *precision; /**< "auto", "fp32", "fp16", "bf16" or "int8": on a GPU of activations,
                               on a CPU of the operands of dense layers. auto = fp16 on a GPU, bf16
                               on a CPU with AMX (for networks proven in it), else fp32. A CPU has
-                              fp32; with AMX, or AMD's AVX-512 BF16, bf16; with AVX-VNNI or AVX-512
-                              VNNI, and a file of um_model_calibrate(), int8 */
+                              fp32; with AMX, or AMD's AVX-512 BF16, bf16; with AVX-VNNI, AVX-512
+                              VNNI or arm64's dot products, and a file of um_model_calibrate(),
+                              int8 */
     void (*log)(void *ctx, const char *text); /**< called, while opening, with the reason why "auto"
                                                  skips a GPU ("cuda:0 is passed over: …") or has
                                                  none ("no GPU: …"); or NULL */
@@ -103,8 +104,8 @@ UM_API void *um_device_stream(const um_device *device);
  */
 UM_API void um_device_weight_cache(const um_device *device, char *text, size_t size);
 
-/** Which kernels it computes with, e.g. "avx512", "avx2", "c", "sm_90"; "none" if ULTRAMOTION_CPU
- * or ULTRAMOTION_CUDA asks for some that it does not have. Valid until close. */
+/** Which kernels it computes with, e.g. "avx512", "avx2", "neon", "c", "sm_90"; "none" if
+ * ULTRAMOTION_CPU or ULTRAMOTION_CUDA asks for some that it does not have. Valid until close. */
 UM_API const char *um_device_isa(const um_device *device);
 
 /** Copies and waits between host and device. On a device that shares the host's memory all counts

@@ -51,9 +51,9 @@ def models_path() -> str:
 class Device(_c.Closing):
     """A place where networks run: `"auto"` (first GPU that works, else the CPU), `"cpu"`, `"cuda:N"` or the
     test device `"guard"`. `precision` is of activations: `"auto"`, `"fp32"`, `"fp16"`, `"bf16"`, `"int8"`
-    (on CPUs with AVX-VNNI or AVX-512 VNNI; of the bundled models, and of files that `convert --precision int8` made). `weight_cache`
-    is where packed weights are kept, so that they are not packed at each start: a folder, `"auto"` (the user's cache
-    folder), None: nowhere."""
+    (on CPUs with AVX-VNNI, AVX-512 VNNI or arm64's dot products; of the bundled models, and of files that
+    `convert --precision int8` made). `weight_cache` is where packed weights are kept, so that they are not packed at
+    each start: a folder, `"auto"` (the user's cache folder), None: nowhere."""
 
     __slots__ = ("_handle", "__weakref__")
     _close_order = 9

@@ -8,8 +8,7 @@ static um_status check_precision(enum um_dtype layers, const struct um_ops *ops)
     if (layers == UM_I8 && !ops->int8)
         return um_fail(UM_EUNSUPPORTED,
                        "precision int8: level %s of this processor has none (AVX-VNNI, AVX-512 "
-                       "VNNI and arm64's "
-                       "dot products have), want fp32",
+                       "VNNI and arm64's dot products have), want fp32",
                        ops->name);
     if (layers == UM_BF16 && !ops->bf16)
         return um_fail(

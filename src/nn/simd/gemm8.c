@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The matrix product on bytes: u8 times s8, four products a lane and instruction; on 8 lanes in
  * AVX2's instructions, for tests, and (gemm8_vnni.c) in AVX-VNNI's. Where the instruction wants
- * both signed, u8 less 128, sums start at 128 times those of B. B lies in panels of [k/4][panel
- * width][4], which the rows of AMX's tiles are, too; a run of A that fills no whole lane or tile
- * meets zeros there. */
+ * both signed, it gets u8 less 128, and sums start at 128 times those of B. B lies in panels of
+ * [k/4][panel width][4], which the rows of AMX's tiles are, too; a run of A that fills no whole
+ * lane or tile meets zeros there. */
 #define GEMM_BRIEF true
 #include "nn/simd/gemm_tile.h"
 
