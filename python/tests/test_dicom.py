@@ -261,6 +261,9 @@ def test_a_list_goes_in_its_own_order(pipeline, tmp_path, caplog):
     with pytest.raises(ultramotion.InvalidError, match="list.txt is also the input"):
         ultramotion.run(f"@{tmp_path}/list.txt", pipeline=pipeline, sinks=f"jsonl:{tmp_path}/list.txt")
     ultramotion.image.write_png(str(tmp_path / "a.png"), np.zeros((32, 32), np.uint8))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ultramotion.FileError, match="not a regular file"):
+        ultramotion.run(f"@{tmp_path}/pipe", pipeline=pipeline)
     (tmp_path / "list.txt").write_text("scans/a\na.png\n")
     assert [p.source for p in ultramotion.run(f"@{tmp_path}/list.txt", pipeline=pipeline)] == ["a.png"]
 

@@ -467,6 +467,8 @@ def _dicom_files(spec: str) -> list[str]:
 
 def _lines(path: str) -> list[str]:
     """The files that a list names, as the library reads it; it also says what is wrong with it."""
+    if not os.path.isfile(path):  # a pipe would be waited for
+        return []
     try:
         with open(path, "rb") as file:
             text = file.read().removeprefix(b"\xef\xbb\xbf")

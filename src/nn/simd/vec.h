@@ -2,7 +2,7 @@
 /* Vectors of VL floats. A kernel source is compiled once per instruction level with UM_ISA naming
  * the level and UM_VL its width: 4 (NEON), 8 (AVX2+FMA) or 16 (AVX-512 F, BW, DQ, VL). 16 without
  * AVX-512 is emulated on pairs of ymm, and 4 on an x86 with FMA is NEON's code on xmm, so that the
- * code paths of these levels run in tests on other machines. There are 32 registers, at 8 16.
+ * code paths of these levels run in tests on other machines. There are 32 registers, at 8 lanes 16.
  *
  * vf and vi are compiler vectors: + - * / & | ^ ~ << >> < > == and mixing in scalars work as
  * written; comparisons give a vi of 0 or -1. Functions that have no operator are below. Everything
