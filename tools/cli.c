@@ -141,6 +141,19 @@ const char *cli_segmenter_path(const struct options *o, char buffer[CLI_PATH])
     return o->segmenter ? o->segmenter : shipped_model(SEGMENTER, buffer);
 }
 
+static void find_int8(void *found, const char *key, const char *value)
+{
+    (void)value;
+    *(bool *)found = *(bool *)found || strcmp(key, "int8") == 0;
+}
+
+bool cli_calibrated(const char *path)
+{
+    bool found = false;
+    um_model_metadata(path, find_int8, &found);
+    return found;
+}
+
 bool cli_detector_settings(const struct options *o, um_detector_settings *s)
 {
     long long n = 0;

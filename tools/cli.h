@@ -54,6 +54,8 @@ void cli_pipeline_settings(const struct options *o, const struct engine *e,
 enum { CLI_PATH = 4200 };
 const char *cli_detector_path(const struct options *o, char buffer[CLI_PATH]);
 const char *cli_segmenter_path(const struct options *o, char buffer[CLI_PATH]);
+/* Has this model ranges for int8? */
+bool cli_calibrated(const char *path);
 /* --sam-as-numpy. */
 um_mask_mode cli_mask_mode(const struct options *o);
 /* --class NAME|N against the names of the detector's classes; -1 = the best of all. */

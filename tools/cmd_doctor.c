@@ -3,24 +3,17 @@
 
 #include <string.h>
 
-static void find_int8(void *found, const char *key, const char *value)
-{
-    (void)value;
-    *(bool *)found = *(bool *)found || strcmp(key, "int8") == 0;
-}
-
 static bool report_model(const char *role, const char *path)
 {
     um_model_info info = {.struct_size = sizeof info};
-    bool int8 = false;
     if (um_model_inspect(path, &info) != UM_OK) {
         printf("%-10s MISSING: %s\n           put a checkpoint there, or name one with --%s FILE\n",
                role, um_last_error(), role);
         return false;
     }
-    um_model_metadata(path, find_int8, &int8);
     printf("%-10s %s: %s, input %d (%s)%s, sha256 %.12s…\n", role, path, info.architecture,
-           info.input_size, info.input_size_from, int8 ? ", calibrated for int8" : "", info.sha256);
+           info.input_size, info.input_size_from,
+           cli_calibrated(path) ? ", calibrated for int8" : "", info.sha256);
     return true;
 }
 

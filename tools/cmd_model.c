@@ -331,20 +331,10 @@ static um_status tell_dropped(const struct options *o, const um_model_info *info
     return st;
 }
 
-static void find_int8(void *ctx, const char *key, const char *value)
-{
-    bool *found = ctx;
-    (void)value;
-    *found = *found || strcmp(key, "int8") == 0;
-}
-
 /* The file was calibrated and the new one is not. */
 static void tell_ranges(const struct options *o)
 {
-    bool old = false, kept = false;
-    um_model_metadata(o->positional[0], find_int8, &old);
-    um_model_metadata(o->positional[1], find_int8, &kept);
-    if (old && !kept)
+    if (cli_calibrated(o->positional[0]) && !cli_calibrated(o->positional[1]))
         cli_warn(o->positional[1], "has no ranges for int8: those of the other file were measured "
                                    "with another activation or family; calibrate it again");
 }
