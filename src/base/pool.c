@@ -80,21 +80,28 @@ static inline void relax(void)
 }
 
 /* Kernels do not preserve denormals: they would cost a hundred cycles each and carry nothing. */
-static unsigned flush_denormals(void)
+static uint64_t flush_denormals(void)
 {
 #if defined(__SSE2__)
     unsigned old = _mm_getcsr();
     _mm_setcsr(old | 0x8040); /* FTZ, DAZ */
+    return old;
+#elif defined(__aarch64__)
+    uint64_t old;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(old));
+    __asm__ volatile("msr fpcr, %0" : : "r"(old | 1 << 24)); /* FZ */
     return old;
 #else
     return 0;
 #endif
 }
 
-static void restore_denormals(unsigned old)
+static void restore_denormals(uint64_t old)
 {
 #if defined(__SSE2__)
-    _mm_setcsr(old);
+    _mm_setcsr((unsigned)old);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"(old));
 #else
     (void)old;
 #endif
@@ -208,7 +215,7 @@ void um_pool_run(um_pool *p, int items, um_pool_fn *fn, void *ctx)
 {
     if (items <= 0)
         return;
-    unsigned csr = flush_denormals();
+    uint64_t csr = flush_denormals();
     if (p->threads == 1 || items == 1) {
         struct watch watch = begin_watch(p);
         for (int i = 0; i < items; i++)
