@@ -137,14 +137,16 @@ class Record(ctypes.Structure):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """ctypes would cut an integer to its field, and does not take numpy's booleans."""
-        from numpy import bool_  # only here: a sub-interpreter is refused before numpy is imported
-
-        value = bool(value) if isinstance(value, bool_) else value
         try:
             if isinstance(value, str):
                 raise TypeError  # as a bool "no" would be true
             super().__setattr__(name, value)
         except TypeError:
+            from numpy import bool_  # only here: a sub-interpreter is refused before numpy is imported
+
+            if isinstance(value, bool_):
+                setattr(self, name, bool(value))
+                return
             want = "a whole number" if isinstance(value, float) else "a number"
             raise InvalidError(f"{name} {value!r}: want {want}") from None
         if isinstance(value, int) and getattr(self, name) != value:
