@@ -674,9 +674,9 @@ def stored_result(path):
     return result
 
 
-def count(text):
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+def whole(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
     return int(text)
 
 
@@ -685,8 +685,8 @@ def parse():
     parser.add_argument("--binary", default=os.environ.get("ULTRAMOTION", str(ROOT / "build" / "ultramotion")))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cpu: each network; cuda: whole frames")
     parser.add_argument("--frames", action="store_true", help="whole frames also on the cpu, without torch.compile")
-    parser.add_argument("--rounds", type=count, help="default 10 on cpu, 200 on cuda")
-    parser.add_argument("--threads", type=count, default=2, help="of every engine, networks on the cpu")
+    parser.add_argument("--rounds", type=whole, help="default 10 on cpu, 200 on cuda")
+    parser.add_argument("--threads", type=whole, default=2, help="of every engine, networks on the cpu")
     parser.add_argument("--only", default="", help="stages and engines, e.g. dfine-n,openvino,ours or compile-fp16; none named of one kind means all of it")
     parser.add_argument("--json", metavar="FILE", help="write the result here too; - for standard output instead of the table")
     parser.add_argument("--from", metavar="FILE", dest="stored", type=stored_result, help="measure nothing: the table, and --plot, of this result")

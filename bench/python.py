@@ -27,6 +27,8 @@ import threading
 import time
 from pathlib import Path
 
+from peers import whole  # beside this file
+
 ROOT = Path(__file__).resolve().parents[1]
 if not (ROOT / "python" / "ultramotion" / "libultramotion.so").exists():
     os.environ.setdefault("ULTRAMOTION_LIBRARY", str(ROOT / "build" / "libultramotion.so"))
@@ -312,12 +314,6 @@ def pipelines(rounds, frames):
         ratio = {k: made["threads_fps"][k] / made["processes_fps"][k] for k in ("max", "median")}
         result["own devices" if own else "one device"] = {**made, "threads_over_processes": ratio}
     return result
-
-
-def whole(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
-    return int(text)
 
 
 def main():
