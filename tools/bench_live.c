@@ -148,12 +148,14 @@ static um_status wait_for_last(const struct live *l, const um_run *run)
     return um_set_error(UM_EIO, "bench live: frames were neither worked on nor counted");
 }
 
-static void report(const struct live *l, const um_device *dev, const um_frame *frame, double fps,
-                   const um_run_counts *counts)
+static um_status report(const struct live *l, const um_device *dev, const um_frame *frame,
+                        double fps, const um_run_counts *counts)
 {
     double *ms = calloc((size_t)l->frames * 3, sizeof *ms), before = 0;
     size_t n = 0, all = (size_t)l->frames;
-    for (long i = 0; i < l->frames && ms; i++) {
+    if (!ms)
+        return um_set_error(UM_ENOMEM, "bench live: times of frames");
+    for (long i = 0; i < l->frames; i++) {
         const struct passage *p = &l->passage[i];
         if (!p->done)
             continue;
@@ -173,16 +175,17 @@ static void report(const struct live *l, const um_device *dev, const um_frame *f
         "\"replaced\":%llu,\"masks\":%llu,",
         fps, frame->width, frame->height, l->frames, (unsigned long long)counts->frames,
         (unsigned long long)counts->replaced, (unsigned long long)l->masks);
-    bench_print_ms("overhead", ms, ms ? n : 0);
+    bench_print_ms("overhead", ms, n);
     printf(",");
-    bench_print_ms("in", ms + all, ms ? n : 0);
+    bench_print_ms("in", ms + all, n);
     printf(",");
-    bench_print_ms("out", ms + 2 * all, ms ? n : 0);
+    bench_print_ms("out", ms + 2 * all, n);
     printf(",");
     bench_print_machine(dev);
     printf("}\n");
     fflush(stdout);
     free(ms);
+    return UM_OK;
 }
 
 static um_status measure(const struct options *o, const struct engine *e, um_frame *frame,
@@ -240,7 +243,7 @@ static um_status measure(const struct options *o, const struct engine *e, um_fra
     if (started)
         pthread_join(client, NULL);
     if (st == UM_OK)
-        report(&l, e->dev, frame, fps, &counts);
+        st = report(&l, e->dev, frame, fps, &counts);
     if (l.client >= 0)
         close(l.client);
     um_igtl_close(&sender);
