@@ -322,6 +322,7 @@ $("snapshot").addEventListener("click", async () => {
   save(new Blob([taken.line, "\n"], { type: "application/json" }), `${name}.json`);
 });
 
+let fading; // of the last answer
 $("control").addEventListener("submit", async (event) => {
   event.preventDefault();
   const want = {};
@@ -334,7 +335,8 @@ $("control").addEventListener("submit", async (event) => {
   } catch (error) {
     answer.textContent = String(error);
   }
-  setTimeout(() => { answer.textContent = ""; }, 6000);
+  clearTimeout(fading);
+  fading = setTimeout(() => { answer.textContent = ""; }, 6000);
 });
 
 const wished = localStorage.getItem("theme");
