@@ -266,9 +266,11 @@ um_tensor um_window_block(um_tape *t, const struct um_window_block *w, um_tensor
     um_tensor pad = um_tape_const(t, p, w->pad_qkv, UM_F32, 1, 1, 3 * x.c);
     um_tensor table = um_tape_const(t, p, w->bias, UM_F32, 1, w->heads, w->window * w->window);
     if (um_tape_takes(t, UM_OP_WINDOW_BLOCK)) {
-        struct um_window_block_args a = {
-            .eps = w->norm.eps, .window = w->window, .heads = w->heads};
-        a.bf16 = um_attends_in_bf16(&w->qkv);
+        struct um_window_block_args a = {.eps = w->norm.eps,
+                                         .window = w->window,
+                                         .heads = w->heads,
+                                         .bf16 = um_attends_in_bf16(&w->qkv),
+                                         .how = um_tape_narrow(t)};
         um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, x.c);
         um_op_step(t, UM_OP_WINDOW_BLOCK, &a, y, x, gamma_of(t, &w->norm), beta_of(t, &w->norm),
                    um_conv_weights(t, &w->qkv), bias(t, &w->qkv), pad, table,

@@ -61,7 +61,8 @@ struct um_window_block {
 struct um_window_block_args {
     float eps;
     int window, heads;
-    bool bf16; /* attention is, behind a narrow qkv */
+    bool bf16;              /* attention is, behind a narrow qkv */
+    enum um_narrow_how how; /* then: by which instructions, whatever those of qkv */
 };
 um_tensor um_window_block(um_tape *t, const struct um_window_block *w, um_tensor x);
 

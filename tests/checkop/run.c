@@ -188,6 +188,8 @@ um_status run(const struct job *job, const struct um_ops *ops, um_pool *pool,
         args.attention.how = ops->narrow;
     if (job->op == UM_OP_RELATIVE_ATTENTION)
         args.relative.how = ops->narrow;
+    if (job->op == UM_OP_WINDOW_BLOCK)
+        args.block.how = ops->narrow;
     if (job->op == UM_OP_TOKEN_TO_IMAGE || job->op == UM_OP_IMAGE_TO_TOKEN)
         args.cross.how = ops->narrow;
     struct um_call call = {.args = &args, .t = t, .n = job->n, .pool = pool, .stream = &stream};

@@ -54,7 +54,6 @@ struct job {
     struct shape s;
     int windows_per_item;
     struct gemm qkv, proj; /* the block's */
-    bool narrow;           /* attention in bf16 */
 };
 
 static struct shape shape_of(const struct um_view *out, int window, int heads)
@@ -266,13 +265,13 @@ static size_t block_room_of(struct block_room *b, struct room *r, const struct j
     b->query = (const float **)(void *)room_take(base, &at, n * POINTER);
     b->start = (const float **)(void *)room_take(base, &at, n * POINTER);
     b->result = (float **)(void *)room_take(base, &at, n * POINTER);
-    struct attend16 *a = &b->head;
-    *a = (struct attend16){
-        .d = s->d, .keys = s->n, .scale = 1 / (float)__builtin_sqrt((double)s->d)};
-    if (job->narrow) {
-        a->how = um_narrow_how(job->qkv.narrow);
-        attend16_room(a, base, &at);
-    }
+    const struct um_window_block_args *args = job->call->args;
+    b->head = (struct attend16){.d = s->d,
+                                .keys = s->n,
+                                .how = args->how,
+                                .scale = 1 / (float)__builtin_sqrt((double)s->d)};
+    if (args->bf16)
+        attend16_room(&b->head, base, &at);
     return at;
 }
 
@@ -305,7 +304,7 @@ static void block_item(void *ctx, int item, int worker)
     struct block_room b;
     span_of(job, item, &w0, &w1);
     block_room_of(&b, &r, job, um_pool_scratch(job->call->pool, worker));
-    begin(s, &r, &t[7], job->narrow ? 1 : 2);
+    begin(s, &r, &t[7], args->bf16 ? 1 : 2);
     for (int win = w0; win < w1; win++) {
         int y0 = win / s->across * s->ws, x0 = win % s->across * s->ws, m = 0;
         for (int i = 0; i < s->n; i++) {
@@ -327,7 +326,7 @@ static void block_item(void *ctx, int item, int worker)
         int queries;
         const struct biases *bias = biases_of(s, &r, win, &queries);
         for (int h = 0; h < s->heads; h++)
-            if (job->narrow)
+            if (args->bf16)
                 attend_narrow(job, &r, &b, h, m);
             else
                 attend_window(s, &r, bias, h, queries);
@@ -344,7 +343,6 @@ void UM_NAME(window_block)(const struct um_call *call)
     int c = job.s.c;
     job.qkv = gemm_of(&t[4], &t[5], c, 3 * c);
     job.proj = gemm_of(&t[8], &t[9], c, c);
-    job.narrow = args->bf16;
     job.windows_per_item = windows_per_item(&job);
     um_pool_run(call->pool, (job.s.windows + job.windows_per_item - 1) / job.windows_per_item,
                 block_item, &job);
