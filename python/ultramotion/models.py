@@ -343,7 +343,7 @@ class Segmenter(_c.Closing):
         self._model = os.path.join(models_path(), SEGMENTER) if model is None else model
         self._canvas, self._mode = _c.integer(canvas, "canvas"), sam_as_numpy
         self._family = None if family is None else _c.encoded(family, "family")
-        self._kpi = partial(_tell, kpi)
+        self._kpi = kpi_function(kpi)
         self._open(device_of(device))
 
     def _open(self, device: Device) -> None:
@@ -491,6 +491,13 @@ class Segmenter(_c.Closing):
 
 def _address(array: np.ndarray[Any, Any] | None) -> int | None:
     return None if array is None or array.size == 0 else array.ctypes.data
+
+
+def kpi_function(kpi: Callable[[str], object] | None) -> Callable[[str], None]:
+    """What takes the lines for it."""
+    if kpi is not None and not callable(kpi):
+        raise _c.InvalidError(f"kpi {kpi!r}: want a function that takes a line")
+    return partial(_tell, kpi)
 
 
 def _tell(kpi: Callable[[str], object] | None, line: str) -> None:

@@ -9,13 +9,13 @@ import os
 import threading
 from contextlib import nullcontext, suppress
 from ctypes import byref, c_float, c_int, c_void_p
-from functools import cmp_to_key, partial
+from functools import cmp_to_key
 from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Generator, Iterable, Iterator, Literal
 
 from . import _c, dicom
 from ._c import lib
 from .image import Frame, as_frame
-from .models import KPI, LOG, UNSET, Detector, Device, Model, Segmenter, _device_name, _tell, mask_mode
+from .models import KPI, LOG, UNSET, Detector, Device, Model, Segmenter, _device_name, kpi_function, mask_mode
 from .packet import Packet
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ class Pipeline(_c.Closing, _c.PipelineBase):
     `crop=(x, y, w, h)` shows the networks a part of each image; `crop="auto"` that part of a scanner's screen which is the
     ultrasound image, and each packet says which.
     `mask_clean=True` removes specks and pieces outside the box from masks and fills their small holes, as the command does.
-    `theta_on`, `theta_off` and `theta_cont` are the thresholds of the state (`docs/STATE.md`). `shadow_every=N` has legacy mode do
-    every N-th frame too, and continue alone if masks diverge (`docs/guides/rollback.md`)."""
+    With `track`, `theta_on`, `theta_off` and `theta_cont` are the thresholds of the state (`docs/STATE.md`). `shadow_every=N` has legacy
+    mode do every N-th frame too, and continue alone if masks diverge (`docs/guides/rollback.md`)."""
 
     __slots__ = ("detector", "segmenter", "_kpi", "_handle", "_objects", "__weakref__")
     _close_order = 5
@@ -65,6 +65,8 @@ class Pipeline(_c.Closing, _c.PipelineBase):
         assert_transfers: tuple[int, int] | None = None,
         kpi: Callable[[str], object] | None = None,
     ) -> None:
+        if segmenter is False:
+            _idle("with segmenter=False, which makes no masks", mask_clean=mask_clean, gate=gate != "auto", sam_as_numpy=mask_mode(sam_as_numpy) == 2)
         if device is None:
             device = next((m.device for m in (detector, segmenter) if isinstance(m, (Detector, Segmenter))), None)
         self.detector = detector if isinstance(detector, Detector) else Detector(detector, device=device)
@@ -94,6 +96,11 @@ class Pipeline(_c.Closing, _c.PipelineBase):
             mask_clean=mask_clean,
             reuse=reuse,
         )
+        if not settings.track:
+            thresholds = {"theta_on": theta_on, "theta_off": theta_off, "theta_cont": theta_cont}
+            _idle("without track=True", **{name: value is not None for name, value in thresholds.items()})
+        if settings.objects < 2:
+            _idle("without objects=2 or more", per_class=per_class)
         if isinstance(crop, str):
             settings.crop_auto = _choice("crop", crop, {"auto": 1})
         elif crop is not None:
@@ -102,9 +109,12 @@ class Pipeline(_c.Closing, _c.PipelineBase):
                 raise _c.InvalidError(f"crop {tuple(sides)}: want x, y, width and height, of at least one pixel")
             settings.crop[:] = sides
         if assert_transfers is not None:
-            settings.assert_up, settings.assert_down = _c.integers(assert_transfers, 2, "assert_transfers")
+            most = _c.integers(assert_transfers, 2, "assert_transfers")
+            if min(most) < 0:
+                raise _c.InvalidError(f"assert_transfers {assert_transfers}: want copies up and down, 0 or more")
+            settings.assert_up, settings.assert_down = most
         if kpi is not None or KPI.isEnabledFor(logging.INFO):  # a call into Python for every frame
-            self._kpi = partial(_tell, kpi)
+            self._kpi = kpi_function(kpi)
             settings.kpi, settings.kpi_ctx = _c.say, id(self._kpi)
         pointer = c_void_p()
         with self.detector._handle as d, self.segmenter._handle if self.segmenter else nullcontext() as s:
@@ -538,6 +548,13 @@ class _Problems:
     def __call__(self, line: str) -> None:
         self.last = line
         _say(line)
+
+
+def _idle(lacks: str, **given: Any) -> None:
+    """What was given and would do nothing is refused, as the command does."""
+    for name, value in given.items():
+        if value:
+            raise _c.InvalidError(f"{name}: nothing {lacks}")
 
 
 def _choice(what: str, given: str, choices: dict[str, int]) -> int:
