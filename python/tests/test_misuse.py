@@ -447,6 +447,8 @@ def test_options_of_another_kind_are_refused_by_name(detector, segmenter, image)
         "size .5,.: want 2 whole": lambda: run("-", size=(5,)),
         "window 5: want 2 whole": lambda: run(window=5),
         "window 'x': want auto": lambda: run(window="x"),
+        "pixel 'rgba': want gray8 or rgb8": lambda: run("-", size=(4, 4), pixel="rgba"),
+        "source 'push:': want the images": lambda: run("push:"),
         "sink_deadline 'x': want a number": lambda: run(sink_deadline="x"),
         "receive 'x': want a number": lambda: run(receive="x"),
         "receive 0: want packets": lambda: run(receive=0),
@@ -462,6 +464,31 @@ def test_options_of_another_kind_are_refused_by_name(detector, segmenter, image)
     }.items():
         with pytest.raises(InvalidError, match=text):
             wrong()
+
+
+@pytest.mark.parametrize("source", [[np.zeros((8, 8), np.uint8)], "phantom:frames=1", "replay:nowhere", "igtl://127.0.0.1:1", "lavfi:x", "a.png", "-"])
+def test_options_that_a_source_cannot_use_are_refused_by_name(detector, source):
+    """As the command refuses them."""
+    stored, live = source in ("lavfi:x", "a.png"), source in ("igtl://127.0.0.1:1", "lavfi:x")
+    for text, options, used in (
+        ('size: nothing for a source other than "-"', {"size": (8, 8)}, source == "-"),
+        ('pixel: nothing for a source other than "-"', {"pixel": "rgb8"}, source == "-"),
+        ("window: nothing for a source other than files and cameras", {"window": "auto"}, stored),
+        ("recursive: nothing for a source other than files", {"recursive": True}, source == "a.png"),
+        ("lag_alarm_ms: nothing for a source that is not live", {"lag_alarm_ms": 0}, live),
+        ("max_age_ms: nothing without realtime", {"max_age_ms": 100}, live),
+        ("on_sink_full: nothing without sinks", {"on_sink_full": "drop"}, False),
+        ("sink_deadline: nothing without sinks", {"sink_deadline": 10}, False),
+    ):
+        if not used:
+            with pytest.raises(InvalidError, match=re.escape(text)):
+                ultramotion.run(source, detector=detector, segmenter=False, **options)
+
+
+def test_what_is_read_once_is_not_looped(detector, image):
+    for once in ([image], (image for _ in range(2))):
+        with pytest.raises(InvalidError, match="loop: nothing for .*iterables"):
+            ultramotion.run(once, detector=detector, segmenter=False, loop=True)
 
 
 def test_results_are_copied_as_what_nobody_changes(detector, segmenter, image):

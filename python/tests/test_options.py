@@ -88,7 +88,8 @@ def test_folders_windows_and_what_is_said(detector, tmp_path, caplog):
             ultramotion.run(tmp_path / "in", pipeline=pipeline, window=(9, 3))
         with pytest.raises(ultramotion.InvalidError, match="on_sink_full 'wait'"):
             ultramotion.run(tmp_path / "in", pipeline=pipeline, on_sink_full="wait")
-        assert len(list(ultramotion.run(tmp_path / "in", pipeline=pipeline, window="auto", max_age_ms=10_000, on_sink_full="drop"))) == 1
+        late = {"realtime": True, "max_age_ms": 10_000, "on_sink_full": "drop", "sinks": "null:"}
+        assert len(list(ultramotion.run(tmp_path / "in", pipeline=pipeline, window="auto", **late))) == 1
 
 
 def test_sixteen_bits_through_a_window(detector, tmp_path):

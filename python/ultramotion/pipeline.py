@@ -550,6 +550,10 @@ class _Problems:
         _say(line)
 
 
+_DRAWN = ("phantom", "igtl", "igtl-listen", "replay", "replay-live")  # sources that are no files, with 8 bits
+_LIVE = ("igtl", "igtl-listen", "v4l2", "lavfi", "replay-live")  # at times of their own
+
+
 def _idle(lacks: str, **given: Any) -> None:
     """What was given and would do nothing is refused, as the command does."""
     for name, value in given.items():
@@ -598,13 +602,13 @@ def run(
     realtime: bool = False,
     receive: int = 4,
     size: tuple[int, int] | None = None,
-    pixel: str = "gray8",
+    pixel: str | None = None,
     recursive: bool = False,
     window: tuple[int, int] | str | None = None,
     max_age_ms: int = 0,
-    lag_alarm_ms: int = 500,
+    lag_alarm_ms: int | None = None,
     on_sink_full: str = "block",
-    sink_deadline: float = 10,
+    sink_deadline: float | None = None,
     progress: bool = False,
     **options: Any,
 ) -> Run:
@@ -617,17 +621,18 @@ def run(
     port they listen, who came), and what goes wrong with single frames, goes to the logger `ultramotion`.
 
     `strict` stops at the first unreadable frame; `realtime` leaves out frames that wait while a newer one is there, `max_age_ms` those
-    that were received longer ago; `lag_alarm_ms` warns of a live source that falls behind. `recursive` takes a folder's folders too,
-    `window=(lo, hi)` or `"auto"` says which of 16 bits are black and white. A sink that is behind holds the run up, or with
-    `on_sink_full="drop"` misses packets; one that takes longer than `sink_deadline` seconds for one is given up (0: never)."""
-    if not 0 <= _c.number(sink_deadline, "sink_deadline") <= 86400:
+    that were received longer ago; `lag_alarm_ms` (500; 0: never) warns of a live source that falls behind. `recursive` takes a folder's
+    folders too, `window=(lo, hi)` or `"auto"` says which of 16 bits are black and white; `size=(w, h)` and `pixel` (`"gray8"`, `"rgb8"`) are
+    of the raw frames of `"-"`. A sink that is behind holds the run up, or with `on_sink_full="drop"` misses packets; one that takes longer
+    than `sink_deadline` seconds (10) for one is given up (0: never). What the source cannot use is refused by its name."""
+    if sink_deadline is not None and not 0 <= _c.number(sink_deadline, "sink_deadline") <= 86400:
         raise _c.InvalidError(f"sink_deadline {sink_deadline}: want seconds, 0 (never) to 86400")
     kind, low, high = (None, None, None) if window is None else _window(window)
     width, height = (None, None) if size is None else _c.integers(size, 2, "size")
     of_source = _c.SourceSettings(
         width=width,
         height=height,
-        channels=None if size is None else _choice("pixel", pixel, {"gray8": 1, "rgb8": 3}),
+        channels=None if pixel is None else _choice("pixel", pixel, {"gray8": 1, "rgb8": 3}),
         frames=frames,
         loop=loop,
         recursive=recursive,
@@ -639,7 +644,7 @@ def run(
     )
     of_sinks = _c.SinkSettings(
         policy=_choice("on_sink_full", on_sink_full, {"block": 0, "drop": 1}),
-        deadline_ms=int(sink_deadline * 1000),
+        deadline_ms=None if sink_deadline is None else int(sink_deadline * 1000),
         log=_c.say,
         log_ctx=id(_say),
     )
@@ -648,7 +653,7 @@ def run(
         realtime=realtime,
         receive=receive,
         max_age_ms=max_age_ms,
-        lag_alarm_ms=lag_alarm_ms,
+        lag_alarm_ms=500 if lag_alarm_ms is None else lag_alarm_ms,
     )
     if not settings.receive:
         raise _c.InvalidError("receive 0: want packets that may wait, 1 to 1024")
@@ -660,6 +665,22 @@ def run(
         raise _c.InvalidError(f"pipeline {pipeline!r}: want an ultramotion.Pipeline")
     specs = [_c.path_bytes(sink) for sink in sinks]
     spec = _c.path_text(source) if isinstance(source, (str, os.PathLike)) else ""
+    scheme = spec.partition(":")[0] if ":" in spec else ""
+    if scheme == "push":
+        raise _c.InvalidError(f"source {spec!r}: want the images themselves, as an iterable")
+    stored, live = spec not in ("", "-") and scheme not in _DRAWN, scheme in _LIVE
+    if spec != "-":
+        _idle('for a source other than "-"', size=size is not None, pixel=pixel is not None)
+    if not stored:
+        _idle("for a source other than files and cameras", window=window is not None)
+    if not stored or live:
+        _idle("for a source other than files", recursive=recursive)
+    if not live:
+        _idle("for a source that is not live", lag_alarm_ms=lag_alarm_ms is not None)
+        if not realtime:
+            _idle("without realtime=True", max_age_ms=max_age_ms)
+    if not specs:
+        _idle("without sinks", on_sink_full=on_sink_full != "block", sink_deadline=sink_deadline is not None)
     names = _dicom_files(spec)
     owned = pipeline is None
     if pipeline is None:
@@ -670,6 +691,8 @@ def run(
     def start() -> Run:
         listed = spec.startswith("@")
         _spare([*names, spec[1:]] if names and listed else names, specs)
+        if loop and (names or not spec):
+            raise _c.InvalidError("loop: nothing for DICOM files and iterables, which are read once")
         what = _of_dicom_files(names, listed, strict, window) if names else source
         return Run(what, pipeline, specs, of_source, of_sinks, settings, owned=owned, progress=progress)
 
