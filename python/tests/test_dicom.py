@@ -264,6 +264,12 @@ def test_a_list_goes_in_its_own_order(pipeline, tmp_path, caplog):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ultramotion.FileError, match="not a regular file"):
         ultramotion.run(f"@{tmp_path}/pipe", pipeline=pipeline)
+    for twice in ("scans/b\nscans/a\n./scans//b\n", f"scans/b\n{tmp_path}/scans/b"):  # as of images
+        (tmp_path / "list.txt").write_text(twice)
+        with pytest.raises(ultramotion.InvalidError, match='list.txt: ".*/scans/b" is in it twice'):
+            ultramotion.run(f"@{tmp_path}/list.txt", pipeline=pipeline)
+    with pytest.raises(ultramotion.InvalidError, match="loop: nothing for DICOM"):
+        ultramotion.run(tmp_path / "scans", pipeline=pipeline, loop=True)
     (tmp_path / "list.txt").write_text("scans/a\na.png\n")
     assert [p.source for p in ultramotion.run(f"@{tmp_path}/list.txt", pipeline=pipeline)] == ["a.png"]
 

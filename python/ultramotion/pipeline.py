@@ -7,6 +7,7 @@ import glob
 import logging
 import os
 import threading
+from collections import Counter
 from contextlib import nullcontext, suppress
 from ctypes import byref, c_float, c_int, c_void_p
 from functools import cmp_to_key
@@ -472,7 +473,12 @@ def _dicom_files(spec: str) -> list[str]:
     others = [name for name in names if not dicom.is_dicom(name)]
     if len(others) == len(names) or any(map(_is_image, others)):
         return []
-    return names if listed else _dicom_among(spec, names)
+    if not listed:
+        return _dicom_among(spec, names)
+    name, times = Counter(names).most_common(1)[0]
+    if times > 1:
+        raise _c.InvalidError(f'{spec[1:]}: "{name}" is in it twice')
+    return names
 
 
 def _lines(path: str) -> list[str]:
@@ -485,7 +491,12 @@ def _lines(path: str) -> list[str]:
     except OSError:
         return []
     lines = [line.removesuffix(b"\r") for line in text.split(b"\n")] if b"\0" not in text else []
-    return [os.path.join(os.path.dirname(path), os.fsdecode(line)) for line in lines if line]
+    return [_tidy(os.path.join(os.path.dirname(path), os.fsdecode(line))) for line in lines if line]
+
+
+def _tidy(path: str) -> str:
+    """Without "./" and doubled slashes, so that a file has one name."""
+    return "/" * path.startswith("/") + "/".join(step for step in path.split("/") if step not in ("", "."))
 
 
 def _dicom_folder(folder: str, recursive: bool) -> list[str]:
