@@ -133,6 +133,17 @@ def test_one_image_is_no_source(pipeline, packets):
     assert len(list(run(np.stack([gray, gray]), pipeline=pipeline))) == 2
 
 
+def test_an_array_is_its_images_along_the_first_axis(pipeline, packets, caplog):
+    """Also of three gray ones, whose shape is that of one in colour: which is meant is said."""
+    gray = packets[0].frame.numpy()
+    for shape, told in (((1, 128, 128), 0), ((2, 128, 128), 0), ((3, 128, 128), 1), ((1, 3, 128, 128), 0), ((3, 128, 128, 3), 0)):
+        caplog.clear()
+        images = np.broadcast_to(gray[:, :, None] if shape[-1] == 3 else gray, shape)
+        made = list(run(images, pipeline=pipeline))
+        assert len(made) == shape[0] and made[0].frame.channels == (3 if len(shape) == 4 else 1)
+        assert caplog.text.count("taken as three gray images: one in colour is [image]") == told
+
+
 def test_arrays_of_every_kind_in_one_call(pipeline, packets):
     """What has bytes in rows is taken as it lies, the rest is made so; both give the same packet, and the array is let go."""
     gray = packets[0].frame.numpy().copy()

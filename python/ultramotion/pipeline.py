@@ -272,6 +272,8 @@ class Run(_c.Closing):
         shape = tuple(getattr(source, "shape", ()))
         if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)):
             raise _c.InvalidError(f"a source of shape {list(shape)} is one image: want many, [image], or Pipeline for one")
+        if len(shape) == 3 and shape[0] == 3:
+            LOG.warning("a source of shape %s is taken as three gray images: one in colour is [image]", list(shape))
         if not is_spec and not isinstance(source, Iterable) and not hasattr(source, "__getitem__"):
             raise _c.InvalidError(f"source {source!r}: want a name (a file, a folder, …) or an iterable of images")
         pointer = c_void_p()
@@ -626,10 +628,11 @@ def run(
     """Packets of a source: `for packet in ultramotion.run("frames/"): …`
 
     `source` is what the command takes (a file, a folder, a glob, `"phantom:seed=1,frames=100"`, `"-"`), a DICOM file, a glob or `@LIST.txt` of
-    such, a folder with such and no other images, or any iterable of images (each is copied on arrival) or `Frame`s. `detector` and `segmenter`
-    are models or their files, or give a whole `pipeline`; `options` are those of `Pipeline`. `sinks` are the command's, one or a list:
-    `"dir:out"`, `"jsonl:out.jsonl"`. What should be known of the source (images that were rotated, or skipped) and of the sinks (at which
-    port they listen, who came), and what goes wrong with single frames, goes to the logger `ultramotion`.
+    such, a folder with such and no other images, or any iterable of images (each is copied on arrival; an array's are along its first axis)
+    or `Frame`s. `detector` and `segmenter` are models or their files, or give a whole `pipeline`; `options` are those of `Pipeline`. `sinks`
+    are the command's, one or a list: `"dir:out"`, `"jsonl:out.jsonl"`. What should be known of the source (images that were rotated, or
+    skipped) and of the sinks (at which port they listen, who came), and what goes wrong with single frames, goes to the logger
+    `ultramotion`.
 
     `strict` stops at the first unreadable frame; `realtime` leaves out frames that wait while a newer one is there, `max_age_ms` those
     that were received longer ago; `lag_alarm_ms` (500; 0: never) warns of a live source that falls behind. `recursive` takes a folder's
