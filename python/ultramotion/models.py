@@ -128,9 +128,13 @@ def device_of(device: Device | Any | None) -> Device:
         return found
 
 
-def _bytes(model: Model) -> bytes | None:
+def _bytes(model: Model, what: str) -> bytes | None:
     """The bytes of a model that is not a path."""
-    return bytes(model) if isinstance(model, (bytes, bytearray, memoryview)) else None
+    if isinstance(model, (bytes, bytearray, memoryview)):
+        return bytes(model)
+    if not isinstance(model, (str, os.PathLike)):  # PyTorch's module or state dict, say
+        raise _c.InvalidError(f"{what} of type {type(model).__name__}: want its file (.pt, .pth, .safetensors), or what is in one, as bytes")
+    return None
 
 
 class Detection(NamedTuple):
@@ -191,7 +195,7 @@ class Detector(_c.Closing):
             gray=0 if gray is None else 1 if gray else -1,
             smooth=smooth,
         )
-        pointer, raw = c_void_p(), _bytes(model)
+        pointer, raw = c_void_p(), _bytes(model, "detector")
         with self._device._handle as on:
             if raw is None:
                 _c.check(lib.um_detector_open(byref(pointer), on, _c.path_bytes(model), byref(settings)))
@@ -347,7 +351,7 @@ class Segmenter(_c.Closing):
         self._open(device_of(device))
 
     def _open(self, device: Device) -> None:
-        pointer, raw = c_void_p(), _bytes(self._model)
+        pointer, raw = c_void_p(), _bytes(self._model, "segmenter")
         with device._handle as on:
             if raw is None:
                 path = _c.path_bytes(self._model)
