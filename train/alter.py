@@ -162,6 +162,8 @@ def main():
         cv2.imwrite(str(images / f"{path.stem}.png"), image)
         if args.masks:
             cv2.imwrite(str(masks / f"{path.stem}.png"), mask)
+    if not number:
+        sys.exit(f"{args.images}: no images; those in folders of it are not looked for")
     print(f"{number} images in {images}")
 
 

@@ -15,6 +15,11 @@ import phantom
 SIDE = 512
 
 
+def gray(path):
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    return sys.exit(f"{path}: no image") if image is None else image
+
+
 def folder(path, lines, n):
     files = dataset.images_in(path)
     if not files:
@@ -22,9 +27,9 @@ def folder(path, lines, n):
     for p in files[:: max(1, len(files) // n)][:n]:
         line = None
         if lines:
-            line = cv2.imread(str((lines / p.relative_to(path)).with_suffix(".png")), 0)
+            line = gray((lines / p.relative_to(path)).with_suffix(".png"))
             line = cv2.resize(line, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST) > 0
-        yield cv2.resize(cv2.imread(str(p), 0), (SIDE, SIDE), interpolation=cv2.INTER_AREA), line
+        yield cv2.resize(gray(p), (SIDE, SIDE), interpolation=cv2.INTER_AREA), line
 
 
 def made(look, n):

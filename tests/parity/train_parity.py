@@ -65,6 +65,11 @@ def altered_images(folder):
     subprocess.run([ROOT / "build/ultramotion", "phantom", "-q", "-o", made, "--frames", "2", "--seed", "900001"], check=True)
     over = subprocess.run([sys.executable, ROOT / "train/alter.py", "dark", made / "frames", made], capture_output=True, text=True)
     assert over.returncode == 2 and "is what is read" in over.stderr, over.stderr
+    none = subprocess.run([sys.executable, ROOT / "train/alter.py", "dark", made, folder / "none"], capture_output=True, text=True)
+    assert none.returncode == 1 and "no images" in none.stderr, none.stderr
+    lines = [sys.executable, ROOT / "train/compare.py", made / "frames", folder / "compared.png", "-n", "2", "--lines"]
+    missing = subprocess.run([*lines, folder], capture_output=True, text=True)
+    assert missing.returncode == 1 and missing.stderr.endswith(f"{folder}/00000.png: no image\n"), missing.stderr
     for how in alter.KINDS:
         out = folder / how
         subprocess.run([sys.executable, ROOT / "train/alter.py", how, made / "frames", out, "--masks", masks], check=True, stdout=subprocess.DEVNULL)
