@@ -461,6 +461,7 @@ def test_options_of_another_kind_are_refused_by_name(detector, segmenter, image)
         "gray 'no': want True or False": lambda: ultramotion.Detector(gray="no"),
         "multimask 'no': want a number": lambda: segmenter.predict(segmenter.encode(image), box=BOX, multimask="no"),
         "source None: want a name": lambda: run(None),
+        "source ultramotion.Frame.*, of one .image.": lambda: run(Frame(image)),
         "conf 'x': want a number": lambda: detector.detect(image, "x"),
         "conf None: want a number": lambda: detector.detect(image, None),
         "path None: want a str": lambda: Frame.read(None),

@@ -144,6 +144,12 @@ def test_a_tensor_in_host_memory_works_as_an_array(made):
     assert ones.sum(where=masks) == np.add(ones, 0, where=masks, out=np.zeros(masks.shape)).sum() == masks.sum()
 
 
+def test_what_pytorchs_tensors_have_leads_to_them(made):
+    with pytest.raises(AttributeError, match="Tensor has no 'float': torch.from_dlpack"):
+        made[0].float()
+    assert not hasattr(made[0], "permute") and hasattr(made[0], "squeeze")
+
+
 def test_a_tensor_is_changed_in_place(embedding):
     import copy
 

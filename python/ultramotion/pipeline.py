@@ -275,7 +275,7 @@ class Run(_c.Closing):
         if len(shape) == 3 and shape[0] == 3:
             LOG.warning("a source of shape %s is taken as three gray images: one in colour is [image]", list(shape))
         if not is_spec and not isinstance(source, Iterable) and not hasattr(source, "__getitem__"):
-            raise _c.InvalidError(f"source {source!r}: want a name (a file, a folder, …) or an iterable of images")
+            raise _c.InvalidError(f"source {source!r}: want a name (a file, a folder, …) or an iterable of images, of one [image]")
         pointer = c_void_p()
         spec = _c.path_bytes(source) if is_spec else b"push:"
         _c.check(lib.um_source_open(byref(pointer), spec, byref(of_source)))

@@ -177,7 +177,10 @@ class Tensor(_c.Reference, NDArrayOperatorsMixin):
             array = _host(self)
         except TypeError as problem:  # who asks with hasattr() wants to know, not to fail
             raise AttributeError(str(problem)) from None
-        return getattr(array, name)
+        try:
+            return getattr(array, name)
+        except AttributeError:
+            raise AttributeError(f"an ultramotion.Tensor has no {name!r}: torch.from_dlpack(tensor) has what PyTorch's have") from None
 
     # ---- the names that PyTorch has for it ----
 
