@@ -280,6 +280,9 @@ def test_an_export_as_it_comes(pipeline, tmp_path, caplog):
     (tmp_path / "README.TXT").write_text("an export")
     for name in ("IM2", "IM10"):
         made_file(tmp_path / "DICOM" / "SE1" / name, np.zeros((1, 32, 32), np.uint8))
+    (tmp_path / ".cache").mkdir()
+    for name in (".cache/IM1", "DICOM/.IM3"):  # as among images
+        made_file(tmp_path / name, np.zeros((1, 32, 32), np.uint8))
     with pytest.raises(ultramotion.FileError, match="1 text"):
         ultramotion.run(tmp_path, pipeline=pipeline)
     caplog.clear()

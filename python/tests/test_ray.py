@@ -51,9 +51,10 @@ def archive(tmp_path_factory):
 
 
 def test_parts_are_the_archive_in_order(archive):
+    (archive / "b" / "._00000.png").write_bytes(b"of another system")
     cut = ultramotion.ray.parts(archive, 7)
     files = [f for part in cut for f in part]
-    assert files == sorted(str(p) for p in archive.rglob("*.png")) and len(files) == FRAMES
+    assert files == sorted(str(p) for p in archive.rglob("[!.]*.png")) and len(files) == FRAMES
     assert max(len(part) for part in cut) == 7
     assert all(len({os.path.dirname(f) for f in part}) == 1 for part in cut)
     with pytest.raises(ultramotion.FileError):
@@ -90,7 +91,7 @@ def test_a_killed_worker_is_replaced_and_a_run_goes_on(cluster, archive, tmp_pat
     killer.join(5)
     assert killed
     table = ultramotion.ray.read(out)
-    want = sorted(str(p) for p in archive.rglob("*.png"))
+    want = sorted(str(p) for p in archive.rglob("[!.]*.png"))
     assert table["source"].to_pylist() == want  # every frame once, in order, none twice
     assert made["parts"] == made["done"]
     states = table["state"].to_pylist()

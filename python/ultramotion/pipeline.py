@@ -503,8 +503,16 @@ def _tidy(path: str) -> str:
 
 def _dicom_folder(folder: str, recursive: bool) -> list[str]:
     """The DICOM files of a folder in which the library found no image."""
-    levels = os.walk(folder) if recursive else [next(os.walk(folder), (folder, [], []))]
-    return _dicom_among(folder, [os.path.join(level, name) for level, _, files in levels for name in files])
+    return _dicom_among(folder, files_in(folder, recursive))
+
+
+def files_in(folder: str, recursive: bool) -> list[str]:
+    """Its files as the library finds them: without what is hidden."""
+    found: list[str] = []
+    for level, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+        found += [os.path.join(level, name) for name in files if not name.startswith(".")]
+    return found
 
 
 def _dicom_among(spec: str, names: list[str]) -> list[str]:

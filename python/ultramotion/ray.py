@@ -21,7 +21,7 @@ from . import _c, dicom
 from .image import Frame
 from .models import LOG
 from .packet import Packet
-from .pipeline import Pipeline, run
+from .pipeline import Pipeline, files_in, run
 
 # What the library takes from a folder (source_dir.c).
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -42,7 +42,7 @@ def parts(archive: _c.Path | Iterable[_c.Path], frames_per_part: int = 64) -> li
     for entry in archive:
         name = _c.path_text(entry)
         if os.path.isdir(name):
-            found = [os.path.join(folder, f) for folder, _, names in os.walk(name) for f in names]
+            found = files_in(name, recursive=True)
             taken = sorted(f for f in found if f.lower().endswith(_IMAGES + _SEQUENCES) or dicom.is_dicom(f))
             if len(taken) < len(found):
                 LOG.warning("%s: passed over: %d that are not called like images or videos", name, len(found) - len(taken))
