@@ -322,8 +322,11 @@ um_status um_pipeline_prepare(um_pipeline *p, int width, int height, int channel
     int crop[4];
     if (!p || width < 1 || height < 1 || width > UM_FRAME_MAX_SIDE || height > UM_FRAME_MAX_SIDE ||
         (int64_t)width * height > UM_FRAME_MAX_PIXELS || (channels != 1 && channels != 3))
-        return um_fail(UM_EINVAL, "um_pipeline_prepare: a frame of %dx%d, %d channels", width,
-                       height, channels);
+        return um_fail(
+            UM_EINVAL,
+            "um_pipeline_prepare: a frame of %dx%d, %d channels: want sides of 1 to %d, at "
+            "most 64 Mpx, 1 or 3 channels, and a pipeline",
+            width, height, channels, UM_FRAME_MAX_SIDE);
     if (p->set.crop_auto) /* frames will tell */
         return UM_OK;
     if (p->crew)

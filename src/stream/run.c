@@ -816,8 +816,10 @@ static um_status check_settings(const um_run_settings *s)
         return um_fail(UM_EINVAL, "um_run_open: %d packets may wait, want 0 to %d", s->receive,
                        RECEIVE_MOST);
     if (s->max_age_ms < 0 || s->lag_alarm_ms < 0 || s->stall_ms < 0)
-        return um_fail(UM_EINVAL, "um_run_open: max_age_ms %d, lag_alarm_ms %d, stall_ms %d",
-                       s->max_age_ms, s->lag_alarm_ms, s->stall_ms);
+        return um_fail(
+            UM_EINVAL,
+            "um_run_open: max_age_ms %d, lag_alarm_ms %d, stall_ms %d: want 0 (never) or more",
+            s->max_age_ms, s->lag_alarm_ms, s->stall_ms);
     for (int i = 0; i < s->n_sinks; i++)
         if (!s->sinks[i])
             return um_fail(UM_EINVAL, "um_run_open: sink %d of %d is NULL", i, s->n_sinks);

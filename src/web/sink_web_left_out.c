@@ -6,8 +6,8 @@ static um_status web_open(void *priv, const char *arg, const um_sink_settings *s
 {
     (void)priv, (void)settings, (void)wake_fd;
     return um_fail(UM_EUNSUPPORTED,
-                   "web:%s: this build was made without libwebsockets: install libwebsockets-dev "
-                   "and build again",
+                   "web:%s: this build was made without libwebsockets: the Python package always "
+                   "is, script/build has it after script/bootstrap",
                    arg);
 }
 
