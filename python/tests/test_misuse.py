@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import signal
+import sys
 import threading
 import tracemalloc
 from pathlib import Path
@@ -495,6 +496,23 @@ def test_what_is_read_once_is_not_looped(detector, image):
     for once in ([image], (image for _ in range(2))):
         with pytest.raises(InvalidError, match="loop: nothing for .*iterables"):
             ultramotion.run(once, detector=detector, segmenter=False, loop=True)
+
+
+def test_a_package_that_is_missing_is_named_with_the_way_to_it(detector, image, tmp_path, monkeypatch):
+    for name in ("highdicom", "pydicom", "supervision", "PIL", "ray", "pyarrow"):
+        monkeypatch.setitem(sys.modules, name, None)
+    packet = ultramotion.Pipeline(detector, False, conf=0.0)(image)
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM")
+    for package, call in {
+        "ultramotion[dicom]": lambda: next(ultramotion.frames(tmp_path / "a.dcm")),
+        "'ultramotion[dicom]'": lambda: ultramotion.dicom.save_segmentation(packet, "a.dcm", "b.dcm"),
+        "ultramotion[ray]": lambda: ultramotion.ray.process(tmp_path, tmp_path / "out"),
+        "'ultramotion[ray]'": lambda: ultramotion.ray.read(tmp_path),
+        "supervision": packet.to_supervision,
+        "pillow": lambda: ultramotion.ResizeLongestSide(64).apply_image(image),
+    }.items():
+        with pytest.raises(ultramotion.UnsupportedError, match=f"wants .*pip install .*{re.escape(package)}"):
+            call()
 
 
 def test_results_are_copied_as_what_nobody_changes(detector, segmenter, image):

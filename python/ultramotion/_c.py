@@ -125,6 +125,15 @@ def of_file(name: str) -> Iterator[None]:
         raise FileError(f"{name}: {problem.strerror or problem}") from problem
 
 
+@contextlib.contextmanager
+def wants(package: str, what: str) -> Iterator[None]:
+    """An import of what is installed only by who needs it."""
+    try:
+        yield
+    except ImportError as problem:
+        raise UnsupportedError(f"{what} wants {package}: pip install '{package}' ({problem})") from problem
+
+
 # ---- structs ----
 
 

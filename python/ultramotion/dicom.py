@@ -76,11 +76,9 @@ def frames(
 
 def _read(name: str, tags: list[str]) -> Any:
     """These elements of an image file; those without a value are left out."""
-    try:
+    with _c.wants("ultramotion[dicom]", "DICOM"):
         import pydicom
         from pydicom import uid
-    except ImportError as problem:
-        raise _c.UnsupportedError(f"DICOM wants pydicom 3: pip install 'ultramotion[dicom]' ({problem})") from problem
     try:
         data = pydicom.dcmread(name, specific_tags=tags, force=_begins_at_once(_head(name)))
         for tag in [tag for tag in data.keys() if not data.get_item(tag).value]:
@@ -284,12 +282,10 @@ def save_segmentation(packet: Packet, scan: _c.Path, path: _c.Path, *, structure
     `structure` is a pydicom `Code` of what is outlined; without one a class called "bone" is SNOMED's, and others are refused.
     A SEG belongs to a study: it says the same patient as `scan`, and is the only result that does. Of multi-frame files
     highdicom makes one only with a frame of reference and the place of each frame, which ultrasound has not: UnsupportedError."""
-    try:
+    with _c.wants("ultramotion[dicom]", "DICOM SEG"):
         import highdicom as hd
         import pydicom
         from pydicom.sr.codedict import codes
-    except ImportError as problem:
-        raise _c.UnsupportedError(f"DICOM SEG wants highdicom: pip install 'ultramotion[dicom]' ({problem})") from problem
     name, out = _c.path_text(scan), _c.path_text(path)
     if os.path.exists(name) and os.path.exists(out) and os.path.samefile(name, out):
         raise _c.InvalidError(f"{out} is also the input")

@@ -240,7 +240,8 @@ class Packet(_c.PacketBase, Outlined):
 
     def to_supervision(self) -> Any:
         """supervision's `Detections`; wants that package."""
-        import supervision
+        with _c.wants("supervision", "to_supervision()"):
+            import supervision
 
         objects = self.objects
         if not objects:

@@ -167,7 +167,9 @@ def process(
     """Run a pipeline (`options` are `Pipeline`'s, as names and numbers; models as their files) over an archive, in `workers` actors that
     each take `cpus` and `gpus` of the cluster. `out` is a folder that all of them see, as they see the archive. How many parts there are,
     were done now, and frames in these."""
-    import ray
+    with _c.wants("ultramotion[ray]", "ray.process()"):
+        import pyarrow  # noqa: F401  # of the workers
+        import ray
 
     out = os.path.abspath(_c.path_text(out))
     os.makedirs(out, exist_ok=True)
@@ -211,8 +213,9 @@ def _same_work(out: str, work: dict[str, Any]) -> None:
 
 def read(out: _c.Path) -> Any:
     """All rows in the archive's order, as a pyarrow table. What an interrupted run has not done yet is told to the logger."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    with _c.wants("ultramotion[ray]", "ray.read()"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
     out = _c.path_text(out)
     files = sorted(glob.glob(os.path.join(glob.escape(out), "part-*.parquet")))

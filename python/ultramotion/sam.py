@@ -60,7 +60,8 @@ class ResizeLongestSide:
 
     def apply_image(self, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """[H,W,3] u8, resized as MobileSAM does; wants Pillow."""
-        from PIL import Image
+        with _c.wants("pillow", "ResizeLongestSide.apply_image()"):
+            from PIL import Image
 
         h, w = self.get_preprocess_shape(image.shape[0], image.shape[1], self.target_length)
         return np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))
