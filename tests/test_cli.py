@@ -743,6 +743,12 @@ def raw_frames_on_stdin(tmp):
 
 
 @test
+def the_services_configuration_is_serves(tmp):
+    um("serve", "phantom:frames=1,width=64,height=64", "--config", ROOT / "deploy/serve.yaml", "-o", "null:", cwd=tmp)
+    assert '"event":"monitor"' in (tmp / "kpi.jsonl").read_text().replace(" ", "")
+
+
+@test
 def config_file_and_command_line(tmp):
     (tmp / "c.yaml").write_text("conf: 0.0\ndevice: guard\nframes: 2\nsink: [\"jsonl:-\"]\nrealtime: false\n")
     out, _ = um("run", "phantom:seed=900003", "--config", tmp / "c.yaml")
