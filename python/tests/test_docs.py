@@ -152,6 +152,13 @@ def test_every_public_name_is_documented_or_says_it_all():
     assert not bare
 
 
+@pytest.mark.parametrize("name", ["Device", "Detector", "Segmenter", "Pipeline", "run"])
+def test_every_option_is_in_the_docstring(name):
+    thing = getattr(ultramotion, name)
+    missing = [option for option in inspect.signature(thing).parameters if not re.search(rf"`{option}\b", inspect.getdoc(thing))]
+    assert not missing
+
+
 def test_every_public_name_is_typed():
     missing = []
     for name, thing in public():

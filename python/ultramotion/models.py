@@ -49,11 +49,11 @@ def models_path() -> str:
 
 
 class Device(_c.Closing):
-    """A place where networks run: `"auto"` (first GPU that works, else the CPU), `"cpu"`, `"cuda:N"` or the
-    test device `"guard"`. `precision` is of activations: `"auto"`, `"fp32"`, `"fp16"`, `"bf16"`, `"int8"`
-    (on CPUs with AVX-VNNI, AVX-512 VNNI or arm64's dot products; of the bundled models, and of files that
-    `convert --precision int8` made). `weight_cache` is where packed weights are kept, so that they are not packed at
-    each start: a folder, `"auto"` (the user's cache folder), None: nowhere."""
+    """A place where networks run, by its `name`: `"auto"` (first GPU that works, else the CPU), `"cpu"`, `"cuda:N"` or the
+    test device `"guard"`. `threads` compute on it, of a CPU (0: as many as the process may use). `precision` is of activations:
+    `"auto"`, `"fp32"`, `"fp16"`, `"bf16"`, `"int8"` (on CPUs with AVX-VNNI, AVX-512 VNNI or arm64's dot products; of the bundled
+    models, and of files that `convert --precision int8` made). `weight_cache` is where packed weights are kept, so that they are
+    not packed at each start: a folder, `"auto"` (the user's cache folder), None: nowhere."""
 
     __slots__ = ("_handle", "__weakref__")
     _close_order = 9
@@ -147,7 +147,7 @@ class Detection(NamedTuple):
 
 
 class Detector(_c.Closing):
-    """A D-FINE network (`.pt`, `.pth`, `.safetensors`, or a file's bytes; None: the bundled one).
+    """A D-FINE network, `model` (`.pt`, `.pth`, `.safetensors`, or a file's bytes; None: the bundled one), opened on `device`.
 
     What the file says counts, unless it is said here: `input_size` (a side, or width and height), `queries`, `activation`
     (`"silu"` for DEIM), `fit` (`"stretch"`, `"letterbox"`), `names` (a text file, one class a line), and `gain` of the images
@@ -322,9 +322,11 @@ def host_array(values: Any) -> np.ndarray[Any, Any]:
 
 
 class Segmenter(_c.Closing):
-    """A network of MobileSAM or another of SAM's families (`.pt`, `.safetensors`, or a file's bytes; None: the bundled one).
+    """A network of MobileSAM or another of SAM's families, `model` (`.pt`, `.safetensors`, or a file's bytes; None: the bundled one),
+    opened on `device`.
     `family` says which where the file cannot tell: `"mobile-sam"`, `"tiny-sam"`, `"lite-medsam"`, `"sam-vit"`, `"medsam-vit"`.
 
+    `canvas` is the side of the square into which images are fitted; 0: what the file says, else 1024.
     `sam_as_numpy` is the rollback switch for all calls that do not say `as_numpy`: True makes masks on the host.
     Unset, the environment `ULTRAMOTION_SAM_AS_NUMPY` says so, else masks stay on the device. `kpi` is called with a
     JSON line for each prediction; by default it goes to the logger `ultramotion.kpi`."""

@@ -27,9 +27,16 @@ class Pipeline(_c.Closing, _c.PipelineBase):
     """Detector, gate, segmenter and packet on one device: `pipeline(image)` is the image's packet. Models are shared; all else is
     its own. Threads take turns.
 
-    Without `segmenter=` it uses the bundled one; `segmenter=False` means boxes only. `track=True` follows one structure
-    from image to image (scores, state, `RELOCALIZING`); `detect_every=K` also skips the detector where it can;
-    `budget_ms=B` says in each packet whether it was late and, with `track`, reduces the work while that happens (`docs/SUPERVISION.md`).
+    `detector` and `segmenter` are models, or their files, which are opened on `device`. Without `segmenter=` it uses the bundled one;
+    `segmenter=False` means boxes only. `conf` is the score from which on a frame is VISIBLE, `label` the class that is looked for (a name
+    or its number; None: any). `objects=N` outlines the N best boxes, with `per_class` at most one of each class. `gate="sync"` waits for
+    the score before it encodes, `"speculative"` does not, `"auto"` is what suits the device; `sam_as_numpy` is the rollback switch, as of
+    `Segmenter`. In a run `inflight` frames may be under way. `assert_transfers=(up, down)` raises at a frame with more copies. `kpi` is
+    called with a JSON line for each prediction; by default it goes to the logger `ultramotion.kpi`.
+
+    `track=True` follows one structure from image to image (scores, state, `RELOCALIZING`); `detect_every=K` also skips the detector where
+    it can; `budget_ms=B` says in each packet whether it was late and, with `track`, reduces the work while that happens
+    (`docs/SUPERVISION.md`).
     `reuse=True` takes the previous image's results for an image identical to it, pixel by pixel.
     `crop=(x, y, w, h)` shows the networks a part of each image; `crop="auto"` that part of a scanner's screen which is the
     ultrasound image, and each packet says which.
@@ -642,11 +649,13 @@ def run(
     skipped) and of the sinks (at which port they listen, who came), and what goes wrong with single frames, goes to the logger
     `ultramotion`.
 
-    `strict` stops at the first unreadable frame; `realtime` leaves out frames that wait while a newer one is there, `max_age_ms` those
-    that were received longer ago; `lag_alarm_ms` (500; 0: never) warns of a live source that falls behind. `recursive` takes a folder's
-    folders too, `window=(lo, hi)` or `"auto"` says which of 16 bits are black and white; `size=(w, h)` and `pixel` (`"gray8"`, `"rgb8"`) are
-    of the raw frames of `"-"`. A sink that is behind holds the run up, or with `on_sink_full="drop"` misses packets; one that takes longer
-    than `sink_deadline` seconds (10) for one is given up (0: never). What the source cannot use is refused by its name."""
+    `frames` is where it ends (0: with the source), `loop` begins files again; `receive` packets wait for who iterates, then the run does;
+    `progress` shows a bar. `strict` stops at the first unreadable frame; `realtime` leaves out frames that wait while a newer one is there,
+    `max_age_ms` those that were received longer ago; `lag_alarm_ms` (500; 0: never) warns of a live source that falls behind. `recursive`
+    takes a folder's folders too, `window=(lo, hi)` or `"auto"` says which of 16 bits are black and white; `size=(w, h)` and `pixel`
+    (`"gray8"`, `"rgb8"`) are of the raw frames of `"-"`. A sink that is behind holds the run up, or with `on_sink_full="drop"` misses
+    packets; one that takes longer than `sink_deadline` seconds (10) for one is given up (0: never). What the source cannot use is refused
+    by its name."""
     if sink_deadline is not None and not 0 <= _c.number(sink_deadline, "sink_deadline") <= 86400:
         raise _c.InvalidError(f"sink_deadline {sink_deadline}: want seconds, 0 (never) to 86400")
     kind, low, high = (None, None, None) if window is None else _window(window)
