@@ -468,6 +468,9 @@ def test_options_of_another_kind_are_refused_by_name(detector, segmenter, image)
         "conf 'x': want a number": lambda: detector.detect(image, "x"),
         "conf None: want a number": lambda: detector.detect(image, None),
         "path None: want a str": lambda: Frame.read(None),
+        "frames_per_part 0: want 1 or more": lambda: ultramotion.ray.parts(".", 0),
+        "frames_per_part 'x': want a whole": lambda: ultramotion.ray.process(".", "out", frames_per_part="x"),
+        "workers 0: want 1 or more": lambda: ultramotion.ray.process(".", "out", workers=0),
     }.items():
         with pytest.raises(InvalidError, match=text):
             wrong()

@@ -36,8 +36,7 @@ def parts(archive: _c.Path | Iterable[_c.Path], frames_per_part: int = 64) -> li
     called like an image, a sequence or a video, and DICOM files whatever they are called."""
     if isinstance(archive, (str, os.PathLike)):
         archive = [archive]
-    if frames_per_part < 1:
-        raise _c.InvalidError(f"{frames_per_part} frames in a part: want 1 or more")
+    _at_least_one(frames_per_part, "frames_per_part")
     files: list[str] = []
     for entry in archive:
         name = _c.path_text(entry)
@@ -62,6 +61,11 @@ def parts(archive: _c.Path | Iterable[_c.Path], frames_per_part: int = 64) -> li
         else:
             cut.append([file])
     return cut
+
+
+def _at_least_one(number: int, what: str) -> None:
+    if _c.integer(number, what) < 1:
+        raise _c.InvalidError(f"{what} {number}: want 1 or more")
 
 
 def row(packet: Packet, source: str) -> dict[str, Any]:
@@ -167,6 +171,8 @@ def process(
     """Run a pipeline (`options` are `Pipeline`'s, as names and numbers; models as their files) over an archive, in `workers` actors that
     each take `cpus` and `gpus` of the cluster. `out` is a folder that all of them see, as they see the archive. How many parts there are,
     were done now, and frames in these."""
+    _at_least_one(workers, "workers")
+    _at_least_one(frames_per_part, "frames_per_part")
     with _c.wants("ultramotion[ray]", "ray.process()"):
         import pyarrow  # noqa: F401  # of the workers
         import ray
