@@ -27,7 +27,7 @@ import threading
 import time
 from pathlib import Path
 
-from peers import whole  # beside this file
+from peers import machine, whole  # beside this file
 
 ROOT = Path(__file__).resolve().parents[1]
 if not (ROOT / "python" / "ultramotion" / "libultramotion.so").exists():
@@ -35,6 +35,7 @@ if not (ROOT / "python" / "ultramotion" / "libultramotion.so").exists():
     os.environ.setdefault("ULTRAMOTION_MODELS", str(ROOT / "models"))
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "python"), os.environ.get("PYTHONPATH")]))
     sys.path.insert(0, str(ROOT / "python"))
+
 
 def least_and_median(values):
     return {"min": min(values), "median": statistics.median(values), "n": len(values)}
@@ -337,9 +338,8 @@ def main():
     unknown = set(options.what) - set(all_of_them)
     if unknown:
         parser.error(f"{', '.join(sorted(unknown))}: want {', '.join(all_of_them)}")
-    cpu = next((line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
     figures = {name: measure() for name, measure in all_of_them.items() if not options.what or name in options.what}
-    made = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(), "machine": {"cpu": cpu, "cores": os.cpu_count()}, "python": platform.python_version(), "figures": figures}
+    made = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(), "machine": machine(), "python": platform.python_version(), "figures": figures}
     text = json.dumps(made, indent=1)
     print(text)
     if options.out:
