@@ -106,6 +106,13 @@ def test_devices_and_models_of_two_devices(detector, segmenter, image):
     other = ultramotion.Segmenter(device="guard", canvas=64)
     with pytest.raises(InvalidError, match="cpu.*guard|guard.*cpu"):
         ultramotion.Pipeline(detector, other)
+    with ultramotion.Device("cpu", threads=1) as apart:
+        with pytest.raises(InvalidError, match="detector on device cpu, segmenter on another device cpu: both"):
+            ultramotion.Pipeline(detector, ultramotion.Segmenter(device=apart, canvas=64))
+        with pytest.raises(InvalidError, match="predictor's are another cpu"):
+            segmenter.predict(ultramotion.Segmenter(device=apart, canvas=128).encode(image), box=BOX)
+        stays = ultramotion.Segmenter(device=apart, canvas=64)
+        assert stays.to("cpu").to(apart).device is apart and stays.to(other.device).device is other.device
     with pytest.raises(InvalidError, match="device"):
         segmenter.predict(other.encode(image), box=BOX)
 

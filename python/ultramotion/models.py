@@ -384,9 +384,11 @@ class Segmenter(_c.Closing):
         return f"{self.architecture}, {self.device.name}"
 
     def to(self, device: Any) -> Segmenter:
-        """Move it, for code that says `sam.to(device)`: it is opened again there, and closed here."""
+        """Move it, for code that says `sam.to(device)`: it is opened again there, and closed here. By a name it stays where it is, on a device
+        that is called so."""
         target = device_of(device)
-        if target is not self._device:
+        named = not isinstance(device, Device) and target.name == self._device.name
+        if target is not self._device and not named:
             old = self._handle
             with old:  # a closed one stays closed
                 self._open(target)

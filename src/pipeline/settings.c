@@ -3,6 +3,8 @@
 #include "base/record.h"
 #include "pipeline/pipeline.h"
 
+#include <string.h>
+
 static const double BUDGET_MOST_MS = 3.6e6;
 
 static const um_pipeline_settings defaults = {.conf = 0.5f,
@@ -69,11 +71,14 @@ static um_status check(const um_pipeline_settings *s)
     if (!s->detector)
         return um_fail(UM_EINVAL, "um_pipeline_open: no detector");
     um_device *dev = um_detector_device(s->detector);
-    if (s->segmenter && um_segmenter_device(s->segmenter) != dev)
-        return um_fail(
-            UM_EINVAL,
-            "detector on device %s, segmenter on device %s: both must be opened on the same device",
-            um_device_name(dev), um_device_name(um_segmenter_device(s->segmenter)));
+    if (s->segmenter && um_segmenter_device(s->segmenter) != dev) {
+        const char *here = um_device_name(dev),
+                   *there = um_device_name(um_segmenter_device(s->segmenter));
+        return um_fail(UM_EINVAL,
+                       "detector on device %s, segmenter on %sdevice %s: both must be opened on "
+                       "the same device",
+                       here, strcmp(here, there) == 0 ? "another " : "", there);
+    }
     um_status st = check_conf(s->conf);
     if (st == UM_OK)
         st = check_label(s->detector, s->label);

@@ -74,7 +74,9 @@ um_status um_embedding_resized(um_embedding **out, const um_embedding *embedding
         *out = NULL;
     if (!out || !embedding || width < 1 || height < 1 || width > UM_FRAME_MAX_SIDE ||
         height > UM_FRAME_MAX_SIDE)
-        return um_fail(UM_EINVAL, "um_embedding_resized: %dx%d", width, height);
+        return um_fail(UM_EINVAL,
+                       "um_embedding_resized: %dx%d: want an embedding, and sides of 1 to %d",
+                       width, height, UM_FRAME_MAX_SIDE);
     um_embedding *e = um_zalloc(sizeof *e);
     *out = e;
     if (!e)

@@ -282,12 +282,16 @@ um_status um_predictor_set_embedding(um_predictor *predictor, const um_embedding
         return um_fail(UM_EINVAL, "um_predictor_set_embedding: %s is NULL",
                        s ? "embedding" : "predictor");
     if (e->dev != s->dev || e->buf->size != s->embedding->size ||
-        strcmp(e->sha256, s->model->sha256) != 0)
-        return um_fail(UM_EINVAL,
-                       "embedding of device %s, side %d, model %.12s: the predictor's are %s, %d, "
-                       "%.12s",
-                       um_device_name(e->dev), e->n, e->sha256, um_device_name(s->dev),
-                       um_segmenter_low_side(s->model) / 4, s->model->sha256);
+        strcmp(e->sha256, s->model->sha256) != 0) {
+        const char *here = um_device_name(s->dev), *there = um_device_name(e->dev);
+        bool apart = e->dev != s->dev && strcmp(here, there) == 0;
+        return um_fail(
+            UM_EINVAL,
+            "embedding of device %s, side %d, model %.12s: the predictor's are %s%s, %d, "
+            "%.12s",
+            there, e->n, e->sha256, apart ? "another " : "", here,
+            um_segmenter_low_side(s->model) / 4, s->model->sha256);
+    }
     if (s->holds == e->id)
         return UM_OK;
     s->image_w = s->image_h = 0;
