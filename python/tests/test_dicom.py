@@ -264,6 +264,7 @@ def test_a_list_goes_in_its_own_order(pipeline, tmp_path, caplog):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ultramotion.FileError, match="not a regular file"):
         ultramotion.run(f"@{tmp_path}/pipe", pipeline=pipeline)
+    assert [p.source for p in ultramotion.run([tmp_path / "scans" / name for name in "ba"], pipeline=pipeline)] == ["b", "a"]
     for twice in ("scans/b\nscans/a\n./scans//b\n", f"scans/b\n{tmp_path}/scans/b"):  # as of images
         (tmp_path / "list.txt").write_text(twice)
         with pytest.raises(ultramotion.InvalidError, match='list.txt: ".*/scans/b" is in it twice'):

@@ -7,6 +7,7 @@ import re
 import threading
 import time
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,6 +132,25 @@ def test_one_image_is_no_source(pipeline, packets):
         with pytest.raises(ultramotion.InvalidError, match="is one image: want many"):
             run(one, pipeline=pipeline)
     assert len(list(run(np.stack([gray, gray]), pipeline=pipeline))) == 2
+
+
+def test_a_list_of_names_is_read_as_the_command_reads_it(pipeline, packets, tmp_path, monkeypatch, caplog):
+    """In its own order, each under its name, from wherever it is; the library says what is wrong with one."""
+    monkeypatch.chdir(tmp_path)
+    gray = packets[0].frame.numpy()
+    for name in ("b.png", "deep/a.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        ultramotion.image.write_png(name, gray)
+    names = ["b.png", Path("deep") / "a.png", tmp_path / "nowhere.png"]
+    made = list(run(names, pipeline=pipeline, sinks="dir:out"))
+    assert [p.source for p in made] == ["b.png", "deep/a.png"] and "nowhere.png: cannot open: No such file" in caplog.text
+    assert sorted(str(p.relative_to("out")) for p in Path("out").rglob("*_mask.png")) == ["b_mask.png", "deep/a_mask.png"]
+    assert [p.source for p in run(tuple(names[:1]), pipeline=pipeline)] == ["b.png"]
+    for wrong, text in ((["b.png", "./b.png"], "b.png. is in it twice"), (["b.png", "a\nb.png"], "the end of a line"), (["b.png", gray], "want pixels")):
+        with pytest.raises(ultramotion.InvalidError, match=text):
+            list(run(wrong, pipeline=pipeline))
+    with pytest.raises(ultramotion.InvalidError, match="b.png: is also the input"):
+        run(names, pipeline=pipeline, sinks="jsonl:b.png")
 
 
 def test_an_array_is_its_images_along_the_first_axis(pipeline, packets, caplog):

@@ -11,7 +11,7 @@ from collections import Counter
 from contextlib import nullcontext, suppress
 from ctypes import byref, c_float, c_int, c_void_p
 from functools import cmp_to_key
-from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Generator, Iterable, Iterator, Literal
+from typing import IO, TYPE_CHECKING, Any, AsyncIterator, Callable, Generator, Iterable, Iterator, Literal
 
 from . import _c, dicom
 from ._c import lib
@@ -490,6 +490,22 @@ def _dicom_files(spec: str) -> list[str]:
     return names
 
 
+def _as_list(source: Any) -> IO[bytes] | None:
+    """A list of names as one that the library reads: a file, which goes with this object."""
+    if not isinstance(source, (list, tuple)) or not source or not all(isinstance(one, (str, os.PathLike)) for one in source):
+        return None
+    import tempfile  # only here: it takes a while
+
+    names = [os.path.join(os.getcwd(), _c.path_text(one)) for one in source]
+    for name in names:
+        if "\n" in name or name.endswith("\r"):
+            raise _c.InvalidError(f"source {name!r}: a name with the end of a line in it")
+    file = tempfile.NamedTemporaryFile("wb", prefix="ultramotion-", suffix=".txt")
+    file.write(os.fsencode("\n".join(names)))
+    file.flush()
+    return file
+
+
 def _lines(path: str) -> list[str]:
     """The files that a list names, as the library reads it; it also says what is wrong with it."""
     if not os.path.isfile(path):  # a pipe would be waited for
@@ -642,12 +658,12 @@ def run(
 ) -> Run:
     """Packets of a source: `for packet in ultramotion.run("frames/"): …`
 
-    `source` is what the command takes (a file, a folder, a glob, `"phantom:seed=1,frames=100"`, `"-"`), a DICOM file, a glob or `@LIST.txt` of
-    such, a folder with such and no other images, or any iterable of images (each is copied on arrival; an array's are along its first axis)
-    or `Frame`s. `detector` and `segmenter` are models or their files, or give a whole `pipeline`; `options` are those of `Pipeline`. `sinks`
-    are the command's, one or a list: `"dir:out"`, `"jsonl:out.jsonl"`. What should be known of the source (images that were rotated, or
-    skipped) and of the sinks (at which port they listen, who came), and what goes wrong with single frames, goes to the logger
-    `ultramotion`.
+    `source` is what the command takes (a file, a folder, a glob, `"phantom:seed=1,frames=100"`, `"-"`), or a list of files' names; DICOM files
+    (one, a list, a glob or `@LIST.txt` of such, a folder with such and no other images); or any iterable of images (each is copied on
+    arrival; an array's are along its first axis) or `Frame`s. `detector` and `segmenter` are models or their files, or give a whole
+    `pipeline`; `options` are those of `Pipeline`. `sinks` are the command's, one or a list: `"dir:out"`, `"jsonl:out.jsonl"`. What should be
+    known of the source (images that were rotated, or skipped) and of the sinks (at which port they listen, who came), and what goes wrong
+    with single frames, goes to the logger `ultramotion`.
 
     `frames` is where it ends (0: with the source), `loop` begins files again; `receive` packets wait for who iterates, then the run does;
     `progress` shows a bar. `strict` stops at the first unreadable frame; `realtime` leaves out frames that wait while a newer one is there,
@@ -695,6 +711,8 @@ def run(
     if not isinstance(pipeline, (Pipeline, type(None))):
         raise _c.InvalidError(f"pipeline {pipeline!r}: want an ultramotion.Pipeline")
     specs = [_c.path_bytes(sink) for sink in sinks]
+    listed = _as_list(source)
+    source = source if listed is None else f"@{listed.name}"
     spec = _c.path_text(source) if isinstance(source, (str, os.PathLike)) else ""
     scheme = spec.partition(":")[0] if ":" in spec else ""
     if scheme == "push":
@@ -720,11 +738,11 @@ def run(
         raise _c.InvalidError("run: a pipeline has its models and options already")
 
     def start() -> Run:
-        listed = spec.startswith("@")
-        _spare([*names, spec[1:]] if names and listed else names, specs)
+        ordered = spec.startswith("@")
+        _spare([*names, spec[1:]] if names and ordered else names, specs)
         if loop and (names or not spec):
             raise _c.InvalidError("loop: nothing for DICOM files and iterables, which are read once")
-        what = _of_dicom_files(names, listed, strict, window) if names else source
+        what = _of_dicom_files(names, ordered, strict, window) if names else source
         return Run(what, pipeline, specs, of_source, of_sinks, settings, owned=owned, progress=progress)
 
     try:
