@@ -36,7 +36,7 @@ def plain(image: Any) -> Any:
     if image is None:
         raise _c.InvalidError("image None: want pixels")
     if isinstance(image, (str, os.PathLike)):
-        raise _c.InvalidError(f"image {os.fspath(image)!r}: a name, want pixels: Frame.read() reads a file, run() a file, a folder, @LIST.txt")
+        raise _c.InvalidError(f"image {os.fspath(image)!r}: a name, want pixels: Frame.read() reads a file, run() a file, a folder, a list of names, @LIST.txt")
     if hasattr(image, "__dlpack__") or hasattr(image, "__cuda_array_interface__"):
         return image.detach() if getattr(image, "requires_grad", False) else image
     mode = getattr(image, "mode", None)
