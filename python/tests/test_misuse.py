@@ -463,7 +463,7 @@ def test_options_of_another_kind_are_refused_by_name(detector, segmenter, image)
         "sink_deadline 'x': want a number": lambda: run(sink_deadline="x"),
         "receive 'x': want a number": lambda: run(receive="x"),
         "receive 0: want packets": lambda: run(receive=0),
-        "-1 frames: want 0 .all. or more": lambda: run(frames=-1),
+        "-1 frames: want 0, for all, or more": lambda: run(frames=-1),
         "max_age_ms -1, .*: want 0 .never. or more": lambda: run(realtime=True, max_age_ms=-1),
         "source 5: want a name": lambda: run(5),
         "sinks None: want a name": lambda: run(sinks=None),

@@ -92,7 +92,7 @@ um_status um_source_open(um_source **out, const char *spec, const um_source_sett
     if (!spec || !spec[0])
         return um_fail(UM_EINVAL, "a source without a name");
     if (own.frames < 0)
-        return um_fail(UM_EINVAL, "%s: %ld frames: want 0 (all) or more", spec, own.frames);
+        return um_fail(UM_EINVAL, "%s: %ld frames: want 0, for all, or more", spec, own.frames);
     if (own.window < UM_WINDOW_NONE || own.window > UM_WINDOW_AUTO ||
         (own.window == UM_WINDOW_RANGE &&
          (own.window_lo < 0 || own.window_lo >= own.window_hi || own.window_hi > UINT16_MAX)))
