@@ -494,8 +494,6 @@ def test_options_that_a_source_cannot_use_are_refused_by_name(detector, source):
         ("recursive: nothing for a source other than files", {"recursive": True}, source == "a.png"),
         ("lag_alarm_ms: nothing for a source that is not live", {"lag_alarm_ms": 0}, live),
         ("max_age_ms: nothing without realtime", {"max_age_ms": 100}, live),
-        ("on_sink_full: nothing without sinks", {"on_sink_full": "drop"}, False),
-        ("sink_deadline: nothing without sinks", {"sink_deadline": 10}, False),
     ):
         if not used:
             with pytest.raises(InvalidError, match=re.escape(text)):

@@ -652,7 +652,7 @@ def run(
     max_age_ms: int = 0,
     lag_alarm_ms: int | None = None,
     on_sink_full: str = "block",
-    sink_deadline: float | None = None,
+    sink_deadline: float = 10,
     progress: bool = False,
     **options: Any,
 ) -> Run:
@@ -672,7 +672,7 @@ def run(
     (`"gray8"`, `"rgb8"`) are of the raw frames of `"-"`. A sink that is behind holds the run up, or with `on_sink_full="drop"` misses
     packets; one that takes longer than `sink_deadline` seconds (10) for one is given up (0: never). What the source cannot use is refused
     by its name."""
-    if sink_deadline is not None and not 0 <= _c.number(sink_deadline, "sink_deadline") <= 86400:
+    if not 0 <= _c.number(sink_deadline, "sink_deadline") <= 86400:
         raise _c.InvalidError(f"sink_deadline {sink_deadline}: want seconds, 0 (never) to 86400")
     kind, low, high = (None, None, None) if window is None else _window(window)
     width, height = (None, None) if size is None else _c.integers(size, 2, "size")
@@ -691,7 +691,7 @@ def run(
     )
     of_sinks = _c.SinkSettings(
         policy=_choice("on_sink_full", on_sink_full, {"block": 0, "drop": 1}),
-        deadline_ms=None if sink_deadline is None else int(sink_deadline * 1000),
+        deadline_ms=int(sink_deadline * 1000),
         log=_c.say,
         log_ctx=id(_say),
     )
@@ -728,8 +728,6 @@ def run(
         _idle("for a source that is not live", lag_alarm_ms=lag_alarm_ms is not None)
         if not realtime:
             _idle("without realtime=True", max_age_ms=max_age_ms)
-    if not specs:
-        _idle("without sinks", on_sink_full=on_sink_full != "block", sink_deadline=sink_deadline is not None)
     names = _dicom_files(spec)
     owned = pipeline is None
     if pipeline is None:
