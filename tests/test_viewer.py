@@ -301,14 +301,21 @@ def measure():
 
 
 def screenshots(folder):
-    for name, dark in (("viewer", False), ("viewer_dark", True)):
-        with opened(size=(1366, 860), dark=dark) as page, Run(sizes=FULL, source=[SWEEP, "--loop"], command="serve") as run:
-            page.go(f"http://127.0.0.1:{run.port}/")
-            page.wait("ultramotion.packets > 60", 120)
-            page.wait("ultramotion.packet.state == 'VISIBLE' && ultramotion.packet.mask_area_px > 2000")
-            page.run("document.getElementById('pause').click()")
-            time.sleep(1)
-            page.shot(folder / f"{name}.png")
+    """Of five minutes of simulated sweeps that arrive over OpenIGTLink."""
+    models = Path(__file__).parents[1] / "models"
+    bundled = ["--detector", models / "dfine_n_bone_320.safetensors", "--segmenter", models / "mobile_sam_bone_384.safetensors"]
+    with subprocess.Popen([COMMAND, "igtl", "fake-plus", ":0", "phantom:seed=900001,sweep=1,frames=0", "--fps", "20"], stderr=subprocess.PIPE, text=True) as plus:
+        port = re.search(r"port (\d+)", plus.stderr.readline())[1]
+        with Run("--precision", "int8", *bundled, sizes=[], source=[f"igtl://127.0.0.1:{port}"], command="serve") as run:
+            time.sleep(300)
+            for name, dark in (("viewer", False), ("viewer_dark", True)):
+                with opened(size=(1366, 860), dark=dark) as page:
+                    page.go(f"http://127.0.0.1:{run.port}/")
+                    page.wait("ultramotion.packets > 100 && ultramotion.packet.state == 'VISIBLE' && ultramotion.packet.mask_area_px > 3000", 120)
+                    page.run("document.getElementById('pause').click()")
+                    time.sleep(1)
+                    page.shot(folder / f"{name}.png")
+        plus.kill()
 
 
 if __name__ == "__main__":
