@@ -130,6 +130,26 @@ def masks_in_a_folder_of_their_own(folder):
     assert "m/2.png" in err and "missing" in err, err
 
 
+@test
+def a_folder_is_read_once(folder):
+    """Whatever links lead to it, and by its own name, if it lies in the data set."""
+    for name in ("data/b/c", "data/s", "far"):
+        (folder / name).mkdir(parents=True)
+        png(folder / name / "0.png", 10, 10)
+        png(folder / name / "0_mask.png", 10, 10)
+    (folder / "data/a").symlink_to("b")
+    (folder / "data/b/round").symlink_to("..")
+    (folder / "data/s/self").symlink_to(".")
+    (folder / "data/z").symlink_to("../far")
+    (folder / "data/y").symlink_to("../far")
+    deep = folder / "data" / "/".join("d" * 20)
+    deep.mkdir(parents=True)
+    png(deep / "0.png", 10, 10)
+    png(deep / "0_mask.png", 10, 10)
+    r = report(folder / "data", "--results", results(folder, []))
+    assert [s["name"] for s in r["sweeps"]] == ["b/c", "/".join("d" * 20), "s", "y"] and r["frames"] == 4, r["sweeps"]
+
+
 def square(x, y):
     return 2 <= x < 6 and 2 <= y < 6
 

@@ -19,7 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { DEEPEST = 16, JSON_MAX = 1 << 30 };
+enum { JSON_MAX = 1 << 30 };
 
 struct entry {
     char *image, *name, *sweep, *mask, *line; /* paths; mask and line may be NULL */
@@ -210,39 +210,70 @@ static um_status add_name(struct names *l, char *name)
     return UM_OK;
 }
 
-/* `apart`: two folders that are not looked into, NULL or as paths that may be NULL. */
-static um_status list_folder(const char *root, const char *under, int depth,
-                             const char *const *apart, struct names *l)
+/* A folder with those in it. Each is looked into once, whatever links lead there: under its own
+ * name if it lies here, else under that of the first link. */
+struct walk {
+    const char *root;
+    const char *const *apart; /* two folders that are not looked into; NULL, or paths or NULL */
+    bool deep;
+    struct names *files, real, linked; /* real, linked: folders, to be looked into in this order */
+    struct place {
+        dev_t device;
+        ino_t folder;
+    } * seen;
+    long n;
+};
+
+/* Takes the name of what lies in a folder; NULL: its allocation failed. */
+static um_status sort_in(struct walk *w, char *name)
 {
-    char *path = join(root, under);
-    DIR *dir = path ? opendir(path) : NULL;
-    um_status st = UM_OK;
+    struct stat s, own;
+    char *path = name ? join(w->root, name) : NULL;
     if (!path)
+        return free(name), truth_no_memory();
+    bool there = stat(path, &s) == 0, folder = there && S_ISDIR(s.st_mode) && w->deep;
+    for (int k = 0; w->apart && k < 2; k++)
+        folder = folder && !(w->apart[k] && um_same_file(path, w->apart[k]));
+    bool link = folder && lstat(path, &own) == 0 && S_ISLNK(own.st_mode);
+    struct names *to = link                          ? &w->linked
+                       : folder                      ? &w->real
+                       : there && S_ISREG(s.st_mode) ? w->files
+                                                     : NULL;
+    free(path);
+    if (to)
+        return add_name(to, name);
+    free(name);
+    return UM_OK;
+}
+
+/* The open folder is looked into. *before: it was already. */
+static um_status see_folder(struct walk *w, DIR *dir, bool *before)
+{
+    struct stat s = {0};
+    *before = false;
+    if (fstat(dirfd(dir), &s) != 0)
+        return truth_fail(UM_EIO, "val: %s: %s", w->root, strerror(errno));
+    for (long i = 0; i < w->n && !*before; i++)
+        *before = w->seen[i].device == s.st_dev && w->seen[i].folder == s.st_ino;
+    if (!list_room(&w->seen, w->n, sizeof *w->seen))
         return truth_no_memory();
-    if (!dir)
-        st = truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno));
-    errno = 0;
-    for (struct dirent *e; st == UM_OK && (e = readdir(dir)); errno = 0) {
-        if (e->d_name[0] == '.')
-            continue;
-        char *name = join(under, e->d_name), *full = name ? join(root, name) : NULL;
-        if (!full) {
-            free(name);
-            st = truth_no_memory();
-            break;
-        }
-        bool folder = is_folder(full), file = is_file(full);
-        for (int k = 0; apart && k < 2; k++)
-            folder = folder && !(apart[k] && um_same_file(full, apart[k]));
-        free(full);
-        if (folder && depth < DEEPEST)
-            st = list_folder(root, name, depth + 1, apart, l);
-        if (file)
-            st = add_name(l, name);
-        else
-            free(name);
-    }
-    if (dir && st == UM_OK && errno)
+    w->seen[w->n++] = (struct place){s.st_dev, s.st_ino};
+    return UM_OK;
+}
+
+static um_status list_folder(struct walk *w, const char *under)
+{
+    bool before = false;
+    char *path = join(w->root, under);
+    DIR *dir = path ? opendir(path) : NULL;
+    um_status st = !path  ? truth_no_memory()
+                   : !dir ? truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno))
+                          : see_folder(w, dir, &before);
+    struct dirent *e;
+    for (errno = 0; st == UM_OK && !before && (e = readdir(dir)); errno = 0)
+        if (e->d_name[0] != '.')
+            st = sort_in(w, join(under, e->d_name));
+    if (st == UM_OK && !before && errno)
         st = truth_fail(UM_EIO, "val: %s: %s", path, strerror(errno));
     if (dir)
         closedir(dir);
@@ -250,11 +281,27 @@ static um_status list_folder(const char *root, const char *under, int depth,
     return st;
 }
 
-static um_status list_files(const char *root, const char *const *apart, struct names *l)
+static void sort_names(struct names *l, long from, int (*order)(const void *a, const void *b))
 {
-    um_status st = list_folder(root, "", 0, apart, l);
-    if (l->n)
-        qsort(l->name, (size_t)l->n, sizeof *l->name, by_text);
+    if (l->n > from)
+        qsort(l->name + from, (size_t)(l->n - from), sizeof *l->name, order);
+}
+
+/* The files of a folder; `deep`: also of those in it. */
+static um_status list_files(const char *root, const char *const *apart, bool deep, struct names *l)
+{
+    struct walk w = {.root = root, .apart = apart, .deep = deep, .files = l};
+    long i = 0, k = 0;
+    um_status st = list_folder(&w, "");
+    while (st == UM_OK && (i < w.real.n || k < w.linked.n)) {
+        if (i == w.real.n)
+            sort_names(&w.linked, k, by_text);
+        st = list_folder(&w, i < w.real.n ? w.real.name[i++] : w.linked.name[k++]);
+    }
+    names_free(&w.real);
+    names_free(&w.linked);
+    free(w.seen);
+    sort_names(l, 0, by_text);
     return st;
 }
 
@@ -630,11 +677,10 @@ static um_status open_folder(truth *t, const char *dataset, const struct truth_s
     const bool apart[] = {s->masks != NULL, s->lines != NULL};
     static const char *const tag[] = {"_mask", "_line"};
     struct names images = {0}, truths[2] = {{0}, {0}};
-    um_status st = list_files(dataset, (const char *[]){s->masks, s->lines}, &images);
-    if (images.n)
-        qsort(images.name, (size_t)images.n, sizeof *images.name, by_nature);
+    um_status st = list_files(dataset, (const char *[]){s->masks, s->lines}, true, &images);
+    sort_names(&images, 0, by_nature);
     for (int k = 0; k < 2 && st == UM_OK; k++)
-        if ((st = list_files(folder[k], NULL, &truths[k])) == UM_OK && truths[k].n &&
+        if ((st = list_files(folder[k], NULL, true, &truths[k])) == UM_OK && truths[k].n &&
             !(truths[k].used = calloc((size_t)truths[k].n, sizeof(bool))))
             st = truth_no_memory();
     for (long i = 0; i < images.n && st == UM_OK; i++) {
@@ -679,11 +725,11 @@ static um_status open_folder(truth *t, const char *dataset, const struct truth_s
 static um_status find_coco(const char *folder, char **out)
 {
     struct names files = {0};
-    um_status st = list_files(folder, NULL, &files);
+    um_status st = list_files(folder, NULL, false, &files);
     const char *name = NULL;
     int n = 0;
     for (long i = 0; i < files.n && st == UM_OK; i++) {
-        if (strchr(files.name[i], '/') || !is_json(files.name[i]))
+        if (!is_json(files.name[i]))
             continue;
         name = files.name[i];
         n++;

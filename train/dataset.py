@@ -7,7 +7,6 @@ import ctypes
 import functools
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -89,13 +88,22 @@ def smaller(mask, size):
 
 
 def images_in(folder, apart=None):
-    """As `val` finds them: through links, without what is hidden; what is in `apart` is not looked at."""
-    found = []
-    for at, folders, files in os.walk(folder, followlinks=True):
-        at = Path(at)
-        deepest = len(at.relative_to(folder).parts) == 16  # links may lead in circles
-        folders[:] = [d for d in folders if not d.startswith(".") and not deepest and not (apart and os.path.samefile(at / d, apart))]
-        found += [at / name for name in files if not name.startswith(".") and Path(name).suffix.lower() in ENDS]
+    """As `val` finds them: through links, each folder once, by its own name if it lies here; not what is hidden or in `apart`."""
+    found, real, linked, seen = [], [Path(folder)], [], set()
+    while real or linked:
+        linked.sort()
+        at = real.pop() if real else linked.pop(0)
+        own = at.stat()
+        if (own.st_dev, own.st_ino) in seen:
+            continue
+        seen.add((own.st_dev, own.st_ino))
+        for path in at.iterdir():
+            if path.name.startswith(".") or (apart and path.is_dir() and path.samefile(apart)):
+                continue
+            if path.is_dir():
+                (linked if path.is_symlink() else real).append(path)
+            elif path.suffix.lower() in ENDS:
+                found.append(path)
     return sorted(found)
 
 

@@ -117,6 +117,7 @@ def own_images(folder):
     (linked / "masks").mkdir(parents=True)
     (linked / "sweep").symlink_to(where / "frames")
     (linked / "masks/sweep").symlink_to(where / "masks")
+    (linked / "round").symlink_to(linked)
     for hidden in ("._00000.PNG", ".labels.json"):
         (linked / hidden).touch()
     chosen = dataset.Dataset(found.own._replace(data=str(linked), masks=str(linked / "masks")))
