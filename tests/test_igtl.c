@@ -1936,6 +1936,29 @@ TEST(both_say_when_they_end)
     close(w.listening);
 }
 
+/* A sum of frames and replaced ones that is taken then is right also later. */
+TEST(a_cancelled_source_replaces_nothing_and_says_farewell)
+{
+    enum { N = 200 };
+    struct wire w;
+    struct um_igtl_outbox out = {0};
+    um_frame *f = NULL;
+    CHECK(wire_open(&w, ""));
+    for (uint64_t i = 1; i <= N; i++)
+        put_image(&out, 1, "Image", i << 32, 16, 16, 1, 0);
+    CHECK(send_all(w.fd, out.data, out.size));
+    CHECK_OK(um_source_read(w.source, &f));
+    um_frame_unref(&f);
+    um_source_cancel(w.source);
+    uint64_t replaced = um_source_replaced(w.source);
+    (void)send(w.fd, out.data, out.size, MSG_NOSIGNAL);
+    um_igtl_outbox_finish(&out);
+    CHECK(parts(w.fd, 1));
+    CHECK_EQ(um_source_replaced(w.source), replaced);
+    CHECK_EQ(source_count(w.source, "replaced"), replaced);
+    wire_close(&w);
+}
+
 static void tell(void *ctx, const char *text)
 {
     if (strstr(text, ": client ") && write(*(int *)ctx, "", 1) != 1)

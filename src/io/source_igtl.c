@@ -13,6 +13,8 @@
 #include "io/origin.h"
 #include "io/scheme.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <poll.h>
 #include <stdatomic.h>
@@ -67,7 +69,9 @@ struct live {
     enum crc crc;
     bool honour, quiet; /* coordinates; quiet: say nothing of version 2 */
     double idle_ms, pair_ms, connect_ms;
-    int stop, done, ready; /* descriptors: end; the thread has; a frame or a problem waits */
+    /* descriptors: end, which is the source's own, by another number; the thread has; a frame or a
+     * problem waits */
+    int stop, done, ready;
     int listening, port;
     atomic_ullong count[COUNTS];
     pthread_mutex_t lock;
@@ -101,7 +105,6 @@ struct live {
 
 struct source {
     struct live *live;
-    int wake;
     pthread_t thread;
     bool started;
 };
@@ -157,14 +160,18 @@ static void say_of(struct live *l, const char *kind, const char *device, const c
 
 /* ---- frames ---- */
 
+/* Once the source is cancelled, when others take stock, nothing is replaced any more. */
 static void deliver(struct live *l, um_frame *frame)
 {
     pthread_mutex_lock(&l->lock);
-    um_frame *old = l->newest;
-    l->newest = frame;
-    pthread_mutex_unlock(&l->lock);
-    if (old)
+    um_frame *old = frame;
+    if (!um_wake_wait(l->stop, 0)) {
+        old = l->newest;
+        l->newest = frame;
+    }
+    if (old && old != frame)
         count(l, REPLACED);
+    pthread_mutex_unlock(&l->lock);
     um_frame_unref(&old);
     um_wake_set(l->ready);
 }
@@ -703,7 +710,6 @@ static um_status open_live(struct source *s, const char *arg, const um_source_se
     struct live *l = um_zalloc(sizeof *l);
     if (!l)
         return um_fail(UM_ENOMEM, "OpenIGTLink source");
-    s->wake = wake_fd;
     s->live = l;
     atomic_init(&l->refs, 1);
     pthread_mutex_init(&l->lock, NULL);
@@ -728,8 +734,8 @@ static um_status open_live(struct source *s, const char *arg, const um_source_se
     }
     if (st == UM_OK && !listens)
         st = um_address_to_connect(&l->address, l->spec, "igtl-listen::PORT waits for a sender");
-    if (st == UM_OK)
-        st = um_wake_open(&l->stop, l->spec);
+    if (st == UM_OK && (l->stop = fcntl(wake_fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1)) < 0)
+        st = um_fail(UM_EIO, "%s: no descriptor: %s", l->spec, strerror(errno));
     if (st == UM_OK)
         st = um_wake_open(&l->done, l->spec);
     if (st == UM_OK)
@@ -803,9 +809,9 @@ static um_status igtl_read(void *priv, uint64_t index, um_frame **frame)
             return UM_OK;
         if (problem[0])
             return um_fail(UM_EFORMAT, "%s", problem);
-        if (um_wake_wait(s->wake, 0))
+        if (um_wake_wait(l->stop, 0))
             return UM_EOF;
-        um_wake_poll(l->ready, POLLIN, s->wake, -1);
+        um_wake_poll(l->ready, POLLIN, l->stop, -1);
     }
 }
 
@@ -825,7 +831,11 @@ static void igtl_counts(const void *priv, void (*each)(void *ctx, const char *na
 
 static uint64_t igtl_replaced(const void *priv)
 {
-    return atomic_load(&((const struct source *)priv)->live->count[REPLACED]);
+    struct live *l = ((const struct source *)priv)->live;
+    pthread_mutex_lock(&l->lock);
+    uint64_t n = atomic_load(&l->count[REPLACED]);
+    pthread_mutex_unlock(&l->lock);
+    return n;
 }
 
 const um_source_ops um_source_igtl = {
