@@ -300,7 +300,9 @@ def few_descriptors_open_no_other_address(tmp):
         limit = lambda most=most: resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         process = subprocess.Popen([COMMAND, "run", *STDIN, "-o", "web::0", *SMALL], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.PIPE, env=ENVIRONMENT, preexec_fn=limit)
-        found = re.search(r"open http://127.0.0.1:(\d+)/", process.stderr.readline().decode())
+        line = process.stderr.readline().decode()
+        found = re.search(r"open http://127.0.0.1:(\d+)/", line)
+        assert found or "Too many open files" in line, f"{most}: {line}"
         listened.add(bool(found))
         if found:
             assert found[1] != "0"

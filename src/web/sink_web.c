@@ -616,6 +616,13 @@ static bool is_every_address(const char *host)
     return strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
 }
 
+/* libwebsockets does not say why: errno, 0 before, is what the system did. */
+static um_status no_server(const struct server *s)
+{
+    return um_fail(errno && errno != ENOMEM ? UM_EIO : UM_ENOMEM, "%s: no server: %s", s->spec,
+                   errno ? strerror(errno) : "libwebsockets refuses the socket");
+}
+
 static um_status open_context(struct server *s, const struct um_address *a)
 {
     static const struct lws_protocols protocols[] = {
@@ -648,16 +655,18 @@ static um_status open_context(struct server *s, const struct um_address *a)
     struct sigaction before; /* libwebsockets ignores SIGPIPE, for the whole program */
     lws_set_log_level(0, NULL);
     sigaction(SIGPIPE, NULL, &before);
+    errno = 0;
     s->context = lws_create_context(&info);
     sigaction(SIGPIPE, &before, NULL);
     snprintf(own.host, sizeof own.host, "%s", s->host);
-    um_status st = s->context ? um_socket_listen(&listening.filefd, &s->port, &own)
-                              : um_fail(UM_ENOMEM, "%s: a server", s->spec);
-    struct lws_vhost *host = st == UM_OK ? lws_get_vhost_by_name(s->context, "default") : NULL;
-    if (st == UM_OK &&
-        !lws_adopt_descriptor_vhost(host, LWS_ADOPT_RAW_FILE_DESC, listening, "knock", NULL))
-        st = um_fail(UM_ENOMEM, "%s: a server", s->spec);
-    return st;
+    um_status st = s->context ? um_socket_listen(&listening.filefd, &s->port, &own) : no_server(s);
+    if (st != UM_OK)
+        return st;
+    struct lws_vhost *host = lws_get_vhost_by_name(s->context, "default");
+    errno = 0;
+    return lws_adopt_descriptor_vhost(host, LWS_ADOPT_RAW_FILE_DESC, listening, "knock", NULL)
+               ? UM_OK
+               : no_server(s);
 }
 
 /* ---- the sink ---- */
