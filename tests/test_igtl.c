@@ -751,6 +751,7 @@ TEST(specs_that_mean_nothing)
                                           "igtl-listen:18944",
                                           "igtl://h:1?coord=lps",
                                           "igtl://h:1?=",
+                                          "igtl://h:1?version=1.5",
                                           "igtl://h:1?device=ABCDEFGHIJKLMNOPQRSTU"};
     static const char *const sinks[] = {"igtl:",
                                         "igtl:18945",
@@ -760,6 +761,9 @@ TEST(specs_that_mean_nothing)
                                         "igtl-connect:h:00",
                                         "igtl::1?version=3",
                                         "igtl::1?clients=0",
+                                        "igtl::1?clients=2.5",
+                                        "igtl::1?mailbox=1e1",
+                                        "igtl::1?version=1.5",
                                         "igtl::1?per-class=1",
                                         "igtl::1?name="};
     for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) {

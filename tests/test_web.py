@@ -279,7 +279,7 @@ def others_need_the_token(tmp):
     for sink, says in ((f"web::0?token-file={tmp}/none", "none"), (f"web::0?token-file={tmp}/bad", "want a token")):
         assert says in um("run", *STDIN, "-o", sink, *SMALL, code=1, stdin=b"")[1]
     assert "token-file" in um("run", *STDIN, "-q", "-o", "web:0.0.0.0:0", *SMALL, code=2, stdin=b"")[1]
-    for sink in ("web:", "web:8080", "web::x", "web::70000", "web::0?viewers=0", "web::0?nothing=1", "web::0?quality=101"):
+    for sink in ("web:", "web:8080", "web::x", "web::70000", "web::0?viewers=0", "web::0?viewers=2.5", "web::0?nothing=1", "web::0?quality=101"):
         um("run", *STDIN, "-o", sink, *SMALL, code=2, stdin=b"")
 
 

@@ -109,6 +109,16 @@ um_status um_scheme_number(const char *key, const char *value, double min, doubl
     return UM_OK;
 }
 
+um_status um_scheme_whole(const char *key, const char *value, int min, int max, int *number)
+{
+    uint64_t n = 0;
+    if (!um_number_whole(value, (uint64_t)max, &n) || n < (uint64_t)min)
+        return um_fail(UM_EINVAL, "%s: \"%s\" is not a whole number from %d to %d", key, value, min,
+                       max);
+    *number = (int)n;
+    return UM_OK;
+}
+
 /* ---- what stands behind the colon, and all of it again ---- */
 
 um_status um_address_read(struct um_address *a, const char *scheme, const char *arg)

@@ -39,6 +39,7 @@ um_status um_scheme_options(const char *options, const char *spec, um_scheme_set
 /* The number of an option, in a range. */
 um_status um_scheme_number(const char *key, const char *value, double min, double max,
                            double *number);
+um_status um_scheme_whole(const char *key, const char *value, int min, int max, int *number);
 
 /* "HOST:PORT?key=value&key=value", also with "//" in front; options may be apart by commas too. */
 struct um_address {

@@ -76,7 +76,8 @@ struct server {
     bool connects;
     struct um_address address;
     int version; /* 0: as each client speaks */
-    double max_fps, mailbox, most;
+    int mailbox, most;
+    double max_fps;
     int wake_up, stop, listening, port;
     pthread_t thread;
     bool started;
@@ -150,7 +151,7 @@ static bool make_room(struct server *s, struct client *c)
         if (i > 0 || !c->started)
             oldest = i;
     }
-    if (frames < (int)s->mailbox && c->letters < MAILBOX_MOST - 1) /* LBMETA may be before it */
+    if (frames < s->mailbox && c->letters < MAILBOX_MOST - 1) /* LBMETA may be before it */
         return true;
     count(s, DROPPED);
     if (oldest < 0)
@@ -302,7 +303,7 @@ static void client_gone(struct server *s, int i, const char *why)
 static void client_come(struct server *s, int fd, const char *peer)
 {
     struct client *c = &s->client[s->clients];
-    if (s->clients >= (int)s->most) {
+    if (s->clients >= s->most) {
         struct um_igtl_outbox out = {0};
         um_igtl_tell(&out, 1, UM_IGTL_RESOURCE, "too many clients");
         um_igtl_exits_add(&s->exits, fd, &out);
@@ -572,7 +573,6 @@ static um_status set_option(void *ctx, const char *key, const char *value)
 {
     struct server *s = ctx;
     struct um_igtl_frame *f = &s->frame;
-    double number = 0;
     if (strcmp(key, "name") == 0) {
         if (!value[0] || strlen(value) > UM_IGTL_NAME)
             return um_fail(UM_EINVAL, "name: \"%s\" is not 1 to %d characters", value,
@@ -597,17 +597,14 @@ static um_status set_option(void *ctx, const char *key, const char *value)
                    ? UM_OK
                    : um_fail(UM_EINVAL, "labels: \"%s\" is not class or object", value);
     }
-    if (strcmp(key, "version") == 0) {
-        um_status st = um_scheme_number(key, value, 1, 2, &number);
-        s->version = (int)number;
-        return st;
-    }
+    if (strcmp(key, "version") == 0)
+        return um_scheme_whole(key, value, 1, 2, &s->version);
     if (strcmp(key, "max-fps") == 0)
         return um_scheme_number(key, value, 0, 1000, &s->max_fps);
     if (strcmp(key, "mailbox") == 0)
-        return um_scheme_number(key, value, 1, MAILBOX_MOST / 2, &s->mailbox);
+        return um_scheme_whole(key, value, 1, MAILBOX_MOST / 2, &s->mailbox);
     if (strcmp(key, "clients") == 0)
-        return um_scheme_number(key, value, 1, CLIENTS_MOST, &s->most);
+        return um_scheme_whole(key, value, 1, CLIENTS_MOST, &s->most);
     return um_fail(UM_EINVAL,
                    "no option %s=%s: known are name, relay=image|transforms|all, per-class, "
                    "labels=class|object, version, max-fps, mailbox, clients",

@@ -665,7 +665,8 @@ static um_status set_option(void *ctx, const char *key, const char *value)
 {
     struct live *l = ctx;
     static const char *const crc[] = {"check", "count", "ignore"};
-    double version = 2, megabytes = 0;
+    double megabytes = 0;
+    int version = 2;
     if (strcmp(key, "device") == 0)
         return copy_name(l->device, key, value);
     if (strcmp(key, "pose") == 0)
@@ -682,7 +683,7 @@ static um_status set_option(void *ctx, const char *key, const char *value)
         return st;
     }
     if (strcmp(key, "version") == 0) {
-        um_status st = um_scheme_number(key, value, 1, 2, &version);
+        um_status st = um_scheme_whole(key, value, 1, 2, &version);
         l->quiet = version < 2;
         return st;
     }

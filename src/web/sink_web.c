@@ -88,8 +88,8 @@ struct server {
     void *log_ctx;
     char host[256], token[UM_WEB_TOKEN + 1], names[256], token_file[128];
     bool loopback;
-    double max_fps, quality, most;
-    int port;
+    double max_fps;
+    int quality, most, port;
     struct lws_context *context;
     bool starved; /* no descriptors left for who knocks; of the server's thread alone */
     pthread_t thread;
@@ -391,7 +391,7 @@ static bool may_upgrade(struct server *s, struct lws *wsi, const char *to)
     if (!code && !ours)
         code = 404;
     pthread_mutex_lock(&s->lock);
-    if (!code && s->viewers >= (int)s->most) {
+    if (!code && s->viewers >= s->most) {
         code = 503;
         count(s, REFUSED);
     }
@@ -414,7 +414,7 @@ static void viewer_comes(struct server *s, struct lws *wsi, struct peer *p)
 {
     *p = (struct peer){.wsi = wsi, .streaming = true};
     pthread_mutex_lock(&s->lock);
-    p->viewer = s->viewers < (int)s->most;
+    p->viewer = s->viewers < s->most;
     if (p->viewer)
         s->viewer[s->viewers++] = p;
     pthread_mutex_unlock(&s->lock);
@@ -646,7 +646,7 @@ static um_status open_context(struct server *s, const struct um_address *a)
         .timeout_secs_ah_idle = REQUEST_S,
         .keepalive_timeout = REQUEST_S,
         .max_http_header_data = 4096,
-        .max_http_header_pool = (unsigned short)((int)s->most + DESCRIPTORS_SPARE), /* who says
+        .max_http_header_pool = (unsigned short)(s->most + DESCRIPTORS_SPARE), /* who says
                                                   nothing holds one, too */
         .server_string = "ultramotion",
         .retry_and_idle_policy = &patience};
@@ -677,7 +677,7 @@ static um_status make_message(struct server *s, const um_packet *packet, const u
 {
     char *line = NULL;
     s->jpeg.size = 0;
-    um_status st = frame ? um_jpeg_write(&s->jpeg, frame, (int)s->quality) : UM_OK;
+    um_status st = frame ? um_jpeg_write(&s->jpeg, frame, s->quality) : UM_OK;
     if (st == UM_OK)
         st = um_packet_json(packet, &line);
     size_t n = line ? strlen(line) : 0;
@@ -757,9 +757,9 @@ static um_status set_option(void *ctx, const char *key, const char *value)
     if (strcmp(key, "max-fps") == 0)
         return um_scheme_number(key, value, 0, 1000, &s->max_fps);
     if (strcmp(key, "quality") == 0)
-        return um_scheme_number(key, value, 1, 100, &s->quality);
+        return um_scheme_whole(key, value, 1, 100, &s->quality);
     if (strcmp(key, "viewers") == 0)
-        return um_scheme_number(key, value, 1, VIEWERS_MOST, &s->most);
+        return um_scheme_whole(key, value, 1, VIEWERS_MOST, &s->most);
     if (strcmp(key, "host") == 0) { /* may be repeated */
         size_t n = strlen(s->names);
         if (!value[0] || n + strlen(value) + 2 > sizeof s->names)
