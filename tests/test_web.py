@@ -278,6 +278,13 @@ def others_need_the_token(tmp):
     (tmp / "bad").write_text("short\n")
     for sink, says in ((f"web::0?token-file={tmp}/none", "none"), (f"web::0?token-file={tmp}/bad", "want a token")):
         assert says in um("run", *STDIN, "-o", sink, *SMALL, code=1, stdin=b"")[1]
+    far = tmp / ("d" * 200)
+    far.mkdir()
+    (tmp / "token").rename(far / "token")
+    with Run(sink=f"web::0?token-file={far}/token") as run:
+        run.ask("/stats", headers={"Authorization": "Bearer secret-word_1"})
+        run.end(1)
+    assert "token-file: a value of 1024 bytes" in um("run", *STDIN, "-o", f"web::0?token-file={'x' * 1024}", *SMALL, code=2, stdin=b"")[1]
     assert "token-file" in um("run", *STDIN, "-q", "-o", "web:0.0.0.0:0", *SMALL, code=2, stdin=b"")[1]
     for sink in ("web:", "web:8080", "web::x", "web::70000", "web::0?viewers=0", "web::0?viewers=2.5", "web::0?nothing=1", "web::0?quality=101"):
         um("run", *STDIN, "-o", sink, *SMALL, code=2, stdin=b"")

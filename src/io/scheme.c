@@ -72,16 +72,21 @@ void um_schemes_usages(struct um_schemes *s, char *out, size_t capacity)
 
 /* ---- options ---- */
 
+enum { KEY = 32 };
+
 /* The next option; UM_EOF at the end, UM_EINVAL for what is none. */
-static um_status next_option(const char **at, char key[32], char value[128])
+static um_status next_option(const char **at, char key[KEY], char value[UM_SCHEME_VALUE])
 {
     const char *from = *at;
     if (!*from)
         return UM_EOF;
     size_t length = strcspn(from, "&,"), name = strcspn(from, "=&,");
     size_t text = name < length ? length - name - 1 : 0;
-    if (name == 0 || name >= 32 || text >= 128)
+    if (name == 0 || name >= KEY)
         return um_fail(UM_EINVAL, "\"%.*s\" is not KEY=VALUE", (int)length, from);
+    if (text >= UM_SCHEME_VALUE)
+        return um_fail(UM_EINVAL, "%.*s: a value of %zu bytes, want at most %d", (int)name, from,
+                       text, UM_SCHEME_VALUE - 1);
     memcpy(key, from, name);
     key[name] = 0;
     memcpy(value, from + length - text, text);
@@ -92,7 +97,7 @@ static um_status next_option(const char **at, char key[32], char value[128])
 
 um_status um_scheme_options(const char *options, const char *spec, um_scheme_set_fn *set, void *ctx)
 {
-    char key[32], value[128];
+    char key[KEY], value[UM_SCHEME_VALUE];
     um_status st;
     const char *at = options;
     while ((st = next_option(&at, key, value)) == UM_OK)

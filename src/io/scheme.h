@@ -31,6 +31,7 @@ void um_schemes_usages(struct um_schemes *s, char *out, size_t capacity);
 /* Length of what looks like a scheme in front of a colon; 0 if nothing does. */
 size_t um_scheme_length(const char *spec);
 
+enum { UM_SCHEME_VALUE = 1024 }; /* of an option, with its zero: it may be a path */
 /* Give each of "key=value&key=value" (or with commas) to `set`, to the first that fails; errors
  * name the spec. */
 typedef um_status um_scheme_set_fn(void *ctx, const char *key, const char *value);

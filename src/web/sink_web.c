@@ -86,7 +86,7 @@ struct server {
     um_monitor *monitor;
     void (*log)(void *ctx, const char *text);
     void *log_ctx;
-    char host[256], token[UM_WEB_TOKEN + 1], names[256], token_file[128];
+    char host[256], token[UM_WEB_TOKEN + 1], names[256], token_file[UM_SCHEME_VALUE];
     bool loopback;
     double max_fps;
     int quality, most, port;
