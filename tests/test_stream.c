@@ -1593,6 +1593,45 @@ TEST(a_run_whose_pipeline_is_stuck_ends)
     held_end();
 }
 
+static struct event stuck_again = EVENT;
+static um_status joined_within = UM_OK;
+
+static void stuck_again_packet(void *ctx, const um_packet *packet, const um_frame *frame,
+                               const um_truth *truth)
+{
+    (void)ctx, (void)frame, (void)truth;
+    if (packet->frame_id == 1)
+        event_wait(&stuck_again, 1);
+}
+
+static void join_within(void *ctx, const char *text)
+{
+    struct bench *b = ctx;
+    joined_within = um_run_join(b->run);
+    bench_problem(ctx, text);
+}
+
+/* Then a problem is told by the thread that ends it, which cannot be waited for there either. */
+TEST(a_stuck_run_is_not_joined_by_itself)
+{
+    struct bench b;
+    held_begin();
+    bench_init(&b, "cpu", "phantom:seed=3,frames=0" SMALL);
+    bench_sink(&b, "held:", NULL);
+    b.set.on_packet = stuck_again_packet;
+    b.set.on_problem = join_within;
+    b.set.stall_ms = SANITIZED ? 5000 : 300;
+    bench_start(&b);
+    CHECK_EQ(um_run_join(b.run), UM_EDEVICE);
+    CHECK_EQ(event_count(&b.problems), 1);
+    CHECK_EQ(joined_within, UM_AGAIN);
+    um_run_close(&b.run);
+    event_add(&stuck_again);
+    held_let_go();
+    bench_finish(&b);
+    held_end();
+}
+
 static struct event kpi_told = EVENT, kpi_let_go = EVENT;
 
 static void stuck_kpi(void *ctx, const char *line)

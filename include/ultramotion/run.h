@@ -102,7 +102,8 @@ UM_API void um_run_stop(um_run *run);
  * (the others went on) or all did; UM_EFORMAT or UM_EIO for an unreadable frame, UM_ENUMERIC for a
  * result that is not finite, with `strict`; UM_EDEVICE for a lost device that nothing replaced, or
  * a stall (stall_ms); UM_EINVAL if it was not started; UM_AGAIN, at once, on the run's own
- * thread (on_packet, um_pipeline_settings.kpi). Threads: any but those of its source and sinks.
+ * threads (on_packet, on_problem, um_pipeline_settings.kpi). Threads: any but those of its source
+ * and sinks.
  */
 UM_API um_status um_run_join(um_run *run);
 /** Its counts so far; its struct_size is set by the caller. Threads: any. */

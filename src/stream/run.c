@@ -953,7 +953,9 @@ um_status um_run_join(um_run *run)
     if (!run)
         return um_fail(UM_EINVAL, "um_run_join: no run");
     pthread_mutex_lock(&run->lock);
-    bool started = run->started, own = started && pthread_equal(run->driver, pthread_self());
+    const pthread_t self = pthread_self();
+    bool started = run->started, own = started && (pthread_equal(run->driver, self) ||
+                                                   (run->kept && pthread_equal(run->keeper, self)));
     while (started && !own && !run->over)
         pthread_cond_wait(&run->ended, &run->lock);
     um_status st = run->status;
