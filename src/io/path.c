@@ -6,8 +6,11 @@
 #include "ultramotion/io.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 char *um_path_join(const char *folder, const char *name)
 {
@@ -63,6 +66,19 @@ um_status um_path_make_folder(const char *path)
 {
     um_status st = um_path_make_parents(path);
     return st == UM_OK ? make_one(path) : st;
+}
+
+um_status um_path_hold_folder(const char *path, int *lock)
+{
+    um_status st = um_path_make_folder(path);
+    *lock = st == UM_OK ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (*lock < 0 || flock(*lock, LOCK_EX | LOCK_NB) == 0)
+        return st;
+    if (errno == EWOULDBLOCK)
+        st = um_fail(UM_EIO, "%s: another one writes to this folder", path);
+    close(*lock);
+    *lock = -1;
+    return st;
 }
 
 int um_same_file(const char *a, const char *b)

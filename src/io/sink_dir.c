@@ -9,11 +9,9 @@
 #include "ultramotion/io.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 struct dir {
@@ -32,15 +30,10 @@ static um_status dir_open(void *priv, const char *arg, const um_sink_settings *s
         .path = arg, .source = settings->source, .labels = settings->objects > 1, .lock = -1};
     if (!arg[0])
         return um_fail(UM_EINVAL, "dir: needs a path");
-    um_status st = um_path_make_folder(arg);
+    um_status st = um_path_hold_folder(arg, &s->lock);
     if (st == UM_OK && access(arg, W_OK | X_OK) != 0)
         st = um_fail(UM_EIO, "%s: cannot be written to: %s", arg, strerror(errno));
-    if (st != UM_OK)
-        return st;
-    s->lock = open(arg, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (s->lock >= 0 && flock(s->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-        st = um_fail(UM_EIO, "%s: another one writes to this folder", arg);
-    return st; /* a file system without locks is taken as it is */
+    return st;
 }
 
 /* "<name>_<kind>.png". Of a name that no file system takes as long, the end is replaced by a hash

@@ -18,7 +18,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -52,12 +51,9 @@ static um_status record_open(void *priv, const char *arg, const um_sink_settings
     *r = (struct record){.folder = arg, .wake = wake_fd, .lock = -1, .header = -1, .pixels = -1};
     if (!arg[0])
         return um_fail(UM_EINVAL, "record: needs a folder");
-    um_status st = um_path_make_folder(arg);
+    um_status st = um_path_hold_folder(arg, &r->lock);
     if (st != UM_OK)
         return st;
-    r->lock = open(arg, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (r->lock >= 0 && flock(r->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-        return um_fail(UM_EIO, "%s: another one writes to this folder", arg);
     struct stat s;
     char part[UM_RECORDING_NAME];
     um_recording_part(part, 0, "raw");
