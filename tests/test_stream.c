@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -1396,6 +1397,17 @@ TEST(a_sender_that_falls_behind_is_told_once)
     CHECK_EQ(hear(&l, &now, 77, .5), UM_LAG_NOTHING);
     CHECK_EQ(hear(&l, &now, 77, .5), UM_LAG_CLEARED);
     CHECK(!l.alarm);
+}
+
+TEST(time_that_is_left_is_never_short)
+{
+    const uint64_t second = 1000000000;
+    CHECK_EQ(um_clock_ms_until(0), 0);
+    CHECK_EQ(um_clock_ms_until(um_clock_ns()), 0);
+    int left = um_clock_ms_until(um_clock_ns() + 60 * second + 1);
+    CHECK_MSG(left > 50000 && left <= 60001, "%d", left);
+    CHECK_EQ(um_clock_ms_until(UINT64_MAX - 1), INT_MAX);
+    CHECK_EQ(um_clock_ms_until(UINT64_MAX), -1);
 }
 
 TEST(clocks_may_drift_and_be_set)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/clock.h"
 
+#include <limits.h>
 #include <math.h>
 #include <time.h>
 
@@ -16,6 +17,16 @@ double um_clock_unix(void)
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int um_clock_ms_until(uint64_t then)
+{
+    const uint64_t ms = 1000000;
+    uint64_t now = um_clock_ns(), left = then > now ? then - now : 0;
+    if (then == UINT64_MAX)
+        return -1;
+    left = left / ms + (left % ms != 0);
+    return left < INT_MAX ? (int)left : INT_MAX;
 }
 
 bool um_clock_due(uint64_t *next, double hz, uint64_t now)

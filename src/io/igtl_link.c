@@ -68,13 +68,13 @@ static um_status waste(int fd)
 void um_igtl_link_drain(struct um_igtl_link *l, uint64_t until)
 {
     shutdown(l->fd, SHUT_WR);
-    for (uint64_t now = um_clock_ns(); now < until; now = um_clock_ns()) {
+    for (int left; (left = um_clock_ms_until(until)) > 0;) {
         um_status st = waste(l->fd);
         if (st == UM_EOF)
             return;
         struct pollfd p = {.fd = l->fd, .events = POLLIN};
         if (st == UM_AGAIN)
-            poll(&p, 1, (int)((until - now) / 1000000) + 1);
+            poll(&p, 1, left);
     }
 }
 

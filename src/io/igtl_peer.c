@@ -245,7 +245,7 @@ um_status um_igtl_receive(um_igtl *link, int timeout_ms, char **json)
     if (!link || !json || link->link.fd < 0)
         return um_fail(UM_EINVAL, "um_igtl_receive: no %s", json ? "connection" : "place");
     *json = NULL;
-    uint64_t until = um_clock_ns() + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * 1000000;
+    uint64_t until = timeout_ms < 0 ? UINT64_MAX : um_clock_ns() + (uint64_t)timeout_ms * 1000000;
     for (;;) {
         struct um_igtl_link *l = &link->link;
         um_status st = um_igtl_link_receive(l);
@@ -259,8 +259,7 @@ um_status um_igtl_receive(um_igtl *link, int timeout_ms, char **json)
         }
         if (st != UM_AGAIN)
             return st;
-        uint64_t now = um_clock_ns();
-        int left = timeout_ms < 0 ? -1 : now >= until ? 0 : (int)((until - now) / 1000000) + 1;
+        int left = um_clock_ms_until(until);
         if (left == 0 || !um_wake_poll(l->fd, POLLIN, link->wake, left))
             return UM_AGAIN;
     }

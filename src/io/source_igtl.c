@@ -503,12 +503,6 @@ static void on_message(struct live *l)
     }
 }
 
-static int ms_until(uint64_t then, uint64_t now)
-{
-    uint64_t left = then > now ? (then - now) / 1000000 + 1 : 0;
-    return left < 1000000 ? (int)left : 1000000;
-}
-
 /* Someone else knocks while a sender is there. */
 static void turn_away(struct live *l)
 {
@@ -551,12 +545,12 @@ static bool serve(struct live *l)
     for (;;) {
         uint64_t silent = l->idle_ms > 0 ? l->heard + (uint64_t)(l->idle_ms * 1e6) : UINT64_MAX,
                  due = l->held && l->held_until < silent ? l->held_until : silent;
-        int wait = ms_until(due, um_clock_ns());
+        int wait = um_clock_ms_until(due);
         struct pollfd p[3 + UM_IGTL_EXITS] = {{.fd = l->stop, .events = POLLIN},
                                               {.fd = l->link.fd, .events = POLLIN},
                                               {.fd = l->listening, .events = POLLIN}};
         int exits = um_igtl_exits_poll(&l->exits, p + 3);
-        if (exits > 0 && wait > EXIT_MS)
+        if (exits > 0 && (wait < 0 || wait > EXIT_MS))
             wait = EXIT_MS;
         poll(p, (nfds_t)(3 + exits), wait);
         um_igtl_exits_turn(&l->exits, false);

@@ -193,8 +193,7 @@ static void rest(struct um_run *r, uint64_t until)
             uint64_t due = um_writer_due(&r->writers[i], r->last);
             until = due < until ? due : until;
         }
-    uint64_t now = um_clock_ns(), left = until > now ? (until - now + MS - 1) / MS : 0;
-    um_wake_wait(r->wake, until == UINT64_MAX ? -1 : left > 60000 ? 60000 : (int)left);
+    um_wake_wait(r->wake, um_clock_ms_until(until));
     um_wake_clear(r->wake);
     stopping(r);
     check_sinks(r);
@@ -994,7 +993,7 @@ um_status um_run_receive(um_run *run, int timeout_ms, const um_packet **packet, 
     if (!run->set.receive || !started)
         return um_fail(UM_EINVAL, "um_run_receive: %s",
                        started ? "settings.receive is 0" : "the run was not started");
-    uint64_t until = um_clock_ns() + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0) * MS;
+    uint64_t until = timeout_ms < 0 ? UINT64_MAX : um_clock_ns() + (uint64_t)timeout_ms * MS;
     for (;;) {
         struct um_parcel *p = um_queue_take(&run->received, false);
         um_wake_set(run->wake); /* there is room */
@@ -1012,10 +1011,10 @@ um_status um_run_receive(um_run *run, int timeout_ms, const um_packet **packet, 
         }
         if (um_queue_over(&run->received))
             return UM_EOF;
-        uint64_t now = um_clock_ns();
-        if (timeout_ms >= 0 && now >= until)
+        int left = um_clock_ms_until(until);
+        if (left == 0)
             return UM_AGAIN;
-        um_wake_wait(run->fd, timeout_ms < 0 ? -1 : (int)((until - now + MS - 1) / MS));
+        um_wake_wait(run->fd, left);
     }
 }
 
