@@ -1378,7 +1378,7 @@ def what_was_sent_last_arrives(tmp):
                 peer.sendall(status)  # nobody reads it, or it comes behind the end
     err = plus.communicate(timeout=30)[1]
     assert plus.returncode == 0 and size == 58 + 72 + 256 * 256, size
-    assert "0.png: a text" in err and "1 frames sent, 1 unreadable" in err, err
+    assert "0.png: a text" in err and "1 frame sent, 1 unreadable" in err, err
 
 
 @test

@@ -207,7 +207,7 @@ def what_means_nothing_is_said(tmp):
     assert "holds a recording: name another folder" in err, err
     um("run", "phantom:frames=1", "-o", f"record:{tmp}/two", "-o", "no:such", code=2)  # corrected, it runs
     record(tmp / "two", source="phantom:frames=1")
-    assert "verified   1 packets equal" in verify(tmp / "two")
+    assert "verified   1 packet equal" in verify(tmp / "two")
     _, err = um("replay", tmp / "one", "--verify", "--realtime", code=2)
     assert "one or the other" in err, err
     _, err = um("replay", tmp / "none", code=1)
@@ -217,7 +217,7 @@ def what_means_nothing_is_said(tmp):
     record(tmp / "program", "--mask-clean", "0", source="phantom:frames=1")  # as the library does by itself
     for name, *options in (("program",), ("one", "--mask-clean", "1")):
         os.remove(tmp / name / "settings.yaml")
-        assert "verified   1 packets equal" in verify(tmp / name, *TINY, *options)
+        assert "verified   1 packet equal" in verify(tmp / name, *TINY, *options)
     for command, options in (("run", ("-q",)), ("serve", ("-q", "-o", "null:")), ("run", ("-q", "--budget-ms", "1000"))):
         boxes = tmp / f"boxes {command} {len(options)}"
         um(command, "phantom:frames=3", "-o", f"record:{boxes}", "-o", f"dir:{boxes} seen", "--boxes-only", *options)

@@ -223,18 +223,18 @@ def odd_truth_is_said(folder):
 
     for i in range(2):
         png(folder / f"{i}_mask.png", 10, 10, lambda x, y: 1 + square(x, y))
-    assert f"{folder}: 2 of 2 masks are more than half of their image" in said()[0]
+    assert f"{folder}: 2 of 2 masks are more than half of the image" in said()[0]
     png(folder / "0_mask.png", 10, 10, lambda x, y: 0)
     png(folder / "1_mask.png", 10, 10, square)
     assert not said()
     png(folder / "1_mask.png", 10, 10, lambda x, y: 0)
-    assert "none of 2 masks has a pixel" in said()[0]
+    assert "no mask (of 2) has a pixel" in said()[0]
     coco(folder, [box(0, [4, 4, 8, 8])])  # which is x0, y0, x1, y1
-    assert "1 boxes reach beyond their image" in said()[0]
+    assert "1 box reaches beyond the image" in said()[0]
     coco(folder, [box(0, [4, 4, 7, 7])])
     assert not said()
     coco(folder, [box(0, [2, 2, 4, 4], iscrowd=1)])  # as some programs mark all run lengths
-    assert 'all 1 annotations are crowds ("iscrowd"), which are not scored' in said()[0]
+    assert 'every annotation (1) is a crowd ("iscrowd"), which is not scored' in said()[0]
 
 
 @test
@@ -557,7 +557,7 @@ def wrong_truth_is_named(folder):
     refused("two images have id 0", good, images=2 * make_images(folder, 1))
     refused("unknown category 0 (femur)", good, "--conf", "0.5", categories=[{"id": 0, "name": "femur"}])
     results(folder, [box(5, [1, 1, 3, 3], score=0.5)])
-    refused("1 results are of images", good)
+    refused("of 1 result 1 are of images", good)
     results(folder, [box(0, [1, 1, 3, 3], category=3, score=0.5)])
     refused("unknown category 3", good)
     results(folder, [{"image_id": 0}])

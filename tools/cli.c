@@ -343,7 +343,7 @@ void cli_announce(const struct options *o, const um_device *dev, const um_detect
         return;
     fprintf(stderr, "device %s (%s, %s: %s, %d thread%s)", um_device_name(dev), um_device_isa(dev),
             um_device_precision(dev), um_device_precision_reason(dev), um_device_threads(dev),
-            um_device_threads(dev) == 1 ? "" : "s");
+            plural((uint64_t)um_device_threads(dev)));
     int w = 0, h = 0;
     if (detector) {
         um_detector_input(detector, &w, &h);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli.h"
+#include "text.h"
 
 #include <string.h>
 
@@ -91,7 +92,8 @@ static void report_device(const struct options *o, const char *name)
         printf("device     %s: works, %s (%s)", name, um_device_precision(dev),
                um_device_precision_reason(dev));
         if (strncmp(name, "cuda", 4) != 0)
-            printf(", %d thread%s", um_device_threads(dev), um_device_threads(dev) == 1 ? "" : "s");
+            printf(", %d thread%s", um_device_threads(dev),
+                   plural((uint64_t)um_device_threads(dev)));
         printf(" (%s)\n", about);
     } else {
         const char *text = um_last_error();

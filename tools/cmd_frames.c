@@ -80,8 +80,8 @@ static int no_frames(const struct each *e, int code)
         return EXIT_FAILED;
     }
     if ((e->shows && e->frames) || (!e->o->quiet && e->unreadable))
-        fprintf(stderr, "%llu frames, %llu unreadable\n", (unsigned long long)e->frames,
-                (unsigned long long)e->unreadable);
+        fprintf(stderr, "%llu frame%s, %llu unreadable\n", (unsigned long long)e->frames,
+                plural(e->frames), (unsigned long long)e->unreadable);
     return code;
 }
 

@@ -4,6 +4,7 @@
 #include "cli.h"
 #include "clock.h"
 #include "stop.h"
+#include "text.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -147,10 +148,12 @@ static int send_frames(const struct options *o, bool plus)
     int code = st != UM_OK && st != UM_EOF ? cli_fail(st)
                : unreadable && !sent       ? EXIT_FAILED
                                            : EXIT_DONE;
+    if (!o->quiet)
+        fprintf(stderr, "ultramotion: %ld frame%s sent", sent, plural((uint64_t)sent));
     if (!o->quiet && unreadable)
-        fprintf(stderr, "ultramotion: %ld frames sent, %ld unreadable\n", sent, unreadable);
-    else if (!o->quiet)
-        fprintf(stderr, "ultramotion: %ld frames sent\n", sent);
+        fprintf(stderr, ", %ld unreadable", unreadable);
+    if (!o->quiet)
+        fprintf(stderr, "\n");
     um_igtl_close(&link);
     um_source_close(&source);
     return code;

@@ -2,6 +2,7 @@
 #include "cli.h"
 #include "stop.h"
 #include "tell.h"
+#include "text.h"
 
 struct writing {
     const struct options *o;
@@ -36,7 +37,7 @@ int command_phantom(const struct options *o)
     if (st != UM_OK)
         return cli_fail(st);
     if (!o->quiet)
-        fprintf(stderr, "%ld frames in %s/frames, masks in %s/masks, truth in %s/truth.json\n",
-                w.done, dir, dir, dir);
+        fprintf(stderr, "%ld frame%s in %s/frames, masks in %s/masks, truth in %s/truth.json\n",
+                w.done, plural((uint64_t)w.done), dir, dir, dir);
     return EXIT_DONE;
 }

@@ -70,8 +70,9 @@ static void print_shadow(um_pipeline *pipeline)
     um_shadow_counts c = {.struct_size = sizeof c};
     if (um_pipeline_shadow(pipeline, &c) != UM_OK)
         return;
-    fprintf(stderr, "shadow     %llu frames compared, %llu disagreed (least Dice %.4f)",
-            (unsigned long long)c.compared, (unsigned long long)c.disagreed, (double)c.least_dice);
+    fprintf(stderr, "shadow     %llu frame%s compared, %llu disagreed (least Dice %.4f)",
+            (unsigned long long)c.compared, plural(c.compared), (unsigned long long)c.disagreed,
+            (double)c.least_dice);
     if (c.failed)
         fprintf(stderr, ", %llu failed", (unsigned long long)c.failed);
     if (c.fell_back)
@@ -187,7 +188,7 @@ static void tell_inflight(const struct options *o, const um_pipeline_settings *s
     int n = um_pipeline_inflight(pipeline);
     if (n < o->inflight && !o->quiet)
         fprintf(stderr, "ultramotion: --inflight %d: %d frame%s in flight%s\n", o->inflight, n,
-                n == 1 ? "" : "s",
+                plural((uint64_t)n),
                 set->track ? ", with --track a frame depends on the one before"
                            : ": see ultramotion run --help");
 }

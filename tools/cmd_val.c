@@ -10,6 +10,7 @@
 #include "sheet.h"
 #include "stop.h"
 #include "tell.h"
+#include "text.h"
 #include "truth.h"
 
 #include <cjson/cJSON.h>
@@ -582,7 +583,7 @@ static void print_table(const struct val *v, const struct summary *all, const st
     for (int m = 0; m < MEASURES; m++)
         if (!isnan(all->value[m]))
             shown[n++] = m;
-    printf("%ld frames", all->frames);
+    printf("%ld frame%s", all->frames, plural((uint64_t)all->frames));
     if (v->sweeps > 1)
         printf(" of %d sweeps", v->sweeps);
     printf("; in brackets: 95 %% of %d resamples of %s\n", (int)RESAMPLES,
@@ -745,13 +746,15 @@ static um_status all_frames(struct val *v)
     if (st != UM_OK && st != UM_EOF)
         return st;
     if (stop_requested())
-        return truth_fail(UM_EIO, "val: stopped after %ld frames, nothing is reported", v->frames);
+        return truth_fail(UM_EIO, "val: stopped after %ld frame%s, nothing is reported", v->frames,
+                          plural((uint64_t)v->frames));
     if (!v->frames)
         return truth_fail(UM_EIO, "val: %s: no frames", v->o->positional[0]);
     const struct results *r = &v->results;
     if (!v->o->frames && r->used < r->n)
-        return truth_fail(UM_EFORMAT, "val: %s: %ld results are of images that %s does not have",
-                          v->o->results, r->n - r->used, v->o->positional[0]);
+        return truth_fail(
+            UM_EFORMAT, "val: %s: of %ld result%s %ld are of images that %s does not have",
+            v->o->results, r->n, plural((uint64_t)r->n), r->n - r->used, v->o->positional[0]);
     if (r->no_masks && !v->o->quiet)
         cli_notice(NULL, "no mask in the results: masks and lines are not scored");
     return UM_OK;

@@ -274,8 +274,8 @@ bool verify_end(struct verify *v, long limit, bool stopped, bool quiet)
         fprintf(stderr,
                 "ultramotion: the recording's last packet is not whole, and was left out\n");
     if (!v->differs && !quiet)
-        fprintf(stderr, "verified   %llu packets equal%s\n", (unsigned long long)v->equal,
-                v->other_device ? ", device and transfers aside" : "");
+        fprintf(stderr, "verified   %llu packet%s equal%s\n", (unsigned long long)v->equal,
+                plural(v->equal), v->other_device ? ", device and transfers aside" : "");
     return !v->differs;
 }
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "summary.h"
 
+#include "text.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -180,7 +182,8 @@ void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts
     if (counts->left)
         fprintf(f, ", %llu left at the end", (unsigned long long)counts->left);
     if (counts->dropped)
-        fprintf(f, ", %llu packets dropped by sinks", (unsigned long long)counts->dropped);
+        fprintf(f, ", %llu packet%s dropped by sinks", (unsigned long long)counts->dropped,
+                plural(counts->dropped));
     if (counts->device_lost)
         fprintf(f, ", device lost");
     fprintf(f, "; %.1f s, %.1f fps\n", seconds, seconds > 0 ? (double)counts->frames / seconds : 0);
@@ -200,11 +203,12 @@ void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts
         return;
     fprintf(
         f,
-        "truth      %llu frames, %llu with bone: AP50 %.3f, %llu found at IoU 0.5 (mean box IoU "
+        "truth      %llu frame%s, %llu with bone: AP50 %.3f, %llu found at IoU 0.5 (mean box IoU "
         "%.3f), %llu false on %llu empty frames\n",
-        (unsigned long long)s->with_truth, (unsigned long long)s->with_bone, summary_precision(s),
-        (unsigned long long)s->found, s->found ? s->box_iou_sum / (double)s->found : 0,
-        (unsigned long long)s->false_found, (unsigned long long)(s->with_truth - s->with_bone));
+        (unsigned long long)s->with_truth, plural(s->with_truth), (unsigned long long)s->with_bone,
+        summary_precision(s), (unsigned long long)s->found,
+        s->found ? s->box_iou_sum / (double)s->found : 0, (unsigned long long)s->false_found,
+        (unsigned long long)(s->with_truth - s->with_bone));
     if (s->dice_sum > 0)
         fprintf(f,
                 "           masks of the whole pipeline: Dice %.3f, IoU %.3f (a missed bone counts "

@@ -2,6 +2,7 @@
 #include "tell.h"
 
 #include "clock.h"
+#include "text.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -41,7 +42,7 @@ static void put_left_out(void)
     if (!left_out || !ready(0))
         return;
     snprintf(text, sizeof text, "%lu line%s left out here, which nobody read", left_out,
-             left_out == 1 ? "" : "s");
+             plural(left_out));
     left_out = 0;
     put("ultramotion: ", text);
 }

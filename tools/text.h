@@ -3,6 +3,7 @@
 #define UM_TOOL_TEXT_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 
 /* A text that is written like a file; freed by the caller, also of one that is not whole. */
@@ -11,5 +12,11 @@ bool text_close(FILE *f, char *const *text); /* false: no memory; f may be NULL 
 
 /* The three behind each other; freed by the caller. NULL: no memory. */
 char *text_join(const char *a, const char *between, const char *b);
+
+/* What a word ends with of which there are n. */
+static inline const char *plural(uint64_t n)
+{
+    return n == 1 ? "" : "s";
+}
 
 #endif

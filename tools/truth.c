@@ -585,7 +585,7 @@ static void say_passed_over(const truth *t, const struct names *files)
             first = files->name[i];
     if (n)
         say(t, "%s: passed over: %ld file%s not called like PNG, JPEG, BMP or TIFF: %s%s",
-            t->dataset, n, n > 1 ? "s" : "", first, n > 1 ? ", ..." : "");
+            t->dataset, n, plural((uint64_t)n), first, n > 1 ? ", ..." : "");
 }
 
 /* What is odd in the truth as a whole, once all of it was read. */
@@ -595,18 +595,18 @@ static void say_doubts(const truth *t)
         say(t, "%s: %ld images have such notices, of which the first was shown", t->dataset,
             t->notices);
     if (t->masks && !t->set)
-        say(t, "%s: none of %ld masks has a pixel that is not 0", t->dataset, t->masks);
+        say(t, "%s: no mask (of %ld) has a pixel that is not 0", t->dataset, t->masks);
     if (2 * t->large > t->set)
         say(t,
-            "%s: %ld of %ld masks are more than half of their image: every pixel that is not 0 "
-            "counts, so what is around a structure must be 0",
-            t->dataset, t->large, t->set);
+            "%s: %ld of %ld mask%s more than half of the image: every pixel that is not 0 counts, "
+            "so what is around a structure must be 0",
+            t->dataset, t->large, t->set, t->set == 1 ? " is" : "s are");
     if (t->crowds && t->crowds == t->annotations)
-        say(t, "%s: all %ld annotations are crowds (\"iscrowd\"), which are not scored", t->dataset,
-            t->crowds);
+        say(t, "%s: every annotation (%ld) is a crowd (\"iscrowd\"), which is not scored",
+            t->dataset, t->crowds);
     if (t->beyond)
-        say(t, "%s: %ld boxes reach beyond their image: a \"bbox\" is [x,y,width,height]",
-            t->dataset, t->beyond);
+        say(t, "%s: %ld %s beyond the image: a \"bbox\" is [x,y,width,height]", t->dataset,
+            t->beyond, t->beyond == 1 ? "box reaches" : "boxes reach");
 }
 
 /* The first notice of images stands for all. */

@@ -62,9 +62,10 @@ void um_notices_see(struct um_notices *n, const char *file, bool begins,
              file, f->greatest, f->white ? "nearly white" : "dark", f->greatest);
     if (first(n, UM_NOTICE_ANIMATED, f->animation))
         tell(n,
-             "%s: an animated PNG of %u frames, of which only the still image is read%s: save "
+             "%s: an animated PNG of %u frame%s, of which only the still image is read%s: save "
              "it as a video or as single images to have all",
-             file, (unsigned)f->animation, f->still_apart ? ", and it is none of them" : "");
+             file, (unsigned)f->animation, f->animation == 1 ? "" : "s",
+             f->still_apart ? ", and it is none of them" : "");
     if (first(n, UM_NOTICE_COPIES, f->copies))
         tell(n, "%s: %d smaller cop%s passed over", file, f->copies,
              f->copies == 1 ? "y or mask in it was" : "ies or masks in it were");
@@ -75,9 +76,9 @@ void um_notices_see(struct um_notices *n, const char *file, bool begins,
              file);
     if (first(n, UM_NOTICE_UNTOLD, f->untold))
         tell(n,
-             "%s: warning: its header tells of fewer frames than it holds, and the last %llu are "
-             "not read: was it still being recorded?",
-             file, (unsigned long long)f->untold);
+             "%s: warning: its header tells of fewer frames than it holds, and the last %llu "
+             "%s not read: was it still being recorded?",
+             file, (unsigned long long)f->untold, f->untold == 1 ? "is" : "are");
 }
 
 static const char linked[] = "linked folder";

@@ -631,11 +631,12 @@ void um_monitor_line(um_monitor *m, char *text, size_t size)
     const um_run_counts *c = &o->live.counts;
     const um_times *t = &o->recent[UM_TIME_TOTAL], *l = &o->recent[UM_TIME_LATENCY];
     um_number_print(text, size,
-                    "%llu frames, %llu visible, %.1f fps in, %.1f out; ms p50/p95 %.1f/%.1f, "
+                    "%llu frame%s, %llu visible, %.1f fps in, %.1f out; ms p50/p95 %.1f/%.1f, "
                     "latency %.1f/%.1f; replaced %llu, unreadable %llu, dropped %llu",
-                    (unsigned long long)c->frames, (unsigned long long)c->visible, o->fps_in,
-                    o->fps_out, t->p50, t->p95, l->p50, l->p95, (unsigned long long)c->replaced,
-                    (unsigned long long)c->unreadable, (unsigned long long)c->dropped);
+                    (unsigned long long)c->frames, c->frames == 1 ? "" : "s",
+                    (unsigned long long)c->visible, o->fps_in, o->fps_out, t->p50, t->p95, l->p50,
+                    l->p95, (unsigned long long)c->replaced, (unsigned long long)c->unreadable,
+                    (unsigned long long)c->dropped);
     size_t n = strlen(text);
     if (o->view.with_deadline)
         um_number_print(text + n, size - n, ", late %.1f %%", 100 * o->miss_rate);
