@@ -442,18 +442,11 @@ um_status cli_open_source(um_source **out, const struct options *o)
     return st;
 }
 
-/* Freed with free(); NULL: no memory. */
-static char *folder_of(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
-}
-
 /* Do both names mean one file, which need not be there? */
 static bool same_place(const char *a, const char *b)
 {
     const char *end_a = strrchr(a, '/'), *end_b = strrchr(b, '/');
-    char *in_a = folder_of(a), *in_b = folder_of(b);
+    char *in_a = text_folder(a), *in_b = text_folder(b);
     bool same = strcmp(end_a ? end_a + 1 : a, end_b ? end_b + 1 : b) == 0 && in_a && in_b &&
                 (strcmp(in_a, in_b) == 0 || um_same_file(in_a, in_b));
     free(in_a);
@@ -465,7 +458,7 @@ static bool same_place(const char *a, const char *b)
 static um_status has_place(const char *option, const char *path)
 {
     struct stat s;
-    char text[512], *folder = folder_of(path);
+    char text[512], *folder = text_folder(path);
     const char *why = NULL;
     if (stat(path, &s) == 0 && !S_ISREG(s.st_mode))
         why = "not a regular file";
@@ -481,7 +474,7 @@ static um_status has_place(const char *option, const char *path)
 /* Into a model's folder nothing is written that is there. */
 static bool is_model(const char *model, const char *path)
 {
-    char *folder = folder_of(path);
+    char *folder = text_folder(path);
     bool is = model && (um_same_file(model, path) || (folder && um_same_file(model, folder)));
     free(folder);
     return is;

@@ -89,7 +89,7 @@ static int numbers(const char *path, unsigned long *least, unsigned long *greate
 {
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
     size_t n = strlen(name);
-    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    char *folder = text_folder(path);
     DIR *d = folder ? opendir(folder) : NULL;
     int found = 0;
     *least = *greatest = 0;

@@ -27,3 +27,9 @@ char *text_join(const char *a, const char *between, const char *b)
         snprintf(text, n, "%s%s%s", a, between, b);
     return text;
 }
+
+char *text_folder(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? strndup(path, (size_t)(slash - path) + (slash == path)) : strdup(".");
+}

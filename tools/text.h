@@ -13,6 +13,9 @@ bool text_close(FILE *f, char *const *text); /* false: no memory; f may be NULL 
 /* The three behind each other; freed by the caller. NULL: no memory. */
 char *text_join(const char *a, const char *between, const char *b);
 
+/* The folder that a path lies in; likewise. */
+char *text_folder(const char *path);
+
 /* What a word ends with of which there are n. */
 static inline const char *plural(uint64_t n)
 {

@@ -30,7 +30,7 @@ struct entry {
 };
 
 struct truth {
-    char *dataset, *folder;
+    char *dataset, *folder; /* folder: the data set, or the one that its file lies in */
     um_source *phantom;
     cJSON *coco;
     struct entry *entry;
@@ -747,21 +747,13 @@ static um_status find_coco(const char *folder, char **out)
     return st;
 }
 
-/* The data set itself, or the one that its file lies in. */
-static char *folder_of(const char *dataset)
-{
-    const char *slash = strrchr(dataset, '/');
-    if (is_folder(dataset))
-        return strdup(dataset);
-    return slash ? strndup(dataset, (size_t)(slash - dataset) + (slash == dataset)) : strdup(".");
-}
-
 um_status truth_open(truth **out, const char *dataset, const struct truth_settings *s)
 {
     truth *t = calloc(1, sizeof *t);
     char *json = NULL;
     *out = NULL;
-    if (!t || !(t->dataset = strdup(dataset)) || !(t->folder = folder_of(dataset))) {
+    if (!t || !(t->dataset = strdup(dataset)) ||
+        !(t->folder = is_folder(dataset) ? strdup(dataset) : text_folder(dataset))) {
         truth_close(&t);
         return truth_no_memory();
     }
