@@ -46,7 +46,7 @@ struct um_monitor {
     uint64_t recents[UM_TIMES];
     bool late[UM_MONITOR_RECENT]; /* a ring, of packets with a deadline */
     um_effort effort;
-    struct sample sample[SAMPLES]; /* a ring; the newest is samples - 1 */
+    struct sample sample[SAMPLES]; /* a ring, never empty; the newest is samples - 1 */
     uint64_t samples;
     double busy_ms;
     struct um_second second[UM_MONITOR_SECONDS]; /* a ring by `at` */
@@ -256,7 +256,7 @@ static void add_time(um_monitor *m, int i, double ms)
 static void add_sample(um_monitor *m, uint64_t now, uint64_t in)
 {
     const struct sample *last = &m->sample[(m->samples + SAMPLES - 1) % SAMPLES];
-    if (m->samples && now - last->at < SAMPLE_NS)
+    if (now - last->at < SAMPLE_NS)
         return;
     m->sample[m->samples++ % SAMPLES] = (struct sample){now, in, m->view.packets, m->busy_ms};
 }
@@ -403,14 +403,11 @@ static void look_at_rates(const um_monitor *m, uint64_t now, uint64_t in,
                           struct um_monitor_moment *o)
 {
     uint64_t kept = m->samples < SAMPLES ? m->samples : SAMPLES;
-    const struct sample *from = NULL;
-    for (uint64_t i = 1; i <= kept; i++) {
-        const struct sample *s = &m->sample[(m->samples - i) % SAMPLES];
-        from = s;
-        if (now - s->at > RATE_NS)
-            break;
-    }
-    double s = from ? (double)(now - from->at) / 1e9 : 0;
+    uint64_t back = 1;
+    while (back < kept && now - m->sample[(m->samples - back) % SAMPLES].at <= RATE_NS)
+        back++;
+    const struct sample *from = &m->sample[(m->samples - back) % SAMPLES];
+    double s = (double)(now - from->at) / 1e9;
     if (s <= 0)
         return;
     o->fps_in = (double)(in - from->in) / s;
@@ -457,7 +454,6 @@ void um_monitor_look(um_monitor *m, struct um_monitor_moment *o)
     o->age_s = m->packet_at ? (double)(now - m->packet_at) / 1e9 : (double)NAN;
     o->data_age_s = m->packet_at ? m->data_age_s : (double)NAN;
     o->device_bytes = m->device_bytes;
-    o->shared = m->view.last.shared != 0;
     memcpy(o->device, m->device, sizeof o->device);
     memcpy(o->precision, m->precision, sizeof o->precision);
     o->clock = m->clock;

@@ -92,7 +92,6 @@ struct um_monitor_moment {
     double data_age_s; /* of the last packet, when it was published; NaN: its stamp is no date */
     uint64_t device_bytes, resident_bytes, trace_lost;
     int descriptors;
-    bool shared;
     char device[16], precision[8];
     struct um_monitor_clock clock;
     uint64_t lag_alarms;

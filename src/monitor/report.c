@@ -91,7 +91,7 @@ static void put_transfers(um_json *j, const struct um_monitor_moment *o)
     um_json_put_uint(j, "down", v->last.down);
     um_json_put_uint(j, "up_most", v->most.up);
     um_json_put_uint(j, "down_most", v->most.down);
-    um_json_put_bool(j, "shared", o->shared);
+    um_json_put_bool(j, "shared", v->last.shared != 0);
     um_json_end(j, '}');
 }
 
