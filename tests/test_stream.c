@@ -1399,6 +1399,55 @@ TEST(a_sender_that_falls_behind_is_told_once)
     CHECK(!l.alarm);
 }
 
+enum { TRUTHS = 6 };
+
+/* Of all that a frame's truth points to. */
+static uint64_t sum_of(const um_truth *t, const um_frame *f)
+{
+    uint64_t sum = (uint64_t)t->n_structures;
+    for (size_t i = 0; i < (size_t)f->width * (size_t)f->height; i++)
+        sum = sum * 31 + (t->mask ? t->mask[i] : 2u) + (t->map ? t->map[i] * 3u : 7u);
+    for (int i = 0; i < t->n_structures; i++)
+        sum = sum * 31 + (uint64_t)t->structure[i].box[0] + (uint64_t)t->structure[i].kind;
+    return sum;
+}
+
+static void keep_sum(void *ctx, const um_packet *packet, const um_frame *frame,
+                     const um_truth *truth)
+{
+    (void)packet;
+    nanosleep(&(struct timespec){.tv_nsec = 30000000}, NULL); /* the source draws the next ones */
+    ((uint64_t *)ctx)[frame->id] = truth ? sum_of(truth, frame) : 0;
+}
+
+TEST(the_truth_of_a_packet_is_its_frames_and_not_the_next_ones)
+{
+    static const char spec[] = "phantom:seed=3,frames=6,look=hard,empty=0" SMALL;
+    uint64_t got[TRUTHS] = {0}, want[TRUTHS] = {0};
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    CHECK_OK(um_source_open(&s, spec, NULL));
+    for (int i = 0; i < TRUTHS; i++) {
+        um_truth truth = {.struct_size = sizeof truth};
+        CHECK_OK(um_source_read(s, &f));
+        CHECK_OK(um_source_truth(s, &truth));
+        CHECK(truth.map && truth.n_structures > 0);
+        want[i] = sum_of(&truth, f);
+        um_frame_unref(&f);
+    }
+    um_source_close(&s);
+    struct bench b;
+    bench_init(&b, "cpu", spec);
+    b.set.on_packet = keep_sum;
+    b.set.on_problem = NULL;
+    b.set.ctx = got;
+    bench_start(&b);
+    CHECK_OK(um_run_join(b.run));
+    for (int i = 0; i < TRUTHS; i++)
+        CHECK_EQ(got[i], want[i]);
+    bench_finish(&b);
+}
+
 TEST(time_that_is_left_is_never_short)
 {
     const uint64_t second = 1000000000;

@@ -15,7 +15,7 @@ void um_arrival_drop(struct um_arrival *a)
         return;
     um_frame_unref(&a->frame);
     um_free(a->name);
-    um_free(a->truth_mask);
+    um_free(a->truth_data);
     um_free(a);
 }
 
@@ -29,14 +29,17 @@ static um_status copy_truth(const um_source *source, struct um_arrival *a)
     a->truth.struct_size = sizeof a->truth;
     um_status st = um_source_truth(source, &a->truth);
     a->has_truth = st == UM_OK;
-    if (!a->has_truth || !a->truth.mask)
+    um_truth *t = &a->truth;
+    if (!a->has_truth)
         return st == UM_AGAIN ? UM_OK : st; /* again: the source knows none */
-    size_t n = (size_t)a->frame->width * (size_t)a->frame->height;
-    a->truth_mask = um_alloc(n);
-    if (!a->truth_mask)
+    size_t n = (size_t)a->frame->width * (size_t)a->frame->height,
+           list = t->n_structures > 0 ? (size_t)t->n_structures * sizeof *t->structure : 0;
+    uint8_t *to = a->truth_data = um_alloc(list + 2 * n);
+    if (!to)
         return UM_ENOMEM;
-    memcpy(a->truth_mask, a->truth.mask, n);
-    a->truth.mask = a->truth_mask;
+    t->structure = list ? memcpy(to, t->structure, list) : NULL;
+    t->mask = t->mask ? memcpy(to + list, t->mask, n) : NULL;
+    t->map = t->map ? memcpy(to + list + n, t->map, n) : NULL;
     return UM_OK;
 }
 

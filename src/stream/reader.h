@@ -16,7 +16,7 @@ struct um_arrival {
     char problem[512];
     bool has_truth;
     um_truth truth;
-    uint8_t *truth_mask; /* copy: the source's own lasts only until its next read */
+    void *truth_data; /* copies: the source's own last only until its next read */
     struct um_passage way;
 };
 void um_arrival_drop(struct um_arrival *a); /* accepts NULL */
