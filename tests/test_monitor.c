@@ -304,6 +304,20 @@ static void add_part(void *ctx, int part, const char *why)
     *parts |= why[0] ? 1 << part : 0;
 }
 
+TEST(whoever_asks_may_leave_out_the_text)
+{
+    um_monitor *m = NULL;
+    char one[1] = "x";
+    CHECK_OK(um_monitor_open(&m));
+    CHECK(um_monitor_alive(m, 10, NULL, 0) && !um_monitor_ready(m, NULL, 0));
+    CHECK(!um_monitor_ready(m, one, sizeof one) && !one[0]);
+    CHECK(!um_monitor_ready(NULL, NULL, 0) && !um_monitor_alive(NULL, 10, NULL, 0));
+    um_monitor_line(m, NULL, 0);
+    um_monitor_line(m, one, sizeof one);
+    CHECK_EQ(um_monitor_kpi(m, NULL, NULL), UM_EINVAL);
+    um_monitor_close(&m);
+}
+
 TEST(everyone_who_stalls_is_named)
 {
     um_monitor *m = NULL;

@@ -540,24 +540,40 @@ static bool source_stalls(const struct um_monitor_live *live, double limit_s, ch
     return true;
 }
 
-int um_monitor_alive(um_monitor *m, double limit_s, char *why, size_t size)
+enum { REASON = 256 };
+
+/* The first that stalls, or "". */
+static void find_stall(um_monitor *m, double limit_s, char *text, size_t size)
 {
     struct um_monitor_live live = {0};
-    snprintf(why, size, "%s", m ? "" : "no monitor");
-    if (!m)
-        return 0;
+    text[0] = '\0';
     collect(m, &live);
-    bool stalls = pipeline_stalls(m, &live, limit_s, why, size);
+    bool stalls = pipeline_stalls(m, &live, limit_s, text, size);
     for (int i = 0; i < live.sinks && !stalls; i++)
-        stalls = sink_stalls(&live.sink[i], limit_s, why, size);
-    return !stalls;
+        stalls = sink_stalls(&live.sink[i], limit_s, text, size);
+}
+
+/* 1: `text` has nothing against it. `why` gets as much of it as it holds. */
+static int verdict(const char *text, char *why, size_t size)
+{
+    if (why)
+        snprintf(why, size, "%s", text);
+    return !text[0];
+}
+
+int um_monitor_alive(um_monitor *m, double limit_s, char *why, size_t size)
+{
+    char text[REASON] = "no monitor";
+    if (m)
+        find_stall(m, limit_s, text, sizeof text);
+    return verdict(text, why, size);
 }
 
 void um_monitor_stalls(um_monitor *m, double limit_s,
                        void (*each)(void *ctx, int part, const char *why), void *ctx)
 {
     struct um_monitor_live live = {0};
-    char why[256];
+    char why[REASON];
     if (!m || !each)
         return;
     collect(m, &live);
@@ -573,8 +589,11 @@ void um_monitor_stalls(um_monitor *m, double limit_s,
 int um_monitor_ready(um_monitor *m, char *why, size_t size)
 {
     const double FRESH_S = 5, STALL_S = 10;
-    if (!um_monitor_alive(m, STALL_S, why, size))
-        return 0;
+    char text[REASON] = "no monitor";
+    if (m)
+        find_stall(m, STALL_S, text, sizeof text);
+    if (text[0])
+        return verdict(text, why, size);
     pthread_mutex_lock(&m->asking);
     bool running = m->ops != NULL;
     pthread_mutex_unlock(&m->asking);
@@ -583,12 +602,12 @@ int um_monitor_ready(um_monitor *m, char *why, size_t size)
     struct um_monitor_clock clock = m->clock;
     pthread_mutex_unlock(&m->lock);
     if (!running)
-        snprintf(why, size, "no run goes on");
+        snprintf(text, sizeof text, "no run goes on");
     else if (age < 0)
-        snprintf(why, size, "no packet yet");
+        snprintf(text, sizeof text, "no packet yet");
     else if (age > FRESH_S)
-        snprintf(why, size, "the last packet is %.0f s old", age);
+        snprintf(text, sizeof text, "the last packet is %.0f s old", age);
     else if (clock.alarm)
-        um_number_print(why, size, "frames come %.1f s later than they could", clock.lag_s);
-    return !why[0];
+        um_number_print(text, sizeof text, "frames come %.1f s later than they could", clock.lag_s);
+    return verdict(text, why, size);
 }

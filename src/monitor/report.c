@@ -561,6 +561,8 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
 {
     struct um_monitor_moment *o = NULL;
     struct kpi k = {each, ctx, UM_OK};
+    if (!each)
+        return um_fail(UM_EINVAL, "um_monitor_kpi: nobody to give lines to");
     um_status st = look(m, &o);
     if (st != UM_OK)
         return st;
@@ -624,6 +626,8 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
 void um_monitor_line(um_monitor *m, char *text, size_t size)
 {
     struct um_monitor_moment *o = NULL;
+    if (!text || !size)
+        return;
     if (look(m, &o) != UM_OK) {
         snprintf(text, size, "%s", um_last_error());
         return;
