@@ -1286,6 +1286,12 @@ static const char *down_name(const void *priv)
     return "down/one";
 }
 
+static void down_close(void *priv)
+{
+    (void)priv;
+    um_set_error(UM_EIO, "the end of another story");
+}
+
 static char noted[2048];
 
 static um_status note_open(void *priv, const char *arg, const um_sink_settings *settings,
@@ -1315,7 +1321,8 @@ TEST(a_program_adds_kinds_of_sources_and_sinks)
                           .open = down_open,
                           .read = down_read,
                           .length = down_length,
-                          .name = down_name};
+                          .name = down_name,
+                          .close = down_close};
     um_sink_ops to = {.struct_size = sizeof to,
                       .scheme = "note",
                       .usage = "note:",

@@ -9,13 +9,13 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { TEXT_BYTES = 1024, PREFIX_BYTES = 401 };
-static _Thread_local char text[TEXT_BYTES];
+enum { PREFIX_BYTES = 401 };
+static _Thread_local char text[UM_ERROR_BYTES];
 
 um_status um_fail(um_status status, const char *fmt, ...)
 {
     static const char MEMORY[] = "out of memory: ";
-    char raw[TEXT_BYTES]; /* the arguments may be the text itself */
+    char raw[UM_ERROR_BYTES]; /* the arguments may be the text itself */
     size_t n = status == UM_ENOMEM ? sizeof MEMORY - 1 : 0;
     va_list ap;
     memcpy(raw, MEMORY, n);
@@ -29,7 +29,7 @@ um_status um_fail(um_status status, const char *fmt, ...)
 
 um_status um_fail_in(um_status status, const char *prefix)
 {
-    char old[TEXT_BYTES - PREFIX_BYTES - 1], shown[PREFIX_BYTES];
+    char old[UM_ERROR_BYTES - PREFIX_BYTES - 1], shown[PREFIX_BYTES];
     memcpy(old, text, sizeof old);
     old[sizeof old - 1] = 0;
     um_text_show(shown, sizeof shown, prefix);

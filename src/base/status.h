@@ -10,6 +10,9 @@
 #define UM_PRINTF(fmt, args)
 #endif
 
+/* Of an error text, with its end. */
+enum { UM_ERROR_BYTES = 1024 };
+
 /* Record the error text of this thread (printf style) and return `status`. Called once, at the
  * place that knows. UM_ENOMEM puts "out of memory: " in front if it is not there: say what for.
  * Control characters, which file names and files may bring, become \\xNN; the decimal point is a

@@ -111,7 +111,7 @@ um_status um_sink_open(um_sink **out, const char *spec, const um_sink_settings *
             um_fail(st, "%s: %s", spec, um_status_name(st));
     }
     if (st != UM_OK) {
-        char why[512];
+        char why[UM_ERROR_BYTES]; /* closing may set another */
         snprintf(why, sizeof why, "%s", um_last_error());
         um_sink_close(&s);
         return um_fail(st, "%s", why);

@@ -123,8 +123,12 @@ um_status um_source_open(um_source **out, const char *spec, const um_source_sett
         if (st != UM_OK && !um_last_error()[0])
             um_fail(st, "%s: %s", spec, um_status_name(st));
     }
-    if (st != UM_OK)
+    if (st != UM_OK) {
+        char why[UM_ERROR_BYTES]; /* closing may set another */
+        snprintf(why, sizeof why, "%s", um_last_error());
         um_source_close(&s);
+        return um_fail(st, "%s", why);
+    }
     *out = s;
     return st;
 }

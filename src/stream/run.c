@@ -22,7 +22,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { RECEIVE_MOST = 1024, TEXT = 1024, LOOKS = 4 };
+enum { RECEIVE_MOST = 1024, TEXT = UM_ERROR_BYTES, LOOKS = 4 };
 static const uint64_t MS = 1000000;
 /* A run that must end is over within 2 s: so long sinks may still write, so long they may take to
  * notice that they were given up. */
