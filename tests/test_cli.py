@@ -284,7 +284,8 @@ def no_run_writes_what_it_reads(tmp):
     refused("run", scan, "-o", f"masks:{scan}")
     (tmp / "apart.mhd").write_bytes(scan.read_bytes()[:-96 * 80].replace(b"LOCAL", b"apart.raw"))
     (tmp / "apart.raw").write_bytes(bytes(96 * 80))
-    refused("run", tmp / "apart.mhd", "-o", f"jsonl:{tmp}/apart.raw")
+    for source in (tmp / "apart.mhd", tmp):
+        refused("run", source, "-o", f"jsonl:{tmp}/apart.raw")
     for option in ("--kpi", "--trace", "--dump"):
         refused("run", image, option, image)
     for command in ("run", "detect"):

@@ -149,11 +149,9 @@ um_status um_sequence_open(struct um_sequence **out, struct um_image_file *f, co
     return st;
 }
 
-bool um_sequence_reads(const struct um_sequence *s, const char *path)
+bool um_sequence_stat(const struct um_sequence *s, struct stat *data)
 {
-    struct stat a, b;
-    return fstat(fileno(s->data), &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev &&
-           a.st_ino == b.st_ino;
+    return fstat(fileno(s->data), data) == 0;
 }
 
 bool um_sequence_many(const struct um_sequence *s)

@@ -43,7 +43,8 @@ struct dir {
     um_source_settings set;
     struct file *files;
     size_t count, capacity, at; /* at: the file that is read */
-    struct identity *known;     /* of all files, sorted, once somebody asks */
+    struct identity *known;     /* of all that is read, sorted, once somebody asks */
+    size_t n_known;
     pthread_mutex_t asking;
     struct um_clip clip; /* of it */
     bool open;
@@ -152,16 +153,23 @@ static um_status push_folder(struct folders *f, char *path)
     return UM_OK;
 }
 
-/* Are a header's pixels in that file? */
-static bool pixels_are_in(const char *header, const char *path)
+/* stat() of the file with a header's pixels; false: no header, or none that can be read. */
+static bool stat_pixels(const char *header, struct stat *s)
 {
     static const char *const headers[] = {".mhd", ".nhdr", NULL};
     struct um_clip c;
     if (!has_ending(header, headers) || um_clip_open(&c, header, NULL) != UM_OK)
         return false;
-    bool are = c.sequence && um_sequence_reads(c.sequence, path);
+    bool done = c.sequence && um_sequence_stat(c.sequence, s);
     um_clip_close(&c);
-    return are;
+    return done;
+}
+
+static bool pixels_are_in(const char *header, const char *path)
+{
+    struct stat a, b;
+    return stat_pixels(header, &a) && stat(path, &b) == 0 && a.st_dev == b.st_dev &&
+           a.st_ino == b.st_ino;
 }
 
 /* Is it read with a header beside it, as "scan.raw" or "scan.raw.gz" with "scan.mhd"? */
@@ -610,34 +618,36 @@ static int by_identity(const void *a, const void *b)
 }
 
 /* Each output of a long run may ask, of as many files. */
-static const struct identity *identities(struct dir *d)
+static bool identify(struct dir *d)
 {
     pthread_mutex_lock(&d->asking);
-    if (!d->known && (d->known = um_array(d->count, sizeof *d->known))) {
+    if (!d->known && (d->known = um_array(2 * d->count, sizeof *d->known))) {
         struct stat s;
-        for (size_t i = 0; i < d->count; i++)
+        for (size_t i = 0; i < d->count; i++) {
             if (stat(d->files[i].path, &s) == 0)
-                d->known[i] = (struct identity){s.st_dev, s.st_ino, i};
-        qsort(d->known, d->count, sizeof *d->known, by_identity);
+                d->known[d->n_known++] = (struct identity){s.st_dev, s.st_ino, i};
+            if (stat_pixels(d->files[i].path, &s))
+                d->known[d->n_known++] = (struct identity){s.st_dev, s.st_ino, i};
+        }
+        qsort(d->known, d->n_known, sizeof *d->known, by_identity);
     }
-    const struct identity *known = d->known;
+    bool done = d->known != NULL;
     pthread_mutex_unlock(&d->asking);
-    return known;
+    return done;
 }
 
 bool um_dir_reads(void *priv, const char *path)
 {
     struct dir *d = priv;
     struct stat s;
-    bool reads = d->list && um_file_same(d->given + 1, path);
-    for (size_t i = 0; i < d->count && !reads; i++)
-        reads = pixels_are_in(d->files[i].path, path);
-    const struct identity *known = reads ? NULL : identities(d), *found = NULL;
-    if (known && stat(path, &s) == 0) {
-        struct identity asked = {s.st_dev, s.st_ino, 0};
-        found = bsearch(&asked, known, d->count, sizeof *known, by_identity);
-    }
-    return reads || (found && um_file_same(d->files[found->file].path, path));
+    if (d->list && um_file_same(d->given + 1, path))
+        return true;
+    if (!identify(d) || stat(path, &s) != 0)
+        return false;
+    const struct identity asked = {s.st_dev, s.st_ino, 0},
+                          *found = bsearch(&asked, d->known, d->n_known, sizeof asked, by_identity);
+    const char *file = found ? d->files[found->file].path : NULL;
+    return file && (um_file_same(file, path) || pixels_are_in(file, path)); /* still */
 }
 
 const um_source_ops um_source_dir = {
