@@ -116,7 +116,8 @@ def an_incomplete_recording_is_no_equal_one(tmp):
     packets.write_text("".join(whole[:4]))
     assert "frame 4 differs from the recording: its packet is missing, and others after it" in verify(tmp / "cut", code=3)
     os.remove(tmp / "cut" / "settings.yaml")
-    assert "cut/settings.yaml: not there: its options are the library's defaults" in um("replay", tmp / "cut", "--frames", 1, "-o", "null:")[1]
+    shown = (tmp / "cut").rename(tmp / "cut\x1b[2J\u009b")  # not as a terminal would obey it
+    assert "cut\\x1b[2J\\xc2\\x9b/settings.yaml: not there: its options are the library's defaults" in um("replay", shown, "--frames", 1, "-o", "null:")[1]
 
 
 @test

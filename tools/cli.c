@@ -14,17 +14,9 @@
 
 void cli_put_part(FILE *f, const char *text, size_t n)
 {
-    const unsigned char *end = (const unsigned char *)text + n;
-    for (const unsigned char *s = (const unsigned char *)text; s < end; s++) {
-        bool c1 = *s == 0xc2 && s[1] >= 0x80 && s[1] < 0xa0; /* U+0080 to U+009F */
-        if (c1)
-            fprintf(f, "\\x%02x\\x%02x", s[0], s[1]);
-        else if (*s < 0x20 || *s == 0x7f)
-            fprintf(f, "\\x%02x", *s);
-        else
-            putc(*s, f);
-        s += c1;
-    }
+    char shown[TEXT_SHOWN];
+    for (const char *s = text; s < text + n; fputs(shown, f))
+        s += text_show(s, shown);
 }
 
 void cli_put(FILE *f, const char *text)
@@ -377,14 +369,6 @@ const char *cli_folder(const struct options *o, const char *command)
                             : "%s: give one folder, -o DIR",
               command, to);
     return NULL;
-}
-
-void cli_notice(void *ctx, const char *text)
-{
-    (void)ctx;
-    fputs(isatty(STDERR_FILENO) ? "\r\033[Kultramotion: " : "ultramotion: ", stderr);
-    cli_put(stderr, text);
-    fputc('\n', stderr);
 }
 
 static bool read_window(const char *text, um_source_settings *s)

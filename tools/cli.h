@@ -18,9 +18,6 @@ int cli_exit(um_status st);
 int cli_fail(um_status st);
 /* tell() as a callback. */
 void cli_say(void *ctx, const char *text);
-/* "ultramotion: <text>" to stderr, in place of the progress line where there is one, and escaped.
- */
-void cli_notice(void *ctx, const char *text);
 /* "ultramotion: warning: FILE: TEXT" to stderr. */
 void cli_warn(const char *file, const char *text);
 /* The one folder of -o, with "dir:" before it or without; NULL if it is none, also of another

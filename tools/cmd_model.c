@@ -2,6 +2,7 @@
 /* inspect, convert: what is done with weights. */
 #include "cli.h"
 #include "json.h"
+#include "tell.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -195,7 +196,7 @@ static um_status collect(struct sample *s, um_source *source, bool any)
         if (st == UM_ENOMEM)
             return st;
         if (st != UM_OK) {
-            cli_notice(NULL, um_last_error());
+            tell(um_last_error());
             continue;
         }
         if (um_source_truth(source, &truth) == UM_OK) {

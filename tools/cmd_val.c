@@ -756,7 +756,7 @@ static um_status all_frames(struct val *v)
             UM_EFORMAT, "val: %s: of %ld result%s %ld are of images that %s does not have",
             v->o->results, r->n, plural((uint64_t)r->n), r->n - r->used, v->o->positional[0]);
     if (r->no_masks && !v->o->quiet)
-        cli_notice(NULL, "no mask in the results: masks and lines are not scored");
+        tell("no mask in the results: masks and lines are not scored");
     return UM_OK;
 }
 
@@ -808,8 +808,6 @@ int command_val(const struct options *o)
     const struct category *known;
     if ((o->sinks && !folder) || !cli_source_settings(o, &s.source))
         return EXIT_USAGE;
-    if (!o->quiet)
-        s.source.on_notice = cli_notice; /* there may be a bar on the line */
     um_status st = truth_open(&v.truth, o->positional[0], &s);
     if (st == UM_OK && o->results)
         st = read_results(&v, o->results);

@@ -26,10 +26,12 @@ static bool ready(int ms)
 /* In place of the progress line, where there is one. Not by stdio, whose lock another may hold. */
 static void put(const char *prefix, const char *text)
 {
-    char line[LINE];
-    snprintf(line, sizeof line - 1, "%s%s%s", isatty(STDERR_FILENO) ? "\r\033[K" : "", prefix,
-             text);
-    size_t n = strlen(line);
+    char line[LINE], shown_as[TEXT_SHOWN];
+    size_t n = (size_t)sprintf(line, "%s%s", isatty(STDERR_FILENO) ? "\r\033[K" : "", prefix);
+    for (; *text && n + TEXT_SHOWN < LINE; n += strlen(shown_as)) {
+        text += text_show(text, shown_as);
+        strcpy(line + n, shown_as);
+    }
     line[n++] = '\n';
     ssize_t done = write(STDERR_FILENO, line, n);
     (void)done;

@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-void tell(const char *text); /* behind "ultramotion: " */
+void tell(const char *text); /* behind "ultramotion: ", without what a terminal would obey */
 void tell_line(const char *prefix, const char *text);
 /* How far it is, on a terminal, a few times a second; what is told next takes the line's place.
  * all: 0 or less where nobody knows. */

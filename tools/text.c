@@ -28,6 +28,17 @@ char *text_join(const char *a, const char *between, const char *b)
     return text;
 }
 
+int text_show(const char *s, char out[TEXT_SHOWN])
+{
+    const unsigned char *c = (const unsigned char *)s;
+    if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0) { /* U+0080 to U+009F */
+        snprintf(out, TEXT_SHOWN, "\\x%02x\\x%02x", c[0], c[1]);
+        return 2;
+    }
+    snprintf(out, TEXT_SHOWN, c[0] < 0x20 || c[0] == 0x7f ? "\\x%02x" : "%c", c[0]);
+    return 1;
+}
+
 char *text_folder(const char *path)
 {
     const char *slash = strrchr(path, '/');

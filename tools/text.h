@@ -16,6 +16,11 @@ char *text_join(const char *a, const char *between, const char *b);
 /* The folder that a path lies in; likewise. */
 char *text_folder(const char *path);
 
+/* The character at `s` (not the end) as a terminal may have it: of control characters, which it
+ * would obey, each byte as \xNN. Returns how many bytes of `s` it is. */
+enum { TEXT_SHOWN = 9 };
+int text_show(const char *s, char out[TEXT_SHOWN]);
+
 /* What a word ends with of which there are n. */
 static inline const char *plural(uint64_t n)
 {
