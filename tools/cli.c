@@ -351,10 +351,15 @@ void cli_announce(const struct options *o, const um_device *dev, const um_detect
     fprintf(stderr, "\n");
 }
 
-bool cli_said_all(const struct options *o, uint64_t unreadable)
+bool cli_say_no_frame(const struct options *o, uint64_t unreadable)
 {
     struct stat s;
-    return unreadable == 1 && stat(o->positional[0], &s) == 0 && S_ISREG(s.st_mode);
+    if (unreadable == 1 && stat(o->positional[0], &s) == 0 && S_ISREG(s.st_mode))
+        return false;
+    fputs("ultramotion: ", stderr);
+    cli_put(stderr, o->positional[0]);
+    fputs(": no usable frame\n", stderr);
+    return true;
 }
 
 const char *cli_folder(const struct options *o, const char *command)

@@ -66,8 +66,9 @@ um_status cli_crop_frame(um_frame **frame, const int crop[4]);
 /* The line that a command begins with; detector and segmenter may be NULL. */
 void cli_announce(const struct options *o, const um_device *dev, const um_detector *detector,
                   const um_segmenter *segmenter);
-/* The source is one file, which could not be read: that was said, and is all there is to say. */
-bool cli_said_all(const struct options *o, uint64_t unreadable);
+/* "SOURCE: no usable frame" to stderr. False: it is one file, which could not be read: that was
+ * said, and is all there is to say. */
+bool cli_say_no_frame(const struct options *o, uint64_t unreadable);
 /* Defaults, --window, and notices on stderr; what is wrong with an option was said. */
 bool cli_source_settings(const struct options *o, um_source_settings *settings);
 um_status cli_open_source(um_source **out, const struct options *o);

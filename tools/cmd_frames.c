@@ -75,8 +75,7 @@ static um_frame *next_frame(struct each *e, int *code)
 static int no_frames(const struct each *e, int code)
 {
     if (code == EXIT_DONE && !e->frames && !stop_requested()) {
-        if (!cli_said_all(e->o, e->unreadable))
-            fprintf(stderr, "ultramotion: %s: no usable frame\n", e->o->positional[0]);
+        cli_say_no_frame(e->o, e->unreadable);
         return EXIT_FAILED;
     }
     if ((e->shows && e->frames) || (!e->o->quiet && e->unreadable))

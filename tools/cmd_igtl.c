@@ -13,6 +13,13 @@
 
 enum { BEAT_MS = 200 };
 
+static void say_of(const struct options *o, const char *what, const char *more)
+{
+    fputs("ultramotion: ", stderr);
+    cli_put(stderr, o->positional[1]);
+    fprintf(stderr, ": %s%s\n", what, more);
+}
+
 /* Wait until somebody is there; false: stopped. */
 static bool meet(um_igtl *link, const struct options *o)
 {
@@ -22,7 +29,7 @@ static bool meet(um_igtl *link, const struct options *o)
         if (st == UM_OK)
             return true;
         if (st != UM_AGAIN && !told)
-            fprintf(stderr, "ultramotion: %s: %s; trying on\n", o->positional[1], um_last_error());
+            say_of(o, um_last_error(), "; trying on");
         told = told || st != UM_AGAIN;
     }
     return false;
@@ -67,8 +74,7 @@ static int listen_in(const struct options *o, bool greets)
         if (o->frames && messages >= o->frames)
             break;
         if (!o->quiet && !stop_requested() && st == UM_OK)
-            fprintf(stderr, "ultramotion: %s: %s\n", o->positional[1],
-                    got == UM_EOF ? "the other side left" : um_last_error());
+            say_of(o, got == UM_EOF ? "the other side left" : um_last_error(), "");
     }
     int code = st == UM_OK || st == UM_EOF ? EXIT_DONE : cli_fail(st);
     um_lines_close(&lines);

@@ -390,7 +390,9 @@ int command_convert(const struct options *o)
         return cli_fail(st);
     if (!o->upstream)
         tell_ranges(o);
-    if (!o->quiet)
-        fprintf(stderr, "%s written (%s)\n", o->positional[1], precision);
+    if (!o->quiet) {
+        cli_put(stderr, o->positional[1]);
+        fprintf(stderr, " written (%s)\n", precision);
+    }
     return EXIT_DONE;
 }

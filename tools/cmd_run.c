@@ -337,9 +337,7 @@ static int report_job(struct job *p, um_status st)
     const um_run_counts *counts = &p->counts;
     int code = st == UM_OK ? EXIT_DONE : st == UM_EASSERT ? EXIT_ASSERTION : EXIT_FAILED;
     bool nothing = st == UM_OK && !counts->frames && !counts->stopped,
-         silent = nothing && cli_said_all(o, counts->unreadable);
-    if (nothing && !silent)
-        fprintf(stderr, "ultramotion: %s: no usable frame\n", o->positional[0]);
+         silent = nothing && !cli_say_no_frame(o, counts->unreadable);
     if (nothing)
         code = EXIT_FAILED;
     if (o->dump && counts->frames && !counts->stalled) {
