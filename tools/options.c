@@ -492,9 +492,9 @@ void options_keep(const struct options *o, FILE *f)
             [FLAG] = sizeof(bool),   [TEXT] = sizeof(char *), [CHOICE] = sizeof(char *),
             [INTEGER] = sizeof(int), [BOOL01] = sizeof(int),  [UNSIGNED] = sizeof(uint64_t),
             [FLOAT] = sizeof(float)};
-        bool given = r->kind == NUMBERS ? *(const bool *)(const void *)((const char *)o + r->also)
+        bool other = r->kind == NUMBERS ? *(const bool *)(const void *)((const char *)o + r->also)
                                         : memcmp(v, d, sizes[r->kind]) != 0;
-        if (!(r->commands & IN_RECORDING) || !given)
+        if (!(r->commands & IN_RECORDING) || !other)
             continue;
         fprintf(f, "%s: ", r->name);
         switch (r->kind) {
@@ -789,19 +789,19 @@ static bool walk(struct options *o, enum command_bit command, const char *name, 
 /* What a recording was made with, where the command line says nothing else. */
 static bool read_recorded(struct options *o, int argc, char **argv)
 {
-    struct options given = *o;
+    struct options line = *o; /* the command line, before what was recorded */
     char path[4200], text[4300];
-    if (!walk(&given, ON_REPLAY, "replay", argc, argv, true))
+    if (!walk(&line, ON_REPLAY, "replay", argc, argv, true))
         return false;
-    snprintf(path, sizeof path, "%s/settings.yaml", given.positionals ? given.positional[0] : "");
-    if (given.help || !given.positionals)
+    snprintf(path, sizeof path, "%s/settings.yaml", line.positionals ? line.positional[0] : "");
+    if (line.help || !line.positionals)
         return true;
     if (access(path, F_OK) != 0) { /* a program made it */
         snprintf(text, sizeof text,
                  "%s: not there: its options are the library's defaults, which clean no masks",
                  path);
         o->mask_clean = 0;
-        if (!given.quiet && access(given.positional[0], F_OK) == 0)
+        if (!line.quiet && access(line.positional[0], F_OK) == 0)
             tell(text);
         return true;
     }
