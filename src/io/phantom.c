@@ -197,6 +197,23 @@ static int shape_bone(struct um_phantom *g, struct rng *r, float *left, float *r
     return (float)seen > 12 * s;
 }
 
+bool um_phantom_box(const uint8_t *mask, int w, int h, float box[4])
+{
+    int b[4] = {w, h, 0, 0};
+    for (int y = 0; y < h; y++)
+        for (int x = 0; x < w; x++) {
+            if (!mask[(size_t)y * (size_t)w + (size_t)x])
+                continue;
+            b[0] = x < b[0] ? x : b[0];
+            b[1] = y < b[1] ? y : b[1];
+            b[2] = x >= b[2] ? x + 1 : b[2];
+            b[3] = y + 1;
+        }
+    for (int i = 0; i < 4; i++)
+        box[i] = b[2] ? (float)b[i] : 0;
+    return b[2] > 0;
+}
+
 static void draw_bone(struct um_phantom *g, struct rng *r, uint8_t *mask, um_truth *truth)
 {
     int w = g->w, h = g->h;
@@ -228,7 +245,6 @@ static void draw_bone(struct um_phantom *g, struct rng *r, uint8_t *mask, um_tru
     um_field_blur(&g->field, att, w, h, 1.5f * g->s, .5f);
     for (size_t i = 0; i < (size_t)w * (size_t)h; i++)
         g->amp[i] *= att[i];
-    int box[4] = {w, h, 0, 0};
     for (int y = y0; y < y1; y++) {
         float *restrict row = g->amp + (size_t)y * (size_t)w;
         uint8_t *restrict m = mask + (size_t)y * (size_t)w;
@@ -237,18 +253,8 @@ static void draw_bone(struct um_phantom *g, struct rng *r, uint8_t *mask, um_tru
             row[x] += bright[x] * natural_exp(-d * d);
             m[x] = wide[x] >= 0 && fabsf(d) < RIDGE_DIST;
         }
-        for (int x = 0; x < w; x++) {
-            if (!m[x])
-                continue;
-            box[0] = x < box[0] ? x : box[0];
-            box[1] = y < box[1] ? y : box[1];
-            box[2] = x >= box[2] ? x + 1 : box[2];
-            box[3] = y + 1;
-        }
     }
-    truth->has_bone = box[2] > 0;
-    for (int i = 0; i < 4; i++)
-        truth->box[i] = truth->has_bone ? (float)box[i] : 0;
+    truth->has_bone = um_phantom_box(mask, w, h, truth->box);
 }
 
 /* g->column[x]: what poor contact leaves of the amplitude. */

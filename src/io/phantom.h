@@ -5,6 +5,8 @@
 #include "base/status.h"
 #include "ultramotion/source.h"
 
+#include <stdbool.h>
+
 enum { UM_PHANTOM_WIDTH = 422, UM_PHANTOM_HEIGHT = 558, UM_PHANTOM_MIN_SIDE = 32 };
 
 /* A generator of B-mode-like images of a bone surface, with truth. Frame `index` of `seed`
@@ -37,5 +39,7 @@ void um_phantom_set_surface(um_phantom *phantom, um_surface surface);
  * `mask`, or NULL without bone; its structures are the phantom's, until the next frame. */
 void um_phantom_draw(um_phantom *phantom, uint64_t seed, uint64_t index, uint8_t *pixels,
                      uint8_t *mask, um_truth *truth);
+/* The box around a mask's pixels, in `box`; false, and zeros, without any. */
+bool um_phantom_box(const uint8_t *mask, int width, int height, float box[4]);
 
 #endif

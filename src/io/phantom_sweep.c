@@ -109,26 +109,14 @@ void um_sweep_start(struct um_sweep *s, uint64_t seed, uint64_t number)
 static void tell_truth(struct um_sweep *s)
 {
     const struct um_sweep_view *v = s->shown;
-    int box[4] = {W, H, 0, 0};
     s->truth = (um_truth){.struct_size = sizeof s->truth};
     if (100 * s->seen <= v->bone) {
         memset(s->mask, 0, (size_t)H * W);
         return;
     }
-    for (int y = 0; y < H; y++)
-        for (int x = 0; x < W; x++) {
-            if (!s->mask[y * W + x])
-                continue;
-            box[0] = x < box[0] ? x : box[0];
-            box[1] = y < box[1] ? y : box[1];
-            box[2] = x >= box[2] ? x + 1 : box[2];
-            box[3] = y + 1;
-        }
     s->truth.mask = s->mask;
-    s->truth.has_bone = 1;
+    s->truth.has_bone = um_phantom_box(s->mask, W, H, s->truth.box);
     s->truth.visibility = (float)s->seen / (float)v->bone;
-    for (int i = 0; i < 4; i++)
-        s->truth.box[i] = (float)box[i];
 }
 
 /* The tracker's axes are the image's: x along the array, y into the body; the second place is
