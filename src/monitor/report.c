@@ -152,6 +152,32 @@ static void put_shadow(um_json *j, const um_shadow_counts *s)
     um_json_end(j, '}');
 }
 
+static void put_histogram(um_json *j, const struct um_monitor_moment *o)
+{
+    um_json_put_begin(j, "histogram", '{');
+    um_json_put_begin(j, "edges_ms", '[');
+    for (int e = 0; e < UM_MONITOR_EDGES; e++)
+        um_json_float(j, (float)um_monitor_edges[e]);
+    um_json_end(j, ']');
+    for (int i = 0; i < UM_TIMES; i++) {
+        um_json_put_begin(j, time_names[i], '[');
+        for (int e = 0; e < UM_MONITOR_EDGES; e++)
+            um_json_uint(j, o->cumulative[i][e]);
+        um_json_end(j, ']');
+    }
+    um_json_end(j, '}');
+}
+
+static void put_counts(um_json *j, um_monitor *m)
+{
+    um_json_put_begin(j, "counts", '{');
+    struct groups g = {.j = j};
+    um_monitor_each_count(m, put_count, &g);
+    if (g.open)
+        um_json_end(j, '}');
+    um_json_end(j, '}');
+}
+
 static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment *o)
 {
     const um_run_counts *c = &o->live.counts;
@@ -200,30 +226,14 @@ static void put_moment(um_json *j, um_monitor *m, const struct um_monitor_moment
     for (int i = 0; i < UM_TIMES; i++)
         put_times(j, time_names[i], &o->recent[i]);
     um_json_end(j, '}');
-    um_json_put_begin(j, "histogram", '{');
-    um_json_put_begin(j, "edges_ms", '[');
-    for (int e = 0; e < UM_MONITOR_EDGES; e++)
-        um_json_float(j, (float)um_monitor_edges[e]);
-    um_json_end(j, ']');
-    for (int i = 0; i < UM_TIMES; i++) {
-        um_json_put_begin(j, time_names[i], '[');
-        for (int e = 0; e < UM_MONITOR_EDGES; e++)
-            um_json_uint(j, o->cumulative[i][e]);
-        um_json_end(j, ']');
-    }
-    um_json_end(j, '}');
+    put_histogram(j, o);
     um_json_put_begin(j, "process", '{');
     um_json_put_double(j, "cpu_seconds", o->cpu_seconds);
     um_json_put_uint(j, "resident_bytes", o->resident_bytes);
     um_json_put_uint(j, "descriptors", (uint64_t)o->descriptors);
     um_json_end(j, '}');
     um_json_put_uint(j, "trace_lost", o->trace_lost);
-    um_json_put_begin(j, "counts", '{');
-    struct groups g = {.j = j};
-    um_monitor_each_count(m, put_count, &g);
-    if (g.open)
-        um_json_end(j, '}');
-    um_json_end(j, '}');
+    put_counts(j, m);
     um_json_end(j, '}');
 }
 
@@ -557,15 +567,8 @@ static void drop_events(struct kpi *k, const um_run_counts *before, const um_run
     }
 }
 
-um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line), void *ctx)
+static void monitor_event(struct kpi *k, const struct um_monitor_moment *o)
 {
-    struct um_monitor_moment *o = NULL;
-    struct kpi k = {each, ctx, UM_OK};
-    if (!each)
-        return um_fail(UM_EINVAL, "um_monitor_kpi: nobody to give lines to");
-    um_status st = look(m, &o);
-    if (st != UM_OK)
-        return st;
     const um_run_counts *c = &o->live.counts;
     um_json j = {0};
     begin(&j, "monitor");
@@ -599,7 +602,12 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
         um_json_put_float(&j, "shadow_least_dice", o->shadow.least_dice);
         um_json_put_uint(&j, "shadow_fell_back", (uint64_t)o->shadow.fell_back);
     }
-    end(&k, &j);
+    end(k, &j);
+}
+
+static void queue_events(struct kpi *k, const struct um_monitor_moment *o)
+{
+    um_json j = {0};
     for (int i = 0; i < o->live.sinks; i++) {
         const struct um_monitor_sink *s = &o->live.sink[i];
         begin(&j, "queue_size");
@@ -607,12 +615,26 @@ um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line
         um_json_put_uint(&j, "size", (uint64_t)s->waiting);
         um_json_put_uint(&j, "capacity", (uint64_t)s->capacity);
         um_json_put_uint(&j, "dropped", s->dropped);
-        end(&k, &j);
+        end(k, &j);
     }
-    struct um_monitor_told now = {.counts = *c, .lag_alarm = o->clock.alarm},
+}
+
+um_status um_monitor_kpi(um_monitor *m, void (*each)(void *ctx, const char *line), void *ctx)
+{
+    struct um_monitor_moment *o = NULL;
+    struct kpi k = {each, ctx, UM_OK};
+    if (!each)
+        return um_fail(UM_EINVAL, "um_monitor_kpi: nobody to give lines to");
+    um_status st = look(m, &o);
+    if (st != UM_OK)
+        return st;
+    monitor_event(&k, o);
+    queue_events(&k, o);
+    struct um_monitor_told now = {.counts = o->live.counts, .lag_alarm = o->clock.alarm},
                            old = um_monitor_tell(m, &now);
-    drop_events(&k, &old.counts, c, o->live.waiting);
+    drop_events(&k, &old.counts, &now.counts, o->live.waiting);
     if (now.lag_alarm != old.lag_alarm) {
+        um_json j = {0};
         begin(&j, "lag_alarm");
         um_json_put_bool(&j, "raised", now.lag_alarm);
         um_json_put_measured(&j, "lag_s", o->clock.lag_s);
