@@ -246,6 +246,34 @@ static um_transfers transfers_since(const um_device *dev, const um_transfers *th
     return t;
 }
 
+/* `pixels` as the packet's bits, with its area, box and middle. */
+static void put_mask(um_packet *k, const uint8_t *pixels, uint8_t *bits)
+{
+    size_t row = ((size_t)k->width + 31) / 32 * 4;
+    double sx = 0, sy = 0;
+    int box[4] = {k->width, k->height, 0, 0};
+    memset(bits, 0, row * (size_t)k->height);
+    for (int y = 0; y < k->height; y++)
+        for (int x = 0; x < k->width; x++) {
+            if (!pixels[(size_t)y * (size_t)k->width + (size_t)x])
+                continue;
+            bits[(size_t)y * row + (size_t)x / 8] |= (uint8_t)(1 << x % 8);
+            k->mask_area_px++;
+            sx += x;
+            sy += y;
+            box[0] = x < box[0] ? x : box[0];
+            box[1] = y < box[1] ? y : box[1];
+            box[2] = x + 1 > box[2] ? x + 1 : box[2];
+            box[3] = y + 1;
+        }
+    k->has_mask = 1;
+    k->bits = bits;
+    if (k->mask_area_px)
+        memcpy(k->mask_box, box, sizeof box);
+    k->centroid[0] = k->mask_area_px ? (float)(sx / k->mask_area_px) : NAN;
+    k->centroid[1] = k->mask_area_px ? (float)(sy / k->mask_area_px) : NAN;
+}
+
 /* The best mask of a prediction as a packet, so that sinks can write it. bits: (w+31)/32*4*h bytes.
  */
 static um_status mask_packet(const struct options *o, const um_segmenter *segmenter,
@@ -253,65 +281,40 @@ static um_status mask_packet(const struct options *o, const um_segmenter *segmen
                              const um_transfers *before, double ms, uint8_t *pixels, uint8_t *bits,
                              um_packet **out)
 {
-    um_packet fields, *k = &fields;
-    int best = 0, row = (f->width + 31) / 32 * 4;
-    double sx = 0, sy = 0;
+    int best = 0;
     for (int i = 1; i < pred->count; i++)
         if (pred->iou[i] > pred->iou[best])
             best = i;
     um_status st = um_values_read(pred->mask[best], pixels);
     if (st != UM_OK)
         return st;
-    *k = (um_packet){.struct_size = sizeof *k,
-                     .frame_id = f->id,
-                     .ts = f->ts,
-                     .state = UM_STATE_VISIBLE,
-                     .has_mask = 1,
-                     .has_pose = f->has_pose,
-                     .has_spacing = f->has_spacing,
-                     .width = f->width,
-                     .height = f->height,
-                     .crop = {0, 0, f->width, f->height},
-                     .bits = bits,
-                     .score = pred->iou[best],
-                     .iou = pred->iou[best],
-                     .as_numpy = um_values_host(pred->mask[best]) != NULL,
-                     .mask_box = {f->width, f->height, 0, 0},
-                     .centroid = {NAN, NAN},
-                     .ms = {.segment = ms, .total = ms}};
-    memcpy(k->pose, f->pose, sizeof k->pose);
-    memcpy(k->spacing_mm, f->spacing_mm, sizeof k->spacing_mm);
+    um_packet k = {.struct_size = sizeof k,
+                   .frame_id = f->id,
+                   .ts = f->ts,
+                   .source = f->source,
+                   .state = UM_STATE_VISIBLE,
+                   .has_box = o->has_box,
+                   .has_pose = f->has_pose,
+                   .has_spacing = f->has_spacing,
+                   .width = f->width,
+                   .height = f->height,
+                   .crop = {0, 0, f->width, f->height},
+                   .score = pred->iou[best],
+                   .iou = pred->iou[best],
+                   .as_numpy = um_values_host(pred->mask[best]) != NULL,
+                   .ms = {.segment = ms, .total = ms}};
+    memcpy(k.pose, f->pose, sizeof k.pose);
+    memcpy(k.spacing_mm, f->spacing_mm, sizeof k.spacing_mm);
     const um_device *dev = um_segmenter_device(segmenter);
-    snprintf(k->device, sizeof k->device, "%s", um_device_name(dev));
-    snprintf(k->precision, sizeof k->precision, "%s", um_device_precision(dev));
-    snprintf(k->precision_reason, sizeof k->precision_reason, "%s",
-             um_device_precision_reason(dev));
-    snprintf(k->segmenter_sha256, sizeof k->segmenter_sha256, "%s", um_segmenter_sha256(segmenter));
-    k->has_box = o->has_box;
+    snprintf(k.device, sizeof k.device, "%s", um_device_name(dev));
+    snprintf(k.precision, sizeof k.precision, "%s", um_device_precision(dev));
+    snprintf(k.precision_reason, sizeof k.precision_reason, "%s", um_device_precision_reason(dev));
+    snprintf(k.segmenter_sha256, sizeof k.segmenter_sha256, "%s", um_segmenter_sha256(segmenter));
     for (int i = 0; i < 4 && o->has_box; i++)
-        k->box[i] = (float)clamp(o->box[i], i % 2 ? f->height : f->width);
-    memset(bits, 0, (size_t)row * (size_t)f->height);
-    for (int y = 0; y < f->height; y++)
-        for (int x = 0; x < f->width; x++) {
-            if (!pixels[(size_t)y * (size_t)f->width + (size_t)x])
-                continue;
-            bits[(size_t)y * (size_t)row + (size_t)x / 8] |= (uint8_t)(1 << x % 8);
-            k->mask_area_px++;
-            sx += x;
-            sy += y;
-            k->mask_box[0] = x < k->mask_box[0] ? x : k->mask_box[0];
-            k->mask_box[1] = y < k->mask_box[1] ? y : k->mask_box[1];
-            k->mask_box[2] = x + 1 > k->mask_box[2] ? x + 1 : k->mask_box[2];
-            k->mask_box[3] = y + 1 > k->mask_box[3] ? y + 1 : k->mask_box[3];
-        }
-    if (k->mask_area_px) {
-        k->centroid[0] = (float)(sx / k->mask_area_px);
-        k->centroid[1] = (float)(sy / k->mask_area_px);
-    } else
-        memset(k->mask_box, 0, sizeof k->mask_box);
-    k->transfers = transfers_since(dev, before);
-    k->source = f->source;
-    return um_packet_create(out, k, NULL, 0);
+        k.box[i] = (float)clamp(o->box[i], i % 2 ? f->height : f->width);
+    put_mask(&k, pixels, bits);
+    k.transfers = transfers_since(dev, before);
+    return um_packet_create(out, &k, NULL, 0);
 }
 
 /* A click beside the image would be computed all the same, and mean nothing. */

@@ -667,7 +667,9 @@ static bool set_value(struct options *o, const struct row *r, const char *where,
         errno = 0;
         *(uint64_t *)(void *)(base + r->offset) = strtoull(text, NULL, 10);
         if (!*text || errno || strspn(text, "0123456789") != strlen(text))
-            return cli_usage("%s: \"%s\" is not a whole number", where, text), false;
+            return cli_usage("%s: \"%s\" is not a whole number from 0 to %llu", where, text,
+                             (unsigned long long)UINT64_MAX),
+                   false;
         return true;
     case FLOAT: {
         double v = 0;
