@@ -72,7 +72,7 @@ static void name_in_sweep(char name[SWEEP_NAME_BYTES], uint64_t index)
 struct source_phantom {
     struct generator generator;
     uint64_t seed;
-    long frames; /* 0 = endless; -1 = not said */
+    int frames; /* 0 = endless; -1 = not said */
     int width, height;
     double empty; /* -1 = not said */
     bool sweeps, on_screen;
@@ -115,11 +115,19 @@ static um_status read_flag(const char *key, const char *value, bool *flag)
 static um_status set(void *priv, const char *key, const char *value)
 {
     struct source_phantom *s = priv;
-    if (strcmp(key, "empty") == 0) {
-        if (!um_number_read(value, &s->empty) || s->empty < 0 || s->empty > 1)
-            return um_fail(UM_EINVAL, "empty=%s must be a number from 0 to 1", value);
-        return UM_OK;
-    }
+    if (strcmp(key, "seed") == 0)
+        return um_number_whole(value, UINT64_MAX, &s->seed)
+                   ? UM_OK
+                   : um_fail(UM_EINVAL, "seed: \"%s\" is not a whole number from 0 to %llu", value,
+                             (unsigned long long)UINT64_MAX);
+    if (strcmp(key, "frames") == 0)
+        return um_scheme_whole(key, value, 0, INT_MAX, &s->frames);
+    if (strcmp(key, "width") == 0)
+        return um_scheme_whole(key, value, 0, INT_MAX, &s->width);
+    if (strcmp(key, "height") == 0)
+        return um_scheme_whole(key, value, 0, INT_MAX, &s->height);
+    if (strcmp(key, "empty") == 0)
+        return um_scheme_number(key, value, 0, 1, &s->empty);
     if (strcmp(key, "look") == 0)
         return read_look(value, &s->look);
     if (strcmp(key, "surface") == 0)
@@ -128,25 +136,10 @@ static um_status set(void *priv, const char *key, const char *value)
         return read_flag(key, value, &s->sweeps);
     if (strcmp(key, "screen") == 0)
         return read_flag(key, value, &s->on_screen);
-    static const char *const keys[] = {"seed", "frames", "width", "height"};
-    size_t k = 0;
-    while (k < 4 && strcmp(key, keys[k]) != 0)
-        k++;
-    if (k == 4)
-        return um_fail(UM_EINVAL,
-                       "unknown key \"%s\": known are seed, frames, width, height, empty, "
-                       "look, surface, sweep, screen",
-                       key);
-    uint64_t n = 0;
-    if (!um_number_whole(value, k == 0 ? UINT64_MAX : INT_MAX, &n))
-        return um_fail(UM_EINVAL, "%s=%s must be a whole number", key, value);
-    if (k == 0)
-        s->seed = n;
-    else if (k == 1)
-        s->frames = (long)n;
-    else
-        *(k == 2 ? &s->width : &s->height) = (int)n;
-    return UM_OK;
+    return um_fail(UM_EINVAL,
+                   "unknown key \"%s\": known are seed, frames, width, height, empty, look, "
+                   "surface, sweep, screen",
+                   key);
 }
 
 /* What only all keys together say. */
