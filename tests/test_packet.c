@@ -564,7 +564,7 @@ TEST(a_comma_locale_changes_nothing)
     CHECK_STR(list, "[0.1,0.3333333333333333]");
     CHECK_EQ(opened, UM_OK);
     CHECK_EQ(comma, UM_EINVAL);
-    CHECK_STR(error, "phantom: empty=1.5 must be a number from 0 to 1");
+    CHECK_STR(error, "phantom: empty: \"1.5\" is not a number from 0 to 1");
     CHECK_EQ(made, UM_OK);
     CHECK_OK(um_overlay(&p, f, &here));
     CHECK(memcmp(here, there, 40 * 30 * 3) == 0); /* the caption says 0.50 too */
