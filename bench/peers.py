@@ -824,7 +824,7 @@ def our_outputs(args, folder, files, precision):
     own = calibrated(args, folder, files) if precision == "int8" else files
     for detector in [s for s in args.stages if s.startswith("dfine") and s in own] or ["dfine-n"]:
         out = folder / f"ours-{precision}-{detector}.safetensors"
-        command = [args.binary, "run", files["image"], "-o", "null:", "-q", "--conf", 0, "--dump", out, "--precision", precision]
+        command = [args.binary, "run", files["image"], "-o", "null:", "-q", "--conf", 0, "--det-smooth", 1, "--dump", out, "--precision", precision]
         command += ["--det-size", 640, "--sam-size", 1024, "--threads", args.threads, "--detector", own[detector]]
         command += ["--segmenter", own["segmenter"]] if "segmenter" in own else []
         subprocess.run([str(w) for w in command], check=True, env=environment(args))
