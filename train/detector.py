@@ -44,7 +44,7 @@ def is_score_bias(key):
 
 
 def main():
-    args = run.arguments(__doc__, run.SHIPPED / "dfine_n_bone_320.safetensors", steps=9700, batch=8, rate=3e-4, boxes_do=True)
+    args = run.arguments(__doc__, run.SHIPPED / "dfine_n_bone_320.safetensors", steps=3400, batch=16, rate=4e-4, boxes_do=True)
     args.clip = 0.1
     config = DFINEConfig.preset("n", backbone_pretrained=False, num_classes=len(args.classes), imgsz=SIDE, num_queries=60, num_top_queries=60, num_denoising=24)
     net = DFINE.from_config(config)
