@@ -304,7 +304,8 @@ def screenshots(folder):
     """Of five minutes of simulated sweeps that arrive over OpenIGTLink."""
     models = Path(__file__).parents[1] / "models"
     bundled = ["--detector", models / "dfine_n_bone_320.safetensors", "--segmenter", models / "mobile_sam_bone_384.safetensors"]
-    with subprocess.Popen([COMMAND, "igtl", "fake-plus", ":0", "phantom:seed=900001,sweep=1,frames=0", "--fps", "20"], stderr=subprocess.PIPE, text=True) as plus:
+    plus = subprocess.Popen([COMMAND, "igtl", "fake-plus", ":0", "phantom:seed=900001,sweep=1,frames=0", "--fps", "20"], stderr=subprocess.PIPE, text=True)
+    try:
         port = re.search(r"port (\d+)", plus.stderr.readline())[1]
         with Run("--precision", "int8", *bundled, sizes=[], source=[f"igtl://127.0.0.1:{port}"], command="serve") as run:
             time.sleep(300)
@@ -315,7 +316,9 @@ def screenshots(folder):
                     page.run("document.getElementById('pause').click()")
                     time.sleep(1)
                     page.shot(folder / f"{name}.png")
+    finally:
         plus.kill()
+        plus.communicate()
 
 
 if __name__ == "__main__":
