@@ -685,6 +685,32 @@ TEST(what_is_no_file_is_named)
     tmp_close();
 }
 
+TEST(a_name_tells_what_acts_on_its_source)
+{
+    static const struct {
+        const char *spec;
+        int uses;
+    } row[] = {
+        {"somewhere/images", UM_SOURCE_RECURSIVE | UM_SOURCE_WINDOW},
+        {"@LIST.txt", UM_SOURCE_RECURSIVE | UM_SOURCE_WINDOW},
+        {"nobody:knows", UM_SOURCE_RECURSIVE | UM_SOURCE_WINDOW},
+        {"-", UM_SOURCE_SIZE},
+        {"phantom:seed=1", 0},
+        {"push:", 0},
+        {"replay:somewhere", 0},
+        {"replay-live:somewhere", UM_SOURCE_LIVE},
+        {"igtl://localhost:18944", UM_SOURCE_LIVE},
+        {"igtl-listen::18944", UM_SOURCE_LIVE},
+        {"v4l2:/dev/video0", UM_SOURCE_WINDOW | UM_SOURCE_LIVE},
+        {"lavfi:testsrc", UM_SOURCE_WINDOW | UM_SOURCE_LIVE},
+        {"", 0},
+        {NULL, 0},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++)
+        CHECK_MSG(um_source_uses(row[i].spec) == row[i].uses, "%s: %d",
+                  row[i].spec ? row[i].spec : "NULL", um_source_uses(row[i].spec));
+}
+
 TEST(a_cancelled_source_has_ended)
 {
     um_source *s = NULL, *t = NULL;

@@ -383,19 +383,15 @@ static const char *first_given(const char *names, bool in_file, enum command_bit
 
 bool options_meet(const struct options *o, enum command_bit command)
 {
-    static const char *const igtl[] = {"igtl", "igtl-listen", NULL},
-                             *const to_igtl[] = {"igtl", "igtl-connect", NULL},
-                             *const live[] = {"igtl",  "igtl-listen", "v4l2",
-                                              "lavfi", "replay-live", NULL},
-                             *const drawn[] = {"phantom", "igtl",        "igtl-listen",
-                                               "replay",  "replay-live", NULL};
+    static const char *const igtl[] = {"igtl", "igtl-listen", NULL};
+    static const char *const to_igtl[] = {"igtl", "igtl-connect", NULL};
     const char *what = command == ON_CONVERT && o->calibrate ? o->calibrate
                        : o->positionals                      ? o->positional[0]
                                                              : "";
-    const bool raw = strcmp(what, "-") == 0, serve = command == ON_SERVE,
-               bench = command == ON_BENCH, igtl_source = options_any_scheme(what, igtl),
+    const int uses = um_source_uses(what);
+    const bool serve = command == ON_SERVE, bench = command == ON_BENCH,
+               igtl_source = options_any_scheme(what, igtl),
                igtl_sink = any_sink(o, to_igtl) || (serve && !o->sinks),
-               images = !raw && !options_any_scheme(what, drawn),
                sends = strcmp(what, "send") == 0 || strcmp(what, "fake-plus") == 0,
                tabled = strcmp(what, "kernels") == 0 || strcmp(what, "roofline") == 0,
                tracks =
@@ -421,10 +417,10 @@ bool options_meet(const struct options *o, enum command_bit command)
         {"detector segmenter device precision threads weight-cache track gain gray nms presence "
          "mask-clean det-smooth det-size queries det-act det-fit names sam-size sam-family",
          "with --results, which runs no network", !o->results},
-        {"size pixel", "for a source other than -", command == ON_PHANTOM || raw},
-        {"recursive", "for a source other than files", images && !options_any_scheme(what, live)},
-        {"window", "for a source other than files and cameras", images},
-        {"lag-alarm-ms", "for a source that is not live", options_any_scheme(what, live)},
+        {"size pixel", "for a source other than -", command == ON_PHANTOM || uses & UM_SOURCE_SIZE},
+        {"recursive", "for a source other than files", uses & UM_SOURCE_RECURSIVE},
+        {"window", "for a source other than files and cameras", uses & UM_SOURCE_WINDOW},
+        {"lag-alarm-ms", "for a source that is not live", uses & UM_SOURCE_LIVE},
         {"igtl-crc igtl-coord", "for a source other than igtl", igtl_source},
         {"igtl-version", "without a source or sink igtl", igtl_source || igtl_sink},
         {"igtl-max-fps", "without a sink igtl", igtl_sink},

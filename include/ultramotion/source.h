@@ -48,6 +48,14 @@ typedef struct um_source_settings {
 UM_API void um_source_settings_init(um_source_settings *s, size_t struct_size);
 #define um_source_settings_default(s) um_source_settings_init((s), sizeof *(s))
 
+/** What acts on a kind of source, and means nothing to the others. */
+typedef enum um_source_use {
+    UM_SOURCE_SIZE = 1,      /**< width, height and channels */
+    UM_SOURCE_RECURSIVE = 2, /**< recursive */
+    UM_SOURCE_WINDOW = 4,    /**< window, window_lo and window_hi */
+    UM_SOURCE_LIVE = 8       /**< frames arrive in real time, see um_source_live() */
+} um_source_use;
+
 typedef enum um_structure_kind {
     UM_STRUCTURE_BONE,
     UM_STRUCTURE_FASCIA,
@@ -87,6 +95,9 @@ typedef struct um_truth {
  */
 UM_API um_status um_source_open(um_source **out, const char *spec,
                                 const um_source_settings *settings);
+/** What acts on the source that `spec` names: bits of um_source_use. Nothing is opened: what no
+ * scheme is known for is a file; NULL and "" are nothing. Threads: any. */
+UM_API int um_source_uses(const char *spec);
 /** Add a reference and return the source. Threads: any. */
 UM_API um_source *um_source_ref(um_source *source);
 /** Drop a reference and set *source to NULL; the last one closes it. Accepts NULL. Threads: any. */
@@ -197,6 +208,7 @@ typedef struct um_source_ops {
     void (*counts)(const void *priv, void (*each)(void *ctx, const char *name, uint64_t n),
                    void *ctx);
     uint64_t (*replaced)(const void *priv); /**< um_source_replaced(); or NULL. Threads: any */
+    int uses; /**< bits of um_source_use for the settings that open() reads; `live` adds its own */
 } um_source_ops;
 
 /**

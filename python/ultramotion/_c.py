@@ -19,7 +19,7 @@ from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Callable, Generic, Iterator, TypeVar, Union, overload
 
-ABI = 16  # um_abi() that this file was written for
+ABI = 17  # um_abi() that this file was written for
 Path = Union[str, "os.PathLike[str]"]
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
@@ -87,6 +87,7 @@ class NumericError(Error, ArithmeticError):
 
 
 OK, AGAIN, EOF = 0, 1, 2
+SOURCE_SIZE, SOURCE_RECURSIVE, SOURCE_WINDOW, SOURCE_LIVE = 1, 2, 4, 8
 _ERRORS: dict[int, type[Error]] = {
     kind.status: kind
     for kind in (
@@ -596,6 +597,10 @@ CONSTANTS = {
     "UM_WINDOW_NONE": 0,
     "UM_WINDOW_RANGE": 1,
     "UM_WINDOW_AUTO": 2,
+    "UM_SOURCE_SIZE": SOURCE_SIZE,
+    "UM_SOURCE_RECURSIVE": SOURCE_RECURSIVE,
+    "UM_SOURCE_WINDOW": SOURCE_WINDOW,
+    "UM_SOURCE_LIVE": SOURCE_LIVE,
     "UM_SINK_BLOCK": 0,
     "UM_SINK_DROP": 1,
     **{kind.name: kind.status for kind in _ERRORS.values()},
@@ -695,6 +700,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "um_pipeline_device_bytes": (c_uint64, [P]),
     "um_source_settings_init": (None, [POINTER(SourceSettings), c_size_t]),
     "um_source_open": (c_int, [PP, S, POINTER(SourceSettings)]),
+    "um_source_uses": (c_int, [S]),
     "um_source_close": (None, [PP]),
     "um_source_cancel": (None, [P]),
     "um_source_length": (c_long, [P]),

@@ -594,10 +594,6 @@ class _Problems:
         _say(line)
 
 
-_DRAWN = ("phantom", "igtl", "igtl-listen", "replay", "replay-live")  # sources that are no files, with 8 bits
-_LIVE = ("igtl", "igtl-listen", "v4l2", "lavfi", "replay-live")  # at times of their own
-
-
 def _idle(lacks: str, **given: Any) -> None:
     """What was given and would do nothing is refused, as the command does."""
     for name, value in given.items():
@@ -714,17 +710,16 @@ def run(
     listed = _as_list(source)
     source = source if listed is None else f"@{listed.name}"
     spec = _c.path_text(source) if isinstance(source, (str, os.PathLike)) else ""
-    scheme = spec.partition(":")[0] if ":" in spec else ""
-    if scheme == "push":
+    if spec.startswith("push:"):
         raise _c.InvalidError(f"source {spec!r}: want the images themselves, as an iterable")
-    stored, live = spec not in ("", "-") and scheme not in _DRAWN, scheme in _LIVE
-    if spec != "-":
+    uses = _c.lib.um_source_uses(_c.path_bytes(spec))
+    if not uses & _c.SOURCE_SIZE:
         _idle('for a source other than "-"', size=size is not None, pixel=pixel is not None)
-    if not stored:
+    if not uses & _c.SOURCE_WINDOW:
         _idle("for a source other than files and cameras", window=window is not None)
-    if not stored or live:
+    if not uses & _c.SOURCE_RECURSIVE:
         _idle("for a source other than files", recursive=recursive)
-    if not live:
+    if not uses & _c.SOURCE_LIVE:
         _idle("for a source that is not live", lag_alarm_ms=lag_alarm_ms is not None)
         if not realtime:
             _idle("without realtime=True", max_age_ms=max_age_ms)

@@ -133,6 +133,16 @@ um_status um_source_open(um_source **out, const char *spec, const um_source_sett
     return st;
 }
 
+int um_source_uses(const char *spec)
+{
+    const char *arg = NULL;
+    if (!spec || !spec[0])
+        return 0;
+    const um_source_ops *ops = um_schemes_find(&schemes, spec, &arg);
+    ops = ops ? ops : &um_source_dir;
+    return ops->uses | (ops->live ? UM_SOURCE_LIVE : 0);
+}
+
 um_source *um_source_ref(um_source *source)
 {
     if (source)

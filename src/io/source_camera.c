@@ -352,6 +352,7 @@ const um_source_ops um_source_v4l2 = {
     .live = 1,
     .counts = camera_counts,
     .replaced = camera_replaced,
+    .uses = UM_SOURCE_WINDOW,
 };
 
 const um_source_ops um_source_lavfi = {
@@ -363,4 +364,5 @@ const um_source_ops um_source_lavfi = {
     .live = 1,
     .counts = camera_counts,
     .replaced = camera_replaced,
+    .uses = UM_SOURCE_WINDOW,
 };

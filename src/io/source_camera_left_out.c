@@ -25,10 +25,14 @@ const um_source_ops um_source_v4l2 = {
     .struct_size = sizeof um_source_v4l2,
     .open = camera_open,
     .read = camera_read,
+    .live = 1,
+    .uses = UM_SOURCE_WINDOW,
 };
 
 const um_source_ops um_source_lavfi = {
     .struct_size = sizeof um_source_lavfi,
     .open = camera_open,
     .read = camera_read,
+    .live = 1,
+    .uses = UM_SOURCE_WINDOW,
 };

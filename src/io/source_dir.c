@@ -658,4 +658,5 @@ const um_source_ops um_source_dir = {
     .read = dir_read,
     .length = dir_length,
     .name = dir_name,
+    .uses = UM_SOURCE_RECURSIVE | UM_SOURCE_WINDOW,
 };

@@ -100,4 +100,5 @@ const um_source_ops um_source_raw = {
     .open = raw_open,
     .read = raw_read,
     .stream = 1,
+    .uses = UM_SOURCE_SIZE,
 };
