@@ -148,6 +148,17 @@ def test_a_mask_is_as_large_as_the_networks_own(device, image, tmp_path):
         lite.predict(embedding, mask_input=first.low_res[0, :8, :8])
 
 
+def test_prompts_as_a_batch_of_one(segmenter, image):
+    """As in SAM's own examples, whose boxes are `box[None, :]`."""
+    embedding, box, points, labels = segmenter.encode(image), np.array(BOX), np.array([[30.0, 20.0]]), np.array([1])
+    one = segmenter.predict(embedding, box=box, points=points, labels=labels, as_numpy=True)
+    batch = segmenter.predict(embedding, box=box[None], points=points[None], labels=labels[None], as_numpy=True)
+    assert np.array_equal(one.low_res, batch.low_res)
+    for two in (np.tile(box, (2, 1)), box.reshape(2, 2)):
+        with pytest.raises(ValueError, match=r"box of shape \[2, .\]: want \[4\]"):
+            segmenter.predict(embedding, box=two)
+
+
 def test_bgr(segmenter):
     image = np.zeros((60, 80, 3), np.uint8)
     image[20:40, 20:60] = (200, 60, 10)

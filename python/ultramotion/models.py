@@ -290,17 +290,19 @@ class Embedding(_c.Reference):
 
 
 def floats(values: Any, shape: tuple[int, ...], what: str) -> np.ndarray[Any, Any] | None:
-    """Numbers of a list, an array or a tensor on any device as float32 of a shape (-1: any); None stays."""
+    """Numbers of a list, an array or a tensor on any device as float32 of a shape (-1: any), or a batch of one of it; None stays."""
     if values is None:
         return None
     try:
-        array = host_array(values).astype(np.float32, copy=False)
+        given = array = host_array(values).astype(np.float32, copy=False)
     except (TypeError, ValueError) as problem:
         raise _c.InvalidError(f"{what}: {problem}") from problem
+    while array.ndim > len(shape) and len(array) == 1:
+        array = array[0]
     fits = array.ndim == len(shape) and all(want in (-1, n) for want, n in zip(shape, array.shape))
     if not fits:
         want = ",".join("N" if n < 0 else str(n) for n in shape)
-        raise _c.InvalidError(f"{what} of shape {list(array.shape)}: want [{want}]")
+        raise _c.InvalidError(f"{what} of shape {list(given.shape)}: want [{want}]")
     return np.ascontiguousarray(array)
 
 
@@ -434,7 +436,7 @@ class Segmenter(_c.Closing):
         as_numpy: bool | None = UNSET,
     ) -> Prediction:
         """Outline what the prompts point at, in pixels of the image: `box` x0,y0,x1,y1, `points` [N,2], at most 16, with `labels`
-        [N] (1 object, 0 background), `mask_input` low-res logits of an earlier prediction. From any thread."""
+        [N] (1 object, 0 background), `mask_input` low-res logits of an earlier prediction; each may be a batch of one. From any thread."""
         if not isinstance(embedding, Embedding):
             raise _c.InvalidError(f"{type(embedding).__name__} is no ultramotion.Embedding: want what encode() gives")
         corners = floats(box, (4,), "box")
@@ -451,8 +453,7 @@ class Segmenter(_c.Closing):
         low = None
         if mask_input is not None:
             side = 4 * embedding.tensor.shape[-1]
-            low = host_array(mask_input)
-            low = floats(low[0] if low.ndim == 3 and len(low) == 1 else low, (side, side), "mask_input")
+            low = floats(mask_input, (side, side), "mask_input")
             if low is not None and not np.isfinite(low).all():
                 raise _c.InvalidError("mask_input: a logit is not a finite number")
         host = self.as_numpy(as_numpy)

@@ -166,8 +166,6 @@ class SamPredictor:
     ) -> tuple[Any, Any, Any]:
         """(masks [C,H,W], scores [C], low-res logits [C,4n,4n] or None) of prompts in pixels of the image: tensors on the
         device, or numpy arrays with `as_numpy=True`."""
-        if box is not None:
-            box = host_array(box).reshape(-1)
         made = self.model.predict(
             self._embedding(),
             box=box,
@@ -255,7 +253,7 @@ def run_segmentation(sam_model: Any, image: Any, bbox_xyxy: Any = None, as_numpy
     switch, `Segmenter`) it is a `numpy.bool_` array [H,W]. None only without a model or an image: misuse raises."""
     if sam_model is None or image is None:
         return None
-    box = None if bbox_xyxy is None else floats(host_array(bbox_xyxy).reshape(-1), (4,), "bbox_xyxy")
+    box = floats(bbox_xyxy, (4,), "bbox_xyxy")
     return _run(_segmenter_of(sam_model), image, box, as_numpy, lib.um_run_segmentation)
 
 
