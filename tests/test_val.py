@@ -551,6 +551,8 @@ def wrong_truth_is_named(folder):
     refused("no pixel in its \"bbox\"", [box(0, [1, 1, 3, 3], segmentation=[[20, 20, 30, 20, 30, 30]])])
     refused("no pixel in its \"bbox\"", [box(0, [1, 1, 3, 3], segmentation={"size": [10, 10], "counts": [88, 2, 10]})])
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation="x")])
+    far = [1, 1] + 20_000 * [160, 1e5, 160, -1e5]  # at each pixel of its outline this would take a minute
+    refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation=[far])])
     refused("annotation 1 (0.png): \"iscrowd\" is neither", [box(0, [1, 1, 3, 3], iscrowd="1")])
     refused("two annotations have id 1", [*good, box(1, [1, 1, 3, 3])])
     refused("two categories, 0 and 3, are named bone", good, categories=[{"id": i, "name": "bone"} for i in (0, 3)])

@@ -82,13 +82,15 @@ static void turn_at(double fine_x, double fine_y, int width, int height, uint8_t
 static bool fill_polygon(const cJSON *polygon, int width, int height, uint8_t *turn, uint8_t *mask)
 {
     int n = cJSON_GetArraySize(polygon), k = 0;
+    /* each pixel of its outline takes a step, also of what lies outside the image */
+    const double far = 16.0 * (width > height ? width : height);
     int *p = n >= 6 && n % 2 == 0 ? calloc((size_t)n + 2, sizeof *p) : NULL;
     const cJSON *v;
     if (!p)
         return false;
     cJSON_ArrayForEach(v, polygon)
     {
-        if (!cJSON_IsNumber(v) || fabs(v->valuedouble) > 1e6)
+        if (!cJSON_IsNumber(v) || fabs(v->valuedouble) > far)
             return free(p), false;
         p[k++] = (int)(5 * v->valuedouble + .5);
     }
