@@ -29,7 +29,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS, IMAGES = ROOT / "models", ROOT / "tests" / "golden" / "end_to_end"
-STAGES = {"dfine-n": "D-FINE-N 640", "dfine-s": "D-FINE-S 640", "encode": "MobileSAM encoder 1024", "decode": "MobileSAM decoder 1024, box"}
+DETECTORS = {f"dfine-{size}": f"D-FINE-{size.upper()} 640" for size in "nsmlx"}
+STAGES = {**DETECTORS, "encode": "MobileSAM encoder 1024", "decode": "MobileSAM decoder 1024, box"}
+UNASKED = ("dfine-m", "dfine-l", "dfine-x")  # measured where --only names them
 QUANTISED = ("dfine-n", "dfine-s", "encode")  # the decoder stays in floats
 
 
@@ -41,7 +43,7 @@ class Engine:
 
 
 # Ours: what `bench stages --serve` is told, on the three-channel input that the peers have, and for gray the detector alone.
-RGB = {"dfine-n": "rgb detect", "dfine-s": "rgb detect", "encode": "encode", "decode": "decode"}
+RGB = {**dict.fromkeys(DETECTORS, "rgb detect"), "encode": "encode", "decode": "decode"}
 ENGINES = {
     "torch": Engine(),
     "torch-compile": Engine(judge="torch"),
@@ -52,7 +54,7 @@ ENGINES = {
     "openvino-bf16": Engine("bf16", "openvino"),
     "openvino-int8": Engine("int8", "openvino", QUANTISED),
     "ours": Engine(judge="torch", words=RGB),
-    "ours-gray": Engine(stages=("dfine-n", "dfine-s"), words={"dfine-n": "detect", "dfine-s": "detect"}),
+    "ours-gray": Engine(stages=tuple(DETECTORS), words=dict.fromkeys(DETECTORS, "detect")),
     "ours-bf16": Engine("bf16", "ours", words=RGB),
     "ours-int8": Engine("int8", "ours", QUANTISED, RGB),
 }
@@ -75,8 +77,8 @@ FRAME_PEERS = {
 }
 JUDGE = "eager-fp32"  # the masks of the others are compared with this one's
 FLAGS = ("avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
-INPUTS = {"dfine-n": ["images"], "dfine-s": ["images"], "encode": ["image"], "decode": ["embedding", "box"]}
-OUTPUTS = {"dfine-n": ["logits", "boxes"], "dfine-s": ["logits", "boxes"], "encode": ["embedding"], "decode": ["low", "iou"]}
+INPUTS = {**dict.fromkeys(DETECTORS, ["images"]), "encode": ["image"], "decode": ["embedding", "box"]}
+OUTPUTS = {**dict.fromkeys(DETECTORS, ["logits", "boxes"]), "encode": ["embedding"], "decode": ["low", "iou"]}
 
 
 def networks(folder, seed, wanted):
@@ -112,11 +114,11 @@ def networks(folder, seed, wanted):
         files["dfine-n"] = MODELS / "dfine_n_bone_320.safetensors"
         state = read_state(files["dfine-n"])
         modules["dfine-n"] = Detect(dfine_net.load(state, "n", state["decoder.enc_score_head.weight"].shape[0], 640))
-    if "dfine-s" in wanted:
-        net, _ = dfine_net.random_network("s", 1, 640, image, seed)
-        files["dfine-s"] = folder / "dfine-s.pth"
-        torch.save({"model": net.state_dict()}, files["dfine-s"])
-        modules["dfine-s"] = Detect(net)
+    for stage in [s for s in DETECTORS if s in wanted and s != "dfine-n"]:
+        net, _ = dfine_net.random_network(stage[-1], 1, 640, image, seed)
+        files[stage] = folder / f"{stage}.pth"
+        torch.save({"model": net.state_dict()}, files[stage])
+        modules[stage] = Detect(net)
     inputs = {stage: (dfine_net.network_input(image, 640),) for stage in modules}
     if wanted & {"encode", "decode"}:
         x, (height, width), _ = sam_net.prepare(image, 1024)
@@ -717,7 +719,7 @@ def parse():
     words = {w for w in args.only.split(",") if w}
     if words - set(stages) - set(peers):
         parser.error(f"--only: {', '.join(words - set(stages) - set(peers))}; stages {', '.join(stages)}; engines {', '.join(peers)}")
-    args.stages = [s for s in stages if s in words] or stages
+    args.stages = [s for s in stages if s in words] or [s for s in stages if s not in UNASKED]
     args.peers = [p for p in peers if p in words] or peers
     args.plans = None  # of int8, once they are made
     return args
