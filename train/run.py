@@ -21,7 +21,7 @@ import phantom
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "models"
-LASTING = "start", "seed", "batch", "lite", "only", "data", "marks"  # arguments that a run keeps to its end
+LASTING = "start", "seed", "batch", "lite", "only", "data", "marks", "canvas"  # arguments that a run keeps to its end
 
 
 def number(kind, least, most=1e9):

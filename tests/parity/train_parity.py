@@ -193,6 +193,13 @@ def own_images(folder):
     recipe = [sys.executable, str(ROOT / "train/segmenter.py"), str(folder / "masks of own"), "--batch", "2", "--threads", "1", "--steps", "1"]
     done = subprocess.run([*recipe, "--data", str(where)], capture_output=True, text=True)
     assert done.returncode == 0 and (folder / "masks of own/segmenter.safetensors").exists(), done.stderr
+    recipe[2] = str(folder / "of a small canvas")
+    done = subprocess.run([*recipe, "--data", str(where), "--canvas", "256"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    facts = safe_open(folder / "of a small canvas/segmenter.safetensors", "pt").metadata()
+    assert facts["input_size"] == "384" and facts["steps"].endswith(" on a canvas of 256"), facts
+    done = subprocess.run([*recipe, "--data", str(where)], capture_output=True, text=True)
+    assert done.returncode and "began with --canvas 256, not 384" in done.stderr, done.stderr
     filled = folder / "filled"  # by a structure: nothing is beside it
     filled.mkdir()
     cv2.imwrite(str(filled / "a.png"), np.full((64, 64), 90, np.uint8))
