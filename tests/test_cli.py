@@ -46,6 +46,10 @@ def usage_and_version(tmp):
     assert "SOURCE" in err
     _, err = um("run", "phantom:", "--colour", "red", code=2)
     assert "--colour" in err
+    readme = [" ".join(line.replace("…", "...").split()) for line in (ROOT / "README.md").read_text().splitlines()]
+    for command in ("run", "detect", "segment", "val", "phantom", "bench", "inspect", "convert"):
+        for usage in um(command, "--help")[0].partition("\n\n")[0].removeprefix("usage: ").splitlines():
+            assert any(line.startswith(usage.strip()) for line in readme), usage
 
 
 @test

@@ -43,7 +43,7 @@ static const struct command commands[] = {
      "fake-plus    with timestamps and poses like PlusServer, to one client after another\n"},
     {"detect", ON_DETECT, command_detect, 1, 1, "SOURCE", "boxes only, JSON lines on stdout", NULL},
     {"segment", ON_SEGMENT, command_segment, 1, 1,
-     "SOURCE --box X0,Y0,X1,Y1 [--point X,Y,LABEL]... [-o SINK]...",
+     "SOURCE --box X0,Y0,X1,Y1 [--point X,Y,LABEL]... [--multimask] [-o SINK]...",
      "outline what a prompt points at", NULL},
     {"val", ON_VAL, command_val, 1, 1, "DATASET [--json] [-o DIR]",
      "accuracy against ground truth: boxes, masks, lines, states",
@@ -93,7 +93,7 @@ static const struct command commands[] = {
     {"inspect", ON_INSPECT, command_inspect, 1, 1, "MODEL",
      "architecture, classes, input size, tensors, sha256 of a weight file", NULL},
     {"convert", ON_CONVERT, command_convert, 2, 2,
-     "MODEL OUT [--precision fp32|fp16|bf16] [--upstream]\n"
+     "MODEL OUT [--precision fp32|fp16|bf16|same] [--upstream]\n"
      "       ultramotion convert MODEL OUT --precision int8 --calibrate SOURCE",
      "write a weight file as .safetensors",
      "int8: which layers can compute in int8, and with which ranges, is measured on the images "
