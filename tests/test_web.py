@@ -574,6 +574,17 @@ def kpi_events_have_their_names(tmp):
 
 
 @test
+def kpi_lines_are_of_what_was_computed(tmp):
+    """A frame without the detector has no line of it: `infer_ms` is nobody's time, `conf_max` an earlier frame's."""
+    um("run", "phantom:seed=900001,sweep=1,frames=40", "--detect-every", 4, "-o", f"jsonl:{tmp}/p", "--kpi", tmp / "k", "--kpi-events", "all")
+    packets, events = lines((tmp / "p").read_text()), lines((tmp / "k").read_text())
+    asked = [p["frame_id"] for p in packets if p["detected"]]
+    assert 10 < len(asked) < len(packets) == 40, asked
+    assert [e["frame"] for e in events if e["event"] == "infer_dfine"] == asked
+    assert [e["frame"] for e in events if e["event"] == "infer_frame"] == [p["frame_id"] for p in packets]
+
+
+@test
 def all_who_stall_are_named(tmp):
     readers = []
     for name in "ab":

@@ -298,11 +298,13 @@ static void add_packet(const um_packet *p)
              ts, p->device, p->height, p->width, p->ms.upload, p->transfers.up, p->transfers.down,
              (unsigned long long)(p->transfers.up_bytes + p->transfers.down_bytes), frame);
     kpi_line(NULL, line);
-    snprintf(line, sizeof line,
-             "{\"ts\":%.6f,\"event\":\"infer_dfine\",\"infer_ms\":%.3f,\"conf_max\":%.4f,\"H\":%d,"
-             "\"W\":%d,\"frame\":%llu}",
-             ts, p->ms.detect, (double)p->score, p->height, p->width, frame);
-    kpi_line(NULL, line);
+    if (p->detected) {
+        snprintf(line, sizeof line,
+                 "{\"ts\":%.6f,\"event\":\"infer_dfine\",\"infer_ms\":%.3f,\"conf_max\":%.4f,"
+                 "\"H\":%d,\"W\":%d,\"frame\":%llu}",
+                 ts, p->ms.detect, (double)p->score, p->height, p->width, frame);
+        kpi_line(NULL, line);
+    }
     snprintf(line, sizeof line,
              "{\"ts\":%.6f,\"event\":\"infer_frame\",\"frame\":%llu,\"latency_ms\":%.3f,"
              "\"conf\":%.4f,\"state\":\"%s\"%s%s%s}",
