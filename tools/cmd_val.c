@@ -204,8 +204,10 @@ static um_status find_stored(struct val *v, const struct truth_frame *t, struct 
         while (c < n_known && (double)known[c].id != id)
             c++;
         if (c == n_known)
-            return truth_fail(UM_EFORMAT, "val: %s: a result of %s has the unknown category %g",
-                              v->o->results, t->name, id);
+            return truth_fail(UM_EFORMAT,
+                              "val: %s: a result of %s has the unknown category %g; the data set "
+                              "has %d, the first is %lld",
+                              v->o->results, t->name, id, n_known, (long long)known[0].id);
         if (!f->mask && r->result[i].score == r->result[lo].score && truth_has_mask(e)) {
             um_status st = truth_mask(v->o->results, t, e, &f->mask);
             if (st != UM_OK)

@@ -27,6 +27,15 @@ def test_val_reports_as_the_command_does(tmp_path):
     assert again["boxes"]["ap"] == report["boxes"]["ap"]
 
 
+def test_val_scores_what_packets_are_in_coco(tmp_path):
+    packets = list(ultramotion.run(DATASET, conf=0.1))
+    (tmp_path / "found.json").write_text(json.dumps([a for p in packets for a in p.to_coco(category_ids=[0])]))
+    assert ultramotion.val(DATASET, results=tmp_path / "found.json", conf=0.1)["masks"]["dice"] > 0.5
+    (tmp_path / "found.json").write_text(json.dumps([a for p in packets for a in p.to_coco()]))  # COCO's own ids are from 1 on
+    with pytest.raises(ultramotion.Error, match="unknown category 1; the data set has 1, the first is 0"):
+        ultramotion.val(DATASET, results=tmp_path / "found.json")
+
+
 class Bar:
     """What tqdm's has of it."""
 

@@ -218,7 +218,8 @@ class Packet(_c.PacketBase, Outlined):
 
     def to_coco(self, *, image_id: int | None = None, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """Annotations as COCO has them: image_id (`frame_id` unless it is given), category_id (by label in `category_ids`, else
-        label + 1), bbox [x, y, w, h], segmentation (where there is a mask), area, score. `val(…, results=FILE)` scores a list of them."""
+        label + 1), bbox [x, y, w, h], segmentation (where there is a mask), area, score. `val(…, results=FILE)` scores a list of
+        them if ids are its data set's: those of the phantom, and of masks beside images, count from 0 (`category_ids=[0]`)."""
         annotations = []
         for o in self.objects:
             if category_ids is not None and o.label >= len(category_ids):
