@@ -110,6 +110,14 @@ def test_packets_and_frames_are_shown_by_a_notebook():
         assert shown._repr_png_().startswith(b"\x89PNG")
 
 
+def test_all_that_packets_say_is_described():
+    packet = next(ultramotion.run("phantom:seed=900001,frames=1", segmenter=False)).to_dict()
+    keys, states = ((ROOT / "docs" / page).read_text() for page in ("PACKET.md", "STATE.md"))
+    assert [key for key in packet if f"`{key}`" not in keys] == []
+    reasons = [ultramotion._c.lib.um_reason_name(i) for i in range(1, 20)]
+    assert [name for name in reasons if name and f"`{name.decode()}`" not in states] == [] and not reasons[-1]
+
+
 def test_links_and_menu_lead_somewhere(tmp_path):
     subprocess.run([sys.executable, str(ROOT / "docs" / "site.py"), str(tmp_path / "pages")], check=True)
     menu = re.findall(r": ([\w/-]+\.md)$", (ROOT / "docs" / "mkdocs.yml").read_text(), re.M)
