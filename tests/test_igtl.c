@@ -1893,8 +1893,8 @@ TEST(clients_are_counted_and_too_many_refused)
     CHECK_OK(um_sink_close(&sink));
 }
 
-/* The last message of a connection, and then its end. */
-static bool parts(int fd, int version)
+/* The last message of a connection, a STATUS, and then its end. */
+static bool parts(int fd, int version, int code)
 {
     static uint8_t room[1 << 16];
     struct um_igtl_message m;
@@ -1902,7 +1902,7 @@ static bool parts(int fd, int version)
     bool last = false;
     while (receive(fd, &m, room, sizeof room))
         last = strcmp(m.header.type, "STATUS") == 0 && m.header.version == version &&
-               um_igtl_status_read(&status, &m) == UM_OK && status.code == UM_IGTL_SHUTDOWN;
+               um_igtl_status_read(&status, &m) == UM_OK && status.code == code;
     return last && recv(fd, room, 1, 0) == 0;
 }
 
@@ -1922,8 +1922,8 @@ TEST(both_say_when_they_end)
     um_igtl_end(&out, NULL, 0);
     CHECK(send_all(first, out.data, out.size));
     CHECK_OK(um_sink_close(&sink)); /* though neither has read anything, nor ends its side */
-    CHECK(parts(first, 1));
-    CHECK(parts(second, 2));
+    CHECK(parts(first, 1, UM_IGTL_SHUTDOWN));
+    CHECK(parts(second, 2, UM_IGTL_SHUTDOWN));
     close(first);
     close(second);
     um_packet_unref(&packet);
@@ -1935,9 +1935,33 @@ TEST(both_say_when_they_end)
     CHECK(send_box(w.fd, &out)); /* a sender does not stop sending when nobody listens */
     um_frame_unref(&f);
     um_source_close(&w.source);
-    CHECK(parts(w.fd, 1));
+    CHECK(parts(w.fd, 1, UM_IGTL_SHUTDOWN));
     close(w.fd);
     close(w.listening);
+}
+
+TEST(who_sends_what_cannot_be_read_hears_why)
+{
+    /* a body that nobody could hold, a header of version 0 */
+    for (int kind = 0; kind < 2; kind++) {
+        struct wire w;
+        struct um_igtl_outbox out = {0};
+        um_frame *f = NULL;
+        CHECK(wire_open(&w, ""));
+        put_image(&out, 1, "Image_Reference", 1, W, H, 1, 3);
+        size_t whole = out.size;
+        put_image(&out, 1, "Image_Reference", 2, W, H, 1, 3);
+        if (kind)
+            out.data[whole + 1] = 0;
+        else
+            memset(out.data + whole + 42, 0xff, 8);
+        CHECK(send_box(w.fd, &out));
+        CHECK(parts(w.fd, 1, UM_IGTL_OVERFLOW));
+        CHECK_OK(um_source_read(w.source, &f)); /* what came before counts */
+        um_frame_unref(&f);
+        CHECK_EQ(source_count(w.source, "malformed"), 1);
+        wire_close(&w);
+    }
 }
 
 /* A sum of frames and replaced ones that is taken then is right also later. */
@@ -1957,7 +1981,7 @@ TEST(a_cancelled_source_replaces_nothing_and_says_farewell)
     uint64_t replaced = um_source_replaced(w.source);
     (void)send(w.fd, out.data, out.size, MSG_NOSIGNAL);
     um_igtl_outbox_finish(&out);
-    CHECK(parts(w.fd, 1));
+    CHECK(parts(w.fd, 1, UM_IGTL_SHUTDOWN));
     CHECK_EQ(um_source_replaced(w.source), replaced);
     CHECK_EQ(source_count(w.source, "replaced"), replaced);
     wire_close(&w);

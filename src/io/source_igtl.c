@@ -524,18 +524,17 @@ static void count_skipped(struct live *l)
     l->link.in.skipped = l->link.in.passed = 0;
 }
 
-/* At an orderly end the sender hears that nobody listens any more. */
-static void part(struct live *l)
+/* The sender hears why nobody listens any more. */
+static void part(struct live *l, struct um_igtl_outbox *last_words)
 {
     enum { PATIENCE_MS = 100 };
-    struct um_igtl_outbox out = {0};
-    um_igtl_farewell(&out, l->link.version);
-    um_igtl_send_now(l->link.fd, &out);
+    um_igtl_send_now(l->link.fd, last_words);
     um_igtl_link_drain(&l->link, um_clock_ns() + PATIENCE_MS * 1000000ull);
 }
 
-/* Until the connection is of no more use; false: it is time to end. */
-static bool serve(struct live *l)
+/* Until the connection is of no more use; false: it is time to end. `last_words` stay empty where
+ * the other side would not hear them. */
+static bool serve(struct live *l, struct um_igtl_outbox *last_words)
 {
     enum {
         TURN = 256, /* messages before the other descriptors are looked at */
@@ -554,8 +553,10 @@ static bool serve(struct live *l)
             wait = EXIT_MS;
         poll(p, (nfds_t)(3 + exits), wait);
         um_igtl_exits_turn(&l->exits, false);
-        if (p[0].revents)
+        if (p[0].revents) {
+            um_igtl_farewell(last_words, l->link.version);
             return false;
+        }
         uint64_t now = um_clock_ns();
         if (p[1].revents) {
             um_status st = UM_OK;
@@ -567,10 +568,12 @@ static bool serve(struct live *l)
             }
             l->heard = now;
             if (st != UM_OK && st != UM_AGAIN) {
-                if (st == UM_EFORMAT)
-                    count(l, MALFORMED);
                 count(l, LOST);
                 say(l, "disconnected", st == UM_EOF ? "the other side left" : um_last_error());
+                if (st == UM_EFORMAT) {
+                    count(l, MALFORMED);
+                    um_igtl_tell(last_words, l->link.version, UM_IGTL_OVERFLOW, um_last_error());
+                }
                 return true;
             }
         } else if (now >= silent) {
@@ -615,6 +618,7 @@ static void *receive(void *ctx)
             break;
         if (st == UM_OK) {
             uint64_t images = atomic_load(&l->count[IMAGES]);
+            struct um_igtl_outbox last_words = {0};
             count(l, CONNECTIONS);
             say(l, "connected", l->peer);
             l->link.version = 1;
@@ -622,11 +626,11 @@ static void *receive(void *ctx)
             memset(&l->here, 0, sizeof l->here);
             l->here.followed = um_clock_ns();
             greet(l);
-            going = serve(l);
+            going = serve(l, &last_words);
             release(l);
             um_igtl_exits_turn(&l->exits, true);
-            if (!going)
-                part(l);
+            if (last_words.size)
+                part(l, &last_words);
             um_igtl_link_close(&l->link);
             if (atomic_load(&l->count[IMAGES]) != images)
                 backoff = least_ms;
