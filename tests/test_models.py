@@ -755,7 +755,7 @@ def wrong_files(tmp):
         ("model.py", b"#!/usr/bin/env python\nimport torch\n", "program's text"), ("readme.pth", b"# Weights\n\nAsk for access.\n", "a text"),
         ("index.json", b"{\"metadata\": {}, \"weight_map\": {\"a\": \"model-00001-of-00002.safetensors\"}}", "JSON"),
         # images and others
-        ("frame.png", FRAMES[0].read_bytes(), "PNG"), ("frame.dcm", bytes(128) + b"DICM" + bytes(60), "DICOM"), ("program.pth", b"\x7fELF" + bytes(60), "program"),
+        ("frame.png", FRAMES[0].read_bytes(), "PNG", "give the weights; images"), ("frame.dcm", bytes(128) + b"DICM" + bytes(60), "DICOM", "give the weights; images"), ("program.pth", b"\x7fELF" + bytes(60), "program"),
     ]  # fmt: skip
 
 

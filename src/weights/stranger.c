@@ -88,7 +88,7 @@ static const char *mend(enum um_kind_sort sort)
     case UM_KIND_IMAGE:
     case UM_KIND_OTHER_IMAGE:
     case UM_KIND_VIDEO:
-    case UM_KIND_DICOM: return "images are the command's first argument, not a model";
+    case UM_KIND_DICOM: return "give the weights; images are what they are run on";
     case UM_KIND_POINTER:
         return "run \"git lfs pull\" where it came from, or download the file itself";
     case UM_KIND_ARCHIVE: return "unpack it and give the weight file in it";
