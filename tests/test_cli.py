@@ -513,6 +513,13 @@ def bundled_models_are_calibrated(tmp):
 
 
 @test
+def bundled_models_say_what_they_are(tmp):
+    for name, own in (("dfine_n_bone_320", {"classes"}), ("mobile_sam_bone_384", {"prompts", "started_from"})):
+        said = json.loads(um("inspect", "--json", ROOT / f"models/{name}.safetensors")[0])["metadata"]
+        assert own | {"architecture", "input_size", "training_data", "steps", "licence", "producer", "scores"} <= set(said), set(said)
+
+
+@test
 def folders_are_no_other_sinks(tmp):
     for command in (["phantom"], ["val", "phantom:frames=1"]):
         _, err = um(*command, "-o", f"jsonl:{tmp}/a", code=2)
