@@ -150,6 +150,20 @@ def times_poses_and_unknown_fields_come_back(tmp):
 
 
 @test
+def frames_are_numbered_as_in_their_source(tmp):
+    """As Plus does: what it makes of times wants a number of each frame, and sees in it what was lost."""
+    (tmp / "in").mkdir()
+    for i in (0, 2):
+        png(tmp / "in" / f"{i}.png", 64, 48)
+    (tmp / "in" / "1.png").write_bytes(b"no image")
+    um("run", tmp / "in", "-o", f"record:{tmp}/out", "-o", f"masks:{tmp}/m.mha", "--conf", 0)
+    for text, numbers in ((header(tmp / "out"), [0, 2]), ((tmp / "m.mha").read_bytes().decode("latin1"), [0, 1, 2])):
+        for i, number in enumerate(numbers):
+            assert f"\nSeq_Frame{i:04}_FrameNumber = {number}\n" in text, text[:2000]
+    assert "verified   2 packets equal" in verify(tmp / "out")
+
+
+@test
 def another_size_begins_another_part(tmp):
     for i, (width, height) in enumerate(((64, 48), (64, 48), (48, 64), (64, 48))):
         png(tmp / f"{i}.png", width, height)

@@ -149,6 +149,8 @@ void um_sequence_put_fields(FILE *out, uint64_t number, const um_frame *f)
         um_sequence_put_field(out, number, "Timestamp", text);
     if (!notes || !um_sequence_note(notes, "UnfilteredTimestamp", NULL, 0))
         um_sequence_put_field(out, number, "UnfilteredTimestamp", text);
+    if (!notes || !um_sequence_note(notes, "FrameNumber", NULL, 0))
+        fprintf(out, "Seq_Frame%04" PRIu64 "_FrameNumber = %" PRIu64 "\n", number, f->id);
     if (!notes && um_frame_origin(f))
         put_origin(out, number, f);
     else if (!notes && f->has_pose)

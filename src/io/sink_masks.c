@@ -185,6 +185,8 @@ static um_status put(struct masks *m, const um_packet *p, const um_frame *frame)
         um_sequence_put_fields(m->fields.file, m->frames, frame);
     } else if (m->format == META) {
         um_sequence_put_field(m->fields.file, m->frames, "Timestamp", stamp);
+        snprintf(stamp, sizeof stamp, "%" PRIu64, m->frames);
+        um_sequence_put_field(m->fields.file, m->frames, "FrameNumber", stamp);
         um_sequence_put_field(m->fields.file, m->frames, "ImageStatus", "INVALID");
     } else if (m->format == SEQUENCE) {
         um_number_double(stamp, time_of(m, p));
