@@ -61,6 +61,9 @@ def help_fits_a_terminal_and_speaks_of_its_own_command(tmp):
         names = [line.split()[0].rstrip(",") for line in options.splitlines() if line.startswith("  -")]
         assert len(names) == len(set(names)), command
         assert ("to follow" in options) == (command in ("run", "serve", "replay")), command  # --class: detect follows nothing
+        both = command in ("run", "serve", "replay", "val", "bench", "convert", "doctor")  # the two others take options for nothing, and say so
+        assert ("size of the detector's" in options) == (both or command == "detect"), command
+        assert ("side of the segmenter's" in options) == (both or command == "segment"), command
         others = {"convert", "phantom", "sniff"} - {command} - ({"sniff"} if command == "igtl" else set())
         assert not any(f"{other}:" in options for other in others), command
 

@@ -32,6 +32,9 @@ struct row {
 #define RUN (ON_RUN | ON_SERVE)
 #define KEPT (ON_REPLAY | IN_RECORDING)
 #define MODELS (RUN | ON_DETECT | ON_SEGMENT | ON_BENCH | ON_DOCTOR | ON_VAL)
+#define DETECT (MODELS & ~ON_SEGMENT)
+#define SEGMENT (MODELS & ~ON_DETECT)
+#define NO_DETECTOR "taken as by run: no detector is asked"
 #define STREAM (RUN | ON_DETECT | ON_SEGMENT)
 #define ALL \
     (STREAM | ON_PHANTOM | ON_BENCH | ON_INSPECT | ON_CONVERT | ON_DOCTOR | ON_VAL | ON_IGTL)
@@ -131,28 +134,38 @@ static const struct row table[] = {
     {"sam-as-numpy", BOOL01, AT(sam_as_numpy), RUN | ON_SEGMENT | ON_BENCH | KEPT, "0|1",
      .help = "1 = legacy host mode: masks are made on the host; default: ULTRAMOTION_SAM_AS_NUMPY, "
              "else 0"},
-    {"det-size", TEXT, AT(det_size), MODELS | ON_CONVERT | KEPT, "auto|N|WxH",
+    {"det-size", TEXT, AT(det_size), DETECT | ON_CONVERT | KEPT, "auto|N|WxH",
      .help = "size of the detector's input; auto (default) = what the file says, else 640"},
-    {"queries", INTEGER, AT(queries), MODELS | ON_CONVERT | KEPT, "N",
+    {"det-size", TEXT, AT(det_size), ON_SEGMENT, "auto|N|WxH", .help = NO_DETECTOR},
+    {"queries", INTEGER, AT(queries), DETECT | ON_CONVERT | KEPT, "N",
      .help = "queries of the detector; default: what the file says, else 300", .min = 1,
      .max = MAX_QUERIES},
-    {"det-act", CHOICE, AT(det_act), MODELS | ON_CONVERT | KEPT, "relu|silu",
+    {"queries", INTEGER, AT(queries), ON_SEGMENT, "N", .help = NO_DETECTOR, .min = 1,
+     .max = MAX_QUERIES},
+    {"det-act", CHOICE, AT(det_act), DETECT | ON_CONVERT | KEPT, "relu|silu",
      .help = "activation of the detector's decoder; default: what the file says, else relu. DEIM "
              "needs silu, which its files do not say"},
-    {"det-fit", CHOICE, AT(det_fit), MODELS | ON_CONVERT | KEPT, "stretch|letterbox",
+    {"det-act", CHOICE, AT(det_act), ON_SEGMENT, "relu|silu", .help = NO_DETECTOR},
+    {"det-fit", CHOICE, AT(det_fit), DETECT | ON_CONVERT | KEPT, "stretch|letterbox",
      .help = "how images fill the detector's input; default: what the file says, else stretch"},
-    {"names", TEXT, AT(names), MODELS | ON_CONVERT | KEPT, "FILE",
+    {"det-fit", CHOICE, AT(det_fit), ON_SEGMENT, "stretch|letterbox", .help = NO_DETECTOR},
+    {"names", TEXT, AT(names), DETECT | ON_CONVERT | KEPT, "FILE",
      .help = "names of the classes, one per line; default: what the file says"},
+    {"names", TEXT, AT(names), ON_SEGMENT, "FILE", .help = NO_DETECTOR},
     {"upstream", FLAG, AT(upstream), ON_CONVERT, NULL,
      .help = "write a PyTorch file that upstream's own code loads"},
-    {"sam-size", INTEGER, AT(sam_size), MODELS | ON_CONVERT | KEPT, "auto|N",
+    {"sam-size", INTEGER, AT(sam_size), SEGMENT | ON_CONVERT | KEPT, "auto|N",
      .help = "side of the segmenter's canvas; MobileSAM's windows tile multiples of 224 (224, 448, "
              "672, 896), LiteMedSAM's of 56 (docs/SPEED.md); auto (default) = what the file says, "
              "else 1024",
      .min = 16, .max = 8192},
-    {"sam-family", TEXT, AT(sam_family), MODELS | ON_CONVERT | KEPT,
+    {"sam-size", INTEGER, AT(sam_size), ON_DETECT, "auto|N",
+     .help = "taken as by run: no segmenter is asked", .min = 16, .max = 8192},
+    {"sam-family", TEXT, AT(sam_family), SEGMENT | ON_CONVERT | KEPT,
      "mobile-sam|tiny-sam|lite-medsam|sam-vit|medsam-vit",
      .help = "family of the segmenter, if its file cannot tell; default: what it says"},
+    {"sam-family", TEXT, AT(sam_family), ON_DETECT, "NAME",
+     .help = "taken as by run: no segmenter is asked"},
     {"crop", NUMBERS, AT(crop), RUN | ON_DETECT | ON_VAL | KEPT, "auto|X,Y,W,H",
      .help = "part of the image to process; results are in full-image coordinates. auto = of a "
              "scanner's screen the part that is the ultrasound image",
