@@ -118,6 +118,12 @@ static void bench_window(struct job *job, const struct bench *b)
     make_window(job, p[0], p[1], p[2], p[3], p[4]);
 }
 
+static void bench_relative(struct job *job, const struct bench *b)
+{
+    const int *p = b->p;
+    make_relative(job, p[0], p[1], p[2], p[3], p[4]);
+}
+
 static void tokens_reference(const struct job *job, um_pool *pool, struct um_view *t)
 {
     const struct um_tokens_args *a = &job->args.tokens;
@@ -192,7 +198,7 @@ static void random_tokens(struct job *job)
 const struct op_case attention_cases[] = {
     {UM_OP_ATTENTION, random_attention, 60, 0xf, bench_attention},
     {UM_OP_WINDOW_ATTENTION, random_window, 40, 0x3, bench_window},
-    {UM_OP_RELATIVE_ATTENTION, random_relative, 60, 0x3, NULL},
+    {UM_OP_RELATIVE_ATTENTION, random_relative, 60, 0x3, bench_relative},
     {UM_OP_TOKENS, random_tokens, 160, 0x7, NULL},
     {0},
 };

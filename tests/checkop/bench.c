@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Time of the shapes of MobileSAM at 1024 and D-FINE at 640. */
+/* Time of the shapes of MobileSAM and SAM ViT-B at 1024 and of D-FINE at 640. */
 #include "checkop.h"
 
 #include "base/clock.h"
@@ -61,6 +61,11 @@ static const struct bench benches[] = {
     {"sam decoder", UM_OP_MASK_STATS, 1, {960, 1280, 2}, 0},
     {"sam decoder", UM_OP_PACKET, 1, {960, 1280}, 0},
     {"sam decoder", UM_OP_CLEAN, 1, {960, 1280}, 0},
+    {"sam vit-b", UM_OP_RELATIVE_ATTENTION, 4, {64, 64, 64, 12, 64}, 0},
+    {"sam vit-b", UM_OP_RELATIVE_ATTENTION, 8, {64, 64, 14, 12, 64}, 0},
+    {"sam vit-b", UM_OP_MLP, 12, {64, 64, 768, 3072, 768}, UM_ACT_GELU},
+    {"sam vit-b", UM_OP_CONV2D, 12, {1, 4096, 768, 2304, 1, 1, 0}, 0},
+    {"sam vit-b", UM_OP_CONV2D, 12, {1, 4096, 768, 768, 1, 1, 0}, 0},
     {"dfine-n", UM_OP_NORMALIZE, 1, {640, 640, 1, 640, 640, 3}, 0},
     {"dfine-n", UM_OP_CONV2D, 1, {640, 640, 3, 16, 3, 2, 1}, UM_ACT_RELU},
     {"dfine-n", UM_OP_CONV2D, 1, {320, 320, 16, 8, 2, 1, 0}, UM_ACT_RELU},

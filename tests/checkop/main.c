@@ -9,7 +9,7 @@
  *                                        thread, one order; few: a quarter of the cases
  *     checkop --device cuda:0 [--precision fp32|fp16|bf16] [--seed N] [OP]
  *                                        the GPU's kernels on a device, three runs bit for bit
- *     checkop --bench [--threads N] [OP] time the shapes of MobileSAM at 1024 and D-FINE at 640
+ *     checkop --bench [--threads N] [OP] time the shapes of MobileSAM at 1024, D-FINE at 640, …
  *
  * An operator without a case is a failure. Cases are in one file per family (checkop.h says how one
  * is written), operands in job.c, levels and devices in run.c, times in bench.c. */

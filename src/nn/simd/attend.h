@@ -3,7 +3,8 @@
  * ATTEND_VECTORS * VL queries. Queries lie in the lanes: scores S[key][query], their maximum,
  * exponentials and sum are then all vertical, keys and values are broadcast, and the scores of a
  * block never leave the cache. Register tiles: 4 keys x 3 vectors (12 accumulators of 16 registers)
- * at 8 lanes, 6 x 4 (24 of 32) at others. */
+ * at 8 lanes, 6 x 4 (24 of 32) at others. Of many keys, some at a time: what came before is scaled
+ * as the maximum grows (Milakov, Gimelshein, Online normalizer calculation for softmax, 2018). */
 #ifndef UM_NN_SIMD_ATTEND_H
 #define UM_NN_SIMD_ATTEND_H
 
@@ -17,6 +18,11 @@ enum { ATTEND_VECTORS = 3 };
 enum { ATTEND_VECTORS = 4 };
 #endif
 
+/* 1, defined by who includes this: the keys of a block of queries may come in several calls. */
+#ifndef ATTEND_IN_PARTS
+#define ATTEND_IN_PARTS 0
+#endif
+
 struct attend {
     int d, keys;
     const float *k, *v; /* row j at j*ld_k, j*ld_v */
@@ -25,8 +31,10 @@ struct attend {
     const int32_t *bias_row; /* [keys] where it begins; NULL: row j at j*ld_q */
     const float *q;          /* [d][query]: transposed and scaled; row i at i*ld_q */
     ptrdiff_t ld_q;
-    float *s; /* scratch [keys][vectors*VL] */
-    float *o; /* out [d][vectors*VL] */
+    float *s;               /* scratch [keys][vectors*VL] */
+    float *o;               /* out [d][vectors*VL] */
+    bool begun, unfinished; /* other keys had calls before, will have calls after this one */
+    float *norm; /* then: [2][vectors*VL], the largest score and the sum of exponentials so far */
 };
 
 UM_INLINE const float *attend_bias(const struct attend *a, int j)
@@ -71,17 +79,19 @@ UNCHECKED UM_INLINE void attend_scores(const struct attend *a, int j, int nk, in
     }
 }
 
-/* Rows i..i+nd-1 of the output. */
+/* Rows i..i+nd-1 of the output: what was there times `before`, then all of it times `after`. */
 UNCHECKED UM_INLINE void attend_values(const struct attend *a, int i, int nd, int nv,
-                                       const vf *inverse)
+                                       const vf *before, const vf *after)
 {
     vf acc[8][ATTEND_VECTORS];
     const float *s = a->s, *val = a->v + i;
+    float *o = a->o + (ptrdiff_t)i * nv * VL;
+    const bool begun = ATTEND_IN_PARTS && a->begun;
     UM_UNROLL
     for (int m = 0; m < nd; m++) {
         UM_UNROLL
         for (int v = 0; v < nv; v++)
-            acc[m][v] = vf_zero();
+            acc[m][v] = begun ? vf_load(o + (m * nv + v) * VL) * before[v] : vf_zero();
     }
     for (int j = 0; j < a->keys; j++, s += nv * VL, val += a->ld_v) {
         vf x[ATTEND_VECTORS];
@@ -100,7 +110,7 @@ UNCHECKED UM_INLINE void attend_values(const struct attend *a, int i, int nd, in
     for (int m = 0; m < nd; m++) {
         UM_UNROLL
         for (int v = 0; v < nv; v++)
-            vf_store(a->o + ((ptrdiff_t)(i + m) * nv + v) * VL, acc[m][v] * inverse[v]);
+            vf_store(o + (m * nv + v) * VL, acc[m][v] * after[v]);
     }
 }
 
@@ -128,28 +138,42 @@ UNCHECKED UM_INLINE void attend_exp(float *s, int nk, int nv, const vf *top, vf 
 UNCHECKED UM_INLINE void attend_block(const struct attend *a, int nv, int nk, int nd)
 {
     const int group = 4 / nv; /* keys whose exponentials go side by side */
-    vf top[ATTEND_VECTORS], sum[ATTEND_VECTORS];
+    const bool begun = ATTEND_IN_PARTS && a->begun, unfinished = ATTEND_IN_PARTS && a->unfinished;
+    vf top[ATTEND_VECTORS], sum[ATTEND_VECTORS], before[ATTEND_VECTORS];
     int j = 0, i = 0;
     UM_UNROLL
     for (int v = 0; v < nv; v++) {
-        top[v] = vf_set1(-3.0e38f);
+        top[v] = begun ? vf_load(a->norm + v * VL) : vf_set1(-3.0e38f);
+        before[v] = top[v];
         sum[v] = vf_zero();
     }
     for (; j + nk <= a->keys; j += nk)
         attend_scores(a, j, nk, nv, top);
     for (; j < a->keys; j++)
         attend_scores(a, j, 1, nv, top);
+    if (begun) {
+        UM_UNROLL
+        for (int v = 0; v < nv; v++) {
+            before[v] = um_exp_neg(before[v] - top[v]);
+            sum[v] = vf_load(a->norm + (nv + v) * VL) * before[v];
+        }
+    }
     for (j = 0; j + group <= a->keys; j += group)
         attend_exp(a->s + (ptrdiff_t)j * nv * VL, group, nv, top, sum);
     for (; j < a->keys; j++)
         attend_exp(a->s + (ptrdiff_t)j * nv * VL, 1, nv, top, sum);
     UM_UNROLL
-    for (int v = 0; v < nv; v++)
-        sum[v] = 1.0f / sum[v];
+    for (int v = 0; v < nv; v++) {
+        if (unfinished) {
+            vf_store(a->norm + v * VL, top[v]);
+            vf_store(a->norm + (nv + v) * VL, sum[v]);
+        }
+        sum[v] = unfinished ? vf_set1(1) : 1.0f / sum[v];
+    }
     for (; i + nd <= a->d; i += nd)
-        attend_values(a, i, nd, nv, sum);
+        attend_values(a, i, nd, nv, before, sum);
     for (; i < a->d; i++)
-        attend_values(a, i, 1, nv, sum);
+        attend_values(a, i, 1, nv, before, sum);
 }
 
 UNCHECKED static __attribute__((noinline)) void attend_1(const struct attend *a)
@@ -195,6 +219,8 @@ static void check_attend(const struct attend *a, int vectors)
         check_range(a->q + i * a->ld_q, row);
     check_range(a->s, a->keys * row);
     check_range(a->o, a->d * row);
+    if (a->begun || a->unfinished)
+        check_range(a->norm, 2 * row);
 }
 #else
 #define check_attend(a, vectors) (void)0

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* SAM's attention with decomposed relative positions, in windows or over the whole map. An item is
- * a window, a head and some blocks of queries. Queries lie in the lanes (attend.h); what a position
- * adds to a score is q.rows + q.columns, so for a block both tables are multiplied by its queries
- * once, every lane picks the entries of its own place, and their sums are where the scores start.
- * In bf16 (attend16.h) an item is a window, a head and a part of the queries, which meet the keys
- * some lines at a time. */
+ * a window, a head and some blocks of queries, which meet the keys some lines at a time. Queries
+ * lie in the lanes (attend.h); what a position adds to a score is q.rows + q.columns, so for a
+ * block both tables are multiplied by its queries once, every lane picks the entries of its own
+ * place, and their sums are where the scores start. In bf16 (attend16.h) an item is a window, a
+ * head and a part of the queries. */
+#define ATTEND_IN_PARTS 1
 #include "nn/op_ref.h"
 #include "nn/simd/attend.h"
 #include "nn/simd/attend16.h"
@@ -12,32 +13,43 @@
 
 um_kernel UM_NAME(relative_attention);
 
-enum { LANES = ATTEND_VECTORS * VL };
+/* The most keys that queries meet at a time, and blocks of queries of an item. */
+enum { LANES = ATTEND_VECTORS * VL, KEYS = 256, BLOCKS = 256 / LANES };
 
 struct job {
     const struct um_call *call;
     int ws, n, d, c; /* n = ws*ws tokens of a window */
-    int across, heads, blocks, blocks_per_item, items_per_head;
+    int lines;       /* of keys that queries meet at a time */
+    int across, heads, blocks, items_per_head;
     float scale; /* of queries */
-    bool whole;  /* the map is one window: keys and values stay where they are */
 };
 
-/* What an item works in. Offsets in floats. */
+/* A block of queries. */
+struct block {
+    float *q, *o, *norm, *down, *columns; /* see struct attend and pick() */
+};
+
+/* What an item works in. */
 struct room {
-    float *q, *k, *v, *s, *o, *sums, *down, *columns;
+    struct block block[BLOCKS];
+    float *k, *v, *s, *sums;
 };
 
 static size_t room_of(struct room *r, const struct job *j, float *base)
 {
-    size_t d = (size_t)j->d, n = (size_t)j->n, keys = j->whole ? 0 : n * d, at = 0;
-    r->q = room_take(base, &at, d * LANES);
-    r->k = room_take(base, &at, keys);
-    r->v = room_take(base, &at, keys);
-    r->s = room_take(base, &at, n * LANES);
-    r->o = room_take(base, &at, d * LANES);
-    r->sums = room_take(base, &at, (size_t)(2 * j->ws - 1) * LANES);
-    r->down = room_take(base, &at, (size_t)j->ws * LANES);
-    r->columns = room_take(base, &at, (size_t)j->ws * LANES);
+    size_t d = (size_t)j->d, ws = (size_t)j->ws, keys = (size_t)j->lines * ws, at = 0;
+    r->k = room_take(base, &at, keys * d);
+    r->v = room_take(base, &at, keys * d);
+    r->s = room_take(base, &at, keys * LANES);
+    r->sums = room_take(base, &at, (2 * ws - 1) * LANES);
+    for (int i = 0; i < BLOCKS; i++) {
+        struct block *b = &r->block[i];
+        b->q = room_take(base, &at, d * LANES);
+        b->o = room_take(base, &at, d * LANES);
+        b->norm = room_take(base, &at, (size_t)2 * LANES);
+        b->down = room_take(base, &at, ws * LANES);
+        b->columns = room_take(base, &at, ws * LANES);
+    }
     return at;
 }
 
@@ -65,27 +77,6 @@ static void pick(float *to, const float *sums, int ws, const int *at, int lanes)
             to[l] = sums[(at[l] - key + ws - 1) * lanes + l];
 }
 
-/* The scores that positions make, [key][lane]. */
-static void start_scores(const struct job *job, const struct room *r, int first, int lanes)
-{
-    int y[LANES], x[LANES], ws = job->ws;
-    float *s = r->s;
-    for (int l = 0; l < lanes; l++) { /* lanes beyond the window repeat its last token */
-        int token = first + l < job->n ? first + l : job->n - 1;
-        y[l] = token / ws;
-        x[l] = token % ws;
-    }
-    multiply(r->sums, &job->call->t[3], r->q, job->d, lanes);
-    pick(r->down, r->sums, ws, y, lanes);
-    multiply(r->sums, &job->call->t[4], r->q, job->d, lanes);
-    pick(r->columns, r->sums, ws, x, lanes);
-    for (int ky = 0; ky < ws; ky++)
-        for (int kx = 0; kx < ws; kx++, s += lanes)
-            for (int v = 0; v < lanes; v += VL)
-                vf_store(s + v,
-                         vf_load(r->down + ky * lanes + v) + vf_load(r->columns + kx * lanes + v));
-}
-
 /* Row of token i of the window at (y0, x0); NULL: it is beyond the map. */
 static const float *token(const struct job *job, int y0, int x0, int i)
 {
@@ -94,53 +85,84 @@ static const float *token(const struct job *job, int y0, int x0, int i)
     return y < qkv->h && x < qkv->w ? um_view_at(qkv, (ptrdiff_t)y * qkv->w + x) : NULL;
 }
 
+/* A block whose first query is `first`: its queries, and what positions add to their scores. */
+static void begin_block(const struct job *job, const struct room *r, const struct block *b, int y0,
+                        int x0, int col, int first, int lanes)
+{
+    int y[LANES], x[LANES], ws = job->ws, d = job->d;
+    for (int l = 0; l < lanes; l++) { /* lanes beyond the window repeat its last token */
+        int i = first + l < job->n ? first + l : job->n - 1;
+        const float *row = first + l < job->n ? token(job, y0, x0, i) : NULL;
+        y[l] = i / ws;
+        x[l] = i % ws;
+        for (int e = 0; e < d; e++)
+            b->q[e * lanes + l] = row ? row[col + e] : 0;
+    }
+    multiply(r->sums, &job->call->t[3], b->q, d, lanes);
+    pick(b->down, r->sums, ws, y, lanes);
+    multiply(r->sums, &job->call->t[4], b->q, d, lanes);
+    pick(b->columns, r->sums, ws, x, lanes);
+    for (int i = 0; i < d * lanes; i += VL)
+        vf_store(b->q + i, vf_load(b->q + i) * vf_set1(job->scale));
+}
+
+/* What positions add to the scores of the keys of some lines, [key][lane]. */
+static void start_scores(float *s, const struct block *b, int ws, int line, int lines, int lanes)
+{
+    for (int ky = line; ky < line + lines; ky++)
+        for (int kx = 0; kx < ws; kx++, s += lanes)
+            for (int v = 0; v < lanes; v += VL)
+                vf_store(s + v,
+                         vf_load(b->down + ky * lanes + v) + vf_load(b->columns + kx * lanes + v));
+}
+
 static void attention_item(void *ctx, int item, int worker)
 {
     const struct job *job = ctx;
-    const struct um_view *out = &job->call->t[0], *qkv = &job->call->t[1];
+    const struct um_view *out = &job->call->t[0];
     int part = item % job->items_per_head, head = item / job->items_per_head % job->heads,
-        window = item / job->items_per_head / job->heads, d = job->d, c = job->c, col = head * d;
-    int y0 = window / job->across * job->ws, x0 = window % job->across * job->ws;
-    int b = part * job->blocks_per_item;
-    int end = b + job->blocks_per_item < job->blocks ? b + job->blocks_per_item : job->blocks;
+        window = item / job->items_per_head / job->heads, d = job->d, ws = job->ws, col = head * d,
+        y0 = window / job->across * ws, x0 = window % job->across * ws,
+        from = split_at(job->blocks, job->items_per_head, part),
+        blocks = split_at(job->blocks, job->items_per_head, part + 1) - from;
     struct room r;
     room_of(&r, job, um_pool_scratch(job->call->pool, worker));
-    struct attend a = {
-        .d = d, .keys = job->n, .ld_k = d, .ld_v = d, .s = r.s, .o = r.o, .bias = r.s};
-    for (int i = 0; i < job->n && !job->whole; i++) {
-        const float *row = token(job, y0, x0, i);
-        row = row ? row : job->call->t[2].data;
-        memcpy(r.k + i * d, row + c + col, (size_t)d * sizeof *row);
-        memcpy(r.v + i * d, row + 2 * c + col, (size_t)d * sizeof *row);
-    }
-    a.k = r.k;
-    a.v = r.v;
-    if (job->whole) {
-        a.k = (const float *)qkv->data + c + col;
-        a.v = a.k + c;
-        a.ld_k = a.ld_v = qkv->ld;
-    }
-    for (; b < end; b++) {
-        int v0 = attend_first(job->n, b), vectors = attend_first(job->n, b + 1) - v0,
-            lanes = vectors * VL, first = v0 * VL;
-        for (int l = 0; l < lanes; l++) {
-            const float *row = first + l < job->n ? token(job, y0, x0, first + l) : NULL;
-            for (int i = 0; i < d; i++)
-                r.q[i * lanes + l] = row ? row[col + i] : 0;
+    struct attend a = {.d = d, .k = r.k, .v = r.v, .ld_k = d, .ld_v = d, .s = r.s, .bias = r.s};
+    for (int line = 0, lines; line < ws; line += lines) {
+        lines = ws - line < job->lines ? ws - line : job->lines;
+        a.keys = lines * ws;
+        a.begun = line > 0;
+        a.unfinished = line + lines < ws;
+        for (int i = 0; i < a.keys; i++) {
+            const float *row = token(job, y0, x0, line * ws + i);
+            row = row ? row : job->call->t[2].data;
+            memcpy(r.k + i * d, row + job->c + col, (size_t)d * sizeof *row);
+            memcpy(r.v + i * d, row + 2 * job->c + col, (size_t)d * sizeof *row);
         }
-        start_scores(job, &r, first, lanes);
-        for (int i = 0; i < d * lanes; i += VL)
-            vf_store(r.q + i, vf_load(r.q + i) * vf_set1(job->scale));
-        a.q = r.q;
-        a.ld_q = lanes;
-        attend(&a, vectors);
+        for (int i = 0; i < blocks; i++) {
+            const struct block *b = &r.block[i];
+            int v0 = attend_first(job->n, from + i),
+                vectors = attend_first(job->n, from + i + 1) - v0;
+            if (!line)
+                begin_block(job, &r, b, y0, x0, col, v0 * VL, vectors * VL);
+            start_scores(r.s, b, ws, line, lines, vectors * VL);
+            a.q = b->q;
+            a.ld_q = vectors * VL;
+            a.o = b->o;
+            a.norm = b->norm;
+            attend(&a, vectors);
+        }
+    }
+    for (int i = 0; i < blocks; i++) {
+        int first = attend_first(job->n, from + i) * VL,
+            lanes = attend_first(job->n, from + i + 1) * VL - first;
         for (int l = 0; l < lanes && first + l < job->n; l++) {
-            int i = first + l, y = y0 + i / job->ws, x = x0 + i % job->ws;
+            int y = y0 + (first + l) / ws, x = x0 + (first + l) % ws;
             if (y >= out->h || x >= out->w)
                 continue;
             float *to = um_view_at(out, (ptrdiff_t)y * out->w + x) + col;
             for (int e = 0; e < d; e++)
-                to[e] = r.o[e * lanes + l];
+                to[e] = r.block[i].o[e * lanes + l];
         }
     }
 }
@@ -308,8 +330,7 @@ void UM_NAME(relative_attention)(const struct um_call *call)
                       .n = args->window * args->window,
                       .heads = args->heads,
                       .c = out->c,
-                      .d = out->c / args->heads,
-                      .whole = out->h == args->window && out->w == args->window};
+                      .d = out->c / args->heads};
     struct room r;
     struct room16 r16;
     job.scale = 1 / (float)__builtin_sqrt((double)job.d);
@@ -320,12 +341,12 @@ void UM_NAME(relative_attention)(const struct um_call *call)
         um_pool_run(call->pool, windows * job.heads * job.items_per_head, attention16_item, &job);
         return;
     }
+    job.lines = KEYS / job.ws < 1 ? 1 : KEYS / job.ws < job.ws ? KEYS / job.ws : job.ws;
     if (room_of(&r, &job, NULL) * sizeof(float) > UM_POOL_SCRATCH) {
-        um_ref_relative_attention(call); /* maps of 120x120 and more: canvases of 1920 */
+        um_ref_relative_attention(call); /* no model here */
         return;
     }
     job.blocks = attend_blocks(job.n);
-    job.blocks_per_item = job.whole ? 1 : job.blocks;
-    job.items_per_head = (job.blocks + job.blocks_per_item - 1) / job.blocks_per_item;
+    job.items_per_head = (job.blocks + BLOCKS - 1) / BLOCKS;
     um_pool_run(call->pool, windows * job.heads * job.items_per_head, attention_item, &job);
 }
