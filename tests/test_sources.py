@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 import zlib
 
-from command import DETECTOR, ROOT, gray, lines, main, test, um, write_tiff
+from command import DETECTOR, ROOT, gray, lines, main, png, test, um, write_tiff
 
 GOLDEN = ROOT / "tests" / "golden"
 FRAME = GOLDEN / "end_to_end" / "phantom_0.png"
@@ -156,6 +156,29 @@ def folders_say_what_they_passed_over(tmp):
     (tmp / "scans/other.raw").write_bytes(bytes(9))
     out, err = um("detect", tmp / "scans")
     assert len(lines(out)) == 1 and "passed over: 1 .raw file\n" in err, err
+
+
+@test
+def results_among_images_are_told(tmp):
+    """Of an earlier run into the same folder, or the masks of a dataset, as val reads it."""
+    png(tmp / "a.png", 96, 80)
+    png(tmp / "the_mask.png", 96, 80)  # of nothing that is there
+    _, err = um("detect", tmp)
+    assert "warning" not in err, err
+    um("run", tmp, "-o", f"dir:{tmp}")
+    out, err = um("detect", tmp)
+    want = f"ultramotion: {tmp}: warning: read as images, too: 4 called like the mask or outline of another (a_mask.png): keep those"
+    assert len(lines(out)) == 6 and err.count("warning") == 1 and want in err, err
+    for name in ("one.mha", "one_00000_mask.png"):
+        (tmp / "of").mkdir(exist_ok=True)
+        if name.endswith(".png"):
+            png(tmp / "of" / name, 96, 80)
+        else:
+            (tmp / "of" / name).write_bytes(b"NDims = 3\nDimSize = 96 80 1\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n" + bytes(96 * 80))
+    assert "1 called like" in um("detect", tmp / "of")[1]
+    (tmp / "list.txt").write_text("a.png\na_mask.png\n")
+    for meant in (tmp / "a_mask.png", f"@{tmp}/list.txt"):
+        assert "warning" not in um("detect", meant)[1]
 
 
 @test

@@ -131,6 +131,12 @@ void um_notices_pass_folder(struct um_notices *n)
     n->folders++;
 }
 
+void um_notices_result(struct um_notices *n, const char *file)
+{
+    if (n->results++ == 0)
+        snprintf(n->result, sizeof n->result, "%s", file);
+}
+
 /* What to do about files of a kind in a folder; NULL: nothing. */
 static const char *advice(const struct um_passed *p)
 {
@@ -185,6 +191,11 @@ void um_notices_end(struct um_notices *n, const char *source)
     for (int i = 0; i < UM_NOTICES; i++)
         if (n->files[i] > 1)
             tell(n, "%s: %lu files %s", source, n->files[i], what[i]);
+    if (n->results)
+        tell(n,
+             "%s: warning: read as images, too: %lu called like the mask or outline of another "
+             "(%s): keep those in a folder of their own",
+             source, n->results, n->result);
     um_notices_passed(n, passed);
     if (passed[0])
         tell(n, "%s: passed over: %s", source, passed);

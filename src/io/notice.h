@@ -34,7 +34,8 @@ struct um_notices {
     bool any, ended;                          /* frames were read; all was told */
     struct um_passed passed[UM_NOTICE_KINDS]; /* the last one holds what found no room */
     int kinds;
-    unsigned long folders;
+    unsigned long folders, results;
+    char result[256]; /* one of them, perhaps cut */
 };
 
 void um_notices_init(struct um_notices *n, const um_source_settings *settings);
@@ -44,6 +45,8 @@ void um_notices_see(struct um_notices *n, const char *file, bool begins,
 /* A file, or a folder, was passed over. */
 void um_notices_pass(struct um_notices *n, const char *path);
 void um_notices_pass_folder(struct um_notices *n);
+/* An image that is read, but is called like the mask or the outline of another that is, too. */
+void um_notices_result(struct um_notices *n, const char *file);
 /* What was passed over: "2 DICOM, 1 text", "" if nothing was. */
 void um_notices_passed(struct um_notices *n, char text[UM_NOTICE_BYTES]);
 /* Tell what is known at the end, once. */

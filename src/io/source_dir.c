@@ -455,6 +455,23 @@ static size_t numbered(const char *rel, size_t n)
     return n - base >= 5 && base > 1 && rel[base - 1] == '_' ? base - 1 : 0;
 }
 
+/* Whose result an image is called like, as sinks and datasets name them: "NAME_mask" or
+ * "NAME_overlay" beside "NAME", or beside a file of many frames. */
+static bool is_called_like_a_result(struct file *f, const struct claim *claims, size_t n)
+{
+    static const char *const result[] = {"_mask", "_overlay"};
+    size_t length = stem(f->rel);
+    for (size_t i = 0; i < sizeof result / sizeof *result; i++) {
+        size_t end = strlen(result[i]), of = length > end ? length - end : 0;
+        if (!of || memcmp(f->rel + of, result[i], end) != 0)
+            continue;
+        struct claim image = {f, of}, video = {f, numbered(f->rel, of)};
+        return bsearch(&image, claims, n, sizeof *claims, by_claim) ||
+               (video.length && bsearch(&video, claims, n, sizeof *claims, by_claim));
+    }
+    return false;
+}
+
 /* A file called like a frame of another one: that one's frames keep its ending. */
 static um_status keep_frames_apart(const struct claim *claims, size_t n, struct dir *d)
 {
@@ -500,6 +517,9 @@ static um_status settle_names(struct dir *d)
             claims[k].file->with_ending = true;
     }
     um_status st = keep_frames_apart(claims, n, d);
+    for (size_t i = 0; i < d->count && !d->list; i++)
+        if (is_called_like_a_result(&d->files[i], claims, n))
+            um_notices_result(&d->notices, d->files[i].rel);
     um_free(claims);
     d->name = um_zalloc(longest + NUMBER);
     return d->name ? st : um_fail(UM_ENOMEM, "names of %zu files", d->count);
