@@ -1265,8 +1265,13 @@ def packed_weights_are_kept_between_starts(tmp):
         assert process.returncode == 0 and [[p[k] for k in keys] for p in lines(out)] == want
     assert len(list(cache.glob("*.packed"))) == 2 and not list(cache.glob(".*"))
     (tmp / "file").write_text("")
-    packets, said = run("--weight-cache", tmp / "file" / "cache")  # where nothing can be written nothing is said without -v
+    packets, said = run("--weight-cache", tmp / "file" / "cache")
     assert packets == want and all("not written: " in what for _, what in said)
+    once = ("run", "phantom:frames=1", "-o", "null:")
+    for folder in (tmp / "file", tmp / "file" / "cache"):  # a folder that was named is told without -v; one that nobody asked for is not
+        told = um(*once, "--weight-cache", folder)[1]
+        assert all(f"packed weights of the {model}: {folder}: not written: " in told for model in ("detector", "segmenter")), told
+    assert "packed" not in um(*once, env={"XDG_CACHE_HOME": str(tmp / "file")})[1] + um(*once, "-q", "--weight-cache", tmp / "file")[1]
     packets, said = run(env={"XDG_CACHE_HOME": str(tmp / "xdg")})
     assert packets == want and said[0][1] == f"{tmp}/xdg/ultramotion: written"
     packets, said = run(env={"XDG_CACHE_HOME": "", "HOME": str(tmp / "home")})

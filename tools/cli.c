@@ -174,14 +174,17 @@ bool cli_detector_settings(const struct options *o, um_detector_settings *s)
     return true;
 }
 
-/* What became of the packed weights of a model that was opened. */
+/* What became of the packed weights of a model that was opened: always, where a folder was named
+ * for them that cannot have them. */
 static void tell_cache(const struct options *o, const um_device *dev, const char *model)
 {
     char text[600];
-    if (!o->verbose)
+    bool named = o->weight_cache && strcmp(o->weight_cache, "auto") != 0;
+    if (!o->verbose && !named)
         return;
     um_device_weight_cache(dev, text, sizeof text);
-    fprintf(stderr, "ultramotion: packed weights of the %s: %s\n", model, text);
+    if (o->verbose || (!o->quiet && strstr(text, ": not written: ")))
+        fprintf(stderr, "ultramotion: packed weights of the %s: %s\n", model, text);
 }
 
 um_status cli_open_detector(um_detector **out, um_device *dev, const struct options *o)
