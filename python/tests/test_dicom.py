@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ultramotion
-from ultramotion import frames
+from ultramotion import Frame, frames
 
 pydicom = pytest.importorskip("pydicom", minversion="3")
 from pydicom import examples  # noqa: E402
@@ -321,6 +321,14 @@ def test_files_that_are_none(tmp_path):
         list(frames(tmp_path / "text.dcm"))
     with pytest.raises(ultramotion.FileError):
         list(frames(tmp_path / "nothing.dcm"))
+    Frame(np.zeros((8, 8), np.uint8)).save(tmp_path / "image.png")
+    with pytest.raises(ultramotion.FormatError, match=r"image.png: no DICOM file: ultramotion.run\(\) reads it"):
+        list(frames(tmp_path / "image.png"))
+    with pytest.raises(ultramotion.FileError, match="a folder, want a DICOM file"):
+        list(frames(tmp_path))
+    os.mkfifo(tmp_path / "pipe.dcm")  # nobody writes into it
+    with pytest.raises(ultramotion.FileError, match="pipe.dcm: not a regular file"):
+        list(frames(tmp_path / "pipe.dcm"))
     path = made_file(tmp_path / "short.dcm", np.zeros((2, 64, 64), np.uint8))
     path.write_bytes(path.read_bytes()[:-3000])
     with pytest.raises(ultramotion.FormatError, match="short.dcm"):

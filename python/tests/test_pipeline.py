@@ -131,6 +131,10 @@ def test_one_image_is_no_source(pipeline, packets):
     for one in (gray, np.repeat(gray[:, :, None], 3, 2)):
         with pytest.raises(ultramotion.InvalidError, match="is one image: want many"):
             run(one, pipeline=pipeline)
+    with open(__file__, "rb") as file:
+        for other in (file, b"image.png" * 99, bytearray(b"image.png"), {"a": gray}):
+            with pytest.raises(ultramotion.InvalidError, match="source .{,99}: want a name"):
+                run(other, pipeline=pipeline)
     assert len(list(run(np.stack([gray, gray]), pipeline=pipeline))) == 2
 
 

@@ -79,6 +79,10 @@ def _read(name: str, tags: list[str]) -> Any:
     with _c.wants("ultramotion[dicom]", "DICOM"):
         import pydicom
         from pydicom import uid
+    if os.path.isdir(name):
+        raise _c.FileError(f"{name}: a folder, want a DICOM file: ultramotion.run() reads folders of them")
+    if os.path.exists(name) and not os.path.isfile(name):  # a pipe would be waited for
+        raise _c.FileError(f"{name}: not a regular file")
     try:
         data = pydicom.dcmread(name, specific_tags=tags, force=_begins_at_once(_head(name)))
         for tag in [tag for tag in data.keys() if not data.get_item(tag).value]:
@@ -89,7 +93,8 @@ def _read(name: str, tags: list[str]) -> Any:
     except OSError as problem:
         raise _c.FileError(f"{name}: {problem.strerror or problem}") from problem
     except pydicom.errors.InvalidDicomError as problem:  # which advises an argument of pydicom's
-        raise _c.FormatError(f"{name}: no DICOM file") from problem
+        way = ": ultramotion.run() reads it, or Frame.read()" if is_image(name) else ""
+        raise _c.FormatError(f"{name}: no DICOM file{way}") from problem
     except Exception as problem:  # whatever pydicom finds in a file
         raise _c.FormatError(f"{name}: {problem}") from problem
     if unfit:
@@ -124,6 +129,15 @@ def _begins_at_once(head: bytes) -> bool:
     length = int.from_bytes(head[4:8], "little")
     known = head[4:6].isalpha() and head[4:6].isupper()
     return len(head) >= 8 and head[0] in (2, 8) and not head[1] and head[3] <= 1 and (known or (0 < length <= 256 and not length % 2))
+
+
+def is_image(name: str) -> bool:
+    """Does the library itself read it?"""
+    try:
+        Frame.read(name)
+    except _c.Error:
+        return False
+    return True
 
 
 def is_dicom(name: str) -> bool:

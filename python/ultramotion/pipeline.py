@@ -11,7 +11,7 @@ from collections import Counter
 from contextlib import nullcontext, suppress
 from ctypes import byref, c_float, c_int, c_void_p
 from functools import cmp_to_key
-from typing import IO, TYPE_CHECKING, Any, AsyncIterator, Callable, Generator, Iterable, Iterator, Literal
+from typing import IO, TYPE_CHECKING, Any, AsyncIterator, Callable, Generator, Iterable, Iterator, Literal, Mapping
 
 from . import _c, dicom
 from ._c import lib
@@ -281,8 +281,10 @@ class Run(_c.Closing):
             raise _c.InvalidError(f"a source of shape {list(shape)} is one image: want many, [image], or Pipeline for one")
         if len(shape) == 3 and shape[0] == 3:
             LOG.warning("a source of shape %s is taken as three gray images: one in colour is [image]", list(shape))
-        if not is_spec and not isinstance(source, Iterable) and not hasattr(source, "__getitem__"):
-            raise _c.InvalidError(f"source {source!r}: want a name (a file, a folder, …) or an iterable of images, of one [image]")
+        unlike = isinstance(source, (bytes, bytearray, Mapping)) or hasattr(source, "readline")  # iterables of other things
+        if not is_spec and (unlike or (not isinstance(source, Iterable) and not hasattr(source, "__getitem__"))):
+            shown = " ".join(repr(source).split())[:80]
+            raise _c.InvalidError(f"source {shown}: want a name (a file, a folder, …) or an iterable of images, of one [image]")
         pointer = c_void_p()
         spec = _c.path_bytes(source) if is_spec else b"push:"
         _c.check(lib.um_source_open(byref(pointer), spec, byref(of_source)))
@@ -480,7 +482,7 @@ def _dicom_files(spec: str) -> list[str]:
     listed = spec.startswith("@")
     names = _lines(spec[1:]) if listed else [spec] if os.path.isfile(spec) else [] if os.path.isdir(spec) else glob.glob(spec)
     others = [name for name in names if not dicom.is_dicom(name)]
-    if len(others) == len(names) or any(map(_is_image, others)):
+    if len(others) == len(names) or any(map(dicom.is_image, others)):
         return []
     if not listed:
         return _dicom_among(spec, names)
@@ -544,14 +546,6 @@ def _dicom_among(spec: str, names: list[str]) -> list[str]:
     if found and len(found) < len(names):
         LOG.warning("%s: passed over: %d that are not DICOM", spec, len(names) - len(found))
     return [os.fsdecode(n) for n in sorted(map(os.fsencode, found), key=cmp_to_key(lib.um_natural_order))]
-
-
-def _is_image(name: str) -> bool:
-    try:
-        Frame.read(name)
-    except _c.Error:
-        return False
-    return True
 
 
 def _of_dicom_files(names: list[str], ordered: bool, strict: bool, window: tuple[int, int] | str | None) -> Iterator[Frame]:
