@@ -227,6 +227,9 @@ def what_means_nothing_is_said(tmp):
     assert "one or the other" in err, err
     _, err = um("replay", tmp / "none", code=1)
     assert "frames_000.mhd: not there: no recording with frames" in err, err
+    for name in ("packets.jsonl", "frames_000.mhd"):  # of one, not itself
+        _, err = um("replay", tmp / "one" / name, code=1)
+        assert err == f"ultramotion: {tmp}/one/{name}: not a folder: want the one that holds the recording\n", err
     _, err = um("run", "phantom:frames=1", "-o", "record:", code=2)
     assert "record: needs a folder" in err, err
     record(tmp / "program", "--mask-clean", "0", source="phantom:frames=1")  # as the library does by itself

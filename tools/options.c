@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum kind { FLAG, TEXT, CHOICE, LIST, INTEGER, LONG, UNSIGNED, FLOAT, BOOL01, NUMBERS };
@@ -802,6 +803,7 @@ static bool read_recorded(struct options *o, int argc, char **argv)
 {
     struct options line = *o; /* the command line, before what was recorded */
     char path[4200], text[4300];
+    struct stat folder;
     if (!walk(&line, ON_REPLAY, "replay", argc, argv, true))
         return false;
     snprintf(path, sizeof path, "%s/settings.yaml", line.positionals ? line.positional[0] : "");
@@ -812,7 +814,7 @@ static bool read_recorded(struct options *o, int argc, char **argv)
                  "%s: not there: its options are the library's defaults, which clean no masks",
                  path);
         o->mask_clean = 0;
-        if (!line.quiet && access(line.positional[0], F_OK) == 0)
+        if (!line.quiet && stat(line.positional[0], &folder) == 0 && S_ISDIR(folder.st_mode))
             tell(text);
         return true;
     }

@@ -13,6 +13,7 @@
 
 #include <limits.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct replay {
@@ -45,6 +46,9 @@ static um_status open_replay(struct replay *r, const char *arg, const um_source_
     *r = (struct replay){.folder = arg, .set = *settings, .paced = paced, .wake = wake_fd};
     if (!arg[0])
         return um_fail(UM_EINVAL, "replay: needs a folder");
+    struct stat s;
+    if (stat(arg, &s) == 0 && !S_ISDIR(s.st_mode))
+        return um_fail(UM_EIO, "%s: not a folder: want the one that holds the recording", arg);
     um_status st = find_part(r);
     return st == UM_EOF ? um_fail(UM_EIO, "%s: not there: no recording with frames", r->path) : st;
 }
