@@ -346,6 +346,16 @@ def missing_and_broken_inputs(tmp):
     assert [p["frame_id"] for p in lines(out)] == [0, 2] and "b.png" in err and "1 unreadable" in err, err
     out, err = um("run", images, "--strict", code=1)
     assert err.count("b.png") == 1, err  # told once, as what it ended with
+    (images / "d.png").write_bytes(b"none")
+    _, err = um("run", images, "--loop", "--frames", 12, "-o", "null:")  # three rounds: each once
+    assert err.count("b.png: ") == err.count("d.png: ") == 1 and "6 unreadable" in err, err
+    plus = background("igtl", "fake-plus", ":0", images, "--loop", "--frames", 12, "--fps", 0)
+    with socket.create_connection(("127.0.0.1", said_port(plus))) as peer:
+        while peer.recv(1 << 16):
+            pass
+    err = plus.communicate(timeout=60)[1]
+    assert err.count("b.png: ") == err.count("d.png: ") == 1 and "6 frames sent, 6 unreadable" in err, err
+    os.remove(images / "d.png")
     only = tmp / "only\x1b[2J"  # which a terminal would obey
     only.mkdir()
     shutil.copy(images / "b.png", only)

@@ -4,6 +4,7 @@
 #include "cli.h"
 #include "clock.h"
 #include "stop.h"
+#include "tell.h"
 #include "text.h"
 
 #include <math.h>
@@ -116,6 +117,7 @@ static int send_frames(const struct options *o, bool plus)
     um_source *source = NULL;
     um_source_settings set;
     um_frame *frame = NULL;
+    struct told told = {.n = 0};
     long sent = 0, unreadable = 0;
     um_source_settings_default(&set);
     set.frames = o->frames;
@@ -131,7 +133,8 @@ static int send_frames(const struct options *o, bool plus)
     bool there = st == UM_OK && meet(link, o);
     while (there && st == UM_OK && (st = um_source_read(source, &frame)) != UM_EOF) {
         if (st != UM_OK) {
-            cli_fail(st);
+            if (!told_before(&told, um_last_error())) /* with --loop, in each round */
+                cli_fail(st);
             unreadable++;
             st = UM_OK;
             continue;

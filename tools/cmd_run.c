@@ -27,6 +27,7 @@ struct job {
     long length;
     bool fell_back;        /* that was said */
     char told[1024];       /* the last problem */
+    struct told looped;    /* with --loop: all of them */
     int crop[4];           /* that was told of last */
     struct verify *verify; /* or NULL */
     struct summary summary;
@@ -116,6 +117,8 @@ static void on_problem(void *ctx, const char *text)
 {
     struct job *p = ctx;
     if (strcmp(text, p->told) == 0) /* as of each image of a stream: the summary has how many */
+        return;
+    if (p->o->loop && told_before(&p->looped, text)) /* the same files, in each round */
         return;
     snprintf(p->told, sizeof p->told, "%s", text);
     tell(text);

@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -80,6 +79,19 @@ void tell_progress(uint64_t done, long all, const char *more)
         shown = now;
     }
     pthread_mutex_unlock(&lock);
+}
+
+bool told_before(struct told *t, const char *text)
+{
+    enum { LAST = sizeof t->text / sizeof *t->text };
+    uint64_t hash = 14695981039346656037u; /* FNV-1a */
+    for (; *text; text++)
+        hash = (hash ^ (unsigned char)*text) * 1099511628211u;
+    for (uint64_t i = 0; i < t->n && i < LAST; i++)
+        if (t->text[i] == hash)
+            return true;
+    t->text[t->n++ % LAST] = hash;
+    return false;
 }
 
 void tell_progress_end(void)

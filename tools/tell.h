@@ -4,7 +4,16 @@
 #ifndef UM_TELL_H
 #define UM_TELL_H
 
+#include <stdbool.h>
 #include <stdint.h>
+
+/* Of a source that is read round and round, what was said of it: zero at first. */
+struct told {
+    uint64_t text[256]; /* their hashes, the last ones */
+    uint64_t n;
+};
+/* Was it said before? It was from now on. */
+bool told_before(struct told *t, const char *text);
 
 void tell(const char *text); /* behind "ultramotion: ", without what a terminal would obey */
 void tell_line(const char *prefix, const char *text);
