@@ -14,6 +14,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* What it is instead, as far as people mistake it. */
+static const char *but(const struct stat *s)
+{
+    return S_ISDIR(s->st_mode) ? " but a folder" : "";
+}
+
 um_status um_file_open(const char *path, int *fd, int64_t *size)
 {
     struct stat s;
@@ -24,7 +30,7 @@ um_status um_file_open(const char *path, int *fd, int64_t *size)
     if (fstat(*fd, &s) != 0)
         st = um_fail(UM_EIO, "cannot stat: %s", strerror(errno));
     else if (!S_ISREG(s.st_mode))
-        st = um_fail(UM_EIO, "not a regular file");
+        st = um_fail(UM_EIO, "not a regular file%s", but(&s));
     else if (size)
         *size = s.st_size;
     if (st != UM_OK) {
@@ -139,7 +145,7 @@ um_status um_part_open(struct um_part *part, const char *path)
     bool stream =
         readlink(path, link, sizeof link) == sizeof link && memcmp(link, PROC, sizeof link) == 0;
     if (replaces && (stream || !S_ISREG(old.st_mode)))
-        return um_fail(UM_EIO, "%s: cannot be written: not a regular file", path);
+        return um_fail(UM_EIO, "%s: cannot be written: not a regular file%s", path, but(&old));
     if (replaces && readlink(path, link, sizeof link) > 0 && realpath(path, whole))
         path = whole;
     const char *slash = strrchr(path, '/');
