@@ -331,6 +331,17 @@ TEST(what_nobody_reads_is_passed_over_whatever_its_size)
     out.data[42 + 7] = 1;
     CHECK_EQ(feed(&in, out.data, out.size, 70000, &messages), UM_EFORMAT);
     CHECK(strstr(um_last_error(), "a body of 1073741825 bytes, the limit is 1073741824"));
+    static const char *const web[] = {
+        "GET / HTTP/1.1\r\nHost: 127.0.0.1:18945\r\nUser-Agent: a browser\r\n\r\n",
+        "HTTP/1.1 400 Bad Request\r\nServer: one of web pages\r\nConnection: close\r\n\r\n",
+        "<!DOCTYPE HTML>\n<html lang=\"en\">\n<head>\n<title>Bad request</title>\n</head>"};
+    for (size_t i = 0; i < sizeof web / sizeof *web; i++) {
+        struct um_igtl_inbox other = {.limit = 1 << 20, .image_limit = 64 << 20};
+        CHECK_EQ(feed(&other, (const uint8_t *)web[i], strlen(web[i]), 70000, &messages),
+                 UM_EFORMAT);
+        CHECK_STR(um_last_error(), "HTTP instead of OpenIGTLink: is another port meant?");
+        um_igtl_inbox_finish(&other);
+    }
     um_igtl_inbox_finish(&in);
     um_igtl_outbox_finish(&out);
 }

@@ -244,6 +244,17 @@ static bool is_read(const char *type)
     return type[0] && strchr("GSR", type[0]) && type[1] && type[2] && type[3] == '_';
 }
 
+/* Somebody took this for the port of a web page, or the port of a web page for this. */
+static bool is_http(const uint8_t head[UM_IGTL_HEADER])
+{
+    static const char *const said[] = {"HTTP/1.", "<!DOCTYPE ", "<html"};
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++)
+        for (size_t n = strlen(said[i]), at = 0; at + n <= UM_IGTL_HEADER; at++)
+            if (memcmp(head + at, said[i], n) == 0)
+                return true;
+    return false;
+}
+
 static um_status head_whole(struct um_igtl_inbox *in)
 {
     const uint64_t passed_most = 1 << 30; /* more is no message, but a stream out of step */
@@ -256,6 +267,8 @@ static um_status head_whole(struct um_igtl_inbox *in)
     in->have = 0;
     uint64_t kept = strcmp(h->type, "IMAGE") == 0 ? in->image_limit : in->limit;
     uint64_t most = in->skip || !is_read(h->type) ? passed_most : kept;
+    if (h->body_size > most && is_http(in->head))
+        return um_fail(UM_EFORMAT, "HTTP instead of OpenIGTLink: is another port meant?");
     if (h->body_size > most)
         return um_fail(UM_EFORMAT, "%s \"%s\": a body of %llu bytes, the limit is %llu", h->type,
                        h->device, (unsigned long long)h->body_size, (unsigned long long)most);
