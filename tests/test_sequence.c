@@ -377,6 +377,8 @@ TEST(hostile_headers_are_refused_in_a_sentence)
         {"NDims = 3\nDimSize = 2 2\nElementType = MET_UCHAR\n", "one size for each axis"},
         {"NDims = 4\nDimSize = 2 2 2 2\nElementType = MET_UCHAR\n", "a volume at each time"},
         {"NDims = 2\nDimSize = 2 2\nElementType = MET_FLOAT\n", "samples of type MET_FLOAT"},
+        {"NDims = 2\nDimSize = 2 2\nElementType = MET_SHORT\n",
+         "MET_SHORT is not read: save it with unsigned"},
         {"NDims = 2\nDimSize = 2 2\n", "no type of samples"},
         {"NDims = 2\nDimSize = 2 2\nElementType = MET_UCHAR\nElementNumberOfChannels = 4\n",
          "4 channels"},

@@ -35,7 +35,8 @@ struct draft {
 static um_status refuse(const struct draft *d, const char *what, const char *value)
 {
     return um_fail(UM_EFORMAT,
-                   "%s with %s%s is not read: save it with 8 or 16 bits, gray or RGB, raw or gzip",
+                   "%s with %s%s is not read: save it with unsigned samples of 8 or 16 bits, gray "
+                   "or RGB, raw or gzip",
                    d->h->format, what, value);
 }
 

@@ -194,8 +194,8 @@ void um_tiff_close(struct um_tiff **t)
 static um_status refuse(const char *what)
 {
     return um_fail(UM_EFORMAT,
-                   "TIFF with %s is not read: save it with 8 or 16 bits, gray or RGB, uncompressed "
-                   "or with LZW, Deflate, PackBits or JPEG",
+                   "TIFF with %s is not read: save it with unsigned samples of 8 or 16 bits, gray "
+                   "or RGB, uncompressed or with LZW, Deflate, PackBits or JPEG",
                    what);
 }
 
