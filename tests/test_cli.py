@@ -737,7 +737,9 @@ def segment_takes_boxes_and_points(tmp):
     um("segment", image, "--box", "1,2,3", code=2)
     for bad in ("250,150", "250,150,4294967297", "250,150,2", "250,150,1,", "nan,150,1", "250,150,1x"):
         _, err = um("segment", image, "--point", bad, code=2)
-        assert "is not X,Y,LABEL" in err, err
+        assert "is not X,Y,LABEL, with LABEL 1 for object or 0 for background" in err, err
+    _, err = um("segment", image, "--box", box, "--box=1,1,9,9", code=2)
+    assert "segment: --box is there twice: want one box" in err, err
     for outside in ("250,600,1", "-1,150,0"):
         _, err = um("segment", image, f"--point={outside}", code=2)
         assert f"--point {outside[:-2]} is not in the 422x558 image" in err, err

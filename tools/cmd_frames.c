@@ -221,7 +221,10 @@ static bool read_prompts(const struct options *o, struct prompt_list *l)
     for (int i = 0; i < o->points; i++) {
         double v[3];
         if (!options_numbers(o->point[i], 3, v) || (v[2] != 0 && v[2] != 1))
-            return cli_usage("--point: \"%s\" is not X,Y,LABEL", o->point[i]), false;
+            return cli_usage("--point: \"%s\" is not X,Y,LABEL, with LABEL 1 for object or 0 for "
+                             "background",
+                             o->point[i]),
+                   false;
         l->xy[2 * i] = (float)v[0];
         l->xy[2 * i + 1] = (float)v[1];
         l->label[i] = (int)v[2];

@@ -789,6 +789,10 @@ static bool walk(struct options *o, enum command_bit command, const char *name, 
                 return cli_usage("%s: %s wants a value: %s", name, a, r->value), false;
             value = argv[i];
         }
+        if (apply && given[r - table] == HERE && r->offset == AT(box)) /* looks like one more */
+            return cli_usage("%s: --%s is there twice: want one box, or a run for each", name,
+                             r->name),
+                   false;
         if (apply)
             given[r - table] = HERE;
         if (apply ? !set_value(o, r, a, value)
