@@ -28,6 +28,9 @@ __attribute__((format(printf, 3, 4))) static bool fail(struct reader *r, size_t 
     return false;
 }
 
+/* To YAML, "null:" begins a mapping. */
+static const char quote[] = " (a value that ends in a colon goes in quotes)";
+
 /* The next event; the one before is gone. */
 static bool next(struct reader *r)
 {
@@ -37,7 +40,8 @@ static bool next(struct reader *r)
     const char *what = r->parser.error == YAML_MEMORY_ERROR ? "out of memory"
                        : r->parser.problem                  ? r->parser.problem
                                                             : "not YAML";
-    return fail(r, r->parser.problem_mark.line + 1, "%s", what);
+    bool colon = strstr(what, "mapping values are not allowed") || strstr(what, "unexpected ':'");
+    return fail(r, r->parser.problem_mark.line + 1, "%s%s", what, colon ? quote : "");
 }
 
 static size_t line(const struct reader *r)
@@ -63,7 +67,8 @@ static bool text(struct reader *r, const char *what, char **out)
 static bool add_value(struct reader *r, struct config_pair *p)
 {
     if (r->event.type != YAML_SCALAR_EVENT)
-        return fail(r, line(r), "%s: want plain values", p->key);
+        return fail(r, line(r), "%s: want plain values%s", p->key,
+                    r->event.type == YAML_MAPPING_START_EVENT ? quote : "");
     if (p->values == CONFIG_VALUES)
         return fail(r, line(r), "%s: more than %d values", p->key, CONFIG_VALUES);
     return text(r, "value", &p->value[p->values]) && ++p->values;
