@@ -51,6 +51,27 @@ def config():
     put("config", "utf16.yaml", "conf: 1\n".encode("utf-16"))
 
 
+def coco():
+    def image(id, name):
+        return {"id": id, "file_name": name, "width": 12, "height": 9}
+
+    def seed(name, images, categories, annotations):
+        whole = {"info": None, "images": images, "categories": categories, "annotations": annotations}
+        put("coco", name, json.dumps(whole, separators=(",", ":")).encode())
+
+    all_of_it = [0, 0, 12, 9]
+    seed("polygons.json", [image(1, "a.png"), image(2, "b.png")], [{"id": 7, "name": "bone"}, {"id": 8}], [
+        {"id": 1, "image_id": 1, "category_id": 7, "bbox": [1, 2, 6, 4], "segmentation": [[1, 2, 7, 2, 7, 6, 1, 6], [8.5, 1, 10, 1, 9, 3.25]]},
+        {"id": 2, "image_id": 2, "category_id": 8, "segmentation": [[0, 0, 12, 0, 12, 9, 0, 9]]}])
+    seed("runs.json", [image(3, "b.png")], [{"id": 1, "name": "vessel"}], [
+        {"image_id": 3, "category_id": 1, "bbox": all_of_it, "segmentation": {"size": [9, 12], "counts": [10, 4, 5, 4, 85]}},
+        {"image_id": 3, "category_id": 1, "bbox": all_of_it, "iscrowd": 1, "segmentation": {"size": [9, 12], "counts": "PD"}}])
+    seed("boxes.json", [image(-1, "a.png")], [{"id": 0, "name": "a"}, {"id": 5, "name": "b"}], [
+        {"image_id": -1, "category_id": 0, "bbox": [-1.5, 3e0, 1e1, 20], "segmentation": []},
+        {"image_id": -1, "category_id": 0, "bbox": [1, 1, 1, 1], "segmentation": None}])
+    put("coco", "list.json", b"[]")
+
+
 def rle():
     put("rle", "empty", bytes([9, 9, 0, 0]))
     put("rle", "checks", bytes([31, 31, 5, 7]) + bytes([0x55, 0x55, 0x55, 0x55, 0xaa, 0xaa, 0xaa, 0xaa]) * 16)
@@ -413,5 +434,5 @@ def sequences():
     put("sequence", "apart.nhdr", nrrd(["type: uchar", "dimension: 2", "sizes: 4 3", "encoding: raw", "data file: none.raw"], b""))
 
 
-for make in (sequences, config, beside, lists, videos, web, rle, raw, igtl, packet, safetensors, pickle, zips, image):
+for make in (sequences, config, coco, beside, lists, videos, web, rle, raw, igtl, packet, safetensors, pickle, zips, image):
     make()
