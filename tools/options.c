@@ -27,15 +27,13 @@ struct row {
     double min, max;
     size_t also; /* LIST: of its count; NUMBERS: of its "given" flag */
     int numbers; /* NUMBERS: how many */
+    int idle;    /* those of the commands that take it as run does, and have no use for it */
 };
 
 #define AT(field) offsetof(struct options, field)
 #define RUN (ON_RUN | ON_SERVE)
 #define KEPT (ON_REPLAY | IN_RECORDING)
 #define MODELS (RUN | ON_DETECT | ON_SEGMENT | ON_BENCH | ON_DOCTOR | ON_VAL)
-#define DETECT (MODELS & ~ON_SEGMENT)
-#define SEGMENT (MODELS & ~ON_DETECT)
-#define NO_DETECTOR "taken as by run: no detector is asked"
 #define STREAM (RUN | ON_DETECT | ON_SEGMENT)
 #define ALL \
     (STREAM | ON_PHANTOM | ON_BENCH | ON_INSPECT | ON_CONVERT | ON_DOCTOR | ON_VAL | ON_IGTL)
@@ -135,38 +133,32 @@ static const struct row table[] = {
     {"sam-as-numpy", BOOL01, AT(sam_as_numpy), RUN | ON_SEGMENT | ON_BENCH | KEPT, "0|1",
      .help = "1 = legacy host mode: masks are made on the host; default: ULTRAMOTION_SAM_AS_NUMPY, "
              "else 0"},
-    {"det-size", TEXT, AT(det_size), DETECT | ON_CONVERT | KEPT, "auto|N|WxH",
-     .help = "size of the detector's input; auto (default) = what the file says, else 640"},
-    {"det-size", TEXT, AT(det_size), ON_SEGMENT, "auto|N|WxH", .help = NO_DETECTOR},
-    {"queries", INTEGER, AT(queries), DETECT | ON_CONVERT | KEPT, "N",
+    {"det-size", TEXT, AT(det_size), MODELS | ON_CONVERT | KEPT, "auto|N|WxH",
+     .help = "size of the detector's input; auto (default) = what the file says, else 640",
+     .idle = ON_SEGMENT},
+    {"queries", INTEGER, AT(queries), MODELS | ON_CONVERT | KEPT, "N",
      .help = "queries of the detector; default: what the file says, else 300", .min = 1,
-     .max = MAX_QUERIES},
-    {"queries", INTEGER, AT(queries), ON_SEGMENT, "N", .help = NO_DETECTOR, .min = 1,
-     .max = MAX_QUERIES},
-    {"det-act", CHOICE, AT(det_act), DETECT | ON_CONVERT | KEPT, "relu|silu",
+     .max = MAX_QUERIES, .idle = ON_SEGMENT},
+    {"det-act", CHOICE, AT(det_act), MODELS | ON_CONVERT | KEPT, "relu|silu",
      .help = "activation of the detector's decoder; default: what the file says, else relu. DEIM "
-             "needs silu, which its files do not say"},
-    {"det-act", CHOICE, AT(det_act), ON_SEGMENT, "relu|silu", .help = NO_DETECTOR},
-    {"det-fit", CHOICE, AT(det_fit), DETECT | ON_CONVERT | KEPT, "stretch|letterbox",
-     .help = "how images fill the detector's input; default: what the file says, else stretch"},
-    {"det-fit", CHOICE, AT(det_fit), ON_SEGMENT, "stretch|letterbox", .help = NO_DETECTOR},
-    {"names", TEXT, AT(names), DETECT | ON_CONVERT | KEPT, "FILE",
-     .help = "names of the classes, one per line; default: what the file says"},
-    {"names", TEXT, AT(names), ON_SEGMENT, "FILE", .help = NO_DETECTOR},
+             "needs silu, which its files do not say",
+     .idle = ON_SEGMENT},
+    {"det-fit", CHOICE, AT(det_fit), MODELS | ON_CONVERT | KEPT, "stretch|letterbox",
+     .help = "how images fill the detector's input; default: what the file says, else stretch",
+     .idle = ON_SEGMENT},
+    {"names", TEXT, AT(names), MODELS | ON_CONVERT | KEPT, "FILE",
+     .help = "names of the classes, one per line; default: what the file says", .idle = ON_SEGMENT},
     {"upstream", FLAG, AT(upstream), ON_CONVERT, NULL,
      .help = "write a PyTorch file that upstream's own code loads"},
-    {"sam-size", INTEGER, AT(sam_size), SEGMENT | ON_CONVERT | KEPT, "auto|N",
+    {"sam-size", INTEGER, AT(sam_size), MODELS | ON_CONVERT | KEPT, "auto|N",
      .help = "side of the segmenter's canvas; MobileSAM's windows tile multiples of 224 (224, 448, "
              "672, 896), LiteMedSAM's of 56 (docs/SPEED.md); auto (default) = what the file says, "
              "else 1024",
-     .min = 16, .max = 8192},
-    {"sam-size", INTEGER, AT(sam_size), ON_DETECT, "auto|N",
-     .help = "taken as by run: no segmenter is asked", .min = 16, .max = 8192},
-    {"sam-family", TEXT, AT(sam_family), SEGMENT | ON_CONVERT | KEPT,
+     .min = 16, .max = 8192, .idle = ON_DETECT},
+    {"sam-family", TEXT, AT(sam_family), MODELS | ON_CONVERT | KEPT,
      "mobile-sam|tiny-sam|lite-medsam|sam-vit|medsam-vit",
-     .help = "family of the segmenter, if its file cannot tell; default: what it says"},
-    {"sam-family", TEXT, AT(sam_family), ON_DETECT, "NAME",
-     .help = "taken as by run: no segmenter is asked"},
+     .help = "family of the segmenter, if its file cannot tell; default: what it says",
+     .idle = ON_DETECT},
     {"crop", NUMBERS, AT(crop), RUN | ON_DETECT | ON_VAL | KEPT, "auto|X,Y,W,H",
      .help = "part of the image to process; results are in full-image coordinates. auto = of a "
              "scanner's screen the part that is the ultrasound image",
@@ -488,7 +480,9 @@ void options_print(enum command_bit command)
         if (table[i].commands & command) {
             int at = printf("  %s", spelled(&table[i], left, sizeof left));
             printf("%s%*s", at < COLUMN ? "" : "\n", at < COLUMN ? COLUMN - at : COLUMN, "");
-            put_words(table[i].help, COLUMN);
+            put_words(table[i].idle & command ? "taken as by run, and not used here"
+                                              : table[i].help,
+                      COLUMN);
         }
 }
 
@@ -553,7 +547,7 @@ void options_print_man(const char *const *names, const int *bits, int commands)
         options_put_man(table[i].help);
         printf("\n.br\n(");
         for (int c = 0; c < commands; c++)
-            if (table[i].commands & bits[c])
+            if (table[i].commands & ~table[i].idle & bits[c])
                 printf("%s%s", comma, names[c]), comma = ", ";
         printf(")\n");
     }
