@@ -60,18 +60,22 @@ um_status um_source_register(const um_source_ops *ops)
     return st == UM_OK ? um_schemes_add(&schemes, own.scheme, own.usage, &own, sizeof own) : st;
 }
 
+/* Whose it is, and what it is about: a file's, where no scheme is known. */
+static const um_source_ops *kind_of(const char *spec, const char **arg)
+{
+    const um_source_ops *ops = um_schemes_find(&schemes, spec, arg);
+    *arg = ops ? *arg : spec;
+    return ops ? ops : &um_source_dir;
+}
+
 /* Who opens this, and with what. Something like "rtsp://host" is a scheme that nobody here knows,
  * unless it is a file. */
 static um_status choose(const char *spec, const um_source_ops **ops, const char **arg)
 {
     struct stat s;
     char known[1024];
-    *ops = um_schemes_find(&schemes, spec, arg);
-    if (*ops)
-        return UM_OK;
-    *ops = &um_source_dir;
-    *arg = spec;
-    if (!um_scheme_length(spec) || stat(spec, &s) == 0)
+    *ops = kind_of(spec, arg);
+    if (*ops != &um_source_dir || !um_scheme_length(spec) || stat(spec, &s) == 0)
         return UM_OK;
     um_schemes_usages(&schemes, known, sizeof known);
     return um_fail(UM_EINVAL,
@@ -138,8 +142,7 @@ int um_source_uses(const char *spec)
     const char *arg = NULL;
     if (!spec || !spec[0])
         return 0;
-    const um_source_ops *ops = um_schemes_find(&schemes, spec, &arg);
-    ops = ops ? ops : &um_source_dir;
+    const um_source_ops *ops = kind_of(spec, &arg);
     return ops->uses | (ops->live ? UM_SOURCE_LIVE : 0);
 }
 
