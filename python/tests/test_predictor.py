@@ -10,7 +10,7 @@ import pytest
 
 import ultramotion
 from conftest import BOX
-from ultramotion import SamPredictor, sam_model_registry
+from ultramotion import SamPredictor, run_segmentation, sam_model_registry
 
 POINT, LABEL = np.array([[60, 150]]), np.array([1])
 
@@ -157,6 +157,11 @@ def test_prompts_as_a_batch_of_one(segmenter, image):
     for two in (np.tile(box, (2, 1)), box.reshape(2, 2)):
         with pytest.raises(ValueError, match=r"box of shape \[2, .\]: want \[4\]"):
             segmenter.predict(embedding, box=two)
+    predictor = SamPredictor(segmenter)
+    predictor.set_image(image)
+    corners = [predictor.predict(box=form, as_numpy=True)[2] for form in (box, box[None], box.reshape(2, 2))]
+    assert all(np.array_equal(corners[0], other) for other in corners[1:])
+    assert np.array_equal(*(run_segmentation(segmenter, image, form, True) for form in (box, box.reshape(2, 2))))
 
 
 def test_bgr(segmenter):

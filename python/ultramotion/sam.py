@@ -168,7 +168,7 @@ class SamPredictor:
         device, or numpy arrays with `as_numpy=True`."""
         made = self.model.predict(
             self._embedding(),
-            box=box,
+            box=None if box is None else host_array(box).reshape(-1),  # upstream's, too, takes corners as [2,2]
             points=point_coords,
             labels=point_labels,
             mask_input=mask_input,
@@ -253,7 +253,7 @@ def run_segmentation(sam_model: Any, image: Any, bbox_xyxy: Any = None, as_numpy
     switch, `Segmenter`) it is a `numpy.bool_` array [H,W]. None only without a model or an image: misuse raises."""
     if sam_model is None or image is None:
         return None
-    box = floats(bbox_xyxy, (4,), "bbox_xyxy")
+    box = None if bbox_xyxy is None else floats(host_array(bbox_xyxy).reshape(-1), (4,), "bbox_xyxy")
     return _run(_segmenter_of(sam_model), image, box, as_numpy, lib.um_run_segmentation)
 
 
