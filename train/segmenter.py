@@ -48,8 +48,18 @@ def points_of(rng, mask, others, n_front, n_back):
     return np.array(xy, np.float32), np.array([1] * n_front + [int(not away.any())] * n_back, np.int64)
 
 
+def noisy_box(rng, mask):
+    """As a detector or a hand draws it."""
+    ys, xs = np.nonzero(mask)
+    box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32)
+    span = np.array([box[2] - box[0], box[3] - box[1]] * 2)
+    box = box + rng.normal(0, 1, 4) * (0.06 * span + 0.7)
+    return np.concatenate([np.minimum(box[:2], box[2:] - 1), box[2:]]).astype(np.float32)
+
+
 def sample(own, marks, side, seed, index):
-    """The canvas [side,side] u8, its used size, and PROMPTS prompts: (box or None, points or None, labels, mask [side,side])."""
+    """The canvas [side,side] u8, its used size, and up to two lists of PROMPTS prompts of one shape, boxes and points, as the image's embedding
+    costs more than all of them: (box or None, points or None, labels, mask [side,side])."""
     s = frames.draw(seed, index, empty=0.1, own=own, marks=marks)
     rng = np.random.default_rng((seed, index, 1))
     image, size = resized(s, side)
@@ -65,26 +75,18 @@ def sample(own, marks, side, seed, index):
     rng.shuffle(others)
     targets = (sought + others)[:PROMPTS]
     busy = np.any([m for _, m in masks], 0) if masks else np.zeros((side, side), bool)
-    n_front, n_back = int(rng.integers(1, 4)), int(rng.integers(0, 3))
-    mode = rng.choice(["box", "point", "both"], p=[0.65, 0.25, 0.1])
-    prompts = []
-    for m in targets:
-        ys, xs = np.nonzero(m)
-        box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32)
-        span = np.array([box[2] - box[0], box[3] - box[1]] * 2)
-        box = box + rng.normal(0, 1, 4) * (0.06 * span + 0.7)
-        box = np.concatenate([np.minimum(box[:2], box[2:] - 1), box[2:]]).astype(np.float32)
-        xy, labels = points_of(rng, m, busy & ~m, n_front, n_back)
-        prompts.append((box, xy, labels, m))
     nothing = np.zeros((side, side), bool)
-    while len(prompts) < PROMPTS and mode == "box":
+    boxes = [(noisy_box(rng, m), None, None, m) for m in targets]
+    while len(boxes) < PROMPTS:
         box = empty_box(rng, busy, size)
         if box is None:
             break
-        prompts.append((box, None, None, nothing))
-    while len(prompts) < PROMPTS and prompts:
-        prompts.append(prompts[int(rng.integers(0, len(prompts)))])
-    return canvas, size, mode, prompts
+        boxes.append((box, None, None, nothing))
+    front, back = (1, 0) if rng.random() < 0.5 else (int(rng.integers(1, 4)), int(rng.integers(0, 3)))
+    boxed = rng.random() < 0.2
+    points = [(noisy_box(rng, m) if boxed else None, *points_of(rng, m, busy & ~m, front, back), m) for m in targets]
+    lists = [prompts for prompts in (boxes, points) if prompts]
+    return canvas, size, [(prompts * PROMPTS)[:PROMPTS] for prompts in lists]
 
 
 def predict_masks(decoder, embeddings, pe, sparse, dense):
@@ -99,56 +101,64 @@ def predict_masks(decoder, embeddings, pe, sparse, dense):
     return torch.einsum("bnc,bchw->bnhw", hyper, upscaled), decoder.iou_prediction_head(hidden[:, 0])
 
 
-def losses_of(net, args, batch):
+def prompted(net, args, batch):
+    """For all prompts of a batch: logits [N,4,S/4,S/4], predicted IoUs [N,4], true masks [N,1,S,S], which of their pixels are the image's, and
+    whether a box is among the prompt; None: no image has any."""
     images = torch.from_numpy(np.stack([c for c, *_ in batch])).to(args.device).float()[:, None].expand(-1, 3, -1, -1)
     x = (images - net.pixel_mean) / net.pixel_std
-    for i, (_, (w, h), *_) in enumerate(batch):  # zero after normalisation
-        x[i, :, h:] = 0
-        x[i, :, :, w:] = 0
-    with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16):
-        embedding = net.image_encoder(x)
+    inside = torch.zeros(len(batch), 1, args.canvas, args.canvas)
+    for i, (_, (w, h), _) in enumerate(batch):
+        inside[i, :, :h, :w] = 1
+    reduced = torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16)
+    with reduced:
+        embedding = net.image_encoder(x * inside)  # zero after normalisation
     pe = net.prompt_encoder.get_dense_pe()
     groups = {}  # prompts of one shape go through the decoder together
-    for i, (_, size, mode, prompts) in enumerate(batch):
-        if prompts:
-            groups.setdefault((mode, len(prompts), None if mode == "box" else prompts[0][1].shape), []).append((i, size, prompts))
-    logits, scores, truth, areas = [], [], [], []
+    for i, (_, _, lists) in enumerate(batch):
+        for prompts in lists:
+            box, xy, *_ = prompts[0]
+            groups.setdefault((box is not None, None if xy is None else len(xy)), []).append((i, prompts))
 
     def tensor(arrays):
         return torch.from_numpy(np.stack(arrays)).to(args.device)
 
-    for (mode, count, _), group in groups.items():
-        prompts = [p for *_, each in group for p in each]
-        boxes = tensor([p[0] for p in prompts]) if mode != "point" else None
-        points = (tensor([p[1] for p in prompts]), tensor([p[2] for p in prompts])) if mode != "box" else None
+    logits, scores, truth, of, boxed = [], [], [], [], []
+    for (has_box, n_points), group in groups.items():
+        prompts = [p for _, each in group for p in each]
+        boxes = tensor([p[0] for p in prompts]) if has_box else None
+        points = (tensor([p[1] for p in prompts]), tensor([p[2] for p in prompts])) if n_points else None
         sparse, dense = net.prompt_encoder(points=points, boxes=boxes, masks=None)
-        own = embedding[[i for i, *_ in group]].float().repeat_interleave(count, 0)
-        low, score = predict_masks(net.mask_decoder, own, pe, sparse, dense)
-        logits.append(low)
-        scores.append(score)
+        which = [i for i, _ in group for _ in range(PROMPTS)]
+        with reduced:
+            low, score = predict_masks(net.mask_decoder, embedding[which].float(), pe, sparse, dense)
+        logits.append(low.float())
+        scores.append(score.float())
         truth += [p[3] for p in prompts]
-        for _, (w, h), each in group:
-            inside = np.zeros((args.canvas, args.canvas), bool)
-            inside[:h, :w] = True
-            areas += [inside] * count
-    if not logits:
+        of += which
+        boxed += [has_box] * len(prompts)
+    return (torch.cat(logits), torch.cat(scores), tensor(truth).float()[:, None], inside[of], torch.tensor(boxed)) if groups else None
+
+
+def losses_of(net, args, batch):
+    found = prompted(net, args, batch)
+    if found is None:
         return {"dice": sum(p.sum() for p in net.parameters() if p.requires_grad) * 0}
-    logits = F.interpolate(torch.cat(logits), (args.canvas, args.canvas), mode="bilinear", align_corners=False)  # [N,4,S,S]
-    scores = torch.cat(scores)
-    truth, areas = tensor(truth).float()[:, None], tensor(areas).float()[:, None]
-    named = truth.flatten(1).any(1)
-    p = logits.sigmoid() * areas
+    logits, scores, truth, inside, boxed = found
+    truth, inside = F.avg_pool2d(truth, 2), F.avg_pool2d(inside, 2)  # a quarter of the work, as pixels have shares in a structure
+    logits = F.interpolate(logits, truth.shape[2:], mode="bilinear", align_corners=False)
+    p = logits.sigmoid() * inside
     both, all_ = (p * truth).sum((2, 3)), p.sum((2, 3)) + truth.sum((2, 3))
-    dice = 1 - (2 * both + 20) / (all_ + 20)  # [N,4]; 20 pixels: a few of a small structure are not all of it
-    bce = (F.binary_cross_entropy_with_logits(logits, truth.expand_as(logits), pos_weight=torch.tensor(3.0), reduction="none") * areas).mean((2, 3))
+    dice = 1 - (2 * both + 5) / (all_ + 5)  # [N,4]; 5 pixels: a few of a small structure are not all of it
+    bce = F.binary_cross_entropy_with_logits(logits, truth.expand_as(logits), pos_weight=torch.tensor(3.0), reduction="none")
+    bce = 4 * (bce * inside).mean((2, 3))
     with torch.no_grad():
-        on = (logits > 0) & (areas > 0)
-        t = truth > 0
-        union = (on | t).sum((2, 3))
-        iou = (on & t).sum((2, 3)) / union.clamp(min=1)
-    best = (dice + 4 * bce)[:, 1:].min(1).values  # of the three masks the one that fits is taught
-    share = named.float() / named.sum().clamp(min=1)  # a mask says where, the predicted IoU whether: empty tissue teaches that alone
-    return {"dice": share @ dice[:, 0], "bce": 4 * share @ bce[:, 0], "three": 0.5 * share @ best, "iou": 0.5 * F.mse_loss(scores, iou)}
+        on, t = (logits > 0) & (inside >= 0.5), truth >= 0.5
+        iou = (on & t).sum((2, 3)) / (on | t).sum((2, 3)).clamp(min=1)
+    best = (dice + bce)[:, 1:].min(1).values  # of the three masks the one that fits is taught
+    named = truth.flatten(1).any(1).float()  # a mask says where, the predicted IoU whether: empty tissue teaches that alone
+    single = named / named.sum().clamp(min=1) * torch.where(boxed, 1, 0.5)  # a box is answered by the single mask, points by one of the three
+    three = named / named.sum().clamp(min=1) * torch.where(boxed, 0.5, 1)
+    return {"dice": single @ dice[:, 0], "bce": single @ bce[:, 0], "three": three @ best, "iou": 0.5 * F.mse_loss(scores, iou)}
 
 
 def medical(parts, own):
