@@ -31,7 +31,7 @@ def sample(own, marks, seed, index):
     """The image [320,320] u8, the boxes in it [K,4] (centre and size, 0 to 1) and their labels [K]."""
     s = frames.draw(seed, index, *DIET, own=own, marks=marks)
     h, w = s.image.shape
-    found = [(s.box(i), label) for i, label in enumerate(s.labels) if label >= 0]
+    found = [(frames.box_of(mask), label) for mask, label in zip(s.masks, s.labels) if label >= 0]
     found = [(b, label) for b, label in found if b is not None and min(b[2] - b[0], b[3] - b[1]) >= 2]
     image = cv2.resize(s.image, (SIDE, SIDE), interpolation=cv2.INTER_AREA if max(h, w) > SIDE else cv2.INTER_LINEAR)
     image = cv2.GaussianBlur(image, (0, 0), ((SMOOTH**2 - 1) / 6) ** 0.5)  # by which a triangle so wide is wider than one of a pixel

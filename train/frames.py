@@ -18,16 +18,18 @@ import phantom
 cv2.setNumThreads(1)
 
 
+def box_of(mask):
+    """Corners [4] of what a mask shows; None: nothing."""
+    ys, xs = np.nonzero(mask)
+    return np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32) if len(xs) else None
+
+
 class Sample:
     """image [H,W] u8; masks [K] of [H,W] u8, 0 or 1; labels [K]: the detector's class, -1: a structure that it does not look for, behind all others.
     outlined: masks are outlines, not boxes."""
 
     def __init__(self, image, masks, labels, outlined=True):
         self.image, self.masks, self.labels, self.outlined = image, masks, labels, outlined
-
-    def box(self, i):
-        ys, xs = np.nonzero(self.masks[i])
-        return np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32) if len(xs) else None
 
 
 def draw(seed, index, hard=0.75, empty=0.12, shaded=0.1, surfaces=None, sides=(230, 430), own=None, marks=0):

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 
 import phantom
+from frames import box_of
 from run import ROOT, number
 
 sys.path.insert(0, str(ROOT / "python"))
@@ -22,11 +23,6 @@ def dice(a, b):
 
 def iou(a, b):
     return (a & b).sum() / max((a | b).sum(), 1)
-
-
-def box_of(m):
-    ys, xs = np.nonzero(m)
-    return np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], float)
 
 
 def main():

@@ -61,7 +61,7 @@ def arguments(description, start, steps, batch, rate, more=None, boxes_do=False)
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--threads", type=number(int, 1), default=os.cpu_count())
     p.add_argument("--workers", type=number(int, 1), default=min(12, os.cpu_count()), help="processes that generate images")
-    p.add_argument("--bf16", action="store_true", help="autocast; faster on GPUs and CPUs with AMX")
+    p.add_argument("--bf16", action="store_true", help="autocast; faster on GPUs and CPUs with AMX or AVX-512 BF16")
     p.add_argument("--minutes", type=number(float, 0), default=4, help="between checkpoints")
     p.add_argument("--stop-after", type=number(float, 0), default=0, metavar="MINUTES", help="save and stop; the next call resumes")
     p.add_argument("--within", type=number(float, 0), default=0, metavar="MINUTES",

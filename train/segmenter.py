@@ -50,8 +50,7 @@ def points_of(rng, mask, others, n_front, n_back):
 
 def noisy_box(rng, mask):
     """As a detector or a hand draws it."""
-    ys, xs = np.nonzero(mask)
-    box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float32)
+    box = frames.box_of(mask)
     span = np.array([box[2] - box[0], box[3] - box[1]] * 2)
     box = box + rng.normal(0, 1, 4) * (0.06 * span + 0.7)
     return np.concatenate([np.minimum(box[:2], box[2:] - 1), box[2:]]).astype(np.float32)
@@ -156,8 +155,8 @@ def losses_of(net, args, batch):
         iou = (on & t).sum((2, 3)) / (on | t).sum((2, 3)).clamp(min=1)
     best = (dice + bce)[:, 1:].min(1).values  # of the three masks the one that fits is taught
     named = truth.flatten(1).any(1).float()  # a mask says where, the predicted IoU whether: empty tissue teaches that alone
-    single = named / named.sum().clamp(min=1) * torch.where(boxed, 1, 0.5)  # a box is answered by the single mask, points by one of the three
-    three = named / named.sum().clamp(min=1) * torch.where(boxed, 0.5, 1)
+    share = named / named.sum().clamp(min=1)
+    single, three = share * torch.where(boxed, 1, 0.5), share * torch.where(boxed, 0.5, 1)  # a box is answered by the first mask, points by another
     return {"dice": single @ dice[:, 0], "bce": single @ bce[:, 0], "three": three @ best, "iou": 0.5 * F.mse_loss(scores, iou)}
 
 
