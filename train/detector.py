@@ -58,7 +58,7 @@ def main():
         if k in start and start[k].shape != own[k].shape:
             print(f"{args.start}: {k} is {list(start[k].shape)}, want {list(own[k].shape)}: it begins anew", file=sys.stderr)
     net.load_state_dict({k: start[k].to(own[k].dtype) if k in start and start[k].shape == own[k].shape else own[k] for k in own})
-    net.to(args.device).train()
+    net.to(args.device, memory_format=torch.channels_last).train()
     criterion = DFINECriterion.from_config(config).to(args.device)
     plain = [p for n, p in net.named_parameters() if p.ndim < 2]
     decayed = [p for n, p in net.named_parameters() if p.ndim >= 2]
@@ -67,6 +67,7 @@ def main():
 
     def loss_of(batch):
         images = torch.from_numpy(np.stack([p for p, *_ in batch])).to(args.device).float()[:, None].expand(-1, 3, -1, -1) / 255
+        images = images.contiguous(memory_format=torch.channels_last)
         targets = [{"boxes": torch.from_numpy(b).to(args.device), "labels": torch.from_numpy(k).to(args.device)} for _, b, k in batch]
         with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16):
             features = net.encoder(net.backbone(images))
