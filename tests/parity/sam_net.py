@@ -104,6 +104,16 @@ def load(state, canvas):
     return net.eval()  # again: upstream caches the attention biases in eval()
 
 
+def set_canvas(net, canvas):
+    """A network of build() goes on with the same weights on another canvas."""
+    encoder, side = net.image_encoder, canvas // 16
+    for module in encoder.modules():
+        if hasattr(module, "input_resolution"):
+            module.input_resolution = tuple(n * canvas // encoder.img_size for n in module.input_resolution)
+    encoder.img_size = canvas
+    net.prompt_encoder.image_embedding_size, net.prompt_encoder.input_image_size = (side, side), (canvas, canvas)
+
+
 def doubled(net):
     twin = copy.deepcopy(net).double()
     for module, name, function in (

@@ -194,12 +194,14 @@ def own_images(folder):
     done = subprocess.run([*recipe, "--data", str(where)], capture_output=True, text=True)
     assert done.returncode == 0 and (folder / "masks of own/segmenter.safetensors").exists(), done.stderr
     recipe[2] = str(folder / "of a small canvas")
-    done = subprocess.run([*recipe, "--data", str(where), "--canvas", "256"], capture_output=True, text=True)
+    done = subprocess.run([*recipe, "--steps", "2", "--data", str(where), "--canvas", "192,256"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert len(losses(folder / "of a small canvas")) == 2
     facts = safe_open(folder / "of a small canvas/segmenter.safetensors", "pt").metadata()
-    assert facts["input_size"] == "384" and facts["steps"].endswith(" on a canvas of 256"), facts
-    done = subprocess.run([*recipe, "--data", str(where)], capture_output=True, text=True)
-    assert done.returncode and "began with --canvas 256, not 384" in done.stderr, done.stderr
+    assert facts["input_size"] == "384" and facts["steps"].endswith("2 of batch 2 on a canvas of 192 and 256"), facts
+    for other, said in (("384", "began with --canvas 192,256, not 384"), ("200", "200 is not SIDE or SIDE,LAST"), ("256,", "invalid canvases value: '256,'")):
+        done = subprocess.run([*recipe, "--data", str(where), "--canvas", other], capture_output=True, text=True)
+        assert done.returncode and said in done.stderr, done.stderr
     filled = folder / "filled"  # by a structure: nothing is beside it
     filled.mkdir()
     cv2.imwrite(str(filled / "a.png"), np.full((64, 64), 90, np.uint8))
