@@ -260,6 +260,11 @@ def what_means_nothing_is_said(tmp):
     (tmp / "one" / "settings.yaml").write_text("conf: many\n")
     _, err = um("replay", tmp / "one", code=2)
     assert "settings.yaml:1: conf: \"many\" is not a number" in err, err
+    for option in ("sink: [\"jsonl:{0}\"]", "kpi: \"{0}\"", "trace: \"{0}\"", "weight-cache: \"{0}\""):  # a stranger's: it writes nothing
+        (tmp / "one" / "settings.yaml").write_text(option.format(tmp / "written") + "\n")
+        _, err = um("replay", tmp / "one", code=2)
+        assert f"settings.yaml:1: {option.partition(':')[0]}: no such option of a recording" in err, err
+    assert not (tmp / "written").exists()
     packet = json.loads((tmp / "one" / "packets.jsonl").read_text())
     assert packet["models"]["detector"].startswith("sha256:")
 

@@ -740,9 +740,12 @@ static bool read_config(struct options *o, enum command_bit command, const char 
             bool elsewhere = find_row(name, strlen(name), ALL) != NULL;
             for (int bit = 1; bit <= ON_REPLAY && !elsewhere; bit *= 2)
                 elsewhere = find_row(name, strlen(name), (enum command_bit)bit) != NULL;
-            if (!elsewhere) /* a key of another command is not for us: one file may serve several
-                               commands */
-                ok = (cli_usage("%s: no such option", where), false);
+            /* a key of another command is not for us: one file may serve several commands. A
+             * recording, which anybody may have made, says how it is computed, not what is written
+             */
+            if (!elsewhere || command == IN_RECORDING)
+                ok = (cli_usage("%s: no such option%s", where, elsewhere ? " of a recording" : ""),
+                      false);
             continue;
         }
         ok = set_pair(o, r, where, p);
@@ -816,7 +819,7 @@ static bool read_recorded(struct options *o, int argc, char **argv)
             tell(text);
         return true;
     }
-    if (!read_config(o, ON_REPLAY, path))
+    if (!read_config(o, IN_RECORDING, path))
         return false;
     o->recorded_device = o->device;
     return true;
