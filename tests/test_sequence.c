@@ -528,7 +528,7 @@ TEST(a_long_recording_has_parts)
     um_sink *sink = NULL;
     um_source *s = NULL;
     um_frame *f = NULL;
-    char *name = malloc(LONG + 1), path[500];
+    char *name = malloc(LONG + 1), path[500], later[500];
     const char *folder = in_scratch("long");
     memset(name, 'a', LONG);
     name[LONG] = 0;
@@ -551,12 +551,59 @@ TEST(a_long_recording_has_parts)
     }
     CHECK_EQ(next(s, &f), UM_EOF);
     um_source_close(&s);
-    for (int i = 0; i < 2; i++) {
-        snprintf(path, sizeof path, "%s/frames_001.%s", folder, i ? "raw" : "mhd");
-        CHECK(unlink(path) == 0);
-    }
+    snprintf(path, sizeof path, "%s/frames_001.mhd", folder);
+    snprintf(later, sizeof later, "%s/frames_002.mhd", folder);
+    CHECK(rename(path, later) == 0); /* one that is missing is told, and those after it come */
+    CHECK_OK(um_source_open(&s, spec("replay", folder), NULL));
+    CHECK_OK(next(s, &f));
+    CHECK_EQ(next(s, &f), UM_EIO);
+    CHECK_MSG(strstr(um_last_error(), "frames_001.mhd: not there, and parts behind it are"), "%s",
+              um_last_error());
+    for (int i = 1; i < FRAMES; i++)
+        CHECK_OK(next(s, &f));
+    CHECK_EQ(next(s, &f), UM_EOF);
+    um_source_close(&s);
+    CHECK(unlink(later) == 0);
+    snprintf(path, sizeof path, "%s/frames_001.raw", folder);
+    CHECK(unlink(path) == 0);
     forget(folder);
     free(name);
+}
+
+/* A key's value is no field, whatever the key, and does not get into the header of a recording. */
+TEST(keys_are_not_taken_for_fields)
+{
+    um_sink *sink = NULL;
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    char wanted[] = "abcdefghijklmnopqrstuvwx";
+    const char *folder = in_scratch("keys");
+    text("NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 3 2\nencoding: raw\n"
+         "Kinds:=domain domain\ntype:=double\nDimSize:=1 1 1\nElementDataFile:=LOCAL\n"
+         "Modality:=US\n\n%s",
+         wanted);
+    CHECK_OK(um_sink_open(&sink, spec("record", folder), NULL));
+    CHECK_OK(um_source_open(&s, save("keys.nrrd"), NULL));
+    for (int i = 0; i < 2; i++) {
+        um_packet fields = {.struct_size = sizeof fields, .width = 4, .height = 3}, *made = NULL;
+        CHECK_OK(next(s, &f));
+        CHECK(f->width == 4 && !memcmp(f->pixels, wanted + 12 * i, 12));
+        CHECK_OK(um_packet_create(&made, &fields, NULL, 0));
+        CHECK_OK(um_sink_write(sink, made, f, NULL));
+        const um_packet *done = made;
+        um_packet_unref(&done);
+    }
+    um_source_close(&s);
+    CHECK_OK(um_sink_close(&sink));
+    CHECK_OK(um_source_open(&s, spec("replay", folder), NULL));
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(next(s, &f));
+        CHECK(!memcmp(f->pixels, wanted + 12 * i, 12));
+        CHECK(i || strstr(um_frame_notes(f), "\nModality = US\n"));
+    }
+    CHECK_EQ(next(s, &f), UM_EOF);
+    um_source_close(&s);
+    forget(folder);
 }
 
 /* Every state of the header between two frames, a write that ended anywhere included, is that of

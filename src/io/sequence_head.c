@@ -83,14 +83,15 @@ static char *skip_space(char *s)
     return s + strspn(s, " \t");
 }
 
-/* "NAME = VALUE", "name: value" or "name:=value"; false: none of them. */
-static bool split(const struct draft *d, char *line, char **name, char **value)
+/* "NAME = VALUE", "name: value" or "key:=value" (*pair: the last); false: none of them. */
+static bool split(const struct draft *d, char *line, char **name, char **value, bool *pair)
 {
     char *sign = strchr(line, d->nrrd ? ':' : '=');
     if (!sign || sign == line)
         return false;
+    *pair = d->nrrd && sign[1] == '=';
     *name = skip_space(line);
-    *value = skip_space(sign + 1 + (d->nrrd && sign[1] == '='));
+    *value = skip_space(sign + 1 + *pair);
     while (sign > *name && isspace((unsigned char)sign[-1]))
         sign--;
     *sign = 0;
@@ -341,12 +342,14 @@ static um_status take_common(struct draft *d, const char *name, const char *valu
     return add_other(d, name, value);
 }
 
+/* Of a MetaImage: of no use here, and written anew. */
+static const char *const told[] = {
+    "AnatomicalOrientation", "CenterOfRotation", "Offset",    "TransformMatrix",
+    "UltrasoundImageType",   "Comment",          "Position",  "Orientation",
+    "CompressedDataSize",    "ElementMin",       "ElementMax"};
+
 static um_status take_meta(struct draft *d, const char *name, const char *value)
 {
-    static const char *const told[] = {
-        "AnatomicalOrientation", "CenterOfRotation", "Offset",    "TransformMatrix",
-        "UltrasoundImageType",   "Comment",          "Position",  "Orientation",
-        "CompressedDataSize",    "ElementMin",       "ElementMax"};
     if (is(name, "ObjectType"))
         return is(value, "Image") ? UM_OK : refuse(d, "ObjectType ", value);
     if (is(name, "NDims"))
@@ -377,14 +380,38 @@ static um_status take_meta(struct draft *d, const char *name, const char *value)
         d->ended = true;
         return strcmp(value, "LOCAL") == 0 ? UM_OK : take_file(d, value);
     }
-    if (IS_ONE_OF(name, told)) /* of no use here, and written anew */
+    if (IS_ONE_OF(name, told))
         return UM_OK;
     return take_common(d, name, value);
 }
 
+/* "key:=value" is no field, whatever the key: SimpleITK writes a MetaImage's "Kinds" like that.
+ * What a MetaImage's header has is not kept, as it would be said twice where that is written. */
+static um_status take_pair(struct draft *d, const char *key, const char *value)
+{
+    static const char *const meta[] = {"ObjectType",
+                                       "NDims",
+                                       "DimSize",
+                                       "Kinds",
+                                       "ElementSpacing",
+                                       "ElementType",
+                                       "BinaryData",
+                                       "CompressedData",
+                                       "ElementNumberOfChannels",
+                                       "ElementDataFile",
+                                       "HeaderSize",
+                                       "BinaryDataByteOrderMSB",
+                                       "ElementByteOrderMSB"};
+    if (strncasecmp(key, "axis ", 5) == 0 && key[5] && is(key + 6, " index values")) {
+        d->h->stamps = (size_t)(value - d->h->text);
+        return UM_OK;
+    }
+    return IS_ONE_OF(key, meta) || IS_ONE_OF(key, told) ? UM_OK : take_common(d, key, value);
+}
+
 static um_status take_nrrd(struct draft *d, const char *name, const char *value)
 {
-    static const char *const told[] = {
+    static const char *const idle[] = {
         "space", "space origin", "space dimension",   "content",  "centers",   "thicknesses", "min",
         "max",   "axismins",     "measurement frame", "axismaxs", "axis mins", "axis maxs"};
     if (is(name, "type"))
@@ -422,11 +449,7 @@ static um_status take_nrrd(struct draft *d, const char *name, const char *value)
         return strcmp(value, "0") == 0 ? UM_OK : refuse(d, "bytes in front of the pixels", "");
     if (is(name, "data file") || is(name, "datafile"))
         return take_file(d, value);
-    if (strncasecmp(name, "axis ", 5) == 0 && name[5] && is(name + 6, " index values")) {
-        d->h->stamps = (size_t)(value - d->h->text);
-        return UM_OK;
-    }
-    return IS_ONE_OF(name, told) ? UM_OK : take_common(d, name, value);
+    return IS_ONE_OF(name, idle) ? UM_OK : take_pair(d, name, value);
 }
 
 /* ---- what it comes to ---- */
@@ -547,11 +570,14 @@ static um_status settle(struct draft *d)
 static um_status take_line(struct draft *d, size_t from)
 {
     char *line = d->h->text + from, *name = NULL, *value = NULL;
+    bool pair = false;
     if (d->nrrd && line[0] == '#')
         return UM_OK;
-    if (!split(d, line, &name, &value))
+    if (!split(d, line, &name, &value, &pair))
         return line[0] ? bad(d, "no field: ", line) : UM_OK;
-    return d->nrrd ? take_nrrd(d, name, value) : take_meta(d, name, value);
+    return pair      ? take_pair(d, name, value)
+           : d->nrrd ? take_nrrd(d, name, value)
+                     : take_meta(d, name, value);
 }
 
 um_status um_sequence_head_read(struct um_sequence_head *h, FILE *file, bool nrrd)

@@ -11,7 +11,9 @@
 #include "io/sequence_head.h"
 #include "io/source.h"
 
+#include <dirent.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -38,6 +40,38 @@ static um_status find_part(struct replay *r)
     if (!r->path)
         return um_fail(UM_ENOMEM, "%s", name);
     return access(r->path, F_OK) == 0 ? UM_OK : UM_EOF;
+}
+
+/* The first part behind this one that the folder holds; -1: none. */
+static int part_behind(const struct replay *r)
+{
+    DIR *folder = opendir(r->folder);
+    struct dirent *e;
+    int first = -1;
+    while (folder && (e = readdir(folder))) {
+        char name[UM_RECORDING_NAME];
+        int part = -1;
+        if (sscanf(e->d_name, "frames_%6d", &part) != 1 || part <= r->part)
+            continue;
+        um_recording_part(name, part, "mhd");
+        if (strcmp(name, e->d_name) == 0 && (first < 0 || part < first))
+            first = part;
+    }
+    if (folder)
+        closedir(folder);
+    return first;
+}
+
+/* The part that is next; if it is not there, but others are behind it, an error, and then those. */
+static um_status next_part(struct replay *r)
+{
+    um_status st = find_part(r);
+    int behind = st == UM_EOF ? part_behind(r) : -1;
+    if (behind < 0)
+        return st;
+    r->part = behind;
+    return um_fail(UM_EIO, "%s: not there, and parts behind it are: its frames are missing",
+                   r->path);
 }
 
 static um_status open_replay(struct replay *r, const char *arg, const um_source_settings *settings,
@@ -128,7 +162,7 @@ static um_status replay_read(void *priv, uint64_t index, um_frame **frame)
         r->begun = false;
     }
     for (;;) {
-        um_status st = r->open ? UM_OK : find_part(r);
+        um_status st = r->open ? UM_OK : next_part(r);
         if (st == UM_OK && !r->open) {
             st = um_clip_open(&r->clip, r->path, &r->set);
             r->open = st == UM_OK;
