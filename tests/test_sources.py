@@ -255,9 +255,9 @@ def a_stack_of_imagej_has_all_its_pages(tmp):
         write_stack(tmp / "stack.tif", pages, order, "ImageJ=1.54f\nimages=3\nslices=3\n")
         found, err = box(tmp / "stack.tif")
         assert len(found) == 3 and near(found[0], want, .01) and found[2] == found[0] and found[1] != found[0], (found, want)
-    write_stack(tmp / "stack.tif", pages, "<", "ImageJ=1.54f\nimages=4\n")
+    write_stack(tmp / "stack.tif", pages, "<", "ImageJ=1.54f\nimages=16000000\n")  # a cut one is one error, not millions
     found, err = box(tmp / "stack.tif")
-    assert len(found) == 3 and "stack.tif: page 4: bad TIFF: its pixels end early" in err, err
+    assert len(found) == 3 and "stack.tif: page 4: bad TIFF: its pixels end early" in err and err.count("page") == 1, err
     write_stack(tmp / "stack.tif", pages[:1], "<", "no stack\nimages=4\n")
     assert len(box(tmp / "stack.tif")[0]) == 1
 

@@ -459,5 +459,7 @@ um_status um_tiff_read(struct um_tiff *t, um_frame **out)
         snprintf(page, sizeof page, "page %d", t->next);
         um_fail_in(st, page);
     }
+    if (st != UM_OK && t->stack) /* so it would be with all behind it: a text counts them */
+        t->next = t->pages;
     return st;
 }
