@@ -60,7 +60,8 @@ def results(folder, found):
 @test
 def boxes_masks_and_states_add_up(folder):
     square = {"size": [10, 10], "counts": [22, 4, 6, 4, 6, 4, 6, 4, 44]}  # x and y from 2 to 5
-    coco(folder, [box(0, [2, 2, 4, 4], segmentation=square)], make_images(folder, 3))
+    others = {"ID": "a", "Width": 3, "BBox": [0, 0, 1, 1], "Segmentation": [], "IsCrowd": 1}  # keys of whoever wrote it
+    coco(folder, [{**others, **box(0, [2, 2, 4, 4], segmentation=square)}], [{**others, **i} for i in make_images(folder, 3)])
     moved = runs(32, 4, 6, 4, 6, 4, 6, 4, 34)  # one pixel to the right
     found = [box(0, [3, 2, 4, 4], score=0.9, segmentation={"size": [10, 10], "counts": moved}),
              box(1, [0, 0, 5, 5], score=0.8), box(2, [0, 0, 5, 5], score=0.3)]

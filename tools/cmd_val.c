@@ -130,11 +130,12 @@ static int by_image(const void *a, const void *b)
 
 static bool good_result(const cJSON *r)
 {
-    const cJSON *box = cJSON_GetObjectItem(r, "bbox");
+    const cJSON *box = cJSON_GetObjectItemCaseSensitive(r, "bbox");
     int64_t id;
-    bool good = truth_whole(cJSON_GetObjectItem(r, "image_id"), &id) &&
-                truth_whole(cJSON_GetObjectItem(r, "category_id"), &id) &&
-                cJSON_IsNumber(cJSON_GetObjectItem(r, "score")) && cJSON_GetArraySize(box) == 4;
+    bool good = truth_whole(cJSON_GetObjectItemCaseSensitive(r, "image_id"), &id) &&
+                truth_whole(cJSON_GetObjectItemCaseSensitive(r, "category_id"), &id) &&
+                cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(r, "score")) &&
+                cJSON_GetArraySize(box) == 4;
     for (int k = 0; k < 4 && good; k++)
         good = cJSON_IsNumber(cJSON_GetArrayItem(box, k)) &&
                isfinite(cJSON_GetArrayItem(box, k)->valuedouble);
@@ -163,12 +164,13 @@ static um_status read_results(struct val *v, const char *path)
                               "bbox (four numbers) or score",
                               path, r->n);
         masks = masks || truth_has_mask(e);
-        seen = seen || cJSON_GetObjectItem(e, "score")->valuedouble >= (double)v->o->conf;
-        r->result[r->n] =
-            (struct result){.image = (int64_t)cJSON_GetObjectItem(e, "image_id")->valuedouble,
-                            .score = cJSON_GetObjectItem(e, "score")->valuedouble,
-                            .order = r->n,
-                            .json = e};
+        seen =
+            seen || cJSON_GetObjectItemCaseSensitive(e, "score")->valuedouble >= (double)v->o->conf;
+        r->result[r->n] = (struct result){
+            .image = (int64_t)cJSON_GetObjectItemCaseSensitive(e, "image_id")->valuedouble,
+            .score = cJSON_GetObjectItemCaseSensitive(e, "score")->valuedouble,
+            .order = r->n,
+            .json = e};
         r->n++;
     }
     r->no_masks = seen && !masks;
@@ -199,7 +201,7 @@ static um_status find_stored(struct val *v, const struct truth_frame *t, struct 
         return truth_no_memory();
     for (long i = lo; i < hi; i++) {
         const cJSON *e = r->result[i].json;
-        double id = cJSON_GetObjectItem(e, "category_id")->valuedouble;
+        double id = cJSON_GetObjectItemCaseSensitive(e, "category_id")->valuedouble;
         int c = 0;
         while (c < n_known && (double)known[c].id != id)
             c++;
@@ -217,7 +219,8 @@ static um_status find_stored(struct val *v, const struct truth_frame *t, struct 
         struct ap_box *b = &f->box[f->boxes++];
         *b = (struct ap_box){.score = r->result[i].score, .category = c};
         for (int k = 0; k < 4; k++)
-            b->box[k] = cJSON_GetArrayItem(cJSON_GetObjectItem(e, "bbox"), k)->valuedouble;
+            b->box[k] =
+                cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(e, "bbox"), k)->valuedouble;
     }
     f->visible = f->boxes && f->box[0].score >= (double)v->o->conf;
     return UM_OK;

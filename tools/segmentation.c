@@ -146,7 +146,8 @@ bool segmentation_read(const cJSON *s, int width, int height, uint8_t *mask)
         free(turn);
         return ok;
     }
-    const cJSON *size = cJSON_GetObjectItem(s, "size"), *counts = cJSON_GetObjectItem(s, "counts");
+    const cJSON *size = cJSON_GetObjectItemCaseSensitive(s, "size"),
+                *counts = cJSON_GetObjectItemCaseSensitive(s, "counts");
     const cJSON *h = cJSON_GetArrayItem(size, 0), *w = cJSON_GetArrayItem(size, 1);
     if (!cJSON_IsNumber(h) || !cJSON_IsNumber(w) || h->valuedouble != height ||
         w->valuedouble != width)

@@ -108,7 +108,7 @@ um_status truth_json(cJSON **out, const char *path)
 
 bool truth_has_mask(const cJSON *object)
 {
-    const cJSON *s = cJSON_GetObjectItem(object, "segmentation");
+    const cJSON *s = cJSON_GetObjectItemCaseSensitive(object, "segmentation");
     return s && !cJSON_IsNull(s) && !(cJSON_IsArray(s) && cJSON_GetArraySize(s) == 0);
 }
 
@@ -120,7 +120,7 @@ um_status truth_mask(const char *file, const struct truth_frame *f, const cJSON 
         return UM_OK;
     if (!(*mask = calloc((size_t)w, (size_t)h)))
         return truth_no_memory();
-    return segmentation_read(cJSON_GetObjectItem(object, "segmentation"), w, h, *mask)
+    return segmentation_read(cJSON_GetObjectItemCaseSensitive(object, "segmentation"), w, h, *mask)
                ? UM_OK
                : truth_fail(UM_EFORMAT,
                             "val: %s: a \"segmentation\" of %s is neither polygons nor run lengths "
@@ -375,14 +375,14 @@ static int find_category(const truth *t, int64_t id)
 
 static um_status read_categories(truth *t, const char *path)
 {
-    const cJSON *list = cJSON_GetObjectItem(t->coco, "categories"), *c;
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(t->coco, "categories"), *c;
     int64_t id;
     if (!cJSON_IsArray(list) || !cJSON_GetArraySize(list))
         return truth_fail(UM_EFORMAT, "val: %s: no \"categories\": not COCO's format", path);
     cJSON_ArrayForEach(c, list)
     {
-        const cJSON *name = cJSON_GetObjectItem(c, "name");
-        if (!truth_whole(cJSON_GetObjectItem(c, "id"), &id))
+        const cJSON *name = cJSON_GetObjectItemCaseSensitive(c, "name");
+        if (!truth_whole(cJSON_GetObjectItemCaseSensitive(c, "id"), &id))
             return truth_fail(UM_EFORMAT, "val: %s: a category without a whole number as id", path);
         if (find_category(t, id) >= 0)
             return truth_fail(UM_EFORMAT, "val: %s: two categories have id %lld", path,
@@ -401,19 +401,19 @@ static um_status read_categories(truth *t, const char *path)
 
 static um_status read_images(truth *t, const char *path, const char *folder)
 {
-    const cJSON *list = cJSON_GetObjectItem(t->coco, "images"), *i;
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(t->coco, "images"), *i;
     if (!cJSON_IsArray(list) || !cJSON_GetArraySize(list))
         return truth_fail(UM_EFORMAT, "val: %s: no \"images\"", path);
     cJSON_ArrayForEach(i, list)
     {
-        const cJSON *name = cJSON_GetObjectItem(i, "file_name");
+        const cJSON *name = cJSON_GetObjectItemCaseSensitive(i, "file_name");
         int64_t id, w = 0, h = 0;
-        if (!truth_whole(cJSON_GetObjectItem(i, "id"), &id) || !cJSON_IsString(name))
+        if (!truth_whole(cJSON_GetObjectItemCaseSensitive(i, "id"), &id) || !cJSON_IsString(name))
             return truth_fail(
                 UM_EFORMAT, "val: %s: image %ld has no whole number as \"id\" or no \"file_name\"",
                 path, t->entries);
-        if (!truth_whole(cJSON_GetObjectItem(i, "width"), &w) ||
-            !truth_whole(cJSON_GetObjectItem(i, "height"), &h) || w < 1 || h < 1 ||
+        if (!truth_whole(cJSON_GetObjectItemCaseSensitive(i, "width"), &w) ||
+            !truth_whole(cJSON_GetObjectItemCaseSensitive(i, "height"), &h) || w < 1 || h < 1 ||
             w > UM_FRAME_MAX_SIDE || h > UM_FRAME_MAX_SIDE)
             return truth_fail(UM_EFORMAT, "val: %s: image %lld (%s) has no \"width\" or \"height\"",
                               path, (long long)id, name->valuestring);
@@ -454,7 +454,7 @@ static um_status check_ids(const cJSON *annotations, const char *path)
         return st;
     cJSON_ArrayForEach(a, annotations)
     {
-        n += truth_whole(cJSON_GetObjectItem(a, "id"), &id[n]);
+        n += truth_whole(cJSON_GetObjectItemCaseSensitive(a, "id"), &id[n]);
     }
     qsort(id, n, sizeof *id, by_number);
     for (size_t i = 1; i < n && st == UM_OK; i++)
@@ -478,7 +478,7 @@ static bool is_within(const cJSON *bbox, int width, int height)
 /* Its "bbox"; one that has an outline needs none. */
 static um_status check_box(const cJSON *annotation, const struct entry *e, const char *path, long n)
 {
-    const cJSON *box = cJSON_GetObjectItem(annotation, "bbox"), *v;
+    const cJSON *box = cJSON_GetObjectItemCaseSensitive(annotation, "bbox"), *v;
     bool good = cJSON_GetArraySize(box) == 4;
     if (!box && truth_has_mask(annotation))
         return UM_OK;
@@ -499,7 +499,7 @@ static um_status check_box(const cJSON *annotation, const struct entry *e, const
 
 static um_status read_annotations(truth *t, const char *path)
 {
-    const cJSON *list = cJSON_GetObjectItem(t->coco, "annotations"), *a;
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(t->coco, "annotations"), *a;
     long n = 0;
     if (!cJSON_IsArray(list))
         return truth_fail(UM_EFORMAT, "val: %s: no \"annotations\"", path);
@@ -508,8 +508,8 @@ static um_status read_annotations(truth *t, const char *path)
         int64_t image, category;
         bool crowd;
         n++;
-        if (!truth_whole(cJSON_GetObjectItem(a, "image_id"), &image) ||
-            !truth_whole(cJSON_GetObjectItem(a, "category_id"), &category))
+        if (!truth_whole(cJSON_GetObjectItemCaseSensitive(a, "image_id"), &image) ||
+            !truth_whole(cJSON_GetObjectItemCaseSensitive(a, "category_id"), &category))
             return truth_fail(UM_EFORMAT,
                               "val: %s: annotation %ld has no whole number as \"image_id\" or as "
                               "\"category_id\"",
@@ -526,7 +526,7 @@ static um_status read_annotations(truth *t, const char *path)
         um_status st = check_box(a, e, path, n);
         if (st != UM_OK)
             return st;
-        if (!read_flag(cJSON_GetObjectItem(a, "iscrowd"), &crowd))
+        if (!read_flag(cJSON_GetObjectItemCaseSensitive(a, "iscrowd"), &crowd))
             return truth_fail(UM_EFORMAT,
                               "val: %s: annotation %ld (%s): \"iscrowd\" is neither 0 nor 1", path,
                               n, e->name);
@@ -942,10 +942,10 @@ static um_status read_annotated(truth *t, const struct entry *e, struct truth_fr
         const cJSON *a = e->annotation[i];
         struct truth_object *o = &f->object[f->objects++];
         int64_t category = 0;
-        truth_whole(cJSON_GetObjectItem(a, "category_id"), &category);
-        read_flag(cJSON_GetObjectItem(a, "iscrowd"), &o->crowd);
+        truth_whole(cJSON_GetObjectItemCaseSensitive(a, "category_id"), &category);
+        read_flag(cJSON_GetObjectItemCaseSensitive(a, "iscrowd"), &o->crowd);
         o->category = find_category(t, category);
-        const cJSON *box = cJSON_GetObjectItem(a, "bbox");
+        const cJSON *box = cJSON_GetObjectItemCaseSensitive(a, "bbox");
         um_status st = truth_mask(t->dataset, f, a, &o->mask);
         for (int k = 0; k < 4 && box; k++)
             o->box[k] = cJSON_GetArrayItem(box, k)->valuedouble;
