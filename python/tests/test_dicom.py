@@ -349,6 +349,9 @@ def test_damaged_headers_raise_what_the_rest_of_a_folder_survives(tmp_path):
             list(frames(path, dates=True))
         except ultramotion.FormatError as problem:
             assert str(problem).count("b.dcm: ") == 1
+    for tags in ({"FrameTime": "nan"}, {"FrameTime": "inf"}, {"SequenceOfUltrasoundRegions": [region(float("inf"))]}):
+        with pytest.raises(ultramotion.FormatError, match="b.dcm: frame [01] of 2: (ts|spacing_mm) .*finite"):
+            list(frames(made_file(path, np.zeros((2, 4, 4), np.uint8), **tags)))
 
 
 def single_frame(path, arrays, **tags):

@@ -68,7 +68,11 @@ def frames(
                 os.path.basename(name),
                 int(data.BitsStored),
             )
-        yield Frame(image, ts=begun + next(times), spacing_mm=spacing, source=os.path.basename(name))
+        try:
+            frame = Frame(image, ts=begun + next(times), spacing_mm=spacing, source=os.path.basename(name))
+        except _c.InvalidError as problem:  # a time or a spacing that is no number; nobody's argument
+            raise _c.FormatError(f"{name}: frame {index} of {count}: {problem}") from problem
+        yield frame
         index += 1
     if index < count:
         raise _c.FormatError(f"{name}: ends after frame {index - 1} of {count}")
