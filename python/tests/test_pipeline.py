@@ -150,6 +150,9 @@ def test_a_list_of_names_is_read_as_the_command_reads_it(pipeline, packets, tmp_
     assert [p.source for p in made] == ["b.png", "deep/a.png"] and "nowhere.png: cannot open: No such file" in caplog.text
     assert sorted(str(p.relative_to("out")) for p in Path("out").rglob("*_mask.png")) == ["b_mask.png", "deep/a_mask.png"]
     assert [p.source for p in run(tuple(names[:1]), pipeline=pipeline)] == ["b.png"]
+    monkeypatch.chdir(tmp_path / "deep")
+    assert [p.source for p in run(["../b.png", "a.png"], pipeline=pipeline)] == ["b.png", "deep/a.png"]
+    monkeypatch.chdir(tmp_path)
     for wrong, text in ((["b.png", "./b.png"], "b.png. is in it twice"), (["b.png", "a\nb.png"], "the end of a line"), (["b.png", gray], "want pixels")):
         with pytest.raises(ultramotion.InvalidError, match=text):
             list(run(wrong, pipeline=pipeline))

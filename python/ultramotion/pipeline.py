@@ -498,7 +498,7 @@ def _as_list(source: Any) -> IO[bytes] | None:
         return None
     import tempfile  # only here: it takes a while
 
-    names = [os.path.join(os.getcwd(), _c.path_text(one)) for one in source]
+    names = [_without_steps_up(os.path.join(os.getcwd(), _c.path_text(one))) for one in source]
     for name in names:
         if "\n" in name or name.endswith("\r"):
             raise _c.InvalidError(f"source {name!r}: a name with the end of a line in it")
@@ -506,6 +506,12 @@ def _as_list(source: Any) -> IO[bytes] | None:
     file.write(os.fsencode("\n".join(names)))
     file.flush()
     return file
+
+
+def _without_steps_up(path: str) -> str:
+    """Outputs are called by what paths have of their own, and `..` is no name."""
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name) if ".." in folder.split("/") else path
 
 
 def _lines(path: str) -> list[str]:
