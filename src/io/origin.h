@@ -29,7 +29,8 @@ void um_frame_set_origin(um_frame *frame, struct um_origin *origin);
 const struct um_origin *um_frame_origin(const um_frame *frame);
 
 /* What a sequence on disk said of a frame: lines "NAME = VALUE", to be written back as they were.
- * Behind an empty line, with the first frame, those of its file. The frame frees it. */
+ * Behind an empty line, with the first frame that can be read, those of its file. The frame frees
+ * it. */
 void um_frame_set_notes(um_frame *frame, char *notes);
 /* NULL where there are none. */
 const char *um_frame_notes(const um_frame *frame);

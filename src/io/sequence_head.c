@@ -689,11 +689,10 @@ static void put_note(char **to, const char *name, const char *value)
     *to += sprintf(*to, "%s = %s\n", name, value);
 }
 
-/* The frame's fields, and with the first frame what its file says besides. */
-static um_status set_notes(const struct um_sequence_head *h, uint64_t frame, size_t from, size_t to,
-                           um_frame *f)
+/* The frame's fields, and with the first one that can be read what its file says besides. */
+static um_status set_notes(struct um_sequence_head *h, size_t from, size_t to, um_frame *f)
 {
-    size_t n = 2, others = frame == 0 ? h->n_others : 0;
+    size_t n = 2, others = h->others_given ? 0 : h->n_others;
     for (size_t i = from; i < to; i++)
         n += strlen(h->text + h->fields[i].name) + strlen(h->text + h->fields[i].value) + 4;
     for (size_t i = 0; i < 2 * others; i++)
@@ -710,6 +709,7 @@ static um_status set_notes(const struct um_sequence_head *h, uint64_t frame, siz
         put_note(&at, h->text + h->others[2 * i], h->text + h->others[2 * i + 1]);
     *at = 0;
     um_frame_set_notes(f, notes);
+    h->others_given = true;
     return UM_OK;
 }
 
@@ -739,7 +739,7 @@ um_status um_sequence_head_describe(struct um_sequence_head *h, uint64_t frame, 
     for (int i = 0; i < 2 && h->has_spacing; i++)
         f->spacing_mm[i] = h->spacing[i];
     um_status st = read_pose(h, frame, from, to, f);
-    return st == UM_OK ? set_notes(h, frame, from, to, f) : st;
+    return st == UM_OK ? set_notes(h, from, to, f) : st;
 }
 
 bool um_sequence_note(const char *notes, const char *name, char *value, size_t size)

@@ -39,6 +39,7 @@ struct um_sequence_head {
     double stamp_s;            /* their unit */
     size_t *others;            /* name and value of what means nothing to us */
     size_t n_others;
+    bool others_given; /* with the first frame that could be read */
 };
 
 /* From the start of `file`, which then stands behind the header. On error nothing to finish. */
