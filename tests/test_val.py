@@ -461,6 +461,13 @@ def outputs_apart_from_the_data(folder):
         for out in [data, data / "out"][:1 + (kind == "masks")]:
             _, err = um("val", data, "--results", results(folder, []), "-o", out, code=2)
             assert "lies in the data set" in err, err
+        if kind == "masks":  # in a folder of their own
+            for option in ("--masks", "--lines"):
+                (folder / option).mkdir()
+                png(folder / option / "0.png", 10, 10, lambda x, y: 255 * square(x, y))
+                for out in (folder / option, folder / option / "out"):
+                    _, err = um("val", data, option, folder / option, "--results", results(folder, []), "-o", out, code=2)
+                    assert "lies in the data set" in err, err
         for n in range(2):
             um("val", data, "--results", results(folder, []), "-o", folder / "out" if kind == "masks" else data / "out")
     truth = folder / "coco/results.json"  # called as what would be written there

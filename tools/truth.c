@@ -31,6 +31,7 @@ struct entry {
 
 struct truth {
     char *dataset, *folder; /* folder: the data set, or the one that its file lies in */
+    const char *apart[2];   /* --masks and --lines, the caller's; or NULL */
     um_source *phantom;
     cJSON *coco;
     struct entry *entry;
@@ -758,6 +759,8 @@ um_status truth_open(truth **out, const char *dataset, const struct truth_settin
         return truth_no_memory();
     }
     t->frames = s->frames;
+    t->apart[0] = s->masks;
+    t->apart[1] = s->lines;
     t->source = s->source;
     um_status st = UM_OK;
     if (strncmp(dataset, "phantom:", 8) == 0) {
@@ -841,18 +844,27 @@ int truth_categories(const truth *t, const struct category **list)
     return t->categories;
 }
 
+/* `deep`: also in a folder of the root's. */
+static bool lies_in(const char *folder, const char *root, bool deep)
+{
+    char *at = realpath(folder, NULL), *slash;
+    bool in = at && um_same_file(at, root);
+    while (at && !in && deep && (slash = strrchr(at, '/')) && slash != at) {
+        *slash = 0;
+        in = um_same_file(at, root);
+    }
+    free(at);
+    return in;
+}
+
 bool truth_reads(const truth *t, const char *folder)
 {
     if (t->phantom)
         return false;
-    char *at = realpath(folder, NULL), *slash;
-    bool in = at && um_same_file(at, t->folder);
     /* a COCO file names its images, a folder has whatever lies in it */
-    while (at && !in && !t->coco && (slash = strrchr(at, '/')) && slash != at) {
-        *slash = 0;
-        in = um_same_file(at, t->folder);
-    }
-    free(at);
+    bool in = lies_in(folder, t->folder, !t->coco);
+    for (int k = 0; k < 2 && !in; k++)
+        in = t->apart[k] && lies_in(folder, t->apart[k], true);
     return in;
 }
 
