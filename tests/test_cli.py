@@ -742,7 +742,7 @@ def segment_takes_boxes_and_points(tmp):
     assert "segment: --box is there twice: want one box" in err, err
     for outside in ("250,600,1", "-1,150,0"):
         _, err = um("segment", image, f"--point={outside}", code=2)
-        assert f"--point {outside[:-2]} is not in the 422x558 image" in err, err
+        assert f"{image.name}: --point {outside[:-2]} is not in the 422x558 image" in err, err
     um("segment", image, code=2)
     assert lines(um("segment", image, "--box", box, "--conf", 1)[0])[0]["state"] == "VISIBLE", "its masks are what was asked for, whatever the score"
 

@@ -371,6 +371,14 @@ static um_status segment_frame(const struct options *o, um_segmenter *segmenter,
     return st;
 }
 
+/* The prompt means nothing in this image, or nothing goes on: of which one is said. */
+static int fail_at(const um_frame *f, um_status st)
+{
+    char text[1400];
+    snprintf(text, sizeof text, "%.400s: %s", f->source, um_last_error());
+    return cli_fail(um_set_error(st, text));
+}
+
 int command_segment(const struct options *o)
 {
     um_predictor *predictor = NULL;
@@ -409,7 +417,7 @@ int command_segment(const struct options *o)
         } else if (st == UM_EFORMAT) {
             pass_over(&e, frame, &code);
         } else {
-            code = cli_fail(st);
+            code = fail_at(frame, st);
         }
         if (!left)
             stop_request();
