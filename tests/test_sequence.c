@@ -222,7 +222,8 @@ TEST(sixteen_bits_and_colours_are_read)
     CHECK(f->channels == 3 && f->width == 2 && f->height == 1 && !memcmp(f->pixels, "abcdef", 6));
     um_frame_unref(&f);
     text("ObjectType = Image\nNDims = 2\nDimSize = 1 2\nElementType = MET_UCHAR\n"
-         "ElementNumberOfChannels = 3\nElementDataFile = LOCAL\nabcdef");
+         "ElementNumberOfChannels = 3\nKinds = domain domain\nkinds = vector domain domain\n"
+         "ElementDataFile = LOCAL\nabcdef");
     CHECK_OK(um_image_read(save("rgb.mha"), &f));
     CHECK(f->channels == 3 && f->width == 1 && f->height == 2 && !memcmp(f->pixels, "abcdef", 6));
     um_frame_unref(&f);

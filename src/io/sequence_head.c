@@ -356,7 +356,7 @@ static um_status take_meta(struct draft *d, const char *name, const char *value)
         return read_axes(d, "NDims ", value);
     if (is(name, "DimSize"))
         return read_sizes(d, value);
-    if (is(name, "Kinds"))
+    if (strcmp(name, "Kinds") == 0) /* "kinds", which Plus leaves there, was an NRRD's */
         return read_kinds(d, value);
     if (is(name, "ElementSpacing"))
         return read_spacings(d, value);
