@@ -242,6 +242,8 @@ def test_files_without_an_ending_and_folders(pipeline, tmp_path):
         with pytest.raises(ultramotion.InvalidError, match="link is also the input"):
             ultramotion.run(source, pipeline=pipeline, sinks=f"jsonl:{tmp_path}/link")
     assert (tmp_path / "IM2").read_bytes() == kept
+    ultramotion.image.write_png(tmp_path / "image.dcm", np.zeros((32, 32), np.uint8))  # is what it holds, whatever it is called
+    assert [p.source for p in ultramotion.run(tmp_path / "image.dcm", pipeline=pipeline)] == ["image.dcm"]
 
 
 def test_a_series_goes_by_its_numbers(pipeline, tmp_path):

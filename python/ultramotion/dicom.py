@@ -148,7 +148,7 @@ def is_dicom(name: str) -> bool:
     if not os.path.isfile(name):
         return False
     if name.lower().endswith((".dcm", ".dicom")):
-        return True
+        return not is_image(name)
     try:
         head = _head(name)
     except OSError:
