@@ -298,6 +298,17 @@ def no_run_writes_what_it_reads(tmp):
     for command in ("run", "detect"):
         refused(command, image, "--detector", tmp / "d.safetensors", "--dump", tmp / "d.safetensors")
     refused("segment", image, "--point", "10,10,1", "-o", f"jsonl:{image}")
+    (tmp / "names.txt").write_text("bone\n")
+    (tmp / "c.yaml").write_text("precision: fp16\n")
+    (tmp / "folder").mkdir()
+    shutil.copy(DETECTOR, tmp / "folder/model.safetensors")
+    refused("convert", DETECTOR, tmp / "names.txt", "--names", tmp / "names.txt")
+    refused("convert", DETECTOR, tmp / "c.yaml", "--config", tmp / "c.yaml")
+    for source, out in ((image, image), (tmp / "in", inside), (f"@{tmp}/list.txt", tmp / "list.txt")):
+        refused("convert", DETECTOR, out, "--precision", "int8", "--calibrate", source)
+    _, err = um("convert", tmp / "folder", tmp / "folder/model.safetensors", "--precision", "int8", "--calibrate", "phantom:", code=2)
+    assert "is also the input" in err and " dB" not in err, err  # before anything is measured
+    assert "nothing is exported to .json" in um("convert", DETECTOR, tmp / "folder/config.json", code=2)[1]
     um("run", "phantom:frames=1", "-o", f"record:{tmp}/r")
     refused("replay", tmp / "r", "-o", f"jsonl:{tmp}/r/packets.jsonl")
     um("run", image, "-o", f"jsonl:{tmp}/in/new.jsonl")

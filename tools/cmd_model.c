@@ -221,6 +221,17 @@ static um_status collect(struct sample *s, um_source *source, bool any)
                       : um_set_error(UM_EFORMAT, "convert: no frame to calibrate on");
 }
 
+/* May the new file be written where it shall? Of the model and --names the library sees to that. */
+static um_status spare(const struct options *o, const um_source *source)
+{
+    const char *out = o->positional[1], *read = um_source_reads(source, out) ? o->calibrate : NULL;
+    char text[512];
+    if (um_same_file(o->config, out))
+        read = o->config;
+    snprintf(text, sizeof text, "%.300s: is also the input %.150s", out, read ? read : "");
+    return read ? um_set_error(UM_EINVAL, text) : UM_OK;
+}
+
 static um_status calibrate(const struct options *o, const um_source_settings *from,
                            const um_convert_settings *convert)
 {
@@ -238,6 +249,8 @@ static um_status calibrate(const struct options *o, const um_source_settings *fr
         st = um_model_inspect(o->positional[0], &info);
     if (st == UM_OK)
         st = um_source_open(&source, o->calibrate, from);
+    if (st == UM_OK)
+        st = spare(o, source);
     if (st == UM_OK)
         st = collect(&own, source, info.kind == UM_MODEL_DFINE);
     um_calibration_settings_default(&s);
@@ -381,7 +394,10 @@ int command_convert(const struct options *o)
     s.fit = detector.fit;
     s.names = detector.names;
     s.metadata = o->sam_family ? family : NULL;
-    st = int8 ? calibrate(o, &from, &s) : um_model_convert(o->positional[0], o->positional[1], &s);
+    st = spare(o, NULL);
+    if (st == UM_OK)
+        st = int8 ? calibrate(o, &from, &s)
+                  : um_model_convert(o->positional[0], o->positional[1], &s);
     if (st != UM_OK)
         return cli_fail(st);
     if (info.warning)

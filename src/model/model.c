@@ -268,7 +268,8 @@ static um_status check_ending(const char *out, bool upstream)
     static const char *const torch[] = {".pth", ".pt", ".ckpt", ".bin"}, *const foreign[] = {
                                                                              ".onnx", ".engine",
                                                                              ".plan", ".trt",
-                                                                             ".xml",  ".tflite"};
+                                                                             ".xml",  ".tflite",
+                                                                             ".json"};
     const char *ending = strrchr(out, '.');
     bool is_torch = false;
     for (size_t i = 0; ending && i < sizeof foreign / sizeof *foreign; i++)
@@ -309,6 +310,8 @@ um_status um_convert_check(const char *path, const char *out, const um_convert_s
     um_status st = check_ending(out, s->upstream != 0);
     if (st == UM_OK && um_file_same(path, out))
         st = um_fail(UM_EINVAL, "%s: is also the input %s", out, path);
+    if (st == UM_OK && s->names && um_file_same(s->names, out))
+        st = um_fail(UM_EINVAL, "%s: is also the input %s", out, s->names);
     return st;
 }
 

@@ -7,6 +7,7 @@
 #include "base/record.h"
 #include "model/convert.h"
 #include "nn/quant.h"
+#include "weights/view.h"
 
 #include <math.h>
 #include <string.h>
@@ -311,10 +312,14 @@ static um_status calibrate(struct job *j, const char *out)
 static um_status check_target(const char *path, const char *out, const um_convert_settings *how)
 {
     struct um_part part;
+    char *inside = NULL; /* a folder */
     if (how->upstream)
         return um_fail(UM_EINVAL, "um_model_calibrate: a file of upstream's has no metadata, and "
                                   "int8 is nothing else");
-    um_status st = um_convert_check(path, out, how);
+    um_status st = um_folder_resolve(path, &inside);
+    if (st == UM_OK)
+        st = um_convert_check(inside ? inside : path, out, how);
+    um_free(inside);
     if (st == UM_OK)
         st = um_part_open(&part, out);
     if (st == UM_OK)
