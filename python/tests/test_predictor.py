@@ -172,7 +172,7 @@ def test_bgr(segmenter):
     two.set_image(np.ascontiguousarray(image[..., ::-1]), image_format="BGR")
     assert np.array_equal(one.features.numpy(), two.features.numpy())
     planes = np.moveaxis(image[..., ::-1], 2, 0)
-    for other in (planes, planes[None]):
+    for other in (planes, planes[None], image[None, ..., ::-1]):
         two.set_image(np.ascontiguousarray(other), image_format="BGR")
         assert np.array_equal(one.features.numpy(), two.features.numpy())
     one.set_image(image[..., 0])

@@ -229,7 +229,7 @@ def _turned(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """BGR as RGB, wherever its channels are."""
     if image.ndim < 3:
         return image
-    axis = -1 if image.ndim == 3 and image.shape[-1] in (1, 3) else -3
+    axis = -1 if image.shape[-1] in (1, 3) else -3
     return np.ascontiguousarray(np.flip(image, axis))
 
 
