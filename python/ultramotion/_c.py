@@ -159,8 +159,9 @@ class Record(ctypes.Structure):
                 return
             want = "a whole number" if isinstance(value, float) else "a number"
             raise InvalidError(f"{name} {value!r}: want {want}") from None
-        if isinstance(value, int) and getattr(self, name) != value:
-            raise InvalidError(f"{name} {value}: out of range")
+        with contextlib.suppress(TypeError):  # no whole number, of which numpy has some
+            if getattr(self, name) != operator.index(value):
+                raise InvalidError(f"{name} {value}: out of range")
 
 
 class Settings(Record):
