@@ -323,6 +323,12 @@ def test_sinks_and_errors_of_sources(pipeline, tmp_path):
     with pytest.raises(ultramotion.InvalidError, match="is also the input"):
         run(image, pipeline=pipeline, sinks=[f"jsonl:{image}"])
     assert image.read_bytes().startswith(b"\x89PNG")
+    model = tmp_path / "own.safetensors"
+    model.write_bytes(b"a model")
+    for models in ({"detector": model}, {"segmenter": str(model)}):
+        with pytest.raises(ultramotion.InvalidError, match="own.safetensors is also the input"):
+            run(SOURCE, **models, sinks=f"jsonl:{model}")
+    assert model.read_bytes() == b"a model"
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     with pytest.raises(ultramotion.Error, match="a.png"):

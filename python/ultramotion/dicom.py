@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from datetime import datetime
@@ -58,9 +59,10 @@ def frames(
         try:
             array = next(images)
             image = _rgb(array, data, color, window)
+            frame = Frame(image, ts=begun + next(times), spacing_mm=spacing, source=os.path.basename(name))
         except StopIteration:
             break
-        except Exception as problem:  # whatever a decoder of pydicom's finds in a file
+        except Exception as problem:  # whatever a decoder of pydicom's finds in a file, and times that are none
             raise _c.FormatError(f"{name}: frame {index} of {count}: {problem}") from problem
         if index == 0 and image.max(initial=0) < 32 and int(data.BitsStored) > 8:
             LOG.warning(
@@ -68,10 +70,6 @@ def frames(
                 os.path.basename(name),
                 int(data.BitsStored),
             )
-        try:
-            frame = Frame(image, ts=begun + next(times), spacing_mm=spacing, source=os.path.basename(name))
-        except _c.InvalidError as problem:  # a time or a spacing that is no number; nobody's argument
-            raise _c.FormatError(f"{name}: frame {index} of {count}: {problem}") from problem
         yield frame
         index += 1
     if index < count:
@@ -236,7 +234,7 @@ def _spacing(data: Any, name: str) -> tuple[float, float] | None:
         units = (region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection"))
         kind = (region.get("RegionSpatialFormat"), region.get("RegionDataType"))
         dx, dy = (abs(float(region.get(f"PhysicalDelta{axis}") or 0)) for axis in "XY")
-        if units != (_CM, _CM) or kind != (_IMAGE_2D, _TISSUE) or not dx or not dy:
+        if units != (_CM, _CM) or kind != (_IMAGE_2D, _TISSUE) or not 0 < dx * dy < math.inf:
             continue
         scales.append((10 * dx, 10 * dy))
         if (region.get("RegionLocationMaxX1") or 0) > data.Columns or (region.get("RegionLocationMaxY1") or 0) > data.Rows:
@@ -257,7 +255,7 @@ def _spacing(data: Any, name: str) -> tuple[float, float] | None:
         return scales[0]
     rows = data.get("PixelSpacing")
     mm = (float(rows[1]), float(rows[0])) if rows else (0.0, 0.0)
-    return mm if min(mm) > 0 else None
+    return mm if all(0 < side < math.inf for side in mm) else None
 
 
 def _steps(data: Any) -> Iterator[float]:

@@ -433,6 +433,8 @@ class Run(_c.Closing):
         counts = _c.RunCounts()
         with self._handle as r:
             _c.check(lib.um_run_stats(r, byref(counts)))
+        files = None if self._feed is None else self._feed.images
+        counts.unreadable += files.unreadable if isinstance(files, _DicomFiles) else 0
         return _c.numbers(counts)
 
     def _about(self) -> str:
@@ -554,26 +556,32 @@ def _dicom_among(spec: str, names: list[str]) -> list[str]:
     return [os.fsdecode(n) for n in sorted(map(os.fsencode, found), key=cmp_to_key(lib.um_natural_order))]
 
 
-def _of_dicom_files(names: list[str], ordered: bool, strict: bool, window: tuple[int, int] | str | None) -> Iterator[Frame]:
-    """Their images. As in a folder of images, a file that cannot be read is reported and skipped, unless it is all there is."""
-    strict = strict or len(names) == 1
-    read, last = False, None
-    for name in names if ordered else dicom.in_series(names):
-        try:
-            for frame in dicom.frames(name, window=window):
-                read = True
-                yield frame
-        except (_c.FileError, _c.FormatError) as problem:
-            if strict:
-                raise
-            last = problem
-            LOG.warning("%s", problem)
-    if last and not read:
-        raise last
+class _DicomFiles:
+    """Their images. As in a folder of images, a file that cannot be read is reported, counted and skipped, unless it is all there is."""
+
+    def __init__(self, names: list[str], ordered: bool, strict: bool, window: tuple[int, int] | str | None) -> None:
+        self.names, self.ordered, self.strict, self.window = names, ordered, strict or len(names) == 1, window
+        self.unreadable = 0
+
+    def __iter__(self) -> Iterator[Frame]:
+        read, last = False, None
+        for name in self.names if self.ordered else dicom.in_series(self.names):
+            try:
+                for frame in dicom.frames(name, window=self.window):
+                    read = True
+                    yield frame
+            except (_c.FileError, _c.FormatError) as problem:
+                if self.strict:
+                    raise
+                last = problem
+                self.unreadable += 1
+                LOG.warning("%s", problem)
+        if last and not read:
+            raise last
 
 
 def _spare(names: list[str], sinks: list[bytes]) -> None:
-    """No sink writes over a file that is read: of those that the library reads it sees to that itself."""
+    """No sink writes over a file that is read: of those that are the library's source it sees to that itself."""
     for sink in sinks:
         path = os.fsdecode(sink).partition(":")[2]
         if os.path.isfile(path) and any(os.path.samefile(path, name) for name in names if os.path.exists(name)):
@@ -723,6 +731,7 @@ def run(
         _idle("for a source that is not live", lag_alarm_ms=lag_alarm_ms is not None)
         if not realtime:
             _idle("without realtime=True", max_age_ms=max_age_ms)
+    _spare([_c.path_text(model) for model in (detector, segmenter) if isinstance(model, (str, os.PathLike))], specs)
     names = _dicom_files(spec)
     owned = pipeline is None
     if pipeline is None:
@@ -735,7 +744,7 @@ def run(
         _spare([*names, spec[1:]] if names and ordered else names, specs)
         if loop and (names or not spec):
             raise _c.InvalidError("loop: nothing for DICOM files and iterables, which are read once")
-        what = _of_dicom_files(names, ordered, strict, window) if names else source
+        what = _DicomFiles(names, ordered, strict, window) if names else source
         return Run(what, pipeline, specs, of_source, of_sinks, settings, owned=owned, progress=progress)
 
     try:
