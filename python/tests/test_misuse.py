@@ -59,7 +59,7 @@ def test_images(segmenter, detector, wrong, text):
     ],
 )
 def test_boxes(segmenter, image, wrong, text):
-    with pytest.raises(ValueError, match=text):
+    with pytest.raises(InvalidError, match=text):
         run_segmentation(segmenter, image, wrong)
 
 
@@ -388,6 +388,9 @@ print("end")
 def test_numbers_and_texts_that_c_would_cut(device, detector, segmenter, image):
     for wrong in (
         lambda: ultramotion.Device("cpu", threads=2**32 + 1),
+        lambda: ultramotion.Device("cpu", threads=np.int64(2**32 + 1)),
+        lambda: Frame(image, frame_id=np.int64(-1)),
+        lambda: ultramotion.Pipeline(detector, False, objects=np.int64(2**32 + 1)),
         lambda: ultramotion.Device("cpu\0x"),
         lambda: ultramotion.Device("cpu", threads=1.5),
         lambda: ultramotion.Segmenter(device=device, canvas=2**32 + 64),
@@ -662,6 +665,11 @@ def test_tensors_that_pytorch_cannot_hand_over(segmenter, image):
     for wrong in (floats.to_sparse(), floats.to("meta")):
         with pytest.raises(InvalidError, match="handed over"):
             segmenter.encode(wrong)
+    box = torch.tensor(BOX)
+    assert np.array_equal(run_segmentation(segmenter, image, box.bfloat16()), run_segmentation(segmenter, image, BOX))  # whole numbers, few bits
+    for wrong in (box.to_sparse(), box.to("meta")):
+        with pytest.raises(InvalidError, match="handed over"):
+            run_segmentation(segmenter, image, wrong)
 
 
 def test_an_option_that_is_set_too_late_is_refused(detector, segmenter, image):

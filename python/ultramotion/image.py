@@ -52,14 +52,14 @@ def _array(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array.astype(np.float32, copy=False) if floats else array
 
 
-def _numbers_of(image: Any) -> np.ndarray[Any, Any]:
+def numbers_of(image: Any) -> np.ndarray[Any, Any]:
     """A tensor in host memory as an array; numpy has no bfloat16, PyTorch's tensors have float()."""
     kind = str(getattr(image, "dtype", "")).rpartition(".")[2]
     return np.asarray(image.float() if kind == "bfloat16" and hasattr(image, "float") else image)
 
 
 @contextlib.contextmanager
-def _handed_over(image: Any) -> Iterator[None]:
+def handed_over(image: Any) -> Iterator[None]:
     """What somebody else's library raises is said of the image."""
     try:
         yield
@@ -82,7 +82,7 @@ class Pixels:
         if isinstance(image, np.ndarray):
             self._from_numpy(image)
             return
-        with _handed_over(image):
+        with handed_over(image):
             self._from_tensor(image, stream)
 
     def _from_tensor(self, image: Any, stream: int | None) -> None:
@@ -94,7 +94,7 @@ class Pixels:
         host = tuple(image.__dlpack_device__())[0] != 2
         kind = str(getattr(image, "dtype", "")).rpartition(".")[2]
         if host and kind in ("float64", "float16", "bfloat16"):
-            self._from_numpy(_numbers_of(image))
+            self._from_numpy(numbers_of(image))
             return
         capsule = _capsule(image, None if host else stream)
         self._kept = (image, capsule)
@@ -212,8 +212,8 @@ class Frame(_c.Reference):
     @classmethod
     def _copy_of(cls, image: Any) -> Frame:
         """A copy in memory of its own, for callers whose producer reuses the array."""
-        with _handed_over(image):
-            return cls._of(_frame_copied(_numbers_of(_on_host(image))))
+        with handed_over(image):
+            return cls._of(_frame_copied(numbers_of(_on_host(image))))
 
     def _again(self) -> Frame:
         """Another frame over the same pixels, for a source, which numbers and times it: this one may be in others too."""
@@ -314,11 +314,11 @@ def _on_host(image: Any) -> Any:
 
 def _frame_of(image: Any) -> tuple[c_void_p, bool]:
     """A frame, and whether its pixels are somebody's that are not to be written."""
-    with _handed_over(image):
+    with handed_over(image):
         seen = _on_host(image)
         over = frame_over(seen)
         if over is None:
-            return _frame_copied(_numbers_of(seen)), False
+            return _frame_copied(numbers_of(seen)), False
         return over, isinstance(seen, np.ndarray) and not seen.flags.writeable
 
 

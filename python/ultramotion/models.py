@@ -15,7 +15,7 @@ import numpy as np
 
 from . import _c
 from ._c import lib
-from .image import Pixels, as_frame
+from .image import Pixels, as_frame, handed_over, numbers_of
 from .tensor import Tensor
 
 KPI = logging.getLogger("ultramotion.kpi")
@@ -313,11 +313,11 @@ def host_array(values: Any) -> np.ndarray[Any, Any]:
     if hasattr(values, "detach"):
         values = values.detach()
     device = getattr(values, "__dlpack_device__", None)
-    if device is not None and tuple(device())[0] != 1:
-        for way in ("cpu", "get"):  # PyTorch's and CuPy's
-            if hasattr(values, way):
-                return np.asarray(getattr(values, way)())
-    array = np.asarray(values)
+    with handed_over(values):
+        if device is not None and tuple(device())[0] != 1:
+            way = next((w for w in ("cpu", "get") if hasattr(values, w)), None)  # PyTorch's and CuPy's
+            values = values if way is None else getattr(values, way)()
+        array = numbers_of(values)
     if array.dtype == object:
         raise _c.InvalidError(f"{type(values).__name__} is no array of numbers")
     return array
