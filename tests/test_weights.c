@@ -418,6 +418,32 @@ TEST(pickle_opcodes_that_torch_files_rarely_have)
     um_arena_finish(&arena);
 }
 
+TEST(a_tensor_whose_signs_are_to_be_turned_is_none)
+{
+#define REBUILT(more)                                                          \
+    "\x80\x02}X\1\0\0\0actorch._utils\n_rebuild_tensor_v2\n((X\7\0\0\0storage" \
+    "ctorch\nFloatStorage\nX\1\0\0\0"                                          \
+    "0X\3\0\0\0cpuK\1tQK\0K\1\x85K\1\x85\x89"                                  \
+    "ccollections\nOrderedDict\n)R" more "tRs."
+    static const struct {
+        const char *bytes;
+        size_t n;
+        enum um_pkind kind;
+    } CASES[] = {
+        {REBUILT(""), sizeof REBUILT("") - 1, UM_P_TENSOR},
+        {REBUILT("}"), sizeof REBUILT("}") - 1, UM_P_TENSOR},
+        {REBUILT("N"), sizeof REBUILT("N") - 1, UM_P_TENSOR},
+        {REBUILT("}X\3\0\0\0neg\x88s"), sizeof REBUILT("}X\3\0\0\0neg\x88s") - 1, UM_P_OTHER},
+    };
+    struct um_arena arena = {NULL};
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        const struct um_pvalue *v = NULL;
+        CHECK_OK(um_pickle_read(&arena, (const unsigned char *)CASES[i].bytes, CASES[i].n, &v));
+        CHECK_EQ(um_pickle_get(v, "a")->kind, CASES[i].kind);
+    }
+    um_arena_finish(&arena);
+}
+
 /* ---- refusing ---- */
 
 TEST(bad_torch_files_are_named)

@@ -441,6 +441,13 @@ static um_status rebuild_tensor(struct machine *m, const struct um_pvalue *args,
     return st;
 }
 
+/* What PyTorch would do to the numbers, as _neg_view() asks it to: turn their signs. */
+static bool has_metadata(const struct um_pvalue *args)
+{
+    const struct um_pvalue *x = args->list.count > 6 ? args->list.item[6] : NULL;
+    return x && x->kind != UM_P_NONE && (x->kind != UM_P_DICT || x->list.count > 0);
+}
+
 static um_status call(struct machine *m, struct um_pvalue *f, const struct um_pvalue *args)
 {
     if (f->kind != UM_P_GLOBAL && f->kind != UM_P_OTHER)
@@ -450,7 +457,10 @@ static um_status call(struct machine *m, struct um_pvalue *f, const struct um_pv
     um_status st = UM_OK;
     struct um_pvalue *v = NULL;
     if (strcmp(f->name, "torch._utils._rebuild_tensor_v2") == 0) {
-        st = rebuild_tensor(m, args, &v);
+        if (has_metadata(args))
+            v = new_other(m, "torch._utils.set_tensor_metadata");
+        else
+            st = rebuild_tensor(m, args, &v);
     } else if (strcmp(f->name, "torch._utils._rebuild_parameter") == 0 ||
                strcmp(f->name, "torch._utils._rebuild_parameter_with_state") == 0) {
         if (args->list.count < 1 || args->list.item[0]->kind != UM_P_TENSOR)
