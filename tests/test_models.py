@@ -326,6 +326,13 @@ def folders_of_hugging_face(tmp):
         near(FRAMES[0], *PLAIN, "--detector", plain)
         _, err = um("detect", FRAMES[0], "--detector", plain)
         assert "plain.safetensors: the config.json beside it is no JSON object, so nothing of it is used" in err, err
+    with (tmp / "config.json").open("w") as file:
+        file.truncate(5 << 20)
+    assert "is no JSON object" in um("inspect", plain, "-q")[0]
+    (tmp / "config.json").unlink()
+    (tmp / "config.json").mkdir()
+    assert "is no JSON object" in um("inspect", plain, "-q")[0]
+    (tmp / "config.json").rmdir()
     (tmp / "config.json").write_text("{}")
     assert "warning" not in um("detect", FRAMES[0], "--detector", plain)[1]
 

@@ -357,7 +357,15 @@ static um_status read_beside(um_weights *w, const char *name,
     um_status st = UM_OK;
     if (access(path, F_OK) == 0) {
         st = um_file_read(path, CONFIG_BYTES_MAX, &text, &size);
-        st = st == UM_OK ? parse(w, path, text, size) : um_fail_in(st, path);
+        bool foreign = !w->hugging_face && !w->fact_count; /* who knows of what it is? */
+        if (st == UM_OK) {
+            st = parse(w, path, text, size);
+        } else if (foreign && st != UM_ENOMEM) {
+            w->broken_config = true;
+            st = UM_OK;
+        } else {
+            st = um_fail_in(st, path);
+        }
     }
     um_free(text);
     um_free(path);
