@@ -883,6 +883,9 @@ def inspect_and_convert(tmp):
     b = lines(um("detect", "phantom:seed=900003,frames=1", "--detector", tmp / "d16.safetensors")[0])[0]["boxes"]
     assert a == b
     um("convert", tmp / "nothing.pt", tmp / "x.safetensors", code=1)
+    for option, value in (("--det-size", "64"), ("--queries", "1024")):  # with which no detector would open
+        _, err = um("convert", DETECTOR, tmp / "x.safetensors", option, value, code=2)
+        assert "tokens, want at least one for each of" in err and not (tmp / "x.safetensors").exists(), err
     # a file that may not grow, here to 100 blocks of 512 bytes: an error, and nothing is left
     (tmp / "limited").mkdir()
     limited = subprocess.run(["sh", "-c", 'ulimit -f 100; exec "$0" "$@"', COMMAND, "convert", DETECTOR, tmp / "limited/o.safetensors"],

@@ -324,12 +324,7 @@ static um_status plan_levels(struct um_dfine *d)
         d->level_h[l] = h / stride;
         d->tokens += d->level_w[l] * d->level_h[l];
     }
-    if (d->tokens < d->info.queries)
-        return um_fail(UM_EINVAL,
-                       "%s: input %dx%d gives %d tokens, want at least one for each of "
-                       "%d queries",
-                       name, w, h, d->tokens, d->info.queries);
-    return UM_OK;
+    return um_dfine_check_queries(&d->info, d->size.levels);
 }
 
 /* Anchors of an input that cannot be told are no reason to take another one in silence. */

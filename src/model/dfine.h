@@ -59,6 +59,8 @@ enum { UM_DFINE_STRETCH = 1, UM_DFINE_LETTERBOX = 2 };
 um_status um_dfine_wish_read(struct um_dfine_wish *wish, const um_detector_settings *s);
 /* The wish holds, and its source is "option". */
 void um_dfine_obey(struct um_dfine_info *info, const struct um_dfine_wish *wish);
+/* UM_EINVAL: an input of this size has fewer places than there are queries. */
+um_status um_dfine_check_queries(const struct um_dfine_info *info, int levels);
 
 /* wish may be NULL. */
 um_status um_dfine_open(um_dfine **out, um_device *dev, const um_weights *file,

@@ -421,3 +421,18 @@ void um_dfine_obey(struct um_dfine_info *info, const struct um_dfine_wish *wish)
     if (wish->smooth > 0)
         info->smooth = wish->smooth;
 }
+
+um_status um_dfine_check_queries(const struct um_dfine_info *info, int levels)
+{
+    int tokens = 0;
+    for (int l = 0; l < levels; l++) {
+        int stride = um_dfine_stride(levels, l);
+        tokens += info->input_w / stride * (info->input_h / stride);
+    }
+    return tokens >= info->queries
+               ? UM_OK
+               : um_fail(UM_EINVAL,
+                         "%s: input %dx%d gives %d tokens, want at least one for each of "
+                         "%d queries",
+                         info->architecture, info->input_w, info->input_h, tokens, info->queries);
+}

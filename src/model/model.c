@@ -477,11 +477,14 @@ static um_status convert(const um_weights *file, const char *out, const struct p
                                                                .fit = s->fit});
     if (st == UM_OK && detector)
         st = um_dfine_recognise(file, &dfine);
-    if (st == UM_OK && detector)
+    if (st == UM_OK && detector) {
         um_dfine_obey(&dfine, &wish);
-    else if (st == UM_OK && (s->queries || s->activation || s->fit || s->names))
+        if (wish.input_w || wish.queries)
+            st = um_dfine_check_queries(&dfine, um_dfine_maps(file).levels);
+    } else if (st == UM_OK && (s->queries || s->activation || s->fit || s->names)) {
         st = um_fail(UM_EINVAL, "%s: queries, activation, fit and names are a detector's",
                      um_weights_path(file));
+    }
     if (st == UM_OK && s->upstream && info.kind == UM_MODEL_UNKNOWN)
         st = um_fail(UM_EUNSUPPORTED, "%s: no network whose upstream is known",
                      um_weights_path(file));
