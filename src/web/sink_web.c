@@ -193,25 +193,23 @@ static bool add_headers(struct lws *wsi, unsigned char **at, unsigned char *end)
     return true;
 }
 
-/* Send an answer, whose body is dropped. The next request may have come already, so that no turn of
- * the loop lies between: libwebsockets 4.3 closes then. What the socket has no room for it keeps.
- */
+/* Send an answer, whose body is dropped, and close: where two requests came at once and the second
+ * one has a body, libwebsockets takes the head for it, and never ends. What the socket has no room
+ * for it keeps. A request's body is read to its end before. */
 static int respond(struct lws *wsi, struct peer *p, unsigned code, const char *type,
                    struct bundle *body)
 {
     unsigned char head[LWS_PRE + 2048], *start = head + LWS_PRE, *at = start,
                                         *end = head + sizeof head - 1;
     bool sent = body && !lws_add_http_common_headers(wsi, code, type, body->size, &at, end) &&
-                add_headers(wsi, &at, end) &&
+                add_headers(wsi, &at, end) && add_header(wsi, "connection:", "close", &at, end) &&
                 (code != 401 || add_header(wsi, "www-authenticate:", "Bearer", &at, end)) &&
                 !lws_finalize_write_http_header(wsi, start, &at, end) &&
                 (p->head_only || !body->size ||
                  lws_write(wsi, body->data, body->size, LWS_WRITE_HTTP_FINAL) >= 0);
     bundle_drop(&body);
     p->answered = true;
-    if (!sent)
-        return -1;
-    return p->body_size < p->body_length ? 0 : lws_http_transaction_completed(wsi);
+    return sent && p->body_size < p->body_length ? 0 : -1;
 }
 
 static int respond_error(struct lws *wsi, struct peer *p, unsigned code, const char *text)
@@ -584,14 +582,14 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
     switch (reason) {
     case LWS_CALLBACK_HTTP: return request(s, wsi, p);
     case LWS_CALLBACK_HTTP_BODY: return body(p, in, n);
-    case LWS_CALLBACK_HTTP_BODY_COMPLETION:
-        return p->answered ? lws_http_transaction_completed(wsi) : control(s, wsi, p);
-    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE: return may_upgrade(s, wsi, in) ? 0 : 1;
+    case LWS_CALLBACK_HTTP_BODY_COMPLETION: return p->answered ? -1 : control(s, wsi, p);
+    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE: return may_upgrade(s, wsi, in) ? 0 : -1;
     case LWS_CALLBACK_ESTABLISHED: viewer_comes(s, wsi, p); return 0;
     case LWS_CALLBACK_CLOSED: viewer_goes(s, p); return 0;
     case LWS_CALLBACK_RECEIVE: return viewer_says(s, wsi, p, in, n);
     case LWS_CALLBACK_SERVER_WRITEABLE: return viewer_takes(s, wsi, p);
     case LWS_CALLBACK_EVENT_WAIT_CANCELLED: wake_viewers(s); return 0;
+    case LWS_CALLBACK_RAW_ADOPT: return -1; /* CONNECT: it would be kept open without a limit */
     default: return 0;
     }
 }
