@@ -1612,6 +1612,47 @@ TEST(who_asks_for_an_image_gets_the_one_of_that_name)
     CHECK_OK(um_sink_close(&sink));
 }
 
+/* Also who asks before there is one; nothing else comes with it. */
+TEST(who_asks_too_early_gets_the_next_one_of_that_name)
+{
+    static uint8_t room[4096];
+    const int one[] = {0};
+    static const char *const asked[] = {"Image_Reference", "", "Other"};
+    int port = 0, fd[3];
+    um_frame *frame = make_frame(0x6553F100deadbeef);
+    const um_packet *packet = make_packet(1, one, 1);
+    um_sink *sink = open_sink("relay=all", 1, &port);
+    struct um_igtl_message m;
+    struct um_igtl_outbox out = {0};
+    for (int i = 0; i < 3; i++) {
+        fd[i] = join(port, 1);
+        um_igtl_begin(&out, 1, "STP_IMAGE", "", 0, 0);
+        um_igtl_end(&out, NULL, 0);
+        um_igtl_begin(&out, 1, "GET_IMAGE", asked[i], 0, 0);
+        um_igtl_end(&out, NULL, 0);
+        um_igtl_begin(&out, 1, "GET_STATUS", "", 0, 0);
+        um_igtl_end(&out, NULL, 0);
+        CHECK(send_box(fd[i], &out));
+        CHECK(receive_type(fd[i], "STATUS", &m, room, sizeof room)); /* all of them have come */
+    }
+    CHECK_OK(um_sink_write(sink, packet, frame, NULL));
+    for (int i = 0; i < 3; i++) {
+        um_igtl_begin(&out, 1, "GET_CAPABIL", "", 0, 0);
+        um_igtl_end(&out, NULL, 0);
+        CHECK(receive(fd[i], &m, room, sizeof room));
+        CHECK_STR(m.header.type, i < 2 ? "IMAGE" : "RTS_IMAGE");
+        CHECK_STR(m.header.device, i == 1 ? "Mask_Reference" : asked[i]);
+        CHECK(i < 2 || m.content[0] == 1);
+        CHECK(send_box(fd[i], &out));
+        CHECK(receive(fd[i], &m, room, sizeof room));
+        CHECK_STR(m.header.type, "CAPABILITY");
+        close(fd[i]);
+    }
+    um_frame_unref(&frame);
+    um_packet_unref(&packet);
+    CHECK_OK(um_sink_close(&sink));
+}
+
 /* A camera's or a file's image is relayed, too. */
 TEST(what_did_not_come_over_openigtlink_is_relayed)
 {

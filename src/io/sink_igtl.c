@@ -62,11 +62,12 @@ struct client {
     char peer[UM_SOCKET_PEER];
     struct letter box[MAILBOX_MOST];
     int letters;
-    bool streaming, relaying; /* frames; the source's transforms among them */
-    bool started;             /* a part of the first letter is sent */
-    bool once;                /* it asked before there was a frame */
-    unsigned labels;          /* the version of LBMETA that it has */
-    uint64_t moved;           /* when it last took something, ns */
+    bool streaming, relaying;     /* frames; the source's transforms among them */
+    bool started;                 /* a part of the first letter is sent */
+    bool once;                    /* it asked before there was a frame, */
+    struct um_igtl_message asked; /* for this */
+    unsigned labels;              /* the version of LBMETA that it has */
+    uint64_t moved;               /* when it last took something, ns */
 };
 
 struct server {
@@ -217,6 +218,35 @@ static void versions(struct server *s, bool used[3])
     pthread_mutex_unlock(&s->lock);
 }
 
+/* Where the image of a name lies among a frame's messages; without a name the mask. */
+static bool find_image(const struct bundle *b, const char *device, size_t *from, size_t *to)
+{
+    struct um_igtl_header h;
+    for (*from = 0; *from < b->out.size; *from = *to) {
+        um_igtl_header_read(&h, b->out.data + *from, UM_IGTL_HEADER);
+        *to = *from + UM_IGTL_HEADER + (size_t)h.body_size;
+        if (strcmp(h.type, "IMAGE") == 0 &&
+            (device[0] ? strcmp(h.device, device) == 0 : *from == b->relayed.all))
+            return true;
+    }
+    return false;
+}
+
+/* Who asked for an image when there was none gets it, and nothing else of the frame. */
+static void answer_late(struct client *c, struct bundle *b, int version)
+{
+    size_t from = 0, to = 0;
+    bool found = find_image(b, c->asked.header.device, &from, &to);
+    struct bundle *own = found ? NULL : bundle_new();
+    c->once = false;
+    if (found && !c->streaming)
+        post(c, b, from, to, true);
+    if (!own)
+        return;
+    um_igtl_reply(&own->out, &c->asked, version, 1);
+    post_own(c, own);
+}
+
 static void hand_out(struct server *s, struct bundle *frame[3], struct bundle *labels[3])
 {
     pthread_mutex_lock(&s->lock);
@@ -236,12 +266,15 @@ static void hand_out(struct server *s, struct bundle *frame[3], struct bundle *l
         struct bundle *b = readable(frame, v); /* who has come since gets the next */
         if (!b || !(c->streaming || c->once) || !make_room(s, c))
             continue;
+        if (c->once)
+            answer_late(c, b, v);
+        if (!c->streaming)
+            continue;
         if (c->labels != s->labels_version && s->labels[v]) {
             post(c, s->labels[v], 0, s->labels[v]->out.size, false);
             c->labels = s->labels_version;
         }
         post(c, b, c->relaying ? 0 : b->relayed.transforms, b->out.size, true);
-        c->once = false;
     }
     pthread_mutex_unlock(&s->lock);
     um_wake_set(s->wake_up);
@@ -333,20 +366,6 @@ static void reproach(struct server *s, struct client *c, const char *why)
     c->link.fd = -1;
 }
 
-/* Where the image of a name lies among a frame's messages; without a name the mask. */
-static bool find_image(const struct bundle *b, const char *device, size_t *from, size_t *to)
-{
-    struct um_igtl_header h;
-    for (*from = 0; *from < b->out.size; *from = *to) {
-        um_igtl_header_read(&h, b->out.data + *from, UM_IGTL_HEADER);
-        *to = *from + UM_IGTL_HEADER + (size_t)h.body_size;
-        if (strcmp(h.type, "IMAGE") == 0 &&
-            (device[0] ? strcmp(h.device, device) == 0 : *from == b->relayed.all))
-            return true;
-    }
-    return false;
-}
-
 static void answer(struct server *s, struct client *c, const struct um_igtl_message *m)
 {
     const char *type = m->header.type;
@@ -367,7 +386,8 @@ static void answer(struct server *s, struct client *c, const struct um_igtl_mess
         um_igtl_reply(&own->out, m, v, !s->frame.relay_transforms);
     } else if (get && !b) {
         c->once = true; /* the next one */
-    } else if (get) {   /* as much of frames waits for who asks as for who is sent them */
+        c->asked = (struct um_igtl_message){.header = m->header, .id = m->id};
+    } else if (get) { /* as much of frames waits for who asks as for who is sent them */
         if (make_room(s, c))
             post(c, b, from, to, true);
     } else if (um_igtl_asks(type, "GET_", "LBMETA") && s->labels[v]) {
