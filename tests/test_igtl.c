@@ -2182,6 +2182,35 @@ TEST(a_place_that_is_none_is_told_once_and_kept)
     CHECK_MSG(first && !strstr(first + 1, "image \""), "%s", w.heard);
 }
 
+TEST(a_place_that_is_none_costs_the_next_image_nothing)
+{
+    static const float axis[] = {NAN, .5f, INFINITY, .5f, 1e30f, .5f};
+    struct wire w;
+    um_frame *f = NULL;
+    struct um_igtl_outbox out = {0};
+    CHECK(wire_open(&w, ""));
+    for (int i = 0; i < 6; i++) {
+        struct um_igtl_image image = {.components = 1,
+                                      .scalar = UM_IGTL_U8,
+                                      .endian = UM_IGTL_LITTLE,
+                                      .coordinates = UM_IGTL_RAS,
+                                      .size = {1, 1, 1},
+                                      .part = {1, 1, 1},
+                                      .t = {axis[i]},
+                                      .s = {0, .5f},
+                                      .n = {0, 0, 1}};
+        um_igtl_begin(&out, 1, "IMAGE", "Image_Reference", 7 + (uint64_t)i, 5);
+        um_igtl_image_write(&out, &image);
+        um_igtl_u8(&out, 1);
+        um_igtl_end(&out, NULL, 0);
+        CHECK(send_box(w.fd, &out));
+        CHECK_OK(um_source_read(w.source, &f));
+        CHECK_EQ(f->has_spacing, i % 2);
+        um_frame_unref(&f);
+    }
+    wire_close(&w);
+}
+
 /* Each a message of its own that is dropped; one that comes twice is told once. */
 static void is_told(const char *options, void (*spoil)(struct um_igtl_outbox *out),
                     const char *text)

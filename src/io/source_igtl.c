@@ -255,7 +255,7 @@ static double spacing_of(double before, const float v[3])
 {
     const double digits = 1e-4;
     double mm = (double)length(v);
-    return fabs(mm - before) <= digits * before ? before : mm;
+    return isfinite(before) && fabs(mm - before) <= digits * before ? before : mm;
 }
 
 static um_status make_frame(struct live *l, um_frame **frame, const struct um_igtl_image *image,
