@@ -1432,6 +1432,18 @@ def what_was_sent_last_arrives(tmp):
 
 
 @test
+def who_leaves_before_the_end_has_not_got_all(tmp):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        sender = background("igtl", "send", f"127.0.0.1:{server.getsockname()[1]}", "phantom:seed=900003,frames=200,width=64,height=64", "--fps", 50)
+        with server.accept()[0] as peer:
+            peer.recv(4096)
+    err = sender.communicate(timeout=30)[1]
+    assert sender.returncode == 1 and ": the other side left\n" in err and re.search(r"\b[1-9]\d? frames? sent", err), err
+
+
+@test
 def a_source_that_has_given_all_is_not_called_silent(tmp):
     os.mkfifo(tmp / "kpi")  # nobody reads it
     plus = background("igtl", "fake-plus", ":0", "phantom:seed=900003,frames=2,width=64,height=64", "--loop", "--fps", 10)

@@ -130,7 +130,7 @@ static int send_frames(const struct options *o, bool plus)
     if (st == UM_OK)
         stop_ends_source(source);
     double next = 0;
-    bool there = st == UM_OK && meet(link, o);
+    bool there = st == UM_OK && meet(link, o), left = false;
     while (there && st == UM_OK && (st = um_source_read(source, &frame)) != UM_EOF) {
         if (st != UM_OK) {
             if (!told_before(&told, um_last_error())) /* with --loop, in each round */
@@ -151,12 +151,15 @@ static int send_frames(const struct options *o, bool plus)
             there = meet(link, o); /* the next client */
         else
             st = stop_requested() ? UM_EOF : said;
+        left = said == UM_EOF && !plus && !stop_requested(); /* before it had all */
         pace(o, &next);
     }
     stop_ends_source(NULL);
-    int code = st != UM_OK && st != UM_EOF ? cli_fail(st)
-               : unreadable && !sent       ? EXIT_FAILED
-                                           : EXIT_DONE;
+    int code = st != UM_OK && st != UM_EOF     ? cli_fail(st)
+               : left || (unreadable && !sent) ? EXIT_FAILED
+                                               : EXIT_DONE;
+    if (left)
+        say_of(o, "the other side left", "");
     if (!o->quiet)
         fprintf(stderr, "ultramotion: %ld frame%s sent", sent, plural((uint64_t)sent));
     if (!o->quiet && unreadable)
