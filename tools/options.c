@@ -199,7 +199,8 @@ static const struct row table[] = {
     {"igtl-max-fps", TEXT, AT(igtl_max_fps), RUN, "N",
      .help = "OpenIGTLink sinks send at most N frames a second"},
     {"igtl-version", CHOICE, AT(igtl_version), RUN, "1|2",
-     .help = "version of the headers to send; default: that of each client, and 2 to a server"},
+     .help =
+         "version of the headers to send; default: a sink's is that of each peer, a source's 2"},
     {"loop", FLAG, AT(loop), STREAM | ON_IGTL, NULL,
      .help = "start again at the end of the source"},
     {"recursive", FLAG, AT(recursive), STREAM | ON_CONVERT, NULL,
