@@ -461,7 +461,7 @@ static void print_shadow(struct page *p, const um_shadow_counts *s)
 {
     if (!s->struct_size)
         return;
-    counter(p, "shadow_compared_total", "Frames that legacy mode did too.", s->compared);
+    counter(p, "shadow_compared_total", "Frames that were compared with legacy mode.", s->compared);
     counter(p, "shadow_disagreed_total", "Frames on which it differed.", s->disagreed);
     counter(p, "shadow_failed_total", "Frames that it could not do.", s->failed);
     gauge(p, "shadow_least_dice", "Of two masks of a frame; 1: none differed.",

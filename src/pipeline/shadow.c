@@ -112,10 +112,9 @@ static struct distance distance(const um_packet *a, const um_packet *b)
 }
 
 /* What a state machine withholds or predicts has no other side. */
-static bool comparable(const struct um_shadow *s, const um_packet *a, const um_packet *b)
+static bool comparable(const struct um_shadow *s, const um_packet *a)
 {
-    return !s->set.track ||
-           (a->tag == UM_TAG_FRESH && a->detected && a->has_mask && b->objects && b->has_mask);
+    return !s->set.track || (a->tag == UM_TAG_FRESH && a->detected && a->has_mask);
 }
 
 static void tell(const struct um_shadow *s, uint64_t frame, const char *event,
@@ -152,9 +151,11 @@ um_status um_shadow_look(struct um_shadow *s, const um_frame *frame, um_status s
     struct distance d = {.dice = 0};
     if (s->counts.fell_back) /* it was in flight */
         return run_legacy(s, frame, packet);
-    bool numeric = st == UM_ENUMERIC;
-    if (!numeric && (st != UM_OK || frame->id % (uint64_t)s->set.shadow_every != 0))
+    bool numeric = st == UM_ENUMERIC, due = s->seen++ >= s->next;
+    if (!numeric && (st != UM_OK || !due || !comparable(s, *packet)))
         return st;
+    if (due)
+        s->next = s->seen - 1 + (uint64_t)s->set.shadow_every;
     /* a gain of auto may follow frames that were not looked at */
     s->legacy->gain = numeric ? 0 : (*packet)->gain;
     um_status legacy = run_legacy(s, frame, &other);
@@ -162,12 +163,11 @@ um_status um_shadow_look(struct um_shadow *s, const um_frame *frame, um_status s
         s->counts.failed++;
         return numeric ? legacy : st;
     }
+    if (!numeric && s->set.track && !(other->objects && other->has_mask))
+        return st;
     s->counts.compared++;
-    if (!numeric) {
-        if (!comparable(s, *packet, other))
-            return st;
+    if (!numeric)
         d = distance(*packet, other);
-    }
     if (numeric || d.pixels || d.kind) {
         s->counts.disagreed++;
         tell(s, frame->id, "shadow_disagreed", &d);

@@ -12,6 +12,7 @@ struct um_shadow {
     um_pipeline_settings set; /* of the pipeline that is watched */
     struct um_crew_wish wish; /* of its next frame */
     float limit;              /* masks with a Dice below it have diverged */
+    uint64_t seen, next;      /* frames, whose ids may leave some out; the next one to compare */
     um_shadow_counts counts;
 };
 
