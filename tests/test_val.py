@@ -507,6 +507,18 @@ def truth_json_among_others(folder):
 
 
 @test
+def json_of_a_labelling_tool_beside_masks(folder):
+    for name in ("0", "1"):
+        png(folder / f"{name}.png", 10, 10)
+        png(folder / f"{name}_mask.png", 10, 10, lambda x, y: 255 * square(x, y))
+        (folder / f"{name}.json").write_text('{"shapes": []}')
+    assert report(folder, "--conf", 0.9)["frames"] == 2
+    (folder / "0_mask.png").unlink()
+    _, err = um("val", folder, code=1)
+    assert "0.json: no \"categories\": not COCO's format" in err, err
+
+
+@test
 def results_that_never_come_hold_no_signal(folder):
     coco(folder, [])
     _, err = um("val", folder, "--results", folder, code=1)

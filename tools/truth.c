@@ -722,7 +722,14 @@ static um_status open_folder(truth *t, const char *dataset, const struct truth_s
     return st == UM_OK ? add_category(t, 0, NULL) : st;
 }
 
-/* The COCO file of a folder: truth.json, else the only .json; NULL: there is none. */
+/* Labelling tools leave a .json of their own beside each image. */
+static bool belongs_to_a_mask(const struct names *files, const char *json)
+{
+    return find_image(files, json, "_mask") >= 0 || find_image(files, json, "_line") >= 0;
+}
+
+/* The COCO file of a folder: truth.json, else the only .json that is not of an image with a truth;
+ * NULL: there is none. */
 static um_status find_coco(const char *folder, char **out)
 {
     struct names files = {0};
@@ -730,11 +737,12 @@ static um_status find_coco(const char *folder, char **out)
     const char *name = NULL;
     int n = 0;
     for (long i = 0; i < files.n && st == UM_OK; i++) {
-        if (!is_json(files.name[i]))
+        bool sure = strcmp(files.name[i], "truth.json") == 0;
+        if (!is_json(files.name[i]) || (!sure && belongs_to_a_mask(&files, files.name[i])))
             continue;
         name = files.name[i];
         n++;
-        if (strcmp(name, "truth.json") == 0) {
+        if (sure) {
             n = 1;
             break;
         }

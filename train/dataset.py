@@ -107,6 +107,11 @@ def images_in(folder, apart=None):
     return sorted(found)
 
 
+def has_truth(path):
+    """Labelling tools leave a .json of their own beside each image: it is none of COCO where the image has a mask or a line."""
+    return any(path.with_name(f"{path.stem}{tag}{end}").exists() for tag in ("_mask", "_line") for end in ENDS)
+
+
 class Dataset:
     """classes: names, or None where nothing has one; images: (path, its mask's path or its annotations)."""
 
@@ -115,7 +120,7 @@ class Dataset:
         if not path.exists():
             raise ValueError(f"{path}: no such file or folder")
         listed = [path] if path.suffix == ".json" else [] if own.masks else sorted(path.glob("[!.]*.json"))
-        listed = [p for p in listed if p.name == "truth.json"] or listed
+        listed = [p for p in listed if p.name == "truth.json"] or [p for p in listed if p == path or not has_truth(p)]
         if len(listed) > 1:
             raise ValueError(f"{path}: several .json files, and none is truth.json: name one")
         if own.masks if listed else own.pictures:

@@ -104,7 +104,9 @@ def own_data(p, args, boxes_do):
         if args.phantom and "bone" not in args.classes:
             raise ValueError(f"no class bone, which --phantom shows, among {', '.join(args.classes)}")
         args.own = own._replace(bone=args.classes.index("bone") if args.phantom else 0)
-        args.data = data.checked(args.classes, boxes_do) + f" and phantom frames, {args.phantom:g} of all" * bool(args.phantom)
+        kind, *ends = args.window
+        args.data = data.checked(args.classes, boxes_do) + ("", ", window {},{}", ", window auto")[kind].format(*ends)
+        args.data += f" and phantom frames, {args.phantom:g} of all" * bool(args.phantom)
     except (ValueError, OSError) as wrong:
         p.error(f"--data: {wrong}")
     print(args.data, file=sys.stderr)

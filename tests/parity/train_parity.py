@@ -167,6 +167,12 @@ def own_images(folder):
             assert word in str(said), said
         else:
             raise AssertionError(f"no {word}")
+    beside = folder / "beside"
+    beside.mkdir()
+    cv2.imwrite(str(beside / "a.png"), np.zeros((64, 64), np.uint8))
+    cv2.imwrite(str(beside / "a_mask.png"), np.full((64, 64), 255, np.uint8))
+    (beside / "a.json").write_text('{"shapes": []}')
+    assert len(dataset.Dataset(found.own._replace(data=str(beside), masks="")).images) == 1, "a labelling tool's .json is no COCO file"
     own = dataset.Own(str(where / "own.json"), "", "", (0, 0, 0), 0.5, 1)
     of_coco()
     labels = {k for i in range(20) for k in frames.draw(1, i, own=own).labels}
@@ -177,6 +183,7 @@ def own_images(folder):
     facts = safe_open(out / "detector.safetensors", "pt").metadata()
     assert facts["classes"] == "bone" and facts["training_data"].startswith("4 images of frames") and facts["calm"] == "0.7", facts
     refused("began with --data 4 images", out, "--steps", "2")
+    refused("window 0,9", out, "--steps", "2", "--data", str(where / "frames"), "--masks", str(where / "masks"), "--window", "0,9")
     made = (out / "detector.safetensors").read_bytes()
     assert run(out, "--export").returncode == 0 and (out / "detector.safetensors").read_bytes() == made
     two = [{**a, "category_id": 1 + i % 2} for i, a in enumerate(truth["annotations"])]
