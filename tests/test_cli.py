@@ -262,6 +262,9 @@ def no_two_outputs_are_one_file(tmp):
                   ("--dump", f"{tmp}/../{tmp.name}/a.mha")):
         _, err = um("run", "phantom:frames=1", "-o", f"masks:{tmp}/a.mha", *other, code=2)
         assert "is also written by" in err and not any(tmp.iterdir()), err
+    for other in (("-o", f"jsonl:{tmp}/r/packets.jsonl"), ("--kpi", f"{tmp}/r/settings.yaml")):
+        _, err = um("run", "phantom:frames=1", *other, "-o", f"record:{tmp}/r", code=2)
+        assert f"{other[1].removeprefix('jsonl:')}: is also written by -o record:{tmp}/r" in err and not any(tmp.iterdir()), err
 
 
 @test

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli.h"
 
+#include "recording.h"
 #include "tell.h"
 #include "text.h"
 
@@ -500,6 +501,20 @@ static const char *written_by(const char *sink)
     return file ? colon + 1 : NULL;
 }
 
+/* Is it a file that record: writes in its folder? */
+static bool is_recorded(const char *sink, const char *path)
+{
+    static const char *const own[] = {"packets.jsonl", "settings.yaml"};
+    const char *folder = recording_folder(sink);
+    bool is = false;
+    for (size_t i = 0; folder && path && !is && i < sizeof own / sizeof *own; i++) {
+        char *name = text_join(folder, "/", own[i]);
+        is = name && same_place(name, path);
+        free(name);
+    }
+    return is;
+}
+
 um_status cli_check_outputs(const struct options *o, const um_source *source)
 {
     const char *out[MAX_LIST + 3][2] = {
@@ -513,6 +528,12 @@ um_status cli_check_outputs(const struct options *o, const um_source *source)
     }
     for (int i = 0; i < n && st == UM_OK; i++) {
         st = spare(o, source, out[i][0], out[i][1]);
+        for (int k = 0; k < o->sinks && st == UM_OK; k++)
+            if (is_recorded(o->sink[k], out[i][1])) {
+                snprintf(text, sizeof text, "%s %.300s: is also written by -o %.150s", out[i][0],
+                         out[i][1], o->sink[k]);
+                st = um_set_error(UM_EINVAL, text);
+            }
         for (int j = 0; j < i && st == UM_OK; j++)
             if (out[i][1] && out[j][1] && same_place(out[i][1], out[j][1])) {
                 snprintf(text, sizeof text, "%s %.300s: is also written by %s", out[i][0],
