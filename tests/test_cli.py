@@ -38,6 +38,10 @@ def usage_and_version(tmp):
         out, _ = um(command, "--help")
         assert um("help", command)[0] == out
         assert f"usage: ultramotion {command}" in out and "options:" in out
+    assert um("help")[0] == um("help", "help")[0] == um("-h")[0]
+    for more in (("help", "run"), ("--version",), ("--man",), ("--completion",), ("--help",)):
+        out, err = um(*more, "x", code=2)
+        assert not out and f'{more[0]}: "x" is one argument too many, of {len(more)}' in err, err
     _, err = um(code=2)
     assert "usage" in err
     _, err = um("fly", code=2)
@@ -447,6 +451,7 @@ def options_that_cannot_act(tmp):
     um(*run, "-q", "-v", "--conf", "0.4", "--conf=2", code=2)
     um(*run, "-q", "-v", "--conf", "0.4", "--conf=0.5")  # of one given twice the last counts
     assert '"phantom:" is one argument too many' in um("igtl", "sniff", ":0", "phantom:", code=2)[1]
+    assert '--fps: "0" is not a number from 0.1' in um("bench", "live", "--fps", 0, code=2)[1]
 
 
 @test

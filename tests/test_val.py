@@ -582,6 +582,8 @@ def wrong_truth_is_named(folder):
     refused("of 1 result 1 are of images", good)
     results(folder, [box(0, [1, 1, 3, 3], category=3, score=0.5)])
     refused("unknown category 3; the data set has 1, the first is 0", good)
+    results(folder, [box(0, [1, 1, 3, 3], category=123456789, score=0.5)])
+    refused("unknown category 123456789; the data set has 1, the first is 0", good)
     results(folder, [{"image_id": 0}])
     refused("no image_id, category_id", good)
     results(folder, [box(0, [1, 1, 3, 3], score=0.5), box(1.5, [1, 1, 3, 3], score=0.5)])

@@ -12,6 +12,10 @@ const char *const bench_stage_names[BENCH_STAGES] = {"detect", "encode", "decode
 void bench_print_ms(const char *name, const double *ms, size_t n)
 {
     double min, p50, p99, max;
+    if (!n) { /* nothing was measured */
+        printf("\"%s\":null", name);
+        return;
+    }
     summary_percentiles(ms, n, &min, &p50, &p99, &max);
     printf("\"%s\":{\"min\":%.4f,\"p50\":%.4f,\"p99\":%.4f,\"max\":%.4f}", name, min, p50, p99,
            max);

@@ -200,7 +200,8 @@ static um_status report_frame(const struct options *o, struct engine *e)
                "weights, arenas, blocks\n",
                (double)um_pipeline_device_bytes(e->pipeline) / 1048576, um_device_name(e->dev),
                um_device_precision(e->dev), inflight);
-        printf("frame      first %.1f ms, then %.1f ms, %.0f a second\n", first, then, 1e3 / then);
+        printf("frame      first %.1f ms, then %.1f ms, %.*f a second\n", first, then,
+               then > 100 ? 2 : 0, 1e3 / then);
     }
     return st;
 }

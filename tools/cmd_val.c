@@ -207,7 +207,7 @@ static um_status find_stored(struct val *v, const struct truth_frame *t, struct 
             c++;
         if (c == n_known)
             return truth_fail(UM_EFORMAT,
-                              "val: %s: a result of %s has the unknown category %g; the data set "
+                              "val: %s: a result of %s has the unknown category %.0f; the data set "
                               "has %d, the first is %lld",
                               v->o->results, t->name, id, n_known, (long long)known[0].id);
         if (!f->mask && r->result[i].score == r->result[lo].score && truth_has_mask(e)) {

@@ -189,7 +189,7 @@ static const struct row table[] = {
      .help = "send, fake-plus: frames a second; default: as fast as they are accepted",
      .max = 10000},
     {"fps", FLOAT, AT(fps), ON_BENCH, "N", .help = "live: frames a second; default 25, then 60",
-     .max = 10000},
+     .min = 0.1, .max = 10000},
     {"igtl-crc", CHOICE, AT(igtl_crc), RUN, "check|count|ignore",
      .help = "messages of an OpenIGTLink source with a wrong CRC: dropped (default), accepted and "
              "counted, or not checked"},

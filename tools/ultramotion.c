@@ -255,6 +255,13 @@ static int dispatch(int argc, char **argv)
         print_usage(stderr);
         return EXIT_USAGE;
     }
+    const bool help = strcmp(argv[1], "help") == 0,
+               alone = strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "--man") == 0 ||
+                       strcmp(argv[1], "--completion") == 0 || strcmp(argv[1], "--help") == 0 ||
+                       strcmp(argv[1], "-h") == 0;
+    if (argc > (help ? 3 : 2) && (help || alone))
+        return cli_usage("%s: \"%s\" is one argument too many, of %d", argv[1], argv[help ? 3 : 2],
+                         argc - 2);
     if (strcmp(argv[1], "--version") == 0) {
         printf("ultramotion %s (abi %d)\n", um_version(), um_abi());
         return EXIT_DONE;
@@ -267,10 +274,9 @@ static int dispatch(int argc, char **argv)
         print_completion();
         return EXIT_DONE;
     }
-    if (strcmp(argv[1], "help") == 0 && argc == 3)
+    if (help && argc == 3 && argv[2][0] != '-' && strcmp(argv[2], "help") != 0)
         return dispatch(3, (char *[]){argv[0], argv[2], "--help"});
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
-        strcmp(argv[1], "help") == 0) {
+    if (help || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         print_usage(stdout);
         return EXIT_DONE;
     }
