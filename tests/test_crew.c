@@ -250,6 +250,27 @@ TEST(closing_waits_for_what_is_being_done)
     fixture_close(&f);
 }
 
+/* What begins a stream takes nothing of the frames before, whoever did them. */
+TEST(frames_beside_each_other_are_forgotten)
+{
+    struct fixture f = open_small(THREADS);
+    um_pipeline_settings s = settings_of(&f, 2);
+    s.reuse = 1;
+    um_pipeline *p = fixture_pipeline(&s);
+    CHECK_EQ(um_pipeline_inflight(p), 2);
+    for (int i = 0; i < 6; i++) {
+        const um_packet *k = NULL;
+        um_frame *frame = frame_at(1);
+        if (i == 4)
+            CHECK_OK(um_pipeline_forget(p));
+        CHECK_OK(um_pipeline_pass(p, &frame, &k));
+        CHECK_MSG(k->reused == (i == 2 || i == 3), "frame %d: reused %d", i, k->reused);
+        um_packet_unref(&k);
+    }
+    um_pipeline_close(&p);
+    fixture_close(&f);
+}
+
 /* A part of a pool is its thread's own; other threads have the pool. */
 TEST(a_part_of_a_pool)
 {

@@ -132,6 +132,20 @@ um_status um_crew_prepare(um_crew *c, int width, int height, int channels)
     return st;
 }
 
+um_status um_crew_forget(um_crew *c)
+{
+    um_status st = UM_OK;
+    for (int i = 0; st == UM_OK && i < c->members; i++) {
+        struct member *m = &c->member[i];
+        pthread_mutex_lock(&c->lock);
+        while (m->busy)
+            pthread_cond_wait(&c->news, &c->lock);
+        pthread_mutex_unlock(&c->lock);
+        st = um_pipeline_forget(m->pipeline);
+    }
+    return st;
+}
+
 um_status um_crew_give(um_crew *c, int member, um_frame **frame, const struct um_crew_wish *wish)
 {
     struct member *m = &c->member[member];

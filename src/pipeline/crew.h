@@ -22,6 +22,7 @@ struct um_crew_wish {
 um_status um_crew_open(um_crew **out, const um_pipeline_settings *settings);
 void um_crew_close(um_crew **crew); /* waits for the frames that are being done; accepts NULL */
 um_status um_crew_prepare(um_crew *c, int width, int height, int channels);
+um_status um_crew_forget(um_crew *c); /* waits for the frames that are being done */
 
 /* A frame for a member that has none. On UM_OK its reference is taken. UM_EINVAL: it is wrong. */
 um_status um_crew_give(um_crew *c, int member, um_frame **frame, const struct um_crew_wish *wish);

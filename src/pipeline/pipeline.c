@@ -411,7 +411,9 @@ um_status um_pipeline_forget(um_pipeline *p)
     p->screen[0] = p->screen[1] = 0;
     for (int i = 0; i < GEOMETRIES; i++)
         p->geometry[i].anew = true;
-    if (p->shadow)
+    if (p->crew)
+        st = um_crew_forget(p->crew);
+    if (st == UM_OK && p->shadow)
         st = um_pipeline_forget(p->shadow->legacy);
     pthread_mutex_unlock(&p->lock);
     return st;
