@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "engine/segmenter.h"
+#include "weights/weights.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -760,6 +761,48 @@ TEST(slots_of_a_prediction_that_failed_are_waited_for)
         fixture_close(&f);
     }
     CHECK(failed > 0);
+}
+
+/* A dump is of what was predicted, also where the encoder has seen another image since. */
+TEST_ON_DEVICES(a_dump_is_of_the_embedding_that_was_set)
+{
+    struct fixture f = fixture_open(device, 1, DET, SAM);
+    um_predictor *p = open_predictor(f.segmenter);
+    um_embedding *e = NULL;
+    um_prediction r = {.struct_size = sizeof r};
+    um_prompts prompts = {.struct_size = sizeof prompts, .box = (const float[]){10, 12, 60, 70}};
+    const int64_t dim[] = {1, 256, SAM / 16, SAM / 16};
+    const size_t n = (size_t)256 * (SAM / 16) * (SAM / 16);
+    char path[2][64];
+    CHECK_OK(um_predictor_keep_taps(p));
+    for (int i = 0; i < 2; i++) {
+        um_frame *frame = part(i);
+        um_image image = image_of(frame);
+        snprintf(path[i], sizeof path[i], "/tmp/um_dump_%d_%d.safetensors", i, (int)getpid());
+        CHECK_OK(um_predictor_set_image(p, &image));
+        if (i == 0)
+            CHECK_OK(um_predictor_embedding(p, &e));
+        um_frame_unref(&frame);
+    }
+    CHECK_OK(um_predictor_set_embedding(p, e));
+    CHECK_OK(um_predictor_predict(p, &prompts, &r));
+    um_prediction_close(&r);
+    CHECK_OK(um_predictor_dump(p, path[0]));
+    CHECK_OK(um_embedding_save(e, path[1]));
+    float *data[2] = {NULL};
+    for (int i = 0; i < 2; i++) {
+        um_weights *file = NULL;
+        CHECK_OK(um_weights_open(&file, path[i]));
+        CHECK_OK(um_weights_read(file, "image_embedding", 4, dim, &data[i]));
+        um_weights_close(&file);
+        unlink(path[i]);
+    }
+    CHECK(memcmp(data[0], data[1], n * sizeof *data[0]) == 0);
+    um_free(data[0]);
+    um_free(data[1]);
+    um_embedding_unref(&e);
+    um_predictor_close(&p);
+    fixture_close(&f);
 }
 
 /* ---- the order of closing ---- */

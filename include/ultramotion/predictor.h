@@ -85,7 +85,7 @@ UM_API void um_prediction_close(um_prediction *prediction);
  * image. Costs memory. */
 UM_API um_status um_predictor_keep_taps(um_predictor *predictor);
 /** Write the taps of the last prediction as .safetensors: image_embedding, low_res_logits, iou,
- * mask and the named intermediates. */
+ * mask and the named intermediates; those of the encoder only where the predictor's own has run. */
 UM_API um_status um_predictor_dump(um_predictor *predictor, const char *path);
 
 /** Encode an image without a session. *out has one reference for the caller. Threads: any; such

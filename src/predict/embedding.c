@@ -105,7 +105,7 @@ um_values *um_embedding_values(const um_embedding *embedding)
 
 /* ---- as numbers: [n,n,256] of the device's precision <-> f32 [1,256,n,n] ---- */
 
-static um_status read_numbers(const um_embedding *e, float *out)
+um_status um_embedding_numbers(const um_embedding *e, float *out)
 {
     static const char REASON[] = "embedding read by the caller";
     enum um_dtype dtype = e->dev->precision;
@@ -157,7 +157,7 @@ um_status um_embedding_save(const um_embedding *embedding, const char *path)
     const char *meta[] = {"segmenter_sha256", e->sha256, "image_width", width,
                           "image_height",     height,    NULL};
     float *data = um_array((size_t)e->n * (size_t)e->n * CHANNELS, sizeof *data);
-    um_status st = data ? read_numbers(e, data) : um_fail(UM_ENOMEM, "embedding");
+    um_status st = data ? um_embedding_numbers(e, data) : um_fail(UM_ENOMEM, "embedding");
     struct um_wout tensor = {.name = "image_embedding",
                              .type = UM_W_F32,
                              .rank = 4,

@@ -224,6 +224,7 @@ static um_status set_image(um_predictor *s, const um_frame *frame, const um_imag
     struct um_frame_header header = {.width = (uint32_t)w, .height = (uint32_t)h, .label = -1};
     s->image_w = s->image_h = 0;
     s->holds = 0;
+    s->encoded = false;
     um_status st = find_encode(s);
     if (st == UM_OK)
         st = slots_take(s);
@@ -253,6 +254,7 @@ static um_status set_image(um_predictor *s, const um_frame *frame, const um_imag
     if (st == UM_OK) {
         s->image_w = w;
         s->image_h = h;
+        s->encoded = true;
     }
     return st;
 }
@@ -295,6 +297,7 @@ um_status um_predictor_set_embedding(um_predictor *predictor, const um_embedding
     if (s->holds == e->id)
         return UM_OK;
     s->image_w = s->image_h = 0;
+    s->encoded = false;
     um_status st = um_copy(s->dev, UM_QUEUE_MAIN, s->embedding, 0, e->buf, 0, e->buf->size);
     if (st != UM_OK)
         return st;
@@ -605,6 +608,24 @@ static um_status dump_best_mask(um_predictor *s, struct um_dump *dump)
     return st == UM_OK ? um_dump_add(dump, "mask", 4, (int64_t[]){1, c, h, w}, data) : st;
 }
 
+/* Of an image that was encoded elsewhere this is all that there is of the encoder. */
+static um_status dump_embedding(um_predictor *s, struct um_dump *dump)
+{
+    um_embedding *e = NULL;
+    um_status st = um_predictor_embedding(s, &e);
+    if (st != UM_OK)
+        return st;
+    const int64_t dim[] = {1, 256, e->n, e->n};
+    float *data = um_array((size_t)e->n * (size_t)e->n * 256, sizeof *data);
+    st = data ? um_embedding_numbers(e, data) : um_fail(UM_ENOMEM, "dump of image_embedding");
+    if (st == UM_OK)
+        st = um_dump_add(dump, "image_embedding", 4, dim, data);
+    else
+        um_free(data);
+    um_embedding_unref(&e);
+    return st;
+}
+
 um_status um_predictor_dump(um_predictor *predictor, const char *path)
 {
     struct um_dump dump = {0};
@@ -613,8 +634,8 @@ um_status um_predictor_dump(um_predictor *predictor, const char *path)
         return um_fail(UM_EINVAL, "um_predictor_dump: %s is NULL", s ? "path" : "predictor");
     um_status st =
         s->mask.tape ? UM_OK : um_fail(UM_EINVAL, "um_predictor_dump: no prediction was made");
-    if (st == UM_OK && s->encode.tape)
-        st = um_dump_tape(&dump, s->encode.tape);
+    if (st == UM_OK)
+        st = s->encoded ? um_dump_tape(&dump, s->encode.tape) : dump_embedding(s, &dump);
     if (st == UM_OK)
         st = um_dump_tape(&dump, s->mask.decode->tape);
     if (st == UM_OK)

@@ -37,6 +37,7 @@ struct um_predictor {
     struct um_front front; /* of the last image */
     int image_w, image_h;  /* 0: no image */
     uint64_t holds;        /* id of the um_embedding in `embedding`; 0 = of an image */
+    bool encoded;          /* here: the encoder's taps are of this image */
 };
 
 struct um_embedding {
@@ -56,5 +57,7 @@ um_status um_predictor_open_own(um_predictor **out, um_segmenter *segmenter);
 um_status um_mask_open(um_values **out, um_device *dev, bool host, int h, int w);
 
 um_status um_embedding_new(um_embedding **out, const um_segmenter *s, int w, int h);
+/* Its numbers as f32, [1,256,n,n]. */
+um_status um_embedding_numbers(const um_embedding *e, float *out);
 
 #endif
