@@ -445,6 +445,12 @@ TEST(packet_fields_that_mean_nothing)
     memcpy(f.crop, (int[]){1, 0, 4, 4}, sizeof f.crop);
     CHECK_EQ(um_packet_create(&p, &f, NULL, 0), UM_EINVAL);
     CHECK_EQ(um_packet_create(&p, &f, NULL, 1), UM_EINVAL);
+    f.has_mask = 0;
+    CHECK_EQ(um_packet_create(&p, &f, (const um_object *const[]){NULL}, 1), UM_EINVAL);
+    CHECK(strstr(um_last_error(), "object 0 of 1 is NULL"));
+    f.state = (um_state)3;
+    CHECK_EQ(um_packet_create(&p, &f, NULL, 0), UM_EINVAL);
+    CHECK(strstr(um_last_error(), "state 3"));
     f.struct_size = 0;
     CHECK_EQ(um_packet_create(&p, &f, NULL, 0), UM_EINVAL);
     CHECK(strstr(um_last_error(), "um_packet.struct_size is 0"));

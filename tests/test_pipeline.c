@@ -929,8 +929,8 @@ TEST(equal_frames_that_look_different_are_not_for_reuse)
 
 TEST_ON_DEVICES(settings_that_mean_nothing_are_refused)
 {
-    um_pipeline_settings good = settings_of(fixture(device), UM_GATE_AUTO), bad[10];
-    for (int i = 0; i < 10; i++)
+    um_pipeline_settings good = settings_of(fixture(device), UM_GATE_AUTO), bad[11];
+    for (int i = 0; i < 11; i++)
         bad[i] = good;
     bad[0].struct_size = 8;
     bad[1].detector = NULL;
@@ -942,6 +942,7 @@ TEST_ON_DEVICES(settings_that_mean_nothing_are_refused)
     memcpy(bad[7].crop, (int[]){-1, 0, 10, 10}, sizeof bad[7].crop);
     bad[8].sam_as_numpy = (um_mask_mode)7;
     bad[9].dump = 1, bad[9].objects = 2;
+    bad[10].gate = (um_gate_mode)3;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         um_pipeline *p = (um_pipeline *)&good;
         CHECK_MSG(um_pipeline_open(&p, &bad[i]) == UM_EINVAL && p == NULL, "settings %zu", i);

@@ -277,6 +277,11 @@ um_status um_packet_make(um_packet **out, um_packet_pool *pool, const um_packet 
          own.width > UM_FRAME_MAX_SIDE || own.height > UM_FRAME_MAX_SIDE))
         st = um_fail(UM_EINVAL, "packet: %d objects, want 0 to %d, in a %dx%d frame", n,
                      UM_OBJECTS_MAX, own.width, own.height);
+    if (st == UM_OK && (unsigned)own.state > UM_STATE_RELOCALIZING)
+        st = um_fail(UM_EINVAL, "packet: state %d is none", (int)own.state);
+    for (int i = 0; st == UM_OK && i < n; i++)
+        if (!objects[i])
+            st = um_fail(UM_EINVAL, "packet: object %d of %d is NULL", i, n);
     if (st != UM_OK)
         return st;
     if (!own.source)

@@ -88,6 +88,9 @@ static um_status check(const um_pipeline_settings *s)
         st = check_track(s);
     if (st != UM_OK)
         return st;
+    if (s->gate != UM_GATE_AUTO && s->gate != UM_GATE_SPECULATIVE && s->gate != UM_GATE_SYNC)
+        return um_fail(UM_EINVAL, "gate %d: want UM_GATE_AUTO, UM_GATE_SPECULATIVE or UM_GATE_SYNC",
+                       (int)s->gate);
     if (s->dump && s->objects > 1)
         return um_fail(UM_EINVAL, "a dump is of one object, not %d", s->objects);
     if (s->shadow_every < 0 || (s->shadow_every && !s->segmenter))
