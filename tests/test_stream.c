@@ -651,6 +651,17 @@ TEST(runs_that_mean_nothing_are_refused)
     s = b.set;
     s.n_sinks = 1; /* and it is NULL */
     CHECK_EQ(um_run_open(&run, &s), UM_EINVAL);
+    um_sink *twice[2] = {NULL};
+    CHECK_OK(um_sink_open(&twice[0], "null:", NULL));
+    twice[1] = twice[0];
+    s.sinks = twice;
+    s.n_sinks = 2; /* two threads would write it */
+    CHECK_EQ(um_run_open(&run, &s), UM_EINVAL);
+    CHECK(strstr(um_last_error(), "sinks 0 and 1 are the same, null:"));
+    CHECK_OK(um_sink_close(&twice[0]));
+    s = b.set;
+    s.receive_policy = (um_sink_policy)2;
+    CHECK_EQ(um_run_open(&run, &s), UM_EINVAL);
     s = b.set;
     s.receive = -1;
     CHECK_EQ(um_run_open(&run, &s), UM_EINVAL);
@@ -1193,6 +1204,30 @@ TEST(pushing_waits_for_room_until_the_source_ends)
     bench_finish(&b);
 }
 
+/* Who pushes waits for no reader that has had all it wants. */
+TEST(pushing_ends_with_the_last_frame_that_is_read)
+{
+    um_source_settings set;
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    um_source_settings_default(&set);
+    set.capacity = 1;
+    set.frames = 2;
+    CHECK_OK(um_source_open(&s, "push:", &set));
+    for (int i = 0; i < 2; i++) {
+        f = tiny_frame(8, 8, 1);
+        CHECK_OK(um_source_push(s, &f));
+        CHECK_OK(um_source_read(s, &f));
+        um_frame_unref(&f);
+    }
+    f = tiny_frame(8, 8, 1);
+    CHECK_EQ(um_source_push(s, &f), UM_EOF);
+    CHECK(f != NULL);
+    um_frame_unref(&f);
+    CHECK_EQ(um_source_read(s, &f), UM_EOF);
+    um_source_close(&s);
+}
+
 TEST(pushing_may_replace)
 {
     um_source_settings set;
@@ -1619,6 +1654,30 @@ TEST(what_is_too_old_is_not_worked_on)
     }
 }
 
+static um_status again_read(void *priv, uint64_t index, um_frame **frame)
+{
+    (void)priv, (void)frame;
+    return index ? UM_EOF : UM_AGAIN;
+}
+
+/* What a kind of source may not say is not passed on as if the source were asked again. */
+TEST(a_source_answers_with_a_frame_the_end_or_an_error)
+{
+    static const um_source_ops ops = {.struct_size = sizeof ops,
+                                      .scheme = "again",
+                                      .usage = "again:",
+                                      .open = sender_open,
+                                      .read = again_read};
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    CHECK_OK(um_source_register(&ops));
+    CHECK_OK(um_source_open(&s, "again:", NULL));
+    CHECK_EQ(um_source_read(s, &f), UM_EINVAL);
+    CHECK(strstr(um_last_error(), "again:: frame 0: its reader answers UM_AGAIN (1)"));
+    CHECK_EQ(um_source_read(s, &f), UM_EOF);
+    um_source_close(&s);
+}
+
 /* ---- a driver that does not come back ---- */
 
 static struct event stuck_let_go = EVENT;
@@ -1659,6 +1718,43 @@ TEST(a_run_whose_pipeline_is_stuck_ends)
     bench_finish(&b);
     CHECK(event_wait(&held_closed, 1));
     held_end();
+}
+
+static struct event stuck_beside = EVENT;
+
+static void stuck_beside_packet(void *ctx, const um_packet *packet, const um_frame *frame,
+                                const um_truth *truth)
+{
+    (void)ctx, (void)packet, (void)frame, (void)truth;
+    event_wait(&stuck_beside, 1);
+}
+
+/* All frames of the source are in its counts, also those that were in the pipeline. */
+TEST(a_stuck_run_counts_what_was_in_flight)
+{
+    struct bench b;
+    bench_init(&b, NULL, "push:");
+    um_pipeline_settings s = pipeline_settings(tiny("cpu"));
+    s.inflight = 2;
+    b.set.pipeline = fixture_pipeline(&s);
+    CHECK_EQ(um_pipeline_inflight(b.set.pipeline), 2);
+    for (int i = 0; i < 4; i++) {
+        um_frame *f = tiny_frame(64, 80, 1);
+        CHECK_OK(um_source_push(b.source, &f));
+    }
+    CHECK_OK(um_source_finish(b.source));
+    b.set.on_packet = stuck_beside_packet;
+    b.set.stall_ms = SANITIZED ? 5000 : 600;
+    bench_start(&b);
+    CHECK_EQ(um_run_join(b.run), UM_EDEVICE);
+    um_run_counts counts = bench_counts(&b);
+    CHECK_EQ(counts.stalled, 1);
+    CHECK_MSG(counts.frames + counts.left == 4, "%d packets, %d left", (int)counts.frames,
+              (int)counts.left);
+    um_run_close(&b.run);
+    event_add(&stuck_beside);
+    CHECK_OK(um_pipeline_forget(b.set.pipeline));
+    bench_finish(&b);
 }
 
 static struct event stuck_again = EVENT;

@@ -20,9 +20,9 @@ typedef struct um_device um_device;
 typedef struct um_device_settings {
     size_t struct_size;
     const char *name; /**< "auto", "cpu", "guard" or "cuda:N" */
-    int threads;      /**< worker threads including the caller; 0 = as many as this process may use.
-                         On `cpu` a frame that arrives while another uses them runs on its caller's
-                         thread alone */
+    int threads; /**< worker threads including the caller, of which at most 256 are used; 0 = as
+                    many as this process may use. On `cpu` a frame that arrives while another uses
+                    them runs on its caller's thread alone */
     uint64_t guard_seed;   /**< order in which `guard` runs what may run in any order */
     const char *precision; /**< "auto", "fp32", "fp16", "bf16" or "int8": on a GPU of activations,
                               on a CPU of the operands of dense layers. auto = fp16 on a GPU, bf16

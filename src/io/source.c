@@ -174,6 +174,11 @@ static um_status read_one(um_source *s, um_frame **frame)
 {
     um_set_error(UM_OK, "");
     um_status st = s->ops->read(s->priv, s->index, frame);
+    if (st > UM_OK && st != UM_EOF)
+        st = um_fail(UM_EINVAL,
+                     "%s: frame %llu: its reader answers %s (%d), want UM_OK, UM_EOF or an "
+                     "error",
+                     s->spec, (unsigned long long)s->id, um_status_name(st), (int)st);
     if (st == UM_OK && !*frame)
         st = um_fail(UM_EINVAL, "%s: frame %llu was read, and is not there", s->spec,
                      (unsigned long long)s->id);
@@ -219,6 +224,8 @@ um_status um_source_read(um_source *source, um_frame **frame)
     }
     s->id++;
     s->index++;
+    if (s->ops == &um_source_push_ops && s->id == (uint64_t)s->limit)
+        um_push_finish(s->priv); /* nobody would read what is pushed now, or make room for it */
     return st;
 }
 

@@ -85,10 +85,11 @@ struct source_phantom {
     char name[SWEEP_NAME_BYTES];
 };
 
-static um_status read_look(const char *value, um_look *look)
+/* known: what may be asked for here, for people. */
+static um_status read_look(const char *value, const char *known, um_look *look)
 {
     if (strcmp(value, "default") != 0 && strcmp(value, "hard") != 0)
-        return um_fail(UM_EINVAL, "look=%s must be default or hard", value);
+        return um_fail(UM_EINVAL, "look=%s must be %s", value, known);
     *look = *value == 'h' ? UM_LOOK_HARD : UM_LOOK_DEFAULT;
     return UM_OK;
 }
@@ -129,7 +130,7 @@ static um_status set(void *priv, const char *key, const char *value)
     if (strcmp(key, "empty") == 0)
         return um_scheme_number(key, value, 0, 1, &s->empty);
     if (strcmp(key, "look") == 0)
-        return read_look(value, &s->look);
+        return read_look(value, "default or hard", &s->look);
     if (strcmp(key, "surface") == 0)
         return read_surface(value, &s->surface);
     if (strcmp(key, "sweep") == 0)
@@ -454,7 +455,7 @@ um_status um_phantom_write(const char *dir, const char *look, uint64_t seed, lon
         return um_fail(UM_EINVAL, "phantom: %s", frames < 1 ? "at least one frame" : "no folder");
     struct writer w = {.dir = dir, .width = width, .height = height};
     w.sweeps = look && strcmp(look, "sweep") == 0;
-    um_status st = look && !w.sweeps ? read_look(look, &w.look) : UM_OK;
+    um_status st = look && !w.sweeps ? read_look(look, "default, hard or sweep", &w.look) : UM_OK;
     if (st == UM_OK)
         st = generator_open(&w.generator, w.sweeps, width, height, EMPTY_SHARE, w.look);
     if (st == UM_OK)

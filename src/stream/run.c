@@ -50,6 +50,7 @@ struct um_run {
     struct {     /* between the two, and who looks */
         pthread_mutex_t lock;
         uint64_t since, frame; /* the driver is at it since then, elsewhere; 0 = it is here */
+        int without;           /* frames it has taken that have no packet */
         bool left;             /* ... and was not waited for any longer: the run is the keeper's */
     } away;
     pthread_mutex_t lock;
@@ -103,11 +104,13 @@ static void problem(const struct um_run *r, const char *text)
 
 /* ---- the driver goes where it may get stuck ---- */
 
-static void go_away(struct um_run *r, uint64_t frame)
+/* without: of the frames that wait, those that get no packet if it does not come back. */
+static void go_away(struct um_run *r, uint64_t frame, int without)
 {
     pthread_mutex_lock(&r->away.lock);
     r->away.since = um_clock_ns();
     r->away.frame = frame;
+    r->away.without = without;
     pthread_mutex_unlock(&r->away.lock);
 }
 
@@ -364,7 +367,7 @@ static um_status submit(struct um_run *r)
         }
         um_frame *f = r->waiting[r->sent]->frame, *frame = um_frame_ref(f);
         r->waiting[r->sent]->way.sent = um_clock_ns();
-        go_away(r, f->id);
+        go_away(r, f->id, r->n_waiting);
         um_status st = um_pipeline_send(r->pipeline, &frame);
         if (st == UM_OK)
             prepare_color(r, f);
@@ -400,7 +403,7 @@ static um_status collect(struct um_run *r)
 {
     const um_packet *packet = NULL;
     uint64_t begun = um_clock_ns();
-    go_away(r, r->waiting[0]->frame->id);
+    go_away(r, r->waiting[0]->frame->id, r->n_waiting);
     um_status st = um_pipeline_receive(r->pipeline, &packet);
     if (!come_back(r))
         return UM_EDEVICE;
@@ -434,7 +437,7 @@ static um_status collect(struct um_run *r)
         um_monitor_packet(r->set.monitor, packet, &a->way, um_pipeline_device_bytes(r->pipeline),
                           frames_in(r));
     if (r->set.on_packet) {
-        go_away(r, packet->frame_id);
+        go_away(r, packet->frame_id, r->n_waiting - 1);
         r->set.on_packet(r->set.ctx, packet, a->frame, a->has_truth ? &a->truth : NULL);
         if (!come_back(r))
             return UM_EDEVICE;
@@ -450,7 +453,7 @@ static void drop_all(struct um_run *r)
     while (r->n_waiting > 0) {
         const um_packet *unwanted;
         if (r->sent > 0 && !r->gone) {
-            go_away(r, r->waiting[0]->frame->id);
+            go_away(r, r->waiting[0]->frame->id, r->n_waiting);
             (void)um_pipeline_receive(r->pipeline, &unwanted);
             come_back(r);
         }
@@ -770,6 +773,9 @@ static void *keep_run(void *ctx)
             return NULL;
     COUNT(r, left_behind);
     COUNT(r, stalled);
+    pthread_mutex_lock(&r->lock);
+    r->counts.left += (unsigned)r->away.without;
+    pthread_mutex_unlock(&r->lock);
     um_number_print(text, sizeof text, "stalled: the pipeline has been at frame %llu for %.1f s",
                     (unsigned long long)r->away.frame, (double)ns * 1e-9);
     end_run(r, um_fail(UM_EDEVICE, "%s", text));
@@ -819,9 +825,18 @@ static um_status check_settings(const um_run_settings *s)
             UM_EINVAL,
             "um_run_open: max_age_ms %d, lag_alarm_ms %d, stall_ms %d: want 0 (never) or more",
             s->max_age_ms, s->lag_alarm_ms, s->stall_ms);
-    for (int i = 0; i < s->n_sinks; i++)
+    if (s->receive_policy != UM_SINK_BLOCK && s->receive_policy != UM_SINK_DROP)
+        return um_fail(UM_EINVAL,
+                       "um_run_open: receive_policy %d: want UM_SINK_BLOCK or UM_SINK_DROP",
+                       (int)s->receive_policy);
+    for (int i = 0; i < s->n_sinks; i++) {
         if (!s->sinks[i])
             return um_fail(UM_EINVAL, "um_run_open: sink %d of %d is NULL", i, s->n_sinks);
+        for (int k = 0; k < i; k++) /* each has a thread that writes it */
+            if (s->sinks[k] == s->sinks[i])
+                return um_fail(UM_EINVAL, "um_run_open: sinks %d and %d are the same, %s", k, i,
+                               um_sink_name(s->sinks[i]));
+    }
     return UM_OK;
 }
 
