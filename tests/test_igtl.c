@@ -2154,25 +2154,33 @@ TEST(names_of_peers_do_not_speak_to_the_terminal)
     CHECK_STR(line, "igtl://a:1: transform \"\\x1b[31m\\xffT\": none");
 }
 
+/* An image of one pixel, whose axes are so long, along x, y and z. */
+static bool send_pixel(const struct wire *w, uint64_t stamp, float t, float s, float n)
+{
+    struct um_igtl_outbox out = {0};
+    struct um_igtl_image image = {.components = 1,
+                                  .scalar = UM_IGTL_U8,
+                                  .endian = UM_IGTL_LITTLE,
+                                  .coordinates = UM_IGTL_RAS,
+                                  .size = {1, 1, 1},
+                                  .part = {1, 1, 1},
+                                  .t = {t},
+                                  .s = {0, s},
+                                  .n = {0, 0, n}};
+    um_igtl_begin(&out, 1, "IMAGE", "Image_Reference", stamp, 5);
+    um_igtl_image_write(&out, &image);
+    um_igtl_u8(&out, 1);
+    um_igtl_end(&out, NULL, 0);
+    return send_box(w->fd, &out);
+}
+
 TEST(a_place_that_is_none_is_told_once_and_kept)
 {
     struct wire w;
     um_frame *f = NULL;
-    struct um_igtl_outbox out = {0};
     CHECK(wire_open(&w, ""));
     for (int i = 0; i < 2; i++) {
-        struct um_igtl_image image = {.components = 1,
-                                      .scalar = UM_IGTL_U8,
-                                      .endian = UM_IGTL_LITTLE,
-                                      .coordinates = UM_IGTL_RAS,
-                                      .size = {1, 1, 1},
-                                      .part = {1, 1, 1},
-                                      .t = {NAN}};
-        um_igtl_begin(&out, 1, "IMAGE", "Image_Reference", 7 + (uint64_t)i, 5);
-        um_igtl_image_write(&out, &image);
-        um_igtl_u8(&out, 1);
-        um_igtl_end(&out, NULL, 0);
-        CHECK(send_box(w.fd, &out));
+        CHECK(send_pixel(&w, 7 + (uint64_t)i, NAN, 0, 0));
         CHECK_OK(um_source_read(w.source, &f));
         CHECK(isnan(um_frame_origin(f)->image.t[0]) && !f->has_spacing);
         um_frame_unref(&f);
@@ -2187,23 +2195,9 @@ TEST(a_place_that_is_none_costs_the_next_image_nothing)
     static const float axis[] = {NAN, .5f, INFINITY, .5f, 1e30f, .5f};
     struct wire w;
     um_frame *f = NULL;
-    struct um_igtl_outbox out = {0};
     CHECK(wire_open(&w, ""));
     for (int i = 0; i < 6; i++) {
-        struct um_igtl_image image = {.components = 1,
-                                      .scalar = UM_IGTL_U8,
-                                      .endian = UM_IGTL_LITTLE,
-                                      .coordinates = UM_IGTL_RAS,
-                                      .size = {1, 1, 1},
-                                      .part = {1, 1, 1},
-                                      .t = {axis[i]},
-                                      .s = {0, .5f},
-                                      .n = {0, 0, 1}};
-        um_igtl_begin(&out, 1, "IMAGE", "Image_Reference", 7 + (uint64_t)i, 5);
-        um_igtl_image_write(&out, &image);
-        um_igtl_u8(&out, 1);
-        um_igtl_end(&out, NULL, 0);
-        CHECK(send_box(w.fd, &out));
+        CHECK(send_pixel(&w, 7 + (uint64_t)i, axis[i], .5f, 1));
         CHECK_OK(um_source_read(w.source, &f));
         CHECK_EQ(f->has_spacing, i % 2);
         um_frame_unref(&f);

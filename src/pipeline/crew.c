@@ -132,15 +132,21 @@ um_status um_crew_prepare(um_crew *c, int width, int height, int channels)
     return st;
 }
 
+/* Until the frame that a member has is done. */
+static void wait_for(um_crew *c, const struct member *m)
+{
+    pthread_mutex_lock(&c->lock);
+    while (m->busy)
+        pthread_cond_wait(&c->news, &c->lock);
+    pthread_mutex_unlock(&c->lock);
+}
+
 um_status um_crew_forget(um_crew *c)
 {
     um_status st = UM_OK;
     for (int i = 0; st == UM_OK && i < c->members; i++) {
         struct member *m = &c->member[i];
-        pthread_mutex_lock(&c->lock);
-        while (m->busy)
-            pthread_cond_wait(&c->news, &c->lock);
-        pthread_mutex_unlock(&c->lock);
+        wait_for(c, m);
         st = um_pipeline_forget(m->pipeline);
     }
     return st;
@@ -165,10 +171,7 @@ um_status um_crew_give(um_crew *c, int member, um_frame **frame, const struct um
 um_status um_crew_take(um_crew *c, int member, const um_packet **packet)
 {
     struct member *m = &c->member[member];
-    pthread_mutex_lock(&c->lock);
-    while (m->busy)
-        pthread_cond_wait(&c->news, &c->lock);
-    pthread_mutex_unlock(&c->lock);
+    wait_for(c, m);
     *packet = m->packet;
     m->packet = NULL;
     return m->status < UM_OK ? um_fail(m->status, "%s", m->text) : m->status;
