@@ -21,6 +21,7 @@ import phantom
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "models"
+FALL = 5  # one in so many steps, the last ones, has a falling rate
 LASTING = "start", "seed", "batch", "lite", "only", "data", "marks", "canvas"  # arguments that a run keeps to its end
 
 
@@ -174,7 +175,7 @@ class Run:
         write_whole(self.path, lambda new: torch.save(state, new))
 
     def rate(self):
-        left = (self.args.steps - self.step) / max(1, self.args.steps / 5)
+        left = (self.args.steps - self.step) / max(1, self.args.steps / FALL)
         return min(1, (self.step + 1) / 50) * min(1, 0.05 + 0.95 * left)
 
     def go(self, batches, loss_of, share=1):

@@ -229,7 +229,7 @@ def main():
     decayed = [p for p in taught if p.ndim >= 2]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 1e-2}, {"params": plain, "weight_decay": 0.0}], lr=args.rate)
     state = run.Run(args, net, optimizer)
-    for side, share in zip(sides, (1,) if len(sides) == 1 else (0.8, 1)):
+    for side, share in zip(sides, (1,) if len(sides) == 1 else (1 - 1 / run.FALL, 1)):
         if not args.export and state.step < int(share * args.steps):
             sam_net.set_canvas(net, side)
             make = functools.partial(sample, args.own, args.marks, side, args.seed + 1_000)
