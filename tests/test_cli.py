@@ -437,7 +437,11 @@ def options_that_cannot_act(tmp):
                               ("without --calibrate", "convert", DETECTOR, tmp / "out", "--frames", 3), ("with --results", "val", tmp, "--results", tmp, "--nms", 1),
                               ("with --results", "val", tmp, "--results", tmp, "--device", "cpu"), ("with --results", "val", tmp, "--results", tmp, "--threads", 1),
                               ("for igtl sniff and fake-slicer", "igtl", "sniff", ":0", "--fps", 3), ("for a bench other than live", "bench", "--fps", 3),
-                              ("for a bench other than kernels and", "bench", "--table"), ("for a bench other than pipeline", "bench", "live", "--serve")):
+                              ("for a bench other than kernels and", "bench", "--table"), ("for a bench other than pipeline", "bench", "live", "--serve"),
+                              ("with --serve", "bench", "--serve", "--frames", 3), ("for a bench other than stages", "bench", "--rounds", 3),
+                              ("for a bench of the networks", "bench", "kernels", "--conf", 0), ("for a bench of the networks", "bench", "stages", "--frames", 3),
+                              ("for a bench other than pipeline and live", "bench", "residency", "--sam-as-numpy", 1),
+                              ("for a bench other than pipeline and live", "bench", "roofline", "--inflight", 2)):
         option = [a for a in arguments if str(a).startswith("--")][-1]
         err = um(*arguments, code=2)[1]
         assert f"ultramotion: {option}: nothing {lacks}" in err, err

@@ -35,6 +35,11 @@ def main(program, script):
         (("convert", "--precision", "b"), ["bf16"]),
         (("val", "--det-fit", "s"), ["stretch"]),
         (("run", "--detector", ""), []),
+        (("run", ""), []),
+        (("bench", ""), ["pipeline", "stages", "residency", "kernels", "roofline", "live"]),
+        (("bench", "stages", ""), []),
+        (("igtl", "s"), ["sniff", "send"]),
+        (("help", ""), commands),
         (("nonsense", ""), []),
     ):
         hold(offered(script, *words), want, *words)

@@ -770,6 +770,7 @@ TEST(specs_that_mean_nothing)
                                         "igtl::1?relay=no",
                                         "igtl-connect::18945",
                                         "igtl-connect:h:00",
+                                        "igtl-connect:h:1?clients=2",
                                         "igtl::1?version=3",
                                         "igtl::1?clients=0",
                                         "igtl::1?clients=2.5",

@@ -448,6 +448,12 @@ TEST(packet_fields_that_mean_nothing)
     f.has_mask = 0;
     CHECK_EQ(um_packet_create(&p, &f, (const um_object *const[]){NULL}, 1), UM_EINVAL);
     CHECK(strstr(um_last_error(), "object 0 of 1 is NULL"));
+    f.state = UM_STATE_LOST;
+    CHECK_EQ(
+        um_packet_create(
+            &p, &f, (const um_object *const[]){&(um_object){.struct_size = sizeof(um_object)}}, 1),
+        UM_EINVAL);
+    CHECK(strstr(um_last_error(), "LOST, with 1 object(s)"));
     f.state = (um_state)3;
     CHECK_EQ(um_packet_create(&p, &f, NULL, 0), UM_EINVAL);
     CHECK(strstr(um_last_error(), "state 3"));

@@ -590,6 +590,10 @@ def wrong_truth_is_named(folder):
     refused("result 1 has no image_id, category_id (whole numbers)", good)
     (folder / "found.txt").write_text(found.read_text().replace("1.5", "0").replace("3]", "1e999]"))
     refused("result 0 has no image_id", good)
+    (folder / "found.txt").write_text(found.read_text().replace("1e999]", "3]").replace("0.5", "1e999", 1))
+    refused("result 0 has no image_id", good)
+    results(folder, [box(0, [1, 1, 3, 3], score=0.5), box(0, [1, 1, -3, 3], score=0.5)])
+    refused("result 1 has no image_id, category_id (whole numbers), bbox (x, y, width and height from 0 on)", good)
     (folder / "truth.json").write_text("{\"images\":[")
     assert "no JSON at byte" in um("val", folder, code=1)[1]
     (folder / "truth.json").unlink()

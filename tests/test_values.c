@@ -306,6 +306,21 @@ TEST(a_frame_is_what_an_image_shows)
     CHECK_OK(um_frame_from_image(&f, &image));
     CHECK(f->stride == 3 && memcmp(f->pixels, "\1\2\3\4\5\6", 6) == 0);
     um_frame_unref(&f);
+    image.data = rows + 4;
+    image.row_bytes = -4; /* the last row is the first in memory */
+    CHECK_OK(um_frame_from_image(&f, &image));
+    CHECK(memcmp(f->pixels, "\4\5\6\1\2\3", 6) == 0);
+    um_frame_unref(&f);
+    image.data = rows;
+    image.row_bytes = 2;
+    CHECK_EQ(um_frame_from_image(&f, &image), UM_EINVAL);
+    CHECK_MSG(strstr(um_last_error(), "2 bytes from row to row: want 0 or at least 3"), "%s",
+              um_last_error());
+    image.type = UM_IMAGE_F32;
+    image.row_bytes = 14;
+    CHECK_EQ(um_frame_from_image(&f, &image), UM_EINVAL);
+    image.type = UM_IMAGE_U8;
+    image.row_bytes = 4;
     image.channels = 2;
     CHECK_EQ(um_frame_from_image(&f, &image), UM_EINVAL);
     CHECK(!f);

@@ -260,8 +260,6 @@ int command_bench(const struct options *o)
         strcmp(what, "kernels") != 0 && strcmp(what, "roofline") != 0 && strcmp(what, "live") != 0)
         return cli_usage(
             "bench: \"%s\" is not pipeline, stages, residency, kernels, roofline or live", what);
-    if (residency && o->sam_as_numpy >= 0)
-        return cli_usage("bench residency runs both modes: no --sam-as-numpy");
     um_status st = cli_open_engine(&e, o);
     if (st != UM_OK)
         code = cli_exit(st);

@@ -136,9 +136,11 @@ static bool good_result(const cJSON *r)
                 truth_whole(cJSON_GetObjectItemCaseSensitive(r, "category_id"), &id) &&
                 cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(r, "score")) &&
                 cJSON_GetArraySize(box) == 4;
-    for (int k = 0; k < 4 && good; k++)
-        good = cJSON_IsNumber(cJSON_GetArrayItem(box, k)) &&
-               isfinite(cJSON_GetArrayItem(box, k)->valuedouble);
+    good = good && isfinite(cJSON_GetObjectItemCaseSensitive(r, "score")->valuedouble);
+    for (int k = 0; k < 4 && good; k++) { /* the last two are width and height */
+        const cJSON *v = cJSON_GetArrayItem(box, k);
+        good = cJSON_IsNumber(v) && isfinite(v->valuedouble) && (k < 2 || v->valuedouble >= 0);
+    }
     return good;
 }
 
@@ -161,7 +163,7 @@ static um_status read_results(struct val *v, const char *path)
         if (!good_result(e))
             return truth_fail(UM_EFORMAT,
                               "val: %s: result %ld has no image_id, category_id (whole numbers), "
-                              "bbox (four numbers) or score",
+                              "bbox (x, y, width and height from 0 on) or score (a number)",
                               path, r->n);
         masks = masks || truth_has_mask(e);
         seen =

@@ -401,6 +401,8 @@ bool options_meet(const struct options *o, enum command_bit command)
                igtl_sink = any_sink(o, to_igtl) || (serve && !o->sinks),
                sends = strcmp(what, "send") == 0 || strcmp(what, "fake-plus") == 0,
                tabled = strcmp(what, "kernels") == 0 || strcmp(what, "roofline") == 0,
+               networks = bench && (tabled || strcmp(what, "stages") == 0),
+               residency = bench && strcmp(what, "residency") == 0,
                tracks =
                    o->track > 0 ||
                    (o->track < 0 && (o->detect_every > 1 || (o->objects == 1 && !o->boxes_only &&
@@ -435,7 +437,12 @@ bool options_meet(const struct options *o, enum command_bit command)
         {"fps", "for a bench other than live", !bench || strcmp(what, "live") == 0},
         {"table", "for a bench other than kernels and roofline", tabled},
         {"serve", "for a bench other than pipeline and stages",
-         !tabled && strcmp(what, "residency") != 0 && strcmp(what, "live") != 0},
+         !tabled && !residency && strcmp(what, "live") != 0},
+        {"frames rounds", "with --serve, which takes what stdin names", !bench || !o->serve},
+        {"rounds", "for a bench other than stages, kernels and roofline", !bench || networks},
+        {"frames conf gate", "for a bench of the networks by themselves", !networks},
+        {"objects per-class reuse inflight sam-as-numpy",
+         "for a bench other than pipeline and live", !networks && !residency},
     };
     for (size_t i = 0; i < sizeof rule / sizeof *rule; i++) {
         bool in_file = strncmp(rule[i].lacks, "without --", 10) == 0;

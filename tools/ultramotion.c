@@ -192,7 +192,22 @@ static void print_man(void)
     printf(".fi\n");
 }
 
-/* What bash offers behind a tab: commands, options, the words that an option takes, else files. */
+/* The words that may follow a command, as its arguments have them: "[a|b]" or "a|b OTHER". */
+static void print_first_words(const struct command *c)
+{
+    for (const char *line = c->arguments; line; line = strchr(line, '\n')) {
+        const char *own = strstr(line, c->name); /* a further line has the command once more */
+        const char *s = *line == '\n' && own ? own + strlen(c->name) + 1 : line;
+        s += *s == '[';
+        size_t n = strcspn(s, " ]"), bar = strcspn(s, "|");
+        for (const char *end = s + n; bar < n && s < end; s += strcspn(s, "| ]") + 1)
+            printf("%.*s ", (int)strcspn(s, "| ]"), s);
+        line += *line == '\n';
+    }
+}
+
+/* What bash offers behind a tab: commands, what follows them, options, the words that an option
+ * takes, else files. */
 static void print_completion(void)
 {
     printf("_ultramotion()\n"
@@ -208,6 +223,17 @@ static void print_completion(void)
         printf("        *:%s) case $before in\n", commands[i].name);
         options_print_completion(commands[i].bit);
         printf("        esac ;;\n");
+    }
+    printf("    esac\n"
+           "    case $COMP_CWORD:${COMP_WORDS[1]} in\n"
+           "        2:help) words=\"");
+    for (int i = 0; i < COMMANDS; i++)
+        printf("%s ", commands[i].name);
+    printf("\" ;;\n");
+    for (int i = 0; i < COMMANDS; i++) {
+        printf("        2:%s) words+=\"", commands[i].name);
+        print_first_words(&commands[i]);
+        printf("\" ;;\n");
     }
     printf("    esac\n"
            "    [[ $word == -* ]] && words+=$options\n"

@@ -150,8 +150,8 @@ typedef struct um_packet {
  *                are replaced by those of objects[0].
  * @param objects n of them, best first, at most UM_OBJECTS_MAX. NULL with n 0: none, or, in a
  *                VISIBLE packet, the one that `fields` describes.
- * @return UM_OK; UM_EINVAL for a size, a state, a crop or a count that means nothing, and for an
- * object that is NULL; UM_ENOMEM.
+ * @return UM_OK; UM_EINVAL for a size, a state, a crop or a count that means nothing, for objects
+ * of a LOST packet, and for an object that is NULL; UM_ENOMEM.
  */
 UM_API um_status um_packet_create(um_packet **out, const um_packet *fields,
                                   const um_object *const *objects, int n);

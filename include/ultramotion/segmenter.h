@@ -85,7 +85,9 @@ typedef struct um_image {
     int height, width, channels; /**< channels 1 or 3 */
     const char *device;  /**< where the pixels are: NULL or "cpu" = host memory, or the segmenter's
                             device (u8 HW or HWC only); another is UM_EINVAL, naming both */
-    ptrdiff_t row_bytes; /**< from one row to the next; 0 = contiguous */
+    ptrdiff_t row_bytes; /**< from one row to the next: at least what a row has and, of floats, a
+                            multiple of 4; in host memory also negative, with data at the last
+                            row in memory, the image's first; 0 = contiguous */
     void *stream; /**< on a GPU: the CUstream in whose order the pixels become available, and which
                      waits until they were read; NULL: they are available, and stay valid until a
                      result is */

@@ -623,6 +623,8 @@ static um_status set_option(void *ctx, const char *key, const char *value)
         return um_scheme_number(key, value, 0, 1000, &s->max_fps);
     if (strcmp(key, "mailbox") == 0)
         return um_scheme_whole(key, value, 1, MAILBOX_MOST / 2, &s->mailbox);
+    if (strcmp(key, "clients") == 0 && s->connects)
+        return um_fail(UM_EINVAL, "clients: there is one, which igtl-connect: connects to");
     if (strcmp(key, "clients") == 0)
         return um_scheme_whole(key, value, 1, CLIENTS_MOST, &s->most);
     return um_fail(UM_EINVAL,

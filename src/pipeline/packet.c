@@ -279,6 +279,8 @@ um_status um_packet_make(um_packet **out, um_packet_pool *pool, const um_packet 
                      UM_OBJECTS_MAX, own.width, own.height);
     if (st == UM_OK && (unsigned)own.state > UM_STATE_RELOCALIZING)
         st = um_fail(UM_EINVAL, "packet: state %d is none", (int)own.state);
+    if (st == UM_OK && own.state == UM_STATE_LOST && n > 0)
+        st = um_fail(UM_EINVAL, "packet: LOST, with %d object(s)", n);
     for (int i = 0; st == UM_OK && i < n; i++)
         if (!objects[i])
             st = um_fail(UM_EINVAL, "packet: object %d of %d is NULL", i, n);
