@@ -11,6 +11,7 @@
 #include "tell.h"
 #include "text.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -312,7 +313,7 @@ static um_status do_job(struct job *p, um_run_settings *run)
     run->realtime = o->realtime;
     run->max_age_ms = o->max_age_ms > 0 ? o->max_age_ms : 0;
     run->lag_alarm_ms = o->lag_alarm_ms;
-    run->stall_ms = o->stall_deadline > 0 ? (int)(o->stall_deadline * 1000) : 0;
+    run->stall_ms = o->stall_deadline > 0 ? (int)ceilf(o->stall_deadline * 1000) : 0;
     run->on_packet = on_packet;
     run->on_problem = on_problem;
     run->ctx = p;

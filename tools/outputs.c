@@ -5,6 +5,7 @@
 #include "recording.h"
 #include "text.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,7 +33,7 @@ um_status outputs_open(const struct options *o, um_source *source, um_monitor *m
     um_status st = UM_OK;
     um_sink_settings_default(&set);
     set.objects = o->objects;
-    set.deadline_ms = (int)(o->sink_deadline * 1000);
+    set.deadline_ms = (int)ceilf(o->sink_deadline * 1000);
     set.log = o->quiet ? NULL : cli_say;
     set.monitor = monitor;
     set.source = source;

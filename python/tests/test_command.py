@@ -116,7 +116,7 @@ def test_without_a_command(monkeypatch, tmp_path):
 
 def test_train_runs_a_recipe_where_there_is_one(tmp_path):
     (tmp_path / "detector.py").write_text("import pathlib, sys\npathlib.Path(sys.argv[1]).write_text(' '.join(sys.argv[2:]))\nsys.exit(3)\n")
-    assert ultramotion.train("detector", tmp_path / "out", "--until", "1", recipes=tmp_path) == 3
+    assert ultramotion.train("detector", tmp_path / "out", "--until", 1, recipes=tmp_path) == 3
     assert (tmp_path / "out").read_text() == "--until 1"
     with pytest.raises(ultramotion.UnsupportedError, match="python train/segmenter.py"):
         ultramotion.train("segmenter", "out", recipes=tmp_path)

@@ -138,6 +138,11 @@ def test_one_image_is_no_source(pipeline, packets):
     assert len(list(run(np.stack([gray, gray]), pipeline=pipeline))) == 2
 
 
+def test_a_run_says_why_a_sink_failed(pipeline):
+    with pytest.raises(ultramotion.FileError, match="1 of 2 sinks failed: /dev/full: No space left"):
+        list(run("phantom:frames=3", pipeline=pipeline, sinks=["jsonl:/dev/full", "null:"]))
+
+
 def test_a_list_of_names_is_read_as_the_command_reads_it(pipeline, packets, tmp_path, monkeypatch, caplog):
     """In its own order, each under its name, from wherever it is; the library says what is wrong with one."""
     monkeypatch.chdir(tmp_path)

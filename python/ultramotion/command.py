@@ -178,7 +178,7 @@ def _said(call: list[str], bar: Any) -> str:
         return said.read()
 
 
-def train(network: str, out: _c.Path, *arguments: str, recipes: _c.Path | None = None) -> int:
+def train(network: str, out: _c.Path, *arguments: str | float | _c.Path, recipes: _c.Path | None = None) -> int:
     """Train `"detector"` or `"segmenter"` into the folder `out`, by the recipe of the source tree (`train/README.md`), in a process of its
     own whose exit status is returned; `arguments` are the recipe's, such as `"--stop-after", "60"`. An installed package has no recipes:
     `recipes` is the folder `train` of a tree."""
@@ -194,4 +194,4 @@ def train(network: str, out: _c.Path, *arguments: str, recipes: _c.Path | None =
             f"train: no recipe at {recipe}: the package trains nothing itself; take the source tree, install what its train/README.md names, "
             f"and say recipes=, or run `python train/{network}.py {out}` there"
         )
-    return subprocess.run([sys.executable, recipe, out, *arguments]).returncode
+    return subprocess.run([sys.executable, recipe, out, *(a if isinstance(a, (str, bytes, os.PathLike)) else str(a) for a in arguments)]).returncode

@@ -69,8 +69,9 @@ struct um_run {
     int n_waiting, sent;                         /* the first `sent` of them are in the pipeline */
     bool gone; /* away.left, when it came back: what is shared is no longer its own */
     struct um_lag lag;
-    int color_size[2]; /* the path for colour is planned for it */
-    uint64_t last;     /* when all must have ended; UINT64_MAX = there is time */
+    int color_size[2];    /* the path for colour is planned for it */
+    uint64_t last;        /* when all must have ended; UINT64_MAX = there is time */
+    char lost_sink[TEXT]; /* why the first one failed */
 };
 
 void um_run_settings_init(um_run_settings *s, size_t struct_size)
@@ -157,6 +158,14 @@ static bool wanted(const struct um_run *r)
     return alive || !any || r->set.receive;
 }
 
+static void lose_sink(struct um_run *r, const char *text)
+{
+    if (!r->lost_sink[0])
+        snprintf(r->lost_sink, sizeof r->lost_sink, "%s", text);
+    COUNT(r, sinks_failed);
+    problem(r, text);
+}
+
 /* A sink that ended, or that is given up, is told once. */
 static void check_sinks(struct um_run *r)
 {
@@ -171,19 +180,16 @@ static void check_sinks(struct um_run *r)
             if (w->status == UM_EOF) {
                 if (!wanted(r))
                     set_stopped(r);
-            } else if (w->status != UM_OK) {
-                COUNT(r, sinks_failed);
-                problem(r, w->problem);
-            }
+            } else if (w->status != UM_OK)
+                lose_sink(r, w->problem);
         } else if (um_writer_due(w, r->last) <= now) {
             bool late = r->last <= now;
             w->over = true;
             um_writer_give_up(w, now);
-            COUNT(r, sinks_failed);
             snprintf(text, sizeof text, "%s: given up: %s %.1f s", um_sink_name(w->sink),
                      late ? "the run ended, and it was not done after" : "a packet took more than",
                      (double)(late ? (int)LAST_MS : w->set.deadline_ms) / 1e3);
-            problem(r, text);
+            lose_sink(r, text);
         }
     }
 }
@@ -717,8 +723,8 @@ static void end_run(struct um_run *r, um_status st)
     pthread_mutex_lock(&r->lock);
     if (st == UM_OK && r->counts.sinks_failed) {
         st = UM_EIO;
-        snprintf(text, sizeof text, "%d of %d sinks failed", r->counts.sinks_failed,
-                 r->set.n_sinks);
+        snprintf(text, sizeof text, "%d of %d sinks failed: %.960s", r->counts.sinks_failed,
+                 r->set.n_sinks, r->lost_sink);
     }
     r->status = st;
     memcpy(r->text, text, sizeof text);
