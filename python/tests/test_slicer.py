@@ -24,16 +24,25 @@ class Node:
     def SetIJKToRASDirections(self, *directions):
         self.directions = directions
 
+    def CreateDefaultDisplayNodes(self):
+        self.displayed = True
+
 
 class Scene:
     def __init__(self):
-        self.nodes = {}
+        self.all = []
 
-    def GetFirstNodeByName(self, name):
-        return self.nodes.get(name)
+    @property
+    def nodes(self):
+        assert len({n.name for n in self.all}) == len(self.all), [n.name for n in self.all]
+        return {n.name: n for n in self.all}
+
+    def IsNodePresent(self, node):
+        return node in self.all and self.all.index(node) + 1
 
     def AddNewNodeByClass(self, kind, name):
-        return self.nodes.setdefault(name, Node(kind, name))
+        self.all.append(Node(kind, name))
+        return self.all[-1]
 
 
 def loaded():
@@ -45,8 +54,10 @@ def loaded():
 
 
 def a_slicer(**util):
-    update = lambda node, array: setattr(node, "array", array)  # noqa: E731
-    return types.SimpleNamespace(mrmlScene=Scene(), util=types.SimpleNamespace(updateVolumeFromArray=update, **util))
+    made = types.SimpleNamespace(mrmlScene=Scene(), views=[], util=types.SimpleNamespace(**util))
+    made.util.updateVolumeFromArray = lambda node, array: setattr(node, "array", array)
+    made.util.setSliceViewerLayers = lambda **layers: made.views.append(layers)
+    return made
 
 
 @pytest.fixture
@@ -148,6 +159,29 @@ def test_a_run_is_shown(module):
     assert nodes["BoneMask"].kind == "vtkMRMLLabelMapVolumeNode" and nodes["BoneMask"].spacing == (1.0, 1.0, 1.0)
     assert any(line.startswith("VISIBLE") for line in said)
     assert said[-1] == f"ended after {logic.shown} frames" and logic.shown <= 8
+    assert module.slicer.views == [{"background": nodes["Ultrasound"], "label": nodes["BoneMask"], "fit": True}]
+    assert nodes["Ultrasound"].displayed and nodes["BoneMask"].displayed
+    logic.stop()
+
+
+def test_nodes_of_others_are_left_alone(module):
+    """A volume of the user's may be called as ours, and the scene may be closed while a run goes on."""
+    logic, scene = module.UltramotionLogic(), module.slicer.mrmlScene
+    theirs = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Ultrasound")
+
+    def shown(n):
+        until = time.monotonic() + 60
+        while logic.shown < n:
+            assert time.monotonic() < until
+            logic.show()
+            time.sleep(0.001)
+
+    logic.start("phantom:seed=1,width=64,height=64", segmenter=False, device="cpu")
+    shown(2)
+    assert not hasattr(theirs, "array") and len(scene.all) == 3 and len(module.slicer.views) == 1
+    scene.all.clear()
+    shown(4)
+    assert len(scene.all) == 2 and len(module.slicer.views) == 2
     logic.stop()
 
 

@@ -86,6 +86,7 @@ class UltramotionLogic(ScriptedLoadableModuleLogic):
         self.lock = threading.Lock()
         self.frames = self.thread = self.latest = self.problem = None
         self.shown, self.shown_at = 0, 0.0
+        self.nodes = {}  # of the scene, by name; made by this module, however others are called
 
     @property
     def running(self):
@@ -138,13 +139,18 @@ class UltramotionLogic(ScriptedLoadableModuleLogic):
         spacing = packet.spacing_mm or (1.0, 1.0)
         frame = packet.frame.numpy()
         gray = frame if frame.ndim == 2 else frame.mean(axis=2).astype("uint8")
-        self._volume("vtkMRMLScalarVolumeNode", "Ultrasound", gray, spacing)
-        self._volume("vtkMRMLLabelMapVolumeNode", "BoneMask", packet.label_map(), spacing)
+        before = dict(self.nodes)
+        image = self._volume("vtkMRMLScalarVolumeNode", "Ultrasound", gray, spacing)
+        mask = self._volume("vtkMRMLLabelMapVolumeNode", "BoneMask", packet.label_map(), spacing)
+        if self.nodes != before:  # from then on the views are the user's
+            slicer.util.setSliceViewerLayers(background=image, label=mask, fit=True)
         return f"{packet.state}, score {packet.score:.2f}, {packet.mask_area_px} px, {packet.stages_ms['total']:.0f} ms"
 
-    @staticmethod
-    def _volume(kind, name, pixels, spacing):
-        node = slicer.mrmlScene.GetFirstNodeByName(name) or slicer.mrmlScene.AddNewNodeByClass(kind, name)
+    def _volume(self, kind, name, pixels, spacing):
+        node = self.nodes.get(name)
+        if node is None or not slicer.mrmlScene.IsNodePresent(node):  # the scene was closed, or the node deleted
+            node = self.nodes[name] = slicer.mrmlScene.AddNewNodeByClass(kind, name)
+            node.CreateDefaultDisplayNodes()
         slicer.util.updateVolumeFromArray(node, pixels[None].copy())  # [k,j,i]
         node.SetSpacing(spacing[0], spacing[1], 1.0)
         node.SetIJKToRASDirections(-1, 0, 0, 0, -1, 0, 0, 0, 1)
