@@ -55,7 +55,7 @@ async function whyNot() {
 
 // ---- history ----
 
-const blank = (at) => ({ at, frames: 0, in: null, out: null, score: null, total: null, latency: null, state: null, scores: {}, n: 0 });
+const blank = (at) => ({ at, frames: 0, in: null, out: null, score: null, total: null, latency: null, state: null, scores: {}, counts: {}, n: 0 });
 
 function second() {
   const at = Math.floor(Date.now() / 1000);
@@ -83,7 +83,12 @@ async function loadHistory() {
   } catch { /* the next connection asks again */ }
 }
 
-const mean = (old, n, value) => (Number.isFinite(value) ? ((old ?? 0) * n + value) / (n + 1) : old);
+// Of the numbers that there were: a score may be undefined in some packets of a second.
+const mean = (s, name, old, value) => {
+  if (!Number.isFinite(value)) return old;
+  const n = s.counts[name] = (s.counts[name] ?? 0) + 1;
+  return ((old ?? 0) * (n - 1) + value) / n;
+};
 
 // Every number that a packet calls a score: score itself, and what `scores` holds.
 function scoresOf(packet) {
@@ -96,9 +101,9 @@ function onPacket(packet) {
   const s = second();
   viewer.packet = packet;
   viewer.packets++;
-  for (const [name, value] of Object.entries(scoresOf(packet))) s.scores[name] = mean(s.scores[name], s.n, value);
+  for (const [name, value] of Object.entries(scoresOf(packet))) s.scores[name] = mean(s, name, s.scores[name], value);
   s.score = s.scores.score;
-  s.total = mean(s.total, s.n, packet.stages_ms?.total);
+  s.total = mean(s, "total", s.total, packet.stages_ms?.total);
   s.state = packet.state;
   s.n++;
   pace = heard ? performance.now() - heard : 0;
