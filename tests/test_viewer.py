@@ -243,6 +243,13 @@ def who_may_not_look_is_told_why(tmp):
         page.go(f"http://127.0.0.1:{run.port}/")
         page.wait("document.getElementById('what').textContent.includes('want the token')")
         run.end(1)  # no frame came
+    with opened() as page, Run(sink="web::0?viewers=1") as run:
+        first = run.live()
+        page.go(f"http://127.0.0.1:{run.port}/")
+        page.wait("document.getElementById('what').textContent.includes('too many viewers')")
+        first.close()
+        page.wait("ultramotion.link == 'live' && document.getElementById('what').textContent == '-'")
+        run.end(1)
 
 
 # ---- measuring ----

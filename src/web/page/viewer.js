@@ -45,11 +45,12 @@ worker.onmessage = ({ data }) => {
   if (data.problem) console.warn(data.problem);
 };
 
-// Of a connection that ends or is refused a page hears no reason; of a question it does.
+// Of a connection that ends or is refused a page hears no reason; of a question it does. Where that is answered, /live alone is not.
 async function whyNot() {
   try {
     const answer = await fetch("/stats", { headers: authorized });
-    if (!answer.ok) $("what").textContent = $("what").title = (await answer.json()).error;
+    const why = answer.ok ? "no live connection: too many viewers, or a proxy that does not pass on Upgrade" : (await answer.json()).error;
+    if (viewer.link !== "live") $("what").textContent = $("what").title = why;
   } catch { /* nobody is there */ }
 }
 
