@@ -31,6 +31,9 @@ def main(program, script):
     for words, want in (
         (("ru",), ["run"]),
         (("run", "--gate", ""), ["speculative", "sync"]),
+        (("run", "--gate", "="), ["speculative", "sync"]),  # bash takes --gate=s apart
+        (("run", "--gate", "=", "sp"), ["speculative"]),
+        (("run", "--shadow", ""), ["legacy"]),
         (("run", "--sam-size", ""), ["auto"]),
         (("convert", "--precision", "b"), ["bf16"]),
         (("val", "--det-fit", "s"), ["stretch"]),

@@ -6,6 +6,7 @@
 #include "json.h"
 #include "tell.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <math.h>
@@ -565,7 +566,8 @@ void options_print_completion(enum command_bit command)
 {
     for (int i = 0; i < ROWS; i++) {
         const struct row *r = &table[i];
-        if (!(r->commands & command) || !r->value || !strchr(r->value, '|'))
+        bool word = r->value && (strchr(r->value, '|') || islower((unsigned char)*r->value));
+        if (!(r->commands & command) || !word)
             continue;
         printf("            --%s) words=\"", r->name);
         for (const char *s = r->value; *s; s += strcspn(s, "|"), s += *s == '|') {

@@ -207,13 +207,15 @@ static void print_first_words(const struct command *c)
 }
 
 /* What bash offers behind a tab: commands, what follows them, options, the words that an option
- * takes, else files. */
+ * takes, also behind a = (three words for bash), else files. */
 static void print_completion(void)
 {
     printf("_ultramotion()\n"
            "{\n"
            "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}\n"
            "    local words= options=\n"
+           "    [[ $before == = ]] && before=${COMP_WORDS[COMP_CWORD - 2]}\n"
+           "    [[ $word == = ]] && word=\n"
            "    case $COMP_CWORD:${COMP_WORDS[1]} in\n"
            "        1:*) words=\"");
     for (int i = 0; i < COMMANDS; i++)
