@@ -92,12 +92,15 @@ function draw(frame) {
     const [x0, y0, x1, y1] = o.box_xyxy, colour = `rgb(${PALETTE[i % PALETTE.length]})`;
     context.strokeStyle = colour;
     context.strokeRect(x0, y0, x1 - x0, y1 - y0);
-    const text = `${o.name ?? "class " + o.label} ${o.score.toFixed(2)}`, wide = context.measureText(text).width + 6 * unit, high = 16 * unit;
+    // A name of any script and length leaves the score as it is: isolated, and cut.
+    const name = [...(o.name ?? `class ${o.label}`)], short = name.length > 40 ? [...name.slice(0, 39), "…"] : name;
+    const text = `\u2068${short.join("")}\u2069 ${o.score.toFixed(2)}`, high = 16 * unit;
+    const wide = Math.min(context.measureText(text).width + 6 * unit, width);
     const x = Math.max(0, Math.min(x0, width - wide)), above = y0 - high, y = above >= 0 ? above : Math.min(y1, height - high);
     context.fillStyle = "rgba(0, 0, 0, 0.65)"; // to be read on bright images, too
     context.fillRect(x, y, wide, high);
     context.fillStyle = colour;
-    context.fillText(text, x + 3 * unit, y + 12 * unit);
+    context.fillText(text, x + 3 * unit, y + 12 * unit, wide - 6 * unit);
   });
 }
 
