@@ -673,9 +673,11 @@ static um_status read_change(struct change *c, int n, const char *const *key, co
         } else if (strcmp(key[i], "objects") == 0 && whole) {
             c->objects = true;
             c->objects_to = (int)value[i];
+        } else if (strcmp(key[i], "label") == 0 || strcmp(key[i], "objects") == 0) {
+            return um_fail(UM_EINVAL, "%s: %g is not a whole number from %d to %d", key[i],
+                           value[i], INT_MIN, INT_MAX);
         } else {
-            return um_fail(UM_EINVAL, "%s: %g is not a value of conf, label or objects", key[i],
-                           value[i]);
+            return um_fail(UM_EINVAL, "\"%.40s\" is not conf, label or objects", key[i]);
         }
     }
     return UM_OK;
