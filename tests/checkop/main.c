@@ -295,6 +295,8 @@ static int check(const char *only, uint64_t seed)
     }
     for (int i = 0; i < 3; i++)
         um_pool_close(&pools[i]);
+    if (!checked)
+        fprintf(stderr, "checkop: no operator is called %s\n", only);
     printf("%d ops checked, %d failed\n", checked, failures);
     return failures || !checked ? 1 : 0;
 }
