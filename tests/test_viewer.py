@@ -182,6 +182,9 @@ def numbers_are_those_of_metrics(tmp):
         # a second's mean is over the packets that have the number
         page.run("[null, 0.9].forEach((s4) => onPacket({ ...ultramotion.packet, state: 'VISIBLE', scores: { s4 } }))")
         assert page.run("seconds[seconds.length - 1].scores.s4") == 0.9
+        # nor do the charts stand still when the clock is set back
+        page.run("(() => { const now = Date.now; Date.now = () => now() + 3.6e6; second(); Date.now = now; onPacket(ultramotion.packet); })()")
+        assert page.run("Math.abs(seconds[seconds.length - 1].at - Date.now() / 1000)") < 3
         run.end()
 
 

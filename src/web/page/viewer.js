@@ -60,6 +60,7 @@ const blank = (at) => ({ at, frames: 0, in: null, out: null, score: null, total:
 
 function second() {
   const at = Math.floor(Date.now() / 1000);
+  while (seconds.length && seconds[seconds.length - 1].at > at) seconds.pop(); // the clock was set back
   while (!seconds.length || seconds[seconds.length - 1].at < at) {
     const last = seconds.length ? seconds[seconds.length - 1].at : at - 1;
     seconds.push(blank(Math.max(last + 1, at - KEPT)));
