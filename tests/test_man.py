@@ -22,6 +22,7 @@ def main(program, page):
     text = open(page).read().replace("\\-", "-").replace("\\&", "")
     commands = re.findall(r"^  (\w+) +\S", said(program, "--help").stdout, re.M)
     missing = [c for c in commands if f"\n.B ultramotion {c}" not in text]
+    missing += [f"ultramotion {c}" for c in ("help", "--version") if f"\n.B ultramotion {c}\n" not in text]
     options = set()
     for command in commands:
         options |= set(re.findall(r"^  ((?:-\w, )?--[\w-]+)", said(program, command, "--help").stdout, re.M))

@@ -140,6 +140,7 @@ static void print_man(void)
     printf(".TH ULTRAMOTION 1 \"\" \"ultramotion %s\"\n"
            ".SH NAME\nultramotion \\- find and outline a structure in ultrasound frames\n"
            ".SH SYNOPSIS\n.B ultramotion\n.I COMMAND\n[ARGUMENTS]\n"
+           ".br\n.B ultramotion help\n[COMMAND]\n.br\n.B ultramotion \\-\\-version\n"
            ".SH DESCRIPTION\nFinds a structure in every frame of a source (D\\-FINE), outlines it "
            "(a segmenter of SAM's families, prompted with the box) and publishes one packet "
            "per frame. Research software, not a medical device.\n.PP\n.nf\n",
