@@ -190,7 +190,7 @@ def control_changes_the_run(tmp):
         for bad in ('{"conf": 2}', '{"conf": "1"}', '{"conf": NaN}', '{"objects": 4}', '{"objects": 1.5}', '{"label": 7}', '{"gain": 1}', "{}",
                     "[]", "1", "", '{"conf":0.1}x', '{"conf":0.1,"conf":0.2}', '{"conf":1e999}', '{"conf":0.1}\0'):
             assert "error" in json.loads(run.ask("/control", "POST", bad, JSON, code=400)), bad
-        assert b"objects: 1.5 is not a whole number" in run.ask("/control", "POST", '{"objects": 1.5}', JSON, code=400)
+        assert b"objects: 1.5, want a whole number" in run.ask("/control", "POST", '{"objects": 1.5}', JSON, code=400)
         for bad in ('{"conf": 1, "objects": 4}', '{"objects": 1, "label": 7}'):  # all of it or nothing
             assert "error" in json.loads(run.ask("/control", "POST", bad, JSON, code=400)), bad
         run.ask("/control?conf=1", code=405)  # GET changes nothing

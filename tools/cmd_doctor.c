@@ -3,13 +3,16 @@
 #include "text.h"
 
 #include <string.h>
+#include <unistd.h>
 
 static bool report_model(const char *role, const char *path)
 {
     um_model_info info = {.struct_size = sizeof info};
     if (um_model_inspect(path, &info) != UM_OK) {
-        printf("%-10s MISSING: %s\n           put a checkpoint there, or name one with --%s FILE\n",
-               role, um_last_error(), role);
+        bool there = access(path, F_OK) == 0;
+        printf("%-10s %s: %s\n           %s with --%s FILE\n", role, there ? "UNUSABLE" : "MISSING",
+               um_last_error(), there ? "name another" : "put a checkpoint there, or name one",
+               role);
         return false;
     }
     printf("%-10s %s: %s, input %d (%s)%s, sha256 %.12s…\n", role, path, info.architecture,

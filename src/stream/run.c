@@ -674,8 +674,7 @@ static um_status read_change(struct change *c, int n, const char *const *key, co
             c->objects = true;
             c->objects_to = (int)value[i];
         } else if (strcmp(key[i], "label") == 0 || strcmp(key[i], "objects") == 0) {
-            return um_fail(UM_EINVAL, "%s: %g is not a whole number from %d to %d", key[i],
-                           value[i], INT_MIN, INT_MAX);
+            return um_fail(UM_EINVAL, "%s: %g, want a whole number", key[i], value[i]);
         } else {
             return um_fail(UM_EINVAL, "\"%.40s\" is not conf, label or objects", key[i]);
         }

@@ -14,6 +14,7 @@ const seconds = [];
 const viewer = (window.ultramotion = { packet: null, stats: null, lags: [], packets: 0, link: "connecting" });
 let heard = 0, pace = 0, paused = false; // when the last packet came, how long after the one before; ms
 
+if (!$("image").transferControlToOffscreen) $("what").textContent = "this page needs a browser of 2023 or later (OffscreenCanvas)";
 const worker = new Worker("/worker.js");
 const offscreen = $("image").transferControlToOffscreen();
 const socket = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live${token ? `?token=${encodeURIComponent(token)}` : ""}`;
