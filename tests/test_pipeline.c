@@ -1318,6 +1318,28 @@ TEST_ON_DEVICES(gain_is_smoothed_over_a_stream)
         CHECK(k->gain == 1); /* of none */
     }
     um_pipeline_close(&p);
+    um_frame *other = new_frame(64, 48, 1); /* what was known of a size is of long ago after it */
+    for (int i = 0; i < 64 * 48; i++)
+        other->pixels[i] = 255;
+    for (int track = 0; track < 2; track++) {
+        s.track = track;
+        p = fixture_pipeline(&s);
+        CHECK_OK(pass(p, frame[1], &k));
+        CHECK(k->gain > 1);
+        CHECK_OK(pass(p, other, &k));
+        CHECK(k->gain == 1);
+        CHECK_OK(pass(p, black, &k));
+        CHECK_MSG(k->gain == 1, "track %d: black after another size: %g", track, (double)k->gain);
+        CHECK_OK(pass(p, other, &k));
+        CHECK_OK(pass(p, frame[1], &k));
+        CHECK(k->gain == 255.f / (float)white_of(frame[1]));
+        CHECK_OK(pass(p, other, &k));
+        CHECK_OK(pass(p, frame[0], &k));
+        CHECK_MSG(k->gain == 255.f / (float)white_of(frame[0]), "track %d: after another size: %g",
+                  track, (double)k->gain);
+        um_pipeline_close(&p);
+    }
+    um_frame_unref(&other);
     um_frame_unref(&black);
     um_frame_unref(&frame[0]);
     um_frame_unref(&frame[1]);

@@ -513,7 +513,8 @@ static um_status send(um_pipeline *p, um_frame **frame)
     }
     g->used = ++p->uses;
     p->sent++;
-    g->anew = false;
+    for (int i = 0; i < GEOMETRIES && !flight->repeated; i++) /* what others know is of long ago */
+        p->geometry[i].anew = &p->geometry[i] != g;
     flight->g = g;
     flight->sent_ns = now;
     flight->packet = begin_packet(p, f, crop);

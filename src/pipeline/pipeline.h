@@ -60,7 +60,8 @@ struct geometry {
     um_buf *packets;      /* a record and mask bits for each object, `stride` bytes apart */
     size_t bytes, stride; /* bytes: of a record and its bits */
     um_hostbuf *gate_slot, *packet_slot[UM_FRONT_SLOTS];
-    bool anew;               /* the next frame begins a stream: its gain follows none before */
+    bool anew;               /* the next frame begins a stream, or was not of this size before:
+                                its gain follows none */
     struct graphs graphs[2]; /* [1], with `reuse`: of an image that the networks have seen */
     /* host mode: the host's own mask, statistics and packet */
     float *host_logits;
