@@ -73,7 +73,7 @@ UM_API void um_segmenter_set_kpi(um_segmenter *segmenter,
                                  void (*write)(void *ctx, const char *line), void *ctx);
 
 /** Pixels as a caller has them: u8 0..255 or f32 0..1 (f32 is clipped, times 255,
- * truncated; below -0.75, as -1..1 is, and above 2 it is UM_EINVAL). */
+ * truncated, NaN is 0; below -0.75, as -1..1 is, and above 2 it is UM_EINVAL). */
 typedef enum um_image_type { UM_IMAGE_U8, UM_IMAGE_F32 } um_image_type;
 typedef enum um_image_layout { UM_IMAGE_HW, UM_IMAGE_HWC, UM_IMAGE_CHW } um_image_layout;
 

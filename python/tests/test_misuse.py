@@ -647,6 +647,16 @@ def test_numbers_in_another_order_of_bytes(segmenter, image):
     assert np.array_equal(Frame((image / np.float32(255)).astype(">f4")).numpy(), Frame(image / np.float32(255)).numpy())
 
 
+def test_halves_keep_their_levels(segmenter, image):
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    assert np.array_equal(Frame((levels / 255).astype(np.float16)).numpy(), levels)
+    want = segmenter.encode(image).tensor.numpy()
+    assert np.array_equal(segmenter.encode((image / 255).astype(np.float16)).tensor.numpy(), want)
+    for wrong in (image.astype(np.float16), np.full((30, 30), np.inf, np.float16)):
+        with pytest.raises(InvalidError, match="want 0 to 1, or u8"):
+            Frame(wrong)
+
+
 def test_floats_are_no_bytes(detector, segmenter, image):
     normalised = image / np.float32(127.5) - 1
     assert normalised.min() < -0.9
@@ -662,6 +672,9 @@ def test_tensors_that_pytorch_cannot_hand_over(segmenter, image):
     floats = torch.from_numpy(image) / 255
     want = segmenter.encode(floats.bfloat16().float()).tensor.numpy()
     assert np.array_equal(segmenter.encode(floats.bfloat16()).tensor.numpy(), want)
+    levels = torch.arange(256, dtype=torch.uint8).reshape(16, 16)
+    for kind in (torch.float16, torch.bfloat16):
+        assert np.array_equal(Frame((levels / 255).to(kind)).numpy(), levels.numpy())
     for wrong in (floats.to_sparse(), floats.to("meta")):
         with pytest.raises(InvalidError, match="handed over"):
             segmenter.encode(wrong)
