@@ -622,6 +622,9 @@ def detect_prints_boxes_best_first(tmp):
         if p["state"] == "VISIBLE":
             assert abs(f["boxes"][0]["score"] - p["score"]) < 1e-5
             assert max(abs(a - b) for a, b in zip(f["boxes"][0]["box_xyxy"], p["box_xyxy"])) < 1e-3
+    fields = ["NDims = 2", "DimSize = 8 8", "ElementType = MET_UCHAR", "Seq_Frame0000_Timestamp = 10.123456789", "ElementDataFile = LOCAL"]
+    (tmp / "timed.mha").write_bytes("".join(f"{field}\n" for field in fields).encode() + bytes(64))
+    assert lines(um("detect", tmp / "timed.mha")[0])[0]["ts"] == 10.123456789
 
 
 @test

@@ -122,7 +122,7 @@ static void print_boxes(const struct each *e, const um_frame *f, const struct fo
                         FILE *out)
 {
     bool first = true;
-    fprintf(out, "{\"frame_id\":%llu,\"ts\":%.6f,\"source\":", (unsigned long long)f->id, f->ts);
+    fprintf(out, "{\"frame_id\":%llu,\"ts\":%.17g,\"source\":", (unsigned long long)f->id, f->ts);
     json_string(out, f->source);
     fprintf(out, ",\"boxes\":[");
     for (int i = 0; i < found->n; i++) {
