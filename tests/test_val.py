@@ -322,6 +322,15 @@ def crowds_as_json_has_it(folder):
 
 
 @test
+def a_crowd_alone_is_no_change(folder):
+    boxes = [box(i, [2, 2, 4, 4], iscrowd=int(i in (0, 2))) for i in range(5)]
+    coco(folder, [{**b, "id": i} for i, b in enumerate(boxes)], make_images(folder, 5))
+    r = report(folder, "--results", results(folder, [box(4, [2, 2, 4, 4], score=0.9)]))
+    close(r["sequence"]["found"], 1 / 3)
+    close(r["sequence"]["delay_frames"], 3)  # once, from image 1 on
+
+
+@test
 def what_is_passed_over_is_told(folder):
     data = folder / "data"
     data.mkdir()

@@ -424,7 +424,10 @@ static void time_delays(struct val *v)
     for (long i = 0; i < v->frames; i++) {
         const struct score *s = &v->score[i];
         struct sweep *of = &v->sweep[s->sweep];
-        if (of->begins < 0 || v->score[of->begins].present != s->present) {
+        bool known = s->present || !isnan(s->value[FALSE_VISIBLE]); /* no crowd alone */
+        if (!known && of->begins < 0)
+            continue;
+        if (known && (of->begins < 0 || v->score[of->begins].present != s->present)) {
             of->begins = i;
             of->found = false;
             if (s->present)
