@@ -1185,6 +1185,32 @@ static void *push_many(void *source)
     return (void *)pushed;
 }
 
+/* What the source took and nobody read is counted too. */
+TEST(every_pushed_frame_is_a_packet_or_left)
+{
+    struct bench b;
+    pthread_t pusher;
+    void *pushed;
+    um_source_settings set;
+    um_source_settings_default(&set);
+    set.capacity = 20;
+    bench_init(&b, "cpu", NULL);
+    CHECK_OK(um_source_open(&b.source, "push:", &set));
+    b.set.source = b.source;
+    b.set.receive = 1; /* nobody receives: it holds one packet, and the run waits */
+    bench_start(&b);
+    CHECK(pthread_create(&pusher, NULL, push_many, b.source) == 0);
+    for (int i = 0; um_source_waiting(b.source) < set.capacity && i < 1000 * PATIENCE_S; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    um_run_stop(b.run);
+    CHECK_OK(um_run_join(b.run));
+    pthread_join(pusher, &pushed);
+    um_run_counts c = bench_counts(&b);
+    CHECK_MSG((uintptr_t)pushed == c.frames + c.left && c.left >= 20,
+              "%d pushed, %d packets, %d left", (int)(uintptr_t)pushed, (int)c.frames, (int)c.left);
+    bench_finish(&b);
+}
+
 TEST(pushing_waits_for_room_until_the_source_ends)
 {
     struct bench b;

@@ -146,6 +146,9 @@ UM_API um_status um_source_push(um_source *source, um_frame **frame);
 UM_API um_status um_source_finish(um_source *source);
 /** Frames that a newer one replaced before they were read. Threads: any. */
 UM_API uint64_t um_source_replaced(const um_source *source);
+/** Frames that were pushed and not yet read; once the source has ended nobody will read them. 0 of
+ * other sources. Threads: any. */
+UM_API int um_source_waiting(const um_source *source);
 
 /** Does it deliver frames in real time, so that a reader that falls behind wants the newest?
  * Threads: any.

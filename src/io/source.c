@@ -307,6 +307,11 @@ const char *um_source_name(const um_source *source)
     return source ? source->spec : "";
 }
 
+int um_source_waiting(const um_source *source)
+{
+    return source && source->ops == &um_source_push_ops ? um_push_waiting(source->priv) : 0;
+}
+
 uint64_t um_source_replaced(const um_source *source)
 {
     return source && source->ops->replaced ? source->ops->replaced(source->priv) : 0;

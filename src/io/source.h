@@ -14,9 +14,11 @@ extern const um_source_ops um_source_dir, um_source_phantom, um_source_raw, um_s
     um_source_lavfi;
 extern const bool um_camera_built; /* the last two */
 
-/* What um_source_push() and um_source_finish() do to a "push:" source's state. */
+/* What um_source_push(), um_source_finish() and um_source_waiting() do to a "push:" source's state.
+ */
 um_status um_push_frame(void *priv, um_frame **frame);
 void um_push_finish(void *priv);
+int um_push_waiting(const void *priv);
 
 /* um_source_reads() of the kinds whose states these are. */
 bool um_dir_reads(void *priv, const char *path);

@@ -90,9 +90,8 @@ um_status um_push_frame(void *priv, um_frame **frame)
         (*frame)->ts = um_clock_unix();
     (*frame)->received_ns = um_clock_ns();
     for (;;) {
-        bool cancelled = um_wake_wait(p->wake, 0);
-        pthread_mutex_lock(&p->lock);
-        bool over = cancelled || p->finished, full = p->count == p->capacity;
+        pthread_mutex_lock(&p->lock); /* what waits when it is over is all that is lost */
+        bool over = um_wake_wait(p->wake, 0) || p->finished, full = p->count == p->capacity;
         if (!over && full && p->replace) {
             old = take(p);
             p->replaced++;
@@ -120,6 +119,15 @@ void um_push_finish(void *priv)
     p->finished = true;
     tell_all(p);
     pthread_mutex_unlock(&p->lock);
+}
+
+int um_push_waiting(const void *priv)
+{
+    struct push *p = (struct push *)(uintptr_t)priv;
+    pthread_mutex_lock(&p->lock);
+    int n = p->count;
+    pthread_mutex_unlock(&p->lock);
+    return n;
 }
 
 static uint64_t push_replaced(const void *priv)

@@ -711,7 +711,7 @@ static void end_run(struct um_run *r, um_status st)
     end_threads(r);
     um_reader_empty(&r->reader);
     pthread_mutex_lock(&r->lock);
-    r->counts.left += atomic_load(&r->reader.left);
+    r->counts.left += atomic_load(&r->reader.left) + (unsigned)um_source_waiting(r->reader.source);
     r->counts.replaced = replaced(r);
     r->released = true;
     pthread_mutex_unlock(&r->lock);
