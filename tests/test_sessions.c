@@ -384,6 +384,7 @@ TEST(on_every_error_there_is_no_handle)
     NONE(um_predictor, um_predictor_open(&x, NULL));
     NONE(um_pipeline, um_pipeline_open(&x, NULL));
     NONE(um_bench, um_bench_open(&x, UM_BENCH_ENCODE, f.detector, NULL, 0));
+    NONE(um_bench, um_bench_open(&x, (um_bench_stage)9, f.detector, f.segmenter, 0));
     NONE(um_embedding, um_predictor_embedding(NULL, &x));
     NONE(um_embedding, um_segmenter_encode(f.segmenter, NULL, &x));
     NONE(um_embedding, um_embedding_load(&x, f.segmenter, NULL));

@@ -169,6 +169,8 @@ um_status um_bench_open(um_bench **out, um_bench_stage stage, um_detector *detec
     bool detect = stage == UM_BENCH_DETECT || stage == UM_BENCH_GEMM;
     if (out)
         *out = NULL;
+    if (out && !detect && stage != UM_BENCH_ENCODE && stage != UM_BENCH_DECODE)
+        return um_fail(UM_EINVAL, "um_bench_open: stage %d is none", (int)stage);
     if (!out || !(detect ? (void *)detector : (void *)segmenter))
         return um_fail(UM_EINVAL, "um_bench_open: the stage's network is not given");
     um_bench *s = *out = um_zalloc(sizeof *s);
