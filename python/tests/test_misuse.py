@@ -459,6 +459,7 @@ def test_options_of_another_kind_are_refused_by_name(detector, segmenter, image)
         "as_numpy 1.0: want True or False": lambda: pipeline(sam_as_numpy=1.0),
         r"gate \['sync'\]: want": lambda: pipeline(gate=["sync"]),
         "size .5,.: want 2 whole": lambda: run("-", size=(5,)),
+        "size '64x64': want 2 whole": lambda: run("-", size="64x64"),
         "window 5: want 2 whole": lambda: run(window=5),
         "window 'x': want auto": lambda: run(window="x"),
         "pixel 'rgba': want gray8 or rgb8": lambda: run("-", size=(4, 4), pixel="rgba"),

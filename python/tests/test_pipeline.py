@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs and their packets."""
 import asyncio
+import contextlib
 import gc
 import json
 import re
@@ -234,6 +235,30 @@ def test_what_goes_wrong_in_the_images_is_raised(pipeline, packets):
     assert list(frames) == []
     with pytest.raises(ultramotion.InvalidError, match="want u8"):
         list(run([np.zeros((4, 4), np.int64)], pipeline=pipeline))
+
+
+def test_a_packet_that_comes_with_a_signal_is_the_next_one(pipeline, packets, monkeypatch):
+    """Ctrl-C is answered when the wait for a packet is over, and who goes on has them all."""
+    receive, interrupted = ultramotion._c.lib.um_run_receive, []
+
+    def received(*arguments):
+        status = receive(*arguments)
+        if status == ultramotion._c.OK and len(interrupted) < 3:
+            interrupted.append(status)
+            raise KeyboardInterrupt
+        return status
+
+    monkeypatch.setattr(ultramotion._c.lib, "um_run_receive", received)
+    got, frames = [], run(SOURCE, pipeline=pipeline)
+    while len(got) < len(packets):
+        with contextlib.suppress(KeyboardInterrupt):
+            got.append(next(frames))
+    assert [results(p) for p in got] == [results(p) for p in packets] and len(interrupted) == 3
+    assert list(frames) == []
+    interrupted.clear()
+    with run(SOURCE, pipeline=pipeline) as frames, pytest.raises(KeyboardInterrupt):
+        next(frames)
+    assert list(frames) == []  # closed: nothing comes any more
 
 
 def test_who_closes_what_a_run_reads(pipeline, packets):

@@ -894,7 +894,7 @@ def integer(value: Any, what: str) -> int:
 def integers(values: Any, count: int, what: str) -> list[int]:
     """So many of them."""
     try:
-        whole = [integer(value, what) for value in values]
+        whole = [] if isinstance(values, (str, bytes)) else [integer(value, what) for value in values]
     except TypeError:
         whole = []
     if len(whole) != count:

@@ -7,7 +7,7 @@ import glob
 import logging
 import os
 import threading
-from collections import Counter
+from collections import Counter, deque
 from contextlib import nullcontext, suppress
 from ctypes import byref, c_float, c_int, c_void_p
 from functools import cmp_to_key
@@ -252,7 +252,7 @@ class Run(_c.Closing):
     who iterates, then the run waits too. It ends at the source's end, with `stop()`, at the end of a `with`, and when it
     is dropped."""
 
-    __slots__ = ("pipeline", "_owned", "_feed", "_done", "_ending", "_turn", "_bar", "_problems", "_taken", "_source", "_handle", "__weakref__")
+    __slots__ = ("pipeline", "_owned", "_feed", "_done", "_ending", "_turn", "_bar", "_problems", "_taken", "_kept", "_source", "_handle", "__weakref__")
     _close_order = 1
 
     def __init__(
@@ -273,6 +273,7 @@ class Run(_c.Closing):
         self._ending = threading.Lock()
         self._turn: asyncio.Lock | None = None  # of tasks that wait for a packet
         self._bar: Any = None
+        self._kept: deque[Packet] = deque()  # those that came as a signal did
         self._problems = _Problems()
         settings.on_problem, settings.ctx = _c.say, id(self._problems)
         is_spec = isinstance(source, (str, os.PathLike))
@@ -348,15 +349,24 @@ class Run(_c.Closing):
 
     def _take(self, ms: int) -> Packet | None:
         """A packet; None after the time and, with `_done`, at the end."""
+        if self._kept:
+            with suppress(IndexError):  # another thread was first
+                return self._kept.popleft()
         if self._done:
             return None
         packet, image = c_void_p(), c_void_p()
-        with self._handle as r:
-            status = _c.check(lib.um_run_receive(r, ms, byref(packet), byref(image)))
+        try:
+            with self._handle as r:
+                status = _c.check(lib.um_run_receive(r, ms, byref(packet), byref(image)))
+        except BaseException:  # a signal's, after a success
+            if packet:
+                self._kept.append(self._packet(packet, image))
+            raise
         if status == _c.EOF:
             self._end()
-        if not packet:
-            return None
+        return self._packet(packet, image) if packet else None
+
+    def _packet(self, packet: c_void_p, image: c_void_p) -> Packet:
         self._taken = True
         if self._bar is not None:
             self._bar.update()
@@ -447,6 +457,7 @@ class Run(_c.Closing):
 
     def close(self) -> None:
         """Stop, wait for the end, and let go of everything. A KPI function that the run waits for does not wait for the run."""
+        self._kept.clear()
         if not self._handle.closed:
             self._close(self._ends())
 
