@@ -7,6 +7,7 @@ import ctypes
 import functools
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def read_image(path, levels):
     how = Settings(ctypes.sizeof(Settings))
     lib.um_source_settings_init(ctypes.byref(how), ctypes.sizeof(how))
     how.window, how.window_lo, how.window_hi = levels
-    phantom.check(lib.um_source_open(ctypes.byref(source), str(path).encode(), ctypes.byref(how)))
+    phantom.check(lib.um_source_open(ctypes.byref(source), os.fsencode(path), ctypes.byref(how)))
     try:
         phantom.check(lib.um_source_read(source, ctypes.byref(image)))
         if lib.um_source_read(source, ctypes.byref(second)) == 0:
@@ -58,7 +59,7 @@ def read_mask(path):
     """[H,W] u8, 1 where any colour's sample is not 0."""
     lib = phantom.library()
     mask, w, h = ctypes.POINTER(ctypes.c_uint8)(), ctypes.c_int(), ctypes.c_int()
-    phantom.check(lib.um_label_read(str(path).encode(), ctypes.byref(mask), ctypes.byref(w), ctypes.byref(h)))
+    phantom.check(lib.um_label_read(os.fsencode(path), ctypes.byref(mask), ctypes.byref(w), ctypes.byref(h)))
     try:
         return np.ctypeslib.as_array(mask, (h.value, w.value)).copy()
     finally:
@@ -125,7 +126,7 @@ class Dataset:
             raise ValueError(f"{path}: several .json files, and none is truth.json: name one")
         if own.masks if listed else own.pictures:
             raise ValueError(f"{path}: {'--masks is for folders of images' if listed else '--pictures is for a COCO .json'}")
-        self.classes, self.left_out = None, 0
+        self.classes, self.left_out, self.sizes = None, 0, {}  # sizes: (width, height) of images, as a COCO file says them
         self.images = self.of_coco(listed[0]) if listed else self.of_folder(path)
         self.crowds = [f"{self.left_out} images with a crowd left out"] * bool(self.left_out)
         if not self.images:
@@ -151,15 +152,23 @@ class Dataset:
         pictures = Path(self.own.pictures or path.parent)
         try:
             said = json.loads(path.read_text("utf-8-sig"))
-            of = {image["id"]: [] for image in said["images"]}
+            ids, kinds = ([one["id"] for one in said[what]] for what in ("images", "categories"))
+            of = {i: [] for i in ids}
             for annotation in said["annotations"]:
                 of[annotation["image_id"]].append(annotation)
             used = {annotation["category_id"] for annotation in said["annotations"]}
             names = {c["id"]: str(c["name"]) for c in said["categories"] if c["id"] in used}
             self.classes, self.label = list(names.values()), {k: i for i, k in enumerate(names)}
             images = [(pictures / image["file_name"], of[image["id"]]) for image in said["images"]]
+            self.sizes = {file: (image.get("width"), image.get("height")) for (file, _), image in zip(images, said["images"])}
         except (ValueError, KeyError, TypeError) as wrong:
             raise ValueError(f"{path}: not COCO's format: {wrong!r} (`ultramotion val` checks more)") from wrong
+        for what, here in (("images have id", ids), ("categories have id", kinds), ("categories are named", names.values())):
+            for one, n in collections.Counter(here).items():
+                if n > 1:
+                    raise ValueError(f"{path}: {n} {what} {one}")
+        if used - names.keys():
+            raise ValueError(f"{path}: annotations of category {(used - names.keys()).pop()}, which it does not list")
         kept = [one for one in images if not any(a.get("iscrowd") for a in one[1])]  # who knows what else is in a crowd?
         self.left_out = len(images) - len(kept)
         return kept
@@ -172,8 +181,13 @@ class Dataset:
             masks, labels = [shape_of(a, *image.shape) for a in truth], [self.label[a["category_id"]] for a in truth]
         else:
             masks, labels = [read_mask(truth)], [0]
-        if any(m.shape != image.shape for m in masks):
-            raise ValueError(f"{image.shape[1]}x{image.shape[0]} pixels, its mask has {masks[0].shape[1]}x{masks[0].shape[0]}")
+        said = [("truth says", size) for size in [self.sizes.get(path)] if size and None not in size] + [("mask has", m.shape[::-1]) for m in masks]
+        for what, (width, height) in said:
+            if (height, width) != image.shape:
+                raise ValueError(f"{image.shape[1]}x{image.shape[0]} pixels, its {what} {width}x{height}")
+        for a, m in zip(truth, masks) if isinstance(truth, list) else ():
+            if not m.any():  # it would teach that there is none
+                raise ValueError(f"annotation {a.get('id')} has no pixel of the image")
         scale = min(1, LONGEST / max(image.shape))
         if scale < 1:
             size = tuple(max(1, round(side * scale)) for side in image.shape[::-1])
@@ -196,7 +210,7 @@ class Dataset:
             try:
                 image, masks, labels, outlined = self.read(i)
             except Exception as wrong:  # pycocotools' own are of that class
-                raise ValueError(f"{path}: {wrong} (`ultramotion val` checks more)") from wrong
+                raise ValueError(f"{path}: {'no ' * isinstance(wrong, KeyError)}{wrong} (`ultramotion val` checks more)") from wrong
             if not outlined and not boxes_do:
                 raise ValueError(f"{path}: an annotation without \"segmentation\", of which a segmenter learns nothing")
             np.add.at(numbers, labels, 1)
