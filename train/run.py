@@ -22,6 +22,7 @@ import phantom
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "models"
 FALL = 5  # one in so many steps, the last ones, has a falling rate
+LOST = 20  # so many steps in a row without a loss end a run
 LASTING = "start", "seed", "batch", "lite", "only", "data", "marks", "canvas"  # arguments that a run keeps to its end
 
 
@@ -36,6 +37,12 @@ def number(kind, least, most=1e9):
     return read
 
 
+def named(text):
+    if not text:  # a shell's variable that is not set, say, would train on the phantom
+        raise argparse.ArgumentTypeError("a name is empty")
+    return text
+
+
 def weights_file(text):
     if not Path(text).is_file():
         raise argparse.ArgumentTypeError(f"{text}: no such file")
@@ -46,10 +53,10 @@ def arguments(description, start, steps, batch, rate, more=None, boxes_do=False)
     p = argparse.ArgumentParser(description=description)
     p.add_argument("out", type=Path, help="folder of the run: checkpoint, log, model; an existing run is resumed")
     p.add_argument("--start", type=weights_file, default=start, help="weights to start from, .safetensors; default: the bundled model")
-    p.add_argument("--data", default="", metavar="DATASET", help="train on labelled images of your own: what `ultramotion val` takes, a folder with "
+    p.add_argument("--data", type=named, metavar="DATASET", help="train on labelled images of your own: what `ultramotion val` takes, a folder with "
                    "NAME_mask.png beside its images, or a COCO .json; default: the phantom")
-    p.add_argument("--masks", default="", metavar="DIR", help="where the masks of the folder are, as in val")
-    p.add_argument("--pictures", default="", metavar="DIR", help="where the images of the COCO .json are, as in val")
+    p.add_argument("--masks", type=named, metavar="DIR", help="where the masks of the folder are, as in val")
+    p.add_argument("--pictures", type=named, metavar="DIR", help="where the images of the COCO .json are, as in val")
     p.add_argument("--window", type=dataset.window, default=(0, 0, 0), metavar="LO,HI|auto", help="of 16-bit images, as in run")
     p.add_argument("--phantom", type=number(float, 0, 1), default=0, metavar="SHARE", help="share of phantom frames among your own images, one "
                    "of whose classes is bone")
@@ -145,7 +152,7 @@ class Run:
         self.average = Average(net, decay)
         self.base = [g["lr"] for g in optimizer.param_groups]
         self.lasting = {k: v for k, v in vars(args).items() if k in (*LASTING, "classes")} | {"start": hashlib.sha256(args.start.read_bytes()).hexdigest()}
-        self.stop = False
+        self.stop, self.began = False, None
         self.measured = 0  # steps that fit into --within
         self.path, saved = args.checkpoint, vars(args).pop("saved")  # which a run need not hold in memory
         if saved:
@@ -180,8 +187,9 @@ class Run:
 
     def go(self, batches, loss_of, share=1):
         """Until `share` of all steps is done. loss_of(batch) -> dict of losses; their sum is trained on."""
-        began = saved = time.time()
-        times = [began]
+        saved = time.time()
+        self.began = self.began or saved  # of the first canvas, where there are two
+        times, lost = [saved], 0
         log = open_log(self.args.out / "log.jsonl", self.step)
         while self.step < min(self.args.until, int(share * self.args.steps)) and not self.stop:
             tick = time.time()
@@ -191,7 +199,11 @@ class Run:
             losses = loss_of(next(batches))
             total = sum(losses.values())
             self.optimizer.zero_grad(set_to_none=True)
-            if torch.isfinite(total):
+            lost = 0 if torch.isfinite(total) else lost + 1
+            if lost == LOST:
+                sys.exit(f"{self.path}: after step {self.step} the losses of {LOST} steps were no finite numbers, and nothing is learned any more: begin anew in "
+                         "another folder, with a lower --rate, or with other weights if it is so from the first step on")
+            if not lost:
                 total.backward()
                 torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.args.clip)
                 self.optimizer.step()
@@ -217,7 +229,7 @@ class Run:
                 saved = now
                 if not sys.stderr.isatty():
                     print(told, file=sys.stderr)
-            self.stop = self.stop or 0 < 60 * self.args.stop_after < now - began
+            self.stop = self.stop or 0 < 60 * self.args.stop_after < now - self.began
         log.close()
         if sys.stderr.isatty():
             print(file=sys.stderr)

@@ -2,6 +2,7 @@
 """Runs of train/: the same arguments give the same losses and the same file, also where the run was killed while it wrote a checkpoint, and
 with other numbers of processes. A run that goes on keeps what it began with, and is one process's."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from safetensors import safe_open
@@ -20,7 +22,8 @@ import alter  # noqa: E402
 import cv2  # noqa: E402
 import dataset  # noqa: E402
 import frames  # noqa: E402
-from run import names, names_of  # noqa: E402
+import run as recipes  # noqa: E402
+import torch  # noqa: E402
 
 STEPS = 5
 
@@ -83,10 +86,24 @@ def altered_images(folder):
                 assert abs(image[where].mean() / before[was].mean() - 1) < 0.1, how
 
 
-def with_two_classes(path, to):
+def with_two_classes(path, to, **facts):
     two = {k: v.repeat(2, *[1] * (v.dim() - 1)) if "_score_head" in k else v for k, v in load_file(path).items()}
-    save_file(two, to, {"training_data": "scans of ours"})
-    return to
+    save_file(two, to, {"training_data": "scans of ours", **facts})
+    return str(to)
+
+
+def losses_that_are_no_numbers(folder, start):
+    """A run whose weights are lost ends, and writes no model of them."""
+    args = SimpleNamespace(start=start, out=folder, checkpoint=folder / "checkpoint.pt", saved=None, steps=100, until=100, seed=1, within=0, minutes=4, stop_after=0, clip=1)
+    net = torch.nn.Linear(1, 1)
+    folder.mkdir()
+    state = recipes.Run(args, net, torch.optim.SGD(net.parameters(), 0.1))
+    try:
+        state.go(itertools.repeat(7), lambda _: {"dice": net.weight.sum() * (float("nan") if state.step > 2 else 1)})
+    except SystemExit as said:
+        assert "no finite numbers" in str(said) and len(losses(folder)) == 2 + recipes.LOST and not args.checkpoint.exists(), said
+    else:
+        raise AssertionError("goes on without learning")
 
 
 def own_images(folder):
@@ -145,10 +162,10 @@ def own_images(folder):
     crowd[0]["iscrowd"] = 1
     assert len(of_coco(annotations=crowd).images) == 3 and of_coco(annotations=crowd).left_out == 1
     named = of_coco(categories=[{"id": 5, "name": "nothing is of it"}, {"id": 0, "name": "Knochen, links"}])
-    assert named.classes == ["Knochen, links"] and names_of({"classes": names(named.classes)}) == named.classes
+    assert named.classes == ["Knochen, links"] and recipes.names_of({"classes": recipes.names(named.classes)}) == named.classes
     for classes, said in ((["7"], '["7"]'), (["[x]", "y"], '["[x]", "y"]'), (["a", "7"], "a,7"), ([""], '[""]')):
-        assert names(classes) == said and names_of({"classes": said}) == classes, classes
-    assert names_of({}) == names_of({"classes": "80"}) == ["bone"]
+        assert recipes.names(classes) == said and recipes.names_of({"classes": said}) == classes, classes
+    assert recipes.names_of({}) == recipes.names_of({"classes": "80"}) == ["bone"]
     pages = folder / "pages"
     pages.mkdir()
     cv2.imwritemulti(str(pages / "a.tif"), 2 * [np.zeros((64, 64), np.uint8)])
@@ -274,10 +291,14 @@ def main():
             refused("another process", folder / "two", "--steps", "1000")
             p.kill()
         own = folder / "own"
-        done = run(own, "--steps", "1", "--start", str(with_two_classes(whole / "detector.safetensors", folder / "two.safetensors")))
+        done = run(own, "--steps", "1", "--start", with_two_classes(whole / "detector.safetensors", folder / "two.safetensors"))
         assert "dec_score_head.0.bias is [2], want [1]: it begins anew" in done.stderr, done.stderr
         facts = safe_open(own / "detector.safetensors", "pt").metadata()
         assert facts["training_data"].endswith("; before: scans of ours") and facts["licence"].startswith("that of"), facts
+        others = with_two_classes(whole / "detector.safetensors", folder / "others.safetensors", classes="vessel,nerve")
+        refused("no class bone, which the phantom shows, among vessel, nerve", folder / "new", "--start", others)
+        refused("argument --data: a name is empty", folder / "new", "--data", "")
+        losses_that_are_no_numbers(folder / "lost", whole / "detector.safetensors")
         short = folder / "short"
         assert run(short, "--batch", "32", "--within", "0.5").returncode == 0
         spent = sum(json.loads(line)["seconds"] for line in (short / "log.jsonl").read_text().splitlines())
