@@ -975,6 +975,38 @@ TEST(a_sink_that_drops_holds_nobody_up)
     CHECK_EQ(event_count(&held_closed), 1);
 }
 
+static um_status ends_badly(void *priv)
+{
+    (void)priv;
+    return UM_EIO;
+}
+
+/* A file that is written when it is closed, and whose disk is full then. */
+TEST(a_sink_that_fails_when_it_is_closed_is_told)
+{
+    um_sink_ops badly = held;
+    struct bench b;
+    badly.scheme = "badly", badly.usage = "badly:", badly.close = ends_badly;
+    held_begin();
+    held_let_go();
+    CHECK_OK(um_sink_register(&badly));
+    for (int mine = 0; mine < 2; mine++) { /* is the caller's reference the last one? */
+        bench_init(&b, "cpu", "phantom:frames=2,width=64,height=64");
+        bench_sink(&b, "badly:", NULL);
+        CHECK_OK(um_run_open(&b.run, &b.set));
+        if (!mine)
+            CHECK_OK(um_sink_close(&b.sink[0]));
+        CHECK_OK(um_run_start(b.run));
+        CHECK_EQ(um_run_join(b.run), mine ? UM_OK : UM_EIO);
+        CHECK_EQ(bench_counts(&b).sinks_failed, !mine);
+        CHECK_STR(b.last, mine ? "" : "badly:: UM_EIO");
+        CHECK_EQ(um_sink_close(&b.sink[0]), mine ? UM_EIO : UM_OK);
+        CHECK(!mine || strcmp(um_last_error(), "badly:: UM_EIO") == 0);
+        bench_finish(&b);
+    }
+    held_end();
+}
+
 /* The thread that never comes back is left behind, with what it needs; it closes the sink. */
 TEST(a_sink_that_hears_nothing_is_left_behind)
 {

@@ -163,7 +163,17 @@ um_status um_sink_close(um_sink **sink)
     *sink = NULL;
     if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
         return UM_OK;
-    um_status st = s->ops && s->ops->close ? s->ops->close(s->priv) : UM_OK;
+    um_status st = UM_OK;
+    if (s->ops && s->ops->close) {
+        char before[UM_ERROR_BYTES];
+        snprintf(before, sizeof before, "%s", um_last_error());
+        um_set_error(UM_OK, "");
+        st = s->ops->close(s->priv);
+        if (st == UM_OK)
+            um_set_error(UM_OK, before);
+        else if (!um_last_error()[0])
+            um_fail(st, "%s: %s", s->spec, um_status_name(st));
+    }
     if (s->ops)
         um_source_close(&s->set.source);
     um_wake_close(&s->wake);

@@ -583,12 +583,17 @@ static void end_threads(struct um_run *r)
         part(r, r->reader.thread, atomic_load(&r->reader.done));
 }
 
-/* Source and sinks whose threads have ended, when the monitor asks no more. */
+/* Source and sinks whose threads have ended, when the monitor asks no more. How a sink ended is
+ * said by the caller's own closing, or here if the caller has closed it already. */
 static void release(struct um_run *r)
 {
-    for (int i = 0; i < r->set.n_sinks; i++)
-        if (atomic_load(&r->writers[i].done) || !r->writers[i].started)
-            um_sink_close(&r->writers[i].sink); /* the caller's own closing says how it ended */
+    for (int i = 0; i < r->set.n_sinks; i++) {
+        struct um_writer *w = &r->writers[i];
+        if (w->started && !atomic_load(&w->done))
+            continue;
+        if (um_sink_close(&w->sink) != UM_OK && w->status == UM_OK && !atomic_load(&w->given_up))
+            lose_sink(r, um_last_error());
+    }
     if (atomic_load(&r->reader.done) || !r->reader.started)
         um_source_close(&r->reader.source);
 }
