@@ -240,7 +240,7 @@ def main():
     run.export(args, kept, "segmenter.safetensors", {
         "architecture": "mobile-sam", "input_size": CANVAS,
         "name": "MobileSAM, 384" if args.data else "MobileSAM bone surface and its neighbours, 384",
-        "training_data": run.learned_from(before, args.data) if args.data else "ultramotion phantom, look=hard and default",
+        "training_data": run.learned_from(before, args.data or "ultramotion phantom, look=hard and default"),
         "started_from": origin(before, args.lite),
         "prompts": "boxes, points, boxes with points; structures and empty tissue", "gain": "off", "gray": 1,
         "steps": run.steps_of(before, args, state.step) + (f" on a canvas of {args.canvas.replace(',', ' and ')}" if sides != [CANVAS] else "") + (f" for {args.only} alone" if args.only else "") + (f", with {args.keep:g} of the weights before" if args.keep else ""),
