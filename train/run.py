@@ -153,7 +153,7 @@ class Run:
         self.base = [g["lr"] for g in optimizer.param_groups]
         self.lasting = {k: v for k, v in vars(args).items() if k in (*LASTING, "classes")} | {"start": hashlib.sha256(args.start.read_bytes()).hexdigest()}
         self.stop, self.began = False, None
-        self.measured = 0  # steps that fit into --within
+        self.measured = self.within = 0  # steps that fit into --within, and what that was
         self.path, saved = args.checkpoint, vars(args).pop("saved")  # which a run need not hold in memory
         if saved:
             self.check(saved["lasting"])
@@ -161,8 +161,10 @@ class Run:
             optimizer.load_state_dict(saved["optimizer"])
             self.average.state, self.average.count = saved["average"], saved["count"]
             self.step, self.seconds = saved["step"], saved["seconds"]
-            self.measured = saved["measured"]
+            self.measured, self.within = saved["measured"], saved.get("within", 0)
             if args.within and self.measured:
+                if self.within not in (0, args.within):
+                    sys.exit(f"{self.path}: {self.measured} steps fit into this run's --within {self.within:g}, not {args.within:g}: --steps gives it more")
                 args.steps = self.measured
             print(f"goes on from step {self.step}", file=sys.stderr)
         for s in (signal.SIGTERM, signal.SIGINT):
@@ -178,7 +180,7 @@ class Run:
     def save(self):
         # Not under a name that `ultramotion` would take for a model's: one is what was averaged, with metadata (export()).
         state = {"in_training": self.net.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average.state, "lasting": self.lasting,
-                 "count": self.average.count, "step": self.step, "measured": self.measured, "seconds": self.seconds}
+                 "count": self.average.count, "step": self.step, "measured": self.measured, "within": self.within, "seconds": self.seconds}
         write_whole(self.path, lambda new: torch.save(state, new))
 
     def rate(self):
@@ -217,6 +219,7 @@ class Run:
                     skipped = min(20, max(1, len(times) // 2 - 1), len(times) - 2)  # while all begins
                     each = (now - times[skipped]) / (len(times) - 1 - skipped)
                     self.args.steps = self.measured = self.step + max(0, int((60 * self.args.within - spent) / each))
+                    self.within = self.args.within
             self.seconds += now - tick
             log.write(json.dumps({"step": self.step, "loss": round(float(total.detach()), 5), "rate": self.rate(), "seconds": round(now - tick, 2),
                                   **{k: round(float(v.detach()), 5) for k, v in losses.items()}}) + "\n")

@@ -303,6 +303,7 @@ def main():
         assert run(short, "--batch", "32", "--within", "0.5").returncode == 0
         spent = sum(json.loads(line)["seconds"] for line in (short / "log.jsonl").read_text().splitlines())
         assert spent < 60, f"--within 0.5: {spent:.0f} s"
+        refused("steps fit into this run's --within 0.5, not 5: --steps gives it more", short, "--batch", "32", "--within", "5")
         print(f"--within 0.5: {spent:.0f} s; wrong arguments are named")
 
 
