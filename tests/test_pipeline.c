@@ -1061,6 +1061,7 @@ TEST_ON_DEVICES(nan_scores_are_an_error_of_the_frame)
     int count = -1;
     CHECK_EQ(um_detector_run(bad, f, 0, boxes, 4, &count), UM_ENUMERIC);
     CHECK_EQ(count, 0);
+    CHECK_EQ(um_detector_run(bad, f, NAN, boxes, 4, &count), UM_EINVAL);
     um_detector_close(&bad);
     um_frame_unref(&f);
     scratch_close();

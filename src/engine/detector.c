@@ -435,6 +435,8 @@ um_status um_detector_run(um_detector *detector, const um_frame *frame, float co
             "um_detector_run: detector, frame and count must be given, boxes for a capacity of %d",
             capacity);
     *count = 0;
+    if (isnan(conf))
+        return um_fail(UM_EINVAL, "um_detector_run: conf is not a number");
     pthread_mutex_lock(&d->own.lock);
     um_status st = detect(d, frame, conf, count);
     if (*count > capacity)
