@@ -94,6 +94,12 @@ TEST(frame_limits)
     CHECK_EQ(f->stride, 15);
     memset(f->pixels, 1, 7 * 15);
     um_frame_unref(&f);
+    uint8_t pixels[64] = {0};
+    static const ptrdiff_t apart[] = {7, -7, PTRDIFF_MAX, PTRDIFF_MIN};
+    for (int i = 0; i < 4; i++)
+        CHECK_EQ(um_frame_wrap(&f, 8, 8, 1, pixels, apart[i], NULL, NULL), UM_EINVAL);
+    CHECK_OK(um_frame_wrap(&f, 8, 8, 1, pixels + 56, -8, NULL, NULL));
+    um_frame_unref(&f);
 }
 
 static void *churn(void *frame)

@@ -1392,6 +1392,8 @@ static um_status note_open(void *priv, const char *arg, const um_sink_settings *
 {
     (void)priv;
     noted[0] = 0;
+    if (strcmp(arg, "?") == 0)
+        return UM_AGAIN; /* which opening has not */
     return settings->objects == 3 && wake_fd >= 0 && !*arg ? UM_OK : UM_EINVAL;
 }
 
@@ -1444,6 +1446,8 @@ TEST(a_program_adds_kinds_of_sources_and_sinks)
     CHECK_MSG(strstr(um_last_error(), "note:"), "%s", um_last_error());
     CHECK_EQ(um_source_open(&s, "down:", NULL), UM_EINVAL);
     CHECK_MSG(strstr(um_last_error(), "down:: UM_EINVAL"), "%s", um_last_error());
+    CHECK_EQ(um_sink_open(&t, "note:?", NULL), UM_EINVAL);
+    CHECK_MSG(strstr(um_last_error(), "note:?: its open() returned 1"), "%s", um_last_error());
 
     struct bench b;
     um_sink_settings set;

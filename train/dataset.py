@@ -72,11 +72,15 @@ def shape_of(annotation, height, width):
     if not said:
         mask = np.zeros((height, width), np.uint8)
         x, y, w, h = annotation["bbox"]
+        if not np.isfinite([x, y, w, h]).all():
+            raise ValueError(f"annotation {annotation.get('id')}: a bbox of {x}, {y}, {w}, {h}")
         left, top, right, bottom = (max(round(v), 0) for v in (x, y, x + w, y + h))  # it may reach beyond the image
         mask[top:bottom, left:right] = 1
         return mask
     import pycocotools.mask as coco
 
+    if isinstance(said, list) and not all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in said):
+        raise ValueError(f"annotation {annotation.get('id')}: a polygon is not x,y of three points or more")
     if isinstance(said, list) or isinstance(said["counts"], list):
         said = coco.frPyObjects(said, height, width)
     return coco.decode(coco.merge(said) if isinstance(said, list) else said)
@@ -154,8 +158,9 @@ class Dataset:
             said = json.loads(path.read_text("utf-8-sig"))
             ids, kinds = ([one["id"] for one in said[what]] for what in ("images", "categories"))
             of = {i: [] for i in ids}
+            strays = [a for a in said["annotations"] if a["image_id"] not in of]
             for annotation in said["annotations"]:
-                of[annotation["image_id"]].append(annotation)
+                of.get(annotation["image_id"], []).append(annotation)
             used = {annotation["category_id"] for annotation in said["annotations"]}
             names = {c["id"]: str(c["name"]) for c in said["categories"] if c["id"] in used}
             self.classes, self.label = list(names.values()), {k: i for i, k in enumerate(names)}
@@ -167,6 +172,8 @@ class Dataset:
             for one, n in collections.Counter(here).items():
                 if n > 1:
                     raise ValueError(f"{path}: {n} {what} {one}")
+        if strays:
+            raise ValueError(f"{path}: {len(strays)} annotations of images that it does not list, the first of {strays[0]['image_id']}")
         if used - names.keys():
             raise ValueError(f"{path}: annotations of category {(used - names.keys()).pop()}, which it does not list")
         kept = [one for one in images if not any(a.get("iscrowd") for a in one[1])]  # who knows what else is in a crowd?

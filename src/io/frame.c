@@ -63,7 +63,9 @@ um_status um_frame_wrap(um_frame **out, int width, int height, int channels, uin
 {
     um_status st = frame_alloc(out, width, height, channels, false);
     ptrdiff_t row = st == UM_OK ? (*out)->stride : 0;
-    if (st == UM_OK && (!pixels || (stride < row && stride > -row)))
+    bool apart = (stride >= row || stride <= -row) && stride <= PTRDIFF_MAX / UM_FRAME_MAX_SIDE &&
+                 stride >= PTRDIFF_MIN / UM_FRAME_MAX_SIDE;
+    if (st == UM_OK && (!pixels || !apart))
         st = um_fail(UM_EINVAL, "frame over memory: %s, rows of %td bytes are %td bytes apart",
                      pixels ? "pixels" : "no pixels", row, stride);
     if (st != UM_OK) {

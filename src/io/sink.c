@@ -107,6 +107,9 @@ um_status um_sink_open(um_sink **out, const char *spec, const um_sink_settings *
         um_source_ref(own.source);
         um_set_error(UM_OK, "");
         st = ops->open(s->priv, s->spec + (arg - spec), &own, s->wake);
+        if (st > UM_OK)
+            st = um_fail(UM_EINVAL, "%s: its open() returned %d, want UM_OK or an error", spec,
+                         (int)st);
         if (st != UM_OK && !um_last_error()[0])
             um_fail(st, "%s: %s", spec, um_status_name(st));
     }

@@ -173,7 +173,10 @@ def own_images(folder):
     stack = dataset.Dataset(found.own._replace(data=str(pages), masks=""))
     for wrong, word in ((lambda: stack.checked(["bone"], False), "a.tif: several images in one file"),
                         (lambda: of_coco(annotations=annotations(iscrowd=1)).checked(["bone"], True), " images with a crowd left out"),
-                        (lambda: boxes.checked(["bone"], False), "without \"segmentation\""), (lambda: of_coco(images=[]), "KeyError"),
+                        (lambda: boxes.checked(["bone"], False), "without \"segmentation\""), (lambda: of_coco(images=[{"id": 0}]), "KeyError"),
+                        (lambda: of_coco(annotations=annotations() + annotations(image_id=999)), " annotations of images that it does not list, the first of 999"),
+                        (lambda: of_coco(annotations=annotations(segmentation=[[1, 2, 3, 4]])).checked(["bone"], True), "a polygon is not x,y of three points or more"),
+                        (lambda: of_coco(annotations=annotations(segmentation=None, bbox=[1, 2, float("nan"), 4])).checked(["bone"], True), ": a bbox of 1, 2, nan, 4"),
                         (lambda: of_coco(annotations=annotations(category_id=9)), "own.json: annotations of category 9, which it does not list"),
                         (lambda: of_coco(images=2 * truth["images"]), "own.json: 2 images have id 0"),
                         (lambda: of_coco(categories=[{"id": i, "name": "bone"} for i in (0, 1)], annotations=annotations() + annotations(category_id=1)),
