@@ -19,7 +19,7 @@ from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Callable, Generic, Iterator, TypeVar, Union, overload
 
-ABI = 17  # um_abi() that this file was written for
+ABI = 18  # um_abi() that this file was written for
 Path = Union[str, "os.PathLike[str]"]
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 

@@ -8,5 +8,5 @@ const char *um_version(void)
 
 int um_abi(void)
 {
-    return 17;
+    return 18;
 }
