@@ -58,6 +58,7 @@ def test_packets_say_what_their_line_says(packets):
             assert np.array_equal(bits.astype(bool), o.mask) and np.array_equal(o.mask, p.mask)
             assert np.array_equal(p.label_map() > 0, o.mask)
         assert (p.mask is None) == (p.state == "LOST")
+        assert p.iou is None if p.mask is None else p.iou == pytest.approx(line["objects"][0]["iou"])
         assert p.stages_ms["total"] > 0 and p.transfers["shared"] == 1 and p.models["detector"].startswith("sha256:")
 
 

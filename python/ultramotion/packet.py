@@ -33,8 +33,8 @@ class Outlined:
 
     box_xyxy: _c.Field[np.ndarray[Any, Any] | None] = _c.Field("box", _f32, where="has_box")
     """f32 [4] in pixels, clamped to the image; None without a box."""
-    iou = _c.Field("iou", float)
-    """Predicted by the segmenter."""
+    iou: _c.Field[float | None] = _c.Field("iou", float, where="has_mask")
+    """Predicted by the segmenter; None without a mask, as in `json()`."""
     mask_area_px = _c.Field("mask_area_px", int)
     edge_px = _c.Field("edge_px", int)
     """Of W_edge (`compute_mask_weights`); `in_px` and `out_px` are of W_in and W_out."""
