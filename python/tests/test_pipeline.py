@@ -145,6 +145,21 @@ def test_a_run_says_why_a_sink_failed(pipeline):
         list(run("phantom:frames=3", pipeline=pipeline, sinks=["jsonl:/dev/full", "null:"]))
 
 
+def test_a_run_that_is_left_says_that_a_sink_failed(pipeline):
+    def leave(problem=None):
+        with run("phantom:frames=0", pipeline=pipeline, sinks=["jsonl:/dev/full", "null:"]) as r:
+            for _ in r:
+                if r.stats["sinks_failed"]:
+                    break
+            if problem is not None:
+                raise problem
+
+    with pytest.raises(ultramotion.FileError, match="1 of 2 sinks failed: /dev/full"):
+        leave()
+    with pytest.raises(KeyError):
+        leave(KeyError())
+
+
 def test_a_list_of_names_is_read_as_the_command_reads_it(pipeline, packets, tmp_path, monkeypatch, caplog):
     """In its own order, each under its name, from wherever it is; the library says what is wrong with one."""
     monkeypatch.chdir(tmp_path)

@@ -1030,7 +1030,8 @@ def _close_all() -> None:
     global _ending
     _ending = True
     for owner in sorted(_owned, key=lambda o: int(getattr(o, "_close_order", 1))):
-        owner.close()
+        with contextlib.suppress(Error):  # of a run's sinks: it is logged
+            owner.close()
 
 
 class Closing:

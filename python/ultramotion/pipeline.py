@@ -456,18 +456,31 @@ class Run(_c.Closing):
             lib.um_run_stop(r)
 
     def close(self) -> None:
-        """Stop, wait for the end, and let go of everything. A KPI function that the run waits for does not wait for the run."""
+        """Stop, wait for the end, and let go of everything; sinks that failed, unless the run's end has told it, are raised. A KPI function
+        that the run waits for does not wait for the run."""
         self._kept.clear()
-        if not self._handle.closed:
-            self._close(self._ends())
+        problem = None if self._handle.closed else self._close(self._ends())
+        if problem is not None:
+            raise problem
 
-    def _close(self, first: bool) -> None:
+    def __exit__(self, *problem: object) -> None:
+        try:
+            self.close()
+        except _c.FileError:
+            if problem[0] is None:  # else what ended the block says more
+                raise
+
+    def _close(self, first: bool) -> _c.Error | None:
+        problem = None
         with suppress(_c.ClosedError), self._source as s, self._handle as r:  # another thread may close it too
             lib.um_source_cancel(s)
             lib.um_run_stop(r)
-            if lib.um_run_join(r) == _c.AGAIN:  # this is the run's own thread
+            status = lib.um_run_join(r)
+            if status == _c.AGAIN:  # this is the run's own thread
                 threading.Thread(target=self._close, args=(first,), name="ultramotion close").start()
-                return
+                return None
+            failed = _c.error(status) if first and status < 0 else None
+            problem = failed if self.stats["sinks_failed"] else None
         self._handle.close()
         if first:
             self.pipeline._give_back()
@@ -478,6 +491,7 @@ class Run(_c.Closing):
         self._source.close()
         if self._owned:
             self.pipeline.close()
+        return problem
 
     def __del__(self) -> None:
         if getattr(self, "_handle", None) is None or self._handle._forks != _c._forks:
@@ -485,9 +499,9 @@ class Run(_c.Closing):
         if not (self._taken or self._done):
             LOG.warning("a run ends, as it was dropped before a packet was taken: iterate over it, or list() it where only its sinks matter")
         if isinstance(threading.current_thread(), threading._DummyThread):  # perhaps of this run, collected in a KPI function
-            threading.Thread(target=self.close, name="ultramotion close").start()
+            threading.Thread(target=self.__exit__, args=(Exception,), name="ultramotion close").start()
         else:
-            self.close()
+            self.__exit__(Exception)  # nobody would catch what is raised
 
 
 def _dicom_files(spec: str) -> list[str]:
