@@ -258,8 +258,14 @@ static um_status run_frames(const um_run_settings *settings, um_run_counts *coun
         st = um_run_start(run);
     if (st == UM_OK)
         st = um_run_join(run);
-    if (st != UM_OK)
-        tell(um_last_error());
+    if (st != UM_OK) {
+        char text[1024];
+        snprintf(text, sizeof text, "%s", um_last_error());
+        char *why = strstr(text, " sinks failed: "); /* that was told when it happened */
+        if (why)
+            why[strlen(" sinks failed")] = 0;
+        tell(text);
+    }
     if (run)
         um_run_stats(run, counts);
     stop_ends_run(NULL);

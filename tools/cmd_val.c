@@ -433,7 +433,7 @@ static void time_delays(struct val *v)
             if (s->present)
                 v->score[i].value[DELAY] = 0;
         }
-        of->found = of->found || s->visible;
+        of->found = of->found || (known && s->visible);
         if (!of->found)
             v->score[of->begins].value[DELAY]++; /* where nothing is it stays NaN */
     }

@@ -59,10 +59,11 @@ def is_score_bias(key):
 def main():
     args = run.arguments(__doc__, run.SHIPPED / "dfine_n_bone_320.safetensors", steps=3400, batch=16, rate=4e-4, boxes_do=True)
     args.clip = 0.1
-    if len(args.classes) > 1 and not args.data:
+    if not args.data and not args.export:
         if "bone" not in args.classes:
             sys.exit(f"{args.start}: no class bone, which the phantom shows, among {', '.join(args.classes)}: --data says what else to train on")
-        args.own = dataset.Own(None, None, None, (0, 0, 0), 1, args.classes.index("bone"))
+        if len(args.classes) > 1:
+            args.own = dataset.Own(None, None, None, (0, 0, 0), 1, args.classes.index("bone"))
     config = DFINEConfig.preset("n", backbone_pretrained=False, num_classes=len(args.classes), imgsz=SIDE, num_queries=60, num_top_queries=60, num_denoising=24)
     net = DFINE.from_config(config)
     weights, before = run.weights_of(args.start), run.metadata_of(args.start)

@@ -164,7 +164,7 @@ class Run:
             self.measured, self.within = saved["measured"], saved.get("within", 0)
             if args.within and self.measured:
                 if self.within not in (0, args.within):
-                    sys.exit(f"{self.path}: {self.measured} steps fit into this run's --within {self.within:g}, not {args.within:g}: --steps gives it more")
+                    sys.exit(f"{self.path}: {self.measured} steps fit into this run's --within {self.within:g}, not {args.within:g}: for more, --steps N without --within")
                 args.steps = self.measured
             print(f"goes on from step {self.step}", file=sys.stderr)
         for s in (signal.SIGTERM, signal.SIGINT):
@@ -203,7 +203,7 @@ class Run:
             self.optimizer.zero_grad(set_to_none=True)
             lost = 0 if torch.isfinite(total) else lost + 1
             if lost == LOST:
-                sys.exit(f"{self.path}: after step {self.step} the losses of {LOST} steps were no finite numbers, and nothing is learned any more: begin anew in "
+                sys.exit(f"{self.path}: the losses of {LOST} steps, up to {self.step + 1}, were no finite numbers, and nothing is learned any more: begin anew in "
                          "another folder, with a lower --rate, or with other weights if it is so from the first step on")
             if not lost:
                 total.backward()

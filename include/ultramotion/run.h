@@ -27,7 +27,8 @@ typedef struct um_run_settings {
     size_t struct_size;
     um_pipeline *pipeline; /**< the run takes a reference */
     um_source *source;     /**< the run takes a reference, and cancels it at its end */
-    um_sink **sinks;       /**< n_sinks of them; the run takes references */
+    um_sink **sinks;       /**< n_sinks of them; the run takes references. How one was closed the
+                              run tells if its reference is the last, else um_sink_close() */
     int n_sinks;
     int strict;   /**< stop at the first unreadable frame */
     int realtime; /**< a frame that still waits is replaced by the newest, and counted; always so
@@ -76,7 +77,7 @@ typedef struct um_run_counts {
     uint64_t replaced; /**< frames that a newer one replaced: realtime, or in the source */
     uint64_t dropped;  /**< packets that a sink or um_run_receive() missed because it was behind */
     int device_lost;   /**< losses of a device, also the one that ended the run */
-    int sinks_failed;  /**< abandoned ones included */
+    int sinks_failed;  /**< abandoned ones and those that failed as the run closed them included */
     int stopped;       /**< by um_run_stop(), or a pipe's reader left and nobody else was there */
     int left_behind;   /**< threads of source or sinks that did not return: the process should
                           end with _exit(), as exit() might wait for what they hold */

@@ -648,6 +648,14 @@ def test_numbers_in_another_order_of_bytes(segmenter, image):
     assert np.array_equal(Frame((image / np.float32(255)).astype(">f4")).numpy(), Frame(image / np.float32(255)).numpy())
 
 
+def test_rows_that_lie_in_each_other_are_copied(image):
+    line = image[0]
+    windows = np.lib.stride_tricks.sliding_window_view(line, 20)
+    assert np.array_equal(Frame(windows).numpy(), windows)
+    torch = pytest.importorskip("torch")
+    assert np.array_equal(Frame(torch.from_numpy(line.copy()).unfold(0, 20, 1)).numpy(), windows)
+
+
 def test_halves_keep_their_levels(segmenter, image):
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     assert np.array_equal(Frame((levels / 255).astype(np.float16)).numpy(), levels)

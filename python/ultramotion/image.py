@@ -144,11 +144,11 @@ class Pixels:
 
 
 def _rows(array: np.ndarray[Any, Any]) -> bool:
-    """Whether only the step between rows is not that of a contiguous array."""
+    """Whether only the step between rows is not that of a contiguous array, and none lies in another."""
     inner = array[0] if array.ndim > 1 and array.shape[0] else array
     if array.ndim >= 3 and array.shape[-1] not in (1, 3):  # [C,H,W]
         return bool(array.flags.c_contiguous)
-    return bool(inner.flags.c_contiguous) and (array.ndim < 2 or array.strides[0] != 0)
+    return bool(inner.flags.c_contiguous) and (array.ndim < 2 or abs(array.strides[0]) >= inner.nbytes)
 
 
 def _strided(tensor: Any) -> bool:

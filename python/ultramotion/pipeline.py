@@ -456,19 +456,22 @@ class Run(_c.Closing):
             lib.um_run_stop(r)
 
     def close(self) -> None:
-        """Stop, wait for the end, and let go of everything; sinks that failed, unless the run's end has told it, are raised. A KPI function
-        that the run waits for does not wait for the run."""
+        """Stop, wait for the end, and let go of everything; what went wrong is raised, unless the run's end has told it. A KPI function that
+        the run waits for does not wait for the run."""
         self._kept.clear()
         problem = None if self._handle.closed else self._close(self._ends())
         if problem is not None:
             raise problem
 
     def __exit__(self, *problem: object) -> None:
-        try:
+        if problem[0] is None:
             self.close()
-        except _c.FileError:
-            if problem[0] is None:  # else what ended the block says more
-                raise
+        else:  # what ended the block says more
+            self._leave()
+
+    def _leave(self) -> None:
+        with suppress(_c.Error):  # which is logged
+            self.close()
 
     def _close(self, first: bool) -> _c.Error | None:
         problem = None
@@ -479,8 +482,7 @@ class Run(_c.Closing):
             if status == _c.AGAIN:  # this is the run's own thread
                 threading.Thread(target=self._close, args=(first,), name="ultramotion close").start()
                 return None
-            failed = _c.error(status) if first and status < 0 else None
-            problem = failed if self.stats["sinks_failed"] else None
+            problem = _c.error(status) if first and status < 0 else None
         self._handle.close()
         if first:
             self.pipeline._give_back()
@@ -499,9 +501,9 @@ class Run(_c.Closing):
         if not (self._taken or self._done):
             LOG.warning("a run ends, as it was dropped before a packet was taken: iterate over it, or list() it where only its sinks matter")
         if isinstance(threading.current_thread(), threading._DummyThread):  # perhaps of this run, collected in a KPI function
-            threading.Thread(target=self.__exit__, args=(Exception,), name="ultramotion close").start()
+            threading.Thread(target=self._leave, name="ultramotion close").start()
         else:
-            self.__exit__(Exception)  # nobody would catch what is raised
+            self._leave()
 
 
 def _dicom_files(spec: str) -> list[str]:

@@ -172,6 +172,9 @@ um_status um_sink_close(um_sink **sink)
         snprintf(before, sizeof before, "%s", um_last_error());
         um_set_error(UM_OK, "");
         st = s->ops->close(s->priv);
+        if (st > UM_OK)
+            st = um_fail(UM_EINVAL, "%s: its close() returned %d, want UM_OK or an error", s->spec,
+                         (int)st);
         if (st == UM_OK)
             um_set_error(UM_OK, before);
         else if (!um_last_error()[0])

@@ -225,11 +225,14 @@ um_status um_dlpack_image(const struct DLTensor *tensor, um_image *out)
     bool packed = (pixel == (planar ? 1 : image.channels) || image.width == 1) &&
                   (image.channels == 1 || channel == (planar ? row * image.height : 1)) &&
                   (image.channels > 1 || pixel == 1 || image.width == 1);
-    if (!packed || (!row && (image.height > 1 || planes)))
+    int64_t length = (int64_t)image.width * (planar ? 1 : image.channels);
+    bool overlap = (image.height > 1 || planes) && row < length && row > -length;
+    if (!packed || overlap)
         return um_fail(UM_EINVAL,
-                       "image of shape [%s] is not contiguous: pixels are %lld, "
+                       "image of shape [%s] is not contiguous: rows are %lld, pixels %lld, "
                        "channels %lld elements apart",
-                       shape_text(t, text, sizeof text), (long long)pixel, (long long)channel);
+                       shape_text(t, text, sizeof text), (long long)row, (long long)pixel,
+                       (long long)channel);
     image.row_bytes = (ptrdiff_t)row * (u8 ? 1 : 4);
     image.data = (const char *)t->data + t->byte_offset;
     return um_record_out(out, &image, sizeof image, "um_image");

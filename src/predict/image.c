@@ -24,22 +24,24 @@ um_status um_image_check(const um_image *image)
                        (int)image->layout);
     if (image->layout == UM_IMAGE_HW && c != 1)
         return um_fail(UM_EINVAL, "image layout HW has 1 channel, not %d", c);
-    ptrdiff_t sample = image->type == UM_IMAGE_U8 ? 1 : (ptrdiff_t)sizeof(float);
-    ptrdiff_t row = sample * image->width * (image->layout == UM_IMAGE_CHW ? 1 : c);
-    ptrdiff_t step = image->row_bytes;
-    bool rows = image->height * (image->layout == UM_IMAGE_CHW ? c : 1) > 1;
-    if (step < 0 && !um_image_on_device(image)) /* from the last row up */
-        step = -step;
-    if (rows && step && (step < row || step % sample))
-        return um_fail(UM_EINVAL,
-                       "image with %td bytes from row to row: want 0 or at least %td, a multiple "
-                       "of %td",
-                       image->row_bytes, row, sample);
     um_frame *probe = NULL; /* the limits of a frame are written in one place */
     um_status st = um_frame_wrap(&probe, image->width, image->height, c, (uint8_t *)"",
                                  (ptrdiff_t)image->width * c, NULL, NULL);
     um_frame_unref(&probe);
-    return st;
+    if (st != UM_OK)
+        return st;
+    ptrdiff_t sample = image->type == UM_IMAGE_U8 ? 1 : (ptrdiff_t)sizeof(float);
+    ptrdiff_t row = sample * image->width * (image->layout == UM_IMAGE_CHW ? 1 : c);
+    ptrdiff_t step = image->row_bytes, most = PTRDIFF_MAX / (3 * UM_FRAME_MAX_SIDE);
+    bool rows = image->height * (image->layout == UM_IMAGE_CHW ? c : 1) > 1;
+    if (step < 0 && step >= -most && !um_image_on_device(image)) /* from the last row up */
+        step = -step;
+    if (rows && step && (step < row || step > most || step % sample))
+        return um_fail(UM_EINVAL,
+                       "image with %td bytes from row to row: want 0 or at least %td, a multiple "
+                       "of %td",
+                       image->row_bytes, row, sample);
+    return UM_OK;
 }
 
 /* n numbers of a line, `gap` bytes apart in the frame. */

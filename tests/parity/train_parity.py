@@ -5,6 +5,7 @@ with other numbers of processes. A run that goes on keeps what it began with, an
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -97,6 +98,7 @@ def losses_that_are_no_numbers(folder, start):
     args = SimpleNamespace(start=start, out=folder, checkpoint=folder / "checkpoint.pt", saved=None, steps=100, until=100, seed=1, within=0, minutes=4, stop_after=0, clip=1)
     net = torch.nn.Linear(1, 1)
     folder.mkdir()
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
     state = recipes.Run(args, net, torch.optim.SGD(net.parameters(), 0.1))
     try:
         state.go(itertools.repeat(7), lambda _: {"dice": net.weight.sum() * (float("nan") if state.step > 2 else 1)})
@@ -104,6 +106,9 @@ def losses_that_are_no_numbers(folder, start):
         assert "no finite numbers" in str(said) and len(losses(folder)) == 2 + recipes.LOST and not args.checkpoint.exists(), said
     else:
         raise AssertionError("goes on without learning")
+    finally:
+        for s, before in handlers.items():
+            signal.signal(s, before)
 
 
 def own_images(folder):
@@ -300,13 +305,15 @@ def main():
         assert facts["training_data"].endswith("; before: scans of ours") and facts["licence"].startswith("that of"), facts
         others = with_two_classes(whole / "detector.safetensors", folder / "others.safetensors", classes="vessel,nerve")
         refused("no class bone, which the phantom shows, among vessel, nerve", folder / "new", "--start", others)
+        alone = with_two_classes(whole / "detector.safetensors", folder / "alone.safetensors", classes="vessel")
+        refused("no class bone, which the phantom shows, among vessel", folder / "new", "--start", alone)
         refused("argument --data: a name is empty", folder / "new", "--data", "")
         losses_that_are_no_numbers(folder / "lost", whole / "detector.safetensors")
         short = folder / "short"
         assert run(short, "--batch", "32", "--within", "0.5").returncode == 0
         spent = sum(json.loads(line)["seconds"] for line in (short / "log.jsonl").read_text().splitlines())
         assert spent < 60, f"--within 0.5: {spent:.0f} s"
-        refused("steps fit into this run's --within 0.5, not 5: --steps gives it more", short, "--batch", "32", "--within", "5")
+        refused("steps fit into this run's --within 0.5, not 5: for more, --steps N without --within", short, "--batch", "32", "--within", "5")
         print(f"--within 0.5: {spent:.0f} s; wrong arguments are named")
 
 

@@ -33,6 +33,7 @@ worker.onmessage = ({ data }) => {
     $("link").textContent = data.link === "live" ? "live" : "no connection";
     $("link").className = `badge ${data.link === "live" ? "good" : "off"}`;
     $("numbers").classList.toggle("old", data.link !== "live");
+    refused = data.link === "live" ? 0 : refused + 1;
     if (data.link === "live") loadHistory();
     else whyNot();
     showState();
@@ -46,10 +47,14 @@ worker.onmessage = ({ data }) => {
   if (data.problem) console.warn(data.problem);
 };
 
-// Of a connection that ends or is refused a page hears no reason; of a question it does. Where that is answered, /live alone is not.
+// Of a connection that ends or is refused a page hears no reason; of a question it does. Where that is answered, /live alone is not, if it was
+// tried again since.
+let refused = 0;
+
 async function whyNot() {
   try {
     const answer = await fetch("/stats", { headers: authorized });
+    if (answer.ok && refused < 2) return;
     const why = answer.ok ? "no live connection: too many viewers, or a proxy that does not pass on Upgrade" : (await answer.json()).error;
     if (viewer.link !== "live") $("what").textContent = $("what").title = why;
   } catch { /* nobody is there */ }
