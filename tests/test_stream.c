@@ -1217,6 +1217,14 @@ static void *push_many(void *source)
     return (void *)pushed;
 }
 
+static void bench_init_pushed(struct bench *b, const um_source_settings *set)
+{
+    bench_init(b, "cpu", NULL);
+    if (um_source_open(&b->source, "push:", set) != UM_OK)
+        fixture_die("push:");
+    b->set.source = b->source;
+}
+
 /* What the source took and nobody read is counted too. */
 TEST(every_pushed_frame_is_a_packet_or_left)
 {
@@ -1226,9 +1234,7 @@ TEST(every_pushed_frame_is_a_packet_or_left)
     um_source_settings set;
     um_source_settings_default(&set);
     set.capacity = 20;
-    bench_init(&b, "cpu", NULL);
-    CHECK_OK(um_source_open(&b.source, "push:", &set));
-    b.set.source = b.source;
+    bench_init_pushed(&b, &set);
     b.set.receive = 1; /* nobody receives: it holds one packet, and the run waits */
     bench_start(&b);
     CHECK(pthread_create(&pusher, NULL, push_many, b.source) == 0);
@@ -1251,9 +1257,7 @@ TEST(pushing_waits_for_room_until_the_source_ends)
     um_source_settings set;
     um_source_settings_default(&set);
     set.frames = 6; /* then nobody reads any more */
-    bench_init(&b, "cpu", NULL);
-    CHECK_OK(um_source_open(&b.source, "push:", &set));
-    b.set.source = b.source;
+    bench_init_pushed(&b, &set);
     bench_start(&b);
     CHECK(pthread_create(&pusher, NULL, push_many, b.source) == 0);
     CHECK_OK(um_run_join(b.run));

@@ -214,14 +214,14 @@ static void print_completion(void)
     printf("_ultramotion()\n"
            "{\n"
            "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}\n"
-           "    local words= options=\n"
+           "    local words= options= commands=\"");
+    for (int i = 0; i < COMMANDS; i++)
+        printf("%s ", commands[i].name);
+    printf("\"\n"
            "    [[ $before == = ]] && before=${COMP_WORDS[COMP_CWORD - 2]}\n"
            "    [[ $word == = ]] && word=\n"
            "    case $COMP_CWORD:${COMP_WORDS[1]} in\n"
-           "        1:*) words=\"");
-    for (int i = 0; i < COMMANDS; i++)
-        printf("%s ", commands[i].name);
-    printf("help --version\" ;;\n");
+           "        1:*) words=\"$commands help --version\" ;;\n");
     for (int i = 0; i < COMMANDS; i++) {
         printf("        *:%s) case $before in\n", commands[i].name);
         options_print_completion(commands[i].bit);
@@ -229,10 +229,7 @@ static void print_completion(void)
     }
     printf("    esac\n"
            "    case $COMP_CWORD:${COMP_WORDS[1]} in\n"
-           "        2:help) words=\"");
-    for (int i = 0; i < COMMANDS; i++)
-        printf("%s ", commands[i].name);
-    printf("\" ;;\n");
+           "        2:help) words=$commands ;;\n");
     for (int i = 0; i < COMMANDS; i++) {
         printf("        2:%s) words+=\"", commands[i].name);
         print_first_words(&commands[i]);

@@ -70,6 +70,16 @@ void um_schemes_usages(struct um_schemes *s, char *out, size_t capacity)
     pthread_mutex_unlock(&s->lock);
 }
 
+um_status um_scheme_answer(um_status st, const char *spec, const char *function)
+{
+    if (st > UM_OK)
+        return um_fail(UM_EINVAL, "%s: its %s() returned %d, want UM_OK or an error", spec,
+                       function, (int)st);
+    if (st != UM_OK && !um_last_error()[0])
+        um_fail(st, "%s: %s", spec, um_status_name(st));
+    return st;
+}
+
 /* ---- options ---- */
 
 enum { KEY = 32 };

@@ -31,6 +31,10 @@ void um_schemes_usages(struct um_schemes *s, char *out, size_t capacity);
 /* Length of what looks like a scheme in front of a colon; 0 if nothing does. */
 size_t um_scheme_length(const char *spec);
 
+/* What a kind's open() or close() returned, as the caller gets it: UM_OK or an error, with a text.
+ * The last error is cleared before the call. */
+um_status um_scheme_answer(um_status st, const char *spec, const char *function);
+
 enum { UM_SCHEME_VALUE = 1024 }; /* of an option, with its zero: it may be a path */
 /* Give each of "key=value&key=value" (or with commas) to `set`, to the first that fails; errors
  * name the spec. */

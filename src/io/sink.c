@@ -107,11 +107,7 @@ um_status um_sink_open(um_sink **out, const char *spec, const um_sink_settings *
         um_source_ref(own.source);
         um_set_error(UM_OK, "");
         st = ops->open(s->priv, s->spec + (arg - spec), &own, s->wake);
-        if (st > UM_OK)
-            st = um_fail(UM_EINVAL, "%s: its open() returned %d, want UM_OK or an error", spec,
-                         (int)st);
-        if (st != UM_OK && !um_last_error()[0])
-            um_fail(st, "%s: %s", spec, um_status_name(st));
+        st = um_scheme_answer(st, spec, "open");
     }
     if (st != UM_OK) {
         char why[UM_ERROR_BYTES]; /* closing may set another */
@@ -171,14 +167,9 @@ um_status um_sink_close(um_sink **sink)
         char before[UM_ERROR_BYTES];
         snprintf(before, sizeof before, "%s", um_last_error());
         um_set_error(UM_OK, "");
-        st = s->ops->close(s->priv);
-        if (st > UM_OK)
-            st = um_fail(UM_EINVAL, "%s: its close() returned %d, want UM_OK or an error", s->spec,
-                         (int)st);
+        st = um_scheme_answer(s->ops->close(s->priv), s->spec, "close");
         if (st == UM_OK)
             um_set_error(UM_OK, before);
-        else if (!um_last_error()[0])
-            um_fail(st, "%s: %s", s->spec, um_status_name(st));
     }
     if (s->ops)
         um_source_close(&s->set.source);

@@ -124,11 +124,7 @@ um_status um_source_open(um_source **out, const char *spec, const um_source_sett
         s->ops = ops;
         um_set_error(UM_OK, "");
         st = ops->open(s->priv, s->spec + (arg - spec), &own, s->wake);
-        if (st > UM_OK)
-            st = um_fail(UM_EINVAL, "%s: its open() returned %d, want UM_OK or an error", spec,
-                         (int)st);
-        if (st != UM_OK && !um_last_error()[0])
-            um_fail(st, "%s: %s", spec, um_status_name(st));
+        st = um_scheme_answer(st, spec, "open");
     }
     if (st != UM_OK) {
         char why[UM_ERROR_BYTES]; /* closing may set another */
