@@ -352,6 +352,9 @@ def missing_and_broken_inputs(tmp):
     _, err = um("run", "warp:9", code=2)
     _, err = um("run", "phantom:colour=red", code=2)
     assert "colour" in err
+    for spec in ("phantom:frames=1,seed=2,frames=3", "phantom:frames=1,frames=3", "igtl://127.0.0.1:9?idle-ms=1&pair-ms=3&idle-ms=3"):
+        _, err = um("run", spec, code=2)
+        assert 'is given twice, the second time as "3"' in err, err
     for command in ("run", "serve", "detect"):  # nobody can push frames to a command
         _, err = um(command, "push:", code=2)
         assert "push:" in err and "stdin" in err, err

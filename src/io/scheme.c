@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "base/number.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -105,14 +106,30 @@ static um_status next_option(const char **at, char key[KEY], char value[UM_SCHEM
     return UM_OK;
 }
 
-um_status um_scheme_options(const char *options, const char *spec, um_scheme_set_fn *set, void *ctx)
+/* Does `key` stand in what comes before `end`? All of that was read. */
+static bool is_given(const char *options, const char *end, const char *key)
+{
+    size_t n = strlen(key);
+    for (const char *at = options; at < end; at += strcspn(at, "&,") + 1)
+        if (strcspn(at, "=&,") == n && memcmp(at, key, n) == 0)
+            return true;
+    return false;
+}
+
+um_status um_scheme_options(const char *options, const char *spec, const char *repeatable,
+                            um_scheme_set_fn *set, void *ctx)
 {
     char key[KEY], value[UM_SCHEME_VALUE];
     um_status st;
-    const char *at = options;
-    while ((st = next_option(&at, key, value)) == UM_OK)
-        if ((st = set(ctx, key, value)) != UM_OK)
+    const char *at = options, *from = at;
+    for (; (st = next_option(&at, key, value)) == UM_OK; from = at) {
+        if (is_given(options, from, key) && (!repeatable || strcmp(key, repeatable) != 0))
+            st = um_fail(UM_EINVAL, "%s is given twice, the second time as \"%s\"", key, value);
+        else
+            st = set(ctx, key, value);
+        if (st != UM_OK)
             break;
+    }
     return st == UM_EOF ? UM_OK : um_fail_in(st, spec);
 }
 

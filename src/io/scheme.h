@@ -37,10 +37,10 @@ um_status um_scheme_answer(um_status st, const char *spec, const char *function)
 
 enum { UM_SCHEME_VALUE = 1024 }; /* of an option, with its zero: it may be a path */
 /* Give each of "key=value&key=value" (or with commas) to `set`, to the first that fails; errors
- * name the spec. */
+ * name the spec. None may be given twice but `repeatable` (NULL: none at all). */
 typedef um_status um_scheme_set_fn(void *ctx, const char *key, const char *value);
-um_status um_scheme_options(const char *options, const char *spec, um_scheme_set_fn *set,
-                            void *ctx);
+um_status um_scheme_options(const char *options, const char *spec, const char *repeatable,
+                            um_scheme_set_fn *set, void *ctx);
 /* The number of an option, in a range. */
 um_status um_scheme_number(const char *key, const char *value, double min, double max,
                            double *number);

@@ -655,7 +655,7 @@ static um_status open_server(void *priv, const char *arg, const um_sink_settings
     if (st == UM_OK && (!s->spec || !s->client))
         st = um_fail(UM_ENOMEM, "OpenIGTLink sink");
     if (st == UM_OK)
-        st = um_scheme_options(s->address.options, s->spec, set_option, s);
+        st = um_scheme_options(s->address.options, s->spec, NULL, set_option, s);
     if (st == UM_OK && connects)
         st = um_address_to_connect(&s->address, s->spec, "igtl::PORT waits for clients");
     if (st == UM_OK)

@@ -217,7 +217,8 @@ static um_status open_camera(struct camera *c, const char *scheme, const char *a
                                 : "which graph? lavfi:testsrc2=size=640x480:rate=30,realtime");
     if (settings->loop)
         return um_fail(UM_EINVAL, "%s: what was shown is gone and cannot be looped", c->spec);
-    um_status st = um_scheme_options(arg + length + (arg[length] != 0), c->spec, set_option, c);
+    um_status st =
+        um_scheme_options(arg + length + (arg[length] != 0), c->spec, NULL, set_option, c);
     if (st == UM_OK && c->grabs)
         st = look_at(c);
     if (st == UM_OK)

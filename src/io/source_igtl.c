@@ -729,7 +729,7 @@ static um_status open_live(struct source *s, const char *arg, const um_source_se
         st = um_fail(UM_ENOMEM, "OpenIGTLink source");
     if (st == UM_OK) {
         l->spec[strcspn(l->spec, "?")] = 0;
-        st = um_scheme_options(l->address.options, l->spec, set_option, l);
+        st = um_scheme_options(l->address.options, l->spec, NULL, set_option, l);
     }
     if (st == UM_OK && !listens)
         st = um_address_to_connect(&l->address, l->spec, "igtl-listen::PORT waits for a sender");

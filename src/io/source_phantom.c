@@ -171,7 +171,7 @@ static um_status phantom_open(void *priv, const char *spec, const um_source_sett
     s->width = UM_PHANTOM_WIDTH;
     s->height = UM_PHANTOM_HEIGHT;
     s->empty = -1;
-    um_status st = um_scheme_options(spec, "phantom", set, s);
+    um_status st = um_scheme_options(spec, "phantom", NULL, set, s);
     if (st == UM_OK)
         st = settle(s);
     if (st == UM_OK)

@@ -898,7 +898,7 @@ static um_status web_open(void *priv, const char *arg, const um_sink_settings *s
         st = um_fail(UM_ENOMEM, "viewer");
     if (st != UM_OK)
         return st;
-    st = um_scheme_options(address.options, s->spec, set_option, s);
+    st = um_scheme_options(address.options, s->spec, "host", set_option, s);
     if (st == UM_OK)
         st = resolve(s, &address);
     if (st == UM_OK)
