@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import gc
+import inspect
 import os
 import pickle
 import re
@@ -10,6 +11,7 @@ import signal
 import sys
 import threading
 import tracemalloc
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -739,3 +741,11 @@ print("\\n".join(c._misfits(c.lib)))
 """
     )
     assert re.search(r"um_frame has \d+ bytes, want 16\n", said) and "um_frame.id is not at byte 8" in said and "UM_EIO is not 5" in said
+
+
+def test_every_function_says_its_types_to_who_asks():
+    for name in ultramotion.__all__:
+        one = getattr(ultramotion, name)
+        for function in [f for _, f in inspect.getmembers(one, inspect.isfunction) if f.__name__ != "__new__"] if inspect.isclass(one) else [one]:
+            if inspect.isfunction(function):
+                typing.get_type_hints(function)

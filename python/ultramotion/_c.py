@@ -20,7 +20,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Callable, Generic, Iterator, TypeVar, Union, overload
 
 ABI = 18  # um_abi() that this file was written for
-Path = Union[str, "os.PathLike[str]"]
+Path = Union[str, os.PathLike[str]]
 FOLDER = os.path.dirname(os.path.realpath(__file__))
 
 
@@ -812,8 +812,6 @@ capsule_frame.restype, capsule_frame.argtypes = c_int, [PP, ctypes.py_object]
 
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     class PacketBase:
         """A reference to a C packet, and the image that it was made of."""
 
@@ -832,7 +830,7 @@ if TYPE_CHECKING:
         _image: Any
 
         @classmethod
-        def _of(cls, address: int | None, image: Any) -> Self: ...
+        def _of(cls: type[T], address: int | None, image: Any) -> T: ...
 
     class PipelineBase:
         """Whose turn it is in a C pipeline, and who is in it. Asks for `_frame(image)`, has `_refuse(status)` raise, and says `_left()`
@@ -1044,7 +1042,7 @@ class Closing:
         """Refuse further use; it goes when the last one that uses it does."""
         self._handle.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self: T) -> T:
         return self
 
     def __exit__(self, *_: object) -> None:
