@@ -276,9 +276,10 @@ TEST(environment)
 
 TEST(no_kernels_for_this_gpu)
 {
-    static const unsigned code[] = {UM_CU_ERROR_NO_BINARY_FOR_GPU,
-                                    UM_CU_ERROR_UNSUPPORTED_PTX_VERSION};
-    for (int i = 0; i < 2; i++) {
+    static const unsigned code[] = {
+        UM_CU_ERROR_NO_BINARY_FOR_GPU, UM_CU_ERROR_UNSUPPORTED_PTX_VERSION, UM_CU_ERROR_INVALID_PTX,
+        UM_CU_ERROR_JIT_COMPILER_NOT_FOUND, UM_CU_ERROR_JIT_COMPILATION_DISABLED};
+    for (size_t i = 0; i < sizeof code / sizeof *code; i++) {
         begin();
         um_standin_capability(7, 5);
         um_standin_fail("cuModuleLoadData", 1, code[i]);

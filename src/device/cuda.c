@@ -73,6 +73,9 @@ static um_status status_of(um_cu_result r)
     switch (r) {
     case UM_CU_ERROR_OUT_OF_MEMORY: return UM_ENOMEM;
     case UM_CU_ERROR_NO_BINARY_FOR_GPU:
+    case UM_CU_ERROR_INVALID_PTX:
+    case UM_CU_ERROR_JIT_COMPILER_NOT_FOUND:
+    case UM_CU_ERROR_JIT_COMPILATION_DISABLED:
     case UM_CU_ERROR_UNSUPPORTED_PTX_VERSION: return UM_EUNSUPPORTED;
     case UM_CU_ERROR_INVALID_VALUE:
     case UM_CU_ERROR_INVALID_CONTEXT:

@@ -32,8 +32,11 @@ typedef struct CUgraphExec_st *um_cu_graph_exec;
     X(INVALID_CONTEXT, 201)             \
     X(NO_BINARY_FOR_GPU, 209)           \
     X(ECC_UNCORRECTABLE, 214)           \
+    X(INVALID_PTX, 218)                 \
     X(NVLINK_UNCORRECTABLE, 220)        \
+    X(JIT_COMPILER_NOT_FOUND, 221)      \
     X(UNSUPPORTED_PTX_VERSION, 222)     \
+    X(JIT_COMPILATION_DISABLED, 223)    \
     X(CONTAINED, 226)                   \
     X(INVALID_HANDLE, 400)              \
     X(ILLEGAL_STATE, 401)               \
