@@ -933,6 +933,55 @@ TEST(what_a_captured_stream_produces_is_refused)
     um_device_close(&dev);
 }
 
+/* What another thread does while somebody's stream is captured. */
+static void *run_frames(void *ctx)
+{
+    struct pipe p;
+    um_status *st = ctx;
+    *st = open_gpu(0);
+    if (*st == UM_OK)
+        *st = pipe_open(&p);
+    if (*st == UM_OK)
+        *st = pipe_capture(&p);
+    for (int i = 0; i < 3 && *st == UM_OK; i++)
+        *st = pipe_frame(&p, i);
+    if (dev)
+        pipe_close(&p);
+    return NULL;
+}
+
+/* PyTorch captures in mode GLOBAL, which forbids other threads waits and memory, but for those that
+ * say that it is none of their business. */
+TEST(a_capture_of_another_thread_and_frames_leave_each_other_alone)
+{
+    struct raw r;
+    pthread_t thread;
+    um_status st = UM_EINVAL;
+    unsigned mode = UM_CU_STREAM_CAPTURE_MODE_RELAXED;
+    raw_begin(&r);
+    CHECK_EQ(r.cu.cuStreamEndCapture(r.a, &r.graph), 0);
+    CHECK_EQ(r.cu.cuStreamBeginCapture(r.a, UM_CU_STREAM_CAPTURE_MODE_GLOBAL), 0);
+    CHECK_EQ(r.cu.cuMemsetD8Async(r.memory, 0, 64, r.a), 0);
+    CHECK_EQ(pthread_create(&thread, NULL, run_frames, &st), 0);
+    pthread_join(thread, NULL);
+    CHECK_MSG(st == UM_OK, "%d: %s", (int)st, um_standin_error());
+    CHECK_EQ(r.cu.cuStreamEndCapture(r.a, &r.graph), 0);
+    CHECK(r.graph != NULL);
+
+    /* What a thread set for itself is as it was. */
+    CHECK_EQ(r.cu.cuThreadExchangeStreamCaptureMode(&mode), 0);
+    CHECK_EQ(mode, UM_CU_STREAM_CAPTURE_MODE_GLOBAL);
+    run_frames(&st);
+    CHECK_OK(st);
+    CHECK_EQ(r.cu.cuThreadExchangeStreamCaptureMode(&mode), 0);
+    CHECK_EQ(mode, UM_CU_STREAM_CAPTURE_MODE_RELAXED);
+    run_frames(&st);
+    CHECK_OK(st);
+    CHECK_EQ(r.cu.cuThreadExchangeStreamCaptureMode(&mode), 0);
+    CHECK_EQ(mode, UM_CU_STREAM_CAPTURE_MODE_GLOBAL);
+    CHECK_EQ(r.cu.cuThreadExchangeStreamCaptureMode(&mode), 0);
+}
+
 /* Arguments are copied at the launch, handles are checked, memory in flight is not freed. */
 TEST(driver_is_strict)
 {

@@ -130,12 +130,28 @@ static um_status check_wait(struct cuda *c, um_cu_result r, const char *call)
 /* ---- context ---- */
 
 /* Every call works in the device's primary context, and leaves the caller's current again. A thread
- * that had none keeps ours, so that it is set once. A failure shows in the call that follows. */
+ * that had none keeps ours, so that it is set once. A failure shows in the call that follows.
+ *
+ * Meanwhile captures of other threads are none of this thread's business: by default a wait or an
+ * allocation, whatever it is for, is refused while another thread captures in mode GLOBAL, as
+ * PyTorch does, and ends that capture. */
 static _Thread_local um_cu_context outer; /* the caller's, during a call */
+static _Thread_local unsigned outer_mode; /* likewise */
+
+static void set_mode(struct cuda *c, unsigned mode)
+{
+    outer_mode = mode;
+    c->cu.cuThreadExchangeStreamCaptureMode(&outer_mode);
+}
 
 static struct cuda *enter(um_device *dev)
 {
     struct cuda *c = (struct cuda *)dev;
+    set_mode(c, UM_CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+    if (outer_mode == UM_CU_STREAM_CAPTURE_MODE_RELAXED) { /* what the caller allows himself */
+        set_mode(c, outer_mode);
+        outer_mode = UM_CU_STREAM_CAPTURE_MODE_RELAXED;
+    }
     outer = NULL;
     c->cu.cuCtxGetCurrent(&outer);
     if (!outer)
@@ -147,6 +163,7 @@ static struct cuda *enter(um_device *dev)
 
 static um_status leave(struct cuda *c, um_status st)
 {
+    set_mode(c, outer_mode);
     if (outer && outer != c->context)
         c->cu.cuCtxSetCurrent(outer);
     return st;

@@ -67,7 +67,9 @@ typedef struct CUgraphExec_st *um_cu_graph_exec;
     X(FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, 1)                    \
     X(FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, 8)        \
     X(STREAM_NON_BLOCKING, 1)                                 \
+    X(STREAM_CAPTURE_MODE_GLOBAL, 0)                          \
     X(STREAM_CAPTURE_MODE_THREAD_LOCAL, 1)                    \
+    X(STREAM_CAPTURE_MODE_RELAXED, 2)                         \
     X(EVENT_BLOCKING_SYNC, 1)                                 \
     X(EVENT_DISABLE_TIMING, 2)                                \
     X(EVENT_RECORD_EXTERNAL, 1)                               \
@@ -118,6 +120,7 @@ enum { UM_CU_VALUES(UM_CU_VALUE) };
     X(cuStreamBeginCapture, 10010, true, (um_cu_stream stream, unsigned mode))                        \
     X(cuStreamIsCapturing, 10000, true, (um_cu_stream stream, unsigned *status))                      \
     X(cuStreamEndCapture, 10000, true, (um_cu_stream stream, um_cu_graph *graph))                     \
+    X(cuThreadExchangeStreamCaptureMode, 10010, true, (unsigned *mode))                               \
     X(cuEventCreate, 2000, true, (um_cu_event *event, unsigned flags))                                \
     X(cuEventDestroy, 4000, true, (um_cu_event event))                                                \
     X(cuEventRecord, 2000, true, (um_cu_event event, um_cu_stream stream))                            \

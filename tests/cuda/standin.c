@@ -100,6 +100,7 @@ struct capture {
     struct CUgraph_st *graph;
     struct CUstream_st *origin;
     pthread_t thread;
+    unsigned mode;
     bool invalid, ended;
 };
 
@@ -198,6 +199,7 @@ static struct {
     struct CUgraph_st *last;
 } g;
 static _Thread_local struct CUctx_st *current;
+static _Thread_local unsigned interaction; /* of the thread with captures: a mode of these */
 
 /* ---- small things ---- */
 
@@ -703,7 +705,7 @@ static um_cu_result wait_for(const struct set *ids)
 
 /* ---- entry ---- */
 
-enum { ANY, CONTEXT = 1, UNSAFE = 2 }; /* UNSAFE: not while this thread captures */
+enum { ANY, CONTEXT = 1, UNSAFE = 2 }; /* UNSAFE: not while something is captured */
 
 static void unlock(const int *held)
 {
@@ -734,11 +736,24 @@ static struct capture *capture_of_thread(void)
     return NULL;
 }
 
-/* "The operation is not permitted when the stream is capturing"; in mode THREAD_LOCAL a thread with
- * a capture is "prohibited from potentially unsafe API calls". */
+static struct capture *capture_of_others(void)
+{
+    for (struct capture *c = g.capture; c; c = c->next)
+        if (!c->ended && c->mode == UM_CU_STREAM_CAPTURE_MODE_GLOBAL)
+            return c;
+    return NULL;
+}
+
+/* "The operation is not permitted when the stream is capturing": a thread with a capture is
+ * "prohibited from potentially unsafe API calls", and so are all others while one is captured in
+ * mode GLOBAL, but for those that set a mode of their own. */
 static um_cu_result check_safe(void)
 {
     struct capture *c = capture_of_thread();
+    if (interaction == UM_CU_STREAM_CAPTURE_MODE_RELAXED)
+        return 0;
+    if (!c && interaction == UM_CU_STREAM_CAPTURE_MODE_GLOBAL)
+        c = capture_of_others();
     return c ? kill_capture(c, UM_CU_ERROR_STREAM_CAPTURE_UNSUPPORTED, "not while capturing") : 0;
 }
 
@@ -1500,16 +1515,26 @@ static um_cu_result cuStreamBeginCapture(um_cu_stream s, unsigned mode)
     um_cu_result r = check_stream(s);
     if (r)
         return r;
-    if (s->capture || mode != UM_CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
-        return refuse(UM_CU_ERROR_ILLEGAL_STATE, "captures already, or not in mode THREAD_LOCAL");
+    if (s->capture || mode > UM_CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+        return refuse(UM_CU_ERROR_ILLEGAL_STATE, "captures already, or in mode RELAXED");
     struct capture *c = must(calloc(1, sizeof *c));
     *c = (struct capture){.next = g.capture,
                           .graph = handle_new(&g.graph, sizeof *c->graph),
                           .origin = s,
-                          .thread = pthread_self()};
+                          .thread = pthread_self(),
+                          .mode = mode};
     g.capture = c;
     s->capture = c;
     s->nodes.n = 0;
+    return 0;
+}
+
+static um_cu_result cuThreadExchangeStreamCaptureMode(unsigned *mode)
+{
+    ENTER(cuThreadExchangeStreamCaptureMode, ANY);
+    unsigned was = interaction;
+    interaction = *mode;
+    *mode = was;
     return 0;
 }
 
@@ -1703,6 +1728,7 @@ EXPORT void um_standin_reset(void)
     memset(&g, 0, sizeof g);
     g.base = base;
     current = NULL;
+    interaction = UM_CU_STREAM_CAPTURE_MODE_GLOBAL;
     setup();
 }
 
