@@ -587,13 +587,23 @@ static um_status event_sync(um_device *dev, um_event *event)
 {
     struct cuda *c = enter(dev);
     um_cu_event e = passed((struct cuda_event *)event);
+    const char *call = "cuEventQuery";
     uint64_t start = um_clock_ns();
     um_cu_result r = c->cu.cuEventQuery(e);
     while (r == UM_CU_ERROR_NOT_READY && um_clock_ns() - start < SPIN_NS)
         r = c->cu.cuEventQuery(e);
-    if (r != UM_CU_ERROR_NOT_READY)
-        return leave(c, check_wait(c, r, "cuEventQuery"));
-    return leave(c, check_wait(c, c->cu.cuEventSynchronize(e), "cuEventSynchronize"));
+    if (r == UM_CU_ERROR_NOT_READY) {
+        call = "cuEventSynchronize";
+        r = c->cu.cuEventSynchronize(e);
+    }
+    if (r == 0)
+        return leave(c, UM_OK);
+    um_device_lock(dev); /* unlike other calls: nobody sees a lost device without the reason */
+    um_status st = check_wait(c, r, call);
+    if (dev->lost && !dev->why[0])
+        snprintf(dev->why, sizeof dev->why, "%s", um_last_error());
+    um_device_unlock(dev);
+    return leave(c, st);
 }
 
 static um_status event_elapsed(um_device *dev, um_event *from, um_event *to, uint64_t *ns)
