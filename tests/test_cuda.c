@@ -933,6 +933,30 @@ TEST(what_a_captured_stream_produces_is_refused)
     um_device_close(&dev);
 }
 
+static void *open_elsewhere(void *ctx)
+{
+    *(um_status *)ctx = open_gpu(0);
+    return NULL;
+}
+
+/* A thread whose owner works in the primary context, as PyTorch does, has it after a close, too,
+ * whoever else got it from the library. */
+TEST(closing_leaves_a_thread_its_own_context)
+{
+    struct raw r;
+    pthread_t thread;
+    um_status st = UM_EINVAL;
+    um_cu_context current = NULL;
+    raw_begin(&r);
+    CHECK_EQ(r.cu.cuStreamEndCapture(r.a, &r.graph), 0);
+    CHECK_EQ(pthread_create(&thread, NULL, open_elsewhere, &st), 0);
+    pthread_join(thread, NULL);
+    CHECK_OK(st);
+    um_device_close(&dev);
+    CHECK_EQ(r.cu.cuCtxGetCurrent(&current), 0);
+    CHECK(current == r.context);
+}
+
 /* What another thread does while somebody's stream is captured. */
 static void *run_frames(void *ctx)
 {

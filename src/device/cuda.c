@@ -36,7 +36,6 @@ struct cuda {
     struct um_cuda_driver cu;
     um_cu_device device;
     um_cu_context context;
-    atomic_bool adopted; /* a thread that had none got ours */
     um_cu_stream stream[UM_QUEUES];
     um_cu_event foreign; /* between a queue and a stream of the caller; or NULL */
     um_cu_event ahead;   /* what graphs of a caller wait for; or NULL */
@@ -137,6 +136,7 @@ static um_status check_wait(struct cuda *c, um_cu_result r, const char *call)
  * PyTorch does, and ends that capture. */
 static _Thread_local um_cu_context outer; /* the caller's, during a call */
 static _Thread_local unsigned outer_mode; /* likewise */
+static _Thread_local um_cu_context kept;  /* this thread had none and got it */
 
 static void set_mode(struct cuda *c, unsigned mode)
 {
@@ -155,7 +155,7 @@ static struct cuda *enter(um_device *dev)
     outer = NULL;
     c->cu.cuCtxGetCurrent(&outer);
     if (!outer)
-        c->adopted = true;
+        kept = c->context;
     if (outer != c->context)
         c->cu.cuCtxSetCurrent(c->context);
     return c;
@@ -729,8 +729,8 @@ static void cuda_close(um_device *dev)
         if (c->foreign)
             check(c, c->cu.cuEventDestroy(c->foreign), "cuEventDestroy", "closing");
         leave(c, UM_OK);
-        if (c->adopted && (!outer || outer == c->context))
-            c->cu.cuCtxSetCurrent(NULL);
+        if (kept == c->context && (!outer || outer == c->context))
+            c->cu.cuCtxSetCurrent(kept = NULL);
         check(c, c->cu.cuDevicePrimaryCtxRelease(c->device), "cuDevicePrimaryCtxRelease",
               "closing");
     }
