@@ -37,5 +37,6 @@ for file in "$command" "$library"; do
     check "$name: fortified functions" has "$file" --dyn-syms '__[a-z]+_chk(@|$)'
 done
 check "library: exports um_ only" only_um "$library"
+check "library: calls its own functions" hasnt "$library" -r ' um_'
 echo "$passed passed, $failed failed, 0 skipped"
 [ "$failed" -eq 0 ]
