@@ -22,6 +22,7 @@ elseif(nvcc_version VERSION_LESS 12.8)
   message(STATUS "GPU kernels: skipped, nvcc ${nvcc_version} is older than 12.8")
   return()
 endif()
+list(SORT UM_CUDA_ARCHS COMPARE NATURAL) # in whatever order they were given
 message(STATUS "GPU kernels: nvcc ${nvcc_version}, sm ${UM_CUDA_ARCHS}")
 
 # PTX for what is newer than the list: of its oldest architecture, so that any GPU from there on can run it.
