@@ -18,7 +18,8 @@ except ultramotion.UnsupportedError as problem:
 DATASET = "phantom:seed=900001,frames=2,width=160,height=160"
 
 
-def test_val_reports_as_the_command_does(tmp_path):
+def test_val_reports_as_the_command_does(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))  # as in a container that is read-only
     report = ultramotion.val(DATASET, device="cpu", conf=0.4, mask_clean=False, gray=np.bool_(True), within=(3, 6), out=tmp_path / "out")
     assert report["frames"] == 2 and report["conf"] == pytest.approx(0.4) and report["within_px"] == [3, 6]
     assert 0 <= report["masks"]["dice"] <= 1 and len(report["boxes"]["ap_interval"]) == 2
@@ -150,4 +151,7 @@ def test_the_command_of_the_package(python):
     said = python("import sys; sys.argv = ['ultramotion', '--version']; from ultramotion.command import main; main()")
     assert said == subprocess.run([command.command_path(), "--version"], capture_output=True, text=True, check=True).stdout
     assert said.startswith(f"ultramotion {ultramotion.__version__} ")
+    models = "import os; os.execv = lambda *_: print(os.environ['ULTRAMOTION_MODELS']); from ultramotion.command import main; main()"
+    assert python(models, ULTRAMOTION_MODELS="") == ultramotion._c.carried("models") + "\n"
+    assert python(models, ULTRAMOTION_MODELS="mine") == "mine\n"
     assert said == python("import runpy, sys; sys.argv = ['', '--version']; runpy.run_module('ultramotion', run_name='__main__')")

@@ -729,6 +729,15 @@ def test_a_library_of_another_version(python, tmp_path):
     assert "no library at /nowhere.so" in python(text, ULTRAMOTION_LIBRARY="/nowhere.so")
 
 
+def test_a_library_in_the_current_folder(python, tmp_path, monkeypatch):
+    """A bare name is that file, not what the loader finds elsewhere; it stays so when the folder changes."""
+    library = os.path.realpath(ultramotion._c.lib._name)
+    (tmp_path / "libultramotion.so").symlink_to(library)
+    monkeypatch.chdir(tmp_path)
+    said = python("import os, ultramotion; os.chdir('/'); print(ultramotion._c.lib._name)", ULTRAMOTION_LIBRARY="libultramotion.so")
+    assert said == f"{tmp_path}/libultramotion.so\n"
+
+
 def test_a_struct_that_moved_is_found(python):
     said = python(
         """

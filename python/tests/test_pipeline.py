@@ -163,6 +163,7 @@ def test_a_run_that_is_left_says_that_a_sink_failed(pipeline):
 def test_a_list_of_names_is_read_as_the_command_reads_it(pipeline, packets, tmp_path, monkeypatch, caplog):
     """In its own order, each under its name, from wherever it is; the library says what is wrong with one."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))  # as in a container that is read-only
     gray = packets[0].frame.numpy()
     for name in ("b.png", "deep/a.png"):
         Path(name).parent.mkdir(exist_ok=True)
@@ -180,6 +181,8 @@ def test_a_list_of_names_is_read_as_the_command_reads_it(pipeline, packets, tmp_
             list(run(wrong, pipeline=pipeline))
     with pytest.raises(ultramotion.InvalidError, match="b.png: is also the input"):
         run(names, pipeline=pipeline, sinks="jsonl:b.png")
+    with pytest.raises(ultramotion.FileError, match="a temporary image: No such file"):
+        packets[0].frame._repr_png_()
 
 
 def test_an_array_is_its_images_along_the_first_axis(pipeline, packets, caplog):

@@ -17,7 +17,7 @@ import weakref
 from ctypes import POINTER, byref, c_bool, c_char, c_char_p, c_double, c_float, c_int, c_int32, c_int64, c_long
 from ctypes import c_size_t, c_ssize_t, c_uint32, c_uint64, c_void_p
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Callable, Generic, Iterator, TypeVar, Union, overload
+from typing import IO, TYPE_CHECKING, Any, Callable, Generic, Iterator, TypeVar, Union, overload
 
 ABI = 18  # um_abi() that this file was written for
 Path = Union[str, os.PathLike[str]]
@@ -124,6 +124,11 @@ def of_file(name: str) -> Iterator[None]:
         yield
     except OSError as problem:
         raise FileError(f"{name}: {problem.strerror or problem}") from problem
+
+
+def scratch(mode: str, encoding: str | None = None) -> IO[Any]:
+    """A file in memory: there is not always a folder that may be written to."""
+    return os.fdopen(os.memfd_create("ultramotion"), mode, encoding=encoding)
 
 
 @contextlib.contextmanager
@@ -732,7 +737,7 @@ def carried(name: str) -> str:
 
 def _find() -> str:
     named = os.environ.get("ULTRAMOTION_LIBRARY")
-    path = named or carried("libultramotion.so")
+    path = os.path.abspath(named) if named else carried("libultramotion.so")  # the loader would look for a bare name elsewhere
     if not os.path.exists(path):
         raise ImportError(
             f"ultramotion: no library at {path}"

@@ -30,7 +30,7 @@ def command_path() -> str:
 
 def main() -> NoReturn:
     """`ultramotion …` of an installed package: the command itself, with the package's models."""
-    os.environ.setdefault("ULTRAMOTION_MODELS", models_path())
+    os.environ["ULTRAMOTION_MODELS"] = models_path()  # also where it is set to nothing
     try:
         path = command_path()
     except _c.Error as problem:
@@ -148,11 +148,10 @@ def _said(call: list[str], bar: Any) -> str:
     """What the command writes to stdout. Of its lines on stderr those of how far it is move the bar, others are logged; the last one of a
     command that fails is raised."""
     import subprocess
-    import tempfile
 
     last = ""
-    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(
-        call, stdout=said, stderr=subprocess.PIPE, text=True, errors="replace"
+    with _c.scratch("w+", "utf-8") as said, subprocess.Popen(
+        call, stdout=said, stderr=subprocess.PIPE, encoding="utf-8", errors="replace"
     ) as process:
         assert process.stderr is not None
         try:
@@ -175,7 +174,8 @@ def _said(call: list[str], bar: Any) -> str:
         if last:
             LOG.warning("%s", last)
         said.seek(0)
-        return said.read()
+        text: str = said.read()
+        return text
 
 
 def train(network: str, out: _c.Path, *arguments: str | float | _c.Path, recipes: _c.Path | None = None) -> int:

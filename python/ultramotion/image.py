@@ -305,7 +305,7 @@ def png(pixels: np.ndarray[Any, Any]) -> bytes:
     """The bytes of a PNG, which the library writes as a file only."""
     import tempfile
 
-    with tempfile.TemporaryDirectory() as folder:
+    with _c.of_file("a temporary image"), tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "a.png")
         write_png(path, pixels)
         with open(path, "rb") as file:

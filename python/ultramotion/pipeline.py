@@ -525,13 +525,11 @@ def _as_list(source: Any) -> IO[bytes] | None:
     """A list of names as one that the library reads: a file, which goes with this object."""
     if not isinstance(source, (list, tuple)) or not source or not all(isinstance(one, (str, os.PathLike)) for one in source):
         return None
-    import tempfile  # only here: it takes a while
-
     names = [_without_steps_up(os.path.join(os.getcwd(), _c.path_text(one))) for one in source]
     for name in names:
         if "\n" in name or name.endswith("\r"):
             raise _c.InvalidError(f"source {name!r}: a name with the end of a line in it")
-    file = tempfile.NamedTemporaryFile("wb", prefix="ultramotion-", suffix=".txt")
+    file = _c.scratch("wb")
     file.write(os.fsencode("\n".join(names)))
     file.flush()
     return file
@@ -743,7 +741,7 @@ def run(
         raise _c.InvalidError(f"pipeline {pipeline!r}: want an ultramotion.Pipeline")
     specs = [_c.path_bytes(sink) for sink in sinks]
     listed = _as_list(source)
-    source = source if listed is None else f"@{listed.name}"
+    source = source if listed is None else f"@/proc/self/fd/{listed.fileno()}"
     spec = _c.path_text(source) if isinstance(source, (str, os.PathLike)) else ""
     if spec.startswith("push:"):
         raise _c.InvalidError(f"source {spec!r}: want the images themselves, as an iterable")
@@ -786,3 +784,6 @@ def run(
         if owned:
             pipeline.close()
         raise
+    finally:
+        if listed is not None:
+            listed.close()  # it was read
