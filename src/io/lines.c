@@ -13,10 +13,13 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 struct um_lines {
@@ -116,6 +119,29 @@ static um_status put(const struct um_lines *l, const char *text, size_t n, int w
     return UM_OK;
 }
 
+/* A reader that left is told, and ends nobody's program: until release() SIGPIPE is not delivered
+ * on this thread, which may be anybody's. */
+struct held {
+    sigset_t pipe, mask, pending;
+};
+
+static void hold(struct held *h)
+{
+    sigemptyset(&h->pipe);
+    sigaddset(&h->pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &h->pipe, &h->mask);
+    sigpending(&h->pending);
+}
+
+static void release(const struct held *h)
+{
+    static const struct timespec now;
+    if (!sigismember(&h->pending, SIGPIPE))
+        while (sigtimedwait(&h->pipe, NULL, &now) < 0 && errno == EINTR)
+            ;
+    pthread_sigmask(SIG_SETMASK, &h->mask, NULL);
+}
+
 um_status um_lines_write(um_lines *l, const char *line, int wake_fd)
 {
     if (!l || !line)
@@ -133,6 +159,8 @@ um_status um_lines_write(um_lines *l, const char *line, int wake_fd)
         st = failed(l);
     l->old = false;
     if (st == UM_OK) {
+        struct held held;
+        hold(&held);
         if (l->standard) { /* what the program printed comes first; others' lines wait */
             flockfile(l->standard);
             fflush(l->standard);
@@ -140,6 +168,7 @@ um_status um_lines_write(um_lines *l, const char *line, int wake_fd)
         st = put(l, whole, n + 1, wake_fd);
         if (l->standard)
             funlockfile(l->standard);
+        release(&held);
     }
     um_free(whole);
     l->status = st;
