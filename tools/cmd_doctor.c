@@ -139,6 +139,11 @@ static void report_images(void)
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         if (!strstr(um_image_kinds(), parts[i].part))
             printf("           %s\n", parts[i].missing);
+    um_sink *video = NULL; /* which nothing can be written to: libav is loaded first */
+    if (strstr(um_image_kinds(), "videos") &&
+        um_sink_open(&video, "video:/dev/null/a.mp4", NULL) == UM_EUNSUPPORTED)
+        printf("           videos: MISSING: %s\n", um_last_error());
+    um_sink_close(&video);
     um_source *camera = NULL; /* no camera is opened for being asked about */
     if (um_source_open(&camera, "v4l2:/dev/null", NULL) == UM_EUNSUPPORTED)
         printf("           cameras: MISSING: %s\n", um_last_error());
