@@ -246,13 +246,37 @@ TEST(what_was_used_longest_ago_goes)
     }
     CHECK(found(folder, "3") && found(folder, "23") && found(folder, "16"));
     CHECK_EQ(files(folder, ".part", NULL), 0);
-    snprintf(part, sizeof part, "%s/large.packed", folder);
+    snprintf(part, sizeof part, "%s/00000000000000000000000000000000.packed", folder);
     spit(part, "x", 1);
     CHECK(truncate(part, (off_t)4 << 30) == 0 && chmod(part, 0600) == 0);
     CHECK_EQ(utimensat(AT_FDCWD, part, old, 0), 0);
     CHECK(found(folder, "23"));
     CHECK_OK(write_some(folder, "24"));
     CHECK(access(part, F_OK) != 0 && found(folder, "23") && found(folder, "24"));
+    clear(folder);
+}
+
+TEST(files_of_others_stay)
+{
+    static const char *const theirs[] = {"meal.packed", ".thesis.part", "0123.packed",
+                                         "0000000000000000000000000000000g.packed"};
+    enum { THEIRS = sizeof theirs / sizeof *theirs };
+    char folder[400], path[THEIRS][500], what[16];
+    struct timespec old[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    snprintf(folder, sizeof folder, "%s", in_scratch("others"));
+    CHECK_OK(write_some(folder, "0"));
+    for (int i = 0; i < THEIRS; i++) {
+        snprintf(path[i], sizeof path[i], "%s/%s", folder, theirs[i]);
+        spit(path[i], "x", 1);
+        CHECK_EQ(utimensat(AT_FDCWD, path[i], old, 0), 0);
+    }
+    for (int i = 1; i < 20; i++) {
+        snprintf(what, sizeof what, "%d", i);
+        CHECK_OK(write_some(folder, what));
+    }
+    for (int i = 0; i < THEIRS; i++)
+        CHECK_EQ(access(path[i], F_OK), 0);
+    CHECK_EQ(files(folder, ".packed", NULL), 16 + THEIRS - 1);
     clear(folder);
 }
 

@@ -240,10 +240,18 @@ static um_status lock_folder(const char *folder, int *fd)
     return UM_AGAIN;
 }
 
-static bool ends_with(const char *s, const char *end)
+/* Files as um_part_open() calls them, and as path_of(): a folder that somebody named may hold
+ * other ones, which are left alone. */
+static bool is_part(const char *name)
 {
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
+    static const char begin[] = ".ultramotion.", end[] = ".part";
+    size_t n = strlen(name), m = sizeof end - 1;
+    return strncmp(name, begin, sizeof begin - 1) == 0 && n > m && strcmp(name + n - m, end) == 0;
+}
+
+static bool is_packed(const char *name)
+{
+    return strspn(name, "0123456789abcdef") == NAME && strcmp(name + NAME, END) == 0;
 }
 
 /* Remove one file of a folder: a part that was left behind, else, where there is no room for `size`
@@ -257,8 +265,8 @@ static bool remove_one(const char *folder, const char *except, uint64_t size)
     int packed = 0;
     for (struct dirent *e; dir && (e = readdir(dir));) {
         struct stat s;
-        bool part = e->d_name[0] == '.' && ends_with(e->d_name, ".part");
-        if (!part && !ends_with(e->d_name, END))
+        bool part = is_part(e->d_name);
+        if (!part && !is_packed(e->d_name))
             continue;
         char *path = path_in(folder, e->d_name, "");
         if (path && lstat(path, &s) == 0 && is_own(&s) && strcmp(path, except) != 0 &&
