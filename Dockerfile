@@ -5,7 +5,7 @@ WORKDIR /src
 COPY . .
 RUN script/bootstrap
 RUN cmake --preset release -DUM_CUDA=OFF
-RUN cmake --build --preset release --target libultramotion.so ultramotion_cli man
+RUN cmake --build --preset release --target libultramotion.so ultramotion_cli ultramotion_man
 RUN cmake --install build --prefix /opt/ultramotion --strip
 
 FROM debian:12-slim

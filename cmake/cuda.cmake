@@ -21,6 +21,8 @@ if(NOT UM_NVCC)
 elseif(nvcc_version VERSION_LESS 12.8)
   message(STATUS "GPU kernels: skipped, nvcc ${nvcc_version} is older than 12.8")
   return()
+elseif(NOT UM_CUDA_ARCHS)
+  message(FATAL_ERROR "UM_CUDA_ARCHS is empty: want architectures, e.g. 80;90 (or -DUM_CUDA=OFF for no GPU kernels)")
 endif()
 list(SORT UM_CUDA_ARCHS COMPARE NATURAL) # in whatever order they were given
 message(STATUS "GPU kernels: nvcc ${nvcc_version}, sm ${UM_CUDA_ARCHS}")
