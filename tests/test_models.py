@@ -9,7 +9,7 @@ import re
 import struct
 import zipfile
 
-from command import DETECTOR, ROOT, SEGMENTER, lines, main, png, test, um
+from command import DETECTOR, ROOT, SEGMENTER, gray, lines, main, png, test, um
 
 FRAMES = [ROOT / f"tests/golden/end_to_end/phantom_{i}.png" for i in range(3)]
 BOX = ["--box", "130,127,379,510"]
@@ -99,6 +99,17 @@ def detector():
 
 def segmenter():
     return read(SEGMENTER)[1]
+
+
+def two_classes(path, names, bias=0.0):
+    """The second is found wherever the first is, with a score that the first passes where it is sure enough: at this bias."""
+    tensors = detector()
+    for name, (dtype, shape, data) in tensors.items():
+        if "score_head" in name or "denoising_class" in name:
+            new = data if "dec_" not in name else struct.pack("<e", bias) if name.endswith("bias") else bytes(len(data))
+            new = data[:len(data) // shape[0]] if "denoising" in name else new
+            tensors[name] = dtype, [shape[0] + 1, *shape[1:]], data + new
+    return write(path, tensors, {"input_size": "320", "classes": names})
 
 
 HUGGING_FACE = [  # upstream's spelling, the other's
@@ -427,6 +438,29 @@ def names_of_classes(tmp):
     assert "none.txt" in err
     (tmp / "dos.txt").write_bytes(b"\xef\xbb\xbff\xc3\xa9mur\r\n\r\n")
     assert best(FRAMES[0], "--names", tmp / "dos.txt")[2]["name"] == "fémur"
+
+
+@test
+def what_is_tracked_stays_of_its_class(tmp):
+    model = two_classes(tmp / "even.safetensors", "bone,nerve")
+    sure = []  # how much more so than the other, of each image's best box
+    for frame in FRAMES:
+        um("detect", frame, "--detector", model, "--dump", tmp / "dump")
+        logits = read(tmp / "dump")[1]["pred_logits"][2]
+        first, second = max(struct.iter_unpack("<2f", logits))
+        sure.append((first - second, frame))
+    (low, less), (high, more) = sorted(sure)[-2:]
+    model = two_classes(tmp / "two.safetensors", "bone,nerve", (low + high) / 2)
+    rows = {more: gray(more), less: gray(less)}
+    for i, frame in enumerate(4 * [more] + 4 * [less] + [more, less]):
+        first = bytes([i]) + rows[frame][0][1:]  # an image that repeats is frozen
+        png(tmp / f"{i}.png", len(first), len(rows[frame]), lambda x, y: first[x] if y == 0 else rows[frame][y][x])
+    run = ("run", f"{tmp}/*.png", "--detector", model, "--sam-size", 128)
+    assert [p["label"] for p in lines(um(*run)[0])] == 4 * [0] + 4 * [1] + [0, 1]
+    tracked = [(p["state"], p["label"]) for p in lines(um(*run, "--track", 1)[0])]
+    assert tracked[2:4] == 2 * [("VISIBLE", 0)], tracked
+    assert all(before[1] == now[1] or before[0] == "LOST" for before, now in zip(tracked, tracked[1:])), tracked
+    assert um(*run, "--track", 1, "--shadow", "legacy", "--shadow-every", 1)[1].count(" 0 disagreed") == 1
 
 
 @test

@@ -494,6 +494,7 @@ static um_status send(um_pipeline *p, um_frame **frame)
         st = um_track_go_on(p, g);
     if (st == UM_OK && p->set.track) {
         um_track_tell(&p->track, &header);
+        flight->wish.label = header.label;
         detect = p->track.detect;
     }
     struct lane *l = lane_of(p, p->sent);

@@ -40,6 +40,8 @@ void um_track_tell(const struct track *t, struct um_frame_header *header)
 {
     header->track = (t->previous ? UM_TRACK_PREVIOUS : 0u) | (t->good ? UM_TRACK_GOOD : 0u) |
                     (t->keep ? UM_TRACK_KEEP : 0u);
+    if (header->label < 0 && t->seen.state != UM_STATE_LOST) /* the best of another is another's */
+        header->label = t->follow.label;
     header->follow_label = t->follow.label;
     header->follow_score = t->follow.score;
     memcpy(header->follow_box, t->follow.box, sizeof header->follow_box);
