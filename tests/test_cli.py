@@ -1280,6 +1280,12 @@ def what_is_visible_is_tracked(tmp):
 
 
 @test
+def a_budget_is_not_for_what_was_read_ahead(tmp):
+    packets = lines(um("run", "phantom:seed=900000,frames=8", "--budget-ms", 3600000)[0])
+    assert sum(p["deadline"]["latency_ms"] for p in packets) < 1.5 * sum(p["stages_ms"]["total"] for p in packets), packets
+
+
+@test
 def masks_are_cleaned_and_dark_images_stretched_where_it_is_said(tmp):
     run = ("run", "phantom:seed=900000,frames=1", "-o", "jsonl:-")
     for more, cleaned, gain in (((), True, None), (("--mask-clean", 1, "--gain", "off"), True, None), (("--mask-clean", 0, "--gain", 1.25), False, 1.25),

@@ -30,8 +30,8 @@ typedef struct um_frame {
                              um_frame_set_source() */
     int has_ts; /**< ts is the source's own timestamp, 0 included; else it is the time of receipt
                  */
-    uint64_t received_ns; /**< when a source had received it completely, by CLOCK_MONOTONIC; 0 =
-                             unknown */
+    uint64_t received_ns; /**< when a live source had received it completely, by CLOCK_MONOTONIC; 0
+                             = unknown, or of a source that waits until it is read */
 } um_frame;
 
 /**

@@ -212,7 +212,7 @@ um_status um_source_read(um_source *source, um_frame **frame)
     if (st == UM_OK) {
         s->round_frames = true;
         (*frame)->id = s->id;
-        if (!(*frame)->received_ns)
+        if (!(*frame)->received_ns && s->ops->live)
             (*frame)->received_ns = um_clock_ns();
         if ((*frame)->ts != 0)
             (*frame)->has_ts = 1;

@@ -55,6 +55,9 @@ static struct um_arrival *read_one(struct um_reader *r)
     a->status = um_source_read(r->source, &a->frame);
     a->way.read = um_clock_ns();
     if (a->status == UM_OK) {
+        if (r->realtime && !a->frame->received_ns)
+            a->frame->received_ns = a->way.read;
+        a->way.received = a->frame->received_ns;
         uint64_t before = atomic_exchange(&r->heard, a->way.read);
         uint64_t interval = before ? a->way.read - before : 0;
         if (before)

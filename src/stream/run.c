@@ -373,6 +373,8 @@ static um_status submit(struct um_run *r)
         }
         um_frame *f = r->waiting[r->sent]->frame, *frame = um_frame_ref(f);
         r->waiting[r->sent]->way.sent = um_clock_ns();
+        if (!r->waiting[r->sent]->way.received) /* nobody sent it: it was read ahead */
+            f->received_ns = r->waiting[r->sent]->way.sent;
         go_away(r, f->id, r->n_waiting);
         um_status st = um_pipeline_send(r->pipeline, &frame);
         if (st == UM_OK)
@@ -428,7 +430,6 @@ static um_status collect(struct um_run *r)
     char text[TEXT];
     snprintf(text, sizeof text, "%s", um_last_error());
     struct um_arrival *a = r->waiting[0];
-    a->way.received = a->frame->received_ns;
     a->way.done = um_clock_ns();
     pthread_mutex_lock(&r->lock);
     r->counts.frames++;
