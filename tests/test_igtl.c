@@ -1259,6 +1259,10 @@ TEST(a_cancelled_source_ends_whatever_it_waits_for)
 
 enum { W = 32, H = 10 };
 
+/* One byte, and then characters of two: LBMETA's 64 end within one. */
+#define TEN "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9"
+#define LONG_NAME "x" TEN TEN TEN TEN
+
 /* A packet with objects of these classes, each a row of its mask: row i of object i. */
 static const um_packet *make_packet(uint64_t id, const int *labels, int n)
 {
@@ -1284,7 +1288,9 @@ static const um_packet *make_packet(uint64_t id, const int *labels, int n)
         memset(bits[i] + (i + 1) * (W / 8), 0xff, W / 8);
         object[i] = (um_object){.struct_size = sizeof *object,
                                 .label = labels[i],
-                                .name = labels[i] ? "rib" : "spine",
+                                .name = labels[i] > 255 ? LONG_NAME
+                                        : labels[i]     ? "rib"
+                                                        : "spine",
                                 .score = 0.75f,
                                 .has_box = 1,
                                 .box = {1, 2, 3.5f, 4},
@@ -1502,6 +1508,58 @@ TEST(several_classes_are_a_label_map_or_an_image_each)
     close(fd);
     um_packet_unref(&packet);
     um_packet_unref(&lost);
+    CHECK_OK(um_sink_close(&sink));
+}
+
+/* 1 is of one class at a time; of many classes the values end at 255; names are cut between two
+ * characters. */
+TEST(labels_say_what_a_mask_shows_now)
+{
+    static uint8_t room[4096];
+    static const int seen[] = {2, 0, 2};
+    int port = 0, labels = 0;
+    struct um_igtl_message m;
+    struct um_igtl_image image;
+    struct um_igtl_label label;
+    um_sink *sink = open_sink("", 1, &port);
+    int fd = join(port, 1);
+    for (int i = 0; i < 3; i++) {
+        const um_packet *packet = make_packet((uint64_t)i, &seen[i], 1);
+        CHECK_OK(um_sink_write(sink, packet, NULL, NULL));
+        CHECK(receive_type(fd, "LBMETA", &m, room, sizeof room));
+        CHECK_OK(um_igtl_label_count(&labels, &m));
+        CHECK_EQ(labels, 1);
+        um_igtl_label_read(&label, &m, 0);
+        CHECK_STR(label.name, seen[i] ? "rib" : "spine");
+        CHECK_EQ(label.label, 1);
+        um_packet_unref(&packet);
+    }
+    close(fd);
+    CHECK_OK(um_sink_close(&sink));
+
+    const int many[] = {300, 0};
+    const um_packet *packet = make_packet(1, many, 2);
+    sink = open_sink("per-class", 2, &port);
+    fd = join(port, 1);
+    for (int twice = 0; twice < 2; twice++) { /* LBMETA once: the cut name is not another one */
+        CHECK_OK(um_sink_write(sink, packet, NULL, NULL));
+        if (!twice) {
+            CHECK(receive(fd, &m, room, sizeof room));
+            CHECK_STR(m.header.type, "LBMETA");
+            um_igtl_label_read(&label, &m, 2);
+            CHECK_EQ(label.label, 255);
+            CHECK_STR(label.name, "x" TEN TEN TEN "\u00e9");
+        }
+        for (int k = 0; k < 3; k++) {
+            CHECK(receive(fd, &m, room, sizeof room));
+            CHECK_OK(um_igtl_image_read(&image, &m));
+            CHECK_EQ(image.pixels[W], k == 0 ? 255 : k == 2);
+        }
+        CHECK(receive_type(fd, "STRING", &m, room, sizeof room)); /* Box */
+        CHECK(receive(fd, &m, room, sizeof room));                /* State */
+    }
+    close(fd);
+    um_packet_unref(&packet);
     CHECK_OK(um_sink_close(&sink));
 }
 

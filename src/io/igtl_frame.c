@@ -122,11 +122,21 @@ static bool room_for_pixels(struct um_igtl_frame *f)
     return f->pixels != NULL;
 }
 
+/* Beyond what a mask's values can say, all are the last. */
+static int class_of(const um_object *o)
+{
+    return o->label >= 0 && o->label < UM_IGTL_CLASSES - 1 ? o->label : UM_IGTL_CLASSES - 1;
+}
+
+static uint8_t value_of_class(int class)
+{
+    return (uint8_t)(class + 1 < UM_IGTL_CLASSES ? class + 1 : UM_IGTL_CLASSES - 1);
+}
+
 static uint8_t value_of(const struct um_igtl_frame *f, int i)
 {
-    const um_object *o = um_packet_object(f->packet, i);
-    int v = f->by_object ? i + 1 : o->label + 1;
-    return (uint8_t)(v > 0 && v < 256 ? v : 255);
+    return f->by_object ? (uint8_t)(i + 1)
+                        : value_of_class(class_of(um_packet_object(f->packet, i)));
 }
 
 /* The values 0 and, where there is a mask, its label; of several the best. `class` -1: all. */
@@ -141,7 +151,7 @@ static void draw(struct um_igtl_frame *f, int class)
     }
     um_packet_label_map(p, f->pixels);
     for (int i = 0; i < p->objects; i++)
-        value[i + 1] = class < 0 ? value_of(f, i) : um_packet_object(p, i)->label == class;
+        value[i + 1] = class < 0 ? value_of(f, i) : class_of(um_packet_object(p, i)) == class;
     for (size_t k = 0; k < n; k++)
         f->pixels[k] = value[f->pixels[k]];
 }
@@ -266,19 +276,34 @@ struct um_igtl_relayed um_igtl_frame_write(struct um_igtl_frame *f, struct um_ig
 
 /* ---- labels ---- */
 
+/* As much of a name as LBMETA has room for, in whole characters. */
+static void cut_name(char out[65], const char *name)
+{
+    size_t n = strnlen(name, 65);
+    if (n > 64)
+        for (n = 64; n > 0 && ((unsigned char)name[n] & 0xc0) == 0x80;)
+            n--;
+    memcpy(out, name, n);
+    out[n] = 0;
+}
+
 /* Has anything that LBMETA says become different? False: a new name of the mask had to be cut. */
 static bool learn_labels(struct um_igtl_frame *f)
 {
     const um_packet *p = f->packet;
     for (int i = 0; i < p->objects; i++) {
         const um_object *o = um_packet_object(p, i);
-        int class =
-            o->label >= 0 && o->label < UM_IGTL_CLASSES - 1 ? o->label : UM_IGTL_CLASSES - 1;
-        const char *name = o->name ? o->name : "";
-        if (f->class_seen[class] && strncmp(f->class_name[class], name, 64) == 0)
+        int class = class_of(o);
+        char name[sizeof f->class_name[class]];
+        cut_name(name, o->name ? o->name : "");
+        if (i == 0 && class != f->last_class) {
+            f->last_class = class;
+            f->labels_changed = f->labels_changed || f->objects == 1;
+        }
+        if (f->class_seen[class] && strcmp(f->class_name[class], name) == 0)
             continue;
         f->class_seen[class] = f->labels_changed = true;
-        snprintf(f->class_name[class], sizeof f->class_name[class], "%.64s", name);
+        memcpy(f->class_name[class], name, sizeof name);
     }
     if (strcmp(f->labelled[0], f->mask) == 0 && strcmp(f->labelled[1], f->owner) == 0 &&
         f->labelled_size[0] == f->image.size[0] && f->labelled_size[1] == f->image.size[1])
@@ -323,8 +348,10 @@ void um_igtl_labels_write(const struct um_igtl_frame *f, struct um_igtl_outbox *
         if (!f->class_seen[class])
             continue;
         any = true;
-        if (!f->by_object || f->objects == 1)
-            put_label(f, out, class, f->objects > 1 ? class + 1 : 1, false);
+        if (f->objects > 1 && !f->by_object)
+            put_label(f, out, class, value_of_class(class), false);
+        else if (f->objects == 1 && class == f->last_class) /* 1 is what was seen last */
+            put_label(f, out, class, 1, false);
         if (f->per_class)
             put_label(f, out, class, 1, true);
     }

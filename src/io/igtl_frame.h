@@ -28,6 +28,7 @@ struct um_igtl_frame {
     /* what LBMETA says */
     char class_name[UM_IGTL_CLASSES][65];
     bool class_seen[UM_IGTL_CLASSES];
+    int last_class;                     /* of the best object */
     char labelled[2][UM_IGTL_NAME + 1]; /* mask and owner that it speaks of */
     uint16_t labelled_size[2];
     uint8_t *pixels;
