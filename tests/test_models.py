@@ -441,6 +441,24 @@ def names_of_classes(tmp):
 
 
 @test
+def names_between_commas_or_numbers(tmp):
+    for names, kept in (("bone, nerve ", ("bone", "nerve")), ("[\" bone\",\"nerve\"]", (" bone", "nerve"))):
+        model = two_classes(tmp / "two.safetensors", names)
+        um("convert", model, tmp / "again.safetensors", "--precision", "same")
+        for path in (model, tmp / "again.safetensors"):
+            for label, name in enumerate(kept):
+                found = lines(um("detect", FRAMES[0], "--detector", path, "--conf", 0, "--class", name)[0])[0]["boxes"]
+                assert {(b["label"], b["name"]) for b in found} == {(label, name)}, found
+    numbers = two_classes(tmp / "numbers.safetensors", "1,0")  # which of the two is meant?
+    _, err = um("detect", FRAMES[0], "--detector", numbers, "--class", 1, code=2)
+    assert "--class 1: class 1 or class 0, which is called so? --names FILE renames them" in err, err
+    for names, number, label in (("0,1", 1, 1), ("7,8", 1, 1), ("7,8", 7, 0)):
+        same = two_classes(tmp / "numbers.safetensors", names)
+        found = lines(um("detect", FRAMES[0], "--detector", same, "--conf", 0, "--class", number)[0])[0]["boxes"]
+        assert {b["label"] for b in found} == {label}, found
+
+
+@test
 def what_is_tracked_stays_of_its_class(tmp):
     model = two_classes(tmp / "even.safetensors", "bone,nerve")
     sure = []  # how much more so than the other, of each image's best box

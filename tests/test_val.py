@@ -439,6 +439,9 @@ def what_the_truth_has_no_category_for_is_not_found(folder):
     um("phantom", "-o", folder / "data", "--frames", 3, "--seed", 900000)
     r = report(folder / "data", "--detector", two_classes(folder / "two.safetensors"))
     assert r["sequence"]["found"] == 0 and r["masks"]["dice"] == 0 and r["boxes"]["iou"] == 0, r
+    (folder / "names").write_text("\nbone\n")  # by its name, not by the number of a class without one
+    r = report(folder / "data", "--detector", folder / "two.safetensors", "--names", folder / "names")
+    assert r["sequence"]["found"] == 0, r
     truth = folder / "data/truth.json"
     text = json.loads(truth.read_text())
     text["categories"].append({"id": 7, "name": "bones-nerves"})  # as exporters write it: nothing is of it

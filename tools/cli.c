@@ -260,12 +260,8 @@ um_status cli_class(const struct options *o, um_detector *detector, int *label)
     *label = -1;
     if (!o->class_name)
         return UM_OK;
-    if (options_whole(o->class_name, 0, classes - 1, &n)) {
-        *label = (int)n;
-        return UM_OK;
-    }
+    bool number = options_whole(o->class_name, 0, classes - 1, &n), named = false;
     char names[512] = "";
-    bool named = false;
     for (int i = 0; i < classes && *label < 0; i++) {
         const char *name = um_detector_class_name(detector, i);
         size_t used = strlen(names);
@@ -274,6 +270,12 @@ um_status cli_class(const struct options *o, um_detector *detector, int *label)
             *label = i;
         snprintf(names + used, sizeof names - used, "%s%s", i ? "," : "", name ? name : "");
     }
+    if (number && *label >= 0 && *label != n) {
+        cli_usage("--class %s: class %s or class %d, which is called so? --names FILE renames them",
+                  o->class_name, o->class_name, *label);
+        return UM_EINVAL;
+    }
+    *label = number ? (int)n : *label;
     if (*label >= 0)
         return UM_OK;
     char known[32] = "class 0 alone";

@@ -652,8 +652,22 @@ static um_status report(struct val *v, const char *folder)
 
 /* ---- the command ---- */
 
+/* The class that a category is, or how many classes there are. */
+static int class_of(const um_detector *detector, const struct category *c)
+{
+    int classes = um_detector_classes(detector);
+    for (int k = 0; k < classes && c->name; k++) {
+        const char *name = um_detector_class_name(detector, k);
+        if (name && strcmp(name, c->name) == 0)
+            return k;
+    }
+    bool numbered =
+        c->id >= 0 && c->id < classes && !(c->name && um_detector_class_name(detector, (int)c->id));
+    return numbered ? (int)c->id : classes;
+}
+
 /* Which of the data set's categories each class of the detector is: by name; by number, where one
- * side has no names. Categories that nothing is of may be others, but not all. */
+ * side has no name. Categories that nothing is of may be others, but not all. */
 static um_status pair_classes(struct val *v)
 {
     const struct category *known;
@@ -664,12 +678,7 @@ static um_status pair_classes(struct val *v)
         v->category[k] = -1;
     int unknown = -1, paired = 0;
     for (int c = 0; c < n; c++) {
-        int k = 0;
-        for (; k < classes; k++) {
-            const char *name = um_detector_class_name(v->engine.detector, k);
-            if (name && known[c].name ? strcmp(name, known[c].name) == 0 : known[c].id == k)
-                break;
-        }
+        int k = class_of(v->engine.detector, &known[c]);
         if (k < classes) {
             v->category[k] = c;
             paired++;

@@ -14,6 +14,13 @@
 
 enum { FILE_BYTES_MAX = 1 << 20 };
 
+/* Between commas, round which people write spaces. */
+static bool survives(const char *name)
+{
+    size_t n = strlen(name);
+    return !strchr(name, ',') && name[0] != '[' && name[0] != ' ' && !(n && name[n - 1] == ' ');
+}
+
 um_status um_labels_print(const char *const *name, int n, char **out)
 {
     bool list = n == 1 && name[0] && strspn(name[0], "0123456789") == strlen(name[0]);
@@ -21,7 +28,7 @@ um_status um_labels_print(const char *const *name, int n, char **out)
     *out = NULL;
     for (int i = 0; i < n; i++) {
         bytes += name[i] ? strlen(name[i]) + 1 : 1;
-        list = list || (name[i] && (strchr(name[i], ',') || name[i][0] == '['));
+        list = list || (name[i] && !survives(name[i]));
     }
     if (list) {
         um_json j = {0};
@@ -78,8 +85,10 @@ um_status um_labels_read(const char *text, char **name, int n)
             st = keep(name, i, x->valuestring, strlen(x->valuestring));
     }
     for (int i = 0; !list && text && i < n && st == UM_OK; i++) {
-        size_t length = strcspn(text, ",");
-        st = keep(name, i, text, length);
+        size_t length = strcspn(text, ","), from = strspn(text, " "), to = length;
+        while (to > from && text[to - 1] == ' ')
+            to--;
+        st = keep(name, i, text + from, from < to ? to - from : 0);
         text = text[length] ? text + length + 1 : NULL;
     }
     cJSON_Delete(list);
