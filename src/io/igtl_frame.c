@@ -150,7 +150,7 @@ static void draw(struct um_igtl_frame *f, int class)
         return;
     }
     um_packet_label_map(p, f->pixels);
-    for (int i = 0; i < p->objects; i++)
+    for (int i = 0; i < p->objects && i < UM_OBJECTS_MAX; i++)
         value[i + 1] = class < 0 ? value_of(f, i) : class_of(um_packet_object(p, i)) == class;
     for (size_t k = 0; k < n; k++)
         f->pixels[k] = value[f->pixels[k]];
