@@ -25,8 +25,8 @@ PRESENCE = "5,0.69"
 # The filter that resizes images reaches so many pixels of the input (README.md); the metadata's `smooth` says so.
 SMOOTH = 2
 PHANTOM = "ultramotion phantom, look=hard and default; no real picture"
-# Shares of the hard look, of images without bone and of shaded ones, and shapes of surfaces that come more often.
-DIET = (0.7, 0.3, 0.15, {"humps": 0.1, "flank": 0.07})
+# Shares of the hard look, of images without bone and of shaded ones, shapes of surfaces that come more often, and the share of images with a septum.
+DIET = (0.7, 0.3, 0.15, {"humps": 0.1, "flank": 0.07}, 0.2)
 
 
 def sample(own, marks, seed, index):

@@ -32,14 +32,16 @@ class Sample:
         self.image, self.masks, self.labels, self.outlined = image, masks, labels, outlined
 
 
-def draw(seed, index, hard=0.75, empty=0.12, shaded=0.1, surfaces=None, sides=(230, 430), own=None, marks=0):
-    """surfaces: {shape: share} of images of the hard look that have this shape; the others have any. own: instead of most phantom frames.
-    marks: share of images that are drawn over."""
+def draw(seed, index, hard=0.75, empty=0.12, shaded=0.1, surfaces=None, septa=0, sides=(230, 430), own=None, marks=0):
+    """surfaces: {shape: share} of images of the hard look that have this shape; the others have any. septa: share of phantom frames with a septum
+    of muscle. own: instead of most phantom frames. marks: share of images that are drawn over."""
     rng = np.random.default_rng((seed, index))
     if own and rng.random() >= own.phantom:
         sample = Sample(*dataset.load(own).draw(rng))
     else:
         sample = of_phantom(rng, hard, empty, surfaces, sides, own.bone if own else 0)
+        for _ in range(int(rng.integers(1, 3)) if septa and rng.random() < septa else 0):
+            septum(rng, sample)
     if rng.random() < 0.5:
         sample.image, sample.masks = sample.image[:, ::-1], [m[:, ::-1] for m in sample.masks]
     if rng.random() < 0.5:
@@ -63,6 +65,29 @@ def of_phantom(rng, hard, empty, surfaces, sides, bone):
     image, where, structures = phantom.frame(number, width, height, look, empty, surface)
     masks = [(where == i + 1).astype(np.uint8) for i in range(len(structures))]
     return Sample(image, masks, [bone if kind == phantom.BONE else -1 for kind, _ in structures])
+
+
+def septum(rng, s):
+    """A bright slanting sheet between muscles, which casts no shadow: steep bones look like it, and do. None where a structure is."""
+    h, w = s.image.shape
+    length, slant = rng.uniform(0.12, 0.5) * min(h, w), np.radians(rng.uniform(15, 75)) * rng.choice([-1, 1])
+    x, y = rng.uniform(0, w), rng.uniform(0.1, 0.85) * h
+    t = np.linspace(-0.5, 0.5, 24)
+    across = rng.normal(0, 0.06) * (4 * t * t - 1) + rng.normal(0, 0.03) * np.sin(rng.uniform(3, 8) * t + rng.uniform(0, 6))
+    px, py = x + length * (t * np.cos(slant) - across * np.sin(slant)), y + length * (t * np.sin(slant) + across * np.cos(slant))
+    band = np.zeros((h, w), np.float32)
+    for i in range(len(t) - 1):  # it thins out towards its ends
+        level = float(min(1, 6 * (0.5 - abs(t[i])) + 0.15))
+        cv2.line(band, (int(px[i]), int(py[i])), (int(px[i + 1]), int(py[i + 1])), level, 1 + int(rng.integers(0, 3)))
+    if any(m[band > 0].any() for m in s.masks):
+        return
+    thick = rng.uniform(1, 3.2)
+    band = cv2.GaussianBlur(band, (0, 0), thick)
+    band /= max(band.max(), 1e-3)
+    grain = np.hypot(*(cv2.GaussianBlur(rng.normal(0, 1, (h, w)).astype(np.float32), (0, 0), rng.uniform(1, 3), sigmaY=rng.uniform(0.6, 1.2)) for _ in "xy"))
+    around = cv2.GaussianBlur(s.image, (0, 0), 9).astype(np.float32)  # as bright as the gain is there, and no brighter in a shadow
+    light = rng.uniform(0.8, 3.5) * (around + rng.uniform(0, 6)) * (0.35 + 0.65 * grain / grain.mean())
+    s.image = np.maximum(s.image, (s.image + band * light).clip(0, 255)).astype(np.uint8)
 
 
 def bend(rng, s):
