@@ -795,8 +795,8 @@ struct raw {
     um_cu_graph graph;
 };
 
-/* A driver with two streams and two events, and a capture begun in the first. */
-static void raw_begin(struct raw *r)
+/* A driver with two streams and two events. */
+static void raw_open(struct raw *r)
 {
     begin();
     *r = (struct raw){0};
@@ -810,7 +810,13 @@ static void raw_begin(struct raw *r)
     CHECK_EQ(r->cu.cuEventCreate(&r->e, 0), 0);
     CHECK_EQ(r->cu.cuEventCreate(&r->f, 0), 0);
     CHECK_EQ(r->cu.cuMemAlloc(&r->memory, 64), 0);
-    CHECK_EQ(r->cu.cuEventRecord(r->f, r->b), 0); /* before the capture */
+    CHECK_EQ(r->cu.cuEventRecord(r->f, r->b), 0); /* before a capture */
+}
+
+/* And a capture begun in the first. */
+static void raw_begin(struct raw *r)
+{
+    raw_open(r);
     CHECK_EQ(r->cu.cuStreamBeginCapture(r->a, UM_CU_STREAM_CAPTURE_MODE_THREAD_LOCAL), 0);
     CHECK_EQ(r->cu.cuMemsetD8Async(r->memory, 0, 64, r->a), 0);
     CHECK_EQ(r->cu.cuEventRecord(r->e, r->a), 0);
@@ -918,8 +924,7 @@ TEST(what_a_captured_stream_produces_is_refused)
 {
     struct raw r;
     um_buf *buf = NULL;
-    raw_begin(&r);
-    CHECK_EQ(r.cu.cuStreamEndCapture(r.a, &r.graph), 0);
+    raw_open(&r);
     CHECK_OK(um_device_open(
         &dev, &(um_device_settings){.struct_size = sizeof(um_device_settings), .name = "cuda:0"}));
     CHECK_OK(um_buf_open(&buf, dev, 64, "image"));
@@ -933,9 +938,19 @@ TEST(what_a_captured_stream_produces_is_refused)
     um_device_close(&dev);
 }
 
-static void *open_elsewhere(void *ctx)
+/* The status in which `what` ends on another thread. */
+static um_status elsewhere(void *(*what)(void *status))
 {
-    *(um_status *)ctx = open_gpu(0);
+    pthread_t thread;
+    um_status st = UM_EINVAL;
+    if (pthread_create(&thread, NULL, what, &st) == 0)
+        pthread_join(thread, NULL);
+    return st;
+}
+
+static void *open_here(void *status)
+{
+    *(um_status *)status = open_gpu(0);
     return NULL;
 }
 
@@ -944,14 +959,9 @@ static void *open_elsewhere(void *ctx)
 TEST(closing_leaves_a_thread_its_own_context)
 {
     struct raw r;
-    pthread_t thread;
-    um_status st = UM_EINVAL;
     um_cu_context current = NULL;
-    raw_begin(&r);
-    CHECK_EQ(r.cu.cuStreamEndCapture(r.a, &r.graph), 0);
-    CHECK_EQ(pthread_create(&thread, NULL, open_elsewhere, &st), 0);
-    pthread_join(thread, NULL);
-    CHECK_OK(st);
+    raw_open(&r);
+    CHECK_OK(elsewhere(open_here));
     um_device_close(&dev);
     CHECK_EQ(r.cu.cuCtxGetCurrent(&current), 0);
     CHECK(current == r.context);
@@ -979,15 +989,11 @@ static void *run_frames(void *ctx)
 TEST(a_capture_of_another_thread_and_frames_leave_each_other_alone)
 {
     struct raw r;
-    pthread_t thread;
-    um_status st = UM_EINVAL;
     unsigned mode = UM_CU_STREAM_CAPTURE_MODE_RELAXED;
-    raw_begin(&r);
-    CHECK_EQ(r.cu.cuStreamEndCapture(r.a, &r.graph), 0);
+    raw_open(&r);
     CHECK_EQ(r.cu.cuStreamBeginCapture(r.a, UM_CU_STREAM_CAPTURE_MODE_GLOBAL), 0);
     CHECK_EQ(r.cu.cuMemsetD8Async(r.memory, 0, 64, r.a), 0);
-    CHECK_EQ(pthread_create(&thread, NULL, run_frames, &st), 0);
-    pthread_join(thread, NULL);
+    um_status st = elsewhere(run_frames);
     CHECK_MSG(st == UM_OK, "%d: %s", (int)st, um_standin_error());
     CHECK_EQ(r.cu.cuStreamEndCapture(r.a, &r.graph), 0);
     CHECK(r.graph != NULL);
@@ -1012,8 +1018,7 @@ TEST(driver_is_strict)
     struct raw r;
     um_cu_module module = NULL;
     um_cu_function function = NULL;
-    raw_begin(&r);
-    CHECK_EQ(r.cu.cuStreamEndCapture(r.a, &r.graph), 0);
+    raw_open(&r);
     const struct um_cuda_image *image = r.cu.standin;
     while (strcmp(image->name, "test") != 0)
         image++;

@@ -498,6 +498,17 @@ TEST(numbers_are_read_whole_or_not_at_all)
         CHECK_MSG(!um_number_whole(NOT_WHOLE[i], 7, &n), "\"%s\"", NOT_WHOLE[i]);
 }
 
+TEST(text_is_cut_between_characters)
+{
+    CHECK_EQ(um_text_cut("abc", 3), 3);
+    CHECK_EQ(um_text_cut("abcd", 3), 3);
+    CHECK_EQ(um_text_cut("ab\xc3\xa4", 4), 4);
+    CHECK_EQ(um_text_cut("ab\xc3\xa4", 3), 2);
+    CHECK_EQ(um_text_cut("a\xe2\x80\xa6z", 3), 1);
+    CHECK_EQ(um_text_cut("\x80\x80\x80\x80", 3), 0); /* no characters at all */
+    CHECK_EQ(um_text_cut("", 0), 0);
+}
+
 TEST(text_is_shown_without_controls)
 {
     char out[64], small[8];

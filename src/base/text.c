@@ -30,6 +30,16 @@ bool um_text_is_control(uint32_t code)
     return code < 0x20 || (code >= 0x7f && code < 0xa0);
 }
 
+size_t um_text_cut(const char *s, size_t most)
+{
+    size_t n = strnlen(s, most + 1);
+    if (n <= most)
+        return n;
+    for (n = most; n > 0 && ((unsigned char)s[n] & 0xc0) == 0x80;)
+        n--;
+    return n;
+}
+
 void um_text_show(char *out, size_t capacity, const char *s)
 {
     size_t at = 0, left = strlen(s);

@@ -14,6 +14,9 @@ size_t um_text_utf8(const char *s, size_t n, uint32_t *code);
 /* Characters that a terminal obeys: C0 and C1 controls, delete. */
 bool um_text_is_control(uint32_t code);
 
+/* Bytes of the whole characters of s that `most` bytes have room for. */
+size_t um_text_cut(const char *s, size_t most);
+
 /* Copy what can be shown as it is; controls and bytes that are no UTF-8 become \xNN. Cut to
  * `capacity` (at least 1). */
 void um_text_show(char *out, size_t capacity, const char *s);

@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "base/number.h"
+#include "base/text.h"
 #include "ultramotion/ultramotion.h"
 
 #include <stdarg.h>
@@ -276,17 +277,6 @@ struct um_igtl_relayed um_igtl_frame_write(struct um_igtl_frame *f, struct um_ig
 
 /* ---- labels ---- */
 
-/* As much of a name as LBMETA has room for, in whole characters. */
-static void cut_name(char out[65], const char *name)
-{
-    size_t n = strnlen(name, 65);
-    if (n > 64)
-        for (n = 64; n > 0 && ((unsigned char)name[n] & 0xc0) == 0x80;)
-            n--;
-    memcpy(out, name, n);
-    out[n] = 0;
-}
-
 /* Has anything that LBMETA says become different? False: a new name of the mask had to be cut. */
 static bool learn_labels(struct um_igtl_frame *f)
 {
@@ -294,8 +284,9 @@ static bool learn_labels(struct um_igtl_frame *f)
     for (int i = 0; i < p->objects; i++) {
         const um_object *o = um_packet_object(p, i);
         int class = class_of(o);
+        const char *whole = o->name ? o->name : "";
         char name[sizeof f->class_name[class]];
-        cut_name(name, o->name ? o->name : "");
+        snprintf(name, sizeof name, "%.*s", (int)um_text_cut(whole, sizeof name - 1), whole);
         if (i == 0 && class != f->last_class) {
             f->last_class = class;
             f->labels_changed = f->labels_changed || f->objects == 1;

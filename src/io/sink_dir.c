@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "base/sha256.h"
+#include "base/text.h"
 #include "ultramotion/io.h"
 
 #include <errno.h>
@@ -51,9 +52,7 @@ static char *file_of(const char *name, const char *kind)
         return file;
     }
     um_sha256_hex(hash, name, n);
-    size_t keep = (size_t)(last - name) + LONGEST - ending - HASH - 1;
-    while ((name[keep] & 0xc0) == 0x80) /* no half characters */
-        keep--;
+    size_t keep = (size_t)(last - name) + um_text_cut(last, LONGEST - ending - HASH - 1);
     snprintf(file, n + HASH + ending + 2, "%.*s~%.*s_%s.png", (int)keep, name, HASH, hash, kind);
     return file;
 }
