@@ -95,6 +95,8 @@ def main():
         with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.bf16):
             features = net.encoder(net.backbone(images))
         outputs = net.decoder([f.float() for f in features], targets)
+        if not outputs["pred_boxes"].isfinite().all():  # which the criterion asserts, in words of its own
+            return {"loss_bbox": outputs["pred_boxes"].sum()}
         losses = criterion(outputs, targets, epoch=0, step=state.step, global_step=state.step, epoch_step=0)
         groups = {}
         for k, v in losses.items():  # by kind, over layers and denoising

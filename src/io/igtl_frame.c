@@ -21,7 +21,7 @@ static bool mask_name(const struct um_igtl_frame *f, char *to, const char *devic
     if (class >= 0)
         snprintf(number, sizeof number, "%d", class + 1);
     snprintf(name, sizeof name, "%s%s%s", f->name[0] ? f->name : "Mask", number, in ? in : "");
-    snprintf(to, UM_IGTL_NAME + 1, "%.20s", name);
+    snprintf(to, UM_IGTL_NAME + 1, "%.*s", (int)um_text_cut(name, UM_IGTL_NAME), name);
     return strlen(name) > UM_IGTL_NAME;
 }
 
