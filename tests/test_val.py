@@ -285,6 +285,30 @@ def all_boxes_count(folder):
 
 
 @test
+def each_class_has_its_row(folder):
+    categories = [{"id": 4, "name": "nerve"}, {"id": 2}, {"id": 7, "name": "unused"}]
+    truth = [box(0, [2, 2, 4, 4], 4, segmentation=SQUARE), box(1, [2, 2, 4, 4], 2, segmentation=SQUARE), box(2, [2, 2, 4, 4], 2, segmentation=SQUARE)]
+    coco(folder, [{**t, "id": i} for i, t in enumerate(truth)], make_images(folder, 4), categories)
+    found = [box(0, [2, 2, 4, 4], 4, score=0.9, segmentation=SQUARE), box(1, [2, 2, 4, 4], 4, score=0.8, segmentation=SQUARE),
+             box(2, [2, 2, 4, 4], 2, score=0.7), box(3, [2, 2, 4, 4], 2, score=0.3)]
+    r = report(folder, "--results", results(folder, found))
+    nerve, other = r["classes"]
+    assert (nerve["name"], nerve["frames"], other["name"], other["frames"]) == ("nerve", 1, "2", 2)
+    close(nerve["boxes"]["ap"], 1)  # the second, of another class's structure, has the lower score
+    close(other["boxes"]["ap"], 51 / 101)
+    close(nerve["masks"]["dice"], 1)
+    close(other["masks"]["dice"], 0.5)  # one had the right mask under the wrong name, one had none
+    close(other["sequence"]["found"], 1)
+    assert other["sequence"]["false_visible"] is None and other["sequence"]["delay_frames"] is None
+    close(r["boxes"]["ap"], (1 + 51 / 101) / 2)
+    out, _ = um("val", folder, "--results", folder / "found.txt")
+    rows = out.split("class  ")[1].splitlines()
+    assert rows[1].split()[:3] == ["nerve", "1", "1.0000"] and rows[2].split()[:2] == ["2", "2"] and len(rows) == 3, out
+    coco(folder, [{**t, "category_id": 2, "id": i} for i, t in enumerate(truth)], make_images(folder, 4), categories)
+    assert report(folder, "--results", results(folder, found[2:]))["classes"] == []
+
+
+@test
 def sweeps_may_take_turns(folder):
     for name in "ab":
         (folder / name).mkdir()

@@ -170,7 +170,7 @@ static double average(const ap *a, const unsigned *weight, int category, int thr
     return sum / RECALLS;
 }
 
-bool ap_value(ap *a, const unsigned *weight, double *all, double *half)
+bool ap_value(ap *a, const unsigned *weight, int category, double *all, double *half)
 {
     double *p = malloc((size_t)(a->n + 1) * sizeof *p), *r = malloc((size_t)(a->n + 1) * sizeof *r);
     int present = 0;
@@ -180,6 +180,8 @@ bool ap_value(ap *a, const unsigned *weight, double *all, double *half)
     a->sorted = true;
     for (int c = 0; c < a->categories && p && r; c++) {
         double truths = 0;
+        if (category >= 0 && c != category)
+            continue;
         for (long f = 0; f < a->frames; f++)
             truths += (double)a->truths[f * a->categories + c] * (weight ? weight[f] : 1);
         if (truths == 0)

@@ -26,9 +26,10 @@ void ap_close(ap *a);
 /* One frame, numbered from 0 in the order of the calls. False: no memory. */
 bool ap_add(ap *a, const struct ap_box *found, int n_found, const struct ap_box *truth,
             int n_truth);
-/* weight: how often each frame counts, or NULL: once. *all: mean over the thresholds, *half: at an
- * IoU of 0.5; NaN without truth. False: no memory. */
-bool ap_value(ap *a, const unsigned *weight, double *all, double *half);
+/* weight: how often each frame counts, or NULL: once. category: -1 = the mean of all that truth
+ * has. *all: mean over the thresholds, *half: at an IoU of 0.5; NaN without truth. False: no
+ * memory. */
+bool ap_value(ap *a, const unsigned *weight, int category, double *all, double *half);
 
 double box_iou(const double a[4], const double b[4]);
 

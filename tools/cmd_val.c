@@ -66,6 +66,7 @@ static const struct {
 
 struct score {
     int sweep;
+    int category;          /* of the structure that the frame is judged by; -1: it has none */
     bool present, visible; /* is something there, was something found? */
     double value[MEASURES];
 };
@@ -375,7 +376,7 @@ static um_status add_score(struct val *v, const struct truth_frame *t, const str
     int sweep = find_sweep(v, t->sweep);
     if (sweep < 0)
         return truth_no_memory();
-    *s = (struct score){.sweep = sweep, .visible = f->visible};
+    *s = (struct score){.sweep = sweep, .category = -1, .visible = f->visible};
     for (int i = 0; i < MEASURES; i++)
         s->value[i] = NAN;
     const um_frame *p = t->image;
@@ -385,6 +386,8 @@ static um_status add_score(struct val *v, const struct truth_frame *t, const str
                                               : NULL;
     bool line = any(t->line, (size_t)p->width * (size_t)p->height), ok = true;
     s->present = o || line;
+    if (o)
+        s->category = o->category;
     if (s->present)
         s->value[FOUND] = s->visible;
     else if (!t->objects) /* a crowd alone: nobody knows */
@@ -439,12 +442,13 @@ static void time_delays(struct val *v)
     }
 }
 
-static double mean(const struct val *v, int m, const unsigned *weight)
+static double mean(const struct val *v, int m, const unsigned *weight, int category)
 {
     double sum = 0, n = 0;
     for (long i = 0; i < v->frames; i++) {
-        if (weight[i] && !isnan(v->score[i].value[m])) {
-            sum += weight[i] * v->score[i].value[m];
+        const struct score *s = &v->score[i];
+        if (weight[i] && (category < 0 || s->category == category) && !isnan(s->value[m])) {
+            sum += weight[i] * s->value[m];
             n += weight[i];
         }
     }
@@ -452,7 +456,7 @@ static double mean(const struct val *v, int m, const unsigned *weight)
 }
 
 /* The lower one of two in the middle. */
-static bool median(const struct val *v, int m, const unsigned *weight, double *value)
+static bool median(const struct val *v, int m, const unsigned *weight, int category, double *value)
 {
     size_t sum = 1;
     int n = 0;
@@ -462,7 +466,8 @@ static bool median(const struct val *v, int m, const unsigned *weight, double *v
     if (!all)
         return false;
     for (long i = 0; i < v->frames; i++)
-        for (unsigned k = 0; k < weight[i]; k++)
+        for (unsigned k = 0; k < weight[i] && (category < 0 || v->score[i].category == category);
+             k++)
             all[n++] = v->score[i].value[m];
     n = sort_numbers(all, n);
     *value = n ? all[(n - 1) / 2] : NAN;
@@ -472,16 +477,17 @@ static bool median(const struct val *v, int m, const unsigned *weight, double *v
 
 struct summary {
     const char *name;
+    char number[24]; /* the name of a category without one */
     long frames;
     double value[MEASURES], lo[MEASURES], hi[MEASURES];
 };
 
-static bool measure(struct val *v, const unsigned *weight, double *value)
+static bool measure(struct val *v, const unsigned *weight, int category, double *value)
 {
-    bool ok = ap_value(v->ap, weight, &value[AP], &value[AP50]);
+    bool ok = ap_value(v->ap, weight, category, &value[AP], &value[AP50]);
     for (int m = BOX_IOU; m < MEASURES; m++)
-        value[m] = mean(v, m, weight);
-    return ok && median(v, MEDIAN_PX, weight, &value[MEDIAN_PX]);
+        value[m] = m == DELAY && category >= 0 ? NAN : mean(v, m, weight, category);
+    return ok && median(v, MEDIAN_PX, weight, category, &value[MEDIAN_PX]);
 }
 
 static uint64_t random_below(uint64_t *state, uint64_t n) /* splitmix64 */
@@ -492,10 +498,10 @@ static uint64_t random_below(uint64_t *state, uint64_t n) /* splitmix64 */
     return (z ^ (z >> 31)) % n;
 }
 
-/* The frames of one sweep (-1: of all) and the interval in which the middle 95 % of resamples lie:
- * of frames within a sweep, of whole sweeps where there are several, as frames of one sweep are
- * alike. */
-static bool summarise(struct val *v, int sweep, struct summary *s)
+/* The frames of one sweep (-1: of all), what concerns one category (-1: all), and the interval in
+ * which the middle 95 % of resamples lie: of frames within a sweep, of whole sweeps where there are
+ * several, as frames of one sweep are alike. */
+static bool summarise(struct val *v, int sweep, int category, struct summary *s)
 {
     unsigned *weight = calloc((size_t)v->frames + 1, sizeof *weight),
              *often = calloc((size_t)v->sweeps + 1, sizeof *often);
@@ -503,14 +509,14 @@ static bool summarise(struct val *v, int sweep, struct summary *s)
     long *frame = malloc((size_t)(v->frames + 1) * sizeof *frame), n = 0;
     bool ok = weight && often && sample && frame;
     uint64_t state = 1;
+    s->frames = 0;
     for (long i = 0; i < v->frames && ok; i++)
         if (sweep < 0 || v->score[i].sweep == sweep) {
             weight[i] = 1;
             frame[n++] = i;
+            s->frames += category < 0 || v->score[i].category == category;
         }
-    s->name = sweep < 0 ? "all" : v->sweep[sweep].name;
-    s->frames = n;
-    ok = ok && measure(v, weight, s->value);
+    ok = ok && measure(v, weight, category, s->value);
     for (int k = 0; k < RESAMPLES && ok; k++) {
         if (sweep < 0 && v->sweeps > 1) {
             memset(often, 0, (size_t)v->sweeps * sizeof *often);
@@ -523,7 +529,7 @@ static bool summarise(struct val *v, int sweep, struct summary *s)
             for (long i = 0; i < n; i++)
                 weight[frame[random_below(&state, (uint64_t)n)]]++;
         }
-        ok = measure(v, weight, one);
+        ok = measure(v, weight, category, one);
         for (int m = 0; m < MEASURES; m++)
             sample[m * RESAMPLES + k] = one[m];
     }
@@ -564,8 +570,26 @@ static void put_summary(FILE *f, const struct summary *s)
     }
 }
 
-static void put_report(FILE *f, const struct val *v, const struct summary *all,
-                       const struct summary *sweep)
+/* What is reported: all frames, each sweep, and each class where there are several. */
+struct report {
+    struct summary all, *sweep, *class;
+    int classes;
+};
+
+static void put_list(FILE *f, const char *key, const struct summary *list, int n)
+{
+    fprintf(f, ",\"%s\":[", key);
+    for (int i = 0; i < n; i++) {
+        fprintf(f, "%s\n{\"name\":", i ? "," : "");
+        json_string(f, list[i].name);
+        fputc(',', f);
+        put_summary(f, &list[i]);
+        fputc('}', f);
+    }
+    fputc(']', f);
+}
+
+static void put_report(FILE *f, const struct val *v, const struct report *r)
 {
     fputs("{\"dataset\":", f);
     json_string(f, v->o->positional[0]);
@@ -575,20 +599,35 @@ static void put_report(FILE *f, const struct val *v, const struct summary *all,
     json_string(f, v->engine.segmenter ? um_segmenter_sha256(v->engine.segmenter) : NULL);
     fprintf(f, ",\"conf\":%.9g,\"within_px\":[%.9g,%.9g],", (double)v->o->conf, v->o->within[0],
             v->o->within[1]);
-    put_summary(f, all);
-    fputs(",\"sweeps\":[", f);
-    for (int i = 0; i < v->sweeps; i++) {
-        fprintf(f, "%s\n{\"name\":", i ? "," : "");
-        json_string(f, sweep[i].name);
-        fputc(',', f);
-        put_summary(f, &sweep[i]);
-        fputc('}', f);
-    }
-    fputs("]}\n", f);
+    put_summary(f, &r->all);
+    put_list(f, "sweeps", r->sweep, v->sweeps);
+    put_list(f, "classes", r->class, r->classes);
+    fputs("}\n", f);
 }
 
-static void print_table(const struct val *v, const struct summary *all, const struct summary *sweep)
+static void print_list(const char *title, const struct summary *list, int n, const int *shown,
+                       int columns)
 {
+    printf("\n%-20s %6s", title, "frames");
+    for (int i = 0; i < columns; i++)
+        printf(" %13s", measures[shown[i]].title);
+    printf("\n");
+    for (int k = 0; k < n; k++) {
+        cli_put(stdout, list[k].name);
+        printf("%*s %6ld", strlen(list[k].name) < 20 ? (int)(20 - strlen(list[k].name)) : 0, "",
+               list[k].frames);
+        for (int i = 0; i < columns; i++)
+            if (isnan(list[k].value[shown[i]]))
+                printf(" %13s", "-");
+            else
+                printf(" %13.4f", list[k].value[shown[i]]);
+        printf("\n");
+    }
+}
+
+static void print_table(const struct val *v, const struct report *r)
+{
+    const struct summary *all = &r->all;
     int shown[MEASURES], n = 0;
     for (int m = 0; m < MEASURES; m++)
         if (!isnan(all->value[m]))
@@ -601,44 +640,54 @@ static void print_table(const struct val *v, const struct summary *all, const st
     for (int i = 0; i < n; i++)
         printf("  %-14s %8.4f  [%.4f, %.4f]\n", measures[shown[i]].title, all->value[shown[i]],
                all->lo[shown[i]], all->hi[shown[i]]);
-    if (v->sweeps < 2)
-        return;
-    printf("\n%-20s %6s", "sweep", "frames");
-    for (int i = 0; i < n; i++)
-        printf(" %13s", measures[shown[i]].title);
-    printf("\n");
-    for (int k = 0; k < v->sweeps; k++) {
-        cli_put(stdout, sweep[k].name);
-        printf("%*s %6ld", strlen(sweep[k].name) < 20 ? (int)(20 - strlen(sweep[k].name)) : 0, "",
-               sweep[k].frames);
-        for (int i = 0; i < n; i++)
-            if (isnan(sweep[k].value[shown[i]]))
-                printf(" %13s", "-");
-            else
-                printf(" %13.4f", sweep[k].value[shown[i]]);
-        printf("\n");
+    if (r->classes)
+        print_list("class", r->class, r->classes, shown, n);
+    if (v->sweeps > 1)
+        print_list("sweep", r->sweep, v->sweeps, shown, n);
+}
+
+static bool summarise_all(struct val *v, struct report *r)
+{
+    const struct category *known;
+    int n = truth_categories(v->truth, &known), used = 0;
+    r->sweep = calloc((size_t)v->sweeps + 1, sizeof *r->sweep);
+    r->class = calloc((size_t)n + 1, sizeof *r->class);
+    bool ok = r->sweep && r->class && summarise(v, -1, -1, &r->all);
+    for (int i = 0; i < v->sweeps && ok; i++) {
+        r->sweep[i].name = v->sweep[i].name;
+        ok = summarise(v, i, -1, &r->sweep[i]);
     }
+    for (int c = 0; c < n; c++)
+        used += known[c].used;
+    for (int c = 0; c < n && ok && used > 1; c++) {
+        struct summary *s = &r->class[r->classes];
+        if (!known[c].used)
+            continue;
+        snprintf(s->number, sizeof s->number, "%lld", (long long)known[c].id);
+        s->name = known[c].name ? known[c].name : s->number;
+        ok = summarise(v, -1, c, s);
+        r->classes++;
+    }
+    return ok;
 }
 
 static um_status report(struct val *v, const char *folder)
 {
-    struct summary all, *sweep = calloc((size_t)v->sweeps + 1, sizeof *sweep);
+    struct report r = {0};
     if (truth_in_time(v->truth))
         time_delays(v);
-    bool ok = sweep && summarise(v, -1, &all);
-    for (int i = 0; i < v->sweeps && ok; i++)
-        ok = summarise(v, i, &sweep[i]);
+    bool ok = summarise_all(v, &r);
     um_status st = ok ? UM_OK : truth_no_memory();
     if (ok && v->o->json)
-        put_report(stdout, v, &all, sweep);
+        put_report(stdout, v, &r);
     else if (ok)
-        print_table(v, &all, sweep);
+        print_table(v, &r);
     if (ok && folder) {
         char path[4096];
         snprintf(path, sizeof path, "%s/report.json", folder);
         FILE *f = fopen(path, "w");
         if (f)
-            put_report(f, v, &all, sweep);
+            put_report(f, v, &r);
         bool good = f && !ferror(f);
         good = f && fclose(f) == 0 && good;
         if (!good)
@@ -646,7 +695,8 @@ static um_status report(struct val *v, const char *folder)
         if (st == UM_OK)
             st = sheet_write(v->sheet, folder);
     }
-    free(sweep);
+    free(r.sweep);
+    free(r.class);
     return st;
 }
 

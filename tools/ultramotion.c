@@ -58,7 +58,9 @@ static const struct command commands[] = {
      "misses count as Dice 0, distances and lines are over what was found; results without any "
      "mask\n"
      "are not scored by masks. In mask and line images every non-zero pixel counts.\n"
-     "A folder is a sweep.\n"},
+     "A folder is a sweep. With several classes each has its own row, of the frames that are "
+     "judged by\n"
+     "a structure of it.\n"},
     {"phantom", ON_PHANTOM, command_phantom, 0, 0,
      "-o DIR [--frames N] [--seed N] [--look hard|--sweep]",
      "write synthetic ultrasound frames with ground truth",

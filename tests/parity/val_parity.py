@@ -86,7 +86,9 @@ def judge_ap(truth, results):
         e.evaluate()
         e.accumulate()
         e.summarize()
-    return e.stats[0], e.stats[1]
+    p = e.eval["precision"]  # [IoU, recall, category, size, most]
+    each = {coco.cats[c]["name"]: p[:, :, k, 0, -1].mean() for k, c in enumerate(e.params.catIds)}
+    return e.stats[0], e.stats[1], each
 
 
 def masks_case(folder, rng):
@@ -130,10 +132,13 @@ def main():
             folder = Path(folder)
             truth, found = boxes_case(folder, rng)
             t, r = save(folder / "truth.json", truth), save(folder / "results.txt", found)
-            ours = val(args.binary, folder, "--results", r)["boxes"]
-            ap, ap50 = judge_ap(t, r)
-            compare("AP (pycocotools)", ours["ap"], ap)
-            compare("AP50 (pycocotools)", ours["ap50"], ap50)
+            ours = val(args.binary, folder, "--results", r)
+            ap, ap50, each = judge_ap(t, r)
+            compare("AP (pycocotools)", ours["boxes"]["ap"], ap)
+            compare("AP50 (pycocotools)", ours["boxes"]["ap50"], ap50)
+            assert len(ours["classes"]) == 3
+            for c in ours["classes"]:
+                compare("a class's AP (pycocotools)", c["boxes"]["ap"], each[c["name"]])
         with tempfile.TemporaryDirectory(prefix="val-") as folder:
             folder = Path(folder)
             truth, found, rows = masks_case(folder, rng)
