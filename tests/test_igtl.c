@@ -996,6 +996,34 @@ TEST(of_poses_with_one_stamp_the_newest_is_taken)
     wire_close(&w);
 }
 
+/* One that waits for its pose when the run ends, and the one before that nobody took. */
+TEST(images_that_come_to_nothing_at_the_end_are_counted)
+{
+    struct wire w;
+    struct um_igtl_message m;
+    struct um_igtl_outbox out = {0};
+    uint8_t room[256];
+    for (int others = 0; others < 2; others++) {
+        um_frame *f = NULL;
+        CHECK(wire_open(&w, "pair-ms=10000"));
+        put_transform(&out, "ProbeToReference", 1, 0);
+        put_image(&out, 1, "Image_Reference", 1, 5, 3, 1, 0);
+        CHECK(send_box(w.fd, &out));
+        CHECK_OK(um_source_read(w.source, &f));
+        um_frame_unref(&f);
+        for (int i = 0; i <= others; i++)
+            put_image(&out, 1, "Image_Reference", 2 + (uint64_t)i, 5, 3, 1, 0);
+        CHECK(send_box(w.fd, &out));
+        while (source_count(w.source, "images") < 2 + (uint64_t)others)
+            sched_yield();
+        um_source_cancel(w.source);
+        for (int i = 0; i < 2; i++) /* the greeting, and the last message */
+            CHECK(receive(w.fd, &m, room, sizeof room));
+        CHECK_EQ(source_count(w.source, "waiting"), 1 + (uint64_t)others);
+        wire_close(&w);
+    }
+}
+
 static void count_refusals(const char *options, uint64_t images, uint64_t bad_crc)
 {
     struct wire w;

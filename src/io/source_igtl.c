@@ -76,6 +76,7 @@ struct live {
     atomic_ullong count[COUNTS];
     pthread_mutex_t lock;
     um_frame *newest;  /* guarded by lock, as all below */
+    uint64_t late;     /* frames that were whole only when the source was cancelled */
     char problem[256]; /* of the sender's images; "" = none */
     bool muted;        /* from now on: nobody may be told */
     /* of the thread alone */
@@ -168,6 +169,8 @@ static void deliver(struct live *l, um_frame *frame)
     if (!um_wake_wait(l->stop, 0)) {
         old = l->newest;
         l->newest = frame;
+    } else {
+        l->late++;
     }
     if (old && old != frame)
         count(l, REPLACED);
@@ -819,7 +822,7 @@ static void igtl_counts(const void *priv, void (*each)(void *ctx, const char *na
 {
     struct live *l = ((const struct source *)priv)->live;
     pthread_mutex_lock(&l->lock);
-    uint64_t waiting = (l->newest != NULL) + atomic_load(&l->holds);
+    uint64_t waiting = (l->newest != NULL) + atomic_load(&l->holds) + l->late;
     pthread_mutex_unlock(&l->lock);
     for (int i = 0; i < COUNTS; i++)
         each(ctx, count_names[i], atomic_load(&l->count[i]));
