@@ -765,6 +765,44 @@ TEST(what_came_over_a_network_lies_where_it_lay)
     forget(folder);
 }
 
+/* Plus sends its calibration, and may send the image's place, too. */
+TEST(transforms_of_the_image_come_back_as_well)
+{
+    static const char *const names[] = {"ImageToProbe", "ImageToReference"};
+    char folder[400], path[500];
+    for (int n = 1; n <= 2; n++) {
+        um_frame *f = image(0), *back = NULL;
+        um_source *s = NULL;
+        struct um_origin *o = um_zalloc(sizeof *o);
+        strcpy(folder, in_scratch(names[n - 1]));
+        strcpy(o->device, "Image_Reference");
+        o->image.t[0] = o->image.s[1] = o->image.n[2] = .5f;
+        o->transforms = n;
+        for (int i = 0; i < n; i++) {
+            strcpy(o->transform[i].name, names[i]);
+            o->transform[i].matrix[0] = 3 + (float)i;
+            o->transform[i].valid = true;
+        }
+        um_frame_set_origin(f, o);
+        CHECK_OK(record_frame(folder, f));
+        CHECK_OK(um_source_open(&s, spec("replay", folder), NULL));
+        CHECK_OK(next(s, &back));
+        const struct um_origin *r = um_frame_origin(back);
+        CHECK(r && r->transforms == n);
+        CHECK(r && memcmp(r->transform, o->transform, (size_t)n * sizeof *r->transform) == 0);
+        snprintf(path, sizeof path, "%s/frames_000.mhd", folder);
+        file[slurp(path, file, sizeof file - 1)] = 0;
+        const char *place = strstr((char *)file, "_ImageToReferenceTransform = ");
+        CHECK(place && strncmp(place + 29, n == 1 ? "0.5 " : "4 ", 2) == 0);
+        CHECK(place && !strstr(place + 1, "_ImageToReferenceTransform = "));
+        size = 0;
+        um_frame_unref(&f);
+        um_frame_unref(&back);
+        um_source_close(&s);
+        forget(folder);
+    }
+}
+
 TEST(a_place_that_is_none_comes_back_as_it_was)
 {
     um_frame *f = image(0), *back = NULL;

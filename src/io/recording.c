@@ -70,11 +70,34 @@ void um_recording_place(char name[UM_RECORDING_PLACE], const char *device)
     um_recording_tidy(name);
 }
 
-/* Lines "NAMETransform = 16 numbers"; but for that of the image, which is the device's name. */
+/* The line of a field of the frame, or NULL. */
+static const char *find_line(const char *notes, const char *name)
+{
+    size_t n = strlen(name);
+    const char *line = notes;
+    while (*line && *line != '\n' && (strncmp(line, name, n) != 0 || line[n] != ' ')) {
+        line += strcspn(line, "\n");
+        line += *line == '\n';
+    }
+    return *line && *line != '\n' ? line : NULL;
+}
+
+/* Where the transforms that came end, and what we wrote of the image's place begins: others may
+ * have sorted the fields, and then nothing says so. */
+static const char *end_of_transforms(const char *notes)
+{
+    const char *pose = find_line(notes, "UltramotionPose"),
+               *image = find_line(notes, "UltramotionImage");
+    return pose && image && pose < image ? pose : notes;
+}
+
+/* Lines "NAMETransform = 16 numbers"; but for that of the image's place, which is the device's
+ * name. */
 static void restore_transforms(struct um_origin *o, const char *notes)
 {
     static const char ending[] = "Transform";
     const size_t ends = sizeof ending - 1;
+    const char *own = end_of_transforms(notes);
     char place[UM_RECORDING_PLACE];
     um_recording_place(place, o->device);
     for (const char *line = notes; *line && *line != '\n'; line += strcspn(line, "\n"), line++) {
@@ -83,8 +106,8 @@ static void restore_transforms(struct um_origin *o, const char *notes)
         double m[16];
         char name[UM_IGTL_NAME + 16], status[8];
         if (n <= ends || n - ends > UM_IGTL_NAME || memcmp(sign - ends, ending, ends) != 0 ||
-            memchr(line, '\n', n) || strncmp(line, "ImageTo", 7) == 0 ||
-            (strlen(place) == n - ends && strncmp(line, place, n - ends) == 0) ||
+            memchr(line, '\n', n) ||
+            (line >= own && strlen(place) == n - ends && strncmp(line, place, n - ends) == 0) ||
             o->transforms == UM_ORIGIN_TRANSFORMS || !numbers(sign + 3, m, 16, false))
             continue;
         memcpy(o->transform[o->transforms].name, line, n - ends);

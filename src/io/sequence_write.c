@@ -114,13 +114,14 @@ static void put_place(FILE *out, uint64_t number, const struct um_origin *o, boo
 static void put_origin(FILE *out, uint64_t number, const um_frame *f)
 {
     const struct um_origin *o = um_frame_origin(f);
-    char name[UM_IGTL_NAME + 1], pose[UM_IGTL_NAME + 1] = "none";
+    char name[UM_IGTL_NAME + 1], pose[UM_IGTL_NAME + 1] = "none", place[UM_RECORDING_PLACE];
     bool placed = false;
+    um_recording_place(place, o->device);
     for (int i = 0; i < o->transforms; i++) {
         double m[16] = {[15] = 1};
         memcpy(name, o->transform[i].name, sizeof name);
         um_recording_tidy(name);
-        placed = placed || strncmp(name, "ImageTo", 7) == 0;
+        placed = placed || strcmp(name, place) == 0;
         for (int k = 0; k < 12; k++)
             m[k] = (double)o->transform[i].matrix[k];
         put_matrix(out, number, name, m, o->transform[i].valid);
