@@ -409,6 +409,20 @@ def head_is_get_without_a_body(tmp):
 
 
 @test
+def an_offer_of_http_2_changes_no_answer(tmp):  # Java's client makes it with its first request, as does curl --http2
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+    with Run() as run:
+        assert json.loads(run.ask("/healthz", headers=offer)) == {"status": "ok", "reason": None}
+        assert run.ask("/viewer.js", headers=offer) == run.ask("/viewer.js")
+        assert "running" in json.loads(run.ask("/stats", headers=offer)) and metrics(run.ask("/metrics", headers=offer))
+        for path, code in (("/nothing", 404), ("/live", 426), ("/control", 405)):
+            assert "error" in json.loads(run.ask(path, headers=offer, code=code))
+        run.ask("/stats", headers={"Host": "evil.example", **offer}, code=403)
+        assert b"without Upgrade" in run.ask("/control", "POST", b'{"conf":0.5}', {**JSON, **offer}, code=400)
+        run.end(1)  # no frame came
+
+
+@test
 def what_comes_behind_a_request_hurts_nobody(tmp):  # libwebsockets would take a second head for its own body, and never end
     with Run() as run:
         head = f"HTTP/1.1\r\nHost: 127.0.0.1:{run.port}\r\n"

@@ -377,15 +377,25 @@ static int body(struct peer *p, const void *in, size_t n)
     return 0;
 }
 
+/* Some clients offer HTTP/2 with whatever they ask (Java's, curl --http2): they are answered as if
+ * they had not. A body does not come here. */
+static int stay(struct server *s, struct lws *wsi)
+{
+    struct peer p = {.answered = false}; /* there is none yet */
+    request(s, wsi, &p);
+    if (!p.answered)
+        respond_error(wsi, &p, 400, "POST it without Upgrade");
+    return -1;
+}
+
 /* ---- viewers ---- */
 
-static bool may_upgrade(struct server *s, struct lws *wsi, const char *to)
+static bool may_upgrade(struct server *s, struct lws *wsi)
 {
     char *uri = NULL;
     int n = 0, method = lws_http_get_uri_and_method(wsi, &uri, &n);
     unsigned code = refusal(s, wsi, true);
-    bool ours = method == LWSHUMETH_GET && uri && n == 5 && memcmp(uri, "/live", 5) == 0 &&
-                strcasecmp(to, "websocket") == 0;
+    bool ours = method == LWSHUMETH_GET && uri && n == 5 && memcmp(uri, "/live", 5) == 0;
     if (!code && !ours)
         code = 404;
     pthread_mutex_lock(&s->lock);
@@ -583,7 +593,8 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
     case LWS_CALLBACK_HTTP: return request(s, wsi, p);
     case LWS_CALLBACK_HTTP_BODY: return body(p, in, n);
     case LWS_CALLBACK_HTTP_BODY_COMPLETION: return p->answered ? -1 : control(s, wsi, p);
-    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE: return may_upgrade(s, wsi, in) ? 0 : -1;
+    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
+        return strcasecmp(in, "websocket") != 0 ? stay(s, wsi) : may_upgrade(s, wsi) ? 0 : -1;
     case LWS_CALLBACK_ESTABLISHED: viewer_comes(s, wsi, p); return 0;
     case LWS_CALLBACK_CLOSED: viewer_goes(s, p); return 0;
     case LWS_CALLBACK_RECEIVE: return viewer_says(s, wsi, p, in, n);
