@@ -511,6 +511,7 @@ TEST(bodies_are_flat_objects)
                                       "{\"Conf\":1}",
                                       "{\"conf\":1e999}",
                                       "{\"conf\":{}}",
+                                      "{\"conf\\u0000x\":1}",
                                       "{"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECK_MSG(um_web_control_read(&c, bad[i], strlen(bad[i])) == UM_EFORMAT, "%s", bad[i]);

@@ -111,9 +111,11 @@ bool um_web_is_json(const char *content_type)
 
 /* ---- bodies ---- */
 
-/* One flat object and nothing behind it. cJSON takes what comes after a zero for the end. */
+/* One flat object and nothing behind it. cJSON takes what comes after a zero for the end, also
+ * after a written one, of a key: "conf\u0000x" would be conf. */
 static um_status parse(cJSON **out, const char *text, size_t size, size_t most)
 {
+    static const char zero[] = "\\u0000";
     *out = NULL;
     char *copy = size <= most && !memchr(text, 0, size) ? um_alloc(size + 1) : NULL;
     if (size > most || memchr(text, 0, size))
@@ -122,7 +124,8 @@ static um_status parse(cJSON **out, const char *text, size_t size, size_t most)
         return um_fail(UM_ENOMEM, "JSON");
     memcpy(copy, text, size);
     copy[size] = 0;
-    um_status st = um_json_parse(out, copy, size + 1, NULL, true);
+    um_status st = strstr(copy, zero) ? um_fail(UM_EFORMAT, "want a JSON object without %s", zero)
+                                      : um_json_parse(out, copy, size + 1, NULL, true);
     um_free(copy);
     if (st != UM_OK || cJSON_IsObject(*out))
         return st;
