@@ -80,6 +80,9 @@ def the_first_difference_is_named(tmp):
     assert "pixels of a frame have changed" in err and "frame 3 differs from the recording: expected a packet, found none" in err, err
     err = changed("frames_000.mhd", fields, fields.index(b"Seq_Frame0001_Timestamp = ") + 40)
     assert "frame 1 differs from the recording: ts: expected" in err, err
+    for other, said in ((b"}\n", 'expected nothing more, found "crop"'), (b',"crop":null,"new":1}\n', 'expected "new", found nothing more')):
+        (tmp / "whole" / "packets.jsonl").write_bytes(packets.replace(b',"crop":null}\n', other))  # of another version
+        assert f"frame 0 differs from the recording: its line: {said}" in verify(tmp / "whole", "-q", code=3)
     (tmp / "whole" / "packets.jsonl").write_bytes(packets + packets[starts[5]:])
     assert "frame 6 differs from the recording: expected a packet, found none" in verify(tmp / "whole", "-q", code=3)
     (tmp / "whole" / "packets.jsonl").write_bytes(b"")

@@ -175,15 +175,16 @@ static bool same(struct walk *w)
     return true;
 }
 
-/* A value for people: as text, and not without end. */
+/* A value for people, or the key or value behind a comma: as text, and not without end. */
 static void tell_value(const char *what, const char *s)
 {
     enum { MOST = 60 };
     char text[MOST + 4];
+    s += *s == ',';
     size_t n = (size_t)(value_end(s) - s);
     snprintf(text, sizeof text, "%.*s%s", (int)(n < MOST ? n : MOST), s, n > MOST ? "..." : "");
     fprintf(stderr, "%s ", what);
-    cli_put(stderr, text);
+    cli_put(stderr, n ? text : "nothing more");
 }
 
 /* ---- the recording ---- */
