@@ -1740,6 +1740,42 @@ TEST(who_asks_too_early_gets_the_next_one_of_that_name)
     CHECK_OK(um_sink_close(&sink));
 }
 
+/* Of too many the last ones are refused. */
+TEST(who_asks_too_early_for_several_images_gets_each)
+{
+    enum { MOST = 8 };
+    static uint8_t room[4096];
+    const int one[] = {0};
+    int port = 0, fd;
+    um_frame *frame = make_frame(0x6553F100deadbeef);
+    const um_packet *packet = make_packet(1, one, 1);
+    um_sink *sink = open_sink("relay=all,mailbox=32", 1, &port);
+    struct um_igtl_message m;
+    struct um_igtl_outbox out = {0};
+    fd = join(port, 1);
+    um_igtl_begin(&out, 1, "STP_IMAGE", "", 0, 0);
+    um_igtl_end(&out, NULL, 0);
+    for (int i = 0; i <= MOST; i++) {
+        um_igtl_begin(&out, 1, "GET_IMAGE", i % 2 ? "Image_Reference" : "Mask_Reference", 0, 0);
+        um_igtl_end(&out, NULL, 0);
+    }
+    CHECK(send_box(fd, &out));
+    for (int i = 0; i < 2; i++) { /* of STP_IMAGE, and of the one too many */
+        CHECK(receive_type(fd, "RTS_IMAGE", &m, room, sizeof room));
+        CHECK_EQ(m.content[0], i);
+    }
+    CHECK_OK(um_sink_write(sink, packet, frame, NULL));
+    for (int i = 0; i < MOST; i++) {
+        CHECK(receive(fd, &m, room, sizeof room));
+        CHECK_STR(m.header.type, "IMAGE");
+        CHECK_STR(m.header.device, i % 2 ? "Image_Reference" : "Mask_Reference");
+    }
+    close(fd);
+    um_frame_unref(&frame);
+    um_packet_unref(&packet);
+    CHECK_OK(um_sink_close(&sink));
+}
+
 /* A camera's or a file's image is relayed, too. */
 TEST(what_did_not_come_over_openigtlink_is_relayed)
 {

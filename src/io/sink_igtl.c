@@ -42,7 +42,7 @@ static const char *const count_names[COUNTS] = {"clients",   "gone",    "refused
                                                 "malformed", "queries", "frames",  "limited",
                                                 "sent",      "dropped", "unsent",  "cut"};
 
-enum { CLIENTS_MOST = 64, MAILBOX_MOST = 64 };
+enum { CLIENTS_MOST = 64, MAILBOX_MOST = 64, ASKED_MOST = 8 };
 
 /* Messages as bytes, shared by the clients that still have to get them. */
 struct bundle {
@@ -62,12 +62,12 @@ struct client {
     char peer[UM_SOCKET_PEER];
     struct letter box[MAILBOX_MOST];
     int letters;
-    bool streaming, relaying;     /* frames; the source's transforms among them */
-    bool started;                 /* a part of the first letter is sent */
-    bool once;                    /* it asked before there was a frame, */
-    struct um_igtl_message asked; /* for this */
-    unsigned labels;              /* the version of LBMETA that it has */
-    uint64_t moved;               /* when it last took something, ns */
+    bool streaming, relaying; /* frames; the source's transforms among them */
+    bool started;             /* a part of the first letter is sent */
+    int asks;                 /* before there was a frame, for these */
+    struct um_igtl_message asked[ASKED_MOST];
+    unsigned labels; /* the version of LBMETA that it has */
+    uint64_t moved;  /* when it last took something, ns */
 };
 
 struct server {
@@ -233,17 +233,17 @@ static bool find_image(const struct bundle *b, const char *device, size_t *from,
 }
 
 /* Who asked for an image when there was none gets it, and nothing else of the frame. */
-static void answer_late(struct client *c, struct bundle *b, int version)
+static void answer_late(struct server *s, struct client *c, struct bundle *b,
+                        const struct um_igtl_message *asked)
 {
     size_t from = 0, to = 0;
-    bool found = find_image(b, c->asked.header.device, &from, &to);
+    bool found = find_image(b, asked->header.device, &from, &to);
     struct bundle *own = found ? NULL : bundle_new();
-    c->once = false;
-    if (found && !c->streaming)
+    if (found && !c->streaming && make_room(s, c))
         post(c, b, from, to, true);
     if (!own)
         return;
-    um_igtl_reply(&own->out, &c->asked, version, 1);
+    um_igtl_reply(&own->out, asked, spoken(s, c), 1);
     post_own(c, own);
 }
 
@@ -264,11 +264,10 @@ static void hand_out(struct server *s, struct bundle *frame[3], struct bundle *l
         struct client *c = &s->client[i];
         int v = spoken(s, c);
         struct bundle *b = readable(frame, v); /* who has come since gets the next */
-        if (!b || !(c->streaming || c->once) || !make_room(s, c))
-            continue;
-        if (c->once)
-            answer_late(c, b, v);
-        if (!c->streaming)
+        for (int k = 0; b && k < c->asks; k++)
+            answer_late(s, c, b, &c->asked[k]);
+        c->asks = b ? 0 : c->asks;
+        if (!b || !c->streaming || !make_room(s, c))
             continue;
         if (c->labels != s->labels_version && s->labels[v]) {
             post(c, s->labels[v], 0, s->labels[v]->out.size, false);
@@ -384,9 +383,10 @@ static void answer(struct server *s, struct client *c, const struct um_igtl_mess
     } else if (um_igtl_asks(type, "STT_", "TRANSFORM") || um_igtl_asks(type, "STP_", "TRANSFORM")) {
         c->relaying = type[2] == 'T';
         um_igtl_reply(&own->out, m, v, !s->frame.relay_transforms);
-    } else if (get && !b) {
-        c->once = true; /* the next one */
-        c->asked = (struct um_igtl_message){.header = m->header, .id = m->id};
+    } else if (get && !b && c->asks == ASKED_MOST) {
+        um_igtl_reply(&own->out, m, v, 1);
+    } else if (get && !b) { /* the next one */
+        c->asked[c->asks++] = (struct um_igtl_message){.header = m->header, .id = m->id};
     } else if (get) { /* as much of frames waits for who asks as for who is sent them */
         if (make_room(s, c))
             post(c, b, from, to, true);
