@@ -321,6 +321,22 @@ def few_descriptors_open_no_other_address(tmp):
 
 
 @test
+def nothing_comes_behind_a_close(tmp):
+    with Run() as run:
+        viewer, ends = run.live(), []
+        viewer.send("hello")
+        while len(ends) < 2:  # it does not answer, and is given 5 s for that
+            try:
+                text = viewer.receive()
+                assert not ends, text[:100]
+            except EOFError as end:
+                ends += end.args
+        assert ends == [1008, "closed"]
+        assert run.counts()["connected"] == 0
+        run.end(1)  # no frame came
+
+
+@test
 def nonsense_hurts_nobody(tmp):
     with Run() as run:
         address = ("127.0.0.1", run.port)

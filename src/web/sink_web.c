@@ -442,7 +442,7 @@ static void viewer_goes(struct server *s, struct peer *p)
     pthread_mutex_unlock(&s->lock);
     bundle_drop(&p->frame);
     bundle_drop(&p->stats);
-    p->viewer = false;
+    p->viewer = p->pinged = false;
     count(s, GONE);
 }
 
@@ -461,6 +461,7 @@ static int viewer_says(struct server *s, struct lws *wsi, struct peer *p, const 
         return 0;
     if (!good || um_web_message_read(&m, p->body, p->body_size) != UM_OK) {
         count(s, MALFORMED);
+        viewer_goes(s, p); /* behind a close nothing may come, and it may be long until its end */
         lws_close_reason(wsi, LWS_CLOSE_STATUS_POLICY_VIOLATION, NULL, 0);
         return -1;
     }
