@@ -147,7 +147,10 @@ static int send_frames(const struct options *o, bool plus)
         char *json = NULL; /* what it has to say is read, or it would be stuck */
         while (said == UM_OK && um_igtl_receive(link, 0, &json) == UM_OK)
             um_free(json);
-        if (said == UM_EOF && plus)
+        bool stuck = said == UM_EIO && plus && !stop_requested();
+        if (stuck && !o->quiet)
+            say_of(o, um_last_error(), "; on to the next");
+        if (stuck || (said == UM_EOF && plus))
             there = meet(link, o); /* the next client */
         else
             st = stop_requested() ? UM_EOF : said;
