@@ -318,6 +318,28 @@ def sweeps_may_take_turns(folder):
     found = [box(i, [2, 2, 4, 4], score=0.9) for i in range(8) if i % 2 == 0 or i > 4]  # b from its third frame on
     r = report(folder, "--results", results(folder, found))
     assert [(s["name"], s["frames"], s["sequence"]["delay_frames"]) for s in r["sweeps"]] == [("a", 4, 0), ("b", 4, 2)], r["sweeps"]
+    for k, sweep in enumerate(r["sweeps"]):  # each is what it is alone
+        coco(folder, [{**box(i, [2, 2, 4, 4]), "id": i} for i in range(k, 8, 2)], images[k::2])
+        alone = report(folder, "--results", results(folder, [f for f in found if f["image_id"] % 2 == k]))
+        assert sweep == alone["sweeps"][0] and all(sweep[of] == alone[of] for of in ("boxes", "sequence")), (sweep, alone)
+
+
+@test
+def a_signal_ends_the_resampling(folder):
+    n = 1000  # 100,000 boxes take seconds
+    make_images(folder, 1)
+    images = [{"id": i, "file_name": "0.png", "width": 10, "height": 10} for i in range(n)]
+    coco(folder, [{**box(i, [2, 2, 4, 4]), "id": i} for i in range(n)], images)
+    found = [box(i, [2, 2, 4, 4], score=k / 100) for i in range(n) for k in range(100)]
+    with subprocess.Popen([COMMAND, "val", folder, "--results", results(folder, found), "-o", folder / "out"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, env=ENVIRONMENT) as p:  # fmt: skip
+        written = folder / "out/results.json"
+        while not (written.exists() and written.read_bytes()[-3:] == b"\n]\n"):  # then all frames were looked at
+            assert p.poll() is None
+            time.sleep(0.05)
+        p.send_signal(signal.SIGTERM)
+        out, err = p.communicate(timeout=20)
+    assert p.returncode == 1 and not out and b"stopped after 1000 frames, nothing is reported" in err, err
 
 
 @test

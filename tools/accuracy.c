@@ -65,6 +65,12 @@ static int by_score(const void *a, const void *b)
     return (x->order > y->order) - (x->order < y->order);
 }
 
+static int by_category(const void *a, const void *b)
+{
+    int x = ((const struct detection *)a)->category, y = ((const struct detection *)b)->category;
+    return x != y ? (x > y) - (x < y) : by_score(a, b);
+}
+
 /* The truths of one category, those that count first; each may be found once, a crowd again and
  * again. */
 static void match(struct detection *d, const double box[4], const struct ap_box *const *truth,
@@ -136,17 +142,17 @@ bool ap_add(ap *a, const struct ap_box *found, int n_found, const struct ap_box 
     return ok;
 }
 
-/* Precision at 101 recalls, made so that it never rises, of one category at one threshold. p: room
- * for the precisions and recalls of all its detections. */
-static double average(const ap *a, const unsigned *weight, int category, int threshold,
-                      double truths, double *p, double *r)
+/* Precision at 101 recalls, made so that it never rises, of one category, whose detections are
+ * list[count], at one threshold. p, r: room for their precisions and recalls. */
+static double average(const struct detection *list, long count, const unsigned *weight,
+                      int threshold, double truths, double *p, double *r)
 {
     double hits = 0, misses = 0, sum = 0;
     long n = 0;
-    for (long i = 0; i < a->n; i++) {
-        const struct detection *d = &a->list[i];
+    for (long i = 0; i < count; i++) {
+        const struct detection *d = &list[i];
         unsigned w = weight ? weight[d->frame] : 1;
-        if (d->category != category || w == 0 || d->ignored >> threshold & 1)
+        if (w == 0 || d->ignored >> threshold & 1)
             continue;
         if (d->hit >> threshold & 1)
             hits += w;
@@ -176,10 +182,12 @@ bool ap_value(ap *a, const unsigned *weight, int category, double *all, double *
     int present = 0;
     *all = *half = 0;
     if (!a->sorted && a->n)
-        qsort(a->list, (size_t)a->n, sizeof *a->list, by_score);
+        qsort(a->list, (size_t)a->n, sizeof *a->list, by_category);
     a->sorted = true;
-    for (int c = 0; c < a->categories && p && r; c++) {
+    for (long c = 0, from = 0, to = 0; c < a->categories && p && r; c++, from = to) {
         double truths = 0;
+        while (to < a->n && a->list[to].category == c)
+            to++;
         if (category >= 0 && c != category)
             continue;
         for (long f = 0; f < a->frames; f++)
@@ -188,7 +196,7 @@ bool ap_value(ap *a, const unsigned *weight, int category, double *all, double *
             continue;
         present++;
         for (int t = 0; t < AP_THRESHOLDS; t++) {
-            double v = average(a, weight, c, t, truths, p, r);
+            double v = average(a->list + from, to - from, weight, t, truths, p, r);
             *all += v / AP_THRESHOLDS;
             *half += t == 0 ? v : 0;
         }

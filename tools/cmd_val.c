@@ -96,6 +96,7 @@ struct results {
 /* A folder's frames. */
 struct sweep {
     char *name;
+    ap *ap;      /* of its frames alone */
     long begins; /* the frame where what is there came, or went */
     bool found;  /* since then */
 };
@@ -363,8 +364,11 @@ static int find_sweep(struct val *v, const char *name)
             return i;
     if (!list_room(&v->sweep, v->sweeps, sizeof *v->sweep))
         return -1;
-    v->sweep[v->sweeps] = (struct sweep){.name = strdup(name), .begins = -1};
-    return v->sweep[v->sweeps].name ? v->sweeps++ : -1;
+    const struct category *known;
+    struct sweep *s = &v->sweep[v->sweeps++];
+    *s = (struct sweep){
+        .name = strdup(name), .ap = ap_open(truth_categories(v->truth, &known)), .begins = -1};
+    return s->name && s->ap ? v->sweeps - 1 : -1;
 }
 
 static um_status add_score(struct val *v, const struct truth_frame *t, const struct finding *f,
@@ -406,10 +410,11 @@ static um_status add_score(struct val *v, const struct truth_frame *t, const str
                 (struct ap_box){.category = t->object[i].category, .crowd = t->object[i].crowd};
             memcpy(true_box[i].box, t->object[i].box, sizeof true_box[i].box);
         }
-        ok = true_box && ap_add(v->ap, f->box, f->boxes, true_box, t->objects);
+        ok = true_box && ap_add(v->ap, f->box, f->boxes, true_box, t->objects) &&
+             ap_add(v->sweep[sweep].ap, f->box, f->boxes, true_box, t->objects);
         free(true_box);
     } else if (ok)
-        ok = ap_add(v->ap, NULL, 0, NULL, 0);
+        ok = ap_add(v->ap, NULL, 0, NULL, 0) && ap_add(v->sweep[sweep].ap, NULL, 0, NULL, 0);
     double good = !isnan(s->value[DICE])      ? s->value[DICE]
                   : !isnan(s->value[COVERED]) ? s->value[COVERED] * s->value[PRECISION]
                   : !isnan(s->value[BOX_IOU]) ? s->value[BOX_IOU]
@@ -442,33 +447,42 @@ static void time_delays(struct val *v)
     }
 }
 
-static double mean(const struct val *v, int m, const unsigned *weight, int category)
+/* Frames that are summed up together: those of one sweep, or all. */
+struct part {
+    const struct score **score; /* [n] */
+    ap *ap;                     /* of these frames, in this order */
+    unsigned *weight;           /* how often each of them counts */
+    long n;
+};
+
+static double mean(const struct part *p, int m, int category)
 {
     double sum = 0, n = 0;
-    for (long i = 0; i < v->frames; i++) {
-        const struct score *s = &v->score[i];
-        if (weight[i] && (category < 0 || s->category == category) && !isnan(s->value[m])) {
-            sum += weight[i] * s->value[m];
-            n += weight[i];
+    for (long i = 0; i < p->n; i++) {
+        const struct score *s = p->score[i];
+        if (p->weight[i] && (category < 0 || s->category == category) && !isnan(s->value[m])) {
+            sum += p->weight[i] * s->value[m];
+            n += p->weight[i];
         }
     }
     return n > 0 ? sum / n : NAN;
 }
 
 /* The lower one of two in the middle. */
-static bool median(const struct val *v, int m, const unsigned *weight, int category, double *value)
+static bool median(const struct part *p, int m, int category, double *value)
 {
     size_t sum = 1;
     int n = 0;
-    for (long i = 0; i < v->frames; i++)
-        sum += weight[i];
+    for (long i = 0; i < p->n; i++)
+        sum += p->weight[i];
     double *all = malloc(sum * sizeof *all);
     if (!all)
         return false;
-    for (long i = 0; i < v->frames; i++)
-        for (unsigned k = 0; k < weight[i] && (category < 0 || v->score[i].category == category);
-             k++)
-            all[n++] = v->score[i].value[m];
+    for (long i = 0; i < p->n; i++) {
+        const struct score *s = p->score[i];
+        for (unsigned k = 0; k < p->weight[i] && (category < 0 || s->category == category); k++)
+            all[n++] = s->value[m];
+    }
     n = sort_numbers(all, n);
     *value = n ? all[(n - 1) / 2] : NAN;
     free(all);
@@ -482,12 +496,12 @@ struct summary {
     double value[MEASURES], lo[MEASURES], hi[MEASURES];
 };
 
-static bool measure(struct val *v, const unsigned *weight, int category, double *value)
+static bool measure(const struct part *p, int category, double *value)
 {
-    bool ok = ap_value(v->ap, weight, category, &value[AP], &value[AP50]);
+    bool ok = ap_value(p->ap, p->weight, category, &value[AP], &value[AP50]);
     for (int m = BOX_IOU; m < MEASURES; m++)
-        value[m] = m == DELAY && category >= 0 ? NAN : mean(v, m, weight, category);
-    return ok && median(v, MEDIAN_PX, weight, category, &value[MEDIAN_PX]);
+        value[m] = m == DELAY && category >= 0 ? NAN : mean(p, m, category);
+    return ok && median(p, MEDIAN_PX, category, &value[MEDIAN_PX]);
 }
 
 static uint64_t random_below(uint64_t *state, uint64_t n) /* splitmix64 */
@@ -500,44 +514,45 @@ static uint64_t random_below(uint64_t *state, uint64_t n) /* splitmix64 */
 
 /* The frames of one sweep (-1: of all), what concerns one category (-1: all), and the interval in
  * which the middle 95 % of resamples lie: of frames within a sweep, of whole sweeps where there are
- * several, as frames of one sweep are alike. */
+ * several, as frames of one sweep are alike. False: no memory, or a signal asks for the end. */
 static bool summarise(struct val *v, int sweep, int category, struct summary *s)
 {
-    unsigned *weight = calloc((size_t)v->frames + 1, sizeof *weight),
-             *often = calloc((size_t)v->sweeps + 1, sizeof *often);
+    struct part p = {.ap = sweep < 0 ? v->ap : v->sweep[sweep].ap};
+    unsigned *often = calloc((size_t)v->sweeps + 1, sizeof *often);
     double *sample = malloc(sizeof *sample * RESAMPLES * MEASURES), one[MEASURES];
-    long *frame = malloc((size_t)(v->frames + 1) * sizeof *frame), n = 0;
-    bool ok = weight && often && sample && frame;
+    p.score = malloc((size_t)(v->frames + 1) * sizeof *p.score);
+    p.weight = malloc((size_t)(v->frames + 1) * sizeof *p.weight);
+    bool ok = p.score && p.weight && often && sample;
     uint64_t state = 1;
     s->frames = 0;
     for (long i = 0; i < v->frames && ok; i++)
         if (sweep < 0 || v->score[i].sweep == sweep) {
-            weight[i] = 1;
-            frame[n++] = i;
+            p.score[p.n] = &v->score[i];
+            p.weight[p.n++] = 1;
             s->frames += category < 0 || v->score[i].category == category;
         }
-    ok = ok && measure(v, weight, category, s->value);
+    ok = ok && measure(&p, category, s->value);
     for (int k = 0; k < RESAMPLES && ok; k++) {
         if (sweep < 0 && v->sweeps > 1) {
             memset(often, 0, (size_t)v->sweeps * sizeof *often);
             for (int i = 0; i < v->sweeps; i++)
                 often[random_below(&state, (uint64_t)v->sweeps)]++;
-            for (long i = 0; i < v->frames; i++)
-                weight[i] = often[v->score[i].sweep];
+            for (long i = 0; i < p.n; i++)
+                p.weight[i] = often[p.score[i]->sweep];
         } else {
-            memset(weight, 0, (size_t)v->frames * sizeof *weight);
-            for (long i = 0; i < n; i++)
-                weight[frame[random_below(&state, (uint64_t)n)]]++;
+            memset(p.weight, 0, (size_t)p.n * sizeof *p.weight);
+            for (long i = 0; i < p.n; i++)
+                p.weight[random_below(&state, (uint64_t)p.n)]++;
         }
-        ok = measure(v, weight, category, one);
-        for (int m = 0; m < MEASURES; m++)
+        ok = !stop_requested() && measure(&p, category, one);
+        for (int m = 0; m < MEASURES && ok; m++)
             sample[m * RESAMPLES + k] = one[m];
     }
     for (int m = 0; m < MEASURES && ok; m++)
         interval(sample + (ptrdiff_t)m * RESAMPLES, RESAMPLES, &s->lo[m], &s->hi[m]);
-    free(weight);
+    free(p.weight);
+    free(p.score);
     free(often);
-    free(frame);
     free(sample);
     return ok;
 }
@@ -671,13 +686,19 @@ static bool summarise_all(struct val *v, struct report *r)
     return ok;
 }
 
+static um_status stopped(const struct val *v)
+{
+    return truth_fail(UM_EIO, "val: stopped after %ld frame%s, nothing is reported", v->frames,
+                      plural((uint64_t)v->frames));
+}
+
 static um_status report(struct val *v, const char *folder)
 {
     struct report r = {0};
     if (truth_in_time(v->truth))
         time_delays(v);
     bool ok = summarise_all(v, &r);
-    um_status st = ok ? UM_OK : truth_no_memory();
+    um_status st = ok ? UM_OK : stop_requested() ? stopped(v) : truth_no_memory();
     if (ok && v->o->json)
         put_report(stdout, v, &r);
     else if (ok)
@@ -815,8 +836,7 @@ static um_status all_frames(struct val *v)
     if (st != UM_OK && st != UM_EOF)
         return st;
     if (stop_requested())
-        return truth_fail(UM_EIO, "val: stopped after %ld frame%s, nothing is reported", v->frames,
-                          plural((uint64_t)v->frames));
+        return stopped(v);
     if (!v->frames)
         return truth_fail(UM_EIO, "val: %s: no frames", v->o->positional[0]);
     const struct results *r = &v->results;
@@ -861,8 +881,10 @@ static void close_val(struct val *v)
     free(v->results.result);
     ap_close(v->ap);
     sheet_close(v->sheet);
-    for (int i = 0; i < v->sweeps; i++)
+    for (int i = 0; i < v->sweeps; i++) {
         free(v->sweep[i].name);
+        ap_close(v->sweep[i].ap);
+    }
     free(v->sweep);
     free(v->score);
     free(v->category);
