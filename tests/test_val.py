@@ -83,6 +83,26 @@ def boxes_masks_and_states_add_up(folder):
 
 
 @test
+def a_score_of_conf_is_visible(folder):
+    """--conf is a float, and of some decimals the nearest float is more."""
+    coco(folder, [box(0, [2, 2, 4, 4])], make_images(folder, 1))
+    for score in (0.1, 0.3, 0.6, 0.9):
+        found = results(folder, [box(0, [2, 2, 4, 4], score=score)])
+        for conf, visible in ((score, 1), (score + 1e-4, 0)):
+            close(report(folder, "--results", found, "--conf", conf)["sequence"]["found"], visible)
+
+
+@test
+def a_category_of_nothing_may_have_anothers_name(folder):
+    """Roboflow's category 0 is called as the project, and so often as its class."""
+    for categories in ([{"id": 0, "name": "bone"}, {"id": 1, "name": "bone"}], [{"id": 1, "name": "bone"}, {"id": 7, "name": "bone"}]):
+        coco(folder, [box(0, [2, 2, 4, 4], 1)], make_images(folder, 1), categories)
+        close(report(folder, "--results", results(folder, [box(0, [2, 2, 4, 4], 1, score=0.9)]))["boxes"]["ap"], 1)
+        um("val", folder, "-o", folder / "out")
+        assert {r["category_id"] for r in json.loads((folder / "out/results.json").read_text())} == {1}
+
+
+@test
 def polygons_fill_as_coco_does(folder):
     coco(folder, [box(0, [2, 2, 4, 4], segmentation=[[2, 2, 6, 2, 6, 6, 2, 6]])])
     same = box(0, [2, 2, 4, 4], score=0.9, segmentation={"size": [10, 10], "counts": runs(22, 4, 6, 4, 6, 4, 6, 4, 44)})
@@ -129,6 +149,9 @@ def masks_in_a_folder_of_their_own(folder):
     png(folder / "m/2.png", 10, 10)
     _, err = um("val", folder / "p", "--masks", folder / "m", code=1)
     assert "m/2.png" in err and "missing" in err, err
+    (folder / "m/2.png").rename(folder / "m/1.png")
+    _, err = um("val", folder / "p", "--masks", folder / "m", code=1)
+    assert f"m/1.png: its image in {folder / 'p'} has another truth, too" in err, err
 
 
 @test
@@ -616,8 +639,8 @@ def wrong_truth_is_named(folder):
     good = [box(0, [1, 1, 3, 3])]
     refused("unknown category 4", [box(0, [1, 1, 3, 3], category=4)])
     refused("image 7, which is not there", [box(7, [1, 1, 3, 3])])
-    refused("image 0: /no/such.png is missing", good, images=[{"id": 0, "file_name": "/no/such.png", "width": 10, "height": 10}])
-    refused("no_such.png is missing", good, images=[{"id": 0, "file_name": "no_such.png", "width": 10, "height": 10}])
+    refused("image 0: /no/such.png is missing (\"file_name\" is a full path", good, images=[{"id": 0, "file_name": "/no/such.png", "width": 10, "height": 10}])
+    refused("no_such.png is missing (--pictures DIR", good, images=[{"id": 0, "file_name": "no_such.png", "width": 10, "height": 10}])
     refused("10x10 pixels, its truth says 12x10", good, images=[{**make_images(folder, 1)[0], "width": 12}])
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation={"size": [10, 10], "counts": [99]})])
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation={"size": [9, 10], "counts": [90]})])
@@ -635,7 +658,8 @@ def wrong_truth_is_named(folder):
     refused("\"segmentation\"", [box(0, [1, 1, 3, 3], segmentation=[far])])
     refused("annotation 1 (0.png): \"iscrowd\" is neither", [box(0, [1, 1, 3, 3], iscrowd="1")])
     refused("two annotations have id 1", [*good, box(1, [1, 1, 3, 3])])
-    refused("two categories, 0 and 3, are named bone", good, categories=[{"id": i, "name": "bone"} for i in (0, 3)])
+    both = [*good, {**box(0, [1, 1, 3, 3], 3), "id": 2}]
+    refused("two categories, 0 and 3, are named bone", both, categories=[{"id": i, "name": "bone"} for i in (0, 3)])
     refused("two images have id 0", good, images=2 * make_images(folder, 1))
     refused("unknown category 0 (femur)", good, "--conf", "0.5", categories=[{"id": 0, "name": "femur"}])
     results(folder, [box(5, [1, 1, 3, 3], score=0.5)])

@@ -146,6 +146,13 @@ static bool good_result(const cJSON *r)
     return good;
 }
 
+/* Is a frame with this best score VISIBLE? --conf is a float, as the scores of packets are: what
+ * was written as 0.6 is not below 0.6. */
+static bool shows(const struct val *v, double score)
+{
+    return (float)score >= v->o->conf;
+}
+
 static um_status read_results(struct val *v, const char *path)
 {
     struct results *r = &v->results;
@@ -168,8 +175,7 @@ static um_status read_results(struct val *v, const char *path)
                               "bbox (x, y, width and height from 0 on) or score (a number)",
                               path, r->n);
         masks = masks || truth_has_mask(e);
-        seen =
-            seen || cJSON_GetObjectItemCaseSensitive(e, "score")->valuedouble >= (double)v->o->conf;
+        seen = seen || shows(v, cJSON_GetObjectItemCaseSensitive(e, "score")->valuedouble);
         r->result[r->n] = (struct result){
             .image = (int64_t)cJSON_GetObjectItemCaseSensitive(e, "image_id")->valuedouble,
             .score = cJSON_GetObjectItemCaseSensitive(e, "score")->valuedouble,
@@ -226,7 +232,7 @@ static um_status find_stored(struct val *v, const struct truth_frame *t, struct 
             b->box[k] =
                 cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(e, "bbox"), k)->valuedouble;
     }
-    f->visible = f->boxes && f->box[0].score >= (double)v->o->conf;
+    f->visible = f->boxes && shows(v, f->box[0].score);
     return UM_OK;
 }
 
@@ -750,8 +756,8 @@ static um_status pair_classes(struct val *v)
     int unknown = -1, paired = 0;
     for (int c = 0; c < n; c++) {
         int k = class_of(v->engine.detector, &known[c]);
-        if (k < classes) {
-            v->category[k] = c;
+        if (k < classes) { /* of two of one name, that which something is of */
+            v->category[k] = v->category[k] < 0 || known[c].used ? c : v->category[k];
             paired++;
         } else if (unknown < 0 || (known[c].used && !known[unknown].used))
             unknown = c;

@@ -388,11 +388,6 @@ static um_status read_categories(truth *t, const char *path)
         if (find_category(t, id) >= 0)
             return truth_fail(UM_EFORMAT, "val: %s: two categories have id %lld", path,
                               (long long)id);
-        for (int i = 0; i < t->categories && cJSON_IsString(name); i++)
-            if (t->category[i].name && strcmp(t->category[i].name, name->valuestring) == 0)
-                return truth_fail(UM_EFORMAT,
-                                  "val: %s: two categories, %lld and %lld, are named %s", path,
-                                  (long long)t->category[i].id, (long long)id, name->valuestring);
         um_status st = add_category(t, id, cJSON_IsString(name) ? name->valuestring : NULL);
         if (st != UM_OK)
             return st;
@@ -426,9 +421,11 @@ static um_status read_images(truth *t, const char *path, const char *folder)
         e->width = (int)w;
         e->height = (int)h;
         if (!is_file(e->image))
-            return truth_fail(UM_EIO,
-                              "val: %s: image %lld: %s is missing (--pictures DIR: where they lie)",
-                              path, (long long)id, e->image);
+            return truth_fail(UM_EIO, "val: %s: image %lld: %s is missing (%s)", path,
+                              (long long)id, e->image,
+                              *e->name == '/' ? "\"file_name\" is a full path, so --pictures DIR "
+                                                "does not count"
+                                              : "--pictures DIR: where they lie");
     }
     qsort(t->entry, (size_t)t->entries, sizeof *t->entry, by_id);
     for (long k = 1; k < t->entries; k++)
@@ -442,6 +439,21 @@ static int by_number(const void *a, const void *b)
 {
     int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
     return (x > y) - (x < y);
+}
+
+/* No two categories that something is of have one name. Roboflow lists one more, of no annotation,
+ * that is called as the whole data set is. */
+static um_status check_names(const truth *t, const char *path)
+{
+    for (int i = 0; i < t->categories; i++)
+        for (int k = 0; k < i; k++) {
+            const struct category *a = &t->category[k], *b = &t->category[i];
+            if (a->used && b->used && a->name && b->name && strcmp(a->name, b->name) == 0)
+                return truth_fail(UM_EFORMAT,
+                                  "val: %s: two categories, %lld and %lld, are named %s", path,
+                                  (long long)a->id, (long long)b->id, a->name);
+        }
+    return UM_OK;
 }
 
 /* No two annotations have one id; they need none. */
@@ -536,7 +548,8 @@ static um_status read_annotations(truth *t, const char *path)
         e->annotation[e->annotations++] = a;
         t->category[known].used = true;
     }
-    return check_ids(list, path);
+    um_status st = check_names(t, path);
+    return st == UM_OK ? check_ids(list, path) : st;
 }
 
 static um_status open_coco(truth *t, const char *path, const char *folder)
@@ -671,6 +684,20 @@ static um_status take_truth(const char *folder, struct names *files, const char 
     return (*path = join(folder, files->name[found])) ? UM_OK : truth_no_memory();
 }
 
+/* Is a file's name that of an image, or one with the tag? */
+static bool has_image(const truth *t, const char *file, const char *tag)
+{
+    size_t n = stem_length(file), k = strlen(tag);
+    for (long i = 0; i < t->entries; i++) {
+        const char *name = t->entry[i].name;
+        size_t m = stem_length(name);
+        if (strncmp(file, name, m) == 0 &&
+            (m == n || (m + k == n && strncmp(file + m, tag, k) == 0)))
+            return true;
+    }
+    return false;
+}
+
 /* A folder of images and what lies in `masks` and `lines` (NULL: beside the images). */
 static um_status open_folder(truth *t, const char *dataset, const struct truth_settings *s)
 {
@@ -710,7 +737,10 @@ static um_status open_folder(truth *t, const char *dataset, const struct truth_s
         for (long i = 0; i < truths[k].n && st == UM_OK; i++)
             if (!truths[k].used[i] && is_image(truths[k].name[i]) &&
                 (apart[k] || is_tagged(truths[k].name[i], tag[k])))
-                st = truth_fail(UM_EIO, "val: %s/%s is the truth of an image that is missing in %s",
+                st = truth_fail(UM_EIO,
+                                has_image(t, truths[k].name[i], tag[k])
+                                    ? "val: %s/%s: its image in %s has another truth, too"
+                                    : "val: %s/%s is the truth of an image that is missing in %s",
                                 folder[k], truths[k].name[i], dataset);
     if (st == UM_OK && !t->entries)
         st = truth_fail(UM_EIO, "val: %s: no images", dataset);
