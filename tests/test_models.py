@@ -436,6 +436,17 @@ def names_of_classes(tmp):
         assert best(FRAMES[0], "--detector", wrong, "--names", tmp / "names.txt")[2]["name"] == "femur"
     _, err = um("detect", FRAMES[0], "--names", tmp / "none.txt", code=1)
     assert "none.txt" in err
+    for option in ([], ["--precision", "int8", "--calibrate", FRAMES[0]]):  # what the file says counts only where nothing else does
+        um("convert", wrong, tmp / "right.safetensors", "--names", tmp / "names.txt", *option)
+        assert read(tmp / "right.safetensors")[0]["classes"] == "femur"
+        _, err = um("convert", wrong, tmp / "none.safetensors", *option, code=1)
+        assert "wrong.safetensors: metadata \"classes\" is of 2, the detector has 1" in err and not (tmp / "none.safetensors").exists(), err
+        (tmp / "two.txt").write_text("a\nb\n")
+        _, err = um("convert", DETECTOR, tmp / "none.safetensors", "--names", tmp / "two.txt", *option, code=1)
+        assert "two.txt: 2 names" in err and "dB" not in err, err  # before minutes of work
+    (tmp / "unnamed.txt").write_text("\n")
+    um("convert", DETECTOR, tmp / "unnamed.safetensors", "--names", tmp / "unnamed.txt")
+    assert best(FRAMES[0], "--detector", tmp / "unnamed.safetensors")[2]["name"] is None
     (tmp / "dos.txt").write_bytes(b"\xef\xbb\xbff\xc3\xa9mur\r\n\r\n")
     assert best(FRAMES[0], "--names", tmp / "dos.txt")[2]["name"] == "fémur"
 
@@ -870,15 +881,19 @@ def numbers_that_spoil_a_network_are_named(tmp):
 
 @test
 def folders_get_a_sentence(tmp):
-    for name in ("nothing", "shards", "many", "saved"):
+    for name in ("nothing", "shards", "bins", "many", "saved"):
         (tmp / name).mkdir()
     (tmp / "saved/saved_model.pb").write_bytes(b"x")
     (tmp / "shards/model.safetensors.index.json").write_text("{}")
+    (tmp / "bins/pytorch_model.bin.index.json").write_text("{}")
+    for i in (1, 2):
+        (tmp / f"bins/pytorch_model-0000{i}-of-00002.bin").write_bytes(b"x")
     for file in ("a.pth", "b.pth"):
         (tmp / "many" / file).write_bytes(b"x")
     for role in ("--detector", "--segmenter"):
         refused(tmp / "nothing", "a folder without a weight file", role=role)
         refused(tmp / "shards", "several files", "max_shard_size", role=role)
+        refused(tmp / "bins", "several files", "max_shard_size", role=role)
         refused(tmp / "saved", "TensorFlow SavedModel", role=role)
         refused(tmp / "many", "a folder with 2 weight files", role=role)
     (tmp / "one").mkdir()

@@ -334,13 +334,18 @@ static um_status check_size(const um_model_info *info, const um_convert_settings
     return UM_OK;
 }
 
-/* The names of a text file as one text. */
-static um_status read_names(const char *path, int classes, char **text)
+/* The names of a text file as one text. Without one: has what the model's file says, if it does,
+ * one for each class? */
+static um_status read_names(const char *path, const um_weights *file, int classes, char **text)
 {
     char **name = um_array((size_t)classes, sizeof *name);
-    um_status st = name ? um_labels_read_file(path, name, classes)
-                        : um_fail(UM_ENOMEM, "names of %d classes", classes);
-    if (st == UM_OK)
+    const char *said = um_weights_fact(file, "classes", NULL);
+    um_status st = name ? UM_OK : um_fail(UM_ENOMEM, "names of %d classes", classes);
+    if (st == UM_OK && path)
+        st = um_labels_read_file(path, name, classes);
+    else if (st == UM_OK && said && (st = um_labels_read(said, name, classes)) != UM_OK)
+        st = um_fail_in(st, um_weights_path(file));
+    if (st == UM_OK && path)
         st = um_labels_print((const char *const *)name, classes, text);
     for (int i = 0; name && i < classes; i++)
         um_free(name[i]);
@@ -358,7 +363,8 @@ static um_status set_dfine(struct pairs *p, struct facts *f, const um_weights *f
     snprintf(f->queries, sizeof f->queries, "%d", d->queries);
     um_number_float(f->nms, d->nms);
     um_number_float(f->smooth, d->smooth);
-    um_status st = s->names ? read_names(s->names, d->classes, &f->names) : UM_OK;
+    um_status st =
+        s->names || !s->upstream ? read_names(s->names, file, d->classes, &f->names) : UM_OK;
     /* A list of names says more than a number. */
     snprintf(f->classes, sizeof f->classes, "%d", d->classes);
     const char *const pair[][2] = {

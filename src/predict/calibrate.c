@@ -119,6 +119,7 @@ static um_status run(const struct job *j, um_quant *plan, enum um_quant_use use,
         d.queries = j->convert->queries;
         d.activation = j->convert->activation;
         d.fit = j->convert->fit;
+        d.names = j->convert->names;
         st = um_detector_open(&detector, dev, j->path, &d);
     } else if (st == UM_OK) {
         st = um_segmenter_open(&segmenter, dev, j->path, j->convert->input_width,

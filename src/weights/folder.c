@@ -73,6 +73,8 @@ um_status um_folder_resolve(const char *path, char **out)
     if (st != UM_OK || *out)
         return st;
     st = look_for(path, "model.safetensors.index.json", &shards);
+    if (st == UM_OK && !shards)
+        st = look_for(path, "pytorch_model.bin.index.json", &shards);
     if (st == UM_OK && shards)
         st = um_fail(UM_EFORMAT,
                      "%s: a model cut into several files, want one weight file; save it "

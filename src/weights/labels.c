@@ -69,7 +69,7 @@ static um_status check_count(long count, int n)
 
 um_status um_labels_read(const char *text, char **name, int n)
 {
-    if (strspn(text, "0123456789") == strlen(text))
+    if (*text && strspn(text, "0123456789") == strlen(text)) /* one class may have no name */
         return check_count(strtol(text, NULL, 10), n);
     cJSON *list = NULL;
     um_status st = text[0] == '[' ? um_json_parse(&list, text, strlen(text), NULL, false) : UM_OK;
