@@ -463,7 +463,10 @@ def names_between_commas_or_numbers(tmp):
     numbers = two_classes(tmp / "numbers.safetensors", "1,0")  # which of the two is meant?
     _, err = um("detect", FRAMES[0], "--detector", numbers, "--class", 1, code=2)
     assert "--class 1: class 1 or class 0, which is called so? --names FILE renames them" in err, err
-    for names, number, label in (("0,1", 1, 1), ("7,8", 1, 1), ("7,8", 7, 0)):
+    twins = two_classes(tmp / "twins.safetensors", "bone,bone")
+    _, err = um("detect", FRAMES[0], "--detector", twins, "--class", "bone", code=2)
+    assert "--class bone: class 0 or class 1, which both are called so?" in err, err
+    for names, number, label in (("bone,bone", 1, 1), ("0,1", 1, 1), ("7,8", 1, 1), ("7,8", 7, 0)):
         same = two_classes(tmp / "numbers.safetensors", names)
         found = lines(um("detect", FRAMES[0], "--detector", same, "--conf", 0, "--class", number)[0])[0]["boxes"]
         assert {b["label"] for b in found} == {label}, found

@@ -261,18 +261,27 @@ um_status cli_class(const struct options *o, um_detector *detector, int *label)
     if (!o->class_name)
         return UM_OK;
     bool number = options_whole(o->class_name, 0, classes - 1, &n), named = false;
+    int last = -1; /* of those that are called so */
     char names[512] = "";
-    for (int i = 0; i < classes && *label < 0; i++) {
+    for (int i = 0; i < classes; i++) {
         const char *name = um_detector_class_name(detector, i);
         size_t used = strlen(names);
         named = named || name;
-        if (name && strcmp(name, o->class_name) == 0)
-            *label = i;
+        if (name && strcmp(name, o->class_name) == 0) {
+            *label = *label < 0 ? i : *label;
+            last = i;
+        }
         snprintf(names + used, sizeof names - used, "%s%s", i ? "," : "", name ? name : "");
     }
     if (number && *label >= 0 && *label != n) {
         cli_usage("--class %s: class %s or class %d, which is called so? --names FILE renames them",
                   o->class_name, o->class_name, *label);
+        return UM_EINVAL;
+    }
+    if (!number && last > *label) {
+        cli_usage("--class %s: class %d or class %d, which both are called so? Say its number, or "
+                  "--names FILE renames them",
+                  o->class_name, *label, last);
         return UM_EINVAL;
     }
     *label = number ? (int)n : *label;

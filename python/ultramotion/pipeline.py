@@ -139,6 +139,8 @@ class Pipeline(_c.Closing, _c.PipelineBase):
             names = self.detector.classes
             if label not in names:
                 raise _c.InvalidError(f"class {label!r}: this detector has {', '.join(str(n) for n in names)}")
+            if names.count(label) > 1:
+                raise _c.InvalidError(f"class {label!r}: several are called so, want one of the numbers {[i for i, n in enumerate(names) if n == label]}")
             return names.index(label)
         return -1 if label is None else _c.integer(label, "label")
 
