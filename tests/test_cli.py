@@ -697,6 +697,8 @@ def the_image_on_a_screen_is_found(tmp):
     assert "2 packets equal" in um("replay", tmp / "rec", "--verify")[1]
     _, err = um("run", tmp / "b.png", "--crop", "automatic", code=2)
     assert '"automatic" is not auto|X,Y,W,H' in err, err
+    _, err = um("run", tmp / "b.png", "--crop", "-1,0,20000,8", code=2)
+    assert '"-1,0,20000,8": want auto|X,Y,W,H from 0 to 16384' in err, err
 
 
 @test

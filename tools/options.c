@@ -698,10 +698,14 @@ static bool set_value(struct options *o, const struct row *r, const char *where,
         double v[4] = {NAN, NAN, NAN, NAN}; /* auto */
         bool told = !may_be_auto || strcmp(text, "auto") != 0;
         bool good = !told || options_numbers(text, r->numbers, v);
+        if (!good)
+            return cli_usage("%s: \"%s\" is not %s", where, text, r->value), false;
         for (int i = 0; told && good && i < r->numbers; i++)
             good = v[i] >= r->min && v[i] <= r->max;
         if (!good)
-            return cli_usage("%s: \"%s\" is not %s", where, text, r->value), false;
+            return cli_usage("%s: \"%s\": want %s from %g to %g", where, text, r->value, r->min,
+                             r->max),
+                   false;
         memcpy(base + r->offset, v, (size_t)r->numbers * sizeof *v);
         *(bool *)(void *)(base + r->also) = true;
         return true;
