@@ -423,6 +423,11 @@ def a_folder_has_the_last_run(folder):
         for kept in ("notes.txt", "99_mine.png", "mine.png"):
             (out / "worst" / kept).touch()
     assert sorted(f.name for f in (out / "worst").iterdir()) == ["00_0.png", "99_mine.png", "mine.png", "notes.txt"]
+    images = make_images(folder, 1)
+    (folder / "0.png").rename(folder / f"{75 * 'é'}.png")
+    coco(folder, [box(0, [2, 2, 4, 4])], [{**images[0], "file_name": f"{75 * 'é'}.png"}])
+    um("val", folder / "truth.json", "--results", results(folder, []), "-o", out)
+    assert (out / "worst" / f"00_{63 * 'é'}.png").exists(), "cut within a character"
 
 
 @test

@@ -265,13 +265,15 @@ um_status cli_class(const struct options *o, um_detector *detector, int *label)
     char names[512] = "";
     for (int i = 0; i < classes; i++) {
         const char *name = um_detector_class_name(detector, i);
-        size_t used = strlen(names);
         named = named || name;
         if (name && strcmp(name, o->class_name) == 0) {
             *label = *label < 0 ? i : *label;
             last = i;
         }
-        snprintf(names + used, sizeof names - used, "%s%s", i ? "," : "", name ? name : "");
+        size_t used = strlen(names);
+        text_copy(names + used, sizeof names - used, i ? "," : "");
+        used = strlen(names);
+        text_copy(names + used, sizeof names - used, name ? name : "");
     }
     if (number && *label >= 0 && *label != n) {
         cli_usage("--class %s: class %s or class %d, which is called so? --names FILE renames them",

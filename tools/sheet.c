@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "sheet.h"
 
+#include "text.h"
+
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -113,7 +115,7 @@ static bool draw(struct drawing *d, const struct truth_frame *t, const uint8_t *
         outline(d, t->line, TRUE_MASK);
     if (box)
         rectangle(d, box, BOX);
-    snprintf(d->name, sizeof d->name, "%s", t->name);
+    text_copy(d->name, sizeof d->name, t->name);
     for (char *c = d->name; *c; c++)
         if (*c == '/')
             *c = '_';

@@ -28,6 +28,16 @@ char *text_join(const char *a, const char *between, const char *b)
     return text;
 }
 
+void text_copy(char *out, size_t size, const char *s)
+{
+    size_t n = strlen(s);
+    if (n >= size)
+        for (n = size - 1; n > 0 && ((unsigned char)s[n] & 0xc0) == 0x80;)
+            n--;
+    memcpy(out, s, n);
+    out[n] = 0;
+}
+
 int text_show(const char *s, char out[TEXT_SHOWN])
 {
     const unsigned char *c = (const unsigned char *)s;

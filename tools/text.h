@@ -16,6 +16,9 @@ char *text_join(const char *a, const char *between, const char *b);
 /* The folder that a path lies in; likewise. */
 char *text_folder(const char *path);
 
+/* As much of `s` as there is room for, in whole characters. */
+void text_copy(char *out, size_t size, const char *s);
+
 /* The character at `s` (not the end) as a terminal may have it: of control characters, which it
  * would obey, each byte as \xNN. Returns how many bytes of `s` it is. */
 enum { TEXT_SHOWN = 9 };
