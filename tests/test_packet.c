@@ -12,6 +12,7 @@
 #include "ultramotion/ultramotion.h"
 
 #include <locale.h>
+#include <strings.h>
 #include <unistd.h>
 
 /* ---- JSON ---- */
@@ -537,24 +538,27 @@ TEST(errors_say_memory_once)
     CHECK_STR(um_last_error(), "again: file\\x0a: out of memory: 3 floats");
 }
 
-/* A locale with a decimal comma: the machine's, or one made for this test. */
-static bool comma_locale(void)
+/* Enter a locale: the machine's, or one made for this test. */
+static bool enter_locale(const char *language)
 {
-    char folder[] = "/tmp/um_locale_XXXXXX", command[200];
-    if (setlocale(LC_ALL, "de_DE.UTF-8") || !mkdtemp(folder))
-        return strcmp(localeconv()->decimal_point, ",") == 0;
-    snprintf(command, sizeof command, "localedef -i de_DE -f UTF-8 %s/de_DE.UTF-8 >/dev/null 2>&1",
-             folder);
+    char folder[] = "/tmp/um_locale_XXXXXX", name[32], command[200];
+    snprintf(name, sizeof name, "%s.UTF-8", language);
+    if (setlocale(LC_ALL, name))
+        return true;
+    if (!mkdtemp(folder))
+        return false;
+    snprintf(command, sizeof command, "localedef -i %s -f UTF-8 %s/%s >/dev/null 2>&1", language,
+             folder, name);
     setenv("LOCPATH", folder, 1);
-    bool good = system(command) == 0 && setlocale(LC_ALL, "de_DE.UTF-8");
+    bool good = system(command) == 0 && setlocale(LC_ALL, name);
     unsetenv("LOCPATH");
     snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command) == 0 && good && strcmp(localeconv()->decimal_point, ",") == 0;
+    return system(command) == 0 && good;
 }
 
 TEST(a_comma_locale_changes_nothing)
 {
-    if (!comma_locale())
+    if (!enter_locale("de_DE"))
         SKIP("no locale with a decimal comma, and localedef cannot make one");
     char text[200];
     snprintf(text, sizeof text, "%.1f", 0.5);
@@ -595,6 +599,20 @@ TEST(a_comma_locale_changes_nothing)
     free(here);
     free(there);
     um_frame_unref(&f);
+}
+
+TEST(a_turkish_locale_knows_the_same_names)
+{
+    if (!enter_locale("tr_TR"))
+        SKIP("no Turkish locale, and localedef cannot make one");
+    bool differs = strcasecmp("TIF", "tif") != 0; /* so it is in force */
+    bool same = um_text_same("TIF", "tif") && um_text_same_n("LISTS", "list", 4);
+    setlocale(LC_ALL, "C");
+    CHECK(differs);
+    CHECK(same);
+    CHECK(um_text_same("", "") && !um_text_same("a", "ab") && !um_text_same("ab", "a"));
+    CHECK(um_text_same_n("a", "A", 9) && um_text_same_n("ab", "ac", 1));
+    CHECK(!um_text_same("\xc4", "\xe4") && !um_text_same("[", "{"));
 }
 
 TEST_MAIN

@@ -5,7 +5,6 @@
 
 #include <stdbool.h>
 #include <string.h>
-#include <strings.h>
 
 struct mark {
     uint16_t at;
@@ -143,7 +142,7 @@ static bool is_text(const uint8_t *head, size_t n)
 
 static bool starts(const char *text, const char *word)
 {
-    return strncasecmp(text, word, strlen(word)) == 0;
+    return um_text_same_n(text, word, strlen(word));
 }
 
 static struct um_kind kind_of_text(const uint8_t *head, size_t n)

@@ -40,6 +40,27 @@ size_t um_text_cut(const char *s, size_t most)
     return n;
 }
 
+static char lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
+bool um_text_same_n(const char *a, const char *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (lower(a[i]) != lower(b[i]))
+            return false;
+        if (!a[i])
+            break;
+    }
+    return true;
+}
+
+bool um_text_same(const char *a, const char *b)
+{
+    return um_text_same_n(a, b, SIZE_MAX);
+}
+
 void um_text_show(char *out, size_t capacity, const char *s)
 {
     size_t at = 0, left = strlen(s);

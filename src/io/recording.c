@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "base/number.h"
+#include "base/text.h"
 #include "io/origin.h"
 #include "io/sequence_head.h"
 
@@ -12,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include <zlib.h>
 
@@ -115,7 +115,7 @@ static void restore_transforms(struct um_origin *o, const char *notes)
             o->transform[o->transforms].matrix[i] = (float)m[i];
         snprintf(name, sizeof name, "%.*sStatus", (int)n, line);
         o->transform[o->transforms++].valid =
-            !um_sequence_note(notes, name, status, sizeof status) || strcasecmp(status, "OK") == 0;
+            !um_sequence_note(notes, name, status, sizeof status) || um_text_same(status, "OK");
     }
 }
 

@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "base/number.h"
+#include "base/text.h"
 #include "io/origin.h"
 
 #include <ctype.h>
@@ -10,7 +11,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 enum { AXES = 8, HEADER_MOST = 256 << 20 };
 
@@ -134,11 +134,11 @@ static um_status read_sizes(struct draft *d, const char *value)
 
 static enum role role_of(const char *kind)
 {
-    if (strcasecmp(kind, "domain") == 0 || strcasecmp(kind, "space") == 0)
+    if (um_text_same(kind, "domain") || um_text_same(kind, "space"))
         return SPACE;
-    if (strcasecmp(kind, "list") == 0 || strcasecmp(kind, "time") == 0)
+    if (um_text_same(kind, "list") || um_text_same(kind, "time"))
         return LIST;
-    return strcmp(kind, "???") == 0 || strcasecmp(kind, "none") == 0 ? UNSAID : CHANNEL;
+    return strcmp(kind, "???") == 0 || um_text_same(kind, "none") ? UNSAID : CHANNEL;
 }
 
 static um_status read_kinds(struct draft *d, const char *value)
@@ -198,7 +198,7 @@ static double mm_of(const char *unit, size_t n)
                  {"\xce\xbcm", 1e-3},                                         /* mu */
                  {"micron", 1e-3},    {"microns", 1e-3}};
     for (size_t i = 0; i < sizeof units / sizeof *units; i++)
-        if (strlen(units[i].name) == n && strncasecmp(unit, units[i].name, n) == 0)
+        if (strlen(units[i].name) == n && um_text_same_n(unit, units[i].name, n))
             return units[i].mm;
     return NAN;
 }
@@ -230,7 +230,7 @@ static void read_labels(struct draft *d, const char *value)
 {
     for (int i = 0; i < AXES && value[0] == '"'; i++) {
         size_t n = strcspn(value + 1, "\"");
-        d->counted[i] = n && (n != 4 || strncasecmp(value + 1, "time", n) != 0);
+        d->counted[i] = n && (n != 4 || !um_text_same_n(value + 1, "time", n));
         value += n + 1;
         value += value[0] == '"';
         value += strspn(value, " \t");
@@ -243,11 +243,11 @@ static um_status read_orientation(struct draft *d, const char *value)
 {
     static const char *const names[] = {"MF", "UF", "UN", "MN", "FM", "FU", "NU", "NM"};
     for (int i = 0; i < 8; i++)
-        if (strncasecmp(value, names[i], 2) == 0 && strlen(value) <= 3) {
+        if (um_text_same_n(value, names[i], 2) && strlen(value) <= 3) {
             d->h->orientation = i + 1;
             return UM_OK;
         }
-    return strncasecmp(value, "XX", 2) == 0 ? UM_OK : bad(d, "ultrasound orientation ", value);
+    return um_text_same_n(value, "XX", 2) ? UM_OK : bad(d, "ultrasound orientation ", value);
 }
 
 static bool is_true(const char *value)
@@ -314,7 +314,7 @@ static int by_frame(const void *a, const void *b)
 
 static bool is(const char *name, const char *other)
 {
-    return strcasecmp(name, other) == 0;
+    return um_text_same(name, other);
 }
 
 static bool is_one_of(const char *name, const char *const *list, size_t n)
@@ -402,7 +402,7 @@ static um_status take_pair(struct draft *d, const char *key, const char *value)
                                        "HeaderSize",
                                        "BinaryDataByteOrderMSB",
                                        "ElementByteOrderMSB"};
-    if (strncasecmp(key, "axis ", 5) == 0 && key[5] && is(key + 6, " index values")) {
+    if (um_text_same_n(key, "axis ", 5) && key[5] && is(key + 6, " index values")) {
         d->h->stamps = (size_t)(value - d->h->text);
         return UM_OK;
     }

@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <strings.h>
 
 #include <zlib.h>
 
@@ -45,7 +44,7 @@ struct masks {
 static bool ends_in(const char *path, const char *ending)
 {
     size_t n = strlen(path), e = strlen(ending);
-    return n > e && strcasecmp(path + n - e, ending) == 0;
+    return n > e && um_text_same(path + n - e, ending);
 }
 
 static um_status masks_open(void *priv, const char *arg, const um_sink_settings *settings,

@@ -6,13 +6,13 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "ultramotion/io.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 
 /* Of its clock, ticks a second: 24, 25, 30 and 60 frames, and their NTSC kin, are whole numbers. */
@@ -80,7 +80,7 @@ static um_status video_open(void *priv, const char *arg, const um_sink_settings 
     s->hold.fd = -1;
     const char *ending = strrchr(arg, '.');
     for (size_t i = 0; ending && i < sizeof endings / sizeof *endings; i++)
-        if (strcasecmp(ending, endings[i][0]) == 0)
+        if (um_text_same(ending, endings[i][0]))
             s->container = endings[i][1];
     if (!s->container)
         return um_fail(UM_EINVAL, "video:%s: the name must end in .mp4, .m4v, .mov or .mkv", arg);

@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "ultramotion/io.h"
 
 #include <ctype.h>
@@ -23,7 +24,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 
 struct file {
@@ -96,7 +96,7 @@ static bool has_ending(const char *name, const char *const *endings)
     const char *dot = strrchr(name, '.');
     if (!dot || dot == name)
         return false;
-    while (*endings && strcasecmp(dot, *endings) != 0)
+    while (*endings && !um_text_same(dot, *endings))
         endings++;
     return *endings != NULL;
 }

@@ -20,7 +20,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 #include <unistd.h>
 
 enum count {
@@ -396,7 +395,7 @@ static um_status on_image(struct live *l, const struct um_igtl_message *m)
 
 static bool equal(const char *text, size_t n, const char *word)
 {
-    return n == strlen(word) && strncasecmp(text, word, n) == 0;
+    return n == strlen(word) && um_text_same_n(text, word, n);
 }
 
 /* What PlusServer says of a tracker that does not see its tool; the numbers mean nothing then. */

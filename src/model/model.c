@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "base/number.h"
 #include "base/record.h"
+#include "base/text.h"
 #include "model/convert.h"
 #include "model/dfine_net.h"
 #include "model/input_size.h"
@@ -19,7 +20,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 /* ---- inspect ---- */
 
@@ -273,19 +273,19 @@ static um_status check_ending(const char *out, bool upstream)
     const char *ending = strrchr(out, '.');
     bool is_torch = false;
     for (size_t i = 0; ending && i < sizeof foreign / sizeof *foreign; i++)
-        if (strcasecmp(ending, foreign[i]) == 0)
+        if (um_text_same(ending, foreign[i]))
             return um_fail(UM_EINVAL,
                            "%s: want .safetensors, which is what is written, or --upstream and "
                            ".pth: nothing is exported to %s",
                            out, ending);
     for (size_t i = 0; ending && i < sizeof torch / sizeof *torch; i++)
-        is_torch = is_torch || strcasecmp(ending, torch[i]) == 0;
+        is_torch = is_torch || um_text_same(ending, torch[i]);
     if (is_torch && !upstream)
         return um_fail(UM_EINVAL,
                        "%s: a name of PyTorch's, want .safetensors, which is what is written, or "
                        "--upstream",
                        out);
-    if (upstream && ending && strcasecmp(ending, ".safetensors") == 0)
+    if (upstream && ending && um_text_same(ending, ".safetensors"))
         return um_fail(UM_EINVAL, "%s: want .pth or .pt, --upstream writes a PyTorch file", out);
     return UM_OK;
 }

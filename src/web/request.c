@@ -3,6 +3,7 @@
 
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/text.h"
 
 #include <cjson/cJSON.h>
 
@@ -11,7 +12,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 /* ---- headers ---- */
 
@@ -62,11 +62,11 @@ bool um_web_host_good(const char *host, const char *names)
         return false;
     if (host[0] == '[')
         return is_v6(host + 1, n - 2);
-    if (is_v4(host, n) || (n == 9 && strncasecmp(host, "localhost", n) == 0))
+    if (is_v4(host, n) || (n == 9 && um_text_same_n(host, "localhost", n)))
         return true;
     for (const char *at = names; *at;) {
         size_t length = strcspn(at, ",");
-        if (length == n && strncasecmp(host, at, n) == 0)
+        if (length == n && um_text_same_n(host, at, n))
             return true;
         at += length + (at[length] == ',');
     }
@@ -77,12 +77,12 @@ bool um_web_origin_good(const char *origin, const char *host)
 {
     if (!origin[0])
         return true;
-    size_t scheme = strncasecmp(origin, "http://", 7) == 0    ? 7
-                    : strncasecmp(origin, "https://", 8) == 0 ? 8 /* a proxy in front of us */
-                                                              : 0;
+    size_t scheme = um_text_same_n(origin, "http://", 7)    ? 7
+                    : um_text_same_n(origin, "https://", 8) ? 8 /* a proxy in front of us */
+                                                            : 0;
     const char *own = scheme == 7 ? ":80" : ":443"; /* browsers leave it out, some proxies do not */
     size_t n = strlen(origin + scheme);
-    return scheme && n && strncasecmp(origin + scheme, host, n) == 0 &&
+    return scheme && n && um_text_same_n(origin + scheme, host, n) &&
            (!host[n] || strcmp(host + n, own) == 0);
 }
 
@@ -97,7 +97,7 @@ static bool same(const char *a, const char *b)
 
 bool um_web_token_good(const char *token, const char *authorization, const char *argument)
 {
-    if (strncasecmp(authorization, "Bearer ", 7) == 0)
+    if (um_text_same_n(authorization, "Bearer ", 7))
         return same(authorization + 7, token);
     return same(argument, token);
 }
@@ -106,7 +106,7 @@ bool um_web_is_json(const char *content_type)
 {
     static const char want[] = "application/json";
     size_t n = strcspn(content_type, "; \t");
-    return n == sizeof want - 1 && strncasecmp(content_type, want, n) == 0;
+    return n == sizeof want - 1 && um_text_same_n(content_type, want, n);
 }
 
 /* ---- bodies ---- */

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/text.h"
 #include "base/thread.h"
 #include "io/jpeg_write.h"
 #include "io/scheme.h"
@@ -28,7 +29,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -595,7 +595,7 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
     case LWS_CALLBACK_HTTP_BODY: return body(p, in, n);
     case LWS_CALLBACK_HTTP_BODY_COMPLETION: return p->answered ? -1 : control(s, wsi, p);
     case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
-        return strcasecmp(in, "websocket") != 0 ? stay(s, wsi) : may_upgrade(s, wsi) ? 0 : -1;
+        return !um_text_same(in, "websocket") ? stay(s, wsi) : may_upgrade(s, wsi) ? 0 : -1;
     case LWS_CALLBACK_ESTABLISHED: viewer_comes(s, wsi, p); return 0;
     case LWS_CALLBACK_CLOSED: viewer_goes(s, p); return 0;
     case LWS_CALLBACK_RECEIVE: return viewer_says(s, wsi, p, in, n);
