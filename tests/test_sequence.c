@@ -210,8 +210,8 @@ TEST(sixteen_bits_and_colours_are_read)
     um_frame *f = NULL;
     for (int top = 0; top < 2; top++) {
         text("ObjectType = Image\nNDims = 2\nDimSize = 2 2\nElementType = MET_USHORT\n"
-             "ElementByteOrderMSB = %s\nElementDataFile = LOCAL\n",
-             top ? "True" : "False");
+             "ElementByteOrderMSB = %s\nElementDataFile = %s\n",
+             top ? "True" : "False", top ? "Local" : "LOCAL"); /* MetaIO takes both */
         bytes(top ? "\x10\x00\x20\x00\xff\xff\x00\x00" : "\x00\x10\x00\x20\xff\xff\x00\x00", 8);
         CHECK_OK(um_image_read(save("wide.mha"), &f));
         CHECK(f->pixels[0] == 16 && f->pixels[1] == 32 && f->pixels[2] == 255 && !f->pixels[3]);

@@ -378,7 +378,7 @@ static um_status take_meta(struct draft *d, const char *name, const char *value)
         return strcmp(value, "0") == 0 ? UM_OK : refuse(d, "HeaderSize ", value);
     if (is(name, "ElementDataFile")) {
         d->ended = true;
-        return strcmp(value, "LOCAL") == 0 ? UM_OK : take_file(d, value);
+        return is(value, "LOCAL") ? UM_OK : take_file(d, value); /* some wrote "Local" */
     }
     if (IS_ONE_OF(name, told))
         return UM_OK;
