@@ -7,8 +7,9 @@
 #include <setjmp.h>
 #include <string.h>
 
-#include <jerror.h>
 #include <jpeglib.h>
+
+#include <jerror.h> /* whose numbers depend on what the former says of its version */
 
 enum {
     /* A block of 8x8 pixels takes a bit of Huffman code at least; arithmetic code may take less. */
@@ -43,6 +44,9 @@ static void jpeg_message(j_common_ptr jpeg, int level)
     if (level >= 0)
         return;
     switch (jpeg->err->msg_code) {
+#if JPEG_LIB_VERSION >= 70 || defined(C_ARITH_CODING_SUPPORTED) || defined(D_ARITH_CODING_SUPPORTED)
+    case JWRN_ARITH_BAD_CODE:
+#endif
     case JWRN_BOGUS_PROGRESSION:
     case JWRN_HIT_MARKER:
     case JWRN_HUFF_BAD_CODE:
