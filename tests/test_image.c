@@ -213,6 +213,29 @@ TEST(images_of_every_kind_are_whole_or_refused)
     scratch_close();
 }
 
+/* libjpeg goes on over damage: that is no image, also inside of a TIFF. */
+TEST(damage_that_libjpeg_passes_over_is_an_error)
+{
+    static const char *const names[] = {"turned6.jpg", "rgb_jpeg.tif"};
+    static uint8_t data[65536];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strstr(names[i], ".tif") && !reads("TIFF"))
+            continue;
+        size_t n = slurp(golden("image", names[i]), data, sizeof data), told_of = 0;
+        for (size_t at = 0; at < n; at++) {
+            um_frame *f = NULL;
+            data[at] ^= 0xa5;
+            spit(in_scratch("bad"), data, n);
+            data[at] ^= 0xa5;
+            if (um_image_read(in_scratch("bad"), &f) == UM_EFORMAT)
+                told_of += strstr(um_last_error(), ": Corrupt JPEG data: ") != NULL;
+            um_frame_unref(&f);
+        }
+        CHECK_MSG(told_of > 0, "%s", names[i]);
+    }
+    scratch_close();
+}
+
 TEST(claims_of_size_are_checked_before_memory_is_taken)
 {
     static uint8_t data[8192];
@@ -234,6 +257,15 @@ TEST(claims_of_size_are_checked_before_memory_is_taken)
     CHECK_EQ(um_image_read(in_scratch("a.bmp"), &f), UM_EFORMAT);
     CHECK_MSG(strstr(um_last_error(), "RLE8 inside is not read: save it without compression"), "%s",
               um_last_error());
+    if (reads("TIFF")) {
+        n = slurp(golden("image", "rgb8_tiles.tif"), data, sizeof data);
+        for (size_t at = 0; at + 12 <= n; at++) /* the tiles' width and height */
+            if (memcmp(data + at, "\x42\1\4\0", 4) == 0 || memcmp(data + at, "\x43\1\4\0", 4) == 0)
+                memcpy(data + at + 8, "\0\x80\0\0", 4);
+        spit(in_scratch("a.tif"), data, n);
+        CHECK_EQ(um_image_read(in_scratch("a.tif"), &f), UM_EFORMAT);
+        CHECK_MSG(strstr(um_last_error(), "blocks of an impossible size"), "%s", um_last_error());
+    }
     scratch_close();
 }
 

@@ -19,6 +19,7 @@ struct um_tiff {
     int pages, copies, next; /* next: the page that is read next */
     bool begun;              /* libtiff stands at a page that was read */
     bool broken;             /* behind the last page there should be another */
+    bool damaged;            /* what was read of this page */
     bool many;
     bool stack;     /* ImageJ's: one directory, its pages' pixels one after the other */
     char text[200]; /* libtiff's first complaint about what is being done */
@@ -44,9 +45,20 @@ static int complain(TIFF *tif, void *user, const char *module, const char *fmt, 
     return 1;
 }
 
-static int ignore(TIFF *tif, void *user, const char *module, const char *fmt, va_list args)
+/* Of warnings one matters: libjpeg goes on over damage, and so would libtiff. Bytes that fill up
+ * are none. */
+static int warn(TIFF *tif, void *user, const char *module, const char *fmt, va_list args)
 {
-    (void)tif, (void)user, (void)module, (void)fmt, (void)args;
+    struct um_tiff *t = user;
+    char text[sizeof t->text];
+    (void)tif;
+    vsnprintf(text, sizeof text, fmt, args);
+    if (!module || strcmp(module, "JPEGLib") != 0 || strstr(text, "extraneous bytes") ||
+        (strncmp(text, "Corrupt", 7) != 0 && strncmp(text, "Premature", 9) != 0))
+        return 1;
+    t->damaged = true;
+    if (!t->text[0])
+        memcpy(t->text, text, sizeof text);
     return 1;
 }
 
@@ -135,7 +147,7 @@ static TIFF *open_tiff(struct um_tiff *t)
     int64_t most = t->f->bytes < MOST / RATIO ? t->f->bytes * RATIO + LEAST : MOST;
     TIFFOpenOptionsSetMaxSingleMemAlloc(options, most);
     TIFFOpenOptionsSetErrorHandlerExtR(options, complain, t);
-    TIFFOpenOptionsSetWarningHandlerExtR(options, ignore, NULL);
+    TIFFOpenOptionsSetWarningHandlerExtR(options, warn, t);
     TIFF *tif = TIFFClientOpenExt("TIFF", "rm", t, read_bytes, write_bytes, seek, close_nothing,
                                   size, NULL, NULL, options);
     TIFFOpenOptionsFree(options);
@@ -290,9 +302,12 @@ static um_status describe(struct um_tiff *t, struct page *p)
         TIFFGetFieldDefaulted(tif, TIFFTAG_ROWSPERSTRIP, &p->block_height);
         p->block_height = p->block_height < p->height ? p->block_height : p->height;
     }
-    if (!p->block_width || !p->block_height || p->block_width > 2 * UM_FRAME_MAX_SIDE ||
-        p->block_height > 2 * UM_FRAME_MAX_SIDE)
-        return bad(t, "tiles of an impossible size");
+    /* a tile may be larger than its image, and all of it is unpacked */
+    const uint64_t most = UM_FRAME_MAX_PIXELS;
+    uint64_t block = (uint64_t)p->block_width * p->block_height;
+    bool fits = (uint64_t)p->width * p->height <= most; /* else it is told with its size */
+    if (!block || (p->tiled && block > most) || (fits && block * p->samples > 4 * most))
+        return bad(t, "blocks of an impossible size");
     bool gray =
         p->photometric == PHOTOMETRIC_MINISBLACK || p->photometric == PHOTOMETRIC_MINISWHITE;
     p->channels = gray ? 1 : 3;
@@ -344,7 +359,7 @@ static um_status read_blocks(struct um_tiff *t, const struct page *p, uint8_t *t
                                               block, (tmsize_t)whole)
                         : TIFFReadEncodedStrip(t->tif, TIFFComputeStrip(t->tif, y, (uint16_t)plane),
                                                block, (tmsize_t)want);
-                if (got != (tmsize_t)want)
+                if (got != (tmsize_t)want || t->damaged)
                     st = bad(t, "its pixels end early");
                 else
                     place(p, block,
@@ -438,6 +453,7 @@ um_status um_tiff_read(struct um_tiff *t, um_frame **out)
     struct page p = {0};
     *out = NULL;
     t->text[0] = 0;
+    t->damaged = false;
     t->f->facts = (struct um_image_facts){.copies = t->copies};
     um_status st = advance(t);
     if (st == UM_EOF)
