@@ -479,6 +479,9 @@ TEST(a_folder_says_what_it_passes_over)
     CHECK_OK(um_source_open(&s, scratch, &set));
     um_source_close(&s);
     CHECK_STR(told, "");
+    spit(in_scratch("a.png"), "left leg\n", 9); /* nor is there any that can be read */
+    CHECK_STR(read_all(scratch, NULL), "!a");
+    CHECK_STR(told, want_text);
     remove_tree();
 }
 

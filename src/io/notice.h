@@ -31,7 +31,7 @@ struct um_notices {
     void *ctx;
     unsigned long files[UM_NOTICES];          /* of which it is true */
     bool in_file[UM_NOTICES];                 /* of the one that is read */
-    bool any, ended;                          /* frames were read; all was told */
+    bool any, ended;                          /* frames were asked for; all was told */
     struct um_passed passed[UM_NOTICE_KINDS]; /* the last one holds what found no room */
     int kinds;
     unsigned long folders, results;

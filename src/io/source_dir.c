@@ -602,8 +602,10 @@ static um_status dir_read(void *priv, uint64_t index, um_frame **frame)
         }
         if (st == UM_OK)
             st = um_clip_read(&d->clip, frame);
-        if (st != UM_EOF)
+        if (st != UM_EOF) {
             name_frame(d);
+            d->notices.any = true;
+        }
         d->frame++;
         if (st == UM_OK) {
             um_notices_see(&d->notices, f->rel, d->frame == 1, &d->clip.f.facts);
