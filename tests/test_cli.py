@@ -235,6 +235,12 @@ def sink_trouble_is_named(tmp):
     if os.path.exists("/dev/full"):
         out, err = um("run", "phantom:frames=8", "-o", "jsonl:/dev/full", "-o", "jsonl:-", code=1)
         assert "/dev/full" in err and len(lines(out)) == 8, err
+    (tmp / "sizes").mkdir()
+    for width in (64, 80):
+        png(tmp / f"sizes/{width}.png", width, 64)
+    for command in (["run"], ["segment", "--box", "9,9,30,30"]):
+        _, err = um(*command, tmp / "sizes", "-o", f"masks:{tmp}/m.mha", code=1)
+        assert "one file has one size" in err, (command, err)
 
 
 @test

@@ -58,6 +58,13 @@ um_status outputs_open(const struct options *o, um_source *source, um_monitor *m
     return st;
 }
 
+/* What a sink finds wrong while it runs is no argument, whatever it calls it. */
+static int sink_failed(um_status st)
+{
+    cli_fail(st);
+    return EXIT_FAILED;
+}
+
 int outputs_write(struct outputs *out, const um_packet *packet, const um_frame *frame,
                   const char *name, int code, bool *left)
 {
@@ -65,7 +72,7 @@ int outputs_write(struct outputs *out, const um_packet *packet, const um_frame *
     for (int i = 0; i < out->n; i++) {
         um_status st = out->ended[i] ? UM_EOF : um_sink_write(out->sink[i], packet, frame, name);
         if (st != UM_OK && st != UM_EOF)
-            code = cli_fail(st);
+            code = sink_failed(st);
         out->ended[i] = st != UM_OK;
         *left = *left || (st == UM_OK && i < out->of_packets);
     }
@@ -76,7 +83,7 @@ int outputs_close(struct outputs *out, int code)
 {
     for (int i = 0; i < out->n; i++) {
         um_status st = um_sink_close(&out->sink[i]);
-        int failed = st == UM_OK ? EXIT_DONE : cli_fail(st);
+        int failed = st == UM_OK ? EXIT_DONE : sink_failed(st);
         code = code == EXIT_DONE ? failed : code;
     }
     return code;
