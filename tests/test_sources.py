@@ -342,6 +342,38 @@ def flv(rows, times, seconds):
     return b"FLV\1\1\0\0\0\x09\0\0\0\0" + tag(18, 0, told) + b"".join(tag(9, t, frame) for t in times)
 
 
+def mov(samples, width, height, codec):
+    """One chunk of samples, 25 a second."""
+    def atom(kind, *parts):
+        body = b"".join(parts)
+        return struct.pack(">I4s", 8 + len(body), kind) + body
+
+    def full(kind, form, *values):
+        return atom(kind, bytes(4), struct.pack(">" + form, *values))
+
+    n = len(samples)
+    look = struct.pack(">6xH16xHHII4xH32xHh", 1, width, height, 72 << 16, 72 << 16, 1, 24, -1)
+    table = atom(b"stbl", atom(b"stsd", struct.pack(">4xI", 1), atom(codec, look)), full(b"stts", "III", 1, n, 1), full(b"stsc", "IIII", 1, 1, n, 1),
+                 full(b"stsz", f"II{n}I", 0, n, *map(len, samples)), full(b"stco", "II", 1, 8))
+    media = atom(b"mdia", full(b"mdhd", "IIIII", 0, 0, 25, n, 0), full(b"hdlr", "4s4s13x", b"mhlr", b"vide"),
+                 atom(b"minf", full(b"vmhd", "8x"), table))
+    head = full(b"tkhd", "IIIII16x9iII", 0, 0, 1, 0, n, 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30, width << 16, height << 16)
+    return atom(b"mdat", *samples) + atom(b"moov", full(b"mvhd", "IIII80x", 0, 0, 25, n), atom(b"trak", head, media))
+
+
+@test
+def a_frame_that_a_recorder_dropped_is_none(tmp):
+    if not VIDEOS:
+        return
+    rows = gray(FRAME)
+    write_png(tmp / "a.png", rows)
+    frame = (tmp / "a.png").read_bytes()
+    for name, samples, times in (("all", [frame] * 4, [0, .04, .08, .12]), ("gap", [frame, b"", b"", frame], [0, .12])):
+        (tmp / f"{name}.mov").write_bytes(mov(samples, len(rows[0]), len(rows), b"png "))
+        out, err = um("detect", tmp / f"{name}.mov", "-q")
+        assert [round(line["ts"], 6) for line in lines(out)] == times and not err, (name, err)
+
+
 @test
 def whole_videos_are_not_cut_and_cut_ones_are(tmp):
     if not VIDEOS:

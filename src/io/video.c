@@ -480,11 +480,14 @@ static um_status feed(struct um_video *v)
     /* where parts of a transmission were lost, the packet before is said not to be whole: its
      * decoder finds out */
     bool whole = !(v->d.packet->flags & AV_PKT_FLAG_CORRUPT), parts = is_format(v, "mpegts");
+    /* where a recorder dropped a frame: one that stays is none, and a decoder takes what is empty
+     * for the end */
+    bool empty = !v->d.packet->size && !v->d.packet->side_data_elems;
     um_status st = UM_OK;
     if (s == v->stream) {
         v->read = v->d.packet->pos + v->d.packet->size;
         v->cut = whole ? v->cut - (v->cut > 0) : 2;
-        code = whole || parts ? v->av->avcodec_send_packet(v->d.codec, v->d.packet) : 0;
+        code = (whole || parts) && !empty ? v->av->avcodec_send_packet(v->d.codec, v->d.packet) : 0;
         if (code < 0)
             st = undecodable(v, code);
     }
