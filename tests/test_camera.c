@@ -2,6 +2,7 @@
 /* Cameras, as far as that goes without one: what their specs mean, what is said where there is
  * none, and, through libavfilter's frames, the way that a camera's take. */
 #include "io/source.h"
+#include "language.h"
 #include "test.h"
 
 #include <math.h>
@@ -136,6 +137,22 @@ static void *cancel(void *source)
 {
     um_source_cancel(source);
     return NULL;
+}
+
+TEST(a_comma_locale_opens_the_same_camera)
+{
+    um_source *s = NULL;
+    if (!here())
+        SKIP("no libavdevice");
+    if (!enter_locale("de_DE"))
+        SKIP("no locale with a decimal comma, and localedef cannot make one");
+    char text[8];
+    snprintf(text, sizeof text, "%.1f", 0.5);
+    um_status st = um_source_open(&s, "lavfi:color=size=16x8:rate=12.5", NULL);
+    um_source_close(&s);
+    setlocale(LC_ALL, "C");
+    CHECK_STR(text, "0,5"); /* so it is in force */
+    CHECK_EQ(st, UM_OK);
 }
 
 TEST(a_cancelled_camera_ends)

@@ -8,6 +8,7 @@
 #include "coco.h"
 #include "engine/segmenter.h"
 #include "io/rle.h"
+#include "language.h"
 #include "test.h"
 #include "ultramotion/ultramotion.h"
 
@@ -536,24 +537,6 @@ TEST(errors_say_memory_once)
     CHECK_STR(um_last_error(), "file\\x0a: out of memory: 3 floats");
     um_fail(UM_EIO, "again: %s", um_last_error()); /* of itself */
     CHECK_STR(um_last_error(), "again: file\\x0a: out of memory: 3 floats");
-}
-
-/* Enter a locale: the machine's, or one made for this test. */
-static bool enter_locale(const char *language)
-{
-    char folder[] = "/tmp/um_locale_XXXXXX", name[32], command[200];
-    snprintf(name, sizeof name, "%s.UTF-8", language);
-    if (setlocale(LC_ALL, name))
-        return true;
-    if (!mkdtemp(folder))
-        return false;
-    snprintf(command, sizeof command, "localedef -i %s -f UTF-8 %s/%s >/dev/null 2>&1", language,
-             folder, name);
-    setenv("LOCPATH", folder, 1);
-    bool good = system(command) == 0 && setlocale(LC_ALL, name);
-    unsetenv("LOCPATH");
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command) == 0 && good;
 }
 
 TEST(a_comma_locale_changes_nothing)

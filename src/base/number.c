@@ -2,16 +2,14 @@
 #include "base/number.h"
 
 #include <errno.h>
-#include <locale.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* The locale in which this thread was; the C locale holds until leave(). Should the C locale not
- * be had, the thread stays where it is. */
-static locale_t enter(void)
+/* Should the C locale not be had, the thread stays where it is. */
+locale_t um_number_enter(void)
 {
     static _Atomic(locale_t) plain;
     locale_t c = atomic_load(&plain), none = (locale_t)0;
@@ -23,16 +21,16 @@ static locale_t enter(void)
     return uselocale(c);
 }
 
-static void leave(locale_t before)
+void um_number_leave(locale_t before)
 {
     uselocale(before);
 }
 
 int um_number_vprint(char *out, size_t size, const char *fmt, va_list ap)
 {
-    locale_t before = enter();
+    locale_t before = um_number_enter();
     int n = vsnprintf(out, size, fmt, ap);
-    leave(before);
+    um_number_leave(before);
     return n;
 }
 
@@ -47,24 +45,24 @@ int um_number_print(char *out, size_t size, const char *fmt, ...)
 
 void um_number_float(char out[UM_NUMBER_BYTES], float v)
 {
-    locale_t before = enter();
+    locale_t before = um_number_enter();
     for (int digits = 6; digits <= 9; digits++) {
         snprintf(out, UM_NUMBER_BYTES, "%.*g", digits, (double)v);
         if (strtof(out, NULL) == v)
             break;
     }
-    leave(before);
+    um_number_leave(before);
 }
 
 void um_number_double(char out[UM_NUMBER_BYTES], double v)
 {
-    locale_t before = enter();
+    locale_t before = um_number_enter();
     for (int digits = 15; digits <= 17; digits++) {
         snprintf(out, UM_NUMBER_BYTES, "%.*g", digits, v);
         if (strtod(out, NULL) == v)
             break;
     }
-    leave(before);
+    um_number_leave(before);
 }
 
 bool um_number_read(const char *text, double *v)
@@ -72,9 +70,9 @@ bool um_number_read(const char *text, double *v)
     if (!*text || strspn(text, "0123456789.eE+-") != strlen(text))
         return false;
     char *end = NULL;
-    locale_t before = enter();
+    locale_t before = um_number_enter();
     *v = strtod(text, &end);
-    leave(before);
+    um_number_leave(before);
     return !*end && isfinite(*v);
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 
+#include <locale.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,5 +25,10 @@ void um_number_double(char out[UM_NUMBER_BYTES], double v);
  * NaN or infinity, no overflow. */
 bool um_number_read(const char *text, double *v);
 bool um_number_whole(const char *text, uint64_t max, uint64_t *n); /* digits only */
+
+/* For a library that reads numbers: the C locale holds in this thread, until it is left for what it
+ * was before. */
+locale_t um_number_enter(void);
+void um_number_leave(locale_t before);
 
 #endif

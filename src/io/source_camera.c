@@ -153,7 +153,9 @@ static um_status open_input(struct camera *c)
         um_number_print(fps, sizeof fps, "%.6g", c->fps);
         c->av->av_dict_set(&options, "framerate", fps, 0);
     }
+    locale_t before = um_number_enter(); /* of what libav reads in options and graphs */
     int code = c->av->avformat_open_input(&c->input, c->path, kind, &options);
+    um_number_leave(before);
     c->av->av_dict_free(&options);
     if (code == AVERROR(ENOMEM))
         return um_fail(UM_ENOMEM, "%s", c->spec);
