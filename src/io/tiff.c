@@ -276,10 +276,10 @@ static um_status describe(struct um_tiff *t, struct page *p)
         p->coding != COMPRESSION_ADOBE_DEFLATE && p->coding != COMPRESSION_DEFLATE &&
         p->coding != COMPRESSION_PACKBITS && p->coding != COMPRESSION_JPEG)
         return refuse_coding(p->coding);
-    if (p->format != SAMPLEFORMAT_UINT)
+    if (p->format != SAMPLEFORMAT_UINT && p->format != SAMPLEFORMAT_VOID) /* as if unsaid */
         return refuse(p->format == SAMPLEFORMAT_INT      ? "signed samples"
                       : p->format == SAMPLEFORMAT_IEEEFP ? "floating-point samples"
-                                                         : "samples that are no numbers");
+                                                         : "complex samples");
     if (p->bits > 8 && p->bits != 16)
         return refuse_bits(p->bits);
     /* of YCbCr the latter two may be of several pixels */
