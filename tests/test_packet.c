@@ -558,13 +558,24 @@ TEST(a_comma_locale_changes_nothing)
     um_source_close(&source);
     um_status comma = um_source_open(&source, "phantom:empty=1.5", NULL);
     snprintf(error, sizeof error, "%s", um_last_error());
-    um_packet p = {.score = .5f, .state = UM_STATE_LOST, .width = 40, .height = 30};
+    enum { W = 80, H = 60 };
+    um_packet fields = {.struct_size = sizeof fields,
+                        .score = .5f,
+                        .has_box = 1,
+                        .box = {10, 20, 30, 40},
+                        .crop = {0, 0, W, H},
+                        .width = W,
+                        .height = H},
+              *p[2] = {NULL};
     um_frame *f = NULL;
-    uint8_t *here = NULL, *there = NULL;
-    um_status made = um_frame_create(&f, 40, 30, 1);
-    if (made == UM_OK) {
-        memset(f->pixels, 9, 40 * 30);
-        made = um_overlay(&p, f, &there);
+    uint8_t *here[2] = {NULL}, *there[2] = {NULL};
+    um_status made = um_frame_create(&f, W, H, 1);
+    for (int i = 0; i < 2 && made == UM_OK; i++) {
+        memset(f->pixels, 9, W * H);
+        fields.state = i ? UM_STATE_VISIBLE : UM_STATE_LOST;
+        made = um_packet_create(&p[i], &fields, NULL, 0);
+        if (made == UM_OK)
+            made = um_overlay(p[i], f, &there[i]);
     }
     um_fail(UM_EINVAL, "%g", 0.5);
     setlocale(LC_ALL, "C");
@@ -576,11 +587,15 @@ TEST(a_comma_locale_changes_nothing)
     CHECK_EQ(comma, UM_EINVAL);
     CHECK_STR(error, "phantom: empty: \"1.5\" is not a number from 0 to 1");
     CHECK_EQ(made, UM_OK);
-    CHECK_OK(um_overlay(&p, f, &here));
-    CHECK(memcmp(here, there, 40 * 30 * 3) == 0); /* the caption says 0.50 too */
+    for (int i = 0; i < 2; i++) {
+        const um_packet *done = p[i];
+        CHECK_OK(um_overlay(p[i], f, &here[i]));
+        CHECK_MSG(memcmp(here[i], there[i], W * H * 3) == 0, "%d", i); /* the captions, too */
+        free(here[i]);
+        free(there[i]);
+        um_packet_unref(&done);
+    }
     um_free(list);
-    free(here);
-    free(there);
     um_frame_unref(&f);
 }
 

@@ -183,7 +183,7 @@ static void describe(const um_object *o, char text[TEXT_BYTES])
         else if ((c & 0xc0) != 0x80) /* one for each character that it has not */
             text[n++] = known ? (char)c : '?';
     }
-    snprintf(text + n, TEXT_BYTES - n, "%s%.2f", n ? " " : "", (double)o->score);
+    um_number_print(text + n, TEXT_BYTES - n, "%s%.2f", n ? " " : "", (double)o->score);
 }
 
 /* The worst first, so that the best lies on top. */

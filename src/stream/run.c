@@ -186,9 +186,10 @@ static void check_sinks(struct um_run *r)
             bool late = r->last <= now;
             w->over = true;
             um_writer_give_up(w, now);
-            snprintf(text, sizeof text, "%s: given up: %s %.1f s", um_sink_name(w->sink),
-                     late ? "the run ended, and it was not done after" : "a packet took more than",
-                     (double)(late ? (int)LAST_MS : w->set.deadline_ms) / 1e3);
+            um_number_print(text, sizeof text, "%s: given up: %s %.1f s", um_sink_name(w->sink),
+                            late ? "the run ended, and it was not done after"
+                                 : "a packet took more than",
+                            (double)(late ? (int)LAST_MS : w->set.deadline_ms) / 1e3);
             lose_sink(r, text);
         }
     }

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
+#include "base/number.h"
 #include "base/text.h"
 #include "weights/labels.h"
 #include "weights/view.h"
@@ -107,7 +108,8 @@ static um_status check_list(const char *path, const char *prefix, const cJSON *c
     if (!list || cJSON_IsNull(list))
         return UM_OK;
     for (int i = 0; i < n; i++)
-        snprintf(text + strlen(text), sizeof text - strlen(text), "%s%g", i ? "," : "", want[i]);
+        um_number_print(text + strlen(text), sizeof text - strlen(text), "%s%g", i ? "," : "",
+                        want[i]);
     cJSON_ArrayForEach(x, list)
     {
         const cJSON *first = cJSON_IsArray(x) ? cJSON_GetArrayItem(x, 0) : x,
