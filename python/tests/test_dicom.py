@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clinical files: pydicom's own ultrasound examples, and made ones."""
+import contextlib
 import json
 import logging
 import os
@@ -166,6 +167,20 @@ def test_halved_colours_that_are_not_packed(tmp_path):
     path = made_file(tmp_path / "a.dcm", np.zeros((3, 8, 8), np.uint8), PixelData=stored.tobytes(), **tags)
     expected = pydicom.pixels.pixel_array(path)
     assert np.array_equal([f.numpy() for f in frames(path)], expected)
+
+
+def test_colours_that_pydicom_leaves_as_they_are_are_refused(tmp_path):
+    arrays = np.full((1, 8, 8, 3), 128, np.uint8)
+    for kind in ("YBR_PARTIAL_422", "YBR_PARTIAL_420", "HSV", "CMYK"):
+        with pytest.raises(ultramotion.FormatError, match=f"a.dcm: frame 0 of 1: pixels of kind '{kind}': want MONOCHROME1, .*YBR_RCT$"):
+            next(frames(made_file(tmp_path / "a.dcm", arrays, PhotometricInterpretation=kind)))
+
+
+def test_a_scale_is_of_gray_samples(tmp_path):
+    arrays = np.random.default_rng(5).integers(0, 256, (1, 8, 8, 3), np.uint8)
+    for slope, intercept in (("1", "-1024"), ("2", "0")):
+        path = made_file(tmp_path / "a.dcm", arrays, RescaleSlope=slope, RescaleIntercept=intercept)
+        assert np.array_equal(next(frames(path)).numpy(), arrays[0])
 
 
 def test_what_is_no_scan_or_not_whole_says_so(pipeline, tmp_path, caplog):
@@ -378,6 +393,7 @@ def single_frame(path, arrays, **tags):
 STUDY = {"StudyInstanceUID": "1.2.4", "SeriesInstanceUID": "1.2.5"}
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_outlines_as_dicom_seg(device, tmp_path):
     hd = pytest.importorskip("highdicom")
     phantom = next(ultramotion.run("phantom:seed=900012,frames=1,width=200,height=160", detector=ultramotion.Detector(device=device), segmenter=False))
@@ -396,6 +412,20 @@ def test_outlines_as_dicom_seg(device, tmp_path):
         theirs = hd.seg.segread(tmp_path / "seg.dcm")
         got = theirs.get_pixels_by_source_instance(["1.2.3"], combine_segments=False)
         assert theirs.number_of_segments == 3 and np.array_equal(np.moveaxis(got[0], 2, 0) > 0, masks)
+        for text in ("bone", "tendon", ("272673000", "SCT", "Bone")):  # of a text highdicom made a code of its letters
+            with pytest.raises(ultramotion.InvalidError, match="structure .*: want a pydicom Code"):
+                ultramotion.dicom.save_segmentation(packet, path, tmp_path / "no.dcm", structure=text)
+        tendon = pydicom.sr.codedict.codes.SCT.Tendon
+        ultramotion.dicom.save_segmentation(packet, path, tmp_path / "seg.dcm", structure=tendon)
+        assert pydicom.dcmread(tmp_path / "seg.dcm").SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Tendon"
+        whole, random = path.read_bytes(), np.random.default_rng(6)
+        (tmp_path / "cut.dcm").write_bytes(whole[:300])
+        with pytest.raises(ultramotion.FormatError, match="cut.dcm: no image, or it was cut off"):
+            ultramotion.dicom.save_segmentation(packet, tmp_path / "cut.dcm", tmp_path / "no.dcm")
+        for at in range(132, whole.index(b"\xe0\x7f\x10\x00"), 11):
+            (tmp_path / "cut.dcm").write_bytes(whole[:at] + random.bytes(1) + whole[at + 1 :])
+            with contextlib.suppress(ultramotion.Error):
+                ultramotion.dicom.save_segmentation(packet, tmp_path / "cut.dcm", tmp_path / "damaged.dcm")
         own.set(conf=1.0)
         with pytest.raises(ultramotion.InvalidError, match="without outlines"):
             ultramotion.dicom.save_segmentation(own(np.zeros(packet.mask.shape, np.uint8)), path, tmp_path / "no.dcm")

@@ -33,6 +33,8 @@ _TAGS = [
 ]
 _DATES = ["AcquisitionDateTime"]
 _CM, _IMAGE_2D, _TISSUE = 3, 1, 1  # PS3.3 C.8.5.5: units, spatial format, data type
+# What pydicom makes gray or RGB of; others it gives as they are.
+_COLORS = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
 def frames(
@@ -186,13 +188,16 @@ def _rgb(array: np.ndarray[Any, Any], data: Any, color: bool, window: tuple[floa
     from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut  # type: ignore[attr-defined,unused-ignore]
 
     kind = str(data.PhotometricInterpretation)
+    if kind not in _COLORS:
+        raise ValueError(f"pixels of kind {kind!r}: want {', '.join(_COLORS)}")
     if kind == "PALETTE COLOR":
         array = apply_color_lut(array, data)
         colors = apply_color_lut(np.arange(2 ** int(data.BitsStored)), data)
         black, white = 0.0, 255.0 if colors.max() < 256 else 65535.0  # some write 8 bits and say 16
     else:
-        black, white = _range(data)
+        black, white = 0.0, 2.0 ** int(data.BitsStored) - 1
         if array.ndim == 2:
+            black, white = _range(data)
             array = apply_modality_lut(array, data)
             if window == "auto":
                 black, white = float(array.min()), max(float(array.max()), float(array.min()) + 1)
@@ -302,26 +307,36 @@ def save_segmentation(packet: Packet, scan: _c.Path, path: _c.Path, *, structure
         import highdicom as hd
         import pydicom
         from pydicom.sr.codedict import codes
+        from pydicom.sr.coding import Code
+    if structure is not None and not isinstance(structure, (Code, hd.sr.CodedConcept)):  # highdicom takes a text apart
+        raise _c.InvalidError(f"structure {structure!r}: want a pydicom Code, such as pydicom.sr.codedict.codes.SCT.Bone")
     name, out = _c.path_text(scan), _c.path_text(path)
     if os.path.exists(name) and os.path.exists(out) and os.path.samefile(name, out):
         raise _c.InvalidError(f"{out} is also the input")
     try:
         with _c.of_file(name):
             data = pydicom.dcmread(name)
+        count, sides = int(data.get("NumberOfFrames") or 1), (data.get("Columns"), data.get("Rows"))
     except pydicom.errors.InvalidDicomError as problem:
         raise _c.FormatError(f"{name}: no DICOM file") from problem
-    if int(data.get("NumberOfFrames") or 1) > 1:
+    except _c.Error:
+        raise
+    except Exception as problem:  # whatever pydicom finds in a file
+        raise _c.FormatError(f"{name}: {problem}") from problem
+    if None in sides:
+        raise _c.FormatError(f"{name}: no image, or it was cut off before its pixels")
+    if count > 1:
         raise _c.UnsupportedError(
             f"{name}: a DICOM SEG of several frames wants a frame of reference and each frame's place in it, which ultrasound has not"
         )
     masks = [(o, m) for o in packet.objects if (m := o.mask) is not None and m.any()]
     if not masks:
         raise _c.InvalidError("a DICOM SEG of a packet without outlines")
-    if (data.Rows, data.Columns) != (packet.height, packet.width):
-        raise _c.InvalidError(f"{name}: {data.Columns}x{data.Rows}, the packet is {packet.width}x{packet.height}")
+    if sides != (packet.width, packet.height):
+        raise _c.InvalidError(f"{name}: {sides[0]}x{sides[1]}, the packet is {packet.width}x{packet.height}")
     described = []
     for number, (found, _) in enumerate(masks, 1):
-        code = structure or (codes.SCT.Bone if (found.name or "").lower() == "bone" else None)
+        code = codes.SCT.Bone if structure is None and (found.name or "").lower() == "bone" else structure
         if code is None:
             raise _c.InvalidError(f"class {found.name or found.label}: say with structure= what it is")
         described.append(
@@ -355,7 +370,7 @@ def save_segmentation(packet: Packet, scan: _c.Path, path: _c.Path, *, structure
             software_versions=_c.text(_c.lib.um_version()),
             device_serial_number=(packet.models["segmenter"] or "none").removeprefix("sha256:")[:16],
         )
-    except (AttributeError, TypeError, ValueError) as problem:  # of what the file has not, or has wrong
+    except Exception as problem:  # whatever it and pydicom find that the file has not, or has wrong
         raise _c.FormatError(f"{name}: highdicom makes no DICOM SEG of it: {problem}") from problem
     with _c.of_file(out):
         made.save_as(out)
