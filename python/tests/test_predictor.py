@@ -114,6 +114,19 @@ def test_the_predictor_is_a_shell_on_embeddings(segmenter, image):
     assert not predictor.is_image_set
 
 
+def test_shapes_that_the_predictor_cannot_use_are_told(segmenter, image):
+    predictor = SamPredictor(segmenter)
+    predictor.set_image(image)
+    for text, call in {
+        "point_coords of shape .2, 1, 3.: want .B,N,2.": lambda: predictor.predict_torch(np.zeros((2, 1, 3)), np.ones((2, 1))),
+        "boxes of shape .3.: want .B,4.": lambda: predictor.predict_torch(boxes=[1, 2, 3]),
+        "original_image_size .5,.: want 2 whole": lambda: predictor.set_torch_image(np.zeros((1, 3, 64, segmenter.canvas)), (5,)),
+    }.items():
+        with pytest.raises(ultramotion.InvalidError, match=text):
+            call()
+    assert predictor.is_image_set
+
+
 def test_a_mask_alone_is_a_prompt(segmenter, image):
     low = np.linspace(-4, 4, segmenter.canvas**2 // 16, dtype=np.float32).reshape(segmenter.canvas // 4, -1)
     with ultramotion.Device("guard") as device:
@@ -219,6 +232,11 @@ def test_an_embedding_is_saved_and_loaded(segmenter, device, image, tmp_path):
     other = ultramotion.Segmenter(device=device, canvas=64)
     with pytest.raises(ultramotion.FormatError):
         other.load_embedding(tmp_path / "e.safetensors")
+    raw = (tmp_path / "e.safetensors").read_bytes()
+    for wrong in (np.nan, np.inf):  # its mask would be empty
+        (tmp_path / "w.safetensors").write_bytes(raw[:-4] + np.float32(wrong).tobytes())
+        with pytest.raises(ultramotion.FormatError, match="w.safetensors: a number of image_embedding is not finite"):
+            segmenter.load_embedding(tmp_path / "w.safetensors")
 
 
 def test_predictors_of_many_threads_do_not_race(segmenter, image):

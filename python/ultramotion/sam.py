@@ -142,6 +142,7 @@ class SamPredictor:
             raise _c.InvalidError(
                 f"set_torch_image input of shape {list(shape)}: must be 1x3xHxW with long side {self.transform.target_length}."
             )
+        height, width = _c.integers(tuple(original_image_size)[:2], 2, "original_image_size")
         self.reset_image()
         if hasattr(transformed_image, "permute"):  # PyTorch's: stays on its device
             image = transformed_image.detach()[0].permute(1, 2, 0)
@@ -150,7 +151,6 @@ class SamPredictor:
             image = image.byte().contiguous()
         else:
             image = np.clip(np.rint(np.moveaxis(host_array(transformed_image)[0], 0, 2)), 0, 255).astype(np.uint8)
-        height, width = (int(n) for n in original_image_size[:2])
         self.embedding = self.model.encode(image).resized(height, width)
 
     def predict(
@@ -192,8 +192,16 @@ class SamPredictor:
         where the prompts are, else numpy's."""
         (h, w), (full_h, full_w) = self.input_size, self.original_size
         back = np.array([full_w / w, full_h / h])
-        points = None if point_coords is None else host_array(point_coords) * back
-        corners = None if boxes is None else host_array(boxes).reshape(-1, 4) * np.tile(back, 2)
+        points = None if point_coords is None else host_array(point_coords)
+        corners = None if boxes is None else host_array(boxes)
+        if points is not None:
+            if points.ndim != 3 or points.shape[2] != 2:
+                raise _c.InvalidError(f"predict_torch: point_coords of shape {list(points.shape)}: want [B,N,2]")
+            points = points * back
+        if corners is not None:
+            if corners.size % 4:
+                raise _c.InvalidError(f"predict_torch: boxes of shape {list(corners.shape)}: want [B,4]")
+            corners = corners.reshape(-1, 4) * np.tile(back, 2)
         labels = None if point_labels is None else host_array(point_labels)
         lows = None if mask_input is None else host_array(mask_input)
         counts = {len(x) for x in (points, labels, corners, lows) if x is not None}

@@ -6,6 +6,7 @@
 #include "base/number.h"
 #include "weights/weights.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -201,6 +202,9 @@ um_status um_embedding_load(um_embedding **out, const um_segmenter *segmenter, c
         st = read_side(file, "image_height", &h);
     if (st == UM_OK)
         st = um_weights_read(file, "image_embedding", 4, (int64_t[]){1, CHANNELS, n, n}, &data);
+    for (size_t i = 0; st == UM_OK && i < (size_t)n * (size_t)n * CHANNELS; i++)
+        if (!isfinite(data[i]))
+            st = um_fail(UM_EFORMAT, "%s: a number of image_embedding is not finite", path);
     if (st == UM_OK)
         st = um_embedding_new(out, segmenter, w, h);
     if (st == UM_OK)
