@@ -77,6 +77,13 @@ def test_a_val_that_is_interrupted_leaves_nothing(monkeypatch, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_val_takes_devices_as_models_do(monkeypatch):
+    calls = []
+    monkeypatch.setattr(command, "_said", lambda call, _: calls.append(call) or "{}")
+    ultramotion.val(DATASET, device="cuda")
+    assert calls[0][calls[0].index("--device") + 1] == "cuda:0"
+
+
 def test_val_logs_what_is_to_be_known(tmp_path, caplog):
     (tmp_path / "boxes.json").write_text('[{"image_id": 0, "category_id": 0, "bbox": [1, 1, 9, 9], "score": 0.9}]')
     report = ultramotion.val(DATASET, results=tmp_path / "boxes.json")

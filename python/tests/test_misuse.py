@@ -39,6 +39,7 @@ from ultramotion import Frame, InvalidError, SamPredictor, run_segmentation
         ("a text", "'a text': a name, want pixels: .*, @LIST.txt"),
         (Path("a.png"), "'a.png': a name, want pixels"),
         (7, "want u8"),
+        ([[1], [1, 2]], "a list that cannot be handed over: .*inhomogeneous"),
     ],
 )
 def test_images(segmenter, detector, wrong, text):
@@ -330,6 +331,29 @@ def test_after_fork(segmenter, device, image):
     assert len(said) == 4 and all("before fork()" in line for line in said[:3]) and said[3] == str(image.shape)
 
 
+def test_a_fork_while_a_thread_has_a_models_lock(python):
+    """The child, where that thread is not, closes it all the same."""
+    text = """
+import os, signal, threading, ultramotion as um
+model = um.Segmenter(device="cpu", canvas=64)
+held, forked = threading.Event(), threading.Event()
+def hold():
+    with model._handle._lock:
+        held.set()
+        forked.wait()
+threading.Thread(target=hold).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    model.close()
+    os._exit(7)
+forked.set()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert python(text) == "7\n"
+
+
 def test_a_fork_while_a_thread_opens_a_device(python):
     text = """
 import os, signal, threading, time, ultramotion as um
@@ -480,6 +504,9 @@ def test_options_of_another_kind_are_refused_by_name(detector, segmenter, image)
         "source ultramotion.Frame.*, of one .image.": lambda: run(Frame(image)),
         "conf 'x': want a number": lambda: detector.detect(image, "x"),
         "conf None: want a number": lambda: detector.detect(image, None),
+        "limit -3: want 0 or more": lambda: detector.detect(image, limit=-3),
+        "source array.5.: want a name": lambda: run(np.array(5)),
+        "sam None: want an ultramotion.Segmenter": lambda: ultramotion.prepare_inference_inputs(image, detector, None),
         "path None: want a str": lambda: Frame.read(None),
         "frames_per_part 0: want 1 or more": lambda: ultramotion.ray.parts(".", 0),
         "frames_per_part 'x': want a whole": lambda: ultramotion.ray.process(".", "out", frames_per_part="x"),
@@ -527,6 +554,14 @@ def test_a_package_that_is_missing_is_named_with_the_way_to_it(detector, image, 
     }.items():
         with pytest.raises(ultramotion.UnsupportedError, match=f"wants .*pip install .*{re.escape(package)}"):
             call()
+
+
+def test_an_argument_that_was_not_given_stays_so(segmenter, image):
+    """Also where defaults are copied, or go to another process."""
+    unset = inspect.signature(run_segmentation).parameters["as_numpy"].default
+    for same in (copy.copy(unset), copy.deepcopy([unset])[0], pickle.loads(pickle.dumps(unset))):
+        assert same is unset and not same and repr(same) == "False"
+        assert run_segmentation(segmenter, image, BOX, as_numpy=same).shape == (1, 1, *image.shape)
 
 
 def test_results_are_copied_as_what_nobody_changes(detector, segmenter, image):

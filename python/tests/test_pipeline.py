@@ -139,6 +139,11 @@ def test_one_image_is_no_source(pipeline, packets):
                 run(other, pipeline=pipeline)
     assert len(list(run(np.stack([gray, gray]), pipeline=pipeline))) == 2
 
+    class Reader(list):
+        shape = None  # as h5py's of nothing
+
+    assert len(list(run(Reader([gray]), pipeline=pipeline))) == 1
+
 
 def test_a_run_says_why_a_sink_failed(pipeline):
     with pytest.raises(ultramotion.FileError, match="1 of 2 sinks failed: /dev/full: No space left"):

@@ -998,6 +998,8 @@ class Handle:
         return self._pointer
 
     def __exit__(self, *_: object) -> None:
+        if self._forks != _forks:  # the lock may be held by a thread that is not here
+            return
         with self._lock:
             self._uses -= 1
             last = self.closed and self._uses == 0
@@ -1006,6 +1008,9 @@ class Handle:
 
     def close(self) -> None:
         """Refuse further use, and close as soon as nobody is left who uses it."""
+        if self._forks != _forks:
+            self.closed = True
+            return
         with self._lock:
             if self.closed:
                 return

@@ -13,7 +13,7 @@ from typing import Any, Iterable, NoReturn
 import numpy as np
 
 from . import _c
-from .models import DETECTOR, LOG, SEGMENTER, models_path
+from .models import DETECTOR, LOG, SEGMENTER, _device_name, models_path
 from .pipeline import _bar
 
 _STATUS: dict[int, type[_c.Error]] = {2: _c.InvalidError, 3: _c.TransferError}
@@ -93,7 +93,7 @@ def val(
     given: dict[str, Any] = {
         "detector": detector,
         "segmenter": segmenter,
-        "device": device,
+        "device": None if device is None else _device_name(device),
         "precision": precision,
         "threads": threads,
         "conf": conf,

@@ -43,6 +43,8 @@ def prepare_inference_inputs(
     """Detect, outline the best box, and weigh: state_hint ("VISIBLE" or "LOST"), bbox, conf, mask (as
     `run_segmentation` gives it), weights (W_edge, W_in, W_out), timestamp. For whole streams `ultramotion.run` does this
     without a stop between the stages."""
+    if sam is None:  # run_segmentation() would give no mask
+        raise _c.InvalidError("sam None: want an ultramotion.Segmenter or SamPredictor")
     now = time.time()
     bbox, conf = run_dfine_detection(dfine, frame, conf_thresh=tau_conf)
     if bbox is None:

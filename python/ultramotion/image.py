@@ -86,12 +86,12 @@ class Pixels:
         """`stream` is the library's own, of a GPU: what is there must be so in its order."""
         self.image = _c.Image()
         self._kept: Any = None
-        image = plain(image)
-        if isinstance(image, np.ndarray):
-            self._from_numpy(image)
-            return
         with handed_over(image):
-            self._from_tensor(image, stream)
+            image = plain(image)
+            if isinstance(image, np.ndarray):
+                self._from_numpy(image)
+            else:
+                self._from_tensor(image, stream)
 
     def _from_tensor(self, image: Any, stream: int | None) -> None:
         interface = getattr(image, "__cuda_array_interface__", None)

@@ -9,7 +9,7 @@ import os
 import threading
 from ctypes import byref, c_int, c_void_p
 from functools import partial
-from typing import Any, Callable, NamedTuple, Union
+from typing import Any, Callable, NamedTuple, TypeVar, Union
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from .tensor import Tensor
 KPI = logging.getLogger("ultramotion.kpi")
 LOG = logging.getLogger("ultramotion")
 Model = Union[_c.Path, bytes, bytearray, memoryview]  # a file, or what is in one
+_Segmenter = TypeVar("_Segmenter", bound="Segmenter")
 DETECTOR, SEGMENTER = "dfine_n_bone_320.safetensors", "mobile_sam_bone_384.safetensors"
 
 
@@ -29,6 +30,12 @@ class _Unset:
 
     def __repr__(self) -> str:
         return "False"
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __reduce__(self) -> str:
+        return "UNSET"  # copies are the same one
 
 
 UNSET: Any = _Unset()
@@ -231,6 +238,8 @@ class Detector(_c.Closing):
         """Boxes with a score of at least `conf`, best first. From any thread; calls take turns."""
         frame = as_frame(image)
         least, most = _c.number(conf, "conf"), min(_c.integer(limit, "limit"), self.queries)
+        if most < 0:
+            raise _c.InvalidError(f"limit {limit}: want 0 or more")
         boxes, count = (_c.Box * max(most, 1))(), c_int()
         with self._handle as d:
             _c.check(lib.um_detector_run(d, frame._use(), least, boxes, most, byref(count)))
@@ -272,7 +281,7 @@ class Embedding(_c.Reference):
     @property
     def tensor(self) -> Tensor:
         """[1,256,n,n], read-only, without a copy."""
-        return Tensor(lib.um_embedding_values(self._use()))
+        return Tensor(lib.um_embedding_values(self._use()), self._kept)
 
     def resized(self, height: int, width: int) -> Embedding:
         """The same as that of an image of another size, for callers that resized it before encoding."""
@@ -385,7 +394,7 @@ class Segmenter(_c.Closing):
     def _about(self) -> str:
         return f"{self.architecture}, {self.device.name}"
 
-    def to(self, device: Any) -> Segmenter:
+    def to(self: _Segmenter, device: Any) -> _Segmenter:
         """Move it, for code that says `sam.to(device)`: it is opened again there, and closed here. By a name it stays where it is, on a device
         that is called so."""
         target = device_of(device)
@@ -397,7 +406,7 @@ class Segmenter(_c.Closing):
             old.close()
         return self
 
-    def eval(self) -> Segmenter:
+    def eval(self: _Segmenter) -> _Segmenter:
         return self
 
     # ---- images and prompts ----

@@ -279,12 +279,14 @@ class Run(_c.Closing):
         self._problems = _Problems()
         settings.on_problem, settings.ctx = _c.say, id(self._problems)
         is_spec = isinstance(source, (str, os.PathLike))
-        shape = tuple(getattr(source, "shape", ()))
+        shape = getattr(source, "shape", None)
+        shape = tuple(shape) if isinstance(shape, Iterable) else ()
         if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)):
             raise _c.InvalidError(f"a source of shape {list(shape)} is one image: want many, [image], or Pipeline for one")
         if len(shape) == 3 and shape[0] == 3:
             LOG.warning("a source of shape %s is taken as three gray images: one in colour is [image]", list(shape))
         unlike = isinstance(source, (bytes, bytearray, Mapping)) or hasattr(source, "readline")  # iterables of other things
+        unlike = unlike or getattr(source, "ndim", None) == 0  # an array that cannot be iterated over
         if not is_spec and (unlike or (not isinstance(source, Iterable) and not hasattr(source, "__getitem__"))):
             shown = " ".join(repr(source).split())[:80]
             raise _c.InvalidError(f"source {shown}: want a name (a file, a folder, …) or an iterable of images, of one [image]")
