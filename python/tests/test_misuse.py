@@ -581,6 +581,19 @@ def test_a_pipeline_is_where_its_models_are(detector, segmenter, device):
         ultramotion.Pipeline(detector, segmenter, device=same).close()
 
 
+@pytest.mark.parametrize("first, second", [(None, "cpu"), ("cpu", "auto"), ("cpu", None)])
+def test_what_auto_comes_to_is_the_device_of_that_name(python, first, second):
+    """So that models that were opened by either are in one pipeline."""
+    text = f"""
+import ultramotion as um
+first, second = um.models.device_of({first!r}), um.models.device_of({second!r})
+print(first is second or first.name != second.name)  # which is a GPU's
+first.close()
+print(um.models.device_of({second!r}) is not first)
+"""
+    assert python(text) == "True\nTrue\n"
+
+
 def test_numbers_that_c_would_cut_short(detector, segmenter):
     with ultramotion.Pipeline(detector, False) as pipeline:
         for wrong in (2**32 + 64, 64.5, "64"):

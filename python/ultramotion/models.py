@@ -124,15 +124,26 @@ os.register_at_fork(before=_shared_lock.acquire, after_in_parent=_shared_lock.re
 
 
 def device_of(device: Device | Any | None) -> Device:
-    """A device, or the one shared by all that give the same name (None: "auto")."""
+    """A device, or the one shared by all that give the same name, or "auto" (None) where that comes to it."""
     if isinstance(device, Device):
         return device
     name = "auto" if device is None else _device_name(device)
     with _shared_lock:
-        found = _shared.get(name)
-        if found is None or found._handle.closed or found._handle._forks != _c._forks:
-            found = _shared[name] = Device(name)
+        found = _open(name)
+        if found is None:
+            made = Device(name)
+            found = _open(made.name)
+            if found is None:
+                found = made
+            else:
+                made.close()
+            _shared[name] = _shared[found.name] = found
         return found
+
+
+def _open(name: str) -> Device | None:
+    found = _shared.get(name)
+    return None if found is None or found._handle.closed or found._handle._forks != _c._forks else found
 
 
 def _bytes(model: Model, what: str) -> bytes | None:
