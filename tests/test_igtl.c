@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/wake.h"
 #include "igtl/content.h"
 #include "io/igtl_link.h"
 #include "io/origin.h"
@@ -2248,6 +2249,35 @@ TEST(a_server_that_sends_us_away_is_not_stormed)
     CHECK_MSG(came >= 2 && came <= 11, "%d connections", came);
     um_igtl_close(&peer);
     close(listening);
+}
+
+/* What is cut off stays the last: a message behind it would lie in its middle. */
+TEST(nothing_follows_a_message_that_was_cut_off)
+{
+    um_igtl *from = NULL, *to = NULL;
+    um_frame *frame = NULL;
+    char address[32], *json = NULL;
+    int woken = -1;
+    CHECK_OK(um_igtl_open(&to, ":0"));
+    snprintf(address, sizeof address, "127.0.0.1:%d", um_igtl_port(to));
+    CHECK_OK(um_igtl_open(&from, address));
+    CHECK_OK(um_igtl_wait(from, 1000));
+    CHECK_OK(um_igtl_wait(to, 1000));
+    CHECK_OK(um_frame_create(&frame, 4096, 4096, 1)); /* more than a socket holds */
+    memset(frame->pixels, 7, 4096 * 4096);
+    CHECK_EQ(um_igtl_send_frame(from, frame, NULL), UM_EINVAL);
+    CHECK_STR(um_last_error(), "um_igtl_send_frame: no device");
+    CHECK_OK(um_wake_open(&woken, "a test"));
+    um_wake_set(woken);
+    um_igtl_set_wake(from, woken);
+    CHECK_EQ(um_igtl_send_frame(from, frame, "Image"), UM_EIO);
+    um_igtl_set_wake(from, -1);
+    CHECK_EQ(um_igtl_send_text(from, "STRING", "Text", "behind it"), UM_EOF);
+    CHECK_EQ(um_igtl_receive(to, 1000, &json), UM_EOF);
+    um_wake_close(&woken);
+    um_frame_unref(&frame);
+    um_igtl_close(&from);
+    um_igtl_close(&to);
 }
 
 struct listener {

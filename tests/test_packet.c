@@ -433,6 +433,33 @@ TEST(packet_owns_its_objects)
     um_packet_unref(&q);
 }
 
+/* Without objects there is no mask, whatever the fields say: of whoever withholds a packet's. */
+TEST(a_packet_without_objects_has_no_mask)
+{
+    static const um_state states[] = {UM_STATE_LOST, UM_STATE_RELOCALIZING};
+    uint8_t bits[16] = {0xff};
+    for (int i = 0; i < 2; i++) {
+        um_packet f = {.struct_size = sizeof f,
+                       .state = states[i],
+                       .width = 4,
+                       .height = 4,
+                       .crop = {0, 0, 4, 4},
+                       .has_mask = 1,
+                       .bits = bits};
+        um_packet *p = NULL;
+        char *line = NULL;
+        CHECK_OK(um_packet_create(&p, &f, NULL, 0));
+        CHECK(!p->has_mask && !p->bits && p->objects == 0);
+        CHECK_OK(um_packet_json(p, &line));
+        CHECK(strstr(line, "\"mask\":null"));
+        um_free(line);
+        um_packet_unref((const um_packet **)(uintptr_t)&p);
+        p = (um_packet *)&f;
+        CHECK_EQ(um_packet_create(&p, NULL, NULL, 0), UM_EINVAL);
+        CHECK(p == NULL);
+    }
+}
+
 TEST(packet_fields_that_mean_nothing)
 {
     um_packet *p = NULL;
@@ -448,6 +475,8 @@ TEST(packet_fields_that_mean_nothing)
     CHECK_EQ(um_packet_create(&p, &f, NULL, 0), UM_EINVAL);
     CHECK_EQ(um_packet_create(&p, &f, NULL, 1), UM_EINVAL);
     f.has_mask = 0;
+    CHECK_EQ(um_packet_create(&p, &f, NULL, 0), UM_EINVAL);
+    memset(f.crop, 0, sizeof f.crop);
     CHECK_EQ(um_packet_create(&p, &f, (const um_object *const[]){NULL}, 1), UM_EINVAL);
     CHECK(strstr(um_last_error(), "object 0 of 1 is NULL"));
     f.state = UM_STATE_LOST;

@@ -255,6 +255,11 @@ TEST_ON_DEVICES(embeddings_are_values)
     struct fixture g = fixture_open(device, 1, DET, 2 * SAM);
     p = open_predictor(g.segmenter);
     CHECK_EQ(um_predictor_set_embedding(p, e[0]), UM_EINVAL);
+    r.count = 3; /* of another one, which somebody else closes */
+    r.mask[0] = (um_values *)&f;
+    CHECK_EQ(um_segmenter_predict(g.segmenter, e[0], &prompts, &r), UM_EINVAL);
+    CHECK(r.count == 0 && !r.mask[0]);
+    um_prediction_close(&r);
     CHECK_EQ(um_embedding_load(&read, g.segmenter, path), UM_EFORMAT);
     CHECK(read == NULL);
     um_predictor_close(&p);

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <math.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -1305,6 +1306,11 @@ TEST(pushing_may_replace)
         CHECK_OK(um_source_push(s, &f));
     }
     CHECK_EQ(um_source_replaced(s), 3);
+    f = tiny_frame(8, 8, 1);
+    f->ts = (double)NAN;
+    CHECK_EQ(um_source_push(s, &f), UM_EINVAL);
+    CHECK_STR(um_last_error(), "um_source_push: a time that is no number: nan");
+    um_frame_unref(&f);
     CHECK_OK(um_source_finish(s));
     for (int i = 3; i < 5; i++) {
         CHECK_OK(um_source_read(s, &f));

@@ -37,7 +37,8 @@ UM_API int um_igtl_port(const um_igtl *link);
 UM_API um_status um_igtl_receive(um_igtl *link, int timeout_ms, char **json);
 /** Send a frame as IMAGE of this device, stamped with its ts, and its pose, if any, as TRANSFORM
  * "ProbeToReference" before it. Waits for the other side at most 10 s.
- * @return UM_OK; UM_EOF: it left; UM_EIO, also if it was woken. */
+ * @return UM_OK; UM_EOF: it left; UM_EIO, also if it was woken. Where that cuts a message off, the
+ * connection takes no other (UM_EOF): um_igtl_wait() makes a new one. */
 UM_API um_status um_igtl_send_frame(um_igtl *link, const um_frame *frame, const char *device);
 /** Send a message of `type`: a STRING with this text, a STATUS OK of version 2 with it, or, for any
  * other type, one without content (a query). @return as um_igtl_send_frame(). */

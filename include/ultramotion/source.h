@@ -138,8 +138,8 @@ UM_API um_status um_source_truth(const um_source *source, um_truth *out);
  * sets *frame to NULL, else the caller keeps it. It gets its id when it is read, so no other thread
  * may be reading it; without a time it gets that of the call.
  * @return UM_OK; UM_EOF after um_source_finish() or um_source_cancel(), and when as many as
- * settings.frames were read; UM_EINVAL for another source. Threads: any, also while another thread
- * reads.
+ * settings.frames were read; UM_EINVAL for another source, or a ts that is no number. Threads: any,
+ * also while another thread reads.
  */
 UM_API um_status um_source_push(um_source *source, um_frame **frame);
 /** No more frames will be pushed: the reader gets those that wait, then UM_EOF. Threads: any. */

@@ -271,7 +271,8 @@ static um_status send_box(um_igtl *link, struct um_igtl_outbox *out)
 {
     enum { PATIENCE_MS = 10000 };
     um_status st = out->failed ? um_fail(UM_ENOMEM, "a message") : UM_OK;
-    for (size_t at = 0; st == UM_OK && at < out->size;) {
+    size_t at = 0;
+    while (st == UM_OK && at < out->size) {
         ssize_t n =
             send(link->link.fd, out->data + at, out->size - at, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n >= 0)
@@ -284,6 +285,8 @@ static um_status send_box(um_igtl *link, struct um_igtl_outbox *out)
             st = um_fail(UM_EIO, "the other side takes nothing");
     }
     um_igtl_outbox_finish(out);
+    if (st != UM_OK && at) /* another message would go into the middle of this one */
+        shutdown(link->link.fd, SHUT_WR);
     return st;
 }
 
@@ -291,7 +294,10 @@ um_status um_igtl_send_frame(um_igtl *link, const um_frame *frame, const char *d
 {
     struct um_igtl_outbox out = {0};
     if (!link || !frame || !device || link->link.fd < 0)
-        return um_fail(UM_EINVAL, "um_igtl_send_frame: no %s", frame ? "connection" : "frame");
+        return um_fail(UM_EINVAL, "um_igtl_send_frame: no %s",
+                       !frame    ? "frame"
+                       : !device ? "device"
+                                 : "connection");
     uint64_t stamp = um_igtl_stamp(frame->ts);
     uint32_t id = (uint32_t)frame->id;
     struct um_igtl_image image = {.components = frame->channels,
@@ -323,7 +329,11 @@ um_status um_igtl_send_text(um_igtl *link, const char *type, const char *device,
     static const struct um_igtl_pair pair = {"Client", "ultramotion", 6, 11, UM_IGTL_ASCII};
     struct um_igtl_outbox out = {0};
     if (!link || !type || !device || !text || link->link.fd < 0)
-        return um_fail(UM_EINVAL, "um_igtl_send_text: no %s", text ? "connection" : "text");
+        return um_fail(UM_EINVAL, "um_igtl_send_text: no %s",
+                       !text     ? "text"
+                       : !type   ? "type"
+                       : !device ? "device"
+                                 : "connection");
     bool status = strcmp(type, "STATUS") == 0;
     um_igtl_begin(&out, status ? 2 : 1, type, device, 0, 0);
     if (status)

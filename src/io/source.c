@@ -8,6 +8,7 @@
 #include "io/scheme.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -181,6 +182,9 @@ static um_status read_one(um_source *s, um_frame **frame)
     if (st == UM_OK && !*frame)
         st = um_fail(UM_EINVAL, "%s: frame %llu was read, and is not there", s->spec,
                      (unsigned long long)s->id);
+    if (st == UM_OK && !isfinite((*frame)->ts)) /* nobody could read what is written of it */
+        st = um_fail(UM_EFORMAT, "%s: frame %llu: a time that is no number: %g", s->spec,
+                     (unsigned long long)s->id, (*frame)->ts);
     if (st == UM_OK && !(*frame)->source[0])
         st = um_frame_set_source(*frame, s->spec);
     if (st != UM_OK)
@@ -289,6 +293,8 @@ um_status um_source_push(um_source *source, um_frame **frame)
         return um_fail(UM_EINVAL, "um_source_push: no %s", source ? "frame" : "source");
     if (source->ops != &um_source_push_ops)
         return um_fail(UM_EINVAL, "um_source_push: %s is not \"push:\"", source->spec);
+    if (!isfinite((*frame)->ts))
+        return um_fail(UM_EINVAL, "um_source_push: a time that is no number: %g", (*frame)->ts);
     return um_push_frame(source->priv, frame);
 }
 

@@ -230,7 +230,8 @@ static um_status fill(struct packet *p, const um_packet *fields, const um_object
         masks += p->object[i].has_mask != 0;
         text += p->object[i].name ? strlen(p->object[i].name) + 1 : 0;
     }
-    if (masks && !crop_fits(fields))
+    static const int none[4];
+    if ((masks || memcmp(fields->crop, none, sizeof none) != 0) && !crop_fits(fields))
         return um_fail(UM_EINVAL, "packet: the masks' part %d,%d,%d,%d of a %dx%d frame",
                        fields->crop[0], fields->crop[1], fields->crop[2], fields->crop[3],
                        fields->width, fields->height);
@@ -250,6 +251,7 @@ static um_status fill(struct packet *p, const um_packet *fields, const um_object
     p->pub.segmenter[sizeof p->pub.segmenter - 1] = 0;
     p->pub.source = store(&at, fields->source);
     p->pub.name = fields->name ? store(&at, fields->name) : NULL;
+    p->pub.has_mask = 0; /* that of the first object, if there is one */
     p->pub.bits = NULL;
     p->pub.objects = n;
     for (int i = 0; i < n; i++) {
@@ -310,6 +312,8 @@ um_status um_packet_make(um_packet **out, um_packet_pool *pool, const um_packet 
 um_status um_packet_create(um_packet **out, const um_packet *fields,
                            const um_object *const *objects, int n)
 {
+    if (out)
+        *out = NULL;
     if (!out || !fields)
         return um_fail(UM_EINVAL, "um_packet_create: %s is NULL", out ? "fields" : "out");
     return um_packet_make(out, NULL, fields, objects, n);

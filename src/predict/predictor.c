@@ -532,14 +532,20 @@ static um_status predict(um_predictor *s, const um_prompts *prompts, um_predicti
     return st;
 }
 
+um_status um_prediction_empty(um_prediction *out)
+{
+    const um_prediction none = {.struct_size = sizeof none};
+    return out ? um_record_out(out, &none, sizeof none, "um_prediction") : UM_OK;
+}
+
 um_status um_predictor_predict(um_predictor *predictor, const um_prompts *prompts,
                                um_prediction *out)
 {
     um_prompts own = {0};
     um_prediction made = {.struct_size = sizeof made};
+    um_status st = um_prediction_empty(out);
     if (!predictor || !prompts || !out)
         return um_fail(UM_EINVAL, "um_predictor_predict: predictor, prompts and out must be given");
-    um_status st = um_record_out(out, &made, sizeof made, "um_prediction");
     if (st == UM_OK)
         st = um_record_in(&own, sizeof own, prompts, "um_prompts");
     if (st == UM_OK)

@@ -53,6 +53,9 @@ struct um_embedding {
 /* Without a reference to the segmenter, which closes it. */
 um_status um_predictor_open_own(um_predictor **out, um_segmenter *segmenter);
 
+/* Empty what a caller gave for a prediction, or NULL. UM_EINVAL for its struct_size. */
+um_status um_prediction_empty(um_prediction *out);
+
 /* A mask yet to be filled in, [1,1,h,w] on the device or [h,w] on the host. */
 um_status um_mask_open(um_values **out, um_device *dev, bool host, int h, int w);
 

@@ -44,10 +44,12 @@ um_status um_segmenter_predict(um_segmenter *segmenter, const um_embedding *embe
                                const um_prompts *prompts, um_prediction *out)
 {
     um_predictor *p = NULL;
+    um_status st = um_prediction_empty(out);
     if (!segmenter || !embedding || !prompts || !out)
         return um_fail(UM_EINVAL, "um_segmenter_predict: segmenter, embedding, prompts and out "
                                   "must be given");
-    um_status st = take_own(segmenter, "um_segmenter_predict", &p);
+    if (st == UM_OK)
+        st = take_own(segmenter, "um_segmenter_predict", &p);
     if (st != UM_OK)
         return st;
     st = um_predictor_set_embedding(p, embedding);
@@ -103,7 +105,9 @@ um_status um_mask_from_host(um_values **out, um_segmenter *segmenter, const floa
         *out = NULL;
     if (!out || !segmenter || !values || height < 1 || width < 1 || height > UM_FRAME_MAX_SIDE ||
         width > UM_FRAME_MAX_SIDE)
-        return um_fail(UM_EINVAL, "um_mask_from_host: %dx%d", width, height);
+        return um_fail(UM_EINVAL,
+                       "um_mask_from_host: %dx%d: want sides of 1 to %d, a segmenter and values",
+                       width, height, UM_FRAME_MAX_SIDE);
     size_t n = (size_t)height * (size_t)width;
     um_values *m = NULL;
     uint8_t *bits = um_zalloc(n);
