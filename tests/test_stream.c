@@ -19,6 +19,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -1171,6 +1172,37 @@ TEST(colour_is_not_planned_in_a_live_stream)
         CHECK_OK(um_run_join(b.run));
         bench_finish(&b);
     }
+}
+
+static volatile sig_atomic_t ticks;
+enum { TICKS_MOST = 100 };
+
+static void tick(int signal)
+{
+    static const struct itimerval never;
+    (void)signal;
+    if (++ticks == TICKS_MOST)
+        setitimer(ITIMER_REAL, &never, NULL);
+}
+
+/* A program may have a timer that interrupts poll() more often than the time lasts. */
+TEST(signals_do_not_prolong_a_wait)
+{
+    struct bench b;
+    const um_packet *p = NULL;
+    const struct itimerval often = {{0, 20000}, {0, 20000}}, never = {{0, 0}, {0, 0}};
+    struct sigaction act = {.sa_handler = tick, .sa_flags = SA_RESTART}, before;
+    bench_init(&b, "cpu", "push:");
+    b.set.receive = 1;
+    bench_start(&b);
+    ticks = 0;
+    CHECK(sigaction(SIGALRM, &act, &before) == 0 && setitimer(ITIMER_REAL, &often, NULL) == 0);
+    um_status st = um_run_receive(b.run, 100, &p, NULL);
+    int seen = ticks;
+    CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0 && sigaction(SIGALRM, &before, NULL) == 0);
+    CHECK_EQ(st, UM_AGAIN);
+    CHECK_MSG(seen > 0 && seen < TICKS_MOST, "%d signals", seen);
+    bench_finish(&b);
 }
 
 TEST(who_does_not_receive_holds_up_nobody_that_drops)

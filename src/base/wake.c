@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/wake.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -53,9 +55,8 @@ bool um_wake_wait(int fd, int ms)
 bool um_wake_poll(int fd, short events, int wake, int ms)
 {
     struct pollfd p[2] = {{.fd = fd, .events = events}, {.fd = wake, .events = POLLIN}};
-    int n;
-    do /* an interrupted wait starts anew: it may last longer, never shorter */
-        n = poll(p, 2, ms);
-    while (n < 0 && errno == EINTR);
+    const uint64_t until = ms < 0 ? UINT64_MAX : um_clock_ns() + (uint64_t)ms * 1000000;
+    while (poll(p, 2, ms) < 0 && errno == EINTR) /* a timer of the program that we are in, say */
+        ms = um_clock_ms_until(until);
     return p[0].revents != 0;
 }
