@@ -250,6 +250,10 @@ TEST(tensors_that_are_images)
     t.device_type = 1;
     t.bits = 64;
     CHECK_EQ(um_dlpack_image(&t, &image), UM_EINVAL);
+    t.bits = 32;
+    t.strides =
+        (int64_t[]){((int64_t)1 << 62) + 5, 1}; /* 20 bytes, if only 64 bits are looked at */
+    CHECK_EQ(um_dlpack_image(&t, &image), UM_EINVAL);
 }
 
 static void count(void *ctx)

@@ -26,9 +26,10 @@ struct um_igtl {
 
 um_status um_igtl_open(um_igtl **out, const char *address)
 {
+    if (out)
+        *out = NULL;
     if (!out || !address)
         return um_fail(UM_EINVAL, "um_igtl_open: no %s", out ? "address" : "place for the result");
-    *out = NULL;
     struct um_igtl *l = um_zalloc(sizeof *l);
     if (!l)
         return um_fail(UM_ENOMEM, "OpenIGTLink connection");

@@ -65,9 +65,10 @@ static FILE *standard(const char *path)
 
 um_status um_lines_open(um_lines **out, const char *path)
 {
+    if (out)
+        *out = NULL;
     if (!out || !path || !path[0])
         return um_fail(UM_EINVAL, "um_lines_open: no %s", out ? "path" : "place for the result");
-    *out = NULL;
     um_lines *l = um_zalloc(sizeof *l);
     if (!l)
         return um_fail(UM_ENOMEM, "%s", path);

@@ -222,7 +222,9 @@ um_status um_dlpack_image(const struct DLTensor *tensor, um_image *out)
     bool planar = image.layout == UM_IMAGE_CHW, planes = planar && image.channels > 1;
     if (image.height == 1) /* its own step means nothing */
         row = planes ? channel : 0;
-    bool packed = (pixel == (planar ? 1 : image.channels) || image.width == 1) &&
+    const int64_t most = INT64_MAX / (4 * UM_FRAME_MAX_SIDE); /* what follows multiplies */
+    bool packed = row <= most && row >= -most &&
+                  (pixel == (planar ? 1 : image.channels) || image.width == 1) &&
                   (image.channels == 1 || channel == (planar ? row * image.height : 1)) &&
                   (image.channels > 1 || pixel == 1 || image.width == 1);
     int64_t length = (int64_t)image.width * (planar ? 1 : image.channels);

@@ -909,9 +909,10 @@ static um_status prepare(struct um_run *r)
 um_status um_run_open(um_run **out, const um_run_settings *settings)
 {
     um_run_settings own;
+    if (out)
+        *out = NULL;
     if (!out || !settings)
         return um_fail(UM_EINVAL, "um_run_open: no %s", out ? "settings" : "place for the result");
-    *out = NULL;
     um_run_settings_default(&own);
     um_status st = um_record_in(&own, sizeof own, settings, "um_run_settings");
     if (st == UM_OK)
