@@ -66,6 +66,29 @@ def read_mask(path):
         lib.um_free(mask)
 
 
+def runs_of(text):
+    """Run lengths that COCO has as text: in digits of 5 bits, each but the first three the difference from the one before the last."""
+    runs, value, shift = [], 0, 0
+    for digit in text.encode():
+        digit -= 48
+        value |= (digit & 31) << shift
+        shift += 5
+        if not digit & 32:
+            value -= (digit & 16) // 16 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return [] if shift else runs
+
+
+def unrolled(said, what):
+    """[H,W] u8 of run lengths, which pycocotools takes as they are: where they do not reach the image's end, it shows what was in memory."""
+    height, width = said["size"]
+    runs = runs_of(said["counts"]) if isinstance(said["counts"], str) else [int(n) for n in said["counts"]]
+    if sum(runs) != height * width or min(runs) < 0:
+        raise ValueError(f"{what}: run lengths that are not of its {width}x{height} pixels")
+    return np.repeat(np.arange(len(runs)) % 2, runs).reshape(width, height).T.astype(np.uint8)
+
+
 def shape_of(annotation, height, width):
     """[H,W] u8 of a COCO annotation: its segmentation, else its box filled."""
     said = annotation.get("segmentation")
@@ -77,13 +100,13 @@ def shape_of(annotation, height, width):
         left, top, right, bottom = (max(round(v), 0) for v in (x, y, x + w, y + h))  # it may reach beyond the image
         mask[top:bottom, left:right] = 1
         return mask
+    if isinstance(said, dict):
+        return unrolled(said, f"annotation {annotation.get('id')}")
     import pycocotools.mask as coco
 
-    if isinstance(said, list) and not all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in said):
+    if not all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in said):
         raise ValueError(f"annotation {annotation.get('id')}: a polygon is not x,y of three points or more")
-    if isinstance(said, list) or isinstance(said["counts"], list):
-        said = coco.frPyObjects(said, height, width)
-    return coco.decode(coco.merge(said) if isinstance(said, list) else said)
+    return coco.decode(coco.merge(coco.frPyObjects(said, height, width)))
 
 
 def smaller(mask, size):

@@ -24,7 +24,7 @@ CALM = 0.70
 PRESENCE = "5,0.69"
 # The filter that resizes images reaches so many pixels of the input (README.md); the metadata's `smooth` says so.
 SMOOTH = 2
-PHANTOM = "ultramotion phantom, look=hard and default; no real picture"
+PHANTOM = "ultramotion phantom, look=hard and default" + run.NOTHING_REAL
 # Shares of the hard look, of images without bone and of shaded ones, shapes of surfaces that come more often, and the share of images with a septum.
 DIET = (0.7, 0.3, 0.15, {"humps": 0.1, "flank": 0.07}, 0.2)
 
@@ -71,7 +71,7 @@ def main():
     own = net.state_dict()
     missing = [k for k in own if k not in start and not k.endswith("num_batches_tracked") and "denoising" not in k]
     if missing:
-        sys.exit(f"{args.start}: no {missing[:4]}")
+        sys.exit(f"{args.start}: no D-FINE-N: it lacks {len(missing)} tensors, the first of them {missing[0]}")
     for k in own:  # another number of classes
         if k in start and start[k].shape != own[k].shape:
             print(f"{args.start}: {k} is {list(start[k].shape)}, want {list(own[k].shape)}: it begins anew", file=sys.stderr)

@@ -2,6 +2,7 @@
 """What both recipes share: command line, seeds, schedule, averaged weights, a log, and checkpoints that a killed run goes on from."""
 
 import argparse
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -23,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "models"
 FALL = 5  # one in so many steps, the last ones, has a falling rate
 LOST = 20  # so many steps in a row without a loss end a run
+NOTHING_REAL = "; no real picture"  # how what only the phantom taught ends
 LASTING = "start", "seed", "batch", "lite", "only", "data", "marks", "canvas"  # arguments that a run keeps to its end
 
 
@@ -124,6 +126,8 @@ def checkpoint_of(path, device):
     try:
         saved = torch.load(path, map_location=device, weights_only=True)
         saved["lasting"]
+    except OSError as wrong:
+        sys.exit(str(wrong))
     except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError):
         sys.exit(f"{path}: no whole checkpoint of a run: put its copy there, or begin anew in another folder")
     return saved
@@ -249,16 +253,19 @@ def write_whole(path, write):
         free = shutil.disk_usage(path.parent).free >> 20
         sys.exit(f"{path}: cannot be written, {free} MiB are free there: {wrong}")
     finally:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there is none, or nothing can be changed there
+            new.unlink()
 
 
 def open_log(path, step):
     """To be gone on with from `step`: what a run that was killed did after its last checkpoint is done again. One process at a time has it."""
-    log = path.open("a+", buffering=1)
     try:
+        log = path.open("a+", buffering=1)
         fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.exit(f"{path}: another process goes on with this run")
+    except OSError as wrong:
+        sys.exit(str(wrong))
     log.seek(0)
     kept = 0
     for line in log:
@@ -287,7 +294,7 @@ def metadata_of(path):
 
 def learned_from(before, now):
     """All images that a model knows, where `before` is the metadata of the one it started from."""
-    said, short = before.get("training_data", "not said"), now.partition(";")[0]
+    said, short = before.get("training_data", "not said"), now.removesuffix(NOTHING_REAL)
     return said if said == now or said.startswith(f"{short}; before: ") else f"{short}; before: {said}"
 
 
@@ -295,12 +302,12 @@ def names_of(before):
     said = before.get("classes", "bone")
     if said.isdigit():  # how many there are, without names
         said = "bone"
-    return json.loads(said) if said.startswith("[") else said.split(",")
+    return json.loads(said) if said.startswith("[") else [name.strip() for name in said.split(",")]
 
 
 def names(classes):
-    """As the metadata has them; one alone that is a number would be taken for how many there are."""
-    plain = not any("," in c or c.startswith("[") for c in classes) and not (len(classes) == 1 and set(classes[0]) <= set("0123456789"))
+    """As the metadata has them, whose list knows no blanks at ends; one alone that is a number would be taken for how many there are."""
+    plain = not any("," in c or c.startswith("[") or c != c.strip() for c in classes) and not (len(classes) == 1 and set(classes[0]) <= set("0123456789"))
     return ",".join(classes) if plain else json.dumps(classes, ensure_ascii=False)
 
 

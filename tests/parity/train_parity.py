@@ -170,6 +170,10 @@ def own_images(folder):
     assert named.classes == ["Knochen, links"] and recipes.names_of({"classes": recipes.names(named.classes)}) == named.classes
     for classes, said in ((["7"], '["7"]'), (["[x]", "y"], '["[x]", "y"]'), (["a", "7"], "a,7"), ([""], '[""]')):
         assert recipes.names(classes) == said and recipes.names_of({"classes": said}) == classes, classes
+    for classes in (["left ", "right"], [" a", "a"], ["x", ""]):  # what the command, too, takes them to be
+        assert recipes.names_of({"classes": recipes.names(classes)}) == classes, classes
+    assert recipes.names_of({"classes": "vessel, bone"}) == ["vessel", "bone"]
+    assert recipes.learned_from({"training_data": "A"}, "2 images of a;b 1234 (2 bone)") == "2 images of a;b 1234 (2 bone); before: A"
     assert recipes.names_of({}) == recipes.names_of({"classes": "80"}) == ["bone"]
     pages = folder / "pages"
     pages.mkdir()
@@ -190,6 +194,10 @@ def own_images(folder):
                          "00000.PNG: 700x500 pixels, its truth says 1400x1000"),
                         (lambda: of_coco(annotations=annotations() + annotations(segmentation={"size": [9, 8], "counts": [72]})).checked(["bone"], True),
                          "700x500 pixels, its mask has 8x9"),
+                        (lambda: of_coco(annotations=annotations(segmentation={"size": [500, 700], "counts": [5, 5]})).checked(["bone"], True),
+                         "run lengths that are not of its 700x500 pixels"),
+                        (lambda: of_coco(annotations=annotations(segmentation={"size": [500, 700], "counts": "55"})).checked(["bone"], True),
+                         "run lengths that are not of its 700x500 pixels"),
                         (lambda: of_coco(annotations=annotations(segmentation=None, bbox=[700, 20, 40, 60])).checked(["bone"], True),
                          "has no pixel of the image"),
                         (lambda: of_coco(annotations=annotations(segmentation=None, bbox=None)).checked(["bone"], True), "no 'bbox'"),
