@@ -133,6 +133,11 @@ def mask_of(path, folder):
     sys.exit(f"{path}: no {path.stem}[_mask].png in {folder}")
 
 
+def write(path, image):
+    if not cv2.imwrite(str(path), image):
+        sys.exit(f"{path}: cannot be written")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("how", choices=KINDS)
@@ -147,21 +152,26 @@ def main():
         folder.mkdir(parents=True, exist_ok=True)
         if any(read and folder.samefile(read) for read in (args.images, args.masks)):
             p.error(f"{args.out}: {folder} is what is read")
-    number = 0
+    number, made = 0, {}
     for path in sorted(args.images.iterdir()):
+        if path.stem.endswith(("_mask", "_line")):
+            p.error(f"{path}: would be altered as images are: masks and lines want a folder of their own, --masks")
         image, mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), None
         if image is None:
             print(f"{path}: no image, left out", file=sys.stderr)
             continue
+        if path.stem in made:
+            sys.exit(f"{path}: would be written over what was made of {made[path.stem]}")
+        made[path.stem] = path
         if args.masks:
             mask = mask_of(path, args.masks)
             if mask.shape != image.shape:
                 sys.exit(f"{path}: of {image.shape[1]}x{image.shape[0]}, its mask of {mask.shape[1]}x{mask.shape[0]}")
         image, mask = KINDS[args.how](np.random.default_rng(number), image, mask)
         number += 1
-        cv2.imwrite(str(images / f"{path.stem}.png"), image)
+        write(images / f"{path.stem}.png", image)
         if args.masks:
-            cv2.imwrite(str(masks / f"{path.stem}.png"), mask)
+            write(masks / f"{path.stem}.png", mask)
     if not number:
         sys.exit(f"{args.images}: no images; those in folders of it are not looked for")
     print(f"{number} images in {images}")

@@ -36,7 +36,8 @@ def curves(rows, path):
         axis.plot([row["step"] for row in rows], values, lw=0.5, alpha=0.4)
         axis.plot([row["step"] for row in rows][-len(smooth(values)):], smooth(values), lw=1.4)
         axis.set(title=name, xlabel="step")
-        axis.set_ylim(0, 1.1 * np.nanpercentile(values, 97))
+        finite = [v for v in values if np.isfinite(v)]
+        axis.set_ylim(0, 1.1 * np.percentile(finite, 97) if finite else 1)
     figure.savefig(path, dpi=90)
 
 

@@ -80,6 +80,8 @@ def main():
     args = a.parse_args()
     if args.n < 2:
         a.error("-n: want 2 or more")
+    if not args.folder.is_dir():
+        a.error(f"{args.folder}: no such folder")
     real, hard = list(folder(args.folder, args.lines, args.n)), list(made("hard", args.n))
     table = [numbers(x) for x in (real, hard, made("default", args.n // 2))]
     print(f"{'10 %, median, 90 %':26s} {'folder':>22s} {'hard':>22s} {'default':>22s}")
@@ -89,7 +91,11 @@ def main():
     for i in range(4):
         cells = [real[(3 * i + j) * len(real) // 12][0] for j in range(3)] + [hard[(3 * i + j) % len(hard)][0] for j in range(3)]
         rows.append(np.concatenate(cells, 1))
-    if not cv2.imwrite(str(args.out), np.concatenate(rows, 0)[::2, ::2]):
+    try:
+        written = cv2.imwrite(str(args.out), np.concatenate(rows, 0)[::2, ::2])
+    except cv2.error:  # an ending that it does not know
+        written = False
+    if not written:
         sys.exit(f"{args.out}: cannot be written")
 
 

@@ -71,6 +71,16 @@ def altered_images(folder):
     assert over.returncode == 2 and "is what is read" in over.stderr, over.stderr
     none = subprocess.run([sys.executable, ROOT / "train/alter.py", "dark", made, folder / "none"], capture_output=True, text=True)
     assert none.returncode == 1 and "no images" in none.stderr, none.stderr
+    beside = folder / "masks beside"
+    beside.mkdir()
+    for name in ("a.png", "a_mask.png"):
+        cv2.imwrite(str(beside / name), np.full((64, 64), 90, np.uint8))
+    alone = subprocess.run([sys.executable, ROOT / "train/alter.py", "noisy", beside, folder / "none"], capture_output=True, text=True)
+    assert alone.returncode == 2 and "a_mask.png: would be altered" in alone.stderr, alone.stderr
+    (beside / "a_mask.png").unlink()
+    cv2.imwrite(str(beside / "a.jpg"), np.full((64, 64), 90, np.uint8))
+    alone = subprocess.run([sys.executable, ROOT / "train/alter.py", "noisy", beside, folder / "none"], capture_output=True, text=True)
+    assert alone.returncode == 1 and "a.png: would be written over what was made of" in alone.stderr, alone.stderr
     lines = [sys.executable, ROOT / "train/compare.py", made / "frames", folder / "compared.png", "-n", "2", "--lines"]
     missing = subprocess.run([*lines, folder], capture_output=True, text=True)
     assert missing.returncode == 1 and missing.stderr.endswith(f"{folder}/00000.png: no image\n"), missing.stderr
