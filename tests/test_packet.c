@@ -12,8 +12,8 @@
 #include "test.h"
 #include "ultramotion/ultramotion.h"
 
+#include <ctype.h>
 #include <locale.h>
-#include <strings.h>
 #include <unistd.h>
 
 /* ---- JSON ---- */
@@ -632,10 +632,10 @@ TEST(a_turkish_locale_knows_the_same_names)
 {
     if (!enter_locale("tr_TR"))
         SKIP("no Turkish locale, and localedef cannot make one");
-    bool differs = strcasecmp("TIF", "tif") != 0; /* so it is in force */
+    bool in_force = tolower('I') != 'i'; /* a sanitizer's strcasecmp() knows no locale */
     bool same = um_text_same("TIF", "tif") && um_text_same_n("LISTS", "list", 4);
     setlocale(LC_ALL, "C");
-    CHECK(differs);
+    CHECK(in_force);
     CHECK(same);
     CHECK(um_text_same("", "") && !um_text_same("a", "ab") && !um_text_same("ab", "a"));
     CHECK(um_text_same_n("a", "A", 9) && um_text_same_n("ab", "ac", 1));
