@@ -229,6 +229,21 @@ TEST(sixteen_bits_and_colours_are_read)
     um_frame_unref(&f);
 }
 
+TEST(a_volume_at_one_time_is_its_slices)
+{
+    um_source *s = NULL;
+    um_frame *f = NULL;
+    text("NDims = 4\nDimSize = 2 1 3 1\nElementType = MET_UCHAR\nElementDataFile = LOCAL\nabcdef");
+    CHECK_OK(um_source_open(&s, save("volume.mha"), NULL));
+    for (int i = 0; i < 3; i++) {
+        CHECK_OK(next(s, &f));
+        CHECK(f->width == 2 && f->height == 1 && !memcmp(f->pixels, &"abcdef"[2 * i], 2));
+        um_frame_unref(&f);
+    }
+    CHECK_EQ(next(s, &f), UM_EOF);
+    um_source_close(&s);
+}
+
 /* The list's axis is the fifth where colours come first, and one of four of space, as ITK says it.
  */
 TEST(axes_of_other_writers_are_read)

@@ -510,6 +510,10 @@ static um_status settle_axes(struct draft *d)
     if (!side[0] || !side[1])
         return um_fail(UM_EFORMAT, "%s with %llu entries and no image in them", h->format,
                        (unsigned long long)(list >= 0 ? lists : side[2]));
+    if (side[2] != 1 && lists == 1 && list > at[2]) { /* a volume at one time: its slices */
+        list = -1;
+        h->stamps = 0;
+    }
     if (list >= 0 && side[2] != 1)
         return refuse(d, "a volume at each time", "");
     if (list >= 0 && list < at[1] && lists > 1) {
