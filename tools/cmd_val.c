@@ -675,8 +675,11 @@ static bool summarise_all(struct val *v, struct report *r)
     r->class = calloc((size_t)n + 1, sizeof *r->class);
     bool ok = r->sweep && r->class && summarise(v, -1, -1, &r->all);
     for (int i = 0; i < v->sweeps && ok; i++) {
+        if (v->sweeps == 1)
+            r->sweep[i] = r->all;
+        else
+            ok = summarise(v, i, -1, &r->sweep[i]);
         r->sweep[i].name = v->sweep[i].name;
-        ok = summarise(v, i, -1, &r->sweep[i]);
     }
     for (int c = 0; c < n; c++)
         used += known[c].used;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Names as upstream spells them: what trainers, compilers and wrappers have put in front goes. */
+#include "base/text.h"
 #include "weights/view.h"
 
-#include <ctype.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -70,10 +70,8 @@ static bool is_averaged(struct prefix p)
     static const char *const WORD[] = {"ema", "averaged", "shadow"};
     for (size_t i = 0; i + 3 <= p.length; i++)
         for (size_t k = 0; k < COUNT(WORD); k++) {
-            size_t n = strlen(WORD[k]), j = 0;
-            while (j < n && i + j < p.length && tolower((unsigned char)p.text[i + j]) == WORD[k][j])
-                j++;
-            if (j == n)
+            size_t n = strlen(WORD[k]);
+            if (n <= p.length - i && um_text_same_n(p.text + i, WORD[k], n))
                 return true;
         }
     return false;
