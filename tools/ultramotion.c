@@ -69,7 +69,10 @@ static const struct command commands[] = {
      "empty (share of frames without bone), look=default|hard, "
      "surface=arc|plate|rib|flank|humps (for\n"
      "look=hard), sweep=1 (frames have the probe's pose; a sweep is 105 frames), screen=1 (on a "
-     "scanner's\nscreen of 1280x960)\n"},
+     "scanner's\nscreen of 1280x960)\n"
+     "-o DIR  frames, masks and truth.json (COCO); of --look hard also structures: pixels are 0 "
+     "or\n"
+     "        the place, from 1 on, in the image's list of structures in truth.json\n"},
     {"bench", ON_BENCH, command_bench, 0, 1, "[pipeline|stages|residency|kernels|roofline|live]",
      "measure, JSON lines on stdout",
      "pipeline   phantom frames, generated beforehand, by stage (default; 20 frames), p99 over\n"
