@@ -251,9 +251,11 @@ def what_means_nothing_is_said(tmp):
         assert "mask: expected null" in verify(boxes, code=3)
     _, err = um("run", "phantom:frames=1", "--boxes-only", "-o", f"masks:{tmp}/x.seg.nrrd", code=1)
     assert "x.seg.nrrd: a packet of a detector alone" in err and not (tmp / "x.seg.nrrd").exists(), err
-    for option in (("--sam-size", "64"), ("--mask-clean", "1")):
+    for option in (("--sam-size", "64"), ("--mask-clean", "1"), ("--kpi", tmp / "kpi")):
         _, err = um("run", "phantom:frames=1", "--boxes-only", *option, code=2)
         assert f"{option[0]}: nothing with --boxes-only" in err, err
+    um("run", "phantom:frames=1", "--boxes-only", "--kpi", tmp / "kpi", "--kpi-events", "all", "-o", "null:")
+    assert '"infer_dfine"' in (tmp / "kpi").read_text()
     _, err = um("run", "phantom:frames=1", "--boxes-only", "--track", "1", code=2)
     assert "track needs a segmenter" in err, err
     um("segment", "phantom:frames=1", "--box", "9,9,90,90", "--sam-size", 64, "-o", f"record:{tmp}/prompted", "-q")

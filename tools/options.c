@@ -404,6 +404,7 @@ bool options_meet(const struct options *o, enum command_bit command)
                tabled = strcmp(what, "kernels") == 0 || strcmp(what, "roofline") == 0,
                networks = bench && (tabled || strcmp(what, "stages") == 0),
                residency = bench && strcmp(what, "residency") == 0,
+               all_events = o->kpi_events ? strcmp(o->kpi_events, "all") == 0 : serve,
                tracks =
                    o->track > 0 ||
                    (o->track < 0 && (o->detect_every > 1 || (o->objects == 1 && !o->boxes_only &&
@@ -421,6 +422,7 @@ bool options_meet(const struct options *o, enum command_bit command)
         {"presence", "with --objects 2 or more", o->objects <= 1},
         {"segmenter sam-size sam-family sam-as-numpy mask-clean gate shadow",
          "with --boxes-only, which makes no masks", !o->boxes_only},
+        {"kpi", "with --boxes-only, which makes no masks", !o->boxes_only || all_events},
         {"trace-steps", "without --trace FILE", o->trace},
         {"guard-seed", "without --device guard", o->device && strcmp(o->device, "guard") == 0},
         {"frames recursive window", "without --calibrate", command != ON_CONVERT || o->calibrate},
