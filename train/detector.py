@@ -108,7 +108,7 @@ def main():
         state.go(frames.batches(functools.partial(sample, args.own, args.marks, args.seed), state.step, args.batch, args.workers), loss_of)
     # Both were chosen on empty phantom frames; of one's own nothing of the kind is known, so they stay as they were.
     calm, presence = (float(before.get("calm", 0)), before.get("presence", 1)) if args.data else (CALM, PRESENCE)
-    weights = {k: v - calm if is_score_bias(k) else v for k, v in state.average.state.items()}
+    weights = {k: v - calm if is_score_bias(k) else v for k, v in run.mixed(args, state.average.state, start).items()}
     run.export(args, weights, "detector.safetensors", {
         "architecture": "dfine-n", "name": f"D-FINE-N {', '.join(args.classes) if args.data else 'bone surface'}, 320x320",
         "input_size": SIDE, "classes": run.names(args.classes), "activation": "relu", "fit": "stretch", "nms": 0.7,

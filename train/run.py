@@ -78,6 +78,8 @@ def arguments(description, start, steps, batch, rate, more=None, boxes_do=False)
                    help="as many steps as fit: --steps is measured, over the first 100 or a fifth of the time")
     p.add_argument("--until", type=number(int, 1), default=math.inf, metavar="STEP", help="save and stop at a step, as --stop-after does")
     p.add_argument("--export", action="store_true", help="only write the model of the last checkpoint")
+    p.add_argument("--keep", type=number(float, 0, 1), default=0, metavar="SHARE", help="share of the run's initial weights mixed into those that are written "
+                   "(Wortsman et al., Robust fine-tuning of zero-shot models, 2022)")
     if more:
         more(p)
     args = p.parse_args()
@@ -315,9 +317,18 @@ def licence_of(before):
     return before.get("licence", "that of the weights it started from")
 
 
-def steps_of(before, args, step):
+def steps_of(before, args, step, how=""):
     """All that a model has learned from, in words: "9688 + 621 of batch 64", where `before` is the metadata of the one it started from."""
-    return " + ".join([*filter(None, [before.get("steps")]), f"{step} of batch {args.batch}"])
+    kept = f", with {args.keep:g} of the weights before" if args.keep else ""
+    return " + ".join([*filter(None, [before.get("steps")]), f"{step} of batch {args.batch}{how}{kept}"])
+
+
+def mixed(args, state, start):
+    """`state` with the share --keep of the weights `start`; tensors that began anew stay as they are."""
+    if not args.keep:
+        return state
+    same = {k for k, v in state.items() if k in start and start[k].shape == v.shape and v.is_floating_point()}
+    return {k: v.lerp(start[k].to(v), args.keep) if k in same else v for k, v in state.items()}
 
 
 def export(args, state, name, metadata):

