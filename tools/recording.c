@@ -6,7 +6,6 @@
 #include "tell.h"
 #include "text.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -6,7 +6,6 @@
 #include <setjmp.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <string.h>
 
 #include <jpeglib.h>
 

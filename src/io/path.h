@@ -5,7 +5,6 @@
 #include "base/status.h"
 
 #include <stdbool.h>
-#include <stddef.h>
 
 /* "folder/name", freed with um_free(); NULL when memory ran out. */
 char *um_path_join(const char *folder, const char *name);

@@ -7,8 +7,6 @@
 #include "base/status.h"
 #include "ultramotion/frame.h"
 
-#include <stdint.h>
-
 #define UM_RECORDING_PACKETS "packets.jsonl"
 enum { UM_RECORDING_PARTS = 1000000, UM_RECORDING_NAME = 24, UM_RECORDING_PLACE = 64 };
 

@@ -4,8 +4,6 @@
 #include "base/mem.h"
 #include "ultramotion/io.h"
 
-#include <string.h>
-
 enum { RUN_CHARS = 7 }; /* a run takes at most 7 characters of 5 bits */
 
 /* One run as text, from its third on as the difference to the run two before (maskApi.c,

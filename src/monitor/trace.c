@@ -5,7 +5,6 @@
 #include "base/mem.h"
 
 #include <stdio.h>
-#include <string.h>
 
 um_status um_trace_begin(struct um_trace *t)
 {

@@ -18,7 +18,6 @@
 #include "stream/writer.h"
 
 #include <limits.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 

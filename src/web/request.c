@@ -9,8 +9,6 @@
 
 #include <ctype.h>
 #include <math.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 
 /* ---- headers ---- */

@@ -6,7 +6,6 @@
 #include "weights/view.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
 
