@@ -89,9 +89,8 @@ void um_notices_pass(struct um_notices *n, const char *path)
     struct um_kind kind = {UM_KIND_UNKNOWN, "", ""};
     char name[sizeof n->passed[0].name];
     int fd = -1;
-    ssize_t got = 0;
     if (um_file_open(path, &fd, NULL) == UM_OK) {
-        got = read(fd, head, sizeof head);
+        ssize_t got = read(fd, head, sizeof head);
         close(fd);
         if (got >= 0)
             kind = um_kind_of(head, (size_t)got);

@@ -156,14 +156,14 @@ void um_vit_close(um_vit *v)
 
 um_tensor um_vit_record(const um_vit *v, um_tape *t, um_tensor x)
 {
-    int entries = 0, head = v->width / v->heads;
+    int head = v->width / v->heads;
     um_tensor position = um_tape_const(t, v->params, v->position, UM_F32, v->n, v->n, v->width);
     x = um_conv2d(t, &v->patch, x, .add = position);
     um_tap_map(t, "patches", x);
     for (int i = 0; i < v->depth; i++) {
         const struct um_vit_layer *l = &v->layer[i];
         char name[24];
-        entries = 2 * l->window - 1;
+        int entries = 2 * l->window - 1;
         um_tensor qkv = um_linear(t, &l->qkv, x, .norm_in = &l->norm);
         um_tensor a = um_relative_attention(
             t, qkv, um_tape_const(t, v->params, l->pad, UM_F32, 1, 1, 3 * v->width),

@@ -2,7 +2,7 @@
 /* The table of operators. A row is all that different places must agree on: from it come the enum,
  * the names, what a step is checked against, the declarations of kernels and the kernel tables of
  * every level. What an operator means is said where it is recorded (op.h, op_dfine.h, op_sam.h,
- * block.h), beside its argument struct. */
+ * op_track.h, block.h), beside its argument struct. */
 #ifndef UM_NN_OP_TABLE_H
 #define UM_NN_OP_TABLE_H
 

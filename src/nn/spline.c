@@ -16,14 +16,14 @@
 enum { REACH = 28 };
 
 struct axis {
-    int in, out;
+    int in;
     double step, sigma;
     int radius; /* of the Gaussian; 0: none */
 };
 
 static struct axis axis_of(int in, int out)
 {
-    struct axis a = {.in = in, .out = out, .step = (double)in / out};
+    struct axis a = {.in = in, .step = (double)in / out};
     a.sigma = a.step > 1 ? (a.step - 1) / 2 : 0;
     a.radius = a.sigma > 1e-15 ? (int)(4 * a.sigma + 0.5) : 0;
     return a;
