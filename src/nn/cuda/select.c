@@ -31,11 +31,11 @@ static int64_t rows_of(const struct um_view *v)
     return (int64_t)v->h * v->w;
 }
 
-/* Smallest power of two up to 32 with which `each` items a lane do n. */
-static int lanes_for(int n, int each)
+/* Smallest power of two up to 32 with which 8 items a lane do n. */
+static int lanes_for(int n)
 {
     int lanes = 1;
-    while (lanes < 32 && lanes * each < n)
+    while (lanes < 32 && lanes * 8 < n)
         lanes *= 2;
     return lanes;
 }
@@ -59,7 +59,7 @@ void um_cuda_topk(const struct um_call *call)
                                   .k = (int)k};
     while (1 << a.row_bits < a.rows)
         a.row_bits++;
-    a.lanes = lanes_for(a.scores.vec >= 4 ? t[1].c / 4 : t[1].c, 8);
+    a.lanes = lanes_for(a.scores.vec >= 4 ? t[1].c / 4 : t[1].c);
     a.stored = UM_TOPK_SHARED + 4 * rows <= SHARED_MAX;
     um_launch_grid(call, "um_topk_rows", a, UM_TOPK_THREADS,
                    UM_TOPK_SHARED + (a.stored ? 4 * rows : 0), 1, 1, 1);
@@ -92,7 +92,7 @@ void um_cuda_deform(const struct um_call *call)
         return;
     }
     if (a.d % 8 == 0 && a.d <= 8 * 32)
-        a.lanes = lanes_for(a.d, 8);
+        a.lanes = lanes_for(a.d);
     um_launch_grid(call, "um_deform_heads", a, 32 * DEFORM_WARPS,
                    DEFORM_WARPS * a.points * 4 * 8 /* 8 bytes a tap */,
                    um_blocks(items, DEFORM_WARPS), 1, 1);
