@@ -477,7 +477,6 @@ static int viewer_says(struct server *s, struct lws *wsi, struct peer *p, const 
 
 static int write_pong(struct lws *wsi, struct peer *p)
 {
-    char text[LWS_PRE + 160];
     um_json j = {0};
     char *line = NULL;
     um_json_begin(&j, '{');
@@ -485,11 +484,11 @@ static int write_pong(struct lws *wsi, struct peer *p)
     um_json_put_double(&j, "clock", um_clock_unix());
     um_json_end(&j, '}');
     p->pinged = false;
-    if (um_json_finish(&j, &line) != UM_OK)
-        return -1;
-    int n = snprintf(text + LWS_PRE, sizeof text - LWS_PRE, "%s", line);
-    um_free(line);
-    return lws_write(wsi, (unsigned char *)text + LWS_PRE, (size_t)n, LWS_WRITE_TEXT);
+    um_json_finish(&j, &line);
+    struct bundle *b = bundle_of(line);
+    int n = b ? lws_write(wsi, b->data, b->size, LWS_WRITE_TEXT) : -1;
+    bundle_drop(&b);
+    return n;
 }
 
 /* One message; the next when there is room again. */
