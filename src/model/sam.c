@@ -49,7 +49,7 @@ struct layer {
     um_conv self_out;
     um_norm norm[4];
     struct to_image to_image;
-    struct um_mlp mlp;
+    um_conv fc1, fc2; /* of the MLP */
     struct to_tokens to_tokens;
 };
 
@@ -236,8 +236,8 @@ static void bind_layer(struct layer *l, um_bind *b, int index)
     l->to_image.q = um_bind_linear(b, "cross_attn_token_to_image.q_proj", CROSS, DIM);
     l->to_image.image = bind_image_side(b, image, 2, "cross_attn_token_to_image.v_proj");
     l->to_image.out = um_bind_linear(b, "cross_attn_token_to_image.out_proj", DIM, CROSS);
-    l->mlp.fc1 = um_bind_linear(b, "mlp.lin1", HIDDEN, DIM);
-    l->mlp.fc2 = um_bind_linear(b, "mlp.lin2", DIM, HIDDEN);
+    l->fc1 = um_bind_linear(b, "mlp.lin1", HIDDEN, DIM);
+    l->fc2 = um_bind_linear(b, "mlp.lin2", DIM, HIDDEN);
     l->to_tokens.k = um_bind_linear(b, "cross_attn_image_to_token.k_proj", CROSS, DIM);
     l->to_tokens.v = um_bind_linear(b, "cross_attn_image_to_token.v_proj", CROSS, DIM);
     l->to_tokens.out = (struct um_image_out){
@@ -412,9 +412,9 @@ struct um_sam_out um_sam_decode(um_sam *s, um_tape *t, um_tensor embedding, um_t
         x = self_attention(t, l, i == 0, x, tokens);
         struct um_image_view image = um_image_view_open(t, &side, keys, place, tokens.w);
         x = look(t, &l->to_image, &image, x, tokens, &l->norm[1]);
-        um_tensor h = um_tape_new(t, um_tape_act(t), x.h, x.w, l->mlp.fc1.o); /* x is fp32 */
-        um_linear(t, &l->mlp.fc1, x, .act = UM_ACT_RELU, .out = h);
-        x = um_linear(t, &l->mlp.fc2, h, .add = x, .norm_out = &l->norm[2], .fp32 = true);
+        um_tensor h = um_tape_new(t, um_tape_act(t), x.h, x.w, l->fc1.o); /* x is fp32 */
+        um_linear(t, &l->fc1, x, .act = UM_ACT_RELU, .out = h);
+        x = um_linear(t, &l->fc2, h, .add = x, .norm_out = &l->norm[2], .fp32 = true);
         um_tensor kv = um_linear(t, &l->to_tokens.k, x, .plus = tokens, .second = &l->to_tokens.v);
         keys =
             um_image_to_token(t, &image, um_slice(kv, 0, CROSS), um_slice(kv, CROSS, CROSS), &out);

@@ -201,7 +201,7 @@ static um_tensor blocks(um_tape *t, const struct um_vit_block *block, int layer,
         char name[24];
         x = reached(t, b, um_window_block(t, &block[i].attn, x));
         x = reached(t, b, um_conv2d(t, &block[i].local, x));
-        x = reached(t, b, um_mlp(t, &block[i].mlp, x, UM_ACT_GELU, true));
+        x = reached(t, b, um_mlp(t, &block[i].mlp, x));
         snprintf(name, sizeof name, "layer%d_block%d", layer, i);
         um_tap_map(t, name, x);
     }

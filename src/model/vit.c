@@ -171,7 +171,7 @@ um_tensor um_vit_record(const um_vit *v, um_tape *t, um_tensor x)
             um_tape_const(t, v->params, l->columns, UM_F32, 1, entries, head), l->window, v->heads,
             um_attends_in_bf16(&l->qkv));
         x = um_linear(t, &l->proj, a, .add = x);
-        x = um_mlp(t, &l->mlp, x, UM_ACT_GELU, true);
+        x = um_mlp(t, &l->mlp, x);
         snprintf(name, sizeof name, "block%d", i);
         um_tap_map(t, name, x);
     }

@@ -157,29 +157,24 @@ um_tensor um_upconv2_norm(um_tape *t, const um_conv *conv, um_tensor x, const um
 
 /* ---- blocks ---- */
 
-um_tensor um_mlp(um_tape *t, const struct um_mlp *w, um_tensor x, enum um_act act, bool residual)
+um_tensor um_mlp(um_tape *t, const struct um_mlp *w, um_tensor x)
 {
-    bool norm = w->norm.params != NULL;
     int hidden = w->fc1.o;
     if (!um_op_check(t, UM_OP_MLP,
-                     x.c == w->fc1.i && w->fc2.i == hidden && (!norm || w->norm.c == x.c) &&
-                         (!residual || w->fc2.o == x.c),
+                     x.c == w->fc1.i && w->fc2.i == hidden && w->norm.c == x.c && w->fc2.o == x.c,
                      "x has %d channels, fc1 %d -> %d, fc2 %d -> %d", x.c, w->fc1.i, hidden,
-                     w->fc2.i, w->fc2.o) ||
-        !um_op_no_clamp(t, UM_OP_MLP, act))
+                     w->fc2.i, w->fc2.o))
         return none;
     if (um_tape_takes(t, UM_OP_MLP)) {
-        struct um_mlp_args a = {
-            .eps = w->norm.eps, .hidden = hidden, .act = act, .residual = residual};
-        um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, w->fc2.o);
-        um_tensor gamma = gamma_of(t, norm ? &w->norm : NULL);
-        um_tensor beta = beta_of(t, norm ? &w->norm : NULL);
-        um_op_step(t, UM_OP_MLP, &a, y, x, gamma, beta, um_conv_weights(t, &w->fc1),
-                   bias(t, &w->fc1), um_conv_weights(t, &w->fc2), bias(t, &w->fc2));
+        struct um_mlp_args a = {.eps = w->norm.eps, .hidden = hidden};
+        um_tensor y = um_tape_new(t, x.dtype, x.h, x.w, x.c);
+        um_op_step(t, UM_OP_MLP, &a, y, x, gamma_of(t, &w->norm), beta_of(t, &w->norm),
+                   um_conv_weights(t, &w->fc1), bias(t, &w->fc1), um_conv_weights(t, &w->fc2),
+                   bias(t, &w->fc2));
         return y;
     }
-    um_tensor h = um_linear(t, &w->fc1, x, .norm_in = norm ? &w->norm : NULL, .act = act);
-    return um_linear(t, &w->fc2, h, .add = residual ? x : none);
+    um_tensor h = um_linear(t, &w->fc1, x, .norm_in = &w->norm, .act = UM_ACT_GELU);
+    return um_linear(t, &w->fc2, h, .add = x);
 }
 
 um_tensor um_mbconv(um_tape *t, const struct um_mbconv *w, um_tensor x, bool residual)

@@ -10,8 +10,7 @@
 #include "nn/resize.h"
 #include "nn/spline.h"
 
-/* x + fc2(act(fc1(LN(x)))) [+ final LN]: pre-norm MLP of TinyViT. norm.params NULL: no LN. Any
- * activation but UM_ACT_CLAMP. */
+/* x + fc2(GELU(fc1(LN(x)))): pre-norm MLP of TinyViT and ViT. */
 struct um_mlp {
     um_norm norm;
     um_conv fc1, fc2;
@@ -19,10 +18,8 @@ struct um_mlp {
 struct um_mlp_args {
     float eps;
     int hidden;
-    enum um_act act;
-    bool residual;
 };
-um_tensor um_mlp(um_tape *t, const struct um_mlp *w, um_tensor x, enum um_act act, bool residual);
+um_tensor um_mlp(um_tape *t, const struct um_mlp *w, um_tensor x);
 
 /* TinyViT MBConv (tiny_vit_sam.py): GELU(x + conv3(GELU(dw(GELU(conv1 x))))), residual; or
  * PatchMerging: no residual, no last activation, the depthwise conv may have stride 2. wd

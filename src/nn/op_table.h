@@ -79,7 +79,7 @@
     X(with, SCORES, scores, PLAIN, SHARED, um_no_args, 2, "packet", "memory", "x", "header")       \
     /* blocks */                                                                                   \
     X(with, MLP, mlp, BLOCK, NONE, um_mlp_args, 1,                                                 \
-      "out", "x", "gamma?", "beta?", "w1", "b1", "w2", "b2")                                       \
+      "out", "x", "gamma", "beta", "w1", "b1", "w2", "b2")                                         \
     X(with, MBCONV, mbconv, BLOCK, NONE, um_mbconv_args, 1,                                        \
       "out", "x", "w1", "b1", "wd", "bd", "w3", "b3")                                              \
     X(with, STEM, stem, WIDE, NONE, um_stem_args, 1,                                               \
