@@ -11,6 +11,9 @@
 enum { BENCH_STAGES = 3 };
 extern const char *const bench_stage_names[BENCH_STAGES];
 
+/* Of n values, zeros of none; sorts a copy. */
+void bench_percentiles(const double *values, size_t n, double *min, double *p50, double *p99,
+                       double *max);
 /* "name":{"min":…,"p50":…,"p99":…,"max":…} */
 void bench_print_ms(const char *name, const double *ms, size_t n);
 /* "device":…,"isa":…,"precision":…,"threads":…,"version":… */

@@ -12,7 +12,6 @@
  * mask, with legacy's copies and threshold; with the speculative gate the encoder overlaps the
  * detection, so that only whole frames compare. Only frames count that every mode segmented. */
 #include "bench.h"
-#include "summary.h"
 #include "tell.h"
 
 #include <stdlib.h>
@@ -157,8 +156,8 @@ static struct figures figures_of(const struct mode *m)
                         .waits = m->waits / n,
                         .device_mb = (double)um_pipeline_device_bytes(m->pipeline) / 1048576};
     if (own_sam_time(m))
-        summary_percentiles(m->sam, m->n, &f.sam[0], &f.sam[1], &f.sam[2], &f.sam[3]);
-    summary_percentiles(m->frame, m->n, &f.frame[0], &f.frame[1], &f.frame[2], &f.frame[3]);
+        bench_percentiles(m->sam, m->n, &f.sam[0], &f.sam[1], &f.sam[2], &f.sam[3]);
+    bench_percentiles(m->frame, m->n, &f.frame[0], &f.frame[1], &f.frame[2], &f.frame[3]);
     for (size_t i = 0; i < m->n; i++)
         ms += m->frame[i];
     f.steadiness = f.sam[1] > 0 ? f.sam[2] / f.sam[1] : 0;

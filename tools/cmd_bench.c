@@ -1,13 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench.h"
 #include "clock.h"
-#include "summary.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
 const char *const bench_stage_names[BENCH_STAGES] = {"detect", "encode", "decode"};
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+void bench_percentiles(const double *values, size_t n, double *min, double *p50, double *p99,
+                       double *max)
+{
+    double *v = n ? malloc(n * sizeof *v) : NULL;
+    *min = *p50 = *p99 = *max = 0;
+    if (!v)
+        return;
+    memcpy(v, values, n * sizeof *v);
+    qsort(v, n, sizeof *v, ascending);
+    *min = v[0];
+    *p50 = v[n / 2];
+    *p99 = v[(n * 99 + 99) / 100 - 1];
+    *max = v[n - 1];
+    free(v);
+}
 
 void bench_print_ms(const char *name, const double *ms, size_t n)
 {
@@ -16,7 +37,7 @@ void bench_print_ms(const char *name, const double *ms, size_t n)
         printf("\"%s\":null", name);
         return;
     }
-    summary_percentiles(ms, n, &min, &p50, &p99, &max);
+    bench_percentiles(ms, n, &min, &p50, &p99, &max);
     printf("\"%s\":{\"min\":%.4f,\"p50\":%.4f,\"p99\":%.4f,\"max\":%.4f}", name, min, p50, p99,
            max);
 }
@@ -227,7 +248,7 @@ static int bench_pipeline(const struct options *o, struct engine *e)
     }
     if (st == UM_OK) {
         double min = 0, p50 = 0, p99 = 0, max = 0;
-        summary_percentiles(r.ms[STAGES - 1], r.n, &min, &p50, &p99, &max);
+        bench_percentiles(r.ms[STAGES - 1], r.n, &min, &p50, &p99, &max);
         printf("{\"bench\":\"pipeline\",\"frames\":%llu,\"visible\":%llu,\"det_size\":%d,\"sam_"
                "size\":%d,\"objects\":%d,\"inflight\":%d,\"device_bytes\":%llu,\"peak_mb\":%.1f,"
                "\"first_ms\":%.3f,\"p99_over_p50\":%.3f,",

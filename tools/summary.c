@@ -5,29 +5,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
-
-static int ascending(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-void summary_percentiles(const double *values, size_t n, double *min, double *p50, double *p99,
-                         double *max)
-{
-    double *v = n ? malloc(n * sizeof *v) : NULL;
-    *min = *p50 = *p99 = *max = 0;
-    if (!v)
-        return;
-    memcpy(v, values, n * sizeof *v);
-    qsort(v, n, sizeof *v, ascending);
-    *min = v[0];
-    *p50 = v[n / 2];
-    *p99 = v[(n * 99 + 99) / 100 - 1];
-    *max = v[n - 1];
-    free(v);
-}
 
 /* ---- accuracy ---- */
 

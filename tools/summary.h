@@ -6,7 +6,6 @@
 
 #include "ultramotion/ultramotion.h"
 
-#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
@@ -32,8 +31,5 @@ void summary_add(struct summary *s, const um_packet *packet, const um_truth *tru
 double summary_precision(const struct summary *s);
 void summary_print(const struct summary *s, FILE *f, const um_run_counts *counts,
                    const um_monitor_view *view, double seconds);
-/* min, p50 and p99 of n values; sorts a copy. */
-void summary_percentiles(const double *values, size_t n, double *min, double *p50, double *p99,
-                         double *max);
 
 #endif
