@@ -12,7 +12,6 @@
 #include "io/igtl_frame.h"
 #include "io/igtl_link.h"
 #include "io/scheme.h"
-#include "ultramotion/ultramotion.h"
 
 #include <errno.h>
 #include <math.h>
