@@ -126,7 +126,7 @@ async function work() {
       shown = { packet, line, bitmap, overlay: null };
       draw(shown);
       const drawn = now() + offset() - sent;
-      postMessage({ packet: told(packet), bytes: data.byteLength });
+      postMessage({ packet: told(packet) });
       // The browser takes the canvas over when this task ends, and shows it with its next frame.
       requestAnimationFrame(() => postMessage({ lag: { drawn: drawn * 1e3, shown: (now() + offset() - sent) * 1e3 } }));
     } catch (error) {
