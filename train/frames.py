@@ -16,6 +16,7 @@ import dataset
 import phantom
 
 cv2.setNumThreads(1)
+ENDING = signal.SIGTERM, signal.SIGINT
 
 
 def box_of(mask):
@@ -170,8 +171,6 @@ def calipers(image, ends, colour, thick, arm, gap, shapes):
 
 
 def end_with_the_run():
-    for s in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(s, signal.SIG_IGN)
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
 
 
@@ -183,9 +182,12 @@ def batches(make, first, size, workers, ahead=3):
         step = first
         try:
             while True:
+                # They start here, and what ends the run, to a terminal's or a job's processes at once, is not for them from then on.
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
                 while len(waiting) <= ahead:
                     waiting.append([pool.submit(make, step * size + i) for i in range(size)])
                     step += 1
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
                 yield [one.result() for one in waiting.popleft()]
         finally:
             pool.shutdown(cancel_futures=True)

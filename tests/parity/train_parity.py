@@ -57,6 +57,16 @@ def killed(out):
     return workers
 
 
+def stopped_at_once(out):
+    """As a terminal's Ctrl-C stops it, which all its processes get, when those that draw images begin."""
+    with subprocess.Popen(command(out, "--workers", "2"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True) as p:
+        while p.poll() is None and not workers_of(p.pid):
+            time.sleep(0.01)
+        os.killpg(p.pid, signal.SIGINT)
+        said = p.communicate()[1]
+    assert p.returncode == 0 and (out / "checkpoint.pt").exists(), said
+
+
 def refused(what, out, *more):
     done = run(out, *more)
     assert done.returncode and what in done.stderr, f"{more}: {done.stderr!r}, want {what!r}"
@@ -292,6 +302,7 @@ def main():
         whole, cut = folder / "whole", folder / "cut"
         done = run(whole, "--workers", "1")
         assert done.returncode == 0, done.stderr
+        stopped_at_once(cut)
         workers = killed(cut)
         assert workers and not (cut / "detector.safetensors").exists()
         with (cut / "log.jsonl").open("a") as log:
