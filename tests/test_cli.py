@@ -578,6 +578,19 @@ def calibration_wants_something_to_outline(tmp):
     assert "no frame to calibrate on has a bone" in err and not file.exists(), err
     _, err = um("convert", SEGMENTER, file, "--precision", "int8", "--calibrate", "phantom:seed=77,frames=12", "--frames", "6")
     assert "over 6 frames with a mask" in err, err
+    # images that nobody has said anything of: what a detector finds is outlined, and all layers are good for that
+    um("phantom", "-o", tmp / "own", "--frames", "8", "--seed", "900101", "--look", "hard")
+    bundled = ROOT / "models/mobile_sam_bone_384.safetensors"
+    command = ("convert", bundled, file, "--precision", "int8", "--calibrate", tmp / "own/frames", "--detector")
+    _, err = um(*command, ROOT / "models/dfine_n_bone_320.safetensors")
+    assert "boxes of the detector: of 8 frames " in err and "53 of 53 layers on bytes" in err, err
+    assert "none.pth" in um(*command, tmp / "none.pth", code=1)[1]
+    shutil.copy(DETECTOR, tmp / "d.safetensors")
+    assert "is also the input" in um(*command[:2], tmp / "d.safetensors", *command[3:], tmp / "d.safetensors", code=2)[1]
+    for wrong, word in ((("convert", DETECTOR, file, *command[3:], DETECTOR), "--detector is for a segmenter"),
+                        (("convert", bundled, file, *command[3:6], "phantom:frames=4", "--detector", DETECTOR), "the phantom says"),
+                        (("convert", bundled, file, "--detector", DETECTOR), "without --calibrate")):
+        assert word in um(*wrong, code=2)[1], wrong
 
 
 @test

@@ -221,6 +221,53 @@ static um_status collect(struct sample *s, um_source *source, bool any)
                       : um_set_error(UM_EFORMAT, "convert: no frame to calibrate on");
 }
 
+/* Boxes for a segmenter, of a source that knows none: the detector's, on the frames where it is
+ * sure of one; on all where it never is. What a box on nothing makes no two computations agree on.
+ */
+static um_status find_boxes(struct sample *s, const struct options *o)
+{
+    static const float SURE = 0.5f;
+    char path[CLI_PATH];
+    um_device_settings where;
+    um_detector_settings as_file_says;
+    um_device *dev = NULL;
+    um_detector *d = NULL;
+    um_box *best = calloc((size_t)s->n, sizeof *best);
+    int sure = 0, kept = 0;
+    um_device_settings_default(&where);
+    where.name = "cpu";
+    um_detector_settings_default(&as_file_says);
+    um_status st = best ? um_device_open(&dev, &where) : um_set_error(UM_ENOMEM, "boxes");
+    if (st == UM_OK)
+        st = um_detector_open(&d, dev, cli_detector_path(o, path), &as_file_says);
+    for (int i = 0, n; i < s->n && st == UM_OK; i++) {
+        st = um_detector_run(d, s->frame[i], 0, &best[i], 1, &n);
+        sure += st == UM_OK && best[i].score >= SURE;
+    }
+    for (int i = 0; i < s->n && st == UM_OK; i++) {
+        um_frame *f = s->frame[i];
+        const float box[4] = {best[i].x0, best[i].y0, best[i].x1, best[i].y1};
+        s->frame[i] = NULL;
+        if (sure && best[i].score < SURE) {
+            um_frame_unref(&f);
+            continue;
+        }
+        memcpy(s->box[kept], box, sizeof box);
+        s->frame[kept++] = f;
+    }
+    if (st == UM_OK) {
+        if (!o->quiet)
+            fprintf(stderr, "boxes of the detector: of %d frames %d with a score from %.1f\n", s->n,
+                    sure, (double)SURE);
+        s->n = kept;
+        s->boxes = true;
+    }
+    um_detector_close(&d);
+    um_device_close(&dev);
+    free(best);
+    return st;
+}
+
 /* May the new file be written where it shall? Of the model and --names the library sees to that. */
 static um_status spare(const struct options *o, const um_source *source)
 {
@@ -228,6 +275,8 @@ static um_status spare(const struct options *o, const um_source *source)
     char text[512];
     if (um_same_file(o->config, out))
         read = o->config;
+    if (um_same_file(o->detector, out))
+        read = o->detector;
     snprintf(text, sizeof text, "%.300s: is also the input %.150s", out, read ? read : "");
     return read ? um_set_error(UM_EINVAL, text) : UM_OK;
 }
@@ -253,6 +302,10 @@ static um_status calibrate(const struct options *o, const um_source_settings *fr
         st = spare(o, source);
     if (st == UM_OK)
         st = collect(&own, source, info.kind == UM_MODEL_DFINE);
+    if (st == UM_OK && own.boxes && o->detector)
+        st = um_set_error(UM_EINVAL, "convert: --detector: the phantom says where its bones are");
+    if (st == UM_OK && !own.boxes && info.kind != UM_MODEL_DFINE)
+        st = find_boxes(&own, o);
     um_calibration_settings_default(&s);
     s.frames = (const um_frame *const *)own.frame;
     s.boxes = own.boxes ? (const float(*)[4])own.box : NULL;
@@ -384,6 +437,9 @@ int command_convert(const struct options *o)
     if (is_detector ? o->sam_size != 0 : detector.input_width != 0)
         return cli_usage("convert: %s, and %s holds a network %s",
                          is_detector ? "--sam-size is a segmenter's" : "--det-size is a detector's",
+                         o->positional[0], info.architecture);
+    if (is_detector && o->detector)
+        return cli_usage("convert: --detector is for a segmenter, and %s holds a network %s",
                          o->positional[0], info.architecture);
     s.precision = int8 ? "same" : precision;
     s.upstream = o->upstream;

@@ -42,6 +42,9 @@ struct row {
 static const struct row table[] = {
     {"detector", TEXT, AT(detector), RUN | ON_DETECT | ON_BENCH | ON_DOCTOR | ON_VAL | KEPT, "FILE",
      .help = "D-FINE weights (.pt, .pth, .safetensors); default: the bundled model"},
+    {"detector", TEXT, AT(detector), ON_CONVERT, "FILE",
+     .help = "with --calibrate, of a segmenter: finds what it outlines in the images; default: the "
+             "bundled model"},
     {"segmenter", TEXT, AT(segmenter), RUN | ON_SEGMENT | ON_BENCH | ON_DOCTOR | ON_VAL | KEPT,
      "FILE", .help = "weights of MobileSAM or another SAM family; default: the bundled model"},
     {"boxes-only", FLAG, AT(boxes_only), RUN | KEPT, NULL,
@@ -425,7 +428,8 @@ bool options_meet(const struct options *o, enum command_bit command)
         {"kpi", "with --boxes-only, which makes no masks", !o->boxes_only || all_events},
         {"trace-steps", "without --trace FILE", o->trace},
         {"guard-seed", "without --device guard", o->device && strcmp(o->device, "guard") == 0},
-        {"frames recursive window", "without --calibrate", command != ON_CONVERT || o->calibrate},
+        {"frames recursive window detector", "without --calibrate",
+         command != ON_CONVERT || o->calibrate},
         {"detector segmenter device precision threads weight-cache track gain gray nms presence "
          "mask-clean det-smooth det-size queries det-act det-fit names sam-size sam-family",
          "with --results, which runs no network", !o->results},

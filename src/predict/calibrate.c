@@ -240,9 +240,11 @@ static um_status settle(const struct job *j, const struct found *floats, char *t
             struct um_quant_layer *l = worst(j->plan);
             if (2 * (on_bytes(j->plan) - 1) < all)
                 return um_fail(UM_EUNSUPPORTED,
-                               "%s: with half of its layers on bytes: %s; the worst of them is %s, "
-                               "%.1f dB",
-                               j->path, text, l->name, l->snr);
+                               "%s: with half of its layers on bytes: %s, want %s; the worst of "
+                               "them is %s, %.1f dB",
+                               j->path, text,
+                               j->detector ? "99 and 90 % of them" : "a mean of 0.99", l->name,
+                               l->snr);
             l->bytes = false;
             say(j, "%s stays floats: %.1f dB", l->name, l->snr);
         }
