@@ -302,7 +302,9 @@ def main():
         whole, cut = folder / "whole", folder / "cut"
         done = run(whole, "--workers", "1")
         assert done.returncode == 0, done.stderr
-        stopped_at_once(cut)
+        stopped = folder / "stopped"
+        stopped_at_once(stopped)
+        assert run(stopped).returncode == 0 and (stopped / "detector.safetensors").read_bytes() == (whole / "detector.safetensors").read_bytes()
         workers = killed(cut)
         assert workers and not (cut / "detector.safetensors").exists()
         with (cut / "log.jsonl").open("a") as log:
