@@ -8,6 +8,8 @@
 
 enum { EXTENDED = 12, PAIR = 8, PAIRS_MOST = (UM_IGTL_META_MAX - 2) / PAIR };
 
+const struct um_igtl_pair um_igtl_client = {"Client", "ultramotion", 6, 11, UM_IGTL_ASCII};
+
 /* ---- numbers ---- */
 
 uint16_t um_igtl_get16(const uint8_t *p)
@@ -15,19 +17,19 @@ uint16_t um_igtl_get16(const uint8_t *p)
     return (uint16_t)(p[0] << 8 | p[1]);
 }
 
-uint32_t um_igtl_get32(const uint8_t *p)
+static uint32_t get32(const uint8_t *p)
 {
     return (uint32_t)um_igtl_get16(p) << 16 | um_igtl_get16(p + 2);
 }
 
 uint64_t um_igtl_get64(const uint8_t *p)
 {
-    return (uint64_t)um_igtl_get32(p) << 32 | um_igtl_get32(p + 4);
+    return (uint64_t)get32(p) << 32 | get32(p + 4);
 }
 
 float um_igtl_get_f32(const uint8_t *p)
 {
-    uint32_t bits = um_igtl_get32(p);
+    uint32_t bits = get32(p);
     float v;
     memcpy(&v, &bits, sizeof v);
     return v;
@@ -140,7 +142,7 @@ static um_status read_meta(struct um_igtl_message *m, const uint8_t *meta, size_
         return broken(&m->header, "metadata header:", 2 + pairs * PAIR, head);
     for (size_t i = 0; i < pairs; i++) {
         const uint8_t *p = meta + 2 + i * PAIR;
-        size_t key = um_igtl_get16(p), value = um_igtl_get32(p + 4);
+        size_t key = um_igtl_get16(p), value = get32(p + 4);
         if (key > text - used || value > text - used - key)
             return broken(&m->header, "metadata:", (uint64_t)used + key + value, text);
         used += key + value;
@@ -166,12 +168,12 @@ um_status um_igtl_message_read(struct um_igtl_message *m, const struct um_igtl_h
     if (n < EXTENDED)
         return broken(h, "extended header:", n, EXTENDED);
     size_t extended = um_igtl_get16(body), head = um_igtl_get16(body + 2);
-    size_t text = um_igtl_get32(body + 4);
+    size_t text = get32(body + 4);
     if (extended < EXTENDED || extended > n)
         return broken(h, "extended header:", extended, n);
     if (head > n - extended || text > n - extended - head)
         return broken(h, "metadata:", (uint64_t)head + text, n - extended);
-    m->id = um_igtl_get32(body + 8);
+    m->id = get32(body + 8);
     m->content = body + extended;
     m->content_size = n - extended - head - text;
     return read_meta(m, m->content + m->content_size, head, text);
@@ -187,7 +189,7 @@ bool um_igtl_message_pair(const struct um_igtl_message *m, size_t *at, struct um
     *pair = (struct um_igtl_pair){.key = (const char *)m->text + from,
                                   .key_size = um_igtl_get16(p),
                                   .encoding = um_igtl_get16(p + 2),
-                                  .value_size = um_igtl_get32(p + 4)};
+                                  .value_size = get32(p + 4)};
     pair->value = pair->key + pair->key_size;
     *at = (from + pair->key_size + pair->value_size) << 16 | (i + 1);
     return true;

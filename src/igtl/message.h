@@ -104,12 +104,13 @@ void um_igtl_f32(struct um_igtl_outbox *out, float v);
 /* Text in a field of n bytes, cut or filled with zeros. */
 void um_igtl_name(struct um_igtl_outbox *out, const char *text, size_t n);
 void um_igtl_bytes(struct um_igtl_outbox *out, const void *data, size_t n);
+/* The metadata of our own messages: who sends them. */
+extern const struct um_igtl_pair um_igtl_client;
 /* Version 2: pairs that would be more than UM_IGTL_META_MAX bytes are left out. */
 void um_igtl_end(struct um_igtl_outbox *out, const struct um_igtl_pair *pairs, int n);
 
 /* Numbers as they lie in messages. */
 uint16_t um_igtl_get16(const uint8_t *p);
-uint32_t um_igtl_get32(const uint8_t *p);
 uint64_t um_igtl_get64(const uint8_t *p);
 float um_igtl_get_f32(const uint8_t *p);
 /* A field of n bytes, which may have no zero, as text. */

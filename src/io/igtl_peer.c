@@ -327,7 +327,6 @@ um_status um_igtl_send_frame(um_igtl *link, const um_frame *frame, const char *d
 
 um_status um_igtl_send_text(um_igtl *link, const char *type, const char *device, const char *text)
 {
-    static const struct um_igtl_pair pair = {"Client", "ultramotion", 6, 11, UM_IGTL_ASCII};
     struct um_igtl_outbox out = {0};
     if (!link || !type || !device || !text || link->link.fd < 0)
         return um_fail(UM_EINVAL, "um_igtl_send_text: no %s",
@@ -341,6 +340,6 @@ um_status um_igtl_send_text(um_igtl *link, const char *type, const char *device,
         um_igtl_status_write(&out, UM_IGTL_OK, 0, "", text);
     else if (strcmp(type, "STRING") == 0)
         um_igtl_string_write(&out, text);
-    um_igtl_end(&out, &pair, 1);
+    um_igtl_end(&out, &um_igtl_client, 1);
     return send_box(link, &out);
 }

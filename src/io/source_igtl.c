@@ -455,13 +455,12 @@ static um_status on_transform(struct live *l, const struct um_igtl_message *m)
 /* PlusServer sends metadata to those only who have sent a message of version 2. */
 static void greet(struct live *l)
 {
-    static const struct um_igtl_pair pair = {"Client", "ultramotion", 6, 11, UM_IGTL_ASCII};
     struct um_igtl_outbox out = {0};
     if (l->quiet)
         return;
     um_igtl_begin(&out, 2, "STATUS", "Ultramotion", 0, 0);
     um_igtl_status_write(&out, UM_IGTL_OK, 0, "", "");
-    um_igtl_end(&out, &pair, 1);
+    um_igtl_end(&out, &um_igtl_client, 1);
     um_igtl_send_now(l->link.fd, &out);
 }
 

@@ -147,16 +147,16 @@ um_tensor um_window_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tenso
 /* SAM's attention with decomposed relative positions (image_encoder.py, Attention): qkv [h,w,3c]: q
  * of all heads, then k, then v. The map is cut into window x window tiles from the top left;
  * positions beyond the map are keys (not queries) whose qkv row is `pad` [1,3c]. score =
- * q.k*d^-0.5 + q.rows[dy + window - 1] + q.columns[dx + window - 1], dy and dx from key to query.
- * rows, columns [2*window - 1, d], of all heads. out [h,w,c]. */
+ * q.k*d^-0.5 + q.y_table[dy + window - 1] + q.x_table[dx + window - 1], dy and dx from key to
+ * query. y_table, x_table [2*window - 1, d], of all heads. out [h,w,c]. */
 enum { UM_RELATIVE_MAX = 512 }; /* the largest window */
 struct um_relative_args {
     int window, heads;
     bool bf16;              /* all products are */
     enum um_narrow_how how; /* then: by which instructions */
 };
-um_tensor um_relative_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tensor rows,
-                                um_tensor columns, int window, int heads, bool bf16);
+um_tensor um_relative_attention(um_tape *t, um_tensor qkv, um_tensor pad, um_tensor y_table,
+                                um_tensor x_table, int window, int heads, bool bf16);
 
 /* a [M,K] . b [N,K]^T -> [M,N]. */
 um_tensor um_matmul_nt(um_tape *t, um_tensor a, um_tensor b);
