@@ -587,6 +587,10 @@ def calibration_wants_something_to_outline(tmp):
     assert "none.pth" in um(*command, tmp / "none.pth", code=1)[1]
     shutil.copy(DETECTOR, tmp / "d.safetensors")
     assert "is also the input" in um(*command[:2], tmp / "d.safetensors", *command[3:], tmp / "d.safetensors", code=2)[1]
+    shutil.copy(ROOT / "models/dfine_n_bone_320.safetensors", tmp)
+    own = tmp / "dfine_n_bone_320.safetensors"
+    before = own.read_bytes()
+    assert "is also the input" in um(*command[:2], own, *command[3:-1], env={"ULTRAMOTION_MODELS": str(tmp)}, code=2)[1] and own.read_bytes() == before
     for wrong, word in ((("convert", DETECTOR, file, *command[3:], DETECTOR), "--detector is for a segmenter"),
                         (("convert", bundled, file, *command[3:6], "phantom:frames=4", "--detector", DETECTOR), "the phantom says"),
                         (("convert", bundled, file, "--detector", DETECTOR), "without --calibrate")):

@@ -221,13 +221,21 @@ static um_status collect(struct sample *s, um_source *source, bool any)
                       : um_set_error(UM_EFORMAT, "convert: no frame to calibrate on");
 }
 
+static um_status also_read(const char *out, const char *read)
+{
+    char text[512];
+    snprintf(text, sizeof text, "%.300s: is also the input %.150s", out, read);
+    return um_set_error(UM_EINVAL, text);
+}
+
 /* Boxes for a segmenter, of a source that knows none: the detector's, on the frames where it is
  * sure of one; on all where it never is. What a box on nothing makes no two computations agree on.
  */
 static um_status find_boxes(struct sample *s, const struct options *o)
 {
     static const float SURE = 0.5f;
-    char path[CLI_PATH];
+    char found[CLI_PATH];
+    const char *path = cli_detector_path(o, found);
     um_device_settings where;
     um_detector_settings as_file_says;
     um_device *dev = NULL;
@@ -237,9 +245,13 @@ static um_status find_boxes(struct sample *s, const struct options *o)
     um_device_settings_default(&where);
     where.name = "cpu";
     um_detector_settings_default(&as_file_says);
-    um_status st = best ? um_device_open(&dev, &where) : um_set_error(UM_ENOMEM, "boxes");
+    um_status st = !best                                  ? um_set_error(UM_ENOMEM, "boxes")
+                   : um_same_file(path, o->positional[1]) ? also_read(o->positional[1], path)
+                                                          : um_device_open(&dev, &where);
     if (st == UM_OK)
-        st = um_detector_open(&d, dev, cli_detector_path(o, path), &as_file_says);
+        st = um_detector_open(&d, dev, path, &as_file_says);
+    if (st == UM_OK && um_detector_warning(d))
+        cli_warn(path, um_detector_warning(d));
     for (int i = 0, n; i < s->n && st == UM_OK; i++) {
         st = um_detector_run(d, s->frame[i], 0, &best[i], 1, &n);
         sure += st == UM_OK && best[i].score >= SURE;
@@ -272,13 +284,9 @@ static um_status find_boxes(struct sample *s, const struct options *o)
 static um_status spare(const struct options *o, const um_source *source)
 {
     const char *out = o->positional[1], *read = um_source_reads(source, out) ? o->calibrate : NULL;
-    char text[512];
     if (um_same_file(o->config, out))
         read = o->config;
-    if (um_same_file(o->detector, out))
-        read = o->detector;
-    snprintf(text, sizeof text, "%.300s: is also the input %.150s", out, read ? read : "");
-    return read ? um_set_error(UM_EINVAL, text) : UM_OK;
+    return read ? also_read(out, read) : UM_OK;
 }
 
 static um_status calibrate(const struct options *o, const um_source_settings *from,
