@@ -245,9 +245,11 @@ static um_status find_boxes(struct sample *s, const struct options *o)
     um_device_settings_default(&where);
     where.name = "cpu";
     um_detector_settings_default(&as_file_says);
-    um_status st = !best                                  ? um_set_error(UM_ENOMEM, "boxes")
-                   : um_same_file(path, o->positional[1]) ? also_read(o->positional[1], path)
-                                                          : um_device_open(&dev, &where);
+    um_status st = best ? UM_OK : um_set_error(UM_ENOMEM, "boxes");
+    if (st == UM_OK && um_same_file(path, o->positional[1]))
+        st = also_read(o->positional[1], path);
+    if (st == UM_OK)
+        st = um_device_open(&dev, &where);
     if (st == UM_OK)
         st = um_detector_open(&d, dev, path, &as_file_says);
     if (st == UM_OK && um_detector_warning(d))
